@@ -1,0 +1,21 @@
+"""zfcore installs the package `zfcore` with the CUDA sources inside it as `zfcore/kernels`;
+train, bench and tests are run from the checkout and are not installed."""
+from setuptools import find_packages, setup
+
+setup(
+    name="zfcore",
+    version="0.1.0",
+    description="The ZFNet of Zeiler & Fergus 2013, trained and looked into: NumPy, CuPy and our own CUDA kernels",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["zfcore", "zfcore.*"]), "zfcore.kernels", "zfcore.kernels.device"],
+    package_dir={"zfcore.kernels": "kernels", "zfcore.kernels.device": "kernels/device"},
+    package_data={"zfcore.kernels": ["*.cu", "README.md"], "zfcore.kernels.device": ["*.cuh"]},
+    install_requires=["numpy>=2", "h5py>=3.10", "pillow>=10", "tqdm>=4.60", "matplotlib>=3.8", "threadpoolctl>=3.5"],
+    extras_require={
+        "cuda13": ["cupy-cuda13x[ctk]>=14"],
+        "cuda12": ["cupy-cuda12x[ctk]>=14"],
+        "bench": ["nvidia-cudnn-frontend>=1.14"],
+        "test": ["pytest>=8", "hypothesis>=6.100"],
+    },
+)

@@ -1,0 +1,100 @@
+"""The networks have the paper's sizes and parameter counts (paper, figure 3 and table 3; counts: sum of the layers)."""
+import numpy as np
+import pytest
+
+from zfcore.check import Expected
+from zfcore.layers import Conv, MaxPool
+from zfcore.models import MODELS, build, from_table
+from zfcore.models.alexnet import alexnet
+
+COUNTS = {
+    "zfnet": 62_357_608, "zfnet-b": 107_627_624, "zfnet-fc-2048": 28_848_232, "zfnet-fc-8192": 154_542_184,
+    "zfnet-b-fc-8192": 237_560_936,
+    "alexnet": 62_378_344, "alexnet-grouped": 60_965_224, "alexnet-without-3-4": 59_870_824,
+    "alexnet-without-7": 45_597_032, "alexnet-without-6-7": 12_964_200, "alexnet-without-3-4-6-7": 10_456_680,
+    "alexnet-fc-2048": 28_868_968, "alexnet-fc-8192": 154_562_920,
+}
+GROUPED = [(dict(maps=(96, 256, None, None, 256)), 59_268_712), (dict(units=(4096,)), 44_183_912),
+           (dict(units=()), 11_551_080), (dict(maps=(96, 256, None, None, 256), units=()), 9_854_568),
+           (dict(units=(2048, 2048)), 27_455_848), (dict(units=(8192, 8192)), 153_149_800)]
+
+
+def map_sizes(network):
+    """The picture's size, then that of every convolution and pool."""
+    return [network.input_shape[1]] + [shape[1] for layer, shape in zip(network.layers, network.shapes[1:])
+                                       if isinstance(layer, (Conv, MaxPool))]
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameters_at_1000_classes_are_those_of_the_paper(name):
+    assert build(name, 1000).parameter_count() == COUNTS[name]
+
+
+@pytest.mark.parametrize("edit, count", GROUPED)
+def test_grouped_alexnet_variants_have_their_parameters(edit, count):
+    assert alexnet(groups=2, **edit).parameter_count() == count
+
+
+def test_every_model_but_tiny_has_its_count_asserted():
+    assert set(COUNTS) | {"tiny"} == set(MODELS)
+
+
+def test_zfnet_has_the_map_sizes_of_figure_3():
+    assert map_sizes(build("zfnet", 1000)) == [224, 110, 55, 26, 13, 13, 13, 13, 6]
+
+
+def test_alexnet_has_its_map_sizes():
+    assert map_sizes(build("alexnet", 1000)) == [224, 55, 27, 27, 13, 13, 13, 13, 6]
+
+
+def test_layers_of_zfnet_have_the_parameters_of_figure_3():
+    shapes = build("zfnet", 1000).parameter_shapes()
+    counts = {name: sum(int(np.prod(s)) for s in of_layer.values()) for name, of_layer in shapes.items()}
+    assert counts == {"conv1": 14_208, "conv2": 614_656, "conv3": 885_120, "conv4": 1_327_488, "conv5": 884_992,
+                      "fc6": 37_752_832, "fc7": 16_781_312, "fc8": 4_097_000}
+
+
+def test_tiny_has_zfnets_seven_layers_and_at_most_a_quarter_of_its_maps():
+    tiny, big = build("tiny", 10), build("zfnet", 10)
+    assert [type(a) for a in tiny.layers] == [type(b) for b in big.layers] and tiny.input_shape == (3, 96, 96)
+    for name in ("conv1", "conv2", "conv3", "conv4", "conv5"):
+        assert 4*tiny[name].F <= big[name].F
+
+
+def test_receptive_fields_of_zfnet_are_7_27_75_107_139_pixels():
+    network = build("zfnet", 1000)
+    seen = dict(zip((layer.name for layer in network.layers), network.receptive_fields()))
+    assert [seen[f"conv{k}"][:2] for k in range(1, 6)] == [(7, 2), (27, 8), (75, 16), (107, 16), (139, 16)]
+    assert [seen[f"conv{k}"][2] for k in range(1, 6)] == [0, 0, -16, -32, -48]
+    assert seen["pool5"][:2] == (171, 32) and seen["fc6"] is None
+
+
+def test_multiply_adds_of_zfnet_match_the_public_count():
+    network = build("zfnet", 1000)
+    work = sum(layer.multiply_adds(shape) for layer, shape in zip(network.layers, network.shapes))
+    assert round(work/1e9, 2) == 1.17
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_a_network_rebuilt_from_its_table_is_the_same(name):
+    network = build(name, 12, keep_prob=0.8)
+    again = from_table(network.name, network.input_shape, network.table())
+    assert again.table() == network.table() and again.shapes == network.shapes and again.name == name
+
+
+def test_summary_names_every_layer_and_the_sums():
+    text = build("zfnet", 1000).summary()
+    assert "62,357,608" in text and "96x110x110" in text and "139/16" in text
+    assert all(layer.name in text for layer in build("zfnet", 1000).layers)
+
+
+def test_an_unknown_model_is_answered_with_the_known_ones():
+    with pytest.raises(Expected, match="tiny, zfnet, alexnet.*got 'resnet'"):
+        build("resnet", 10)
+
+
+def test_a_layer_table_with_unknown_kind_or_field_is_refused():
+    with pytest.raises(Expected, match="kind"):
+        from_table("x", (3, 8, 8), [{"kind": "Attention", "name": "a"}])
+    with pytest.raises(Expected, match="fields of ReLU"):
+        from_table("x", (3, 8, 8), [{"kind": "ReLU", "name": "a", "slope": 1}])

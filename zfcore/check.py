@@ -1,0 +1,64 @@
+"""Every "expected ... got ..." sentence of zfcore.
+
+A wrong input is answered with one sentence: what was expected, what was found, what to do. As an exception it is an
+`Expected`; the command lines print it and leave with status 2 (`speak_and_exit`), so a user never meets a traceback for
+something that is theirs to mend. A traceback always means a mistake in zfcore.
+"""
+import functools
+import sys
+
+import numpy as np
+
+
+class Expected(ValueError):
+    """`Expected("conv1.w", "shape (3, 7, 7, 96)", "(96, 3, 7, 7)", "swap the axes")` reads
+    "conv1.w: expected shape (3, 7, 7, 96), got (96, 3, 7, 7); swap the axes"."""
+
+    def __init__(self, what, expected, got, advice=""):
+        self.what, self.expected, self.got, self.advice = what, expected, got, advice
+        super().__init__(f"{what}: expected {expected}, got {got}" + (f"; {advice}" if advice else ""))
+
+
+def shape(what, array, expected):
+    """Raise unless `array.shape == expected`; an entry None in `expected` matches any size."""
+    fits = len(array.shape) == len(expected) and all(e is None or e == n for e, n in zip(expected, array.shape))
+    if not fits:
+        wanted = "(" + ", ".join("any" if e is None else str(e) for e in expected) + ")"
+        raise Expected(what, f"shape {wanted}", tuple(array.shape))
+
+
+def dtype(what, array, *expected):
+    """Raise unless the array's dtype is one of `expected`."""
+    if array.dtype not in [np.dtype(e) for e in expected]:
+        raise Expected(what, " or ".join(str(np.dtype(e)) for e in expected), array.dtype)
+
+
+def finite(what, array):
+    """Raise if a value is NaN or infinite, saying how many are."""
+    bad = int(array.size - np.isfinite(array).sum())
+    if bad:
+        raise Expected(what, "finite values", f"{bad} of {array.size} NaN or infinite")
+
+
+def positive(what, value):
+    """Raise unless value > 0."""
+    if not value > 0:
+        raise Expected(what, "a number above 0", value)
+
+
+def one_of(what, value, choices):
+    """Raise unless `value` is among `choices`, which the sentence lists."""
+    if value not in choices:
+        raise Expected(what, "one of " + ", ".join(map(str, choices)), repr(value))
+
+
+def speak_and_exit(main):
+    """Decorator of a command line's `main`: an `Expected` becomes its sentence on standard error and exit status 2."""
+    @functools.wraps(main)
+    def run(*args, **kwargs):
+        try:
+            return main(*args, **kwargs)
+        except Expected as sentence:
+            print(f"error: {sentence}", file=sys.stderr)
+            sys.exit(2)
+    return run

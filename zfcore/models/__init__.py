@@ -1,0 +1,26 @@
+"""Floor 4: the paper's networks, each a table of layers.
+
+    build(name, classes, size, keep_prob)     one of MODELS, e.g. "zfnet", "alexnet", or a row of table 3
+    from_table(name, input_shape, rows)       the network whose `table()` gave the rows (from a checkpoint)
+"""
+from zfcore import check
+from zfcore.layers import from_fields
+from zfcore.models.alexnet import alexnet
+from zfcore.models.variants import VARIANTS
+from zfcore.models.zfnet import tiny, zfnet
+from zfcore.network import Network
+
+MODELS = {"tiny": tiny, "zfnet": zfnet, "alexnet": alexnet, **VARIANTS}
+NATIVE_SIZE = {"tiny": 96}           # pixels a side that the model was made for; 224 where it is not named
+
+
+def build(name, classes, size=None, keep_prob=0.5):
+    """The model called `name` for so many classes and square pictures of `size` pixels (its native size if None)."""
+    check.one_of("--model", name, MODELS)
+    if classes < 2:
+        raise check.Expected("classes", "2 or more", classes)
+    return MODELS[name](classes=classes, size=size or NATIVE_SIZE.get(name, 224), keep_prob=keep_prob)
+
+
+def from_table(name, input_shape, rows):
+    return Network(name, tuple(input_shape), [from_fields(row) for row in rows])

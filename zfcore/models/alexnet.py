@@ -1,0 +1,30 @@
+"""AlexNet (Krizhevsky et al. 2012) as the paper replicates it (section 3 and table 2)."""
+from zfcore.layers import ContrastNorm, Conv, MaxPool, ReLU
+from zfcore.models.zfnet import classifier
+from zfcore.network import Network
+
+
+def alexnet(classes=1000, size=224, keep_prob=0.5, maps=(96, 256, 384, 384, 256), units=(4096, 4096), groups=1,
+            name="alexnet"):
+    """224, 55, 27, 27, 13, 13, 13, 13, 6 pixels; normalisation comes before the pool.
+
+    groups=1 connects every map with every map (62,378,344 parameters at 1000 classes); groups=2 splits layers 2, 4 and 5
+    in two as the two GPUs of the original did (60,965,224). A None among `maps` leaves that layer out (table 3)."""
+    m1, m2, m3, m4, m5 = maps
+    middle = [(3, m3, 1), (4, m4, groups), (5, m5, groups)]
+    return Network(name, (3, size, size), [
+        Conv("conv1", m1, K=11, S=4),
+        ReLU("relu1"),
+        ContrastNorm("norm1"),
+        MaxPool("pool1", K=3, S=2),
+
+        Conv("conv2", m2, K=5, P=2, groups=groups),
+        ReLU("relu2"),
+        ContrastNorm("norm2"),
+        MaxPool("pool2", K=3, S=2),
+
+        *[layer for number, m, g in middle if m is not None
+          for layer in (Conv(f"conv{number}", m, K=3, P=1, groups=g), ReLU(f"relu{number}"))],
+        MaxPool("pool5", K=3, S=2),
+
+        *classifier(classes, units, keep_prob)])

@@ -1,0 +1,46 @@
+"""ZFNet: the network of figure 3, and a small one with the same seven layers."""
+from zfcore.layers import ContrastNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU
+from zfcore.network import Network
+
+
+def zfnet(classes=1000, size=224, keep_prob=0.5, maps=(96, 256, 384, 384, 256), units=(4096, 4096), name="zfnet"):
+    """The paper's network (figure 3): 224, 110, 55, 26, 13, 13, 13, 13, 6 pixels, 62,357,608 parameters at 1000 classes.
+
+    `maps` are the feature maps of layers 1-5, `units` the widths of layers 6 and 7. The paper states neither padding
+    nor the constants of the contrast normalisation; these give its map sizes (design: sizes round up)."""
+    m1, m2, m3, m4, m5 = maps
+    return Network(name, (3, size, size), [
+        Conv("conv1", m1, K=7, S=2),
+        ReLU("relu1"),
+        MaxPool("pool1", K=3, S=2),
+        ContrastNorm("norm1"),
+
+        Conv("conv2", m2, K=5, S=2),
+        ReLU("relu2"),
+        MaxPool("pool2", K=3, S=2),
+        ContrastNorm("norm2"),
+
+        Conv("conv3", m3, K=3, P=1),
+        ReLU("relu3"),
+
+        Conv("conv4", m4, K=3, P=1),
+        ReLU("relu4"),
+
+        Conv("conv5", m5, K=3, P=1),
+        ReLU("relu5"),
+        MaxPool("pool5", K=3, S=2),
+
+        *classifier(classes, units, keep_prob)])
+
+
+def classifier(classes, units, keep_prob):
+    """Layers 6, 7 and the softmax layer 8: every width in `units` is a Linear, ReLU, Dropout; layer 8 is always fc8."""
+    layers = [Flatten("flatten")]
+    for number, width in zip((6, 7), units):
+        layers += [Linear(f"fc{number}", width), ReLU(f"relu{number}"), Dropout(f"drop{number}", keep_prob)]
+    return layers + [Linear("fc8", classes)]
+
+
+def tiny(classes=10, size=96, keep_prob=0.5):
+    """The same seven layers for 96x96 pictures with a quarter of the maps: what `python -m train` trains on a laptop."""
+    return zfnet(classes, size, keep_prob, maps=(24, 64, 96, 96, 64), units=(256, 256), name="tiny")

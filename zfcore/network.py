@@ -1,0 +1,176 @@
+"""Floor 3: a network is named layers in a row.
+
+    y, trace = network.forward(x)               trace: one cache per layer, the switches of the pools among them
+    dx, grads = network.backward(dy, trace)     grads: {layer name: {"w": dw, "b": db}}
+
+`backward` walks the trace from its end to the pixels. A table of `rules` replaces the backward of a kind of layer by
+another one; that is all the difference between the gradient and the deconvnet (zfcore/deconvnet.py).
+"""
+import zlib
+
+import numpy as np
+
+from zfcore import check
+from zfcore.backend import CPU, to_host
+from zfcore.layers import Conv, Dropout, Linear, ReLU
+
+
+class Network:
+    """`layers` applied in order to pictures of `input_shape` (C,H,W); `name` is the model's."""
+
+    def __init__(self, name, input_shape, layers):
+        names = [layer.name for layer in layers]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise check.Expected(name, "layers of different names", f"{twice[0]} twice")
+        self.name, self.input_shape, self.layers = name, tuple(input_shape), list(layers)
+        self.shapes = [self.input_shape]                   # shapes[k] enters layers[k], shapes[k+1] leaves it
+        for number, layer in enumerate(self.layers):
+            self.shapes.append(layer.shape_out(self.shapes[-1]))
+            if isinstance(layer, Dropout):
+                layer.number = number
+
+    # ------------------------------------------------------------------------------------------ forward, backward
+    def forward(self, x, step=None, until=None):
+        """x (C,H,W,N) -> (y, trace), through all layers or through the layer named `until`.
+
+        `step` is the number of the training step, which draws the dropout masks; None evaluates, nothing dropped.
+        A ReLU right behind a convolution is computed by it, on outputs still in cache: the convolution's plain
+        output is then never in memory, and both layers' entries in the trace are the same as if it had been."""
+        check.shape(f"{self.name}: pictures", x, (*self.input_shape, None))
+        layers = self.layers if until is None else self.layers[:self.index(until) + 1]
+        trace = []
+        for k, layer in enumerate(layers):
+            before = layers[k - 1] if k else None
+            after = layers[k + 1] if k + 1 < len(layers) else None
+            if isinstance(layer, Conv):
+                x, cache = layer.forward(x, step, relu=isinstance(after, ReLU))
+            elif isinstance(layer, ReLU) and isinstance(before, Conv):
+                cache = x                                  # done in the convolution's epilogue
+            else:
+                x, cache = layer.forward(x, step)
+            trace.append(cache)
+        return x, trace
+
+    def backward(self, dy, trace, rules={}, to_pixels=True):
+        """dy, shaped like the output of the last traced layer -> (dx, grads).
+
+        rules       {kind of layer: function(layer, dy, cache) -> (dx, grads of the layer)}
+        to_pixels   False in training: the first layer's data gradient, which nobody reads, is not computed (dx None)"""
+        grads = {}
+        for k in reversed(range(len(trace))):
+            layer, rule = self.layers[k], rules.get(type(self.layers[k]))
+            if rule is not None:
+                dy, grad = rule(layer, dy, trace[k])
+            elif k == 0 and not to_pixels and isinstance(layer, (Conv, Linear)):
+                dy, grad = layer.backward(dy, trace[k], need_dx=False)
+            else:
+                dy, grad = layer.backward(dy, trace[k])
+            if grad:
+                grads[layer.name] = grad
+        return dy, grads
+
+    def activations(self, x, names):
+        """{name: output of that layer} for pictures x, in evaluation."""
+        wanted = {self.index(name) for name in names}
+        out = {}
+        for k, layer in enumerate(self.layers[:max(wanted) + 1]):
+            x, _ = layer.forward(x)
+            if k in wanted:
+                out[layer.name] = x
+        return out
+
+    # -------------------------------------------------------------------------------------------------- parameters
+    def index(self, name):
+        """Place of the layer called `name`."""
+        names = [layer.name for layer in self.layers]
+        check.one_of("layer", name, names)
+        return names.index(name)
+
+    def __getitem__(self, name):
+        return self.layers[self.index(name)]
+
+    def parameter_shapes(self):
+        """{layer name: {"w": shape, "b": shape}} of the layers that have parameters."""
+        shapes = {layer.name: layer.parameter_shapes(shape) for layer, shape in zip(self.layers, self.shapes)}
+        return {name: of_layer for name, of_layer in shapes.items() if of_layer}
+
+    def parameters(self):
+        """{layer name: {"w": array, "b": array}}, the arrays themselves."""
+        return {layer.name: layer.parameters for layer in self.layers if layer.parameters}
+
+    def init(self, seed=0, law="gaussian", device=CPU):
+        """Draw the parameters: biases 0, weights from N(0, std), a generator per layer so that changing one layer
+        leaves the others' start alone.
+
+        "gaussian"   std = 0.01 everywhere, made for pictures of +-128 (paper, section 3)
+        "he"         std = sqrt(2/fan_in), the first layer's divided by 64, the pixels' own spread"""
+        check.one_of("init", law, ("gaussian", "he"))
+        first = True
+        for layer, shape in zip(self.layers, self.shapes):
+            for key, size in layer.parameter_shapes(shape).items():
+                if key == "b":
+                    host = np.zeros(size, np.float32)
+                else:
+                    std = 0.01 if law == "gaussian" else np.sqrt(2/np.prod(size[:-1]))/(64 if first else 1)
+                    rng = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(layer.name.encode())]))
+                    host = rng.standard_normal(size, np.float32)*np.float32(std)
+                    first = False
+                layer.parameters[key] = device.array(host)
+        for layer in self.layers:
+            if isinstance(layer, Dropout):
+                layer.seed = seed
+        return self
+
+    def load(self, parameters, device=CPU):
+        """Take over {layer name: {"w": array, "b": array}}; names, shapes and finite values are checked first."""
+        shapes = self.parameter_shapes()
+        if set(parameters) != set(shapes):
+            raise check.Expected(f"{self.name}: parameters", f"the layers {', '.join(shapes)}", ", ".join(parameters))
+        for name, of_layer in shapes.items():
+            for key, shape in of_layer.items():
+                check.shape(f"{name}.{key}", parameters[name][key], shape)
+                check.finite(f"{name}.{key}", parameters[name][key])
+        for name, of_layer in shapes.items():
+            self[name].parameters = {key: device.array(np.ascontiguousarray(to_host(parameters[name][key]), np.float32))
+                                     for key in of_layer}
+        return self
+
+    # ----------------------------------------------------------------------------------------------------- the table
+    def table(self):
+        """The layer table as JSON can hold it; `models.from_table` builds the network again."""
+        return [layer.fields() for layer in self.layers]
+
+    def parameter_count(self):
+        return sum(int(np.prod(shape)) for of_layer in self.parameter_shapes().values() for shape in of_layer.values())
+
+    def receptive_fields(self):
+        """Per layer (field, jump, start): the width in pixels that one unit sees, the distance between two neighbours'
+        fields, and where the field of unit (0,0) starts. None for layers behind a Flatten, which see everything."""
+        field, jump, start, out = 1, 1, 0, []
+        for layer, shape in zip(self.layers, self.shapes[1:]):
+            if len(shape) == 1:
+                out.append(None)
+                continue
+            K, S, P = layer.window()
+            field, start, jump = field + (K - 1)*jump, start - P*jump, jump*S
+            out.append((field, jump, start))
+        return out
+
+    def summary(self):
+        """The network as a table: layer, output size, parameters, multiply-adds, receptive field and jump."""
+        rows = [f"{self.name}: {'x'.join(map(str, self.input_shape))} pictures"]
+        rows.append(f"{'layer':10}{'kind':14}{'output':>15}{'parameters':>13}{'mult-adds':>15}{'field/jump':>12}")
+        total = 0
+        for layer, shape, out, seen in zip(self.layers, self.shapes, self.shapes[1:], self.receptive_fields()):
+            count = sum(int(np.prod(s)) for s in layer.parameter_shapes(shape).values())
+            work = layer.multiply_adds(shape)
+            total += work
+            rows.append(f"{layer.name:10}{type(layer).__name__:14}{'x'.join(map(str, out)):>15}"
+                        f"{_thousands(count):>13}{_thousands(work):>15}{'%d/%d' % seen[:2] if seen else 'all':>12}")
+        rows.append(f"{'sum':10}{'':14}{'':>15}{_thousands(self.parameter_count()):>13}{_thousands(total):>15}")
+        return "\n".join(rows)
+
+
+def _thousands(number):
+    return f"{number:,}" if number else ""

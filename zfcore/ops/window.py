@@ -1,0 +1,29 @@
+"""The size rule that convolution and pooling share, and the taps of a window that meet the map."""
+from zfcore.check import Expected, one_of
+
+
+def output_size(size, K, S, P, rounding="ceil"):
+    """How many windows of width K fit a map of `size` pixels, at stride S with P zeros at both ends.
+
+    "ceil", the rule of cuda-convnet and of this project: 1 + ceil((size + 2P - K)/S), where a last window that would
+    start outside the map is dropped and a map smaller than the window still gives one output. The last window may reach
+    over the end of the map; what lies there is padding. "floor", the rule of most frameworks: such a window is left out."""
+    one_of("rounding", rounding, ("ceil", "floor"))
+    if not (size > 0 and K > 0 and S > 0 and 0 <= P < K):
+        raise Expected("window", "size, K, S > 0 and 0 <= P < K", f"size {size}, K {K}, S {S}, P {P}")
+    over = size + 2*P - K
+    if rounding == "floor":
+        if over < 0:
+            raise Expected("window", f"at most {size + 2*P} pixels wide", f"K {K}")
+        return 1 + over//S
+    out = max(1 - (-over)//S, 1)
+    while out > 1 and (out - 1)*S - P >= size:
+        out -= 1
+    return out
+
+
+def tap_range(tap, size, out, S, P):
+    """The outputs lo:hi whose tap number `tap` lies inside the map: 0 <= lo*S - P + tap, (hi-1)*S - P + tap < size."""
+    lo = max(0, -((tap - P)//S))
+    hi = min(out, (size - 1 + P - tap)//S + 1)
+    return lo, max(lo, hi)
