@@ -27,3 +27,18 @@ def tap_range(tap, size, out, S, P):
     lo = max(0, -((tap - P)//S))
     hi = min(out, (size - 1 + P - tap)//S + 1)
     return lo, max(lo, hi)
+
+
+def tap_spans(K, size, first, out, S, P):
+    """Neighbouring taps that lie inside the map for the same ones of the outputs first:first+out, as (taps, outputs,
+    start): two slices, `outputs` counted from `first`, and the place in the map of the first tap of the first output.
+    Away from the border that is one span of all K taps, so a whole window is then copied at once."""
+    spans = []
+    for tap in range(K):
+        lo, hi = tap_range(tap, size, out, S, P - first*S)
+        if spans and spans[-1][1] == slice(lo, hi):
+            taps, outputs, start = spans.pop()
+            spans.append((slice(taps.start, tap + 1), outputs, start))
+        else:
+            spans.append((slice(tap, tap + 1), slice(lo, hi), (first + lo)*S - P + tap))
+    return spans

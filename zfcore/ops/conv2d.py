@@ -1,0 +1,255 @@
+"""Convolution of maps with filters, as networks mean it (the filter is not flipped), and its two gradients (paper,
+section 1.1: layers 1 to 5).
+
+    y[f,p,q,n]   = b[f] + sum over c,r,s of  w[c,r,s,f] * x[c, p*S-P+r, q*S-P+s, n]       x outside the map is 0
+    dx[c,h,w,n]  = sum over f,r,s of  w[c,r,s,f] * dy[f,p,q,n]                            where p*S-P+r = h, q*S-P+s = w
+    dw[c,r,s,f]  = sum over p,q,n of  x[c, p*S-P+r, q*S-P+s, n] * dy[f,p,q,n]
+    db[f]        = sum over p,q,n of  dy[f,p,q,n]
+
+With `groups` G the maps are dealt into G parts: filters g*F/G ... see only maps g*C/G ..., so w is (C/G,K,K,F).
+
+The NumPy form writes the windows of a few outputs side by side as a matrix of (taps, outputs) that stays in a core's
+cache, and multiplies it from the left by the filters. All images of a pixel lie together in memory, so windows are
+copied with one pixel of the whole batch as one element.
+"""
+import threading
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from zfcore import check
+from zfcore.backend import empty, parallel
+from zfcore.ops.window import output_size, tap_spans
+
+BLOCK = 4*2**20                   # bytes of windows that are multiplied at once
+
+
+# -------------------------------------------------------------------------------------------- the specification
+def conv2d_reference(x, w, b, S, P, groups=1, rounding="ceil"):
+    """y (F,Ho,Wo,N) in float64, output by output."""
+    (C, H, W, N), (_, K, _, F) = x.shape, w.shape
+    Ho, Wo = output_size(H, K, S, P, rounding), output_size(W, K, S, P, rounding)
+    y = np.zeros((F, Ho, Wo, N))
+    for f, p, q in np.ndindex(F, Ho, Wo):
+        first = f//(F//groups)*(C//groups)                            # the first map that filter f sees
+        for c, r, s in np.ndindex(C//groups, K, K):
+            h, v = p*S - P + r, q*S - P + s
+            if 0 <= h < H and 0 <= v < W:
+                y[f, p, q] += w[c, r, s, f].astype(np.float64)*x[first + c, h, v]
+        if b is not None:
+            y[f, p, q] += b[f]
+    return y
+
+
+def conv2d_backward_reference(dy, x, w, S, P, groups=1):
+    """(dx, dw, db) in float64: every product of conv2d_reference, walked once more."""
+    (C, H, W, N), (_, K, _, F) = x.shape, w.shape
+    dx, dw = np.zeros(x.shape), np.zeros(w.shape)
+    for f, p, q in np.ndindex(dy.shape[:3]):
+        first = f//(F//groups)*(C//groups)
+        for c, r, s in np.ndindex(C//groups, K, K):
+            h, v = p*S - P + r, q*S - P + s
+            if 0 <= h < H and 0 <= v < W:
+                dx[first + c, h, v] += w[c, r, s, f].astype(np.float64)*dy[f, p, q]
+                dw[c, r, s, f] += np.dot(x[first + c, h, v].astype(np.float64), dy[f, p, q])
+    return dx, dw, dy.sum(axis=(1, 2, 3), dtype=np.float64)
+
+
+# ------------------------------------------------------------------------------------------------- the operation
+def conv2d(x, w, b, S, P, groups=1, rounding="ceil", relu=False):
+    """x (C,H,W,N), w (C/groups,K,K,F), b (F,) or None -> (y (F,Ho,Wo,N), cache).
+
+    S stride, P zeros around the map, Ho and Wo by `output_size(..., rounding)`. relu=True ends in max(y, 0) while y is
+    in cache; the cache of the convolution does not depend on it. float32 or float64, one for all three.
+    Raises Expected where shapes or dtypes do not fit."""
+    check.shape("conv2d x", x, (None, None, None, None))
+    check.dtype("conv2d x", x, np.float32, np.float64)
+    _check_filters("conv2d", w, x.shape[0], groups, x.dtype)
+    (C, H, W, N), (_, K, _, F) = x.shape, w.shape
+    if b is not None:
+        check.shape("conv2d b", b, (F,))
+        check.dtype("conv2d b", b, x.dtype)
+    Ho, Wo = output_size(H, K, S, P, rounding), output_size(W, K, S, P, rounding)
+    y = empty((F, Ho, Wo, N), x.dtype, like=x)
+    jobs = []
+    for g, (maps, filters) in enumerate(_groups(C, F, groups)):
+        matrix = w[..., filters].reshape(-1, F//groups).T                       # (F/G, C/G*K*K)
+        bias = None if b is None else b[filters, None]
+        jobs += _correlate(x[maps], matrix, (K, K), S, (P, P), y[filters], bias, relu)
+    parallel(lambda job: job(), jobs)
+    return y, (x, w, S, P, groups, b is not None)
+
+
+def conv2d_transpose(dy, w, S, P, H, W, groups=1):
+    """dy (F,Ho,Wo,N), w (C/groups,K,K,F) -> dx (C,H,W,N): the data gradient of conv2d on maps of H x W.
+
+    This is the transposed convolution, the filtering of the deconvnet: each filter flipped and applied to the maps above
+    (paper, section 2.1). For S > 1 nothing is stuffed with zeros: dx is taken apart into S*S phases by row and column
+    modulo S; the pixels of one phase meet the same every S-th taps, so each phase is a plain convolution of dy with
+    stride 1. Raises Expected where shapes do not fit, dy's size to H and W among them."""
+    check.shape("conv2d_transpose dy", dy, (None, None, None, None))
+    check.dtype("conv2d_transpose dy", dy, np.float32, np.float64)
+    check.shape("conv2d_transpose w", w, (None, None, None, dy.shape[0]))
+    (Cg, K, _, F), N = w.shape, dy.shape[-1]
+    C = Cg*groups
+    _check_filters("conv2d_transpose", w, C, groups, dy.dtype)
+    _check_size("conv2d_transpose dy", dy, H, W, K, S, P)
+    dx = empty((C, H, W, N), dy.dtype, like=dy)
+    jobs = []
+    for maps, filters in _groups(C, F, groups):
+        for rows, taps_r, Pr in _phases(K, S, P):
+            for columns, taps_s, Ps in _phases(K, S, P):
+                out = dx[maps, rows, columns]
+                phase = w[:, taps_r, taps_s, filters][:, ::-1, ::-1]            # (C/G,Kr,Ks,F/G), flipped
+                if phase.size == 0:
+                    out[...] = 0                                                # between the windows, where S > K
+                else:
+                    matrix = phase.transpose(0, 3, 1, 2).reshape(Cg, -1)        # (C/G, F/G*Kr*Ks)
+                    jobs += _correlate(dy[filters], matrix, phase.shape[1:3], 1, (Pr, Ps), out)
+    parallel(lambda job: job(), jobs)
+    return dx
+
+
+def conv2d_backward(dy, cache, need_dx=True):
+    """dy (F,Ho,Wo,N) -> (dx or None, dw, db); db is None where the convolution had no bias."""
+    x, w, S, P, groups, biased = cache
+    (C, H, W, N), (_, K, _, F) = x.shape, w.shape
+    check.shape("conv2d_backward dy", dy, (F, None, None, N))
+    check.dtype("conv2d_backward dy", dy, x.dtype)
+    _check_size("conv2d_backward dy", dy, H, W, K, S, P)
+    dw = empty(w.shape, w.dtype, like=w)
+    for maps, filters in _groups(C, F, groups):
+        _filter_gradient(x[maps], dy[filters], K, S, P, dw[..., filters])
+    db = None
+    if biased:
+        db = np.concatenate(parallel(lambda f: dy[f:f + 8].reshape(len(dy[f:f + 8]), -1).sum(axis=1), range(0, F, 8)))
+    return conv2d_transpose(dy, w, S, P, H, W, groups) if need_dx else None, dw, db
+
+
+# ---------------------------------------------------------------------------------------------------- the blocks
+def _correlate(x, matrix, K, S, P, out, bias=None, relu=False):
+    """Jobs that fill out (M,Ho,Wo,N), which may be strided, with matrix (M, C*Kr*Ks) @ windows of x (C,H,W,N);
+    K and P are pairs, rows and columns, and P may be negative: the window then starts inside the map."""
+    M, Ho, Wo, N = out.shape
+    pixels = _pixels(x)
+    taps = matrix.shape[1]
+
+    def job(rows, columns):
+        block = out[:, rows, columns]                                           # (M,p,q,N)
+        flat = block.reshape(M, -1)
+        direct = np.may_share_memory(flat, out)
+        windows = _windows(pixels, K, S, P, rows, columns).view(x.dtype).reshape(taps, -1)
+        if direct:
+            np.matmul(matrix, windows, out=flat)
+        else:
+            flat = np.matmul(matrix, windows)
+        if bias is not None:
+            flat += bias
+        if relu:
+            np.maximum(flat, 0, out=flat)
+        if not direct:
+            block[...] = flat.reshape(block.shape)
+
+    return [lambda at=at: job(*at) for at in _blocks(Ho, Wo, taps*N*x.itemsize)]
+
+
+def _filter_gradient(x, dy, K, S, P, dw):
+    """dw (C,K,K,F) = windows of x (C,H,W,N) @ dy (F,Ho,Wo,N) transposed, the sum over blocks of outputs in order."""
+    C, N, (F, Ho, Wo, _) = x.shape[0], x.shape[-1], dy.shape
+    pixels = _pixels(x)
+    blocks = _blocks(Ho, Wo, C*K*K*N*x.itemsize)
+    
+    def job(maps):
+        total = 0
+        for rows, columns in blocks:
+            windows = _windows(pixels[maps], (K, K), S, (P, P), rows, columns)
+            windows = windows.view(x.dtype).reshape(-1, dy[0, rows, columns].size)
+            total = total + windows @ dy[:, rows, columns].reshape(F, -1).T
+        dw[maps] = total.reshape(-1, K, K, F)
+
+    parallel(job, [slice(c, c + 8) for c in range(0, C, 8)])
+
+
+def _windows(pixels, K, S, P, rows, columns):
+    """pixels (C,H,W) -> (C,Kr,Ks,p,q): the windows of a block of outputs, zeros where they leave the map. The array is
+    this thread's workspace and holds until the thread asks for the next."""
+    C, H, W = pixels.shape
+    p, q = rows.stop - rows.start, columns.stop - columns.start
+    windows = _workspace((C, *K, p, q), pixels.dtype)
+    c, h, v = pixels.strides
+    for taps_r, inside_p, top in tap_spans(K[0], H, rows.start, p, S, P[0]):
+        for taps_s, inside_q, left in tap_spans(K[1], W, columns.start, q, S, P[1]):
+            block = windows[:, taps_r, taps_s]
+            if block[0, 0, 0, inside_p, inside_q].shape != (p, q):
+                block[...] = np.zeros((), pixels.dtype)
+            inner = block[:, :, :, inside_p, inside_q]
+            if inner.size:
+                inner[...] = as_strided(pixels[:, top:, left:], inner.shape, (c, h, v, h*S, v*S))
+    return windows
+
+
+def _pixels(x):
+    """x (C,H,W,N) seen as (C,H,W), one element the N values of a pixel: a copy then moves whole pixels at a time."""
+    return np.ascontiguousarray(x).view(np.dtype((np.void, x.shape[-1]*x.itemsize)))[..., 0]
+
+
+_own = threading.local()
+
+
+def _workspace(shape, dtype):
+    """An uninitialised array in this thread's own buffer, which is kept and grows: fresh memory costs page faults."""
+    nbytes = int(np.prod(shape))*dtype.itemsize
+    if getattr(_own, "buffer", None) is None or _own.buffer.nbytes < nbytes:
+        _own.buffer = np.empty(nbytes, np.uint8)
+    return _own.buffer[:nbytes].view(dtype).reshape(shape)
+
+
+def _blocks(Ho, Wo, nbytes):
+    """The outputs cut into (rows, columns): several whole rows, or a part of one; `nbytes` is the workspace of one."""
+    outputs = max(1, BLOCK//nbytes)
+    rows, columns = _even(Ho, max(1, outputs//Wo)), _even(Wo, outputs)
+    return [(r, c) for r in rows for c in columns]
+
+
+def _even(length, most):
+    """0:length cut into the fewest slices of at most `most`, as equal as can be."""
+    count = -(-length//most)
+    return [slice(k*length//count, (k + 1)*length//count) for k in range(count)]
+
+
+def _phases(K, S, P):
+    """The rows (or columns) of dx by phase: for each (rows, taps, padding) as slices and a number, the rows of dx that
+    meet just these taps, and the padding of the plain convolution of dy with the taps flipped."""
+    for a in range(S):
+        first = (a - P) % S                                     # the first row h with (h + P) mod S = a
+        count = len(range(a, K, S))
+        yield slice(first, None, S), slice(a, K, S), count - 1 - (first + P - a)//S
+
+
+def _groups(C, F, groups):
+    """(maps, filters) of each group, as slices."""
+    Cg, Fg = C//groups, F//groups
+    return [(slice(g*Cg, (g + 1)*Cg), slice(g*Fg, (g + 1)*Fg)) for g in range(groups)]
+
+
+# ---------------------------------------------------------------------------------------------------- the checks
+def _check_filters(op, w, C, groups, dtype):
+    check.positive(f"{op} groups", groups)
+    if C % groups:
+        raise check.Expected(f"{op} x", f"maps divisible by {groups} groups", C)
+    check.shape(f"{op} w", w, (C//groups, None, None, None))
+    check.shape(f"{op} w", w, (C//groups, w.shape[1], w.shape[1], None))
+    check.dtype(f"{op} w", w, dtype)
+    if w.shape[3] % groups:
+        raise check.Expected(f"{op} w", f"filters divisible by {groups} groups", w.shape[3])
+
+
+def _check_size(what, dy, H, W, K, S, P):
+    """dy must be what conv2d makes of maps H x W, by one of the two rounding rules."""
+    for rounding in ("ceil", "floor"):
+        if rounding == "floor" and min(H, W) + 2*P < K:
+            break
+        if dy.shape[1:3] == (output_size(H, K, S, P, rounding), output_size(W, K, S, P, rounding)):
+            return
+    Ho, Wo = output_size(H, K, S, P), output_size(W, K, S, P)
+    check.shape(what, dy, (dy.shape[0], Ho, Wo, dy.shape[3]))
