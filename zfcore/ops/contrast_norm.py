@@ -1,0 +1,118 @@
+"""Contrast normalisation across maps (Krizhevsky 2012, section 3.3), which the paper puts behind the pools of layers 1 and 2."""
+from typing import NamedTuple
+
+import numpy as np
+
+from zfcore.backend import empty, parallel
+from zfcore.check import Expected, dtype, one_of, positive, shape
+
+
+class Normalisation(NamedTuple):
+    n: int
+    a: float                  # what a square is multiplied by: alpha/n or alpha
+    beta: float
+    k: float
+
+
+def contrast_norm_reference(x, n, alpha, beta, k, convention="mean"):
+    s = np.empty(x.shape)
+    a = alpha/n if convention == "mean" else alpha
+    for c in range(len(x)):
+        first = c - n//2
+        s[c] = k + a*np.square(x[max(first, 0):max(first + n, 0)], dtype=float).sum(axis=0)
+    return x*s**-beta, (x, Normalisation(n, a, beta, k))
+
+
+def contrast_norm_backward_reference(dy, cache):
+    x, (n, a, beta, k) = cache
+    y, _ = contrast_norm_reference(x, n, a, beta, k, "sum")
+    dx = np.zeros(x.shape)
+    for c in range(len(x)):                                  # each y[c] depends on the maps of its window
+        window = slice(max(c - n//2, 0), max(c - n//2 + n, 0))
+        s = k + a*np.square(x[window], dtype=float).sum(axis=0)
+        dx[c] += dy[c]*s**-beta
+        dx[window] -= 2*a*beta*x[window]*dy[c]*x[c]*s**(-beta - 1)
+    return dx
+
+
+def contrast_norm(x, n, alpha, beta, k, convention="mean"):
+    """y = x / s^beta with s = k + a * (sum of the squares of n neighbouring maps, at the same pixel).
+
+    x (C,H,W,N) float32 or float64 -> y of the same shape, and the cache.
+    The maps of y[c] are c - n//2 .. c - n//2 + n-1, cut at the first and the last map: symmetric for odd n; for even n
+    one more below, as in cuda-convnet and PyTorch (ONNX LRN has one more above).
+    convention   "mean"   a = alpha/n, as cuda-convnet, Caffe, PyTorch and ONNX read alpha
+                 "sum"    a = alpha, the formula of the AlexNet paper taken literally"""
+    dtype("contrast_norm: x", x, np.float32, np.float64)
+    one_of("contrast_norm: convention", convention, ("mean", "sum"))
+    positive("contrast_norm: n", n)
+    positive("contrast_norm: k", k)
+    if alpha < 0:
+        raise Expected("contrast_norm: alpha", "a number not below 0", alpha)
+    rule = Normalisation(n, alpha/n if convention == "mean" else alpha, beta, k)
+    y = empty(x.shape, x.dtype, like=x)
+    columns, out = x.reshape(len(x), -1), y.reshape(len(x), -1)          # (C, pixels of all images)
+
+    def work(block):
+        s = _scale(columns[:, block], rule)
+        np.multiply(columns[:, block], _power(s, beta), out=out[:, block])
+
+    parallel(work, _blocks(columns))
+    return y, (x, rule)
+
+
+def contrast_norm_backward(dy, cache):
+    """dx[c] = dy[c] / s[c]^beta - 2 a beta x[c] * (sum over the maps j whose window holds c of dy[j] y[j] / s[j])."""
+    x, rule = cache
+    dtype("contrast_norm_backward: dy", dy, np.float32, np.float64)
+    shape("contrast_norm_backward: dy", dy, x.shape)
+    n, a, beta, _ = rule
+    dx = empty(dy.shape, dy.dtype, like=dy)
+    columns, above, out = (array.reshape(len(x), -1) for array in (x, dy, dx))
+
+    def work(block):
+        xs, dys = columns[:, block], above[:, block]
+        s = _scale(xs, rule)
+        dys = dys*_power(s, beta)                              # dy / s^beta
+        shared = _neighbours(dys*xs/s, n, n - 1 - n//2)        # the window turned round
+        shared *= xs
+        shared *= 2*a*beta
+        np.subtract(dys, shared, out=out[:, block])
+
+    parallel(work, _blocks(columns))
+    return dx
+
+
+def _scale(x, rule):
+    """s = k + a * (sum of the squares in the window), x (C,L)."""
+    s = _neighbours(np.square(x), rule.n, rule.n//2)
+    s *= rule.a
+    s += rule.k
+    return s
+
+
+def _neighbours(t, n, below):
+    """out[c] = t[c - below] + ... + t[c - below + n-1], cut at the ends. The maps are added shifted, one after the other:
+    a running sum that drops the oldest map would lose small maps behind large ones."""
+    C = len(t)
+    out = t.copy()
+    for shift in range(-below, n - below):
+        if shift and abs(shift) < C:
+            lo, hi = max(0, -shift), C - max(0, shift)
+            out[lo:hi] += t[lo + shift:hi + shift]
+    return out
+
+
+def _power(s, beta):
+    """s^-beta. AlexNet's 0.75 from two square roots, which every CPU does in hardware."""
+    if beta == 0.75:
+        root = np.sqrt(s)
+        return 1/(root*np.sqrt(root))
+    return s**-beta
+
+
+def _blocks(columns, nbytes=2**18):
+    """Slices of pixels for which one array of all maps takes about `nbytes`."""
+    C, L = columns.shape
+    step = max(nbytes//max(C*columns.itemsize, 1), 1)
+    return [slice(j, j + step) for j in range(0, L, step)]

@@ -1,0 +1,33 @@
+"""One step of stochastic gradient descent with momentum, in AlexNet's form."""
+import numpy as np
+
+from zfcore.backend import parallel, slabs
+from zfcore.check import dtype, shape
+
+
+def sgd_step_reference(w, dw, v, lr, momentum, weight_decay):
+    """The new (w, v)."""
+    v = momentum*v - lr*(dw + weight_decay*w)
+    return w + v, v
+
+
+def sgd_step(w, dw, v, lr, momentum, weight_decay):
+    """v = momentum*v - lr*(dw + weight_decay*w), then w = w + v; w and v are changed in place, dw is only read.
+
+    w, dw, v of one shape, float32 or float64. As the learning rate is inside v, a change of it reaches past steps'
+    share only with time (PyTorch keeps it outside)."""
+    dtype("sgd_step: w", w, np.float32, np.float64)
+    for what, array in (("dw", dw), ("v", v)):
+        dtype(f"sgd_step: {what}", array, w.dtype)
+        shape(f"sgd_step: {what}", array, w.shape)
+    lr, momentum, weight_decay = float(lr), float(momentum), float(weight_decay)       # so that float32 stays float32
+
+    def work(k):
+        step = weight_decay*w[k]
+        step += dw[k]
+        step *= lr
+        v[k] *= momentum
+        v[k] -= step
+        w[k] += v[k]
+
+    parallel(work, slabs(w))

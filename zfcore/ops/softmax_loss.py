@@ -1,0 +1,78 @@
+"""Softmax and the mean cross-entropy against class labels: the loss the paper trains with (section 3)."""
+import numpy as np
+
+from zfcore.check import Expected, dtype, shape
+
+
+def softmax_reference(logits):
+    p = np.empty(logits.shape)
+    for n in range(logits.shape[1]):
+        e = np.exp(logits[:, n].astype(float) - logits[:, n].max())
+        p[:, n] = e/e.sum()
+    return p
+
+
+def softmax_loss_reference(logits, labels):
+    p = softmax_reference(logits)
+    loss = -np.mean([np.log(p[label, n]) for n, label in enumerate(labels)])
+    return float(loss), (p, labels)
+
+
+def softmax_loss_backward_reference(cache):
+    p, labels = cache
+    return (p - (np.arange(len(p))[:, None] == labels))/p.shape[1]
+
+
+def softmax(logits):
+    """Probabilities of the M classes: exp(logits) / sum of exp(logits) over the classes, (M,N) -> (M,N)."""
+    dtype("softmax: logits", logits, np.float32, np.float64)
+    shape("softmax: logits", logits, (None, None))
+    p, total, _ = _exponentials(logits)
+    p /= total
+    return p
+
+
+def softmax_loss(logits, labels):
+    """Mean over N pictures of -log(probability of the right class).
+
+    logits (M,N) float32 or float64, labels (N,) integers 0 .. M-1 -> loss (a Python float), cache.
+    Exact for logits of any size: log p = z - log(sum of exp z) with z = logits - their maximum."""
+    dtype("softmax_loss: logits", logits, np.float32, np.float64)
+    shape("softmax_loss: logits", logits, (None, None))
+    labels = class_labels("softmax_loss: labels", labels, *logits.shape)
+    p, total, z = _exponentials(logits)
+    each = np.log(total) - z[labels, np.arange(len(labels))]        # (N,)
+    p /= total
+    return float(each.mean(dtype=np.float64)), (p, labels)
+
+
+def softmax_loss_backward(cache):
+    """dlogits (M,N) = (probabilities - one-hot labels)/N."""
+    p, labels = cache
+    N = p.shape[1]
+    dlogits = p.copy()
+    dlogits[labels, np.arange(N)] -= 1
+    dlogits /= N
+    return dlogits
+
+
+def class_labels(what, labels, M, N):
+    """`labels` as an array, after a check that they are N whole numbers from 0 to M-1."""
+    labels = np.asarray(labels)
+    shape(what, labels, (N,))
+    if labels.dtype.kind not in "iu":
+        raise Expected(what, "whole numbers", labels.dtype)
+    if N == 0:
+        raise Expected(what, "at least one picture", "none")
+    wrong = labels[(labels < 0) | (labels >= M)]
+    if wrong.size:
+        raise Expected(what, f"classes 0 to {M - 1}", f"{wrong[0]}")
+    return labels
+
+
+def _exponentials(logits):
+    """exp(z), its sum over the classes, and z = logits - their maximum."""
+    with np.errstate(invalid="ignore"):                             # infinite logits: the loss is NaN, and says enough
+        z = logits - logits.max(axis=0)
+        e = np.exp(z)
+    return e, e.sum(axis=0), z
