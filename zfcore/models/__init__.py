@@ -2,8 +2,13 @@
 
     build(name, classes, size, keep_prob)     one of MODELS, e.g. "zfnet", "alexnet", or a row of table 3
     from_table(name, input_shape, rows)       the network whose `table()` gave the rows (from a checkpoint)
+    from_checkpoint(path)                     the trained network in a checkpoint file or a run's folder
 """
+from pathlib import Path
+
 from zfcore import check
+from zfcore.backend import CPU
+from zfcore.checkpoint import load
 from zfcore.layers import from_fields
 from zfcore.models.alexnet import alexnet
 from zfcore.models.variants import VARIANTS
@@ -24,3 +29,13 @@ def build(name, classes, size=None, keep_prob=0.5):
 
 def from_table(name, input_shape, rows):
     return Network(name, tuple(input_shape), [from_fields(row) for row in rows])
+
+
+def from_checkpoint(path, device=CPU):
+    """(network, checkpoint) of a checkpoint file, or of a run's folder: its best.h5, or latest.h5 before there is one."""
+    path = Path(path)
+    if path.is_dir():
+        path = next((path/name for name in ("best.h5", "latest.h5") if (path/name).is_file()), path/"latest.h5")
+    checkpoint = load(path)
+    network = from_table(checkpoint.model, checkpoint.input_shape, checkpoint.layers)
+    return network.load(checkpoint.parameters, device), checkpoint

@@ -1,0 +1,142 @@
+"""The checkpoint is whole or refused: written at once, checked when read, described by itself."""
+import os
+
+import h5py
+import numpy as np
+import pytest
+
+from zfcore import checkpoint as module
+from zfcore.check import Expected
+from zfcore.checkpoint import Checkpoint, atomic, load, save
+from zfcore.models import build, from_checkpoint
+from zfcore.optim import SGD
+
+
+@pytest.fixture
+def stored(tmp_path):
+    network = build("tiny", 10).init(1)
+    velocity = SGD(network).velocity
+    velocity["conv2"]["w"] += 0.25
+    made = Checkpoint("tiny", network.input_shape, network.table(), [f"class {k}" for k in range(10)],
+                      network.parameters(), velocity, np.full((3, 110, 110), 101.5, np.float32), epoch=3, step=77,
+                      state={"lr": 1e-3, "data": "", "waited": 2}, history={"loss": [2.0, 1/3, float("inf")]})
+    save(tmp_path/"latest.h5", made)
+    return tmp_path/"latest.h5", made
+
+
+def same(a, b):
+    for name in ("model", "input_shape", "layers", "classes", "epoch", "step", "state", "history"):
+        assert getattr(a, name) == getattr(b, name), name
+    np.testing.assert_array_equal(a.mean_image, b.mean_image)
+    for one, other in ((a.parameters, b.parameters), (a.velocity, b.velocity)):
+        assert {k: set(v) for k, v in one.items()} == {k: set(v) for k, v in other.items()}
+        for layer, of_layer in one.items():
+            for key in of_layer:
+                np.testing.assert_array_equal(of_layer[key], other[layer][key])
+
+
+def test_what_is_read_is_what_was_written_to_the_bit(stored):
+    path, made = stored
+    same(load(path), made)
+
+
+def test_every_dataset_carries_a_checksum_and_the_file_explains_itself(stored):
+    found = {}
+    with h5py.File(stored[0]) as file:
+        file.visititems(lambda name, item: found.update({name: item.fletcher32}) if isinstance(item, h5py.Dataset) else None)
+        assert file.attrs["format"] == "zfcore" and '"kind": "Conv"' in file.attrs["layers"]
+    assert all(found.values()) and {"parameters/conv1/w", "optimizer/fc8/b", "preprocessing/mean_image"} <= set(found)
+
+
+def test_a_network_comes_back_from_its_file_and_from_its_run_folder(stored):
+    path, made = stored
+    for place in (path, path.parent):
+        network, checkpoint = from_checkpoint(place)
+        np.testing.assert_array_equal(network["fc7"].parameters["w"], made.parameters["fc7"]["w"])
+        assert checkpoint.classes == made.classes
+    save(path.with_name("best.h5"), Checkpoint(**{**vars(made), "epoch": 2}))
+    assert from_checkpoint(path.parent)[1].epoch == 2
+
+
+def test_a_file_cut_short_anywhere_is_refused_by_name(stored):
+    path, _ = stored
+    whole = path.read_bytes()
+    for part in (0, 1, 100, len(whole)//2, len(whole) - 1):
+        path.write_bytes(whole[:part])
+        with pytest.raises(Expected, match="latest.h5"):
+            load(path)
+
+
+def test_a_flipped_byte_in_the_weights_is_found_and_the_dataset_named(stored):
+    path, made = stored
+    whole = bytearray(path.read_bytes())
+    place = whole.index(made.parameters["fc6"]["w"].tobytes()[:64])
+    whole[place + 10] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(Expected, match="latest.h5: /parameters/fc6/w"):
+        load(path)
+
+
+def test_a_damaged_byte_anywhere_is_refused_or_harmless(stored):
+    """HDF5 1.10's form has checksums on its headers; what lies outside them is empty space."""
+    path, made = stored
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in np.concatenate([rng.integers(0, 6000, 60), rng.integers(0, len(whole), 20)]):
+        damaged = bytearray(whole)
+        damaged[place] ^= int(rng.integers(1, 256))
+        path.write_bytes(damaged)
+        try:
+            read = load(path)
+        except Expected:
+            continue
+        same(read, made)
+
+
+@pytest.mark.parametrize("change, sentence", [
+    (lambda f: f.attrs.update(version=2), "expected format version 1, got 2"),
+    (lambda f: f.attrs.update(format="other"), "expected a zfcore checkpoint, got another HDF5 file"),
+    (lambda f: f.attrs.__delitem__("layers"), "layers"),
+    (lambda f: f.__delitem__("optimizer"), "optimizer"),
+    (lambda f: f["parameters/conv3/b"].write_direct(np.full(96, np.nan, np.float32)), "/parameters/conv3/b: expected finite"),
+])
+def test_what_is_wrong_is_said(stored, change, sentence):
+    with h5py.File(stored[0], "r+") as file:
+        change(file)
+    with pytest.raises(Expected, match=sentence):
+        load(stored[0])
+
+
+def test_a_missing_layer_or_a_wrong_shape_is_found_when_the_network_is_built(stored):
+    with h5py.File(stored[0], "r+") as file:
+        del file["parameters/conv3"]
+    with pytest.raises(Expected, match="the layers conv1, conv2, conv3"):
+        from_checkpoint(stored[0])
+
+
+def test_no_file_is_said():
+    with pytest.raises(Expected, match="nowhere/latest.h5"):
+        load("nowhere/latest.h5")
+
+
+@pytest.mark.parametrize("moment", ["write", "flush", "rename"])
+def test_a_disk_that_refuses_leaves_the_old_file_and_nothing_else(stored, moment, monkeypatch):
+    path, made = stored
+    before = path.read_bytes()
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+    if moment == "write":
+        monkeypatch.setattr(module, "_write", refuse)
+    else:
+        monkeypatch.setattr(os, {"flush": "fsync", "rename": "replace"}[moment], refuse)
+    with pytest.raises(Expected, match="No space left on device.*untouched"):
+        save(path, made)
+    assert path.read_bytes() == before and os.listdir(path.parent) == ["latest.h5"]
+
+
+def test_an_error_inside_the_block_leaves_nothing_and_is_passed_on(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        with atomic(tmp_path/"x") as temporary:
+            temporary.write_text("half")
+            1/0
+    assert os.listdir(tmp_path) == []

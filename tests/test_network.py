@@ -1,0 +1,159 @@
+"""A network in a row: its gradient is the derivative of its loss, its trace serves any rules, its errors name the layer."""
+import numpy as np
+import pytest
+
+from zfcore.check import Expected
+from zfcore.layers import ContrastNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU
+from zfcore.models import build
+from zfcore.network import Network
+from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
+
+
+def small(keep_prob=0.7):
+    """Every kind of layer, float64, sizes all different: 3x13x11 -> 5x7x6 -> 5x3x3 -> 8x3x3 -> 8x1x1."""
+    network = Network("small", (3, 13, 11), [
+        Conv("conv1", 6, K=3, S=2), ReLU("relu1"), MaxPool("pool1", K=3, S=2), ContrastNorm("norm1", n=3, alpha=0.5, k=1.0),
+        Conv("conv2", 8, K=2, P=1, groups=2), ReLU("relu2"), MaxPool("pool2", K=2, S=2),
+        Flatten("flatten"), Linear("fc6", 7), ReLU("relu6"), Dropout("drop6", keep_prob), Linear("fc8", 4)])
+    network.init(seed=3, law="he")
+    rng = np.random.default_rng(1)
+    for of_layer in network.parameters().values():
+        of_layer["w"] = rng.standard_normal(of_layer["w"].shape)*0.5
+        of_layer["b"] = rng.standard_normal(of_layer["b"].shape)*0.1
+    return network, rng.standard_normal((3, 13, 11, 5)), np.array([0, 3, 1, 2, 3])
+
+
+def loss_of(network, x, labels, step=4):
+    return softmax_loss(network.forward(x, step)[0], labels)[0]
+
+
+def gradients(network, x, labels, step=4):
+    y, trace = network.forward(x, step)
+    return network.backward(softmax_loss_backward(softmax_loss(y, labels)[1]), trace)
+
+
+def test_the_gradient_is_the_derivative_of_the_loss_for_every_parameter_and_pixel():
+    network, x, labels = small()
+    dx, grads = gradients(network, x, labels)
+    arrays = [(x, dx)] + [(of_layer[key], grads[name][key]) for name, of_layer in network.parameters().items() for key in "wb"]
+    rng = np.random.default_rng(2)
+    for array, gradient in arrays:
+        for _ in range(4):
+            direction = rng.standard_normal(array.shape)
+            array += 1e-6*direction
+            above = loss_of(network, x, labels)
+            array -= 2e-6*direction
+            below = loss_of(network, x, labels)
+            array += 1e-6*direction
+            assert (above - below)/2e-6 == pytest.approx((gradient*direction).sum(), rel=1e-5, abs=1e-8)
+
+
+def test_a_relu_computed_by_its_convolution_leaves_the_same_output_and_trace():
+    network, x, _ = small()
+    y, trace = network.forward(x, step=4)
+    for layer, cache in zip(network.layers, trace):
+        x, plain = layer.forward(x, 4)
+        if isinstance(layer, ReLU):
+            np.testing.assert_array_equal(cache, plain)
+    np.testing.assert_array_equal(y, x)
+
+
+def test_activations_are_the_outputs_of_the_named_layers_the_convolutions_before_their_relu():
+    network, x, _ = small()
+    out = network.activations(x, ["conv1", "relu1", "fc8"])
+    assert set(out) == {"conv1", "relu1", "fc8"} and out["conv1"].min() < 0
+    np.testing.assert_array_equal(np.maximum(out["conv1"], 0), out["relu1"])
+    np.testing.assert_allclose(out["fc8"], network.forward(x)[0])
+
+
+def test_forward_until_a_layer_gives_its_output_and_a_trace_that_goes_back_to_the_pixels():
+    network, x, _ = small()
+    y, trace = network.forward(x, until="pool1")
+    np.testing.assert_array_equal(y, network.activations(x, ["pool1"])["pool1"])
+    dx, grads = network.backward(np.ones_like(y), trace)
+    assert len(trace) == 3 and dx.shape == x.shape and set(grads) == {"conv1"}
+
+
+def test_one_trace_serves_several_backward_passes():
+    network, x, labels = small()
+    y, trace = network.forward(x, step=4)
+    dy = softmax_loss_backward(softmax_loss(y, labels)[1])
+    first, second = network.backward(dy, trace), network.backward(dy, trace)
+    np.testing.assert_array_equal(first[0], second[0])
+
+
+def test_a_rule_replaces_the_backward_of_its_kind_of_layer_and_of_no_other():
+    network, x, _ = small()
+    y, trace = network.forward(x, until="relu1")
+    seen = []
+    def rule(layer, dy, cache):
+        seen.append(layer.name)
+        return np.maximum(dy, 0), {}
+    dx, _ = network.backward(-np.ones_like(y), trace, {ReLU: rule})
+    assert seen == ["relu1"] and not dx.any()
+
+
+def test_training_leaves_out_the_gradient_of_the_pixels_and_changes_no_other():
+    network, x, labels = small()
+    y, trace = network.forward(x, step=4)
+    dy = softmax_loss_backward(softmax_loss(y, labels)[1])
+    (dx, all_of), (none, rest) = network.backward(dy, trace), network.backward(dy, trace, to_pixels=False)
+    assert dx is not None and none is None
+    for name in all_of:
+        np.testing.assert_array_equal(all_of[name]["w"], rest[name]["w"])
+
+
+def test_dropout_draws_anew_in_every_step_and_does_nothing_in_evaluation():
+    network, x, _ = small()
+    one, again, other, plain = (network.forward(x, step)[0] for step in (1, 1, 2, None))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any() and (one != plain).any()
+
+
+def test_two_dropout_layers_drop_different_units():
+    network = build("tiny", 10)
+    drops = [layer for layer in network.layers if isinstance(layer, Dropout)]
+    assert drops[0].number != drops[1].number
+    ones = np.ones((256, 9), np.float32)
+    assert (drops[0].forward(ones, 0)[0] != drops[1].forward(ones, 0)[0]).any()
+
+
+def test_init_is_gaussian_with_std_a_hundredth_and_zero_biases_or_he_on_request():
+    paper, he = build("tiny", 10).init(1), build("tiny", 10).init(1, "he")
+    assert paper["fc6"].parameters["w"].std() == pytest.approx(0.01, rel=0.02)
+    assert he["conv3"].parameters["w"].std() == pytest.approx(np.sqrt(2/(64*9)), rel=0.02)
+    assert he["conv1"].parameters["w"].std() == pytest.approx(np.sqrt(2/147)/64, rel=0.05)
+    assert not any(of_layer["b"].any() for of_layer in {**paper.parameters()}.values())
+
+
+def test_init_depends_on_the_seed_and_on_the_layers_own_name_only():
+    a, b, c = build("tiny", 10).init(1), build("tiny", 7).init(1), build("tiny", 10).init(2)
+    np.testing.assert_array_equal(a["conv4"].parameters["w"], b["conv4"].parameters["w"])
+    assert (a["conv4"].parameters["w"] != c["conv4"].parameters["w"]).any()
+    assert (a["conv3"].parameters["w"].ravel()[:99] != a["conv4"].parameters["w"].ravel()[:99]).any()
+
+
+def test_wrong_inputs_are_answered_in_one_sentence():
+    network, x, _ = small()
+    with pytest.raises(Expected, match=r"expected shape \(3, 13, 11, any\), got \(3, 11, 13, 5\)"):
+        network.forward(x.transpose(0, 2, 1, 3))
+    with pytest.raises(Expected, match="one of conv1, relu1.*got 'conv9'"):
+        network["conv9"]
+    with pytest.raises(Expected, match="relu1 twice"):
+        Network("twice", (3, 8, 8), [ReLU("relu1"), ReLU("relu1")])
+    with pytest.raises(Expected, match="put a Flatten before it"):
+        Network("flat", (3, 8, 8), [Linear("fc6", 4)])
+    with pytest.raises(Expected, match="2 groups"):
+        Network("odd", (3, 8, 8), [Conv("conv1", 4, 3, groups=2)])
+
+
+def test_load_refuses_other_layers_other_shapes_and_nan():
+    network, other = build("tiny", 10).init(0), build("tiny", 9).init(0)
+    with pytest.raises(Expected, match=r"fc8.w: expected shape \(256, 10\), got \(256, 9\)"):
+        network.load(other.parameters())
+    with pytest.raises(Expected, match="the layers conv1, .*fc8, got conv1"):
+        network.load({"conv1": network["conv1"].parameters})
+    spoilt = {name: dict(of_layer) for name, of_layer in network.parameters().items()}
+    spoilt["conv2"]["b"] = np.full(64, np.nan, np.float32)
+    with pytest.raises(Expected, match="conv2.b: expected finite values, got 64 of 64"):
+        network.load(spoilt)

@@ -1,0 +1,62 @@
+"""The step is the paper's; the plateau rule is what a person watching the validation error would do."""
+import numpy as np
+import pytest
+
+from zfcore.models import build
+from zfcore.ops.filter_rms import rms
+from zfcore.optim import SGD, Plateau
+
+
+def with_gradients(value=1.0):
+    network = build("tiny", 10).init(0)
+    grads = {name: {key: np.full_like(array, value) for key, array in of_layer.items()}
+             for name, of_layer in network.parameters().items()}
+    return network, grads
+
+
+def test_momentum_makes_the_second_step_longer_by_its_factor():
+    network, grads = with_gradients()
+    before = network["fc6"].parameters["b"].copy()
+    optimizer = SGD(network, momentum=0.9)
+    optimizer.step(network, grads, lr=0.1)
+    np.testing.assert_allclose(network["fc6"].parameters["b"] - before, -0.1, rtol=1e-6)
+    optimizer.step(network, grads, lr=0.1)
+    np.testing.assert_allclose(network["fc6"].parameters["b"] - before, -0.1 - 0.19, rtol=1e-6)
+
+
+def test_weight_decay_shrinks_weights_and_leaves_biases_alone():
+    network, grads = with_gradients(0.0)
+    network["fc6"].parameters["b"] += 1
+    w = network["fc6"].parameters["w"].copy()
+    SGD(network, weight_decay=0.5).step(network, grads, lr=0.1)
+    np.testing.assert_allclose(network["fc6"].parameters["w"], w*0.95, rtol=1e-5)
+    assert (network["fc6"].parameters["b"] == 1).all()
+
+
+def test_convolution_filters_are_kept_at_the_rms_limit_and_counted_and_linear_layers_are_not():
+    network, grads = with_gradients(0.0)
+    for name in ("conv1", "conv3", "fc6"):
+        network[name].parameters["w"] *= 100
+    clamped = SGD(network, rms_max=0.1).step(network, grads, lr=0.1)
+    assert clamped == 24 + 96
+    np.testing.assert_allclose(rms(network["conv1"].parameters["w"]), 0.1, rtol=1e-5)
+    assert rms(network["fc6"].parameters["w"]).min() > 0.5
+    network["conv1"].parameters["w"] *= 100
+    assert SGD(network, rms_max=None).step(network, grads, lr=0.1) == 0
+
+
+def test_plateau_divides_by_ten_after_patience_epochs_without_improvement():
+    rule = Plateau(0.01, patience=2)
+    assert [rule.update(e) for e in (0.5, 0.4, 0.41, 0.4)] == [False, False, False, True]
+    assert rule.lr == pytest.approx(0.001)
+
+
+def test_plateau_counts_a_fall_below_its_margin_as_none_and_starts_again_after_a_real_one():
+    rule = Plateau(1.0, patience=2, margin=0.1)
+    assert [rule.update(e) for e in (0.5, 0.46, 0.3, 0.29, 0.28)] == [False, False, False, False, True]
+
+
+def test_plateau_lowers_the_rate_three_times_at_most():
+    rule = Plateau(1.0, patience=1)
+    assert [rule.update(1.0) for _ in range(6)] == [False, True, True, True, False, False]
+    assert rule.lr == pytest.approx(1e-3)

@@ -1,0 +1,61 @@
+"""Twenty training steps of a small ZFNet equal PyTorch's from the same start, to float32 rounding."""
+import numpy as np
+import pytest
+
+from zfcore.layers import ContrastNorm, Conv, Flatten, Linear, MaxPool, ReLU
+from zfcore.network import Network
+from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
+from zfcore.optim import SGD
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+
+
+def ours():
+    """3x27x27 -> conv 7/2: 11 (the windows fit exactly) -> pool 5 -> conv 3/2: 2 -> conv: 2; no size needs the ceil rule."""
+    return Network("small", (3, 27, 27), [
+        Conv("conv1", 8, K=7, S=2), ReLU("relu1"), MaxPool("pool1", K=3, S=2), ContrastNorm("norm1", alpha=0.1),
+        Conv("conv2", 12, K=3, S=2), ReLU("relu2"), Conv("conv3", 10, K=3, P=1), ReLU("relu3"),
+        Flatten("flatten"), Linear("fc6", 20), ReLU("relu6"), Linear("fc8", 5)]).init(5, "he")
+
+
+def theirs(network):
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2), nn.LocalResponseNorm(5, 0.1, 0.75, 2.0),
+        nn.Conv2d(8, 12, 3, 2), nn.ReLU(), nn.Conv2d(12, 10, 3, 1, 1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(40, 20), nn.ReLU(), nn.Linear(20, 5))
+    with_parameters = [m for m in model if hasattr(m, "weight")]
+    for module, of_layer in zip(with_parameters, network.parameters().values()):
+        w = of_layer["w"]                                  # (C,K,K,F) -> (F,C,K,K); (D,M) -> (M,D)
+        module.weight.data = torch.tensor(w.transpose(3, 0, 1, 2).copy() if w.ndim == 4 else w.T.copy())
+        module.bias.data = torch.tensor(of_layer["b"])
+    return model, with_parameters
+
+
+def test_twenty_steps_give_pytorchs_losses_and_weights():
+    network = ours()
+    model, modules = theirs(network)
+    rng = np.random.default_rng(0)
+    pictures = rng.uniform(-128, 128, (40, 3, 27, 27)).astype(np.float32)
+    labels = rng.integers(0, 5, 40)
+    optimizer = SGD(network, momentum=0.9, weight_decay=1e-3, rms_max=None)
+    decayed = [{"params": [m.weight for m in modules], "weight_decay": 1e-3}, {"params": [m.bias for m in modules]}]
+    peer, criterion = torch.optim.SGD(decayed, lr=1e-3, momentum=0.9), nn.CrossEntropyLoss()
+    losses = []
+    for step in range(20):
+        batch = rng.permutation(40)[:16]
+        y, trace = network.forward(np.ascontiguousarray(pictures[batch].transpose(1, 2, 3, 0)), step)
+        loss, cache = softmax_loss(y, labels[batch])
+        optimizer.step(network, network.backward(softmax_loss_backward(cache), trace, to_pixels=False)[1], 1e-3)
+        peer.zero_grad()
+        peer_loss = criterion(model(torch.tensor(pictures[batch])), torch.tensor(labels[batch]))
+        peer_loss.backward()
+        peer.step()
+        losses.append((loss, peer_loss.item()))
+    mine, peers = np.array(losses).T
+    np.testing.assert_allclose(mine, peers, rtol=2e-5)
+    assert mine[-1] < 0.9*mine[0]                          # and they learn
+    for module, of_layer in zip(modules, network.parameters().values()):
+        w = of_layer["w"].transpose(3, 0, 1, 2) if of_layer["w"].ndim == 4 else of_layer["w"].T
+        np.testing.assert_allclose(w, module.weight.detach().numpy(), rtol=1e-3, atol=2e-6)
+        np.testing.assert_allclose(of_layer["b"], module.bias.detach().numpy(), rtol=1e-3, atol=2e-6)

@@ -1,0 +1,1 @@
+"""Training, from the checkout: `python -m train`, and `python -m train.NAME` for the tools beside it."""

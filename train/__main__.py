@@ -1,0 +1,66 @@
+"""python -m train: train a ZFNet. Without any option a small one learns ten classes of drawn pictures in minutes."""
+import sys
+from pathlib import Path
+
+from train.config import parser, resolve, resume
+from train.loop import Stop, Training, new_folder, stored_config, write_config
+from zfcore import check
+from zfcore.backend import select
+from zfcore.checkpoint import load
+from zfcore.models import build
+
+
+@check.speak_and_exit
+def main(arguments=None):
+    typed = vars(parser().parse_args(arguments))
+    if "resume" in typed and "output" in typed:
+        raise check.Expected("--resume", "no --output beside it: a run goes on in its own folder", typed["output"])
+    folder = Path(typed["resume"]) if "resume" in typed else None
+    config = resume(stored_config(folder), typed) if folder else resolve(typed)
+    print(f"device: {select(config.device).description}\n{config}\n")
+    if "dry_run" in typed:
+        print(build(config.model, 1000, config.image_size, config.keep_prob).summary())
+        return
+    training = Training(config)
+    if folder:
+        training.restore(load(folder/"latest.h5"))
+    training.prepare()
+    if folder:
+        write_config(folder, config)
+    else:
+        folder = new_folder(config, typed.get("output"))
+    print(f"{training.network.summary()}\n\ndata: {describe(training)}\nrun:  {folder}\n", flush=True)
+    try:
+        training.run(folder)
+    except Stop:
+        print(f"stopped and saved after epoch {training.epoch}, step {training.step}; go on with: python -m train --resume {folder}")
+        sys.exit(130)
+    except KeyboardInterrupt:
+        print(f"\nstopped at once; the last checkpoint is whole. Go on with: python -m train --resume {folder}", file=sys.stderr)
+        sys.exit(130)
+    print(closing(training))
+
+
+def describe(training):
+    source = training.config.data or "the synthetic set (drawn as it goes, no files)"
+    return f"{source}: {len(training.classes)} classes, {len(training.train)} training and {len(training.val)} validation pictures"
+
+
+def closing(training):
+    """The last lines of a run: the error, where the files lie, what to do next."""
+    errors, folder = training.history["val_error"], training.folder
+    best = min(range(len(errors)), key=errors.__getitem__)
+    return f"""
+validation error {100*errors[-1]:.1f} % after {len(errors)} epochs; best {100*errors[best]:.1f} % after epoch {best + 1} (centre crop, 1 network, {len(training.val)} pictures)
+
+  {folder}/best.h5                       the weights (h5ls -r shows what is inside)
+  {folder}/log.csv                       one row an epoch
+  {folder}/figures/learning_curves.png   loss and error
+  {folder}/figures/filters.png           the filters of layer 1
+
+next:  python -m train.evaluate --run {folder} --crops ten
+       python -m train --resume {folder} --epochs {training.config.epochs + 10}"""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Every option of a training run: its default, its source, its flag, and the presets that set several at once."""
+import argparse
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from zfcore import check
+from zfcore.backend import DEVICES
+from zfcore.models import MODELS, NATIVE_SIZE
+
+PAPER_EPOCHS = (1, 2, 5, 10, 20, 30, 40, 64)              # figure 4 shows these
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A run's options, as config.json keeps them. The defaults are the paper's recipe (section 3) where it has one;
+    what it leaves open is marked "ours"."""
+    preset: str = "zfnet"            # the set of defaults that the run started from
+    data: str = ""                   # class folders or tar; empty: the synthetic set
+    model: str = "zfnet"             # one of zfcore.models.MODELS
+    image_size: int = 224            # side of the crop that enters the network; pictures are kept at 256/224 of it
+    epochs: int = 70
+    batch_size: int = 128
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4       # ours: the paper states none; AlexNet's value
+    keep_prob: float = 0.5           # dropout keeps a unit of layers 6 and 7 with this probability
+    init: str = "gaussian"           # gaussian: N(0, 0.01), our reading of "1e-2"; he: sqrt(2/fan_in)
+    rms_max: float = 0.1             # a convolution filter above this RMS is scaled back to it; 0: no limit
+    patience: int = 5                # ours: epochs without a better validation error before lr is divided by 10
+    crops: str = "ten"               # ten: one of the paper's ten crops, drawn; random: any place, mirrored or not
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "fp32"          # how products are formed
+    workers: int = 2                 # threads that decode pictures
+    limit_per_class: int = 0         # use only so many pictures of each class; 0: all
+    upscale: bool = False            # enlarge pictures whose shorter side is below image_size
+    keep_epochs: tuple = PAPER_EPOCHS  # these epochs' checkpoints stay as epoch_NNNN.h5
+
+    def __post_init__(self):
+        for name in ("image_size", "epochs", "batch_size", "lr", "patience"):
+            check.positive(flag(name), getattr(self, name))
+        for name in ("weight_decay", "rms_max", "workers", "limit_per_class", "seed"):
+            if getattr(self, name) < 0:
+                raise check.Expected(flag(name), "0 or more", getattr(self, name))
+        if not 0 <= self.momentum < 1:
+            raise check.Expected("--momentum", "0 <= momentum < 1", self.momentum)
+        if not 0 < self.keep_prob <= 1:
+            raise check.Expected("--keep-prob", "0 < keep_prob <= 1, the share of units kept", self.keep_prob)
+        check.one_of("--model", self.model, MODELS)
+        check.one_of("--init", self.init, ("gaussian", "he"))
+        check.one_of("--crops", self.crops, ("ten", "random"))
+        check.one_of("--device", self.device, ("auto", *DEVICES))
+        check.one_of("--precision", self.precision, ("fp32",))
+
+    @property
+    def picture_size(self):
+        """Side of the square that pictures are brought to before the crop: 256 for a crop of 224."""
+        return round(self.image_size*256/224)
+
+    def __str__(self):
+        return "\n".join(f"{name:16} {value}" for name, value in asdict(self).items())
+
+
+# What each preset changes. "tiny" is what runs when nothing is asked for; the other three follow the paper.
+PRESETS = {
+    "tiny": dict(model="tiny", image_size=96, epochs=20, batch_size=64, init="he", crops="random", patience=4),
+    "zfnet": dict(),
+    "zfnet-b": dict(model="zfnet-b"),
+    "alexnet": dict(model="alexnet"),
+}
+MAY_CHANGE = ("epochs", "workers", "device")               # what --resume may be given another value for
+
+
+def flag(name):
+    return "--" + name.replace("_", "-")
+
+
+HELP = {
+    "data": "class folders ROOT/train/CLASS/*.JPEG and ROOT/val/..., tars of them; without it: the synthetic set",
+    "model": "network to train: " + ", ".join(MODELS),
+    "image_size": "side of the network's input in pixels",
+    "keep_prob": "probability with which dropout keeps a unit",
+    "init": "gaussian (N(0, 0.01)) or he",
+    "rms_max": "limit of a convolution filter's RMS, 0 for none",
+    "patience": "epochs without a better validation error before lr is divided by 10",
+    "crops": "training crops: ten (the paper's) or random",
+    "device": "auto, cpu or gpu",
+    "precision": "how products are formed: fp32",
+    "workers": "threads that decode pictures",
+    "limit_per_class": "use only so many pictures of each class, 0 for all",
+    "keep_epochs": "epochs whose checkpoints are kept",
+}
+
+
+def parser():
+    """The command line of `python -m train`. An option that is not typed is absent from the result, so that presets,
+    a config file and a resumed run can tell a typed value from a default."""
+    p = argparse.ArgumentParser(prog="python -m train", argument_default=argparse.SUPPRESS,
+                                description="Train a ZFNet. Without any option: a small one, on drawn pictures, in minutes.")
+    p.add_argument("--preset", choices=PRESETS, help="defaults to start from (tiny, unless --model is given)")
+    for f in fields(TrainConfig):
+        if f.name == "preset":
+            continue
+        if f.name == "upscale":
+            p.add_argument("--upscale", action="store_true", help="enlarge pictures smaller than --image-size")
+        elif f.name == "keep_epochs":
+            p.add_argument("--keep-epochs", type=int, nargs="*", metavar="N", help=HELP[f.name])
+        else:
+            p.add_argument(flag(f.name), type=type(f.default), metavar=f.name.upper(), help=HELP.get(f.name))
+    p.add_argument("--config", metavar="FILE", help="JSON file of options, such as another run's config.json")
+    p.add_argument("--output", metavar="DIR", help="the run's folder (default: runs/<date>-<time>-<model>)")
+    p.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, from its latest checkpoint")
+    p.add_argument("--dry-run", action="store_true", help="print the options and the network, train nothing")
+    return p
+
+
+def resolve(typed):
+    """{option: value} as typed -> TrainConfig. Later wins: preset, config file, typed options."""
+    from_file = read_options(typed["config"]) if "config" in typed else {}
+    asked = {**from_file, **{k: v for k, v in typed.items() if k in _NAMES}}
+    model = asked.get("model")
+    preset = asked.get("preset") or (model if model in PRESETS else "zfnet" if model else "tiny")
+    check.one_of("--preset", preset, PRESETS)
+    values = {**PRESETS[preset], **asked, "preset": preset}
+    values["keep_epochs"] = tuple(values.get("keep_epochs", PAPER_EPOCHS))
+    if "image_size" not in values and model:
+        values["image_size"] = NATIVE_SIZE.get(model, 224)
+    return TrainConfig(**values)
+
+
+def resume(stored, typed):
+    """The stored TrainConfig of a run with what may be changed taken from `typed`; any other change is refused by name."""
+    changes = {}
+    for name, value in typed.items():
+        if name not in _NAMES or value == getattr(stored, name):
+            continue
+        if name not in MAY_CHANGE:
+            raise check.Expected(f"--resume with {flag(name)}", f"the run's own value {getattr(stored, name)!r}",
+                                 repr(value), f"leave it out, or start a new run; {', '.join(map(flag, MAY_CHANGE))} may change")
+        changes[name] = value
+    return replace(stored, **changes)
+
+
+def read_options(path):
+    """The options in a JSON file, checked by name and type. A run's config.json is one ("options" holds them)."""
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text())
+        options = content["options"] if "options" in content else content
+    except OSError as error:
+        raise check.Expected("--config", "a file that can be read", f"{path} ({error.strerror})") from None
+    except (ValueError, TypeError) as error:
+        raise check.Expected(path, "a JSON object of options", str(error)) from None
+    if not isinstance(options, dict):
+        raise check.Expected(path, "a JSON object of options", type(options).__name__)
+    for name, value in options.items():
+        check.one_of(f"{path}: option", name, _NAMES)
+        kind = type(getattr(TrainConfig, name))
+        if name == "keep_epochs":
+            fits = isinstance(value, list) and all(isinstance(n, int) for n in value)
+        else:
+            fits = isinstance(value, kind) or (kind is float and type(value) is int)
+        if not fits:
+            raise check.Expected(f"{path}: {name}", f"a value of type {kind.__name__}", repr(value))
+    if "keep_epochs" in options:
+        options["keep_epochs"] = tuple(options["keep_epochs"])
+    return options
+
+
+_NAMES = {f.name for f in fields(TrainConfig)}

@@ -1,0 +1,274 @@
+"""The training loop: epochs of steps, checkpoints, the log, and going on after any kind of stop.
+
+What a run will do next follows from its checkpoint alone: parameters, velocities, learning-rate rule, epoch, place in the
+epoch and step number; every draw (order of the pictures, crops, dropout) is keyed by seed and one of these numbers. So
+a run that was killed and resumed ends with the same bits as one that was not.
+"""
+import csv
+import json
+import math
+import platform
+import shutil
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from tqdm import tqdm
+
+import zfcore
+from train.config import TrainConfig, read_options
+from train.evaluate import evaluate
+from zfcore import check, plots
+from zfcore.backend import select, to_host
+from zfcore.checkpoint import Checkpoint, atomic, save
+from zfcore.data import open_data
+from zfcore.data.loader import Pictures
+from zfcore.data.transforms import one_of_ten, random_crops
+from zfcore.models import build
+from zfcore.ops.crop_flip import crop_flip
+from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
+from zfcore.optim import SGD, Plateau
+
+COLUMNS = ("epoch", "step", "lr", "train_loss", "train_error", "val_loss", "val_error", "val_error_top5",
+           "filters_clamped", "images_per_second", "seconds")
+DRAW = {"ten": one_of_ten, "random": random_crops}
+SAVE_EVERY = 600                 # seconds between checkpoints inside a long epoch
+DRAW_EVERY = 10                  # seconds between drawings of the curves and filters
+
+
+class Stop(Exception):
+    """The user asked to stop; everything is saved."""
+
+
+class Training:
+    """One run: `Training(config)`, perhaps `.restore(checkpoint)`, then `.prepare()` and `.run(folder)`."""
+
+    def __init__(self, config):
+        self.config = config
+        self.device = select(config.device)
+        train, val = open_data(config.data, config.picture_size, config.limit_per_class)
+        how = (config.picture_size, config.image_size, config.upscale, config.workers)
+        self.train, self.val, self.classes = Pictures(train, *how), Pictures(val, *how), train.classes
+        self.network = build(config.model, len(self.classes), config.image_size, config.keep_prob)
+        self.network.init(config.seed, config.init, self.device)
+        self.optimizer = SGD(self.network, config.momentum, config.weight_decay, config.rms_max or None)
+        self.plateau = Plateau(config.lr, config.patience)
+        self.mean = None                       # the mean image, (3,H,W)
+        self.history = {column: [] for column in COLUMNS}
+        self.epoch = self.step = 0             # whole epochs and steps done
+        self.sums = Sums()                     # of the epoch under way
+
+    # ------------------------------------------------------------------------------------------------------ running
+    def prepare(self):
+        """Look at every training picture once, for the mean image; from here on a run fails only for new reasons."""
+        mean = self.train.prepare(progress=True)
+        self.mean = mean if self.mean is None else self.mean
+        self.device_mean = self.device.array(self.mean)
+
+    def run(self, folder):
+        """Train to config.epochs in `folder`. Raises Stop after a first Ctrl-C or SIGTERM, with everything saved."""
+        self.folder, self.drawn, self.guard = Path(folder), -math.inf, StallGuard(len(self.classes))
+        self.save("latest.h5")                 # so that whatever happens next, there is something to resume
+        self.write_log()
+        with Interrupt() as self.interrupt:
+            while self.epoch < self.config.epochs:
+                self.one_epoch()
+        self.draw()
+
+    def one_epoch(self):
+        """The rest of the epoch under way, the validation error, a row of the log, a checkpoint."""
+        c, started, saved = self.config, time.monotonic(), time.monotonic()
+        earlier = self.sums.seconds            # of this epoch, before an interruption
+        with tqdm(total=len(self.train), initial=self.sums.count, unit="img", disable=None, leave=False,
+                  desc=f"epoch {self.epoch + 1}/{c.epochs}") as bar:
+            for pictures, labels, indices in self.train.batches(c.batch_size, c.seed, self.epoch, start=self.sums.batches):
+                self.one_step(pictures, labels, indices)
+                self.sums.seconds = earlier + time.monotonic() - started
+                bar.set_postfix(loss=f"{self.sums.loss/self.sums.count:.3f}",
+                                error=f"{100*self.sums.wrong/self.sums.count:.1f}%", refresh=False)
+                bar.update(len(labels))
+                if self.interrupt.asked:
+                    self.save("latest.h5")
+                    raise Stop
+                if time.monotonic() - saved > SAVE_EVERY:
+                    self.save("latest.h5")
+                    saved = time.monotonic()
+        with tqdm(total=len(self.val), unit="img", disable=None, leave=False, desc="validation") as bar:
+            score = evaluate(self.network, self.val, self.device_mean, self.device, c.batch_size, bar=bar)
+        self.close_epoch(score)
+
+    def one_step(self, pictures, labels, indices):
+        """Forward, backward, update on one batch of uint8 pictures (N,H,W,3)."""
+        c, sums = self.config, self.sums
+        crops = DRAW[c.crops](indices, c.seed, self.epoch, pictures.shape[1], c.image_size)
+        x = crop_flip(self.device.array(pictures), self.device_mean, *crops, c.image_size, c.image_size)
+        y, trace = self.network.forward(x, self.step)
+        loss, cache = softmax_loss(y, self.device.array(labels))
+        if not math.isfinite(loss):
+            raise check.Expected("training", "a finite loss", f"{loss} at epoch {self.epoch + 1}, step {self.step + 1}",
+                                 f"lower --lr (it was {self.plateau.lr:g}) or try --init he; {self.folder} keeps the last checkpoint")
+        _, grads = self.network.backward(softmax_loss_backward(cache), trace, to_pixels=False)
+        sums.clamped += self.optimizer.step(self.network, grads, self.plateau.lr)
+        sums.loss += loss*len(labels)
+        sums.wrong += int((to_host(y).argmax(axis=0) != labels).sum())
+        sums.count, sums.batches, self.step = sums.count + len(labels), sums.batches + 1, self.step + 1
+        if advice := self.guard.update(loss):
+            tqdm.write(advice)
+
+    def close_epoch(self, score):
+        s = self.sums
+        row = (self.epoch + 1, self.step, self.plateau.lr, s.loss/s.count, s.wrong/s.count, score.loss, score.top1,
+               score.top5, s.clamped, s.count/s.seconds, s.seconds)
+        for column, value in zip(COLUMNS, row):
+            self.history[column].append(value)
+        best = score.top1 == min(self.history["val_error"]) and self.history["val_error"].count(score.top1) == 1
+        tqdm.write(epoch_line(self.history, self.config.epochs) + ("  best" if best else ""))
+        if self.plateau.update(score.top1):
+            tqdm.write(f"validation error has not improved for {self.plateau.patience} epochs: lr is now {self.plateau.lr:g}")
+        self.epoch, self.sums = self.epoch + 1, Sums()
+        kept = [f"epoch_{self.epoch:04}.h5"] if self.epoch in self.config.keep_epochs else []
+        self.save(*kept, *(["best.h5"] if best else []), "latest.h5")
+        self.write_log()
+        if time.monotonic() - self.drawn > DRAW_EVERY:
+            self.draw()
+            self.drawn = time.monotonic()
+
+    # ------------------------------------------------------------------------------------------------ on the disk
+    def save(self, *names):
+        """One checkpoint under each name, "latest.h5" last: a run resumes from it and then writes the others again."""
+        first = self.folder/names[0]
+        save(first, Checkpoint(
+            model=self.network.name, input_shape=self.network.input_shape, layers=self.network.table(),
+            classes=self.classes, parameters=self.network.parameters(), velocity=self.optimizer.velocity,
+            mean_image=self.mean, epoch=self.epoch, step=self.step, history=self.history,
+            state={"data": self.config.data, "seed": self.config.seed,
+                   **{f"plateau_{k}": v for k, v in vars(self.plateau).items()},
+                   **{f"sums_{k}": v for k, v in vars(self.sums).items()}}))
+        for name in names[1:]:
+            with atomic(self.folder/name) as temporary:
+                shutil.copyfile(first, temporary)
+
+    def restore(self, checkpoint):
+        """Continue from `checkpoint`: everything that a later bit depends on is taken from it."""
+        if checkpoint.layers != self.network.table() or checkpoint.classes != self.classes:
+            what = "classes" if checkpoint.classes != self.classes else "network"
+            raise check.Expected("--resume", f"the {what} of the checkpoint", f"another {what}",
+                                 "the data or the code changed since; start a new run")
+        self.network.load(checkpoint.parameters, self.device)
+        self.optimizer.velocity = {name: {key: self.device.array(array) for key, array in of_layer.items()}
+                                   for name, of_layer in checkpoint.velocity.items()}
+        self.mean, self.history = checkpoint.mean_image, checkpoint.history
+        self.epoch, self.step = checkpoint.epoch, checkpoint.step
+        for key, value in checkpoint.state.items():
+            owner, _, name = key.partition("_")
+            if owner in ("plateau", "sums"):
+                setattr(getattr(self, owner), name, value)
+
+    def write_log(self):
+        """log.csv, one row an epoch, always written whole from the history that the checkpoint carries."""
+        with atomic(self.folder/"log.csv") as temporary:
+            with open(temporary, "w", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(COLUMNS)
+                for row in zip(*self.history.values()):
+                    writer.writerow([f"{value:.6g}" for value in row])
+
+    def draw(self):
+        """figures/learning_curves.png and figures/filters.png as they are now."""
+        if self.history["epoch"]:
+            plots.learning_curves(self.history, self.folder/"figures"/"learning_curves.png")
+            plots.filters(to_host(self.network["conv1"].parameters["w"]), self.folder/"figures"/"filters.png")
+
+
+@dataclass
+class Sums:
+    """What an epoch adds up over its batches; `clamped` counts filters that the RMS limit scaled back."""
+    loss: float = 0.0
+    seconds: float = 0.0
+    wrong: int = 0
+    count: int = 0
+    batches: int = 0
+    clamped: int = 0
+
+
+def epoch_line(history, epochs):
+    """The last row of the history as the line that a run prints."""
+    h = {column: values[-1] for column, values in history.items()}
+    return (f"epoch {int(h['epoch']):3}/{epochs}  lr {h['lr']:<7g} train loss {h['train_loss']:.3f} error {100*h['train_error']:5.1f} %"
+            f"  val loss {h['val_loss']:.3f} error {100*h['val_error']:5.1f} % top-5 {100*h['val_error_top5']:4.1f} %"
+            f"  clamped {int(h['filters_clamped']):4}  {h['images_per_second']:5.0f} img/s")
+
+
+class StallGuard:
+    """Notices a loss that stays at ln(classes), the loss of guessing, and says once which cures there are.
+
+    `after` steps with the running mean of the loss above 0.98 ln(classes) count as a stall."""
+
+    def __init__(self, classes, after=300):
+        self.guess, self.after, self.mean, self.steps, self.said = math.log(classes), after, None, 0, False
+
+    def update(self, loss):
+        """Tell one step's loss; returns the advice when it is due, else None."""
+        self.mean = loss if self.mean is None else 0.98*self.mean + 0.02*loss
+        self.steps = self.steps + 1 if self.mean > 0.98*self.guess else 0
+        if self.steps < self.after or self.said:
+            return None
+        self.said = True
+        return (f"the loss has stayed at ln(classes) = {self.guess:.2f}, that of guessing, for {self.after} steps. Cures: --init he "
+                f"(N(0, 0.01) is too small for few maps or small pictures), a larger --lr, or a look at whether the labels are right")
+
+
+class Interrupt:
+    """Turns the first Ctrl-C or SIGTERM into `asked = True`, so that the step under way is finished and saved; the next
+    Ctrl-C stops at once."""
+
+    def __init__(self):
+        self.asked = False
+
+    def __enter__(self):
+        def ask(number, frame):
+            self.asked = True
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            tqdm.write("stopping after this step; Ctrl-C again stops at once, without saving", file=sys.stderr)
+        self.before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_):
+        for s, handler in self.before.items():
+            signal.signal(s, handler)
+
+
+# ------------------------------------------------------------------------------------------------------ run folders
+def new_folder(config, output=None):
+    """Make the folder of a new run and write config.json into it. A folder that holds something is refused."""
+    folder = Path(output) if output else Path("runs")/f"{time.strftime('%Y%m%d-%H%M%S')}-{config.model}"
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise check.Expected("--output", "a new or empty folder", f"{folder}, which holds something",
+                             f"go on with it by --resume {folder}, or name another")
+    try:
+        (folder/"figures").mkdir(parents=True)
+    except OSError as error:
+        raise check.Expected("--output", "a place where a folder can be made", f"{folder} ({error.strerror})") from None
+    write_config(folder, config)
+    return folder
+
+
+def write_config(folder, config):
+    """config.json: every option, and the versions and device that the run had."""
+    versions = {"zfcore": zfcore.__version__, "python": platform.python_version(), "numpy": np.__version__,
+                "h5py": h5py.__version__}
+    content = {"options": asdict(config), "device": select(config.device).description, "versions": versions,
+               "started": time.strftime("%Y-%m-%d %H:%M:%S")}
+    with atomic(folder/"config.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def stored_config(folder):
+    """The TrainConfig in a run's config.json."""
+    if not (Path(folder)/"latest.h5").is_file():
+        raise check.Expected("--resume", "a run's folder with a latest.h5", folder)
+    return TrainConfig(**read_options(Path(folder)/"config.json"))

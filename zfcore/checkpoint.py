@@ -1,0 +1,158 @@
+"""Floor 3: the HDF5 checkpoint, written and read.
+
+One file that `h5ls -r` explains by itself:
+
+    attributes                    format="zfcore", version, model, input_shape, layers (JSON), classes (JSON), epoch, step
+    /parameters/<layer>/{w,b}     float32
+    /optimizer/<layer>/{w,b}      float32, the momentum's velocities
+    /preprocessing/mean_image     float32 (3,H,W), pixels 0..255
+    /history/<column>             float64, one entry an epoch: the columns of log.csv
+    /state                        attributes: learning rate, plateau rule, place in the epoch
+
+Every dataset carries Fletcher32 checksums. A file is written beside its final name, flushed to the disk and renamed, so
+that a kill at any moment leaves the last good one. Nothing is ever unpickled.
+"""
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from zfcore import check
+from zfcore.backend import to_host
+
+FORMAT, VERSION = "zfcore", 1
+LIBVER = ("v110", "v110")           # HDF5 1.10 and later: this form has checksums on its own headers too
+
+
+@dataclass
+class Checkpoint:
+    """What a file holds. Arrays are NumPy float32; `layers` is the layer table (`Network.table()`)."""
+    model: str
+    input_shape: tuple
+    layers: list
+    classes: list
+    parameters: dict
+    velocity: dict = field(default_factory=dict)
+    mean_image: np.ndarray = None
+    epoch: int = 0
+    step: int = 0
+    state: dict = field(default_factory=dict)
+    history: dict = field(default_factory=dict)
+
+
+def save(path, checkpoint):
+    """Write `checkpoint` to `path`, all or nothing. Raises Expected where the disk refuses (full, read-only)."""
+    path = Path(path)
+    with atomic(path) as temporary:
+        with h5py.File(temporary, "w", libver=LIBVER) as file:
+            file.attrs.update(format=FORMAT, version=VERSION, model=checkpoint.model, epoch=checkpoint.epoch,
+                              step=checkpoint.step, input_shape=checkpoint.input_shape,
+                              layers=json.dumps(checkpoint.layers), classes=json.dumps(checkpoint.classes))
+            for group, arrays in (("parameters", checkpoint.parameters), ("optimizer", checkpoint.velocity)):
+                file.create_group(group)
+                for layer, of_layer in arrays.items():
+                    for key, array in of_layer.items():
+                        _write(file, f"{group}/{layer}/{key}", to_host(array))
+            if checkpoint.mean_image is not None:
+                _write(file, "preprocessing/mean_image", to_host(checkpoint.mean_image))
+            for column, values in checkpoint.history.items():
+                _write(file, f"history/{column}", np.asarray(values, np.float64))
+            file.create_group("state").attrs.update(checkpoint.state)
+
+
+def load(path):
+    """Read and check a file written by `save`. Whatever is wrong is one sentence that names the file and the dataset:
+    not a checkpoint, another version, cut short, a failed checksum, a missing or misshapen dataset, a NaN."""
+    path = Path(path)
+    if not path.is_file():
+        raise check.Expected("checkpoint", "a file", f"{path}, which does not exist")
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT:
+                raise check.Expected(path, "a zfcore checkpoint", "another HDF5 file")
+            if file.attrs.get("version") != VERSION:
+                raise check.Expected(path, f"format version {VERSION}", file.attrs.get("version"),
+                                     "read it with the zfcore that wrote it")
+            return Checkpoint(
+                model=file.attrs["model"], input_shape=tuple(int(n) for n in file.attrs["input_shape"]),
+                layers=json.loads(file.attrs["layers"]), classes=json.loads(file.attrs["classes"]),
+                parameters=_read_layers(path, file["parameters"]), velocity=_read_layers(path, file["optimizer"]),
+                mean_image=_read(path, file["preprocessing/mean_image"]) if "preprocessing" in file else None,
+                epoch=int(file.attrs["epoch"]), step=int(file.attrs["step"]),
+                state={key: value.item() if hasattr(value, "item") else value
+                       for key, value in file["state"].attrs.items()},
+                history={name: _read(path, column, finite=False).tolist()
+                         for name, column in file.get("history", {}).items()})
+    except check.Expected:
+        raise
+    except (KeyError, json.JSONDecodeError) as error:
+        raise check.Expected(path, "every part of a zfcore checkpoint", f"one without {_short(error)}",
+                             "use another checkpoint of the run") from None
+    except Exception as error:          # h5py answers a damaged file with OSError, RuntimeError, ValueError and others
+        raise check.Expected(path, "a whole HDF5 file", f"one cut short or damaged ({_short(error)})",
+                             "use another checkpoint of the run") from None
+
+
+def _write(file, name, array):
+    file.create_dataset(name, data=array, fletcher32=array.size > 0)
+
+
+def _read_layers(path, group):
+    return {layer: {key: _read(path, dataset) for key, dataset in of_layer.items()} for layer, of_layer in group.items()}
+
+
+def _read(path, dataset, finite=True):
+    try:
+        array = dataset[()]
+    except OSError as error:
+        raise check.Expected(f"{path}: {dataset.name}", "data that fit their checksum", f"damaged data ({_short(error)})",
+                             "use another checkpoint of the run") from None
+    if finite:
+        check.finite(f"{path}: {dataset.name}", array)
+    return array
+
+
+def _short(error):
+    return str(error).strip("'\"").split("\n")[0][:120]
+
+
+class atomic:
+    """`with atomic(path) as temporary:` write to `temporary`; it becomes `path` when the block ends well, vanishes when not.
+
+    The temporary file lies in the same folder, is flushed to the disk before the rename, and its name tells whose it is,
+    so that what a kill leaves behind is overwritten by the next write."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.temporary = self.path.with_name(f".{self.path.name}.part")
+
+    def __enter__(self):
+        return self.temporary
+
+    def __exit__(self, kind, error, trace):
+        if kind is None:
+            try:
+                _flush(self.temporary)
+                os.replace(self.temporary, self.path)
+                _flush(self.path.parent)
+                return False
+            except OSError as refused:
+                error = refused
+        self.temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise check.Expected(f"writing {self.path}", "a disk with room that may be written",
+                                 _short(error), "the file that was there before is untouched") from None
+        return False
+
+
+def _flush(path):
+    if path.is_dir() and os.name == "nt":
+        return                                             # a folder cannot be opened there; the rename is enough
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,59 @@
+"""Floor 3: how the parameters move. Momentum SGD with the filter RMS limit, and the plateau rule for the learning rate."""
+from dataclasses import dataclass
+
+from zfcore.backend import zeros
+from zfcore.layers import Conv
+from zfcore.ops.filter_rms import filter_rms
+from zfcore.ops.sgd_step import sgd_step
+
+
+class SGD:
+    """Stochastic gradient descent as the paper trains (section 3): momentum, and after every step each convolution
+    filter whose RMS exceeds `rms_max` is scaled back to it (None: no limit, figure 6a).
+
+        v = momentum*v - lr*(dw + weight_decay*w);   w = w + v
+
+    Weight decay acts on weights, not on biases. The paper states none; it is our choice, see train/config.py."""
+
+    def __init__(self, network, momentum=0.9, weight_decay=0.0, rms_max=0.1):
+        self.momentum, self.weight_decay, self.rms_max = momentum, weight_decay, rms_max
+        self.velocity = {name: {key: zeros(array.shape, array.dtype, like=array) for key, array in of_layer.items()}
+                         for name, of_layer in network.parameters().items()}
+
+    def step(self, network, grads, lr):
+        """Move every parameter of `network` in place; returns how many convolution filters were scaled back."""
+        clamped = 0
+        for name, of_layer in grads.items():
+            layer = network[name]
+            for key, gradient in of_layer.items():
+                decay = self.weight_decay if key == "w" else 0.0
+                sgd_step(layer.parameters[key], gradient, self.velocity[name][key], lr, self.momentum, decay)
+            if isinstance(layer, Conv) and self.rms_max is not None:
+                clamped += filter_rms(layer.parameters["w"], self.rms_max)
+        return clamped
+
+
+@dataclass
+class Plateau:
+    """Divides the learning rate by 10 when the validation error has not improved for `patience` epochs; the paper
+    lowers it by hand when the validation error plateaus (section 3).
+
+    An improvement is a fall below the best error so far by more than `margin` (relative). After `drops` divisions the
+    rate stays: below a thousandth of the start nothing moves any more."""
+    lr: float
+    patience: int = 5
+    margin: float = 0.01
+    drops: int = 3
+    best: float = float("inf")
+    waited: int = 0
+
+    def update(self, error):
+        """Tell the validation error of one more epoch; True when the learning rate was lowered."""
+        if error < self.best*(1 - self.margin):
+            self.best, self.waited = error, 0
+            return False
+        self.waited += 1
+        if self.waited < self.patience or self.drops == 0:
+            return False
+        self.lr, self.waited, self.drops = self.lr/10, 0, self.drops - 1
+        return True
