@@ -1,0 +1,94 @@
+"""The CPU executor: the project's own .cu files on NumPy arrays, with g++ alone.
+
+How to test a kernel with it. The operations of `zfcore.ops` launch kernels on any array that is not a plain NumPy array,
+so an `ExecutorArray` is all it takes; `WAYS` are the ways in which every kernel should be run:
+
+    from tests import executor
+    pytestmark = executor.requires_executor                       # skips by name where there is no g++
+
+    @pytest.mark.parametrize("way", executor.WAYS)
+    def test_relu_forward_kernel_equals_the_reference(way):
+        x = rng.standard_normal((3, 5, 7, 2)).astype(np.float32)
+        with executor.settings(way):                              # or (way, seed=3), or (schedule="skewed", build="race")
+            y, cache = relu(executor.array(x))
+        np.testing.assert_allclose(executor.plain(y), relu_reference(x))
+
+A wrong kernel raises `executor.KernelError`, whose message begins with file and line: races, missing barriers and waits,
+accesses outside arrays or shared memory, divergent collectives, deadlocks. Kernels with cp.async, TMA or wgmma take
+`executor.ASYNC_WAYS`. `zfcore.backend.select("executor")` is the device for whole networks. Choose sizes that all differ
+and divide no tile; uninitialised and shared memory is NaN, so a forgotten element shows."""
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.executor import emu
+from tests.executor.emu import KernelError, Settings
+from zfcore import backend
+
+requires_executor = pytest.mark.skipif(emu.GXX is None, reason="the CPU executor needs g++")
+
+WAYS = {
+    "forward": Settings("forward"),
+    "reverse": Settings("reverse", copies="eager", wgmma="eager"),
+    "random": Settings("random"),
+    "skewed": Settings("skewed", copies="eager"),
+}
+ASYNC_WAYS = {**WAYS, **{
+    f"{schedule}-{copies}-copies-{wgmma}-wgmma": Settings(schedule, 1, copies, wgmma)
+    for schedule in emu.SCHEDULES for copies, wgmma in (("lazy", "lazy"), ("eager", "lazy"), ("eager", "eager"))}}
+
+_current = Settings()
+
+
+@contextmanager
+def settings(way="forward", **changes):
+    """Every launch inside runs in the way of that name, with `changes` to its `Settings`."""
+    global _current
+    before = _current
+    _current = replace(ASYNC_WAYS[way], **changes)
+    try:
+        yield
+    finally:
+        _current = before
+
+
+class ExecutorArray(np.ndarray):
+    """A NumPy array whose class says: run kernels on me, in the executor. Views and `empty_like` keep the class."""
+
+
+def array(host):
+    """A C-contiguous copy of `host` as an ExecutorArray."""
+    return np.array(host, order="C").view(ExecutorArray)
+
+
+def plain(x):
+    """`x` as a plain NumPy array."""
+    return np.asarray(x)
+
+
+def library(kernel, build="plain"):
+    """The compiled form of a `zfcore.backend.Kernel`, its declared signature held against the source's."""
+    path = backend.kernels_folder()/kernel.file
+    compiled = emu.compile(path.read_text(), str(path), kernel.name, tuple(kernel.defines.items()), build)
+    names = {np.dtype(dtype): ctype for ctype, dtype in backend.CTYPES.items()}
+    declared = [("const " if a.const else "") + names[a.dtype] + (" *" if a.pointer else "") for a in kernel.arguments]
+    if declared != compiled.types.split(", "):
+        raise KernelError(f"{path.name}: {kernel.name} takes ({compiled.types}), but is declared ({', '.join(declared)})")
+    return compiled
+
+
+def launch(kernel, grid, values):
+    """The launcher that `zfcore.backend` calls for ExecutorArrays."""
+    for argument, value in zip(kernel.arguments, values):
+        if argument.pointer and not isinstance(value, ExecutorArray):
+            raise KernelError(f"{kernel.name}({argument.name}): a host array; on a GPU it would have to be moved there first")
+    library(kernel, _current.build).launch(
+        grid, kernel.block, kernel.shared, values, [a.name for a in kernel.arguments],
+        {a.name for a in kernel.arguments if a.pointer and not a.const}, _current)
+
+
+backend.LAUNCHERS[ExecutorArray] = launch
+backend.DEVICES["executor"] = lambda: backend.Device("executor", "CUDA kernels on NumPy arrays, through g++", array)

@@ -1,0 +1,211 @@
+"""Compiles the project's .cu files with g++ and runs them on NumPy arrays, one fiber per CUDA thread.
+
+    library = compile(text, label, name, defines, build)      cached by a hash of everything that matters
+    library.launch(grid, block, shared, values, writable, names, settings)
+
+A build is plain, race (every access of shared and global memory reported to emu_race.cpp) or bounds (index, alignment,
+shift, overflow and division checks of g++). Anything the executor finds wrong is a `KernelError` that names the line."""
+import ctypes
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+RUNTIME = ("emu_rt.cpp", "emu_ptx.cpp", "emu_race.cpp")
+HEADERS = ("emu.h", "emu_rt.h", "cuda_emu.h", "ptx.cuh")
+GXX = shutil.which(os.environ.get("CXX", "g++"))
+FLAGS = ["-std=c++17", "-O2", "-g1", "-fPIC", "-fno-strict-aliasing", "-fno-exceptions", "-U_FORTIFY_SOURCE", "-w", f"-I{HERE}"]
+BUILDS = {
+    "plain": [],
+    "race": ["-fsanitize=thread", "-fno-tree-vectorize", "-fno-tree-slp-vectorize"],
+    "bounds": ["-fsanitize=bounds,alignment,shift,signed-integer-overflow,integer-divide-by-zero"],
+}
+SCHEDULES = ("forward", "reverse", "random", "skewed")
+
+
+class KernelError(AssertionError):
+    """A kernel did something no GPU promises to survive; the message begins with its file and line."""
+
+
+# --------------------------------------------------------------------------------------------------- compiling
+@cache
+def compiler():
+    """(version text, flags) of g++; its pattern for uninitialised locals exists from version 12 on."""
+    version = subprocess.run([GXX, "--version"], capture_output=True, text=True, check=True).stdout
+    major = int(subprocess.run([GXX, "-dumpversion"], capture_output=True, text=True, check=True).stdout.split(".")[0])
+    return version, FLAGS + ["-ftrivial-auto-var-init=pattern"]*(major >= 12)
+
+
+@cache
+def cache_folder():
+    """This user's own folder for compiled kernels; a private temporary one where there is no home to write to."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home()/".cache")
+    try:
+        folder = home/"zfcore"/"executor"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="zfcore-executor-"))
+
+
+def built(kind, key, make):
+    """The file of that key in the cache, made by `make(path)` if it is not there yet. Two processes may do so at once:
+    each writes its own temporary file and the renaming is atomic. Files unused for two weeks are removed."""
+    digest = hashlib.sha256("\0".join(map(str, [*compiler(), platform.machine(), *key])).encode()).hexdigest()[:20]
+    path = cache_folder()/f"{kind}-{digest}.so"
+    if path.exists():
+        os.utime(path)
+        return path
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        fresh = Path(folder)/path.name
+        make(fresh)
+        os.replace(fresh, path)
+    for old in path.parent.glob("*.so"):
+        if time.time() - old.stat().st_mtime > 14*86400:
+            old.unlink(missing_ok=True)
+    return path
+
+
+def run_compiler(*arguments):
+    outcome = subprocess.run([GXX, *map(str, arguments)], capture_output=True, text=True)
+    if outcome.returncode:
+        raise KernelError("g++ refuses:\n" + outcome.stderr[-4000:])
+
+
+@cache
+def runtime():
+    key = [(HERE/name).read_text() for name in RUNTIME + HEADERS]
+    sources = [HERE/name for name in RUNTIME]
+    return built("runtime", key, lambda path: run_compiler(*compiler()[1], "-shared", "-Wl,-Bsymbolic", *sources, "-o", path, "-ldl"))
+
+
+@cache
+def compile(text, label, name, defines=(), build="plain"):
+    """The `Library` of kernel `name` in the source `text`, which messages call `label`; defines is a tuple of pairs."""
+    foreign = [line for line in re.findall(r"^\s*#\s*include\s*(\S+)", text, re.M) if line != "<ptx.cuh>"]
+    if foreign:
+        raise KernelError(f"{label}: a kernel file includes <ptx.cuh> and nothing else, not {', '.join(foreign)}")
+    wrapper = f'#include "cuda_emu.h"\n#line 1 "{label}"\n{text}\nEMU_EXPORT({name})\n'
+    flags = BUILDS[build] + [f"-D{key}={value}" for key, value in defines]
+
+    def make(path):
+        source, object_file = path.with_suffix(".cpp"), path.with_suffix(".o")
+        source.write_text(wrapper)
+        run_compiler(*compiler()[1], *flags, "-c", source, "-o", object_file)
+        run_compiler("-shared", object_file, runtime(), "-o", path)       # no sanitizer library: the hooks are ours
+
+    return Library(built("kernel", [wrapper, flags, runtime()], make), name, label)
+
+
+# --------------------------------------------------------------------------------------------------- launching
+class Buffer(ctypes.Structure):
+    _fields_ = [("host", ctypes.c_void_p), ("bytes", ctypes.c_size_t), ("skew", ctypes.c_size_t),
+                ("writable", ctypes.c_int), ("name", ctypes.c_char_p),
+                ("device", ctypes.c_void_p), ("mapping", ctypes.c_void_p), ("mapped", ctypes.c_size_t)]
+
+
+class Value(ctypes.Structure):
+    _fields_ = [("bytes", ctypes.c_void_p), ("buffer", ctypes.c_int), ("offset", ctypes.c_size_t)]
+
+
+class Launch(ctypes.Structure):
+    _fields_ = [("call", ctypes.c_void_p), ("touch", ctypes.c_void_p), ("name", ctypes.c_char_p),
+                ("values", ctypes.POINTER(Value)), ("n_values", ctypes.c_int),
+                ("buffers", ctypes.POINTER(Buffer)), ("n_buffers", ctypes.c_int),
+                ("grid", ctypes.c_uint*3), ("block", ctypes.c_uint), ("shared", ctypes.c_uint),
+                ("schedule", ctypes.c_int), ("eager_copies", ctypes.c_int), ("eager_wgmma", ctypes.c_int),
+                ("race", ctypes.c_int), ("seed", ctypes.c_uint), ("seconds", ctypes.c_double),
+                ("message", ctypes.c_char_p), ("message_size", ctypes.c_size_t)]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How kernels run: in which order threads take turns, when asynchronous work takes effect, which checks look on."""
+    schedule: str = "forward"         # forward, reverse, random, skewed (one warp as far ahead as it can get)
+    seed: int = 0                     # of the random and the skewed schedule
+    copies: str = "lazy"              # cp.async and TMA: lazy (at the last legal moment) or eager (at issue)
+    wgmma: str = "lazy"               # likewise
+    build: str = "plain"              # plain, race, bounds
+    seconds: float = 60               # CPU time after which a launch is given up
+
+
+_running = threading.Lock()           # the runtime has one set of fibers
+
+
+class Library:
+    """One compiled kernel."""
+
+    def __init__(self, path, name, label):
+        self.path, self.name, self.label = path, name, label
+        self.dll = ctypes.CDLL(str(path))
+        self.dll.emu_types.restype = ctypes.c_char_p
+        self.types = self.dll.emu_types().decode()
+        self.run = ctypes.CDLL(str(runtime())).emu_launch
+
+    def launch(self, grid, block, shared, values, names, writable, settings=Settings()):
+        """`values`: arrays for pointers, NumPy scalars else. Arrays named in `writable` get back what was written."""
+        if not (0 < block <= 1024 and 0 <= shared <= 227*1024 and len(grid) <= 3):
+            raise KernelError(f"{self.name}: no GPU runs a block of {block} threads with {shared} bytes, grid {grid}")
+        buffers, places = merge(values, names, writable)
+        packed, storage = (Value*len(values))(), []
+        for k, value in enumerate(values):
+            if k in places:
+                storage.append(ctypes.c_uint64())
+                packed[k] = Value(ctypes.addressof(storage[-1]), *places[k])
+            else:
+                storage.append(np.atleast_1d(value))
+                packed[k] = Value(storage[-1].ctypes.data, -1, 0)
+        message = ctypes.create_string_buffer(8192)
+        job = Launch(ctypes.cast(self.dll.emu_call, ctypes.c_void_p), ctypes.cast(self.dll.emu_touch, ctypes.c_void_p),
+                     self.name.encode(), packed, len(values), buffers, len(buffers),
+                     (ctypes.c_uint*3)(*grid, *[1]*(3 - len(grid))), block, shared, SCHEDULES.index(settings.schedule),
+                     settings.copies == "eager", settings.wgmma == "eager", settings.build == "race", settings.seed,
+                     settings.seconds, ctypes.cast(message, ctypes.c_char_p), len(message))
+        with _running:
+            failed = self.run(ctypes.byref(job))
+        if failed:
+            raise KernelError(re.sub(r"<pc \+(\w+)>", lambda m: self.line(int(m[1], 16)), message.value.decode()))
+
+    @cache
+    def line(self, pc):
+        """file.cu:12 for an address in the compiled kernel: of the inlined calls there, the innermost in the .cu file."""
+        text = subprocess.run(["addr2line", "-i", "-e", self.path, hex(pc)], capture_output=True, text=True).stdout
+        lines = [re.sub(r" \(.*", "", line) for line in text.split("\n") if line]
+        own = [line for line in lines if line.rsplit(":", 1)[0].endswith(Path(self.label).name)]
+        return Path((own or lines or ["?"])[0]).name
+
+
+def merge(values, names, writable):
+    """The buffers behind the arrays among `values`, and for each of those (its buffer, its offset there). Arguments that
+    share memory share a buffer, so that an in-place launch really is in place."""
+    arrays = sorted((value.ctypes.data, value.ctypes.data + value.nbytes, k)
+                    for k, value in enumerate(values) if isinstance(value, np.ndarray))
+    spans, places = [], {}                                    # span: [start, end, argument numbers]
+    for start, end, k in arrays:
+        if spans and start < spans[-1][1]:
+            spans[-1][1] = max(end, spans[-1][1])
+            spans[-1][2].append(k)
+        else:
+            spans.append([start, end, [k]])
+        places[k] = len(spans) - 1, start - spans[-1][0]
+    buffers = (Buffer*len(spans))()
+    for b, (start, end, members) in enumerate(spans):
+        root = values[members[0]]
+        while isinstance(root.base, np.ndarray):
+            root = root.base
+        name = "/".join(names[k] for k in sorted(members)).encode()
+        buffers[b] = Buffer(start, end - start, (start - root.ctypes.data) % 16, any(names[k] in writable for k in members), name)
+    return buffers, places

@@ -1,0 +1,55 @@
+/* emu_rt.h - what the three runtime files share: the fibers, the pending copies and the race check. */
+#pragma once
+#include "emu.h"
+#include <vector>
+
+namespace emu {
+
+struct Copy { char *dst; const char *src; unsigned bytes; bool pred; unsigned group; Site here; };
+
+enum State { READY, AT_BARRIER, AT_WARP, AT_MBARRIER, FINISHED };
+
+struct Fiber {
+    State state;
+    const char *doing; Site here;                             // the primitive it is in, or was in last
+    int barrier;                                              // AT_BARRIER: which
+    unsigned mask; void *mine; Collective compute;            // AT_WARP: with which lanes, for what
+    uint64_t *bar; unsigned parity;                           // AT_MBARRIER
+    std::vector<Copy> copies; unsigned group;                 // cp.async in flight; number of the group being filled
+    unsigned products; uint64_t products_hash; bool fenced;   // wgmma issued so far; wgmma_fence since the last wait
+};
+
+extern Fiber fibers[MAX_THREADS];
+extern int current;                                  // the running thread
+extern const Launch *launch;
+extern char *arena;                                  // dynamic shared memory
+extern char *statics; extern size_t statics_bytes;   // the __shared__ variables
+
+Fiber &enter(const char *doing, Site here);          // notes where the running fiber is
+void wait_as(State state);                           // gives the turn away until another fiber calls `wake`
+void wake(int thread);
+void offer_turn();                                   // after an arrive: lets others run first, in the unruly schedules
+const char *place(uint64_t where);                   // "file.cu:12", or "<pc +1f0>" for emu.py to look up
+inline uint64_t where_of(Site s) { return (uint64_t)s.file | (uint64_t)s.line << 48; }
+[[noreturn]] void fail_at(uint64_t where, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+void ptx_start_block();                              // emu_ptx.cpp: forget everything in flight
+void ptx_end_block();                                //   refuse to end with copies or products in flight
+bool ptx_finish_a_copy();                            //   lazy TMA loads take effect when nothing else can run
+
+namespace race {                                     // emu_race.cpp; all idle unless launch->race
+enum Kind { READ, WRITE, ATOMIC };
+typedef std::vector<uint32_t> Clock;                 // per thread, the time up to which its accesses are known
+void start_launch();
+void start_block();
+void end_block();
+void all_meet();                                     // __syncthreads
+void warp_meets(int first, unsigned mask);           // __syncwarp
+void release(Clock &clock, int thread);              // what `thread` knows flows into the barrier ...
+void acquire(const Clock &clock, int thread);        // ... and from there into `thread`
+void access(int thread, const void *p, size_t bytes, Kind kind, uint64_t where);
+inline void access(const void *p, size_t bytes, Kind kind, Site here)
+{ if (launch->race) access(current, p, bytes, kind, where_of(here)); }
+}
+
+}
