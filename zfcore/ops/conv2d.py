@@ -12,14 +12,13 @@ The NumPy form writes the windows of a few outputs side by side as a matrix of (
 cache, and multiplies it from the left by the filters. All images of a pixel lie together in memory, so windows are
 copied with one pixel of the whole batch as one element.
 """
-import threading
-
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from zfcore import check
 from zfcore.backend import empty, parallel
-from zfcore.ops.window import output_size, tap_spans
+from zfcore.ops import winograd
+from zfcore.ops.window import clear, output_size, pieces, pixels, rectangles, tap_spans, workspace
 
 BLOCK = 4*2**20                   # bytes of windows that are multiplied at once
 
@@ -72,10 +71,13 @@ def conv2d(x, w, b, S, P, groups=1, rounding="ceil", relu=False):
     Ho, Wo = output_size(H, K, S, P, rounding), output_size(W, K, S, P, rounding)
     y = empty((F, Ho, Wo, N), x.dtype, like=x)
     jobs = []
-    for g, (maps, filters) in enumerate(_groups(C, F, groups)):
-        matrix = w[..., filters].reshape(-1, F//groups).T                       # (F/G, C/G*K*K)
-        bias = None if b is None else b[filters, None]
-        jobs += _correlate(x[maps], matrix, (K, K), S, (P, P), y[filters], bias, relu)
+    for maps, filters in _groups(C, F, groups):
+        bias = None if b is None else b[filters]
+        if _saves_products(C//groups, F//groups, K, S, N):
+            jobs += winograd.forward(x[maps], w[..., filters], bias, S, P, y[filters], relu)
+        else:
+            matrix = w[..., filters].reshape(-1, F//groups).T                   # (F/G, C/G*K*K)
+            jobs += _filter(x[maps], matrix, (K, K), S, (P, P), y[filters], bias, relu)
     parallel(lambda job: job(), jobs)
     return y, (x, w, S, P, groups, b is not None)
 
@@ -97,6 +99,9 @@ def conv2d_transpose(dy, w, S, P, H, W, groups=1):
     dx = empty((C, H, W, N), dy.dtype, like=dy)
     jobs = []
     for maps, filters in _groups(C, F, groups):
+        if _saves_products(Cg, F//groups, K, S, N):
+            jobs += winograd.transpose(dy[filters], w[..., filters], S, P, dx[maps])
+            continue
         for rows, taps_r, Pr in _phases(K, S, P):
             for columns, taps_s, Ps in _phases(K, S, P):
                 out = dx[maps, rows, columns]
@@ -105,7 +110,7 @@ def conv2d_transpose(dy, w, S, P, H, W, groups=1):
                     out[...] = 0                                                # between the windows, where S > K
                 else:
                     matrix = phase.transpose(0, 3, 1, 2).reshape(Cg, -1)        # (C/G, F/G*Kr*Ks)
-                    jobs += _correlate(dy[filters], matrix, phase.shape[1:3], 1, (Pr, Ps), out)
+                    jobs += _filter(dy[filters], matrix, phase.shape[1:3], 1, (Pr, Ps), out)
     parallel(lambda job: job(), jobs)
     return dx
 
@@ -119,7 +124,10 @@ def conv2d_backward(dy, cache, need_dx=True):
     _check_size("conv2d_backward dy", dy, H, W, K, S, P)
     dw = empty(w.shape, w.dtype, like=w)
     for maps, filters in _groups(C, F, groups):
-        _filter_gradient(x[maps], dy[filters], K, S, P, dw[..., filters])
+        if _saves_products(C//groups, F//groups, K, S, N):
+            winograd.filter_gradient(x[maps], dy[filters], S, P, dw[..., filters])
+        else:
+            _filter_gradient(x[maps], dy[filters], K, S, P, dw[..., filters])
     db = None
     if biased:
         db = np.concatenate(parallel(lambda f: dy[f:f + 8].reshape(len(dy[f:f + 8]), -1).sum(axis=1), range(0, F, 8)))
@@ -127,94 +135,73 @@ def conv2d_backward(dy, cache, need_dx=True):
 
 
 # ---------------------------------------------------------------------------------------------------- the blocks
-def _correlate(x, matrix, K, S, P, out, bias=None, relu=False):
+def _filter(x, matrix, K, S, P, out, bias=None, relu=False):
     """Jobs that fill out (M,Ho,Wo,N), which may be strided, with matrix (M, C*Kr*Ks) @ windows of x (C,H,W,N);
-    K and P are pairs, rows and columns, and P may be negative: the window then starts inside the map."""
+    K and P are pairs, rows and columns, and P may be negative: the first window then starts inside the map."""
     M, Ho, Wo, N = out.shape
-    pixels = _pixels(x)
     taps = matrix.shape[1]
+    x_pixels = pixels(x)
 
     def job(rows, columns):
         block = out[:, rows, columns]                                           # (M,p,q,N)
-        flat = block.reshape(M, -1)
-        direct = np.may_share_memory(flat, out)
-        windows = _windows(pixels, K, S, P, rows, columns).view(x.dtype).reshape(taps, -1)
-        if direct:
+        flat = block.reshape(M, -1)                                             # a view where whole rows lie together
+        windows = _windows(x_pixels, K, S, P, rows, columns).view(x.dtype).reshape(taps, -1)
+        if np.may_share_memory(flat, out):
             np.matmul(matrix, windows, out=flat)
         else:
             flat = np.matmul(matrix, windows)
         if bias is not None:
-            flat += bias
+            flat += bias[:, None]
         if relu:
             np.maximum(flat, 0, out=flat)
-        if not direct:
+        if not np.may_share_memory(flat, out):
             block[...] = flat.reshape(block.shape)
 
-    return [lambda at=at: job(*at) for at in _blocks(Ho, Wo, taps*N*x.itemsize)]
+    return [lambda at=at: job(*at) for at in rectangles(Ho, Wo, BLOCK//(taps*N*x.itemsize))]
 
 
 def _filter_gradient(x, dy, K, S, P, dw):
-    """dw (C,K,K,F) = windows of x (C,H,W,N) @ dy (F,Ho,Wo,N) transposed, the sum over blocks of outputs in order."""
+    """dw (C,K,K,F) = windows of x (C,H,W,N) @ dy (F,Ho,Wo,N) transposed. A few maps at a time; where maps are few, the
+    outputs are dealt into parts as well, whose sums are added in order at the end."""
     C, N, (F, Ho, Wo, _) = x.shape[0], x.shape[-1], dy.shape
-    pixels = _pixels(x)
-    blocks = _blocks(Ho, Wo, C*K*K*N*x.itemsize)
-    
-    def job(maps):
-        total = 0
-        for rows, columns in blocks:
-            windows = _windows(pixels[maps], (K, K), S, (P, P), rows, columns)
-            windows = windows.view(x.dtype).reshape(-1, dy[0, rows, columns].size)
-            total = total + windows @ dy[:, rows, columns].reshape(F, -1).T
-        dw[maps] = total.reshape(-1, K, K, F)
+    x_pixels = pixels(x)
+    of_maps = pieces(C, 512//K**2)
+    blocks = rectangles(Ho, Wo, BLOCK//(min(C*K*K, 512)*N*x.itemsize))
+    of_blocks = pieces(len(blocks), -(-len(blocks)*len(of_maps)//16))
+    sums = np.empty((len(of_blocks), C, K, K, F), x.dtype)
 
-    parallel(job, [slice(c, c + 8) for c in range(0, C, 8)])
+    def job(part, maps):
+        total = sums[part, maps].reshape(-1, F)                                 # (c*K*K,F)
+        for k, (rows, columns) in enumerate(blocks[of_blocks[part]]):
+            windows = _windows(x_pixels[maps], (K, K), S, (P, P), rows, columns).view(x.dtype).reshape(len(total), -1)
+            product = np.matmul(windows, dy[:, rows, columns].reshape(F, -1).T, out=None if k else total)
+            if k:
+                total += product
+
+    parallel(lambda at: job(*at), [(part, maps) for part in range(len(sums)) for maps in of_maps])
+    dw[...] = sums.sum(axis=0)
 
 
-def _windows(pixels, K, S, P, rows, columns):
-    """pixels (C,H,W) -> (C,Kr,Ks,p,q): the windows of a block of outputs, zeros where they leave the map. The array is
-    this thread's workspace and holds until the thread asks for the next."""
-    C, H, W = pixels.shape
+def _windows(x, K, S, P, rows, columns):
+    """pixels x (C,H,W) -> (C,Kr,Ks,p,q): the windows of a block of outputs, zeros where they leave the map."""
+    C, H, W = x.shape
     p, q = rows.stop - rows.start, columns.stop - columns.start
-    windows = _workspace((C, *K, p, q), pixels.dtype)
-    c, h, v = pixels.strides
+    windows = workspace("windows", (C, *K, p, q), x.dtype)
+    c, h, v = x.strides
     for taps_r, inside_p, top in tap_spans(K[0], H, rows.start, p, S, P[0]):
         for taps_s, inside_q, left in tap_spans(K[1], W, columns.start, q, S, P[1]):
             block = windows[:, taps_r, taps_s]
-            if block[0, 0, 0, inside_p, inside_q].shape != (p, q):
-                block[...] = np.zeros((), pixels.dtype)
             inner = block[:, :, :, inside_p, inside_q]
+            if inner.shape != block.shape:
+                clear(block)
             if inner.size:
-                inner[...] = as_strided(pixels[:, top:, left:], inner.shape, (c, h, v, h*S, v*S))
+                inner[...] = as_strided(x[:, top:, left:], inner.shape, (c, h, v, h*S, v*S))
     return windows
 
 
-def _pixels(x):
-    """x (C,H,W,N) seen as (C,H,W), one element the N values of a pixel: a copy then moves whole pixels at a time."""
-    return np.ascontiguousarray(x).view(np.dtype((np.void, x.shape[-1]*x.itemsize)))[..., 0]
-
-
-_own = threading.local()
-
-
-def _workspace(shape, dtype):
-    """An uninitialised array in this thread's own buffer, which is kept and grows: fresh memory costs page faults."""
-    nbytes = int(np.prod(shape))*dtype.itemsize
-    if getattr(_own, "buffer", None) is None or _own.buffer.nbytes < nbytes:
-        _own.buffer = np.empty(nbytes, np.uint8)
-    return _own.buffer[:nbytes].view(dtype).reshape(shape)
-
-
-def _blocks(Ho, Wo, nbytes):
-    """The outputs cut into (rows, columns): several whole rows, or a part of one; `nbytes` is the workspace of one."""
-    outputs = max(1, BLOCK//nbytes)
-    rows, columns = _even(Ho, max(1, outputs//Wo)), _even(Wo, outputs)
-    return [(r, c) for r in rows for c in columns]
-
-
-def _even(length, most):
-    """0:length cut into the fewest slices of at most `most`, as equal as can be."""
-    count = -(-length//most)
-    return [slice(k*length//count, (k + 1)*length//count) for k in range(count)]
+def _saves_products(C, F, K, S, N):
+    """Whether Winograd's form is worth its additions: maps and filters many, images enough to add in long runs."""
+    return 1 < K <= 3*S and min(C*S*S, F) >= 32 and N >= 8
 
 
 def _phases(K, S, P):

@@ -1,4 +1,10 @@
-"""The size rule that convolution and pooling share, and the taps of a window that meet the map."""
+"""The size rule that convolution and pooling share, the taps of a window that meet the map, and the cutting of maps into
+blocks whose workspace stays in a core's cache."""
+import math
+import threading
+
+import numpy as np
+
 from zfcore.check import Expected, one_of
 
 
@@ -42,3 +48,42 @@ def tap_spans(K, size, first, out, S, P):
         else:
             spans.append((slice(tap, tap + 1), slice(lo, hi), (first + lo)*S - P + tap))
     return spans
+
+
+# ------------------------------------------------------------------------------------- work in blocks, on the CPU
+def pixels(x):
+    """x (C,H,W,N) seen as (C,H,W), one element the N values of a pixel: a copy then moves whole pixels at a time, which
+    for N of 4 is ten times as fast as number by number, for N of 32 twice."""
+    return np.ascontiguousarray(x).view(np.dtype((np.void, x.shape[-1]*x.itemsize)))[..., 0]
+
+
+def clear(of_pixels):
+    """Set an array of pixels to zero."""
+    of_pixels[...] = np.zeros((), of_pixels.dtype)
+
+
+def rectangles(height, width, most):
+    """(rows, columns) slices that cut height x width into rectangles of at most `most` places: whole rows, or a part
+    of one row. There are at least 8 where there is enough to cut, so that cores do not wait for each other."""
+    most = max(1, min(most, height*width//8))
+    return [(r, c) for r in pieces(height, max(1, most//width)) for c in pieces(width, most)]
+
+
+def pieces(length, most):
+    """0:length cut into the fewest slices of at most `most`, as equal as can be."""
+    count = -(-length//max(1, most))
+    return [slice(k*length//count, (k + 1)*length//count) for k in range(count)]
+
+
+_own = threading.local()
+
+
+def workspace(name, shape, dtype):
+    """An uninitialised array in this thread's buffer `name`, which is kept and grows: fresh memory costs page faults.
+    It holds until the thread asks for the same name again."""
+    nbytes = math.prod(shape)*np.dtype(dtype).itemsize
+    buffer = getattr(_own, name, None)
+    if buffer is None or buffer.nbytes < nbytes:
+        buffer = np.empty(nbytes, np.uint8)
+        setattr(_own, name, buffer)
+    return buffer[:nbytes].view(dtype).reshape(shape)
