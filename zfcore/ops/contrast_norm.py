@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import empty, parallel
+from zfcore.backend import empty, parallel, workspace
 from zfcore.check import Expected, dtype, one_of, positive, shape
 
 
@@ -49,13 +49,15 @@ def contrast_norm(x, n, alpha, beta, k, convention="mean"):
     positive("contrast_norm: k", k)
     if alpha < 0:
         raise Expected("contrast_norm: alpha", "a number not below 0", alpha)
-    rule = Normalisation(n, alpha/n if convention == "mean" else alpha, beta, k)
+    rule = Normalisation(n, float(alpha/n if convention == "mean" else alpha), float(beta), float(k))
     y = empty(x.shape, x.dtype, like=x)
     columns, out = x.reshape(len(x), -1), y.reshape(len(x), -1)          # (C, pixels of all images)
 
     def work(block):
-        s = _scale(columns[:, block], rule)
-        np.multiply(columns[:, block], _power(s, beta), out=out[:, block])
+        x = columns[:, block]
+        s, spare = workspace(*[(x.shape, x.dtype)]*2)
+        _scale(x, rule, s, spare)
+        np.divide(x, _power(s, beta, s, spare), out=out[:, block])
 
     parallel(work, _blocks(columns))
     return y, (x, rule)
@@ -64,55 +66,57 @@ def contrast_norm(x, n, alpha, beta, k, convention="mean"):
 def contrast_norm_backward(dy, cache):
     """dx[c] = dy[c] / s[c]^beta - 2 a beta x[c] * (sum over the maps j whose window holds c of dy[j] y[j] / s[j])."""
     x, rule = cache
-    dtype("contrast_norm_backward: dy", dy, np.float32, np.float64)
+    dtype("contrast_norm_backward: dy", dy, x.dtype)
     shape("contrast_norm_backward: dy", dy, x.shape)
     n, a, beta, _ = rule
     dx = empty(dy.shape, dy.dtype, like=dy)
     columns, above, out = (array.reshape(len(x), -1) for array in (x, dy, dx))
 
     def work(block):
-        xs, dys = columns[:, block], above[:, block]
-        s = _scale(xs, rule)
-        dys = dys*_power(s, beta)                              # dy / s^beta
-        shared = _neighbours(dys*xs/s, n, n - 1 - n//2)        # the window turned round
-        shared *= xs
+        x, dy, dx = columns[:, block], above[:, block], out[:, block]
+        s, power, shared = workspace(*[(x.shape, x.dtype)]*3)
+        _scale(x, rule, s, shared)
+        np.divide(dy, _power(s, beta, power, shared), out=dx)          # the first term, dy / s^beta
+        np.multiply(dx, x, out=power)
+        power /= s                                                      # dy y / s
+        _neighbours(power, n, n - 1 - n//2, shared)                     # the maps whose window holds this one
+        shared *= x
         shared *= 2*a*beta
-        np.subtract(dys, shared, out=out[:, block])
+        dx -= shared
 
     parallel(work, _blocks(columns))
     return dx
 
 
-def _scale(x, rule):
-    """s = k + a * (sum of the squares in the window), x (C,L)."""
-    s = _neighbours(np.square(x), rule.n, rule.n//2)
+def _scale(x, rule, s, spare):
+    """s = k + a * (sum of the squares in the window); all arrays (C,L)."""
+    _neighbours(np.square(x, out=spare), rule.n, rule.n//2, s)
     s *= rule.a
     s += rule.k
-    return s
 
 
-def _neighbours(t, n, below):
+def _neighbours(t, n, below, out):
     """out[c] = t[c - below] + ... + t[c - below + n-1], cut at the ends. The maps are added shifted, one after the other:
-    a running sum that drops the oldest map would lose small maps behind large ones."""
+    a running sum that adds the next map and takes the oldest off would lose small maps behind large ones."""
     C = len(t)
-    out = t.copy()
+    out[:] = t
     for shift in range(-below, n - below):
         if shift and abs(shift) < C:
             lo, hi = max(0, -shift), C - max(0, shift)
             out[lo:hi] += t[lo + shift:hi + shift]
+
+
+def _power(s, beta, out, spare):
+    """out = s^beta; AlexNet's 0.75 from two square roots, which every CPU has, and a general power has not."""
+    if beta != 0.75:
+        return np.power(s, beta, out=out)
+    np.sqrt(np.sqrt(s, out=spare), out=out)
+    out *= spare
     return out
 
 
-def _power(s, beta):
-    """s^-beta. AlexNet's 0.75 from two square roots, which every CPU does in hardware."""
-    if beta == 0.75:
-        root = np.sqrt(s)
-        return 1/(root*np.sqrt(root))
-    return s**-beta
-
-
-def _blocks(columns, nbytes=2**18):
-    """Slices of pixels for which one array of all maps takes about `nbytes`."""
+def _blocks(columns, nbytes=2**21):
+    """Slices of pixels for which all maps of one array take about `nbytes`."""
     C, L = columns.shape
     step = max(nbytes//max(C*columns.itemsize, 1), 1)
     return [slice(j, j + step) for j in range(0, L, step)]

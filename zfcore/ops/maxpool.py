@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import empty, parallel
+from zfcore.backend import empty, parallel, workspace
 from zfcore.check import Expected, dtype, shape
 from zfcore.ops.window import output_size, tap_range
 
@@ -51,48 +51,57 @@ def maxpool(x, K, S, P=0, rounding="ceil"):
     C, H, W, N = x.shape
     Ho, Wo = output_size(H, K, S, P, rounding), output_size(W, K, S, P, rounding)
     y, switches = empty((C, Ho, Wo, N), x.dtype, like=x), empty((C, Ho, Wo, N), np.uint8, like=x)
+    pixels = np.ascontiguousarray(x).reshape(C, H*W, N)
 
     def work(block):
         maps, rows = block
-        _pool_rows(x[maps], y[maps, rows], switches[maps, rows], K, S, P, rows.start)
+        _pool_rows(pixels[maps], (H, W), y[maps, rows], switches[maps, rows], K, S, P, rows.start)
 
     parallel(work, _blocks(C, Ho, S*W*N*x.itemsize))
     return y, (switches, Pooling(x.shape, K, S, P))
 
 
-def _pool_rows(x, y, switches, K, S, P, p0):
-    """Fill y, the output rows from p0 on of some maps: first the maximum of each row of a window, then of those."""
-    H, W = x.shape[1:3]
-    (Ho, Wo), top = y.shape[1:3], P - p0*S                      # row p of this block begins at input row p*S - top
-    h0, h1 = max(-top, 0), min((Ho - 1)*S - top + K, H)
-    x, top = x[:, h0:h1], top + h0
-    r0 = np.maximum(top - S*np.arange(Ho, dtype=int), 0)[:, None, None].astype(np.uint8)    # first row, column of
-    s0 = np.maximum(P - S*np.arange(Wo, dtype=int), 0)[:, None].astype(np.uint8)            # each window in the map
+def _pool_rows(pixels, size, y, switches, K, S, P, p0):
+    """Fill y (c,p,Wo,N), the output rows from p0 on of some maps, and their switches. pixels (c,H*W,N), size (H,W).
 
-    best = np.full((len(x), h1 - h0, Wo, x.shape[3]), -np.inf, x.dtype)
-    column = np.empty(best.shape, np.uint8)
-    column[:] = s0
-    for s in range(K):
-        q, w = _tap(s, W, Wo, S, P)
-        _raise(best[:, :, q], column[:, :, q], x[:, :, w], np.uint8(s))
+    First the maximum of each row of a window, then the maximum of those: fewer comparisons than K*K. Where a window
+    leaves the map it sees the nearest pixel once more, which is never higher than itself: padding needs no cases."""
+    (H, W), (c, Ho, Wo, N) = size, y.shape
+    rows, columns = np.arange((Ho - 1)*S + K), np.arange(Wo + (K - 1)//S)
+    r0 = np.maximum(P - S*(p0 + np.arange(Ho)), 0).astype(np.uint8)[:, None, None]    # the first row and column of each
+    s0 = np.maximum(P - S*np.arange(Wo), 0).astype(np.uint8)[:, None]                 # window that is in the map
+    phases, best, column, places, higher = workspace(
+        ((S, c, len(rows), len(columns), N), y.dtype), ((c, len(rows), Wo, N), y.dtype),
+        *[((c, len(rows), Wo, N), np.uint8)]*3)
 
-    y[:] = -np.inf
-    switches[:] = r0*np.uint8(K) + s0
-    for r in range(K):
-        p, h = _tap(r, h1 - h0, Ho, S, top)
-        _raise(y[:, p], switches[:, p], best[:, h], np.uint8(r*K) + column[:, h])
+    for a in range(min(S, K)):             # every S-th column side by side: the loops below then run over long stretches
+        h, w = (p0*S - P + rows).clip(0, H - 1), (columns*S + a - P).clip(0, W - 1)
+        np.take(pixels, h[:, None]*W + w, axis=1, out=phases[a], mode="clip")
+    taps = [phases[s % S][:, :, s//S:s//S + Wo] for s in range(K)]                    # (c,rows,Wo,N) each
 
-    if np.isnan(y).any():                                       # no comparison above is true of a NaN
-        for r, s in reversed(list(np.ndindex(K, K))):           # so that the first one is written last
-            (p, h), (q, w) = _tap(r, h1 - h0, Ho, S, top), _tap(s, W, Wo, S, P)
-            np.copyto(switches[:, p, q], r*K + s, where=np.isnan(x[:, h, w]))
+    best[:], column[:] = taps[0], 0
+    for s in range(1, K):
+        _raise(best, column, taps[s], np.uint8(s), higher)
+    np.maximum(column, s0, out=column)
+
+    windows = [slice(r, r + (Ho - 1)*S + 1, S) for r in range(K)]                     # row r of every window
+    y[:], switches[:] = best[:, windows[0]], column[:, windows[0]] + r0*np.uint8(K)
+    for r in range(1, K):
+        np.add(column[:, windows[r]], np.maximum(r0, np.uint8(r))*np.uint8(K), out=places[:, :Ho])
+        _raise(y, switches, best[:, windows[r]], places[:, :Ho], higher[:, :Ho])
+
+    if np.isnan(y).any():                                      # a NaN is not higher than anything: look for it by itself
+        for r, s in reversed(list(np.ndindex(K, K))):          # the first one is written last
+            np.copyto(switches, np.maximum(r0, r)*K + np.maximum(s0, s), where=np.isnan(taps[s][:, windows[r]]),
+                      casting="unsafe")
 
 
-def _raise(best, where, values, places):
-    """best = max(best, values); where values is higher, where = places, which exceed every place written before."""
-    higher = np.greater(values, best).view(np.uint8)
+def _raise(best, where, values, places, higher):
+    """best = max(best, values); where values was higher, where = places, which must exceed all places written before."""
+    np.greater(values, best, out=higher.view(bool))
     np.maximum(best, values, out=best)
-    np.maximum(where, np.multiply(higher, places, out=higher), out=where)
+    np.multiply(higher, places, out=higher)
+    np.maximum(where, higher, out=where)
 
 
 def maxpool_backward(dy, cache):
@@ -108,15 +117,23 @@ def maxpool_backward(dy, cache):
     Ho, Wo = dy.shape[1:3]
     dx = empty((C, H, W, N), dy.dtype, like=dy)
 
+    bits = np.dtype(f"i{dy.itemsize}")                          # dy as whole numbers of the same width: AND with a mask
+                                                                # of ones or zeros selects, also where dy is infinite
     def work(block):
         maps, rows = block
         part = dx[maps, rows]
         part[:] = 0
+        tallest = (len(part), -(-part.shape[1]//S), Wo, N)
+        masks, selected = workspace((tallest, np.int8), (tallest, bits))
         for r, s in np.ndindex(K, K):
             (p, h), (q, w) = _tap(r, part.shape[1], Ho, S, P + rows.start), _tap(s, W, Wo, S, P)
-            chosen = switches[maps, p, q] == r*K + s
+            asked = maps, p, q
+            size = np.s_[:, :p.stop - p.start, :q.stop - q.start]
+            np.equal(switches[asked], r*K + s, out=masks[size].view(bool))
+            np.negative(masks[size], out=masks[size])                                     # 1 -> -1, all bits set
+            np.bitwise_and(dy[asked].view(bits), masks[size], out=selected[size])
             pixels = part[:, h, w]
-            np.add(pixels, dy[maps, p, q]*chosen, out=pixels)
+            np.add(pixels, selected[size].view(dy.dtype), out=pixels)
 
     parallel(work, _blocks(C, H, W*N*dy.itemsize))
     return dx
@@ -125,10 +142,10 @@ def maxpool_backward(dy, cache):
 def _tap(tap, size, out, S, P):
     """Slices of the outputs whose tap lies inside a map of `size` pixels, and of the pixels it lies on."""
     lo, hi = tap_range(tap, size, out, S, P)
-    return (slice(lo, hi), slice(lo*S - P + tap, hi*S - P + tap, S)) if lo < hi else (slice(0), slice(0))
+    return (slice(lo, hi), slice(lo*S - P + tap, hi*S - P + tap, S)) if lo < hi else (slice(0, 0), slice(0, 0))
 
 
-def _blocks(C, rows, nbytes, budget=2**19):
+def _blocks(C, rows, nbytes, budget=2**22):
     """(maps, rows) slices that cut C maps of `rows` rows, each worth `nbytes` of memory, into blocks that fit the cache."""
     tall = min(max(budget//max(nbytes, 1), 1), rows)
     deep = max(budget//max(nbytes*rows, 1), 1) if tall == rows else 1
