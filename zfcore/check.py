@@ -23,7 +23,7 @@ def shape(what, array, expected):
     """Raise unless `array.shape == expected`; an entry None in `expected` matches any size."""
     fits = len(array.shape) == len(expected) and all(e is None or e == n for e, n in zip(expected, array.shape))
     if not fits:
-        wanted = "(" + ", ".join("any" if e is None else str(e) for e in expected) + ")"
+        wanted = "(" + ", ".join("any" if e is None else str(e) for e in expected) + (",)" if len(expected) == 1 else ")")
         raise Expected(what, f"shape {wanted}", tuple(array.shape))
 
 

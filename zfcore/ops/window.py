@@ -66,7 +66,7 @@ def rectangles(height, width, most):
     """(rows, columns) slices that cut height x width into rectangles of at most `most` places: whole rows, or a part
     of one row. There are at least 8 where there is enough to cut, so that cores do not wait for each other."""
     most = max(1, min(most, height*width//8))
-    return [(r, c) for r in pieces(height, max(1, most//width)) for c in pieces(width, most)]
+    return [(r, c) for r in pieces(height, most//max(1, width)) for c in pieces(width, most)]
 
 
 def pieces(length, most):
