@@ -1,0 +1,263 @@
+"""Class folders as everybody keeps them, read in place.
+
+    ROOT/train/<class>/*.JPEG       folders; what lies deeper below a class folder belongs to it too
+    ROOT/val/<class>/*.JPEG
+    ROOT/train.tar, ROOT/val.tar    uncompressed tars, members <class>/<name> or train/<class>/<name>
+    ROOT.tar, or the only tar       one uncompressed tar of both, members train/<class>/<name> and val/<class>/<name>,
+    in the folder ROOT              with or without one folder around them
+
+A data set of zfcore is any object with
+    classes     list of str, the readable class names
+    labels      int64 (n,), numbers into `classes`
+    names       list of n str, one for each picture
+    len()       n
+    picture(i)  PIL picture number i, mode RGB; raises `transforms.Damaged` where it cannot be used
+and, if its mean image is worth keeping on disk, `fingerprint()`, a str that changes when a picture may have changed.
+"""
+import hashlib
+import os
+import posixpath
+import tarfile
+import weakref
+from pathlib import Path
+
+import numpy as np
+
+from zfcore.check import Expected
+from zfcore.data.transforms import SUFFIXES, Damaged, decode
+
+PARTS = ("train", "val")
+
+
+def open_folders(root, limit_per_class=0, shorter_side=None):
+    """The two parts (train, val) of the set at `root`, a folder or a tar.
+
+    Classes are the sorted folder names of train; a file classes.txt beside the parts ("n01440764 tench" a line) gives them
+    readable names. Pictures are sorted by class, then by name; of each class the first `limit_per_class` are taken (0: all).
+    `shorter_side` is the size they will be brought to, so that far larger JPEGs are decoded at reduced scale
+    (`transforms.decode`). Raises Expected, one sentence, for whatever is missing, empty or inconsistent."""
+    root = Path(root)
+    if limit_per_class < 0:
+        raise Expected("--limit-per-class", "0 (all) or more", limit_per_class)
+    try:
+        places = _find_parts(root)
+        listings = {part: _checked(f"{root}: {part}", source.classes(prefix)) for part, (source, prefix) in places.items()}
+    except OSError as error:
+        raise Expected(root, "a folder or tar that can be read", f"{error.strerror} ({error.filename})") from None
+    folders = sorted(listings["train"])
+    if len(folders) < 2:
+        raise Expected(f"{root}: train", "at least two classes", f"only {folders[0]!r}")
+    strange = sorted(set(listings["val"]) - set(folders))
+    if strange:
+        raise Expected(f"{root}: val", "only classes that train has", _some(strange))
+    classes = _readable(folders, (root if root.is_dir() else root.parent) / "classes.txt")
+    return tuple(ClassFolders(part, *places[part], classes, [listings[part].get(folder, []) for folder in folders],
+                              limit_per_class, shorter_side) for part in PARTS)
+
+
+class ClassFolders:
+    """One part of a set of class folders: a data set as above. Made by `open_folders`."""
+
+    def __init__(self, part, source, prefix, classes, paths, limit_per_class, shorter_side):
+        """`paths`: for each class its pictures as <class folder>/<name>, which `source` knows with `prefix` before them."""
+        taken = [of_class[:limit_per_class or None] for of_class in paths]
+        self.classes, self.shorter_side = classes, shorter_side
+        self.names = [f"{part}/{path}" for of_class in taken for path in of_class]
+        self.labels = np.repeat(np.arange(len(classes)), [len(of_class) for of_class in taken])
+        self._source, self._prefix, self._skip = source, prefix, len(part) + 1
+
+    def __len__(self):
+        return len(self.names)
+
+    def read(self, i):
+        """The bytes of picture i's file."""
+        try:
+            return self._source.read(self._path(i))
+        except OSError as error:
+            raise Damaged(self.names[i], error.strerror or str(error), lasting=False) from None
+
+    def picture(self, i):
+        return decode(self.names[i], self.read(i), self.shorter_side)
+
+    def fingerprint(self):
+        """A digest of every picture's name, size and time of change, and of what decides how it is decoded."""
+        digest = hashlib.sha256(f"{self.shorter_side} {self._source.stamp()}".encode())
+        for i, name in enumerate(self.names):
+            digest.update(f"\n{name}\0{self._source.stamp(self._path(i))}".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    def _path(self, i):
+        return self._prefix + self.names[i][self._skip:]
+
+
+# ---------------------------------------------------------------------------------------- where the parts lie
+def _find_parts(root):
+    """{"train": (source, prefix), "val": (source, prefix)}; what the prefix is put before is <class>/<name>."""
+    if root.is_file():
+        return _parts_of_one_tar(root)
+    if not root.is_dir():
+        raise Expected("--data", "a folder or a tar", f"{root}, which does not exist")
+    found = {}
+    for part in PARTS:
+        if (root / part).is_dir():
+            found[part] = _Folder(root), part + "/"
+        elif (root / f"{part}.tar").is_file():
+            tar = _Tar(root / f"{part}.tar")
+            found[part] = tar, tar.around(part)
+    if len(found) == len(PARTS):
+        return found
+    there = sorted(entry.name for entry in os.scandir(root) if not entry.name.startswith("."))
+    tars = [name for name in there if name.lower().endswith(".tar")]
+    if not found and len(tars) == 1:
+        return _parts_of_one_tar(root / tars[0])
+    raise Expected(root, "folders train and val, or train.tar and val.tar, or one tar that holds both",
+                   _some(there) if there else "an empty folder")
+
+
+def _parts_of_one_tar(path):
+    tar = _Tar(path)
+    tops = {name.split("/")[0] for name in tar.members}
+    outer = "" if len(tops) != 1 or tops & set(PARTS) else f"{tops.pop()}/"
+    for part in PARTS:
+        if not any(name.startswith(f"{outer}{part}/") for name in tar.members):
+            raise Expected(path, f"members {part}/<class>/<name>", _some(sorted(tar.members)) if tar.members else "none")
+    return {part: (tar, f"{outer}{part}/") for part in PARTS}
+
+
+def _checked(what, listing):
+    """`listing` without the pictures that lie in no class folder, such as a contact sheet beside the folders."""
+    outside = listing.pop("", [])
+    if not listing:
+        raise Expected(what, "class folders with pictures in them",
+                       f"pictures without a class folder: {_some(sorted(outside))}" if outside else "nothing")
+    empty = sorted(folder for folder, paths in listing.items() if not paths)
+    if empty:
+        raise Expected(what, "pictures in every class folder", f"none in {_some(empty)}",
+                       "pictures are files named " + " ".join(sorted(SUFFIXES)))
+    return listing
+
+
+def _some(names, most=3):
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more
+
+
+def _readable(folders, table):
+    """Folder names -> class names after `table`, if it exists. Two classes of one name (ImageNet has two cranes) keep
+    their folder's name behind it."""
+    names = {}
+    if table.is_file():
+        for line in table.read_text(encoding="utf-8", errors="replace").splitlines():
+            folder, _, name = line.strip().partition(" ")
+            names[folder] = name.strip()
+    classes = [names.get(folder) or folder for folder in folders]
+    return [name if classes.count(name) == 1 else f"{name} ({folder})" for name, folder in zip(classes, folders)]
+
+
+def _is_picture(path):
+    return posixpath.splitext(path)[1].lower() in SUFFIXES and not path.startswith(".") and "/." not in path
+
+
+# -------------------------------------------------------------------------------- sources: a folder or a tar
+# Paths inside a source are written with "/". `classes(prefix)` gives {class folder: sorted paths <class folder>/<name>},
+# class folders without pictures too, and under "" the pictures that lie in none.
+
+class _Folder:
+    def __init__(self, path):
+        self.path = path
+
+    def classes(self, prefix):
+        top, listing = os.path.join(self.path, prefix), {}
+        for entry in os.scandir(top):
+            if entry.is_dir() and not entry.name.startswith("."):
+                listing[entry.name] = sorted(self._pictures_below(top, entry.name))
+            elif _is_picture(entry.name):
+                listing.setdefault("", []).append(entry.name)
+        return listing
+
+    def _pictures_below(self, top, folder):
+        def refuse(error):
+            raise error                           # os.walk would take a folder that may not be read for an empty one
+
+        for place, _, files in os.walk(os.path.join(top, folder), onerror=refuse):
+            inside = place[len(top):].replace(os.sep, "/")
+            yield from (path for path in (f"{inside}/{name}" for name in files) if _is_picture(path))
+
+    def read(self, path):
+        with open(os.path.join(self.path, path), "rb") as file:
+            return file.read()
+
+    def stamp(self, path=""):
+        try:
+            status = os.stat(os.path.join(self.path, path))
+        except OSError as error:
+            return error.strerror
+        return f"{status.st_size} {status.st_mtime_ns}" if path else ""
+
+
+class _Tar:
+    """An uncompressed tar: its headers are read once, its members by offset at any time and from any thread."""
+
+    def __init__(self, path):
+        self.path = path
+        self.members = {}                         # picture -> (offset, size, time); a later member of one name replaces it
+        self.directories = set()
+        with open(path, "rb") as file:
+            try:
+                tar = tarfile.open(fileobj=file, mode="r:")
+            except tarfile.TarError as error:
+                raise Expected(path, "an uncompressed tar", f"a file that is none ({error})",
+                               "decompress it if it is a .tar.gz") from None
+            try:
+                self._index(tar)
+            except tarfile.TarError as error:
+                raise Expected(path, "a whole tar", f"one cut short or damaged ({error})", "copy it again") from None
+            file.seek(tar.offset)                 # tarfile takes a damaged header for the end; a real end is a block of zeros
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise Expected(path, "a whole tar", f"one cut short or damaged at byte {tar.offset}", "copy it again")
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def _index(self, tar):
+        while (member := tar.next()) is not None:
+            tar.members.clear()                   # tarfile would keep them all, a kilobyte each
+            name = posixpath.normpath(member.name).lstrip("/")
+            if member.isdir():
+                self.directories.add(name)
+            elif not _is_picture(name):
+                continue
+            elif member.isreg():
+                self.members[name] = member.offset_data, member.size, member.mtime
+            elif member.islnk() and (linked := posixpath.normpath(member.linkname).lstrip("/")) in self.members:
+                self.members[name] = self.members[linked]
+
+    def around(self, part):
+        """The prefix of <class>/<name> in a tar of one part: "train/" where all pictures lie below train/, else ""."""
+        wrapped = self.members and all(name.startswith(f"{part}/") for name in self.members)
+        return f"{part}/" if wrapped else ""
+
+    def classes(self, prefix):
+        listing = {}
+        for directory in self.directories:
+            if directory.startswith(prefix):
+                folder = directory[len(prefix):].split("/")[0]
+                if not folder.startswith("."):
+                    listing[folder] = []
+        for name in self.members:
+            if name.startswith(prefix):
+                folder, slash, _ = name[len(prefix):].partition("/")
+                listing.setdefault(folder if slash else "", []).append(name[len(prefix):])
+        for paths in listing.values():
+            paths.sort()
+        return listing
+
+    def read(self, path):
+        offset, size, _ = self.members[path]
+        data = os.pread(self._file, size, offset)
+        if len(data) < size:
+            raise OSError("the tar ends inside it")
+        return data
+
+    def stamp(self, path=""):
+        status = os.stat(self.path)
+        return " ".join(map(str, self.members[path])) if path else f"{status.st_size} {status.st_mtime_ns}"

@@ -1,0 +1,234 @@
+"""Prepared pictures in batches, decoded by threads ahead of use.
+
+Pillow releases Python's lock while it decodes and resamples, so threads are enough. Which pictures a batch holds, and in
+which order, depends on (seed, epoch) alone: not on the number of threads, not on what is in memory, not on damaged files.
+"""
+import hashlib
+import json
+import os
+import sys
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import h5py
+import numpy as np
+import PIL
+from tqdm import tqdm
+
+from zfcore import check
+from zfcore.check import Expected
+from zfcore.checkpoint import atomic
+from zfcore.data.transforms import Damaged, check_crop, square
+
+PIECE = 8                 # pictures a thread prepares in one go
+MOST_DAMAGED = 0.01       # more than this share of a set is no accident any more
+
+
+class Pictures:
+    """The pictures of a data set (see `zfcore.data.folders`) as uint8 squares (size,size,3).
+
+    size       side of the square that a picture is brought to (the paper: 256)
+    crop       side of the network's input (224); a picture with a shorter side below it is refused unless `upscale`
+    workers    threads that decode; 0: the caller's own
+    memory     bytes; a set that fits into them as squares is kept there, so that each picture is decoded once
+
+    A damaged picture is named on standard error once, entered in `damaged` {index: reason} and left out, its batch being
+    smaller by one; above 1 % of them Expected is raised."""
+
+    def __init__(self, dataset, size, crop, upscale=False, workers=2, memory=2**30):
+        check.positive("pictures", len(dataset))
+        check_crop(size, crop)
+        if workers < 0:
+            raise Expected("--workers", "0 or more", workers)
+        if getattr(dataset, "shorter_side", None) not in (None, size):
+            raise Expected("size", f"{dataset.shorter_side}, as the data set was opened with", size)
+        self.dataset, self.size, self.crop, self.upscale, self.workers = dataset, size, crop, upscale, workers
+        self.damaged = {}
+        self.all_were_readable = True             # no file has failed to open so far: the damage found will last
+        self._kept = self._empty(len(dataset)) if len(dataset)*size*size*3 <= memory else None
+        self._is_kept = np.zeros(len(dataset), bool)
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def picture(self, i):
+        """Picture i prepared: uint8 (size,size,3), read-only. Raises Damaged."""
+        if self._is_kept[i]:
+            kept = self._kept[i]
+            kept.flags.writeable = False          # of this view
+            return kept
+        if i in self.damaged:
+            raise Damaged(self.dataset.names[i], self.damaged[i])
+        pixels = square(self.dataset.picture(i), self.size, self.crop, self.upscale, self.dataset.names[i])
+        if self._kept is not None:
+            self._kept[i] = pixels
+            self._is_kept[i] = True               # after the pixels: another thread may be looking
+        return pixels
+
+    def batches(self, batch_size, seed, epoch, shuffle=True, start=0):
+        """Yield (pictures uint8 (n,size,size,3), labels int64 (n,), indices int64 (n,)), n = batch_size but for the last
+        batch of the epoch and where pictures are damaged (a batch of which nothing is left is not yielded).
+
+        `start` leaves out that many batches of the epoch without decoding them: where a resumed run goes on. An exception
+        in a thread reaches the caller here; leaving the loop early, in whatever way, ends the threads."""
+        check.positive("--batch-size", batch_size)
+        if start < 0:
+            raise Expected("start", "0 or more batches", start)
+        order = shuffled(len(self), seed, epoch) if shuffle else np.arange(len(self))
+        return self._ahead([order[k:k + batch_size] for k in range(start*batch_size, len(self), batch_size)],
+                           ahead=max(2, 2*PIECE*self.workers//batch_size))
+
+    def prepare(self, progress=True):
+        """The per-pixel mean image, float32 (3,size,size), pixels 0..255, over all pictures that are not damaged.
+
+        One pass over the set, with a bar; it finds the damaged pictures too. Kept in `cache_folder()` under a fingerprint
+        of the set, so that the next run starts at once."""
+        kept = _KeptMean(self)
+        if (found := kept.read()) is not None:
+            mean, damaged = found
+            self._leave_out(damaged)
+            return mean
+        total, count = np.zeros((self.size, self.size, 3), np.int64), 0     # whole numbers: exact in any order
+        with tqdm(total=len(self), desc="mean image", unit=" pictures", disable=not progress) as bar:
+            for pictures, _, indices in self.batches(64, seed=0, epoch=0, shuffle=False):
+                total += pictures.sum(axis=0, dtype=np.uint32)
+                count += len(indices)
+                bar.update(count + len(self.damaged) - bar.n)
+        mean = np.ascontiguousarray((total/count).transpose(2, 0, 1), np.float32)     # float64 (size,size,3) -> (3,size,size)
+        if self.all_were_readable:                # else a disk or network may be back at the next run
+            kept.write(mean, self.damaged)
+        return mean
+
+    # ------------------------------------------------------------------------------------------------- threads
+    def _ahead(self, batches, ahead):
+        """Yield the prepared `batches` (arrays of indices) in order, while threads work on the `ahead` that follow."""
+        waiting = deque()
+        with _threads(self.workers) as (spread, stop):
+            for indices in batches:
+                pictures = self._empty(len(indices))
+                pieces = [slice(k, k + PIECE) for k in range(0, len(indices), PIECE)]
+                waiting.append((pictures, indices, spread(partial(self._fill, pictures, indices, stop), pieces)))
+                if len(waiting) > ahead:
+                    yield from self._finished(*waiting.popleft())
+            while waiting:
+                yield from self._finished(*waiting.popleft())
+
+    def _empty(self, n):
+        return np.empty((n, self.size, self.size, 3), np.uint8)
+
+    def _fill(self, pictures, indices, stop, piece):
+        """Prepare the pictures of one piece of a batch; returns {index: reason} of the damaged ones. (The exception itself
+        would keep the whole batch in memory through its traceback.)"""
+        damaged = {}
+        for row, i in zip(pictures[piece], indices[piece].tolist()):
+            if stop.is_set():
+                break
+            try:
+                row[:] = self.picture(i)
+            except Damaged as error:
+                damaged[i] = error.reason
+                self.all_were_readable &= error.lasting
+        return damaged
+
+    def _finished(self, pictures, indices, found):
+        """Wait for a batch's pieces and yield it without its damaged pictures."""
+        damaged = dict(chain.from_iterable(piece.items() for piece in found))
+        if damaged:
+            self._leave_out(damaged)
+            sound = ~np.isin(indices, list(damaged))
+            pictures, indices = pictures[sound], indices[sound]
+        if len(indices):
+            yield pictures, self.dataset.labels[indices], indices
+
+    def _leave_out(self, damaged):
+        for i in sorted(damaged.keys() - self.damaged.keys()):
+            self.damaged[i] = damaged[i]
+            tqdm.write(f"damaged picture left out: {self.dataset.names[i]}: {damaged[i]}", file=sys.stderr)
+        if len(self.damaged) > MOST_DAMAGED*len(self):
+            i, reason = next(iter(self.damaged.items()))
+            raise Expected("data", "at most 1 % damaged pictures", f"{len(self.damaged)} of {len(self)}, the first being "
+                           f"{self.dataset.names[i]} ({reason})", "mend or remove them")
+
+
+def shuffled(n, seed, epoch):
+    """A permutation of 0..n-1, int64, drawn from (seed, epoch) alone: the numbers in the order of n random 64-bit words.
+
+    Philox is counter-based and NumPy guarantees its raw words for ever, which it does not for its shuffling."""
+    return np.random.Philox(key=[seed, epoch]).random_raw(n).argsort(kind="stable")
+
+
+@contextmanager
+def _threads(workers):
+    """(spread, stop): `spread(work, items)` is like `map`, its work done by `workers` threads meanwhile or, with none, when
+    the results are asked for. At the end of the block `stop` is set and the threads are waited for."""
+    stop = threading.Event()
+    if not workers:
+        yield map, stop
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
+    try:
+        yield pool.map, stop
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+# ------------------------------------------------------------------------------------------- the kept mean image
+def cache_folder():
+    """$ZFCORE_CACHE, else zfcore in $XDG_CACHE_HOME or ~/.cache; None for a user without a home."""
+    if folder := os.environ.get("ZFCORE_CACHE"):
+        return Path(folder)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zfcore"
+    except RuntimeError:
+        return None
+
+
+class _KeptMean:
+    """The file in which the mean image of `pictures` lies or will lie, named after a fingerprint of all that it depends on.
+
+    A cache is a convenience: whatever is wrong with the file is answered by computing again, whatever prevents writing by
+    a line on standard error."""
+
+    def __init__(self, pictures):
+        self.pictures = pictures
+        self.path = None                          # a set without fingerprint is not kept
+        folder = cache_folder()
+        if folder and hasattr(pictures.dataset, "fingerprint"):
+            facts = [pictures.dataset.fingerprint(), pictures.size, pictures.crop, pictures.upscale, PIL.__version__]
+            self.fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+            self.path = folder / f"mean-{self.fingerprint[:16]}.h5"
+
+    def read(self):
+        """(mean, {index: reason}), or None where there is no whole file of this fingerprint."""
+        if self.path is None or not self.path.is_file():
+            return None
+        try:
+            with h5py.File(self.path, "r") as file:
+                mean, damaged = file["mean_image"][()], file["damaged"].asstr()[()]
+                whole = file.attrs["digest"] == self._digest(mean, damaged)
+            return (mean, dict(json.loads(damaged))) if whole else None
+        except Exception:                         # h5py answers a broken file with almost any exception
+            return None
+
+    def write(self, mean, damaged):
+        """All or nothing."""
+        if self.path is None:
+            return
+        damaged = json.dumps(list(damaged.items()))
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic(self.path) as temporary, h5py.File(temporary, "w") as file:
+                file["mean_image"], file["damaged"] = mean, damaged
+                file.attrs.update(format="zfcore mean image", digest=self._digest(mean, damaged))
+        except (OSError, Expected) as error:
+            tqdm.write(f"the mean image is not kept for the next run: {error}", file=sys.stderr)
+
+    def _digest(self, mean, damaged):
+        facts = f"{self.fingerprint} {damaged} {mean.shape} {mean.dtype} "
+        return hashlib.sha256(facts.encode() + mean.tobytes()).hexdigest()

@@ -1,0 +1,152 @@
+"""From the bytes of a picture file to the square of uint8 pixels a network is fed from, and the crops taken out of it.
+
+The paper's pre-processing (section 3): shorter side to 256, the centre 256x256 of it, minus the per-pixel mean image, then
+sub-crops of 224. `decode` and `square` are the first two steps; `zfcore.ops.crop_flip` does the last two on the device, and
+the functions at the end of this file say which crops it shall take.
+"""
+import io
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from zfcore.check import Expected
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")       # told by content, whatever the file is called
+SUFFIXES = frozenset(".jpeg .jpg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm".split())
+MAX_PIXELS = 89_478_485           # Pillow's own limit: a few kilobytes that unfold into more are a decompression bomb
+
+# EXIF orientation -> what brings the picture upright
+UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+           5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+           8: Image.Transpose.ROTATE_90}
+ORIENTATION = 0x0112
+
+
+class Damaged(Exception):
+    """Picture `name` cannot be used, for `reason`. `lasting` is False where the file could not even be read: a disk or a
+    network may be back tomorrow, whereas damaged contents stay damaged."""
+
+    def __init__(self, name, reason, lasting=True):
+        self.name, self.reason, self.lasting = name, reason, lasting
+        super().__init__(f"{name}: {reason}")
+
+
+def decode(name, data, shorter_side=None):
+    """The bytes of a picture file -> PIL picture, mode RGB, upright. Raises Damaged, never anything of Pillow's.
+
+    `shorter_side` allows a JPEG much larger than needed to be decoded at 1/2, 1/4 or 1/8 of its size, several times
+    faster (libjpeg leaves out the high frequencies of each block). At least twice `shorter_side` is left, so that the
+    antialiased resampling of `square` still decides what the pixels are."""
+    if not data:
+        raise Damaged(name, "the file is empty")
+    try:
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        if picture.width*picture.height > MAX_PIXELS:
+            raise Damaged(name, f"{picture.width}x{picture.height} pixels, more than a photograph has")
+        if shorter_side:
+            picture.draft(None, (2*shorter_side, 2*shorter_side))
+        picture.load()
+        return to_rgb(picture)
+    except (Damaged, MemoryError):                # a machine without memory is not the picture's fault
+        raise
+    except UnidentifiedImageError:
+        raise Damaged(name, "not a picture in a known format") from None
+    except Exception as error:                    # Pillow's plug-ins answer a broken file with almost any exception
+        raise Damaged(name, str(error) or type(error).__name__) from error
+
+
+def to_rgb(picture):
+    """PIL picture of any mode -> mode RGB, 8 bits a channel, turned upright as its EXIF orientation says.
+
+    Greyscale fills three equal channels. 16 bits are scaled to 8 (65535 -> 255). Transparent parts are laid on white, as
+    a page would show them: the colour stored under them is arbitrary. CMYK and palettes are converted by Pillow; colour
+    profiles are not applied. Floating-point pixels have no known white and are refused with ValueError."""
+    orientation = _orientation(picture)
+    if picture.mode == "F":
+        raise ValueError("floating-point pixels, whose white is not known")
+    if picture.mode.startswith("I"):              # I;16, I;16B; PNG and PGM of 16 bits may come as 32-bit "I"
+        values = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)
+        picture = Image.fromarray(((values + 128)//257).astype(np.uint8))
+    elif picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        page = Image.new("RGBA", picture.size, "white")
+        page.alpha_composite(picture)
+        picture = page
+    if picture.mode != "RGB":
+        picture = picture.convert("RGB")
+    return picture.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else picture
+
+
+def _orientation(picture):
+    try:
+        return picture.getexif().get(ORIENTATION, 1)
+    except Exception:                             # broken EXIF beside a sound picture: cameras and editors write such
+        return 1
+
+
+def square(picture, size, crop, upscale=False, name="picture"):
+    """PIL picture, mode RGB -> its centre square, the shorter side brought to `size`: uint8 (size,size,3).
+
+    Bicubic, with the kernel widened by the reduction factor, hence antialiased; Pillow reduces and crops in one step, so
+    what the crop drops is not computed. A picture whose shorter side is below `crop`, the side of the network's input,
+    would have to be enlarged to fill it, and is refused unless `upscale`: the net would learn blur."""
+    side = min(picture.size)
+    if side < crop and not upscale:
+        raise Expected(name, f"a shorter side of at least {crop} pixels, as the network's input has",
+                       "{}x{}".format(*picture.size), "take a smaller --image-size, or --upscale to enlarge small pictures")
+    left, top = (picture.width - side)//2, (picture.height - side)//2      # whole pixels: no blur where side == size
+    box = (left, top, left + side, top + side)
+    if side == size:
+        return np.asarray(picture.crop(box))
+    return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box))
+
+
+# ------------------------------------------------------------------------------------------------------ crops
+# Each function gives (tops, lefts, flips), int64, int64 and bool of shape (n,): where crops of side `crop` begin in
+# squares of side `size`, and which are mirrored. `zfcore.ops.crop_flip.crop_flip` takes them as they are.
+
+def ten_crops(size, crop):
+    """The paper's ten, n = 10: top left, top right, bottom left, bottom right, centre, then the same five mirrored."""
+    check_crop(size, crop)
+    end, middle = size - crop, (size - crop)//2
+    tops = np.array([0, 0, end, end, middle]*2)
+    lefts = np.array([0, end, 0, end, middle]*2)
+    return tops, lefts, np.arange(10) >= 5
+
+
+def centre_crops(n, size, crop):
+    """The centre crop, not mirrored, n times."""
+    check_crop(size, crop)
+    middle = np.full(n, (size - crop)//2)
+    return middle, middle, np.zeros(n, bool)
+
+
+def one_of_ten(indices, seed, epoch, size, crop):
+    """For each picture one of the ten, drawn anew in every epoch."""
+    drawn = (_words(indices, seed, epoch) >> np.uint64(32))*np.uint64(10) >> np.uint64(32)
+    return tuple(place[drawn.astype(np.int64)] for place in ten_crops(size, crop))
+
+
+def random_crops(indices, seed, epoch, size, crop):
+    """For each picture a crop at any place, every second one mirrored, drawn anew in every epoch."""
+    check_crop(size, crop)
+    words = _words(indices, seed, epoch)
+    places, low = np.uint64(size - crop + 1), np.uint64(2**31 - 1)
+    tops = (words & low)*places >> np.uint64(31)                    # bits 0-30 as a fraction of 2**31, times places
+    lefts = (words >> np.uint64(31) & low)*places >> np.uint64(31)  # bits 31-61
+    return tops.astype(np.int64), lefts.astype(np.int64), words >> np.uint64(63) == 1
+
+
+def _words(indices, seed, epoch):
+    """64 random bits for each picture: word number `index` of the Philox stream of (seed, epoch).
+
+    So a picture's crop depends on (seed, epoch, index) alone, whatever batch it is in and whoever decoded it. The
+    stream is made anew at every call: 5 ns a picture of the set, 6 ms for ImageNet."""
+    stream = np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, 1])      # counter 0...: the order of the loader
+    return stream.random_raw(int(np.max(indices, initial=-1)) + 1)[indices]
+
+
+def check_crop(size, crop):
+    """Raise Expected unless a crop of side `crop` can be taken out of a square of side `size`."""
+    if not 0 < crop <= size:
+        raise Expected("crop", f"1 to {size} pixels, the side of the prepared pictures", crop)
