@@ -3,8 +3,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import empty, parallel, workspace
+from zfcore.backend import empty, parallel
 from zfcore.check import Expected, dtype, one_of, positive, shape
+from zfcore.ops.window import pieces, workspace
 
 
 class Normalisation(NamedTuple):
@@ -55,7 +56,7 @@ def contrast_norm(x, n, alpha, beta, k, convention="mean"):
 
     def work(block):
         x = columns[:, block]
-        s, spare = workspace(*[(x.shape, x.dtype)]*2)
+        s, spare = (workspace(name, x.shape, x.dtype) for name in ("scale", "spare"))
         _scale(x, rule, s, spare)
         np.divide(x, _power(s, beta, s, spare), out=out[:, block])
 
@@ -74,7 +75,7 @@ def contrast_norm_backward(dy, cache):
 
     def work(block):
         x, dy, dx = columns[:, block], above[:, block], out[:, block]
-        s, power, shared = workspace(*[(x.shape, x.dtype)]*3)
+        s, power, shared = (workspace(name, x.shape, x.dtype) for name in ("scale", "power", "spare"))
         _scale(x, rule, s, shared)
         np.divide(dy, _power(s, beta, power, shared), out=dx)          # the first term, dy / s^beta
         np.multiply(dx, x, out=power)
@@ -115,8 +116,7 @@ def _power(s, beta, out, spare):
     return out
 
 
-def _blocks(columns, nbytes=2**21):
-    """Slices of pixels for which all maps of one array take about `nbytes`."""
+def _blocks(columns, budget=2**21):
+    """Slices of pixels for which all maps of one array take about `budget` bytes."""
     C, L = columns.shape
-    step = max(nbytes//max(C*columns.itemsize, 1), 1)
-    return [slice(j, j + step) for j in range(0, L, step)]
+    return pieces(L, budget//max(C*columns.itemsize, 1))

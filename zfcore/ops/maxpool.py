@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import empty, parallel, workspace
+from zfcore.backend import empty, parallel
 from zfcore.check import Expected, dtype, shape
-from zfcore.ops.window import output_size, tap_range
+from zfcore.ops.window import output_size, pieces, tap_range, workspace
 
 
 class Pooling(NamedTuple):
@@ -70,11 +70,11 @@ def _pool_rows(pixels, size, y, switches, K, S, P, p0):
     rows, columns = np.arange((Ho - 1)*S + K), np.arange(Wo + (K - 1)//S)
     r0 = np.maximum(P - S*(p0 + np.arange(Ho)), 0).astype(np.uint8)[:, None, None]    # the first row and column of each
     s0 = np.maximum(P - S*np.arange(Wo), 0).astype(np.uint8)[:, None]                 # window that is in the map
-    phases, best, column, places, higher = workspace(
-        ((S, c, len(rows), len(columns), N), y.dtype), ((c, len(rows), Wo, N), y.dtype),
-        *[((c, len(rows), Wo, N), np.uint8)]*3)
+    phases = workspace("phases", (min(S, K), c, len(rows), len(columns), N), y.dtype)
+    best = workspace("best", (c, len(rows), Wo, N), y.dtype)
+    column, places, higher = (workspace(name, best.shape, np.uint8) for name in ("column", "places", "higher"))
 
-    for a in range(min(S, K)):             # every S-th column side by side: the loops below then run over long stretches
+    for a in range(len(phases)):           # every S-th column side by side: the loops below then run over long stretches
         h, w = (p0*S - P + rows).clip(0, H - 1), (columns*S + a - P).clip(0, W - 1)
         np.take(pixels, h[:, None]*W + w, axis=1, out=phases[a], mode="clip")
     taps = [phases[s % S][:, :, s//S:s//S + Wo] for s in range(K)]                    # (c,rows,Wo,N) each
@@ -90,7 +90,7 @@ def _pool_rows(pixels, size, y, switches, K, S, P, p0):
         np.add(column[:, windows[r]], np.maximum(r0, np.uint8(r))*np.uint8(K), out=places[:, :Ho])
         _raise(y, switches, best[:, windows[r]], places[:, :Ho], higher[:, :Ho])
 
-    if np.isnan(y).any():                                      # a NaN is not higher than anything: look for it by itself
+    if np.isnan(y, out=higher[:, :Ho].view(bool)).any():       # a NaN is not higher than anything: look for it by itself
         for r, s in reversed(list(np.ndindex(K, K))):          # the first one is written last
             np.copyto(switches, np.maximum(r0, r)*K + np.maximum(s0, s), where=np.isnan(taps[s][:, windows[r]]),
                       casting="unsafe")
@@ -117,21 +117,21 @@ def maxpool_backward(dy, cache):
     Ho, Wo = dy.shape[1:3]
     dx = empty((C, H, W, N), dy.dtype, like=dy)
 
-    bits = np.dtype(f"i{dy.itemsize}")                          # dy as whole numbers of the same width: AND with a mask
-                                                                # of ones or zeros selects, also where dy is infinite
+    bits = np.dtype(f"i{dy.itemsize}")                                     # whole numbers as wide as those of dy
+
     def work(block):
         maps, rows = block
         part = dx[maps, rows]
         part[:] = 0
         tallest = (len(part), -(-part.shape[1]//S), Wo, N)
-        masks, selected = workspace((tallest, np.int8), (tallest, bits))
+        masks, selected = workspace("masks", tallest, np.int8), workspace("selected", tallest, bits)
         for r, s in np.ndindex(K, K):
             (p, h), (q, w) = _tap(r, part.shape[1], Ho, S, P + rows.start), _tap(s, W, Wo, S, P)
             asked = maps, p, q
             size = np.s_[:, :p.stop - p.start, :q.stop - q.start]
             np.equal(switches[asked], r*K + s, out=masks[size].view(bool))
             np.negative(masks[size], out=masks[size])                                     # 1 -> -1, all bits set
-            np.bitwise_and(dy[asked].view(bits), masks[size], out=selected[size])
+            np.bitwise_and(dy[asked].view(bits), masks[size], out=selected[size])         # dy*0 is no 0 where dy is inf
             pixels = part[:, h, w]
             np.add(pixels, selected[size].view(dy.dtype), out=pixels)
 
@@ -146,8 +146,7 @@ def _tap(tap, size, out, S, P):
 
 
 def _blocks(C, rows, nbytes, budget=2**22):
-    """(maps, rows) slices that cut C maps of `rows` rows, each worth `nbytes` of memory, into blocks that fit the cache."""
-    tall = min(max(budget//max(nbytes, 1), 1), rows)
-    deep = max(budget//max(nbytes*rows, 1), 1) if tall == rows else 1
-    return list(product([slice(c, min(c + deep, C)) for c in range(0, C, deep)],
-                        [slice(p, min(p + tall, rows)) for p in range(0, rows, tall)]))
+    """(maps, rows) slices that cut C maps of `rows` rows, `nbytes` each, into blocks of about `budget` bytes: several maps,
+    or a part of one. Larger blocks leave the last cache; smaller ones pay for Python more than for the arithmetic."""
+    tall = max(budget//max(nbytes, 1), 1)
+    return list(product(pieces(C, max(tall//rows, 1)), pieces(rows, tall)))
