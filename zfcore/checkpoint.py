@@ -48,9 +48,9 @@ def save(path, checkpoint):
     path = Path(path)
     with atomic(path) as temporary:
         with h5py.File(temporary, "w", libver=LIBVER) as file:
-            file.attrs.update(format=FORMAT, version=VERSION, model=checkpoint.model, epoch=checkpoint.epoch,
-                              step=checkpoint.step, input_shape=checkpoint.input_shape,
-                              layers=json.dumps(checkpoint.layers), classes=json.dumps(checkpoint.classes))
+            _describe(file, format=FORMAT, version=VERSION, model=checkpoint.model, epoch=checkpoint.epoch,
+                      step=checkpoint.step, input_shape=checkpoint.input_shape,
+                      layers=json.dumps(checkpoint.layers), classes=json.dumps(checkpoint.classes))
             for group, arrays in (("parameters", checkpoint.parameters), ("optimizer", checkpoint.velocity)):
                 file.create_group(group)
                 for layer, of_layer in arrays.items():
@@ -60,7 +60,7 @@ def save(path, checkpoint):
                 _write(file, "preprocessing/mean_image", to_host(checkpoint.mean_image))
             for column, values in checkpoint.history.items():
                 _write(file, f"history/{column}", np.asarray(values, np.float64))
-            file.create_group("state").attrs.update(checkpoint.state)
+            _describe(file.create_group("state"), **checkpoint.state)
 
 
 def load(path):
@@ -71,19 +71,18 @@ def load(path):
         raise check.Expected("checkpoint", "a file", f"{path}, which does not exist")
     try:
         with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != FORMAT:
+            about = _description(file)
+            if about.get("format") != FORMAT:
                 raise check.Expected(path, "a zfcore checkpoint", "another HDF5 file")
-            if file.attrs.get("version") != VERSION:
-                raise check.Expected(path, f"format version {VERSION}", file.attrs.get("version"),
+            if about.get("version") != VERSION:
+                raise check.Expected(path, f"format version {VERSION}", about.get("version"),
                                      "read it with the zfcore that wrote it")
             return Checkpoint(
-                model=file.attrs["model"], input_shape=tuple(int(n) for n in file.attrs["input_shape"]),
-                layers=json.loads(file.attrs["layers"]), classes=json.loads(file.attrs["classes"]),
+                model=about["model"], input_shape=tuple(about["input_shape"].tolist()),
+                layers=json.loads(about["layers"]), classes=json.loads(about["classes"]),
                 parameters=_read_layers(path, file["parameters"]), velocity=_read_layers(path, file["optimizer"]),
                 mean_image=_read(path, file["preprocessing/mean_image"]) if "preprocessing" in file else None,
-                epoch=int(file.attrs["epoch"]), step=int(file.attrs["step"]),
-                state={key: value.item() if hasattr(value, "item") else value
-                       for key, value in file["state"].attrs.items()},
+                epoch=about["epoch"], step=about["step"], state=_description(file["state"]),
                 history={name: _read(path, column, finite=False).tolist()
                          for name, column in file.get("history", {}).items()})
     except check.Expected:
@@ -94,6 +93,17 @@ def load(path):
     except Exception as error:          # h5py answers a damaged file with OSError, RuntimeError, ValueError and others
         raise check.Expected(path, "a whole HDF5 file", f"one cut short or damaged ({_short(error)})",
                              "use another checkpoint of the run") from None
+
+
+def _describe(group, **attributes):
+    """Texts go in with a fixed length: then they lie in the object's header, which has a checksum, not in HDF5's heap."""
+    group.attrs.update({key: np.bytes_(value.encode()) if isinstance(value, str) else value
+                        for key, value in attributes.items()})
+
+
+def _description(group):
+    values = {key: value.item() if isinstance(value, np.generic) else value for key, value in group.attrs.items()}
+    return {key: value.decode() if isinstance(value, bytes) else value for key, value in values.items()}
 
 
 def _write(file, name, array):

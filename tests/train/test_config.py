@@ -1,0 +1,76 @@
+"""Options: the paper's by default, a preset, a file and the command line over it, every bad value named."""
+import json
+
+import pytest
+
+from train.config import PRESETS, TrainConfig, parser, resolve, resume
+from zfcore.check import Expected
+
+
+def typed(*words):
+    return vars(parser().parse_args(list(words)))
+
+
+def test_the_defaults_are_the_papers_recipe():
+    c = resolve(typed("--preset", "zfnet"))
+    assert (c.model, c.image_size, c.picture_size) == ("zfnet", 224, 256)
+    assert (c.batch_size, c.lr, c.momentum, c.keep_prob, c.rms_max, c.epochs) == (128, 0.01, 0.9, 0.5, 0.1, 70)
+    assert (c.init, c.crops, c.keep_epochs) == ("gaussian", "ten", (1, 2, 5, 10, 20, 30, 40, 64))
+
+
+def test_nothing_typed_is_the_tiny_network_on_the_synthetic_set():
+    c = resolve(typed())
+    assert (c.preset, c.model, c.data, c.image_size) == ("tiny", "tiny", "", 96)
+
+
+def test_a_model_brings_its_preset_and_its_size():
+    assert resolve(typed("--model", "zfnet-b")).preset == "zfnet-b"
+    c = resolve(typed("--model", "alexnet-without-7"))
+    assert (c.preset, c.model, c.image_size) == ("zfnet", "alexnet-without-7", 224)
+
+
+def test_typed_wins_over_the_file_and_the_file_over_the_preset(tmp_path):
+    (tmp_path/"c.json").write_text(json.dumps({"preset": "tiny", "lr": 0.5, "epochs": 3, "keep_epochs": [1, 3]}))
+    c = resolve(typed("--config", str(tmp_path/"c.json"), "--lr", "0.25"))
+    assert (c.lr, c.epochs, c.batch_size, c.keep_epochs) == (0.25, 3, PRESETS["tiny"]["batch_size"], (1, 3))
+
+
+def test_a_runs_config_json_is_a_config_file(tmp_path):
+    stored = resolve(typed("--lr", "0.125"))
+    (tmp_path/"config.json").write_text(json.dumps({"options": stored.__dict__, "device": "x"}))
+    assert resolve(typed("--config", str(tmp_path/"config.json"))) == stored
+
+
+@pytest.mark.parametrize("content, sentence", [
+    ("{", "a JSON object"), ("[1]", "a JSON object of options, got list"), ('{"learning_rate": 1}', "got 'learning_rate'"),
+    ('{"lr": "fast"}', "lr: expected a value of type float, got 'fast'"), ('{"epochs": 2.5}', "type int"),
+    ('{"keep_epochs": 3}', "keep_epochs")])
+def test_a_bad_config_file_is_named_with_what_is_wrong(tmp_path, content, sentence):
+    (tmp_path/"c.json").write_text(content)
+    with pytest.raises(Expected, match=sentence):
+        resolve(typed("--config", str(tmp_path/"c.json")))
+
+
+@pytest.mark.parametrize("words, sentence", [
+    (["--lr", "0"], "--lr: expected a number above 0, got 0.0"), (["--epochs", "-1"], "--epochs"),
+    (["--batch-size", "0"], "--batch-size"), (["--keep-prob", "0"], "--keep-prob: expected 0 < keep_prob <= 1"),
+    (["--momentum", "1"], "--momentum"), (["--workers", "-1"], "--workers"), (["--model", "vgg"], "got 'vgg'"),
+    (["--init", "xavier"], "one of gaussian, he"), (["--crops", "all"], "one of ten, random"),
+    (["--precision", "fp16"], "--precision"), (["--device", "tpu"], "one of auto, cpu, gpu"),
+    (["--config", "nowhere.json"], "nowhere.json"), (["--lr", "nan"], "--lr")])
+def test_a_bad_value_is_answered_with_the_flag_and_what_fits(words, sentence):
+    with pytest.raises(Expected, match=sentence):
+        resolve(typed(*words))
+
+
+def test_resume_keeps_the_stored_options_and_refuses_a_changed_one_by_name():
+    stored = resolve(typed("--lr", "0.02", "--epochs", "4"))
+    assert resume(stored, typed("--resume", "x", "--lr", "0.02", "--epochs", "9", "--workers", "1")).epochs == 9
+    with pytest.raises(Expected, match="--lr: expected the run's own value 0.02, got 0.03"):
+        resume(stored, typed("--resume", "x", "--lr", "0.03"))
+    with pytest.raises(Expected, match="--preset"):
+        resume(stored, typed("--resume", "x", "--preset", "zfnet"))
+
+
+def test_printing_a_config_names_every_option():
+    assert all(name in str(TrainConfig()) for name in TrainConfig.__dataclass_fields__)

@@ -1,0 +1,208 @@
+"""A run learns, can be stopped, killed and resumed without losing a bit, and says what goes wrong."""
+import csv
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from train.__main__ import main
+from train.config import parser, resolve
+from train.loop import Interrupt, StallGuard, Training, new_folder
+from zfcore.check import Expected
+from zfcore.checkpoint import load
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def weights(path):
+    return {(layer, key): array for layer, of_layer in load(path).parameters.items() for key, array in of_layer.items()}
+
+
+def assert_same_bits(a, b):
+    one, other = weights(a), weights(b)
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=str(name))
+
+
+@pytest.fixture
+def trained(options, tmp_path):
+    """The folder of an uninterrupted run of four epochs."""
+    main([*options, "--epochs", "4", "--output", str(tmp_path/"whole")])
+    return tmp_path/"whole"
+
+
+def test_a_run_leaves_what_the_readme_promises(trained):
+    files = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
+    assert files == {"config.json", "log.csv", "latest.h5", "best.h5", "epoch_0001.h5", "epoch_0002.h5",
+                     "figures/learning_curves.png", "figures/filters.png"}
+    with open(trained/"log.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"] and rows[0]["step"] == "4"
+
+
+def test_a_run_learns_and_ends_with_its_error_and_where_the_files_lie(options, tmp_path, capsys):
+    main([*options, "--epochs", "12", "--lr", "0.002", "--output", str(tmp_path/"run")])
+    assert load(tmp_path/"run"/"latest.h5").history["val_error"][-1] < 0.1
+    out = capsys.readouterr().out
+    assert "30 training and 12 validation pictures" in out and "validation error 0.0 % after 12 epochs" in out
+    assert f"{tmp_path/'run'}/best.h5" in out
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(trained, options, tmp_path):
+    main([*options, "--epochs", "4", "--workers", "0", "--output", str(tmp_path/"again")])
+    assert_same_bits(trained/"latest.h5", tmp_path/"again"/"latest.h5")
+    main([*options, "--epochs", "1", "--seed", "1", "--output", str(tmp_path/"other")])
+    assert (weights(tmp_path/"other"/"latest.h5")["conv1", "w"] != weights(trained/"epoch_0001.h5")["conv1", "w"]).any()
+
+
+def test_resumed_after_epochs_equals_uninterrupted(trained, options, tmp_path):
+    main([*options, "--epochs", "1", "--output", str(tmp_path/"part")])
+    main(["--resume", str(tmp_path/"part"), "--epochs", "4"])
+    assert_same_bits(trained/"latest.h5", tmp_path/"part"/"latest.h5")
+    assert (trained/"log.csv").read_text().count("\n") == (tmp_path/"part"/"log.csv").read_text().count("\n")
+
+
+def test_stopped_in_the_middle_of_an_epoch_and_resumed_equals_uninterrupted(trained, options, tmp_path, monkeypatch, capsys):
+    steps = []
+    def one_step(self, *batch, step=Training.one_step):
+        step(self, *batch)
+        steps.append(self.step)
+        if len(steps) == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+    monkeypatch.setattr(Training, "one_step", one_step)
+    with pytest.raises(SystemExit) as exit:
+        main([*options, "--epochs", "4", "--output", str(tmp_path/"part")])
+    assert exit.value.code == 130 and f"--resume {tmp_path/'part'}" in capsys.readouterr().out
+    stored = load(tmp_path/"part"/"latest.h5")
+    assert (stored.epoch, stored.step, stored.state["sums_batches"]) == (1, 6, 2)
+    main(["--resume", str(tmp_path/"part")])
+    assert_same_bits(trained/"latest.h5", tmp_path/"part"/"latest.h5")
+    whole, part = load(trained/"latest.h5").history, load(tmp_path/"part"/"latest.h5").history
+    for column in ("train_loss", "train_error", "val_loss", "filters_clamped"):
+        assert whole[column] == part[column]
+
+
+def test_killed_twenty_times_at_random_moments_and_resumed_equals_uninterrupted(trained, options, tmp_path):
+    """A process that has loaded everything forks a training run and kills it after a random time, again and again."""
+    script = textwrap.dedent("""
+        import os, random, signal, sys, time
+        from train.__main__ import main
+        folder, *options = sys.argv[1:]
+        rng, kills = random.Random(5), 0
+        while True:
+            resume = os.path.exists(folder + "/latest.h5")
+            if not resume and os.path.exists(folder):       # killed between making the folder and the first checkpoint
+                os.system(f"rm -r '{folder}'")
+            child = os.fork()
+            if not child:
+                sys.stdout = open(os.devnull, "w")
+                main(["--resume", folder] if resume else [*options, "--output", folder])
+                os._exit(0)
+            if kills < 20:
+                time.sleep(rng.uniform(0.02, 0.6))
+                os.kill(child, signal.SIGKILL)
+            status = os.waitpid(child, 0)[1]
+            kills += os.WIFSIGNALED(status)
+            if kills == 20 and status == 0:
+                break
+            if status == 0:                                 # it ended before the kill came: a shorter run is killed next
+                os.system(f"rm -r '{folder}'")
+        print(kills)
+    """)
+    run = subprocess.run([sys.executable, "-c", script, str(tmp_path/"killed"), *options, "--epochs", "4"], cwd=ROOT,
+                         capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0 and run.stdout.strip() == "20", run.stderr
+    assert_same_bits(trained/"latest.h5", tmp_path/"killed"/"latest.h5")
+    assert_same_bits(trained/"best.h5", tmp_path/"killed"/"best.h5")
+    assert not list((tmp_path/"killed").glob("epoch_0003*"))
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    with pytest.raises(KeyboardInterrupt):
+        with Interrupt() as interrupt:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interrupt.asked
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_stall_at_the_loss_of_guessing_is_said_once_with_its_cures_and_learning_never():
+    stalled, learning = StallGuard(10, after=50), StallGuard(10, after=50)
+    said = [stalled.update(math.log(10) - 0.001) for _ in range(200)]
+    assert sum(text is not None for text in said) == 1 and "--init he" in said[49]
+    assert not any(learning.update(math.log(10)*0.99**k) for k in range(200))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(options, tmp_path, capsys):
+    with np.errstate(all="ignore"), pytest.raises(SystemExit) as exit:
+        main([*options, "--lr", "1e30", "--rms-max", "0", "--output", str(tmp_path/"run")])
+    assert exit.value.code == 2 and "expected a finite loss" in capsys.readouterr().err
+    load(tmp_path/"run"/"latest.h5")
+
+
+@pytest.mark.parametrize("change, sentence", [
+    (["--data", "nowhere"], "nowhere, which does not exist"),
+    (["--image-size", "64"], "--upscale"),
+    (["--model", "resnet"], "one of tiny, zfnet"),
+    (["--resume", "nowhere"], "--resume: expected a run's folder with a latest.h5, got nowhere"),
+])
+def test_bad_input_is_one_sentence_exit_status_2_and_no_folder(options, change, sentence, tmp_path, capsys):
+    words = change if "--resume" in change else [*options, *change, "--output", str(tmp_path/"run")]
+    with pytest.raises(SystemExit) as exit:
+        main(words)
+    err = capsys.readouterr().err
+    assert exit.value.code == 2 and sentence in err and "Traceback" not in err
+    assert not (tmp_path/"run").exists()
+
+
+def test_a_flag_of_the_wrong_type_leaves_with_status_2(capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["--epochs", "many"])
+    assert exit.value.code == 2 and "--epochs" in capsys.readouterr().err
+
+
+def test_an_output_folder_that_holds_something_is_refused(trained, options, capsys):
+    with pytest.raises(SystemExit):
+        main([*options, "--output", str(trained)])
+    assert "which holds something; go on with it by --resume" in capsys.readouterr().err
+
+
+def test_resume_refuses_a_changed_option_a_damaged_file_and_changed_classes(trained, pictures, capsys):
+    def refused(*words):
+        with pytest.raises(SystemExit) as exit:
+            main(["--resume", str(trained), *words])
+        assert exit.value.code == 2
+        return capsys.readouterr().err
+    assert "--lr: expected the run's own value 0.01, got 0.5" in refused("--lr", "0.5")
+    (pictures/"train"/"plum").rename(pictures/"train"/"violet")
+    (pictures/"val"/"plum").rename(pictures/"val"/"violet")
+    assert "another classes" in refused()
+    before = (trained/"latest.h5").read_bytes()
+    (trained/"latest.h5").write_bytes(before[:5000])
+    assert "cut short or damaged" in refused()
+
+
+def test_dry_run_prints_options_and_network_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["--preset", "zfnet", "--dry-run"])
+    out = capsys.readouterr().out
+    assert "62,357,608" in out and "keep_prob" in out and not os.listdir(tmp_path)
+
+
+def test_a_run_without_a_name_gets_a_folder_of_date_time_and_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = new_folder(resolve(vars(parser().parse_args([]))))
+    assert folder.parent == Path("runs") and folder.name.endswith("-tiny") and (folder/"config.json").is_file()
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path):
+    (tmp_path/"file").write_text("")
+    with pytest.raises(Expected, match="a place where a folder can be made"):
+        new_folder(resolve(vars(parser().parse_args([]))), tmp_path/"file"/"run")
