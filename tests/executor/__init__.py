@@ -35,24 +35,27 @@ WAYS = {
     "reverse": Settings("reverse", copies="eager", wgmma="eager"),
     "random": Settings("random"),
     "skewed": Settings("skewed", copies="eager"),
+    "race": Settings("forward", build="race"),
+    "bounds": Settings("forward", build="bounds"),
 }
 ASYNC_WAYS = {**WAYS, **{
     f"{schedule}-{copies}-copies-{wgmma}-wgmma": Settings(schedule, 1, copies, wgmma)
     for schedule in emu.SCHEDULES for copies, wgmma in (("lazy", "lazy"), ("eager", "lazy"), ("eager", "eager"))}}
 
-_current = Settings()
+_current, _traffic = Settings(), []
 
 
 @contextmanager
 def settings(way="forward", **changes):
-    """Every launch inside runs in the way of that name, with `changes` to its `Settings`."""
-    global _current
-    before = _current
-    _current = replace(ASYNC_WAYS[way], **changes)
+    """Every launch inside runs in the way of that name, with `changes` to its `Settings`. Yields the list that launches
+    with report=True add their `Traffic` to."""
+    global _current, _traffic
+    before = _current, _traffic
+    _current, _traffic = replace(ASYNC_WAYS[way], **changes), []
     try:
-        yield
+        yield _traffic
     finally:
-        _current = before
+        _current, _traffic = before
 
 
 class ExecutorArray(np.ndarray):
@@ -85,9 +88,9 @@ def launch(kernel, grid, values):
     for argument, value in zip(kernel.arguments, values):
         if argument.pointer and not isinstance(value, ExecutorArray):
             raise KernelError(f"{kernel.name}({argument.name}): a host array; on a GPU it would have to be moved there first")
-    library(kernel, _current.build).launch(
+    _traffic.extend(library(kernel, _current.build).launch(
         grid, kernel.block, kernel.shared, values, [a.name for a in kernel.arguments],
-        {a.name for a in kernel.arguments if a.pointer and not a.const}, _current)
+        {a.name for a in kernel.arguments if a.pointer and not a.const}, _current))
 
 
 backend.LAUNCHERS[ExecutorArray] = launch

@@ -29,7 +29,7 @@ struct Launch {
     Buffer *buffers; int n_buffers;
     unsigned grid[3], block, shared;
     int schedule, eager_copies, eager_wgmma, race; unsigned seed; double seconds;
-    char *message; size_t message_size;
+    char *message, *report; size_t message_size, report_size;
 };
 
 // ---------------------------------------------------------------------------------------- waiting for other threads

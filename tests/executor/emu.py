@@ -128,7 +128,8 @@ class Launch(ctypes.Structure):
                 ("grid", ctypes.c_uint*3), ("block", ctypes.c_uint), ("shared", ctypes.c_uint),
                 ("schedule", ctypes.c_int), ("eager_copies", ctypes.c_int), ("eager_wgmma", ctypes.c_int),
                 ("race", ctypes.c_int), ("seed", ctypes.c_uint), ("seconds", ctypes.c_double),
-                ("message", ctypes.c_char_p), ("message_size", ctypes.c_size_t)]
+                ("message", ctypes.c_void_p), ("report", ctypes.c_void_p),
+                ("message_size", ctypes.c_size_t), ("report_size", ctypes.c_size_t)]
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,29 @@ class Settings:
     copies: str = "lazy"              # cp.async and TMA: lazy (at the last legal moment) or eager (at issue)
     wgmma: str = "lazy"               # likewise
     build: str = "plain"              # plain, race, bounds
+    report: bool = False              # of a race build: count bank conflicts and sectors per source line
     seconds: float = 60               # CPU time after which a launch is given up
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What one source line costs: wavefronts of shared memory or sectors of global memory, and the fewest possible."""
+    line: str                         # file.cu:12
+    space: str                        # shared, global
+    actual: int
+    ideal: int
+
+    @property
+    def ratio(self):
+        return self.actual/self.ideal
+
+
+def traffic(report):
+    rows = {}
+    for row in report.splitlines():
+        line, space, *counts = row.split("\t")
+        rows[line, space] = np.add(rows.get((line, space), (0, 0)), [int(count) for count in counts])
+    return [Traffic(line, space, *map(int, counts)) for (line, space), counts in sorted(rows.items())]
 
 
 _running = threading.Lock()           # the runtime has one set of fibers
@@ -156,7 +179,8 @@ class Library:
         self.run = ctypes.CDLL(str(runtime())).emu_launch
 
     def launch(self, grid, block, shared, values, names, writable, settings=Settings()):
-        """`values`: arrays for pointers, NumPy scalars else. Arrays named in `writable` get back what was written."""
+        """`values`: arrays for pointers, NumPy scalars else. Arrays named in `writable` get back what was written.
+        Returns the `Traffic` of each source line where settings.report asks for it."""
         if not (0 < block <= 1024 and 0 <= shared <= 227*1024 and len(grid) <= 3):
             raise KernelError(f"{self.name}: no GPU runs a block of {block} threads with {shared} bytes, grid {grid}")
         buffers, places = merge(values, names, writable)
@@ -168,16 +192,21 @@ class Library:
             else:
                 storage.append(np.atleast_1d(value))
                 packed[k] = Value(storage[-1].ctypes.data, -1, 0)
-        message = ctypes.create_string_buffer(8192)
+        message, report = ctypes.create_string_buffer(8192), ctypes.create_string_buffer(65536)
         job = Launch(ctypes.cast(self.dll.emu_call, ctypes.c_void_p), ctypes.cast(self.dll.emu_touch, ctypes.c_void_p),
                      self.name.encode(), packed, len(values), buffers, len(buffers),
                      (ctypes.c_uint*3)(*grid, *[1]*(3 - len(grid))), block, shared, SCHEDULES.index(settings.schedule),
                      settings.copies == "eager", settings.wgmma == "eager", settings.build == "race", settings.seed,
-                     settings.seconds, ctypes.cast(message, ctypes.c_char_p), len(message))
+                     settings.seconds, ctypes.addressof(message), settings.report and ctypes.addressof(report) or None,
+                     len(message), len(report))
         with _running:
             failed = self.run(ctypes.byref(job))
         if failed:
-            raise KernelError(re.sub(r"<pc \+(\w+)>", lambda m: self.line(int(m[1], 16)), message.value.decode()))
+            raise KernelError(self.named(message.value.decode()))
+        return traffic(self.named(report.value.decode()))
+
+    def named(self, text):
+        return re.sub(r"<pc \+(\w+)>", lambda m: self.line(int(m[1], 16)), text)
 
     @cache
     def line(self, pc):

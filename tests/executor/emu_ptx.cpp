@@ -1,6 +1,385 @@
+/* emu_ptx.cpp - what cp.async, ldmatrix, mma, mbarriers, TMA and wgmma compute, after the PTX ISA.
+
+Asynchronous work takes effect at one of two extremes: eager, at issue, or lazy, at the last moment the rules allow; until
+then a lazy result is NaN, as it is undefined. Products are summed in double: exact where a tensor core may round, so the
+tolerances of tests on a GPU cannot be taken from here. What is not known for certain stops with "not emulated". */
 #include "emu_rt.h"
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+
 namespace emu {
-void ptx_start_block() {}
-void ptx_end_block() {}
-bool ptx_finish_a_copy() { return false; }
+
+static void check_shared(const void *address, size_t bytes, size_t alignment, const char *what, Site here)
+{
+    const char *p = (const char *)address;
+    bool inside = (p >= arena && p + bytes <= arena + launch->shared) || (p >= statics && p + bytes <= statics + statics_bytes);
+    if (!inside) fail(here, "%s: %zu bytes that do not lie in shared memory", what, bytes);
+    if ((uintptr_t)p % alignment) fail(here, "%s: the shared address is not a multiple of %zu", what, alignment);
+}
+
+// -------------------------------------------------------------------------------------------------------- cp.async
+static void perform(const Copy &c)
+{
+    fibers[current].here = c.here;                              // so that a fault names the copy, not the wait
+    race::access(c.dst, c.bytes, race::WRITE, c.here);
+    if (!c.pred) { memset(c.dst, 0, c.bytes); return; }
+    race::access(c.src, c.bytes, race::READ, c.here);
+    memcpy(c.dst, c.src, c.bytes);
+}
+void cp_async(void *dst, const void *src, unsigned bytes, bool pred, Site here)
+{
+    Fiber &f = enter("cp_async", here);
+    check_shared(dst, bytes, bytes, "cp_async", here);
+    if ((uintptr_t)src % bytes) fail(here, "cp_async: the global address is not a multiple of %u", bytes);
+    Copy copy = {(char *)dst, (const char *)src, bytes, pred, f.group, here};
+    if (launch->eager_copies) return perform(copy);
+    race::access(dst, bytes, race::WRITE, here);
+    memset(dst, 0xff, bytes);
+    f.copies.push_back(copy);
+}
+void cp_async_commit(Site here) { enter("cp_async_commit", here).group++; }
+void cp_async_wait(unsigned pending, Site here)
+{
+    Fiber &f = enter("cp_async_wait", here);
+    size_t done = 0;
+    while (done < f.copies.size() && f.copies[done].group + pending < f.group) perform(f.copies[done++]);
+    f.copies.erase(f.copies.begin(), f.copies.begin() + done);
+    f.here = here;
+}
+
+// ------------------------------------------------------------------------------------------- ldmatrix and mma.sync
+struct Ldmatrix { unsigned *r; int count; bool transposed; const char *row; };
+
+static void ldmatrix_all(void **lanes, unsigned)
+{
+    for (int lane = 0; lane < 32; lane++) {
+        Ldmatrix &mine = *(Ldmatrix *)lanes[lane];
+        for (int m = 0; m < mine.count; m++)                    // lanes 8m..8m+7 hold the row addresses of matrix m
+            for (int half = 0; half < 2; half++) {
+                int row = lane / 4, column = lane % 4 * 2 + half;
+                if (mine.transposed) std::swap(row, column);
+                memcpy((char *)&mine.r[m] + 2 * half, ((Ldmatrix *)lanes[8 * m + row])->row + 2 * column, 2);
+            }
+    }
+}
+void ldmatrix(unsigned *r, int count, bool transposed, const void *row, Site here)
+{
+    Ldmatrix mine = {r, count, transposed, (const char *)row};
+    if (current % 32 < 8 * count) {
+        check_shared(row, 16, 16, "ldmatrix", here);
+        race::access(row, 16, race::READ, here);
+    }
+    warp(~0u, transposed ? "ldmatrix_trans" : "ldmatrix", &mine, ldmatrix_all, here);
+}
+
+static float as_float(unsigned bits) { float x; memcpy(&x, &bits, 4); return x; }
+static float tf32(unsigned bits) { return as_float(bits & ~0x1fffu); }                 // the low 13 bits are not read
+static float bf16(unsigned pair, int half) { return as_float((half ? pair >> 16 : pair & 0xffff) << 16); }
+
+struct Mma { float *d; const unsigned *a, *b; bool tf32; };
+
+static void mma_all(void **lanes, unsigned)                    // d (16,8) += a (16,K) b (K,8); a row of 4 lanes per 8x8
+{
+    bool is_tf32 = ((Mma *)lanes[0])->tf32;
+    int K = is_tf32 ? 8 : 16;
+    double a[16][16], b[16][8];
+    for (int lane = 0; lane < 32; lane++) {
+        const Mma &mine = *(Mma *)lanes[lane];
+        int g = lane / 4, t = lane % 4;
+        for (int i = 0; i < 4; i++) {                           // a[i]: rows g, g+8, g, g+8, then the second half of K
+            int row = g + i % 2 * 8;
+            if (is_tf32) a[row][t + i / 2 * 4] = tf32(mine.a[i]);
+            else for (int half = 0; half < 2; half++) a[row][2 * t + half + i / 2 * 8] = bf16(mine.a[i], half);
+        }
+        for (int i = 0; i < 2; i++)
+            if (is_tf32) b[t + 4 * i][g] = tf32(mine.b[i]);
+            else for (int half = 0; half < 2; half++) b[2 * t + half + 8 * i][g] = bf16(mine.b[i], half);
+    }
+    for (int lane = 0; lane < 32; lane++)
+        for (int i = 0; i < 4; i++) {
+            int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+            double sum = ((Mma *)lanes[lane])->d[i];
+            for (int k = 0; k < K; k++) sum += a[row][k] * b[k][column];
+            ((Mma *)lanes[lane])->d[i] = sum;
+        }
+}
+void mma(const char *op, float *d, const unsigned *a, const unsigned *b, Site here)
+{
+    Mma mine = {d, a, b, strstr(op, "tf32") != nullptr};
+    warp(~0u, op, &mine, mma_all, here);
+}
+
+// -------------------------------------------------------------------------------------------------------- mbarriers
+// The 64 bits of an mbarrier in shared memory: this layout is ours, a kernel cannot see it.
+struct Mbarrier { uint64_t tag : 8, phase : 1, expected : 16, pending : 16; int64_t bytes : 23; };
+const unsigned TAG = 0xb5;
+struct Clocks { race::Clock arriving, completed; };
+static std::map<uint64_t *, Clocks> clocks;
+
+static Mbarrier *valid(uint64_t *bar, const char *what, Site here)
+{
+    check_shared(bar, 8, 8, what, here);
+    Mbarrier *m = (Mbarrier *)bar;
+    if (m->tag != TAG) fail(here, "%s: no mbarrier was initialised here", what);
+    return m;
+}
+void mbar_init(uint64_t *bar, unsigned count, Site here)
+{
+    enter("mbar_init", here);
+    check_shared(bar, 8, 8, "mbar_init", here);
+    race::access(bar, 8, race::WRITE, here);
+    if (((Mbarrier *)bar)->tag == TAG) fail(here, "mbar_init of an mbarrier that is in use");
+    if (count < 1 || count > 65535) fail(here, "mbar_init: a count of %u", count);
+    *(Mbarrier *)bar = {TAG, 0, count, count, 0};
+}
+static void complete_if_due(uint64_t *bar)
+{
+    Mbarrier *m = (Mbarrier *)bar;
+    if (m->pending || m->bytes) return;
+    unsigned parity = m->phase;
+    m->phase ^= 1, m->pending = m->expected;
+    if (launch->race) clocks[bar].completed.swap(clocks[bar].arriving), clocks[bar].arriving.clear();
+    for (unsigned t = 0; t < launch->block; t++)
+        if (fibers[t].state == AT_MBARRIER && fibers[t].bar == bar && fibers[t].parity == parity) wake(t);
+}
+void mbar_arrive(uint64_t *bar, unsigned bytes, Site here)
+{
+    enter("mbar_arrive", here);
+    Mbarrier *m = valid(bar, "mbar_arrive", here);
+    race::access(bar, 8, race::ATOMIC, here);
+    if (!m->pending) fail(here, "mbar_arrive: more than the %u arrivals that this phase expects", (unsigned)m->expected);
+    if (launch->race) race::release(clocks[bar].arriving, current);
+    m->bytes += bytes, m->pending--;
+    complete_if_due(bar);
+    offer_turn();
+}
+void mbar_wait(uint64_t *bar, unsigned parity, Site here)
+{
+    Fiber &f = enter(parity & 1 ? "mbar_wait(parity 1)" : "mbar_wait(parity 0)", here);
+    Mbarrier *m = valid(bar, "mbar_wait", here);
+    race::access(bar, 8, race::ATOMIC, here);
+    f.bar = bar, f.parity = parity & 1;
+    if (m->phase == f.parity) wait_as(AT_MBARRIER);
+    if (launch->race) race::acquire(clocks[bar].completed, current);
+}
+
+// -------------------------------------------------------------------------------------------------------------- TMA
+struct alignas(64) TensorMap {                                  // packed by emu.py; its fields follow cuTensorMapEncode*
+    const char *base;
+    uint64_t strides[4];                                        // bytes, of dimensions 1..4; dimension 0 is contiguous
+    uint32_t sizes[5];
+    uint16_t box[5], steps[5];                                  // tiled: box; im2col: steps over the pixels
+    int16_t lower[2], upper[2]; uint16_t pixels, channels;      // im2col: corners (w,h) of the box of pixels
+    uint8_t rank, item, swizzle, im2col;
+};
+struct Tma { char *dst; TensorMap map; uint64_t *bar; int at[5]; unsigned short offsets[2]; int thread; Site here; };
+static std::vector<Tma> in_flight;
+
+static size_t tma_bytes(const TensorMap &m)
+{
+    size_t bytes = m.item;
+    if (m.im2col) return bytes * m.pixels * m.channels;
+    for (int k = 0; k < m.rank; k++) bytes *= m.box[k];
+    return bytes;
+}
+static unsigned swizzle_128b(unsigned address) { return address ^ (address >> 3 & 0x70); }      // bits 4-6 ^= bits 7-9
+
+static void put(const Tma &t, size_t index, const int *at)      // element number `index` of the box from coordinates `at`
+{
+    const TensorMap &m = t.map;
+    bool inside = at[0] >= 0 && at[0] < (int)m.sizes[0];
+    const char *src = m.base + (int64_t)at[0] * m.item;
+    for (int k = 1; k < m.rank; k++) {
+        inside = inside && at[k] >= 0 && at[k] < (int)m.sizes[k];
+        src += at[k] * (int64_t)m.strides[k - 1];
+    }
+    char *dst = t.dst + index * m.item;
+    if (m.swizzle) dst = arena + swizzle_128b(dst - arena);
+    if (inside) memcpy(dst, src, m.item);
+    else memset(dst, 0, m.item);
+}
+static void perform(const Tma &t)
+{
+    const TensorMap &m = t.map;
+    size_t count = tma_bytes(m) / m.item;
+    if (launch->race) race::access(t.thread, t.dst, tma_bytes(m), race::WRITE, where_of(t.here));
+    if (!m.im2col)
+        for (size_t index = 0; index < count; index++) {
+            int at[5];
+            size_t rest = index;
+            for (int k = 0; k < m.rank; k++) at[k] = t.at[k] + rest % m.box[k], rest /= m.box[k];
+            put(t, index, at);
+        }
+    else {                                                      // pixels in the order w, h, n inside the corners
+        int w = t.at[1], h = t.at[2], n = t.at[3];
+        for (size_t pixel = 0; pixel < m.pixels; pixel++) {
+            for (int c = 0; c < m.channels; c++) {
+                int at[4] = {t.at[0] + c, w + t.offsets[0], h + t.offsets[1], n};
+                put(t, pixel * m.channels + c, at);
+            }
+            if ((w += m.steps[1]) < (int)m.sizes[1] + m.upper[0]) continue;
+            w = m.lower[0];
+            if ((h += m.steps[2]) < (int)m.sizes[2] + m.upper[1]) continue;
+            h = m.lower[1], n++;
+        }
+    }
+    if (launch->race) race::release(clocks[t.bar].arriving, t.thread);
+    ((Mbarrier *)t.bar)->bytes -= tma_bytes(m);
+    complete_if_due(t.bar);
+}
+void tma_load(void *dst, const void *map, uint64_t *bar, int rank, const int *at, const unsigned short *im2col, Site here)
+{
+    enter("tma_load", here);
+    valid(bar, "tma_load", here);
+    Tma t = {(char *)dst, *(const TensorMap *)map, bar, {}, {}, current, here};
+    std::copy_n(at, rank, t.at);
+    if (im2col) std::copy_n(im2col, 2, t.offsets);
+    if (t.map.rank != rank || t.map.im2col != (im2col != nullptr)) fail(here, "tma_load: the tensor map is of another kind");
+    check_shared(dst, tma_bytes(t.map), t.map.swizzle ? 1024 : 128, "tma_load", here);
+    if (t.map.swizzle) shared_address(dst, here);
+    if (launch->eager_copies) {
+        perform(t);
+        return offer_turn();
+    }
+    race::access(dst, tma_bytes(t.map), race::WRITE, here);
+    memset(dst, 0xff, tma_bytes(t.map));
+    in_flight.push_back(t);
+}
+bool ptx_finish_a_copy()
+{
+    if (in_flight.empty()) return false;
+    size_t which = launch->schedule == FORWARD ? 0 : launch->schedule == REVERSE ? in_flight.size() - 1 : roll() % in_flight.size();
+    Tma t = in_flight[which];
+    in_flight.erase(in_flight.begin() + which);
+    perform(t);
+    return true;
+}
+
+// ------------------------------------------------------------------------------------------------------------ wgmma
+// d (64,n) += a (64,K) b (K,n), of which each of the four warps of a warpgroup computes its 16 rows, when all its lanes
+// have come. That the four warps issue the same products is checked at the end of the block.
+struct Wgmma { bool tf32, accumulate, a_mn, b_mn; int n; uint64_t a, b; float *d; };
+struct Product : Wgmma { float *lanes[32]; std::vector<float> saved; unsigned group; int first; Site here; };
+static std::vector<Product> products;
+static unsigned groups[MAX_THREADS / 32];
+
+// The shared address of element (mn, k) of an operand. 128-byte swizzle, K-major: rows of 128 bytes along k, 8 rows in an
+// atom of 1024 bytes, atoms `stride` apart. MN-major: rows of 64 elements along mn, 8 of them (k) in an atom, atoms `stride`
+// apart along k and `leading` apart along mn.
+struct Operand {
+    unsigned start, leading, stride, item; bool mn_major;
+    unsigned at(int mn, int k) const
+    {
+        return swizzle_128b(mn_major ? start + mn / 64 * leading + k / 8 * stride + k % 8 * 128 + mn % 64 * item
+                                     : start + mn / 8 * stride + mn % 8 * 128 + k * item);
+    }
+};
+static Operand decode(uint64_t d, bool tf32, bool mn_major, Site here)
+{
+    Operand o = {unsigned(d & 0x3fff) << 4, unsigned(d >> 16 & 0x3fff) << 4, unsigned(d >> 32 & 0x3fff) << 4, tf32 ? 4u : 2u, mn_major};
+    if (d >> 62 != 1) fail(here, "wgmma: a descriptor without 128-byte swizzle is not emulated");
+    if (d >> 49 & 7 || o.start & 0x380) fail(here, "wgmma: a descriptor that starts inside the swizzle's 1024 bytes is not emulated");
+    if (d & 0x3ff1c000c000c000) fail(here, "wgmma: reserved bits set in a descriptor");
+    if (o.start % (mn_major ? 1024 : 32)) fail(here, "wgmma: a descriptor starting at byte %u is not emulated", o.start);
+    return o;
+}
+static double element(const Operand &o, int mn, int k, Site here)
+{
+    unsigned address = o.at(mn, k), bits = 0;
+    if (address + o.item > launch->shared) fail(here, "wgmma reads byte %u of %u in dynamic shared memory", address, launch->shared);
+    memcpy(&bits, arena + address, o.item);
+    return o.item == 4 ? tf32(bits) : bf16(bits, 0);
+}
+static void read_operands(const Product &p, double (*a)[16], std::vector<double> &b)
+{
+    int K = p.tf32 ? 8 : 16, first_row = p.first / 32 % 4 * 16;
+    Operand oa = decode(p.a, p.tf32, p.a_mn, p.here), ob = decode(p.b, p.tf32, p.b_mn, p.here);
+    b.resize(K * p.n);
+    for (int k = 0; k < K; k++) {
+        for (int m = 0; m < 16; m++) a[m][k] = element(oa, first_row + m, k, p.here);
+        for (int n = 0; n < p.n; n++) b[k * p.n + n] = element(ob, n, k, p.here);
+        for (int n = 0; n < p.n && launch->race; n++)
+            race::access(p.first, arena + ob.at(n, k), ob.item, race::READ, where_of(p.here));
+        for (int m = 0; m < 16 && launch->race; m++)
+            race::access(p.first, arena + oa.at(first_row + m, k), oa.item, race::READ, where_of(p.here));
+    }
+}
+static void perform(Product &p)
+{
+    double a[16][16];
+    std::vector<double> b;
+    int K = p.tf32 ? 8 : 16;
+    read_operands(p, a, b);
+    for (int lane = 0; lane < 32; lane++)
+        for (int i = 0; i < p.n / 2; i++) {
+            int row = lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+            float &d = p.lanes[lane][i];
+            double sum = !p.accumulate ? 0 : p.saved.empty() ? d : p.saved[lane * p.n / 2 + i];
+            for (int k = 0; k < K; k++) sum += a[row][k] * b[k * p.n + column];
+            d = sum;
+        }
+}
+static void wgmma_all(void **lanes, unsigned)
+{
+    Product p;
+    (Wgmma &)p = *(Wgmma *)lanes[0];
+    p.first = current & ~31, p.group = groups[current / 32], p.here = fibers[current].here;
+    for (int lane = 0; lane < 32; lane++) {
+        const Wgmma &mine = *(Wgmma *)lanes[lane];
+        Fiber &f = fibers[p.first + lane];
+        p.lanes[lane] = mine.d;
+        if (mine.a != p.a || mine.b != p.b || mine.accumulate != p.accumulate) fail(p.here, "wgmma: the lanes' descriptors differ");
+        if (!f.fenced) fail(p.here, "wgmma without a wgmma_fence since the last wait");
+        f.products++;
+        f.products_hash = (f.products_hash * 31 + p.a) * 31 + p.b * 31 + p.n;
+    }
+    if (launch->eager_wgmma) return perform(p);
+    double a[16][16];
+    std::vector<double> b;
+    if (launch->race) read_operands(p, a, b);                   // a product reads from its issue on, until its wait
+    auto same = [&](const Product &q) { return q.lanes[0] == p.lanes[0]; };
+    bool chained = std::any_of(products.begin(), products.end(), same);
+    for (int lane = 0; lane < 32 && !chained; lane++) {         // until the wait, the registers are undefined
+        p.saved.insert(p.saved.end(), p.lanes[lane], p.lanes[lane] + p.n / 2);
+        memset(p.lanes[lane], 0xff, p.n / 2 * sizeof(float));
+    }
+    products.push_back(p);
+}
+void wgmma(bool tf32, int n, float *d, uint64_t a, uint64_t b, bool accumulate, bool a_mn, bool b_mn, Site here)
+{
+    if ((current / 128 + 1) * 128 > (int)launch->block) fail(here, "wgmma by an incomplete warpgroup");
+    Wgmma mine = {tf32, accumulate, a_mn, b_mn, n, a, b, d};
+    warp(~0u, "wgmma", &mine, wgmma_all, here);
+}
+void wgmma_fence(Site here) { enter("wgmma_fence", here).fenced = true; }
+static void commit_all(void **, unsigned) { groups[current / 32]++; }
+void wgmma_commit(Site here) { warp(~0u, "wgmma_commit", 0, commit_all, here); }
+static void wgmma_wait_all(void **lanes, unsigned)
+{
+    unsigned pending = *(unsigned *)lanes[0], group = groups[current / 32];
+    int first = current & ~31;
+    auto due = [&](const Product &p) { return p.first == first && p.group + pending < group; };
+    for (Product &p : products) if (due(p)) perform(p);
+    products.erase(std::remove_if(products.begin(), products.end(), due), products.end());
+    for (int lane = 0; lane < 32; lane++) fibers[first + lane].fenced = false;
+}
+void wgmma_wait(unsigned pending, Site here) { warp(~0u, "wgmma_wait", &pending, wgmma_wait_all, here); }
+
+// -------------------------------------------------------------------------------------------------- course of a block
+void ptx_start_block()
+{
+    clocks.clear(), in_flight.clear(), products.clear();
+    std::fill_n(groups, MAX_THREADS / 32, 0);
+}
+void ptx_end_block()
+{
+    if (!in_flight.empty()) fail(in_flight[0].here, "the block ended before this TMA load was waited for");
+    if (!products.empty()) fail(products[0].here, "the block ended before this wgmma was waited for");
+    for (unsigned t = 0; t + 32 < launch->block; t += 32)
+        if (t / 128 == (t + 32) / 128 && (fibers[t].products != fibers[t + 32].products || fibers[t].products_hash != fibers[t + 32].products_hash))
+            fail(fibers[t].here, "warps %u and %u of one warpgroup issued different wgmma", t / 32, t / 32 + 1);
+}
+
 }

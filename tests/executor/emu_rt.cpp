@@ -119,7 +119,7 @@ void fail(Site here, const char *format, ...)
 static uint32_t ready[MAX_THREADS / 32], alive;
 static int priority[MAX_THREADS / 32], warps;
 static uint64_t dice;
-static unsigned roll() { dice ^= dice << 13, dice ^= dice >> 7, dice ^= dice << 17; return dice >> 16; }
+unsigned roll() { dice ^= dice << 13, dice ^= dice >> 7, dice ^= dice << 17; return dice >> 16; }
 
 static int choose()                                  // the next thread to run, -1 if none can
 {
@@ -469,6 +469,7 @@ extern "C" __attribute__((visibility("default"))) int emu_launch(emu::Launch *l)
     set_timer(0);
     for (int k = 0; k < N_SIGNALS; k++) sigaction(SIGNALS[k], &before[k], nullptr);
     sigaltstack(&stack_before, nullptr);
+    if (l->race) race::end_launch();
     for (int k = 0; k < l->n_buffers; k++) unmap_buffer(l->buffers[k], good);
     return *l->message ? 1 : 0;
 }

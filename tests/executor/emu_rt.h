@@ -29,6 +29,7 @@ Fiber &enter(const char *doing, Site here);          // notes where the running 
 void wait_as(State state);                           // gives the turn away until another fiber calls `wake`
 void wake(int thread);
 void offer_turn();                                   // after an arrive: lets others run first, in the unruly schedules
+unsigned roll();                                     // the schedule's dice
 const char *place(uint64_t where);                   // "file.cu:12", or "<pc +1f0>" for emu.py to look up
 inline uint64_t where_of(Site s) { return (uint64_t)s.file | (uint64_t)s.line << 48; }
 [[noreturn]] void fail_at(uint64_t where, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -43,6 +44,7 @@ typedef std::vector<uint32_t> Clock;                 // per thread, the time up 
 void start_launch();
 void start_block();
 void end_block();
+void end_launch();
 void all_meet();                                     // __syncthreads
 void warp_meets(int first, unsigned mask);           // __syncwarp
 void release(Clock &clock, int thread);              // what `thread` knows flows into the barrier ...
