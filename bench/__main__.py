@@ -1,0 +1,27 @@
+"""python -m bench: what the operations cost, beside the best that others offer. `python -m bench cpu` needs no GPU."""
+import argparse
+
+from bench import cpu
+from zfcore import backend
+from zfcore.check import Expected, speak_and_exit
+
+
+@speak_and_exit
+def main():
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    where = parser.add_subparsers(dest="where")
+    cpu.add_arguments(where.add_parser("cpu", help="ZFNet on NumPy beside PyTorch on the same cores",
+                                       formatter_class=argparse.ArgumentDefaultsHelpFormatter))
+    args = parser.parse_args()
+    if args.where == "cpu":
+        return cpu.main(args)
+    try:
+        backend.select("gpu")
+    except Expected as none:
+        raise Expected("python -m bench", "a GPU", f"none ({none.got})",
+                       "`python -m bench cpu` measures the NumPy forms and works here") from None
+    raise Expected("python -m bench", "cpu", "nothing", "the kernels have no bench yet")
+
+
+if __name__ == "__main__":
+    main()
