@@ -1,4 +1,4 @@
-"""Contrast normalisation across maps (Krizhevsky 2012, section 3.3), which the paper puts behind the pools of layers 1 and 2."""
+"""Contrast normalisation across maps (Krizhevsky 2012, section 3.3), in layers 1 and 2 behind the pool."""
 from typing import NamedTuple
 
 import numpy as np
@@ -58,7 +58,7 @@ def contrast_norm(x, n, alpha, beta, k, convention="mean"):
         x = columns[:, block]
         s, spare = (workspace(name, x.shape, x.dtype) for name in ("scale", "spare"))
         _scale(x, rule, s, spare)
-        np.divide(x, _power(s, beta, s, spare), out=out[:, block])
+        np.divide(x, _power(s, rule.beta, s, spare), out=out[:, block])
 
     parallel(work, _blocks(columns))
     return y, (x, rule)
@@ -97,8 +97,8 @@ def _scale(x, rule, s, spare):
 
 
 def _neighbours(t, n, below, out):
-    """out[c] = t[c - below] + ... + t[c - below + n-1], cut at the ends. The maps are added shifted, one after the other:
-    a running sum that adds the next map and takes the oldest off would lose small maps behind large ones."""
+    """out[c] = t[c - below] + ... + t[c - below + n-1], cut at the ends. The maps are added one by one: a running sum
+    that adds the next map and takes the oldest off would lose small maps behind large ones."""
     C = len(t)
     out[:] = t
     for shift in range(-below, n - below):

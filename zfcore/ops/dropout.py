@@ -36,15 +36,16 @@ def dropout_reference(x, keep_prob, key):
 
 
 def dropout(x, keep_prob, key):
-    """Keep each unit with probability keep_prob, divided by keep_prob; set the others to 0.
+    """Keep each unit with probability keep_prob, times 1/keep_prob; set the others to 0.
 
     x of any shape, float32 or float64 -> y, and the cache (keep_prob, key): no mask is stored.
-    key = (seed, layer, step): 0 <= seed, step < 2^64, 0 <= layer < 2^32. Element e of x, counted in C order (e < 2^34), is
-    kept where word e%4 of Philox4x32-10 is below keep_prob * 2^32, with
+    key = (seed, layer, step) with 0 <= seed, step < 2^64 and 0 <= layer < 2^32. Element e of x, counted in C order
+    (e < 2^34), is kept where word e%4 of Philox4x32-10 is below keep_prob * 2^32, with
         counter words   e//4, layer, step's low 32 bits, step's high 32 bits
         key words       seed's low 32 bits, seed's high 32 bits
-    The paper (as AlexNet) keeps units unscaled and multiplies by keep_prob when testing; dividing here instead leaves
-    the tested network as it is, and the expected sum is the same."""
+    and is then multiplied by 1/keep_prob, rounded to x's dtype.
+    The paper, like AlexNet, keeps units as they are and multiplies by keep_prob when testing; dividing here instead
+    leaves the tested network alone, and the expected sum is the same."""
     _check(x, keep_prob, key)
     x = np.ascontiguousarray(x)
     y = empty(x.shape, x.dtype, like=x)

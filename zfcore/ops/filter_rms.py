@@ -1,4 +1,4 @@
-"""The limit on the size of filters that kept the paper's first layer from being taken over by a few of them (section 3)."""
+"""The limit on the size of filters, which keeps a few of them from taking over the first layer (paper, section 3)."""
 import numpy as np
 
 from zfcore.check import dtype, positive
@@ -18,7 +18,7 @@ def filter_rms_reference(w, limit):
 def rms(w):
     """Root mean square of each filter w[..., f] over all its weights, (F,) float64."""
     flat = w.reshape(-1, w.shape[-1])
-    return np.sqrt(np.einsum("kf,kf->f", flat, flat, dtype=np.float64)/max(len(flat), 1))
+    return np.sqrt(np.einsum("kf,kf->f", flat, flat, dtype=np.float64)/len(flat))
 
 
 def filter_rms(w, limit):

@@ -42,8 +42,8 @@ def maxpool(x, K, S, P=0, rounding="ceil"):
     """Maximum over windows of KxK pixels at stride S; what lies outside the map takes no part.
 
     x (C,H,W,N) float32 or float64 -> y (C,Ho,Wo,N) and the cache (switches, Pooling).
-    switches (C,Ho,Wo,N) uint8: r*K + s, the place of the maximum in its window; the first in row order wins a tie, and
-    a NaN wins over every number, as in np.max. K <= 15, so that a place fits a byte. The size rule is `output_size`'s."""
+    switches (C,Ho,Wo,N) uint8: r*K + s, the place of the maximum in its window; the first in row order wins a tie.
+    A NaN wins over every number, as in np.max. K <= 15, so that a place fits a byte. Ho, Wo: see `output_size`."""
     dtype("maxpool: x", x, np.float32, np.float64)
     shape("maxpool: x", x, (None,)*4)
     if K > 15:
@@ -68,13 +68,13 @@ def _pool_rows(pixels, size, y, switches, K, S, P, p0):
     leaves the map it sees the nearest pixel once more, which is never higher than itself: padding needs no cases."""
     (H, W), (c, Ho, Wo, N) = size, y.shape
     rows, columns = np.arange((Ho - 1)*S + K), np.arange(Wo + (K - 1)//S)
-    r0 = np.maximum(P - S*(p0 + np.arange(Ho)), 0).astype(np.uint8)[:, None, None]    # the first row and column of each
-    s0 = np.maximum(P - S*np.arange(Wo), 0).astype(np.uint8)[:, None]                 # window that is in the map
+    r0 = np.maximum(P - S*(p0 + np.arange(Ho)), 0).astype(np.uint8)[:, None, None]   # the first row and column of each
+    s0 = np.maximum(P - S*np.arange(Wo), 0).astype(np.uint8)[:, None]                # window that is in the map
     phases = workspace("phases", (min(S, K), c, len(rows), len(columns), N), y.dtype)
     best = workspace("best", (c, len(rows), Wo, N), y.dtype)
     column, places, higher = (workspace(name, best.shape, np.uint8) for name in ("column", "places", "higher"))
 
-    for a in range(len(phases)):           # every S-th column side by side: the loops below then run over long stretches
+    for a in range(len(phases)):           # every S-th column side by side: the loops below run over long stretches
         h, w = (p0*S - P + rows).clip(0, H - 1), (columns*S + a - P).clip(0, W - 1)
         np.take(pixels, h[:, None]*W + w, axis=1, out=phases[a], mode="clip")
     taps = [phases[s % S][:, :, s//S:s//S + Wo] for s in range(K)]                    # (c,rows,Wo,N) each
@@ -90,14 +90,14 @@ def _pool_rows(pixels, size, y, switches, K, S, P, p0):
         np.add(column[:, windows[r]], np.maximum(r0, np.uint8(r))*np.uint8(K), out=places[:, :Ho])
         _raise(y, switches, best[:, windows[r]], places[:, :Ho], higher[:, :Ho])
 
-    if np.isnan(y, out=higher[:, :Ho].view(bool)).any():       # a NaN is not higher than anything: look for it by itself
+    if np.isnan(y, out=higher[:, :Ho].view(bool)).any():       # a NaN is higher than nothing: look for it by itself
         for r, s in reversed(list(np.ndindex(K, K))):          # the first one is written last
             np.copyto(switches, np.maximum(r0, r)*K + np.maximum(s0, s), where=np.isnan(taps[s][:, windows[r]]),
                       casting="unsafe")
 
 
 def _raise(best, where, values, places, higher):
-    """best = max(best, values); where values was higher, where = places, which must exceed all places written before."""
+    """best = max(best, values); where values was higher, where = places, which must exceed those before."""
     np.greater(values, best, out=higher.view(bool))
     np.maximum(best, values, out=best)
     np.multiply(higher, places, out=higher)
@@ -130,8 +130,8 @@ def maxpool_backward(dy, cache):
             asked = maps, p, q
             size = np.s_[:, :p.stop - p.start, :q.stop - q.start]
             np.equal(switches[asked], r*K + s, out=masks[size].view(bool))
-            np.negative(masks[size], out=masks[size])                                     # 1 -> -1, all bits set
-            np.bitwise_and(dy[asked].view(bits), masks[size], out=selected[size])         # dy*0 is no 0 where dy is inf
+            np.negative(masks[size], out=masks[size])                                 # 1 -> -1: all bits set
+            np.bitwise_and(dy[asked].view(bits), masks[size], out=selected[size])     # (inf*0 would not be 0)
             pixels = part[:, h, w]
             np.add(pixels, selected[size].view(dy.dtype), out=pixels)
 
@@ -146,7 +146,7 @@ def _tap(tap, size, out, S, P):
 
 
 def _blocks(C, rows, nbytes, budget=2**22):
-    """(maps, rows) slices that cut C maps of `rows` rows, `nbytes` each, into blocks of about `budget` bytes: several maps,
-    or a part of one. Larger blocks leave the last cache; smaller ones pay for Python more than for the arithmetic."""
+    """(maps, rows) slices that cut C maps of `rows` rows of `nbytes` into blocks of about `budget` bytes: several
+    maps, or part of one. Larger blocks leave the last cache; smaller ones pay more for Python than for arithmetic."""
     tall = max(budget//max(nbytes, 1), 1)
     return list(product(pieces(C, max(tall//rows, 1)), pieces(rows, tall)))

@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+
+from tests.ops.slope import slope
+from zfcore import backend
+from zfcore.check import Expected
+from zfcore.ops import contrast_norm as module
+from zfcore.ops.contrast_norm import (contrast_norm, contrast_norm_backward, contrast_norm_backward_reference,
+                                      contrast_norm_reference)
+
+# alpha is large on purpose: at AlexNet's 1e-4 the whole sum hides below a tolerance
+RULES = [(5, 0.5, 0.75, 2.0), (1, 0.7, 0.75, 1.0), (2, 0.6, 0.5, 1.5), (4, 0.8, 1.0, 0.5), (3, 0.4, 0.6, 2.0),
+         (13, 0.9, 0.75, 1.0), (30, 0.9, 0.4, 1.0)]
+SHAPE = (7, 3, 5, 4)                                                        # C, H, W, N
+
+
+def numbers(seed, dtype=float):
+    return (3*np.random.default_rng(seed).standard_normal(SHAPE)).astype(dtype)
+
+
+@pytest.mark.parametrize("convention", ["mean", "sum"])
+@pytest.mark.parametrize("n,alpha,beta,k", RULES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_contrast_norm_and_its_backward_are_the_reference(n, alpha, beta, k, convention, dtype):
+    x, dy = numbers(0, dtype), numbers(1, dtype)
+    y, cache = contrast_norm(x, n, alpha, beta, k, convention)
+    dx = contrast_norm_backward(dy, cache)
+    y_ref, cache_ref = contrast_norm_reference(x.astype(float), n, alpha, beta, k, convention)
+    assert y.dtype == dx.dtype == dtype
+    tolerance = 40*np.finfo(dtype).eps
+    np.testing.assert_allclose(y, y_ref, rtol=tolerance)
+    dx_ref = contrast_norm_backward_reference(dy.astype(float), cache_ref)
+    np.testing.assert_allclose(dx, dx_ref, rtol=tolerance, atol=9*tolerance)
+
+
+@pytest.mark.parametrize("convention", ["mean", "sum"])
+@pytest.mark.parametrize("n,alpha,beta,k", RULES)
+def test_the_backward_is_the_slope_of_the_forward(n, alpha, beta, k, convention):
+    x, u, v = numbers(2), numbers(3), numbers(4)
+    change = slope(lambda x: contrast_norm(x, n, alpha, beta, k, convention)[0], x, v)
+    _, cache = contrast_norm(x, n, alpha, beta, k, convention)
+    np.testing.assert_allclose(np.vdot(u, change), np.vdot(contrast_norm_backward(u, cache), v), rtol=1e-6)
+
+
+def seen_by_the_middle_map(n):
+    """y[3] of seven maps that are 0, 1 in map 3, and 2 more in one map after the other: 1/6 where that map counts."""
+    x = np.zeros((7, 1, 1, 1))
+    x[3] = 1
+    others = 2*np.eye(7).reshape(7, 7, 1, 1, 1)
+    return [contrast_norm(x + other, n, 1.0, 1.0, 1.0, "sum")[0][3].item() for other in others]
+
+
+def test_an_odd_window_is_symmetric():
+    assert seen_by_the_middle_map(5) == pytest.approx([1/2, 1/6, 1/6, 3/10, 1/6, 1/6, 1/2])
+
+
+def test_an_even_window_has_one_map_more_below():
+    assert seen_by_the_middle_map(4) == pytest.approx([1/2, 1/6, 1/6, 3/10, 1/6, 1/2, 1/2])
+
+
+def test_the_two_conventions_differ_by_n_in_alpha():
+    x = numbers(5)
+    mean, total = contrast_norm(x, 5, 0.5, 0.75, 2.0, "mean")[0], contrast_norm(x, 5, 0.1, 0.75, 2.0, "sum")[0]
+    np.testing.assert_allclose(mean, total, rtol=1e-14)
+    assert not np.allclose(mean, contrast_norm(x, 5, 0.5, 0.75, 2.0, "sum")[0])
+
+
+def test_mean_is_the_default():
+    x = numbers(5)
+    np.testing.assert_array_equal(contrast_norm(x, 5, 0.5, 0.75, 2.0)[0], contrast_norm(x, 5, 0.5, 0.75, 2.0, "mean")[0])
+
+
+def test_a_small_map_behind_a_large_one_keeps_its_digits():
+    x = np.full((9, 1, 1, 1), 1e-3, np.float32)
+    x[0] = 1e4                                                              # a running sum would carry its rounding along
+    y, _ = contrast_norm(x, 3, 1.0, 0.75, 1e-6, "sum")
+    y_ref, _ = contrast_norm_reference(x.astype(float), 3, 1.0, 0.75, 1e-6, "sum")
+    np.testing.assert_allclose(y[2:], y_ref[2:], rtol=1e-6)
+
+
+@pytest.mark.parametrize("budget", [1, 300, 1000, 2**21])
+def test_blocks_of_any_size_on_any_number_of_cores_give_the_same_bits(budget, monkeypatch):
+    x, dy = numbers(6, np.float32), numbers(7, np.float32)
+    y, cache = contrast_norm(x, 5, 0.5, 0.75, 2.0)
+    dx = contrast_norm_backward(dy, cache)
+    monkeypatch.setattr(module, "_blocks", lambda columns, cut=module._blocks: cut(columns, budget))
+    for cores in (1, 2):
+        monkeypatch.setattr(backend, "CORES", cores)
+        np.testing.assert_array_equal(y, contrast_norm(x, 5, 0.5, 0.75, 2.0)[0])
+        np.testing.assert_array_equal(dx, contrast_norm_backward(dy, cache))
+
+
+def test_inputs_are_left_alone_and_numpy_numbers_do_not_widen_float32():
+    x, dy = numbers(8, np.float32), numbers(9, np.float32)
+    kept = x.copy(), dy.copy()
+    y, cache = contrast_norm(x, 5, np.float64(0.5), np.float64(0.6), np.float64(2.0))
+    assert y.dtype == contrast_norm_backward(dy, cache).dtype == np.float32
+    np.testing.assert_array_equal(y, contrast_norm(x, 5, 0.5, 0.6, 2.0)[0])
+    np.testing.assert_array_equal((x, dy), kept)
+
+
+@pytest.mark.parametrize("wrong", [dict(n=0), dict(k=0.0), dict(alpha=-1.0), dict(convention="max")])
+def test_a_rule_that_could_divide_by_zero_is_refused(wrong):
+    rule = dict(n=5, alpha=1e-4, beta=0.75, k=2.0, convention="mean")
+    with pytest.raises(Expected, match="contrast_norm: " + next(iter(wrong))):
+        contrast_norm(numbers(0), **{**rule, **wrong})
+
+
+def test_wrong_arrays_are_refused():
+    with pytest.raises(Expected, match="float32"):
+        contrast_norm(np.ones(SHAPE, int), 5, 1e-4, 0.75, 2.0)
+    _, cache = contrast_norm(numbers(0), 5, 1e-4, 0.75, 2.0)
+    with pytest.raises(Expected, match="dy"):
+        contrast_norm_backward(numbers(0)[1:], cache)
+
+
+@pytest.mark.parametrize("n,alpha,beta,k", RULES[:5])
+def test_contrast_norm_is_pytorchs_even_windows_included(n, alpha, beta, k):
+    torch = pytest.importorskip("torch")
+    x, dy = numbers(10), numbers(11)
+    y, cache = contrast_norm(x, n, alpha, beta, k, "mean")
+    x_t = torch.tensor(x.transpose(3, 0, 1, 2).copy(), requires_grad=True)
+    y_t = torch.nn.functional.local_response_norm(x_t, n, alpha, beta, k)
+    y_t.backward(torch.tensor(dy.transpose(3, 0, 1, 2).copy()))
+    np.testing.assert_allclose(y, y_t.detach().numpy().transpose(1, 2, 3, 0), rtol=1e-12)
+    dx_t = x_t.grad.numpy().transpose(1, 2, 3, 0)
+    np.testing.assert_allclose(contrast_norm_backward(dy, cache), dx_t, rtol=1e-10, atol=1e-12)
