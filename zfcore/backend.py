@@ -1,16 +1,18 @@
 """Floor 0: which arrays, which device, which kernels.
 
-Every operation of `zfcore.ops` has two forms, and the array it is given decides which one runs:
+Every operation of `zfcore.ops` has two forms, and the class of the array it is given decides which one runs:
 
-    a plain NumPy array                  the NumPy form, cut into blocks that `parallel` spreads over the cores
+    a NumPy array                        the NumPy form, cut into blocks that `parallel` spreads over the cores
     a CuPy array (or any other array     the CUDA form: `Kernel` objects launched on that array's device
     class entered in `LAUNCHERS`)
 
 So `runs_kernels(x)` is the only question an operation asks. This is the only file of zfcore that imports CuPy.
 """
 import functools
+import hashlib
 import os
 import re
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from typing import Callable
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from zfcore import nvrtc
 from zfcore.check import Expected
 
 cupy = None                       # the module, once `select` has found it and a device
@@ -52,22 +55,42 @@ def select(name="auto"):
 
 
 def _gpu():
-    """The first CUDA device, through CuPy; `Expected` says why where there is none."""
+    """The current CUDA device, through CuPy; `Expected` says why where there is none."""
     global cupy
     try:
         import cupy as module
     except ImportError:
         raise Expected("--device gpu", "CuPy", "no module named cupy",
                        'pip install -e ".[cuda13]" (or cuda12) brings it, or use --device cpu') from None
+    runtime = module.cuda.runtime
     try:
-        count = module.cuda.runtime.getDeviceCount()
-    except module.cuda.runtime.CUDARuntimeError as error:
-        raise Expected("--device gpu", "a CUDA device and a driver for it", str(error), "use --device cpu") from None
+        count = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        raise Expected("--device gpu", *_driver(runtime, error), "use --device cpu") from None
     if not count:
         raise Expected("--device gpu", "a CUDA device", "none", "use --device cpu")
+    built = runtime.runtimeGetVersion()//1000
+    if nvrtc.version()[0] != built:                       # machine code of a newer NVRTC may not load
+        raise Expected("--device gpu", f"NVRTC {built}, the CUDA version of this CuPy", "NVRTC %d.%d" % nvrtc.version(),
+                       f'pip install "cupy-cuda{built}x[ctk]"')
     cupy = module
-    properties = module.cuda.runtime.getDeviceProperties(0)
+    LAUNCHERS[module.ndarray] = _launch
+    properties = runtime.getDeviceProperties(runtime.getDevice())
     return Device("gpu", f"CuPy {module.__version__} on {properties['name'].decode()}", module.asarray)
+
+
+MINIMAL_DRIVERS = {12: 525, 13: 580}      # of a CUDA version; NVIDIA, CUDA Compatibility, table 1
+
+
+def _driver(runtime, error):
+    """(expected, got): why CUDA sees no device. The driver's version is 0 where there is no driver."""
+    driver, built = runtime.driverGetVersion(), runtime.runtimeGetVersion()//1000
+    wanted = f"a CUDA device and an NVIDIA driver >= {MINIMAL_DRIVERS.get(built, '?')} (CUDA {built})"
+    if not driver:
+        return wanted, "no NVIDIA driver"
+    if driver//1000 < built:
+        return wanted, f"a driver for CUDA {driver//1000}.{driver % 1000//10}"
+    return wanted, str(error)
 
 
 def array_module(x):
@@ -82,12 +105,22 @@ def to_host(x):
 
 def empty(shape, dtype, like):
     """An uninitialised array on the device (and of the array class) of `like`."""
-    return array_module(like).empty_like(like, shape=shape, dtype=dtype)
+    return array_module(like).empty_like(like, shape=shape, dtype=dtype, order="C")
 
 
 def zeros(shape, dtype, like):
     """An array of zeros on the device (and of the array class) of `like`."""
-    return array_module(like).zeros_like(like, shape=shape, dtype=dtype)
+    return array_module(like).zeros_like(like, shape=shape, dtype=dtype, order="C")
+
+
+def to_device(host, like):
+    """A copy of the NumPy array `host` on the device (and of the array class) of `like`."""
+    copy = empty(host.shape, host.dtype, like)
+    if array_module(like) is np:
+        copy[...] = host
+    else:
+        copy.set(np.ascontiguousarray(host))
+    return copy
 
 
 # ------------------------------------------------------------------------------------ the cores of the CPU
@@ -120,29 +153,17 @@ def parallel(work, items):
         return list(_pool().map(work, items))
 
 
-_own = threading.local()
-
-
-def workspace(*wanted):
-    """Uninitialised NumPy arrays of the (shape, dtype) `wanted`, in memory that each thread keeps and hands out again at
-    the thread's next call: memory fresh from the system costs a page fault per 4 KB, more than the arithmetic on it."""
-    nbytes = [int(np.prod(shape))*np.dtype(dtype).itemsize for shape, dtype in wanted]
-    starts = np.cumsum([0] + [-(-n//64)*64 for n in nbytes])                       # each on its own cache line
-    if getattr(_own, "buffer", None) is None or _own.buffer.nbytes < starts[-1]:
-        _own.buffer = np.empty(starts[-1], np.uint8)
-    return [_own.buffer[start:start + n].view(dtype).reshape(shape)
-            for start, n, (shape, dtype) in zip(starts, nbytes, wanted)]
-
-
 # -------------------------------------------------------------------------------------------------- kernels
-CTYPES = {"float": np.float32, "int": np.int32, "unsigned int": np.uint32, "long long": np.int64,
-          "unsigned long long": np.uint64, "unsigned char": np.uint8, "unsigned short": np.uint16}
+CTYPES = {"float": np.float32, "double": np.float64, "int": np.int32, "unsigned int": np.uint32,
+          "long long": np.int64, "unsigned long long": np.uint64, "unsigned char": np.uint8, "unsigned short": np.uint16}
 LAUNCHERS = {}                    # array class -> launch(kernel, grid, arguments); CuPy's is entered by `_gpu`
+KERNELS = []                      # every Kernel declared: the engine, the executor, the NVRTC build, the resource table
+GRID = 2**31 - 1, 65535, 65535    # most blocks of a launch along x, y, z
 
 
 def runs_kernels(x):
     """True where an operation must launch kernels on `x`, False where it runs its NumPy form."""
-    return type(x) is not np.ndarray
+    return type(x) in LAUNCHERS
 
 
 @dataclass(frozen=True)
@@ -173,7 +194,7 @@ class Kernel:
     block           threads per block
     shared          bytes of dynamic shared memory
 
-    `KERNELS` holds every declaration: the engine, the CPU executor, the NVRTC build and the resource table share it."""
+    A declaration enters itself in `KERNELS`."""
     file: str
     name: str
     signature: str
@@ -185,28 +206,38 @@ class Kernel:
         object.__setattr__(self, "arguments", _parse(self.signature))
         KERNELS.append(self)
 
+    def variant(self, **defines):
+        """This kernel compiled with other macros, say another window size: the declared one stands for the paper's
+        sizes, the others are compiled when they are first launched and are not in `KERNELS`."""
+        return _variant(self, tuple({**self.defines, **defines}.items()))
+
     def __call__(self, grid, *values):
         """Launch on `grid` blocks (an int or a tuple of up to three). Arrays must be C-contiguous and of the declared
         dtype; Python numbers are narrowed to the declared type here (a raw launch would pass 64 bits)."""
         if len(values) != len(self.arguments):
             raise Expected(self.name, f"{len(self.arguments)} arguments", len(values))
-        ready = [self._ready(argument, value) for argument, value in zip(self.arguments, values)]
-        array = next(value for argument, value in zip(self.arguments, values) if argument.pointer)
+        device = next(type(value) for argument, value in zip(self.arguments, values) if argument.pointer)
+        if device not in LAUNCHERS:
+            raise Expected(self.name, "arrays on a device", device.__name__)
+        ready = [self._ready(argument, value, device) for argument, value in zip(self.arguments, values)]
         grid = (grid,) if isinstance(grid, int) else tuple(grid)
+        if any(size > most for size, most in zip(grid, GRID)):
+            raise Expected(self.name, f"at most {GRID} blocks", grid, "cut the batch into smaller ones")
         if all(grid):
-            LAUNCHERS[type(array)](self, grid, ready)
+            LAUNCHERS[device](self, grid, ready)
 
-    def _ready(self, argument, value):
+    def _ready(self, argument, value, device):
         what = f"{self.name}({argument.name})"
         if not argument.pointer:
             if not isinstance(value, (int, float, np.generic)):
                 raise Expected(what, f"a number ({argument.dtype})", type(value).__name__)
-            narrow = argument.dtype.type(value)
-            if argument.dtype.kind in "iu" and int(narrow) != value:
-                raise Expected(what, f"a number that fits {argument.dtype}", value)
-            return narrow
-        if not hasattr(value, "flags"):
-            raise Expected(what, f"an array of {argument.dtype}", type(value).__name__)
+            if argument.dtype.kind in "iu":
+                span = np.iinfo(argument.dtype)
+                if not (span.min <= value <= span.max and value == int(value)):
+                    raise Expected(what, f"a whole number that fits {argument.dtype}", value)
+            return argument.dtype.type(value)
+        if type(value) is not device:
+            raise Expected(what, f"an array of class {device.__name__}, as the first one", type(value).__name__)
         if value.dtype != argument.dtype:
             raise Expected(what, argument.dtype, value.dtype)
         if not value.flags.c_contiguous:
@@ -214,12 +245,29 @@ class Kernel:
         return value
 
 
-KERNELS = []
+@functools.cache
+def _variant(kernel, defines):
+    if dict(defines) == kernel.defines:
+        return kernel
+    made = object.__new__(Kernel)
+    for name, value in {**vars(kernel), "defines": dict(defines)}.items():
+        object.__setattr__(made, name, value)
+    return made
 
 
 def blocks(total, block):
     """How many blocks of `block` threads cover `total` threads."""
     return -(-total // block)
+
+
+def lanes(length, *arrays):
+    """How many neighbouring floats a thread may move at once: 4 (one float4) where rows of `length` elements are whole
+    fours and the memory of all arrays begins at a multiple of 16 bytes, else 1."""
+    return 4 if length % 4 == 0 and all(_address(array) % 16 == 0 for array in arrays) else 1
+
+
+def _address(array):
+    return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
 
 
 def kernels_folder():
@@ -229,3 +277,78 @@ def kernels_folder():
         if (folder / "device").is_dir():
             return folder
     raise Expected("kernels", f"a folder of .cu files beside or inside {here}", "none", "reinstall zfcore")
+
+
+# ------------------------------------------------------------------------------- kernels on a GPU: NVRTC and CuPy
+def architecture(capability, known):
+    """What NVRTC is told for a device of compute capability `capability`, when it knows those in `known`.
+
+    From Hopper on machine code has features that only the very same capability runs (wgmma: sm_90a), so those get the
+    "a". A device newer than NVRTC runs the code of the nearest older one of its generation."""
+    if capability in known:
+        return f"sm_{capability}" + ("a" if capability >= 90 else "")
+    older = [k for k in known if k//10 == capability//10 and k < capability]
+    if not older:
+        raise Expected("CUDA kernels", f"a device of compute capability {', '.join(map(str, known))}", capability,
+                       "a newer NVRTC may know it")
+    return f"sm_{max(older)}"
+
+
+def compile_cubin(kernel, arch):
+    """(machine code, log) of the file of `kernel` with its macros, for `arch` such as "sm_90a". The log tells registers,
+    shared memory and spills. Needs NVRTC but no GPU."""
+    return nvrtc.compile(*_translation(kernel, arch))
+
+
+def _translation(kernel, arch):
+    """What the machine code depends on, as the arguments of nvrtc.compile."""
+    folder = kernels_folder()
+    options = (f"-arch={arch}", "-std=c++17", "-lineinfo", "--ptxas-options=-v",
+               *(f"-D{name}={value}" for name, value in kernel.defines.items()))
+    headers = {path.name: path.read_text() for path in sorted((folder / "device").glob("*.cuh"))}
+    return (folder / kernel.file).read_text(), f"kernels/{kernel.file}", options, headers
+
+
+def _cached_cubin(kernel, arch):
+    """The path of a file with the machine code, made by NVRTC unless an earlier run left it: a file is named by the
+    hash of all that it depends on. It is renamed into place, so two processes may do this at the same time."""
+    translation = _translation(kernel, arch)
+    path = _cache_folder() / (hashlib.sha256(repr((nvrtc.version(), translation)).encode()).hexdigest() + ".cubin")
+    if not path.exists():
+        cubin, _ = nvrtc.compile(*translation)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(cubin)
+        os.replace(file.name, path)
+    return path
+
+
+@functools.cache
+def _cache_folder():
+    """This user's folder of compiled kernels; a temporary one where there is no home to write to."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "zfcore" / "kernels"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        return folder
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="zfcore-kernels-"))
+
+
+@functools.cache
+def _function(kernel, device):
+    """The kernel loaded onto CUDA device number `device`."""
+    arch = architecture(int(cupy.cuda.Device(device).compute_capability), nvrtc.architectures())
+    function = cupy.RawModule(path=str(_cached_cubin(kernel, arch))).get_function(kernel.name)
+    if kernel.shared > 48*1024:                           # more than every GPU grants unasked
+        function.max_dynamic_shared_size_bytes = kernel.shared
+    return function
+
+
+def _launch(kernel, grid, arguments):
+    """Launch on CuPy's current device and stream. A launch that CUDA refuses is a mistake in zfcore and is told at once;
+    what goes wrong inside a running kernel shows at a later call, or at the launch itself with CUDA_LAUNCH_BLOCKING=1."""
+    try:
+        _function(kernel, cupy.cuda.runtime.getDevice())(grid, (kernel.block,), tuple(arguments), shared_mem=kernel.shared)
+    except cupy.cuda.driver.CUDADriverError as error:
+        raise RuntimeError(f"{kernel.file}: {kernel.name} on {grid} blocks of {kernel.block} threads, "
+                           f"{kernel.shared} bytes of shared memory: {error}") from error

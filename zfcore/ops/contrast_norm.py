@@ -3,9 +3,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import empty, parallel
+from zfcore.backend import Kernel, blocks, empty, parallel, runs_kernels
 from zfcore.check import Expected, dtype, one_of, positive, shape
 from zfcore.ops.window import pieces, workspace
+
+FORWARD = Kernel("contrast_norm.cu", "contrast_norm_forward",
+                 "const float *x, float *y, long long L, int C, int maps, float a, float k",
+                 {"WINDOW": 5, "BETA": "0.75f"})
+BACKWARD = Kernel("contrast_norm.cu", "contrast_norm_backward",
+                  "const float *dy, const float *x, float *dx, long long L, int C, int maps, float a, float k",
+                  {"WINDOW": 5, "BETA": "0.75f"})
 
 
 class Normalisation(NamedTuple):
@@ -52,6 +59,9 @@ def contrast_norm(x, n, alpha, beta, k, convention="mean"):
         raise Expected("contrast_norm: alpha", "a number not below 0", alpha)
     rule = Normalisation(n, float(alpha/n if convention == "mean" else alpha), float(beta), float(k))
     y = empty(x.shape, x.dtype, like=x)
+    if runs_kernels(x):
+        _launch(FORWARD, rule, x, y)
+        return y, (x, rule)
     columns, out = x.reshape(len(x), -1), y.reshape(len(x), -1)          # (C, pixels of all images)
 
     def work(block):
@@ -71,6 +81,9 @@ def contrast_norm_backward(dy, cache):
     shape("contrast_norm_backward: dy", dy, x.shape)
     n, a, beta, _ = rule
     dx = empty(dy.shape, dy.dtype, like=dy)
+    if runs_kernels(dy):
+        _launch(BACKWARD, rule, dy, x, dx)
+        return dx
     columns, above, out = (array.reshape(len(x), -1) for array in (x, dy, dx))
 
     def work(block):
@@ -87,6 +100,14 @@ def contrast_norm_backward(dy, cache):
 
     parallel(work, _blocks(columns))
     return dx
+
+
+def _launch(kernel, rule, *arrays):
+    """A thread walks all maps of its pixel; where pixels are too few to fill a large GPU, it walks 32 of them."""
+    C, L = len(arrays[0]), arrays[0].size//max(len(arrays[0]), 1)
+    maps = C if L >= 2**18 else min(C, 32)
+    tuned = kernel.variant(WINDOW=rule.n, BETA=f"{rule.beta}f")
+    tuned(blocks(L, kernel.block)*blocks(C, max(maps, 1)), *arrays, L, C, maps, rule.a, rule.k)
 
 
 def _scale(x, rule, s, spare):

@@ -2,8 +2,12 @@
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from zfcore.backend import empty, parallel
+from zfcore.backend import Kernel, blocks, empty, parallel, runs_kernels, to_device
 from zfcore.check import Expected, dtype, shape
+
+TILE = 32                         # pictures and columns that one block turns
+KERNEL = Kernel("crop_flip.cu", "crop_flip", "const unsigned char *pictures, const float *mean, const int *tops, "
+                "const int *lefts, const unsigned char *flips, float *out, int H, int W, int rows, int columns, int N")
 
 
 def crop_flip_reference(pictures, mean, tops, lefts, flips, h, w):
@@ -31,6 +35,11 @@ def crop_flip(pictures, mean, tops, lefts, flips, h, w):
     shape("crop_flip: flips", flips, (N,))
     dtype("crop_flip: flips", flips, bool)
     out = empty((3, h, w, N), mean.dtype, like=mean)
+    if runs_kernels(pictures):
+        tops, lefts = (to_device(array.astype(np.int32), like=pictures) for array in (tops, lefts))
+        flips = to_device(flips.astype(np.uint8), like=pictures)
+        KERNEL(blocks(w, TILE)*h*blocks(N, TILE), pictures, mean, tops, lefts, flips, out, H, W, h, w, N)
+        return out
 
     def work(rows):
         window = rows.stop - rows.start, w

@@ -1,7 +1,9 @@
 """Dropout whose mask is a function of (seed, layer, step) alone, so that every device drops the same units."""
+import math
+
 import numpy as np
 
-from zfcore.backend import empty, parallel
+from zfcore.backend import Kernel, blocks, empty, lanes, parallel, runs_kernels
 from zfcore.check import Expected, dtype
 
 # Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (2011)
@@ -9,6 +11,9 @@ MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 KEY_STEPS = 0x9E3779B9, 0xBB67AE85
 ROUNDS = 10
 LOW = np.uint64(0xFFFFFFFF)
+
+KERNEL = Kernel("dropout.cu", "dropout", "const float *x, float *y, long long total, unsigned long long seed, "
+                "unsigned int layer, unsigned long long step, unsigned long long keep_below, float scale", {"LANES": 4})
 
 
 def philox(counter, key):
@@ -47,6 +52,11 @@ def dropout(x, keep_prob, key):
     The paper, like AlexNet, keeps units as they are and multiplies by keep_prob when testing; dividing here instead
     leaves the tested network alone, and the expected sum is the same."""
     _check(x, keep_prob, key)
+    if runs_kernels(x):
+        y = empty(x.shape, x.dtype, like=x)
+        draw = KERNEL.variant(LANES=lanes(x.size, x, y))
+        draw(blocks(blocks(x.size, 4), KERNEL.block), x, y, x.size, *key, math.ceil(keep_prob*2**32), 1/keep_prob)
+        return y, (keep_prob, key)
     x = np.ascontiguousarray(x)
     y = empty(x.shape, x.dtype, like=x)
     x1, y1 = x.reshape(-1), y.reshape(-1)

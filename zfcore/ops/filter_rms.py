@@ -1,7 +1,13 @@
 """The limit on the size of filters, which keeps a few of them from taking over the first layer (paper, section 3)."""
 import numpy as np
 
+from zfcore.backend import Kernel, blocks, empty, runs_kernels, to_host
 from zfcore.check import dtype, positive
+
+FILTERS, ROWS = 32, 128           # that one block works on
+SQUARES = Kernel("filter_rms.cu", "filter_rms_squares", "const float *w, double *partial, int D, int F")
+SCALE = Kernel("filter_rms.cu", "filter_rms_scale",
+               "float *w, const double *partial, unsigned char *over, int D, int F, double limit")
 
 
 def filter_rms_reference(w, limit):
@@ -27,6 +33,14 @@ def filter_rms(w, limit):
     that was scaled back is left alone by the next call."""
     dtype("filter_rms: w", w, np.float32, np.float64)
     positive("filter_rms: limit", limit)
+    if runs_kernels(w):
+        F = w.shape[-1]
+        D = w.size//max(F, 1)
+        partial, over = empty((blocks(D, ROWS), F), np.float64, like=w), empty((F,), np.uint8, like=w)
+        grid = blocks(F, FILTERS)*blocks(D, ROWS)
+        SQUARES(grid, w, partial, D, F)
+        SCALE(grid, w, partial, over, D, F, float(limit))
+        return int(to_host(over).sum())
     size = rms(w)
     over = size > limit*(1 + 4*np.finfo(w.dtype).eps)
     if over.any():

@@ -1,8 +1,15 @@
 """One-against-the-rest linear SVM losses, for the classifiers that are put on top of a trained network's features."""
 import numpy as np
 
+from zfcore.backend import Kernel, blocks, empty, runs_kernels, to_device, to_host
 from zfcore.check import Expected, dtype, shape
 from zfcore.ops.softmax_loss import class_labels
+
+IMAGES = 8                        # that one block of hinge_loss works on
+FORWARD = Kernel("hinge_loss.cu", "hinge_loss",
+                 "const float *scores, const float *targets, float *margins, float *each, int M, int N, int squared")
+BACKWARD = Kernel("hinge_loss.cu", "hinge_loss_gradient", "const float *margins, const float *targets, "
+                  "float *dscores, long long total, int N, int squared")
 
 
 def hinge_loss_reference(scores, labels, squared=True):
@@ -34,6 +41,11 @@ def hinge_loss(scores, labels, squared=True):
         if not np.isin(labels, (-1, 0, 1)).all():
             raise Expected("hinge_loss: targets", "-1, 0 or +1", labels[~np.isin(labels, (-1, 0, 1))][0])
         targets = labels.astype(scores.dtype)
+    if runs_kernels(scores):
+        targets = to_device(targets, like=scores)
+        margins, each = empty((M, N), scores.dtype, like=scores), empty((N,), scores.dtype, like=scores)
+        FORWARD(blocks(N, IMAGES), scores, targets, margins, each, M, N, squared)
+        return float(to_host(each).sum(dtype=np.float64)/N), (margins, targets, squared)
     margins = np.maximum(np.abs(targets) - targets*scores, 0)              # how much each score falls short
     each = np.square(margins) if squared else margins
     return float(each.sum(dtype=np.float64)/N), (margins, targets, squared)
@@ -42,5 +54,9 @@ def hinge_loss(scores, labels, squared=True):
 def hinge_loss_backward(cache):
     """dscores (M,N): -t/N where the score falls short (at the kink itself 0), times twice the shortfall if squared."""
     margins, targets, squared = cache
+    if runs_kernels(margins):
+        dscores = empty(margins.shape, margins.dtype, like=margins)
+        BACKWARD(blocks(margins.size, BACKWARD.block), margins, targets, dscores, margins.size, margins.shape[1], squared)
+        return dscores
     slope = 2*margins if squared else (margins > 0).astype(margins.dtype)
     return -targets*slope/margins.shape[1]

@@ -6,10 +6,12 @@
 import numpy as np
 
 from zfcore import check
-from zfcore.backend import empty, parallel
+from zfcore.backend import Kernel, array_module, blocks, empty, lanes, parallel, runs_kernels
 from zfcore.ops.window import pieces
 
 BLOCK = 512                       # rows of a product that one core forms at once
+BIAS = Kernel("linear.cu", "linear_bias", "float *y, const float *b, int M, int N", {"LANES": 4})
+BIAS_GRADIENT = Kernel("linear.cu", "linear_bias_gradient", "const float *dy, float *db, int M, int N", {"LANES": 4})
 
 
 def linear_reference(x, w, b):
@@ -38,6 +40,10 @@ def linear(x, w, b):
     for what, array in (("linear w", w), ("linear b", b)):
         check.dtype(what, array, x.dtype)
     y = empty((w.shape[1], x.shape[1]), x.dtype, like=x)
+    if runs_kernels(x):
+        array_module(x).matmul(w.T, x, out=y)
+        BIAS.variant(LANES=lanes(y.shape[1], y))(blocks(len(y), BIAS.block//32), y, b, *y.shape)
+        return y, (x, w)
 
     def job(m):
         np.matmul(w[:, m].T, x, out=y[m])
@@ -54,6 +60,13 @@ def linear_backward(dy, cache, need_dx=True):
     check.dtype("linear_backward dy", dy, x.dtype)
     dx = empty(x.shape, x.dtype, like=x) if need_dx else None
     dw = empty(w.shape, w.dtype, like=w)
+    if runs_kernels(dy):
+        product, db = array_module(dy).matmul, empty((len(dy),), dy.dtype, like=dy)
+        product(x, dy.T, out=dw)
+        if need_dx:
+            product(w, dy, out=dx)
+        BIAS_GRADIENT.variant(LANES=lanes(dy.shape[1], dy))(blocks(len(dy), BIAS_GRADIENT.block//32), dy, db, *dy.shape)
+        return dx, dw, db
 
     def job(d):
         np.matmul(x[d], dy.T, out=dw[d])

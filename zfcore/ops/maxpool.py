@@ -4,9 +4,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import empty, parallel
+from zfcore.backend import Kernel, blocks, empty, lanes, parallel, runs_kernels
 from zfcore.check import Expected, dtype, shape
 from zfcore.ops.window import output_size, pieces, tap_range, workspace
+
+FORWARD = Kernel("maxpool.cu", "maxpool_forward",
+                 "const float *x, float *y, unsigned char *switches, int H, int W, int Ho, int Wo, int N, int P",
+                 {"WINDOW": 3, "STRIDE": 2, "LANES": 4})
+BACKWARD = Kernel("maxpool.cu", "maxpool_backward",
+                  "const float *dy, const unsigned char *switches, float *dx, int H, int W, int Ho, int Wo, int N, int P",
+                  {"WINDOW": 3, "STRIDE": 2, "LANES": 4})
 
 
 class Pooling(NamedTuple):
@@ -51,6 +58,11 @@ def maxpool(x, K, S, P=0, rounding="ceil"):
     C, H, W, N = x.shape
     Ho, Wo = output_size(H, K, S, P, rounding), output_size(W, K, S, P, rounding)
     y, switches = empty((C, Ho, Wo, N), x.dtype, like=x), empty((C, Ho, Wo, N), np.uint8, like=x)
+    if runs_kernels(x):
+        wide = lanes(N, x, y)
+        tiles = C*Ho*blocks(Wo*(N//wide), FORWARD.block)
+        FORWARD.variant(WINDOW=K, STRIDE=S, LANES=wide)(tiles, x, y, switches, H, W, Ho, Wo, N, P)
+        return y, (switches, Pooling(x.shape, K, S, P))
     pixels = np.ascontiguousarray(x).reshape(C, H*W, N)
 
     def work(block):
@@ -116,7 +128,11 @@ def maxpool_backward(dy, cache):
     shape("maxpool_backward: dy", dy, switches.shape)
     Ho, Wo = dy.shape[1:3]
     dx = empty((C, H, W, N), dy.dtype, like=dy)
-
+    if runs_kernels(dy):
+        wide = lanes(N, dy, dx)
+        tiles = C*((H - 1 + P)//S + 1)*blocks(((W - 1 + P)//S + 1)*(N//wide), BACKWARD.block)     # of SxS pixels
+        BACKWARD.variant(WINDOW=K, STRIDE=S, LANES=wide)(tiles, dy, switches, dx, H, W, Ho, Wo, N, P)
+        return dx
     bits = np.dtype(f"i{dy.itemsize}")                                     # whole numbers as wide as those of dy
 
     def work(block):

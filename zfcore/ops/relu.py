@@ -1,10 +1,10 @@
 """ReLU: y = max(x, 0). In the deconvnet the same function is applied to the signal coming down (paper, section 2.1)."""
 import numpy as np
 
-from zfcore.backend import Kernel, blocks, empty, parallel, runs_kernels, slabs
+from zfcore.backend import Kernel, blocks, empty, lanes, parallel, runs_kernels, slabs
 
-FORWARD = Kernel("relu.cu", "relu_forward", "const float *x, float *y, long long total")
-BACKWARD = Kernel("relu.cu", "relu_backward", "const float *dy, const float *y, float *dx, long long total")
+FORWARD = Kernel("relu.cu", "relu_forward", "const float *x, float *y, long long total", {"LANES": 4})
+BACKWARD = Kernel("relu.cu", "relu_backward", "const float *dy, const float *y, float *dx, long long total", {"LANES": 4})
 
 
 def relu_reference(x):
@@ -19,7 +19,8 @@ def relu(x):
     """x of any shape -> (y, cache); the cache is y itself, whose zeros are all that backward needs."""
     y = empty(x.shape, x.dtype, like=x)
     if runs_kernels(x):
-        FORWARD(blocks(x.size, FORWARD.block), x, y, x.size)
+        wide = lanes(x.size, x, y)
+        FORWARD.variant(LANES=wide)(blocks(x.size//wide, FORWARD.block), x, y, x.size)
     else:
         parallel(lambda k: np.maximum(x[k], 0, out=y[k]), slabs(x))
     return y, y
@@ -29,7 +30,8 @@ def relu_backward(dy, y):
     """dx = dy where the unit was on, else 0."""
     dx = empty(dy.shape, dy.dtype, like=dy)
     if runs_kernels(dy):
-        BACKWARD(blocks(dy.size, BACKWARD.block), dy, y, dx, dy.size)
+        wide = lanes(dy.size, dy, y, dx)
+        BACKWARD.variant(LANES=wide)(blocks(dy.size//wide, BACKWARD.block), dy, y, dx, dy.size)
     else:
         parallel(lambda k: np.multiply(dy[k], y[k] > 0, out=dx[k]), slabs(dy))
     return dx

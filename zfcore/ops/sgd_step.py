@@ -1,8 +1,11 @@
 """One step of stochastic gradient descent with momentum, in AlexNet's form."""
 import numpy as np
 
-from zfcore.backend import parallel, slabs
+from zfcore.backend import Kernel, blocks, lanes, parallel, runs_kernels, slabs
 from zfcore.check import dtype, shape
+
+KERNEL = Kernel("sgd_step.cu", "sgd_step", "float *w, const float *dw, float *v, long long total, "
+                "float lr, float momentum, float weight_decay", {"LANES": 4})
 
 
 def sgd_step_reference(w, dw, v, lr, momentum, weight_decay):
@@ -21,6 +24,10 @@ def sgd_step(w, dw, v, lr, momentum, weight_decay):
         dtype(f"sgd_step: {what}", array, w.dtype)
         shape(f"sgd_step: {what}", array, w.shape)
     lr, momentum, weight_decay = float(lr), float(momentum), float(weight_decay)       # so that float32 stays float32
+    if runs_kernels(w):
+        wide = lanes(w.size, w, dw, v)
+        KERNEL.variant(LANES=wide)(blocks(w.size//wide, KERNEL.block), w, dw, v, w.size, lr, momentum, weight_decay)
+        return
 
     def work(k):
         step = weight_decay*w[k]

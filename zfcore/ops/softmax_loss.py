@@ -1,7 +1,15 @@
 """Softmax and the mean cross-entropy against class labels: the loss the paper trains with (section 3)."""
 import numpy as np
 
+from zfcore.backend import Kernel, blocks, empty, runs_kernels, to_device, to_host
 from zfcore.check import Expected, dtype, shape
+
+IMAGES = 8                        # that one block of softmax and softmax_loss works on
+SOFTMAX = Kernel("softmax_loss.cu", "softmax", "const float *logits, float *p, int M, int N", block=1024)
+FORWARD = Kernel("softmax_loss.cu", "softmax_loss",
+                 "const float *logits, const int *labels, float *p, float *each, int M, int N", block=1024)
+BACKWARD = Kernel("softmax_loss.cu", "softmax_loss_gradient",
+                  "const float *p, const int *labels, float *dlogits, int M, int N")
 
 
 def softmax_reference(logits):
@@ -27,6 +35,10 @@ def softmax(logits):
     """Probabilities of the M classes: exp(logits) / sum of exp(logits) over the classes, (M,N) -> (M,N)."""
     dtype("softmax: logits", logits, np.float32, np.float64)
     shape("softmax: logits", logits, (None, None))
+    if runs_kernels(logits):
+        p = empty(logits.shape, logits.dtype, like=logits)
+        SOFTMAX(blocks(p.shape[1], IMAGES), logits, p, *p.shape)
+        return p
     p, total, _ = _exponentials(logits)
     p /= total
     return p
@@ -40,6 +52,12 @@ def softmax_loss(logits, labels):
     dtype("softmax_loss: logits", logits, np.float32, np.float64)
     shape("softmax_loss: logits", logits, (None, None))
     labels = class_labels("softmax_loss: labels", labels, *logits.shape)
+    if runs_kernels(logits):
+        M, N = logits.shape
+        p, each = empty((M, N), logits.dtype, like=logits), empty((N,), logits.dtype, like=logits)
+        labels = to_device(labels.astype(np.int32), like=logits)
+        FORWARD(blocks(N, IMAGES), logits, labels, p, each, M, N)
+        return float(to_host(each).mean(dtype=np.float64)), (p, labels)
     p, total, z = _exponentials(logits)
     each = np.log(total) - z[labels, np.arange(len(labels))]        # (N,)
     p /= total
@@ -50,6 +68,10 @@ def softmax_loss_backward(cache):
     """dlogits (M,N) = (probabilities - one-hot labels)/N."""
     p, labels = cache
     N = p.shape[1]
+    if runs_kernels(p):
+        dlogits = empty(p.shape, p.dtype, like=p)
+        BACKWARD(blocks(len(p), BACKWARD.block//32), p, labels, dlogits, *p.shape)
+        return dlogits
     dlogits = p.copy()
     dlogits[labels, np.arange(N)] -= 1
     dlogits /= N

@@ -1,0 +1,118 @@
+/* contrast_norm.cu - contrast normalisation across maps, forward and backward in one pass each.
+   s[c]  = k + a * (sum of x[j]^2 over the maps j = c-BELOW .. c-BELOW+WINDOW-1, cut at the first and the last map)
+   y[c]  = x[c] / s[c]^beta
+   dx[c] = dy[c] / s[c]^beta - 2*a*beta * x[c] * (sum of t[j] over the maps j whose window holds c)
+   t[j]  = dy[j] * x[j] / s[j]^(beta+1)                           all at the same pixel of the same image
+
+   x, y, dy, dx   (C,L)   float32   C-contiguous; L = H*W*N, the pixels of all images
+   a = alpha/n ("mean") or alpha ("sum"); WINDOW = n, BELOW = n/2, BETA = beta: macros, so that windows live in registers
+
+   work      one thread = one pixel of one image in `maps` maps, which it walks with the window in registers; MAPS maps
+             are loaded together so that enough loads are in flight. A warp walks the pixels: every access is coalesced.
+             No sum is carried along: one that adds the newest map and takes off the oldest would lose small maps behind
+             large ones
+   traffic   forward 8*C*L bytes, backward 12*C*L (s is computed again, not stored), and the WINDOW-1 maps around each slab
+             of `maps` once more from cache. Over the bandwidth, that is the floor
+   spec      zfcore/ops/contrast_norm.py: contrast_norm_reference, contrast_norm_backward_reference                    */
+#ifndef WINDOW
+#define WINDOW 5
+#define BETA 0.75f
+#endif
+#define BELOW (WINDOW / 2)
+#define CARRY (WINDOW - 1)          // maps kept from one group of MAPS to the next
+#define FORWARD_MAPS 8
+#define BACKWARD_MAPS 4
+
+__device__ __forceinline__ float map_at(const float *column, int c, int C, long long L)
+{
+    return c >= 0 && c < C ? column[c * L] : 0;
+}
+
+__device__ __forceinline__ float window_scale(const float *x, float a, float k)        // s of the window that begins at x
+{
+    float sum = 0;
+#pragma unroll
+    for (int j = 0; j < WINDOW; j++) sum += x[j] * x[j];
+    return k + a * sum;
+}
+
+__device__ __forceinline__ float inverse_power(float s)                                // s^-beta
+{
+    if (BETA != 0.75f) return powf(s, -BETA);
+    float root = rsqrtf(s);
+    return root * root * rsqrtf(root);
+}
+
+// What this thread works on: pixel i, maps first .. last-1. False beyond the last pixel. The slabs of the same pixels are
+// neighbouring blocks, so that the maps around them meet in cache.
+struct Slab { long long i; int first, last; };
+
+__device__ __forceinline__ bool my_slab(Slab &at, long long L, int C, int maps)
+{
+    unsigned slabs = (C + maps - 1) / maps;
+    at.i = (long long)(blockIdx.x / slabs) * blockDim.x + threadIdx.x;
+    at.first = blockIdx.x % slabs * maps;
+    at.last = min(at.first + maps, C);
+    return at.i < L;
+}
+
+extern "C" __global__ void contrast_norm_forward(const float *x, float *y, long long L, int C, int maps,
+    float a, float k)
+{
+    Slab at;
+    if (!my_slab(at, L, C, maps)) return;
+    x += at.i, y += at.i;
+    float v[CARRY + FORWARD_MAPS];                                          // maps c - BELOW ..
+#pragma unroll
+    for (int j = 0; j < CARRY; j++) v[j] = map_at(x, at.first - BELOW + j, C, L);
+    for (int c = at.first; c < at.last; c += FORWARD_MAPS) {
+#pragma unroll
+        for (int j = CARRY; j < CARRY + FORWARD_MAPS; j++) v[j] = map_at(x, c - BELOW + j, C, L);
+#pragma unroll
+        for (int j = 0; j < FORWARD_MAPS; j++)
+            if (c + j < at.last) y[(c + j) * L] = v[j + BELOW] * inverse_power(window_scale(v + j, a, k));
+#pragma unroll
+        for (int j = 0; j < CARRY; j++) v[j] = v[j + FORWARD_MAPS];
+    }
+}
+
+// t and dy/s^beta run BELOW maps ahead of dx, and x as far ahead of them as a window reaches: WINDOW-1 in all.
+extern "C" __global__ void contrast_norm_backward(const float *dy, const float *x, float *dx, long long L, int C, int maps,
+    float a, float k)
+{
+    Slab at;
+    if (!my_slab(at, L, C, maps)) return;
+    dy += at.i, x += at.i, dx += at.i;
+    float v[CARRY + BACKWARD_MAPS];                                         // x of maps c ..
+    float t[CARRY + BACKWARD_MAPS];                                         // t of maps c + BELOW - CARRY ..
+    float d[BELOW + BACKWARD_MAPS];                                         // dy/s^beta of maps c ..
+    int before = (CARRY + BACKWARD_MAPS - 1) / BACKWARD_MAPS * BACKWARD_MAPS;      // maps that only fill t and d
+#pragma unroll
+    for (int j = 0; j < CARRY; j++) t[j] = 0, v[j] = map_at(x, at.first - before + j, C, L);
+#pragma unroll
+    for (int j = 0; j < BELOW; j++) d[j] = 0;
+    for (int c = at.first - before; c < at.last; c += BACKWARD_MAPS) {
+#pragma unroll
+        for (int j = 0; j < BACKWARD_MAPS; j++) {
+            v[CARRY + j] = map_at(x, c + CARRY + j, C, L);
+            d[BELOW + j] = map_at(dy, c + BELOW + j, C, L);
+        }
+#pragma unroll
+        for (int j = 0; j < BACKWARD_MAPS; j++) {                           // of map c + BELOW + j, whose window begins at v[j]
+            float s = window_scale(v + j, a, k);
+            d[BELOW + j] *= inverse_power(s);
+            t[CARRY + j] = __fdividef(d[BELOW + j] * v[BELOW + j], s);
+        }
+#pragma unroll
+        for (int j = 0; j < BACKWARD_MAPS; j++) {
+            float sum = 0;                                                  // over maps c+j + BELOW-CARRY .. c+j + BELOW
+#pragma unroll
+            for (int m = 0; m < WINDOW; m++) sum += t[j + m];
+            if (c + j >= at.first && c + j < at.last) dx[(c + j) * L] = d[j] - 2 * a * BETA * v[j] * sum;
+        }
+#pragma unroll
+        for (int j = 0; j < CARRY; j++) v[j] = v[j + BACKWARD_MAPS], t[j] = t[j + BACKWARD_MAPS];
+#pragma unroll
+        for (int j = 0; j < BELOW; j++) d[j] = d[j + BACKWARD_MAPS];
+    }
+}

@@ -1,0 +1,40 @@
+/* dropout.cu - dropout with a mask that is drawn, not stored; forward and backward are the same kernel.
+   y[e] = x[e] * scale where word e%4 of Philox4x32-10(counter, key) < keep_below, else 0
+   counter = e/4, layer, step's low word, step's high word      key = seed's low word, seed's high word
+   keep_below = keep_prob * 2^32, rounded up; scale = 1/keep_prob
+
+   x, y      any shape, `total` elements (at most 2^34)   float32   C-contiguous; y may be x
+
+   work      one thread = the four elements of one counter, moved at once where LANES is 4 (4 divides total)
+   traffic   8*total bytes; over the bandwidth, that is the floor. About 100 integer operations a thread hide behind it
+   spec      zfcore/ops/dropout.py: dropout_reference; the same mask bit for bit. Philox: Salmon et al. 2011          */
+#ifndef LANES
+#define LANES 4
+#endif
+struct __align__(4 * LANES) Pack { float v[LANES]; };
+
+extern "C" __global__ void dropout(const float *x, float *y, long long total, unsigned long long seed, unsigned int layer,
+    unsigned long long step, unsigned long long keep_below, float scale)
+{
+    long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= (total + 3) / 4) return;
+
+    unsigned a = i, b = layer, c = step, d = step >> 32, k0 = seed, k1 = seed >> 32;
+#pragma unroll
+    for (int turn = 0; turn < 10; turn++) {
+        unsigned high_a = __umulhi(0xD2511F53u, a), low_a = 0xD2511F53u * a;
+        unsigned high_c = __umulhi(0xCD9E8D57u, c), low_c = 0xCD9E8D57u * c;
+        a = high_c ^ b ^ k0, b = low_c, c = high_a ^ d ^ k1, d = low_a;
+        k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
+    }
+
+    unsigned words[4] = {a, b, c, d};
+#pragma unroll
+    for (int part = 0; part < 4 / LANES; part++) {
+        long long pack = i * (4 / LANES) + part;
+        if (pack >= total / LANES) break;
+        Pack values = ((const Pack *)x)[pack];
+        for (int k = 0; k < LANES; k++) values.v[k] = words[part * LANES + k] < keep_below ? values.v[k] * scale : 0;
+        ((Pack *)y)[pack] = values;
+    }
+}

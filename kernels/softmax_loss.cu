@@ -1,0 +1,69 @@
+/* softmax_loss.cu - softmax over the classes, the cross-entropy of each picture, and its gradient.
+   p[m,n]       = exp(z[m,n] - top[n]) / total[n],  top[n] = max of z over m,  total[n] = sum of exp(z[m,n] - top[n]) over m
+   each[n]      = log(total[n]) - (z[labels[n],n] - top[n])      the loss is the mean of each
+   dlogits[m,n] = (p[m,n] - (m == labels[n])) / N
+
+   logits z, p, dlogits   (M,N)   float32   C-contiguous, as are all
+   labels                 (N,)    int32, 0 .. M-1
+   each                   (N,)    float32
+
+   work      softmax and loss: one block = IMAGES pictures, PARTS threads each, which walk the classes in steps of PARTS
+             and join their maxima and sums by halves, always in the same order. gradient: one warp = one class
+   traffic   loss 8*M*N bytes if the second and third look at z hit cache, gradient 8*M*N; over the bandwidth, that is the
+             floor. At 1000 classes and 128 pictures it is 0.2 us, and a launch costs more
+   spec      zfcore/ops/softmax_loss.py: softmax_loss_reference                                                   */
+#define IMAGES 8                    // 32 bytes of a row, what memory delivers at least
+#define PARTS 128
+
+template <class Join> __device__ __forceinline__ float over_parts(float value, Join join)
+{
+    __shared__ float held[PARTS][IMAGES];
+    int part = threadIdx.x / IMAGES, image = threadIdx.x % IMAGES;
+    held[part][image] = value;
+    for (int half = PARTS / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (part < half) held[part][image] = join(held[part][image], held[part + half][image]);
+    }
+    __syncthreads();
+    value = held[0][image];
+    __syncthreads();                                                        // before the next call writes
+    return value;
+}
+
+// Fills p and finds top and total of this thread's picture.
+__device__ __forceinline__ void probabilities(const float *z, float *p, float &top, float &total, int M, int N)
+{
+    int part = threadIdx.x / IMAGES, n = blockIdx.x * IMAGES + threadIdx.x % IMAGES;
+    bool inside = n < N;
+    top = __int_as_float(0xff800000), total = 0;                            // -infinity
+    if (inside)
+        for (int m = part; m < M; m += PARTS) top = max(top, z[(long long)m * N + n]);
+    top = over_parts(top, [](float a, float b) { return max(a, b); });
+    if (inside)
+        for (int m = part; m < M; m += PARTS) total += expf(z[(long long)m * N + n] - top);
+    total = over_parts(total, [](float a, float b) { return a + b; });
+    if (inside)
+        for (int m = part; m < M; m += PARTS) p[(long long)m * N + n] = expf(z[(long long)m * N + n] - top) / total;
+}
+
+extern "C" __global__ void softmax(const float *logits, float *p, int M, int N)
+{
+    float top, total;
+    probabilities(logits, p, top, total, M, N);
+}
+
+extern "C" __global__ void softmax_loss(const float *logits, const int *labels, float *p, float *each, int M, int N)
+{
+    float top, total;
+    probabilities(logits, p, top, total, M, N);
+    int n = blockIdx.x * IMAGES + threadIdx.x;
+    if (threadIdx.x < IMAGES && n < N) each[n] = logf(total) - (logits[(long long)labels[n] * N + n] - top);
+}
+
+extern "C" __global__ void softmax_loss_gradient(const float *p, const int *labels, float *dlogits, int M, int N)
+{
+    int m = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    if (m >= M) return;
+    p += (long long)m * N, dlogits += (long long)m * N;
+    for (int n = threadIdx.x % 32; n < N; n += 32) dlogits[n] = (p[n] - (labels[n] == m)) / N;
+}
