@@ -24,7 +24,7 @@ def test_crop_flip_is_the_reference(dtype):
 
 def test_the_mean_belongs_to_the_place_in_the_stored_picture_not_in_the_crop():
     given = case()
-    given["pictures"][:] = np.arange(H)[:, None, None]*10 + np.arange(W)[:, None]       # every picture is the mean itself
+    given["pictures"][:] = np.arange(H)[:, None, None]*10 + np.arange(W)[:, None]     # every picture is the mean itself
     given["mean"] = given["pictures"][0].transpose(2, 0, 1).astype(np.float32)
     assert not crop_flip(**given).any()                                                 # wherever cut, however flipped
 
@@ -46,7 +46,8 @@ def test_colours_stay_in_order():
 
 def test_a_crop_of_the_whole_picture_needs_no_offset():
     given = {**case(), "tops": np.zeros(N, int), "lefts": np.zeros(N, int), "flips": np.zeros(N, bool), "h": H, "w": W}
-    np.testing.assert_array_equal(crop_flip(**given), given["pictures"].transpose(3, 1, 2, 0) - given["mean"][..., None])
+    x = given["pictures"].transpose(3, 1, 2, 0) - given["mean"][..., None]
+    np.testing.assert_array_equal(crop_flip(**given), x)
 
 
 def test_rows_in_blocks_on_any_number_of_cores_give_the_same(monkeypatch):
@@ -61,10 +62,16 @@ def test_rows_in_blocks_on_any_number_of_cores_give_the_same(monkeypatch):
 
 
 @pytest.mark.parametrize("wrong,sentence", [
-    (dict(tops=[0, 0, 0, 0, 8]), "tops: expected 0 to 7, got 8"), (dict(lefts=[-1, 0, 0, 0, 0]), "lefts: expected 0 to 7, got -1"),
-    (dict(tops=[0, 0]), "tops"), (dict(tops=np.zeros(N)), "whole numbers"), (dict(flips=np.zeros(N, int)), "flips"),
-    (dict(flips=np.zeros(2, bool)), "flips"), (dict(h=H + 1), "inside pictures of 13x11, got 14x4"), (dict(w=0), "got 6x0"),
-    (dict(pictures=np.zeros((N, H, W, 4), np.uint8)), "pictures"), (dict(pictures=np.zeros((N, H, W, 3))), "uint8"),
+    (dict(tops=[0, 0, 0, 0, 8]), "tops: expected 0 to 7, got 8"),
+    (dict(lefts=[-1, 0, 0, 0, 0]), "lefts: expected 0 to 7, got -1"),
+    (dict(tops=[0, 0]), "tops"),
+    (dict(tops=np.zeros(N)), "whole numbers"),
+    (dict(flips=np.zeros(N, int)), "flips"),
+    (dict(flips=np.zeros(2, bool)), "flips"),
+    (dict(h=H + 1), "inside pictures of 13x11, got 14x4"),
+    (dict(w=0), "got 6x0"),
+    (dict(pictures=np.zeros((N, H, W, 4), np.uint8)), "pictures"),
+    (dict(pictures=np.zeros((N, H, W, 3))), "uint8"),
     (dict(mean=np.zeros((3, H, W + 1), np.float32)), "mean")])
 def test_what_does_not_fit_is_refused(wrong, sentence):
     with pytest.raises(Expected, match=sentence):

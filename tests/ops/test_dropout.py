@@ -63,8 +63,9 @@ def test_a_dropped_unit_is_zero_whatever_it_was():
 
 def test_seed_layer_and_step_each_draw_another_mask():
     x = np.ones(4096)
-    masks = [dropout(x, 0.5, key)[0] > 0 for key in
-             [KEY, (2014, 6, 41), (2013 + 2**32, 6, 41), (2013, 7, 41), (2013, 6, 42), (2013, 6, 41 + 2**32), (6, 2013, 41)]]
+    keys = [KEY, (2014, 6, 41), (2013 + 2**32, 6, 41), (2013, 7, 41), (2013, 6, 42), (2013, 6, 41 + 2**32),
+            (6, 2013, 41)]
+    masks = [dropout(x, 0.5, key)[0] > 0 for key in keys]
     for k, mask in enumerate(masks):
         for other in masks[:k]:
             assert abs((mask == other).mean() - 0.5) < 0.05                 # independent masks agree on half the units
@@ -104,9 +105,9 @@ def test_strided_views_are_counted_like_their_copies():
     np.testing.assert_array_equal(dropout(x, 0.5, KEY)[0], dropout(x.copy(), 0.5, KEY)[0])
 
 
-@pytest.mark.parametrize("keep_prob,key,what", [(0, KEY, "keep_prob"), (1.5, KEY, "keep_prob"), (np.nan, KEY, "keep_prob"),
-                                                (0.5, (-1, 0, 0), "seed"), (0.5, (2**64, 0, 0), "seed"),
-                                                (0.5, (0, 2**32, 0), "layer"), (0.5, (0, 0, -1), "step")])
+@pytest.mark.parametrize("keep_prob,key,what", [
+    (0, KEY, "keep_prob"), (1.5, KEY, "keep_prob"), (np.nan, KEY, "keep_prob"), (0.5, (-1, 0, 0), "seed"),
+    (0.5, (2**64, 0, 0), "seed"), (0.5, (0, 2**32, 0), "layer"), (0.5, (0, 0, -1), "step")])
 def test_a_wrong_probability_or_key_is_refused(keep_prob, key, what):
     with pytest.raises(Expected, match=f"dropout: {what}"):
         dropout(np.ones(3), keep_prob, key)

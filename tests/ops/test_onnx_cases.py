@@ -180,10 +180,11 @@ def run_momentum(case, rate, step, w, dw, velocity):
     return [w, -v/rate]
 
 
-OPERATIONS = {"Conv": run_conv, "ConvTranspose": run_conv_transpose, "MaxPool": run_maxpool, "GlobalMaxPool": run_maxpool,
-              "MaxUnpool": run_maxunpool, "LRN": run_lrn, "Relu": lambda case, x: [relu(x)[0]], "Gemm": run_gemm,
-              "MatMul": run_matmul, "Softmax": run_softmax, "LogSoftmax": run_log_softmax, "Dropout": run_dropout,
-              "SoftmaxCrossEntropyLoss": run_softmax_loss, "Momentum": run_momentum}
+OPERATIONS = {"Conv": run_conv, "ConvTranspose": run_conv_transpose,
+              "MaxPool": run_maxpool, "GlobalMaxPool": run_maxpool, "MaxUnpool": run_maxunpool, "LRN": run_lrn,
+              "Relu": lambda case, x: [relu(x)[0]], "Gemm": run_gemm, "MatMul": run_matmul,
+              "Softmax": run_softmax, "LogSoftmax": run_log_softmax, "SoftmaxCrossEntropyLoss": run_softmax_loss,
+              "Dropout": run_dropout, "Momentum": run_momentum}
 
 
 # ------------------------------------------------------------------------------------------------------------ the tests

@@ -6,7 +6,8 @@ import pytest
 from zfcore.check import Expected
 from zfcore.ops.window import (clear, output_size, pieces, pixels, rectangles, tap_range, tap_spans, workspace)
 
-GEOMETRIES = [(size, K, S, P) for size in (1, 2, 5, 6, 7, 13) for K in (1, 2, 3, 5) for S in (1, 2, 3, 7) for P in range(K)]
+GEOMETRIES = [(size, K, S, P) for size in (1, 2, 5, 6, 7, 13) for K in (1, 2, 3, 5) for S in (1, 2, 3, 7)
+              for P in range(K)]
 
 
 def test_the_sizes_of_zfnet_are_the_papers():
@@ -56,6 +57,7 @@ def test_a_tap_range_holds_the_outputs_whose_tap_is_inside_the_map():
         out = output_size(size, K, S, P)
         for tap in range(K):
             lo, hi = tap_range(tap, size, out, S, P)
+            assert 0 <= lo <= hi
             assert list(range(lo, hi)) == [p for p in range(out) if 0 <= p*S - P + tap < size]
 
 

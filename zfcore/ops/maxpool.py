@@ -99,7 +99,7 @@ def _pool_rows(pixels, size, y, switches, K, S, P, p0):
     windows = [slice(r, r + (Ho - 1)*S + 1, S) for r in range(K)]                     # row r of every window
     y[:], switches[:] = best[:, windows[0]], column[:, windows[0]] + r0*np.uint8(K)
     for r in range(1, K):
-        np.add(column[:, windows[r]], np.maximum(r0, np.uint8(r))*np.uint8(K), out=places[:, :Ho])
+        np.add(column[:, windows[r]], np.uint8(r*K), out=places[:, :Ho])
         _raise(y, switches, best[:, windows[r]], places[:, :Ho], higher[:, :Ho])
 
     if np.isnan(y, out=higher[:, :Ho].view(bool)).any():       # a NaN is higher than nothing: look for it by itself
