@@ -37,9 +37,16 @@ class Network:
         `step` is the number of the training step, which draws the dropout masks; None evaluates, nothing dropped.
         A ReLU right behind a convolution is computed by it, on outputs still in cache: the convolution's plain
         output is then never in memory, and both layers' entries in the trace are the same as if it had been."""
+        trace = []
+        for _, x, cache in self.steps(x, step, until):
+            trace.append(cache)
+        return x, trace
+
+    def steps(self, x, step=None, until=None):
+        """`forward` step by step: yields (layer, output, cache), and keeps nothing of it. The output yielded for a
+        convolution with a ReLU behind it is the ReLU's."""
         check.shape(f"{self.name}: pictures", x, (*self.input_shape, None))
         layers = self.layers if until is None else self.layers[:self.index(until) + 1]
-        trace = []
         for k, layer in enumerate(layers):
             before = layers[k - 1] if k else None
             after = layers[k + 1] if k + 1 < len(layers) else None
@@ -49,8 +56,7 @@ class Network:
                 cache = x                                  # done in the convolution's epilogue
             else:
                 x, cache = layer.forward(x, step)
-            trace.append(cache)
-        return x, trace
+            yield layer, x, cache
 
     def backward(self, dy, trace, rules={}, to_pixels=True):
         """dy, shaped like the output of the last traced layer -> (dx, grads).

@@ -1,0 +1,225 @@
+"""Floor 5: the deconvnet, from one activation back to the pixels that caused it (paper, section 2.1).
+
+The way down is `Network.backward` with a table of rules that replaces the backward of some kinds of layer:
+
+    GRADIENT    the gradient of the activation with respect to the pixels
+    DECONVNET   ReLU acts on the signal coming down, not where the unit was off on the way up; contrast normalisation
+                is skipped. Unpooling by switches is the gradient's, and so are the flipped filters, without bias
+    GUIDED      ReLU does both (Springenberg et al. 2014, "guided backpropagation"); normalisation as in the gradient
+
+None of them computes gradients of parameters. Windows of a pool that chose the same pixel add up there (the paper is
+silent on this). Nothing rectifies the last signal: a projection is signed, and 0 means "no influence".
+
+A unit of a layer is one of its maps, or one of the M outputs of a fully connected layer. "conv1" and "fc6" mean the
+maps after their ReLU, which is where the paper takes its activations; so does "relu1". A layer that no ReLU follows,
+such as the classes of fc8, is taken as it is. Every other name ("pool1", "norm2") is that layer's output.
+"""
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from zfcore import check
+from zfcore.backend import array_module, empty, parallel, to_device, to_host, zeros
+from zfcore.layers import ContrastNorm, Conv, Linear, MaxPool, ReLU
+from zfcore.ops.conv2d import conv2d_transpose
+from zfcore.ops.maxpool import Pooling
+from zfcore.ops.relu import relu, relu_backward
+from zfcore.ops.window import pieces
+
+
+# ------------------------------------------------------------------------------------------------------ the rules
+def filter_down(layer, dy, cache):
+    x, w, S, P, groups, _ = cache
+    _, H, W, _ = x.shape
+    return conv2d_transpose(dy, w, S, P, H, W, groups), {}
+
+
+def weigh_down(layer, dy, cache):
+    _, w = cache
+    return w @ dy, {}
+
+
+def rectify(layer, dy, cache):
+    return relu(dy)[0], {}
+
+
+def rectify_where_on(layer, dy, y):
+    return relu_backward(relu(dy)[0], y), {}
+
+
+def skip(layer, dy, cache):
+    return dy, {}
+
+
+GRADIENT = {Conv: filter_down, Linear: weigh_down}
+DECONVNET = {**GRADIENT, ReLU: rectify, ContrastNorm: skip}
+GUIDED = {**GRADIENT, ReLU: rectify_where_on}
+BLIND = rectify, skip                        # rules that do not look at what was on the way up
+
+
+# ------------------------------------------------------------------------------------------------ units, projections
+@dataclass(frozen=True)
+class Projection:
+    """One projection a picture; arrays on the network's device, `places` on the host.
+
+    pixels   (3,H,W,N)   what of the picture excited the unit, signed
+    values   (N,)        the unit's activation, for a whole map its strongest one
+    places   (N,2)       int64, row and column of that activation; 0, 0 in a fully connected layer"""
+    pixels: np.ndarray
+    values: np.ndarray
+    places: np.ndarray
+
+
+def project(network, x, layer, units, places=None, whole_map=False, rules=DECONVNET, start=None):
+    """Project one unit per picture back to the pixels: picture n of x (3,H,W,N) from unit `units[n]` of `layer`.
+
+    places      (N,2) row and column of the activation in the unit's map; None: the strongest one, the first in row order
+    whole_map   all activations of the map at once instead of one
+    start       None: the signal starts as the activation. A number: it starts as that number (for a whole map, scaled
+                so that its strongest activation is that number). The way down is positively homogeneous, so from a
+                positive activation this only scales the picture.
+
+    -> Projection. Raises Expected for a layer, a unit or a place that there is not."""
+    y, trace = network.forward(x, until=network.layers[feature_layer(network, layer)].name)
+    units = check_units(network, layer, units)
+    check.shape("units", units, (x.shape[-1],))
+    places, values = find_places(y, units, places)
+    dy = start_signal(y, units, places, values, whole_map, start)
+    pixels = descend(network, dy, trace, rules, None if whole_map else places)
+    return Projection(pixels, values, places)
+
+
+def feature_layer(network, name):
+    """Index of the layer whose output holds the units of the layer called `name`: the ReLU behind it, or itself."""
+    k = network.index(name)
+    followed = k + 1 < len(network.layers) and isinstance(network.layers[k + 1], ReLU)
+    return k + 1 if followed and isinstance(network.layers[k], (Conv, Linear)) else k
+
+
+def unit_count(network, layer):
+    return network.shapes[network.index(layer) + 1][0]
+
+
+def check_units(network, layer, units):
+    """`units` as an int64 array, after a check that the layer has them."""
+    units, count = np.asarray(units, np.int64), unit_count(network, layer)
+    wrong = units[(units < 0) | (units >= count)]
+    if wrong.size:
+        raise check.Expected(f"unit of {layer}", f"0 to {count - 1}", wrong.flat[0])
+    return units
+
+
+def find_places(y, units, places=None):
+    """(places, values) of the activation to project in y (F,Ho,Wo,N) or (M,N), one unit a picture; see `project`."""
+    maps = y.reshape(len(y), *(y.shape[1:3] if y.ndim == 4 else (1, 1)), -1)           # (F,Ho,Wo,N)
+    _, Ho, Wo, N = maps.shape
+    if places is None:
+        strongest = to_host(maps[units, :, :, np.arange(N)].reshape(N, Ho*Wo).argmax(axis=1))
+        places = np.stack(np.divmod(strongest.astype(np.int64), Wo), axis=1)
+    places = np.asarray(places, np.int64)
+    check.shape("places", places, (N, 2))
+    wrong = places[((places < 0) | (places >= (Ho, Wo))).any(axis=1)]
+    if wrong.size:
+        raise check.Expected("place", f"rows 0 to {Ho - 1}, columns 0 to {Wo - 1}", tuple(wrong[0].tolist()))
+    return places, maps[units, places[:, 0], places[:, 1], np.arange(N)]
+
+
+def start_signal(y, units, places, values, whole_map=False, start=None):
+    """dy of the shape of y, zero but for the chosen activation, or the chosen map, of each picture."""
+    dy, pictures = zeros(y.shape, y.dtype, like=y), np.arange(y.shape[-1])
+    if whole_map:
+        factor = 1 if start is None else start/array_module(y).where(values > 0, values, 1)
+        chosen = (units, slice(None), slice(None), pictures) if y.ndim == 4 else (units, pictures)
+        dy[chosen] = (y[chosen].T*factor).T                                             # (N,Ho,Wo), a factor a picture
+    else:
+        at = (units, *places.T, pictures) if y.ndim == 4 else (units, pictures)
+        dy[at] = values if start is None else start
+    return dy
+
+
+# --------------------------------------------------------------------------------------------------- the way down
+def descend(network, dy, trace, rules=DECONVNET, places=None):
+    """The signal dy, shaped like the output of the last traced layer, brought down to the pixels (3,H,W,N).
+
+    `places` (N,2) tells that dy is zero except there, one place a picture. Then only the cone of that place is computed:
+    in each layer the square window that it sees, which is 1 pixel wide at the top and doubles at every stride on the way.
+    For layer 2 of ZFNet that is 27 of 224 pixels, for layer 5 139. Where a window outgrows its map, the rest is dense."""
+    if places is None or dy.ndim == 2:
+        return network.backward(dy, trace, rules)[0]
+    window = Windows(*places.T, size=1)
+    dy = cut(dy, window)                                                                # (F,1,1,N)
+    for k in reversed(range(len(trace))):
+        layer, (_, H, W) = network.layers[k], network.shapes[k]
+        below = window.below(layer)
+        if below.size > min(H, W):
+            return network.backward(_lay(dy, window, network.shapes[k + 1]), trace[:k + 1], rules)[0]
+        rule = rules.get(type(layer), type(layer).backward)
+        dy, _ = rule(layer, dy, None if rule in BLIND else _cut_cache(layer, trace[k], window, below))
+        window = below
+        if isinstance(layer, Conv):                          # it filled the window to its edge: beyond the map is nothing
+            _, inside = window.pixels(H, W)
+            if not inside.all():
+                dy[:, to_device(~inside, like=dy)] = 0
+    return _lay(dy, window, network.input_shape)
+
+
+class Windows(NamedTuple):
+    """One square per picture: rows tops[n] .. tops[n] + size-1 of its maps, columns alike. It may lie over the border."""
+    tops: np.ndarray
+    lefts: np.ndarray
+    size: int
+
+    def below(self, layer):
+        """The windows in the layer's input that these windows of its output see."""
+        K, S, P = layer.window()
+        return Windows(self.tops*S - P, self.lefts*S - P, (self.size - 1)*S + K)
+
+    def pixels(self, H, W):
+        """(place of each pixel in flat maps (H*W*N), whether it lies inside them), both (size,size,N)."""
+        steps = np.arange(self.size)[:, None]
+        rows, columns = steps + self.tops, steps + self.lefts                           # (size,N)
+        inside = ((rows >= 0) & (rows < H))[:, None] & ((columns >= 0) & (columns < W))
+        places = rows.clip(0, H - 1)[:, None]*W + columns.clip(0, W - 1)
+        return places*len(self.tops) + np.arange(len(self.tops)), inside
+
+
+def cut(maps, windows, outside=0):
+    """maps (C,H,W,N) -> (C,size,size,N), a window a picture; what lies beyond the border is `outside`."""
+    C, H, W, N = maps.shape
+    places, inside = windows.pixels(H, W)
+    flat, places = maps.reshape(C, -1), to_device(places, like=maps)
+    if array_module(maps) is np:
+        pieces_of_maps = pieces(C, max(1, 2**16//places.size))
+        out = empty((C, *places.shape), maps.dtype, like=maps)
+        parallel(lambda c: np.take(flat[c], places, axis=1, out=out[c], mode="clip"), pieces_of_maps)
+    else:
+        out = flat[:, places]
+    if not inside.all():
+        out[:, to_device(~inside, like=maps)] = outside
+    return out
+
+
+def _lay(signal, windows, shape):
+    """The reverse of `cut`: zero maps of `shape` (C,H,W) with signal (C,size,size,N) laid into them."""
+    C, H, W = shape
+    maps = zeros((C, H, W, signal.shape[-1]), signal.dtype, like=signal)
+    places, inside = (to_device(array, like=signal) for array in windows.pixels(H, W))
+    maps.reshape(C, -1)[:, places[inside]] = signal[:, inside]
+    return maps
+
+
+def _cut_cache(layer, cache, window, below):
+    """The cache that `layer` would have had, had its input been the windows `below` alone and its padding 0."""
+    if isinstance(layer, Conv):
+        x, w, S, _, groups, biased = cache
+        return empty((len(x), below.size, below.size, x.shape[-1]), x.dtype, like=x), w, S, 0, groups, biased   # for its shape
+    if isinstance(layer, MaxPool):
+        switches, (shape, K, S, _) = cache
+        return cut(switches, window), Pooling((shape[0], below.size, below.size, shape[3]), K, S, 0)
+    if isinstance(layer, ReLU):
+        return cut(cache, window)
+    if isinstance(layer, ContrastNorm):
+        x, rule = cache
+        return cut(x, window), rule
+    return cache                                             # Dropout, which does nothing in evaluation
