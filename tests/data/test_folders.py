@@ -67,6 +67,14 @@ def test_pictures_are_sorted_and_hidden_and_other_files_are_passed_over(root):
     assert val.names == ["val/cat/y.ppm", "val/cat/z.webp", "val/owl/a.png"]
 
 
+def test_the_order_is_that_of_the_names_and_not_of_the_disk(root, tmp_path):
+    numbers = np.random.default_rng(0).permutation(40)
+    write_tree(root, {f"train/elk/{k:02}.png": int(k) for k in numbers}, [])
+    for place in (root, one_tar(root, tmp_path / "packed")):
+        names = open_folders(place)[0].names
+        assert names == sorted(names) and len(names) == 45
+
+
 def test_a_picture_is_that_of_its_name(root):
     for part in open_folders(root):
         for i, name in enumerate(part.names):

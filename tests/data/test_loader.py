@@ -1,5 +1,8 @@
 """Batches of prepared pictures, and the mean image."""
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -207,10 +210,51 @@ def test_leaving_early_ends_the_threads_and_their_work(leave):
     assert dataset.asked.sum() == asked < 200
 
 
+def test_leaving_early_waits_for_the_pictures_in_hand_alone():
+    dataset, gate = Drawn(400), threading.Event()
+
+    def slow(i):
+        picture = Drawn.picture(dataset, i)
+        assert i < 16 or gate.wait(10)
+        return picture
+
+    dataset.picture = slow
+    batches = pictures(dataset, workers=2, memory=0).batches(16, 1, 0, shuffle=False)
+    next(batches)
+    end = time.monotonic() + 10
+    while dataset.asked.sum() < 18 and time.monotonic() < end:      # until each of the two threads holds one picture
+        time.sleep(0.001)
+    threading.Timer(0.05, gate.set).start()
+    batches.close()
+    assert dataset.asked.sum() == 18
+
+
 def test_break_ends_the_threads():
     for _ in pictures(Drawn(400), memory=0).batches(4, 1, 0):
         break
     assert not threads()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals differ there")
+@pytest.mark.parametrize("where", ["for _ in batches: print('ready', flush=True); time.sleep(20)",       # in the loop's body
+                                   "print('ready', flush=True); slow.wait = 20; list(batches)"])           # waiting for a batch
+def test_control_c_ends_the_program_at_once(where):
+    code = f"""
+import time
+from tests.data.test_loader import Drawn, pictures
+slow = Drawn(4000)
+slow.wait = 0.01
+slow.picture = lambda i: time.sleep(min(slow.wait, 0.3)) or Drawn.picture(slow, i)
+batches = pictures(slow, memory=0).batches(8, 1, 0)
+{where}
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).resolve().parents[2],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert said.rstrip().endswith("KeyboardInterrupt")
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -219,7 +219,7 @@ class _Tar:
         weakref.finalize(self, os.close, self._file)
 
     def _index(self, tar):
-        while (member := tar.next()) is not None:
+        for member in tar:
             tar.members.clear()                   # tarfile would keep them all, a kilobyte each
             name = posixpath.normpath(member.name).lstrip("/")
             if member.isdir():

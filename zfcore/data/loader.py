@@ -170,12 +170,11 @@ def _threads(workers):
     if not workers:
         yield map, stop
         return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
-    try:
-        yield pool.map, stop
-    finally:
-        stop.set()
-        pool.shutdown(cancel_futures=True)
+    with ThreadPoolExecutor(workers, thread_name_prefix="pictures") as pool:
+        try:
+            yield pool.map, stop
+        finally:
+            stop.set()
 
 
 # ------------------------------------------------------------------------------------------- the kept mean image

@@ -78,6 +78,8 @@ def to_rgb(picture):
 
 
 def _orientation(picture):
+    if picture.format == "TIFF":                  # Pillow turns these itself while loading
+        return 1
     try:
         return picture.getexif().get(ORIENTATION, 1)
     except Exception:                             # broken EXIF beside a sound picture: cameras and editors write such
@@ -96,8 +98,6 @@ def square(picture, size, crop, upscale=False, name="picture"):
                        "{}x{}".format(*picture.size), "take a smaller --image-size, or --upscale to enlarge small pictures")
     left, top = (picture.width - side)//2, (picture.height - side)//2      # whole pixels: no blur where side == size
     box = (left, top, left + side, top + side)
-    if side == size:
-        return np.asarray(picture.crop(box))
     return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box))
 
 
