@@ -100,6 +100,13 @@ def test_inputs_are_left_alone_and_numpy_numbers_do_not_widen_float32():
     np.testing.assert_array_equal((x, dy), kept)
 
 
+def test_strided_views_are_normalised_like_their_copies():
+    x, dy = numbers(12), numbers(13)
+    y, cache = contrast_norm(np.asfortranarray(x), 5, 0.5, 0.75, 2.0)
+    np.testing.assert_array_equal(y, contrast_norm(x, 5, 0.5, 0.75, 2.0)[0])
+    np.testing.assert_array_equal(contrast_norm_backward(np.asfortranarray(dy), cache), contrast_norm_backward(dy, cache))
+
+
 @pytest.mark.parametrize("wrong", [dict(n=0), dict(k=0.0), dict(alpha=-1.0), dict(convention="max")])
 def test_a_rule_that_could_divide_by_zero_is_refused(wrong):
     rule = dict(n=5, alpha=1e-4, beta=0.75, k=2.0, convention="mean")

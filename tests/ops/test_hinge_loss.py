@@ -58,8 +58,8 @@ def test_a_target_of_zero_takes_no_part():
 
 
 @pytest.mark.parametrize("labels,sentence", [
-    (np.full((M, N), 2), "-1, 0 or"), (np.full((M, N), np.nan), "-1, 0 or"), (TARGETS[1:], "shape"), (LABELS[1:], "shape"),
-    (LABELS + 1, "classes 0 to 3")])
+    (np.full((M, N), 2), "-1, 0 or"), (np.full((M, N), np.nan), "-1, 0 or"), (TARGETS[1:], "shape"),
+    (LABELS[1:], "shape"), (LABELS + 1, "classes 0 to 3")])
 def test_wrong_labels_are_refused(labels, sentence):
     with pytest.raises(Expected, match=sentence):
         hinge_loss(scores(), labels)

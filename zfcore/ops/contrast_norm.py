@@ -33,7 +33,6 @@ def contrast_norm_reference(x, n, alpha, beta, k, convention="mean"):
 
 def contrast_norm_backward_reference(dy, cache):
     x, (n, a, beta, k) = cache
-    y, _ = contrast_norm_reference(x, n, a, beta, k, "sum")
     dx = np.zeros(x.shape)
     for c in range(len(x)):                                  # each y[c] depends on the maps of its window
         window = slice(max(c - n//2, 0), max(c - n//2 + n, 0))
@@ -50,7 +49,8 @@ def contrast_norm(x, n, alpha, beta, k, convention="mean"):
     The maps of y[c] are c - n//2 .. c - n//2 + n-1, cut at the first and the last map: symmetric for odd n; for even n
     one more below, as in cuda-convnet and PyTorch (ONNX LRN has one more above).
     convention   "mean"   a = alpha/n, as cuda-convnet, Caffe, PyTorch and ONNX read alpha
-                 "sum"    a = alpha, the formula of the AlexNet paper taken literally"""
+                 "sum"    a = alpha, the formula of the AlexNet paper taken literally
+    Raises Expected unless n, k > 0 and alpha >= 0: s is then never 0."""
     dtype("contrast_norm: x", x, np.float32, np.float64)
     one_of("contrast_norm: convention", convention, ("mean", "sum"))
     positive("contrast_norm: n", n)

@@ -4,6 +4,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from zfcore.backend import Kernel, blocks, empty, parallel, runs_kernels, to_device
 from zfcore.check import Expected, dtype, shape
+from zfcore.ops.window import pieces
 
 TILE = 32                         # pictures and columns that one block turns
 KERNEL = Kernel("crop_flip.cu", "crop_flip", "const unsigned char *pictures, const float *mean, const int *tops, "
@@ -23,7 +24,7 @@ def crop_flip(pictures, mean, tops, lefts, flips, h, w):
 
     pictures       (N,H,W,3) uint8        mean (3,H,W) float32 (or float64), subtracted pixel by pixel before the crop
     tops, lefts    (N,) integers, the first row and column of each crop;   flips (N,) bool, mirrored left to right
-    -> (3,h,w,N) of the mean's dtype"""
+    -> (3,h,w,N) of the mean's dtype. Raises Expected where a crop leaves its picture or shapes do not fit."""
     dtype("crop_flip: pictures", pictures, np.uint8)
     dtype("crop_flip: mean", mean, np.float32, np.float64)
     shape("crop_flip: pictures", pictures, (None, None, None, 3))
@@ -49,8 +50,7 @@ def crop_flip(pictures, mean, tops, lefts, flips, h, w):
         crop[flips] = crop[flips, ..., ::-1]
         out[:, rows] = crop.transpose(1, 2, 3, 0)
 
-    step = max(1, 2**18//max(3*w*N*mean.itemsize, 1))
-    parallel(work, [slice(p, min(p + step, h)) for p in range(0, h, step)])
+    parallel(work, pieces(h, 2**18//max(3*w*N*mean.itemsize, 1)))
     return out
 
 

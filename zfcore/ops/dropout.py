@@ -50,7 +50,8 @@ def dropout(x, keep_prob, key):
         key words       seed's low 32 bits, seed's high 32 bits
     and is then multiplied by 1/keep_prob, rounded to x's dtype.
     The paper, like AlexNet, keeps units as they are and multiplies by keep_prob when testing; dividing here instead
-    leaves the tested network alone, and the expected sum is the same."""
+    leaves the tested network alone, and the expected sum is the same.
+    Raises Expected unless 0 < keep_prob <= 1 and the key is within these bounds."""
     _check(x, keep_prob, key)
     if runs_kernels(x):
         y = empty(x.shape, x.dtype, like=x)

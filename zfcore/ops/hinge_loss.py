@@ -28,7 +28,8 @@ def hinge_loss(scores, labels, squared=True):
     scores (M,N) float32 or float64 -> loss (a Python float), cache. The target t is +1 or -1:
     labels (N,)     one class 0 .. M-1 per picture: t is +1 for it and -1 for all others
     labels (M,N)    the targets themselves, where a picture may show several classes; a target 0 is left out
-                    (PASCAL VOC marks so the pictures in which a class is present but hard to see)"""
+                    (PASCAL VOC marks so the pictures in which a class is present but hard to see)
+    Raises Expected for other labels or shapes."""
     dtype("hinge_loss: scores", scores, np.float32, np.float64)
     shape("hinge_loss: scores", scores, (None, None))
     M, N = scores.shape

@@ -50,7 +50,8 @@ def maxpool(x, K, S, P=0, rounding="ceil"):
 
     x (C,H,W,N) float32 or float64 -> y (C,Ho,Wo,N) and the cache (switches, Pooling).
     switches (C,Ho,Wo,N) uint8: r*K + s, the place of the maximum in its window; the first in row order wins a tie.
-    A NaN wins over every number, as in np.max. K <= 15, so that a place fits a byte. Ho, Wo: see `output_size`."""
+    A NaN wins over every number, as in np.max. K <= 15, so that a place fits a byte. Ho, Wo: see `output_size`.
+    Raises Expected for another K, dtype or number of axes, and for a window that fits no map."""
     dtype("maxpool: x", x, np.float32, np.float64)
     shape("maxpool: x", x, (None,)*4)
     if K > 15:

@@ -17,8 +17,8 @@ def sgd_step_reference(w, dw, v, lr, momentum, weight_decay):
 def sgd_step(w, dw, v, lr, momentum, weight_decay):
     """v = momentum*v - lr*(dw + weight_decay*w), then w = w + v; w and v are changed in place, dw is only read.
 
-    w, dw, v of one shape, float32 or float64. As the learning rate is inside v, a change of it reaches past steps'
-    share only with time (PyTorch keeps it outside)."""
+    w, dw, v of one shape, all float32 or all float64; Expected is raised before anything is changed where they are not.
+    The learning rate is inside v, so a new one leaves what earlier steps put there alone (PyTorch keeps it outside)."""
     dtype("sgd_step: w", w, np.float32, np.float64)
     for what, array in (("dw", dw), ("v", v)):
         dtype(f"sgd_step: {what}", array, w.dtype)

@@ -48,7 +48,8 @@ def softmax_loss(logits, labels):
     """Mean over N pictures of -log(probability of the right class).
 
     logits (M,N) float32 or float64, labels (N,) integers 0 .. M-1 -> loss (a Python float), cache.
-    Exact for logits of any size: log p = z - log(sum of exp z) with z = logits - their maximum."""
+    Exact for logits of any size: log p = z - log(sum of exp z) with z = logits - their maximum.
+    Raises Expected for labels that are not N of the M classes."""
     dtype("softmax_loss: logits", logits, np.float32, np.float64)
     shape("softmax_loss: logits", logits, (None, None))
     labels = class_labels("softmax_loss: labels", labels, *logits.shape)
