@@ -1,0 +1,106 @@
+"""The result of an analysis comes back from its file as it was, or is refused in one sentence."""
+from dataclasses import dataclass, fields
+
+import h5py
+import numpy as np
+import pytest
+
+from zfcore.check import Expected
+from zfcore.results import load, save
+
+
+@dataclass(frozen=True)
+class Found:
+    pixels: np.ndarray
+    names: np.ndarray
+    by_layer: dict
+    model: str
+    count: int
+    share: float
+    whole: bool
+    note: str = None
+
+
+@dataclass(frozen=True)
+class Other:
+    pixels: np.ndarray
+
+
+@pytest.fixture
+def found():
+    rng = np.random.default_rng(0)
+    return Found(rng.standard_normal((3, 5, 2)).astype(np.float32), np.array([["dog", "Käfer"], ["", "日本"]]),
+                 {"conv2": np.arange(6).reshape(2, 3), "conv10": np.zeros((0, 4), np.uint8), "conv1": np.array([True, False])},
+                 "tiny", 7, 0.25, True)
+
+
+def same(a, b):
+    for field in fields(a):
+        one, other = getattr(a, field.name), getattr(b, field.name)
+        pairs = zip(one.values(), other.values()) if isinstance(one, dict) else [(one, other)]
+        assert not isinstance(one, dict) or list(one) == list(other)
+        for one, other in pairs:
+            assert type(one) is type(other), field.name
+            if isinstance(one, np.ndarray):
+                assert one.shape == other.shape and (one.dtype == other.dtype or one.dtype.kind == "U")
+            np.testing.assert_array_equal(one, other)
+
+
+def test_what_is_read_is_what_was_written_arrays_texts_dicts_in_order_and_numbers(tmp_path, found):
+    save(tmp_path/"found.h5", found)
+    same(found, load(tmp_path/"found.h5", Found))
+    noted = Found(**{**vars(found), "note": ""})
+    save(tmp_path/"found.h5", noted)
+    same(noted, load(tmp_path/"found.h5", Found))
+
+
+def test_the_file_explains_itself_and_every_dataset_has_a_checksum(tmp_path, found):
+    save(tmp_path/"found.h5", found)
+    with h5py.File(tmp_path/"found.h5") as file:
+        assert file.attrs["kind"] == b"Found" and file.attrs["model"] == b"tiny" and file.attrs["count"] == 7
+        assert file["names"].asstr()[0, 1] == "Käfer"
+        assert all(file[name].fletcher32 for name in ("pixels", "names", "by_layer/conv2", "by_layer/conv1"))
+
+
+def test_a_flipped_bit_or_a_cut_is_found(tmp_path, found):
+    path = tmp_path/"found.h5"
+    save(path, found)
+    whole = bytearray(path.read_bytes())
+    at = bytes(whole).index(found.pixels.tobytes()[:16])
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:])
+    with pytest.raises(Expected, match="cut short or damaged"):
+        load(path, Found)
+    path.write_bytes(whole[:len(whole)//2])
+    with pytest.raises(Expected, match="cut short or damaged"):
+        load(path, Found)
+
+
+def test_another_kind_another_file_and_no_file_are_told_apart(tmp_path, found):
+    save(tmp_path/"found.h5", found)
+    with pytest.raises(Expected, match="a result of kind Other, got Found"):
+        load(tmp_path/"found.h5", Other)
+    with pytest.raises(Expected, match="which does not exist"):
+        load(tmp_path/"none.h5", Found)
+    with h5py.File(tmp_path/"plain.h5", "w") as file:
+        file["x"] = 1
+    with pytest.raises(Expected, match="got another HDF5 file"):
+        load(tmp_path/"plain.h5", Found)
+    with h5py.File(tmp_path/"found.h5", "a") as file:
+        del file["names"]
+    with pytest.raises(Expected, match="none called names"):
+        load(tmp_path/"found.h5", Found)
+    with h5py.File(tmp_path/"found.h5", "a") as file:
+        file.attrs["version"] = 99
+    with pytest.raises(Expected, match="format version 1, got 99"):
+        load(tmp_path/"found.h5", Found)
+
+
+def test_a_write_that_fails_leaves_the_file_that_was_there(tmp_path, found):
+    path = tmp_path/"found.h5"
+    save(path, found)
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        save(path, Found(**{**vars(found), "names": np.array([object()])}))
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["found.h5"]
+    with pytest.raises(Expected, match="writing"):
+        save(tmp_path/"no"/"folder"/"found.h5", found)
