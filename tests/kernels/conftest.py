@@ -1,0 +1,63 @@
+"""Every kernel test runs under each schedule of the CPU executor, in its race build and its bounds build, and on a GPU
+where CuPy sees one. A test's sizes all differ and divide no tile; where a kernel has a wide form, both are launched."""
+import numpy as np
+import pytest
+
+from tests import executor
+from zfcore import backend
+from zfcore.check import Expected
+
+EPS = float(np.finfo(np.float32).eps)      # 2^-23; one rounding is wrong by at most half of that
+
+
+class Machine:
+    """Where a test's kernels run. `array` brings a NumPy array there; `results` brings arrays back and holds every way of
+    running the same test, and a second run of it, to the same bits."""
+    first = {}                                      # (test, executor or gpu) -> the bits of its first run
+
+    def __init__(self, test, device):
+        self.test, self.device, self.array = test, device.name, device.array
+
+    def host(self, array):
+        return np.asarray(backend.to_host(array))
+
+    def results(self, work):
+        """What `work()` returns, as a tuple of NumPy arrays and numbers."""
+        runs = [tuple(self.host(part) if hasattr(part, "shape") else np.asarray(part) for part in work()) for _ in range(2)]
+        runs.append(Machine.first.setdefault((self.test, self.device), runs[0]))
+        for run in runs:
+            for one, other in zip(run, runs[0], strict=True):
+                assert one.dtype == other.dtype and one.tobytes() == other.tobytes(), "other bits in another run or schedule"
+        return runs[0]
+
+
+@pytest.fixture(params=[*executor.WAYS, "gpu"])
+def machine(request):
+    test = request.node.nodeid.replace(request.node.callspec.id, "") + str(sorted(
+        (name, str(value)) for name, value in request.node.callspec.params.items() if name != "machine"))
+    if request.param == "gpu":
+        try:
+            yield Machine(test, backend.select("gpu"))
+        except Expected as none:
+            pytest.skip(f"no GPU: {none.got}")
+    elif executor.emu.GXX is None:
+        pytest.skip("the CPU executor needs g++")
+    else:
+        with executor.settings(request.param):
+            yield Machine(test, backend.select("executor"))
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(2013)
+
+
+def normal(rng, *shape):
+    return rng.standard_normal(shape, np.float32)
+
+
+def close(got, wanted, error):
+    """|got - wanted| <= error elementwise, with the largest share of the allowed error in the message."""
+    assert got.shape == wanted.shape and np.isfinite(got).all()
+    share = np.max(np.abs(got.astype(np.float64) - wanted)/np.maximum(error, 1e-45), initial=0)
+    assert share <= 1, f"{share:.2f} times the error that rounding explains"

@@ -1,0 +1,28 @@
+import numpy as np
+import pytest
+
+from tests.kernels.conftest import normal
+from zfcore.ops.dropout import dropout, dropout_backward
+
+KEYS = [(0, 0, 0), (2**40 + 3, 5, 2**33 + 9), (2**64 - 1, 2**32 - 1, 2**64 - 1)]
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 13), (5, 32)], ids=["one by one", "four at once"])
+@pytest.mark.parametrize("key", KEYS)
+def test_dropout_draws_the_same_mask_and_bits_as_numpy(machine, rng, key, shape):
+    x = normal(rng, *shape)
+    y, dx = machine.results(lambda: _both(machine.array(x), 0.8, key))
+    wanted, _ = dropout(x, 0.8, key)
+    assert y.tobytes() == wanted.tobytes() and dx.tobytes() == wanted.tobytes()
+    assert 0 < (y == 0).sum() < y.size/2
+
+
+def test_keep_prob_one_keeps_everything(machine, rng):
+    x = normal(rng, 3, 701)
+    y, _ = machine.results(lambda: _both(machine.array(x), 1.0, KEYS[1]))
+    np.testing.assert_array_equal(y, x)
+
+
+def _both(x, keep_prob, key):
+    y, cache = dropout(x, keep_prob, key)
+    return y, dropout_backward(x, cache)
