@@ -39,6 +39,17 @@ def test_relu_backward_is_zero_at_the_kink():
     assert not relu_backward(np.ones((2, 3)), cache).any()
 
 
+def test_a_nan_stays_one():
+    x = np.array([np.nan, -1, 2], np.float32)
+    np.testing.assert_array_equal(relu(x)[0], [np.nan, 0, 2])
+    np.testing.assert_array_equal(relu_reference(x), [np.nan, 0, 2])
+
+
+def test_an_infinite_gradient_is_stopped_where_the_unit_was_off():
+    _, cache = relu(np.array([-1.0, 3.0]))
+    assert relu_backward(np.array([np.inf, -np.inf]), cache).tolist() == [0, -np.inf]
+
+
 def test_relu_in_slabs_equals_relu_in_one_piece():
     x = np.random.default_rng(2).standard_normal((37, 4099)).astype(np.float32)       # above the size of one slab
     y, cache = relu(x)

@@ -8,7 +8,7 @@ BACKWARD = Kernel("relu.cu", "relu_backward", "const float *dy, const float *y, 
 
 
 def relu_reference(x):
-    return np.where(x > 0, x, 0)
+    return np.where(x <= 0, 0, x)                            # a NaN stays one
 
 
 def relu_backward_reference(dy, y):
@@ -33,6 +33,7 @@ def relu_backward(dy, y):
         wide = lanes(dy.size, dy, y, dx)
         BACKWARD.variant(LANES=wide)(blocks(dy.size//wide, BACKWARD.block), dy, y, dx, dy.size)
     else:
-        parallel(lambda k: np.multiply(dy[k], y[k] > 0, out=dx[k]), slabs(dy))
+        bits = f"i{dy.itemsize}"                             # AND with a mask of all bits or none: inf*0 would be NaN
+        parallel(lambda k: np.bitwise_and(dy[k].view(bits), -(y[k] > 0).view(np.int8), out=dx[k].view(bits)), slabs(dy))
     return dx
 
