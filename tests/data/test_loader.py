@@ -236,8 +236,9 @@ def test_break_ends_the_threads():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals differ there")
-@pytest.mark.parametrize("where", ["for _ in batches: print('ready', flush=True); time.sleep(20)",       # in the loop's body
-                                   "print('ready', flush=True); slow.wait = 20; list(batches)"])           # waiting for a batch
+@pytest.mark.parametrize("where", ["for _ in batches: print('ready', flush=True); time.sleep(20)",
+                                   "print('ready', flush=True); slow.wait = 20; list(batches)"],
+                         ids=["in the body of the loop", "waiting for a batch"])
 def test_control_c_ends_the_program_at_once(where):
     code = f"""
 import time

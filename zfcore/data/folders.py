@@ -212,7 +212,7 @@ class _Tar:
                 self._index(tar)
             except tarfile.TarError as error:
                 raise Expected(path, "a whole tar", f"one cut short or damaged ({error})", "copy it again") from None
-            file.seek(tar.offset)                 # tarfile takes a damaged header for the end; a real end is a block of zeros
+            file.seek(tar.offset)                 # tarfile takes a damaged header for the end; a real end is all zeros
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise Expected(path, "a whole tar", f"one cut short or damaged at byte {tar.offset}", "copy it again")
         self._file = os.open(path, os.O_RDONLY)

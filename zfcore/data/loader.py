@@ -99,7 +99,7 @@ class Pictures:
                 total += pictures.sum(axis=0, dtype=np.uint32)
                 count += len(indices)
                 bar.update(count + len(self.damaged) - bar.n)
-        mean = np.ascontiguousarray((total/count).transpose(2, 0, 1), np.float32)     # float64 (size,size,3) -> (3,size,size)
+        mean = np.ascontiguousarray((total/count).transpose(2, 0, 1), np.float32)   # float64 (H,W,3) -> float32 (3,H,W)
         if self.all_were_readable:                # else a disk or network may be back at the next run
             kept.write(mean, self.damaged)
         return mean
