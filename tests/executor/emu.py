@@ -25,7 +25,10 @@ HERE = Path(__file__).parent
 RUNTIME = ("emu_rt.cpp", "emu_ptx.cpp", "emu_race.cpp")
 HEADERS = ("emu.h", "emu_rt.h", "cuda_emu.h", "ptx.cuh")
 GXX = shutil.which(os.environ.get("CXX", "g++"))
-FLAGS = ["-std=c++17", "-O2", "-g1", "-fPIC", "-fno-strict-aliasing", "-fno-exceptions", "-U_FORTIFY_SOURCE", "-w", f"-I{HERE}"]
+# DWARF 4, because addr2line of binutils 2.40 mistakes the files of DWARF 5; stack-clash protection touches every page of
+# a large frame, so that it cannot jump over the guard page below a stack.
+FLAGS = ["-std=c++17", "-O2", "-g1", "-gdwarf-4", "-fPIC", "-fno-strict-aliasing", "-fno-exceptions",
+         "-fstack-clash-protection", "-U_FORTIFY_SOURCE", "-w", f"-I{HERE}"]
 BUILDS = {
     "plain": [],
     "race": ["-fsanitize=thread", "-fno-tree-vectorize", "-fno-tree-slp-vectorize"],
@@ -165,6 +168,45 @@ def traffic(report):
     return [Traffic(line, space, *map(int, counts)) for (line, space), counts in sorted(rows.items())]
 
 
+@dataclass(frozen=True, eq=False)
+class TensorMap:
+    """What cuTensorMapEncodeTiled or cuTensorMapEncodeIm2col would be told, as an argument for a `const __grid_constant__
+    TensorMap`. Sizes run from the contiguous axis outwards, as in the driver's interface: array.shape backwards."""
+    array: np.ndarray
+    box: tuple = ()                   # tiled: elements of each axis in one load
+    swizzle: bool = False             # the 128-byte swizzle
+    lower: tuple = ()                 # im2col, of an array (N,H,W,C): corners (w, h) of the pixels, relative to (0, 0) ...
+    upper: tuple = ()                 # ... and to the last pixel
+    channels: int = 0                 # in one load
+    pixels: int = 0                   # in one load
+    steps: tuple = (1, 1, 1, 1)       # over (C, W, H, N): the stride of the convolution
+
+    FIELDS = np.dtype([("base", "u8"), ("strides", "u8", 4), ("sizes", "u4", 5), ("box", "u2", 5), ("steps", "u2", 5),
+                       ("lower", "i2", 2), ("upper", "i2", 2), ("pixels", "u2"), ("channels", "u2"),
+                       ("rank", "u1"), ("item", "u1"), ("swizzle", "u1"), ("im2col", "u1")])
+
+    def packed(self):
+        """The fields in 128 bytes at a multiple of 64; the address is filled in by the launch."""
+        rank, item, im2col = self.array.ndim, self.array.itemsize, not self.box
+        inner = item*(self.channels if im2col else self.box[0])
+        if not (2 <= rank <= 5 and self.array.flags.c_contiguous and all(s % 16 == 0 for s in self.array.strides[:-1])):
+            raise KernelError("tensor map: 2 to 5 contiguous axes whose strides are multiples of 16 bytes")
+        if inner % 16 or max(self.box, default=0) > 256 or self.pixels > 1024 or self.channels > 256:
+            raise KernelError("tensor map: a row of whole 16 bytes, a box of at most 256 (1024 pixels, 256 channels)")
+        if (self.swizzle and inner != 128) or (im2col and rank != 4) or (not im2col and set(self.steps) != {1}):
+            raise KernelError("tensor map: not emulated (swizzled rows but of 128 bytes, im2col but in 4-D, tiles with steps)")
+
+        def padded(values, n):
+            return [*values, *[0]*(n - len(values))]
+
+        raw = np.zeros(192, np.uint8)
+        raw = raw[-raw.ctypes.data % 64:][:128]
+        raw[:self.FIELDS.itemsize].view(self.FIELDS)[0] = (
+            0, padded(self.array.strides[-2::-1], 4), padded(self.array.shape[::-1], 5), padded(self.box, 5), padded(self.steps, 5),
+            padded(self.lower, 2), padded(self.upper, 2), self.pixels, self.channels, rank, item, self.swizzle, im2col)
+        return raw
+
+
 _running = threading.Lock()           # the runtime has one set of fibers
 
 
@@ -179,19 +221,16 @@ class Library:
         self.run = ctypes.CDLL(str(runtime())).emu_launch
 
     def launch(self, grid, block, shared, values, names, writable, settings=Settings()):
-        """`values`: arrays for pointers, NumPy scalars else. Arrays named in `writable` get back what was written.
+        """`values`: arrays for pointers, `TensorMap`s, NumPy scalars. Arrays named in `writable` get back what was written.
         Returns the `Traffic` of each source line where settings.report asks for it."""
         if not (0 < block <= 1024 and 0 <= shared <= 227*1024 and len(grid) <= 3):
             raise KernelError(f"{self.name}: no GPU runs a block of {block} threads with {shared} bytes, grid {grid}")
         buffers, places = merge(values, names, writable)
         packed, storage = (Value*len(values))(), []
         for k, value in enumerate(values):
-            if k in places:
-                storage.append(ctypes.c_uint64())
-                packed[k] = Value(ctypes.addressof(storage[-1]), *places[k])
-            else:
-                storage.append(np.atleast_1d(value))
-                packed[k] = Value(storage[-1].ctypes.data, -1, 0)
+            storage.append(value.packed() if isinstance(value, TensorMap) else
+                           np.zeros(1, np.uint64) if k in places else np.atleast_1d(value))
+            packed[k] = Value(storage[-1].ctypes.data, *places.get(k, (-1, 0)))
         message, report = ctypes.create_string_buffer(8192), ctypes.create_string_buffer(65536)
         job = Launch(ctypes.cast(self.dll.emu_call, ctypes.c_void_p), ctypes.cast(self.dll.emu_touch, ctypes.c_void_p),
                      self.name.encode(), packed, len(values), buffers, len(buffers),
@@ -220,6 +259,7 @@ class Library:
 def merge(values, names, writable):
     """The buffers behind the arrays among `values`, and for each of those (its buffer, its offset there). Arguments that
     share memory share a buffer, so that an in-place launch really is in place."""
+    values = [value.array if isinstance(value, TensorMap) else value for value in values]
     arrays = sorted((value.ctypes.data, value.ctypes.data + value.nbytes, k)
                     for k, value in enumerate(values) if isinstance(value, np.ndarray))
     spans, places = [], {}                                    # span: [start, end, argument numbers]

@@ -259,7 +259,8 @@ bool ptx_finish_a_copy()
 
 // ------------------------------------------------------------------------------------------------------------ wgmma
 // d (64,n) += a (64,K) b (K,n), of which each of the four warps of a warpgroup computes its 16 rows, when all its lanes
-// have come. That the four warps issue the same products is checked at the end of the block.
+// have come. That the four warps issue the same products is checked at the end of the block. Nothing is assumed about one
+// warp from another's wait: a stage is free when each of the four warps has released it.
 struct Wgmma { bool tf32, accumulate, a_mn, b_mn; int n; uint64_t a, b; float *d; };
 struct Product : Wgmma { float *lanes[32]; std::vector<float> saved; unsigned group; int first; Site here; };
 static std::vector<Product> products;
@@ -364,6 +365,7 @@ static void wgmma_wait_all(void **lanes, unsigned)
     for (Product &p : products) if (due(p)) perform(p);
     products.erase(std::remove_if(products.begin(), products.end(), due), products.end());
     for (int lane = 0; lane < 32; lane++) fibers[first + lane].fenced = false;
+    if (launch->race) race::warp_meets(first, ~0u);            // the reads were noted as the first lane's; any may release
 }
 void wgmma_wait(unsigned pending, Site here) { warp(~0u, "wgmma_wait", &pending, wgmma_wait_all, here); }
 

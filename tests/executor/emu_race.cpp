@@ -83,6 +83,7 @@ static void note_traffic(bool shared, int thread, size_t offset, size_t bytes, u
 
 void access(int thread, const void *address, size_t bytes, Kind kind, uint64_t where)
 {
+    if (!launch) return;                                                              // instrumented code outside a launch
     const char *p = (const char *)address;
     std::vector<Word> *words = nullptr;
     const char *start, *name;

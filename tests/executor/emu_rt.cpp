@@ -369,9 +369,9 @@ static void on_signal(int signal, siginfo_t *info, void *context)
         if (p >= b.device && p < b.device + b.bytes) fail_at(where, "%s to '%s', which is const", access, b.name);
         fail_at(where, "%s outside '%s': byte offset %ld of %zu", access, b.name, (long)(p - b.device), b.bytes);
     }
+    if (p >= stacks && p < stacks + MAX_THREADS * STACK) fail_at(where, "more than %zu KiB of local variables", STACK >> 10);
     if (p >= arena - GUARD && p < arena + MAX_SHARED + GUARD)
         fail_at(where, "%s outside dynamic shared memory: byte offset %ld of %u", access, (long)(p - arena), launch->shared);
-    if (p >= stacks && p < stacks + MAX_THREADS * STACK) fail_at(where, "more than %zu KiB of local variables", STACK >> 10);
     fail_at(where, p && info->si_code != SI_KERNEL ? "%s of address %p, outside every array" :
             "%s that is misaligned for its vector type, or of address %p", access, (void *)p);
 }
@@ -471,5 +471,6 @@ extern "C" __attribute__((visibility("default"))) int emu_launch(emu::Launch *l)
     sigaltstack(&stack_before, nullptr);
     if (l->race) race::end_launch();
     for (int k = 0; k < l->n_buffers; k++) unmap_buffer(l->buffers[k], good);
+    launch = nullptr;
     return *l->message ? 1 : 0;
 }
