@@ -10,6 +10,8 @@ So `runs_kernels(x)` is the only question an operation asks. This is the only fi
 """
 import functools
 import hashlib
+import itertools
+import math
 import os
 import re
 import tempfile
@@ -103,8 +105,44 @@ def to_host(x):
     return cupy.asnumpy(x) if array_module(x) is cupy and cupy is not None else np.asarray(x)
 
 
+class _Memory:
+    """Memory for one array. NumPy keeps it alive as long as any view of the array; then it waits in `_idle`."""
+
+    def __init__(self, buffer, nbytes):
+        self.buffer = buffer
+        self.__array_interface__ = dict(buffer[:nbytes].__array_interface__)
+
+    def __del__(self):
+        _idle.append((next(_clock), self.buffer))
+
+
+_idle = []                        # (when, buffer): memory that no array uses, the longest unused first
+_clock = itertools.count()
+_requests = threading.Lock()
+
+
+def _recycled(shape, dtype):
+    """An uninitialised NumPy array, large ones in memory that an array of about the same size has left.
+
+    Every training step makes and drops the same large arrays. Were they given back to the system each time, it would
+    clear the pages again at the first touch, which costs as much as the arithmetic of a pooling. What 256 arrays that
+    came and went after it found no use for is given back."""
+    nbytes = math.prod(shape)*np.dtype(dtype).itemsize
+    if nbytes < 2**20:
+        return np.empty(shape, dtype)
+    with _requests:                                                    # `__del__` only ever appends, at any moment
+        now = next(_clock)
+        while _idle and _idle[0][0] < now - 512:                       # a tick when it came, a tick when it went
+            del _idle[0]
+        sizes = {buffer.nbytes: k for k, (_, buffer) in enumerate(_idle) if nbytes <= buffer.nbytes <= 1.25*nbytes}
+        buffer = _idle.pop(sizes[min(sizes)])[1] if sizes else np.empty(nbytes, np.uint8)
+    return np.asarray(_Memory(buffer, nbytes)).view(dtype).reshape(shape)
+
+
 def empty(shape, dtype, like):
     """An uninitialised array on the device (and of the array class) of `like`."""
+    if type(like) is np.ndarray:
+        return _recycled(shape, dtype)
     return array_module(like).empty_like(like, shape=shape, dtype=dtype, order="C")
 
 
