@@ -62,10 +62,10 @@ def clear(of_pixels):
     of_pixels[...] = np.zeros((), of_pixels.dtype)
 
 
-def rectangles(height, width, most):
+def rectangles(height, width, most, least=8):
     """(rows, columns) slices that cut height x width into rectangles of at most `most` places: whole rows, or a part
-    of one row. There are at least 8 where there is enough to cut, so that cores do not wait for each other."""
-    most = max(1, min(most, height*width//8))
+    of one row. There are about `least` or more where there is enough to cut, so that no core waits long for others."""
+    most = max(1, min(most, height*width//least))
     return [(r, c) for r in pieces(height, most//max(1, width)) for c in pieces(width, most)]
 
 

@@ -22,6 +22,7 @@ from zfcore.backend import parallel
 from zfcore.ops.window import clear, pieces, pixels, rectangles, tap_range, workspace
 
 BLOCK = 16*2**20                  # bytes of V and M that a job works on
+GRADIENT_BLOCK = 2**26            # bytes of V and D that all cores work on
 SLAB = 2**20                      # bytes of maps transformed at once
 
 
@@ -69,7 +70,7 @@ def filter_gradient(x, dy, S, P, dw):
     (C, K, _, F), (Ho, Wo, N) = dw.shape, dy.shape[1:]
     x, dy, dtype = pixels(x), pixels(dy), dw.dtype
     dU = np.zeros((16, S*S*C, F), dtype)
-    for rows, columns in rectangles(-(-Ho//2), -(-Wo//2), 2*BLOCK//(16*(S*S*C + F)*N*dtype.itemsize)):
+    for rows, columns in rectangles(-(-Ho//2), -(-Wo//2), GRADIENT_BLOCK//(16*(S*S*C + F)*N*dtype.itemsize), least=1):
         ti, tj = rows.stop - rows.start, columns.stop - columns.start
         V = workspace("V", (4, 4, S, S, C, ti, tj, N), dtype)
         D = workspace("M", (4, 4, F, ti, tj, N), dtype)
