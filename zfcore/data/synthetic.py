@@ -1,0 +1,357 @@
+"""The embedded data set: ten classes of drawn objects whose truth is known. No file is read, no picture is stored.
+
+Picture i of a split is a function of (seed, split, i): a Philox generator with that key draws a `Scene` of polygons in
+the unit square, which `render` paints at any size. The scene says where the object and its named parts are and which
+parts something covers; that is what lets occlusion, projections and correspondence be checked.
+
+    scene       class, pose, light, background, what lies around and what stands in front
+    render      scene -> picture
+    Synthetic   the data set
+
+All classes share one palette, one range of poses and sizes, and the same surroundings, so that neither colour nor
+background tells the class. What they look like is in drawings.py.
+"""
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from zfcore import check
+from zfcore.data.drawings import DRAW, Pen, box, curve, ellipse, mix, ribbon, shade, smooth, turned
+
+CLASSES = list(DRAW)
+SPLITS = ("train", "val")
+SMALLEST = 16                     # pixels a side, below which nothing can be recognised
+
+
+# ------------------------------------------------------------------------------------------------------ the scene
+@dataclass(frozen=True)
+class Truth:
+    """What is where in a picture, in pixels (floats; a pixel's left edge is its number).
+
+    label    the class, an index into CLASSES
+    box      (x0, y0, x1, y1) of the object, of its covered places too, cut at the picture's edge
+    parts    name -> (x, y) of the part's middle. "left" and "right" are the sides on the picture when it stands upright
+    visible  name -> False where something in front covers that point or it lies outside the picture"""
+    label: int
+    box: tuple
+    parts: dict
+    visible: dict
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Polygons (n,2) in the unit square, painted in order, each in one colour."""
+    polygons: list
+    colours: list
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that `render` needs, in the unit square; `truth` too is in the unit square."""
+    truth: Truth
+    behind: Layer
+    object: Layer
+    front: Layer
+    ground: tuple                 # two colours of the background
+    horizon: tuple                # (nx, ny, place, softness): where one goes over into the other
+    roughness: tuple              # contrast of the 1/f texture on the background, on what is painted
+    light: tuple                  # (x, y) towards the lamp
+    lamp: tuple                   # (red, green, blue) factors of its colour and strength; fall-off across the picture
+    key: tuple                    # of the generator of the texture
+
+
+def scene(seed, split, index, label):
+    """The scene of picture `index`, whose object is of class `label`."""
+    key = (seed, 2*index + SPLITS.index(split))
+    rng = np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
+    angle = rng.uniform(-2.6, -0.54)                                     # the lamp is above: y is negative
+    light = (math.cos(angle), math.sin(angle))
+    truth, body, base = _place(rng, light, label)
+    front = _occluders(Pen(rng, light), truth.box)
+    ground = _ground(Pen(rng, light), base)
+    behind = _clutter(Pen(rng, light), ground, label)
+    places = np.array(list(truth.parts.values()))
+    seen = ((places > 0) & (places < 1)).all(axis=1) & ~covered(front, places)
+    visible = dict(zip(truth.parts, seen.tolist()))
+    tilt, warm, strength = rng.uniform(-0.5, 0.5), rng.uniform(-0.08, 0.08), rng.uniform(0.72, 1.12)
+    return Scene(Truth(label, truth.box, truth.parts, visible), behind, body, front, ground,
+                 (math.sin(tilt), math.cos(tilt), rng.uniform(0.3, 0.8), rng.uniform(0.01, 0.5)),
+                 (rng.uniform(4, 16), rng.uniform(3, 8)), light,
+                 (strength*(1 + warm), strength, strength*(1 - warm), rng.uniform(0, 0.45)), key)
+
+
+def _pose(rng, widest):
+    """(2,2) matrix of a rotation up to `widest` radians, a mirror half of the time and a stretch; (2,) perspective."""
+    turn, stretch, mirror = rng.uniform(-widest, widest), rng.uniform(0.86, 1.16), rng.random() < 0.5
+    c, s = math.cos(turn), math.sin(turn)
+    matrix = np.array([(c, -s), (s, c)]) @ np.diag([(-1 if mirror else 1)*stretch, 1/stretch])
+    return matrix, rng.uniform(-0.16, 0.16, 2), mirror
+
+
+def _project(points, matrix, perspective):
+    return points @ matrix.T/(1 + points @ perspective)[:, None]
+
+
+def _place(rng, light, label):
+    """Draw the object in a pose of its own, at a size and a place: (truth without visibility, its Layer, its colour).
+
+    Its longer side is 0.6 to 0.96 of the picture whatever the class, and up to a twentieth of it may lie outside."""
+    matrix, perspective, mirror = _pose(rng, 0.3)
+    towards = np.linalg.solve(matrix, light)
+    pen = Pen(rng, towards/np.hypot(*towards))
+    DRAW[CLASSES[label]](pen)
+    names, marks = list(pen.parts), np.array(list(pen.parts.values()))
+    points = _project(np.concatenate([*pen.polygons, marks]), matrix, perspective)
+    low, high = points.min(axis=0), points.max(axis=0)
+    longer = rng.uniform(0.6, 0.96)
+    scale = longer/(high - low).max()
+    size = (high - low)*scale
+    corner = rng.uniform(-0.05*size, 1 - 0.95*size)
+    points = (points - low)*scale + corner
+    if mirror:
+        swap = {"left": "right", "right": "left"}
+        names = [" ".join(swap.get(word, word) for word in name.split()) for name in names]
+    x0, y0, x1, y1 = (*corner.clip(0, 1), *(corner + size).clip(0, 1))
+    parts = {name: (float(x), float(y)) for name, (x, y) in zip(names, points[len(points) - len(marks):])}
+    truth = Truth(label, (float(x0), float(y0), float(x1), float(y1)), parts, {})
+    return truth, Layer(_cut(points, pen.polygons), pen.colours), pen.base
+
+
+def _cut(points, polygons):
+    """`points`, one array of the points of all `polygons` (and perhaps more), cut into as many polygons again."""
+    ends = np.cumsum([len(p) for p in polygons])
+    return [points[end - len(p):end] for end, p in zip(ends, polygons)]
+
+
+def _ground(pen, base):
+    """Two background colours, the first kept apart in brightness from the object's own colour `base`."""
+    first, second = (mix(pen.any_colour(), (150, 148, 142), 0.3) for _ in range(2))
+    apart = sum(first) - sum(base)
+    if abs(apart) < 110:
+        first = shade(first, 1.5) if apart > 0 and sum(first) < 600 else shade(first, 0.6)
+    return first, mix(first, second, pen.between(0.2, 0.9))
+
+
+def _clutter(pen, ground, label):
+    """What lies around: discs, boards and blades in colours near the ground's, and loose parts of other classes."""
+    for _ in range(int(pen.between(2, 8))):
+        x, y, r = pen.between(0, 1), pen.between(0, 1), pen.between(0.02, 0.14)
+        colour = mix(pen.pick(ground), pen.any_colour(), pen.between(0.15, 0.7))
+        kind = pen.pick(("disc", "board", "blade"))
+        if kind == "disc":
+            pen.solid(ellipse(x, y, r, r*pen.between(0.6, 1)), colour, outline=0.004)
+        elif kind == "board":
+            board = box(-r, -r*0.6, r, r*0.6)*(pen.between(0.6, 2), 1)
+            pen.solid(turned(board, pen.between(-40, 40), x, y), colour, outline=0.004)
+        else:
+            pen.line(curve((x, y), (x + pen.between(-r, r), y - 2*r), (x + pen.between(-2, 2)*r, y - 4*r)),
+                     (0.02, 0.001), colour)
+    if pen.chance(0.75):
+        _strew_parts(pen, CLASSES[(label + 1 + int(pen.between(0, 9))) % 10])
+    return Layer(pen.polygons, pen.colours)
+
+
+def _strew_parts(pen, name):
+    """One to three loose parts of an object of class `name`, each at a place, size and angle of its own."""
+    other = Pen(pen.rng, pen.light)
+    DRAW[name](other)
+    groups = sorted(set(other.groups) - {""})
+    for _ in range(pen.pick((1, 1, 2, 3))):
+        group = pen.pick(groups)
+        polygons = [p for p, g in zip(other.polygons, other.groups) if g == group]
+        points = _project(np.concatenate(polygons), *_pose(pen.rng, 3.1)[:2])
+        low, high = points.min(axis=0), points.max(axis=0)
+        points = (points - (low + high)/2)*pen.between(0.08, 0.2)/(high - low).max() + pen.rng.uniform(0, 1, 2)
+        colours = [c for c, g in zip(other.colours, other.groups) if g == group]
+        for polygon, colour in zip(_cut(points, polygons), colours):
+            pen.flat(polygon, colour)
+
+
+def _occluders(pen, around):
+    """What stands in front of two pictures in five: a twig, a post, a ball or a card over a piece of the object."""
+    x0, y0, x1, y1 = around
+    size = max(x1 - x0, y1 - y0)
+    for _ in range(pen.pick((0, 0, 0, 0, 0, 1, 1, 2))):
+        x, y, colour = pen.between(x0, x1), pen.between(y0, y1), pen.any_colour()
+        kind, r = pen.pick(("twig", "post", "ball", "card")), size*pen.between(0.07, 0.15)
+        if kind == "post":
+            lean = pen.between(-0.25, 0.25)
+            _post(pen, np.array([(x - lean, -0.05), (x + lean, 1.05)]), r*0.8, colour)
+        elif kind == "ball":
+            pen.solid(ellipse(x, y, r), colour, outline=0.006, bulge=1.3)
+        elif kind == "card":
+            card = box(-r*1.3, -r*0.8, r*1.3, r*0.8)
+            pen.solid(turned(card, pen.between(-60, 60), x, y), colour, outline=0.006, bulge=0.5)
+        else:
+            _twig(pen, x, y, r, mix(colour, (92, 122, 60), 0.5))
+    return Layer(pen.polygons, pen.colours)
+
+
+def _post(pen, line, width, colour):
+    """Strips along the line, brighter towards the lamp."""
+    across = ribbon(line, 1)[0] - line[0]
+    towards = across*np.sign(across @ pen.light)
+    pen.line(line, width + 0.012, shade(colour, 0.42))
+    for share, level in ((1, 0.75), (0.76, 0.9), (0.5, 1.05), (0.22, 1.2)):
+        pen.line(line + towards*width*(1 - share)*0.6, width*share, shade(colour, level))
+
+
+def _twig(pen, x, y, r, colour):
+    """A stalk with leaves that hangs in from the nearer side."""
+    side = -1 if x < 0.5 else 1
+    stalk = curve((x, y), (x + side*r*2, y - r*0.8), (0.5 + side*0.56, y - r*pen.between(0.5, 3)))
+    pen.line(stalk, 0.012, shade(colour, 0.5))
+    leaf = smooth((0, 0), (r*0.4, -r*0.6), (0, -r*1.4), (-r*0.4, -r*0.6))
+    for k, (px, py) in enumerate(stalk[::3]):
+        pen.solid(turned(leaf, (60 if k % 2 else 140)*-side + pen.between(-20, 20), px, py), colour, outline=0.004)
+
+
+def covered(layer, points):
+    """(m,) bool: which of `points` (m,2) lie in a polygon of the layer, by the even-odd rule."""
+    x, y = points[:, :1], points[:, 1:]
+    hit = np.zeros(len(points), bool)
+    for p in layer.polygons:
+        q = p[np.arange(-1, len(p) - 1)]                                 # the other end of the edge that ends in p
+        crosses = (p[:, 1] > y) != (q[:, 1] > y)                         # (m,n): the edge passes the height of the point
+        run, rise = (q - p).T
+        at = p[:, 0] + (y - p[:, 1])*run/np.where(rise == 0, 1, rise)    # and is there at this x
+        hit |= (crosses & (at > x)).sum(axis=1) % 2 == 1
+    return hit
+
+
+# ----------------------------------------------------------------------------------------------------- rendering
+_GRAIN = 128                      # side of the 1/f texture, which is periodic
+_FALLOFF = np.hypot(np.fft.fftfreq(_GRAIN)[:, None], np.fft.fftfreq(_GRAIN)) + 1/_GRAIN/2
+_FALLOFF = (_FALLOFF**-1.25).astype(np.float32)
+_FALLOFF[0, 0] = 0
+
+
+def _texture(key, size):
+    """Two independent (size, size) fields of 1/f noise with mean 0 and standard deviation 1, from one complex FFT."""
+    rng = np.random.Generator(np.random.Philox(key=np.array(key, np.uint64), counter=[0, 0, 0, 1]))
+    white = rng.random((2, _GRAIN, _GRAIN), np.float32) - np.float32(0.5)
+    field = np.fft.ifft2((white[0] + 1j*white[1])*_FALLOFF)
+    return [np.asarray(Image.fromarray(part/part.std()).resize((size, size), Image.Resampling.BICUBIC))
+            for part in (np.ascontiguousarray(field.real), np.ascontiguousarray(field.imag))]
+
+
+def _paint(layer, size, x0, y0, x1, y1):
+    """The layer on nothing, in the window x0:x1, y0:y1 of a picture of `size` pixels: (3,h,w) colours times coverage and
+    (h,w) coverage 0..1, float32.
+
+    Pillow fills polygons without anti-aliasing, so they are painted several times too large and averaged down. Every
+    colour is opaque, so the fourth band averages to the coverage and the other three come out premultiplied by it."""
+    fine = 3 if size <= 320 else 2
+    canvas = Image.new("RGBX", ((x1 - x0)*fine, (y1 - y0)*fine), (0, 0, 0, 0))
+    draw = ImageDraw.Draw(canvas)
+    corners = ((np.concatenate(layer.polygons)*size - (x0, y0))*fine).ravel().tolist()
+    start = 0
+    for polygon, (r, g, b) in zip(layer.polygons, layer.colours):
+        stop = start + 2*len(polygon)
+        draw.polygon(corners[start:stop], fill=(int(r), int(g), int(b), 255))
+        start = stop
+    bands = np.asarray(canvas.reduce(fine)).transpose(2, 0, 1).astype(np.float32, order="C")
+    return bands[:3], bands[3]*np.float32(1/255)
+
+
+def _lay(picture, layer, light, grain, height):
+    """Lay `layer` on `picture` (3,size,size), in place, as a body `height` thick (in sides of the picture): it casts a
+    shadow away from the lamp, and its edge is bright towards the lamp and dark behind."""
+    if not layer.polygons:
+        return
+    size, thick = len(grain), height*len(grain)
+    points = np.concatenate(layer.polygons)*size
+    x0, y0 = np.floor(points.min(axis=0) - 3*thick).clip(0, size - 1).astype(int).tolist()   # the shadow reaches 2.5 thick
+    x1, y1 = np.ceil(points.max(axis=0) + 3*thick).clip((x0 + 1, y0 + 1), size).astype(int).tolist()
+    picture, relief = picture[:, y0:y1, x0:x1], 1 + grain[y0:y1, x0:x1]
+    colours, cover = _paint(layer, size, x0, y0, x1, y1)
+    soft = Image.fromarray((cover*255).astype(np.uint8)).filter(ImageFilter.BoxBlur(thick))
+    moved = (1, 0, 1.5*thick*light[0], 0, 1, 1.5*thick*light[1])
+    shadow = np.asarray(soft.transform(soft.size, Image.Transform.AFFINE, moved, Image.Resampling.BILINEAR), np.float32)
+    picture *= (1 - shadow*np.float32(0.45/255))*(1 - cover)
+    slope = np.asarray(soft, np.float32)*np.float32(thick/255)
+    relief[:, 1:-1] += (slope[:, :-2] - slope[:, 2:])*np.float32(light[0]*0.5)
+    relief[1:-1] += (slope[:-2] - slope[2:])*np.float32(light[1]*0.5)
+    colours *= relief
+    picture += colours
+
+
+def render(scene, size, layers=("behind", "object", "front")):
+    """The scene as an RGB picture of size x size pixels; `layers` names what is laid on the background."""
+    ground, grain = _texture(scene.key, size)
+    place = (np.arange(size, dtype=np.float32) + np.float32(0.5))/np.float32(size)
+    x, y = place[None, :], place[:, None]
+    nx, ny, edge, softness = scene.horizon
+    blend = np.clip((x*nx + y*ny - edge + ground*0.04)/softness + 0.5, 0, 1)
+    first, second = np.array(scene.ground, np.float32)[..., None, None]
+    picture = first + (second - first)*blend + ground*scene.roughness[0]                     # (3,size,size) from here on
+    surface = grain*(scene.roughness[1]/100)
+    for name, height in zip(("behind", "object", "front"), (0.008, 0.025, 0.02)):
+        if name in layers:
+            _lay(picture, getattr(scene, name), scene.light, surface, height)
+    *lamp, fall = scene.lamp
+    picture *= 1 + ((x - 0.5)*scene.light[0] + (y - 0.5)*scene.light[1])*fall
+    picture *= np.array(lamp, np.float32)[:, None, None]
+    return Image.fromarray(np.ascontiguousarray(picture.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)))
+
+
+# --------------------------------------------------------------------------------------------------- the data set
+class Synthetic:
+    """`count` pictures of `size` x `size` pixels of the split "train" or "val".
+
+    classes, labels (int64 (count,), balanced), names ("synthetic/train/000123"), picture(i), truth(i).
+    Picture i depends on (seed, split, i) alone, not on count, order or thread; another size shows the same scene.
+    Raises `Expected` for a split, count, size, seed or picture number that there cannot be."""
+
+    classes = CLASSES
+
+    def __init__(self, split, count, size, seed=0):
+        check.one_of("synthetic set: split", split, SPLITS)
+        _whole("synthetic set: number of pictures", count, 1, 2**62)
+        _whole("synthetic set: picture size", size, SMALLEST, 4096)
+        _whole("synthetic set: seed", seed, 0, 2**64 - 1)
+        self.split, self.size, self.seed = split, int(size), int(seed)
+        self.labels = np.arange(count, dtype=np.int64) % len(CLASSES)
+        self.names = [f"synthetic/{split}/{i:06d}" for i in range(count)]
+
+    def __len__(self):
+        return len(self.labels)
+
+    def scene(self, i):
+        """The scene of picture i, in the unit square."""
+        _whole(f"synthetic/{self.split}: picture", i, 0, len(self) - 1)
+        return scene(self.seed, self.split, int(i), int(self.labels[i]))
+
+    def picture(self, i):
+        """Picture i, PIL RGB."""
+        return render(self.scene(i), self.size)
+
+    def truth(self, i):
+        """The Truth of picture i, in its pixels."""
+        unit = self.scene(i).truth
+        return Truth(unit.label, tuple(v*self.size for v in unit.box),
+                     {name: (x*self.size, y*self.size) for name, (x, y) in unit.parts.items()}, unit.visible)
+
+
+def _whole(what, value, low, high):
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not (whole and low <= value <= high):
+        raise check.Expected(what, f"a whole number from {low} to {high}", repr(value))
+
+
+def contact_sheet(size=96, columns=10, seed=0):
+    """Pictures of `size` pixels, a class a row with its name at the left, `columns` examples each; PIL RGB."""
+    _whole("contact sheet: columns", columns, 1, 1000)
+    data = Synthetic("train", columns*len(CLASSES), size, seed)
+    gap, font = max(2, size//32), ImageFont.load_default(size=max(10, size//6))
+    margin = int(max(font.getlength(name) for name in CLASSES)) + 4*gap
+    sheet = Image.new("RGB", (margin + columns*(size + gap) + gap, len(CLASSES)*(size + gap) + gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i in range(len(data)):
+        column, row = divmod(i, len(CLASSES))
+        sheet.paste(data.picture(i), (margin + column*(size + gap), gap + row*(size + gap)))
+    for row, name in enumerate(CLASSES):
+        draw.text((margin - 2*gap, gap + row*(size + gap) + size//2), name, (60, 60, 60), font, anchor="rm")
+    return sheet
