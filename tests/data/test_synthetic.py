@@ -1,0 +1,224 @@
+"""The embedded data set: the same pictures for ever, a truth that the pixels confirm, and no way round looking."""
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zfcore.check import Expected
+from zfcore.data.drawings import DRAW, Pen, ellipse, ribbon
+from zfcore.data.synthetic import CLASSES, SPLITS, Layer, Synthetic, contact_sheet, covered, render
+
+FACES = ("dog face", "cat face", "owl", "person")
+SIZE = 61
+
+
+def pixels(picture):
+    return np.asarray(picture).astype(int)
+
+
+def silhouette(scene, size, name, layers=("behind", "object", "front")):
+    """(size,size) bool: the pixels where the colour of the layer `name` shows. The layer is painted once black and once
+    white: shadows and light stay what they were, so only its own pixels change."""
+    layer = getattr(scene, name)
+    black, white = (render(dataclasses.replace(scene, **{name: Layer(layer.polygons, [(v, v, v)]*len(layer.polygons))}),
+                           size, layers) for v in (0, 255))
+    return np.abs(pixels(black) - pixels(white)).max(axis=2) > 60
+
+
+def by_class(data, names):
+    return [i for i in range(len(data)) if CLASSES[data.labels[i]] in names]
+
+
+# ------------------------------------------------------------------------------------------------ the same for ever
+def test_a_picture_depends_on_seed_split_and_number_alone():
+    data = Synthetic("train", 30, SIZE, seed=5)
+    first = [data.picture(i).tobytes() for i in range(12)]
+    backwards = [data.picture(i).tobytes() for i in reversed(range(12))][::-1]
+    fewer = [Synthetic("train", 12, SIZE, seed=5).picture(i).tobytes() for i in range(12)]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda i: data.picture(i).tobytes(), list(range(12))*2))
+    assert first == backwards == fewer == together[:12] == together[12:]
+
+
+def test_no_two_pictures_of_any_split_or_seed_are_the_same():
+    seen = [Synthetic(split, 10, 24, seed).picture(i).tobytes()
+            for split in SPLITS for seed in (0, 1, 2**63) for i in range(10)]
+    assert len(set(seen)) == len(seen)
+
+
+def test_labels_are_balanced_at_any_count_and_names_tell_the_picture():
+    data = Synthetic("val", 37, SIZE)
+    assert len(data) == 37 and data.labels.dtype == np.int64 and data.labels.shape == (37,)
+    assert set(np.bincount(data.labels, minlength=10)) == {3, 4}
+    assert data.classes == list(DRAW) and len(data.classes) == 10
+    assert data.names[36] == "synthetic/val/000036" and len(data.names) == 37
+    assert all(data.truth(i).label == data.labels[i] for i in range(10))
+
+
+@pytest.mark.parametrize("size", (16, 97, 333))
+def test_every_size_gives_a_square_rgb_picture(size):
+    picture = Synthetic("train", 3, size).picture(1)
+    assert picture.size == (size, size) and picture.mode == "RGB" and pixels(picture).std() > 5
+
+
+def test_another_size_shows_the_same_scene_and_its_truth_scales():
+    small, large = Synthetic("train", 20, 50), Synthetic("train", 20, 150)
+    for i in range(20):
+        a, b = small.truth(i), large.truth(i)
+        assert np.allclose(np.multiply(a.box, 3), b.box) and a.visible == b.visible
+        assert all(np.allclose(np.multiply(a.parts[name], 3), b.parts[name]) for name in b.parts)
+        difference = pixels(small.picture(i)) - pixels(large.picture(i).reduce(3))
+        assert np.abs(difference).mean() < 6, i
+
+
+# ------------------------------------------------------------------------------------------------- truth and pixels
+def test_the_box_is_the_smallest_one_around_the_object_s_pixels():
+    data = Synthetic("train", 40, 120, seed=3)
+    for i in range(40):
+        rows, columns = np.nonzero(silhouette(data.scene(i), 120, "object", ("behind", "object")))
+        found = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+        thin = 3 if CLASSES[data.labels[i]] == "cat face" else 1.5                # whiskers fade before they end
+        assert np.abs(np.subtract(found, data.truth(i).box)).max() <= thin, (data.names[i], found, data.truth(i).box)
+
+
+def test_a_part_is_hidden_exactly_where_something_stands_in_front_or_the_picture_ends():
+    data, hidden = Synthetic("val", 120, 128, seed=1), 0
+    for i in range(120):
+        scene, truth = data.scene(i), data.truth(i)
+        front = silhouette(scene, 128, "front")
+        for name, (x, y) in truth.parts.items():
+            if not (0 <= x < 128 and 0 <= y < 128):
+                assert not truth.visible[name]
+                continue
+            around = front[max(int(y) - 1, 0):int(y) + 2, max(int(x) - 1, 0):int(x) + 2]
+            if around.all() or not around.any():                                   # not on the edge itself
+                assert truth.visible[name] == (not around.any()), (data.names[i], name)
+                hidden += around.all()
+    assert hidden > 8
+
+
+def test_every_part_lies_on_the_object():
+    data = Synthetic("train", 40, 120, seed=4)
+    for i in range(40):
+        shape = silhouette(data.scene(i), 120, "object", ("behind", "object"))
+        x0, y0, x1, y1 = data.truth(i).box
+        for name, (x, y) in data.truth(i).parts.items():
+            if 0 <= x < 120 and 0 <= y < 120:
+                assert x0 <= x <= x1 and y0 <= y <= y1
+                assert shape[max(int(y) - 1, 0):int(y) + 2, max(int(x) - 1, 0):int(x) + 2].any(), (data.names[i], name)
+
+
+def test_eyes_are_marked_at_their_dark_pupils():
+    data = Synthetic("train", 60, 256, seed=6)
+    for i in by_class(data, FACES):
+        picture = pixels(render(data.scene(i), 256, ("behind", "object"))).mean(axis=2)
+        for name in ("left eye", "right eye"):
+            x, y = data.truth(i).parts[name]
+            if 4 < x < 251 and 4 < y < 251:
+                pupil = picture[int(y) - 1:int(y) + 2, int(x) - 1:int(x) + 2]        # a person's is two pixels wide
+                assert pupil.min() < 75, (data.names[i], name)
+
+
+def test_left_is_left_on_the_picture_and_the_nose_below_mirrored_or_not():
+    data, wings = Synthetic("train", 200, 64, seed=7), 0
+    for i in by_class(data, FACES):
+        parts = data.truth(i).parts
+        (lx, ly), (rx, ry), (_, ny) = parts["left eye"], parts["right eye"], parts["nose"]
+        assert lx < rx and ny > (ly + ry)/2
+        if "left wing" in parts:
+            wings += 1
+            assert parts["left wing"][0] < parts["right wing"][0]
+    assert wings == 20
+
+
+def test_truth_is_plain_numbers():
+    truth = Synthetic("val", 10, 50).truth(5)
+    assert all(type(v) is float for v in truth.box) and all(type(v) is bool for v in truth.visible.values())
+    assert all(type(v) is float for place in truth.parts.values() for v in place) and set(truth.parts) == set(truth.visible)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        truth.label = 3
+
+
+def test_faces_share_the_names_that_correspondence_compares():
+    for name in FACES:
+        pen = Pen(np.random.default_rng(0), (0.6, -0.8))
+        DRAW[name](pen)
+        assert {"left eye", "right eye", "nose"} <= set(pen.parts)
+
+
+def test_a_hole_in_a_shape_covers_nothing():
+    ring = Layer([ribbon(ellipse(0.5, 0.5, 0.3), 0.1)], [(0, 0, 0)])
+    points = np.array([(0.5, 0.5), (0.8, 0.5), (0.5, 0.21), (0.9, 0.5), (0.7, 0.7)])
+    assert covered(ring, points).tolist() == [False, True, True, False, True]
+
+
+# -------------------------------------------------------------------------------------- learnable, but by looking only
+def test_colour_and_background_do_not_tell_the_class():
+    """Ridge regression on the 8x8 colour thumbnail, at three strengths; chance is 10 %."""
+    def thumbnails(split, count):
+        data = Synthetic(split, count, 32)
+        small = [pixels(data.picture(i).resize((8, 8), Image.Resampling.BOX)).ravel()/128 - 1 for i in range(count)]
+        return np.column_stack([small, np.ones(count)]), data.labels
+
+    (x, labels), (x_val, labels_val) = thumbnails("train", 500), thumbnails("val", 250)
+    for strength in (1, 10, 100):
+        w = np.linalg.solve(x.T @ x + strength*np.eye(x.shape[1]), x.T @ np.eye(10)[labels])
+        assert ((x_val @ w).argmax(axis=1) == labels_val).mean() < 0.35
+
+
+def test_pose_size_and_place_vary_within_a_class():
+    data = Synthetic("train", 400, 100)
+    boxes = np.array([data.truth(i).box for i in by_class(data, ("clock",))])
+    longer = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+    assert longer.min() < 70 and longer.max() > 88
+    assert ((boxes[:, :2] + boxes[:, 2:])/2).std(axis=0).min() > 5
+    eyes = np.array([np.subtract(data.truth(i).parts["right eye"], data.truth(i).parts["left eye"])
+                     for i in by_class(data, ("cat face",))])
+    tilt = np.degrees(np.arctan2(eyes[:, 1], eyes[:, 0]))
+    assert tilt.min() < -8 and tilt.max() > 8
+
+
+def test_something_stands_in_front_of_two_or_three_pictures_in_eight():
+    data = Synthetic("train", 300, 100)
+    share = np.mean([len(data.scene(i).front.polygons) > 0 for i in range(300)])
+    assert 0.28 < share < 0.48
+
+
+# --------------------------------------------------------------------------------------------------- sheet and errors
+def test_the_contact_sheet_holds_the_set_s_own_pictures_a_class_a_row():
+    sheet, data = contact_sheet(size=40, columns=3, seed=2), Synthetic("train", 30, 40, seed=2)
+    width, height = sheet.size
+    assert height == 10*42 + 2 and width > 3*42
+    left = width - 3*42 - 2
+    for row, column in ((0, 0), (4, 1), (9, 2)):
+        x, y = left + column*42, 2 + row*42
+        assert sheet.crop((x, y, x + 40, y + 40)).tobytes() == data.picture(row + 10*column).tobytes()
+    assert pixels(sheet)[:, :left - 2].min() < 150                                 # the names are written
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (("test", 10, 64), "split: expected one of train, val, got 'test'"),
+    (("train", 0, 64), "number of pictures: expected a whole number from 1"),
+    (("train", 2.5, 64), "number of pictures: expected a whole number from 1"),
+    (("train", 10, 15), "picture size: expected a whole number from 16 to 4096, got 15"),
+    (("train", 10, 64.0), "picture size: expected a whole number"),
+    (("train", 10, 64, -1), "seed: expected a whole number from 0"),
+    (("train", 10, 64, 2**64), "seed: expected a whole number from 0")])
+def test_a_set_there_cannot_be_is_refused_in_a_sentence(arguments, words):
+    with pytest.raises(Expected, match=words):
+        Synthetic(*arguments)
+
+
+@pytest.mark.parametrize("i", (-1, 10, 1.5, True))
+def test_a_picture_number_outside_the_set_is_refused(i):
+    data = Synthetic("train", 10, 32)
+    for ask in (data.picture, data.truth):
+        with pytest.raises(Expected, match="synthetic/train: picture: expected a whole number from 0 to 9"):
+            ask(i)
+
+
+def test_a_sheet_without_columns_is_refused():
+    with pytest.raises(Expected, match="contact sheet: columns"):
+        contact_sheet(columns=0)
