@@ -18,7 +18,7 @@ import numpy as np
 
 from zfcore import check
 from zfcore.backend import to_host
-from zfcore.checkpoint import atomic
+from zfcore.checkpoint import LIBVER, atomic
 
 FORMAT, VERSION = "zfcore result", 1
 SCALARS = str, bool, int, float, np.generic
@@ -26,7 +26,7 @@ SCALARS = str, bool, int, float, np.generic
 
 def save(path, result):
     """Write the dataclass `result` to `path`. Raises Expected where the disk refuses."""
-    with atomic(Path(path)) as temporary, h5py.File(temporary, "w", libver=("v110", "v110")) as file:
+    with atomic(Path(path)) as temporary, h5py.File(temporary, "w", libver=LIBVER) as file:
         _write(file, "format", FORMAT)
         _write(file, "version", VERSION)
         _write(file, "kind", type(result).__name__)

@@ -1,0 +1,306 @@
+"""Floor 6: the pictures that excite each unit most, and what in them does (paper, section 4 and figure 2).
+
+    top_activations   one pass over a data set: for every unit of the chosen layers the k strongest pictures
+    merge             the passes over several shards as one
+    unit_views        of some units the projections and the picture patches, cropped to the unit's receptive field
+
+The paper says neither whether one picture may count twice nor which crop was shown: here a picture counts once, with its
+strongest place, and the network sees its centre crop. On the way up only the maximum of each map is asked for; where it
+lies is looked up for the few pictures that enter a unit's list, so the pass costs hardly more than the forward.
+"""
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from zfcore import check, results
+from zfcore.backend import array_module, empty, parallel, slabs, to_device, to_host
+from zfcore.data.transforms import Damaged, centre_crops
+from zfcore.deconvnet import DECONVNET, Windows, check_units, cut, feature_layer, project
+from zfcore.layers import Conv, Linear, ReLU
+from zfcore.ops.crop_flip import crop_flip
+
+MID_GREY = 128
+
+
+@dataclass(frozen=True)
+class TopActivations:
+    """For every unit the k pictures that excite it most, strongest first; a tie goes to the earlier picture.
+
+    values        {layer: (units,k) float32}    the activation
+    pictures      {layer: (units,k) int64}      index in the data set. -1: no further picture makes the unit fire; its
+                                                value is then 0, its place and box -1
+    places        {layer: (units,k,2) int64}    row and column in the map; 0, 0 in a fully connected layer
+    boxes         {layer: (units,k,4) int64}    the receptive field: top, left, bottom, right, in pixels of the network's
+                                                input, bottom and right exclusive; it may lie over the border
+    ranges        (m,2) int64                   the pictures that were looked at, first and last + 1
+    total         pictures in the data set
+    fingerprint   of network, data and settings: what may be merged or continued"""
+    values: dict
+    pictures: dict
+    places: dict
+    boxes: dict
+    ranges: np.ndarray
+    total: int
+    fingerprint: str
+
+    @property
+    def complete(self):
+        return self.ranges.tolist() == [[0, self.total]]
+
+    def dead(self, layer):
+        """(units,) bool: the units that no picture made fire."""
+        return self.pictures[layer][:, 0] < 0
+
+
+# ------------------------------------------------------------------------------------------------------- the pass
+def top_activations(network, pictures, mean, layers, k=9, batch_size=64, shard=(1, 1), file=None, every=60.0, bar=None):
+    """One pass over `pictures` (a `data.loader.Pictures`), or over shard i of n -> TopActivations.
+
+    mean    (3,size,size) on the network's device, subtracted from the pictures
+    layers  names as in `deconvnet.feature_layer`: "conv1" is the map after its ReLU
+    file    where the pass is kept, at its end and every so many seconds. If the file is there, the pass goes on from it
+            and ends with the same bits as if it had never stopped; if it is complete, it is read and nothing is computed
+    bar     a tqdm bar to move on, if any
+
+    Shards are cut between batches, so the merged shards are the single pass to the bit.
+    Raises Expected for a layer that there is not, an empty data set, or a file of another network, data set or setting."""
+    for what, value in (("k", k), ("batch size", batch_size), ("pictures", len(pictures)), ("layers", len(layers))):
+        check.positive(what, value)
+    first, last = _shard(shard, -(-len(pictures)//batch_size))
+    found = _start(network, pictures, mean, layers, k, batch_size, first*batch_size)
+    if file is not None and Path(file).exists():
+        found = _continued(results.load(file, TopActivations), found, file)
+    start, stop = int(found.ranges[0, 1]), min(last*batch_size, len(pictures))
+    if bar is not None:
+        bar.update(start - first*batch_size)
+    if start >= stop:
+        return found
+
+    best = {name: _to_lists(found, name, network, like=mean) for name in found.values}
+    wanted = {}                                          # {layer whose output is asked for: names it is asked by}
+    for name in best:
+        wanted.setdefault(network.layers[feature_layer(network, name)].name, []).append(name)
+    until = max(wanted, key=network.index)
+    saved = time.monotonic()
+    for batch, _, indices in pictures.batches(batch_size, 0, 0, shuffle=False, start=start//batch_size):
+        if indices[0] >= stop:
+            break
+        for layer, y, _ in network.steps(centre(network, batch, mean), until=until):
+            for name in wanted.get(layer.name, ()):
+                best[name] = _enter(best[name], y, indices)
+        done = min((indices[-1]//batch_size + 1)*batch_size, stop)
+        if bar is not None:
+            bar.update(done - start)
+        start = done
+        if file is not None and time.monotonic() - saved >= every and done < stop:
+            results.save(file, _from_lists(best, found, network, done))
+            saved = time.monotonic()
+    found = _from_lists(best, found, network, stop)
+    if file is not None:
+        results.save(file, found)
+    return found
+
+
+def centre(network, batch, mean):
+    """uint8 pictures (N,size,size,3) on the host -> the network's input (3,H,W,N) on the device of `mean`."""
+    _, H, W = network.input_shape
+    tops, lefts, flips = centre_crops(len(batch), batch.shape[1], H)
+    return crop_flip(to_device(batch, like=mean), mean, tops, lefts, flips, H, W)
+
+
+def _shard(shard, batches):
+    i, n = shard
+    if not 1 <= i <= n:
+        raise check.Expected("--shard", "i/n with i from 1 to n", f"{i}/{n}")
+    return batches*(i - 1)//n, batches*i//n
+
+
+# A list is three device arrays (units,k): values, pictures, and places as one number, row*Wo + column.
+def _enter(best, y, indices):
+    """The list with the pictures of a batch entered, y (F,Ho,Wo,N) or (M,N)."""
+    xp, k = array_module(y), best[0].shape[1]
+    maps = y.reshape(len(y), -1, len(indices))                                       # (units,Ho*Wo,N)
+    values = xp.concatenate([best[0], _strongest(maps)], axis=1)                     # (units,k+N)
+    order = xp.argsort(-values, axis=1, kind="stable")[:, :k]
+    units, ranks = xp.nonzero(order >= k)                                            # what is new in the lists
+    columns = order[units, ranks] - k
+    kept = xp.minimum(order, k - 1)
+    pictures, places = (xp.take_along_axis(array, kept, axis=1) for array in best[1:])
+    pictures[units, ranks] = to_device(indices, like=y)[columns]
+    places[units, ranks] = maps[units, :, columns].argmax(axis=1)
+    return xp.take_along_axis(values, order, axis=1), pictures, places
+
+
+def _strongest(maps):
+    """The maximum of each map of each picture: (units,places,N) -> (units,N)."""
+    if array_module(maps) is not np:
+        return maps.max(axis=1)
+    out = empty((len(maps), maps.shape[2]), maps.dtype, like=maps)
+    parallel(lambda c: maps[c].max(axis=1, out=out[c]), slabs(maps, 2**21))
+    return out
+
+
+def _never_negative(network, name):
+    """Whether the layer's outputs come out of a ReLU, perhaps through pools and norms: then only above 0 a unit fires."""
+    kinds = [type(layer) for layer in network.layers[:feature_layer(network, name) + 1]]
+    return next((kind is ReLU for kind in reversed(kinds) if kind in (Conv, Linear, ReLU)), False)
+
+
+def _start(network, pictures, mean, layers, k, batch_size, first):
+    """The TopActivations of no picture at all."""
+    sizes = {name: network.shapes[feature_layer(network, name) + 1][0] for name in layers}
+    empty_lists = [{name: np.full((count, k, *more), fill, dtype) for name, count in sizes.items()}
+                   for more, fill, dtype in (((), 0, np.float32), ((), -1, np.int64), ((2,), -1, np.int64), ((4,), -1, np.int64))]
+    return TopActivations(*empty_lists, np.array([[first, first]]), len(pictures),
+                          _fingerprint(network, pictures, mean, k, batch_size))
+
+
+def _fingerprint(network, pictures, mean, k, batch_size):
+    """A digest of all that the bits of a pass depend on, but for the layers and the shard."""
+    dataset = pictures.dataset
+    known = dataset.fingerprint() if hasattr(dataset, "fingerprint") else [type(dataset).__name__, *map(str, dataset.names)]
+    digest = hashlib.sha256(json.dumps([network.input_shape, network.table(), known, len(pictures), pictures.size, k,
+                                        batch_size]).encode())
+    for array in [mean, *(array for of_layer in network.parameters().values() for array in of_layer.values())]:
+        digest.update(np.ascontiguousarray(to_host(array)))
+    return digest.hexdigest()
+
+
+def _continued(kept, wanted, file):
+    """What the file holds of the pass `wanted`, the layers in its order; Expected where it holds another pass."""
+    advice = "remove it or choose another --output"
+    if kept.fingerprint != wanted.fingerprint:
+        raise check.Expected(file, "a pass of this network over these pictures", "one of another network, data set, k or batch size", advice)
+    missing = [name for name in wanted.values if name not in kept.values]
+    if missing:
+        raise check.Expected(file, f"a pass with the layers {', '.join(wanted.values)}", f"one with {', '.join(kept.values)}", advice)
+    if len(kept.ranges) != 1 or kept.ranges[0, 0] != wanted.ranges[0, 0]:
+        raise check.Expected(file, f"a pass from picture {wanted.ranges[0, 0]} on", f"the pictures {spoken(kept.ranges)}", advice)
+    return kept
+
+
+def spoken(ranges):
+    return ", ".join(f"{first} to {last - 1}" for first, last in ranges)
+
+
+def _to_lists(found, name, network, like):
+    """The lists of a layer on the device; an empty entry has the value that any firing picture beats."""
+    width = network.shapes[feature_layer(network, name) + 1][-1]
+    values, pictures, places = found.values[name], found.pictures[name], found.places[name]
+    lowest = np.float32(0 if _never_negative(network, name) else -np.inf)
+    flat = places[..., 0]*width + places[..., 1]
+    return tuple(to_device(array, like=like) for array in (np.where(pictures < 0, lowest, values), pictures, flat))
+
+
+def _from_lists(best, found, network, done):
+    """The TopActivations of lists that hold the pictures from the first of `found` up to `done`."""
+    values, pictures, places, boxes = {}, {}, {}, {}
+    for name, lists in best.items():
+        of_values, pictures[name], flat = map(to_host, lists)
+        filled = pictures[name] >= 0
+        shape = network.shapes[feature_layer(network, name) + 1]
+        here = np.stack(np.divmod(flat, shape[-1]) if len(shape) == 3 else (0*flat, 0*flat), axis=-1)
+        values[name] = np.where(filled, of_values, 0).astype(np.float32)
+        places[name] = np.where(filled[..., None], here, -1)
+        boxes[name] = np.where(filled[..., None], field_boxes(network, name, here), -1)
+    return TopActivations(values, pictures, places, boxes, np.array([[found.ranges[0, 0], done]]), found.total, found.fingerprint)
+
+
+def field_boxes(network, layer, places):
+    """The receptive field of units at `places` (...,2) -> (...,4): top, left, bottom, right in pixels of the input. It may
+    lie over the border. A unit of a fully connected layer sees the whole picture."""
+    seen = network.receptive_fields()[feature_layer(network, layer)]
+    if seen is None:
+        return np.broadcast_to((0, 0, *network.input_shape[1:]), (*places.shape[:-1], 4))
+    field, jump, start = seen
+    corner = start + jump*places
+    return np.concatenate([corner, corner + field], axis=-1)
+
+
+def merge(parts):
+    """The TopActivations of several shards as one. Raises Expected where they are not of one pass or overlap."""
+    one = parts[0]
+    for part in parts:
+        if part.fingerprint != one.fingerprint or list(part.values) != list(one.values):
+            raise check.Expected("--merge", "shards of one pass", "passes of different networks, data sets, layers or settings")
+    ranges = sorted(range_ for part in parts for range_ in part.ranges.tolist() if range_[0] < range_[1])
+    joined = ranges[:1]
+    for first, last in ranges[1:]:
+        if first < joined[-1][1]:
+            raise check.Expected("--merge", "shards without common pictures", f"pictures {first} to {joined[-1][1] - 1} twice")
+        if first == joined[-1][1]:
+            joined[-1][1] = last
+        else:
+            joined.append([first, last])
+    merged = {name: {} for name in ("values", "pictures", "places", "boxes")}
+    for layer in one.values:
+        of = {name: np.concatenate([getattr(part, name)[layer] for part in parts], axis=1) for name in merged}
+        k = one.values[layer].shape[1]
+        order = np.lexsort((of["pictures"], -of["values"], of["pictures"] < 0), axis=1)[:, :k]     # the last key is the first
+        for name, array in of.items():
+            merged[name][layer] = np.take_along_axis(array, order.reshape(*order.shape, *[1]*(array.ndim - 2)), axis=1)
+    return TopActivations(**merged, ranges=np.array(joined).reshape(-1, 2), total=one.total, fingerprint=one.fingerprint)
+
+
+# ------------------------------------------------------------------------------------- projections and patches
+@dataclass(frozen=True)
+class UnitViews:
+    """Of each of U units of one layer its k strongest pictures, cropped to the receptive field of f pixels. What of a field
+    lies beyond the picture's border is mid-grey in the patch and 0 in the projection. Where the field is wider than the
+    network's input, and in fully connected layers, the crop is the whole input.
+
+    units         (U,)           int64          values, pictures   (U,k)   as in TopActivations
+    projections   (U,k,f,f,3)    float32        signed; all 0 where there is no picture
+    patches       (U,k,f,f,3)    uint8          mid-grey where there is no picture
+    places (U,k,2), boxes (U,k,4)               names (U,k)   of the pictures, "" where there is none"""
+    layer: str
+    units: np.ndarray
+    values: np.ndarray
+    pictures: np.ndarray
+    places: np.ndarray
+    boxes: np.ndarray
+    names: np.ndarray
+    projections: np.ndarray
+    patches: np.ndarray
+
+
+def unit_views(network, pictures, mean, top, layer, units, batch_size=32, rules=DECONVNET, bar=None):
+    """UnitViews of `units` of `layer`: each of the strongest pictures that `top` names is shown to the network again, and
+    that one activation projected back. `batch_size` projections at a time; `bar` moves on by one a projection."""
+    units = check_units(network, layer, units)
+    _, H, W = network.input_shape
+    chosen = {name: getattr(top, name)[layer][units] for name in ("values", "pictures", "places", "boxes")}
+    k = chosen["pictures"].shape[1]
+    seen = network.receptive_fields()[feature_layer(network, layer)]
+    whole = seen is None or seen[0] > min(H, W)
+    size = H if whole else seen[0]
+    projections = np.zeros((len(units), k, size, size, 3), np.float32)
+    patches = np.full((len(units), k, size, size, 3), MID_GREY, np.uint8)
+    rows, ranks = np.nonzero(chosen["pictures"] >= 0)
+    for at in range(0, len(rows), batch_size):
+        at = rows[at:at + batch_size], ranks[at:at + batch_size]
+        batch = np.stack([_picture(pictures, i) for i in chosen["pictures"][at].tolist()])
+        x = centre(network, batch, mean)
+        pixels = to_host(project(network, x, layer, units[at[0]], chosen["places"][at], rules=rules).pixels)
+        margin = (pictures.size - H)//2                                    # where the centre crop begins
+        inputs = np.ascontiguousarray(batch[:, margin:margin + H, margin:margin + W].transpose(3, 1, 2, 0))
+        corners = np.zeros_like(chosen["places"][at]) if whole else chosen["boxes"][at][:, :2]
+        windows = Windows(*corners.T, size)
+        projections[at] = cut(pixels, windows).transpose(3, 1, 2, 0)       # (3,f,f,n) -> (n,f,f,3)
+        patches[at] = cut(inputs, windows, outside=MID_GREY).transpose(3, 1, 2, 0)
+        if bar is not None:
+            bar.update(len(at[0]))
+    names = np.array([[pictures.dataset.names[i] if i >= 0 else "" for i in row] for row in chosen["pictures"]], dtype=str)
+    return UnitViews(layer, units, names=names, projections=projections, patches=patches, **chosen)
+
+
+def _picture(pictures, index):
+    try:
+        return pictures.picture(index)
+    except Damaged as error:
+        raise check.Expected("picture", "one that decodes, as it did in the pass", error,
+                             "the data set has changed; run the pass again") from None
