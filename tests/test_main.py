@@ -1,0 +1,180 @@
+"""python -m zfcore: an analysis leaves arrays and figures, figures come back from arrays alone, bad input is one sentence."""
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zfcore import results
+from zfcore.__main__ import main
+from zfcore.analysis.top_activations import TopActivations, UnitViews
+from zfcore.checkpoint import Checkpoint, save
+from zfcore.layers import Conv, Flatten, Linear, MaxPool, ReLU
+from zfcore.network import Network
+from zfcore.plots import LABEL, MARGIN
+
+SIZE, CROP = 30, 27
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A run with a checkpoint, and class folders of 2 x 12 pictures of noise."""
+    place, rng = tmp_path_factory.mktemp("place"), np.random.default_rng(0)
+    network = Network("small", (3, CROP, CROP), [
+        Conv("conv1", 6, K=5, S=2, P=1), ReLU("relu1"), MaxPool("pool1", K=3, S=2), Conv("conv2", 70, K=3, P=1), ReLU("relu2"),
+        Flatten("flatten"), Linear("fc8", 2)]).init(0, "he")
+    network["conv2"].parameters["b"][1] = -1e3                           # a dead unit
+    (place/"run").mkdir()
+    for part in ("train", "val"):
+        for name in ("bee", "cow"):
+            (place/"data"/part/name).mkdir(parents=True)
+            for i in range(12 if part == "val" else 1):
+                pixels = rng.integers(0, 256, (SIZE, SIZE + i, 3), np.uint8)
+                Image.fromarray(pixels).save(place/"data"/part/name/f"{i:02}.png")
+    save(place/"run"/"best.h5", Checkpoint("small", network.input_shape, network.table(), ["bee", "cow"], network.parameters(),
+                                           mean_image=np.full((3, SIZE, SIZE), 127, np.float32), state={"data": str(place/"data")}))
+    return place
+
+
+def run(place, output, *more):
+    main(["top-activations", "--run", str(place/"run"), "--output", str(output), "--workers", "0", "--batch-size", "8",
+          "--device", "cpu", *more])
+
+
+def refused(capsys, *arguments):
+    """The one sentence that a command line is answered with."""
+    with pytest.raises(SystemExit) as left:
+        main(list(map(str, arguments)))
+    assert left.value.code == 2
+    said = capsys.readouterr().err.strip().split("\n")[-1]
+    assert said.startswith("error: ")
+    return said
+
+
+def test_top_activations_leaves_arrays_and_a_figure_of_each_layer(place, tmp_path):
+    run(place, tmp_path, "--layers", "conv1", "fc8", "--units", "0:2", "--k", "4")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["conv1.h5", "conv1.png", "fc8.h5", "fc8.png", "top_activations.h5"]
+    assert results.load(tmp_path/"top_activations.h5", TopActivations).complete
+    views = results.load(tmp_path/"conv1.h5", UnitViews)
+    assert views.units.tolist() == [0, 1] and views.patches.shape == (2, 4, 5, 5, 3)
+    assert views.names[0, 0].split("/")[-2] in ("bee", "cow")
+
+
+def test_without_an_output_the_figures_lie_in_the_run_and_without_layers_all_convolutions_are_shown(place):
+    main(["top-activations", "--run", str(place/"run"/"best.h5"), "--units", "random:3"])
+    made = place/"run"/"figures"/"top_activations"
+    assert {p.name for p in made.iterdir()} == {"conv1.h5", "conv1.png", "conv2.h5", "conv2.png", "top_activations.h5"}
+
+
+def test_a_figure_is_drawn_again_from_its_arrays_alone(place, tmp_path):
+    run(place, tmp_path, "--layers", "conv2", "--units", "0,1,5")
+    before = (tmp_path/"conv2.png").read_bytes()
+    (tmp_path/"moved").mkdir()
+    (tmp_path/"conv2.h5").rename(tmp_path/"moved"/"conv2.h5")
+    main(["top-activations", "--redraw", str(tmp_path/"moved"/"conv2.h5")])
+    assert (tmp_path/"moved"/"conv2.png").read_bytes() == before
+
+
+def test_many_units_are_dealt_onto_several_sheets(place, tmp_path):
+    run(place, tmp_path, "--layers", "conv2", "--units", "all", "--k", "1")
+    assert [results.load(tmp_path/f"conv2_0{n}.h5", UnitViews).units.tolist() for n in (1, 2)] == [[*range(64)], [*range(64, 70)]]
+    assert (tmp_path/"conv2_02.png").is_file()
+
+
+def test_the_figure_shows_each_projection_beside_its_patch_zero_as_mid_grey(place, tmp_path):
+    run(place, tmp_path, "--layers", "conv1", "--units", "3", "--k", "9")
+    views, sheet = results.load(tmp_path/"conv1.h5", UnitViews), np.asarray(Image.open(tmp_path/"conv1.png"))
+    tile = 5*15                                                            # pixels enlarged to squares of 15
+    scale = np.abs(views.projections[0]).max()
+    for rank in range(9):
+        top, left = LABEL + rank//3*(tile + 1), MARGIN + rank % 3*(tile + 1)
+        beside = left + 3*(tile + 1) - 1 + MARGIN//4
+        projection, patch = (sheet[top + 7:top + tile:15, at + 7:at + tile:15] for at in (left, beside))
+        np.testing.assert_allclose(projection, 255*(0.5 + 0.5*views.projections[0, rank]/scale), atol=0.51)
+        np.testing.assert_array_equal(patch, views.patches[0, rank])
+
+
+def test_folders_hold_a_file_for_each_projection_and_patch_and_say_what_they_are(place, tmp_path):
+    run(place, tmp_path, "--layers", "conv2", "--units", "1,4", "--k", "3", "--folders")
+    views = results.load(tmp_path/"conv2.h5", UnitViews)
+    info = json.loads((tmp_path/"conv2"/"unit_0004"/"info.json").read_text())
+    assert info["layer"] == "conv2" and info["unit"] == 4 and len(info["strongest"]) == 3
+    for rank, entry in enumerate(info["strongest"]):
+        assert entry["name"] == views.names[1, rank] and entry["row_column"] == views.places[1, rank].tolist()
+        patch = np.asarray(Image.open(tmp_path/"conv2"/"unit_0004"/entry["patch"]))
+        np.testing.assert_array_equal(patch, views.patches[1, rank])
+        assert (tmp_path/"conv2"/"unit_0004"/entry["projection"]).is_file()
+    dead = json.loads((tmp_path/"conv2"/"unit_0001"/"info.json").read_text())
+    assert dead["strongest"] == [] and len(list((tmp_path/"conv2"/"unit_0001").iterdir())) == 1
+
+
+def test_shards_are_merged_into_the_pass_and_drawn(place, tmp_path, capsys):
+    run(place, tmp_path/"whole", "--layers", "conv1", "--units", "0:2")
+    for i in (1, 2):
+        run(place, tmp_path, "--layers", "conv1", "--shard", f"{i}/2")
+    parts = [str(tmp_path/f"top_activations_{i}_of_2.h5") for i in (1, 2)]
+    said = refused(capsys, "top-activations", "--run", place/"run", "--output", tmp_path/"one", "--layers", "conv1", "--batch-size", 8,
+                   "--merge", parts[0])
+    assert "shards that hold all of 24 pictures" in said
+    run(place, tmp_path/"both", "--layers", "conv1", "--units", "0:2", "--merge", *parts)
+    for name in ("top_activations.h5", "conv1.h5"):
+        kind = TopActivations if name.startswith("top") else UnitViews
+        one, other = (results.load(tmp_path/folder/name, kind) for folder in ("whole", "both"))
+        np.testing.assert_equal(vars(one), vars(other))
+    assert (tmp_path/"whole"/"conv1.png").read_bytes() == (tmp_path/"both"/"conv1.png").read_bytes()
+
+
+@pytest.mark.parametrize("more, sentence", [
+    (["--layers", "conv7"], "one of conv1, relu1, pool1, conv2.*got 'conv7'"),
+    (["--layers", "conv1", "--units", "0:16"], "unit of conv1: expected 0 to 5, got 6"),
+    (["--layers", "fc8", "--units", "some"], "all, random:N, FIRST:LAST.*got 'some'; fc8 has the units 0 to 1"),
+    (["--units", "random:0"], "all, random:N"),
+    (["--units", "3:3"], "all, random:N"),
+    (["--shard", "3/2"], "i/n with i from 1 to n, got 3/2"),
+    (["--shard", "half"], "I/N, e.g. 2/5, got 'half'"),
+    (["--k", "0"], "k: expected a number above 0"),
+    (["--batch-size", "0"], "a number above 0"),
+    (["--data", "nowhere"], "nowhere"),
+    (["--device", "abacus"], "--device"),
+    (["--merge", "nothing.h5"], "nothing.h5, which does not exist")])
+def test_bad_input_is_one_sentence_and_leaves_nothing_behind(place, tmp_path, capsys, more, sentence):
+    said = refused(capsys, "top-activations", "--run", place/"run", "--output", tmp_path/"out", *more)
+    assert re.search(sentence, said), said
+    assert not (tmp_path/"out").exists() or not any((tmp_path/"out").iterdir())
+
+
+def test_a_missing_run_an_output_that_is_a_file_and_a_wrong_file_to_redraw_are_one_sentence(place, tmp_path, capsys):
+    (tmp_path/"file").write_text("")
+    assert "--output: expected a folder" in refused(capsys, "top-activations", "--run", place/"run", "--output", tmp_path/"file")
+    assert "which does not exist" in refused(capsys, "top-activations", "--run", tmp_path/"no")
+    assert "--run: expected" in refused(capsys, "top-activations")
+    assert "a whole HDF5 file" in refused(capsys, "top-activations", "--redraw", tmp_path/"file")
+    assert "which does not exist" in refused(capsys, "top-activations", "--redraw", tmp_path/"none.h5")
+
+
+def test_a_picture_that_does_not_decode_is_named(place, tmp_path, capsys):
+    data = tmp_path/"data"
+    for part in ("train", "val"):
+        for name in ("bee", "cow"):
+            shutil.copytree(place/"data"/"val"/name, data/part/name)
+    (data/"val"/"bee"/"01.png").write_bytes(b"no picture")
+    said = refused(capsys, "top-activations", "--run", place/"run", "--data", data, "--output", tmp_path/"out")
+    assert "01.png" in said
+
+
+def test_an_empty_data_set_is_one_sentence(place, tmp_path, capsys):
+    for part in ("train", "val"):
+        (tmp_path/"data"/part/"bee").mkdir(parents=True)
+    assert "data" in refused(capsys, "top-activations", "--run", place/"run", "--data", tmp_path/"data", "--output", tmp_path/"out")
+    assert not (tmp_path/"out").exists()
+
+
+def test_a_network_without_pooling_has_figures_too(place, tmp_path):
+    network = Network("plain", (3, CROP, CROP), [Conv("conv1", 4, K=5, S=2), ReLU("relu1"), Conv("conv2", 5, K=3), ReLU("relu2")])
+    network.init(0, "he")
+    save(tmp_path/"plain.h5", Checkpoint("plain", network.input_shape, network.table(), ["bee", "cow"], network.parameters(),
+                                         mean_image=np.full((3, SIZE, SIZE), 127, np.float32), state={"data": str(place/"data")}))
+    main(["top-activations", "--run", str(tmp_path/"plain.h5"), "--output", str(tmp_path/"out"), "--units", "0:2"])
+    assert results.load(tmp_path/"out"/"conv2.h5", UnitViews).projections.any()
