@@ -227,6 +227,6 @@ PTX_WGMMA(128, 64, PTX_REGS_64, "%64", "%65", "%66", "%67", "%68")
 PTX_WGMMA(192, 96, PTX_REGS_96, "%96", "%97", "%98", "%99", "%100")
 PTX_WGMMA(256, 128, PTX_REGS_128, "%128", "%129", "%130", "%131", "%132")
 
-// A whole warpgroup takes registers from, or gives them to, the block's pool: N a multiple of 8 from 24 to 256.
-template <int N> PTX_INLINE void registers_increase() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(N)); }
-template <int N> PTX_INLINE void registers_decrease() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" :: "n"(N)); }
+// A whole warpgroup takes registers from, or gives them to, the block's pool: COUNT a multiple of 8 from 24 to 256.
+template <int COUNT> PTX_INLINE void registers_increase() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(COUNT)); }
+template <int COUNT> PTX_INLINE void registers_decrease() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" :: "n"(COUNT)); }

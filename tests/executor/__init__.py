@@ -85,9 +85,6 @@ def library(kernel, build="plain"):
 
 def launch(kernel, grid, values):
     """The launcher that `zfcore.backend` calls for ExecutorArrays."""
-    for argument, value in zip(kernel.arguments, values):
-        if argument.pointer and not isinstance(value, ExecutorArray):
-            raise KernelError(f"{kernel.name}({argument.name}): a host array; on a GPU it would have to be moved there first")
     _traffic.extend(library(kernel, _current.build).launch(
         grid, kernel.block, kernel.shared, values, [a.name for a in kernel.arguments],
         {a.name for a in kernel.arguments if a.pointer and not a.const}, _current))

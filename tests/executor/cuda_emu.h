@@ -4,10 +4,10 @@ Keywords, vector types, built-in variables, barriers, shuffles, votes, atomics a
 missing on purpose: a kernel that needs it fails to compile instead of meaning something else than on a GPU. */
 #pragma once
 #include "emu.h"
+#undef _GLIBCXX_USE_STD_SPEC_FUNCS             // Bessel functions and the like are half of what compiling a kernel costs
 #include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 

@@ -28,7 +28,7 @@ GXX = shutil.which(os.environ.get("CXX", "g++"))
 # DWARF 4, because addr2line of binutils 2.40 mistakes the files of DWARF 5; stack-clash protection touches every page of
 # a large frame, so that it cannot jump over the guard page below a stack.
 FLAGS = ["-std=c++17", "-O2", "-g1", "-gdwarf-4", "-fPIC", "-fno-strict-aliasing", "-fno-exceptions",
-         "-fstack-clash-protection", "-U_FORTIFY_SOURCE", "-w", f"-I{HERE}"]
+         "-fstack-clash-protection", "-U_FORTIFY_SOURCE", "-w", "-Wno-psabi", f"-I{HERE}"]
 BUILDS = {
     "plain": [],
     "race": ["-fsanitize=thread", "-fno-tree-vectorize", "-fno-tree-slp-vectorize"],
@@ -101,8 +101,9 @@ def compile(text, label, name, defines=(), build="plain"):
     foreign = [line for line in re.findall(r"^\s*#\s*include\s*(\S+)", text, re.M) if line != "<ptx.cuh>"]
     if foreign:
         raise KernelError(f"{label}: a kernel file includes <ptx.cuh> and nothing else, not {', '.join(foreign)}")
-    wrapper = f'#include "cuda_emu.h"\n#line 1 "{label}"\n{text}\nEMU_EXPORT({name})\n'
-    flags = BUILDS[build] + [f"-D{key}={value}" for key, value in defines]
+    macros = "".join(f"#define {key} {value}\n" for key, value in defines)      # after the headers, whose names they may be
+    wrapper = f'#include <ptx.cuh>\n{macros}#line 1 "{label}"\n{text}\nEMU_EXPORT({name})\n'
+    flags = BUILDS[build]
 
     def make(path):
         source, object_file = path.with_suffix(".cpp"), path.with_suffix(".o")
@@ -272,9 +273,6 @@ def merge(values, names, writable):
         places[k] = len(spans) - 1, start - spans[-1][0]
     buffers = (Buffer*len(spans))()
     for b, (start, end, members) in enumerate(spans):
-        root = values[members[0]]
-        while isinstance(root.base, np.ndarray):
-            root = root.base
         name = "/".join(names[k] for k in sorted(members)).encode()
-        buffers[b] = Buffer(start, end - start, (start - root.ctypes.data) % 16, any(names[k] in writable for k in members), name)
+        buffers[b] = Buffer(start, end - start, start % 16, any(names[k] in writable for k in members), name)
     return buffers, places

@@ -300,7 +300,7 @@ static void run_block(unsigned number)
 
 // ------------------------------------------------------------------------------------------- guarded global memory
 // Arrays end at a guard area, or begin after one in the reverse schedule. Their start keeps its place modulo 16 (`skew`,
-// which is 0 but for views), as vector loads notice; the few bytes left over are ones, and are looked at afterwards.
+// 0 but for views), which vector loads notice; the few bytes left over are ones, and are looked at afterwards.
 static char *reserve(size_t usable, size_t &mapped)
 {
     mapped = usable + 2 * GUARD;

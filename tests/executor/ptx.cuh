@@ -93,5 +93,5 @@ template <int HALF> void wgmma_tf32(float (&d)[HALF], Operand a, Operand b, bool
 inline void wgmma_fence(EMU_HERE) { emu::wgmma_fence(here); }
 inline void wgmma_commit(EMU_HERE) { emu::wgmma_commit(here); }
 template <int PENDING> void wgmma_wait(EMU_HERE) { emu::wgmma_wait(PENDING, here); }
-template <int N> void registers_increase() { static_assert(N >= 24 && N <= 256 && N % 8 == 0, ""); }
-template <int N> void registers_decrease() { static_assert(N >= 24 && N <= 256 && N % 8 == 0, ""); }
+template <int COUNT> void registers_increase() { static_assert(COUNT >= 24 && COUNT <= 256 && COUNT % 8 == 0, ""); }
+template <int COUNT> void registers_decrease() { static_assert(COUNT >= 24 && COUNT <= 256 && COUNT % 8 == 0, ""); }
