@@ -1,7 +1,7 @@
 """python -m bench: what the operations cost, beside the best that others offer. `python -m bench cpu` needs no GPU."""
 import argparse
 
-from bench import cpu
+from bench import cpu, resources
 from zfcore import backend
 from zfcore.check import Expected, speak_and_exit
 
@@ -12,7 +12,10 @@ def main():
     where = parser.add_subparsers(dest="where")
     cpu.add_arguments(where.add_parser("cpu", help="ZFNet on NumPy beside PyTorch on the same cores",
                                        formatter_class=argparse.ArgumentDefaultsHelpFormatter))
+    where.add_parser("resources", help="registers and shared memory of each kernel into kernels/README.md; no GPU needed")
     args = parser.parse_args()
+    if args.where == "resources":
+        return resources.main()
     if args.where == "cpu":
         return cpu.main(args)
     try:

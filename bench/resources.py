@@ -1,0 +1,84 @@
+"""python -m bench resources: what each kernel takes of a GPU, told by the compiler, written as a table into kernels/README.md.
+
+No GPU is needed: NVRTC compiles every kernel that an operation declares for sm_90a (H100, H200), and its log says the rest.
+Register counts change from one compiler version to the next, so the table names its NVRTC version."""
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import zfcore.ops
+from zfcore import nvrtc
+from zfcore.backend import KERNELS, compile_cubin, kernels_folder
+
+README = Path(__file__).parents[1] / "kernels" / "README.md"
+BEGIN, END = "<!-- written by python -m bench resources -->", "<!-- end -->"
+ARCH = "sm_90a"
+
+
+class Resources(NamedTuple):
+    registers: int                # per thread
+    spills: int                   # bytes per thread that did not fit into registers
+    shared: int                   # bytes per block, static
+
+
+def declared():
+    """Every kernel that an operation declares, in the order of the files."""
+    for module in pkgutil.iter_modules(zfcore.ops.__path__):
+        importlib.import_module(f"zfcore.ops.{module.name}")
+    return sorted((k for k in KERNELS if (kernels_folder() / k.file).exists()), key=lambda k: k.file)
+
+
+def compiled(kernel, arch=ARCH):
+    """compile_cubin, but only once for all kernels that share a file and its macros."""
+    key = kernel.file, tuple(kernel.defines.items()), arch
+    if key not in _compiled:
+        _compiled[key] = compile_cubin(kernel, arch)
+    return _compiled[key]
+
+
+_compiled = {}
+
+
+def resources(kernel, arch=ARCH):
+    """What ptxas says of `kernel`: the log has a paragraph for each function of the file."""
+    _, log = compiled(kernel, arch)
+    paragraph = re.search(rf"Compiling entry function '{kernel.name}'.*?(?=Compiling entry|\Z)", log, re.S)[0]
+    number = lambda pattern: sum(map(int, re.findall(pattern, paragraph)))
+    return Resources(number(r"Used (\d+) registers"), number(r"(\d+) bytes spill"), number(r"(\d+) bytes smem"))
+
+
+def blocks_per_sm(kernel, taken):
+    """How many blocks an SM of sm_90 holds at once: 65536 registers given out 256 to a warp, 64 warps, 32 blocks, 228 KiB
+    of shared memory of which each block takes 1 KiB more than it asks (CUDA C++ Programming Guide, compute capabilities)."""
+    warps = -(-kernel.block//32)
+    registers = warps*(-(-taken.registers*32//256)*256)
+    return min(65536//registers, 64//warps, 32, 228*1024//(taken.shared + kernel.shared + 1024))
+
+
+def table():
+    """The lines between the two marks."""
+    lines = [f"NVRTC {nvrtc.version()[0]}.{nvrtc.version()[1]}, {ARCH}.", "",
+             "| file | kernel | defines | registers | spills | shared memory | threads | blocks/SM | has run on hardware |",
+             "|---|---|---|--:|--:|--:|--:|--:|---|"]
+    for kernel in declared():
+        taken = resources(kernel)
+        defines = " ".join(f"{name}={value}" for name, value in kernel.defines.items())
+        shared = f"{taken.shared:,}" + (f" + {kernel.shared:,}" if kernel.shared else "")
+        lines.append(f"| {kernel.file} | {kernel.name} | {defines} | {taken.registers} | {taken.spills} | {shared} "
+                     f"| {kernel.block} | {blocks_per_sm(kernel, taken)} | no |")
+    return "\n".join(lines)
+
+
+def between_marks(text):
+    """(before, table, after) of the README's text."""
+    before, rest = text.split(BEGIN + "\n", 1)
+    inside, after = rest.split("\n" + END, 1)
+    return before, inside, after
+
+
+def main():
+    before, _, after = between_marks(README.read_text())
+    README.write_text(before + BEGIN + "\n" + table() + "\n" + END + after)
+    print(f"{len(declared())} kernels, table in {README}")

@@ -1,0 +1,67 @@
+"""Every kernel an operation declares, compiled to machine code as a GPU would get it. Needs NVRTC, but no GPU."""
+import re
+
+import pytest
+
+from bench import resources
+from zfcore import backend, nvrtc
+from zfcore.check import Expected
+
+KERNELS = resources.declared()
+NAMES = [f"{k.name}-{'-'.join(f'{a}={b}' for a, b in k.defines.items())}" for k in KERNELS]
+try:
+    nvrtc.library()
+    needs_nvrtc = pytest.mark.skipif(False, reason="")
+except Expected as none:
+    needs_nvrtc = pytest.mark.skip(reason=f"no NVRTC: {none.got}")
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("arch", ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"])
+@pytest.mark.parametrize("kernel", KERNELS, ids=NAMES)
+def test_kernel_compiles_without_spills_or_complaints(kernel, arch):
+    cubin, log = resources.compiled(kernel, arch)
+    assert cubin[:4] == b"\x7fELF"
+    assert resources.resources(kernel, arch).spills == 0, log
+    complaints = [line for line in log.splitlines() if re.search(r"warning|serialized|injected|C75\d\d", line)]
+    assert not complaints
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=NAMES)
+def test_declared_signature_is_the_one_of_the_source(kernel):
+    text = (backend.kernels_folder()/kernel.file).read_text()
+    written = re.search(rf'extern "C" __global__ void(?: __launch_bounds__\([^)]*\))? {kernel.name}\(([^)]*)\)', text)[1]
+    one_form = lambda signature: re.sub(r"\s+|__restrict__|__grid_constant__", " ", signature).replace("* ", "*").split()
+    assert one_form(written) == one_form(kernel.signature)
+
+
+def test_every_global_function_is_declared():
+    written = {(path.name, name) for path in backend.kernels_folder().glob("*.cu")
+               for name in re.findall(r'extern "C" __global__ void(?: __launch_bounds__\([^)]*\))? (\w+)\(', path.read_text())}
+    assert written == {(k.file, k.name) for k in KERNELS}
+
+
+@needs_nvrtc
+def test_table_of_resources_is_the_compilers():
+    _, kept, _ = resources.between_marks(resources.README.read_text())
+    made = resources.table()
+    if kept.splitlines()[0] != made.splitlines()[0]:
+        pytest.skip(f"the table is of another compiler: {kept.splitlines()[0]}")
+    assert kept == made, "kernels/README.md is stale: run python -m bench resources"
+
+
+@needs_nvrtc
+def test_a_kernel_that_does_not_compile_is_told_with_its_file_and_the_compilers_first_error():
+    with pytest.raises(Expected, match=r"kernels/wrong.cu: expected source that NVRTC \d+\.\d+ compiles with -arch=sm_80, "
+                                       r"got kernels/wrong.cu\(2\): error: .*nothing"):
+        nvrtc.compile("\nint x = nothing;\nint y = other;", "kernels/wrong.cu", ("-arch=sm_80",), {})
+
+
+def test_nvrtc_missing_is_told_with_the_way_to_get_it(monkeypatch):
+    monkeypatch.setattr("sys.modules", {**__import__("sys").modules, "cuda.pathfinder": None})
+    nvrtc.library.cache_clear()
+    try:
+        with pytest.raises(Expected, match=r"NVRTC, the CUDA compiler library.*pip install -e"):
+            nvrtc.version()
+    finally:
+        nvrtc.library.cache_clear()

@@ -1,0 +1,67 @@
+"""A file imports only from lower floors; CuPy is known to one file, matplotlib to one."""
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = [                                        # from the ground up; what stands in one row does not import each other
+    ["zfcore.check"],
+    ["zfcore.nvrtc"],
+    ["zfcore.backend"],
+    ["zfcore.ops"],
+    ["zfcore.layers"],
+    ["zfcore.network"],
+    ["zfcore.optim", "zfcore.checkpoint", "zfcore.results"],
+    ["zfcore.models", "zfcore.data"],
+    ["zfcore.deconvnet"],
+    ["zfcore.analysis", "zfcore.plots"],
+    ["zfcore.__main__"],
+    ["train", "bench"],
+]
+FILES = sorted(path for folder in ("zfcore", "train", "bench") for path in (ROOT/folder).rglob("*.py"))
+
+
+def module(path):
+    """zfcore/ops/relu.py -> "zfcore.ops.relu"."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path):
+    """Every module that a file imports anywhere in it, functions included: "from zfcore import check" is zfcore.check."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def floor(name):
+    """The number of the floor that module (or name in a module) `name` is on; None for the packages' own __init__."""
+    return next((k for k, row in enumerate(FLOORS) for unit in row if name == unit or name.startswith(unit + ".")), None)
+
+
+def unit(name):
+    return next((unit for row in FLOORS for unit in row if name == unit or name.startswith(unit + ".")), name)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_a_file_imports_only_from_lower_floors(path):
+    own = module(path)
+    for name in imports(path):
+        if name.split(".")[0] not in ("zfcore", "train", "bench", "tests"):
+            continue
+        assert not name.startswith("tests"), f"{own} imports {name}"
+        if floor(name) is not None and floor(own) is not None and unit(name) != unit(own):
+            assert floor(name) < floor(own), f"{own} imports {name}"
+
+
+@pytest.mark.parametrize("library, file", [("cupy", "zfcore.backend"), ("matplotlib", "zfcore.plots")])
+def test_a_library_is_imported_by_its_one_file(library, file):
+    found = {module(path) for path in FILES for name in imports(path) if name.split(".")[0] == library}
+    assert found <= {file}
+
+
+def test_no_file_stands_outside_the_floors():
+    assert [module(path) for path in FILES if floor(module(path)) is None and module(path) != "zfcore"] == []
