@@ -11,7 +11,7 @@ setup(
     packages=[*find_packages(include=["zfcore", "zfcore.*"]), "zfcore.kernels", "zfcore.kernels.device"],
     package_dir={"zfcore.kernels": "kernels", "zfcore.kernels.device": "kernels/device"},
     package_data={"zfcore.kernels": ["*.cu", "README.md"], "zfcore.kernels.device": ["*.cuh"]},
-    install_requires=["numpy>=2", "h5py>=3.10", "pillow>=10", "tqdm>=4.60", "matplotlib>=3.8", "threadpoolctl>=3.5"],
+    install_requires=["numpy>=2", "h5py>=3.10", "pillow>=10.1", "tqdm>=4.60", "matplotlib>=3.8", "threadpoolctl>=3.5"],
     extras_require={
         "cuda13": ["cupy-cuda13x[ctk]>=14"],
         "cuda12": ["cupy-cuda12x[ctk]>=14"],
