@@ -1,4 +1,4 @@
-"""conv2d, its transpose and its weight gradient, in both NumPy forms: plain windows and Winograd's points."""
+"""conv2d, its transpose and its weight gradient, in all NumPy forms: plain windows, Winograd's points, added taps."""
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -28,9 +28,10 @@ SHAPES = [(3, 9, 8, 2, 5, 3, 2, 1, 1, "ceil"),          # the last column of win
           (1, 1, 1, 1, 1, 1, 1, 0, 1, "ceil")]
 
 
-@pytest.fixture(params=["windows", "points"])
+@pytest.fixture(params=["windows", "points", "taps"])
 def form(request, monkeypatch):
-    """Both forms on every shape they can take, whatever pays at that size."""
+    """Every form on every shape it can take, whatever pays at that size."""
+    monkeypatch.setattr(module, "_maps_are_few", lambda C, F: request.param == "taps")
     monkeypatch.setattr(module, "_saves_products",
                         lambda C, F, K, S, N: request.param == "points" and K <= 3*S)
     return request.param

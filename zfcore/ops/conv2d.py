@@ -18,7 +18,7 @@ from numpy.lib.stride_tricks import as_strided
 from zfcore import check
 from zfcore.backend import empty, parallel
 from zfcore.ops import winograd
-from zfcore.ops.window import clear, output_size, pieces, pixels, rectangles, tap_spans, workspace
+from zfcore.ops.window import clear, output_size, pieces, pixels, rectangles, tap_range, tap_spans, workspace
 
 BLOCK = 4*2**20                   # bytes of windows that are multiplied at once
 
@@ -88,7 +88,8 @@ def conv2d_transpose(dy, w, S, P, H, W, groups=1):
     This is the transposed convolution, the filtering of the deconvnet: each filter flipped and applied to the maps above
     (paper, section 2.1). For S > 1 nothing is stuffed with zeros: dx is taken apart into S*S phases by row and column
     modulo S; the pixels of one phase meet the same every S-th taps, so each phase is a plain convolution of dy with
-    stride 1. Raises Expected where shapes do not fit, dy's size to H and W among them."""
+    stride 1. Where maps are few, as below layer 1, the windows of dy would be many times larger than what is made of them;
+    there dy is multiplied by the filters first, and the products are added to the pixels tap by tap. Raises Expected where shapes do not fit, dy's size to H and W among them."""
     check.shape("conv2d_transpose dy", dy, (None, None, None, None))
     check.dtype("conv2d_transpose dy", dy, np.float32, np.float64)
     check.shape("conv2d_transpose w", w, (None, None, None, dy.shape[0]))
@@ -101,6 +102,9 @@ def conv2d_transpose(dy, w, S, P, H, W, groups=1):
     for maps, filters in _groups(C, F, groups):
         if _saves_products(Cg, F//groups, K, S, N):
             jobs += winograd.transpose(dy[filters], w[..., filters], S, P, dx[maps])
+            continue
+        if _maps_are_few(Cg, F//groups):
+            jobs += _add_taps(dy[filters], w[..., filters], S, P, dx[maps])
             continue
         for rows, taps_r, Pr in _phases(K, S, P):
             for columns, taps_s, Ps in _phases(K, S, P):
@@ -160,6 +164,31 @@ def _filter(x, matrix, K, S, P, out, bias=None, relu=False):
     return [lambda at=at: job(*at) for at in rectangles(Ho, Wo, BLOCK//(taps*N*x.itemsize))]
 
 
+def _add_taps(dy, w, S, P, dx):
+    """Jobs that fill dx (C,H,W,N), some rows each: the products of w (C,K,K,F) and dy (F,Ho,Wo,N), added tap by tap in the
+    order of the taps to the pixels they belong to."""
+    (C, H, W, N), (F, Ho, Wo, _), K = dx.shape, dy.shape, w.shape[1]
+    matrix = w.reshape(-1, F)                                                   # (C*K*K,F)
+
+    def job(rows):
+        part, tall = dx[:, rows], rows.stop - rows.start
+        part[...] = 0
+        first, last = max(0, (rows.start + P - K)//S + 1), min(Ho, (rows.stop - 1 + P)//S + 1)   # rows of dy that reach these
+        if first >= last:
+            return                                                              # between the windows, where S > K
+        products = workspace("products", (len(matrix), (last - first)*Wo*N), dy.dtype)
+        np.matmul(matrix, dy[:, first:last].reshape(F, -1), out=products)
+        products = products.reshape(C, K, K, last - first, Wo, N)
+        over = rows.start - first*S + P                                         # pixels of the first window above these rows
+        for r, s in np.ndindex(K, K):
+            (p0, p1), (q0, q1) = tap_range(r, tall, last - first, S, over), tap_range(s, W, Wo, S, P)
+            if p0 < p1 and q0 < q1:
+                part[:, p0*S - over + r:(p1 - 1)*S - over + r + 1:S,
+                     q0*S - P + s:(q1 - 1)*S - P + s + 1:S] += products[:, r, s, p0:p1, q0:q1]
+
+    return [lambda rows=rows: job(rows) for rows in pieces(H, max(1, BLOCK//(len(matrix)*Wo*N*dy.itemsize))*S)]
+
+
 def _filter_gradient(x, dy, K, S, P, dw):
     """dw (C,K,K,F) = windows of x (C,H,W,N) @ dy (F,Ho,Wo,N) transposed. A few maps at a time; where maps are few, the
     outputs are dealt into parts as well, whose sums are added in order at the end."""
@@ -202,6 +231,11 @@ def _windows(x, K, S, P, rows, columns):
 def _saves_products(C, F, K, S, N):
     """Whether Winograd's form is worth its additions: maps and filters many, images enough to add in long runs."""
     return 1 < K <= 3*S and min(C*S*S, F) >= 32 and N >= 8
+
+
+def _maps_are_few(C, F):
+    """Whether the products with C maps are smaller than the windows of F, by enough to pay for adding them."""
+    return 4*C <= F
 
 
 def _phases(K, S, P):
