@@ -83,8 +83,8 @@ static void note_traffic(bool shared, int thread, size_t offset, size_t bytes, u
 
 void access(int thread, const void *address, size_t bytes, Kind kind, uint64_t where)
 {
-    if (!launch) return;                                                              // instrumented code outside a launch
     const char *p = (const char *)address;
+    if (!launch || on_stack(p)) return;
     std::vector<Word> *words = nullptr;
     const char *start, *name;
     bool shared = true;
@@ -103,7 +103,7 @@ void access(int thread, const void *address, size_t bytes, Kind kind, uint64_t w
                         (long)(p - b.device), b.bytes);
             words = &buffer_words[k], start = b.device, name = b.name, shared = false;
         }
-    if (!words) return;                                                               // a local variable
+    if (!words) return;                                                               // a constant, threadIdx
     if (launch->report) note_traffic(shared, thread, p - start, bytes, where);
     if (words->empty()) return;                                                       // a const array
     for (size_t first = p - start, end = first + bytes; first < end; first = (first / 4 + 1) * 4) {

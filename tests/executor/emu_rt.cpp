@@ -29,8 +29,10 @@ char *arena, *statics;
 size_t statics_bytes;
 
 // ----------------------------------------------------------------------------------------------- switching stacks
-const size_t PAGE = 4096, STACK = 128 << 10, GUARD = 16 << 20;
+// Neither a power of two apart nor begun at the same place in their pages, the hot ends of stacks spread over the cache.
+const size_t PAGE = 4096, STACK = (128 << 10) + PAGE, GUARD = 16 << 20;
 static char *stacks;                                 // MAX_THREADS of them, the lowest page of each left inaccessible
+static char *stack_top(unsigned t) { return stacks + (t + 1) * STACK - t % 32 * 128; }
 static void run_thread();
 
 #if defined(__x86_64__) && !defined(EMU_UCONTEXT)
@@ -41,19 +43,19 @@ asm(".text\n.globl emu_switch\n.type emu_switch, @function\nemu_switch:\n"
     "mov %rsp, (%rdi)\n mov %rsi, %rsp\n"
     "pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbx\n pop %rbp\n ret\n"
     ".size emu_switch, .-emu_switch\n");
-static void prepare(Context &c, char *stack)
+static void prepare(Context &c, unsigned t)
 {
-    void **top = (void **)(stack + STACK) - 2;       // at the entry of a function, sp is 8 past a multiple of 16
+    void **top = (void **)stack_top(t) - 2;          // at the entry of a function, sp is 8 past a multiple of 16
     *top = (void *)run_thread;
     c.sp = top - 6;
 }
 static void switch_context(Context &from, Context &to) { emu_switch(&from.sp, to.sp); }
 #else                                                // portable; a system call per switch, five times slower in all
 struct Context { ucontext_t u; };
-static void prepare(Context &c, char *stack)
+static void prepare(Context &c, unsigned t)
 {
     getcontext(&c.u);
-    c.u.uc_stack.ss_sp = stack + PAGE, c.u.uc_stack.ss_size = STACK - PAGE;
+    c.u.uc_stack.ss_sp = stacks + t * STACK + PAGE, c.u.uc_stack.ss_size = STACK - PAGE;
     makecontext(&c.u, run_thread, 0);
 }
 static void switch_context(Context &from, Context &to) { swapcontext(&from.u, &to.u); }
@@ -169,6 +171,7 @@ void wait_as(State state)
     ready[current / 32] &= ~(1u << current % 32);
     next_turn();
 }
+bool on_stack(const char *p) { return p >= stacks && p < stacks + MAX_THREADS * STACK; }
 void wake(int thread)
 {
     fibers[thread].state = READY;
@@ -278,7 +281,7 @@ static void run_block(unsigned number)
         Fiber &f = fibers[t];
         f.state = READY, f.doing = "the kernel", f.here = {"", 0};
         f.copies.clear(), f.group = 0, f.products = 0, f.products_hash = 0, f.fenced = false;
-        prepare(contexts[t], stacks + t * STACK);
+        prepare(contexts[t], t);
     }
     for (int w = 0; w < warps; w++) {
         unsigned lanes = std::min(32u, l.block - 32 * w);
@@ -369,7 +372,7 @@ static void on_signal(int signal, siginfo_t *info, void *context)
         if (p >= b.device && p < b.device + b.bytes) fail_at(where, "%s to '%s', which is const", access, b.name);
         fail_at(where, "%s outside '%s': byte offset %ld of %zu", access, b.name, (long)(p - b.device), b.bytes);
     }
-    if (p >= stacks && p < stacks + MAX_THREADS * STACK) fail_at(where, "more than %zu KiB of local variables", STACK >> 10);
+    if (on_stack(p)) fail_at(where, "more than %zu KiB of local variables", (STACK - PAGE) >> 10);
     if (p >= arena - GUARD && p < arena + MAX_SHARED + GUARD)
         fail_at(where, "%s outside dynamic shared memory: byte offset %ld of %u", access, (long)(p - arena), launch->shared);
     fail_at(where, p && info->si_code != SI_KERNEL ? "%s of address %p, outside every array" :

@@ -29,6 +29,7 @@ Fiber &enter(const char *doing, Site here);          // notes where the running 
 void wait_as(State state);                           // gives the turn away until another fiber calls `wake`
 void wake(int thread);
 void offer_turn();                                   // after an arrive: lets others run first, in the unruly schedules
+bool on_stack(const char *p);                        // a local variable of some thread
 unsigned roll();                                     // the schedule's dice
 const char *place(uint64_t where);                   // "file.cu:12", or "<pc +1f0>" for emu.py to look up
 inline uint64_t where_of(Site s) { return (uint64_t)s.file | (uint64_t)s.line << 48; }
