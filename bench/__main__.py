@@ -17,7 +17,8 @@ def main():
     if args.where == "resources":
         return resources.main()
     if args.where == "cpu":
-        return cpu.main(args)
+        cpu.main(args)
+        return projections.main(args.rounds) if "projections" in args.parts else None
     try:
         backend.select("gpu")
     except Expected as none:

@@ -1,0 +1,73 @@
+"""python -m bench cpu --parts projections: what looking into the full ZFNet costs, in forward passes.
+
+    top-9 pass     the nine strongest of 64 pictures for every unit of layers 1-5, and a forward pass over the same pictures
+    projections    nine units of layer 5, each from the picture it is strongest in: up, and down in its cone; and a forward
+                   pass of the nine pictures through the whole network
+
+Both take turns, round after round; printed is the median over the rounds of the ratio within a round, and its spread.
+Results go to bench/results/projections.json.
+"""
+import json
+import platform
+from datetime import datetime, timezone
+
+import numpy as np
+
+from bench.cpu import RESULTS, compare, cpu_name
+from zfcore import backend
+from zfcore.analysis.top_activations import centre, top_activations
+from zfcore.data.loader import Pictures
+from zfcore.deconvnet import project
+from zfcore.models.zfnet import zfnet
+
+LAYERS = "conv1", "conv2", "conv3", "conv4", "conv5"
+PASSED, PROJECTED, BATCH = 64, 9, 32
+
+
+class Noise:
+    """Pictures of noise, decoded already: only the network's time counts."""
+    classes = ["noise", "more noise"]
+
+    def __init__(self, count):
+        self.pixels = np.random.default_rng(0).integers(0, 256, (count, 256, 256, 3), np.uint8)
+        self.names, self.labels = [str(i) for i in range(count)], np.zeros(count, np.int64)
+
+    def __len__(self):
+        return len(self.pixels)
+
+
+class Decoded(Pictures):
+    def picture(self, i):
+        return self.dataset.pixels[i]
+
+
+def main(rounds):
+    report = {"cpu": cpu_name(), "cores": backend.CORES, "numpy": np.__version__, "python": platform.python_version(),
+              "rounds": rounds, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "cases": []}
+    print(f"{'milliseconds a picture':28}{'N':>5}{'ours':>9}{'forward':>9}{'ratio':>8}  (spread)")
+    for name, N, contestants in cases():
+        row = {"name": name, "N": N, **compare(name, contestants, N, rounds)}
+        report["cases"].append(row)
+        times, (low, high) = row["milliseconds"], row["spread"]
+        print(f"{name:28}{N:5}{times['ours']:9.2f}{times['forward']:9.2f}{row['ratio']:8.2f}  ({low:.2f} to {high:.2f})", flush=True)
+    path = RESULTS.with_name("projections.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"written to {path}")
+
+
+def cases():
+    """(name, pictures, {"ours": run, "forward": run})"""
+    network = zfnet().init(0, "he")
+    mean = np.full((3, 256, 256), 128, np.float32)
+    pictures = Decoded(Noise(PASSED), 256, 224, workers=0, memory=0)
+    x = centre(network, pictures.dataset.pixels, mean)                         # (3,224,224,64)
+    batches = [np.ascontiguousarray(x[..., n:n + BATCH]) for n in range(0, PASSED, BATCH)]
+    yield "top-9 pass, layers 1-5", PASSED, {
+        "ours": lambda: top_activations(network, pictures, mean, LAYERS, 9, BATCH),
+        "forward": lambda: [network.forward(batch) for batch in batches]}
+
+    nine, units = np.ascontiguousarray(x[..., :PROJECTED]), np.arange(PROJECTED)*28
+    yield "projections from layer 5", PROJECTED, {
+        "ours": lambda: project(network, nine, "conv5", units),
+        "forward": lambda: network.forward(nine)}
