@@ -1,7 +1,7 @@
 """python -m bench: what the operations cost, beside the best that others offer. `python -m bench cpu` needs no GPU."""
 import argparse
 
-from bench import cpu, resources
+from bench import cpu, projections, resources
 from zfcore import backend
 from zfcore.check import Expected, speak_and_exit
 
@@ -17,7 +17,8 @@ def main():
     if args.where == "resources":
         return resources.main()
     if args.where == "cpu":
-        cpu.main(args)
+        if set(args.parts) != {"projections"}:
+            cpu.main(args)
         return projections.main(args.rounds) if "projections" in args.parts else None
     try:
         backend.select("gpu")
