@@ -122,8 +122,9 @@ def test_init_is_gaussian_with_std_a_hundredth_and_zero_biases_or_he_on_request(
     paper, he = build("tiny", 10).init(1), build("tiny", 10).init(1, "he")
     assert paper["fc6"].parameters["w"].std() == pytest.approx(0.01, rel=0.02)
     assert he["conv3"].parameters["w"].std() == pytest.approx(np.sqrt(2/(64*9)), rel=0.02)
-    assert he["conv1"].parameters["w"].std() == pytest.approx(np.sqrt(2/147)/64, rel=0.05)
-    assert not any(of_layer["b"].any() for of_layer in {**paper.parameters()}.values())
+    assert he["conv1"].parameters["w"].std() == pytest.approx(np.sqrt(2/147)/8, rel=0.05)
+    assert he["fc8"].parameters["w"].std() == pytest.approx(np.sqrt(2/256)/64, rel=0.05)
+    assert not any(of_layer["b"].any() for of_layer in paper.parameters().values())
 
 
 def test_init_depends_on_the_seed_and_on_the_layers_own_name_only():

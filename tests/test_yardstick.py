@@ -40,13 +40,13 @@ def test_twenty_steps_give_pytorchs_losses_and_weights():
     labels = rng.integers(0, 5, 40)
     optimizer = SGD(network, momentum=0.9, weight_decay=1e-3, rms_max=None)
     decayed = [{"params": [m.weight for m in modules], "weight_decay": 1e-3}, {"params": [m.bias for m in modules]}]
-    peer, criterion = torch.optim.SGD(decayed, lr=1e-3, momentum=0.9), nn.CrossEntropyLoss()
+    peer, criterion = torch.optim.SGD(decayed, lr=0.02, momentum=0.9), nn.CrossEntropyLoss()
     losses = []
     for step in range(20):
         batch = rng.permutation(40)[:16]
         y, trace = network.forward(np.ascontiguousarray(pictures[batch].transpose(1, 2, 3, 0)), step)
         loss, cache = softmax_loss(y, labels[batch])
-        optimizer.step(network, network.backward(softmax_loss_backward(cache), trace, to_pixels=False)[1], 1e-3)
+        optimizer.step(network, network.backward(softmax_loss_backward(cache), trace, to_pixels=False)[1], 0.02)
         peer.zero_grad()
         peer_loss = criterion(model(torch.tensor(pictures[batch])), torch.tensor(labels[batch]))
         peer_loss.backward()
@@ -54,7 +54,7 @@ def test_twenty_steps_give_pytorchs_losses_and_weights():
         losses.append((loss, peer_loss.item()))
     mine, peers = np.array(losses).T
     np.testing.assert_allclose(mine, peers, rtol=2e-5)
-    assert mine[-1] < 0.9*mine[0]                          # and they learn
+    assert mine[-5:].mean() < 0.9*mine[:5].mean()             # and they learn
     for module, of_layer in zip(modules, network.parameters().values()):
         w = of_layer["w"].transpose(3, 0, 1, 2) if of_layer["w"].ndim == 4 else of_layer["w"].T
         np.testing.assert_allclose(w, module.weight.detach().numpy(), rtol=1e-3, atol=2e-6)

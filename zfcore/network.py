@@ -110,19 +110,19 @@ class Network:
         leaves the others' start alone.
 
         "gaussian"   std = 0.01 everywhere, made for pictures of +-128 (paper, section 3)
-        "he"         std = sqrt(2/fan_in), the first layer's divided by 64, the pixels' own spread"""
+        "he"         std = sqrt(2/fan_in), which keeps the signal's size from layer to layer; the first layer's is divided
+                     by 8 and the last one's by 64. Pixels have a spread of about 64: so the maps start near 8 and the
+                     scores below 1, and a step moves the scores about as much through layer 1, where the pixels make
+                     gradients large, as through the layers above it"""
         check.one_of("init", law, ("gaussian", "he"))
-        first = True
-        for layer, shape in zip(self.layers, self.shapes):
-            for key, size in layer.parameter_shapes(shape).items():
-                if key == "b":
-                    host = np.zeros(size, np.float32)
-                else:
-                    std = 0.01 if law == "gaussian" else np.sqrt(2/np.prod(size[:-1]))/(64 if first else 1)
-                    rng = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(layer.name.encode())]))
-                    host = rng.standard_normal(size, np.float32)*np.float32(std)
-                    first = False
-                layer.parameters[key] = device.array(host)
+        shapes = self.parameter_shapes()
+        first, last = list(shapes)[0], list(shapes)[-1]
+        for name, of_layer in shapes.items():
+            w = of_layer["w"]
+            he = np.sqrt(2/np.prod(w[:-1]))/(8 if name == first else 64 if name == last else 1)
+            rng = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(name.encode())]))
+            start = rng.standard_normal(w, np.float32)*np.float32(0.01 if law == "gaussian" else he)
+            self[name].parameters = {"w": device.array(start), "b": device.array(np.zeros(of_layer["b"], np.float32))}
         for layer in self.layers:
             if isinstance(layer, Dropout):
                 layer.seed = seed

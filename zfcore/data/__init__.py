@@ -6,7 +6,7 @@
 from zfcore.data.folders import open_folders
 from zfcore.data.synthetic import Synthetic
 
-SYNTHETIC_TRAIN, SYNTHETIC_VAL = 3000, 1000      # pictures of the embedded set
+SYNTHETIC_TRAIN, SYNTHETIC_VAL = 4000, 1000      # pictures of the embedded set
 
 
 def open_data(data, size, limit_per_class=0):
