@@ -15,9 +15,9 @@
 #define IMAGES 8                    // 32 bytes of a row, what memory delivers at least
 #define PARTS 128
 
-template <class Join> __device__ __forceinline__ float over_parts(float value, Join join)
+// The values of all parts of a picture, joined; every part gets the outcome.
+template <class Join> __device__ __forceinline__ float over_parts(float held[PARTS][IMAGES], float value, Join join)
 {
-    __shared__ float held[PARTS][IMAGES];
     int part = threadIdx.x / IMAGES, image = threadIdx.x % IMAGES;
     held[part][image] = value;
     for (int half = PARTS / 2; half > 0; half /= 2) {
@@ -33,15 +33,16 @@ template <class Join> __device__ __forceinline__ float over_parts(float value, J
 // Fills p and finds top and total of this thread's picture.
 __device__ __forceinline__ void probabilities(const float *z, float *p, float &top, float &total, int M, int N)
 {
+    __shared__ float held[PARTS][IMAGES];
     int part = threadIdx.x / IMAGES, n = blockIdx.x * IMAGES + threadIdx.x % IMAGES;
     bool inside = n < N;
     top = __int_as_float(0xff800000), total = 0;                            // -infinity
     if (inside)
         for (int m = part; m < M; m += PARTS) top = max(top, z[(long long)m * N + n]);
-    top = over_parts(top, [](float a, float b) { return max(a, b); });
+    top = over_parts(held, top, [](float a, float b) { return max(a, b); });
     if (inside)
         for (int m = part; m < M; m += PARTS) total += expf(z[(long long)m * N + n] - top);
-    total = over_parts(total, [](float a, float b) { return a + b; });
+    total = over_parts(held, total, [](float a, float b) { return a + b; });
     if (inside)
         for (int m = part; m < M; m += PARTS) p[(long long)m * N + n] = expf(z[(long long)m * N + n] - top) / total;
 }

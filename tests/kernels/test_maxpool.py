@@ -38,6 +38,12 @@ def test_the_first_nan_of_a_window_wins_and_minus_infinity_is_a_maximum(machine)
     assert np.isnan(y[0, 0, 1, 0]) and switches[0, 0, 1, 0] == 1*3 + 1
 
 
+def test_the_first_place_of_a_window_cut_by_the_border_is_its_first_pixel_in_the_map(machine):
+    x = np.full((1, 5, 7, 1), -np.inf, np.float32)                      # nothing is higher than what a thread starts with
+    _, switches = machine.results(lambda: _forward(machine.array(x), 3, 2, 1))
+    np.testing.assert_array_equal(switches, maxpool_reference(x, 3, 2, 1)[1][0])
+
+
 def test_a_gradient_that_is_infinite_stays_out_of_the_other_pixels(machine):
     x = np.arange(3*5, dtype=np.float32).reshape(1, 3, 5, 1)
     y, cache = maxpool_reference(x, 3, 2)
