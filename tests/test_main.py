@@ -25,7 +25,7 @@ def place(tmp_path_factory):
     network = Network("small", (3, CROP, CROP), [
         Conv("conv1", 6, K=5, S=2, P=1), ReLU("relu1"), MaxPool("pool1", K=3, S=2), Conv("conv2", 70, K=3, P=1), ReLU("relu2"),
         Flatten("flatten"), Linear("fc8", 2)]).init(0, "he")
-    network["conv2"].parameters["b"][1] = -1e3                           # a dead unit
+    network["conv2"].parameters["b"][1] = -1e6                           # a dead unit
     (place/"run").mkdir()
     for part in ("train", "val"):
         for name in ("bee", "cow"):
@@ -117,7 +117,7 @@ def test_shards_are_merged_into_the_pass_and_drawn(place, tmp_path, capsys):
     parts = [str(tmp_path/f"top_activations_{i}_of_2.h5") for i in (1, 2)]
     said = refused(capsys, "top-activations", "--run", place/"run", "--output", tmp_path/"one", "--layers", "conv1", "--batch-size", 8,
                    "--merge", parts[0])
-    assert "shards that hold all of 24 pictures" in said
+    assert "--merge: expected all of 24 pictures, got the pictures 0 to 7" in said
     run(place, tmp_path/"both", "--layers", "conv1", "--units", "0:2", "--merge", *parts)
     for name in ("top_activations.h5", "conv1.h5"):
         kind = TopActivations if name.startswith("top") else UnitViews

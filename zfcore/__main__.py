@@ -4,6 +4,7 @@ An analysis is a function here with the decorator `analysis`: its name on the co
 All share --run, --data, --output and the like; all can draw their figures again from saved arrays (--redraw)."""
 import argparse
 import json
+import sys
 import tempfile
 import zlib
 from pathlib import Path
@@ -124,15 +125,17 @@ def top_activations(args):
     layers = args.layers or [layer.name for layer in network.layers if isinstance(layer, Conv)]
     units = {layer: chosen_units(args.units, network, layer, args.seed) for layer in layers}
     shard = parse_shard(args.shard)
+    if args.merge and shard != (1, 1):
+        raise check.Expected("--merge", "no --shard beside it", args.shard)
     pictures = open_pictures(args, network, checkpoint)
     folder = output_folder(args, "top_activations")
     file = folder/("top_activations.h5" if shard == (1, 1) else "top_activations_{}_of_{}.h5".format(*shard))
     if args.merge:
         found = top.merge([results.load(part, top.TopActivations) for part in args.merge])
-        if not found.complete:
-            raise check.Expected("--merge", f"shards that hold all of {found.total} pictures", f"{top.spoken(found.ranges)}")
+        top.check_pass(found, network, pictures, mean, layers, args.k, args.batch_size, "--merge")
         results.save(file, found)
-    with bar(len(pictures), "picture", "strongest pictures") as moving:
+    first, stop = top.shard_range(shard, len(pictures), args.batch_size)
+    with bar(stop - first, "picture", "strongest pictures") as moving:
         found = top.top_activations(network, pictures, mean, layers, args.k, args.batch_size, shard, file, bar=moving)
     print(file)
     if shard != (1, 1):
@@ -190,7 +193,11 @@ def main(arguments=None):
         for flags, keywords in [*SHARED, *options]:
             one.add_argument(*flags, **keywords)
     args = parser.parse_args(arguments)
-    ANALYSES[args.analysis][0](args)
+    try:
+        ANALYSES[args.analysis][0](args)
+    except KeyboardInterrupt:
+        print("\nstopped; what is on the disk is whole, and a pass over pictures goes on from there with the same command", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -70,13 +70,13 @@ def top_activations(network, pictures, mean, layers, k=9, batch_size=64, shard=(
     Raises Expected for a layer that there is not, an empty data set, or a file of another network, data set or setting."""
     for what, value in (("k", k), ("batch size", batch_size), ("pictures", len(pictures)), ("layers", len(layers))):
         check.positive(what, value)
-    first, last = _shard(shard, -(-len(pictures)//batch_size))
-    found = _start(network, pictures, mean, layers, k, batch_size, first*batch_size)
+    first, stop = shard_range(shard, len(pictures), batch_size)
+    found = _start(network, pictures, mean, layers, k, batch_size, first)
     if file is not None and Path(file).exists():
         found = _continued(results.load(file, TopActivations), found, file)
-    start, stop = int(found.ranges[0, 1]), min(last*batch_size, len(pictures))
+    start = int(found.ranges[0, 1])
     if bar is not None:
-        bar.update(start - first*batch_size)
+        bar.update(start - first)
     if start >= stop:
         return found
 
@@ -112,11 +112,13 @@ def centre(network, batch, mean):
     return crop_flip(to_device(batch, like=mean), mean, tops, lefts, flips, H, W)
 
 
-def _shard(shard, batches):
+def shard_range(shard, count, batch_size):
+    """(first, last + 1) of the pictures in shard i of n: whole batches, but for the last of all."""
     i, n = shard
     if not 1 <= i <= n:
         raise check.Expected("--shard", "i/n with i from 1 to n", f"{i}/{n}")
-    return batches*(i - 1)//n, batches*i//n
+    batches = -(-count//batch_size)
+    return batches*(i - 1)//n*batch_size, min(batches*i//n*batch_size, count)
 
 
 # A list is three device arrays (units,k): values, pictures, and places as one number, row*Wo + column.
@@ -170,20 +172,27 @@ def _fingerprint(network, pictures, mean, k, batch_size):
     return digest.hexdigest()
 
 
+def check_pass(found, network, pictures, mean, layers, k, batch_size, what):
+    """Raise Expected unless `found`, which `what` names, is a pass over all of these pictures with this network."""
+    _continued(found, _start(network, pictures, mean, layers, k, batch_size, first=0), what)
+    if not found.complete:
+        raise check.Expected(what, f"all of {found.total} pictures", f"the pictures {_spoken(found.ranges)}")
+
+
 def _continued(kept, wanted, file):
     """What the file holds of the pass `wanted`, the layers in its order; Expected where it holds another pass."""
-    advice = "remove it or choose another --output"
+    advice = "remove it, or choose another output"
     if kept.fingerprint != wanted.fingerprint:
         raise check.Expected(file, "a pass of this network over these pictures", "one of another network, data set, k or batch size", advice)
     missing = [name for name in wanted.values if name not in kept.values]
     if missing:
         raise check.Expected(file, f"a pass with the layers {', '.join(wanted.values)}", f"one with {', '.join(kept.values)}", advice)
     if len(kept.ranges) != 1 or kept.ranges[0, 0] != wanted.ranges[0, 0]:
-        raise check.Expected(file, f"a pass from picture {wanted.ranges[0, 0]} on", f"the pictures {spoken(kept.ranges)}", advice)
+        raise check.Expected(file, f"a pass from picture {wanted.ranges[0, 0]} on", f"the pictures {_spoken(kept.ranges)}", advice)
     return kept
 
 
-def spoken(ranges):
+def _spoken(ranges):
     return ", ".join(f"{first} to {last - 1}" for first, last in ranges)
 
 
