@@ -10,13 +10,13 @@ With `groups` G the maps are dealt into G parts: filters g*F/G ... see only maps
 
 The NumPy form writes the windows of a few outputs side by side as a matrix of (taps, outputs) that stays in a core's
 cache, and multiplies it from the left by the filters. All images of a pixel lie together in memory, so windows are
-copied with one pixel of the whole batch as one element.
+copied with one pixel of the whole batch as one element. The CUDA form is kernels/conv2d.cu.
 """
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from zfcore import check
-from zfcore.backend import empty, parallel
+from zfcore.backend import Kernel, blocks, empty, parallel, runs_kernels
 from zfcore.ops import winograd
 from zfcore.ops.window import clear, output_size, pieces, pixels, rectangles, tap_range, tap_spans, workspace
 
@@ -70,6 +70,10 @@ def conv2d(x, w, b, S, P, groups=1, rounding="ceil", relu=False):
         check.dtype("conv2d b", b, x.dtype)
     Ho, Wo = output_size(H, K, S, P, rounding), output_size(W, K, S, P, rounding)
     y = empty((F, Ho, Wo, N), x.dtype, like=x)
+    cache = x, w, S, P, groups, b is not None
+    if runs_kernels(x):
+        _launch_forward(x, w, b, y, S, P, groups, relu)
+        return y, cache
     jobs = []
     for maps, filters in _groups(C, F, groups):
         bias = None if b is None else b[filters]
@@ -79,7 +83,7 @@ def conv2d(x, w, b, S, P, groups=1, rounding="ceil", relu=False):
             matrix = w[..., filters].reshape(-1, F//groups).T                   # (F/G, C/G*K*K)
             jobs += _filter(x[maps], matrix, (K, K), S, (P, P), y[filters], bias, relu)
     parallel(lambda job: job(), jobs)
-    return y, (x, w, S, P, groups, b is not None)
+    return y, cache
 
 
 def conv2d_transpose(dy, w, S, P, H, W, groups=1):
@@ -98,6 +102,9 @@ def conv2d_transpose(dy, w, S, P, H, W, groups=1):
     _check_filters("conv2d_transpose", w, C, groups, dy.dtype)
     _check_size("conv2d_transpose dy", dy, H, W, K, S, P)
     dx = empty((C, H, W, N), dy.dtype, like=dy)
+    if runs_kernels(dy):
+        _launch_transpose(dy, w, dx, S, P, groups)
+        return dx
     jobs = []
     for maps, filters in _groups(C, F, groups):
         if _saves_products(Cg, F//groups, K, S, N):
@@ -126,6 +133,9 @@ def conv2d_backward(dy, cache, need_dx=True):
     check.shape("conv2d_backward dy", dy, (F, None, None, N))
     check.dtype("conv2d_backward dy", dy, x.dtype)
     _check_size("conv2d_backward dy", dy, H, W, K, S, P)
+    dx = conv2d_transpose(dy, w, S, P, H, W, groups) if need_dx else None
+    if runs_kernels(x):
+        return dx, _launch_filter_gradient(x, dy, w, S, P, groups), _launch_bias_gradient(dy) if biased else None
     dw = empty(w.shape, w.dtype, like=w)
     for maps, filters in _groups(C, F, groups):
         if _saves_products(C//groups, F//groups, K, S, N):
@@ -135,7 +145,7 @@ def conv2d_backward(dy, cache, need_dx=True):
     db = None
     if biased:
         db = np.concatenate(parallel(lambda f: dy[f:f + 8].reshape(len(dy[f:f + 8]), -1).sum(axis=1), range(0, F, 8)))
-    return conv2d_transpose(dy, w, S, P, H, W, groups) if need_dx else None, dw, db
+    return dx, dw, db
 
 
 # ---------------------------------------------------------------------------------------------------- the blocks
@@ -244,13 +254,124 @@ def _phases(K, S, P):
     for a in range(S):
         first = (a - P) % S                                     # the first row h with (h + P) mod S = a
         count = len(range(a, K, S))
-        yield slice(first, None, S), slice(a, K, S), count - 1 - (first + P - a)//S
+        yield slice(first, None, S), slice(a, K, S), count - 1 - (first + P)//S
 
 
 def _groups(C, F, groups):
     """(maps, filters) of each group, as slices."""
     Cg, Fg = C//groups, F//groups
     return [(slice(g*Cg, (g + 1)*Cg), slice(g*Fg, (g + 1)*Fg)) for g in range(groups)]
+
+
+# --------------------------------------------------------------------------------------------------- the kernels
+SHAPE = "int C, int H, int W, int N, int F, int K, int S, int P, int Ho, int Wo, int groups"
+FORWARD = f"const float *x, const float *w, const float *b, float *y, {SHAPE}, int biased, int relu"
+TRANSPOSE = f"const float *dy, const float *swapped, float *dx, {SHAPE}"
+FILTER_GRADIENT = f"const float *x, const float *dy, float *parts, {SHAPE}"
+
+# BM x BN results a block, TM x TN a thread; VECTOR_A floats a copy of filters, VECTOR_B of windows; BLOCKS on an SM
+LARGE = dict(BM=128, BN=128, TM=8, TN=8, VECTOR_A=4, VECTOR_B=4, BLOCKS=2)
+LARGE_ODD = LARGE | dict(VECTOR_A=1, VECTOR_B=1)
+MIDDLE = LARGE | dict(BM=96)                                          # the 96 filters of conv1, the 96 maps of conv2
+SMALL = dict(BM=32, BN=32, TM=4, TN=4, VECTOR_A=1, VECTOR_B=1, STAGES=4, BLOCKS=8)        # single pictures
+FEW = dict(BM=4, BN=512, TM=4, TN=4, LANES_M=1, VECTOR_A=1, VECTOR_B=4, BLOCKS=4)         # back to the 3 colours
+FEW_ODD = FEW | dict(VECTOR_B=1)
+COLOURS = dict(BM=64, BN=96, TM=8, TN=8, LANES_M=8, BLOCKS=4)         # the 3*7*7 places of conv1 by its 96 filters
+
+
+def _tiled(name, signature, *tiles):
+    """A Kernel per tile."""
+    return [Kernel("conv2d.cu", name, signature, tile, block=tile["BM"]//tile["TM"]*(tile["BN"]//tile["TN"]))
+            for tile in tiles]
+
+
+FORWARD_KERNELS = _tiled("conv2d_forward", FORWARD, LARGE, LARGE_ODD, MIDDLE, SMALL)
+TRANSPOSE_KERNELS = _tiled("conv2d_transpose", TRANSPOSE, LARGE, LARGE_ODD, MIDDLE, SMALL, FEW, FEW_ODD)
+FILTER_GRADIENT_KERNELS = _tiled("conv2d_filter_gradient", FILTER_GRADIENT, LARGE, COLOURS, SMALL)
+SWAP_FILTERS = Kernel("conv2d.cu", "conv2d_swap_filters", "const float *w, float *swapped, int C, int T, int F")
+BIAS_GRADIENT = Kernel("conv2d.cu", "conv2d_bias_gradient",
+                       "const float *dy, float *parts, long long length, int F, int slices")
+SUM_SLICES = Kernel("conv2d.cu", "conv2d_sum_slices", "const float *parts, float *sum, long long size, int slices")
+
+# the same, a thread a number: to be read first, and for tests and bench to hold the others against
+PLAIN = Kernel("conv2d.cu", "conv2d_plain", FORWARD)
+TRANSPOSE_PLAIN = Kernel("conv2d.cu", "conv2d_transpose_plain", TRANSPOSE.replace("swapped", "w"))
+FILTER_GRADIENT_PLAIN = Kernel("conv2d.cu", "conv2d_filter_gradient_plain", FILTER_GRADIENT.replace("parts", "dw"))
+
+SMS = 132                         # multiprocessors the launches are cut for (H200), never asked from the device: the
+                                  # slices of a sum decide its bits, which are to be the same on every GPU
+
+
+def _sizes(x, w, y, S, P, groups):
+    """The arguments SHAPE."""
+    (C, H, W, N), (F, Ho, Wo, _) = x.shape, y.shape
+    return C, H, W, N, F, w.shape[1], S, P, Ho, Wo, groups
+
+
+def _tiles(kernel, M, columns):
+    """How many tiles of `kernel` cover M rows and so many columns."""
+    return blocks(M, kernel.defines["BM"])*blocks(columns, kernel.defines["BN"])
+
+
+def _reads(kernel):
+    """How much a block reads from shared memory per step of the reduction: what a tile costs."""
+    tile = kernel.defines
+    return tile["BM"]*tile["BN"]*(1/tile["TM"] + 1/tile["TN"])
+
+
+def _best(kernels, M, columns, N, times):
+    """The kernel whose tiles, `times` M rows by `columns` in rounds of one a multiprocessor, take the least time."""
+    fitting = [kernel for kernel in kernels if M % kernel.defines["VECTOR_A"] == 0 and N % kernel.defines["VECTOR_B"] == 0]
+    return min(fitting, key=lambda kernel: blocks(times*_tiles(kernel, M, columns), SMS)*_reads(kernel))
+
+
+def _launch_forward(x, w, b, y, S, P, groups, relu):
+    (F, Ho, Wo, N), M = y.shape, w.shape[3]//groups
+    kernel = _best(FORWARD_KERNELS, M, Ho*Wo*N, N, groups)
+    kernel((_tiles(kernel, M, Ho*Wo*N), groups), x, w, w if b is None else b, y,
+           *_sizes(x, w, y, S, P, groups), b is not None, relu)
+
+
+def _launch_transpose(dy, w, dx, S, P, groups):
+    (M, K, _, F), (_, H, W, N) = w.shape, dx.shape
+    swapped = empty((F, K, K, M), w.dtype, like=w)
+    SWAP_FILTERS((blocks(M, 32)*blocks(F, 32), K*K), w, swapped, M, K*K, F)
+    columns = blocks(H, S)*blocks(W, S)*N                                       # of the largest phase
+    kernel = _best(TRANSPOSE_KERNELS, M, columns, N, groups*S*S)
+    kernel((_tiles(kernel, M, columns), groups, S*S), dy, swapped, dx, *_sizes(dx, w, dy, S, P, groups))
+
+
+def _launch_filter_gradient(x, dy, w, S, P, groups):
+    (maps, K, _, F), (_, Ho, Wo, N) = w.shape, dy.shape
+    rows, columns = maps*K*K, F//groups
+    kernel = min(FILTER_GRADIENT_KERNELS, key=lambda kernel: _tiles(kernel, rows, columns)*_reads(kernel))
+    tiles = _tiles(kernel, rows, columns)
+    slices = _slices(Ho*Wo*N, 4*SMS//(tiles*groups), 2048)
+    parts = empty((slices, *w.shape), w.dtype, like=w)
+    kernel((tiles, slices, groups), x, dy, parts, *_sizes(x, w, dy, S, P, groups))
+    return _sum_slices(parts)
+
+
+def _launch_bias_gradient(dy):
+    F, Ho, Wo, N = dy.shape
+    slices = _slices(Ho*Wo*N, 8*SMS//F, 8192)
+    parts = empty((slices, F), dy.dtype, like=dy)
+    BIAS_GRADIENT(F*slices, dy, parts, Ho*Wo*N, F, slices)
+    return _sum_slices(parts)
+
+
+def _slices(length, wanted, least):
+    """Into how many slices a sum of `length` terms is cut: `wanted`, but each of `least` terms or more."""
+    return max(1, min(wanted, length//least))
+
+
+def _sum_slices(parts):
+    """parts (slices, ...) -> their sum (...)."""
+    if len(parts) == 1:
+        return parts[0]
+    total = empty(parts.shape[1:], parts.dtype, like=parts)
+    SUM_SLICES(blocks(total.size, SUM_SLICES.block), parts, total, total.size, len(parts))
+    return total
 
 
 # ---------------------------------------------------------------------------------------------------- the checks
