@@ -78,7 +78,7 @@ def scene(seed, split, index, label):
     tilt, warm, strength = rng.uniform(-0.5, 0.5), rng.uniform(-0.08, 0.08), rng.uniform(0.72, 1.12)
     return Scene(Truth(label, truth.box, truth.parts, visible), behind, body, front, ground,
                  (math.sin(tilt), math.cos(tilt), rng.uniform(0.3, 0.8), rng.uniform(0.01, 0.5)),
-                 (rng.uniform(4, 16), rng.uniform(3, 8)), light,
+                 (rng.uniform(4, 13), rng.uniform(3, 8)), light,
                  (strength*(1 + warm), strength, strength*(1 - warm), rng.uniform(0, 0.45)), key)
 
 
@@ -97,18 +97,18 @@ def _project(points, matrix, perspective):
 def _place(rng, light, label):
     """Draw the object in a pose of its own, at a size and a place: (truth without visibility, its Layer, its colour).
 
-    Its longer side is 0.6 to 0.96 of the picture whatever the class, and up to a twentieth of it may lie outside."""
-    matrix, perspective, mirror = _pose(rng, 0.3)
+    Its longer side is 0.68 to 0.98 of the picture whatever the class, and up to 3 % of it may lie outside."""
+    matrix, perspective, mirror = _pose(rng, 0.22)
     towards = np.linalg.solve(matrix, light)
     pen = Pen(rng, towards/np.hypot(*towards))
     DRAW[CLASSES[label]](pen)
     names, marks = list(pen.parts), np.array(list(pen.parts.values()))
     points = _project(np.concatenate([*pen.polygons, marks]), matrix, perspective)
     low, high = points.min(axis=0), points.max(axis=0)
-    longer = rng.uniform(0.6, 0.96)
+    longer = rng.uniform(0.68, 0.98)
     scale = longer/(high - low).max()
     size = (high - low)*scale
-    corner = rng.uniform(-0.05*size, 1 - 0.95*size)
+    corner = rng.uniform(-0.03*size, 1 - 0.97*size)
     points = (points - low)*scale + corner
     if mirror:
         swap = {"left": "right", "right": "left"}
@@ -175,7 +175,7 @@ def _occluders(pen, around):
     size = max(x1 - x0, y1 - y0)
     for _ in range(pen.pick((0, 0, 0, 0, 0, 1, 1, 2))):
         x, y, colour = pen.between(x0, x1), pen.between(y0, y1), pen.any_colour()
-        kind, r = pen.pick(("twig", "post", "ball", "card")), size*pen.between(0.07, 0.15)
+        kind, r = pen.pick(("twig", "post", "ball", "card")), size*pen.between(0.06, 0.13)
         if kind == "post":
             lean = pen.between(-0.25, 0.25)
             _post(pen, np.array([(x - lean, -0.05), (x + lean, 1.05)]), r*0.8, colour)
