@@ -76,8 +76,11 @@ def tiles(pictures, paths):
 
 
 def signed_tiles(projections):
-    """Signed (k,h,w,3) -> 0..1, one scale for all k: 0 is mid-grey, the strongest value black or white."""
-    return 0.5 + 0.5*projections/max(np.abs(projections).max(), np.finfo(np.float32).tiny)
+    """Signed (k,h,w,3) -> 0..1, one scale for all k: 0 is mid-grey, and the strongest 0.3 % of what is not zero are black or
+    white. (Scaled to the very strongest value, which is a lone one, everything else would be nearly grey.)"""
+    strength = np.abs(projections[projections != 0])
+    scale = np.quantile(strength, 0.997) if strength.size else 1
+    return np.clip(0.5 + 0.5*projections/max(scale, np.finfo(np.float32).tiny), 0, 1)
 
 
 def _block(pictures, side, zoom):
