@@ -8,7 +8,7 @@ from zfcore.check import Expected
 from zfcore.ops import conv2d as module
 from zfcore.ops import winograd
 from zfcore.ops.conv2d import (conv2d, conv2d_backward, conv2d_backward_reference, conv2d_reference, conv2d_transpose)
-from zfcore.ops.window import output_size, tap_range, tap_spans
+from zfcore.ops.window import output_size
 
 #         C  H   W   N  F  K  S  P  groups rounding
 SHAPES = [(3, 9, 8, 2, 5, 3, 2, 1, 1, "ceil"),          # the last column of windows reaches over the border
@@ -41,7 +41,8 @@ def form(request, monkeypatch):
 def blocks(request, monkeypatch):
     """Maps in one or few blocks, and cut as finely as can be."""
     if request.param == "cut":
-        for owner, name in ((module, "BLOCK"), (winograd, "BLOCK"), (winograd, "SLAB")):
+        for owner, name in ((module, "BLOCK"), (winograd, "BLOCK"), (winograd, "GRADIENT_BLOCK"),
+                            (winograd, "SLAB")):
             monkeypatch.setattr(owner, name, 1)
 
 
@@ -218,24 +219,6 @@ def test_inputs_are_left_as_they_were_and_may_be_strided_views(form):
         close(got, wanted)
     for array, copy in zip((wide_x, wide_w, b, wide_dy), copies):
         np.testing.assert_array_equal(array, copy)
-
-
-# ---------------------------------------------------------------------------------------------------- the taps
-@pytest.mark.parametrize("K, size, out, S, P", [(3, 8, 8, 1, 1), (7, 9, 3, 2, 0), (5, 2, 1, 1, 0), (4, 9, 6, 2, 3), (3, 9, 9, 1, 0)])
-def test_tap_spans_name_every_tap_of_every_output_inside_the_map_once(K, size, out, S, P):
-    for first in range(out):
-        seen = [(p + first, r, start + (p - outputs.start)*S + r - taps.start)
-                for taps, outputs, start in tap_spans(K, size, first, out - first, S, P)
-                for r in range(taps.start, taps.stop) for p in range(outputs.start, outputs.stop)]
-        assert sorted(seen) == [(p, r, p*S - P + r) for p in range(first, out) for r in range(K)
-                                if 0 <= p*S - P + r < size]
-
-
-@pytest.mark.parametrize("size, S, P", [(7, 1, 0), (7, 2, 3), (1, 3, 2), (5, 3, -2)])
-def test_tap_range_holds_the_outputs_whose_tap_is_in_the_map(size, S, P):
-    for tap in range(8):
-        lo, hi = tap_range(tap, size, 6, S, P)
-        assert list(range(lo, hi)) == [p for p in range(6) if 0 <= p*S - P + tap < size]
 
 
 # -------------------------------------------------------------------------------------------------- the yardstick

@@ -1,18 +1,18 @@
 """Convolution with fewer products: Winograd's minimal filtering F(2x2,3x3), as Lavin & Gray brought it to networks
 (arXiv 1509.09308). conv2d takes it where maps and filters are many and a window has at most three taps a stride.
 
-Four neighbouring inputs d and three taps g make two neighbouring outputs with 4 products where the plain sum takes 6:
+Four neighbouring inputs d and three taps g make two neighbouring outputs y with 4 products, not 6:
 
     y = A' ((G g) * (B' d))        B' d = (d0 - d2,  d1 + d2,  d2 - d1,  d1 - d3)
                                    G g  = (g0,  (g0 + g1 + g2)/2,  (g0 - g1 + g2)/2,  g2)
                                    A' m = (m0 + m1 + m2,  m1 - m2 - m3)
 
-and by rows and columns, tile for tile of 2x2 outputs, 16 where it takes 36. At each of the 16 points the sum over maps is
-one matrix product for all tiles and images. With coefficients 0, 1 and 1/2 the rounding stays near that of the plain
-sum, and an input that an output does not see adds exactly 0 to it.
+and by rows and columns a tile of 2x2 outputs with 16, not 36. At each of these 4x4 points the sum over maps is one matrix
+product for all tiles and images. With coefficients 0, 1 and 1/2 the rounding stays near that of the plain sum, and an
+input that an output does not see adds exactly 0 to it. The gradients are the same three maps transposed.
 
 A stride S is taken apart: pixels (S*i + a - P, S*j + b - P) form the phase (a,b), S*S*C maps in all, which meet the taps
-w[:, a::S, b::S] at stride 1. Of these there are at most 3x3 if K <= 3S; what is missing is filled with zeros.
+w[:, a::S, b::S] at stride 1. Of these there are at most 3x3 if K <= 3S; what is missing is zero.
 
     i j a tile's row and column   ti tj how many   U filters, V inputs, M outputs at the 4x4 points
 """
@@ -21,7 +21,7 @@ import numpy as np
 from zfcore.backend import parallel
 from zfcore.ops.window import clear, pieces, pixels, rectangles, tap_range, workspace
 
-BLOCK = 16*2**20                  # bytes of V and M that a job works on
+BLOCK = 24*2**20                  # bytes of V and M that a job works on
 GRADIENT_BLOCK = 2**26            # bytes of V and D that all cores work on
 SLAB = 2**20                      # bytes of maps transformed at once
 
@@ -59,9 +59,8 @@ def transpose(dy, w, S, P, dx):
     Phase (a,b) of dx comes from the taps of that phase; all phases share the tiles of dy."""
     F = w.shape[3]
     matrices = filter_points(w, S)[[3, 1, 2, 0]][:, [3, 1, 2, 0]].reshape(4, 4, -1, F)          # (4,4,S*S*C,F)
-    first = P//S                                                                # the first row i that lies in dx
-    tiles = [-(-((size - 1 + P)//S + 1 - first)//2) for size in dx.shape[1:3]]
-    return _filter(dy, 1, first - 2, matrices, tiles, dx, S, S*first - P)
+    tiles = [-(-((size - 1 + P)//S + 1)//2) for size in dx.shape[1:3]]
+    return _filter(dy, 1, -2, matrices, tiles, dx, S, -P)
 
 
 def filter_gradient(x, dy, S, P, dw):
@@ -158,7 +157,7 @@ def _phases(x, S, top, left, h, w):
 
 
 def _outputs(m, out, top, left, S, bias, relu):
-    """out (F,Ho,Wo,N) at (top + S*u + 2*S*i, left + S*v + 2*S*j) = output (u,v) of tile (i,j), A' m A, m (4,4,F,ti,tj,N)."""
+    """out (F,Ho,Wo,N) at (top + S*u + 2*S*i, left + S*v + 2*S*j) = output (u,v) of A' m A, m (4,4,F,ti,tj,N)."""
     _, Ho, Wo, _ = out.shape
     ti, tj = m.shape[3:5]
     by_rows = workspace("by_rows", (2, *m.shape[1:]), m.dtype)                  # (2,4,F,ti,tj,N)
@@ -170,7 +169,8 @@ def _outputs(m, out, top, left, S, bias, relu):
         for v in range(2):
             j0, j1 = tap_range(left + S*v, Wo, tj, 2*S, 0)
             if i1 > i0 and j1 > j0:
-                y = out[:, top + S*(u + 2*i0):top + S*(u + 2*i1 - 1):2*S, left + S*(v + 2*j0):left + S*(v + 2*j1 - 1):2*S]
+                y = out[:, top + S*(u + 2*i0):top + S*(u + 2*i1 - 1):2*S,
+                        left + S*(v + 2*j0):left + S*(v + 2*j1 - 1):2*S]
                 _A_transposed(pair[:, :, i0:i1, j0:j1], v, y)
                 if relu:
                     np.maximum(y, 0, out=y)
@@ -178,6 +178,7 @@ def _outputs(m, out, top, left, S, bias, relu):
 
 # ------------------------------------------------------------------------- the transforms, along the first axis
 def _B(d, out):
+    """B' d: four inputs to four points."""
     np.subtract(d[0], d[2], out=out[0])
     np.add(d[1], d[2], out=out[1])
     np.subtract(d[2], d[1], out=out[2])
@@ -185,18 +186,21 @@ def _B(d, out):
 
 
 def _G(g, out):
+    """G g: three taps to four points."""
     half = g.dtype.type(0.5)
     even, odd = (g[0] + g[2])*half, g[1]*half
     out[0], out[1], out[2], out[3] = g[0], even + odd, even - odd, g[2]
 
 
 def _G_transposed(m):
+    """G' m: four points to three taps."""
     half = m.dtype.type(0.5)
     even, odd = (m[1] + m[2])*half, (m[1] - m[2])*half
     return m[0] + even, odd, m[3] + even
 
 
 def _A(e, out):
+    """A e: two outputs to four points."""
     out[0] = e[0]
     np.add(e[0], e[1], out=out[1])
     np.subtract(e[0], e[1], out=out[2])
@@ -204,7 +208,7 @@ def _A(e, out):
 
 
 def _A_transposed(m, u, out):
-    """Output u of the two."""
+    """A' m: four points to output u of two."""
     if u == 0:
         np.add(m[1], m[2], out=out)
         np.add(out, m[0], out=out)
