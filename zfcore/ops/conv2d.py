@@ -240,7 +240,7 @@ def _windows(x, K, S, P, rows, columns):
 
 def _saves_products(C, F, K, S, N):
     """Whether Winograd's form is worth its additions: maps and filters many, images enough to add in long runs."""
-    return 1 < K <= 3*S and min(C*S*S, F) >= 32 and N >= 8
+    return 1 < K <= 3*S and min(C*S*S, F) >= 32 and N >= 16
 
 
 def _maps_are_few(C, F):
