@@ -1,0 +1,74 @@
+"""Whole networks on kernels: nothing between two layers leaves the device, and NumPy's results come out."""
+import copy
+
+import numpy as np
+import pytest
+
+from tests.test_network import gradients, loss_of, small
+from zfcore.backend import runs_kernels, to_host
+from zfcore.deconvnet import DECONVNET
+from zfcore.optim import SGD
+
+
+def moved(network, machine):
+    """A copy of `network` with float32 parameters on the device."""
+    other = copy.deepcopy(network)
+    for of_layer in other.parameters().values():
+        for key, array in of_layer.items():
+            of_layer[key] = machine.array(array.astype(np.float32))
+    return other
+
+
+def flat(grads):
+    return {(name, key): to_host(array) for name, of_layer in grads.items() for key, array in of_layer.items()}
+
+
+def test_gradients_are_those_of_numpy_and_of_finite_differences(machine):
+    network, x, labels = small()
+    on_device, pictures = moved(network, machine), machine.array(x.astype(np.float32))
+    loss = loss_of(on_device, pictures, labels)
+    assert loss == pytest.approx(loss_of(network, x, labels), rel=1e-5)
+    wanted_dx, wanted = gradients(network, x, labels)
+    dx, grads = gradients(on_device, pictures, labels)
+    assert runs_kernels(dx) and all(runs_kernels(array) for of_layer in grads.values() for array in of_layer.values())
+    assert np.abs(to_host(dx) - wanted_dx).max() < 1e-4*np.abs(wanted_dx).max()
+    for key, got in flat(grads).items():
+        size = np.abs(flat(wanted)[key]).max()
+        assert np.abs(got - flat(wanted)[key]).max() < 1e-4*size, key
+
+    direction, h = wanted_dx/np.linalg.norm(wanted_dx), 1e-3
+    above, below = (loss_of(on_device, machine.array((x + sign*h*direction).astype(np.float32)), labels) for sign in (1, -1))
+    assert (above - below)/(2*h) == pytest.approx((to_host(dx)*direction).sum(), rel=5e-3)
+
+
+def test_three_steps_of_training_end_where_numpys_do(machine):
+    network, x, labels = small()
+    for of_layer in network.parameters().values():
+        for key, array in of_layer.items():
+            of_layer[key] = array.astype(np.float32)
+    x = x.astype(np.float32)
+
+    def train(network, x):
+        optimizer, clamped = SGD(network, 0.9, weight_decay=0.01, rms_max=0.45), []
+        for step in range(3):
+            clamped.append(optimizer.step(network, gradients(network, x, labels, step)[1], lr=0.01))
+        return flat(network.parameters()), clamped
+
+    wanted, wanted_clamped = train(copy.deepcopy(network), x)
+    got = machine.results(lambda: train(moved(network, machine), machine.array(x))[0].values())
+    assert 0 < sum(wanted_clamped) and train(moved(network, machine), machine.array(x))[1] == wanted_clamped
+    for key, array in zip(wanted, got, strict=True):
+        assert np.abs(array - wanted[key]).max() < 1e-5*np.abs(wanted[key]).max(), key
+
+
+def test_the_deconvnet_projects_on_kernels_as_on_numpy(machine):
+    network, x, _ = small()
+    y, trace = network.forward(x)
+    top = np.zeros_like(y)
+    top[1] = 1
+    wanted, _ = network.backward(top, trace, DECONVNET)
+    on_device = moved(network, machine)
+    _, trace = on_device.forward(machine.array(x.astype(np.float32)))
+    projected, _ = on_device.backward(machine.array(top.astype(np.float32)), trace, DECONVNET)
+    assert runs_kernels(projected)
+    assert np.abs(to_host(projected) - wanted).max() < 1e-5*np.abs(wanted).max()
