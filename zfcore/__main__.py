@@ -196,7 +196,7 @@ def main(arguments=None):
     try:
         ANALYSES[args.analysis][0](args)
     except KeyboardInterrupt:
-        print("\nstopped; what is on the disk is whole, and a pass over pictures goes on from there with the same command", file=sys.stderr)
+        print("\nstopped; what is on the disk is whole, and the same command goes on with a pass over pictures", file=sys.stderr)
         sys.exit(130)
 
 

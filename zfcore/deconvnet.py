@@ -213,7 +213,8 @@ def _cut_cache(layer, cache, window, below):
     """The cache that `layer` would have had, had its input been the windows `below` alone and its padding 0."""
     if isinstance(layer, Conv):
         x, w, S, _, groups, biased = cache
-        return empty((len(x), below.size, below.size, x.shape[-1]), x.dtype, like=x), w, S, 0, groups, biased   # for its shape
+        stand_in = empty((len(x), below.size, below.size, x.shape[-1]), x.dtype, like=x)      # asked for its shape only
+        return stand_in, w, S, 0, groups, biased
     if isinstance(layer, MaxPool):
         switches, (shape, K, S, _) = cache
         return cut(switches, window), Pooling((shape[0], below.size, below.size, shape[3]), K, S, 0)

@@ -84,7 +84,7 @@ def signed_tiles(projections):
 
 
 def _block(pictures, side, zoom):
-    """k tiles (k,f,f,3) -> a square block, side x side, with a rim of MARGIN//2 paper at its right."""
+    """k tiles (k,f,f,3) -> a square block, side x side, with a rim of MARGIN//4 paper at its right."""
     sheet = montage(pictures.repeat(zoom, axis=1).repeat(zoom, axis=2), side)
     return np.pad(sheet, ((0, 0), (0, MARGIN//4), (0, 0)), constant_values=1.0)
 

@@ -45,7 +45,8 @@ def load(path, kind):
             if about.pop("format", None) != FORMAT:
                 raise check.Expected(path, "the result of an analysis", "another HDF5 file")
             if about.pop("version") != VERSION:
-                raise check.Expected(path, f"format version {VERSION}", file.attrs["version"], "read it with the zfcore that wrote it")
+                raise check.Expected(path, f"format version {VERSION}", file.attrs["version"],
+                                     "read it with the zfcore that wrote it")
             if (found := about.pop("kind")) != kind.__name__:
                 raise check.Expected(path, f"a result of kind {kind.__name__}", found)
             values = {**about, **{name: _read(item) for name, item in file.items()}}

@@ -156,7 +156,8 @@ def _start(network, pictures, mean, layers, k, batch_size, first):
     """The TopActivations of no picture at all."""
     sizes = {name: network.shapes[feature_layer(network, name) + 1][0] for name in layers}
     empty_lists = [{name: np.full((count, k, *more), fill, dtype) for name, count in sizes.items()}
-                   for more, fill, dtype in (((), 0, np.float32), ((), -1, np.int64), ((2,), -1, np.int64), ((4,), -1, np.int64))]
+                   for more, fill, dtype in (((), 0, np.float32), ((), -1, np.int64),            # values, pictures
+                                             ((2,), -1, np.int64), ((4,), -1, np.int64))]        # places, boxes
     return TopActivations(*empty_lists, np.array([[first, first]]), len(pictures),
                           _fingerprint(network, pictures, mean, k, batch_size))
 
@@ -183,12 +184,15 @@ def _continued(kept, wanted, file):
     """What the file holds of the pass `wanted`, the layers in its order; Expected where it holds another pass."""
     advice = "remove it, or choose another output"
     if kept.fingerprint != wanted.fingerprint:
-        raise check.Expected(file, "a pass of this network over these pictures", "one of another network, data set, k or batch size", advice)
+        raise check.Expected(file, "a pass of this network over these pictures",
+                             "one of another network, data set, k or batch size", advice)
     missing = [name for name in wanted.values if name not in kept.values]
     if missing:
-        raise check.Expected(file, f"a pass with the layers {', '.join(wanted.values)}", f"one with {', '.join(kept.values)}", advice)
+        raise check.Expected(file, f"a pass with the layers {', '.join(wanted.values)}",
+                             f"one with {', '.join(kept.values)}", advice)
     if len(kept.ranges) != 1 or kept.ranges[0, 0] != wanted.ranges[0, 0]:
-        raise check.Expected(file, f"a pass from picture {wanted.ranges[0, 0]} on", f"the pictures {_spoken(kept.ranges)}", advice)
+        raise check.Expected(file, f"a pass from picture {wanted.ranges[0, 0]} on",
+                             f"the pictures {_spoken(kept.ranges)}", advice)
     return kept
 
 
@@ -216,7 +220,8 @@ def _from_lists(best, found, network, done):
         values[name] = np.where(filled, of_values, 0).astype(np.float32)
         places[name] = np.where(filled[..., None], here, -1)
         boxes[name] = np.where(filled[..., None], field_boxes(network, name, here), -1)
-    return TopActivations(values, pictures, places, boxes, np.array([[found.ranges[0, 0], done]]), found.total, found.fingerprint)
+    ranges = np.array([[found.ranges[0, 0], done]])
+    return TopActivations(values, pictures, places, boxes, ranges, found.total, found.fingerprint)
 
 
 def field_boxes(network, layer, places):
@@ -235,12 +240,14 @@ def merge(parts):
     one = parts[0]
     for part in parts:
         if part.fingerprint != one.fingerprint or list(part.values) != list(one.values):
-            raise check.Expected("--merge", "shards of one pass", "passes of different networks, data sets, layers or settings")
+            raise check.Expected("--merge", "shards of one pass",
+                                 "passes of different networks, data sets, layers or settings")
     ranges = sorted(range_ for part in parts for range_ in part.ranges.tolist() if range_[0] < range_[1])
     joined = ranges[:1]
     for first, last in ranges[1:]:
         if first < joined[-1][1]:
-            raise check.Expected("--merge", "shards without common pictures", f"pictures {first} to {joined[-1][1] - 1} twice")
+            raise check.Expected("--merge", "shards without common pictures",
+                                 f"pictures {first} to {min(last, joined[-1][1]) - 1} twice")
         if first == joined[-1][1]:
             joined[-1][1] = last
         else:
@@ -249,7 +256,8 @@ def merge(parts):
     for layer in one.values:
         of = {name: np.concatenate([getattr(part, name)[layer] for part in parts], axis=1) for name in merged}
         k = one.values[layer].shape[1]
-        order = np.lexsort((of["pictures"], -of["values"], of["pictures"] < 0), axis=1)[:, :k]     # the last key is the first
+        keys = of["pictures"], -of["values"], of["pictures"] < 0                # the last one counts most
+        order = np.lexsort(keys, axis=1)[:, :k]
         for name, array in of.items():
             merged[name][layer] = np.take_along_axis(array, order.reshape(*order.shape, *[1]*(array.ndim - 2)), axis=1)
     return TopActivations(**merged, ranges=np.array(joined).reshape(-1, 2), total=one.total, fingerprint=one.fingerprint)
