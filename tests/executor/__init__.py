@@ -79,7 +79,8 @@ def library(kernel, build="plain"):
     names = {np.dtype(dtype): ctype for ctype, dtype in backend.CTYPES.items()}
     declared = [("const " if a.const else "") + names[a.dtype] + (" *" if a.pointer else "") for a in kernel.arguments]
     if declared != compiled.types.split(", "):
-        raise KernelError(f"{path.name}: {kernel.name} takes ({compiled.types}), but is declared ({', '.join(declared)})")
+        raise KernelError(f"{path.name}: {kernel.name} takes ({compiled.types}), "
+                          f"but is declared ({', '.join(declared)})")
     return compiled
 
 

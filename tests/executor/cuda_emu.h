@@ -66,7 +66,7 @@ inline void __trap(EMU_HERE) { emu::fail(here, "__trap()"); }
 namespace emu {
 
 // A lane of a shuffle: its value, and after the rendezvous that of the lane `source`. As PTX `shfl` defines it, a source
-// beyond the segment of `width` lanes yields the lane's own value; one outside the mask is undefined, here all ones (NaN).
+// beyond the segment of `width` lanes yields the lane's own value; one outside the mask is undefined, here all ones.
 struct Shuffle { uint64_t value, result; int source; };
 inline void shuffle_all(void **lanes, unsigned mask)
 {
@@ -188,12 +188,16 @@ inline int __float2int_ru(float x) { return (int)ceilf(x); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }
 inline int __ffs(int x) { return __builtin_ffs(x); }
-inline unsigned __brev(unsigned x) { unsigned r = 0; for (int k = 0; k < 32; k++) r |= (x >> k & 1) << (31 - k); return r; }
+inline unsigned __brev(unsigned x)
+{ unsigned r = 0; for (int k = 0; k < 32; k++) r |= (x >> k & 1) << (31 - k); return r; }
 inline unsigned __umulhi(unsigned a, unsigned b) { return (uint64_t)a * b >> 32; }
 inline int __mulhi(int a, int b) { return (int64_t)a * b >> 32; }
-inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return (unsigned __int128)a * b >> 64; }
-inline unsigned __funnelshift_l(unsigned lo, unsigned hi, unsigned s) { return ((uint64_t)hi << 32 | lo) << (s & 31) >> 32; }
-inline unsigned __funnelshift_r(unsigned lo, unsigned hi, unsigned s) { return ((uint64_t)hi << 32 | lo) >> (s & 31); }
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
+{ return (unsigned __int128)a * b >> 64; }
+inline unsigned __funnelshift_l(unsigned lo, unsigned hi, unsigned s)
+{ return ((uint64_t)hi << 32 | lo) << (s & 31) >> 32; }
+inline unsigned __funnelshift_r(unsigned lo, unsigned hi, unsigned s)
+{ return ((uint64_t)hi << 32 | lo) >> (s & 31); }
 inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector)
 {
     uint64_t bytes = (uint64_t)y << 32 | x;
@@ -214,7 +218,9 @@ template <class T> void __stwt(T *p, T value) { *p = value; }
 // --------------------------------------------------------------- what a compiled kernel exports: its types and a caller
 namespace emu {
 
-template <class T> struct Name { static const char *get() { static char s[24]; snprintf(s, 24, "struct:%zu", sizeof(T)); return s; } };
+template <class T> struct Name {
+    static const char *get() { static char s[24]; snprintf(s, 24, "struct:%zu", sizeof(T)); return s; }
+};
 #define EMU_NAME(T) template <> struct Name<T> { static const char *get() { return #T; } };
 EMU_NAME(float) EMU_NAME(double) EMU_NAME(int) EMU_NAME(unsigned int) EMU_NAME(long long) EMU_NAME(unsigned long long)
 EMU_NAME(char) EMU_NAME(signed char) EMU_NAME(unsigned char) EMU_NAME(short) EMU_NAME(unsigned short) EMU_NAME(bool)

@@ -91,8 +91,8 @@ def run_compiler(*arguments):
 @cache
 def runtime():
     key = [(HERE/name).read_text() for name in RUNTIME + HEADERS]
-    sources = [HERE/name for name in RUNTIME]
-    return built("runtime", key, lambda path: run_compiler(*compiler()[1], "-shared", "-Wl,-Bsymbolic", *sources, "-o", path, "-ldl"))
+    how = [*compiler()[1], "-shared", "-Wl,-Bsymbolic", *(HERE/name for name in RUNTIME), "-ldl"]
+    return built("runtime", key, lambda path: run_compiler(*how, "-o", path))
 
 
 @cache
@@ -101,7 +101,7 @@ def compile(text, label, name, defines=(), build="plain"):
     foreign = [line for line in re.findall(r"^\s*#\s*include\s*(\S+)", text, re.M) if line != "<ptx.cuh>"]
     if foreign:
         raise KernelError(f"{label}: a kernel file includes <ptx.cuh> and nothing else, not {', '.join(foreign)}")
-    macros = "".join(f"#define {key} {value}\n" for key, value in defines)      # after the headers, whose names they may be
+    macros = "".join(f"#define {key} {value}\n" for key, value in defines)    # after the headers, which use short names
     wrapper = f'#include <ptx.cuh>\n{macros}#line 1 "{label}"\n{text}\nEMU_EXPORT({name})\n'
     flags = BUILDS[build]
 
@@ -176,8 +176,8 @@ class TensorMap:
     array: np.ndarray
     box: tuple = ()                   # tiled: elements of each axis in one load
     swizzle: bool = False             # the 128-byte swizzle
-    lower: tuple = ()                 # im2col, of an array (N,H,W,C): corners (w, h) of the pixels, relative to (0, 0) ...
-    upper: tuple = ()                 # ... and to the last pixel
+    lower: tuple = ()                 # im2col, of an array (N,H,W,C): corners (w, h) of the pixels, relative to (0, 0)
+    upper: tuple = ()                 # and to the last pixel
     channels: int = 0                 # in one load
     pixels: int = 0                   # in one load
     steps: tuple = (1, 1, 1, 1)       # over (C, W, H, N): the stride of the convolution
@@ -195,7 +195,8 @@ class TensorMap:
         if inner % 16 or max(self.box, default=0) > 256 or self.pixels > 1024 or self.channels > 256:
             raise KernelError("tensor map: a row of whole 16 bytes, a box of at most 256 (1024 pixels, 256 channels)")
         if (self.swizzle and inner != 128) or (im2col and rank != 4) or (not im2col and set(self.steps) != {1}):
-            raise KernelError("tensor map: not emulated (swizzled rows but of 128 bytes, im2col but in 4-D, tiles with steps)")
+            raise KernelError("tensor map: not emulated: swizzled rows of other than 128 bytes, im2col of other than 4 "
+                              "axes, tiles with steps")
 
         def padded(values, n):
             return [*values, *[0]*(n - len(values))]
@@ -203,8 +204,9 @@ class TensorMap:
         raw = np.zeros(192, np.uint8)
         raw = raw[-raw.ctypes.data % 64:][:128]
         raw[:self.FIELDS.itemsize].view(self.FIELDS)[0] = (
-            0, padded(self.array.strides[-2::-1], 4), padded(self.array.shape[::-1], 5), padded(self.box, 5), padded(self.steps, 5),
-            padded(self.lower, 2), padded(self.upper, 2), self.pixels, self.channels, rank, item, self.swizzle, im2col)
+            0, padded(self.array.strides[-2::-1], 4), padded(self.array.shape[::-1], 5), padded(self.box, 5),
+            padded(self.steps, 5), padded(self.lower, 2), padded(self.upper, 2), self.pixels, self.channels,
+            rank, item, self.swizzle, im2col)
         return raw
 
 
@@ -222,8 +224,8 @@ class Library:
         self.run = ctypes.CDLL(str(runtime())).emu_launch
 
     def launch(self, grid, block, shared, values, names, writable, settings=Settings()):
-        """`values`: arrays for pointers, `TensorMap`s, NumPy scalars. Arrays named in `writable` get back what was written.
-        Returns the `Traffic` of each source line where settings.report asks for it."""
+        """`values`: arrays for pointers, `TensorMap`s, NumPy scalars. Arrays named in `writable` get back what was
+        written. Returns the `Traffic` of each source line where settings.report asks for it."""
         if not (0 < block <= 1024 and 0 <= shared <= 227*1024 and len(grid) <= 3):
             raise KernelError(f"{self.name}: no GPU runs a block of {block} threads with {shared} bytes, grid {grid}")
         buffers, places = merge(values, names, writable)

@@ -14,8 +14,9 @@ namespace emu {
 static void check_shared(const void *address, size_t bytes, size_t alignment, const char *what, Site here)
 {
     const char *p = (const char *)address;
-    bool inside = (p >= arena && p + bytes <= arena + launch->shared) || (p >= statics && p + bytes <= statics + statics_bytes);
-    if (!inside) fail(here, "%s: %zu bytes that do not lie in shared memory", what, bytes);
+    auto within = [&](const char *start, size_t size) { return p >= start && p + bytes <= start + size; };
+    if (!within(arena, launch->shared) && !within(statics, statics_bytes))
+        fail(here, "%s: %zu bytes that do not lie in shared memory", what, bytes);
     if ((uintptr_t)p % alignment) fail(here, "%s: the shared address is not a multiple of %zu", what, alignment);
 }
 
@@ -186,7 +187,7 @@ static size_t tma_bytes(const TensorMap &m)
 }
 static unsigned swizzle_128b(unsigned address) { return address ^ (address >> 3 & 0x70); }      // bits 4-6 ^= bits 7-9
 
-static void put(const Tma &t, size_t index, const int *at)      // element number `index` of the box from coordinates `at`
+static void put(const Tma &t, size_t index, const int *at)      // element `index` of the box, from coordinates `at`
 {
     const TensorMap &m = t.map;
     bool inside = at[0] >= 0 && at[0] < (int)m.sizes[0];
@@ -250,7 +251,8 @@ void tma_load(void *dst, const void *map, uint64_t *bar, int rank, const int *at
 bool ptx_finish_a_copy()
 {
     if (in_flight.empty()) return false;
-    size_t which = launch->schedule == FORWARD ? 0 : launch->schedule == REVERSE ? in_flight.size() - 1 : roll() % in_flight.size();
+    size_t last = in_flight.size() - 1;
+    size_t which = launch->schedule == FORWARD ? 0 : launch->schedule == REVERSE ? last : roll() % (last + 1);
     Tma t = in_flight[which];
     in_flight.erase(in_flight.begin() + which);
     perform(t);
@@ -279,9 +281,11 @@ struct Operand {
 };
 static Operand decode(uint64_t d, bool tf32, bool mn_major, Site here)
 {
-    Operand o = {unsigned(d & 0x3fff) << 4, unsigned(d >> 16 & 0x3fff) << 4, unsigned(d >> 32 & 0x3fff) << 4, tf32 ? 4u : 2u, mn_major};
+    auto field = [&](int bit) { return unsigned(d >> bit & 0x3fff) << 4; };
+    Operand o = {field(0), field(16), field(32), tf32 ? 4u : 2u, mn_major};
     if (d >> 62 != 1) fail(here, "wgmma: a descriptor without 128-byte swizzle is not emulated");
-    if (d >> 49 & 7 || o.start & 0x380) fail(here, "wgmma: a descriptor that starts inside the swizzle's 1024 bytes is not emulated");
+    if (d >> 49 & 7 || o.start & 0x380)
+        fail(here, "wgmma: a descriptor that starts inside the swizzle's 1024 bytes is not emulated");
     if (d & 0x3ff1c000c000c000) fail(here, "wgmma: reserved bits set in a descriptor");
     if (o.start % (mn_major ? 1024 : 32)) fail(here, "wgmma: a descriptor starting at byte %u is not emulated", o.start);
     return o;
@@ -289,7 +293,8 @@ static Operand decode(uint64_t d, bool tf32, bool mn_major, Site here)
 static double element(const Operand &o, int mn, int k, Site here)
 {
     unsigned address = o.at(mn, k), bits = 0;
-    if (address + o.item > launch->shared) fail(here, "wgmma reads byte %u of %u in dynamic shared memory", address, launch->shared);
+    if (address + o.item > launch->shared)
+        fail(here, "wgmma reads byte %u of %u in dynamic shared memory", address, launch->shared);
     memcpy(&bits, arena + address, o.item);
     return o.item == 4 ? tf32(bits) : bf16(bits, 0);
 }
@@ -331,7 +336,8 @@ static void wgmma_all(void **lanes, unsigned)
         const Wgmma &mine = *(Wgmma *)lanes[lane];
         Fiber &f = fibers[p.first + lane];
         p.lanes[lane] = mine.d;
-        if (mine.a != p.a || mine.b != p.b || mine.accumulate != p.accumulate) fail(p.here, "wgmma: the lanes' descriptors differ");
+        if (mine.a != p.a || mine.b != p.b || mine.accumulate != p.accumulate)
+            fail(p.here, "wgmma: the lanes' descriptors differ");
         if (!f.fenced) fail(p.here, "wgmma without a wgmma_fence since the last wait");
         f.products++;
         f.products_hash = (f.products_hash * 31 + p.a) * 31 + p.b * 31 + p.n;
@@ -365,7 +371,7 @@ static void wgmma_wait_all(void **lanes, unsigned)
     for (Product &p : products) if (due(p)) perform(p);
     products.erase(std::remove_if(products.begin(), products.end(), due), products.end());
     for (int lane = 0; lane < 32; lane++) fibers[first + lane].fenced = false;
-    if (launch->race) race::warp_meets(first, ~0u);            // the reads were noted as the first lane's; any may release
+    if (launch->race) race::warp_meets(first, ~0u);            // reads were noted as the first lane's; any may release
 }
 void wgmma_wait(unsigned pending, Site here) { warp(~0u, "wgmma_wait", &pending, wgmma_wait_all, here); }
 
@@ -379,9 +385,11 @@ void ptx_end_block()
 {
     if (!in_flight.empty()) fail(in_flight[0].here, "the block ended before this TMA load was waited for");
     if (!products.empty()) fail(products[0].here, "the block ended before this wgmma was waited for");
-    for (unsigned t = 0; t + 32 < launch->block; t += 32)
-        if (t / 128 == (t + 32) / 128 && (fibers[t].products != fibers[t + 32].products || fibers[t].products_hash != fibers[t + 32].products_hash))
-            fail(fibers[t].here, "warps %u and %u of one warpgroup issued different wgmma", t / 32, t / 32 + 1);
+    for (unsigned t = 0; t + 32 < launch->block; t += 32) {
+        const Fiber &f = fibers[t], &next = fibers[t + 32];
+        if (t % 128 < 96 && (f.products != next.products || f.products_hash != next.products_hash))
+            fail(f.here, "warps %u and %u of one warpgroup issued different wgmma", t / 32, t / 32 + 1);
+    }
 }
 
 }

@@ -72,7 +72,8 @@ static void look(Word &word, const Access &mine, bool global, const char *name, 
             fail_at(mine.where, "race in %s at byte %ld: %s here, %s by %s at %s", name, offset, verbs[mine.kind],
                     verbs[old.kind], other, place(old.where));
         }
-        bool covers = (old.bytes & ~mine.bytes) == 0 && (mine.kind == WRITE || old.kind == READ || old.kind == mine.kind);
+        bool stronger = mine.kind == WRITE || old.kind == READ || old.kind == mine.kind;
+        bool covers = stronger && !(old.bytes & ~mine.bytes);
         if (ordered && covers) old.time = 0, free = &old;
     }
     static unsigned victim;
@@ -143,13 +144,14 @@ static void count_shared(const Instruction &i, Traffic &t)     // 32 banks of 4 
         std::vector<size_t> words;
         size_t banks[32] = {}, worst = 0;
         for (int k = first; k < first + lanes; k++)
-            for (size_t byte = 0; i.lane[k] != ABSENT && byte < i.bytes; byte += 4) words.push_back((i.lane[k] + byte) / 4);
+            for (size_t byte = 0; i.lane[k] != ABSENT && byte < i.bytes; byte += 4)
+                words.push_back((i.lane[k] + byte) / 4);
         words.resize(distinct(words));
         for (size_t word : words) worst = std::max(worst, ++banks[word % 32]);
         t.actual += worst, t.ideal += worst > 0;
     }
 }
-static void count_global(const Instruction &i, Traffic &t)     // sectors of 32 bytes, against the fewest that hold the data
+static void count_global(const Instruction &i, Traffic &t)     // sectors of 32 bytes; ideal: the fewest that hold the data
 {
     std::vector<size_t> sectors, bytes;
     for (size_t start : i.lane)
@@ -180,8 +182,8 @@ void end_launch()                                                 // lines "plac
 {
     std::string text;
     for (auto &[line, t] : traffic)
-        text += std::string(place(line.first)) + "\t" + (line.second ? "shared" : "global") + "\t" + std::to_string(t.actual)
-                + "\t" + std::to_string(t.ideal) + "\n";
+        text += std::string(place(line.first)) + "\t" + (line.second ? "shared" : "global") + "\t" +
+                std::to_string(t.actual) + "\t" + std::to_string(t.ideal) + "\n";
     if (launch->report) snprintf(launch->report, launch->report_size, "%s", text.c_str());
     buffer_words.clear();
 }

@@ -65,8 +65,6 @@ static Context contexts[MAX_THREADS], home;
 static sigjmp_buf escape;                            // where every error ends; fibers in flight are simply abandoned
 
 // ------------------------------------------------------------------------------------------------------- messages
-static const char *base_name(const char *path) { const char *slash = strrchr(path, '/'); return slash ? slash + 1 : path; }
-
 const char *place(uint64_t where)
 {
     static char text[4][160];
@@ -75,7 +73,7 @@ const char *place(uint64_t where)
     const char *file = (const char *)(where & 0xffffffffffff);
     Dl_info kernel;
     dladdr((void *)launch->call, &kernel);
-    if (where >> 48) snprintf(out, 160, "%s:%d", base_name(file), (int)(where >> 48));
+    if (where >> 48) snprintf(out, 160, "%s:%d", basename(file), (int)(where >> 48));
     else snprintf(out, 160, "<pc +%lx>", (unsigned long)(file - (const char *)kernel.dli_fbase));
     return out;
 }
@@ -217,7 +215,8 @@ int vote(const char *doing, int predicate, Site here) { return meet(doing, 0, la
 void arrive(const char *doing, int number, unsigned threads, bool wait, Site here)
 {
     if (number < 1 || number > 15 || threads % 32 || !threads || threads > launch->block)
-        fail(here, "%s: barrier %d of %u threads, expected a number 1..15 and whole warps of the block", doing, number, threads);
+        fail(here, "%s: barrier %d of %u threads, expected a number 1..15 and whole warps of the block", doing, number,
+             threads);
     meet(doing, number, threads, wait, 0, here);
 }
 
@@ -363,7 +362,8 @@ static void on_signal(int signal, siginfo_t *info, void *context)
     bool in_kernel = dladdr((void *)pc, &here) && here.dli_fbase == kernel.dli_fbase;
     uint64_t where = in_kernel ? pc : where_of(fibers[current].here);
     const char *p = (const char *)info->si_addr;
-    if (signal == SIGVTALRM) fail_at(where, "still running after %g s (a wait must be a primitive, not a loop)", launch->seconds);
+    if (signal == SIGVTALRM)
+        fail_at(where, "still running after %g s (a wait must be a primitive, not a loop)", launch->seconds);
     if (signal == SIGFPE) fail_at(where, "integer division by zero");
     if (signal == SIGILL) fail_at(where, "undefined behaviour, which g++ made a trap");
     for (int k = 0; k < launch->n_buffers; k++) {
@@ -374,7 +374,8 @@ static void on_signal(int signal, siginfo_t *info, void *context)
     }
     if (on_stack(p)) fail_at(where, "more than %zu KiB of local variables", (STACK - PAGE) >> 10);
     if (p >= arena - GUARD && p < arena + MAX_SHARED + GUARD)
-        fail_at(where, "%s outside dynamic shared memory: byte offset %ld of %u", access, (long)(p - arena), launch->shared);
+        fail_at(where, "%s outside dynamic shared memory: byte offset %ld of %u", access, (long)(p - arena),
+                launch->shared);
     fail_at(where, p && info->si_code != SI_KERNEL ? "%s of address %p, outside every array" :
             "%s that is misaligned for its vector type, or of address %p", access, (void *)p);
 }
@@ -410,7 +411,7 @@ static void run_blocks()
     std::vector<unsigned> order(total);
     std::iota(order.begin(), order.end(), 0);
     if (launch->schedule == REVERSE) std::reverse(order.begin(), order.end());
-    if (launch->schedule >= RANDOM) for (unsigned k = total - 1; k > 0; k--) std::swap(order[k], order[roll() % (k + 1)]);
+    for (unsigned k = total - 1; launch->schedule >= RANDOM && k > 0; k--) std::swap(order[k], order[roll() % (k + 1)]);
     for (unsigned number : order) run_block(number);
 }
 
@@ -431,8 +432,8 @@ extern "C" __attribute__((visibility("default"))) int emu_launch(emu::Launch *l)
     static char *arena_end;
     if (!stacks) {
         size_t mapped;
-        stacks = (char *)mmap(0, MAX_THREADS * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        for (int t = 0; t < MAX_THREADS; t++) mprotect(stacks + t * STACK, PAGE, PROT_NONE);
+        stacks = reserve(MAX_THREADS * STACK, mapped) + GUARD;
+        for (int t = 0; t < MAX_THREADS; t++) mprotect(stacks + t * STACK + PAGE, STACK - PAGE, PROT_READ | PROT_WRITE);
         char *guarded = reserve(256 << 10, mapped);
         mprotect(guarded + GUARD, 256 << 10, PROT_READ | PROT_WRITE);
         arena_end = guarded + GUARD + (256 << 10);

@@ -1,5 +1,5 @@
-/* probe.cu - one tiny kernel for each primitive of ptx.cuh whose layout or rounding the executor had to take from the text of
-   the PTX ISA. probe.py runs them here and on a GPU; what the hardware answered is what the executor is then held to.
+/* probe.cu - one tiny kernel for each primitive of ptx.cuh whose layout or rounding the executor had to take from the
+   text of the PTX ISA. probe.py runs them here and on a GPU; what the hardware answered is what the executor is then held to.
    Every kernel is one block and writes y completely; numbers are small integers, so that sums are exact. */
 #include <ptx.cuh>
 
@@ -38,7 +38,7 @@ extern "C" __global__ void copies(const unsigned *x, unsigned *y)           // e
     for (int k = i; k < 32 * 7; k += 32) y[k] = s[k];
 }
 
-extern "C" __global__ void fragments(const unsigned *x, unsigned *y)       // ldmatrix, rows of 16 bytes in a scrambled order
+extern "C" __global__ void fragments(const unsigned *x, unsigned *y)   // ldmatrix, rows of 16 bytes in a scrambled order
 {
     __shared__ __align__(16) unsigned s[128];
     int lane = threadIdx.x;
@@ -77,8 +77,8 @@ extern "C" __global__ void product_bf16(const unsigned *x, float *y)
 #ifndef RANK
 #define RANK 2
 #endif
-extern "C" __global__ void tile(const __grid_constant__ TensorMap map, unsigned *y, int words, int c0, int c1, int c2, int c3, int c4,
-                                int offset_w, int offset_h)
+extern "C" __global__ void tile(const __grid_constant__ TensorMap map, unsigned *y, int words,
+                                int c0, int c1, int c2, int c3, int c4, int offset_w, int offset_h)
 {
     DYN_SHARED(raw);
     Mbar *bar = reinterpret_cast<Mbar *>(raw + words * 4);
@@ -103,14 +103,15 @@ extern "C" __global__ void tile(const __grid_constant__ TensorMap map, unsigned 
     for (int k = threadIdx.x; k < words; k += blockDim.x) y[k] = reinterpret_cast<unsigned *>(raw)[k];
 }
 
-/* y: d (64,WIDTH) as the 128 threads hold it, N/2 rows of 128, after `steps` products of the operands that lie at 0 and at b_at
-   in shared memory, whose content is x. A step is 32 bytes on along k, or 2048 where the operand is MN-major. */
+/* y: d (64,WIDTH) as the 128 threads hold it, WIDTH/2 rows of 128, after `steps` products of the operands that lie at 0
+   and at b_at in shared memory, whose content is x. A step is 32 bytes on along k, or 2048 where the operand is MN-major. */
 #ifndef WIDTH
 #define WIDTH 64
 #define A_IS_MN false
 #define B_IS_MN false
 #endif
-extern "C" __global__ void __launch_bounds__(128) warpgroup(const unsigned *x, float *y, int words, int b_at, int steps, int leading)
+extern "C" __global__ void __launch_bounds__(128) warpgroup(const unsigned *x, float *y, int words,
+                                                            int b_at, int steps, int leading)
 {
     DYN_SHARED(raw);
     for (int k = threadIdx.x; k < words; k += 128) reinterpret_cast<unsigned *>(raw)[k] = x[k];

@@ -70,8 +70,8 @@ def registers(rng, half):
 
 def tile(array, rank, words, at, **how):
     at = [*at, *[0]*(5 - len(at))] if rank else [*at[:4], 0, *at[4:]]
-    return Probe("tile", [emu.TensorMap(array, **how), words, *at, *[0]*(7 - len(at))], (words,), shared=words*4 + 8, hopper=True,
-                 defines={"RANK": rank})
+    values = [emu.TensorMap(array, **how), words, *at, *[0]*(7 - len(at))]
+    return Probe("tile", values, (words,), shared=words*4 + 8, hopper=True, defines={"RANK": rank})
 
 
 def warpgroup(seed, n, a_mn=False, b_mn=False, tf32=False):
@@ -102,9 +102,10 @@ def probes():
         "tma 3d": tile(words.reshape(15, 42, 8), 3, 8*5*3, (4, -2, 13), box=(8, 5, 3)),
         "tma 4d": tile(words.reshape(15, 6, 7, 8), 4, 4*3*2*2, (2, 5, -1, 12), box=(4, 3, 2, 2)),
         "tma 5d": tile(words, 5, 4*2*2*2*2, (6, -1, 3, 1, 2), box=(4, 2, 2, 2, 2)),
-        "tma im2col": tile(images, 0, 16*30, (32, 1, 2, 0, 2, 1), channels=32, pixels=30, lower=(-1, -1), upper=(-1, -1)),
-        "tma im2col stride 2": tile(images, 0, 32*21, (0, -1, 3, 0, 1, 2), channels=64, pixels=21, lower=(-1, -1), upper=(-2, -1),
-                                    steps=(1, 2, 2, 1), swizzle=True),
+        "tma im2col": tile(images, 0, 16*30, (32, 1, 2, 0, 2, 1),
+                           channels=32, pixels=30, lower=(-1, -1), upper=(-1, -1)),
+        "tma im2col stride 2": tile(images, 0, 32*21, (0, -1, 3, 0, 1, 2), channels=64, pixels=21,
+                                    lower=(-1, -1), upper=(-2, -1), steps=(1, 2, 2, 1), swizzle=True),
         **{f"wgmma bf16 n={n}": warpgroup(n, n) for n in (64, 96, 128, 192, 256)},
         "wgmma bf16 b mn-major": warpgroup(1, 128, b_mn=True),
         "wgmma bf16 a mn-major": warpgroup(2, 64, a_mn=True),
@@ -115,9 +116,10 @@ def probes():
 
 # --------------------------------------------------------------------------------------------------- in the executor
 def run_here(probe, settings=emu.Settings()):
-    library = emu.compile(SOURCE.read_text(), str(SOURCE), probe.kernel, tuple(probe.all_defines().items()), settings.build)
-    values = probe.arguments()
-    library.launch((1,), probe.block, probe.shared, values, [f"argument {k}" for k in range(len(values))], {"argument 1"}, settings)
+    defines, values = tuple(probe.all_defines().items()), probe.arguments()
+    names = ["x", "y", *(f"argument {k}" for k in range(2, len(values)))]
+    library = emu.compile(SOURCE.read_text(), str(SOURCE), probe.kernel, defines, settings.build)
+    library.launch((1,), probe.block, probe.shared, values, names, {"y"}, settings)
     return values[1]
 
 
@@ -139,8 +141,8 @@ def encoded(tensor_map, address):
     if tensor_map.box:
         status = driver.cuTensorMapEncodeTiled(*common, numbers(ctypes.c_uint32, tensor_map.box), steps, *layout)
     else:
-        status = driver.cuTensorMapEncodeIm2col(*common, numbers(ctypes.c_int, tensor_map.lower), numbers(ctypes.c_int, tensor_map.upper),
-                                                tensor_map.channels, tensor_map.pixels, steps, *layout)
+        corners = [numbers(ctypes.c_int, corner) for corner in (tensor_map.lower, tensor_map.upper)]
+        status = driver.cuTensorMapEncodeIm2col(*common, *corners, tensor_map.channels, tensor_map.pixels, steps, *layout)
     if status:
         raise RuntimeError(f"the driver refuses a tensor map, error {status}")
     return raw.view("V128")

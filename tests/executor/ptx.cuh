@@ -38,8 +38,10 @@ inline void mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[
 { emu::mma("mma_bf16", d, a, b, here); }
 
 // --------------------------------------------------------------------------------------------------------- barriers
-inline void named_barrier_sync(int id, int threads, EMU_HERE) { emu::arrive("named_barrier_sync", id, threads, true, here); }
-inline void named_barrier_arrive(int id, int threads, EMU_HERE) { emu::arrive("named_barrier_arrive", id, threads, false, here); }
+inline void named_barrier_sync(int id, int threads, EMU_HERE)
+{ emu::arrive("named_barrier_sync", id, threads, true, here); }
+inline void named_barrier_arrive(int id, int threads, EMU_HERE)
+{ emu::arrive("named_barrier_arrive", id, threads, false, here); }
 typedef unsigned long long Mbar;
 inline void mbar_init(Mbar *bar, unsigned count, EMU_HERE) { emu::mbar_init((uint64_t *)bar, count, here); }
 inline void mbar_fence_init() {}

@@ -81,7 +81,8 @@ extern "C" __global__ void __launch_bounds__(64) hand_over(const float *x, float
    rows of 80 bytes (free of bank conflicts for ldmatrix), mma m16n8k16. */
 struct Stage { unsigned short a[32][40], b[16][40]; };
 
-__device__ __forceinline__ void fill(Stage &stage, const unsigned short *a, const unsigned short *b, int M, int N, int K, int k0)
+__device__ __forceinline__ void fill(Stage &stage, const unsigned short *a, const unsigned short *b,
+                                     int M, int N, int K, int k0)
 {
     for (int i = threadIdx.x; i < 48 * 4; i += 64) {
         int row = i / 4, c = i % 4 * 8, m = blockIdx.y * 32 + row, n = blockIdx.x * 16 + row - 32;
@@ -125,7 +126,8 @@ extern "C" __global__ void __launch_bounds__(64) matmul_bf16(const unsigned shor
 /* The same product for a Hopper GPU: tile 64x64x64, warp 4 loads by TMA into a ring of two stages, warps 0-3 multiply. */
 struct Ring { unsigned char a[2][8192], b[2][8192]; Mbar full[2], empty[2]; };
 
-extern "C" __global__ void __launch_bounds__(160) matmul_wgmma(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
+extern "C" __global__ void __launch_bounds__(160) matmul_wgmma(const __grid_constant__ TensorMap a,
+                                                               const __grid_constant__ TensorMap b,
                                                                float *y, int M, int N, int K)
 {
     DYN_SHARED(raw);

@@ -66,13 +66,16 @@ def product(M, N, K, tile, name, shared, half, wgmma=False):
 
 def samples():
     x = rng.standard_normal((5, 333)).astype(np.float32)
-    yield Sample("row_sums", (5,), 128, 16, lambda: [x, np.full(5, np.nan, np.float32), np.int32(333)], "x y L", "y", x.sum(1, float))
+    yield Sample("row_sums", (5,), 128, 16, lambda: [x, np.full(5, np.nan, np.float32), np.int32(333)],
+                 "x y L", "y", x.sum(1, float))
     runs = rng.standard_normal((7, 32)).astype(np.float32)
-    yield Sample("reverse_runs", (4,), 64, 0, lambda: [runs, np.full_like(runs, np.nan), np.int32(7)], "x y runs", "y", runs[:, ::-1])
+    yield Sample("reverse_runs", (4,), 64, 0, lambda: [runs, np.full_like(runs, np.nan), np.int32(7)],
+                 "x y runs", "y", runs[:, ::-1])
     bytes_ = rng.integers(0, 9, 201, np.uint8)
     yield Sample("histogram", (4,), 64, 0, lambda: [bytes_, np.zeros(7, np.int32), np.int32(201), np.int32(7)],
                  "x counts total bins", "counts", np.bincount(bytes_, minlength=9)[:7])
-    yield Sample("hand_over", (1,), 64, 0, lambda: [runs, np.full_like(runs, np.nan), np.int32(7)], "x y rounds", "y", runs + 1.0)
+    yield Sample("hand_over", (1,), 64, 0, lambda: [runs, np.full_like(runs, np.nan), np.int32(7)],
+                 "x y rounds", "y", runs + 1.0)
     yield product(37, 21, 43, (16, 16), "matmul", 0, half=False)
     yield product(45, 27, 104, (32, 16), "matmul_bf16", 2*48*80, half=True)
     yield product(83, 101, 328, (64, 64), "matmul_wgmma", 4*8192 + 32, half=True, wgmma=True)

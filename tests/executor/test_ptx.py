@@ -37,7 +37,8 @@ def shuffles(x):
     segment8, segment16 = LANES//8*8, LANES//16*16
     ballot = np.sum((x & 1) << LANES.astype(np.uint32), dtype=np.uint32)
     return np.concatenate([
-        x[segment16 + (3*LANES + 1) % 16], pick(LANES - 3, LANES - 3 >= segment8), pick(LANES + 5, LANES + 5 < segment16 + 16),
+        x[segment16 + (3*LANES + 1) % 16], pick(LANES - 3, LANES - 3 >= segment8),
+        pick(LANES + 5, LANES + 5 < segment16 + 16),
         pick(LANES ^ 9, LANES ^ 9 < segment8 + 8), x[LANES ^ 21], np.full(32, ballot)])
 
 
@@ -63,7 +64,8 @@ def mma(words, half):
     """Row and column of each element as PTX ISA lists them for .tf32 m16n8k8 and .bf16 m16n8k16, element number i."""
     K = 16 if half else 8
     a, b, d = np.zeros((16, K)), np.zeros((K, 8)), np.zeros((16, 8))
-    values = (words[:6, :, None].view(np.uint16).astype(np.uint32) << 16).view(np.float32) if half else words[:6, :, None].view(np.float32)
+    values = words[:6, :, None]                                  # (6,32,1); two numbers a word where half
+    values = ((values.view(np.uint16).astype(np.uint32) << 16) if half else values).view(np.float32)
     y = np.zeros((4, 32), np.float32)
     for lane in range(32):
         group, member = lane >> 2, lane % 4
@@ -148,7 +150,8 @@ FORMULAS = {"conversions": conversions, "shuffles": shuffles, "copies": copies, 
 @pytest.mark.parametrize("name", PROBES)
 def test_primitive_equals_the_formula(name):
     probe = PROBES[name]
-    expected = warpgroup(*probe.values, probe.defines) if probe.kernel == "warpgroup" else FORMULAS[probe.kernel](*probe.values)
+    wide = probe.kernel == "warpgroup"
+    expected = warpgroup(*probe.values, probe.defines) if wide else FORMULAS[probe.kernel](*probe.values)
     got = run_here(probe)
     if name == "conversions":                                    # the one bf16 NaN is 0x7fff, as PTX says of cvt
         assert np.isnan(probe.values[0]).sum() == 1
@@ -181,7 +184,8 @@ def test_tensor_map_that_is_not_emulated_is_refused(change, sentence):
         emu.TensorMap(np.zeros((50, 64), np.uint16), **change).packed()
 
 
-@pytest.mark.parametrize("bit, sentence", [(62, "without 128-byte swizzle"), (63, "without 128-byte swizzle"), (49, "inside the swizzle"), (14, "reserved")])
+@pytest.mark.parametrize("bit, sentence", [
+    (62, "without 128-byte swizzle"), (63, "without 128-byte swizzle"), (49, "inside the swizzle"), (14, "reserved")])
 def test_descriptor_that_is_not_emulated_is_refused(bit, sentence):
     text = f"""#include <ptx.cuh>
 extern "C" __global__ void f(float *y)
@@ -196,3 +200,33 @@ extern "C" __global__ void f(float *y)
 }}"""
     with pytest.raises(KernelError, match=f"f.cu:7: .*{sentence}"):
         emu.compile(text, "f.cu", "f").launch((1,), 128, 8192, [np.zeros(128, np.float32)], ["y"], {"y"})
+
+
+@pytest.mark.parametrize("extreme", ["lazy", "eager"])
+def test_asynchronous_results_are_undefined_until_the_wait_or_there_at_once(extreme):
+    text = """#include <ptx.cuh>
+extern "C" __global__ void f(const float *x, float *y)
+{
+    DYN_SHARED(raw);
+    float *shared = (float *)raw + 4096, d[32] = {};
+    for (int i = threadIdx.x; i < 4096; i += 128) ((unsigned *)raw)[i] = 0x3f803f80;          // bf16 ones
+    shared[threadIdx.x] = 5;
+    __syncthreads();
+    cp_async4(&shared[threadIdx.x], &x[threadIdx.x]);
+    cp_async_commit();
+    y[threadIdx.x] = shared[threadIdx.x];
+    cp_async_wait<0>();
+    y[128 + threadIdx.x] = shared[threadIdx.x];
+    wgmma_fence();
+    wgmma_bf16(d, wgmma_k_major(raw), wgmma_k_major(raw + 8192), true);
+    wgmma_bf16(d, wgmma_k_major(raw), wgmma_k_major(raw + 8192), true);
+    wgmma_commit();
+    y[256 + threadIdx.x] = d[7];
+    wgmma_wait<0>();
+    y[384 + threadIdx.x] = d[7];
+}"""
+    x, y = np.full(128, 3, np.float32), np.zeros((4, 128), np.float32)
+    settings = emu.Settings(copies=extreme, wgmma=extreme)
+    emu.compile(text, "f.cu", "f").launch((1,), 128, 5*4096, [x, y], ["x", "y"], {"y"}, settings)
+    early = [np.nan, np.nan] if extreme == "lazy" else [3, 32]
+    np.testing.assert_array_equal(y, np.repeat(np.float32([[early[0]], [3], [early[1]], [32]]), 128, axis=1))
