@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.kernels.conftest import normal
-from zfcore.ops.dropout import dropout, dropout_backward
+from zfcore.ops.dropout import dropout, dropout_backward, philox
 
 KEYS = [(0, 0, 0), (2**40 + 3, 5, 2**33 + 9), (2**64 - 1, 2**32 - 1, 2**64 - 1)]
 
@@ -21,6 +21,14 @@ def test_keep_prob_one_keeps_everything(machine, rng):
     x = normal(rng, 3, 701)
     y, _ = machine.results(lambda: _both(machine.array(x), 1.0, KEYS[1]))
     np.testing.assert_array_equal(y, x)
+
+
+def test_a_unit_whose_word_is_exactly_the_threshold_is_dropped(machine, rng):
+    x = normal(rng, 4)
+    words = [int(word) for word in philox((0, 5, 9, 2), (3, 2**8))]     # of key (2**40 + 3, 5, 2**33 + 9)
+    y, _ = machine.results(lambda: _both(machine.array(x), words[2]/2**32, KEYS[1]))
+    np.testing.assert_array_equal(y != 0, [word < words[2] for word in words])
+    assert y[2] == 0
 
 
 def _both(x, keep_prob, key):
