@@ -2,6 +2,7 @@
 
 CuPy is played by a stand-in that writes down what it is asked, so that this runs without a GPU; the compiler is the real
 one. With a GPU, every test of this folder goes the whole way."""
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -205,14 +206,14 @@ def test_no_device_is_told_with_its_reason(monkeypatch, driver, built, got):
 
     runtime = SimpleNamespace(getDeviceCount=count, CUDARuntimeError=RuntimeAPIError,
                               driverGetVersion=lambda: driver, runtimeGetVersion=lambda: built)
-    monkeypatch.setitem(__import__("sys").modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)))
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)))
     with pytest.raises(Expected, match="--device gpu: expected a CUDA device and an NVIDIA driver " + got):
         backend.select("gpu")
     assert backend.select("auto") is backend.CPU
 
 
 def test_cupy_missing_is_told_with_the_way_to_get_it(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "cupy", None)
+    monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(Expected, match=r"--device gpu: expected CuPy, got no module named cupy; pip install -e "):
         backend.select("gpu")
 

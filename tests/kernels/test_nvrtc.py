@@ -1,5 +1,6 @@
 """Every kernel an operation declares, compiled to machine code as a GPU would get it. Needs NVRTC, but no GPU."""
 import re
+import sys
 
 import pytest
 
@@ -54,11 +55,11 @@ def test_table_of_resources_is_the_compilers():
 def test_a_kernel_that_does_not_compile_is_told_with_its_file_and_the_compilers_first_error():
     with pytest.raises(Expected, match=r"kernels/wrong.cu: expected source that NVRTC \d+\.\d+ compiles with -arch=sm_80, "
                                        r"got kernels/wrong.cu\(2\): error: .*nothing"):
-        nvrtc.compile("\nint x = nothing;\nint y = other;", "kernels/wrong.cu", ("-arch=sm_80",), {})
+        nvrtc.compile("\n__device__ int x = nothing;\n__device__ int y = other;", "kernels/wrong.cu", ("-arch=sm_80",), {})
 
 
 def test_nvrtc_missing_is_told_with_the_way_to_get_it(monkeypatch):
-    monkeypatch.setattr("sys.modules", {**__import__("sys").modules, "cuda.pathfinder": None})
+    monkeypatch.setitem(sys.modules, "cuda.pathfinder", None)
     nvrtc.library.cache_clear()
     try:
         with pytest.raises(Expected, match=r"NVRTC, the CUDA compiler library.*pip install -e"):
