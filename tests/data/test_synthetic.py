@@ -136,7 +136,8 @@ def test_left_is_left_on_the_picture_and_the_nose_below_mirrored_or_not():
 def test_truth_is_plain_numbers():
     truth = Synthetic("val", 10, 50).truth(5)
     assert all(type(v) is float for v in truth.box) and all(type(v) is bool for v in truth.visible.values())
-    assert all(type(v) is float for place in truth.parts.values() for v in place) and set(truth.parts) == set(truth.visible)
+    assert all(type(v) is float for place in truth.parts.values() for v in place)
+    assert set(truth.parts) == set(truth.visible)
     with pytest.raises(dataclasses.FrozenInstanceError):
         truth.label = 3
 

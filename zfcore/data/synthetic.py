@@ -222,7 +222,7 @@ def covered(layer, points):
 
 
 # ----------------------------------------------------------------------------------------------------- rendering
-_GRAIN = 128                      # side of the 1/f texture, which is periodic
+_GRAIN = 96                       # side of the 1/f texture, which is periodic
 _FALLOFF = np.hypot(np.fft.fftfreq(_GRAIN)[:, None], np.fft.fftfreq(_GRAIN)) + 1/_GRAIN/2
 _FALLOFF = (_FALLOFF**-1.25).astype(np.float32)
 _FALLOFF[0, 0] = 0
