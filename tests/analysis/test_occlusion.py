@@ -1,0 +1,298 @@
+"""A grey square over a picture: the cone alone gives what the whole network gives, and the numbers find planted truth."""
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from zfcore import results
+from zfcore.analysis.occlusion import (Occlusion, correlation_with_projection, default_square, drop_form, fall_inside_box,
+                                       occlusion)
+from zfcore.check import Expected
+from zfcore.deconvnet import project
+from zfcore.layers import ContrastNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU
+from zfcore.models.zfnet import zfnet
+from zfcore.network import Network
+
+N, CLASSES, GREY = 2, 5, 90
+
+
+def head(width=6):
+    return [Flatten("flatten"), Linear("fc6", width), ReLU("relu6"), Dropout("drop6"), Linear("fc8", CLASSES)]
+
+
+def zfnet_order():
+    """The seven layers of ZFNet on 67 pixels: 31, 15, 6, 3 and on with padding; pools that round up."""
+    return zfnet(CLASSES, 67, maps=(6, 8, 7, 5, 9), units=(11, 10))
+
+
+def alexnet_order():
+    """Norm before pool, groups, and an input that is not square."""
+    return Network("alexnet", (3, 59, 43), [
+        Conv("conv1", 6, K=7, S=3, P=2), ReLU("relu1"), ContrastNorm("norm1", alpha=0.3), MaxPool("pool1", K=3, S=2),
+        Conv("conv2", 8, K=5, P=2, groups=2), ReLU("relu2"), ContrastNorm("norm2", alpha=0.3), MaxPool("pool2", K=3, S=2),
+        Conv("conv3", 4, K=3, P=1), ReLU("relu3"), *head()])
+
+
+def odd_one():
+    """Windows with gaps between them, pools with padding, sizes that round down, a convolution and a dropout without ReLU."""
+    return Network("odd", (3, 38, 47), [
+        Conv("conv1", 5, K=2, S=3, P=1, rounding="floor"), MaxPool("pool1", K=3, S=2, P=1), ReLU("relu1"), Dropout("drop1"),
+        Conv("conv2", 4, K=4, S=2, P=3, rounding="floor"), ReLU("relu2"), MaxPool("pool2", K=2, S=3, rounding="floor"),
+        Conv("conv3", 6, K=1), *head()])
+
+
+def deep_one():
+    """So deep that every square reaches all of the last maps."""
+    convolutions = [layer for k in "abcdefg" for layer in (Conv(f"conv_{k}", 4, K=5, P=2), ReLU(f"relu_{k}"))]
+    return Network("deep", (3, 19, 23), [*convolutions, *head()])
+
+
+MADE = {"zfnet": zfnet_order, "alexnet": alexnet_order, "odd": odd_one, "deep": deep_one}
+
+
+def made(name):
+    """(network in float64, pictures uint8 (N,H,W,3), mean). All maps and scores are alive."""
+    network, rng = MADE[name]().init(3, "he"), np.random.default_rng(7)
+    for of_layer in network.parameters().values():
+        for key, array in of_layer.items():
+            of_layer[key] = array.astype(float) + (rng.normal(0, 0.3, array.shape) if key == "b" else 0)
+    network["fc8"].parameters["w"] *= 40
+    _, H, W = network.input_shape
+    return network, rng.integers(0, 256, (N, H, W, 3), np.uint8), rng.uniform(90, 150, (3, H, W))
+
+
+def by_hand(network, picture, mean, layer, unit, label, size, stride):
+    """(sums, P of label, most probable class), each (R,Q): the square painted on the picture, all of it computed again."""
+    H, W, _ = picture.shape
+    tops, lefts = range(0, H - size + 1, stride), range(0, W - size + 1, stride)
+    painted = np.stack([picture]*len(tops)*len(lefts))
+    for n, (top, left) in enumerate((top, left) for top in tops for left in lefts):
+        painted[n, top:top + size, left:left + size] = GREY
+    x = np.ascontiguousarray((painted.transpose(3, 1, 2, 0) - mean[..., None]))
+    y = network.activations(x, [layer, "fc8"])
+    p = np.exp(y["fc8"] - y["fc8"].max(axis=0))
+    p /= p.sum(axis=0)
+    shape = len(tops), len(lefts)
+    return y[layer][unit].sum(axis=(0, 1)).reshape(shape), p[label].reshape(shape), p.argmax(axis=0).reshape(shape)
+
+
+# ---------------------------------------------------------------------------------------------- the cone is exact
+@pytest.mark.parametrize("size, stride", [(9, 4), (1, 7), (14, 3), (19, 2)])
+@pytest.mark.parametrize("name, layer, features", [("zfnet", None, "relu5"), ("zfnet", "norm1", "norm1"), ("alexnet", "conv2", "relu2"),
+                                                   ("alexnet", "pool2", "pool2"), ("odd", "conv1", "conv1"), ("odd", None, "conv3"),
+                                                   ("deep", None, "relu_g")])
+def test_the_cone_alone_gives_what_the_whole_network_gives_for_every_painted_picture(name, layer, features, size, stride):
+    network, pictures, mean = made(name)
+    found = occlusion(network, pictures, mean, [1, 4], layer, size, stride, GREY, batch_size=19)
+    for n in range(N):
+        sums, p, best = by_hand(network, pictures[n], mean, features, found.units[n], [1, 4][n], size, stride)
+        np.testing.assert_allclose(found.sums[n], sums, rtol=0, atol=1e-11*np.abs(sums).max())
+        np.testing.assert_allclose(found.probabilities[n], p, rtol=0, atol=1e-11)
+        np.testing.assert_array_equal(found.most_probable[n], best)
+    assert np.ptp(found.sums, axis=(1, 2)).all() and np.ptp(found.probabilities, axis=(1, 2)).all()
+
+
+def test_in_float32_the_classes_are_the_same_and_the_values_differ_by_rounding():
+    network, pictures, mean = made("zfnet")
+    network.load(network.parameters())
+    cone, whole = (occlusion(network, pictures, mean.astype(np.float32), size=11, stride=3, incremental=way) for way in (True, False))
+    np.testing.assert_array_equal(cone.most_probable, whole.most_probable)
+    np.testing.assert_allclose(cone.probabilities, whole.probabilities, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(cone.sums, whole.sums, rtol=1e-5)
+    assert len(np.unique(cone.most_probable)) > 1
+
+
+def test_computing_everything_again_is_the_same_analysis():
+    network, pictures, mean = made("odd")
+    cone, whole = (occlusion(network, pictures, mean, size=8, stride=5, incremental=way) for way in (True, False))
+    for name, value in vars(cone).items():
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+            np.testing.assert_allclose(value, getattr(whole, name), atol=1e-10*max(1, np.nanmax(np.abs(value))), err_msg=name)
+        else:
+            np.testing.assert_array_equal(value, getattr(whole, name), name)
+
+
+def test_only_the_cone_is_computed_and_never_more_places_than_a_batch(monkeypatch):
+    network, pictures, mean = made("zfnet")
+    seen = {}
+
+    def spy(layer, x, step=None, relu=False, forward=Conv.forward):
+        y, cache = forward(layer, x, step, relu)
+        seen.setdefault(layer.name, []).append(y.shape[1:])
+        return y, cache
+
+    monkeypatch.setattr(Conv, "forward", spy)
+    occlusion(network, pictures[:1], mean, size=5, stride=2, batch_size=23)
+    assert sum(N for _, _, N in seen["conv1"] if N > 1) == 32**2 and max(N for _, _, N in seen["conv1"]) <= 23
+    widest = {name: max(max(h, w) for h, w, N in shapes if N > 1) for name, shapes in seen.items()}
+    assert widest["conv1"] == 6 and widest["conv2"] == 4                                  # of 31 and of 6
+
+
+def test_the_size_of_a_batch_changes_nothing():
+    network, pictures, mean = made("alexnet")
+    one, other = (occlusion(network, pictures, mean, size=9, stride=6, batch_size=batch) for batch in (1, 50))
+    np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(one.sums, other.sums, rtol=1e-12)
+
+
+# --------------------------------------------------------------------------------------------------- what is asked
+def test_the_square_of_the_paper_has_30_by_30_places_always_inside():
+    assert default_square(224) == (50, 6) and default_square(96) == (21, 3)
+    network, pictures, mean = made("zfnet")
+    found = occlusion(network, pictures[:1], mean)
+    assert (found.size, found.stride, found.grey) == (15, 2, 128) and found.sums.shape == (1, 27, 27)
+    assert found.tops.tolist() == list(range(0, 53, 2)) and found.tops[-1] + 15 == 67
+    assert len(np.arange(0, 224 - 50 + 1, 6)) == 30
+
+
+def test_the_strongest_map_is_that_of_the_clean_picture_by_its_sum_or_by_its_maximum():
+    network, pictures, mean = made("zfnet")
+    y = network.activations(pictures.transpose(3, 1, 2, 0) - mean[..., None], ["relu1"])["relu1"]           # (F,H,W,N)
+    by_sum, by_max = (occlusion(network, pictures, mean, None, "conv1", 40, 20, criterion=which) for which in ("sum", "max"))
+    assert by_sum.units.tolist() == y.sum(axis=(1, 2)).argmax(axis=0).tolist()
+    assert by_max.units.tolist() == y.max(axis=(1, 2)).argmax(axis=0).tolist()
+    assert by_sum.units.tolist() != by_max.units.tolist()
+    np.testing.assert_allclose(by_sum.clean_sums, y.sum(axis=(1, 2)).max(axis=0))
+
+
+def test_without_a_label_the_class_of_the_clean_picture_is_followed():
+    network, pictures, mean = made("zfnet")
+    x = np.ascontiguousarray(pictures.transpose(3, 1, 2, 0) - mean[..., None])
+    best = network.forward(x)[0].argmax(axis=0)
+    unknown, known = (occlusion(network, pictures, mean, labels, size=30, stride=20) for labels in (None, (best + 1) % CLASSES))
+    assert unknown.labels.tolist() == unknown.clean_classes.tolist() == best.tolist()
+    assert known.labels.tolist() == ((best + 1) % CLASSES).tolist() and known.clean_classes.tolist() == best.tolist()
+    assert (known.clean_probabilities < unknown.clean_probabilities).all()
+
+
+def test_the_square_lies_on_the_centre_crop():
+    network, pictures, mean = made("zfnet")
+    larger, around = (np.pad(array, pad, mode="edge") for array, pad in ((pictures, ((0, 0), (3, 3), (3, 3), (0, 0))),
+                                                                        (mean, ((0, 0), (3, 3), (3, 3)))))
+    cropped, plain = (occlusion(network, p, m, size=20, stride=10) for p, m in ((larger, around), (pictures, mean)))
+    np.testing.assert_array_equal(cropped.pictures, pictures)
+    np.testing.assert_array_equal(cropped.sums, plain.sums)
+
+
+def test_the_projection_is_of_the_whole_map_and_the_view_of_its_strongest_place_in_its_field():
+    network, pictures, mean = made("alexnet")
+    found = occlusion(network, pictures, mean, None, "conv1", 30, 20)
+    for n in range(N):
+        x = np.ascontiguousarray(pictures[n:n + 1].transpose(3, 1, 2, 0) - mean[..., None])
+        whole = project(network, x, "conv1", found.units[n:n + 1], whole_map=True).pixels[..., 0]
+        np.testing.assert_allclose(found.projections[n], whole.transpose(1, 2, 0), rtol=1e-6)
+        one = project(network, x, "conv1", found.units[n:n + 1])
+        top, left = 3*one.places[0] - 2
+        field = np.pad(one.pixels[..., 0], ((0, 0), (7, 7), (7, 7)))[:, top + 7:top + 14, left + 7:left + 14]
+        np.testing.assert_allclose(found.views[n], field.transpose(1, 2, 0), rtol=1e-6)
+    assert occlusion(network, pictures, mean, None, "conv3", 30, 20).views.shape == (N, 59, 43, 3)
+
+
+def test_a_result_comes_back_from_its_file(tmp_path):
+    network, pictures, mean = made("odd")
+    found = replace(occlusion(network, pictures, mean, size=8, stride=9), names=np.array(["a", "b"]))
+    results.save(tmp_path/"found.h5", found)
+    np.testing.assert_equal(vars(results.load(tmp_path/"found.h5", Occlusion)), vars(found))
+
+
+@pytest.mark.parametrize("options, sentence", [
+    ({"size": 68}, "size of the square: expected at most 67 pixels, the side of the network's input, got 68"),
+    ({"size": 0}, "size of the square"), ({"stride": 0}, "stride of the square"), ({"batch_size": 0}, "batch size"),
+    ({"grey": 256}, "grey: expected a pixel value from 0 to 255, got 256"), ({"grey": -1}, "grey"),
+    ({"layer": "fc6"}, "layer: expected one of maps, got fc6"), ({"layer": "conv9"}, "conv9"),
+    ({"criterion": "mean"}, "criterion: expected one of sum, max"),
+    ({"labels": [1, 5]}, "label: expected a class from 0 to 4, got 5"), ({"labels": [1]}, "labels: expected shape")])
+def test_what_cannot_be_is_one_sentence(options, sentence):
+    network, pictures, mean = made("zfnet")
+    with pytest.raises(Expected, match=sentence):
+        occlusion(network, pictures, mean, **options)
+
+
+def test_a_network_that_does_not_end_in_classes_is_refused():
+    network = Network("maps", (3, 20, 20), [Conv("conv1", 4, K=3), ReLU("relu1")]).init(0)
+    with pytest.raises(Expected, match="maps: expected a network that ends in scores of classes"):
+        occlusion(network, np.zeros((1, 20, 20, 3), np.uint8), np.zeros((3, 20, 20), np.float32))
+
+
+# ------------------------------------------------------------------------------------------------ planted truth
+def planted(where, H=30, W=40):
+    """A network of one class that is there where the picture is bright, looking at rows and columns `where` alone: map 0 is
+    the brightness, map 1 the darkness of 2x2 pixels. And the picture: black, with a bright blob at 8:16, 20:32."""
+    network = Network("planted", (3, H, W), [Conv("conv1", 2, K=2, S=2), ReLU("relu1"), Flatten("flatten"), Linear("fc8", 2)])
+    network.init(0)
+    network["conv1"].parameters = {"w": np.stack([np.ones((3, 2, 2)), -0.1*np.ones((3, 2, 2))], axis=-1)/12, "b": np.zeros(2)}
+    seen = np.zeros((2, H//2, W//2, 2))
+    seen[0, where[0], where[1], 0] = 0.01
+    network["fc8"].parameters = {"w": seen.reshape(-1, 2), "b": np.zeros(2)}
+    picture = np.full((1, H, W, 3), 60, np.uint8)
+    picture[:, 8:16, 20:32] = 255
+    return network, picture, np.full((3, H, W), 128.0)
+
+
+EVERYWHERE = slice(None), slice(None)
+
+
+def test_the_fall_of_a_class_seen_in_one_place_lies_in_the_box_around_that_place():
+    network, picture, mean = planted((slice(4, 8), slice(10, 16)))                        # pixels 8:16, 20:32
+    found = occlusion(network, picture, mean, [0], size=3, stride=1)
+    share, area = fall_inside_box(replace(found, boxes=np.array([[8.0, 20, 16, 32]])))
+    assert area == pytest.approx(8*12/1200)
+    reached, _ = fall_inside_box(replace(found, boxes=np.array([[6.0, 18, 18, 34]])))     # and all that a square of 3 reaches
+    assert reached == pytest.approx(1) and 0.6 < share < 1
+    elsewhere, _ = fall_inside_box(replace(found, boxes=np.array([[0.0, 0, 6, 40]])))
+    assert elsewhere == 0
+    hit = np.zeros(found.sums.shape[1:], bool)
+    hit[6:16, 18:32] = True                                  # squares from here on meet the blob
+    assert (found.probabilities[0][hit] < found.clean_probabilities).all()
+    np.testing.assert_allclose(found.probabilities[0][~hit], found.clean_probabilities[0], rtol=1e-12)
+
+
+def test_a_fall_that_is_the_same_everywhere_lies_in_the_box_by_its_area():
+    network, picture, mean = planted(EVERYWHERE)
+    found = occlusion(network, picture, mean, [0], size=5, stride=5)
+    even = replace(found, drops=np.full((1, 30, 40), 0.25), boxes=np.array([[3.0, 10, 13, 36]]))
+    share, area = fall_inside_box(even)
+    assert share == area == pytest.approx(10*26/1200)
+    mixed = replace(even, drops=np.where(np.arange(40) < 20, 0.5, -0.5)*np.ones((1, 30, 1)))       # rises do not count
+    assert fall_inside_box(mixed)[0] == pytest.approx(10*10/600)
+
+
+def test_without_a_box_or_without_a_fall_there_is_no_share():
+    network, picture, mean = planted(EVERYWHERE)
+    found = occlusion(network, np.concatenate([picture]*3), mean, [0]*3, size=5, stride=5)
+    boxes = np.array([[np.nan]*4, [8, 20, 16, 32], [8, 20, 16, 32]])
+    drops = found.drops.copy()
+    drops[1] = -1
+    share, area = fall_inside_box(replace(found, boxes=boxes, drops=drops))
+    assert np.isnan(share).tolist() == [True, True, False] and np.isnan(area).tolist() == [True, False, False]
+
+
+def test_a_map_falls_where_its_projection_lies_and_not_where_another_lies():
+    network, picture, mean = planted(EVERYWHERE)
+    found = occlusion(network, picture, mean, [0], size=5, stride=1)
+    assert found.units.tolist() == [0]
+    assert correlation_with_projection(found) == pytest.approx(1, abs=1e-6)               # both count the bright pixels hidden
+    shifted = replace(found, projections=np.roll(found.projections, (12, -14), axis=(1, 2)))
+    assert correlation_with_projection(shifted) < 0
+    constant = replace(found, projections=np.zeros_like(found.projections))
+    assert np.isnan(correlation_with_projection(constant))
+
+
+def test_the_drop_form_is_the_mean_fall_over_the_squares_that_cover_a_pixel():
+    rng, H, W, size = np.random.default_rng(1), 13, 17, 5
+    tops, lefts = np.arange(0, 7, 3), np.arange(0, 13, 4)
+    fall = rng.normal(size=(3, 4))
+    drops = drop_form(fall, tops, lefts, size, H, W)
+    for y, x in np.ndindex(H, W):
+        covering = [fall[i, j] for i, top in enumerate(tops) for j, left in enumerate(lefts)
+                    if top <= y < top + size and left <= x < left + size]
+        assert np.isnan(drops[y, x]) if not covering else drops[y, x] == pytest.approx(np.mean(covering))
+    assert np.isnan(drops[11:]).all() and not np.isnan(drops[:11]).any()
+
+
+def test_drops_are_kept_for_each_picture():
+    network, pictures, mean = made("odd")
+    found = occlusion(network, pictures, mean, [0, 3], size=8, stride=5)
+    for n in range(N):
+        fall = found.clean_probabilities[n] - found.probabilities[n]
+        np.testing.assert_array_equal(found.drops[n], drop_form(fall, found.tops, found.lefts, 8, 38, 47))

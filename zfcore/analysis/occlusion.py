@@ -1,0 +1,397 @@
+"""Floor 6: what of a picture the network relies on, asked by hiding it (paper, section 4.2 and figure 7).
+
+    occlusion                      a grey square slid over each picture; at every place of it the sum of the strongest map of
+                                   layer 5, P(true class) and the most probable class; and the projection of that map
+    drop_form                      the same falls as other tools show them, spread over the pixels
+    fall_inside_box                how much of the fall of P lies inside the object, where that is known
+    correlation_with_projection    whether the map's sum falls where its projection lies
+
+The text says neither how large the square is, nor how far it moves, nor how grey it is. In the figure it has 50 of 224
+pixels, moves by 6, is always wholly inside, and is neutral grey. Grey is here 128 of 255 as a pixel of the picture, before
+the mean is subtracted, so that no colour is preferred; and "strongest" is the map whose sum over its places is largest on
+the clean picture, since the sum is what is then followed.
+
+A square changes only a part of every map: the outputs whose windows meet it. So the clean picture goes up once, and for
+each place of the square that part alone is computed again, from windows that are filled with the clean maps around what
+has changed. It is the same arithmetic on the same numbers: nothing is approximated.
+"""
+from copy import copy
+from dataclasses import dataclass
+from functools import partial
+from math import isqrt
+from typing import NamedTuple
+
+import numpy as np
+
+from zfcore import check
+from zfcore.analysis.top_activations import MID_GREY, centre, field_boxes
+from zfcore.backend import array_module, empty, parallel, to_device, to_host
+from zfcore.deconvnet import Windows, cut, feature_layer, project
+from zfcore.layers import Conv, MaxPool, ReLU
+from zfcore.ops.softmax_loss import softmax
+from zfcore.ops.window import pieces
+
+
+@dataclass(frozen=True)
+class Occlusion:
+    """n pictures (H,W), R x Q places of the square, which is the pixels tops[i] .. tops[i]+size-1, columns alike.
+
+    pictures         (n,H,W,3) uint8     as the network sees them: the centre crop
+    labels           (n,)      int64     the class whose probability is followed
+    units            (n,)      int64     the map of `layer` that is strongest on the clean picture, by `criterion`
+    clean_sums, clean_probabilities (n,) float64, clean_classes (n,) int64      without a square
+    sums             (n,R,Q)   float64   all activations of that map together: panel (b)
+    probabilities    (n,R,Q)   float64   of the class `labels`: panel (d)
+    most_probable    (n,R,Q)   int64     class: panel (e)
+    drops            (n,H,W)   float64   the DROP form of `probabilities`, see `drop_form`
+    projections      (n,H,W,3) float32   that map of the clean picture as a whole, projected back; signed
+    views            (n,f,f,3) float32   its strongest activation alone, cropped to its receptive field (to the whole input
+                                         where the field is wider): panel (c)
+    What the caller knows besides, or None:
+    names (n,), classes (M,) texts       boxes (n,4) float64: top, left, bottom, right of the object, NaN where unknown
+    others           (n,m,f,f,3)         views of the same map from other pictures: the rest of panel (c)"""
+    layer: str
+    criterion: str
+    size: int
+    stride: int
+    grey: int
+    tops: np.ndarray
+    lefts: np.ndarray
+    pictures: np.ndarray
+    labels: np.ndarray
+    units: np.ndarray
+    clean_sums: np.ndarray
+    clean_probabilities: np.ndarray
+    clean_classes: np.ndarray
+    sums: np.ndarray
+    probabilities: np.ndarray
+    most_probable: np.ndarray
+    drops: np.ndarray
+    projections: np.ndarray
+    views: np.ndarray
+    names: np.ndarray = None
+    classes: np.ndarray = None
+    boxes: np.ndarray = None
+    others: np.ndarray = None
+
+
+CRITERIA = {"sum": lambda maps: maps.sum(axis=(1, 2)), "max": lambda maps: maps.max(axis=(1, 2))}
+
+
+# ------------------------------------------------------------------------------------------------------ the analysis
+def occlusion(network, pictures, mean, labels=None, layer=None, size=None, stride=None, grey=MID_GREY, criterion="sum",
+              batch_size=64, incremental=True, bar=None):
+    """Slide a grey square over uint8 pictures (n,s,s,3), whose centre crop the network sees -> Occlusion.
+
+    mean           (3,s,s) on the network's device
+    labels         (n,) classes to follow; None: each picture's most probable one
+    layer          a layer of maps; None: the last convolution
+    size, stride   pixels; None: 50 and 6 of 224, and as much of other inputs
+    grey           0..255, the pixel value of the square
+    criterion      "sum" or "max": what makes a map the strongest
+    batch_size     places computed at once; memory grows with it
+    incremental    False: every layer is computed as a whole at every place, to compare with
+    bar            a tqdm bar to move on by one a place, if any
+
+    Raises Expected for a square, class, layer or criterion that there cannot be, and for a network without class scores."""
+    _, H, W = network.input_shape
+    size, stride = (default_square(H)[k] if given is None else given for k, given in enumerate((size, stride)))
+    layer = layer or last_convolution(network)
+    tops, lefts = _places(H, size, stride), _places(W, size, stride)
+    _check(network, layer, labels, len(pictures), grey, criterion)
+    inputs = [centre(network, batch, mean) for batch in (pictures, np.full_like(pictures[:1], grey))]       # (3,H,W,n or 1)
+    square = partial(_slide, network, inputs[1], layer, tops, lefts, size, criterion, batch_size, incremental, bar)
+    each = [square(np.ascontiguousarray(inputs[0][..., n:n + 1]), None if labels is None else int(labels[n]))
+            for n in range(len(pictures))]
+    margin = [(s - n)//2 for s, n in zip(pictures.shape[1:3], (H, W))]                                     # as centre_crops
+    return Occlusion(layer, criterion, size, stride, grey, tops, lefts,
+                     pictures[:, margin[0]:margin[0] + H, margin[1]:margin[1] + W],
+                     **{name: np.stack([one[name] for one in each]) for name in each[0]})
+
+
+def default_square(side):
+    """(size, stride) of the figure's square, 50 and 6 of 224 pixels, for an input of `side` pixels."""
+    return max(1, round(50*side/224)), max(1, round(6*side/224))
+
+
+def last_convolution(network):
+    names = [layer.name for layer in network.layers if isinstance(layer, Conv)]
+    if not names:
+        raise check.Expected(network.name, "a network with convolutions", "one without")
+    return names[-1]
+
+
+def _places(side, size, stride):
+    """Where the square begins along an axis of `side` pixels: always wholly inside, as in the figure."""
+    check.positive("size of the square", size)
+    check.positive("stride of the square", stride)
+    if size > side:
+        raise check.Expected("size of the square", f"at most {side} pixels, the side of the network's input", size)
+    return np.arange(0, side - size + 1, stride)
+
+
+def _check(network, layer, labels, count, grey, criterion):
+    check.one_of("criterion", criterion, CRITERIA)
+    check.positive("pictures", count)
+    if len(network.shapes[feature_layer(network, layer) + 1]) != 3:
+        raise check.Expected("layer", "one of maps", f"{layer}, which is fully connected")
+    if len(network.shapes[-1]) != 1:
+        raise check.Expected(network.name, "a network that ends in scores of classes", f"maps {network.shapes[-1]}")
+    if not 0 <= grey <= 255:
+        raise check.Expected("grey", "a pixel value from 0 to 255", grey)
+    if labels is not None:
+        check.shape("labels", np.asarray(labels), (count,))
+        for label in labels:
+            if not 0 <= label < network.shapes[-1][0]:
+                raise check.Expected("label", f"a class from 0 to {network.shapes[-1][0] - 1}", label)
+
+
+def _slide(network, grey, layer, tops, lefts, size, criterion, batch_size, incremental, bar, x, label):
+    """All places of the square over one picture x (3,H,W,1), `grey` being a picture of nothing else -> {field: array}."""
+    feature = feature_layer(network, layer)
+    clean = _look(network, x, feature)
+    unit = int(CRITERIA[criterion](clean.features).argmax())
+    p = to_host(softmax(clean.scores))[:, 0]
+    label = int(p.argmax()) if label is None else label
+    found = {"sums": np.empty((len(tops), len(lefts))), "probabilities": np.empty((len(tops), len(lefts))),
+             "most_probable": np.empty((len(tops), len(lefts)), np.int64)}
+    ascend = _recompute_cone if incremental else _recompute_all
+    for rows, columns in _groups(network, tops, lefts, size, batch_size):
+        window = Rectangles(np.repeat(tops[rows], len(columns)), np.tile(lefts[columns], len(rows)), size, size)
+        scores, maps = ascend(network, clean, _pixels_of(grey, window), window, feature, unit)    # (M,N), (H,W,N)
+        there = softmax(scores)
+        for name, values in (("sums", maps.sum(axis=(0, 1), dtype=np.float64)), ("probabilities", there[label]),
+                             ("most_probable", there.argmax(axis=0))):
+            found[name][np.ix_(rows, columns)] = to_host(values).reshape(len(rows), len(columns))
+        if bar is not None:
+            bar.update(len(rows)*len(columns))
+    return {**found, "labels": np.int64(label), "units": np.int64(unit), "clean_sums": float(clean.features[unit].sum(dtype=np.float64)),
+            "clean_probabilities": float(p[label]), "clean_classes": np.int64(p.argmax()),
+            "drops": drop_form(p[label] - found["probabilities"], tops, lefts, size, *x.shape[1:3]),
+            "projections": _on_page(project(network, x, layer, [unit], whole_map=True).pixels), "views": _view(network, x, layer, unit)}
+
+
+def _view(network, x, layer, unit):
+    """(f,f,3): the projection of the strongest activation, cropped as `top_activations.unit_views` crops it."""
+    _, H, W = network.input_shape
+    projection = project(network, x, layer, [unit])
+    top, left, bottom, right = field_boxes(network, layer, projection.places)[0]
+    if bottom - top > min(H, W):
+        return _on_page(projection.pixels)
+    return _on_page(cut(projection.pixels, Windows(np.array([top]), np.array([left]), bottom - top)))
+
+
+def _on_page(pixels):
+    """(3,h,w,1) on the device -> (h,w,3) float32 on the host."""
+    return to_host(pixels)[..., 0].transpose(1, 2, 0).astype(np.float32)
+
+
+# ------------------------------------------------------------------------------------------ the cone of the square
+class Rectangles(NamedTuple):
+    """One rectangle of pixels for each of N places of the square, all of one size: rows tops[n] .. tops[n]+height-1,
+    columns alike."""
+    tops: np.ndarray
+    lefts: np.ndarray
+    height: int
+    width: int
+
+    def seen(self, K, S):
+        """The rectangles of a layer's padded input that these of its output see."""
+        return Rectangles(self.tops*S, self.lefts*S, (self.height - 1)*S + K, (self.width - 1)*S + K)
+
+    def moved(self, P):
+        """The same in maps with a rim of P pixels around them."""
+        return self._replace(tops=self.tops + P, lefts=self.lefts + P)
+
+
+class Stage(NamedTuple):
+    """A layer of maps and what the clean picture brings to it. A convolution's stage has the ReLU behind it in itself."""
+    number: int                   # of its last layer in the network
+    layer: object
+    clean: np.ndarray             # (C,h,w,1): the maps that enter, and what counts as padding around them
+    out: tuple                    # (Ho,Wo) of the maps that leave
+
+
+class Clean(NamedTuple):
+    """What a clean picture leaves on its way through the network."""
+    x: np.ndarray                 # (3,H,W,1)
+    stages: list
+    features: np.ndarray          # (F,H,W), the maps of the layer of interest
+    maps: np.ndarray              # (C,H,W,1), the last maps
+    scores: np.ndarray            # (M,1)
+
+
+def _look(network, x, feature):
+    """The Clean of picture x (3,H,W,1); `feature` is the number of the layer of interest."""
+    stages, maps = [], x
+    for number, (layer, y, _) in enumerate(network.steps(x)):
+        if number == feature:
+            features = y[..., 0]
+        if y.ndim == 2:
+            continue
+        if isinstance(layer, ReLU) and isinstance(network.layers[number - 1], Conv):
+            stages[-1] = stages[-1]._replace(number=number)
+        else:
+            stages.append(Stage(number, layer, _pad(maps, layer, y.shape[1:3]), y.shape[1:3]))
+        maps = y
+    return Clean(x, stages, features, maps, y)
+
+
+def _pad(maps, layer, out):
+    """Maps (C,H,W,1) with a rim of what does not count, wide enough for the windows of all `out` = (Ho,Wo) outputs."""
+    K, S, P = layer.window()
+    rim = [(P, max(0, (n - 1)*S + K - P - size)) for n, size in zip(out, maps.shape[1:3])]
+    nothing = -np.inf if isinstance(layer, MaxPool) else 0
+    return array_module(maps).pad(maps, [(0, 0), *rim, (0, 0)], constant_values=nothing)
+
+
+def _recompute_cone(network, clean, changed, window, feature, unit):
+    """The scores (M,N) and the map `unit` of the layer of interest (H,W,N), where of the clean picture the pixels of
+    `window`, N Rectangles, are `changed` (3,size,size,N)."""
+    spans = [(window.tops, window.tops + window.height), (window.lefts, window.lefts + window.width)]
+    for number, layer, around, out in clean.stages:
+        K, S, P = layer.window()
+        spans = [reach(*span, layer, n) for span, n in zip(spans, out)]
+        above = _enclose(spans, out)
+        if (K, S, P) != (1, 1, 0):                         # else the layer works pixel by pixel: nothing around is asked
+            changed = _fill(around, changed, window.moved(P), above.seen(K, S))
+        changed, window = _forward(layer, changed, fused=isinstance(network.layers[number], ReLU)), above
+        if number == feature:
+            features = _whole(clean.features[unit][None, ..., None], changed[unit:unit + 1], window)[0]
+    x = _whole(clean.maps, changed, window)                                             # (C,H,W,N)
+    for layer in network.layers[clean.stages[-1].number + 1:]:
+        x, _ = layer.forward(x)
+    return x, features
+
+
+def _recompute_all(network, clean, changed, window, feature, unit):
+    """As `_recompute_cone`, with every layer computed as a whole."""
+    for number, (_, x, _) in enumerate(network.steps(_whole(clean.x, changed, window))):
+        if number == feature:
+            features = x[unit]
+    return x, features
+
+
+def _forward(layer, x, fused):
+    """`layer`, and the ReLU behind a convolution where it is `fused`, on windows whose padding is already around them."""
+    if not isinstance(layer, (Conv, MaxPool)):
+        return layer.forward(x)[0]
+    layer = copy(layer)
+    layer.P = 0
+    return (layer.forward(x, relu=fused) if isinstance(layer, Conv) else layer.forward(x))[0]
+
+
+def reach(first, last, layer, size):
+    """Along one axis, the outputs first .. last-1 of a layer with `size` of them whose windows meet its inputs
+    first .. last-1; arrays of N."""
+    K, S, P = layer.window()
+    return np.maximum(-((K - 1 - P - first)//S), 0), np.minimum((last - 1 + P)//S + 1, size)
+
+
+def _enclose(spans, size):
+    """The smallest Rectangles of one size, inside maps of `size` (H,W), that hold the spans ((first, last) of the rows, of
+    the columns). Near a border, where less is reached, they are moved inwards and hold more than is needed."""
+    height, width = (max(1, int((last - first).max())) for first, last in spans)
+    (tops, _), (lefts, _) = spans
+    return Rectangles(np.minimum(tops, size[0] - height), np.minimum(lefts, size[1] - width), height, width)
+
+
+def _whole(maps, changed, window):
+    """Maps (C,H,W,1) -> (C,H,W,N): N times the maps, the pixels of `window` being `changed`."""
+    nowhere = np.zeros(len(window.tops), np.int64)
+    return _fill(maps, changed, window, Rectangles(nowhere, nowhere, *maps.shape[1:3]))
+
+
+def _fill(maps, changed, window, wanted):
+    """The pixels `wanted` (N Rectangles) of N pictures, (C,h,w,N): of `changed` (C,height,width,N) where they lie in its
+    `window`, of the clean maps (C,H,W,1) elsewhere. One gather, from both side by side."""
+    C, H, W, _ = maps.shape
+    N = len(window.tops)
+    rows, columns = np.arange(wanted.height)[:, None] + wanted.tops, np.arange(wanted.width)[:, None] + wanted.lefts
+    r, s = (rows - window.tops)[:, None], columns - window.lefts                         # (h,1,N), (w,N): place in `window`
+    inside = (r >= 0) & (r < window.height) & (s >= 0) & (s < window.width)              # (h,w,N)
+    places = np.where(inside, H*W + (r*window.width + s)*N + np.arange(N), rows[:, None]*W + columns)
+    return _gather([maps.reshape(C, -1), changed.reshape(C, -1)], to_device(places, like=maps))
+
+
+def _gather(sources, places):
+    """Sources (C,L), (C,M) joined along their second axis and read at `places`, for each of the C maps."""
+    xp, C = array_module(sources[0]), len(sources[0])
+    if xp is not np:
+        return xp.concatenate(sources, axis=1)[:, places]
+    out = empty((C, *places.shape), sources[0].dtype, like=sources[0])
+
+    def job(maps):
+        np.take(np.concatenate([source[maps] for source in sources], axis=1), places, axis=1, out=out[maps], mode="clip")
+
+    parallel(job, pieces(C, max(1, 2**18//places.size)))
+    return out
+
+
+def _pixels_of(picture, window):
+    """The pixels `window` of one picture (3,H,W,1), for each of its N Rectangles: (3,height,width,N)."""
+    rows, columns = np.arange(window.height)[:, None] + window.tops, np.arange(window.width)[:, None] + window.lefts
+    places = rows[:, None]*picture.shape[2] + columns                                    # (height,width,N)
+    return picture.reshape(3, -1)[:, to_device(places, like=picture)]
+
+
+def _groups(network, tops, lefts, size, most):
+    """(rows, columns): numbers of tops and lefts, whose product is a batch of at most `most` places."""
+    check.positive("batch size", most)
+    for rows in _alike(network, tops, size, 0, isqrt(most)):
+        for columns in _alike(network, lefts, size, 1, most//len(rows)):
+            yield rows, columns
+
+
+def _alike(network, starts, size, axis, most):
+    """The places of the square along an axis dealt into groups of at most `most` that reach about equally far in all
+    layers: of a batch the windows have one size, that of the largest, so a group should not mix large and small."""
+    span, widths = (starts, starts + size), []
+    for layer, shape in zip(network.layers, network.shapes[1:]):
+        if len(shape) == 3:
+            span = reach(*span, layer, shape[1 + axis])
+            widths.append(span[1] - span[0])
+    order = np.lexsort(widths)                               # by the last layer first
+    return [order[piece] for piece in pieces(len(starts), most)]
+
+
+# --------------------------------------------------------------------------------------------- what it tells: numbers
+def drop_form(fall, tops, lefts, size, H, W):
+    """The DROP form of Captum and others: a pixel's value is the mean of the fall (clean minus occluded) over all squares
+    that cover it. fall (R,Q) -> (H,W); NaN where no square comes."""
+    rows, columns = _cover(tops, size, H), _cover(lefts, size, W)
+    with np.errstate(invalid="ignore"):
+        return rows.T @ fall @ columns/np.outer(rows.sum(axis=0), columns.sum(axis=0))
+
+
+def _cover(starts, size, side):
+    """(R,side) of 0 and 1: which pixels of an axis each place of the square covers."""
+    pixel = np.arange(side)
+    return ((pixel >= starts[:, None]) & (pixel < starts[:, None] + size)).astype(float)
+
+
+def fall_inside_box(found):
+    """(share of the fall of P(true class) that lies inside the object's box, the box's share of the area), (n,) each.
+
+    The fall is taken pixel by pixel in its DROP form, rises left out. If hiding the object matters no more than hiding
+    anything else, both shares are equal. NaN where there is no box or P never falls."""
+    H, W = found.pictures.shape[1:3]
+    fall = np.nan_to_num(found.drops).clip(0)
+    y, x = np.arange(H)[:, None] + 0.5, np.arange(W) + 0.5
+    top, left, bottom, right = np.moveaxis(found.boxes, -1, 0)[..., None, None]
+    inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)                        # (n,H,W)
+    total, known = fall.sum(axis=(1, 2)), ~np.isnan(found.boxes).any(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(known & (total > 0), (fall*inside).sum(axis=(1, 2))/total, np.nan), np.where(known, inside.mean(axis=(1, 2)), np.nan)
+
+
+def correlation_with_projection(found):
+    """(n,): over the places of the square, the correlation of how far the map's sum falls with how much of the energy
+    (squares) of the map's projection the square hides (claim of section 4.2). NaN where one of them is constant."""
+    H, W = found.pictures.shape[1:3]
+    energy = np.square(found.projections, dtype=float).sum(axis=3)                        # (n,H,W)
+    hidden = _cover(found.tops, found.size, H) @ energy @ _cover(found.lefts, found.size, W).T            # (n,R,Q)
+    fall = found.clean_sums[:, None, None] - found.sums
+    fall, hidden = (each - each.mean(axis=(1, 2), keepdims=True) for each in (fall, hidden))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (fall*hidden).sum(axis=(1, 2))/np.sqrt((fall**2).sum(axis=(1, 2))*(hidden**2).sum(axis=(1, 2)))
