@@ -291,33 +291,50 @@ def unit_views(network, pictures, mean, top, layer, units, batch_size=32, rules=
     units = check_units(network, layer, units)
     _, H, W = network.input_shape
     chosen = {name: getattr(top, name)[layer][units] for name in ("values", "pictures", "places", "boxes")}
-    k = chosen["pictures"].shape[1]
-    seen = network.receptive_fields()[feature_layer(network, layer)]
-    whole = seen is None or seen[0] > min(H, W)
-    size = H if whole else seen[0]
+    k, size = chosen["pictures"].shape[1], field_windows(network, layer, chosen["boxes"][:0, 0]).size
     projections = np.zeros((len(units), k, size, size, 3), np.float32)
     patches = np.full((len(units), k, size, size, 3), MID_GREY, np.uint8)
     rows, ranks = np.nonzero(chosen["pictures"] >= 0)
     for at in range(0, len(rows), batch_size):
         at = rows[at:at + batch_size], ranks[at:at + batch_size]
-        batch = np.stack([_picture(pictures, i) for i in chosen["pictures"][at].tolist()])
+        batch = decoded(pictures, chosen["pictures"][at])
         x = centre(network, batch, mean)
-        pixels = to_host(project(network, x, layer, units[at[0]], chosen["places"][at], rules=rules).pixels)
-        margin = (pictures.size - H)//2                                    # where the centre crop begins
-        inputs = np.ascontiguousarray(batch[:, margin:margin + H, margin:margin + W].transpose(3, 1, 2, 0))
-        corners = np.zeros_like(chosen["places"][at]) if whole else chosen["boxes"][at][:, :2]
-        windows = Windows(*corners.T, size)
-        projections[at] = cut(pixels, windows).transpose(3, 1, 2, 0)       # (3,f,f,n) -> (n,f,f,3)
-        patches[at] = cut(inputs, windows, outside=MID_GREY).transpose(3, 1, 2, 0)
+        pixels = project(network, x, layer, units[at[0]], chosen["places"][at], rules=rules).pixels
+        windows = field_windows(network, layer, chosen["boxes"][at])
+        projections[at] = crops(pixels, windows)
+        patches[at] = patches_of(network, batch, windows)
         if bar is not None:
             bar.update(len(at[0]))
     names = np.array([[pictures.dataset.names[i] if i >= 0 else "" for i in row] for row in chosen["pictures"]], dtype=str)
     return UnitViews(layer, units, names=names, projections=projections, patches=patches, **chosen)
 
 
-def _picture(pictures, index):
+def field_windows(network, layer, boxes):
+    """The Windows that the boxes (n,4) of units of `layer` are cropped to: the boxes; where the field is wider than the
+    network's input, and in fully connected layers, the whole input."""
+    seen = network.receptive_fields()[feature_layer(network, layer)]
+    _, H, W = network.input_shape
+    if seen is None or seen[0] > min(H, W):
+        return Windows(*np.zeros_like(boxes[:, :2]).T, H)
+    return Windows(*boxes[:, :2].T, seen[0])
+
+
+def crops(pixels, windows, outside=0):
+    """Pictures (3,H,W,N) -> (N,size,size,3) on the host, a window each."""
+    return to_host(cut(pixels, windows, outside)).transpose(3, 1, 2, 0)
+
+
+def patches_of(network, batch, windows):
+    """What of uint8 pictures (N,size,size,3) lies in the windows of the network's input, beyond its border mid-grey."""
+    H, margin = network.input_shape[1], (batch.shape[1] - network.input_shape[1])//2       # where the centre crop begins
+    inputs = np.ascontiguousarray(batch[:, margin:margin + H, margin:margin + H].transpose(3, 1, 2, 0))
+    return crops(inputs, windows, outside=MID_GREY)
+
+
+def decoded(pictures, indices):
+    """uint8 (N,size,size,3): pictures that a pass has seen already, so that each must decode."""
     try:
-        return pictures.picture(index)
+        return np.stack([pictures.picture(i) for i in indices.tolist()])
     except Damaged as error:
         raise check.Expected("picture", "one that decodes, as it did in the pass", error,
                              "the data set has changed; run the pass again") from None
