@@ -1,0 +1,143 @@
+"""Strips over the kept epochs, and two numbers of how much moves between them, with changes planted that have known sizes."""
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tests.analysis.test_top_activations import COUNT, MEAN, Noise, Stopping, pictures_of, small
+from zfcore.analysis.evolution import cosine, evolution, kept_epochs, length
+from zfcore.analysis.top_activations import top_activations, unit_views
+from zfcore.check import Expected
+from zfcore.deconvnet import project
+
+UNITS = {"conv1": [0, 3], "conv2": [2, 6]}
+
+
+def changed(edit):
+    network = small()
+    edit(network)
+    return network
+
+
+def turn_filter_3(network):
+    w = network["conv1"].parameters["w"]
+    w[..., 3] = w[:, ::-1, ::-1, 3]
+
+
+def negate_unit_6(network):
+    for array in network["conv2"].parameters.values():
+        array[..., 6] *= -1
+
+
+def scale(network):
+    for name in ("conv1", "conv2"):
+        for array in network[name].parameters.values():
+            array *= 2
+    network["norm1"].alpha = 0                             # it would answer larger maps by more than a factor
+    network["norm1"].k = 1.0
+
+
+def plain(network):
+    network["norm1"].alpha, network["norm1"].k = 0, 1.0
+
+
+def grown(*networks, data=None, units=UNITS, **options):
+    epochs = [10**k for k in range(len(networks))]
+    return evolution(epochs, dict(zip(epochs, networks)).get, pictures_of(data or Noise()), MEAN, list(units), units, 8, **options)
+
+
+def test_the_strips_are_the_strongest_pictures_projections_of_each_epoch():
+    networks = [small(), small(seed=1), small(seed=2)]
+    found = grown(*networks)
+    assert found.epochs.tolist() == [1, 10, 100] and found.total == COUNT
+    for layer, units in UNITS.items():
+        assert found.units[layer].tolist() == units
+        for e, network in enumerate(networks):
+            top = top_activations(network, pictures_of(Noise()), MEAN, [layer], 1, 8)
+            views = unit_views(network, pictures_of(Noise()), MEAN, top, layer, units)
+            np.testing.assert_array_equal(found.projections[layer][:, e], views.projections[:, 0])
+            np.testing.assert_array_equal(found.values[layer][:, e], views.values[:, 0])
+            np.testing.assert_array_equal(found.pictures[layer][:, e], views.pictures[:, 0])
+            assert found.dead[layer][e] == top.dead(layer).mean()
+
+
+def test_a_network_that_stays_has_no_change_and_one_drawn_anew_changes_almost_all():
+    still, anew = grown(small(), small()), grown(small(), small(seed=1))
+    for layer in UNITS:
+        assert still.moved[layer].tolist() == [0] and abs(still.change[layer][0]) < 1e-6
+        assert anew.moved[layer][0] > 0.8 and anew.change[layer][0] > 0.7
+        assert still.change[layer].shape == still.moved[layer].shape == (1,)
+
+
+def test_one_filter_that_changes_counts_as_one_unit_of_its_layer():
+    before, after = small(), changed(turn_filter_3)
+    found = grown(before, after)
+    top = top_activations(after, pictures_of(Noise()), MEAN, ["conv1"], 1, 8)
+    one, other = (unit_views(net, pictures_of(Noise()), MEAN, top, "conv1", [3]).projections for net in (before, after))
+    distance = 1 - (one*other).sum()/np.sqrt((one**2).sum()*(other**2).sum())
+    assert distance > 0.1 and found.change["conv1"][0] == pytest.approx(distance/6, rel=1e-4)
+    assert found.moved["conv1"][0] == pytest.approx(1/6)
+
+
+def test_a_unit_that_did_not_fire_there_has_changed_entirely():
+    found = grown(small(), changed(negate_unit_6))                       # conv2 has 7 units, unit 2 never fires
+    top = top_activations(changed(negate_unit_6), pictures_of(Noise()), MEAN, ["conv2"], 1, 8)
+    x = (Noise().pixels[top.pictures["conv2"][6]].transpose(3, 1, 2, 0)[:, 3:-3, 3:-3] - MEAN[:, 3:-3, 3:-3, None])
+    assert not project(small(), x.astype(np.float32), "conv2", [6], top.places["conv2"][6]).pixels.any()
+    assert found.change["conv2"][0] == pytest.approx(1/6, rel=1e-5)
+
+
+def test_strength_alone_is_no_change():
+    found = grown(changed(plain), changed(scale), units={"conv1": [0]})
+    assert found.moved["conv1"][0] == 0 and abs(found.change["conv1"][0]) < 1e-6
+    np.testing.assert_allclose(found.values["conv1"][:, 1], 2*found.values["conv1"][:, 0], rtol=1e-5)
+
+
+def test_a_layer_that_never_fires_has_no_number_and_grey_strips():
+    def kill(network):
+        network["conv2"].parameters["b"][:] = -1e6
+    found = grown(small(), changed(kill), units={"conv2": [0, 1]})
+    assert np.isnan(found.change["conv2"]).all() and np.isnan(found.moved["conv2"]).all()
+    assert found.dead["conv2"].tolist() == [pytest.approx(1/7), 1] and not found.projections["conv2"][:, 1].any()
+    assert (found.pictures["conv2"][:, 1] == -1).all() and (found.values["conv2"][:, 1] == 0).all()
+
+
+def test_one_epoch_has_strips_and_no_steps():
+    found = grown(small())
+    assert found.projections["conv2"].shape == (2, 1, 17, 17, 3) and found.change["conv2"].shape == (0,)
+
+
+def test_a_stopped_evolution_goes_on_where_it_was_and_reads_what_is_finished(tmp_path):
+    networks, files = [small(), small(seed=1)], {"file_of": lambda epoch: tmp_path/f"{epoch}.h5"}
+    with pytest.raises(KeyboardInterrupt):
+        grown(*networks, bar=Stopping(8), **files)                       # in the second epoch's pass
+    rest, all_of_it = Noise(), Noise()
+    found, plain = grown(*networks, data=rest, **files), grown(*networks, data=all_of_it)
+    assert len(all_of_it.read) - len(rest.read) == COUNT                 # the first epoch's pass was not repeated
+    assert (tmp_path/"1.h5").is_file() and (tmp_path/"10.h5").is_file()
+    for name in ("projections", "values", "pictures", "moved", "change", "dead"):
+        for layer in UNITS:
+            np.testing.assert_array_equal(getattr(found, name)[layer], getattr(plain, name)[layer])
+    none = SimpleNamespace(count=0)
+    none.update = lambda n: setattr(none, "count", none.count + n)
+    grown(*networks, bar=none, **files)
+    assert none.count == length(networks[0], Noise(), list(UNITS), 2)
+
+
+def test_the_cosine_is_that_of_long_vectors_and_0_with_nothing():
+    a = np.array([[3, 0], [1, 1], [0, 0], [1, 2]], np.float32)
+    b = np.array([[6, 0], [1, -1], [1, 1], [-2, -4]], np.float32)
+    np.testing.assert_allclose(cosine(a, b), [1, 0, 0, -1])
+
+
+def test_the_kept_epochs_are_found_in_order_and_missing_ones_named(tmp_path):
+    with pytest.raises(Expected, match="checkpoints epoch_NNNN.h5, got none; train with --keep-epochs"):
+        kept_epochs(tmp_path)
+    for name in ("epoch_0010.h5", "epoch_0002.h5", "epoch_0001.h5", "best.h5", "epoch_0003.h5.part", "epoch_12345.h5"):
+        (tmp_path/name).write_text("")
+    assert list(kept_epochs(tmp_path)) == [1, 2, 10, 12345] and kept_epochs(tmp_path)[2] == tmp_path/"epoch_0002.h5"
+    assert list(kept_epochs(tmp_path, [10, 1])) == [1, 10]
+    with pytest.raises(Expected, match="--epochs: expected some of the kept ones, 1, 2, 10, 12345, got 5, 64, not kept"):
+        kept_epochs(tmp_path, [1, 5, 64])
+    with pytest.raises(Expected, match="a run's folder with kept epochs"):
+        kept_epochs(tmp_path/"best.h5")

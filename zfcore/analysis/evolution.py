@@ -1,0 +1,130 @@
+"""Floor 6: how what a unit sees comes about in training (paper, section 4 and figure 4).
+
+    kept_epochs     the checkpoints that a run kept
+    evolution       at each of them every unit's strongest picture of a data set, its projection, and two numbers a layer
+
+The paper shows strips and says that low layers settle in a few epochs, high ones late. Two numbers say how much moves from
+one kept epoch to the next, over all units of a layer that fire at the later one:
+
+    moved    the share whose strongest picture is another one. It jumps, as the paper's strips do: two pictures
+             of nearly the same strength change places although the unit hardly changed
+    change   1 - cosine between what the two networks project from one and the same place of one and the same
+             picture, the strongest at the later epoch. 0: the same projection up to its strength; 1: nothing in common, as
+             where the unit did not fire there at the earlier epoch. This is the unit's own change, without the jumps
+
+Kept epochs are not equally far apart: compare layers at one step, or steps of equal ratio.
+"""
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from zfcore import check
+from zfcore.analysis.top_activations import top_activations, unit_views
+from zfcore.deconvnet import check_units, unit_count
+
+PIECE = 32                        # units whose projections are in memory at a time
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """Strips of U units of each layer over E epochs, and the numbers of all its units over the E - 1 steps between.
+
+    epochs        (E,) int64
+    units         {layer: (U,) int64}
+    projections   {layer: (U,E,f,f,3) float32}    cropped as in `top_activations.UnitViews`; 0 where the unit never fires
+    values        {layer: (U,E) float32}          the activation, 0 where it never fires
+    pictures      {layer: (U,E) int64}            index in the data set, -1 where it never fires
+    moved, change {layer: (E-1,) float64}         NaN where no unit fires at the later epoch
+    dead          {layer: (E,) float64}           share of all units that no picture makes fire
+    total         pictures in the data set"""
+    epochs: np.ndarray
+    units: dict
+    projections: dict
+    values: dict
+    pictures: dict
+    moved: dict
+    change: dict
+    dead: dict
+    total: int
+
+
+def kept_epochs(run, wanted=None):
+    """{epoch: file} of the checkpoints epoch_NNNN.h5 in a run's folder, in order: all, or those of the epochs `wanted`.
+
+    Raises Expected where there are none, or where one that is wanted is missing."""
+    if not Path(run).is_dir():
+        raise check.Expected("--run", "a run's folder with kept epochs", run)
+    files = {int(path.stem[6:]): path for path in Path(run).iterdir() if re.fullmatch(r"epoch_\d+\.h5", path.name)}
+    kept = dict(sorted(files.items()))
+    if not kept:
+        raise check.Expected(run, "checkpoints epoch_NNNN.h5", "none", "train with --keep-epochs")
+    missing = sorted(set(wanted or ()) - set(kept))
+    if missing:
+        raise check.Expected("--epochs", f"some of the kept ones, {_listed(kept)}", f"{_listed(missing)}, not kept")
+    return {epoch: kept[epoch] for epoch in sorted(set(wanted or kept))}
+
+
+def evolution(epochs, open_epoch, pictures, mean, layers, units, batch_size=64, file_of=None, bar=None):
+    """One pass over `pictures` at each of `epochs`, then the projections -> Evolution.
+
+    open_epoch   function(epoch) -> the network at its end; two are in memory at a time
+    units        {layer: the units whose strips are kept}
+    file_of      function(epoch) -> where its pass is kept: a stopped one goes on, a finished one is read
+    bar          a tqdm bar of `length` to move on, if any"""
+    check.positive("epochs", len(epochs))
+    strips = {layer: [] for layer in layers}
+    moved, change, dead = ({layer: [] for layer in layers} for _ in range(3))
+    network = top = None
+    for epoch in epochs:
+        earlier, before, network = network, top, open_epoch(epoch)
+        units = {layer: check_units(network, layer, units[layer]) for layer in layers}
+        file = file_of(epoch) if file_of else None
+        top = top_activations(network, pictures, mean, layers, 1, batch_size, file=file, bar=bar)
+        for layer in layers:
+            strips[layer].append(unit_views(network, pictures, mean, top, layer, units[layer]))
+            dead[layer].append(top.dead(layer).mean())
+            if earlier is not None:
+                moved[layer].append(_moved(before, top, layer))
+                change[layer].append(_change(earlier, network, pictures, mean, top, layer, bar))
+    joined = {name: {layer: np.concatenate([getattr(views, name) for views in strips[layer]], axis=1) for layer in layers}
+              for name in ("projections", "values", "pictures")}
+    numbers = {name: {layer: np.array(row, np.float64) for layer, row in rows.items()}
+               for name, rows in (("moved", moved), ("change", change), ("dead", dead))}
+    return Evolution(np.array(epochs, np.int64), units, **joined, **numbers, total=len(pictures))
+
+
+def _moved(before, top, layer):
+    """Share of the units that fire now whose strongest picture was another one (or none) before."""
+    now, then = top.pictures[layer][:, 0], before.pictures[layer][:, 0]
+    return (now != then)[now >= 0].mean() if (now >= 0).any() else np.nan
+
+
+def _change(earlier, network, pictures, mean, top, layer, bar):
+    """Mean over the units that fire of 1 - cosine between the projections by both networks from the place in `top`."""
+    fires, distances = np.flatnonzero(~top.dead(layer)), []
+    for at in range(0, len(fires), PIECE):
+        units = fires[at:at + PIECE]
+        one, other = (unit_views(net, pictures, mean, top, layer, units, bar=bar).projections[:, 0]
+                      for net in (earlier, network))
+        distances.append(1 - cosine(one, other))
+    if bar is not None:
+        bar.update(2*int(top.dead(layer).sum()))
+    return np.concatenate(distances).mean() if distances else np.nan
+
+
+def length(network, pictures, layers, epochs):
+    """How often a picture is shown to a network: each at each epoch, and one twice for each unit and step."""
+    return epochs*len(pictures) + 2*(epochs - 1)*sum(unit_count(network, layer) for layer in layers)
+
+
+def cosine(one, other):
+    """Cosine between arrays one[n] and other[n], (n,) float64; 0 where one of them is 0 everywhere."""
+    one, other = (array.reshape(len(array), -1).astype(np.float64) for array in (one, other))
+    lengths = np.linalg.norm(one, axis=1)*np.linalg.norm(other, axis=1)
+    return np.einsum("np,np->n", one, other)/np.where(lengths > 0, lengths, 1)
+
+
+def _listed(numbers):
+    return ", ".join(map(str, numbers))
