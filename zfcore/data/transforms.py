@@ -92,13 +92,18 @@ def square(picture, size, crop, upscale=False, name="picture"):
     Bicubic, with the kernel widened by the reduction factor, hence antialiased; Pillow reduces and crops in one step, so
     what the crop drops is not computed. A picture whose shorter side is below `crop`, the side of the network's input,
     would have to be enlarged to fill it, and is refused unless `upscale`: the net would learn blur."""
+    check_large_enough(picture, crop, upscale, name)
     side = min(picture.size)
-    if side < crop and not upscale:
-        raise Expected(name, f"a shorter side of at least {crop} pixels, as the network's input has",
-                       "{}x{}".format(*picture.size), "take a smaller --image-size, or --upscale to enlarge small pictures")
     left, top = (picture.width - side)//2, (picture.height - side)//2      # whole pixels: no blur where side == size
     box = (left, top, left + side, top + side)
     return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box))
+
+
+def check_large_enough(picture, crop, upscale, name):
+    """Raise Expected for a PIL picture whose shorter side is below `crop`, unless `upscale`."""
+    if min(picture.size) < crop and not upscale:
+        raise Expected(name, f"a shorter side of at least {crop} pixels, as the network's input has",
+                       "{}x{}".format(*picture.size), "take a smaller --image-size, or --upscale to enlarge small pictures")
 
 
 # ------------------------------------------------------------------------------------------------------ crops

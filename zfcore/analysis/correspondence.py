@@ -1,0 +1,235 @@
+"""Floor 6: does hiding the same part of different objects change the features alike (paper, table 1 and figure 8)?
+
+    correspondence      masks the parts, and random places, in each picture, and compares the signs of the changes
+    read_landmarks      part positions from a JSON file
+    permutation_test    whether a part's score is lower than those of random places
+
+In each picture i a grey square hides a part; eps_i = (features of the picture) - (features with the part hidden). The score of
+a part is the Hamming distance H between sign(eps_i) and sign(eps_j), divided by the number of features, and averaged over all
+pairs of pictures: 0 if every feature moves the same way in all pictures. Signs are -1, 0 or 1 and the features those after the
+ReLU, where most do not move at all; only so are the printed scores near 0.07 possible. A feature has moved if it changed by
+more than 1e-5 of the picture's largest: below that are rounding errors, as the sums of a batch may be formed in any order.
+
+The square's side is 29/101 of the input's, as in figure 8; it is pushed inwards where it would lie over the border, so that all
+squares hide the same area. Random squares lie anywhere in the picture, at another place in each. There is one more control that
+the paper does not have: random squares at one place, the same in all pictures. In pictures that are aligned, as frontal faces
+are, a part is at nearly one place too, and the features that move are then the same for that reason alone. The printed +- is not
+explained; here it is the standard deviation over the pairs of pictures, for random squares over the pairs of all draws.
+"""
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from zfcore import check
+from zfcore.analysis.invariance import default_layers, look, subtract
+from zfcore.analysis.top_activations import MID_GREY
+from zfcore.backend import to_host
+from zfcore.deconvnet import feature_layer
+
+SIDE = 29/101                     # of the input's side; 64 pixels of 224
+MOVED = 1e-5                      # of the largest feature
+PARTS = "right eye", "left eye", "nose"                    # the paper's, as the synthetic faces call them
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """n pictures, m = n*(n-1)/2 pairs of them in the order of np.triu_indices(n, 1), P parts, R random squares a picture, L layers.
+
+    parts        (P,) texts             layers      (L,) texts              side    pixels, of the square;  grey    its value
+    pictures     (n,H,W,3) uint8        as the network sees them: the centre crop
+    corners      (n,P+2R,2) int64       row, column of each square's first pixel: parts, random places, common places
+    scores       (L,P,m) float64        of each part and pair
+    random       (L,R,m) float64        of random squares, another place in each picture
+    common       (L,R,m) float64        of random squares, one place in all pictures
+    p_values     (L,P) float64          of "lower than random", see `permutation_test`
+    permutations how many of them
+    names        (n,) texts, or None"""
+    parts: np.ndarray
+    layers: np.ndarray
+    side: int
+    grey: int
+    pictures: np.ndarray
+    corners: np.ndarray
+    scores: np.ndarray
+    random: np.ndarray
+    common: np.ndarray
+    p_values: np.ndarray
+    permutations: int
+    names: np.ndarray = None
+
+    def rows(self):
+        """[(what is masked, [(mean, spread, p) of each layer])], the rows of table 1; p is None for what is random."""
+        table = [(part, self.scores[:, k], self.p_values[:, k]) for k, part in enumerate(self.parts.tolist())]
+        table += [(what, of.reshape(len(of), -1), [None]*len(of)) for what, of in (("random", self.random),
+                                                                                  ("random, one place", self.common))]
+        return [(what, [(float(pairs.mean()), float(pairs.std()), p if p is None else float(p)) for pairs, p in zip(of, ps)])
+                for what, of, ps in table]
+
+
+# ------------------------------------------------------------------------------------------------------ the analysis
+def correspondence(network, pictures, mean, places, parts, layers=None, random=20, permutations=9999, grey=MID_GREY,
+                   side=None, seed=0, batch_size=64, names=None, bar=None):
+    """Mask the same parts in pictures (n,H,W,3) uint8, the centre crops that the network sees -> Correspondence.
+
+    mean           (3,size,size) on the network's device
+    places         (n,P,2): x, y of each of the `parts`, (P,) names, in pixels of the crop
+    layers         names as in `deconvnet.feature_layer`; None: the last convolution and the last hidden layer, 5 and 7
+    random         random squares a picture and kind
+    grey           0..255, the value of the square's pixels;  side: its pixels, None: 29/101 of the input's
+    seed           draws the random squares and the permutations
+    bar            a tqdm bar to move on by one a picture shown to the network, if any
+
+    Raises Expected for fewer than two pictures, a part outside the crop, a layer or a side that there cannot be."""
+    crop, n = network.input_shape[1], len(pictures)
+    names = [f"picture {i}" for i in range(n)] if names is None else names
+    for what, value in (("parts", len(parts)), ("random squares", random), ("permutations", permutations), ("batch size", batch_size)):
+        check.positive(what, value)
+    if n < 2:
+        raise check.Expected("pictures", "at least two, to compare", n)
+    if not 0 <= grey <= 255:
+        raise check.Expected("grey", "a pixel value from 0 to 255", grey)
+    side = default_side(crop) if side is None else side
+    if not 0 < side <= crop:
+        raise check.Expected("side of the square", f"1 to {crop} pixels, the side of the network's input", side)
+    places = np.asarray(places, float)
+    check.shape("places", places, (n, len(parts), 2))
+    check.shape("pictures", pictures, (n, crop, crop, 3))
+    for i, k in np.argwhere(~((places >= 0) & (places < crop)).all(axis=2)):
+        raise check.Expected(f"{parts[k]} in {names[i]}", "a place in the centre crop that the network sees", "one outside it",
+                             "leave the picture out, or the part")
+    layers = default_layers(network, first=False) if layers is None else list(layers)
+    for layer in layers:
+        feature_layer(network, layer)
+    corners = _corners(places, crop, side, random, seed)
+    signs = _signs(network, pictures, mean, corners, side, grey, layers, batch_size, bar)
+    P, pairs = len(parts), np.triu_indices(n, 1)
+    part, apart, common = slice(0, P), slice(P, P + random), slice(P + random, P + 2*random)
+    differ = {name: hamming(signs[name]) for name in layers}                                    # (n,K,n,K), K = P + 2R
+    of = lambda name, masks: np.stack([differ[name][pairs[0], k, pairs[1], k] for k in np.arange(P + 2*random)[masks]])
+    p_values = [[permutation_test(differ[name], k, np.arange(P, P + random), permutations, seed) for k in range(P)]
+                for name in layers]
+    return Correspondence(np.array(parts), np.array(layers), side, grey, pictures, corners,
+                          *(np.stack([of(name, masks) for name in layers]) for masks in (part, apart, common)),
+                          np.array(p_values), permutations, np.array(names))
+
+
+def default_side(crop):
+    """Pixels of figure 8's square, for an input of `crop` pixels."""
+    return max(1, round(SIDE*crop))
+
+
+def _corners(places, crop, side, random, seed):
+    """(n,P+2R,2) int64: row and column where each square begins."""
+    n, rng = len(places), np.random.Generator(np.random.Philox(key=[seed, 0]))
+    around = np.rint(places[..., ::-1] - side/2).astype(np.int64).clip(0, crop - side)          # x, y -> row, column
+    apart = rng.integers(0, crop - side + 1, (n, random, 2))
+    common = np.broadcast_to(rng.integers(0, crop - side + 1, (random, 2)), (n, random, 2))
+    return np.concatenate([around, apart, common], axis=1)
+
+
+def masked(picture, corners, side, grey=MID_GREY):
+    """A picture (H,W,3) with a grey square at each of the corners (K,2): (K,H,W,3)."""
+    row, column = np.arange(picture.shape[0])[:, None], np.arange(picture.shape[1])
+    top, left = corners.T[..., None, None]
+    hidden = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)      # (K,H,W)
+    return np.where(hidden[..., None], np.uint8(grey), picture)
+
+
+def _signs(network, pictures, mean, corners, side, grey, layers, batch_size, bar):
+    """{layer: (n,K,D) int8}: how each feature changes when each of K squares hides its part of each picture."""
+    K, signs = corners.shape[1], {name: [] for name in layers}
+    for picture, at in zip(pictures, corners):
+        clean, moved = None, {name: [] for name in layers}
+        for first in range(0, K, batch_size):
+            shown = masked(picture, at[first:first + batch_size], side, grey)
+            if clean is None:
+                shown = np.concatenate([picture[None], shown])
+            x = subtract(np.ascontiguousarray(shown.transpose(3, 1, 2, 0), np.float32), mean)
+            features, _ = look(network, x, layers)
+            features = {name: to_host(f).T for name, f in features.items()}                     # (N,D)
+            if clean is None:
+                clean = {name: f[0].copy() for name, f in features.items()}
+                features = {name: f[1:] for name, f in features.items()}
+            for name, f in features.items():
+                moved[name].append(sign_of_change(clean[name], f))
+            if bar is not None:
+                bar.update(len(shown))
+        for name in layers:
+            signs[name].append(np.concatenate(moved[name]))
+    return {name: np.stack(each) for name, each in signs.items()}
+
+
+def sign_of_change(clean, features):
+    """sign(clean - features) in int8; what moved by no more than MOVED of the largest clean feature has not moved. clean (D,)."""
+    change = clean - features
+    return (np.sign(change)*(abs(change) > MOVED*abs(clean).max())).astype(np.int8)
+
+
+def hamming(signs):
+    """The share of features in which signs (n,K,D), all of -1, 0, 1, differ, for any two of the n*K: (n,K,n,K)."""
+    n, K, D = signs.shape
+    flat, agree = signs.reshape(n*K, D), np.zeros((n*K, n*K))
+    for first in range(0, D, 4096):
+        block = flat[:, first:first + 4096]
+        for value in (-1, 0, 1):
+            here = (block == value).astype(np.float32)       # counts up to 4096 are exact
+            agree += here @ here.T
+    return (1 - agree/D).reshape(n, K, n, K)
+
+
+# ------------------------------------------------------------------------------------------------------ permutations
+def permutation_test(differ, part, random, permutations=9999, seed=0):
+    """p of the one-sided test whether the mean score of mask `part` is lower than that of the masks `random` (their numbers).
+
+    The hypothesis tested: hiding the part is like hiding one more random place, so that in each picture, independently of the
+    others, the part's square and its random squares could change names. So in each picture one of them all is drawn, and the mean
+    score over the pairs of pictures is formed as for the part. p = (1 + number of draws with a score no larger than the part's) /
+    (1 + permutations): if the hypothesis holds, p is at most any level a with a probability of at most a, whatever the number of
+    permutations. Several parts and layers are several tests; nothing is corrected for that.
+
+    differ (n,K,n,K), see `hamming`"""
+    n = len(differ)
+    rng = np.random.Generator(np.random.Philox(key=[seed, 1]))
+    masks, picture = np.array([part, *random]), np.arange(n)
+    drawn = np.concatenate([np.full((1, n), part), masks[rng.integers(0, len(masks), (permutations, n))]])
+    scores = np.empty(len(drawn))
+    for first in range(0, len(drawn), 256):                  # (256,n,n) at a time; a picture does not differ from itself
+        of = drawn[first:first + 256]
+        scores[first:first + 256] = differ[picture[:, None], of[:, :, None], picture, of[:, None, :]].sum(axis=(1, 2))
+    return (1 + int((scores[1:] <= scores[0] + 1e-9*n*n).sum()))/(1 + permutations)
+
+
+# --------------------------------------------------------------------------------------------------- part positions
+def read_landmarks(path):
+    """{picture: {part: (x, y)}} of a JSON file of that form, in pixels of the picture; a pixel's left edge is its number."""
+    path = Path(path)
+    form = '{"picture.jpg": {"nose": [x, y], ...}, ...}'
+    try:
+        marks = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise check.Expected("--landmarks", "a file that can be read", f"{path} ({error.strerror})") from None
+    except ValueError as error:
+        raise check.Expected("--landmarks", f"JSON like {form}", f"{path}: {error}") from None
+    number = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool)
+    place = lambda v: isinstance(v, list) and len(v) == 2 and all(map(number, v))
+    if not (isinstance(marks, dict) and all(isinstance(of, dict) and all(map(place, of.values())) for of in marks.values())):
+        raise check.Expected("--landmarks", f"JSON like {form}", f"another form in {path}")
+    return {picture: {part: tuple(map(float, at)) for part, at in of.items()} for picture, of in marks.items()}
+
+
+def common_parts(marks):
+    """The parts that all pictures of `read_landmarks` have, in the order of the first."""
+    every = list(marks.values())
+    parts = [part for part in (every[0] if every else ()) if all(part in of for of in every)]
+    if not parts:
+        raise check.Expected("--landmarks", "a part that all pictures have", "none")
+    return parts
+
+
+def in_crop(places, width, height, size, crop):
+    """Places (...,2), x and y in a picture of width x height, in pixels of its centre crop, see `data.transforms.square`."""
+    side = min(width, height)
+    corner = np.array([(width - side)//2, (height - side)//2])
+    return (np.asarray(places, float) - corner)*size/side - (size - crop)//2

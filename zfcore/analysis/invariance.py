@@ -1,0 +1,325 @@
+"""Floor 6: how far a shifted, enlarged or turned picture takes a network from the picture itself (paper, figure 5).
+
+    invariance    along each of three series the distance of the features, P(true class) and the most probable class
+    transform     the sampler: any similarity of a picture, straight from its original pixels
+    consistency, mean_height, early_rise    one number a curve, to compare networks by
+
+The three series, read off the figure for an input of 224 pixels, cut out of a square of 256:
+
+    translation   vertical, -63 to 63 pixels, 127 steps; positive is down. The picture's square is brought to
+                  224 + 2*63 = 350 pixels, 1.37 times as large as usual, so that the window always shows picture
+    scale         1 to 1.99, 128 steps of 1/128, about the middle
+    rotation      0 to 357 degrees, 128 steps of 360/128, counter-clockwise; the square of 256 is turned, and what comes
+                  from beyond it is black, the value 0 before the mean is subtracted
+
+Other inputs have as many steps; the translations are as large in proportion, hence fractions of a pixel. Each series starts
+from a clean picture of its own (shift 0, scale 1, 0 degrees): for the translations it is the enlarged one.
+
+A transformed picture is sampled once, in floating point. Each of its pixels is a mean of original pixels, weighted by the
+bicubic kernel (Keys, a = -1/2, as in preparing pictures for training), which is as wide as a pixel of the result where the
+picture shrinks: so it is antialiased. Of a picture more than four times as large as needed, squares of pixels are first
+replaced by their means, once for all steps; at least one such mean is left for each pixel at the largest zoom.
+
+Distances are given raw, relative to the length of the clean picture's features, and between the features scaled to length 1
+(0 to sqrt 2, as they are never negative behind a ReLU). The paper does not say which one is its "canonical distance", nor
+where in a layer it was taken; "conv1" and "fc7" are here the maps after their ReLU, before pooling and normalisation, and
+any other place can be asked for by its name ("norm1").
+"""
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from zfcore import check
+from zfcore.backend import array_module, parallel, to_device, to_host
+from zfcore.data.transforms import check_crop
+from zfcore.deconvnet import feature_layer
+from zfcore.layers import Conv, Linear, ReLU
+from zfcore.ops.softmax_loss import class_labels, softmax
+from zfcore.ops.window import pieces
+
+LARGEST_SHIFT, STEPS = 63/224, 128           # of the input's side; of a series from end to end
+LARGEST_ZOOM = 2
+SHOWN = 8                                    # pictures of a series in the figure
+
+
+@dataclass(frozen=True)
+class Invariance:
+    """Of n pictures, L layers and, in dicts by the name of the series, S steps.
+
+    layers          (L,) texts              steps           {(S,) float64}   pixels, factors, degrees
+    labels          (n,) int64              clean           {int}            the step that leaves the picture as it is
+    distances       {(n,L,S) float64}       |f(x) - f(Tx)|
+    relative        {(n,L,S) float64}       the same over |f(x)|; NaN where f(x) is 0
+    unit            {(n,L,S) float64}       |f(x)/|f(x)| - f(Tx)/|f(Tx)||
+    probabilities   {(n,S) float64}         of the class `labels`
+    most_probable   {(n,S) int64}           class
+    shown           {(8,) int64}            steps, and {(n,8,H,W,3) uint8} the pictures there, rounded
+    What the caller knows besides, or None: names (n,), classes (M,) texts"""
+    layers: np.ndarray
+    labels: np.ndarray
+    steps: dict
+    clean: dict
+    distances: dict
+    relative: dict
+    unit: dict
+    probabilities: dict
+    most_probable: dict
+    shown: dict
+    pictures: dict
+    names: np.ndarray = None
+    classes: np.ndarray = None
+
+
+class Series(NamedTuple):
+    """S similarities: shifts down in pixels of the input, zooms, counter-clockwise degrees, all (S,); `steps` is what the
+    series is named after, `clean` its step that changes nothing, `shown` those of the figure."""
+    steps: np.ndarray
+    shifts: np.ndarray
+    zooms: np.ndarray
+    degrees: np.ndarray
+    clean: int
+    shown: np.ndarray
+
+
+def paper_series(size, crop):
+    """{name: Series} of figure 5, for windows of `crop` pixels in squares of `size`."""
+    check_crop(size, crop)
+    shifts = np.arange(1 - STEPS//2, STEPS//2)/(STEPS//2 - 1)*LARGEST_SHIFT*crop
+    room = crop + 2*shifts[-1] + (size - crop) % 2           # pixels that the shifted windows need, side by side
+    zooms, degrees = 1 + np.arange(STEPS)/STEPS, np.arange(STEPS)*360/STEPS
+    ends = lambda count: np.linspace(0, count - 1, SHOWN).round().astype(np.int64)
+    return {"translation": _series(shifts, len(shifts)//2, ends(len(shifts)), shifts=shifts, zooms=max(1, room/size)),
+            "scale": _series(zooms, 0, ends(STEPS), zooms=zooms),
+            "rotation": _series(degrees, 0, np.arange(SHOWN)*STEPS//SHOWN, degrees=degrees)}
+
+
+def _series(steps, clean, shown, shifts=0.0, zooms=1.0, degrees=0.0):
+    return Series(steps, *(np.broadcast_to(each, steps.shape) for each in (shifts, zooms, degrees)), clean, shown)
+
+
+# ------------------------------------------------------------------------------------------------------ the analysis
+def invariance(network, pictures, mean, labels=None, layers=None, series=None, batch_size=64, bar=None):
+    """Take uint8 pictures (h,w,3) of any sizes, not yet cropped, through each series -> Invariance.
+
+    mean         (3,size,size) on the network's device: pictures are brought to squares of `size`, as in training
+    labels       (n,) classes to follow; None: the one most probable on each picture's centre crop
+    layers       names as in `deconvnet.feature_layer`; None: the first convolution and the last hidden layer, 1 and 7
+    series       {name: Series}; None: the paper's
+    batch_size   steps computed at once
+    bar          a tqdm bar to move on by one a step, if any
+
+    Raises Expected for a class or a layer that there is not, and for a network without class scores."""
+    check.positive("pictures", len(pictures))
+    check.positive("batch size", batch_size)
+    size, crop = mean.shape[1], network.input_shape[1]
+    series = paper_series(size, crop) if series is None else series
+    layers = default_layers(network) if layers is None else list(layers)
+    squares = [centre_square(picture, size) for picture in pictures]
+    if labels is None:
+        labels = np.concatenate([_most_probable(network, square, mean) for square in squares])
+    labels = class_labels("labels", labels, network.shapes[-1][0], len(pictures))
+    found = {name: [_along(network, square, mean, int(label), layers, one, batch_size, bar)
+                    for square, label in zip(squares, labels)] for name, one in series.items()}
+    return Invariance(np.array(layers), labels, **{part: {name: getattr(one, part) for name, one in series.items()}
+                                                   for part in ("steps", "clean", "shown")},
+                      **{part: {name: np.stack([each[part] for each in found[name]]) for name in series}
+                         for part in ("distances", "relative", "unit", "probabilities", "most_probable", "pictures")})
+
+
+def default_layers(network, first=True):
+    """The names of the first (or the last) convolution and of the last layer with a ReLU behind it: layers 1 (or 5), 7."""
+    convolutions = [layer.name for layer in network.layers if isinstance(layer, Conv)]
+    hidden = [layer.name for layer, after in zip(network.layers, network.layers[1:])
+              if isinstance(layer, (Conv, Linear)) and isinstance(after, ReLU)]
+    if not (convolutions and hidden):
+        raise check.Expected(network.name, "a network with a convolution and a ReLU", "one without", "name the layers")
+    return list(dict.fromkeys([convolutions[0 if first else -1], hidden[-1]]))
+
+
+def look(network, x, layers):
+    """({layer: its features (D,N)}, scores (M,N)) of pictures x (3,H,W,N), on one way up."""
+    wanted = {name: network.layers[feature_layer(network, name)].name for name in layers}
+    if len(network.shapes[-1]) != 1:
+        raise check.Expected(network.name, "a network that ends in scores of classes", f"maps {network.shapes[-1]}")
+    outputs = {}
+    for layer, y, _ in network.steps(x):
+        if layer.name in wanted.values():
+            outputs[layer.name] = y.reshape(-1, x.shape[-1])
+    return {name: outputs[wanted[name]] for name in layers}, y
+
+
+def _most_probable(network, square, mean):
+    """(1,): the class of a picture as it is."""
+    x = transform(square, network.input_shape[1], *np.array([[0.0], [1.0], [0.0]]))
+    return to_host(look(network, subtract(x, mean), [])[1].argmax(axis=0))
+
+
+def _along(network, square, mean, label, layers, series, batch_size, bar):
+    """One picture along one series -> {field: array without the axis of the pictures}.
+
+    The clean picture goes first, in the first batch: its features are then one of those that the others are compared with,
+    to the bit, and its distance is 0."""
+    crop, count = network.input_shape[1], len(series.steps)
+    order = np.concatenate([[series.clean], np.delete(np.arange(count), series.clean)])
+    found = {**{name: np.empty((len(layers), count)) for name in ("distances", "relative", "unit")},
+             "probabilities": np.empty(count), "most_probable": np.empty(count, np.int64),
+             "pictures": np.empty((len(series.shown), crop, crop, 3), np.uint8)}
+    clean = None
+    for piece in pieces(count, batch_size):
+        at = order[piece]
+        seen = transform(square, crop, series.shifts[at], series.zooms[at], series.degrees[at])        # (3,H,W,N)
+        features, scores = look(network, subtract(seen, mean), layers)
+        if clean is None:
+            clean = {name: f[:, :1].copy() for name, f in features.items()}
+        for number, name in enumerate(layers):
+            three = distances(clean[name], features[name])
+            for part, values in zip(("distances", "relative", "unit"), three):
+                found[part][number, at] = values
+        found["probabilities"][at] = to_host(softmax(scores)[label])
+        found["most_probable"][at] = to_host(scores.argmax(axis=0))
+        for place, step in enumerate(series.shown):
+            for column in np.flatnonzero(at == step):
+                found["pictures"][place] = np.rint(seen[..., column]).transpose(1, 2, 0)
+        if bar is not None:
+            bar.update(len(at))
+    return found
+
+
+def distances(clean, features):
+    """Of features (D,N) from the clean ones (D,1): (raw, relative, unit), each (N,) float64."""
+    xp = array_module(features)
+    length = lambda f: xp.sqrt(xp.square(f).sum(axis=0, dtype=np.float64))
+    one, all_ = length(clean), length(features)
+    unit = lambda f, norm: f*(1/xp.where(norm > 0, norm, 1)).astype(f.dtype)
+    raw = length(features - clean)
+    relative = xp.where(one > 0, raw/xp.where(one > 0, one, 1), np.nan)
+    return tuple(to_host(values) for values in (raw, relative, length(unit(features, all_) - unit(clean, one))))
+
+
+# ------------------------------------------------------------------------------------------------------- the sampler
+class Square(NamedTuple):
+    """A picture and where its centre square lies in it."""
+    planes: np.ndarray            # (3,h,w) float32 or float64, values 0..255
+    middle: tuple                 # row, column of the square's middle; a pixel's upper or left edge is its number
+    scale: float                  # pixels of `planes` to one of the square
+    size: int                     # the square's side, in its own pixels
+
+
+def centre_square(picture, size, dtype=np.float32):
+    """The Square of side `size` in a picture (h,w,3): its centre, as `data.transforms.square` cuts it. Of a picture more than
+    2*LARGEST_ZOOM times as large as that, pixels are averaged, no further than to one a pixel at the largest zoom."""
+    h, w = picture.shape[:2]
+    side = min(h, w)
+    f = max(1, side//(LARGEST_ZOOM*size))
+    planes = np.asarray(picture[:h//f*f, :w//f*f], dtype).transpose(2, 0, 1)
+    if f > 1:
+        planes = planes.reshape(3, h//f, f, w//f, f).mean(axis=(2, 4))
+    middle = ((h - side)//2 + side/2)/f, ((w - side)//2 + side/2)/f
+    return Square(np.ascontiguousarray(planes), middle, side/size/f, size)
+
+
+def transform(square, crop, shifts, zooms, degrees):
+    """What the network sees of a Square that is turned, enlarged, then shifted, N times: (3,crop,crop,N), values 0..255,
+    of the dtype of its planes. The window is the centre crop; beyond the square is black."""
+    S, (middle_row, middle_column) = square.size, square.middle
+    check_crop(S, crop)
+    start = (S - crop)//2 + 0.5 - S/2                        # first pixel of the centre crop, from the square's middle
+    zooms, turn = np.asarray(zooms), np.deg2rad(degrees)
+    cos, sin = np.cos(turn)/zooms, np.sin(turn)/zooms
+    out = np.empty((3, crop, crop, len(zooms)), square.planes.dtype)
+
+    def job(rows):
+        v = (start + np.arange(rows.start, rows.stop))[:, None, None] - shifts
+        u = (start + np.arange(crop))[:, None]
+        down, right = u*sin + v*cos, u*cos - v*sin           # (rows,W,N): where a pixel comes from, from the middle
+        pixels = sample(square.planes, middle_row + square.scale*down, middle_column + square.scale*right,
+                        square.scale/zooms)
+        inside = (S/2 + 0.5 - abs(down)).clip(0, 1)*(S/2 + 0.5 - abs(right)).clip(0, 1)      # an edge one pixel soft
+        out[:, rows] = pixels.clip(0, 255)*inside
+
+    parallel(job, pieces(crop, 2**15//max(1, crop*len(zooms))))
+    return out
+
+
+def sample(planes, rows, columns, width):
+    """Planes (C,h,w) at points `rows`, `columns` (arrays of one shape) -> (C,*shape): the means of the pixels around each
+    point, weighted by the bicubic kernel in both directions.
+
+    The kernel reaches 2 pixels, or 2*width where `width`, the pixels of the planes to one of the result, is above 1. Beyond
+    the planes nothing is there: the weights of what is there are scaled up, as Pillow does."""
+    C, h, w = planes.shape
+    flat, out = planes.reshape(C, -1), np.zeros((C, *rows.shape), planes.dtype)
+    across = list(zip(*_taps(columns, width, w)))
+    for y, of_row in zip(*_taps(rows, width, h)):
+        line = np.zeros_like(out)
+        for x, of_column in across:
+            line += of_column.astype(planes.dtype)*flat.take(y*w + x, axis=1)
+        out += of_row.astype(planes.dtype)*line
+    return out
+
+
+def _taps(points, width, length):
+    """(pixels, weights), both (T,*shape): the pixels of an axis that the kernel around each point reaches."""
+    width = np.maximum(width, 1)
+    points = points.clip(0, length)                          # a point beyond the picture is black anyway
+    first = np.floor(points - 0.5 - 2*width) + 1
+    tap = np.arange(int(np.ceil(4*width.max()))).reshape(-1, *[1]*points.ndim)
+    pixels = first.astype(np.int64) + tap
+    weights = bicubic((pixels + 0.5 - points)/width)*((pixels >= 0) & (pixels < length))
+    return pixels.clip(0, length - 1), weights/weights.sum(axis=0)
+
+
+def bicubic(d):
+    """Keys' kernel with a = -1/2 (Keys 1981): 1 at 0, 0 at the other whole numbers and from 2 on."""
+    d = abs(d)
+    return np.where(d < 1, (1.5*d - 2.5)*d*d + 1, np.where(d < 2, ((-0.5*d + 2.5)*d - 4)*d + 2, 0))
+
+
+def subtract(pictures, mean):
+    """Pictures (3,H,W,N) on the host -> the network's input on the device of `mean`, which is (3,size,size)."""
+    crop = pictures.shape[1]
+    margin = (mean.shape[1] - crop)//2                       # as `data.transforms.centre_crops`
+    return to_device(pictures, like=mean) - mean[:, margin:margin + crop, margin:margin + crop, None]
+
+
+# --------------------------------------------------------------------------------------------- one number a curve
+def consistency(most_probable, clean):
+    """Of (n,S) most probable classes the share of steps, the clean one left out, that have the clean step's: (n,)."""
+    others = np.delete(most_probable, clean, axis=-1)
+    return (others == most_probable[..., clean, None]).mean(axis=-1)
+
+
+def mean_height(steps, values):
+    """The area under curves (...,S) over the length of `steps`: (...)."""
+    return np.trapezoid(values, steps, axis=-1)/(steps[-1] - steps[0])
+
+
+def early_rise(values, clean):
+    """How much of its largest distance from the clean picture a curve (...,S) has reached after an eighth of the way, the
+    mean over both directions where there are two: 1/8 if it rises in a straight line, near 1/2 in the figure's layer 1."""
+    rises = []
+    for side in values[..., clean:], values[..., clean::-1]:
+        if side.shape[-1] == 1:
+            continue
+        at = (side.shape[-1] - 1)/8
+        low = int(at)
+        there = side[..., low] + (at - low)*(side[..., low + 1] - side[..., low])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            rises.append(there/side.max(axis=-1))
+    return np.mean(rises, axis=0)
+
+
+def numbers(found):
+    """{series: {what: (n,) float64}}, what being columns of a table, for an Invariance."""
+    table = {}
+    for name, steps in found.steps.items():
+        clean = found.clean[name]
+        table[name] = {"consistency": consistency(found.most_probable[name], clean),
+                       "P(clean)": found.probabilities[name][:, clean],
+                       "P(mean)": mean_height(steps, found.probabilities[name])}
+        for number, layer in enumerate(found.layers.tolist()):
+            for what, values in (("raw", found.distances), ("relative", found.relative), ("unit", found.unit)):
+                table[name][f"{layer} {what} (mean)"] = mean_height(steps, values[name][:, number])
+            table[name][f"{layer} early rise"] = early_rise(found.relative[name][:, number], clean)
+    return table
