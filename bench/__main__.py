@@ -1,7 +1,7 @@
 """python -m bench: what the operations cost, beside the best that others offer. `python -m bench cpu` needs no GPU."""
 import argparse
 
-from bench import cpu, projections, resources
+from bench import cpu, occlusion, projections, resources
 from zfcore import backend
 from zfcore.check import Expected, speak_and_exit
 
@@ -17,9 +17,13 @@ def main():
     if args.where == "resources":
         return resources.main()
     if args.where == "cpu":
-        if set(args.parts) != {"projections"}:
+        apart = {"projections": projections, "occlusion": occlusion}
+        if set(args.parts) - set(apart):
             cpu.main(args)
-        return projections.main(args.rounds) if "projections" in args.parts else None
+        for part in apart:
+            if part in args.parts:
+                apart[part].main(args.rounds)
+        return
     try:
         backend.select("gpu")
     except Expected as none:

@@ -33,7 +33,7 @@ except ImportError:
 
 RESULTS = Path(__file__).parent / "results" / "cpu.json"
 LAYOUTS = ("channels first", "channels last")
-PARTS = ("network", "layers", "memory", "projections")
+PARTS = ("network", "layers", "memory", "projections", "occlusion")
 
 
 def add_arguments(parser):
@@ -41,7 +41,8 @@ def add_arguments(parser):
     parser.add_argument("--rounds", type=int, default=7, help="how often each is timed, after one round that warms up")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS,
                         help="network: forward and training step; layers: each convolution by itself; memory: peak of "
-                             "a training step; projections: the deconvnet in forward passes (bench/projections.py)")
+                             "a training step; projections: the deconvnet in forward passes (bench/projections.py); "
+                             "occlusion: figure 7 by the cone alone (bench/occlusion.py)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the JSON file that is written")
 
 

@@ -3,27 +3,32 @@
 An analysis is a function here with the decorator `analysis`: its name on the command line, its help, its own options.
 All share --run, --data, --output and the like; all can draw their figures again from saved arrays (--redraw)."""
 import argparse
+import difflib
 import json
 import sys
 import tempfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from zfcore import check, plots, results
+from zfcore.analysis import occlusion as occluding
 from zfcore.analysis import top_activations as top
 from zfcore.backend import select
 from zfcore.checkpoint import atomic
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures, shuffled
+from zfcore.data.transforms import Damaged, decode
 from zfcore.deconvnet import check_units, unit_count
 from zfcore.layers import Conv
 from zfcore.models import from_checkpoint
 
 ANALYSES = {}                     # name: (function of the parsed arguments, help, options)
 PAGE = 64                         # units of a layer that share a file and a sheet
+ROWS, OTHERS = 4, 3               # pictures that share a file and a sheet; others whose projections stand beside
 
 
 def analysis(name, help, *options):
@@ -72,6 +77,61 @@ def open_pictures(args, network, checkpoint):
     return Pictures(parts[args.part == "val"], size, network.input_shape[1], args.upscale, args.workers)
 
 
+class Files:
+    """Picture files as a data set whose classes nobody knows."""
+
+    def __init__(self, paths):
+        self.names, self.classes, self.labels = list(map(str, paths)), [], np.zeros(len(paths), np.int64)
+
+    def __len__(self):
+        return len(self.names)
+
+    def picture(self, i):
+        try:
+            return decode(self.names[i], Path(self.names[i]).read_bytes())
+        except OSError as error:
+            raise Damaged(self.names[i], error.strerror) from None
+
+
+def open_files(paths, args, network, checkpoint):
+    """The `Pictures` of single files, prepared as the run's own were."""
+    return Pictures(Files(paths), checkpoint.mean_image.shape[1], network.input_shape[1], args.upscale, workers=0)
+
+
+def asked_for(args, network, checkpoint):
+    """(Pictures, int64 numbers of those that are asked for): the files of --images, or --pictures of the data."""
+    if (args.images is None) == (args.pictures is None):
+        raise check.Expected("pictures", "either --images FILES or --pictures NUMBERS", "both" if args.images else "neither")
+    if args.images is not None:
+        return open_files(args.images, args, network, checkpoint), np.arange(len(args.images))
+    pictures = open_pictures(args, network, checkpoint)
+    numbers = chosen("--pictures", args.pictures, len(pictures), f"there are 0 to {len(pictures) - 1}", args.seed, 0)
+    if (wrong := numbers[(numbers < 0) | (numbers >= len(pictures))]).size:
+        raise check.Expected("--pictures", f"0 to {len(pictures) - 1}", wrong[0])
+    return pictures, numbers
+
+
+def prepared(pictures, numbers):
+    """uint8 (n,size,size,3) of these pictures."""
+    try:
+        return np.stack([pictures.picture(i) for i in numbers])
+    except Damaged as error:
+        raise check.Expected("picture", "a file that holds one", error) from None
+
+
+def class_numbers(names, classes, count):
+    """int64 (count,) of one name for all pictures or one for each; None where no name is given."""
+    if names is None:
+        return None
+    for name in names:
+        if name not in classes:
+            close = difflib.get_close_matches(name, classes, n=3, cutoff=0.5) or classes[:10]
+            raise check.Expected("--label", f"one of the {len(classes)} classes, e.g. {', '.join(close)}", repr(name))
+    if len(names) not in (1, count):
+        raise check.Expected("--label", f"one name, or one for each of {count} pictures", f"{len(names)} names")
+    return np.array([classes.index(name) for name in names]*(count//len(names)))
+
+
 def output_folder(args, name):
     """--output, or RUN/figures/NAME: made, and found to take files, before anything is computed."""
     run = Path(args.run)
@@ -87,22 +147,27 @@ def output_folder(args, name):
 def chosen_units(text, network, layer, seed=0):
     """int64 (U,): the units of `layer` that `text` names: all, random:N, FIRST:LAST+1 or 3,5,7."""
     count = unit_count(network, layer)
+    units = chosen("--units", text, count, f"{layer} has the units 0 to {count - 1}", seed, zlib.crc32(layer.encode()))
+    return check_units(network, layer, units)
+
+
+def chosen(flag, text, count, advice, *seeds):
+    """int64: the numbers of `count` things that `text` names: all, random:N, FIRST:LAST+1 or 3,5,7."""
     kind, _, number = text.partition(":")
     try:
         if text == "all":
             return np.arange(count)
         if kind == "random":
-            check.positive("--units", int(number))
-            return np.sort(shuffled(count, seed, zlib.crc32(layer.encode()))[:int(number)])
+            check.positive(flag, int(number))
+            return np.sort(shuffled(count, *seeds)[:int(number)])
         if ":" in text:
-            units = np.arange(int(kind or 0), int(number or count))
+            numbers = np.arange(int(kind or 0), int(number or count))
         else:
-            units = np.array([int(word) for word in text.split(",")])
-        check.positive("--units", len(units))
+            numbers = np.array([int(word) for word in text.split(",")])
+        check.positive(flag, len(numbers))
     except ValueError:
-        raise check.Expected("--units", "all, random:N, FIRST:LAST+1 or numbers like 3,5,7", repr(text),
-                             f"{layer} has the units 0 to {count - 1}") from None
-    return check_units(network, layer, units)
+        raise check.Expected(flag, "all, random:N, FIRST:LAST+1 or numbers like 3,5,7", repr(text), advice) from None
+    return numbers
 
 
 def bar(total, unit, what):
@@ -181,6 +246,105 @@ def write_folders(views, folder):
                       "projection": files["projection"][rank], "patch": files["patch"][rank]} for rank in range(filled)]
         with atomic(of_unit/"info.json") as temporary:
             temporary.write_text(json.dumps({"layer": views.layer, "unit": unit, "strongest": strongest}, indent=1))
+
+
+# ------------------------------------------------------------------------------------------------------ occlusion
+@analysis(
+    "occlusion", "figure 7: what of a picture the network relies on, told by a grey square that hides it",
+    option("--images", nargs="+", metavar="FILE", help="pictures to look at"),
+    option("--pictures", metavar="NUMBERS", help="or pictures of the data: all, random:N, FIRST:LAST+1 or 3,5,7; of the "
+                                                 "synthetic set the objects' boxes are known too"),
+    option("--label", nargs="+", metavar="NAME", help="class whose probability is followed, one or one for each picture "
+                                                      "(default: the data's; for files what the network takes them for)"),
+    option("--layer", help="the layer whose strongest map is followed (default: the last convolution)"),
+    option("--criterion", choices=tuple(occluding.CRITERIA), default="sum", help="what makes a map the strongest"),
+    option("--square", type=int, help="side of the square in pixels (default: 50 of 224)"),
+    option("--stride", type=int, help="pixels by which it moves (default: 6 of 224)"),
+    option("--grey", type=int, default=top.MID_GREY, help="its pixel value, 0 to 255, before the mean is subtracted"),
+    option("--others", nargs="*", metavar="FILE", help="pictures among which up to three that excite the map most are shown "
+                                                       "beside (default: the data, in one pass that is kept; none given: none)"),
+    option("--whole", action="store_true", help="compute every layer as a whole at every place, to compare"))
+def occlusion(args):
+    if args.redraw:
+        return [draw_occlusion(results.load(file, occluding.Occlusion), Path(file).with_suffix(".png"))
+                for file in args.redraw]
+    network, checkpoint, mean = open_run(args)
+    pictures, numbers = asked_for(args, network, checkpoint)
+    labels = class_numbers(args.label, checkpoint.classes, len(numbers))
+    if labels is None and args.pictures is not None:
+        labels = pictures.dataset.labels[numbers]
+    square = occluding.check_square(network, args.layer, args.square, args.stride, args.grey)
+    shown = prepared(pictures, numbers)
+    folder = output_folder(args, "occlusion")
+    views_of_others = strongest_others(args, network, checkpoint, mean, square.layer, folder)
+
+    parts = []
+    with bar(square.places*len(numbers), "place", "occlusion") as moving:
+        for number, at in enumerate(range(0, len(numbers), ROWS), 1):
+            page = slice(at, at + ROWS)
+            found = occluding.occlusion(network, shown[page], mean, None if labels is None else labels[page], *square[:4],
+                                        args.criterion, args.batch_size, not args.whole, moving)
+            parts.append(replace(found, names=np.array(pictures.dataset.names)[numbers[page]], classes=np.array(checkpoint.classes),
+                                 boxes=true_boxes(pictures, numbers[page], network.input_shape[1]),
+                                 others=views_of_others(found.units, numbers[page])))
+            file = folder/("occlusion.h5" if len(numbers) <= ROWS else f"occlusion_{number:02}.h5")
+            results.save(file, parts[-1])
+            draw_occlusion(parts[-1], file.with_suffix(".png"))
+    print(what_occlusion_found(parts))
+
+
+def strongest_others(args, network, checkpoint, mean, layer, folder):
+    """A function of (units of `layer`, numbers of the pictures they were followed in) that gives for each unit the views
+    (n,m,f,f,3) of the pictures of --others, or of the data, that excite it most, its own picture left out; None for none."""
+    if args.others == []:
+        return lambda units, own: None
+    if args.others is None:
+        pictures, file = open_pictures(args, network, checkpoint), folder/f"strongest_{layer}.h5"
+    else:
+        pictures, file = open_files(args.others, args, network, checkpoint), None
+        prepared(pictures, range(len(pictures)))
+    same_set, count = args.others is None and args.pictures is not None, min(OTHERS, len(pictures))
+    with bar(len(pictures), "picture", "strongest pictures") as moving:
+        found = top.top_activations(network, pictures, mean, [layer], OTHERS + 1, args.batch_size, file=file, bar=moving)
+
+    def views(units, own):
+        all_views = top.unit_views(network, pictures, mean, found, layer, units)
+        other = [np.flatnonzero(of_unit != i)[:count] if same_set else np.arange(count)
+                 for of_unit, i in zip(all_views.pictures, own)]
+        return np.take_along_axis(all_views.projections, np.array(other)[..., None, None, None], axis=1)
+    return views
+
+
+def true_boxes(pictures, numbers, side):
+    """(n,4) top, left, bottom, right of the objects in the centre crop of `side` pixels; None where the data do not tell."""
+    if not hasattr(pictures.dataset, "truth"):
+        return None
+    boxes = np.array([pictures.dataset.truth(i).box for i in numbers])[:, [1, 0, 3, 2]]
+    return (boxes - (pictures.size - side)//2).clip(0, side)
+
+
+def draw_occlusion(found, path):
+    plots.occlusion(found, path)
+    print(path)
+
+
+def what_occlusion_found(parts):
+    """One sentence about all pictures; numbers are means over them."""
+    clean, lowest, lost, follows = (np.concatenate(each) for each in zip(*(
+        (part.clean_probabilities, part.probabilities.min(axis=(1, 2)),
+         (part.most_probable != part.clean_classes[:, None, None]).mean(axis=(1, 2)),
+         occluding.correlation_with_projection(part)) for part in parts)))
+    who = parts[0].names[0] if len(clean) == 1 else f"over {len(clean)} pictures"
+    said = (f"{who}: the square takes P of the class from {clean.mean():.2f} to {lowest.mean():.2f} at its worst place, and "
+            f"another class wins at {100*lost.mean():.0f} % of the places")
+    if parts[0].boxes is not None:
+        inside, area = np.concatenate([occluding.fall_inside_box(part) for part in parts], axis=1)
+        if not np.isnan(inside).all():
+            said += (f"; {100*np.nanmean(inside):.0f} % of the fall lies inside the object's box, which is "
+                     f"{100*np.nanmean(area):.0f} % of the picture")
+    if not np.isnan(follows).all():
+        said += f"; how far the strongest {parts[0].layer} map falls follows its projection with a correlation of {np.nanmean(follows):.2f}"
+    return said
 
 
 # ------------------------------------------------------------------------------------------------- the command line

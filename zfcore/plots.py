@@ -14,6 +14,9 @@ from zfcore.checkpoint import atomic
 
 TRAIN, VAL, GREY = "#7a8fa6", "#c8442d", "#808080"
 PAPER, INK = "#ffffff", "#404040"
+STROKE = "#e02020"
+HEAT = "viridis"                             # jet's order, blue low to yellow high, without the edges that jet invents
+CLASSES = "#4e79a7 #f28e2b #59a14f #e15759 #b07aa1 #edc948 #9c755f #bab0ac".split()       # the last one for all others
 MARGIN, LABEL = 24, 22                       # pixels between the blocks of a sheet, and above one for its label
 FONT = ImageFont.truetype(findfont("DejaVu Sans"), 12)
 plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9,
@@ -67,6 +70,99 @@ def unit_blocks(projections, patches, labels, path, columns=4):
         sheet.paste(_as_image(block), (left, top + LABEL))
     with atomic(Path(path)) as temporary:
         sheet.save(temporary, "PNG")
+
+
+def occlusion(found, path):
+    """Figure 7 of an `analysis.occlusion.Occlusion`, a row a picture, all maps in the frame of the picture: the value for a
+    square stands at the square's middle, and the mid-grey rim is where no square can have its middle.
+
+    (a) the picture with the square where P falls most, the object's box dashed   (b) the sum of the strongest map
+    (c) that map's projection from this picture, framed, and from others   (d) P of the class   (e) the most probable class
+    and, as other tools show it, the fall of P spread over the pixels. A red stroke on a colour bar: the clean picture's value."""
+    side, line = 2.1, 2.5                                    # inches: of a panel, from row to row
+    lefts = [0.15, 2.4, 5.15, 7.4, 10.15, 13.6]              # of the panels
+    n, H, W, _ = found.pictures.shape
+    figure = plt.figure(figsize=(lefts[-1] + side + 0.65, line*n + 0.1))
+    width, height = figure.get_size_inches()
+    for i in range(n):
+        name = found.labels[i] if found.classes is None else found.classes[found.labels[i]]
+        titles = ["" if found.names is None else "/".join(Path(found.names[i]).parts[-2:])[-24:],
+                  f"sum of {found.layer} map {found.units[i]}", "its projections", f"P({name})", "most probable class",
+                  f"fall of P({name}): DROP form"]
+        panels = [figure.add_axes((left/width, (line*(n - 1 - i) + 0.1)/height, side/width, side/height)) for left in lefts]
+        for axes, title, letter in zip(panels, titles, ("(a) ", "(b) ", "(c) ", "(d) ", "(e) ", "")):
+            axes.set_title((letter if i == 0 else "") + title, loc="left", fontsize=8, color=INK, pad=4)
+            axes.set(xticks=[], yticks=[], facecolor=GREY)
+            axes.spines[:].set_visible(False)
+        _occluded(panels[0], found, i)
+        _heat(panels[1], found, found.sums[i], found.clean_sums[i])
+        _projections(panels[2], [found.views[i], *([] if found.others is None else found.others[i])])
+        _heat(panels[3], found, found.probabilities[i], found.clean_probabilities[i])
+        _class_map(panels[4], found, i)
+        limit = np.nanmax(np.abs(found.drops[i])) or 1
+        _colour_bar(panels[5], panels[5].imshow(found.drops[i], cmap="RdBu_r", vmin=-limit, vmax=limit))
+    _save(figure, path)
+
+
+def _occluded(axes, found, i):
+    picture, size = found.pictures[i].copy(), found.size
+    row, column = np.unravel_index(found.probabilities[i].argmin(), found.probabilities[i].shape)
+    top, left = found.tops[row], found.lefts[column]
+    picture[top:top + size, left:left + size] = found.grey
+    axes.imshow(picture, extent=(0, *picture.shape[1::-1], 0))
+    if found.boxes is not None:
+        y0, x0, y1, x1 = found.boxes[i]
+        axes.add_patch(plt.Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec="white", lw=1, ls=(0, (4, 3))))
+
+
+def _heat(axes, found, values, clean):
+    image = _at_middles(axes, found, values, cmap=HEAT, vmin=min(values.min(), clean), vmax=max(values.max(), clean))
+    _colour_bar(axes, image).axhline(clean, color=STROKE, lw=2)
+
+
+def _at_middles(axes, found, values, **look):
+    """A map with one value a place of the square, drawn around the square's middle, in the frame of the picture."""
+    H, W = found.pictures.shape[1:3]
+    first, last = (found.size - found.stride)/2, (found.size + found.stride)/2
+    image = axes.imshow(values, extent=(found.lefts[0] + first, found.lefts[-1] + last, found.tops[-1] + last, found.tops[0] + first),
+                        **look)
+    axes.set(xlim=(0, W), ylim=(H, 0))
+    return image
+
+
+def _colour_bar(axes, image):
+    """The axes of a narrow bar at the right of a panel."""
+    bar = axes.figure.colorbar(image, cax=axes.inset_axes((1.03, 0, 0.04, 1)))
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=7, length=2, colors=INK)
+    return bar.ax
+
+
+def _projections(axes, views):
+    """Each to its own scale; the first, which is the picture's own, in a black frame."""
+    size, side = views[0].shape[0], 1 if len(views) == 1 else 2
+    axes.imshow(montage(np.stack([signed_tiles(view) for view in views]), side, gap=max(1, size//40)))
+    axes.add_patch(plt.Rectangle((-0.5, -0.5), size, size, fill=False, ec="black", lw=2, clip_on=False))
+    axes.set_facecolor(PAPER)
+
+
+def _class_map(axes, found, i):
+    """The class that is followed has the first colour, the others theirs by how often they win, the rare ones the last."""
+    classes, counts = np.unique(np.append(found.most_probable[i], found.labels[i]), return_counts=True)
+    counts[classes == found.labels[i]] -= 1                                        # it stands in the legend in any case
+    order = np.lexsort([-counts, classes != found.labels[i]])
+    colour_of = np.full(classes.max() + 1, len(CLASSES) - 1)
+    colour_of[classes[order]] = np.minimum(np.arange(len(order)), len(CLASSES) - 1)
+    colours = np.array([matplotlib.colors.to_rgb(colour) for colour in CLASSES])
+    _at_middles(axes, found, colours[colour_of[found.most_probable[i]]])
+    named, rare = order[:len(CLASSES) - 1], order[len(CLASSES) - 1:]
+    entries = [(str(classes[k] if found.classes is None else found.classes[classes[k]]), counts[k]) for k in named]
+    if rare.size:
+        entries.append((f"{rare.size} others", counts[rare].sum()))
+    handles = [plt.Rectangle((0, 0), 1, 1, fc=colour, label=f"{name[:16]}  {100*count/counts.sum():.0f} %")
+               for colour, (name, count) in zip(CLASSES, entries)]
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=7, handlelength=1, handleheight=1,
+                labelcolor=INK)
 
 
 def tiles(pictures, paths):

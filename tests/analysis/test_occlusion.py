@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from zfcore import results
-from zfcore.analysis.occlusion import (Occlusion, correlation_with_projection, default_square, drop_form, fall_inside_box,
+from zfcore.analysis.occlusion import (Occlusion, check_square, correlation_with_projection, drop_form, fall_inside_box,
                                        occlusion)
 from zfcore.check import Expected
 from zfcore.deconvnet import project
@@ -137,12 +137,13 @@ def test_the_size_of_a_batch_changes_nothing():
 
 # --------------------------------------------------------------------------------------------------- what is asked
 def test_the_square_of_the_paper_has_30_by_30_places_always_inside():
-    assert default_square(224) == (50, 6) and default_square(96) == (21, 3)
+    square = check_square(zfnet())
+    assert (square.layer, square.size, square.stride, square.grey, square.places) == ("conv5", 50, 6, 128, 900)
+    assert square.tops.tolist() == square.lefts.tolist() == list(range(0, 175, 6))
     network, pictures, mean = made("zfnet")
     found = occlusion(network, pictures[:1], mean)
     assert (found.size, found.stride, found.grey) == (15, 2, 128) and found.sums.shape == (1, 27, 27)
     assert found.tops.tolist() == list(range(0, 53, 2)) and found.tops[-1] + 15 == 67
-    assert len(np.arange(0, 224 - 50 + 1, 6)) == 30
 
 
 def test_the_strongest_map_is_that_of_the_clean_picture_by_its_sum_or_by_its_maximum():
@@ -196,12 +197,12 @@ def test_a_result_comes_back_from_its_file(tmp_path):
 
 
 @pytest.mark.parametrize("options, sentence", [
-    ({"size": 68}, "size of the square: expected at most 67 pixels, the side of the network's input, got 68"),
+    ({"size": 68}, "size of the square: expected 1 to 67 pixels, the side of the network's input, got 68"),
     ({"size": 0}, "size of the square"), ({"stride": 0}, "stride of the square"), ({"batch_size": 0}, "batch size"),
     ({"grey": 256}, "grey: expected a pixel value from 0 to 255, got 256"), ({"grey": -1}, "grey"),
     ({"layer": "fc6"}, "layer: expected one of maps, got fc6"), ({"layer": "conv9"}, "conv9"),
     ({"criterion": "mean"}, "criterion: expected one of sum, max"),
-    ({"labels": [1, 5]}, "label: expected a class from 0 to 4, got 5"), ({"labels": [1]}, "labels: expected shape")])
+    ({"labels": [1, 5]}, "labels: expected classes 0 to 4, got 5"), ({"labels": [1]}, "labels: expected shape")])
 def test_what_cannot_be_is_one_sentence(options, sentence):
     network, pictures, mean = made("zfnet")
     with pytest.raises(Expected, match=sentence):
@@ -210,7 +211,7 @@ def test_what_cannot_be_is_one_sentence(options, sentence):
 
 def test_a_network_that_does_not_end_in_classes_is_refused():
     network = Network("maps", (3, 20, 20), [Conv("conv1", 4, K=3), ReLU("relu1")]).init(0)
-    with pytest.raises(Expected, match="maps: expected a network that ends in scores of classes"):
+    with pytest.raises(Expected, match="maps: expected a network of convolutions that ends in scores of classes"):
         occlusion(network, np.zeros((1, 20, 20, 3), np.uint8), np.zeros((3, 20, 20), np.float32))
 
 

@@ -28,7 +28,7 @@ from zfcore.analysis.top_activations import MID_GREY, centre, field_boxes
 from zfcore.backend import array_module, empty, parallel, to_device, to_host
 from zfcore.deconvnet import Windows, cut, feature_layer, project
 from zfcore.layers import Conv, MaxPool, ReLU
-from zfcore.ops.softmax_loss import softmax
+from zfcore.ops.softmax_loss import class_labels, softmax
 from zfcore.ops.window import pieces
 
 
@@ -95,10 +95,11 @@ def occlusion(network, pictures, mean, labels=None, layer=None, size=None, strid
 
     Raises Expected for a square, class, layer or criterion that there cannot be, and for a network without class scores."""
     _, H, W = network.input_shape
-    size, stride = (default_square(H)[k] if given is None else given for k, given in enumerate((size, stride)))
-    layer = layer or last_convolution(network)
-    tops, lefts = _places(H, size, stride), _places(W, size, stride)
-    _check(network, layer, labels, len(pictures), grey, criterion)
+    layer, size, stride, grey, tops, lefts = check_square(network, layer, size, stride, grey)
+    check.one_of("criterion", criterion, CRITERIA)
+    check.positive("pictures", len(pictures))
+    if labels is not None:
+        class_labels("labels", labels, network.shapes[-1][0], len(pictures))
     inputs = [centre(network, batch, mean) for batch in (pictures, np.full_like(pictures[:1], grey))]       # (3,H,W,n or 1)
     square = partial(_slide, network, inputs[1], layer, tops, lefts, size, criterion, batch_size, incremental, bar)
     each = [square(np.ascontiguousarray(inputs[0][..., n:n + 1]), None if labels is None else int(labels[n]))
@@ -109,41 +110,37 @@ def occlusion(network, pictures, mean, labels=None, layer=None, size=None, strid
                      **{name: np.stack([one[name] for one in each]) for name in each[0]})
 
 
-def default_square(side):
-    """(size, stride) of the figure's square, 50 and 6 of 224 pixels, for an input of `side` pixels."""
-    return max(1, round(50*side/224)), max(1, round(6*side/224))
+class Square(NamedTuple):
+    """What is slid over a network's input, and the layer whose strongest map is followed meanwhile."""
+    layer: str
+    size: int
+    stride: int
+    grey: int
+    tops: np.ndarray
+    lefts: np.ndarray
+
+    @property
+    def places(self):
+        return len(self.tops)*len(self.lefts)
 
 
-def last_convolution(network):
-    names = [layer.name for layer in network.layers if isinstance(layer, Conv)]
-    if not names:
-        raise check.Expected(network.name, "a network with convolutions", "one without")
-    return names[-1]
-
-
-def _places(side, size, stride):
-    """Where the square begins along an axis of `side` pixels: always wholly inside, as in the figure."""
-    check.positive("size of the square", size)
-    check.positive("stride of the square", stride)
-    if size > side:
-        raise check.Expected("size of the square", f"at most {side} pixels, the side of the network's input", size)
-    return np.arange(0, side - size + 1, stride)
-
-
-def _check(network, layer, labels, count, grey, criterion):
-    check.one_of("criterion", criterion, CRITERIA)
-    check.positive("pictures", count)
+def check_square(network, layer=None, size=None, stride=None, grey=MID_GREY):
+    """The Square with its defaults filled in (see `occlusion`). Raises Expected where there cannot be such a one."""
+    convolutions = [each.name for each in network.layers if isinstance(each, Conv)]
+    if not convolutions or len(network.shapes[-1]) != 1:
+        raise check.Expected(network.name, "a network of convolutions that ends in scores of classes", "another one")
+    layer = layer or convolutions[-1]
     if len(network.shapes[feature_layer(network, layer) + 1]) != 3:
         raise check.Expected("layer", "one of maps", f"{layer}, which is fully connected")
-    if len(network.shapes[-1]) != 1:
-        raise check.Expected(network.name, "a network that ends in scores of classes", f"maps {network.shapes[-1]}")
+    _, H, W = network.input_shape
+    size, stride = (max(1, round(paper*H/224)) if given is None else given for given, paper in ((size, 50), (stride, 6)))
+    check.positive("stride of the square", stride)
+    if not 0 < size <= min(H, W):
+        raise check.Expected("size of the square", f"1 to {min(H, W)} pixels, the side of the network's input", size)
     if not 0 <= grey <= 255:
         raise check.Expected("grey", "a pixel value from 0 to 255", grey)
-    if labels is not None:
-        check.shape("labels", np.asarray(labels), (count,))
-        for label in labels:
-            if not 0 <= label < network.shapes[-1][0]:
-                raise check.Expected("label", f"a class from 0 to {network.shapes[-1][0] - 1}", label)
+    tops, lefts = (np.arange(0, side - size + 1, stride) for side in (H, W))                  # always wholly inside
+    return Square(layer, size, stride, grey, tops, lefts)
 
 
 def _slide(network, grey, layer, tops, lefts, size, criterion, batch_size, incremental, bar, x, label):
