@@ -241,7 +241,8 @@ def test_break_ends_the_threads():
                          ids=["in the body of the loop", "waiting for a batch"])
 def test_control_c_ends_the_program_at_once(where):
     code = f"""
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)         # what runs in the background may inherit "ignore"
 from tests.data.test_loader import Drawn, pictures
 slow = Drawn(4000)
 slow.wait = 0.01
