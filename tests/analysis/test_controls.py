@@ -1,0 +1,213 @@
+"""Controls of projections: each replaces one thing and nothing else, and planted cases have the similarities they must have."""
+import numpy as np
+import pytest
+
+from tests.analysis.test_top_activations import CROP, MEAN, SIZE, Noise, pictures_of, small
+from zfcore.analysis.controls import (Controls, cascade, conditions, controls, length, object_boxes, randomised, rank_correlation,
+                                      shares_in_boxes, similarities)
+from zfcore.analysis.top_activations import centre, crops, field_windows, top_activations
+from zfcore.check import Expected
+from zfcore.data.loader import Pictures
+from zfcore.data.synthetic import Synthetic, render
+from zfcore.deconvnet import DECONVNET, Windows, descend, project, start_signal
+from zfcore.layers import Conv, MaxPool, ReLU
+from zfcore.network import Network
+
+UNITS = [0, 3, 6]
+
+
+def controlled(network, layer="conv2", units=UNITS, data=None, k=3, **options):
+    pictures = data if isinstance(data, Pictures) else pictures_of(data or Noise())
+    mean = MEAN if pictures.size == SIZE else np.full((3, pictures.size, pictures.size), 127, np.float32)
+    top = top_activations(network, pictures, mean, [layer], k, 8)
+    return controls(network, pictures, mean, top, layer, units, **options), top
+
+
+@pytest.fixture(scope="module")
+def found():
+    return controlled(small())[0]
+
+
+# ------------------------------------------------------------------------------------------------- what is replaced
+def test_the_conditions_go_down_from_the_units_own_layer():
+    network = small()
+    assert conditions(network, "conv2").tolist() == ["as trained", "conv2", "conv2 to conv1", "another unit", "other switches"]
+    assert cascade(network, "fc6") == [["fc6"], ["fc6", "conv2"], ["fc6", "conv2", "conv1"]]
+    assert cascade(network, "relu1") == [["conv1"]] and length(network, "conv2", 7) == 35
+
+
+def test_the_first_column_is_the_projection_itself_up_to_its_strength(found):
+    network = small()
+    x = centre(network, Noise().pixels[found.pictures], MEAN)
+    places = top_activations(network, pictures_of(Noise()), MEAN, ["conv2"], 3, 8)
+    where = places.places["conv2"][UNITS].reshape(-1, 2)
+    made = project(network, x, "conv2", found.units, where)
+    windows = field_windows(network, "conv2", places.boxes["conv2"][UNITS].reshape(-1, 4))
+    np.testing.assert_allclose(found.projections[:, 0], crops(made.pixels/made.values, windows), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(found.cosine[:, 0], 1)
+    np.testing.assert_allclose(found.rank[:, 0], 1)
+    assert found.units.tolist() == [0, 0, 0, 3, 3, 3, 6, 6, 6] and found.names[0] == f"noise/{found.pictures[0]}"
+
+
+def test_every_control_changes_the_projection_and_inside_and_area_are_not_known_for_noise(found):
+    assert (found.cosine[:, 1:] < 0.999).all() and found.inside is None and found.area is None
+    assert found.projections.any(axis=(2, 3, 4)).all() and found.patches.shape == (9, 17, 17, 3)
+
+
+def test_a_random_layer_keeps_its_values_and_the_other_layers_their_arrays():
+    network = small()
+    made = randomised(network, ["conv2", "fc6"], seed=3)
+    for name, of_layer in network.parameters().items():
+        for key, array in of_layer.items():
+            new = made[name].parameters[key]
+            np.testing.assert_array_equal(np.sort(new, axis=None), np.sort(array, axis=None))
+            assert new.dtype == array.dtype and new.shape == array.shape
+            if name in ("conv2", "fc6"):
+                assert key == "b" or (new != array).mean() > 0.9
+            else:
+                assert new is array
+    more = randomised(network, ["conv2", "fc6", "conv1"], seed=3)
+    np.testing.assert_array_equal(more["conv2"].parameters["w"], made["conv2"].parameters["w"])
+    assert (randomised(network, ["conv2"], seed=4)["conv2"].parameters["w"] != made["conv2"].parameters["w"]).any()
+
+
+def test_weights_that_are_all_equal_survive_any_order():
+    network = small()
+    network["conv2"].parameters["w"][:] = 0.01
+    network["conv2"].parameters["b"][:] = 0
+    found, _ = controlled(network)
+    np.testing.assert_allclose(found.cosine[:, 1], 1)
+    np.testing.assert_allclose(found.rank[:, 1], 1)
+    assert (found.cosine[:, 2] < 0.99).all()
+
+
+def test_a_twin_is_no_other_unit():
+    network = small()
+    for array in network["conv2"].parameters.values():
+        array[...] = array[..., :1]
+    found, _ = controlled(network)
+    np.testing.assert_allclose(found.cosine[:, 3], 1)
+
+
+def test_another_unit_and_another_picture_are_other_ones_and_drawn_by_the_seed():
+    network, seen = small(), []
+    pictures = pictures_of(Noise())
+    one, top = controlled(network, data=pictures)
+    other, _ = controlled(network, data=pictures, seed=1)
+    same, _ = controlled(network, data=pictures)
+    np.testing.assert_array_equal(one.projections, same.projections)
+    assert (one.projections[:, 3] != other.projections[:, 3]).any() and (one.projections[:, 4] != other.projections[:, 4]).any()
+    for n in range(len(one.units)):                              # the unit and the picture that give the control's bits
+        x = centre(network, Noise().pixels, MEAN)
+        place = top.places["conv2"][UNITS].reshape(-1, 2)[n]
+        window = field_windows(network, "conv2", top.boxes["conv2"][UNITS].reshape(-1, 4)[[n]])
+        fits = [unit for unit in range(7) if np.allclose(one.projections[n, 3], crops(project(
+            network, x[..., [one.pictures[n]]], "conv2", [unit], [place], start=1).pixels, window)[0], atol=1e-7)]
+        assert len(fits) == 1 and fits != [one.units[n]]
+        seen.append(fits[0])
+    assert len(set(seen)) > 2
+
+
+def test_other_switches_are_those_of_a_forward_of_another_picture_and_nothing_else_of_it():
+    network = small()
+    found, top = controlled(network)
+    places = top.places["conv2"][UNITS].reshape(-1, 2)
+    x = centre(network, Noise().pixels, MEAN)
+    _, own = network.forward(x[..., found.pictures[:1]], until="relu2")
+    matches = 0
+    for m in range(len(Noise())):
+        y, other = network.forward(x[..., [m]], until="relu2")
+        mixed = [theirs if isinstance(layer, MaxPool) else ours for layer, ours, theirs in zip(network.layers, own, other)]
+        dy = start_signal(y, found.units[:1], places[:1], None, start=1)
+        pixels = descend(network, dy, mixed, DECONVNET, places[:1])
+        window = field_windows(network, "conv2", top.boxes["conv2"][UNITS].reshape(-1, 4)[:1])
+        if np.allclose(crops(pixels, window)[0], found.projections[0, 4], atol=1e-7):
+            matches += m != found.pictures[0]
+    assert matches >= 1
+
+
+def test_pictures_that_are_all_the_same_have_the_same_switches():
+    data = Noise()
+    data.pixels[:] = data.pixels[0]
+    found, _ = controlled(small(), data=data)
+    np.testing.assert_allclose(found.cosine[:, 4], 1)
+
+
+@pytest.mark.parametrize("layer, what", [("conv1", "a layer above a pool"), ("conv9", "one of conv1")])
+def test_a_layer_without_a_pool_below_it_and_one_that_there_is_not_are_refused(layer, what):
+    network, pictures = small(), pictures_of(Noise())
+    top = top_activations(network, pictures, MEAN, ["conv1", "conv2"], 2, 8)
+    with pytest.raises(Expected, match=what):
+        controls(network, pictures, MEAN, top, layer, [0])
+
+
+def test_units_that_never_fire_layers_of_one_unit_and_a_single_picture_are_refused():
+    with pytest.raises(Expected, match="units of conv2 that some picture makes fire, got 1 that never fire"):
+        controlled(small(), units=[2])
+    with pytest.raises(Expected, match="two or more that make units of conv2 fire, got 1"):
+        controlled(small(), data=_one_picture(), k=1)
+    lonely = Network("lonely", (3, CROP, CROP), [Conv("conv1", 2, K=5), ReLU("relu1"), MaxPool("pool1", K=3, S=2),
+                                                Conv("conv2", 1, K=3), ReLU("relu2")]).init(0, "he")
+    with pytest.raises(Expected, match="two units or more"):
+        controlled(lonely, units=[0])
+
+
+def _one_picture():
+    data = Noise(32)
+    data.pixels, data.labels, data.names = data.pixels[:1], data.labels[:1], data.names[:1]
+    return data
+
+
+# ------------------------------------------------------------------------------------------------------- the numbers
+def test_rank_correlation_follows_order_alone_and_shares_ranks_among_equals():
+    values = np.array([0.1, 5, 2, 3.5, -1])
+    assert rank_correlation(values, np.exp(values)) == pytest.approx(1) and rank_correlation(values, -values**3) == pytest.approx(-1)
+    one, other = np.array([1, 2, 2, 3]), np.array([1, 3, 2, 4])           # ranks 1, 2.5, 2.5, 4 and 1, 3, 2, 4
+    assert rank_correlation(one, other) == pytest.approx(4.5/np.sqrt(4.5*5))
+    assert rank_correlation(values, np.ones(5)) == 0
+
+
+def test_similarities_look_at_the_pixels_inside_the_picture_only():
+    network = small()
+    rng = np.random.default_rng(0)
+    projections = rng.standard_normal((1, 2, 17, 17, 3)).astype(np.float32)
+    projections[:, :, :9] = 0                                             # 9 rows of the field lie above the picture
+    cosines, ranks = similarities(network, projections, Windows(np.array([-9]), np.array([4]), 17))
+    below = projections[0, :, 9:]
+    strengths = np.abs(below).sum(axis=-1).reshape(2, -1)
+    assert ranks[0, 1] == pytest.approx(rank_correlation(*strengths)) and abs(ranks[0, 1]) < 0.3 and ranks[0, 0] == pytest.approx(1)
+    assert cosines[0, 1] == pytest.approx((below[0]*below[1]).sum()/np.sqrt((below[0]**2).sum()*(below[1]**2).sum()), rel=1e-5)
+
+
+def test_energy_that_is_everywhere_lies_in_a_box_as_the_area_does_and_energy_planted_there_entirely():
+    network, windows = small(), Windows(np.array([-5, 10]), np.array([3, 28]), 17)
+    boxes = np.array([(4.5, -3, 12, 6.25), (25, 15, 33, 40)], float)      # left, top, right, bottom
+    flat, planted = np.ones((2, 2, 17, 17, 3), np.float32)
+    flat[0, :5], flat[1, :, 5:] = 0, 0                                    # nothing is projected beyond the picture's border
+    planted[:] = 0
+    planted[0, 6:10, 5:8], planted[1, 6:9, :4] = 2, -3
+    inside, area = shares_in_boxes(network, np.stack([flat, planted], axis=1), windows, boxes)
+    np.testing.assert_allclose(area, [7.5*6.25/(12*17), 5*12/(17*5)])
+    np.testing.assert_allclose(inside, np.stack([area, [1, 1]], axis=1))
+    nothing = np.zeros((2, 1, 17, 17, 3), np.float32)
+    assert np.isnan(shares_in_boxes(network, nothing, windows, boxes)[0]).all()
+
+
+def test_the_box_is_where_the_object_was_drawn_in_the_crop_that_the_network_sees():
+    data = Synthetic("val", 6, SIZE)
+    pictures = Pictures(data, SIZE, CROP, workers=0)
+    with_it, without = (np.stack([np.asarray(render(data.scene(i), SIZE, layers), float) for i in range(6)])
+                        for layers in (("object",), ()))
+    drawn = (with_it - without)[:, 3:-3, 3:-3]
+    windows = Windows(np.zeros(6, int), np.zeros(6, int), CROP)
+    boxes = object_boxes(small(), pictures, np.arange(6))
+    inside, area = shares_in_boxes(small(), drawn[:, None].astype(np.float32), windows, boxes)
+    moved, _ = shares_in_boxes(small(), drawn[:, None].astype(np.float32), windows, boxes + 4)
+    assert (inside > 0.93).all() and (area < 0.95).all() and (moved < inside).all()
+    assert (inside[:, 0] > area).all()
+
+
+def test_on_the_drawn_set_every_condition_has_its_share_in_the_box():
+    found, _ = controlled(small(), "fc8", [0, 2], data=Pictures(Synthetic("val", 12, SIZE), SIZE, CROP, workers=0), k=2)
+    assert isinstance(found, Controls) and found.inside.shape == (4, 7) and found.area.shape == (4,)
+    assert ((found.inside >= 0) & (found.inside <= 1)).all() and ((found.area > 0) & (found.area < 1)).all()
