@@ -1,126 +1,318 @@
 """What is measured: every operation at the shapes at which ZFNet uses it, and what it has to move and multiply there.
 
     for case in cases():
-        work = case.prepare(device.array, N)        # a function without arguments; each call runs the operation once
-        floor = case.traffic(N) / bandwidth         # seconds that no implementation goes under
+        arrays = case.draw(Source(device.array), N)       # the inputs, on the device
+        outputs = case.run(*arrays)                       # the operation; on float64 NumPy arrays it is what is right
+        floor = max(case.traffic(N)/bandwidth, case.flops(N)/rate)          # seconds that no implementation goes under
 
-The layers' cases are read off the network, so a changed network changes them. Traffic counts every array once, as the
-headers of kernels/*.cu do."""
+The layers' cases are read off the network, so a changed network changes them; of layers that do the same work one is
+measured. Traffic counts every array once, as the headers of kernels/*.cu do; a multiply-add is two FLOPs."""
 from dataclasses import dataclass
 from typing import Callable
 
 import numpy as np
 
+from zfcore.backend import blocks, empty, lanes, runs_kernels
 from zfcore.layers import ContrastNorm, Conv, Dropout, Linear, MaxPool, ReLU
 from zfcore.models.zfnet import zfnet
+from zfcore.ops import conv2d as convolution
+from zfcore.ops.contrast_norm import contrast_norm, contrast_norm_backward
+from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_transpose
 from zfcore.ops.crop_flip import crop_flip
+from zfcore.ops.dropout import dropout
 from zfcore.ops.filter_rms import filter_rms
 from zfcore.ops.hinge_loss import hinge_loss, hinge_loss_backward
+from zfcore.ops.linear import BIAS, BIAS_GRADIENT, linear, linear_backward
+from zfcore.ops.maxpool import Pooling, maxpool, maxpool_backward
+from zfcore.ops.relu import relu, relu_backward
 from zfcore.ops.sgd_step import sgd_step
-from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
+from zfcore.ops.softmax_loss import softmax, softmax_loss, softmax_loss_backward
 
-# kind of layer -> the noun of its kernel, and bytes moved forward and backward by x inputs, y outputs, w weights
-LAYERS = {
-    Conv:         ("conv2d", lambda x, y, w: 4*(x + w + y), lambda x, y, w: 4*(2*x + 2*w + 2*y)),
-    ReLU:         ("relu", lambda x, y, w: 8*x, lambda x, y, w: 12*x),
-    MaxPool:      ("maxpool", lambda x, y, w: 4*x + 5*y, lambda x, y, w: 4*x + 5*y),
-    ContrastNorm: ("contrast_norm", lambda x, y, w: 8*x, lambda x, y, w: 12*x),
-    Linear:       ("linear", lambda x, y, w: 4*(x + w + y), lambda x, y, w: 4*(2*x + 2*w + 2*y)),
-    Dropout:      ("dropout", lambda x, y, w: 8*x, lambda x, y, w: 8*x),
-}
+LR, MOMENTUM, DECAY = 1e-3, 0.9, 5e-4
+KEPT = 2**22 - 3                  # numbers drawn; a larger array repeats them, out of step with any size of the network
+
+
+class Source:
+    """Draws arrays like those of a network in training; `array` brings a NumPy array to the device.
+
+    Half of a ReLU's outputs are zero, and of the gradients that come down through it: a GPU is faster on zeros."""
+
+    def __init__(self, array, seed=0):
+        self.array, self.rng = array, np.random.default_rng(seed)
+
+    def normal(self, *shape, scale=1.0):
+        size = int(np.prod(shape))
+        return self.array(np.resize(self.rng.standard_normal(min(size, KEPT), np.float32)*np.float32(scale), shape))
+
+    def outputs(self, *shape):
+        size = int(np.prod(shape))
+        return self.array(np.resize(np.maximum(self.rng.standard_normal(min(size, KEPT), np.float32), 0), shape))
+
+    def gradients(self, *shape):
+        size = min(int(np.prod(shape)), KEPT)
+        values = self.rng.standard_normal(size, np.float32)*(self.rng.random(size, np.float32) < 0.5)
+        return self.array(np.resize(values, shape))
+
+    def labels(self, M, N):
+        return self.rng.integers(0, M, N)
 
 
 @dataclass(frozen=True)
 class Case:
     noun: str                     # kernels/<noun>.cu
-    name: str                     # "pool1 forward"
-    prepare: Callable             # prepare(array, N) -> work(), `array` bringing a NumPy array to the device
+    layer: str                    # "pool1"
+    what: str                     # "forward"
+    draw: Callable                # draw(source, N) -> the inputs of run
+    run: Callable                 # run(*inputs) -> its outputs, a tuple
     traffic: Callable             # N -> bytes
-    multiply_adds: Callable = lambda N: 0
+    flops: Callable = lambda N: 0
+    terms: Callable = lambda N: 16          # that an output sums; a handful of roundings where it is no sum
+    images: tuple = ()            # which inputs have images as their last axis, if an image's outputs depend on it alone
+    window: tuple = ()            # (K, S, P, H, W) of a convolution or a pool, for peers
+    library: bool = False         # cuBLAS forms the products: whole calls are timed, not launches of kernels
+
+    @property
+    def name(self):
+        return f"{self.layer} {self.what}"
 
 
 def cases(network=None):
-    """Every case for `network`, by default the paper's. Its layers hold the parameters of the last case prepared."""
+    """Every case for `network`, by default the paper's."""
     network = network or zfnet()
-    found = []
-    for layer, shape, out in zip(network.layers, network.shapes, network.shapes[1:]):
-        if type(layer) in LAYERS:
-            found += _layer_cases(layer, shape, out)
-    return found + _other_cases(network)
+    found, seen = [], set()
+    for k, (layer, shape) in enumerate(zip(network.layers, network.shapes)):
+        work = type(layer), shape, *(value for name, value in layer.fields().items() if name not in ("name", "number"))
+        if type(layer) in MAKERS and work not in seen:
+            seen.add(work)
+            found += MAKERS[type(layer)](layer, shape, network.shapes[k + 1], behind_relu=k > 0)
+    return found + losses(network.shapes[-1][0]) + parameters(network) + [crop(*network.input_shape)]
 
 
-def _layer_cases(layer, shape, out):
-    noun, forward_bytes, backward_bytes = LAYERS[type(layer)]
-    parameters = layer.parameter_shapes(shape)
-    sizes = int(np.prod(shape)), int(np.prod(out)), sum(int(np.prod(s)) for s in parameters.values())
-
-    def arrange(array, N):
-        rng = np.random.default_rng(0)
-        layer.parameters = {key: array(0.05*rng.standard_normal(s, np.float32)) for key, s in parameters.items()}
-        return [array(rng.standard_normal((*s, N), np.float32)) for s in (shape, out)]
-
-    def forward(array, N):
-        x, _ = arrange(array, N)
-        return lambda: layer.forward(x, step=0)
-
-    def backward(array, N):
-        x, dy = arrange(array, N)
-        _, cache = layer.forward(x, step=0)
-        return lambda: layer.backward(dy, cache)
-
-    def moved(count):
-        return lambda N: count(sizes[0]*N, sizes[1]*N, sizes[2])
-
-    products = layer.multiply_adds(shape)
-    return [Case(noun, f"{layer.name} forward", forward, moved(forward_bytes), lambda N: products*N),
-            Case(noun, f"{layer.name} backward", backward, moved(backward_bytes), lambda N: 2*products*N)]
+def numbers(*shapes):
+    """How many numbers arrays of these shapes hold together."""
+    return sum(int(np.prod(shape)) for shape in shapes)
 
 
-def _other_cases(network):
-    M, (C, H, W) = network.shapes[-1][0], network.input_shape
-    weights = {name: of_layer["w"] for name, of_layer in network.parameter_shapes().items()}
-    found = []
+# ----------------------------------------------------------------------------------------------- layers of the network
+def conv_cases(layer, shape, out, behind_relu):
+    K, S, P = layer.window()
+    groups, w_shape = layer.groups, layer.parameter_shapes(shape)["w"]
+    flops = lambda N: 2*layer.multiply_adds(shape)*N
+    traffic = lambda N: 4*(numbers(w_shape) + N*numbers(shape, out))
+    taps, scale = numbers(w_shape[:3]), (2/numbers(w_shape[:3]))**0.5
 
-    def loss(noun, forward, backward):
-        def arrange(array, N):
-            rng = np.random.default_rng(0)
-            return array(rng.standard_normal((M, N), np.float32)), rng.integers(0, M, N)
+    def x(source, N):
+        return source.outputs(*shape, N) if behind_relu else source.normal(*shape, N, scale=64)
 
-        def prepare_backward(array, N):
-            _, cache = forward(*arrange(array, N))
-            return lambda: backward(cache)
+    def w(source):
+        return source.normal(*w_shape, scale=scale)
 
-        def prepare_forward(array, N):
-            scores, labels = arrange(array, N)
-            return lambda: forward(scores, labels)
+    def case(what, draw, run, terms, images, **changes):
+        return Case("conv2d", layer.name, what, draw, run, **{**dict(
+            traffic=traffic, flops=flops, terms=terms, images=images, window=(K, S, P, *shape[1:])), **changes})
 
-        moved = {"softmax_loss": (8, 8), "hinge_loss": (12, 12)}[noun]
-        found.append(Case(noun, f"{noun} forward", prepare_forward, lambda N: moved[0]*M*N))
-        found.append(Case(noun, f"{noun} backward", prepare_backward, lambda N: moved[1]*M*N))
+    forward = dict(draw=lambda source, N: (x(source, N), w(source)), terms=lambda N: taps, images=(0,))
+    transpose = dict(draw=lambda source, N: (source.gradients(*out, N), w(source)),
+                     terms=lambda N: out[0]//groups*K*K, images=(0,))
+    gradient = dict(draw=lambda source, N: (x(source, N), source.gradients(*out, N), w(source)),
+                    terms=lambda N: numbers(out[1:])*N, images=())
 
-    loss("softmax_loss", softmax_loss, softmax_loss_backward)
-    loss("hinge_loss", hinge_loss, hinge_loss_backward)
+    def forward_plain(x, w):
+        if not runs_kernels(x):
+            return conv2d(x, w, None, S, P, groups, layer.rounding)[0],
+        y = empty((*out, x.shape[-1]), x.dtype, like=x)
+        convolution.PLAIN(blocks(y.size, convolution.PLAIN.block), x, w, w, y, *sizes(x, w, y), False, False)
+        return y,
 
-    for name, shape in weights.items():
-        size = int(np.prod(shape))
+    def transpose_plain(dy, w):
+        if not runs_kernels(dy):
+            return conv2d_transpose(dy, w, S, P, *shape[1:], groups),
+        dx = empty((*shape, dy.shape[-1]), dy.dtype, like=dy)
+        kernel = convolution.TRANSPOSE_PLAIN
+        kernel(blocks(dx.size, kernel.block), dy, w, dx, *sizes(dx, w, dy))
+        return dx,
 
-        def step(array, N, shape=shape):
-            w, dw, v = (array(0.01*np.ones(shape, np.float32)) for _ in range(3))
-            return lambda: sgd_step(w, dw, v, 1e-3, 0.9, 5e-4)
+    def gradient_plain(x, dy, w):
+        if not runs_kernels(x):
+            return conv2d_backward(dy, (x, w, S, P, groups, False), need_dx=False)[1],
+        dw, kernel = empty(w.shape, w.dtype, like=w), convolution.FILTER_GRADIENT_PLAIN
+        kernel(blocks(dw.size, kernel.block), x, dy, dw, *sizes(x, w, dy))
+        return dw,
 
-        def limit(array, N, shape=shape):
-            w = array(np.random.default_rng(0).normal(0, 0.05, shape).astype(np.float32))
-            return lambda: filter_rms(w, 0.1)
+    def sizes(x, w, y):
+        return convolution._sizes(x, w, y, S, P, groups)
 
-        found.append(Case("sgd_step", f"{name} step", step, lambda N, size=size: 20*size))
-        if isinstance(network[name], Conv):
-            found.append(Case("filter_rms", f"{name} filter limit, none over", limit, lambda N, size=size: 4*size))
+    def bias_gradient(dy):
+        return convolution._launch_bias_gradient(dy) if runs_kernels(dy) else dy.sum(axis=(1, 2, 3)),
 
-    def crop(array, N):
-        rng = np.random.default_rng(0)
-        pictures = array(rng.integers(0, 256, (N, H + 32, W + 32, C), np.uint8))
-        mean = array(np.full((C, H + 32, W + 32), 128, np.float32))
-        tops, lefts, flips = rng.integers(0, 33, N), rng.integers(0, 33, N), rng.random(N) < 0.5
-        return lambda: crop_flip(pictures, mean, tops, lefts, flips, H, W)
+    return [
+        case("forward", run=lambda x, w: (conv2d(x, w, None, S, P, groups, layer.rounding)[0],), **forward),
+        case("forward, plain kernel", run=forward_plain, **forward),
+        case("forward, bias and ReLU", lambda source, N: (x(source, N), w(source), source.normal(layer.F)),
+             lambda x, w, b: (conv2d(x, w, b, S, P, groups, layer.rounding, relu=True)[0],), lambda N: taps, (0,)),
+        case("data gradient", run=lambda dy, w: (conv2d_transpose(dy, w, S, P, *shape[1:], groups),), **transpose),
+        case("data gradient, plain kernel", run=transpose_plain, **transpose),
+        case("weight gradient", run=lambda x, dy, w: (
+            conv2d_backward(dy, (x, w, S, P, groups, False), need_dx=False)[1],), **gradient),
+        case("weight gradient, plain kernel", run=gradient_plain, **gradient),
+        case("bias gradient", lambda source, N: (source.gradients(*out, N),), bias_gradient, lambda N: numbers(out[1:])*N, (),
+             traffic=lambda N: 4*N*numbers(out), flops=lambda N: 0)]
 
-    return [*found, Case("crop_flip", "crop and mirror", crop, lambda N: 5*C*H*W*N)]
+
+def relu_cases(layer, shape, out, behind_relu):
+    size = numbers(shape)
+    return [Case("relu", layer.name, "forward", lambda source, N: (source.normal(*shape, N),), lambda x: (relu(x)[0],),
+                 lambda N: 8*size*N, images=(0,)),
+            Case("relu", layer.name, "backward", lambda source, N: (source.normal(*shape, N), source.outputs(*shape, N)),
+                 lambda dy, y: (relu_backward(dy, y),), lambda N: 12*size*N, images=(0, 1))]
+
+
+def pool_cases(layer, shape, out, behind_relu):
+    K, S, P = layer.window()
+    window = K, S, P, *shape[1:]
+
+    def forward(x):
+        y, (switches, _) = maxpool(x, K, S, P, layer.rounding)
+        return y, switches
+
+    def inputs(source, N):
+        x = source.outputs(*shape, N)
+        return x, source.normal(*out, N), forward(x)[1]
+
+    def backward(x, dy, switches):                         # x tells its shape, and peers where the maxima are
+        return maxpool_backward(dy, (switches, Pooling(x.shape, K, S, P))),
+
+    traffic = lambda N: (4*numbers(shape) + 5*numbers(out))*N              # a switch is a byte
+    return [Case("maxpool", layer.name, "forward", lambda source, N: (source.outputs(*shape, N),), forward, traffic,
+                 images=(0,), window=window),
+            Case("maxpool", layer.name, "backward", inputs, backward, traffic, images=(0, 1, 2), window=window)]
+
+
+def norm_cases(layer, shape, out, behind_relu):
+    constants = layer.n, layer.alpha, layer.beta, layer.k, layer.convention
+    _, (_, rule) = contrast_norm(np.ones((1, 1), np.float32), *constants)
+
+    def backward(dy, x):
+        return contrast_norm_backward(dy, (x, rule)),
+
+    def cached(source, N):
+        return source.normal(*shape, N), source.outputs(*shape, N)
+
+    size = numbers(shape)
+    return [Case("contrast_norm", layer.name, "forward", lambda source, N: (source.outputs(*shape, N),),
+                 lambda x: (contrast_norm(x, *constants)[0],), lambda N: 8*size*N, images=(0,)),
+            Case("contrast_norm", layer.name, "backward", cached, backward, lambda N: 12*size*N, images=(0, 1))]
+
+
+def linear_cases(layer, shape, out, behind_relu):
+    D, M = shape[0], layer.M
+
+    def x_w(source, N):
+        return source.outputs(D, N), source.normal(D, M, scale=(2/D)**0.5)
+
+    def forward(x, w, b):
+        return linear(x, w, b)[0],
+
+    def with_bias(source, N):
+        return *x_w(source, N), source.normal(M)
+
+    def gradients(source, N):
+        return source.gradients(M, N), *x_w(source, N)
+
+    def backward(dy, x, w):
+        return linear_backward(dy, (x, w))
+
+    def add_bias(y, b):
+        if not runs_kernels(y):
+            return y + b[:, None],
+        wide = BIAS.variant(LANES=lanes(y.shape[1], y))
+        wide(blocks(len(y), BIAS.block//32), y, b, *y.shape)
+        return y,
+
+    def bias_gradient(dy):
+        if not runs_kernels(dy):
+            return dy.sum(axis=1),
+        db, wide = empty((M,), dy.dtype, like=dy), BIAS_GRADIENT.variant(LANES=lanes(dy.shape[1], dy))
+        wide(blocks(M, BIAS_GRADIENT.block//32), dy, db, *dy.shape)
+        return db,
+
+    moved = lambda N: 4*(D*M + (D + M)*N)
+    return [Case("linear", layer.name, "forward", with_bias, forward, moved, lambda N: 2*D*M*N, lambda N: D, (0,), library=True),
+            Case("linear", layer.name, "backward", gradients, backward, lambda N: 2*moved(N), lambda N: 4*D*M*N,
+                 lambda N: max(M, N), library=True),
+            Case("linear", layer.name, "bias", lambda source, N: (source.normal(M, N), source.normal(M)), add_bias,
+                 lambda N: 8*M*N, images=(0,)),
+            Case("linear", layer.name, "bias gradient", lambda source, N: (source.gradients(M, N),), bias_gradient,
+                 lambda N: 4*M*N, terms=lambda N: N)]
+
+
+def dropout_cases(layer, shape, out, behind_relu):
+    key = layer.seed, layer.number, 2**32 + 1
+    return [Case("dropout", layer.name, "forward", lambda source, N: (source.outputs(*shape, N),),
+                 lambda x: (dropout(x, layer.keep_prob, key)[0],), lambda N: 8*numbers(shape)*N)]
+
+
+MAKERS = {Conv: conv_cases, ReLU: relu_cases, MaxPool: pool_cases, ContrastNorm: norm_cases, Linear: linear_cases,
+          Dropout: dropout_cases}
+
+
+# --------------------------------------------------------------------------------------- losses, parameters, pictures
+def losses(M):
+    def scores(source, N):
+        return source.normal(M, N, scale=3), source.labels(M, N)
+
+    def kept(forward):
+        return lambda source, N: forward(*scores(source, N))[1][:2]         # p, labels or margins, targets
+
+    def softmax_forward(logits, labels):
+        loss, (p, _) = softmax_loss(logits, labels)
+        return loss, p
+
+    def hinge_forward(logits, labels):
+        loss, (margins, *_) = hinge_loss(logits, labels)
+        return loss, margins
+
+    return [Case("softmax_loss", "softmax", "alone", lambda source, N: (source.normal(M, N, scale=3),),
+                 lambda logits: (softmax(logits),), lambda N: 8*M*N, terms=lambda N: M),
+            Case("softmax_loss", "softmax_loss", "forward", scores, softmax_forward, lambda N: 8*M*N, terms=lambda N: M),
+            Case("softmax_loss", "softmax_loss", "backward", kept(softmax_loss),
+                 lambda p, labels: (softmax_loss_backward((p, labels)),), lambda N: 8*M*N),
+            Case("hinge_loss", "hinge_loss", "forward", scores, hinge_forward, lambda N: 12*M*N),
+            Case("hinge_loss", "hinge_loss", "backward", kept(hinge_loss),
+                 lambda margins, targets: (hinge_loss_backward((margins, targets, True)),), lambda N: 12*M*N)]
+
+
+def parameters(network):
+    """The step of all parameters, and the limit on all filters where none exceeds it, which is nearly always so."""
+    shapes = [shape for of_layer in network.parameter_shapes().values() for shape in of_layer.values()]
+    filters = [network.parameter_shapes()[layer.name]["w"] for layer in network.layers if isinstance(layer, Conv)]
+
+    def triples(source, N):
+        return [source.normal(*shape, scale=scale) for shape in shapes for scale in (0.01, 0.001, 1e-5)]
+
+    def step(*arrays):
+        for w, dw, v in zip(arrays[0::3], arrays[1::3], arrays[2::3]):
+            sgd_step(w, dw, v, LR, MOMENTUM, DECAY)
+        return *arrays[0::3], *arrays[2::3]
+
+    def limit(*arrays):
+        for w in arrays:
+            filter_rms(w, 0.1)
+        return arrays
+
+    return [Case("sgd_step", "sgd_step", "all parameters", triples, step, lambda N: 20*numbers(*shapes)),
+            Case("filter_rms", "filter_rms", "all filters", lambda source, N: [source.normal(*shape, scale=0.01) for shape in filters],
+                 limit, lambda N: 4*numbers(*filters))]
+
+
+def crop(C, H, W):
+    def draw(source, N):
+        rng = source.rng
+        pictures = source.array(rng.integers(0, 256, (N, H + 32, W + 32, C), np.uint8))
+        mean = source.array(np.full((C, H + 32, W + 32), 128, np.float32))
+        return pictures, mean, rng.integers(0, 33, N), rng.integers(0, 33, N), rng.random(N) < 0.5
+
+    def run(pictures, mean, tops, lefts, flips):
+        return crop_flip(pictures, mean, tops, lefts, flips, H, W),
+
+    return Case("crop_flip", "crop_flip", "forward", draw, run, lambda N: 5*C*H*W*N)

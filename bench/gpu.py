@@ -1,0 +1,322 @@
+"""python -m bench, on a machine with a GPU: every kernel at the paper's shapes, beside the floor and beside its peers.
+
+For each case of bench/cases.py, in this order:
+
+    check     the outputs, on memory poisoned with NaN, against the same operation in float64 NumPy (for operations that
+              treat images one by one: on a few images of the full batch). What is wrong is reported and not timed
+    time      the launches that the operation made, replayed as a CUDA graph over arrays larger than the last cache, in
+              turns with the peers (bench/timing.py, bench/peers.py). Products of cuBLAS, which CuPy does not capture, are
+              called in a loop
+    floor     bytes over the copy bandwidth or FLOPs over the fp32 rate, whichever takes longer, both measured in this run
+
+One JSON file a run, written anew after every case, so that what was measured outlives whatever happens next.
+"""
+import contextlib
+import json
+import math
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import traceback
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+
+from bench import peers
+from bench.cases import Source, cases
+from bench.timing import Clock, Contestant, microseconds, prepared, ratio, take_turns
+from zfcore import backend, nvrtc
+from zfcore.backend import to_host
+
+RESULTS = Path(__file__).parent/"results"
+CHECKED = 4                       # images of the batch that are checked
+SETS = 64                         # most sets of arrays that take turns
+EPS = float(np.finfo(np.float32).eps)
+
+# Sixteen chains of multiply-adds a thread, enough that the pipelines are never empty; nothing is read, little is written.
+FMA = r"""
+extern "C" __global__ void fma_rate(float *y, float b, float c, int steps)
+{
+    float a[16];
+    for (int k = 0; k < 16; k++) a[k] = threadIdx.x + k;
+    for (int i = 0; i < steps; i++) {
+        #pragma unroll
+        for (int k = 0; k < 16; k++) a[k] = fmaf(a[k], b, c);
+    }
+    float sum = 0;
+    for (int k = 0; k < 16; k++) sum += a[k];
+    y[blockIdx.x * blockDim.x + threadIdx.x] = sum;
+}"""
+
+
+def add_arguments(parser):
+    parser.add_argument("--only", default="", metavar="TEXT", help="only cases whose noun and name contain it: conv1, 'pool1 f'")
+    parser.add_argument("--batch-size", type=int, default=128, metavar="N", help="images at once (128, as in the paper)")
+    parser.add_argument("--rounds", type=int, default=20, help="how often each contestant is timed")
+    parser.add_argument("--output", type=Path, default=RESULTS, metavar="DIR", help="where the JSON file goes")
+
+
+def main(args):
+    """Returns the names of the cases that failed."""
+    device = backend.select("gpu")
+    peers.strict_fp32()
+    clock, report = Clock(backend.cupy), about(args)
+    path = args.output/f"{slug(report['device'])}-{report['date'][:10]}.json"
+    report["ceilings"] = ceilings(clock, report["multiprocessors"])
+    print(f"{report['device']}, driver {report['driver']}, CUDA {report['cuda']}, CuPy {report['cupy']}, PyTorch "
+          f"{report['pytorch']}, cuDNN {report['cudnn']}; batch {args.batch_size}, fp32 without TF32")
+    print("ceilings: copy {copy_gb_s:.0f} GB/s, fp32 {fma_tflop_s:.1f} TFLOP/s (cuBLAS {matmul_tflop_s:.1f})".format(
+        **report["ceilings"]))
+    print(f"{'microseconds':40}{'ours':>10}{'of floor':>9}{'peer':>10}{'ratio':>7}  {'error':>8}  which")
+    for case in cases():
+        if args.only not in f"{case.noun} {case.name}":
+            continue
+        row = {"noun": case.noun, "name": case.name}
+        report["cases"].append(row)
+        try:
+            row |= measured(case, device, clock, report, args)
+        except Exception as failure:                       # the next case may well succeed; what failed is said at the end
+            traceback.print_exc()
+            row["failed"] = sentence(failure)
+        print(line(row), flush=True)
+        save(path, report)
+        if not still_alive(clock):
+            print("the device no longer answers: the kernel before this line broke its context", file=sys.stderr)
+            break
+    print(f"written to {path}")
+    return [row["name"] for row in report["cases"] if "failed" in row]
+
+
+def measured(case, device, clock, report, args):
+    """The row of a case: what it moves and multiplies, its error, its times, its peers."""
+    N, bandwidth, rate = args.batch_size, 1e9*report["ceilings"]["copy_gb_s"], 1e12*report["ceilings"]["fma_tflop_s"]
+    arrays = tuple(case.draw(Source(device.array), N))
+    wanted, chosen = truth(case, arrays, N)
+    outputs, tape = checked(case, arrays)
+    row = {"kernels": [kernel.name for kernel, _, _ in tape], "bytes": case.traffic(N), "flops": case.flops(N),
+           "error": error(shown(case, outputs, chosen), wanted), "error_allowed": allowed(case, N), "peers": {}}
+    if not row["error"] <= row["error_allowed"]:
+        raise AssertionError(f"relative error {row['error']:.1e}, rounding explains {row['error_allowed']:.1e}")
+    sets = [arrays, *(copied(arrays) for _ in range(1, sets_needed(case.traffic(N), report["l2_bytes"])))]
+    contestants = {}
+    for name, make in peers.peers(case):
+        try:
+            contestant = make(sets, clock)
+            got = contestant.output()
+            off = error([to_host(a) for a in shown(case, got, chosen)], wanted[:len(got)]) if got is not None else None
+            if off is not None and not off < 1e-2:
+                raise AssertionError(f"computes something else, relative error {off:.1e}")
+            row["peers"][name] = {"error": off}
+            contestants[name] = contestant
+        except Exception as failure:
+            row["peers"][name] = {"failed": sentence(failure)}
+    contestants["ours"] = ours(case, sets, clock)          # last: an update in place changes what the peers are given
+    runs = {name: prepared(clock, contestant) for name, contestant in contestants.items()}
+    times = take_turns(clock.seconds, runs, args.rounds)
+    row |= microseconds(times["ours"]) | floor(case.traffic(N), case.flops(N), bandwidth, rate)
+    row["share_of_floor"] = row["floor_us"]/row["us"]
+    for name in contestants:
+        if name != "ours":
+            row["peers"][name] |= microseconds(times[name])
+    timed = {name: peer["us"] for name, peer in row["peers"].items() if "us" in peer}
+    if timed:
+        row["best_peer"] = min(timed, key=timed.get)
+        row |= ratio(times[row["best_peer"]], times["ours"])
+    return row
+
+
+# ---------------------------------------------------------------------------------------------------------- is it right?
+def truth(case, arrays, N):
+    """(outputs in float64 by NumPy, the images they are of): of all images, or of a few where each stands for itself."""
+    chosen = slice(None)
+    if case.images:
+        chosen = np.sort(np.random.default_rng(N).choice(N, min(CHECKED, N), replace=False))
+    host = [to_host(a[..., chosen] if k in case.images else a) for k, a in enumerate(arrays)]
+    return case.run(*(a.astype(np.float64) if a.dtype == np.float32 else a.copy() for a in host)), chosen
+
+
+def checked(case, arrays):
+    """(outputs, tape): the operation on copies of `arrays`. Where all of its work is our kernels', everything they write is
+    poisoned, whatever they change is put back, and the tape is run again: an element that no thread writes shows."""
+    mine = copied(arrays)
+    outputs, tape = recorded(case.run, mine)
+    if not case.library:
+        for array in written(tape):
+            given = next((k for k, a in enumerate(mine) if a is array), None)
+            if given is None:
+                array.fill(np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).max)
+            else:
+                array[...] = arrays[given]
+        replay(tape)
+    return outputs, tape
+
+
+def recorded(run, arrays):
+    """(run(*arrays), tape): the tape is [(kernel, grid, arguments)] of every kernel that was launched on the way."""
+    kind, tape = next(type(a) for a in arrays if backend.runs_kernels(a)), []
+    launch = backend.LAUNCHERS[kind]
+
+    def both(kernel, grid, arguments):
+        tape.append((kernel, grid, arguments))
+        launch(kernel, grid, arguments)
+
+    backend.LAUNCHERS[kind] = both
+    try:
+        return run(*arrays), tape
+    finally:
+        backend.LAUNCHERS[kind] = launch
+
+
+def replay(tape):
+    """Launch a tape's kernels again, on the same memory."""
+    for kernel, grid, arguments in tape:
+        kind = next(type(value) for argument, value in zip(kernel.arguments, arguments) if argument.pointer)
+        backend.LAUNCHERS[kind](kernel, grid, arguments)
+
+
+def written(tape):
+    """Every array that a tape's kernels write to, once."""
+    return list({id(value): value for kernel, _, arguments in tape for argument, value in zip(kernel.arguments, arguments)
+                 if argument.pointer and not argument.const}.values())
+
+
+def copied(arrays):
+    return tuple(a.copy() for a in arrays)
+
+
+def shown(case, outputs, chosen):
+    """The outputs of the images that are checked, on the host."""
+    return [to_host(a[..., chosen]) if case.images and hasattr(a, "shape") else a for a in outputs]
+
+
+def error(got, wanted):
+    """The largest relative error |got - wanted|/|wanted| of the outputs, in the Euclidean norm; infinite where whole
+    numbers differ, where a shape does or where something is not finite."""
+    worst = 0.0
+    for one, truth in zip(got, wanted, strict=True):
+        one, truth = to_host(one), np.asarray(truth)
+        if one.shape != truth.shape or not np.isfinite(one).all():
+            return math.inf
+        if truth.dtype.kind in "iu":
+            worst = max(worst, 0.0 if np.array_equal(one, truth) else math.inf)
+        elif one.size:
+            size = float(np.linalg.norm(truth.ravel()))
+            off = float(np.linalg.norm(one.ravel().astype(np.float64) - truth.ravel()))
+            worst = max(worst, off/size if size else (0.0 if off == 0 else math.inf))
+    return worst
+
+
+def allowed(case, N):
+    """The relative error that rounding explains: each of n summands adds half an EPS of the sum so far, in any direction."""
+    return 2*EPS*math.sqrt(case.terms(N))
+
+
+# --------------------------------------------------------------------------------------------------------- how fast is it?
+def ours(case, sets, clock):
+    """The Contestant: the tapes of all sets, or, where cuBLAS works too, whole calls."""
+    if case.library:
+        return Contestant("ours", lambda: [case.run(*arrays) for arrays in sets], len(sets), None)
+    tapes = [recorded(case.run, arrays)[1] for arrays in sets]
+    return Contestant("ours", lambda: [replay(tape) for tape in tapes], len(sets), None, clock.captured)
+
+
+def sets_needed(nbytes, l2):
+    """How many sets of arrays are together twice as large as the last cache."""
+    return max(1, min(SETS, -(-2*l2//nbytes)))
+
+
+def floor(nbytes, flops, bandwidth, rate):
+    """{"floor_us": ..., "bound": ...}: no implementation is faster than its bytes at the bandwidth or its FLOPs at the rate."""
+    move, multiply = 1e6*nbytes/bandwidth, 1e6*flops/rate
+    return {"floor_us": max(move, multiply), "bound": "memory" if move >= multiply else "math"}
+
+
+def ceilings(clock, multiprocessors):
+    """What this device reaches: a copy within its memory (bytes read and written), multiply-adds, a matrix product."""
+    cupy = clock.cupy
+    a, b = (cupy.full(2**30, k, np.uint8) for k in (1, 2))
+    copy = lambda: [b.data.copy_from_device_async(a.data, a.nbytes) for _ in range(4)]
+    fma, steps, blocks = cupy.RawModule(code=FMA).get_function("fma_rate"), 2**14, 8*multiprocessors
+    y = cupy.empty(blocks*256, np.float32)
+    multiply = lambda: fma((blocks,), (256,), (y, np.float32(0.999), np.float32(0.001), np.int32(steps)))
+    left, right = (cupy.asarray(Source(np.asarray, k).normal(8192, 8192)) for k in (0, 1))
+    product = cupy.empty_like(left)
+    matmul = lambda: cupy.matmul(left, right, out=product)
+    clock.wait()
+    once = {}
+    for name, run in {"copy": copy, "fma": multiply, "matmul": matmul}.items():
+        once[name] = statistics.median([clock.seconds(run) for _ in range(12)][2:])
+    if not bool(cupy.isfinite(y).all()):
+        raise RuntimeError("the multiply-add kernel computed nonsense")
+    return {"copy_gb_s": 4*2*a.nbytes/once["copy"]/1e9, "fma_tflop_s": 2*16*steps*y.size/once["fma"]/1e12,
+            "matmul_tflop_s": 2*8192**3/once["matmul"]/1e12}
+
+
+def still_alive(clock):
+    """Also gives unused memory back: the next case may want other sizes."""
+    try:
+        clock.wait()
+        clock.cupy.get_default_memory_pool().free_all_blocks()
+        if peers.torch is not None and peers.torch.cuda.is_available():
+            peers.torch.cuda.empty_cache()
+        return True
+    except Exception:
+        return False
+
+
+# ------------------------------------------------------------------------------------------------------------ the report
+def about(args):
+    cupy = backend.cupy
+    runtime, device = cupy.cuda.runtime, cupy.cuda.Device()
+    cuda = runtime.runtimeGetVersion()
+    return {"device": runtime.getDeviceProperties(device.id)["name"].decode(), "capability": device.compute_capability,
+            "multiprocessors": device.attributes["MultiProcessorCount"], "l2_bytes": device.attributes["L2CacheSize"],
+            "driver": driver(), "cuda": f"{cuda//1000}.{cuda % 1000//10}", "nvrtc": "%d.%d" % nvrtc.version(),
+            "cupy": cupy.__version__, "numpy": np.__version__, "python": platform.python_version(), **peers.versions(),
+            "commit": commit(), "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "N": args.batch_size,
+            "rounds": args.rounds, "cases": []}
+
+
+def driver():
+    """The driver's version as users know it, "580.95"; None where nvidia-smi does not say."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True,
+                              text=True, timeout=20, check=True).stdout.split()[0]
+
+
+def commit():
+    """What was measured: the commit of this checkout, or $ZFCORE_COMMIT where a copy without .git is measured."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True,
+                              cwd=Path(__file__).parent, check=True).stdout.strip()
+    return os.environ.get("ZFCORE_COMMIT")
+
+
+def sentence(failure):
+    return f"{type(failure).__name__}: {str(failure).strip()}".splitlines()[0]
+
+
+def slug(text):
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def save(path, report):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+    os.replace(beside, path)
+
+
+def line(row):
+    if "failed" in row:
+        return f"{row['name']:40}{row['failed'][:100]}"
+    text = f"{row['name']:40}{row['us']:10.1f}{100*row['share_of_floor']:8.0f}%"
+    if "best_peer" in row:
+        text += f"{row['peers'][row['best_peer']]['us']:10.1f}{row['ratio']:7.2f}"
+    else:
+        text += " "*17
+    return text + f"  {row['error']:8.1e}  {row.get('best_peer', '')}"

@@ -1,0 +1,104 @@
+"""What a case says it moves and multiplies, against the counts of a paper-and-pencil study; and which kernels are measured."""
+import numpy as np
+import pytest
+
+from bench.cases import Source, cases
+from bench.gpu import recorded
+from bench.resources import declared
+from zfcore import backend
+from zfcore.models.zfnet import tiny, zfnet
+
+PAPER = {case.name: case for case in cases()}
+
+
+@pytest.mark.parametrize("name, gigaflops, megabytes", [
+    ("conv1 forward", 43.71, 671.9), ("conv1 data gradient", 43.71, 671.9), ("conv1 weight gradient", 43.71, 671.9),
+    ("conv2 forward", 106.33, 239.7), ("conv2 weight gradient", 106.33, 239.7), ("conv3 forward", 38.28, 58.9),
+    ("conv4 data gradient", 57.42, 71.8), ("conv5 forward", 38.28, 58.9), ("conv1 bias gradient", 0, 594.7),
+    ("fc6 forward", 9.66, 157.8), ("fc7 forward", 4.29, 71.3), ("fc8 forward", 1.05, 19.0), ("fc6 backward", 2*9.66, 2*157.8),
+    ("relu1 forward", 0, 1189.5), ("relu1 backward", 0, 1784.2), ("relu5 backward", 0, 66.5),
+    ("norm1 forward", 0, 297.4), ("norm1 backward", 0, 446.1), ("norm2 backward", 0, 66.5),
+    ("pool1 forward", 0, 762.0 + 37.17/2), ("pool2 backward", 0, 113.5 + 5.54/2),      # counted there with switches of 4 bits
+    ("sgd_step all parameters", 0, 1247.2)])
+def test_work_at_batch_128_is_that_of_the_study(name, gigaflops, megabytes):
+    case = PAPER[name]
+    assert case.flops(128)/1e9 == pytest.approx(gigaflops, abs=0.011)
+    assert case.traffic(128)/1e6 == pytest.approx(megabytes, abs=0.11)
+
+
+def test_a_training_step_multiplies_853_gigaflops():
+    passes = [PAPER[f"conv{k} {what}"] for k in range(1, 6) for what in ("forward", "data gradient", "weight gradient")]
+    products = [case for case in passes if case.name != "conv1 data gradient"]
+    products += [PAPER[f"fc{k} {what}"] for k in (6, 7, 8) for what in ("forward", "backward")]
+    assert sum(case.flops(128) for case in products)/1e9 == pytest.approx(853.3, abs=0.1)
+
+
+def test_layers_that_do_the_same_are_measured_once_and_names_are_unique():
+    names = [case.name for case in cases()]
+    assert "relu3 forward" in names and "relu4 forward" not in names and "drop7 forward" not in names
+    assert {f"conv{k} forward" for k in range(1, 6)} <= set(names) and len(names) == len(set(names))
+
+
+# ------------------------------------------------------------------------------------------- what is launched for them
+class Ghost(np.ndarray):
+    """An array whose kernels are not run: memory that nobody touches costs nothing, so the paper's shapes fit anywhere."""
+
+
+class Ghosts(Source):
+    def __init__(self):
+        super().__init__(lambda host: np.empty_like(host).view(Ghost))
+
+    def normal(self, *shape, scale=1.0):
+        return np.empty(shape, np.float32).view(Ghost)
+
+    def outputs(self, *shape):
+        return self.normal(*shape)
+
+    gradients = outputs
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """A function: the kernels a case launches at batch N, in order."""
+    monkeypatch.setitem(backend.LAUNCHERS, Ghost, lambda kernel, grid, arguments: None)
+
+    def kernels(case, N):
+        return [kernel for kernel, _, _ in recorded(case.run, case.draw(Ghosts(), N))[1]]
+
+    return kernels
+
+
+WITHOUT_PRODUCTS = [case for case in cases(zfnet(classes=16, units=(16, 16))) if not case.library]
+
+
+def test_every_kernel_function_is_launched_at_the_papers_shapes(launched):
+    kernels = {kernel.name for case in WITHOUT_PRODUCTS for kernel in launched(case, 128)}
+    assert kernels == {kernel.name for kernel in declared()}
+
+
+def test_every_declared_tile_of_conv2d_is_launched_by_zfnet_or_by_the_small_network_at_batch_1_127_or_128(launched):
+    def tile(kernel):
+        return kernel.name, tuple(kernel.defines.items())
+
+    convolutions = [case for case in WITHOUT_PRODUCTS + cases(tiny()) if case.noun == "conv2d"]
+    used = {tile(kernel) for case in convolutions for N in (1, 127, 128) for kernel in launched(case, N)}
+    assert {tile(kernel) for kernel in declared() if kernel.file == "conv2d.cu"} <= used
+
+
+@pytest.mark.parametrize("name, kernels", [
+    ("conv2 forward", ["conv2d_forward"]), ("conv2 data gradient", ["conv2d_swap_filters", "conv2d_transpose"]),
+    ("norm1 backward", ["contrast_norm_backward"]), ("pool1 backward", ["maxpool_backward"]),
+    ("softmax_loss backward", ["softmax_loss_gradient"]), ("relu1 backward", ["relu_backward"]),
+    ("conv1 weight gradient, plain kernel", ["conv2d_filter_gradient_plain"]), ("fc6 bias gradient", ["linear_bias_gradient"])])
+def test_a_case_launches_what_it_is_named_after_and_nothing_else(launched, name, kernels):
+    case = next(case for case in WITHOUT_PRODUCTS if case.name == name)
+    assert [kernel.name for kernel in launched(case, 128)] == kernels
+
+
+def test_half_of_the_numbers_behind_a_relu_are_zero_and_large_arrays_repeat_out_of_step():
+    source = Source(np.asarray)
+    assert 0.4 < np.mean(source.outputs(3, 50, 40) == 0) < 0.6
+    assert 0.4 < np.mean(source.gradients(3, 50, 40) == 0) < 0.6
+    large = source.normal(33, 2**17)
+    assert large.size > 2**22 and not (large[0] == large[32]).any()
+    assert large.std() == pytest.approx(1, abs=0.01)

@@ -1,0 +1,68 @@
+"""PyTorch's forms, on the CPU: each computes what ours computes, in both layouts, where windows reach over the border too."""
+import numpy as np
+import pytest
+
+from bench import peers
+from bench.cases import Source, cases
+from bench.gpu import error, truth
+from zfcore.models.zfnet import tiny
+
+torch = pytest.importorskip("torch")
+N = 3
+CASES = [case for case in cases(tiny(size=52)) if (case.noun, case.what) in peers.TORCH]      # conv1 and pool1 reach over
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_pytorch_computes_what_ours_does(case):
+    arrays = case.draw(Source(np.asarray), N)
+    wanted, _ = truth(case, [a.copy() for a in arrays], N)
+    made = peers.peers(case)
+    assert len(made) == (2 if case.noun in ("conv2d", "maxpool", "contrast_norm") else 1)
+    for name, make in made:
+        contestant = make([arrays, [a.copy() for a in arrays]], clock=None)
+        got = contestant.output()
+        if case.noun == "dropout":
+            assert got is None
+            continue
+        assert error(got, wanted[:len(got)]) < 1e-5, name
+        contestant.once()
+        assert contestant.sets == 2
+
+
+def test_every_operation_that_pytorch_has_is_measured_beside_it():
+    alone = {(case.noun, case.what) for case in cases()} - set(peers.TORCH)
+    assert alone == {("conv2d", f"{what}, plain kernel") for what in peers.CONVOLUTIONS} | {
+        ("linear", "bias"), ("hinge_loss", "forward"), ("hinge_loss", "backward"), ("filter_rms", "all filters"),
+        ("crop_flip", "forward")}
+    assert {(case.noun, case.what) for case in cases()} > set(peers.TORCH)
+
+
+def test_the_layouts_are_what_they_are_called():
+    x = torch.zeros(2, 3, 4, 5)
+    first, last = (peers.laid_out(layout, x)[0] for layout in peers.LAYOUTS)
+    assert first.stride() == (60, 20, 5, 1) and last.stride() == (60, 1, 15, 3)
+
+
+def test_tensor_shares_the_memory_and_back_undoes_it():
+    x = np.arange(2*3*4*5, dtype=np.float32).reshape(2, 3, 4, 5)
+    seen = peers.tensor(x)
+    assert seen.shape == (5, 2, 3, 4) and seen.data_ptr() == x.ctypes.data
+    np.testing.assert_array_equal(peers.back(seen), x)
+    assert peers.tensor(np.zeros(3, np.float32)).shape == (3,) and peers.tensor(np.arange(3)).dtype == torch.int64
+
+
+def test_without_libraries_there_are_no_peers(monkeypatch):
+    monkeypatch.setattr(peers, "torch", None)
+    monkeypatch.setattr(peers, "cudnn", None)
+    assert not any(peers.peers(case) for case in CASES)
+    assert peers.versions() == {"pytorch": None, "cudnn": None, "cudnn_frontend": None}
+    peers.strict_fp32()
+
+
+def test_float32_products_are_not_rounded_to_tf32(monkeypatch):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    peers.strict_fp32()
+    assert peers.os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.benchmark
