@@ -1,0 +1,285 @@
+"""bench on a GPU, as far as a machine without one can tell: the check that precedes a time, in the CPU executor; what is
+done with times, with a clock that is told; the report."""
+import contextlib
+import json
+import math
+import types
+
+import numpy as np
+import pytest
+
+from bench import gpu, peers
+from bench.__main__ import main
+from bench.cases import Case, Source, cases
+from bench.gpu import FMA, allowed, checked, error, floor, measured, recorded, sets_needed, shown, truth
+from bench.timing import MOST, Contestant, microseconds, prepared, ratio, take_turns
+from tests import executor
+from tests.executor import emu
+from zfcore import backend
+from zfcore.backend import Kernel
+from zfcore.check import Expected
+from zfcore.models.zfnet import zfnet
+from zfcore.ops.relu import relu
+
+N = 6
+SMALL = cases(zfnet(classes=7, size=34, maps=(4, 8, 8, 8, 4), units=(12, 8)))
+
+
+# ---------------------------------------------------------------------------------------------------------- the check
+@executor.requires_executor
+@pytest.mark.parametrize("case", SMALL, ids=[case.name for case in SMALL])
+def test_the_check_passes_every_case_in_the_executor(case):
+    arrays = case.draw(Source(executor.array), N)
+    kept = [np.array(a) for a in arrays]
+    wanted, chosen = truth(case, arrays, N)
+    outputs, tape = checked(case, arrays)
+    assert error(shown(case, outputs, chosen), wanted) <= allowed(case, N)
+    assert all(np.array_equal(a, b) for a, b in zip(arrays, kept)), "the inputs are what was drawn"
+    assert tape or case.library
+
+
+FORGETFUL = """extern "C" __global__ void f(const float *x, float *y, int total)
+{
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < total && i != 17) y[i] = 2 * x[i];
+}"""
+
+
+@executor.requires_executor
+def test_the_check_finds_an_output_that_no_thread_writes(monkeypatch):
+    kernel = object.__new__(Kernel)                        # undeclared: not one of the project's
+    for name, value in dict(file="f.cu", name="f", signature="", defines={}, block=32, shared=0,
+                            arguments=backend._parse("const float *x, float *y, int total")).items():
+        object.__setattr__(kernel, name, value)
+
+    def launch(kernel, grid, values):
+        emu.compile(FORGETFUL, "f.cu", "f").launch(grid, 32, 0, values, ["x", "y", "total"], {"y"}, executor.Settings())
+
+    monkeypatch.setitem(backend.LAUNCHERS, executor.ExecutorArray, launch)
+    stale = []                                             # memory that already holds what is right, as a pool hands it out
+
+    def run(x):
+        if not backend.runs_kernels(x):
+            return 2*x,
+        y = executor.array(2*executor.plain(x))
+        kernel(2, x, y, y.size)
+        stale.append(y.copy())
+        return y,
+
+    case = Case("f", "f", "forward", None, run, None)
+    arrays = executor.array(np.arange(40, dtype=np.float32)),
+    outputs, _ = checked(case, arrays)
+    wanted, _ = truth(case, arrays, N)
+    assert error(stale, wanted) == 0 and error(outputs, wanted) == math.inf
+
+
+def test_error_is_relative_and_infinite_where_nothing_can_be_said():
+    truth = np.array([3.0, 4.0])
+    assert error([np.array([3, 4.5], np.float32)], [truth]) == pytest.approx(0.1)
+    assert error([truth, np.array([1, 2], np.uint8)], [truth, np.array([1, 2], np.uint8)]) == 0
+    for wrong in ([np.array([3, np.nan])], [np.array([3.0, 4.0, 5.0])]):
+        assert error(wrong, [truth]) == math.inf
+    assert error([np.array([1, 3], np.uint8)], [np.array([1, 2], np.uint8)]) == math.inf
+    assert error([2.0], [1.0]) == 1 and error([np.zeros(3)], [np.zeros(3)]) == 0
+    with pytest.raises(ValueError):
+        error([], [truth])
+
+
+def test_tf32_would_be_seen_in_a_convolution_of_zfnet():
+    forward = next(case for case in cases() if case.name == "conv5 forward")
+    assert 1e-6 < allowed(forward, 128) < 1e-4             # TF32 errs by 3e-4
+
+
+@executor.requires_executor
+def test_a_tape_holds_the_launches_and_the_launcher_is_put_back_after_an_error():
+    launch = backend.LAUNCHERS[executor.ExecutorArray]
+    x = executor.array(np.ones(8, np.float32))
+    _, tape = recorded(lambda x: relu(x), [x])
+    assert [kernel.name for kernel, _, _ in tape] == ["relu_forward"] and tape[0][2][0] is x
+    with pytest.raises(ZeroDivisionError):
+        recorded(lambda x: 1/0, [x])
+    assert backend.LAUNCHERS[executor.ExecutorArray] is launch
+
+
+# ---------------------------------------------------------------------------------------------------------- the times
+class ToldClock:
+    """A run is told to last what the last of `LASTS` that it called says."""
+
+    def __init__(self):
+        self.graphs, self.now = [], 0.0
+
+    def wait(self):
+        pass
+
+    def seconds(self, run):
+        before = self.now
+        run()
+        return self.now - before
+
+    def captured(self, once, passes):
+        self.graphs.append(passes)
+        return lambda: [once() for _ in range(passes)]
+
+    def lasting(self, name, seconds, sets=1, captured=True):
+        def once():
+            self.now += sets*seconds
+        return Contestant(name, once, sets, None, self.captured if captured else None)
+
+
+def test_short_operations_are_repeated_until_they_last_two_milliseconds():
+    clock = ToldClock()
+    for seconds, sets, operations in ((5e-6, 1, 400), (1e-6, 10, 2000), (1.5e-3, 1, 2), (3e-3, 2, 2), (1e-9, 64, 64*(MOST//64))):
+        run, count = prepared(clock, clock.lasting("f", seconds, sets))
+        assert count == pytest.approx(operations, abs=sets)
+        assert clock.seconds(run) == pytest.approx(count*seconds)
+    _, count = prepared(clock, clock.lasting("f", 1e-4, captured=False))
+    assert 20 <= count <= 21 and len(clock.graphs) == 5
+
+
+def test_contestants_take_turns_after_a_round_that_warms_up():
+    order, lasts = [], {"a": iter([9, 2, 4, 6]), "b": iter([9, 30, 20, 10])}
+
+    def seconds(run):
+        return float(next(lasts[run()]))
+
+    def contestant(name):
+        return (lambda: order.append(name) or name), 2
+
+    times = take_turns(seconds, {"a": contestant("a"), "b": contestant("b")}, rounds=3, patience=1000)
+    assert order == ["a", "b"]*4
+    assert times == {"a": [1, 2, 3], "b": [15, 10, 5]}
+    assert microseconds(times["a"]) == {"us": 2e6, "spread": [1e6, 3e6]}
+    assert ratio(times["b"], times["a"]) == {"ratio": 5, "ratio_spread": [5/3, 15]}
+
+
+def test_long_operations_are_timed_three_times_at_least_and_no_more_than_patience_allows():
+    times = take_turns(lambda run: 1.0, {"slow": (None, 1)}, rounds=20, patience=2.0)
+    assert len(times["slow"]) == 3
+    assert len(take_turns(lambda run: 0.01, {"fast": (None, 1)}, rounds=20, patience=2.0)["fast"]) == 20
+
+
+def test_floor_is_the_longer_of_moving_and_multiplying():
+    conv1, pool1 = (next(case for case in cases() if case.name == name) for name in ("conv1 forward", "relu1 forward"))
+    found = floor(conv1.traffic(128), conv1.flops(128), 4.3e12, 60e12)
+    assert found["bound"] == "math" and found["floor_us"] == pytest.approx(728.6, abs=0.1)
+    found = floor(pool1.traffic(128), pool1.flops(128), 4.3e12, 60e12)
+    assert found["bound"] == "memory" and found["floor_us"] == pytest.approx(277, abs=0.5)
+
+
+def test_sets_of_arrays_exceed_the_cache_twice():
+    assert [sets_needed(nbytes, 60*10**6) for nbytes in (672*10**6, 59*10**6, 4*10**6, 1000)] == [1, 3, 30, gpu.SETS]
+
+
+# ------------------------------------------------------------------------------------------- a row, and what fails in it
+@pytest.fixture
+def on_executor(monkeypatch):
+    """measured() of the small pool, in the executor, with these peers."""
+    clock = ToldClock()
+    case = next(case for case in SMALL if case.name == "pool1 forward")
+    report = {"ceilings": {"copy_gb_s": 4000.0, "fma_tflop_s": 60.0}, "l2_bytes": 1000}
+    device, args = backend.select("executor"), types.SimpleNamespace(batch_size=N, rounds=3)
+
+    def row(found, change=lambda case: case):
+        monkeypatch.setattr(peers, "peers", lambda case: found)
+        monkeypatch.setattr(gpu, "ours", lambda case, sets, clock: clock.lasting("ours", 2e-6))
+        return measured(change(case), device, clock, report, args)
+
+    row.clock = clock
+    row.outputs = lambda: [executor.plain(a) for a in case.run(*case.draw(Source(executor.array), N))]
+    return row
+
+
+@executor.requires_executor
+def test_a_row_tells_times_errors_floor_and_the_best_peer(on_executor):
+    def peer(name, seconds, output):
+        return name, lambda sets, clock: types.SimpleNamespace(**{**vars(clock.lasting(name, seconds)), "output": output})
+
+    off = lambda: [on_executor.outputs()[0]*1.2]
+    row = on_executor([peer("slow", 6e-6, lambda: on_executor.outputs()[:1]), peer("fast", 3e-6, lambda: None),
+                       peer("wrong", 1e-6, off), ("absent", lambda sets, clock: 1/0)])
+    assert row["us"] == pytest.approx(2) and row["spread"] == pytest.approx([2, 2])
+    assert row["kernels"] == ["maxpool_forward"] and row["bound"] == "memory" and row["error"] == 0
+    assert row["share_of_floor"] == pytest.approx(row["bytes"]/4e12/2e-6)
+    assert row["best_peer"] == "fast" and row["ratio"] == pytest.approx(1.5)
+    assert row["peers"]["slow"] == {"error": 0, "us": pytest.approx(6), "spread": pytest.approx([6, 6])}
+    assert "computes something else" in row["peers"]["wrong"]["failed"] and "us" not in row["peers"]["wrong"]
+    assert row["peers"]["absent"] == {"failed": "ZeroDivisionError: division by zero"}
+    json.dumps(row, allow_nan=False)
+
+
+@executor.requires_executor
+def test_without_peers_the_ratio_stays_empty(on_executor):
+    row = on_executor([])
+    assert row["peers"] == {} and "ratio" not in row and row["us"] > 0
+
+
+@executor.requires_executor
+def test_a_wrong_kernel_is_not_timed(on_executor):
+    def doubled(case):
+        return Case(**{**vars(case), "run": lambda x: tuple(
+            2*part if backend.runs_kernels(x) and part.dtype == np.float32 else part for part in case.run(x))})
+
+    with pytest.raises(AssertionError, match="relative error 1.0e[+]00, rounding explains"):
+        on_executor([], doubled)
+
+
+def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, capsys):
+    """The whole of main, with a device that is told."""
+    about = {"device": "NVIDIA Test 9000", "multiprocessors": 2, "l2_bytes": 1, "driver": None, "cuda": "13.0", "cupy": "14",
+             "pytorch": None, "cudnn": None, "date": "2026-01-02T03:04:05+00:00", "cases": []}
+
+    def told(case, *_):
+        if case.name == "conv2 forward":
+            raise RuntimeError("bad\nluck")
+        return {"us": 10.0, "share_of_floor": 0.5, "error": 1e-7, "peers": {"P": {"us": 20.0}}, "best_peer": "P", "ratio": 2.0}
+
+    monkeypatch.setattr(gpu.backend, "select", lambda name: None)
+    monkeypatch.setattr(gpu, "Clock", lambda cupy: None)
+    monkeypatch.setattr(gpu, "about", lambda args: about)
+    monkeypatch.setattr(gpu, "ceilings", lambda *_: {"copy_gb_s": 4000.0, "fma_tflop_s": 60.0, "matmul_tflop_s": 50.0})
+    monkeypatch.setattr(gpu, "measured", told)
+    monkeypatch.setattr(gpu, "still_alive", lambda clock: True)
+    monkeypatch.setattr(peers, "strict_fp32", lambda: None)
+    args = types.SimpleNamespace(output=tmp_path, only="conv", batch_size=128, rounds=1)
+    assert gpu.main(args) == ["conv2 forward"]
+    report = json.loads((tmp_path/"nvidia-test-9000-2026-01-02.json").read_text())
+    rows = {row["name"]: row for row in report["cases"]}
+    assert rows["conv2 forward"]["failed"] == "RuntimeError: bad" and rows["conv5 forward"]["us"] == 10
+    assert "pool1 forward" not in rows and not list(tmp_path.glob("*.part"))
+    assert "conv2 forward" in capsys.readouterr().out
+    monkeypatch.setattr(gpu, "still_alive", lambda clock: False)
+    about["cases"] = []
+    gpu.main(args)
+    assert len(about["cases"]) == 1 and "no longer answers" in capsys.readouterr().err
+
+
+# -------------------------------------------------------------------------------------------------- the machine, the door
+@executor.requires_executor
+def test_the_kernel_that_measures_the_rate_computes_its_chains():
+    y = np.zeros(64, np.float32)
+    emu.compile(FMA, "fma.cu", "fma_rate").launch((1,), 64, 0, [y, np.float32(0.5), np.float32(3), np.int32(5)],
+                                                 ["y", "b", "c", "steps"], {"y"}, executor.Settings())
+    start = np.arange(64)[:, None] + np.arange(16)
+    np.testing.assert_allclose(y, (start*0.5**5 + 3*sum(0.5**k for k in range(5))).sum(1), rtol=1e-6)
+
+
+def test_the_kernel_that_measures_the_rate_is_sixteen_multiply_adds_a_step_in_registers():
+    from zfcore import nvrtc
+    try:
+        _, log = nvrtc.compile(FMA, "fma.cu", ("-arch=sm_90a", "--ptxas-options=-v"), {})
+    except Expected as none:
+        pytest.skip(str(none))
+    assert "0 bytes stack frame, 0 bytes spill stores" in log
+
+
+def test_a_machine_without_a_gpu_gets_one_sentence_and_status_2(monkeypatch, capsys):
+    with contextlib.suppress(Expected):
+        backend.select("gpu")
+        pytest.skip("there is a GPU")
+    monkeypatch.setattr("sys.argv", ["python -m bench"])
+    with pytest.raises(SystemExit) as leave:
+        main()
+    out, err = capsys.readouterr()
+    assert leave.value.code == 2 and out == ""
+    assert err.startswith("error: python -m bench: expected a GPU, got none (") and "`python -m bench cpu`" in err
+    assert err.count("\n") == 1
