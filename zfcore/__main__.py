@@ -3,6 +3,7 @@
 An analysis is a function here with the decorator `analysis`: its name on the command line, its help, its own options.
 All share --run, --data, --output and the like; all can draw their figures again from saved arrays (--redraw)."""
 import argparse
+import csv
 import difflib
 import json
 import sys
@@ -15,13 +16,16 @@ import numpy as np
 from tqdm import tqdm
 
 from zfcore import check, plots, results
+from zfcore.analysis import correspondence as alike
+from zfcore.analysis import invariance as moved
 from zfcore.analysis import occlusion as occluding
 from zfcore.analysis import top_activations as top
 from zfcore.backend import select
 from zfcore.checkpoint import atomic
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures, shuffled
-from zfcore.data.transforms import Damaged, decode
+from zfcore.data.synthetic import Synthetic
+from zfcore.data.transforms import Damaged, check_large_enough, decode
 from zfcore.deconvnet import check_units, unit_count
 from zfcore.layers import Conv
 from zfcore.models import from_checkpoint
@@ -345,6 +349,195 @@ def what_occlusion_found(parts):
     if not np.isnan(follows).all():
         said += f"; how far the strongest {parts[0].layer} map falls follows its projection with a correlation of {np.nanmean(follows):.2f}"
     return said
+
+
+# ----------------------------------------------------------------------------------------------------- invariance
+@analysis(
+    "invariance", "figure 5: how far shifting, enlarging and turning a picture takes the network from it",
+    option("--images", nargs="+", metavar="FILE", help="pictures to look at"),
+    option("--pictures", metavar="NUMBERS", help="or pictures of the data: all, random:N, FIRST:LAST+1 or 3,5,7"),
+    option("--label", nargs="+", metavar="NAME", help="class whose probability is followed, one or one for each picture "
+                                                      "(default: the data's; for files what the network takes them for)"),
+    option("--layers", nargs="+", help="where to measure; conv1 is after its ReLU, norm1 the end of the layer (default: the first "
+                                       "convolution and the last hidden layer)"),
+    option("--against", metavar="RUN", help="a second network, to compare the numbers with"))
+def invariance(args):
+    if args.redraw:
+        return [draw_invariance(results.load(file, moved.Invariance), Path(file)) for file in args.redraw]
+    runs = {"invariance": args, **({"against": argparse.Namespace(**{**vars(args), "run": args.against})} if args.against else {})}
+    ready = {name: (of, *open_run(of)) for name, of in runs.items()}
+    ready = {name: (*rest, *moving_pictures(*rest)) for name, rest in ready.items()}
+    folder = output_folder(args, "invariance")
+    for name, (of, network, checkpoint, mean, pictures, labels, names) in ready.items():
+        series = moved.paper_series(mean.shape[1], network.input_shape[1])
+        with bar(len(pictures)*sum(len(one.steps) for one in series.values()), "step", name) as moving:
+            found = moved.invariance(network, pictures, mean, labels, args.layers, series, args.batch_size, moving)
+        found = replace(found, names=np.array(names), classes=np.array(checkpoint.classes, dtype=str))
+        results.save(folder/f"{name}.h5", found)
+        draw_invariance(found, folder/f"{name}.h5")
+        print(f"{of.run}: {what_invariance_found(found)}" if args.against else what_invariance_found(found))
+
+
+def moving_pictures(args, network, checkpoint, mean):
+    """(pictures in all their pixels, labels or None, names). The synthetic ones are drawn larger than the network wants them, so
+    that there is something to see when they are enlarged."""
+    pictures, numbers = asked_for(args, network, checkpoint)
+    labels, dataset = class_numbers(args.label, checkpoint.classes, len(numbers)), pictures.dataset
+    if labels is None and args.pictures is not None:
+        labels = dataset.labels[numbers]
+    if isinstance(dataset, Synthetic):
+        dataset = Synthetic(dataset.split, len(dataset), moved.LARGEST_ZOOM*dataset.size, dataset.seed)
+    return originals(dataset, numbers, network.input_shape[1], args.upscale), labels, [dataset.names[i] for i in numbers]
+
+
+def originals(dataset, numbers, crop, upscale):
+    """[uint8 (h,w,3)] of these pictures, neither scaled nor cropped."""
+    found = []
+    for i in numbers:
+        try:
+            picture = dataset.picture(i)
+        except Damaged as error:
+            raise check.Expected("picture", "a file that holds one", error) from None
+        check_large_enough(picture, crop, upscale, dataset.names[i])
+        found.append(np.asarray(picture))
+    return found
+
+
+def draw_invariance(found, file):
+    """FILE.png and FILE.csv: figure 5, and a row of numbers for each picture and series."""
+    plots.invariance(found, file.with_suffix(".png"))
+    table = moved.numbers(found)
+    columns = list(next(iter(table.values())))
+    rows = [[name, series, *(f"{of[column][i]:.6g}" for column in columns)]
+            for i, name in enumerate(found.names.tolist()) for series, of in table.items()]
+    write_csv(file.with_suffix(".csv"), ["picture", "series", *columns], rows)
+    print(file.with_suffix(".png"))
+
+
+def write_csv(path, columns, rows):
+    with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([columns, *rows])
+
+
+def what_invariance_found(found):
+    table = {series: {what: values.mean() for what, values in of.items()} for series, of in moved.numbers(found).items()}
+    words = {"translation": "shifted", "scale": "enlarged", "rotation": "turned"}
+    kept = "; ".join(f"{words[series]}: the same class at {100*of['consistency']:.0f} % of the steps, P(true) {of['P(mean)']:.2f} on "
+                     f"average against {of['P(clean)']:.2f}" for series, of in table.items())
+    early = " and ".join(f"{100*table['translation'][f'{layer} early rise']:.0f} % of its distance at {layer}" for layer in found.layers)
+    return f"{kept}. After an eighth of the largest shift a picture has gone {early} (in a straight line: 12 %)"
+
+
+# ------------------------------------------------------------------------------------------------- correspondence
+@analysis(
+    "correspondence", "figure 8 and table 1: whether hiding the same part of different objects changes the features alike",
+    option("--images", nargs="+", metavar="FILE", help="pictures to look at, and where their parts are:"),
+    option("--landmarks", metavar="FILE.json", help='{"picture.jpg": {"nose": [x, y], ...}, ...}, in pixels of each picture'),
+    option("--synthetic", type=int, metavar="N", help="or N pictures of the synthetic set whose parts are all to be seen"),
+    option("--label", metavar="NAME", default="dog face", help="the class of --synthetic"),
+    option("--parts", nargs="+", metavar="NAME", help="parts to mask (default: those that all pictures have; of the synthetic set "
+                                                      "the eyes and the nose)"),
+    option("--layers", nargs="+", help="default: the last convolution and the last hidden layer"),
+    option("--random", type=int, default=20, metavar="N", help="random squares a picture"),
+    option("--permutations", type=int, default=9999, help="of the test against the random squares"),
+    option("--square", type=int, help="side of the square in pixels (default: 29/101 of the input)"),
+    option("--grey", type=int, default=top.MID_GREY, help="its pixel value, 0 to 255, before the mean is subtracted"))
+def correspondence(args):
+    if args.redraw:
+        return [draw_correspondence(results.load(file, alike.Correspondence), Path(file)) for file in args.redraw]
+    network, checkpoint, mean = open_run(args)
+    if (args.synthetic is None) == (args.landmarks is None):
+        raise check.Expected("pictures", "either --images FILES --landmarks FILE.json or --synthetic N",
+                             "neither" if args.landmarks is None else "both")
+    gather = landmarked_files if args.synthetic is None else synthetic_faces
+    pictures, numbers, places, parts = gather(args, network, checkpoint)
+    crop, names = network.input_shape[1], [pictures.dataset.names[i] for i in numbers]
+    margin = (pictures.size - crop)//2
+    shown = prepared(pictures, numbers)[:, margin:margin + crop, margin:margin + crop]
+    folder = output_folder(args, "correspondence")
+    with bar(len(numbers)*(1 + len(parts) + 2*args.random), "picture", "masked pictures") as moving:
+        found = alike.correspondence(network, shown, mean, places, parts, args.layers, args.random, args.permutations, args.grey,
+                                     args.square, args.seed, args.batch_size, names, moving)
+    results.save(folder/"correspondence.h5", found)
+    draw_correspondence(found, folder/"correspondence.h5")
+    print(what_correspondence_found(found))
+
+
+def landmarked_files(args, network, checkpoint):
+    """(Pictures, their numbers, (n,P,2) places of the parts in the centre crop, names of the P parts) of --images, --landmarks."""
+    marks = alike.read_landmarks(args.landmarks)
+    if not args.images:
+        raise check.Expected("--images", "the pictures of --landmarks", "none")
+    pictures = open_files(args.images, args, network, checkpoint)
+    for name in args.images:
+        if Path(name).name not in marks:
+            raise check.Expected("--landmarks", f"the parts of {Path(name).name}", f"those of {', '.join(list(marks)[:5])}")
+    of_pictures = {name: marks[Path(name).name] for name in args.images}
+    if len(of_pictures) < max(2, len(args.images)):
+        raise check.Expected("--images", "two different pictures or more, to compare", f"{len(of_pictures)} among {len(args.images)}")
+    parts = args.parts or alike.common_parts(of_pictures)
+    places = np.empty((len(of_pictures), len(parts), 2))
+    for i, (name, marked) in enumerate(of_pictures.items()):
+        width, height = originals(pictures.dataset, [i], network.input_shape[1], args.upscale)[0].shape[1::-1]
+        for k, part in enumerate(parts):
+            check.one_of(f"parts of {name}", part, list(marked))
+            x, y = marked[part]
+            if not (0 <= x < width and 0 <= y < height):
+                raise check.Expected(f"{part} in {name}", f"a place inside its {width}x{height} pixels", f"{x:g}, {y:g}")
+            places[i, k] = alike.in_crop((x, y), width, height, pictures.size, network.input_shape[1])
+    return pictures, np.arange(len(args.images)), places, parts
+
+
+def synthetic_faces(args, network, checkpoint):
+    """As `landmarked_files`, of the first pictures of --label in the synthetic set that show all parts."""
+    args = argparse.Namespace(**{**vars(args), "data": ""})
+    pictures, parts, crop = open_pictures(args, network, checkpoint), args.parts or list(alike.PARTS), network.input_shape[1]
+    dataset, numbers, places = pictures.dataset, [], []
+    label = class_numbers([args.label], dataset.classes, 1)[0]
+    if args.synthetic < 2:
+        raise check.Expected("--synthetic", "two pictures or more, to compare", args.synthetic)
+    for i in np.flatnonzero(dataset.labels == label):
+        truth = dataset.truth(i)
+        for part in parts:
+            check.one_of(f"parts of a {args.label}", part, list(truth.parts))
+        at = alike.in_crop([truth.parts[part] for part in parts], dataset.size, dataset.size, dataset.size, crop)
+        if all(truth.visible[part] for part in parts) and ((at >= 0) & (at < crop)).all():
+            numbers.append(i)
+            places.append(at)
+        if len(numbers) == args.synthetic:
+            return pictures, np.array(numbers), np.array(places), parts
+    raise check.Expected("--synthetic", f"at most {len(numbers)}, the pictures of a {args.label} that show all parts", args.synthetic)
+
+
+def draw_correspondence(found, file):
+    """FILE.png, FILE.md and FILE.csv: figure 8, and table 1 as it is printed and as numbers."""
+    plots.correspondence(found, file.with_suffix(".png"))
+    layers, n = found.layers.tolist(), len(found.pictures)
+    rows = [[what, layer, f"{mean:.6g}", f"{spread:.6g}", "" if p is None else f"{p:.6g}"]
+            for what, of in found.rows() for layer, (mean, spread, p) in zip(layers, of)]
+    write_csv(file.with_suffix(".csv"), ["masked", "layer", "mean", "spread", "p"], rows)
+    table = [["masked", *layers], ["---"]*(1 + len(layers))]
+    table += [[what, *(f"{mean:.3f} ± {spread:.3f}" for mean, spread, _ in of)] for what, of in found.rows()]
+    tests = "; ".join(f"{what} " + ", ".join(f"{layer} {p:.4g}" for layer, (*_, p) in zip(layers, of))
+                      for what, of in found.rows() if of[0][-1] is not None)
+    text = "\n".join(f"| {' | '.join(row)} |" for row in table)
+    text += f"\n\nMean sign change per feature and pair of {n} pictures ± standard deviation over the pairs; low: alike in all pictures." \
+            f"\np of being lower than random ({found.permutations} permutations): {tests}.\n"
+    with atomic(file.with_suffix(".md")) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(file.with_suffix(".md"), file.with_suffix(".png"), sep="\n")
+
+
+def what_correspondence_found(found):
+    """Of each layer which parts score lower than random, and how much of that a common place alone explains."""
+    words = []
+    for k, layer in enumerate(found.layers.tolist()):
+        lower = [f"{part} {score:.3f} (p = {p:.2g})" for part, score, p in
+                 zip(found.parts.tolist(), found.scores[k].mean(axis=1), found.p_values[k]) if p < 0.05]
+        words.append(f"{layer}: " + (f"hiding {', '.join(lower)} changes the signs more alike than hiding random places"
+                                     if lower else "no part changes the signs more alike than random places do")
+                     + f" ({found.random[k].mean():.3f}; at one place in all pictures {found.common[k].mean():.3f})")
+    return "; ".join(words)
 
 
 # ------------------------------------------------------------------------------------------------- the command line

@@ -165,6 +165,82 @@ def _class_map(axes, found, i):
                 labelcolor=INK)
 
 
+def invariance(found, path):
+    """Figure 5 of an `analysis.invariance.Invariance`: a row a series, with some of its pictures, the relative distance at each
+    layer, and P of the class. The first pictures in colours, as the bars beside them say; black is the mean over all."""
+    n, layers = len(found.labels), found.layers.tolist()
+    few = min(n, len(PICTURES))
+    figure, rows = plt.subplots(len(found.steps), 2 + len(layers), figsize=(3.6 + 2.5*(len(layers) + 1), 2.3*len(found.steps)),
+                                layout="constrained", squeeze=False, width_ratios=[3.5, *[2.5]*(len(layers) + 1)])
+    highest = [max(np.nanmax(of[:, k]) for of in found.relative.values()) for k in range(len(layers))]
+    for (name, steps), letter, axes in zip(found.steps.items(), "abcdef", rows):
+        _thumbnails(axes[0], found.pictures[name][:few])
+        axes[0].set_title(f"({letter}) {SERIES.get(name, name)}", loc="left", color=INK)
+        curves = [(f"relative distance, {layer}", found.relative[name][:, k], highest[k]) for k, layer in enumerate(layers)]
+        for axis, (title, values, top) in zip(axes[1:], [*curves, ("P(true class)", found.probabilities[name], 1)]):
+            for curve, colour in zip(values, PICTURES):
+                axis.plot(steps, curve, color=colour, lw=1)
+            if n > 1:
+                axis.plot(steps, values.mean(axis=0), color="black", lw=2, label=f"mean of {n}")
+            axis.set(xlim=(steps[0], steps[-1]), ylim=(0, 1.05*top))
+            axis.set_title(title, loc="left", color=INK)
+            axis.set_xlabel(AXES.get(name, name), fontsize=8, color=INK)
+            axis.grid(color="#e4e4e4", lw=0.6)
+            axis.tick_params(labelsize=8, colors=INK)
+            if name == "rotation":
+                axis.set_xticks(range(0, 361, 90))
+    if n > 1:
+        rows[0, 1].legend(fontsize=8, labelcolor=INK, loc="lower right")
+    _save(figure, path)
+
+
+PICTURES = "#4e79a7 #f28e2b #59a14f #e15759 #b07aa1".split()          # one each, as many as the paper's figures 5 and 8 show
+SERIES = {"translation": "vertical translation", "scale": "scale", "rotation": "rotation"}
+AXES = {"translation": "pixels, down is positive", "scale": "factor", "rotation": "degrees, counter-clockwise"}
+
+
+def _thumbnails(axes, pictures):
+    """(n,m,h,w,3) uint8, a picture a row, with a bar of its colour at the left."""
+    n, m, h, w, _ = pictures.shape
+    gap = max(2, h//30)
+    axes.imshow(montage(pictures.reshape(n*m, h, w, 3)/np.float32(255), m, gap), aspect="equal")
+    for row, colour in zip(range(n), PICTURES):
+        axes.add_patch(plt.Rectangle((-h//4, row*(h + gap)), h//6, h, fc=colour))
+    axes.set(xlim=(-h//4, m*(w + gap)), ylim=(n*(h + gap), -gap))
+    axes.set_anchor("NW")
+    axes.axis("off")
+
+
+def correspondence(found, path, most_random=5):
+    """Figure 8 of an `analysis.correspondence.Correspondence`: the first five pictures, each as it is, with each part masked,
+    and with some of its random squares; above them the mean scores."""
+    parts, random = found.parts.tolist(), min(most_random, found.random.shape[1])
+    shown = [None, *range(len(parts) + random)]
+    tiles = [picture.copy() for picture in found.pictures[:len(PICTURES)] for _ in shown]
+    for number, tile in enumerate(tiles):
+        i, k = divmod(number, len(shown))
+        if shown[k] is not None:
+            top, left = found.corners[i, shown[k]]
+            tile[top:top + found.side, left:left + found.side] = found.grey
+    height, width, _ = tiles[0].shape
+    zoom, gap, lines = max(1, round(112/width)), 4, 1 + len(found.layers)
+    tiles = np.stack(tiles).repeat(zoom, axis=1).repeat(zoom, axis=2)/np.float32(255)
+    pixels = montage(tiles, len(shown), gap)
+    sheet = Image.new("RGB", (pixels.shape[1] + 2*MARGIN, pixels.shape[0] + MARGIN + 16*lines + 12), PAPER)
+    sheet.paste(_as_image(pixels), (MARGIN, 16*lines + 12))
+    pen = ImageDraw.Draw(sheet)
+    titles = ["picture", *parts, *[f"random, 1 to {random}", *[""]*(random - 1)]]
+    scores = [np.full(len(found.layers), np.nan), *found.scores.mean(axis=2).T, found.random.mean(axis=(1, 2))]
+    for k, title in enumerate(titles):
+        left = MARGIN + k*(width*zoom + gap)
+        pen.text((left, 18), title, INK, FONT, anchor="ls")
+        if 0 < k < len(scores):
+            for line, (layer, score) in enumerate(zip(found.layers.tolist(), scores[k]), 1):
+                pen.text((left, 18 + 16*line), f"{layer}: {score:.3f}", INK, FONT, anchor="ls")
+    with atomic(Path(path)) as temporary:
+        sheet.save(temporary, "PNG")
+
+
 def tiles(pictures, paths):
     """Write pictures (n,h,w,3), uint8 or in 0..1, each as a PNG of its own."""
     for picture, path in zip(pictures if pictures.dtype != np.uint8 else pictures/np.float32(255), paths):

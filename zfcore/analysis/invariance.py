@@ -235,8 +235,8 @@ def transform(square, crop, shifts, zooms, degrees):
         down, right = u*sin + v*cos, u*cos - v*sin           # (rows,W,N): where a pixel comes from, from the middle
         pixels = sample(square.planes, middle_row + square.scale*down, middle_column + square.scale*right,
                         square.scale/zooms)
-        inside = (S/2 + 0.5 - abs(down)).clip(0, 1)*(S/2 + 0.5 - abs(right)).clip(0, 1)      # an edge one pixel soft
-        out[:, rows] = pixels.clip(0, 255)*inside
+        inside = [(zooms*(S/2 - abs(place)) + 0.5).clip(0, 1) for place in (down, right)]          # an edge one pixel soft
+        out[:, rows] = pixels.clip(0, 255)*inside[0]*inside[1]
 
     parallel(job, pieces(crop, 2**15//max(1, crop*len(zooms))))
     return out

@@ -1,0 +1,310 @@
+"""The same part hidden in different pictures: signs and their Hamming distance by hand, a planted network, the test's level."""
+import csv
+import itertools
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zfcore import results
+from zfcore.__main__ import main
+from zfcore.analysis.correspondence import (PARTS, Correspondence, common_parts, correspondence, default_side, hamming, in_crop,
+                                            masked, permutation_test, read_landmarks, sign_of_change)
+from zfcore.check import Expected
+from zfcore.checkpoint import Checkpoint, save
+from zfcore.data.synthetic import CLASSES
+from zfcore.data.transforms import square
+from zfcore.layers import Conv, Flatten, Linear, MaxPool, ReLU
+from zfcore.network import Network
+
+PHOTOS = Path(__file__).resolve().parents[2]/"../shared/data/photos"
+SIDE, CROP = 34, 30
+MEAN = np.full((3, SIDE, SIDE), 100, np.float32)
+
+
+def colour_finder():
+    """Unit k of fc6 says how strong colour k is anywhere: red, green, blue. Scores are anything."""
+    network = Network("colours", (3, CROP, CROP), [
+        Conv("conv1", 3, K=1), ReLU("relu1"), MaxPool("pool1", K=15, S=15), MaxPool("pool2", K=2, S=2), Flatten("flatten"),
+        Linear("fc6", 3), ReLU("relu6"), Linear("fc8", 10)]).init(0, "he")
+    network["conv1"].parameters = {"w": np.eye(3, dtype=np.float32)[:, None, None], "b": np.float32([-50]*3)}
+    network["fc6"].parameters = {"w": np.eye(3, dtype=np.float32), "b": np.zeros(3, np.float32)}
+    return network
+
+
+def toys(n=6, seed=0):
+    """(pictures (n,CROP,CROP,3), places (n,2,2)): a red spot, which is part 0, a green and a blue one on grey, far apart; part 1 is
+    nothing but background."""
+    rng, pictures, places = np.random.default_rng(seed), np.full((n, CROP, CROP, 3), 100, np.uint8), np.empty((n, 2, 2))
+    quarters = np.array([(7, 7), (7, 22), (22, 7), (22, 22)])
+    for picture, place in zip(pictures, places):
+        spots = quarters[rng.permutation(4)] + rng.integers(-2, 3, (4, 2))
+        for colour, (y, x) in enumerate(spots[:3]):
+            picture[y - 1:y + 2, x - 1:x + 2, colour] = 250
+        place[:] = spots[[0, 3], ::-1] + 0.5
+    return pictures, places
+
+
+# --------------------------------------------------------------------------------------------------- signs, distances
+def test_a_sign_is_of_clean_minus_masked_and_rounding_errors_have_none():
+    clean, masked_ = np.float32([100, 0, 50, 7, 0]), np.float32([[90, 3, 50, 7.0005, 0], [100.002, 0, 50, 0, 0.0011]])
+    assert sign_of_change(clean, masked_).tolist() == [[1, -1, 0, 0, 0], [-1, 0, 0, 1, -1]]
+
+
+def test_hamming_is_the_share_of_features_that_differ_by_hand():
+    signs = np.array([[[1, 0, -1, 0], [1, 1, 1, 1]], [[1, 0, 1, 0], [0, 0, 0, 0]]], np.int8)
+    table = hamming(signs)
+    assert table[0, 0, 1, 0] == 0.25 and table[0, 0, 1, 1] == 0.5 and table[0, 1, 1, 1] == 1 and table[0, 1, 1, 0] == 0.5
+    assert (table[[0, 0, 1, 1], [0, 1, 0, 1], [0, 0, 1, 1], [0, 1, 0, 1]] == 0).all()
+
+
+def test_hamming_counts_every_feature_of_a_wide_layer():
+    signs = np.random.default_rng(0).integers(-1, 2, (3, 4, 9001)).astype(np.int8)
+    expected = (signs[:, :, None, None] != signs[None, None]).mean(axis=-1)
+    np.testing.assert_allclose(hamming(signs), expected, atol=1e-12)
+
+
+def test_a_mask_hides_its_square_and_nothing_else():
+    picture = np.random.default_rng(0).integers(0, 100, (9, 11, 3), np.uint8)
+    seen = masked(picture, np.array([[2, 5], [0, 8]]), 3, 128)
+    assert (seen[0, 2:5, 5:8] == 128).all() and (seen[1, :3, 8:] == 128).all()
+    assert [(one != picture).any(axis=2).sum() for one in seen] == [9, 9]
+
+
+# ------------------------------------------------------------------------------------------------------- the analysis
+def test_the_square_is_that_of_figure_8():
+    assert default_side(224) == 64 and default_side(96) == 28
+
+
+def test_squares_lie_around_their_parts_pushed_inside_and_random_ones_where_the_seed_says():
+    pictures, places = toys(5)
+    places[0, 0], places[1, 0] = (0, 29.9), (15, 12)
+    run = lambda seed: correspondence(colour_finder(), pictures, MEAN, places, ["red", "none"], random=7, permutations=9, side=6, seed=seed)
+    one, other, third = run(0), run(0), run(1)
+    assert one.corners.shape == (5, 2 + 2*7, 2) and one.corners[0, 0].tolist() == [24, 0] and one.corners[1, 0].tolist() == [9, 12]
+    assert one.corners.min() >= 0 and one.corners.max() <= CROP - 6
+    assert (one.corners[:, 9:] == one.corners[:1, 9:]).all() and not (one.corners[:, 2:9] == one.corners[:1, 2:9]).all()
+    np.testing.assert_equal(vars(one), vars(other))
+    assert (one.corners[:, 2:] != third.corners[:, 2:]).any() and (one.corners[:, :2] == third.corners[:, :2]).all()
+
+
+def test_a_part_that_one_unit_reads_in_all_pictures_scores_0_and_lower_than_random():
+    pictures, places = toys(12)
+    found = correspondence(colour_finder(), pictures, MEAN, places, ["red", "none"], ["fc6", "conv1"], random=10, permutations=999, side=13)
+    assert (found.scores[0] == 0).all()                                      # red gone everywhere; nothing gone anywhere
+    assert found.random[0].mean() > 0.1 and found.p_values[0].max() < 0.05
+    assert found.scores[1, 0].max() > 0 and found.scores.shape == (2, 2, 66) and found.random.shape == (2, 10, 66)
+
+
+def test_the_scores_are_those_of_a_slow_loop():
+    pictures, places, network = *toys(4), colour_finder()
+    pictures += np.random.default_rng(3).integers(0, 5, pictures.shape, np.uint8)
+    found = correspondence(network, pictures, MEAN, places, ["red", "none"], ["conv1", "fc6"], random=3, permutations=9, grey=200, side=8,
+                           batch_size=5)
+
+    def features(picture, name):
+        x = np.ascontiguousarray(picture.transpose(2, 0, 1)[..., None] - MEAN[:, 2:32, 2:32, None])
+        return network.activations(x, [name])[name].astype(float).ravel()
+
+    for k, name in enumerate(("relu1", "relu6")):
+        signs = np.empty((4, 8), object)
+        for i, j in np.ndindex(4, 8):
+            hidden, (top, left) = pictures[i].copy(), found.corners[i, j]
+            hidden[top:top + 8, left:left + 8] = 200
+            signs[i, j] = np.sign(features(pictures[i], name) - features(hidden, name))
+        for of, masks in ((found.scores, range(2)), (found.random, range(2, 5)), (found.common, range(5, 8))):
+            for row, j in enumerate(masks):
+                expected = [(signs[a, j] != signs[b, j]).mean() for a, b in itertools.combinations(range(4), 2)]
+                np.testing.assert_allclose(of[k, row], expected, atol=1e-12)
+
+
+def test_the_rows_of_table_1_are_means_and_spreads_over_pairs():
+    scores, random = np.arange(12.0).reshape(2, 2, 3), np.arange(24.0).reshape(2, 4, 3)
+    found = Correspondence(np.array(["eye", "nose"]), np.array(["conv5", "fc7"]), 3, 128, None, None, scores, random, 2*random,
+                           np.array([[0.1, 0.2], [0.3, 0.4]]), 9)
+    rows = dict(found.rows())
+    assert list(rows) == ["eye", "nose", "random", "random, one place"]
+    assert rows["nose"][1] == (10, pytest.approx((2/3)**0.5), 0.4) and rows["random"][0] == (5.5, pytest.approx(np.std(range(12))), None)
+    assert rows["random, one place"][1][0] == 35
+
+
+# ------------------------------------------------------------------------------------------------------ permutations
+def distances(n, K, seed, lower=0.0):
+    """(n,K,n,K) symmetric, mask 0 lower than the others by `lower`."""
+    rng = np.random.default_rng(seed)
+    table = rng.uniform(0.3, 0.6, (n*K, n*K))
+    table = ((table + table.T)/2).reshape(n, K, n, K)
+    table[:, 0, :, 0] -= lower
+    table[np.arange(n), :, np.arange(n)] *= 1 - np.eye(K)[None]
+    return table
+
+
+def test_p_is_the_share_of_all_choices_of_a_mask_a_picture_that_score_no_higher():
+    table = distances(3, 3, seed=5)
+    score = lambda choice: sum(table[i, choice[i], j, choice[j]] for i in range(3) for j in range(3) if i != j)
+    scores = [score(choice) for choice in itertools.product(range(3), repeat=3)]
+    for part in range(3):
+        exact = np.mean([s <= score((part,)*3) + 1e-12 for s in scores])
+        others = np.delete(np.arange(3), part)
+        assert permutation_test(table, part, others, 20000) == pytest.approx(exact, abs=0.015)
+
+
+def test_p_is_as_small_as_permutations_allow_where_the_part_is_far_lower_and_1_where_it_is_highest():
+    assert permutation_test(distances(8, 6, 0, lower=0.3), 0, np.arange(1, 6), 499) == 1/500
+    assert permutation_test(distances(8, 6, 0, lower=-0.3), 0, np.arange(1, 6), 499) == 1
+
+
+def test_where_all_is_equal_p_is_1():
+    assert permutation_test(np.full((4, 3, 4, 3), 0.1), 0, np.arange(1, 3), 99) == 1
+
+
+def test_where_the_part_is_like_the_random_places_p_stays_below_a_level_as_often_as_the_level_says():
+    """Signs drawn for each picture and mask alike: pictures differ, masks do not."""
+    rng, p = np.random.default_rng(1), []
+    for trial in range(400):
+        strength = rng.uniform(0.05, 0.5, (4, 1, 1))
+        table = hamming((rng.random((4, 5, 60)) < strength).astype(np.int8))
+        p.append(permutation_test(table, 0, np.arange(1, 5), 99, seed=trial))
+    for level in (0.1, 0.3, 0.6):
+        assert np.mean(np.array(p) <= level) == pytest.approx(level, abs=0.065)
+
+
+def test_p_depends_on_the_seed_alone():
+    table = distances(5, 4, 2)
+    assert permutation_test(table, 0, np.arange(1, 4), 300, 3) == permutation_test(table, 0, np.arange(1, 4), 300, 3)
+    assert len({permutation_test(table, 0, np.arange(1, 4), 300, seed) for seed in range(6)}) > 1
+
+
+# --------------------------------------------------------------------------------------------------- part positions
+@pytest.mark.parametrize("width, height, size", [(60, 80, 34), (91, 50, 40), (70, 70, 70)])
+def test_a_place_in_the_file_is_found_again_in_the_centre_crop(width, height, size):
+    x, y = width/2 + 9.5, height/2 - 7.5
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[int(y) - 2:int(y) + 3, int(x) - 2:int(x) + 3] = 255
+    margin = (size - CROP)//2
+    crop = square(Image.fromarray(pixels), size, CROP)[margin:margin + CROP, margin:margin + CROP, 0].astype(float)
+    rows, columns = np.mgrid[:CROP, :CROP] + 0.5
+    seen = (columns*crop).sum()/crop.sum(), (rows*crop).sum()/crop.sum()
+    np.testing.assert_allclose(in_crop((int(x) + 0.5, int(y) + 0.5), width, height, size, CROP), seen, atol=0.06)
+
+
+@pytest.mark.parametrize("text, sentence", [
+    ("[1, 2]", "another form"), ("{", "JSON like"), ('{"a.jpg": {"nose": [1]}}', "another form"),
+    ('{"a.jpg": {"nose": [1, "2"]}}', "another form"), ('{"a.jpg": [1, 2]}', "another form")])
+def test_a_file_of_another_form_is_refused(tmp_path, text, sentence):
+    (tmp_path/"marks.json").write_text(text)
+    with pytest.raises(Expected, match=sentence):
+        read_landmarks(tmp_path/"marks.json")
+
+
+def test_the_parts_are_those_that_all_pictures_have():
+    assert common_parts({"a": {"nose": 0, "eye": 0, "ear": 0}, "b": {"ear": 0, "nose": 0}}) == ["nose", "ear"]
+    with pytest.raises(Expected, match="a part that all pictures have"):
+        common_parts({"a": {"nose": 0}, "b": {"ear": 0}})
+
+
+@pytest.mark.parametrize("change, sentence", [
+    ({"layers": ["conv9"]}, "one of conv1"), ({"side": 31}, "side of the square: expected 1 to 30"), ({"grey": 256}, "grey"),
+    ({"random": 0}, "random squares"), ({"permutations": 0}, "permutations"), ({"parts": []}, "parts")])
+def test_what_cannot_be_is_refused(change, sentence):
+    pictures, places = toys(3)
+    with pytest.raises(Expected, match=sentence):
+        correspondence(colour_finder(), pictures, MEAN, places, **{"parts": ["red", "none"], **change})
+
+
+def test_one_picture_and_a_part_outside_the_crop_are_refused():
+    pictures, places = toys(3)
+    with pytest.raises(Expected, match="at least two, to compare, got 1"):
+        correspondence(colour_finder(), pictures[:1], MEAN, places[:1], ["red", "none"])
+    places[2, 1] = -0.1, 5
+    with pytest.raises(Expected, match="none in picture 2: expected a place in the centre crop"):
+        correspondence(colour_finder(), pictures, MEAN, places, ["red", "none"])
+
+
+# -------------------------------------------------------------------------------------------------- the command line
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A run on 30 of 34 pixels, three pictures of 68 and where their red spot is."""
+    place, network, marks = tmp_path_factory.mktemp("place"), colour_finder(), {}
+    save(place/"run.h5", Checkpoint("colours", network.input_shape, network.table(), CLASSES, network.parameters(), mean_image=MEAN,
+                                    state={"data": ""}))
+    for i, (pixels, at) in enumerate(zip(*toys(3))):
+        whole = np.pad(pixels, ((2, 2), (2, 2), (0, 0)), mode="edge").repeat(2, axis=0).repeat(2, axis=1)
+        Image.fromarray(whole).save(place/f"{i}.png")
+        marks[f"{i}.png"] = {"red": (2*at[0] + 4).tolist(), "none": (2*at[1] + 4).tolist()}
+    (place/"marks.json").write_text(json.dumps(marks))
+    (place/"far.json").write_text(json.dumps({**marks, "1.png": {"red": [68, 3]}}))
+    (place/"rim.json").write_text(json.dumps({**marks, "1.png": {"red": [1, 40]}}))
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(place/"small.png")
+    return place
+
+
+def run(place, output, *more):
+    main(["correspondence", "--run", str(place/"run.h5"), "--output", str(output), "--random", "6", "--permutations", "99", *map(str, more)])
+
+
+def test_the_command_leaves_arrays_table_and_figure_and_draws_them_again(place, tmp_path, capsys):
+    run(place, tmp_path, "--images", *(place/f"{i}.png" for i in range(3)), "--landmarks", place/"marks.json", "--layers", "fc6", "conv1")
+    assert {p.name for p in tmp_path.iterdir()} == {f"correspondence.{end}" for end in ("h5", "png", "csv", "md")}
+    found = results.load(tmp_path/"correspondence.h5", Correspondence)
+    np.testing.assert_array_equal(found.corners[:, :2], np.rint(toys(3)[1][..., ::-1] - found.side/2).clip(0, CROP - found.side))
+    text = (tmp_path/"correspondence.md").read_text().split("\n")
+    assert text[0] == "| masked | fc6 | conv1 |" and re.match(r"\| red \| 0.000 ± 0.000 \| 0.\d{3} ± 0.\d{3} \|", text[2])
+    assert text[5].startswith("| random, one place |")
+    table = list(csv.DictReader((tmp_path/"correspondence.csv").open()))
+    assert table[0]["masked"] == "red" and float(table[0]["p"]) == pytest.approx(found.p_values[0, 0], rel=1e-4) and table[-1]["p"] == ""
+    assert "at one place in all pictures" in capsys.readouterr().out.strip().split("\n")[-1]
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    for end in ("png", "csv", "md"):
+        (tmp_path/f"correspondence.{end}").unlink()
+    main(["correspondence", "--redraw", str(tmp_path/"correspondence.h5")])
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_synthetic_faces_show_all_parts_and_are_of_the_class(place, tmp_path):
+    run(place, tmp_path, "--synthetic", 4, "--label", "cat face")
+    found = results.load(tmp_path/"correspondence.h5", Correspondence)
+    assert found.parts.tolist() == list(PARTS) and len(found.pictures) == 4
+    assert all(int(name[-6:]) % 10 == CLASSES.index("cat face") for name in found.names.tolist())
+    right, left = (found.corners[:, k, 1] for k in range(2))
+    assert (right >= left).all() and (right > left).any()                    # the sides on the picture
+
+
+@pytest.mark.parametrize("more, sentence", [
+    (["--images", "0.png", "--landmarks", "marks.json"], "two different pictures or more, to compare, got 1 among 1"),
+    (["--images", "0.png", "0.png", "--landmarks", "marks.json"], "two different pictures or more"),
+    (["--images", "0.png", "1.png", "0.png", "--landmarks", "marks.json"], "got 2 among 3"),
+    (["--synthetic", "1"], "--synthetic: expected two pictures or more"),
+    (["--synthetic", "900"], "--synthetic: expected at most"),
+    (["--synthetic", "3", "--label", "dragon"], "--label.*'dragon'"),
+    (["--synthetic", "3", "--label", "clock"], "parts of a clock: expected one of"),
+    (["--images", "0.png", "1.png", "--landmarks", "far.json"], "red in 1.png: expected a place inside its 68x68 pixels, got 68, 3"),
+    (["--images", "0.png", "1.png", "--landmarks", "rim.json"], "red in 1.png: expected a place in the centre crop"),
+    (["--images", "0.png", "1.png", "--landmarks", "marks.json", "--parts", "tail"], "parts of 0.png: expected one of red, none, got 'tail'"),
+    (["--images", "0.png", "small.png", "--landmarks", "marks.json"], "the parts of small.png"),
+    (["--images", "0.png", "1.png", "--landmarks", "nothing.json"], "nothing.json"),
+    (["--landmarks", "marks.json"], "--images: expected the pictures of --landmarks"),
+    (["--images", "0.png"], "either --images FILES --landmarks"),
+    (["--synthetic", "2", "--landmarks", "marks.json"], "got both"),
+    (["--synthetic", "2", "--layers", "conv7"], "one of conv1.*'conv7'"),
+    (["--synthetic", "2", "--square", "40"], "side of the square: expected 1 to 30")])
+def test_bad_input_is_one_sentence_and_leaves_nothing_behind(place, tmp_path, capsys, more, sentence, monkeypatch):
+    monkeypatch.chdir(place)
+    with pytest.raises(SystemExit) as left:
+        main(["correspondence", "--run", "run.h5", "--output", str(tmp_path/"out"), *more])
+    said = capsys.readouterr().err.strip().split("\n")[-1]
+    assert left.value.code == 2 and said.startswith("error: ") and re.search(sentence, said), said
+    assert not (tmp_path/"out").exists() or not any((tmp_path/"out").iterdir())
+
+
+@pytest.mark.skipif(not (PHOTOS/"dog_landmarks.json").is_file(), reason="no photos beside the checkout")
+def test_the_dog_photos_are_masked_where_their_eyes_and_noses_are(place, tmp_path):
+    marks = read_landmarks(PHOTOS/"dog_landmarks.json")
+    run(place, tmp_path, "--images", *(PHOTOS/"animal_faces"/name for name in marks), "--landmarks", PHOTOS/"dog_landmarks.json", "--square", 6)
+    found = results.load(tmp_path/"correspondence.h5", Correspondence)
+    assert len(found.pictures) == 6 and found.parts.tolist() == ["eye_on_image_left", "eye_on_image_right", "nose"]
+    left, right, nose = found.corners[:, :3].transpose(1, 0, 2)
+    assert (left[:, 1] < nose[:, 1]).all() and (nose[:, 1] < right[:, 1]).all() and (nose[:, 0] > left[:, 0]).all()
