@@ -95,14 +95,16 @@ def controls(network, pictures, mean, top, layer, units, seed=0, batch_size=32, 
                      *similarities(network, projections, field_windows(network, layer, boxes)))
     if not hasattr(pictures.dataset, "truth"):
         return found
-    inside, area = shares_in_boxes(network, projections, field_windows(network, layer, boxes), object_boxes(network, pictures, shown))
+    inside, area = shares_in_boxes(network, projections, field_windows(network, layer, boxes),
+                                   object_boxes(network, pictures, shown))
     return replace(found, inside=inside, area=area)
 
 
 def check_possible(network, layer):
     below = network.layers[:feature_layer(network, layer) + 1]
     if not any(isinstance(one, MaxPool) for one in below):
-        raise check.Expected(layer, "a layer above a pool, whose switches another picture could replace", "one without a pool below it")
+        raise check.Expected(layer, "a layer above a pool, with switches that another picture could replace", "one below all pools",
+                             "the controls need them")
     if unit_count(network, layer) < 2:
         raise check.Expected(layer, "two units or more, to compare one with another", unit_count(network, layer))
 
@@ -130,9 +132,12 @@ def randomised(network, names, seed=0):
     for number, (layer, new) in enumerate(zip(network.layers, copy.layers)):
         new.parameters = dict(layer.parameters)
         if layer.name in names:
-            new.parameters = {key: to_device(to_host(array).ravel()[shuffled(array.size, seed, number)].reshape(array.shape), like=array)
-                              for key, array in layer.parameters.items()}
+            new.parameters = {key: _in_random_order(array, seed, number) for key, array in layer.parameters.items()}
     return copy
+
+
+def _in_random_order(array, seed, number):
+    return to_device(to_host(array).ravel()[shuffled(array.size, seed, number)].reshape(array.shape), like=array)
 
 
 def found_pictures(top, layer):

@@ -1,0 +1,162 @@
+"""What is wrong with the first layers: planted filters, gratings and dead units are found, and nothing where there is nothing."""
+import numpy as np
+import pytest
+
+from tests.analysis.test_top_activations import COUNT, CROP, MEAN, Noise, Stopping, pictures_of, small
+from zfcore.analysis.diagnostics import (BANDS, EDGES, aliasing, diagnose, first_two, length, power_spectrum, radial_shares, radius,
+                                         rectified)
+from zfcore.analysis.top_activations import top_activations, unit_views
+from zfcore.check import Expected
+from zfcore.layers import Conv, Flatten, Linear, ReLU
+from zfcore.network import Network
+
+
+def diagnosed(network=None, data=None, units=(2, 4), **options):
+    return diagnose("small", network or small(), pictures_of(data or Noise()), MEAN, list(units), k=3, batch_size=8, **options)
+
+
+def measured(projections, stride):
+    return aliasing(power_spectrum(projections.astype(np.float32), stride), stride, projections.shape[1])
+
+
+def grating(f, *waves, n=1):
+    """(n,f,f,3) of cos(2 pi (a h + b w)) over the waves (a, b)."""
+    h, w = np.mgrid[:f, :f]
+    picture = sum(np.cos(2*np.pi*(a*h + b*w)) for a, b in waves)
+    return np.broadcast_to(picture[None, :, :, None], (n, f, f, 3))
+
+
+def noise(f, n=40, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, f, f, 3))
+
+
+# ---------------------------------------------------------------------------------------------- filters of layer 1
+def test_dominance_is_the_largest_rms_over_the_median():
+    network = small()
+    w = network["conv1"].parameters["w"]
+    w /= np.sqrt((w**2).mean(axis=(0, 1, 2)))
+    w[..., 4] *= 9
+    found = diagnosed(network)
+    assert found.dominance == pytest.approx(9) and found.rms == pytest.approx([1, 1, 1, 1, 9, 1])
+    np.testing.assert_array_equal(found.filters, w)
+
+
+def test_a_single_weight_has_all_frequencies_alike():
+    w = np.zeros((3, 7, 7, 2), np.float32)
+    w[1, 2, 5, 0] = -3
+    shares = radial_shares(w)
+    disc = np.pi*EDGES**2
+    assert shares[0, :-1] == pytest.approx(np.diff(disc)[:-1], abs=0.004) and shares[0].sum() == pytest.approx(1)
+    assert np.isnan(shares[1]).all()                                      # a filter of 0 has no spectrum
+
+
+@pytest.mark.parametrize("frequency, band", [(0.0, "low"), (0.17, "mid"), (0.4, "high")])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_filter_with_one_frequency_has_its_energy_in_that_band_whatever_its_direction(frequency, band, turned):
+    K = 25
+    h, w = np.mgrid[:K, :K] - K//2
+    wave = np.cos(2*np.pi*frequency*((h + w)/np.sqrt(2) if turned else w))*np.exp(-(h**2 + w**2)/2/7**2)
+    shares = radial_shares(np.broadcast_to(wave[None, :, :, None], (3, K, K, 1)))[0]
+    low, high = BANDS[band]
+    assert shares[(EDGES[:-1] >= low - 1e-9) & (EDGES[:-1] < high - 1e-9)].sum() > 0.97
+
+
+def test_the_bands_share_all_energy_and_every_filter_weighs_the_same():
+    network = small()
+    plain = diagnosed(network)
+    network["conv1"].parameters["w"][..., 0] *= 100
+    loud = diagnosed(network)
+    assert sum(plain.bands().values()) == pytest.approx(1) and plain.bands() == pytest.approx(loud.bands())
+    assert plain.bands()["high"] > plain.bands()["mid"] > plain.bands()["low"] > 0         # weights drawn at random are white
+    np.testing.assert_allclose(list(plain.bands().values()), np.pi*np.array([0.01, 0.0525, 1/np.pi - 0.0625]), atol=0.05)
+
+
+# ---------------------------------------------------------------------------------------------------- dead units
+def test_dead_units_are_those_that_no_picture_makes_fire_and_classes_are_not_asked():
+    network = small()
+    network["fc6"].parameters["b"][[0, 7, 8]] = -1e6
+    found = diagnosed(network)
+    assert list(found.dead) == rectified(network) == ["conv1", "conv2", "fc6"] and found.total == COUNT
+    assert not found.dead["conv1"].any() and np.flatnonzero(found.dead["conv2"]).tolist() == [2]
+    assert np.flatnonzero(found.dead["fc6"]).tolist() == [0, 7, 8]
+
+
+# ------------------------------------------------------------------------------------------------------ aliasing
+@pytest.mark.parametrize("stride, f", [(2, 27), (3, 40), (4, 51)])
+def test_white_noise_has_no_aliasing_and_a_grating_of_the_grids_period_nothing_else(stride, f):
+    assert abs(measured(noise(f), stride)) < 0.05
+    for wave in ((0, 1/stride), (1/stride, 0), (1/stride, 1/stride)):
+        assert measured(grating(f, wave), stride) > 0.93
+
+
+def test_harmonics_of_the_grid_count_and_gratings_off_it_do_not():
+    assert measured(grating(51, (0.5, 0.25), (0, 0.5)), 4) > 0.93
+    for wave in ((0, 0.125), (0.125, 0.125), (0.25, 0.125), (0, 0.375), (0, 0)):
+        assert -0.1 < measured(grating(51, wave), 4) < 0.02               # in the ring around a line it counts a little less than 0
+
+
+def test_a_planted_share_is_found_again():
+    f, n = 51, 60
+    white, comb = noise(f, n), grating(f, (0, 0.25), n=n)
+    for share in (0.1, 0.4):
+        mixed = np.sqrt(1 - share)*white + np.sqrt(share/0.5)*comb        # a cosine's mean square is 1/2
+        assert measured(mixed, 4) == pytest.approx(share, abs=0.05)
+
+
+def test_a_smooth_spectrum_that_falls_as_those_of_pictures_do_has_no_aliasing():
+    f = 51
+    white = np.fft.fft2(noise(128, 60), axes=(1, 2))
+    pink = np.fft.ifft2(white/(radius(128) + 0.02)[..., None], axes=(1, 2)).real[:, :f, :f]
+    for stride in (2, 4):
+        assert abs(measured(pink, stride)) < 0.04
+
+
+def test_filters_laid_at_every_fourth_pixel_alias_and_the_same_at_every_pixel_do_not():
+    rng, f = np.random.default_rng(0), 51
+    blob = rng.standard_normal((11, 11, 3))
+    def laid(step):
+        canvas = np.zeros((20, f + 30, f + 30, 3))
+        for n, h, w in np.ndindex(20, (f + 15)//step, (f + 15)//step):
+            strength = np.exp(-((h*step - 33)**2 + (w*step - 33)**2)/2/12**2)
+            canvas[n, h*step:h*step + 11, w*step:w*step + 11] += strength*blob
+        return canvas[:, 10:10 + f, 10:10 + f]
+    assert measured(laid(4), 4) > 0.3 and abs(measured(laid(1), 4)) < 0.05
+
+
+def test_what_cannot_be_measured_is_no_number():
+    assert np.isnan(measured(noise(27), 1)) and np.isnan(measured(noise(17), 4)) and np.isnan(measured(np.zeros((0, 27, 27, 3)), 2))
+    assert np.isfinite(measured(noise(17), 2))
+
+
+def test_every_projection_weighs_the_same():
+    quiet, loud = grating(51, (0, 0.25)), 100*grating(51, (0, 0.125))
+    both = power_spectrum(np.concatenate([quiet, loud]), 4)
+    assert aliasing(both, 4, 51) == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_aliasing_of_a_network_is_that_of_all_its_layer_2_projections_and_the_views_those_of_the_units_asked_for():
+    found = diagnosed()
+    top = top_activations(small(), pictures_of(Noise()), MEAN, ["conv2"], 3, 8)
+    views = unit_views(small(), pictures_of(Noise()), MEAN, top, "conv2", range(7))
+    assert found.aliasing == pytest.approx(measured(views.projections[views.pictures >= 0], 2), rel=1e-6)
+    assert found.measured == 6 and found.stride == 2 and found.layer == "conv2"
+    np.testing.assert_allclose(found.projections, views.projections[[2, 4]], rtol=1e-4, atol=1e-7)
+    np.testing.assert_array_equal(found.patches, views.patches[[2, 4]])
+
+
+# ------------------------------------------------------------------------------------------------- the whole of it
+def test_a_stopped_diagnosis_goes_on_and_its_bar_reaches_the_end(tmp_path):
+    file, moved = tmp_path/"top.h5", []
+    diagnosed(file=file)
+    none, bar = Noise(), Stopping(1000)
+    bar.update = moved.append
+    diagnosed(data=none, file=file, bar=bar)
+    assert sum(moved) == length(small(), none, 3) and len(none.read) < COUNT
+
+
+def test_a_network_without_pools_is_measured_and_one_without_two_convolutions_is_refused():
+    plain = Network("plain", (3, CROP, CROP), [Conv("conv1", 4, K=5, S=2), ReLU("relu1"), Conv("conv2", 5, K=3), ReLU("relu2")])
+    assert diagnosed(plain.init(0, "he")).measured > 0
+    flat = Network("flat", (3, CROP, CROP), [Conv("conv1", 4, K=5), ReLU("relu1"), Flatten("flatten"), Linear("fc8", 2)])
+    with pytest.raises(Expected, match="layers 1 and 2 are convolutions, got 1 convolutions"):
+        first_two(flat.init(0, "he"))

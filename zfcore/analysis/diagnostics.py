@@ -1,0 +1,155 @@
+"""Floor 6: what is wrong with the first layers (paper, section 4.1 and figure 6): the numbers behind what the paper saw.
+
+    dominance   of layer 1's filters, max/median of their RMS. "A few of them dominate": without the RMS limit it grows
+    dead        units that no picture of the data set makes fire, a share of each layer
+    spectrum    of layer 1's filters, energy over the radial frequency in cycles a pixel, each filter weighing the same. The paper
+                calls AlexNet's "a mix of extremely high and low frequency information, with little coverage of the mid frequencies"
+    aliasing    of layer 2's projections, which the paper sees with stride 4 and not with stride 2
+
+Aliasing. On the way down every value of layer 1's maps lays a filter on the picture, at every S-th pixel: what lies on this grid
+and not in the picture has the grid's period, in space, and its frequencies (k/S, l/S), in the spectrum. (The grids above it
+leave no such mark, as the unpooling moves what it hands down to where the switches say.) A real texture can have such
+frequencies too, so only what stands out of the spectrum around them is counted: from the mean power spectrum of the
+projections, each under a Hann window and at energy 1,
+
+    aliasing = sum over the frequencies (k/S, l/S) but (0, 0) of [energy nearer than r - area of that disc * density of the ring
+               from r to 1/(2S) around it],  r = 2/f, the width of a line under that window of f pixels
+
+It is a share of all energy: 0 for any smooth spectrum, white noise among them, about 1 for a grating of the grid's period, and
+a little below 0 where something else stands out in the rings.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+
+from zfcore import check
+from zfcore.analysis.top_activations import top_activations, unit_views
+from zfcore.backend import to_host
+from zfcore.deconvnet import feature_layer
+from zfcore.layers import Conv, ReLU
+from zfcore.ops.filter_rms import rms
+
+BANDS = {"low": (0, 0.1), "mid": (0.1, 0.25), "high": (0.25, 1)}         # cycles a pixel: less than a whole period in the 11
+EDGES = np.append(np.arange(0, 0.5, 0.05), [0.5, 0.75])                 # pixels of AlexNet's filters; periods of 10 to 4 pixels
+FREQUENCIES = 128                                                       # of the transform, along each side
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Of one network.
+
+    filters      (3,K,K,F) float32     of layer 1, whose stride is `stride`
+    rms          (F,) float64          root mean square of each over its weights
+    dominance    max/median of these
+    spectrum     (F,B) float64         share of each filter's energy between EDGES of the radial frequency, NaN for a filter of 0
+    dead         {layer: (units,) bool}  over `total` pictures; of the layers that a ReLU ends
+    units (U,), projections (U,k,f,f,3), patches (U,k,f,f,3)    of some of layer 2's units, as in `top_activations.UnitViews`
+    aliasing     of the projections of `measured` units of layer 2; NaN where it has no meaning: stride 1, or a field of fewer
+                 than 8 strides, in which lines cannot be told apart
+    """
+    name: str
+    filters: np.ndarray
+    stride: int
+    rms: np.ndarray
+    dominance: float
+    spectrum: np.ndarray
+    dead: dict
+    total: int
+    layer: str
+    units: np.ndarray
+    projections: np.ndarray
+    patches: np.ndarray
+    aliasing: float
+    measured: int
+
+    def bands(self):
+        """{"low": mean share of the filters' energy, ...}."""
+        shares, middles = np.nanmean(self.spectrum, axis=0), (EDGES[:-1] + EDGES[1:])/2
+        return {name: float(shares[(middles >= low) & (middles < high)].sum()) for name, (low, high) in BANDS.items()}
+
+
+def diagnose(name, network, pictures, mean, units, k=9, batch_size=64, file=None, bar=None):
+    """Diagnosis of a network over a data set; `units` of layer 2 are kept with their k strongest pictures' projections, and
+    aliasing is measured on those of all its units. `bar` moves on by one a picture and one a projection (`length`).
+
+    Raises Expected for a network that does not begin with two convolutions, or an empty data set."""
+    first, second = first_two(network)
+    w = to_host(network[first].parameters["w"])
+    layers = rectified(network)
+    top = top_activations(network, pictures, mean, layers, k, batch_size, file=file, bar=bar)
+    power, measured = 0, 0
+    for unit in range(network[second].F):                                       # k projections in memory at a time
+        views = unit_views(network, pictures, mean, top, second, [unit], bar=bar)
+        shown = views.projections[views.pictures >= 0]
+        power = power + power_spectrum(shown, network[first].S)
+        measured += bool(len(shown))
+        if bar is not None:
+            bar.update(k - len(shown))
+    kept = unit_views(network, pictures, mean, top, second, units)
+    sizes = rms(w)
+    return Diagnosis(name, w, network[first].S, sizes, float(sizes.max()/max(np.median(sizes), np.finfo(float).tiny)),
+                     radial_shares(w), {layer: top.dead(layer) for layer in layers}, top.total, second, kept.units,
+                     kept.projections, kept.patches, aliasing(power, network[first].S, kept.projections.shape[2]), measured)
+
+
+def first_two(network):
+    """Names of the first two convolutions."""
+    names = [layer.name for layer in network.layers if isinstance(layer, Conv)]
+    if len(names) < 2 or not isinstance(network.layers[0], Conv):
+        raise check.Expected(network.name, "a network whose layers 1 and 2 are convolutions", f"{len(names)} convolutions")
+    return names[:2]
+
+
+def rectified(network):
+    """Names of the layers whose units fire or do not: those with weights and a ReLU behind them."""
+    return [layer.name for k, layer in enumerate(network.layers)
+            if layer.parameters and isinstance(network.layers[feature_layer(network, layer.name)], ReLU)]
+
+
+def length(network, pictures, k):
+    return len(pictures) + k*network[first_two(network)[1]].F
+
+
+# ---------------------------------------------------------------------------------------------- spectrum of filters
+def radial_shares(w):
+    """Filters (C,K,K,F) -> (F,B): the share of energy of each between EDGES. The transform of a filter amid zeros tells its
+    energy at any frequency, so filters of different sizes are measured by the same bands."""
+    energy = np.square(np.abs(np.fft.fft2(w.astype(float), (FREQUENCIES, FREQUENCIES), axes=(1, 2)))).sum(axis=0)
+    band = np.digitize(radius(FREQUENCIES), EDGES) - 1
+    sums = np.stack([energy[band == b].sum(axis=0) for b in range(len(EDGES) - 1)], axis=1)      # (F,B)
+    total = sums.sum(axis=1, keepdims=True)
+    return np.divide(sums, total, where=total > 0, out=np.full(sums.shape, np.nan))
+
+
+def radius(count, centre=(0, 0)):
+    """(count,count): how far the frequencies of a transform are from `centre`, in cycles a pixel; frequencies are periodic."""
+    rows, columns = (np.abs((np.fft.fftfreq(count) - at + 0.5) % 1 - 0.5) for at in centre)
+    return np.hypot(rows[:, None], columns)
+
+
+# ---------------------------------------------------------------------------------------- aliasing of projections
+def power_spectrum(projections, stride):
+    """Projections (n,f,f,3) -> the sum of their power spectra (M,M), each at energy 1; M is a multiple of the stride, so
+    that the grid's frequencies are among the transform's, and at least 4f, so that a disc of width 2/f has many of them."""
+    f = projections.shape[1]
+    M = stride*-(-4*f//stride)
+    window = np.hanning(f + 2)[1:-1]
+    seen = projections*(window[:, None]*window)[..., None]
+    power = np.square(np.abs(np.fft.fft2(seen.astype(float), (M, M), axes=(1, 2)))).sum(axis=3)
+    total = power.sum(axis=(1, 2), keepdims=True)
+    return (power/np.where(total > 0, total, 1)).sum(axis=0)
+
+
+def aliasing(power, stride, f):
+    """The share of energy at the frequencies of a grid of `stride` pixels that stands out of a power spectrum (M,M) of
+    projections f pixels wide; see above."""
+    line, half = 2/f, 1/(2*stride)
+    if stride == 1 or 2*line > half or not power.any():
+        return float("nan")
+    share = 0
+    for k, l in np.ndindex(stride, stride):
+        distance = radius(len(power), (k/stride, l/stride))
+        disc, ring = distance < line, (distance >= line) & (distance < half)
+        if (k, l) != (0, 0):
+            share += power[disc].sum() - disc.sum()*power[ring].mean()
+    return float(share/power.sum())
