@@ -1,13 +1,20 @@
 """A grey square over a picture: the cone alone gives what the whole network gives, and the numbers find planted truth."""
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
+from PIL import Image
 
-from zfcore import results
+from zfcore import plots, results
+from zfcore.__main__ import main
 from zfcore.analysis.occlusion import (Occlusion, check_square, correlation_with_projection, drop_form, fall_inside_box,
                                        occlusion)
 from zfcore.check import Expected
+from zfcore.checkpoint import Checkpoint, save
+from zfcore.data.synthetic import CLASSES as DRAWN
+from zfcore.data.synthetic import Synthetic
 from zfcore.deconvnet import project
 from zfcore.layers import ContrastNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU
 from zfcore.models.zfnet import zfnet
@@ -34,10 +41,11 @@ def alexnet_order():
 
 
 def odd_one():
-    """Windows with gaps between them, pools with padding, sizes that round down, a convolution and a dropout without ReLU."""
+    """Windows with gaps between them, sizes that round down, a pool of negative values with padding, a ReLU behind a pool, a
+    convolution without any."""
     return Network("odd", (3, 38, 47), [
-        Conv("conv1", 5, K=2, S=3, P=1, rounding="floor"), MaxPool("pool1", K=3, S=2, P=1), ReLU("relu1"), Dropout("drop1"),
-        Conv("conv2", 4, K=4, S=2, P=3, rounding="floor"), ReLU("relu2"), MaxPool("pool2", K=2, S=3, rounding="floor"),
+        Conv("conv1", 5, K=2, S=3, P=1, rounding="floor"), MaxPool("pool1", K=2, S=2, P=1), Dropout("drop1"),
+        Conv("conv2", 4, K=4, S=2, P=3, rounding="floor"), MaxPool("pool2", K=2, S=3, rounding="floor"), ReLU("relu2"),
         Conv("conv3", 6, K=1), *head()])
 
 
@@ -275,6 +283,8 @@ def test_a_map_falls_where_its_projection_lies_and_not_where_another_lies():
     assert correlation_with_projection(found) == pytest.approx(1, abs=1e-6)               # both count the bright pixels hidden
     shifted = replace(found, projections=np.roll(found.projections, (12, -14), axis=(1, 2)))
     assert correlation_with_projection(shifted) < 0
+    signed = found.projections*np.where(np.arange(40) % 2, 1, -1)[:, None]                # energy does not cancel
+    assert correlation_with_projection(replace(found, projections=signed)) == pytest.approx(1, abs=1e-6)
     constant = replace(found, projections=np.zeros_like(found.projections))
     assert np.isnan(correlation_with_projection(constant))
 
@@ -297,3 +307,146 @@ def test_drops_are_kept_for_each_picture():
     for n in range(N):
         fall = found.clean_probabilities[n] - found.probabilities[n]
         np.testing.assert_array_equal(found.drops[n], drop_form(fall, found.tops, found.lefts, 8, 38, 47))
+
+
+# --------------------------------------------------------------------------------------------- figure and command
+def test_in_the_figure_each_value_stands_at_the_middle_of_its_square_in_the_frame_of_the_picture(tmp_path):
+    network, picture, mean = planted(EVERYWHERE)
+    found = occlusion(network, picture, mean, [0], size=10, stride=5)                     # 5 x 7 places
+    p = np.full((1, 5, 7), 0.9)
+    p[0, 3, 1] = 0.2                                         # the square at rows 15:25, columns 5:15
+    found = replace(found, probabilities=p, clean_probabilities=np.array([0.9]), classes=np.array(["bright", "dark"]),
+                    most_probable=np.where(p > 0.5, 0, 1), boxes=np.array([[8.0, 20, 16, 32]]))
+    plots.occlusion(found, tmp_path/"figure.png")
+    sheet = np.asarray(Image.open(tmp_path/"figure.png").convert("RGB")).astype(int)
+
+    def colour(panel, row, column):                          # panels are 2.1 inches for 40 pixels, 0.1 above the lower edge
+        left, top = [0.15, 2.4, 5.15, 7.4, 10.15][panel], len(sheet)/110 - 0.1 - 1.05 - 2.1*15/40
+        return sheet[round(110*(top + 2.1*row/40)), round(110*(left + 2.1*column/40))]
+
+    low, high = (255*np.array(colormaps["viridis"](value)[:3]) for value in (0.0, 1.0))
+    for at, wanted in (((20, 10), low), ((20, 15), high), ((15, 10), high), ((5, 5), high), ((25, 35), high)):
+        np.testing.assert_allclose(colour(3, *at), wanted, atol=2)
+    for panel in (1, 3, 4):
+        np.testing.assert_allclose(colour(panel, 1, 20), 128, atol=1)                     # nothing has its middle here
+        np.testing.assert_allclose(colour(panel, 20, 39), 128, atol=1)
+    np.testing.assert_allclose(colour(4, 20, 10), [242, 142, 43], atol=2)                 # the second class, once
+    np.testing.assert_allclose(colour(4, 20, 20), [78, 121, 167], atol=2)
+    np.testing.assert_allclose(colour(0, 20, 10), found.grey, atol=2)                     # hidden where P falls most
+    np.testing.assert_allclose(colour(0, 12, 25), 255, atol=2)
+
+
+def test_more_classes_than_colours_and_no_names_at_all_can_be_drawn(tmp_path):
+    network, pictures, mean = made("odd")
+    found = occlusion(network, pictures, mean, size=8, stride=5)
+    places = np.arange(found.most_probable[0].size).reshape(found.most_probable[0].shape)
+    plots.occlusion(replace(found, most_probable=np.stack([places, 0*places])), tmp_path/"figure.png")
+    assert Image.open(tmp_path/"figure.png").height > 2*2.1*110
+
+
+CROP = 27
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A run for ten classes, class folders of 2 x 6 pictures of noise, and files: two sound ones, a small one, a broken one."""
+    place, rng = tmp_path_factory.mktemp("place"), np.random.default_rng(0)
+    network = Network("small", (3, CROP, CROP), [
+        Conv("conv1", 6, K=5, S=2, P=1), ReLU("relu1"), MaxPool("pool1", K=3, S=2), Conv("conv2", 8, K=3, P=1), ReLU("relu2"),
+        Flatten("flatten"), Linear("fc8", 10)]).init(0, "he")
+    network["fc8"].parameters["w"] *= 64
+    for part in ("train", "val"):
+        for name in DRAWN[:2]:
+            (place/"data"/part/name).mkdir(parents=True)
+            for i in range(6 if part == "val" else 1):
+                Image.fromarray(rng.integers(0, 256, (31, 31, 3), np.uint8)).save(place/"data"/part/name/f"{i}.png")
+    for name, size in (("one.png", 31), ("two.png", 40), ("small.png", 20)):
+        Image.fromarray(rng.integers(0, 256, (size, size, 3), np.uint8)).save(place/name)
+    (place/"broken.png").write_bytes(b"no picture")
+    save(place/"run.h5", Checkpoint("small", network.input_shape, network.table(), DRAWN, network.parameters(),
+                                    mean_image=np.full((3, 31, 31), 127, np.float32), state={"data": str(place/"data")}))
+    return place
+
+
+def command(place, *more):
+    main(["occlusion", "--run", str(place/"run.h5"), "--device", "cpu", "--workers", "0", *map(str, more)])
+
+
+def test_files_leave_arrays_a_figure_and_a_sentence_and_the_figure_comes_back_from_the_arrays(place, tmp_path, capsys):
+    command(place, "--images", place/"one.png", place/"two.png", "--label", DRAWN[3], "--output", tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"occlusion.h5", "occlusion.png", "strongest_conv2.h5"}
+    said = capsys.readouterr().out.strip().split("\n")[-1]
+    assert re.match(r"over 2 pictures: the square takes P of the class from 0\.\d\d to 0\.\d\d at its worst place, and another "
+                    r"class wins at \d+ % of the places; how far the strongest conv2 map falls .* correlation of", said), said
+    found = results.load(tmp_path/"occlusion.h5", Occlusion)
+    assert found.labels.tolist() == [3, 3] and found.classes.tolist() == DRAWN and found.boxes is None
+    assert found.names.tolist() == [str(place/"one.png"), str(place/"two.png")] and found.sums.shape == (2, 22, 22)
+    np.testing.assert_array_equal(found.pictures[0], np.asarray(Image.open(place/"one.png"))[2:29, 2:29])
+    before = (tmp_path/"occlusion.png").read_bytes()
+    (tmp_path/"occlusion.png").unlink()
+    main(["occlusion", "--redraw", str(tmp_path/"occlusion.h5")])
+    assert (tmp_path/"occlusion.png").read_bytes() == before
+
+
+def test_pictures_of_the_data_have_their_labels_and_are_not_among_the_others(place, tmp_path):
+    command(place, "--pictures", "all", "--layer", "conv1", "--square", 9, "--stride", 9, "--output", tmp_path)
+    pages = [results.load(tmp_path/f"occlusion_0{k}.h5", Occlusion) for k in (1, 2, 3)]
+    assert [len(page.labels) for page in pages] == [4, 4, 4] and (tmp_path/"occlusion_03.png").is_file()
+    assert np.concatenate([page.labels for page in pages]).tolist() == [0]*6 + [1]*6
+    for page in pages:
+        assert page.others.shape == (4, 3, 5, 5, 3) and page.others.any(axis=(2, 3, 4)).all()
+        assert not any((view == page.views[i]).all() for i in range(4) for view in page.others[i])
+
+
+def test_others_may_be_given_or_left_out(place, tmp_path):
+    ask = "--square", 20, "--stride", 7, "--images", place/"one.png", "--output", tmp_path
+    command(place, *ask, "--others")
+    assert results.load(tmp_path/"occlusion.h5", Occlusion).others is None
+    command(place, *ask, "--others", place/"two.png", place/"one.png")
+    found = results.load(tmp_path/"occlusion.h5", Occlusion)
+    assert found.others.shape[:2] == (1, 2) and any(np.allclose(view, found.views[0], atol=1e-5) for view in found.others[0])
+
+
+def test_the_whole_network_at_every_place_says_the_same(place, tmp_path, capsys):
+    for more in ((), ("--whole",)):
+        command(place, "--pictures", "1,7", "--others", "--output", tmp_path/"".join(more), *more)
+    one, other = capsys.readouterr().out.strip().split("\n")[1::2]
+    assert one == other
+
+
+def test_of_the_synthetic_set_the_boxes_are_known_in_the_crop(place, tmp_path, capsys):
+    command(place, "--data", "", "--pictures", "3:5", "--others", "--output", tmp_path)
+    found, drawn = results.load(tmp_path/"occlusion.h5", Occlusion), Synthetic("val", 1000, 31)
+    for i, box in zip((3, 4), found.boxes):
+        x0, y0, x1, y1 = drawn.truth(i).box
+        np.testing.assert_allclose(box, np.clip([y0 - 2, x0 - 2, y1 - 2, x1 - 2], 0, 27))
+    inside, area = fall_inside_box(found)
+    assert f"{100*inside.mean():.0f} % of the fall lies inside the object's box, which is {100*area.mean():.0f} % of the picture" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more, sentence", [
+    (["--images", "small.png"], r"small.png: expected a shorter side of at least 27 pixels.*got 20x20.*--upscale"),
+    (["--images", "one.png", "--square", "28"], "size of the square: expected 1 to 27 pixels.*got 28"),
+    (["--images", "one.png", "--square", "0"], "size of the square"),
+    (["--images", "one.png", "--stride", "0"], "stride of the square"),
+    (["--images", "one.png", "--grey", "300"], "grey: expected a pixel value from 0 to 255, got 300"),
+    (["--images", "one.png", "--label", "clok"], "--label: expected one of the 10 classes, e.g. clock.*got 'clok'"),
+    (["--images", "one.png", "--label", "clock", "car"], "--label: expected one name, or one for each of 1 pictures"),
+    (["--images", "one.png", "--layer", "fc8"], "layer: expected one of maps, got fc8"),
+    (["--images", "broken.png"], "broken.png"), (["--images", "none.png"], "none.png.*No such file"),
+    (["--images", "one.png", "--others", "broken.png"], "broken.png"),
+    (["--pictures", "12"], "--pictures: expected 0 to 11, got 12"), (["--pictures", "some"], "--pictures: expected all, random:N"),
+    ([], "either --images FILES or --pictures NUMBERS, got neither"),
+    (["--images", "one.png", "--pictures", "1"], "either --images FILES or --pictures NUMBERS, got both")])
+def test_bad_input_is_one_sentence_and_leaves_nothing_behind(place, tmp_path, capsys, monkeypatch, more, sentence):
+    monkeypatch.chdir(place)
+    with pytest.raises(SystemExit) as left:
+        command(place, *more, "--output", tmp_path/"out")
+    said = capsys.readouterr().err.strip().split("\n")[-1]
+    assert left.value.code == 2 and said.startswith("error: ") and re.search(sentence, said), said
+    assert not (tmp_path/"out").exists() or not any((tmp_path/"out").iterdir())
+
+
+def test_a_small_picture_is_enlarged_when_asked(place, tmp_path):
+    command(place, "--images", place/"small.png", "--upscale", "--others", "--output", tmp_path)
+    assert results.load(tmp_path/"occlusion.h5", Occlusion).pictures.shape == (1, 27, 27, 3)
