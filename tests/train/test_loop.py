@@ -48,10 +48,10 @@ def test_a_run_leaves_what_the_readme_promises(trained):
 
 
 def test_a_run_learns_and_ends_with_its_error_and_where_the_files_lie(options, tmp_path, capsys):
-    main([*options, "--epochs", "12", "--lr", "0.002", "--output", str(tmp_path/"run")])
+    main([*options, "--epochs", "20", "--output", str(tmp_path/"run")])
     assert load(tmp_path/"run"/"latest.h5").history["val_error"][-1] < 0.1
     out = capsys.readouterr().out
-    assert "30 training and 12 validation pictures" in out and "validation error 0.0 % after 12 epochs" in out
+    assert "30 training and 12 validation pictures" in out and "validation error 0.0 % after 20 epochs" in out
     assert f"{tmp_path/'run'}/best.h5" in out
 
 
@@ -181,7 +181,7 @@ def test_resume_refuses_a_changed_option_a_damaged_file_and_changed_classes(trai
             main(["--resume", str(trained), *words])
         assert exit.value.code == 2
         return capsys.readouterr().err
-    assert "--lr: expected the run's own value 0.01, got 0.5" in refused("--lr", "0.5")
+    assert "--lr: expected the run's own value 0.003, got 0.5" in refused("--lr", "0.5")
     (pictures/"train"/"plum").rename(pictures/"train"/"violet")
     (pictures/"val"/"plum").rename(pictures/"val"/"violet")
     assert "another classes" in refused()
