@@ -1,7 +1,8 @@
 """python -m bench: what the operations cost, beside the best that others offer. `python -m bench cpu` needs no GPU."""
 import argparse
+import sys
 
-from bench import cpu, occlusion, projections, resources
+from bench import cpu, gpu, occlusion, projections, resources, tables
 from zfcore import backend
 from zfcore.check import Expected, speak_and_exit
 
@@ -9,13 +10,17 @@ from zfcore.check import Expected, speak_and_exit
 @speak_and_exit
 def main():
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    gpu.add_arguments(parser)
     where = parser.add_subparsers(dest="where")
     cpu.add_arguments(where.add_parser("cpu", help="ZFNet on NumPy beside PyTorch on the same cores",
                                        formatter_class=argparse.ArgumentDefaultsHelpFormatter))
     where.add_parser("resources", help="registers and shared memory of each kernel into kernels/README.md; no GPU needed")
+    where.add_parser("tables", help="the tables of README.md and bench/README.md from the files in bench/results/")
     args = parser.parse_args()
     if args.where == "resources":
         return resources.main()
+    if args.where == "tables":
+        return tables.main()
     if args.where == "cpu":
         apart = {"projections": projections, "occlusion": occlusion}
         if set(args.parts) - set(apart):
@@ -29,7 +34,9 @@ def main():
     except Expected as none:
         raise Expected("python -m bench", "a GPU", f"none ({none.got})",
                        "`python -m bench cpu` measures the NumPy forms and works here") from None
-    raise Expected("python -m bench", "cpu", "nothing", "the kernels have no bench yet")
+    failed = gpu.main(args)
+    if failed:
+        sys.exit(f"{len(failed)} failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -57,7 +57,8 @@ def add_arguments(parser):
     parser.add_argument("--only", default="", metavar="TEXT", help="only cases whose noun and name contain it: conv1, 'pool1 f'")
     parser.add_argument("--batch-size", type=int, default=128, metavar="N", help="images at once (128, as in the paper)")
     parser.add_argument("--rounds", type=int, default=20, help="how often each contestant is timed")
-    parser.add_argument("--output", type=Path, default=RESULTS, metavar="DIR", help="where the JSON file goes")
+    parser.add_argument("--output", type=Path, metavar="DIR",
+                        help="where the JSON file goes (default: bench/results; none for another batch or a part of the cases)")
 
 
 def main(args):
@@ -65,7 +66,9 @@ def main(args):
     device = backend.select("gpu")
     peers.strict_fp32()
     clock, report = Clock(backend.cupy), about(args)
-    path = args.output/f"{slug(report['device'])}-{report['date'][:10]}.json"
+    whole = not args.only and args.batch_size == 128
+    folder = args.output or (RESULTS if whole else None)
+    path = folder and folder/f"{slug(report['device'])}-{report['date'][:10]}.json"
     report["ceilings"] = ceilings(clock, report["multiprocessors"])
     print(f"{report['device']}, driver {report['driver']}, CUDA {report['cuda']}, CuPy {report['cupy']}, PyTorch "
           f"{report['pytorch']}, cuDNN {report['cudnn']}; batch {args.batch_size}, fp32 without TF32")
@@ -83,11 +86,13 @@ def main(args):
             traceback.print_exc()
             row["failed"] = sentence(failure)
         print(line(row), flush=True)
-        save(path, report)
+        if path:
+            save(path, report)
         if not still_alive(clock):
             print("the device no longer answers: the kernel before this line broke its context", file=sys.stderr)
             break
-    print(f"written to {path}")
+    if path:
+        print(f"written to {path}")
     return [row["name"] for row in report["cases"] if "failed" in row]
 
 

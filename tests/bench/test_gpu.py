@@ -248,8 +248,10 @@ def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, c
     assert "pool1 forward" not in rows and not list(tmp_path.glob("*.part"))
     assert "conv2 forward" in capsys.readouterr().out
     monkeypatch.setattr(gpu, "still_alive", lambda clock: False)
-    about["cases"] = []
+    about["cases"], args.output = [], None
+    monkeypatch.setattr(gpu, "RESULTS", tmp_path/"results")
     gpu.main(args)
+    assert not (tmp_path/"results").exists(), "a part of the cases leaves the file of all alone"
     assert len(about["cases"]) == 1 and "no longer answers" in capsys.readouterr().err
 
 

@@ -1,0 +1,144 @@
+"""python -m bench tables: the tables of README.md and bench/README.md, written from the files in bench/results/.
+
+Between `<!-- NAME:begin -->` and `<!-- NAME:end -->` nothing is typed by hand:
+
+    cpu       the whole network on NumPy, from cpu.json, projections.json and occlusion.json
+    layers    the same and every convolution by itself
+    train     what the default training run printed last, from train.txt
+    gpu       every kernel, from the newest <device>-<date>.json of each device
+
+tests/bench/test_tables.py fails where a table is not what the files say.
+"""
+import json
+import re
+from pathlib import Path
+
+from zfcore.check import Expected
+
+ROOT = Path(__file__).parents[1]
+FILES = ROOT/"README.md", ROOT/"bench"/"README.md"
+RESULTS = ROOT/"bench"/"results"
+NO_GPU = "No kernel has run on hardware yet: there is no figure to show."
+ON_CPU = "cpu.json", "projections.json", "occlusion.json"
+
+
+def main():
+    for path in FILES:
+        path.write_text(renewed(path.read_text(), RESULTS, path.name))
+        print(f"tables written into {path}")
+
+
+def renewed(text, results, name="README.md"):
+    """`text` with every table between marks written anew from the folder `results`. Raises Expected for marks that do not
+    come in pairs or that no table belongs to."""
+    begun, ended = (re.findall(rf"<!-- (\S+):{end} -->", text) for end in ("begin", "end"))
+    if begun != ended:
+        raise Expected(name, "every <!-- NAME:begin --> to have its <!-- NAME:end -->", f"{begun} and {ended}")
+    for mark in begun:
+        if mark not in TABLES:
+            raise Expected(name, f"marks {', '.join(TABLES)}", mark)
+        table = TABLES[mark](results)
+        text = re.sub(rf"(<!-- {mark}:begin -->\n).*?(<!-- {mark}:end -->)", lambda marks: marks[1] + table + "\n" + marks[2],
+                      text, flags=re.S)
+    return text
+
+
+def read(path):
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise Expected(path.name, "JSON written by python -m bench", str(error), "remove it and measure again") from None
+
+
+# ---------------------------------------------------------------------------------------------------------- on a CPU
+def cpu_table(results, with_layers=False):
+    found = {name: read(results/name) for name in ON_CPU if (results/name).exists()}
+    if not found:
+        return "Not measured yet: `python -m bench cpu`."
+    blocks = []
+    for (cpu, cores, numpy, pytorch), reports in by_machine(found).items():
+        peer = f", PyTorch {pytorch}" if pytorch else ""
+        lines = [f"{cpu}, {cores} cores, NumPy {numpy}{peer}, {min(report['date'] for report in reports.values())[:10]}.", "",
+                 "| | N | ms each | beside it | ms each | ours / theirs (spread) |", "|---|--:|--:|---|--:|--:|"]
+        for name, report in reports.items():
+            layers = re.compile(r"conv\d ")
+            lines += [cpu_line(row) for row in report["cases"] if with_layers or not layers.match(row["name"])]
+            if with_layers:
+                lines += [f"| peak memory of a training step | {row['N']} | {row['gigabytes']:.2f} GB | | | |"
+                          for row in report.get("peak_memory", [])]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def by_machine(reports):
+    """{(cpu, cores, numpy, pytorch or None): {file: report}}: what was measured alike shares a table."""
+    machines = {}
+    for name, report in reports.items():
+        machines.setdefault((report["cpu"], report["cores"], report["numpy"]), {})[name] = report
+    return {(*key, next((r["pytorch"] for r in group.values() if r.get("pytorch")), None)): group
+            for key, group in machines.items()}
+
+
+def cpu_line(row):
+    times = row["milliseconds"]
+    text = f"| {row['name']} | {row['N']} | {digits(times['ours'])} |"
+    if "best" not in row:
+        return text + " | | |"
+    low, high = row["spread"]
+    beside = {"forward": "forward pass", "whole": "every layer whole"}.get(row["best"], f"PyTorch, {row['best']}")
+    return text + f" {beside} | {digits(times[row['best']])} | {row['ratio']:.2f} ({low:.2f} to {high:.2f}) |"
+
+
+def digits(number):
+    """Three figures, no exponent: 0.0123, 1.23, 12.3, 1230."""
+    if number >= 100:
+        return f"{number:.0f}"
+    return f"{number:.2g}" if number < 0.1 else f"{number:.3g}"
+
+
+# ---------------------------------------------------------------------------------------------------------- on a GPU
+def gpu_table(results):
+    newest = {}
+    for path in sorted(results.glob("*-????-??-??.json"), key=lambda path: path.stem[-10:]):
+        report = read(path)
+        newest[report["device"]] = report
+    return "\n\n".join(map(gpu_block, newest.values())) or NO_GPU
+
+
+def gpu_block(report):
+    ceilings = report["ceilings"]
+    peers = ", ".join(f"{what} {report[key]}" for what, key in (("PyTorch", "pytorch"), ("cuDNN", "cudnn")) if report[key])
+    lines = [f"**{report['device']}**, {report['date'][:10]}, commit {report['commit'] or 'unknown'}: driver {report['driver'] or 'unknown'}, "
+             f"CUDA {report['cuda']}, CuPy {report['cupy']}, {peers or 'no peer installed'}. Batch {report['N']}, fp32 without TF32. "
+             f"Measured ceilings: copy {ceilings['copy_gb_s']:.0f} GB/s, fp32 {ceilings['fma_tflop_s']:.1f} TFLOP/s.", "",
+             "| operation | µs (spread) | rate | of the floor | best peer | µs | ratio (spread) | error | peer's |",
+             "|---|--:|--:|--:|---|--:|--:|--:|--:|"]
+    return "\n".join(lines + [gpu_line(row) for row in report["cases"]])
+
+
+def gpu_line(row):
+    if "failed" in row:
+        return f"| {row['name']} | failed: {row['failed'].replace('|', '/')} | | | | | | | |"
+    seconds = row["us"]/1e6
+    rate = f"{row['bytes']/seconds/1e9:.0f} GB/s" if row["bound"] == "memory" else f"{row['flops']/seconds/1e12:.1f} TFLOP/s"
+    low, high = row["spread"]
+    text = (f"| {row['name']} | {digits(row['us'])} ({digits(low)} to {digits(high)}) | {rate} "
+            f"| {100*row['share_of_floor']:.0f} % |")
+    if "best_peer" not in row:
+        return text + f" | | | {row['error']:.0e} | |"
+    peer, (low, high) = row["peers"][row["best_peer"]], row["ratio_spread"]
+    theirs = "" if peer["error"] is None else f"{peer['error']:.0e}"
+    return text + (f" {row['best_peer']} | {digits(peer['us'])} | {row['ratio']:.2f} ({low:.2f} to {high:.2f}) "
+                   f"| {row['error']:.0e} | {theirs} |")
+
+
+# ---------------------------------------------------------------------------------------------------------- training
+def train_table(results):
+    path = results/"train.txt"
+    if not path.exists():
+        return "Not recorded yet."
+    return "```\n" + path.read_text().strip("\n") + "\n```"
+
+
+TABLES = {"cpu": cpu_table, "layers": lambda results: cpu_table(results, with_layers=True), "train": train_table,
+          "gpu": gpu_table}

@@ -1,0 +1,103 @@
+"""The tables of the READMEs are what the files in bench/results/ say, and say so where there are none."""
+import json
+
+import pytest
+
+from bench import tables
+from bench.tables import NO_GPU, digits, renewed
+from zfcore.check import Expected
+
+CPU = {"cpu": "Test CPU", "cores": 2, "numpy": "2.4", "pytorch": "2.13", "date": "2026-01-02T03:04:05+00:00", "cases": [
+    {"name": "forward", "N": 32, "milliseconds": {"ours": 20.51, "channels last": 30.0, "channels first": 40.0},
+     "best": "channels last", "ratio": 0.684, "spread": [0.6, 0.75]},
+    {"name": "conv1 forward", "N": 32, "milliseconds": {"ours": 123.4}}], "peak_memory": [{"N": 32, "gigabytes": 3.21}]}
+ROW = {"noun": "conv2d", "name": "conv1 forward", "us": 1000.0, "spread": [990.0, 1100.0], "bound": "math", "bytes": 671900000,
+       "flops": 43.71e9, "share_of_floor": 0.7286, "error": 4.1e-7, "best_peer": "PyTorch channels last", "ratio": 0.9,
+       "ratio_spread": [0.88, 0.91], "peers": {"PyTorch channels last": {"us": 900.0, "error": 3e-7}}}
+GPU = {"device": "NVIDIA Test", "date": "2026-01-02T03:04:05+00:00", "commit": "abc", "driver": None, "cuda": "13.0", "cupy": "14.2",
+       "pytorch": "2.11", "cudnn": 91900, "N": 128, "ceilings": {"copy_gb_s": 4301.2, "fma_tflop_s": 60.04}, "cases": [
+           ROW, {"noun": "relu", "name": "relu1 forward", "us": 300.0, "spread": [299.0, 301.0], "bound": "memory",
+                 "bytes": 1189478400, "flops": 0, "share_of_floor": 0.92, "error": 0.0, "peers": {}},
+           {"noun": "conv2d", "name": "conv2 forward", "failed": "AssertionError: off"}]}
+
+
+def between(text, mark):
+    return text.split(f"<!-- {mark}:begin -->\n")[1].split(f"<!-- {mark}:end -->")[0].strip()
+
+
+def page(*marks):
+    return "before\n" + "\n".join(f"<!-- {mark}:begin -->\nstale\n<!-- {mark}:end -->" for mark in marks) + "\nafter\n"
+
+
+@pytest.mark.parametrize("path", tables.FILES, ids=lambda path: str(path.relative_to(tables.ROOT)))
+def test_tables_are_what_the_results_say(path):
+    text = path.read_text()
+    assert renewed(text, tables.RESULTS) == text, "run python -m bench tables"
+    assert len(tables.re.findall("begin -->", text)) >= 2
+
+
+def test_without_results_every_table_is_a_sentence(tmp_path):
+    text = renewed(page(*tables.TABLES), tmp_path)
+    assert between(text, "gpu") == NO_GPU
+    assert between(text, "cpu") == between(text, "layers") == "Not measured yet: `python -m bench cpu`."
+    assert between(text, "train") == "Not recorded yet."
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "stale" not in text
+    assert renewed(text, tmp_path) == text
+
+
+def test_cpu_table_has_the_network_and_the_long_one_its_layers(tmp_path):
+    (tmp_path/"cpu.json").write_text(json.dumps(CPU))
+    (tmp_path/"projections.json").write_text(json.dumps({**CPU, "peak_memory": [], "cases": [
+        {"name": "top-9 pass", "N": 64, "milliseconds": {"ours": 11.0, "forward": 10.0}, "best": "forward", "ratio": 1.1,
+         "spread": [1.0, 1.2]}]}))
+    text = renewed(page("cpu", "layers"), tmp_path)
+    short, long = between(text, "cpu"), between(text, "layers")
+    assert short.startswith("Test CPU, 2 cores, NumPy 2.4, PyTorch 2.13, 2026-01-02.")
+    assert "| forward | 32 | 20.5 | PyTorch, channels last | 30 | 0.68 (0.60 to 0.75) |" in short
+    assert "| top-9 pass | 64 | 11 | forward pass | 10 | 1.10 (1.00 to 1.20) |" in short
+    assert "conv1" not in short and "| conv1 forward | 32 | 123 | | | |" in long
+    assert "| peak memory of a training step | 32 | 3.21 GB | | | |" in long
+
+
+def test_results_of_two_machines_are_two_tables(tmp_path):
+    (tmp_path/"cpu.json").write_text(json.dumps(CPU))
+    (tmp_path/"occlusion.json").write_text(json.dumps({**CPU, "cores": 8, "cases": []}))
+    assert between(renewed(page("cpu"), tmp_path), "cpu").count("Test CPU") == 2
+
+
+def test_gpu_table_shows_the_newest_run_of_each_device(tmp_path):
+    (tmp_path/"nvidia-test-2026-01-02.json").write_text(json.dumps(GPU))
+    (tmp_path/"nvidia-test-2025-12-31.json").write_text(json.dumps({**GPU, "date": "2025-12-31", "commit": "older"}))
+    (tmp_path/"another-2025-01-01.json").write_text(json.dumps({**GPU, "device": "Another", "pytorch": None, "cudnn": None}))
+    table = between(renewed(page("gpu"), tmp_path), "gpu")
+    assert "older" not in table and table.count("**") == 4 and "**Another**" in table and "no peer installed" in table
+    assert "**NVIDIA Test**, 2026-01-02, commit abc: driver unknown, CUDA 13.0, CuPy 14.2, PyTorch 2.11, cuDNN 91900." in table
+    assert ("| conv1 forward | 1000 (990 to 1100) | 43.7 TFLOP/s | 73 % | PyTorch channels last | 900 | 0.90 (0.88 to 0.91) "
+            "| 4e-07 | 3e-07 |") in table
+    assert "| relu1 forward | 300 (299 to 301) | 3965 GB/s | 92 % | | | | 0e+00 | |" in table
+    assert "| conv2 forward | failed: AssertionError: off |" in table
+    rows = [line.count("|") for line in table.splitlines() if line.startswith("|")]
+    assert set(rows) == {10}
+
+
+def test_train_table_is_the_text_as_it_was_printed(tmp_path):
+    (tmp_path/"train.txt").write_text("\nvalidation error 9.9 %\n  runs/x \\1 <b>\n")
+    assert between(renewed(page("train"), tmp_path), "train") == "```\nvalidation error 9.9 %\n  runs/x \\1 <b>\n```"
+
+
+def test_marks_without_a_table_or_without_their_end_are_refused(tmp_path):
+    with pytest.raises(Expected, match="marks cpu, layers, train, gpu, got other"):
+        renewed(page("other"), tmp_path)
+    with pytest.raises(Expected, match="to have its"):
+        renewed(page("cpu").replace("cpu:end", "gpu:end"), tmp_path)
+
+
+def test_a_broken_file_of_results_is_one_sentence(tmp_path):
+    (tmp_path/"cpu.json").write_text('{"cases": [')
+    with pytest.raises(Expected, match="cpu.json: expected JSON written by python -m bench"):
+        renewed(page("cpu"), tmp_path)
+
+
+def test_three_figures_without_an_exponent():
+    assert [digits(n) for n in (0.01234, 0.5, 1.2345, 12.345, 99.96, 123.4, 45678.9)] == [
+        "0.012", "0.5", "1.23", "12.3", "100", "123", "45679"]
