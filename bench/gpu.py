@@ -34,7 +34,7 @@ from zfcore.backend import to_host
 
 RESULTS = Path(__file__).parent/"results"
 CHECKED = 4                       # images of the batch that are checked
-SETS = 64                         # most sets of arrays that take turns
+SETS = 256                        # most sets of arrays that take turns
 EPS = float(np.finfo(np.float32).eps)
 
 # Sixteen chains of multiply-adds a thread, enough that the pipelines are never empty; nothing is read, little is written.
@@ -136,10 +136,8 @@ def measured(case, device, clock, report, args):
 
 # ---------------------------------------------------------------------------------------------------------- is it right?
 def truth(case, arrays, N):
-    """(outputs in float64 by NumPy, the images they are of): of all images, or of a few where each stands for itself."""
-    chosen = slice(None)
-    if case.images:
-        chosen = np.sort(np.random.default_rng(N).choice(N, min(CHECKED, N), replace=False))
+    """(outputs in float64 by NumPy, the images they are of): of a few images where each stands for itself, else of all ([])."""
+    chosen = sorted(np.random.default_rng(N).choice(N, min(CHECKED, N), replace=False).tolist()) if case.images else []
     host = [to_host(a[..., chosen] if k in case.images else a) for k, a in enumerate(arrays)]
     return case.run(*(a.astype(np.float64) if a.dtype == np.float32 else a.copy() for a in host)), chosen
 
@@ -195,7 +193,7 @@ def copied(arrays):
 
 def shown(case, outputs, chosen):
     """The outputs of the images that are checked, on the host."""
-    return [to_host(a[..., chosen]) if case.images and hasattr(a, "shape") else a for a in outputs]
+    return [to_host(a[..., chosen] if case.images else a) for a in outputs]
 
 
 def error(got, wanted):
@@ -277,9 +275,9 @@ def still_alive(clock):
 def about(args):
     cupy = backend.cupy
     runtime, device = cupy.cuda.runtime, cupy.cuda.Device()
-    cuda = runtime.runtimeGetVersion()
-    return {"device": runtime.getDeviceProperties(device.id)["name"].decode(), "capability": device.compute_capability,
-            "multiprocessors": device.attributes["MultiProcessorCount"], "l2_bytes": device.attributes["L2CacheSize"],
+    cuda, properties = runtime.runtimeGetVersion(), runtime.getDeviceProperties(device.id)
+    return {"device": properties["name"].decode(), "capability": device.compute_capability,
+            "multiprocessors": properties["multiProcessorCount"], "l2_bytes": properties["l2CacheSize"],
             "driver": driver(), "cuda": f"{cuda//1000}.{cuda % 1000//10}", "nvrtc": "%d.%d" % nvrtc.version(),
             "cupy": cupy.__version__, "numpy": np.__version__, "python": platform.python_version(), **peers.versions(),
             "commit": commit(), "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "N": args.batch_size,

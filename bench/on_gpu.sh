@@ -19,7 +19,6 @@ export PYTHONUNBUFFERED=1
 python=${PYTHON:-python3}
 runs=$(mktemp -d)
 trap 'rm -rf "$runs"' EXIT
-: > "$out/summary.txt"
 failed=0
 
 step() {                                    # step NAME SECONDS COMMAND...: runs it, its output in NAME.log
@@ -35,6 +34,8 @@ step() {                                    # step NAME SECONDS COMMAND...: runs
     echo "$name: $status, $((SECONDS - begun)) s" >> "$out/summary.txt"
 }
 
+"$python" -c 'from zfcore.backend import select; print(select("gpu").description)' 2> "$out/summary.txt" || {
+    tail -n 1 "$out/summary.txt"; exit 2; }                # one sentence: no GPU, or what is missing to use it
 step probe 30 "$python" -m tests.executor.probe gpu "$out/hardware.npz"
 step tests 150 "$python" -m pytest tests/kernels -k gpu -p no:cacheprovider
 step bench 250 "$python" -m bench --output "$out"

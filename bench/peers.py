@@ -58,7 +58,9 @@ def peers(case):
 
 # ------------------------------------------------------------------------------------------------------- PyTorch
 def with_torch(name, layout, case, sets, clock):
-    calls = [TORCH[case.noun, case.what](layout, case.window, *(tensor(array) for array in arrays)) for arrays in sets]
+    build = TORCH[case.noun, case.what]
+    with on_stream(clock):
+        calls = [build(layout, case.window, *(tensor(array) for array in arrays)) for arrays in sets]
 
     def once():
         with on_stream(clock), torch.no_grad():
@@ -66,9 +68,9 @@ def with_torch(name, layout, case, sets, clock):
                 call()
 
     def output():
-        with torch.no_grad():
+        with on_stream(clock), torch.no_grad():
             got = calls[0]()
-        return None if got is None else [back(part) for part in (got if isinstance(got, tuple) else (got,))]
+            return None if got is None else [back(part) for part in (got if isinstance(got, tuple) else (got,))]
 
     def capture(once, passes):
         graph = torch.cuda.CUDAGraph()

@@ -36,6 +36,11 @@ def test_a_failed_step_does_not_stop_the_others_and_is_told_at_the_end(tmp_path)
     assert len(files) + 2 <= 8, "with hardware.npz and the JSON file no more than eight"
 
 
+def test_where_there_is_no_gpu_nothing_is_begun(tmp_path):
+    done, files = run(tmp_path, broken="*select*")
+    assert done.returncode == 2 and set(files) == {"summary.txt"}
+
+
 def test_all_steps_together_take_less_than_ten_minutes():
     lines = [line.split() for line in SCRIPT.read_text().splitlines() if line.strip().startswith("step ")]
     assert len(lines) == 5 and sum(int(line[2]) + 5 for line in lines) < 600
