@@ -421,7 +421,7 @@ def write_csv(path, columns, rows):
 
 def what_invariance_found(found):
     table = {series: {what: values.mean() for what, values in of.items()} for series, of in moved.numbers(found).items()}
-    words = {"translation": "shifted", "scale": "enlarged", "rotation": "turned"}
+    words = {"translation": "enlarged and shifted", "scale": "enlarged", "rotation": "turned"}
     kept = "; ".join(f"{words[series]}: the same class at {100*of['consistency']:.0f} % of the steps, P(true) {of['P(mean)']:.2f} on "
                      f"average against {of['P(clean)']:.2f}" for series, of in table.items())
     early = " and ".join(f"{100*table['translation'][f'{layer} early rise']:.0f} % of its distance at {layer}" for layer in found.layers)

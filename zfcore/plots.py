@@ -1,4 +1,5 @@
 """Floor 6: arrays in, pictures out. The only file that imports matplotlib, and only here is a colour chosen."""
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -190,7 +191,7 @@ def invariance(found, path):
             if name == "rotation":
                 axis.set_xticks(range(0, 361, 90))
     if n > 1:
-        rows[0, 1].legend(fontsize=8, labelcolor=INK, loc="lower right")
+        rows[min(1, len(rows) - 1), 1].legend(fontsize=8, labelcolor=INK, loc="lower right")
     _save(figure, path)
 
 
@@ -223,20 +224,20 @@ def correspondence(found, path, most_random=5):
             top, left = found.corners[i, shown[k]]
             tile[top:top + found.side, left:left + found.side] = found.grey
     height, width, _ = tiles[0].shape
-    zoom, gap, lines = max(1, round(112/width)), 4, 1 + len(found.layers)
+    zoom, gap = max(1, round(112/width)), 4
     tiles = np.stack(tiles).repeat(zoom, axis=1).repeat(zoom, axis=2)/np.float32(255)
     pixels = montage(tiles, len(shown), gap)
-    sheet = Image.new("RGB", (pixels.shape[1] + 2*MARGIN, pixels.shape[0] + MARGIN + 16*lines + 12), PAPER)
-    sheet.paste(_as_image(pixels), (MARGIN, 16*lines + 12))
+    titles = [f"{min(len(PICTURES), len(found.pictures))} of {len(found.pictures)} pictures", *parts, "random"]
+    scores = [[], *found.scores.mean(axis=2).T, found.random.mean(axis=(1, 2))]
+    texts = [textwrap.wrap(title.replace("_", " "), max(1, width*zoom//8))
+             + [f"{layer}: {score:.3f}" for layer, score in zip(found.layers.tolist(), of)] for title, of in zip(titles, scores)]
+    head = 16*max(map(len, texts)) + 12
+    sheet = Image.new("RGB", (pixels.shape[1] + 2*MARGIN, head + pixels.shape[0] + MARGIN), PAPER)
+    sheet.paste(_as_image(pixels), (MARGIN, head))
     pen = ImageDraw.Draw(sheet)
-    titles = ["picture", *parts, *[f"random, 1 to {random}", *[""]*(random - 1)]]
-    scores = [np.full(len(found.layers), np.nan), *found.scores.mean(axis=2).T, found.random.mean(axis=(1, 2))]
-    for k, title in enumerate(titles):
-        left = MARGIN + k*(width*zoom + gap)
-        pen.text((left, 18), title, INK, FONT, anchor="ls")
-        if 0 < k < len(scores):
-            for line, (layer, score) in enumerate(zip(found.layers.tolist(), scores[k]), 1):
-                pen.text((left, 18 + 16*line), f"{layer}: {score:.3f}", INK, FONT, anchor="ls")
+    for k, text in enumerate(texts):
+        for line, words in enumerate(text, 1):
+            pen.text((MARGIN + k*(width*zoom + gap), head - 16*(len(text) - line) - 6), words, INK, FONT, anchor="ls")
     with atomic(Path(path)) as temporary:
         sheet.save(temporary, "PNG")
 

@@ -10,6 +10,7 @@ from zfcore import results
 from zfcore.__main__ import main
 from zfcore.analysis.invariance import (Invariance, Series, centre_square, consistency, default_layers, distances, early_rise,
                                         invariance, look, mean_height, numbers, paper_series, sample, subtract, transform)
+from zfcore.analysis.top_activations import centre
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
 from zfcore.data.transforms import square
@@ -39,9 +40,9 @@ def test_an_unchanged_picture_is_what_preparation_makes_of_it():
         assert abs(ours - prepared).max() <= (2 if min(h, w) < 4*size else 4)          # Pillow rounds twice; averaged first
 
 
-@pytest.mark.parametrize("shift, zoom", [(0, 1), (7, 1.5), (-3.25, 1.31), (2.5, 2), (0, 1.9)])
-def test_shifts_and_zooms_are_pillows_resampling_of_the_box_that_is_seen(shift, zoom):
-    pixels, size, crop = picture(150, 130), 100, 80                         # 1.3 pixels to one; the margin is 10
+@pytest.mark.parametrize("shift, zoom, crop", [(0, 1, 80), (7, 1.5, 80), (-3.25, 1.31, 80), (2.5, 2, 70), (0, 1.9, 100), (0, 1, 100)])
+def test_shifts_and_zooms_are_pillows_resampling_of_the_box_that_is_seen(shift, zoom, crop):
+    pixels, size = picture(150, 130), 100                                   # 1.3 pixels to one; no margin where crop is 100
     ours = transform(centre_square(pixels, size, np.float64), crop, [shift], [zoom], [0])[..., 0]
     side = 1.3*crop/zoom
     middle = 75 - 1.3*shift/zoom, 65
@@ -90,12 +91,15 @@ def test_where_the_picture_shrinks_fine_patterns_become_their_mean():
 
 
 def test_the_largest_zoom_still_sees_every_pixel_of_a_large_picture():
-    """Averaged in advance no further than to one a pixel: an edge of the original stays sharp when enlarged."""
+    """Averaged in advance no further than to one a pixel: an edge of the original stays sharp when enlarged, without the kernel's
+    overshooting the range of pixels."""
     pixels = np.zeros((400, 400, 3), np.uint8)
-    pixels[:, 200:] = 200
+    pixels[:, 200:] = 255
     seen = transform(centre_square(pixels, 50), 40, [0], [2], [0])[0, 20, :, 0]           # 4 pixels to one here
     np.testing.assert_allclose(seen[[0, 10, 18]], 0, atol=1)
-    np.testing.assert_allclose(seen[[21, 30, 39]], 200, atol=1)
+    np.testing.assert_allclose(seen[[21, 30, 39]], 255, atol=1)
+    enlarged = transform(centre_square(pixels, 300), 40, [0], [1.7], [0])
+    assert enlarged.min() == 0 and enlarged.max() == 255
 
 
 def test_beyond_the_turned_square_is_black_though_the_picture_goes_on():
@@ -189,6 +193,13 @@ def test_without_labels_the_class_of_the_centre_crop_is_followed():
     x = np.stack([p[5:35, 5:35] for p in pixels]).transpose(3, 1, 2, 0) - np.float32(90)
     found = invariance(network, pixels, MEAN, series={"turn": series(degrees=[90.0, 0], clean=1)})
     np.testing.assert_array_equal(found.labels, network.forward(np.ascontiguousarray(x))[0].argmax(axis=0))
+
+
+def test_the_mean_that_is_subtracted_is_that_of_the_centre():
+    network, pixels = shift_invariant(), picture(41, 41)
+    mean = np.random.default_rng(0).uniform(0, 255, (3, 41, 41)).astype(np.float32)
+    seen = np.ascontiguousarray(pixels[None, 5:35, 5:35].transpose(3, 1, 2, 0), np.float32)
+    np.testing.assert_array_equal(subtract(seen, mean), centre(network, pixels[None], mean))
 
 
 def test_the_layers_are_1_and_7_unless_named():
