@@ -12,7 +12,7 @@ from bench import gpu, peers
 from bench.__main__ import main
 from bench.cases import Case, Source, cases
 from bench.gpu import FMA, allowed, checked, error, floor, measured, recorded, sets_needed, shown, truth
-from bench.timing import MOST, Contestant, microseconds, prepared, ratio, take_turns
+from bench.timing import MOST, Clock, Contestant, microseconds, prepared, ratio, take_turns
 from tests import executor
 from tests.executor import emu
 from zfcore import backend
@@ -256,6 +256,87 @@ def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, c
 
 
 # -------------------------------------------------------------------------------------------------- the machine, the door
+class ToldStream:
+    def __init__(self, cupy):
+        self.cupy = cupy
+
+    def __enter__(self):
+        self.cupy.current = self
+
+    def __exit__(self, *_):
+        self.cupy.current = None
+
+    def begin_capture(self):
+        self.cupy.did.append("begin")
+
+    def end_capture(self):
+        self.cupy.did.append("end")
+        note = lambda what: lambda: self.cupy.did.append((what, self.cupy.current is self))
+        return types.SimpleNamespace(upload=note("upload"), launch=note("launch"))
+
+
+class ToldCupy:
+    """As much of CuPy as the clock and the ceilings use; an event reads 5 ms more than the one before."""
+
+    def __init__(self):
+        self.did, self.current, self.now = [], None, 0
+        self.cuda = types.SimpleNamespace(
+            Stream=lambda non_blocking: ToldStream(self), Event=self.event, Device=lambda: types.SimpleNamespace(synchronize=int),
+            get_elapsed_time=lambda first, last: last.at - first.at)
+        for name in ("empty", "empty_like", "isfinite", "matmul", "asarray"):
+            setattr(self, name, getattr(np, name))
+        self.empty = np.zeros
+
+    def event(self):
+        event = types.SimpleNamespace(synchronize=lambda: self.did.append("waited"))
+
+        def record():
+            assert self.current is not None
+            self.now += 5
+            event.at = self.now
+        event.record = record
+        return event
+
+    def full(self, size, value, dtype):
+        copy = lambda source, nbytes: self.did.append("copy")
+        return types.SimpleNamespace(nbytes=size, data=types.SimpleNamespace(copy_from_device_async=copy))
+
+    def RawModule(self, code):
+        assert code == FMA
+        return types.SimpleNamespace(get_function=lambda name: lambda grid, block, values: self.did.append((name, grid, block)))
+
+
+def test_the_clock_captures_and_replays_on_its_own_stream():
+    cupy = ToldCupy()
+    clock = Clock(cupy)
+    run = clock.captured(lambda: cupy.did.append("once"), 3)
+    assert cupy.did == ["begin", "once", "once", "once", "end", ("upload", True)]
+    assert clock.seconds(run) == pytest.approx(0.005)
+    assert cupy.did[-2:] == [("launch", True), "waited"] and cupy.current is None
+
+
+def test_ceilings_are_bytes_and_flops_over_the_time_of_the_clock(monkeypatch):
+    cupy = ToldCupy()
+    monkeypatch.setattr(gpu.Source, "normal", lambda self, *shape: np.zeros((2, 2), np.float32))
+    found = gpu.ceilings(Clock(cupy), 132)
+    assert found["copy_gb_s"] == pytest.approx(4*2*2**30/0.005/1e9) and cupy.did.count("copy") == 4*12
+    assert ("fma_rate", (1056,), (256,)) in cupy.did
+    assert found["fma_tflop_s"] == pytest.approx(2*16*2**14*1056*256/0.005/1e12)
+    assert found["matmul_tflop_s"] == pytest.approx(2*8192**3/0.005/1e12)
+
+
+def test_cupy_has_what_the_clock_and_the_report_ask_for():
+    cupy = pytest.importorskip("cupy")
+    for owner, names in {cupy.cuda.Stream: "begin_capture end_capture", cupy.cuda.Graph: "launch upload",
+                         cupy.cuda.Event: "record synchronize", cupy.cuda.MemoryPointer: "copy_from_device_async",
+                         cupy.cuda: "get_elapsed_time Device", cupy.cuda.Device: "compute_capability synchronize",
+                         cupy.cuda.runtime: "runtimeGetVersion getDeviceProperties",
+                         cupy.RawModule: "get_function", cupy.ndarray: "fill copy __dlpack__ transpose",
+                         cupy: "full empty empty_like isfinite matmul asarray pad ascontiguousarray",
+                         cupy.get_default_memory_pool(): "free_all_blocks"}.items():
+        assert all(hasattr(owner, name) for name in names.split()), owner
+
+
 @executor.requires_executor
 def test_the_kernel_that_measures_the_rate_computes_its_chains():
     y = np.zeros(64, np.float32)
