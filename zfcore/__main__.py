@@ -16,7 +16,10 @@ import numpy as np
 from tqdm import tqdm
 
 from zfcore import check, plots, results
+from zfcore.analysis import controls as controlled
 from zfcore.analysis import correspondence as alike
+from zfcore.analysis import diagnostics as measured
+from zfcore.analysis import evolution as growing
 from zfcore.analysis import invariance as moved
 from zfcore.analysis import occlusion as occluding
 from zfcore.analysis import top_activations as top
@@ -27,7 +30,7 @@ from zfcore.data.loader import Pictures, shuffled
 from zfcore.data.synthetic import Synthetic
 from zfcore.data.transforms import Damaged, check_large_enough, decode
 from zfcore.deconvnet import check_units, unit_count
-from zfcore.layers import Conv
+from zfcore.layers import Conv, Linear
 from zfcore.models import from_checkpoint
 
 ANALYSES = {}                     # name: (function of the parsed arguments, help, options)
@@ -77,7 +80,10 @@ def open_run(args):
 def open_pictures(args, network, checkpoint):
     """The `Pictures` of --data and --part, prepared as the run's own were."""
     size = checkpoint.mean_image.shape[1]
-    parts = open_data(args.data if args.data is not None else checkpoint.state.get("data", ""), size)
+    limit = getattr(args, "limit_per_class", 0)
+    if limit < 0:
+        raise check.Expected("--limit-per-class", "0 or more", limit)
+    parts = open_data(args.data if args.data is not None else checkpoint.state.get("data", ""), size, limit)
     return Pictures(parts[args.part == "val"], size, network.input_shape[1], args.upscale, args.workers)
 
 
@@ -540,13 +546,133 @@ def what_correspondence_found(found):
     return "; ".join(words)
 
 
+# ------------------------------------------------------------------------------------------------------ evolution
+LIMIT = option("--limit-per-class", type=int, default=0, help="look at only so many pictures of each class, 0 for all")
+
+
+@analysis(
+    "evolution", "figure 4: how the strongest projection of a unit comes about over a run's kept epochs",
+    option("--part", choices=("train", "val"), default="train", help="the part of the data to look at (the paper: train)"),
+    option("--epochs", type=int, nargs="+", metavar="N", help="some of the kept epochs (default: all)"),
+    option("--layers", nargs="+", help="e.g. conv1 conv5 fc8 (default: all convolutions)"),
+    option("--units", default="random:6", help="all, random:N, FIRST:LAST+1 or numbers like 3,5,7; of each layer"), LIMIT)
+def evolution(args):
+    if args.redraw:
+        return [draw_evolution(results.load(file, growing.Evolution), Path(file).with_suffix(".png")) for file in args.redraw]
+    network, checkpoint, mean = open_run(args)
+    files = growing.kept_epochs(args.run, args.epochs)
+    layers = args.layers or [layer.name for layer in network.layers if isinstance(layer, Conv)]
+    units = {layer: chosen_units(args.units, network, layer, args.seed) for layer in layers}
+    pictures = open_pictures(args, network, checkpoint)
+    folder = output_folder(args, "evolution")
+    device = select(args.device)
+    with bar(growing.length(network, pictures, layers, len(files)), "picture", f"{len(files)} epochs") as moving:
+        found = growing.evolution(list(files), lambda epoch: from_checkpoint(files[epoch], device)[0], pictures, mean, layers,
+                                  units, args.batch_size, lambda epoch: folder/f"strongest_{epoch:04}.h5", moving)
+    results.save(folder/"evolution.h5", found)
+    draw_evolution(found, folder/"evolution.png")
+
+
+def draw_evolution(found, path):
+    plots.evolution(found, path)
+    steps = list(zip(found.epochs.tolist(), found.epochs.tolist()[1:]))
+    for k, (a, b) in enumerate(steps):
+        print(f"epoch {a} to {b}: " + ", ".join(f"{layer} {found.change[layer][k]:.2f} ({100*found.moved[layer][k]:.0f} %)"
+                                                for layer in found.units))
+    if steps:
+        print("change of the projections, 1 - cosine; in brackets: units whose strongest picture is another one")
+    print(path)
+
+
+# ---------------------------------------------------------------------------------------------------- diagnostics
+@analysis(
+    "diagnostics", "figure 6: what is wrong with the first layers, of one run or of two side by side",
+    option("--run", action="append", help="a run's folder (its best.h5) or a checkpoint file; given twice, two are compared"),
+    option("--units", default="random:15", help="all, random:N, FIRST:LAST+1 or numbers like 3,5,7; of layer 2, to be shown"),
+    option("--k", type=int, default=9, help="pictures kept for each unit"), LIMIT)
+def diagnostics(args):
+    if args.redraw:
+        found = [results.load(file, measured.Diagnosis) for file in args.redraw]
+        return draw_diagnostics(found, Path(args.redraw[0]).with_name("diagnostics.png"))
+    opened, runs = [], args.run or [None]
+    if len(runs) > 2:
+        raise check.Expected("--run", "one run, or two to compare", len(runs))
+    for run in runs:
+        of_run = argparse.Namespace(**{**vars(args), "run": run})
+        network, checkpoint, mean = open_run(of_run)
+        units = chosen_units(args.units, network, measured.first_two(network)[1], args.seed)
+        opened.append((Path(run).stem, network, open_pictures(of_run, network, checkpoint), mean, units))
+    folder = output_folder(argparse.Namespace(**{**vars(args), "run": runs[0]}), "diagnostics")
+    found = []
+    for number, (name, network, pictures, mean, units) in enumerate(opened, 1):
+        ending = "" if len(opened) == 1 else f"_{number}"
+        with bar(measured.length(network, pictures, args.k), "picture", name) as moving:
+            found.append(measured.diagnose(name, network, pictures, mean, units, args.k, args.batch_size,
+                                           folder/f"strongest{ending}.h5", moving))
+        results.save(folder/f"diagnostics{ending}.h5", found[-1])
+    draw_diagnostics(found, folder/"diagnostics.png")
+
+
+def draw_diagnostics(found, path):
+    plots.diagnostics(found, path)
+    for one in found:
+        bands = ", ".join(f"{band} {100*share:.0f} %" for band, share in one.bands().items())
+        dead = ", ".join(f"{layer} {of.sum()} of {len(of)}" for layer, of in one.dead.items())
+        alias = (f"{one.aliasing:.3f} of the energy of {one.layer}'s projections stands out at the frequencies of the grid of "
+                 f"{one.stride} pixels" if np.isfinite(one.aliasing) else f"aliasing of {one.layer} cannot be measured")
+        print(f"{one.name}: filter RMS max/median {one.dominance:.2f}; energy of layer 1 {bands}; never fire on {one.total} "
+              f"pictures: {dead}; {alias}")
+    print(path)
+
+
+# ------------------------------------------------------------------------------------------------------- controls
+@analysis(
+    "controls", "whether projections depend on what was learned, on the unit, and on the picture",
+    option("--layers", nargs="+", help="layers above a pool (default: the last convolution and the last layer)"),
+    option("--units", default="random:8", help="all, random:N, FIRST:LAST+1 or numbers like 3,5,7; of each layer"),
+    option("--k", type=int, default=3, help="pictures of each unit, the strongest"), LIMIT)
+def controls(args):
+    if args.redraw:
+        return [draw_controls(results.load(file, controlled.Controls), Path(file).with_suffix(".png")) for file in args.redraw]
+    network, checkpoint, mean = open_run(args)
+    layers = args.layers or [last_layer(network, Conv), last_layer(network, (Conv, Linear))]
+    units = {layer: chosen_units(args.units, network, layer, args.seed) for layer in layers}
+    for layer in layers:
+        controlled.check_possible(network, layer)
+    pictures = open_pictures(args, network, checkpoint)
+    folder = output_folder(args, "controls")
+    with bar(len(pictures), "picture", "strongest pictures") as moving:
+        found = top.top_activations(network, pictures, mean, layers, args.k, args.batch_size,
+                                    file=folder/"strongest.h5", bar=moving)
+    for layer in layers:
+        with bar(controlled.length(network, layer, args.k*len(units[layer])), "projection", layer) as moving:
+            made = controlled.controls(network, pictures, mean, found, layer, units[layer], args.seed, bar=moving)
+        results.save(folder/f"{layer}.h5", made)
+        draw_controls(made, folder/f"{layer}.png")
+
+
+def last_layer(network, kinds):
+    return [layer.name for layer in network.layers if isinstance(layer, kinds)][-1]
+
+
+def draw_controls(found, path):
+    plots.controls(found, path)
+    for j, condition in enumerate(found.conditions.tolist()):
+        said = f"{found.layer}, {condition}: cosine {found.cosine[:, j].mean():.2f}, rank {found.rank[:, j].mean():.2f}"
+        if found.inside is not None:
+            said += (f", {100*np.nanmean(found.inside[:, j]):.0f} % of the energy in the object's box, which is "
+                     f"{100*found.area.mean():.0f} % of the field")
+        print(said)
+    print(path)
+
+
 # ------------------------------------------------------------------------------------------------- the command line
 @check.speak_and_exit
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m zfcore", description="Look into a trained network.")
     names = parser.add_subparsers(dest="analysis", metavar="ANALYSIS", required=True)
     for name, (_, help, options) in ANALYSES.items():
-        one = names.add_parser(name, help=help, description=help)
+        one = names.add_parser(name, help=help, description=help, conflict_handler="resolve")      # its own options win
         for flags, keywords in [*SHARED, *options]:
             one.add_argument(*flags, **keywords)
     args = parser.parse_args(arguments)

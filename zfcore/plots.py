@@ -47,9 +47,14 @@ def filters(w, path, per_filter=False, columns=11, zoom=6):
     """First-layer filters w (3,K,K,F) as colour tiles, 11 in a row with gaps of one pixel, as figure 6 tiles them.
 
     Mid-grey is zero. One scale for all filters, so that a weak filter looks weak, or one scale each (`per_filter`)."""
+    _save_pixels(montage(filter_tiles(w, per_filter), columns), path, zoom)
+
+
+def filter_tiles(w, per_filter=False):
+    """(3,K,K,F) -> (F,K,K,3) in 0..1."""
     scale = np.abs(w).max(axis=(0, 1, 2) if per_filter else None)
-    tiles = 0.5 + 0.5*w/np.maximum(scale, np.finfo(np.float32).tiny)           # (3,K,K,F) in 0..1
-    _save_pixels(montage(tiles.transpose(3, 1, 2, 0), columns), path, zoom)
+    tiles = 0.5 + 0.5*w/np.maximum(scale, np.finfo(np.float32).tiny)
+    return tiles.transpose(3, 1, 2, 0)
 
 
 def unit_blocks(projections, patches, labels, path, columns=4):
@@ -240,6 +245,166 @@ def correspondence(found, path, most_random=5):
             pen.text((MARGIN + k*(width*zoom + gap), head - 16*(len(text) - line) - 6), words, INK, FONT, anchor="ls")
     with atomic(Path(path)) as temporary:
         sheet.save(temporary, "PNG")
+
+
+def evolution(found, path):
+    """Figure 4 of an `analysis.evolution.Evolution`: a block a layer, a row a unit, a column an epoch; one scale a row, so
+    that a unit which grows stronger is seen to. Below, the two numbers of each step."""
+    blocks = []
+    for layer, projections in found.projections.items():
+        tiles = np.stack([signed_tiles(row) for row in projections])                   # (U,E,f,f,3)
+        heads = [f"epoch {epoch}" for epoch in found.epochs.tolist()]
+        blocks.append(_table(tiles, layer, heads, [f"unit\n{unit}" for unit in found.units[layer].tolist()]))
+    sheet = _beside(blocks, 3000)
+    if len(found.epochs) > 1:
+        sheet = _above(sheet, _steps(found, sheet.width))
+    with atomic(Path(path)) as temporary:
+        sheet.save(temporary, "PNG", optimize=True)
+
+
+def _steps(found, width):
+    """A panel a number: over the later epoch of each step, a line a layer, from dark (layer 1) to light, named at its end."""
+    figure, panels = plt.subplots(1, 2, figsize=(min(max(width/110, 8), 16), 2.8), layout="constrained")
+    titles = ("change of the projections, 1 - cosine", "units with another strongest picture, %")
+    for axes, title, numbers, factor in zip(panels, titles, (found.change, found.moved), (1, 100)):
+        for k, (layer, row) in enumerate(numbers.items()):
+            axes.plot(range(len(row)), factor*row, color=matplotlib.colormaps["viridis"](k/len(numbers)), marker="o", ms=3,
+                      label=f"{layer} ({factor*row[-1]:.2g})")
+        axes.set_title(title, loc="left")
+        axes.set_xlabel("epochs")
+        epochs = found.epochs.tolist()
+        axes.set_xticks(range(len(epochs) - 1), [f"{a} to {b}" for a, b in zip(epochs, epochs[1:])])
+        axes.set_ylim(0, factor*1.02)
+    panels[0].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return _drawn(figure)
+
+
+def diagnostics(found, path):
+    """Figure 6 of one or more `analysis.diagnostics.Diagnosis`, a row each: layer 1's filters to one scale and each to its
+    own, the strongest projections of some units of layer 2; below, the numbers of all of them."""
+    rows = []
+    for one in found:
+        blocks = []
+        for per_filter, what in ((False, "one scale"), (True, "each its own scale")):
+            pixels = _enlarged(filter_tiles(one.filters, per_filter), 49 if one.filters.shape[3] <= 40 else 33)
+            blocks.append(_titled(_as_image(montage(pixels, 11 if len(pixels) > 40 else 6)), f"{one.name}: layer 1, {what}"))
+        k, f = one.projections.shape[1:3]
+        units = [montage(_enlarged(signed_tiles(row), 45), int(np.ceil(np.sqrt(k)))) for row in one.projections]
+        blocks.append(_titled(_as_image(montage(np.stack(units), 5, gap=6)),
+                              f"{one.layer}: the {k} strongest projections of {len(units)} units"))
+        rows.append(_beside(blocks, 4000))
+    sheet = rows[0]
+    for row in [*rows[1:], _numbers(found)]:
+        sheet = _above(sheet, row)
+    with atomic(Path(path)) as temporary:
+        sheet.save(temporary, "PNG", optimize=True)
+
+
+def _numbers(found):
+    """RMS of the filters, spectrum of layer 1, dead units of each layer; a colour a network."""
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12.5, 2.8), layout="constrained")
+    for number, (one, colour) in enumerate(zip(found, (TRAIN, VAL))):
+        left.plot(np.sort(one.rms)[::-1], color=colour, label=f"{one.name}: max/median {one.dominance:.2f}")
+        low, mid, high = (100*share for share in one.bands().values())
+        middle.stairs(100*np.nanmean(one.spectrum, axis=0), one.edges, color=colour, lw=1.5,
+                      label=f"{one.name}: low {low:.0f}, mid {mid:.0f}, high {high:.0f} %")
+        places = np.arange(len(one.dead)) + (number - (len(found) - 1)/2)*0.38
+        shares = [100*dead.mean() for dead in one.dead.values()]
+        alias = "" if np.isnan(one.aliasing) else f"; {one.layer} aliasing {one.aliasing:.3f}"
+        right.bar(places, shares, 0.36, color=colour, label=f"{one.name}{alias}")
+        for place, share in zip(places, shares):
+            right.text(place, share, f"{share:.0f}", ha="center", va="bottom", fontsize=7, color=INK)
+    left.set_title("RMS of layer 1's filters, sorted", loc="left")
+    middle.set_title("energy of layer 1's filters, %", loc="left")
+    middle.set_xlabel("cycles a pixel")
+    right.set_title("units that never fire, %", loc="left")
+    right.set_xticks(range(len(found[0].dead)), list(found[0].dead))
+    for axes in (left, middle, right):
+        axes.set_ylim(0, 1.35*axes.get_ylim()[1])
+        axes.legend(loc="upper right", fontsize=7)
+    return _drawn(figure)
+
+
+def controls(found, path, most=8):
+    """An `analysis.controls.Controls`: for up to `most` units the strongest picture, its projection as trained and under each
+    control, each tile to its own scale; above each column the means over all projections."""
+    rows = np.unique(found.units, return_index=True)[1][:most]
+    patches, made = found.patches[rows]/np.float32(255), found.projections[rows]               # (R,f,f,3), (R,J,f,f,3)
+    tiles = np.concatenate([patches[:, None], [[signed_tiles(tile[None])[0] for tile in row] for row in made]], axis=1)
+    means = zip(found.conditions.tolist(), found.cosine.mean(axis=0), found.rank.mean(axis=0))
+    heads = [["patch", "", ""], *([name, f"cosine {cosine:.2f}", f"rank {rank:.2f}"] for name, cosine, rank in means)]
+    if found.inside is not None:
+        heads[0].append(f"box {100*found.area.mean():.0f} % of it")
+        for head, share in zip(heads[1:], np.nanmean(found.inside, axis=0)):
+            head.append(f"in box {100*share:.0f} %")
+    sheet = _table(tiles, "", ["\n".join(head) for head in heads], [f"{found.layer}\n{unit}" for unit in found.units[rows]])
+    with atomic(Path(path)) as temporary:
+        sheet.save(temporary, "PNG", optimize=True)
+
+
+# --------------------------------------------------------------------------------------------- sheets of tiles and labels
+def _table(tiles, title, heads, names):
+    """Tiles (R,C,h,w,3) in 0..1 as a PIL picture: rows with their names at the left, columns with their heads above."""
+    R, C, h = tiles.shape[:3]
+    pixels, gap = _enlarged(tiles.reshape(R*C, *tiles.shape[2:]), 80), 4
+    lines, step = max(head.count("\n") for head in heads) + 1, pixels.shape[2] + gap
+    left = 10 + int(max(FONT.getlength(line) for name in names for line in name.split("\n")))
+    top = 15*lines + 8 + (LABEL if title else 0)
+    body = _as_image(montage(pixels, C, gap))
+    sheet = Image.new("RGB", (left + body.width, top + body.height), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((left, 14), title, INK, FONT, anchor="ls")
+    for k, head in enumerate(heads):
+        pen.text((left + k*step, top - 5), head, INK, FONT, anchor="ld", spacing=2)
+    for k, name in enumerate(names):
+        pen.text((left - 6, top + k*step + pixels.shape[1]//2), name, INK, FONT, anchor="rm", align="right")
+    sheet.paste(body, (left, top))
+    return sheet
+
+
+def _enlarged(tiles, side):
+    """Tiles (n,h,w,3), each pixel enlarged to a square so that a tile is about `side` pixels, if it is smaller."""
+    zoom = max(1, round(side/tiles.shape[1]))
+    return tiles.repeat(zoom, axis=1).repeat(zoom, axis=2)
+
+
+def _titled(picture, title):
+    sheet = Image.new("RGB", (max(picture.width, int(FONT.getlength(title)) + 1), picture.height + LABEL), PAPER)
+    ImageDraw.Draw(sheet).text((0, LABEL - 6), title, INK, FONT, anchor="ls")
+    sheet.paste(picture, (0, LABEL))
+    return sheet
+
+
+def _beside(pictures, widest):
+    """PIL pictures in rows of at most `widest` pixels, with a rim of paper."""
+    rows = [[]]
+    for picture in pictures:
+        if rows[-1] and sum(p.width + MARGIN for p in rows[-1]) + picture.width > widest:
+            rows.append([])
+        rows[-1].append(picture)
+    heights = [max(p.height for p in row) + MARGIN for row in rows]
+    sheet = Image.new("RGB", (max(sum(p.width + MARGIN for p in row) for row in rows) + MARGIN, sum(heights) + MARGIN), PAPER)
+    for row, top in zip(rows, np.cumsum([MARGIN, *heights]).tolist()):
+        left = MARGIN
+        for picture in row:
+            sheet.paste(picture, (left, top))
+            left += picture.width + MARGIN
+    return sheet
+
+
+def _above(upper, lower):
+    sheet = Image.new("RGB", (max(upper.width, lower.width), upper.height + lower.height), PAPER)
+    sheet.paste(upper, (0, 0))
+    sheet.paste(lower, (0, upper.height))
+    return sheet
+
+
+def _drawn(figure):
+    """A matplotlib figure as a PIL picture."""
+    figure.canvas.draw()
+    pixels = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
+    plt.close(figure)
+    return pixels
 
 
 def tiles(pictures, paths):

@@ -1,11 +1,11 @@
 """Floor 6: what a projection owes to the network, to the unit, and to the picture's switches.
 
-Adebayo et al. 2018 ("Sanity checks for saliency maps") and Nie et al. 2018 ("A theoretical explanation for perplexing behaviors
-of backpropagation-based visualizations") found that such pictures may hardly depend on what was learned. Here each projection
-is made again with one thing replaced, and compared with the original:
+Adebayo et al. 2018 ("Sanity checks for saliency maps") and Nie et al. 2018 ("A theoretical explanation for perplexing
+behaviors of backpropagation-based visualizations") found that such pictures may hardly depend on what was learned. Here each
+projection is made again with one thing replaced, and compared with the original:
 
-    conv5, conv5 to conv4, ...   the weights of these layers in random order, from the unit's own layer downwards (those above it
-                                 do not take part). The values stay, so their distribution does; what was learned is gone
+    conv5, conv5 to conv4, ...   the weights of these layers in random order, from the unit's own layer downwards (those
+                                 above do not take part). The values stay, so their distribution does; what was learned is gone
     another unit                 of the same layer at the same place, drawn at random
     other switches               those of another picture, drawn among the strongest of the layer's other units
 
@@ -18,7 +18,8 @@ Two similarities over the pixels of the unit's field (outside both are 0, which 
     rank     Spearman's correlation of the strengths, |.| summed over the colours: the same places, whatever the pattern
 
 Where the truth is known, also the share of a projection's energy (sum of squares) inside the object's box, beside the box's
-share of the area; of the part of the field that lies in the picture, both.
+share of the area; of the part of the field that lies in the picture, both. Energy thins out towards the border of a field
+and objects stand near the middle: what a projection owes to its picture's object is what it has in the box beyond the controls.
 """
 from dataclasses import dataclass, replace
 
@@ -103,8 +104,7 @@ def controls(network, pictures, mean, top, layer, units, seed=0, batch_size=32, 
 def check_possible(network, layer):
     below = network.layers[:feature_layer(network, layer) + 1]
     if not any(isinstance(one, MaxPool) for one in below):
-        raise check.Expected(layer, "a layer above a pool, with switches that another picture could replace", "one below all pools",
-                             "the controls need them")
+        raise check.Expected(layer, "a layer above a pool, whose switches another picture can replace", "one below all pools")
     if unit_count(network, layer) < 2:
         raise check.Expected(layer, "two units or more, to compare one with another", unit_count(network, layer))
 
@@ -188,8 +188,9 @@ def object_boxes(network, pictures, shown):
 
 
 def shares_in_boxes(network, projections, windows, boxes):
-    """(inside, area): of projections (n,J,f,f,3) in `windows` the share of energy inside `boxes` (n,4; left, top, right, bottom),
-    (n,J); and the boxes' share of the windows' area inside the picture, (n,). A pixel that a box cuts counts in part."""
+    """(inside, area): of projections (n,J,f,f,3) in `windows` the share of energy inside `boxes` (n,4; left, top, right,
+    bottom), (n,J); and the boxes' share of the windows' area inside the picture, (n,). A pixel that a box cuts counts in
+    part."""
     _, H, W = network.input_shape
     in_picture = windows.pixels(H, W)[1].transpose(2, 0, 1)                                  # (n,f,f)
     steps = np.arange(windows.size)

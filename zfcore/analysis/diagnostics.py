@@ -1,22 +1,22 @@
 """Floor 6: what is wrong with the first layers (paper, section 4.1 and figure 6): the numbers behind what the paper saw.
 
-    dominance   of layer 1's filters, max/median of their RMS. "A few of them dominate": without the RMS limit it grows
+    dominance   of layer 1's filters, max/median of their RMS. Without the RMS limit a few of them come to dominate
     dead        units that no picture of the data set makes fire, a share of each layer
-    spectrum    of layer 1's filters, energy over the radial frequency in cycles a pixel, each filter weighing the same. The paper
-                calls AlexNet's "a mix of extremely high and low frequency information, with little coverage of the mid frequencies"
+    spectrum    of layer 1's filters, energy over the radial frequency in cycles a pixel, each filter weighing the same.
+                In AlexNet's the paper sees very high and very low frequencies and little between them
     aliasing    of layer 2's projections, which the paper sees with stride 4 and not with stride 2
 
-Aliasing. On the way down every value of layer 1's maps lays a filter on the picture, at every S-th pixel: what lies on this grid
-and not in the picture has the grid's period, in space, and its frequencies (k/S, l/S), in the spectrum. (The grids above it
-leave no such mark, as the unpooling moves what it hands down to where the switches say.) A real texture can have such
-frequencies too, so only what stands out of the spectrum around them is counted: from the mean power spectrum of the
-projections, each under a Hann window and at energy 1,
+Aliasing. On the way down every value of layer 1's maps lays a filter on the picture, at every S-th pixel: what comes from
+this grid and not from the picture has the grid's period, so it lies at the frequencies (k/S, l/S). (The grids above leave no
+such mark, as the unpooling moves what it hands down to where the switches say.) A real texture can have such frequencies
+too, so only what stands out of the spectrum around them is counted: from the mean power spectrum of the projections, each
+under a Hann window and at energy 1,
 
-    aliasing = sum over the frequencies (k/S, l/S) but (0, 0) of [energy nearer than r - area of that disc * density of the ring
-               from r to 1/(2S) around it],  r = 2/f, the width of a line under that window of f pixels
+    aliasing = sum over the frequencies (k/S, l/S) but (0, 0) of [energy nearer than r
+               - area of that disc * density of the ring from r to 1/(2S) around it],
 
-It is a share of all energy: 0 for any smooth spectrum, white noise among them, about 1 for a grating of the grid's period, and
-a little below 0 where something else stands out in the rings.
+r = 2/f being the width of a line under that window of f pixels. It is a share of all energy: 0 for any smooth spectrum,
+white noise among them, about 1 for a grating of the grid's period, a little below 0 where something stands out in the rings.
 """
 from dataclasses import dataclass
 
@@ -29,9 +29,9 @@ from zfcore.deconvnet import feature_layer
 from zfcore.layers import Conv, ReLU
 from zfcore.ops.filter_rms import rms
 
-BANDS = {"low": (0, 0.1), "mid": (0.1, 0.25), "high": (0.25, 1)}         # cycles a pixel: less than a whole period in the 11
-EDGES = np.append(np.arange(0, 0.5, 0.05), [0.5, 0.75])                 # pixels of AlexNet's filters; periods of 10 to 4 pixels
-FREQUENCIES = 128                                                       # of the transform, along each side
+EDGES = np.arange(16)/20                                # of the spectrum's bands, in cycles a pixel; the highest has 0.71
+LOW, HIGH = 0.1, 0.25                                   # periods of 10 pixels, as wide as AlexNet's filters, and of 4
+FREQUENCIES = 128                                       # of the transform, along each side
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Diagnosis:
     filters      (3,K,K,F) float32     of layer 1, whose stride is `stride`
     rms          (F,) float64          root mean square of each over its weights
     dominance    max/median of these
-    spectrum     (F,B) float64         share of each filter's energy between EDGES of the radial frequency, NaN for a filter of 0
+    spectrum     (F,B) float64         share of each filter's energy in the bands between `edges`, NaN for a filter of 0
     dead         {layer: (units,) bool}  over `total` pictures; of the layers that a ReLU ends
     units (U,), projections (U,k,f,f,3), patches (U,k,f,f,3)    of some of layer 2's units, as in `top_activations.UnitViews`
     aliasing     of the projections of `measured` units of layer 2; NaN where it has no meaning: stride 1, or a field of fewer
@@ -53,6 +53,7 @@ class Diagnosis:
     rms: np.ndarray
     dominance: float
     spectrum: np.ndarray
+    edges: np.ndarray
     dead: dict
     total: int
     layer: str
@@ -63,9 +64,10 @@ class Diagnosis:
     measured: int
 
     def bands(self):
-        """{"low": mean share of the filters' energy, ...}."""
-        shares, middles = np.nanmean(self.spectrum, axis=0), (EDGES[:-1] + EDGES[1:])/2
-        return {name: float(shares[(middles >= low) & (middles < high)].sum()) for name, (low, high) in BANDS.items()}
+        """The filters' mean shares of energy below LOW, from there to HIGH, and above."""
+        shares, middles = np.nanmean(self.spectrum, axis=0), (self.edges[:-1] + self.edges[1:])/2
+        band = np.digitize(middles, (LOW, HIGH))
+        return {name: float(shares[band == b].sum()) for b, name in enumerate(("low", "mid", "high"))}
 
 
 def diagnose(name, network, pictures, mean, units, k=9, batch_size=64, file=None, bar=None):
@@ -88,8 +90,9 @@ def diagnose(name, network, pictures, mean, units, k=9, batch_size=64, file=None
     kept = unit_views(network, pictures, mean, top, second, units)
     sizes = rms(w)
     return Diagnosis(name, w, network[first].S, sizes, float(sizes.max()/max(np.median(sizes), np.finfo(float).tiny)),
-                     radial_shares(w), {layer: top.dead(layer) for layer in layers}, top.total, second, kept.units,
-                     kept.projections, kept.patches, aliasing(power, network[first].S, kept.projections.shape[2]), measured)
+                     radial_shares(w), EDGES, {layer: top.dead(layer) for layer in layers}, top.total,
+                     second, kept.units, kept.projections, kept.patches,
+                     aliasing(power, network[first].S, kept.projections.shape[2]), measured)
 
 
 def first_two(network):
