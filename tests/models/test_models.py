@@ -35,8 +35,8 @@ def test_grouped_alexnet_variants_have_their_parameters(edit, count):
     assert alexnet(groups=2, **edit).parameter_count() == count
 
 
-def test_every_model_but_tiny_has_its_count_asserted():
-    assert set(COUNTS) | {"tiny"} == set(MODELS)
+def test_every_model_but_the_tiny_ones_has_its_count_asserted():
+    assert set(COUNTS) | {"tiny", "tiny-alexnet"} == set(MODELS)
 
 
 def test_zfnet_has_the_map_sizes_of_figure_3():
@@ -59,6 +59,15 @@ def test_tiny_has_zfnets_seven_layers_and_at_most_a_quarter_of_its_maps():
     assert [type(a) for a in tiny.layers] == [type(b) for b in big.layers] and tiny.input_shape == (3, 96, 96)
     for name in ("conv1", "conv2", "conv3", "conv4", "conv5"):
         assert 4*tiny[name].F <= big[name].F
+
+
+def test_tiny_alexnet_has_alexnets_layers_and_the_maps_of_tiny():
+    tiny, alexnet, zfnet = build("tiny-alexnet", 10), build("alexnet", 10), build("tiny", 10)
+    assert map_sizes(tiny) == [96, 23, 11, 11, 5, 5, 5, 5, 2]
+    assert [(type(a), a.name, a.window()) for a in tiny.layers] == [(type(b), b.name, b.window()) for b in alexnet.layers]
+    names = ("conv1", "conv2", "conv3", "conv4", "conv5")
+    assert [tiny[name].F for name in names] == [zfnet[name].F for name in names]
+    assert (tiny["fc6"].M, tiny["fc7"].M, tiny["fc8"].M) == (zfnet["fc6"].M, zfnet["fc7"].M, 10)
 
 
 def test_receptive_fields_of_zfnet_are_7_27_75_107_139_pixels():
@@ -89,7 +98,7 @@ def test_summary_names_every_layer_and_the_sums():
 
 
 def test_an_unknown_model_is_answered_with_the_known_ones():
-    with pytest.raises(Expected, match="tiny, zfnet, alexnet.*got 'resnet'"):
+    with pytest.raises(Expected, match="tiny, tiny-alexnet, zfnet, alexnet.*got 'resnet'"):
         build("resnet", 10)
 
 

@@ -10,13 +10,13 @@ from zfcore import check
 from zfcore.backend import CPU
 from zfcore.checkpoint import load
 from zfcore.layers import from_fields
-from zfcore.models.alexnet import alexnet
+from zfcore.models.alexnet import alexnet, tiny_alexnet
 from zfcore.models.variants import VARIANTS
 from zfcore.models.zfnet import tiny, zfnet
 from zfcore.network import Network
 
-MODELS = {"tiny": tiny, "zfnet": zfnet, "alexnet": alexnet, **VARIANTS}
-NATIVE_SIZE = {"tiny": 96}           # pixels a side that the model was made for; 224 where it is not named
+MODELS = {"tiny": tiny, "tiny-alexnet": tiny_alexnet, "zfnet": zfnet, "alexnet": alexnet, **VARIANTS}
+NATIVE_SIZE = {"tiny": 96, "tiny-alexnet": 96}      # pixels a side that the model was made for; 224 where it is not named
 
 
 def build(name, classes, size=None, keep_prob=0.5):

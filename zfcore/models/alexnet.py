@@ -28,3 +28,8 @@ def alexnet(classes=1000, size=224, keep_prob=0.5, maps=(96, 256, 384, 384, 256)
         MaxPool("pool5", K=3, S=2),
 
         *classifier(classes, units, keep_prob)])
+
+
+def tiny_alexnet(classes=10, size=96, keep_prob=0.5):
+    """AlexNet's layers for 96x96 pixels with the maps and units of `zfnet.tiny`: what figure 6 compares, on a laptop."""
+    return alexnet(classes, size, keep_prob, maps=(24, 64, 96, 96, 64), units=(256, 256), name="tiny-alexnet")
