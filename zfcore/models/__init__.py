@@ -15,7 +15,7 @@ from zfcore.models.variants import VARIANTS
 from zfcore.models.zfnet import tiny, zfnet
 from zfcore.network import Network
 
-MODELS = {"tiny": tiny, "tiny-alexnet": tiny_alexnet, "zfnet": zfnet, "alexnet": alexnet, **VARIANTS}
+MODELS = {"tiny": tiny, "zfnet": zfnet, "alexnet": alexnet, "tiny-alexnet": tiny_alexnet, **VARIANTS}
 NATIVE_SIZE = {"tiny": 96, "tiny-alexnet": 96}      # pixels a side that the model was made for; 224 where it is not named
 
 
