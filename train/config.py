@@ -64,7 +64,7 @@ class TrainConfig:
 
 # What each preset changes. "tiny" is what runs when nothing is asked for; the other three follow the paper.
 PRESETS = {
-    "tiny": dict(model="tiny", image_size=96, epochs=14, batch_size=32, lr=0.003, keep_prob=0.9, init="he", crops="random",
+    "tiny": dict(model="tiny", image_size=96, epochs=10, batch_size=32, lr=0.003, keep_prob=0.9, init="he", crops="random",
                  patience=3),
     "zfnet": dict(),
     "zfnet-b": dict(model="zfnet-b"),
