@@ -430,7 +430,8 @@ def what_invariance_found(found):
     words = {"translation": "enlarged and shifted", "scale": "enlarged", "rotation": "turned"}
     kept = "; ".join(f"{words[series]}: the same class at {100*of['consistency']:.0f} % of the steps, P(true) {of['P(mean)']:.2f} on "
                      f"average against {of['P(clean)']:.2f}" for series, of in table.items())
-    early = " and ".join(f"{100*table['translation'][f'{layer} early rise']:.0f} % of its distance at {layer}" for layer in found.layers)
+    rises = {layer: table["translation"][f"{layer} early rise"] for layer in found.layers}
+    early = " and ".join(f"{100*rise:.0f} % of its distance at {layer}" for layer, rise in rises.items())
     return f"{kept}. After an eighth of the largest shift a picture has gone {early} (in a straight line: 12 %)"
 
 
@@ -480,7 +481,8 @@ def landmarked_files(args, network, checkpoint):
             raise check.Expected("--landmarks", f"the parts of {Path(name).name}", f"those of {', '.join(list(marks)[:5])}")
     of_pictures = {name: marks[Path(name).name] for name in args.images}
     if len(of_pictures) < max(2, len(args.images)):
-        raise check.Expected("--images", "two different pictures or more, to compare", f"{len(of_pictures)} among {len(args.images)}")
+        raise check.Expected("--images", "two different pictures or more, to compare",
+                             f"{len(of_pictures)} among {len(args.images)}")
     parts = args.parts or alike.common_parts(of_pictures)
     places = np.empty((len(of_pictures), len(parts), 2))
     for i, (name, marked) in enumerate(of_pictures.items()):
@@ -512,7 +514,8 @@ def synthetic_faces(args, network, checkpoint):
             places.append(at)
         if len(numbers) == args.synthetic:
             return pictures, np.array(numbers), np.array(places), parts
-    raise check.Expected("--synthetic", f"at most {len(numbers)}, the pictures of a {args.label} that show all parts", args.synthetic)
+    raise check.Expected("--synthetic", f"at most {len(numbers)}, the pictures of a {args.label} that show all parts",
+                         args.synthetic)
 
 
 def draw_correspondence(found, file):
@@ -527,7 +530,7 @@ def draw_correspondence(found, file):
     tests = "; ".join(f"{what} " + ", ".join(f"{layer} {p:.4g}" for layer, (*_, p) in zip(layers, of))
                       for what, of in found.rows() if of[0][-1] is not None)
     text = "\n".join(f"| {' | '.join(row)} |" for row in table)
-    text += f"\n\nMean sign change per feature and pair of {n} pictures ± standard deviation over the pairs; low: alike in all pictures." \
+    text += f"\n\nMean sign change per feature and pair of {n} pictures ± standard deviation over the pairs; low: alike in all." \
             f"\np of being lower than random ({found.permutations} permutations): {tests}.\n"
     with atomic(file.with_suffix(".md")) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -542,7 +545,7 @@ def what_correspondence_found(found):
                  zip(found.parts.tolist(), found.scores[k].mean(axis=1), found.p_values[k]) if p < 0.05]
         words.append(f"{layer}: " + (f"hiding {', '.join(lower)} changes the signs more alike than hiding random places"
                                      if lower else "no part changes the signs more alike than random places do")
-                     + f" ({found.random[k].mean():.3f}; at one place in all pictures {found.common[k].mean():.3f})")
+                     + f" ({found.random[k].mean():.3f}; random, but at one place in all pictures: {found.common[k].mean():.3f})")
     return "; ".join(words)
 
 

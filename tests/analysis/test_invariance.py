@@ -32,7 +32,8 @@ def series(shifts=0.0, zooms=1.0, degrees=0.0, clean=0):
 
 # ------------------------------------------------------------------------------------------------------- the sampler
 def test_an_unchanged_picture_is_what_preparation_makes_of_it():
-    for (h, w), size, crop in (((83, 120), 83, 70), ((121, 90), 57, 44), ((60, 61), 40, 33), ((40, 52), 55, 48), ((300, 310), 41, 38)):
+    for (h, w), size, crop in (((83, 120), 83, 70), ((121, 90), 57, 44), ((60, 61), 40, 33), ((40, 52), 55, 48),
+                               ((300, 310), 41, 38)):
         pixels = picture(h, w)
         margin = (size - crop)//2
         prepared = square(Image.fromarray(pixels), size, crop, upscale=True)[margin:margin + crop, margin:margin + crop]
@@ -40,7 +41,8 @@ def test_an_unchanged_picture_is_what_preparation_makes_of_it():
         assert abs(ours - prepared).max() <= (2 if min(h, w) < 4*size else 4)          # Pillow rounds twice; averaged first
 
 
-@pytest.mark.parametrize("shift, zoom, crop", [(0, 1, 80), (7, 1.5, 80), (-3.25, 1.31, 80), (2.5, 2, 70), (0, 1.9, 100), (0, 1, 100)])
+@pytest.mark.parametrize("shift, zoom, crop", [(0, 1, 80), (7, 1.5, 80), (-3.25, 1.31, 80), (2.5, 2, 70), (0, 1.9, 100),
+                                               (0, 1, 100)])
 def test_shifts_and_zooms_are_pillows_resampling_of_the_box_that_is_seen(shift, zoom, crop):
     pixels, size = picture(150, 130), 100                                   # 1.3 pixels to one; no margin where crop is 100
     ours = transform(centre_square(pixels, size, np.float64), crop, [shift], [zoom], [0])[..., 0]
@@ -141,8 +143,9 @@ def test_translations_show_picture_in_every_pixel_and_keep_their_size_where_ther
 # ------------------------------------------------------------------------------------------------------- the analysis
 def shift_invariant():
     """What it finds it finds anywhere: a pool over the whole map."""
-    network = Network("anywhere", (3, 30, 30), [Conv("conv1", 7, K=3), ReLU("relu1"), MaxPool("pool1", K=14, S=14), MaxPool("pool2", K=2, S=2), Flatten("flatten"),
-                                                Linear("fc6", 5), ReLU("relu6"), Linear("fc8", 4)]).init(1, "he")
+    network = Network("anywhere", (3, 30, 30), [
+        Conv("conv1", 7, K=3), ReLU("relu1"), MaxPool("pool1", K=14, S=14), MaxPool("pool2", K=2, S=2), Flatten("flatten"),
+        Linear("fc6", 5), ReLU("relu6"), Linear("fc8", 4)]).init(1, "he")
     network["fc6"].parameters["b"] += 3
     return network
 
@@ -158,7 +161,8 @@ MEAN = np.full((3, 40, 40), 90, np.float32)
 
 def test_an_unchanged_picture_has_distance_0_to_the_bit_whatever_the_batch():
     for batch_size in (1, 3, 64):
-        found = invariance(shift_invariant(), [picture(40, 40)], MEAN, series={"none": series([0.0, 4], clean=0)}, batch_size=batch_size)
+        found = invariance(shift_invariant(), [picture(40, 40)], MEAN, series={"none": series([0.0, 4], clean=0)},
+                           batch_size=batch_size)
         for of in (found.distances, found.relative, found.unit):
             assert (of["none"][0, :, 0] == 0).all() and (of["none"][0, :, 1] > 0).all()
 
@@ -203,7 +207,8 @@ def test_the_mean_that_is_subtracted_is_that_of_the_centre():
 
 
 def test_the_layers_are_1_and_7_unless_named():
-    assert default_layers(build("zfnet", 10)) == ["conv1", "fc7"] and default_layers(build("alexnet", 10), first=False) == ["conv5", "fc7"]
+    assert default_layers(build("zfnet", 10)) == ["conv1", "fc7"]
+    assert default_layers(build("alexnet", 10), first=False) == ["conv5", "fc7"]
     assert default_layers(shift_invariant()) == ["conv1", "fc6"]
 
 
@@ -234,7 +239,7 @@ def test_a_straight_line_has_risen_by_an_eighth_after_an_eighth_and_both_directi
 
 
 @pytest.mark.parametrize("change, sentence", [
-    ({"labels": [4]}, "expected 0 to 3|0 .. 3|0 to 3"), ({"labels": [0, 1]}, "labels"), ({"layers": ["conv9"]}, "one of conv1, relu1"),
+    ({"labels": [4]}, "labels: .*0 to 3"), ({"labels": [0, 1]}, "labels"), ({"layers": ["conv9"]}, "one of conv1, relu1"),
     ({"batch_size": 0}, "batch size")])
 def test_what_cannot_be_is_refused(change, sentence):
     with pytest.raises(Expected, match=sentence):
@@ -246,7 +251,8 @@ def test_what_cannot_be_is_refused(change, sentence):
 def place(tmp_path_factory):
     """A run of 30-pixel crops out of 40, trained on the synthetic set's classes, and two pictures."""
     place, network = tmp_path_factory.mktemp("place"), shift_invariant()
-    save(place/"run.h5", Checkpoint("small", network.input_shape, network.table(), list("abcd"), network.parameters(), mean_image=MEAN))
+    save(place/"run.h5", Checkpoint("small", network.input_shape, network.table(), list("abcd"), network.parameters(),
+                                    mean_image=MEAN))
     Image.fromarray(picture(64, 50)).save(place/"one.png")
     Image.fromarray(picture(41, 45, 2)).save(place/"two.png")
     Image.fromarray(picture(29, 60)).save(place/"small.png")
@@ -263,7 +269,8 @@ def refused(capsys, *arguments):
 def test_the_command_leaves_arrays_figure_and_numbers_and_draws_the_figure_again(place, tmp_path, capsys):
     main(["invariance", "--run", str(place/"run.h5"), "--images", str(place/"one.png"), str(place/"two.png"), "--label", "b", "d",
           "--output", str(tmp_path), "--against", str(place/"run.h5")])
-    assert {p.name for p in tmp_path.iterdir()} == {f"{name}.{end}" for name in ("invariance", "against") for end in ("h5", "png", "csv")}
+    expected = {f"{name}.{end}" for name in ("invariance", "against") for end in ("h5", "png", "csv")}
+    assert {p.name for p in tmp_path.iterdir()} == expected
     found, other = (results.load(tmp_path/f"{name}.h5", Invariance) for name in ("invariance", "against"))
     np.testing.assert_equal(vars(found), vars(other))
     assert found.labels.tolist() == [1, 3] and found.layers.tolist() == ["conv1", "fc6"]

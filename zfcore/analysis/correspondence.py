@@ -84,7 +84,8 @@ def correspondence(network, pictures, mean, places, parts, layers=None, random=2
     Raises Expected for fewer than two pictures, a part outside the crop, a layer or a side that there cannot be."""
     crop, n = network.input_shape[1], len(pictures)
     names = [f"picture {i}" for i in range(n)] if names is None else names
-    for what, value in (("parts", len(parts)), ("random squares", random), ("permutations", permutations), ("batch size", batch_size)):
+    for what, value in (("parts", len(parts)), ("random squares", random), ("permutations", permutations),
+                        ("batch size", batch_size)):
         check.positive(what, value)
     if n < 2:
         raise check.Expected("pictures", "at least two, to compare", n)
