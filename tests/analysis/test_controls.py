@@ -2,7 +2,9 @@
 import numpy as np
 import pytest
 
+from tests.analysis.test_evolution import command, planted_run, refused
 from tests.analysis.test_top_activations import CROP, MEAN, SIZE, Noise, pictures_of, small
+from zfcore import results
 from zfcore.analysis.controls import (Controls, cascade, conditions, controls, length, object_boxes, randomised, rank_correlation,
                                       shares_in_boxes, similarities)
 from zfcore.analysis.top_activations import centre, crops, field_windows, top_activations
@@ -211,3 +213,40 @@ def test_on_the_drawn_set_every_condition_has_its_share_in_the_box():
     found, _ = controlled(small(), "fc8", [0, 2], data=Pictures(Synthetic("val", 12, SIZE), SIZE, CROP, workers=0), k=2)
     assert isinstance(found, Controls) and found.inside.shape == (4, 7) and found.area.shape == (4,)
     assert ((found.inside >= 0) & (found.inside <= 1)).all() and ((found.area > 0) & (found.area < 1)).all()
+
+
+# ------------------------------------------------------------------------------------------------- the command line
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return planted_run(tmp_path_factory.mktemp("controls"))
+
+
+def test_the_command_shows_the_last_convolution_and_the_classes_and_draws_again_from_the_arrays(run, tmp_path, capsys):
+    command("controls", "--run", run, "--output", tmp_path, "--units", "0,1", "--k", "2")
+    assert {p.name for p in tmp_path.iterdir()} == {"conv2.h5", "conv2.png", "fc8.h5", "fc8.png", "strongest.h5"}
+    found = results.load(tmp_path/"fc8.h5", Controls)
+    assert found.units.tolist() == [0, 0, 1, 1] and found.conditions[4] == "fc8 to conv1" and found.inside is None
+    assert f"fc8, another unit: cosine {found.cosine[:, 5].mean():.2f}, rank" in capsys.readouterr().out
+    before = (tmp_path/"fc8.png").read_bytes()
+    (tmp_path/"fc8.png").unlink()
+    command("controls", "--redraw", tmp_path/"fc8.h5")
+    assert (tmp_path/"fc8.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("more, sentence", [
+    (["--layers", "conv1"], "conv1: expected a layer above a pool"), (["--layers", "conv9"], "one of conv1"),
+    (["--units", "0:99"], "unit of conv2: expected 0 to 6"), (["--k", 0], "k: expected a number above 0"),
+    (["--layers", "conv2", "--units", 2], "units of conv2 that some picture makes fire"), (["--data", "nowhere"], "nowhere"),
+    (["--output", __file__], "--output: expected a folder")])
+def test_bad_input_is_one_sentence_and_leaves_no_figure(run, tmp_path, capsys, more, sentence):
+    assert sentence in refused(capsys, "controls", "--run", run, "--output", tmp_path/"out", *more)
+    assert not (tmp_path/"out").exists() or {p.name for p in (tmp_path/"out").iterdir()} <= {"strongest.h5"}
+
+
+def test_a_network_without_pooling_and_an_empty_set_are_one_sentence(run, tmp_path, capsys):
+    plain = Network("plain", (3, CROP, CROP), [Conv("conv1", 4, K=5, S=2), ReLU("relu1"), Conv("conv2", 5, K=3), ReLU("relu2")])
+    poolless = planted_run(tmp_path/"plain", network=plain.init(0, "he"), pictures=1)
+    assert "a layer above a pool, whose switches" in refused(capsys, "controls", "--run", poolless)
+    for part in ("train", "val"):
+        (tmp_path/"none"/part/"bee").mkdir(parents=True)
+    assert "none" in refused(capsys, "controls", "--run", run, "--data", tmp_path/"none")

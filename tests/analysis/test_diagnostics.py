@@ -1,10 +1,13 @@
 """What is wrong with the first layers: planted filters, gratings and dead units are found, and nothing where there is nothing."""
 import numpy as np
 import pytest
+from PIL import Image
 
+from tests.analysis.test_evolution import command, planted_run, refused
 from tests.analysis.test_top_activations import COUNT, CROP, MEAN, Noise, Stopping, pictures_of, small
-from zfcore.analysis.diagnostics import (EDGES, HIGH, LOW, aliasing, diagnose, first_two, length, power_spectrum, radial_shares, radius,
-                                         rectified)
+from zfcore import results
+from zfcore.analysis.diagnostics import (EDGES, HIGH, LOW, Diagnosis, aliasing, diagnose, first_two, length, power_spectrum,
+                                         radial_shares, radius, rectified)
 from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.check import Expected
 from zfcore.layers import Conv, Flatten, Linear, ReLU
@@ -161,3 +164,52 @@ def test_a_network_without_pools_is_measured_and_one_without_two_convolutions_is
     flat = Network("flat", (3, CROP, CROP), [Conv("conv1", 4, K=5), ReLU("relu1"), Flatten("flatten"), Linear("fc8", 2)])
     with pytest.raises(Expected, match="layers 1 and 2 are convolutions, got 1 convolutions"):
         first_two(flat.init(0, "he"))
+
+
+# ------------------------------------------------------------------------------------------------- the command line
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return planted_run(tmp_path_factory.mktemp("diagnostics"), 7)
+
+
+def test_one_run_is_diagnosed_and_drawn_again_from_its_arrays(run, tmp_path, capsys):
+    command("diagnostics", "--run", run, "--output", tmp_path, "--units", "0:3", "--k", "4")
+    assert {p.name for p in tmp_path.iterdir()} == {"diagnostics.h5", "diagnostics.png", "strongest.h5"}
+    found = results.load(tmp_path/"diagnostics.h5", Diagnosis)
+    assert found.name == "run" and found.total == 24 and found.projections.shape == (3, 4, 17, 17, 3)
+    said = capsys.readouterr().out
+    assert f"run: filter RMS max/median {found.dominance:.2f}" in said and f"conv2 {found.dead['conv2'].sum()} of 7" in said
+    before = (tmp_path/"diagnostics.png").read_bytes()
+    (tmp_path/"diagnostics.png").unlink()
+    command("diagnostics", "--redraw", tmp_path/"diagnostics.h5")
+    assert (tmp_path/"diagnostics.png").read_bytes() == before
+
+
+def test_two_runs_are_set_side_by_side_in_the_order_given(run, tmp_path, capsys):
+    command("diagnostics", "--run", run/"epoch_0007.h5", "--run", run, "--output", tmp_path, "--units", "0", "--k", "2")
+    assert {p.name for p in tmp_path.iterdir()} == {f"{name}_{k}.h5" for name in ("strongest", "diagnostics") for k in (1, 2)} | {
+        "diagnostics.png"}
+    one, other = (results.load(tmp_path/f"diagnostics_{k}.h5", Diagnosis) for k in (1, 2))
+    assert (one.name, other.name) == ("epoch_0007", "run") and (one.filters != other.filters).any()
+    both = Image.open(tmp_path/"diagnostics.png").height
+    command("diagnostics", "--redraw", tmp_path/"diagnostics_1.h5")
+    assert Image.open(tmp_path/"diagnostics.png").height < both
+
+
+@pytest.mark.parametrize("more, sentence", [
+    (["--units", "0:99"], "unit of conv2: expected 0 to 6"), (["--k", 0], "k: expected a number above 0"),
+    (["--run", "no/such"], "which does not exist"), (["--data", "nowhere"], "nowhere"), (["--output", __file__], "--output: expected a folder")])
+def test_bad_input_is_one_sentence_and_leaves_nothing_behind(run, tmp_path, capsys, more, sentence):
+    assert sentence in refused(capsys, "diagnostics", "--run", run, "--output", tmp_path/"out", *more)
+    assert not (tmp_path/"out").exists() or not any((tmp_path/"out").iterdir())
+
+
+def test_no_run_three_runs_a_network_with_one_convolution_and_an_empty_set_are_one_sentence(run, tmp_path, capsys):
+    assert "--run: expected" in refused(capsys, "diagnostics")
+    assert "one run, or two to compare, got 3" in refused(capsys, "diagnostics", *["--run", run]*3)
+    flat = Network("flat", (3, CROP, CROP), [Conv("conv1", 4, K=5), ReLU("relu1"), Flatten("flatten"), Linear("fc8", 2)])
+    lone = planted_run(tmp_path/"flat", network=flat.init(0, "he"), pictures=1)
+    assert "layers 1 and 2 are convolutions" in refused(capsys, "diagnostics", "--run", lone)
+    for part in ("train", "val"):
+        (tmp_path/"none"/part/"bee").mkdir(parents=True)
+    assert "none" in refused(capsys, "diagnostics", "--run", run, "--data", tmp_path/"none")

@@ -1,13 +1,19 @@
 """Strips over the kept epochs, and two numbers of how much moves between them, with changes planted that have known sizes."""
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from tests.analysis.test_top_activations import COUNT, MEAN, Noise, Stopping, pictures_of, small
-from zfcore.analysis.evolution import cosine, evolution, kept_epochs, length
+from tests.analysis.test_top_activations import COUNT, MEAN, SIZE, Noise, Stopping, pictures_of, small
+from zfcore import results
+from zfcore.__main__ import main
+from zfcore.analysis.evolution import Evolution, cosine, evolution, kept_epochs, length
 from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.check import Expected
+from zfcore.checkpoint import Checkpoint, save
+from zfcore.plots import FONT, LABEL, MARGIN
 from zfcore.deconvnet import project
 
 UNITS = {"conv1": [0, 3], "conv2": [2, 6]}
@@ -141,3 +147,98 @@ def test_the_kept_epochs_are_found_in_order_and_missing_ones_named(tmp_path):
         kept_epochs(tmp_path, [1, 5, 64])
     with pytest.raises(Expected, match="a run's folder with kept epochs"):
         kept_epochs(tmp_path/"best.h5")
+
+
+# ------------------------------------------------------------------------------------------------- the command line
+def planted_run(place, *epochs, network=None, pictures=12):
+    """PLACE/run with best.h5 and the epochs' checkpoints, each of other weights, and PLACE/data with two classes of noise."""
+    (place/"run").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for part, name in product(("train", "val"), ("bee", "cow")):
+        (place/"data"/part/name).mkdir(parents=True)
+        for i in range(pictures):
+            Image.fromarray(rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)).save(place/"data"/part/name/f"{i:02}.png")
+    for epoch in (0, *epochs):
+        made = network or small(seed=epoch)
+        save(place/"run"/(f"epoch_{epoch:04}.h5" if epoch else "best.h5"),
+             Checkpoint("small", made.input_shape, made.table(), ["bee", "cow"], made.parameters(), mean_image=MEAN, epoch=epoch,
+                        state={"data": str(place/"data")}))
+    return place/"run"
+
+
+def command(*arguments):
+    main([*map(str, arguments), *([] if "--redraw" in arguments else ["--device", "cpu", "--workers", "0", "--batch-size", "8"])])
+
+
+def refused(capsys, *arguments):
+    """The one sentence that a command is answered with."""
+    with pytest.raises(SystemExit) as left:
+        command(*arguments)
+    said = capsys.readouterr().err.strip().split("\n")[-1]
+    assert left.value.code == 2 and said.startswith("error: ")
+    return said
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return planted_run(tmp_path_factory.mktemp("evolution"), 1, 4, 30)
+
+
+def test_the_command_leaves_arrays_and_a_figure_that_comes_back_from_them_alone(run, tmp_path, capsys):
+    command("evolution", "--run", run, "--output", tmp_path, "--layers", "conv1", "conv2", "--units", "0:2")
+    assert {p.name for p in tmp_path.iterdir()} == {"evolution.h5", "evolution.png", "strongest_0001.h5", "strongest_0004.h5",
+                                                    "strongest_0030.h5"}
+    found = results.load(tmp_path/"evolution.h5", Evolution)
+    assert found.epochs.tolist() == [1, 4, 30] and found.total == 24 and list(found.units) == ["conv1", "conv2"]
+    assert "epoch 4 to 30: conv1 0." in capsys.readouterr().out
+    (tmp_path/"moved").mkdir()
+    (tmp_path/"evolution.h5").rename(tmp_path/"moved"/"evolution.h5")
+    command("evolution", "--redraw", tmp_path/"moved"/"evolution.h5")
+    assert (tmp_path/"moved"/"evolution.png").read_bytes() == (tmp_path/"evolution.png").read_bytes()
+
+
+def test_the_strips_in_the_figure_have_one_scale_a_row_and_zero_is_mid_grey(run, tmp_path):
+    command("evolution", "--run", run, "--output", tmp_path, "--layers", "conv1", "--units", "0:2", "--epochs", "1", "30")
+    found, sheet = results.load(tmp_path/"evolution.h5", Evolution), np.asarray(Image.open(tmp_path/"evolution.png"))
+    strip = found.projections["conv1"][1]                                 # (2,5,5,3), each pixel enlarged to 16
+    scale = np.quantile(np.abs(strip[strip != 0]), 0.997)
+    top, left = MARGIN + LABEL + 23 + 84 + 8, MARGIN + 10 + int(FONT.getlength("unit")) + 8
+    for e in range(2):
+        seen = sheet[top:top + 80:16, left + 84*e:left + 84*e + 80:16]
+        np.testing.assert_allclose(seen, (127.5 + 127.5*strip[e]/scale).clip(0, 255), atol=0.51)
+
+
+def test_only_some_pictures_of_each_class_are_looked_at_when_that_is_asked(run, tmp_path):
+    command("evolution", "--run", run, "--output", tmp_path, "--layers", "conv1", "--units", "0", "--epochs", "4",
+            "--limit-per-class", "3")
+    found = results.load(tmp_path/"evolution.h5", Evolution)
+    assert found.total == 6 and found.epochs.tolist() == [4] and found.pictures["conv1"].max() < 6
+
+
+@pytest.mark.parametrize("more, sentence", [
+    (["--epochs", 1, 2, 3], "--epochs: expected some of the kept ones, 1, 4, 30, got 2, 3, not kept"),
+    (["--layers", "conv7"], "one of conv1"), (["--units", "3:99"], "unit of conv1: expected 0 to 5"),
+    (["--limit-per-class", -1], "--limit-per-class: expected 0 or more, got -1"), (["--data", "nowhere"], "nowhere")])
+def test_bad_input_is_one_sentence_and_leaves_nothing_behind(run, tmp_path, capsys, more, sentence):
+    assert sentence in refused(capsys, "evolution", "--run", run, "--output", tmp_path/"out", *more)
+    assert not (tmp_path/"out").exists()
+
+
+def test_a_run_without_kept_epochs_a_single_file_an_empty_set_and_a_folder_that_cannot_be_written(run, tmp_path, capsys):
+    (tmp_path/"bare").mkdir()
+    (tmp_path/"bare"/"best.h5").write_bytes((run/"best.h5").read_bytes())
+    assert "got none; train with --keep-epochs" in refused(capsys, "evolution", "--run", tmp_path/"bare")
+    assert "a run's folder" in refused(capsys, "evolution", "--run", run/"epoch_0004.h5")
+    (tmp_path/"file").write_text("")
+    assert "--output: expected a folder" in refused(capsys, "evolution", "--run", run, "--output", tmp_path/"file")
+    for part in ("train", "val"):
+        (tmp_path/"none"/part/"bee").mkdir(parents=True)
+    assert "none" in refused(capsys, "evolution", "--run", run, "--data", tmp_path/"none", "--output", tmp_path/"out")
+    assert not (tmp_path/"out").exists()
+    assert "a result of kind Evolution" in refused(capsys, "evolution", "--redraw", _other_result(tmp_path))
+
+
+def _other_result(folder):
+    found = top_activations(small(), pictures_of(Noise()), MEAN, ["conv1"], 1, 8)
+    results.save(folder/"other.h5", found)
+    return folder/"other.h5"
