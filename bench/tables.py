@@ -99,7 +99,7 @@ def digits(number):
 # ---------------------------------------------------------------------------------------------------------- on a GPU
 def gpu_table(results):
     newest = {}
-    for path in sorted(results.glob("*-????-??-??.json"), key=lambda path: path.stem[-10:]):
+    for path in sorted(results.glob("*-????-??-??.json")):
         report = read(path)
         newest[report["device"]] = report
     return "\n\n".join(map(gpu_block, newest.values())) or NO_GPU
