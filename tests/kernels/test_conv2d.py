@@ -25,6 +25,7 @@ CASES = {       # C   H   W    N    F  K  S  P groups rounding
     "the same map, windows inside":      (2, 7, 10, 3, 5, 4, 3, 0, 1, "floor"),
     "a window larger than the map":      (2, 2, 3, 3, 4, 5, 1, 0, 1, "ceil"),
     "pixels that no window sees":        (2, 11, 7, 3, 3, 2, 3, 1, 1, "floor"),
+    "32 maps, a tile of places each":    (32, 7, 5, 3, 3, 5, 2, 2, 1, "ceil"),
     "one picture":                       (3, 13, 9, 1, 10, 5, 2, 1, 1, "ceil"),
     "more than one tile of images":      (2, 6, 5, 130, 5, 4, 3, 2, 1, "ceil"),
 }
@@ -62,10 +63,9 @@ def by(kernel):
         " one by one" if kernel.defines.get("VECTOR_B") == 1 else "")
 
 
-def plain(machine, name):
+def plain(machine, arrays, window):
     """y without bias, dx and dw by the plain kernels."""
-    (x, w, b, dy), (S, P, groups) = case(name)
-    x, w, b, dy = map(machine.array, (x, w, b, dy))
+    (x, w, b, dy), (S, P, groups) = map(machine.array, arrays), window
     y, dx, dw = (backend.empty(like.shape, np.float32, like) for like in (dy, x, w))
     sizes = module._sizes(x, w, dy, S, P, groups)
     PLAIN(backend.blocks(y.size, PLAIN.block), x, w, b, y, *sizes, False, False)
@@ -77,7 +77,7 @@ def plain(machine, name):
 # --------------------------------------------------------------------------------------- against the specification
 @pytest.mark.parametrize("name", CASES)
 def test_plain_kernels_equal_the_reference(machine, name):
-    y, dx, dw = machine.results(lambda: plain(machine, name))
+    y, dx, dw = machine.results(lambda: plain(machine, *case(name)))
     (_, _, b, _), _ = case(name)
     (wanted, error), *gradients = truth(name)
     close(y, wanted - b[:, None, None, None], error)
@@ -130,7 +130,7 @@ def test_every_forward_tile_gives_the_bits_of_the_plain_kernel(machine, monkeypa
         return conv2d(machine.array(x), machine.array(w), None, S, P, groups, CASES[name][-1])[0]
 
     for name, y in zip(fitting, machine.results(lambda: map(forward, fitting)), strict=True):
-        np.testing.assert_array_equal(y, machine.host(plain(machine, name)[0]), err_msg=name)
+        np.testing.assert_array_equal(y, machine.host(plain(machine, *case(name))[0]), err_msg=name)
 
 
 @pytest.mark.parametrize("kernel", TRANSPOSE_KERNELS, ids=by)
@@ -144,7 +144,7 @@ def test_every_transpose_tile_gives_the_bits_of_the_plain_kernel(machine, monkey
         return conv2d_transpose(machine.array(dy), machine.array(w), S, P, *x.shape[1:3], groups)
 
     for name, dx in zip(fitting, machine.results(lambda: map(transpose, fitting)), strict=True):
-        np.testing.assert_array_equal(dx, machine.host(plain(machine, name)[1]), err_msg=name)
+        np.testing.assert_array_equal(dx, machine.host(plain(machine, *case(name))[1]), err_msg=name)
 
 
 @pytest.mark.parametrize("way", executor.ASYNC_WAYS)
@@ -188,24 +188,36 @@ def test_relu_in_the_epilogue_is_relu_of_the_output_and_keeps_a_nan(machine, nam
     np.testing.assert_array_equal(rectified, np.maximum(y, 0))
 
 
-@pytest.mark.parametrize("kernel", [PLAIN, *FORWARD_KERNELS[:3]], ids=lambda kernel: kernel.name + str(kernel.defines.get("BM", "")))
-def test_a_tap_outside_the_map_is_not_multiplied_where_a_tile_is_one_pixel(machine, kernel):
+# A product that is not formed cannot spread a NaN: 3x3 windows on a map of 3 x 2, P = 1, a tile on one pixel.
+@pytest.mark.parametrize("plainly", [True, False], ids=["plain", "tiled"])
+def test_taps_outside_the_map_are_not_multiplied(machine, monkeypatch, plainly):
     (x, w, b, dy), (S, P, groups) = case("one pixel a tile, padding")
-    w = w[:, :, :, [0, 1, 2, 3]*2].copy()                                     # 3x3 windows on a map of 3 x 2, P = 1
-    w[:, 0, 0] = np.nan                                                       # outside for p = 0 and for q = 0
-    w[:, 2, 2] = np.nan                                                       # outside for p = 2 and for q = 1
+    w = w.copy()
+    w[:, 0, 0] = w[:, 2, 2] = np.nan          # outside at the first row or column, and at the last: together at two corners
+    monkeypatch.setattr(module, "FORWARD_KERNELS", FORWARD_KERNELS[:1])
+    monkeypatch.setattr(module, "TRANSPOSE_KERNELS", TRANSPOSE_KERNELS[:1])
+
+    def tiled():
+        return (conv2d(machine.array(x), machine.array(w), None, S, P, groups)[0],
+                conv2d_transpose(machine.array(dy), machine.array(w), S, P, 3, 2, groups))
+
+    for result in machine.results(lambda: plain(machine, (x, w, b, dy), (S, P, groups))[:2] if plainly else tiled()):
+        finite = np.isfinite(result).all(axis=(0, 3))
+        np.testing.assert_array_equal(finite, [[False, True], [False, False], [True, False]])
+
+
+def test_outputs_whose_place_is_outside_the_map_are_not_multiplied(machine, monkeypatch):
+    monkeypatch.setattr(module, "FILTER_GRADIENT_KERNELS", FILTER_GRADIENT_KERNELS[-1:])      # 32 x 32: one place (r,s) a tile
+    (x, w, _, dy), (S, P, groups) = case("32 maps, a tile of places each")
+    upper, left = dy.copy(), dy.copy()
+    upper[:, 0], left[:, :, -1] = np.nan, np.nan
 
     def work():
-        y = backend.empty(dy.shape, np.float32, machine.array(x))
-        columns, tile = dy[0].size, kernel.defines.get("BM")
-        kernel((module._tiles(kernel, w.shape[3], columns), 1) if tile else backend.blocks(y.size, kernel.block),
-               *map(machine.array, (x, w, b)), y, *module._sizes(x, w, dy, S, P, groups), False, False)
-        return [y]
+        return [module._launch_filter_gradient(*map(machine.array, (x, part, w)), S, P, groups) for part in (upper, left)]
 
-    y, = machine.results(work)
-    finite = np.isfinite(y).all(axis=(0, 3))
-    np.testing.assert_array_equal(finite, [[False, True], [False, False], [True, False]])
-    assert not np.isfinite(y[:, ~finite]).any()
+    upper, left = machine.results(work)       # 4 x 3 outputs at rows -2, 0, 2, 4 and columns -2, 0, 2 of a map of 7 x 5
+    np.testing.assert_array_equal(np.isfinite(upper).all(axis=(0, 2, 3)), [True, True, False, False, False])
+    np.testing.assert_array_equal(np.isfinite(left).all(axis=(0, 1, 3)), [False, False, False, True, True])
 
 
 def test_float64_is_refused_in_a_sentence(machine):
