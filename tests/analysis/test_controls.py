@@ -73,6 +73,13 @@ def test_a_random_layer_keeps_its_values_and_the_other_layers_their_arrays():
     assert (randomised(network, ["conv2"], seed=4)["conv2"].parameters["w"] != made["conv2"].parameters["w"]).any()
 
 
+def test_layers_of_one_shape_are_not_put_in_the_same_order():
+    network = Network("twins", (4, 9, 9), [Conv("conv1", 4, K=3, P=1), ReLU("relu1"), Conv("conv2", 4, K=3, P=1)]).init()
+    network["conv2"].parameters["w"][:] = network["conv1"].parameters["w"]
+    made = randomised(network, ["conv1", "conv2"])
+    assert (made["conv1"].parameters["w"] != made["conv2"].parameters["w"]).mean() > 0.9
+
+
 def test_weights_that_are_all_equal_survive_any_order():
     network = small()
     network["conv2"].parameters["w"][:] = 0.01

@@ -93,6 +93,23 @@ def test_a_unit_that_did_not_fire_there_has_changed_entirely():
     assert found.change["conv2"][0] == pytest.approx(1/6, rel=1e-5)
 
 
+def test_a_filter_that_turns_into_its_opposite_has_changed_by_two():
+    def always_on(network):
+        network["conv1"].parameters["b"][3] = 1e4
+    def opposite(network):
+        always_on(network)
+        network["conv1"].parameters["w"][..., 3] *= -1
+    found = grown(changed(always_on), changed(opposite), units={"conv1": [3]})
+    assert found.change["conv1"][0] == pytest.approx(2/6, rel=1e-5)
+
+
+def test_a_unit_that_dies_is_not_counted_among_those_that_moved():
+    def kill_unit_6(network):
+        network["conv2"].parameters["b"][6] = -1e6
+    found = grown(small(), changed(kill_unit_6))
+    assert found.moved["conv2"][0] == 0 and abs(found.change["conv2"][0]) < 1e-6 and found.dead["conv2"][1] == pytest.approx(2/7)
+
+
 def test_strength_alone_is_no_change():
     found = grown(changed(plain), changed(scale), units={"conv1": [0]})
     assert found.moved["conv1"][0] == 0 and abs(found.change["conv1"][0]) < 1e-6
