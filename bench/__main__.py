@@ -2,7 +2,7 @@
 import argparse
 import sys
 
-from bench import cpu, gpu, occlusion, projections, resources, tables
+from bench import cpu, figures, gpu, occlusion, projections, resources, tables
 from zfcore import backend
 from zfcore.check import Expected, speak_and_exit
 
@@ -16,11 +16,14 @@ def main():
                                        formatter_class=argparse.ArgumentDefaultsHelpFormatter))
     where.add_parser("resources", help="registers and shared memory of each kernel into kernels/README.md; no GPU needed")
     where.add_parser("tables", help="the tables of README.md and bench/README.md from the files in bench/results/")
+    figures.add_arguments(where.add_parser("figures", help="the figures of README.md from a run on the synthetic set"))
     args = parser.parse_args()
     if args.where == "resources":
         return resources.main()
     if args.where == "tables":
         return tables.main()
+    if args.where == "figures":
+        return figures.main(args)
     if args.where == "cpu":
         apart = {"projections": projections, "occlusion": occlusion}
         if set(args.parts) - set(apart):
