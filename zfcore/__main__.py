@@ -604,7 +604,8 @@ def diagnostics(args):
         of_run = argparse.Namespace(**{**vars(args), "run": run})
         network, checkpoint, mean = open_run(of_run)
         units = chosen_units(args.units, network, measured.first_two(network)[1], args.seed)
-        opened.append((Path(run).stem, network, open_pictures(of_run, network, checkpoint), mean, units))
+        name = Path(run).resolve().name.removesuffix(".h5")
+        opened.append((name, network, open_pictures(of_run, network, checkpoint), mean, units))
     folder = output_folder(argparse.Namespace(**{**vars(args), "run": runs[0]}), "diagnostics")
     found = []
     for number, (name, network, pictures, mean, units) in enumerate(opened, 1):

@@ -325,7 +325,7 @@ def _numbers(found):
     return _drawn(figure)
 
 
-def controls(found, path, most=8):
+def controls(found, path, most=4):
     """An `analysis.controls.Controls`: for up to `most` units the strongest picture, its projection as trained and under each
     control, each tile to its own scale; above each column the means over all projections."""
     rows = np.unique(found.units, return_index=True)[1][:most]
@@ -345,20 +345,22 @@ def controls(found, path, most=8):
 # --------------------------------------------------------------------------------------------- sheets of tiles and labels
 def _table(tiles, title, heads, names):
     """Tiles (R,C,h,w,3) in 0..1 as a PIL picture: rows with their names at the left, columns with their heads above."""
-    R, C, h = tiles.shape[:3]
+    R, C = tiles.shape[:2]
     pixels, gap = _enlarged(tiles.reshape(R*C, *tiles.shape[2:]), 80), 4
-    lines, step = max(head.count("\n") for head in heads) + 1, pixels.shape[2] + gap
+    pixels = pixels.reshape(R, C, *pixels.shape[1:])
+    height, width = pixels.shape[2:4]
+    words = max(FONT.getlength(line) for head in heads for line in head.split("\n"))
+    across, down = max(width + gap, int(words) + 8), height + gap                        # from column to column, row to row
     left = 10 + int(max(FONT.getlength(line) for name in names for line in name.split("\n")))
-    top = 15*lines + 8 + (LABEL if title else 0)
-    body = _as_image(montage(pixels, C, gap))
-    sheet = Image.new("RGB", (left + body.width, top + body.height), PAPER)
+    top = 15*(max(head.count("\n") for head in heads) + 1) + 8 + (LABEL if title else 0)
+    sheet = Image.new("RGB", (left + C*across, top + R*down - gap), PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((left, 14), title, INK, FONT, anchor="ls")
     for k, head in enumerate(heads):
-        pen.text((left + k*step, top - 5), head, INK, FONT, anchor="ld", spacing=2)
+        pen.text((left + k*across, top - 5), head, INK, FONT, anchor="ld", spacing=2)
+        sheet.paste(_as_image(montage(pixels[:, k], 1, gap)), (left + k*across, top))
     for k, name in enumerate(names):
-        pen.text((left - 6, top + k*step + pixels.shape[1]//2), name, INK, FONT, anchor="rm", align="right")
-    sheet.paste(body, (left, top))
+        pen.text((left - 6, top + k*down + height//2), name, INK, FONT, anchor="rm", align="right")
     return sheet
 
 

@@ -17,6 +17,7 @@ under a Hann window and at energy 1,
 
 r = 2/f being the width of a line under that window of f pixels. It is a share of all energy: 0 for any smooth spectrum,
 white noise among them, about 1 for a grating of the grid's period, a little below 0 where something stands out in the rings.
+It sees the regular comb that smooth maps lay; copies of a filter at scattered points of the grid leave no line.
 """
 from dataclasses import dataclass
 
