@@ -185,6 +185,13 @@ def test_one_run_is_diagnosed_and_drawn_again_from_its_arrays(run, tmp_path, cap
     assert (tmp_path/"diagnostics.png").read_bytes() == before
 
 
+def test_a_run_is_called_after_its_folder_dots_and_all(run, tmp_path):
+    (tmp_path/"rate-0.1").mkdir()
+    (tmp_path/"rate-0.1"/"best.h5").symlink_to(run/"best.h5")
+    command("diagnostics", "--run", tmp_path/"rate-0.1", "--output", tmp_path/"out", "--units", "0", "--k", "1")
+    assert results.load(tmp_path/"out"/"diagnostics.h5", Diagnosis).name == "rate-0.1"
+
+
 def test_two_runs_are_set_side_by_side_in_the_order_given(run, tmp_path, capsys):
     command("diagnostics", "--run", run/"epoch_0007.h5", "--run", run, "--output", tmp_path, "--units", "0", "--k", "2")
     assert {p.name for p in tmp_path.iterdir()} == {f"{name}_{k}.h5" for name in ("strongest", "diagnostics") for k in (1, 2)} | {
