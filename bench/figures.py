@@ -1,5 +1,6 @@
 """python -m bench figures --run RUN: the README's figures, each by the command that a user would type, from a network
 trained on the synthetic set. They are written to bench/results/figures/ in 256 colours, so that the repository stays small."""
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -15,8 +16,8 @@ COMMANDS = {
     "top_conv2": ("top-activations --layers conv2 --units random:8", "conv2.png"),
     "top_conv3": ("top-activations --layers conv3 --units random:8", "conv3.png"),
     "top_conv5": ("top-activations --layers conv5 --units random:8", "conv5.png"),
-    "evolution": ("evolution --limit 1000", "evolution.png"),
-    "controls": ("controls", "controls.png"),
+    "evolution": ("evolution --layers conv1 conv2 conv3 conv5 --units random:2 --limit-per-class 100", "evolution.png"),
+    "controls": ("controls --layers conv3 --units all --k 1 --limit-per-class 50", "conv3.png"),
     "occlusion": ("occlusion --pictures 0,4,9", "occlusion.png"),
     "invariance": ("invariance --pictures 0:10", "invariance.png"),
     "correspondence": ("correspondence --synthetic 40", "correspondence.png"),
@@ -41,6 +42,8 @@ def main(args):
             with tempfile.TemporaryDirectory() as output:
                 zfcore([*command.split(), "--run", args.run, "--output", output])
                 keep(Image.open(Path(output)/file), name)
+                if name == "correspondence":
+                    shutil.copyfile(Path(output)/"correspondence.md", FOLDER/"table1.md")
 
 
 def keep(picture, name, widest=1600):
