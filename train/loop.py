@@ -65,7 +65,7 @@ class Training:
     # ------------------------------------------------------------------------------------------------------ running
     def prepare(self):
         """Look at every training picture once, for the mean image; from here on a run fails only for new reasons."""
-        mean = self.train.prepare(progress=True)
+        mean = self.train.prepare(progress=sys.stderr.isatty())
         self.mean = mean if self.mean is None else self.mean
         self.device_mean = self.device.array(self.mean)
 

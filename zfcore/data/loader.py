@@ -94,7 +94,7 @@ class Pictures:
             self._leave_out(damaged)
             return mean
         total, count = np.zeros((self.size, self.size, 3), np.int64), 0     # whole numbers: exact in any order
-        with tqdm(total=len(self), desc="mean image", unit=" pictures", disable=None if progress else True) as bar:
+        with tqdm(total=len(self), desc="mean image", unit=" pictures", disable=not progress) as bar:
             for pictures, _, indices in self.batches(64, seed=0, epoch=0, shuffle=False):
                 total += pictures.sum(axis=0, dtype=np.uint32)
                 count += len(indices)
