@@ -44,7 +44,8 @@ def main(rounds):
         report["cases"].append(row)
         ours, theirs = (row["milliseconds"][key]*PLACES/1e3 for key in ("ours", row["best"]))
         high, low = (1/ratio for ratio in row["spread"])
-        print(f"{name:28}{ours:9.2f}{theirs:9.2f}   {row['best']:16}{1/row['ratio']:14.2f}  ({low:.2f} to {high:.2f})", flush=True)
+        print(f"{name:28}{ours:9.2f}{theirs:9.2f}   {row['best']:16}{1/row['ratio']:14.2f}  ({low:.2f} to {high:.2f})",
+              flush=True)
     path = RESULTS.with_name("occlusion.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
@@ -60,7 +61,8 @@ def contestants(network, picture, mean, stride):
     runs = {"cone": lambda: ours(True), "whole": lambda: ours(False)}
     x = picture.transpose(3, 1, 2, 0) - mean[..., None]
     for layout, twin, image in torch_twins(network, x):
-        runs[layout] = lambda twin=twin.eval(), image=image, layout=layout: torch_loop(twin, image, GREY - mean, stride, layout)
+        runs[layout] = lambda twin=twin.eval(), image=image, layout=layout: torch_loop(twin, image, GREY - mean, stride,
+                                                                                       layout)
     return runs
 
 

@@ -129,10 +129,18 @@ def prepared(pictures, numbers):
         raise check.Expected("picture", "a file that holds one", error) from None
 
 
-def class_numbers(names, classes, count):
-    """int64 (count,) of one name for all pictures or one for each; None where no name is given."""
-    if names is None:
+def labels_of(args, dataset, numbers, classes):
+    """int64 (n,), the network's classes of these pictures: those of --label, else those that the data name; None for files
+    without --label."""
+    if args.label is not None:
+        return class_numbers(args.label, classes, len(numbers))
+    if args.images is not None:
         return None
+    return class_numbers([dataset.classes[label] for label in dataset.labels[numbers]], classes, len(numbers))
+
+
+def class_numbers(names, classes, count):
+    """int64 (count,) of one name for all pictures or one for each."""
     for name in names:
         if name not in classes:
             close = difflib.get_close_matches(name, classes, n=3, cutoff=0.5) or classes[:10]
@@ -280,9 +288,7 @@ def occlusion(args):
                 for file in args.redraw]
     network, checkpoint, mean = open_run(args)
     pictures, numbers = asked_for(args, network, checkpoint)
-    labels = class_numbers(args.label, checkpoint.classes, len(numbers))
-    if labels is None and args.pictures is not None:
-        labels = pictures.dataset.labels[numbers]
+    labels = labels_of(args, pictures.dataset, numbers, checkpoint.classes)
     square = occluding.check_square(network, args.layer, args.square, args.stride, args.grey)
     shown = prepared(pictures, numbers)
     folder = output_folder(args, "occlusion")
@@ -294,7 +300,8 @@ def occlusion(args):
             page = slice(at, at + ROWS)
             found = occluding.occlusion(network, shown[page], mean, None if labels is None else labels[page], *square[:4],
                                         args.criterion, args.batch_size, not args.whole, moving)
-            parts.append(replace(found, names=np.array(pictures.dataset.names)[numbers[page]], classes=np.array(checkpoint.classes),
+            parts.append(replace(found, names=np.array([pictures.dataset.names[i] for i in numbers[page]]),
+                                 classes=np.array(checkpoint.classes),
                                  boxes=true_boxes(pictures, numbers[page], network.input_shape[1]),
                                  others=views_of_others(found.units, numbers[page])))
             file = folder/("occlusion.h5" if len(numbers) <= ROWS else f"occlusion_{number:02}.h5")
@@ -353,7 +360,8 @@ def what_occlusion_found(parts):
             said += (f"; {100*np.nanmean(inside):.0f} % of the fall lies inside the object's box, which is "
                      f"{100*np.nanmean(area):.0f} % of the picture")
     if not np.isnan(follows).all():
-        said += f"; how far the strongest {parts[0].layer} map falls follows its projection with a correlation of {np.nanmean(follows):.2f}"
+        said += (f"; how far the strongest {parts[0].layer} map falls follows its projection with a correlation of "
+                 f"{np.nanmean(follows):.2f}")
     return said
 
 
@@ -388,9 +396,8 @@ def moving_pictures(args, network, checkpoint, mean):
     """(pictures in all their pixels, labels or None, names). The synthetic ones are drawn larger than the network wants them, so
     that there is something to see when they are enlarged."""
     pictures, numbers = asked_for(args, network, checkpoint)
-    labels, dataset = class_numbers(args.label, checkpoint.classes, len(numbers)), pictures.dataset
-    if labels is None and args.pictures is not None:
-        labels = dataset.labels[numbers]
+    dataset = pictures.dataset
+    labels = labels_of(args, dataset, numbers, checkpoint.classes)
     if isinstance(dataset, Synthetic):
         dataset = Synthetic(dataset.split, len(dataset), moved.LARGEST_ZOOM*dataset.size, dataset.seed)
     return originals(dataset, numbers, network.input_shape[1], args.upscale), labels, [dataset.names[i] for i in numbers]

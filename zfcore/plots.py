@@ -130,8 +130,8 @@ def _at_middles(axes, found, values, **look):
     """A map with one value a place of the square, drawn around the square's middle, in the frame of the picture."""
     H, W = found.pictures.shape[1:3]
     first, last = (found.size - found.stride)/2, (found.size + found.stride)/2
-    image = axes.imshow(values, extent=(found.lefts[0] + first, found.lefts[-1] + last, found.tops[-1] + last, found.tops[0] + first),
-                        **look)
+    image = axes.imshow(values, extent=(found.lefts[0] + first, found.lefts[-1] + last,
+                                        found.tops[-1] + last, found.tops[0] + first), **look)
     axes.set(xlim=(0, W), ylim=(H, 0))
     return image
 

@@ -1,7 +1,7 @@
 """Floor 6: what of a picture the network relies on, asked by hiding it (paper, section 4.2 and figure 7).
 
-    occlusion                      a grey square slid over each picture; at every place of it the sum of the strongest map of
-                                   layer 5, P(true class) and the most probable class; and the projection of that map
+    occlusion                      a grey square slid over each picture; at every place of it the sum of the strongest map
+                                   of layer 5, P(true class) and the most probable class; and the map's projection
     drop_form                      the same falls as other tools show them, spread over the pixels
     fall_inside_box                how much of the fall of P lies inside the object, where that is known
     correlation_with_projection    whether the map's sum falls where its projection lies
@@ -162,10 +162,12 @@ def _slide(network, grey, layer, tops, lefts, size, criterion, batch_size, incre
             found[name][np.ix_(rows, columns)] = to_host(values).reshape(len(rows), len(columns))
         if bar is not None:
             bar.update(len(rows)*len(columns))
-    return {**found, "labels": np.int64(label), "units": np.int64(unit), "clean_sums": float(clean.features[unit].sum(dtype=np.float64)),
+    return {**found, "labels": np.int64(label), "units": np.int64(unit),
+            "clean_sums": float(clean.features[unit].sum(dtype=np.float64)),
             "clean_probabilities": float(p[label]), "clean_classes": np.int64(p.argmax()),
             "drops": drop_form(p[label] - found["probabilities"], tops, lefts, size, *x.shape[1:3]),
-            "projections": _on_page(project(network, x, layer, [unit], whole_map=True).pixels), "views": _view(network, x, layer, unit)}
+            "projections": _on_page(project(network, x, layer, [unit], whole_map=True).pixels),
+            "views": _view(network, x, layer, unit)}
 
 
 def _view(network, x, layer, unit):
@@ -379,7 +381,8 @@ def fall_inside_box(found):
     inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)                        # (n,H,W)
     total, known = fall.sum(axis=(1, 2)), ~np.isnan(found.boxes).any(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(known & (total > 0), (fall*inside).sum(axis=(1, 2))/total, np.nan), np.where(known, inside.mean(axis=(1, 2)), np.nan)
+        share = np.where(known & (total > 0), (fall*inside).sum(axis=(1, 2))/total, np.nan)
+    return share, np.where(known, inside.mean(axis=(1, 2)), np.nan)
 
 
 def correlation_with_projection(found):
