@@ -58,7 +58,8 @@ validation error {100*errors[-1]:.1f} % after {len(errors)} epochs; best {100*er
   {folder}/figures/learning_curves.png   loss and error
   {folder}/figures/filters.png           the filters of layer 1
 
-next:  python -m train.evaluate --run {folder} --crops ten
+next:  python -m zfcore top-activations --run {folder}      what its units see
+       python -m train.evaluate --run {folder} --crops ten
        python -m train --resume {folder} --epochs {training.config.epochs + 10}"""
 
 
