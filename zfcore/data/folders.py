@@ -19,6 +19,7 @@ import os
 import posixpath
 import tarfile
 import weakref
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def open_folders(root, limit_per_class=0, shorter_side=None):
         raise Expected("--limit-per-class", "0 (all) or more", limit_per_class)
     try:
         places = _find_parts(root)
-        listings = {part: _checked(f"{root}: {part}", source.classes(prefix)) for part, (source, prefix) in places.items()}
+        listings = {part: checked(f"{root}: {part}", source.classes(prefix)) for part, (source, prefix) in places.items()}
     except OSError as error:
         raise Expected(root, "a folder or tar that can be read", f"{error.strerror} ({error.filename})") from None
     folders = sorted(listings["train"])
@@ -49,21 +50,18 @@ def open_folders(root, limit_per_class=0, shorter_side=None):
         raise Expected(f"{root}: train", "at least two classes", f"only {folders[0]!r}")
     strange = sorted(set(listings["val"]) - set(folders))
     if strange:
-        raise Expected(f"{root}: val", "only classes that train has", _some(strange))
+        raise Expected(f"{root}: val", "only classes that train has", some(strange))
     classes = _readable(folders, (root if root.is_dir() else root.parent) / "classes.txt")
     return tuple(ClassFolders(part, *places[part], classes, [listings[part].get(folder, []) for folder in folders],
                               limit_per_class, shorter_side) for part in PARTS)
 
 
-class ClassFolders:
-    """One part of a set of class folders: a data set as above. Made by `open_folders`."""
+class PictureFiles:
+    """Pictures in a folder or tar, read where they lie: a data set as above but for its classes and labels."""
 
-    def __init__(self, part, source, prefix, classes, paths, limit_per_class, shorter_side):
-        """`paths`: for each class its pictures as <class folder>/<name>, which `source` knows with `prefix` before them."""
-        taken = [of_class[:limit_per_class or None] for of_class in paths]
-        self.classes, self.shorter_side = classes, shorter_side
-        self.names = [f"{part}/{path}" for of_class in taken for path in of_class]
-        self.labels = np.repeat(np.arange(len(classes)), [len(of_class) for of_class in taken])
+    def __init__(self, part, source, prefix, paths, shorter_side):
+        """Picture i is called <part>/<path>; `source` knows it as <prefix><path>."""
+        self.names, self.shorter_side = [f"{part}/{path}" for path in paths], shorter_side
         self._source, self._prefix, self._skip = source, prefix, len(part) + 1
 
     def __len__(self):
@@ -90,6 +88,17 @@ class ClassFolders:
         return self._prefix + self.names[i][self._skip:]
 
 
+class ClassFolders(PictureFiles):
+    """One part of a set of class folders: a data set as above. Made by `open_folders`."""
+
+    def __init__(self, part, source, prefix, classes, paths, limit_per_class, shorter_side):
+        """`paths`: for each class its pictures as <class folder>/<name>, which `source` knows with `prefix` before them."""
+        taken = [of_class[:limit_per_class or None] for of_class in paths]
+        super().__init__(part, source, prefix, [path for of_class in taken for path in of_class], shorter_side)
+        self.classes = classes
+        self.labels = np.repeat(np.arange(len(classes)), [len(of_class) for of_class in taken])
+
+
 # ---------------------------------------------------------------------------------------- where the parts lie
 def _find_parts(root):
     """{"train": (source, prefix), "val": (source, prefix)}; what the prefix is put before is <class>/<name>."""
@@ -100,9 +109,9 @@ def _find_parts(root):
     found = {}
     for part in PARTS:
         if (root / part).is_dir():
-            found[part] = _Folder(root), part + "/"
+            found[part] = Folder(root), part + "/"
         elif (root / f"{part}.tar").is_file():
-            tar = _Tar(root / f"{part}.tar")
+            tar = Tar(root / f"{part}.tar")
             found[part] = tar, tar.around(part)
     if len(found) == len(PARTS):
         return found
@@ -111,33 +120,33 @@ def _find_parts(root):
     if not found and len(tars) == 1:
         return _parts_of_one_tar(root / tars[0])
     raise Expected(root, "folders train and val, or train.tar and val.tar, or one tar that holds both",
-                   _some(there) if there else "an empty folder")
+                   some(there) if there else "an empty folder")
 
 
 def _parts_of_one_tar(path):
-    tar = _Tar(path)
+    tar = Tar(path)
     tops = {name.split("/")[0] for name in tar.members}
     outer = "" if len(tops) != 1 or tops & set(PARTS) else f"{tops.pop()}/"
     for part in PARTS:
         if not any(name.startswith(f"{outer}{part}/") for name in tar.members):
-            raise Expected(path, f"members {part}/<class>/<name>", _some(sorted(tar.members)) if tar.members else "none")
+            raise Expected(path, f"members {part}/<class>/<name>", some(sorted(tar.members)) if tar.members else "none")
     return {part: (tar, f"{outer}{part}/") for part in PARTS}
 
 
-def _checked(what, listing):
+def checked(what, listing):
     """`listing` without the pictures that lie in no class folder, such as a contact sheet beside the folders."""
     outside = listing.pop("", [])
     if not listing:
         raise Expected(what, "class folders with pictures in them",
-                       f"pictures without a class folder: {_some(sorted(outside))}" if outside else "nothing")
+                       f"pictures without a class folder: {some(sorted(outside))}" if outside else "nothing")
     empty = sorted(folder for folder, paths in listing.items() if not paths)
     if empty:
-        raise Expected(what, "pictures in every class folder", f"none in {_some(empty)}",
+        raise Expected(what, "pictures in every class folder", f"none in {some(empty)}",
                        "pictures are files named " + " ".join(sorted(SUFFIXES)))
     return listing
 
 
-def _some(names, most=3):
+def some(names, most=3):
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(repr, names[:most])) + more
 
@@ -150,28 +159,38 @@ def _readable(folders, table):
         for line in table.read_text(encoding="utf-8", errors="replace").splitlines():
             folder, _, name = line.strip().partition(" ")
             names[folder] = name.strip()
-    classes = [names.get(folder) or folder for folder in folders]
-    return [name if classes.count(name) == 1 else f"{name} ({folder})" for name, folder in zip(classes, folders)]
+    return told_apart([names.get(folder) or folder for folder in folders], folders)
 
 
-def _is_picture(path):
+def told_apart(classes, folders):
+    """`classes`, those of one name with their folder's name behind it."""
+    times = Counter(classes)
+    return [name if times[name] == 1 else f"{name} ({folder})" for name, folder in zip(classes, folders)]
+
+
+def is_picture(path):
     return posixpath.splitext(path)[1].lower() in SUFFIXES and not path.startswith(".") and "/." not in path
 
 
 # -------------------------------------------------------------------------------- sources: a folder or a tar
 # Paths inside a source are written with "/". `classes(prefix)` gives {class folder: sorted paths <class folder>/<name>},
-# class folders without pictures too, and under "" the pictures that lie in none.
+# class folders without pictures too, and under "" the pictures that lie in none. `files(prefix)` are the names that lie
+# directly below it, in no order.
 
-class _Folder:
+class Folder:
     def __init__(self, path):
         self.path = path
+
+    def files(self, prefix):
+        place = os.path.join(self.path, prefix)
+        return [entry.name for entry in os.scandir(place) if entry.is_file()] if os.path.isdir(place) else []
 
     def classes(self, prefix):
         top, listing = os.path.join(self.path, prefix), {}
         for entry in os.scandir(top):
             if entry.is_dir() and not entry.name.startswith("."):
                 listing[entry.name] = sorted(self._pictures_below(top, entry.name))
-            elif _is_picture(entry.name):
+            elif is_picture(entry.name):
                 listing.setdefault("", []).append(entry.name)
         return listing
 
@@ -181,7 +200,7 @@ class _Folder:
 
         for place, _, files in os.walk(os.path.join(top, folder), onerror=refuse):
             inside = place[len(top):].replace(os.sep, "/")
-            yield from (path for path in (f"{inside}/{name}" for name in files) if _is_picture(path))
+            yield from (path for path in (f"{inside}/{name}" for name in files) if is_picture(path))
 
     def read(self, path):
         with open(os.path.join(self.path, path), "rb") as file:
@@ -195,12 +214,13 @@ class _Folder:
         return f"{status.st_size} {status.st_mtime_ns}" if path else ""
 
 
-class _Tar:
+class Tar:
     """An uncompressed tar: its headers are read once, its members by offset at any time and from any thread."""
 
-    def __init__(self, path):
-        self.path = path
-        self.members = {}                         # picture -> (offset, size, time); a later member of one name replaces it
+    def __init__(self, path, wanted=is_picture):
+        """`wanted(name)` says of which files the places are kept."""
+        self.path, self.wanted = path, wanted
+        self.members = {}                         # file -> (offset, size, time); a later member of one name replaces it
         self.directories = set()
         with open(path, "rb") as file:
             try:
@@ -224,7 +244,7 @@ class _Tar:
             name = posixpath.normpath(member.name).lstrip("/")
             if member.isdir():
                 self.directories.add(name)
-            elif not _is_picture(name):
+            elif not self.wanted(name):
                 continue
             elif member.isreg():
                 self.members[name] = member.offset_data, member.size, member.mtime
@@ -235,6 +255,10 @@ class _Tar:
         """The prefix of <class>/<name> in a tar of one part: "train/" where all pictures lie below train/, else ""."""
         wrapped = self.members and all(name.startswith(f"{part}/") for name in self.members)
         return f"{part}/" if wrapped else ""
+
+    def files(self, prefix):
+        below = (name[len(prefix):] for name in self.members if name.startswith(prefix))
+        return [name for name in below if "/" not in name]
 
     def classes(self, prefix):
         listing = {}
