@@ -98,7 +98,7 @@ class Training:
                     self.save("latest.h5")
                     saved = time.monotonic()
         with tqdm(total=len(self.val), unit="img", disable=None, leave=False, desc="validation") as bar:
-            score = evaluate(self.network, self.val, self.device_mean, self.device, c.batch_size, bar=bar)
+            score = evaluate([(self.network, self.device_mean)], self.val, self.device, c.batch_size, bar=bar)
         self.close_epoch(score)
 
     def one_step(self, pictures, labels, indices):

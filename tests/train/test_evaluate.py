@@ -12,7 +12,8 @@ from zfcore.models import build
 class Answers:
     """Stands for a Pictures set of 4 pictures."""
     def __init__(self, labels):
-        self.labels = np.array(labels)
+        self.labels, self.damaged, self.dataset = np.array(labels), {}, self
+        self.classes = "abcdefghij"
 
     def batches(self, size, seed, epoch, shuffle):
         yield np.zeros((len(self.labels), 8, 8, 3), np.uint8), self.labels, np.arange(len(self.labels))
@@ -20,7 +21,7 @@ class Answers:
 
 def score_of(p, labels, monkeypatch):
     monkeypatch.setattr(module, "probabilities", lambda *_: np.array(p, np.float32).T)
-    return evaluate(None, Answers(labels), None, CPU)
+    return evaluate([(None, None)], Answers(labels), CPU)
 
 
 def test_top1_and_top5_errors_are_the_shares_outside_the_first_and_the_first_five(monkeypatch):
