@@ -42,16 +42,24 @@ def open_folders(root, limit_per_class=0, shorter_side=None):
         raise Expected("--limit-per-class", "0 (all) or more", limit_per_class)
     try:
         places = _find_parts(root)
-        listings = {part: checked(f"{root}: {part}", source.classes(prefix)) for part, (source, prefix) in places.items()}
+        listings = {part: source.classes(prefix) for part, (source, prefix) in places.items()}
     except OSError as error:
         raise Expected(root, "a folder or tar that can be read", f"{error.strerror} ({error.filename})") from None
+    names = read_names((root if root.is_dir() else root.parent) / "classes.txt")
+    return data_sets(root, places, listings, names, limit_per_class, shorter_side)
+
+
+def data_sets(root, places, listings, names, limit_per_class, shorter_side):
+    """(train, val) out of places {part: (source, prefix)} and what they hold, listings {part: {class folder: paths}}, with
+    names {class folder: readable name} for as many classes as have one. Raises Expected where the listings do not fit."""
+    listings = {part: checked(f"{root}: {part}", listings[part]) for part in PARTS}
     folders = sorted(listings["train"])
     if len(folders) < 2:
         raise Expected(f"{root}: train", "at least two classes", f"only {folders[0]!r}")
     strange = sorted(set(listings["val"]) - set(folders))
     if strange:
         raise Expected(f"{root}: val", "only classes that train has", some(strange))
-    classes = _readable(folders, (root if root.is_dir() else root.parent) / "classes.txt")
+    classes = told_apart([names.get(folder) or folder for folder in folders], folders)
     return tuple(ClassFolders(part, *places[part], classes, [listings[part].get(folder, []) for folder in folders],
                               limit_per_class, shorter_side) for part in PARTS)
 
@@ -151,19 +159,14 @@ def some(names, most=3):
     return ", ".join(map(repr, names[:most])) + more
 
 
-def _readable(folders, table):
-    """Folder names -> class names after `table`, if it exists. Two classes of one name (ImageNet has two cranes) keep
-    their folder's name behind it."""
-    names = {}
-    if table.is_file():
-        for line in table.read_text(encoding="utf-8", errors="replace").splitlines():
-            folder, _, name = line.strip().partition(" ")
-            names[folder] = name.strip()
-    return told_apart([names.get(folder) or folder for folder in folders], folders)
+def read_names(table):
+    """{class folder: readable name} after the file `table`, "n01440764 tench" a line; {} where there is none."""
+    lines = table.read_text(encoding="utf-8", errors="replace").splitlines() if table.is_file() else []
+    return {folder: name.strip() for folder, _, name in (line.strip().partition(" ") for line in lines)}
 
 
 def told_apart(classes, folders):
-    """`classes`, those of one name with their folder's name behind it."""
+    """`classes`, those of one name (ImageNet has two cranes) with their folder's name behind it."""
     times = Counter(classes)
     return [name if times[name] == 1 else f"{name} ({folder})" for name, folder in zip(classes, folders)]
 
@@ -223,33 +226,23 @@ class Tar:
         self.members = {}                         # file -> (offset, size, time); a later member of one name replaces it
         self.directories = set()
         with open(path, "rb") as file:
-            try:
-                tar = tarfile.open(fileobj=file, mode="r:")
-            except tarfile.TarError as error:
-                raise Expected(path, "an uncompressed tar", f"a file that is none ({error})",
-                               "decompress it if it is a .tar.gz") from None
-            try:
-                self._index(tar)
-            except tarfile.TarError as error:
-                raise Expected(path, "a whole tar", f"one cut short or damaged ({error})", "copy it again") from None
-            file.seek(tar.offset)                 # tarfile takes a damaged header for the end; a real end is all zeros
-            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise Expected(path, "a whole tar", f"one cut short or damaged at byte {tar.offset}", "copy it again")
+            self._index(file)
         self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
 
-    def _index(self, tar):
-        for member in tar:
-            tar.members.clear()                   # tarfile would keep them all, a kilobyte each
-            name = posixpath.normpath(member.name).lstrip("/")
-            if member.isdir():
-                self.directories.add(name)
-            elif not self.wanted(name):
-                continue
-            elif member.isreg():
-                self.members[name] = member.offset_data, member.size, member.mtime
-            elif member.islnk() and (linked := posixpath.normpath(member.linkname).lstrip("/")) in self.members:
-                self.members[name] = self.members[linked]
+    def _index(self, file):
+        for member in members_of(self.path, file):
+            self._enter(member, posixpath.normpath(member.name).lstrip("/"))
+
+    def _enter(self, member, name):
+        if member.isdir():
+            self.directories.add(name)
+        elif not self.wanted(name):
+            return
+        elif member.isreg():
+            self.members[name] = member.offset_data, member.size, member.mtime
+        elif member.islnk() and (linked := posixpath.normpath(member.linkname).lstrip("/")) in self.members:
+            self.members[name] = self.members[linked]
 
     def around(self, part):
         """The prefix of <class>/<name> in a tar of one part: "train/" where all pictures lie below train/, else ""."""
@@ -285,3 +278,23 @@ class Tar:
     def stamp(self, path=""):
         status = os.stat(self.path)
         return " ".join(map(str, self.members[path])) if path else f"{status.st_size} {status.st_mtime_ns}"
+
+
+def members_of(what, file, start=0):
+    """Yield the members of the uncompressed tar that begins at byte `start` of `file`. Where it is none, cut short or
+    damaged, Expected is raised, calling it `what`."""
+    file.seek(start)
+    try:
+        tar = tarfile.open(fileobj=file, mode="r:")
+    except tarfile.TarError as error:
+        raise Expected(what, "an uncompressed tar", f"a file that is none ({error})",
+                       "decompress it if it is a .tar.gz") from None
+    try:
+        for member in tar:
+            tar.members.clear()                   # tarfile would keep them all, a kilobyte each
+            yield member
+    except tarfile.TarError as error:
+        raise Expected(what, "a whole tar", f"one cut short or damaged ({error})", "copy it again") from None
+    file.seek(tar.offset)                         # tarfile takes a damaged header for the end; a real end is all zeros
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise Expected(what, "a whole tar", f"one cut short or damaged at byte {tar.offset}", "copy it again")
