@@ -1,0 +1,294 @@
+"""PASCAL VOC, classification task (table 6): pictures that show several classes, and how a ranking of them is scored.
+
+    VOCdevkit/VOC2012/Annotations/2008_000008.xml       every object of a picture: class, difficult or not
+                      JPEGImages/2008_000008.jpg
+                      ImageSets/Main/trainval.txt       the pictures of a part, one a line; train, val, test alike
+                      ImageSets/Main/dog_trainval.txt   the same with what each says of dogs: 1, -1, 0 (only difficult ones)
+
+The XML is what counts; the files of single classes are compared with it where they are present. The labels of the test
+part are kept by the evaluation server, for which `write_results` writes.
+
+The paper trains a softmax over the 20 classes and does not say what it does with a picture that shows several. Here such a
+picture is an example of each (`examples`). Its "Acc %" can only be average precision, which is what the server returns.
+"""
+import re
+import sys
+from pathlib import Path, PurePosixPath
+from xml.parsers import expat
+
+import numpy as np
+from tqdm import tqdm
+
+from zfcore import check
+from zfcore.check import Expected
+from zfcore.checkpoint import atomic
+from zfcore.data.folders import Folder, PictureFiles, Tar, is_picture
+from zfcore.data.loader import MOST_DAMAGED
+
+CLASSES = ("aeroplane bicycle bird boat bottle bus car cat chair cow "
+           "diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor").split()
+MAIN = "ImageSets/Main/"
+
+
+def open_voc(root, part="trainval", year=None, shorter_side=None):
+    """The pictures that ImageSets/Main/<part>.txt lists: a `VOC`. `root` is VOCdevkit or an uncompressed tar of it, a folder
+    that holds one of these, or one year's folder; `year` is 2007, 2012, ..., the latest that is there if it is not given.
+
+    Left out with a line on standard error: listed pictures that are missing, have no annotation, or one without objects.
+    Where the file of a single class contradicts the XML, a line says so. Above 1 % of either, and for anything else that is
+    not as it should be, Expected is raised, naming file and line. In the part "test" annotations may be missing altogether."""
+    root = Path(root)
+    try:
+        source, years = _find_years(root)
+        if year is not None and year not in years:
+            raise Expected(root, f"VOC{year}", ", ".join(f"VOC{found}" for found in sorted(years)))
+        year = max(years) if year is None else year
+        return VOC(source, years[year], year, part, shorter_side)
+    except OSError as error:
+        raise Expected(root, "a folder or tar that can be read", f"{error.strerror} ({error.filename})") from None
+
+
+class VOC(PictureFiles):
+    """A data set as `zfcore.data.folders` says, but with a row of labels for each picture. Made by `open_voc`.
+
+    labels   int8 (n,20); 1: shows an object of the class, -1: does not, 0: only difficult ones, or it is not known
+    year     the number in the name of its folder, 0 where there is none        part   such as "trainval" """
+
+    def __init__(self, source, prefix, year, part, shorter_side):
+        self.classes, self.year, self.part = CLASSES, year, part
+        lists = set(source.files(prefix + MAIN))
+        check.one_of(f"{source.path}/{prefix}{MAIN}: part", part, _parts(lists))
+        listed = _table(source, f"{prefix}{MAIN}{part}.txt")
+        kept, self.labels = _labels(source, prefix, part, listed)
+        pictures = [picture for _, picture in kept]
+        super().__init__(f"{_name(source, prefix)}/JPEGImages", source, f"{prefix}JPEGImages/", pictures, shorter_side)
+        _compare(source, prefix, part, lists, [id for id, _ in kept], self.labels)
+
+
+def examples(labels):
+    """(pictures, classes), int64 (m,) each: a pair for each class that a picture shows, to train one softmax on all of them.
+
+    A picture of three classes is so three examples, which pull its softmax towards a third each. Ours: the paper does not
+    say how. Classes of which it shows only difficult objects are no example."""
+    return np.nonzero(np.asarray(labels) > 0)
+
+
+# -------------------------------------------------------------------------------------------------- what lies where
+def _find_years(root):
+    """(source, {2012: prefix}); the prefix is put before ImageSets/Main/."""
+    if root.is_dir():
+        source = Folder(root)
+        found = [main.parents[1].relative_to(root).as_posix() for depth in ("", "*/", "*/*/")
+                 for main in sorted(root.glob(depth + MAIN))]
+        prefixes = [place.removeprefix(".") + "/"*(place != ".") for place in found]
+        tars = sorted(root.glob("*.tar"))
+        if prefixes or len(tars) != 1:
+            return source, _by_year(source, prefixes)
+        root = tars[0]
+    elif not root.exists():
+        raise Expected(root, "VOCdevkit, a folder or a tar", "nothing, it does not exist")
+    source = Tar(root, wanted=lambda name: "/." not in name and (is_picture(name) or name.endswith((".xml", ".txt"))))
+    return source, _by_year(source, sorted({name.partition(MAIN)[0] for name in source.members if MAIN in name}))
+
+
+def _by_year(source, prefixes):
+    if not prefixes:
+        raise Expected(source.path, f"VOCdevkit, with VOC2012/{MAIN} in it", "a folder or tar without")
+    named = [re.search(r"VOC(\d{4})", _name(source, prefix)) for prefix in prefixes]
+    return {int(year[1]) if year else 0: prefix for year, prefix in zip(named[::-1], prefixes[::-1])}
+
+
+def _name(source, prefix):
+    """The name of a year's folder."""
+    return PurePosixPath(prefix).name or Path(source.path).resolve().stem
+
+
+def _parts(lists):
+    """Of the files in ImageSets/Main the names of parts, which are those of no single class."""
+    stems = sorted(name[:-4] for name in lists if name.endswith(".txt"))
+    return [stem for stem in stems if stem.rpartition("_")[0] not in CLASSES]
+
+
+def _table(source, path, values=None):
+    """{picture: (line, value)} of a file with a picture a line, followed by one of `values` if they are given."""
+    table = {}
+    for line, text in enumerate(source.read(path).decode("utf-8-sig", "replace").splitlines(), 1):
+        words = text.split()
+        if not words:
+            continue
+        where = f"{source.path}/{path}:{line}"
+        if len(words) != 1 + bool(values) or "/" in words[0] or values and words[1] not in values:
+            expected = f"a picture and one of {' '.join(values)}" if values else "the name of one picture"
+            raise Expected(where, expected, repr(text.strip()))
+        if words[0] in table:
+            raise Expected(where, "each picture once", f"{words[0]!r} a second time after line {table[words[0]][0]}")
+        table[words[0]] = line, words[-1]
+    if not table:
+        raise Expected(f"{source.path}/{path}", "the name of a picture in each line", "an empty file")
+    return table
+
+
+def _labels(source, prefix, part, listed):
+    """([(picture without suffix, with)], labels int8 (n,20)) of the listed pictures that have all they need."""
+    pictures = {PurePosixPath(name).stem: name for name in sorted(source.files(f"{prefix}JPEGImages/")) if is_picture(name)}
+    annotations = set(source.files(f"{prefix}Annotations/"))
+    known = part != "test" or any(f"{id}.xml" in annotations for id in listed)
+    kept, labels, faults = [], [], {}
+    for id, (line, _) in tqdm(listed.items(), "annotations", unit=" pictures", leave=False, delay=1, disable=None):
+        path, row = f"{prefix}Annotations/{id}.xml", np.zeros(len(CLASSES), np.int8)
+        if id not in pictures:
+            faults[id] = f"{id} in line {line} (no such picture)"
+        elif known and f"{id}.xml" not in annotations:
+            faults[id] = f"{id} in line {line} (no annotation)"
+        elif known and (row := annotated(f"{source.path}/{path}", source.read(path))).max() < 0:
+            faults[id] = f"{id} in line {line} (an annotation without objects)"
+        else:
+            kept.append((id, pictures[id]))
+            labels.append(row)
+    _tell(f"{source.path}/{prefix}{MAIN}{part}.txt", "pictures that are there, with objects in their annotations", faults,
+          len(listed), "left out")
+    return kept, np.stack(labels)
+
+
+def annotated(name, data):
+    """The bytes of an annotation, called `name` in messages -> a row of labels, int8 (20,), all -1 if it has no objects.
+
+    Nothing is expanded or fetched: a DOCTYPE, without which there are no entities, is refused. Raises Expected."""
+    row, path, text, objects = np.full(len(CLASSES), -1, np.int8), [], [], []
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+
+    def refuse(expected, got):
+        raise Expected(f"{name}:{parser.CurrentLineNumber}", expected, got)
+
+    def start(tag, attributes):
+        path.append(tag)
+        text.clear()
+        if path[0] != "annotation":
+            refuse("an <annotation>", f"<{path[0]}>")
+        if path == ["annotation", "object"]:
+            objects.append({"difficult": "0"})
+
+    def end(tag):
+        value = "".join(text).strip()
+        if path == ["annotation", "object", "name"] and value not in CLASSES:
+            refuse("the name of one of the 20 classes", repr(value))
+        if path == ["annotation", "object", "difficult"] and value not in ("0", "1"):
+            refuse("0 or 1 as <difficult>", repr(value))
+        if path == ["annotation", "object"] and "name" not in objects[-1]:
+            refuse("a <name> in each <object>", "none")
+        if path[:-1] == ["annotation", "object"]:         # not deeper: a person's head and hands have names too
+            objects[-1][tag] = value
+        path.pop()
+        text.clear()
+
+    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text.append
+    parser.StartDoctypeDeclHandler = lambda *_: refuse("an annotation without DOCTYPE and entities", "a DOCTYPE")
+    try:
+        parser.Parse(data, True)
+    except Expected:
+        raise
+    except (expat.ExpatError, LookupError, ValueError) as error:          # the last two: encodings that nobody knows
+        raise Expected(f"{name}:{parser.CurrentLineNumber}", "well-formed XML", error) from None
+    for thing in objects:
+        c = CLASSES.index(thing["name"])
+        row[c] = max(row[c], 1 if thing["difficult"] == "0" else 0)
+    return row
+
+
+def _compare(source, prefix, part, there, ids, labels):
+    """Hold what the files of single classes say of the pictures `ids` against their labels."""
+    faults = {}
+    for c, name in enumerate(CLASSES):
+        file = f"{name}_{part}.txt"
+        table = _table(source, f"{prefix}{MAIN}{file}", ("1", "-1", "0")) if file in there else {}
+        for id, label in zip(ids, labels[:, c].tolist()):
+            line, value = table.get(id, (0, label))
+            if int(value) != label:
+                faults.setdefault(id, f"{file}:{line} says {value} where Annotations/{id}.xml makes it {label}")
+    _tell(f"{source.path}/{prefix}{MAIN}*_{part}.txt", "the labels that the annotations give", faults, len(ids),
+          "have other labels than their annotations, which are followed")
+
+
+def _tell(what, expected, faults, total, done):
+    """What was done about `faults` {picture: sentence} of `total` pictures, on standard error; above 1 %, Expected."""
+    if not faults:
+        return
+    first = ", ".join([*faults.values()][:3]) + (f" and {len(faults) - 3} more" if len(faults) > 3 else "")
+    if len(faults) > MOST_DAMAGED*total:
+        raise Expected(what, f"{expected} but for 1 % of them at most", f"{len(faults)} of {total} otherwise: {first}")
+    tqdm.write(f"{what}: {len(faults)} of {total} pictures {done}: {first}", file=sys.stderr)
+
+
+# ------------------------------------------------------------------------------------------------ average precision
+def average_precision(scores, labels, definition="2010"):
+    """Average precision of each class, float64 (K,), 0..1; NaN for a class without positive pictures.
+
+    scores      float (n,K), the higher the surer that the picture shows the class
+    labels      int (n,K), as those of `VOC`: pictures with 0 are left out, neither right nor wrong
+    definition  "2010": the area under the precision over recall, precision being the best at that recall or a higher
+                one; VOC2010 to 2012, table 6. "11-point": the mean of that precision at recalls 0, 0.1, ..., 1; VOC2007 to 2009
+
+    Pictures are ranked by descending score; those of equal score stay in their order, as in the development kit, whose
+    sort is stable. Raises Expected for scores that are not finite or a definition that does not exist."""
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    check.one_of("definition of average precision", definition, _DEFINITIONS)
+    check.shape("scores", scores, labels.shape)
+    check.finite("scores", scores)
+    return np.array([_of_one_class(scores[:, c], labels[:, c], _DEFINITIONS[definition]) for c in range(labels.shape[1])])
+
+
+def mean_average_precision(scores, labels, definition="2010"):
+    """The mean over the classes that have positive pictures, a float; NaN if none has."""
+    precisions = average_precision(scores, labels, definition)
+    there = ~np.isnan(precisions)
+    return float(precisions[there].mean()) if there.any() else float("nan")
+
+
+def _of_one_class(scores, labels, definition):
+    scores, labels = scores[labels != 0], labels[labels != 0]
+    positive = labels[np.argsort(-scores, kind="stable")] > 0
+    if not positive.any():
+        return float("nan")
+    found = positive.cumsum()                                              # positives down to each rank
+    precision = found/np.arange(1, len(found) + 1)
+    best = np.maximum.accumulate(precision[::-1])[::-1]                    # at this rank or further down
+    return definition(positive, found, best)
+
+
+def _area(positive, found, best):
+    return best[positive].mean()                 # recall grows by 1/positives at each positive, and nowhere else
+
+
+def _eleven_points(positive, found, best):
+    # recall >= t/10 in whole numbers: 3/10 and 0.3 need not be the same float
+    ranks = [np.argmax(10*found >= t*found[-1]) for t in range(11)]
+    return best[ranks].mean()
+
+
+_DEFINITIONS = {"2010": _area, "11-point": _eleven_points}
+
+
+# ---------------------------------------------------------------------------------------------- the evaluation server
+def write_results(folder, names, scores, year=2012, part="test", competition="comp2"):
+    """Write what the VOC evaluation server takes, a file a class, and return where they lie:
+    `folder`/results/VOC<year>/Main/<competition>_cls_<part>_<class>.txt, a line "<picture> <score>" for each picture.
+
+    names        n str, as a data set's `names`; a picture's is what the file is called, without folder and suffix
+    scores       float (n,20), written with as many digits as tell two of their type apart
+    competition  "comp1": trained on VOC's own pictures only. "comp2": on any, such as ImageNet's
+
+    To submit, pack the folder `results`. Raises Expected."""
+    scores, names = np.asarray(scores), [PurePosixPath(name).stem for name in names]
+    check.one_of("competition", competition, ("comp1", "comp2"))
+    check.shape("scores", scores, (len(names), len(CLASSES)))
+    check.finite("scores", scores)
+    place = Path(folder) / f"results/VOC{year}/Main"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Expected(place, "a folder that can be made", error.strerror) from None
+    for c, name in enumerate(CLASSES):
+        with atomic(place / f"{competition}_cls_{part}_{name}.txt") as temporary:
+            temporary.write_text("".join(f"{id} {score!s}\n" for id, score in zip(names, scores[:, c])), encoding="utf-8")
+    return place
