@@ -2,8 +2,8 @@
 import sys
 from pathlib import Path
 
-from train.config import parser, resolve, resume
-from train.loop import Stop, Training, new_folder, stored_config, write_config
+from train.config import flag, parser, resolve, resume
+from train.loop import Stop, Training, new_folder, stored_config
 from zfcore import check
 from zfcore.backend import select
 from zfcore.checkpoint import load
@@ -13,8 +13,9 @@ from zfcore.models import build
 @check.speak_and_exit
 def main(arguments=None):
     typed = vars(parser().parse_args(arguments))
-    if "resume" in typed and "output" in typed:
-        raise check.Expected("--resume", "no --output beside it: a run goes on in its own folder", typed["output"])
+    for other, reason in (("output", "a run goes on in its own folder"), ("init_from", "a run goes on with its own weights")):
+        if "resume" in typed and other in typed:
+            raise check.Expected("--resume", f"no {flag(other)} beside it: {reason}", typed[other])
     folder = Path(typed["resume"]) if "resume" in typed else None
     config = resume(stored_config(folder), typed) if folder else resolve(typed)
     print(f"device: {select(config.device).description}\n{config}\n")
@@ -24,10 +25,10 @@ def main(arguments=None):
     training = Training(config)
     if folder:
         training.restore(load(folder/"latest.h5"))
+    elif config.init_from:
+        print(training.start_from(config.init_from))
     training.prepare()
-    if folder:
-        write_config(folder, config)
-    else:
+    if not folder:
         folder = new_folder(config, typed.get("output"))
     print(f"{training.network.summary()}\n\ndata: {describe(training)}\nrun:  {folder}\n", flush=True)
     try:

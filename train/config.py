@@ -6,7 +6,7 @@ from pathlib import Path
 
 from zfcore import check
 from zfcore.backend import DEVICES
-from zfcore.models import MODELS, NATIVE_SIZE
+from zfcore.models import MODELS, NATIVE_SIZE, from_checkpoint
 
 PAPER_EPOCHS = (1, 2, 5, 10, 20, 30, 40, 64)              # figure 4 shows these
 
@@ -35,6 +35,7 @@ class TrainConfig:
     workers: int = 2                 # threads that decode pictures
     limit_per_class: int = 0         # use only so many pictures of each class; 0: all
     upscale: bool = False            # enlarge pictures whose shorter side is below image_size
+    init_from: str = ""              # a run or checkpoint whose weights are the start; empty: drawn as `init` says
     keep_epochs: tuple = PAPER_EPOCHS  # these epochs' checkpoints stay as epoch_NNNN.h5
 
     def __post_init__(self):
@@ -83,6 +84,8 @@ HELP = {
     "image_size": "side of the network's input in pixels",
     "keep_prob": "probability with which dropout keeps a unit",
     "init": "gaussian (N(0, 0.01)) or he",
+    "init_from": "run or checkpoint whose weights are the start; its model and size are then the defaults, and layer 8 is "
+                 "drawn anew unless the classes are the same",
     "rms_max": "limit of a convolution filter's RMS, 0 for none",
     "patience": "epochs without a better validation error before lr is divided by 10",
     "crops": "training crops: ten (the paper's) or random",
@@ -117,9 +120,13 @@ def parser():
 
 
 def resolve(typed):
-    """{option: value} as typed -> TrainConfig. Later wins: preset, config file, typed options."""
+    """{option: value} as typed -> TrainConfig. Later wins: preset, model and size of the network that --init-from names,
+    config file, typed options."""
     from_file = read_options(typed["config"]) if "config" in typed else {}
     asked = {**from_file, **{k: v for k, v in typed.items() if k in _NAMES}}
+    if asked.get("init_from"):
+        network, _ = from_checkpoint(asked["init_from"])
+        asked = {"model": network.name, "image_size": network.input_shape[1], **asked}
     model = asked.get("model")
     preset = asked.get("preset") or (model if model in PRESETS else "zfnet" if model else "tiny")
     check.one_of("--preset", preset, PRESETS)

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import h5py
@@ -28,7 +29,7 @@ from zfcore.checkpoint import Checkpoint, atomic, save
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import one_of_ten, random_crops
-from zfcore.models import build
+from zfcore.models import build, from_checkpoint
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
 from zfcore.optim import SGD, Plateau
@@ -45,12 +46,17 @@ class Stop(Exception):
 
 
 class Training:
-    """One run: `Training(config)`, perhaps `.restore(checkpoint)`, then `.prepare()` and `.run(folder)`."""
+    """One run: `Training(config)`, perhaps `.restore(checkpoint)` or `.start_from(path)`, then `.prepare()` and
+    `.run(folder)`."""
 
-    def __init__(self, config):
+    def __init__(self, config, data=None):
+        """`data` (train, val) are the data sets to use instead of those that `config.data` names."""
         self.config = config
         self.device = select(config.device)
-        train, val = open_data(config.data, config.picture_size, config.limit_per_class)
+        train, val = data or open_data(config.data, config.picture_size, config.limit_per_class)
+        if val.classes != train.classes:
+            raise check.Expected("validation pictures", f"the {len(train.classes)} classes of the training pictures",
+                                 f"{len(val.classes)} classes or other names")
         how = (config.picture_size, config.image_size, config.upscale, config.workers)
         self.train, self.val, self.classes = Pictures(train, *how), Pictures(val, *how), train.classes
         self.network = build(config.model, len(self.classes), config.image_size, config.keep_prob)
@@ -61,6 +67,7 @@ class Training:
         self.history = {column: [] for column in COLUMNS}
         self.epoch = self.step = 0             # whole epochs and steps done
         self.sums = Sums()                     # of the epoch under way
+        self.origin = None                     # what `start_from` took: goes into config.json
 
     # ------------------------------------------------------------------------------------------------------ running
     def prepare(self):
@@ -72,6 +79,7 @@ class Training:
     def run(self, folder):
         """Train to config.epochs in `folder`. Raises Stop after a first Ctrl-C or SIGTERM, with everything saved."""
         self.folder, self.drawn, self.guard = Path(folder), -math.inf, StallGuard(len(self.classes))
+        write_config(self.folder, self.config, self.origin)
         self.save("latest.h5")                 # so that whatever happens next, there is something to resume
         self.write_log()
         with Interrupt() as self.interrupt:
@@ -168,6 +176,29 @@ class Training:
             if owner in ("plateau", "sums"):
                 setattr(getattr(self, owner), name, value)
 
+    def start_from(self, path):
+        """Take over the weights of another run or checkpoint file, and nothing else: no velocity, no epoch.
+
+        The classifier (the last layer) is taken only if the classes are the same, in name and order, for its unit k
+        means class k; else it stays as it was drawn. Every other layer must fit. Returns what was done as a sentence."""
+        network, checkpoint = from_checkpoint(path)
+        same = checkpoint.classes == self.classes
+        last = list(self.network.parameter_shapes())[-1]
+        mine, theirs = ([row for row in table if row["kind"] != "Dropout" and row["name"] != last]
+                        for table in (self.network.table(), network.table()))
+        for row, other in zip_longest(mine, theirs):
+            if row != other:
+                raise check.Expected("--init-from", f"a network whose next layer is {in_words(row)}", in_words(other),
+                                     f"the network to train is {self.network.name}, the other {network.name}")
+        parameters = network.parameters()
+        if not same:
+            parameters = {**parameters, last: self.network.parameters()[last]}
+        self.network.load(parameters, self.device)
+        self.origin = {"path": str(path), "epoch": checkpoint.epoch, "step": checkpoint.step,
+                       "drawn_anew": [] if same else [last]}
+        return (f"weights of {path} after epoch {checkpoint.epoch}" +
+                ("" if same else f"; its {len(checkpoint.classes)} classes are not the {len(self.classes)} here: {last} is drawn anew"))
+
     def write_log(self):
         """log.csv, one row an epoch, always written whole from the history that the checkpoint carries."""
         with atomic(self.folder/"log.csv") as temporary:
@@ -193,6 +224,13 @@ class Sums:
     count: int = 0
     batches: int = 0
     clamped: int = 0
+
+
+def in_words(row):
+    """A row of a layer table: "conv1 (Conv F=96 K=7 S=2 P=0 groups=1 rounding=ceil)"."""
+    if row is None:
+        return "none"
+    return f"{row['name']} ({' '.join([row['kind'], *(f'{k}={v}' for k, v in row.items() if k not in ('kind', 'name'))])})"
 
 
 def epoch_line(history, epochs):
@@ -257,12 +295,16 @@ def new_folder(config, output=None):
     return folder
 
 
-def write_config(folder, config):
-    """config.json: every option, and the versions and device that the run had."""
+def write_config(folder, config, origin=None):
+    """config.json: every option, and the versions and device that the run has; when it started and from which weights
+    (`origin`) stays as it was first written."""
     versions = {"zfcore": zfcore.__version__, "python": platform.python_version(), "numpy": np.__version__,
                 "h5py": h5py.__version__}
     content = {"options": asdict(config), "device": select(config.device).description, "versions": versions,
-               "started": time.strftime("%Y-%m-%d %H:%M:%S")}
+               "started": time.strftime("%Y-%m-%d %H:%M:%S"), "init_from": origin}
+    if (folder/"config.json").is_file():
+        before = json.loads((folder/"config.json").read_text())
+        content = {**content, "started": before["started"], "init_from": origin or before.get("init_from")}
     with atomic(folder/"config.json") as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 

@@ -1,0 +1,88 @@
+"""A run that starts from another run's weights: what is taken over, what is drawn anew, what is refused."""
+import json
+
+import numpy as np
+import pytest
+
+from tests.train.conftest import write_set
+from train.__main__ import main
+from train.config import parser, resolve
+from train.loop import Training
+from zfcore.checkpoint import load
+
+
+@pytest.fixture
+def source(options, tmp_path):
+    """The folder of a run of one epoch on amber, jade and plum."""
+    main([*options, "--epochs", "1", "--output", str(tmp_path/"source")])
+    return tmp_path/"source"
+
+
+def trained_from(source, *words):
+    training = Training(resolve(vars(parser().parse_args([*words, "--init-from", str(source)]))))
+    return training, training.start_from(source)
+
+
+def assert_equal(of_layer, other):
+    for key in of_layer:
+        np.testing.assert_array_equal(of_layer[key], other[key])
+
+
+def test_the_same_classes_take_over_every_layer_and_nothing_but_weights(source, options):
+    training, said = trained_from(source, *options)
+    stored = load(source/"best.h5")
+    for name, of_layer in training.network.parameters().items():
+        assert_equal(of_layer, stored.parameters[name])
+    assert (training.epoch, training.step, training.mean) == (0, 0, None)
+    assert all((v == 0).all() for of_layer in training.optimizer.velocity.values() for v in of_layer.values())
+    assert said.endswith("after epoch 1")
+
+
+@pytest.mark.parametrize("change", ["one class fewer", "another name"])
+def test_other_classes_get_a_classifier_drawn_anew_and_keep_the_other_layers(source, options, pictures, change, tmp_path):
+    for part in ("train", "val"):
+        plum = pictures/part/"plum"
+        plum.rename(tmp_path/part if change == "one class fewer" else plum.with_name("violet"))
+    training, said = trained_from(source, *options)
+    fresh = Training(training.config)
+    stored = load(source/"best.h5").parameters
+    for name, of_layer in training.network.parameters().items():
+        assert_equal(of_layer, fresh.network.parameters()[name] if name == "fc8" else stored[name])
+    assert "its 3 classes are not the" in said and said.endswith("fc8 is drawn anew")
+
+
+def test_the_mean_image_is_that_of_the_new_pictures(source, options, tmp_path):
+    other = write_set(tmp_path/"other", per_class=(3, 2))
+    main([*options, "--data", str(other), "--epochs", "1", "--init-from", str(source), "--output", str(tmp_path/"run")])
+    one, theirs = load(tmp_path/"run"/"latest.h5"), load(source/"latest.h5")
+    assert np.abs(one.mean_image - theirs.mean_image).max() > 1 and one.epoch == 1
+
+
+def test_the_model_and_size_are_the_sources_unless_typed(source):
+    c = resolve(vars(parser().parse_args(["--init-from", str(source)])))
+    assert (c.preset, c.model, c.image_size) == ("tiny", "tiny", 32)
+    assert resolve(vars(parser().parse_args(["--init-from", str(source), "--image-size", "64"]))).image_size == 64
+
+
+@pytest.mark.parametrize("words, sentence", [
+    (["--model", "tiny-alexnet"], "expected a network whose next layer is conv1 (Conv F=24 K=11 S=4 P=0"),
+    (["--image-size", "96", "--upscale"], "fc6.w: expected shape ("),
+    (["--init-from", "nowhere"], "nowhere"),
+    (["--resume", "RUN"], "no --init-from beside it")])
+def test_what_does_not_fit_is_one_sentence_and_leaves_no_folder(source, options, words, sentence, tmp_path, capsys):
+    words = [*([] if "--resume" in words else [*options, "--output", str(tmp_path/"run")]), "--init-from", str(source), *words]
+    with pytest.raises(SystemExit) as exit:
+        main([str(source) if word == "RUN" else word for word in words])
+    assert exit.value.code == 2 and sentence in capsys.readouterr().err and not (tmp_path/"run").exists()
+
+
+def test_the_source_and_its_epoch_are_printed_and_stay_in_config_json_when_the_run_is_resumed(source, options, tmp_path, capsys):
+    run = tmp_path/"run"
+    main([*options, "--epochs", "1", "--init-from", str(source), "--output", str(run)])
+    assert f"weights of {source} after epoch 1" in capsys.readouterr().out
+    first = json.loads((run/"config.json").read_text())
+    assert first["init_from"] == {"path": str(source), "epoch": 1, "step": 4, "drawn_anew": []}
+    main(["--resume", str(run), "--epochs", "2"])
+    again = json.loads((run/"config.json").read_text())
+    assert (again["init_from"], again["started"]) == (first["init_from"], first["started"])
+    assert again["options"]["init_from"] == str(source) and again["options"]["epochs"] == 2
