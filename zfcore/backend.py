@@ -17,7 +17,9 @@ import re
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Callable
 
@@ -33,10 +35,17 @@ cupy = None                       # the module, once `select` has found it and a
 # ---------------------------------------------------------------------------------------------------- devices
 @dataclass(frozen=True)
 class Device:
-    """Where a network lives. `array(host)` brings a NumPy array there (a copy, or the array itself on the CPU)."""
+    """Where a network lives.
+
+    array       NumPy array -> the same there (a copy, or the array itself on the CPU)
+    pinned      (shape, dtype) -> an uninitialised NumPy array, on the host, which the device can fetch by itself
+    prefetch    iterator over (NumPy array, ...) -> one over (array there, ...), each copied while the caller still computes
+                on the one before; on the CPU the iterator itself"""
     name: str
     description: str
     array: Callable = np.asarray
+    pinned: Callable = np.empty
+    prefetch: Callable = iter
 
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -75,10 +84,11 @@ def _gpu():
     if nvrtc.version()[0] != built:                       # machine code of a newer NVRTC may not load
         raise Expected("--device gpu", f"NVRTC {built}, the CUDA version of this CuPy", "NVRTC %d.%d" % nvrtc.version(),
                        f'pip install "cupy-cuda{built}x[ctk]"')
+    from cupyx import empty_pinned
     cupy = module
     LAUNCHERS[module.ndarray] = _launch
     properties = runtime.getDeviceProperties(runtime.getDevice())
-    return Device("gpu", f"CuPy {module.__version__} on {properties['name'].decode()}", module.asarray)
+    return Device("gpu", f"CuPy {module.__version__} on {properties['name'].decode()}", module.asarray, empty_pinned, _prefetch)
 
 
 MINIMAL_DRIVERS = {12: 525, 13: 580}      # of a CUDA version; NVIDIA, CUDA Compatibility, table 1
@@ -93,6 +103,32 @@ def _driver(runtime, error):
     if driver//1000 < built:
         return wanted, f"a driver for CUDA {driver//1000}.{driver % 1000//10}"
     return wanted, str(error)
+
+
+def _prefetch(batches):
+    """Yield (device array, ...) for each (NumPy array, ...) of the generator `batches`. The copy of the next one is under way
+    on a second stream while the caller computes on this one, on the current stream.
+
+    The arrays of `batches` should be `pinned`: copies from other memory are right too, but nothing overlaps. Four waits
+    keep it so, since CuPy hands out the memory of an array again as soon as Python has dropped it, whatever the device is
+    still doing: two on the device, which cost the host nothing, and two on the host, for copies that are long done."""
+    copies = cupy.cuda.Stream(non_blocking=True)
+
+    def send(batch):
+        host, *rest = batch
+        array = cupy.empty(host.shape, host.dtype)                   # in memory that the current stream used before and,
+        copies.wait_event(cupy.cuda.get_current_stream().record())   # for all the host knows, may be using still
+        array.set(host, stream=copies)
+        return array, host, copies.record(), rest
+
+    with closing(batches):
+        try:
+            for (array, host, copied, rest), _ in pairwise(chain(map(send, batches), [None])):
+                cupy.cuda.get_current_stream().wait_event(copied)
+                yield array, *rest
+                copied.synchronize()                                 # `host` may now be dropped and filled again
+        finally:
+            copies.synchronize()                                     # after an early end: both sides' memory
 
 
 def array_module(x):
