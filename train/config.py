@@ -28,6 +28,7 @@ class TrainConfig:
     init: str = "gaussian"           # gaussian: N(0, 0.01), our reading of "1e-2"; he: sqrt(2/fan_in)
     rms_max: float = 0.1             # a convolution filter above this RMS is scaled back to it; 0: no limit
     patience: int = 5                # ours: epochs without a better validation error before lr is divided by 10
+    drop_after: tuple = ()           # epochs after which lr is divided by 10, instead of by `patience`
     crops: str = "ten"               # ten: one of the paper's ten crops, drawn; random: any place, mirrored or not
     seed: int = 0
     device: str = "auto"
@@ -88,6 +89,7 @@ HELP = {
                  "drawn anew unless the classes are the same",
     "rms_max": "limit of a convolution filter's RMS, 0 for none",
     "patience": "epochs without a better validation error before lr is divided by 10",
+    "drop_after": "epochs after which lr is divided by 10, instead of by --patience",
     "crops": "training crops: ten (the paper's) or random",
     "device": "auto, cpu or gpu",
     "precision": "how products are formed: fp32",
@@ -108,8 +110,8 @@ def parser():
             continue
         if f.name == "upscale":
             p.add_argument("--upscale", action="store_true", help="enlarge pictures smaller than --image-size")
-        elif f.name == "keep_epochs":
-            p.add_argument("--keep-epochs", type=int, nargs="*", metavar="N", help=HELP[f.name])
+        elif type(f.default) is tuple:
+            p.add_argument(flag(f.name), type=int, nargs="*", metavar="N", help=HELP[f.name])
         else:
             p.add_argument(flag(f.name), type=type(f.default), metavar=f.name.upper(), help=HELP.get(f.name))
     p.add_argument("--config", metavar="FILE", help="JSON file of options, such as another run's config.json")
@@ -131,7 +133,7 @@ def resolve(typed):
     preset = asked.get("preset") or (model if model in PRESETS else "zfnet" if model else "tiny")
     check.one_of("--preset", preset, PRESETS)
     values = {**PRESETS[preset], **asked, "preset": preset}
-    values["keep_epochs"] = tuple(values.get("keep_epochs", PAPER_EPOCHS))
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     if "image_size" not in values and model:
         values["image_size"] = NATIVE_SIZE.get(model, 224)
     return TrainConfig(**values)
@@ -165,15 +167,13 @@ def read_options(path):
     for name, value in options.items():
         check.one_of(f"{path}: option", name, _NAMES)
         kind = type(getattr(TrainConfig, name))
-        if name == "keep_epochs":
+        if kind is tuple:
             fits = isinstance(value, list) and all(isinstance(n, int) for n in value)
         else:
             fits = isinstance(value, kind) or (kind is float and type(value) is int)
         if not fits:
             raise check.Expected(f"{path}: {name}", f"a value of type {kind.__name__}", repr(value))
-    if "keep_epochs" in options:
-        options["keep_epochs"] = tuple(options["keep_epochs"])
-    return options
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
 
 
 _NAMES = {f.name for f in fields(TrainConfig)}

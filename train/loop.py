@@ -135,7 +135,11 @@ class Training:
             self.history[column].append(value)
         best = score.top1 == min(self.history["val_error"]) and self.history["val_error"].count(score.top1) == 1
         tqdm.write(epoch_line(self.history, self.config.epochs) + ("  best" if best else ""))
-        if self.plateau.update(score.top1):
+        if self.config.drop_after:
+            if self.epoch + 1 in self.config.drop_after:
+                self.plateau.lr /= 10
+                tqdm.write(f"lr is now {self.plateau.lr:g}, as --drop-after says")
+        elif self.plateau.update(score.top1):
             tqdm.write(f"validation error has not improved for {self.plateau.patience} epochs: lr is now {self.plateau.lr:g}")
         self.epoch, self.sums = self.epoch + 1, Sums()
         kept = [f"epoch_{self.epoch:04}.h5"] if self.epoch in self.config.keep_epochs else []

@@ -5,18 +5,19 @@ import pytest
 from zfcore.check import Expected
 from zfcore.layers import Conv, MaxPool
 from zfcore.models import MODELS, build, from_table
-from zfcore.models.alexnet import alexnet
+from zfcore.models.variants import BASES, EDITS, Edit, edited, variant_name
 
 COUNTS = {
     "zfnet": 62_357_608, "zfnet-b": 107_627_624, "zfnet-fc-2048": 28_848_232, "zfnet-fc-8192": 154_542_184,
-    "zfnet-b-fc-8192": 237_560_936,
+    "zfnet-b-fc-8192": 237_560_936, "zfnet-without-3-4": 59_850_088, "zfnet-without-7": 45_576_296,
+    "zfnet-without-6-7": 12_943_464, "zfnet-without-3-4-6-7": 10_435_944,
     "alexnet": 62_378_344, "alexnet-grouped": 60_965_224, "alexnet-without-3-4": 59_870_824,
     "alexnet-without-7": 45_597_032, "alexnet-without-6-7": 12_964_200, "alexnet-without-3-4-6-7": 10_456_680,
-    "alexnet-fc-2048": 28_868_968, "alexnet-fc-8192": 154_562_920,
+    "alexnet-fc-2048": 28_868_968, "alexnet-fc-8192": 154_562_920, "alexnet-b": 107_648_360,
+    "alexnet-b-fc-8192": 237_581_672,
 }
-GROUPED = [(dict(maps=(96, 256, None, None, 256)), 59_268_712), (dict(units=(4096,)), 44_183_912),
-           (dict(units=()), 11_551_080), (dict(maps=(96, 256, None, None, 256), units=()), 9_854_568),
-           (dict(units=(2048, 2048)), 27_455_848), (dict(units=(8192, 8192)), 153_149_800)]
+GROUPED = {"without-3-4": 59_268_712, "without-7": 44_183_912, "without-6-7": 11_551_080, "without-3-4-6-7": 9_854_568,
+           "fc-{half}": 27_455_848, "fc-{double}": 153_149_800}
 
 
 def map_sizes(network):
@@ -30,13 +31,40 @@ def test_parameters_at_1000_classes_are_those_of_the_paper(name):
     assert build(name, 1000).parameter_count() == COUNTS[name]
 
 
-@pytest.mark.parametrize("edit, count", GROUPED)
-def test_grouped_alexnet_variants_have_their_parameters(edit, count):
-    assert alexnet(groups=2, **edit).parameter_count() == count
+@pytest.mark.parametrize("edit", GROUPED)
+def test_grouped_alexnet_variants_have_their_parameters(edit):
+    assert edited(BASES["alexnet"], EDITS[edit], "grouped", groups=2).parameter_count() == GROUPED[edit]
 
 
 def test_every_model_but_the_tiny_ones_has_its_count_asserted():
-    assert set(COUNTS) | {"tiny", "tiny-alexnet"} == set(MODELS)
+    assert set(COUNTS) == {name for name in MODELS if not name.startswith("tiny")}
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_an_edit_that_changes_nothing_gives_the_base_network(base):
+    assert edited(BASES[base], Edit(), base, 10, 96).table() == build(base, 10, 96).table()
+
+
+@pytest.mark.parametrize("small, big", [("tiny", "zfnet"), ("tiny-alexnet", "alexnet")])
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_small_row_of_table_3_has_the_layers_of_the_big_one_and_keeps_its_proportions(small, big, edit):
+    a, b = (build(variant_name(base, edit), 10, 96) for base in (small, big))
+    assert [(type(layer), layer.name, layer.window()) for layer in a.layers] == [
+        (type(layer), layer.name, layer.window()) for layer in b.layers]
+    for one, other in zip(a.layers[:-1], b.layers[:-1]):
+        assert 4*getattr(one, "F", 0) == getattr(other, "F", 0) and 16*getattr(one, "M", 0) == getattr(other, "M", 0)
+
+
+def test_small_rows_are_called_after_their_own_units():
+    assert {"tiny-without-3-4", "tiny-b", "tiny-fc-128", "tiny-b-fc-512", "tiny-alexnet-fc-512"} <= set(MODELS)
+    assert build("tiny-b", 10).input_shape == (3, 96, 96) and build("tiny-b", 10)["conv4"].F == 256
+    assert build("tiny-fc-128", 10)["fc7"].M == 128
+
+
+def test_a_layer_left_out_takes_its_relu_and_dropout_along():
+    names = {layer.name for layer in build("tiny-alexnet-without-3-4-6-7", 10).layers}
+    assert names == {"conv1", "relu1", "norm1", "pool1", "conv2", "relu2", "norm2", "pool2", "conv5", "relu5", "pool5",
+                     "flatten", "fc8"}
 
 
 def test_zfnet_has_the_map_sizes_of_figure_3():

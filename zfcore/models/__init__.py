@@ -1,6 +1,6 @@
 """Floor 4: the paper's networks, each a table of layers.
 
-    build(name, classes, size, keep_prob)     one of MODELS, e.g. "zfnet", "alexnet", or a row of table 3
+    build(name, classes, size, keep_prob)     one of MODELS, e.g. "zfnet", "alexnet", or a row of table 3 such as "tiny-b"
     from_table(name, input_shape, rows)       the network whose `table()` gave the rows (from a checkpoint)
     from_checkpoint(path)                     the trained network in a checkpoint file or a run's folder
 """
@@ -16,7 +16,7 @@ from zfcore.models.zfnet import tiny, zfnet
 from zfcore.network import Network
 
 MODELS = {"tiny": tiny, "zfnet": zfnet, "alexnet": alexnet, "tiny-alexnet": tiny_alexnet, **VARIANTS}
-NATIVE_SIZE = {"tiny": 96, "tiny-alexnet": 96}      # pixels a side that the model was made for; 224 where it is not named
+NATIVE_SIZE = {name: 96 for name in MODELS if name.startswith("tiny")}      # pixels a side; 224 where it is not named
 
 
 def build(name, classes, size=None, keep_prob=0.5):

@@ -9,9 +9,8 @@ def alexnet(classes=1000, size=224, keep_prob=0.5, maps=(96, 256, 384, 384, 256)
     """224, 55, 27, 27, 13, 13, 13, 13, 6 pixels; normalisation comes before the pool.
 
     groups=1 connects every map with every map (62,378,344 parameters at 1000 classes); groups=2 splits layers 2, 4 and 5
-    in two as the two GPUs of the original did (60,965,224). A None among `maps` leaves that layer out (table 3)."""
+    in two as the two GPUs of the original did (60,965,224)."""
     m1, m2, m3, m4, m5 = maps
-    middle = [(3, m3, 1), (4, m4, groups), (5, m5, groups)]
     return Network(name, (3, size, size), [
         Conv("conv1", m1, K=11, S=4),
         ReLU("relu1"),
@@ -23,8 +22,14 @@ def alexnet(classes=1000, size=224, keep_prob=0.5, maps=(96, 256, 384, 384, 256)
         ContrastNorm("norm2"),
         MaxPool("pool2", K=3, S=2),
 
-        *[layer for number, m, g in middle if m is not None
-          for layer in (Conv(f"conv{number}", m, K=3, P=1, groups=g), ReLU(f"relu{number}"))],
+        Conv("conv3", m3, K=3, P=1),
+        ReLU("relu3"),
+
+        Conv("conv4", m4, K=3, P=1, groups=groups),
+        ReLU("relu4"),
+
+        Conv("conv5", m5, K=3, P=1, groups=groups),
+        ReLU("relu5"),
         MaxPool("pool5", K=3, S=2),
 
         *classifier(classes, units, keep_prob)])
