@@ -176,8 +176,9 @@ class Dropout(Layer):
     seed: int = 0
     number: int = 0
 
-    def forward(self, x, step=None):
-        return (x, None) if step is None else dropout(x, self.keep_prob, (self.seed, self.number, step))
+    def forward(self, x, step=None, part=None):
+        """`part` (first, N): x is the pictures from number `first` on of a batch of N (see Network.forward)."""
+        return (x, None) if step is None else dropout(x, self.keep_prob, (self.seed, self.number, step), part)
 
     def backward(self, dy, cache):
         return (dy if cache is None else dropout_backward(dy, cache)), {}

@@ -31,18 +31,20 @@ class Network:
                 layer.number = number
 
     # ------------------------------------------------------------------------------------------ forward, backward
-    def forward(self, x, step=None, until=None):
+    def forward(self, x, step=None, until=None, part=None):
         """x (C,H,W,N) -> (y, trace), through all layers or through the layer named `until`.
 
         `step` is the number of the training step, which draws the dropout masks; None evaluates, nothing dropped.
+        `part` (first, N) says that x is the pictures from number `first` on of a batch of N that comes in pieces: each
+        picture then meets the mask that it would meet in the whole batch.
         A ReLU right behind a convolution is computed by it, on outputs still in cache: the convolution's plain
         output is then never in memory, and both layers' entries in the trace are the same as if it had been."""
         trace = []
-        for _, x, cache in self.steps(x, step, until):
+        for _, x, cache in self.steps(x, step, until, part):
             trace.append(cache)
         return x, trace
 
-    def steps(self, x, step=None, until=None):
+    def steps(self, x, step=None, until=None, part=None):
         """`forward` step by step: yields (layer, output, cache), and keeps nothing of it. The output yielded for a
         convolution with a ReLU behind it is the ReLU's."""
         check.shape(f"{self.name}: pictures", x, (*self.input_shape, None))
@@ -54,6 +56,8 @@ class Network:
                 x, cache = layer.forward(x, step, relu=isinstance(after, ReLU))
             elif isinstance(layer, ReLU) and isinstance(before, Conv):
                 cache = x                                  # done in the convolution's epilogue
+            elif isinstance(layer, Dropout):
+                x, cache = layer.forward(x, step, part)
             else:
                 x, cache = layer.forward(x, step)
             yield layer, x, cache

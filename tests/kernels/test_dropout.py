@@ -17,6 +17,14 @@ def test_dropout_draws_the_same_mask_and_bits_as_numpy(machine, rng, key, shape)
     assert 0 < (y == 0).sum() < y.size/2
 
 
+@pytest.mark.parametrize("first, n, N", [(0, 8, 12), (4, 8, 12), (4, 7, 12), (3, 8, 12), (5, 1, 13), (0, 4, 13), (9, 4, 13)])
+def test_a_part_of_a_batch_has_the_bits_of_the_whole_there(machine, rng, first, n, N):
+    x = normal(rng, 7, N)
+    y, dx = machine.results(lambda: _both(machine.array(np.ascontiguousarray(x[:, first:first + n])), 0.8, KEYS[1], (first, N)))
+    wanted = np.ascontiguousarray(dropout(x, 0.8, KEYS[1])[0][:, first:first + n])
+    assert y.tobytes() == wanted.tobytes() and dx.tobytes() == wanted.tobytes()
+
+
 def test_keep_prob_one_keeps_everything(machine, rng):
     x = normal(rng, 3, 701)
     y, _ = machine.results(lambda: _both(machine.array(x), 1.0, KEYS[1]))
@@ -31,6 +39,6 @@ def test_a_unit_whose_word_is_exactly_the_threshold_is_dropped(machine, rng):
     assert y[2] == 0
 
 
-def _both(x, keep_prob, key):
-    y, cache = dropout(x, keep_prob, key)
+def _both(x, keep_prob, key, part=None):
+    y, cache = dropout(x, keep_prob, key, part)
     return y, dropout_backward(x, cache)

@@ -72,7 +72,7 @@ def test_seed_layer_and_step_each_draw_another_mask():
 
 
 def test_the_same_key_draws_the_same_mask_on_any_number_of_cores(monkeypatch):
-    x = np.ones((307, 431), np.float32)                                     # more than one block
+    x = np.ones((307, 431), np.float32)                                     # three blocks
     y, _ = dropout(x, 0.5, KEY)
     for cores in (1, 2):
         monkeypatch.setattr(backend, "CORES", cores)
@@ -81,10 +81,31 @@ def test_the_same_key_draws_the_same_mask_on_any_number_of_cores(monkeypatch):
 
 
 def test_elements_of_all_blocks_are_drawn_by_their_place_alone():
-    """The second block of 2^16 elements continues the counter of the first."""
-    kept = dropout(np.ones(2**16 + 9), 0.5, KEY)[0] > 0
-    for e in range(2**16 - 5, 2**16 + 9):
+    """The second block of rows continues the counter of the first."""
+    kept = (dropout(np.ones((2**13, 9)), 0.5, KEY)[0] > 0).reshape(-1)
+    border = 4*(2**14//9)*9
+    for e in range(border - 5, border + 9):
         assert kept[e] == (int(philox((e//4, 6, 41, 0), (2013, 0))[e % 4]) < 2**31)
+
+
+@pytest.mark.parametrize("first, n", [(0, 13), (0, 4), (4, 8), (3, 1), (5, 6), (12, 1)])
+@pytest.mark.parametrize("shape", [(7,), (3, 5), ()])
+def test_a_part_of_a_batch_drops_what_the_whole_batch_drops_there(shape, first, n):
+    x = np.random.default_rng(3).standard_normal((*shape, 13))
+    piece, cache = dropout(x[..., first:first + n], 0.8, KEY, (first, 13))
+    np.testing.assert_array_equal(piece, dropout(x, 0.8, KEY)[0][..., first:first + n])
+    np.testing.assert_allclose(piece, dropout_reference(x[..., first:first + n], 0.8, KEY, (first, 13))[0], rtol=1e-15)
+    np.testing.assert_array_equal(dropout_backward(np.ones(piece.shape), cache) != 0, piece != 0)
+
+
+def test_a_part_of_many_blocks_is_drawn_by_its_place_in_the_batch():
+    x = np.ones((5001, 11))                                                 # two blocks
+    np.testing.assert_array_equal(dropout(x[:, 3:9], 0.5, KEY, (3, 11))[0], dropout(x, 0.5, KEY)[0][:, 3:9])
+
+
+def test_no_pictures_are_no_work():
+    for shape in ((0,), (5, 0), (0, 3)):
+        assert dropout(np.ones(shape), 0.5, KEY)[0].shape == shape
 
 
 def test_backward_drops_what_forward_dropped():
@@ -97,7 +118,7 @@ def test_backward_drops_what_forward_dropped():
 
 def test_no_mask_is_stored():
     _, cache = dropout(np.ones((5, 3)), 0.8, KEY)
-    assert cache == (0.8, KEY)
+    assert cache == (0.8, KEY, None)
 
 
 def test_strided_views_are_counted_like_their_copies():
@@ -111,3 +132,9 @@ def test_strided_views_are_counted_like_their_copies():
 def test_a_wrong_probability_or_key_is_refused(keep_prob, key, what):
     with pytest.raises(Expected, match=f"dropout: {what}"):
         dropout(np.ones(3), keep_prob, key)
+
+
+@pytest.mark.parametrize("part", [(-1, 9), (7, 9), (0, 2)])
+def test_a_part_outside_its_batch_is_refused(part):
+    with pytest.raises(Expected, match="dropout: part"):
+        dropout(np.ones((2, 3)), 0.5, KEY, part)

@@ -12,8 +12,9 @@ KEY_STEPS = 0x9E3779B9, 0xBB67AE85
 ROUNDS = 10
 LOW = np.uint64(0xFFFFFFFF)
 
-KERNEL = Kernel("dropout.cu", "dropout", "const float *x, float *y, long long total, unsigned long long seed, "
-                "unsigned int layer, unsigned long long step, unsigned long long keep_below, float scale", {"LANES": 4})
+KERNEL = Kernel("dropout.cu", "dropout", "const float *x, float *y, long long rows, long long n, long long first, long long N, "
+                "long long each, unsigned long long seed, unsigned int layer, unsigned long long step, unsigned long long keep_below, "
+                "float scale", {"LANES": 4})
 
 
 def philox(counter, key):
@@ -30,44 +31,57 @@ def philox(counter, key):
     return a, b, c, d
 
 
-def dropout_reference(x, keep_prob, key):
+def dropout_reference(x, keep_prob, key, part=None):
     seed, layer, step = key
+    n = x.shape[-1]
+    first, N = part or (0, n)
     y = np.zeros(x.shape, x.dtype)
-    for e in range(x.size):
+    for k in range(x.size):
+        e = k//n*N + first + k % n
         words = philox((e//4, layer, step % 2**32, step//2**32), (seed % 2**32, seed//2**32))
         if int(words[e % 4]) < keep_prob*2**32:
-            y.flat[e] = x.flat[e]/keep_prob
-    return y, (keep_prob, key)
+            y.flat[k] = x.flat[k]/keep_prob
+    return y, (keep_prob, key, part)
 
 
-def dropout(x, keep_prob, key):
+def dropout(x, keep_prob, key, part=None):
     """Keep each unit with probability keep_prob, times 1/keep_prob; set the others to 0.
 
-    x of any shape, float32 or float64 -> y, and the cache (keep_prob, key): no mask is stored.
+    x (...,N), float32 or float64 -> y, and the cache (keep_prob, key, part): no mask is stored.
     key = (seed, layer, step) with 0 <= seed, step < 2^64 and 0 <= layer < 2^32. Element e of x, counted in C order
     (e < 2^34), is kept where word e%4 of Philox4x32-10 is below keep_prob * 2^32, with
         counter words   e//4, layer, step's low 32 bits, step's high 32 bits
         key words       seed's low 32 bits, seed's high 32 bits
     and is then multiplied by 1/keep_prob, rounded to x's dtype.
+    part = (first, N) says that x (...,n) is the images first .. first + n - 1 of a batch of N that is walked in pieces:
+    its elements then count by their place e in the batch, and so each piece drops what the whole batch would.
     The paper, like AlexNet, keeps units as they are and multiplies by keep_prob when testing; dividing here instead
     leaves the tested network alone, and the expected sum is the same.
-    Raises Expected unless 0 < keep_prob <= 1 and the key is within these bounds."""
-    _check(x, keep_prob, key)
+    Raises Expected unless 0 < keep_prob <= 1, the key is within these bounds and the part inside its batch."""
+    _check(x, keep_prob, key, part)
+    n = x.shape[-1]
+    rows, (first, N) = math.prod(x.shape[:-1]), part or (0, n)
     if runs_kernels(x):
+        if n == N:                                         # all in one row, so that its counters run on from row to row
+            rows, n, N = 1, x.size, x.size
         y = empty(x.shape, x.dtype, like=x)
-        draw = KERNEL.variant(LANES=lanes(x.size, x, y))
-        draw(blocks(blocks(x.size, 4), KERNEL.block), x, y, x.size, *key, math.ceil(keep_prob*2**32), 1/keep_prob)
-        return y, (keep_prob, key)
+        begun = first % 4 == 0 and (rows == 1 or N % 4 == 0)          # does every row begin with a counter's first word?
+        each = blocks(n if begun else n + 3, 4)                       # counters that n elements touch at most
+        draw = KERNEL.variant(LANES=lanes(n, x, y) if begun else 1)
+        draw(blocks(rows*each, KERNEL.block), x, y, rows, n, first, N, each, *key, math.ceil(keep_prob*2**32), 1/keep_prob)
+        return y, (keep_prob, key, part)
     x = np.ascontiguousarray(x)
     y = empty(x.shape, x.dtype, like=x)
-    x1, y1 = x.reshape(-1), y.reshape(-1)
+    x2, y2 = x.reshape(rows, n), y.reshape(rows, n)
 
     def work(block):
-        np.multiply(x1[block], 1/keep_prob, out=y1[block])
-        y1[block][~_kept(block.start, y1[block].size, keep_prob, key)] = 0
+        np.multiply(x2[block], 1/keep_prob, out=y2[block])
+        kept = _kept(block.start*N, len(y2[block])*N, keep_prob, key).reshape(-1, max(N, 1))[:, first:first + n]
+        y2[block][~kept] = 0
 
-    parallel(work, [slice(e, e + 2**16) for e in range(0, x.size, 2**16)])
-    return y, (keep_prob, key)
+    step = 4*max(1, 2**14//max(N, 1))                      # fours of rows: each block begins with a whole counter
+    parallel(work, [slice(row, row + step) for row in range(0, rows, step)])
+    return y, (keep_prob, key, part)
 
 
 def dropout_backward(dy, cache):
@@ -84,12 +98,15 @@ def _kept(first, count, keep_prob, key):
     return (np.stack(words, axis=1) < keep_prob*2**32).reshape(-1)[:count]
 
 
-def _check(x, keep_prob, key):
+def _check(x, keep_prob, key, part):
     dtype("dropout: x", x, np.float32, np.float64)
     if not 0 < keep_prob <= 1:
         raise Expected("dropout: keep_prob", "a probability above 0 and at most 1", keep_prob)
     for what, word, bits in zip(("seed", "layer", "step"), key, (64, 32, 64)):
         if not 0 <= word < 2**bits:
             raise Expected(f"dropout: {what}", f"a whole number from 0 to 2^{bits} - 1", word)
-    if x.size > 2**34:
-        raise Expected("dropout: x", "at most 2^34 elements", x.size)
+    first, N = part or (0, x.shape[-1])
+    if not 0 <= first <= first + x.shape[-1] <= N:
+        raise Expected("dropout: part", f"a place (first, N) for {x.shape[-1]} of the batch's N images", part)
+    if math.prod(x.shape[:-1])*N > 2**34:
+        raise Expected("dropout: x", "at most 2^34 elements", math.prod(x.shape[:-1])*N)
