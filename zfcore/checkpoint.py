@@ -145,9 +145,9 @@ class atomic:
     def __exit__(self, kind, error, trace):
         if kind is None:
             try:
-                _flush(self.temporary)
+                flush(self.temporary)
                 os.replace(self.temporary, self.path)
-                _flush(self.path.parent)
+                flush(self.path.parent)
                 return False
             except OSError as refused:
                 error = refused
@@ -158,7 +158,8 @@ class atomic:
         return False
 
 
-def _flush(path):
+def flush(path):
+    """Wait until the file or folder at `path` is on the disk."""
     if path.is_dir() and os.name == "nt":
         return                                             # a folder cannot be opened there; the rename is enough
     descriptor = os.open(path, os.O_RDONLY)

@@ -3,14 +3,23 @@
     classes   list of class names              labels   int64 (n,)          names   list, one a picture, for messages
     len(d)    how many pictures                d.picture(i)   a PIL picture, or raises `transforms.Damaged`
 """
+from pathlib import Path
+
 from zfcore.data.folders import open_folders
+from zfcore.data.imagenet import looks_like_imagenet, open_imagenet
+from zfcore.data.packed import SUFFIXES, open_packed
 from zfcore.data.synthetic import Synthetic
 
 SYNTHETIC_TRAIN, SYNTHETIC_VAL = 4000, 1000      # pictures of the embedded set
 
 
 def open_data(data, size, limit_per_class=0):
-    """(train, val) data sets: the class folders or tars at `data`, or the synthetic set at `size` pixels if it is ""."""
+    """(train, val) data sets of the packed file, the ILSVRC2012 tree, or the class folders or tars at `data`, or the synthetic
+    set at `size` pixels if it is ""."""
+    if Path(data).suffix.lower() in SUFFIXES:
+        return open_packed(data, limit_per_class, size)
+    if data and looks_like_imagenet(data):
+        return open_imagenet(data, limit_per_class, size)
     if data:
         return open_folders(data, limit_per_class, size)
     limit = 10*limit_per_class

@@ -38,8 +38,6 @@ def open_folders(root, limit_per_class=0, shorter_side=None):
     `shorter_side` is the size they will be brought to, so that far larger JPEGs are decoded at reduced scale
     (`transforms.decode`). Raises Expected, one sentence, for whatever is missing, empty or inconsistent."""
     root = Path(root)
-    if limit_per_class < 0:
-        raise Expected("--limit-per-class", "0 (all) or more", limit_per_class)
     try:
         places = _find_parts(root)
         listings = {part: source.classes(prefix) for part, (source, prefix) in places.items()}
@@ -52,6 +50,8 @@ def open_folders(root, limit_per_class=0, shorter_side=None):
 def data_sets(root, places, listings, names, limit_per_class, shorter_side):
     """(train, val) out of places {part: (source, prefix)} and what they hold, listings {part: {class folder: paths}}, with
     names {class folder: readable name} for as many classes as have one. Raises Expected where the listings do not fit."""
+    if limit_per_class < 0:
+        raise Expected("--limit-per-class", "0 (all) or more", limit_per_class)
     listings = {part: checked(f"{root}: {part}", listings[part]) for part in PARTS}
     folders = sorted(listings["train"])
     if len(folders) < 2:

@@ -1,0 +1,354 @@
+"""Pack a set of pictures into one HDF5 file, prepared as the paper prepares them, so that training need not do it again.
+
+    python -m train.pack SOURCE OUTPUT.h5 [--size 256] [--raw] [--quality 95] [--workers N] [--limit-per-class N] [--upscale]
+
+SOURCE is whatever `python -m train --data` takes. Each picture is decoded, brought to its centre square of SIZE pixels and
+stored as JPEG (about 27 kB at 256 and quality 95: 36 GB for ImageNet) or, with --raw, as its pixels (197 kB: 262 GB), which
+are those that training from SOURCE would use, bit for bit. `zfcore.data.packed` describes the file.
+
+Shards of 512 pictures are written to OUTPUT.h5.parts/, each whole or not at all. When all are there, the file is laid out and
+the shards move into it one by one, so that the disk never needs room for more than the finished file and a shard. Started
+again after whatever ended it, the same command goes on; the bytes of the file depend neither on that nor on --workers.
+"""
+import argparse
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import sys
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from zipfile import BadZipFile
+from zlib import crc32
+
+import numpy as np
+import PIL
+from PIL import Image, features
+from tqdm import tqdm
+
+from zfcore import check
+from zfcore.checkpoint import atomic, flush
+from zfcore.data import open_data
+from zfcore.data.folders import PARTS
+from zfcore.data.loader import MOST_DAMAGED
+from zfcore.data.packed import SUFFIXES, VERSION, create, open_packed
+from zfcore.data.transforms import Damaged, decode, square
+
+SHARD = 512               # pictures in a file of OUTPUT.h5.parts
+PIECE = 16                # pictures a thread packs in one go
+AHEAD = 1                 # shards that threads work on while one is written
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Pictures `begin` to `end` of a part, and the file in which they wait for the rest."""
+    part: str
+    begin: int
+    end: int
+    path: Path
+
+
+class Packing:
+    """The work on one output file: `Packing(...)`, then `.run()`. Everything that was done before is found in `folder`."""
+
+    def __init__(self, source, output, size=256, raw=False, quality=95, workers=1, limit_per_class=0, upscale=False):
+        self.source, self.output, self.size, self.raw, self.quality = source, Path(output), size, raw, quality
+        self.workers, self.upscale = workers, upscale
+        self.crop = round(size*224/256)                    # smallest picture that training takes at this size
+        self.folder = self.output.with_name(self.output.name + ".parts")
+        self.sets = dict(zip(PARTS, open_data(source, size, limit_per_class)))
+        self.shards = [Shard(part, k, min(k + SHARD, len(dataset)), self.folder/f"{part}-{k:08}.npz")
+                       for part, dataset in self.sets.items() for k in range(0, len(dataset), SHARD)]
+        self.damaged = {part: {} for part in PARTS}        # {index: reason}
+        self.packed = 0                                    # pictures that this process has packed
+        self.stop = threading.Event()
+
+    @property
+    def total(self):
+        return sum(map(len, self.sets.values()))
+
+    def run(self):
+        """Pack what is not packed yet, then put the file together under its final name."""
+        if self.output.exists():
+            if self.folder.is_dir() and not self._assembled.exists() and not any(self.folder.glob("*.npz")):
+                shutil.rmtree(self.folder)                 # all that a kill after the last step left to do
+                return
+            raise check.Expected(self.output, "a file that does not exist yet", "one that does", "remove it or choose another name")
+        with self._folder_of_parts():
+            if not self._layout.is_file():
+                todo = [shard for shard in self.shards if not self._is_done(shard)]
+                done = self.total - sum(shard.end - shard.begin for shard in todo)
+                with tqdm(total=self.total, initial=done, desc="packing", unit=" pictures", disable=None) as bar:
+                    self._pack(todo, bar)
+                self._lay_out()
+            self._move_in()
+            shutil.rmtree(self.folder)
+
+    # ------------------------------------------------------------------------------------------------ what is done already
+    @contextmanager
+    def _folder_of_parts(self):
+        """Hold OUTPUT.h5.parts, new or of the same work, with a lock that ends with this process, however it ends."""
+        with written(self.folder):
+            self.folder.mkdir(exist_ok=True)
+            lock = open(self.folder/"lock", "w")
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise check.Expected(self.folder, "nobody else at work in it", "another python -m train.pack") from None
+            self._compare_with_before()
+            yield
+
+    def _compare_with_before(self):
+        """Refuse to mix the parts of another source or of other options, which work.json tells."""
+        path = self.folder/"work.json"
+        now = {**self._about(), "state of the pictures": {part: fingerprint(dataset) for part, dataset in self.sets.items()},
+               "format": VERSION, "upscale": self.upscale, "Pillow": f"{PIL.__version__}, libjpeg {features.version('jpg')}"}
+        before = json.loads(path.read_text()) if path.is_file() else now
+        changed = [key for key in now if now[key] != before.get(key)]
+        if changed == ["upscale"] and self.upscale:        # what was packed without it is the same with it
+            changed = []
+        if changed:
+            raise check.Expected(self.folder, "parts of the same work", f"parts with another {' and '.join(changed)}",
+                                 f"give the arguments that began it, or remove {self.folder}")
+        with kept(path) as temporary:
+            temporary.write_text(json.dumps(now, indent=1))
+
+    def _is_done(self, shard):
+        """Whether the shard's file is there and whole. Pictures that could not be read, as opposed to damaged ones, are
+        tried again: a disk or network may be back."""
+        try:
+            with np.load(shard.path) as found:
+                damaged = json.loads(str(found["damaged"]))
+                if found["lengths"].size + len(damaged) != shard.end - shard.begin or not found["lasting"]:
+                    return False
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):     # not there; or not whole, which no sound disk does
+            return False
+        self._leave_out(shard.part, {int(i): reason for i, reason in damaged.items()})
+        return True
+
+    def _leave_out(self, part, damaged):
+        dataset, found = self.sets[part], self.damaged[part]
+        found.update(damaged)
+        for i, reason in damaged.items():
+            tqdm.write(f"damaged picture left out: {dataset.names[i]}: {reason}", file=sys.stderr)
+        if len(found) > MOST_DAMAGED*len(dataset):
+            i, reason = next(iter(found.items()))
+            raise check.Expected("data", "at most 1 % damaged pictures", f"{len(found)} of {len(dataset)} in {part}, the first "
+                                 f"being {dataset.names[i]} ({reason})", "mend or remove them")
+
+    # ------------------------------------------------------------------------------------------------------------- packing
+    def _pack(self, todo, bar):
+        """Pack the shards `todo` and write each as soon as it is done, in their order."""
+        waiting = deque()
+        with ThreadPoolExecutor(max(self.workers, 1), thread_name_prefix="pack") as pool:
+            try:
+                for shard in todo:
+                    pieces = [range(k, min(k + PIECE, shard.end)) for k in range(shard.begin, shard.end, PIECE)]
+                    waiting.append((shard, (pool.map if self.workers else map)(partial(self._piece, shard.part), pieces)))
+                    if len(waiting) > AHEAD:
+                        self._write(*waiting.popleft(), bar)
+                while waiting:
+                    self._write(*waiting.popleft(), bar)
+            finally:
+                self.stop.set()
+
+    def _piece(self, part, indices):
+        """Pack the pictures `indices`: ({index: bytes}, {index: reason}, whether the damage will last, sum of the pixels)."""
+        dataset, contents, damaged, lasting = self.sets[part], {}, {}, True
+        total = np.zeros((self.size, self.size, 3), np.uint32)
+        for i in indices:
+            if self.stop.is_set():
+                break
+            try:
+                pixels = square(dataset.picture(i), self.size, self.crop, self.upscale, dataset.names[i])
+            except Damaged as error:
+                damaged[i], lasting = error.reason, lasting and error.lasting
+                continue
+            except check.Expected as small:
+                raise check.Expected(small.what, small.expected, small.got,
+                                     "start again with --upscale to enlarge small pictures, or take a smaller --size") from None
+            contents[i] = pixels.tobytes() if self.raw else jpeg(pixels, self.quality)
+            if part == "train":
+                total += pixels if self.raw else np.asarray(decode(dataset.names[i], contents[i]))
+        return contents, damaged, lasting, total
+
+    def _write(self, shard, pieces, bar):
+        """Wait for the pieces of a shard and write its file. The sum fits into uint32: 512*255."""
+        contents, damaged, all_lasting = {}, {}, True
+        total = np.zeros((self.size, self.size, 3), np.uint32)
+        for of_piece, reasons, lasting, pixels in pieces:
+            contents.update(of_piece)
+            damaged.update(reasons)
+            all_lasting &= lasting
+            total += pixels
+            bar.update(len(of_piece) + len(reasons))
+        with kept(shard.path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, pictures=np.frombuffer(b"".join(contents.values()), np.uint8),
+                     lengths=[len(data) for data in contents.values()],
+                     checksums=np.array([crc32(data) for data in contents.values()], np.uint32),
+                     damaged=json.dumps(damaged), lasting=all_lasting, **{"total": total} if shard.part == "train" else {})
+        self.packed += len(contents)
+        self._leave_out(shard.part, damaged)
+
+    # ---------------------------------------------------------------------------------------------------- putting together
+    @property
+    def _layout(self):
+        """The file that exists when the output is laid out: {shard's file: byte of the output where it belongs}."""
+        return self.folder/"layout.json"
+
+    @property
+    def _assembled(self):
+        return self.folder/"assembled.h5"
+
+    def _lay_out(self):
+        """Write the output, complete but for the pictures, beside the shards."""
+        facts = {part: {"lengths": [], "checksums": [], "labels": [], "names": [], "left_out": []} for part in PARTS}
+        total = np.zeros((self.size, self.size, 3), np.int64)
+        starts, size = {}, dict.fromkeys(PARTS, 0)         # {shard: byte of its part's pictures}; bytes of each part
+        for shard in self.shards:
+            of_part, dataset, damaged = facts[shard.part], self.sets[shard.part], self.damaged[shard.part]
+            starts[shard] = size[shard.part]
+            with np.load(shard.path) as found:
+                of_part["lengths"] += found["lengths"].tolist()
+                size[shard.part] += int(found["lengths"].sum())
+                of_part["checksums"] += found["checksums"].tolist()
+                if shard.part == "train":
+                    total += found["total"]
+            sound = [i for i in range(shard.begin, shard.end) if i not in damaged]
+            of_part["labels"] += dataset.labels[sound].tolist()
+            of_part["names"] += [dataset.names[i] for i in sound]
+            of_part["left_out"] += [f"{dataset.names[i]}: {damaged[i]}" for i in range(shard.begin, shard.end) if i in damaged]
+        mean = (total/len(facts["train"]["lengths"])).transpose(2, 0, 1).astype(np.float32)      # (S,S,3) -> (3,S,S)
+        with kept(self._assembled) as temporary:
+            begins = create(temporary, self._about(), self.sets["train"].classes, np.ascontiguousarray(mean), facts)
+        with kept(self._layout) as temporary:
+            temporary.write_text(json.dumps({shard.path.name: begins[shard.part] + start for shard, start in starts.items()}))
+
+    def _move_in(self):
+        """Move the shards that are left into the output, then the output to its place."""
+        layout = json.loads(self._layout.read_text())
+        with written(self.output):
+            with open(self._assembled, "r+b") as file:
+                for name, begin in tqdm(layout.items(), desc="putting together", unit=" shards", disable=None):
+                    if (path := self.folder/name).is_file():
+                        file.seek(begin)
+                        file.write(pictures_of(path))
+                        file.flush()
+                        os.fsync(file.fileno())            # before its only other copy goes
+                        path.unlink()
+            os.replace(self._assembled, self.output)
+            flush(self.output.parent)
+
+    def _about(self):
+        """What the file's attributes say beside its format."""
+        return {"source": str(self.source), "size": self.size, "encoding": "raw" if self.raw else "jpeg",
+                **({} if self.raw else {"quality": self.quality})}
+
+
+def jpeg(pixels, quality):
+    """uint8 (S,S,3) -> bytes of a JPEG file. Colour at half the resolution (4:2:0), as in nearly every photograph on disk:
+    at quality 95 full colour costs 18 % more bytes and brings the error from 1.6 to 1.4 (RMS, of 255)."""
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    return file.getvalue()
+
+
+def pictures_of(path):
+    """The pictures' bytes in a shard's file, uint8."""
+    try:
+        with np.load(path) as found:
+            return found["pictures"]
+    except (ValueError, EOFError, BadZipFile) as error:
+        raise check.Expected(path, "the pictures that were packed", f"damaged ones ({error})",
+                             f"remove {path.parent} and pack again") from None
+
+
+def fingerprint(dataset):
+    """What changes when the pictures of a data set may have changed."""
+    if hasattr(dataset, "fingerprint"):
+        return dataset.fingerprint()
+    return sha256("\n".join(dataset.names).encode() + dataset.labels.tobytes()).hexdigest()
+
+
+@contextmanager
+def written(path):
+    """What a disk refuses in this block becomes one sentence, which says that nothing is lost."""
+    try:
+        yield
+    except OSError as error:
+        raise _refused(f"writing {path}", error.strerror or error) from None
+
+
+@contextmanager
+def kept(path):
+    """`atomic(path)` with such a sentence."""
+    try:
+        with atomic(path) as temporary:
+            yield temporary
+    except check.Expected as refused:
+        raise _refused(refused.what, refused.got) from None
+
+
+def _refused(what, got):
+    return check.Expected(what, "a disk with room that may be written", got,
+                          "what is packed is kept: mend it and give the same command again")
+
+
+# --------------------------------------------------------------------------------------------------------- command line
+@check.speak_and_exit
+def main(arguments=None):
+    args = parser().parse_args(arguments)
+    for name, low, high in (("size", 8, 4096), ("quality", 1, 100), ("workers", 0, 1024), ("limit_per_class", 0, 2**62)):
+        if not low <= (value := getattr(args, name)) <= high:
+            raise check.Expected("--" + name.replace("_", "-"), f"{low} or more" if high > 2**32 else f"{low} to {high}", value)
+    if args.output.suffix.lower() not in SUFFIXES:
+        raise check.Expected("OUTPUT", f"a name that ends in {' or '.join(SUFFIXES)}", args.output)
+    started = time.monotonic()
+    packing = Packing(**vars(args))
+    print(f"{args.source or 'the synthetic set'}: {len(packing.sets['train'])} training and {len(packing.sets['val'])} validation "
+          f"pictures of {len(packing.sets['train'].classes)} classes", flush=True)
+    try:
+        packing.run()
+    except KeyboardInterrupt:
+        again = shlex.join(["python", "-m", "train.pack", *(sys.argv[1:] if arguments is None else arguments)])
+        print(f"\nstopped; what is packed is kept. Go on with: {again}", file=sys.stderr)
+        sys.exit(130)
+    print(closing(packing, time.monotonic() - started))
+
+
+def parser():
+    p = argparse.ArgumentParser(prog="python -m train.pack", description="Pack pictures into one HDF5 file to train from.")
+    p.add_argument("source", metavar="SOURCE", help="ImageNet as downloaded or unpacked, class folders, tars of them, a packed file")
+    p.add_argument("output", metavar="OUTPUT.h5", type=Path, help="the file to write; OUTPUT.h5.parts lies beside it meanwhile")
+    p.add_argument("--size", type=int, default=256, help="side of the stored squares in pixels (default: the paper's 256)")
+    p.add_argument("--raw", action="store_true", help="store pixels instead of JPEG: several times the bytes, no loss, faster")
+    p.add_argument("--quality", type=int, default=95, help="quality of the JPEGs, 1 to 100 (default: 95)")
+    p.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="threads (default: as many as cores)")
+    p.add_argument("--limit-per-class", type=int, default=0, metavar="N", help="pack only the first N pictures of each class")
+    p.add_argument("--upscale", action="store_true", help="enlarge pictures that are smaller than training takes")
+    return p
+
+
+def closing(packing, seconds):
+    """The last lines: what was packed, how fast, and the command that trains from it."""
+    count = sum(map(len, open_packed(packing.output)))
+    image_size = "" if packing.size == 256 else f" --image-size {packing.crop}"
+    return f"""
+{packing.output}: {count} pictures of {packing.size}x{packing.size}, {packing.total - count} left out as damaged, {packing.output.stat().st_size} bytes
+{packing.packed} of them packed in {seconds:.1f} s, {packing.packed/seconds:.0f} pictures/s with {packing.workers} threads
+
+next:  python -m train --preset zfnet --data {shlex.quote(str(packing.output))}{image_size}"""
+
+
+if __name__ == "__main__":
+    main()
