@@ -93,7 +93,11 @@ class Training:
         earlier = self.sums.seconds            # of this epoch, before an interruption
         with tqdm(total=len(self.train), initial=self.sums.count, unit="img", disable=None, leave=False,
                   desc=f"epoch {self.epoch + 1}/{c.epochs}") as bar:
-            for pictures, labels, indices in self.train.batches(c.batch_size, c.seed, self.epoch, start=self.sums.batches):
+            for pictures, labels, indices in self.train.batches(c.batch_size, c.seed, self.epoch, start=self.sums.batches,
+                                                                device=self.device):
+                if not len(labels):            # all damaged: nothing to learn, but the next one has a number higher
+                    self.sums.batches += 1
+                    continue
                 self.one_step(pictures, labels, indices)
                 self.sums.seconds = earlier + time.monotonic() - started
                 bar.set_postfix(loss=f"{self.sums.loss/self.sums.count:.3f}",
@@ -110,10 +114,10 @@ class Training:
         self.close_epoch(score)
 
     def one_step(self, pictures, labels, indices):
-        """Forward, backward, update on one batch of uint8 pictures (N,H,W,3)."""
+        """Forward, backward, update on one batch of uint8 pictures (N,H,W,3) on the device."""
         c, sums = self.config, self.sums
         crops = DRAW[c.crops](indices, c.seed, self.epoch, pictures.shape[1], c.image_size)
-        x = crop_flip(self.device.array(pictures), self.device_mean, *crops, c.image_size, c.image_size)
+        x = crop_flip(pictures, self.device_mean, *crops, c.image_size, c.image_size)
         y, trace = self.network.forward(x, self.step)
         loss, cache = softmax_loss(y, self.device.array(labels))
         if not math.isfinite(loss):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import h5py
@@ -12,7 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.fake_cupy import POISON, FakeCupy
+from zfcore import backend
+from zfcore.backend import Device
 from zfcore.check import Expected
+from zfcore.data import loader as module
 from zfcore.data.folders import open_folders
 from zfcore.data.loader import Pictures, cache_folder, shuffled
 from zfcore.data.transforms import Damaged
@@ -192,6 +197,36 @@ def test_workers_decode_in_their_own_threads():
     assert all(name.startswith("pictures") for name in names)
 
 
+# ------------------------------------------------------------------------------------------------------- a device
+@pytest.mark.parametrize("lazy", [(), ("copies",), ("compute",), ("copies", "compute")],
+                         ids=lambda lazy: f"late: {' '.join(lazy) or 'nothing'}")
+@pytest.mark.parametrize("workers", [0, 3])
+def test_on_a_device_arrives_what_arrives_on_the_host(workers, lazy, monkeypatch):
+    fake = FakeCupy(lazy)
+    monkeypatch.setattr(backend, "cupy", fake)
+    device = Device("gpu", "", fake.asarray, fake.empty_pinned, backend._prefetch)
+    dataset, on_host, on_device = Drawn(201, damaged=[200, 17]), [], []
+    for pixels, labels, indices in pictures(dataset, workers, memory=0).batches(8, 1, 0, shuffle=False, device=device):
+        assert isinstance(pixels, fake.ndarray) and len(pixels) == len(labels)
+        fake.read(pixels, on_device)
+        del pixels
+        on_host.append((labels, indices))
+    fake.compute.synchronize()
+    seen = [(pixels, *rest) for pixels, rest in zip(on_device, on_host)]
+    assert len(seen) == len(on_device) == 26
+    assert same(seen, pictures(Drawn(201, damaged=[200, 17])).batches(8, 1, 0, shuffle=False))
+    assert not threads()
+
+
+def test_batches_for_a_device_are_assembled_in_pinned_memory_that_is_used_again(monkeypatch):
+    fake = FakeCupy()
+    monkeypatch.setattr(backend, "cupy", fake)
+    device = Device("gpu", "", fake.asarray, fake.empty_pinned, backend._prefetch)
+    for _ in pictures(Drawn(400), workers=2, memory=0).batches(8, 1, 0, device=device):
+        pass
+    assert 4 <= len(fake.host_pool) <= 9 and not any((block == POISON).all() for block in fake.host_pool)
+
+
 # ------------------------------------------------------------------------------------------------- ending early
 @pytest.mark.parametrize("leave", [GeneratorExit, KeyboardInterrupt, ZeroDivisionError])
 def test_leaving_early_ends_the_threads_and_their_work(leave):
@@ -229,6 +264,23 @@ def test_leaving_early_waits_for_the_pictures_in_hand_alone():
     assert dataset.asked.sum() == 18
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_leaving_early_frees_the_batches_made_ahead(workers):
+    made, empty = [], np.empty
+
+    def counted(shape, dtype):
+        array = empty(shape, dtype)
+        made.append(weakref.ref(array))
+        return array
+
+    batches = pictures(Drawn(400), workers, memory=0).batches(16, 1, 0, device=Device("cpu", "", pinned=counted))
+    pixels, _, _ = next(batches)
+    batches.close()
+    assert [ref() is not None for ref in made] == [True] + [False]*(len(made) - 1) and len(made) >= 3
+    del pixels
+    assert made[0]() is None
+
+
 def test_break_ends_the_threads():
     for _ in pictures(Drawn(400), memory=0).batches(4, 1, 0):
         break
@@ -260,14 +312,26 @@ batches = pictures(slow, memory=0).batches(8, 1, 0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_exception_in_a_worker_reaches_the_consumer(workers):
-    dataset = Drawn(100)
-    dataset.picture = lambda i: 1/0 if i == 50 else Drawn.picture(dataset, i)
-    batches, got = pictures(dataset, workers).batches(8, 1, 0, shuffle=False), []
-    with pytest.raises(ZeroDivisionError):
+@pytest.mark.parametrize("kind", [ZeroDivisionError, MemoryError, SystemExit, KeyboardInterrupt])
+def test_an_exception_in_a_worker_reaches_the_consumer_with_its_cause(workers, kind):
+    dataset = Drawn(4000)
+
+    def picture(i):
+        if i == 50:
+            raise kind("in picture 50") from LookupError("the cause")
+        return Drawn.picture(dataset, i)
+
+    dataset.picture = picture
+    batches, got = pictures(dataset, workers, memory=0).batches(8, 1, 0, shuffle=False), []
+    with pytest.raises(kind, match="in picture 50") as caught:
         for _, _, indices in batches:
             got += indices.tolist()
     assert got == list(range(48)) and not threads()
+    assert isinstance(caught.value.__cause__, LookupError)
+    assert "picture" in [entry.name for entry in caught.traceback]               # down to the line that raised it
+    assert dataset.asked.sum() < 400                                             # the others stopped too
+    with pytest.raises(StopIteration):
+        next(batches)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -320,8 +384,73 @@ def test_one_in_a_hundred_may_be_damaged_and_not_more():
         list(pictures(Drawn(200, damaged=[3, 60, 199])).batches(8, 1, 0, shuffle=False))
 
 
-def test_a_batch_of_which_nothing_is_left_is_not_yielded():
-    assert [len(labels) for _, labels, _ in pictures(Drawn(201, damaged=[200])).batches(50, 1, 0, shuffle=False)] == [50]*4
+def test_a_batch_of_which_nothing_is_left_comes_empty_so_that_batches_keep_their_numbers():
+    loader = pictures(Drawn(201, damaged=[0, 200]))
+    assert [len(labels) for _, labels, _ in loader.batches(50, 1, 0, shuffle=False)] == [49, 50, 50, 50, 0]
+    one_by_one = list(loader.batches(1, 1, 0, shuffle=False))
+    assert [len(labels) for _, labels, _ in one_by_one] == [0] + [1]*199 + [0]
+    assert one_by_one[0][0].shape == (0, SIZE, SIZE, 3) and one_by_one[0][2].dtype == np.int64
+    assert same(loader.batches(1, 1, 0, shuffle=False, start=150), one_by_one[150:])
+
+
+def unreadable(dataset, i, times):
+    """Let reading picture i of `dataset` fail so many times."""
+    def picture(k):
+        pixels = Drawn.picture(dataset, k)
+        if k == i and dataset.asked[k] <= times:
+            raise Damaged(dataset.names[k], "Stale file handle", lasting=False)
+        return pixels
+    dataset.picture = picture
+    return dataset
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_that_cannot_be_read_is_tried_once_more_after_a_while(workers, monkeypatch, capsys):
+    monkeypatch.setattr(module, "RETRY", 0.1)
+    dataset = unreadable(Drawn(101), 7, times=1)
+    started = time.monotonic()
+    assert same(pictures(dataset, workers).batches(8, 1, 0), pictures(Drawn(101)).batches(8, 1, 0))
+    assert time.monotonic() - started >= 0.1
+    assert dataset.asked[7] == 2 and capsys.readouterr().err == ""
+
+
+def test_a_file_that_cannot_be_read_twice_is_left_out(monkeypatch, capsys):
+    monkeypatch.setattr(module, "RETRY", 0.01)
+    loader = pictures(unreadable(Drawn(101), 7, times=99), memory=0)
+    for epoch in range(2):
+        assert sum(len(labels) for _, labels, _ in loader.batches(8, 1, epoch)) == 100
+    assert loader.dataset.asked[7] == 2
+    assert capsys.readouterr().err == "damaged picture left out: picture 7: Stale file handle\n"
+
+
+def test_a_share_that_stays_away_ends_the_loop_with_a_sentence(monkeypatch):
+    monkeypatch.setattr(module, "RETRY", 0.01)
+    dataset = Drawn(200)
+
+    def gone(i):
+        raise Damaged(dataset.names[i], "Transport endpoint is not connected", lasting=False)
+
+    dataset.picture = gone
+    with pytest.raises(Expected, match=r"at most 1 % damaged pictures, got 8 of 200, the first being picture 0 \(Transport"):
+        list(pictures(dataset, workers=2).batches(8, 1, 0, shuffle=False))
+
+
+def test_leaving_early_does_not_wait_for_a_second_try():
+    dataset = unreadable(Drawn(400), 30, times=99)
+    batches = pictures(dataset, memory=0).batches(8, 1, 0, shuffle=False)
+    next(batches)
+    while not dataset.asked[30]:
+        time.sleep(0.001)
+    started = time.monotonic()
+    batches.close()
+    assert time.monotonic() - started < 0.5
+
+
+def test_a_damaged_picture_is_not_tried_a_second_time():
+    dataset = Drawn(101, damaged=[7])
+    started = time.monotonic()
+    list(pictures(dataset).batches(8, 1, 0))
+    assert dataset.asked[7] == 1 and time.monotonic() - started < 0.9
 
 
 # ---------------------------------------------------------------------------------------------------- mean image
@@ -337,6 +466,21 @@ def test_the_mean_image_leaves_damaged_pictures_out_and_finds_them(capsys):
     everything = [pictures(Drawn(150)).picture(i) for i in range(149)]
     assert np.array_equal(loader.prepare(progress=False).transpose(1, 2, 0), np.mean(everything, axis=0).astype(np.float32))
     assert loader.damaged == {149: "scratched"} and "picture 149" in capsys.readouterr().err
+
+
+def test_a_set_with_its_own_mean_image_of_this_size_is_not_passed_through(cache):
+    dataset = Fingered(20)
+    dataset.mean_image = np.random.default_rng(0).uniform(0, 255, (3, SIZE, SIZE)).astype(np.float32)
+    assert np.array_equal(pictures(dataset).prepare(progress=False), dataset.mean_image)
+    assert dataset.asked.sum() == 0 and not cache.exists()
+
+
+@pytest.mark.parametrize("own", [None, np.zeros((3, SIZE + 1, SIZE + 1), np.float32)], ids=["none", "of another size"])
+def test_a_set_whose_own_mean_image_does_not_fit_is_passed_through(own):
+    dataset = Drawn(20)
+    dataset.mean_image = own
+    assert np.array_equal(pictures(dataset).prepare(progress=False), pictures(Drawn(20)).prepare(progress=False))
+    assert dataset.asked.sum() == 20
 
 
 def test_the_mean_image_does_not_overflow_on_white_pictures():
@@ -448,7 +592,8 @@ def test_a_cache_that_cannot_be_written_costs_a_line_and_not_the_run(cache, caps
     assert capsys.readouterr().err.startswith("the mean image is not kept for the next run: ")
 
 
-def test_nothing_is_kept_when_a_file_could_not_be_read(cache):
+def test_nothing_is_kept_when_a_file_could_not_be_read(cache, monkeypatch):
+    monkeypatch.setattr(module, "RETRY", 0.01)
     dataset = Fingered(150)
 
     def picture(i):
@@ -493,7 +638,8 @@ def test_a_changed_file_makes_the_mean_image_anew(root):
     assert not np.array_equal(after.prepare(progress=False), before)
 
 
-def test_a_file_that_vanishes_in_the_third_epoch_is_named_and_left_out(root, capsys):
+def test_a_file_that_vanishes_in_the_third_epoch_is_named_and_left_out(root, capsys, monkeypatch):
+    monkeypatch.setattr(module, "RETRY", 0.01)
     loader = pictures(open_folders(root)[0], memory=0)
     counts = []
     for epoch in range(4):
@@ -502,6 +648,27 @@ def test_a_file_that_vanishes_in_the_third_epoch_is_named_and_left_out(root, cap
         counts.append(sum(len(labels) for _, labels, _ in loader.batches(16, 1, epoch)))
     assert counts == [220, 220, 219, 219]
     assert capsys.readouterr().err == "damaged picture left out: train/owl/011.png: No such file or directory\n"
+
+
+def test_a_file_damaged_in_the_third_epoch_is_named_and_left_out(root, capsys):
+    loader = pictures(open_folders(root)[0], memory=0)
+    counts = []
+    for epoch in range(4):
+        if epoch == 2:
+            (root / "train/owl/011.png").write_bytes((root / "train/owl/011.png").read_bytes()[:60])
+        counts.append(sum(len(labels) for _, labels, _ in loader.batches(16, 1, epoch)))
+    assert counts == [220, 220, 219, 219]
+    said = capsys.readouterr().err
+    assert said.startswith("damaged picture left out: train/owl/011.png: ") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"no picture")], ids=["vanished", "damaged"])
+def test_what_is_kept_in_memory_outlives_its_file(root, spoil, capsys):
+    loader = pictures(open_folders(root)[0], memory=220*SIZE*SIZE*3)
+    first = list(loader.batches(16, 1, 0))
+    for path in sorted((root / "train/owl").iterdir()):
+        spoil(path)
+    assert same(loader.batches(16, 1, 0), first) and capsys.readouterr().err == ""
 
 
 def test_a_mended_file_is_taken_again_in_the_next_run(root):

@@ -16,6 +16,7 @@ from train.config import parser, resolve
 from train.loop import Interrupt, StallGuard, Training, new_folder
 from zfcore.check import Expected
 from zfcore.checkpoint import load
+from zfcore.data import loader
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,6 +88,25 @@ def test_stopped_in_the_middle_of_an_epoch_and_resumed_equals_uninterrupted(trai
     whole, part = load(trained/"latest.h5").history, load(tmp_path/"part"/"latest.h5").history
     for column in ("train_loss", "train_error", "val_loss", "filters_clamped"):
         assert whole[column] == part[column]
+
+
+def test_a_batch_lost_to_damage_counts_so_that_a_resumed_run_repeats_none(options, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(loader, "MOST_DAMAGED", 0.1)
+    (pictures/"train/jade/03.png").write_bytes(b"no picture")
+    one_by_one = [*options, "--epochs", "1", "--batch-size", "1"]
+    main([*one_by_one, "--output", str(tmp_path/"whole")])
+
+    def one_step(self, *batch, step=Training.one_step):
+        step(self, *batch)
+        if self.step == 28:
+            os.kill(os.getpid(), signal.SIGINT)
+    monkeypatch.setattr(Training, "one_step", one_step)
+    with pytest.raises(SystemExit):
+        main([*one_by_one, "--output", str(tmp_path/"part")])
+    assert load(tmp_path/"part"/"latest.h5").state["sums_batches"] == 29
+    main(["--resume", str(tmp_path/"part")])
+    assert load(tmp_path/"part"/"latest.h5").step == 29
+    assert_same_bits(tmp_path/"whole"/"latest.h5", tmp_path/"part"/"latest.h5")
 
 
 def test_killed_twenty_times_at_random_moments_and_resumed_equals_uninterrupted(trained, options, tmp_path):

@@ -87,6 +87,8 @@ def top_activations(network, pictures, mean, layers, k=9, batch_size=64, shard=(
     until = max(wanted, key=network.index)
     saved = time.monotonic()
     for batch, _, indices in pictures.batches(batch_size, 0, 0, shuffle=False, start=start//batch_size):
+        if not len(indices):                             # all damaged
+            continue
         if indices[0] >= stop:
             break
         for layer, y, _ in network.steps(centre(network, batch, mean), until=until):

@@ -21,12 +21,14 @@ import PIL
 from tqdm import tqdm
 
 from zfcore import check
+from zfcore.backend import CPU
 from zfcore.check import Expected
 from zfcore.checkpoint import atomic
 from zfcore.data.transforms import Damaged, check_crop, square
 
 PIECE = 8                 # pictures a thread prepares in one go
 MOST_DAMAGED = 0.01       # more than this share of a set is no accident any more
+RETRY = 1.0               # seconds after which a file that could not be read is tried again
 
 
 class Pictures:
@@ -35,10 +37,11 @@ class Pictures:
     size       side of the square that a picture is brought to (the paper: 256)
     crop       side of the network's input (224); a picture with a shorter side below it is refused unless `upscale`
     workers    threads that decode; 0: the caller's own
-    memory     bytes; a set that fits into them as squares is kept there, so that each picture is decoded once
+    memory     bytes (1 GiB: 5461 pictures of 256x256); a set that fits into them as squares is kept there, so that each
+               picture is read and decoded once, and what happens to its file afterwards does no harm
 
     A damaged picture is named on standard error once, entered in `damaged` {index: reason} and left out, its batch being
-    smaller by one; above 1 % of them Expected is raised."""
+    smaller by one; above 1 % of them Expected is raised. A file that cannot be read is tried once more before that."""
 
     def __init__(self, dataset, size, crop, upscale=False, workers=2, memory=2**30):
         check.positive("pictures", len(dataset))
@@ -50,7 +53,7 @@ class Pictures:
         self.dataset, self.size, self.crop, self.upscale, self.workers = dataset, size, crop, upscale, workers
         self.damaged = {}
         self.all_were_readable = True             # no file has failed to open so far: the damage found will last
-        self._kept = self._empty(len(dataset)) if len(dataset)*size*size*3 <= memory else None
+        self._kept = np.empty((len(dataset), size, size, 3), np.uint8) if len(dataset)*size*size*3 <= memory else None
         self._is_kept = np.zeros(len(dataset), bool)
 
     def __len__(self):
@@ -70,9 +73,10 @@ class Pictures:
             self._is_kept[i] = True               # after the pixels: another thread may be looking
         return pixels
 
-    def batches(self, batch_size, seed, epoch, shuffle=True, start=0):
-        """Yield (pictures uint8 (n,size,size,3), labels int64 (n,), indices int64 (n,)), n = batch_size but for the last
-        batch of the epoch and where pictures are damaged (a batch of which nothing is left is not yielded).
+    def batches(self, batch_size, seed, epoch, shuffle=True, start=0, device=CPU):
+        """Yield (pictures uint8 (n,size,size,3) on the device, labels int64 (n,), indices int64 (n,)), n = batch_size but
+        for the last batch of the epoch and where pictures are damaged. A batch of which nothing is left has n = 0, so that
+        their number is always ceil(len/batch_size).
 
         `start` leaves out that many batches of the epoch without decoding them: where a resumed run goes on. An exception
         in a thread reaches the caller here; leaving the loop early, in whatever way, ends the threads."""
@@ -80,14 +84,17 @@ class Pictures:
         if start < 0:
             raise Expected("start", "0 or more batches", start)
         order = shuffled(len(self), seed, epoch) if shuffle else np.arange(len(self))
-        return self._ahead([order[k:k + batch_size] for k in range(start*batch_size, len(self), batch_size)],
-                           ahead=max(2, 2*PIECE*self.workers//batch_size))
+        return device.prefetch(self._ahead([order[k:k + batch_size] for k in range(start*batch_size, len(self), batch_size)],
+                                           max(2, 2*PIECE*self.workers//batch_size), device.pinned))
 
     def prepare(self, progress=True):
         """The per-pixel mean image, float32 (3,size,size), pixels 0..255, over all pictures that are not damaged.
 
-        One pass over the set, with a bar; it finds the damaged pictures too. Kept in `cache_folder()` under a fingerprint
-        of the set, so that the next run starts at once."""
+        The data set's own `mean_image` where it has one of this size. Else one pass over the set, with a bar; it finds the
+        damaged pictures too. Kept in `cache_folder()` under a fingerprint of the set, so that the next run starts at once."""
+        own = getattr(self.dataset, "mean_image", None)
+        if own is not None and own.shape == (3, self.size, self.size):
+            return own
         kept = _KeptMean(self)
         if (found := kept.read()) is not None:
             mean, damaged = found
@@ -105,21 +112,19 @@ class Pictures:
         return mean
 
     # ------------------------------------------------------------------------------------------------- threads
-    def _ahead(self, batches, ahead):
-        """Yield the prepared `batches` (arrays of indices) in order, while threads work on the `ahead` that follow."""
+    def _ahead(self, batches, ahead, empty):
+        """Yield the prepared `batches` (arrays of indices) in order, while threads work on the `ahead` that follow, in memory
+        that `empty(shape, dtype)` gives."""
         waiting = deque()
         with _threads(self.workers) as (spread, stop):
             for indices in batches:
-                pictures = self._empty(len(indices))
+                pictures = empty((len(indices), self.size, self.size, 3), np.uint8)
                 pieces = [slice(k, k + PIECE) for k in range(0, len(indices), PIECE)]
                 waiting.append((pictures, indices, spread(partial(self._fill, pictures, indices, stop), pieces)))
                 if len(waiting) > ahead:
-                    yield from self._finished(*waiting.popleft())
+                    yield self._finished(*waiting.popleft())
             while waiting:
-                yield from self._finished(*waiting.popleft())
-
-    def _empty(self, n):
-        return np.empty((n, self.size, self.size, 3), np.uint8)
+                yield self._finished(*waiting.popleft())
 
     def _fill(self, pictures, indices, stop, piece):
         """Prepare the pictures of one piece of a batch; returns {index: reason} of the damaged ones. (The exception itself
@@ -129,21 +134,31 @@ class Pictures:
             if stop.is_set():
                 break
             try:
-                row[:] = self.picture(i)
+                row[:] = self._patiently(i, stop)
             except Damaged as error:
                 damaged[i] = error.reason
                 self.all_were_readable &= error.lasting
         return damaged
 
+    def _patiently(self, i, stop):
+        """Picture i. A file that cannot be read is tried once more, a second later, which is what a share that is being
+        mounted again or a server that restarts needs: file systems that wait for longer outages do so by themselves. A
+        share that stays away is not waited for: the second a picture slows the run down until 1 % is lost and ends it."""
+        try:
+            return self.picture(i)
+        except Damaged as error:
+            if error.lasting or stop.wait(RETRY):
+                raise
+        return self.picture(i)
+
     def _finished(self, pictures, indices, found):
-        """Wait for a batch's pieces and yield it without its damaged pictures."""
+        """Wait for a batch's pieces -> the batch without its damaged pictures."""
         damaged = dict(chain.from_iterable(piece.items() for piece in found))
         if damaged:
             self._leave_out(damaged)
             sound = ~np.isin(indices, list(damaged))
             pictures, indices = pictures[sound], indices[sound]
-        if len(indices):
-            yield pictures, self.dataset.labels[indices], indices
+        return pictures, self.dataset.labels[indices], indices
 
     def _leave_out(self, damaged):
         for i in sorted(damaged.keys() - self.damaged.keys()):
