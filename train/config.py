@@ -21,6 +21,7 @@ class TrainConfig:
     image_size: int = 224            # side of the crop that enters the network; pictures are kept at 256/224 of it
     epochs: int = 70
     batch_size: int = 128
+    micro_batch: int = 0             # a batch is walked in pieces of so many pictures, to fit into memory; 0: whole
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 5e-4       # ours: the paper states none; AlexNet's value
@@ -42,7 +43,7 @@ class TrainConfig:
     def __post_init__(self):
         for name in ("image_size", "epochs", "batch_size", "lr", "patience"):
             check.positive(flag(name), getattr(self, name))
-        for name in ("weight_decay", "rms_max", "workers", "limit_per_class", "seed"):
+        for name in ("micro_batch", "weight_decay", "rms_max", "workers", "limit_per_class", "seed"):
             if getattr(self, name) < 0:
                 raise check.Expected(flag(name), "0 or more", getattr(self, name))
         if not 0 <= self.momentum < 1:
@@ -72,7 +73,9 @@ PRESETS = {
     "zfnet-b": dict(model="zfnet-b"),
     "alexnet": dict(model="alexnet"),
 }
-MAY_CHANGE = ("epochs", "workers", "device")               # what --resume may be given another value for
+# What --resume may be given another value for. Another device or micro-batch changes the rounding of sums: the run goes
+# on as it would have, but no longer with the same bits.
+MAY_CHANGE = ("epochs", "workers", "device", "micro_batch")
 
 
 def flag(name):
@@ -83,6 +86,7 @@ HELP = {
     "data": "class folders ROOT/train/CLASS/*.JPEG and ROOT/val/..., tars of them; without it: the synthetic set",
     "model": "network to train: " + ", ".join(MODELS),
     "image_size": "side of the network's input in pixels",
+    "micro_batch": "walk a batch in pieces of so many pictures, for a small memory: the same step up to rounding; 0: whole",
     "keep_prob": "probability with which dropout keeps a unit",
     "init": "gaussian (N(0, 0.01)) or he",
     "init_from": "run or checkpoint whose weights are the start; its model and size are then the defaults, and layer 8 is "

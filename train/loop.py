@@ -110,26 +110,52 @@ class Training:
                     self.save("latest.h5")
                     saved = time.monotonic()
         with tqdm(total=len(self.val), unit="img", disable=None, leave=False, desc="validation") as bar:
-            score = evaluate([(self.network, self.device_mean)], self.val, self.device, c.batch_size, bar=bar)
+            score = evaluate([(self.network, self.device_mean)], self.val, self.device, c.micro_batch or c.batch_size, bar=bar)
         self.close_epoch(score)
 
     def one_step(self, pictures, labels, indices):
         """Forward, backward, update on one batch of uint8 pictures (N,H,W,3) on the device."""
-        c, sums = self.config, self.sums
-        crops = DRAW[c.crops](indices, c.seed, self.epoch, pictures.shape[1], c.image_size)
-        x = crop_flip(pictures, self.device_mean, *crops, c.image_size, c.image_size)
-        y, trace = self.network.forward(x, self.step)
-        loss, cache = softmax_loss(y, self.device.array(labels))
+        sums = self.sums
+        loss, wrong, grads = self.gradients(pictures, labels, indices)
         if not math.isfinite(loss):
             raise check.Expected("training", "a finite loss", f"{loss} at epoch {self.epoch + 1}, step {self.step + 1}",
                                  f"lower --lr (it was {self.plateau.lr:g}) or try --init he; {self.folder} keeps the last checkpoint")
-        _, grads = self.network.backward(softmax_loss_backward(cache), trace, to_pixels=False)
         sums.clamped += self.optimizer.step(self.network, grads, self.plateau.lr)
-        sums.loss += loss*len(labels)
-        sums.wrong += int((to_host(y).argmax(axis=0) != labels).sum())
+        sums.loss, sums.wrong = sums.loss + loss*len(labels), sums.wrong + wrong
         sums.count, sums.batches, self.step = sums.count + len(labels), sums.batches + 1, self.step + 1
         if advice := self.guard.update(loss):
             tqdm.write(advice)
+
+    def gradients(self, pictures, labels, indices):
+        """(mean loss, number of wrong answers, gradients of that loss {layer: {"w": dw, "b": db}}) of a batch.
+
+        It is walked in pieces of --micro-batch pictures, whose gradients add up: to those of the whole batch, but for
+        the rounding of float32 sums. A loss that is not finite has no gradients: they are None."""
+        c, N = self.config, len(labels)
+        crops = DRAW[c.crops](indices, c.seed, self.epoch, pictures.shape[1], c.image_size)
+        loss, wrong, total = 0.0, 0, None
+        for first in range(0, N, c.micro_batch or N):
+            piece = slice(first, first + (c.micro_batch or N))
+            more, missed, grads = self.piece(pictures[piece], labels[piece], [places[piece] for places in crops], first, N)
+            loss, wrong = loss + more, wrong + missed
+            if grads is None:
+                return loss, wrong, None
+            total = grads if total is None else added(total, grads)
+        return loss, wrong, total
+
+    def piece(self, pictures, labels, crops, first, N):
+        """What the pictures from number `first` on add to the `gradients` of a batch of N: (loss, wrong, gradients)."""
+        size, share = self.config.image_size, len(labels)/N
+        x = crop_flip(pictures, self.device_mean, *crops, size, size)
+        y, trace = self.network.forward(x, self.step, part=(first, N))
+        loss, cache = softmax_loss(y, self.device.array(labels))
+        wrong = int((to_host(y).argmax(axis=0) != labels).sum())
+        if not math.isfinite(loss):
+            return loss, wrong, None
+        dy = softmax_loss_backward(cache)
+        if share < 1:
+            dy *= share                        # from the mean over the piece to its share of the mean over the batch
+        return loss*share, wrong, self.network.backward(dy, trace, to_pixels=False)[1]
 
     def close_epoch(self, score):
         s = self.sums
@@ -232,6 +258,14 @@ class Sums:
     count: int = 0
     batches: int = 0
     clamped: int = 0
+
+
+def added(total, grads):
+    """`total` with `grads` added to it, in place."""
+    for name, of_layer in grads.items():
+        for key, gradient in of_layer.items():
+            total[name][key] += gradient
+    return total
 
 
 def in_words(row):

@@ -66,6 +66,7 @@ def test_a_bad_value_is_answered_with_the_flag_and_what_fits(words, sentence):
 def test_resume_keeps_the_stored_options_and_refuses_a_changed_one_by_name():
     stored = resolve(typed("--lr", "0.02", "--epochs", "4"))
     assert resume(stored, typed("--resume", "x", "--lr", "0.02", "--epochs", "9", "--workers", "1")).epochs == 9
+    assert resume(stored, typed("--resume", "x", "--micro-batch", "8")).micro_batch == 8
     with pytest.raises(Expected, match="--lr: expected the run's own value 0.02, got 0.03"):
         resume(stored, typed("--resume", "x", "--lr", "0.03"))
     with pytest.raises(Expected, match="--preset"):
