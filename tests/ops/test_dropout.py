@@ -82,8 +82,8 @@ def test_the_same_key_draws_the_same_mask_on_any_number_of_cores(monkeypatch):
 
 def test_elements_of_all_blocks_are_drawn_by_their_place_alone():
     """The second block of rows continues the counter of the first."""
-    kept = (dropout(np.ones((2**13, 9)), 0.5, KEY)[0] > 0).reshape(-1)
-    border = 4*(2**14//9)*9
+    kept = (dropout(np.ones((2**13, 11)), 0.5, KEY)[0] > 0).reshape(-1)
+    border = 4*(2**14//11)*11
     for e in range(border - 5, border + 9):
         assert kept[e] == (int(philox((e//4, 6, 41, 0), (2013, 0))[e % 4]) < 2**31)
 
