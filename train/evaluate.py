@@ -3,26 +3,43 @@
     python -m train.evaluate --run RUN [RUN ...] [--data DIR] [--part val|train] [--crops centre|ten] [--output DIR]
 
 The paper does not say how it tests. Our reading, which is AlexNet's: the probabilities of a picture are the mean of the
-softmaxes of its crops, and those of an ensemble the mean of its members' probabilities.
+softmaxes of its crops, and those of an ensemble the mean of its members' probabilities. A folder is written:
+
+    summary.json          the protocol, the errors with their 95 % intervals, of each member too
+    per_class.csv         each class's errors and the class that it is most often taken for
+    confusion.csv, .png   how often pictures of each class were taken for each
+    confused_pairs.csv    the same as a list, most frequent first
+    predictions.csv       each picture: its class, the predicted one, their probabilities, the true one's rank (1 is first)
+    worst.png             the pictures whose true class was given the least probability
 """
 import argparse
+import csv
+import json
 import math
+import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from zfcore import check
+import zfcore
+from zfcore import check, plots
 from zfcore.backend import select, to_host
+from zfcore.checkpoint import atomic
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures
-from zfcore.data.transforms import centre_crops, ten_crops
+from zfcore.data.transforms import Damaged, centre_crops, ten_crops
 from zfcore.models import from_checkpoint
 from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import softmax
+
+FILES = ("summary.json", "per_class.csv", "confusion.csv", "confusion.png", "confused_pairs.csv", "predictions.csv",
+         "worst.png")
 
 
 class Member(NamedTuple):
@@ -50,7 +67,7 @@ class Answers(NamedTuple):
 
 @dataclass(frozen=True)
 class Score:
-    """Errors in [0, 1] over `count` pictures, and the protocol they were got with. `loss` is the mean of -log P(true class)."""
+    """Errors in [0, 1] over `count` pictures and the protocol behind them. `loss` is the mean of -log P(true class)."""
     loss: float
     top1: float
     top5: float                   # 0, and without meaning, where there are no more than five classes
@@ -98,11 +115,13 @@ def probabilities(network, pictures, mean, device, crops="centre"):
 
 
 def batches_of_probabilities(members, pictures, device, batch_size, crops, bar):
-    """Yield (P of each member (members,classes,n) float32, labels, indices) for the batches of `pictures`, in their order."""
+    """Yield (P of each member (members,classes,n) float32, labels, indices) for the batches of `pictures`, in order."""
     check.positive("members of the ensemble", len(members))
     check.one_of("--crops", crops, ("centre", "ten"))
     count = 0
-    for batch, labels, indices in pictures.batches(batch_size, 0, 0, shuffle=False):
+    for batch, labels, indices in pictures.batches(batch_size, 0, 0, shuffle=False, device=device):
+        if not len(labels):                                # all damaged
+            continue
         each = np.stack([probabilities(network, batch, mean, device, crops) for network, mean in members])
         check.finite("the network's probabilities", each)  # a NaN would win every comparison by losing it
         yield each, labels, indices
@@ -157,31 +176,213 @@ def evaluate(members, pictures, device, batch_size=128, crops="centre", bar=None
     return score(found, crops, len(members), len(pictures.dataset.classes), of, len(pictures.damaged))
 
 
+# ------------------------------------------------------------------------------------------------------------- tables
+def confusion(found, M):
+    """counts (M,M) int64: of the pictures of the row's class, how many were taken for the column's."""
+    return np.bincount(found.labels*M + found.predicted, minlength=M*M).reshape(M, M)
+
+
+def confused_pairs(counts, classes):
+    """[(true, predicted, count, pictures of the true class)] by name, most confused first, equals in the classes' order."""
+    true, predicted = np.nonzero(counts*~np.eye(len(counts), dtype=bool))
+    order = np.argsort(-counts[true, predicted], kind="stable")
+    return [(classes[i], classes[j], int(counts[i, j]), int(counts[i].sum())) for i, j in zip(true[order], predicted[order])]
+
+
+def per_class(found, counts, classes):
+    """Rows (class, count, top-1 error, top-5 error, the most frequent wrong class, how often it was predicted); "" for what
+    has no meaning: the errors of no pictures, a top-5 error among five classes, a wrong class where all are right."""
+    beyond = np.bincount(found.labels[found.rank >= 5], minlength=len(classes))
+    wrong = counts*~np.eye(len(counts), dtype=bool)
+    for k, (name, count, row) in enumerate(zip(classes, counts.sum(axis=1), wrong)):
+        top1 = f"{row.sum()/count:.6g}" if count else ""
+        top5 = f"{beyond[k]/count:.6g}" if count and len(classes) > 5 else ""
+        yield name, count, top1, top5, *((classes[row.argmax()], row.max()) if row.any() else ("", ""))
+
+
+def write_tables(folder, found, counts, pairs, names, classes):
+    """per_class.csv, confusion.csv, confused_pairs.csv and predictions.csv; `names` are those of the set's pictures."""
+    write_csv(folder/"per_class.csv", per_class(found, counts, classes),
+              "class", "count", "top1_error", "top5_error", "most_frequent_wrong_class", "predicted_so_often")
+    write_csv(folder/"confusion.csv", ((name, *row) for name, row in zip(classes, counts)), "true / predicted", *classes)
+    write_csv(folder/"confused_pairs.csv", pairs, "true", "predicted", "count", "pictures_of_true")
+    rows = ((names[i], classes[true], classes[taken], f"{p:.6g}", f"{q:.6g}", rank + 1)
+            for true, taken, rank, p, q, i in zip(*(column.tolist() for column in found)))
+    write_csv(folder/"predictions.csv", rows, "name", "true", "predicted", "p_true", "p_predicted", "rank_of_true")
+
+
+def write_csv(path, rows, *header):
+    with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def write_worst(path, found, pictures, protocol, most=40):
+    """worst.png: the pictures whose true class was given the least probability."""
+    classes, tiles, captions, right = pictures.dataset.classes, [], [], []
+    for true, taken, rank, p, q, i in sorted(zip(*(column.tolist() for column in found)), key=lambda row: row[3])[:most]:
+        try:
+            tiles.append(pictures.picture(i))
+        except Damaged:                                    # its file is gone since
+            continue
+        captions.append((f"{p:.3f} {classes[true]}", f"{q:.3f} → {classes[taken]}" if rank else "right"))
+        right.append(rank == 0)
+    plots.captioned(tiles, captions, right, f"The {len(tiles)} pictures whose true class was given the least probability: P "
+                    f"and name of the true class; below, of the predicted one.\n{protocol}", path)
+
+
+def write_summary(path, pictures, device, ensemble, members):
+    """summary.json: the Score of the ensemble and of each of `members` (its run, its Checkpoint, its Score), in full."""
+    damaged = {pictures.dataset.names[i]: reason for i, reason in sorted(pictures.damaged.items())}
+    content = {**numbers(ensemble), "combination": "mean of the softmaxes of the crops, then of the networks",
+               "damaged": damaged, "picture_size": pictures.size, "device": device.description, "zfcore": zfcore.__version__,
+               "members": [{"run": run, "model": checkpoint.model, "input_shape": checkpoint.input_shape,
+                            "epoch": checkpoint.epoch, **numbers(alone)} for run, checkpoint, alone in members]}
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def numbers(found):
+    """A Score as JSON can hold it, with the 95 % intervals."""
+    meaningful = found.classes > 5
+    return {"text": str(found), "set": found.of, "count": found.count, "damaged_left_out": found.left_out,
+            "crops": found.crops, "networks": found.networks, "loss": found.loss,
+            "top1_error": found.top1, "top1_error_95": wilson(found.top1, found.count),
+            "top5_error": found.top5 if meaningful else None,
+            "top5_error_95": wilson(found.top5, found.count) if meaningful else None}
+
+
+@contextmanager
+def whole_folder(path):
+    """`with whole_folder(path) as new:` fill the folder `new`. It becomes `path` when the block ends well, in place of an
+    earlier evaluation there, and vanishes when not. A folder that holds anything else is refused."""
+    path = Path(path).resolve()
+    new, old = (path.with_name(f".{path.name}.{word}") for word in ("part", "old"))
+    try:
+        strange = sorted({entry.name for entry in path.iterdir()} - set(FILES)) if path.exists() else []
+        if strange:
+            raise check.Expected("--output", "a new folder, or one with an evaluation and nothing else",
+                                 f"{path}, which holds {', '.join(strange[:3])}")
+        for left_by_a_kill in (new, old):
+            shutil.rmtree(left_by_a_kill, ignore_errors=True)
+        new.mkdir(parents=True)
+        yield new
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise check.Expected("--output", "a place where a folder can be written", f"{path} ({error.strerror})",
+                             "name another one") from None
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
 # ------------------------------------------------------------------------------------------------------- command line
+def parser():
+    p = argparse.ArgumentParser(prog="python -m train.evaluate",
+                                description="Top-1 and top-5 error of a trained network, or of an ensemble of several.")
+    p.add_argument("--run", required=True, nargs="+",
+                   help="a run's folder (its best.h5) or a checkpoint file; of several, the mean of the softmaxes is judged")
+    p.add_argument("--data", help="the set, as for python -m train (default: what the runs were trained on)")
+    p.add_argument("--part", choices=("val", "train"), default="val")
+    p.add_argument("--crops", choices=("centre", "ten"), default="centre", help="ten: the mean over the paper's ten crops")
+    p.add_argument("--output", metavar="DIR", help="folder to write (default: evaluation, in the first run's folder)")
+    p.add_argument("--batch-size", type=int, default=128)
+    p.add_argument("--device", default="auto", help="auto, cpu or gpu")
+    p.add_argument("--workers", type=int, default=2, help="threads that decode pictures")
+    p.add_argument("--upscale", action="store_true", help="enlarge pictures smaller than the network's input")
+    return p
+
+
+def open_runs(runs, device):
+    """([Network], [Checkpoint]). Raises Expected for runs that cannot be an ensemble: all must know the same classes, in
+    whatever order, and see the same pictures, so of one size; what crop a network takes of it is its own matter."""
+    if len({Path(run).resolve() for run in runs}) < len(runs):
+        raise check.Expected("--run", "different runs", "one of them twice")
+    networks, checkpoints = zip(*(from_checkpoint(run, device) for run in runs))
+    for run, checkpoint in zip(runs, checkpoints):
+        if checkpoint.mean_image is None:
+            raise check.Expected(run, "a checkpoint with a mean image", "one without")
+        same_classes(run, checkpoint.classes, runs[0], checkpoints[0].classes)
+        size, first = (c.mean_image.shape[1] for c in (checkpoint, checkpoints[0]))
+        if size != first:
+            raise check.Expected(run, f"pictures of {first} pixels, as {runs[0]} has", f"{size} pixels",
+                                 "an ensemble sees the same pictures; evaluate these runs one by one")
+    return networks, checkpoints
+
+
+def same_classes(what, classes, run, expected):
+    """Raise Expected unless `classes` are the `expected` ones of `run`, in whatever order."""
+    strange, missing = sorted(set(classes) - set(expected)), sorted(set(expected) - set(classes))
+    if strange or missing:
+        other = f"among them {', '.join(strange[:3])}" if strange else f"without {', '.join(missing[:3])}"
+        raise check.Expected(what, f"the {len(expected)} classes of {run} ({', '.join(expected[:3])} ...)",
+                             f"{len(classes)} classes, {other}")
+
+
+def open_part(args, networks, checkpoints):
+    """(Pictures, the words for them): --part of --data, or of what all the runs were trained on."""
+    trained_on = {checkpoint.state.get("data", "") for checkpoint in checkpoints}
+    if args.data is None and len(trained_on) > 1:
+        raise check.Expected("--data", "the set to evaluate on, since the runs were trained on different ones", "none")
+    data, size = trained_on.pop() if args.data is None else args.data, checkpoints[0].mean_image.shape[1]
+    dataset = open_data(data, size)[args.part == "val"]
+    if not len(dataset):
+        raise check.Expected("--part", f"pictures in the {args.part} part of {data}", "none")
+    same_classes("--data", dataset.classes, args.run[0], checkpoints[0].classes)
+    of = f"{'validation' if args.part == 'val' else 'training'} pictures of {data or 'the synthetic set'}"
+    return Pictures(dataset, size, max(network.input_shape[1] for network in networks), args.upscale, args.workers), of
+
+
+def member(network, checkpoint, classes, device):
+    """The Member, its outputs (the columns of its last layer) put into the order of `classes`."""
+    order, last = [checkpoint.classes.index(name) for name in classes], network.layers[-1].name
+    w, b = checkpoint.parameters[last]["w"], checkpoint.parameters[last]["b"]
+    network.load({**checkpoint.parameters, last: {"w": w[:, order], "b": b[order]}}, device)
+    return Member(network, device.array(checkpoint.mean_image))
+
+
+def default_output(runs):
+    """RUN/evaluation; RUN/evaluation-NAME for RUN/NAME.h5; for an ensemble evaluation-of-N-networks in the first run's."""
+    first = Path(runs[0])
+    folder, word = (first, "") if first.is_dir() else (first.parent, f"-{first.stem}")
+    return folder/(f"evaluation{word}" if len(runs) == 1 else f"evaluation-of-{len(runs)}-networks")
+
+
 @check.speak_and_exit
 def main(arguments=None):
-    p = argparse.ArgumentParser(prog="python -m train.evaluate", description="Error of a trained network on a validation set.")
-    p.add_argument("--run", required=True, help="a run's folder (its best.h5) or a checkpoint file")
-    p.add_argument("--data", help="class folders or tar with a val part (default: what the run was trained on)")
-    p.add_argument("--crops", choices=("centre", "ten"), default="centre")
-    p.add_argument("--batch-size", type=int, default=128)
-    p.add_argument("--device", default="auto")
-    p.add_argument("--workers", type=int, default=2)
-    p.add_argument("--upscale", action="store_true", help="enlarge pictures smaller than the network's input")
-    args = p.parse_args(arguments)
+    args = parser().parse_args(arguments)
     check.positive("--batch-size", args.batch_size)
     device = select(args.device)
-    network, checkpoint = from_checkpoint(args.run, device)
-    size, crop = checkpoint.mean_image.shape[1], network.input_shape[1]
-    _, val = open_data(args.data if args.data is not None else checkpoint.state.get("data", ""), size)
-    if val.classes != checkpoint.classes:
-        raise check.Expected("--data", f"the run's classes {', '.join(checkpoint.classes[:5])} ...",
-                             f"{', '.join(val.classes[:5])} ...")
-    pictures = Pictures(val, size, crop, args.upscale, args.workers)
-    with tqdm(total=len(val), unit="picture", disable=None, desc="evaluating") as bar:
-        found = evaluate([Member(network, device.array(checkpoint.mean_image))], pictures, device, args.batch_size, args.crops,
-                         bar, of="validation pictures")
-    print(f"{args.run}: {found}")
+    networks, checkpoints = open_runs(args.run, device)
+    pictures, of = open_part(args, networks, checkpoints)
+    classes = pictures.dataset.classes
+    members = [member(network, checkpoint, classes, device) for network, checkpoint in zip(networks, checkpoints)]
+    output = Path(args.output or default_output(args.run))
+    with whole_folder(output) as folder:
+        with tqdm(total=len(pictures), unit="picture", disable=None, desc="evaluating") as bar:
+            together, alone = answers(members, pictures, device, args.batch_size, args.crops, bar)
+        about = (len(classes), of, len(pictures.damaged))
+        ensemble = score(together, args.crops, len(members), *about)
+        singles = [score(found, args.crops, 1, *about) for found in alone]
+        counts = confusion(together, len(classes))
+        pairs = confused_pairs(counts, classes)
+        print("\n".join(in_words(args.run, ensemble, singles, pairs)), flush=True)
+        write_tables(folder, together, counts, pairs, pictures.dataset.names, classes)
+        plots.confusion(counts, classes, pairs, str(ensemble), folder/"confusion.png")
+        write_worst(folder/"worst.png", together, pictures, ensemble)
+        write_summary(folder/"summary.json", pictures, device, ensemble, zip(args.run, checkpoints, singles))
+    print("\n".join(f"  {output/name}" for name in FILES))
+
+
+def in_words(runs, ensemble, singles, pairs, most=5):
+    """The lines that are printed."""
+    yield from (f"{run}: {alone}" for run, alone in zip(runs, singles))
+    if len(runs) > 1:
+        yield f"ensemble: {ensemble}"
+    if pairs:
+        yield "most confused:"
+    yield from (f"  {count:4} of {of} {true} -> {taken}" for true, taken, count, of in pairs[:most])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.font_manager import findfont
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from PIL import Image, ImageDraw, ImageFont
 
 from zfcore.checkpoint import atomic
@@ -340,6 +340,132 @@ def controls(found, path, most=4):
     sheet = _table(tiles, "", ["\n".join(head) for head in heads], [f"{found.layer}\n{unit}" for unit in found.units[rows]])
     with atomic(Path(path)) as temporary:
         sheet.save(temporary, "PNG", optimize=True)
+
+
+def confusion(counts, classes, pairs, title, path):
+    """How often pictures of each class (rows) were taken for each (columns), as a share of the row: right answers in one
+    colour, wrong ones in another, on a square-root scale and never paler than a quarter, so that a single mistake is seen.
+    Beside it the most confused pairs.
+
+    counts (M,M) integers; pairs: (true, predicted, count, pictures of the true class), the most confused first. Few classes
+    have their counts in the cells, up to 60 their names at the sides; of a thousand, each is a pixel wide."""
+    M = len(counts)
+    cell = max(1, min(60, 960//M))                                        # pixels; whole ones, so that no class is lost
+    side, named, margin = cell*M, M <= 60, 30
+    if named:
+        margin += int(max(FONT.getlength(_short(name)) for name in classes))
+    left, panel = max(margin, 60), max(side, 180)                         # the right panel is as high as the matrix, or higher
+    width = left + side + 460
+    title = textwrap.wrap(title, int(width/7.5))
+    top = 15*len(title) + 25
+    height, dpi = top + panel + max(margin, 60), plt.rcParams["figure.dpi"]
+    figure = plt.figure(figsize=(width/dpi, height/dpi))
+
+    def place(x, y, w, h):
+        """Axes at whole pixels, counted from the left and the top."""
+        return figure.add_axes((x/width, 1 - (y + h)/height, w/width, h/height))
+
+    axes = place(left, top, side, side)
+    shares = counts/np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    right = np.eye(M, dtype=bool)
+    for k, (shown, colour, word) in enumerate(((right, TRAIN, "right"), (~right, VAL, "wrong"))):
+        pale = 0.25*np.array(matplotlib.colors.to_rgb(colour)) + 0.75
+        colours = matplotlib.colors.LinearSegmentedColormap.from_list(word, [pale, colour])
+        image = axes.imshow(np.ma.array(shares, mask=~shown | (counts == 0)), cmap=colours, interpolation="nearest",
+                            norm=matplotlib.colors.PowerNorm(0.5, 0, 1))
+        bar = figure.colorbar(image, cax=place(left + side + 25 + 18*k, top, 11, min(panel, 400)))
+        bar.set_ticks([0, 0.01, 0.1, 0.25, 0.5, 1], labels=["0", "1 %", "10 %", "25 %", "50 %", "100 %"] if k else [""]*6)
+        bar.ax.set_xlabel(word, rotation=90, fontsize=7, color=INK)
+        bar.ax.tick_params(labelsize=7, length=2 if k else 0, colors=INK)
+        bar.outline.set_linewidth(0.5)
+    if cell >= 30:
+        for i, j in zip(*counts.nonzero()):
+            axes.text(j, i, counts[i, j], ha="center", va="center", fontsize=8, color=PAPER if shares[i, j] > 0.5 else "black")
+    ticks = range(M) if named else range(0, M, 100 if M > 400 else 20)
+    for axis, word, turn in ((axes.xaxis, "predicted", 90 if named else 0), (axes.yaxis, "true", 0)):
+        axis.set_ticks(ticks, [_short(classes[k]) if named else k for k in ticks], fontsize=7, rotation=turn)
+        axis.set_label_text(f"{word} class" + ("" if named else ", by number"), color=INK)
+    axes.tick_params(length=2, colors=INK)
+    axes.spines[:].set(visible=True, linewidth=0.5)
+    figure.text(10/width, 1 - 10/height, "\n".join(title), va="top", color=INK)
+    lines = [_fitted(f"{count} of {of}   {_short(true)} → {_short(taken)}", 340)
+             for true, taken, count, of in pairs[:min(40, panel//17 - 1)]]
+    figure.text((left + side + 110)/width, 1 - top/height, "\n".join(["most confused:", *lines]), va="top", fontsize=8,
+                color=INK, linespacing=1.4)
+    _save(figure, path)
+
+
+def _short(name, most=24):
+    return name if len(name) <= most else name[:most - 1] + "…"
+
+
+def captioned(pictures, captions, right, title, path, columns=8, side=136):
+    """Pictures (n,h,w,3) uint8 in rows, brought to `side` pixels, with two lines of text below each; the second line is in
+    the colour of an error where `right` is False."""
+    lines = title.split("\n")
+    n, head = len(pictures), 16*len(lines) + 14
+    across, down = side + 14, side + 48
+    width = max(min(n, columns)*across - 14, *(int(FONT.getlength(line)) for line in lines))
+    sheet = Image.new("RGB", (width + 2*MARGIN, head + -(-n//columns)*down + MARGIN), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((MARGIN, 12), title, INK, FONT, spacing=2)
+    for k, (picture, texts) in enumerate(zip(pictures, captions)):
+        left, top = MARGIN + k % columns*across, MARGIN + head + k//columns*down - 12
+        sheet.paste(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC), (left, top))
+        for line, (text, colour) in enumerate(zip(texts, (INK, INK if right[k] else VAL)), 1):
+            pen.text((left, top + side + 15*line), _fitted(text, side + 8), colour, FONT, anchor="ls")
+    with atomic(Path(path)) as temporary:
+        sheet.save(temporary, "PNG", optimize=True)
+
+
+def _fitted(text, width):
+    """`text`, cut with an ellipsis where it is wider than `width` pixels."""
+    if FONT.getlength(text) <= width:
+        return text
+    while FONT.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def beside_paper(labels, paper, ours, path):
+    """Tables 2 and 3: for R rows the errors in % of the paper, left, and ours, right; on logarithmic axes, as errors differ by
+    factors. Behind a row its validation error and the rank of it: where the ranks agree, so does the order of the rows.
+
+    paper  R pairs (training, validation) error, None where there is none    ours  for each row such pairs, one a seed"""
+    figure, panels = plt.subplots(1, 2, figsize=(9.5, 0.9 + 0.27*len(labels)), sharey=True, layout="constrained")
+    for axes, rows, title in ((panels[0], [[pair] for pair in paper], "the paper"), (panels[1], ours, "here")):
+        means = [_mean(pair[1] for pair in row) for row in rows]
+        ranked = sorted(mean for mean in means if mean is not None)
+        for place, (row, mean) in enumerate(zip(rows, means)):
+            for column, colour, lift in ((0, TRAIN, 0.13), (1, VAL, -0.13)):
+                values = [max(pair[column], LEAST_ERROR) for pair in row if pair[column] is not None]
+                if values:
+                    axes.scatter(values, [place + lift]*len(values), s=10, color=colour, alpha=0.45, lw=0)
+                    axes.plot([min(values), max(values)], [place + lift]*2, color=colour, lw=1)
+                    axes.scatter([_mean(values)], [place + lift], s=30, color=colour, zorder=3)
+            if mean is not None:
+                axes.text(1.01, place, f"{mean:.1f}  rank {ranked.index(mean) + 1}", transform=axes.get_yaxis_transform(), va="center",
+                          fontsize=8, color=INK)
+        axes.set(xscale="log", title=title, xlabel="top-1 error, %")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.grid(axis="x", color="#e4e4e4", lw=0.6)
+        axes.set_axisbelow(True)
+    panels[0].set_yticks(range(len(labels)), labels)
+    panels[0].invert_yaxis()
+    for colour, word in ((TRAIN, "training"), (VAL, "validation; small dots: the seeds")):
+        panels[1].scatter([], [], s=30, color=colour, label=word)
+    figure.legend(*panels[1].get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=8)
+    _save(figure, path)
+
+
+LEAST_ERROR = 0.05                           # %: what a row without errors is drawn at, as a logarithm has no 0
+
+
+def _mean(values):
+    values = [value for value in values if value is not None]
+    return sum(values)/len(values) if values else None
 
 
 # --------------------------------------------------------------------------------------------- sheets of tiles and labels
