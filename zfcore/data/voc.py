@@ -177,7 +177,7 @@ def annotated(name, data):
             refuse("0 or 1 as <difficult>", repr(value))
         if path == ["annotation", "object"] and "name" not in objects[-1]:
             refuse("a <name> in each <object>", "none")
-        if path[:-1] == ["annotation", "object"]:         # not deeper: a person's head and hands have names too
+        if len(path) == 3 and path[1] == "object":         # not deeper: a person's head and hands have names too
             objects[-1][tag] = value
         path.pop()
         text.clear()
