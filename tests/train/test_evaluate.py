@@ -15,9 +15,10 @@ from train import evaluate as module
 from train.__main__ import main as train
 from train.evaluate import (FILES, answers, confused_pairs, confusion, evaluate, judge, main, per_class, predict, probabilities,
                             score, whole_folder, wilson)
+from zfcore import plots
 from zfcore.backend import CPU
 from zfcore.check import Expected
-from zfcore.checkpoint import load, save
+from zfcore.checkpoint import Checkpoint, load, save
 from zfcore.models import build
 
 
@@ -201,6 +202,18 @@ def test_a_class_without_mistakes_has_no_wrong_class_and_few_classes_no_top5_err
     assert rows == [(name, 1, "0", "", "", "") for name in "abc"]
 
 
+# --------------------------------------------------------------------------------------------------------------- figure
+@pytest.mark.parametrize("M", [2, 61, 1000])
+def test_a_single_mistake_is_seen_in_the_matrix_of_however_many_classes(M, tmp_path):
+    counts = 50*np.eye(M, dtype=int)
+    shown = []
+    for mistakes in (0, 1):
+        counts[M//2, M - 2] = mistakes
+        plots.confusion(counts, [f"class {k}" for k in range(M)], [], "title", tmp_path/"matrix.png")
+        shown.append(np.asarray(Image.open(tmp_path/"matrix.png").convert("RGB")).astype(int))
+    assert (np.abs(shown[1] - shown[0]).max(axis=2) > 40).any()
+
+
 # ---------------------------------------------------------------------------------------------------------- command line
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
@@ -279,6 +292,33 @@ def test_an_ensembles_probabilities_on_disk_are_the_mean_of_its_members(trained,
     for name, member in zip("ab", members):                # each alone is what it is when evaluated alone
         alone = json.loads((tmp_path/name/"summary.json").read_text())
         assert alone["text"] == member["text"] and alone["loss"] == member["loss"]
+
+
+def other_input(run, path, size):
+    """A checkpoint of an untrained network with another input, for the pictures of `run`."""
+    network, first = build("tiny", 3, size).init(5, "he"), load(run/"best.h5")
+    save(path, Checkpoint(network.name, network.input_shape, network.table(), first.classes, network.parameters(),
+                          mean_image=first.mean_image, state=first.state))
+    return path
+
+
+def test_members_may_take_crops_of_different_sizes(trained, tmp_path):
+    _, runs = trained
+    members = runs[0], other_input(runs[0], tmp_path/"small.h5", 27)
+    for name, of in (("a", members[:1]), ("b", members[1:]), ("both", members)):
+        run("--run", *of, "--output", tmp_path/name)
+    a, b, both = ([float(row[3]) for row in table(tmp_path/name/"predictions.csv")[1:]] for name in ("a", "b", "both"))
+    np.testing.assert_allclose(both, (np.array(a) + b)/2, rtol=2e-5)
+    summary = json.loads((tmp_path/"both"/"summary.json").read_text())
+    assert [member["input_shape"] for member in summary["members"]] == [[3, 32, 32], [3, 27, 27]]
+
+
+def test_pictures_smaller_than_the_largest_input_are_refused_unless_upscaled(trained, tmp_path, capsys):
+    _, runs = trained
+    data, large = write_set(tmp_path/"pictures", size=(41, 34)), other_input(runs[0], tmp_path/"large.h5", 36)
+    for members in ((runs[0], large), (large, runs[0])):
+        assert "--upscale" in refused(capsys, "--run", *members, "--data", data, "--output", tmp_path/"new")
+    run("--run", *members, "--data", data, "--upscale", "--output", tmp_path/"new")
 
 
 def test_the_training_part_is_evaluated_on_request(trained, tmp_path, capsys):
