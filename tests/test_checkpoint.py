@@ -1,5 +1,8 @@
 """The checkpoint is whole or refused: written at once, checked when read, described by itself."""
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -7,9 +10,11 @@ import pytest
 
 from zfcore import checkpoint as module
 from zfcore.check import Expected
-from zfcore.checkpoint import Checkpoint, atomic, load, save
+from zfcore.checkpoint import Checkpoint, Unwritable, atomic, load, save
 from zfcore.models import build, from_checkpoint
 from zfcore.optim import SGD
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -132,6 +137,34 @@ def test_a_disk_that_refuses_leaves_the_old_file_and_nothing_else(stored, moment
     with pytest.raises(Expected, match="No space left on device.*untouched"):
         save(path, made)
     assert path.read_bytes() == before and os.listdir(path.parent) == ["latest.h5"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
+@pytest.mark.parametrize("room", [0, 100, 3000, 100_000, 4_000_000])
+def test_a_disk_that_fills_up_while_hdf5_writes_is_a_sentence_and_no_crash(stored, room):
+    """A process that may write files of `room` bytes meets EFBIG in the middle of the file, where a full disk is ENOSPC."""
+    path, _ = stored
+    before = path.read_bytes()
+    script = f"""if True:
+        import resource
+        from zfcore.check import Expected
+        from zfcore.checkpoint import load, save
+        made = load({str(path)!r})
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))
+        try:
+            save({str(path)!r}, made)
+        except Expected as sentence:
+            print(sentence)
+    """
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0 and not run.stderr and "make room there" in run.stdout
+    assert path.read_bytes() == before and os.listdir(path.parent) == ["latest.h5"]
+
+
+def test_a_folder_that_vanished_is_said(stored):
+    path, made = stored
+    with pytest.raises(Unwritable, match="the folder is gone"):
+        save(path.parent/"gone"/"latest.h5", made)
 
 
 def test_an_error_inside_the_block_leaves_nothing_and_is_passed_on(tmp_path):

@@ -12,8 +12,11 @@ One file that `h5ls -r` explains by itself:
 Every dataset carries Fletcher32 checksums. A file is written beside its final name, flushed to the disk and renamed, so
 that a kill at any moment leaves the last good one. Nothing is ever unpickled.
 """
+import errno
+import io
 import json
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,23 +47,21 @@ class Checkpoint:
 
 
 def save(path, checkpoint):
-    """Write `checkpoint` to `path`, all or nothing. Raises Expected where the disk refuses (full, read-only)."""
-    path = Path(path)
-    with atomic(path) as temporary:
-        with h5py.File(temporary, "w", libver=LIBVER) as file:
-            _describe(file, format=FORMAT, version=VERSION, model=checkpoint.model, epoch=checkpoint.epoch,
-                      step=checkpoint.step, input_shape=checkpoint.input_shape,
-                      layers=json.dumps(checkpoint.layers), classes=json.dumps(checkpoint.classes))
-            for group, arrays in (("parameters", checkpoint.parameters), ("optimizer", checkpoint.velocity)):
-                file.create_group(group)
-                for layer, of_layer in arrays.items():
-                    for key, array in of_layer.items():
-                        _write(file, f"{group}/{layer}/{key}", to_host(array))
-            if checkpoint.mean_image is not None:
-                _write(file, "preprocessing/mean_image", to_host(checkpoint.mean_image))
-            for column, values in checkpoint.history.items():
-                _write(file, f"history/{column}", np.asarray(values, np.float64))
-            _describe(file.create_group("state"), **checkpoint.state)
+    """Write `checkpoint` to `path`, all or nothing. Raises Unwritable where the disk refuses (full, read-only)."""
+    with new_hdf5(path) as file:
+        _describe(file, format=FORMAT, version=VERSION, model=checkpoint.model, epoch=checkpoint.epoch,
+                  step=checkpoint.step, input_shape=checkpoint.input_shape,
+                  layers=json.dumps(checkpoint.layers), classes=json.dumps(checkpoint.classes))
+        for group, arrays in (("parameters", checkpoint.parameters), ("optimizer", checkpoint.velocity)):
+            file.create_group(group)
+            for layer, of_layer in arrays.items():
+                for key, array in of_layer.items():
+                    _write(file, f"{group}/{layer}/{key}", to_host(array))
+        if checkpoint.mean_image is not None:
+            _write(file, "preprocessing/mean_image", to_host(checkpoint.mean_image))
+        for column, values in checkpoint.history.items():
+            _write(file, f"history/{column}", np.asarray(values, np.float64))
+        _describe(file.create_group("state"), **checkpoint.state)
 
 
 def load(path):
@@ -129,6 +130,16 @@ def _short(error):
     return str(error).strip("'\"").split("\n")[0][:120]
 
 
+# ------------------------------------------------------------------------------------------- files, whole or not at all
+class Unwritable(check.Expected):
+    """The disk refuses a file: full, read-only, gone."""
+
+
+ADVICE = {**dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room there"),
+          **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make the folder writable"),
+          errno.ENOENT: "the folder is gone"}
+
+
 class atomic:
     """`with atomic(path) as temporary:` write to `temporary`; it becomes `path` when the block ends well, vanishes when not.
 
@@ -153,9 +164,45 @@ class atomic:
                 error = refused
         self.temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise check.Expected(f"writing {self.path}", "a disk with room that may be written",
-                                 _short(error), "the file that was there before is untouched") from None
+            raise Unwritable(f"writing {self.path}", "a disk with room that may be written", error.strerror or _short(error),
+                             "; ".join(filter(None, ("what was in the file before is untouched", ADVICE.get(error.errno))))) from None
         return False
+
+
+@contextmanager
+def new_hdf5(path):
+    """`with new_hdf5(path) as file:` an h5py.File to fill, whole or not at all as with `atomic`.
+
+    A disk that fills up under an open file makes the HDF5 library end the process with a segmentation fault, when it
+    fails to close what it could not write. So HDF5 is not told: `_Output` keeps the refusal until the file is closed."""
+    with atomic(path) as temporary, _Output(temporary, "w+") as output:
+        try:
+            with h5py.File(output, "w", libver=LIBVER) as file:
+                yield file
+        finally:
+            if output.refused:
+                raise output.refused from None
+
+
+class _Output(io.FileIO):
+    """A file in which every write seems to succeed; `refused` is the OSError of the first one that did not."""
+    refused = None
+
+    def write(self, data):
+        rest = memoryview(data).cast("B")
+        try:
+            while len(rest) and not self.refused:
+                rest = rest[super().write(rest):]          # may take a part only
+        except OSError as error:
+            self.refused = error
+        return memoryview(data).nbytes
+
+    def truncate(self, size=None):
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.refused = self.refused or error
+            return size
 
 
 def flush(path):

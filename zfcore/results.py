@@ -8,7 +8,7 @@ A result is a frozen dataclass; each of its fields becomes what HDF5 calls it:
     None                           nothing
 
 and the file's attributes also say format="zfcore result", version, and `kind`, the dataclass. `load` gives back an equal
-dataclass, every array with its dtype. Written beside its final name and renamed (`checkpoint.atomic`): whole or not at all.
+dataclass, every array with its dtype. Written beside its final name and renamed (`checkpoint.new_hdf5`): whole or not at all.
 """
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 
 from zfcore import check
 from zfcore.backend import to_host
-from zfcore.checkpoint import LIBVER, atomic
+from zfcore.checkpoint import new_hdf5
 
 FORMAT, VERSION = "zfcore result", 1
 SCALARS = str, bool, int, float, np.generic
@@ -26,7 +26,7 @@ SCALARS = str, bool, int, float, np.generic
 
 def save(path, result):
     """Write the dataclass `result` to `path`. Raises Expected where the disk refuses."""
-    with atomic(Path(path)) as temporary, h5py.File(temporary, "w", libver=LIBVER) as file:
+    with new_hdf5(path) as file:
         _write(file, "format", FORMAT)
         _write(file, "version", VERSION)
         _write(file, "kind", type(result).__name__)

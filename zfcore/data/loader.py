@@ -23,7 +23,7 @@ from tqdm import tqdm
 from zfcore import check
 from zfcore.backend import CPU
 from zfcore.check import Expected
-from zfcore.checkpoint import atomic
+from zfcore.checkpoint import new_hdf5
 from zfcore.data.transforms import Damaged, check_crop, square
 
 PIECE = 8                 # pictures a thread prepares in one go
@@ -237,7 +237,7 @@ class _KeptMean:
         damaged = json.dumps(list(damaged.items()))
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic(self.path) as temporary, h5py.File(temporary, "w") as file:
+            with new_hdf5(self.path) as file:
                 file["mean_image"], file["damaged"] = mean, damaged
                 file.attrs.update(format="zfcore mean image", digest=self._digest(mean, damaged))
         except (OSError, Expected) as error:
