@@ -5,6 +5,7 @@
 """
 from pathlib import Path
 
+from zfcore.data.cifar import is_cifar, open_cifar
 from zfcore.data.folders import open_folders
 from zfcore.data.imagenet import looks_like_imagenet, open_imagenet
 from zfcore.data.packed import SUFFIXES, open_packed
@@ -14,12 +15,14 @@ SYNTHETIC_TRAIN, SYNTHETIC_VAL = 4000, 1000      # pictures of the embedded set
 
 
 def open_data(data, size, limit_per_class=0):
-    """(train, val) data sets of the packed file, the ILSVRC2012 tree, or the class folders or tars at `data`, or the synthetic
+    """(train, val) data sets of the packed file, the ILSVRC2012 tree, CIFAR, or the class folders or tars at `data`, or the synthetic
     set at `size` pixels if it is ""."""
     if Path(data).suffix.lower() in SUFFIXES:
         return open_packed(data, limit_per_class, size)
     if data and looks_like_imagenet(data):
         return open_imagenet(data, limit_per_class, size)
+    if data and is_cifar(data):
+        return open_cifar(data, limit_per_class)
     if data:
         return open_folders(data, limit_per_class, size)
     limit = 10*limit_per_class

@@ -238,8 +238,9 @@ def read_pickle(name, data):
         raise Expected(name, "a pickle of numbers, text and arrays alone", f"one that asks for {code} at byte {place}",
                        "nothing of it was run; fetch the file from where CIFAR is published") from None
     except Exception as error:                             # a program that is no sound one may fail anywhere
-        raise Expected(name, "a whole pickle of numbers, text and arrays", f"one that goes wrong at byte {place} "
-                       f"({type(error).__name__}: {error})", "fetch the file again if it is damaged") from None
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:150]
+        raise Expected(name, "a whole pickle of numbers, text and arrays", f"one that goes wrong at byte {place} ({reason})",
+                       "fetch the file again if it is damaged") from None
 
 
 class _Code(Exception):
@@ -344,7 +345,7 @@ class _Global:
 
     def __init__(self, name):
         if name not in MADE and name != "numpy.ndarray":
-            raise _Code(name)
+            raise _Code(ascii(name[:60]))
         self.name = name
 
 
