@@ -313,6 +313,8 @@ def main(arguments=None):
             raise check.Expected("--" + name.replace("_", "-"), f"{low} or more" if high > 2**32 else f"{low} to {high}", value)
     if args.output.suffix.lower() not in SUFFIXES:
         raise check.Expected("OUTPUT", f"a name that ends in {' or '.join(SUFFIXES)}", args.output)
+    if not args.output.parent.is_dir():
+        raise check.Expected("OUTPUT", "a name in a folder that exists", args.output)
     started = time.monotonic()
     packing = Packing(**vars(args))
     print(f"{args.source or 'the synthetic set'}: {len(packing.sets['train'])} training and {len(packing.sets['val'])} validation "
