@@ -198,13 +198,11 @@ def _synsets(data):
     if data[126:128] != b"IM":
         raise ValueError("no MAT-file of level 5, low byte first")
     for kind, array in _elements(data[128:]):
-        if kind == MATRIX:
-            _, _, (_, name), (_, width), (_, fields), *cells = _elements(array)
-            if bytes(name) == b"synsets":
-                width = int.from_bytes(width, "little")
-                fields = [bytes(fields[k:k + width]).rstrip(b"\0") for k in range(0, len(fields), width)]
-                numbers, wnids = (cells[fields.index(field)::len(fields)] for field in (b"ILSVRC2012_ID", b"WNID"))
-                return {int(_values(n)[0]): "".join(map(chr, _values(w).tolist())) for n, w in zip(numbers, wnids, strict=True)}
+        if kind == MATRIX and (inside := [contents for _, contents in _elements(array)])[2] == b"synsets":
+            width, fields, cells = int.from_bytes(inside[3], "little"), inside[4], inside[5:]
+            fields = [fields[k:k + width].rstrip(b"\0") for k in range(0, len(fields), width)]
+            numbers, wnids = (cells[fields.index(field)::len(fields)] for field in (b"ILSVRC2012_ID", b"WNID"))
+            return {int(_values(n)[0]): "".join(map(chr, _values(w).tolist())) for n, w in zip(numbers, wnids, strict=True)}
     raise ValueError("no array `synsets`")
 
 
@@ -224,6 +222,6 @@ def _elements(data):
 
 
 def _values(cell):
-    """The numbers, or codes of the characters, of an array (type, contents)."""
-    _, _, _, (kind, contents) = _elements(cell[1])[:4]
+    """The numbers, or codes of the characters, of the contents of an array."""
+    kind, contents = _elements(cell)[3]
     return np.frombuffer(contents, NUMBERS[kind])
