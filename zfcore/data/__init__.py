@@ -15,8 +15,8 @@ SYNTHETIC_TRAIN, SYNTHETIC_VAL = 4000, 1000      # pictures of the embedded set
 
 
 def open_data(data, size, limit_per_class=0):
-    """(train, val) data sets of the packed file, the ILSVRC2012 tree, CIFAR, or the class folders or tars at `data`, or the synthetic
-    set at `size` pixels if it is ""."""
+    """(train, val) data sets of the packed file, the ILSVRC2012 tree, the CIFAR files, or the class folders or tars at `data`,
+    or the synthetic set at `size` pixels if it is ""."""
     if Path(data).suffix.lower() in SUFFIXES:
         return open_packed(data, limit_per_class, size)
     if data and looks_like_imagenet(data):

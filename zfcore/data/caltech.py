@@ -33,9 +33,10 @@ def open_caltech(root, background=False, shorter_side=None):
     root = Path(root)
     try:
         source, prefix = _find_tree(root)
-        listing = {folder: [path for path in paths if path.count("/") < 2] for folder, paths in source.classes(prefix).items()}
+        listing = source.classes(prefix)
     except OSError as error:
         raise Expected(root, "a folder or tar that can be read", f"{error.strerror} ({error.filename})") from None
+    listing = {folder: [path for path in paths if path.count("/") < 2] for folder, paths in listing.items()}
     if not any(PICTURE.fullmatch(path) for paths in listing.values() for path in paths):
         raise Expected(root, f"{' or '.join(TREES)}, class folders with pictures named image_0001.jpg or 001_0001.jpg",
                        f"folders {some(sorted(listing))}" if any(listing) else "no class folders")
@@ -122,6 +123,6 @@ def mean_per_class_accuracy(predicted, labels, classes):
 
 
 def over_folds(accuracies):
-    """(mean, spread) of one number a fold. The spread is the standard deviation (n - 1 in the denominator), NaN for one fold."""
+    """(mean, spread) of one number a fold. The spread is the standard deviation, with n - 1 below; NaN for one fold."""
     accuracies = np.asarray(accuracies, np.float64)
     return float(accuracies.mean()), float(accuracies.std(ddof=1)) if len(accuracies) > 1 else float("nan")
