@@ -4,6 +4,7 @@ Between `<!-- NAME:begin -->` and `<!-- NAME:end -->` nothing is typed by hand:
 
     cpu       the whole network on NumPy, from cpu.json, projections.json and occlusion.json
     layers    the same and every convolution by itself
+    loader    what loads and trains how fast, and which limits, from loader.json
     train     what the default training run printed last, from train.txt
     gpu       every kernel, from the newest <device>-<date>.json of each device
 
@@ -96,6 +97,26 @@ def digits(number):
     return f"{number:.2g}" if number < 0.1 else f"{number:.3g}"
 
 
+# ----------------------------------------------------------------------------------------------------------- loading
+def loader_table(results):
+    path = results/"loader.json"
+    if not path.exists():
+        return "Not measured yet: `python -m bench loader --data DIR --output bench/results/loader.json`."
+    report = read(path)
+    lines = [f"{report['cpu']}, {report['cores']} cores; {report['device']}; {report['date'][:10]}. {report['data']} ({report['kind']}), "
+             f"{report['pictures']} pictures brought to {report['picture_size']} pixels; {report['model']} at {report['image_size']}, "
+             f"batch {report['batch_size']}.", "",
+             "| | threads | pictures/s (spread) | of the device alone (spread) |", "|---|--:|--:|--:|",
+             *map(loader_line, report["cases"]), "", report["verdict"]]
+    return "\n".join(lines)
+
+
+def loader_line(row):
+    low, high = map(digits, row["spread"])
+    text = f"| {row['name']} | {row['workers'] or ''} | {digits(row['pictures_per_second'])} ({low} to {high}) |"
+    return text + (" {:.2f} ({:.2f} to {:.2f}) |".format(row["of_device"], *row["of_device_spread"]) if "of_device" in row else " |")
+
+
 # ---------------------------------------------------------------------------------------------------------- on a GPU
 def gpu_table(results):
     newest = {}
@@ -141,4 +162,4 @@ def train_table(results):
 
 
 TABLES = {"cpu": cpu_table, "layers": lambda results: cpu_table(results, with_layers=True), "train": train_table,
-          "gpu": gpu_table}
+          "gpu": gpu_table, "loader": loader_table}

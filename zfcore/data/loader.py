@@ -28,6 +28,7 @@ from zfcore.data.transforms import Damaged, check_crop, square
 
 PIECE = 8                 # pictures a thread prepares in one go
 MOST_DAMAGED = 0.01       # more than this share of a set is no accident any more
+MEMORY = 2**30            # bytes in which a set is kept if it fits: 5461 pictures of 256x256, 29 000 of 110x110
 RETRY = 1.0               # seconds after which a file that could not be read is tried again
 
 
@@ -37,13 +38,13 @@ class Pictures:
     size       side of the square that a picture is brought to (the paper: 256)
     crop       side of the network's input (224); a picture with a shorter side below it is refused unless `upscale`
     workers    threads that decode; 0: the caller's own
-    memory     bytes (1 GiB: 5461 pictures of 256x256); a set that fits into them as squares is kept there, so that each
-               picture is read and decoded once, and what happens to its file afterwards does no harm
+    memory     bytes; a set that fits into them as squares is kept there, so that each picture is read and decoded once, and
+               what happens to its file afterwards does no harm
 
     A damaged picture is named on standard error once, entered in `damaged` {index: reason} and left out, its batch being
     smaller by one; above 1 % of them Expected is raised. A file that cannot be read is tried once more before that."""
 
-    def __init__(self, dataset, size, crop, upscale=False, workers=2, memory=2**30):
+    def __init__(self, dataset, size, crop, upscale=False, workers=2, memory=MEMORY):
         check.positive("pictures", len(dataset))
         check_crop(size, crop)
         if workers < 0:
