@@ -81,6 +81,9 @@ def test_a_picture_is_that_of_its_bytes(path, encoding):
         expected = np.frombuffer(data, np.uint8).reshape(S, S, 3) if encoding == "raw" else np.asarray(Image.open(BytesIO(data)))
         assert picture.mode == "RGB"
         np.testing.assert_array_equal(np.asarray(picture), expected)
+        if train.raw_size:
+            assert train.raw_size == S
+            np.testing.assert_array_equal(train.pixels(i), expected)
 
 
 def test_the_bytes_of_a_file_are_decided_by_what_is_in_it(path, tmp_path, encoding):

@@ -72,13 +72,15 @@ def open_packed(path, limit_per_class=0, size=None):
 
 class Packed:
     """One part of a packed set: a data set as in `zfcore.data.folders`. Made by `open_packed`. Pictures are read by any
-    number of threads, and by processes forked after it was opened."""
+    number of threads, and by processes forked after it was opened. `raw_size` is the side of the squares that `pixels` gives
+    without any decoding, None for JPEGs."""
 
     def __init__(self, file, index, classes, size, encoding, mean_image, limit_per_class, shorter_side):
         taken = _first_of_each_class(index.labels, limit_per_class) if limit_per_class else np.arange(len(index.labels))
         self.classes, self.labels, self.mean_image = classes, index.labels[taken], mean_image
         self.names = [index.names[i] for i in taken.tolist()]
         self.size, self.encoding, self.shorter_side = size, encoding, shorter_side
+        self.raw_size = size if encoding == "raw" else None
         self._file, self._checksums = file, index.checksums[taken]
         self._begins, self._lengths = index.first_byte + index.offsets[taken], np.diff(index.offsets)[taken]
 
@@ -96,10 +98,11 @@ class Packed:
         return data
 
     def picture(self, i):
-        data = self.read(i)
-        if self.encoding == "raw":
-            return Image.frombuffer("RGB", (self.size, self.size), data, "raw", "RGB", 0, 1)
-        return decode(self.names[i], data, self.shorter_side)
+        return Image.fromarray(self.pixels(i)) if self.raw_size else decode(self.names[i], self.read(i), self.shorter_side)
+
+    def pixels(self, i):
+        """Picture i of a raw set as it is stored, uint8 (S,S,3), read-only. Raises Damaged."""
+        return np.frombuffer(self.read(i), np.uint8).reshape(self.size, self.size, 3)
 
     def fingerprint(self):
         """A digest of every picture's checksum and name, and of what decides how it is decoded: the same for a copy."""
