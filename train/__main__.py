@@ -1,8 +1,12 @@
 """python -m train: train a ZFNet. Without any option a small one learns ten classes of drawn pictures in minutes."""
+import argparse
 import sys
 from pathlib import Path
 
+from tqdm import tqdm
+
 from train.config import flag, parser, resolve, resume
+from train.evaluate import evaluate, member, open_part, open_runs
 from train.loop import Stop, Training, new_folder, stored_config
 from zfcore import check
 from zfcore.backend import select
@@ -22,8 +26,11 @@ def main(arguments=None):
     if "dry_run" in typed:
         print(build(config.model, 1000, config.image_size, config.keep_prob).summary())
         return
+    if "eval_only" in typed:
+        print(error_of(folder, config, typed))
+        return
     training = Training(config)
-    if folder:
+    if folder and (folder/"latest.h5").is_file():
         training.restore(load(folder/"latest.h5"))
     elif config.init_from:
         print(training.start_from(config.init_from))
@@ -35,11 +42,27 @@ def main(arguments=None):
         training.run(folder)
     except Stop:
         print(f"stopped and saved after epoch {training.epoch}, step {training.step}; go on with: python -m train --resume {folder}")
-        sys.exit(130)
+        sys.exit(128 + training.interrupt.asked)           # as a shell tells of a signal: 130 Ctrl-C, 143 SIGTERM
     except KeyboardInterrupt:
         print(f"\nstopped at once; the last checkpoint is whole. Go on with: python -m train --resume {folder}", file=sys.stderr)
         sys.exit(130)
     print(closing(training))
+
+
+def error_of(folder, config, typed):
+    """--eval-only: the validation error of the latest checkpoint of --resume, or of --init-from, in words. Nothing is written."""
+    if not (folder or config.init_from):
+        raise check.Expected("--eval-only", "--resume RUN or --init-from RUN beside it", "neither")
+    run = folder/"latest.h5" if folder else config.init_from
+    data = config.data if folder or "data" in typed else None                  # None: what the run was trained on
+    device = select(config.device)
+    networks, checkpoints = open_runs([run], device)
+    pictures, of = open_part(argparse.Namespace(run=[run], data=data, part="val", upscale=config.upscale, workers=config.workers),
+                             networks, checkpoints)
+    members = [member(networks[0], checkpoints[0], pictures.dataset.classes, device)]
+    with tqdm(total=len(pictures), unit="img", disable=None, leave=False, desc="validation") as bar:
+        score = evaluate(members, pictures, device, config.micro_batch or config.batch_size, bar=bar, of=of)
+    return f"{run}, epoch {checkpoints[0].epoch}: {score}"
 
 
 def describe(training):

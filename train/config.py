@@ -121,6 +121,8 @@ def parser():
     p.add_argument("--config", metavar="FILE", help="JSON file of options, such as another run's config.json")
     p.add_argument("--output", metavar="DIR", help="the run's folder (default: runs/<date>-<time>-<model>)")
     p.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, from its latest checkpoint")
+    p.add_argument("--eval-only", action="store_true",
+                   help="print the validation error of --resume RUN or --init-from RUN (centre crop), train nothing, write nothing")
     p.add_argument("--dry-run", action="store_true", help="print the options and the network, train nothing")
     return p
 

@@ -7,11 +7,13 @@ a run that was killed and resumed ends with the same bits as one that was not.
 import csv
 import json
 import math
+import os
 import platform
 import shutil
 import signal
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -25,7 +27,7 @@ from train.config import TrainConfig, read_options
 from train.evaluate import evaluate
 from zfcore import check, plots
 from zfcore.backend import select, to_host
-from zfcore.checkpoint import Checkpoint, atomic, save
+from zfcore.checkpoint import Checkpoint, Unwritable, atomic, save
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import one_of_ten, random_crops
@@ -33,6 +35,11 @@ from zfcore.models import build, from_checkpoint
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
 from zfcore.optim import SGD, Plateau
+
+try:
+    import fcntl
+except ImportError:              # Windows
+    fcntl = None
 
 COLUMNS = ("epoch", "step", "lr", "train_loss", "train_error", "val_loss", "val_error", "val_error_top5",
            "filters_clamped", "images_per_second", "seconds")
@@ -67,6 +74,7 @@ class Training:
         self.history = {column: [] for column in COLUMNS}
         self.epoch = self.step = 0             # whole epochs and steps done
         self.sums = Sums()                     # of the epoch under way
+        self.interrupt = Interrupt()
         self.origin = None                     # what `start_from` took: goes into config.json
 
     # ------------------------------------------------------------------------------------------------------ running
@@ -77,15 +85,23 @@ class Training:
         self.device_mean = self.device.array(self.mean)
 
     def run(self, folder):
-        """Train to config.epochs in `folder`. Raises Stop after a first Ctrl-C or SIGTERM, with everything saved."""
+        """Train to config.epochs in `folder`, alone there. Raises Stop after a first Ctrl-C or SIGTERM, with everything
+        saved; Expected where another run is at it, and where the disk refuses, the last checkpoint being whole."""
         self.folder, self.drawn, self.guard = Path(folder), -math.inf, StallGuard(len(self.classes))
-        write_config(self.folder, self.config, self.origin)
-        self.save("latest.h5")                 # so that whatever happens next, there is something to resume
-        self.write_log()
-        with Interrupt() as self.interrupt:
-            while self.epoch < self.config.epochs:
-                self.one_epoch()
-        self.draw()
+        with Lock(self.folder), self.interrupt:
+            try:
+                write_config(self.folder, self.config, self.origin)
+                (self.folder/"figures").mkdir(exist_ok=True)
+                self.save("latest.h5")         # so that whatever happens next, there is something to resume
+                self.write_log()
+                while self.epoch < self.config.epochs:
+                    self.one_epoch()
+                self.draw()
+            except Unwritable as refused:
+                if not (self.folder/"config.json").is_file():
+                    raise
+                raise check.Expected(refused.what, refused.expected, refused.got,
+                                     f"{refused.advice}, then go on with python -m train --resume {self.folder}") from None
 
     def one_epoch(self):
         """The rest of the epoch under way, the validation error, a row of the log, a checkpoint."""
@@ -109,9 +125,18 @@ class Training:
                 if time.monotonic() - saved > SAVE_EVERY:
                     self.save("latest.h5")
                     saved = time.monotonic()
-        with tqdm(total=len(self.val), unit="img", disable=None, leave=False, desc="validation") as bar:
-            score = evaluate([(self.network, self.device_mean)], self.val, self.device, c.micro_batch or c.batch_size, bar=bar)
+        try:
+            score = self.validate()
+        except Stop:
+            self.save("latest.h5")             # with all of the epoch's batches done: a resumed run begins with the validation
+            raise
         self.close_epoch(score)
+
+    def validate(self):
+        """The Score of the network as it is on the validation pictures, from their centre crop. Raises Stop as `run` does."""
+        with Watched(self.interrupt, total=len(self.val), unit="img", disable=None, leave=False, desc="validation") as bar:
+            return evaluate([(self.network, self.device_mean)], self.val, self.device,
+                            self.config.micro_batch or self.config.batch_size, bar=bar, of="validation pictures")
 
     def one_step(self, pictures, labels, indices):
         """Forward, backward, update on one batch of uint8 pictures (N,H,W,3) on the device."""
@@ -303,15 +328,17 @@ class StallGuard:
 
 
 class Interrupt:
-    """Turns the first Ctrl-C or SIGTERM into `asked = True`, so that the step under way is finished and saved; the next
-    Ctrl-C stops at once."""
+    """Turns the first Ctrl-C or SIGTERM into `asked`, its number, so that the step under way is finished and saved; the
+    next Ctrl-C stops at once."""
 
     def __init__(self):
-        self.asked = False
+        self.asked = 0
 
     def __enter__(self):
+        self.asked = 0
+
         def ask(number, frame):
-            self.asked = True
+            self.asked = number
             signal.signal(signal.SIGINT, signal.default_int_handler)
             tqdm.write("stopping after this step; Ctrl-C again stops at once, without saving", file=sys.stderr)
         self.before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -322,18 +349,66 @@ class Interrupt:
             signal.signal(s, handler)
 
 
+class Watched(tqdm):
+    """A bar that raises Stop when it is moved on after `interrupt` was asked."""
+
+    def __init__(self, interrupt, **options):
+        self.interrupt = interrupt
+        super().__init__(**options)
+
+    def update(self, n=1):
+        super().update(n)
+        if self.interrupt.asked:
+            raise Stop
+
+
+class Lock:
+    """`with Lock(folder):` nobody else trains in `folder` meanwhile. Raises Expected where somebody does.
+
+    The system drops a lock with the process that holds it, however that ends; the file `.lock` that stays means nothing
+    but holds the process id for the sentence. Who only reads needs no lock: every file of a run is replaced whole.
+    Where there are no such locks (Windows, some network file systems) training goes on without."""
+
+    def __init__(self, folder):
+        self.folder, self.descriptor = Path(folder), None
+
+    def __enter__(self):
+        try:
+            self.descriptor = os.open(self.folder/".lock", os.O_RDWR | os.O_CREAT, 0o666)
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(self.descriptor, 0)
+            os.write(self.descriptor, str(os.getpid()).encode())
+        except BlockingIOError:
+            owner = os.read(self.descriptor, 20).decode() or "that has just begun"
+            os.close(self.descriptor)
+            raise check.Expected(self.folder, "a folder in which no other run is at work", f"process {owner} training there",
+                                 "wait for its end, or stop it with Ctrl-C") from None
+        except (OSError, AttributeError):      # no locks here, or a folder that cannot be written, which `save` will tell
+            pass
+        return self
+
+    def __exit__(self, *_):
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+
+
 # ------------------------------------------------------------------------------------------------------ run folders
 def new_folder(config, output=None):
     """Make the folder of a new run and write config.json into it. A folder that holds something is refused."""
     folder = Path(output) if output else Path("runs")/f"{time.strftime('%Y%m%d-%H%M%S')}-{config.model}"
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(path.suffix != ".part" for path in folder.iterdir())):
         raise check.Expected("--output", "a new or empty folder", f"{folder}, which holds something",
                              f"go on with it by --resume {folder}, or name another")
     try:
-        (folder/"figures").mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise check.Expected("--output", "a place where a folder can be made", f"{folder} ({error.strerror})") from None
-    write_config(folder, config)
+    try:
+        write_config(folder, config)
+    except Unwritable:
+        with suppress(OSError):
+            folder.rmdir()
+        raise
     return folder
 
 
@@ -352,7 +427,10 @@ def write_config(folder, config, origin=None):
 
 
 def stored_config(folder):
-    """The TrainConfig in a run's config.json."""
-    if not (Path(folder)/"latest.h5").is_file():
+    """The TrainConfig in a run's config.json. A run that was stopped before its first checkpoint has nothing else, and
+    begins again; one that has lost its latest.h5 is refused."""
+    folder = Path(folder)
+    begun = any(folder.glob("*.h5"))
+    if not (folder/("latest.h5" if begun else "config.json")).is_file():
         raise check.Expected("--resume", "a run's folder with a latest.h5", folder)
-    return TrainConfig(**read_options(Path(folder)/"config.json"))
+    return TrainConfig(**read_options(folder/"config.json"))

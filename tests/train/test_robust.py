@@ -1,0 +1,184 @@
+"""Whatever stops a run - a full disk, a signal, a second run, a folder that is gone - no progress is lost and one sentence says why."""
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.train.test_loop import ROOT, assert_same_bits
+from train import loop
+from train.__main__ import main
+from train.evaluate import main as evaluate
+from train.loop import Lock, Training
+from zfcore import checkpoint
+from zfcore.check import Expected
+from zfcore.checkpoint import load
+from zfcore.models import from_checkpoint
+
+
+@pytest.fixture
+def whole(options, tmp_path):
+    """The folder of an uninterrupted run of two epochs."""
+    main([*options, "--output", str(tmp_path/"whole")])
+    return tmp_path/"whole"
+
+
+def refused(capsys, *words):
+    """The sentence that `python -m train WORDS` leaves with."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit:
+        main(list(map(str, words)))
+    err = capsys.readouterr().err
+    assert exit.value.code == 2 and err.count("error:") == 1 and "Traceback" not in err
+    return err
+
+
+# ------------------------------------------------------------------------------------------------------ the disk
+@pytest.mark.parametrize("name, code, cure", [
+    *((name, errno.ENOSPC, "make room there") for name in ("latest.h5", "best.h5", "epoch_0001.h5", "log.csv", "learning_curves.png")),
+    ("latest.h5", errno.EROFS, "make the folder writable")])
+def test_a_disk_that_refuses_a_file_is_named_and_the_run_goes_on_when_it_is_mended(name, code, cure, whole, options, tmp_path,
+                                                                                  monkeypatch, capsys):
+    run, flush, times = tmp_path/"run", checkpoint.flush, []
+    def refuse(path):
+        if path.name == f".{name}.part":
+            times.append(path)
+            if len(times) > (name in ("latest.h5", "log.csv")):          # these two are first written when a run begins
+                raise OSError(code, os.strerror(code))
+        flush(path)
+    monkeypatch.setattr(checkpoint, "flush", refuse)
+    said = refused(capsys, *options, "--output", run)
+    assert name in said and os.strerror(code) in said and cure in said and f"--resume {run}" in said
+    assert not list(run.rglob("*.part")) and load(run/"latest.h5").epoch <= 1
+    monkeypatch.undo()
+    main(["--resume", str(run)])
+    assert_same_bits(whole/"latest.h5", run/"latest.h5")
+    assert_same_bits(whole/"best.h5", run/"best.h5")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
+def test_a_disk_too_small_for_the_first_checkpoint_leaves_a_run_that_can_be_resumed(whole, options, tmp_path):
+    run = tmp_path/"run"
+    script = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6)); from train.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", script, *options, "--output", str(run)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "latest.h5" in done.stderr and "make room there" in done.stderr
+    assert not list(run.glob(".latest*")) and not list(run.glob("*.h5"))
+    main(["--resume", str(run)])
+    assert_same_bits(whole/"latest.h5", run/"latest.h5")
+
+
+def test_a_disk_that_refuses_config_json_leaves_no_folder(options, tmp_path, monkeypatch, capsys):
+    def refuse(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    main([*options, "--epochs", "1", "--output", str(tmp_path/"first")])          # fills the cache of the mean image
+    monkeypatch.setattr(checkpoint, "flush", refuse)
+    assert "config.json" in refused(capsys, *options, "--output", tmp_path/"run") and not (tmp_path/"run").exists()
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_said(whole, capsys):
+    whole.chmod(0o500)
+    try:
+        assert "make the folder writable" in refused(capsys, "--resume", whole, "--epochs", "3")
+    finally:
+        whole.chmod(0o700)
+
+
+def test_a_folder_that_vanishes_ends_the_run_and_is_not_made_again(options, tmp_path, monkeypatch, capsys):
+    def one_step(self, *batch, step=Training.one_step):
+        step(self, *batch)
+        if self.step == 3:
+            shutil.rmtree(self.folder)
+    monkeypatch.setattr(Training, "one_step", one_step)
+    said = refused(capsys, *options, "--output", tmp_path/"run")
+    assert "the folder is gone" in said and "--resume" not in said and not (tmp_path/"run").exists()
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(whole, tmp_path):
+    (tmp_path/"run").mkdir()
+    shutil.copy(whole/"config.json", tmp_path/"run"/"config.json")
+    main(["--resume", str(tmp_path/"run")])
+    assert_same_bits(whole/"latest.h5", tmp_path/"run"/"latest.h5")
+
+
+def test_a_run_that_lost_its_latest_checkpoint_is_refused(whole, capsys):
+    (whole/"latest.h5").unlink()
+    assert "a run's folder with a latest.h5" in refused(capsys, "--resume", whole)
+
+
+# ------------------------------------------------------------------------------------------------------ signals
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_sigterm_saves_and_stops_with_status_143_and_the_run_goes_on(options, tmp_path):
+    run = tmp_path/"run"
+    process = subprocess.Popen([sys.executable, "-m", "train", *options, "--epochs", "1000", "--output", str(run)], cwd=ROOT,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while not (run/"epoch_0002.h5").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and f"go on with: python -m train --resume {run}" in out, err
+    epochs = str(load(run/"latest.h5").epoch + 1)
+    main(["--resume", str(run), "--epochs", epochs])
+    main([*options, "--epochs", epochs, "--output", str(tmp_path/"whole")])
+    assert_same_bits(tmp_path/"whole"/"latest.h5", run/"latest.h5")
+
+
+def test_a_signal_during_the_validation_is_heard_there_and_the_epoch_is_not_trained_again(whole, options, tmp_path, monkeypatch):
+    calls = []
+    def evaluate(*args, real=loop.evaluate, **options):
+        calls.append(os.kill(os.getpid(), signal.SIGTERM))
+        return real(*args, **options)
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    with pytest.raises(SystemExit) as exit:
+        main([*options, "--output", str(tmp_path/"run")])
+    stored = load(tmp_path/"run"/"latest.h5")
+    assert (exit.value.code, stored.epoch, stored.step, stored.state["sums_batches"]) == (143, 0, 4, 4)
+    monkeypatch.undo()
+    main(["--resume", str(tmp_path/"run")])
+    assert load(tmp_path/"run"/"latest.h5").step == 8
+    assert_same_bits(whole/"latest.h5", tmp_path/"run"/"latest.h5")
+
+
+# ------------------------------------------------------------------------------------------------------ two runs
+needs_flock = pytest.mark.skipif(loop.fcntl is None, reason="needs flock")
+
+
+@needs_flock
+def test_a_second_run_in_a_folder_is_refused_with_the_process_of_the_first_and_readers_are_not(whole, tmp_path, capsys):
+    before = (whole/"latest.h5").read_bytes()
+    with Lock(whole):
+        assert f"process {os.getpid()} training there" in refused(capsys, "--resume", whole, "--epochs", "3")
+        assert from_checkpoint(whole)[1].epoch and load(whole/"latest.h5").epoch == 2
+        evaluate(["--run", str(whole), "--output", str(tmp_path/"evaluation")])
+    assert (whole/"latest.h5").read_bytes() == before
+    main(["--resume", str(whole), "--epochs", "3"])
+
+
+@needs_flock
+def test_a_lock_ends_with_its_process_however_that_ends(tmp_path):
+    script = f"import time; from train.loop import Lock; Lock({str(tmp_path)!r}).__enter__(); print('held', flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(Expected, match=f"process {process.pid} training there"):
+        Lock(tmp_path).__enter__()
+    process.kill()
+    process.communicate()
+    with Lock(tmp_path):
+        assert (tmp_path/".lock").read_text() == str(os.getpid())
+
+
+@needs_flock
+def test_where_there_are_no_locks_training_goes_on_without(whole, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+    monkeypatch.setattr(loop.fcntl, "flock", no_locks)
+    main(["--resume", str(whole), "--epochs", "3"])
+    monkeypatch.setattr(loop, "fcntl", None)
+    main(["--resume", str(whole), "--epochs", "4"])
+    assert load(whole/"latest.h5").epoch == 4
