@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bench import loader, tables
-from bench.loader import Part, contestants, line, main, rate, training_step, verdict
+from bench.loader import Part, case, contestants, line, main, rate, training_step, verdict
 from tests.train.conftest import write_set
 from zfcore import backend
 from zfcore.check import Expected
@@ -48,7 +48,8 @@ def test_nothing_is_written_unless_asked_and_the_synthetic_set_will_do(tmp_path,
     monkeypatch.setattr(loader, "SAMPLE", 16)
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     main(parsed("--rounds", "1"))
-    assert "synthetic: 4000 pictures (drawn)" in capsys.readouterr().out and not list(tmp_path.iterdir())
+    said = capsys.readouterr().out
+    assert "synthetic: 4000 pictures (drawn)" in said and "written" not in said and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("typed", [("--rounds", "0"), ("--data", "nowhere")])
@@ -94,7 +95,7 @@ def test_a_set_too_large_to_be_kept_has_no_such_row(root, monkeypatch):
 
 def test_a_part_in_memory_gives_the_same_pictures_and_leaves_the_set_alone(root):
     dataset, _ = open_data(str(root), 37)
-    (root/"train/jade/03.png").write_bytes(b"")                     # number 13
+    (root/"train/jade/03.png").unlink()                             # number 13
     part = Part(dataset, np.array([21, 13, 4]), in_memory=True)
     how = dict(size=37, crop=32, workers=0, memory=0)
     for path in sorted((root/"train/plum").iterdir()):
@@ -111,7 +112,7 @@ def test_a_part_in_memory_gives_the_same_pictures_and_leaves_the_set_alone(root)
 
 
 def test_rate_counts_from_the_first_batch_on_and_closes_what_it_was_given():
-    closed, times = [], []
+    closed, times, sizes = [], [], []
 
     def batches():
         try:
@@ -124,10 +125,19 @@ def test_rate_counts_from_the_first_batch_on_and_closes_what_it_was_given():
     def work(pictures, labels, indices):
         time.sleep(0.004)
         times.append(time.perf_counter())
+        sizes.append(len(labels))
 
-    found = rate(batches(), work)
-    assert closed == [True] and len(times) >= 3
+    held = batches()                                                # or dropping it would close it
+    found = rate(held, work)
+    assert closed == [True] and len(times) >= 3 and sizes[:2] == [100, 3]
     assert found == pytest.approx(3*(len(times) - 1)/(times[-1] - times[0]), rel=0.1)
+
+
+def test_shares_of_the_device_are_taken_within_a_round():
+    rates = {("device", None): [2, 4, 4], ("together", 1): [1, 4, 3]}
+    assert case(("together", 1), rates) == {"name": "together", "workers": 1, "pictures_per_second": 3, "spread": [1, 4],
+                                            "of_device": 0.75, "of_device_spread": [0.5, 1.0]}
+    assert "of_device" not in case(("device", None), rates)
 
 
 def test_a_step_trains(root):

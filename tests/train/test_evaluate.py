@@ -14,11 +14,12 @@ from tests.train.conftest import write_set
 from train import evaluate as module
 from train.__main__ import main as train
 from train.evaluate import (FILES, answers, confused_pairs, confusion, evaluate, judge, main, per_class, predict, probabilities,
-                            score, whole_folder, wilson)
+                            score, whole_folder, wilson, write_worst)
 from zfcore import plots
 from zfcore.backend import CPU
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, load, save
+from zfcore.data.transforms import Damaged
 from zfcore.models import build
 
 
@@ -156,6 +157,10 @@ def test_the_text_of_a_score_is_its_protocol(known):
                       "(centre crop, mean of 2 networks, 4 validation pictures of X)")
 
 
+def test_a_top5_error_among_five_classes_is_not_meaningful(known):
+    assert "top-5 error not meaningful among 5 classes" in str(evaluate([(np.eye(5), None)], Known([0], "abcde"), CPU))
+
+
 def test_a_top5_error_among_six_classes_is_meaningful_and_damaged_pictures_are_told(known):
     pictures = Known([0], "abcdef")
     pictures.damaged = {7: "cut short"}
@@ -202,7 +207,23 @@ def test_a_class_without_mistakes_has_no_wrong_class_and_few_classes_no_top5_err
     assert rows == [(name, 1, "0", "", "", "") for name in "abc"]
 
 
-# --------------------------------------------------------------------------------------------------------------- figure
+# -------------------------------------------------------------------------------------------------------------- figures
+def test_the_worst_pictures_are_those_of_least_probability_worst_first_without_what_is_gone(monkeypatch):
+    class Numbered(Known):
+        def picture(self, i):
+            if i == 3:
+                raise Damaged("3", "no such file", lasting=False)
+            return i
+
+    p = np.array([[0.7, 0.3], [0.2, 0.8], [0.4, 0.6], [0.1, 0.9], [0.6, 0.4]], np.float32).T
+    drawn = []
+    monkeypatch.setattr(plots, "captioned", lambda *arguments: drawn.append(arguments))
+    write_worst("worst.png", judge(p, np.array([0, 0, 1, 0, 0]), np.arange(5)), Numbered([0]*5, "ab"), "protocol", most=4)
+    (pictures, captions, right, title, _), = drawn
+    assert (pictures, right) == ([1, 2, 4], [False, True, True]) and title.startswith("The 3 pictures") and "protocol" in title
+    assert captions == [("0.200 a", "0.800 → b"), ("0.600 b", "right"), ("0.600 a", "right")]
+
+
 @pytest.mark.parametrize("M", [2, 61, 1000])
 def test_a_single_mistake_is_seen_in_the_matrix_of_however_many_classes(M, tmp_path):
     counts = 50*np.eye(M, dtype=int)
