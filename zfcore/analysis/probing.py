@@ -191,17 +191,19 @@ def fit(kind, gram, labels, M, C, start=None, tolerance=TOLERANCE):
 
 
 def conjugate_gradients(hessian, r, gram, square, enough):
-    """(d, times(d)) with hessian(d) = r, up to a residual of square length `enough`."""
+    """(d, times(d)) with hessian(d) = r, up to a residual of square length `enough`, of which each system (an SVM has one a
+    class) may leave its share. One that is there rests: steps beyond it would only blow up what was rounded."""
     d, dg = np.zeros(r.shape), np.zeros(r.shape)
     p, pg = r, times(r, gram)
     size = square(r, pg)
-    while size.sum() > enough:
+    share = enough/size.size
+    while (size > share).any():
         hp = hessian(p, pg)
-        t = size/np.maximum(square(hp, pg), np.finfo(float).tiny)
+        t = np.divide(size, square(hp, pg), out=np.zeros(size.shape), where=size > share)
         d, dg, r = d + t*p, dg + t*pg, r - t*hp
         rg = times(r, gram)
         before, size = size, square(r, rg)
-        turn = size/np.maximum(before, np.finfo(float).tiny)
+        turn = np.divide(size, before, out=np.zeros(size.shape), where=size > share)
         p, pg = r + turn*p, rg + turn*pg
     return d, dg
 
