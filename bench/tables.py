@@ -2,11 +2,12 @@
 
 Between `<!-- NAME:begin -->` and `<!-- NAME:end -->` nothing is typed by hand:
 
-    cpu       the whole network on NumPy, from cpu.json, projections.json and occlusion.json
-    layers    the same and every convolution by itself
-    loader    what loads and trains how fast, and which limits, from loader.json
-    train     what the default training run printed last, from train.txt
-    gpu       every kernel, from the newest <device>-<date>.json of each device
+    cpu          the whole network on NumPy, from cpu.json, projections.json and occlusion.json
+    layers       the same and every convolution by itself
+    loader       what loads and trains how fast, and which limits, from loader.json
+    train        what the default training run printed last, from train.txt
+    gpu          every kernel, from the newest <device>-<date>.json of each device
+    departures   what the paper leaves open and where runs differ from its recipe, from train/departures.py
 
 tests/bench/test_tables.py fails where a table is not what the files say.
 """
@@ -14,6 +15,8 @@ import json
 import re
 from pathlib import Path
 
+from train.config import parser, resolve
+from train.departures import ANALYSES, departures, open_questions
 from zfcore.check import Expected
 
 ROOT = Path(__file__).parents[1]
@@ -161,5 +164,18 @@ def train_table(results):
     return "```\n" + path.read_text().strip("\n") + "\n```"
 
 
+# ------------------------------------------------------------------------------------------------------- the recipe
+def departures_table(results):
+    """The open questions of the paper's presets, those of its analyses, and where the default preset departs; `results` is
+    not asked."""
+    zfnet, alexnet, tiny = (resolve(vars(parser().parse_args(["--preset", name]))) for name in ("zfnet", "alexnet", "tiny"))
+    of_zfnet = open_questions(zfnet)
+    other = [entry for entry in open_questions(alexnet) if entry not in of_zfnet]
+    rows = of_zfnet + [entry._replace(what=f"`alexnet`: {entry.what}") for entry in other] + list(ANALYSES)
+    rows += [entry._replace(what=f"`tiny`: {entry.what}") for entry in departures(tiny)]
+    return "\n".join(["| open | the paper | here | why |", "|---|---|---|---|",
+                      *(f"| {what} | {paper or 'silent'} | {here} | {why} |" for what, paper, here, why in rows)])
+
+
 TABLES = {"cpu": cpu_table, "layers": lambda results: cpu_table(results, with_layers=True), "train": train_table,
-          "gpu": gpu_table, "loader": loader_table}
+          "gpu": gpu_table, "loader": loader_table, "departures": departures_table}

@@ -18,7 +18,8 @@ FLOORS = [                                        # from the ground up; what sta
     ["zfcore.deconvnet"],
     ["zfcore.analysis", "zfcore.plots"],
     ["zfcore.__main__"],
-    ["train", "bench"],
+    ["train"],
+    ["bench"],
 ]
 FILES = sorted(path for folder in ("zfcore", "train", "bench") for path in (ROOT/folder).rglob("*.py"))
 

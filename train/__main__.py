@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from train import departures
 from train.config import flag, parser, resolve, resume
 from train.evaluate import evaluate, member, open_part, open_runs
 from train.loop import Stop, Training, new_folder, stored_config
@@ -25,6 +26,7 @@ def main(arguments=None):
     print(f"device: {select(config.device).description}\n{config}\n")
     if "dry_run" in typed:
         print(build(config.model, 1000, config.image_size, config.keep_prob).summary())
+        print(f"\nrecipe: {departures.in_words(config)}")
         return
     if "eval_only" in typed:
         print(error_of(folder, config, typed))
@@ -37,7 +39,8 @@ def main(arguments=None):
     training.prepare()
     if not folder:
         folder = new_folder(config, typed.get("output"))
-    print(f"{training.network.summary()}\n\ndata: {describe(training)}\nrun:  {folder}\n", flush=True)
+    print(f"{training.network.summary()}\n\ndata:   {describe(training)}\n"
+          f"recipe: {departures.in_words(config, training.counts)}\nrun:    {folder}\n", flush=True)
     try:
         training.run(folder)
     except Stop:
@@ -83,7 +86,7 @@ validation error {100*errors[-1]:.1f} % after {len(errors)} epochs; best {100*er
   {folder}/figures/filters.png           the filters of layer 1
 
 next:  python -m zfcore top-activations --run {folder}      what its units see
-       python -m train.evaluate --run {folder} --crops ten
+       python -m train.evaluate --run {folder} --crops ten{" --upscale" if training.config.upscale else ""}
        python -m train --resume {folder} --epochs {training.config.epochs + 10}"""
 
 

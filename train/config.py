@@ -36,7 +36,7 @@ class TrainConfig:
     precision: str = "fp32"          # how products are formed
     workers: int = 2                 # threads that decode pictures
     limit_per_class: int = 0         # use only so many pictures of each class; 0: all
-    upscale: bool = False            # enlarge pictures whose shorter side is below image_size
+    upscale: bool = True             # enlarge pictures whose shorter side is below image_size, as the paper does
     init_from: str = ""              # a run or checkpoint whose weights are the start; empty: drawn as `init` says
     keep_epochs: tuple = PAPER_EPOCHS  # these epochs' checkpoints stay as epoch_NNNN.h5
 
@@ -68,7 +68,7 @@ class TrainConfig:
 # What each preset changes. "tiny" is what runs when nothing is asked for; the other three follow the paper.
 PRESETS = {
     "tiny": dict(model="tiny", image_size=96, epochs=10, batch_size=32, lr=0.003, keep_prob=0.9, init="he", crops="random",
-                 patience=3),
+                 patience=3, upscale=False),
     "zfnet": dict(),
     "zfnet-b": dict(model="zfnet-b"),
     "alexnet": dict(model="alexnet"),
@@ -113,7 +113,8 @@ def parser():
         if f.name == "preset":
             continue
         if f.name == "upscale":
-            p.add_argument("--upscale", action="store_true", help="enlarge pictures smaller than --image-size")
+            p.add_argument("--upscale", action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS,
+                           help="enlarge pictures smaller than --image-size, or refuse them")
         elif type(f.default) is tuple:
             p.add_argument(flag(f.name), type=int, nargs="*", metavar="N", help=HELP[f.name])
         else:

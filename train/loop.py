@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 import zfcore
 from train.config import TrainConfig, read_options
+from train.departures import departures, open_questions
 from train.evaluate import evaluate
 from zfcore import check, plots
 from zfcore.backend import select, to_host
@@ -77,6 +78,11 @@ class Training:
         self.interrupt = Interrupt()
         self.origin = None                     # what `start_from` took: goes into config.json
 
+    @property
+    def counts(self):
+        """The numbers of classes and training pictures."""
+        return len(self.classes), len(self.train)
+
     # ------------------------------------------------------------------------------------------------------ running
     def prepare(self):
         """Look at every training picture once, for the mean image; from here on a run fails only for new reasons."""
@@ -90,7 +96,7 @@ class Training:
         self.folder, self.drawn, self.guard = Path(folder), -math.inf, StallGuard(len(self.classes))
         with Lock(self.folder), self.interrupt:
             try:
-                write_config(self.folder, self.config, self.origin)
+                write_config(self.folder, self.config, self.origin, self.counts)
                 (self.folder/"figures").mkdir(exist_ok=True)
                 self.save("latest.h5")         # so that whatever happens next, there is something to resume
                 self.write_log()
@@ -412,13 +418,15 @@ def new_folder(config, output=None):
     return folder
 
 
-def write_config(folder, config, origin=None):
-    """config.json: every option, and the versions and device that the run has; when it started and from which weights
-    (`origin`) stays as it was first written."""
+def write_config(folder, config, origin=None, counts=None):
+    """config.json: every option, where they differ from the paper's recipe, and the versions and device that the run has;
+    when it started and from which weights (`origin`) stays as it was first written."""
     versions = {"zfcore": zfcore.__version__, "python": platform.python_version(), "numpy": np.__version__,
                 "h5py": h5py.__version__}
     content = {"options": asdict(config), "device": select(config.device).description, "versions": versions,
-               "started": time.strftime("%Y-%m-%d %H:%M:%S"), "init_from": origin}
+               "started": time.strftime("%Y-%m-%d %H:%M:%S"), "init_from": origin,
+               "departures": [entry._asdict() for entry in departures(config, counts)],
+               "open_questions": [entry._asdict() for entry in open_questions(config)]}
     if (folder/"config.json").is_file():
         before = json.loads((folder/"config.json").read_text())
         content = {**content, "started": before["started"], "init_from": origin or before.get("init_from")}

@@ -1,0 +1,132 @@
+"""Where a run differs from the paper's recipe (section 3), and what the paper leaves open: declared here, once.
+
+    departures(config, counts)    what the paper states and this run does otherwise. None for the presets zfnet, zfnet-b and
+                                  alexnet on ImageNet 2012
+    open_questions(config)        what the paper does not state, or states twice, and what this run does
+    ANALYSES                      the same for looking inside a trained network
+
+config.json holds the first two, the table "Open questions" of README.md all of them.
+"""
+from dataclasses import fields
+from typing import NamedTuple
+
+from train.config import PRESETS, TrainConfig, flag
+from zfcore.models import build
+
+IMAGENET = 1000, 1281167                     # classes and training pictures of ILSVRC2012
+OF_THE_PAPER = ("zfnet", "zfnet-b", "zfnet-fc-2048", "zfnet-fc-8192", "zfnet-b-fc-8192", "alexnet", "alexnet-grouped",
+                "alexnet-without-3-4", "alexnet-without-7", "alexnet-without-6-7", "alexnet-without-3-4-6-7", "alexnet-fc-2048",
+                "alexnet-fc-8192")           # tables 2 and 3
+
+
+class Departure(NamedTuple):
+    what: str
+    paper: str
+    here: str
+    why: str
+
+
+# The options whose paper value, the default of TrainConfig, section 3 states: in the paper's words, and why `tiny` has another.
+STATED = {
+    "image_size": ("crops of 224 pixels", "minutes instead of days"),
+    "epochs": ("70", "minutes instead of days"),
+    "batch_size": ("128", "a small set has few batches an epoch"),
+    "lr": ("0.01", "goes with its start"),
+    "momentum": ("0.9", ""),
+    "keep_prob": ("dropout of 0.5", "256 units are too few to lose half of them"),
+    "init": ('"1e-2", biases 0', "N(0, 0.01) is too small a start for few maps and 96 pixels"),
+    "rms_max": ("0.1", ""),
+    "crops": ("ten: four corners, the centre, mirrored too", "few pictures: any place shows more of them"),
+    "upscale": ("the shorter side of every picture brought to 256", "a picture smaller than asked for is more likely a mistake"),
+    "limit_per_class": ("every training picture", ""),
+    "init_from": ("weights drawn at random", ""),
+    "precision": ("one GTX 580, which multiplies in float32", ""),
+}
+
+
+def departures(config, counts=None):
+    """[Departure]. `counts` are the numbers of classes and training pictures; None where no picture has been looked at."""
+    preset, found = PRESETS[config.preset], []
+    if not config.data or counts not in (None, IMAGENET):
+        size = "" if counts is None else f": {counts[0]} classes, {counts[1]} training pictures"
+        found.append(Departure("pictures", "ImageNet 2012: 1000 classes, 1.3 million training pictures",
+                               (config.data or "the synthetic set") + size, "asked for" if config.data else "needs no download"))
+    if config.model not in OF_THE_PAPER:
+        small = config.model == preset.get("model")
+        found.append(Departure("network", "those of tables 2 and 3", config.model,
+                               "a quarter of the maps, 256 units: minutes instead of days" if small else "asked for"))
+    for field in fields(TrainConfig):
+        here = getattr(config, field.name)
+        if field.name in STATED and here != field.default:
+            paper, why = STATED[field.name]
+            found.append(Departure(flag(field.name), paper, "off" if here is False else str(here),
+                                   why if here == preset.get(field.name) else "asked for"))
+    return found
+
+
+def open_questions(config):
+    """[Departure], "" where the paper says nothing."""
+    table = build(config.model, 2, config.image_size).table()
+    convolutions, (norm, *_) = ([row for row in table if row["kind"] == kind] for kind in ("Conv", "ContrastNorm"))
+    alexnet = "alexnet" in config.model
+    found = [
+        Departure("padding, rounding of sizes", "", "sizes round up; padding " + ", ".join(str(row["P"]) for row in convolutions),
+                  "the rule of cuda-convnet, which gives " + ("AlexNet's 55, 27, 13" if alexnet else "figure 3's 110, 55, 26, 13")),
+        Departure("constants of the contrast normalisation", "",
+                  f"n {norm['n']}, alpha {norm['alpha']:g} (divided by n), beta {norm['beta']:g}, k {norm['k']:g}, "
+                  + ("before the pool" if alexnet else "behind the pool"), "AlexNet's, in cuda-convnet's reading of alpha")]
+    if alexnet:
+        groups = convolutions[1]["groups"]
+        found.append(Departure("AlexNet's two halves", "the exact architecture; whether split as over two GPUs is not said",
+                               *(("every map sees every map", "one GPU in the paper; `--model alexnet-grouped` has the split")
+                                 if groups == 1 else ("layers 2, 4 and 5 in two groups", "asked for"))))
+    else:
+        found.append(Departure("stride of layer 2", "2 in figure 3 and section 5.1; section 4.1 changes layer 1 alone",
+                               str(convolutions[1]["S"]), "gives figure 3's 26 pixels"))
+    if config.init == "gaussian":
+        found.append(Departure('weights "1e-2" at the start', "no law", "N(0, 0.01), biases 0",
+                               "a constant would not break the symmetry"))
+    drops = ("after epochs " + ", ".join(map(str, config.drop_after)) if config.drop_after else
+             f"after {config.patience} epochs without a better validation error, three times at most")
+    return found + [
+        Departure("weight decay", "", f"{config.weight_decay:g} on weights, none on biases",
+                  "AlexNet's value" if config.weight_decay == TrainConfig.weight_decay else "asked for"),
+        Departure("when the learning rate falls", "by hand, when the validation error plateaus", f"divided by 10 {drops}",
+                  "the same rule without a hand"),
+        *([Departure("ten crops in training", "whether all ten or one at a time is not said",
+                     "each picture shows one of its ten a time, drawn anew every epoch",
+                     "12 days for 70 epochs fit one crop a picture")]
+          if config.crops == "ten" else []),
+        Departure("how pictures are made smaller", "", "bicubic, antialiased", "no moiré in what layer 1 sees"),
+        Departure("dropout's scale", "", "kept units are scaled up in training, nothing at test time",
+                  "the same expectation as AlexNet's halving at test time"),
+        *([Departure("how often the RMS limit acts", "on filters of convolutions whose RMS exceeds it",
+                     "after every step, on all weights of a filter together", "section 3 says which filters, not how often")]
+          if config.rms_max else []),
+        Departure("crops and networks behind an error", "",
+                  "centre crop, one network; `train.evaluate` has ten crops and ensembles, means of the softmax",
+                  "AlexNet's; every error is printed with its protocol")]
+
+
+ANALYSES = (
+    Departure("windows that overlap in unpooling", "", "what they bring adds up", "the gradient's rule"),
+    Departure("biases on the way down", "", "none", "a projection is to show what this picture brought"),
+    Departure("fields over the border (figure 2)", "", "beyond it mid-grey", "the field keeps its size"),
+    Departure("nine strongest (figure 2)", "", "a picture counts once, with its strongest place",
+              "the figure's nine patches are of nine pictures"),
+    Departure('"canonical distance" (figure 5)', "",
+              "raw, relative to the clean picture's, and of unit vectors, all three; behind the ReLU", "the figure fits none better"),
+    Departure("square of figure 7", "grey", "128 of 255 before the mean is subtracted; 50 of 224 pixels, moved by 6",
+              "measured in the figure"),
+    Departure("signs of table 1", "", "-1, 0, 1 of features behind the ReLU, per feature and pair",
+              "only so are scores near 0.07 possible"),
+    Departure("features and C of table 7", "",
+              "behind pooling and normalisation, centred, one scale; C from a held-out third", "see `zfcore/analysis/probing.py`"),
+)
+
+
+def in_words(config, counts=None):
+    """The line that a run prints."""
+    differ, choices = len(departures(config, counts)), len(open_questions(config))
+    recipe = {0: "the paper's", 1: "1 departure from the paper's"}.get(differ, f"{differ} departures from the paper's")
+    return f"{recipe}, {choices} choices where it leaves a question open; config.json lists them"
