@@ -172,20 +172,27 @@ def pool_cases(layer, shape, out, behind_relu):
     window = K, S, P, *shape[1:]
 
     def forward(x):
-        y, (switches, _) = maxpool(x, K, S, P, layer.rounding)
+        y, (switches, *_) = maxpool(x, K, S, P, layer.rounding)
         return y, switches
 
     def inputs(source, N):
         x = source.outputs(*shape, N)
-        return x, source.normal(*out, N), forward(x)[1]
+        y, switches = forward(x)
+        return x, source.normal(*out, N), switches, y
 
     def backward(x, dy, switches):                         # x tells its shape, and peers where the maxima are
-        return maxpool_backward(dy, (switches, Pooling(x.shape, K, S, P))),
+        return maxpool_backward(dy, (switches, Pooling(x.shape, K, S, P), None)),
+
+    def backward_relu(x, dy, switches, y):
+        return maxpool_backward(dy, (switches, Pooling(x.shape, K, S, P), y), relu=True),
 
     traffic = lambda N: (4*numbers(shape) + 5*numbers(out))*N              # a switch is a byte
     return [Case("maxpool", layer.name, "forward", lambda source, N: (source.outputs(*shape, N),), forward, traffic,
                  images=(0,), window=window),
-            Case("maxpool", layer.name, "backward", inputs, backward, traffic, images=(0, 1, 2), window=window)]
+            Case("maxpool", layer.name, "backward", lambda source, N: inputs(source, N)[:3], backward, traffic,
+                 images=(0, 1, 2), window=window),
+            Case("maxpool", layer.name, "backward and ReLU's", inputs, backward_relu,
+                 lambda N: (4*numbers(shape) + 9*numbers(out))*N, images=(0, 1, 2, 3), window=window)]
 
 
 def norm_cases(layer, shape, out, behind_relu):

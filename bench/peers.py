@@ -173,6 +173,12 @@ def pool_backward(layout, window, x, dy, _):
     return lambda: torch.ops.aten.max_pool2d_with_indices_backward(dy, x, [K, K], [S, S], [P, P], [1, 1], True, indices)
 
 
+def pool_relu_backward(layout, window, x, dy, switches, _):
+    x, = laid_out(layout, x)
+    unpooled = pool_backward(layout, window, x, dy, switches)
+    return lambda: torch.ops.aten.threshold_backward(unpooled(), x, 0)
+
+
 def norm_forward(layout, window, x):
     x, = laid_out(layout, x)
     return lambda: torch.nn.functional.local_response_norm(x, 5, 1e-4, 0.75, 2.0)
@@ -244,6 +250,7 @@ TORCH = {                         # (noun, what) -> build(layout, window, tensor
     ("conv2d", "bias gradient"): lambda layout, window, dy: lambda dy=laid_out(layout, dy)[0]: dy.sum((0, 2, 3)),
     ("maxpool", "forward"): pool_forward,
     ("maxpool", "backward"): pool_backward,
+    ("maxpool", "backward and ReLU's"): pool_relu_backward,
     ("contrast_norm", "forward"): norm_forward,
     ("contrast_norm", "backward"): norm_backward,
     ("relu", "forward"): elementwise(lambda x: torch.relu(x)),

@@ -3,6 +3,7 @@
    y[c]  = x[c] / s[c]^beta
    dx[c] = dy[c] / s[c]^beta - 2*a*beta * x[c] * (sum of t[j] over the maps j whose window holds c)
    t[j]  = dy[j] * x[j] / s[j]^(beta+1)                           all at the same pixel of the same image
+   With RELU dx is 0 where x is not above 0: on through the ReLU that x came out of, with x at hand
 
    x, y, dy, dx   (C,L)   float32   C-contiguous; L = H*W*N, the pixels of all images
    a = alpha/n ("mean") or alpha ("sum"); WINDOW = n, BELOW = n/2, BETA = beta: macros, so that windows live in registers
@@ -17,6 +18,9 @@
 #ifndef WINDOW
 #define WINDOW 5
 #define BETA 0.75f
+#endif
+#ifndef RELU
+#define RELU 0
 #endif
 #define BELOW (WINDOW / 2)
 #define CARRY (WINDOW - 1)          // maps kept from one group of MAPS to the next
@@ -108,7 +112,8 @@ extern "C" __global__ void contrast_norm_backward(const float *dy, const float *
             float sum = 0;                                                  // over maps c+j + BELOW-CARRY .. c+j + BELOW
 #pragma unroll
             for (int m = 0; m < WINDOW; m++) sum += t[j + m];
-            if (c + j >= at.first && c + j < at.last) dx[(c + j) * L] = d[j] - 2 * a * BETA * v[j] * sum;
+            if (c + j >= at.first && c + j < at.last)
+                dx[(c + j) * L] = RELU && !(v[j] > 0) ? 0 : d[j] - 2 * a * BETA * v[j] * sum;
         }
 #pragma unroll
         for (int j = 0; j < CARRY; j++) v[j] = v[j + BACKWARD_MAPS], t[j] = t[j + BACKWARD_MAPS];

@@ -1,7 +1,7 @@
 /* maxpool.cu - max pooling that remembers where each maximum was, and its way back.
    y[c,p,q,n]        = max of x[c,h,w,n] over the window of (p,q)
    switches[c,p,q,n] = r*K + s, the maximum's place in its window; the first in row order wins a tie, a NaN wins over numbers
-   dx[c,h,w,n]       = sum of dy[c,p,q,n] over the windows whose switch names (h,w)
+   dx[c,h,w,n]       = sum of dy[c,p,q,n] over the windows whose switch names (h,w); with RELU only over those with y > 0
    window of (p,q)   = rows p*S-P .. p*S-P+K-1, columns alike, cut at the border
 
    x, dx     (C,H,W,N)    float32    C-contiguous, as are all below
@@ -10,8 +10,11 @@
 
    work      forward: one thread = LANES neighbouring images of one y. backward: LANES images of SxS pixels, the pixels that
              the same windows cover. A block stays within one row of one map. A warp walks n: every access is coalesced
-   traffic   4*C*H*W*N + 5*C*Ho*Wo*N bytes both ways: where windows overlap, x is read again from cache, and so are dy
-             and switches. Over the bandwidth, that is the floor
+   traffic   4*C*H*W*N + 5*C*Ho*Wo*N bytes both ways, with RELU 4*C*Ho*Wo*N more: where windows overlap, x is read again
+             from cache, and so are dy, switches and y. Over the bandwidth, that is the floor
+   relu      RELU = 1 is the way back through the pool and through a ReLU that x comes out of. A pixel that was chosen is
+             the maximum of all windows that chose it, so it was on where y > 0: the ReLU's own way back, which reads two
+             maps of x's size and writes a third, is saved
    back      each pixel asks the windows it lies in, in the order of their taps, "did you choose me?": nothing is
              scattered, every dx is written once, and the sum always has the same order
    spec      zfcore/ops/maxpool.py: maxpool_reference, maxpool_backward_reference                                    */
@@ -21,6 +24,9 @@
 #ifndef WINDOW                      // macros, so that the loops over a window unroll and its loads are in flight together
 #define WINDOW 3
 #define STRIDE 2
+#endif
+#ifndef RELU
+#define RELU 1
 #endif
 const int K = WINDOW, S = STRIDE;
 struct __align__(4 * LANES) Pack { float v[LANES]; };
@@ -73,8 +79,8 @@ extern "C" __global__ void maxpool_forward(const float *x, float *y, unsigned ch
     ((Marks *)switches)[i] = where;
 }
 
-extern "C" __global__ void maxpool_backward(const float *dy, const unsigned char *switches, float *dx,
-    int H, int W, int Ho, int Wo, int N, int P)
+extern "C" __global__ void maxpool_backward(const float *dy, const unsigned char *switches, const float *y,
+    float *dx, int H, int W, int Ho, int Wo, int N, int P)
 {
     int packs = N / LANES;
     Place at;                                                               // of a tile of SxS pixels, the border of P included
@@ -94,6 +100,10 @@ extern "C" __global__ void maxpool_backward(const float *dy, const unsigned char
             long long o = (((long long)at.map * Ho + p) * Wo + q) * packs + at.pack;
             Marks chosen = ((const Marks *)switches)[o];
             Pack a = ((const Pack *)dy)[o];
+            if (RELU) {
+                Pack top = ((const Pack *)y)[o];
+                for (int k = 0; k < LANES; k++) a.v[k] = top.v[k] > 0 ? a.v[k] : 0;
+            }
             for (int k = 0; k < LANES; k++) a.v[k] = exists ? a.v[k] : 0;
 #pragma unroll
             for (int r = 0; r < S && j * S + r < K; r++)

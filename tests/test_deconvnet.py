@@ -151,7 +151,7 @@ def test_with_random_switches_it_is_another_picture():
     dy = np.zeros_like(y)
     dy[3, 1, 2] = 1.0
     true, rng = descend(network, dy, trace), np.random.default_rng(0)
-    drawn = [(rng.permutation(cache[0].ravel()).reshape(cache[0].shape), cache[1]) if isinstance(layer, MaxPool) else cache
+    drawn = [(rng.permutation(cache[0].ravel()).reshape(cache[0].shape), *cache[1:]) if isinstance(layer, MaxPool) else cache
              for layer, cache in zip(network.layers, trace)]
     other = descend(network, dy, drawn)
     assert np.abs(true - other).max() > 0.1*np.abs(true).max()

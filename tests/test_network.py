@@ -6,6 +6,7 @@ from zfcore.check import Expected
 from zfcore.layers import ContrastNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU
 from zfcore.models import build
 from zfcore.network import Network
+from zfcore.ops.relu import relu_backward
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
 
 
@@ -91,6 +92,54 @@ def test_a_rule_replaces_the_backward_of_its_kind_of_layer_and_of_no_other():
         return np.maximum(dy, 0), {}
     dx, _ = network.backward(-np.ones_like(y), trace, {ReLU: rule})
     assert seen == ["relu1"] and not dx.any()
+
+
+def normalised_first():
+    """AlexNet's order, the normalisation between ReLU and pool."""
+    network = Network("alex", (3, 13, 11), [
+        Conv("conv1", 6, K=3, S=2), ReLU("relu1"), ContrastNorm("norm1", n=3, alpha=0.5, k=1.0), MaxPool("pool1", K=3, S=2),
+        Conv("conv2", 8, K=2, P=1), ReLU("relu2"), MaxPool("pool2", K=2, S=2)])
+    network.init(seed=3, law="he")
+    return network, np.random.default_rng(1).standard_normal((3, 13, 11, 5), np.float32), None
+
+
+@pytest.mark.parametrize("make", [small, normalised_first])
+def test_a_relu_whose_backward_the_layer_above_brings_in_leaves_every_gradient_as_it_is(make, monkeypatch):
+    network, x, _ = make()
+    y, trace = network.forward(x, step=4)
+    top = np.random.default_rng(5).standard_normal(y.shape).astype(y.dtype)
+    dy, wanted = top, {}
+    for layer, cache in zip(reversed(network.layers), reversed(trace)):                 # each layer by itself
+        dy, grad = layer.backward(dy, cache)
+        wanted[layer.name] = grad
+    monkeypatch.setattr(ReLU, "backward", lambda layer, dy, cache: (relu_backward(dy, cache), {})
+                        if layer.name == "relu6" else pytest.fail(f"a pass for {layer.name} alone"))
+    dx, grads = network.backward(top, trace)
+    assert dx.tobytes() == dy.tobytes()
+    for name, of_layer in grads.items():
+        assert of_layer["w"].tobytes() == wanted[name]["w"].tobytes() and of_layer["b"].tobytes() == wanted[name]["b"].tobytes()
+
+
+@pytest.mark.parametrize("kind", [ReLU, MaxPool, ContrastNorm])
+@pytest.mark.parametrize("make", [small, normalised_first])
+def test_a_rule_for_a_relu_or_for_the_layer_above_it_keeps_the_two_apart(make, kind):
+    network, x, _ = make()
+    y, trace = network.forward(x)
+    seen = []
+    def rule(layer, dy, cache):
+        seen.append(layer.name)
+        return layer.backward(dy, cache)
+    top = np.random.default_rng(5).standard_normal(y.shape).astype(y.dtype)
+    np.testing.assert_array_equal(network.backward(top, trace, {kind: rule})[0], network.backward(top, trace)[0])
+    assert seen == [layer.name for layer in reversed(network.layers) if isinstance(layer, kind)]
+
+
+def test_a_trace_that_ends_at_a_relu_below_a_pool_goes_back_through_it():
+    network, x, _ = small()
+    y, trace = network.forward(x, until="relu1")
+    dx, _ = network.backward(np.ones_like(y), trace)
+    plain, _ = network["conv1"].backward((y > 0).astype(float), trace[0])
+    np.testing.assert_array_equal(dx, plain)
 
 
 def test_training_leaves_out_the_gradient_of_the_pixels_and_changes_no_other():

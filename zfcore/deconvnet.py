@@ -216,8 +216,8 @@ def _cut_cache(layer, cache, window, below):
         stand_in = empty((len(x), below.size, below.size, x.shape[-1]), x.dtype, like=x)      # asked for its shape only
         return stand_in, w, S, 0, groups, biased
     if isinstance(layer, MaxPool):
-        switches, (shape, K, S, _) = cache
-        return cut(switches, window), Pooling((shape[0], below.size, below.size, shape[3]), K, S, 0)
+        switches, (shape, K, S, _), y = cache                # no rule looks at y
+        return cut(switches, window), Pooling((shape[0], below.size, below.size, shape[3]), K, S, 0), y
     if isinstance(layer, ReLU):
         return cut(cache, window)
     if isinstance(layer, ContrastNorm):

@@ -102,8 +102,9 @@ class MaxPool(Layer):
     def forward(self, x, step=None):
         return maxpool(x, self.K, self.S, self.P, self.rounding)
 
-    def backward(self, dy, cache):
-        return maxpool_backward(dy, cache), {}
+    def backward(self, dy, cache, relu=False):
+        """`relu=True` brings in the backward of a ReLU right below (see Network.backward)."""
+        return maxpool_backward(dy, cache, relu), {}
 
 
 @dataclass
@@ -127,8 +128,9 @@ class ContrastNorm(Layer):
     def forward(self, x, step=None):
         return contrast_norm(x, self.n, self.alpha, self.beta, self.k, self.convention)
 
-    def backward(self, dy, cache):
-        return contrast_norm_backward(dy, cache), {}
+    def backward(self, dy, cache, relu=False):
+        """`relu=True` brings in the backward of a ReLU right below (see Network.backward)."""
+        return contrast_norm_backward(dy, cache, relu), {}
 
 
 @dataclass

@@ -12,7 +12,7 @@ import numpy as np
 
 from zfcore import check
 from zfcore.backend import CPU, to_host
-from zfcore.layers import Conv, Dropout, Linear, ReLU
+from zfcore.layers import ContrastNorm, Conv, Dropout, Linear, MaxPool, ReLU
 
 
 class Network:
@@ -66,12 +66,21 @@ class Network:
         """dy, shaped like the output of the last traced layer -> (dx, grads).
 
         rules       {kind of layer: function(layer, dy, cache) -> (dx, grads of the layer)}
-        to_pixels   False in training: the first layer's data gradient, which nobody reads, is not computed (dx None)"""
+        to_pixels   False in training: the first layer's data gradient, which nobody reads, is not computed (dx None)
+
+        The backward of a ReLU right below a pool or a normalisation is brought in by theirs, which have at hand what tells
+        where it was on: the same gradient without reading and writing the maps once more."""
+        joined = {k for k in range(len(trace) - 1) if isinstance(self.layers[k], ReLU) and ReLU not in rules
+                  and type(self.layers[k + 1]) in {MaxPool, ContrastNorm} - set(rules)}        # ReLUs that another brings in
         grads = {}
         for k in reversed(range(len(trace))):
             layer, rule = self.layers[k], rules.get(type(self.layers[k]))
+            if k in joined:
+                continue
             if rule is not None:
                 dy, grad = rule(layer, dy, trace[k])
+            elif k - 1 in joined:
+                dy, grad = layer.backward(dy, trace[k], relu=True)
             elif k == 0 and not to_pixels and isinstance(layer, (Conv, Linear)):
                 dy, grad = layer.backward(dy, trace[k], need_dx=False)
             else:

@@ -3,6 +3,7 @@ import pytest
 
 from tests.kernels.conftest import EPS, close, normal
 from zfcore.ops.maxpool import maxpool, maxpool_backward, maxpool_backward_reference, maxpool_reference
+from zfcore.ops.relu import relu_backward
 
 WINDOWS = [(3, 2, 0), (3, 2, 1), (2, 2, 0), (2, 3, 1), (5, 1, 2)]       # K, S, P: overlapping, side by side, with gaps
 
@@ -12,7 +13,7 @@ WINDOWS = [(3, 2, 0), (3, 2, 1), (2, 2, 0), (2, 3, 1), (5, 1, 2)]       # K, S, 
 def test_maxpool_equals_the_reference_and_so_do_its_switches(machine, rng, K, S, P, N):
     x = rng.integers(-9, 9, (2, 7, 40, N)).astype(np.float32)           # many ties
     y, switches = machine.results(lambda: _forward(machine.array(x), K, S, P))
-    wanted, (wanted_switches, _) = maxpool_reference(x, K, S, P)
+    wanted, (wanted_switches, *_) = maxpool_reference(x, K, S, P)
     np.testing.assert_array_equal(y, wanted)
     np.testing.assert_array_equal(switches, wanted_switches)
 
@@ -21,12 +22,29 @@ def test_maxpool_equals_the_reference_and_so_do_its_switches(machine, rng, K, S,
 @pytest.mark.parametrize("K, S, P", WINDOWS)
 def test_unpooling_equals_the_reference(machine, rng, K, S, P, N):
     x = normal(rng, 2, 7, 40, N)
-    _, (switches, pooling) = maxpool_reference(x, K, S, P)
-    dy = normal(rng, *switches.shape)
-    dx, = machine.results(lambda: [maxpool_backward(machine.array(dy), (machine.array(switches), pooling))])
-    wanted = maxpool_backward_reference(dy.astype(np.float64), (switches, pooling))
-    total = maxpool_backward_reference(np.abs(dy, dtype=np.float64), (switches, pooling))
+    _, cache = maxpool_reference(x, K, S, P)
+    dy = normal(rng, *cache[0].shape)
+    dx, = machine.results(lambda: [maxpool_backward(machine.array(dy), moved(machine, cache))])
+    wanted = maxpool_backward_reference(dy.astype(np.float64), cache)
+    total = maxpool_backward_reference(np.abs(dy, dtype=np.float64), cache)
     close(dx, wanted, K*K*EPS/2*total)
+
+
+@pytest.mark.parametrize("N", [3, 8])
+@pytest.mark.parametrize("K, S, P", WINDOWS)
+def test_going_on_through_the_relu_below_gives_the_bits_of_its_own_backward(machine, rng, K, S, P, N):
+    x = np.maximum(rng.integers(-9, 5, (2, 7, 40, N)).astype(np.float32), 0)        # windows all off, and many ties
+    x[0, 3, 5] = np.nan
+    _, cache = maxpool_reference(x, K, S, P)
+    dy = normal(rng, *cache[0].shape)
+    dy[0, 0, 0], dy[1, 1, 1] = np.inf, np.nan
+
+    def work():
+        arrays = machine.array(dy), moved(machine, cache)
+        return maxpool_backward(*arrays, relu=True), relu_backward(maxpool_backward(*arrays), machine.array(x))
+
+    one_pass, two_passes = machine.results(work)
+    assert one_pass.tobytes() == two_passes.tobytes() and one_pass.any() and not one_pass[x == 0].any()
 
 
 def test_the_first_nan_of_a_window_wins_and_minus_infinity_is_a_maximum(machine):
@@ -48,10 +66,15 @@ def test_a_gradient_that_is_infinite_stays_out_of_the_other_pixels(machine):
     x = np.arange(3*5, dtype=np.float32).reshape(1, 3, 5, 1)
     y, cache = maxpool_reference(x, 3, 2)
     dy = np.full(y.shape, np.inf, np.float32)
-    dx, = machine.results(lambda: [maxpool_backward(machine.array(dy), (machine.array(cache[0]), cache[1]))])
+    dx, = machine.results(lambda: [maxpool_backward(machine.array(dy), moved(machine, cache))])
     np.testing.assert_array_equal(dx, maxpool_backward_reference(dy, cache))
 
 
+def moved(machine, cache):
+    switches, pooling, y = cache
+    return machine.array(switches), pooling, machine.array(y)
+
+
 def _forward(x, K, S, P):
-    y, (switches, _) = maxpool(x, K, S, P)
+    y, (switches, *_) = maxpool(x, K, S, P)
     return y, switches

@@ -7,6 +7,7 @@ from zfcore.check import Expected
 from zfcore.ops import contrast_norm as module
 from zfcore.ops.contrast_norm import (contrast_norm, contrast_norm_backward, contrast_norm_backward_reference,
                                       contrast_norm_reference)
+from zfcore.ops.relu import relu_backward
 
 # alpha is large on purpose: at AlexNet's 1e-4 the whole sum hides below a tolerance
 RULES = [(5, 0.5, 0.75, 2.0), (1, 0.7, 0.75, 1.0), (2, 0.6, 0.5, 1.5), (4, 0.8, 1.0, 0.5), (3, 0.4, 0.6, 2.0),
@@ -134,3 +135,14 @@ def test_contrast_norm_is_pytorchs_even_windows_included(n, alpha, beta, k):
     np.testing.assert_allclose(y, y_t.detach().numpy().transpose(1, 2, 3, 0), rtol=1e-12)
     dx_t = x_t.grad.numpy().transpose(1, 2, 3, 0)
     np.testing.assert_allclose(contrast_norm_backward(dy, cache), dx_t, rtol=1e-10, atol=1e-12)
+
+
+def test_going_on_through_the_relu_below_gives_the_bits_of_its_own_backward():
+    x, dy = np.maximum(numbers(0), 0), numbers(1)
+    x[2, 1, 3] = np.nan
+    _, cache = contrast_norm(x, *RULES[0])
+    wanted = relu_backward(contrast_norm_backward(dy, cache), x)
+    assert contrast_norm_backward(dy, cache, relu=True).tobytes() == wanted.tobytes()
+    finite = np.nan_to_num(x, nan=1.0), cache[1]
+    np.testing.assert_allclose(contrast_norm_backward_reference(numbers(1), finite, relu=True),
+                               contrast_norm_backward(numbers(1), finite, relu=True), rtol=1e-12, atol=1e-12)

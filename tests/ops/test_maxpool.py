@@ -5,6 +5,7 @@ from zfcore import backend
 from zfcore.check import Expected
 from zfcore.ops import maxpool as module
 from zfcore.ops.maxpool import maxpool, maxpool_backward, maxpool_backward_reference, maxpool_reference
+from zfcore.ops.relu import relu, relu_backward, relu_backward_reference
 
 GEOMETRIES = [(3, 2, 0, "ceil"), (3, 2, 1, "ceil"), (3, 2, 1, "floor"), (2, 2, 0, "ceil"), (2, 3, 0, "ceil"),
               (2, 3, 1, "floor"), (5, 1, 4, "ceil"), (4, 3, 2, "floor"), (1, 1, 0, "ceil"), (1, 2, 0, "ceil"),
@@ -21,19 +22,19 @@ def maps(dtype, seed=0, levels=4):
 @pytest.mark.parametrize("K,S,P,rounding", GEOMETRIES)
 def test_maxpool_is_the_reference_ties_included(K, S, P, rounding, dtype):
     x = maps(dtype)
-    y, (switches, pooling) = maxpool(x, K, S, P, rounding)
-    y_ref, (switches_ref, _) = maxpool_reference(x, K, S, P, rounding)
+    y, (switches, pooling, kept) = maxpool(x, K, S, P, rounding)
+    y_ref, (switches_ref, *_) = maxpool_reference(x, K, S, P, rounding)
     np.testing.assert_array_equal(y, y_ref)
     np.testing.assert_array_equal(switches, switches_ref)
     assert y.dtype == dtype and switches.dtype == np.uint8
-    assert pooling == (SHAPE, K, S, P)
+    assert pooling == (SHAPE, K, S, P) and kept is y
 
 
 @pytest.mark.parametrize("K,S,P,rounding", GEOMETRIES)
 def test_every_switch_points_into_the_map_at_the_value_of_y(K, S, P, rounding):
     x = maps(np.float32)
     x[1] = -np.inf                                                          # no padding, not even -inf, may win here
-    y, (switches, _) = maxpool(x, K, S, P, rounding)
+    y, (switches, *_) = maxpool(x, K, S, P, rounding)
     c, p, q, n = np.indices(y.shape)
     h, w = p*S - P + switches//K, q*S - P + switches % K
     assert (h >= 0).all() and (h < SHAPE[1]).all() and (w >= 0).all() and (w < SHAPE[2]).all()
@@ -43,15 +44,15 @@ def test_every_switch_points_into_the_map_at_the_value_of_y(K, S, P, rounding):
 def test_the_first_maximum_in_row_order_wins_a_tie():
     x = np.zeros((1, 3, 3, 1), np.float32)
     x[0, 1, 2] = x[0, 2, 0] = 1
-    _, (switches, _) = maxpool(x, 3, 3)
+    _, (switches, *_) = maxpool(x, 3, 3)
     assert switches.item() == 1*3 + 2
     x[0, 1, 0] = 1
-    _, (switches, _) = maxpool(x, 3, 3)
+    _, (switches, *_) = maxpool(x, 3, 3)
     assert switches.item() == 1*3 + 0
 
 
 def test_padding_never_wins_over_negative_pixels():
-    y, (switches, _) = maxpool(np.full((1, 2, 3, 1), -7.0), 3, 2, 1)
+    y, (switches, *_) = maxpool(np.full((1, 2, 3, 1), -7.0), 3, 2, 1)
     assert (y == -7).all()
     assert switches[0, :, :, 0].tolist() == [[4, 3], [1, 0]]               # the first place inside the map
 
@@ -61,8 +62,8 @@ def test_a_nan_wins_over_every_number_and_the_first_nan_over_the_others(K, S, P,
     x = maps(np.float32)
     x[np.random.default_rng(1).random(SHAPE) < 0.15] = np.nan
     x[0, 0, 0, 0] = np.inf
-    y, (switches, _) = maxpool(x, K, S, P, rounding)
-    y_ref, (switches_ref, _) = maxpool_reference(x, K, S, P, rounding)
+    y, (switches, *_) = maxpool(x, K, S, P, rounding)
+    y_ref, (switches_ref, *_) = maxpool_reference(x, K, S, P, rounding)
     np.testing.assert_array_equal(y, y_ref)
     np.testing.assert_array_equal(switches, switches_ref)
     assert np.isnan(y).any()
@@ -70,9 +71,9 @@ def test_a_nan_wins_over_every_number_and_the_first_nan_over_the_others(K, S, P,
 
 def test_a_nan_in_one_window_leaves_the_switches_of_the_others():
     x = maps(np.float32)
-    _, (before, _) = maxpool(x, 2, 2)
+    _, (before, *_) = maxpool(x, 2, 2)
     x[2, 4, 4, 3] = np.nan
-    y, (after, _) = maxpool(x, 2, 2)
+    y, (after, *_) = maxpool(x, 2, 2)
     assert np.isnan(y[2, 2, 2, 3]) and np.isnan(y).sum() == 1
     before[2, 2, 2, 3] = 0
     np.testing.assert_array_equal(after, before)
@@ -118,6 +119,28 @@ def test_windows_that_chose_the_same_pixel_add_up():
     assert dx[0, 2, 2, 0] == 1111 and np.count_nonzero(dx) == 1
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("K,S,P,rounding", GEOMETRIES)
+def test_going_on_through_the_relu_below_gives_the_bits_of_its_own_backward(K, S, P, rounding, dtype):
+    x = maps(dtype)                                                         # about half of it off
+    x[np.random.default_rng(1).random(SHAPE) < 0.05] = np.nan
+    x = relu(x)[0]
+    y, cache = maxpool(x, K, S, P, rounding)
+    dy = np.random.default_rng(2).standard_normal(y.shape).astype(dtype)
+    dy[0, 0, 0, 0], dy[1, 1, 1, 1] = np.inf, -0.0
+    wanted = relu_backward(maxpool_backward(dy, cache), x)
+    assert maxpool_backward(dy, cache, relu=True).tobytes() == wanted.tobytes()
+    if K <= 3:
+        reference = relu_backward_reference(maxpool_backward_reference(dy, cache), x)
+        np.testing.assert_array_equal(maxpool_backward_reference(dy, cache, relu=True), reference)
+
+
+def test_a_window_that_is_all_off_sends_nothing_through_the_relu_but_something_to_its_first_pixel_without():
+    y, cache = maxpool(np.zeros((1, 3, 3, 1)), 3, 2)
+    assert maxpool_backward(np.ones_like(y), cache)[0, 0, 0, 0] == 1
+    assert not maxpool_backward(np.ones_like(y), cache, relu=True).any()
+
+
 def test_an_infinite_gradient_reaches_its_own_pixel_alone():
     y, cache = maxpool(maps(np.float32, levels=1000), 3, 2)
     dy = np.ones_like(y)
@@ -152,7 +175,7 @@ def test_strided_views_are_pooled_like_their_copies():
 def test_the_largest_window_fits_its_places_into_a_byte():
     x = np.zeros((1, 15, 15, 1), np.float32)
     x[0, 14, 14] = 1
-    _, (switches, _) = maxpool(x, 15, 1)
+    _, (switches, *_) = maxpool(x, 15, 1)
     assert switches.item() == 224
     with pytest.raises(Expected, match="15x15"):
         maxpool(np.zeros((1, 16, 16, 1), np.float32), 16, 1)

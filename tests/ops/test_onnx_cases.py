@@ -95,7 +95,7 @@ def run_maxpool(case, x):
     (N, C, H, W), by_column = x.shape, case["attributes"].get("storage_order", 0)
     rounding = "ceil" if case["attributes"].get("ceil_mode") else "floor"
     x, K, S, P = framed(case, x, -np.inf)
-    y, (switches, _) = maxpool(x, K, S, P, rounding)
+    y, (switches, *_) = maxpool(x, K, S, P, rounding)
     if len(case["outputs"]) == 1:
         return [batch_first(y)]
     c, p, q, n = np.indices(switches.shape)                        # where each maximum lies in all of x, batch first
@@ -110,7 +110,7 @@ def run_maxunpool(case, y, places):
     h, w = np.divmod(batch_last(places) % (H*W), W)
     _, p, q, _ = np.indices(h.shape)
     switches = ((h - p*S + P)*K + w - q*S + P).astype(np.uint8)
-    return [batch_first(maxpool_backward(batch_last(y), (switches, Pooling((C, H, W, N), K, S, P))))]
+    return [batch_first(maxpool_backward(batch_last(y), (switches, Pooling((C, H, W, N), K, S, P), None)))]
 
 
 def run_lrn(case, x):

@@ -5,6 +5,7 @@ import numpy as np
 
 from zfcore.backend import Kernel, blocks, empty, parallel, runs_kernels
 from zfcore.check import Expected, dtype, one_of, positive, shape
+from zfcore.ops.relu import relu_backward_reference, where_on
 from zfcore.ops.window import pieces, workspace
 
 FORWARD = Kernel("contrast_norm.cu", "contrast_norm_forward",
@@ -12,7 +13,7 @@ FORWARD = Kernel("contrast_norm.cu", "contrast_norm_forward",
                  {"WINDOW": 5, "BETA": "0.75f"})
 BACKWARD = Kernel("contrast_norm.cu", "contrast_norm_backward",
                   "const float *dy, const float *x, float *dx, long long L, int C, int maps, float a, float k",
-                  {"WINDOW": 5, "BETA": "0.75f"})
+                  {"WINDOW": 5, "BETA": "0.75f", "RELU": 0})
 
 
 class Normalisation(NamedTuple):
@@ -31,7 +32,7 @@ def contrast_norm_reference(x, n, alpha, beta, k, convention="mean"):
     return x*s**-beta, (x, Normalisation(n, a, beta, k))
 
 
-def contrast_norm_backward_reference(dy, cache):
+def contrast_norm_backward_reference(dy, cache, relu=False):
     x, (n, a, beta, k) = cache
     dx = np.zeros(x.shape)
     for c in range(len(x)):                                  # each y[c] depends on the maps of its window
@@ -39,7 +40,7 @@ def contrast_norm_backward_reference(dy, cache):
         s = k + a*np.square(x[window], dtype=float).sum(axis=0)
         dx[c] += dy[c]*s**-beta
         dx[window] -= 2*a*beta*x[window]*dy[c]*x[c]*s**(-beta - 1)
-    return dx
+    return relu_backward_reference(dx, x) if relu else dx
 
 
 def contrast_norm(x, n, alpha, beta, k, convention="mean"):
@@ -74,15 +75,17 @@ def contrast_norm(x, n, alpha, beta, k, convention="mean"):
     return y, (x, rule)
 
 
-def contrast_norm_backward(dy, cache):
-    """dx[c] = dy[c] / s[c]^beta - 2 a beta x[c] * (sum over the maps j whose window holds c of dy[j] y[j] / s[j])."""
+def contrast_norm_backward(dy, cache, relu=False):
+    """dx[c] = dy[c] / s[c]^beta - 2 a beta x[c] * (sum over the maps j whose window holds c of dy[j] y[j] / s[j]).
+
+    relu=True goes on through a ReLU that x came out of, with x at hand: dx is 0 where x is not above 0."""
     x, rule = cache
     dtype("contrast_norm_backward: dy", dy, x.dtype)
     shape("contrast_norm_backward: dy", dy, x.shape)
     n, a, beta, _ = rule
     dx = empty(dy.shape, dy.dtype, like=dy)
     if runs_kernels(dy):
-        _launch(BACKWARD, rule, dy, x, dx)
+        _launch(BACKWARD.variant(RELU=int(relu)), rule, dy, x, dx)
         return dx
     columns, above, out = (array.reshape(len(x), -1) for array in (x, dy, dx))
 
@@ -97,6 +100,8 @@ def contrast_norm_backward(dy, cache):
         shared *= x
         shared *= 2*a*beta
         dx -= shared
+        if relu:
+            where_on(dx, x > 0, dx)
 
     parallel(work, _blocks(columns))
     return dx

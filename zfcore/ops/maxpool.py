@@ -6,14 +6,15 @@ import numpy as np
 
 from zfcore.backend import Kernel, blocks, empty, lanes, parallel, runs_kernels
 from zfcore.check import Expected, dtype, shape
+from zfcore.ops.relu import relu_backward, relu_backward_reference
 from zfcore.ops.window import output_size, pieces, tap_range, workspace
 
 FORWARD = Kernel("maxpool.cu", "maxpool_forward",
                  "const float *x, float *y, unsigned char *switches, int H, int W, int Ho, int Wo, int N, int P",
                  {"WINDOW": 3, "STRIDE": 2, "LANES": 4})
 BACKWARD = Kernel("maxpool.cu", "maxpool_backward",
-                  "const float *dy, const unsigned char *switches, float *dx, int H, int W, int Ho, int Wo, int N, int P",
-                  {"WINDOW": 3, "STRIDE": 2, "LANES": 4})
+                  "const float *dy, const unsigned char *switches, const float *y, float *dx, "
+                  "int H, int W, int Ho, int Wo, int N, int P", {"WINDOW": 3, "STRIDE": 2, "LANES": 4, "RELU": 1})
 
 
 class Pooling(NamedTuple):
@@ -33,11 +34,13 @@ def maxpool_reference(x, K, S, P=0, rounding="ceil"):
         window = np.stack([x[:, p*S - P + r, q*S - P + s] for r, s in places])         # (places,C,N)
         y[:, p, q] = window.max(axis=0)
         switches[:, p, q] = np.array([r*K + s for r, s in places])[window.argmax(axis=0)]
-    return y, (switches, Pooling(x.shape, K, S, P))
+    return y, (switches, Pooling(x.shape, K, S, P), y)
 
 
-def maxpool_backward_reference(dy, cache):
-    switches, ((C, H, W, N), K, S, P) = cache
+def maxpool_backward_reference(dy, cache, relu=False):
+    switches, ((C, H, W, N), K, S, P), y = cache
+    if relu:
+        dy = relu_backward_reference(dy, y)
     dx = np.zeros((C, H, W, N), dy.dtype)
     for c, p, q, n in np.ndindex(dy.shape):
         r, s = divmod(int(switches[c, p, q, n]), K)
@@ -48,7 +51,7 @@ def maxpool_backward_reference(dy, cache):
 def maxpool(x, K, S, P=0, rounding="ceil"):
     """Maximum over windows of KxK pixels at stride S; what lies outside the map takes no part.
 
-    x (C,H,W,N) float32 or float64 -> y (C,Ho,Wo,N) and the cache (switches, Pooling).
+    x (C,H,W,N) float32 or float64 -> y (C,Ho,Wo,N) and the cache (switches, Pooling, y).
     switches (C,Ho,Wo,N) uint8: r*K + s, the place of the maximum in its window; the first in row order wins a tie.
     A NaN wins over every number, as in np.max. K <= 15, so that a place fits a byte. Ho, Wo: see `output_size`.
     Raises Expected for another K, dtype or number of axes, and for a window that fits no map."""
@@ -63,7 +66,7 @@ def maxpool(x, K, S, P=0, rounding="ceil"):
         wide = lanes(N, x, y)
         tiles = C*Ho*blocks(Wo*(N//wide), FORWARD.block)
         FORWARD.variant(WINDOW=K, STRIDE=S, LANES=wide)(tiles, x, y, switches, H, W, Ho, Wo, N, P)
-        return y, (switches, Pooling(x.shape, K, S, P))
+        return y, (switches, Pooling(x.shape, K, S, P), y)
     pixels = np.ascontiguousarray(x).reshape(C, H*W, N)
 
     def work(block):
@@ -71,7 +74,7 @@ def maxpool(x, K, S, P=0, rounding="ceil"):
         _pool_rows(pixels[maps], (H, W), y[maps, rows], switches[maps, rows], K, S, P, rows.start)
 
     parallel(work, _blocks(C, Ho, S*W*N*x.itemsize))
-    return y, (switches, Pooling(x.shape, K, S, P))
+    return y, (switches, Pooling(x.shape, K, S, P), y)
 
 
 def _pool_rows(pixels, size, y, switches, K, S, P, p0):
@@ -117,23 +120,30 @@ def _raise(best, where, values, places, higher):
     np.maximum(where, higher, out=where)
 
 
-def maxpool_backward(dy, cache):
+def maxpool_backward(dy, cache, relu=False):
     """dy (C,Ho,Wo,N) -> dx (C,H,W,N): each gradient goes to the pixel that its switch names, all other pixels get 0.
+
+    relu=True goes on through a ReLU that x came out of: windows whose maximum is not above 0 bring nothing. A pixel is the
+    maximum of every window that chose it, so this is the same, bit by bit, as relu_backward behind it, which would
+    read and write maps of x's size.
 
     This is also the deconvnet's unpooling (paper, section 2.1): the signal from above put back where the maximum was.
     Windows that overlap may have chosen the same pixel; what they bring adds up there. (The paper is silent on this;
     the gradient adds, and so does this.) Every pixel asks the windows it lies in, in the order of their taps."""
-    switches, pooling = cache
-    (C, H, W, N), K, S, P = pooling
+    switches, ((C, H, W, N), K, S, P), y = cache
     dtype("maxpool_backward: dy", dy, np.float32, np.float64)
     shape("maxpool_backward: dy", dy, switches.shape)
     Ho, Wo = dy.shape[1:3]
     dx = empty((C, H, W, N), dy.dtype, like=dy)
     if runs_kernels(dy):
-        wide = lanes(N, dy, dx)
+        on = y if relu else dy                                             # else it is not read
+        wide = lanes(N, dy, on, dx)
         tiles = C*((H - 1 + P)//S + 1)*blocks(((W - 1 + P)//S + 1)*(N//wide), BACKWARD.block)     # of SxS pixels
-        BACKWARD.variant(WINDOW=K, STRIDE=S, LANES=wide)(tiles, dy, switches, dx, H, W, Ho, Wo, N, P)
+        tuned = BACKWARD.variant(WINDOW=K, STRIDE=S, LANES=wide, RELU=int(relu))
+        tuned(tiles, dy, switches, on, dx, H, W, Ho, Wo, N, P)
         return dx
+    if relu:
+        dy = relu_backward(dy, y)
     bits = np.dtype(f"i{dy.itemsize}")                                     # whole numbers as wide as those of dy
 
     def work(block):

@@ -33,11 +33,11 @@ def relu_backward(dy, y):
         wide = lanes(dy.size, dy, y, dx)
         BACKWARD.variant(LANES=wide)(blocks(dy.size//wide, BACKWARD.block), dy, y, dx, dy.size)
     else:
-        parallel(lambda k: _pass(dy[k], y[k] > 0, dx[k]), slabs(dy))
+        parallel(lambda k: where_on(dy[k], y[k] > 0, dx[k]), slabs(dy))
     return dx
 
 
-def _pass(dy, on, dx):
+def where_on(dy, on, dx):
     """dx = dy where `on`, else 0, also where dy is infinite (inf*0 is not): AND with a mask of all bits or none."""
     mask, bits = on.view(np.int8), f"i{dy.itemsize}"
     np.negative(mask, out=mask)                              # 1 -> -1, all bits
