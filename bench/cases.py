@@ -85,6 +85,8 @@ def cases(network=None):
         if type(layer) in MAKERS and work not in seen:
             seen.add(work)
             found += MAKERS[type(layer)](layer, shape, network.shapes[k + 1], behind_relu=k > 0)
+            if isinstance(layer, MaxPool) and isinstance([*network.layers, None][k + 1], ContrastNorm):
+                found.append(pool_norm_case(layer, network.layers[k + 1], shape, network.shapes[k + 1]))
     return found + losses(network.shapes[-1][0]) + parameters(network) + [crop(*network.input_shape)]
 
 
@@ -209,6 +211,15 @@ def norm_cases(layer, shape, out, behind_relu):
     return [Case("contrast_norm", layer.name, "forward", lambda source, N: (source.outputs(*shape, N),),
                  lambda x: (contrast_norm(x, *constants)[0],), lambda N: 8*size*N, images=(0,)),
             Case("contrast_norm", layer.name, "backward", cached, backward, lambda N: 12*size*N, images=(0, 1))]
+
+
+def pool_norm_case(pool, norm, shape, out):
+    def run(x):
+        (maxima, (switches, *_)), (y, _) = pool.forward_with(norm, x)
+        return maxima, y, switches
+
+    return Case("contrast_norm", norm.name, "forward with its pool", lambda source, N: (source.outputs(*shape, N),), run,
+                lambda N: (4*numbers(shape) + 9*numbers(out))*N, images=(0,), window=(*pool.window(), *shape[1:]))
 
 
 def linear_cases(layer, shape, out, behind_relu):

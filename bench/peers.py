@@ -184,6 +184,15 @@ def norm_forward(layout, window, x):
     return lambda: torch.nn.functional.local_response_norm(x, 5, 1e-4, 0.75, 2.0)
 
 
+def norm_of_pool(layout, window, x):
+    pooled = pool_forward(layout, window, x)
+
+    def call():
+        y, = pooled()
+        return y, torch.nn.functional.local_response_norm(y, 5, 1e-4, 0.75, 2.0)
+    return call
+
+
 def norm_backward(layout, window, dy, x):
     dy, x = laid_out(layout, dy, x)
     x = x.requires_grad_()
@@ -252,6 +261,7 @@ TORCH = {                         # (noun, what) -> build(layout, window, tensor
     ("maxpool", "backward"): pool_backward,
     ("maxpool", "backward and ReLU's"): pool_relu_backward,
     ("contrast_norm", "forward"): norm_forward,
+    ("contrast_norm", "forward with its pool"): norm_of_pool,
     ("contrast_norm", "backward"): norm_backward,
     ("relu", "forward"): elementwise(lambda x: torch.relu(x)),
     ("relu", "backward"): elementwise(lambda dy, y: torch.ops.aten.threshold_backward(dy, y, 0)),

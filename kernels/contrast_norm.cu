@@ -1,4 +1,5 @@
-/* contrast_norm.cu - contrast normalisation across maps, forward and backward in one pass each.
+/* contrast_norm.cu - contrast normalisation across maps, forward and backward in one pass each; forward also with the max
+   pool in front of it.
    s[c]  = k + a * (sum of x[j]^2 over the maps j = c-BELOW .. c-BELOW+WINDOW-1, cut at the first and the last map)
    y[c]  = x[c] / s[c]^beta
    dx[c] = dy[c] / s[c]^beta - 2*a*beta * x[c] * (sum of t[j] over the maps j whose window holds c)
@@ -8,12 +9,16 @@
    x, y, dy, dx   (C,L)   float32   C-contiguous; L = H*W*N, the pixels of all images
    a = alpha/n ("mean") or alpha ("sum"); WINDOW = n, BELOW = n/2, BETA = beta: macros, so that windows live in registers
 
+   behind a pool: x[c,p,q,n] are the maxima of maps (C,H,W,N) over windows, switches where they were, as maxpool.cu has them;
+   contrast_norm_of_maxpool forms, keeps and normalises them
+
    work      one thread = one pixel of one image in `maps` maps, which it walks with the window in registers; MAPS maps
              are loaded together so that enough loads are in flight. A warp walks the pixels: every access is coalesced.
              No sum is carried along: one that adds the newest map and takes off the oldest would lose small maps behind
              large ones
    traffic   forward 8*C*L bytes, backward 12*C*L (s is computed again, not stored), and the WINDOW-1 maps around each slab
-             of `maps` once more from cache. Over the bandwidth, that is the floor
+             of `maps` once more from cache. Behind a pool 4*C*H*W*N + 9*C*L: the maxima are written for the way back, but
+             not read again. Over the bandwidth, that is the floor
    spec      zfcore/ops/contrast_norm.py: contrast_norm_reference, contrast_norm_backward_reference                    */
 #ifndef WINDOW
 #define WINDOW 5
@@ -77,6 +82,63 @@ extern "C" __global__ void contrast_norm_forward(const float *x, float *y, long 
             if (c + j < at.last) y[(c + j) * L] = v[j + BELOW] * inverse_power(window_scale(v + j, a, k));
 #pragma unroll
         for (int j = 0; j < CARRY; j++) v[j] = v[j + FORWARD_MAPS];
+    }
+}
+
+#ifndef POOL
+#define POOL 3                      // the pool's window and stride
+#define STRIDE 2
+#endif
+#define POOLED_MAPS 2
+
+// The windows of one output of the pool in all maps: maximum(c) is that of map c, 0 beyond the maps, kept if the slab owns c.
+struct Windows {
+    const float *x;                 // (C,H,W,N), from image n on
+    float *maxima;                  // (C,L), from this output on, and so is the next
+    unsigned char *switches;
+    int h0, w0, H, W, N, C;
+    long long L;
+
+    __device__ __forceinline__ float maximum(int c, const Slab &at) const
+    {
+        if (c < 0 || c >= C) return 0;
+        const float *map = x + (long long)c * H * W * N;
+        float best = __int_as_float(0xff800000);                            // -infinity
+        int where = max(-h0, 0) * POOL + max(-w0, 0);
+#pragma unroll
+        for (int r = 0; r < POOL; r++)
+#pragma unroll
+            for (int s = 0; s < POOL; s++) {
+                int h = h0 + r, w = w0 + s;
+                float a = __int_as_float(0xff800000);                       // outside the map: never higher
+                if (h >= 0 && h < H && w >= 0 && w < W) a = map[((long long)h * W + w) * N];
+                if (!(a <= best) && best == best) best = a, where = r * POOL + s;      // higher, or the first NaN
+            }
+        if (c >= at.first && c < at.last) maxima[c * L] = best, switches[c * L] = where;
+        return best;
+    }
+};
+
+extern "C" __global__ void contrast_norm_of_maxpool(const float *x, float *maxima, unsigned char *switches, float *y,
+    int H, int W, int Ho, int Wo, int N, int P, int C, int maps, float a, float k)
+{
+    const long long L = (long long)Ho * Wo * N;
+    Slab at;
+    if (!my_slab(at, L, C, maps)) return;
+    int n = at.i % N, q = at.i / N % Wo, p = at.i / N / Wo;
+    Windows windows = {x + n, maxima + at.i, switches + at.i, p * STRIDE - P, q * STRIDE - P, H, W, N, C, L};
+    y += at.i;
+    float v[CARRY + POOLED_MAPS];                                           // maps c - BELOW ..
+#pragma unroll
+    for (int j = 0; j < CARRY; j++) v[j] = windows.maximum(at.first - BELOW + j, at);
+    for (int c = at.first; c < at.last; c += POOLED_MAPS) {
+#pragma unroll
+        for (int j = CARRY; j < CARRY + POOLED_MAPS; j++) v[j] = windows.maximum(c - BELOW + j, at);
+#pragma unroll
+        for (int j = 0; j < POOLED_MAPS; j++)
+            if (c + j < at.last) y[(c + j) * L] = v[j + BELOW] * inverse_power(window_scale(v + j, a, k));
+#pragma unroll
+        for (int j = 0; j < CARRY; j++) v[j] = v[j + POOLED_MAPS];
     }
 }
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from zfcore import check
-from zfcore.ops.contrast_norm import contrast_norm, contrast_norm_backward
+from zfcore.ops.contrast_norm import contrast_norm, contrast_norm_backward, contrast_norm_of_maxpool
 from zfcore.ops.conv2d import conv2d, conv2d_backward
 from zfcore.ops.dropout import dropout, dropout_backward
 from zfcore.ops.linear import linear, linear_backward
@@ -101,6 +101,11 @@ class MaxPool(Layer):
 
     def forward(self, x, step=None):
         return maxpool(x, self.K, self.S, self.P, self.rounding)
+
+    def forward_with(self, norm, x):
+        """This pool and the ContrastNorm `norm` behind it in one pass -> (y, cache) of the one, (y, cache) of the other."""
+        return contrast_norm_of_maxpool(x, (self.K, self.S, self.P, self.rounding),
+                                        (norm.n, norm.alpha, norm.beta, norm.k, norm.convention))
 
     def backward(self, dy, cache, relu=False):
         """`relu=True` brings in the backward of a ReLU right below (see Network.backward)."""

@@ -56,6 +56,10 @@ class Network:
                 x, cache = layer.forward(x, step, relu=isinstance(after, ReLU))
             elif isinstance(layer, ReLU) and isinstance(before, Conv):
                 cache = x                                  # done in the convolution's epilogue
+            elif isinstance(layer, MaxPool) and isinstance(after, ContrastNorm):
+                (x, cache), ahead = layer.forward_with(after, x)
+            elif isinstance(layer, ContrastNorm) and isinstance(before, MaxPool):
+                x, cache = ahead                           # done with the pool, on maxima still in registers
             elif isinstance(layer, Dropout):
                 x, cache = layer.forward(x, step, part)
             else:

@@ -4,6 +4,7 @@ import pytest
 from tests.kernels.conftest import EPS, close, normal
 from zfcore.ops import contrast_norm as op
 from zfcore.ops.contrast_norm import contrast_norm, contrast_norm_backward
+from zfcore.ops.maxpool import maxpool, maxpool_reference
 from zfcore.ops.relu import relu_backward
 
 # n odd, even, 1, wider than all maps; beta by square roots, and by powf. C = 37 takes two slabs, the second one short
@@ -55,3 +56,31 @@ def test_going_on_through_the_relu_below_gives_the_bits_of_its_own_backward(mach
 
     one_pass, two_passes = machine.results(work)
     assert one_pass.tobytes() == two_passes.tobytes() and one_pass[x > 0].all() and not one_pass[~(x > 0)].any()
+
+
+# K, S, P, rounding of the pool; n, alpha, beta, k, convention; C: slabs of 32 maps and a short one, one map, fewer than n
+CHAINS = [((3, 2, 0, "ceil"), (5, 0.7, 0.75, 1.5, "mean"), 37), ((3, 2, 1, "floor"), (4, 0.7, 0.5, 1.5, "sum"), 9),
+          ((2, 2, 0, "ceil"), (1, 0.7, 0.75, 2.0, "mean"), 5), ((2, 3, 1, "ceil"), (12, 0.7, 0.75, 2.0, "mean"), 33),
+          ((5, 1, 2, "floor"), (5, 0.7, 0.75, 2.0, "mean"), 1)]
+
+
+@pytest.mark.parametrize("N", [3, 8])
+@pytest.mark.parametrize("pool, norm, C", CHAINS)
+def test_pool_and_norm_in_one_pass_give_the_bits_of_one_after_the_other(machine, rng, pool, norm, C, N):
+    x = rng.integers(-9, 9, (C, 7, 10, N)).astype(np.float32)                # many ties
+    x[0, 3, 5], x[C//2, 4:], x[C - 1, 2, 1, 0] = np.nan, -np.inf, np.inf
+
+    def together():
+        (maxima, (switches, *_)), (y, _) = op.contrast_norm_of_maxpool(machine.array(x), pool, norm)
+        return maxima, switches, y
+
+    def apart():
+        maxima, (switches, *_) = maxpool(machine.array(x), *pool)
+        return maxima, switches, contrast_norm(maxima, *norm)[0]
+
+    one_pass = machine.results(together)
+    for got, array in zip(one_pass, apart(), strict=True):
+        np.testing.assert_array_equal(got.view(np.uint8), machine.host(array).view(np.uint8))
+    wanted, (switches, *_) = maxpool_reference(x, *pool)
+    np.testing.assert_array_equal(one_pass[0], wanted)
+    np.testing.assert_array_equal(one_pass[1], switches)

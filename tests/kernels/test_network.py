@@ -41,6 +41,23 @@ def test_gradients_are_those_of_numpy_and_of_finite_differences(machine):
     assert (above - below)/(2*h) == pytest.approx((to_host(dx)*direction).sum(), rel=5e-3)
 
 
+def test_layers_that_share_a_pass_leave_the_trace_of_layers_by_themselves(machine):
+    network, x, _ = small()
+    on_device = moved(network, machine)
+    y, trace = on_device.forward(machine.array(x.astype(np.float32)), step=4)
+    x = machine.array(x.astype(np.float32))
+    for layer, cache in zip(on_device.layers, trace, strict=True):
+        x, alone = layer.forward(x, 4)
+        for one, other in zip(arrays_of(cache), arrays_of(alone), strict=True):
+            np.testing.assert_array_equal(to_host(one), to_host(other), err_msg=layer.name)
+    np.testing.assert_array_equal(to_host(y), to_host(x))
+
+
+def arrays_of(cache):
+    parts = cache if isinstance(cache, tuple) else (cache,)
+    return [part for part in parts if isinstance(part, np.ndarray) or runs_kernels(part)]
+
+
 def test_three_steps_of_training_end_where_numpys_do(machine):
     network, x, labels = small()
     for of_layer in network.parameters().values():

@@ -6,7 +6,8 @@ from zfcore import backend
 from zfcore.check import Expected
 from zfcore.ops import contrast_norm as module
 from zfcore.ops.contrast_norm import (contrast_norm, contrast_norm_backward, contrast_norm_backward_reference,
-                                      contrast_norm_reference)
+                                      contrast_norm_of_maxpool, contrast_norm_reference)
+from zfcore.ops.maxpool import maxpool
 from zfcore.ops.relu import relu_backward
 
 # alpha is large on purpose: at AlexNet's 1e-4 the whole sum hides below a tolerance
@@ -146,3 +147,17 @@ def test_going_on_through_the_relu_below_gives_the_bits_of_its_own_backward():
     finite = np.nan_to_num(x, nan=1.0), cache[1]
     np.testing.assert_allclose(contrast_norm_backward_reference(numbers(1), finite, relu=True),
                                contrast_norm_backward(numbers(1), finite, relu=True), rtol=1e-12, atol=1e-12)
+
+
+def test_behind_a_pool_both_give_what_they_give_alone_and_refuse_what_they_refuse():
+    x, pool, norm = numbers(0), (2, 2, 1, "floor"), (*RULES[0], "sum")
+    (maxima, of_pool), (y, of_norm) = contrast_norm_of_maxpool(x, pool, norm)
+    wanted, (switches, pooling, _) = maxpool(x, *pool)
+    np.testing.assert_array_equal(maxima, wanted)
+    np.testing.assert_array_equal(of_pool[0], switches)
+    np.testing.assert_array_equal(y, contrast_norm(wanted, *norm)[0])
+    assert of_pool[1] == pooling and of_pool[2] is of_norm[0] is maxima
+    with pytest.raises(Expected, match="15x15"):
+        contrast_norm_of_maxpool(x, (16, 2, 0, "ceil"), norm)
+    with pytest.raises(Expected, match="alpha"):
+        contrast_norm_of_maxpool(x, pool, (5, -1, 0.75, 2, "mean"))

@@ -5,6 +5,7 @@ import numpy as np
 
 from zfcore.backend import Kernel, blocks, empty, parallel, runs_kernels
 from zfcore.check import Expected, dtype, one_of, positive, shape
+from zfcore.ops.maxpool import Pooling, maxpool, pooled_shape
 from zfcore.ops.relu import relu_backward_reference, where_on
 from zfcore.ops.window import pieces, workspace
 
@@ -14,6 +15,10 @@ FORWARD = Kernel("contrast_norm.cu", "contrast_norm_forward",
 BACKWARD = Kernel("contrast_norm.cu", "contrast_norm_backward",
                   "const float *dy, const float *x, float *dx, long long L, int C, int maps, float a, float k",
                   {"WINDOW": 5, "BETA": "0.75f", "RELU": 0})
+OF_MAXPOOL = Kernel("contrast_norm.cu", "contrast_norm_of_maxpool",
+                    "const float *x, float *maxima, unsigned char *switches, float *y, "
+                    "int H, int W, int Ho, int Wo, int N, int P, int C, int maps, float a, float k",
+                    {"WINDOW": 5, "BETA": "0.75f", "POOL": 3, "STRIDE": 2})
 
 
 class Normalisation(NamedTuple):
@@ -53,12 +58,7 @@ def contrast_norm(x, n, alpha, beta, k, convention="mean"):
                  "sum"    a = alpha, the formula of the AlexNet paper taken literally
     Raises Expected unless n, k > 0 and alpha >= 0: s is then never 0."""
     dtype("contrast_norm: x", x, np.float32, np.float64)
-    one_of("contrast_norm: convention", convention, ("mean", "sum"))
-    positive("contrast_norm: n", n)
-    positive("contrast_norm: k", k)
-    if alpha < 0:
-        raise Expected("contrast_norm: alpha", "a number not below 0", alpha)
-    rule = Normalisation(n, float(alpha/n if convention == "mean" else alpha), float(beta), float(k))
+    rule = _normalisation(n, alpha, beta, k, convention)
     y = empty(x.shape, x.dtype, like=x)
     if runs_kernels(x):
         _launch(FORWARD, rule, x, y)
@@ -73,6 +73,33 @@ def contrast_norm(x, n, alpha, beta, k, convention="mean"):
 
     parallel(work, _blocks(columns))
     return y, (x, rule)
+
+
+def _normalisation(n, alpha, beta, k, convention="mean"):
+    one_of("contrast_norm: convention", convention, ("mean", "sum"))
+    positive("contrast_norm: n", n)
+    positive("contrast_norm: k", k)
+    if alpha < 0:
+        raise Expected("contrast_norm: alpha", "a number not below 0", alpha)
+    return Normalisation(n, float(alpha/n if convention == "mean" else alpha), float(beta), float(k))
+
+
+def contrast_norm_of_maxpool(x, pool, norm):
+    """`maxpool` and `contrast_norm` behind it: on a device in one pass, so that the maxima are not read again.
+
+    x (C,H,W,N); `pool` and `norm` are the other arguments of the two -> (maxima, cache of the pool), (y, cache of the
+    normalisation), what the two would return, to the bit. Raises Expected as they do."""
+    if not runs_kernels(x):
+        pooled = maxpool(x, *pool)
+        return pooled, contrast_norm(pooled[0], *norm)
+    (_, H, W, _), (C, Ho, Wo, N), (K, S, P, *_) = x.shape, pooled_shape(x, *pool), pool
+    rule = _normalisation(*norm)
+    maxima, y = (empty((C, Ho, Wo, N), x.dtype, like=x) for _ in range(2))
+    switches = empty(y.shape, np.uint8, like=x)
+    tuned = OF_MAXPOOL.variant(WINDOW=rule.n, BETA=f"{rule.beta}f", POOL=K, STRIDE=S)
+    grid, maps = _grid(tuned, C, Ho*Wo*N)
+    tuned(grid, x, maxima, switches, y, H, W, Ho, Wo, N, P, C, maps, rule.a, rule.k)
+    return (maxima, (switches, Pooling(x.shape, K, S, P), maxima)), (y, (maxima, rule))
 
 
 def contrast_norm_backward(dy, cache, relu=False):
@@ -108,11 +135,15 @@ def contrast_norm_backward(dy, cache, relu=False):
 
 
 def _launch(kernel, rule, *arrays):
-    """A thread walks all maps of its pixel; where pixels are too few to fill a large GPU, it walks 32 of them."""
     C, L = len(arrays[0]), arrays[0].size//max(len(arrays[0]), 1)
+    grid, maps = _grid(kernel, C, L)
+    kernel.variant(WINDOW=rule.n, BETA=f"{rule.beta}f")(grid, *arrays, L, C, maps, rule.a, rule.k)
+
+
+def _grid(kernel, C, L):
+    """(blocks, maps): a thread walks all maps of its pixel; where the L pixels are too few to fill a large GPU, 32 of them."""
     maps = C if L >= 2**18 else min(C, 32)
-    tuned = kernel.variant(WINDOW=rule.n, BETA=f"{rule.beta}f")
-    tuned(blocks(L, kernel.block)*blocks(C, max(maps, 1)), *arrays, L, C, maps, rule.a, rule.k)
+    return blocks(L, kernel.block)*blocks(C, max(maps, 1)), maps
 
 
 def _scale(x, rule, s, spare):

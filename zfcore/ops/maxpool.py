@@ -55,12 +55,7 @@ def maxpool(x, K, S, P=0, rounding="ceil"):
     switches (C,Ho,Wo,N) uint8: r*K + s, the place of the maximum in its window; the first in row order wins a tie.
     A NaN wins over every number, as in np.max. K <= 15, so that a place fits a byte. Ho, Wo: see `output_size`.
     Raises Expected for another K, dtype or number of axes, and for a window that fits no map."""
-    dtype("maxpool: x", x, np.float32, np.float64)
-    shape("maxpool: x", x, (None,)*4)
-    if K > 15:
-        raise Expected("maxpool", "a window of at most 15x15, whose places fit one byte", f"K {K}")
-    C, H, W, N = x.shape
-    Ho, Wo = output_size(H, K, S, P, rounding), output_size(W, K, S, P, rounding)
+    (_, H, W, N), (C, Ho, Wo, _) = x.shape, pooled_shape(x, K, S, P, rounding)
     y, switches = empty((C, Ho, Wo, N), x.dtype, like=x), empty((C, Ho, Wo, N), np.uint8, like=x)
     if runs_kernels(x):
         wide = lanes(N, x, y)
@@ -75,6 +70,16 @@ def maxpool(x, K, S, P=0, rounding="ceil"):
 
     parallel(work, _blocks(C, Ho, S*W*N*x.itemsize))
     return y, (switches, Pooling(x.shape, K, S, P), y)
+
+
+def pooled_shape(x, K, S, P, rounding):
+    """(C,Ho,Wo,N) of the pooled maps, after the checks of `maxpool`."""
+    dtype("maxpool: x", x, np.float32, np.float64)
+    shape("maxpool: x", x, (None,)*4)
+    if K > 15:
+        raise Expected("maxpool", "a window of at most 15x15, whose places fit one byte", f"K {K}")
+    C, H, W, N = x.shape
+    return C, output_size(H, K, S, P, rounding), output_size(W, K, S, P, rounding), N
 
 
 def _pool_rows(pixels, size, y, switches, K, S, P, p0):
