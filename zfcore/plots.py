@@ -8,7 +8,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.font_manager import findfont
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from PIL import Image, ImageDraw, ImageFont
 
 from zfcore.checkpoint import atomic
@@ -446,14 +446,14 @@ def beside_paper(labels, paper, ours, path):
             if mean is not None:
                 axes.text(1.01, place, f"{mean:.1f}  rank {ranked.index(mean) + 1}", transform=axes.get_yaxis_transform(), va="center",
                           fontsize=8, color=INK)
-        axes.set(xscale="log", title=title, xlabel="top-1 error, %")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.set(xscale="log", xlabel="top-1 error, %", ylim=(len(labels) - 0.5, -0.5))
+        axes.set_title(title, loc="left")
+        axes.xaxis.set_major_locator(FixedLocator((0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(axis="x", color="#e4e4e4", lw=0.6)
         axes.set_axisbelow(True)
     panels[0].set_yticks(range(len(labels)), labels)
-    panels[0].invert_yaxis()
     for colour, word in ((TRAIN, "training"), (VAL, "validation; small dots: the seeds")):
         panels[1].scatter([], [], s=30, color=colour, label=word)
     figure.legend(*panels[1].get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=8)

@@ -65,10 +65,7 @@ class Diagnosis:
     measured: int
 
     def bands(self):
-        """The filters' mean shares of energy below LOW, from there to HIGH, and above."""
-        shares, middles = np.nanmean(self.spectrum, axis=0), (self.edges[:-1] + self.edges[1:])/2
-        band = np.digitize(middles, (LOW, HIGH))
-        return {name: float(shares[band == b].sum()) for b, name in enumerate(("low", "mid", "high"))}
+        return bands(self.spectrum)
 
 
 def diagnose(name, network, pictures, mean, units, k=9, batch_size=64, file=None, bar=None):
@@ -123,6 +120,13 @@ def radial_shares(w):
     sums = np.stack([energy[band == b].sum(axis=0) for b in range(len(EDGES) - 1)], axis=1)      # (F,B)
     total = sums.sum(axis=1, keepdims=True)
     return np.divide(sums, total, where=total > 0, out=np.full(sums.shape, np.nan))
+
+
+def bands(spectrum):
+    """The filters' mean shares of energy below LOW, from there to HIGH, and above, of a spectrum (F,B)."""
+    shares, middles = np.nanmean(spectrum, axis=0), (EDGES[:-1] + EDGES[1:])/2
+    band = np.digitize(middles, (LOW, HIGH))
+    return {name: float(shares[band == b].sum()) for b, name in enumerate(("low", "mid", "high"))}
 
 
 def radius(count, centre=(0, 0)):

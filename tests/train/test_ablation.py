@@ -1,0 +1,288 @@
+"""Tables 2 and 3: the declared rows and claims fit together, runs are trained once and go on, what fails is said, and
+differences are judged seed by seed."""
+import csv
+import errno
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.train.test_loop import assert_same_bits
+from train import ablation
+from train.__main__ import main as train
+from train.ablation import CLAIMS, LITTLE, SCALES, TABLE2, TABLE3, Claim, Ensemble, Errors, Line, Result, Row, chosen, interval, main
+from train.evaluate import main as evaluate
+from train.loop import Lock, Training
+from zfcore import checkpoint
+from zfcore.models import MODELS
+
+SMALL = SCALES["tiny"]
+SHORT = ["--image-size", "32", "--batch-size", "8", "--epochs", "2", "--drop-after", "--limit-per-class", "0", "--workers", "1",
+         "--device", "cpu"]
+
+
+@pytest.fixture
+def study(pictures, tmp_path):
+    """The folder of a study, and what makes it short, as it would be typed."""
+    return tmp_path/"study", ["--output", str(tmp_path/"study"), "--data", str(pictures), *SHORT, "--rows", "tiny", "tiny-without-7"]
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Names of the networks in the order in which they made a step of training."""
+    names = []
+    def one_step(self, *batch, step=Training.one_step):
+        names.append((self.network.name, self.config.seed))
+        step(self, *batch)
+    monkeypatch.setattr(Training, "one_step", one_step)
+    return names
+
+
+def line(row, errors, key=None):
+    return Line(row, key or row.model, {seed: Result(Errors(*e), 10, 1.0, middle=20.0) for seed, e in errors.items()}, len(errors))
+
+
+# --------------------------------------------------------------------------------------------------------- declarations
+def test_table_3_has_the_papers_twelve_rows_at_both_scales_and_table_2_its_networks():
+    assert [len(chosen("table3", scale)[0]) for scale in SCALES.values()] == [12, 12]
+    for scale in SCALES.values():
+        for table in ("table2", "table3"):
+            assert {row.model for row in chosen(table, scale)[0]} <= set(MODELS)
+    assert all(row.model.startswith("tiny") for table in ("table2", "table3") for row in chosen(table, SMALL)[0])
+    assert [row.model for row in chosen("table2", SMALL)[0]] == ["tiny-alexnet", "tiny", "tiny-b"]
+    assert [row.seed_0 for row in chosen("table2", SMALL)[1] if isinstance(row, Ensemble)] == [(), (), ("tiny-b",)]
+
+
+def test_the_papers_own_numbers_satisfy_every_claim():
+    papers = {(row.model if isinstance(row, Row) else row.label): row.paper for row in (*TABLE2, *TABLE3)}
+    for claim in CLAIMS:
+        if claim.of not in Errors._fields:
+            continue
+        difference = getattr(papers[claim.higher], claim.of) - getattr(papers[claim.lower], claim.of)
+        assert abs(difference) <= LITTLE if claim.little else difference > 0, claim.text
+
+
+def test_rows_of_both_tables_that_are_the_same_network_have_the_same_numbers():
+    of_table3 = {row.model: row.paper for row in TABLE3}
+    for row in TABLE2:
+        if isinstance(row, Row):
+            assert row.paper[1:] == of_table3[row.model][1:]
+
+
+def test_any_model_can_be_a_row_and_an_ensemble_is_shown_where_its_networks_are():
+    rows, shown = chosen("table2", SMALL, ["zfnet-b", "tiny", "tiny"])
+    assert [row.model for row in rows] == ["zfnet-b", "tiny"] and rows[0].paper == Errors(None, None, None)
+    assert [row.label for row in shown] == ["figure 3 (a), 1 net", "(a), all seeds", "zfnet-b"]
+
+
+# -------------------------------------------------------------------------------------------------------------- judging
+def test_the_interval_is_students():
+    mean, half = interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert mean == 3 and half == pytest.approx(2.776*np.sqrt(2.5/5), rel=1e-4)
+    assert interval([4.0]) == (4.0, None)
+    assert interval([1.0, 2.0])[1] == pytest.approx(12.706*0.5, rel=1e-4)
+    assert interval(list(range(40)))[1] > 0
+
+
+def test_what_two_rows_share_by_their_seed_cancels():
+    a = line(Row("a", "a"), {0: (0, 10, 0), 1: (0, 50, 0), 2: (0, 90, 0)})
+    b = line(Row("b", "b"), {2: (0, 89, 0), 0: (0, 9, 0), 1: (0, 48, 0), 3: (0, 7, 0)})
+    assert ablation.differences(Claim("", "a", "b"), a, b) == [1, 2, 1]
+
+
+def test_every_seed_is_set_against_the_one_number_of_an_ensemble():
+    a = line(Row("a", "a"), {0: (0, 10, 0), 1: (0, 12, 0)})
+    e = line(Ensemble("e", "a"), {None: (None, 9, 0)}, key="e")
+    assert ablation.differences(Claim("", "a", "e"), a, e) == [1, 3]
+    assert ablation.differences(Claim("", "e", "a"), e, a) == [-1, -3]
+
+
+@pytest.mark.parametrize("mean, half, little, word", [
+    (2, 1, False, "agrees"), (-2, 1, False, "does not agree"), (1, 2, False, "undecided"), (0.5, 1, True, "agrees"),
+    (4, 1, True, "does not agree"), (-4, 1, True, "does not agree"), (1.5, 1, True, "undecided"),
+    (1, None, False, "undecided: one pair"), (0, None, True, "undecided: one pair")])
+def test_a_claim_agrees_where_its_whole_interval_lies_on_its_side(mean, half, little, word):
+    assert ablation.verdict(Claim("", "a", "b", little=little), mean, half) == word
+
+
+def test_claims_without_their_rows_or_results_are_left_out():
+    row = {r.model: r for r in chosen("table3", SMALL)[0]}
+    lines = [line(row["tiny-alexnet"], {0: (9, 12, 1)}), line(row["tiny"], {0: (9, 10, 1)}), line(row["tiny-b"], {})]
+    assert [(claim.text[0], paper, mean, half) for claim, paper, mean, half, _ in ablation.judged(lines, SMALL)] == [
+        ("1", pytest.approx(2.1), 2, None), ("4", None, 0, None)]
+
+
+def test_pairs_of_rows_in_the_papers_order_are_counted_and_its_ties_are_not():
+    rows = [Row("", str(k), Errors(None, paper, None)) for k, paper in enumerate((40.0, 45.0, 40.0, 38.0))]
+    assert ablation.in_order([line(row, {0: (0, ours, 0)}) for row, ours in zip(rows, (4, 5, 4.5, 4.2))]) == (4, 5)
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+def test_a_study_trains_each_row_and_seed_once_and_writes_table_and_plot(study, steps, capsys):
+    folder, words = study
+    main(["table3", *words, "--seeds", "2", "--rows", "tiny", "tiny-without-7"])
+    assert list(dict.fromkeys(steps)) == [("tiny", 0), ("tiny-without-7", 0), ("tiny", 1), ("tiny-without-7", 1)]
+    text = (folder/"table3.md").read_text()
+    assert text in capsys.readouterr().out and "Incomplete" not in text and "mean of ten crops" in text
+    assert "30 training and 12 validation pictures, input 32x32, 2 epochs" in text
+    assert "| figure 3 | `tiny` | 33.1 | 38.4 | 16.5 |" in text and "| tiny-without-7 | `tiny-without-7` |  |  |  |" in text
+    with open(folder/"table3.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["network"], row["seed"]) for row in rows] == [("tiny", "0"), ("tiny", "1"), ("tiny-without-7", "0"),
+                                                               ("tiny-without-7", "1")]
+    assert Image.open(folder/"table3.png").size[0] > 500
+    before = text, len(steps)
+    main(["table3", "--output", str(folder), "--seeds", "2", "--rows", "tiny", "tiny-without-7"])       # its options are remembered
+    assert ((folder/"table3.md").read_text(), len(steps)) == before
+
+
+def test_a_run_of_a_study_is_an_ordinary_one_whose_errors_are_those_of_train_evaluate(study, capsys):
+    folder, words = study
+    main(["table2", *words, "--seeds", "2", "--rows", "tiny"])
+    found = json.loads((folder/"tiny-seed0"/"results-ten.json").read_text())["errors"]
+    runs = [str(folder/f"tiny-seed{k}"/"latest.h5") for k in range(2)]
+    for name, members, part, expected in (
+            ("val", runs[:1], "val", found["top1"]), ("train", runs[:1], "train", found["train"]),
+            ("both", runs, "val", float(last_cell(folder/"table2.md", "(a), all seeds")))):
+        evaluate(["--run", *members, "--crops", "ten", "--part", part, "--output", str(folder/name)])
+        assert json.loads((folder/name/"summary.json").read_text())["top1_error"]*100 == pytest.approx(expected, abs=0.05)
+    assert found["top5"] is None                           # among three classes
+
+
+def last_cell(path, label):
+    """The validation top-1 error of the row called `label`."""
+    cells = next(row for row in path.read_text().splitlines() if row.startswith(f"| {label}")).split(" | ")
+    return cells[4]
+
+
+def test_more_seeds_and_rows_are_added_to_what_is_there(study, steps):
+    folder, words = study
+    main(["table3", *words, "--seeds", "1", "--rows", "tiny"])
+    steps.clear()
+    main(["table3", *words, "--seeds", "2", "--rows", "tiny", "tiny-without-3-4"])
+    assert set(steps) == {("tiny-without-3-4", 0), ("tiny", 1), ("tiny-without-3-4", 1)}
+
+
+def test_stopped_in_the_middle_and_begun_again_ends_with_the_same_bits(study, tmp_path, monkeypatch, capsys):
+    folder, words = study
+    main(["table3", *words, "--seeds", "1", "--output", str(tmp_path/"whole")])
+    count = []
+    def one_step(self, *batch, step=Training.one_step):
+        step(self, *batch)
+        count.append(1)
+        if len(count) == 11:                               # in the second network's first epoch
+            os.kill(os.getpid(), signal.SIGINT)
+    monkeypatch.setattr(Training, "one_step", one_step)
+    with pytest.raises(SystemExit) as exit:
+        main(["table3", *words, "--seeds", "1"])
+    assert exit.value.code == 130 and "the same command goes on" in capsys.readouterr().out
+    main(["table3", "--output", str(folder), "--collect", "--seeds", "1", "--rows", "tiny", "tiny-without-7"])
+    assert "**Incomplete: networks are missing in 1 of 2 rows.**" in capsys.readouterr().out
+    main(["table3", *words, "--seeds", "1"])
+    assert len(count) == 16 and (folder/"table3.csv").read_text().count("tiny-without-7,0") == 1
+    for run in ("tiny-seed0", "tiny-without-7-seed0"):
+        assert_same_bits(tmp_path/"whole"/run/"latest.h5", folder/run/"latest.h5")
+
+
+def test_killed_before_its_first_checkpoint_a_run_begins_anew(study):
+    folder, words = study
+    main(["table3", *words, "--seeds", "1", "--rows", "tiny"])
+    for path in (folder/"tiny-seed0").glob("*"):
+        if path.name not in ("config.json", "output.txt", "figures"):
+            path.unlink()
+    for path in (folder/"tiny-seed0"/"figures").iterdir():
+        path.unlink()
+    main(["table3", *words, "--seeds", "1", "--rows", "tiny"])
+    assert (folder/"tiny-seed0"/"latest.h5").is_file() and not (folder/"tiny-seed0"/"failed.txt").exists()
+
+
+def test_a_network_that_fails_is_said_the_others_go_on_and_the_next_time_it_is_tried_again(study, monkeypatch, capsys):
+    folder, words = study
+    whole = Training.one_step
+    def one_step(self, *batch):
+        if self.network.name == "tiny":
+            raise ablation.check.Expected("training", "a finite loss", "nan at epoch 1")
+        whole(self, *batch)
+    monkeypatch.setattr(Training, "one_step", one_step)
+    main(["table3", *words, "--seeds", "1"])
+    text = (folder/"table3.md").read_text()
+    assert "0 of 1 trained; tiny-seed0 failed: training: expected a finite loss, got nan at epoch 1 |" in text
+    assert text.startswith("**Incomplete") and "tiny-without-7,0," in (folder/"table3.csv").read_text()
+    monkeypatch.setattr(Training, "one_step", whole)
+    main(["table3", *words, "--seeds", "1"])
+    assert "failed" not in (folder/"table3.md").read_text() and "Incomplete" not in (folder/"table3.md").read_text()
+
+
+def test_collecting_trains_nothing_and_says_what_is_missing(study, steps, capsys):
+    folder, words = study
+    main(["table2", *words, "--collect", "--rows", "tiny", "tiny-b"])
+    out = capsys.readouterr().out
+    assert not steps and not list(folder.glob("tiny*")) and out.count("0 of 5 trained") == 2 and "0 of 6 trained" in out
+
+
+def test_a_run_that_python_m_train_resumes_further_is_not_taken_for_the_studys(study, capsys):
+    folder, words = study
+    main(["table3", *words, "--seeds", "1", "--rows", "tiny"])
+    train(["--resume", str(folder/"tiny-seed0"), "--epochs", "3"])
+    assert "--epochs: expected 3, with which" in refused(["table3", *words, "--rows", "tiny"], capsys)
+
+
+def refused(words, capsys):
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit:
+        main(words)
+    err = capsys.readouterr().err
+    assert exit.value.code == 2 and "Traceback" not in err
+    return err
+
+
+def test_other_options_than_those_it_was_started_with_are_refused_before_anything_is_trained(study, steps, capsys):
+    folder, words = study
+    main(["table3", *words, "--seeds", "1", "--rows", "tiny"])
+    steps.clear()
+    err = refused(["table3", *words, "--lr", "0.5", "--rows", "tiny-without-7", "tiny"], capsys)
+    assert f"--lr: expected 0.002, with which {folder/'tiny-seed0'} was started, got 0.5" in err and not steps
+    assert "lr" not in json.loads((folder/"study.json").read_text())["options"]
+    main(["table3", *words, "--workers", "0", "--seeds", "1", "--rows", "tiny"])
+
+
+@pytest.mark.parametrize("change, sentence", [
+    (["--rows", "resnet"], "--rows: expected one of tiny"), (["--seeds", "0"], "--seeds: expected a number above 0"),
+    (["--data", "nowhere"], "nowhere, which does not exist"), (["--lr", "0"], "--lr"), (["--image-size", "400"], "--upscale")])
+def test_bad_input_is_one_sentence_and_nothing_is_left_behind(study, change, sentence, capsys):
+    folder, words = study
+    assert sentence in refused(["table3", *words, *change], capsys)
+    assert not list(folder.glob("*-seed*"))
+
+
+def test_a_study_json_that_is_none_is_one_sentence(study, capsys):
+    folder, words = study
+    folder.mkdir()
+    for content in ("", "[]", '{"scale": "huge", "options": {}}', '{"scale": "tiny", "options": 3}'):
+        (folder/"study.json").write_text(content)
+        assert "expected the scale and options of a study" in refused(["table3", *words], capsys)
+
+
+def test_two_studies_in_one_folder_are_refused_and_collecting_meanwhile_is_not(study, capsys):
+    folder, words = study
+    folder.mkdir()
+    with Lock(folder):
+        assert "expected a folder in which no other run is at work" in refused(["table3", *words], capsys)
+        main(["table3", *words, "--collect"])
+    assert not list(folder.glob("*-seed*"))
+
+
+def test_a_full_disk_ends_the_study_with_a_sentence(study, monkeypatch, capsys):
+    folder, words = study
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(checkpoint, "flush", full)
+    assert "make room there" in refused(["table3", *words], capsys)
+
+
+def test_the_papers_scale_asks_for_imagenet(tmp_path, capsys):
+    assert "--scale full: expected --data" in refused(["table3", "--scale", "full", "--output", str(tmp_path/"s")], capsys)
+    assert not (tmp_path/"s").exists()
