@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from train import departures
+from train import departures, lr_test
 from train.config import flag, parser, resolve, resume
 from train.evaluate import evaluate, member, open_part, open_runs
 from train.loop import Stop, Training, new_folder, stored_config
@@ -21,6 +21,8 @@ def main(arguments=None):
     for other, reason in (("output", "a run goes on in its own folder"), ("init_from", "a run goes on with its own weights")):
         if "resume" in typed and other in typed:
             raise check.Expected("--resume", f"no {flag(other)} beside it: {reason}", typed[other])
+    if "resume" in typed and "lr_test" in typed:
+        raise check.Expected("--lr-test", "no --resume beside it", typed["resume"], "--init-from begins with a run's weights")
     folder = Path(typed["resume"]) if "resume" in typed else None
     config = resume(stored_config(folder), typed) if folder else resolve(typed)
     print(f"device: {select(config.device).description}\n{config}\n")
@@ -30,6 +32,9 @@ def main(arguments=None):
         return
     if "eval_only" in typed:
         print(error_of(folder, config, typed))
+        return
+    if "lr_test" in typed:
+        lr_test.run(config, typed.get("output"))
         return
     training = Training(config)
     if folder and (folder/"latest.h5").is_file():

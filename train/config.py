@@ -124,6 +124,8 @@ def parser():
     p.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, from its latest checkpoint")
     p.add_argument("--eval-only", action="store_true",
                    help="print the validation error of --resume RUN or --init-from RUN (centre crop), train nothing, write nothing")
+    p.add_argument("--lr-test", action="store_true",
+                   help="find a learning rate: some hundred steps with a growing one, a curve and a suggestion; no run is begun")
     p.add_argument("--dry-run", action="store_true", help="print the options and the network, train nothing")
     return p
 

@@ -400,8 +400,20 @@ class Lock:
 
 # ------------------------------------------------------------------------------------------------------ run folders
 def new_folder(config, output=None):
-    """Make the folder of a new run and write config.json into it. A folder that holds something is refused."""
-    folder = Path(output) if output else Path("runs")/f"{time.strftime('%Y%m%d-%H%M%S')}-{config.model}"
+    """Make the folder of a new run and write config.json into it."""
+    folder = empty_folder(output, config.model)
+    try:
+        write_config(folder, config)
+    except Unwritable:
+        with suppress(OSError):
+            folder.rmdir()
+        raise
+    return folder
+
+
+def empty_folder(output, name):
+    """Make the folder `output`, or runs/<date>-<time>-<name>. A folder that holds something is refused."""
+    folder = Path(output) if output else Path("runs")/f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
     if folder.exists() and (not folder.is_dir() or any(path.suffix != ".part" for path in folder.iterdir())):
         raise check.Expected("--output", "a new or empty folder", f"{folder}, which holds something",
                              f"go on with it by --resume {folder}, or name another")
@@ -409,12 +421,6 @@ def new_folder(config, output=None):
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise check.Expected("--output", "a place where a folder can be made", f"{folder} ({error.strerror})") from None
-    try:
-        write_config(folder, config)
-    except Unwritable:
-        with suppress(OSError):
-            folder.rmdir()
-        raise
     return folder
 
 

@@ -53,7 +53,8 @@ def one_of(what, value, choices):
 
 
 def speak_and_exit(main):
-    """Decorator of a command line's `main`: an `Expected` becomes its sentence on standard error and exit status 2."""
+    """Decorator of a command line's `main`: an `Expected` becomes its sentence on standard error and exit status 2,
+    a Ctrl-C that `main` does not answer itself one word and 130."""
     @functools.wraps(main)
     def run(*args, **kwargs):
         try:
@@ -61,4 +62,7 @@ def speak_and_exit(main):
         except Expected as sentence:
             print(f"error: {sentence}", file=sys.stderr)
             sys.exit(2)
+        except KeyboardInterrupt:
+            print("\nstopped", file=sys.stderr)
+            sys.exit(130)
     return run

@@ -43,6 +43,25 @@ def learning_curves(history, path):
     _save(figure, path)
 
 
+def lr_test(rows, lr, title, path):
+    """The loss of each batch and its running mean over the growing learning rate, and the suggested rate `lr` (None: none).
+
+    rows    tuples (step, learning rate, loss, running mean)"""
+    _, lrs, losses, smoothed = np.array(rows, np.float64).reshape(-1, 4).T
+    figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    axes.semilogx(lrs, losses, color=TRAIN, lw=0.6, alpha=0.6, label="each batch")
+    axes.semilogx(lrs, smoothed, color=INK, lw=1.8, label="running mean")
+    if lr is not None:
+        axes.axvline(lr, color=VAL, lw=1, label=f"suggested: {lr:g}")
+    if np.isfinite(losses).any():
+        axes.set_ylim(0, 1.5*np.nanmax(smoothed[:len(smoothed)//2 + 1]))          # the divergence leaves through the top
+    axes.set_title(textwrap.fill(title, 82), loc="left", fontweight="normal")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("loss")
+    axes.legend()
+    _save(figure, path)
+
+
 def filters(w, path, per_filter=False, columns=11, zoom=6):
     """First-layer filters w (3,K,K,F) as colour tiles, 11 in a row with gaps of one pixel, as figure 6 tiles them.
 

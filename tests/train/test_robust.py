@@ -112,6 +112,15 @@ def test_a_run_that_lost_its_latest_checkpoint_is_refused(whole, capsys):
 
 
 # ------------------------------------------------------------------------------------------------------ signals
+def test_ctrl_c_before_the_first_step_is_one_word_and_leaves_no_folder(options, tmp_path, monkeypatch, capsys):
+    def prepare(self):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(Training, "prepare", prepare)
+    with pytest.raises(SystemExit) as exit:
+        main([*options, "--output", str(tmp_path/"run")])
+    assert (exit.value.code, capsys.readouterr().err) == (130, "\nstopped\n") and not (tmp_path/"run").exists()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_sigterm_saves_and_stops_with_status_143_and_the_run_goes_on(options, tmp_path):
     run = tmp_path/"run"

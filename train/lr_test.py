@@ -1,0 +1,107 @@
+"""python -m train --lr-test: at which learning rates does this network learn these pictures at all?
+
+The range test of Smith (Cyclical Learning Rates for Training Neural Networks, 2017): training begins with a rate at which
+nothing moves, each step has a rate larger than the last one's by the same factor, and it ends where the loss diverges. Small
+rates leave the loss where it was, larger ones lower it, still larger ones throw the weights about. The steps are those of a
+run with the same options, but for the rate; nothing of the network is kept.
+"""
+import csv
+import math
+import sys
+from contextlib import suppress
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from train.loop import Training, empty_folder
+from zfcore import plots
+from zfcore.checkpoint import atomic
+
+STEPS, LOWEST, HIGHEST = 500, 1e-5, 1.0      # 100 steps a decade
+KEPT = 0.95                                  # of the running mean at each step: about the last 20 steps speak
+SETTLED = 20                                 # steps after which the running mean is more than noise
+DIVERGED = 4                                 # times the lowest running mean
+FALL = 0.05                                  # of the running mean, below which it is not called learning
+
+
+class Row(NamedTuple):
+    """A step: its learning rate, the loss of its batch, and the running mean of the losses so far."""
+    step: int
+    lr: float
+    loss: float
+    smoothed: float
+
+
+def run(config, output=None):
+    """The range test of `config`, told, written and drawn into the new folder `output` (runs/<date>-<time>-<model>-lr-test)."""
+    training = Training(config)
+    if config.init_from:
+        print(training.start_from(config.init_from))
+    training.prepare()
+    folder, rows = empty_folder(output, f"{config.model}-lr-test"), []
+    with suppress(KeyboardInterrupt), training.interrupt:            # a second Ctrl-C, in the middle of a step
+        for row in tqdm(measured(training), total=STEPS, unit="step", disable=None, desc="learning rates", leave=False):
+            rows.append(row)
+            if training.interrupt.asked:
+                break
+    lr, reason = suggestion(rows)
+    write(folder/"lr_test.csv", rows)
+    plots.lr_test(rows, lr, reason, folder/"lr_test.png")
+    print(f"{ending(rows, training.interrupt.asked)}\n{reason}\n\n"
+          f"  {folder}/lr_test.csv   one row a step\n  {folder}/lr_test.png   the loss over the learning rate")
+    if training.interrupt.asked:
+        sys.exit(128 + training.interrupt.asked)
+
+
+def measured(training):
+    """Yield the Rows of training with a growing rate, epoch after epoch, until the last rate or until the loss diverges."""
+    c, mean, lowest = training.config, 0.0, math.inf
+    while training.step < STEPS:
+        for batch in training.train.batches(c.batch_size, c.seed, training.epoch, device=training.device):
+            if not len(batch[1]):                                    # all its pictures are damaged
+                continue
+            lr = LOWEST*(HIGHEST/LOWEST)**(training.step/(STEPS - 1))
+            loss, _, grads = training.gradients(*batch)
+            mean = KEPT*mean + (1 - KEPT)*loss
+            smoothed = mean/(1 - KEPT**(training.step + 1))          # the mean begins at 0: this divides that out
+            yield Row(training.step + 1, lr, loss, smoothed)
+            if training.step >= SETTLED:
+                lowest = min(lowest, smoothed)
+            training.step += 1
+            if grads is None or not smoothed <= DIVERGED*lowest or training.step == STEPS:
+                return
+            training.optimizer.step(training.network, grads, lr)
+        training.epoch += 1
+
+
+def suggestion(rows):
+    """(learning rate or None, the reason in a sentence): the rate at which the running mean of the loss fell fastest, before it
+    was lowest, rounded to one figure. A rate at the lowest point would be too large: there what a step wins and what it
+    spoils are equal."""
+    settled = [row for row in rows[SETTLED:] if math.isfinite(row.smoothed)]
+    if len(settled) <= SETTLED:
+        return None, "too few steps for a suggestion"
+    means = [row.smoothed for row in settled]
+    lowest = means.index(min(means))
+    if means[lowest] > (1 - FALL)*means[0]:
+        return None, (f"no suggestion: the loss never fell by {100*FALL:.0f} % below the {means[0]:.3g} it began with; "
+                      f"try --init he, a larger --batch-size, or look at whether the labels are right")
+    falls = [means[k] - means[k + SETTLED] for k in range(max(lowest - SETTLED, 0) + 1)]
+    fastest = settled[falls.index(max(falls)) + SETTLED//2].lr
+    lr = float(f"{fastest:.0e}")
+    return lr, (f"suggested: --lr {lr:g}, near where the smoothed loss fell fastest; it was lowest, {means[lowest]:.3g}, "
+                f"at {settled[lowest].lr:.2g}")
+
+
+def ending(rows, asked):
+    """How the test ended, in words; `asked` is what stopped it, 0 for nothing."""
+    if len(rows) == STEPS:
+        return f"the loss did not diverge up to a learning rate of {HIGHEST:g}"
+    if asked:
+        return f"stopped after {len(rows)} of {STEPS} steps"
+    return f"the loss diverged at a learning rate of {rows[-1].lr:.2g}, step {len(rows)}"
+
+
+def write(path, rows):
+    with atomic(path) as temporary, open(temporary, "w", newline="") as file:
+        csv.writer(file).writerows([Row._fields, *((row.step, *(f"{value:.6g}" for value in row[1:])) for row in rows)])
