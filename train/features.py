@@ -1,0 +1,118 @@
+"""What the layers of a network make of a set of pictures: computed once, kept on the disk, read a block of columns at a time.
+
+    FOLDER/<key>/<layer>-<first picture>.h5        a `Block` each, written whole or not at all
+
+The key changes with the checkpoint, with any picture of the set, and with how pictures are prepared; so whatever lies under
+it is right, and a pass that was killed goes on behind the last whole file."""
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import PIL
+
+from zfcore import check, results
+from zfcore.backend import to_host
+from zfcore.data.transforms import centre_crops
+from zfcore.ops.crop_flip import crop_flip
+
+PICTURES = 64                     # in a file: those of the paper's layer 1 are 74 MB
+
+
+@dataclass(frozen=True)
+class Block:
+    """pictures int64 (n,), their numbers in the set, damaged ones left out; features float32 (n,D); seconds that they took,
+    with those of the other layers of the same pass."""
+    pictures: np.ndarray
+    features: np.ndarray
+    seconds: float
+
+
+class Features:
+    """Those of one layer: float32 (n,D), of which `features[:, first:last]` reads some columns.
+
+    pictures   int64 (n,)    which picture of the set each row is
+    seconds    that it took to compute them"""
+
+    def __init__(self, files):
+        self.files, rows, self.seconds = files, [], 0.0
+        for path in files:
+            with _opened(path) as file:
+                rows.append(file["pictures"][()])
+                self.shape = sum(map(len, rows)), file["features"].shape[1]
+                self.seconds += float(file.attrs["seconds"])
+        self.pictures = np.concatenate(rows)
+
+    def __getitem__(self, place):
+        rows, columns = place
+        blocks = []
+        for path in self.files:
+            with _opened(path) as file:
+                blocks.append(file["features"][:, columns])
+        return np.concatenate(blocks)[rows]
+
+
+class _opened:
+    """An HDF5 file to read, whose damage is told in a sentence."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __enter__(self):
+        try:
+            self.file = h5py.File(self.path, "r")
+        except OSError as error:
+            self.__exit__(OSError, error, None)
+        return self.file
+
+    def __exit__(self, kind, error, trace):
+        if hasattr(self, "file"):
+            self.file.close()
+        if kind is not None and issubclass(kind, (OSError, KeyError, RuntimeError, ValueError)):     # as h5py has it
+            raise check.Expected(self.path, "a whole file of features", f"a damaged one ({str(error)[:120]})",
+                                 "remove it and give the command again") from None
+
+
+def key_of(checkpoint_file, pictures):
+    """What features depend on, as 16 hexadecimal digits."""
+    weights = hashlib.sha256(Path(checkpoint_file).read_bytes()).hexdigest()
+    facts = [weights, pictures.dataset.fingerprint(), pictures.size, pictures.crop, pictures.upscale, PIL.__version__,
+             "centre crop", PICTURES]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def features_of(network, mean, pictures, layers, folder, device, bar=None):
+    """{layer: Features} of a `Pictures` set for layers of the network, by name; from the centre crops, dropout doing nothing.
+    What `folder` has is not computed again. `bar` is a tqdm bar that moves on by one a picture."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise check.Expected("--features", "a place where a folder can be made", f"{folder} ({error.strerror})") from None
+    files = {layer: [folder/f"{layer}-{first:07}.h5" for first in range(0, len(pictures), PICTURES)] for layer in layers}
+    lacking = [k for k, of_block in enumerate(zip(*files.values())) if not all(path.is_file() for path in of_block)]
+    start = lacking[0] if lacking else len(files[layers[0]])
+    if bar is not None:
+        bar.update(min(start*PICTURES, len(pictures)))
+    if lacking:
+        began = time.monotonic()
+        for k, (batch, _, indices) in enumerate(pictures.batches(PICTURES, 0, 0, False, start, device), start):
+            if not len(indices):                                      # all damaged
+                batch = np.zeros((1, *batch.shape[1:]), np.uint8)
+            found = layer_outputs(network, mean, device.array(batch), layers)
+            seconds, began = time.monotonic() - began, time.monotonic()
+            for layer, features in found.items():
+                results.save(files[layer][k], Block(indices, features[:len(indices)], seconds))
+            if bar is not None:
+                bar.update(min(PICTURES, len(pictures) - k*PICTURES))
+    return {layer: Features(of_layer) for layer, of_layer in files.items()}
+
+
+def layer_outputs(network, mean, pictures, layers):
+    """{layer: float32 (n,D)} on the host, for uint8 pictures (n,H,W,3) on the device."""
+    n, size = len(pictures), network.input_shape[1]
+    x = crop_flip(pictures, mean, *centre_crops(n, pictures.shape[1], size), size, size)
+    return {layer: np.ascontiguousarray(to_host(y).reshape(-1, n).T) for layer, y in network.activations(x, layers).items()}
