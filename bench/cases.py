@@ -12,7 +12,7 @@ from typing import Callable
 
 import numpy as np
 
-from zfcore.backend import blocks, empty, lanes, runs_kernels
+from zfcore.backend import blocks, empty, lanes, runs_kernels, zeros
 from zfcore.layers import ContrastNorm, Conv, Dropout, Linear, MaxPool, ReLU
 from zfcore.models.zfnet import zfnet
 from zfcore.ops import conv2d as convolution
@@ -26,7 +26,7 @@ from zfcore.ops.linear import BIAS, BIAS_GRADIENT, linear, linear_backward
 from zfcore.ops.maxpool import Pooling, maxpool, maxpool_backward
 from zfcore.ops.relu import relu, relu_backward
 from zfcore.ops.sgd_step import sgd_step
-from zfcore.ops.softmax_loss import softmax, softmax_loss, softmax_loss_backward
+from zfcore.ops.softmax_loss import softmax, softmax_loss, softmax_loss_backward, softmax_loss_onto
 
 LR, MOMENTUM, DECAY = 1e-3, 0.9, 5e-4
 KEPT = 2**22 - 3                  # numbers drawn; a larger array repeats them, out of step with any size of the network
@@ -286,6 +286,13 @@ def losses(M):
         loss, (p, _) = softmax_loss(logits, labels)
         return loss, p
 
+    def onto(source, N):
+        return *scores(source, N), source.array(np.ones(2))
+
+    def softmax_onto(logits, labels, totals):
+        p, _ = softmax_loss_onto(totals, logits, labels)
+        return totals, p
+
     def hinge_forward(logits, labels):
         loss, (margins, *_) = hinge_loss(logits, labels)
         return loss, margins
@@ -293,6 +300,7 @@ def losses(M):
     return [Case("softmax_loss", "softmax", "alone", lambda source, N: (source.normal(M, N, scale=3),),
                  lambda logits: (softmax(logits),), lambda N: 8*M*N, terms=lambda N: M),
             Case("softmax_loss", "softmax_loss", "forward", scores, softmax_forward, lambda N: 8*M*N, terms=lambda N: M),
+            Case("softmax_loss", "softmax_loss", "forward, added up", onto, softmax_onto, lambda N: 8*M*N, terms=lambda N: M),
             Case("softmax_loss", "softmax_loss", "backward", kept(softmax_loss),
                  lambda p, labels: (softmax_loss_backward((p, labels)),), lambda N: 8*M*N),
             Case("hinge_loss", "hinge_loss", "forward", scores, hinge_forward, lambda N: 12*M*N),
@@ -309,13 +317,11 @@ def parameters(network):
         return [source.normal(*shape, scale=scale) for shape in shapes for scale in (0.01, 0.001, 1e-5)]
 
     def step(*arrays):
-        for w, dw, v in zip(arrays[0::3], arrays[1::3], arrays[2::3]):
-            sgd_step(w, dw, v, LR, MOMENTUM, DECAY)
+        sgd_step([(w, dw, v, DECAY) for w, dw, v in zip(arrays[0::3], arrays[1::3], arrays[2::3])], LR, MOMENTUM)
         return *arrays[0::3], *arrays[2::3]
 
     def limit(*arrays):
-        for w in arrays:
-            filter_rms(w, 0.1)
+        filter_rms(arrays, 0.1, zeros((), np.float64, like=arrays[0]))
         return arrays
 
     return [Case("sgd_step", "sgd_step", "all parameters", triples, step, lambda N: 20*numbers(*shapes)),

@@ -177,14 +177,13 @@ def recorded(run, arrays):
 def replay(tape):
     """Launch a tape's kernels again, on the same memory."""
     for kernel, grid, arguments in tape:
-        kind = next(type(value) for argument, value in zip(kernel.arguments, arguments) if argument.pointer)
-        backend.LAUNCHERS[kind](kernel, grid, arguments)
+        backend.LAUNCHERS[type(backend.tensors(kernel, arguments)[0][1])](kernel, grid, arguments)
 
 
 def written(tape):
     """Every array that a tape's kernels write to, once."""
-    return list({id(value): value for kernel, _, arguments in tape for argument, value in zip(kernel.arguments, arguments)
-                 if argument.pointer and not argument.const}.values())
+    return list({id(array): array for kernel, _, arguments in tape for argument, array in backend.tensors(kernel, arguments)
+                 if not argument.const}.values())
 
 
 def copied(arrays):

@@ -6,6 +6,8 @@
 
    x, y      (rows,n)    float32   C-contiguous; y may be x; rows*N at most 2^34. A whole batch comes as one row, n = N
 
+   step      uint64, one number in device memory, so that a launch kept in a CUDA graph finds the number of its step
+
    work      one thread = what a row has of the four elements of one counter, `each` threads a row; moved at once where
              LANES is 4: every row then begins at a multiple of 4 and is whole fours
    traffic   8*rows*n bytes; over the bandwidth, that is the floor. About 100 integer operations a thread hide behind it
@@ -16,14 +18,14 @@
 struct __align__(4 * LANES) Pack { float v[LANES]; };
 
 extern "C" __global__ void dropout(const float *x, float *y, long long rows, long long n, long long first, long long N,
-    long long each, unsigned long long seed, unsigned int layer, unsigned long long step, unsigned long long keep_below,
-    float scale)
+    long long each, unsigned long long seed, unsigned int layer, const unsigned long long *step,
+    unsigned long long keep_below, float scale)
 {
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x, row = i / each;
     if (row >= rows) return;
     long long begin = row * N + first, counter = begin / 4 + i % each;
 
-    unsigned a = counter, b = layer, c = step, d = step >> 32, k0 = seed, k1 = seed >> 32;
+    unsigned a = counter, b = layer, c = *step, d = *step >> 32, k0 = seed, k1 = seed >> 32;
 #pragma unroll
     for (int turn = 0; turn < 10; turn++) {
         unsigned high_a = __umulhi(0xD2511F53u, a), low_a = 0xD2511F53u * a;

@@ -37,12 +37,14 @@ def test_convolution_filters_are_kept_at_the_rms_limit_and_counted_and_linear_la
     network, grads = with_gradients(0.0)
     for name in ("conv1", "conv3", "fc6"):
         network[name].parameters["w"] *= 100
-    clamped = SGD(network, rms_max=0.1).step(network, grads, lr=0.1)
-    assert clamped == 24 + 96
+    clamped = np.full((), 5.0)
+    SGD(network, rms_max=0.1).step(network, grads, lr=0.1, clamped=clamped)
+    assert clamped == 5 + 24 + 96
     np.testing.assert_allclose(rms(network["conv1"].parameters["w"]), 0.1, rtol=1e-5)
     assert rms(network["fc6"].parameters["w"]).min() > 0.5
     network["conv1"].parameters["w"] *= 100
-    assert SGD(network, rms_max=None).step(network, grads, lr=0.1) == 0
+    SGD(network, rms_max=None).step(network, grads, lr=0.1, clamped=clamped)
+    assert clamped == 5 + 24 + 96
 
 
 def test_plateau_divides_by_ten_after_patience_epochs_without_improvement():

@@ -27,14 +27,14 @@ from train.config import TrainConfig, read_options
 from train.departures import departures, open_questions
 from train.evaluate import evaluate
 from zfcore import check, plots
-from zfcore.backend import select, to_host
+from zfcore.backend import runs_kernels, select, to_host
 from zfcore.checkpoint import Checkpoint, Unwritable, atomic, save
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import one_of_ten, random_crops
 from zfcore.models import build, from_checkpoint
 from zfcore.ops.crop_flip import crop_flip
-from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
+from zfcore.ops.softmax_loss import class_labels, softmax_loss_backward, softmax_loss_onto
 from zfcore.optim import SGD, Plateau
 
 try:
@@ -46,6 +46,7 @@ COLUMNS = ("epoch", "step", "lr", "train_loss", "train_error", "val_loss", "val_
            "filters_clamped", "images_per_second", "seconds")
 DRAW = {"ten": one_of_ten, "random": random_crops}
 SAVE_EVERY = 600                 # seconds between checkpoints inside a long epoch
+LOOK_EVERY = 0.2                 # seconds between looks at what the device has added up; between two it runs without a pause
 DRAW_EVERY = 10                  # seconds between drawings of the curves and filters
 
 
@@ -74,7 +75,9 @@ class Training:
         self.mean = None                       # the mean image, (3,H,W)
         self.history = {column: [] for column in COLUMNS}
         self.epoch = self.step = 0             # whole epochs and steps done
-        self.sums = Sums()                     # of the epoch under way
+        self.sums = Sums()                     # of the epoch under way, as of the last look
+        self.looked = 0, 0                     # steps of the run and pictures of the epoch at the last look
+        self.totals = self.device.array(np.zeros(3))       # loss, wrong answers, clamped filters: what `sums` will be
         self.interrupt = Interrupt()
         self.origin = None                     # what `start_from` took: goes into config.json
 
@@ -89,6 +92,7 @@ class Training:
         mean = self.train.prepare(progress=sys.stderr.isatty())
         self.mean = mean if self.mean is None else self.mean
         self.device_mean = self.device.array(self.mean)
+        self.captured = self.device.capture(self.learn)
 
     def run(self, folder):
         """Train to config.epochs in `folder`, alone there. Raises Stop after a first Ctrl-C or SIGTERM, with everything
@@ -111,8 +115,9 @@ class Training:
 
     def one_epoch(self):
         """The rest of the epoch under way, the validation error, a row of the log, a checkpoint."""
-        c, started, saved = self.config, time.monotonic(), time.monotonic()
+        c, started, saved, looked = self.config, *[time.monotonic()]*3
         earlier = self.sums.seconds            # of this epoch, before an interruption
+        self.begin_sums()
         with tqdm(total=len(self.train), initial=self.sums.count, unit="img", disable=None, leave=False,
                   desc=f"epoch {self.epoch + 1}/{c.epochs}") as bar:
             for pictures, labels, indices in self.train.batches(c.batch_size, c.seed, self.epoch, start=self.sums.batches,
@@ -121,16 +126,20 @@ class Training:
                     self.sums.batches += 1
                     continue
                 self.one_step(pictures, labels, indices)
-                self.sums.seconds = earlier + time.monotonic() - started
-                bar.set_postfix(loss=f"{self.sums.loss/self.sums.count:.3f}",
-                                error=f"{100*self.sums.wrong/self.sums.count:.1f}%", refresh=False)
                 bar.update(len(labels))
-                if self.interrupt.asked:
-                    self.save("latest.h5")
-                    raise Stop
-                if time.monotonic() - saved > SAVE_EVERY:
-                    self.save("latest.h5")
-                    saved = time.monotonic()
+                now = time.monotonic()
+                if self.interrupt.asked or now - looked > LOOK_EVERY:
+                    self.look()
+                    looked, self.sums.seconds = now, earlier + time.monotonic() - started
+                    bar.set_postfix(loss=f"{self.sums.loss/self.sums.count:.3f}",
+                                    error=f"{100*self.sums.wrong/self.sums.count:.1f}%", refresh=False)
+                    if self.interrupt.asked or now - saved > SAVE_EVERY:
+                        self.save("latest.h5")
+                        saved = now
+                    if self.interrupt.asked:
+                        raise Stop
+            self.look()
+            self.sums.seconds = earlier + time.monotonic() - started
         try:
             score = self.validate()
         except Stop:
@@ -145,48 +154,68 @@ class Training:
                             self.config.micro_batch or self.config.batch_size, bar=bar, of="validation pictures")
 
     def one_step(self, pictures, labels, indices):
-        """Forward, backward, update on one batch of uint8 pictures (N,H,W,3) on the device."""
-        sums = self.sums
-        loss, wrong, grads = self.gradients(pictures, labels, indices)
-        if not math.isfinite(loss):
-            raise check.Expected("training", "a finite loss", f"{loss} at epoch {self.epoch + 1}, step {self.step + 1}",
-                                 f"lower --lr (it was {self.plateau.lr:g}) or try --init he; {self.folder} keeps the last checkpoint")
-        sums.clamped += self.optimizer.step(self.network, grads, self.plateau.lr)
-        sums.loss, sums.wrong = sums.loss + loss*len(labels), sums.wrong + wrong
-        sums.count, sums.batches, self.step = sums.count + len(labels), sums.batches + 1, self.step + 1
-        if advice := self.guard.update(loss):
-            tqdm.write(advice)
+        """Forward, backward, update on one batch of uint8 pictures (N,H,W,3) on the device. What comes of it stays there
+        until `look`."""
+        c = self.config
+        tops, lefts, flips = DRAW[c.crops](indices, c.seed, self.epoch, pictures.shape[1], c.image_size)
+        labels = class_labels("training labels", labels, len(self.classes), len(indices))
+        self.captured(pictures, tops.astype(np.int32), lefts.astype(np.int32), flips, labels.astype(np.int32),
+                      np.array(self.step, np.uint64), np.array(self.plateau.lr, np.float32))
+        self.sums.count, self.sums.batches, self.step = self.sums.count + len(labels), self.sums.batches + 1, self.step + 1
 
-    def gradients(self, pictures, labels, indices):
-        """(mean loss, number of wrong answers, gradients of that loss {layer: {"w": dw, "b": db}}) of a batch.
+    def learn(self, pictures, tops, lefts, flips, labels, step, lr):
+        """What the device does in a step, without a word to the host. The arrays are as one_step makes them; step and lr
+        are arrays too, so that nothing that changes from step to step is part of the code.
 
-        It is walked in pieces of --micro-batch pictures, whose gradients add up: to those of the whole batch, but for
-        the rounding of float32 sums. A loss that is not finite has no gradients: they are None."""
-        c, N = self.config, len(labels)
-        crops = DRAW[c.crops](indices, c.seed, self.epoch, pictures.shape[1], c.image_size)
-        loss, wrong, total = 0.0, 0, None
-        for first in range(0, N, c.micro_batch or N):
-            piece = slice(first, first + (c.micro_batch or N))
-            more, missed, grads = self.piece(pictures[piece], labels[piece], [places[piece] for places in crops], first, N)
-            loss, wrong = loss + more, wrong + missed
-            if grads is None:
-                return loss, wrong, None
-            total = grads if total is None else added(total, grads)
-        return loss, wrong, total
+        The batch is walked in pieces of --micro-batch pictures, whose gradients add up: to those of the whole batch, but
+        for the rounding of float32 sums. From a loss on that is not finite, nothing moves: `totals` never gets finite again."""
+        N, grads = len(labels), None
+        for first in range(0, N, self.config.micro_batch or N):
+            piece = slice(first, first + (self.config.micro_batch or N))
+            crops = tops[piece], lefts[piece], flips[piece]
+            more = self.gradients(pictures[piece], crops, labels[piece], step, first, N)
+            if more is None:
+                return
+            grads = more if grads is None else added(grads, more)
+        self.optimizer.step(self.network, grads, lr, self.totals[0, ...], self.totals[2, ...])
 
-    def piece(self, pictures, labels, crops, first, N):
-        """What the pictures from number `first` on add to the `gradients` of a batch of N: (loss, wrong, gradients)."""
+    def gradients(self, pictures, crops, labels, step, first, N):
+        """The gradients {layer: {"w": dw, "b": db}} of the pictures from number `first` on, of a batch of N, their loss and
+        wrong answers added to `totals`. None where the host sees at once that the loss is not finite, as on a CPU."""
         size, share = self.config.image_size, len(labels)/N
         x = crop_flip(pictures, self.device_mean, *crops, size, size)
-        y, trace = self.network.forward(x, self.step, part=(first, N))
-        loss, cache = softmax_loss(y, self.device.array(labels))
-        wrong = int((to_host(y).argmax(axis=0) != labels).sum())
-        if not math.isfinite(loss):
-            return loss, wrong, None
+        y, trace = self.network.forward(x, step, part=(first, N))
+        cache = softmax_loss_onto(self.totals[:2], y, labels)
+        if not runs_kernels(y) and not math.isfinite(self.totals[0]):
+            return None
         dy = softmax_loss_backward(cache)
         if share < 1:
             dy *= share                        # from the mean over the piece to its share of the mean over the batch
-        return loss*share, wrong, self.network.backward(dy, trace, to_pixels=False)[1]
+        return self.network.backward(dy, trace, to_pixels=False)[1]
+
+    def begin_sums(self):
+        """Let the device add up from where `sums` is."""
+        s = self.sums
+        self.totals[...] = self.device.array(np.array([s.loss, s.wrong, s.clamped], np.float64))
+        self.looked = self.step, s.count
+
+    def added_up(self):
+        """(loss, wrong answers, clamped filters) that the device has added up so far; waits for it."""
+        return to_host(self.totals).tolist()
+
+    def look(self):
+        """Wait for the device and bring `sums` up to date.
+
+        Raises Expected where a loss was not finite; the parameters are then still those from before that step."""
+        s, (step, count) = self.sums, self.looked
+        loss, wrong, clamped = self.added_up()
+        if not math.isfinite(loss):
+            steps = f"step {self.step}" if self.step == step + 1 else f"steps {step + 1} to {self.step}"
+            raise check.Expected("training", "a finite loss", f"{loss} at epoch {self.epoch + 1}, {steps}",
+                                 f"lower --lr (it was {self.plateau.lr:g}) or try --init he; {self.folder} keeps the last checkpoint")
+        if self.step > step and (advice := self.guard.update((loss - s.loss)/(s.count - count), self.step - step)):
+            tqdm.write(advice)
+        s.loss, s.wrong, s.clamped, self.looked = loss, int(wrong), int(clamped), (self.step, s.count)
 
     def close_epoch(self, score):
         s = self.sums
@@ -322,10 +351,11 @@ class StallGuard:
     def __init__(self, classes, after=300):
         self.guess, self.after, self.mean, self.steps, self.said = math.log(classes), after, None, 0, False
 
-    def update(self, loss):
-        """Tell one step's loss; returns the advice when it is due, else None."""
-        self.mean = loss if self.mean is None else 0.98*self.mean + 0.02*loss
-        self.steps = self.steps + 1 if self.mean > 0.98*self.guess else 0
+    def update(self, loss, steps=1):
+        """Tell the mean loss of the next `steps` steps; returns the advice when it is due, else None."""
+        kept = 0.98**steps
+        self.mean = loss if self.mean is None else kept*self.mean + (1 - kept)*loss
+        self.steps = self.steps + steps if self.mean > 0.98*self.guess else 0
         if self.steps < self.after or self.said:
             return None
         self.said = True

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from train.loop import Training, empty_folder
+from train.loop import Sums, Training, empty_folder
 from zfcore import plots
 from zfcore.checkpoint import atomic
 
@@ -61,16 +61,17 @@ def measured(training):
             if not len(batch[1]):                                    # all its pictures are damaged
                 continue
             lr = LOWEST*(HIGHEST/LOWEST)**(training.step/(STEPS - 1))
-            loss, _, grads = training.gradients(*batch)
+            training.plateau.lr, training.sums = lr, Sums()
+            training.begin_sums()
+            training.one_step(*batch)
+            loss = training.added_up()[0]/len(batch[1])
             mean = KEPT*mean + (1 - KEPT)*loss
-            smoothed = mean/(1 - KEPT**(training.step + 1))          # the mean begins at 0: this divides that out
-            yield Row(training.step + 1, lr, loss, smoothed)
-            if training.step >= SETTLED:
+            smoothed = mean/(1 - KEPT**training.step)                # the mean begins at 0: this divides that out
+            yield Row(training.step, lr, loss, smoothed)
+            if training.step > SETTLED:
                 lowest = min(lowest, smoothed)
-            training.step += 1
-            if grads is None or not smoothed <= DIVERGED*lowest or training.step == STEPS:
+            if not (math.isfinite(loss) and smoothed <= DIVERGED*lowest) or training.step == STEPS:
                 return
-            training.optimizer.step(training.network, grads, lr)
         training.epoch += 1
 
 

@@ -40,12 +40,16 @@ class Device:
     array       NumPy array -> the same there (a copy, or the array itself on the CPU)
     pinned      (shape, dtype) -> an uninitialised NumPy array, on the host, which the device can fetch by itself
     prefetch    iterator over (NumPy array, ...) -> one over (array there, ...), each copied while the caller still computes
-                on the one before; on the CPU the iterator itself"""
+                on the one before; on the CPU the iterator itself
+    capture     function of arrays that returns nothing -> one with the same effect, whose launches are recorded once and
+                then repeated at the price of one; on the CPU the function itself. It takes NumPy arrays too, which it
+                sends, and must do the same whatever the arrays hold, and on the same memory but for them"""
     name: str
     description: str
     array: Callable = np.asarray
     pinned: Callable = np.empty
     prefetch: Callable = iter
+    capture: Callable = lambda work: work
 
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -233,6 +237,7 @@ CTYPES = {"float": np.float32, "double": np.float64, "int": np.int32, "unsigned 
 LAUNCHERS = {}                    # array class -> launch(kernel, grid, arguments); CuPy's is entered by `_gpu`
 KERNELS = []                      # every Kernel declared: the engine, the executor, the NVRTC build, the resource table
 GRID = 2**31 - 1, 65535, 65535    # most blocks of a launch along x, y, z
+EACH = 16                         # most tensors of a launch that works on many: TENSORS in the .cu files
 
 
 def runs_kernels(x):
@@ -246,16 +251,23 @@ class Argument:
     dtype: np.dtype
     pointer: bool
     const: bool
+    each: bool                    # a struct with EACH of them, one for each tensor
 
 
 def _parse(signature):
-    """"const float *x, int H" -> the tuple of its Arguments."""
+    """"const float *x, Each<int> H" -> the tuple of its Arguments."""
     arguments = []
     for text in signature.split(","):
-        match = re.fullmatch(r"\s*(const\s+)?([a-z ]+?)\s*(\*?)\s*(?:__restrict__\s+)?(\w+)\s*", text)
-        const, ctype, star, name = match.groups()
-        arguments.append(Argument(name, np.dtype(CTYPES[ctype]), bool(star), bool(const)))
+        match = re.fullmatch(r"\s*(Each<)?(const\s+)?([a-z ]+?)\s*(\*?)\s*(?:__restrict__\s+)?>?\s*(\w+)\s*", text)
+        each, const, ctype, star, name = match.groups()
+        arguments.append(Argument(name, np.dtype(CTYPES[ctype]), bool(star), bool(const), bool(each)))
     return tuple(arguments)
+
+
+def tensors(kernel, arguments):
+    """(Argument, array) for every array among the `arguments` of a launch, also those of an Each."""
+    return [(argument, array) for argument, value in zip(kernel.arguments, arguments) if argument.pointer
+            for array in (value if argument.each else [value])]
 
 
 @dataclass(frozen=True)
@@ -287,13 +299,15 @@ class Kernel:
 
     def __call__(self, grid, *values):
         """Launch on `grid` blocks (an int or a tuple of up to three). Arrays must be C-contiguous and of the declared
-        dtype; Python numbers are narrowed to the declared type here (a raw launch would pass 64 bits)."""
+        dtype; Python numbers are narrowed to the declared type here (a raw launch would pass 64 bits). An Each takes a
+        sequence of up to EACH of them."""
         if len(values) != len(self.arguments):
             raise Expected(self.name, f"{len(self.arguments)} arguments", len(values))
-        device = next(type(value) for argument, value in zip(self.arguments, values) if argument.pointer)
+        device = type(tensors(self, values)[0][1])
         if device not in LAUNCHERS:
             raise Expected(self.name, "arrays on a device", device.__name__)
-        ready = [self._ready(argument, value, device) for argument, value in zip(self.arguments, values)]
+        ready = [tuple(self._ready(argument, one, device) for one in value) if argument.each else
+                 self._ready(argument, value, device) for argument, value in zip(self.arguments, values)]
         grid = (grid,) if isinstance(grid, int) else tuple(grid)
         if any(size > most for size, most in zip(grid, GRID)):
             raise Expected(self.name, f"at most {GRID} blocks", grid, "cut the batch into smaller ones")
@@ -342,6 +356,11 @@ def lanes(length, *arrays):
 
 def _address(array):
     return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+
+
+def number(value, dtype, like):
+    """`value` in the memory of the device of `like`, as an array (); one that is there already is left as it is."""
+    return value if runs_kernels(value) else to_device(np.asarray(value, dtype), like)
 
 
 def kernels_folder():
@@ -421,8 +440,16 @@ def _function(kernel, device):
 def _launch(kernel, grid, arguments):
     """Launch on CuPy's current device and stream. A launch that CUDA refuses is a mistake in zfcore and is told at once;
     what goes wrong inside a running kernel shows at a later call, or at the launch itself with CUDA_LAUNCH_BLOCKING=1."""
+    values = tuple(_struct(argument, value) if argument.each else value for argument, value in zip(kernel.arguments, arguments))
     try:
-        _function(kernel, cupy.cuda.runtime.getDevice())(grid, (kernel.block,), tuple(arguments), shared_mem=kernel.shared)
+        _function(kernel, cupy.cuda.runtime.getDevice())(grid, (kernel.block,), values, shared_mem=kernel.shared)
     except cupy.cuda.driver.CUDADriverError as error:
         raise RuntimeError(f"{kernel.file}: {kernel.name} on {grid} blocks of {kernel.block} threads, "
                            f"{kernel.shared} bytes of shared memory: {error}") from error
+
+
+def _struct(argument, values):
+    """An Each as CuPy passes it by value: one element of a structured dtype. What is left over is zero."""
+    struct = np.zeros(1, [("of", np.uint64 if argument.pointer else argument.dtype, EACH)])
+    struct["of"][0, :len(values)] = [_address(value) if argument.pointer else value for value in values]
+    return struct

@@ -1,6 +1,8 @@
 """Floor 3: how the parameters move. Momentum SGD with the filter RMS limit, and the plateau rule for the learning rate."""
 from dataclasses import dataclass
 
+import numpy as np
+
 from zfcore.backend import zeros
 from zfcore.layers import Conv
 from zfcore.ops.filter_rms import filter_rms
@@ -20,17 +22,16 @@ class SGD:
         self.velocity = {name: {key: zeros(array.shape, array.dtype, like=array) for key, array in of_layer.items()}
                          for name, of_layer in network.parameters().items()}
 
-    def step(self, network, grads, lr):
-        """Move every parameter of `network` in place; returns how many convolution filters were scaled back."""
-        clamped = 0
-        for name, of_layer in grads.items():
-            layer = network[name]
-            for key, gradient in of_layer.items():
-                decay = self.weight_decay if key == "w" else 0.0
-                sgd_step(layer.parameters[key], gradient, self.velocity[name][key], lr, self.momentum, decay)
-            if isinstance(layer, Conv) and self.rms_max is not None:
-                clamped += filter_rms(layer.parameters["w"], self.rms_max)
-        return clamped
+    def step(self, network, grads, lr, loss=0.0, clamped=None):
+        """Move every parameter of `network` in place, in one launch, and scale filters back in two.
+
+        lr and loss as `sgd_step` has them: nothing moves where the loss is not finite. The number of filters scaled back
+        is added to `clamped`, an array () of float64 on the network's device, for whoever wants to know."""
+        sgd_step([(network[name].parameters[key], gradient, self.velocity[name][key], self.weight_decay if key == "w" else 0.0)
+                  for name, of_layer in grads.items() for key, gradient in of_layer.items()], lr, self.momentum, loss)
+        filters = [network[name].parameters["w"] for name in grads if isinstance(network[name], Conv)]
+        if filters and self.rms_max is not None:
+            filter_rms(filters, self.rms_max, zeros((), np.float64, like=filters[0]) if clamped is None else clamped)
 
 
 @dataclass

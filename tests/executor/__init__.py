@@ -77,7 +77,8 @@ def library(kernel, build="plain"):
     path = backend.kernels_folder()/kernel.file
     compiled = emu.compile(path.read_text(), str(path), kernel.name, tuple(kernel.defines.items()), build)
     names = {np.dtype(dtype): ctype for ctype, dtype in backend.CTYPES.items()}
-    declared = [("const " if a.const else "") + names[a.dtype] + (" *" if a.pointer else "") for a in kernel.arguments]
+    declared = [f"struct:{backend.EACH*(8 if a.pointer else a.dtype.itemsize)}" if a.each else
+                ("const " if a.const else "") + names[a.dtype] + (" *" if a.pointer else "") for a in kernel.arguments]
     if declared != compiled.types.split(", "):
         raise KernelError(f"{path.name}: {kernel.name} takes ({compiled.types}), "
                           f"but is declared ({', '.join(declared)})")
@@ -92,4 +93,9 @@ def launch(kernel, grid, values):
 
 
 backend.LAUNCHERS[ExecutorArray] = launch
-backend.DEVICES["executor"] = lambda: backend.Device("executor", "CUDA kernels on NumPy arrays, through g++", array)
+def capture(work):
+    """`work` for arrays of which some are on the host still."""
+    return lambda *arrays: work(*(value if isinstance(value, ExecutorArray) else array(value) for value in arrays))
+
+
+backend.DEVICES["executor"] = lambda: backend.Device("executor", "CUDA kernels on NumPy arrays, through g++", array, capture=capture)

@@ -224,19 +224,25 @@ class Library:
         self.run = ctypes.CDLL(str(runtime())).emu_launch
 
     def launch(self, grid, block, shared, values, names, writable, settings=Settings()):
-        """`values`: arrays for pointers, `TensorMap`s, NumPy scalars. Arrays named in `writable` get back what was
-        written. Returns the `Traffic` of each source line where settings.report asks for it."""
+        """`values`: arrays for pointers, `TensorMap`s, NumPy scalars; tuples of arrays or of scalars for structs that hold
+        one after the other. Arrays named in `writable` get back what was written. Returns the `Traffic` of each source
+        line where settings.report asks for it."""
         if not (0 < block <= 1024 and 0 <= shared <= 227*1024 and len(grid) <= 3):
             raise KernelError(f"{self.name}: no GPU runs a block of {block} threads with {shared} bytes, grid {grid}")
-        buffers, places = merge(values, names, writable)
-        packed, storage = (Value*len(values))(), []
-        for k, value in enumerate(values):
-            storage.append(value.packed() if isinstance(value, TensorMap) else
-                           np.zeros(1, np.uint64) if k in places else np.atleast_1d(value))
-            packed[k] = Value(storage[-1].ctypes.data, *places.get(k, (-1, 0)))
+        flat = [(k, one) for k, value in enumerate(values) for one in (value if isinstance(value, tuple) else [value])]
+        buffers, places = merge([one for _, one in flat], [names[k] for k, _ in flat], writable)
+        storage = [value.packed() if isinstance(value, TensorMap) else struct(value) if isinstance(value, tuple) else
+                   np.zeros(1, np.uint64) if isinstance(value, np.ndarray) else np.atleast_1d(value) for value in values]
+        packed = [Value(held.ctypes.data, -1, 0) for held in storage]
+        taken = [0]*len(values)                                   # fields of each struct
+        for number, (k, _) in enumerate(flat):                    # what follows the arguments themselves: addresses in structs
+            if number in places:
+                packed.append(Value(storage[k].ctypes.data + 8*taken[k], *places[number]))
+            taken[k] += 1
+        packed = (Value*len(packed))(*packed)
         message, report = ctypes.create_string_buffer(8192), ctypes.create_string_buffer(65536)
         job = Launch(ctypes.cast(self.dll.emu_call, ctypes.c_void_p), ctypes.cast(self.dll.emu_touch, ctypes.c_void_p),
-                     self.name.encode(), packed, len(values), buffers, len(buffers),
+                     self.name.encode(), packed, len(packed), buffers, len(buffers),
                      (ctypes.c_uint*3)(*grid, *[1]*(3 - len(grid))), block, shared, SCHEDULES.index(settings.schedule),
                      settings.copies == "eager", settings.wgmma == "eager", settings.build == "race", settings.seed,
                      settings.seconds, ctypes.addressof(message), settings.report and ctypes.addressof(report) or None,
@@ -257,6 +263,14 @@ class Library:
         lines = [re.sub(r" \(.*", "", line) for line in text.split("\n") if line]
         own = [line for line in lines if line.rsplit(":", 1)[0].endswith(Path(self.label).name)]
         return Path((own or lines or ["?"])[0]).name
+
+
+def struct(values):
+    """Memory for a by-value struct of 16 addresses or numbers, zero where there are fewer `values`."""
+    numbers = [0 if isinstance(value, np.ndarray) else value for value in values]
+    held = np.zeros(16, np.uint64 if isinstance(values[0], np.ndarray) else values[0].dtype)
+    held[:len(values)] = numbers
+    return held
 
 
 def merge(values, names, writable):

@@ -4,19 +4,30 @@ import pytest
 from tests.kernels.conftest import EPS, close, normal
 from zfcore.ops.filter_rms import filter_rms, filter_rms_reference
 
+SHAPES = [(6, 7, 37), (1, 1, 3), (2, 3, 300)]         # more weights than a part, more filters than a block, more than a block counts
 
-@pytest.mark.parametrize("C, K, F", [(6, 7, 37), (1, 1, 3)])            # more weights than a part, more filters than a block
-def test_filters_above_the_limit_are_scaled_back_and_counted(machine, rng, C, K, F):
+
+def drawn(rng, C, K, F):
     w = normal(rng, C, K, K, F)
-    w *= rng.uniform(0.02, 0.3, F).astype(np.float32)/np.sqrt(np.mean(np.square(w), axis=(0, 1, 2)))
+    return w*rng.uniform(0.02, 0.3, F).astype(np.float32)/np.sqrt(np.mean(np.square(w), axis=(0, 1, 2)))
+
+
+@pytest.mark.parametrize("copies", [1, 6], ids=["one launch", "two"])
+def test_filters_above_the_limit_are_scaled_back_and_counted(machine, rng, copies):
+    several = [drawn(rng, *shape) for shape in SHAPES]*copies
 
     def work():
-        weights = machine.array(w)
-        return filter_rms(weights, 0.1), weights, filter_rms(weights, 0.1)
+        filters, clamped = [machine.array(w) for w in several], machine.array(np.full((), 7.0))
+        filter_rms(filters, 0.1, clamped)
+        first = machine.host(clamped).copy()
+        filter_rms(filters, 0.1, clamped)
+        return first, clamped, *filters
 
-    count, weights, again = machine.results(work)
-    wanted, over = filter_rms_reference(w, 0.1)
-    assert 0 < over < F and count == over and again == 0
-    close(weights, wanted, 2*EPS*np.abs(wanted))
-    untouched = np.sqrt(np.mean(np.square(w, dtype=float), axis=(0, 1, 2))) <= 0.1
-    assert weights[..., untouched].tobytes() == w[..., untouched].tobytes()
+    first, again, *results = machine.results(work)
+    wanted = [filter_rms_reference(w, 0.1) for w in several]
+    scaled_back = sum(over for _, over in wanted)
+    assert first == again == 7 + scaled_back and 0 < scaled_back < copies*340
+    for w, got, (scaled, _) in zip(several, results, wanted, strict=True):
+        close(got, scaled, 2*EPS*np.abs(scaled))
+        untouched = np.sqrt(np.mean(np.square(w, dtype=float), axis=(0, 1, 2))) <= 0.1
+        assert got[..., untouched].tobytes() == w[..., untouched].tobytes()

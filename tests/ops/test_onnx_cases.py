@@ -176,7 +176,7 @@ def run_dropout(case, x, ratio=0.5, training=False):
 def run_momentum(case, rate, step, w, dw, velocity):
     """ONNX keeps the learning rate outside the velocity: ours is -rate times it."""
     a, w, v = case["attributes"], w.copy(), -rate*velocity
-    sgd_step(w, dw, v, rate*(a["beta"] if step > 0 else 1), a["alpha"], a["norm_coefficient"])
+    sgd_step([(w, dw, v, a["norm_coefficient"])], rate*(a["beta"] if step > 0 else 1), a["alpha"])
     return [w, -v/rate]
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from tests.ops.slope import slope
 from zfcore.check import Expected
-from zfcore.ops.softmax_loss import (softmax, softmax_loss, softmax_loss_backward, softmax_loss_backward_reference,
+from zfcore.ops.softmax_loss import (softmax, softmax_loss, softmax_loss_backward, softmax_loss_backward_reference, softmax_loss_onto,
                                      softmax_loss_reference, softmax_reference)
 
 M, N = 7, 5
@@ -108,3 +108,16 @@ def test_softmax_loss_is_pytorchs_cross_entropy():
     ours, cache = softmax_loss(logits, labels)
     assert ours == pytest.approx(loss.item(), rel=1e-14)
     np.testing.assert_allclose(softmax_loss_backward(cache), z.grad.numpy().T, rtol=1e-12, atol=1e-15)
+
+
+def test_an_epochs_totals_are_the_sums_of_its_batches():
+    totals, losses, wrong = np.zeros(2), 0.0, 0
+    for seed in range(3):
+        logits, labels = case(seed=seed)
+        cache = softmax_loss_onto(totals, logits, labels)
+        loss, wanted = softmax_loss(logits, labels)
+        losses, wrong = losses + loss*N, wrong + (logits.argmax(axis=0) != labels).sum()
+        np.testing.assert_array_equal(cache[0], wanted[0])
+    assert totals.tolist() == [losses, wrong]
+    with pytest.raises(Expected, match="totals"):
+        softmax_loss_onto(np.zeros(3), *case())

@@ -5,7 +5,7 @@ import pytest
 from tests import executor
 from train import loop
 from train.config import parser, resolve
-from train.loop import Training
+from train.loop import StallGuard, Training
 from zfcore.backend import to_host
 from zfcore.layers import ContrastNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU
 from zfcore.network import Network
@@ -21,17 +21,17 @@ def few_maps(name, classes, size, keep_prob):
 
 
 def after_three_steps(options, device, micro_batch):
-    """(losses, wrong answers, parameters) of a run that has seen BATCHES."""
-    words = [*options, "--batch-size", "10", "--micro-batch", str(micro_batch), "--device", device, "--init", "he"]
+    """(losses and wrong answers, parameters) of a run that has seen BATCHES."""
+    words = [*options, "--batch-size", "10", "--micro-batch", str(micro_batch), "--device", device, "--init", "he", "--lr", "0.01"]
     training = Training(resolve(vars(parser().parse_args(words))))
     training.prepare()
-    rng, losses = np.random.default_rng(4), []
+    rng, losses, training.guard = np.random.default_rng(4), [], StallGuard(3)
     pictures, labels = rng.integers(0, 256, (27, 37, 37, 3), dtype=np.uint8), rng.integers(0, 3, 27)
     for batch in BATCHES:
-        loss, wrong, grads = training.gradients(training.device.array(pictures[batch]), labels[batch], np.arange(27)[batch])
-        training.optimizer.step(training.network, grads, 0.01)
-        training.step += 1
-        losses.append((loss, wrong))
+        training.begin_sums()
+        training.one_step(training.device.array(pictures[batch]), labels[batch], np.arange(27)[batch])
+        training.look()
+        losses.append((training.sums.loss, training.sums.wrong))
     return losses, {(name, key): to_host(array) for name, of_layer in training.network.parameters().items()
                     for key, array in of_layer.items()}
 

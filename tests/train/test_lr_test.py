@@ -51,10 +51,9 @@ def test_its_first_steps_are_those_of_training_at_such_rates(options, tmp_path):
     rows = list(lr_test.measured(prepared(config)))
     training = prepared(config)
     for row, batch in zip(rows, training.train.batches(8, 0, 0)):
-        loss, _, grads = training.gradients(*batch)
-        assert loss == row.loss
-        training.optimizer.step(training.network, grads, row.lr)
-        training.step += 1
+        before, training.plateau.lr = training.added_up()[0], row.lr
+        training.one_step(*batch)
+        assert (training.added_up()[0] - before)/len(batch[1]) == pytest.approx(row.loss, rel=1e-12)
     assert training.step == 4
 
 
@@ -67,11 +66,9 @@ def prepared(config):
 @pytest.mark.parametrize("what", [lambda k: 10.0*2**k, lambda k: math.nan if k == 40 else 1.0,
                                   lambda k: math.inf if k == 40 else 1.0], ids=["growing", "nan", "inf"])
 def test_a_loss_that_diverges_or_is_not_finite_ends_it_there(what, options, tmp_path, monkeypatch, capsys):
-    def gradients(self, *batch, real=Training.gradients):
-        loss, wrong, grads = real(self, *batch)
-        loss = what(self.step) if self.step >= 30 else 1.0
-        return loss, wrong, grads if math.isfinite(loss) else None
-    monkeypatch.setattr(Training, "gradients", gradients)
+    def added_up(self):
+        return self.sums.count*(what(self.step - 1) if self.step > 30 else 1.0), 0.0, 0.0
+    monkeypatch.setattr(Training, "added_up", added_up)
     main([*options, "--lr-test", "--output", str(tmp_path/"test")])
     rows = rows_of(tmp_path/"test")
     assert 30 < len(rows) <= 41 and not rows[-1]["smoothed"] <= DIVERGED
@@ -81,11 +78,11 @@ def test_a_loss_that_diverges_or_is_not_finite_ends_it_there(what, options, tmp_
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_keeps_what_was_measured(number, typed, tmp_path, monkeypatch, capsys):
-    def gradients(self, *batch, real=Training.gradients):
+    def one_step(self, *batch, step=Training.one_step):
         if self.step == 12:
             os.kill(os.getpid(), number)
-        return real(self, *batch)
-    monkeypatch.setattr(Training, "gradients", gradients)
+        step(self, *batch)
+    monkeypatch.setattr(Training, "one_step", one_step)
     with pytest.raises(SystemExit) as exit:
         main([*typed, str(tmp_path/"test")])
     assert exit.value.code == 128 + number and len(rows_of(tmp_path/"test")) == 13

@@ -23,7 +23,8 @@ def crop_flip(pictures, mean, tops, lefts, flips, h, w):
     """Subtract the mean picture, cut out hxw pixels, mirror some, and turn to batch-last (paper, section 3).
 
     pictures       (N,H,W,3) uint8        mean (3,H,W) float32 (or float64), subtracted pixel by pixel before the crop
-    tops, lefts    (N,) integers, the first row and column of each crop;   flips (N,) bool, mirrored left to right
+    tops, lefts    (N,) integers, the first row and column of each crop;   flips (N,) bool, mirrored left to right.
+                   All three may be on the device too (int32, int32, bool): then nobody looks whether the crops fit
     -> (3,h,w,N) of the mean's dtype. Raises Expected where a crop leaves its picture or shapes do not fit."""
     dtype("crop_flip: pictures", pictures, np.uint8)
     dtype("crop_flip: mean", mean, np.float32, np.float64)
@@ -32,14 +33,16 @@ def crop_flip(pictures, mean, tops, lefts, flips, h, w):
     shape("crop_flip: mean", mean, (3, H, W))
     if not (0 < h <= H and 0 < w <= W):
         raise Expected("crop_flip", f"a crop inside pictures of {H}x{W}", f"{h}x{w}")
-    tops, lefts, flips = _offsets("tops", tops, N, H - h), _offsets("lefts", lefts, N, W - w), np.asarray(flips)
+    if not runs_kernels(tops):
+        tops, lefts, flips = _offsets("tops", tops, N, H - h), _offsets("lefts", lefts, N, W - w), np.asarray(flips)
     shape("crop_flip: flips", flips, (N,))
     dtype("crop_flip: flips", flips, bool)
     out = empty((3, h, w, N), mean.dtype, like=mean)
     if runs_kernels(pictures):
-        tops, lefts = (to_device(array.astype(np.int32), like=pictures) for array in (tops, lefts))
-        flips = to_device(flips.astype(np.uint8), like=pictures)
-        KERNEL(blocks(w, TILE)*h*blocks(N, TILE), pictures, mean, tops, lefts, flips, out, H, W, h, w, N)
+        if not runs_kernels(tops):
+            tops, lefts, flips = (to_device(array, like=pictures) for array in
+                                  (tops.astype(np.int32), lefts.astype(np.int32), flips))
+        KERNEL(blocks(w, TILE)*h*blocks(N, TILE), pictures, mean, tops, lefts, flips.view(np.uint8), out, H, W, h, w, N)
         return out
 
     def work(rows):

@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 
-from zfcore.backend import Kernel, blocks, empty, lanes, parallel, runs_kernels
+from zfcore.backend import Kernel, blocks, empty, lanes, number, parallel, runs_kernels
 from zfcore.check import Expected, dtype
 
 # Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (2011)
@@ -13,8 +13,8 @@ ROUNDS = 10
 LOW = np.uint64(0xFFFFFFFF)
 
 KERNEL = Kernel("dropout.cu", "dropout", "const float *x, float *y, long long rows, long long n, long long first, long long N, "
-                "long long each, unsigned long long seed, unsigned int layer, unsigned long long step, unsigned long long keep_below, "
-                "float scale", {"LANES": 4})
+                "long long each, unsigned long long seed, unsigned int layer, const unsigned long long *step, "
+                "unsigned long long keep_below, float scale", {"LANES": 4})
 
 
 def philox(counter, key):
@@ -48,7 +48,8 @@ def dropout(x, keep_prob, key, part=None):
     """Keep each unit with probability keep_prob, times 1/keep_prob; set the others to 0.
 
     x (...,N), float32 or float64 -> y, and the cache (keep_prob, key, part): no mask is stored.
-    key = (seed, layer, step) with 0 <= seed, step < 2^64 and 0 <= layer < 2^32. Element e of x, counted in C order
+    key = (seed, layer, step) with 0 <= seed, step < 2^64 and 0 <= layer < 2^32; the step may also be an array () of uint64 on
+    the device, which `dropout_backward` reads again, so that a captured step draws the mask of its turn. Element e of x, counted in C order
     (e < 2^34), is kept where word e%4 of Philox4x32-10 is below keep_prob * 2^32, with
         counter words   e//4, layer, step's low 32 bits, step's high 32 bits
         key words       seed's low 32 bits, seed's high 32 bits
@@ -68,7 +69,9 @@ def dropout(x, keep_prob, key, part=None):
         begun = first % 4 == 0 and (rows == 1 or N % 4 == 0)          # does every row begin with a counter's first word?
         each = blocks(n if begun else n + 3, 4)                       # counters that n elements touch at most
         draw = KERNEL.variant(LANES=lanes(n, x, y) if begun else 1)
-        draw(blocks(rows*each, KERNEL.block), x, y, rows, n, first, N, each, *key, math.ceil(keep_prob*2**32), 1/keep_prob)
+        seed, layer, step = key
+        draw(blocks(rows*each, KERNEL.block), x, y, rows, n, first, N, each, seed, layer, number(step, np.uint64, like=x),
+             math.ceil(keep_prob*2**32), 1/keep_prob)
         return y, (keep_prob, key, part)
     x = np.ascontiguousarray(x)
     y = empty(x.shape, x.dtype, like=x)
@@ -92,7 +95,7 @@ def dropout_backward(dy, cache):
 
 def _kept(first, count, keep_prob, key):
     """The mask of elements first .. first + count - 1, first a multiple of 4."""
-    seed, layer, step = key
+    seed, layer, step = (int(word) for word in key)
     blocks = np.arange(first//4, (first + count + 3)//4, dtype=np.uint64)
     words = philox((blocks, layer, step % 2**32, step//2**32), (seed % 2**32, seed//2**32))
     return (np.stack(words, axis=1) < keep_prob*2**32).reshape(-1)[:count]
@@ -103,7 +106,7 @@ def _check(x, keep_prob, key, part):
     if not 0 < keep_prob <= 1:
         raise Expected("dropout: keep_prob", "a probability above 0 and at most 1", keep_prob)
     for what, word, bits in zip(("seed", "layer", "step"), key, (64, 32, 64)):
-        if not 0 <= word < 2**bits:
+        if not runs_kernels(word) and not 0 <= word < 2**bits:
             raise Expected(f"dropout: {what}", f"a whole number from 0 to 2^{bits} - 1", word)
     first, N = part or (0, x.shape[-1])
     if not 0 <= first <= first + x.shape[-1] <= N:

@@ -1,13 +1,13 @@
 """The limit on the size of filters, which keeps a few of them from taking over the first layer (paper, section 3)."""
 import numpy as np
 
-from zfcore.backend import Kernel, blocks, empty, runs_kernels, to_host
+from zfcore.backend import EACH, Kernel, blocks, empty, runs_kernels
 from zfcore.check import dtype, positive
 
 FILTERS, ROWS = 32, 128           # that one block works on
-SQUARES = Kernel("filter_rms.cu", "filter_rms_squares", "const float *w, double *partial, int D, int F")
+SQUARES = Kernel("filter_rms.cu", "filter_rms_squares", "Each<const float *> w, double *partial, Each<int> D, Each<int> F")
 SCALE = Kernel("filter_rms.cu", "filter_rms_scale",
-               "float *w, const double *partial, unsigned char *over, int D, int F, double limit")
+               "Each<float *> w, const double *partial, Each<int> D, Each<int> F, double limit, double *clamped")
 
 
 def filter_rms_reference(w, limit):
@@ -27,22 +27,32 @@ def rms(w):
     return np.sqrt(np.einsum("kf,kf->f", flat, flat, dtype=np.float64)/len(flat))
 
 
-def filter_rms(w, limit):
-    """Scale every filter w[..., f] whose RMS over all its weights exceeds `limit` back to that RMS, in place; the
-    number of filters scaled. The paper's limit is 0.1. Rounding in w's dtype does not count as exceeding, so a filter
-    that was scaled back is left alone by the next call."""
-    dtype("filter_rms: w", w, np.float32, np.float64)
+def filter_rms(filters, limit, clamped):
+    """Scale every filter w[..., f] of each w of `filters` whose RMS over all its weights exceeds `limit` back to that RMS,
+    in place, and add the number of filters scaled to `clamped`, an array () of float64 on the device of the filters.
+
+    The paper's limit is 0.1. Rounding in w's dtype does not count as exceeding, so a filter that was scaled back is left
+    alone by the next call."""
+    for w in filters:
+        dtype("filter_rms: w", w, np.float32, np.float64)
+    dtype("filter_rms: clamped", clamped, np.float64)
     positive("filter_rms: limit", limit)
-    if runs_kernels(w):
-        F = w.shape[-1]
-        D = w.size//max(F, 1)
-        partial, over = empty((blocks(D, ROWS), F), np.float64, like=w), empty((F,), np.uint8, like=w)
-        grid = blocks(F, FILTERS)*blocks(D, ROWS)
-        SQUARES(grid, w, partial, D, F)
-        SCALE(grid, w, partial, over, D, F, float(limit))
-        return int(to_host(over).sum())
-    size = rms(w)
-    over = size > limit*(1 + 4*np.finfo(w.dtype).eps)
-    if over.any():
-        w[..., over] *= (limit/size[over]).astype(w.dtype)
-    return int(over.sum())
+    if runs_kernels(filters[0]):
+        for first in range(0, len(filters), EACH):
+            _launch(filters[first:first + EACH], float(limit), clamped)
+        return
+    for w in filters:
+        size = rms(w)
+        over = size > limit*(1 + 4*np.finfo(w.dtype).eps)
+        if over.any():
+            w[..., over] *= (limit/size[over]).astype(w.dtype)
+        clamped[...] += over.sum()
+
+
+def _launch(filters, limit, clamped):
+    F = [w.shape[-1] for w in filters]
+    D = [w.size//max(f, 1) for w, f in zip(filters, F)]
+    partial = empty((sum(blocks(d, ROWS)*f for d, f in zip(D, F)),), np.float64, like=filters[0])
+    grid = sum(blocks(f, FILTERS)*blocks(d, ROWS) for d, f in zip(D, F))
+    SQUARES(grid, filters, partial, D, F)
+    SCALE(grid + 1, filters, partial, D, F, limit, clamped)           # the last block counts

@@ -1,34 +1,53 @@
-"""One step of stochastic gradient descent with momentum, in AlexNet's form."""
+"""One step of stochastic gradient descent with momentum, in AlexNet's form, for all parameters of a network at once."""
+import math
+
 import numpy as np
 
-from zfcore.backend import Kernel, blocks, lanes, parallel, runs_kernels, slabs
+from zfcore.backend import EACH, Kernel, blocks, lanes, number, parallel, runs_kernels, slabs
 from zfcore.check import dtype, shape
 
-KERNEL = Kernel("sgd_step.cu", "sgd_step", "float *w, const float *dw, float *v, long long total, "
-                "float lr, float momentum, float weight_decay", {"LANES": 4})
+KERNEL = Kernel("sgd_step.cu", "sgd_step", "Each<float *> w, Each<const float *> dw, Each<float *> v, Each<long long> total, "
+                "Each<float> weight_decay, float momentum, const float *lr, const double *loss", {"LANES": 4})
 
 
 def sgd_step_reference(w, dw, v, lr, momentum, weight_decay):
-    """The new (w, v)."""
+    """The new (w, v) of one tensor."""
     v = momentum*v - lr*(dw + weight_decay*w)
     return w + v, v
 
 
-def sgd_step(w, dw, v, lr, momentum, weight_decay):
-    """v = momentum*v - lr*(dw + weight_decay*w), then w = w + v; w and v are changed in place, dw is only read.
+def sgd_step(tensors, lr, momentum, loss=0.0):
+    """v = momentum*v - lr*(dw + weight_decay*w), then w = w + v, for each (w, dw, v, weight_decay) of `tensors`; w and v
+    are changed in place, dw is only read.
 
-    w, dw, v of one shape, all float32 or all float64; Expected is raised before anything is changed where they are not.
+    w, dw, v of one shape, all float32 or all float64 (one or the other for all tensors); Expected is raised before
+    anything is changed where they are not. Where `loss` is infinite or not a number nothing is changed.
+    lr, loss   numbers, or arrays () on the device, float32 and float64, so that a captured step finds those of its turn
     The learning rate is inside v, so a new one leaves what earlier steps put there alone (PyTorch keeps it outside)."""
-    dtype("sgd_step: w", w, np.float32, np.float64)
-    for what, array in (("dw", dw), ("v", v)):
-        dtype(f"sgd_step: {what}", array, w.dtype)
-        shape(f"sgd_step: {what}", array, w.shape)
-    lr, momentum, weight_decay = float(lr), float(momentum), float(weight_decay)       # so that float32 stays float32
-    if runs_kernels(w):
-        wide = lanes(w.size, w, dw, v)
-        KERNEL.variant(LANES=wide)(blocks(w.size//wide, KERNEL.block), w, dw, v, w.size, lr, momentum, weight_decay)
-        return
+    for w, dw, v, _ in tensors:
+        dtype("sgd_step: w", w, np.float32, np.float64)
+        for what, array in (("dw", dw), ("v", v)):
+            dtype(f"sgd_step: {what}", array, w.dtype)
+            shape(f"sgd_step: {what}", array, w.shape)
+    if runs_kernels(tensors[0][0]):
+        _launch(tensors, lr, momentum, loss)
+    elif math.isfinite(loss):
+        for w, dw, v, weight_decay in tensors:
+            _on_cores(w, dw, v, float(lr), float(momentum), float(weight_decay))       # so that float32 stays float32
 
+
+def _launch(tensors, lr, momentum, loss):
+    like = tensors[0][0]
+    lr, loss = number(lr, np.float32, like), number(loss, np.float64, like)
+    for first in range(0, len(tensors), EACH):
+        w, dw, v, weight_decay = zip(*tensors[first:first + EACH])
+        wide = lanes(4, *w, *dw, *v)
+        total = [array.size for array in w]
+        grid = sum(blocks(size, wide*KERNEL.block) for size in total)
+        KERNEL.variant(LANES=wide)(grid, w, dw, v, total, weight_decay, momentum, lr, loss)
+
+
+def _on_cores(w, dw, v, lr, momentum, weight_decay):
     def work(k):
         step = weight_decay*w[k]
         step += dw[k]

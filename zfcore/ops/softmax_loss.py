@@ -6,8 +6,10 @@ from zfcore.check import Expected, dtype, shape
 
 IMAGES = 8                        # that one block of softmax and softmax_loss works on
 SOFTMAX = Kernel("softmax_loss.cu", "softmax", "const float *logits, float *p, int M, int N", block=1024)
-FORWARD = Kernel("softmax_loss.cu", "softmax_loss",
-                 "const float *logits, const int *labels, float *p, float *each, int M, int N", block=1024)
+FORWARD = Kernel("softmax_loss.cu", "softmax_loss", "const float *logits, const int *labels, float *p, float *each, "
+                 "unsigned char *wrong, int M, int N", block=1024)
+TOTALS = Kernel("softmax_loss.cu", "softmax_loss_totals",
+                "const float *each, const unsigned char *wrong, double *totals, int N", block=128)
 BACKWARD = Kernel("softmax_loss.cu", "softmax_loss_gradient",
                   "const float *p, const int *labels, float *dlogits, int M, int N")
 
@@ -50,19 +52,42 @@ def softmax_loss(logits, labels):
     logits (M,N) float32 or float64, labels (N,) integers 0 .. M-1 -> loss (a Python float), cache.
     Exact for logits of any size: log p = z - log(sum of exp z) with z = logits - their maximum.
     Raises Expected for labels that are not N of the M classes."""
+    each, _, cache = _forward(logits, labels)
+    return float(to_host(each).mean(dtype=np.float64)), cache
+
+
+def softmax_loss_onto(totals, logits, labels):
+    """Add to `totals` (2,) float64, which lies where the logits do, the sum over N pictures of softmax_loss and the number
+    of those whose largest logit is another class's -> cache. The host need not wait for either.
+
+    Labels may be on the device too, int32: then nobody looks whether they are classes."""
+    shape("softmax_loss: totals", totals, (2,))
+    dtype("softmax_loss: totals", totals, np.float64)
+    each, wrong, cache = _forward(logits, labels)
+    if runs_kernels(logits):
+        TOTALS(1, each, wrong, totals, len(each))
+    else:
+        totals += float(each.mean(dtype=np.float64))*len(each), wrong.sum()
+    return cache
+
+
+def _forward(logits, labels):
+    """(loss of each picture (N,), whether another class has the largest logit (N,), cache)."""
     dtype("softmax_loss: logits", logits, np.float32, np.float64)
     shape("softmax_loss: logits", logits, (None, None))
-    labels = class_labels("softmax_loss: labels", labels, *logits.shape)
+    M, N = logits.shape
+    if not runs_kernels(labels):
+        labels = class_labels("softmax_loss: labels", labels, M, N)
     if runs_kernels(logits):
-        M, N = logits.shape
-        p, each = empty((M, N), logits.dtype, like=logits), empty((N,), logits.dtype, like=logits)
-        labels = to_device(labels.astype(np.int32), like=logits)
-        FORWARD(blocks(N, IMAGES), logits, labels, p, each, M, N)
-        return float(to_host(each).mean(dtype=np.float64)), (p, labels)
+        labels = labels if runs_kernels(labels) else to_device(labels.astype(np.int32), like=logits)
+        p, each, wrong = (empty(size, kind, like=logits) for size, kind in
+                          (((M, N), logits.dtype), ((N,), logits.dtype), ((N,), np.uint8)))
+        FORWARD(blocks(N, IMAGES), logits, labels, p, each, wrong, M, N)
+        return each, wrong, (p, labels)
     p, total, z = _exponentials(logits)
-    each = np.log(total) - z[labels, np.arange(len(labels))]        # (N,)
+    each = np.log(total) - z[labels, np.arange(N)]                  # (N,)
     p /= total
-    return float(each.mean(dtype=np.float64)), (p, labels)
+    return each, logits.argmax(axis=0) != labels, (p, labels)
 
 
 def softmax_loss_backward(cache):
