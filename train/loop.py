@@ -263,7 +263,8 @@ class Training:
         self.network.load(checkpoint.parameters, self.device)
         self.optimizer.velocity = {name: {key: self.device.array(array) for key, array in of_layer.items()}
                                    for name, of_layer in checkpoint.velocity.items()}
-        self.mean, self.history = checkpoint.mean_image, checkpoint.history
+        self.mean = checkpoint.mean_image
+        self.history = {column: checkpoint.history[column] for column in COLUMNS}      # HDF5 sorts them by name
         self.epoch, self.step = checkpoint.epoch, checkpoint.step
         for key, value in checkpoint.state.items():
             owner, _, name = key.partition("_")

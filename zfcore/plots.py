@@ -418,21 +418,91 @@ def _short(name, most=24):
     return name if len(name) <= most else name[:most - 1] + "…"
 
 
+def accuracy_curve(paper, here, paper_title, here_title, path):
+    """Tables 4 and 5, figure 9: accuracy in % over the training pictures a class, of the paper, left, and ours, right. Each
+    is {name of a row: {pictures: (mean, spread or None)}}; of the paper the last two rows are its own, the others grey."""
+    figure, panels = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True, sharex=True, layout="constrained")
+    *others, scratch, features = paper.items()
+    looks = [(name, of, GREY, ls) for (name, of), ls in zip(others, (":", "--", "-."))]
+    groups = ((panels[0], [*looks, (*scratch, TRAIN, "-"), (*features, VAL, "-")], paper_title),
+              (panels[1], [(name, of, colour, "-") for (name, of), colour in zip(here.items(), (TRAIN, VAL))], here_title))
+    for axes, rows, title in groups:
+        for name, of, colour, style in rows:
+            if of:
+                counts, (means, spreads) = sorted(of), zip(*(of[n] for n in sorted(of)))
+                axes.errorbar(counts, means, [spread or 0 for spread in spreads], color=colour, ls=style, lw=1.5, marker="o", ms=3.5,
+                              capsize=2, label=name)
+        axes.set_title(title, loc="left")
+        axes.set_xlabel("training pictures a class")
+        axes.grid(axis="y", color="#e4e4e4", lw=0.6)
+        axes.set_axisbelow(True)
+        axes.legend(fontsize=8, labelcolor=INK)
+    panels[0].set(xlim=(0, 1.03*max(n for _, rows, _ in groups for _, of, _, _ in rows for n in of)), ylim=(0, 100))
+    panels[0].set_ylabel("mean of the classes' accuracies, %")
+    _save(figure, path)
+
+
+def accuracy_by_layer(panels, chance, path):
+    """Table 7: accuracy in % over the layer. `panels`: {title: {("svm" or "softmax", layer): (mean, spread or None)}}; the last
+    one is ours, with a line at `chance`."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.4*len(panels), 3.3), sharey=True, sharex=True, layout="constrained")
+    for place, (title, of) in zip(axes, panels.items()):
+        for kind, word, colour, shape in (("svm", "SVM", VAL, "o"), ("softmax", "softmax", TRAIN, "s")):
+            layers = sorted(layer for which, layer in of if which == kind)
+            place.errorbar(layers, [of[kind, n][0] for n in layers], [of[kind, n][1] or 0 for n in layers], color=colour,
+                           marker=shape, ms=4, lw=1.5, capsize=2, label=word)
+        place.set_title(title, loc="left", fontsize=8)
+        place.set_xlabel("features of layer")
+        place.xaxis.set_major_locator(MaxNLocator(integer=True))
+        place.grid(axis="y", color="#e4e4e4", lw=0.6)
+        place.set_axisbelow(True)
+        place.set_ylim(0, 100)
+    axes[-1].axhline(chance, color=GREY, lw=1, ls=":", label="by chance")
+    axes[0].set_ylabel("mean of the classes' accuracies, %")
+    axes[-1].legend(fontsize=8, labelcolor=INK)
+    _save(figure, path)
+
+
+def average_precisions(names, columns, chance, path):
+    """Table 6: a row a class, a dot for the average precision in % of each of `columns` {name: (K,)}, the paper's first, and a
+    stroke at `chance`; NaN leaves a place empty."""
+    figure, axes = plt.subplots(figsize=(7, 0.9 + 0.22*len(names)), layout="constrained")
+    places = np.arange(len(names))
+    axes.scatter(chance, places, marker="|", s=70, color=GREY, lw=1.2, label="by chance")
+    for (name, values), colour, shape in zip(columns.items(), (GREY, VAL, TRAIN), "Dos"):
+        axes.scatter(values, places, s=26, color=colour, marker=shape, label=name, zorder=3, alpha=0.9, lw=0)
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.axhline(len(names) - 1.5, color=GREY, lw=0.5)
+    axes.grid(color="#e4e4e4", lw=0.6)
+    axes.set_axisbelow(True)
+    axes.set(xlim=(-2, 102), xlabel="average precision, %")
+    axes.legend(fontsize=8, labelcolor=INK, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4)
+    _save(figure, path)
+
+
+def pairs(pictures, captions, title, path):
+    """Pairs of pictures ((h,w,3), (h,w,3)) uint8 side by side, with two lines of text below each."""
+    joined = [np.concatenate(pair, axis=1) for pair in pictures]
+    captioned(joined, captions, [True]*len(joined), title, path, columns=5, side=200)
+
+
 def captioned(pictures, captions, right, title, path, columns=8, side=136):
-    """Pictures (n,h,w,3) uint8 in rows, brought to `side` pixels, with two lines of text below each; the second line is in
-    the colour of an error where `right` is False."""
+    """Pictures (n,h,w,3) uint8 in rows, brought to `side` pixels of width, with two lines of text below each; the second line
+    is in the colour of an error where `right` is False."""
     lines = title.split("\n")
     n, head = len(pictures), 16*len(lines) + 14
-    across, down = side + 14, side + 48
+    tall = round(side*pictures[0].shape[0]/pictures[0].shape[1])
+    across, down = side + 14, tall + 48
     width = max(min(n, columns)*across - 14, *(int(FONT.getlength(line)) for line in lines))
     sheet = Image.new("RGB", (width + 2*MARGIN, head + -(-n//columns)*down + MARGIN), PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, 12), title, INK, FONT, spacing=2)
     for k, (picture, texts) in enumerate(zip(pictures, captions)):
         left, top = MARGIN + k % columns*across, MARGIN + head + k//columns*down - 12
-        sheet.paste(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC), (left, top))
+        sheet.paste(Image.fromarray(picture).resize((side, tall), Image.Resampling.BICUBIC), (left, top))
         for line, (text, colour) in enumerate(zip(texts, (INK, INK if right[k] else VAL)), 1):
-            pen.text((left, top + side + 15*line), _fitted(text, side + 8), colour, FONT, anchor="ls")
+            pen.text((left, top + tall + 15*line), _fitted(text, side + 8), colour, FONT, anchor="ls")
     with atomic(Path(path)) as temporary:
         sheet.save(temporary, "PNG", optimize=True)
 

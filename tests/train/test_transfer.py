@@ -1,0 +1,398 @@
+"""python -m train.transfer: the tables in small, gone on with after every kind of stop, and what is refused."""
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data.test_voc import write_year
+from train import caltech_tables, study, voc_table
+from train.__main__ import main as train
+from train.caltech_tables import TABLE7, TABLES, claim_of_features, claim_of_layers, claim_of_six
+from train.loop import Lock, Training
+from train.study import Part, number
+from train.transfer import main
+from train.voc_table import TABLE6, Scores
+from zfcore import plots, results
+from zfcore.analysis.probing import probe
+from zfcore.data.voc import CLASSES, average_precision
+
+CALTECH = {"amber": (230, 160, 30), "jade": (40, 170, 110), "plum": (120, 50, 130), "slate": (90, 100, 120)}
+COUNTS = 9, 7, 11, 8
+TABLE4 = ["table4", "--train", "2", "4", "--folds", "2", "--scratch-folds", "1", "--scratch-epochs", "2"]
+
+
+def noise(rng, colour, size=(39, 44)):
+    return Image.fromarray(np.uint8(np.clip(np.array(colour) + rng.normal(0, 60, (size[1], size[0], 3)), 0, 255)))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run of one epoch, a Caltech tree and a VOCdevkit, made once."""
+    root, patch = tmp_path_factory.mktemp("transfer"), pytest.MonkeyPatch()
+    patch.setenv("ZFCORE_CACHE", str(root/"cache"))
+    from tests.train.conftest import write_set
+    write_set(root/"pictures")
+    train(["--data", str(root/"pictures"), "--preset", "tiny", "--image-size", "32", "--batch-size", "8", "--epochs", "1",
+           "--workers", "1", "--device", "cpu", "--output", str(root/"run"), "--seed", "1"])
+    rng = np.random.default_rng(5)
+    for (name, colour), count in zip(CALTECH.items(), COUNTS):
+        (root/"101_ObjectCategories"/name).mkdir(parents=True)
+        for k in range(1, count + 1):
+            noise(rng, colour).save(root/"101_ObjectCategories"/name/f"image_{k:04}.jpg", quality=95)
+    write_voc(root/"voc", rng)
+    yield root
+    patch.undo()
+
+
+def write_voc(root, rng):
+    """Pictures of dogs (amber), cats (jade), both or difficult ones; cows only among those that are scored."""
+    shows = [[("dog", 0)], [("cat", 0)], [("dog", 0), ("cat", 0)], [("person", 0), ("cat", 1)], [("dog", 1)]]
+    objects = {f"p{k:02}": shows[k % 5] for k in range(30)} | {"p30": [("cow", 0)], "p31": [("cow", 0), ("dog", 0)]}
+    labels = {id: {CLASSES.index(name): 1 - difficult for name, difficult in things} for id, things in objects.items()}
+    ids = sorted(objects)
+    write_year(root, {"train": ids[:15], "val": ids[15:]}, objects, labels)
+    for id, things in objects.items():
+        colour = np.mean([{"dog": (230, 160, 30), "cat": (40, 170, 110)}.get(name, (90, 90, 160)) for name, _ in things], axis=0)
+        noise(rng, colour).save(root/f"VOCdevkit/VOC2012/JPEGImages/{id}.jpg", quality=95)
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request, monkeypatch):
+    """Figures take longer than all else here: only tests marked as drawn have any."""
+    for name in ("learning_curves", "filters", "accuracy_curve", "accuracy_by_layer", "average_precisions"):
+        if "drawn" not in request.node.name:
+            monkeypatch.setattr(plots, name, lambda *_: None)
+
+
+@pytest.mark.parametrize("name", ["table4", "table6", "table7"])
+def test_each_table_has_a_figure_that_is_drawn(call, made, tmp_path, name):
+    assert call(name, *(["--train", "3"] if name != "table6" else ["--no-scratch"]), *(["--no-scratch"] if name == "table4" else []),
+                data=made/("voc" if name == "table6" else "101_ObjectCategories"))[0] == 0
+    with Image.open(tmp_path/f"out/{name}.png") as figure:
+        assert figure.size[0] > 500 and len(figure.convert("RGB").getcolors(10**6)) > 20
+
+
+@pytest.fixture
+def call(made, tmp_path, monkeypatch, capsys):
+    """call(arguments): the command on `made` with OUT in tmp_path; its exit status, standard output, standard error."""
+    monkeypatch.setenv("ZFCORE_CACHE", str(made/"cache"))
+
+    def run(*arguments, data=made/"101_ObjectCategories", run=made/"run", output=tmp_path/"out"):
+        status = 0
+        try:
+            main([arguments[0], "--run", str(run), "--data", str(data), "--output", str(output), "--workers", "1", "--device", "cpu",
+                  *map(str, arguments[1:])])
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+    return run
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# --------------------------------------------------------------------------------------------------------- tables 4, 5
+def test_table4_sets_features_beside_random_weights_and_both_beside_the_paper(call, tmp_path):
+    status, printed, _ = call(*TABLE4)
+    assert status == 0
+    text = (tmp_path/"out/table4.md").read_text()
+    assert text in printed
+    found = {row["what"]: row for row in rows(tmp_path/"out/table4.csv") if row["train_per_class"] == "4"}
+    parts = rows(tmp_path/"out/parts.csv")
+    assert {(p["kind"], p["train_per_class"], p["fold"]) for p in parts} == {
+        *(("softmax", n, fold) for n in "24" for fold in "01"), ("scratch", "2", "0"), ("scratch", "4", "0")}
+    mine = [100*float(p["accuracy"]) for p in parts if p["kind"] == "softmax" and p["train_per_class"] == "4"]
+    assert float(found["features of the run"]["accuracy"]) == pytest.approx(np.mean(mine), abs=1e-3)
+    assert float(found["features of the run"]["spread"]) == pytest.approx(np.std(mine, ddof=1), abs=1e-3)
+    assert f"{np.mean(mine):.1f} ± {np.std(mine, ddof=1):.1f} |" in text
+    assert found["features of the run"]["folds"] == "2" and found["from random weights"]["spread"] == ""
+    assert all(p["train"] == str(4*int(p["train_per_class"])) for p in parts)
+    assert "chance is 25.0 %" in text and "over 2 folds" in text and "2 epochs of the training pictures" in text
+    assert (tmp_path/"out/scratch-4-fold0/log.csv").read_text().count("\n") == 3
+
+
+def test_what_is_counted_is_the_mean_of_the_classes_on_the_test_pictures_of_each_fold(call, made, tmp_path, monkeypatch):
+    theirs = pytest.importorskip("sklearn.linear_model").LogisticRegression
+    asked = []
+
+    def watched(kind, features, train, labels, test, M, held, measure):
+        found = probe(kind, features, train, labels, test, M, held, measure)
+        x = features[:, :].astype(float)
+        x -= x[train].mean(axis=0)
+        x /= np.sqrt(np.square(x[train]).sum(axis=1).mean())
+        predicted = theirs(C=found.C, max_iter=5000, tol=1e-8).fit(x[train], labels).predict(x[test])
+        asked.append((train, test, predicted))
+        return found
+
+    monkeypatch.setattr(caltech_tables, "probe", watched)
+    call("table4", "--train", 3, "--folds", 2, "--no-scratch", "--test-most", 4)
+    of_all = np.repeat(np.arange(4), COUNTS)                             # classes are sorted as CALTECH is
+    for (chosen, test, predicted), part in zip(asked, rows(tmp_path/"out/parts.csv")):
+        assert not set(chosen) & set(test) and np.bincount(of_all[chosen]).tolist() == [3]*4
+        assert np.bincount(of_all[test]).tolist() == [4, 4, 4, 4]
+        each = [np.mean(predicted[of_all[test] == c] == c) for c in range(4)]
+        assert float(part["accuracy"]) == pytest.approx(np.mean(each), abs=0.07)
+    assert not np.array_equal(asked[0][0], asked[1][0])
+
+
+def test_a_finished_table_is_not_computed_again_and_may_get_more_folds(call, tmp_path, monkeypatch):
+    call(*TABLE4)
+    before, text = rows(tmp_path/"out/parts.csv"), (tmp_path/"out/table4.md").read_text()
+    monkeypatch.setattr(caltech_tables, "probe", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(study, "Training", lambda *_, **__: pytest.fail("trained again"))
+    assert call(*TABLE4)[0] == 0
+    assert rows(tmp_path/"out/parts.csv") == before and (tmp_path/"out/table4.md").read_text() == text
+    monkeypatch.undo()
+    assert call("table4", "--train", 2, "--folds", 3, "--no-scratch", "--scratch-epochs", 2)[0] == 0
+    after = rows(tmp_path/"out/parts.csv")
+    assert len(after) == len(before) + 1 and all(part in after for part in before)
+
+
+def test_a_stopped_command_goes_on_to_the_same_numbers(call, tmp_path, monkeypatch):
+    call(*TABLE4, output=tmp_path/"whole")
+    calls = []
+
+    def stopped(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return probe(*arguments)
+
+    monkeypatch.setattr(caltech_tables, "probe", stopped)
+    status, _, told = call(*TABLE4)
+    assert status == 130 and "Give the command again" in told and len(rows(tmp_path/"out/parts.csv")) == 2
+    assert call(*TABLE4)[0] == 0 and len(calls) == 5
+    accuracies = [[(p["kind"], p["accuracy"], p["C"]) for p in rows(tmp_path/name/"parts.csv")] for name in ("whole", "out")]
+    assert accuracies[0] == accuracies[1]
+
+
+@pytest.mark.parametrize("killed_at", ["save", "close_epoch", "validate"])
+def test_a_network_from_random_weights_that_was_killed_goes_on_to_the_same_weights(call, tmp_path, monkeypatch, killed_at):
+    command = ["table4", "--train", "3", "--folds", "1", "--scratch-folds", "1", "--scratch-epochs", "3"]
+    call(*command, output=tmp_path/"whole")
+    original, calls = getattr(Training, killed_at), []
+
+    def kill(self, *arguments):
+        calls.append(1)
+        if len(calls) == (1 if killed_at == "save" else 2):
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Training, killed_at, kill)
+    assert call(*command)[0] == 130
+    assert call(*command)[0] == 0
+    logs = [[row["train_loss"] for row in rows(tmp_path/name/"scratch-3-fold0/log.csv")] for name in ("whole", "out")]
+    assert logs[0] == logs[1] and len(logs[0]) == 3
+    assert rows(tmp_path/"out/parts.csv")[0]["accuracy"] == rows(tmp_path/"whole/parts.csv")[0]["accuracy"]
+
+
+def test_networks_from_random_weights_have_the_runs_options_but_see_no_test_picture_in_training(call, made, tmp_path):
+    call("table4", "--train", 3, "--folds", 1, "--scratch-epochs", 12)
+    own, theirs = (json.loads((folder/"config.json").read_text())["options"] for folder in (made/"run", tmp_path/"out/scratch-3-fold0"))
+    changed = {name for name in own if own[name] != theirs[name]}
+    assert changed == {"data", "epochs", "drop_after", "keep_epochs", "seed", "upscale"}
+    assert theirs["epochs"] == 12 and theirs["drop_after"] == [8, 10] and theirs["seed"] == 0
+    log = rows(tmp_path/"out/scratch-3-fold0/log.csv")
+    assert [float(row["lr"]) for row in log] == pytest.approx([0.003]*8 + [0.0003]*2 + [0.00003]*2)
+    part = next(part for part in rows(tmp_path/"out/parts.csv") if part["kind"] == "scratch")
+    assert part["train"] == "12" and part["test"] == str(sum(COUNTS) - 12)
+    assert float(part["train_error"]) == pytest.approx(float(log[-1]["train_error"]), abs=1e-4)
+
+
+def test_table5_is_for_caltech_256_unless_numbers_are_given(call, tmp_path):
+    status, _, told = call("table5")
+    assert status == 2 and "table5: expected Caltech-256 (256_ObjectCategories), got 101_ObjectCategories; give --train" in told
+    assert not (tmp_path/"out").exists()
+    assert call("table5", "--train", 2, "--folds", 1, "--no-scratch")[0] == 0
+
+
+def test_small_classes_can_be_left_out_and_are_named(call, tmp_path):
+    assert call("table4", "--train", 8, "--folds", 1, "--no-scratch", "--leave-out-small")[0] == 0
+    text = (tmp_path/"out/table4.md").read_text()
+    assert "2 classes of 101_ObjectCategories (jade, slate left out)" in text and "chance is 50.0 %" in text
+    assert rows(tmp_path/"out/parts.csv")[0]["train"] == "16"
+
+
+# ------------------------------------------------------------------------------------------------- table 7, figure 9
+def test_table7_has_every_layer_with_both_classifiers_beside_the_papers(call, tmp_path):
+    assert call("table7", "--train", 4, "--folds", 2)[0] == 0
+    text = (tmp_path/"out/table7.md").read_text()
+    for kind, word in (("svm", "SVM"), ("softmax", "softmax")):
+        for layer, name in enumerate("norm1 norm2 relu3 relu4 pool5 relu6 relu7".split(), 1):
+            line = next(line for line in text.split("\n") if line.startswith(f"| {word} ({layer}) | {name} |"))
+            assert [cell.strip() for cell in line.split("|")[4:6]] == [number(pair) for pair in TABLE7.get((kind, layer), (None, None))]
+    assert "after ReLU, max pooling and contrast normalisation" in text and "Claim 10" in text
+    table = rows(tmp_path/"out/table7.csv")
+    assert len(table) == 14 and all(25 < float(row["accuracy"]) <= 100 for row in table if row["layer"] == "1")
+
+
+def test_figure9_is_a_curve_and_says_what_six_pictures_reach(call, tmp_path):
+    assert call("figure9", "--train", 6, 1, 2, 2, "--folds", 2)[0] == 0
+    mine = [row for row in rows(tmp_path/"out/figure9.csv") if row["who"] == "here"]
+    assert [row["train_per_class"] for row in mine] == ["1", "2", "6"] and not list((tmp_path/"out").glob("scratch*"))
+    assert "With 6 pictures a class the features reach" in (tmp_path/"out/figure9.md").read_text()
+    assert {row["train_per_class"] for row in rows(tmp_path/"out/figure9.csv") if row["what"] == "ImageNet-pretrained"} == {
+        str(n) for n in TABLES["figure9"].train}
+
+
+def test_claims_are_judged_by_the_numbers():
+    high, low = {15: (50.0, 1.0), 30: (60.0, None)}, {15: (40.0, 2.0), 30: (61.0, 1.0)}
+    assert "agrees in part (+10.0 points at 15 a class, -1.0 points at 30" in claim_of_features(high, low)
+    assert "weights: agrees (" in claim_of_features(high, {15: (40, 1)}) and "does not agree" in claim_of_features(low, {15: (50, 1), 30: (61, 1)})
+    assert claim_of_features(high, {}) == "" and claim_of_features(high, {15: None}) == ""
+    rising = {("svm", layer): (10.0*layer, 1.0) for layer in (1, 2, 5)} | {("svm", 7): (5.0, 1.0), ("softmax", 3): (1.0, 1.0)}
+    assert claim_of_layers(rising).endswith("layers 1 to 5): agrees.")
+    assert "layer 5 is not above layer 2 (20.0, 20.0)" in claim_of_layers(rising | {("svm", 5): (20.0, 1.0)})
+    assert "reach 30.0 %, which is 75 % of what they reach with 15" in claim_of_six({6: (30.0, 1), 15: (40.0, 1)})
+
+
+def test_the_papers_numbers_are_those_of_the_paper():
+    assert TABLES["table4"].features == {15: (83.8, 0.5), 30: (86.5, 0.5)} and TABLES["table5"].scratch[60] == (38.8, 1.4)
+    means = np.array([TABLE6[name] for name in CLASSES]).mean(axis=0)
+    assert means == pytest.approx([79.0, 74.03, 82.33], abs=0.05)        # of the rows; the printed means of the others differ
+    assert TABLES["figure9"].features[60] == TABLES["table5"].features[60] == (74.2, 0.3)
+
+
+# -------------------------------------------------------------------------------------------------------------- table 6
+def test_table6_has_the_average_precisions_of_what_it_ranked(call, made, tmp_path):
+    assert call("table6", "--scratch-epochs", 2, data=made/"voc")[0] == 0
+    from zfcore.data.voc import open_voc
+    scored = open_voc(made/"voc", "val")
+    table = {row["class"]: row for row in rows(tmp_path/"out/table6.csv")}
+    for way in ("features", "scratch"):
+        scores = results.load(tmp_path/f"out/scores-{way}.h5", Scores)
+        assert scores.p.shape == (17, 20) and scores.p.sum(axis=1) == pytest.approx(np.ones(17), abs=1e-4)
+        for definition in ("2010", "11-point"):
+            expected = 100*average_precision(scores.p, scored.labels[scores.pictures], definition)
+            for name in ("dog", "cat", "person"):
+                assert float(table[name][f"{way}_{definition}"]) == pytest.approx(expected[CLASSES.index(name)], abs=1e-3)
+            mean = np.mean([float(table[name][f"{way}_{definition}"]) for name in ("dog", "cat", "person")])
+            assert float(table["mean"][f"{way}_{definition}"]) == pytest.approx(mean, abs=1e-3)
+    assert table["cow"]["features_2010"] == "nan" and table["cow"]["scored_pictures"] == "2" and table["cow"]["train_pictures"] == "0"
+    assert table["dog"]["paper"] == "87.8" and float(table["dog"]["chance"]) == pytest.approx(100*7/14)
+    text = (tmp_path/"out/table6.md").read_text()
+    assert re.search(r"\| cow \| 0 \| 2 \|  \|  \|  \|  \|  \| 74.4 \| 63.2 \| 77.8 \|", text) and "Claim 10" in text
+    for competition in ("comp1", "comp2"):
+        lines = (tmp_path/f"out/results/VOC2012/Main/{competition}_cls_val_dog.txt").read_text().split("\n")
+        assert len(lines) == 18 and lines[0].startswith("p15 ")
+
+
+def test_a_picture_of_two_classes_is_two_examples_held_out_together(call, made, monkeypatch):
+    seen = []
+
+    def watched(kind, features, train, labels, test, M, held, measure):
+        seen.append((train, labels, test, held))
+        return probe(kind, features, train, labels, test, M, held, measure)
+
+    monkeypatch.setattr(voc_table, "probe", watched)
+    assert call("table6", "--no-scratch", data=made/"voc")[0] == 0
+    [(train, labels, test, held)] = seen
+    assert len(train) == 15 and len(set(train)) == 12                    # 3 of both, 3 of only difficult dogs left out
+    assert all(len(set(held[train == row])) == 1 for row in train) and 0 < held.sum() < len(held)
+    assert test.tolist() == list(range(15, 32))
+
+
+def test_table6_goes_on_and_leaves_the_features_alone(call, made, tmp_path, monkeypatch):
+    monkeypatch.setattr(voc_table.VOC, "train_network", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert call("table6", "--scratch-epochs", 1, data=made/"voc")[0] == 130
+    before = (tmp_path/"out/scores-features.h5").read_bytes()
+    assert "features of the run" in (tmp_path/"out/table6.md").read_text()
+    monkeypatch.undo()
+    assert call("table6", "--scratch-epochs", 1, data=made/"voc")[0] == 0
+    assert (tmp_path/"out/scores-features.h5").read_bytes() == before and (tmp_path/"out/scores-scratch.h5").is_file()
+
+
+# ----------------------------------------------------------------------------------------------------------- duplicates
+@pytest.fixture
+def copied(made):
+    """A picture of the run in the new set, as a darker JPEG of another size."""
+    path = made/"101_ObjectCategories/slate/image_0099.jpg"
+    picture = Image.open(made/"pictures/train/jade/03.png")
+    Image.fromarray(np.uint8(0.7*np.asarray(picture))).resize((61, 55), Image.BICUBIC).save(path, quality=90)
+    yield
+    path.unlink()
+
+
+def test_a_picture_that_the_run_was_trained_on_is_listed_and_left_out(call, tmp_path, copied):
+    assert call("duplicates", output=tmp_path/"list")[0] == 0
+    [pair] = rows(tmp_path/"list/duplicates.csv")
+    assert pair["new_picture"].endswith("slate/image_0099.jpg") and pair["run_picture"].endswith("jade/03.png")
+    assert float(pair["correlation"]) >= 0.95 and Image.open(tmp_path/"list/duplicates.png").size[0] > 200
+    command = ["table4", "--train", 2, "--folds", 1, "--no-scratch"]
+    call(*command, output=tmp_path/"with")
+    call(*command, "--without-duplicates", output=tmp_path/"without")
+    tests = [int(rows(tmp_path/name/"parts.csv")[0]["test"]) for name in ("with", "without")]
+    assert tests == [sum(COUNTS) + 1 - 8, sum(COUNTS) - 8]
+    assert "1 pictures of the new set that correlate by 0.95 or more" in (tmp_path/"without/table4.md").read_text()
+    assert "were not looked for" in (tmp_path/"with/table4.md").read_text()
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+@pytest.mark.parametrize("arguments, sentence", [
+    (["table4", "--train", "9", "--no-scratch"], "training pictures per class: expected 9 of each class .* got 9 of amber, 7 of jade, 8 of slate"),
+    (["table4", "--train", "0"], "training pictures per class: expected a number above 0"),
+    (["table4", "--folds", "0", "--train", "2"], "--folds: expected a number above 0"),
+    (["table4", "--scratch-epochs", "0", "--train", "2"], "--scratch-epochs: expected a number above 0"),
+    (["table7", "--train", "2", "--layers", "3", "8"], "--layers: expected one of 1, 2, 3, 4, 5, 6, 7, got 8"),
+    (["table7", "--train", "2", "--seed", "-1"], "--seed: expected 0 or more"),
+    (["table4", "--train", "2", "--device", "abacus"], "--device: expected .*abacus"),
+    (["table6"], "expected VOCdevkit"),
+])
+def test_what_is_asked_wrongly_is_one_sentence_and_leaves_nothing(call, tmp_path, arguments, sentence):
+    status, _, told = call(*arguments)
+    assert status == 2 and re.search(sentence, told) and told.startswith("error: ") and told.count("\n") == 1
+    assert not (tmp_path/"out").exists()
+
+
+def test_what_is_no_caltech_no_run_and_no_folder_of_a_study_is_refused(call, made, tmp_path):
+    assert "expected 101_ObjectCategories or" in call(*TABLE4, data=made/"voc")[2]
+    assert "checkpoint: expected a file" in call(*TABLE4, run=tmp_path)[2]
+    assert "another part than --train-part" in call("table6", "--score-part", "train", data=made/"voc")[2]
+    (tmp_path/"full").mkdir()
+    (tmp_path/"full/thesis.tex").write_text("")
+    status, _, told = call(*TABLE4, output=tmp_path/"full")
+    assert status == 2 and "expected a new or empty folder" in told and len(list((tmp_path/"full").iterdir())) == 1
+
+
+def test_numbers_of_other_options_weights_or_pictures_are_not_mixed(call, made, tmp_path, copied):
+    command = ["table4", "--train", "2", "--folds", "1", "--no-scratch"]
+    call(*command)
+    for more, sentence in ((["--test-most", "3"], r"the study that was begun there \(test most 50\), got 3"),
+                           (["--seed", "4"], r"\(seed 0\), got 4"), (["--without-duplicates"], r"\(without duplicates False\)")):
+        status, _, told = call(*command, *more)
+        assert status == 2 and re.search(sentence, told) and "name another folder" in told
+    (made/"101_ObjectCategories/slate/image_0099.jpg").rename(made/"101_ObjectCategories/slate/image_0098.jpg")
+    assert "(pictures or weights), got others" in call(*command)[2]
+    (made/"101_ObjectCategories/slate/image_0098.jpg").rename(made/"101_ObjectCategories/slate/image_0099.jpg")
+
+
+def test_a_spoilt_list_of_parts_and_a_study_at_work_are_told(call, tmp_path):
+    command = ["table4", "--train", "2", "--folds", "1", "--no-scratch"]
+    call(*command)
+    with Lock(tmp_path/"out"):
+        status, _, told = call(*command)
+        assert status == 2 and "in which no other" in told
+    (tmp_path/"out/parts.csv").write_text("kind,layer\nsoftmax,seven\n")
+    status, _, told = call(*command)
+    assert status == 2 and "expected the rows that this command wrote" in told
+
+
+def test_a_checkpoint_alone_gives_features_but_no_network_from_random_weights(call, made, tmp_path):
+    alone = tmp_path/"alone/net.h5"
+    alone.parent.mkdir()
+    alone.write_bytes((made/"run/latest.h5").read_bytes())
+    assert call("table4", "--train", 2, "--folds", 1, "--no-scratch", run=alone)[0] == 0
+    status, _, told = call("table4", "--train", 2, "--folds", 1, run=alone, output=tmp_path/"other")
+    assert status == 2 and "a run's folder with its config.json" in told
+
+
+def test_parts_are_read_as_they_were_written(tmp_path):
+    part = Part("scratch", 0, 15, 3, 1/3, float("nan"), 0.25, 12.5, 900, 1905)
+    study.write_csv(tmp_path/"parts.csv", [[getattr(part, name) for name in Part.__dataclass_fields__]], *Part.__dataclass_fields__)
+    [found] = study.read_parts(tmp_path/"parts.csv").values()
+    assert repr(found) == repr(part)

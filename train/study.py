@@ -1,0 +1,287 @@
+"""A study of how well a run's features serve on another set of pictures: RUN, the set, and a folder with what is measured.
+
+    OUT/study.json            the options that every number in OUT has in common
+    OUT/parts.csv             a row for each classifier that was trained, written anew after each
+    OUT/scratch-15-fold0/     an ordinary run, for each network trained from random weights
+    OUT/duplicates.csv .png   pictures of the set that RUN was trained on already, where they were looked for
+    RUN/features/             what RUN's layers make of the pictures (train.features), for all studies
+
+What is finished is not done again."""
+import csv
+import json
+from contextlib import redirect_stdout
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from train.config import TrainConfig, read_options
+from train.evaluate import Member, predict, write_csv
+from train.features import features_of, key_of
+from train.loop import Training
+from zfcore import check, plots, results
+from zfcore.analysis.duplicates import Duplicates, near_duplicates, thumbnails
+from zfcore.analysis.probing import feature_layers
+from zfcore.backend import select
+from zfcore.checkpoint import atomic, load
+from zfcore.data import open_data
+from zfcore.data.loader import Pictures
+from zfcore.models import from_checkpoint
+
+WATCHED = 256                     # test pictures at most on which a network from random weights is watched while it trains
+
+
+@dataclass(frozen=True)
+class Part:
+    """One finished classifier: a row of parts.csv. `layer` is 0 for a network trained from random weights."""
+    kind: str
+    layer: int
+    train_per_class: int
+    fold: int
+    accuracy: float               # mean over the classes, 0..1
+    C: float                      # of the regulariser; NaN for a network
+    train_error: float            # of a network in its last epoch, dropout and crops included, 0..1; NaN for a classifier
+    seconds: float
+    train: int                    # pictures
+    test: int
+
+    @property
+    def key(self):
+        return self.kind, self.layer, self.train_per_class, self.fold
+
+
+class Study:
+    """RUN, its network and the sets {name: Pictures}; `open_sets(shorter side)` gives {name: data set}."""
+
+    def __init__(self, args, open_sets):
+        self.args, self.output, self.device = args, Path(args.output), select(args.device)
+        check.positive("--scratch-epochs", getattr(args, "scratch_epochs", 1))
+        self.network, self.checkpoint = from_checkpoint(args.run, self.device)
+        if self.checkpoint.mean_image is None:
+            raise check.Expected(args.run, "a checkpoint with a mean image", "one without")
+        self.layers = feature_layers(self.network)
+        self.sets = {name: self.pictures(dataset) for name, dataset in open_sets(self.size).items()}
+        self.parts = {}
+
+    @property
+    def size(self):
+        """Side of the squares that RUN's pictures were brought to before the crop."""
+        return self.checkpoint.mean_image.shape[1]
+
+    def pictures(self, dataset):
+        """A data set prepared as RUN's own pictures were; small ones are enlarged."""
+        return Pictures(dataset, self.size, self.network.input_shape[1], upscale=True, workers=self.args.workers)
+
+    @property
+    def run_folder(self):
+        run = Path(self.args.run)
+        return run if run.is_dir() else run.parent
+
+    @property
+    def checkpoint_file(self):
+        run = Path(self.args.run)
+        return run if run.is_file() else next(run/name for name in ("best.h5", "latest.h5") if (run/name).is_file())
+
+    @cached_property
+    def keys(self):
+        """{name of a set: what its features depend on}."""
+        return {name: key_of(self.checkpoint_file, pictures) for name, pictures in self.sets.items()}
+
+    # ---------------------------------------------------------------------------------------------- what is kept
+    def begin(self, **options):
+        """Make OUT, or go on with it: what it holds must have been measured with the same options."""
+        options = {"table": self.args.table, "run": str(self.checkpoint_file), "data": str(self.args.data),
+                   "key": " ".join(self.keys.values()), "seed": self.args.seed,
+                   "without_duplicates": self.args.without_duplicates, **options}
+        path = self.output/"study.json"
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise check.Expected("--output", "a place where a folder can be made", f"{self.output} ({error.strerror})") from None
+        if path.is_file():
+            self.compare(json.loads(path.read_text()), options)
+        elif any(entry.suffix != ".part" for entry in self.output.iterdir()):
+            raise check.Expected("--output", "a new or empty folder, or one with a study.json", self.output)
+        with atomic(path) as temporary:
+            temporary.write_text(json.dumps(options, indent=2) + "\n")
+        self.parts = read_parts(self.output/"parts.csv")
+
+    def compare(self, before, options):
+        """Refuse to mix numbers: all options but the places of RUN and of the pictures must be as `before`."""
+        for name, value in options.items():
+            if name not in ("run", "data") and before.get(name) != value:
+                what = "pictures or weights" if name == "key" else f"{name.replace('_', ' ')} {before.get(name)}"
+                raise check.Expected(f"--output {self.output}", f"the study that was begun there ({what})",
+                                     "others" if name == "key" else value, "name another folder")
+
+    def keep(self, part):
+        self.parts[part.key] = part
+        names = [f.name for f in fields(Part)]
+        write_csv(self.output/"parts.csv", [[getattr(one, name) for name in names] for _, one in sorted(self.parts.items())], *names)
+
+    def of(self, kind, layer, train_per_class):
+        """The finished Parts over the folds."""
+        return [part for part in self.parts.values() if part.key[:3] == (kind, layer, train_per_class)]
+
+    def kinds(self, *kinds):
+        return [part for part in self.parts.values() if part.kind in kinds]
+
+    # -------------------------------------------------------------------------------------------------- features
+    def features(self, name, numbers):
+        """{number of a layer: Features} of the set called `name`."""
+        folder, layers = Path(self.args.features or self.run_folder/"features")/self.keys[name], [self.layers[n] for n in numbers]
+        mean, pictures = self.device.array(self.checkpoint.mean_image), self.sets[name]
+        with tqdm(total=len(pictures), unit="picture", desc=" ".join(filter(None, ["features", name])), disable=None) as bar:
+            found = features_of(self.network, mean, pictures, layers, folder, self.device, bar)
+        return {number: found[layer] for number, layer in zip(numbers, layers)}
+
+    # ------------------------------------------------------------------------------------------------ duplicates
+    def duplicates(self, name):
+        """The Duplicates of RUN's training pictures (first) and the set called `name` (second); listed in OUT."""
+        file = self.output/"-".join(filter(None, ["duplicates", name]))
+        if file.with_suffix(".h5").is_file():
+            return results.load(file.with_suffix(".h5"), Duplicates)
+        own, numbers, thumbs = self.run_thumbnails
+        new = self.sets[name]
+        new_numbers, new_thumbs = thumbnails_of(new, f"thumbnails {name}")
+        found = near_duplicates(thumbs, new_thumbs)
+        found = replace(found, first=numbers[found.first], second=new_numbers[found.second])
+        rows = list(zip(found.second.tolist(), found.first.tolist(), found.correlation.tolist()))
+        write_csv(file.with_suffix(".csv"), [(new.dataset.names[i], own.dataset.names[j], f"{value:.4f}") for i, j, value in rows],
+                  "new_picture", "run_picture", "correlation")
+        if rows:
+            plots.pairs([(new.picture(i), own.picture(j)) for i, j, _ in rows[:40]],
+                        [(new.dataset.names[i].split("/", 1)[-1], f"{value:.3f}") for i, _, value in rows[:40]],
+                        f"{len(rows)} pairs: left a new picture, right one that the run was trained on; below, their correlation"
+                        + (". The first 40." if len(rows) > 40 else "."), file.with_suffix(".png"))
+        results.save(file.with_suffix(".h5"), found)
+        return found
+
+    @cached_property
+    def run_thumbnails(self):
+        """(Pictures, numbers, thumbnails) of what RUN was trained on."""
+        config = self.run_config()
+        own = self.pictures(open_data(config.data, self.size, config.limit_per_class)[0])
+        return own, *thumbnails_of(own, "thumbnails of the run's pictures")
+
+    def run_config(self):
+        path = self.run_folder/"config.json"
+        if not path.is_file():
+            raise check.Expected("--run", "a run's folder with its config.json, which says what it was trained on and how",
+                                 self.args.run)
+        return TrainConfig(**read_options(path))
+
+    # -------------------------------------------------------------------------------- a network from random weights
+    def from_random_weights(self, folder, train, test, seed):
+        """(Predictions of the data set `test`, seconds of training, its last training error): an ordinary run in `folder`,
+        begun or gone on with, on the data set `train`. What it prints goes into its output.txt. Some of the test pictures
+        are its validation set, which decides nothing: the last weights count."""
+        config, folder = self.scratch_config(seed), Path(folder)
+        watched = test.part(np.arange(0, len(test), -(-len(test)//WATCHED)))
+        training = Training(config, data=(train, watched))
+        if (folder/"latest.h5").is_file():
+            training.restore(load(folder/"latest.h5"))
+        training.prepare()
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder/"output.txt", "a", buffering=1) as file, redirect_stdout(file):
+            training.run(folder)
+        found = predict([Member(training.network, training.device_mean)], self.pictures(test), self.device, config.batch_size)
+        return found, sum(training.history["seconds"]), training.history["train_error"][-1]
+
+    def scratch_config(self, seed):
+        """RUN's own options, for a network trained on few pictures: so many epochs that it can fit them, and a learning rate
+        that falls after 2/3 and 5/6 of them, as no picture can be spared to watch."""
+        epochs = self.args.scratch_epochs
+        return replace(self.run_config(), data=str(self.args.data), epochs=epochs, seed=seed, init_from="", limit_per_class=0,
+                       upscale=True, keep_epochs=(), drop_after=(epochs*2//3, epochs*5//6), device=self.args.device,
+                       workers=self.args.workers)
+
+
+def thumbnails_of(pictures, what):
+    """(numbers, thumbnails) of the pictures of a set that are not damaged."""
+    numbers, found = [], []
+    with tqdm(total=len(pictures), unit="picture", desc=what, disable=None) as bar:
+        for batch, _, indices in pictures.batches(256, 0, 0, shuffle=False):
+            numbers.append(indices)
+            found.append(thumbnails(batch))
+            bar.update(len(indices))
+    return np.concatenate(numbers), np.concatenate(found)
+
+
+def read_parts(path):
+    """{key: Part} of a parts.csv, {} where there is none."""
+    if not path.is_file():
+        return {}
+    with open(path, newline="") as file:
+        try:
+            parts = [Part(**{f.name: f.type(row[f.name]) for f in fields(Part)}) for row in csv.DictReader(file)]
+        except (KeyError, ValueError, TypeError) as error:
+            raise check.Expected(path, "the rows that this command wrote", f"others ({error})", "name another --output") from None
+    return {part.key: part for part in parts}
+
+
+class Subset:
+    """Some pictures of a data set, each with a label of its own; a picture may be in it more than once."""
+
+    def __init__(self, dataset, numbers, labels, classes):
+        self.dataset, self.numbers, self.labels, self.classes = dataset, np.asarray(numbers).tolist(), labels, list(classes)
+        self.names, self.shorter_side = [dataset.names[i] for i in self.numbers], dataset.shorter_side
+
+    def __len__(self):
+        return len(self.numbers)
+
+    def picture(self, i):
+        return self.dataset.picture(self.numbers[i])
+
+    def part(self, places):
+        return Subset(self.dataset, [self.numbers[k] for k in places], self.labels[places], self.classes)
+
+    def fingerprint(self):
+        return f"{self.dataset.fingerprint()} {self.numbers}"
+
+
+# ------------------------------------------------------------------------------------------------- what is written
+def number(pair):
+    """(mean, spread or None) as a table says it; "" for None."""
+    if pair is None:
+        return ""
+    mean, spread = pair
+    return f"{mean:.1f}" if spread is None else f"{mean:.1f} ± {spread:.1f}"
+
+
+def markdown(head, rows):
+    """A Markdown table; the first column holds text, the others numbers."""
+    lines = [head, ["---", *["--:"]*(len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "/") for cell in line) + " |" for line in lines)
+
+
+def write_text(path, *paragraphs):
+    with atomic(path) as temporary:
+        temporary.write_text("\n\n".join(filter(None, paragraphs)) + "\n", encoding="utf-8")
+
+
+def run_in_words(study):
+    network, epoch = study.network, study.checkpoint.epoch
+    return (f"The run: {study.args.run} ({network.name}, {network.input_shape[1]}x{network.input_shape[2]} pixels, trained on "
+            f"{len(study.checkpoint.classes)} classes, epoch {epoch}). Features: evaluation mode, centre crop; pictures smaller "
+            f"than the input are enlarged.")
+
+
+def duplicates_in_words(study, left_out, correlation):
+    if not study.args.without_duplicates:
+        return "Near-duplicates of the run's training pictures were not looked for."
+    return (f"{left_out} pictures of the new set that correlate by {correlation} or more with one that the run was trained on are "
+            f"left out (the paper left such pictures out of ImageNet and trained again).")
+
+
+def scratch_in_words(parts, epochs):
+    """How the networks from random weights were trained; "" without any."""
+    if not parts:
+        return ""
+    seconds, errors = [part.seconds for part in parts], [100*part.train_error for part in parts]
+    return (f"From random weights: the run's network and options, {epochs} epochs of the training pictures, the learning rate "
+            f"divided by 10 after 2/3 and 5/6 of them; the last weights, centre crop; {len(parts)} networks, {np.mean(seconds):.0f} s "
+            f"of training each ({min(seconds):.0f} to {max(seconds):.0f}), training error at the end {min(errors):.0f} to "
+            f"{max(errors):.0f} %. The paper states none of these.")

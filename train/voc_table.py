@@ -1,0 +1,187 @@
+"""Table 6: average precision on PASCAL VOC of a new softmax on a run's features, beside the same network trained there from
+random weights; and the files that the VOC evaluation server takes.
+
+The paper trains a 20-way softmax on train+val and has the server score the test set, whose labels are not public; it does
+not say what it does with pictures that show several classes. Here such a picture is an example of each of them, and
+pictures are ranked by the softmax's probability of a class."""
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from train.evaluate import write_csv
+from train.loop import Lock
+from train.study import Study, Subset, duplicates_in_words, markdown, run_in_words, scratch_in_words, write_text
+from zfcore import check, plots, results
+from zfcore.analysis.duplicates import ABOVE
+from zfcore.analysis.probing import held_out, probe
+from zfcore.data.voc import CLASSES, average_precision, examples, mean_average_precision, open_voc, write_results
+from zfcore.ops.softmax_loss import softmax
+
+# average precision in %: the paper, Sande et al. 2012, Yan et al. 2012
+TABLE6 = {"aeroplane": (96.0, 92.0, 97.3), "bicycle": (77.1, 74.2, 84.2), "bird": (88.4, 73.0, 80.8), "boat": (85.5, 77.5, 85.3),
+          "bottle": (55.8, 54.3, 60.8), "bus": (85.8, 85.2, 89.9), "car": (78.6, 81.9, 86.8), "cat": (91.2, 76.4, 89.3),
+          "chair": (65.0, 65.2, 75.4), "cow": (74.4, 63.2, 77.8), "diningtable": (67.7, 63.2, 77.8), "dog": (87.8, 68.9, 83.0),
+          "horse": (86.0, 78.2, 87.5), "motorbike": (85.1, 81.0, 90.1), "person": (90.9, 91.6, 95.0),
+          "pottedplant": (52.2, 55.9, 57.8), "sheep": (83.6, 69.4, 79.2), "sofa": (61.1, 65.4, 73.4), "train": (91.8, 86.7, 94.5),
+          "tvmonitor": (76.1, 77.4, 80.7), "mean": (79.0, 74.3, 82.2)}
+DEFINITIONS = {"2010": "2010+", "11-point": "11-point"}
+WAYS = {"features": ("features of the run", "comp2"), "scratch": ("from random weights", "comp1")}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a classifier says of the pictures that are scored: p float64 (n,20), probabilities, of the pictures with the
+    numbers `pictures` int64 (n,). C, train_error: see `train.study.Part`. `train` counts its training pictures."""
+    C: float
+    train_error: float
+    seconds: float
+    train: int
+    pictures: np.ndarray
+    p: np.ndarray
+
+
+class VOC(Study):
+    """A study on PASCAL VOC: the part to train on, "train" for short, and the part to score."""
+
+    def __init__(self, args):
+        if args.train_part == args.score_part:
+            raise check.Expected("--score-part", "another part than --train-part", args.score_part)
+        super().__init__(args, lambda size: {part: open_voc(args.data, part, args.year, size)
+                                             for part in (args.train_part, args.score_part)})
+        self.train, self.scored = (self.sets[part].dataset for part in (args.train_part, args.score_part))
+
+    def choose_pictures(self, of_train, of_scored):
+        """`numbers`, `rows`: pictures that are trained on, in their set and in the features. `counts` bool (n,): which of the
+        features' pictures that are scored count."""
+        gone = {part: self.duplicates(part).second if self.args.without_duplicates else [] for part in self.sets}
+        trained = ~np.isin(of_train, gone[self.args.train_part]) & (self.train.labels[of_train] > 0).any(axis=1)
+        self.rows = np.flatnonzero(trained)
+        self.numbers = of_train[self.rows]
+        self.left_out = sum(len(np.unique(numbers)) for numbers in gone.values())
+        self.not_counted = gone[self.args.score_part]
+        if not len(self.rows):
+            raise check.Expected(f"{self.args.data}, {self.args.train_part}", "pictures that show one of the classes", "none")
+
+    def classify(self, of_train, of_scored):
+        """The Scores of a softmax on the features. The held-out pictures that choose C are whole pictures, never some of the
+        classes of one: their measure is mean average precision."""
+        began = time.monotonic()
+        x = np.concatenate([of_train[:, :], of_scored[:, :]])
+        labels = self.train.labels[self.numbers]                                     # (k,20)
+        pictures, classes = examples(labels)
+        there, targets = np.unique(classes, return_inverse=True)
+        held = held_out((labels > 0).argmax(axis=1), self.args.seed)[pictures]
+
+        def measure(scores, _, rows):
+            of, place = np.unique(np.searchsorted(self.rows, rows), return_index=True)
+            return np.nan_to_num(mean_average_precision(softmax(scores[:, place]).T, labels[of][:, there]))
+
+        found = probe("softmax", x, self.rows[pictures], targets, len(of_train.pictures) + np.arange(len(of_scored.pictures)),
+                      len(there), held, measure)
+        p = np.zeros((len(of_scored.pictures), len(CLASSES)))
+        p[:, there] = softmax(found.scores).T
+        return Scores(found.C, float("nan"), time.monotonic() - began, len(self.rows), of_scored.pictures, p)
+
+    def train_network(self):
+        """The Scores of a network trained from random weights."""
+        pictures, classes = examples(self.train.labels[self.numbers])
+        train = Subset(self.train, self.numbers[pictures], classes, CLASSES)
+        shown = (self.scored.labels > 0).argmax(axis=1)           # the first class, to watch the training by
+        found, seconds, train_error = self.from_random_weights(
+            self.output/"scratch", train, Subset(self.scored, np.arange(len(self.scored)), shown, CLASSES), self.args.seed)
+        return Scores(float("nan"), train_error, seconds, len(self.numbers), found.indices, found.p.T.astype(np.float64))
+
+    def kept(self, way, compute):
+        """The Scores in OUT, computed and kept if they are not there."""
+        path = self.output/f"scores-{way}.h5"
+        if not path.is_file():
+            results.save(path, compute())
+        return results.load(path, Scores)
+
+
+def voc_precision(args):
+    """Table 6."""
+    study = VOC(args)
+    study.begin(train_part=args.train_part, score_part=args.score_part, scratch_epochs=args.scratch_epochs)
+    with Lock(study.output):
+        top = max(study.layers)
+        features = [study.features(part, [top])[top] for part in study.sets]
+        study.choose_pictures(*(of.pictures for of in features))
+        seconds = sum(of.seconds for of in features)
+        found = {"features": study.kept("features", lambda: study.classify(*features))}
+        write_precisions(study, found, seconds)
+        if args.scratch is not False:
+            found["scratch"] = study.kept("scratch", study.train_network)
+            write_precisions(study, found, seconds)
+
+
+# --------------------------------------------------------------------------------------------- what is written of it
+def precisions(study, scores):
+    """{definition: average precision (21,) in %, of the classes and, last, the mean}; NaN for a class that no picture to score
+    shows, or none to train on, as it was never ranked."""
+    counted = ~np.isin(scores.pictures, study.not_counted)
+    trained = (study.train.labels[study.numbers] > 0).any(axis=0)
+    p, labels = scores.p[counted], study.scored.labels[scores.pictures[counted]]*trained
+    return {definition: 100*np.append(average_precision(p, labels, definition), mean_average_precision(p, labels, definition))
+            for definition in DEFINITIONS}
+
+
+def write_precisions(study, found, seconds):
+    """table6.md, .csv, .png, and the evaluation server's files."""
+    a, ours = study.args, {way: precisions(study, scores) for way, scores in found.items()}
+    labels = study.scored.labels[np.setdiff1d(found["features"].pictures, study.not_counted)]
+    trained, positive = ((of > 0).sum(axis=0) for of in (study.train.labels[study.numbers], labels))
+    known = (labels != 0).sum(axis=0)
+    ranked = (positive > 0) & (trained > 0)
+    share = np.divide(100*positive, known, out=np.full(len(CLASSES), np.nan), where=ranked)
+    chance = np.append(share, np.nanmean(share) if ranked.any() else np.nan)
+    counts = [*zip(trained, positive), (len(study.numbers), len(labels))]
+    names = [*CLASSES, "mean"]
+    columns = [(f"{WAYS[way][0]}, {word}", ours[way][definition]) for way in found for definition, word in DEFINITIONS.items()]
+    head = ["Average precision in %", f"pictures in {a.train_part}", f"in {a.score_part}", "by chance", *(name for name, _ in columns),
+            "paper", "Sande et al. 2012", "Yan et al. 2012"]
+    rows = [[name, *counts[k], *(cell(values[k]) for values in (chance, *(column for _, column in columns))), *TABLE6[name]]
+            for k, name in enumerate(names)]
+    places = [write_results(study.output, [study.scored.names[i] for i in scores.pictures], scores.p, study.scored.year or 2012,
+                            a.score_part, WAYS[way][1]) for way, scores in found.items()]
+    write_text(study.output/"table6.md", markdown(head, rows), voc_protocol(study, places[0]), classifier_in_words(study, found, seconds),
+               scratch_in_words([found["scratch"]] if "scratch" in found else [], a.scratch_epochs), claim(ours, counts))
+    write_csv(study.output/"table6.csv", [[name, *counts[k], *(f"{values[k]:.6g}" for values in (chance, *(c for _, c in columns))),
+                                           *TABLE6[name]] for k, name in enumerate(names)],
+              "class", "train_pictures", "scored_pictures", "chance", *(f"{way}_{d}" for way in found for d in DEFINITIONS), "paper",
+              "sande_2012", "yan_2012")
+    plots.average_precisions(names, {"the paper, test": np.array([TABLE6[name][0] for name in names]),
+                                     **{f"here, {WAYS[way][0]}": of["2010"] for way, of in ours.items()}}, chance,
+                             study.output/"table6.png")
+
+
+def cell(value):
+    return "" if np.isnan(value) else f"{value:.1f}"
+
+
+def voc_protocol(study, place):
+    a, source = study.args, study.scored.names[0].split("/")[0]
+    return (f"Protocol of the paper: a 20-way softmax trained on trainval of VOC2012, average precision on its test set by the evaluation "
+            f"server. Here: trained on {a.train_part} of {source} ({len(study.numbers)} pictures; one that shows several classes is an "
+            f"example of each), scored on {a.score_part}, pictures ranked by the softmax's probability, difficult objects left out. "
+            f"2010+: the area under precision over recall, which the server computes since 2010; 11-point: its definition before. "
+            f"By chance: the share of pictures that show the class. A class without a picture to train on or to score has no precision and "
+            f"is not in the mean. {duplicates_in_words(study, study.left_out, ABOVE)} The server's files lie in "
+            f"`{place.relative_to(study.output).as_posix()}` (comp2: features; comp1: only VOC's own pictures).")
+
+
+def classifier_in_words(study, found, seconds):
+    scores = found["features"]
+    return (f"{run_in_words(study)} They took {seconds:.0f} s. Softmax: fitted to its optimum in {scores.seconds:.1f} s, C = {scores.C:g} "
+            f"by mean average precision on a held-out third of the training pictures.")
+
+
+def claim(ours, counts):
+    if "scratch" not in ours or np.isnan(ours["features"]["2010"][-1]):
+        return ""
+    one, other = ours["features"]["2010"], ours["scratch"]["2010"]
+    ahead, there = int((one[:-1] > other[:-1]).sum()), int((~np.isnan(one[:-1])).sum())
+    return (f"Claim 10 of the paper, that features learned elsewhere beat training from random weights: "
+            f"{'agrees' if one[-1] > other[-1] else 'does not agree'} (mean {one[-1]:.1f} against {other[-1]:.1f} %, ahead in {ahead} of "
+            f"{there} classes; one training each, so no spread is known).")
