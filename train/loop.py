@@ -30,7 +30,7 @@ from zfcore import check, plots
 from zfcore.backend import runs_kernels, select, to_host
 from zfcore.checkpoint import Checkpoint, Unwritable, atomic, save
 from zfcore.data import open_data
-from zfcore.data.loader import Pictures
+from zfcore.data.loader import Lost, Pictures
 from zfcore.data.transforms import one_of_ten, random_crops
 from zfcore.models import build, from_checkpoint
 from zfcore.ops.crop_flip import crop_flip
@@ -96,7 +96,8 @@ class Training:
 
     def run(self, folder):
         """Train to config.epochs in `folder`, alone there. Raises Stop after a first Ctrl-C or SIGTERM, with everything
-        saved; Expected where another run is at it, and where the disk refuses, the last checkpoint being whole."""
+        saved; Expected where another run is at it, and where the disk refuses or pictures are lost, the last checkpoint being
+        whole."""
         self.folder, self.drawn, self.guard = Path(folder), -math.inf, StallGuard(len(self.classes))
         with Lock(self.folder), self.interrupt:
             try:
@@ -107,7 +108,7 @@ class Training:
                 while self.epoch < self.config.epochs:
                     self.one_epoch()
                 self.draw()
-            except Unwritable as refused:
+            except (Unwritable, Lost) as refused:
                 if not (self.folder/"config.json").is_file():
                     raise
                 raise check.Expected(refused.what, refused.expected, refused.got,
@@ -120,8 +121,7 @@ class Training:
         self.begin_sums()
         with tqdm(total=len(self.train), initial=self.sums.count, unit="img", disable=None, leave=False,
                   desc=f"epoch {self.epoch + 1}/{c.epochs}") as bar:
-            for pictures, labels, indices in self.train.batches(c.batch_size, c.seed, self.epoch, start=self.sums.batches,
-                                                                device=self.device):
+            for pictures, labels, indices in self.arriving():
                 if not len(labels):            # all damaged: nothing to learn, but the next one has a number higher
                     self.sums.batches += 1
                     continue
@@ -142,10 +142,25 @@ class Training:
             self.sums.seconds = earlier + time.monotonic() - started
         try:
             score = self.validate()
-        except Stop:
-            self.save("latest.h5")             # with all of the epoch's batches done: a resumed run begins with the validation
+        except Exception:
+            self.rescue()                      # with all of the epoch's batches done: a resumed run begins with the validation
             raise
         self.close_epoch(score)
+
+    def arriving(self):
+        """The batches that are left of the epoch. Whatever keeps one from arriving - too many pictures lost, a thread that
+        died - the steps so far are saved."""
+        c = self.config
+        try:
+            yield from self.train.batches(c.batch_size, c.seed, self.epoch, start=self.sums.batches, device=self.device)
+        except Exception:
+            self.rescue()
+            raise
+
+    def rescue(self):
+        """Save the steps so far. Weights that have left the numbers are not saved: no run could go on from them."""
+        if all(np.isfinite(to_host(array)).all() for of_layer in self.network.parameters().values() for array in of_layer.values()):
+            self.save("latest.h5")
 
     def validate(self):
         """The Score of the network as it is on the validation pictures, from their centre crop. Raises Stop as `run` does."""

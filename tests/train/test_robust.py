@@ -17,6 +17,7 @@ from train.loop import Lock, Training
 from zfcore import checkpoint
 from zfcore.check import Expected
 from zfcore.checkpoint import load
+from zfcore.data import loader
 from zfcore.models import from_checkpoint
 
 
@@ -109,6 +110,84 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(whole, tmp_path):
 def test_a_run_that_lost_its_latest_checkpoint_is_refused(whole, capsys):
     (whole/"latest.h5").unlink()
     assert "a run's folder with a latest.h5" in refused(capsys, "--resume", whole)
+
+
+# ------------------------------------------------------------------------------------------------------ the pictures
+@pytest.fixture
+def read_anew(monkeypatch):
+    """Pictures that are too many for the memory, of which a few may be lost; no second is waited for each."""
+    monkeypatch.setattr(loader.Pictures.__init__, "__defaults__", (False, 2, 0))
+    monkeypatch.setattr(loader, "MOST_DAMAGED", 0.1)
+    monkeypatch.setattr(loader, "RETRY", 0)
+
+
+def before_step(number, monkeypatch, do):
+    """Call `do` when the steps `number` are done."""
+    def one_step(self, *batch, step=Training.one_step):
+        step(self, *batch)
+        if self.step == number:
+            do()
+    monkeypatch.setattr(Training, "one_step", one_step)
+
+
+def vanish(*paths):
+    for path in paths:
+        path.rename(path.with_suffix(".gone"))
+
+
+def test_pictures_that_vanish_or_break_in_the_third_epoch_are_named_and_the_run_goes_on(options, pictures, tmp_path, read_anew,
+                                                                                     monkeypatch, capsys):
+    jade = pictures/"train/jade"
+    before_step(8, monkeypatch, lambda: (vanish(jade/"03.png"), (jade/"07.png").write_bytes(b"no picture")))
+    main([*options, "--epochs", "4", "--output", str(tmp_path/"run")])
+    err, stored = capsys.readouterr().err, load(tmp_path/"run"/"latest.h5")
+    for said in ("train/jade/03.png: No such file", "train/jade/07.png: not a picture"):
+        assert err.count(f"damaged picture left out: {said}") == 1
+    assert stored.epoch == 4 and stored.step == 16
+
+
+@pytest.mark.parametrize("part, step, kept", [("train", 5, [5, 6]), ("val", 6, [8])])
+def test_a_run_that_loses_its_pictures_keeps_its_steps_and_goes_on_when_they_are_back(part, step, kept, options, pictures, tmp_path,
+                                                                                    read_anew, monkeypatch, capsys):
+    before_step(step, monkeypatch, lambda: vanish(*(pictures/part/"plum").glob("*.png")))
+    said = refused(capsys, *options, "--workers", "0", "--output", tmp_path/"run")
+    assert "at most 1 % damaged pictures" in said and f"mend or remove them, then go on with python -m train --resume {tmp_path}" in said
+    assert load(tmp_path/"run"/"latest.h5").step in kept and load(tmp_path/"run"/"latest.h5").epoch == 1
+    for path in (pictures/part/"plum").glob("*.gone"):
+        path.rename(path.with_suffix(".png"))
+    main(["--resume", str(tmp_path/"run")])
+    assert (load(tmp_path/"run"/"latest.h5").epoch, load(tmp_path/"run"/"latest.h5").step) == (2, 8)
+
+
+def test_weights_that_are_no_numbers_any_more_do_not_replace_the_last_checkpoint(options, tmp_path, monkeypatch, capsys):
+    def spoil():
+        network["fc8"].parameters["b"][:] = float("nan")
+    def start(self, folder, real=Training.run):
+        nonlocal network
+        network = self.network
+        real(self, folder)
+    network = None
+    monkeypatch.setattr(Training, "run", start)
+    before_step(8, monkeypatch, spoil)
+    assert "finite" in refused(capsys, *options, "--output", tmp_path/"run") and load(tmp_path/"run"/"latest.h5").step == 4
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_worker_that_dies_ends_the_run_with_its_cause_and_the_steps_before_are_kept(workers, whole, options, tmp_path, read_anew,
+                                                                                     monkeypatch):
+    def square(*args, real=loader.square):
+        if dead:
+            raise MemoryError("no room for a picture")
+        return real(*args)
+    dead = []
+    monkeypatch.setattr(loader, "square", square)
+    before_step(5, monkeypatch, lambda: dead.append(True))
+    with pytest.raises(MemoryError, match="no room for a picture"):
+        main([*options, "--workers", workers, "--output", str(tmp_path/"run")])
+    assert load(tmp_path/"run"/"latest.h5").step == (8 if workers == "2" else 5)       # two have made the whole epoch ahead
+    dead.clear()
+    main(["--resume", str(tmp_path/"run")])
+    assert_same_bits(whole/"latest.h5", tmp_path/"run"/"latest.h5")
 
 
 # ------------------------------------------------------------------------------------------------------ signals

@@ -32,6 +32,10 @@ MEMORY = 2**30            # bytes in which a set is kept if it fits: 5461 pictur
 RETRY = 1.0               # seconds after which a file that could not be read is tried again
 
 
+class Lost(Expected):
+    """So many pictures of a set are damaged or gone that it is no accident."""
+
+
 class Pictures:
     """The pictures of a data set (see `zfcore.data.folders`) as uint8 squares (size,size,3).
 
@@ -167,8 +171,8 @@ class Pictures:
             tqdm.write(f"damaged picture left out: {self.dataset.names[i]}: {damaged[i]}", file=sys.stderr)
         if len(self.damaged) > MOST_DAMAGED*len(self):
             i, reason = next(iter(self.damaged.items()))
-            raise Expected("data", "at most 1 % damaged pictures", f"{len(self.damaged)} of {len(self)}, the first being "
-                           f"{self.dataset.names[i]} ({reason})", "mend or remove them")
+            raise Lost("data", "at most 1 % damaged pictures", f"{len(self.damaged)} of {len(self)}, the first being "
+                       f"{self.dataset.names[i]} ({reason})", "mend or remove them")
 
 
 def shuffled(n, seed, epoch):
