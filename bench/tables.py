@@ -6,6 +6,9 @@ Between `<!-- NAME:begin -->` and `<!-- NAME:end -->` nothing is typed by hand:
     layers       the same and every convolution by itself
     loader       what loads and trains how fast, and which limits, from loader.json
     train        what the default training run printed last, from train.txt
+    table2       tables 2 and 3 of the paper in small, from the files of that name that python -m train.ablation writes
+    table3
+    claims       what these tables say of the paper's claims
     gpu          every kernel, from the newest <device>-<date>.json of each device
     departures   what the paper leaves open and where runs differ from its recipe, from train/departures.py
 
@@ -13,6 +16,7 @@ tests/bench/test_tables.py fails where a table is not what the files say.
 """
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 from train.config import parser, resolve
@@ -164,6 +168,21 @@ def train_table(results):
     return "```\n" + path.read_text().strip("\n") + "\n```"
 
 
+def ablation_table(results, name):
+    path = results/f"{name}.md"
+    return path.read_text().strip("\n") if path.exists() else f"Not trained yet: `python -m train.ablation {name} --output runs/tables`."
+
+
+def claims_table(results):
+    """The lines of tables 2 and 3 that judge a claim, each claim once: they begin with its number."""
+    lines = {}
+    for name in ("table2", "table3"):
+        for line in re.findall(r"^\| \d .*", ablation_table(results, name), flags=re.M):
+            lines.setdefault(line.split(" | ")[0], line)
+    head = "| claim of the paper (section 5.1) | difference of | paper | here (95 %) | |\n|---|---|--:|--:|---|\n"
+    return head + "\n".join(sorted(lines.values(), key=lambda line: line[2])) if lines else "No network of tables 2 and 3 is trained yet."
+
+
 # ------------------------------------------------------------------------------------------------------- the recipe
 def departures_table(results):
     """The open questions of the paper's presets, those of its analyses, and where the default preset departs; `results` is
@@ -178,4 +197,5 @@ def departures_table(results):
 
 
 TABLES = {"cpu": cpu_table, "layers": lambda results: cpu_table(results, with_layers=True), "train": train_table,
-          "gpu": gpu_table, "loader": loader_table, "departures": departures_table}
+          "gpu": gpu_table, "loader": loader_table, "departures": departures_table,
+          "table2": partial(ablation_table, name="table2"), "table3": partial(ablation_table, name="table3"), "claims": claims_table}

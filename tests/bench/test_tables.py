@@ -41,6 +41,8 @@ def test_without_results_every_table_is_a_sentence(tmp_path):
     assert between(text, "gpu") == NO_GPU
     assert between(text, "cpu") == between(text, "layers") == "Not measured yet: `python -m bench cpu`."
     assert between(text, "train") == "Not recorded yet."
+    assert between(text, "table2") == "Not trained yet: `python -m train.ablation table2 --output runs/tables`."
+    assert between(text, "claims") == "No network of tables 2 and 3 is trained yet."
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "stale" not in text
     assert renewed(text, tmp_path) == text
 
@@ -86,7 +88,7 @@ def test_train_table_is_the_text_as_it_was_printed(tmp_path):
 
 
 def test_marks_without_a_table_or_without_their_end_are_refused(tmp_path):
-    with pytest.raises(Expected, match="marks cpu, layers, train, gpu, loader, departures, got other"):
+    with pytest.raises(Expected, match="marks cpu, layers, train, gpu, loader, departures, table2, table3, claims, got other"):
         renewed(page("other"), tmp_path)
     with pytest.raises(Expected, match="to have its"):
         renewed(page("cpu").replace("cpu:end", "gpu:end"), tmp_path)
@@ -101,3 +103,12 @@ def test_a_broken_file_of_results_is_one_sentence(tmp_path):
 def test_three_figures_without_an_exponent():
     assert [digits(n) for n in (0.01234, 0.5, 1.2345, 12.345, 99.96, 123.4, 45678.9)] == [
         "0.012", "0.5", "1.23", "12.3", "100", "123", "45679"]
+
+
+def test_claims_come_from_both_tables_each_once_and_in_their_order(tmp_path):
+    (tmp_path/"table3.md").write_text("| figure 3 | `tiny` | 38.4 |\n\n| claim | | |\n| 2 depth | here |\n| 1 beats | from three |\n")
+    assert between(renewed(page("claims", "table2"), tmp_path), "claims").splitlines()[2:] == ["| 1 beats | from three |", "| 2 depth | here |"]
+    (tmp_path/"table2.md").write_text("| claim | | |\n| 1 beats | from two |\n")
+    text = renewed(page("claims", "table2"), tmp_path)
+    assert between(text, "claims").splitlines()[2:] == ["| 1 beats | from two |", "| 2 depth | here |"]
+    assert between(text, "table2") == (tmp_path/"table2.md").read_text().strip()

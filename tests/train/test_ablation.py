@@ -17,6 +17,7 @@ from train.ablation import CLAIMS, LITTLE, SCALES, TABLE2, TABLE3, Claim, Ensemb
 from train.evaluate import main as evaluate
 from train.loop import Lock, Training
 from zfcore import checkpoint
+from zfcore.analysis.diagnostics import bands, radial_shares
 from zfcore.models import MODELS
 
 SMALL = SCALES["tiny"]
@@ -75,7 +76,7 @@ def test_rows_of_both_tables_that_are_the_same_network_have_the_same_numbers():
 def test_any_model_can_be_a_row_and_an_ensemble_is_shown_where_its_networks_are():
     rows, shown = chosen("table2", SMALL, ["zfnet-b", "tiny", "tiny"])
     assert [row.model for row in rows] == ["zfnet-b", "tiny"] and rows[0].paper == Errors(None, None, None)
-    assert [row.label for row in shown] == ["figure 3 (a), 1 net", "(a), all seeds", "zfnet-b"]
+    assert [row.label for row in shown] == ["figure 3: (a), 1 net", "(a), all seeds", "zfnet-b"]
 
 
 # -------------------------------------------------------------------------------------------------------------- judging
@@ -141,8 +142,12 @@ def test_a_study_trains_each_row_and_seed_once_and_writes_table_and_plot(study, 
 
 def test_a_run_of_a_study_is_an_ordinary_one_whose_errors_are_those_of_train_evaluate(study, capsys):
     folder, words = study
-    main(["table2", *words, "--seeds", "2", "--rows", "tiny"])
-    found = json.loads((folder/"tiny-seed0"/"results-ten.json").read_text())["errors"]
+    main(["table2", *words, "--seeds", "2", "--rows", "tiny", "--rms-max", "0.02"])
+    kept = json.loads((folder/"tiny-seed0"/"results-ten.json").read_text())
+    found, trained = kept["errors"], checkpoint.load(folder/"tiny-seed0"/"latest.h5")
+    both = [sum(checkpoint.load(folder/f"tiny-seed{k}"/"latest.h5").history["filters_clamped"]) for k in range(2)]
+    assert kept["clamped"] == both[0] > 0 and f"scaled a filter back {int(sum(both))} times" in (folder/"table2.md").read_text()
+    assert kept["middle"] == pytest.approx(100*bands(radial_shares(trained.parameters["conv1"]["w"]))["mid"])
     runs = [str(folder/f"tiny-seed{k}"/"latest.h5") for k in range(2)]
     for name, members, part, expected in (
             ("val", runs[:1], "val", found["top1"]), ("train", runs[:1], "train", found["train"]),
@@ -174,11 +179,11 @@ def test_stopped_in_the_middle_and_begun_again_ends_with_the_same_bits(study, tm
         step(self, *batch)
         count.append(1)
         if len(count) == 11:                               # in the second network's first epoch
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
     monkeypatch.setattr(Training, "one_step", one_step)
     with pytest.raises(SystemExit) as exit:
         main(["table3", *words, "--seeds", "1"])
-    assert exit.value.code == 130 and "the same command goes on" in capsys.readouterr().out
+    assert exit.value.code == 143 and "the same command goes on" in capsys.readouterr().out
     main(["table3", "--output", str(folder), "--collect", "--seeds", "1", "--rows", "tiny", "tiny-without-7"])
     assert "**Incomplete: networks are missing in 1 of 2 rows.**" in capsys.readouterr().out
     main(["table3", *words, "--seeds", "1"])
