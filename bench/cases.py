@@ -12,7 +12,7 @@ from typing import Callable
 
 import numpy as np
 
-from zfcore.backend import blocks, empty, lanes, runs_kernels, zeros
+from zfcore.backend import PRECISIONS, blocks, empty, lanes, runs_kernels, zeros
 from zfcore.layers import ContrastNorm, Conv, Dropout, Linear, MaxPool, ReLU
 from zfcore.models.zfnet import zfnet
 from zfcore.ops import conv2d as convolution
@@ -22,7 +22,7 @@ from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.dropout import dropout
 from zfcore.ops.filter_rms import filter_rms
 from zfcore.ops.hinge_loss import hinge_loss, hinge_loss_backward
-from zfcore.ops.linear import BIAS, BIAS_GRADIENT, linear, linear_backward
+from zfcore.ops.linear import BIAS_GRADIENT, linear, linear_backward
 from zfcore.ops.maxpool import Pooling, maxpool, maxpool_backward
 from zfcore.ops.relu import relu, relu_backward
 from zfcore.ops.sgd_step import sgd_step
@@ -69,11 +69,11 @@ class Case:
     terms: Callable = lambda N: 16          # that an output sums; a handful of roundings where it is no sum
     images: tuple = ()            # which inputs have images as their last axis, if an image's outputs depend on it alone
     window: tuple = ()            # (K, S, P, H, W) of a convolution or a pool, for peers
-    library: bool = False         # cuBLAS forms the products: whole calls are timed, not launches of kernels
+    precision: str = "fp32"       # in which products are formed, by peers too
 
     @property
     def name(self):
-        return f"{self.layer} {self.what}"
+        return f"{self.layer} {self.what}" + (f", {self.precision}" if self.precision != "fp32" else "")
 
 
 def cases(network=None):
@@ -88,6 +88,11 @@ def cases(network=None):
             if isinstance(layer, MaxPool) and isinstance([*network.layers, None][k + 1], ContrastNorm):
                 found.append(pool_norm_case(layer, network.layers[k + 1], shape, network.shapes[k + 1]))
     return found + losses(network.shapes[-1][0]) + parameters(network) + [crop(*network.input_shape)]
+
+
+def on(x, precision):
+    """The precision that `x` can have: float64 NumPy arrays tell what is right."""
+    return precision if runs_kernels(x) else "fp32"
 
 
 def numbers(*shapes):
@@ -136,7 +141,7 @@ def conv_cases(layer, shape, out, behind_relu):
 
     def gradient_plain(x, dy, w):
         if not runs_kernels(x):
-            return conv2d_backward(dy, (x, w, S, P, groups, False), need_dx=False)[1],
+            return conv2d_backward(dy, (x, w, S, P, groups, False, "fp32"), need_dx=False)[1],
         dw, kernel = empty(w.shape, w.dtype, like=w), convolution.FILTER_GRADIENT_PLAIN
         kernel(blocks(dw.size, kernel.block), x, dy, dw, *sizes(x, w, dy))
         return dw,
@@ -147,18 +152,32 @@ def conv_cases(layer, shape, out, behind_relu):
     def bias_gradient(dy):
         return convolution._launch_bias_gradient(dy) if runs_kernels(dy) else dy.sum(axis=(1, 2, 3)),
 
+    def by(precision):
+        """Every pass with products formed in this precision."""
+        def forward_bias_relu(x, w, b):
+            return conv2d(x, w, b, S, P, groups, layer.rounding, relu=True, precision=on(x, precision))[0],
+
+        of = dict(precision=precision)
+        return [
+            case("forward", run=lambda x, w: (conv2d(x, w, None, S, P, groups, layer.rounding, precision=on(x, precision))[0],),
+                 **forward, **of),
+            case("forward, bias and ReLU", lambda source, N: (x(source, N), w(source), source.normal(layer.F)),
+                 forward_bias_relu, lambda N: taps, (0,), **of),
+            case("data gradient", run=lambda dy, w: (conv2d_transpose(dy, w, S, P, *shape[1:], groups, on(dy, precision)),),
+                 **transpose, **of),
+            case("weight gradient", run=lambda x, dy, w: (conv2d_backward(
+                dy, (x, w, S, P, groups, False, on(x, precision)), need_dx=False)[1],), **gradient, **of)]
+
+    tensor = [one for precision in PRECISIONS[1:] for one in by(precision)
+              if one.what != "data gradient" or shape[0]//groups > convolution.FEW["BM"]]       # of few maps it is fp32's
     return [
-        case("forward", run=lambda x, w: (conv2d(x, w, None, S, P, groups, layer.rounding)[0],), **forward),
+        *by("fp32"),
         case("forward, plain kernel", run=forward_plain, **forward),
-        case("forward, bias and ReLU", lambda source, N: (x(source, N), w(source), source.normal(layer.F)),
-             lambda x, w, b: (conv2d(x, w, b, S, P, groups, layer.rounding, relu=True)[0],), lambda N: taps, (0,)),
-        case("data gradient", run=lambda dy, w: (conv2d_transpose(dy, w, S, P, *shape[1:], groups),), **transpose),
         case("data gradient, plain kernel", run=transpose_plain, **transpose),
-        case("weight gradient", run=lambda x, dy, w: (
-            conv2d_backward(dy, (x, w, S, P, groups, False), need_dx=False)[1],), **gradient),
         case("weight gradient, plain kernel", run=gradient_plain, **gradient),
         case("bias gradient", lambda source, N: (source.gradients(*out, N),), bias_gradient, lambda N: numbers(out[1:])*N, (),
-             traffic=lambda N: 4*N*numbers(out), flops=lambda N: 0)]
+             traffic=lambda N: 4*N*numbers(out), flops=lambda N: 0),
+        *tensor]
 
 
 def relu_cases(layer, shape, out, behind_relu):
@@ -228,24 +247,11 @@ def linear_cases(layer, shape, out, behind_relu):
     def x_w(source, N):
         return source.outputs(D, N), source.normal(D, M, scale=(2/D)**0.5)
 
-    def forward(x, w, b):
-        return linear(x, w, b)[0],
-
     def with_bias(source, N):
         return *x_w(source, N), source.normal(M)
 
     def gradients(source, N):
         return source.gradients(M, N), *x_w(source, N)
-
-    def backward(dy, x, w):
-        return linear_backward(dy, (x, w))
-
-    def add_bias(y, b):
-        if not runs_kernels(y):
-            return y + b[:, None],
-        wide = BIAS.variant(LANES=lanes(y.shape[1], y))
-        wide(blocks(len(y), BIAS.block//32), y, b, *y.shape)
-        return y,
 
     def bias_gradient(dy):
         if not runs_kernels(dy):
@@ -255,13 +261,18 @@ def linear_cases(layer, shape, out, behind_relu):
         return db,
 
     moved = lambda N: 4*(D*M + (D + M)*N)
-    return [Case("linear", layer.name, "forward", with_bias, forward, moved, lambda N: 2*D*M*N, lambda N: D, (0,), library=True),
-            Case("linear", layer.name, "backward", gradients, backward, lambda N: 2*moved(N), lambda N: 4*D*M*N,
-                 lambda N: max(M, N), library=True),
-            Case("linear", layer.name, "bias", lambda source, N: (source.normal(M, N), source.normal(M)), add_bias,
-                 lambda N: 8*M*N, images=(0,)),
+    def by(precision):
+        forward = lambda x, w, b: (linear(x, w, b, on(x, precision))[0],)
+        backward = lambda dy, x, w: linear_backward(dy, (x, w, on(x, precision)))
+        return [Case("linear", layer.name, "forward", with_bias, forward, moved, lambda N: 2*D*M*N, lambda N: D, (0,),
+                     precision=precision),
+                Case("linear", layer.name, "backward", gradients, backward, lambda N: 2*moved(N), lambda N: 4*D*M*N,
+                     lambda N: max(M, N), precision=precision)]
+
+    return [*by("fp32"),
             Case("linear", layer.name, "bias gradient", lambda source, N: (source.gradients(M, N),), bias_gradient,
-                 lambda N: 4*M*N, terms=lambda N: N)]
+                 lambda N: 4*M*N, terms=lambda N: N),
+            *(case for precision in PRECISIONS[1:] for case in by(precision))]
 
 
 def dropout_cases(layer, shape, out, behind_relu):

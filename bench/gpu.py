@@ -5,9 +5,9 @@ For each case of bench/cases.py, in this order:
     check     the outputs, on memory poisoned with NaN, against the same operation in float64 NumPy (for operations that
               treat images one by one: on a few images of the full batch). What is wrong is reported and not timed
     time      the launches that the operation made, replayed as a CUDA graph over arrays larger than the last cache, in
-              turns with the peers (bench/timing.py, bench/peers.py). Products of cuBLAS, which CuPy does not capture, are
-              called in a loop
-    floor     bytes over the copy bandwidth or FLOPs over the fp32 rate, whichever takes longer, both measured in this run
+              turns with the peers (bench/timing.py, bench/peers.py)
+    floor     bytes over the copy bandwidth or FLOPs over the rate of multiply-adds, or of mma.sync where products are formed on
+              tensor cores, whichever takes longer, all measured in this run
 
 One JSON file a run, written anew after every case, so that what was measured outlives whatever happens next.
 """
@@ -36,6 +36,7 @@ RESULTS = Path(__file__).parent/"results"
 CHECKED = 4                       # images of the batch that are checked
 SETS = 256                        # most sets of arrays that take turns
 EPS = float(np.finfo(np.float32).eps)
+FACTORS = {"fp32": 0.0, "fp32x3": 4*EPS, "tf32": 2.0**-11, "bf16": 2.0**-8}     # relative error of a rounded factor
 
 # Sixteen chains of multiply-adds a thread, enough that the pipelines are never empty; nothing is read, little is written.
 FMA = r"""
@@ -51,6 +52,27 @@ extern "C" __global__ void fma_rate(float *y, float b, float c, int steps)
     for (int k = 0; k < 16; k++) sum += a[k];
     y[blockIdx.x * blockDim.x + threadIdx.x] = sum;
 }"""
+
+
+# The same of mma.sync: eight chains a warp, on the same factors, of which no bit matters.
+MMA = r"""
+#include <ptx.cuh>
+extern "C" __global__ void mma_rate(float *y, int steps)
+{
+    unsigned a[4], b[2];
+    for (int k = 0; k < 4; k++) a[k] = 0x3f803f80u + 0x10001u * (threadIdx.x % 32 + k);          // above 1, in bf16 and in tf32
+    for (int k = 0; k < 2; k++) b[k] = a[k];
+    float d[8][4];
+    for (int k = 0; k < 32; k++) d[k / 4][k % 4] = k;
+    for (int i = 0; i < steps; i++) {
+        #pragma unroll
+        for (int k = 0; k < 8; k++) PRODUCT(d[k], a, b);
+    }
+    float sum = 0;
+    for (int k = 0; k < 32; k++) sum += d[k / 4][k % 4];
+    y[blockIdx.x * blockDim.x + threadIdx.x] = sum;
+}"""
+MMA_FLOPS = {"tf32": 2*16*8*8, "bf16": 2*16*8*16}          # of one mma of a warp
 
 
 def add_arguments(parser):
@@ -71,14 +93,14 @@ def main(args):
     path = folder and folder/f"{slug(report['device'])}-{report['date'][:10]}.json"
     report["ceilings"] = ceilings(clock, report["multiprocessors"])
     print(f"{report['device']}, driver {report['driver']}, CUDA {report['cuda']}, CuPy {report['cupy']}, PyTorch "
-          f"{report['pytorch']}, cuDNN {report['cudnn']}; batch {args.batch_size}, fp32 without TF32")
-    print("ceilings: copy {copy_gb_s:.0f} GB/s, fp32 {fma_tflop_s:.1f} TFLOP/s (cuBLAS {matmul_tflop_s:.1f})".format(
-        **report["ceilings"]))
+          f"{report['pytorch']}, cuDNN {report['cudnn']}; batch {args.batch_size}")
+    print("ceilings: copy {copy_gb_s:.0f} GB/s; TFLOP/s: fp32 {fma_tflop_s:.1f} (cuBLAS {matmul_tflop_s:.1f}), mma.sync in tf32 "
+          "{tf32_tflop_s:.0f}, in bf16 {bf16_tflop_s:.0f}".format(**report["ceilings"]))
     print(f"{'microseconds':40}{'ours':>10}{'of floor':>9}{'peer':>10}{'ratio':>7}  {'error':>8}  which")
     for case in cases():
         if args.only not in f"{case.noun} {case.name}":
             continue
-        row = {"noun": case.noun, "name": case.name}
+        row = {"noun": case.noun, "name": case.name, "precision": case.precision}
         report["cases"].append(row)
         try:
             row |= measured(case, device, clock, report, args)
@@ -98,7 +120,7 @@ def main(args):
 
 def measured(case, device, clock, report, args):
     """The row of a case: what it moves and multiplies, its error, its times, its peers."""
-    N, bandwidth, rate = args.batch_size, 1e9*report["ceilings"]["copy_gb_s"], 1e12*report["ceilings"]["fma_tflop_s"]
+    N, bandwidth, rate = args.batch_size, 1e9*report["ceilings"]["copy_gb_s"], 1e12*of_products(report["ceilings"], case.precision)
     arrays = tuple(case.draw(Source(device.array), N))
     wanted, chosen = truth(case, arrays, N)
     outputs, tape = checked(case, arrays)
@@ -143,18 +165,17 @@ def truth(case, arrays, N):
 
 
 def checked(case, arrays):
-    """(outputs, tape): the operation on copies of `arrays`. Where all of its work is our kernels', everything they write is
-    poisoned, whatever they change is put back, and the tape is run again: an element that no thread writes shows."""
+    """(outputs, tape): the operation on copies of `arrays`. Everything its kernels write is poisoned, whatever they change is
+    put back, and the tape is run again: an element that no thread writes shows."""
     mine = copied(arrays)
     outputs, tape = recorded(case.run, mine)
-    if not case.library:
-        for array in written(tape):
-            given = next((k for k, a in enumerate(mine) if a is array), None)
-            if given is None:
-                array.fill(np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).max)
-            else:
-                array[...] = arrays[given]
-        replay(tape)
+    for array in written(tape):
+        given = next((k for k, a in enumerate(mine) if a is array), None)
+        if given is None:
+            array.fill(np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).max)
+        else:
+            array[...] = arrays[given]
+    replay(tape)
     return outputs, tape
 
 
@@ -213,15 +234,16 @@ def error(got, wanted):
 
 
 def allowed(case, N):
-    """The relative error that rounding explains: each of n summands adds half an EPS of the sum so far, in any direction."""
-    return 2*EPS*math.sqrt(case.terms(N))
+    """The relative error that rounding explains. Each of n summands adds half an EPS of the sum so far, in any direction; a
+    tensor core instead cuts off up to one for each of its 8 products, always towards zero (sums here are cut into slices of
+    no more than 2^13). To that comes what is lost of the factors, on average 0.6 of FACTORS."""
+    n = case.terms(N)
+    return 2*EPS*math.sqrt(n) + (case.precision != "fp32")*EPS*min(n, 2**13)/8 + FACTORS[case.precision]
 
 
 # --------------------------------------------------------------------------------------------------------- how fast is it?
 def ours(case, sets, clock):
-    """The Contestant: the tapes of all sets, or, where cuBLAS works too, whole calls."""
-    if case.library:
-        return Contestant("ours", lambda: [case.run(*arrays) for arrays in sets], len(sets), None)
+    """The Contestant: the tapes of all sets."""
     tapes = [recorded(case.run, arrays)[1] for arrays in sets]
     return Contestant("ours", lambda: [replay(tape) for tape in tapes], len(sets), None, clock.captured)
 
@@ -237,25 +259,35 @@ def floor(nbytes, flops, bandwidth, rate):
     return {"floor_us": max(move, multiply), "bound": "memory" if move >= multiply else "math"}
 
 
+def of_products(ceilings, precision):
+    """TFLOP/s that kernels like ours cannot exceed: three tf32 products make one of fp32x3."""
+    return {"fp32": ceilings["fma_tflop_s"], "fp32x3": ceilings["tf32_tflop_s"]/3, "tf32": ceilings["tf32_tflop_s"],
+            "bf16": ceilings["bf16_tflop_s"]}[precision]
+
+
 def ceilings(clock, multiprocessors):
-    """What this device reaches: a copy within its memory (bytes read and written), multiply-adds, a matrix product."""
+    """What this device reaches: a copy within its memory (bytes read and written), multiply-adds, mma.sync, a matrix product."""
     cupy = clock.cupy
     a, b = (cupy.full(2**30, k, np.uint8) for k in (1, 2))
     copy = lambda: [b.data.copy_from_device_async(a.data, a.nbytes) for _ in range(4)]
     fma, steps, blocks = cupy.RawModule(code=FMA).get_function("fma_rate"), 2**14, 8*multiprocessors
     y = cupy.empty(blocks*256, np.float32)
     multiply = lambda: fma((blocks,), (256,), (y, np.float32(0.999), np.float32(0.001), np.int32(steps)))
+    z, options = cupy.empty(blocks*256, np.float32), (f"-I{backend.kernels_folder()/'device'}",)
+    mma = {name: cupy.RawModule(code=MMA, options=(f"-DPRODUCT=mma_{name}", *options)).get_function("mma_rate") for name in MMA_FLOPS}
+    tensor = {name: lambda kernel=kernel: kernel((blocks,), (256,), (z, np.int32(steps))) for name, kernel in mma.items()}
     left, right = (cupy.asarray(Source(np.asarray, k).normal(8192, 8192)) for k in (0, 1))
     product = cupy.empty_like(left)
     matmul = lambda: cupy.matmul(left, right, out=product)
     clock.wait()
     once = {}
-    for name, run in {"copy": copy, "fma": multiply, "matmul": matmul}.items():
+    for name, run in {"copy": copy, "fma": multiply, "matmul": matmul, **tensor}.items():
         once[name] = statistics.median([clock.seconds(run) for _ in range(12)][2:])
-    if not bool(cupy.isfinite(y).all()):
-        raise RuntimeError("the multiply-add kernel computed nonsense")
+    if not bool(cupy.isfinite(y).all() and cupy.isfinite(z).all()):
+        raise RuntimeError("the multiply-add kernels computed nonsense")
     return {"copy_gb_s": 4*2*a.nbytes/once["copy"]/1e9, "fma_tflop_s": 2*16*steps*y.size/once["fma"]/1e12,
-            "matmul_tflop_s": 2*8192**3/once["matmul"]/1e12}
+            "matmul_tflop_s": 2*8192**3/once["matmul"]/1e12,
+            **{f"{name}_tflop_s": flops*8*steps*(z.size//32)/once[name]/1e12 for name, flops in MMA_FLOPS.items()}}
 
 
 def still_alive(clock):

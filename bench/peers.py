@@ -3,8 +3,13 @@
     for name, make in peers(case): contestant = make(sets, clock)          # none where neither is installed
 
 Both get the very numbers that ours gets, in each of their two layouts where an operation has one, padded beforehand where
-ZFNet's windows reach over the border (the size rule that rounds up). cuDNN may try all its algorithms; those that round
-to TF32 are switched off (`strict_fp32`), and the error printed beside the ratio would show them."""
+ZFNet's windows reach over the border (the size rule that rounds up). Products are formed in the precision of the case:
+
+    fp32, fp32x3   no factor is rounded; the error printed beside the ratio would show it
+    tf32           cuDNN and cuBLAS may round to TF32, and use tensor cores
+    bf16           what they read and write is bfloat16 beforehand, half the bytes of ours
+
+cuDNN may try all its algorithms that do so."""
 import contextlib
 import os
 
@@ -30,11 +35,15 @@ CONVOLUTIONS = "forward", "data gradient", "weight gradient"
 
 
 def strict_fp32():
-    """Call it before anything runs on the GPU: no library may round the factors of a float32 product."""
-    os.environ["NVIDIA_TF32_OVERRIDE"] = "0"               # read by cuDNN and cuBLAS when they start
+    """Call it before anything runs on the GPU: no library may round the factors of a float32 product where it is not asked to."""
+    os.environ.pop("NVIDIA_TF32_OVERRIDE", None)           # read by cuDNN and cuBLAS when they start; it wins over what is asked
     if torch is not None:
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        allow_tf32(False)
         torch.backends.cudnn.benchmark = True
+
+
+def allow_tf32(allowed):
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def versions():
@@ -60,21 +69,21 @@ def peers(case):
 def with_torch(name, layout, case, sets, clock):
     build = TORCH[case.noun, case.what]
     with on_stream(clock):
-        calls = [build(layout, case.window, *(tensor(array) for array in arrays)) for arrays in sets]
+        calls = [build(layout, case.window, *(shortened(tensor(array), case.precision) for array in arrays)) for arrays in sets]
 
     def once():
-        with on_stream(clock), torch.no_grad():
+        with on_stream(clock), torch.no_grad(), rounding(case.precision):
             for call in calls:
                 call()
 
     def output():
-        with on_stream(clock), torch.no_grad():
+        with on_stream(clock), torch.no_grad(), rounding(case.precision):
             got = calls[0]()
             return None if got is None else [back(part) for part in (got if isinstance(got, tuple) else (got,))]
 
     def capture(once, passes):
         graph = torch.cuda.CUDAGraph()
-        with torch.no_grad(), torch.cuda.graph(graph):
+        with torch.no_grad(), rounding(case.precision), torch.cuda.graph(graph):
             for _ in range(passes):
                 for call in calls:
                     call()
@@ -85,6 +94,21 @@ def with_torch(name, layout, case, sets, clock):
         return replay
 
     return Contestant(name, once, len(sets), output, None if (case.noun, case.what) in NOT_CAPTURED else capture)
+
+
+@contextlib.contextmanager
+def rounding(precision):
+    """Within it the libraries round float32 factors as `precision` says."""
+    allow_tf32(precision == "tf32")
+    try:
+        yield
+    finally:
+        allow_tf32(False)
+
+
+def shortened(t, precision):
+    """Tensors of float32 as bfloat16 where products are formed in it."""
+    return t.bfloat16() if precision == "bf16" and t.dtype == torch.float32 else t
 
 
 def on_stream(clock):
@@ -103,8 +127,9 @@ def tensor(array):
 
 
 def back(turned):
-    """What `tensor` did, undone, as a NumPy array."""
+    """What `tensor` did, undone, as a NumPy array (of float32 where it was bfloat16)."""
     turned = turned.detach()
+    turned = turned.float() if turned.dtype == torch.bfloat16 else turned
     return (turned.permute(*range(1, turned.ndim), 0) if turned.ndim > 1 else turned).contiguous().cpu().numpy()
 
 
@@ -279,19 +304,21 @@ NOT_CAPTURED = {("contrast_norm", "backward"), ("sgd_step", "all parameters")}  
 
 # ------------------------------------------------------------------------------------- cuDNN, without a framework
 def with_frontend(name, layout, case, sets, clock):
-    """One convolution as cuDNN's graph; of its plans without tensor cores the one that is fastest here."""
+    """One convolution as cuDNN's graph; of its plans in that precision the one that is fastest here."""
     xp = array_module(sets[0][0])
+    short = case.precision == "bf16"
     roles = {"forward": ("x", "w"), "data gradient": ("dy", "w"), "weight gradient": ("x", "dy", "w")}[case.what]
     K, S, P, H, W = case.window
     handle = cudnn.create_handle()
     cudnn.set_stream(handle=handle, stream=clock.stream.ptr)
-    float32 = cudnn.data_type.FLOAT
-    graph = cudnn.pygraph(io_data_type=float32, intermediate_data_type=float32, compute_data_type=float32, handle=handle)
+    float32, stored = cudnn.data_type.FLOAT, cudnn.data_type.BFLOAT16 if short else cudnn.data_type.FLOAT
+    graph = cudnn.pygraph(io_data_type=stored, intermediate_data_type=float32, compute_data_type=float32, handle=handle)
 
     def turned(array):
         """batch last -> (memory, dims, strides) with dims (N,C,H,W), strides in elements."""
         axes = (3, 0, 1, 2) if layout == "channels first" else (3, 1, 2, 0)
         memory = xp.ascontiguousarray(array.transpose(axes))
+        memory = to_bf16(memory) if short else memory
         seen = memory if layout == "channels first" else memory.transpose(0, 3, 1, 2)
         return memory, list(seen.shape), [step//seen.itemsize for step in seen.strides]
 
@@ -331,7 +358,9 @@ def with_frontend(name, layout, case, sets, clock):
     graph.validate()
     graph.build_operation_graph()
     graph.create_execution_plans([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
-    graph.deselect_numeric_notes([cudnn.numerical_note.TENSOR_CORE, cudnn.numerical_note.DOWN_CONVERT_INPUTS])
+    if not short:                                          # no plan that stores float32 factors as something shorter
+        note = cudnn.numerical_note
+        graph.deselect_numeric_notes([note.DOWN_CONVERT_INPUTS] + [note.TENSOR_CORE]*(case.precision != "tf32"))
     graph.deselect_workspace_greater_than(WORKSPACE)
     graph.check_support()
     packs = [{nodes[role]: memory.data.ptr for role, (memory, _, _) in of_set.items()} for of_set in ready]
@@ -351,14 +380,25 @@ def with_frontend(name, layout, case, sets, clock):
         except (cudnn.cudnnGraphNotSupportedError, RuntimeError, ValueError):          # not on this GPU, or deselected
             continue
     if not times:
-        raise RuntimeError("cuDNN has no plan without tensor cores for it")
+        raise RuntimeError(f"cuDNN has no plan in {case.precision} for it")
     best = min(times, key=times.get)
 
     def output():
         run(best)
         clock.wait()
         memory = ready[0][role][0]
+        memory = from_bf16(memory) if short else memory
         got = memory.transpose((1, 2, 3, 0) if layout == "channels first" else (3, 1, 2, 0))
         return [to_host(xp.ascontiguousarray(got[:, :H, :W] if role == "dx" else got))]
 
     return Contestant(name, lambda: run(best), len(sets), output)
+
+
+def to_bf16(x):
+    """float32 -> bfloat16, to nearest, ties to even, as uint16: neither NumPy nor every CuPy has the type."""
+    bits = x.view(np.uint32)
+    return ((bits + 0x7fff + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def from_bf16(short):
+    return (short.astype(np.uint32) << 16).view(np.float32)

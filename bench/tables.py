@@ -27,6 +27,8 @@ ROOT = Path(__file__).parents[1]
 FILES = ROOT/"README.md", ROOT/"bench"/"README.md"
 RESULTS = ROOT/"bench"/"results"
 NO_GPU = "No kernel has run on hardware yet: there is no figure to show."
+CLASSES = {"fp32": "peers in fp32 without TF32", "fp32x3": "peers in fp32 without TF32", "tf32": "peers in TF32",
+           "bf16": "peers in bfloat16, which read and write it too"}
 ON_CPU = "cpu.json", "projections.json", "occlusion.json"
 
 
@@ -137,11 +139,16 @@ def gpu_block(report):
     ceilings = report["ceilings"]
     peers = ", ".join(f"{what} {report[key]}" for what, key in (("PyTorch", "pytorch"), ("cuDNN", "cudnn")) if report[key])
     lines = [f"**{report['device']}**, {report['date'][:10]}, commit {report['commit'] or 'unknown'}: driver {report['driver'] or 'unknown'}, "
-             f"CUDA {report['cuda']}, CuPy {report['cupy']}, {peers or 'no peer installed'}. Batch {report['N']}, fp32 without TF32. "
-             f"Measured ceilings: copy {ceilings['copy_gb_s']:.0f} GB/s, fp32 {ceilings['fma_tflop_s']:.1f} TFLOP/s.", "",
-             "| operation | µs (spread) | rate | of the floor | best peer | µs | ratio (spread) | error | peer's |",
-             "|---|--:|--:|--:|---|--:|--:|--:|--:|"]
-    return "\n".join(lines + [gpu_line(row) for row in report["cases"]])
+             f"CUDA {report['cuda']}, CuPy {report['cupy']}, {peers or 'no peer installed'}. Batch {report['N']}. "
+             f"Measured ceilings: copy {ceilings['copy_gb_s']:.0f} GB/s; TFLOP/s: fp32 {ceilings['fma_tflop_s']:.1f}, mma.sync in "
+             f"tf32 {ceilings['tf32_tflop_s']:.0f}, in bf16 {ceilings['bf16_tflop_s']:.0f}."]
+    for precision, beside in CLASSES.items():
+        rows = [row for row in report["cases"] if row["precision"] == precision]
+        if rows:
+            lines += ["", f"Products in {precision}, beside {beside}:", "",
+                      "| operation | µs (spread) | rate | of the floor | best peer | µs | ratio (spread) | error | peer's |",
+                      "|---|--:|--:|--:|---|--:|--:|--:|--:|", *map(gpu_line, rows)]
+    return "\n".join(lines)
 
 
 def gpu_line(row):

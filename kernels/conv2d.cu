@@ -16,20 +16,31 @@
              FMAs; for conv1 of ZFNet nearly as much the bytes of y, which each pass moves once
    traffic   a block of 128 x 128 results copies 1 KiB per step of the reduction for 32768 FLOP: what the L2 cache must
              deliver is 1/32 byte per FLOP; main memory only sees each array about once
-   order     every y and dx is one chain of FMAs over its own taps, c (or f) slowest, then r, then s, whatever the tile and
-             the batch: the fast kernels give the bits of the plain ones, and an image the same bits in any batch. The
-             filter gradient is cut into slices by shapes alone and these are added in order. No atomics.
+   order     in fp32 every y and dx is one chain of FMAs over its own taps, c (or f) slowest, then r, then s, whatever the tile
+             and the batch: the fast kernels give the bits of the plain ones. On tensor cores it is one chain of mma, whose
+             steps are the same whatever the tile and the batch (Windows). So an image has the same bits in any batch, and
+             a window cut out of a map those of the map. The filter gradient is cut into slices by shapes alone and these
+             are added in order. No atomics.
    spec      zfcore/ops/conv2d.py: conv2d_reference, conv2d_backward_reference
 
-   The file is a ladder of four steps, one idea each:
+   The file is a ladder of five steps, one idea each:
      1  one thread computes one number                                 conv2d_plain, ..._plain
      2  a block multiplies two tiles in shared memory, a thread 8x8    multiply_tiles
      3  the next tiles are copied while these are multiplied           multiply
-     4  only the tiles differ between the passes; taps that miss       Windows:  conv2d_forward, conv2d_transpose
+     4  tensor cores multiply the two tiles, in shorter numbers        multiply_tiles, where PRECISION is not FP32
+     5  only the tiles differ between the passes; taps that miss       Windows:  conv2d_forward, conv2d_transpose
         the map are never copied                                       Products: conv2d_filter_gradient
-   The engine launches the kernels of step 4; step 1 is there to be read first and to hold them against.
+   The engine launches the kernels of step 5; step 1 is there to be read first and to hold them against.
    None of them has run on hardware yet. */
 #include <ptx.cuh>
+
+#define FP32 0                        // what PRECISION may be
+#define FP32X3 1
+#define TF32 2
+#define BF16 3
+#ifndef PRECISION
+#define PRECISION FP32
+#endif
 
 // ====================================================================================== step 1: one thread, one number
 
@@ -108,7 +119,7 @@ extern "C" __global__ void conv2d_filter_gradient_plain(const float *x, const fl
 #define BN 128
 #endif
 #ifndef BK
-#define BK 8
+#define BK (PRECISION == FP32 ? 8 : 16)
 #endif
 #ifndef TM
 #define TM 8
@@ -117,22 +128,32 @@ extern "C" __global__ void conv2d_filter_gradient_plain(const float *x, const fl
 #define TN 8
 #endif
 #ifndef LANES_M
-#define LANES_M 4
+#define LANES_M (PRECISION == FP32 ? 4 : 8)
 #endif
 #define LANES_N (32 / LANES_M)
 #define THREADS (BM / TM * (BN / TN))
-static_assert(TM % 4 == 0 && TN % 4 == 0 && BM % TM == 0 && BN % TN == 0, "a thread reads its rows and columns in fours");
-static_assert(BM / TM % LANES_M == 0 && BN / TN % LANES_N == 0, "whole warps");
+static_assert(BM % (TM * LANES_M) == 0 && BN % (TN * LANES_N) == 0, "whole warps");
+
+__device__ __forceinline__ int warp_m() { return threadIdx.x / 32 / (BN / TN / LANES_N); }
+__device__ __forceinline__ int warp_n() { return threadIdx.x / 32 % (BN / TN / LANES_N); }
+
+#if PRECISION == FP32
+static_assert(TM % 4 == 0 && TN % 4 == 0, "a thread reads its rows and columns in fours");
 
 // Rows are 4 floats longer than the tile: Products stores columns, 8 lanes of a warp one below the other, and BM + 4
 // puts these into different banks.
 struct __align__(16) Tiles {
     float a[BK][BM + 4];
     float b[BK][BN + 4];
-};
 
-__device__ __forceinline__ int thread_m() { return threadIdx.x / 32 / (BN / TN / LANES_N) * LANES_M + threadIdx.x % 32 / LANES_N; }
-__device__ __forceinline__ int thread_n() { return threadIdx.x / 32 % (BN / TN / LANES_N) * LANES_N + threadIdx.x % LANES_N; }
+    __device__ __forceinline__ float *a_at(int k, int m) { return &a[k][m]; }
+    __device__ __forceinline__ float *b_at(int k, int n) { return &b[k][n]; }
+};
+typedef Tiles Strips;                 // step 4 has others
+#define MMA_K 1
+
+__device__ __forceinline__ int thread_m() { return warp_m() * LANES_M + threadIdx.x % 32 / LANES_N; }
+__device__ __forceinline__ int thread_n() { return warp_n() * LANES_N + threadIdx.x % LANES_N; }
 __device__ __forceinline__ int tile_row(int i) { return i / 4 * (BM / TM * 4) + thread_m() * 4 + i % 4; }
 __device__ __forceinline__ int tile_column(int j) { return j / 4 * (BN / TN * 4) + thread_n() * 4 + j % 4; }
 
@@ -157,6 +178,7 @@ __device__ __forceinline__ void multiply_tiles(const Tiles &tiles, float (&sum)[
             for (int j = 0; j < TN; j++) sum[i][j] += a[i] * b[j];
     }
 }
+#endif
 
 // ========================================================================== step 3: copy the next, multiply this one
 
@@ -176,7 +198,7 @@ __device__ __forceinline__ void multiply_tiles(const Tiles &tiles, float (&sum)[
 
 template <class Source>
 struct Shared {
-    Tiles ring[STAGES];
+    typename Source::Tiles ring[STAGES];
     typename Source::Step plan[2][BK];
     typename Source::Reduction reduction;
 };
@@ -218,7 +240,113 @@ __device__ __forceinline__ void copy_floats(float *to, const float *from, bool w
 
 const int OUTSIDE = -0x40000000;      // a row that lies in no map, nor does the sum of two such
 
-// ===================================================================== step 4: forward and transposed convolution
+// ===================================================================== step 4: tensor cores multiply the two tiles
+
+/* Any other PRECISION leaves the products to tensor cores: mma.sync multiplies 16 rows by 8 columns over 8 steps of the
+   reduction (16 in bf16) at once and adds in float32. It takes short factors; PRECISION says what is made of the tile's
+   float32 numbers on their way into registers:
+
+     TF32     rounded to 11 bits, which is wrong by 2^-11 of the number at most
+     BF16     rounded to 8 bits, 2^-8; half as many mma
+     FP32X3   split into two tf32 numbers, x = big + small up to 2^-23. A product is small*big + big*small + big*big; small*small,
+              2^-22 of it, is left out: nearly float32, for three times the mma. An infinity becomes NaN
+
+   A warp stands 8 x 4 lanes, and a lane owns TM x TN results as in step 2, so a warp owns 8*TM x 4*TN of them. In one mma
+   lane 4*g + t brings rows g and g+8 and column g, of each steps t and t+4, and gets columns 2t and 2t+1 of its rows. */
+#if PRECISION != FP32
+#define MMA_K (PRECISION == BF16 ? 16 : 8)                                  // steps of one mma
+#define PARTS (PRECISION == FP32X3 ? 2 : 1)                                 // big, small
+static_assert(LANES_M == 8 && TM % 2 == 0 && TN % 2 == 0 && BK % MMA_K == 0, "whole mma");
+
+__device__ __forceinline__ int lane_g() { return threadIdx.x % 32 / 4; }
+__device__ __forceinline__ int lane_t() { return threadIdx.x % 4; }
+__device__ __forceinline__ int tile_row(int i) { return warp_m() * TM * 8 + i * 8 + lane_g(); }
+__device__ __forceinline__ int tile_column(int j) { return warp_n() * TN * 4 + j / 2 * 8 + lane_t() * 2 + j % 2; }
+
+// A row is a step of the reduction, as in step 2. 8 floats more a row: the four steps that a warp reads at a time, 8 numbers
+// of each, then lie in different banks.
+struct __align__(16) Tiles {
+    float a[BK][BM + 8];
+    float b[BK][BN + 8];
+
+    // what mma wants of 16 rows from m on, or of 8 columns from n on, and steps k .. k+7
+    __device__ __forceinline__ void rows(unsigned (&x)[4], int k, int m) const
+    {
+#pragma unroll
+        for (int i = 0; i < 4; i++) x[i] = __float_as_uint(a[k + i / 2 * 4 + lane_t()][m + i % 2 * 8 + lane_g()]);
+    }
+    __device__ __forceinline__ void columns(unsigned (&x)[2], int k, int n) const
+    {
+#pragma unroll
+        for (int i = 0; i < 2; i++) x[i] = __float_as_uint(b[k + i * 4 + lane_t()][n + lane_g()]);
+    }
+};
+
+// The reduction runs along a row, as it does in memory in the filter gradient. ldmatrix hands 8 rows of 16 bytes to a warp as
+// mma wants them, be they 8 numbers of 16 bits or 4 of 32; rows of BK + 4 floats put the 8 into different banks.
+struct __align__(16) Strips {
+    float a[BM][BK + 4];
+    float b[BN][BK + 4];
+
+    __device__ __forceinline__ void rows(unsigned (&x)[4], int k, int m) const
+    {
+        ldmatrix(x, &a[m + threadIdx.x % 16][k + threadIdx.x % 32 / 16 * 4]);
+    }
+    __device__ __forceinline__ void columns(unsigned (&x)[2], int k, int n) const
+    {
+        ldmatrix(x, &b[n + threadIdx.x % 8][k + threadIdx.x % 16 / 8 * 4]);
+    }
+    __device__ __forceinline__ float *a_at(int k, int m) { return &a[m][k]; }
+    __device__ __forceinline__ float *b_at(int k, int n) { return &b[n][k]; }
+};
+
+// The words of one factor of an mma: in bf16 two steps share a word, those of x[0] and of x[1].
+template <int WORDS>
+__device__ __forceinline__ void round_factor(const unsigned (&x)[MMA_K / 8][WORDS], unsigned (&part)[PARTS][WORDS])
+{
+#pragma unroll
+    for (int i = 0; i < WORDS; i++) {
+        float first = __uint_as_float(x[0][i]);
+        if constexpr (PRECISION == BF16) part[0][i] = to_bf16x2(first, __uint_as_float(x[1][i]));
+        else part[0][i] = to_tf32(first);
+        if constexpr (PRECISION == FP32X3) part[1][i] = to_tf32(first - __uint_as_float(part[0][i]));
+    }
+}
+
+template <class Tiles>
+__device__ __forceinline__ void multiply_tiles(const Tiles &tiles, float (&sum)[TM][TN])
+{
+#pragma unroll
+    for (int k = 0; k < BK; k += MMA_K) {
+        unsigned a[TM / 2][PARTS][4], b[TN / 2][PARTS][2];
+#pragma unroll
+        for (int i = 0; i < TM / 2; i++) {
+            unsigned x[MMA_K / 8][4];
+            for (int u = 0; u < MMA_K / 8; u++) tiles.rows(x[u], k + 8 * u, warp_m() * TM * 8 + i * 16);
+            round_factor(x, a[i]);
+        }
+#pragma unroll
+        for (int j = 0; j < TN / 2; j++) {
+            unsigned x[MMA_K / 8][2];
+            for (int u = 0; u < MMA_K / 8; u++) tiles.columns(x[u], k + 8 * u, warp_n() * TN * 4 + j * 8);
+            round_factor(x, b[j]);
+        }
+#pragma unroll
+        for (int term = PARTS == 2 ? 2 : 0; term >= 0; term--)              // small*big, big*small, big*big
+#pragma unroll
+            for (int i = 0; i < TM; i += 2)
+#pragma unroll
+                for (int j = 0; j < TN; j += 2) {
+                    float d[4] = {sum[i][j], sum[i][j + 1], sum[i + 1][j], sum[i + 1][j + 1]};
+                    if constexpr (PRECISION == BF16) mma_bf16(d, a[i / 2][0], b[j / 2][0]);
+                    else mma_tf32(d, a[i / 2][term / 2], b[j / 2][term % 2]);
+                    sum[i][j] = d[0], sum[i][j + 1] = d[1], sum[i + 1][j] = d[2], sum[i + 1][j + 1] = d[3];
+                }
+    }
+}
+#endif
+
+// ===================================================================== step 5: forward and transposed convolution
 
 /* Both are one gather. Forward, output row p reads with tap t input row p*S - P + t. Transposed, the rows h of dx are taken
    apart into S phases by (h + P) mod S; a phase meets just the taps r = phase + S*t, and reads with them dy row
@@ -278,8 +406,13 @@ __device__ __forceinline__ Divisor divisor(unsigned d)
    of BN they are images of one pixel, with N = 1 a strip of pixels, and no thread idles in either. The reduction runs over
    the maps in and, of the taps, the rectangle that meets the map for at least one pixel of the block; it is flattened, so
    the 3*7*7 = 147 of conv1 fill tiles as well as the 384*9 of conv4. For a block on one pixel the rectangle is exact and
-   a padding tap costs nothing; else a column that leaves the map copies zeros. */
+   a padding tap costs nothing; else a column that leaves the map copies zeros.
+
+   Which zeros a sum meets depends on the tile. A chain of FMAs keeps its bits, but an mma adds MMA_K products at once, and
+   which ones share an mma decides how they are rounded. So on tensor cores the tap is the slow index, where maps fill whole
+   mma: then a tap is some mma, all zeros or left out, which is the same. Else (the 3 maps of conv1) no tap is left out. */
 struct Windows {
+    typedef ::Tiles Tiles;
     const float *w, *x;               // filters (maps,K,K,M) with rows M_all apart, and maps (maps,H,W,N)
     float *y;                         // (M,size,size,N)
     long long w_group, x_group, y_group;      // where those of this group begin
@@ -291,9 +424,10 @@ struct Windows {
         Axis rows, columns;
         int width, pixel0, n0;        // the block's columns: how many, and the first
         long long w, y;               // w_group, y_group
-        int length;                   // steps of the reduction
+        int length, first;            // steps of the reduction, and the first of this block's slice
         Span taps_r, taps_s;
-        Divisor per_map, per_row;
+        bool by_tap;                  // whether the tap is the slow index of a step, else the map
+        Divisor fast, per_row;        // how many values the other index has, and taps_s.count
 
         __device__ __forceinline__ Place place(int j, int N) const          // of the block's column j
         {
@@ -304,25 +438,32 @@ struct Windows {
 
     static const int LANES_A = BM / VECTOR_A, LANES_B = BN / VECTOR_B;      // copies in a row of a tile
     static const int COLUMNS = LANES_B > THREADS ? LANES_B / THREADS : 1;   // copies of one thread in a row of b
-    static const int ROWS_A = THREADS / LANES_A, ROWS_B = THREADS * COLUMNS / LANES_B;      // rows copied at once
-    static_assert(THREADS % LANES_A == 0 && THREADS * COLUMNS % LANES_B == 0, "whole rows");
+    static const int ROWS_B = THREADS * COLUMNS / LANES_B;                  // rows of b copied at once
+    static_assert(THREADS * COLUMNS % LANES_B == 0, "whole rows");
     int h[COLUMNS], v[COLUMNS];       // the pixel under tap (0,0) of each column that this thread copies
     long long at[COLUMNS];            // and its offset from x
     __device__ __forceinline__ int column(int i) const { return VECTOR_B * (threadIdx.x % (LANES_B / COLUMNS) + i * THREADS); }
 
-    // Takes tile number `tile` of the columns; returns the number of tiles of the reduction, or -1 where there are no such
-    // columns: the grid is made for the phase that has most.
-    __device__ __forceinline__ int begin(Axis rows, Axis columns, int tile)
+    // Takes tile number `tile` of the columns and a slice of the reduction; returns the number of tiles of that slice, or -1
+    // where there are no such columns: the grid is made for the phase that has most.
+    __device__ __forceinline__ int begin(Axis rows, Axis columns, int tile, int slice = 0, int slices = 1)
     {
         long long first = (long long)tile * BN, all = (long long)rows.outputs * columns.outputs * N;
         if (first >= all) return -1;
         Reduction block = {rows, columns, (int)min(all - first, (long long)BN), (int)(first / N), (int)(first % N), w_group, y_group};
         Place a = block.place(0, N), z = block.place(block.width - 1, N);
-        block.taps_r = taps_inside(rows, a.p, z.p);
-        block.taps_s = a.p == z.p ? taps_inside(columns, a.q, z.q) : taps_inside(columns, 0, columns.outputs - 1);
-        block.length = maps * block.taps_r.count * block.taps_s.count;
-        block.per_map = divisor(max(block.taps_r.count * block.taps_s.count, 1));
+        block.by_tap = MMA_K > 1 && maps % MMA_K == 0;
+        if (MMA_K == 1 || block.by_tap) {
+            block.taps_r = taps_inside(rows, a.p, z.p);
+            block.taps_s = a.p == z.p ? taps_inside(columns, a.q, z.q) : taps_inside(columns, 0, columns.outputs - 1);
+        } else block.taps_r = {0, rows.taps}, block.taps_s = {0, columns.taps};
+        int taps = block.taps_r.count * block.taps_s.count;
+        block.length = maps * taps;
+        block.fast = divisor(max(block.by_tap ? maps : taps, 1));
         block.per_row = divisor(max(block.taps_s.count, 1));
+        long long tiles = (block.length + BK - 1) / BK;
+        int from = (int)(tiles * slice / slices), to = (int)(tiles * (slice + 1) / slices);
+        block.first = from * BK;
         if (threadIdx.x == 0) *shared = block;
 #pragma unroll
         for (int i = 0; i < COLUMNS; i++) {
@@ -331,7 +472,7 @@ struct Windows {
             v[i] = columns.start + columns.stride * to.q;
             at[i] = x_group + ((long long)h[i] * W + v[i]) * N + to.n;
         }
-        return (block.length + BK - 1) / BK;
+        return to - from;
     }
 
     struct __align__(16) Step {
@@ -343,8 +484,9 @@ struct Windows {
     {
         if (threadIdx.x >= BK) return;
         const Reduction &block = *shared;
-        unsigned step = first + threadIdx.x, c = block.per_map.quotient(step), tap = step - c * block.per_map.divisor;
-        unsigned row = block.per_row.quotient(tap);
+        unsigned step = block.first + first + threadIdx.x, slow = block.fast.quotient(step), fast = step - slow * block.fast.divisor;
+        bool by_tap = MMA_K > 1 && block.by_tap;
+        unsigned c = by_tap ? fast : slow, tap = by_tap ? slow : fast, row = block.per_row.quotient(tap);
         int r = block.taps_r.first + row, s = block.taps_s.first + tap - row * block.per_row.divisor;
         int place = (c * K + block.rows.tap + block.rows.tap_hop * r) * K + block.columns.tap + block.columns.tap_hop * s;
         int dh = block.rows.way * r, dv = block.columns.way * s;
@@ -356,9 +498,9 @@ struct Windows {
     __device__ __forceinline__ void copy(Tiles &tiles, const Step *steps) const
     {
 #pragma unroll
-        for (int row0 = 0; row0 < BK; row0 += ROWS_A) {
-            int row = row0 + threadIdx.x / LANES_A, m = VECTOR_A * (threadIdx.x % LANES_A);
-            if (row >= BK) break;
+        for (int i0 = 0; i0 < BK * LANES_A; i0 += THREADS) {
+            int i = i0 + threadIdx.x, row = i / LANES_A, m = VECTOR_A * (i % LANES_A);
+            if (i >= BK * LANES_A) break;
             long long from = steps[row].w;
             bool wanted = from >= 0 && m0 + m < M;
             copy_floats<VECTOR_A>(&tiles.a[row][m], w + (wanted ? from + m0 + m : 0), wanted);
@@ -376,6 +518,8 @@ struct Windows {
         }
     }
 
+    static const int PACK = PRECISION == FP32 || VECTOR_B == 1 ? VECTOR_B : 2;      // neighbouring columns that a thread owns
+
     // y = sum
     __device__ __forceinline__ void store(const float (&sum)[TM][TN]) const
     {
@@ -383,7 +527,7 @@ struct Windows {
         const Axis &rows = block.rows, &columns = block.columns;
         const long long map = (long long)rows.size * columns.size * N;
 #pragma unroll
-        for (int j = 0; j < TN; j += VECTOR_B) {
+        for (int j = 0; j < TN; j += PACK) {
             if (tile_column(j) >= block.width) continue;
             Place to = block.place(tile_column(j), N);
             int pixel = (rows.first + rows.hop * to.p) * columns.size + columns.first + columns.hop * to.q;
@@ -392,8 +536,10 @@ struct Windows {
             for (int i = 0; i < TM; i++) {
                 int m = m0 + tile_row(i);
                 if (m >= M) continue;
-                if (VECTOR_B == 4)
+                if constexpr (PACK == 4)
                     *reinterpret_cast<float4 *>(column + m * map) = make_float4(sum[i][j], sum[i][j + 1], sum[i][j + 2], sum[i][j + 3]);
+                else if constexpr (PACK == 2)
+                    *reinterpret_cast<float2 *>(column + m * map) = make_float2(sum[i][j], sum[i][j + 1]);
                 else column[m * map] = sum[i][j];
             }
         }
@@ -405,17 +551,19 @@ struct Windows {
 #endif
 
 /* blockIdx.x = tile of columns * (tiles of maps) + tile of maps, so that blocks that read the same windows run together;
-   blockIdx.y = group */
+   blockIdx.y = group, blockIdx.z = slice of the reduction. y (slices,F,Ho,Wo,N); of several slices y is only the sum of all,
+   to which bias and ReLU are then left */
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_forward(
     const float *x, const float *w, const float *b, float *y,
     int C, int H, int W, int N, int F, int K, int S, int P, int Ho, int Wo, int groups, int biased, int relu)
 {
     __shared__ Shared<Windows> shared;
     int maps = C / groups, filters = F / groups, group = blockIdx.y, tiles_m = (filters + BM - 1) / BM;
-    Windows block = {w, x, y, group * filters, (long long)group * maps * H * W * N, (long long)group * filters * Ho * Wo * N,
+    Windows block = {w, x, y + (long long)blockIdx.z * F * Ho * Wo * N, group * filters, (long long)group * maps * H * W * N, (long long)group * filters * Ho * Wo * N,
                      maps, filters, F, H, W, N, K, (int)(blockIdx.x % tiles_m) * BM, &shared.reduction};
     float sum[TM][TN];
-    int tiles = block.begin(forward_axis(H, Ho, K, S, P), forward_axis(W, Wo, K, S, P), blockIdx.x / tiles_m);
+    int tiles = block.begin(forward_axis(H, Ho, K, S, P), forward_axis(W, Wo, K, S, P), blockIdx.x / tiles_m,
+                            blockIdx.z, gridDim.z);
     multiply(block, tiles, shared, sum);
 #pragma unroll
     for (int i = 0; i < TM; i++) {
@@ -465,7 +613,7 @@ extern "C" __global__ void conv2d_swap_filters(const float *w, float *swapped, i
         if (f0 + i < F && c0 + lane < C) swapped[((long long)(f0 + i) * T + t) * C + c0 + lane] = tile[lane][i];
 }
 
-// ============================================================================================ step 4: filter gradient
+// ============================================================================================ step 5: filter gradient
 
 /* dw is a matrix of M = K*K*maps rows, m = (r*K + s)*maps + c, and F columns; the reduction runs over outputs (p,q) and
    images. In both operands the reduction is what lies contiguous in memory, so copying turns it: 8 lanes take 8 images
@@ -473,8 +621,14 @@ extern "C" __global__ void conv2d_swap_filters(const float *w, float *swapped, i
    map for at least one row of the tile; where the maps of a group fill whole tiles a tile has one (r,s), and padding
    costs nothing. The reduction of a tile is dealt into `slices` blocks; each writes its own part of the sum. */
 struct Products {
+    typedef Strips Tiles;
     const float *x, *dy;
     int group, maps, H, W, N, filters, K, S, P, Ho, Wo;
+
+    static const int FLOATS = PRECISION == FP32 ? 1 : VECTOR_B;             // of a copy: 4 where N is a multiple of 4
+    static const int LANES = BK / FLOATS;                                   // copies in a row
+    static const int ACROSS = FLOATS == 4 ? 8 : 1;                          // rows that neighbouring lanes copy to
+    static_assert(THREADS % (LANES * ACROSS) == 0 && BM % ACROSS == 0 && BN % ACROSS == 0, "whole rows");
 
     struct Row { long long at; int r, s; };             // of one row m: offset of x[c,r,s,0], and its place (r,s)
     struct Next { int p, q, n; long long left; };       // the step a thread plans next: its output, and steps from it to the end
@@ -538,23 +692,24 @@ struct Products {
 
     __device__ __forceinline__ void copy(Tiles &tiles, const Step *steps) const
     {
-        const int k = threadIdx.x % BK;
+        const int k = threadIdx.x / ACROSS % LANES * FLOATS;
+        const int row = threadIdx.x / (LANES * ACROSS) * ACROSS + threadIdx.x % ACROSS;
         const Step step = steps[k];
 #pragma unroll
-        for (int i0 = 0; i0 < BM; i0 += THREADS / BK) {
-            int i = i0 + threadIdx.x / BK;
+        for (int i0 = 0; i0 < BM; i0 += THREADS / LANES) {
+            int i = i0 + row;
             if (i >= BM) break;
-            Row row = shared->rows[i];
-            bool wanted = (unsigned)(step.h + row.r) < (unsigned)H && (unsigned)(step.v + row.s) < (unsigned)W;
-            cp_async4(&tiles.a[k][i], x + (wanted ? step.x + row.at : 0), wanted);
+            Row m = shared->rows[i];
+            bool wanted = (unsigned)(step.h + m.r) < (unsigned)H && (unsigned)(step.v + m.s) < (unsigned)W;
+            copy_floats<FLOATS>(tiles.a_at(k, i), x + (wanted ? step.x + m.at : 0), wanted);
         }
 #pragma unroll
-        for (int i0 = 0; i0 < BN; i0 += THREADS / BK) {
-            int i = i0 + threadIdx.x / BK;
+        for (int i0 = 0; i0 < BN; i0 += THREADS / LANES) {
+            int i = i0 + row;
             if (i >= BN) break;
             long long at = shared->filters[i];
             bool wanted = step.dy >= 0 && at >= 0;
-            cp_async4(&tiles.b[k][i], dy + (wanted ? step.dy + at : 0), wanted);
+            copy_floats<FLOATS>(tiles.b_at(k, i), dy + (wanted ? step.dy + at : 0), wanted);
         }
     }
 };
@@ -588,14 +743,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_filter_grad
 
 // =============================================================================================== sums in a fixed order
 
-/* sum[i] = parts[0,i] + parts[1,i] + ...; one thread = one i. 4*(slices + 1) bytes each. */
-extern "C" __global__ void conv2d_sum_slices(const float *parts, float *sum, long long size, int slices)
+/* sum[i] = parts[0,i] + parts[1,i] + ..., plus b[i/map] if biased, max(that, 0) if relu; one thread = one i.
+   4*(slices + 1) bytes each. */
+extern "C" __global__ void conv2d_sum_slices(const float *parts, const float *b, float *sum, long long size, long long map,
+    int slices, int biased, int relu)
 {
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= size) return;
     float total = 0;
     for (int slice = 0; slice < slices; slice++) total += parts[slice * size + i];
-    sum[i] = total;
+    if (biased) total += b[i / map];
+    sum[i] = relu && total < 0 ? 0 : total;                                 // NaN stays NaN
 }
 
 /* parts[slice,f] = the sum of one slice of dy[f,:,:,:], `length` = Ho*Wo*N numbers. One block = one (slice, f):

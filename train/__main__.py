@@ -64,7 +64,7 @@ def error_of(folder, config, typed):
     run = folder/"latest.h5" if folder else config.init_from
     data = config.data if folder or "data" in typed else None                  # None: what the run was trained on
     device = select(config.device)
-    networks, checkpoints = open_runs([run], device)
+    networks, checkpoints = open_runs([run], device, config.precision)
     pictures, of = open_part(argparse.Namespace(run=[run], data=data, part="val", upscale=config.upscale, workers=config.workers),
                              networks, checkpoints)
     members = [member(networks[0], checkpoints[0], pictures.dataset.classes, device)]

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from zfcore import check
-from zfcore.backend import DEVICES
+from zfcore.backend import DEVICES, PRECISIONS
 from zfcore.models import MODELS, NATIVE_SIZE, from_checkpoint
 
 PAPER_EPOCHS = (1, 2, 5, 10, 20, 30, 40, 64)              # figure 4 shows these
@@ -54,7 +54,7 @@ class TrainConfig:
         check.one_of("--init", self.init, ("gaussian", "he"))
         check.one_of("--crops", self.crops, ("ten", "random"))
         check.one_of("--device", self.device, ("auto", *DEVICES))
-        check.one_of("--precision", self.precision, ("fp32",))
+        check.one_of("--precision", self.precision, PRECISIONS)
 
     @property
     def picture_size(self):
@@ -73,9 +73,9 @@ PRESETS = {
     "zfnet-b": dict(model="zfnet-b"),
     "alexnet": dict(model="alexnet"),
 }
-# What --resume may be given another value for. Another device or micro-batch changes the rounding of sums: the run goes
-# on as it would have, but no longer with the same bits.
-MAY_CHANGE = ("epochs", "workers", "device", "micro_batch")
+# What --resume may be given another value for. Another device, micro-batch or precision changes the rounding of sums: the
+# run goes on as it would have, but no longer with the same bits.
+MAY_CHANGE = ("epochs", "workers", "device", "micro_batch", "precision")
 
 
 def flag(name):
@@ -96,7 +96,7 @@ HELP = {
     "drop_after": "epochs after which lr is divided by 10, instead of by --patience",
     "crops": "training crops: ten (the paper's) or random",
     "device": "auto, cpu or gpu",
-    "precision": "how products are formed: fp32",
+    "precision": f"how products are formed: {', '.join(PRECISIONS)} (on a CPU: fp32); parameters are float32 in all",
     "workers": "threads that decode pictures",
     "limit_per_class": "use only so many pictures of each class, 0 for all",
     "keep_epochs": "epochs whose checkpoints are kept",

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 import zfcore
 from zfcore import check, plots
-from zfcore.backend import select, to_host
+from zfcore.backend import PRECISIONS, select, to_host
 from zfcore.checkpoint import atomic
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures
@@ -289,17 +289,18 @@ def parser():
     p.add_argument("--output", metavar="DIR", help="folder to write (default: evaluation, in the first run's folder)")
     p.add_argument("--batch-size", type=int, default=128)
     p.add_argument("--device", default="auto", help="auto, cpu or gpu")
+    p.add_argument("--precision", default="fp32", help=f"how products are formed: {', '.join(PRECISIONS)} (on a CPU: fp32)")
     p.add_argument("--workers", type=int, default=2, help="threads that decode pictures")
     p.add_argument("--upscale", action="store_true", help="enlarge pictures smaller than the network's input")
     return p
 
 
-def open_runs(runs, device):
+def open_runs(runs, device, precision):
     """([Network], [Checkpoint]). Raises Expected for runs that cannot be an ensemble: all must know the same classes, in
     whatever order, and see the same pictures, so of one size; what crop a network takes of it is its own matter."""
     if len({Path(run).resolve() for run in runs}) < len(runs):
         raise check.Expected("--run", "different runs", "one of them twice")
-    networks, checkpoints = zip(*(from_checkpoint(run, device) for run in runs))
+    networks, checkpoints = zip(*(from_checkpoint(run, device, precision) for run in runs))
     for run, checkpoint in zip(runs, checkpoints):
         if checkpoint.mean_image is None:
             raise check.Expected(run, "a checkpoint with a mean image", "one without")
@@ -354,7 +355,7 @@ def main(arguments=None):
     args = parser().parse_args(arguments)
     check.positive("--batch-size", args.batch_size)
     device = select(args.device)
-    networks, checkpoints = open_runs(args.run, device)
+    networks, checkpoints = open_runs(args.run, device, args.precision)
     pictures, of = open_part(args, networks, checkpoints)
     classes = pictures.dataset.classes
     members = [member(network, checkpoint, classes, device) for network, checkpoint in zip(networks, checkpoints)]

@@ -69,7 +69,7 @@ class Training:
         how = (config.picture_size, config.image_size, config.upscale, config.workers)
         self.train, self.val, self.classes = Pictures(train, *how), Pictures(val, *how), train.classes
         self.network = build(config.model, len(self.classes), config.image_size, config.keep_prob)
-        self.network.init(config.seed, config.init, self.device)
+        self.network.init(config.seed, config.init, self.device).use(config.precision)
         self.optimizer = SGD(self.network, config.momentum, config.weight_decay, config.rms_max or None)
         self.plateau = Plateau(config.lr, config.patience)
         self.mean = None                       # the mean image, (3,H,W)

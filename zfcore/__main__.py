@@ -23,7 +23,7 @@ from zfcore.analysis import evolution as growing
 from zfcore.analysis import invariance as moved
 from zfcore.analysis import occlusion as occluding
 from zfcore.analysis import top_activations as top
-from zfcore.backend import select
+from zfcore.backend import PRECISIONS, select
 from zfcore.checkpoint import atomic
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures, shuffled
@@ -60,6 +60,7 @@ SHARED = [
     option("--seed", type=int, default=0, help="draws what is random"),
     option("--batch-size", type=int, default=64),
     option("--device", default="auto", help="auto, cpu or gpu"),
+    option("--precision", default="fp32", help=f"how products are formed: {', '.join(PRECISIONS)} (on a CPU: fp32)"),
     option("--workers", type=int, default=2, help="threads that decode pictures"),
     option("--upscale", action="store_true", help="enlarge pictures smaller than the network's input"),
 ]
@@ -71,7 +72,7 @@ def open_run(args):
         raise check.Expected("--run", "a run's folder or a checkpoint file", "none")
     check.positive("--batch-size", args.batch_size)
     device = select(args.device)
-    network, checkpoint = from_checkpoint(args.run, device)
+    network, checkpoint = from_checkpoint(args.run, device, args.precision)
     if checkpoint.mean_image is None:
         raise check.Expected(args.run, "a checkpoint with a mean image", "one without")
     return network, checkpoint, device.array(checkpoint.mean_image)
@@ -577,7 +578,7 @@ def evolution(args):
     folder = output_folder(args, "evolution")
     device = select(args.device)
     with bar(growing.length(network, pictures, layers, len(files)), "picture", f"{len(files)} epochs") as moving:
-        found = growing.evolution(list(files), lambda epoch: from_checkpoint(files[epoch], device)[0], pictures, mean, layers,
+        found = growing.evolution(list(files), lambda epoch: from_checkpoint(files[epoch], device, args.precision)[0], pictures, mean, layers,
                                   units, args.batch_size, lambda epoch: folder/f"strongest_{epoch:04}.h5", moving)
     results.save(folder/"evolution.h5", found)
     draw_evolution(found, folder/"evolution.png")

@@ -23,6 +23,7 @@ from zfcore import check
 from zfcore.backend import array_module, empty, parallel, to_device, to_host, zeros
 from zfcore.layers import ContrastNorm, Conv, Linear, MaxPool, ReLU
 from zfcore.ops.conv2d import conv2d_transpose
+from zfcore.ops.linear import linear_transpose
 from zfcore.ops.maxpool import Pooling
 from zfcore.ops.relu import relu, relu_backward
 from zfcore.ops.window import pieces
@@ -30,14 +31,14 @@ from zfcore.ops.window import pieces
 
 # ------------------------------------------------------------------------------------------------------ the rules
 def filter_down(layer, dy, cache):
-    x, w, S, P, groups, _ = cache
+    x, w, S, P, groups, _, precision = cache
     _, H, W, _ = x.shape
-    return conv2d_transpose(dy, w, S, P, H, W, groups), {}
+    return conv2d_transpose(dy, w, S, P, H, W, groups, precision), {}
 
 
 def weigh_down(layer, dy, cache):
-    _, w = cache
-    return w @ dy, {}
+    _, w, precision = cache
+    return linear_transpose(dy, w, precision), {}
 
 
 def rectify(layer, dy, cache):
@@ -212,9 +213,9 @@ def _lay(signal, windows, shape):
 def _cut_cache(layer, cache, window, below):
     """The cache that `layer` would have had, had its input been the windows `below` alone and its padding 0."""
     if isinstance(layer, Conv):
-        x, w, S, _, groups, biased = cache
+        x, w, S, _, *rest = cache
         stand_in = empty((len(x), below.size, below.size, x.shape[-1]), x.dtype, like=x)      # asked for its shape only
-        return stand_in, w, S, 0, groups, biased
+        return stand_in, w, S, 0, *rest
     if isinstance(layer, MaxPool):
         switches, (shape, K, S, _), y = cache                # no rule looks at y
         return cut(switches, window), Pooling((shape[0], below.size, below.size, shape[3]), K, S, 0), y

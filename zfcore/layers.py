@@ -6,7 +6,8 @@
     layer.backward(dy, cache)          (dx, {"w": dw, "b": db})
 
 What a layer is made of is its fields, and they are what a checkpoint stores (`layer.fields()`); `w` and `b` are in
-`layer.parameters`, put there by `Network.init` or by a checkpoint.
+`layer.parameters`, put there by `Network.init` or by a checkpoint. How products are formed is no part of it: the `precision`
+of a Conv or Linear is fp32 until `Network.use` says otherwise.
 """
 from dataclasses import dataclass, fields
 
@@ -57,6 +58,7 @@ class Conv(Layer):
     P: int = 0
     groups: int = 1
     rounding: str = "ceil"
+    precision = "fp32"
 
     def shape_out(self, shape):
         C, H, W = _maps(self, shape)
@@ -76,7 +78,8 @@ class Conv(Layer):
 
     def forward(self, x, step=None, relu=False):
         """`relu=True` ends in a ReLU while the outputs are still in cache or registers (see Network.forward)."""
-        return conv2d(x, self.parameters["w"], self.parameters["b"], self.S, self.P, self.groups, self.rounding, relu)
+        w, b = self.parameters["w"], self.parameters["b"]
+        return conv2d(x, w, b, self.S, self.P, self.groups, self.rounding, relu, self.precision)
 
     def backward(self, dy, cache, need_dx=True):
         dx, dw, db = conv2d_backward(dy, cache, need_dx)
@@ -155,6 +158,7 @@ class Flatten(Layer):
 class Linear(Layer):
     """Fully connected: y = w' x + b with M outputs; parameters w (D,M), b (M,)."""
     M: int
+    precision = "fp32"
 
     def shape_out(self, shape):
         if len(shape) != 1:
@@ -168,7 +172,7 @@ class Linear(Layer):
         return shape[0]*self.M
 
     def forward(self, x, step=None):
-        return linear(x, self.parameters["w"], self.parameters["b"])
+        return linear(x, self.parameters["w"], self.parameters["b"], self.precision)
 
     def backward(self, dy, cache, need_dx=True):
         dx, dw, db = linear_backward(dy, cache, need_dx)

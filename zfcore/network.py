@@ -13,6 +13,7 @@ import numpy as np
 from zfcore import check
 from zfcore.backend import CPU, to_host
 from zfcore.layers import ContrastNorm, Conv, Dropout, Linear, MaxPool, ReLU
+from zfcore.ops.conv2d import check_precision
 
 
 class Network:
@@ -157,6 +158,16 @@ class Network:
         for name, of_layer in shapes.items():
             self[name].parameters = {key: device.array(np.ascontiguousarray(to_host(parameters[name][key]), np.float32))
                                      for key in of_layer}
+        return self
+
+    def use(self, precision):
+        """From now on all convolutions and fully connected layers form their products in this one of PRECISIONS. It is a
+        way to compute, not a part of the network: parameters stay float32, and no checkpoint keeps it. Raises Expected
+        where the device of the parameters does not have it."""
+        for layer in self.layers:
+            if isinstance(layer, (Conv, Linear)):
+                check_precision("precision", layer.parameters["w"], precision)
+                layer.precision = precision
         return self
 
     # ----------------------------------------------------------------------------------------------------- the table

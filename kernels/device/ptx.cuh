@@ -28,10 +28,14 @@ PTX_INLINE unsigned to_bf16x2(float low, float high)               // low in bit
     return r;
 }
 PTX_INLINE float from_bf16(unsigned short x) { return __uint_as_float((unsigned)x << 16); }
-PTX_INLINE unsigned to_tf32(float x)                               // to nearest, ties away from zero
+PTX_INLINE unsigned to_tf32(float x)                               // to nearest; ties to even, before sm_90 away from zero
 {
     unsigned r;
+#if __CUDA_ARCH__ >= 900
+    asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(r) : "f"(x));
+#else
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(x));
+#endif
     return r;
 }
 

@@ -11,14 +11,15 @@ CPU = {"cpu": "Test CPU", "cores": 2, "numpy": "2.4", "pytorch": "2.13", "date":
     {"name": "forward", "N": 32, "milliseconds": {"ours": 20.51, "channels last": 30.0, "channels first": 40.0},
      "best": "channels last", "ratio": 0.684, "spread": [0.6, 0.75]},
     {"name": "conv1 forward", "N": 32, "milliseconds": {"ours": 123.4}}], "peak_memory": [{"N": 32, "gigabytes": 3.21}]}
-ROW = {"noun": "conv2d", "name": "conv1 forward", "us": 1000.0, "spread": [990.0, 1100.0], "bound": "math", "bytes": 671900000,
+ROW = {"noun": "conv2d", "name": "conv1 forward", "precision": "fp32", "us": 1000.0, "spread": [990.0, 1100.0], "bound": "math", "bytes": 671900000,
        "flops": 43.71e9, "share_of_floor": 0.7286, "error": 4.1e-7, "best_peer": "PyTorch channels last", "ratio": 0.9,
        "ratio_spread": [0.88, 0.91], "peers": {"PyTorch channels last": {"us": 900.0, "error": 3e-7}}}
 GPU = {"device": "NVIDIA Test", "date": "2026-01-02T03:04:05+00:00", "commit": "abc", "driver": None, "cuda": "13.0", "cupy": "14.2",
-       "pytorch": "2.11", "cudnn": 91900, "N": 128, "ceilings": {"copy_gb_s": 4301.2, "fma_tflop_s": 60.04}, "cases": [
-           ROW, {"noun": "relu", "name": "relu1 forward", "us": 300.0, "spread": [299.0, 301.0], "bound": "memory",
+       "pytorch": "2.11", "cudnn": 91900, "N": 128, "ceilings": {"copy_gb_s": 4301.2, "fma_tflop_s": 60.04, "tf32_tflop_s": 310.2, "bf16_tflop_s": 620.4}, "cases": [
+           ROW, {"noun": "relu", "name": "relu1 forward", "precision": "fp32", "us": 300.0, "spread": [299.0, 301.0], "bound": "memory",
                  "bytes": 1189478400, "flops": 0, "share_of_floor": 0.92, "error": 0.0, "peers": {}},
-           {"noun": "conv2d", "name": "conv2 forward", "failed": "AssertionError: off"}]}
+           {**ROW, "name": "conv1 forward, bf16", "precision": "bf16"},
+           {"noun": "conv2d", "name": "conv2 forward", "precision": "fp32", "failed": "AssertionError: off"}]}
 
 
 def between(text, mark):
@@ -80,6 +81,16 @@ def test_gpu_table_shows_the_newest_run_of_each_device(tmp_path):
     assert "| conv2 forward | failed: AssertionError: off |" in table
     rows = [line.count("|") for line in table.splitlines() if line.startswith("|")]
     assert set(rows) == {10}
+
+
+def test_gpu_table_keeps_precisions_apart(tmp_path):
+    (tmp_path/"nvidia-test-2026-01-02.json").write_text(json.dumps(GPU))
+    table = between(renewed(page("gpu"), tmp_path), "gpu")
+    assert "copy 4301 GB/s; TFLOP/s: fp32 60.0, mma.sync in tf32 310, in bf16 620." in table
+    fp32, bf16 = table.split("Products in ")[1:]
+    assert fp32.startswith("fp32, beside peers in fp32 without TF32:") and "conv2 forward" in fp32 and "bf16" not in fp32
+    assert bf16.startswith("bf16, beside peers in bfloat16") and "| conv1 forward, bf16 | 1000" in bf16
+    assert "relu" not in bf16
 
 
 def test_train_table_is_the_text_as_it_was_printed(tmp_path):

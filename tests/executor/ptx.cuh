@@ -14,10 +14,10 @@ inline unsigned short to_bf16(float x)                         // to nearest, ti
 }
 inline unsigned to_bf16x2(float low, float high) { return (unsigned)to_bf16(high) << 16 | to_bf16(low); }
 inline float from_bf16(unsigned short x) { return __uint_as_float((unsigned)x << 16); }
-inline unsigned to_tf32(float x)                               // to nearest, ties away from zero
+inline unsigned to_tf32(float x)                               // to nearest, ties to even, as from sm_90 on
 {
     unsigned u = __float_as_uint(x);
-    return (u & 0x7f800000) == 0x7f800000 ? (x != x ? 0x7fffffff : u) : (u + 0x1000) & ~0x1fffu;
+    return (u & 0x7f800000) == 0x7f800000 ? (x != x ? 0x7fffffff : u) : (u + 0xfff + (u >> 13 & 1)) & ~0x1fffu;
 }
 
 // ---------------------------------------------------------------------------------------------- asynchronous copies

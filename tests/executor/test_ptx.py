@@ -28,7 +28,7 @@ def nearest(x, low_bits, ties_to_even):
 
 def conversions(x, total):
     bf16, truncated = nearest(x, 16, True) >> 16, x.view(np.uint32) >> 16
-    return np.concatenate([bf16, bf16 | np.roll(bf16, -1) << 16, nearest(x, 13, False), truncated << 16])
+    return np.concatenate([bf16, bf16 | np.roll(bf16, -1) << 16, nearest(x, 13, True), truncated << 16])
 
 
 def shuffles(x):

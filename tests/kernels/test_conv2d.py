@@ -1,5 +1,6 @@
 """conv2d, its transpose and its filter gradient as kernels: the plain ones against the reference, the tiled ones against
-the plain ones, bit by bit where the order of the sum is the same."""
+the plain ones, bit by bit where the order of the sum is the same; those of tensor cores against the reference, given factors
+rounded as the kernels round them."""
 from functools import cache
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from tests import executor
 from tests.kernels.conftest import EPS, close
 from zfcore import backend
+from zfcore.backend import PRECISIONS
 from zfcore.check import Expected
 from zfcore.ops import conv2d as module
 from zfcore.ops.conv2d import (FILTER_GRADIENT_KERNELS, FILTER_GRADIENT_PLAIN, FORWARD_KERNELS, PLAIN, TRANSPOSE_KERNELS,
@@ -18,7 +20,7 @@ from zfcore.ops.window import output_size
 CASES = {       # C   H   W    N    F  K  S  P groups rounding
     "tails on every tile, by fours":     (4, 5, 4, 36, 132, 3, 2, 1, 1, "ceil"),
     "tails on every tile, odd":          (3, 5, 4, 37, 131, 3, 2, 1, 1, "floor"),
-    "one pixel a tile, padding":         (4, 3, 2, 128, 8, 3, 1, 1, 1, "ceil"),
+    "one pixel a tile, padding":         (16, 3, 2, 128, 16, 3, 1, 1, 1, "ceil"),
     "two groups by fours":               (8, 7, 5, 12, 24, 3, 1, 0, 2, "ceil"),
     "three groups, P = K - 1":           (3, 6, 9, 5, 6, 4, 3, 3, 3, "ceil"),
     "windows reach over the border":     (2, 7, 10, 3, 5, 4, 3, 0, 1, "ceil"),
@@ -28,39 +30,77 @@ CASES = {       # C   H   W    N    F  K  S  P groups rounding
     "32 maps, a tile of places each":    (32, 7, 5, 3, 3, 5, 2, 2, 1, "ceil"),
     "one picture":                       (3, 13, 9, 1, 10, 5, 2, 1, 1, "ceil"),
     "more than one tile of images":      (2, 6, 5, 130, 5, 4, 3, 2, 1, "ceil"),
+    "8 maps and 12 filters by fours":    (8, 4, 5, 44, 12, 3, 2, 1, 1, "ceil"),
 }
+TENSOR = PRECISIONS[1:]
+DROPPED = {"tf32": 13, "bf16": 16}               # low bits of a float32 number that rounding drops
+
+
+def rounded(x, precision):
+    """x, each number to the nearest of that precision."""
+    low = np.uint32(DROPPED.get(precision, 0))
+    bits = x.view(np.uint32)
+    half = (np.uint32(1) << low >> np.uint32(1)) - (low > 0) + (bits >> low & 1)*(low > 0)
+    return ((bits + half.astype(np.uint32)) >> low << low).view(np.float32)
 
 
 @cache
 def case(name, seed=0):
-    """(x, w, b, dy) of that convolution, and its S, P, groups."""
+    """(x, w, b, dy) of that convolution, and its S, P, groups. No number lies half-way between two of tf32 or bf16: which of
+    these is the nearest depends on the GPU."""
     C, H, W, N, F, K, S, P, groups, rounding = CASES[name]
     rng = np.random.default_rng(seed)
     Ho, Wo = output_size(H, K, S, P, rounding), output_size(W, K, S, P, rounding)
-    return tuple(rng.standard_normal(size, np.float32) for size in (
-        (C, H, W, N), (C//groups, K, K, F), (F,), (F, Ho, Wo, N))), (S, P, groups)
+    arrays = [rng.standard_normal(size, np.float32) for size in (
+        (C, H, W, N), (C//groups, K, K, F), (F,), (F, Ho, Wo, N))]
+    for array in arrays:
+        array.view(np.uint32)[...] |= 1
+    return tuple(arrays), (S, P, groups)
+
+
+def roundings(n, precision):
+    """How many EPS of the sum of their magnitudes a sum of n products may be wrong by, given rounded factors.
+
+    Added one by one, half a one for each (Higham, Accuracy and Stability, section 3.1). A tensor core may cut off each of 8
+    products and the sum that it adds them to at the last place of the largest of the nine (Fasi, Higham, Mikaitis and Pranesh
+    2021, Numerical behavior of NVIDIA tensor cores). fp32x3 leaves out products of 2^-22 and two remainders of 2^-23."""
+    return (n + 2)/2 if precision == "fp32" else 9/8*n + 10 + 4*(precision == "fp32x3")
 
 
 @cache
-def truth(name):
-    """((y, error of y), (dx, error), (dw, error), (db, error)) in float64: a sum of n products, each rounded, is wrong by
-    at most n*EPS/2 times the sum of their magnitudes, in whatever order (Higham, Accuracy and Stability, section 3.1)."""
+def truth(name, precision="fp32"):
+    """((y, error of y), (dx, error), (dw, error), (db, error)) in float64, of rounded factors."""
     (x, w, b, dy), (S, P, groups) = case(name)
+    x, w, rounded_dy = (rounded(array, precision) for array in (x, w, dy))
     rounding, (F, Ho, Wo, N), (Cg, K) = CASES[name][-1], dy.shape, w.shape[:2]
-    values = conv2d_reference(x, w, b, S, P, groups, rounding), *conv2d_backward_reference(dy, x, w, S, P, groups)
+    values = conv2d_reference(x, w, b, S, P, groups, rounding), *conv2d_backward_reference(rounded_dy, x, w, S, P, groups)
     sizes = (conv2d_reference(abs(x), abs(w), abs(b), S, P, groups, rounding),
-             *conv2d_backward_reference(abs(dy), abs(x), abs(w), S, P, groups))
-    products = Cg*K*K, F//groups*K*K, Ho*Wo*N, Ho*Wo*N
-    return [(value, (n + 2)*EPS/2*size) for value, size, n in zip(values, sizes, products)]
+             *conv2d_backward_reference(abs(rounded_dy), abs(x), abs(w), S, P, groups))
+    products = Cg*K*K, F//groups*K*K, Ho*Wo*N
+    return [*((value, roundings(n, precision)*EPS*size) for value, size, n in zip(values, sizes, products)),
+            (dy.sum(axis=(1, 2, 3), dtype=np.float64), (Ho*Wo*N + 2)*EPS/2*abs(dy).sum(axis=(1, 2, 3), dtype=np.float64))]
 
 
 def fits(kernel, M, N):
-    return M % kernel.defines.get("VECTOR_A", 1) == 0 and N % kernel.defines.get("VECTOR_B", 1) == 0
+    return kernel in module._fitting([kernel], M, N)
 
 
 def by(kernel):
-    return "x".join(str(kernel.defines[side]) for side in ("BM", "BN")) + (
+    return kernel.defines.get("PRECISION", "").lower() + " " + "x".join(str(kernel.defines[side]) for side in ("BM", "BN")) + (
         " one by one" if kernel.defines.get("VECTOR_B") == 1 else "")
+
+
+def precision_of(kernel):
+    return kernel.defines.get("PRECISION", "fp32").lower()
+
+
+def tiles(kernels, *precisions):
+    """Every kernel in every way to run it; what tensor cores round to does not change what the schedule may do."""
+    def ways(precision):
+        return [*executor.WAYS, "gpu"] if precision in ("fp32", "tf32") else ["random", "gpu"]
+
+    found = [(way, kernel) for precision in precisions for kernel in kernels[precision] for way in ways(precision)]
+    return pytest.mark.parametrize("machine, kernel", found, indirect=["machine"], ids=[f"{way} {by(kernel)}" for way, kernel in found])
 
 
 def plain(machine, arrays, window):
@@ -98,17 +138,114 @@ def test_conv2d_and_its_gradients_equal_the_reference(machine, name):
 
 
 @pytest.mark.parametrize("slices", [1, 3])
-@pytest.mark.parametrize("kernel", FILTER_GRADIENT_KERNELS, ids=by)
+@tiles(FILTER_GRADIENT_KERNELS, *PRECISIONS)
 def test_filter_gradient_equals_the_reference_in_every_tile_and_slice(machine, monkeypatch, kernel, slices):
-    monkeypatch.setattr(module, "FILTER_GRADIENT_KERNELS", [kernel])
+    precision = precision_of(kernel)
+    monkeypatch.setitem(FILTER_GRADIENT_KERNELS, precision, [kernel])
     monkeypatch.setattr(module, "_slices", lambda length, wanted, least: slices)          # of short sums some are empty
+    fitting = [name for name in CASES if precision == "fp32" or fits(kernel, 4, CASES[name][3])]
+    assert len(fitting) > 3
 
     def gradient(name):
         (x, w, _, dy), (S, P, groups) = case(name)
-        return module._launch_filter_gradient(*map(machine.array, (x, dy, w)), S, P, groups)
+        return module.launch_filter_gradient(machine.array(x), machine.array(dy), w.shape, S, P, groups, precision)
 
-    for name, dw in zip(CASES, machine.results(lambda: map(gradient, CASES)), strict=True):
-        close(dw, *truth(name)[2])
+    for name, dw in zip(fitting, machine.results(lambda: map(gradient, fitting)), strict=True):
+        close(dw, *truth(name, precision)[2])
+
+
+@tiles(FORWARD_KERNELS, *TENSOR)
+def test_every_forward_tile_of_tensor_cores_equals_the_reference_of_rounded_factors(machine, monkeypatch, kernel):
+    precision = precision_of(kernel)
+    monkeypatch.setitem(FORWARD_KERNELS, precision, [kernel])
+    fitting = [name for name in CASES if fits(kernel, CASES[name][4]//CASES[name][8], CASES[name][3])]
+    assert len(fitting) > 3
+
+    def forward(name):
+        (x, w, b, _), (S, P, groups) = case(name)
+        return conv2d(*map(machine.array, (x, w, b)), S, P, groups, CASES[name][-1], precision=precision)[0]
+
+    for name, y in zip(fitting, machine.results(lambda: map(forward, fitting)), strict=True):
+        close(y, *truth(name, precision)[0])
+
+
+@tiles(TRANSPOSE_KERNELS, *TENSOR)
+def test_every_transpose_tile_of_tensor_cores_equals_the_reference_of_rounded_factors(machine, monkeypatch, kernel):
+    precision = precision_of(kernel)
+    monkeypatch.setitem(TRANSPOSE_KERNELS, precision, [kernel])
+    monkeypatch.setitem(module.FEW, "BM", 0)                                # few maps too
+    fitting = [name for name in CASES if fits(kernel, CASES[name][0]//CASES[name][8], CASES[name][3])]
+    assert len(fitting) > 3
+
+    def transpose(name):
+        (x, w, _, dy), (S, P, groups) = case(name)
+        return conv2d_transpose(machine.array(dy), machine.array(w), S, P, *x.shape[1:3], groups, precision)
+
+    for name, dx in zip(fitting, machine.results(lambda: map(transpose, fitting)), strict=True):
+        close(dx, *truth(name, precision)[1])
+
+
+@pytest.mark.parametrize("precision", TENSOR)
+def test_gradients_are_formed_in_the_precision_of_the_forward_pass(machine, precision):
+    name = "8 maps and 12 filters by fours"
+    (x, w, b, dy), (S, P, groups) = case(name)
+
+    def work():
+        y, saved = conv2d(*map(machine.array, (x, w, b)), S, P, precision=precision)
+        return y, *conv2d_backward(machine.array(dy), saved)
+
+    for got, (wanted, error), (exact, _) in zip(machine.results(work), truth(name, precision), truth(name), strict=True):
+        close(got, wanted, error)
+        if precision in DROPPED and got.ndim > 1:
+            assert np.linalg.norm(got - wanted) < np.linalg.norm(got - exact)/8, "not rounded, or not as it should be"
+
+
+@pytest.mark.parametrize("precision, unit", [("tf32", 2**-11), ("bf16", 2**-8)])
+def test_an_error_is_that_of_two_rounded_factors(machine, precision, unit):
+    name = "two groups by fours"
+    (x, w, b, dy), (S, P, groups) = case(name)
+    y, = machine.results(lambda: conv2d(*map(machine.array, (x, w, b)), S, P, groups, precision=precision)[:1])
+    (exact, error), size = truth(name)[0], conv2d_reference(abs(x), abs(w), 0*b, S, P, groups)
+    close(y, exact, 3*error + (2 + unit)*unit*size)
+    assert np.linalg.norm(y - exact) > unit/8*np.linalg.norm(exact)
+
+
+def test_fp32x3_is_about_as_near_to_the_truth_as_fp32(machine):
+    name = "32 maps, a tile of places each"
+    (x, w, b, dy), (S, P, groups) = case(name)
+
+    def work(precision):
+        y, saved = conv2d(*map(machine.array, (x, w, b)), S, P, groups, precision=precision)
+        return y, *conv2d_backward(machine.array(dy), saved)
+
+    found = machine.results(lambda: (*work("fp32x3"), *work("fp32")))
+    for got, beside, (wanted, _) in zip(found[:4], found[4:], truth(name), strict=True):
+        assert np.linalg.norm(got - wanted) <= 4*np.linalg.norm(beside - wanted)
+
+
+def test_few_maps_are_transposed_in_fp32_whatever_the_precision(machine):
+    (x, w, _, dy), (S, P, groups) = case("tails on every tile, odd")
+    results = machine.results(lambda: [conv2d_transpose(machine.array(dy), machine.array(w), S, P, *x.shape[1:3], groups, precision)
+                                       for precision in PRECISIONS])
+    for dx in results[1:]:
+        np.testing.assert_array_equal(dx, results[0])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_sliced_sum_has_bias_and_relu_as_an_unsliced_one(machine, monkeypatch, precision):
+    name = "32 maps, a tile of places each"
+    (x, w, b, dy), (S, P, groups) = case(name)
+    x, w, b = map(machine.array, (x, w, b))
+    monkeypatch.setattr(module, "_slices", lambda length, wanted, least: 7)
+
+    def work(relu):
+        y = backend.empty(dy.shape, np.float32, x)
+        module.launch_forward(x, w, b, y, S, P, groups, relu, precision, sliced=True)
+        return y
+
+    y, rectified = machine.results(lambda: map(work, (False, True)))
+    close(y, *truth(name, precision)[0])
+    np.testing.assert_array_equal(rectified, np.maximum(y, 0))
 
 
 def test_bias_gradient_of_several_slices_equals_the_sum(machine, rng):
@@ -119,9 +256,9 @@ def test_bias_gradient_of_several_slices_equals_the_sum(machine, rng):
 
 
 # ---------------------------------------------------------------------------------------------- against each other
-@pytest.mark.parametrize("kernel", FORWARD_KERNELS, ids=by)
+@tiles(FORWARD_KERNELS, "fp32")
 def test_every_forward_tile_gives_the_bits_of_the_plain_kernel(machine, monkeypatch, kernel):
-    monkeypatch.setattr(module, "FORWARD_KERNELS", [kernel])
+    monkeypatch.setitem(FORWARD_KERNELS, "fp32", [kernel])
     fitting = [name for name in CASES if fits(kernel, CASES[name][4]//CASES[name][8], CASES[name][3])]
     assert len(fitting) > 2
 
@@ -133,9 +270,9 @@ def test_every_forward_tile_gives_the_bits_of_the_plain_kernel(machine, monkeypa
         np.testing.assert_array_equal(y, machine.host(plain(machine, *case(name))[0]), err_msg=name)
 
 
-@pytest.mark.parametrize("kernel", TRANSPOSE_KERNELS, ids=by)
+@tiles(TRANSPOSE_KERNELS, "fp32")
 def test_every_transpose_tile_gives_the_bits_of_the_plain_kernel(machine, monkeypatch, kernel):
-    monkeypatch.setattr(module, "TRANSPOSE_KERNELS", [kernel])
+    monkeypatch.setitem(TRANSPOSE_KERNELS, "fp32", [kernel])
     fitting = [name for name in CASES if fits(kernel, CASES[name][0]//CASES[name][8], CASES[name][3])]
     assert len(fitting) > 2
 
@@ -148,23 +285,91 @@ def test_every_transpose_tile_gives_the_bits_of_the_plain_kernel(machine, monkey
 
 
 @pytest.mark.parametrize("way", executor.ASYNC_WAYS)
+@pytest.mark.parametrize("name, precision", [("tails on every tile, odd", "fp32"), ("8 maps and 12 filters by fours", "tf32")])
 @executor.requires_executor
-def test_copies_may_land_as_early_or_as_late_as_is_legal(way):
-    name = "tails on every tile, odd"
+def test_copies_may_land_as_early_or_as_late_as_is_legal(way, name, precision):
     (x, w, b, dy), (S, P, groups) = case(name)
     with executor.settings(way):
-        y, saved = conv2d(*map(executor.array, (x, w, b)), S, P, groups, CASES[name][-1])
+        y, saved = conv2d(*map(executor.array, (x, w, b)), S, P, groups, CASES[name][-1], precision=precision)
         results = y, *conv2d_backward(executor.array(dy), saved)
-    for got, (wanted, error) in zip(map(executor.plain, results), truth(name), strict=True):
+    for got, (wanted, error) in zip(map(executor.plain, results), truth(name, precision), strict=True):
         close(got, wanted, error)
 
 
-def test_an_image_has_the_same_bits_in_any_batch(machine):
-    (x, w, b, _), (S, P, groups) = case("tails on every tile, odd")
-    forward = lambda images: conv2d(*map(machine.array, (x[..., images], w, b)), S, P, groups, "floor")[0]
-    whole, three, one = machine.results(lambda: map(forward, (slice(None), slice(30, 33), slice(31, 32))))
-    np.testing.assert_array_equal(three, whole[..., 30:33])
-    np.testing.assert_array_equal(one, whole[..., 31:32])
+@pytest.mark.parametrize("precision", TENSOR)
+@executor.requires_executor
+def test_tensor_cores_are_fed_from_shared_memory_without_bank_conflicts(monkeypatch, precision):
+    name = "8 maps and 12 filters by fours"
+    (x, w, _, dy), (S, P, groups) = case(name)
+    for kernels in (FORWARD_KERNELS, TRANSPOSE_KERNELS, FILTER_GRADIENT_KERNELS):
+        monkeypatch.setitem(kernels, precision, kernels[precision][:1])
+    with executor.settings("race", report=True) as traffic:
+        _, saved = conv2d(executor.array(x), executor.array(w), None, S, P, precision=precision)
+        conv2d_backward(executor.array(dy), saved)
+    source = (backend.kernels_folder()/"conv2d.cu").read_text().splitlines()
+    text = lambda row: source[int(row.line.rsplit(":", 1)[1]) - 1]
+    fed = [row for row in traffic if row.space == "shared" and "conv2d.cu" in row.line
+           and any(word in text(row) for word in ("x[i] = __float_as_uint", "ldmatrix("))]
+    assert len({text(row) for row in fed}) == 4, "both factors of both kinds of tiles"
+    assert max(row.ratio for row in fed) == 1
+
+
+@pytest.mark.parametrize("precision", TENSOR)
+@pytest.mark.parametrize("name", ["one pixel a tile, padding", "two groups by fours", "8 maps and 12 filters by fours"])
+def test_every_tile_of_tensor_cores_gives_the_same_bits(machine, monkeypatch, name, precision):
+    """Of 16, 8 and 4 maps in: a whole number of mma or not, at the border too."""
+    (x, w, b, dy), (S, P, groups) = case(name)
+    fitting = [(forward, transpose) for forward, transpose in zip(FORWARD_KERNELS[precision], TRANSPOSE_KERNELS[precision])
+               if fits(forward, len(dy)//groups, dy.shape[-1]) and fits(transpose, len(x)//groups, dy.shape[-1])]
+    assert {kernel.defines["BN"] for kernel, _ in fitting} == {32, 128}
+    monkeypatch.setitem(module.FEW, "BM", 0)
+
+    def work():
+        for forward, transpose in fitting:
+            monkeypatch.setitem(FORWARD_KERNELS, precision, [forward])
+            monkeypatch.setitem(TRANSPOSE_KERNELS, precision, [transpose])
+            yield conv2d(*map(machine.array, (x, w, b)), S, P, groups, precision=precision)[0]
+            yield conv2d_transpose(machine.array(dy), machine.array(w), S, P, *x.shape[1:3], groups, precision)
+
+    found = machine.results(work)
+    for y, dx in zip(found[2::2], found[3::2], strict=True):
+        np.testing.assert_array_equal(y, found[0])
+        np.testing.assert_array_equal(dx, found[1])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", ["tails on every tile, odd", "one pixel a tile, padding"])
+def test_an_image_has_the_same_bits_in_any_batch_up_and_down(machine, name, precision):
+    (x, w, b, dy), (S, P, groups) = case(name)
+
+    def work():
+        for images in (slice(None), slice(30, 33), slice(31, 32)):
+            yield conv2d(machine.array(x[..., images]), *map(machine.array, (w, b)), S, P, groups, CASES[name][-1],
+                         precision=precision)[0]
+            yield conv2d_transpose(machine.array(dy[..., images]), machine.array(w), S, P, *x.shape[1:3], groups, precision)
+
+    y, dx, y3, dx3, y1, dx1 = machine.results(work)
+    for whole, three, one in ((y, y3, y1), (dx, dx3, dx1)):
+        np.testing.assert_array_equal(three, whole[..., 30:33])
+        np.testing.assert_array_equal(one, whole[..., 31:32])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("maps", [16, 3])
+def test_padding_that_is_left_out_and_zeros_that_are_multiplied_give_the_same_bits(machine, rng, maps, precision):
+    """What the incremental forms ask: a window with its zeros around is computed as the map was (analysis/occlusion.py)."""
+    x, w, b = (rng.standard_normal(size, np.float32) for size in ((maps, 5, 4, 33), (maps, 3, 3, 5), (5,)))
+    around = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+    def work():
+        w_b = [machine.array(part) for part in (w, b)]
+        yield conv2d(machine.array(x), *w_b, 1, 1, precision=precision)[0]
+        yield conv2d(machine.array(around), *w_b, 1, 0, precision=precision)[0]
+        yield conv2d(machine.array(around[:, :4, 1:]), *w_b, 1, 0, precision=precision)[0]
+
+    padded, zeros, window = machine.results(work)
+    np.testing.assert_array_equal(zeros, padded)
+    np.testing.assert_array_equal(window, padded[:, :2, 1:])
 
 
 # -------------------------------------------------------------------------------------------------- properties
@@ -177,47 +382,67 @@ def test_transpose_is_the_adjoint_of_conv2d(machine, name):
     assert abs(np.vdot(dy.astype(np.float64), y) - np.vdot(dx.astype(np.float64), x)) <= 2*np.sum(error*abs(x))
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", ["tails on every tile, by fours", "one picture"])
-def test_relu_in_the_epilogue_is_relu_of_the_output_and_keeps_a_nan(machine, name):
+def test_relu_in_the_epilogue_is_relu_of_the_output_and_keeps_a_nan(machine, name, precision):
     (x, w, b, _), (S, P, groups) = case(name)
     x = x.copy()
     x[0, 0, 0, 0] = np.nan
-    forward = lambda relu: conv2d(*map(machine.array, (x, w, b)), S, P, groups, CASES[name][-1], relu)[0]
+    forward = lambda relu: conv2d(*map(machine.array, (x, w, b)), S, P, groups, CASES[name][-1], relu, precision)[0]
     y, rectified = machine.results(lambda: (forward(False), forward(True)))
     assert np.isnan(y).any() and (y < 0).any()
     np.testing.assert_array_equal(rectified, np.maximum(y, 0))
 
 
 # A product that is not formed cannot spread a NaN: 3x3 windows on a map of 3 x 2, P = 1, a tile on one pixel.
-@pytest.mark.parametrize("plainly", [True, False], ids=["plain", "tiled"])
-def test_taps_outside_the_map_are_not_multiplied(machine, monkeypatch, plainly):
+@pytest.mark.parametrize("how", ["plain", *PRECISIONS])
+def test_taps_outside_the_map_are_not_multiplied(machine, monkeypatch, how):
     (x, w, b, dy), (S, P, groups) = case("one pixel a tile, padding")
     w = w.copy()
     w[:, 0, 0] = w[:, 2, 2] = np.nan          # outside at the first row or column, and at the last: together at two corners
-    monkeypatch.setattr(module, "FORWARD_KERNELS", FORWARD_KERNELS[:1])
-    monkeypatch.setattr(module, "TRANSPOSE_KERNELS", TRANSPOSE_KERNELS[:1])
+    for kernels in (FORWARD_KERNELS, TRANSPOSE_KERNELS):
+        monkeypatch.setitem(kernels, how, kernels.get(how, [])[:1])
+    monkeypatch.setitem(module.FEW, "BM", 0)
 
     def tiled():
-        return (conv2d(machine.array(x), machine.array(w), None, S, P, groups)[0],
-                conv2d_transpose(machine.array(dy), machine.array(w), S, P, 3, 2, groups))
+        return (conv2d(machine.array(x), machine.array(w), None, S, P, groups, precision=how)[0],
+                conv2d_transpose(machine.array(dy), machine.array(w), S, P, 3, 2, groups, how))
 
-    for result in machine.results(lambda: plain(machine, (x, w, b, dy), (S, P, groups))[:2] if plainly else tiled()):
+    for result in machine.results(lambda: plain(machine, (x, w, b, dy), (S, P, groups))[:2] if how == "plain" else tiled()):
         finite = np.isfinite(result).all(axis=(0, 3))
         np.testing.assert_array_equal(finite, [[False, True], [False, False], [True, False]])
 
 
-def test_outputs_whose_place_is_outside_the_map_are_not_multiplied(machine, monkeypatch):
-    monkeypatch.setattr(module, "FILTER_GRADIENT_KERNELS", FILTER_GRADIENT_KERNELS[-1:])      # 32 x 32: one place (r,s) a tile
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_outputs_whose_place_is_outside_the_map_are_not_multiplied(machine, monkeypatch, precision):
+    of_one_place = FILTER_GRADIENT_KERNELS[precision][-1:]                  # 32 x 32: one place (r,s) a tile
+    monkeypatch.setitem(FILTER_GRADIENT_KERNELS, precision, of_one_place)
     (x, w, _, dy), (S, P, groups) = case("32 maps, a tile of places each")
     upper, left = dy.copy(), dy.copy()
     upper[:, 0], left[:, :, -1] = np.nan, np.nan
 
     def work():
-        return [module._launch_filter_gradient(*map(machine.array, (x, part, w)), S, P, groups) for part in (upper, left)]
+        return [module.launch_filter_gradient(machine.array(x), machine.array(part), w.shape, S, P, groups, precision)
+                for part in (upper, left)]
 
     upper, left = machine.results(work)       # 4 x 3 outputs at rows -2, 0, 2, 4 and columns -2, 0, 2 of a map of 7 x 5
     np.testing.assert_array_equal(np.isfinite(upper).all(axis=(0, 2, 3)), [True, True, False, False, False])
     np.testing.assert_array_equal(np.isfinite(left).all(axis=(0, 1, 3)), [False, False, False, True, True])
+
+
+@pytest.mark.parametrize("precision", TENSOR)
+def test_numpy_refuses_other_precisions_than_fp32_in_a_sentence(precision):
+    (x, w, b, dy), (S, P, groups) = case("one picture")
+    with pytest.raises(Expected, match=f"conv2d precision: expected fp32, the one that NumPy has, got {precision}"):
+        conv2d(x, w, b, S, P, groups, precision=precision)
+    with pytest.raises(Expected, match="conv2d_transpose precision"):
+        conv2d_transpose(dy, w, S, P, *x.shape[1:3], groups, precision)
+
+
+def test_an_unknown_precision_is_refused_in_a_sentence(machine):
+    (x, w, b, _), (S, P, groups) = case("one picture")
+    with pytest.raises(Expected, match="conv2d precision: expected one of fp32, fp32x3, tf32, bf16, got 'fp16'"):
+        conv2d(*map(machine.array, (x, w, b)), S, P, groups, precision="fp16")
 
 
 def test_float64_is_refused_in_a_sentence(machine):

@@ -31,11 +31,12 @@ def from_table(name, input_shape, rows):
     return Network(name, tuple(input_shape), [from_fields(row) for row in rows])
 
 
-def from_checkpoint(path, device=CPU):
-    """(network, checkpoint) of a checkpoint file, or of a run's folder: its best.h5, or latest.h5 before there is one."""
+def from_checkpoint(path, device=CPU, precision="fp32"):
+    """(network, checkpoint) of a checkpoint file, or of a run's folder: its best.h5, or latest.h5 before there is one. The
+    network forms its products in that `precision`."""
     path = Path(path)
     if path.is_dir():
         path = next((path/name for name in ("best.h5", "latest.h5") if (path/name).is_file()), path/"latest.h5")
     checkpoint = load(path)
     network = from_table(checkpoint.model, checkpoint.input_shape, checkpoint.layers)
-    return network.load(checkpoint.parameters, device), checkpoint
+    return network.load(checkpoint.parameters, device).use(precision), checkpoint

@@ -10,13 +10,19 @@ With `groups` G the maps are dealt into G parts: filters g*F/G ... see only maps
 
 The NumPy form writes the windows of a few outputs side by side as a matrix of (taps, outputs) that stays in a core's
 cache, and multiplies it from the left by the filters. All images of a pixel lie together in memory, so windows are
-copied with one pixel of the whole batch as one element. The CUDA form is kernels/conv2d.cu.
+copied with one pixel of the whole batch as one element. The CUDA form is kernels/conv2d.cu. There `precision` says how
+products are formed; maps, filters and sums are float32 in all:
+
+    fp32     by float32 arithmetic, the only one that NumPy has
+    fp32x3   as three tf32 products on tensor cores, nearly float32
+    tf32     of factors rounded to 11 bits, on tensor cores
+    bf16     of factors rounded to 8 bits, on tensor cores
 """
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from zfcore import check
-from zfcore.backend import Kernel, blocks, empty, parallel, runs_kernels
+from zfcore.backend import PRECISIONS, Kernel, blocks, empty, parallel, runs_kernels
 from zfcore.ops import winograd
 from zfcore.ops.window import clear, output_size, pieces, pixels, rectangles, tap_range, tap_spans, workspace
 
@@ -55,13 +61,14 @@ def conv2d_backward_reference(dy, x, w, S, P, groups=1):
 
 
 # ------------------------------------------------------------------------------------------------- the operation
-def conv2d(x, w, b, S, P, groups=1, rounding="ceil", relu=False):
+def conv2d(x, w, b, S, P, groups=1, rounding="ceil", relu=False, precision="fp32"):
     """x (C,H,W,N), w (C/groups,K,K,F), b (F,) or None -> (y (F,Ho,Wo,N), cache).
 
     S stride, P zeros around the map, Ho and Wo by `output_size(..., rounding)`. relu=True ends in max(y, 0) while y is
-    in cache; the cache of the convolution does not depend on it. float32 or float64, one for all three.
-    Raises Expected where shapes or dtypes do not fit."""
+    in cache; the cache of the convolution does not depend on it. float32 or float64, one for all three. The gradients
+    form their products in the same `precision`. Raises Expected where shapes, dtypes or the precision do not fit."""
     check.shape("conv2d x", x, (None, None, None, None))
+    check_precision("conv2d precision", x, precision)
     check.dtype("conv2d x", x, np.float32, np.float64)
     _check_filters("conv2d", w, x.shape[0], groups, x.dtype)
     (C, H, W, N), (_, K, _, F) = x.shape, w.shape
@@ -70,9 +77,9 @@ def conv2d(x, w, b, S, P, groups=1, rounding="ceil", relu=False):
         check.dtype("conv2d b", b, x.dtype)
     Ho, Wo = output_size(H, K, S, P, rounding), output_size(W, K, S, P, rounding)
     y = empty((F, Ho, Wo, N), x.dtype, like=x)
-    cache = x, w, S, P, groups, b is not None
+    cache = x, w, S, P, groups, b is not None, precision
     if runs_kernels(x):
-        _launch_forward(x, w, b, y, S, P, groups, relu)
+        launch_forward(x, w, b, y, S, P, groups, relu, precision)
         return y, cache
     jobs = []
     for maps, filters in _groups(C, F, groups):
@@ -86,7 +93,7 @@ def conv2d(x, w, b, S, P, groups=1, rounding="ceil", relu=False):
     return y, cache
 
 
-def conv2d_transpose(dy, w, S, P, H, W, groups=1):
+def conv2d_transpose(dy, w, S, P, H, W, groups=1, precision="fp32"):
     """dy (F,Ho,Wo,N), w (C/groups,K,K,F) -> dx (C,H,W,N): the data gradient of conv2d on maps of H x W.
 
     This is the transposed convolution, the filtering of the deconvnet: each filter flipped and applied to the maps above
@@ -95,6 +102,7 @@ def conv2d_transpose(dy, w, S, P, H, W, groups=1):
     stride 1. Where maps are few, as below layer 1, the windows of dy would be many times larger than what is made of them;
     there dy is multiplied by the filters first, and the products are added to the pixels tap by tap. Raises Expected where shapes do not fit, dy's size to H and W among them."""
     check.shape("conv2d_transpose dy", dy, (None, None, None, None))
+    check_precision("conv2d_transpose precision", dy, precision)
     check.dtype("conv2d_transpose dy", dy, np.float32, np.float64)
     check.shape("conv2d_transpose w", w, (None, None, None, dy.shape[0]))
     (Cg, K, _, F), N = w.shape, dy.shape[-1]
@@ -103,7 +111,7 @@ def conv2d_transpose(dy, w, S, P, H, W, groups=1):
     _check_size("conv2d_transpose dy", dy, H, W, K, S, P)
     dx = empty((C, H, W, N), dy.dtype, like=dy)
     if runs_kernels(dy):
-        _launch_transpose(dy, w, dx, S, P, groups)
+        _launch_transpose(dy, w, dx, S, P, groups, precision)
         return dx
     jobs = []
     for maps, filters in _groups(C, F, groups):
@@ -128,14 +136,15 @@ def conv2d_transpose(dy, w, S, P, H, W, groups=1):
 
 def conv2d_backward(dy, cache, need_dx=True):
     """dy (F,Ho,Wo,N) -> (dx or None, dw, db); db is None where the convolution had no bias."""
-    x, w, S, P, groups, biased = cache
+    x, w, S, P, groups, biased, precision = cache
     (C, H, W, N), (_, K, _, F) = x.shape, w.shape
     check.shape("conv2d_backward dy", dy, (F, None, None, N))
     check.dtype("conv2d_backward dy", dy, x.dtype)
     _check_size("conv2d_backward dy", dy, H, W, K, S, P)
-    dx = conv2d_transpose(dy, w, S, P, H, W, groups) if need_dx else None
+    dx = conv2d_transpose(dy, w, S, P, H, W, groups, precision) if need_dx else None
     if runs_kernels(x):
-        return dx, _launch_filter_gradient(x, dy, w, S, P, groups), _launch_bias_gradient(dy) if biased else None
+        dw = launch_filter_gradient(x, dy, w.shape, S, P, groups, precision)
+        return dx, dw, _launch_bias_gradient(dy) if biased else None
     dw = empty(w.shape, w.dtype, like=w)
     for maps, filters in _groups(C, F, groups):
         if _saves_products(C//groups, F//groups, K, S, N):
@@ -278,20 +287,34 @@ FEW = dict(BM=4, BN=512, TM=4, TN=4, LANES_M=1, VECTOR_A=1, VECTOR_B=4, BLOCKS=4
 FEW_ODD = FEW | dict(VECTOR_B=1)
 COLOURS = dict(BM=64, BN=96, TM=8, TN=8, LANES_M=8, BLOCKS=4)         # the 3*7*7 places of conv1 by its 96 filters
 
+# the same for tensor cores, of which a warp owns 8*TM x 4*TN results
+TENSOR_LARGE = dict(BM=128, BN=128, TM=8, TN=16, VECTOR_A=4, VECTOR_B=4, BLOCKS=2)
+TENSOR_LARGE_ODD = TENSOR_LARGE | dict(VECTOR_A=1, VECTOR_B=1)
+TENSOR_MIDDLE = TENSOR_LARGE | dict(BM=96, TM=6)
+TENSOR_SMALL = dict(BM=32, BN=32, TM=2, TN=8, VECTOR_A=1, VECTOR_B=1, STAGES=4, BLOCKS=8)
+TENSOR_COLOURS = dict(BM=160, BN=96, TM=10, TN=8, VECTOR_B=4, BLOCKS=2)
 
-def _tiled(name, signature, *tiles):
-    """A Kernel per tile."""
-    return [Kernel("conv2d.cu", name, signature, tile, block=tile["BM"]//tile["TM"]*(tile["BN"]//tile["TN"]))
-            for tile in tiles]
+
+def _tiled(name, signature, tiles, tensor_tiles):
+    """{precision: a Kernel per tile}"""
+    def kernels(tiles):
+        return [Kernel("conv2d.cu", name, signature, tile, block=tile["BM"]//tile["TM"]*(tile["BN"]//tile["TN"])) for tile in tiles]
+
+    return {"fp32": kernels(tiles), **{precision: kernels([tile | dict(PRECISION=precision.upper()) for tile in tensor_tiles])
+                                       for precision in PRECISIONS[1:]}}
 
 
-FORWARD_KERNELS = _tiled("conv2d_forward", FORWARD, LARGE, LARGE_ODD, MIDDLE, SMALL)
-TRANSPOSE_KERNELS = _tiled("conv2d_transpose", TRANSPOSE, LARGE, LARGE_ODD, MIDDLE, SMALL, FEW, FEW_ODD)
-FILTER_GRADIENT_KERNELS = _tiled("conv2d_filter_gradient", FILTER_GRADIENT, LARGE, COLOURS, SMALL)
+FORWARD_KERNELS = _tiled("conv2d_forward", FORWARD, [LARGE, LARGE_ODD, MIDDLE, SMALL],
+                         [TENSOR_LARGE, TENSOR_LARGE_ODD, TENSOR_MIDDLE, TENSOR_SMALL])
+TRANSPOSE_KERNELS = _tiled("conv2d_transpose", TRANSPOSE, [LARGE, LARGE_ODD, MIDDLE, SMALL, FEW, FEW_ODD],
+                           [TENSOR_LARGE, TENSOR_LARGE_ODD, TENSOR_MIDDLE, TENSOR_SMALL])
+FILTER_GRADIENT_KERNELS = _tiled("conv2d_filter_gradient", FILTER_GRADIENT, [LARGE, COLOURS, SMALL],
+                                 [TENSOR_LARGE, TENSOR_LARGE_ODD, TENSOR_COLOURS, TENSOR_SMALL])
 SWAP_FILTERS = Kernel("conv2d.cu", "conv2d_swap_filters", "const float *w, float *swapped, int C, int T, int F")
 BIAS_GRADIENT = Kernel("conv2d.cu", "conv2d_bias_gradient",
                        "const float *dy, float *parts, long long length, int F, int slices")
-SUM_SLICES = Kernel("conv2d.cu", "conv2d_sum_slices", "const float *parts, float *sum, long long size, int slices")
+SUM_SLICES = Kernel("conv2d.cu", "conv2d_sum_slices", "const float *parts, const float *b, float *sum, long long size, "
+                    "long long map, int slices, int biased, int relu")
 
 # the same, a thread a number: to be read first, and for tests and bench to hold the others against
 PLAIN = Kernel("conv2d.cu", "conv2d_plain", FORWARD)
@@ -313,42 +336,75 @@ def _tiles(kernel, M, columns):
     return blocks(M, kernel.defines["BM"])*blocks(columns, kernel.defines["BN"])
 
 
-def _reads(kernel):
-    """How much a block reads from shared memory per step of the reduction: what a tile costs."""
+def _cost(kernel):
+    """What a block costs per step of the reduction, in numbers read from shared memory. Tensor cores are so fast that
+    copying the tiles counts too, and 20 products (prediction: 1/20 number per cycle and SM on an H200, by all of tf32)."""
     tile = kernel.defines
-    return tile["BM"]*tile["BN"]*(1/tile["TM"] + 1/tile["TN"])
+    if "PRECISION" not in tile:
+        return tile["BM"]*tile["BN"]*(1/tile["TM"] + 1/tile["TN"])
+    return tile["BM"]*tile["BN"]*(1/(8*tile["TM"]) + 1/(4*tile["TN"]) + 1/20) + tile["BM"] + tile["BN"]
 
 
-def _best(kernels, M, columns, N, times):
+def _fitting(kernels, M, N):
+    """Those of `kernels` whose copies fit rows of M filters and of N images."""
+    return [kernel for kernel in kernels
+            if M % kernel.defines.get("VECTOR_A", 1) == 0 and N % kernel.defines.get("VECTOR_B", 1) == 0]
+
+
+def _quickest(kernels, M, columns, times):
     """The kernel whose tiles, `times` M rows by `columns` in rounds of one a multiprocessor, take the least time."""
-    fitting = [kernel for kernel in kernels if M % kernel.defines["VECTOR_A"] == 0 and N % kernel.defines["VECTOR_B"] == 0]
-    return min(fitting, key=lambda kernel: blocks(times*_tiles(kernel, M, columns), SMS)*_reads(kernel))
+    return min(kernels, key=lambda kernel: blocks(times*_tiles(kernel, M, columns), SMS)*_cost(kernel))
 
 
-def _launch_forward(x, w, b, y, S, P, groups, relu):
-    (F, Ho, Wo, N), M = y.shape, w.shape[3]//groups
-    kernel = _best(FORWARD_KERNELS, M, Ho*Wo*N, N, groups)
-    kernel((_tiles(kernel, M, Ho*Wo*N), groups), x, w, w if b is None else b, y,
-           *_sizes(x, w, y, S, P, groups), b is not None, relu)
+def _cheapest(kernels, M, columns):
+    """The kernel whose tiles cost least in all: of sums that are cut into slices there are always blocks enough."""
+    return min(kernels, key=lambda kernel: _tiles(kernel, M, columns)*_cost(kernel))
 
 
-def _launch_transpose(dy, w, dx, S, P, groups):
+def launch_forward(x, w, b, y, S, P, groups, relu, precision, sliced=False):
+    """y = the convolution. sliced: where tiles are few, their sums are cut into slices; y's bits then depend on N."""
+    (F, Ho, Wo, N), (maps, K, _, _), M = y.shape, w.shape, w.shape[3]//groups
+    kernels, slices = _fitting(FORWARD_KERNELS[precision], M, N), 1
+    if sliced:
+        kernel = _cheapest(kernels, M, Ho*Wo*N)
+        slices = _slices(maps*K*K, kernel.defines["BLOCKS"]*SMS//(groups*_tiles(kernel, M, Ho*Wo*N)), 512)
+    else:
+        kernel = _quickest(kernels, M, Ho*Wo*N, groups)
+    out = y if slices == 1 else empty((slices, *y.shape), y.dtype, like=y)
+    kernel((_tiles(kernel, M, Ho*Wo*N), groups, slices), x, w, w if b is None else b, out,
+           *_sizes(x, w, y, S, P, groups), b is not None and slices == 1, relu and slices == 1)
+    if slices > 1:
+        _sum_slices(out, y, b, relu)
+
+
+def _launch_transpose(dy, w, dx, S, P, groups, precision):
     (M, K, _, F), (_, H, W, N) = w.shape, dx.shape
-    swapped = empty((F, K, K, M), w.dtype, like=w)
-    SWAP_FILTERS((blocks(M, 32)*blocks(F, 32), K*K), w, swapped, M, K*K, F)
+    if M <= FEW["BM"]:
+        precision = "fp32"                                  # tensor cores multiply 16 rows at once, used or not
+    swapped = turn_filters(w)
     columns = blocks(H, S)*blocks(W, S)*N                                       # of the largest phase
-    kernel = _best(TRANSPOSE_KERNELS, M, columns, N, groups*S*S)
+    kernel = _quickest(_fitting(TRANSPOSE_KERNELS[precision], M, N), M, columns, groups*S*S)
     kernel((_tiles(kernel, M, columns), groups, S*S), dy, swapped, dx, *_sizes(dx, w, dy, S, P, groups))
 
 
-def _launch_filter_gradient(x, dy, w, S, P, groups):
-    (maps, K, _, F), (_, Ho, Wo, N) = w.shape, dy.shape
+def turn_filters(w):
+    """w (C,K,K,F) -> (F,K,K,C)."""
+    C, K, _, F = w.shape
+    swapped = empty((F, K, K, C), w.dtype, like=w)
+    SWAP_FILTERS((blocks(C, 32)*blocks(F, 32), K*K), w, swapped, C, K*K, F)
+    return swapped
+
+
+def launch_filter_gradient(x, dy, shape, S, P, groups, precision):
+    """dw of that `shape` (C/groups,K,K,F)."""
+    (maps, K, _, F), (_, Ho, Wo, N) = shape, dy.shape
     rows, columns = maps*K*K, F//groups
-    kernel = min(FILTER_GRADIENT_KERNELS, key=lambda kernel: _tiles(kernel, rows, columns)*_reads(kernel))
+    kernels = FILTER_GRADIENT_KERNELS[precision]
+    kernel = _cheapest(kernels if precision == "fp32" else _fitting(kernels, 4, N), rows, columns)
     tiles = _tiles(kernel, rows, columns)
-    slices = _slices(Ho*Wo*N, 4*SMS//(tiles*groups), 2048)
-    parts = empty((slices, *w.shape), w.dtype, like=w)
-    kernel((tiles, slices, groups), x, dy, parts, *_sizes(x, w, dy, S, P, groups))
+    slices = _slices(Ho*Wo*N, 4*SMS//(tiles*groups), 512)
+    parts = empty((slices, *shape), x.dtype, like=x)
+    kernel((tiles, slices, groups), x, dy, parts, *_sizes(x, parts[0], dy, S, P, groups))
     return _sum_slices(parts)
 
 
@@ -365,16 +421,25 @@ def _slices(length, wanted, least):
     return max(1, min(wanted, length//least))
 
 
-def _sum_slices(parts):
-    """parts (slices, ...) -> their sum (...)."""
-    if len(parts) == 1:
-        return parts[0]
-    total = empty(parts.shape[1:], parts.dtype, like=parts)
-    SUM_SLICES(blocks(total.size, SUM_SLICES.block), parts, total, total.size, len(parts))
+def _sum_slices(parts, total=None, b=None, relu=False):
+    """parts (slices, ...) -> their sum (...), where b is given plus b of its first axis, and rectified if relu."""
+    if total is None:
+        if len(parts) == 1:
+            return parts[0]
+        total = empty(parts.shape[1:], parts.dtype, like=parts)
+    SUM_SLICES(blocks(total.size, SUM_SLICES.block), parts, parts if b is None else b, total, total.size,
+               total.size//len(total), len(parts), b is not None, relu)
     return total
 
 
 # ---------------------------------------------------------------------------------------------------- the checks
+def check_precision(what, x, precision):
+    """Raise unless products with `x` can be formed in this `precision`."""
+    check.one_of(what, precision, PRECISIONS)
+    if precision != "fp32" and not runs_kernels(x):
+        raise check.Expected(what, "fp32, the one that NumPy has", precision, "run it on a GPU, or leave it at fp32")
+
+
 def _check_filters(op, w, C, groups, dtype):
     check.positive(f"{op} groups", groups)
     if C % groups:

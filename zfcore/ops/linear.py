@@ -1,16 +1,20 @@
-"""Fully connected layer, y = w' x + b (paper, section 1.1: layers 6 to 8). The products are left to BLAS.
+"""Fully connected layer, y = w' x + b (paper, section 1.1: layers 6 to 8).
 
     y[m,n]  = b[m] + sum over d of  w[d,m] * x[d,n]
     dx[d,n] = sum over m of  w[d,m] * dy[m,n]        dw[d,m] = sum over n of  x[d,n] * dy[m,n]        db[m] = sum of dy[m,:]
+
+NumPy leaves the products to BLAS. On a GPU it is a convolution of maps of one pixel, by the kernels and in the precisions
+of zfcore/ops/conv2d.py; no call of cuBLAS, which a CUDA graph could not hold. Its long sums over few outputs are cut into
+slices, so there an image's last bits depend on how many images are with it.
 """
 import numpy as np
 
 from zfcore import check
-from zfcore.backend import Kernel, array_module, blocks, empty, lanes, parallel, runs_kernels
+from zfcore.backend import Kernel, blocks, empty, lanes, parallel, runs_kernels
+from zfcore.ops.conv2d import check_precision, launch_filter_gradient, launch_forward, turn_filters
 from zfcore.ops.window import pieces
 
 BLOCK = 512                       # rows of a product that one core forms at once
-BIAS = Kernel("linear.cu", "linear_bias", "float *y, const float *b, int M, int N", {"LANES": 4})
 BIAS_GRADIENT = Kernel("linear.cu", "linear_bias_gradient", "const float *dy, float *db, int M, int N", {"LANES": 4})
 
 
@@ -31,47 +35,58 @@ def linear_backward_reference(dy, x, w):
     return dx, dw, dy.sum(axis=1, dtype=np.float64)
 
 
-def linear(x, w, b):
-    """x (D,N), w (D,M), b (M,), all float32 or all float64 -> (y (M,N), cache). Raises Expected where they do not fit."""
+def linear(x, w, b, precision="fp32"):
+    """x (D,N), w (D,M), b (M,), all float32 or all float64 -> (y (M,N), cache). The gradients form their products in the
+    same `precision`. Raises Expected where shapes, dtypes or the precision do not fit."""
     check.shape("linear x", x, (None, None))
+    check_precision("linear precision", x, precision)
     check.dtype("linear x", x, np.float32, np.float64)
     check.shape("linear w", w, (x.shape[0], None))
     check.shape("linear b", b, (w.shape[1],))
     for what, array in (("linear w", w), ("linear b", b)):
         check.dtype(what, array, x.dtype)
-    y = empty((w.shape[1], x.shape[1]), x.dtype, like=x)
+    y, cache = empty((w.shape[1], x.shape[1]), x.dtype, like=x), (x, w, precision)
     if runs_kernels(x):
-        array_module(x).matmul(w.T, x, out=y)
-        BIAS.variant(LANES=lanes(y.shape[1], y))(blocks(len(y), BIAS.block//32), y, b, *y.shape)
-        return y, (x, w)
+        launch_forward(_pixel(x), _pixel(w), b, _pixel(y), 1, 0, 1, False, precision, sliced=True)
+        return y, cache
 
     def job(m):
         np.matmul(w[:, m].T, x, out=y[m])
         y[m] += b[m, None]
 
     parallel(job, pieces(len(y), BLOCK))
-    return y, (x, w)
+    return y, cache
+
+
+def linear_transpose(dy, w, precision="fp32"):
+    """dy (M,N), w (D,M) -> dx (D,N): the data gradient of linear."""
+    check.shape("linear_transpose dy", dy, (w.shape[1], None))
+    check_precision("linear_transpose precision", dy, precision)
+    if runs_kernels(dy):
+        # w and dy turned are read along m: the kernel of the filter gradient
+        return launch_filter_gradient(_pixel(w), turn_filters(_pixel(dy)), (len(w), 1, 1, dy.shape[1]),
+                                      1, 0, 1, precision).reshape(len(w), -1)
+    dx = empty((len(w), dy.shape[1]), dy.dtype, like=dy)
+    parallel(lambda d: np.matmul(w[d], dy, out=dx[d]), pieces(len(w), BLOCK))
+    return dx
 
 
 def linear_backward(dy, cache, need_dx=True):
     """dy (M,N) -> (dx (D,N) or None, dw (D,M), db (M,))."""
-    x, w = cache
+    x, w, precision = cache
     check.shape("linear_backward dy", dy, (w.shape[1], x.shape[1]))
     check.dtype("linear_backward dy", dy, x.dtype)
-    dx = empty(x.shape, x.dtype, like=x) if need_dx else None
-    dw = empty(w.shape, w.dtype, like=w)
+    dx = linear_transpose(dy, w, precision) if need_dx else None
     if runs_kernels(dy):
-        product, db = array_module(dy).matmul, empty((len(dy),), dy.dtype, like=dy)
-        product(x, dy.T, out=dw)
-        if need_dx:
-            product(w, dy, out=dx)
+        dw = launch_filter_gradient(_pixel(x), _pixel(dy), _pixel(w).shape, 1, 0, 1, precision).reshape(w.shape)
+        db = empty((len(dy),), dy.dtype, like=dy)
         BIAS_GRADIENT.variant(LANES=lanes(dy.shape[1], dy))(blocks(len(dy), BIAS_GRADIENT.block//32), dy, db, *dy.shape)
         return dx, dw, db
-
-    def job(d):
-        np.matmul(x[d], dy.T, out=dw[d])
-        if need_dx:
-            np.matmul(w[d], dy, out=dx[d])
-
-    parallel(job, pieces(len(x), BLOCK))
+    dw = empty(w.shape, w.dtype, like=w)
+    parallel(lambda d: np.matmul(x[d], dy.T, out=dw[d]), pieces(len(x), BLOCK))
     return dx, dw, dy.sum(axis=1)
+
+
+def _pixel(x):
+    """(D,N) -> (D,1,1,N): maps of one pixel; and w (D,M) -> (D,1,1,M), filters of one."""
+    return x.reshape(len(x), 1, 1, -1)
