@@ -415,7 +415,7 @@ struct Windows {
     typedef ::Tiles Tiles;
     const float *w, *x;               // filters (maps,K,K,M) with rows M_all apart, and maps (maps,H,W,N)
     float *y;                         // (M,size,size,N)
-    long long w_group, x_group, y_group;      // where those of this group begin
+    long long w_group, x_group, y_group;      // where those of this group (and slice) begin
     int maps, M, M_all, H, W, N, K;
     int m0;                           // the block's first map out
 
@@ -559,7 +559,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_forward(
 {
     __shared__ Shared<Windows> shared;
     int maps = C / groups, filters = F / groups, group = blockIdx.y, tiles_m = (filters + BM - 1) / BM;
-    Windows block = {w, x, y + (long long)blockIdx.z * F * Ho * Wo * N, group * filters, (long long)group * maps * H * W * N, (long long)group * filters * Ho * Wo * N,
+    Windows block = {w, x, y, group * filters, (long long)group * maps * H * W * N,
+                     ((long long)blockIdx.z * F + group * filters) * Ho * Wo * N,
                      maps, filters, F, H, W, N, K, (int)(blockIdx.x % tiles_m) * BM, &shared.reduction};
     float sum[TM][TN];
     int tiles = block.begin(forward_axis(H, Ho, K, S, P), forward_axis(W, Wo, K, S, P), blockIdx.x / tiles_m,
