@@ -2,7 +2,7 @@
 import argparse
 import sys
 
-from bench import cpu, figures, gpu, loader, occlusion, projections, resources, tables
+from bench import cpu, figures, gpu, loader, occlusion, pack, projections, resources, tables
 from zfcore import backend
 from zfcore.check import Expected, speak_and_exit
 
@@ -15,6 +15,7 @@ def main():
     cpu.add_arguments(where.add_parser("cpu", help="ZFNet on NumPy beside PyTorch on the same cores",
                                        formatter_class=argparse.ArgumentDefaultsHelpFormatter))
     loader.add_arguments(where.add_parser("loader", help="whether loading pictures or the device limits training"))
+    pack.add_arguments(where.add_parser("pack", help="what packing pictures costs, and what reading the packed file costs"))
     where.add_parser("resources", help="registers and shared memory of each kernel into kernels/README.md; no GPU needed")
     where.add_parser("tables", help="the tables of README.md and bench/README.md from the files in bench/results/")
     figures.add_arguments(where.add_parser("figures", help="the figures of README.md from a run on the synthetic set"))
@@ -25,8 +26,8 @@ def main():
         return tables.main()
     if args.where == "figures":
         return figures.main(args)
-    if args.where == "loader":
-        return loader.main(args)
+    if args.where in ("loader", "pack"):
+        return {"loader": loader, "pack": pack}[args.where].main(args)
     if args.where == "cpu":
         apart = {"projections": projections, "occlusion": occlusion}
         if set(args.parts) - set(apart):

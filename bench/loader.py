@@ -14,6 +14,7 @@ after one that is not counted. Printed are pictures a second, the median over th
 import copy
 import itertools
 import json
+import os
 import platform
 import statistics
 import time
@@ -64,6 +65,7 @@ def main(args):
     dataset, _ = open_data(args.data, size)
     how = (size, image_size, args.upscale)
     report = {"cpu": cpu_name(), "cores": backend.CORES, "device": device.description, "on_cpu": device is backend.CPU,
+              "load": os.getloadavg()[0],
               "numpy": np.__version__, "pillow": PIL.__version__, "python": platform.python_version(),
               "data": Path(args.data).name or "synthetic", "kind": kind(dataset), "pictures": len(dataset), "model": args.model,
               "image_size": image_size, "picture_size": size, "batch_size": args.batch_size, "rounds": args.rounds,

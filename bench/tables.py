@@ -4,7 +4,8 @@ Between `<!-- NAME:begin -->` and `<!-- NAME:end -->` nothing is typed by hand:
 
     cpu          the whole network on NumPy, from cpu.json, projections.json and occlusion.json
     layers       the same and every convolution by itself
-    loader       what loads and trains how fast, and which limits, from loader.json
+    loader       what loads and trains how fast, and which limits, from loader.json and every loader-*.json
+    pack         what packed sets cost to make and to read, from pack.json and every pack-*.json
     train        what the default training run printed last, from train.txt
     table2       tables 2 and 3 of the paper in small, from the files of that name that python -m train.ablation writes
     table3
@@ -107,14 +108,20 @@ def digits(number):
 
 
 # ----------------------------------------------------------------------------------------------------------- loading
-def loader_table(results):
-    path = results/"loader.json"
-    if not path.exists():
-        return "Not measured yet: `python -m bench loader --data DIR --output bench/results/loader.json`."
-    report = read(path)
-    lines = [f"{report['cpu']}, {report['cores']} cores; {report['device']}; {report['date'][:10]}. {report['data']} ({report['kind']}), "
-             f"{report['pictures']} pictures brought to {report['picture_size']} pixels; {report['model']} at {report['image_size']}, "
-             f"batch {report['batch_size']}.", "",
+def loading_table(results, what, block):
+    """A block a file: `what`.json first, then every `what`-*.json."""
+    found = [path for path in (results/f"{what}.json", *sorted(results.glob(f"{what}-*.json"))) if path.exists()]
+    return "\n\n".join(block(read(path)) for path in found) or (
+        f"Not measured yet: `python -m bench {what} --data DIR --output bench/results/{what}.json`.")
+
+
+def circumstances(report):
+    return f"{report['cpu']}, {report['cores']} cores, load {report['load']:.1f} when it began; {report['date'][:10]}."
+
+
+def loader_block(report):
+    lines = [f"**{report['data']}** ({report['kind']}): {report['pictures']} pictures brought to {report['picture_size']} pixels; "
+             f"{report['model']} at {report['image_size']}, batch {report['batch_size']}, on {report['device']}. {circumstances(report)}", "",
              "| | threads | pictures/s (spread) | of the device alone (spread) |", "|---|--:|--:|--:|",
              *map(loader_line, report["cases"]), "", report["verdict"]]
     return "\n".join(lines)
@@ -124,6 +131,20 @@ def loader_line(row):
     low, high = map(digits, row["spread"])
     text = f"| {row['name']} | {row['workers'] or ''} | {digits(row['pictures_per_second'])} ({low} to {high}) |"
     return text + (" {:.2f} ({:.2f} to {:.2f}) |".format(row["of_device"], *row["of_device_spread"]) if "of_device" in row else " |")
+
+
+def pack_block(report):
+    again, file = report["resumed"], {True: "the same in every byte", False: "ANOTHER ONE"}
+    lines = [f"**{report['data']}** at {report['size']} pixels. {circumstances(report)}", "",
+             "| | threads | pictures/s (spread) | of decoding, by the clock | by processor time |", "|---|--:|--:|--:|--:|"]
+    for row in report["packing"] + report["cases"]:
+        what = row.get("name") or f"packing {row['pictures']} as {row['encoding']}, {row['bytes_per_picture']/1000:.1f} kB each"
+        speed = "{} ({} to {})".format(*map(digits, (row["pictures_per_second"], *row["spread"])))
+        shares = ("" if what == "decoding" or key not in row else " {:.2f} ({:.2f} to {:.2f})".format(*row[key])
+                  for key in ("of_decoding", "cpu_of_decoding"))
+        lines.append(f"| {what} | {row['workers']} | {speed} |{' |'.join(shares)} |")
+    return "\n".join([*lines, "", f"Killed with {again['pictures']} pictures packed, it packed on {again['seconds']:.1f} s after it was "
+                      f"started again, and the file was {file[again['same_bytes']]}."])
 
 
 # ---------------------------------------------------------------------------------------------------------- on a GPU
@@ -204,5 +225,6 @@ def departures_table(results):
 
 
 TABLES = {"cpu": cpu_table, "layers": lambda results: cpu_table(results, with_layers=True), "train": train_table,
-          "gpu": gpu_table, "loader": loader_table, "departures": departures_table,
+          "gpu": gpu_table, "loader": partial(loading_table, what="loader", block=loader_block),
+          "pack": partial(loading_table, what="pack", block=pack_block), "departures": departures_table,
           "table2": partial(ablation_table, name="table2"), "table3": partial(ablation_table, name="table3"), "claims": claims_table}

@@ -190,13 +190,17 @@ def test_the_verdict_names_what_limits_and_what_to_change(facts, begins, contain
 
 
 def test_the_table_is_made_of_the_file(tmp_path):
-    facts = {**report(300, {8: 2300}, 9000, {8: 2000}), "cpu": "Test CPU", "device": "CuPy on Test", "data": "folk", "pictures": 77,
+    facts = {**report(300, {8: 2300}, 9000, {8: 2000}), "cpu": "Test CPU", "load": 0.25, "device": "CuPy on Test", "data": "folk", "pictures": 77,
              "picture_size": 256, "model": "zfnet", "image_size": 224, "batch_size": 128, "date": "2026-01-02T03:04:05+00:00",
              "verdict": "Nothing limits."}
     (tmp_path/"loader.json").write_text(json.dumps(facts))
     text = tables.renewed("<!-- loader:begin -->\nstale\n<!-- loader:end -->", tmp_path)
-    assert "Test CPU, 16 cores; CuPy on Test; 2026-01-02. folk (files), 77 pictures brought to 256 pixels; zfnet at 224, batch 128." in text
+    assert ("**folk** (files): 77 pictures brought to 256 pixels; zfnet at 224, batch 128, on CuPy on Test. "
+            "Test CPU, 16 cores, load 0.2 when it began; 2026-01-02.") in text
     assert "| loader | 8 | 2300 (2300 to 2300) | |" in text and "| device |  | 9000 (9000 to 9000) | |" in text
     assert "| together | 8 | 2000 (2000 to 2000) | 0.22 (0.22 to 0.22) |" in text
     assert text.rstrip().endswith("Nothing limits.\n<!-- loader:end -->") and "stale" not in text
+    (tmp_path/"loader-packed.json").write_text(json.dumps({**facts, "data": "folk.h5"}))
+    text = tables.renewed(text, tmp_path)
+    assert text.count("Nothing limits.") == 2 and text.index("**folk**") < text.index("**folk.h5**")
     assert "Not measured yet" in tables.renewed("<!-- loader:begin -->\n<!-- loader:end -->", tmp_path/"none")
