@@ -1,6 +1,7 @@
 """Tables 2 and 3: every row's networks trained from scratch, and what they reach set beside the paper's numbers.
 
-    python -m train.ablation table2|table3 --output DIR [--scale tiny|full] [--data DIR] [--seeds N] [--rows MODEL ...] [--collect]
+    python -m train.ablation table2|table3 --output DIR [--scale tiny|full] [--data DIR] [--seeds N] [--rows MODEL ...]
+                                                         [--collect]
 
 Every network is an ordinary run in DIR/<model>-seed<k>/. What is finished is not trained again and what was stopped or
 killed goes on, so the command can be given again at any time, with more seeds or rows too. Both tables may have the same
@@ -131,7 +132,7 @@ class Scale:
 # one core. The learning rate falls at the same epoch in all of them: left to the plateau rule, a row would be judged by
 # whether its plateau came in time. At twice this rate some rows diverge in their first steps and never learn.
 SCALES = {
-    "tiny": Scale("Networks called tiny have a quarter of the paper's maps in layers 1 to 5, 256 units instead of 4096 in layers 6 and 7.",
+    "tiny": Scale("Networks called tiny have a quarter of the paper's maps in layers 1 to 5 and 256 units, not 4096, in layers 6, 7.",
                   {variant_name(big, edit): variant_name(small, edit) for edit in ("", *EDITS)
                    for big, small in (("zfnet", "tiny"), ("alexnet", "tiny-alexnet"))},
                   dict(preset="tiny", image_size=80, limit_per_class=100, epochs=18, lr=0.002, drop_after=(14,), keep_epochs=()),
@@ -278,7 +279,7 @@ class Result:
     """What one finished run, or an ensemble of them, reached."""
     errors: Errors
     parameters: int
-    seconds: float                # of training, validation not counted
+    seconds: float = None         # of training, validation not counted; of one network only
     clamped: int = 0              # how often the RMS limit scaled a filter back
     middle: float = None          # % of layer 1's energy in the middle frequencies; of one network only
 
@@ -336,11 +337,10 @@ def errors(members, part, run, crops, device):
 
 
 def ensemble_result(runs, pictures, crops, device):
-    """The Result of the mean of the runs' probabilities on the validation pictures; parameters and seconds add up."""
+    """The Result of the mean of the runs' probabilities on the validation pictures; parameters add up."""
     opened = [from_checkpoint(run.folder/"latest.h5", device) for run in runs]
     members = [Member(network, device.array(checkpoint.mean_image)) for network, checkpoint in opened]
-    return Result(errors(members, pictures[1], runs[0], crops, device), sum(network.parameter_count() for network, _ in opened),
-                  sum(sum(checkpoint.history["seconds"]) for _, checkpoint in opened))
+    return Result(errors(members, pictures[1], runs[0], crops, device), sum(network.parameter_count() for network, _ in opened))
 
 
 def collect(rows, runs, pictures, crops, device):
@@ -435,12 +435,13 @@ def write(name, lines, claims, protocol, output):
         for line in lines:
             for seed, result in line.results.items():
                 writer.writerow((line.row.label, network_of(line.row), "all" if seed is None else seed,
-                                 *(f"{x:.4g}" if x is not None else "" for x in result.errors), result.parameters,
-                                 f"{result.seconds:.4g}", *("" if x is None else x for x in line.row.paper)))
+                                 *map(figures, result.errors), result.parameters, figures(result.seconds), *map(figures, line.row.paper)))
     drawn = [line for line in lines if line.results]
     if drawn:
+        trains = any(line.row.paper.train is not None for line in drawn)       # table 2 has no training errors
         plots.beside_paper([line.row.label for line in drawn], [line.row.paper[:2] for line in drawn],
-                           [[result.errors[:2] for result in line.results.values()] for line in drawn], output/f"{name}.png")
+                           [[(result.errors.train if trains else None, result.errors.top1) for result in line.results.values()]
+                            for line in drawn], output/f"{name}.png")
     return text
 
 
@@ -459,23 +460,28 @@ def markdown(name, lines, claims, protocol):
         rows.append([line.row.label, f"`{network_of(line.row)}`",
                      *("" if (x := getattr(line.row.paper, of)) is None else f"{x:.1f}" for of in shown),
                      *(number(line, of) for of in shown), f"{many[0].parameters:,}" if many else "",
-                     f"{min(result.seconds for result in many):.0f}" if many else "", line.missing or str(line.networks)])
+                     f"{min(result.seconds for result in many):.0f}" if many and many[0].seconds else "",
+                     line.missing or str(line.networks)])
     parts.append("\n".join("| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows))
     agree, pairs = in_order(lines)
     if pairs > 1:
-        parts.append(f"Of the {pairs} pairs of rows whose validation top-1 errors differ in the paper, {agree} differ the same way here.")
+        parts.append(f"Of the {pairs} pairs of rows whose validation top-1 errors differ in the paper, {agree} differ alike here.")
     if clamped := sum(result.clamped for line in lines for result in line.results.values()):
         parts.append(f"The RMS limit of the filters (section 3) scaled a filter back {clamped:,} times.")
     elif any(line.results for line in lines):
-        parts.append("The RMS limit of the filters (section 3) never acted: whether filters dominate without it (claim 4) cannot be seen here.")
+        parts.append("The RMS limit of the filters (section 3) never acted: whether some dominate without it (claim 4) is not seen here.")
     if claims:
         parts += [claims_table(claims), VERDICTS]
     return "\n\n".join(parts) + "\n"
 
 
-VERDICTS = (f"Differences in points: of two rows seed by seed, with an ensemble from every seed to its one number. \"agrees\": the whole "
-            f"95 % interval (Student's) lies on the claim's side, for what hardly matters within ±{LITTLE:g} points; \"does not agree\": "
-            f"it lies on the other side; \"undecided\": neither.")
+VERDICTS = (f"Differences in points: of two rows seed by seed, with an ensemble from every seed to its one number. \"agrees\": the "
+            f"whole 95 % interval (Student's) lies on the claim's side, for what hardly matters within ±{LITTLE:g} points; \"does not "
+            f"agree\": it lies on the other side; \"undecided\": neither.")
+
+
+def figures(x):
+    return "" if x is None else f"{x:.4g}"
 
 
 def network_of(row):
@@ -549,8 +555,8 @@ def protocol(scale, runs, pictures, crops):
     drops = (f"a tenth of it after epoch {', '.join(map(str, c.drop_after))}" if c.drop_after else
              f"a tenth of it after {c.patience} epochs without a better validation error")
     how = "the mean of ten crops" if crops == "ten" else "the centre crop"
-    return (f"{scale.words and scale.words + ' '}Every network was trained from scratch on {c.data or 'the synthetic set'}: {len(train.dataset.classes)} classes, "
-            f"{len(train)} training and {len(val)} validation pictures, input {c.image_size}x{c.image_size}, {c.epochs} epochs, batch "
+    return (f"{scale.words and scale.words + ' '}Every network was trained from scratch on {c.data or 'the synthetic set'}: "
+            f"{len(train.dataset.classes)} classes, {len(train)} training and {len(val)} validation pictures, input {c.image_size}x{c.image_size}, {c.epochs} epochs, batch "
             f"{c.batch_size}, lr {c.lr:g}, {drops}; the rest as in --preset {c.preset}. Errors in %, mean ± standard deviation over the "
             f"networks, of the last checkpoint, from {how}, nothing dropped out; the training error alike, on the training "
             f"pictures. (The paper states neither its crops nor how it measures the training error.) Seconds: of training one "
@@ -574,7 +580,7 @@ def main(arguments=None):
     if not args.collect:
         try:
             with Lock(output):
-                pictures[0].prepare(progress=sys.stderr.isatty())                      # what is wrong with them is wrong for every run
+                pictures[0].prepare(progress=sys.stderr.isatty())      # what is wrong with them is wrong for every run
                 train_all(runs, pictures, args.crops, device)
         except (KeyboardInterrupt, SystemExit) as stopped:
             print(f"stopped; the same command goes on, and with --collect it shows what is there: {output}")

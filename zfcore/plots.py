@@ -535,20 +535,24 @@ def beside_paper(labels, paper, ours, path):
             if mean is not None:
                 axes.text(1.01, place, f"{mean:.1f}  rank {ranked.index(mean) + 1}", transform=axes.get_yaxis_transform(), va="center",
                           fontsize=8, color=INK)
-        axes.set(xscale="log", xlabel="top-1 error, %", ylim=(len(labels) - 0.5, -0.5))
+        several = any(len(row) > 1 for row in rows)
+        axes.set(xscale="log", xlabel="top-1 error, %" + several*"  (mean, and every seed)", ylim=(len(labels) - 0.5, -0.5))
         axes.set_title(title, loc="left")
-        axes.xaxis.set_major_locator(FixedLocator((0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100)))
+        low, high = axes.get_xlim()
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True) if high < 1.5*low else FixedLocator(ERRORS))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(axis="x", color="#e4e4e4", lw=0.6)
         axes.set_axisbelow(True)
     panels[0].set_yticks(range(len(labels)), labels)
-    for colour, word in ((TRAIN, "training"), (VAL, "validation; small dots: the seeds")):
+    trains = any(pair[0] is not None for pair in (*paper, *(pair for row in ours for pair in row)))
+    for colour, word in ((TRAIN, "training"), (VAL, "validation"))[not trains:]:
         panels[1].scatter([], [], s=30, color=colour, label=word)
     figure.legend(*panels[1].get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=8)
     _save(figure, path)
 
 
+ERRORS = 0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100     # %: places of ticks
 LEAST_ERROR = 0.05                           # %: what a row without errors is drawn at, as a logarithm has no 0
 
 

@@ -116,10 +116,9 @@ def test_three_figures_without_an_exponent():
         "0.012", "0.5", "1.23", "12.3", "100", "123", "45679"]
 
 
-def test_claims_come_from_both_tables_each_once_and_in_their_order(tmp_path):
-    (tmp_path/"table3.md").write_text("| figure 3 | `tiny` | 38.4 |\n\n| claim | | |\n| 2 depth | here |\n| 1 beats | from three |\n")
-    assert between(renewed(page("claims", "table2"), tmp_path), "claims").splitlines()[2:] == ["| 1 beats | from three |", "| 2 depth | here |"]
-    (tmp_path/"table2.md").write_text("| claim | | |\n| 1 beats | from two |\n")
+def test_claim_1_comes_from_table_2_and_the_others_from_table_3(tmp_path):
+    (tmp_path/"table2.md").write_text("| figure 3 | `tiny` | 38.4 |\n\n| claim | | |\n| 1 beats | of five |\n| 3 wider | of one |\n")
+    (tmp_path/"table3.md").write_text("| claim | | |\n| 1 beats | of three |\n| 2 depth | here |\n| 3 wider | of three |\n")
     text = renewed(page("claims", "table2"), tmp_path)
-    assert between(text, "claims").splitlines()[2:] == ["| 1 beats | from two |", "| 2 depth | here |"]
+    assert between(text, "claims").splitlines()[2:] == ["| 1 beats | of five |", "| 2 depth | here |", "| 3 wider | of three |"]
     assert between(text, "table2") == (tmp_path/"table2.md").read_text().strip()
