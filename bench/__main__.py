@@ -2,7 +2,7 @@
 import argparse
 import sys
 
-from bench import cpu, figures, gpu, loader, occlusion, pack, projections, resources, tables
+from bench import cpu, figures, gpu, loader, occlusion, pack, projections, resources, step, tables
 from zfcore import backend
 from zfcore.check import Expected, speak_and_exit
 
@@ -41,7 +41,7 @@ def main():
     except Expected as none:
         raise Expected("python -m bench", "a GPU", f"none ({none.got})",
                        "`python -m bench cpu` measures the NumPy forms and works here") from None
-    failed = gpu.main(args)
+    failed = gpu.main(args, step)
     if failed:
         sys.exit(f"{len(failed)} failed: {', '.join(failed)}")
 

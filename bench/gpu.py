@@ -83,8 +83,8 @@ def add_arguments(parser):
                         help="where the JSON file goes (default: bench/results; none for another batch or a part of the cases)")
 
 
-def main(args):
-    """Returns the names of the cases that failed."""
+def main(args, step=None):
+    """Returns the names of the cases that failed. `step` is the module bench.step, or None where no step is measured."""
     device = backend.select("gpu")
     peers.strict_fp32()
     clock, report = Clock(backend.cupy), about(args)
@@ -97,6 +97,11 @@ def main(args):
     print("ceilings: copy {copy_gb_s:.0f} GB/s; TFLOP/s: fp32 {fma_tflop_s:.1f} (cuBLAS {matmul_tflop_s:.1f}), mma.sync in tf32 "
           "{tf32_tflop_s:.0f}, in bf16 {bf16_tflop_s:.0f}".format(**report["ceilings"]))
     print(f"{'microseconds':40}{'ours':>10}{'of floor':>9}{'peer':>10}{'ratio':>7}  {'error':>8}  which")
+    for row in step.measured(device, clock, args) if step and args.only in "training step" else ():
+        report["steps"].append(row)
+        print(*step.lines(row), sep="\n", flush=True)
+        if path:
+            save(path, report)
     for case in cases():
         if args.only not in f"{case.noun} {case.name}":
             continue
@@ -115,7 +120,9 @@ def main(args):
             break
     if path:
         print(f"written to {path}")
-    return [row["name"] for row in report["cases"] if "failed" in row]
+    steps = [f"{name} {row['precision']}" for row in report["steps"] for name, entry in row["contestants"].items()
+             if "failed" in entry and name.startswith("ours")]
+    return steps + [row["name"] for row in report["cases"] if "failed" in row]
 
 
 def measured(case, device, clock, report, args):
@@ -312,7 +319,7 @@ def about(args):
             "driver": driver(), "cuda": f"{cuda//1000}.{cuda % 1000//10}", "nvrtc": "%d.%d" % nvrtc.version(),
             "cupy": cupy.__version__, "numpy": np.__version__, "python": platform.python_version(), **peers.versions(),
             "commit": commit(), "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "N": args.batch_size,
-            "rounds": args.rounds, "cases": []}
+            "rounds": args.rounds, "steps": [], "cases": []}
 
 
 def driver():

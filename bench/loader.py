@@ -139,7 +139,7 @@ def training_step(model, device, classes, image_size, size):
     def step(pictures, labels, indices):
         crops = random_crops(indices, 0, 0, size, image_size)
         x = crop_flip(pictures, mean, *crops, image_size, image_size)
-        train_step(network, optimizer, x, device.array(labels), next(numbers))
+        train_step(network, optimizer, x, labels, next(numbers))
     return step
 
 

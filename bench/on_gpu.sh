@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Everything a GPU is needed for, in under ten minutes and without a network: bash bench/on_gpu.sh OUTDIR
 #
-#   tests.log        every kernel's tests on CuPy
+#   tests.log        every kernel's tests on CuPy, and the captured step's
 #   probe.log        one tiny kernel per PTX primitive; its answers in hardware.npz belong into tests/executor/
-#   bench.log        every kernel timed; <device>-<date>.json belongs into bench/results/
+#   bench.log        the training step and every kernel timed; <device>-<date>.json belongs into bench/results/
 #   train.log        a short training run on drawn pictures
 #   pictures.log     and on the pictures in the folder $ZFCORE_DATA, if it is set
 #   summary.txt      which step failed
@@ -37,7 +37,7 @@ step() {                                    # step NAME SECONDS COMMAND...: runs
 "$python" -c 'from zfcore.backend import select; print(select("gpu").description)' 2> "$out/summary.txt" || {
     tail -n 1 "$out/summary.txt"; exit 2; }                # one sentence: no GPU, or what is missing to use it
 step probe 30 "$python" -m tests.executor.probe gpu "$out/hardware.npz"
-step tests 150 "$python" -m pytest tests/kernels -k gpu -p no:cacheprovider
+step tests 150 "$python" -m pytest tests/kernels tests/train/test_graph.py -k gpu -p no:cacheprovider
 step bench 250 "$python" -m bench --output "$out"
 step train 60 "$python" -m train --device gpu --epochs 2 --output "$runs/synthetic"
 if [ -n "${ZFCORE_DATA:-}" ]; then

@@ -163,6 +163,7 @@ def gpu_block(report):
              f"CUDA {report['cuda']}, CuPy {report['cupy']}, {peers or 'no peer installed'}. Batch {report['N']}. "
              f"Measured ceilings: copy {ceilings['copy_gb_s']:.0f} GB/s; TFLOP/s: fp32 {ceilings['fma_tflop_s']:.1f}, mma.sync in "
              f"tf32 {ceilings['tf32_tflop_s']:.0f}, in bf16 {ceilings['bf16_tflop_s']:.0f}."]
+    lines += steps_table(report["steps"])
     for precision, beside in CLASSES.items():
         rows = [row for row in report["cases"] if row["precision"] == precision]
         if rows:
@@ -170,6 +171,20 @@ def gpu_block(report):
                       "| operation | µs (spread) | rate | of the floor | best peer | µs | ratio (spread) | error | peer's |",
                       "|---|--:|--:|--:|---|--:|--:|--:|--:|", *map(gpu_line, rows)]
     return "\n".join(lines)
+
+
+def steps_table(steps):
+    """The whole training step, a column a contestant; [] where none was measured."""
+    names = list(dict.fromkeys(name for row in steps for name in row["contestants"]))
+    if not names:
+        return []
+    lines = ["", "A whole training step, ms (spread):", "", f"| products in | launches | {' | '.join(names)} |", "|---|--:" + "|--:"*len(names) + "|"]
+    for row in steps:
+        cells = [row["contestants"].get(name, {}) for name in names]
+        shown = ["failed" if "failed" in cell else "{:.2f} ({:.2f} to {:.2f})".format(cell["ms"], *cell["spread"]) if cell else ""
+                 for cell in cells]
+        lines.append(f"| {row['precision']} | {row.get('launches', '')} | {' | '.join(shown)} |")
+    return lines
 
 
 def gpu_line(row):

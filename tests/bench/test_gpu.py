@@ -228,7 +228,7 @@ def test_a_wrong_kernel_is_not_timed(on_executor):
 def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, capsys):
     """The whole of main, with a device that is told."""
     about = {"device": "NVIDIA Test 9000", "multiprocessors": 2, "l2_bytes": 1, "driver": None, "cuda": "13.0", "cupy": "14",
-             "pytorch": None, "cudnn": None, "date": "2026-01-02T03:04:05+00:00", "cases": []}
+             "pytorch": None, "cudnn": None, "date": "2026-01-02T03:04:05+00:00", "cases": [], "steps": []}
 
     def told(case, *_):
         if case.name == "conv2 forward":
@@ -243,7 +243,14 @@ def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, c
     monkeypatch.setattr(gpu, "still_alive", lambda clock: True)
     monkeypatch.setattr(peers, "strict_fp32", lambda: None)
     args = types.SimpleNamespace(output=tmp_path, only="conv", batch_size=128, rounds=1)
-    assert gpu.main(args) == ["conv2 forward"]
+    row = {"precision": "bf16", "contestants": {"ours": {"failed": "bad luck"}, "PyTorch eager": {"failed": "worse"}}}
+    steps = types.SimpleNamespace(measured=lambda *_: [row], lines=lambda row: ["a step in bf16"])
+    assert gpu.main(args, steps) == ["conv2 forward"]            # --only conv
+    args.only = ""
+    about["cases"] = []
+    assert gpu.main(args, steps) == ["ours bf16", "conv2 forward"] and "a step in bf16" in capsys.readouterr().out
+    about["cases"], args.only = [], "conv"
+    assert gpu.main(args) == ["ours bf16", "conv2 forward"]
     report = json.loads((tmp_path/"nvidia-test-9000-2026-01-02.json").read_text())
     rows = {row["name"]: row for row in report["cases"]}
     assert rows["conv2 forward"]["failed"] == "RuntimeError: bad" and rows["conv5 forward"]["us"] == 10

@@ -15,11 +15,21 @@ ROW = {"noun": "conv2d", "name": "conv1 forward", "precision": "fp32", "us": 100
        "flops": 43.71e9, "share_of_floor": 0.7286, "error": 4.1e-7, "best_peer": "PyTorch channels last", "ratio": 0.9,
        "ratio_spread": [0.88, 0.91], "peers": {"PyTorch channels last": {"us": 900.0, "error": 3e-7}}}
 GPU = {"device": "NVIDIA Test", "date": "2026-01-02T03:04:05+00:00", "commit": "abc", "driver": None, "cuda": "13.0", "cupy": "14.2",
-       "pytorch": "2.11", "cudnn": 91900, "N": 128, "ceilings": {"copy_gb_s": 4301.2, "fma_tflop_s": 60.04, "tf32_tflop_s": 310.2, "bf16_tflop_s": 620.4}, "cases": [
+       "pytorch": "2.11", "cudnn": 91900, "N": 128, "ceilings": {"copy_gb_s": 4301.2, "fma_tflop_s": 60.04, "tf32_tflop_s": 310.2, "bf16_tflop_s": 620.4}, "steps": [], "cases": [
            ROW, {"noun": "relu", "name": "relu1 forward", "precision": "fp32", "us": 300.0, "spread": [299.0, 301.0], "bound": "memory",
                  "bytes": 1189478400, "flops": 0, "share_of_floor": 0.92, "error": 0.0, "peers": {}},
            {**ROW, "name": "conv1 forward, bf16", "precision": "bf16"},
            {"noun": "conv2d", "name": "conv2 forward", "precision": "fp32", "failed": "AssertionError: off"}]}
+
+
+def test_the_steps_table_has_a_column_for_whoever_was_there():
+    ran = {"ms": 2.5, "spread": [2.4, 2.61], "images_per_second": 51200.0}
+    steps = [{"precision": "bf16", "launches": 41, "contestants": {"ours": ran, "torch.compile": {"failed": "luck"}}},
+             {"precision": "fp32x3", "contestants": {"ours": {**ran, "ms": 3.0}}}]
+    assert tables.steps_table(steps)[3:] == [
+        "| products in | launches | ours | torch.compile |", "|---|--:|--:|--:|",
+        "| bf16 | 41 | 2.50 (2.40 to 2.61) | failed |", "| fp32x3 |  | 3.00 (2.40 to 2.61) |  |"]
+    assert tables.steps_table([]) == []
 
 
 def between(text, mark):
