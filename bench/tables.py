@@ -10,6 +10,9 @@ Between `<!-- NAME:begin -->` and `<!-- NAME:end -->` nothing is typed by hand:
     table2       tables 2 and 3 of the paper in small, from the files of that name that python -m train.ablation writes
     table3
     claims       what these tables say of the paper's claims
+    table4       tables 4 to 7 and figure 9, likewise from what python -m train.transfer writes
+    ...
+    figure9
     gpu          every kernel, from the newest <device>-<date>.json of each device
     departures   what the paper leaves open and where runs differ from its recipe, from train/departures.py
 
@@ -211,15 +214,15 @@ def train_table(results):
     return "```\n" + path.read_text().strip("\n") + "\n```"
 
 
-def ablation_table(results, name):
+def study_table(results, name, command):
     path = results/f"{name}.md"
-    return path.read_text().strip("\n") if path.exists() else f"Not trained yet: `python -m train.ablation {name} --output runs/tables`."
+    return path.read_text(encoding="utf-8").strip("\n") if path.exists() else f"Not trained yet: `{command}`."
 
 
 def claims_table(results):
     """What table 2 says of claim 1 and table 3 of the others: the lines that begin with a claim's number."""
     lines = [line for name, of in (("table2", "1"), ("table3", "[2-9]"))
-             for line in re.findall(rf"^\| {of} .*", ablation_table(results, name), flags=re.M)]
+             for line in re.findall(rf"^\| {of} .*", TABLES[name](results), flags=re.M)]
     head = "| claim of the paper (section 5.1) | difference of | paper | here (95 %) | |\n|---|---|--:|--:|---|\n"
     return head + "\n".join(lines) if lines else "No network of tables 2 and 3 is trained yet."
 
@@ -240,4 +243,7 @@ def departures_table(results):
 TABLES = {"cpu": cpu_table, "layers": lambda results: cpu_table(results, with_layers=True), "train": train_table,
           "gpu": gpu_table, "loader": partial(loading_table, what="loader", block=loader_block),
           "pack": partial(loading_table, what="pack", block=pack_block), "departures": departures_table,
-          "table2": partial(ablation_table, name="table2"), "table3": partial(ablation_table, name="table3"), "claims": claims_table}
+          **{name: partial(study_table, name=name, command=f"python -m train.ablation {name} --output runs/tables")
+             for name in ("table2", "table3")}, "claims": claims_table,
+          **{name: partial(study_table, name=name, command=f"python -m train.transfer {name} --run RUN --data DIR")
+             for name in ("table4", "table5", "table6", "table7", "figure9")}}

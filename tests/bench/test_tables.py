@@ -53,6 +53,7 @@ def test_without_results_every_table_is_a_sentence(tmp_path):
     assert between(text, "cpu") == between(text, "layers") == "Not measured yet: `python -m bench cpu`."
     assert between(text, "train") == "Not recorded yet."
     assert between(text, "table2") == "Not trained yet: `python -m train.ablation table2 --output runs/tables`."
+    assert between(text, "table7") == "Not trained yet: `python -m train.transfer table7 --run RUN --data DIR`."
     assert between(text, "claims") == "No network of tables 2 and 3 is trained yet."
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "stale" not in text
     assert renewed(text, tmp_path) == text
@@ -109,7 +110,7 @@ def test_train_table_is_the_text_as_it_was_printed(tmp_path):
 
 
 def test_marks_without_a_table_or_without_their_end_are_refused(tmp_path):
-    with pytest.raises(Expected, match="marks cpu, layers, train, gpu, loader, pack, departures, table2, table3, claims, got other"):
+    with pytest.raises(Expected, match="marks cpu, layers, train, gpu, loader, pack, departures, table2, table3, claims, table4, .*figure9, got other"):
         renewed(page("other"), tmp_path)
     with pytest.raises(Expected, match="to have its"):
         renewed(page("cpu").replace("cpu:end", "gpu:end"), tmp_path)
