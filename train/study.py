@@ -30,6 +30,7 @@ from zfcore.data import open_data
 from zfcore.data.loader import Pictures
 from zfcore.models import from_checkpoint
 
+UNFITTED = 30                     # %: a network with a higher training error than this has not learned its pictures
 WATCHED = 256                     # test pictures at most on which a network from random weights is watched while it trains
 
 
@@ -281,7 +282,13 @@ def scratch_in_words(parts, epochs):
     if not parts:
         return ""
     seconds, errors = [part.seconds for part in parts], [100*part.train_error for part in parts]
+    unfinished = (" They do not fit their own training pictures yet: with more --scratch-epochs they may reach more, so what the "
+                  "features are ahead by is not settled.") if max(errors) > UNFITTED else ""
     return (f"From random weights: the run's network and options, {epochs} epochs of the training pictures, the learning rate "
-            f"divided by 10 after 2/3 and 5/6 of them; the last weights, centre crop; {len(parts)} networks, {np.mean(seconds):.0f} s "
-            f"of training each ({min(seconds):.0f} to {max(seconds):.0f}), training error at the end {min(errors):.0f} to "
-            f"{max(errors):.0f} %. The paper states none of these.")
+            f"divided by 10 after 2/3 and 5/6 of them; the last weights, centre crop. Networks: {len(parts)}; seconds of training each: "
+            f"{span(seconds)}; training error at the end, %: {span(errors)}.{unfinished} The paper states none of these.")
+
+
+def span(values):
+    low, high = f"{min(values):.0f}", f"{max(values):.0f}"
+    return low if low == high else f"{low} to {high}"
