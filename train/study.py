@@ -30,7 +30,6 @@ from zfcore.data import open_data
 from zfcore.data.loader import Pictures
 from zfcore.models import from_checkpoint
 
-UNFITTED = 30                     # %: a network with a higher training error than this has not learned its pictures
 WATCHED = 256                     # test pictures at most on which a network from random weights is watched while it trains
 
 
@@ -277,13 +276,14 @@ def duplicates_in_words(study, left_out, correlation):
             f"left out (the paper left such pictures out of ImageNet and trained again).")
 
 
-def scratch_in_words(parts, epochs):
-    """How the networks from random weights were trained; "" without any."""
+def scratch_in_words(parts, epochs, most_error=30):
+    """How the networks from random weights were trained; "" without any. Above `most_error` % on their own training pictures
+    they are said not to fit them yet."""
     if not parts:
         return ""
     seconds, errors = [part.seconds for part in parts], [100*part.train_error for part in parts]
     unfinished = (" They do not fit their own training pictures yet: with more --scratch-epochs they may reach more, so what the "
-                  "features are ahead by is not settled.") if max(errors) > UNFITTED else ""
+                  "features are ahead by is not settled.") if max(errors) > most_error else ""
     return (f"From random weights: the run's network and options, {epochs} epochs of the training pictures, the learning rate "
             f"divided by 10 after 2/3 and 5/6 of them; the last weights, centre crop. Networks: {len(parts)}; seconds of training each: "
             f"{span(seconds)}; training error at the end, %: {span(errors)}.{unfinished} The paper states none of these.")

@@ -146,7 +146,8 @@ def write_precisions(study, found, seconds):
     places = [write_results(study.output, [study.scored.names[i] for i in scores.pictures], scores.p, study.scored.year or 2012,
                             a.score_part, WAYS[way][1]) for way, scores in found.items()]
     write_text(study.output/"table6.md", markdown(head, rows), voc_protocol(study, places[0]), classifier_in_words(study, found, seconds),
-               scratch_in_words([found["scratch"]] if "scratch" in found else [], a.scratch_epochs), claim(ours, counts))
+               # of a picture of several classes one example at most can be right: no training error is too high
+               scratch_in_words([found["scratch"]] if "scratch" in found else [], a.scratch_epochs, most_error=100), claim(ours))
     write_csv(study.output/"table6.csv", [[name, *counts[k], *(f"{values[k]:.6g}" for values in (chance, *(c for _, c in columns))),
                                            *TABLE6[name]] for k, name in enumerate(names)],
               "class", "train_pictures", "scored_pictures", "chance", *(f"{way}_{d}" for way in found for d in DEFINITIONS), "paper",
@@ -177,7 +178,7 @@ def classifier_in_words(study, found, seconds):
             f"by mean average precision on a held-out third of the training pictures.")
 
 
-def claim(ours, counts):
+def claim(ours):
     if "scratch" not in ours or np.isnan(ours["features"]["2010"][-1]):
         return ""
     one, other = ours["features"]["2010"], ours["scratch"]["2010"]
