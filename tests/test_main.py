@@ -53,6 +53,12 @@ def refused(capsys, *arguments):
     return said
 
 
+def test_a_precision_that_a_cpu_has_not_is_refused_in_a_sentence(place, capsys, tmp_path):
+    said = refused(capsys, "top-activations", "--run", place/"run", "--device", "cpu", "--precision", "tf32", "--output", tmp_path/"out")
+    assert said == ("error: precision: expected fp32, the one that NumPy has, got tf32; run it on a GPU, or leave it at fp32")
+    assert not (tmp_path/"out").exists()
+
+
 def test_top_activations_leaves_arrays_and_a_figure_of_each_layer(place, tmp_path):
     run(place, tmp_path, "--layers", "conv1", "fc8", "--units", "0:2", "--k", "4")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["conv1.h5", "conv1.png", "fc8.h5", "fc8.png", "top_activations.h5"]

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 
+from tests import executor
 from tests.kernels.conftest import EPS, close, normal
-from zfcore.ops.linear import linear, linear_backward, linear_backward_reference, linear_reference
+from zfcore.backend import PRECISIONS
+from zfcore.check import Expected
+from zfcore.ops.linear import linear, linear_backward, linear_backward_reference, linear_reference, linear_transpose
 
 
 @pytest.mark.parametrize("D, M, N", [(13, 9, 37), (5, 17, 140), (6, 8, 1)])       # N: one by one, four at once, one
@@ -25,3 +28,44 @@ def test_the_data_gradient_is_left_out_on_request(machine, rng):
     x, w, b, dy = normal(rng, 5, 3), normal(rng, 5, 7), normal(rng, 7), normal(rng, 7, 3)
     dx, dw, db = linear_backward(machine.array(dy), linear(*map(machine.array, (x, w, b)))[1], need_dx=False)
     assert dx is None and dw.shape == w.shape and db.shape == b.shape
+
+
+@pytest.mark.parametrize("precision, unit", [("fp32x3", 4*EPS), ("tf32", 2**-11), ("bf16", 2**-8)])
+def test_products_are_formed_in_the_precision_of_the_forward_pass(machine, rng, precision, unit):
+    """Each of two factors may be wrong by its unit; a tensor core adds 8 products at a time (tests/kernels/test_conv2d.py)."""
+    D, M, N = 44, 12, 36
+    x, w, b, dy = normal(rng, D, N), normal(rng, D, M), normal(rng, M), normal(rng, M, N)
+
+    def work():
+        y, cache = linear(*map(machine.array, (x, w, b)), precision)
+        return y, *linear_backward(machine.array(dy), cache), linear_transpose(machine.array(dy), machine.array(w), precision)
+
+    y, dx, dw, db, transposed = machine.results(work)
+    np.testing.assert_array_equal(transposed, dx)
+    sizes = [np.abs(a) for a in (x, w, b, dy)]
+    pairs = [(y, linear_reference(x, w, b), linear_reference(*sizes[:3])),
+             *zip((dx, dw), linear_backward_reference(dy, x, w), linear_backward_reference(sizes[3], *sizes[:2]))]
+    for got, wanted, size in pairs:
+        close(got, wanted, ((2 + unit)*unit + 60*EPS)*size)
+        if precision != "fp32x3":
+            assert np.linalg.norm(got - wanted) > unit/8*np.linalg.norm(wanted), "not rounded"
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("D, M", [(1100, 8), (8, 1100)])                    # long sums on the way up, on the way down
+@executor.requires_executor
+def test_an_image_has_the_same_bits_in_any_batch_though_sums_are_cut(rng, precision, D, M):
+    x, w, b, dy = normal(rng, D, 36), normal(rng, D, M), normal(rng, M), normal(rng, M, 36)
+
+    def up_and_down(images):
+        y, _ = linear(*map(executor.array, (np.ascontiguousarray(x[:, images]), w, b)), precision)
+        return y, linear_transpose(executor.array(np.ascontiguousarray(dy[:, images])), executor.array(w), precision)
+
+    for whole, some, one in zip(*map(up_and_down, (slice(None), slice(3, 36), slice(20, 21)))):
+        np.testing.assert_array_equal(some, whole[:, 3:])
+        np.testing.assert_array_equal(one, whole[:, 20:21])
+
+
+def test_numpy_refuses_other_precisions_than_fp32_in_a_sentence(rng):
+    with pytest.raises(Expected, match="linear precision: expected fp32, the one that NumPy has, got tf32"):
+        linear(normal(rng, 3, 2), normal(rng, 3, 4), normal(rng, 4), "tf32")

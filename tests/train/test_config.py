@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from train.__main__ import main
 from train.config import PRESETS, TrainConfig, parser, resolve, resume
 from zfcore.check import Expected
 
@@ -67,6 +68,7 @@ def test_resume_keeps_the_stored_options_and_refuses_a_changed_one_by_name():
     stored = resolve(typed("--lr", "0.02", "--epochs", "4"))
     assert resume(stored, typed("--resume", "x", "--lr", "0.02", "--epochs", "9", "--workers", "1")).epochs == 9
     assert resume(stored, typed("--resume", "x", "--micro-batch", "8")).micro_batch == 8
+    assert resume(stored, typed("--resume", "x", "--precision", "tf32")).precision == "tf32"
     with pytest.raises(Expected, match="--lr: expected the run's own value 0.02, got 0.03"):
         resume(stored, typed("--resume", "x", "--lr", "0.03"))
     with pytest.raises(Expected, match="--preset"):
@@ -75,3 +77,11 @@ def test_resume_keeps_the_stored_options_and_refuses_a_changed_one_by_name():
 
 def test_printing_a_config_names_every_option():
     assert all(name in str(TrainConfig()) for name in TrainConfig.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("precision", ["fp32x3", "tf32", "bf16"])
+def test_on_a_cpu_a_run_in_another_precision_is_refused_before_anything_is_written(precision, tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--device", "cpu", "--precision", precision, "--output", str(tmp_path/"run")])
+    assert left.value.code == 2 and not (tmp_path/"run").exists()
+    assert f"precision: expected fp32, the one that NumPy has, got {precision}; run it on a GPU" in capsys.readouterr().err

@@ -362,12 +362,13 @@ def _cheapest(kernels, M, columns):
 
 
 def launch_forward(x, w, b, y, S, P, groups, relu, precision, sliced=False):
-    """y = the convolution. sliced: where tiles are few, their sums are cut into slices; y's bits then depend on N."""
+    """y = the convolution. sliced: its sums are cut into slices, as their length and the filters say, not N: so an image keeps
+    its bits in any batch."""
     (F, Ho, Wo, N), (maps, K, _, _), M = y.shape, w.shape, w.shape[3]//groups
     kernels, slices = _fitting(FORWARD_KERNELS[precision], M, N), 1
     if sliced:
         kernel = _cheapest(kernels, M, Ho*Wo*N)
-        slices = _slices(maps*K*K, kernel.defines["BLOCKS"]*SMS//(groups*_tiles(kernel, M, Ho*Wo*N)), 512)
+        slices = slices_of_rows(maps*K*K, groups*M)
     else:
         kernel = _quickest(kernels, M, Ho*Wo*N, groups)
     out = y if slices == 1 else empty((slices, *y.shape), y.dtype, like=y)
@@ -395,14 +396,19 @@ def turn_filters(w):
     return swapped
 
 
-def launch_filter_gradient(x, dy, shape, S, P, groups, precision):
+def slices_of_rows(length, rows):
+    """Into how many slices sums of `length` terms are cut of which there are so many rows, and an unknown number of columns."""
+    return _slices(length, 2*SMS//blocks(rows, LARGE["BM"]), 512)
+
+
+def launch_filter_gradient(x, dy, shape, S, P, groups, precision, slices=None):
     """dw of that `shape` (C/groups,K,K,F)."""
     (maps, K, _, F), (_, Ho, Wo, N) = shape, dy.shape
     rows, columns = maps*K*K, F//groups
     kernels = FILTER_GRADIENT_KERNELS[precision]
     kernel = _cheapest(kernels if precision == "fp32" else _fitting(kernels, 4, N), rows, columns)
     tiles = _tiles(kernel, rows, columns)
-    slices = _slices(Ho*Wo*N, 4*SMS//(tiles*groups), 512)
+    slices = slices or _slices(Ho*Wo*N, 4*SMS//(tiles*groups), 512)
     parts = empty((slices, *shape), x.dtype, like=x)
     kernel((tiles, slices, groups), x, dy, parts, *_sizes(x, parts[0], dy, S, P, groups))
     return _sum_slices(parts)

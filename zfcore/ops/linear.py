@@ -4,14 +4,14 @@
     dx[d,n] = sum over m of  w[d,m] * dy[m,n]        dw[d,m] = sum over n of  x[d,n] * dy[m,n]        db[m] = sum of dy[m,:]
 
 NumPy leaves the products to BLAS. On a GPU it is a convolution of maps of one pixel, by the kernels and in the precisions
-of zfcore/ops/conv2d.py; no call of cuBLAS, which a CUDA graph could not hold. Its long sums over few outputs are cut into
-slices, so there an image's last bits depend on how many images are with it.
+of zfcore/ops/conv2d.py: a call of cuBLAS could not be captured in the CUDA graph of a training step. Its long sums over few
+outputs are cut into slices, by the sizes of w alone: y and dx of an image have the same bits in any batch.
 """
 import numpy as np
 
 from zfcore import check
 from zfcore.backend import Kernel, blocks, empty, lanes, parallel, runs_kernels
-from zfcore.ops.conv2d import check_precision, launch_filter_gradient, launch_forward, turn_filters
+from zfcore.ops.conv2d import check_precision, launch_filter_gradient, launch_forward, slices_of_rows, turn_filters
 from zfcore.ops.window import pieces
 
 BLOCK = 512                       # rows of a product that one core forms at once
@@ -64,8 +64,8 @@ def linear_transpose(dy, w, precision="fp32"):
     check_precision("linear_transpose precision", dy, precision)
     if runs_kernels(dy):
         # w and dy turned are read along m: the kernel of the filter gradient
-        return launch_filter_gradient(_pixel(w), turn_filters(_pixel(dy)), (len(w), 1, 1, dy.shape[1]),
-                                      1, 0, 1, precision).reshape(len(w), -1)
+        return launch_filter_gradient(_pixel(w), turn_filters(_pixel(dy)), (len(w), 1, 1, dy.shape[1]), 1, 0, 1, precision,
+                                      slices_of_rows(len(dy), len(w))).reshape(len(w), -1)
     dx = empty((len(w), dy.shape[1]), dy.dtype, like=dy)
     parallel(lambda d: np.matmul(w[d], dy, out=dx[d]), pieces(len(w), BLOCK))
     return dx
