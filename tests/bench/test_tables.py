@@ -127,9 +127,10 @@ def test_three_figures_without_an_exponent():
         "0.012", "0.5", "1.23", "12.3", "100", "123", "45679"]
 
 
-def test_claim_1_comes_from_table_2_and_the_others_from_table_3(tmp_path):
-    (tmp_path/"table2.md").write_text("| figure 3 | `tiny` | 38.4 |\n\n| claim | | |\n| 1 beats | of five |\n| 3 wider | of one |\n")
-    (tmp_path/"table3.md").write_text("| claim | | |\n| 1 beats | of three |\n| 2 depth | here |\n| 3 wider | of three |\n")
+def test_claims_of_two_networks_come_from_table_2_and_the_others_from_table_3(tmp_path):
+    (tmp_path/"table2.md").write_text("| figure 3 | `tiny` | 38.4 |\n\n| 1 beats | of five |\n| 3 wider | of one |\n| 4 middle | of five |\n")
+    (tmp_path/"table3.md").write_text("| claim | | |\n| 1 beats | of three |\n| 2 depth | here |\n| 3 wider | of three |\n| 4 middle | no |\n")
     text = renewed(page("claims", "table2"), tmp_path)
-    assert between(text, "claims").splitlines()[2:] == ["| 1 beats | of five |", "| 2 depth | here |", "| 3 wider | of three |"]
+    assert between(text, "claims").splitlines()[2:] == ["| 1 beats | of five |", "| 2 depth | here |", "| 3 wider | of three |",
+                                                        "| 4 middle | of five |"]
     assert between(text, "table2") == (tmp_path/"table2.md").read_text().strip()
