@@ -14,11 +14,12 @@ processor's time waiting for a disk is not. (A file that fits into memory is kep
 import filecmp
 import itertools
 import json
-import multiprocessing
 import os
 import platform
 import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from datetime import datetime, timezone
@@ -106,15 +107,12 @@ class Killed(Packing):
         super()._write(shard, pieces, bar)
 
 
-def until_killed(args, output):
-    begin(args, output, kind=Killed).run()
-
-
 def resumed(args, output, whole):
     """Go on with a packing that was killed in the middle: {seconds until it packs on, pictures kept, same_bytes as `whole`}."""
-    process = multiprocessing.get_context("spawn").Process(target=until_killed, args=(args, output))
-    process.start()
-    process.join()
+    facts = json.dumps({key: getattr(args, key) for key in ("data", "size", "workers", "upscale")})
+    code = "import json, sys; from argparse import Namespace; from bench.pack import Killed, begin; "
+    code += "begin(Namespace(**json.loads(sys.argv[1])), sys.argv[2], kind=Killed).run()"
+    subprocess.run([sys.executable, "-c", code, facts, str(output)], stderr=subprocess.DEVNULL)
     started = time.perf_counter()
     work = begin(args, output, kind=Timed)
     work.run()

@@ -316,7 +316,7 @@ def result_of(run, pictures, crops, device):
             return Result(**{**content, "errors": Errors(**content["errors"])})
     except (OSError, ValueError, KeyError, TypeError):     # none yet, or of another version: measured anew
         pass
-    network, checkpoint = from_checkpoint(run.folder/"latest.h5", device)
+    network, checkpoint = from_checkpoint(run.folder/"latest.h5", device, run.config.precision)
     member = Member(network, device.array(checkpoint.mean_image))
     train, val = (errors([member], part, run, crops, device) for part in pictures)
     w = next(iter(checkpoint.parameters.values()))["w"]    # of layer 1
@@ -338,7 +338,7 @@ def errors(members, part, run, crops, device):
 
 def ensemble_result(runs, pictures, crops, device):
     """The Result of the mean of the runs' probabilities on the validation pictures; parameters add up."""
-    opened = [from_checkpoint(run.folder/"latest.h5", device) for run in runs]
+    opened = [from_checkpoint(run.folder/"latest.h5", device, run.config.precision) for run in runs]
     members = [Member(network, device.array(checkpoint.mean_image)) for network, checkpoint in opened]
     return Result(errors(members, pictures[1], runs[0], crops, device), sum(network.parameter_count() for network, _ in opened))
 
