@@ -116,11 +116,12 @@ class Caltech(Study):
         self.keep(Part("scratch", 0, train_per_class, fold, accuracy, float("nan"), train_error, seconds, len(train), len(test)))
 
     def work(self, keys, features, write):
-        """Do what of `keys` (see `Part.key`) is not finished; `write` is called after each part that takes long, and at the end."""
+        """Do what of `keys` (see `Part.key`) is not finished; call `write` after each part that takes long, and at the end."""
         left = [key for key in keys if key not in self.parts]
         with tqdm(total=len(keys), initial=len(keys) - len(left), unit="part", disable=None if left else True) as bar:
             for kind, layer, n, fold in left:
-                bar.set_description(f"{'from random weights' if kind == 'scratch' else f'{kind}({layer})'}, {n} a class, fold {fold}")
+                what = "from random weights" if kind == "scratch" else f"{kind}({layer})"
+                bar.set_description(f"{what}, {n} a class, fold {fold}")
                 if kind == "scratch":
                     self.train_network(n, fold)
                     write()
@@ -191,10 +192,11 @@ def write_accuracies(study, table, train, trained, seconds):
     here = {"from random weights": scratch, "features of the run": ours}
     rows = [[f"{who}: {what}", *(number(of.get(n)) for n in counts)] for who, group in (("paper", paper), ("here", here))
             for what, of in group.items() if any(of.get(n) for n in counts)]
-    write_text(study.output/f"{name}.md",
-               markdown([f"Accuracy in %. Training pictures a class of {table.title} (paper), {study.tree} (here)", *counts], rows),
+    head = [f"Accuracy in %. Training pictures a class of {table.title} (paper), {study.tree} (here)", *counts]
+    networks = [part for part in study.kinds("scratch") if part.train_per_class in counts]
+    write_text(study.output/f"{name}.md", markdown(head, rows),
                caltech_protocol(study, counts), classifiers_in_words(study, seconds),
-               scratch_in_words([part for part in study.kinds("scratch") if part.train_per_class in counts], study.args.scratch_epochs),
+               scratch_in_words(networks, study.args.scratch_epochs),
                claim_of_features({n: gains(study, top, n) for n in counts}), claim_of_six(ours) if name == "figure9" else "")
     folds = {"from random weights": ("scratch", 0), "features of the run": ("softmax", top)}
     write_csv(study.output/f"{name}.csv",
@@ -216,12 +218,13 @@ def caltech_protocol(study, counts):
         return ""
     left = f" ({', '.join(study.left_out)} left out)" if study.left_out else ""
     most = f"at most {a.test_most} of the others of each class" if a.test_most else "all others"
-    return (f"Protocol of the paper: training pictures drawn at random, at most 50 of the others of each class to test on, mean of the "
-            f"classes' accuracies, five folds (test pictures and folds are stated for Caltech-101 only); near-duplicates were taken "
-            f"out of ImageNet before the training. Here: {len(study.classes)} classes of {study.tree}{left}; to test on {most} "
-            f"({test[0]}{f' to {test[-1]}' if len(test) > 1 else ''} pictures); mean of the classes' accuracies ± standard deviation "
-            f"over {a.folds} folds; the background {'is a class' if a.background else 'is no class'}; chance is "
-            f"{100/len(study.classes):.1f} %. {duplicates_in_words(study, study.duplicates_left_out, ABOVE)}")
+    return (f"Protocol of the paper: training pictures drawn at random, at most 50 of the others of each class to test on, "
+            f"mean of the classes' accuracies, five folds (test pictures and folds are stated for Caltech-101 only); "
+            f"near-duplicates were taken out of ImageNet before the training. Here: {len(study.classes)} classes of "
+            f"{study.tree}{left}; to test on {most} ({test[0]}{f' to {test[-1]}' if len(test) > 1 else ''} pictures); mean of "
+            f"the classes' accuracies ± standard deviation over {a.folds} folds; the background "
+            f"{'is a class' if a.background else 'is no class'}; chance is {100/len(study.classes):.1f} %. "
+            f"{duplicates_in_words(study, study.duplicates_left_out, ABOVE)}")
 
 
 def classifiers_in_words(study, seconds):
@@ -230,9 +233,9 @@ def classifiers_in_words(study, seconds):
         return ""
     times = [part.seconds for part in parts]
     chosen = ", ".join(f"{C:g}" for C in sorted({part.C for part in parts}))
-    return (f"{run_in_words(study)} They took {seconds:.0f} s. Classifiers: fitted to their optimum, C chosen on a held-out third of the "
-            f"training pictures ({chosen}), {np.mean(times):.1f} s each ({min(times):.1f} to {max(times):.1f}). The paper does not say "
-            f"how it trained them; its 30 pictures a class of Caltech-101 took it 17 minutes.")
+    return (f"{run_in_words(study)} They took {seconds:.0f} s. Classifiers: fitted to their optimum, C chosen on a held-out "
+            f"third of the training pictures ({chosen}), {np.mean(times):.1f} s each ({min(times):.1f} to {max(times):.1f}). "
+            f"The paper does not say how it trained them; its 30 pictures a class of Caltech-101 took it 17 minutes.")
 
 
 def gains(study, layer, n):
@@ -247,9 +250,10 @@ def claim_of_features(gains):
     if not means:
         return ""
     word = "agrees" if min(means.values()) > 0 else "does not agree" if max(means.values()) <= 0 else "agrees in part"
-    found = ", ".join(f"{mean:+.1f} points at {n} a class in {len(gains[n])} fold{'s'*(len(gains[n]) > 1)}" for n, mean in means.items())
-    return (f"Claim 10 of the paper, that features learned elsewhere beat training from random weights: {word} ({found}; the paper: "
-            f"+61.0 and +40.0 at 15 and 30 of Caltech-101).")
+    found = ", ".join(f"{mean:+.1f} points at {n} a class in {len(gains[n])} fold{'s'*(len(gains[n]) > 1)}"
+                      for n, mean in means.items())
+    return (f"Claim 10 of the paper, that features learned elsewhere beat training from random weights: {word} ({found}; the "
+            f"paper: +61.0 and +40.0 at 15 and 30 of Caltech-101).")
 
 
 def claim_of_six(ours):
@@ -257,8 +261,8 @@ def claim_of_six(ours):
     if not ours.get(6):
         return ""
     most = max(n for n in ours if ours[n])
-    return (f"With 6 pictures a class the features reach {ours[6][0]:.1f} %, which is {100*ours[6][0]/ours[most][0]:.0f} % of what they reach "
-            f"with {most} (the paper, Caltech-256: 57.1 %, 77 % of 74.2 with 60).")
+    return (f"With 6 pictures a class the features reach {ours[6][0]:.1f} %, which is {100*ours[6][0]/ours[most][0]:.0f} % of "
+            f"what they reach with {most} (the paper, Caltech-256: 57.1 %, 77 % of 74.2 with 60).")
 
 
 def write_layers(study, layers, n, features):
@@ -270,13 +274,14 @@ def write_layers(study, layers, n, features):
     write_text(study.output/"table7.md",
                markdown(["Accuracy in %, classifier (layer)", "features", "of them", "paper: Caltech-101, 30 a class",
                          "paper: Caltech-256, 60 a class", f"here: {study.tree}, {n} a class"], rows),
-               "Features of a layer are here what it hands to the next one, after ReLU, max pooling and contrast normalisation where it "
-               "has them (the column names the last of these), minus their mean over the training pictures, all divided by one number. "
-               "The paper does not say which it took, nor how it scaled them.",
+               "Features of a layer are here what it hands to the next one, after ReLU, max pooling and contrast normalisation "
+               "where it has them (the column names the last of these), minus their mean over the training pictures, all "
+               "divided by one number. The paper does not say which it took, nor how it scaled them.",
                caltech_protocol(study, [n]), classifiers_in_words(study, features[layers[0]].seconds), claim_of_layers(found))
     write_csv(study.output/"table7.csv",
               [[kind, layer, features[layer].shape[1], n, *csv_of(pair), len(study.of(kind, layer, n)),
-                *(paper[0] for paper in TABLE7.get((kind, layer), (("",), ("",))))] for (kind, layer), pair in found.items() if pair],
+                *(paper[0] for paper in TABLE7.get((kind, layer), (("",), ("",))))]
+               for (kind, layer), pair in found.items() if pair],
               "classifier", "layer", "features", "train_per_class", "accuracy", "spread", "folds", "paper_caltech_101",
               "paper_caltech_256")
     plots.accuracy_by_layer({title: {key: pairs[k] for key, pairs in TABLE7.items()} for k, title in
@@ -290,6 +295,6 @@ def claim_of_layers(found):
     if len(means) < 2:
         return ""
     steps = [(low, high) for low, high in zip(means, means[1:]) if high[1] <= low[1]]
-    word = ("agrees" if not steps else
-            "does not agree: " + ", ".join(f"layer {high[0]} is not above layer {low[0]} ({high[1]:.1f}, {low[1]:.1f})" for low, high in steps))
+    faults = [f"layer {high[0]} is not above layer {low[0]} ({high[1]:.1f}, {low[1]:.1f})" for low, high in steps]
+    word = f"does not agree: {', '.join(faults)}" if faults else "agrees"
     return f"Claim 10 of the paper, that accuracy rises with the layer (SVM, layers {means[0][0]} to {means[-1][0]}): {word}."

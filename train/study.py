@@ -119,7 +119,8 @@ class Study:
     def keep(self, part):
         self.parts[part.key] = part
         names = [f.name for f in fields(Part)]
-        write_csv(self.output/"parts.csv", [[getattr(one, name) for name in names] for _, one in sorted(self.parts.items())], *names)
+        rows = [[getattr(one, name) for name in names] for _, one in sorted(self.parts.items())]
+        write_csv(self.output/"parts.csv", rows, *names)
 
     def of(self, kind, layer, train_per_class):
         """The finished Parts over the folds."""
@@ -149,8 +150,8 @@ class Study:
         found = near_duplicates(thumbs, new_thumbs)
         found = replace(found, first=numbers[found.first], second=new_numbers[found.second])
         rows = list(zip(found.second.tolist(), found.first.tolist(), found.correlation.tolist()))
-        write_csv(file.with_suffix(".csv"), [(new.dataset.names[i], own.dataset.names[j], f"{value:.4f}") for i, j, value in rows],
-                  "new_picture", "run_picture", "correlation")
+        named = [(new.dataset.names[i], own.dataset.names[j], f"{value:.4f}") for i, j, value in rows]
+        write_csv(file.with_suffix(".csv"), named, "new_picture", "run_picture", "correlation")
         if rows:
             plots.pairs([(new.picture(i), own.picture(j)) for i, j, _ in rows[:40]],
                         [(new.dataset.names[i].split("/", 1)[-1], f"{value:.3f}") for i, _, value in rows[:40]],
@@ -265,15 +266,15 @@ def write_text(path, *paragraphs):
 def run_in_words(study):
     network, epoch = study.network, study.checkpoint.epoch
     return (f"The run: {study.args.run} ({network.name}, {network.input_shape[1]}x{network.input_shape[2]} pixels, trained on "
-            f"{len(study.checkpoint.classes)} classes, epoch {epoch}). Features: evaluation mode, centre crop; pictures smaller "
-            f"than the input are enlarged.")
+            f"{len(study.checkpoint.classes)} classes, epoch {epoch}). Features: evaluation mode, centre crop; pictures "
+            f"smaller than the input are enlarged.")
 
 
 def duplicates_in_words(study, left_out, correlation):
     if not study.args.without_duplicates:
         return "Near-duplicates of the run's training pictures were not looked for."
-    return (f"{left_out} pictures of the new set that correlate by {correlation} or more with one that the run was trained on are "
-            f"left out (the paper left such pictures out of ImageNet and trained again).")
+    return (f"{left_out} pictures of the new set that correlate by {correlation} or more with one that the run was trained on "
+            f"are left out (the paper left such pictures out of ImageNet and trained again).")
 
 
 def scratch_in_words(parts, epochs, most_error=30):
@@ -282,11 +283,12 @@ def scratch_in_words(parts, epochs, most_error=30):
     if not parts:
         return ""
     seconds, errors = [part.seconds for part in parts], [100*part.train_error for part in parts]
-    unfinished = (" They do not fit their own training pictures yet: with more --scratch-epochs they may reach more, so what the "
-                  "features are ahead by is not settled.") if max(errors) > most_error else ""
+    unfinished = (" They do not fit their own training pictures yet: with more --scratch-epochs they may reach more, so what "
+                  "the features are ahead by is not settled.") if max(errors) > most_error else ""
     return (f"From random weights: the run's network and options, {epochs} epochs of the training pictures, the learning rate "
-            f"divided by 10 after 2/3 and 5/6 of them; the last weights, centre crop. Networks: {len(parts)}; seconds of training each: "
-            f"{span(seconds)}; training error at the end, %: {span(errors)}.{unfinished} The paper states none of these.")
+            f"divided by 10 after 2/3 and 5/6 of them; the last weights, centre crop. Networks: {len(parts)}; seconds of "
+            f"training each: {span(seconds)}; training error at the end, %: {span(errors)}.{unfinished} "
+            f"The paper states none of these.")
 
 
 def span(values):

@@ -121,10 +121,10 @@ def main(arguments=None):
     except (Stop, KeyboardInterrupt):
         print(f"\nstopped; what is finished is kept in {args.output}. Give the command again to go on", file=sys.stderr)
         sys.exit(130)
-    name = "duplicates" if args.table == "duplicates" else args.table
-    if (text := Path(args.output)/f"{name}.md").is_file():
+    if (text := Path(args.output)/f"{args.table}.md").is_file():
         print(text.read_text(encoding="utf-8"))
-    print("\n".join(f"  {path}" for path in sorted(Path(args.output).glob(f"{name}*.*")) if path.suffix in (".md", ".csv", ".png")))
+    files = sorted(Path(args.output).glob(f"{args.table}*.*"))
+    print("\n".join(f"  {path}" for path in files if path.suffix in (".md", ".csv", ".png")))
 
 
 if __name__ == "__main__":

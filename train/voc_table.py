@@ -139,19 +139,20 @@ def write_precisions(study, found, seconds):
     counts = [*zip(trained, positive), (len(study.numbers), len(labels))]
     names = [*CLASSES, "mean"]
     columns = [(f"{WAYS[way][0]}, {word}", ours[way][definition]) for way in found for definition, word in DEFINITIONS.items()]
-    head = ["Average precision in %", f"pictures in {a.train_part}", f"in {a.score_part}", "by chance", *(name for name, _ in columns),
-            "paper", "Sande et al. 2012", "Yan et al. 2012"]
+    head = ["Average precision in %", f"pictures in {a.train_part}", f"in {a.score_part}", "by chance",
+            *(name for name, _ in columns), "paper", "Sande et al. 2012", "Yan et al. 2012"]
     rows = [[name, *counts[k], *(cell(values[k]) for values in (chance, *(column for _, column in columns))), *TABLE6[name]]
             for k, name in enumerate(names)]
     places = [write_results(study.output, [study.scored.names[i] for i in scores.pictures], scores.p, study.scored.year or 2012,
                             a.score_part, WAYS[way][1]) for way, scores in found.items()]
-    write_text(study.output/"table6.md", markdown(head, rows), voc_protocol(study, places[0]), classifier_in_words(study, found, seconds),
+    write_text(study.output/"table6.md", markdown(head, rows), voc_protocol(study, places[0]),
+               classifier_in_words(study, found, seconds),
                # of a picture of several classes one example at most can be right: no training error is too high
                scratch_in_words([found["scratch"]] if "scratch" in found else [], a.scratch_epochs, most_error=100), claim(ours))
-    write_csv(study.output/"table6.csv", [[name, *counts[k], *(f"{values[k]:.6g}" for values in (chance, *(c for _, c in columns))),
-                                           *TABLE6[name]] for k, name in enumerate(names)],
-              "class", "train_pictures", "scored_pictures", "chance", *(f"{way}_{d}" for way in found for d in DEFINITIONS), "paper",
-              "sande_2012", "yan_2012")
+    numbers = [[name, *counts[k], *(f"{values[k]:.6g}" for values in (chance, *(column for _, column in columns))), *TABLE6[name]]
+               for k, name in enumerate(names)]
+    write_csv(study.output/"table6.csv", numbers, "class", "train_pictures", "scored_pictures", "chance",
+              *(f"{way}_{definition}" for way in found for definition in DEFINITIONS), "paper", "sande_2012", "yan_2012")
     plots.average_precisions(names, {"the paper, test": np.array([TABLE6[name][0] for name in names]),
                                      **{f"here, {WAYS[way][0]}": of["2010"] for way, of in ours.items()}}, chance,
                              study.output/"table6.png")
@@ -163,19 +164,20 @@ def cell(value):
 
 def voc_protocol(study, place):
     a, source = study.args, study.scored.names[0].split("/")[0]
-    return (f"Protocol of the paper: a 20-way softmax trained on trainval of VOC2012, average precision on its test set by the evaluation "
-            f"server. Here: trained on {a.train_part} of {source} ({len(study.numbers)} pictures; one that shows several classes is an "
-            f"example of each), scored on {a.score_part}, pictures ranked by the softmax's probability, difficult objects left out. "
-            f"2010+: the area under precision over recall, which the server computes since 2010; 11-point: its definition before. "
-            f"By chance: the share of pictures that show the class. A class without a picture to train on or to score has no precision and "
-            f"is not in the mean. {duplicates_in_words(study, study.left_out, ABOVE)} The server's files lie in "
+    return (f"Protocol of the paper: a 20-way softmax trained on trainval of VOC2012, average precision on its test set by the "
+            f"evaluation server. Here: trained on {a.train_part} of {source} ({len(study.numbers)} pictures; one that shows "
+            f"several classes is an example of each), scored on {a.score_part}, pictures ranked by the softmax's probability, "
+            f"difficult objects left out. 2010+: the area under precision over recall, which the server computes since 2010; "
+            f"11-point: its definition before. By chance: the share of pictures that show the class. A class without a picture "
+            f"to train on or to score has no precision and is not in the mean. "
+            f"{duplicates_in_words(study, study.left_out, ABOVE)} The server's files lie in "
             f"`{place.relative_to(study.output).as_posix()}` (comp2: features; comp1: only VOC's own pictures).")
 
 
 def classifier_in_words(study, found, seconds):
     scores = found["features"]
-    return (f"{run_in_words(study)} They took {seconds:.0f} s. Softmax: fitted to its optimum in {scores.seconds:.1f} s, C = {scores.C:g} "
-            f"by mean average precision on a held-out third of the training pictures.")
+    return (f"{run_in_words(study)} They took {seconds:.0f} s. Softmax: fitted to its optimum in {scores.seconds:.1f} s, C = "
+            f"{scores.C:g} by mean average precision on a held-out third of the training pictures.")
 
 
 def claim(ours):
@@ -184,5 +186,5 @@ def claim(ours):
     one, other = ours["features"]["2010"], ours["scratch"]["2010"]
     ahead, there = int((one[:-1] > other[:-1]).sum()), int((~np.isnan(one[:-1])).sum())
     return (f"Claim 10 of the paper, that features learned elsewhere beat training from random weights: "
-            f"{'agrees' if one[-1] > other[-1] else 'does not agree'} (mean {one[-1]:.1f} against {other[-1]:.1f} %, ahead in {ahead} of "
-            f"{there} classes; one training each, so no spread is known).")
+            f"{'agrees' if one[-1] > other[-1] else 'does not agree'} (mean {one[-1]:.1f} against {other[-1]:.1f} %, ahead in "
+            f"{ahead} of {there} classes; one training each, so no spread is known).")

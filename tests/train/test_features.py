@@ -140,7 +140,8 @@ def file(tmp_path):
 
 
 def checkpoint(path, network):
-    save(path, Checkpoint(network.name, network.input_shape, network.table(), ["a", "b", "c"], network.parameters(), mean_image=MEAN))
+    save(path, Checkpoint(network.name, network.input_shape, network.table(), ["a", "b", "c"], network.parameters(),
+                          mean_image=MEAN))
     return path
 
 
