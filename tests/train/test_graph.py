@@ -86,7 +86,7 @@ def after_each_step(training):
     return states
 
 
-@pytest.mark.parametrize("more", [(), ("--micro-batch", "4")], ids=["whole", "in pieces"])
+@pytest.mark.parametrize("more", [(), ("--micro-batch", "4"), ("--precision", "bf16")], ids=["whole", "in pieces", "in bf16"])
 def test_a_replayed_step_has_the_bits_of_an_eager_one(options, anywhere, more):
     one, other = prepared(options, *more), prepared(options, *more)
     other.captured = backend.launch_by_launch(other.learn)
