@@ -4,9 +4,14 @@ import copy
 import numpy as np
 import pytest
 
+from tests import executor
 from tests.test_network import gradients, loss_of, small
-from zfcore.backend import runs_kernels, to_host, zeros
-from zfcore.deconvnet import DECONVNET
+from zfcore import backend
+from zfcore.analysis.occlusion import occlusion
+from zfcore.backend import PRECISIONS, runs_kernels, to_host, zeros
+from zfcore.deconvnet import DECONVNET, project
+from zfcore.layers import ContrastNorm, Conv, Flatten, Linear, MaxPool, ReLU
+from zfcore.network import Network
 from zfcore.optim import SGD
 
 
@@ -89,3 +94,37 @@ def test_the_deconvnet_projects_on_kernels_as_on_numpy(machine):
     projected, _ = on_device.backward(machine.array(top.astype(np.float32)), trace, DECONVNET)
     assert runs_kernels(projected)
     assert np.abs(to_host(projected) - wanted).max() < 1e-5*np.abs(wanted).max()
+
+
+# ------------------------------------------------------------------------------------- incremental forms, bit for bit
+@pytest.fixture(params=PRECISIONS)
+def seeing(request):
+    """(network on the executor in that precision, pictures (n,s,s,3), mean): 3 maps, which tensor cores cannot fill, then 16."""
+    network = Network("small", (3, 23, 19), [
+        Conv("conv1", 16, K=5, S=2), ReLU("relu1"), MaxPool("pool1", K=3, S=2), ContrastNorm("norm1"),
+        Conv("conv2", 16, K=3, P=1), ReLU("relu2"), Conv("conv3", 8, K=3, P=1), ReLU("relu3"),
+        Flatten("flatten"), Linear("fc8", 5)]).init(1, "he")
+    device, rng = backend.select("executor"), np.random.default_rng(4)
+    network.load(network.parameters(), device).use(request.param)
+    return network, rng.integers(0, 256, (3, 23, 19, 3), np.uint8), device.array(np.full((3, 23, 19), 120, np.float32))
+
+
+@executor.requires_executor
+def test_a_projection_alone_is_the_one_of_the_batch_bit_for_bit(seeing):
+    network, pictures, mean = seeing
+    x = executor.array(pictures.transpose(3, 1, 2, 0) - to_host(mean)[..., None])
+    for layer in ("conv3", "fc8"):
+        together = project(network, x, layer, [1, 3, 1])
+        for n in range(3):
+            alone = project(network, executor.array(to_host(x)[..., n:n + 1]), layer, [[1, 3, 1][n]])
+            np.testing.assert_array_equal(to_host(alone.pixels)[..., 0], to_host(together.pixels)[..., n], f"{layer}, picture {n}")
+    assert to_host(together.pixels).any()
+
+
+@executor.requires_executor
+def test_the_incremental_occlusion_map_is_the_full_one_bit_for_bit(seeing):
+    network, pictures, mean = seeing
+    cone, full = (occlusion(network, pictures[:1], mean, size=7, stride=5, incremental=way) for way in (True, False))
+    assert cone.sums.std() > 0
+    for name in ("sums", "probabilities", "most_probable"):
+        np.testing.assert_array_equal(getattr(cone, name), getattr(full, name), name)

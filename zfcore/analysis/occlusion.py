@@ -102,7 +102,7 @@ def occlusion(network, pictures, mean, labels=None, layer=None, size=None, strid
         class_labels("labels", labels, network.shapes[-1][0], len(pictures))
     inputs = [centre(network, batch, mean) for batch in (pictures, np.full_like(pictures[:1], grey))]       # (3,H,W,n or 1)
     square = partial(_slide, network, inputs[1], layer, tops, lefts, size, criterion, batch_size, incremental, bar)
-    each = [square(np.ascontiguousarray(inputs[0][..., n:n + 1]), None if labels is None else int(labels[n]))
+    each = [square(inputs[0][..., n:n + 1].copy(), None if labels is None else int(labels[n]))
             for n in range(len(pictures))]
     margin = [(s - n)//2 for s, n in zip(pictures.shape[1:3], (H, W))]                                     # as centre_crops
     return Occlusion(layer, criterion, size, stride, grey, tops, lefts,
@@ -240,8 +240,11 @@ def _pad(maps, layer, out):
     """Maps (C,H,W,1) with a rim of what does not count, wide enough for the windows of all `out` = (Ho,Wo) outputs."""
     K, S, P = layer.window()
     rim = [(P, max(0, (n - 1)*S + K - P - size)) for n, size in zip(out, maps.shape[1:3])]
-    nothing = -np.inf if isinstance(layer, MaxPool) else 0
-    return array_module(maps).pad(maps, [(0, 0), *rim, (0, 0)], constant_values=nothing)
+    H, W = maps.shape[1:3]
+    padded = empty((len(maps), H + sum(rim[0]), W + sum(rim[1]), 1), maps.dtype, like=maps)
+    padded[...] = -np.inf if isinstance(layer, MaxPool) else 0
+    padded[:, P:P + H, P:P + W] = maps
+    return padded
 
 
 def _recompute_cone(network, clean, changed, window, feature, unit):
