@@ -69,9 +69,10 @@ def open_questions(config):
     table = build(config.model, 2, config.image_size).table()
     convolutions, (norm, *_) = ([row for row in table if row["kind"] == kind] for kind in ("Conv", "ContrastNorm"))
     alexnet = "alexnet" in config.model
+    gives = "AlexNet's 55, 27, 13" if alexnet else "figure 3's 110, 55, 26, 13"
     found = [
         Departure("padding, rounding of sizes", "", "sizes round up; padding " + ", ".join(str(row["P"]) for row in convolutions),
-                  "the rule of cuda-convnet, which gives " + ("AlexNet's 55, 27, 13" if alexnet else "figure 3's 110, 55, 26, 13")),
+                  f"the rule of cuda-convnet, which gives {gives}"),
         Departure("constants of the contrast normalisation", "",
                   f"n {norm['n']}, alpha {norm['alpha']:g} (divided by n), beta {norm['beta']:g}, k {norm['k']:g}, "
                   + ("before the pool" if alexnet else "behind the pool"), "AlexNet's, in cuda-convnet's reading of alpha")]
@@ -115,13 +116,15 @@ ANALYSES = (
     Departure("nine strongest (figure 2)", "", "a picture counts once, with its strongest place",
               "the figure's nine patches are of nine pictures"),
     Departure('"canonical distance" (figure 5)', "",
-              "raw, relative to the clean picture's, and of unit vectors, all three; behind the ReLU", "the figure fits none better"),
+              "raw, relative to the clean picture's, and of unit vectors, all three; behind the ReLU",
+              "the figure fits none better"),
     Departure("square of figure 7", "grey", "128 of 255 before the mean is subtracted; 50 of 224 pixels, moved by 6",
               "measured in the figure"),
     Departure("signs of table 1", "", "-1, 0, 1 of features behind the ReLU, per feature and pair",
               "only so are scores near 0.07 possible"),
     Departure("features and C of table 7", "",
-              "behind pooling and normalisation, centred, one scale; C from a held-out third", "see `zfcore/analysis/probing.py`"),
+              "behind pooling and normalisation, centred, one scale; C from a held-out third",
+              "see `zfcore/analysis/probing.py`"),
 )
 
 
