@@ -85,8 +85,11 @@ def cases(network=None):
         if type(layer) in MAKERS and work not in seen:
             seen.add(work)
             found += MAKERS[type(layer)](layer, shape, network.shapes[k + 1], behind_relu=k > 0)
-            if isinstance(layer, MaxPool) and isinstance([*network.layers, None][k + 1], ContrastNorm):
-                found.append(pool_norm_case(layer, network.layers[k + 1], shape, network.shapes[k + 1]))
+            after, behind = [*network.layers, None, None][k + 1:k + 3]
+            if isinstance(layer, Conv) and isinstance(behind, MaxPool):
+                found += conv_pool_cases(layer, behind, shape, network.shapes[k + 3], behind_relu=k > 0)
+            if isinstance(layer, MaxPool) and isinstance(after, ContrastNorm):
+                found.append(pool_norm_case(layer, after, shape, network.shapes[k + 1]))
     return found + losses(network.shapes[-1][0]) + parameters(network) + [crop(*network.input_shape)]
 
 
@@ -230,6 +233,26 @@ def norm_cases(layer, shape, out, behind_relu):
     return [Case("contrast_norm", layer.name, "forward", lambda source, N: (source.outputs(*shape, N),),
                  lambda x: (contrast_norm(x, *constants)[0],), lambda N: 8*size*N, images=(0,)),
             Case("contrast_norm", layer.name, "backward", cached, backward, lambda N: 12*size*N, images=(0, 1))]
+
+
+def conv_pool_cases(conv, pool, shape, out, behind_relu):
+    w_shape = conv.parameter_shapes(shape)["w"]
+    taps = numbers(w_shape[:3])
+
+    def draw(source, N):
+        x = source.outputs(*shape, N) if behind_relu else source.normal(*shape, N, scale=64)
+        return x, source.normal(*w_shape, scale=(2/taps)**0.5), source.normal(conv.F)
+
+    def by(precision):
+        def run(x, w, b):                                  # the switches hang on the last bit where maxima are close
+            return convolution.conv2d_maxpool(x, w, b, conv.S, conv.P, pool.arguments(), conv.groups, conv.rounding,
+                                              on(x, precision))[1][0],
+
+        return Case("conv2d", conv.name, "forward with its pool", draw, run, precision=precision, images=(0,),
+                    traffic=lambda N: 4*numbers(w_shape) + (4*numbers(shape) + 5*numbers(out))*N, terms=lambda N: taps,
+                    flops=lambda N: 2*conv.multiply_adds(shape)*N, window=(*conv.window(), *shape[1:], *pool.window()))
+
+    return [by(precision) for precision in PRECISIONS]
 
 
 def pool_norm_case(pool, norm, shape, out):

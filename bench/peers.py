@@ -161,6 +161,12 @@ def conv_bias_relu(layout, window, x, w, b):
     return lambda: torch.relu_(torch.conv2d(x, w, b, window[1], window[2]))
 
 
+def conv_pool(layout, window, x, w, b):
+    *window, K, S, P = window
+    between = conv_bias_relu(layout, window, x, w, b)
+    return lambda: torch.nn.functional.max_pool2d(between(), K, S, P, ceil_mode=True, return_indices=True)[:1]
+
+
 def conv_gradient(which):
     """Of the data (which = 0) or the filters (1)."""
     def build(layout, window, *arrays):
@@ -279,6 +285,7 @@ def without_output(function):
 TORCH = {                         # (noun, what) -> build(layout, window, tensors...) -> a call that runs the operation
     ("conv2d", "forward"): conv_forward,
     ("conv2d", "forward, bias and ReLU"): conv_bias_relu,
+    ("conv2d", "forward with its pool"): conv_pool,
     ("conv2d", "data gradient"): conv_gradient(0),
     ("conv2d", "weight gradient"): conv_gradient(1),
     ("conv2d", "bias gradient"): lambda layout, window, dy: lambda dy=laid_out(layout, dy)[0]: dy.sum((0, 2, 3)),

@@ -23,14 +23,15 @@
              are added in order. No atomics.
    spec      zfcore/ops/conv2d.py: conv2d_reference, conv2d_backward_reference
 
-   The file is a ladder of five steps, one idea each:
+   The file is a ladder of six steps, one idea each:
      1  one thread computes one number                                 conv2d_plain, ..._plain
      2  a block multiplies two tiles in shared memory, a thread 8x8    multiply_tiles
      3  the next tiles are copied while these are multiplied           multiply
      4  tensor cores multiply the two tiles, in shorter numbers        multiply_tiles, where PRECISION is not FP32
      5  only the tiles differ between the passes; taps that miss       Windows:  conv2d_forward, conv2d_transpose
         the map are never copied                                       Products: conv2d_filter_gradient
-   The engine launches the kernels of step 5; step 1 is there to be read first and to hold them against.
+     6  the max pool behind ReLU is folded out of the tiles            conv2d_pool
+   The engine launches the kernels of steps 5 and 6; step 1 is there to be read first and to hold them against.
    None of them has run on hardware yet. */
 #include <ptx.cuh>
 
@@ -416,7 +417,7 @@ struct Windows {
     const float *w, *x;               // filters (maps,K,K,M) with rows M_all apart, and maps (maps,H,W,N)
     float *y;                         // (M,size,size,N)
     long long w_group, x_group, y_group;      // where those of this group (and slice) begin
-    int maps, M, M_all, H, W, N, K;
+    int maps, M, M_all, H, W, N, images, K;   // images of the N that take part, from the first on
     int m0;                           // the block's first map out
 
     struct Place { int p, q, n; };
@@ -429,10 +430,10 @@ struct Windows {
         bool by_tap;                  // whether the tap is the slow index of a step, else the map
         Divisor fast, per_row;        // how many values the other index has, and taps_s.count
 
-        __device__ __forceinline__ Place place(int j, int N) const          // of the block's column j
+        __device__ __forceinline__ Place place(int j, int images) const     // of the block's column j
         {
-            unsigned n = (unsigned)n0 + j, pixel = pixel0 + n / N;
-            return {(int)(pixel / columns.outputs), (int)(pixel % columns.outputs), (int)(n % N)};
+            unsigned n = (unsigned)n0 + j, pixel = pixel0 + n / images;
+            return {(int)(pixel / columns.outputs), (int)(pixel % columns.outputs), (int)(n % images)};
         }
     } *shared;
 
@@ -448,10 +449,11 @@ struct Windows {
     // where there are no such columns: the grid is made for the phase that has most.
     __device__ __forceinline__ int begin(Axis rows, Axis columns, int tile, int slice = 0, int slices = 1)
     {
-        long long first = (long long)tile * BN, all = (long long)rows.outputs * columns.outputs * N;
+        long long first = (long long)tile * BN, all = (long long)rows.outputs * columns.outputs * images;
         if (first >= all) return -1;
-        Reduction block = {rows, columns, (int)min(all - first, (long long)BN), (int)(first / N), (int)(first % N), w_group, y_group};
-        Place a = block.place(0, N), z = block.place(block.width - 1, N);
+        Reduction block = {rows, columns, (int)min(all - first, (long long)BN), (int)(first / images), (int)(first % images),
+                           w_group, y_group};
+        Place a = block.place(0, images), z = block.place(block.width - 1, images);
         block.by_tap = MMA_K > 1 && maps % MMA_K == 0;
         if (MMA_K == 1 || block.by_tap) {
             block.taps_r = taps_inside(rows, a.p, z.p);
@@ -467,7 +469,7 @@ struct Windows {
         if (threadIdx.x == 0) *shared = block;
 #pragma unroll
         for (int i = 0; i < COLUMNS; i++) {
-            Place to = block.place(column(i), N);
+            Place to = block.place(column(i), images);
             h[i] = column(i) < block.width ? rows.start + rows.stride * to.p : OUTSIDE;
             v[i] = columns.start + columns.stride * to.q;
             at[i] = x_group + ((long long)h[i] * W + v[i]) * N + to.n;
@@ -529,7 +531,7 @@ struct Windows {
 #pragma unroll
         for (int j = 0; j < TN; j += PACK) {
             if (tile_column(j) >= block.width) continue;
-            Place to = block.place(tile_column(j), N);
+            Place to = block.place(tile_column(j), images);
             int pixel = (rows.first + rows.hop * to.p) * columns.size + columns.first + columns.hop * to.q;
             float *column = y + block.y + (long long)pixel * N + to.n;
 #pragma unroll
@@ -550,6 +552,21 @@ struct Windows {
 #define BLOCKS 2                      // that an SM is to hold at a time, which bounds the registers of a thread
 #endif
 
+// Adds the bias of maps m0, m0+1 ... of M, and rectifies.
+__device__ __forceinline__ void finish(float (&sum)[TM][TN], const float *b, int m0, int M, bool biased, bool relu)
+{
+#pragma unroll
+    for (int i = 0; i < TM; i++) {
+        int m = m0 + tile_row(i);
+        float bias = biased && m < M ? b[m] : 0;
+#pragma unroll
+        for (int j = 0; j < TN; j++) {
+            if (biased) sum[i][j] += bias;
+            if (relu) sum[i][j] = sum[i][j] < 0 ? 0 : sum[i][j];            // NaN stays NaN
+        }
+    }
+}
+
 /* blockIdx.x = tile of columns * (tiles of maps) + tile of maps, so that blocks that read the same windows run together;
    blockIdx.y = group, blockIdx.z = slice of the reduction. y (slices,F,Ho,Wo,N); of several slices y is only the sum of all,
    to which bias and ReLU are then left */
@@ -561,23 +578,110 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_forward(
     int maps = C / groups, filters = F / groups, group = blockIdx.y, tiles_m = (filters + BM - 1) / BM;
     Windows block = {w, x, y, group * filters, (long long)group * maps * H * W * N,
                      ((long long)blockIdx.z * F + group * filters) * Ho * Wo * N,
-                     maps, filters, F, H, W, N, K, (int)(blockIdx.x % tiles_m) * BM, &shared.reduction};
+                     maps, filters, F, H, W, N, N, K, (int)(blockIdx.x % tiles_m) * BM, &shared.reduction};
     float sum[TM][TN];
     int tiles = block.begin(forward_axis(H, Ho, K, S, P), forward_axis(W, Wo, K, S, P), blockIdx.x / tiles_m,
                             blockIdx.z, gridDim.z);
     multiply(block, tiles, shared, sum);
-#pragma unroll
-    for (int i = 0; i < TM; i++) {
-        int m = block.m0 + tile_row(i);
-        float bias = biased && m < filters ? b[group * filters + m] : 0;
-#pragma unroll
-        for (int j = 0; j < TN; j++) {
-            if (biased) sum[i][j] += bias;
-            if (relu) sum[i][j] = sum[i][j] < 0 ? 0 : sum[i][j];            // NaN stays NaN
-        }
-    }
+    finish(sum, b + group * filters, block.m0, filters, biased, relu);
     block.store(sum);
 }
+
+// ===================================================================== step 6: a pool folded out of the tiles
+
+/* y and switches of the max pool (windows POOL x POOL at stride STRIDE, see maxpool.cu) of max(convolution + b, 0): what
+   conv2d_forward and maxpool_forward leave, bit by bit, but the map between them is never in memory.
+
+   A block owns BM maps, IMAGES images and STRIP neighbouring outputs of the pool, in `run` rows of them. It walks down the
+   convolution's rows under these. Of each row, the PIXELS columns under the strip times the images are the BN columns of a
+   tile, multiplied as in step 5: a strip is a map that begins further right. The finished row takes the place of the
+   tiles in shared memory and is folded into the maxima of the windows it lies in, a thread always the same ones. As windows
+   share one row at most, one is closed before the next is opened.
+
+   cost      8 strips of 16 columns cover the 110 of conv1, and a run repeats one row: 1.2 times the products
+   traffic   4*(C*H*W*N + C*K*K*F) + 5*F*height*width*N bytes; without it 8*F*Ho*Wo*N more */
+#ifdef POOL                           // its window, given with STRIDE and SHARED, the bytes that a launch asks for
+#define IMAGES 8
+#define PIXELS (BN / IMAGES)
+#define STRIP ((PIXELS - POOL) / STRIDE + 1)
+static_assert(POOL <= STRIDE + 1, "windows share one row at most");
+
+struct Fold {
+    union {
+        Shared<Windows> tiles;
+        float row[BM][BN + 8];        // pixel by pixel the images; 8 floats more put the rows of an mma into different banks
+    };
+    float best[BM][STRIP * IMAGES];
+    unsigned char where[BM][STRIP * IMAGES];
+};
+static_assert(sizeof(Fold) <= SHARED, "fits what a launch asks for");
+
+// The pool of maps (F,Ho,Wo,N), of which this block has maps from m0 on, images from n0 on and columns of the pool from q0 on.
+struct Pool {
+    float *y;
+    unsigned char *switches;
+    int F, Ho, Wo, N, P, height, width;                 // the last three of the pool
+    int m0, n0, q0;
+    int left, v0;                                       // the strip's first column, and the first of them inside the map
+
+    // Row h of the convolution, of which the block's part lies in shared.row, into the windows of row p
+    __device__ __forceinline__ void fold(Fold &shared, int h, int p) const
+    {
+        int top = p * STRIDE - P, r = h - top;
+        bool opens = h == max(top, 0), closes = h == min(top + POOL, Ho) - 1;
+        for (int i = threadIdx.x; i < BM * STRIP * IMAGES; i += THREADS) {
+            int m = i / (STRIP * IMAGES), k = i % (STRIP * IMAGES), q = q0 + k / IMAGES, n = k % IMAGES;
+            if (m0 + m >= F || q >= width) continue;
+            int v = left + k / IMAGES * STRIDE;         // the window's first column
+            float best = opens ? -infinity() : shared.best[m][k];
+            int where = opens ? r * POOL + max(-v, 0) : shared.where[m][k];
+#pragma unroll
+            for (int s = 0; s < POOL; s++) {
+                if (v + s < 0 || v + s >= Wo) continue;
+                float a = shared.row[m][(v + s - v0) * IMAGES + n];
+                if (!(a <= best) && best == best) best = a, where = r * POOL + s;          // higher, or the first NaN
+            }
+            long long at = (((long long)(m0 + m) * height + p) * width + q) * N + n0 + n;
+            if (closes) y[at] = best, switches[at] = where;
+            else shared.best[m][k] = best, shared.where[m][k] = where;
+        }
+    }
+};
+
+/* blockIdx.x = strip * (tiles of maps) + tile of maps, blockIdx.y = group of images, blockIdx.z = run of rows. N is a multiple
+   of IMAGES. Ho, Wo are the convolution's, pool_P, height, width the pool's. */
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_pool(
+    const float *x, const float *w, const float *b, float *y, unsigned char *switches,
+    int C, int H, int W, int N, int F, int K, int S, int P, int Ho, int Wo,
+    int pool_P, int height, int width, int run, int biased)
+{
+    DYN_SHARED(raw);
+    Fold &shared = *reinterpret_cast<Fold *>(raw);
+    int tiles_m = (F + BM - 1) / BM, m0 = blockIdx.x % tiles_m * BM, n0 = blockIdx.y * IMAGES, q0 = blockIdx.x / tiles_m * STRIP;
+    int p0 = blockIdx.z * run, p1 = min(p0 + run, height), left = q0 * STRIDE - pool_P, v0 = max(left, 0);
+    Pool pool = {y, switches, F, Ho, Wo, N, pool_P, height, width, m0, n0, q0, left, v0};
+    Windows block = {w, x + n0, nullptr, 0, 0, 0, C, F, F, H, W, N, IMAGES, K, m0, &shared.tiles.reduction};
+    Axis columns = forward_axis(W, min(left + PIXELS, Wo) - v0, K, S, P - v0 * S);
+    for (int h = max(p0 * STRIDE - pool_P, 0); h < min((p1 - 1) * STRIDE - pool_P + POOL, Ho); h++) {
+        int first = max(max(h + pool_P - POOL + STRIDE, 0) / STRIDE, p0);           // rows of the pool whose windows hold row h
+        int last = min((h + pool_P) / STRIDE, p1 - 1);
+        if (first > last) continue;                     // between windows
+        float sum[TM][TN];
+        int tiles = block.begin(forward_axis(H, 1, K, S, P - h * S), columns, 0);
+        multiply(block, tiles, shared.tiles, sum);
+        finish(sum, b, m0, F, biased, true);
+        cp_async_wait<0>();
+        __syncthreads();                                // nobody reads or fills the tiles any more
+#pragma unroll
+        for (int i = 0; i < TM; i++)
+#pragma unroll
+            for (int j = 0; j < TN; j++) shared.row[tile_row(i)][tile_column(j)] = sum[i][j];
+        __syncthreads();
+        for (int p = first; p <= last; p++) pool.fold(shared, h, p);
+        __syncthreads();                                // the row is read: tiles again
+    }
+}
+#endif
 
 /* swapped (F,K,K,C/groups) = w with maps and filters exchanged. blockIdx.x as above, blockIdx.y = group,
    blockIdx.z = phase of the row * S + phase of the column */
@@ -589,7 +693,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_transpose(
     int maps = C / groups, filters = F / groups, group = blockIdx.y, phase = blockIdx.z;
     int tiles_m = (maps + BM - 1) / BM;
     Windows block = {swapped, dy, dx, (long long)group * filters * K * K * maps, (long long)group * filters * Ho * Wo * N,
-                     (long long)group * maps * H * W * N, filters, maps, maps, Ho, Wo, N, K,
+                     (long long)group * maps * H * W * N, filters, maps, maps, Ho, Wo, N, N, K,
                      (int)(blockIdx.x % tiles_m) * BM, &shared.reduction};
     int tiles = block.begin(transpose_axis(H, Ho, K, S, P, phase / S), transpose_axis(W, Wo, K, S, P, phase % S),
                             blockIdx.x / tiles_m);

@@ -15,7 +15,7 @@ import numpy as np
 
 from zfcore import check
 from zfcore.ops.contrast_norm import contrast_norm, contrast_norm_backward, contrast_norm_of_maxpool
-from zfcore.ops.conv2d import conv2d, conv2d_backward
+from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_maxpool, pool_fits
 from zfcore.ops.dropout import dropout, dropout_backward
 from zfcore.ops.linear import linear, linear_backward
 from zfcore.ops.maxpool import maxpool, maxpool_backward
@@ -81,6 +81,15 @@ class Conv(Layer):
         w, b = self.parameters["w"], self.parameters["b"]
         return conv2d(x, w, b, self.S, self.P, self.groups, self.rounding, relu, self.precision)
 
+    def takes_pool(self, pool, x):
+        """Whether a kernel computes this convolution, a ReLU and the MaxPool `pool` for x in one pass, and gains by it."""
+        return pool_fits(x, self.parameters["w"], pool.arguments(), self.groups)
+
+    def forward_pooled(self, pool, x):
+        """This convolution, a ReLU and `pool` -> cache of the convolution, (y, cache) of the pool."""
+        w, b = self.parameters["w"], self.parameters["b"]
+        return conv2d_maxpool(x, w, b, self.S, self.P, pool.arguments(), self.groups, self.rounding, self.precision)
+
     def backward(self, dy, cache, need_dx=True):
         dx, dw, db = conv2d_backward(dy, cache, need_dx)
         return dx, {"w": dw, "b": db}
@@ -102,13 +111,15 @@ class MaxPool(Layer):
     def window(self):
         return self.K, self.S, self.P
 
+    def arguments(self):
+        return self.K, self.S, self.P, self.rounding
+
     def forward(self, x, step=None):
-        return maxpool(x, self.K, self.S, self.P, self.rounding)
+        return maxpool(x, *self.arguments())
 
     def forward_with(self, norm, x):
         """This pool and the ContrastNorm `norm` behind it in one pass -> (y, cache) of the one, (y, cache) of the other."""
-        return contrast_norm_of_maxpool(x, (self.K, self.S, self.P, self.rounding),
-                                        (norm.n, norm.alpha, norm.beta, norm.k, norm.convention))
+        return contrast_norm_of_maxpool(x, self.arguments(), norm.arguments())
 
     def backward(self, dy, cache, relu=False):
         """`relu=True` brings in the backward of a ReLU right below (see Network.backward)."""
@@ -133,8 +144,11 @@ class ContrastNorm(Layer):
     k: float = 2.0
     convention: str = "mean"
 
+    def arguments(self):
+        return self.n, self.alpha, self.beta, self.k, self.convention
+
     def forward(self, x, step=None):
-        return contrast_norm(x, self.n, self.alpha, self.beta, self.k, self.convention)
+        return contrast_norm(x, *self.arguments())
 
     def backward(self, dy, cache, relu=False):
         """`relu=True` brings in the backward of a ReLU right below (see Network.backward)."""

@@ -38,8 +38,10 @@ class Network:
         `step` is the number of the training step, which draws the dropout masks; None evaluates, nothing dropped.
         `part` (first, N) says that x is the pictures from number `first` on of a batch of N that comes in pieces: each
         picture then meets the mask that it would meet in the whole batch.
-        A ReLU right behind a convolution is computed by it, on outputs still in cache: the convolution's plain
-        output is then never in memory, and both layers' entries in the trace are the same as if it had been."""
+        Layers that share a pass over memory are computed together, and their outputs and their entries in the trace are those
+        that each would leave by itself: a convolution and the ReLU right behind it, a pool and the normalisation right
+        behind it. In training, where nobody asks for the map between, also a convolution, its ReLU and their pool, where
+        that pays (`Conv.takes_pool`): such a ReLU leaves None, as the pool's entry tells the gradient where it was on."""
         trace = []
         for _, x, cache in self.steps(x, step, until, part):
             trace.append(cache)
@@ -47,20 +49,22 @@ class Network:
 
     def steps(self, x, step=None, until=None, part=None):
         """`forward` step by step: yields (layer, output, cache), and keeps nothing of it. The output yielded for a
-        convolution with a ReLU behind it is the ReLU's."""
+        convolution with a ReLU behind it is the ReLU's; in training, where the pool is taken too, for all three the pool's."""
         check.shape(f"{self.name}: pictures", x, (*self.input_shape, None))
         layers = self.layers if until is None else self.layers[:self.index(until) + 1]
-        for k, layer in enumerate(layers):
-            before = layers[k - 1] if k else None
-            after = layers[k + 1] if k + 1 < len(layers) else None
-            if isinstance(layer, Conv):
-                x, cache = layer.forward(x, step, relu=isinstance(after, ReLU))
-            elif isinstance(layer, ReLU) and isinstance(before, Conv):
-                cache = x                                  # done in the convolution's epilogue
+        ahead = []                                         # (output, cache) of layers that one before has computed
+        for layer, after, behind in zip(layers, [*layers[1:], None], [*layers[2:], None, None]):
+            if ahead:
+                x, cache = ahead.pop(0)
+            elif isinstance(layer, Conv) and isinstance(after, ReLU):
+                if step is not None and isinstance(behind, MaxPool) and layer.takes_pool(behind, x):
+                    cache, (x, of_pool) = layer.forward_pooled(behind, x)
+                    ahead = [(x, None), (x, of_pool)]
+                else:
+                    x, cache = layer.forward(x, step, relu=True)
+                    ahead = [(x, x)]
             elif isinstance(layer, MaxPool) and isinstance(after, ContrastNorm):
-                (x, cache), ahead = layer.forward_with(after, x)
-            elif isinstance(layer, ContrastNorm) and isinstance(before, MaxPool):
-                x, cache = ahead                           # done with the pool, on maxima still in registers
+                (x, cache), *ahead = layer.forward_with(after, x)
             elif isinstance(layer, Dropout):
                 x, cache = layer.forward(x, step, part)
             else:

@@ -12,6 +12,7 @@ from zfcore.backend import PRECISIONS, runs_kernels, to_host, zeros
 from zfcore.deconvnet import DECONVNET, project
 from zfcore.layers import ContrastNorm, Conv, Flatten, Linear, MaxPool, ReLU
 from zfcore.network import Network
+from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
 from zfcore.optim import SGD
 
 
@@ -61,6 +62,31 @@ def test_layers_that_share_a_pass_leave_the_trace_of_layers_by_themselves(machin
 def arrays_of(cache):
     parts = cache if isinstance(cache, tuple) else (cache,)
     return [part for part in parts if isinstance(part, np.ndarray) or runs_kernels(part)]
+
+
+def test_training_takes_a_pool_into_its_convolution_and_changes_no_bit(machine, monkeypatch):
+    """conv1 keeps no map of its own, conv2, with too many products, does; evaluation keeps both."""
+    network = Network("wide", (3, 13, 11), [
+        Conv("conv1", 96, K=3, S=1), ReLU("relu1"), MaxPool("pool1", K=3, S=2), ContrastNorm("norm1"),
+        Conv("conv2", 4, K=2), ReLU("relu2"), MaxPool("pool2", K=2, S=2), Flatten("flatten"), Linear("fc6", 4)]).init(3, "he")
+    network.layers[0].parameters["b"] += 0.1
+    on_device, rng = moved(network, machine), np.random.default_rng(1)
+    x, labels = machine.array(rng.standard_normal((3, 13, 11, 8), np.float32)), np.arange(8) % 4
+
+    def work():
+        y, trace = on_device.forward(x, step=4)
+        dx, grads = on_device.backward(softmax_loss_backward(softmax_loss(y, labels)[1]), trace)
+        return [y, dx, *flat(grads).values(), trace[2][0]], trace
+
+    one_pass, trace = work()
+    assert trace[1] is None and trace[5] is not None
+    assert all(cache is not None for cache in on_device.forward(x)[1])
+    assert on_device.forward(x, step=4, until="relu1")[1][1] is not None
+    monkeypatch.setattr(Conv, "takes_pool", lambda *arguments: False)
+    apart, trace = work()
+    assert trace[1] is not None
+    for one, other in zip(one_pass, apart, strict=True):
+        np.testing.assert_array_equal(to_host(one), to_host(other))
 
 
 def test_three_steps_of_training_end_where_numpys_do(machine):
