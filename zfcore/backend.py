@@ -53,7 +53,7 @@ class Device:
 
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-CPU = Device("cpu", f"NumPy {np.__version__} on {CORES} cores")
+CPU = Device("cpu", f"NumPy {np.__version__} on {CORES} core{'s'*(CORES > 1)}")
 DEVICES = {"cpu": lambda: CPU, "gpu": lambda: _gpu()}          # name -> function that makes the Device or raises
 
 
