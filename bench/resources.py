@@ -5,6 +5,7 @@ Register counts change from one compiler version to the next, so the table names
 import importlib
 import pkgutil
 import re
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,22 +31,16 @@ def declared():
     return sorted((k for k in KERNELS if (kernels_folder() / k.file).exists()), key=lambda k: k.file)
 
 
+@cache
 def compiled(kernel, arch=ARCH):
-    """compile_cubin, but only once for all kernels that share a file and its macros."""
-    key = kernel.file, tuple(kernel.defines.items()), arch
-    if key not in _compiled:
-        _compiled[key] = compile_cubin(kernel, arch)
-    return _compiled[key]
-
-
-_compiled = {}
+    """compile_cubin, but only once."""
+    return compile_cubin(kernel, arch)
 
 
 def resources(kernel, arch=ARCH):
-    """What ptxas says of `kernel`: the log has a paragraph for each function of the file."""
+    """What ptxas says of `kernel`."""
     _, log = compiled(kernel, arch)
-    paragraph = re.search(rf"Compiling entry function '{kernel.name}'.*?(?=Compiling entry|\Z)", log, re.S)[0]
-    number = lambda pattern: sum(map(int, re.findall(pattern, paragraph)))
+    number = lambda pattern: sum(map(int, re.findall(pattern, log)))
     return Resources(number(r"Used (\d+) registers"), number(r"(\d+) bytes spill"), number(r"(\d+) bytes smem"))
 
 

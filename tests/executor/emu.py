@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from zfcore.backend import alone
+
 HERE = Path(__file__).parent
 RUNTIME = ("emu_rt.cpp", "emu_ptx.cpp", "emu_race.cpp")
 HEADERS = ("emu.h", "emu_rt.h", "cuda_emu.h", "ptx.cuh")
@@ -102,7 +104,7 @@ def compile(text, label, name, defines=(), build="plain"):
     if foreign:
         raise KernelError(f"{label}: a kernel file includes <ptx.cuh> and nothing else, not {', '.join(foreign)}")
     macros = "".join(f"#define {key} {value}\n" for key, value in defines)    # after the headers, which use short names
-    wrapper = f'#include <ptx.cuh>\n{macros}#line 1 "{label}"\n{text}\nEMU_EXPORT({name})\n'
+    wrapper = f'#include <ptx.cuh>\n{macros}#line 1 "{label}"\n{alone(text, name)}\nEMU_EXPORT({name})\n'
     flags = BUILDS[build]
 
     def make(path):

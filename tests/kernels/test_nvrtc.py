@@ -1,6 +1,7 @@
 """Every kernel an operation declares, compiled to machine code as a GPU would get it. Needs NVRTC, but no GPU."""
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -9,6 +10,7 @@ from zfcore import backend, nvrtc
 from zfcore.check import Expected
 
 KERNELS = resources.declared()
+ARCHITECTURES = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]
 NAMES = [f"{k.name}-{'-'.join(f'{a}={b}' for a, b in k.defines.items())}" for k in KERNELS]
 try:
     nvrtc.library()
@@ -17,11 +19,19 @@ except Expected as none:
     needs_nvrtc = pytest.mark.skip(reason=f"no NVRTC: {none.got}")
 
 
+@pytest.fixture(scope="module")
+def compiling():
+    """Whoever asks for one kernel will ask for the others: all cores compile ahead."""
+    pool = ThreadPoolExecutor(backend.CORES)
+    yield [[pool.submit(resources.compiled, kernel, arch) for arch in ARCHITECTURES] for kernel in KERNELS]
+    pool.shutdown(cancel_futures=True)
+
+
 @needs_nvrtc
-@pytest.mark.parametrize("arch", ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"])
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("kernel", KERNELS, ids=NAMES)
-def test_kernel_compiles_without_spills_or_complaints(kernel, arch):
-    cubin, log = resources.compiled(kernel, arch)
+def test_kernel_compiles_without_spills_or_complaints(compiling, kernel, arch):
+    cubin, log = compiling[KERNELS.index(kernel)][ARCHITECTURES.index(arch)].result()
     assert cubin[:4] == b"\x7fELF"
     assert resources.resources(kernel, arch).spills == 0, log
     complaints = [line for line in log.splitlines() if re.search(r"warning|serialized|injected|C75\d\d", line)]
