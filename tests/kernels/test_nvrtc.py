@@ -23,7 +23,7 @@ except Expected as none:
 def compiling():
     """Whoever asks for one kernel will ask for the others: all cores compile ahead."""
     pool = ThreadPoolExecutor(backend.CORES)
-    yield [[pool.submit(resources.compiled, kernel, arch) for arch in ARCHITECTURES] for kernel in KERNELS]
+    yield {(kernel, arch): pool.submit(resources.compiled, kernel, arch) for kernel in KERNELS for arch in ARCHITECTURES}
     pool.shutdown(cancel_futures=True)
 
 
@@ -31,7 +31,7 @@ def compiling():
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("kernel", KERNELS, ids=NAMES)
 def test_kernel_compiles_without_spills_or_complaints(compiling, kernel, arch):
-    cubin, log = compiling[KERNELS.index(kernel)][ARCHITECTURES.index(arch)].result()
+    cubin, log = compiling[kernel, arch].result()
     assert cubin[:4] == b"\x7fELF"
     assert resources.resources(kernel, arch).spills == 0, log
     complaints = [line for line in log.splitlines() if re.search(r"warning|serialized|injected|C75\d\d", line)]
@@ -44,6 +44,14 @@ def test_declared_signature_is_the_one_of_the_source(kernel):
     written = re.search(rf'extern "C" __global__ void(?: __launch_bounds__\([^)]*\))? {kernel.name}\(([^)]*)\)', text)[1]
     one_form = lambda signature: re.sub(r"\s+|__restrict__|__grid_constant__", " ", signature).replace("* ", "*").split()
     assert one_form(written) == one_form(kernel.signature)
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=NAMES)
+def test_a_kernel_is_compiled_without_the_others_and_with_its_lines_where_they_were(kernel):
+    text = (backend.kernels_folder()/kernel.file).read_text()
+    left = backend.alone(text, kernel.name)
+    assert re.findall(r'extern "C" __global__ void(?: __launch_bounds__\([^)]*\))? (\w+)', left) == [kernel.name]
+    assert left.count("\n") == text.count("\n") and left.count("__global__") == 1
 
 
 def test_every_global_function_is_declared():
