@@ -2,7 +2,7 @@
 import argparse
 import sys
 
-from bench import cpu, figures, gpu, loader, occlusion, pack, projections, resources, step, tables
+from bench import cpu, figures, gpu, loader, occlusion, pack, projections, recipes, resources, step, tables
 from zfcore import backend
 from zfcore.check import Expected, speak_and_exit
 
@@ -19,6 +19,7 @@ def main():
     where.add_parser("resources", help="registers and shared memory of each kernel into kernels/README.md; no GPU needed")
     where.add_parser("tables", help="the tables of README.md and bench/README.md from the files in bench/results/")
     figures.add_arguments(where.add_parser("figures", help="the figures of README.md from a run on the synthetic set"))
+    recipes.add_arguments(where.add_parser("recipes", help="how the small recipe was found: error, start left, legibility"))
     args = parser.parse_args()
     if args.where == "resources":
         return resources.main()
@@ -26,8 +27,8 @@ def main():
         return tables.main()
     if args.where == "figures":
         return figures.main(args)
-    if args.where in ("loader", "pack"):
-        return {"loader": loader, "pack": pack}[args.where].main(args)
+    if args.where in ("loader", "pack", "recipes"):
+        return {"loader": loader, "pack": pack, "recipes": recipes}[args.where].main(args)
     if args.where == "cpu":
         apart = {"projections": projections, "occlusion": occlusion}
         if set(args.parts) - set(apart):

@@ -23,8 +23,10 @@ import re
 from functools import partial
 from pathlib import Path
 
+from bench import recipes
 from train.config import parser, resolve
 from train.departures import ANALYSES, departures, open_questions
+from zfcore import networks
 from zfcore.check import Expected
 
 ROOT = Path(__file__).parents[1]
@@ -228,6 +230,27 @@ def claims_table(results):
     return head + "\n".join(lines) if lines else "No network of tables 2 and 3 is trained yet."
 
 
+def recipes_table(results):
+    path = results/"recipes.json"
+    if not path.exists():
+        return "Not measured yet: `python -m bench recipes --output DIR`."
+    return recipes.table(read(path))
+
+
+def networks_table(results):
+    """The networks that come with zfcore, from their cards; `results` is not asked."""
+    lines = ["| `--run` | network | data | epochs | top-1 error, centre crop | ten crops | start left in conv5 | conv5 in the box | another unit's "
+             "| untrained | MB |", "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|"]
+    for card in map(networks.card, networks.names()):
+        of, box = card["legible"]["conv5"], "{:.0f} %".format
+        errors = (f"{100*card['validation'][crops]['top1']:.1f} %" for crops in ("centre", "ten"))
+        boxes = (box(100*of["in_the_box"][name]) for name in ("as trained", "another unit", "untrained"))
+        lines.append(f"| `{card['name']}` | {card['model']}, {card['input']}x{card['input']} | {card['options']['data'] or 'ten drawn classes'} "
+                     f"| {card['epoch']} | {' | '.join(errors)} | {100*card['start_left']['conv5']:.0f} % | {' | '.join(boxes)} "
+                     f"(the box: {100*of['box_area']:.0f} % of the area) | {card['bytes']/1e6:.1f} |")
+    return "\n".join(lines) if len(lines) > 2 else "None is there yet: `python -m train.reference drawn`."
+
+
 # ------------------------------------------------------------------------------------------------------- the recipe
 def departures_table(results):
     """The open questions of the paper's presets, those of its analyses, and where the default preset departs; `results` is
@@ -244,6 +267,7 @@ def departures_table(results):
 TABLES = {"cpu": cpu_table, "layers": lambda results: cpu_table(results, with_layers=True), "train": train_table,
           "gpu": gpu_table, "loader": partial(loading_table, what="loader", block=loader_block),
           "pack": partial(loading_table, what="pack", block=pack_block), "departures": departures_table,
+          "recipes": recipes_table, "networks": networks_table,
           **{name: partial(study_table, name=name, command=f"python -m train.ablation {name} --output runs/tables")
              for name in ("table2", "table3")}, "claims": claims_table,
           **{name: partial(study_table, name=name, command=f"python -m train.transfer {name} --run RUN --data DIR")

@@ -297,7 +297,7 @@ class Training:
                                    for name, of_layer in checkpoint.velocity.items()}
         self.mean = checkpoint.mean_image
         unknown = [math.nan]*len(checkpoint.history["epoch"])                  # to a checkpoint from before there was the column
-        self.history = {column: checkpoint.history.get(column, unknown) for column in self.columns}   # HDF5 sorts them by name
+        self.history = {column: checkpoint.history.get(column, list(unknown)) for column in self.columns}   # HDF5 sorts them by name
         self.epoch, self.step = checkpoint.epoch, checkpoint.step
         for key, value in checkpoint.state.items():
             owner, _, name = key.partition("_")

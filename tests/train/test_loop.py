@@ -15,8 +15,9 @@ from train.__main__ import main
 from train.config import parser, resolve
 from train.loop import Interrupt, StallGuard, Training, new_folder
 from zfcore.check import Expected
-from zfcore.checkpoint import load
+from zfcore.checkpoint import load, save
 from zfcore.data import loader
+from zfcore.models import start_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,6 +47,48 @@ def test_a_run_leaves_what_the_readme_promises(trained):
     with open(trained/"log.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"] and rows[0]["step"] == "4"
+
+
+def test_the_log_tells_of_every_layer_how_much_of_the_start_is_left_and_it_is_what_the_decay_leaves(options, tmp_path, capsys):
+    """The rate is so low that nothing is learned: only the decay, --lr 1e-5 against --weight-decay, moves the weights."""
+    main([*options, "--epochs", "3", "--lr", "1e-9", "--output", str(tmp_path/"still")])
+    with open(tmp_path/"still"/"log.csv") as file:
+        rows = list(csv.DictReader(file))
+    layers = [name for name in rows[0] if name.startswith("start_")]
+    assert layers == [f"start_{name}" for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")]
+    assert all(float(rows[-1][name]) == pytest.approx(1, abs=1e-4) for name in layers)
+    assert rows[0]["in_box"] == "nan" and "start 100 %" in capsys.readouterr().out       # of photographs nobody knows the boxes
+
+
+def test_on_drawn_pictures_the_log_tells_what_projections_have_in_the_box(tmp_path, capsys):
+    main(["--image-size", "32", "--limit-per-class", "3", "--epochs", "1", "--workers", "0", "--device", "cpu", "--output", str(tmp_path/"run")])
+    with open(tmp_path/"run"/"log.csv") as file:
+        row = list(csv.DictReader(file))[0]
+    assert 0 < float(row["in_box"]) < 1 and 0 < float(row["box_area"]) < 1
+    told = capsys.readouterr().out
+    assert f"in box {100*float(row['in_box']):.0f} %" in told and "of the random weights will be left (weight decay 0.05, 1 epochs)" in told
+
+
+def test_a_run_that_begins_with_trained_weights_has_no_start_to_tell_of(trained, options, tmp_path):
+    main([*options, "--epochs", "1", "--init-from", str(trained), "--output", str(tmp_path/"on")])
+    with open(tmp_path/"on"/"log.csv") as file:
+        assert next(csv.DictReader(file))["start_conv5"] == "nan"
+    assert start_of(load(tmp_path/"on"/"latest.h5")) is None
+    begun = start_of(load(trained/"latest.h5"))
+    fresh = Training(resolve(vars(parser().parse_args([*options]))))
+    np.testing.assert_array_equal(begun["conv3"].parameters["w"], fresh.network["conv3"].parameters["w"])
+
+
+def test_a_checkpoint_from_before_there_were_these_columns_is_gone_on_with(trained, options):
+    checkpoint = load(trained/"latest.h5")
+    for column in [name for name in checkpoint.history if name.startswith("start_") or name in ("in_box", "box_area")]:
+        del checkpoint.history[column]
+    del checkpoint.state["init"]
+    save(trained/"latest.h5", checkpoint)
+    main(["--resume", str(trained), "--epochs", "5"])
+    with open(trained/"log.csv") as file:
+        shares = [row["start_conv5"] for row in csv.DictReader(file)]
+    assert shares[:4] == ["nan"]*4 and 0.9 < float(shares[4]) <= 1
 
 
 def test_a_run_learns_and_ends_with_its_error_and_where_the_files_lie(options, tmp_path, capsys):
