@@ -1,4 +1,4 @@
-"""python -m zfcore ANALYSIS --run RUN ...: parse, call one analysis, save its arrays (HDF5) and its figure (PNG) beside them.
+"""python -m zfcore ANALYSIS --run RUN ...: parse, call one analysis, save its arrays (HDF5) and its figure beside them.
 
 An analysis is a function here with the decorator `analysis`: its name on the command line, its help, its own options.
 All share --run, --data, --output and the like; all can draw their figures again from saved arrays (--redraw)."""
@@ -29,7 +29,7 @@ from zfcore.data import open_data
 from zfcore.data.loader import Pictures, shuffled
 from zfcore.data.synthetic import Synthetic
 from zfcore.data.transforms import Damaged, check_large_enough, decode
-from zfcore.deconvnet import check_units, unit_count
+from zfcore.deconvnet import check_units, feature_layer, unit_count
 from zfcore.layers import Conv, Linear
 from zfcore.models import from_checkpoint
 
@@ -57,6 +57,7 @@ SHARED = [
     option("--part", choices=("train", "val"), default="val", help="the part of the data to look at (the paper: val)"),
     option("--output", help="folder for arrays and figures (default: RUN/figures/ANALYSIS)"),
     option("--redraw", metavar="FILE", nargs="+", help="draw the figure again from saved arrays; needs no network"),
+    option("--format", choices=tuple(plots.FORMATS), default="png", help="of the figure; in svg and pdf texts and lines are vectors"),
     option("--seed", type=int, default=0, help="draws what is random"),
     option("--batch-size", type=int, default=64),
     option("--device", default="auto", help="auto, cpu or gpu"),
@@ -163,6 +164,46 @@ def output_folder(args, name):
     return folder
 
 
+def figure_of(file, args):
+    """Where the figure of saved arrays lies: beside them, under their name."""
+    return Path(file).with_suffix(f".{args.format}")
+
+
+def classes_of(network, checkpoint, layer, units):
+    """(U,) texts: the classes that units of the last layer stand for; None for another layer."""
+    is_last = feature_layer(network, layer) == len(network.layers) - 1
+    if not is_last or len(checkpoint.classes) != unit_count(network, layer):
+        return None
+    return np.array(checkpoint.classes, dtype=str)[units]
+
+
+def names_of(runs, checkpoints, most=2):
+    """What one or two networks are called in a figure: by their models; two of one model also by the first options that tell
+    them apart, or else by their epochs or their order."""
+    models = [checkpoint.model for checkpoint in checkpoints]
+    if len(set(models)) == len(models):
+        return models
+    one, other = map(options_of, runs)
+    apart = [key for key in one if key in other and one[key] != other[key]][:most]
+    if apart:
+        told = [", ".join(f"{key.replace('_', '-')} {options[key]}" for key in apart) for options in (one, other)]
+    elif checkpoints[0].epoch != checkpoints[1].epoch:
+        told = [f"epoch {checkpoint.epoch}" for checkpoint in checkpoints]
+    else:
+        told = ["the first", "the second"]
+    return [f"{model}, {words}" for model, words in zip(models, told)]
+
+
+def options_of(run):
+    """The options that a run's config.json tells of its training, but for what belongs to the machine; {} without one."""
+    folder = Path(run) if Path(run).is_dir() else Path(run).parent
+    try:
+        told = json.loads((folder/"config.json").read_text(encoding="utf-8"))["options"]
+        return {key: value for key, value in told.items() if key not in ("preset", "device", "workers", "keep_epochs")}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return {}
+
+
 def chosen_units(text, network, layer, seed=0):
     """int64 (U,): the units of `layer` that `text` names: all, random:N, FIRST:LAST+1 or 3,5,7."""
     count = unit_count(network, layer)
@@ -204,7 +245,7 @@ def bar(total, unit, what):
     option("--folders", action="store_true", help="also LAYER/unit_0000/{projection,patch}_000.png and info.json"))
 def top_activations(args):
     if args.redraw:
-        return [draw_views(results.load(file, top.UnitViews), Path(file).with_suffix(".png")) for file in args.redraw]
+        return [draw_views(results.load(file, top.UnitViews), figure_of(file, args)) for file in args.redraw]
     network, checkpoint, mean = open_run(args)
     layers = args.layers or [layer.name for layer in network.layers if isinstance(layer, Conv)]
     units = {layer: chosen_units(args.units, network, layer, args.seed) for layer in layers}
@@ -227,10 +268,12 @@ def top_activations(args):
     with bar(args.k*sum(map(len, units.values())), "projection", "projections") as moving:
         for layer in layers:
             for number, at in enumerate(range(0, len(units[layer]), PAGE), 1):
-                views = top.unit_views(network, pictures, mean, found, layer, units[layer][at:at + PAGE], bar=moving)
+                of_page = units[layer][at:at + PAGE]
+                views = replace(top.unit_views(network, pictures, mean, found, layer, of_page, bar=moving),
+                                classes=classes_of(network, checkpoint, layer, of_page))
                 page = folder/(f"{layer}.h5" if len(units[layer]) <= PAGE else f"{layer}_{number:02}.h5")
                 results.save(page, views)
-                draw_views(views, page.with_suffix(".png"))
+                draw_views(views, figure_of(page, args))
                 if args.folders:
                     write_folders(views, folder)
 
@@ -244,9 +287,10 @@ def parse_shard(text):
 
 
 def draw_views(views, path):
-    labels = [f"{views.layer} unit {unit}" + ("" if pictures[0] >= 0 else ": never fires")
-              for unit, pictures in zip(views.units, views.pictures)]
-    plots.unit_blocks(views.projections, views.patches, labels, path)
+    if not (views.pictures >= 0).any():
+        path.unlink(missing_ok=True)                         # one of an earlier network would contradict what is said
+        return print(f"{views.layer}: none of the {len(views.units)} units fires on any picture, so there is no figure")
+    plots.unit_blocks(views, path)
     print(path)
 
 
@@ -285,8 +329,7 @@ def write_folders(views, folder):
     option("--whole", action="store_true", help="compute every layer as a whole at every place, to compare"))
 def occlusion(args):
     if args.redraw:
-        return [draw_occlusion(results.load(file, occluding.Occlusion), Path(file).with_suffix(".png"))
-                for file in args.redraw]
+        return [draw_occlusion(results.load(file, occluding.Occlusion), figure_of(file, args)) for file in args.redraw]
     network, checkpoint, mean = open_run(args)
     pictures, numbers = asked_for(args, network, checkpoint)
     labels = labels_of(args, pictures.dataset, numbers, checkpoint.classes)
@@ -307,7 +350,7 @@ def occlusion(args):
                                  others=views_of_others(found.units, numbers[page])))
             file = folder/("occlusion.h5" if len(numbers) <= ROWS else f"occlusion_{number:02}.h5")
             results.save(file, parts[-1])
-            draw_occlusion(parts[-1], file.with_suffix(".png"))
+            draw_occlusion(parts[-1], figure_of(file, args))
     print(what_occlusion_found(parts))
 
 
@@ -378,7 +421,7 @@ def what_occlusion_found(parts):
     option("--against", metavar="RUN", help="a second network, to compare the numbers with"))
 def invariance(args):
     if args.redraw:
-        return [draw_invariance(results.load(file, moved.Invariance), Path(file)) for file in args.redraw]
+        return [draw_invariance(results.load(file, moved.Invariance), figure_of(file, args)) for file in args.redraw]
     runs = {"invariance": args, **({"against": argparse.Namespace(**{**vars(args), "run": args.against})} if args.against else {})}
     ready = {name: (of, *open_run(of)) for name, of in runs.items()}
     ready = {name: (*rest, *moving_pictures(*rest)) for name, rest in ready.items()}
@@ -389,7 +432,7 @@ def invariance(args):
             found = moved.invariance(network, pictures, mean, labels, args.layers, series, args.batch_size, moving)
         found = replace(found, names=np.array(names), classes=np.array(checkpoint.classes, dtype=str))
         results.save(folder/f"{name}.h5", found)
-        draw_invariance(found, folder/f"{name}.h5")
+        draw_invariance(found, figure_of(folder/f"{name}.h5", args))
         print(f"{of.run}: {what_invariance_found(found)}" if args.against else what_invariance_found(found))
 
 
@@ -417,15 +460,15 @@ def originals(dataset, numbers, crop, upscale):
     return found
 
 
-def draw_invariance(found, file):
-    """FILE.png and FILE.csv: figure 5, and a row of numbers for each picture and series."""
-    plots.invariance(found, file.with_suffix(".png"))
+def draw_invariance(found, path):
+    """The figure and beside it a CSV: figure 5, and a row of numbers for each picture and series."""
+    plots.invariance(found, path)
     table = moved.numbers(found)
     columns = list(next(iter(table.values())))
     rows = [[name, series, *(f"{of[column][i]:.6g}" for column in columns)]
             for i, name in enumerate(found.names.tolist()) for series, of in table.items()]
-    write_csv(file.with_suffix(".csv"), ["picture", "series", *columns], rows)
-    print(file.with_suffix(".png"))
+    write_csv(path.with_suffix(".csv"), ["picture", "series", *columns], rows)
+    print(path)
 
 
 def write_csv(path, columns, rows):
@@ -459,7 +502,7 @@ def what_invariance_found(found):
     option("--grey", type=int, default=top.MID_GREY, help="its pixel value, 0 to 255, before the mean is subtracted"))
 def correspondence(args):
     if args.redraw:
-        return [draw_correspondence(results.load(file, alike.Correspondence), Path(file)) for file in args.redraw]
+        return [draw_correspondence(results.load(file, alike.Correspondence), figure_of(file, args)) for file in args.redraw]
     network, checkpoint, mean = open_run(args)
     if (args.synthetic is None) == (args.landmarks is None):
         raise check.Expected("pictures", "either --images FILES --landmarks FILE.json or --synthetic N",
@@ -474,7 +517,7 @@ def correspondence(args):
         found = alike.correspondence(network, shown, mean, places, parts, args.layers, args.random, args.permutations, args.grey,
                                      args.square, args.seed, args.batch_size, names, moving)
     results.save(folder/"correspondence.h5", found)
-    draw_correspondence(found, folder/"correspondence.h5")
+    draw_correspondence(found, figure_of(folder/"correspondence.h5", args))
     print(what_correspondence_found(found))
 
 
@@ -526,13 +569,13 @@ def synthetic_faces(args, network, checkpoint):
                          args.synthetic)
 
 
-def draw_correspondence(found, file):
-    """FILE.png, FILE.md and FILE.csv: figure 8, and table 1 as it is printed and as numbers."""
-    plots.correspondence(found, file.with_suffix(".png"))
+def draw_correspondence(found, path):
+    """The figure and beside it Markdown and CSV: figure 8, and table 1 as it is printed and as numbers."""
+    plots.correspondence(found, path)
     layers, n = found.layers.tolist(), len(found.pictures)
     rows = [[what, layer, f"{mean:.6g}", f"{spread:.6g}", "" if p is None else f"{p:.6g}"]
             for what, of in found.rows() for layer, (mean, spread, p) in zip(layers, of)]
-    write_csv(file.with_suffix(".csv"), ["masked", "layer", "mean", "spread", "p"], rows)
+    write_csv(path.with_suffix(".csv"), ["masked", "layer", "mean", "spread", "p"], rows)
     table = [["masked", *layers], ["---"]*(1 + len(layers))]
     table += [[what, *(f"{mean:.3f} ± {spread:.3f}" for mean, spread, _ in of)] for what, of in found.rows()]
     tests = "; ".join(f"{what} " + ", ".join(f"{layer} {p:.4g}" for layer, (*_, p) in zip(layers, of))
@@ -540,9 +583,9 @@ def draw_correspondence(found, file):
     text = "\n".join(f"| {' | '.join(row)} |" for row in table)
     text += f"\n\nMean sign change per feature and pair of {n} pictures ± standard deviation over the pairs; low: alike in all." \
             f"\np of being lower than random ({found.permutations} permutations): {tests}.\n"
-    with atomic(file.with_suffix(".md")) as temporary:
+    with atomic(path.with_suffix(".md")) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    print(file.with_suffix(".md"), file.with_suffix(".png"), sep="\n")
+    print(path.with_suffix(".md"), path, sep="\n")
 
 
 def what_correspondence_found(found):
@@ -569,7 +612,7 @@ LIMIT = option("--limit-per-class", type=int, default=0, help="look at only so m
     option("--units", default="random:6", help="all, random:N, FIRST:LAST+1 or numbers like 3,5,7; of each layer"), LIMIT)
 def evolution(args):
     if args.redraw:
-        return [draw_evolution(results.load(file, growing.Evolution), Path(file).with_suffix(".png")) for file in args.redraw]
+        return [draw_evolution(results.load(file, growing.Evolution), figure_of(file, args)) for file in args.redraw]
     network, checkpoint, mean = open_run(args)
     files = growing.kept_epochs(args.run, args.epochs)
     layers = args.layers or [layer.name for layer in network.layers if isinstance(layer, Conv)]
@@ -580,8 +623,10 @@ def evolution(args):
     with bar(growing.length(network, pictures, layers, len(files)), "picture", f"{len(files)} epochs") as moving:
         found = growing.evolution(list(files), lambda epoch: from_checkpoint(files[epoch], device, args.precision)[0], pictures, mean, layers,
                                   units, args.batch_size, lambda epoch: folder/f"strongest_{epoch:04}.h5", moving)
+    named = {layer: classes_of(network, checkpoint, layer, units[layer]) for layer in layers}
+    found = replace(found, classes={layer: names for layer, names in named.items() if names is not None})
     results.save(folder/"evolution.h5", found)
-    draw_evolution(found, folder/"evolution.png")
+    draw_evolution(found, figure_of(folder/"evolution.h5", args))
 
 
 def draw_evolution(found, path):
@@ -604,7 +649,7 @@ def draw_evolution(found, path):
 def diagnostics(args):
     if args.redraw:
         found = [results.load(file, measured.Diagnosis) for file in args.redraw]
-        return draw_diagnostics(found, Path(args.redraw[0]).with_name("diagnostics.png"))
+        return draw_diagnostics(found, figure_of(Path(args.redraw[0]).with_name("diagnostics.h5"), args))
     opened, runs = [], args.run or [None]
     if len(runs) > 2:
         raise check.Expected("--run", "one run, or two to compare", len(runs))
@@ -612,17 +657,16 @@ def diagnostics(args):
         of_run = argparse.Namespace(**{**vars(args), "run": run})
         network, checkpoint, mean = open_run(of_run)
         units = chosen_units(args.units, network, measured.first_two(network)[1], args.seed)
-        name = Path(run).resolve().name.removesuffix(".h5")
-        opened.append((name, network, open_pictures(of_run, network, checkpoint), mean, units))
+        opened.append((checkpoint, network, open_pictures(of_run, network, checkpoint), mean, units))
     folder = output_folder(argparse.Namespace(**{**vars(args), "run": runs[0]}), "diagnostics")
-    found = []
-    for number, (name, network, pictures, mean, units) in enumerate(opened, 1):
+    found, names = [], names_of(runs, [checkpoint for checkpoint, *_ in opened])
+    for number, (name, (_, network, pictures, mean, units)) in enumerate(zip(names, opened), 1):
         ending = "" if len(opened) == 1 else f"_{number}"
         with bar(measured.length(network, pictures, args.k), "picture", name) as moving:
             found.append(measured.diagnose(name, network, pictures, mean, units, args.k, args.batch_size,
                                            folder/f"strongest{ending}.h5", moving))
         results.save(folder/f"diagnostics{ending}.h5", found[-1])
-    draw_diagnostics(found, folder/"diagnostics.png")
+    draw_diagnostics(found, figure_of(folder/"diagnostics.h5", args))
 
 
 def draw_diagnostics(found, path):
@@ -645,7 +689,7 @@ def draw_diagnostics(found, path):
     option("--k", type=int, default=3, help="pictures of each unit, the strongest"), LIMIT)
 def controls(args):
     if args.redraw:
-        return [draw_controls(results.load(file, controlled.Controls), Path(file).with_suffix(".png")) for file in args.redraw]
+        return [draw_controls(results.load(file, controlled.Controls), figure_of(file, args)) for file in args.redraw]
     network, checkpoint, mean = open_run(args)
     layers = args.layers or [last_layer(network, Conv), last_layer(network, (Conv, Linear))]
     units = {layer: chosen_units(args.units, network, layer, args.seed) for layer in layers}
@@ -659,8 +703,9 @@ def controls(args):
     for layer in layers:
         with bar(controlled.length(network, layer, args.k*len(units[layer])), "projection", layer) as moving:
             made = controlled.controls(network, pictures, mean, found, layer, units[layer], args.seed, bar=moving)
+        made = replace(made, classes=classes_of(network, checkpoint, layer, made.units))
         results.save(folder/f"{layer}.h5", made)
-        draw_controls(made, folder/f"{layer}.png")
+        draw_controls(made, figure_of(folder/f"{layer}.h5", args))
 
 
 def last_layer(network, kinds):

@@ -47,7 +47,8 @@ class Controls:
     cosine, rank  (n,J) float64    similarity to the projection as trained, with which the first column is 1
     inside        (n,J) float64    share of the energy inside the object's box; no number where there is no energy
     area          (n,) float64     the box's share of the area
-    inside and area are None where the truth is not known."""
+    inside and area are None where the truth is not known.
+    classes       (n,) texts       the units' classes, of the last layer, where the caller knows them; or None"""
     layer: str
     conditions: np.ndarray
     units: np.ndarray
@@ -59,6 +60,7 @@ class Controls:
     rank: np.ndarray
     inside: np.ndarray = None
     area: np.ndarray = None
+    classes: np.ndarray = None
 
 
 def controls(network, pictures, mean, top, layer, units, seed=0, batch_size=32, bar=None):
