@@ -216,7 +216,7 @@ def write_csv(path, rows, *header):
         csv.writer(file).writerows([header, *rows])
 
 
-def write_worst(path, found, pictures, protocol, most=40):
+def write_worst(path, found, pictures, protocol, most=30):
     """worst.png: the pictures whose true class was given the least probability."""
     classes, tiles, captions, right = pictures.dataset.classes, [], [], []
     for true, taken, rank, p, q, i in sorted(zip(*(column.tolist() for column in found)), key=lambda row: row[3])[:most]:

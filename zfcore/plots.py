@@ -94,7 +94,6 @@ def filter_tiles(w, per_filter=False):
     return tiles.transpose(3, 1, 2, 0)
 
 
-@styled
 def unit_blocks(views, path):
     """Figure 2 of an `analysis.top_activations.UnitViews`: for each unit that fires a block of its strongest projections (0 is
     mid-grey, one scale a block) beside the block of the picture patches they come from. All projections of a unit of the
@@ -143,7 +142,6 @@ def _block(tiles, pictures, side, zoom):
     return montage(np.where(there, tiles, 1).repeat(zoom, axis=1).repeat(zoom, axis=2), side)
 
 
-@styled
 def occlusion(found, path):
     """Figure 7 of an `analysis.occlusion.Occlusion`, two rows a picture, all maps in the frame of the picture: the value for a
     square stands at the square's middle, and the mid-grey rim is where no square can have its middle.
@@ -330,7 +328,6 @@ def _thumbnails(axes, pictures):
     axes.axis("off")
 
 
-@styled
 def correspondence(found, path, most_random=5):
     """Figure 8 of an `analysis.correspondence.Correspondence`: the first five pictures, each as it is, with each part masked,
     and with some of its random squares; above them the mean scores."""
@@ -358,7 +355,6 @@ def correspondence(found, path, most_random=5):
     sheet.save(path)
 
 
-@styled
 def evolution(found, path):
     """Figure 4 of an `analysis.evolution.Evolution`: a block a layer, a row a unit, a column an epoch. Each tile has a scale of
     its own: in the first epochs a projection is weak, and to one scale with the last it would be grey. How strong it is
@@ -414,7 +410,6 @@ def _steps(found):
     return sheet
 
 
-@styled
 def diagnostics(found, path):
     """Figure 6 of one or more `analysis.diagnostics.Diagnosis`, a row each: layer 1's filters to one scale and each to its
     own, the strongest projections of those units of layer 2 that fire; below, the numbers of all of them."""
@@ -484,7 +479,6 @@ def _numbers(found):
     return sheet
 
 
-@styled
 def controls(found, path, most=4):
     """An `analysis.controls.Controls`: for up to `most` units the strongest picture, its projection as trained and under each
     control, each tile to its own scale; above each column the means over all projections."""
@@ -629,8 +623,7 @@ def pairs(pictures, captions, title, path):
     captioned(joined, captions, [True]*len(joined), title, path, columns=5, side=200)
 
 
-@styled
-def captioned(pictures, captions, right, title, path, columns=8, side=136):
+def captioned(pictures, captions, right, title, path, columns=6, side=136):
     """Pictures (n,h,w,3) uint8 in rows, brought to `side` pixels of width, with two lines of text below each; the second line
     is in the colour of an error where `right` is False."""
     lines = title.split("\n")
@@ -720,6 +713,7 @@ class Sheet:
         for own, its in zip((self.pictures, self.texts, self.panels), (other.pictures, other.texts, other.panels)):
             own += [(left + x, top + y, *rest) for x, y, *rest in its]
 
+    @styled
     def save(self, path):
         if Path(path).suffix != ".png":
             return _save(self._vectors(), path)
