@@ -115,7 +115,8 @@ def test_a_filter_of_the_first_layer_is_drawn_once_beside_its_patches(place, tmp
     left = MARGIN + (block - 5*39)//2
     filter = sheet[LABEL + 19:LABEL + 5*39:39, left + 19:left + 5*39:39]
     np.testing.assert_allclose(filter, (127.5 + 127.5*w/np.quantile(np.abs(w), 0.997)).clip(0, 255), atol=0.51)
-    np.testing.assert_array_equal(sheet[LABEL + 6:LABEL + 65:13, MARGIN + block + MARGIN//4 + 6:][:, :65:13], views.patches[0, 0])
+    patch = sheet[LABEL + 6:LABEL + 65:13, MARGIN + block + MARGIN//4 + 6:][:, :65:13]
+    np.testing.assert_array_equal(patch, views.patches[0, 0])
 
 
 def test_units_that_never_fire_are_left_out_of_the_figure_and_counted(place, tmp_path, capsys, monkeypatch):

@@ -57,7 +57,7 @@ SHARED = [
     option("--part", choices=("train", "val"), default="val", help="the part of the data to look at (the paper: val)"),
     option("--output", help="folder for arrays and figures (default: RUN/figures/ANALYSIS)"),
     option("--redraw", metavar="FILE", nargs="+", help="draw the figure again from saved arrays; needs no network"),
-    option("--format", choices=tuple(plots.FORMATS), default="png", help="of the figure; in svg and pdf texts and lines are vectors"),
+    option("--format", choices=tuple(plots.FORMATS), default="png", help="of figures; svg and pdf have texts and lines as vectors"),
     option("--seed", type=int, default=0, help="draws what is random"),
     option("--batch-size", type=int, default=64),
     option("--device", default="auto", help="auto, cpu or gpu"),

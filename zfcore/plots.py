@@ -371,7 +371,8 @@ def _strips(found, layer):
     if 0 < fires.sum() < len(units):
         title += f"  ({(~fires).sum()} of {len(units)} units never fire)"
     shares = found.values[layer]/np.maximum(found.values[layer].max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    tiles = np.array([[_with_bar(signed_tiles(found.projections[layer][u, e][None])[0], shares[u, e], found.pictures[layer][u, e] >= 0)
+    there = found.pictures[layer] >= 0
+    tiles = np.array([[_with_bar(signed_tiles(found.projections[layer][u, e][None])[0], shares[u, e], there[u, e])
                        for e in range(len(found.epochs))] for u in np.flatnonzero(fires)])
     heads = [[f"epoch {epoch}"] for epoch in found.epochs.tolist()]
     classes = (found.classes or {}).get(layer)

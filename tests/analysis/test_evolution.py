@@ -232,7 +232,8 @@ def made_up(pictures):
     """An Evolution of three units over two epochs, which fire where `pictures` (3,2) is not -1."""
     projections = np.random.default_rng(0).standard_normal((3, 2, 7, 7, 3)).astype(np.float32)
     values = np.where(np.array(pictures) < 0, 0, 1).astype(np.float32)
-    return Evolution(np.array([1, 5]), {"conv2": np.array([4, 6, 9])}, {"conv2": projections*(values > 0)[..., None, None, None]},
+    projections *= (values > 0)[..., None, None, None]
+    return Evolution(np.array([1, 5]), {"conv2": np.array([4, 6, 9])}, {"conv2": projections},
                      {"conv2": values}, {"conv2": np.array(pictures)}, *({"conv2": np.array([0.5])} for _ in range(2)),
                      {"conv2": np.array([0.1, 0.1])}, 24)
 

@@ -317,7 +317,7 @@ def unit_views(network, pictures, mean, top, layer, units, batch_size=32, rules=
 
 
 def _filters(network, units, size):
-    """(U,size,size,3): filters of the first layer as pictures, if units with a field of `size` pixels are its own; else None."""
+    """(U,size,size,3): filters of the first layer as pictures, if a field of `size` pixels is of its units; else None."""
     first = network.layers[0]
     if not isinstance(first, Conv) or first.K != size:
         return None
