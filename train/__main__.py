@@ -1,12 +1,13 @@
 """python -m train: train a ZFNet. Without any option a small one learns ten classes of drawn pictures in minutes."""
 import argparse
+import math
 import sys
 from pathlib import Path
 
 from tqdm import tqdm
 
 from train import departures, lr_test
-from train.config import flag, parser, resolve, resume
+from train.config import MOST_DECAY, flag, parser, resolve, resume
 from train.evaluate import evaluate, member, open_part, open_runs
 from train.loop import Stop, Training, new_folder, stored_config
 from zfcore import check
@@ -43,9 +44,9 @@ def main(arguments=None):
         print(training.start_from(config.init_from))
     training.prepare()
     if not folder:
-        folder = new_folder(config, typed.get("output"))
-    print(f"{training.network.summary()}\n\ndata:   {describe(training)}\n"
-          f"recipe: {departures.in_words(config, training.counts)}\nrun:    {folder}\n", flush=True)
+        folder = new_folder(training.config, typed.get("output"))
+    print(f"{training.network.summary()}\n\ndata:   {describe(training)}\n{start_in_words(training.config, len(training.train))}"
+          f"recipe: {departures.in_words(training.config, training.counts)}\nrun:    {folder}\n", flush=True)
     try:
         training.run(folder)
     except Stop:
@@ -71,6 +72,26 @@ def error_of(folder, config, typed):
     with tqdm(total=len(pictures), unit="img", disable=None, leave=False, desc="validation") as bar:
         score = evaluate(members, pictures, device, config.micro_batch or config.batch_size, bar=bar, of=of)
     return f"{run}, epoch {checkpoints[0].epoch}: {score}"
+
+
+WARN_ABOVE, WELL = 0.5, 0.3       # of the start left at the end: a run says how to leave less; what was found to be little enough
+
+
+def start_in_words(config, pictures):
+    """The line that tells how much of the random start will be left, and, where that is much, what would take it away."""
+    if config.init_from:
+        return ""
+    left = config.forecast(pictures)
+    line = f"start:  {100*left:.0f} % of the random weights will be left (weight decay {config.weight_decay:g}, {config.epochs} epochs)\n"
+    if left <= WARN_ABOVE:
+        return line
+    ways, decay = [], config.decay_for(WELL, pictures)
+    if decay <= MOST_DECAY:
+        ways.append(f"--start-left {WELL:g}, which makes the weight decay {decay:.2g}")
+    if left < 1 and not config.drop_after:
+        ways.append(f"--epochs {math.ceil(config.epochs*math.log(WELL)/math.log(left))}")
+    return line + (f"        projections from the upper layers will show them; {100*WELL:.0f} % are left with "
+                   f"{' or with '.join(ways or ['more epochs or more pictures'])}\n")
 
 
 def describe(training):

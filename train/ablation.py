@@ -219,7 +219,7 @@ def check_runs(runs):
         stored = TrainConfig(**read_options(path))
         for name, value in asdict(stored).items():
             asked = getattr(run.config, name)
-            if name not in FREE and value != asked:
+            if name not in FREE and value != asked and asked is not None:    # None: a decay that --start-left chooses
                 raise check.Expected(flag(name), f"{value!r}, with which {run.folder} was started", repr(asked),
                                      "leave it out, or name another --output")
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from zfcore import check
 from zfcore.backend import DEVICES, PRECISIONS
 from zfcore.models import MODELS, NATIVE_SIZE, from_checkpoint
+from zfcore.optim import decay_that_leaves, start_left
 
+MOST_DECAY = 0.05                # that --start-left chooses: above it the small networks learn less (bench/README.md)
 PAPER_EPOCHS = (1, 2, 5, 10, 20, 30, 40, 64)              # figure 4 shows these
 
 
@@ -24,7 +26,8 @@ class TrainConfig:
     micro_batch: int = 0             # a batch is walked in pieces of so many pictures, to fit into memory; 0: whole
     lr: float = 0.01
     momentum: float = 0.9
-    weight_decay: float = 5e-4       # ours: the paper states none; AlexNet's value
+    weight_decay: float = 5e-4       # ours: the paper states none; AlexNet's value. None: what `start_left` asks for
+    start_left: float = 0.0          # ours: the share of the random start that weight decay is to leave at the end; 0: any
     keep_prob: float = 0.5           # dropout keeps a unit of layers 6 and 7 with this probability
     init: str = "gaussian"           # gaussian: N(0, 0.01), our reading of "1e-2"; he: sqrt(2/fan_in)
     rms_max: float = 0.1             # a convolution filter above this RMS is scaled back to it; 0: no limit
@@ -44,12 +47,14 @@ class TrainConfig:
         for name in ("image_size", "epochs", "batch_size", "lr", "patience"):
             check.positive(flag(name), getattr(self, name))
         for name in ("micro_batch", "weight_decay", "rms_max", "workers", "limit_per_class", "seed"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise check.Expected(flag(name), "0 or more", getattr(self, name))
         if not 0 <= self.momentum < 1:
             raise check.Expected("--momentum", "0 <= momentum < 1", self.momentum)
         if not 0 < self.keep_prob <= 1:
             raise check.Expected("--keep-prob", "0 < keep_prob <= 1, the share of units kept", self.keep_prob)
+        if not 0 <= self.start_left < 1:
+            raise check.Expected("--start-left", "a share of the start, 0 <= share < 1 (0: whatever --weight-decay leaves)", self.start_left)
         check.one_of("--model", self.model, MODELS)
         check.one_of("--init", self.init, ("gaussian", "he"))
         check.one_of("--crops", self.crops, ("ten", "random"))
@@ -61,14 +66,40 @@ class TrainConfig:
         """Side of the square that pictures are brought to before the crop: 256 for a crop of 224."""
         return round(self.image_size*256/224)
 
+    def forecast(self, pictures):
+        """The share of the random start that will be left after training on so many pictures, see `optim.start_left`: 0..1,
+        more where --patience lowers the learning rate, which nobody knows beforehand."""
+        return start_left(self.lr_sum(pictures), self.momentum, self.weight_decay)
+
+    def lr_sum(self, pictures):
+        """The learning rates of all steps over so many pictures, added up; as `forecast` without what --patience does."""
+        steps = -(-pictures//self.batch_size)
+        return sum(self.lr*steps*10.0**-sum(drop <= epoch for drop in self.drop_after) for epoch in range(self.epochs))
+
+    def decided(self, pictures):
+        """These options with a number for `weight_decay`: the one that leaves `start_left` of the start, at most MOST_DECAY."""
+        if self.weight_decay is not None:
+            return self
+        return replace(self, weight_decay=min(MOST_DECAY, float(f"{self.decay_for(self.start_left, pictures):.3g}")))
+
+    def decay_for(self, share, pictures):
+        """The weight decay with which `forecast` is `share`."""
+        return decay_that_leaves(share, self.lr_sum(pictures), self.momentum)
+
     def __str__(self):
         return "\n".join(f"{name:16} {value}" for name, value in asdict(self).items())
 
 
-# What each preset changes. "tiny" is what runs when nothing is asked for; the other three follow the paper.
+def late_drop(epochs):
+    """--drop-after of a short training: once, for its last quarter."""
+    return (max(1, epochs*3//4),)
+
+
+# What each preset changes. "tiny" is what runs when nothing is asked for; the other three follow the paper. A function is
+# called with the number of epochs.
 PRESETS = {
-    "tiny": dict(model="tiny", image_size=96, epochs=10, batch_size=32, lr=0.003, keep_prob=0.9, init="he", crops="random",
-                 patience=3, upscale=False),
+    "tiny": dict(model="tiny", image_size=96, epochs=8, batch_size=32, lr=0.004, weight_decay=None, start_left=0.3, keep_prob=0.9,
+                 init="he", drop_after=late_drop, crops="random", upscale=False),
     "zfnet": dict(),
     "zfnet-b": dict(model="zfnet-b"),
     "alexnet": dict(model="alexnet"),
@@ -89,6 +120,8 @@ HELP = {
     "micro_batch": "walk a batch in pieces of so many pictures, for a small memory: the same step up to rounding; 0: whole",
     "keep_prob": "probability with which dropout keeps a unit",
     "init": "gaussian (N(0, 0.01)) or he",
+    "weight_decay": "decay of weights, not of biases",
+    "start_left": "choose the weight decay that leaves this share of the random start at the end, instead of --weight-decay",
     "init_from": "run or checkpoint whose weights are the start; its model and size are then the defaults, and layer 8 is "
                  "drawn anew unless the classes are the same",
     "rms_max": "limit of a convolution filter's RMS, 0 for none",
@@ -141,11 +174,27 @@ def resolve(typed):
     model = asked.get("model")
     preset = asked.get("preset") or (model if model in PRESETS else "zfnet" if model else "tiny")
     check.one_of("--preset", preset, PRESETS)
-    values = {**PRESETS[preset], **asked, "preset": preset}
+    values = {**PRESETS[preset], **_decay(typed, asked), "preset": preset}
+    if "patience" in asked and "drop_after" not in asked:
+        values["drop_after"] = ()                          # --patience is asked for instead
+    epochs = values.get("epochs", TrainConfig.epochs)
+    values = {name: value(epochs) if callable(value) else value for name, value in values.items()}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     if "image_size" not in values and model:
         values["image_size"] = NATIVE_SIZE.get(model, 224)
     return TrainConfig(**values)
+
+
+def _decay(typed, asked):
+    """The options `asked` for, with --weight-decay and --start-left in accord: of the two, the one that was typed, or else
+    stands in the file, counts, and not the preset's other one. Trained weights have no random start to be forgotten."""
+    if {"weight_decay", "start_left"} <= set(typed):
+        raise check.Expected("options", "--weight-decay or --start-left, which chooses it", "both")
+    if "start_left" in typed or "start_left" in asked and "weight_decay" not in asked:
+        return {**asked, "weight_decay": None if asked["start_left"] else TrainConfig.weight_decay}
+    if "weight_decay" in typed or "start_left" not in asked and ("weight_decay" in asked or asked.get("init_from")):
+        return {"weight_decay": TrainConfig.weight_decay, **asked, "start_left": 0.0}
+    return asked
 
 
 def resume(stored, typed):
@@ -179,7 +228,7 @@ def read_options(path):
         if kind is tuple:
             fits = isinstance(value, list) and all(isinstance(n, int) for n in value)
         else:
-            fits = isinstance(value, kind) or (kind is float and type(value) is int)
+            fits = isinstance(value, kind) or (kind is float and type(value) is int) or (value is None and name == "weight_decay")
         if not fits:
             raise check.Expected(f"{path}: {name}", f"a value of type {kind.__name__}", repr(value))
     return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}

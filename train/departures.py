@@ -90,8 +90,7 @@ def open_questions(config):
     drops = ("after epochs " + ", ".join(map(str, config.drop_after)) if config.drop_after else
              f"after {config.patience} epochs without a better validation error, three times at most")
     return found + [
-        Departure("weight decay", "", f"{config.weight_decay:g} on weights, none on biases",
-                  "AlexNet's value" if config.weight_decay == TrainConfig.weight_decay else "asked for"),
+        weight_decay(config),
         Departure("when the learning rate falls", "by hand, when the validation error plateaus", f"divided by 10 {drops}",
                   "the same rule without a hand"),
         *([Departure("ten crops in training", "whether all ten or one at a time is not said",
@@ -107,6 +106,16 @@ def open_questions(config):
         Departure("crops and networks behind an error", "",
                   "centre crop, one network; `train.evaluate` has ten crops and ensembles, means of the softmax",
                   "AlexNet's; every error is printed with its protocol")]
+
+
+def weight_decay(config):
+    """What --weight-decay, or --start-left which chooses it, answers to the paper's silence."""
+    if config.start_left:
+        return Departure("weight decay", "", f"so much on weights that {100*config.start_left:.0f} % of their start is left at the end"
+                         + (f": {config.weight_decay:g}" if config.weight_decay is not None else "") + "; none on biases",
+                         "in few steps AlexNet's leaves the random start in the weights, which projections then show")
+    return Departure("weight decay", "", f"{config.weight_decay:g} on weights, none on biases",
+                     "AlexNet's value" if config.weight_decay == TrainConfig.weight_decay else "asked for")
 
 
 ANALYSES = (

@@ -27,12 +27,13 @@ from train.config import TrainConfig, read_options
 from train.departures import departures, open_questions
 from train.evaluate import evaluate
 from zfcore import check, plots
+from zfcore.analysis.controls import last_convolution, legibility, shares_of_start
 from zfcore.backend import runs_kernels, select, to_host
 from zfcore.checkpoint import Checkpoint, Unwritable, atomic, save
 from zfcore.data import open_data
 from zfcore.data.loader import Lost, Pictures
 from zfcore.data.transforms import one_of_ten, random_crops
-from zfcore.models import build, from_checkpoint
+from zfcore.models import build, from_checkpoint, from_table
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import class_labels, softmax_loss_backward, softmax_loss_onto
 from zfcore.optim import SGD, Plateau
@@ -43,7 +44,7 @@ except ImportError:              # Windows
     fcntl = None
 
 COLUMNS = ("epoch", "step", "lr", "train_loss", "train_error", "val_loss", "val_error", "val_error_top5",
-           "filters_clamped", "images_per_second", "seconds")
+           "filters_clamped", "images_per_second", "seconds", "in_box", "box_area")
 DRAW = {"ten": one_of_ten, "random": random_crops}
 SAVE_EVERY = 600                 # seconds between checkpoints inside a long epoch
 LOOK_EVERY = 0.2                 # seconds between looks at what the device has added up; between two it runs without a pause
@@ -60,9 +61,9 @@ class Training:
 
     def __init__(self, config, data=None):
         """`data` (train, val) are the data sets to use instead of those that `config.data` names."""
-        self.config = config
         self.device = select(config.device)
         train, val = data or open_data(config.data, config.picture_size, config.limit_per_class)
+        self.config = config = config.decided(len(train))
         if val.classes != train.classes:
             raise check.Expected("validation pictures", f"the {len(train.classes)} classes of the training pictures",
                                  f"{len(val.classes)} classes or other names")
@@ -73,7 +74,8 @@ class Training:
         self.optimizer = SGD(self.network, config.momentum, config.weight_decay, config.rms_max or None)
         self.plateau = Plateau(config.lr, config.patience)
         self.mean = None                       # the mean image, (3,H,W)
-        self.history = {column: [] for column in COLUMNS}
+        self.columns = *COLUMNS, *(f"start_{name}" for name in self.network.parameter_shapes())
+        self.history = {column: [] for column in self.columns}
         self.epoch = self.step = 0             # whole epochs and steps done
         self.sums = Sums()                     # of the epoch under way, as of the last look
         self.looked = 0, 0                     # steps of the run and pictures of the epoch at the last look
@@ -235,11 +237,11 @@ class Training:
     def close_epoch(self, score):
         s = self.sums
         row = (self.epoch + 1, self.step, self.plateau.lr, s.loss/s.count, s.wrong/s.count, score.loss, score.top1,
-               score.top5, s.clamped, s.count/s.seconds, s.seconds)
-        for column, value in zip(COLUMNS, row):
+               score.top5, s.clamped, s.count/s.seconds, s.seconds, *self.legibility(), *self.shares_of_start().values())
+        for column, value in zip(self.columns, row):
             self.history[column].append(value)
         best = score.top1 == min(self.history["val_error"]) and self.history["val_error"].count(score.top1) == 1
-        tqdm.write(epoch_line(self.history, self.config.epochs) + ("  best" if best else ""))
+        tqdm.write(epoch_line(self.history, self.config.epochs, last_convolution(self.network)) + ("  best" if best else ""))
         if self.config.drop_after:
             if self.epoch + 1 in self.config.drop_after:
                 self.plateau.lr /= 10
@@ -254,6 +256,21 @@ class Training:
             self.draw()
             self.drawn = time.monotonic()
 
+    def shares_of_start(self):
+        """{layer: share of the energy of its weights that is still their random start}; no numbers where they had none."""
+        c, network = self.config, self.network
+        if c.init_from:
+            return dict.fromkeys(network.parameter_shapes(), math.nan)
+        start = from_table(network.name, network.input_shape, network.table()).init(c.seed, c.init)     # kept only for a moment
+        return shares_of_start(network, start)
+
+    def legibility(self):
+        """(share of the projected energy inside the objects' boxes, the boxes' share of the area) of the last convolution on
+        some validation pictures, see `controls.legibility`; no numbers where nobody knows the boxes."""
+        if not hasattr(self.val.dataset, "truth"):
+            return math.nan, math.nan
+        return legibility(self.network, self.val, self.device_mean)
+
     # ------------------------------------------------------------------------------------------------ on the disk
     def save(self, *names):
         """One checkpoint under each name, "latest.h5" last: a run resumes from it and then writes the others again."""
@@ -262,7 +279,7 @@ class Training:
             model=self.network.name, input_shape=self.network.input_shape, layers=self.network.table(),
             classes=self.classes, parameters=self.network.parameters(), velocity=self.optimizer.velocity,
             mean_image=self.mean, epoch=self.epoch, step=self.step, history=self.history,
-            state={"data": self.config.data, "seed": self.config.seed,
+            state={"data": self.config.data, "seed": self.config.seed, "init": "" if self.config.init_from else self.config.init,
                    **{f"plateau_{k}": v for k, v in vars(self.plateau).items()},
                    **{f"sums_{k}": v for k, v in vars(self.sums).items()}}))
         for name in names[1:]:
@@ -279,7 +296,8 @@ class Training:
         self.optimizer.velocity = {name: {key: self.device.array(array) for key, array in of_layer.items()}
                                    for name, of_layer in checkpoint.velocity.items()}
         self.mean = checkpoint.mean_image
-        self.history = {column: checkpoint.history[column] for column in COLUMNS}      # HDF5 sorts them by name
+        unknown = [math.nan]*len(checkpoint.history["epoch"])                  # to a checkpoint from before there was the column
+        self.history = {column: checkpoint.history.get(column, unknown) for column in self.columns}   # HDF5 sorts them by name
         self.epoch, self.step = checkpoint.epoch, checkpoint.step
         for key, value in checkpoint.state.items():
             owner, _, name = key.partition("_")
@@ -314,7 +332,7 @@ class Training:
         with atomic(self.folder/"log.csv") as temporary:
             with open(temporary, "w", newline="") as file:
                 writer = csv.writer(file)
-                writer.writerow(COLUMNS)
+                writer.writerow(self.columns)
                 for row in zip(*self.history.values()):
                     writer.writerow([f"{value:.6g}" for value in row])
 
@@ -351,12 +369,16 @@ def in_words(row):
     return f"{row['name']} ({' '.join([row['kind'], *(f'{k}={v}' for k, v in row.items() if k not in ('kind', 'name'))])})"
 
 
-def epoch_line(history, epochs):
-    """The last row of the history as the line that a run prints."""
+def epoch_line(history, epochs, layer):
+    """The last row of the history as the line that a run prints; of the start it tells what is left in `layer`."""
     h = {column: values[-1] for column, values in history.items()}
+    start = h[f"start_{layer}"]
     return (f"epoch {int(h['epoch']):3}/{epochs}  lr {h['lr']:<7g} train loss {h['train_loss']:.3f} error {100*h['train_error']:5.1f} %"
             f"  val loss {h['val_loss']:.3f} error {100*h['val_error']:5.1f} % top-5 {100*h['val_error_top5']:4.1f} %"
-            f"  clamped {int(h['filters_clamped']):4}  {h['images_per_second']:5.0f} img/s")
+            + (f"  clamped {int(h['filters_clamped'])}" if h["filters_clamped"] else "")
+            + (f"  start {100*start:3.0f} %" if math.isfinite(start) else "")
+            + (f"  in box {100*h['in_box']:.0f} %" if math.isfinite(h["in_box"]) else "")
+            + f"  {h['images_per_second']:5.0f} img/s")
 
 
 class StallGuard:

@@ -31,7 +31,7 @@ from zfcore.data.synthetic import Synthetic
 from zfcore.data.transforms import Damaged, check_large_enough, decode
 from zfcore.deconvnet import check_units, feature_layer, unit_count
 from zfcore.layers import Conv, Linear
-from zfcore.models import from_checkpoint
+from zfcore.models import from_checkpoint, start_of
 
 ANALYSES = {}                     # name: (function of the parsed arguments, help, options)
 PAGE = 64                         # units of a layer that share a file and a sheet
@@ -657,13 +657,14 @@ def diagnostics(args):
         of_run = argparse.Namespace(**{**vars(args), "run": run})
         network, checkpoint, mean = open_run(of_run)
         units = chosen_units(args.units, network, measured.first_two(network)[1], args.seed)
-        opened.append((checkpoint, network, open_pictures(of_run, network, checkpoint), mean, units))
+        start = start_of(checkpoint, select(args.device), args.precision)
+        opened.append((checkpoint, network, open_pictures(of_run, network, checkpoint), mean, units, start))
     folder = output_folder(argparse.Namespace(**{**vars(args), "run": runs[0]}), "diagnostics")
     found, names = [], names_of(runs, [checkpoint for checkpoint, *_ in opened])
-    for number, (name, (_, network, pictures, mean, units)) in enumerate(zip(names, opened), 1):
+    for number, (name, (_, network, pictures, mean, units, start)) in enumerate(zip(names, opened), 1):
         ending = "" if len(opened) == 1 else f"_{number}"
         with bar(measured.length(network, pictures, args.k), "picture", name) as moving:
-            found.append(measured.diagnose(name, network, pictures, mean, units, args.k, args.batch_size,
+            found.append(measured.diagnose(name, network, pictures, mean, units, start, args.k, args.batch_size,
                                            folder/f"strongest{ending}.h5", moving))
         results.save(folder/f"diagnostics{ending}.h5", found[-1])
     draw_diagnostics(found, figure_of(folder/"diagnostics.h5", args))
@@ -678,7 +679,21 @@ def draw_diagnostics(found, path):
                  f"{one.stride} pixels" if np.isfinite(one.aliasing) else f"aliasing of {one.layer} cannot be measured")
         print(f"{one.name}: filter RMS max/median {one.dominance:.2f}; energy of layer 1 {bands}; never fire on {one.total} "
               f"pictures: {dead}; {alias}")
+        print(what_is_legible(one))
     print(path)
+
+
+def what_is_legible(one):
+    """Of a Diagnosis, a line a layer: what is left of the start, what its projections have in the object's box and parts."""
+    shares = lambda values: " ".join("  - " if np.isnan(value) else f"{100*value:3.0f}" for value in values)
+    lines = [f"{'layer':8}{'start':>7}   in the box: " + ", ".join(measured.JUDGED) + ", of the area | in its parts: the same"] * bool(one.legible)
+    for layer in dict.fromkeys([*one.start, *one.legible]):
+        start = f"{100*one.start[layer][0]:5.1f} %" if layer in one.start else "       "
+        if layer in one.legible:
+            of, areas = one.legible[layer], one.areas[layer]
+            start += "   " + " | ".join(f"{shares(of[:, k])} of {100*areas[k]:.0f} %" for k in range(2))
+        lines.append(f"{layer:8}{start}")
+    return "\n".join(lines)
 
 
 # ------------------------------------------------------------------------------------------------------- controls
@@ -693,6 +708,7 @@ def controls(args):
     network, checkpoint, mean = open_run(args)
     layers = args.layers or [last_layer(network, Conv), last_layer(network, (Conv, Linear))]
     units = {layer: chosen_units(args.units, network, layer, args.seed) for layer in layers}
+    start = start_of(checkpoint, select(args.device), args.precision)
     for layer in layers:
         controlled.check_possible(network, layer)
     pictures = open_pictures(args, network, checkpoint)
@@ -701,8 +717,8 @@ def controls(args):
         found = top.top_activations(network, pictures, mean, layers, args.k, args.batch_size,
                                     file=folder/"strongest.h5", bar=moving)
     for layer in layers:
-        with bar(controlled.length(network, layer, args.k*len(units[layer])), "projection", layer) as moving:
-            made = controlled.controls(network, pictures, mean, found, layer, units[layer], args.seed, bar=moving)
+        with bar(controlled.length(network, layer, args.k*len(units[layer]), start), "projection", layer) as moving:
+            made = controlled.controls(network, pictures, mean, found, layer, units[layer], start, args.seed, bar=moving)
         made = replace(made, classes=classes_of(network, checkpoint, layer, made.units))
         results.save(folder/f"{layer}.h5", made)
         draw_controls(made, figure_of(folder/f"{layer}.h5", args))
@@ -719,6 +735,9 @@ def draw_controls(found, path):
         if found.inside is not None:
             said += (f", {100*np.nanmean(found.inside[:, j]):.0f} % of the energy in the object's box, which is "
                      f"{100*found.area.mean():.0f} % of the field")
+        if found.in_parts is not None and np.isfinite(found.in_parts[:, j]).any():
+            said += (f", {100*np.nanmean(found.in_parts[:, j]):.0f} % of that in its parts, which are "
+                     f"{100*np.nanmean(found.parts_area):.0f} % of the box")
         print(said)
     print(path)
 

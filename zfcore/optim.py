@@ -1,4 +1,6 @@
-"""Floor 3: how the parameters move. Momentum SGD with the filter RMS limit, and the plateau rule for the learning rate."""
+"""Floor 3: how the parameters move. Momentum SGD with the filter RMS limit, the plateau rule for the learning rate, and how
+much of the random start weight decay leaves."""
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,3 +60,20 @@ class Plateau:
             return False
         self.lr, self.waited, self.drops = self.lr/10, 0, self.drops - 1
         return True
+
+
+# ------------------------------------------------------------------------------------------- what is left of the start
+def start_left(lr_sum, momentum, weight_decay):
+    """The factor by which momentum SGD with weight decay has shrunk what the weights were at the start, 0..1.
+
+    lr_sum    the learning rates of all steps, added up
+
+    Without gradients a step takes w to w*(1 - lr*weight_decay/(1 - momentum)) in the long run, so what was there decays like
+    exp(-weight_decay/(1 - momentum) * sum of lr), whatever the gradients add beside it. Nothing else takes the random start
+    out of the weights: where the factor is near 1, they are their start plus what was learned."""
+    return math.exp(-weight_decay/(1 - momentum)*lr_sum)
+
+
+def decay_that_leaves(share, lr_sum, momentum):
+    """The weight decay with which `start_left` is `share`, 0 < share <= 1."""
+    return math.log(1/share)*(1 - momentum)/lr_sum

@@ -488,11 +488,13 @@ def controls(found, path, most=4):
     tiles = np.concatenate([patches[:, None], [[signed_tiles(tile[None])[0] for tile in row] for row in made]], axis=1)
     tiles = np.stack([_enlarged(row, 80) for row in tiles])
     means = zip(found.conditions.tolist(), found.cosine.mean(axis=0), found.rank.mean(axis=0))
-    heads = [["patch", "", ""], *([name, f"cosine {cosine:.2f}", f"rank {rank:.2f}"] for name, cosine, rank in means)]
-    if found.inside is not None:
-        heads[0].append(f"box {100*found.area.mean():.0f} % of it")
-        for head, share in zip(heads[1:], np.nanmean(found.inside, axis=0)):
-            head.append(f"in box {100*share:.0f} %")
+    heads = [["patch", "", ""], *([*_wrapped(name, max(90, tiles.shape[3])), f"cosine {cosine:.2f}", f"rank {rank:.2f}"]
+                                  for name, cosine, rank in means)]
+    for word, shares, area in (("box", found.inside, found.area), ("parts", found.in_parts, found.parts_area)):
+        if shares is not None and np.isfinite(shares).any():
+            heads[0].append(f"{word} {100*np.nanmean(area):.0f} % of {'it' if word == 'box' else 'that'}")
+            for head, share in zip(heads[1:], np.nanmean(shares, axis=0)):
+                head.append(f"in {word} {100*share:.0f} %")
     names = [["unit", str(found.units[k])] if found.classes is None else str(found.classes[k]).split() for k in rows]
     _table(tiles, "", heads, [[found.layer, *name] for name in names]).save(path)
 

@@ -209,7 +209,7 @@ def test_the_box_is_where_the_object_was_drawn_in_the_crop_that_the_network_sees
                         for layers in (("object",), ()))
     drawn = (with_it - without)[:, 3:-3, 3:-3]
     windows = Windows(np.zeros(6, int), np.zeros(6, int), CROP)
-    boxes = object_boxes(small(), pictures, np.arange(6))
+    boxes = object_boxes([data.truth(i) for i in range(6)], (pictures.size - CROP)//2)
     inside, area = shares_in_boxes(small(), drawn[:, None].astype(np.float32), windows, boxes)
     moved, _ = shares_in_boxes(small(), drawn[:, None].astype(np.float32), windows, boxes + 4)
     assert (inside > 0.93).all() and (area < 0.95).all() and (moved < inside).all()

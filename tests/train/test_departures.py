@@ -62,9 +62,9 @@ def test_what_is_open_follows_the_options():
 
 def test_every_reason_of_tiny_is_its_own_and_every_option_is_either_stated_or_not_the_papers_matter():
     tiny = departures(typed())
-    assert len(tiny) == len(PRESETS["tiny"].keys() - {"patience"}) + 1                # and the pictures
+    assert len(tiny) == len(PRESETS["tiny"].keys() - {"weight_decay", "start_left", "drop_after"}) + 1        # and the pictures
     assert all(entry.why and entry.why != "asked for" for entry in tiny)
-    silent = {"preset", "data", "model", "micro_batch", "weight_decay", "patience", "drop_after", "seed", "device", "workers",
+    silent = {"preset", "data", "model", "micro_batch", "weight_decay", "start_left", "patience", "drop_after", "seed", "device", "workers",
               "keep_epochs"}
     assert STATED.keys() | silent == TrainConfig.__dataclass_fields__.keys() and not STATED.keys() & silent
     assert set(OF_THE_PAPER) < set(MODELS)

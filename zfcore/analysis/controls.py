@@ -8,9 +8,11 @@ projection is made again with one thing replaced, and compared with the original
                                  above do not take part). The values stay, so their distribution does; what was learned is gone
     another unit                 of the same layer at the same place, drawn at random
     other switches               those of another picture, drawn among the strongest of the layer's other units
+    weights of the start         on the way down the random weights that training began with, the switches as trained
+    untrained                    these weights on the way up too: the network before its first step
 
-The way down looks at the picture at the switches alone, so the last one is also the projection of the other picture from
-that place. All start as 1 instead of the activation, which a random layer does not have; this only scales a projection.
+The way down looks at the picture at the switches alone, so "other switches" is also the projection of the other picture from
+that place. The last two are there where the start is known. All start as 1 instead of the activation, which a random layer does not have; this only scales a projection.
 
 Two similarities over the pixels of the unit's field (outside both are 0, which would flatter them):
 
@@ -20,7 +22,12 @@ Two similarities over the pixels of the unit's field (outside both are 0, which 
 Where the truth is known, also the share of a projection's energy (sum of squares) inside the object's box, beside the box's
 share of the area; of the part of the field that lies in the picture, both. Energy thins out towards the border of a field
 and objects stand near the middle: what a projection owes to its picture's object is what it has in the box beyond the controls.
-"""
+The same of the object's named parts (eyes, wheels, hands): how much of the energy in the box lies in discs around those that
+are seen, beside the discs' share of the box. That too is worth what it is beyond the controls.
+
+These shares tell whether projections are legible, so that it can be told without looking, also while a network trains
+(`legibility`); and `shares_of_start` tells of the weights how much of them is still what training began with: of the energy
+(sum of squares) of a layer's weights the share in the direction of its start, (w.w0)^2/(w.w w0.w0)."""
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,8 +37,8 @@ from zfcore.analysis.evolution import cosine
 from zfcore.analysis.top_activations import centre, crops, decoded, field_windows, patches_of
 from zfcore.backend import to_device, to_host
 from zfcore.data.loader import shuffled
-from zfcore.deconvnet import check_units, feature_layer, project, unit_count
-from zfcore.layers import MaxPool, from_fields
+from zfcore.deconvnet import DECONVNET, Windows, check_units, feature_layer, filter_down, project, unit_count, weigh_down
+from zfcore.layers import Conv, Linear, MaxPool, from_fields
 from zfcore.network import Network
 
 
@@ -47,7 +54,9 @@ class Controls:
     cosine, rank  (n,J) float64    similarity to the projection as trained, with which the first column is 1
     inside        (n,J) float64    share of the energy inside the object's box; no number where there is no energy
     area          (n,) float64     the box's share of the area
-    inside and area are None where the truth is not known.
+    in_parts      (n,J) float64    share of the box's energy in its parts; no number where none is seen
+    parts_area    (n,) float64     the parts' share of the box's area
+    The last four are None where the truth is not known.
     classes       (n,) texts       the units' classes, of the last layer, where the caller knows them; or None"""
     layer: str
     conditions: np.ndarray
@@ -60,13 +69,15 @@ class Controls:
     rank: np.ndarray
     inside: np.ndarray = None
     area: np.ndarray = None
+    in_parts: np.ndarray = None
+    parts_area: np.ndarray = None
     classes: np.ndarray = None
 
 
-def controls(network, pictures, mean, top, layer, units, seed=0, batch_size=32, bar=None):
+def controls(network, pictures, mean, top, layer, units, start=None, seed=0, batch_size=32, bar=None):
     """Controls of the projections of `units` of `layer` from the strongest pictures that the pass `top` found for them.
 
-    `bar` moves on by one a projection (`length` says how many). Raises Expected where a control is impossible: a network or
+    `start` is the same network with the weights that its training began with, None where they are not known. `bar` moves on by one a projection (`length` says how many). Raises Expected where a control is impossible: a network or
     layer without pooling below it has no switches, a layer with one unit no other unit, one picture no other picture."""
     units = check_units(network, layer, units)
     check_possible(network, layer)
@@ -80,27 +91,32 @@ def controls(network, pictures, mean, top, layer, units, seed=0, batch_size=32, 
     other_pictures = _another(shown, found_pictures(top, layer), drawn[1])
     made = [(network, shown, units), *((randomised(network, names, seed), shown, units) for names in cascade(network, layer)),
             (network, shown, other_units), (network, other_pictures, units)]
+    made = [(*one, DECONVNET) for one in made]
+    if start is not None:
+        made += [(network, shown, units, with_weights_of(start)), (start, shown, units, DECONVNET)]
 
     projections, patches = [], []
     for at in (slice(k, k + batch_size) for k in range(0, len(units), batch_size)):
         windows = field_windows(network, layer, boxes[at])
         patches.append(patches_of(network, decoded(pictures, shown[at]), windows))
         of_batch = []
-        for net, which, of in made:
+        for net, which, of, rules in made:
             x = centre(net, decoded(pictures, which[at]), mean)
-            of_batch.append(crops(project(net, x, layer, of[at], places[at], start=1).pixels, windows))
+            of_batch.append(crops(project(net, x, layer, of[at], places[at], rules=rules, start=1).pixels, windows))
             if bar is not None:
                 bar.update(len(of_batch[-1]))
         projections.append(np.stack(of_batch, axis=1))                                       # (batch,J,f,f,3)
     projections = np.concatenate(projections)
     names = np.array([pictures.dataset.names[i] for i in shown], dtype=str)
-    found = Controls(layer, conditions(network, layer), units, shown, names, np.concatenate(patches), projections,
+    found = Controls(layer, conditions(network, layer, start), units, shown, names, np.concatenate(patches), projections,
                      *similarities(network, projections, field_windows(network, layer, boxes)))
     if not hasattr(pictures.dataset, "truth"):
         return found
-    inside, area = shares_in_boxes(network, projections, field_windows(network, layer, boxes),
-                                   object_boxes(network, pictures, shown))
-    return replace(found, inside=inside, area=area)
+    windows, truths = field_windows(network, layer, boxes), [pictures.dataset.truth(i) for i in shown.tolist()]
+    margin = (pictures.size - network.input_shape[1])//2
+    inside, area = shares_in_boxes(network, projections, windows, object_boxes(truths, margin))
+    in_parts, parts_area = shares_in_parts(network, projections, windows, truths, margin)
+    return replace(found, inside=inside, area=area, in_parts=in_parts, parts_area=parts_area)
 
 
 def check_possible(network, layer):
@@ -117,14 +133,26 @@ def cascade(network, layer):
     return [weighted[:count] for count in range(1, len(weighted) + 1)]
 
 
-def conditions(network, layer):
+def conditions(network, layer, start=None):
     random = [names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}" for names in cascade(network, layer)]
-    return np.array(["as trained", *random, "another unit", "other switches"])
+    begun = [] if start is None else ["weights of the start", "untrained"]
+    return np.array(["as trained", *random, "another unit", "other switches", *begun])
 
 
-def length(network, layer, count):
+def length(network, layer, count, start=None):
     """How many projections the controls of `count` projections take."""
-    return count*len(conditions(network, layer))
+    return count*len(conditions(network, layer, start))
+
+
+def with_weights_of(other):
+    """DECONVNET, but the filters on the way down are those of the network `other`."""
+    def filters(layer, dy, cache):
+        return filter_down(layer, dy, (cache[0], other[layer.name].parameters["w"], *cache[2:]))
+
+    def weights(layer, dy, cache):
+        return weigh_down(layer, dy, (cache[0], other[layer.name].parameters["w"], *cache[2:]))
+
+    return {**DECONVNET, Conv: filters, Linear: weights}
 
 
 def randomised(network, names, seed=0):
@@ -183,10 +211,10 @@ def _ranks(values):
     return (np.cumsum(counts) - (counts - 1)/2)[group]
 
 
-def object_boxes(network, pictures, shown):
-    """(n,4) float64: the true boxes of the objects as left, top, right, bottom in pixels of the network's input."""
-    margin = (pictures.size - network.input_shape[1])//2
-    return np.array([pictures.dataset.truth(i).box for i in shown.tolist()]) - margin
+def object_boxes(truths, margin):
+    """(n,4) float64: the true boxes of the objects as left, top, right, bottom in pixels of the network's input, the centre
+    of the pictures without `margin` pixels at each side."""
+    return np.array([truth.box for truth in truths]) - margin
 
 
 def shares_in_boxes(network, projections, windows, boxes):
@@ -208,3 +236,64 @@ def shares_in_boxes(network, projections, windows, boxes):
 def _overlap(pixels, low, high):
     """How much of the pixels [p, p+1) lies between low and high, 0..1."""
     return np.clip(np.minimum(pixels + 1, high) - np.maximum(pixels, low), 0, 1)
+
+
+PART = 0.1                                     # radius of the disc around a part, in square roots of the box's area
+
+
+def shares_in_parts(network, projections, windows, truths, margin):
+    """(in_parts, parts_area): of what projections (n,J,f,f,3) in `windows` have inside the objects' boxes the share of energy
+    within PART of a part that is seen, (n,J); and of the boxes' area inside field and picture the share of these discs, (n,). No
+    number where no part is seen. A pixel counts by its middle."""
+    _, H, W = network.input_shape
+    in_picture = windows.pixels(H, W)[1].transpose(2, 0, 1)                                  # (n,f,f)
+    energy = np.square(projections, dtype=float).sum(axis=-1)                                # (n,J,f,f)
+    in_parts, area = np.full(projections.shape[:2], np.nan), np.full(len(projections), np.nan)
+    steps = np.arange(windows.size) + 0.5 + margin
+    for i, truth in enumerate(truths):
+        left, top, right, bottom = truth.box
+        y, x = (windows.tops[i] + steps)[:, None], windows.lefts[i] + steps                  # of the pixels' middles
+        box = in_picture[i] & (x > left) & (x < right) & (y > top) & (y < bottom)
+        radius, disc = PART*np.sqrt((right - left)*(bottom - top)), np.zeros_like(box)
+        for name, (px, py) in truth.parts.items():
+            if truth.visible[name]:
+                disc |= np.hypot(x - px, y - py) < radius
+        disc &= box
+        if disc.any():
+            total = energy[i][:, box].sum(axis=1)                                            # (J,)
+            in_parts[i] = np.divide(energy[i][:, disc].sum(axis=1), total, where=total > 0, out=np.full(total.shape, np.nan))
+            area[i] = disc.sum()/box.sum()
+    return in_parts, area
+
+
+# ------------------------------------------------------------------------------------------- while a network trains
+WATCHED = 64                                   # pictures
+
+
+def legibility(network, pictures, mean):
+    """(share of the projected energy inside the objects' boxes, the boxes' share of the area), means over the first WATCHED
+    of the `pictures`, whose truth is known: each is projected from the unit of the last convolution that it excites most."""
+    shown, layer = np.arange(min(WATCHED, len(pictures))), last_convolution(network)
+    x = centre(network, decoded(pictures, shown), mean)
+    y = network.activations(x, [network.layers[feature_layer(network, layer)].name]).popitem()[1]
+    units = to_host(y.max(axis=(1, 2)).argmax(axis=0))                                       # (n,)
+    pixels = to_host(project(network, x, layer, units).pixels).transpose(3, 1, 2, 0)[:, None]
+    whole = Windows(*np.zeros((2, len(shown)), int), network.input_shape[1])
+    margin = (pictures.size - network.input_shape[1])//2
+    inside, area = shares_in_boxes(network, pixels, whole, object_boxes([pictures.dataset.truth(i) for i in shown], margin))
+    return float(np.nanmean(inside)) if np.isfinite(inside).any() else float("nan"), float(area.mean())
+
+
+def last_convolution(network):
+    """Name of the last convolution."""
+    return [layer.name for layer in network.layers if isinstance(layer, Conv)][-1]
+
+
+def shares_of_start(network, start):
+    """{layer: share}, 0..1: of the energy of its weights what lies in the direction of those in `start`, the same network as
+    its training began. 1 at the beginning; of unrelated weights about 1/(their number)."""
+    shares = {}
+    for name, of_layer in start.parameters().items():
+        w, w0 = (to_host(array).ravel().astype(np.float64) for array in (network[name].parameters["w"], of_layer["w"]))
+        shares[name] = float((w @ w0)**2/max((w @ w)*(w0 @ w0), np.finfo(float).tiny))
+    return shares

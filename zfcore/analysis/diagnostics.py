@@ -6,6 +6,11 @@
                 In AlexNet's the paper sees very high and very low frequencies and little between them
     aliasing    of layer 2's projections, which the paper sees with stride 4 and not with stride 2
 
+and, of all layers, what decides whether their projections can be read (zfcore/analysis/controls.py):
+
+    start       how much of the weights is still the random start
+    legible     how much of the projections of some units lies in the object's box and in its parts, beside controls
+
 Aliasing. On the way down every value of layer 1's maps lays a filter on the picture, at every S-th pixel: what comes from
 this grid and not from the picture has the grid's period, so it lies at the frequencies (k/S, l/S). (The grids above leave no
 such mark, as the unpooling moves what it hands down to where the switches say.) A real texture can have such frequencies
@@ -19,15 +24,17 @@ r = 2/f being the width of a line under that window of f pixels. It is a share o
 white noise among them, about 1 for a grating of the grid's period, a little below 0 where something stands out in the rings.
 It sees the regular comb that smooth maps lay; copies of a filter at scattered points of the grid leave no line.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from zfcore import check
+from zfcore.analysis.controls import controls, shares_of_start
 from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.backend import to_host
+from zfcore.data.loader import shuffled
 from zfcore.deconvnet import feature_layer
-from zfcore.layers import Conv, ReLU
+from zfcore.layers import Conv, MaxPool, ReLU
 from zfcore.ops.filter_rms import rms
 
 EDGES = np.arange(16)/20                                # of the spectrum's bands, in cycles a pixel; the highest has 0.71
@@ -47,6 +54,10 @@ class Diagnosis:
     units (U,), projections (U,k,f,f,3), patches (U,k,f,f,3)    of some of layer 2's units, as in `top_activations.UnitViews`
     aliasing     of the projections of `measured` units of layer 2; NaN where it has no meaning: stride 1, or a field of fewer
                  than 8 strides, in which lines cannot be told apart
+    start        {layer: (1,) float64}   share of the start in its weights' energy, {} where the start is not known
+    legible      {layer: (4,2) float64}   of the projections of up to LOOKED_AT units under each of JUDGED: mean share of the energy
+                 inside the object's box, and of the box's inside its parts; {} where the truth is not known. NaN: no such control
+    areas        {layer: (2,) float64}    what these shares are of the area
     """
     name: str
     filters: np.ndarray
@@ -63,20 +74,24 @@ class Diagnosis:
     patches: np.ndarray
     aliasing: float
     measured: int
+    start: dict = field(default_factory=dict)
+    legible: dict = field(default_factory=dict)
+    areas: dict = field(default_factory=dict)
 
     def bands(self):
         return bands(self.spectrum)
 
 
-def diagnose(name, network, pictures, mean, units, k=9, batch_size=64, file=None, bar=None):
+def diagnose(name, network, pictures, mean, units, start=None, k=9, batch_size=64, file=None, bar=None):
     """Diagnosis of a network over a data set; `units` of layer 2 are kept with their k strongest pictures' projections, and
-    aliasing is measured on those of all its units. `bar` moves on by one a picture and one a projection (`length`).
+    aliasing is measured on those of all its units. `start` is the network as its training began, None where it is not known.
+    `bar` moves on by one a picture and one a projection (`length`).
 
     Raises Expected for a network that does not begin with two convolutions, or an empty data set."""
     first, second = first_two(network)
     w = to_host(network[first].parameters["w"])
-    layers = rectified(network)
-    top = top_activations(network, pictures, mean, layers, k, batch_size, file=file, bar=bar)
+    layers, upper = rectified(network), judged_layers(network)
+    top = top_activations(network, pictures, mean, list(dict.fromkeys([*layers, *upper])), k, batch_size, file=file, bar=bar)
     power, measured = 0, 0
     for unit in range(network[second].F):                                       # k projections in memory at a time
         views = unit_views(network, pictures, mean, top, second, [unit], bar=bar)
@@ -90,7 +105,48 @@ def diagnose(name, network, pictures, mean, units, k=9, batch_size=64, file=None
     return Diagnosis(name, w, network[first].S, sizes, float(sizes.max()/max(np.median(sizes), np.finfo(float).tiny)),
                      radial_shares(w), EDGES, {layer: top.dead(layer) for layer in layers}, top.total,
                      second, kept.units, kept.projections, kept.patches,
-                     aliasing(power, network[first].S, kept.projections.shape[2]), measured)
+                     aliasing(power, network[first].S, kept.projections.shape[2]), measured,
+                     {} if start is None else {layer: np.array([share]) for layer, share in shares_of_start(network, start).items()},
+                     *judge(network, pictures, mean, top, upper, start))
+
+
+JUDGED = "as trained", "another unit", "weights of the start", "untrained"      # of the conditions of `controls`
+LOOKED_AT = 24                                          # units of a layer at most
+
+
+def judged_layers(network):
+    """Names of the layers whose projections are judged: those above a pool, the classes among them."""
+    pooled = [network.index(layer.name) for layer in network.layers if isinstance(layer, MaxPool)]
+    return [layer.name for k, layer in enumerate(network.layers) if layer.parameters and pooled and k > pooled[0]]
+
+
+def judge(network, pictures, mean, top, layers, start):
+    """(legible, areas) of a Diagnosis, each unit with its strongest picture; both {} where the truth is not known."""
+    legible, areas = {}, {}
+    for layer in layers if hasattr(pictures.dataset, "truth") else ():
+        alive = np.flatnonzero(~top.dead(layer))
+        if not len(alive):
+            continue
+        units = np.sort(shuffled(len(alive), 0, network.index(layer))[:LOOKED_AT])
+        found = controls(network, pictures, mean, first_pictures(top, layer), layer, alive[units], start)
+        at = [found.conditions.tolist().index(name) if name in found.conditions else -1 for name in JUDGED]
+        of = np.stack([_means(found.inside), _means(found.in_parts)], axis=1)                # (J,2)
+        legible[layer] = np.where(np.array(at)[:, None] < 0, np.nan, of[at])
+        areas[layer] = np.array([found.area.mean(), _means(found.parts_area)])
+    return legible, areas
+
+
+def first_pictures(top, layer):
+    """The pass `top` with the single strongest picture of each unit of the layer."""
+    kept = {name: {layer: getattr(top, name)[layer][:, :1]} for name in ("values", "pictures", "places", "boxes")}
+    return replace(top, **kept)
+
+
+def _means(shares):
+    """Means over the projections, of those that are numbers; NaN where there is none."""
+    known = np.isfinite(shares)
+    return np.divide(np.where(known, shares, 0).sum(axis=0), known.sum(axis=0), where=known.sum(axis=0) > 0,
+                     out=np.full(shares.shape[1:], np.nan))
 
 
 def first_two(network):

@@ -3,6 +3,7 @@
     build(name, classes, size, keep_prob)     one of MODELS, e.g. "zfnet", "alexnet", or a row of table 3 such as "tiny-b"
     from_table(name, input_shape, rows)       the network whose `table()` gave the rows (from a checkpoint)
     from_checkpoint(path)                     the trained network in a checkpoint file or a run's folder
+    start_of(checkpoint)                      the same network as its training began, with its random weights
 """
 from pathlib import Path
 
@@ -40,3 +41,13 @@ def from_checkpoint(path, device=CPU, precision="fp32"):
     checkpoint = load(path)
     network = from_table(checkpoint.model, checkpoint.input_shape, checkpoint.layers)
     return network.load(checkpoint.parameters, device).use(precision), checkpoint
+
+
+def start_of(checkpoint, device=CPU, precision="fp32"):
+    """The network of a checkpoint with the weights that its training began with, drawn anew from the seed and the law that
+    the checkpoint names; None where it began with other weights than drawn ones, or does not say."""
+    law = checkpoint.state.get("init")
+    if not law:
+        return None
+    network = from_table(checkpoint.model, checkpoint.input_shape, checkpoint.layers)
+    return network.init(checkpoint.state["seed"], law, device).use(precision)
