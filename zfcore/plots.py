@@ -482,7 +482,8 @@ def _numbers(found):
 
 def controls(found, path, most=4):
     """An `analysis.controls.Controls`: for up to `most` units the strongest picture, its projection as trained and under each
-    control, each tile to its own scale; above each column the means over all projections."""
+    control, each tile to its own scale; above each column the means over all projections, above the patches the share of the
+    area that the box has, and of the box its parts."""
     rows = np.unique(found.units, return_index=True)[1][:most]
     patches, made = found.patches[rows]/np.float32(255), found.projections[rows]               # (R,f,f,3), (R,J,f,f,3)
     tiles = np.concatenate([patches[:, None], [[signed_tiles(tile[None])[0] for tile in row] for row in made]], axis=1)
@@ -492,7 +493,7 @@ def controls(found, path, most=4):
                                   for name, cosine, rank in means)]
     for word, shares, area in (("box", found.inside, found.area), ("parts", found.in_parts, found.parts_area)):
         if shares is not None and np.isfinite(shares).any():
-            heads[0].append(f"{word} {100*np.nanmean(area):.0f} % of {'it' if word == 'box' else 'that'}")
+            heads[0].append(f"area {100*np.nanmean(area):.0f} %")
             for head, share in zip(heads[1:], np.nanmean(shares, axis=0)):
                 head.append(f"in {word} {100*share:.0f} %")
     names = [["unit", str(found.units[k])] if found.classes is None else str(found.classes[k]).split() for k in rows]
@@ -892,3 +893,7 @@ def _save(figure, path):
     with atomic(Path(path)) as temporary:
         figure.savefig(temporary, format=kind, metadata=FORMATS[kind])
     plt.close(figure)
+
+
+accuracy_curve, accuracy_by_layer, average_precisions, beside_paper = map(styled, (accuracy_curve, accuracy_by_layer,
+                                                                                   average_precisions, beside_paper))
