@@ -108,6 +108,24 @@ def choose(kind, gram, labels, M, held, measure):
     return float(grid[int(np.argmax(reached))]), np.array(reached, float)
 
 
+# ------------------------------------------------------------------------------------------- as many features a layer
+def random_projection(features, D, seed=0):
+    """float32 (N,D): features (N,any), as `probe` takes them, times one matrix of independent draws from N(0, 1/D).
+
+    Layers differ in their number of features, and the more there are the more a linear classifier can tell apart, learned or
+    not; so layers are compared with equally many. After Johnson and Lindenstrauss such a projection keeps all inner products,
+    which is all that `probe` sees, up to some 1/sqrt(D) of the lengths: an error that depends on D and not on how many
+    features there were. So every layer is treated alike, even one that has D features as it is; and unlike the principal
+    components, the best units or the strongest, it asks no training picture and favours no layer whose features are few
+    underneath. `seed` draws the matrix; features that are equally many meet the same one."""
+    check.positive("random projection: features", D)
+    draws, projected = np.random.Generator(np.random.Philox(seed)), np.zeros((features.shape[0], D), np.float32)
+    for columns in pieces(features.shape[1], COLUMNS):
+        x = np.asarray(features[:, columns], np.float32)
+        projected += x @ draws.standard_normal((x.shape[1], D), np.float32)
+    return projected/np.float32(np.sqrt(D))
+
+
 # ---------------------------------------------------------------------------------------------- features, standardised
 def gram_matrix(features, train):
     """(G (n,n) float64, scale): the inner products of the standardised training pictures, and what they were divided by."""
