@@ -400,7 +400,7 @@ def moving_pictures(args, network, checkpoint, mean):
     dataset = pictures.dataset
     labels = labels_of(args, dataset, numbers, checkpoint.classes)
     if isinstance(dataset, Synthetic):
-        dataset = Synthetic(dataset.split, len(dataset), moved.LARGEST_ZOOM*dataset.size, dataset.seed)
+        dataset = Synthetic(dataset.split, len(dataset), moved.LARGEST_ZOOM*dataset.size, dataset.seed, dataset.drawings)
     return originals(dataset, numbers, network.input_shape[1], args.upscale), labels, [dataset.names[i] for i in numbers]
 
 
