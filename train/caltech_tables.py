@@ -17,7 +17,7 @@ from train.study import (NETWORKS, Joined, Part, Study, Subset, duplicates_in_wo
 from zfcore import check, plots
 from zfcore.analysis.duplicates import ABOVE
 from zfcore.analysis.probing import GRID, held_out, probe, random_projection
-from zfcore.data import open_data
+from zfcore.data import DRAWN, open_data
 from zfcore.data.caltech import TREES, mean_per_class_accuracy, open_caltech, over_folds, small_classes, splits
 
 
@@ -56,14 +56,13 @@ TABLE7 = {("svm", 1): ((44.8, 0.7), (24.6, 0.4)), ("svm", 2): ((66.2, 0.5), (39.
           ("softmax", 5): ((82.9, 0.4), (65.7, 0.5)), ("softmax", 7): ((85.4, 0.4), (72.6, 0.1))}
 TABLE7_TRAIN = {TREES[0]: 30, TREES[1]: 60}
 CLAIM7 = 5                        # the last of the layers of which the paper says that accuracy rises with them
-DRAWN = "drawn:"                  # what the names of the sets begin with that zfcore draws itself
 
 
 # ------------------------------------------------------------------------------------------------------- a study
 def open_pool(data, background, size):
-    """The data set at `data` as one pool of pictures, of which each fold draws its own: Caltech-101 or -256, or a set that zfcore
-    draws, such as drawn:unseen. Of the latter the training and the validation part are one pool: both are drawn by the same
-    law, and no network has seen either."""
+    """The data set at `data` as one pool of pictures, of which each fold draws its own: Caltech-101 or -256, or a set that
+    zfcore draws, such as drawn:unseen. Of the latter the training and the validation part are one pool: both are drawn by the same
+    law, and the run, which knows other classes, has seen neither."""
     if not is_drawn(data):
         return open_caltech(data, background, size)
     if background:
@@ -72,7 +71,7 @@ def open_pool(data, background, size):
 
 
 def is_drawn(data):
-    return str(data).startswith(DRAWN)
+    return data.startswith(DRAWN)
 
 
 class Folds(Study):
@@ -207,8 +206,8 @@ def caltech_accuracy(args):
 
 
 def caltech_layers(args):
-    """Table 7: an SVM and a softmax on the features of each layer of the run and of the untrained network, and an SVM on equally
-    many random projections of each."""
+    """Table 7: an SVM and a softmax on the features of each layer of the run and of the untrained network, and an SVM, by which
+    the paper's claim is judged, on equally many random projections of each."""
     study = Folds(args)
     layers = sorted(set(args.layers or study.layers))
     for layer in layers:
@@ -315,8 +314,8 @@ def classifiers_in_words(study):
         return ""
     times = [part.seconds for part in parts]
     chosen = ", ".join(f"{C:g}" for C in sorted({part.C for part in parts}))
-    return (f"{run_in_words(study)} They took {study.seconds:.0f} s. Classifiers: fitted to their optimum, C chosen on a held-out "
-            f"third of the training pictures ({chosen}), {np.mean(times):.1f} s each ({min(times):.1f} to {max(times):.1f}). "
+    return (f"{run_in_words(study)} They took {study.seconds:.0f} s. Classifiers: fitted to their optimum, C chosen on a "
+            f"held-out third of the training pictures ({chosen}), {np.mean(times):.1f} s each ({min(times):.1f} to {max(times):.1f}). "
             f"The paper does not say how it trained them; its 30 pictures a class of Caltech-101 took it 17 minutes.")
 
 
@@ -331,12 +330,13 @@ def claim_of_features(over_scratch, over_untrained):
     if not over_untrained:
         return ""
     learned = verdict(map(side, over_untrained.values()))
-    control = f"The control: of the features of random weights they are ahead by {leads_in_words(over_untrained)}: {LEARNED[learned]}."
+    control = (f"The control: of the features of random weights they are ahead by {leads_in_words(over_untrained)}: "
+               f"{LEARNED[learned]}.")
     if not over_scratch:
         return f"What the features of the run owe to its training. {control}"
     return (f"Claim 10 of the paper, that features learned elsewhere beat training from random weights: "
-            f"{verdict(map(side, over_scratch.values()))} ({leads_in_words(over_scratch)}; the paper: +61.0 and +40.0 at 15 and 30 "
-            f"of Caltech-101). {control}")
+            f"{verdict(map(side, over_scratch.values()))} ({leads_in_words(over_scratch)}; the paper: +61.0 and +40.0 at 15 "
+            f"and 30 of Caltech-101). {control}")
 
 
 def leads_in_words(leads):
@@ -357,50 +357,48 @@ def claim_of_six(ours, untrained):
 
 def write_layers(study, layers, n, classifiers):
     """Table 7 as Markdown, CSV and a figure."""
-    lines = []
-    for kind, reduced in classifiers:
+    curves = {(kind, reduced): [{layer: study.accuracies(kind, network, layer, reduced, n) for layer in layers} for network in NETWORKS]
+              for kind, reduced in classifiers}
+    here, fewest = f"here: {study.title}, {n} a class", study.fewest
+    rows, numbers = [], []
+    for (kind, reduced), (run, untrained) in curves.items():
         for layer in layers:
-            run, untrained = (study.accuracies(kind, network, layer, reduced, n) for network in NETWORKS)
             paper = TABLE7.get((kind, layer), (None, None)) if not reduced else (None, None)
-            lines.append((kind, layer, reduced, paper, run, untrained))
-    here = f"here: {study.title}, {n} a class"
-    rows = [[f"{'SVM' if kind == 'svm' else kind} ({layer}){f', {reduced} projections' if reduced else ''}", study.layers[layer],
-             reduced or study.known["run"][layer].shape[1], *map(number, paper), *(number(mean_and_spread(of)) for of in (run, untrained)),
-             points_in_words(points) if (points := ahead(run, untrained)) else ""]
-            for kind, layer, reduced, paper, run, untrained in lines]
-    curves = {}
-    for kind, layer, reduced, _, *both in lines:
-        for network, of in zip(NETWORKS, both):
-            curves.setdefault((kind, reduced, network), {})[layer] = of
+            count, pairs = reduced or study.known["run"][layer].shape[1], [mean_and_spread(of[layer]) for of in (run, untrained)]
+            points = ahead(run[layer], untrained[layer])
+            rows.append([f"{WORDS[kind]} ({layer}){f', {reduced} projections' if reduced else ''}", study.layers[layer], count,
+                         *map(number, (*paper, *pairs)), points_in_words(points) if points else ""])
+            if points:
+                numbers.append([kind, layer, count, int(reduced > 0), n, len(run[layer]), *csv_of(pairs[0]), *csv_of(pairs[1]),
+                                *csv_of(interval(points)), *(pair[0] if pair else "" for pair in paper)])
     write_text(study.output/"table7.md",
                markdown(["Accuracy in %, classifier (layer)", "features", "of them", "paper: Caltech-101, 30 a class",
                          "paper: Caltech-256, 60 a class", here, "untrained network", "ahead by, points (95 %)"], rows),
                "Features of a layer are here what it hands to the next one, after ReLU, max pooling and contrast normalisation "
                "where it has them (the column names the last of these), minus their mean over the training pictures, all "
                "divided by one number. The paper does not say which it took, nor how it scaled them. Projections: each layer's "
-               f"features times one Gaussian matrix, so that all layers have as many as the smallest ({study.fewest}).",
+               f"features times one Gaussian matrix, so that all layers have as many as the smallest, {fewest}.",
                protocol_in_words(study, [n]), classifiers_in_words(study), untrained_in_words(study),
-               *(claim_of_layers(what, *(curves["svm", reduced, network] for network in NETWORKS))
-                 for what, reduced in (("all features", 0), (f"{study.fewest} projections a layer", study.fewest))))
-    write_csv(study.output/"table7.csv",
-              [[kind, layer, reduced or study.known["run"][layer].shape[1], int(reduced > 0), n, *csv_of(mean_and_spread(run)), len(run),
-                *csv_of(mean_and_spread(untrained)), *csv_of(interval(points)), *(pair[0] if pair else "" for pair in paper)]
-               for kind, layer, reduced, paper, run, untrained in lines if (points := ahead(run, untrained))],
-              "classifier", "layer", "features", "projected", "train_per_class", "accuracy", "spread", "folds", "untrained_accuracy",
-              "untrained_spread", "ahead_by", "ahead_by_95_half", "paper_caltech_101", "paper_caltech_256")
-    plots.accuracy_by_layer(*panels(curves, here, study.fewest), 100/len(study.classes), study.output/"table7.png")
+               claim_of_layers("all features", *curves["svm", 0]), claim_of_layers(f"{fewest} projections", *curves["svm", fewest]))
+    write_csv(study.output/"table7.csv", numbers, "classifier", "layer", "features", "projected", "train_per_class", "folds",
+              "accuracy", "spread", "untrained_accuracy", "untrained_spread", "ahead_by", "ahead_by_95_half",
+              "paper_caltech_101", "paper_caltech_256")
+    plots.accuracy_by_layer(*panels(curves, here, fewest), 100/len(study.classes), study.output/"table7.png")
+
+
+WORDS = {"svm": "SVM", "softmax": "softmax"}
 
 
 def panels(curves, here, fewest):
-    """(the paper's panels, ours) as `plots.accuracy_by_layer` takes them."""
-    words = {"svm": "SVM", "softmax": "softmax"}
-    paper = {title: {words[kind]: {layer: pairs[k] for (of, layer), pairs in TABLE7.items() if of == kind} for kind in words}
+    """(the paper's panels, ours) as `plots.accuracy_by_layer` takes them. `curves`: {(kind, reduced): [{layer: {fold: accuracy
+    in %}} of each of NETWORKS]}."""
+    paper = {title: {word: {layer: pairs[k] for (of, layer), pairs in TABLE7.items() if of == kind} for kind, word in WORDS.items()}
              for k, title in enumerate(("paper: Caltech-101, 30 a class", "paper: Caltech-256, 60 a class"))}
-    ours = {here: {}, f"the same, {fewest} projections a layer": {}}
-    for (kind, reduced, network), of in curves.items():
-        row = {layer: mean_and_spread(folds) for layer, folds in of.items() if folds}
-        ours[list(ours)[reduced > 0]][words[kind] + (", untrained" if network == "untrained" else "")] = row
-    return paper, ours
+    full, equal = {}, {}
+    for (kind, reduced), of_networks in curves.items():
+        for name, curve in zip((WORDS[kind], f"{WORDS[kind]}, untrained"), of_networks):
+            (equal if reduced else full)[name] = {layer: mean_and_spread(folds) for layer, folds in curve.items() if folds}
+    return paper, {here: full, f"the same, {fewest} projections a layer": equal}
 
 
 def claim_of_layers(what, run, untrained):
@@ -411,14 +409,15 @@ def claim_of_layers(what, run, untrained):
         return ""
     lead = {layer: {fold: run[layer][fold] - untrained[layer][fold] for fold in run[layer] if fold in untrained[layer]}
             for layer in layers}
-    curves = [[side(ahead(curve[high], curve[low])) for low, high in zip(layers, layers[1:])] for curve in (run, untrained, lead)]
+    steps = list(zip(layers, layers[1:]))
+    curves = [[side(ahead(curve[high], curve[low])) for low, high in steps] for curve in (run, untrained, lead)]
     of_run, of_untrained, of_lead = (steps_in_words(sides, layers) for sides in curves)
     both = any(a == b == -1 for a, b in zip(*curves[:2]))
-    amounts = ", ".join(f"{points_in_words(list(lead[layer].values()))} in layer {layer}" for layer in layers)
-    return (f"Claim 10 of the paper, that accuracy rises with the layer ({what}, SVM, layers {layers[0]} to {layers[-1]}): "
-            f"{verdict_of_steps(curves[0])}; it {of_run}. That of the untrained network, the control, {of_untrained}."
-            f"{' A fall that both have is no finding about what was learned.' if both else ''} What the run is ahead by "
-            f"({amounts}) {of_lead}; that it grows with the layer: {verdict_of_steps(curves[2])}.")
+    amounts = ", ".join(f"{mean_and_spread(lead[layer])[0]:+.1f}" for layer in layers)
+    no_finding = " A fall that both have is no finding about what was learned." if both else ""
+    return (f"Claim 10 of the paper, that accuracy rises with the layer, for the SVM on {what} of layers {layers[0]} to "
+            f"{layers[-1]}: {verdict_of_steps(curves[0])}, it {of_run}. The control, the untrained network's, {of_untrained}."
+            f"{no_finding} What the run is ahead by, {amounts}, {of_lead}; that it rises with the layer: {verdict_of_steps(curves[2])}.")
 
 
 def steps_in_words(sides, layers):

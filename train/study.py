@@ -156,11 +156,12 @@ class Study:
     # -------------------------------------------------------------------------------------------------- features
     def features(self, name, numbers):
         """{one of NETWORKS: {number of a layer: Features}} of the set called `name`."""
-        layers, mean, pictures = [self.layers[n] for n in numbers], self.device.array(self.checkpoint.mean_image), self.sets[name]
-        features = {}
+        layers, mean = [self.layers[n] for n in numbers], self.device.array(self.checkpoint.mean_image)
+        features, pictures = {}, self.sets[name]
         for which, network in zip(NETWORKS, (self.network, self.untrained)):
             folder = Path(self.args.features or self.run_folder/"features")/self.keys[which][name]
-            with tqdm(total=len(pictures), unit="picture", desc=" ".join(filter(None, ["features", which, name])), disable=None) as bar:
+            what = " ".join(filter(None, ["features", which, name]))
+            with tqdm(total=len(pictures), unit="picture", desc=what, disable=None) as bar:
                 found = features_of(network, mean, pictures, layers, folder, self.device, bar)
             features[which] = {number: found[layer] for number, layer in zip(numbers, layers)}
         return features
@@ -226,7 +227,7 @@ class Study:
         """RUN's own options, for a network trained on few pictures: so many epochs that it can fit them, and a learning rate
         that falls after 2/3 and 5/6 of them, as no picture can be spared to watch."""
         epochs = self.args.scratch_epochs
-        # START_LEFT: here goes weight_decay= such that the run's start_left is left after epochs*ceil(pictures/batch_size) steps
+        # START_LEFT: weight_decay= goes in here, such that the run's start_left is left after epochs*ceil(pictures/batch_size) steps
         return replace(self.run_config(), data=str(self.args.data), epochs=epochs, seed=seed, init_from="", limit_per_class=0,
                        upscale=True, keep_epochs=(), drop_after=(epochs*2//3, epochs*5//6), device=self.args.device,
                        workers=self.args.workers)

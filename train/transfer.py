@@ -29,7 +29,7 @@ from zfcore import check
 from zfcore.check import Expected
 from zfcore.data.voc import open_voc
 
-HELP = {"table4": "Caltech-101: a new softmax on the run's features, on an untrained network's, and training from random weights",
+HELP = {"table4": "Caltech-101: a new softmax on the run's features and on an untrained network's, and training from random weights",
         "table5": "Caltech-256: the same",
         "table6": "PASCAL VOC: average precision, and files for the evaluation server",
         "table7": "Caltech: an SVM and a softmax on the features of each layer, beside the untrained network's",

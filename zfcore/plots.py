@@ -427,7 +427,7 @@ def accuracy_curve(paper, here, paper_title, here_title, chance, path):
     *others, scratch, features = paper.items()
     looks = [(name, of, GREY, ls) for (name, of), ls in zip(others, (":", "--", "-."))]
     groups = ((panels[0], [*looks, (*scratch, TRAIN, "-"), (*features, VAL, "-")], paper_title),
-              (panels[1], [(name, of, colour, "-") for (name, of), colour in zip(here.items(), (TRAIN, UNTRAINED, VAL))], here_title))
+              (panels[1], [(*row, colour, "-") for row, colour in zip(here.items(), (TRAIN, UNTRAINED, VAL))], here_title))
     panels[1].axhline(chance, color=GREY, lw=1, ls=":", label="by chance")
     for axes, rows, title in groups:
         for name, of, colour, style in rows:
