@@ -1,4 +1,4 @@
-"""The embedded data set: ten classes of drawn objects whose truth is known. No file is read, no picture is stored.
+"""The embedded data sets: drawn objects whose truth is known. None comes as a file.
 
 Picture i of a split is a function of (seed, split, i): a Philox generator with that key draws a `Scene` of polygons in
 the unit square, which `render` paints at any size. The scene says where the object and its named parts are and which
@@ -6,25 +6,37 @@ parts something covers; that is what lets occlusion, projections and corresponde
 
     scene       class, pose, light, background, what lies around and what stands in front
     render      scene -> picture
-    Synthetic   the data set
+    Synthetic   the data set; SETS names what there is to draw
 
 All classes share one palette, one range of poses and sizes, and the same surroundings, so that neither colour nor
-background tells the class. What they look like is in drawings.py.
+background tells the class. What they look like is in drawings.py (ten objects) and combinations.py.
 """
+import hashlib
+import json
 import math
+import os
+import subprocess
+import sys
+import weakref
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import PIL
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from zfcore import check
 from zfcore.data.combinations import COMBINATIONS, UNSEEN
 from zfcore.data.drawings import OBJECTS, Pen, box, curve, ellipse, mix, ribbon, shade, smooth, turned
+from zfcore.data.kept import KeptPictures
 
 SETS = {"objects": OBJECTS, "combinations": COMBINATIONS, "unseen": UNSEEN}
 CLASSES = OBJECTS.classes
 SPLITS = ("train", "val")
 MOST = 2**56                      # pictures a set and split, at most half of it
+VERSION = 1                       # to be raised with every change to what a picture looks like: kept ones are then drawn anew
+HELP_AFTER = 200                  # pictures of a set drawn one after the other, after which all are likely to be asked for
+MOST_HELPERS = 7
 SMALLEST = 16                     # pixels a side, below which nothing can be recognised
 
 
@@ -307,11 +319,13 @@ class Synthetic:
 
     classes, labels (int64 (count,), balanced), names ("synthetic/train/000123"), picture(i), truth(i), fingerprint().
     Picture i depends on (drawings, seed, split, i) alone, not on count, order or thread; another size shows the same scene.
+    With `keep` a picture is drawn once and read from the disk from then on (`KeptPictures`), and whoever has had many drawn
+    is helped by other processes, one for each further core, which draw from the end of the set on.
     Raises `Expected` for a split, count, size, seed or picture number that there cannot be."""
 
-    shorter_side = None                           # of no picture something is left out for a size it will be brought to
+    shorter_side = None                           # a picture is not drawn for a size that it will be brought to
 
-    def __init__(self, split, count, size, seed=0, drawings=OBJECTS):
+    def __init__(self, split, count, size, seed=0, drawings=OBJECTS, keep=False):
         check.one_of("synthetic set: split", split, SPLITS)
         _whole("synthetic set: number of pictures", count, 1, MOST//2)
         _whole("synthetic set: picture size", size, SMALLEST, 4096)
@@ -319,6 +333,23 @@ class Synthetic:
         self.split, self.size, self.seed, self.drawings, self.classes = split, int(size), int(seed), drawings, drawings.classes
         self.labels = np.arange(count, dtype=np.int64) % len(self.classes)
         self.names = [f"{drawings.name}/{split}/{i:06d}" for i in range(count)]
+        name = f"drawn-{drawings.name}-{split}-{self.size}"
+        self._kept = KeptPictures(name, self._facts(), 3*self.size*self.size) if keep else None
+        self._drawn = 0                           # pictures that were not found kept
+
+    def _facts(self):
+        """What every picture depends on beside its number."""
+        return [self.drawings.name, self.drawings.classes, VERSION, self.split, self.size, self.seed, PIL.__version__,
+                np.__version__]
+
+    @property
+    def kept_in(self):
+        """The file in which drawn pictures are kept, None where none are."""
+        return self._kept and self._kept.path
+
+    def fingerprint(self):
+        """A str that changes when a picture may have changed."""
+        return hashlib.sha256(json.dumps([*self._facts(), len(self)]).encode()).hexdigest()
 
     def __len__(self):
         return len(self.labels)
@@ -330,13 +361,51 @@ class Synthetic:
 
     def picture(self, i):
         """Picture i, PIL RGB."""
-        return render(self.scene(i), self.size)
+        if self._kept is None:
+            return render(self.scene(i), self.size)
+        _whole(f"{self.drawings.name}/{self.split}: picture", i, 0, len(self) - 1)
+        if (pixels := self._kept.read(i)) is None:
+            pixels = render(self.scene(i), self.size).tobytes()
+            self._kept.write(i, pixels)
+            self._drawn += 1
+            if self._drawn == HELP_AFTER and self.kept_in:
+                _call_helpers(self)
+        return Image.frombytes("RGB", (self.size, self.size), pixels)
 
     def truth(self, i):
         """The Truth of picture i, in its pixels."""
         unit = self.scene(i).truth
         return Truth(unit.label, tuple(v*self.size for v in unit.box),
                      {name: (x*self.size, y*self.size) for name, (x, y) in unit.parts.items()}, unit.visible)
+
+
+def _call_helpers(data):
+    """Start the processes that draw the set of `data` into its file from the end on. They are new interpreters, not forks nor
+    children of `multiprocessing`, so that nothing is asked of the caller's main module; they end with the caller or `data`."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    helpers = min(cores - 1, MOST_HELPERS)
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+    for k in range(helpers):
+        facts = [data.drawings.name, data.split, len(data) - k, data.size, data.seed, helpers, os.getpid()]
+        command = [sys.executable, "-c", "from zfcore.data import synthetic; synthetic.help_drawing()", json.dumps(facts)]
+        helper = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                  env={**os.environ, "PYTHONPATH": path})
+        weakref.finalize(data, _end, helper)
+
+
+def _end(helper):
+    helper.kill()                                 # what it is writing is then drawn again
+    helper.wait()
+
+
+def help_drawing():
+    """What a helper does: draw every `step`-th picture that is not kept, backwards, until none is left or `caller` is gone."""
+    name, split, count, size, seed, step, caller = json.loads(sys.argv[1])
+    data = Synthetic(split, count, size, seed, next(of for of in SETS.values() if of.name == name), keep=True)
+    for i in range(count - 1, -1, -step):
+        if os.getppid() != caller or data.kept_in is None:
+            break
+        data.picture(i)
 
 
 def _whole(what, value, low, high):
