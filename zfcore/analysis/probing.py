@@ -18,7 +18,7 @@ Here they are what layer l hands to the layer above it, after ReLU, pooling and 
 a training picture is 1. Neither changes which classifiers there are; they give C one meaning in all layers. (Were each unit
 divided by its own deviation, one that fires on a single picture would weigh as much as any.) C is the one of `GRID` that does
 best on a held-out third of the training pictures, of equals the smallest, which regularises most; the classifier is then
-fitted anew to all of them.
+fitted anew to all of them. `random_projection` gives layers of unlike size equally many features.
 """
 import re
 from dataclasses import dataclass
