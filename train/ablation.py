@@ -30,7 +30,7 @@ from zfcore import check, plots
 from zfcore.analysis.diagnostics import bands, radial_shares
 from zfcore.backend import select
 from zfcore.checkpoint import atomic, load
-from zfcore.data import open_data
+from zfcore.data import data_in_words, open_data
 from zfcore.data.loader import Pictures
 from zfcore.models import MODELS, build, from_checkpoint
 from zfcore.models.variants import EDITS, variant_name
@@ -555,7 +555,7 @@ def protocol(scale, runs, pictures, crops):
     drops = (f"a tenth of it after epoch {', '.join(map(str, c.drop_after))}" if c.drop_after else
              f"a tenth of it after {c.patience} epochs without a better validation error")
     how = "the mean of ten crops" if crops == "ten" else "the centre crop"
-    return (f"{scale.words and scale.words + ' '}Every network was trained from scratch on {c.data or 'the synthetic set'}: "
+    return (f"{scale.words and scale.words + ' '}Every network was trained from scratch on {data_in_words(c.data)}: "
             f"{len(train.dataset.classes)} classes, {len(train)} training and {len(val)} validation pictures, input {c.image_size}x{c.image_size}, {c.epochs} epochs, batch "
             f"{c.batch_size}, lr {c.lr:g}, {drops}; the rest as in --preset {c.preset}. Errors in %, mean ± standard deviation over the "
             f"networks, of the last checkpoint, from {how}, nothing dropped out; the training error alike, on the training "

@@ -25,7 +25,7 @@ from zfcore.analysis import occlusion as occluding
 from zfcore.analysis import top_activations as top
 from zfcore.backend import PRECISIONS, select
 from zfcore.checkpoint import atomic
-from zfcore.data import open_data
+from zfcore.data import is_drawn, open_data
 from zfcore.data.loader import Pictures, shuffled
 from zfcore.data.synthetic import Synthetic
 from zfcore.data.transforms import Damaged, check_large_enough, decode
@@ -53,7 +53,7 @@ def option(*flags, **keywords):
 # ---------------------------------------------------------------------------------------------- what analyses share
 SHARED = [
     option("--run", help="a run's folder (its best.h5) or a checkpoint file"),
-    option("--data", help="class folders or a tar (default: what the run was trained on)"),
+    option("--data", help="class folders, a tar or drawn:NAME (default: what the run was trained on)"),
     option("--part", choices=("train", "val"), default="val", help="the part of the data to look at (the paper: val)"),
     option("--output", help="folder for arrays and figures (default: RUN/figures/ANALYSIS)"),
     option("--redraw", metavar="FILE", nargs="+", help="draw the figure again from saved arrays; needs no network"),
@@ -443,7 +443,7 @@ def moving_pictures(args, network, checkpoint, mean):
     dataset = pictures.dataset
     labels = labels_of(args, dataset, numbers, checkpoint.classes)
     if isinstance(dataset, Synthetic):
-        dataset = Synthetic(dataset.split, len(dataset), moved.LARGEST_ZOOM*dataset.size, dataset.seed)
+        dataset = Synthetic(dataset.split, len(dataset), moved.LARGEST_ZOOM*dataset.size, dataset.seed, dataset.drawings)
     return originals(dataset, numbers, network.input_shape[1], args.upscale), labels, [dataset.names[i] for i in numbers]
 
 
@@ -548,8 +548,9 @@ def landmarked_files(args, network, checkpoint):
 
 
 def synthetic_faces(args, network, checkpoint):
-    """As `landmarked_files`, of the first pictures of --label in the synthetic set that show all parts."""
-    args = argparse.Namespace(**{**vars(args), "data": ""})
+    """As `landmarked_files`, of the first pictures of --label in the synthetic set, or the drawn one that --data names, that
+    show all parts."""
+    args = argparse.Namespace(**{**vars(args), "data": args.data if is_drawn(args.data or "") else ""})
     pictures, parts, crop = open_pictures(args, network, checkpoint), args.parts or list(alike.PARTS), network.input_shape[1]
     dataset, numbers, places = pictures.dataset, [], []
     label = class_numbers([args.label], dataset.classes, 1)[0]

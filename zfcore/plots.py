@@ -8,7 +8,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -20,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from zfcore.checkpoint import atomic
 
 TRAIN, VAL, GREY = "#7a8fa6", "#c8442d", "#808080"
+UNTRAINED = "#b5893b"                        # of what random weights give, beside what was learned
 PAPER, INK, FAINT = "#ffffff", "#404040", "#d8d8d8"
 STROKE = "#e02020"
 HEAT = "viridis"                             # jet's order, blue low to yellow high, without the edges that jet invents
@@ -558,14 +558,17 @@ def _short(name, most=24):
     return name if len(name) <= most else name[:most - 1] + "…"
 
 
-def accuracy_curve(paper, here, paper_title, here_title, path):
-    """Tables 4 and 5, figure 9: accuracy in % over the training pictures a class, of the paper, left, and ours, right. Each
-    is {name of a row: {pictures: (mean, spread or None)}}; of the paper the last two rows are its own, the others grey."""
-    figure, panels = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True, sharex=True, layout="constrained")
+@styled
+def accuracy_curve(paper, here, paper_title, here_title, chance, path):
+    """Tables 4 and 5, figure 9: accuracy in % over the training pictures a class, of the paper, left, and ours, right, with a
+    line at `chance`. Each is {name of a row: {pictures: (mean, spread or None)}}; of the paper the last two rows are its own,
+    the others grey; ours are of random weights trained here, of the features of random weights, of the run's features."""
+    figure, panels = _subplots(1, 2, figsize=(9.5, 3.6), sharey=True, sharex=True)
     *others, scratch, features = paper.items()
     looks = [(name, of, GREY, ls) for (name, of), ls in zip(others, (":", "--", "-."))]
     groups = ((panels[0], [*looks, (*scratch, TRAIN, "-"), (*features, VAL, "-")], paper_title),
-              (panels[1], [(name, of, colour, "-") for (name, of), colour in zip(here.items(), (TRAIN, VAL))], here_title))
+              (panels[1], [(*row, colour, "-") for row, colour in zip(here.items(), (TRAIN, UNTRAINED, VAL))], here_title))
+    panels[1].axhline(chance, color=GREY, lw=1, ls=":", label="by chance")
     for axes, rows, title in groups:
         for name, of, colour, style in rows:
             if of:
@@ -582,34 +585,39 @@ def accuracy_curve(paper, here, paper_title, here_title, path):
     _save(figure, path)
 
 
-def accuracy_by_layer(panels, chance, path):
-    """Table 7: accuracy in % over the layer. `panels`: {title: {("svm" or "softmax", layer): (mean, spread or None)}}; the last
-    one is ours, with a line at `chance`."""
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.4*len(panels), 3.3), sharey=True, sharex=True, layout="constrained")
-    for place, (title, of) in zip(axes, panels.items()):
-        for kind, word, colour, shape in (("svm", "SVM", VAL, "o"), ("softmax", "softmax", TRAIN, "s")):
-            layers = sorted(layer for which, layer in of if which == kind)
-            place.errorbar(layers, [of[kind, n][0] for n in layers], [of[kind, n][1] or 0 for n in layers], color=colour,
-                           marker=shape, ms=4, lw=1.5, capsize=2, label=word)
+@styled
+def accuracy_by_layer(paper, here, chance, path):
+    """Table 7: accuracy in % over the layer, the paper's panels and then ours, which have a line at `chance`. A panel is {title:
+    {"SVM", "softmax" or one of these and ", untrained": {layer: (mean, spread or None)}}}; the untrained network's is dashed."""
+    panels, looks = {**paper, **here}, {"SVM": (VAL, "o"), "softmax": (TRAIN, "s")}
+    figure, axes = _subplots(1, len(panels), figsize=(2.8*len(panels), 3.3), sharey=True, sharex=True)
+    for place, (title, rows) in zip(axes, panels.items()):
+        for name, of in rows.items():
+            kind, _, untrained = name.partition(", ")
+            (colour, shape), layers = looks[kind], sorted(of)
+            place.errorbar(layers, [of[n][0] for n in layers], [of[n][1] or 0 for n in layers], color=colour, marker=shape, ms=4,
+                           mfc=PAPER if untrained else colour, lw=1.5, ls="--" if untrained else "-", capsize=2, label=name)
+        if title in here:
+            place.axhline(chance, color=GREY, lw=1, ls=":", label="by chance")
         place.set_title(title, loc="left", fontsize=8)
         place.set_xlabel("features of layer")
         place.xaxis.set_major_locator(MaxNLocator(integer=True))
         place.grid(axis="y", color="#e4e4e4", lw=0.6)
         place.set_axisbelow(True)
         place.set_ylim(0, 100)
-    axes[-1].axhline(chance, color=GREY, lw=1, ls=":", label="by chance")
     axes[0].set_ylabel("mean of the classes' accuracies, %")
-    axes[-1].legend(fontsize=8, labelcolor=INK)
+    axes[len(paper)].legend(fontsize=8, labelcolor=INK)
     _save(figure, path)
 
 
+@styled
 def average_precisions(names, columns, chance, path):
-    """Table 6: a row a class, a dot for the average precision in % of each of `columns` {name: (K,)}, the paper's first, and a
-    stroke at `chance`; NaN leaves a place empty."""
-    figure, axes = plt.subplots(figsize=(7, 0.9 + 0.22*len(names)), layout="constrained")
+    """Table 6: a row a class, a dot for the average precision in % of each of `columns` {name: (K,)}: the paper, the run's
+    features, those of random weights, networks from random weights; and a stroke at `chance`. NaN leaves a place empty."""
+    figure, axes = _subplots(figsize=(7, 0.9 + 0.22*len(names)))
     places = np.arange(len(names))
     axes.scatter(chance, places, marker="|", s=70, color=GREY, lw=1.2, label="by chance")
-    for (name, values), colour, shape in zip(columns.items(), (GREY, VAL, TRAIN), "Dos"):
+    for (name, values), colour, shape in zip(columns.items(), (GREY, VAL, UNTRAINED, TRAIN), "Dovs"):
         axes.scatter(values, places, s=26, color=colour, marker=shape, label=name, zorder=3, alpha=0.9, lw=0)
     axes.set_yticks(places, names)
     axes.invert_yaxis()
@@ -645,12 +653,13 @@ def captioned(pictures, captions, right, title, path, columns=6, side=136):
     sheet.save(path)
 
 
+@styled
 def beside_paper(labels, paper, ours, path):
     """Tables 2 and 3: for R rows the errors in % of the paper, left, and ours, right; on logarithmic axes, as errors differ by
     factors. Behind a row its validation error and the rank of it: where the ranks agree, so does the order of the rows.
 
     paper  R pairs (training, validation) error, None where there is none    ours  for each row such pairs, one a seed"""
-    figure, panels = plt.subplots(1, 2, figsize=(9.5, 0.9 + 0.27*len(labels)), sharey=True, layout="constrained")
+    figure, panels = _subplots(1, 2, figsize=(9.5, 0.9 + 0.27*len(labels)), sharey=True)
     for axes, rows, title in ((panels[0], [[pair] for pair in paper], "the paper"), (panels[1], ours, "here")):
         means = [_mean(pair[1] for pair in row) for row in rows]
         ranked = sorted(mean for mean in means if mean is not None)
@@ -892,8 +901,3 @@ def _save(figure, path):
     kind = Path(path).suffix[1:]
     with atomic(Path(path)) as temporary:
         figure.savefig(temporary, format=kind, metadata=FORMATS[kind])
-    plt.close(figure)
-
-
-accuracy_curve, accuracy_by_layer, average_precisions, beside_paper = map(styled, (accuracy_curve, accuracy_by_layer,
-                                                                                   average_precisions, beside_paper))
