@@ -10,7 +10,7 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["zfcore", "zfcore.*"]), "zfcore.kernels", "zfcore.kernels.device"],
     package_dir={"zfcore.kernels": "kernels", "zfcore.kernels.device": "kernels/device"},
-    package_data={"zfcore.kernels": ["*.cu", "README.md"], "zfcore.kernels.device": ["*.cuh"]},
+    package_data={"zfcore.networks": ["*.h5", "*.json"], "zfcore.kernels": ["*.cu", "README.md"], "zfcore.kernels.device": ["*.cuh"]},
     install_requires=["numpy>=2", "h5py>=3.10", "pillow>=10.1", "tqdm>=4.60", "matplotlib>=3.8", "threadpoolctl>=3.5"],
     extras_require={
         "cuda13": ["cupy-cuda13x[ctk]>=14"],

@@ -12,7 +12,7 @@ FLOORS = [                                        # from the ground up; what sta
     ["zfcore.ops"],
     ["zfcore.layers"],
     ["zfcore.network"],
-    ["zfcore.optim", "zfcore.checkpoint"],
+    ["zfcore.optim", "zfcore.checkpoint", "zfcore.networks"],
     ["zfcore.results"],
     ["zfcore.models", "zfcore.data"],
     ["zfcore.deconvnet"],

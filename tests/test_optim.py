@@ -4,7 +4,7 @@ import pytest
 
 from zfcore.models import build
 from zfcore.ops.filter_rms import rms
-from zfcore.optim import SGD, Plateau
+from zfcore.optim import SGD, Plateau, decay_that_leaves, start_left
 
 
 def with_gradients(value=1.0):
@@ -62,3 +62,19 @@ def test_plateau_lowers_the_rate_three_times_at_most():
     rule = Plateau(1.0, patience=1)
     assert [rule.update(1.0) for _ in range(6)] == [False, True, True, True, False, False]
     assert rule.lr == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("momentum, weight_decay", [(0.9, 0.03), (0.0, 0.3), (0.7, 0.2)])
+def test_what_is_left_of_the_start_is_what_decay_takes_where_nothing_is_learned(momentum, weight_decay):
+    network, grads = with_gradients(0.0)
+    start = network["fc7"].parameters["w"].copy()
+    optimizer, rates = SGD(network, momentum, weight_decay, rms_max=None), [0.004]*150 + [0.0004]*50
+    for lr in rates:
+        optimizer.step(network, grads, lr)
+    left = network["fc7"].parameters["w"]/start
+    np.testing.assert_allclose(left, start_left(sum(rates), momentum, weight_decay), rtol=0.02)
+
+
+def test_the_decay_that_leaves_a_share_of_the_start_leaves_it():
+    assert start_left(3.7, 0.8, decay_that_leaves(0.3, 3.7, 0.8)) == pytest.approx(0.3)
+    assert decay_that_leaves(1, 3.7, 0.8) == 0 and start_left(3.7, 0.8, 0) == 1

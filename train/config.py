@@ -98,7 +98,7 @@ def late_drop(epochs):
 # What each preset changes. "tiny" is what runs when nothing is asked for; the other three follow the paper. A function is
 # called with the number of epochs.
 PRESETS = {
-    "tiny": dict(model="tiny", image_size=96, epochs=8, batch_size=32, lr=0.004, weight_decay=None, start_left=0.3, keep_prob=0.9,
+    "tiny": dict(model="tiny", image_size=96, epochs=8, batch_size=32, lr=0.003, weight_decay=None, start_left=0.4, keep_prob=0.9,
                  init="he", drop_after=late_drop, crops="random", upscale=False),
     "zfnet": dict(),
     "zfnet-b": dict(model="zfnet-b"),

@@ -35,6 +35,7 @@ from zfcore.data.loader import Pictures
 from zfcore.data.transforms import Damaged, centre_crops, ten_crops
 from zfcore.models import from_checkpoint
 from zfcore.network import Network
+from zfcore.networks import home_of
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import softmax
 
@@ -346,8 +347,8 @@ def member(network, checkpoint, classes, device):
 def default_output(runs):
     """RUN/evaluation; RUN/evaluation-NAME for RUN/NAME.h5; for an ensemble evaluation-of-N-networks in the first run's."""
     first = Path(runs[0])
-    folder, word = (first, "") if first.is_dir() else (first.parent, f"-{first.stem}")
-    return folder/(f"evaluation{word}" if len(runs) == 1 else f"evaluation-of-{len(runs)}-networks")
+    word = f"-{first.stem}" if first.is_file() else ""
+    return home_of(first)/(f"evaluation{word}" if len(runs) == 1 else f"evaluation-of-{len(runs)}-networks")
 
 
 @check.speak_and_exit

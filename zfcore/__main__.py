@@ -32,6 +32,7 @@ from zfcore.data.transforms import Damaged, check_large_enough, decode
 from zfcore.deconvnet import check_units, feature_layer, unit_count
 from zfcore.layers import Conv, Linear
 from zfcore.models import from_checkpoint, start_of
+from zfcore.networks import home_of
 
 ANALYSES = {}                     # name: (function of the parsed arguments, help, options)
 PAGE = 64                         # units of a layer that share a file and a sheet
@@ -52,7 +53,7 @@ def option(*flags, **keywords):
 
 # ---------------------------------------------------------------------------------------------- what analyses share
 SHARED = [
-    option("--run", help="a run's folder (its best.h5) or a checkpoint file"),
+    option("--run", help="a run's folder (its best.h5), a checkpoint file, or a network that comes with zfcore, e.g. drawn"),
     option("--data", help="class folders, a tar or drawn:NAME (default: what the run was trained on)"),
     option("--part", choices=("train", "val"), default="val", help="the part of the data to look at (the paper: val)"),
     option("--output", help="folder for arrays and figures (default: RUN/figures/ANALYSIS)"),
@@ -154,8 +155,7 @@ def class_numbers(names, classes, count):
 
 def output_folder(args, name):
     """--output, or RUN/figures/NAME: made, and found to take files, before anything is computed."""
-    run = Path(args.run)
-    folder = Path(args.output) if args.output else (run if run.is_dir() else run.parent)/"figures"/name
+    folder = Path(args.output) if args.output else home_of(args.run)/"figures"/name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

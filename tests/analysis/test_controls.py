@@ -5,12 +5,12 @@ import pytest
 from tests.analysis.test_evolution import command, planted_run, refused
 from tests.analysis.test_top_activations import CROP, MEAN, SIZE, Noise, pictures_of, small
 from zfcore import results
-from zfcore.analysis.controls import (Controls, cascade, conditions, controls, length, object_boxes, randomised, rank_correlation,
-                                      shares_in_boxes, similarities)
+from zfcore.analysis.controls import (PART, Controls, cascade, conditions, controls, legibility, length, object_boxes, randomised,
+                                      rank_correlation, shares_in_boxes, shares_in_parts, shares_of_start, similarities)
 from zfcore.analysis.top_activations import centre, crops, field_windows, top_activations
 from zfcore.check import Expected
 from zfcore.data.loader import Pictures
-from zfcore.data.synthetic import Synthetic, render
+from zfcore.data.synthetic import Synthetic, Truth, render
 from zfcore.deconvnet import DECONVNET, Windows, descend, project, start_signal
 from zfcore.layers import Conv, MaxPool, ReLU
 from zfcore.network import Network
@@ -220,6 +220,73 @@ def test_on_the_drawn_set_every_condition_has_its_share_in_the_box():
     found, _ = controlled(small(), "fc8", [0, 2], data=Pictures(Synthetic("val", 12, SIZE), SIZE, CROP, workers=0), k=2)
     assert isinstance(found, Controls) and found.inside.shape == (4, 7) and found.area.shape == (4,)
     assert ((found.inside >= 0) & (found.inside <= 1)).all() and ((found.area > 0) & (found.area < 1)).all()
+
+
+# -------------------------------------------------------------------------------------------- the start of the weights
+def test_a_network_that_is_still_its_start_projects_as_its_start_does():
+    found, _ = controlled(small(), start=small())
+    assert found.conditions.tolist()[-2:] == ["weights of the start", "untrained"] and length(small(), "conv2", 7, small()) == 49
+    np.testing.assert_allclose(found.cosine[:, -2:], 1)
+
+
+def test_the_weights_of_the_start_come_down_through_the_switches_as_trained_and_untrained_has_its_own():
+    network, start = small(), small(seed=5)
+    found, _ = controlled(network, start=start, units=[0, 3], k=2)
+    expected = small()                                    # trained on the way up; on the way down the start's filters
+    for n, (unit, picture) in enumerate(zip(found.units, found.pictures)):
+        x = centre(network, Noise().pixels[picture:picture + 1], MEAN)
+        _, trace = expected.forward(x, until="relu2")
+        place = project(network, x, "conv2", [unit]).places
+        for k, name in ((0, "conv1"), (4, "conv2")):
+            trace[k] = (trace[k][0], start[name].parameters["w"], *trace[k][2:])
+        mixed = descend(network, start_signal(trace[5], np.array([unit]), place, None, start=1), trace)
+        own = project(start, x, "conv2", [unit], place, start=1).pixels
+        for pixels, j in ((mixed, -2), (own, -1)):
+            shown = found.projections[n, j]
+            assert shown.any() and np.isclose(np.square(shown).sum(), np.square(pixels).sum(), rtol=1e-4), j
+
+
+def test_the_share_of_the_start_is_one_for_the_start_and_falls_with_what_is_learned_beside_it():
+    start, network = small(), small()
+    for array in network["conv2"].parameters.values():
+        array *= -3                                       # size and sign are no direction
+    rng = np.random.default_rng(2)
+    w0 = start["fc6"].parameters["w"]
+    aside = rng.standard_normal(w0.shape).astype(np.float32)
+    aside -= w0*(aside*w0).sum()/np.square(w0).sum()
+    network["fc6"].parameters["w"] = w0 + aside*np.sqrt(3*np.square(w0).sum()/np.square(aside).sum())
+    shares = shares_of_start(network, start)
+    assert shares["conv1"] == pytest.approx(1) and shares["conv2"] == pytest.approx(1)
+    assert shares["fc6"] == pytest.approx(0.25, rel=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------------------- parts
+def test_energy_in_parts_is_counted_inside_the_box_around_the_parts_that_are_seen():
+    windows = Windows(np.array([0, -4]), np.array([0, 3]), CROP)
+    truth = Truth(0, (13, 8, 33, 28), {"eye": (18, 15), "hand": (29, 22), "foot": (20, 26)}, {"eye": True, "hand": True, "foot": False})
+    margin, radius = 3, PART*20
+    planted = np.zeros((2, 3, CROP, CROP, 3), np.float32)
+    for i, (top, left) in enumerate(((0, 0), (-4, 3))):
+        at = lambda x, y: (i, slice(None), int(y) - margin - top, int(x) - margin - left)
+        planted[at(18, 15)], planted[at(29, 22)] = 1, 2                   # in both discs
+        planted[at(20, 26)], planted[at(14, 27)] = 3, 4                   # a part that is hidden; in the box, no part
+        planted[at(11, 9)] = 100                                          # outside the box
+    in_parts, area = shares_in_parts(small(), planted, windows, [truth]*2, margin)
+    np.testing.assert_allclose(in_parts, (1 + 4)/(1 + 4 + 9 + 16), rtol=1e-6)
+    np.testing.assert_allclose(area, 2*np.pi*radius**2/400, rtol=0.15)
+    hidden = Truth(0, truth.box, truth.parts, dict.fromkeys(truth.parts, False))
+    nothing, no_area = shares_in_parts(small(), planted[:1], windows, [hidden], margin)
+    assert np.isnan(nothing).all() and np.isnan(no_area).all()
+
+
+def test_the_legibility_of_a_training_run_is_the_share_in_the_boxes_of_each_pictures_strongest_unit():
+    pictures, network = Pictures(Synthetic("val", 12, SIZE), SIZE, CROP, workers=0), small()
+    mean = np.full((3, SIZE, SIZE), 127, np.float32)
+    inside, area = legibility(network, pictures, mean)
+    assert 0 < inside <= 1 and 0.3 < area < 1
+    for of_layer in network.parameters().values():
+        of_layer["w"][:] = 0
+    assert np.isnan(legibility(network, pictures, mean)[0])               # nothing is projected
 
 
 # ------------------------------------------------------------------------------------------------- the command line

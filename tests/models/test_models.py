@@ -37,7 +37,7 @@ def test_grouped_alexnet_variants_have_their_parameters(edit):
 
 
 def test_every_model_but_the_tiny_ones_has_its_count_asserted():
-    assert set(COUNTS) == {name for name in MODELS if not name.startswith("tiny")}
+    assert set(COUNTS) == {name for name in MODELS if not name.startswith(("tiny", "small"))}
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -126,7 +126,7 @@ def test_summary_names_every_layer_and_the_sums():
 
 
 def test_an_unknown_model_is_answered_with_the_known_ones():
-    with pytest.raises(Expected, match="tiny, zfnet, alexnet.*got 'resnet'"):
+    with pytest.raises(Expected, match="tiny, small, zfnet, alexnet.*got 'resnet'"):
         build("resnet", 10)
 
 

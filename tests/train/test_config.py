@@ -4,7 +4,7 @@ import json
 import pytest
 
 from train.__main__ import main
-from train.config import PRESETS, TrainConfig, parser, resolve, resume
+from train.config import MOST_DECAY, PRESETS, TrainConfig, parser, resolve, resume
 from zfcore.check import Expected
 
 
@@ -85,3 +85,54 @@ def test_on_a_cpu_a_run_in_another_precision_is_refused_before_anything_is_writt
         main(["--device", "cpu", "--precision", precision, "--output", str(tmp_path/"run")])
     assert left.value.code == 2 and not (tmp_path/"run").exists()
     assert f"precision: expected fp32, the one that NumPy has, got {precision}; run it on a GPU" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ the start, forgotten
+def test_the_decay_follows_from_the_share_of_the_start_that_is_to_be_left_and_the_forecast_says_it():
+    for words in ((), ("--epochs", "20"), ("--epochs", "14", "--lr", "0.002", "--drop-after", "5", "12"), ("--batch-size", "48")):
+        c = resolve(typed("--start-left", "0.4", *words)).decided(3001)
+        assert 0 < c.weight_decay < MOST_DECAY and c.forecast(3001) == pytest.approx(0.4, abs=0.01), words
+    assert c.decided(10) is c                                             # a number stays what it is
+
+
+def test_the_rates_of_all_steps_are_those_of_the_schedule():
+    c = resolve(typed("--epochs", "7", "--batch-size", "10", "--lr", "0.5", "--drop-after", "2", "6"))
+    assert c.lr_sum(31) == pytest.approx(4*(2*0.5 + 4*0.05 + 1*0.005))
+
+
+def test_so_few_steps_that_no_bearable_decay_takes_the_start_away_get_the_largest():
+    c = resolve(typed("--epochs", "1")).decided(50)
+    assert c.weight_decay == MOST_DECAY and c.forecast(50) > 0.9
+
+
+def test_a_decay_that_is_typed_is_taken_as_it_is_and_both_are_one_too_many():
+    c = resolve(typed("--weight-decay", "0.01"))
+    assert (c.weight_decay, c.start_left) == (0.01, 0)
+    assert resolve(typed("--start-left", "0.2")).weight_decay is None
+    assert resolve(typed("--start-left", "0")).weight_decay == TrainConfig.weight_decay
+    with pytest.raises(Expected, match="--weight-decay or --start-left"):
+        resolve(typed("--weight-decay", "0.01", "--start-left", "0.2"))
+    with pytest.raises(Expected, match="--start-left: expected a share"):
+        resolve(typed("--start-left", "1"))
+
+
+def test_a_file_with_one_of_the_two_means_that_one_and_a_runs_own_file_repeats_the_run(tmp_path):
+    path = tmp_path/"c.json"
+    for content, expected in (({"weight_decay": 0.02}, (0.02, 0)), ({"start_left": 0.5}, (None, 0.5)),
+                              ({"weight_decay": 0.02, "start_left": 0.5}, (0.02, 0.5)),
+                              ({"weight_decay": None, "start_left": 0.5}, (None, 0.5))):
+        path.write_text(json.dumps({"preset": "tiny", **content}))
+        c = resolve(typed("--config", str(path)))
+        assert (c.weight_decay, c.start_left) == expected
+    assert resolve(typed("--config", str(path), "--weight-decay", "0.04")).start_left == 0
+
+
+def test_the_papers_recipe_has_alexnets_decay_and_chooses_none():
+    c = resolve(typed("--preset", "zfnet"))
+    assert (c.weight_decay, c.start_left) == (5e-4, 0) and c.forecast(1281167) < 1e-6
+
+
+def test_the_rate_of_tiny_falls_for_the_last_quarter_whatever_the_epochs_unless_patience_is_asked_for():
+    assert resolve(typed("--epochs", "40")).drop_after == (30,)
+    assert resolve(typed("--epochs", "1")).drop_after == (1,)             # after its end: never
+    assert resolve(typed("--patience", "4")).drop_after == () and resolve(typed("--drop-after", "3")).drop_after == (3,)

@@ -2,7 +2,7 @@
 
     build(name, classes, size, keep_prob)     one of MODELS, e.g. "zfnet", "alexnet", or a row of table 3 such as "tiny-b"
     from_table(name, input_shape, rows)       the network whose `table()` gave the rows (from a checkpoint)
-    from_checkpoint(path)                     the trained network in a checkpoint file or a run's folder
+    from_checkpoint(path)                     the trained network in a checkpoint file, in a run's folder, or of zfcore.networks
     start_of(checkpoint)                      the same network as its training began, with its random weights
 """
 from pathlib import Path
@@ -13,11 +13,12 @@ from zfcore.checkpoint import load
 from zfcore.layers import from_fields
 from zfcore.models.alexnet import alexnet, tiny_alexnet
 from zfcore.models.variants import VARIANTS
-from zfcore.models.zfnet import tiny, zfnet
+from zfcore.models.zfnet import small, tiny, zfnet
 from zfcore.network import Network
+from zfcore.networks import file_of
 
-MODELS = {"tiny": tiny, "zfnet": zfnet, "alexnet": alexnet, "tiny-alexnet": tiny_alexnet, **VARIANTS}
-NATIVE_SIZE = {name: 96 for name in MODELS if name.startswith("tiny")}      # pixels a side; 224 where it is not named
+MODELS = {"tiny": tiny, "small": small, "zfnet": zfnet, "alexnet": alexnet, "tiny-alexnet": tiny_alexnet, **VARIANTS}
+NATIVE_SIZE = {"small": 128, **{name: 96 for name in MODELS if name.startswith("tiny")}}      # pixels a side; else 224
 
 
 def build(name, classes, size=None, keep_prob=0.5):
@@ -33,12 +34,9 @@ def from_table(name, input_shape, rows):
 
 
 def from_checkpoint(path, device=CPU, precision="fp32"):
-    """(network, checkpoint) of a checkpoint file, or of a run's folder: its best.h5, or latest.h5 before there is one. The
-    network forms its products in that `precision`."""
-    path = Path(path)
-    if path.is_dir():
-        path = next((path/name for name in ("best.h5", "latest.h5") if (path/name).is_file()), path/"latest.h5")
-    checkpoint = load(path)
+    """(network, checkpoint) of a checkpoint file, of a run's folder (its best.h5, or latest.h5 before there is one), or of a
+    network that comes with zfcore, by its name. The network forms its products in that `precision`."""
+    checkpoint = load(checkpoint_file(path))
     network = from_table(checkpoint.model, checkpoint.input_shape, checkpoint.layers)
     return network.load(checkpoint.parameters, device).use(precision), checkpoint
 
@@ -51,3 +49,11 @@ def start_of(checkpoint, device=CPU, precision="fp32"):
         return None
     network = from_table(checkpoint.model, checkpoint.input_shape, checkpoint.layers)
     return network.init(checkpoint.state["seed"], law, device).use(precision)
+
+
+def checkpoint_file(path):
+    """The Path of the checkpoint that a file, a run's folder or the name of a network of zfcore's means."""
+    path = Path(path)
+    if path.is_dir():
+        return next((path/name for name in ("best.h5", "latest.h5") if (path/name).is_file()), path/"latest.h5")
+    return file_of(path)

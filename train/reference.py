@@ -1,0 +1,116 @@
+"""The networks that come with zfcore, trained, measured and written with their cards: zfcore/networks/NAME.h5 and NAME.json.
+
+    python -m train.reference drawn|drawn-wide [--output DIR]
+
+The run is an ordinary one in DIR (default: runs/reference-NAME); stopped or killed, it goes on when the command is given again.
+What is written is its best checkpoint without what only training needs, its weights rounded to float16; the card tells what
+that network, not the one before rounding, does.
+"""
+import argparse
+import hashlib
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import zfcore
+from train.config import resolve
+from train.evaluate import Member, evaluate
+from train.loop import Stop, Training, new_folder, stored_config
+from zfcore import check, networks
+from zfcore.analysis.controls import shares_of_start
+from zfcore.analysis.diagnostics import JUDGED, judge, judged_layers
+from zfcore.analysis.top_activations import centre, top_activations
+from zfcore.backend import select
+from zfcore.checkpoint import atomic, load, save
+from zfcore.models import checkpoint_file, from_checkpoint, start_of
+
+EPOCHS = (1, 2, 5, 10, 20, 30, 40)
+# Trained as long as the validation error falls; of the start so little is left that no projection shows it.
+RECIPES = {
+    "drawn": dict(preset="tiny", epochs=40, start_left=0.03, keep_epochs=EPOCHS),
+    "drawn-wide": dict(preset="tiny", model="small", image_size=128, epochs=20, start_left=0.1, keep_epochs=EPOCHS),
+}
+
+
+def main(arguments=None):
+    p = argparse.ArgumentParser(prog="python -m train.reference", description=__doc__.split("\n\n")[0])
+    p.add_argument("name", choices=RECIPES)
+    p.add_argument("--output", metavar="DIR", help="folder of the run (default: runs/reference-NAME)")
+    args = p.parse_args(arguments)
+    run = Path(args.output or f"runs/reference-{args.name}")
+    try:
+        train(RECIPES[args.name], run)
+    except Stop:
+        print(f"stopped and saved; the same command goes on with {run}")
+        sys.exit(130)
+    print(write(args.name, run))
+
+
+def train(recipe, run):
+    """Begin the run of a recipe in the folder `run`, or go on with it, to its end."""
+    begun = (run/"latest.h5").is_file()
+    training = Training(stored_config(run) if begun else resolve(recipe))
+    if begun:
+        training.restore(load(run/"latest.h5"))
+    else:
+        new_folder(training.config, run)
+    training.prepare()
+    training.run(run)
+
+
+def write(name, run):
+    """Write the network of a finished run as zfcore's network `name`, with its card. Returns what was written, in words."""
+    before, checkpoint = from_checkpoint(run)
+    rounded = {layer: {key: array.astype(np.float16) for key, array in of_layer.items()}
+               for layer, of_layer in checkpoint.parameters.items()}
+    file = networks.FOLDER/f"{name}.h5"
+    save(file, replace(checkpoint, parameters=rounded, velocity={}, mean_image=checkpoint.mean_image.astype(np.float16), history={},
+                       state={key: checkpoint.state[key] for key in ("data", "seed", "init")}))
+    network, stored = from_checkpoint(file)
+    card = {"name": name, "file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "bytes": file.stat().st_size,
+            "made_by": f"python -m train.reference {name}", "model": network.name, "input": network.input_shape[1],
+            "parameters": network.parameter_count(), "classes": stored.classes, **about_the_run(checkpoint_file(run), checkpoint),
+            **measured(network, stored, before, checkpoint)}
+    with atomic(networks.FOLDER/f"{name}.json") as temporary:
+        temporary.write_text(json.dumps(card, indent=1) + "\n")
+    return f"{file}: {card['bytes']/1e6:.1f} MB; {card['validation']['centre']['in_words']}"
+
+
+def about_the_run(file, checkpoint):
+    """What the run's config.json tells, and how long it took."""
+    config = json.loads((file.parent/"config.json").read_text())
+    return {"epoch": checkpoint.epoch, "seconds": round(sum(checkpoint.history["seconds"])), "trained": config["started"][:10],
+            "device": config["device"], "versions": {**config["versions"], "zfcore": zfcore.__version__}, "options": config["options"]}
+
+
+def measured(network, stored, before, checkpoint):
+    """Errors on the validation pictures, what rounding changed, what is left of the start and how legible projections are."""
+    training = Training(resolve({"preset": "tiny", "model": network.name, "image_size": network.input_shape[1], "device": "cpu"}))
+    pictures, device, mean = training.val, select("cpu"), stored.mean_image.astype(np.float32)
+    errors = {}
+    for crops in ("centre", "ten"):
+        with tqdm(total=len(pictures), unit="img", desc=f"validation, {crops}", disable=None, leave=False) as bar:
+            score = evaluate([Member(network, mean)], pictures, device, 64, crops, bar=bar, of="validation pictures")
+        errors[crops] = {**asdict(score), "in_words": str(score)}
+    x, x_before = (centre(net, np.stack([pictures.picture(i) for i in range(64)]), of) for net, of in
+                   ((network, mean), (before, checkpoint.mean_image)))
+    logits, logits_before = network.forward(x)[0], before.forward(x_before)[0]
+    start, layers = start_of(stored), judged_layers(network)
+    top = top_activations(network, pictures, mean, layers, 1, 64)
+    legible, areas = judge(network, pictures, mean, top, layers, start)
+    return {"validation": errors,
+            "rounding": {"largest_change_of_a_score": float(np.abs(logits - logits_before).max()),
+                         "largest_score": float(np.abs(logits_before).max())},
+            "start_left": {layer: round(share, 4) for layer, share in shares_of_start(network, start).items()},
+            "legible": {layer: {"in_the_box": dict(zip(JUDGED, legible[layer][:, 0].round(4).tolist())),
+                                "box_area": round(float(areas[layer][0]), 4),
+                                "in_the_parts": dict(zip(JUDGED, legible[layer][:, 1].round(4).tolist())),
+                                "parts_area": round(float(areas[layer][1]), 4)} for layer in legible}}
+
+
+if __name__ == "__main__":
+    check.speak_and_exit(main)()

@@ -1,0 +1,41 @@
+"""Floor 3: networks that come with zfcore, trained: `--run drawn` means zfcore/networks/drawn.h5.
+
+Each is a checkpoint without what only training needs, its weights rounded to float16: it is the network with the rounded
+weights that its card NAME.json describes: data, recipe, errors, how legible its projections are, and the file's checksum. One
+command makes both, `python -m train.reference NAME`.
+"""
+import json
+from pathlib import Path
+
+from zfcore import check
+
+FOLDER = Path(__file__).parent
+
+
+def names():
+    """Names of the networks that there are."""
+    return sorted(path.stem for path in FOLDER.glob("*.h5"))
+
+
+def file_of(path):
+    """The Path of the checkpoint that `path` means: a file of that name, else the network called so. Raises Expected for neither."""
+    path = Path(path)
+    if not path.is_file() and str(path) in names():
+        return FOLDER/f"{path}.h5"
+    if not path.exists() and len(path.parts) == 1:
+        raise check.Expected("checkpoint", f"a run's folder, a checkpoint file or one of {', '.join(names())}", f"{path}, which does not exist")
+    return path
+
+
+def home_of(path):
+    """The folder into which belongs what is found out about a network: the run's own, the checkpoint file's, or runs/NAME."""
+    path = Path(path)
+    if path.is_dir():
+        return path
+    return Path("runs")/path if file_of(path).parent == FOLDER else path.parent
+
+
+def card(name):
+    """What is known of the network `name`, as `python -m train.reference` wrote it."""
+    check.one_of("network", name, names())
+    return json.loads((FOLDER/f"{name}.json").read_text())
