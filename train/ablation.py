@@ -594,7 +594,7 @@ def markdown(name, lines, claims, looks, protocol):
     elif any(line.results for line in lines):
         parts.append("The RMS limit of the filters (section 3) never acted: whether some dominate without it (claim 4) is not seen here.")
     if claims:
-        parts += [claims_table(claims, confidence_of(looks)), verdicts(claims, looks)]
+        parts += [claims_table(claims), verdicts(claims, looks)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -607,8 +607,8 @@ def verdicts(claims, looks):
             f"\"undecided\": neither; beside it an estimate, how many pairs would decide were their mean and spread the true ones.")
     if len(looks) > 1:
         text += (f" Rows of undecided claims got more seeds: at most {len(looks)} looks at a claim, after {', '.join(map(str, looks))} "
-                 f"seeds, fixed beforehand, its intervals being so wide ({percent} %) that all looks together err in 5 % of studies "
-                 f"at most. Each claim is judged by the first look that decides it.")
+                 f"seeds, fixed beforehand. An interval of one look is one of {percent} %, so that those of all looks "
+                 f"together hold the true difference in 95 % of studies at least. Each claim is judged by the first look that decides it.")
     return text
 
 
@@ -625,13 +625,13 @@ def number(line, of):
     return "" if mean is None else f"{mean:.1f}" if spread is None else f"{mean:.1f} ± {spread:.1f}"
 
 
-def claims_table(claims, confidence):
-    rows = [f"| claim of the paper | difference of | paper | here ({100*confidence:.4g} %) | pairs | |", "|---|---|--:|--:|--:|---|"]
+def claims_table(claims):
+    rows = ["| claim of the paper | difference of | paper | here (95 %) | |", "|---|---|--:|--:|---|"]
     for claim, paper, mean, half, word, pairs, needed in claims:
-        ours = f"{mean:+.1f}" if half is None else f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
+        ours = f"{mean:+.1f}" if half is None else f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f}), {pairs} pairs"
         if word == "undecided":
             word += f"; {f'about {needed}' if needed else f'more than {MOST_PAIRS}'} pairs"
-        rows.append(f"| {claim.text} | {OF[claim.of]} | {'' if paper is None else f'{paper:+.1f}'} | {ours} | {pairs} | {word} |")
+        rows.append(f"| {claim.text} | {OF[claim.of]} | {'' if paper is None else f'{paper:+.1f}'} | {ours} | {word} |")
     return "\n".join(rows)
 
 
