@@ -489,6 +489,9 @@ def what_invariance_found(found):
 # ------------------------------------------------------------------------------------------------- correspondence
 @analysis(
     "correspondence", "figure 8 and table 1: whether hiding the same part of different objects changes the features alike",
+    option("--run", action="append", help="a run's folder (its best.h5) or a checkpoint file; given several times, the table says "
+                                          "in how many networks a part is found"),
+    option("--seeds", type=int, default=1, metavar="N", help="draw the controls N times, with seeds from --seed on"),
     option("--images", nargs="+", metavar="FILE", help="pictures to look at, and where their parts are:"),
     option("--landmarks", metavar="FILE.json", help='{"picture.jpg": {"nose": [x, y], ...}, ...}, in pixels of each picture'),
     option("--synthetic", type=int, metavar="N", help="or N pictures of the synthetic set whose parts are all to be seen"),
@@ -502,23 +505,35 @@ def what_invariance_found(found):
     option("--grey", type=int, default=top.MID_GREY, help="its pixel value, 0 to 255, before the mean is subtracted"))
 def correspondence(args):
     if args.redraw:
-        return [draw_correspondence(results.load(file, alike.Correspondence), figure_of(file, args)) for file in args.redraw]
-    network, checkpoint, mean = open_run(args)
+        found = [results.load(file, alike.Correspondence) for file in args.redraw]
+        return draw_correspondence(found, figure_of(Path(args.redraw[0]).with_name("correspondence.h5"), args))
     if (args.synthetic is None) == (args.landmarks is None):
         raise check.Expected("pictures", "either --images FILES --landmarks FILE.json or --synthetic N",
                              "neither" if args.landmarks is None else "both")
+    check.positive("--seeds", args.seeds)
+    runs = args.run or [None]
+    opened = [masked_by(argparse.Namespace(**{**vars(args), "run": run})) for run in runs]
+    folder = output_folder(argparse.Namespace(**{**vars(args), "run": runs[0]}), "correspondence")
+    found = []
+    for network, mean, shown, places, parts, names in opened:
+        for seed in range(args.seed, args.seed + args.seeds):
+            with bar(alike.length(len(shown), len(parts), args.random), "picture", "masked pictures") as moving:
+                found.append(alike.correspondence(network, shown, mean, places, parts, args.layers, args.random, args.permutations,
+                                                  args.grey, args.square, seed, args.batch_size, names, moving))
+    for number, one in enumerate(found, 1):
+        results.save(folder/("correspondence.h5" if len(found) == 1 else f"correspondence_{number}.h5"), one)
+    draw_correspondence(found, figure_of(folder/"correspondence.h5", args))
+
+
+def masked_by(args):
+    """(network, mean, centre crops, places of the parts in them, names of the parts, names of the pictures) of one --run."""
+    network, checkpoint, mean = open_run(args)
     gather = landmarked_files if args.synthetic is None else synthetic_faces
     pictures, numbers, places, parts = gather(args, network, checkpoint)
-    crop, names = network.input_shape[1], [pictures.dataset.names[i] for i in numbers]
+    crop = network.input_shape[1]
     margin = (pictures.size - crop)//2
     shown = prepared(pictures, numbers)[:, margin:margin + crop, margin:margin + crop]
-    folder = output_folder(args, "correspondence")
-    with bar(len(numbers)*(1 + len(parts) + 2*args.random), "picture", "masked pictures") as moving:
-        found = alike.correspondence(network, shown, mean, places, parts, args.layers, args.random, args.permutations, args.grey,
-                                     args.square, args.seed, args.batch_size, names, moving)
-    results.save(folder/"correspondence.h5", found)
-    draw_correspondence(found, figure_of(folder/"correspondence.h5", args))
-    print(what_correspondence_found(found))
+    return network, mean, shown, places, parts, [pictures.dataset.names[i] for i in numbers]
 
 
 def landmarked_files(args, network, checkpoint):
@@ -571,34 +586,68 @@ def synthetic_faces(args, network, checkpoint):
 
 
 def draw_correspondence(found, path):
-    """The figure and beside it Markdown and CSV: figure 8, and table 1 as it is printed and as numbers."""
+    """The figure, and beside it Markdown and CSV, of Correspondences of the same parts and layers: figure 8, table 1 as it is
+    printed and as numbers."""
+    check_comparable(found)
     plots.correspondence(found, path)
-    layers, n = found.layers.tolist(), len(found.pictures)
-    rows = [[what, layer, f"{mean:.6g}", f"{spread:.6g}", "" if p is None else f"{p:.6g}"]
-            for what, of in found.rows() for layer, (mean, spread, p) in zip(layers, of)]
-    write_csv(path.with_suffix(".csv"), ["masked", "layer", "mean", "spread", "p"], rows)
+    layers, many = found[0].layers.tolist(), len(found) > 1
+    columns = ["number", "masked", "layer", "mean", "spread", *(f"{kind} {of}" for of in TESTED for kind in ("p", "corrected p"))]
+    write_csv(path.with_suffix(".csv"), columns, [row for number, one in enumerate(found, 1) for row in table_rows(number, one)])
     table = [["masked", *layers], ["---"]*(1 + len(layers))]
-    table += [[what, *(f"{mean:.3f} ± {spread:.3f}" for mean, spread, _ in of)] for what, of in found.rows()]
-    tests = "; ".join(f"{what} " + ", ".join(f"{layer} {p:.4g}" for layer, (*_, p) in zip(layers, of))
-                      for what, of in found.rows() if of[0][-1] is not None)
+    for of in zip(*(one.rows() for one in found)):
+        values = np.array([row for _, row in of])                                             # (number, layer, mean and spread)
+        mean, spread = values[..., 0].mean(axis=0), values[..., 0].std(axis=0, ddof=1) if many else values[0, :, 1]
+        table.append([of[0][0], *(f"{m:.3f} ± {s:.3f}" for m, s in zip(mean, spread))])
     text = "\n".join(f"| {' | '.join(row)} |" for row in table)
-    text += f"\n\nMean sign change per feature and pair of {n} pictures ± standard deviation over the pairs; low: alike in all." \
-            f"\np of being lower than random ({found.permutations} permutations): {tests}.\n"
+    over = (f"mean and standard deviation over {len(found)} repetitions (networks times seeds)" if many else
+            "± standard deviation over the pairs")
+    text += (f"\n\nMean sign change per feature and pair of {len(found[0].pictures)} pictures, {over}; low: alike in all. "
+             f"\"of another picture\": the square lies where the part is in another picture.\n\n{what_was_tested(found)}\n")
     with atomic(path.with_suffix(".md")) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    print(path.with_suffix(".md"), path, sep="\n")
+    print(path.with_suffix(".md"), path, text[text.index("Mean"):].strip(), sep="\n")
 
 
-def what_correspondence_found(found):
-    """Of each layer which parts score lower than random, and how much of that a common place alone explains."""
-    words = []
-    for k, layer in enumerate(found.layers.tolist()):
-        lower = [f"{part} {score:.3f} (p = {p:.2g})" for part, score, p in
-                 zip(found.parts.tolist(), found.scores[k].mean(axis=1), found.p_values[k]) if p < 0.05]
-        words.append(f"{layer}: " + (f"hiding {', '.join(lower)} changes the signs more alike than hiding random places"
-                                     if lower else "no part changes the signs more alike than random places do")
-                     + f" ({found.random[k].mean():.3f}; random, but at one place in all pictures: {found.common[k].mean():.3f})")
-    return "; ".join(words)
+TESTED = "lower than random", "lower than of another picture"
+
+
+def check_comparable(found):
+    for one in found[1:]:
+        for what in ("parts", "layers"):
+            if (theirs := getattr(one, what).tolist()) != (first := getattr(found[0], what).tolist()):
+                raise check.Expected(what, f"the same in all networks, {', '.join(first)}", ", ".join(theirs))
+
+
+def table_rows(number, found):
+    """The rows of one Correspondence in the csv; what is not a part has no p."""
+    p = {part: np.stack([found.p_values[:, k], found.corrected[:, k]], axis=2) for k, part in enumerate(found.parts.tolist())}
+    return [[number, what, layer, f"{mean:.6g}", f"{spread:.6g}",
+             *(f"{value:.6g}" for value in p[what][k].ravel())] if what in p else
+            [number, what, layer, f"{mean:.6g}", f"{spread:.6g}", *[""]*4]
+            for what, of in found.rows() for k, (layer, (mean, spread)) in enumerate(zip(found.layers.tolist(), of))]
+
+
+def what_was_tested(found, level=0.05):
+    """A table of the corrected p, and of each layer which parts are found: lower than both controls, after correction."""
+    p = np.array([one.corrected for one in found])                                            # (number, layer, part, test)
+    layers, parts = found[0].layers.tolist(), found[0].parts.tolist()
+    agree = (p < level).sum(axis=0)
+    cell = lambda k, j, t: (f"{p[0, k, j, t]:.2g}" if len(found) == 1 else
+                            f"{agree[k, j, t]} of {len(found)} (median {np.median(p[:, k, j, t]):.2g})")
+    table = [["corrected p" if len(found) == 1 else f"corrected p below {level:g}", *(f"{layer}, {of}" for layer in layers for of in TESTED)]]
+    table += [["---"]*len(table[0])]
+    table += [[part, *(cell(k, j, t) for k in range(len(layers)) for t in range(2))] for j, part in enumerate(parts)]
+    said = []
+    for k, layer in enumerate(layers):
+        both = (p[:, k] < level).all(axis=2).sum(axis=0)
+        told = [part if len(found) == 1 else f"{part} in {both[j]} of {len(found)}" for j, part in enumerate(parts) if both[j]]
+        said.append(f"{layer}: " + (f"hiding {', '.join(told)} changes the signs more alike than both hiding random places and hiding "
+                                    "the place of another picture's part" if told else
+                                    "no part changes the signs more alike than both controls"))
+    tests = p[0].size
+    return ("\n".join(f"| {' | '.join(row)} |" for row in table) +
+            f"\n\np corrected for {tests} tests (Holm; {found[0].permutations} permutations each; the least possible is "
+            f"{tests/(1 + found[0].permutations):.2g}), a part being found below {level:g}. {'; '.join(said)}.")
 
 
 # ------------------------------------------------------------------------------------------------------ evolution

@@ -328,25 +328,27 @@ def _thumbnails(axes, pictures):
     axes.axis("off")
 
 
-def correspondence(found, path, most_random=5):
-    """Figure 8 of an `analysis.correspondence.Correspondence`: the first five pictures, each as it is, with each part masked,
-    and with some of its random squares; above them the mean scores."""
-    parts, random = found.parts.tolist(), min(most_random, found.random.shape[1])
-    shown = [None, *range(len(parts) + random)]
-    tiles = [picture.copy() for picture in found.pictures[:len(PICTURES)] for _ in shown]
+def correspondence(found, path, most_random=3):
+    """Figure 8 of `analysis.correspondence.Correspondence`s: the first five pictures of the first, each as it is, with each part
+    masked, with the places of another picture's parts masked, and with some of its random squares; above them the mean scores."""
+    first = found[0]
+    parts, random, n = first.parts.tolist(), min(most_random, first.random.shape[1]), min(len(PICTURES), len(first.pictures))
+    own, lent = first.corners[:n, :len(parts)], first.corners[first.lenders[0, :n], :len(parts)]
+    corners = np.concatenate([own, lent, first.corners[:n, len(parts):len(parts) + random]], axis=1)
+    columns = 1 + corners.shape[1]
+    tiles = [picture.copy() for picture in first.pictures[:n] for _ in range(columns)]
     for number, tile in enumerate(tiles):
-        i, k = divmod(number, len(shown))
-        if shown[k] is not None:
-            top, left = found.corners[i, shown[k]]
-            tile[top:top + found.side, left:left + found.side] = found.grey
+        i, k = divmod(number, columns)
+        if k:
+            top, left = corners[i, k - 1]
+            tile[top:top + first.side, left:left + first.side] = first.grey
     tiles, gap = _enlarged(np.stack(tiles), 112)/np.float32(255), 4
-    width = tiles.shape[2]
-    pixels = montage(tiles, len(shown), gap)
-    titles = [f"{min(len(PICTURES), len(found.pictures))} of {len(found.pictures)} pictures", *parts, "random"]
-    scores = [[], *found.scores.mean(axis=2).T, found.random.mean(axis=(1, 2))]
+    width, pixels = tiles.shape[2], montage(tiles, columns, gap)
+    titles = [f"{n} of {len(first.pictures)} pictures", *parts, *(f"{part} of another picture" for part in parts), "random"]
+    means = dict(zip((what for what, _ in first.rows()), np.array([[[mean for mean, _ in of] for _, of in one.rows()]
+                                                                 for one in found]).mean(axis=0)))
     texts = [_wrapped(title.replace("_", " "), width)
-             + [f"{layer}: {score:.3f}" for layer, score in zip(found.layers.tolist(), of)]
-             for title, of in zip(titles, scores)]
+             + [f"{layer}: {score:.3f}" for layer, score in zip(first.layers.tolist(), means.get(title, ()))] for title in titles]
     head = LINE*max(map(len, texts)) + 14
     sheet = Sheet(pixels.shape[1] + 2*MARGIN, head + pixels.shape[0] + MARGIN)
     sheet.picture(MARGIN, head, pixels)
