@@ -237,8 +237,8 @@ def _thumbnails(axes, pictures):
 
 
 def correspondence(found, path, most_random=3):
-    """Figure 8 of `analysis.correspondence.Correspondence`s: the first five pictures of the first, each as it is, with each part
-    masked, with the places of another picture's parts masked, and with some of its random squares; above them the mean scores."""
+    """Figure 8 of `analysis.correspondence.Correspondence`s: the first five pictures of the first, each as it is, with each
+    part masked, with the places of another picture's parts masked, with some of its random squares; above, the mean scores."""
     first = found[0]
     parts, random, n = first.parts.tolist(), min(most_random, first.random.shape[1]), min(len(PICTURES), len(first.pictures))
     own, lent = first.corners[:n, :len(parts)], first.corners[first.lenders[0, :n], :len(parts)]
@@ -258,7 +258,8 @@ def correspondence(found, path, most_random=3):
     means = dict(zip((what for what, _ in first.rows()), np.array([[[mean for mean, _ in of] for _, of in one.rows()]
                                                                  for one in found]).mean(axis=0)))
     texts = [textwrap.wrap(title.replace("_", " "), max(1, width*zoom//8))
-             + [f"{layer}: {score:.3f}" for layer, score in zip(first.layers.tolist(), means.get(title, ()))] for title in titles]
+             + [f"{layer}: {score:.3f}" for layer, score in zip(first.layers.tolist(), means.get(title, ()))]
+             for title in titles]
     head = 16*max(map(len, texts)) + 12
     sheet = Image.new("RGB", (pixels.shape[1] + 2*MARGIN, head + pixels.shape[0] + MARGIN), PAPER)
     sheet.paste(_as_image(pixels), (MARGIN, head))
