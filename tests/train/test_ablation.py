@@ -348,10 +348,12 @@ def test_two_studies_in_one_folder_share_the_work_and_write_one_table(study):
     alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=alone) for _ in range(2)]
     told = [process.communicate(timeout=300)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0] and told[0] == told[1]
+    tables = [text[text.index("Networks called"):] for text in told]
+    assert [process.returncode for process in both] == [0, 0] and tables[0] == tables[1]
+    assert sum(text.count("s of training\n") for text in told) == 8          # the lines of networks that each has trained
     runs = sorted(folder.glob("*-seed*"))
     assert len(runs) == 8 and all((run/"output.txt").read_text().count("epoch   1/3") == 1 for run in runs)
-    assert "Incomplete" not in told[0]
+    assert "Incomplete" not in tables[0]
 
 
 def test_a_network_that_another_is_at_comes_last_and_is_not_tried_again_where_it_fails_there(study, steps):
