@@ -242,7 +242,7 @@ def open_pictures(config):
 
 
 def train_all(runs, pictures, crops, device, output):
-    """Train and measure what is not finished, first what nobody else is at. Returns when all of it is finished or has failed."""
+    """Train and measure what is not finished, first what nobody else is at. Returns when all is finished or has failed."""
     elsewhere = []
     with tqdm(total=sum(run.config.epochs for run in runs), unit="epoch", disable=None) as bar:
         for turn in (runs, elsewhere):
@@ -367,8 +367,8 @@ def ensemble_result(runs, pictures, crops, device):
 
 
 def collect(rows, runs, first, pictures, crops, device):
-    """The Lines of a table, from whatever is finished. `rows` are Rows and Ensembles in the table's order; an Ensemble is of the
-    `first` seeds, however many a row has got since."""
+    """The Lines of a table, from whatever is finished. `rows` are Rows and Ensembles in the table's order; an Ensemble is of
+    the `first` seeds, however many a row has got since."""
     lines = []
     for row in rows:
         if isinstance(row, Row):
@@ -531,7 +531,7 @@ class Study:
     output: Path
 
     def looked_at(self, train):
-        """(runs asked for, Lines, Judgements) when no claim is undecided or no look is left; without `train` as far as it got."""
+        """(runs asked for, Lines, Judgements) when no claim is undecided or no look is left; without `train` as they are now."""
         models, asked = {row.model for row in self.rows}, []
         for before, seeds in zip((0, *self.looks), self.looks):
             asked += [run for run in self.runs if before <= run.config.seed < seeds and run.row.model in models]
@@ -601,14 +601,16 @@ def markdown(name, lines, claims, looks, protocol):
 def verdicts(claims, looks):
     """What the words of the table of claims mean, and how many claims are decided."""
     percent = f"{100*confidence_of(looks):.4g}"
-    text = (f"{sum(not one.undecided for one in claims)} of {len(claims)} claims are decided. Differences in points: of two rows seed "
-            f"by seed, with an ensemble from every seed to its one number. \"agrees\": the whole {percent} % interval (Student's) lies "
-            f"on the claim's side, for what hardly matters within ±{LITTLE:g} points; \"does not agree\": it lies on the other side; "
-            f"\"undecided\": neither; beside it an estimate, how many pairs would decide were their mean and spread the true ones.")
+    decided = sum(not one.undecided for one in claims)
+    text = (f"{decided} of {len(claims)} claims are decided. Differences in points: of two rows seed by seed, with an ensemble "
+            f"from every seed to its one number. \"agrees\": the whole {percent} % interval (Student's) lies on the claim's side, "
+            f"for what hardly matters within ±{LITTLE:g} points; \"does not agree\": it lies on the other side; \"undecided\": "
+            f"neither; beside it an estimate, how many pairs would decide were their mean and spread the true ones.")
     if len(looks) > 1:
-        text += (f" Rows of undecided claims got more seeds: at most {len(looks)} looks at a claim, after {', '.join(map(str, looks))} "
-                 f"seeds, fixed beforehand. An interval of one look is one of {percent} %, so that those of all looks "
-                 f"together hold the true difference in 95 % of studies at least. Each claim is judged by the first look that decides it.")
+        text += (f" Rows of undecided claims got more seeds: at most {len(looks)} looks at a claim, after "
+                 f"{', '.join(map(str, looks))} seeds, fixed beforehand. An interval of one look is one of {percent} %, so that "
+                 f"those of all looks together hold the true difference in 95 % of studies at least. Each claim is judged by the "
+                 f"first look that decides it.")
     return text
 
 

@@ -444,7 +444,8 @@ class Lock:
     """`with Lock(folder):` nobody else trains in `folder` meanwhile. Raises Busy where somebody does, or waits for their end.
 
     The system drops a lock with the process that holds it, however that ends; the file `.lock`, or another `name`, that stays
-    means nothing but holds the process id for the sentence. Who only reads needs no lock: every file of a run is replaced whole.
+    means nothing but holds the process id for the sentence. Who only reads needs no lock: every file of a run is replaced
+    whole.
     Where there are no such locks (Windows, some network file systems) training goes on without."""
 
     def __init__(self, folder, name=".lock", wait=False):

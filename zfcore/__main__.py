@@ -489,8 +489,8 @@ def what_invariance_found(found):
 # ------------------------------------------------------------------------------------------------- correspondence
 @analysis(
     "correspondence", "figure 8 and table 1: whether hiding the same part of different objects changes the features alike",
-    option("--run", action="append", help="a run's folder (its best.h5) or a checkpoint file; given several times, the table says "
-                                          "in how many networks a part is found"),
+    option("--run", action="append", help="a run's folder (its best.h5) or a checkpoint file; given several times, the table "
+                                          "says in how many networks a part is found"),
     option("--seeds", type=int, default=1, metavar="N", help="draw the controls N times, with seeds from --seed on"),
     option("--images", nargs="+", metavar="FILE", help="pictures to look at, and where their parts are:"),
     option("--landmarks", metavar="FILE.json", help='{"picture.jpg": {"nose": [x, y], ...}, ...}, in pixels of each picture'),
@@ -518,8 +518,8 @@ def correspondence(args):
     for network, mean, shown, places, parts, names in opened:
         for seed in range(args.seed, args.seed + args.seeds):
             with bar(alike.length(len(shown), len(parts), args.random), "picture", "masked pictures") as moving:
-                found.append(alike.correspondence(network, shown, mean, places, parts, args.layers, args.random, args.permutations,
-                                                  args.grey, args.square, seed, args.batch_size, names, moving))
+                found.append(alike.correspondence(network, shown, mean, places, parts, args.layers, args.random,
+                                                  args.permutations, args.grey, args.square, seed, args.batch_size, names, moving))
     for number, one in enumerate(found, 1):
         results.save(folder/("correspondence.h5" if len(found) == 1 else f"correspondence_{number}.h5"), one)
     draw_correspondence(found, figure_of(folder/"correspondence.h5", args))
@@ -591,8 +591,9 @@ def draw_correspondence(found, path):
     check_comparable(found)
     plots.correspondence(found, path)
     layers, many = found[0].layers.tolist(), len(found) > 1
-    columns = ["number", "masked", "layer", "mean", "spread", *(f"{kind} {of}" for of in TESTED for kind in ("p", "corrected p"))]
-    write_csv(path.with_suffix(".csv"), columns, [row for number, one in enumerate(found, 1) for row in table_rows(number, one)])
+    tested = (f"{kind} {of}" for of in TESTED for kind in ("p", "corrected p"))
+    write_csv(path.with_suffix(".csv"), ["number", "masked", "layer", "mean", "spread", *tested],
+              [row for number, one in enumerate(found, 1) for row in table_rows(number, one)])
     table = [["masked", *layers], ["---"]*(1 + len(layers))]
     for of in zip(*(one.rows() for one in found)):
         values = np.array([row for _, row in of])                                             # (number, layer, mean and spread)
@@ -634,15 +635,16 @@ def what_was_tested(found, level=0.05):
     agree = (p < level).sum(axis=0)
     cell = lambda k, j, t: (f"{p[0, k, j, t]:.2g}" if len(found) == 1 else
                             f"{agree[k, j, t]} of {len(found)} (median {np.median(p[:, k, j, t]):.2g})")
-    table = [["corrected p" if len(found) == 1 else f"corrected p below {level:g}", *(f"{layer}, {of}" for layer in layers for of in TESTED)]]
+    table = [["corrected p" if len(found) == 1 else f"corrected p below {level:g}",
+              *(f"{layer}, {of}" for layer in layers for of in TESTED)]]
     table += [["---"]*len(table[0])]
     table += [[part, *(cell(k, j, t) for k in range(len(layers)) for t in range(2))] for j, part in enumerate(parts)]
     said = []
     for k, layer in enumerate(layers):
         both = (p[:, k] < level).all(axis=2).sum(axis=0)
         told = [part if len(found) == 1 else f"{part} in {both[j]} of {len(found)}" for j, part in enumerate(parts) if both[j]]
-        said.append(f"{layer}: " + (f"hiding {', '.join(told)} changes the signs more alike than both hiding random places and hiding "
-                                    "the place of another picture's part" if told else
+        said.append(f"{layer}: " + (f"hiding {', '.join(told)} changes the signs more alike than both hiding random places and "
+                                    "hiding the place of another picture's part" if told else
                                     "no part changes the signs more alike than both controls"))
     tests = p[0].size
     return ("\n".join(f"| {' | '.join(row)} |" for row in table) +

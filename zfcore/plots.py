@@ -329,8 +329,8 @@ def _thumbnails(axes, pictures):
 
 
 def correspondence(found, path, most_random=3):
-    """Figure 8 of `analysis.correspondence.Correspondence`s: the first five pictures of the first, each as it is, with each part
-    masked, with the places of another picture's parts masked, and with some of its random squares; above them the mean scores."""
+    """Figure 8 of `analysis.correspondence.Correspondence`s: the first five pictures of the first, each as it is, with each
+    part masked, with the places of another picture's parts masked, with some of its random squares; above, the mean scores."""
     first = found[0]
     parts, random, n = first.parts.tolist(), min(most_random, first.random.shape[1]), min(len(PICTURES), len(first.pictures))
     own, lent = first.corners[:n, :len(parts)], first.corners[first.lenders[0, :n], :len(parts)]

@@ -1,6 +1,6 @@
 """Floor 6: does hiding the same part of different objects change the features alike (paper, table 1 and figure 8)?
 
-    correspondence      masks the parts, and places that control for them, in each picture, and compares the signs of the changes
+    correspondence      masks the parts, and places that control for them, in each picture, compares the signs of the changes
     read_landmarks      part positions from a JSON file
     random_test         whether a part's score is lower than those of random places
     place_test          whether it is lower than with the same places dealt to other pictures
@@ -12,14 +12,14 @@ pairs of pictures: 0 if every feature moves the same way in all pictures. Signs 
 ReLU, where most do not move at all; only so are the printed scores near 0.07 possible. A feature has moved if it changed by
 more than 1e-5 of the picture's largest: below that are rounding errors, as the sums of a batch may be formed in any order.
 
-The square's side is 29/101 of the input's, as in figure 8; it is pushed inwards where it would lie over the border, so that all
-squares hide the same area. There are three controls. The paper's are random squares, anywhere in the picture, at another place in
-each. It does not have the other two. Random squares at one place, the same in all pictures: in pictures that are aligned, as
-frontal faces are, a part is at nearly one place too, and the features that move are then the same for that reason alone. And the
-other picture's part: in picture i the square lies where the part is in picture j. These places are those of the part itself, only
-dealt to the wrong pictures, so a part that scores lower than this does so for what it shows, not for where it lies; `place_test`
-says whether it does. The printed +- is not explained in the paper; here it is the standard deviation over the pairs of pictures,
-for the controls over the pairs of all draws.
+The square's side is 29/101 of the input's, as in figure 8; it is pushed inwards where it would lie over the border, so that
+all squares hide the same area. There are three controls. The paper's are random squares, anywhere in the picture, at another
+place in each. It does not have the other two. Random squares at one place, the same in all pictures: in pictures that are
+aligned, as frontal faces are, a part is at nearly one place too, and the features that move are then the same for that
+reason alone. And the other picture's part: in picture i the square lies where the part is in picture j. These places are
+those of the part itself, only dealt to the wrong pictures, so a part that scores lower than this does so for what it shows,
+not for where it lies; `place_test` says whether it does. The printed +- is not explained in the paper; here it is the
+standard deviation over the pairs of pictures, for the controls over the pairs of all draws.
 """
 import json
 from dataclasses import dataclass
@@ -46,13 +46,13 @@ class Correspondence:
     parts        (P,) texts             layers      (L,) texts              side    pixels, of the square;  grey    its value
     pictures     (n,H,W,3) uint8        as the network sees them: the centre crop
     corners      (n,P+2R,2) int64       row, column of each square's first pixel: parts, random places, common places
-    lenders      (R,n) int64            in picture i the places of the parts of picture lenders[r,i], another one, are hidden too
+    lenders      (R,n) int64            in picture i the places of the parts of picture lenders[r,i], another, are hidden too
     scores       (L,P,m) float64        of each part and pair
     random       (L,R,m) float64        of random squares, another place in each picture
     common       (L,R,m) float64        of random squares, one place in all pictures
     lent         (L,P,R,m) float64      of each part's places, where they lie in another picture
-    p_values     (L,P,2) float64        of "lower than random" and "lower than with another picture's part", see `random_test` and
-                                        `place_test`
+    p_values     (L,P,2) float64        of "lower than random" and "lower than with another picture's part", see `random_test`
+                                        and `place_test`
     permutations how many of them
     names        (n,) texts, or None"""
     parts: np.ndarray
@@ -180,7 +180,7 @@ def groups_of(n, seed):
 
 
 def lenders_of(groups):
-    """(n,G) int64: the pictures of each one's group from itself on, in the group's order and round again, G the largest group."""
+    """(n,G) int64: the pictures of each one's group from itself on, in its order and round again, G the largest group."""
     table = np.empty((sum(map(len, groups)), max(map(len, groups))), np.int64)
     for group in groups:
         turn = np.arange(len(group))[:, None] + np.arange(table.shape[1])
@@ -276,9 +276,9 @@ def place_test(differ, groups, permutations=9999, seed=0):
     """p of the one-sided test whether the mean score of a part is lower than with its places dealt to other pictures.
 
     The hypothesis tested: what hiding a square changes may depend on the picture and on where the square lies, but where the
-    part lies in one picture might as well be where it lies in another. Then all ways to deal the places of a group to its pictures
-    are as likely, the true one among them; some are drawn, and the mean score is formed as for the true one. As in each of them
-    every place is used once, it makes no difference that the places resemble each other.
+    part lies in one picture might as well be where it lies in another. Then all ways to deal the places of a group to its
+    pictures are as likely, the true one among them; some are drawn, and the mean score is formed as for the true one. As in
+    each of them every place is used once, it makes no difference that the places resemble each other.
 
     differ (n,G,n,G), see `hamming`: mask s of picture i lies at the part of lenders_of(groups)[i,s], 0 at its own"""
     rng = np.random.Generator(np.random.Philox(key=[seed, 4]))
