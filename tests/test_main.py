@@ -1,7 +1,10 @@
 """python -m zfcore: an analysis leaves arrays and figures, figures come back from arrays alone, bad input is one sentence."""
+import base64
+import io
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +13,10 @@ from PIL import Image
 from zfcore import results
 from zfcore.__main__ import main
 from zfcore.analysis.top_activations import TopActivations, UnitViews
-from zfcore.checkpoint import Checkpoint, save
+from zfcore.checkpoint import Checkpoint, load, save
 from zfcore.layers import Conv, Flatten, Linear, MaxPool, ReLU
 from zfcore.network import Network
-from zfcore.plots import LABEL, MARGIN
+from zfcore.plots import LABEL, LINE, MARGIN, Sheet
 
 SIZE, CROP = 30, 27
 
@@ -90,16 +93,73 @@ def test_many_units_are_dealt_onto_several_sheets(place, tmp_path):
 
 
 def test_the_figure_shows_each_projection_beside_its_patch_zero_as_mid_grey(place, tmp_path):
-    run(place, tmp_path, "--layers", "conv1", "--units", "3", "--k", "9")
-    views, sheet = results.load(tmp_path/"conv1.h5", UnitViews), np.asarray(Image.open(tmp_path/"conv1.png"))
-    tile = 5*15                                                            # pixels enlarged to squares of 15
+    run(place, tmp_path, "--layers", "conv2", "--units", "3", "--k", "9")
+    views, sheet = results.load(tmp_path/"conv2.h5", UnitViews), np.asarray(Image.open(tmp_path/"conv2.png"))
+    tile = 17*4                                                            # pixels enlarged to squares of 4
     scale = np.quantile(np.abs(views.projections[0][views.projections[0] != 0]), 0.997)
     for rank in range(9):
         top, left = LABEL + rank//3*(tile + 1), MARGIN + rank % 3*(tile + 1)
         beside = left + 3*(tile + 1) - 1 + MARGIN//4
-        projection, patch = (sheet[top + 7:top + tile:15, at + 7:at + tile:15] for at in (left, beside))
+        projection, patch = (sheet[top + 2:top + tile:4, at + 2:at + tile:4] for at in (left, beside))
         np.testing.assert_allclose(projection, (127.5 + 127.5*views.projections[0, rank]/scale).clip(0, 255), atol=0.51)
         np.testing.assert_array_equal(patch, views.patches[0, rank])
+        beyond = (views.boxes[0, rank, :2, None] + np.arange(17) < 0) | (views.boxes[0, rank, :2, None] + np.arange(17) >= CROP)
+        assert (projection[beyond[0]] == 128).all() and (patch[:, beyond[1]] == 128).all()       # beyond the border both alike
+
+
+def test_a_filter_of_the_first_layer_is_drawn_once_beside_its_patches(place, tmp_path):
+    run(place, tmp_path, "--layers", "conv1", "--units", "3", "--k", "9")
+    views, sheet = results.load(tmp_path/"conv1.h5", UnitViews), np.asarray(Image.open(tmp_path/"conv1.png"))
+    block = 3*(5*13 + 1) - 1                                               # tiles of 65 pixels; the filter is 5 x 39 wide
+    w = load(place/"run"/"best.h5").parameters["conv1"]["w"][..., 3].transpose(1, 2, 0)
+    left = MARGIN + (block - 5*39)//2
+    filter = sheet[LABEL + 19:LABEL + 5*39:39, left + 19:left + 5*39:39]
+    np.testing.assert_allclose(filter, (127.5 + 127.5*w/np.quantile(np.abs(w), 0.997)).clip(0, 255), atol=0.51)
+    patch = sheet[LABEL + 6:LABEL + 65:13, MARGIN + block + MARGIN//4 + 6:][:, :65:13]
+    np.testing.assert_array_equal(patch, views.patches[0, 0])
+
+
+def test_units_that_never_fire_are_left_out_of_the_figure_and_counted(place, tmp_path, capsys, monkeypatch):
+    said, text = [], Sheet.text
+    monkeypatch.setattr(Sheet, "text", lambda self, left, top, lines, *more, **look: (
+        said.append(lines), text(self, left, top, lines, *more, **look)))
+    run(place, tmp_path, "--layers", "conv2", "--units", "0,1,5", "--k", "2")
+    assert said == ["conv2 unit 0", "conv2 unit 5", ["conv2: 1 of 3 units never fire and are left out: 1"]]
+    with_dead = Image.open(tmp_path/"conv2.png").size
+    run(place, tmp_path, "--layers", "conv2", "--units", "0,5", "--k", "2")
+    assert np.subtract(with_dead, Image.open(tmp_path/"conv2.png").size).tolist() == [0, LINE]
+    run(place, tmp_path, "--layers", "conv2", "--units", "1", "--k", "2")
+    assert "conv2: none of the 1 units fires on any picture, so there is no figure" in capsys.readouterr().out
+    assert (tmp_path/"conv2.h5").is_file() and not (tmp_path/"conv2.png").exists()
+
+
+def test_units_of_the_last_layer_are_called_by_their_classes_also_when_drawn_again(place, tmp_path, monkeypatch):
+    run(place, tmp_path, "--layers", "fc8", "conv1", "--units", "0:2", "--k", "2")
+    said = []
+    monkeypatch.setattr(Sheet, "text", lambda self, left, top, lines, *more, **look: said.append(lines))
+    for layer in ("fc8", "conv1"):
+        main(["top-activations", "--redraw", str(tmp_path/f"{layer}.h5")])
+    views = results.load(tmp_path/"fc8.h5", UnitViews)
+    results.save(tmp_path/"old.h5", replace(views, classes=None))          # as files were before they had names
+    main(["top-activations", "--redraw", str(tmp_path/"old.h5")])
+    assert [one for one in said if one] == ["fc8 bee", "fc8 cow", "conv1 unit 0", "conv1 unit 1", "fc8 unit 0", "fc8 unit 1"]
+
+
+@pytest.mark.parametrize("kind", ["svg", "pdf"])
+def test_a_figure_of_vectors_has_the_same_bytes_again_and_holds_the_very_pixels(place, tmp_path, kind):
+    run(place, tmp_path, "--layers", "conv2", "--units", "3", "--k", "4", "--format", kind)
+    before = (tmp_path/f"conv2.{kind}").read_bytes()
+    assert {p.name for p in tmp_path.iterdir()} == {"conv2.h5", f"conv2.{kind}", "top_activations.h5"}
+    main(["top-activations", "--redraw", str(tmp_path/"conv2.h5"), "--format", kind])
+    assert (tmp_path/f"conv2.{kind}").read_bytes() == before
+    assert b"conv2 unit 3" in before if kind == "svg" else before.startswith(b"%PDF")
+    if kind == "svg":
+        main(["top-activations", "--redraw", str(tmp_path/"conv2.h5")])
+        sheet, block = np.asarray(Image.open(tmp_path/"conv2.png")), 2*(17*4 + 1) - 1
+        held = [np.asarray(Image.open(io.BytesIO(base64.b64decode(code))).convert("RGB"))
+                for code in re.findall(r"base64,([^\"]+)", before.decode())]
+        for pixels, left in zip(held, (MARGIN, MARGIN + block + MARGIN//4), strict=True):
+            np.testing.assert_array_equal(pixels, sheet[LABEL:LABEL + block, left:left + block])
 
 
 def test_folders_hold_a_file_for_each_projection_and_patch_and_say_what_they_are(place, tmp_path):

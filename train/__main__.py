@@ -13,6 +13,7 @@ from train.loop import Stop, Training, new_folder, stored_config
 from zfcore import check
 from zfcore.backend import select
 from zfcore.checkpoint import load
+from zfcore.data import data_in_words, is_drawn
 from zfcore.models import build
 
 
@@ -95,7 +96,10 @@ def start_in_words(config, pictures):
 
 
 def describe(training):
-    source = training.config.data or "the synthetic set (drawn as it goes, no files)"
+    source = data_in_words(training.config.data)
+    if is_drawn(training.config.data):
+        kept_in = training.train.dataset.kept_in
+        source += f" (drawn once, then kept in {kept_in.parent})" if kept_in else " (drawn as it goes, no files)"
     return f"{source}: {len(training.classes)} classes, {len(training.train)} training and {len(training.val)} validation pictures"
 
 

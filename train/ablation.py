@@ -1,22 +1,28 @@
 """Tables 2 and 3: every row's networks trained from scratch, and what they reach set beside the paper's numbers.
 
-    python -m train.ablation table2|table3 --output DIR [--scale tiny|full] [--data DIR] [--seeds N] [--rows MODEL ...]
-                                                         [--collect]
+    python -m train.ablation table2|table3 --output DIR [--scale tiny|full] [--data DIR] [--seeds N] [--until-decided N]
+                                                         [--rows MODEL ...] [--collect]
 
 Every network is an ordinary run in DIR/<model>-seed<k>/. What is finished is not trained again and what was stopped or
 killed goes on, so the command can be given again at any time, with more seeds or rows too. Both tables may have the same
-DIR; then the networks that both name are trained once.
+DIR; then the networks that both name are trained once. The same command may be at work several times at once, such as once a
+core: each takes the networks that no other is at, and waits for the others' before it writes the table.
 
 The paper's claims about the rows are judged by differences, taken seed by seed: seed k draws the same order of pictures and
-the same crops for every row. The 95 % interval of a difference is Student's, over the seeds.
+the same crops for every row. The 95 % interval of a difference is Student's, over the seeds. With --until-decided, claims are
+looked at after the first seeds and again after each as many more, which only the rows of claims still undecided get. The looks
+are fixed beforehand, L of them, and each has intervals of 1 - 0.05/L, so that of a claim at most 5 % of studies have any
+interval, at whatever look, without the true difference in it (Bonferroni); a claim is judged by the first look that decides it.
 """
 import argparse
+import bisect
 import csv
 import json
 import math
 import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,12 +31,12 @@ from tqdm import tqdm
 
 from train.config import HELP, MAY_CHANGE, TrainConfig, flag, read_options, resolve
 from train.evaluate import Member, evaluate
-from train.loop import Lock, Stop, Training, new_folder
+from train.loop import Busy, Lock, Stop, Training, new_folder
 from zfcore import check, plots
 from zfcore.analysis.diagnostics import bands, radial_shares
 from zfcore.backend import select
 from zfcore.checkpoint import atomic, load
-from zfcore.data import open_data
+from zfcore.data import data_in_words, open_data
 from zfcore.data.loader import Pictures
 from zfcore.models import MODELS, build, from_checkpoint
 from zfcore.models.variants import EDITS, variant_name
@@ -160,6 +166,11 @@ class Run:
             return 0
 
     @property
+    def lock(self):
+        """The name of the lock of whoever trains it. It lies beside the folder, which does not exist yet or must be empty."""
+        return f".{self.row.model}.{self.config.seed}.lock"
+
+    @property
     def finished(self):
         return self.epochs_done() >= self.config.epochs
 
@@ -230,22 +241,34 @@ def open_pictures(config):
                  for part in open_data(config.data, config.picture_size, config.limit_per_class))
 
 
-def train_all(runs, pictures, crops, device):
-    """Train and measure what is not finished. A run that fails is entered in its failed.txt, and the next one begins."""
-    with tqdm(total=sum(run.config.epochs for run in runs), initial=sum(run.epochs_done() for run in runs), unit="epoch",
-              disable=None) as bar:
-        for run in runs:
-            if run.finished:
-                continue
-            bar.set_description(run.folder.name)
-            try:
-                train(run, pictures, bar)
-                result = result_of(run, pictures, crops, device)
-                tqdm.write(f"{run.folder.name}: validation error {result.errors.top1:.1f} %, {result.seconds:.0f} s of training")
-            except (check.Expected, MemoryError) as error:               # CuPy's out of memory is a MemoryError
-                with atomic(run.folder/"failed.txt") as temporary:       # Unwritable where the disk is full: the study ends
-                    temporary.write_text(f"{error or 'not enough memory'}\n")
-                tqdm.write(f"{run.folder}: {error}", file=sys.stderr)
+def train_all(runs, pictures, crops, device, output):
+    """Train and measure what is not finished, first what nobody else is at. Returns when all is finished or has failed."""
+    elsewhere = []
+    with tqdm(total=sum(run.config.epochs for run in runs), unit="epoch", disable=None) as bar:
+        for turn in (runs, elsewhere):
+            for run in turn:
+                try:
+                    with Lock(output, run.lock, wait=turn is elsewhere):
+                        if not (run.finished or turn is elsewhere and run.failure):    # it has just failed there
+                            bar.n = sum(each.epochs_done() for each in runs)
+                            one(run, pictures, crops, device, bar)
+                except Busy:
+                    elsewhere.append(run)
+
+
+def one(run, pictures, crops, device, bar):
+    """Train and measure one run. Where it fails, that is entered in its failed.txt."""
+    bar.set_description(run.folder.name)
+    try:
+        train(run, pictures, bar)
+        result = result_of(run, pictures, crops, device)
+        tqdm.write(f"{run.folder.name}: validation error {result.errors.top1:.1f} %, {result.seconds:.0f} s of training")
+    except Busy:
+        raise
+    except (check.Expected, MemoryError) as error:                       # CuPy's out of memory is a MemoryError
+        with atomic(run.folder/"failed.txt") as temporary:               # Unwritable where the disk is full: the study ends
+            temporary.write_text(f"{error or 'not enough memory'}\n")
+        tqdm.write(f"{run.folder}: {error}", file=sys.stderr)
 
 
 def train(run, pictures, bar):
@@ -343,8 +366,9 @@ def ensemble_result(runs, pictures, crops, device):
     return Result(errors(members, pictures[1], runs[0], crops, device), sum(network.parameter_count() for network, _ in opened))
 
 
-def collect(rows, runs, pictures, crops, device):
-    """The Lines of a table, from whatever is finished. `rows` are Rows and Ensembles in the table's order."""
+def collect(rows, runs, first, pictures, crops, device):
+    """The Lines of a table, from whatever is finished. `rows` are Rows and Ensembles in the table's order; an Ensemble is of
+    the `first` seeds, however many a row has got since."""
     lines = []
     for row in rows:
         if isinstance(row, Row):
@@ -352,7 +376,7 @@ def collect(rows, runs, pictures, crops, device):
             results = {run.config.seed: result_of(run, pictures, crops, device) for run in mine if run.finished}
             lines.append(Line(row, row.model, results, len(results), missing_in(mine)))
         else:
-            mine = [run for run in runs if run.row.model == row.all_seeds
+            mine = [run for run in runs if run.row.model == row.all_seeds and run.config.seed < first
                     or run.row.model in row.seed_0 and run.config.seed == 0]
             missing = missing_in(mine)
             results = {} if missing else {None: ensemble_result(mine, pictures, crops, device)}
@@ -369,21 +393,41 @@ def missing_in(runs):
 
 
 # -------------------------------------------------------------------------------------------------------------- claims
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)   # Student's 97.5 % for 1, 2, ... 10 degrees
+MOST_PAIRS = 1000                 # up to which it is estimated how many are needed
 
 
-def interval(values):
-    """(mean, half the width of its 95 % interval), Student's; None for the half of a single value. Beyond eleven values
-    the factor of eleven is used, which is a little too large."""
+@cache
+def student(degrees, confidence):
+    """t such that P(-t <= T <= t) = confidence, for T Student's with so many degrees of freedom (Abramowitz and Stegun, 26.7.3
+    and 26.7.4, solved by bisection)."""
+    odd = degrees % 2
+
+    def probability(angle):
+        term, total = (math.cos(angle) if odd else 1.0), 0.0
+        for k in range(1 + odd, degrees, 2):
+            total, term = total + term, term*math.cos(angle)**2*k/(k + 1)
+        return 2/math.pi*(angle + math.sin(angle)*total) if odd else math.sin(angle)*total
+
+    low, high = 0.0, math.pi/2
+    for _ in range(60):
+        middle = (low + high)/2
+        low, high = (middle, high) if probability(middle) < confidence else (low, middle)
+    return math.sqrt(degrees)*math.tan(low)
+
+
+def interval(values, confidence=0.95):
+    """(mean, half the width of its interval), Student's; None for the half of a single value."""
     n = len(values)
     if n < 2:
         return values[0], None
-    return float(np.mean(values)), T95[min(n - 2, len(T95) - 1)]*float(np.std(values, ddof=1))/math.sqrt(n)
+    return float(np.mean(values)), student(n - 1, confidence)*float(np.std(values, ddof=1))/math.sqrt(n)
 
 
-def differences(claim, higher, lower):
-    """higher - lower in points: seed by seed for two rows, every seed against the one number of an ensemble."""
-    a, b = ({seed: result.value(claim.of) for seed, result in line.results.items()} for line in (higher, lower))
+def differences(claim, higher, lower, seeds=math.inf):
+    """higher - lower in points, of so many seeds at most: seed by seed for two rows, every seed against the one number of an
+    ensemble."""
+    a, b = ({seed: result.value(claim.of) for seed, result in line.results.items() if seed is None or seed < seeds}
+            for line in (higher, lower))
     if None in a or None in b:
         return [x - y for x in a.values() for y in b.values()]
     return [a[seed] - b[seed] for seed in a if seed in b]
@@ -402,16 +446,66 @@ def verdict(claim, mean, half):
     return "agrees" if agrees else "does not agree" if contradicts else "undecided"
 
 
-def judged(lines, scale):
-    """[(claim, the paper's difference or None, mean, half, verdict)] for the claims whose two lines have results."""
-    of_key, found = {line.key: line for line in lines}, []
+def pairs_needed(claim, values, confidence):
+    """How many pairs would decide a claim if mean and standard deviation of these differences were the true ones: an estimate;
+    None if it is above MOST_PAIRS."""
+    mean, deviation = abs(float(np.mean(values))), float(np.std(values, ddof=1))
+    room = abs(LITTLE - mean) if claim.little else mean
+    decided = lambda n: student(n - 1, confidence)*deviation/math.sqrt(n) < room
+    n = 2 + bisect.bisect_left(range(2, MOST_PAIRS + 1), True, key=decided)
+    return n if n <= MOST_PAIRS else None
+
+
+class Judgement(NamedTuple):
+    """What the rows say of a claim: the paper's difference or None, ours with half its interval, from how many pairs."""
+    claim: Claim
+    paper: float | None
+    mean: float
+    half: float | None
+    verdict: str
+    pairs: int
+    needed: int | None = None     # pairs that would decide it, see `pairs_needed`
+
+    @property
+    def undecided(self):
+        return self.verdict.startswith("undecided")
+
+
+def looks_of(first, most):
+    """Seeds of a row at each look at the claims: first, 2*first, ... and most."""
+    return [*range(first, most, first), most]
+
+
+def confidence_of(looks):
+    return 1 - 0.05/len(looks)
+
+
+def judged(lines, scale, looks):
+    """Judgements of the claims whose two lines have results, each by the first look that decides it, else the last."""
+    of_key, found, confidence = {line.key: line for line in lines}, [], confidence_of(looks)
     for claim in CLAIMS:
         higher, lower = (of_key.get(scale.models.get(name, name)) for name in (claim.higher, claim.lower))
-        if higher and lower and (ours := differences(claim, higher, lower)):
-            paper = [getattr(line.row.paper, claim.of, None) for line in (higher, lower)]
-            mean, half = interval(ours)
-            found.append((claim, None if None in paper else paper[0] - paper[1], mean, half, verdict(claim, mean, half)))
+        if not (higher and lower and differences(claim, higher, lower, looks[0])):
+            continue
+        paper = [getattr(line.row.paper, claim.of, None) for line in (higher, lower)]
+        for seeds in looks:
+            ours = differences(claim, higher, lower, seeds)
+            mean, half = interval(ours, confidence)
+            judgement = Judgement(claim, None if None in paper else paper[0] - paper[1], mean, half, verdict(claim, mean, half),
+                                  len(ours))
+            if not judgement.undecided:
+                break
+        if judgement.undecided and half is not None:
+            judgement = judgement._replace(needed=pairs_needed(claim, ours, confidence))
+        found.append(judgement)
     return found
+
+
+def asked_again(lines, judgements, scale):
+    """The models of which more seeds may decide a claim that is undecided; more of an ensemble are none."""
+    rows = {line.key for line in lines if isinstance(line.row, Row)}
+    return {model for one in judgements if one.undecided for name in (one.claim.higher, one.claim.lower)
+            if (model := scale.models.get(name, name)) in rows}
 
 
 def in_order(lines):
@@ -422,10 +516,39 @@ def in_order(lines):
     return sum(pair > 0 for pair in pairs), len(pairs)
 
 
+# --------------------------------------------------------------------------------------------------------------- looks
+@dataclass(frozen=True)
+class Study:
+    """What a table is made from: `runs` are all that it could come to, up to the seeds of the last look."""
+    scale: Scale
+    rows: list
+    shown: list
+    runs: list
+    looks: list
+    pictures: tuple
+    crops: str
+    device: object
+    output: Path
+
+    def looked_at(self, train):
+        """(runs asked for, Lines, Judgements) when no claim is undecided or no look is left; without `train` as they are now."""
+        models, asked = {row.model for row in self.rows}, []
+        for before, seeds in zip((0, *self.looks), self.looks):
+            asked += [run for run in self.runs if before <= run.config.seed < seeds and run.row.model in models]
+            if train:
+                train_all(asked, self.pictures, self.crops, self.device, self.output)
+            lines = collect(self.shown, asked, self.looks[0], self.pictures, self.crops, self.device)
+            claims = judged(lines, self.scale, self.looks)
+            models = asked_again(lines, claims, self.scale)
+            if any(not run.finished and not run.failure for run in asked):
+                break
+        return asked, lines, claims
+
+
 # --------------------------------------------------------------------------------------------------------------- files
-def write(name, lines, claims, protocol, output):
+def write(name, lines, claims, looks, protocol, output):
     """NAME.md, NAME.csv and NAME.png in `output`. Returns the Markdown."""
-    text = markdown(name, lines, claims, protocol)
+    text = markdown(name, lines, claims, looks, protocol)
     with atomic(output/f"{name}.md") as temporary:
         temporary.write_text(text)
     with atomic(output/f"{name}.csv") as temporary, open(temporary, "w", newline="") as file:
@@ -445,7 +568,7 @@ def write(name, lines, claims, protocol, output):
     return text
 
 
-def markdown(name, lines, claims, protocol):
+def markdown(name, lines, claims, looks, protocol):
     missing = [line for line in lines if line.missing]
     parts = [f"**Incomplete: networks are missing in {len(missing)} of {len(lines)} rows.**"] if missing else []
     parts.append(protocol)
@@ -471,13 +594,24 @@ def markdown(name, lines, claims, protocol):
     elif any(line.results for line in lines):
         parts.append("The RMS limit of the filters (section 3) never acted: whether some dominate without it (claim 4) is not seen here.")
     if claims:
-        parts += [claims_table(claims), VERDICTS]
+        parts += [claims_table(claims), verdicts(claims, looks)]
     return "\n\n".join(parts) + "\n"
 
 
-VERDICTS = (f"Differences in points: of two rows seed by seed, with an ensemble from every seed to its one number. \"agrees\": the "
-            f"whole 95 % interval (Student's) lies on the claim's side, for what hardly matters within ±{LITTLE:g} points; \"does not "
-            f"agree\": it lies on the other side; \"undecided\": neither.")
+def verdicts(claims, looks):
+    """What the words of the table of claims mean, and how many claims are decided."""
+    percent = f"{100*confidence_of(looks):.4g}"
+    decided = sum(not one.undecided for one in claims)
+    text = (f"{decided} of {len(claims)} claims are decided. Differences in points: of two rows seed by seed, with an ensemble "
+            f"from every seed to its one number. \"agrees\": the whole {percent} % interval (Student's) lies on the claim's side, "
+            f"for what hardly matters within ±{LITTLE:g} points; \"does not agree\": it lies on the other side; \"undecided\": "
+            f"neither; beside it an estimate, how many pairs would decide were their mean and spread the true ones.")
+    if len(looks) > 1:
+        text += (f" Rows of undecided claims got more seeds: at most {len(looks)} looks at a claim, after "
+                 f"{', '.join(map(str, looks))} seeds, fixed beforehand. An interval of one look is one of {percent} %, so that "
+                 f"those of all looks together hold the true difference in 95 % of studies at least. Each claim is judged by the "
+                 f"first look that decides it.")
+    return text
 
 
 def figures(x):
@@ -495,8 +629,10 @@ def number(line, of):
 
 def claims_table(claims):
     rows = ["| claim of the paper | difference of | paper | here (95 %) | |", "|---|---|--:|--:|---|"]
-    for claim, paper, mean, half, word in claims:
-        ours = f"{mean:+.1f}" if half is None else f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
+    for claim, paper, mean, half, word, pairs, needed in claims:
+        ours = f"{mean:+.1f}" if half is None else f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f}), {pairs} pairs"
+        if word == "undecided":
+            word += f"; {f'about {needed}' if needed else f'more than {MOST_PAIRS}'} pairs"
         rows.append(f"| {claim.text} | {OF[claim.of]} | {'' if paper is None else f'{paper:+.1f}'} | {ours} | {word} |")
     return "\n".join(rows)
 
@@ -509,6 +645,7 @@ def parser():
     p.add_argument("--output", metavar="DIR", required=True, help="folder of the runs and tables; both tables may share it")
     p.add_argument("--scale", choices=SCALES, help="tiny (default): small networks on small pictures; full: the paper's")
     p.add_argument("--seeds", type=int, metavar="N", help="train each network with seeds 0 to N-1")
+    p.add_argument("--until-decided", type=int, metavar="N", help="train more seeds, up to N, of the rows of undecided claims")
     p.add_argument("--rows", nargs="+", metavar="MODEL", default=[], help="these networks, any --model, instead of the table's")
     p.add_argument("--crops", choices=("ten", "centre"), default="ten", help="crops that errors are measured with (default: ten)")
     p.add_argument("--collect", action="store_true", default=False, help="train nothing: the tables of what is there")
@@ -555,7 +692,7 @@ def protocol(scale, runs, pictures, crops):
     drops = (f"a tenth of it after epoch {', '.join(map(str, c.drop_after))}" if c.drop_after else
              f"a tenth of it after {c.patience} epochs without a better validation error")
     how = "the mean of ten crops" if crops == "ten" else "the centre crop"
-    return (f"{scale.words and scale.words + ' '}Every network was trained from scratch on {c.data or 'the synthetic set'}: "
+    return (f"{scale.words and scale.words + ' '}Every network was trained from scratch on {data_in_words(c.data)}: "
             f"{len(train.dataset.classes)} classes, {len(train)} training and {len(val)} validation pictures, input {c.image_size}x{c.image_size}, {c.epochs} epochs, batch "
             f"{c.batch_size}, lr {c.lr:g}, {drops}; the rest as in --preset {c.preset}. Errors in %, mean ± standard deviation over the "
             f"networks, of the last checkpoint, from {how}, nothing dropped out; the training error alike, on the training "
@@ -570,23 +707,26 @@ def main(arguments=None):
     name, options = remembered(output, typed)
     scale, seeds = SCALES[name], typed.get("seeds", SCALES[name].seeds[args.table])
     check.positive("--seeds", seeds)
+    looks = looks_of(seeds, typed.get("until_decided", seeds))
+    if looks[-1] < seeds:
+        raise check.Expected("--until-decided", f"no fewer than the first {seeds} seeds", looks[-1])
     rows, shown = chosen(args.table, scale, args.rows)
-    runs = runs_of(rows, scale, options, seeds, output)
+    runs = runs_of(rows, scale, options, looks[-1], output)
     check_runs(runs)
     device, pictures = select(runs[0].config.device), open_pictures(runs[0].config)
-    for run in runs:                                       # a size that a network cannot have is said before anything begins
-        build(run.row.model, len(pictures[0].dataset.classes), run.config.image_size, run.config.keep_prob)
+    for row in rows:                                       # a size that a network cannot have is said before anything begins
+        build(row.model, len(pictures[0].dataset.classes), runs[0].config.image_size, runs[0].config.keep_prob)
     remember(output, name, options)
-    if not args.collect:
-        try:
-            with Lock(output):
-                pictures[0].prepare(progress=sys.stderr.isatty())      # what is wrong with them is wrong for every run
-                train_all(runs, pictures, args.crops, device)
-        except (KeyboardInterrupt, SystemExit) as stopped:
-            print(f"stopped; the same command goes on, and with --collect it shows what is there: {output}")
-            sys.exit(getattr(stopped, "code", 130))
-    lines = collect(shown, runs, pictures, args.crops, device)
-    print(write(args.table, lines, judged(lines, scale), protocol(scale, runs, pictures, args.crops), output))
+    study = Study(scale, rows, shown, runs, looks, pictures, args.crops, device, output)
+    try:
+        if not args.collect:
+            pictures[0].prepare(progress=sys.stderr.isatty())          # what is wrong with them is wrong for every run
+        runs, lines, claims = study.looked_at(not args.collect)
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        print(f"stopped; the same command goes on, and with --collect it shows what is there: {output}")
+        sys.exit(getattr(stopped, "code", 130))
+    with Lock(output, wait=True):                                      # who else is at it writes the same
+        print(write(args.table, lines, claims, looks, protocol(scale, runs, pictures, args.crops), output))
     print(f"{output/args.table}.md, .csv, .png")
 
 

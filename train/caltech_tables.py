@@ -1,17 +1,23 @@
-"""Tables 4, 5 and 7 and figure 9: a new softmax, or SVM, on a run's features of Caltech-101 or -256, beside networks trained
-there from random weights; and the paper's numbers."""
+"""Tables 4, 5 and 7 and figure 9: a new softmax, or SVM, on a run's features of Caltech-101, Caltech-256 or a drawn set, beside
+the same on the features of the untrained network and networks trained there from random weights; and the paper's numbers.
+
+What the run is ahead by is taken fold by fold, with Student's 95 % interval over the folds. The folds draw from the same
+pictures and are not independent, so these intervals are rather too narrow than too wide."""
 import time
 from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
 
+from train.ablation import interval
 from train.evaluate import write_csv
 from train.loop import Lock
-from train.study import Part, Study, Subset, duplicates_in_words, markdown, number, run_in_words, scratch_in_words, write_text
+from train.study import (NETWORKS, Joined, Part, Study, Subset, duplicates_in_words, markdown, number, run_in_words,
+                         scratch_in_words, untrained_in_words, write_text)
 from zfcore import check, plots
 from zfcore.analysis.duplicates import ABOVE
-from zfcore.analysis.probing import GRID, held_out, probe
+from zfcore.analysis.probing import GRID, held_out, probe, random_projection
+from zfcore.data import DRAWN, open_data
 from zfcore.data.caltech import TREES, mean_per_class_accuracy, open_caltech, over_folds, small_classes, splits
 
 
@@ -49,16 +55,34 @@ TABLE7 = {("svm", 1): ((44.8, 0.7), (24.6, 0.4)), ("svm", 2): ((66.2, 0.5), (39.
           ("svm", 4): ((76.6, 0.4), (51.3, 0.1)), ("svm", 5): ((86.2, 0.8), (65.6, 0.3)), ("svm", 7): ((85.5, 0.4), (71.7, 0.2)),
           ("softmax", 5): ((82.9, 0.4), (65.7, 0.5)), ("softmax", 7): ((85.4, 0.4), (72.6, 0.1))}
 TABLE7_TRAIN = {TREES[0]: 30, TREES[1]: 60}
+CLAIM7 = 5                        # the last of the layers of which the paper says that accuracy rises with them
 
 
 # ------------------------------------------------------------------------------------------------------- a study
-class Caltech(Study):
-    """A study on Caltech-101 or -256."""
+def open_pool(data, background, size):
+    """The data set at `data` as one pool of pictures, of which each fold draws its own: Caltech-101 or -256, or a set that
+    zfcore draws, such as drawn:unseen. Of the latter the training and the validation part are one pool: both are drawn by the same
+    law, and the run, which knows other classes, has seen neither."""
+    if not is_drawn(data):
+        return open_caltech(data, background, size)
+    if background:
+        raise check.Expected("--background", "Caltech-101 or -256, which have pictures of no class", data)
+    return Joined(*open_data(data, size))
+
+
+def is_drawn(data):
+    return data.startswith(DRAWN)
+
+
+class Folds(Study):
+    """A study over folds of one pool of pictures."""
 
     def __init__(self, args):
-        super().__init__(args, lambda size: {"": open_caltech(args.data, args.background, size)})
-        self.dataset = self.sets[""].dataset
-        self.tree = self.dataset.names[0].split("/")[0]
+        super().__init__(args, lambda size: {"": open_pool(args.data, args.background, size)})
+        self.dataset, self.projected = self.sets[""].dataset, {}
+        self.title = str(args.data) if is_drawn(args.data) else self.dataset.names[0].split("/")[0]
+        if is_drawn(args.data) and self.checkpoint.classes == self.dataset.classes:
+            raise check.Expected("--data", "another set than the one that the run was trained on", args.data)
         check.positive("--folds", args.folds)
 
     def begin(self, most_train, **options):
@@ -70,6 +94,12 @@ class Caltech(Study):
         """Tell classes that are too small before OUT is made and anything computed."""
         if not self.args.leave_out_small:
             splits(self.dataset.labels, most_train, self.args.test_most, 0, self.args.seed, self.dataset.classes)
+
+    def look(self, layers, most_train):
+        """Have both networks' features of `layers`, and `choose_pictures` for that many training pictures a class."""
+        self.known = self.features("", layers)
+        self.choose_pictures(self.known["run"][layers[0]].pictures, most_train)
+        self.seconds = self.known["run"][layers[0]].seconds
 
     def choose_pictures(self, numbers, most_train):
         """Which of the pictures `numbers` there are: `rows` of the features, `labels` and `classes`, after near-duplicates and,
@@ -96,15 +126,27 @@ class Caltech(Study):
     def accuracy(self, predicted, labels):
         return mean_per_class_accuracy(predicted, labels, len(self.classes))
 
-    def classify(self, kind, layer, features, train_per_class, fold):
+    @property
+    def fewest(self):
+        """The number of features of the smallest layer."""
+        return min(int(np.prod(self.network.shapes[self.network.index(name) + 1])) for name in self.layers.values())
+
+    def seen(self, network, layer, reduced):
+        """What a classifier is fitted to: features (N,D) of a layer of one of NETWORKS, D being `reduced` if that is not 0."""
+        features, key = self.known[network][layer], (network, layer, reduced)
+        if reduced and key not in self.projected:
+            self.projected[key] = random_projection(features, reduced)
+        return self.projected[key] if reduced else features
+
+    def classify(self, kind, network, layer, reduced, train_per_class, fold):
         """Fit the classifier of one fold, and keep what it reaches."""
         train, test = self.split(train_per_class, fold)
-        began = time.monotonic()
+        began, features = time.monotonic(), self.seen(network, layer, reduced)
         found = probe(kind, features, self.rows[train], self.labels[train], self.rows[test], len(self.classes),
                       held_out(self.labels[train], fold), lambda scores, labels, _: self.accuracy(scores.argmax(axis=0), labels))
         accuracy = self.accuracy(found.scores.argmax(axis=0), self.labels[test])
-        self.keep(Part(kind, layer, train_per_class, fold, accuracy, found.C, float("nan"), time.monotonic() - began,
-                       len(train), len(test)))
+        self.keep(Part(kind, network, layer, reduced, train_per_class, fold, accuracy, found.C, float("nan"),
+                       time.monotonic() - began, len(train), len(test)))
 
     def train_network(self, train_per_class, fold):
         """Train one from random weights on the pictures of a fold, and keep what it reaches."""
@@ -113,29 +155,38 @@ class Caltech(Study):
         folder = self.output/f"scratch-{train_per_class}-fold{fold}"
         found, seconds, train_error = self.from_random_weights(folder, *sets, self.args.seed + fold)
         accuracy = self.accuracy(found.p.argmax(axis=0), found.labels)
-        self.keep(Part("scratch", 0, train_per_class, fold, accuracy, float("nan"), train_error, seconds, len(train), len(test)))
+        self.keep(Part(*SCRATCH, train_per_class, fold, accuracy, float("nan"), train_error, seconds, len(train), len(test)))
 
-    def work(self, keys, features, write):
+    def work(self, keys, write):
         """Do what of `keys` (see `Part.key`) is not finished; call `write` after each part that takes long, and at the end."""
         left = [key for key in keys if key not in self.parts]
         with tqdm(total=len(keys), initial=len(keys) - len(left), unit="part", disable=None if left else True) as bar:
-            for kind, layer, n, fold in left:
-                what = "from random weights" if kind == "scratch" else f"{kind}({layer})"
-                bar.set_description(f"{what}, {n} a class, fold {fold}")
+            for key in left:
+                kind, network, layer, reduced, n, fold = key
+                of = f"{network}, {kind}({layer}{f', {reduced} projections' if reduced else ''})"
+                bar.set_description(f"{'from random weights' if kind == 'scratch' else of}, {n} a class, fold {fold}")
                 if kind == "scratch":
                     self.train_network(n, fold)
                     write()
                 else:
-                    self.classify(kind, layer, features[layer], n, fold)
+                    self.classify(*key)
                 bar.update()
         write()
 
+    def accuracies(self, *key):
+        """{fold: accuracy in %}, of a `Part.key` without its fold."""
+        return {fold: 100*part.accuracy for fold, part in self.of(*key).items()}
+
+
+SCRATCH = "scratch", "", 0, 0                                     # what the keys of networks from random weights begin with
+
 
 def caltech_accuracy(args):
-    """Tables 4 and 5, figure 9: the new softmax on the topmost layer, and networks from random weights."""
-    table, study = TABLES[args.table], Caltech(args)
-    if study.tree in TREES and study.tree != table.tree and not args.train:
-        raise check.Expected(args.table, f"{table.title} ({table.tree})", study.tree,
+    """Tables 4 and 5, figure 9: the new softmax on the topmost layer of the run and of the untrained network, and networks from
+    random weights."""
+    table, study = TABLES[args.table], Folds(args)
+    if study.title in TREES and study.title != table.tree and not args.train:
+        raise check.Expected(args.table, f"{table.title} ({table.tree})", study.title,
                              "give --train to apply its protocol to another set")
     top = max(study.layers)
     train = sorted(set(args.train or table.train))
@@ -144,157 +195,238 @@ def caltech_accuracy(args):
     study.check_sizes(max([*train, *trained]))
     study.begin(max([*train, *trained]), scratch_epochs=args.scratch_epochs)
     with Lock(study.output):
-        features = study.features("", [top])
-        study.choose_pictures(features[top].pictures, max([*train, *trained]))
+        study.look([top], max([*train, *trained]))
 
         def write():
-            write_accuracies(study, table, train, trained, features[top].seconds)
+            write_accuracies(study, table, sorted({*train, *trained}))
 
-        study.work([("softmax", top, n, fold) for n in train for fold in range(args.folds)], features, write)
-        study.work([("scratch", 0, n, fold) for fold in range(min(args.folds, args.scratch_folds)) for n in trained], {}, write)
+        study.work([("softmax", network, top, 0, n, fold) for n in train for fold in range(args.folds) for network in NETWORKS],
+                   write)
+        study.work([(*SCRATCH, n, fold) for fold in range(min(args.folds, args.scratch_folds)) for n in trained], write)
 
 
 def caltech_layers(args):
-    """Table 7: an SVM and a softmax on the features of each layer."""
-    study = Caltech(args)
+    """Table 7: an SVM and a softmax on the features of each layer of the run and of the untrained network, and an SVM, by which
+    the paper's claim is judged, on equally many random projections of each."""
+    study = Folds(args)
     layers = sorted(set(args.layers or study.layers))
     for layer in layers:
         check.one_of("--layers", layer, sorted(study.layers))
-    n = args.train or TABLE7_TRAIN.get(study.tree, 30)
+    n = args.train or TABLE7_TRAIN.get(study.title, 30)
     study.check_sizes(n)
     study.begin(n)
     with Lock(study.output):
-        features = study.features("", layers)
-        study.choose_pictures(features[layers[0]].pictures, n)
-
-        def write():
-            write_layers(study, layers, n, features)
-
-        study.work([(kind, layer, n, fold) for fold in range(args.folds) for layer in layers for kind in GRID], features, write)
+        study.look(layers, n)
+        classifiers = ("svm", 0), ("softmax", 0), ("svm", study.fewest)
+        study.work([(kind, network, layer, reduced, n, fold) for fold in range(args.folds) for layer in layers
+                    for kind, reduced in classifiers for network in NETWORKS],
+                   lambda: write_layers(study, layers, n, classifiers))
 
 
 # --------------------------------------------------------------------------------------------- what is written of them
-def mean_and_spread(parts):
-    """(mean, spread) of accuracies in %, None without parts; the spread is None for a single one."""
-    if not parts:
+def mean_and_spread(accuracies):
+    """(mean, spread) of {fold: accuracy}, None without any; the spread is None for a single one."""
+    if not accuracies:
         return None
-    mean, spread = over_folds([100*part.accuracy for part in parts])
+    mean, spread = over_folds(list(accuracies.values()))
     return mean, None if np.isnan(spread) else spread
 
 
-def write_accuracies(study, table, train, trained, seconds):
+def ahead(one, other):
+    """What `one` is ahead of `other` by in each fold that both have, [points]; both {fold: accuracy in %}."""
+    return [one[fold] - other[fold] for fold in one if fold in other]
+
+
+def side(points):
+    """1 or -1 where the 95 % interval over the folds lies above or below 0; 0 where it does not, or there is one fold."""
+    mean, half = interval(points)
+    return 0 if half is None or abs(mean) <= half else 1 if mean > 0 else -1
+
+
+def verdict(sides):
+    """That of a claim which holds where a side is 1."""
+    found = set(sides)
+    if found == {1}:
+        return "agrees"
+    return "agrees in part" if 1 in found else "does not agree" if -1 in found else "undecided"
+
+
+def points_in_words(points):
+    mean, half = interval(points)
+    return f"{mean:+.1f}" if half is None else f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
+
+
+def write_accuracies(study, table, counts):
     """Table 4, 5 or figure 9 as Markdown, CSV and a figure."""
     name, top = study.args.table, max(study.layers)
-    counts = sorted({*train, *trained})
-    ours = {n: mean_and_spread(study.of("softmax", top, n)) for n in counts}
-    scratch = {n: mean_and_spread(study.of("scratch", 0, n)) for n in counts}
+    of = {"from random weights": SCRATCH, "features of random weights": ("softmax", "untrained", top, 0),
+          "features of the run": ("softmax", "run", top, 0)}
+    found = {what: {n: folds for n in counts if (folds := study.accuracies(*key, n))} for what, key in of.items()}
+    here = {what: {n: mean_and_spread(folds) for n, folds in row.items()} for what, row in found.items()}
     paper = {**table.others, "non-pretrained": table.scratch, "ImageNet-pretrained": table.features}
-    here = {"from random weights": scratch, "features of the run": ours}
-    rows = [[f"{who}: {what}", *(number(of.get(n)) for n in counts)] for who, group in (("paper", paper), ("here", here))
-            for what, of in group.items() if any(of.get(n) for n in counts)]
-    head = [f"Accuracy in %. Training pictures a class of {table.title} (paper), {study.tree} (here)", *counts]
+    rows = [[f"{who}: {what}", *(number(row.get(n)) for n in counts)] for who, group in (("paper", paper), ("here", here))
+            for what, row in group.items() if any(row.get(n) for n in counts)]
+    head = [f"Accuracy in %. Training pictures a class of {table.title} (paper), {study.title} (here)", *counts]
     networks = [part for part in study.kinds("scratch") if part.train_per_class in counts]
-    write_text(study.output/f"{name}.md", markdown(head, rows),
-               caltech_protocol(study, counts), classifiers_in_words(study, seconds),
-               scratch_in_words(networks, study.args.scratch_epochs),
-               claim_of_features({n: gains(study, top, n) for n in counts}), claim_of_six(ours) if name == "figure9" else "")
-    folds = {"from random weights": ("scratch", 0), "features of the run": ("softmax", top)}
+    scratch, untrained, run = found.values()
+    write_text(study.output/f"{name}.md", markdown(head, rows), protocol_in_words(study, counts), classifiers_in_words(study),
+               untrained_in_words(study), scratch_in_words(networks, study.args.scratch_epochs),
+               claim_of_features(leads(run, scratch), leads(run, untrained)),
+               claim_of_six(here["features of the run"], here["features of random weights"]) if name == "figure9" else "")
     write_csv(study.output/f"{name}.csv",
-              [[who, what, n, *csv_of(of[n]), len(study.of(*folds[what], n)) if who == "here" else ""]
-               for who, group in (("paper", paper), ("here", here)) for what, of in group.items() for n in sorted(of) if of[n]],
+              [[who, what, n, *csv_of(row[n]), len(found[what][n]) if who == "here" else ""]
+               for who, group in (("paper", paper), ("here", here)) for what, row in group.items() for n in sorted(row)],
               "who", "what", "train_per_class", "accuracy", "spread", "folds")
-    plots.accuracy_curve(paper, {what: {n: pair for n, pair in of.items() if pair} for what, of in here.items()},
-                         f"paper: {table.title}", f"here: {study.tree}", study.output/f"{name}.png")
+    plots.accuracy_curve(paper, here, f"paper: {table.title}", f"here: {study.title}", 100/len(study.classes),
+                         study.output/f"{name}.png")
+
+
+def leads(one, other):
+    """{pictures a class: what `one` is ahead of `other` by, [points]}; both {pictures a class: {fold: accuracy in %}}."""
+    found = {n: ahead(one[n], other[n]) for n in one if n in other}
+    return {n: points for n, points in found.items() if points}
 
 
 def csv_of(pair):
     return f"{pair[0]:.6g}", "" if pair[1] is None else f"{pair[1]:.4g}"
 
 
-def caltech_protocol(study, counts):
+def protocol_in_words(study, counts):
     a = study.args
     test = sorted({part.test for part in study.parts.values() if part.train_per_class in counts})
     if not test:
         return ""
     left = f" ({', '.join(study.left_out)} left out)" if study.left_out else ""
     most = f"at most {a.test_most} of the others of each class" if a.test_most else "all others"
+    pool = (f"{len(study.dataset)} drawn pictures, of the training and the validation part together" if is_drawn(a.data) else
+            f"the background {'is a class' if a.background else 'is no class'}")
     return (f"Protocol of the paper: training pictures drawn at random, at most 50 of the others of each class to test on, "
             f"mean of the classes' accuracies, five folds (test pictures and folds are stated for Caltech-101 only); "
             f"near-duplicates were taken out of ImageNet before the training. Here: {len(study.classes)} classes of "
-            f"{study.tree}{left}; to test on {most} ({test[0]}{f' to {test[-1]}' if len(test) > 1 else ''} pictures); mean of "
-            f"the classes' accuracies ± standard deviation over {a.folds} folds; the background "
-            f"{'is a class' if a.background else 'is no class'}; chance is {100/len(study.classes):.1f} %. "
-            f"{duplicates_in_words(study, study.duplicates_left_out, ABOVE)}")
+            f"{study.title}{left}; {pool}; to test on {most} ({test[0]}{f' to {test[-1]}' if len(test) > 1 else ''} pictures); "
+            f"mean of the classes' accuracies ± standard deviation over {a.folds} folds; chance is "
+            f"{100/len(study.classes):.1f} %. {duplicates_in_words(study, study.duplicates_left_out, ABOVE)}")
 
 
-def classifiers_in_words(study, seconds):
+def classifiers_in_words(study):
     parts = study.kinds(*GRID)
     if not parts:
         return ""
     times = [part.seconds for part in parts]
     chosen = ", ".join(f"{C:g}" for C in sorted({part.C for part in parts}))
-    return (f"{run_in_words(study)} They took {seconds:.0f} s. Classifiers: fitted to their optimum, C chosen on a held-out "
-            f"third of the training pictures ({chosen}), {np.mean(times):.1f} s each ({min(times):.1f} to {max(times):.1f}). "
+    return (f"{run_in_words(study)} They took {study.seconds:.0f} s. Classifiers: fitted to their optimum, C chosen on a "
+            f"held-out third of the training pictures ({chosen}), {np.mean(times):.1f} s each ({min(times):.1f} to {max(times):.1f}). "
             f"The paper does not say how it trained them; its 30 pictures a class of Caltech-101 took it 17 minutes.")
 
 
-def gains(study, layer, n):
-    """What the features are ahead by, in points, in each fold that has a network from random weights too."""
-    scratch = {part.fold: part.accuracy for part in study.of("scratch", 0, n)}
-    return [100*(part.accuracy - scratch[part.fold]) for part in study.of("softmax", layer, n) if part.fold in scratch]
+LEARNED = {"agrees": "what the run learned serves here", "agrees in part": "what the run learned serves here in part",
+           "does not agree": "what the run learned does not serve here",
+           "undecided": "whether what the run learned serves here is open"}
 
 
-def claim_of_features(gains):
-    """`gains`: {pictures a class: [points, one a fold]}."""
-    means = {n: sum(of)/len(of) for n, of in gains.items() if of}
-    if not means:
+def claim_of_features(over_scratch, over_untrained):
+    """What the features of the run are ahead by of networks trained here from random weights, and of the features of random
+    weights: each {pictures a class: [points, one a fold]}."""
+    if not over_untrained:
         return ""
-    word = "agrees" if min(means.values()) > 0 else "does not agree" if max(means.values()) <= 0 else "agrees in part"
-    found = ", ".join(f"{mean:+.1f} points at {n} a class in {len(gains[n])} fold{'s'*(len(gains[n]) > 1)}"
-                      for n, mean in means.items())
-    return (f"Claim 10 of the paper, that features learned elsewhere beat training from random weights: {word} ({found}; the "
-            f"paper: +61.0 and +40.0 at 15 and 30 of Caltech-101).")
+    learned = verdict(map(side, over_untrained.values()))
+    control = (f"The control: of the features of random weights they are ahead by {leads_in_words(over_untrained)}: "
+               f"{LEARNED[learned]}.")
+    if not over_scratch:
+        return f"What the features of the run owe to its training. {control}"
+    return (f"Claim 10 of the paper, that features learned elsewhere beat training from random weights: "
+            f"{verdict(map(side, over_scratch.values()))} ({leads_in_words(over_scratch)}; the paper: +61.0 and +40.0 at 15 "
+            f"and 30 of Caltech-101). {control}")
 
 
-def claim_of_six(ours):
+def leads_in_words(leads):
+    return ", ".join(f"{points_in_words(points)} points at {n} a class in {len(points)} fold{'s'*(len(points) > 1)}"
+                     for n, points in leads.items())
+
+
+def claim_of_six(ours, untrained):
     """Figure 9's own claim: with six pictures a class the features do what others need sixty for."""
     if not ours.get(6):
         return ""
-    most = max(n for n in ours if ours[n])
+    most = max(ours)
+    share = (f"; those of random weights reach {untrained[6][0]:.1f} %, {100*untrained[6][0]/untrained[most][0]:.0f} % of theirs"
+             if untrained.get(6) and untrained.get(most) else "")
     return (f"With 6 pictures a class the features reach {ours[6][0]:.1f} %, which is {100*ours[6][0]/ours[most][0]:.0f} % of "
-            f"what they reach with {most} (the paper, Caltech-256: 57.1 %, 77 % of 74.2 with 60).")
+            f"what they reach with {most}{share} (the paper, Caltech-256: 57.1 %, 77 % of 74.2 with 60).")
 
 
-def write_layers(study, layers, n, features):
+def write_layers(study, layers, n, classifiers):
     """Table 7 as Markdown, CSV and a figure."""
-    found = {(kind, layer): mean_and_spread(study.of(kind, layer, n)) for kind in GRID for layer in layers}
-    rows = [[f"{'SVM' if kind == 'svm' else 'softmax'} ({layer})", study.layers[layer], features[layer].shape[1],
-             *(number(pair) for pair in TABLE7.get((kind, layer), (None, None))), number(pair)]
-            for (kind, layer), pair in found.items()]
+    curves = {(kind, reduced): [{layer: study.accuracies(kind, network, layer, reduced, n) for layer in layers} for network in NETWORKS]
+              for kind, reduced in classifiers}
+    here, fewest = f"here: {study.title}, {n} a class", study.fewest
+    rows, numbers = [], []
+    for (kind, reduced), (run, untrained) in curves.items():
+        for layer in layers:
+            paper = TABLE7.get((kind, layer), (None, None)) if not reduced else (None, None)
+            count, pairs = reduced or study.known["run"][layer].shape[1], [mean_and_spread(of[layer]) for of in (run, untrained)]
+            points = ahead(run[layer], untrained[layer])
+            rows.append([f"{WORDS[kind]} ({layer}){f', {reduced} projections' if reduced else ''}", study.layers[layer], count,
+                         *map(number, (*paper, *pairs)), points_in_words(points) if points else ""])
+            if points:
+                numbers.append([kind, layer, count, int(reduced > 0), n, len(run[layer]), *csv_of(pairs[0]), *csv_of(pairs[1]),
+                                *csv_of(interval(points)), *(pair[0] if pair else "" for pair in paper)])
     write_text(study.output/"table7.md",
                markdown(["Accuracy in %, classifier (layer)", "features", "of them", "paper: Caltech-101, 30 a class",
-                         "paper: Caltech-256, 60 a class", f"here: {study.tree}, {n} a class"], rows),
+                         "paper: Caltech-256, 60 a class", here, "untrained network", "ahead by, points (95 %)"], rows),
                "Features of a layer are here what it hands to the next one, after ReLU, max pooling and contrast normalisation "
                "where it has them (the column names the last of these), minus their mean over the training pictures, all "
-               "divided by one number. The paper does not say which it took, nor how it scaled them.",
-               caltech_protocol(study, [n]), classifiers_in_words(study, features[layers[0]].seconds), claim_of_layers(found))
-    write_csv(study.output/"table7.csv",
-              [[kind, layer, features[layer].shape[1], n, *csv_of(pair), len(study.of(kind, layer, n)),
-                *(paper[0] for paper in TABLE7.get((kind, layer), (("",), ("",))))]
-               for (kind, layer), pair in found.items() if pair],
-              "classifier", "layer", "features", "train_per_class", "accuracy", "spread", "folds", "paper_caltech_101",
-              "paper_caltech_256")
-    plots.accuracy_by_layer({title: {key: pairs[k] for key, pairs in TABLE7.items()} for k, title in
-                             enumerate(("paper: Caltech-101, 30 a class", "paper: Caltech-256, 60 a class"))}
-                            | {f"here: {study.tree}, {n} a class": {key: pair for key, pair in found.items() if pair}},
-                            100/len(study.classes), study.output/"table7.png")
+               "divided by one number. The paper does not say which it took, nor how it scaled them. Projections: each layer's "
+               f"features times one Gaussian matrix, so that all layers have as many as the smallest, {fewest}.",
+               protocol_in_words(study, [n]), classifiers_in_words(study), untrained_in_words(study),
+               claim_of_layers("all features", *curves["svm", 0]), claim_of_layers(f"{fewest} projections", *curves["svm", fewest]))
+    write_csv(study.output/"table7.csv", numbers, "classifier", "layer", "features", "projected", "train_per_class", "folds",
+              "accuracy", "spread", "untrained_accuracy", "untrained_spread", "ahead_by", "ahead_by_95_half",
+              "paper_caltech_101", "paper_caltech_256")
+    plots.accuracy_by_layer(*panels(curves, here, fewest), 100/len(study.classes), study.output/"table7.png")
 
 
-def claim_of_layers(found):
-    means = [(layer, pair[0]) for (kind, layer), pair in found.items() if kind == "svm" and layer <= 5 and pair]
-    if len(means) < 2:
+WORDS = {"svm": "SVM", "softmax": "softmax"}
+
+
+def panels(curves, here, fewest):
+    """(the paper's panels, ours) as `plots.accuracy_by_layer` takes them. `curves`: {(kind, reduced): [{layer: {fold: accuracy
+    in %}} of each of NETWORKS]}."""
+    paper = {title: {word: {layer: pairs[k] for (of, layer), pairs in TABLE7.items() if of == kind} for kind, word in WORDS.items()}
+             for k, title in enumerate(("paper: Caltech-101, 30 a class", "paper: Caltech-256, 60 a class"))}
+    full, equal = {}, {}
+    for (kind, reduced), of_networks in curves.items():
+        for name, curve in zip((WORDS[kind], f"{WORDS[kind]}, untrained"), of_networks):
+            (equal if reduced else full)[name] = {layer: mean_and_spread(folds) for layer, folds in curve.items() if folds}
+    return paper, {here: full, f"the same, {fewest} projections a layer": equal}
+
+
+def claim_of_layers(what, run, untrained):
+    """Claim 10 on `what`, of the SVM: how accuracy changes from layer to layer, in the run, in the untrained network as its
+    control, and in what the run is ahead by. `run`, `untrained`: {layer: {fold: accuracy in %}}."""
+    layers = [layer for layer in sorted(run) if layer <= CLAIM7 and run[layer] and untrained[layer]]
+    if len(layers) < 2:
         return ""
-    steps = [(low, high) for low, high in zip(means, means[1:]) if high[1] <= low[1]]
-    faults = [f"layer {high[0]} is not above layer {low[0]} ({high[1]:.1f}, {low[1]:.1f})" for low, high in steps]
-    word = f"does not agree: {', '.join(faults)}" if faults else "agrees"
-    return f"Claim 10 of the paper, that accuracy rises with the layer (SVM, layers {means[0][0]} to {means[-1][0]}): {word}."
+    lead = {layer: {fold: run[layer][fold] - untrained[layer][fold] for fold in run[layer] if fold in untrained[layer]}
+            for layer in layers}
+    steps = list(zip(layers, layers[1:]))
+    curves = [[side(ahead(curve[high], curve[low])) for low, high in steps] for curve in (run, untrained, lead)]
+    of_run, of_untrained, of_lead = (steps_in_words(sides, layers) for sides in curves)
+    both = any(a == b == -1 for a, b in zip(*curves[:2]))
+    amounts = ", ".join(f"{mean_and_spread(lead[layer])[0]:+.1f}" for layer in layers)
+    no_finding = " A fall that both have is no finding about what was learned." if both else ""
+    return (f"Claim 10 of the paper, that accuracy rises with the layer, for the SVM on {what} of layers {layers[0]} to "
+            f"{layers[-1]}: {verdict_of_steps(curves[0])}, it {of_run}. The control, the untrained network's, {of_untrained}."
+            f"{no_finding} What the run is ahead by, {amounts}, {of_lead}; that it rises with the layer: {verdict_of_steps(curves[2])}.")
+
+
+def steps_in_words(sides, layers):
+    """The `side` of each step from one of `layers` to the next."""
+    found = {word: [f"{low} to {high}" for low, high, of in zip(layers, layers[1:], sides) if of == side]
+             for word, side in (("rises", 1), ("falls", -1), ("is undecided", 0))}
+    return ", ".join(f"{word} from layer {', '.join(steps)}" for word, steps in found.items() if steps)
+
+
+def verdict_of_steps(sides):
+    """That of the claim that every step goes up."""
+    return "does not agree" if -1 in sides else "undecided" if 0 in sides else "agrees"

@@ -18,7 +18,7 @@ class TrainConfig:
     """A run's options, as config.json keeps them. The defaults are the paper's recipe (section 3) where it has one;
     what it leaves open is marked "ours"."""
     preset: str = "zfnet"            # the set of defaults that the run started from
-    data: str = ""                   # class folders or tar; empty: the synthetic set
+    data: str = ""                   # class folders or tar, or drawn:NAME; empty: the synthetic set
     model: str = "zfnet"             # one of zfcore.models.MODELS
     image_size: int = 224            # side of the crop that enters the network; pictures are kept at 256/224 of it
     epochs: int = 70
@@ -114,7 +114,8 @@ def flag(name):
 
 
 HELP = {
-    "data": "class folders ROOT/train/CLASS/*.JPEG and ROOT/val/..., tars of them; without it: the synthetic set",
+    "data": "class folders ROOT/train/CLASS/*.JPEG and ROOT/val/..., tars of them; drawn:combinations (126 classes of drawn "
+            "pictures), drawn:unseen (30 others); without it: the synthetic set",
     "model": "network to train: " + ", ".join(MODELS),
     "image_size": "side of the network's input in pixels",
     "micro_batch": "walk a batch in pieces of so many pictures, for a small memory: the same step up to rounding; 0: whole",

@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import NamedTuple
 
 from train.config import PRESETS, TrainConfig, flag
+from zfcore.data import data_in_words, is_drawn
 from zfcore.models import build
 
 IMAGENET = 1000, 1281167                     # classes and training pictures of ILSVRC2012
@@ -47,10 +48,10 @@ STATED = {
 def departures(config, counts=None):
     """[Departure]. `counts` are the numbers of classes and training pictures; None where no picture has been looked at."""
     preset, found = PRESETS[config.preset], []
-    if not config.data or counts not in (None, IMAGENET):
+    if is_drawn(config.data) or counts not in (None, IMAGENET):
         size = "" if counts is None else f": {counts[0]} classes, {counts[1]} training pictures"
         found.append(Departure("pictures", "ImageNet 2012: 1000 classes, 1.3 million training pictures",
-                               (config.data or "the synthetic set") + size, "asked for" if config.data else "needs no download"))
+                               data_in_words(config.data) + size, "asked for" if config.data else "needs no download"))
     if config.model not in OF_THE_PAPER:
         small = config.model == preset.get("model")
         found.append(Departure("network", "those of tables 2 and 3", config.model,

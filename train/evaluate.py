@@ -30,7 +30,7 @@ import zfcore
 from zfcore import check, plots
 from zfcore.backend import PRECISIONS, select, to_host
 from zfcore.checkpoint import atomic
-from zfcore.data import open_data
+from zfcore.data import data_in_words, open_data
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import Damaged, centre_crops, ten_crops
 from zfcore.models import from_checkpoint
@@ -217,7 +217,7 @@ def write_csv(path, rows, *header):
         csv.writer(file).writerows([header, *rows])
 
 
-def write_worst(path, found, pictures, protocol, most=40):
+def write_worst(path, found, pictures, protocol, most=30):
     """worst.png: the pictures whose true class was given the least probability."""
     classes, tiles, captions, right = pictures.dataset.classes, [], [], []
     for true, taken, rank, p, q, i in sorted(zip(*(column.tolist() for column in found)), key=lambda row: row[3])[:most]:
@@ -332,7 +332,7 @@ def open_part(args, networks, checkpoints):
     if not len(dataset):
         raise check.Expected("--part", f"pictures in the {args.part} part of {data}", "none")
     same_classes("--data", dataset.classes, args.run[0], checkpoints[0].classes)
-    of = f"{'validation' if args.part == 'val' else 'training'} pictures of {data or 'the synthetic set'}"
+    of = f"{'validation' if args.part == 'val' else 'training'} pictures of {data_in_words(data)}"
     return Pictures(dataset, size, max(network.input_shape[1] for network in networks), args.upscale, args.workers), of
 
 

@@ -76,11 +76,12 @@ class _opened:
                                  "remove it and give the command again") from None
 
 
-def key_of(checkpoint_file, pictures):
-    """What features depend on, as 16 hexadecimal digits."""
+def key_of(checkpoint_file, pictures, start=None):
+    """What features depend on, as 16 hexadecimal digits. `start` (seed, law) stands for the network of the checkpoint with
+    this random start instead of its weights."""
     weights = hashlib.sha256(Path(checkpoint_file).read_bytes()).hexdigest()
     facts = [weights, pictures.dataset.fingerprint(), pictures.size, pictures.crop, pictures.upscale, PIL.__version__,
-             "centre crop", PICTURES]
+             "centre crop", PICTURES, *([start] if start else [])]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 

@@ -436,27 +436,32 @@ class Watched(tqdm):
             raise Stop
 
 
-class Lock:
-    """`with Lock(folder):` nobody else trains in `folder` meanwhile. Raises Expected where somebody does.
+class Busy(check.Expected):
+    """Somebody else is at work there."""
 
-    The system drops a lock with the process that holds it, however that ends; the file `.lock` that stays means nothing
-    but holds the process id for the sentence. Who only reads needs no lock: every file of a run is replaced whole.
+
+class Lock:
+    """`with Lock(folder):` nobody else trains in `folder` meanwhile. Raises Busy where somebody does, or waits for their end.
+
+    The system drops a lock with the process that holds it, however that ends; the file `.lock`, or another `name`, that stays
+    means nothing but holds the process id for the sentence. Who only reads needs no lock: every file of a run is replaced
+    whole.
     Where there are no such locks (Windows, some network file systems) training goes on without."""
 
-    def __init__(self, folder):
-        self.folder, self.descriptor = Path(folder), None
+    def __init__(self, folder, name=".lock", wait=False):
+        self.folder, self.name, self.wait, self.descriptor = Path(folder), name, wait, None
 
     def __enter__(self):
         try:
-            self.descriptor = os.open(self.folder/".lock", os.O_RDWR | os.O_CREAT, 0o666)
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.descriptor = os.open(self.folder/self.name, os.O_RDWR | os.O_CREAT, 0o666)
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | (0 if self.wait else fcntl.LOCK_NB))
             os.ftruncate(self.descriptor, 0)
             os.write(self.descriptor, str(os.getpid()).encode())
         except BlockingIOError:
             owner = os.read(self.descriptor, 20).decode() or "that has just begun"
             os.close(self.descriptor)
-            raise check.Expected(self.folder, "a folder in which no other run is at work", f"process {owner} training there",
-                                 "wait for its end, or stop it with Ctrl-C") from None
+            raise Busy(self.folder, "a folder in which no other run is at work", f"process {owner} training there",
+                       "wait for its end, or stop it with Ctrl-C") from None
         except (OSError, AttributeError):      # no locks here, or a folder that cannot be written, which `save` will tell
             pass
         return self

@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 from zfcore import check
 from zfcore.checkpoint import atomic, flush
-from zfcore.data import open_data
+from zfcore.data import data_in_words, open_data
 from zfcore.data.folders import PARTS
 from zfcore.data.loader import MOST_DAMAGED
 from zfcore.data.packed import SUFFIXES, VERSION, create, open_packed
@@ -317,7 +317,7 @@ def main(arguments=None):
         raise check.Expected("OUTPUT", "a name in a folder that exists", args.output)
     started = time.monotonic()
     packing = Packing(**vars(args))
-    print(f"{args.source or 'the synthetic set'}: {len(packing.sets['train'])} training and {len(packing.sets['val'])} validation "
+    print(f"{data_in_words(args.source)}: {len(packing.sets['train'])} training and {len(packing.sets['val'])} validation "
           f"pictures of {len(packing.sets['train'].classes)} classes", flush=True)
     try:
         packing.run()

@@ -4,7 +4,11 @@
     OUT/parts.csv             a row for each classifier that was trained, written anew after each
     OUT/scratch-15-fold0/     an ordinary run, for each network trained from random weights
     OUT/duplicates.csv .png   pictures of the set that RUN was trained on already, where they were looked for
-    RUN/features/             what RUN's layers make of the pictures (train.features), for all studies
+    RUN/features/             what RUN's layers make of the pictures (train.features), and those of the untrained network,
+                              for all studies
+
+Whatever RUN's features reach, those of the same network as it was before it learned anything stand beside it: the untrained
+network, without which nobody can tell what was learned from what the architecture gives for nothing.
 
 What is finished is not done again."""
 import csv
@@ -28,16 +32,20 @@ from zfcore.backend import select
 from zfcore.checkpoint import atomic, load
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures
-from zfcore.models import from_checkpoint
+from zfcore.models import from_checkpoint, from_table
 
+NETWORKS = ("run", "untrained")   # whose features a classifier is fitted to
 WATCHED = 256                     # test pictures at most on which a network from random weights is watched while it trains
 
 
 @dataclass(frozen=True)
 class Part:
-    """One finished classifier: a row of parts.csv. `layer` is 0 for a network trained from random weights."""
-    kind: str
+    """One finished classifier: a row of parts.csv. A network trained from random weights is of the kind "scratch", and has ""
+    and 0 where others have the origin of their features."""
+    kind: str                     # svm, softmax, scratch
+    network: str                  # whose features: one of NETWORKS
     layer: int
+    reduced: int                  # to so many features by random projection; 0: all of the layer's as they are
     train_per_class: int
     fold: int
     accuracy: float               # mean over the classes, 0..1
@@ -49,7 +57,7 @@ class Part:
 
     @property
     def key(self):
-        return self.kind, self.layer, self.train_per_class, self.fold
+        return self.kind, self.network, self.layer, self.reduced, self.train_per_class, self.fold
 
 
 class Study:
@@ -86,14 +94,30 @@ class Study:
 
     @cached_property
     def keys(self):
-        """{name of a set: what its features depend on}."""
-        return {name: key_of(self.checkpoint_file, pictures) for name, pictures in self.sets.items()}
+        """{one of NETWORKS: {name of a set: what its features depend on}}."""
+        return {network: {name: key_of(self.checkpoint_file, pictures, start) for name, pictures in self.sets.items()}
+                for network, start in zip(NETWORKS, (None, self.start))}
+
+    @cached_property
+    def start(self):
+        """(seed, law) that `Network.init` draws the untrained network with: RUN's own, as its config.json says; (0, "he")
+        where there is none."""
+        if not self.has_config:
+            return 0, "he"
+        config = self.run_config()
+        return config.seed, config.init
+
+    @cached_property
+    def untrained(self):
+        """RUN's network with weights as at its random start."""
+        of = self.checkpoint
+        return from_table(of.model, of.input_shape, of.layers).init(*self.start, self.device)
 
     # ---------------------------------------------------------------------------------------------- what is kept
     def begin(self, **options):
         """Make OUT, or go on with it: what it holds must have been measured with the same options."""
         options = {"table": self.args.table, "run": str(self.checkpoint_file), "data": str(self.args.data),
-                   "key": " ".join(self.keys.values()), "seed": self.args.seed,
+                   "key": " ".join(self.keys["run"].values()), "seed": self.args.seed, "untrained": list(self.start),
                    "without_duplicates": self.args.without_duplicates, **options}
         path = self.output/"study.json"
         try:
@@ -122,21 +146,25 @@ class Study:
         rows = [[getattr(one, name) for name in names] for _, one in sorted(self.parts.items())]
         write_csv(self.output/"parts.csv", rows, *names)
 
-    def of(self, kind, layer, train_per_class):
-        """The finished Parts over the folds."""
-        return [part for part in self.parts.values() if part.key[:3] == (kind, layer, train_per_class)]
+    def of(self, *key):
+        """The finished Parts over the folds: {fold: Part}, of a `Part.key` without its fold."""
+        return {part.fold: part for part in self.parts.values() if part.key[:-1] == key}
 
     def kinds(self, *kinds):
         return [part for part in self.parts.values() if part.kind in kinds]
 
     # -------------------------------------------------------------------------------------------------- features
     def features(self, name, numbers):
-        """{number of a layer: Features} of the set called `name`."""
-        folder, layers = Path(self.args.features or self.run_folder/"features")/self.keys[name], [self.layers[n] for n in numbers]
-        mean, pictures = self.device.array(self.checkpoint.mean_image), self.sets[name]
-        with tqdm(total=len(pictures), unit="picture", desc=" ".join(filter(None, ["features", name])), disable=None) as bar:
-            found = features_of(self.network, mean, pictures, layers, folder, self.device, bar)
-        return {number: found[layer] for number, layer in zip(numbers, layers)}
+        """{one of NETWORKS: {number of a layer: Features}} of the set called `name`."""
+        layers, mean = [self.layers[n] for n in numbers], self.device.array(self.checkpoint.mean_image)
+        features, pictures = {}, self.sets[name]
+        for which, network in zip(NETWORKS, (self.network, self.untrained)):
+            folder = Path(self.args.features or self.run_folder/"features")/self.keys[which][name]
+            what = " ".join(filter(None, ["features", which, name]))
+            with tqdm(total=len(pictures), unit="picture", desc=what, disable=None) as bar:
+                found = features_of(network, mean, pictures, layers, folder, self.device, bar)
+            features[which] = {number: found[layer] for number, layer in zip(numbers, layers)}
+        return features
 
     # ------------------------------------------------------------------------------------------------ duplicates
     def duplicates(self, name):
@@ -167,9 +195,13 @@ class Study:
         own = self.pictures(open_data(config.data, self.size, config.limit_per_class)[0])
         return own, *thumbnails_of(own, "thumbnails of the run's pictures")
 
+    @property
+    def has_config(self):
+        return (self.run_folder/"config.json").is_file()
+
     def run_config(self):
         path = self.run_folder/"config.json"
-        if not path.is_file():
+        if not self.has_config:
             raise check.Expected("--run", "a run's folder with its config.json, which says what it was trained on and how",
                                  self.args.run)
         return TrainConfig(**read_options(path))
@@ -179,7 +211,7 @@ class Study:
         """(Predictions of the data set `test`, seconds of training, its last training error): an ordinary run in `folder`,
         begun or gone on with, on the data set `train`. What it prints goes into its output.txt. Some of the test pictures
         are its validation set, which decides nothing: the last weights count."""
-        config, folder = self.scratch_config(seed), Path(folder)
+        config, folder = self.scratch_config(seed, len(train)), Path(folder)
         watched = test.part(np.arange(0, len(test), -(-len(test)//WATCHED)))
         training = Training(config, data=(train, watched))
         if (folder/"latest.h5").is_file():
@@ -191,10 +223,11 @@ class Study:
         found = predict([Member(training.network, training.device_mean)], self.pictures(test), self.device, config.batch_size)
         return found, sum(training.history["seconds"]), training.history["train_error"][-1]
 
-    def scratch_config(self, seed):
+    def scratch_config(self, seed, pictures):
         """RUN's own options, for a network trained on few pictures: so many epochs that it can fit them, and a learning rate
         that falls after 2/3 and 5/6 of them, as no picture can be spared to watch."""
         epochs = self.args.scratch_epochs
+        # START_LEFT: weight_decay= goes in here, such that the run's start_left is left after epochs*ceil(pictures/batch_size) steps
         return replace(self.run_config(), data=str(self.args.data), epochs=epochs, seed=seed, init_from="", limit_per_class=0,
                        upscale=True, keep_epochs=(), drop_after=(epochs*2//3, epochs*5//6), device=self.args.device,
                        workers=self.args.workers)
@@ -221,6 +254,24 @@ def read_parts(path):
         except (KeyError, ValueError, TypeError) as error:
             raise check.Expected(path, "the rows that this command wrote", f"others ({error})", "name another --output") from None
     return {part.key: part for part in parts}
+
+
+class Joined:
+    """Two data sets of the same classes as one: first the pictures of the one, then those of the other."""
+
+    def __init__(self, one, other):
+        self.sets, self.classes, self.shorter_side = (one, other), one.classes, one.shorter_side
+        self.labels, self.names = np.concatenate([one.labels, other.labels]), [*one.names, *other.names]
+
+    def __len__(self):
+        return len(self.labels)
+
+    def picture(self, i):
+        one, other = self.sets
+        return one.picture(i) if i < len(one) else other.picture(i - len(one))
+
+    def fingerprint(self):
+        return " ".join(part.fingerprint() for part in self.sets)
 
 
 class Subset:
@@ -268,6 +319,13 @@ def run_in_words(study):
     return (f"The run: {study.args.run} ({network.name}, {network.input_shape[1]}x{network.input_shape[2]} pixels, trained on "
             f"{len(study.checkpoint.classes)} classes, epoch {epoch}). Features: evaluation mode, centre crop; pictures "
             f"smaller than the input are enlarged.")
+
+
+def untrained_in_words(study):
+    seed, law = study.start
+    why = "as config.json says of the run's start" if study.has_config else "as the run has no config.json that says its own"
+    return (f"The untrained network, the control, whose features are those of random weights: the run's architecture with seed "
+            f"{seed} and the law \"{law}\" ({why}), the same pictures, mean image, folds and classifiers; one draw.")
 
 
 def duplicates_in_words(study, left_out, correlation):

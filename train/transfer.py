@@ -7,9 +7,12 @@
     python -m train.transfer figure9 --run RUN --data ..._ObjectCategories    accuracy over pictures a class
     python -m train.transfer duplicates --run RUN --data ...                  pictures that RUN was trained on already
 
-Layers 1 to 7 of RUN stay as they are and a new softmax is put on them (zfcore.analysis.probing); beside it the same network
-is trained on the same pictures from random weights. OUT/NAME.md, .csv and .png hold what was found beside the paper's
-numbers and its protocol; train.study says what else lies in OUT.
+Where a Caltech set is taken, a set that zfcore draws is taken too: --data drawn:unseen.
+
+Layers 1 to 7 of RUN stay as they are and a new softmax is put on them (zfcore.analysis.probing). Beside it stand, as controls,
+the same softmax on the layers of the untrained network, as it was before RUN learned anything, and the same network trained on
+the same pictures from random weights. OUT/NAME.md, .csv and .png hold what was found beside the paper's numbers and its
+protocol; train.study says what else lies in OUT.
 
 What is finished is not done again: a command that was stopped or killed goes on when it is given again, and it may be given
 again with more --folds or --scratch-folds.
@@ -18,18 +21,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from train.caltech_tables import TABLES, caltech_accuracy, caltech_layers
+from train.caltech_tables import TABLES, caltech_accuracy, caltech_layers, is_drawn, open_pool
 from train.loop import Lock, Stop
 from train.study import Study
 from train.voc_table import voc_precision
 from zfcore import check
 from zfcore.check import Expected
-from zfcore.data.caltech import open_caltech
 from zfcore.data.voc import open_voc
 
-HELP = {"table4": "Caltech-101: features and a new softmax, beside random weights", "table5": "Caltech-256: the same",
+HELP = {"table4": "Caltech-101: a new softmax on the run's features and on an untrained network's, and training from random weights",
+        "table5": "Caltech-256: the same",
         "table6": "PASCAL VOC: average precision, and files for the evaluation server",
-        "table7": "Caltech: an SVM and a softmax on the features of each layer",
+        "table7": "Caltech: an SVM and a softmax on the features of each layer, beside the untrained network's",
         "figure9": "Caltech: accuracy over the number of training pictures a class",
         "duplicates": "list the pictures of a set that the run was trained on"}
 
@@ -56,7 +59,7 @@ def parser():
 
 def common_options(p):
     p.add_argument("--run", required=True, help="a run's folder, or a checkpoint in it")
-    p.add_argument("--data", required=True, metavar="DIR", help="the new set, a folder or an uncompressed tar")
+    p.add_argument("--data", required=True, metavar="DIR", help="the new set: a folder, an uncompressed tar, or drawn:unseen")
     p.add_argument("--output", metavar="OUT", help="folder of this study (RUN/<name of the table>)")
     p.add_argument("--features", metavar="DIR", help="where computed features are kept (RUN/features)")
     if "duplicates" not in p.prog:
@@ -84,7 +87,7 @@ def scratch_options(p, folds):
 
 
 def list_duplicates(args):
-    """The command `duplicates`: on Caltech, on VOC or on both's tars."""
+    """The command `duplicates`: on Caltech, on VOC, on both's tars or on a drawn set."""
     args.without_duplicates = True
     study = Study(args, lambda size: {"": open_either(args.data, size)})
     study.begin()
@@ -94,9 +97,9 @@ def list_duplicates(args):
 
 
 def open_either(data, size):
-    """Caltech or VOC at `data`; what neither can read is told as Caltech tells it."""
+    """Caltech, a drawn set or VOC at `data`; what none can read is told as Caltech tells it."""
     try:
-        return open_caltech(data, True, size)
+        return open_pool(data, not is_drawn(data), size)
     except Expected as sentence:
         try:
             return open_voc(data, shorter_side=size)

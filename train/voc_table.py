@@ -1,5 +1,5 @@
-"""Table 6: average precision on PASCAL VOC of a new softmax on a run's features, beside the same network trained there from
-random weights; and the files that the VOC evaluation server takes.
+"""Table 6: average precision on PASCAL VOC of a new softmax on a run's features, beside one on the features of the untrained
+network and the same network trained there from random weights; and the files that the VOC evaluation server takes.
 
 The paper trains a 20-way softmax on train+val and has the server score the test set, whose labels are not public; it does
 not say what it does with pictures that show several classes. Here such a picture is an example of each of them, and
@@ -11,7 +11,8 @@ import numpy as np
 
 from train.evaluate import write_csv
 from train.loop import Lock
-from train.study import Study, Subset, duplicates_in_words, markdown, run_in_words, scratch_in_words, write_text
+from train.study import (NETWORKS, Study, Subset, duplicates_in_words, markdown, run_in_words, scratch_in_words,
+                         untrained_in_words, write_text)
 from zfcore import check, plots, results
 from zfcore.analysis.duplicates import ABOVE
 from zfcore.analysis.probing import held_out, probe
@@ -26,7 +27,8 @@ TABLE6 = {"aeroplane": (96.0, 92.0, 97.3), "bicycle": (77.1, 74.2, 84.2), "bird"
           "pottedplant": (52.2, 55.9, 57.8), "sheep": (83.6, 69.4, 79.2), "sofa": (61.1, 65.4, 73.4), "train": (91.8, 86.7, 94.5),
           "tvmonitor": (76.1, 77.4, 80.7), "mean": (79.0, 74.3, 82.2)}
 DEFINITIONS = {"2010": "2010+", "11-point": "11-point"}
-WAYS = {"features": ("features of the run", "comp2"), "scratch": ("from random weights", "comp1")}
+WAYS = {"run": "features of the run", "untrained": "features of random weights", "scratch": "from random weights"}
+COMPETITIONS = {"run": "comp2", "scratch": "comp1"}             # of the evaluation server: other pictures, VOC's own ones alone
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,11 @@ def voc_precision(args):
     study.begin(train_part=args.train_part, score_part=args.score_part, scratch_epochs=args.scratch_epochs)
     with Lock(study.output):
         top = max(study.layers)
-        features = [study.features(part, [top])[top] for part in study.sets]
-        study.choose_pictures(*(of.pictures for of in features))
-        seconds = sum(of.seconds for of in features)
-        found = {"features": study.kept("features", lambda: study.classify(*features))}
+        of_parts = [study.features(part, [top]) for part in study.sets]
+        features = {network: [of[network][top] for of in of_parts] for network in NETWORKS}
+        study.choose_pictures(*(of.pictures for of in features["run"]))
+        seconds = sum(of.seconds for of in features["run"])
+        found = {network: study.kept(network, lambda: study.classify(*features[network])) for network in NETWORKS}
         write_precisions(study, found, seconds)
         if args.scratch is not False:
             found["scratch"] = study.kept("scratch", study.train_network)
@@ -130,7 +133,7 @@ def precisions(study, scores):
 def write_precisions(study, found, seconds):
     """table6.md, .csv, .png, and the evaluation server's files."""
     a, ours = study.args, {way: precisions(study, scores) for way, scores in found.items()}
-    labels = study.scored.labels[np.setdiff1d(found["features"].pictures, study.not_counted)]
+    labels = study.scored.labels[np.setdiff1d(found["run"].pictures, study.not_counted)]
     trained, positive = ((of > 0).sum(axis=0) for of in (study.train.labels[study.numbers], labels))
     known = (labels != 0).sum(axis=0)
     ranked = (positive > 0) & (trained > 0)
@@ -138,15 +141,15 @@ def write_precisions(study, found, seconds):
     chance = np.append(share, np.nanmean(share) if ranked.any() else np.nan)
     counts = [*zip(trained, positive), (len(study.numbers), len(labels))]
     names = [*CLASSES, "mean"]
-    columns = [(f"{WAYS[way][0]}, {word}", ours[way][definition]) for way in found for definition, word in DEFINITIONS.items()]
+    columns = [(f"{WAYS[way]}, {word}", ours[way][definition]) for way in found for definition, word in DEFINITIONS.items()]
     head = ["Average precision in %", f"pictures in {a.train_part}", f"in {a.score_part}", "by chance",
             *(name for name, _ in columns), "paper", "Sande et al. 2012", "Yan et al. 2012"]
     rows = [[name, *counts[k], *(cell(values[k]) for values in (chance, *(column for _, column in columns))), *TABLE6[name]]
             for k, name in enumerate(names)]
-    places = [write_results(study.output, [study.scored.names[i] for i in scores.pictures], scores.p, study.scored.year or 2012,
-                            a.score_part, WAYS[way][1]) for way, scores in found.items()]
+    places = [write_results(study.output, [study.scored.names[i] for i in found[way].pictures], found[way].p,
+                            study.scored.year or 2012, a.score_part, name) for way, name in COMPETITIONS.items() if way in found]
     write_text(study.output/"table6.md", markdown(head, rows), voc_protocol(study, places[0]),
-               classifier_in_words(study, found, seconds),
+               classifier_in_words(study, found, seconds), untrained_in_words(study),
                # of a picture of several classes one example at most can be right: no training error is too high
                scratch_in_words([found["scratch"]] if "scratch" in found else [], a.scratch_epochs, most_error=100), claim(ours))
     numbers = [[name, *counts[k], *(f"{values[k]:.6g}" for values in (chance, *(column for _, column in columns))), *TABLE6[name]]
@@ -154,7 +157,7 @@ def write_precisions(study, found, seconds):
     write_csv(study.output/"table6.csv", numbers, "class", "train_pictures", "scored_pictures", "chance",
               *(f"{way}_{definition}" for way in found for definition in DEFINITIONS), "paper", "sande_2012", "yan_2012")
     plots.average_precisions(names, {"the paper, test": np.array([TABLE6[name][0] for name in names]),
-                                     **{f"here, {WAYS[way][0]}": of["2010"] for way, of in ours.items()}}, chance,
+                                     **{f"here, {WAYS[way]}": of["2010"] for way, of in ours.items()}}, chance,
                              study.output/"table6.png")
 
 
@@ -175,16 +178,26 @@ def voc_protocol(study, place):
 
 
 def classifier_in_words(study, found, seconds):
-    scores = found["features"]
+    scores = found["run"]
     return (f"{run_in_words(study)} They took {seconds:.0f} s. Softmax: fitted to its optimum in {scores.seconds:.1f} s, C = "
             f"{scores.C:g} by mean average precision on a held-out third of the training pictures.")
 
 
 def claim(ours):
-    if "scratch" not in ours or np.isnan(ours["features"]["2010"][-1]):
+    """`ours`: {way: precisions}."""
+    if np.isnan(ours["run"]["2010"][-1]):
         return ""
-    one, other = ours["features"]["2010"], ours["scratch"]["2010"]
-    ahead, there = int((one[:-1] > other[:-1]).sum()), int((~np.isnan(one[:-1])).sum())
-    return (f"Claim 10 of the paper, that features learned elsewhere beat training from random weights: "
-            f"{'agrees' if one[-1] > other[-1] else 'does not agree'} (mean {one[-1]:.1f} against {other[-1]:.1f} %, ahead in "
-            f"{ahead} of {there} classes; one training each, so no spread is known).")
+    control = f"The control: of the features of random weights they are {beside(ours, 'untrained')}"
+    alone = "One training each and one set, so no spread is known."
+    if "scratch" not in ours:
+        return f"What the features of the run owe to its training. {control}. {alone}"
+    return (f"Claim 10 of the paper, that features learned elsewhere beat training from random weights: of these networks the "
+            f"features of the run are {beside(ours, 'scratch')}. {control}. {alone}")
+
+
+def beside(ours, way):
+    """How the run's features stand to another of `WAYS`."""
+    one, other = ours["run"]["2010"], ours[way]["2010"]
+    lead, count, there = one[-1] - other[-1], int((one[:-1] > other[:-1]).sum()), int((~np.isnan(one[:-1])).sum())
+    return (f"{'ahead' if lead > 0 else 'not ahead'} (mean {one[-1]:.1f} against {other[-1]:.1f} %, ahead in {count} of {there} "
+            f"classes)")

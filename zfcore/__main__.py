@@ -1,4 +1,4 @@
-"""python -m zfcore ANALYSIS --run RUN ...: parse, call one analysis, save its arrays (HDF5) and its figure (PNG) beside them.
+"""python -m zfcore ANALYSIS --run RUN ...: parse, call one analysis, save its arrays (HDF5) and its figure beside them.
 
 An analysis is a function here with the decorator `analysis`: its name on the command line, its help, its own options.
 All share --run, --data, --output and the like; all can draw their figures again from saved arrays (--redraw)."""
@@ -25,11 +25,11 @@ from zfcore.analysis import occlusion as occluding
 from zfcore.analysis import top_activations as top
 from zfcore.backend import PRECISIONS, select
 from zfcore.checkpoint import atomic
-from zfcore.data import open_data
+from zfcore.data import is_drawn, open_data
 from zfcore.data.loader import Pictures, shuffled
 from zfcore.data.synthetic import Synthetic
 from zfcore.data.transforms import Damaged, check_large_enough, decode
-from zfcore.deconvnet import check_units, unit_count
+from zfcore.deconvnet import check_units, feature_layer, unit_count
 from zfcore.layers import Conv, Linear
 from zfcore.models import from_checkpoint, start_of
 from zfcore.networks import home_of
@@ -54,10 +54,11 @@ def option(*flags, **keywords):
 # ---------------------------------------------------------------------------------------------- what analyses share
 SHARED = [
     option("--run", help="a run's folder (its best.h5), a checkpoint file, or a network that comes with zfcore, e.g. drawn"),
-    option("--data", help="class folders or a tar (default: what the run was trained on)"),
+    option("--data", help="class folders, a tar or drawn:NAME (default: what the run was trained on)"),
     option("--part", choices=("train", "val"), default="val", help="the part of the data to look at (the paper: val)"),
     option("--output", help="folder for arrays and figures (default: RUN/figures/ANALYSIS)"),
     option("--redraw", metavar="FILE", nargs="+", help="draw the figure again from saved arrays; needs no network"),
+    option("--format", choices=tuple(plots.FORMATS), default="png", help="of figures; svg and pdf have texts and lines as vectors"),
     option("--seed", type=int, default=0, help="draws what is random"),
     option("--batch-size", type=int, default=64),
     option("--device", default="auto", help="auto, cpu or gpu"),
@@ -163,6 +164,46 @@ def output_folder(args, name):
     return folder
 
 
+def figure_of(file, args):
+    """Where the figure of saved arrays lies: beside them, under their name."""
+    return Path(file).with_suffix(f".{args.format}")
+
+
+def classes_of(network, checkpoint, layer, units):
+    """(U,) texts: the classes that units of the last layer stand for; None for another layer."""
+    is_last = feature_layer(network, layer) == len(network.layers) - 1
+    if not is_last or len(checkpoint.classes) != unit_count(network, layer):
+        return None
+    return np.array(checkpoint.classes, dtype=str)[units]
+
+
+def names_of(runs, checkpoints, most=2):
+    """What one or two networks are called in a figure: by their models; two of one model also by the first options that tell
+    them apart, or else by their epochs or their order."""
+    models = [checkpoint.model for checkpoint in checkpoints]
+    if len(set(models)) == len(models):
+        return models
+    one, other = map(options_of, runs)
+    apart = [key for key in one if key in other and one[key] != other[key]][:most]
+    if apart:
+        told = [", ".join(f"{key.replace('_', '-')} {options[key]}" for key in apart) for options in (one, other)]
+    elif checkpoints[0].epoch != checkpoints[1].epoch:
+        told = [f"epoch {checkpoint.epoch}" for checkpoint in checkpoints]
+    else:
+        told = ["the first", "the second"]
+    return [f"{model}, {words}" for model, words in zip(models, told)]
+
+
+def options_of(run):
+    """The options that a run's config.json tells of its training, but for what belongs to the machine; {} without one."""
+    folder = Path(run) if Path(run).is_dir() else Path(run).parent
+    try:
+        told = json.loads((folder/"config.json").read_text(encoding="utf-8"))["options"]
+        return {key: value for key, value in told.items() if key not in ("preset", "device", "workers", "keep_epochs")}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return {}
+
+
 def chosen_units(text, network, layer, seed=0):
     """int64 (U,): the units of `layer` that `text` names: all, random:N, FIRST:LAST+1 or 3,5,7."""
     count = unit_count(network, layer)
@@ -204,7 +245,7 @@ def bar(total, unit, what):
     option("--folders", action="store_true", help="also LAYER/unit_0000/{projection,patch}_000.png and info.json"))
 def top_activations(args):
     if args.redraw:
-        return [draw_views(results.load(file, top.UnitViews), Path(file).with_suffix(".png")) for file in args.redraw]
+        return [draw_views(results.load(file, top.UnitViews), figure_of(file, args)) for file in args.redraw]
     network, checkpoint, mean = open_run(args)
     layers = args.layers or [layer.name for layer in network.layers if isinstance(layer, Conv)]
     units = {layer: chosen_units(args.units, network, layer, args.seed) for layer in layers}
@@ -227,10 +268,12 @@ def top_activations(args):
     with bar(args.k*sum(map(len, units.values())), "projection", "projections") as moving:
         for layer in layers:
             for number, at in enumerate(range(0, len(units[layer]), PAGE), 1):
-                views = top.unit_views(network, pictures, mean, found, layer, units[layer][at:at + PAGE], bar=moving)
+                of_page = units[layer][at:at + PAGE]
+                views = replace(top.unit_views(network, pictures, mean, found, layer, of_page, bar=moving),
+                                classes=classes_of(network, checkpoint, layer, of_page))
                 page = folder/(f"{layer}.h5" if len(units[layer]) <= PAGE else f"{layer}_{number:02}.h5")
                 results.save(page, views)
-                draw_views(views, page.with_suffix(".png"))
+                draw_views(views, figure_of(page, args))
                 if args.folders:
                     write_folders(views, folder)
 
@@ -244,9 +287,10 @@ def parse_shard(text):
 
 
 def draw_views(views, path):
-    labels = [f"{views.layer} unit {unit}" + ("" if pictures[0] >= 0 else ": never fires")
-              for unit, pictures in zip(views.units, views.pictures)]
-    plots.unit_blocks(views.projections, views.patches, labels, path)
+    if not (views.pictures >= 0).any():
+        path.unlink(missing_ok=True)                         # one of an earlier network would contradict what is said
+        return print(f"{views.layer}: none of the {len(views.units)} units fires on any picture, so there is no figure")
+    plots.unit_blocks(views, path)
     print(path)
 
 
@@ -285,8 +329,7 @@ def write_folders(views, folder):
     option("--whole", action="store_true", help="compute every layer as a whole at every place, to compare"))
 def occlusion(args):
     if args.redraw:
-        return [draw_occlusion(results.load(file, occluding.Occlusion), Path(file).with_suffix(".png"))
-                for file in args.redraw]
+        return [draw_occlusion(results.load(file, occluding.Occlusion), figure_of(file, args)) for file in args.redraw]
     network, checkpoint, mean = open_run(args)
     pictures, numbers = asked_for(args, network, checkpoint)
     labels = labels_of(args, pictures.dataset, numbers, checkpoint.classes)
@@ -307,7 +350,7 @@ def occlusion(args):
                                  others=views_of_others(found.units, numbers[page])))
             file = folder/("occlusion.h5" if len(numbers) <= ROWS else f"occlusion_{number:02}.h5")
             results.save(file, parts[-1])
-            draw_occlusion(parts[-1], file.with_suffix(".png"))
+            draw_occlusion(parts[-1], figure_of(file, args))
     print(what_occlusion_found(parts))
 
 
@@ -378,7 +421,7 @@ def what_occlusion_found(parts):
     option("--against", metavar="RUN", help="a second network, to compare the numbers with"))
 def invariance(args):
     if args.redraw:
-        return [draw_invariance(results.load(file, moved.Invariance), Path(file)) for file in args.redraw]
+        return [draw_invariance(results.load(file, moved.Invariance), figure_of(file, args)) for file in args.redraw]
     runs = {"invariance": args, **({"against": argparse.Namespace(**{**vars(args), "run": args.against})} if args.against else {})}
     ready = {name: (of, *open_run(of)) for name, of in runs.items()}
     ready = {name: (*rest, *moving_pictures(*rest)) for name, rest in ready.items()}
@@ -389,7 +432,7 @@ def invariance(args):
             found = moved.invariance(network, pictures, mean, labels, args.layers, series, args.batch_size, moving)
         found = replace(found, names=np.array(names), classes=np.array(checkpoint.classes, dtype=str))
         results.save(folder/f"{name}.h5", found)
-        draw_invariance(found, folder/f"{name}.h5")
+        draw_invariance(found, figure_of(folder/f"{name}.h5", args))
         print(f"{of.run}: {what_invariance_found(found)}" if args.against else what_invariance_found(found))
 
 
@@ -400,7 +443,7 @@ def moving_pictures(args, network, checkpoint, mean):
     dataset = pictures.dataset
     labels = labels_of(args, dataset, numbers, checkpoint.classes)
     if isinstance(dataset, Synthetic):
-        dataset = Synthetic(dataset.split, len(dataset), moved.LARGEST_ZOOM*dataset.size, dataset.seed)
+        dataset = Synthetic(dataset.split, len(dataset), moved.LARGEST_ZOOM*dataset.size, dataset.seed, dataset.drawings)
     return originals(dataset, numbers, network.input_shape[1], args.upscale), labels, [dataset.names[i] for i in numbers]
 
 
@@ -417,15 +460,15 @@ def originals(dataset, numbers, crop, upscale):
     return found
 
 
-def draw_invariance(found, file):
-    """FILE.png and FILE.csv: figure 5, and a row of numbers for each picture and series."""
-    plots.invariance(found, file.with_suffix(".png"))
+def draw_invariance(found, path):
+    """The figure and beside it a CSV: figure 5, and a row of numbers for each picture and series."""
+    plots.invariance(found, path)
     table = moved.numbers(found)
     columns = list(next(iter(table.values())))
     rows = [[name, series, *(f"{of[column][i]:.6g}" for column in columns)]
             for i, name in enumerate(found.names.tolist()) for series, of in table.items()]
-    write_csv(file.with_suffix(".csv"), ["picture", "series", *columns], rows)
-    print(file.with_suffix(".png"))
+    write_csv(path.with_suffix(".csv"), ["picture", "series", *columns], rows)
+    print(path)
 
 
 def write_csv(path, columns, rows):
@@ -446,6 +489,9 @@ def what_invariance_found(found):
 # ------------------------------------------------------------------------------------------------- correspondence
 @analysis(
     "correspondence", "figure 8 and table 1: whether hiding the same part of different objects changes the features alike",
+    option("--run", action="append", help="a run's folder (its best.h5) or a checkpoint file; given several times, the table "
+                                          "says in how many networks a part is found"),
+    option("--seeds", type=int, default=1, metavar="N", help="draw the controls N times, with seeds from --seed on"),
     option("--images", nargs="+", metavar="FILE", help="pictures to look at, and where their parts are:"),
     option("--landmarks", metavar="FILE.json", help='{"picture.jpg": {"nose": [x, y], ...}, ...}, in pixels of each picture'),
     option("--synthetic", type=int, metavar="N", help="or N pictures of the synthetic set whose parts are all to be seen"),
@@ -459,23 +505,35 @@ def what_invariance_found(found):
     option("--grey", type=int, default=top.MID_GREY, help="its pixel value, 0 to 255, before the mean is subtracted"))
 def correspondence(args):
     if args.redraw:
-        return [draw_correspondence(results.load(file, alike.Correspondence), Path(file)) for file in args.redraw]
-    network, checkpoint, mean = open_run(args)
+        found = [results.load(file, alike.Correspondence) for file in args.redraw]
+        return draw_correspondence(found, figure_of(Path(args.redraw[0]).with_name("correspondence.h5"), args))
     if (args.synthetic is None) == (args.landmarks is None):
         raise check.Expected("pictures", "either --images FILES --landmarks FILE.json or --synthetic N",
                              "neither" if args.landmarks is None else "both")
+    check.positive("--seeds", args.seeds)
+    runs = args.run or [None]
+    opened = [masked_by(argparse.Namespace(**{**vars(args), "run": run})) for run in runs]
+    folder = output_folder(argparse.Namespace(**{**vars(args), "run": runs[0]}), "correspondence")
+    found = []
+    for network, mean, shown, places, parts, names in opened:
+        for seed in range(args.seed, args.seed + args.seeds):
+            with bar(alike.length(len(shown), len(parts), args.random), "picture", "masked pictures") as moving:
+                found.append(alike.correspondence(network, shown, mean, places, parts, args.layers, args.random,
+                                                  args.permutations, args.grey, args.square, seed, args.batch_size, names, moving))
+    for number, one in enumerate(found, 1):
+        results.save(folder/("correspondence.h5" if len(found) == 1 else f"correspondence_{number}.h5"), one)
+    draw_correspondence(found, figure_of(folder/"correspondence.h5", args))
+
+
+def masked_by(args):
+    """(network, mean, centre crops, places of the parts in them, names of the parts, names of the pictures) of one --run."""
+    network, checkpoint, mean = open_run(args)
     gather = landmarked_files if args.synthetic is None else synthetic_faces
     pictures, numbers, places, parts = gather(args, network, checkpoint)
-    crop, names = network.input_shape[1], [pictures.dataset.names[i] for i in numbers]
+    crop = network.input_shape[1]
     margin = (pictures.size - crop)//2
     shown = prepared(pictures, numbers)[:, margin:margin + crop, margin:margin + crop]
-    folder = output_folder(args, "correspondence")
-    with bar(len(numbers)*(1 + len(parts) + 2*args.random), "picture", "masked pictures") as moving:
-        found = alike.correspondence(network, shown, mean, places, parts, args.layers, args.random, args.permutations, args.grey,
-                                     args.square, args.seed, args.batch_size, names, moving)
-    results.save(folder/"correspondence.h5", found)
-    draw_correspondence(found, folder/"correspondence.h5")
-    print(what_correspondence_found(found))
+    return network, mean, shown, places, parts, [pictures.dataset.names[i] for i in numbers]
 
 
 def landmarked_files(args, network, checkpoint):
@@ -505,8 +563,9 @@ def landmarked_files(args, network, checkpoint):
 
 
 def synthetic_faces(args, network, checkpoint):
-    """As `landmarked_files`, of the first pictures of --label in the synthetic set that show all parts."""
-    args = argparse.Namespace(**{**vars(args), "data": ""})
+    """As `landmarked_files`, of the first pictures of --label in the synthetic set, or the drawn one that --data names, that
+    show all parts."""
+    args = argparse.Namespace(**{**vars(args), "data": args.data if is_drawn(args.data or "") else ""})
     pictures, parts, crop = open_pictures(args, network, checkpoint), args.parts or list(alike.PARTS), network.input_shape[1]
     dataset, numbers, places = pictures.dataset, [], []
     label = class_numbers([args.label], dataset.classes, 1)[0]
@@ -526,35 +585,71 @@ def synthetic_faces(args, network, checkpoint):
                          args.synthetic)
 
 
-def draw_correspondence(found, file):
-    """FILE.png, FILE.md and FILE.csv: figure 8, and table 1 as it is printed and as numbers."""
-    plots.correspondence(found, file.with_suffix(".png"))
-    layers, n = found.layers.tolist(), len(found.pictures)
-    rows = [[what, layer, f"{mean:.6g}", f"{spread:.6g}", "" if p is None else f"{p:.6g}"]
-            for what, of in found.rows() for layer, (mean, spread, p) in zip(layers, of)]
-    write_csv(file.with_suffix(".csv"), ["masked", "layer", "mean", "spread", "p"], rows)
+def draw_correspondence(found, path):
+    """The figure, and beside it Markdown and CSV, of Correspondences of the same parts and layers: figure 8, table 1 as it is
+    printed and as numbers."""
+    check_comparable(found)
+    plots.correspondence(found, path)
+    layers, many = found[0].layers.tolist(), len(found) > 1
+    tested = (f"{kind} {of}" for of in TESTED for kind in ("p", "corrected p"))
+    write_csv(path.with_suffix(".csv"), ["number", "masked", "layer", "mean", "spread", *tested],
+              [row for number, one in enumerate(found, 1) for row in table_rows(number, one)])
     table = [["masked", *layers], ["---"]*(1 + len(layers))]
-    table += [[what, *(f"{mean:.3f} ± {spread:.3f}" for mean, spread, _ in of)] for what, of in found.rows()]
-    tests = "; ".join(f"{what} " + ", ".join(f"{layer} {p:.4g}" for layer, (*_, p) in zip(layers, of))
-                      for what, of in found.rows() if of[0][-1] is not None)
+    for of in zip(*(one.rows() for one in found)):
+        values = np.array([row for _, row in of])                                             # (number, layer, mean and spread)
+        mean, spread = values[..., 0].mean(axis=0), values[..., 0].std(axis=0, ddof=1) if many else values[0, :, 1]
+        table.append([of[0][0], *(f"{m:.3f} ± {s:.3f}" for m, s in zip(mean, spread))])
     text = "\n".join(f"| {' | '.join(row)} |" for row in table)
-    text += f"\n\nMean sign change per feature and pair of {n} pictures ± standard deviation over the pairs; low: alike in all." \
-            f"\np of being lower than random ({found.permutations} permutations): {tests}.\n"
-    with atomic(file.with_suffix(".md")) as temporary:
+    over = (f"mean and standard deviation over {len(found)} repetitions (networks times seeds)" if many else
+            "± standard deviation over the pairs")
+    text += (f"\n\nMean sign change per feature and pair of {len(found[0].pictures)} pictures, {over}; low: alike in all. "
+             f"\"of another picture\": the square lies where the part is in another picture.\n\n{what_was_tested(found)}\n")
+    with atomic(path.with_suffix(".md")) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    print(file.with_suffix(".md"), file.with_suffix(".png"), sep="\n")
+    print(path.with_suffix(".md"), path, text[text.index("Mean"):].strip(), sep="\n")
 
 
-def what_correspondence_found(found):
-    """Of each layer which parts score lower than random, and how much of that a common place alone explains."""
-    words = []
-    for k, layer in enumerate(found.layers.tolist()):
-        lower = [f"{part} {score:.3f} (p = {p:.2g})" for part, score, p in
-                 zip(found.parts.tolist(), found.scores[k].mean(axis=1), found.p_values[k]) if p < 0.05]
-        words.append(f"{layer}: " + (f"hiding {', '.join(lower)} changes the signs more alike than hiding random places"
-                                     if lower else "no part changes the signs more alike than random places do")
-                     + f" ({found.random[k].mean():.3f}; random, but at one place in all pictures: {found.common[k].mean():.3f})")
-    return "; ".join(words)
+TESTED = "lower than random", "lower than of another picture"
+
+
+def check_comparable(found):
+    for one in found[1:]:
+        for what in ("parts", "layers"):
+            if (theirs := getattr(one, what).tolist()) != (first := getattr(found[0], what).tolist()):
+                raise check.Expected(what, f"the same in all networks, {', '.join(first)}", ", ".join(theirs))
+
+
+def table_rows(number, found):
+    """The rows of one Correspondence in the csv; what is not a part has no p."""
+    p = {part: np.stack([found.p_values[:, k], found.corrected[:, k]], axis=2) for k, part in enumerate(found.parts.tolist())}
+    return [[number, what, layer, f"{mean:.6g}", f"{spread:.6g}",
+             *(f"{value:.6g}" for value in p[what][k].ravel())] if what in p else
+            [number, what, layer, f"{mean:.6g}", f"{spread:.6g}", *[""]*4]
+            for what, of in found.rows() for k, (layer, (mean, spread)) in enumerate(zip(found.layers.tolist(), of))]
+
+
+def what_was_tested(found, level=0.05):
+    """A table of the corrected p, and of each layer which parts are found: lower than both controls, after correction."""
+    p = np.array([one.corrected for one in found])                                            # (number, layer, part, test)
+    layers, parts = found[0].layers.tolist(), found[0].parts.tolist()
+    agree = (p < level).sum(axis=0)
+    cell = lambda k, j, t: (f"{p[0, k, j, t]:.2g}" if len(found) == 1 else
+                            f"{agree[k, j, t]} of {len(found)} (median {np.median(p[:, k, j, t]):.2g})")
+    table = [["corrected p" if len(found) == 1 else f"corrected p below {level:g}",
+              *(f"{layer}, {of}" for layer in layers for of in TESTED)]]
+    table += [["---"]*len(table[0])]
+    table += [[part, *(cell(k, j, t) for k in range(len(layers)) for t in range(2))] for j, part in enumerate(parts)]
+    said = []
+    for k, layer in enumerate(layers):
+        both = (p[:, k] < level).all(axis=2).sum(axis=0)
+        told = [part if len(found) == 1 else f"{part} in {both[j]} of {len(found)}" for j, part in enumerate(parts) if both[j]]
+        said.append(f"{layer}: " + (f"hiding {', '.join(told)} changes the signs more alike than both hiding random places and "
+                                    "hiding the place of another picture's part" if told else
+                                    "no part changes the signs more alike than both controls"))
+    tests = p[0].size
+    return ("\n".join(f"| {' | '.join(row)} |" for row in table) +
+            f"\n\np corrected for {tests} tests (Holm; {found[0].permutations} permutations each; the least possible is "
+            f"{tests/(1 + found[0].permutations):.2g}), a part being found below {level:g}. {'; '.join(said)}.")
 
 
 # ------------------------------------------------------------------------------------------------------ evolution
@@ -569,7 +664,7 @@ LIMIT = option("--limit-per-class", type=int, default=0, help="look at only so m
     option("--units", default="random:6", help="all, random:N, FIRST:LAST+1 or numbers like 3,5,7; of each layer"), LIMIT)
 def evolution(args):
     if args.redraw:
-        return [draw_evolution(results.load(file, growing.Evolution), Path(file).with_suffix(".png")) for file in args.redraw]
+        return [draw_evolution(results.load(file, growing.Evolution), figure_of(file, args)) for file in args.redraw]
     network, checkpoint, mean = open_run(args)
     files = growing.kept_epochs(args.run, args.epochs)
     layers = args.layers or [layer.name for layer in network.layers if isinstance(layer, Conv)]
@@ -580,8 +675,10 @@ def evolution(args):
     with bar(growing.length(network, pictures, layers, len(files)), "picture", f"{len(files)} epochs") as moving:
         found = growing.evolution(list(files), lambda epoch: from_checkpoint(files[epoch], device, args.precision)[0], pictures, mean, layers,
                                   units, args.batch_size, lambda epoch: folder/f"strongest_{epoch:04}.h5", moving)
+    named = {layer: classes_of(network, checkpoint, layer, units[layer]) for layer in layers}
+    found = replace(found, classes={layer: names for layer, names in named.items() if names is not None})
     results.save(folder/"evolution.h5", found)
-    draw_evolution(found, folder/"evolution.png")
+    draw_evolution(found, figure_of(folder/"evolution.h5", args))
 
 
 def draw_evolution(found, path):
@@ -604,7 +701,7 @@ def draw_evolution(found, path):
 def diagnostics(args):
     if args.redraw:
         found = [results.load(file, measured.Diagnosis) for file in args.redraw]
-        return draw_diagnostics(found, Path(args.redraw[0]).with_name("diagnostics.png"))
+        return draw_diagnostics(found, figure_of(Path(args.redraw[0]).with_name("diagnostics.h5"), args))
     opened, runs = [], args.run or [None]
     if len(runs) > 2:
         raise check.Expected("--run", "one run, or two to compare", len(runs))
@@ -612,18 +709,17 @@ def diagnostics(args):
         of_run = argparse.Namespace(**{**vars(args), "run": run})
         network, checkpoint, mean = open_run(of_run)
         units = chosen_units(args.units, network, measured.first_two(network)[1], args.seed)
-        name = Path(run).resolve().name.removesuffix(".h5")
         start = start_of(checkpoint, select(args.device), args.precision)
-        opened.append((name, network, open_pictures(of_run, network, checkpoint), mean, units, start))
+        opened.append((checkpoint, network, open_pictures(of_run, network, checkpoint), mean, units, start))
     folder = output_folder(argparse.Namespace(**{**vars(args), "run": runs[0]}), "diagnostics")
-    found = []
-    for number, (name, network, pictures, mean, units, start) in enumerate(opened, 1):
+    found, names = [], names_of(runs, [checkpoint for checkpoint, *_ in opened])
+    for number, (name, (_, network, pictures, mean, units, start)) in enumerate(zip(names, opened), 1):
         ending = "" if len(opened) == 1 else f"_{number}"
         with bar(measured.length(network, pictures, args.k), "picture", name) as moving:
             found.append(measured.diagnose(name, network, pictures, mean, units, start, args.k, args.batch_size,
                                            folder/f"strongest{ending}.h5", moving))
         results.save(folder/f"diagnostics{ending}.h5", found[-1])
-    draw_diagnostics(found, folder/"diagnostics.png")
+    draw_diagnostics(found, figure_of(folder/"diagnostics.h5", args))
 
 
 def draw_diagnostics(found, path):
@@ -660,7 +756,7 @@ def what_is_legible(one):
     option("--k", type=int, default=3, help="pictures of each unit, the strongest"), LIMIT)
 def controls(args):
     if args.redraw:
-        return [draw_controls(results.load(file, controlled.Controls), Path(file).with_suffix(".png")) for file in args.redraw]
+        return [draw_controls(results.load(file, controlled.Controls), figure_of(file, args)) for file in args.redraw]
     network, checkpoint, mean = open_run(args)
     layers = args.layers or [last_layer(network, Conv), last_layer(network, (Conv, Linear))]
     units = {layer: chosen_units(args.units, network, layer, args.seed) for layer in layers}
@@ -675,8 +771,9 @@ def controls(args):
     for layer in layers:
         with bar(controlled.length(network, layer, args.k*len(units[layer]), start), "projection", layer) as moving:
             made = controlled.controls(network, pictures, mean, found, layer, units[layer], start, args.seed, bar=moving)
+        made = replace(made, classes=classes_of(network, checkpoint, layer, made.units))
         results.save(folder/f"{layer}.h5", made)
-        draw_controls(made, folder/f"{layer}.png")
+        draw_controls(made, figure_of(folder/f"{layer}.h5", args))
 
 
 def last_layer(network, kinds):

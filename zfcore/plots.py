@@ -1,33 +1,45 @@
-"""Floor 6: arrays in, pictures out. The only file that imports matplotlib, and only here is a colour chosen."""
+"""Floor 6: arrays in, pictures out. The only file that imports matplotlib, and only here is a colour chosen.
+
+A figure is written in the format that its path ends with: .png, or .svg and .pdf, whose texts and lines are vectors around
+the same pixels. The same arrays give the same bytes."""
 import textwrap
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from PIL import Image, ImageDraw, ImageFont
 
 from zfcore.checkpoint import atomic
 
 TRAIN, VAL, GREY = "#7a8fa6", "#c8442d", "#808080"
-PAPER, INK = "#ffffff", "#404040"
+UNTRAINED = "#b5893b"                        # of what random weights give, beside what was learned
+PAPER, INK, FAINT = "#ffffff", "#404040", "#d8d8d8"
 STROKE = "#e02020"
 HEAT = "viridis"                             # jet's order, blue low to yellow high, without the edges that jet invents
 CLASSES = "#4e79a7 #f28e2b #59a14f #e15759 #b07aa1 #edc948 #9c755f #bab0ac".split()       # the last one for all others
-MARGIN, LABEL = 24, 22                       # pixels between the blocks of a sheet, and above one for its label
-FONT = ImageFont.truetype(findfont("DejaVu Sans"), 12)
-plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9,
-                     "axes.titleweight": "bold", "legend.frameon": False, "figure.dpi": 110})
+MARGIN, LABEL, LINE = 24, 22, 15             # pixels between the blocks of a sheet, above one for its label, of a line of text
+WIDEST = 1280                                # pixels, of a sheet: a screen; a README shows it at 0.7 of that
+DPI = 110
+SMALL, LARGE = 12, 14                        # pixels, of letters
+FORMATS = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}                # and what is left out of each
+STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9, "axes.titleweight": "bold",
+         "legend.frameon": False, "figure.dpi": DPI, "image.interpolation": "none", "image.composite_image": False,
+         "svg.hashsalt": "zfcore", "pdf.fonttype": 42}
+styled = matplotlib.rc_context(STYLE)        # a decorator: within the function, so that a user's own figures stay as they are
 
 
+@styled
 def learning_curves(history, path):
     """Loss and error in % over the epochs, training and validation; thin lines where the learning rate fell."""
     epochs = history["epoch"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    figure, (left, right) = _subplots(1, 2, figsize=(8, 3))
     for axes, name, factor, title in ((left, "loss", 1, "loss (cross-entropy)"), (right, "error", 100, "top-1 error, %")):
         for part, colour, word in (("train", TRAIN, "training"), ("val", VAL, "validation")):
             values = factor*np.array(history[f"{part}_{name}"])
@@ -43,12 +55,13 @@ def learning_curves(history, path):
     _save(figure, path)
 
 
+@styled
 def lr_test(rows, lr, title, path):
     """The loss of each batch and its running mean over the growing learning rate, and the suggested rate `lr` (None: none).
 
     rows    tuples (step, learning rate, loss, running mean)"""
     _, lrs, losses, smoothed = np.array(rows, np.float64).reshape(-1, 4).T
-    figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    figure, axes = _subplots(figsize=(6, 3.2))
     axes.semilogx(lrs, losses, color=TRAIN, lw=0.6, alpha=0.6, label="each batch")
     axes.semilogx(lrs, smoothed, color=INK, lw=1.8, label="running mean")
     if lr is not None:
@@ -62,11 +75,16 @@ def lr_test(rows, lr, title, path):
     _save(figure, path)
 
 
-def filters(w, path, per_filter=False, columns=11, zoom=6):
-    """First-layer filters w (3,K,K,F) as colour tiles, 11 in a row with gaps of one pixel, as figure 6 tiles them.
+def filters(w, path):
+    """First-layer filters w (3,K,K,F) as colour tiles of about 64 pixels, six in a row or, of many, eight.
 
-    Mid-grey is zero. One scale for all filters, so that a weak filter looks weak, or one scale each (`per_filter`)."""
-    _save_pixels(montage(filter_tiles(w, per_filter), columns), path, zoom)
+    Mid-grey is zero, and each filter has a scale of its own: what it looks for is legible, how strong it is not."""
+    tiles = _enlarged(filter_tiles(w, per_filter=True), 64)
+    _save_pixels(montage(tiles, _filter_columns(len(tiles)), gap=3), path)
+
+
+def _filter_columns(count):
+    return 6 if count <= 36 else 8
 
 
 def filter_tiles(w, per_filter=False):
@@ -76,57 +94,104 @@ def filter_tiles(w, per_filter=False):
     return tiles.transpose(3, 1, 2, 0)
 
 
-def unit_blocks(projections, patches, labels, path, columns=4):
-    """Figure 2: for each unit a block of its strongest projections beside the block of the picture patches they come from.
+def unit_blocks(views, path):
+    """Figure 2 of an `analysis.top_activations.UnitViews`: for each unit that fires a block of its strongest projections (0 is
+    mid-grey, one scale a block) beside the block of the picture patches they come from. All projections of a unit of the
+    first layer are its filter, so that is shown once. Units that never fire are counted in a line below.
 
-    projections (U,k,f,f,3) signed, 0 is mid-grey, one scale for the k of a block; patches (U,k,f,f,3) uint8; a label a unit.
-    A tile of few pixels is enlarged, each pixel to a square, to about 75."""
-    units, k, f = projections.shape[:3]
-    zoom, side = max(1, round(75/f)), int(np.ceil(np.sqrt(k)))
-    blocks = [np.concatenate([_block(signed_tiles(above), side, zoom), _block(below/np.float32(255), side, zoom)], axis=1)
-              for above, below in zip(projections, patches)]
-    height, width, _ = blocks[0].shape
-    columns, rows = min(columns, units), -(-units//columns)
-    sheet = Image.new("RGB", (columns*(width + MARGIN) + MARGIN, rows*(height + LABEL) + MARGIN), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    for unit, (block, label) in enumerate(zip(blocks, labels)):
-        left, top = MARGIN + unit % columns*(width + MARGIN), unit//columns*(height + LABEL)
-        pen.text((left, top + LABEL - 4), label, INK, FONT, anchor="ls")
-        sheet.paste(_as_image(block), (left, top + LABEL))
-    with atomic(Path(path)) as temporary:
-        sheet.save(temporary, "PNG")
+    A tile of few pixels is enlarged, each pixel to a square, to about 64."""
+    fires, k, f = views.pictures[:, 0] >= 0, *views.projections.shape[1:3]
+    zoom, side = max(1, round(64/f)), int(np.ceil(np.sqrt(k)))
+    block = side*(f*zoom + 1) - 1
+    across, down = 2*block + MARGIN//4 + MARGIN, block + LABEL + 6
+    units = np.flatnonzero(fires)
+    columns = max(1, min(len(units), (WIDEST - MARGIN)//across))
+    width = columns*across + MARGIN
+    silent = _silent(views.layer, [_unit(views, u) for u in np.flatnonzero(~fires)], len(fires))
+    foot = _wrapped(silent, width - 2*MARGIN) if silent else []
+    sheet = Sheet(width, -(-len(units)//columns)*down + MARGIN + LINE*len(foot))
+    for number, u in enumerate(units):
+        left, top = MARGIN + number % columns*across, number//columns*down + LABEL
+        sheet.text(left, top - 5, _fitted(f"{views.layer} {_unit(views, u)}", 2*block, LARGE), size=LARGE)
+        if views.filters is None:
+            sheet.picture(left, top, _block(signed_tiles(views.projections[u]), views.pictures[u], side, zoom))
+        else:
+            larger = block//f
+            sheet.picture(left + (block - f*larger)//2, top, _enlarged(signed_tiles(views.filters[u][None]), f*larger)[0])
+        sheet.picture(left + block + MARGIN//4, top, _block(views.patches[u]/np.float32(255), views.pictures[u], side, zoom))
+    sheet.text(MARGIN, sheet.height - 8 - LINE*(len(foot) - 1), foot)
+    sheet.save(path)
+
+
+def _unit(views, u):
+    """What a unit is called behind its layer's name: by its class where it has one."""
+    return f"unit {views.units[u]}" if views.classes is None else str(views.classes[u])
+
+
+def _silent(layer, names, count):
+    """The sentence about units that never fire; "" where there are none."""
+    if not names:
+        return ""
+    which = ": " + ", ".join(name.removeprefix("unit ") for name in names) if len(names) <= 24 else ""
+    return f"{layer}: {len(names)} of {count} units never fire and are left out{which}"
+
+
+def _block(tiles, pictures, side, zoom):
+    """Tiles (k,f,f,3) -> a square block, side x side; paper where there is no picture."""
+    there = (pictures >= 0)[:, None, None, None]
+    return montage(np.where(there, tiles, 1).repeat(zoom, axis=1).repeat(zoom, axis=2), side)
 
 
 def occlusion(found, path):
-    """Figure 7 of an `analysis.occlusion.Occlusion`, a row a picture, all maps in the frame of the picture: the value for a
+    """Figure 7 of an `analysis.occlusion.Occlusion`, two rows a picture, all maps in the frame of the picture: the value for a
     square stands at the square's middle, and the mid-grey rim is where no square can have its middle.
 
     (a) the picture with the square where P falls most, the object's box dashed   (b) the sum of the strongest map
-    (c) that map's projection from this picture, framed, and from others   (d) P of the class   (e) the most probable class
-    and, as other tools show it, the fall of P spread over the pixels. A red stroke on a colour bar: the clean picture's value."""
-    side, line = 2.1, 2.5                                    # inches: of a panel, from row to row
-    lefts = [0.15, 2.4, 5.15, 7.4, 10.15, 13.6]              # of the panels
-    n, H, W, _ = found.pictures.shape
-    figure = plt.figure(figsize=(lefts[-1] + side + 0.65, line*n + 0.1))
-    width, height = figure.get_size_inches()
-    for i in range(n):
-        name = found.labels[i] if found.classes is None else found.classes[found.labels[i]]
-        titles = ["" if found.names is None else "/".join(Path(found.names[i]).parts[-2:])[-24:],
-                  f"sum of {found.layer} map {found.units[i]}", "its projections", f"P({name})", "most probable class",
-                  f"fall of P({name}): DROP form"]
-        panels = [figure.add_axes((left/width, (line*(n - 1 - i) + 0.1)/height, side/width, side/height)) for left in lefts]
-        for axes, title, letter in zip(panels, titles, ("(a) ", "(b) ", "(c) ", "(d) ", "(e) ", "")):
-            axes.set_title((letter if i == 0 else "") + title, loc="left", fontsize=8, color=INK, pad=4)
-            axes.set(xticks=[], yticks=[], facecolor=GREY)
-            axes.spines[:].set_visible(False)
-        _occluded(panels[0], found, i)
-        _heat(panels[1], found, found.sums[i], found.clean_sums[i])
-        _projections(panels[2], [found.views[i], *([] if found.others is None else found.others[i])])
-        _heat(panels[3], found, found.probabilities[i], found.clean_probabilities[i])
-        _class_map(panels[4], found, i)
-        limit = np.nanmax(np.abs(found.drops[i])) or 1
-        _colour_bar(panels[5], panels[5].imshow(found.drops[i], cmap="RdBu_r", vmin=-limit, vmax=limit))
-    _save(figure, path)
+    (c) that map's projection from this picture, framed, and from others   (d) P of the class, always from 0 to 1
+    then the fall of P where a pixel is hidden, the mean over all squares that hide it, from blue (P rises) to red; its scale
+    reaches at least to 0.1, so that a fall of nothing looks like nothing   (e) the most probable class
+
+    A red stroke on a colour bar: the clean picture's value."""
+    side = found.pictures.shape[2]*max(1, round(192/found.pictures.shape[2]))                # of a panel
+    lefts, row = [MARGIN + k*(side + 72) for k in range(3)], side + 30
+    down = LABEL + 2*row + MARGIN
+    sheet = Sheet(lefts[-1] + side + 172, len(found.pictures)*down + 12)
+    for i, label in enumerate(found.labels.tolist()):
+        name = str(label if found.classes is None else found.classes[label])
+        fall = np.nanmax(np.abs(found.drops[i]))
+        panels = [
+            ("(a) hidden where P falls most", _occluded),
+            (f"(b) sum of {found.layer} map {found.units[i]}", _map_sum),
+            ("(c) projected: from here (framed), from others", _map_views),
+            (f"(d) P({name})", _probability),
+            ("fall of P where hidden" + f", {fall:.1g} at most"*bool(fall < LEAST_FALL), _fall),
+            ("(e) most probable class", _class_map)]
+        heading = _fitted(f"{_picture_name(found, i)}: {name}", sheet.width - 2*MARGIN, LARGE)
+        sheet.text(MARGIN, i*down + 18, heading, size=LARGE)
+        for number, (title, draw) in enumerate(panels):
+            left, top = lefts[number % 3], i*down + LABEL + number//3*row + LABEL
+            sheet.text(left, top - 6, _fitted(title, side + (150 if number % 3 == 2 else 66)))
+            sheet.panel(left, top, side, side, _framed(draw, found, i))
+        _class_legend(sheet, lefts[2] + side + 8, top, found, i)
+    sheet.save(path)
+
+
+LEAST_FALL = 0.1                             # where the scale of a fall of P ends at the least
+
+
+def _picture_name(found, i):
+    """"picture 4" of a drawn one, or where names are not known; else the file's name."""
+    name = str(i) if found.names is None else Path(found.names[i]).name
+    return f"picture {int(name)}" if name.isdecimal() else name
+
+
+def _framed(draw, found, i):
+    """draw(axes, found, i) on axes without ticks, mid-grey where nothing is drawn."""
+    def inside(axes):
+        axes.set(xticks=[], yticks=[], facecolor=GREY)
+        axes.spines[:].set_visible(False)
+        draw(axes, found, i)
+    return inside
 
 
 def _occluded(axes, found, i):
@@ -137,12 +202,26 @@ def _occluded(axes, found, i):
     axes.imshow(picture, extent=(0, *picture.shape[1::-1], 0))
     if found.boxes is not None:
         y0, x0, y1, x1 = found.boxes[i]
-        axes.add_patch(plt.Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec="white", lw=1, ls=(0, (4, 3))))
+        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec="white", lw=1, ls=(0, (4, 3))))
 
 
-def _heat(axes, found, values, clean):
-    image = _at_middles(axes, found, values, cmap=HEAT, vmin=min(values.min(), clean), vmax=max(values.max(), clean))
+def _map_sum(axes, found, i):
+    values, clean = found.sums[i], found.clean_sums[i]
+    _heat(axes, found, values, clean, min(0, values.min()), max(values.max(), clean))
+
+
+def _probability(axes, found, i):
+    _heat(axes, found, found.probabilities[i], found.clean_probabilities[i], 0, 1)
+
+
+def _heat(axes, found, values, clean, low, high):
+    image = _at_middles(axes, found, values, cmap=HEAT, vmin=low, vmax=high)
     _colour_bar(axes, image).axhline(clean, color=STROKE, lw=2)
+
+
+def _fall(axes, found, i):
+    limit = max(np.nanmax(np.abs(found.drops[i])), LEAST_FALL)
+    _colour_bar(axes, axes.imshow(found.drops[i], cmap="RdBu_r", vmin=-limit, vmax=limit))
 
 
 def _at_middles(axes, found, values, **look):
@@ -157,46 +236,59 @@ def _at_middles(axes, found, values, **look):
 
 def _colour_bar(axes, image):
     """The axes of a narrow bar at the right of a panel."""
-    bar = axes.figure.colorbar(image, cax=axes.inset_axes((1.03, 0, 0.04, 1)))
+    bar = axes.figure.colorbar(image, cax=axes.inset_axes((1.03, 0, 0.04, 1)), ticks=MaxNLocator(5))
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7, length=2, colors=INK)
     return bar.ax
 
 
-def _projections(axes, views):
+def _map_views(axes, found, i):
     """Each to its own scale; the first, which is the picture's own, in a black frame."""
+    views = [found.views[i], *([] if found.others is None else found.others[i])]
     size, side = views[0].shape[0], 1 if len(views) == 1 else 2
     axes.imshow(montage(np.stack([signed_tiles(view) for view in views]), side, gap=max(1, size//40)))
-    axes.add_patch(plt.Rectangle((-0.5, -0.5), size, size, fill=False, ec="black", lw=2, clip_on=False))
+    axes.add_patch(Rectangle((-0.5, -0.5), size, size, fill=False, ec="black", lw=2, clip_on=False))
     axes.set_facecolor(PAPER)
+
+
+def _winners(found, i):
+    """(classes, counts): those that are most probable somewhere, by how often, but first the one that is followed."""
+    classes, counts = np.unique(np.append(found.most_probable[i], found.labels[i]), return_counts=True)
+    counts[classes == found.labels[i]] -= 1                                        # it stands in the legend in any case
+    order = np.lexsort([-counts, classes != found.labels[i]])
+    return classes[order], counts[order]
 
 
 def _class_map(axes, found, i):
     """The class that is followed has the first colour, the others theirs by how often they win, the rare ones the last."""
-    classes, counts = np.unique(np.append(found.most_probable[i], found.labels[i]), return_counts=True)
-    counts[classes == found.labels[i]] -= 1                                        # it stands in the legend in any case
-    order = np.lexsort([-counts, classes != found.labels[i]])
+    classes, _ = _winners(found, i)
     colour_of = np.full(classes.max() + 1, len(CLASSES) - 1)
-    colour_of[classes[order]] = np.minimum(np.arange(len(order)), len(CLASSES) - 1)
+    colour_of[classes] = np.minimum(np.arange(len(classes)), len(CLASSES) - 1)
     colours = np.array([matplotlib.colors.to_rgb(colour) for colour in CLASSES])
     _at_middles(axes, found, colours[colour_of[found.most_probable[i]]])
-    named, rare = order[:len(CLASSES) - 1], order[len(CLASSES) - 1:]
-    entries = [(str(classes[k] if found.classes is None else found.classes[classes[k]]), counts[k]) for k in named]
-    if rare.size:
-        entries.append((f"{rare.size} others", counts[rare].sum()))
-    handles = [plt.Rectangle((0, 0), 1, 1, fc=colour, label=f"{name[:16]}  {100*count/counts.sum():.0f} %")
-               for colour, (name, count) in zip(CLASSES, entries)]
-    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=7, handlelength=1, handleheight=1,
-                labelcolor=INK)
 
 
+def _class_legend(sheet, left, top, found, i):
+    """A square in the colour of each class, its name and its share of the places."""
+    classes, counts = _winners(found, i)
+    few = len(CLASSES) - 1
+    entries = [(str(k if found.classes is None else found.classes[k]), count) for k, count in zip(classes[:few], counts)]
+    if len(classes) > few:
+        entries.append((f"{len(classes) - few} others", counts[few:].sum()))
+    for line, (colour, (name, count)) in enumerate(zip(CLASSES, entries)):
+        sheet.picture(left, top + 20*line + 2, np.tile(np.array(matplotlib.colors.to_rgb(colour)), (10, 10, 1)))
+        share = f"  {100*count/counts.sum():.0f} %"
+        sheet.text(left + 16, top + 20*line + 11, _fitted(name, sheet.width - left - 18 - _length(share)) + share)
+
+
+@styled
 def invariance(found, path):
     """Figure 5 of an `analysis.invariance.Invariance`: a row a series, with some of its pictures, the relative distance at each
     layer, and P of the class. The first pictures in colours, as the bars beside them say; black is the mean over all."""
     n, layers = len(found.labels), found.layers.tolist()
     few = min(n, len(PICTURES))
-    figure, rows = plt.subplots(len(found.steps), 2 + len(layers), figsize=(3.6 + 2.5*(len(layers) + 1), 2.3*len(found.steps)),
-                                layout="constrained", squeeze=False, width_ratios=[3.5, *[2.5]*(len(layers) + 1)])
+    figure, rows = _subplots(len(found.steps), 2 + len(layers), figsize=(3.6 + 2.5*(len(layers) + 1), 2.3*len(found.steps)),
+                             squeeze=False, width_ratios=[3.5, *[2.5]*(len(layers) + 1)])
     highest = [max(np.nanmax(of[:, k]) for of in found.relative.values()) for k in range(len(layers))]
     for (name, steps), letter, axes in zip(found.steps.items(), "abcdef", rows):
         _thumbnails(axes[0], found.pictures[name][:few])
@@ -230,137 +322,187 @@ def _thumbnails(axes, pictures):
     gap = max(2, h//30)
     axes.imshow(montage(pictures.reshape(n*m, h, w, 3)/np.float32(255), m, gap), aspect="equal")
     for row, colour in zip(range(n), PICTURES):
-        axes.add_patch(plt.Rectangle((-h//4, row*(h + gap)), h//6, h, fc=colour))
+        axes.add_patch(Rectangle((-h//4, row*(h + gap)), h//6, h, fc=colour))
     axes.set(xlim=(-h//4, m*(w + gap)), ylim=(n*(h + gap), -gap))
     axes.set_anchor("NW")
     axes.axis("off")
 
 
-def correspondence(found, path, most_random=5):
-    """Figure 8 of an `analysis.correspondence.Correspondence`: the first five pictures, each as it is, with each part masked,
-    and with some of its random squares; above them the mean scores."""
-    parts, random = found.parts.tolist(), min(most_random, found.random.shape[1])
-    shown = [None, *range(len(parts) + random)]
-    tiles = [picture.copy() for picture in found.pictures[:len(PICTURES)] for _ in shown]
+def correspondence(found, path, most_random=3):
+    """Figure 8 of `analysis.correspondence.Correspondence`s: the first five pictures of the first, each as it is, with each
+    part masked, with the places of another picture's parts masked, with some of its random squares; above, the mean scores."""
+    first = found[0]
+    parts, random, n = first.parts.tolist(), min(most_random, first.random.shape[1]), min(len(PICTURES), len(first.pictures))
+    own, lent = first.corners[:n, :len(parts)], first.corners[first.lenders[0, :n], :len(parts)]
+    corners = np.concatenate([own, lent, first.corners[:n, len(parts):len(parts) + random]], axis=1)
+    columns = 1 + corners.shape[1]
+    tiles = [picture.copy() for picture in first.pictures[:n] for _ in range(columns)]
     for number, tile in enumerate(tiles):
-        i, k = divmod(number, len(shown))
-        if shown[k] is not None:
-            top, left = found.corners[i, shown[k]]
-            tile[top:top + found.side, left:left + found.side] = found.grey
-    height, width, _ = tiles[0].shape
-    zoom, gap = max(1, round(112/width)), 4
-    tiles = np.stack(tiles).repeat(zoom, axis=1).repeat(zoom, axis=2)/np.float32(255)
-    pixels = montage(tiles, len(shown), gap)
-    titles = [f"{min(len(PICTURES), len(found.pictures))} of {len(found.pictures)} pictures", *parts, "random"]
-    scores = [[], *found.scores.mean(axis=2).T, found.random.mean(axis=(1, 2))]
-    texts = [textwrap.wrap(title.replace("_", " "), max(1, width*zoom//8))
-             + [f"{layer}: {score:.3f}" for layer, score in zip(found.layers.tolist(), of)] for title, of in zip(titles, scores)]
-    head = 16*max(map(len, texts)) + 12
-    sheet = Image.new("RGB", (pixels.shape[1] + 2*MARGIN, head + pixels.shape[0] + MARGIN), PAPER)
-    sheet.paste(_as_image(pixels), (MARGIN, head))
-    pen = ImageDraw.Draw(sheet)
-    for k, text in enumerate(texts):
-        for line, words in enumerate(text, 1):
-            pen.text((MARGIN + k*(width*zoom + gap), head - 16*(len(text) - line) - 6), words, INK, FONT, anchor="ls")
-    with atomic(Path(path)) as temporary:
-        sheet.save(temporary, "PNG")
+        i, k = divmod(number, columns)
+        if k:
+            top, left = corners[i, k - 1]
+            tile[top:top + first.side, left:left + first.side] = first.grey
+    tiles, gap = _enlarged(np.stack(tiles), 112)/np.float32(255), 4
+    width, pixels = tiles.shape[2], montage(tiles, columns, gap)
+    titles = [f"{n} of {len(first.pictures)} pictures", *parts, *(f"{part} of another picture" for part in parts), "random"]
+    means = dict(zip((what for what, _ in first.rows()), np.array([[[mean for mean, _ in of] for _, of in one.rows()]
+                                                                 for one in found]).mean(axis=0)))
+    texts = [_wrapped(title.replace("_", " "), width)
+             + [f"{layer}: {score:.3f}" for layer, score in zip(first.layers.tolist(), means.get(title, ()))] for title in titles]
+    head = LINE*max(map(len, texts)) + 14
+    sheet = Sheet(pixels.shape[1] + 2*MARGIN, head + pixels.shape[0] + MARGIN)
+    sheet.picture(MARGIN, head, pixels)
+    for k, lines in enumerate(texts):
+        sheet.text(MARGIN + k*(width + gap), head - LINE*(len(lines) - 1) - 6, lines)
+    sheet.save(path)
 
 
 def evolution(found, path):
-    """Figure 4 of an `analysis.evolution.Evolution`: a block a layer, a row a unit, a column an epoch; one scale a row, so
-    that a unit which grows stronger is seen to. Below, the two numbers of each step."""
-    blocks = []
-    for layer, projections in found.projections.items():
-        tiles = np.stack([signed_tiles(row) for row in projections])                   # (U,E,f,f,3)
-        heads = [f"epoch {epoch}" for epoch in found.epochs.tolist()]
-        blocks.append(_table(tiles, layer, heads, [f"unit\n{unit}" for unit in found.units[layer].tolist()]))
-    sheet = _beside(blocks, 3000)
-    if len(found.epochs) > 1:
-        sheet = _above(sheet, _steps(found, sheet.width))
-    with atomic(Path(path)) as temporary:
-        sheet.save(temporary, "PNG", optimize=True)
+    """Figure 4 of an `analysis.evolution.Evolution`: a block a layer, a row a unit, a column an epoch. Each tile has a scale of
+    its own: in the first epochs a projection is weak, and to one scale with the last it would be grey. How strong it is
+    the bar below it says, the activation beside the unit's largest; paper is where the unit does not fire. Units that never
+    do are counted behind the layer's name. Below, the two numbers of each step."""
+    sheet = _beside([_strips(found, layer) for layer in found.projections], WIDEST)
+    sheet.save(path) if len(found.epochs) < 2 else _above(sheet, _steps(found)).save(path)
 
 
-def _steps(found, width):
+def _strips(found, layer):
+    """The block of a layer."""
+    units, fires = found.units[layer], (found.pictures[layer] >= 0).any(axis=1)
+    title = f"{layer}: none of these {len(units)} units ever fires" if not fires.any() else layer
+    if 0 < fires.sum() < len(units):
+        title += f"  ({(~fires).sum()} of {len(units)} units never fire)"
+    shares = found.values[layer]/np.maximum(found.values[layer].max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    there = found.pictures[layer] >= 0
+    tiles = np.array([[_with_bar(signed_tiles(found.projections[layer][u, e][None])[0], shares[u, e], there[u, e])
+                       for e in range(len(found.epochs))] for u in np.flatnonzero(fires)])
+    heads = [[f"epoch {epoch}"] for epoch in found.epochs.tolist()]
+    classes = (found.classes or {}).get(layer)
+    names = [["unit", str(units[u])] if classes is None else str(classes[u]).split() for u in np.flatnonzero(fires)]
+    return _table(tiles, title, heads, names)
+
+
+def _with_bar(tile, share, fires, side=80):
+    """A tile (f,f,3) enlarged to about `side` pixels, below it a bar of that share of its width; paper where nothing fires."""
+    pixels = _enlarged(tile[None], side)[0]
+    bar = np.ones((7, *pixels.shape[1:]), np.float32)
+    bar[3:] = np.array(matplotlib.colors.to_rgb(FAINT))
+    bar[3:, :round(share*bar.shape[1])] = np.array(matplotlib.colors.to_rgb(INK))
+    whole = np.concatenate([pixels, bar])
+    return whole if fires else np.ones_like(whole)
+
+
+def _steps(found):
     """A panel a number: over the later epoch of each step, a line a layer, from dark (layer 1) to light, named at its end."""
-    figure, panels = plt.subplots(1, 2, figsize=(min(max(width/110, 8), 16), 2.8), layout="constrained")
     titles = ("change of the projections, 1 - cosine", "units with another strongest picture, %")
-    for axes, title, numbers, factor in zip(panels, titles, (found.change, found.moved), (1, 100)):
-        for k, (layer, row) in enumerate(numbers.items()):
-            axes.plot(range(len(row)), factor*row, color=matplotlib.colormaps["viridis"](k/len(numbers)), marker="o", ms=3,
-                      label=f"{layer} ({factor*row[-1]:.2g})")
-        axes.set_title(title, loc="left")
-        axes.set_xlabel("epochs")
-        epochs = found.epochs.tolist()
-        axes.set_xticks(range(len(epochs) - 1), [f"{a} to {b}" for a, b in zip(epochs, epochs[1:])])
-        axes.set_ylim(0, factor*1.02)
-    panels[0].legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return _drawn(figure)
+    sheet, epochs = Sheet(1080, 230), found.epochs.tolist()
+
+    def panel(title, numbers, factor):
+        def draw(axes):
+            for k, (layer, row) in enumerate(numbers.items()):
+                axes.plot(range(len(row)), factor*row, color=matplotlib.colormaps[HEAT](k/len(numbers)), marker="o", ms=3,
+                          label=f"{layer}  {factor*row[-1]:.2g}")
+            axes.set_title(title, loc="left")
+            axes.set_xticks(range(len(epochs) - 1), [f"{a} to {b}" for a, b in pairwise(epochs)])
+            axes.set_xlabel("epochs; behind a layer's name: the last step")
+            axes.set_ylim(0, factor*1.02)
+            axes.legend(loc="upper left", bbox_to_anchor=(1, 1.05), fontsize=8)
+        return draw
+    for left, title, numbers, factor in zip((MARGIN + 30, MARGIN + 570), titles, (found.change, found.moved), (1, 100)):
+        sheet.panel(left, 24, 330, 150, panel(title, numbers, factor))
+    return sheet
 
 
 def diagnostics(found, path):
     """Figure 6 of one or more `analysis.diagnostics.Diagnosis`, a row each: layer 1's filters to one scale and each to its
-    own, the strongest projections of some units of layer 2; below, the numbers of all of them."""
-    rows = []
+    own, the strongest projections of those units of layer 2 that fire; below, the numbers of all of them."""
+    page = Sheet(0, 8)
     for one in found:
-        blocks = []
-        for per_filter, what in ((False, "one scale"), (True, "each its own scale")):
-            pixels = _enlarged(filter_tiles(one.filters, per_filter), 49 if one.filters.shape[3] <= 40 else 33)
-            blocks.append(_titled(_as_image(montage(pixels, 11 if len(pixels) > 40 else 6)), f"{one.name}: layer 1, {what}"))
-        k, f = one.projections.shape[1:3]
-        units = [montage(_enlarged(signed_tiles(row), 45), int(np.ceil(np.sqrt(k)))) for row in one.projections]
-        blocks.append(_titled(_as_image(montage(np.stack(units), 5, gap=6)),
-                              f"{one.layer}: the {k} strongest projections of {len(units)} units"))
-        rows.append(_beside(blocks, 4000))
-    sheet = rows[0]
-    for row in [*rows[1:], _numbers(found)]:
-        sheet = _above(sheet, row)
-    with atomic(Path(path)) as temporary:
-        sheet.save(temporary, "PNG", optimize=True)
+        name = _titled(np.ones((1, 1, 3)), one.name, LARGE)
+        heading = Sheet(MARGIN + name.width, name.height - 12)
+        heading.put(name, MARGIN, 0)
+        filters = [_first_layer(one, False, "to one scale"), _first_layer(one, True, "each to its own scale")]
+        page = _above(_above(page, heading), _beside([_above(*filters), _second_layer(one)], WIDEST))
+    _above(page, _numbers(found)).save(path)
+
+
+def _first_layer(one, per_filter, what):
+    tiles = _enlarged(filter_tiles(one.filters, per_filter), 49 if one.filters.shape[3] <= 36 else 35)
+    return _titled(montage(tiles, _filter_columns(len(tiles))), f"filters of layer 1, {what}")
+
+
+def _second_layer(one):
+    k, fires = one.projections.shape[1], np.abs(one.projections).any(axis=(1, 2, 3, 4))
+    title = f"{one.layer}: the {k} strongest projections of {fires.sum()} units"
+    if not fires.all():
+        title += f"; {(~fires).sum()} more never fire"
+    there = np.abs(one.projections).any(axis=(2, 3, 4)) - 1                    # -1 where there is no picture, as elsewhere
+    zoom, side = max(1, round(45/one.projections.shape[2])), int(np.ceil(np.sqrt(k)))
+    units = [_block(signed_tiles(one.projections[u]), there[u], side, zoom) for u in np.flatnonzero(fires)]
+    return _titled(montage(np.stack(units), 5, gap=6) if units else np.ones((1, 1, 3)), title)
 
 
 def _numbers(found):
     """RMS of the filters, spectrum of layer 1, dead units of each layer; a colour a network."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12.5, 2.8), layout="constrained")
-    for number, (one, colour) in enumerate(zip(found, (TRAIN, VAL))):
-        left.plot(np.sort(one.rms)[::-1], color=colour, label=f"{one.name}: max/median {one.dominance:.2f}")
-        low, mid, high = (100*share for share in one.bands().values())
-        middle.stairs(100*np.nanmean(one.spectrum, axis=0), one.edges, color=colour, lw=1.5,
-                      label=f"{one.name}: low {low:.0f}, mid {mid:.0f}, high {high:.0f} %")
-        places = np.arange(len(one.dead)) + (number - (len(found) - 1)/2)*0.38
-        shares = [100*dead.mean() for dead in one.dead.values()]
-        alias = "" if np.isnan(one.aliasing) else f"; {one.layer} aliasing {one.aliasing:.3f}"
-        right.bar(places, shares, 0.36, color=colour, label=f"{one.name}{alias}")
-        for place, share in zip(places, shares):
-            right.text(place, share, f"{share:.0f}", ha="center", va="bottom", fontsize=7, color=INK)
-    left.set_title("RMS of layer 1's filters, sorted", loc="left")
-    middle.set_title("energy of layer 1's filters, %", loc="left")
-    middle.set_xlabel("cycles a pixel")
-    right.set_title("units that never fire, %", loc="left")
-    right.set_xticks(range(len(found[0].dead)), list(found[0].dead))
-    for axes in (left, middle, right):
-        axes.set_ylim(0, 1.35*axes.get_ylim()[1])
-        axes.legend(loc="upper right", fontsize=7)
-    return _drawn(figure)
+    sheet, ticks = Sheet(1240, 250), list(found[0].dead)
+
+    def sizes(axes):
+        for one, colour in zip(found, (TRAIN, VAL)):
+            axes.plot(np.sort(one.rms)[::-1], color=colour, label=f"{one.name}: max/median {one.dominance:.2f}")
+        axes.set_title("RMS of layer 1's filters, sorted", loc="left")
+
+    def spectra(axes):
+        for one, colour in zip(found, (TRAIN, VAL)):
+            low, mid, high = (100*share for share in one.bands().values())
+            axes.stairs(100*np.nanmean(one.spectrum, axis=0), one.edges, color=colour, lw=1.5,
+                        label=f"{one.name}: low {low:.0f}, mid {mid:.0f}, high {high:.0f} %")
+        axes.set_title("energy of layer 1's filters, %", loc="left")
+        axes.set_xlabel("cycles a pixel")
+
+    def dead(axes):
+        for number, (one, colour) in enumerate(zip(found, (TRAIN, VAL))):
+            places = np.arange(len(one.dead)) + (number - (len(found) - 1)/2)*0.38
+            shares = [100*of.mean() for of in one.dead.values()]
+            alias = "" if np.isnan(one.aliasing) else f"; {one.layer} aliasing {one.aliasing:.3f}"
+            axes.bar(places, shares, 0.36, color=colour, label=f"{one.name}{alias}")
+            for place, share in zip(places, shares):
+                axes.text(place, share, f"{share:.0f}", ha="center", va="bottom", fontsize=7, color=INK)
+        axes.set_title("units that never fire, %", loc="left")
+        axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
+        axes.set_ylim(0, max(axes.get_ylim()[1], 1))
+
+    def with_legend(draw):
+        def inside(axes):
+            draw(axes)
+            axes.set_ylim(0, 1.4*axes.get_ylim()[1])
+            axes.legend(loc="upper right", fontsize=7)
+        return inside
+    for number, draw in enumerate((sizes, spectra, dead)):
+        sheet.panel(MARGIN + 30 + 400*number, 24, 345, 170, with_legend(draw))
+    return sheet
 
 
 def controls(found, path, most=4):
     """An `analysis.controls.Controls`: for up to `most` units the strongest picture, its projection as trained and under each
-    control, each tile to its own scale; above each column the means over all projections."""
+    control, each tile to its own scale; above each column the means over all projections, above the patches the share of the
+    area that the box has, and of the box its parts."""
     rows = np.unique(found.units, return_index=True)[1][:most]
     patches, made = found.patches[rows]/np.float32(255), found.projections[rows]               # (R,f,f,3), (R,J,f,f,3)
     tiles = np.concatenate([patches[:, None], [[signed_tiles(tile[None])[0] for tile in row] for row in made]], axis=1)
+    tiles = np.stack([_enlarged(row, 80) for row in tiles])
     means = zip(found.conditions.tolist(), found.cosine.mean(axis=0), found.rank.mean(axis=0))
-    heads = [["patch", "", ""], *([name, f"cosine {cosine:.2f}", f"rank {rank:.2f}"] for name, cosine, rank in means)]
-    if found.inside is not None:
-        heads[0].append(f"box {100*found.area.mean():.0f} % of it")
-        for head, share in zip(heads[1:], np.nanmean(found.inside, axis=0)):
-            head.append(f"in box {100*share:.0f} %")
-    sheet = _table(tiles, "", ["\n".join(head) for head in heads], [f"{found.layer}\n{unit}" for unit in found.units[rows]])
-    with atomic(Path(path)) as temporary:
-        sheet.save(temporary, "PNG", optimize=True)
+    heads = [["patch", "", ""], *([*_wrapped(name, max(90, tiles.shape[3])), f"cosine {cosine:.2f}", f"rank {rank:.2f}"]
+                                  for name, cosine, rank in means)]
+    for word, shares, area in (("box", found.inside, found.area), ("parts", found.in_parts, found.parts_area)):
+        if shares is not None and np.isfinite(shares).any():
+            heads[0].append(f"area {100*np.nanmean(area):.0f} %")
+            for head, share in zip(heads[1:], np.nanmean(shares, axis=0)):
+                head.append(f"in {word} {100*share:.0f} %")
+    names = [["unit", str(found.units[k])] if found.classes is None else str(found.classes[k]).split() for k in rows]
+    _table(tiles, "", heads, [[found.layer, *name] for name in names]).save(path)
 
 
+@styled
 def confusion(counts, classes, pairs, title, path):
     """How often pictures of each class (rows) were taken for each (columns), as a share of the row: right answers in one
     colour, wrong ones in another, on a square-root scale and never paler than a quarter, so that a single mistake is seen.
@@ -372,13 +514,13 @@ def confusion(counts, classes, pairs, title, path):
     cell = max(1, min(60, 960//M))                                        # pixels; whole ones, so that no class is lost
     side, named, margin = cell*M, M <= 60, 30
     if named:
-        margin += int(max(FONT.getlength(_short(name)) for name in classes))
+        margin += int(max(_length(_short(name)) for name in classes))
     left, panel = max(margin, 60), max(side, 180)                         # the right panel is as high as the matrix, or higher
     width = left + side + 460
     title = textwrap.wrap(title, int(width/7.5))
     top = 15*len(title) + 25
-    height, dpi = top + panel + max(margin, 60), plt.rcParams["figure.dpi"]
-    figure = plt.figure(figsize=(width/dpi, height/dpi))
+    height = top + panel + max(margin, 60)
+    figure = Figure((width/DPI, height/DPI), dpi=DPI)
 
     def place(x, y, w, h):
         """Axes at whole pixels, counted from the left and the top."""
@@ -418,14 +560,17 @@ def _short(name, most=24):
     return name if len(name) <= most else name[:most - 1] + "…"
 
 
-def accuracy_curve(paper, here, paper_title, here_title, path):
-    """Tables 4 and 5, figure 9: accuracy in % over the training pictures a class, of the paper, left, and ours, right. Each
-    is {name of a row: {pictures: (mean, spread or None)}}; of the paper the last two rows are its own, the others grey."""
-    figure, panels = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True, sharex=True, layout="constrained")
+@styled
+def accuracy_curve(paper, here, paper_title, here_title, chance, path):
+    """Tables 4 and 5, figure 9: accuracy in % over the training pictures a class, of the paper, left, and ours, right, with a
+    line at `chance`. Each is {name of a row: {pictures: (mean, spread or None)}}; of the paper the last two rows are its own,
+    the others grey; ours are of random weights trained here, of the features of random weights, of the run's features."""
+    figure, panels = _subplots(1, 2, figsize=(9.5, 3.6), sharey=True, sharex=True)
     *others, scratch, features = paper.items()
     looks = [(name, of, GREY, ls) for (name, of), ls in zip(others, (":", "--", "-."))]
     groups = ((panels[0], [*looks, (*scratch, TRAIN, "-"), (*features, VAL, "-")], paper_title),
-              (panels[1], [(name, of, colour, "-") for (name, of), colour in zip(here.items(), (TRAIN, VAL))], here_title))
+              (panels[1], [(*row, colour, "-") for row, colour in zip(here.items(), (TRAIN, UNTRAINED, VAL))], here_title))
+    panels[1].axhline(chance, color=GREY, lw=1, ls=":", label="by chance")
     for axes, rows, title in groups:
         for name, of, colour, style in rows:
             if of:
@@ -442,34 +587,39 @@ def accuracy_curve(paper, here, paper_title, here_title, path):
     _save(figure, path)
 
 
-def accuracy_by_layer(panels, chance, path):
-    """Table 7: accuracy in % over the layer. `panels`: {title: {("svm" or "softmax", layer): (mean, spread or None)}}; the last
-    one is ours, with a line at `chance`."""
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.4*len(panels), 3.3), sharey=True, sharex=True, layout="constrained")
-    for place, (title, of) in zip(axes, panels.items()):
-        for kind, word, colour, shape in (("svm", "SVM", VAL, "o"), ("softmax", "softmax", TRAIN, "s")):
-            layers = sorted(layer for which, layer in of if which == kind)
-            place.errorbar(layers, [of[kind, n][0] for n in layers], [of[kind, n][1] or 0 for n in layers], color=colour,
-                           marker=shape, ms=4, lw=1.5, capsize=2, label=word)
+@styled
+def accuracy_by_layer(paper, here, chance, path):
+    """Table 7: accuracy in % over the layer, the paper's panels and then ours, which have a line at `chance`. A panel is {title:
+    {"SVM", "softmax" or one of these and ", untrained": {layer: (mean, spread or None)}}}; the untrained network's is dashed."""
+    panels, looks = {**paper, **here}, {"SVM": (VAL, "o"), "softmax": (TRAIN, "s")}
+    figure, axes = _subplots(1, len(panels), figsize=(2.8*len(panels), 3.3), sharey=True, sharex=True)
+    for place, (title, rows) in zip(axes, panels.items()):
+        for name, of in rows.items():
+            kind, _, untrained = name.partition(", ")
+            (colour, shape), layers = looks[kind], sorted(of)
+            place.errorbar(layers, [of[n][0] for n in layers], [of[n][1] or 0 for n in layers], color=colour, marker=shape, ms=4,
+                           mfc=PAPER if untrained else colour, lw=1.5, ls="--" if untrained else "-", capsize=2, label=name)
+        if title in here:
+            place.axhline(chance, color=GREY, lw=1, ls=":", label="by chance")
         place.set_title(title, loc="left", fontsize=8)
         place.set_xlabel("features of layer")
         place.xaxis.set_major_locator(MaxNLocator(integer=True))
         place.grid(axis="y", color="#e4e4e4", lw=0.6)
         place.set_axisbelow(True)
         place.set_ylim(0, 100)
-    axes[-1].axhline(chance, color=GREY, lw=1, ls=":", label="by chance")
     axes[0].set_ylabel("mean of the classes' accuracies, %")
-    axes[-1].legend(fontsize=8, labelcolor=INK)
+    axes[len(paper)].legend(fontsize=8, labelcolor=INK)
     _save(figure, path)
 
 
+@styled
 def average_precisions(names, columns, chance, path):
-    """Table 6: a row a class, a dot for the average precision in % of each of `columns` {name: (K,)}, the paper's first, and a
-    stroke at `chance`; NaN leaves a place empty."""
-    figure, axes = plt.subplots(figsize=(7, 0.9 + 0.22*len(names)), layout="constrained")
+    """Table 6: a row a class, a dot for the average precision in % of each of `columns` {name: (K,)}: the paper, the run's
+    features, those of random weights, networks from random weights; and a stroke at `chance`. NaN leaves a place empty."""
+    figure, axes = _subplots(figsize=(7, 0.9 + 0.22*len(names)))
     places = np.arange(len(names))
     axes.scatter(chance, places, marker="|", s=70, color=GREY, lw=1.2, label="by chance")
-    for (name, values), colour, shape in zip(columns.items(), (GREY, VAL, TRAIN), "Dos"):
+    for (name, values), colour, shape in zip(columns.items(), (GREY, VAL, UNTRAINED, TRAIN), "Dovs"):
         axes.scatter(values, places, s=26, color=colour, marker=shape, label=name, zorder=3, alpha=0.9, lw=0)
     axes.set_yticks(places, names)
     axes.invert_yaxis()
@@ -487,41 +637,31 @@ def pairs(pictures, captions, title, path):
     captioned(joined, captions, [True]*len(joined), title, path, columns=5, side=200)
 
 
-def captioned(pictures, captions, right, title, path, columns=8, side=136):
+def captioned(pictures, captions, right, title, path, columns=6, side=136):
     """Pictures (n,h,w,3) uint8 in rows, brought to `side` pixels of width, with two lines of text below each; the second line
     is in the colour of an error where `right` is False."""
     lines = title.split("\n")
-    n, head = len(pictures), 16*len(lines) + 14
+    n, head = len(pictures), LINE*len(lines) + 14
     tall = round(side*pictures[0].shape[0]/pictures[0].shape[1])
     across, down = side + 14, tall + 48
-    width = max(min(n, columns)*across - 14, *(int(FONT.getlength(line)) for line in lines))
-    sheet = Image.new("RGB", (width + 2*MARGIN, head + -(-n//columns)*down + MARGIN), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, 12), title, INK, FONT, spacing=2)
+    width = max(min(n, columns)*across - 14, *(int(_length(line)) for line in lines))
+    sheet = Sheet(width + 2*MARGIN, head + -(-n//columns)*down + MARGIN)
+    sheet.text(MARGIN, 22, lines)
     for k, (picture, texts) in enumerate(zip(pictures, captions)):
         left, top = MARGIN + k % columns*across, MARGIN + head + k//columns*down - 12
-        sheet.paste(Image.fromarray(picture).resize((side, tall), Image.Resampling.BICUBIC), (left, top))
+        sheet.picture(left, top, Image.fromarray(picture).resize((side, tall), Image.Resampling.BICUBIC))
         for line, (text, colour) in enumerate(zip(texts, (INK, INK if right[k] else VAL)), 1):
-            pen.text((left, top + tall + 15*line), _fitted(text, side + 8), colour, FONT, anchor="ls")
-    with atomic(Path(path)) as temporary:
-        sheet.save(temporary, "PNG", optimize=True)
+            sheet.text(left, top + tall + 15*line, _fitted(text, side + 8), colour)
+    sheet.save(path)
 
 
-def _fitted(text, width):
-    """`text`, cut with an ellipsis where it is wider than `width` pixels."""
-    if FONT.getlength(text) <= width:
-        return text
-    while FONT.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
-
-
+@styled
 def beside_paper(labels, paper, ours, path):
     """Tables 2 and 3: for R rows the errors in % of the paper, left, and ours, right; on logarithmic axes, as errors differ by
     factors. Behind a row its validation error and the rank of it: where the ranks agree, so does the order of the rows.
 
     paper  R pairs (training, validation) error, None where there is none    ours  for each row such pairs, one a seed"""
-    figure, panels = plt.subplots(1, 2, figsize=(9.5, 0.9 + 0.27*len(labels)), sharey=True, layout="constrained")
+    figure, panels = _subplots(1, 2, figsize=(9.5, 0.9 + 0.27*len(labels)), sharey=True)
     for axes, rows, title in ((panels[0], [[pair] for pair in paper], "the paper"), (panels[1], ours, "here")):
         means = [_mean(pair[1] for pair in row) for row in rows]
         ranked = sorted(mean for mean in means if mean is not None)
@@ -562,24 +702,84 @@ def _mean(values):
 
 
 # --------------------------------------------------------------------------------------------- sheets of tiles and labels
+class Sheet:
+    """Pictures, texts and panels (axes of matplotlib) at pixels of a white page, counted from the left and the top. As a PNG
+    the pictures keep their pixels and the letters are hinted; as vectors the same pixels lie between vectors."""
+
+    def __init__(self, width, height):
+        self.width, self.height = int(width), int(height)
+        self.pictures, self.texts, self.panels = [], [], []
+
+    def picture(self, left, top, pixels):
+        """A picture (h,w,3) in 0..1, or of PIL."""
+        self.pictures.append((left, top, pixels if isinstance(pixels, Image.Image) else _as_image(pixels)))
+
+    def text(self, left, baseline, lines, colour=INK, size=SMALL, align="left"):
+        """A line of text or several, the first on `baseline`; `align` "right" has them end at `left`."""
+        for number, line in enumerate([lines] if isinstance(lines, str) else lines):
+            self.texts.append((left, baseline + LINE*number, line, colour, size, align))
+
+    def panel(self, left, top, width, height, draw):
+        """Axes that draw(axes) fills when the sheet is saved."""
+        self.panels.append((left, top, width, height, draw))
+
+    def put(self, other, left, top):
+        """Another sheet's content on this one."""
+        for own, its in zip((self.pictures, self.texts, self.panels), (other.pictures, other.texts, other.panels)):
+            own += [(left + x, top + y, *rest) for x, y, *rest in its]
+
+    @styled
+    def save(self, path):
+        if Path(path).suffix != ".png":
+            return _save(self._vectors(), path)
+        page = _drawn(self._figure()) if self.panels else Image.new("RGB", (self.width, self.height), PAPER)
+        pen = ImageDraw.Draw(page)
+        for left, top, picture in self.pictures:
+            page.paste(picture, (left, top))
+        for left, baseline, line, colour, size, align in self.texts:
+            pen.text((left, baseline), line, colour, _font(size), anchor=f"{align[0]}s")
+        with atomic(Path(path)) as temporary:
+            page.save(temporary, "PNG", optimize=True)
+
+    def _figure(self):
+        """The panels alone."""
+        figure = Figure((self.width/DPI, self.height/DPI), dpi=DPI)
+        for left, top, width, height, draw in self.panels:
+            draw(figure.add_axes(self._place(left, top, width, height)))
+        return figure
+
+    def _vectors(self):
+        figure = self._figure()
+        for left, top, picture in self.pictures:
+            axes = figure.add_axes(self._place(left, top, *picture.size))
+            axes.imshow(np.asarray(picture), aspect="auto")
+            axes.axis("off")
+        for left, baseline, line, colour, size, align in self.texts:
+            figure.text(left/self.width, 1 - baseline/self.height, line, color=colour, fontsize=72*size/DPI, ha=align,
+                        va="baseline", parse_math=False)
+        return figure
+
+    def _place(self, left, top, width, height):
+        """In shares of the page, from its lower left corner, as matplotlib counts."""
+        return left/self.width, 1 - (top + height)/self.height, width/self.width, height/self.height
+
+
 def _table(tiles, title, heads, names):
-    """Tiles (R,C,h,w,3) in 0..1 as a PIL picture: rows with their names at the left, columns with their heads above."""
-    R, C = tiles.shape[:2]
-    pixels, gap = _enlarged(tiles.reshape(R*C, *tiles.shape[2:]), 80), 4
-    pixels = pixels.reshape(R, C, *pixels.shape[1:])
-    height, width = pixels.shape[2:4]
-    words = max(FONT.getlength(line) for head in heads for line in head.split("\n"))
-    across, down = max(width + gap, int(words) + 8), height + gap                        # from column to column, row to row
-    left = 10 + int(max(FONT.getlength(line) for name in names for line in name.split("\n")))
-    top = 15*(max(head.count("\n") for head in heads) + 1) + 8 + (LABEL if title else 0)
-    sheet = Image.new("RGB", (left + C*across, top + R*down - gap), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    pen.text((left, 14), title, INK, FONT, anchor="ls")
+    """Tiles (R,C,h,w,3) in 0..1 as a Sheet: rows with their names (lists of lines) at the left, columns with their heads above;
+    of no tiles the title alone."""
+    if not tiles.size:
+        return _titled(np.ones((1, 1, 3)), title, LARGE)
+    (R, C, height, width), gap = tiles.shape[:4], 4
+    across, down = max(width + gap, int(max(map(_length, sum(heads, [])))) + 8), height + gap    # from one to the next
+    left, top = 10 + int(max(map(_length, sum(names, [])))), LINE*max(map(len, heads)) + 8 + (LABEL if title else 0)
+    sheet = Sheet(max(left + C*across, left + _length(title, LARGE) + 1), top + R*down - gap)
+    sheet.text(left, 15, title, size=LARGE)
     for k, head in enumerate(heads):
-        pen.text((left + k*across, top - 5), head, INK, FONT, anchor="ld", spacing=2)
-        sheet.paste(_as_image(montage(pixels[:, k], 1, gap)), (left + k*across, top))
-    for k, name in enumerate(names):
-        pen.text((left - 6, top + k*down + height//2), name, INK, FONT, anchor="rm", align="right")
+        sheet.text(left + k*across, top - 6 - LINE*(len(head) - 1), head)
+        for row in range(R):
+            sheet.picture(left + k*across, top + row*down, tiles[row, k])
+    for row, name in enumerate(names):
+        sheet.text(left - 6, top + row*down + height//2 + 4 - LINE*(len(name) - 1)//2, name, align="right")
     return sheet
 
 
@@ -589,43 +789,78 @@ def _enlarged(tiles, side):
     return tiles.repeat(zoom, axis=1).repeat(zoom, axis=2)
 
 
-def _titled(picture, title):
-    sheet = Image.new("RGB", (max(picture.width, int(FONT.getlength(title)) + 1), picture.height + LABEL), PAPER)
-    ImageDraw.Draw(sheet).text((0, LABEL - 6), title, INK, FONT, anchor="ls")
-    sheet.paste(picture, (0, LABEL))
+def _titled(pixels, title, size=SMALL):
+    sheet = Sheet(max(pixels.shape[1], _length(title, size) + 1), pixels.shape[0] + LABEL)
+    sheet.text(0, LABEL - 6, title, size=size)
+    sheet.picture(0, LABEL, pixels)
     return sheet
 
 
-def _beside(pictures, widest):
-    """PIL pictures in rows of at most `widest` pixels, with a rim of paper."""
+def _beside(sheets, widest):
+    """Sheets in rows of at most `widest` pixels, with a rim of paper."""
     rows = [[]]
-    for picture in pictures:
-        if rows[-1] and sum(p.width + MARGIN for p in rows[-1]) + picture.width > widest:
+    for one in sheets:
+        if rows[-1] and sum(each.width + MARGIN for each in rows[-1]) + one.width + 2*MARGIN > widest:
             rows.append([])
-        rows[-1].append(picture)
-    heights = [max(p.height for p in row) + MARGIN for row in rows]
-    sheet = Image.new("RGB", (max(sum(p.width + MARGIN for p in row) for row in rows) + MARGIN, sum(heights) + MARGIN), PAPER)
+        rows[-1].append(one)
+    heights = [max(each.height for each in row) + MARGIN for row in rows]
+    page = Sheet(max(sum(each.width + MARGIN for each in row) for row in rows) + MARGIN, sum(heights) + MARGIN)
     for row, top in zip(rows, np.cumsum([MARGIN, *heights]).tolist()):
         left = MARGIN
-        for picture in row:
-            sheet.paste(picture, (left, top))
-            left += picture.width + MARGIN
-    return sheet
+        for one in row:
+            page.put(one, left, top)
+            left += one.width + MARGIN
+    return page
 
 
 def _above(upper, lower):
-    sheet = Image.new("RGB", (max(upper.width, lower.width), upper.height + lower.height), PAPER)
-    sheet.paste(upper, (0, 0))
-    sheet.paste(lower, (0, upper.height))
-    return sheet
+    page = Sheet(max(upper.width, lower.width), upper.height + lower.height)
+    page.put(upper, 0, 0)
+    page.put(lower, 0, upper.height)
+    return page
 
 
 def _drawn(figure):
     """A matplotlib figure as a PIL picture."""
-    figure.canvas.draw()
-    pixels = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
-    plt.close(figure)
-    return pixels
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def _subplots(*shape, figsize, **more):
+    """(figure, its axes) that no one but the caller knows: pyplot would keep it, and belongs to the user."""
+    figure = Figure(figsize, layout="constrained")
+    return figure, figure.subplots(*shape, **more)
+
+
+@cache
+def _font(size):
+    return ImageFont.truetype(findfont("DejaVu Sans"), size)
+
+
+def _length(text, size=SMALL):
+    """Pixels."""
+    return _font(size).getlength(text)
+
+
+def _fitted(text, width, size=SMALL):
+    """`text`, cut where it is wider than `width` pixels, with an ellipsis, between words if there are several."""
+    if _length(text, size) <= width:
+        return text
+    while text and _length(text + "…", size) > width:
+        text = text.rsplit(" ", 1)[0] if " " in text else text[:-1]
+    return text + "…"
+
+
+def _wrapped(text, width, size=SMALL):
+    """`text` in lines of at most `width` pixels, but for a word that is wider."""
+    lines = []
+    for word in text.split():
+        if lines and _length(f"{lines[-1]} {word}", size) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 def tiles(pictures, paths):
@@ -642,12 +877,6 @@ def signed_tiles(projections):
     return np.clip(0.5 + 0.5*projections/max(scale, np.finfo(np.float32).tiny), 0, 1)
 
 
-def _block(pictures, side, zoom):
-    """k tiles (k,f,f,3) -> a square block, side x side, with a rim of MARGIN//4 paper at its right."""
-    sheet = montage(pictures.repeat(zoom, axis=1).repeat(zoom, axis=2), side)
-    return np.pad(sheet, ((0, 0), (0, MARGIN//4), (0, 0)), constant_values=1.0)
-
-
 def montage(tiles, columns, gap=1, background=1.0):
     """Tiles (n,h,w,3) in 0..1 -> one picture (H,W,3), filled row by row."""
     n, h, w, _ = tiles.shape
@@ -659,11 +888,10 @@ def montage(tiles, columns, gap=1, background=1.0):
     return sheet
 
 
-def _save_pixels(picture, path, zoom=1):
-    """Write (H,W,3) in 0..1 as a PNG, each pixel `zoom` pixels wide."""
-    pixels = _as_image(picture)
+def _save_pixels(picture, path):
+    """Write (H,W,3) in 0..1 as a PNG."""
     with atomic(Path(path)) as temporary:
-        pixels.resize((pixels.width*zoom, pixels.height*zoom), Image.NEAREST).save(temporary, "PNG")
+        _as_image(picture).save(temporary, "PNG")
 
 
 def _as_image(picture):
@@ -672,6 +900,6 @@ def _as_image(picture):
 
 
 def _save(figure, path):
+    kind = Path(path).suffix[1:]
     with atomic(Path(path)) as temporary:
-        figure.savefig(temporary, format="png")
-    plt.close(figure)
+        figure.savefig(temporary, format=kind, metadata=FORMATS[kind])

@@ -11,8 +11,9 @@ from PIL import Image
 
 from zfcore import results
 from zfcore.__main__ import main
-from zfcore.analysis.correspondence import (PARTS, Correspondence, common_parts, correspondence, default_side, hamming, in_crop,
-                                            masked, permutation_test, read_landmarks, sign_of_change)
+from zfcore.analysis.correspondence import (GROUP, PARTS, Correspondence, common_parts, correspondence, default_side, groups_of,
+                                            hamming, holm, in_crop, lenders_of, length, masked, place_test, random_test,
+                                            read_landmarks, sign_of_change)
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
 from zfcore.data.synthetic import CLASSES
@@ -97,7 +98,8 @@ def test_a_part_that_one_unit_reads_in_all_pictures_scores_0_and_lower_than_rand
     found = correspondence(colour_finder(), pictures, MEAN, places, ["red", "none"], ["fc6", "conv1"], random=10,
                            permutations=999, side=13)
     assert (found.scores[0] == 0).all()                                      # red gone everywhere; nothing gone anywhere
-    assert found.random[0].mean() > 0.1 and found.p_values[0].max() < 0.05
+    assert found.random[0].mean() > 0.1 and found.p_values[0, :, 0].max() < 0.05
+    assert found.lent[0, 0].mean() > 0.1 and found.p_values[0, 0, 1] < 0.05
     assert found.scores[1, 0].max() > 0 and found.scores.shape == (2, 2, 66) and found.random.shape == (2, 10, 66)
 
 
@@ -122,18 +124,75 @@ def test_the_scores_and_their_p_are_those_of_a_slow_loop():
                 expected = [(signs[a, j] != signs[b, j]).mean() for a, b in itertools.combinations(range(4), 2)]
                 np.testing.assert_allclose(of[k, row], expected, atol=1e-12)
         table = np.array([[[[(one != other).mean() for other in of] for of in signs] for one in each] for each in signs])
-        assert found.p_values[k].tolist() == [permutation_test(table, part, np.arange(2, 5), 199) for part in range(2)]
+        assert found.p_values[k, :, 0].tolist() == [random_test(table, part, np.arange(2, 5), 199) for part in range(2)]
+        for part, draw in np.ndindex(2, 3):
+            lent = []
+            for i, lender in enumerate(found.lenders[draw]):
+                hidden, (top, left) = pictures[i].copy(), found.corners[lender, part]
+                hidden[top:top + 8, left:left + 8] = 200
+                lent.append(np.sign(features(pictures[i], name) - features(hidden, name)))
+            expected = [(lent[a] != lent[b]).mean() for a, b in itertools.combinations(range(4), 2)]
+            np.testing.assert_allclose(found.lent[k, part, draw], expected, atol=1e-12)
 
 
 def test_the_rows_of_table_1_are_means_and_spreads_over_pairs():
-    scores, random = np.arange(12.0).reshape(2, 2, 3), np.arange(24.0).reshape(2, 4, 3)
-    found = Correspondence(np.array(["eye", "nose"]), np.array(["conv5", "fc7"]), 3, 128, None, None, scores, random, 2*random,
-                           np.array([[0.1, 0.2], [0.3, 0.4]]), 9)
+    scores, random, lent = np.arange(12.0).reshape(2, 2, 3), np.arange(24.0).reshape(2, 4, 3), np.arange(48.0).reshape(2, 2, 4, 3)
+    found = Correspondence(np.array(["eye", "nose"]), np.array(["conv5", "fc7"]), 3, 128, None, None, None, scores, random,
+                           2*random, lent, np.array([[[0.1, 0.001], [0.004, 0.2]], [[0.3, 0.4], [1, 0.5]]]), 9)
     rows = dict(found.rows())
-    assert list(rows) == ["eye", "nose", "random", "random, one place"]
-    assert rows["nose"][1] == (10, pytest.approx((2/3)**0.5), 0.4)
-    assert rows["random"][0] == (5.5, pytest.approx(np.std(range(12))), None)
+    assert list(rows) == ["eye", "nose", "eye of another picture", "nose of another picture", "random", "random, one place"]
+    assert rows["nose"][1] == (10, pytest.approx((2/3)**0.5))
+    assert rows["nose of another picture"][1] == (41.5, pytest.approx(np.std(range(12))))
+    assert rows["random"][0] == (5.5, pytest.approx(np.std(range(12))))
     assert rows["random, one place"][1][0] == 35
+    assert found.corrected[0].tolist() == [[pytest.approx(0.6), pytest.approx(0.008)], [pytest.approx(0.028), 1]]
+
+
+def test_places_are_lent_within_groups_and_never_by_a_picture_to_itself():
+    pictures, places = toys(23)
+    places = np.rint(places)                                                  # no two corners of a part are told apart by rounding
+    found = correspondence(colour_finder(), pictures, MEAN, places, ["red", "none"], ["fc6"], random=8, permutations=9, side=6)
+    group = np.empty(23, int)
+    for number, members in enumerate(groups_of(23, 0)):
+        group[members] = number
+    assert np.bincount(group).tolist() == [12, 11] and GROUP <= 11
+    assert found.lenders.shape == (8, 23) and (group[found.lenders] == group).all()
+    assert (np.sort(found.lenders) == np.arange(23)).all() and (found.lenders != np.arange(23)).all()
+    assert len({tuple(deal) for deal in found.lenders.tolist()}) == 8
+
+
+@pytest.mark.parametrize("n, sizes", [(2, [2]), (19, [19]), (20, [10, 10]), (45, [12, 11, 11, 11])])
+def test_groups_hold_every_picture_once(n, sizes):
+    groups = groups_of(n, 3)
+    assert list(map(len, groups)) == sizes and np.sort(np.concatenate(groups)).tolist() == list(range(n))
+    table = lenders_of(groups)
+    assert (table[:, 0] == np.arange(n)).all()
+    for group in groups:
+        assert (np.sort(table[group, :len(group)]) == np.sort(group)).all()
+
+
+def test_the_bar_is_told_how_many_pictures_are_shown():
+    class Count:
+        n = 0
+        def update(self, by):
+            self.n += by
+    pictures, places = toys(21)
+    bar = Count()
+    correspondence(colour_finder(), pictures, MEAN, places, ["red", "none"], ["fc6"], random=3, permutations=9, batch_size=7, bar=bar)
+    assert bar.n == length(21, 2, 3)
+
+
+# ---------------------------------------------------------------------------------------------- the number of the tests
+def test_holms_correction_by_hand():
+    p = np.array([[0.01, 0.04], [0.03, 0.005]])
+    np.testing.assert_allclose(holm(p), [[0.03, 0.06], [0.06, 0.02]])         # 3*0.01, then 1*0.04 < 2*0.03, 4*0.005
+    assert holm(np.array([0.5, 0.9, 0.6])).tolist() == [1, 1, 1] and holm(np.array([0.04])).tolist() == [0.04]
+
+
+def test_of_tests_whose_hypotheses_all_hold_few_tables_find_anything():
+    rng = np.random.default_rng(0)
+    found = [(holm(rng.random(6)) < 0.05).any() for _ in range(2000)]
+    assert np.mean(found) == pytest.approx(0.05, abs=0.015)
 
 
 # ------------------------------------------------------------------------------------------------------ permutations
@@ -154,16 +213,16 @@ def test_p_is_the_share_of_all_choices_of_a_mask_a_picture_that_score_no_higher(
     for part in range(3):
         exact = np.mean([s <= score((part,)*3) + 1e-12 for s in scores])
         others = np.delete(np.arange(3), part)
-        assert permutation_test(table, part, others, 20000) == pytest.approx(exact, abs=0.015)
+        assert random_test(table, part, others, 20000) == pytest.approx(exact, abs=0.015)
 
 
 def test_p_is_as_small_as_permutations_allow_where_the_part_is_far_lower_and_1_where_it_is_highest():
-    assert permutation_test(distances(8, 6, 0, lower=0.3), 0, np.arange(1, 6), 499) == 1/500
-    assert permutation_test(distances(8, 6, 0, lower=-0.3), 0, np.arange(1, 6), 499) == 1
+    assert random_test(distances(8, 6, 0, lower=0.3), 0, np.arange(1, 6), 499) == 1/500
+    assert random_test(distances(8, 6, 0, lower=-0.3), 0, np.arange(1, 6), 499) == 1
 
 
 def test_where_all_is_equal_p_is_1():
-    assert permutation_test(np.full((4, 3, 4, 3), 0.1), 0, np.arange(1, 3), 99) == 1
+    assert random_test(np.full((4, 3, 4, 3), 0.1), 0, np.arange(1, 3), 99) == 1
 
 
 def test_where_the_part_is_like_the_random_places_p_stays_below_a_level_as_often_as_the_level_says():
@@ -172,15 +231,47 @@ def test_where_the_part_is_like_the_random_places_p_stays_below_a_level_as_often
     for trial in range(400):
         strength = rng.uniform(0.05, 0.5, (4, 1, 1))
         table = hamming((rng.random((4, 5, 60)) < strength).astype(np.int8))
-        p.append(permutation_test(table, 0, np.arange(1, 5), 99, seed=trial))
+        p.append(random_test(table, 0, np.arange(1, 5), 99, seed=trial))
     for level in (0.1, 0.3, 0.6):
+        assert np.mean(np.array(p) <= level) == pytest.approx(level, abs=0.065)
+
+
+def planted(n, rng, of_place=0.0, of_part=0.0, D=80):
+    """(groups, differ (n,G,n,G)) of pictures whose parts' places resemble each other: hiding the square moves a feature in a way
+    that is common to all places with the weight `of_place`, to all true parts with the weight `of_part`, else anyhow."""
+    groups, common = groups_of(n, 0), rng.standard_normal((2, D))
+    lenders = lenders_of(groups)
+    at_place = common[0] + 0.5*rng.standard_normal((n, D))                     # of picture j's place, wherever it is used
+    true = (lenders == np.arange(n)[:, None])[..., None]
+    moved = of_place*at_place[lenders] + of_part*common[1]*true + rng.standard_normal((*lenders.shape, D))
+    return groups, hamming(np.sign(moved).astype(np.int8))
+
+
+def test_the_places_p_is_the_share_of_all_ways_to_deal_them_that_score_no_higher():
+    groups, table = planted(4, np.random.default_rng(2), of_place=1, of_part=0.1)
+    mask = [{lender: s for s, lender in enumerate(of)} for of in lenders_of(groups).tolist()]
+    score = lambda deal: sum(table[i, mask[i][deal[i]], j, mask[j][deal[j]]] for i in range(4) for j in range(4) if i != j)
+    exact = np.mean([score(deal) <= score(range(4)) + 1e-12 for deal in itertools.permutations(range(4))])
+    assert 0.05 < exact < 0.95 and place_test(table, groups, 20000) == pytest.approx(exact, abs=0.015)
+
+
+def test_where_the_part_matters_the_places_p_is_as_small_as_permutations_allow():
+    groups, table = planted(20, np.random.default_rng(0), of_place=1, of_part=1)
+    assert len(groups) == 2 and place_test(table, groups, 499) == 1/500
+
+
+@pytest.mark.parametrize("of_place", [0, 1])
+def test_where_the_place_alone_matters_or_nothing_p_stays_below_a_level_as_often_as_the_level_says(of_place):
+    """The test against random squares would find every such part: they resemble each other, and random squares do not."""
+    p = [place_test(planted(7, np.random.default_rng(trial), of_place)[1], groups_of(7, 0), 99, seed=trial) for trial in range(400)]
+    for level in (0.05, 0.1, 0.3, 0.6):
         assert np.mean(np.array(p) <= level) == pytest.approx(level, abs=0.065)
 
 
 def test_p_depends_on_the_seed_alone():
     table = distances(5, 4, 2)
-    assert permutation_test(table, 0, np.arange(1, 4), 300, 3) == permutation_test(table, 0, np.arange(1, 4), 300, 3)
-    assert len({permutation_test(table, 0, np.arange(1, 4), 300, seed) for seed in range(6)}) > 1
+    assert random_test(table, 0, np.arange(1, 4), 300, 3) == random_test(table, 0, np.arange(1, 4), 300, 3)
+    assert len({random_test(table, 0, np.arange(1, 4), 300, seed) for seed in range(6)}) > 1
 
 
 # --------------------------------------------------------------------------------------------------- part positions
@@ -260,16 +351,45 @@ def test_the_command_leaves_arrays_table_and_figure_and_draws_them_again(place, 
     np.testing.assert_array_equal(found.corners[:, :2], np.rint(toys(3)[1][..., ::-1] - found.side/2).clip(0, CROP - found.side))
     text = (tmp_path/"correspondence.md").read_text().split("\n")
     assert text[0] == "| masked | fc6 | conv1 |" and re.match(r"\| red \| 0.000 ± 0.000 \| 0.\d{3} ± 0.\d{3} \|", text[2])
-    assert text[5].startswith("| random, one place |")
+    assert text[4].startswith("| red of another picture |") and text[7].startswith("| random, one place |")
     table = list(csv.DictReader((tmp_path/"correspondence.csv").open()))
-    assert table[0]["masked"] == "red" and table[-1]["p"] == ""
-    assert float(table[0]["p"]) == pytest.approx(found.p_values[0, 0], rel=1e-4)
-    assert "at one place in all pictures" in capsys.readouterr().out.strip().split("\n")[-1]
+    assert table[0]["masked"] == "red" and table[-1]["p lower than random"] == ""
+    for t, of in enumerate(("lower than random", "lower than of another picture")):
+        assert float(table[0][f"p {of}"]) == pytest.approx(found.p_values[0, 0, t], rel=1e-4)
+        assert float(table[0][f"corrected p {of}"]) == pytest.approx(found.corrected[0, 0, t], rel=1e-4)
+    said = capsys.readouterr().out
+    assert "corrected for 8 tests (Holm; 99 permutations each; the least possible is 0.08)" in said and text[-2] in said
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     for end in ("png", "csv", "md"):
         (tmp_path/f"correspondence.{end}").unlink()
     main(["correspondence", "--redraw", str(tmp_path/"correspondence.h5")])
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_several_networks_and_seeds_share_a_table_that_counts_who_agrees(place, tmp_path, capsys):
+    run(place, tmp_path, "--synthetic", 12, "--layers", "fc6", "--run", place/"run.h5", "--seeds", 2, "--permutations", 999)
+    found = [results.load(tmp_path/f"correspondence_{k}.h5", Correspondence) for k in range(1, 5)]
+    for a, b in ((0, 2), (1, 3)):                                             # the same network again, the same seeds
+        np.testing.assert_equal(vars(found[a]), vars(found[b]))
+    assert (found[0].corners[:, 3:] != found[1].corners[:, 3:]).any() and (found[0].scores == found[1].scores).all()
+    text = (tmp_path/"correspondence.md").read_text()
+    means = [one.random[0].mean() for one in found]
+    assert f"| random | {np.mean(means):.3f} ± {np.std(means, ddof=1):.3f} |" in text
+    assert f"| right eye | {found[0].scores[0, 0].mean():.3f} ± 0.000 |" in text
+    below = sum(one.corrected[0, 2, 1] < 0.05 for one in found)
+    assert re.search(rf"\| nose \| \d of 4 \(median [^|]*\) \| {below} of 4 \(", text)
+    assert {row["number"] for row in csv.DictReader((tmp_path/"correspondence.csv").open())} == set("1234")
+    before = text, (tmp_path/"correspondence.png").read_bytes()
+    main(["correspondence", "--redraw", *(str(tmp_path/f"correspondence_{k}.h5") for k in range(1, 5))])
+    assert ((tmp_path/"correspondence.md").read_text(), (tmp_path/"correspondence.png").read_bytes()) == before
+
+
+def test_networks_with_other_layers_do_not_share_a_table(place, tmp_path, capsys):
+    for layer in ("fc6", "conv1"):
+        run(place, tmp_path/layer, "--synthetic", 3, "--layers", layer)
+    with pytest.raises(SystemExit):
+        main(["correspondence", "--redraw", *(str(tmp_path/layer/"correspondence.h5") for layer in ("fc6", "conv1"))])
+    assert "layers: expected the same in all networks, fc6, got conv1" in capsys.readouterr().err
 
 
 def test_synthetic_faces_show_all_parts_and_are_of_the_class(place, tmp_path):
@@ -298,6 +418,7 @@ def test_synthetic_faces_show_all_parts_and_are_of_the_class(place, tmp_path):
     (["--images", "0.png"], "either --images FILES --landmarks"),
     (["--synthetic", "2", "--landmarks", "marks.json"], "got both"),
     (["--synthetic", "2", "--layers", "conv7"], "one of conv1.*'conv7'"),
+    (["--synthetic", "2", "--seeds", "0"], "--seeds: expected a number above 0"),
     (["--synthetic", "2", "--square", "40"], "side of the square: expected 1 to 30")])
 def test_bad_input_is_one_sentence_and_leaves_nothing_behind(place, tmp_path, capsys, more, sentence, monkeypatch):
     monkeypatch.chdir(place)

@@ -1,4 +1,6 @@
 """What is wrong with the first layers: planted filters, gratings and dead units are found, and nothing where there is nothing."""
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -6,10 +8,12 @@ from PIL import Image
 from tests.analysis.test_evolution import command, planted_run, refused
 from tests.analysis.test_top_activations import COUNT, CROP, MEAN, Noise, Stopping, pictures_of, small
 from zfcore import results
+from zfcore.__main__ import names_of
 from zfcore.analysis.diagnostics import (EDGES, HIGH, LOW, Diagnosis, aliasing, diagnose, first_two, length, power_spectrum,
                                          radial_shares, radius, rectified)
 from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.check import Expected
+from zfcore.checkpoint import Checkpoint
 from zfcore.layers import Conv, Flatten, Linear, ReLU
 from zfcore.network import Network
 
@@ -176,20 +180,29 @@ def test_one_run_is_diagnosed_and_drawn_again_from_its_arrays(run, tmp_path, cap
     command("diagnostics", "--run", run, "--output", tmp_path, "--units", "0:3", "--k", "4")
     assert {p.name for p in tmp_path.iterdir()} == {"diagnostics.h5", "diagnostics.png", "strongest.h5"}
     found = results.load(tmp_path/"diagnostics.h5", Diagnosis)
-    assert found.name == "run" and found.total == 24 and found.projections.shape == (3, 4, 17, 17, 3)
+    assert found.name == "small" and found.total == 24 and found.projections.shape == (3, 4, 17, 17, 3)
     said = capsys.readouterr().out
-    assert f"run: filter RMS max/median {found.dominance:.2f}" in said and f"conv2 {found.dead['conv2'].sum()} of 7" in said
+    assert f"small: filter RMS max/median {found.dominance:.2f}" in said and f"conv2 {found.dead['conv2'].sum()} of 7" in said
     before = (tmp_path/"diagnostics.png").read_bytes()
     (tmp_path/"diagnostics.png").unlink()
     command("diagnostics", "--redraw", tmp_path/"diagnostics.h5")
     assert (tmp_path/"diagnostics.png").read_bytes() == before
 
 
-def test_a_run_is_called_after_its_folder_dots_and_all(run, tmp_path):
-    (tmp_path/"rate-0.1").mkdir()
-    (tmp_path/"rate-0.1"/"best.h5").symlink_to(run/"best.h5")
-    command("diagnostics", "--run", tmp_path/"rate-0.1", "--output", tmp_path/"out", "--units", "0", "--k", "1")
-    assert results.load(tmp_path/"out"/"diagnostics.h5", Diagnosis).name == "rate-0.1"
+def test_networks_are_called_by_model_and_two_of_one_model_by_what_tells_them_apart(run, tmp_path):
+    first, second = tmp_path/"first", tmp_path/"second"
+    for folder, options in ((first, {"model": "small", "rms_max": 0.0, "lr": 0.1, "workers": 1}),
+                            (second, {"model": "small", "rms_max": 0.03, "lr": 0.1, "workers": 2})):
+        folder.mkdir()
+        (folder/"config.json").write_text(json.dumps({"options": options}))
+    one, later = Checkpoint("small", (), [], [], {}, epoch=3), Checkpoint("small", (), [], [], {}, epoch=9)
+    other = Checkpoint("large", (), [], [], {}, epoch=3)
+    assert names_of([first], [one]) == ["small"] and names_of([first, second], [one, other]) == ["small", "large"]
+    assert names_of([first, second/"best.h5"], [one, one]) == ["small, rms-max 0.0", "small, rms-max 0.03"]
+    assert names_of([first, first/"epoch_0009.h5"], [one, later]) == ["small, epoch 3", "small, epoch 9"]
+    assert names_of([first, run], [one, one]) == ["small, the first", "small, the second"]                # no config.json
+    (second/"config.json").write_text("[1")
+    assert names_of([first, second], [one, later]) == ["small, epoch 3", "small, epoch 9"]
 
 
 def test_two_runs_are_set_side_by_side_in_the_order_given(run, tmp_path, capsys):
@@ -197,7 +210,7 @@ def test_two_runs_are_set_side_by_side_in_the_order_given(run, tmp_path, capsys)
     assert {p.name for p in tmp_path.iterdir()} == {f"{name}_{k}.h5" for name in ("strongest", "diagnostics") for k in (1, 2)} | {
         "diagnostics.png"}
     one, other = (results.load(tmp_path/f"diagnostics_{k}.h5", Diagnosis) for k in (1, 2))
-    assert (one.name, other.name) == ("epoch_0007", "run") and (one.filters != other.filters).any()
+    assert (one.name, other.name) == ("small, epoch 7", "small, epoch 0") and (one.filters != other.filters).any()
     both = Image.open(tmp_path/"diagnostics.png").height
     command("diagnostics", "--redraw", tmp_path/"diagnostics_1.h5")
     assert Image.open(tmp_path/"diagnostics.png").height < both

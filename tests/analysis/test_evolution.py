@@ -7,14 +7,14 @@ import pytest
 from PIL import Image
 
 from tests.analysis.test_top_activations import COUNT, MEAN, SIZE, Noise, Stopping, pictures_of, small
-from zfcore import results
+from zfcore import plots, results
 from zfcore.__main__ import main
 from zfcore.analysis.evolution import Evolution, cosine, evolution, kept_epochs, length
 from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
-from zfcore.plots import FONT, LABEL, MARGIN
 from zfcore.deconvnet import project
+from zfcore.plots import LABEL, LINE, MARGIN
 
 UNITS = {"conv1": [0, 3], "conv2": [2, 6]}
 
@@ -214,15 +214,39 @@ def test_the_command_leaves_arrays_and_a_figure_that_comes_back_from_them_alone(
     assert (tmp_path/"moved"/"evolution.png").read_bytes() == (tmp_path/"evolution.png").read_bytes()
 
 
-def test_the_strips_in_the_figure_have_one_scale_a_row_and_zero_is_mid_grey(run, tmp_path):
+def test_each_tile_of_a_strip_has_its_own_scale_and_below_it_the_strength_beside_the_largest(run, tmp_path):
     command("evolution", "--run", run, "--output", tmp_path, "--layers", "conv1", "--units", "0:2", "--epochs", "1", "30")
     found, sheet = results.load(tmp_path/"evolution.h5", Evolution), np.asarray(Image.open(tmp_path/"evolution.png"))
-    strip = found.projections["conv1"][1]                                 # (2,5,5,3), each pixel enlarged to 16
-    scale = np.quantile(np.abs(strip[strip != 0]), 0.997)
-    top, left = MARGIN + LABEL + 23 + 84 + 8, MARGIN + 10 + int(FONT.getlength("unit")) + 8
+    strip, values = found.projections["conv1"][1], found.values["conv1"][1]       # (2,5,5,3), each pixel enlarged to 16
+    top = MARGIN + LABEL + LINE + 8 + 80 + 7 + 4                                  # of the second unit's tiles
+    left = np.flatnonzero((sheet[top:top + 80] != 255).any(axis=2).sum(axis=0) > 60)[0]
     for e in range(2):
         seen = sheet[top:top + 80:16, left + 84*e:left + 84*e + 80:16]
+        scale = np.quantile(np.abs(strip[e][strip[e] != 0]), 0.997)
         np.testing.assert_allclose(seen, (127.5 + 127.5*strip[e]/scale).clip(0, 255), atol=0.51)
+        dark = (sheet[top + 85, left + 84*e:left + 84*e + 80] < 100).all(axis=1)
+        assert dark.sum() == round(80*values[e]/values.max()) and dark[:dark.sum()].all()
+
+
+def made_up(pictures):
+    """An Evolution of three units over two epochs, which fire where `pictures` (3,2) is not -1."""
+    projections = np.random.default_rng(0).standard_normal((3, 2, 7, 7, 3)).astype(np.float32)
+    values = np.where(np.array(pictures) < 0, 0, 1).astype(np.float32)
+    projections *= (values > 0)[..., None, None, None]
+    return Evolution(np.array([1, 5]), {"conv2": np.array([4, 6, 9])}, {"conv2": projections},
+                     {"conv2": values}, {"conv2": np.array(pictures)}, *({"conv2": np.array([0.5])} for _ in range(2)),
+                     {"conv2": np.array([0.1, 0.1])}, 24)
+
+
+def test_a_unit_that_never_fires_has_no_row_and_an_epoch_in_which_it_does_not_is_paper(tmp_path):
+    heights = []
+    for pictures in ([[1, 2], [3, 4], [5, 6]], [[1, 2], [-1, -1], [5, 6]], [[1, 2], [-1, -1], [-1, 6]], [[-1, -1]]*3):
+        plots.evolution(made_up(pictures), tmp_path/"figure.png")
+        sheet = np.asarray(Image.open(tmp_path/"figure.png"))
+        heights.append((len(sheet), (sheet[:-230, 100:] == 128).all(axis=2).sum()))
+    (all_fire, _), (one_dead, _), (one_late, grey), (none, grey_of_none) = heights
+    assert all_fire - one_dead == 77 + 7 + 4 and one_late == one_dead and none < one_late - 2*80
+    assert grey < 200 and grey_of_none < 20                                      # no tile of nothing but mid-grey
 
 
 def test_only_some_pictures_of_each_class_are_looked_at_when_that_is_asked(run, tmp_path):

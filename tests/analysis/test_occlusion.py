@@ -19,6 +19,7 @@ from zfcore.deconvnet import project
 from zfcore.layers import ContrastNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU
 from zfcore.models.zfnet import zfnet
 from zfcore.network import Network
+from zfcore.plots import LABEL, MARGIN
 
 N, CLASSES, GREY = 2, 5, 90
 
@@ -314,24 +315,24 @@ def test_in_the_figure_each_value_stands_at_the_middle_of_its_square_in_the_fram
     network, picture, mean = planted(EVERYWHERE)
     found = occlusion(network, picture, mean, [0], size=10, stride=5)                     # 5 x 7 places
     p = np.full((1, 5, 7), 0.9)
-    p[0, 3, 1] = 0.2                                         # the square at rows 15:25, columns 5:15
+    p[0, 3, 1] = 0                                           # the square at rows 15:25, columns 5:15
     found = replace(found, probabilities=p, clean_probabilities=np.array([0.9]), classes=np.array(["bright", "dark"]),
                     most_probable=np.where(p > 0.5, 0, 1), boxes=np.array([[8.0, 20, 16, 32]]))
     plots.occlusion(found, tmp_path/"figure.png")
     sheet = np.asarray(Image.open(tmp_path/"figure.png").convert("RGB")).astype(int)
 
-    def colour(panel, row, column):                          # panels are 2.1 inches for 40 pixels, 0.1 above the lower edge
-        left, top = [0.15, 2.4, 5.15, 7.4, 10.15][panel], len(sheet)/110 - 0.1 - 1.05 - 2.1*15/40
-        return sheet[round(110*(top + 2.1*row/40)), round(110*(left + 2.1*column/40))]
+    def colour(panel, row, column):                          # panels of 200 pixels, 30 x 40 pixels in each
+        left, top = MARGIN + 272*(panel % 3), 2*LABEL + 230*(panel//3) + 25
+        return sheet[round(top + 5*row), round(left + 5*column)]
 
-    low, high = (255*np.array(colormaps["viridis"](value)[:3]) for value in (0.0, 1.0))
+    low, high = (255*np.array(colormaps["viridis"](value)[:3]) for value in (0.0, 0.9))          # one scale, from 0 to 1
     for at, wanted in (((20, 10), low), ((20, 15), high), ((15, 10), high), ((5, 5), high), ((25, 35), high)):
         np.testing.assert_allclose(colour(3, *at), wanted, atol=2)
-    for panel in (1, 3, 4):
+    for panel in (1, 3, 5):
         np.testing.assert_allclose(colour(panel, 1, 20), 128, atol=1)                     # nothing has its middle here
         np.testing.assert_allclose(colour(panel, 20, 39), 128, atol=1)
-    np.testing.assert_allclose(colour(4, 20, 10), [242, 142, 43], atol=2)                 # the second class, once
-    np.testing.assert_allclose(colour(4, 20, 20), [78, 121, 167], atol=2)
+    np.testing.assert_allclose(colour(5, 20, 10), [242, 142, 43], atol=2)                 # the second class, once
+    np.testing.assert_allclose(colour(5, 20, 20), [78, 121, 167], atol=2)
     np.testing.assert_allclose(colour(0, 20, 10), found.grey, atol=2)                     # hidden where P falls most
     np.testing.assert_allclose(colour(0, 12, 25), 255, atol=2)
 
@@ -341,7 +342,26 @@ def test_more_classes_than_colours_and_no_names_at_all_can_be_drawn(tmp_path):
     found = occlusion(network, pictures, mean, size=8, stride=5)
     places = np.arange(found.most_probable[0].size).reshape(found.most_probable[0].shape)
     plots.occlusion(replace(found, most_probable=np.stack([places, 0*places])), tmp_path/"figure.png")
-    assert Image.open(tmp_path/"figure.png").height > 2*2.1*110
+    assert Image.open(tmp_path/"figure.png").height > 2*2*190
+
+
+def test_a_fall_of_nothing_looks_like_nothing_and_titles_say_what_is_seen(tmp_path, monkeypatch):
+    said, text = [], plots.Sheet.text
+    monkeypatch.setattr(plots.Sheet, "text", lambda self, left, top, lines, *more, **look: (
+        said.append(lines), text(self, left, top, lines, *more, **look)))
+    network, picture, mean = planted(EVERYWHERE)
+    found = occlusion(network, picture, mean, [0], size=10, stride=5)
+    found = replace(found, classes=np.array(["a bright one", "dark"]), names=np.array(["synthetic/val/000007"]))
+    shades = []
+    for fall in (2e-5, 0.3):
+        drops = np.zeros_like(found.drops)
+        drops[0, 20, 20] = fall
+        plots.occlusion(replace(found, drops=drops), tmp_path/"figure.png")
+        sheet = np.asarray(Image.open(tmp_path/"figure.png").convert("RGB")).astype(int)
+        shades.append(np.ptp(sheet[2*LABEL + 230 + 25 + 5*20 + 2, MARGIN + 272 + 5*20 + 2]))
+    assert shades[0] < 5 and shades[1] > 60
+    assert said[0] == "picture 7: a bright one" and "(d) P(a bright one)" in said
+    assert "fall of P where hidden, 2e-05 at most" in said and "fall of P where hidden" in said
 
 
 CROP = 27

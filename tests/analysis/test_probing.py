@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zfcore.analysis import probing
-from zfcore.analysis.probing import GRID, choose, feature_layers, fit, gram_matrix, held_out, probe
+from zfcore.analysis.probing import GRID, choose, feature_layers, fit, gram_matrix, held_out, probe, random_projection
 from zfcore.check import Expected
 from zfcore.models import build
 from zfcore.ops.hinge_loss import hinge_loss_reference
@@ -35,6 +35,30 @@ def F(kind, w, b, x, labels, C):
 
 def accuracy(scores, labels, rows):
     return (scores.argmax(axis=0) == labels).mean()
+
+
+# ------------------------------------------------------------------------------------------- as many features a layer
+def test_a_projection_keeps_inner_products_alike_however_many_features_there_are():
+    rng, D, errors = np.random.default_rng(2), 400, []
+    for features in (31, 400, 5001):
+        x = rng.normal(size=(60, features)).astype(np.float32)
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        y = random_projection(x, D)
+        assert y.shape == (60, D) and y.dtype == np.float32
+        errors.append(np.sqrt(np.square(y @ y.T - x @ x.T)[~np.eye(60, dtype=bool)].mean()))
+        assert np.square(y).sum(axis=1).mean() == pytest.approx(1, abs=0.05)
+    assert errors == pytest.approx([D**-0.5]*3, rel=0.15)
+
+
+def test_a_projection_is_one_matrix_of_its_seed_whatever_the_blocks_and_the_pictures(monkeypatch):
+    x = np.random.default_rng(3).normal(size=(7, 53)).astype(np.float32)
+    matrix = random_projection(np.eye(53, dtype=np.float32), 11)
+    assert np.allclose(random_projection(x, 11), x @ matrix, atol=1e-5)
+    assert not np.allclose(random_projection(x, 11, seed=1), x @ matrix, atol=0.1)
+    monkeypatch.setattr(probing, "COLUMNS", 8)
+    assert np.allclose(random_projection(x, 11), x @ matrix, atol=1e-5)
+    with pytest.raises(Expected, match="random projection: features: expected a number above 0"):
+        random_projection(x, 0)
 
 
 # ---------------------------------------------------------------------------------------------------- the minimum of F

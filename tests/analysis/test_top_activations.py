@@ -268,6 +268,17 @@ def test_a_field_wider_than_the_picture_and_a_fully_connected_layer_show_the_who
     assert unit_views(wide, pictures, MEAN, top, "conv1", [0]).patches.shape == (1, 2, 13, 13, 3)
 
 
+def test_projections_of_the_first_layer_are_its_filters_which_come_along_once(network, found):
+    views = unit_views(network, pictures_of(Noise()), MEAN, found, "conv1", [4, 1])
+    assert views.filters.shape == (2, 5, 5, 3)
+    for u, k in np.argwhere(views.pictures >= 0):
+        shown = views.projections[u, k]
+        there = shown != 0                                                       # beyond the border of the picture nothing is
+        assert there.any()
+        np.testing.assert_allclose(shown[there], views.values[u, k]*views.filters[u][there], rtol=1e-5)
+    assert unit_views(network, pictures_of(Noise()), MEAN, found, "conv2", [0]).filters is None
+
+
 def test_where_there_is_no_picture_the_views_are_grey(network, found):
     views = unit_views(network, pictures_of(Noise()), MEAN, found, "conv2", [5, 2])
     missing = views.pictures < 0

@@ -5,6 +5,11 @@ import errno
 import json
 import os
 import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +26,7 @@ from zfcore import checkpoint
 from zfcore.analysis.diagnostics import bands, radial_shares
 from zfcore.models import MODELS
 
+ROOT = Path(__file__).parents[2]
 SMALL = SCALES["tiny"]
 SHORT = ["--image-size", "32", "--batch-size", "8", "--epochs", "2", "--drop-after", "--limit-per-class", "0", "--workers", "1",
          "--device", "cpu"]
@@ -83,7 +89,7 @@ def test_any_model_can_be_a_row_and_an_ensemble_is_shown_where_its_networks_are(
 # -------------------------------------------------------------------------------------------------------------- judging
 def test_the_interval_is_students():
     mean, half = interval([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert mean == 3 and half == pytest.approx(2.776*np.sqrt(2.5/5), rel=1e-4)
+    assert mean == 3 and half == pytest.approx(2.7764*np.sqrt(2.5/5), rel=1e-4)
     assert interval([4.0]) == (4.0, None)
     assert interval([1.0, 2.0])[1] == pytest.approx(12.706*0.5, rel=1e-4)
     assert interval(list(range(40)))[1] > 0
@@ -113,8 +119,63 @@ def test_a_claim_agrees_where_its_whole_interval_lies_on_its_side(mean, half, li
 def test_claims_without_their_rows_or_results_are_left_out():
     row = {r.model: r for r in chosen("table3", SMALL)[0]}
     lines = [line(row["tiny-alexnet"], {0: (9, 12, 1)}), line(row["tiny"], {0: (9, 10, 1)}), line(row["tiny-b"], {})]
-    assert [(claim.text[0], paper, mean, half) for claim, paper, mean, half, _ in ablation.judged(lines, SMALL)] == [
-        ("1", pytest.approx(2.1), 2, None), ("4", None, 0, None)]
+    assert [(one.claim.text[0], one.paper, one.mean, one.half, one.pairs, one.needed)
+            for one in ablation.judged(lines, SMALL, [5])] == [("1", pytest.approx(2.1), 2, None, 1, None),
+                                                               ("4", None, 0, None, 1, None)]
+
+
+@pytest.mark.parametrize("degrees, confidence, table", [
+    (1, 0.95, 12.706), (2, 0.95, 4.303), (3, 0.99, 5.841), (4, 0.95, 2.776), (9, 0.99, 3.250), (30, 0.95, 2.042),
+    (120, 0.9, 1.658)])
+def test_students_t_is_that_of_the_printed_tables(degrees, confidence, table):
+    assert ablation.student(degrees, confidence) == pytest.approx(table, abs=6e-4)
+
+
+@pytest.mark.parametrize("values, little, needed", [
+    ([0.0, 2.0, 1.0, 1.0], False, 6),                       # 2.571*0.816/sqrt(6) = 0.857 < 1 < 1.014 = 2.776*0.816/sqrt(5)
+    ([0.0, -2.0, -1.0, -1.0], False, 6), ([0.5, 2.5, 1.5, 1.5], True, 13), ([1.5, 3.5, 2.5, 2.5], True, 13),
+    ([-1.0, 1.0], False, None), ([0.0, 0.0], False, None), ([2.0, 2.0], True, None), ([0.1, 8.0, -7.9, 0.2], False, None)])
+def test_how_many_pairs_are_needed_follows_from_mean_and_spread(values, little, needed):
+    found = ablation.pairs_needed(Claim("", "a", "b", little=little), values, 0.95)
+    assert found == needed
+    if needed:
+        room = abs(LITTLE - abs(np.mean(values))) if little else abs(np.mean(values))
+        half = lambda n: ablation.student(n - 1, 0.95)*np.std(values, ddof=1)/np.sqrt(n)
+        assert half(needed) < room <= half(needed - 1)
+
+
+def studies(difference, looks, count=1000):
+    """In which of many studies of two rows whose true difference is this a claim agrees, does not agree."""
+    rng, row = np.random.default_rng(0), {r.model: r for r in chosen("table3", SMALL)[0]}
+    words = []
+    for _ in range(count):
+        a, b = ({seed: (0, value, 0) for seed, value in enumerate(rng.normal(mean, 1, looks[-1]))} for mean in (difference, 0))
+        lines = [line(row["tiny-alexnet"], a), line(row["tiny"], b)]
+        words.append(next(one for one in ablation.judged(lines, SMALL, looks) if one.claim.of == "top1"))
+    return words
+
+
+def test_looking_often_does_not_find_more_often_what_is_not_there():
+    words = studies(0, [3, 6, 9, 12])
+    assert np.mean([not one.undecided for one in words]) < 0.055
+
+
+def test_a_claim_is_judged_by_the_first_look_that_decides_it():
+    words = studies(2, [3, 6, 9, 12], 60)
+    assert {one.pairs for one in words} >= {3, 6, 9} and all(one.verdict == "agrees" for one in words if one.pairs < 12)
+    assert ablation.looks_of(3, 8) == [3, 6, 8] and ablation.looks_of(5, 5) == [5]
+
+
+def test_more_seeds_are_asked_of_the_rows_of_undecided_claims_but_not_of_an_ensemble():
+    row = {r.model if isinstance(r, Row) else r.label: r for r in (*chosen("table3", SMALL)[1], *chosen("table2", SMALL)[1])}
+    lines = [line(row["tiny-alexnet"], {0: (9, 20, 1), 1: (9, 25, 1)}), line(row["tiny"], {0: (9, 10, 1), 1: (9, 15, 1)}),
+             line(row["(a), all seeds"], {None: (None, 9, 1)}, "(a), all seeds"),
+             line(row["tiny-b"], {0: (9, 5, 1), 1: (9, 10, 1)})]
+    judgements = {one.claim.text: one for one in ablation.judged(lines, SMALL, [2])}
+    assert judgements["1 the 7x7/2 network beats AlexNet"].verdict == "agrees"
+    undecided = [one for one in judgements.values() if one.claim.higher == "zfnet" and one.claim.lower == "(a), all seeds"]
+    assert ablation.asked_again(lines, undecided, SMALL) == {"tiny"}
+    assert ablation.asked_again(lines, [judgements["1 the 7x7/2 network beats AlexNet"]], SMALL) == set()
 
 
 def test_pairs_of_rows_in_the_papers_order_are_counted_and_its_ties_are_not():
@@ -279,13 +340,69 @@ def test_a_study_json_that_is_none_is_one_sentence(study, capsys):
         assert "expected the scale and options of a study" in refused(["table3", *words], capsys)
 
 
-def test_two_studies_in_one_folder_are_refused_and_collecting_meanwhile_is_not(study, capsys):
+def test_two_studies_in_one_folder_share_the_work_and_write_one_table(study):
+    """As once a core: no network is trained twice, and both wait for the other's."""
     folder, words = study
     folder.mkdir()
-    with Lock(folder):
-        assert "expected a folder in which no other run is at work" in refused(["table3", *words], capsys)
+    command = [sys.executable, "-m", "train.ablation", "table3", *words, "--seeds", "4", "--epochs", "3"]
+    alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=alone) for _ in range(2)]
+    told = [process.communicate(timeout=300)[0] for process in both]
+    tables = [text[text.index("Networks called"):] for text in told]
+    assert [process.returncode for process in both] == [0, 0] and tables[0] == tables[1]
+    assert sum(text.count("s of training\n") for text in told) == 8          # the lines of networks that each has trained
+    runs = sorted(folder.glob("*-seed*"))
+    assert len(runs) == 8 and all((run/"output.txt").read_text().count("epoch   1/3") == 1 for run in runs)
+    assert "Incomplete" not in tables[0]
+
+
+def test_a_network_that_another_is_at_comes_last_and_is_not_tried_again_where_it_fails_there(study, steps):
+    folder, words = study
+    folder.mkdir()
+    elsewhere = Lock(folder, ".tiny.0.lock")
+    elsewhere.__enter__()
+
+    def let_go():
+        while ("tiny", 1) not in steps:
+            time.sleep(0.01)
+        (folder/"tiny-seed0").mkdir()
+        (folder/"tiny-seed0"/"failed.txt").write_text("no memory there\n")
+        elsewhere.__exit__()
+    other = threading.Thread(target=let_go)
+    other.start()
+    main(["table3", *words, "--seeds", "2", "--rows", "tiny"])
+    other.join()
+    assert set(steps) == {("tiny", 1)} and "tiny-seed0 failed: no memory there" in (folder/"table3.md").read_text()
+
+
+def test_collecting_does_not_wait_for_a_study_at_work(study):
+    folder, words = study
+    folder.mkdir()
+    with Lock(folder, ".tiny.0.lock"):
         main(["table3", *words, "--collect"])
     assert not list(folder.glob("*-seed*"))
+
+
+def test_seeds_are_added_for_rows_of_undecided_claims_alone(study, monkeypatch, capsys):
+    folder, words = study
+    errors = {"tiny": (20, 30), "tiny-alexnet": (90, 99, 90), "tiny-alexnet-without-7": (91, 107, 98)}
+    def result_of(run, *_):
+        return Result(Errors(1.0, errors[run.row.model][run.config.seed], 0.0), 10, 1.0, middle=20.0)
+    monkeypatch.setattr(ablation, "result_of", result_of)
+    monkeypatch.setattr(ablation, "CLAIMS", (
+        Claim("one", "alexnet", "zfnet"), Claim("two", "alexnet-without-7", "alexnet", little=True)))
+    rows = ["--rows", "tiny", "tiny-alexnet", "tiny-alexnet-without-7", "--epochs", "1"]
+    main(["table3", *words, *rows, "--seeds", "2", "--until-decided", "3"])
+    assert {path.name for path in folder.glob("*-seed*")} == {f"{row}-seed{k}" for row, seeds in (
+        ("tiny", 2), ("tiny-alexnet", 3), ("tiny-alexnet-without-7", 3)) for k in range(seeds)}
+    text = (folder/"table3.md").read_text()
+    assert "2 looks at a claim, after 2, 3 seeds" in text and "the whole 97.5 % interval" in text
+    assert "2 pairs | agrees |" in text
+    before = text
+    main(["table3", "--output", str(folder), *rows, "--seeds", "2", "--until-decided", "3", "--collect"])
+    assert (folder/"table3.md").read_text() == before
+    assert "--until-decided: expected no fewer than the first 2" in refused(
+        ["table3", *words, *rows, "--seeds", "2", "--until-decided", "1"], capsys)
 
 
 def test_a_full_disk_ends_the_study_with_a_sentence(study, monkeypatch, capsys):

@@ -170,6 +170,12 @@ def a_picture_less(pictures, file):
     (pictures/"train/jade/03.png").unlink()
 
 
+def test_the_key_of_the_untrained_network_is_another_one_for_each_start(dataset, file):
+    starts = (None, (0, "he"), (1, "he"), (0, "gaussian"))
+    assert len({key_of(file, prepared(dataset), start) for start in starts}) == 4
+    assert key_of(file, prepared(dataset), None) == key_of(file, prepared(dataset))
+
+
 @pytest.mark.parametrize("change", [weights, one_picture, a_picture_more, a_picture_less], ids=lambda change: change.__name__)
 def test_the_key_changes_with_what_features_depend_on(pictures, dataset, file, change):
     before = key_of(file, prepared(dataset))

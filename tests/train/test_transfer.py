@@ -2,6 +2,7 @@
 import csv
 import json
 import re
+import zlib
 
 import numpy as np
 import pytest
@@ -10,14 +11,20 @@ from PIL import Image
 from tests.data.test_voc import write_year
 from train import caltech_tables, study, voc_table
 from train.__main__ import main as train
-from train.caltech_tables import TABLE7, TABLES, claim_of_features, claim_of_layers, claim_of_six
+from train.caltech_tables import TABLE7, TABLES, claim_of_features, claim_of_layers, claim_of_six, side, verdict
 from train.loop import Lock, Training
 from train.study import Part, number
 from train.transfer import main
 from train.voc_table import TABLE6, Scores
 from zfcore import plots, results
-from zfcore.analysis.probing import probe
+from zfcore.analysis.probing import probe, random_projection
+from zfcore.checkpoint import load
+from zfcore.data.caltech import open_caltech
+from zfcore.data.loader import Pictures
+from zfcore.data.transforms import centre_crops
 from zfcore.data.voc import CLASSES, average_precision
+from zfcore.models import build
+from zfcore.ops.crop_flip import crop_flip
 
 CALTECH = {"amber": (230, 160, 30), "jade": (40, 170, 110), "plum": (120, 50, 130), "slate": (90, 100, 120)}
 COUNTS = 9, 7, 11, 8
@@ -104,17 +111,25 @@ def test_table4_sets_features_beside_random_weights_and_both_beside_the_paper(ca
     assert text in printed
     found = {row["what"]: row for row in rows(tmp_path/"out/table4.csv") if row["train_per_class"] == "4"}
     parts = rows(tmp_path/"out/parts.csv")
-    assert {(p["kind"], p["train_per_class"], p["fold"]) for p in parts} == {
-        *(("softmax", n, fold) for n in "24" for fold in "01"), ("scratch", "2", "0"), ("scratch", "4", "0")}
-    mine = [100*float(p["accuracy"]) for p in parts if p["kind"] == "softmax" and p["train_per_class"] == "4"]
-    assert float(found["features of the run"]["accuracy"]) == pytest.approx(np.mean(mine), abs=1e-3)
-    assert float(found["features of the run"]["spread"]) == pytest.approx(np.std(mine, ddof=1), abs=1e-3)
-    assert f"{np.mean(mine):.1f} ± {np.std(mine, ddof=1):.1f} |" in text
+    assert {(p["kind"], p["network"], p["train_per_class"], p["fold"]) for p in parts} == {
+        *(("softmax", network, n, fold) for network in ("run", "untrained") for n in "24" for fold in "01"),
+        ("scratch", "", "2", "0"), ("scratch", "", "4", "0")}
+    mine = {network: [100*float(p["accuracy"]) for p in parts if (p["network"], p["train_per_class"]) == (network, "4")]
+            for network in ("run", "untrained")}
+    for network, row in (("run", "features of the run"), ("untrained", "features of random weights")):
+        mean, spread = np.mean(mine[network]), np.std(mine[network], ddof=1)
+        assert float(found[row]["accuracy"]) == pytest.approx(mean, abs=1e-3)
+        assert float(found[row]["spread"]) == pytest.approx(spread, abs=1e-3)
+        assert re.search(rf"\| here: {row} \| .* \| {mean:.1f} ± {spread:.1f} \|", text)
+    one, other = np.subtract(mine["run"], mine["untrained"])
+    half = 12.706*abs(one - other)/2                                     # Student's for two values, of deviation |a-b|/sqrt(2)
+    middle = (one + other)/2
+    assert f"{middle:+.1f} ({middle - half:+.1f} to {middle + half:+.1f}) points at 4 a class in 2 folds: " in text
     assert found["features of the run"]["folds"] == "2" and found["from random weights"]["spread"] == ""
     assert all(p["train"] == str(4*int(p["train_per_class"])) for p in parts)
     assert "chance is 25.0 %" in text and "over 2 folds" in text and "2 epochs of the training pictures" in text
-    first = {p["kind"]: 100*float(p["accuracy"]) for p in parts if (p["fold"], p["train_per_class"]) == ("0", "4")}
-    assert f"{first['softmax'] - first['scratch']:+.1f} points at 4 a class in 1 fold;" in text
+    first = {p["network"]: 100*float(p["accuracy"]) for p in parts if (p["fold"], p["train_per_class"]) == ("0", "4")}
+    assert f"{first['run'] - first['']:+.1f} points at 4 a class in 1 fold;" in text and "weights: undecided (" in text
     assert "do not fit their own training pictures yet" in text
     assert (tmp_path/"out/scratch-4-fold0/log.csv").read_text().count("\n") == 3
 
@@ -135,12 +150,14 @@ def test_what_is_counted_is_the_mean_of_the_classes_on_the_test_pictures_of_each
     monkeypatch.setattr(caltech_tables, "probe", watched)
     call("table4", "--train", 3, "--folds", 2, "--no-scratch", "--test-most", 4)
     of_all = np.repeat(np.arange(4), COUNTS)                             # classes are sorted as CALTECH is
-    for (chosen, test, predicted), part in zip(asked, rows(tmp_path/"out/parts.csv")):
+    parts = sorted(rows(tmp_path/"out/parts.csv"), key=lambda part: (part["fold"], part["network"]))        # as they were asked
+    assert len(asked) == len(parts) == 4
+    for (chosen, test, predicted), part in zip(asked, parts):
         assert not set(chosen) & set(test) and np.bincount(of_all[chosen]).tolist() == [3]*4
         assert np.bincount(of_all[test]).tolist() == [4, 4, 4, 4]
         each = [np.mean(predicted[of_all[test] == c] == c) for c in range(4)]
         assert float(part["accuracy"]) == pytest.approx(np.mean(each), abs=0.07)
-    assert not np.array_equal(asked[0][0], asked[1][0])
+    assert np.array_equal(asked[0][0], asked[1][0]) and not np.array_equal(asked[0][0], asked[2][0])
 
 
 def test_a_finished_table_is_not_computed_again_and_may_get_more_folds(call, tmp_path, monkeypatch):
@@ -153,7 +170,7 @@ def test_a_finished_table_is_not_computed_again_and_may_get_more_folds(call, tmp
     monkeypatch.undo()
     assert call("table4", "--train", 2, "--folds", 3, "--no-scratch", "--scratch-epochs", 2)[0] == 0
     after = rows(tmp_path/"out/parts.csv")
-    assert len(after) == len(before) + 1 and all(part in after for part in before)
+    assert len(after) == len(before) + 2 and all(part in after for part in before)
 
 
 def test_a_stopped_command_goes_on_to_the_same_numbers(call, tmp_path, monkeypatch):
@@ -169,7 +186,7 @@ def test_a_stopped_command_goes_on_to_the_same_numbers(call, tmp_path, monkeypat
     monkeypatch.setattr(caltech_tables, "probe", stopped)
     status, _, told = call(*TABLE4)
     assert status == 130 and "Give the command again" in told and len(rows(tmp_path/"out/parts.csv")) == 2
-    assert call(*TABLE4)[0] == 0 and len(calls) == 5
+    assert call(*TABLE4)[0] == 0 and len(calls) == 9
     accuracies = [[(p["kind"], p["accuracy"], p["C"]) for p in rows(tmp_path/name/"parts.csv")] for name in ("whole", "out")]
     assert accuracies[0] == accuracies[1]
 
@@ -232,29 +249,173 @@ def test_table7_has_every_layer_with_both_classifiers_beside_the_papers(call, tm
             line = next(line for line in text.split("\n") if line.startswith(f"| {word} ({layer}) | {name} |"))
             paper = [number(pair) for pair in TABLE7.get((kind, layer), (None, None))]
             assert [cell.strip() for cell in line.split("|")[4:6]] == paper
-    assert "after ReLU, max pooling and contrast normalisation" in text and "Claim 10" in text
+    assert "after ReLU, max pooling and contrast normalisation" in text and text.count("Claim 10") == 2
     table = rows(tmp_path/"out/table7.csv")
-    assert len(table) == 14 and all(25 < float(row["accuracy"]) <= 100 for row in table if row["layer"] == "1")
+    assert len(table) == 21 and all(25 < float(row["accuracy"]) <= 100 for row in table if row["layer"] == "1")
+
+
+def test_table7_has_the_untrained_network_beside_the_run_and_what_that_is_ahead_by_fold_by_fold(call, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "accuracy_by_layer", lambda paper, here, chance, path: drawn.append((here, chance)))
+    assert call("table7", "--train", 4, "--folds", 3, "--layers", 2, 5)[0] == 0
+    accuracy = {(p["kind"], p["network"], p["layer"], p["reduced"], p["fold"]): 100*float(p["accuracy"])
+                for p in rows(tmp_path/"out/parts.csv")}
+    assert len(accuracy) == 3*2*2*3
+    for row in rows(tmp_path/"out/table7.csv"):
+        reduced = row["features"] if row["projected"] == "1" else "0"
+        run, untrained = ([accuracy[row["classifier"], network, row["layer"], reduced, fold] for fold in "012"]
+                          for network in ("run", "untrained"))
+        points = np.subtract(run, untrained)
+        for key, value in (("accuracy", np.mean(run)), ("untrained_accuracy", np.mean(untrained)), ("ahead_by", np.mean(points)),
+                           ("ahead_by_95_half", 4.303*np.std(points, ddof=1)/3**0.5)):
+            assert float(row[key]) == pytest.approx(value, abs=1e-3*max(1, abs(value)))
+    [(here, chance)] = drawn[-1:]
+    full, equal = here.values()
+    assert list(full) == ["SVM", "SVM, untrained", "softmax", "softmax, untrained"] and list(equal) == list(full)[:2]
+    assert chance == 25
+    assert equal["SVM, untrained"][5][0] == pytest.approx(np.mean([accuracy["svm", "untrained", "5", "64", k] for k in "012"]))
+
+
+def test_the_untrained_network_is_the_runs_random_start(call, made, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(caltech_tables, "probe", lambda *a: seen.append(a[1][:, :]) or probe(*a))
+    assert call("table4", "--train", 2, "--folds", 1, "--no-scratch")[0] == 0
+    pictures = Pictures(open_caltech(made/"101_ObjectCategories"), 37, 32, upscale=True, workers=1)
+    mean = load(made/"run/best.h5").mean_image
+    squares = np.stack([pictures.picture(i) for i in range(sum(COUNTS))])
+    x = crop_flip(squares, mean, *centre_crops(len(squares), 37, 32), 32, 32)
+    start = build("tiny", 3, 32, 0.9).init(1, "he")                     # as `made` trains its run: --seed 1, preset tiny
+    run, untrained = seen
+    assert np.allclose(untrained, start.activations(x, ["relu7"])["relu7"].T, atol=1e-4)
+    assert not np.allclose(run, untrained, atol=1e-2)
+    text = (tmp_path/"out/table4.md").read_text()
+    assert 'with seed 1 and the law "he" (as config.json says of the run\'s start)' in text
+
+
+def test_all_layers_meet_one_projection_to_as_many_features_as_the_smallest_has(call, tmp_path, monkeypatch):
+    seen = {}
+
+    def watched(kind, features, *rest):
+        seen.setdefault(kind, []).append(features[:, :])
+        return probe(kind, features, *rest)
+
+    monkeypatch.setattr(caltech_tables, "probe", watched)
+    assert call("table7", "--train", 4, "--folds", 1, "--layers", 1, 7)[0] == 0
+    for k in range(0, 8, 4):                                          # of each layer: all of both networks, projected of both
+        for whole, projected in zip(seen["svm"][k:k + 2], seen["svm"][k + 2:k + 4]):
+            assert np.array_equal(projected, random_projection(whole, 64))               # layer 5's, though it is not asked for
+    assert seen["svm"][0].shape[1] > 256 == seen["svm"][4].shape[1]
 
 
 def test_figure9_is_a_curve_and_says_what_six_pictures_reach(call, tmp_path):
     assert call("figure9", "--train", 6, 1, 2, 2, "--folds", 2)[0] == 0
     mine = [row for row in rows(tmp_path/"out/figure9.csv") if row["who"] == "here"]
-    assert [row["train_per_class"] for row in mine] == ["1", "2", "6"] and not list((tmp_path/"out").glob("scratch*"))
-    assert "With 6 pictures a class the features reach" in (tmp_path/"out/figure9.md").read_text()
+    assert [(row["what"], row["train_per_class"]) for row in mine] == [
+        (f"features of {whose}", n) for whose in ("random weights", "the run") for n in "126"]
+    assert not list((tmp_path/"out").glob("scratch*"))
+    text = (tmp_path/"out/figure9.md").read_text()
+    assert "With 6 pictures a class the features reach" in text and "those of random weights reach" in text
+    assert "from random weights |" not in text and "What the features of the run owe to its training. The control" in text
     assert {row["train_per_class"] for row in rows(tmp_path/"out/figure9.csv") if row["what"] == "ImageNet-pretrained"} == {
         str(n) for n in TABLES["figure9"].train}
 
 
-def test_claims_are_judged_by_the_numbers():
-    found = "agrees in part (+2.0 points at 15 a class in 2 folds, -1.0 points at 30 a class in 1 fold;"
-    assert found in claim_of_features({15: [1, 3], 30: [-1]})
-    assert "weights: agrees (+1.0" in claim_of_features({15: [1], 30: []}) and "does not agree" in claim_of_features({15: [0.0]})
-    assert claim_of_features({15: [], 30: []}) == ""
-    rising = {("svm", layer): (10.0*layer, 1.0) for layer in (1, 2, 5)} | {("svm", 7): (5.0, 1.0), ("softmax", 3): (1.0, 1.0)}
-    assert claim_of_layers(rising).endswith("layers 1 to 5): agrees.")
-    assert "layer 5 is not above layer 2 (20.0, 20.0)" in claim_of_layers(rising | {("svm", 5): (20.0, 1.0)})
-    assert "reach 30.0 %, which is 75 % of what they reach with 15" in claim_of_six({6: (30.0, 1), 15: (40.0, 1)})
+def test_a_claim_is_decided_by_the_interval_over_the_folds():
+    assert [side(points) for points in ([2.0, 2.1, 1.9], [-2.0, -2.1, -1.9], [9.0, 0.1], [5.0], [0.0, 0.0])] == [1, -1, 0, 0, 0]
+    assert [verdict(sides) for sides in ([1, 1], [1, 0], [1, -1], [0, -1], [0, 0])] == [
+        "agrees", "agrees in part", "agrees in part", "does not agree", "undecided"]
+
+
+def test_what_the_features_are_worth_is_judged_beside_networks_trained_there_and_beside_features_of_random_weights():
+    ahead, behind, open_, one = [2.0, 2.1], [-2.0, -2.1], [9.0, 0.1], [2.0]
+    text = claim_of_features({15: ahead, 30: behind}, {15: ahead, 30: ahead})
+    assert "from random weights: agrees in part (+2.0 (+1.4 to +2.7) points at 15 a class in 2 folds, -2.0 " in text
+    assert text.endswith("in 2 folds: what the run learned serves here.")
+    assert "weights: undecided (+2.0 points at 15 a class in 1 fold;" in claim_of_features({15: one}, {15: open_})
+    assert claim_of_features({15: behind}, {15: open_}).endswith("whether what the run learned serves here is open.")
+    text = claim_of_features({}, {15: behind})
+    assert "Claim 10" not in text and text.endswith("what the run learned does not serve here.")
+    assert claim_of_features({15: ahead}, {}) == ""
+
+
+def test_accuracy_over_the_layer_is_judged_with_the_untrained_networks_as_its_control():
+    def curve(means, wobble=0.1):
+        return {layer: {fold: mean + wobble*(fold - 1) for fold in range(3)} for layer, mean in means.items()}
+
+    falling, rising = curve({1: 30, 2: 40, 5: 35, 7: 90}), curve({1: 30, 2: 40, 5: 50, 7: 0})
+    text = claim_of_layers("all features", falling, curve({1: 25, 2: 32, 5: 20, 7: 0}))
+    assert "for the SVM on all features of layers 1 to 5: does not agree, it rises from layer 1 to 2, falls from" in text
+    assert "control, the untrained network's, rises from layer 1 to 2, falls from layer 2 to 5. A fall that both have" in text
+    assert "ahead by, +5.0, +8.0, +15.0, rises from layer 1 to 2, 2 to 5; that it rises with the layer: agrees." in text
+    text = claim_of_layers("", rising, curve({1: 10, 2: 25, 5: 35, 7: 0}))
+    assert "layers 1 to 5: agrees, it rises from" in text and "that both have" not in text
+    assert "falls from layer 1 to 2, is undecided from layer 2 to 5; that it rises with the layer: does not agree." in text
+    one = {layer: {0: folds[0]} for layer, folds in rising.items()}
+    assert "undecided, it is undecided from layer 1 to 2, 2 to 5." in claim_of_layers("", one, one)
+    assert claim_of_layers("", {5: rising[5], 7: rising[7]}, rising) == ""
+
+
+def test_figure9s_claim_of_six_pictures_has_its_control():
+    ours, untrained = {6: (30.0, 1), 15: (40.0, 1)}, {6: (10.0, 1), 15: (25.0, 1)}
+    text = claim_of_six(ours, untrained)
+    assert "reach 30.0 %, which is 75 % of what they reach with 15; those of random weights reach 10.0 %, 40 % of theirs (" in text
+    assert "with 15 (the paper" in claim_of_six(ours, {}) and claim_of_six({15: (40.0, 1)}, untrained) == ""
+
+
+# ------------------------------------------------------------------------------------------------------ drawn pictures
+class Drawn:
+    """A part of a drawn set in small: discs of three colours, named as zfcore's are."""
+    classes, shorter_side = list(CALTECH)[:3], None
+
+    def __init__(self, part, count):
+        self.labels = np.arange(count) % 3
+        self.names = [f"unseen/{part}/{i:06}" for i in range(count)]
+
+    def __len__(self):
+        return len(self.labels)
+
+    def picture(self, i):
+        rng = np.random.default_rng(zlib.crc32(self.names[i].encode()))
+        return noise(rng, list(CALTECH.values())[self.labels[i]], (37, 37))
+
+    def fingerprint(self):
+        return f"{self.names}"
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    monkeypatch.setattr(caltech_tables, "open_data", lambda data, size: (Drawn("train", 13), Drawn("val", 8)))
+
+
+@pytest.mark.parametrize("name", ["table4", "table7", "figure9"])
+def test_tables_are_made_of_a_drawn_set_whose_two_parts_are_one_pool(call, tmp_path, drawn, monkeypatch, name):
+    monkeypatch.setattr(Drawn, "classes", ["fox", "cart", "rose"])
+    more = ["--scratch-epochs", 1] if name == "table4" else []
+    assert call(name, "--train", 5, "--folds", 2, "--test-most", 0, *more, data="drawn:unseen")[0] == 0
+    text = (tmp_path/f"out/{name}.md").read_text()
+    assert "3 classes of drawn:unseen; 21 drawn pictures, of the training and the validation part together; to test on" in text
+    assert "Caltech" not in text.split("Here: ")[1].split("The run:")[0] and "background" not in text
+    assert "chance is 33.3 %" in text and "drawn:unseen" in text.split("\n")[0]
+    parts = rows(tmp_path/"out/parts.csv")
+    assert {(p["train"], p["test"]) for p in parts} == {("15", "6")}
+    if name == "table4":
+        assert {p["kind"] for p in parts} == {"softmax", "scratch"} and "| here: from random weights |" in text
+
+
+def test_of_a_drawn_set_no_background_and_no_class_of_the_runs_is_taken(call, tmp_path, drawn):
+    status, _, told = call("table7", "--train", 5, data="drawn:unseen")
+    assert status == 2 and "--data: expected another set than the one that the run was trained on, got drawn:unseen" in told
+    assert "--background: expected Caltech-101 or -256" in call("table7", "--background", data="drawn:unseen")[2]
+    assert not (tmp_path/"out").exists()
+
+
+def test_the_joined_parts_have_every_picture_once_and_a_fingerprint_of_both():
+    one, other = Drawn("train", 4), Drawn("val", 5)
+    both = study.Joined(one, other)
+    assert len(both) == 9 and both.names == one.names + other.names and both.labels.tolist() == [0, 1, 2, 0, 0, 1, 2, 0, 1]
+    for i, (part, k) in enumerate([(one, k) for k in range(4)] + [(other, k) for k in range(5)]):
+        assert np.array_equal(np.asarray(both.picture(i)), np.asarray(part.picture(k)))
+    assert both.fingerprint() not in (study.Joined(other, one).fingerprint(), study.Joined(one, Drawn("val", 4)).fingerprint())
 
 
 def test_the_papers_numbers_are_those_of_the_paper():
@@ -271,7 +432,7 @@ def test_table6_has_the_average_precisions_of_what_it_ranked(call, made, tmp_pat
     from zfcore.data.voc import open_voc
     scored = open_voc(made/"voc", "val")
     table = {row["class"]: row for row in rows(tmp_path/"out/table6.csv")}
-    for way in ("features", "scratch"):
+    for way in ("run", "untrained", "scratch"):
         scores = results.load(tmp_path/f"out/scores-{way}.h5", Scores)
         assert scores.p.shape == (17, 20) and scores.p.sum(axis=1) == pytest.approx(np.ones(17), abs=1e-4)
         for definition in ("2010", "11-point"):
@@ -280,12 +441,16 @@ def test_table6_has_the_average_precisions_of_what_it_ranked(call, made, tmp_pat
                 assert float(table[name][f"{way}_{definition}"]) == pytest.approx(expected[CLASSES.index(name)], abs=1e-3)
             mean = np.mean([float(table[name][f"{way}_{definition}"]) for name in ("dog", "cat", "person")])
             assert float(table["mean"][f"{way}_{definition}"]) == pytest.approx(mean, abs=1e-3)
-    assert np.flatnonzero(results.load(tmp_path/"out/scores-features.h5", Scores).p.sum(axis=0)).tolist() == sorted(
+    assert np.flatnonzero(results.load(tmp_path/"out/scores-run.h5", Scores).p.sum(axis=0)).tolist() == sorted(
         CLASSES.index(name) for name in ("dog", "cat", "person")) and table["mean"]["train_pictures"] == "12"
-    assert [table["cow"][key] for key in ("features_2010", "scored_pictures", "train_pictures")] == ["nan", "2", "0"]
+    assert [table["cow"][key] for key in ("run_2010", "scored_pictures", "train_pictures")] == ["nan", "2", "0"]
     assert table["dog"]["paper"] == "87.8" and float(table["dog"]["chance"]) == pytest.approx(100*7/14)
     text = (tmp_path/"out/table6.md").read_text()
-    assert re.search(r"\| cow \| 0 \| 2 \|  \|  \|  \|  \|  \| 74.4 \| 63.2 \| 77.8 \|", text) and "Claim 10" in text
+    assert re.search(r"\| cow \| 0 \| 2 \|  \|  \|  \|  \|  \|  \|  \| 74.4 \| 63.2 \| 77.8 \|", text) and "Claim 10" in text
+    ahead = {way: float(table["mean"]["run_2010"]) > float(table["mean"][f"{way}_2010"]) for way in ("untrained", "scratch")}
+    assert f"features of the run are {'' if ahead['scratch'] else 'not '}ahead (mean" in text
+    assert f"of random weights they are {'' if ahead['untrained'] else 'not '}ahead (mean" in text
+    assert len(list((tmp_path/"out/results").rglob("*_cls_val_dog.txt"))) == 2                # none of the control
     for competition in ("comp1", "comp2"):
         lines = (tmp_path/f"out/results/VOC2012/Main/{competition}_cls_val_dog.txt").read_text().split("\n")
         assert len(lines) == 18 and lines[0].startswith("p15 ")
@@ -300,7 +465,8 @@ def test_a_picture_of_two_classes_is_two_examples_held_out_together(call, made, 
 
     monkeypatch.setattr(voc_table, "probe", watched)
     assert call("table6", "--no-scratch", data=made/"voc")[0] == 0
-    [(train, labels, test, held)] = seen
+    (train, labels, test, held), control = seen
+    assert all(map(np.array_equal, seen[0], control))
     assert len(train) == 15 and len(set(train)) == 12                    # 3 of both, 3 of only difficult dogs left out
     assert all(len(set(held[train == row])) == 1 for row in train) and 0 < held.sum() < len(held)
     assert test.tolist() == list(range(15, 32))
@@ -309,11 +475,11 @@ def test_a_picture_of_two_classes_is_two_examples_held_out_together(call, made, 
 def test_table6_goes_on_and_leaves_the_features_alone(call, made, tmp_path, monkeypatch):
     monkeypatch.setattr(voc_table.VOC, "train_network", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
     assert call("table6", "--scratch-epochs", 1, data=made/"voc")[0] == 130
-    before = (tmp_path/"out/scores-features.h5").read_bytes()
+    before = (tmp_path/"out/scores-run.h5").read_bytes()
     assert "features of the run" in (tmp_path/"out/table6.md").read_text()
     monkeypatch.undo()
     assert call("table6", "--scratch-epochs", 1, data=made/"voc")[0] == 0
-    assert (tmp_path/"out/scores-features.h5").read_bytes() == before and (tmp_path/"out/scores-scratch.h5").is_file()
+    assert (tmp_path/"out/scores-run.h5").read_bytes() == before and (tmp_path/"out/scores-scratch.h5").is_file()
 
 
 # ----------------------------------------------------------------------------------------------------------- duplicates
@@ -337,7 +503,7 @@ def test_a_picture_that_the_run_was_trained_on_is_listed_and_left_out(call, tmp_
     command = ["table4", "--train", 2, "--folds", 1, "--no-scratch"]
     call(*command, output=tmp_path/"with")
     call(*command, "--without-duplicates", output=tmp_path/"without")
-    assert used == [set(range(sum(COUNTS) + 1)), set(range(sum(COUNTS)))]         # the copy is the last one
+    assert used == [set(range(sum(COUNTS) + 1))]*2 + [set(range(sum(COUNTS)))]*2         # the copy is the last one
     assert "1 pictures of the new set that correlate by 0.95 or more" in (tmp_path/"without/table4.md").read_text()
     assert "were not looked for" in (tmp_path/"with/table4.md").read_text()
 
@@ -410,12 +576,18 @@ def test_a_checkpoint_alone_gives_features_but_no_network_from_random_weights(ca
     alone.parent.mkdir()
     alone.write_bytes((made/"run/latest.h5").read_bytes())
     assert call("table4", "--train", 2, "--folds", 1, "--no-scratch", run=alone)[0] == 0
+    text = (tmp_path/"out/table4.md").read_text()
+    assert 'with seed 0 and the law "he" (as the run has no config.json that says its own)' in text
+    (alone.parent/"config.json").write_text((made/"run/config.json").read_text())
+    status, _, told = call("table4", "--train", 2, "--folds", 1, "--no-scratch", run=alone)
+    assert status == 2 and "(untrained [0, 'he']), got [1, 'he']" in told
+    (alone.parent/"config.json").unlink()
     status, _, told = call("table4", "--train", 2, "--folds", 1, run=alone, output=tmp_path/"other")
     assert status == 2 and "a run's folder with its config.json" in told
 
 
 def test_parts_are_read_as_they_were_written(tmp_path):
-    part = Part("scratch", 0, 15, 3, 1/3, float("nan"), 0.25, 12.5, 900, 1905)
+    part = Part("scratch", "", 0, 0, 15, 3, 1/3, float("nan"), 0.25, 12.5, 900, 1905)
     names = list(Part.__dataclass_fields__)
     study.write_csv(tmp_path/"parts.csv", [[getattr(part, name) for name in names]], *names)
     [found] = study.read_parts(tmp_path/"parts.csv").values()

@@ -56,7 +56,8 @@ class Controls:
     area          (n,) float64     the box's share of the area
     in_parts      (n,J) float64    share of the box's energy in its parts; no number where none is seen
     parts_area    (n,) float64     the parts' share of the box's area
-    The last four are None where the truth is not known."""
+    The last four are None where the truth is not known.
+    classes       (n,) texts       the units' classes, of the last layer, where the caller knows them; or None"""
     layer: str
     conditions: np.ndarray
     units: np.ndarray
@@ -70,6 +71,7 @@ class Controls:
     area: np.ndarray = None
     in_parts: np.ndarray = None
     parts_area: np.ndarray = None
+    classes: np.ndarray = None
 
 
 def controls(network, pictures, mean, top, layer, units, start=None, seed=0, batch_size=32, bar=None):

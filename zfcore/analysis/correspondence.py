@@ -1,8 +1,10 @@
 """Floor 6: does hiding the same part of different objects change the features alike (paper, table 1 and figure 8)?
 
-    correspondence      masks the parts, and random places, in each picture, and compares the signs of the changes
+    correspondence      masks the parts, and places that control for them, in each picture, compares the signs of the changes
     read_landmarks      part positions from a JSON file
-    permutation_test    whether a part's score is lower than those of random places
+    random_test         whether a part's score is lower than those of random places
+    place_test          whether it is lower than with the same places dealt to other pictures
+    holm                p values corrected for their number
 
 In each picture i a grey square hides a part; eps_i = (features of the picture) - (features with the part hidden). The score of
 a part is the Hamming distance H between sign(eps_i) and sign(eps_j), divided by the number of features, and averaged over all
@@ -10,11 +12,14 @@ pairs of pictures: 0 if every feature moves the same way in all pictures. Signs 
 ReLU, where most do not move at all; only so are the printed scores near 0.07 possible. A feature has moved if it changed by
 more than 1e-5 of the picture's largest: below that are rounding errors, as the sums of a batch may be formed in any order.
 
-The square's side is 29/101 of the input's, as in figure 8; it is pushed inwards where it would lie over the border, so that all
-squares hide the same area. Random squares lie anywhere in the picture, at another place in each. There is one more control that
-the paper does not have: random squares at one place, the same in all pictures. In pictures that are aligned, as frontal faces
-are, a part is at nearly one place too, and the features that move are then the same for that reason alone. The printed +- is not
-explained; here it is the standard deviation over the pairs of pictures, for random squares over the pairs of all draws.
+The square's side is 29/101 of the input's, as in figure 8; it is pushed inwards where it would lie over the border, so that
+all squares hide the same area. There are three controls. The paper's are random squares, anywhere in the picture, at another
+place in each. It does not have the other two. Random squares at one place, the same in all pictures: in pictures that are
+aligned, as frontal faces are, a part is at nearly one place too, and the features that move are then the same for that
+reason alone. And the other picture's part: in picture i the square lies where the part is in picture j. These places are
+those of the part itself, only dealt to the wrong pictures, so a part that scores lower than this does so for what it shows,
+not for where it lies; `place_test` says whether it does. The printed +- is not explained in the paper; here it is the
+standard deviation over the pairs of pictures, for the controls over the pairs of all draws.
 """
 import json
 from dataclasses import dataclass
@@ -30,6 +35,7 @@ from zfcore.deconvnet import feature_layer
 
 SIDE = 29/101                     # of the input's side; 64 pixels of 224
 MOVED = 1e-5                      # of the largest feature
+GROUP = 10                        # pictures, or up to nearly twice as many, that lend each other the places of their parts
 PARTS = "right eye", "left eye", "nose"                    # the paper's, as the synthetic faces call them
 
 
@@ -40,10 +46,13 @@ class Correspondence:
     parts        (P,) texts             layers      (L,) texts              side    pixels, of the square;  grey    its value
     pictures     (n,H,W,3) uint8        as the network sees them: the centre crop
     corners      (n,P+2R,2) int64       row, column of each square's first pixel: parts, random places, common places
+    lenders      (R,n) int64            in picture i the places of the parts of picture lenders[r,i], another, are hidden too
     scores       (L,P,m) float64        of each part and pair
     random       (L,R,m) float64        of random squares, another place in each picture
     common       (L,R,m) float64        of random squares, one place in all pictures
-    p_values     (L,P) float64          of "lower than random", see `permutation_test`
+    lent         (L,P,R,m) float64      of each part's places, where they lie in another picture
+    p_values     (L,P,2) float64        of "lower than random" and "lower than with another picture's part", see `random_test`
+                                        and `place_test`
     permutations how many of them
     names        (n,) texts, or None"""
     parts: np.ndarray
@@ -52,20 +61,37 @@ class Correspondence:
     grey: int
     pictures: np.ndarray
     corners: np.ndarray
+    lenders: np.ndarray
     scores: np.ndarray
     random: np.ndarray
     common: np.ndarray
+    lent: np.ndarray
     p_values: np.ndarray
     permutations: int
     names: np.ndarray = None
 
     def rows(self):
-        """[(what is masked, [(mean, spread, p) of each layer])], the rows of table 1; p is None for what is random."""
-        table = [(part, self.scores[:, k], self.p_values[:, k]) for k, part in enumerate(self.parts.tolist())]
-        table += [(what, of.reshape(len(of), -1), [None]*len(of)) for what, of in (("random", self.random),
-                                                                                  ("random, one place", self.common))]
-        return [(what, [(float(pairs.mean()), float(pairs.std()), p if p is None else float(p)) for pairs, p in zip(of, ps)])
-                for what, of, ps in table]
+        """[(what is masked, [(mean, spread) of each layer])], the rows of table 1."""
+        table = [*zip(self.parts.tolist(), self.scores.swapaxes(0, 1)),
+                 *((f"{part} of another picture", of) for part, of in zip(self.parts.tolist(), self.lent.swapaxes(0, 1))),
+                 ("random", self.random), ("random, one place", self.common)]
+        return [(what, [(float(pairs.mean()), float(pairs.std())) for pairs in of]) for what, of in table]
+
+    @property
+    def corrected(self):
+        """(L,P,2), the p values corrected for the 2*L*P tests that they are."""
+        return holm(self.p_values)
+
+
+def holm(p):
+    """p values of any shape, corrected for their number by Holm's step-down: the smallest of m is multiplied by m, the next by
+    m - 1 and so on; none becomes smaller than one before it, none larger than 1. The probability that any of those whose
+    hypothesis holds is at most a is then at most a, however the tests depend on each other."""
+    order = np.argsort(p, axis=None)
+    steps = np.ravel(p)[order]*np.arange(len(order), 0, -1)
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return corrected.reshape(np.shape(p))
 
 
 # ------------------------------------------------------------------------------------------------------ the analysis
@@ -76,16 +102,15 @@ def correspondence(network, pictures, mean, places, parts, layers=None, random=2
     mean           (3,size,size) on the network's device
     places         (n,P,2): x, y of each of the `parts`, (P,) names, in pixels of the crop
     layers         names as in `deconvnet.feature_layer`; None: the last convolution and the last hidden layer, 5 and 7
-    random         random squares a picture and kind
+    random         random squares a picture and kind, and how often the places of the parts are dealt to other pictures
     grey           0..255, the value of the square's pixels;  side: its pixels, None: 29/101 of the input's
-    seed           draws the random squares and the permutations
-    bar            a tqdm bar to move on by one a picture shown to the network, if any
+    seed           draws the random squares, who lends places to whom, and the permutations
+    bar            a tqdm bar to move on by one a picture shown to the network, `length` in all, if any
 
     Raises Expected for fewer than two pictures, a part outside the crop, a layer or a side that there cannot be."""
-    crop, n = network.input_shape[1], len(pictures)
+    crop, n, P = network.input_shape[1], len(pictures), len(parts)
     names = [f"picture {i}" for i in range(n)] if names is None else names
-    for what, value in (("parts", len(parts)), ("random squares", random), ("permutations", permutations),
-                        ("batch size", batch_size)):
+    for what, value in (("parts", P), ("random squares", random), ("permutations", permutations), ("batch size", batch_size)):
         check.positive(what, value)
     if n < 2:
         raise check.Expected("pictures", "at least two, to compare", n)
@@ -95,7 +120,7 @@ def correspondence(network, pictures, mean, places, parts, layers=None, random=2
     if not 0 < side <= crop:
         raise check.Expected("side of the square", f"1 to {crop} pixels, the side of the network's input", side)
     places = np.asarray(places, float)
-    check.shape("places", places, (n, len(parts), 2))
+    check.shape("places", places, (n, P, 2))
     check.shape("pictures", pictures, (n, crop, crop, 3))
     for i, k in np.argwhere(~((places >= 0) & (places < crop)).all(axis=2)):
         raise check.Expected(f"{parts[k]} in {names[i]}", "a place in the centre crop that the network sees", "one outside it",
@@ -103,17 +128,33 @@ def correspondence(network, pictures, mean, places, parts, layers=None, random=2
     layers = default_layers(network, first=False) if layers is None else list(layers)
     for layer in layers:
         feature_layer(network, layer)
-    corners = _corners(places, crop, side, random, seed)
-    signs = _signs(network, pictures, mean, corners, side, grey, layers, batch_size, bar)
-    P, pairs = len(parts), np.triu_indices(n, 1)
-    part, apart, common = slice(0, P), slice(P, P + random), slice(P + random, P + 2*random)
-    differ = {name: hamming(signs[name]) for name in layers}                                    # (n,K,n,K), K = P + 2R
-    of = lambda name, masks: np.stack([differ[name][pairs[0], k, pairs[1], k] for k in np.arange(P + 2*random)[masks]])
-    p_values = [[permutation_test(differ[name], k, np.arange(P, P + random), permutations, seed) for k in range(P)]
-                for name in layers]
-    return Correspondence(np.array(parts), np.array(layers), side, grey, pictures, corners,
-                          *(np.stack([of(name, masks) for name in layers]) for masks in (part, apart, common)),
-                          np.array(p_values), permutations, np.array(names))
+    corners, groups = _corners(places, crop, side, random, seed), groups_of(n, seed)
+    borrowed = corners[lenders_of(groups)[:, 1:], :P].reshape(n, -1, 2)                         # of the next in the group, ...
+    signs = _signs(network, pictures, mean, np.concatenate([corners, borrowed], axis=1), side, grey, layers, batch_size, bar)
+    dealt = _derangements(groups, random, seed)
+    found = [_of_layer(signs[name], P, random, groups, dealt, permutations, seed) for name in layers]
+    lenders = np.take_along_axis(lenders_of(groups), dealt.T, axis=1).T
+    return Correspondence(np.array(parts), np.array(layers), side, grey, pictures, corners, lenders,
+                          *map(np.stack, zip(*found)), permutations, np.array(names))
+
+
+def _of_layer(signs, P, R, groups, dealt, permutations, seed):
+    """(scores, random, common, lent, p_values) of a Correspondence for one layer, whose signs are (n,P+2R+P*(G-1),D)."""
+    n, pairs = len(signs), np.triu_indices(len(signs), 1)
+    differ = hamming(signs[:, :P + 2*R])
+    scores = np.stack([differ[pairs[0], k, pairs[1], k] for k in range(P + 2*R)])
+    lent, p_values = np.empty((P, R, len(pairs[0]))), np.empty((P, 2))
+    for k in range(P):
+        by_lender = hamming(signs[:, [k, *range(P + 2*R + k, signs.shape[1], P)]])             # (n,G,n,G), its own place first
+        lent[k] = [by_lender[pairs[0], shift[pairs[0]], pairs[1], shift[pairs[1]]] for shift in dealt]
+        p_values[k] = (random_test(differ, k, np.arange(P, P + R), permutations, seed),
+                       place_test(by_lender, groups, permutations, seed))
+    return scores[:P], scores[P:P + R], scores[P + R:], lent, p_values
+
+
+def length(n, parts, random):
+    """How many pictures `correspondence` shows to the network, for n pictures with so many parts."""
+    return n*(1 + 2*random + parts*max(map(len, groups_of(n, 0))))
 
 
 def default_side(crop):
@@ -128,6 +169,43 @@ def _corners(places, crop, side, random, seed):
     apart = rng.integers(0, crop - side + 1, (n, random, 2))
     common = np.broadcast_to(rng.integers(0, crop - side + 1, (random, 2)), (n, random, 2))
     return np.concatenate([around, apart, common], axis=1)
+
+
+def groups_of(n, seed):
+    """n pictures in groups, drawn: [(g,) int64, the numbers of a group's pictures], GROUP <= g < 2*GROUP, or one of n.
+
+    Were any picture to lend to any other, n*n squares a part would have to be looked at, not n*g."""
+    order = np.random.Generator(np.random.Philox(key=[seed, 2])).permutation(n)
+    return np.array_split(order, max(1, n//GROUP))
+
+
+def lenders_of(groups):
+    """(n,G) int64: the pictures of each one's group from itself on, in its order and round again, G the largest group."""
+    table = np.empty((sum(map(len, groups)), max(map(len, groups))), np.int64)
+    for group in groups:
+        turn = np.arange(len(group))[:, None] + np.arange(table.shape[1])
+        table[group] = group[turn % len(group)]
+    return table
+
+
+def _dealt(groups, count, rng):
+    """(count,n) int64: by how many members of its group the lender of each picture stands behind it, when each group's places
+    are dealt anew to its pictures, all orders being as likely."""
+    shifts = np.empty((count, sum(map(len, groups))), np.int64)
+    for group in groups:
+        g = len(group)
+        shifts[:, group] = (rng.permuted(np.tile(np.arange(g), (count, 1)), axis=1) - np.arange(g)) % g
+    return shifts
+
+
+def _derangements(groups, count, seed):
+    """As `_dealt`, but no picture keeps its own place: drawn group by group until that is so."""
+    rng = np.random.Generator(np.random.Philox(key=[seed, 3]))
+    shifts = np.zeros((count, sum(map(len, groups))), np.int64)
+    for group in groups:
+        while (again := np.flatnonzero((shifts[:, group] == 0).any(axis=1))).size:
+            shifts[np.ix_(again, group)] = _dealt([np.arange(len(group))], again.size, rng)
+    return shifts
 
 
 def masked(picture, corners, side, grey=MID_GREY):
@@ -181,25 +259,41 @@ def hamming(signs):
 
 
 # ------------------------------------------------------------------------------------------------------ permutations
-def permutation_test(differ, part, random, permutations=9999, seed=0):
+def random_test(differ, part, random, permutations=9999, seed=0):
     """p of the one-sided test whether the mean score of mask `part` is lower than that of the masks `random` (their numbers).
 
     The hypothesis tested: hiding the part is like hiding one more random place, so that in each picture, independently of the
     others, the part's square and its random squares could change names. So in each picture one of them all is drawn, and the mean
-    score over the pairs of pictures is formed as for the part. p = (1 + number of draws with a score no larger than the part's) /
-    (1 + permutations): if the hypothesis holds, p is at most any level a with a probability of at most a, whatever the number of
-    permutations. Several parts and layers are several tests; nothing is corrected for that.
+    score over the pairs of pictures is formed as for the part.
 
     differ (n,K,n,K), see `hamming`"""
-    n = len(differ)
     rng = np.random.Generator(np.random.Philox(key=[seed, 1]))
-    masks, picture = np.array([part, *random]), np.arange(n)
-    drawn = np.concatenate([np.full((1, n), part), masks[rng.integers(0, len(masks), (permutations, n))]])
-    scores = np.empty(len(drawn))
+    masks = np.array([part, *random])
+    return _share_as_low(differ, np.full(len(differ), part), masks[rng.integers(0, len(masks), (permutations, len(differ)))])
+
+
+def place_test(differ, groups, permutations=9999, seed=0):
+    """p of the one-sided test whether the mean score of a part is lower than with its places dealt to other pictures.
+
+    The hypothesis tested: what hiding a square changes may depend on the picture and on where the square lies, but where the
+    part lies in one picture might as well be where it lies in another. Then all ways to deal the places of a group to its
+    pictures are as likely, the true one among them; some are drawn, and the mean score is formed as for the true one. As in
+    each of them every place is used once, it makes no difference that the places resemble each other.
+
+    differ (n,G,n,G), see `hamming`: mask s of picture i lies at the part of lenders_of(groups)[i,s], 0 at its own"""
+    rng = np.random.Generator(np.random.Philox(key=[seed, 4]))
+    return _share_as_low(differ, np.zeros(len(differ), np.int64), _dealt(groups, permutations, rng))
+
+
+def _share_as_low(differ, own, drawn):
+    """p = (1 + number of draws with a score no larger than the part's)/(1 + draws): if the hypothesis holds, p is at most any
+    level a with a probability of at most a, whatever the number of draws. own (n,), drawn (M,n): masks."""
+    n, drawn = len(differ), np.concatenate([own[None], drawn])
+    scores, picture = np.empty(len(drawn)), np.arange(n)
     for first in range(0, len(drawn), 256):                  # (256,n,n) at a time; a picture does not differ from itself
         of = drawn[first:first + 256]
         scores[first:first + 256] = differ[picture[:, None], of[:, :, None], picture, of[:, None, :]].sum(axis=(1, 2))
-    return (1 + int((scores[1:] <= scores[0] + 1e-9*n*n).sum()))/(1 + permutations)
+    return (1 + int((scores[1:] <= scores[0] + 1e-9*n*n).sum()))/len(drawn)
 
 
 # --------------------------------------------------------------------------------------------------- part positions

@@ -38,7 +38,8 @@ class Evolution:
     pictures      {layer: (U,E) int64}            index in the data set, -1 where it never fires
     moved, change {layer: (E-1,) float64}         NaN where no unit fires at the later epoch
     dead          {layer: (E,) float64}           share of all units that no picture makes fire
-    total         pictures in the data set"""
+    total         pictures in the data set
+    classes       {layer: (U,) texts}             the units' classes, of the last layer, where the caller knows them; or None"""
     epochs: np.ndarray
     units: dict
     projections: dict
@@ -48,6 +49,7 @@ class Evolution:
     change: dict
     dead: dict
     total: int
+    classes: dict = None
 
 
 def kept_epochs(run, wanted=None):

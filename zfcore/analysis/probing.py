@@ -18,7 +18,7 @@ Here they are what layer l hands to the layer above it, after ReLU, pooling and 
 a training picture is 1. Neither changes which classifiers there are; they give C one meaning in all layers. (Were each unit
 divided by its own deviation, one that fires on a single picture would weigh as much as any.) C is the one of `GRID` that does
 best on a held-out third of the training pictures, of equals the smallest, which regularises most; the classifier is then
-fitted anew to all of them.
+fitted anew to all of them. `random_projection` gives layers of unlike size equally many features.
 """
 import re
 from dataclasses import dataclass
@@ -106,6 +106,24 @@ def choose(kind, gram, labels, M, held, measure):
         u = fit(kind, kept, labels[~held], M, C, u)
         reached.append(measure(product(u[:, :-1], between) + u[:, -1:]))
     return float(grid[int(np.argmax(reached))]), np.array(reached, float)
+
+
+# ------------------------------------------------------------------------------------------- as many features a layer
+def random_projection(features, D, seed=0):
+    """float32 (N,D): features (N,any), as `probe` takes them, times one matrix of independent draws from N(0, 1/D).
+
+    Layers differ in their number of features, and the more there are the more a linear classifier can tell apart, learned or
+    not; so layers are compared with equally many. After Johnson and Lindenstrauss such a projection keeps all inner products,
+    which is all that `probe` sees, up to some 1/sqrt(D) of the lengths: an error that depends on D and not on how many
+    features there were. So every layer is treated alike, even one that has D features as it is; and unlike the principal
+    components, the best units or the strongest, it asks no training picture and favours no layer whose features are few
+    underneath. `seed` draws the matrix; features that are equally many meet the same one."""
+    check.positive("random projection: features", D)
+    draws, projected = np.random.Generator(np.random.Philox(seed)), np.zeros((features.shape[0], D), np.float32)
+    for columns in pieces(features.shape[1], COLUMNS):
+        x = np.asarray(features[:, columns], np.float32)
+        projected += x @ draws.standard_normal((x.shape[1], D), np.float32)
+    return projected/np.float32(np.sqrt(D))
 
 
 # ---------------------------------------------------------------------------------------------- features, standardised

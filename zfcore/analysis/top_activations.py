@@ -275,7 +275,9 @@ class UnitViews:
     units         (U,)           int64          values, pictures   (U,k)   as in TopActivations
     projections   (U,k,f,f,3)    float32        signed; all 0 where there is no picture
     patches       (U,k,f,f,3)    uint8          mid-grey where there is no picture
-    places (U,k,2), boxes (U,k,4)               names (U,k)   of the pictures, "" where there is none"""
+    places (U,k,2), boxes (U,k,4)               names (U,k)   of the pictures, "" where there is none
+    filters       (U,f,f,3)      float32        of the first layer, where every projection is the filter, these; else None
+    classes       (U,)           texts          the units' classes, where the caller knows them: of the last layer"""
     layer: str
     units: np.ndarray
     values: np.ndarray
@@ -285,6 +287,8 @@ class UnitViews:
     names: np.ndarray
     projections: np.ndarray
     patches: np.ndarray
+    filters: np.ndarray = None
+    classes: np.ndarray = None
 
 
 def unit_views(network, pictures, mean, top, layer, units, batch_size=32, rules=DECONVNET, bar=None):
@@ -308,7 +312,16 @@ def unit_views(network, pictures, mean, top, layer, units, batch_size=32, rules=
         if bar is not None:
             bar.update(len(at[0]))
     names = np.array([[pictures.dataset.names[i] if i >= 0 else "" for i in row] for row in chosen["pictures"]], dtype=str)
-    return UnitViews(layer, units, names=names, projections=projections, patches=patches, **chosen)
+    return UnitViews(layer, units, names=names, projections=projections, patches=patches, **chosen,
+                     filters=_filters(network, units, size))
+
+
+def _filters(network, units, size):
+    """(U,size,size,3): filters of the first layer as pictures, if a field of `size` pixels is of its units; else None."""
+    first = network.layers[0]
+    if not isinstance(first, Conv) or first.K != size:
+        return None
+    return np.ascontiguousarray(to_host(first.parameters["w"])[..., units].transpose(3, 1, 2, 0))
 
 
 def field_windows(network, layer, boxes):

@@ -5,26 +5,48 @@
 """
 from pathlib import Path
 
+from zfcore.check import Expected
 from zfcore.data.cifar import is_cifar, open_cifar
 from zfcore.data.folders import open_folders
 from zfcore.data.imagenet import looks_like_imagenet, open_imagenet
 from zfcore.data.packed import SUFFIXES, open_packed
-from zfcore.data.synthetic import Synthetic
+from zfcore.data.synthetic import SETS, SPLITS, Synthetic
 
-SYNTHETIC_TRAIN, SYNTHETIC_VAL = 4000, 1000      # pictures of the embedded set
+DRAWN = "drawn:"                                 # before the name of a set of `SETS`
+IN_WORDS = {"objects": "the synthetic set", "combinations": "the drawn combinations",
+            "unseen": "the drawn combinations that are kept apart"}
+PER_CLASS = {"objects": (400, 100), "combinations": (100, 20), "unseen": (60, 20)}      # pictures to train, to validate on
 
 
 def open_data(data, size, limit_per_class=0):
-    """(train, val) data sets of the packed file, the ILSVRC2012 tree, the CIFAR files, or the class folders or tars at `data`,
-    or the synthetic set at `size` pixels if it is ""."""
+    """(train, val) data sets of the packed file, the ILSVRC2012 tree, the CIFAR files, or the class folders or tars at `data`;
+    or a drawn set at `size` pixels: "drawn:objects", which is also "", "drawn:combinations" or "drawn:unseen"."""
+    if is_drawn(data):
+        return _open_drawn(data, size, limit_per_class)
     if Path(data).suffix.lower() in SUFFIXES:
         return open_packed(data, limit_per_class, size)
-    if data and looks_like_imagenet(data):
+    if looks_like_imagenet(data):
         return open_imagenet(data, limit_per_class, size)
-    if data and is_cifar(data):
+    if is_cifar(data):
         return open_cifar(data, limit_per_class)
-    if data:
-        return open_folders(data, limit_per_class, size)
-    limit = 10*limit_per_class
-    return (Synthetic("train", min(limit, SYNTHETIC_TRAIN) if limit else SYNTHETIC_TRAIN, size),
-            Synthetic("val", min(limit, SYNTHETIC_VAL) if limit else SYNTHETIC_VAL, size))
+    return open_folders(data, limit_per_class, size)
+
+
+def is_drawn(data):
+    """Whether `data`, as `open_data` takes it, asks for a drawn set."""
+    return not data or data.startswith(DRAWN)
+
+
+def data_in_words(data):
+    """How a sentence calls the set at `data`."""
+    return IN_WORDS.get(data.removeprefix(DRAWN) or "objects", data) if is_drawn(data) else data
+
+
+def _open_drawn(data, size, limit_per_class):
+    name = data.removeprefix(DRAWN) or "objects"
+    if data and name not in SETS or data == DRAWN:
+        raise Expected("--data", "one of " + ", ".join(DRAWN + known for known in SETS), repr(data))
+    drawings = SETS[name]
+    return tuple(Synthetic(split, len(drawings.classes)*min(limit_per_class or most, most), size, drawings=drawings,
+                           keep=name != "objects")
+                 for split, most in zip(SPLITS, PER_CLASS[name]))

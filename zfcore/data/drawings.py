@@ -1,13 +1,15 @@
-"""How the objects of the synthetic set are drawn: the palette, curves, a pen, and one function a class.
+"""How the objects of the drawn sets are drawn: the palette, curves, a pen, and the ten objects, one function a class.
 
 A drawing is a list of filled polygons in the object's own coordinates, about [-1,1] x [-1,1], x right, y down, painted
 in order. Polygons rather than pixels, so that a scene is the same at any size and its truth is exact.
 
     points      (n,2) float64; a closed shape does not repeat its first point unless that is harmless
     Pen         records polygons, their colours and which loose part they belong to, and marks named parts
-    DRAW        class name -> the function that draws one with a pen, different every time
+    Drawings    what a data set shows: names of classes, and how one of a class is drawn
+    OBJECTS     the ten; DRAW has their functions, class name -> function of a pen. Others are in combinations.py
 """
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -725,3 +727,15 @@ def clock(pen):
 
 DRAW = {"dog face": dog_face, "cat face": cat_face, "owl": owl, "person": person, "car": car, "bicycle": bicycle,
         "house": house, "flower": flower, "keyboard": keyboard, "clock": clock}
+
+
+class Drawings(NamedTuple):
+    """`name` and `number` of a set, its `classes`, a list of names, and `draw(pen, class name)`, which draws one of a class,
+    different every time. Pictures of sets with different numbers have nothing in common."""
+    name: str
+    number: int
+    classes: list
+    draw: object
+
+
+OBJECTS = Drawings("synthetic", 0, list(DRAW), lambda pen, name: DRAW[name](pen))

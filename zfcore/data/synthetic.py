@@ -1,4 +1,4 @@
-"""The embedded data set: ten classes of drawn objects whose truth is known. No file is read, no picture is stored.
+"""The embedded data sets: drawn objects whose truth is known. None comes as a file.
 
 Picture i of a split is a function of (seed, split, i): a Philox generator with that key draws a `Scene` of polygons in
 the unit square, which `render` paints at any size. The scene says where the object and its named parts are and which
@@ -6,22 +6,37 @@ parts something covers; that is what lets occlusion, projections and corresponde
 
     scene       class, pose, light, background, what lies around and what stands in front
     render      scene -> picture
-    Synthetic   the data set
+    Synthetic   the data set; SETS names what there is to draw
 
 All classes share one palette, one range of poses and sizes, and the same surroundings, so that neither colour nor
-background tells the class. What they look like is in drawings.py.
+background tells the class. What they look like is in drawings.py (ten objects) and combinations.py.
 """
+import hashlib
+import json
 import math
+import os
+import subprocess
+import sys
+import weakref
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import PIL
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from zfcore import check
-from zfcore.data.drawings import DRAW, Pen, box, curve, ellipse, mix, ribbon, shade, smooth, turned
+from zfcore.data.combinations import COMBINATIONS, UNSEEN
+from zfcore.data.drawings import OBJECTS, Pen, box, curve, ellipse, mix, ribbon, shade, smooth, turned
+from zfcore.data.kept import KeptPictures
 
-CLASSES = list(DRAW)
+SETS = {"objects": OBJECTS, "combinations": COMBINATIONS, "unseen": UNSEEN}
+CLASSES = OBJECTS.classes
 SPLITS = ("train", "val")
+MOST = 2**56                      # pictures a set and split, at most half of it
+VERSION = 1                       # to be raised with every change to what a picture looks like: kept ones are then drawn anew
+HELP_AFTER = 200                  # pictures of a set drawn one after the other, after which all are likely to be asked for
+MOST_HELPERS = 7
 SMALLEST = 16                     # pixels a side, below which nothing can be recognised
 
 
@@ -30,7 +45,7 @@ SMALLEST = 16                     # pixels a side, below which nothing can be re
 class Truth:
     """What is where in a picture, in pixels (floats; a pixel's left edge is its number).
 
-    label    the class, an index into CLASSES
+    label    the class, an index into the set's classes
     box      (x0, y0, x1, y1) of the object, of its covered places too, cut at the picture's edge
     parts    name -> (x, y) of the part's middle. "left" and "right" are the sides on the picture when it stands upright
     visible  name -> False where something in front covers that point or it lies outside the picture"""
@@ -62,16 +77,16 @@ class Scene:
     key: tuple                    # of the generator of the texture
 
 
-def scene(seed, split, index, label):
-    """The scene of picture `index`, whose object is of class `label`."""
-    key = (seed, 2*index + SPLITS.index(split))
+def scene(of, seed, split, index, label):
+    """The scene of picture `index`, whose object is of class `label` of the `Drawings`."""
+    key = (seed, MOST*of.number + 2*index + SPLITS.index(split))
     rng = np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
     angle = rng.uniform(-2.6, -0.54)                                     # the lamp is above: y is negative
     light = (math.cos(angle), math.sin(angle))
-    truth, body, base = _place(rng, light, label)
+    truth, body, base = _place(rng, light, of, label)
     front = _occluders(Pen(rng, light), truth.box)
     ground = _ground(Pen(rng, light), base)
-    behind = _clutter(Pen(rng, light), ground, label)
+    behind = _clutter(Pen(rng, light), ground, of, label)
     places = np.array(list(truth.parts.values()))
     seen = ((places > 0) & (places < 1)).all(axis=1) & ~covered(front, places)
     visible = dict(zip(truth.parts, seen.tolist()))
@@ -94,14 +109,14 @@ def _project(points, matrix, perspective):
     return points @ matrix.T/(1 + points @ perspective)[:, None]
 
 
-def _place(rng, light, label):
+def _place(rng, light, of, label):
     """Draw the object in a pose of its own, at a size and a place: (truth without visibility, its Layer, its colour).
 
     Its longer side is 0.68 to 0.98 of the picture whatever the class, and up to 3 % of it may lie outside."""
     matrix, perspective, mirror = _pose(rng, 0.22)
     towards = np.linalg.solve(matrix, light)
     pen = Pen(rng, towards/np.hypot(*towards))
-    DRAW[CLASSES[label]](pen)
+    of.draw(pen, of.classes[label])
     names, marks = list(pen.parts), np.array(list(pen.parts.values()))
     points = _project(np.concatenate([*pen.polygons, marks]), matrix, perspective)
     low, high = points.min(axis=0), points.max(axis=0)
@@ -134,7 +149,7 @@ def _ground(pen, base):
     return first, mix(first, second, pen.between(0.2, 0.9))
 
 
-def _clutter(pen, ground, label):
+def _clutter(pen, ground, of, label):
     """What lies around: discs, boards and blades in colours near the ground's, and loose parts of other classes."""
     for _ in range(int(pen.between(2, 8))):
         x, y, r = pen.between(0, 1), pen.between(0, 1), pen.between(0.02, 0.14)
@@ -149,14 +164,15 @@ def _clutter(pen, ground, label):
             pen.line(curve((x, y), (x + pen.between(-r, r), y - 2*r), (x + pen.between(-2, 2)*r, y - 4*r)),
                      (0.02, 0.001), colour)
     if pen.chance(0.75):
-        _strew_parts(pen, CLASSES[(label + 1 + int(pen.between(0, 9))) % 10])
+        count = len(of.classes)
+        _strew_parts(pen, of, of.classes[(label + 1 + int(pen.between(0, count - 1))) % count])
     return Layer(pen.polygons, pen.colours)
 
 
-def _strew_parts(pen, name):
+def _strew_parts(pen, of, name):
     """One to three loose parts of an object of class `name`, each at a place, size and angle of its own."""
     other = Pen(pen.rng, pen.light)
-    DRAW[name](other)
+    of.draw(other, name)
     groups = sorted(set(other.groups) - {""})
     for _ in range(pen.pick((1, 1, 2, 3))):
         group = pen.pick(groups)
@@ -299,34 +315,62 @@ def render(scene, size, layers=("behind", "object", "front")):
 
 # --------------------------------------------------------------------------------------------------- the data set
 class Synthetic:
-    """`count` pictures of `size` x `size` pixels of the split "train" or "val".
+    """`count` pictures of `size` x `size` pixels of the split "train" or "val", of the `Drawings` (default: the ten objects).
 
-    classes, labels (int64 (count,), balanced), names ("synthetic/train/000123"), picture(i), truth(i).
-    Picture i depends on (seed, split, i) alone, not on count, order or thread; another size shows the same scene.
+    classes, labels (int64 (count,), balanced), names ("synthetic/train/000123"), picture(i), truth(i), fingerprint().
+    Picture i depends on (drawings, seed, split, i) alone, not on count, order or thread; another size shows the same scene.
+    With `keep` a picture is drawn once and read from the disk from then on (`KeptPictures`), and whoever has had many drawn
+    is helped by other processes, one for each further core, which draw from the end of the set on.
     Raises `Expected` for a split, count, size, seed or picture number that there cannot be."""
 
-    classes = CLASSES
+    shorter_side = None                           # a picture is not drawn for a size that it will be brought to
 
-    def __init__(self, split, count, size, seed=0):
+    def __init__(self, split, count, size, seed=0, drawings=OBJECTS, keep=False):
         check.one_of("synthetic set: split", split, SPLITS)
-        _whole("synthetic set: number of pictures", count, 1, 2**62)
+        _whole("synthetic set: number of pictures", count, 1, MOST//2)
         _whole("synthetic set: picture size", size, SMALLEST, 4096)
         _whole("synthetic set: seed", seed, 0, 2**64 - 1)
-        self.split, self.size, self.seed = split, int(size), int(seed)
-        self.labels = np.arange(count, dtype=np.int64) % len(CLASSES)
-        self.names = [f"synthetic/{split}/{i:06d}" for i in range(count)]
+        self.split, self.size, self.seed, self.drawings, self.classes = split, int(size), int(seed), drawings, drawings.classes
+        self.labels = np.arange(count, dtype=np.int64) % len(self.classes)
+        self.names = [f"{drawings.name}/{split}/{i:06d}" for i in range(count)]
+        name = f"drawn-{drawings.name}-{split}-{self.size}"
+        self._kept = KeptPictures(name, self._facts(), 3*self.size*self.size) if keep else None
+        self._drawn = 0                           # pictures that were not found kept
+
+    def _facts(self):
+        """What every picture depends on beside its number."""
+        return [self.drawings.name, self.drawings.classes, VERSION, self.split, self.size, self.seed, PIL.__version__,
+                np.__version__]
+
+    @property
+    def kept_in(self):
+        """The file in which drawn pictures are kept, None where none are."""
+        return self._kept and self._kept.path
+
+    def fingerprint(self):
+        """A str that changes when a picture may have changed."""
+        return hashlib.sha256(json.dumps([*self._facts(), len(self)]).encode()).hexdigest()
 
     def __len__(self):
         return len(self.labels)
 
     def scene(self, i):
         """The scene of picture i, in the unit square."""
-        _whole(f"synthetic/{self.split}: picture", i, 0, len(self) - 1)
-        return scene(self.seed, self.split, int(i), int(self.labels[i]))
+        _whole(f"{self.drawings.name}/{self.split}: picture", i, 0, len(self) - 1)
+        return scene(self.drawings, self.seed, self.split, int(i), int(self.labels[i]))
 
     def picture(self, i):
         """Picture i, PIL RGB."""
-        return render(self.scene(i), self.size)
+        if self._kept is None:
+            return render(self.scene(i), self.size)
+        _whole(f"{self.drawings.name}/{self.split}: picture", i, 0, len(self) - 1)
+        if (pixels := self._kept.read(i)) is None:
+            pixels = render(self.scene(i), self.size).tobytes()
+            self._kept.write(i, pixels)
+            self._drawn += 1
+            if self._drawn == HELP_AFTER and self.kept_in:
+                _call_helpers(self)
+        return Image.frombytes("RGB", (self.size, self.size), pixels)
 
     def truth(self, i):
         """The Truth of picture i, in its pixels."""
@@ -335,23 +379,56 @@ class Synthetic:
                      {name: (x*self.size, y*self.size) for name, (x, y) in unit.parts.items()}, unit.visible)
 
 
+def _call_helpers(data):
+    """Start the processes that draw the set of `data` into its file from the end on. They are new interpreters, not forks nor
+    children of `multiprocessing`, so that nothing is asked of the caller's main module; they end with the caller or `data`."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    helpers = min(cores - 1, MOST_HELPERS)
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+    for k in range(helpers):
+        facts = [data.drawings.name, data.split, len(data) - k, data.size, data.seed, helpers, os.getpid()]
+        command = [sys.executable, "-c", "from zfcore.data import synthetic; synthetic.help_drawing()", json.dumps(facts)]
+        helper = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                  env={**os.environ, "PYTHONPATH": path})
+        weakref.finalize(data, _end, helper)
+
+
+def _end(helper):
+    helper.kill()                                 # what it is writing is then drawn again
+    helper.wait()
+
+
+def help_drawing():
+    """What a helper does: draw every `step`-th picture that is not kept, backwards, until none is left or `caller` is gone."""
+    name, split, count, size, seed, step, caller = json.loads(sys.argv[1])
+    data = Synthetic(split, count, size, seed, next(of for of in SETS.values() if of.name == name), keep=True)
+    for i in range(count - 1, -1, -step):
+        if os.getppid() != caller or data.kept_in is None:
+            break
+        data.picture(i)
+
+
 def _whole(what, value, low, high):
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not (whole and low <= value <= high):
         raise check.Expected(what, f"a whole number from {low} to {high}", repr(value))
 
 
-def contact_sheet(size=96, columns=10, seed=0):
-    """Pictures of `size` pixels, a class a row with its name at the left, `columns` examples each; PIL RGB."""
-    _whole("contact sheet: columns", columns, 1, 1000)
-    data = Synthetic("train", columns*len(CLASSES), size, seed)
+def contact_sheet(size=96, columns=10, seed=0, drawings=OBJECTS, rows=24):
+    """Pictures of `size` pixels, a class a row with its name at the left, `columns` examples each; PIL RGB. Of more classes
+    than `rows` that many, as evenly spread as can be."""
+    for what, value in (("columns", columns), ("rows", rows)):
+        _whole(f"contact sheet: {what}", value, 1, 1000)
+    classes = drawings.classes
+    data = Synthetic("train", columns*len(classes), size, seed, drawings)
+    shown = np.unique(np.linspace(0, len(classes) - 1, min(rows, len(classes))).round().astype(int)).tolist()
     gap, font = max(2, size//32), ImageFont.load_default(size=max(10, size//6))
-    margin = int(max(font.getlength(name) for name in CLASSES)) + 4*gap
-    sheet = Image.new("RGB", (margin + columns*(size + gap) + gap, len(CLASSES)*(size + gap) + gap), "white")
+    margin = int(max(font.getlength(classes[label]) for label in shown)) + 4*gap
+    sheet = Image.new("RGB", (margin + columns*(size + gap) + gap, len(shown)*(size + gap) + gap), "white")
     draw = ImageDraw.Draw(sheet)
-    for i in range(len(data)):
-        column, row = divmod(i, len(CLASSES))
-        sheet.paste(data.picture(i), (margin + column*(size + gap), gap + row*(size + gap)))
-    for row, name in enumerate(CLASSES):
-        draw.text((margin - 2*gap, gap + row*(size + gap) + size//2), name, (60, 60, 60), font, anchor="rm")
+    for row, label in enumerate(shown):
+        for column in range(columns):
+            place = margin + column*(size + gap), gap + row*(size + gap)
+            sheet.paste(data.picture(label + column*len(classes)), place)
+        draw.text((margin - 2*gap, gap + row*(size + gap) + size//2), classes[label], (60, 60, 60), font, anchor="rm")
     return sheet

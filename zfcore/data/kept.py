@@ -1,0 +1,61 @@
+"""Pictures that cost more to make than to read, kept on the disk: any number of threads and processes may read and write at once.
+
+A file is a row of records of one length, a checksum and a picture each. The pixels of picture i being the same whoever makes
+them, who writes needs no lock; a record that a kill cut short, that was damaged or that nobody has written yet does not
+fit its checksum, and the picture is made again."""
+import hashlib
+import json
+import struct
+import sys
+import zlib
+
+from tqdm import tqdm
+
+from zfcore.data.loader import cache_folder
+
+CHECKSUM = struct.Struct("<I")
+
+
+class KeptPictures:
+    """Those of `name`, a word for the file's name, each `length` bytes. `facts`, which JSON can hold, is all that the bytes
+    depend on: other facts have another file.
+
+    `path` is the file in `cache_folder()`, or None where nothing is kept: without such a folder, or after a write that the
+    disk refused, which is told on standard error."""
+
+    def __init__(self, name, facts, length):
+        self.length = length
+        self.fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        folder = cache_folder()
+        self.path = folder/f"{name}-{self.fingerprint[:16]}.raw" if folder else None
+
+    def read(self, i):
+        """The bytes of picture i, or None where there is no whole record of it."""
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                file.seek(i*(CHECKSUM.size + self.length))
+                record = file.read(CHECKSUM.size + self.length)
+        except (OSError, TypeError):              # not there yet; no path at all
+            return None
+        pixels = record[CHECKSUM.size:]
+        whole = len(pixels) == self.length and CHECKSUM.unpack_from(record)[0] == self._checksum(i, pixels)
+        return pixels if whole else None
+
+    def write(self, i, pixels):
+        """Keep the bytes of picture i. What lies before it and is not written yet takes no room on most file systems."""
+        if self.path is None:
+            return
+        try:
+            if not self.path.exists():
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                tqdm.write(f"pictures are drawn once and kept in {self.path}", file=sys.stderr)
+                open(self.path, "ab").close()     # makes it, whoever else does so
+            with open(self.path, "r+b", buffering=0) as file:
+                file.seek(i*(CHECKSUM.size + self.length))
+                file.write(CHECKSUM.pack(self._checksum(i, pixels)) + pixels)
+        except OSError as error:
+            self.path = None
+            tqdm.write(f"drawn pictures are not kept for the next run: {error}", file=sys.stderr)
+
+    def _checksum(self, i, pixels):
+        return zlib.crc32(pixels, zlib.crc32(f"{self.fingerprint} {i}".encode()))
