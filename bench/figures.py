@@ -10,6 +10,7 @@ from PIL import Image
 from train.evaluate import main as evaluate
 from zfcore import check
 from zfcore.__main__ import main as zfcore
+from zfcore.data.combinations import COMBINATIONS
 from zfcore.data.synthetic import contact_sheet
 
 FOLDER = Path(__file__).parent / "results" / "figures"
@@ -29,7 +30,7 @@ COMMANDS = {
     "correspondence": ("correspondence --synthetic 40", "correspondence.png"),
 }
 EVALUATION = "confusion", "worst"           # what `python -m train.evaluate` draws
-ALL = "synthetic", "training", *EVALUATION, *COMMANDS
+ALL = "synthetic", "combinations", "training", *EVALUATION, *COMMANDS
 
 
 def add_arguments(parser):
@@ -42,6 +43,8 @@ def main(args):
     FOLDER.mkdir(parents=True, exist_ok=True)
     if "synthetic" in wanted:
         keep(contact_sheet(72, 8), "synthetic")
+    if "combinations" in wanted:
+        keep(contact_sheet(72, 6, drawings=COMBINATIONS, rows=10), "combinations")
     if "training" in wanted:
         for name in ("learning_curves", "filters"):
             keep(Image.open(Path(args.run)/"figures"/f"{name}.png"), name)
