@@ -25,12 +25,13 @@ RECIPES = {
     "decay-0.05": "--weight-decay 0.05 --epochs 10 --patience 3",
     "decay-0.05-lr-0.004": "--weight-decay 0.05 --epochs 10 --patience 3 --lr 0.004",
     "decay-0.03-batch-16": "--weight-decay 0.03 --epochs 10 --patience 3 --batch-size 16 --lr 0.002",
-    "drop-lr-0.005": "--weight-decay 0.03 --lr 0.005",
-    "drop-lr-0.004": "--weight-decay 0.04 --lr 0.004",
-    "drop": "--weight-decay 0.04",
-    "drop-no-dropout": "--weight-decay 0.04 --keep-prob 1",
-    "drop-batch-24": "--weight-decay 0.031 --batch-size 24",
-    "drop-40-epochs": "--epochs 40 --start-left 0.03",
+    "drop-lr-0.005": "--weight-decay 0.03 --epochs 8 --drop-after 6 --lr 0.005",
+    "drop-lr-0.004": "--weight-decay 0.04 --epochs 8 --drop-after 6 --lr 0.004",
+    "drop": "--weight-decay 0.04 --epochs 8 --drop-after 6",
+    "drop-no-dropout": "--weight-decay 0.04 --epochs 8 --drop-after 6 --keep-prob 1",
+    "drop-batch-24": "--weight-decay 0.031 --epochs 8 --drop-after 6 --batch-size 24",
+    "default": "",
+    "drop-40-epochs": "--epochs 40 --start-left 0.03 --drop-after 30",
 }
 
 

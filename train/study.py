@@ -32,7 +32,8 @@ from zfcore.backend import select
 from zfcore.checkpoint import atomic, load
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures
-from zfcore.models import from_checkpoint, from_table
+from zfcore.models import checkpoint_file, from_checkpoint, from_table
+from zfcore.networks import home_of
 
 NETWORKS = ("run", "untrained")   # whose features a classifier is fitted to
 WATCHED = 256                     # test pictures at most on which a network from random weights is watched while it trains
@@ -84,13 +85,11 @@ class Study:
 
     @property
     def run_folder(self):
-        run = Path(self.args.run)
-        return run if run.is_dir() else run.parent
+        return home_of(self.args.run)
 
     @property
     def checkpoint_file(self):
-        run = Path(self.args.run)
-        return run if run.is_file() else next(run/name for name in ("best.h5", "latest.h5") if (run/name).is_file())
+        return checkpoint_file(self.args.run)
 
     @cached_property
     def keys(self):
@@ -211,7 +210,7 @@ class Study:
         """(Predictions of the data set `test`, seconds of training, its last training error): an ordinary run in `folder`,
         begun or gone on with, on the data set `train`. What it prints goes into its output.txt. Some of the test pictures
         are its validation set, which decides nothing: the last weights count."""
-        config, folder = self.scratch_config(seed, len(train)), Path(folder)
+        config, folder = self.scratch_config(seed), Path(folder)
         watched = test.part(np.arange(0, len(test), -(-len(test)//WATCHED)))
         training = Training(config, data=(train, watched))
         if (folder/"latest.h5").is_file():
@@ -223,12 +222,11 @@ class Study:
         found = predict([Member(training.network, training.device_mean)], self.pictures(test), self.device, config.batch_size)
         return found, sum(training.history["seconds"]), training.history["train_error"][-1]
 
-    def scratch_config(self, seed, pictures):
+    def scratch_config(self, seed):
         """RUN's own options, for a network trained on few pictures: so many epochs that it can fit them, and a learning rate
-        that falls after 2/3 and 5/6 of them, as no picture can be spared to watch."""
-        epochs = self.args.scratch_epochs
-        # START_LEFT: weight_decay= goes in here, such that the run's start_left is left after epochs*ceil(pictures/batch_size) steps
-        return replace(self.run_config(), data=str(self.args.data), epochs=epochs, seed=seed, init_from="", limit_per_class=0,
+        that falls after 2/3 and 5/6 of them, as no picture can be spared to watch. As much of its start is left as of RUN's."""
+        epochs, run = self.args.scratch_epochs, self.run_config()
+        return replace(run, weight_decay=None if run.start_left else run.weight_decay, data=str(self.args.data), epochs=epochs, seed=seed, init_from="", limit_per_class=0,
                        upscale=True, keep_epochs=(), drop_after=(epochs*2//3, epochs*5//6), device=self.args.device,
                        workers=self.args.workers)
 

@@ -110,7 +110,7 @@ def test_train_table_is_the_text_as_it_was_printed(tmp_path):
 
 
 def test_marks_without_a_table_or_without_their_end_are_refused(tmp_path):
-    with pytest.raises(Expected, match="marks cpu, layers, train, gpu, loader, pack, departures, table2, table3, claims, table4, .*figure9, got other"):
+    with pytest.raises(Expected, match="marks cpu, layers, train, gpu, loader, pack, departures, recipes, networks, table2, table3, claims, table4, .*figure9, got other"):
         renewed(page("other"), tmp_path)
     with pytest.raises(Expected, match="to have its"):
         renewed(page("cpu").replace("cpu:end", "gpu:end"), tmp_path)

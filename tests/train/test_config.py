@@ -89,9 +89,9 @@ def test_on_a_cpu_a_run_in_another_precision_is_refused_before_anything_is_writt
 
 # ------------------------------------------------------------------------------------------------ the start, forgotten
 def test_the_decay_follows_from_the_share_of_the_start_that_is_to_be_left_and_the_forecast_says_it():
-    for words in ((), ("--epochs", "20"), ("--epochs", "14", "--lr", "0.002", "--drop-after", "5", "12"), ("--batch-size", "48")):
-        c = resolve(typed("--start-left", "0.4", *words)).decided(3001)
-        assert 0 < c.weight_decay < MOST_DECAY and c.forecast(3001) == pytest.approx(0.4, abs=0.01), words
+    for words in ((), ("--epochs", "20"), ("--epochs", "30", "--lr", "0.002", "--drop-after", "15", "29"), ("--batch-size", "48")):
+        c = resolve(typed("--start-left", "0.6", *words)).decided(3001)
+        assert 0 < c.weight_decay < MOST_DECAY and c.forecast(3001) == pytest.approx(0.6, abs=0.01), words
     assert c.decided(10) is c                                             # a number stays what it is
 
 
@@ -132,7 +132,7 @@ def test_the_papers_recipe_has_alexnets_decay_and_chooses_none():
     assert (c.weight_decay, c.start_left) == (5e-4, 0) and c.forecast(1281167) < 1e-6
 
 
-def test_the_rate_of_tiny_falls_for_the_last_quarter_whatever_the_epochs_unless_patience_is_asked_for():
-    assert resolve(typed("--epochs", "40")).drop_after == (30,)
+def test_the_rate_of_tiny_falls_for_the_last_fifth_whatever_the_epochs_unless_patience_is_asked_for():
+    assert resolve(typed("--epochs", "40")).drop_after == (32,)
     assert resolve(typed("--epochs", "1")).drop_after == (1,)             # after its end: never
     assert resolve(typed("--patience", "4")).drop_after == () and resolve(typed("--drop-after", "3")).drop_after == (3,)
