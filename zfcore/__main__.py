@@ -403,6 +403,8 @@ def what_occlusion_found(parts):
         if not np.isnan(inside).all():
             said += (f"; {100*np.nanmean(inside):.0f} % of the fall lies inside the object's box, which is "
                      f"{100*np.nanmean(area):.0f} % of the picture")
+            if len(inside) > 1:
+                said += f" ({100*np.nanmean(occluding.fall_inside_other_boxes(parts)):.0f} % inside the boxes of the other pictures)"
     if not np.isnan(follows).all():
         said += (f"; how far the strongest {parts[0].layer} map falls follows its projection with a correlation of "
                  f"{np.nanmean(follows):.2f}")
@@ -418,12 +420,15 @@ def what_occlusion_found(parts):
                                                       "(default: the data's; for files what the network takes them for)"),
     option("--layers", nargs="+", help="where to measure; conv1 is after its ReLU, norm1 the end of the layer (default: the first "
                                        "convolution and the last hidden layer)"),
-    option("--against", metavar="RUN", help="a second network, to compare the numbers with"))
+    option("--against", metavar="RUN", help="a second network, to compare the numbers with; untrained: this one before its first "
+                                            "step"))
 def invariance(args):
     if args.redraw:
         return [draw_invariance(results.load(file, moved.Invariance), figure_of(file, args)) for file in args.redraw]
-    runs = {"invariance": args, **({"against": argparse.Namespace(**{**vars(args), "run": args.against})} if args.against else {})}
-    ready = {name: (of, *open_run(of)) for name, of in runs.items()}
+    ready = {"invariance": (args, *open_run(args))}
+    if args.against:
+        of = argparse.Namespace(**{**vars(args), "run": args.against})
+        ready["against"] = of, *(untrained(args, *ready["invariance"][2:]) if args.against == "untrained" else open_run(of))
     ready = {name: (*rest, *moving_pictures(*rest)) for name, rest in ready.items()}
     folder = output_folder(args, "invariance")
     for name, (of, network, checkpoint, mean, pictures, labels, names) in ready.items():
@@ -434,6 +439,14 @@ def invariance(args):
         results.save(folder/f"{name}.h5", found)
         draw_invariance(found, figure_of(folder/f"{name}.h5", args))
         print(f"{of.run}: {what_invariance_found(found)}" if args.against else what_invariance_found(found))
+
+
+def untrained(args, checkpoint, mean):
+    """(network, checkpoint, mean) as `open_run` gives them, of --run as its training began."""
+    start = start_of(checkpoint, select(args.device), args.precision)
+    if start is None:
+        raise check.Expected("--against untrained", "a run that says how its weights were drawn", args.run)
+    return start, checkpoint, mean
 
 
 def moving_pictures(args, network, checkpoint, mean):
@@ -689,6 +702,9 @@ def draw_evolution(found, path):
                                                 for layer in found.units))
     if steps:
         print("change of the projections, 1 - cosine; in brackets: units whose strongest picture is another one")
+    if found.unrelated:
+        print("as far from each other as units that have nothing to do with each other would be: "
+              + ", ".join(f"{layer} {distance[0]:.2f}" for layer, distance in found.unrelated.items()))
     print(path)
 
 

@@ -147,6 +147,20 @@ def test_a_stopped_evolution_goes_on_where_it_was_and_reads_what_is_finished(tmp
     assert none.count == length(networks[0], Noise(), list(UNITS), 2)
 
 
+def test_units_that_are_twins_are_as_near_as_no_change_and_others_as_far_as_they_are():
+    network = small()
+    for array in network["conv2"].parameters.values():
+        array[...] = array[..., :1]                                      # each filter the same
+    twins, others = grown(network), grown(small())
+    assert abs(twins.unrelated["conv2"][0]) < 1e-6 < others.unrelated["conv2"][0]
+    top = top_activations(small(), pictures_of(Noise()), MEAN, ["conv2"], 1, 8)
+    fires = np.flatnonzero(~top.dead("conv2"))
+    shown = unit_views(small(), pictures_of(Noise()), MEAN, top, "conv2", fires).projections.reshape(len(fires), -1)
+    shown /= np.linalg.norm(shown, axis=1, keepdims=True)
+    far = np.mean([1 - shown[i] @ shown[i - 1] for i in range(len(fires))])
+    assert others.unrelated["conv2"][0] == pytest.approx(far, rel=1e-4)
+
+
 def test_the_cosine_is_that_of_long_vectors_and_0_with_nothing():
     a = np.array([[3, 0], [1, 1], [0, 0], [1, 2]], np.float32)
     b = np.array([[6, 0], [1, -1], [1, 1], [-2, -4]], np.float32)

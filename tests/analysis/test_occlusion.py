@@ -9,7 +9,7 @@ from PIL import Image
 
 from zfcore import plots, results
 from zfcore.__main__ import main
-from zfcore.analysis.occlusion import (Occlusion, check_square, correlation_with_projection, drop_form, fall_inside_box,
+from zfcore.analysis.occlusion import (Occlusion, check_square, correlation_with_projection, drop_form, fall_inside_box, fall_inside_other_boxes,
                                        occlusion)
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
@@ -486,3 +486,12 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(place, tmp_path, ca
 def test_a_small_picture_is_enlarged_when_asked(place, tmp_path):
     command(place, "--images", place/"small.png", "--upscale", "--others", "--output", tmp_path)
     assert results.load(tmp_path/"occlusion.h5", Occlusion).pictures.shape == (1, 27, 27, 3)
+
+
+def test_the_fall_inside_the_boxes_of_other_pictures_is_the_mean_over_all_of_them():
+    network, picture, mean = planted((slice(4, 8), slice(10, 16)))
+    found = occlusion(network, np.repeat(picture, 3, axis=0), mean, [0, 0, 0], size=3, stride=1)
+    boxes = np.array([[6.0, 18, 18, 34], [0, 0, 6, 40], [6, 18, 18, 26]])                # all of the fall, none, a part
+    of = [fall_inside_box(replace(found, boxes=np.repeat(box[None], 3, axis=0)))[0][0] for box in boxes]
+    parts = [replace(found, boxes=boxes)]
+    np.testing.assert_allclose(fall_inside_other_boxes(parts), [(of[1] + of[2])/2, (of[0] + of[2])/2, (of[0] + of[1])/2])

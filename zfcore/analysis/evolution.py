@@ -39,6 +39,8 @@ class Evolution:
     moved, change {layer: (E-1,) float64}         NaN where no unit fires at the later epoch
     dead          {layer: (E,) float64}           share of all units that no picture makes fire
     total         pictures in the data set
+    unrelated     {layer: (1,) float64}           the scale of `change`: 1 - cosine between the strongest projections of units that
+                                                  have nothing to do with each other, at the last epoch; or None
     classes       {layer: (U,) texts}             the units' classes, of the last layer, where the caller knows them; or None"""
     epochs: np.ndarray
     units: dict
@@ -49,6 +51,7 @@ class Evolution:
     change: dict
     dead: dict
     total: int
+    unrelated: dict = None
     classes: dict = None
 
 
@@ -94,7 +97,8 @@ def evolution(epochs, open_epoch, pictures, mean, layers, units, batch_size=64, 
               for name in ("projections", "values", "pictures")}
     numbers = {name: {layer: np.array(row, np.float64) for layer, row in rows.items()}
                for name, rows in (("moved", moved), ("change", change), ("dead", dead))}
-    return Evolution(np.array(epochs, np.int64), units, **joined, **numbers, total=len(pictures))
+    unrelated = {layer: np.array([_between_units(network, pictures, mean, top, layer, bar)]) for layer in layers}
+    return Evolution(np.array(epochs, np.int64), units, **joined, **numbers, total=len(pictures), unrelated=unrelated)
 
 
 def _moved(before, top, layer):
@@ -116,9 +120,23 @@ def _change(earlier, network, pictures, mean, top, layer, bar):
     return np.concatenate(distances).mean() if distances else np.nan
 
 
+def _between_units(network, pictures, mean, top, layer, bar):
+    """Mean of 1 - cosine between the strongest projections of the units that fire and those of the next of them: what `_change`
+    would be if a unit had become another one. NaN for fewer than two."""
+    fires = np.flatnonzero(~top.dead(layer))
+    shown = [unit_views(network, pictures, mean, top, layer, fires[at:at + PIECE], bar=bar).projections[:, 0]
+             for at in range(0, len(fires), PIECE)]
+    if bar is not None:
+        bar.update(int(top.dead(layer).sum()))
+    if len(fires) < 2:
+        return np.nan
+    shown = np.concatenate(shown)
+    return (1 - cosine(shown, np.roll(shown, 1, axis=0))).mean()
+
+
 def length(network, pictures, layers, epochs):
-    """How often a picture is shown to a network: each at each epoch, and one twice for each unit and step."""
-    return epochs*len(pictures) + 2*(epochs - 1)*sum(unit_count(network, layer) for layer in layers)
+    """How often a picture is shown to a network: each at each epoch, and one twice for each unit and step and once more."""
+    return epochs*len(pictures) + (2*epochs - 1)*sum(unit_count(network, layer) for layer in layers)
 
 
 def cosine(one, other):

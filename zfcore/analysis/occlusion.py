@@ -16,7 +16,7 @@ each place of the square that part alone is computed again, from windows that ar
 has changed. It is the same arithmetic on the same numbers: nothing is approximated.
 """
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import isqrt
 from typing import NamedTuple
@@ -386,6 +386,17 @@ def fall_inside_box(found):
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(known & (total > 0), (fall*inside).sum(axis=(1, 2))/total, np.nan)
     return share, np.where(known, inside.mean(axis=(1, 2)), np.nan)
+
+
+def fall_inside_other_boxes(parts):
+    """(n,): of the n pictures in a list of Occlusions the mean share of the fall that lies inside the boxes of the others, n > 1:
+    the control of `fall_inside_box`, as all objects stand near the middle. NaN as there."""
+    boxes, shares = np.concatenate([part.boxes for part in parts]), []
+    for turn in range(1, len(boxes)):
+        turned = iter(np.roll(boxes, turn, axis=0))
+        shares.append(np.concatenate([fall_inside_box(replace(part, boxes=np.array([next(turned) for _ in part.boxes])))[0]
+                                      for part in parts]))
+    return np.mean(shares, axis=0)
 
 
 def correlation_with_projection(found):
