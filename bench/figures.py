@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from zfcore.__main__ import main as zfcore
+from zfcore.data.combinations import COMBINATIONS
 from zfcore.data.synthetic import contact_sheet
 
 FOLDER = Path(__file__).parent / "results" / "figures"
@@ -26,14 +27,16 @@ COMMANDS = {
 
 def add_arguments(parser):
     parser.add_argument("--run", required=True, help="a run on the synthetic set, as `python -m train` leaves it")
-    parser.add_argument("--only", nargs="+", choices=("synthetic", "training", *COMMANDS), help="draw these alone")
+    parser.add_argument("--only", nargs="+", choices=("synthetic", "combinations", "training", *COMMANDS), help="draw these alone")
 
 
 def main(args):
-    wanted = set(args.only or ("synthetic", "training", *COMMANDS))
+    wanted = set(args.only or ("synthetic", "combinations", "training", *COMMANDS))
     FOLDER.mkdir(parents=True, exist_ok=True)
     if "synthetic" in wanted:
         keep(contact_sheet(96, 8), "synthetic")
+    if "combinations" in wanted:
+        keep(contact_sheet(96, 8, drawings=COMBINATIONS, rows=12), "combinations")
     if "training" in wanted:
         for name in ("learning_curves", "filters"):
             keep(Image.open(Path(args.run)/"figures"/f"{name}.png"), name)

@@ -281,6 +281,14 @@ def test_synthetic_faces_show_all_parts_and_are_of_the_class(place, tmp_path):
     assert (right >= left).all() and (right > left).any()                    # the sides on the picture
 
 
+def test_another_drawn_set_is_looked_at_when_it_is_named(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    label = "round head, pricked ears, slit eyes, beak"
+    run(place, tmp_path/"found", "--data", "drawn:combinations", "--synthetic", 2, "--label", label, "--parts", "nose", "left ear")
+    found = results.load(tmp_path/"found"/"correspondence.h5", Correspondence)
+    assert found.parts.tolist() == ["nose", "left ear"] and all(name.startswith("combinations/") for name in found.names.tolist())
+
+
 @pytest.mark.parametrize("more, sentence", [
     (["--images", "0.png", "--landmarks", "marks.json"], "two different pictures or more, to compare, got 1 among 1"),
     (["--images", "0.png", "0.png", "--landmarks", "marks.json"], "two different pictures or more"),

@@ -47,6 +47,15 @@ def test_another_set_is_told_with_its_counts():
     assert found.here == "flowers: 102 classes, 1020 training pictures"
 
 
+@pytest.mark.parametrize("data, here, why", (("", "the synthetic set", "needs no download"),
+                                             ("drawn:objects", "the synthetic set", "asked for"),
+                                             ("drawn:combinations", "the drawn combinations", "asked for")))
+def test_drawn_sets_are_told_by_name_before_they_are_opened_too(data, here, why):
+    for counts, more in ((None, ""), ((126, 12600), ": 126 classes, 12600 training pictures")):
+        (found,) = departures(typed("--preset", "zfnet", "--data", data), counts)
+        assert (found.here, found.why) == (here + more, why)
+
+
 def test_what_is_open_follows_the_options():
     def here(*words):
         return {entry.what: entry.here for entry in open_questions(typed(*words))}

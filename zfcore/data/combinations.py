@@ -52,7 +52,7 @@ def creature(pen, paint, head, ears, eyes, muzzle):
     pen.group = "muzzle"
     muzzle(pen, paint, turn*1.3, high*0.42)
     pen.group = "eye"
-    apart = 0.16 + 0.26*wide
+    apart = 0.14 + 0.32*wide
     for side, name in SIDES:
         x, y = side*apart + turn, -high*0.18
         eyes(pen, paint, x, y, side)
@@ -88,21 +88,21 @@ def round_ears(pen, paint, wide, high):
 
 
 def round_eyes(pen, paint, x, y, side):
-    r = pen.between(0.15, 0.17)
+    r = pen.between(0.18, 0.21)
     pen.plain(ellipse(x, y, r), paint.pale)
     pen.flat(ellipse(x, y, r*0.5), INK)
     pen.flat(ellipse(x + pen.light[0]*r*0.3, y + pen.light[1]*r*0.3, r*0.18), CHALK)
 
 
 def slit_eyes(pen, paint, x, y, side):
-    r = pen.between(0.18, 0.21)
+    r = pen.between(0.23, 0.26)
     almond = turned(smooth((-r, 0), (0, -r*0.62), (r, 0), (0, r*0.62)), -22*side, x, y)
     pen.plain(almond, paint.pale)
     pen.flat(ellipse(x, y, r*0.2, r*0.55), INK)
 
 
 def lidded_eyes(pen, paint, x, y, side):
-    r = pen.between(0.16, 0.18)
+    r = pen.between(0.19, 0.22)
     lid = shade(paint.main, 0.5)
     pen.plain(ellipse(x, y, r), lid)
     pen.flat(arc(x, y, r, r, 0, 180), paint.pale)
@@ -236,22 +236,22 @@ def flag(pen, paint, x, y):
 # --------------------------------------------------------------------------------------------------------- plants
 def plant(pen, paint, leaves, petals, heart, foot):
     """A flower on its stem; all four are functions below."""
-    bend, x, y = pen.between(-0.12, 0.12), 0.0, -0.38
+    bend, x, y = pen.between(-0.12, 0.12), 0.0, -0.32
     stem = curve((x, y), (bend, 0.25), (bend*0.4, 0.85))
     pen.group = "foot"
-    foot(pen, paint, bend*0.4, 0.72)
+    foot(pen, paint, bend*0.4, 0.68)
     pen.group = ""
     pen.line(stem, 0.12, shade(paint.second, 0.42))
     pen.line(stem, 0.075, paint.second)
     pen.group = "leaf"
     for side, name in SIDES:
-        root, lift = (bend*0.8, pen.between(0.38, 0.5)), pen.between(-0.16, 0.02)
+        root, lift = (bend*0.8, pen.between(0.46, 0.56)), pen.between(-0.16, 0.02)
         leaves(pen, paint, *root, side, lift)
         pen.mark(f"{name} leaf", root[0] + side*0.34, root[1] + lift*0.6)
     pen.group = "petal"
     petals(pen, paint, x, y, pen.between(0, 360))
     pen.group = "heart"
-    heart(pen, paint, x, y, pen.between(0.25, 0.29))
+    heart(pen, paint, x, y, pen.between(0.3, 0.34))
     pen.mark("heart", x, y)
 
 
@@ -279,15 +279,15 @@ def _around(pen, petal, count, start, colour, x, y):
 
 
 def round_petals(pen, paint, x, y, start):
-    _around(pen, ellipse(0, -0.38, 0.24, 0.24), int(pen.between(5, 7)), start, paint.main, x, y)
+    _around(pen, ellipse(0, -0.45, 0.28, 0.28), int(pen.between(5, 7)), start, paint.main, x, y)
 
 
 def pointed_petals(pen, paint, x, y, start):
-    _around(pen, polygon((-0.22, -0.2), (0, -0.72), (0.22, -0.2)), int(pen.between(6, 8)), start, paint.main, x, y)
+    _around(pen, polygon((-0.26, -0.22), (0, -0.84), (0.26, -0.22)), int(pen.between(6, 8)), start, paint.main, x, y)
 
 
 def thin_petals(pen, paint, x, y, start):
-    _around(pen, polygon((-0.035, -0.2), (-0.07, -0.6), (0, -0.66), (0.07, -0.6), (0.035, -0.2)), int(pen.between(12, 15)), start,
+    _around(pen, polygon((-0.04, -0.22), (-0.08, -0.7), (0, -0.77), (0.08, -0.7), (0.04, -0.22)), int(pen.between(12, 15)), start,
             paint.main, x, y)
 
 

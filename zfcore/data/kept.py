@@ -47,15 +47,22 @@ class KeptPictures:
             return
         try:
             if not self.path.exists():
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                tqdm.write(f"pictures are drawn once and kept in {self.path}", file=sys.stderr)
-                open(self.path, "ab").close()     # makes it, whoever else does so
+                self._begin()
             with open(self.path, "r+b", buffering=0) as file:
                 file.seek(i*(CHECKSUM.size + self.length))
                 file.write(CHECKSUM.pack(self._checksum(i, pixels)) + pixels)
         except OSError as error:
             self.path = None
             tqdm.write(f"drawn pictures are not kept for the next run: {error}", file=sys.stderr)
+
+    def _begin(self):
+        """Make the file, unless somebody else just does."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            open(self.path, "xb").close()
+        except FileExistsError:
+            return
+        tqdm.write(f"pictures are drawn once and kept in {self.path}", file=sys.stderr)
 
     def _checksum(self, i, pixels):
         return zlib.crc32(pixels, zlib.crc32(f"{self.fingerprint} {i}".encode()))

@@ -1,0 +1,264 @@
+"""Kept pictures: whole or not there, whoever writes, reads, kills or damages, and never those of another set."""
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import PIL
+import pytest
+
+from zfcore.data import open_data, synthetic
+from zfcore.data.combinations import COMBINATIONS, UNSEEN
+from zfcore.data.kept import CHECKSUM, KeptPictures
+from zfcore.data.loader import Pictures
+from zfcore.data.synthetic import Synthetic
+
+SIZE = 19
+RECORD = CHECKSUM.size + 3*SIZE*SIZE
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    return tmp_path/"cache"
+
+
+def kept(count=12, seed=0, of=COMBINATIONS, split="train", size=SIZE):
+    return Synthetic(split, count, size, seed, of, keep=True)
+
+
+def plain(count=12):
+    return [Synthetic("train", count, SIZE, drawings=COMBINATIONS).picture(i).tobytes() for i in range(count)]
+
+
+def shown(data):
+    return [data.picture(i).tobytes() for i in range(len(data))]
+
+
+@pytest.fixture
+def not_drawn(monkeypatch):
+    """From now on nothing can be drawn."""
+    def forbid():
+        monkeypatch.setattr(synthetic, "render", lambda *_: pytest.fail("a picture was drawn"))
+    return forbid
+
+
+# ---------------------------------------------------------------------------------------------------- drawn only once
+def test_what_is_kept_is_what_is_drawn_and_is_not_drawn_again(not_drawn):
+    first = shown(kept())
+    assert first == plain()
+    not_drawn()
+    assert shown(kept()) == first
+    assert kept().picture(3).mode == "RGB" and kept().picture(3).size == (SIZE, SIZE)
+
+
+def test_pictures_are_kept_in_any_order_and_by_threads(not_drawn):
+    data, order = kept(40), np.random.default_rng(0).permutation(40).tolist()
+    with ThreadPoolExecutor(4) as threads:
+        found = dict(zip(order*2, threads.map(lambda i: data.picture(i).tobytes(), order*2)))
+    not_drawn()
+    assert [found[i] for i in range(40)] == shown(kept(40))
+
+
+def test_a_set_of_fewer_pictures_finds_those_of_the_larger_one_and_the_other_way_round(not_drawn):
+    shown(kept(12))
+    not_drawn()
+    assert len(shown(kept(7))) == 7
+
+
+@pytest.mark.parametrize("other", (dict(seed=1), dict(of=UNSEEN), dict(split="val"), dict(size=SIZE + 1)))
+def test_other_sets_have_other_files(folder, other):
+    shown(kept(2))
+    files = set(folder.iterdir())
+    assert shown(kept(2, **other)) != shown(kept(2))
+    assert len(set(folder.iterdir()) - files) == 1
+
+
+@pytest.mark.parametrize("where, name", ((synthetic, "VERSION"), (PIL, "__version__"), (np, "__version__")))
+def test_another_version_draws_anew_and_has_another_fingerprint(folder, monkeypatch, where, name):
+    before = kept(2).fingerprint()
+    shown(kept(2))
+    monkeypatch.setattr(where, name, "another")
+    shown(kept(2))
+    assert len(list(folder.iterdir())) == 2 and kept(2).fingerprint() != before
+
+
+def test_fingerprints_tell_sets_apart_and_stay():
+    sets = [kept(), kept(13), kept(seed=1), kept(of=UNSEEN), kept(split="val"), kept(size=20), Synthetic("train", 12, SIZE)]
+    assert len({data.fingerprint() for data in sets}) == len(sets)
+    assert kept().fingerprint() == Synthetic("train", 12, SIZE, drawings=COMBINATIONS).fingerprint()
+
+
+# --------------------------------------------------------------------------------------------- damage, kills, full disks
+def spoil(change):
+    """Let `change` alter the bytes of the file."""
+    path = kept().kept_in
+    content = bytearray(path.read_bytes())
+    change(content)
+    path.write_bytes(content)
+
+
+def flip_pixel(content):
+    content[3*RECORD + 100] ^= 1
+
+
+def flip_checksum(content):
+    content[3*RECORD] ^= 128
+
+
+def cut(content):
+    del content[3*RECORD + 50:]
+
+
+def empty(content):
+    content.clear()
+
+
+def exchange(content):
+    """Whole records, but at other places."""
+    one, other = slice(3*RECORD, 4*RECORD), slice(5*RECORD, 6*RECORD)
+    content[one], content[other] = content[other], content[one]
+
+
+def zeros(content):
+    content[3*RECORD:4*RECORD] = bytes(RECORD)
+
+
+@pytest.mark.parametrize("damage", (flip_pixel, flip_checksum, cut, empty, exchange, zeros))
+def test_a_damaged_picture_is_drawn_again_and_kept_again(damage, not_drawn):
+    right = shown(kept())
+    spoil(damage)
+    assert shown(kept()) == right == plain()
+    not_drawn()
+    assert shown(kept()) == right
+
+
+FILL = """
+import sys
+from zfcore.data.combinations import COMBINATIONS
+from zfcore.data.synthetic import Synthetic
+data = Synthetic("train", 2000, 19, drawings=COMBINATIONS, keep=True)
+order = range(2000) if sys.argv[1] == "up" else range(1999, -1, -1)
+for i in order:
+    data.picture(i)
+    if i in (3, 1996):
+        print("begun", flush=True)
+"""
+
+
+def filler(way):
+    return subprocess.Popen([sys.executable, "-c", FILL, way], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_a_kill_leaves_only_pictures_that_are_whole():
+    for delay in (0, 0.03, 0.07):
+        process = filler("up")
+        process.stdout.readline()
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    data, right = kept(2000), Synthetic("train", 2000, SIZE, drawings=COMBINATIONS)
+    there = [i for i in range(200) if data._kept.read(i) is not None]
+    assert len(there) >= 4
+    assert all(data._kept.read(i) == right.picture(i).tobytes() for i in there)
+    assert data.picture(150).tobytes() == right.picture(150).tobytes()
+
+
+def test_two_processes_may_fill_one_file():
+    ways = [filler(way) for way in ("up", "down")]
+    for process in ways:
+        process.stdout.readline()
+    first = shown(kept(12))
+    for process in ways:
+        process.kill()
+        process.wait()
+    assert first == plain()
+    assert kept(2000)._kept.read(1999) == kept(2000).picture(1999).tobytes()
+
+
+def test_a_folder_that_refuses_is_told_once_and_nothing_is_lost(folder, capsys):
+    folder.write_text("a file where the folder should be")
+    data = kept()
+    assert shown(data) == plain()
+    assert capsys.readouterr().err.count("drawn pictures are not kept for the next run") == 1 and data.kept_in is None
+
+
+def test_without_a_home_nothing_is_kept(monkeypatch):
+    monkeypatch.delenv("ZFCORE_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    data = kept()
+    assert data.kept_in is None and shown(data) == plain()
+
+
+def test_the_file_is_told_once_when_it_is_begun(capsys):
+    shown(kept(3))
+    shown(kept(4))
+    assert capsys.readouterr().err.count("pictures are drawn once and kept in") == 1
+
+
+def test_records_of_other_facts_do_not_pass():
+    one, other = (KeptPictures("same", facts, 4) for facts in (["a"], ["b"]))
+    one.write(0, b"abcd")
+    os.replace(one.path, other.path)
+    assert other.read(0) is None
+    other.write(1, b"efgh")
+    assert (other.read(0), other.read(1), other.read(2)) == (None, b"efgh", None)
+
+
+# ------------------------------------------------------------------------------------------------------------ helpers
+def test_helpers_draw_the_rest_and_end_with_the_data_set(monkeypatch):
+    """Pictures that were never asked for turn up in the file, the last ones first."""
+    monkeypatch.setattr(synthetic, "HELP_AFTER", 3)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    began, ended = [], []
+    start, stop = subprocess.Popen, synthetic._end
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **kw: began.append(start(*args, **kw)) or began[-1])
+    monkeypatch.setattr(synthetic, "_end", lambda helper: ended.append(stop(helper)))
+    data = kept(5000)
+    for i in range(3):
+        data.picture(i)
+    assert len(began) == 2
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not all(data._kept.read(i) for i in (4999, 4998, 4997, 4996)):
+        time.sleep(0.05)
+    assert data._kept.read(4996) == Synthetic("train", 5000, SIZE, drawings=COMBINATIONS).picture(4996).tobytes()
+    data.picture(3)
+    assert len(began) == 2                                                # asked for once
+    del data
+    assert len(ended) == 2 and all(helper.poll() is not None for helper in began)
+
+
+def test_a_helper_ends_when_whoever_called_it_is_gone(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["", f'["combinations", "train", 5000, {SIZE}, 0, 1, {os.getppid() + 1}]'])
+    synthetic.help_drawing()                                              # at once: that is nobody's child
+    assert kept(5000)._kept.read(4999) is None
+
+
+def test_a_helper_draws_its_share_backwards(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["", f'["combinations", "train", 11, {SIZE}, 0, 3, {os.getppid()}]'])
+    synthetic.help_drawing()
+    assert [i for i in range(12) if kept()._kept.read(i)] == [1, 4, 7, 10]
+
+
+# ---------------------------------------------------------------------------------------------------------- the door
+@pytest.mark.parametrize("name, classes", (("combinations", 126), ("unseen", 30)))
+def test_the_large_sets_are_kept_and_the_loader_takes_them(folder, name, classes, not_drawn):
+    train, val = open_data(f"drawn:{name}", SIZE, 1)
+    assert len(train) == len(val) == len(train.classes) == classes
+    mean = Pictures(train, SIZE, SIZE - 2, workers=2).prepare(progress=False)
+    not_drawn()
+    again = Pictures(open_data(f"drawn:{name}", SIZE, 1)[0], SIZE, SIZE - 2, workers=0)
+    assert np.array_equal(again.prepare(progress=False), mean)
+    assert sum(len(batch) for batch, *_ in again.batches(8, 0, 0)) == classes
+    assert len(list(folder.glob(f"drawn-{name}-train-{SIZE}-*.raw"))) == 1
+
+
+def test_the_ten_objects_leave_no_file(folder):
+    open_data("", SIZE, 1)[0].picture(0)
+    assert not folder.exists()
