@@ -61,8 +61,8 @@ CLAIM7 = 5                        # the last of the layers of which the paper sa
 # ------------------------------------------------------------------------------------------------------- a study
 def open_pool(data, background, size):
     """The data set at `data` as one pool of pictures, of which each fold draws its own: Caltech-101 or -256, or a set that
-    zfcore draws, such as drawn:unseen. Of the latter the training and the validation part are one pool: both are drawn by the same
-    law, and the run, which knows other classes, has seen neither."""
+    zfcore draws, such as drawn:unseen. Of the latter the training and the validation part are one pool: both are drawn by the
+    same law, and the run, which knows other classes, has seen neither."""
     if not is_drawn(data):
         return open_caltech(data, background, size)
     if background:
@@ -80,7 +80,7 @@ class Folds(Study):
     def __init__(self, args):
         super().__init__(args, lambda size: {"": open_pool(args.data, args.background, size)})
         self.dataset, self.projected = self.sets[""].dataset, {}
-        self.title = str(args.data) if is_drawn(args.data) else self.dataset.names[0].split("/")[0]
+        self.title = args.data if is_drawn(args.data) else self.dataset.names[0].split("/")[0]
         if is_drawn(args.data) and self.checkpoint.classes == self.dataset.classes:
             raise check.Expected("--data", "another set than the one that the run was trained on", args.data)
         check.positive("--folds", args.folds)
