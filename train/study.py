@@ -99,8 +99,11 @@ class Study:
 
     @cached_property
     def start(self):
-        """(seed, law) that `Network.init` draws the untrained network with: RUN's own, as its config.json says; (0, "he")
-        where there is none."""
+        """(seed, law) that `Network.init` draws the untrained network with: RUN's own, as its checkpoint or its config.json says;
+        (0, "he") where neither does."""
+        state = self.checkpoint.state
+        if state.get("init"):
+            return state["seed"], state["init"]
         if not self.has_config:
             return 0, "he"
         config = self.run_config()
@@ -321,7 +324,8 @@ def run_in_words(study):
 
 def untrained_in_words(study):
     seed, law = study.start
-    why = "as config.json says of the run's start" if study.has_config else "as the run has no config.json that says its own"
+    known = study.checkpoint.state.get("init") or study.has_config
+    why = "those of the run's own start" if known else "as the run does not say its own"
     return (f"The untrained network, the control, whose features are those of random weights: the run's architecture with seed "
             f"{seed} and the law \"{law}\" ({why}), the same pictures, mean image, folds and classifiers; one draw.")
 
