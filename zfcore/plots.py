@@ -403,7 +403,7 @@ def _steps(found):
                 axes.plot(range(len(row)), factor*row, color=matplotlib.colormaps[HEAT](k/len(numbers)), marker="o", ms=3,
                           label=f"{layer}  {factor*row[-1]:.2g}")
             axes.set_title(title, loc="left")
-            axes.set_xticks(range(len(epochs) - 1), [f"{a} to {b}" for a, b in pairwise(epochs)])
+            axes.set_xticks(range(len(epochs) - 1), [f"{a} to\n{b}" for a, b in pairwise(epochs)])
             axes.set_xlabel("epochs; behind a layer's name: the last step")
             axes.set_ylim(0, factor*1.02)
             axes.legend(loc="upper left", bbox_to_anchor=(1, 1.05), fontsize=8)
