@@ -27,7 +27,8 @@ COMMANDS = {
 
 def add_arguments(parser):
     parser.add_argument("--run", required=True, help="a run on the synthetic set, as `python -m train` leaves it")
-    parser.add_argument("--only", nargs="+", choices=("synthetic", "combinations", "training", *COMMANDS), help="draw these alone")
+    parser.add_argument("--only", nargs="+", choices=("synthetic", "combinations", "training", *COMMANDS),
+                        help="draw these alone")
 
 
 def main(args):
