@@ -330,8 +330,8 @@ def main(arguments=None):
 
 def parser():
     p = argparse.ArgumentParser(prog="python -m train.pack", description="Pack pictures into one HDF5 file to train from.")
-    p.add_argument("source", metavar="SOURCE", help="ImageNet as downloaded or unpacked, class folders, tars of them, a packed file, "
-                                                     "drawn:NAME")
+    p.add_argument("source", metavar="SOURCE", help="ImageNet as downloaded or unpacked, class folders, tars of them, "
+                                                     "a packed file, drawn:NAME")
     p.add_argument("output", metavar="OUTPUT.h5", type=Path, help="the file to write; OUTPUT.h5.parts lies beside it meanwhile")
     p.add_argument("--size", type=int, default=256, help="side of the stored squares in pixels (default: the paper's 256)")
     p.add_argument("--raw", action="store_true", help="store pixels instead of JPEG: several times the bytes, no loss, faster")

@@ -234,6 +234,15 @@ def test_helpers_draw_the_rest_and_end_with_the_data_set(monkeypatch):
     assert len(ended) == 2 and all(helper.poll() is not None for helper in began)
 
 
+def test_a_system_that_starts_no_helper_costs_time_alone(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no more processes")
+    monkeypatch.setattr(synthetic, "HELP_AFTER", 3)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    assert shown(kept()) == plain()
+
+
 def test_a_helper_ends_when_whoever_called_it_is_gone(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["", f'["combinations", "train", 5000, {SIZE}, 0, 1, {os.getppid() + 1}]'])
     synthetic.help_drawing()                                              # at once: that is nobody's child

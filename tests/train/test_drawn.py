@@ -12,8 +12,8 @@ from zfcore.data.caltech import splits
 from zfcore.data.loader import Pictures
 from zfcore.models import from_checkpoint
 
-OPTIONS = ["--preset", "tiny", "--image-size", "32", "--batch-size", "10", "--epochs", "1", "--limit-per-class", "1", "--workers", "1",
-           "--device", "cpu"]
+OPTIONS = ["--preset", "tiny", "--image-size", "32", "--batch-size", "10", "--epochs", "1", "--limit-per-class", "1",
+           "--workers", "1", "--device", "cpu"]
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def cache(tmp_path, monkeypatch):
 
 def test_a_run_on_a_drawn_set_tells_it_keeps_its_pictures_and_is_evaluated(cache, tmp_path, capsys, monkeypatch):
     main([*OPTIONS, "--data", "drawn:unseen", "--output", str(tmp_path/"run")])
-    assert (f"data:   the drawn combinations that are kept apart (drawn once, then kept in {cache}): 30 classes, 30 training and "
-            "30 validation pictures\n") in capsys.readouterr().out
+    assert (f"data:   the drawn combinations that are kept apart (drawn once, then kept in {cache}): 30 classes, 30 training "
+            "and 30 validation pictures\n") in capsys.readouterr().out
     monkeypatch.setattr(synthetic, "render", lambda *_: pytest.fail("a picture was drawn again"))
     main([*OPTIONS, "--data", "drawn:unseen", "--output", str(tmp_path/"again")])
     assert (tmp_path/"run"/"log.csv").read_text().split(",")[:6] == (tmp_path/"again"/"log.csv").read_text().split(",")[:6]

@@ -1,4 +1,4 @@
-"""Pictures that cost more to make than to read, kept on the disk: any number of threads and processes may read and write at once.
+"""Pictures that cost more to make than to read, kept on the disk. Any number of threads and processes may read and write.
 
 A file is a row of records of one length, a checksum and a picture each. The pixels of picture i being the same whoever makes
 them, who writes needs no lock; a record that a kill cut short, that was damaged or that nobody has written yet does not

@@ -388,8 +388,11 @@ def _call_helpers(data):
     for k in range(helpers):
         facts = [data.drawings.name, data.split, len(data) - k, data.size, data.seed, helpers, os.getpid()]
         command = [sys.executable, "-c", "from zfcore.data import synthetic; synthetic.help_drawing()", json.dumps(facts)]
-        helper = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                  env={**os.environ, "PYTHONPATH": path})
+        try:
+            helper = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                      env={**os.environ, "PYTHONPATH": path})
+        except OSError:                           # no room for another process: the set is drawn all the same
+            return
         weakref.finalize(data, _end, helper)
 
 
