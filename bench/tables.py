@@ -259,7 +259,8 @@ def departures_table(results):
     of_zfnet = open_questions(zfnet)
     other = [entry for entry in open_questions(alexnet) if entry not in of_zfnet]
     rows = of_zfnet + [entry._replace(what=f"`alexnet`: {entry.what}") for entry in other] + list(ANALYSES)
-    rows += [entry._replace(what=f"`tiny`: {entry.what}") for entry in departures(tiny)]
+    small = departures(tiny) + [entry for entry in open_questions(tiny) if entry not in of_zfnet]
+    rows += [entry._replace(what=f"`tiny`: {entry.what}") for entry in small]
     return "\n".join(["| open | the paper | here | why |", "|---|---|---|---|",
                       *(f"| {what} | {paper or 'silent'} | {here} | {why} |" for what, paper, here, why in rows)])
 
