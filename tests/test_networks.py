@@ -54,7 +54,7 @@ def test_little_of_the_random_start_is_left_and_its_projections_are_legible(open
     card, network, checkpoint, pictures = opened
     start = start_of(checkpoint)
     assert all(abs(share - card["start_left"][layer]) < 1e-4 for layer, share in shares_of_start(network, start).items())
-    assert shares_of_start(network, start)["conv5"] < 0.3
+    assert shares_of_start(network, start)["conv5"] < 0.5
     layers = ["conv5", "fc8"]
     top = top_activations(network, pictures, checkpoint.mean_image, layers, 1, 64)
     legible, areas = judge(network, pictures, checkpoint.mean_image, top, layers, start)
