@@ -212,7 +212,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(op
 @pytest.mark.parametrize("change, sentence", [
     (["--data", "nowhere"], "nowhere, which does not exist"),
     (["--image-size", "64"], "--upscale"),
-    (["--model", "resnet"], "one of tiny, zfnet"),
+    (["--model", "resnet"], "one of tiny, small, zfnet"),
     (["--resume", "nowhere"], "--resume: expected a run's folder with a latest.h5, got nowhere"),
 ])
 def test_bad_input_is_one_sentence_exit_status_2_and_no_folder(options, change, sentence, tmp_path, capsys):
