@@ -271,5 +271,5 @@ TABLES = {"cpu": cpu_table, "layers": lambda results: cpu_table(results, with_la
           "recipes": recipes_table, "networks": networks_table,
           **{name: partial(study_table, name=name, command=f"python -m train.ablation {name} --output runs/tables")
              for name in ("table2", "table3")}, "claims": claims_table,
-          **{name: partial(study_table, name=name, command=f"python -m train.transfer {name} --run RUN --data DIR")
-             for name in ("table4", "table5", "table6", "table7", "figure9")}}
+          **{name: partial(study_table, name=name, command=f"python -m train.transfer {name.split('-')[0]} --run RUN --data DIR")
+             for name in ("table4", "table5", "table6", "table7", "table7-caltech", "figure9")}}

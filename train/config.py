@@ -1,6 +1,7 @@
 """Every option of a training run: its default, its source, its flag, and the presets that set several at once."""
 import argparse
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -47,7 +48,7 @@ class TrainConfig:
         for name in ("image_size", "epochs", "batch_size", "lr", "patience"):
             check.positive(flag(name), getattr(self, name))
         for name in ("micro_batch", "weight_decay", "rms_max", "workers", "limit_per_class", "seed"):
-            if (getattr(self, name) or 0) < 0:
+            if not 0 <= (getattr(self, name) or 0) < math.inf:           # a decay of None is chosen later
                 raise check.Expected(flag(name), "0 or more", getattr(self, name))
         if not 0 <= self.momentum < 1:
             raise check.Expected("--momentum", "0 <= momentum < 1", self.momentum)

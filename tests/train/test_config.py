@@ -58,7 +58,9 @@ def test_a_bad_config_file_is_named_with_what_is_wrong(tmp_path, content, senten
     (["--momentum", "1"], "--momentum"), (["--workers", "-1"], "--workers"), (["--model", "vgg"], "got 'vgg'"),
     (["--init", "xavier"], "one of gaussian, he"), (["--crops", "all"], "one of ten, random"),
     (["--precision", "fp16"], "--precision"), (["--device", "tpu"], "one of auto, cpu, gpu"),
-    (["--config", "nowhere.json"], "nowhere.json"), (["--lr", "nan"], "--lr")])
+    (["--config", "nowhere.json"], "nowhere.json"), (["--lr", "nan"], "--lr"),
+    (["--weight-decay", "nan"], "--weight-decay: expected 0 or more"), (["--rms-max", "inf"], "--rms-max"),
+    (["--start-left", "nan"], "--start-left")])
 def test_a_bad_value_is_answered_with_the_flag_and_what_fits(words, sentence):
     with pytest.raises(Expected, match=sentence):
         resolve(typed(*words))
