@@ -62,14 +62,14 @@ def measure(file):
         raise check.Expected(file, "a checkpoint that tells its start", "one without")
     size = checkpoint.mean_image.shape[1]
     pictures = Pictures(open_data("", size)[1], size, network.input_shape[1], workers=2)
-    layers = [last_convolution(network), network.layers[-1].name]
+    layers, unread = [last_convolution(network), network.layers[-1].name], np.full((4, 2), np.nan)
     top = top_activations(network, pictures, checkpoint.mean_image, layers, 1, 64)
     legible, _ = judge(network, pictures, checkpoint.mean_image, top, layers, start)
     history = checkpoint.history
     return {"epochs": checkpoint.epoch, "steps": checkpoint.step, "error": history["val_error"][-1],
             "seconds": sum(history["seconds"]), "start": shares_of_start(network, start)[layers[0]],
-            "in_box": {layer: legible[layer][:2, 0].tolist() for layer in layers},
-            "in_parts": {layer: legible[layer][:2, 1].tolist() for layer in layers}}
+            "in_box": {layer: legible.get(layer, unread)[:2, 0].tolist() for layer in layers},
+            "in_parts": {layer: legible.get(layer, unread)[:2, 1].tolist() for layer in layers}}
 
 
 HEAD = ("| `python -m train` with | epochs | error | start left in conv5 | conv5 in the box | another unit's | classes in the box | "

@@ -6,14 +6,16 @@ import pytest
 from PIL import Image
 
 from tests.analysis.test_evolution import command, planted_run, refused
-from tests.analysis.test_top_activations import COUNT, CROP, MEAN, Noise, Stopping, pictures_of, small
+from tests.analysis.test_top_activations import COUNT, CROP, MEAN, SIZE, Noise, Stopping, pictures_of, small
 from zfcore import results
 from zfcore.__main__ import names_of
-from zfcore.analysis.diagnostics import (EDGES, HIGH, LOW, Diagnosis, aliasing, diagnose, first_two, length, power_spectrum,
-                                         radial_shares, radius, rectified)
+from zfcore.analysis.diagnostics import (EDGES, HIGH, JUDGED, LOW, Diagnosis, aliasing, diagnose, first_two, judged_layers, length,
+                                         power_spectrum, radial_shares, radius, rectified)
 from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint
+from zfcore.data.loader import Pictures
+from zfcore.data.synthetic import Synthetic
 from zfcore.layers import Conv, Flatten, Linear, ReLU
 from zfcore.network import Network
 
@@ -35,6 +37,25 @@ def grating(f, *waves, n=1):
 
 def noise(f, n=40, seed=0):
     return np.random.default_rng(seed).standard_normal((n, f, f, 3))
+
+
+# ------------------------------------------------------------------------------------- the start, what can be read
+def test_of_the_drawn_set_every_layer_above_a_pool_is_judged_beside_its_controls():
+    pictures, start = Pictures(Synthetic("val", 12, SIZE), SIZE, CROP, workers=0), small(seed=4)
+    mean = np.full((3, SIZE, SIZE), 127, np.float32)
+    found, alone = (diagnose("small", small(), pictures, mean, [2], begun, k=2, batch_size=8) for begun in (start, None))
+    assert judged_layers(small()) == ["conv2", "fc6", "fc8"]
+    assert list(found.legible) == list(found.areas) == ["conv2", "fc6"]                   # one picture excites all classes of `small`
+    for layer, (box, parts) in found.areas.items():
+        assert found.legible[layer].shape == (len(JUDGED), 2) and ((found.legible[layer] >= 0) & (found.legible[layer] <= 1)).all()
+        assert 0 < parts < box < 1
+        np.testing.assert_array_equal(found.legible[layer][:2], alone.legible[layer][:2])               # the units are the same
+        assert np.isnan(alone.legible[layer][2:]).all()                                                 # no such control
+    assert alone.start == {} and list(found.start) == ["conv1", "conv2", "fc6", "fc8"]
+    assert diagnosed().legible == {} == diagnosed().areas                                               # nobody knows the boxes
+    itself = diagnose("small", small(), pictures, mean, [2], small(), k=2, batch_size=8)
+    np.testing.assert_allclose(itself.legible["conv2"][[2, 3]], itself.legible["conv2"][[0, 0]], rtol=1e-6)
+    assert all(share[0] == pytest.approx(1) for share in itself.start.values())
 
 
 # ---------------------------------------------------------------------------------------------- filters of layer 1

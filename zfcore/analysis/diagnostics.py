@@ -121,12 +121,13 @@ def judged_layers(network):
 
 
 def judge(network, pictures, mean, top, layers, start):
-    """(legible, areas) of a Diagnosis, each unit with its strongest picture; both {} where the truth is not known."""
+    """(legible, areas) of a Diagnosis, each unit with its strongest picture; both {} where the truth is not known, and without
+    a layer that fires for fewer than two pictures."""
     legible, areas = {}, {}
     for layer in layers if hasattr(pictures.dataset, "truth") else ():
         alive = np.flatnonzero(~top.dead(layer))
-        if not len(alive):
-            continue
+        if len(np.unique(top.pictures[layer][alive, 0])) < 2 or len(top.pictures[layer]) < 2:
+            continue                                                             # nothing that a control could bring instead
         units = np.sort(shuffled(len(alive), 0, network.index(layer))[:LOOKED_AT])
         found = controls(network, pictures, mean, first_pictures(top, layer), layer, alive[units], start)
         at = [found.conditions.tolist().index(name) if name in found.conditions else -1 for name in JUDGED]
