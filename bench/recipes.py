@@ -79,7 +79,7 @@ HEAD = ("| `python -m train` with | epochs | error | start left in conv5 | conv5
 def line(row):
     (conv, other), (classes, another) = row["in_box"].values()
     shares = (row["error"], row["start"], conv, other, classes, another, list(row["in_parts"].values())[0][0])
-    return f"| `{row['options']}` | {row['epochs']} | " + " | ".join(f"{100*share:.1f} %" for share in shares) + " |"
+    return f"| `{row['options'] or '(no option)'}` | {row['epochs']} | " + " | ".join(f"{100*share:.1f} %" for share in shares) + " |"
 
 
 def table(report):

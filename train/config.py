@@ -54,6 +54,8 @@ class TrainConfig:
             raise check.Expected("--momentum", "0 <= momentum < 1", self.momentum)
         if not 0 < self.keep_prob <= 1:
             raise check.Expected("--keep-prob", "0 < keep_prob <= 1, the share of units kept", self.keep_prob)
+        if self.weight_decay is None and not self.start_left:
+            raise check.Expected("--weight-decay", "a number, or --start-left above 0, which chooses one", "neither")
         if not 0 <= self.start_left < 1:
             raise check.Expected("--start-left", "a share of the start, 0 <= share < 1 (0: whatever --weight-decay leaves)", self.start_left)
         check.one_of("--model", self.model, MODELS)
