@@ -134,8 +134,8 @@ class Scale:
     seeds: dict                   # table: how many if --seeds is not typed
 
 
-# Errors must be neither at the ceiling nor at the floor, on classes that only a combination of parts tells apart, and little of
-# the random start may be left: this leaves the base networks near 50 %, in a minute each on one core. The 126 classes of
+# Errors must be neither at the ceiling nor at the floor, on classes that only a combination of parts tells apart, and half of
+# the random start is left: this leaves the base networks near 50 %, in a minute each on one core. The 126 classes of
 # drawn:combinations would need more steps than sixty networks can have on two cores. The learning rate falls at the same epoch in
 # all of them: left to the plateau rule, a row would be judged by whether its plateau came in time. At the rate of tiny some rows
 # die in their first steps and never learn.

@@ -29,7 +29,7 @@ from zfcore.checkpoint import atomic, load, save
 from zfcore.models import checkpoint_file, from_checkpoint, start_of
 
 EPOCHS = (1, 2, 5, 10, 20, 30, 40)
-# Trained as long as the validation error falls; of the start so little is left that no projection shows it.
+# Trained as long as the validation error falls; drawn-wide, which takes longer, keeps more of its start (its card says how much).
 RECIPES = {
     "drawn": dict(preset="tiny", epochs=40, start_left=0.03, drop_after=(30,), keep_epochs=EPOCHS),
     "drawn-wide": dict(preset="tiny", model="small", image_size=128, epochs=20, start_left=0.1, drop_after=(15,), keep_epochs=EPOCHS),
