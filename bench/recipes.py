@@ -1,37 +1,68 @@
 """python -m bench recipes --output DIR: how the small recipe was found. Each of RECIPES is an ordinary run in DIR/NAME on the
-drawn pictures; what there is already is not trained again. Of each: the validation error, how long it took, how much of the
+drawn pictures; one that has ended is not trained again. Of each: the validation error, how long it took, how much of the
 random start is left, and how legible its projections are. Results go to bench/results/recipes.json."""
 import json
 import os
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from bench.cpu import RESULTS, cpu_name
-from train.__main__ import main as train
+from train.config import parser, resolve
+from train.loop import Training
+from train.reference import train_to_the_end
 from zfcore import backend, check
 from zfcore.analysis.controls import last_convolution, shares_of_start
 from zfcore.analysis.diagnostics import judge
 from zfcore.analysis.top_activations import top_activations
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures
+from zfcore.layers import ContrastNorm, Conv, Linear
 from zfcore.models import from_checkpoint, start_of
+
+
+def scaled_start(factor):
+    """A change of a network that has just been drawn: the weights of all layers but the first and the last times `factor`."""
+    def change(network):
+        for layer in [layer for layer in network.layers if isinstance(layer, (Conv, Linear))][1:-1]:
+            layer.parameters["w"] *= np.float32(factor)
+    return change
+
+
+def without_normalisation(network):
+    """The change after which the contrast normalisation hands on what it gets, but for the constant k^-beta."""
+    for layer in network.layers:
+        if isinstance(layer, ContrastNorm):
+            layer.alpha = 0.0
+
+
+class Recipe(NamedTuple):
+    """Options of `python -m train`, and what no option does."""
+    options: str
+    words: str = ""
+    change: object = None
+
 
 # The first is what zfcore trained with before the start was looked at; each of the others says what it changes.
 RECIPES = {
-    "decay-0.0005": "--weight-decay 0.0005 --epochs 10 --patience 3",
-    "decay-0.03": "--weight-decay 0.03 --epochs 10 --patience 3",
-    "decay-0.05": "--weight-decay 0.05 --epochs 10 --patience 3",
-    "decay-0.05-lr-0.004": "--weight-decay 0.05 --epochs 10 --patience 3 --lr 0.004",
-    "decay-0.03-batch-16": "--weight-decay 0.03 --epochs 10 --patience 3 --batch-size 16 --lr 0.002",
-    "drop-lr-0.005": "--weight-decay 0.03 --epochs 8 --drop-after 6 --lr 0.005",
-    "drop-lr-0.004": "--weight-decay 0.04 --epochs 8 --drop-after 6 --lr 0.004",
-    "drop": "--weight-decay 0.04 --epochs 8 --drop-after 6",
-    "drop-no-dropout": "--weight-decay 0.04 --epochs 8 --drop-after 6 --keep-prob 1",
-    "drop-batch-24": "--weight-decay 0.031 --epochs 8 --drop-after 6 --batch-size 24",
-    "default": "",
-    "drop-40-epochs": "--epochs 40 --start-left 0.03 --drop-after 30",
+    "decay-0.0005": Recipe("--weight-decay 0.0005 --epochs 10 --patience 3"),
+    "decay-0.03": Recipe("--weight-decay 0.03 --epochs 10 --patience 3"),
+    "decay-0.05": Recipe("--weight-decay 0.05 --epochs 10 --patience 3"),
+    "decay-0.05-lr-0.004": Recipe("--weight-decay 0.05 --epochs 10 --patience 3 --lr 0.004"),
+    "decay-0.03-batch-16": Recipe("--weight-decay 0.03 --epochs 10 --patience 3 --batch-size 16 --lr 0.002"),
+    "gaussian": Recipe("--weight-decay 0.005 --epochs 20 --init gaussian --lr 0.01 --drop-after 16"),
+    "drop-lr-0.005": Recipe("--weight-decay 0.03 --epochs 8 --drop-after 6 --lr 0.005"),
+    "drop-lr-0.004": Recipe("--weight-decay 0.04 --epochs 8 --drop-after 6 --lr 0.004"),
+    "drop": Recipe("--weight-decay 0.04 --epochs 8 --drop-after 6"),
+    "drop-no-dropout": Recipe("--weight-decay 0.04 --epochs 8 --drop-after 6 --keep-prob 1"),
+    "drop-batch-24": Recipe("--weight-decay 0.031 --epochs 8 --drop-after 6 --batch-size 24"),
+    "default": Recipe(""),
+    "half-start": Recipe("", "the start of layers 2 to 7 half as large", scaled_start(0.5)),
+    "double-start": Recipe("", "twice as large", scaled_start(2)),
+    "without-normalisation": Recipe("", "no contrast normalisation", without_normalisation),
+    "drop-40-epochs": Recipe("--epochs 40 --start-left 0.03 --drop-after 30"),
 }
 
 
@@ -44,14 +75,20 @@ def main(args):
     path = RESULTS.with_name("recipes.json")
     rows = {row["name"]: row for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
     for name in args.only or RECIPES:
-        folder = Path(args.output)/name
-        if not (folder/"latest.h5").is_file():
-            train([*RECIPES[name].split(), "--output", str(folder)])
-        rows[name] = {"name": name, "options": RECIPES[name], **measure(folder/"latest.h5")}
+        folder, recipe = Path(args.output)/name, RECIPES[name]
+        training = Training(config_of(recipe))
+        if recipe.change:
+            recipe.change(training.network)
+        train_to_the_end(training, folder)
+        rows[name] = {"name": name, "options": recipe.options, "words": recipe.words, **measure(folder/"latest.h5"),
+                      "cpu": cpu_name(), "cores": backend.CORES, "load": os.getloadavg()[0], "numpy": np.__version__,
+                      "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
         print(line(rows[name]), flush=True)
-        report = {"cpu": cpu_name(), "cores": backend.CORES, "load": os.getloadavg()[0], "numpy": np.__version__,
-                  "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "rows": [rows[n] for n in RECIPES if n in rows]}
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        path.write_text(json.dumps({"rows": [rows[n] for n in RECIPES if n in rows]}, indent=1) + "\n")
+
+
+def config_of(recipe):
+    return resolve(vars(parser().parse_args(recipe.options.split())))
 
 
 def measure(file):
@@ -72,14 +109,15 @@ def measure(file):
             "in_parts": {layer: legible.get(layer, unread)[:2, 1].tolist() for layer in layers}}
 
 
-HEAD = ("| `python -m train` with | epochs | error | start left in conv5 | conv5 in the box | another unit's | classes in the box | "
-        "another's | conv5 in the parts |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+HEAD = ("| `python -m train` with | epochs | error | start left in layer 5 | layer 5 in the box | another unit's | classes in the box | "
+        "another's | layer 5 in the parts | another unit's |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
 
 
 def line(row):
     (conv, other), (classes, another) = row["in_box"].values()
-    shares = (row["error"], row["start"], conv, other, classes, another, list(row["in_parts"].values())[0][0])
-    return f"| `{row['options'] or '(no option)'}` | {row['epochs']} | " + " | ".join(f"{100*share:.1f} %" for share in shares) + " |"
+    shares = (row["error"], row["start"], conv, other, classes, another, *list(row["in_parts"].values())[0])
+    asked = ", ".join(filter(None, (f"`{row['options'] or '(no option)'}`", row.get("words"))))
+    return f"| {asked} | {row['epochs']} | " + " | ".join(f"{100*share:.1f} %" for share in shares) + " |"
 
 
 def table(report):

@@ -83,7 +83,10 @@ def start_in_words(config, pictures):
     if config.init_from:
         return ""
     left = config.forecast(pictures)
-    line = f"start:  {100*left:.0f} % of the random weights will be left (weight decay {config.weight_decay:g}, {config.epochs} epochs)\n"
+    limited = (f", not {100*config.start_left:g} %: in so few steps that takes more than the most that is chosen"
+               if config.start_left and config.weight_decay == MOST_DECAY else "")
+    line = (f"start:  {100*left:.0f} % of the random weights will be left{limited} (weight decay {config.weight_decay:g}, "
+            f"{config.epochs} epochs)\n")
     if left <= WARN_ABOVE:
         return line
     ways, decay = [], config.decay_for(WELL, pictures)

@@ -694,9 +694,10 @@ def protocol(scale, runs, pictures, crops):
     drops = (f"a tenth of it after epoch {', '.join(map(str, c.drop_after))}" if c.drop_after else
              f"a tenth of it after {c.patience} epochs without a better validation error")
     how = "the mean of ten crops" if crops == "ten" else "the centre crop"
+    start = f", a weight decay that leaves {100*c.start_left:g} % of the random start" if c.start_left else ""
     return (f"{scale.words and scale.words + ' '}Every network was trained from scratch on {data_in_words(c.data)}: "
-            f"{len(train.dataset.classes)} classes, {len(train)} training and {len(val)} validation pictures, input {c.image_size}x{c.image_size}, {c.epochs} epochs, batch "
-            f"{c.batch_size}, lr {c.lr:g}, {drops}; the rest as in --preset {c.preset}. Errors in %, mean ± standard deviation over the "
+            f"{len(train.dataset.classes)} classes, {len(train)} training and {len(val)} validation pictures, input "
+            f"{c.image_size}x{c.image_size}, {c.epochs} epochs, batch {c.batch_size}, lr {c.lr:g}, {drops}{start}; the rest as in --preset {c.preset}. Errors in %, mean ± standard deviation over the "
             f"networks, of the last checkpoint, from {how}, nothing dropped out; the training error alike, on the training "
             f"pictures. (The paper states neither its crops nor how it measures the training error.) Seconds: of training one "
             f"network, the fastest of the row's, validation not counted, on {', '.join(sorted(devices)) or 'no device yet'}.")

@@ -48,8 +48,9 @@ class TrainConfig:
         for name in ("image_size", "epochs", "batch_size", "lr", "patience"):
             check.positive(flag(name), getattr(self, name))
         for name in ("micro_batch", "weight_decay", "rms_max", "workers", "limit_per_class", "seed"):
-            if not 0 <= (getattr(self, name) or 0) < math.inf:           # a decay of None is chosen later
-                raise check.Expected(flag(name), "0 or more", getattr(self, name))
+            value = getattr(self, name)
+            if not (name == "weight_decay" and value is None or 0 <= value < math.inf):       # a decay of None is chosen later
+                raise check.Expected(flag(name), "0 or more", value)
         if not 0 <= self.momentum < 1:
             raise check.Expected("--momentum", "0 <= momentum < 1", self.momentum)
         if not 0 < self.keep_prob <= 1:
@@ -95,7 +96,7 @@ class TrainConfig:
 
 def late_drop(epochs):
     """--drop-after of a short training: once, for its last fifth."""
-    return (max(1, epochs*4//5),)
+    return (epochs*4//5,) if epochs > 1 else ()
 
 
 # What each preset changes. "tiny" is what runs when nothing is asked for; the other three follow the paper. A function is
@@ -191,12 +192,13 @@ def resolve(typed):
 
 def _decay(typed, asked):
     """The options `asked` for, with --weight-decay and --start-left in accord: of the two, the one that was typed, or else
-    stands in the file, counts, and not the preset's other one. Trained weights have no random start to be forgotten."""
+    stands in the file, counts, and not the preset's other one. Of a run's config.json, which holds both, it is the rest that
+    was asked for: other epochs or pictures need another decay. Trained weights have no random start to be forgotten."""
     if {"weight_decay", "start_left"} <= set(typed):
         raise check.Expected("options", "--weight-decay or --start-left, which chooses it", "both")
-    if "start_left" in typed or "start_left" in asked and "weight_decay" not in asked:
-        return {**asked, "weight_decay": None if asked["start_left"] else TrainConfig.weight_decay}
-    if "weight_decay" in typed or "start_left" not in asked and ("weight_decay" in asked or asked.get("init_from")):
+    if "weight_decay" not in typed and asked.get("start_left"):
+        return {**asked, "weight_decay": None}
+    if {"weight_decay", "start_left"} & set(asked) or asked.get("init_from"):
         return {"weight_decay": TrainConfig.weight_decay, **asked, "start_left": 0.0}
     return asked
 

@@ -10,7 +10,7 @@ config.json holds the first two, the table "Open questions" of README.md all of 
 from dataclasses import fields
 from typing import NamedTuple
 
-from train.config import PRESETS, TrainConfig, flag
+from train.config import MOST_DECAY, PRESETS, TrainConfig, flag
 from zfcore.data import data_in_words, is_drawn
 from zfcore.models import build
 
@@ -113,7 +113,8 @@ def weight_decay(config):
     """What --weight-decay, or --start-left which chooses it, answers to the paper's silence."""
     if config.start_left:
         return Departure("weight decay", "", f"so much on weights that {100*config.start_left:.0f} % of their start is left at the end"
-                         + (f": {config.weight_decay:g}" if config.weight_decay is not None else "") + "; none on biases",
+                         + (f": {config.weight_decay:g}" if config.weight_decay is not None else "")
+                         + (", the most that is chosen, which leaves more" if config.weight_decay == MOST_DECAY else "") + "; none on biases",
                          "in few steps AlexNet's leaves the random start in the weights, which projections then show")
     return Departure("weight decay", "", f"{config.weight_decay:g} on weights, none on biases",
                      "AlexNet's value" if config.weight_decay == TrainConfig.weight_decay else "asked for")

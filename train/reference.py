@@ -43,40 +43,41 @@ def main(arguments=None):
     args = p.parse_args(arguments)
     run = Path(args.output or f"runs/reference-{args.name}")
     try:
-        train(RECIPES[args.name], run)
+        train_to_the_end(Training(resolve(RECIPES[args.name])), run)
     except Stop:
         print(f"stopped and saved; the same command goes on with {run}")
         sys.exit(130)
     print(write(args.name, run))
 
 
-def train(recipe, run):
-    """Begin the run of a recipe in the folder `run`, or go on with it, to its end."""
-    begun = (run/"latest.h5").is_file()
-    training = Training(stored_config(run) if begun else resolve(recipe))
-    if begun:
-        training.restore(load(run/"latest.h5"))
+def train_to_the_end(training, run):
+    """Begin the run of `training` in the folder `run`, or go on with it. Raises Expected where a run with other options is there."""
+    if (run/"config.json").is_file():
+        if stored_config(run) != training.config:
+            raise check.Expected(run, "a run with the options of this recipe", "one with others", "name another folder")
     else:
         new_folder(training.config, run)
+    if (run/"latest.h5").is_file():
+        training.restore(load(run/"latest.h5"))
     training.prepare()
     training.run(run)
 
 
 def write(name, run):
-    """Write the network of a finished run as zfcore's network `name`, with its card. Returns what was written, in words."""
+    """Write the network of a finished run as zfcore's network `name`, with its card, both or neither. Returns what was written, in words."""
     before, checkpoint = from_checkpoint(run)
     rounded = {layer: {key: array.astype(np.float16) for key, array in of_layer.items()}
                for layer, of_layer in checkpoint.parameters.items()}
     file = networks.FOLDER/f"{name}.h5"
-    save(file, replace(checkpoint, parameters=rounded, velocity={}, history={},
-                       state={key: checkpoint.state[key] for key in ("data", "seed", "init")}))
-    network, stored = from_checkpoint(file)
-    card = {"name": name, "file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "bytes": file.stat().st_size,
-            "made_by": f"python -m train.reference {name}", "model": network.name, "input": network.input_shape[1],
-            "parameters": network.parameter_count(), "classes": stored.classes, **about_the_run(checkpoint_file(run), checkpoint),
-            **measured(network, stored, before, checkpoint)}
-    with atomic(networks.FOLDER/f"{name}.json") as temporary:
-        temporary.write_text(json.dumps(card, indent=1) + "\n")
+    with atomic(file) as new, atomic(file.with_suffix(".json")) as new_card:
+        save(new, replace(checkpoint, parameters=rounded, velocity={}, history={},
+                          state={key: checkpoint.state[key] for key in ("data", "seed", "init")}))
+        network, stored = from_checkpoint(new)
+        card = {"name": name, "file": file.name, "sha256": hashlib.sha256(new.read_bytes()).hexdigest(), "bytes": new.stat().st_size,
+                "made_by": f"python -m train.reference {name}", "model": network.name, "input": network.input_shape[1],
+                "parameters": network.parameter_count(), "classes": stored.classes, **about_the_run(checkpoint_file(run), checkpoint),
+                **measured(resolve(RECIPES[name]), network, stored, before, checkpoint)}
+        new_card.write_text(json.dumps(card, indent=1) + "\n")
     return f"{file}: {card['bytes']/1e6:.1f} MB; {card['validation']['centre']['in_words']}"
 
 
@@ -87,16 +88,15 @@ def about_the_run(file, checkpoint):
             "device": config["device"], "versions": {**config["versions"], "zfcore": zfcore.__version__}, "options": config["options"]}
 
 
-def measured(network, stored, before, checkpoint):
-    """Errors on the validation pictures, what rounding changed, what is left of the start and how legible projections are."""
-    training = Training(resolve({"preset": "tiny", "model": network.name, "image_size": network.input_shape[1], "device": "cpu"}))
-    pictures, device, mean = training.val, select("cpu"), stored.mean_image
+def measured(config, network, stored, before, checkpoint):
+    """Errors on the validation pictures of a TrainConfig, what rounding changed, what is left of the start, how legible projections are."""
+    pictures, device, mean = Training(config).val, select("cpu"), stored.mean_image
     errors = {}
     for crops in ("centre", "ten"):
         with tqdm(total=len(pictures), unit="img", desc=f"validation, {crops}", disable=None, leave=False) as bar:
             score = evaluate([Member(network, mean)], pictures, device, 64, crops, bar=bar, of="validation pictures")
         errors[crops] = {**asdict(score), "in_words": str(score)}
-    x, x_before = (centre(net, np.stack([pictures.picture(i) for i in range(64)]), of) for net, of in
+    x, x_before = (centre(net, np.stack([pictures.picture(i) for i in range(min(64, len(pictures)))]), of) for net, of in
                    ((network, mean), (before, checkpoint.mean_image)))
     logits, logits_before = network.forward(x)[0], before.forward(x_before)[0]
     start, layers = start_of(stored), judged_layers(network)

@@ -41,8 +41,8 @@ def finite(what, array):
 
 
 def positive(what, value):
-    """Raise unless value > 0."""
-    if not value > 0:
+    """Raise unless value > 0 and finite."""
+    if not 0 < value < float("inf"):
         raise Expected(what, "a number above 0", value)
 
 

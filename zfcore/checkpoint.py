@@ -144,11 +144,12 @@ class atomic:
     """`with atomic(path) as temporary:` write to `temporary`; it becomes `path` when the block ends well, vanishes when not.
 
     The temporary file lies in the same folder, is flushed to the disk before the rename, and its name tells whose it is,
-    so that what a kill leaves behind is overwritten by the next write."""
+    so that what a kill leaves behind is overwritten by the next write. In a `shared` folder, where another process may be
+    writing the same file, it is this process's own: whoever is last wins, with a whole file."""
 
-    def __init__(self, path):
+    def __init__(self, path, shared=False):
         self.path = Path(path)
-        self.temporary = self.path.with_name(f".{self.path.name}.part")
+        self.temporary = self.path.with_name(f".{self.path.name}{f'-{os.getpid()}' if shared else ''}.part")
 
     def __enter__(self):
         return self.temporary
@@ -170,12 +171,12 @@ class atomic:
 
 
 @contextmanager
-def new_hdf5(path):
-    """`with new_hdf5(path) as file:` an h5py.File to fill, whole or not at all as with `atomic`.
+def new_hdf5(path, shared=False):
+    """`with new_hdf5(path) as file:` an h5py.File to fill, whole or not at all as with `atomic(path, shared)`.
 
     A disk that fills up under an open file makes the HDF5 library end the process with a segmentation fault, when it
     fails to close what it could not write. So HDF5 is not told: `_Output` keeps the refusal until the file is closed."""
-    with atomic(path) as temporary, _Output(temporary, "w+") as output:
+    with atomic(path, shared) as temporary, _Output(temporary, "w+") as output:
         try:
             with h5py.File(output, "w", libver=LIBVER) as file:
                 yield file

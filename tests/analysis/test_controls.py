@@ -38,6 +38,16 @@ def test_the_conditions_go_down_from_the_units_own_layer():
     assert cascade(network, "relu1") == [["conv1"]] and length(network, "conv2", 7) == 35
 
 
+def test_only_those_that_are_asked_for_are_made_and_are_the_same(monkeypatch):
+    network, start, only = small(), small(seed=5), ("as trained", "another unit", "untrained")
+    every, _ = controlled(network, start=start)
+    monkeypatch.setattr("zfcore.analysis.controls.randomised", lambda *_: pytest.fail("a network was made that nobody asked for"))
+    some, _ = controlled(network, start=start, only=only)
+    assert some.conditions.tolist() == list(only)
+    at = [every.conditions.tolist().index(condition) for condition in only]
+    np.testing.assert_array_equal(some.projections, every.projections[:, at])
+
+
 def test_the_first_column_is_the_projection_itself_up_to_its_strength(found):
     network = small()
     x = centre(network, Noise().pixels[found.pictures], MEAN)

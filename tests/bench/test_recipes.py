@@ -1,29 +1,60 @@
 """The table of recipes: every one can be typed, and a run's row is what the run is."""
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from bench import recipes
-from train.config import parser, resolve
+from zfcore.check import Expected
+from zfcore.models import from_checkpoint, start_of
 
 
 def test_every_recipe_is_a_command_of_its_own():
-    resolved = [resolve(vars(parser().parse_args(words.split()))) for words in recipes.RECIPES.values()]
+    resolved = [(recipes.config_of(recipe), recipe.words) for recipe in recipes.RECIPES.values()]
     assert len(set(resolved)) == len(resolved)
 
 
-def test_a_run_is_trained_once_and_its_row_tells_error_start_and_legibility(tmp_path, monkeypatch):
-    trained = []
-    def short(words, train=recipes.train):
-        trained.append(words)
-        train([*words, "--image-size", "32", "--limit-per-class", "4", "--batch-size", "20", "--epochs", "2", "--workers", "0", "--device", "cpu"])
-    monkeypatch.setattr(recipes, "train", short)
+@pytest.fixture
+def short(tmp_path, monkeypatch):
+    """Short runs; their results in tmp_path."""
+    of = recipes.config_of
+    monkeypatch.setattr(recipes, "config_of", lambda recipe: replace(
+        of(recipe), image_size=32, limit_per_class=4, batch_size=20, epochs=2, workers=0, device="cpu"))
     monkeypatch.setattr(recipes, "RESULTS", tmp_path/"cpu.json")
-    for _ in range(2):
-        recipes.main(SimpleNamespace(output=str(tmp_path/"runs"), only=["decay-0.03", "drop-lr-0.004"]))
+
+
+def run(tmp_path, *names):
+    recipes.main(SimpleNamespace(output=str(tmp_path/"runs"), only=names))
+    return {row["name"]: row for row in json.loads((tmp_path/"recipes.json").read_text())["rows"]}
+
+
+def test_a_run_that_was_stopped_goes_on_and_one_of_another_recipe_is_refused(short, tmp_path):
+    config = recipes.config_of(recipes.RECIPES["decay-0.03"])
+    recipes.train_to_the_end(recipes.Training(replace(config, epochs=1)), tmp_path/"runs"/"decay-0.03")
+    with pytest.raises(Expected, match="a run with the options of this recipe"):
+        run(tmp_path, "decay-0.03")
+    stored = json.loads((tmp_path/"runs/decay-0.03/config.json").read_text())
+    stored["options"]["epochs"] = 2                                    # as if it had been stopped in between
+    (tmp_path/"runs/decay-0.03/config.json").write_text(json.dumps(stored))
+    assert run(tmp_path, "decay-0.03")["decay-0.03"]["epochs"] == 2
+
+
+def test_what_no_option_does_is_done_before_the_first_step(short, tmp_path):
+    run(tmp_path, "half-start", "without-normalisation")
+    for name, recipe in (("half-start", recipes.RECIPES["half-start"]), ("without-normalisation", recipes.RECIPES["without-normalisation"])):
+        network, checkpoint = from_checkpoint(tmp_path/"runs"/name/"latest.h5")
+        w, w0 = (net["conv3"].parameters["w"] for net in (network, start_of(checkpoint)))
+        assert float((w*w0).sum()/(w0*w0).sum()) == pytest.approx(0.5 if name == "half-start" else 1, abs=0.05)
+        assert {row["alpha"] for row in network.table() if row["kind"] == "ContrastNorm"} == {1e-4 if name == "half-start" else 0}
+
+
+def test_a_run_is_trained_once_and_its_row_tells_error_start_and_legibility(short, tmp_path, monkeypatch):
+    run(tmp_path, "decay-0.03", "drop-lr-0.004")
+    monkeypatch.setattr(recipes.Training, "one_epoch", lambda self: pytest.fail("trained again"))
+    run(tmp_path, "decay-0.03", "drop-lr-0.004")
     report = json.loads((tmp_path/"recipes.json").read_text())
-    assert len(trained) == 2 and [row["name"] for row in report["rows"]] == ["decay-0.03", "drop-lr-0.004"]
+    assert [row["name"] for row in report["rows"]] == ["decay-0.03", "drop-lr-0.004"]
     row = report["rows"][0]
     assert (row["epochs"], row["steps"]) == (2, 4) and row["start"] == pytest.approx(1, abs=0.01)
     assert list(row["in_box"]) == ["conv5", "fc8"] and all(0 < share < 1 for shares in row["in_box"].values() for share in shares)

@@ -586,6 +586,26 @@ def test_a_spoiled_file_is_never_trusted_but_made_again(cache, spoil):
     assert list(cache.iterdir()) == [path]
 
 
+def test_two_processes_that_write_the_same_mean_image_do_not_meet(cache, tmp_path, capsys):
+    """One is in the middle of its file when another one begins and ends its own."""
+    mean = pictures(Fingered(20)).prepare(progress=False)
+    path, = cache.iterdir()
+    path.unlink()
+    kept = module._KeptMean(pictures(Fingered(20)))
+    with module.new_hdf5(path, shared=True) as file:
+        file["mean_image"] = mean
+        code = f"""if True:
+            from pathlib import Path
+            from zfcore.checkpoint import new_hdf5
+            with new_hdf5(Path({str(path)!r}), shared=True) as file:
+                file["mean_image"] = 0"""
+        subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parents[2], check=True)
+    with module.h5py.File(path) as file:
+        assert np.array_equal(file["mean_image"], mean)
+    kept.write(mean, {})
+    assert kept.read() is not None and list(cache.iterdir()) == [path] and not capsys.readouterr().err
+
+
 def test_a_cache_that_cannot_be_written_costs_a_line_and_not_the_run(cache, capsys):
     cache.write_text("a file where the folder should be")
     assert pictures(Fingered(20)).prepare(progress=False).shape == (3, SIZE, SIZE)

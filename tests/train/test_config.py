@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from train.__main__ import main
+from train.__main__ import main, start_in_words
 from train.config import MOST_DECAY, PRESETS, TrainConfig, parser, resolve, resume
 from zfcore.check import Expected
 
@@ -122,12 +122,24 @@ def test_a_decay_that_is_typed_is_taken_as_it_is_and_both_are_one_too_many():
 def test_a_file_with_one_of_the_two_means_that_one_and_a_runs_own_file_repeats_the_run(tmp_path):
     path = tmp_path/"c.json"
     for content, expected in (({"weight_decay": 0.02}, (0.02, 0)), ({"start_left": 0.5}, (None, 0.5)),
-                              ({"weight_decay": 0.02, "start_left": 0.5}, (0.02, 0.5)),
+                              ({"weight_decay": 0.02, "start_left": 0.5}, (None, 0.5)), ({"weight_decay": 0.02, "start_left": 0}, (0.02, 0)),
                               ({"weight_decay": None, "start_left": 0.5}, (None, 0.5))):
         path.write_text(json.dumps({"preset": "tiny", **content}))
         c = resolve(typed("--config", str(path)))
         assert (c.weight_decay, c.start_left) == expected
     assert resolve(typed("--config", str(path), "--weight-decay", "0.04")).start_left == 0
+
+
+@pytest.mark.parametrize("words, pictures, line, advice", (
+    ((), 4000, "40 % of the random weights will be left (weight decay 0.0", ""),
+    (("--weight-decay", "0.0005"), 4000, "99 % of", "--start-left 0.4, which makes the weight decay 0.03"),
+    (("--weight-decay", "0.0005", "--patience", "3"), 4000, "98 % of", "or with --epochs 489"),
+    (("--epochs", "1"), 100, "of the random weights will be left, not 40 %: in so few steps that takes more than the most that is chosen",
+     "40 % are left with --epochs "),
+    (("--init-from", "drawn"), 100, "", "")))
+def test_a_run_says_what_will_be_left_of_its_start_and_where_that_is_much_what_would_take_it_away(words, pictures, line, advice):
+    said = start_in_words(resolve(typed(*words)).decided(pictures), pictures)
+    assert line in said and advice in said and said.count("\n") == (0 if not line else 2 if advice else 1)
 
 
 def test_the_papers_recipe_has_alexnets_decay_and_chooses_none():
@@ -137,5 +149,5 @@ def test_the_papers_recipe_has_alexnets_decay_and_chooses_none():
 
 def test_the_rate_of_tiny_falls_for_the_last_fifth_whatever_the_epochs_unless_patience_is_asked_for():
     assert resolve(typed("--epochs", "40")).drop_after == (32,)
-    assert resolve(typed("--epochs", "1")).drop_after == (1,)             # after its end: never
+    assert resolve(typed("--epochs", "1")).drop_after == ()
     assert resolve(typed("--patience", "4")).drop_after == () and resolve(typed("--drop-after", "3")).drop_after == (3,)

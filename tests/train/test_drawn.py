@@ -7,7 +7,7 @@ from train.__main__ import main
 from train.features import features_of, key_of
 from train.study import Subset
 from zfcore.backend import CPU
-from zfcore.data import open_data, synthetic
+from zfcore.data import kept, open_data, synthetic
 from zfcore.data.caltech import splits
 from zfcore.data.loader import Pictures
 from zfcore.models import from_checkpoint
@@ -35,10 +35,16 @@ def test_a_run_on_a_drawn_set_tells_it_keeps_its_pictures_and_is_evaluated(cache
     assert "600 validation pictures of the drawn combinations that are kept apart" in capsys.readouterr().out
 
 
-def test_the_ten_objects_are_told_as_before(cache, tmp_path, capsys):
-    main([*OPTIONS, "--data", "drawn:objects", "--output", str(tmp_path/"run")])
+def test_the_ten_objects_are_kept_too(cache, tmp_path, capsys):
+    main([*OPTIONS, "--output", str(tmp_path/"run")])
+    assert f"data:   the synthetic set (drawn once, then kept in {cache}): 10 classes, 10 training" in capsys.readouterr().out
+    assert len(list(cache.glob("drawn-*.raw"))) == 2
+
+
+def test_without_a_folder_to_keep_them_pictures_are_drawn_as_it_goes(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(kept, "cache_folder", lambda: None)
+    main([*OPTIONS, "--output", str(tmp_path/"run")])
     assert "data:   the synthetic set (drawn as it goes, no files): 10 classes, 10 training" in capsys.readouterr().out
-    assert not list(cache.glob("drawn-*"))
 
 
 def test_a_study_takes_a_drawn_set(cache, tmp_path):

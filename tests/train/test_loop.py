@@ -66,7 +66,7 @@ def test_on_drawn_pictures_the_log_tells_what_projections_have_in_the_box(tmp_pa
         row = list(csv.DictReader(file))[0]
     assert 0 < float(row["in_box"]) < 1 and 0 < float(row["box_area"]) < 1
     told = capsys.readouterr().out
-    assert f"in box {100*float(row['in_box']):.0f} %" in told and "of the random weights will be left (weight decay 0.05, 1 epochs)" in told
+    assert f"in box {100*float(row['in_box']):.0f} %" in told and "of the random weights will be left, not 40 %: in so few steps" in told
 
 
 def test_a_run_that_begins_with_trained_weights_has_no_start_to_tell_of(trained, options, tmp_path):

@@ -74,11 +74,13 @@ class Controls:
     classes: np.ndarray = None
 
 
-def controls(network, pictures, mean, top, layer, units, start=None, seed=0, batch_size=32, bar=None):
+def controls(network, pictures, mean, top, layer, units, start=None, seed=0, batch_size=32, only=None, bar=None):
     """Controls of the projections of `units` of `layer` from the strongest pictures that the pass `top` found for them.
 
-    `start` is the same network with the weights that its training began with, None where they are not known. `bar` moves on by one a projection (`length` says how many). Raises Expected where a control is impossible: a network or
-    layer without pooling below it has no switches, a layer with one unit no other unit, one picture no other picture."""
+    `start` is the same network with the weights that its training began with, None where they are not known; `only` names
+    the `conditions` that are wanted, None for all. `bar` moves on by one a projection (`length` says how many). Raises Expected
+    where a control is impossible: a network or layer without pooling below it has no switches, a layer with one unit no other
+    unit, one picture no other picture."""
     units = check_units(network, layer, units)
     check_possible(network, layer)
     rows, ranks = np.nonzero(top.pictures[layer][units] >= 0)
@@ -89,18 +91,21 @@ def controls(network, pictures, mean, top, layer, units, start=None, seed=0, bat
     drawn = np.random.Philox(key=[seed, network.index(layer)]).random_raw((2, len(units)))
     other_units = _another(units, np.arange(unit_count(network, layer)), drawn[0])
     other_pictures = _another(shown, found_pictures(top, layer), drawn[1])
-    made = [(network, shown, units), *((randomised(network, names, seed), shown, units) for names in cascade(network, layer)),
-            (network, shown, other_units), (network, other_pictures, units)]
-    made = [(*one, DECONVNET) for one in made]
-    if start is not None:
-        made += [(network, shown, units, with_weights_of(start)), (start, shown, units, DECONVNET)]
+    asked = [condition for condition in conditions(network, layer, start).tolist() if only is None or condition in only]
+    ways = {"as trained": (network, shown, units, DECONVNET),
+            **{in_words(names): (randomised(network, names, seed), shown, units, DECONVNET)
+               for names in cascade(network, layer) if in_words(names) in asked},
+            "another unit": (network, shown, other_units, DECONVNET),
+            "other switches": (network, other_pictures, units, DECONVNET),
+            "weights of the start": (network, shown, units, start and with_weights_of(start)),
+            "untrained": (start, shown, units, DECONVNET)}
 
     projections, patches = [], []
     for at in (slice(k, k + batch_size) for k in range(0, len(units), batch_size)):
         windows = field_windows(network, layer, boxes[at])
         patches.append(patches_of(network, decoded(pictures, shown[at]), windows))
         of_batch = []
-        for net, which, of, rules in made:
+        for net, which, of, rules in (ways[condition] for condition in asked):
             x = centre(net, decoded(pictures, which[at]), mean)
             of_batch.append(crops(project(net, x, layer, of[at], places[at], rules=rules, start=1).pixels, windows))
             if bar is not None:
@@ -108,7 +113,7 @@ def controls(network, pictures, mean, top, layer, units, start=None, seed=0, bat
         projections.append(np.stack(of_batch, axis=1))                                       # (batch,J,f,f,3)
     projections = np.concatenate(projections)
     names = np.array([pictures.dataset.names[i] for i in shown], dtype=str)
-    found = Controls(layer, conditions(network, layer, start), units, shown, names, np.concatenate(patches), projections,
+    found = Controls(layer, np.array(asked), units, shown, names, np.concatenate(patches), projections,
                      *similarities(network, projections, field_windows(network, layer, boxes)))
     if not hasattr(pictures.dataset, "truth"):
         return found
@@ -134,9 +139,14 @@ def cascade(network, layer):
 
 
 def conditions(network, layer, start=None):
-    random = [names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}" for names in cascade(network, layer)]
+    """Names of all controls of a layer, texts (J,), "as trained" first; the last two only where the `start` is known."""
     begun = [] if start is None else ["weights of the start", "untrained"]
-    return np.array(["as trained", *random, "another unit", "other switches", *begun])
+    return np.array(["as trained", *map(in_words, cascade(network, layer)), "another unit", "other switches", *begun])
+
+
+def in_words(names):
+    """["conv3", "conv2"] -> "conv3 to conv2"."""
+    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
 
 
 def length(network, layer, count, start=None):

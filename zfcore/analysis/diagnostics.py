@@ -121,15 +121,15 @@ def judged_layers(network):
 
 
 def judge(network, pictures, mean, top, layers, start):
-    """(legible, areas) of a Diagnosis, each unit with its strongest picture; both {} where the truth is not known, and without
-    a layer that fires for fewer than two pictures."""
+    """(legible, areas) of a Diagnosis, each unit with its strongest picture. Both are {} where the truth is not known; a layer
+    that fewer than two pictures make fire is left out."""
     legible, areas = {}, {}
     for layer in layers if hasattr(pictures.dataset, "truth") else ():
         alive = np.flatnonzero(~top.dead(layer))
         if len(np.unique(top.pictures[layer][alive, 0])) < 2 or len(top.pictures[layer]) < 2:
             continue                                                             # nothing that a control could bring instead
         units = np.sort(shuffled(len(alive), 0, network.index(layer))[:LOOKED_AT])
-        found = controls(network, pictures, mean, first_pictures(top, layer), layer, alive[units], start)
+        found = controls(network, pictures, mean, first_pictures(top, layer), layer, alive[units], start, only=JUDGED)
         at = [found.conditions.tolist().index(name) if name in found.conditions else -1 for name in JUDGED]
         of = np.stack([_means(found.inside), _means(found.in_parts)], axis=1)                # (J,2)
         legible[layer] = np.where(np.array(at)[:, None] < 0, np.nan, of[at])

@@ -47,6 +47,5 @@ def _open_drawn(data, size, limit_per_class):
     if data and name not in SETS or data == DRAWN:
         raise Expected("--data", "one of " + ", ".join(DRAWN + known for known in SETS), repr(data))
     drawings = SETS[name]
-    return tuple(Synthetic(split, len(drawings.classes)*min(limit_per_class or most, most), size, drawings=drawings,
-                           keep=name != "objects")
+    return tuple(Synthetic(split, len(drawings.classes)*min(limit_per_class or most, most), size, drawings=drawings, keep=True)
                  for split, most in zip(SPLITS, PER_CLASS[name]))

@@ -1,0 +1,77 @@
+"""How a network that comes along is made: trained to its end whatever stops it, then written with its card, both or neither."""
+import hashlib
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from train import reference
+from train.loop import Stop, Training
+from zfcore import networks
+from zfcore.check import Expected
+from zfcore.models import from_checkpoint, start_of
+
+SHORT = dict(preset="tiny", image_size=32, epochs=2, batch_size=10, limit_per_class=3, workers=1, device="cpu")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder of networks, in which the recipe "drawn" is a short one."""
+    (tmp_path/"networks").mkdir()
+    monkeypatch.setattr(networks, "FOLDER", tmp_path/"networks")
+    monkeypatch.setitem(reference.RECIPES, "drawn", SHORT)
+    return tmp_path
+
+
+def files(place):
+    return sorted(path.name for path in (place/"networks").iterdir())
+
+
+def test_the_file_holds_the_best_epochs_weights_in_half_the_bits_and_the_card_describes_it(place, capsys):
+    reference.main(["drawn", "--output", str(place/"run")])
+    network, stored = from_checkpoint("drawn")
+    card, (_, trained) = networks.card("drawn"), from_checkpoint(place/"run")
+    assert files(place) == ["drawn.h5", "drawn.json"] and "MB; " in capsys.readouterr().out
+    assert card["sha256"] == hashlib.sha256((place/"networks/drawn.h5").read_bytes()).hexdigest()
+    assert (card["epoch"], card["input"], card["options"]["limit_per_class"]) == (trained.epoch, 32, 3)
+    assert stored.velocity == {} and stored.history == {} and start_of(stored) is not None
+    for layer, of_layer in trained.parameters.items():
+        for key, array in of_layer.items():
+            np.testing.assert_array_equal(stored.parameters[layer][key], array.astype(np.float16).astype(np.float32))
+    assert 0 < card["rounding"]["largest_change_of_a_score"] < 0.05*card["rounding"]["largest_score"]
+    assert set(card["start_left"]) == set(network.parameters()) and card["validation"]["ten"]["count"] == 30
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(place, monkeypatch):
+    reference.train_to_the_end(Training(reference.resolve(SHORT)), place/"whole")
+    def stop(self, score, close=Training.close_epoch):
+        close(self, score)
+        raise Stop
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(Training, "close_epoch", stop)
+        reference.train_to_the_end(Training(reference.resolve(SHORT)), place/"run")
+    reference.train_to_the_end(Training(reference.resolve(SHORT)), place/"run")
+    whole, gone_on = (from_checkpoint(place/name/"latest.h5")[1] for name in ("whole", "run"))
+    assert gone_on.epoch == 2
+    np.testing.assert_array_equal(gone_on.parameters["conv5"]["w"], whole.parameters["conv5"]["w"])
+
+
+def test_a_run_of_other_options_is_refused_and_left_alone(place):
+    reference.train_to_the_end(Training(replace(reference.resolve(SHORT), epochs=1)), place/"run")
+    before = (place/"run/latest.h5").read_bytes()
+    with pytest.raises(Expected, match="a run with the options of this recipe, got one with others; name another folder"):
+        reference.train_to_the_end(Training(reference.resolve(SHORT)), place/"run")
+    assert (place/"run/latest.h5").read_bytes() == before
+
+
+def test_a_measurement_that_fails_leaves_the_network_and_its_card_as_they_were(place, monkeypatch):
+    reference.main(["drawn", "--output", str(place/"run")])
+    before = {name: (place/"networks"/name).read_bytes() for name in files(place)}
+    def fail(*_):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(reference, "measured", fail)
+    with pytest.raises(KeyboardInterrupt):
+        reference.write("drawn", place/"run")
+    assert {name: (place/"networks"/name).read_bytes() for name in files(place)} == before
+    assert json.loads(before["drawn.json"])["name"] == "drawn"
