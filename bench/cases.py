@@ -13,6 +13,7 @@ from typing import Callable
 import numpy as np
 
 from zfcore.backend import PRECISIONS, blocks, empty, lanes, runs_kernels, zeros
+from zfcore.fusion import pool_norm
 from zfcore.layers import ContrastNorm, Conv, Dropout, Linear, MaxPool, ReLU
 from zfcore.models.zfnet import zfnet
 from zfcore.ops import conv2d as convolution
@@ -257,7 +258,7 @@ def conv_pool_cases(conv, pool, shape, out, behind_relu):
 
 def pool_norm_case(pool, norm, shape, out):
     def run(x):
-        (maxima, (switches, *_)), (y, _) = pool.forward_with(norm, x)
+        (maxima, (switches, *_)), (y, _) = pool_norm(pool, norm, x, None)
         return maxima, y, switches
 
     return Case("contrast_norm", norm.name, "forward with its pool", lambda source, N: (source.outputs(*shape, N),), run,
@@ -345,7 +346,7 @@ def losses(M):
 def parameters(network):
     """The step of all parameters, and the limit on all filters where none exceeds it, which is nearly always so."""
     shapes = [shape for of_layer in network.parameter_shapes().values() for shape in of_layer.values()]
-    filters = [network.parameter_shapes()[layer.name]["w"] for layer in network.layers if isinstance(layer, Conv)]
+    filters = [network.parameter_shapes()[layer.name]["w"] for layer in network.convolutions]
 
     def triples(source, N):
         return [source.normal(*shape, scale=scale) for shape in shapes for scale in (0.01, 0.001, 1e-5)]

@@ -19,14 +19,14 @@ from zfcore.analysis.diagnostics import judge
 from zfcore.analysis.top_activations import top_activations
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures
-from zfcore.layers import ContrastNorm, Conv, Linear
+from zfcore.layers import ContrastNorm
 from zfcore.models import from_checkpoint, start_of
 
 
 def scaled_start(factor):
     """A change of a network that has just been drawn: the weights of all layers but the first and the last times `factor`."""
     def change(network):
-        for layer in [layer for layer in network.layers if isinstance(layer, (Conv, Linear))][1:-1]:
+        for layer in network.weighted[1:-1]:
             layer.parameters["w"] *= np.float32(factor)
     return change
 

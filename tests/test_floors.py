@@ -11,6 +11,7 @@ FLOORS = [                                        # from the ground up; what sta
     ["zfcore.backend"],
     ["zfcore.ops"],
     ["zfcore.layers"],
+    ["zfcore.fusion"],
     ["zfcore.network"],
     ["zfcore.optim", "zfcore.checkpoint", "zfcore.networks"],
     ["zfcore.results"],

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from zfcore.check import Expected
-from zfcore.layers import ContrastNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU
+from zfcore.layers import ContrastNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU, Step
 from zfcore.models import build
 from zfcore.network import Network
 from zfcore.ops.relu import relu_backward
@@ -53,7 +53,7 @@ def test_a_relu_computed_by_its_convolution_leaves_the_same_output_and_trace():
     network, x, _ = small()
     y, trace = network.forward(x, step=4)
     for layer, cache in zip(network.layers, trace):
-        x, plain = layer.forward(x, 4)
+        x, plain = layer.forward(x, Step(4))
         if isinstance(layer, ReLU):
             np.testing.assert_array_equal(cache, plain)
     np.testing.assert_array_equal(y, x)
@@ -89,7 +89,7 @@ def test_a_rule_replaces_the_backward_of_its_kind_of_layer_and_of_no_other():
     seen = []
     def rule(layer, dy, cache):
         seen.append(layer.name)
-        return np.maximum(dy, 0), {}
+        return np.maximum(dy, 0)
     dx, _ = network.backward(-np.ones_like(y), trace, {ReLU: rule})
     assert seen == ["relu1"] and not dx.any()
 
@@ -128,7 +128,7 @@ def test_a_rule_for_a_relu_or_for_the_layer_above_it_keeps_the_two_apart(make, k
     seen = []
     def rule(layer, dy, cache):
         seen.append(layer.name)
-        return layer.backward(dy, cache)
+        return layer.data_gradient(dy, cache)
     top = np.random.default_rng(5).standard_normal(y.shape).astype(y.dtype)
     np.testing.assert_array_equal(network.backward(top, trace, {kind: rule})[0], network.backward(top, trace)[0])
     assert seen == [layer.name for layer in reversed(network.layers) if isinstance(layer, kind)]
@@ -164,7 +164,7 @@ def test_two_dropout_layers_drop_different_units():
     drops = [layer for layer in network.layers if isinstance(layer, Dropout)]
     assert drops[0].number != drops[1].number
     ones = np.ones((256, 9), np.float32)
-    assert (drops[0].forward(ones, 0)[0] != drops[1].forward(ones, 0)[0]).any()
+    assert (drops[0].forward(ones, Step(0))[0] != drops[1].forward(ones, Step(0))[0]).any()
 
 
 def test_init_is_gaussian_with_std_a_hundredth_and_zero_biases_or_he_on_request():

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from train.config import MOST_DECAY, PRESETS, TrainConfig, flag
 from zfcore.data import data_in_words, is_drawn
-from zfcore.models import build
+from zfcore.models import OPEN_QUESTIONS, build
 
 IMAGENET = 1000, 1281167                     # classes and training pictures of ILSVRC2012
 OF_THE_PAPER = ("zfnet", "zfnet-b", "zfnet-fc-2048", "zfnet-fc-8192", "zfnet-b-fc-8192", "alexnet", "alexnet-grouped",
@@ -67,24 +67,8 @@ def departures(config, counts=None):
 
 def open_questions(config):
     """[Departure], "" where the paper says nothing."""
-    table = build(config.model, 2, config.image_size).table()
-    convolutions, (norm, *_) = ([row for row in table if row["kind"] == kind] for kind in ("Conv", "ContrastNorm"))
-    alexnet = "alexnet" in config.model
-    gives = "AlexNet's 55, 27, 13" if alexnet else "figure 3's 110, 55, 26, 13"
-    found = [
-        Departure("padding, rounding of sizes", "", "sizes round up; padding " + ", ".join(str(row["P"]) for row in convolutions),
-                  f"the rule of cuda-convnet, which gives {gives}"),
-        Departure("constants of the contrast normalisation", "",
-                  f"n {norm['n']}, alpha {norm['alpha']:g} (divided by n), beta {norm['beta']:g}, k {norm['k']:g}, "
-                  + ("before the pool" if alexnet else "behind the pool"), "AlexNet's, in cuda-convnet's reading of alpha")]
-    if alexnet:
-        groups = convolutions[1]["groups"]
-        found.append(Departure("AlexNet's two halves", "the exact architecture; whether split as over two GPUs is not said",
-                               *(("every map sees every map", "one GPU in the paper; `--model alexnet-grouped` has the split")
-                                 if groups == 1 else ("layers 2, 4 and 5 in two groups", "asked for"))))
-    else:
-        found.append(Departure("stride of layer 2", "2 in figure 3 and section 5.1; section 4.1 changes layer 1 alone",
-                               str(convolutions[1]["S"]), "gives figure 3's 26 pixels"))
+    of_network = OPEN_QUESTIONS.get(config.model, lambda table: [])
+    found = [Departure(*entry) for entry in of_network(build(config.model, 2, config.image_size).table())]
     if config.init == "gaussian":
         found.append(Departure('weights "1e-2" at the start', "no law", "N(0, 0.01), biases 0",
                                "a constant would not break the symmetry"))

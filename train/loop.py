@@ -74,7 +74,7 @@ class Training:
         self.optimizer = SGD(self.network, config.momentum, config.weight_decay, config.rms_max or None)
         self.plateau = Plateau(config.lr, config.patience)
         self.mean = None                       # the mean image, (3,H,W)
-        self.columns = *COLUMNS, *(f"start_{name}" for name in self.network.parameter_shapes())
+        self.columns = *COLUMNS, *(f"start_{layer.name}" for layer in self.network.weighted)
         self.history = {column: [] for column in self.columns}
         self.epoch = self.step = 0             # whole epochs and steps done
         self.sums = Sums()                     # of the epoch under way, as of the last look
@@ -260,7 +260,7 @@ class Training:
         """{layer: share of the energy of its weights that is still their random start}; no numbers where they had none."""
         c, network = self.config, self.network
         if c.init_from:
-            return dict.fromkeys(network.parameter_shapes(), math.nan)
+            return {layer.name: math.nan for layer in network.weighted}
         start = from_table(network.name, network.input_shape, network.table()).init(c.seed, c.init)     # kept only for a moment
         return shares_of_start(network, start)
 
@@ -277,7 +277,7 @@ class Training:
         first = self.folder/names[0]
         save(first, Checkpoint(
             model=self.network.name, input_shape=self.network.input_shape, layers=self.network.table(),
-            classes=self.classes, parameters=self.network.parameters(), velocity=self.optimizer.velocity,
+            classes=self.classes, parameters=self.network.parameters(), velocity=self.optimizer.velocity, buffers=self.network.buffers(),
             mean_image=self.mean, epoch=self.epoch, step=self.step, history=self.history,
             state={"data": self.config.data, "seed": self.config.seed, "init": "" if self.config.init_from else self.config.init,
                    **{f"plateau_{k}": v for k, v in vars(self.plateau).items()},
@@ -292,7 +292,7 @@ class Training:
             what = "classes" if checkpoint.classes != self.classes else "network"
             raise check.Expected("--resume", f"the {what} of the checkpoint", f"another {what}",
                                  "the data or the code changed since; start a new run")
-        self.network.load(checkpoint.parameters, self.device)
+        self.network.load(checkpoint.parameters, self.device, checkpoint.buffers)
         self.optimizer.velocity = {name: {key: self.device.array(array) for key, array in of_layer.items()}
                                    for name, of_layer in checkpoint.velocity.items()}
         self.mean = checkpoint.mean_image
@@ -311,7 +311,7 @@ class Training:
         means class k; else it stays as it was drawn. Every other layer must fit. Returns what was done as a sentence."""
         network, checkpoint = from_checkpoint(path)
         same = checkpoint.classes == self.classes
-        last = list(self.network.parameter_shapes())[-1]
+        last = self.network.weighted[-1].name
         mine, theirs = ([row for row in table if row["kind"] != "Dropout" and row["name"] != last]
                         for table in (self.network.table(), network.table()))
         for row, other in zip_longest(mine, theirs):
@@ -321,7 +321,7 @@ class Training:
         parameters = network.parameters()
         if not same:
             parameters = {**parameters, last: self.network.parameters()[last]}
-        self.network.load(parameters, self.device)
+        self.network.load(parameters, self.device, network.buffers())
         self.origin = {"path": str(path), "epoch": checkpoint.epoch, "step": checkpoint.step,
                        "drawn_anew": [] if same else [last]}
         return (f"weights of {path} after epoch {checkpoint.epoch}" +
@@ -340,7 +340,9 @@ class Training:
         """figures/learning_curves.png and figures/filters.png as they are now."""
         if self.history["epoch"]:
             plots.learning_curves(self.history, self.folder/"figures"/"learning_curves.png")
-            plots.filters(to_host(self.network["conv1"].parameters["w"]), self.folder/"figures"/"filters.png")
+            first = self.network.layers[0]
+            if first.has_filters:
+                plots.filters(to_host(first.parameters["w"]), self.folder/"figures"/"filters.png")
 
 
 @dataclass

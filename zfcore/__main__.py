@@ -30,7 +30,6 @@ from zfcore.data.loader import Pictures, shuffled
 from zfcore.data.synthetic import Synthetic
 from zfcore.data.transforms import Damaged, check_large_enough, decode
 from zfcore.deconvnet import check_units, feature_layer, unit_count
-from zfcore.layers import Conv, Linear
 from zfcore.models import from_checkpoint, start_of
 from zfcore.networks import home_of
 
@@ -247,7 +246,7 @@ def top_activations(args):
     if args.redraw:
         return [draw_views(results.load(file, top.UnitViews), figure_of(file, args)) for file in args.redraw]
     network, checkpoint, mean = open_run(args)
-    layers = args.layers or [layer.name for layer in network.layers if isinstance(layer, Conv)]
+    layers = args.layers or [layer.name for layer in network.convolutions]
     units = {layer: chosen_units(args.units, network, layer, args.seed) for layer in layers}
     shard = parse_shard(args.shard)
     if args.merge and shard != (1, 1):
@@ -680,7 +679,7 @@ def evolution(args):
         return [draw_evolution(results.load(file, growing.Evolution), figure_of(file, args)) for file in args.redraw]
     network, checkpoint, mean = open_run(args)
     files = growing.kept_epochs(args.run, args.epochs)
-    layers = args.layers or [layer.name for layer in network.layers if isinstance(layer, Conv)]
+    layers = args.layers or [layer.name for layer in network.convolutions]
     units = {layer: chosen_units(args.units, network, layer, args.seed) for layer in layers}
     pictures = open_pictures(args, network, checkpoint)
     folder = output_folder(args, "evolution")
@@ -774,7 +773,7 @@ def controls(args):
     if args.redraw:
         return [draw_controls(results.load(file, controlled.Controls), figure_of(file, args)) for file in args.redraw]
     network, checkpoint, mean = open_run(args)
-    layers = args.layers or [last_layer(network, Conv), last_layer(network, (Conv, Linear))]
+    layers = args.layers or [controlled.last_convolution(network), network.layers[-1].name]
     units = {layer: chosen_units(args.units, network, layer, args.seed) for layer in layers}
     start = start_of(checkpoint, select(args.device), args.precision)
     for layer in layers:
@@ -790,10 +789,6 @@ def controls(args):
         made = replace(made, classes=classes_of(network, checkpoint, layer, made.units))
         results.save(folder/f"{layer}.h5", made)
         draw_controls(made, figure_of(folder/f"{layer}.h5", args))
-
-
-def last_layer(network, kinds):
-    return [layer.name for layer in network.layers if isinstance(layer, kinds)][-1]
 
 
 def draw_controls(found, path):

@@ -5,6 +5,7 @@ One file that `h5ls -r` explains by itself:
     attributes                    format="zfcore", version, model, input_shape, layers (JSON), classes (JSON), epoch, step
     /parameters/<layer>/{w,b}     float32
     /optimizer/<layer>/{w,b}      float32, the momentum's velocities
+    /buffers/<layer>/<name>       float32, what training keeps beside the parameters, of layers that have it
     /preprocessing/mean_image     float32 (3,H,W), pixels 0..255
     /history/<column>             float64, one entry an epoch: the columns of log.csv
     /state                        attributes: learning rate, plateau rule, place in the epoch
@@ -44,6 +45,7 @@ class Checkpoint:
     step: int = 0
     state: dict = field(default_factory=dict)
     history: dict = field(default_factory=dict)
+    buffers: dict = field(default_factory=dict)
 
 
 def save(path, checkpoint):
@@ -52,7 +54,8 @@ def save(path, checkpoint):
         _describe(file, format=FORMAT, version=VERSION, model=checkpoint.model, epoch=checkpoint.epoch,
                   step=checkpoint.step, input_shape=checkpoint.input_shape,
                   layers=json.dumps(checkpoint.layers), classes=json.dumps(checkpoint.classes))
-        for group, arrays in (("parameters", checkpoint.parameters), ("optimizer", checkpoint.velocity)):
+        for group, arrays in (("parameters", checkpoint.parameters), ("optimizer", checkpoint.velocity),
+                              ("buffers", checkpoint.buffers)):
             file.create_group(group)
             for layer, of_layer in arrays.items():
                 for key, array in of_layer.items():
@@ -82,6 +85,7 @@ def load(path):
                 model=about["model"], input_shape=tuple(about["input_shape"].tolist()),
                 layers=json.loads(about["layers"]), classes=json.loads(about["classes"]),
                 parameters=_read_layers(path, file["parameters"]), velocity=_read_layers(path, file["optimizer"]),
+                buffers=_read_layers(path, file.get("buffers", {})),
                 mean_image=_read(path, file["preprocessing/mean_image"]) if "preprocessing" in file else None,
                 epoch=about["epoch"], step=about["step"], state=_description(file["state"]),
                 history={name: _read(path, column, finite=False).tolist()

@@ -1,8 +1,8 @@
 """Floor 5: the deconvnet, from one activation back to the pixels that caused it (paper, section 2.1).
 
-The way down is `Network.backward` with a table of rules that replaces the backward of some kinds of layer:
+The way down is `Network.backward` with a table of rules that replaces what some kinds of layer hand down:
 
-    GRADIENT    the gradient of the activation with respect to the pixels
+    GRADIENT    nothing else: the gradient of the activation with respect to the pixels
     DECONVNET   ReLU acts on the signal coming down, not where the unit was off on the way up; contrast normalisation
                 is skipped. Unpooling by switches is the gradient's, and so are the flipped filters, without bias
     GUIDED      ReLU does both (Springenberg et al. 2014, "guided backpropagation"); normalisation as in the gradient
@@ -15,47 +15,32 @@ maps after their ReLU, which is where the paper takes its activations; so does "
 such as the classes of fc8, is taken as it is. Every other name ("pool1", "norm2") is that layer's output.
 """
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from zfcore import check
-from zfcore.backend import array_module, empty, parallel, to_device, to_host, zeros
-from zfcore.layers import ContrastNorm, Conv, Linear, MaxPool, ReLU
-from zfcore.ops.conv2d import conv2d_transpose
-from zfcore.ops.linear import linear_transpose
-from zfcore.ops.maxpool import Pooling
+from zfcore.backend import array_module, to_device, to_host, zeros
+from zfcore.layers import ContrastNorm, ReLU
 from zfcore.ops.relu import relu, relu_backward
-from zfcore.ops.window import pieces
+from zfcore.ops.window import Windows, cut, lay
 
 
 # ------------------------------------------------------------------------------------------------------ the rules
-def filter_down(layer, dy, cache):
-    x, w, S, P, groups, _, precision = cache
-    _, H, W, _ = x.shape
-    return conv2d_transpose(dy, w, S, P, H, W, groups, precision), {}
-
-
-def weigh_down(layer, dy, cache):
-    _, w, precision = cache
-    return linear_transpose(dy, w, precision), {}
-
-
 def rectify(layer, dy, cache):
-    return relu(dy)[0], {}
+    return relu(dy)[0]
 
 
 def rectify_where_on(layer, dy, y):
-    return relu_backward(relu(dy)[0], y), {}
+    return relu_backward(relu(dy)[0], y)
 
 
 def skip(layer, dy, cache):
-    return dy, {}
+    return dy
 
 
-GRADIENT = {Conv: filter_down, Linear: weigh_down}
-DECONVNET = {**GRADIENT, ReLU: rectify, ContrastNorm: skip}
-GUIDED = {**GRADIENT, ReLU: rectify_where_on}
+GRADIENT = {}
+DECONVNET = {ReLU: rectify, ContrastNorm: skip}
+GUIDED = {ReLU: rectify_where_on}
 BLIND = rectify, skip                        # rules that do not look at what was on the way up
 
 
@@ -92,10 +77,14 @@ def project(network, x, layer, units, places=None, whole_map=False, rules=DECONV
 
 
 def feature_layer(network, name):
-    """Index of the layer whose output holds the units of the layer called `name`: the ReLU behind it, or itself."""
+    """Index of the layer whose output holds the units of the layer called `name`: of one with weights the ReLU behind it, with
+    nothing between but what keeps the units as they are; else itself."""
     k = network.index(name)
-    followed = k + 1 < len(network.layers) and isinstance(network.layers[k + 1], ReLU)
-    return k + 1 if followed and isinstance(network.layers[k], (Conv, Linear)) else k
+    behind = k + 1
+    while behind < len(network.layers) and network.layers[behind].keeps_units:
+        behind += 1
+    followed = behind < len(network.layers) and network.layers[behind].rectifies
+    return behind if followed and network.layers[k].has_weights else k
 
 
 def unit_count(network, layer):
@@ -152,76 +141,14 @@ def descend(network, dy, trace, rules=DECONVNET, places=None):
     dy = cut(dy, window)                                                                # (F,1,1,N)
     for k in reversed(range(len(trace))):
         layer, (_, H, W) = network.layers[k], network.shapes[k]
-        below = window.below(layer)
+        below = window.below(*layer.window())
         if below.size > min(H, W):
-            return network.backward(_lay(dy, window, network.shapes[k + 1]), trace[:k + 1], rules)[0]
-        rule = rules.get(type(layer), type(layer).backward)
-        dy, _ = rule(layer, dy, None if rule in BLIND else _cut_cache(layer, trace[k], window, below))
-        window = below
-        if isinstance(layer, Conv):                          # it filled the window to its edge: beyond the map is nothing
-            _, inside = window.pixels(H, W)
+            return network.backward(lay(dy, window, network.shapes[k + 1]), trace[:k + 1], rules)[0]
+        rule = rules.get(type(layer), type(layer).data_gradient)
+        dy = rule(layer, dy, None if rule in BLIND else layer.cut_cache(trace[k], window, below))
+        if layer.window() != (1, 1, 0):                      # it filled the window to its edge: beyond the map is nothing
+            _, inside = below.pixels(H, W)
             if not inside.all():
                 dy[:, to_device(~inside, like=dy)] = 0
-    return _lay(dy, window, network.input_shape)
-
-
-class Windows(NamedTuple):
-    """One square per picture: rows tops[n] .. tops[n] + size-1 of its maps, columns alike. It may lie over the border."""
-    tops: np.ndarray
-    lefts: np.ndarray
-    size: int
-
-    def below(self, layer):
-        """The windows in the layer's input that these windows of its output see."""
-        K, S, P = layer.window()
-        return Windows(self.tops*S - P, self.lefts*S - P, (self.size - 1)*S + K)
-
-    def pixels(self, H, W):
-        """(place of each pixel in flat maps (H*W*N), whether it lies inside them), both (size,size,N)."""
-        steps = np.arange(self.size)[:, None]
-        rows, columns = steps + self.tops, steps + self.lefts                           # (size,N)
-        inside = ((rows >= 0) & (rows < H))[:, None] & ((columns >= 0) & (columns < W))
-        places = rows.clip(0, H - 1)[:, None]*W + columns.clip(0, W - 1)
-        return places*len(self.tops) + np.arange(len(self.tops)), inside
-
-
-def cut(maps, windows, outside=0):
-    """maps (C,H,W,N) -> (C,size,size,N), a window a picture; what lies beyond the border is `outside`."""
-    C, H, W, N = maps.shape
-    places, inside = windows.pixels(H, W)
-    flat, places = maps.reshape(C, -1), to_device(places, like=maps)
-    if array_module(maps) is np:
-        pieces_of_maps = pieces(C, max(1, 2**16//places.size))
-        out = empty((C, *places.shape), maps.dtype, like=maps)
-        parallel(lambda c: np.take(flat[c], places, axis=1, out=out[c], mode="clip"), pieces_of_maps)
-    else:
-        out = flat[:, places]
-    if not inside.all():
-        out[:, to_device(~inside, like=maps)] = outside
-    return out
-
-
-def _lay(signal, windows, shape):
-    """The reverse of `cut`: zero maps of `shape` (C,H,W) with signal (C,size,size,N) laid into them."""
-    C, H, W = shape
-    maps = zeros((C, H, W, signal.shape[-1]), signal.dtype, like=signal)
-    places, inside = (to_device(array, like=signal) for array in windows.pixels(H, W))
-    maps.reshape(C, -1)[:, places[inside]] = signal[:, inside]
-    return maps
-
-
-def _cut_cache(layer, cache, window, below):
-    """The cache that `layer` would have had, had its input been the windows `below` alone and its padding 0."""
-    if isinstance(layer, Conv):
-        x, w, S, _, *rest = cache
-        stand_in = empty((len(x), below.size, below.size, x.shape[-1]), x.dtype, like=x)      # asked for its shape only
-        return stand_in, w, S, 0, *rest
-    if isinstance(layer, MaxPool):
-        switches, (shape, K, S, _), y = cache                # no rule looks at y
-        return cut(switches, window), Pooling((shape[0], below.size, below.size, shape[3]), K, S, 0), y
-    if isinstance(layer, ReLU):
-        return cut(cache, window)
-    if isinstance(layer, ContrastNorm):
-        x, rule = cache
-        return cut(x, window), rule
-    return cache                                             # Dropout, which does nothing in evaluation
+        window = below
+    return lay(dy, window, network.input_shape)

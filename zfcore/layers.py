@@ -1,56 +1,150 @@
 """Floor 2: layers. A layer is parameters around an operation; it keeps nothing of the pictures that pass through.
 
-    layer.shape_out(shape)             shape of one picture's output, e.g. (96, 110, 110), for an input (3, 224, 224)
-    layer.parameter_shapes(shape)      {"w": ..., "b": ...} for that input, {} for a layer without parameters
-    layer.forward(x, step=None)        (y, cache). `step` numbers the training step; None means evaluation
-    layer.backward(dy, cache)          (dx, {"w": dw, "b": db})
+Whoever needs to know something of a layer asks the layer; nobody asks what kind it is. What every kind must answer
+(`Layer` cannot be instantiated without):
 
-What a layer is made of is its fields, and they are what a checkpoint stores (`layer.fields()`); `w` and `b` are in
-`layer.parameters`, put there by `Network.init` or by a checkpoint. How products are formed is no part of it: the `precision`
-of a Conv or Linear is fp32 until `Network.use` says otherwise.
+    shape_out(shape)             shape of one picture's output, e.g. (96, 110, 110), for an input (3, 224, 224)
+    window()                     (K, S, P) of the pixels that one output sees; (1, 1, 0): its own; None: all of them
+    forward(x, step=None)        (y, cache), the cache a named tuple. `step` is the training's `Step`; None: evaluation
+    backward(dy, cache)          (dx, {"w": dw, "b": db}), of the parameters there are
+    cut_cache(cache, outputs, inputs)   the cache that the layer would have had from the `Windows` inputs of its maps alone,
+                                 around which lies what counts as padding: it would have given the `Windows` outputs
+
+and what it answers otherwise only where the answer is another one:
+
+    parameter_shapes(shape)      {"w": ..., "b": ...} for that input            init(shape, seed, law, factor)    their start
+    buffer_shapes(shape)         {name: shape} of what training keeps beside the parameters, such as running means
+    data_gradient(dy, cache)     dx alone                    parameter_gradients(dy, cache)   the rest alone
+    inside(outputs)              this layer for inputs around which the padding already lies, which give the outputs at `outputs`
+    multiply_adds(shape)         for one picture
+    has_weights                  its "w" are weights, drawn at random at the start: weight decay, precision, the rest of the start
+    has_filters                  these are filters KxK, which may be looked at and whose RMS is limited
+    rectifies                    its outputs are never negative, and 0 where a unit is off: features are read behind it
+    keeps_positive               of inputs that are never negative neither are its outputs
+    keeps_units                  output and input have the same units, each by itself scaled or moved: BatchNorm
+    has_switches                 it chooses among its inputs, and its cache says which
+    hands_on                     in evaluation the output is the input, in another shape perhaps
+    border                       what counts outside the map
+
+What a layer is made of is its fields, and they are what a checkpoint stores (`layer.fields()`); parameters are in
+`layer.parameters`, what training keeps in `layer.buffers`, put there by `Network.init` or by a checkpoint. How products are
+formed is no part of it: the `precision` of a layer with weights is fp32 until `Network.use` says otherwise.
 """
+import zlib
+from abc import ABC, abstractmethod
+from copy import copy
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 
 from zfcore import check
-from zfcore.ops.contrast_norm import contrast_norm, contrast_norm_backward, contrast_norm_of_maxpool
-from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_maxpool, pool_fits
+from zfcore.backend import empty
+from zfcore.ops.contrast_norm import contrast_norm, contrast_norm_backward
+from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_transpose
 from zfcore.ops.dropout import dropout, dropout_backward
-from zfcore.ops.linear import linear, linear_backward
-from zfcore.ops.maxpool import maxpool, maxpool_backward
+from zfcore.ops.linear import linear, linear_backward, linear_transpose
+from zfcore.ops.maxpool import Pooling, maxpool, maxpool_backward
 from zfcore.ops.relu import relu, relu_backward
-from zfcore.ops.window import output_size
+from zfcore.ops.window import cut, output_size
+
+
+class Step(NamedTuple):
+    """Of a training step its number, which draws the dropout masks (an array () of uint64 where a step is captured), and
+    `part` (first, N) where x is the pictures from number `first` on of a batch of N that comes in pieces."""
+    number: object
+    part: tuple = None
 
 
 @dataclass
-class Layer:
+class Layer(ABC):
     name: str
+    has_weights = has_filters = rectifies = keeps_positive = keeps_units = has_switches = hands_on = False
+    border = 0.0
 
     def __post_init__(self):
-        self.parameters = {}
+        self.parameters, self.buffers = {}, {}
 
     def fields(self):
         """{"kind": "Conv", "name": "conv1", "F": 96, ...}: the row of the layer table, as JSON can hold it."""
         return {"kind": type(self).__name__, **{f.name: getattr(self, f.name) for f in fields(self)}}
 
-    def shape_out(self, shape):
-        return shape
+    @abstractmethod
+    def shape_out(self, shape): ...
+
+    @abstractmethod
+    def window(self): ...
+
+    @abstractmethod
+    def forward(self, x, step=None): ...
+
+    @abstractmethod
+    def backward(self, dy, cache): ...
+
+    @abstractmethod
+    def cut_cache(self, cache, outputs, inputs): ...
 
     def parameter_shapes(self, shape):
         return {}
 
+    def buffer_shapes(self, shape):
+        return {}
+
+    def init(self, shape, seed, law, factor):
+        """({name: array} of parameters, the same of buffers), as training begins with them, of an input of `shape`; `law`
+        and `factor` say how large weights are, see `Network.init`."""
+        return {}, {}
+
+    def place(self, number):
+        """Told by the network: that this is its layer `number`."""
+
+    def data_gradient(self, dy, cache):
+        return self.backward(dy, cache)[0]
+
+    def parameter_gradients(self, dy, cache):
+        return self.backward(dy, cache)[1]
+
+    def inside(self, outputs):
+        if self.window() != (1, 1, 0):
+            raise TypeError(f"{type(self).__name__} does not say what it does with padding that lies around its input")
+        return self
+
     def multiply_adds(self, shape):
-        """Multiply-adds for one picture of input `shape`."""
         return 0
 
+
+class Pixelwise(Layer):
+    """A layer each of whose outputs sees one pixel, its own, of all maps."""
+    def shape_out(self, shape):
+        return shape
+
     def window(self):
-        """(K, S, P) of the pixels that one output sees; (1, 1, 0) for a layer that works pixel by pixel."""
         return 1, 1, 0
 
 
+class Whole(Layer):
+    """A layer each of whose outputs sees all of the input."""
+    def window(self):
+        return None
+
+    def cut_cache(self, cache, outputs, inputs):
+        raise TypeError(f"{type(self).__name__} sees the whole input: it has no cache of a window")
+
+
+class Weighted:
+    """What Conv and Linear have in common: weights "w" (..., outputs), biases "b" (outputs,)."""
+    has_weights, precision = True, "fp32"
+
+    def init(self, shape, seed, law, factor):
+        """Weights drawn from N(0, std) by a generator of the layer's own, biases 0."""
+        shapes = self.parameter_shapes(shape)
+        std = 0.01 if law == "gaussian" else np.sqrt(2/np.prod(shapes["w"][:-1]))*factor
+        rng = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(self.name.encode())]))
+        return {"w": rng.standard_normal(shapes["w"], np.float32)*np.float32(std), "b": np.zeros(shapes["b"], np.float32)}, {}
+
+
 @dataclass
-class Conv(Layer):
+class Conv(Weighted, Layer):
     """Convolution with F filters KxK at stride S, padding P, in `groups` (AlexNet); parameters w (C/groups,K,K,F), b (F,)."""
     F: int
     K: int
@@ -58,7 +152,7 @@ class Conv(Layer):
     P: int = 0
     groups: int = 1
     rounding: str = "ceil"
-    precision = "fp32"
+    has_filters = True
 
     def shape_out(self, shape):
         C, H, W = _maps(self, shape)
@@ -67,32 +161,40 @@ class Conv(Layer):
         return (self.F, output_size(H, self.K, self.S, self.P, self.rounding),
                 output_size(W, self.K, self.S, self.P, self.rounding))
 
+    def window(self):
+        return self.K, self.S, self.P
+
     def parameter_shapes(self, shape):
         return {"w": (shape[0]//self.groups, self.K, self.K, self.F), "b": (self.F,)}
 
     def multiply_adds(self, shape):
         return int(np.prod(self.shape_out(shape)))*(shape[0]//self.groups)*self.K**2
 
-    def window(self):
-        return self.K, self.S, self.P
+    def arguments(self):
+        """Those of `conv2d` behind x: w, b, S, P, groups, rounding."""
+        return self.parameters["w"], self.parameters["b"], self.S, self.P, self.groups, self.rounding
 
-    def forward(self, x, step=None, relu=False):
-        """`relu=True` ends in a ReLU while the outputs are still in cache or registers (see Network.forward)."""
-        w, b = self.parameters["w"], self.parameters["b"]
-        return conv2d(x, w, b, self.S, self.P, self.groups, self.rounding, relu, self.precision)
+    def forward(self, x, step=None):
+        return conv2d(x, *self.arguments(), precision=self.precision)
 
-    def takes_pool(self, pool, x):
-        """Whether a kernel computes this convolution, a ReLU and the MaxPool `pool` for x in one pass, and gains by it."""
-        return pool_fits(x, self.parameters["w"], pool.arguments(), self.groups)
-
-    def forward_pooled(self, pool, x):
-        """This convolution, a ReLU and `pool` -> cache of the convolution, (y, cache) of the pool."""
-        w, b = self.parameters["w"], self.parameters["b"]
-        return conv2d_maxpool(x, w, b, self.S, self.P, pool.arguments(), self.groups, self.rounding, self.precision)
-
-    def backward(self, dy, cache, need_dx=True):
-        dx, dw, db = conv2d_backward(dy, cache, need_dx)
+    def backward(self, dy, cache):
+        dx, dw, db = conv2d_backward(dy, cache)
         return dx, {"w": dw, "b": db}
+
+    def parameter_gradients(self, dy, cache):
+        _, dw, db = conv2d_backward(dy, cache, need_dx=False)
+        return {"w": dw, "b": db}
+
+    def data_gradient(self, dy, cache):
+        _, H, W, _ = cache.x.shape
+        return conv2d_transpose(dy, cache.w, cache.S, cache.P, H, W, cache.groups, cache.precision)
+
+    def inside(self, outputs):
+        return _without_padding(self)
+
+    def cut_cache(self, cache, outputs, inputs):
+        x = cache.x                              # asked for its shape only
+        return cache._replace(x=empty((len(x), inputs.size, inputs.size, x.shape[-1]), x.dtype, like=x), P=0)
 
 
 @dataclass
@@ -102,6 +204,8 @@ class MaxPool(Layer):
     S: int
     P: int = 0
     rounding: str = "ceil"
+    has_switches = keeps_positive = True
+    border = -np.inf
 
     def shape_out(self, shape):
         C, H, W = _maps(self, shape)
@@ -117,32 +221,41 @@ class MaxPool(Layer):
     def forward(self, x, step=None):
         return maxpool(x, *self.arguments())
 
-    def forward_with(self, norm, x):
-        """This pool and the ContrastNorm `norm` behind it in one pass -> (y, cache) of the one, (y, cache) of the other."""
-        return contrast_norm_of_maxpool(x, self.arguments(), norm.arguments())
+    def backward(self, dy, cache):
+        return maxpool_backward(dy, cache), {}
 
-    def backward(self, dy, cache, relu=False):
-        """`relu=True` brings in the backward of a ReLU right below (see Network.backward)."""
-        return maxpool_backward(dy, cache, relu), {}
+    def inside(self, outputs):
+        return _without_padding(self)
+
+    def cut_cache(self, cache, outputs, inputs):
+        switches, (shape, K, S, _), y = cache                # nobody looks at y
+        return cache._replace(switches=cut(switches, outputs),
+                              pooling=Pooling((shape[0], inputs.size, inputs.size, shape[3]), K, S, 0))
 
 
 @dataclass
-class ReLU(Layer):
+class ReLU(Pixelwise):
+    rectifies = True
+
     def forward(self, x, step=None):
         return relu(x)
 
     def backward(self, dy, cache):
         return relu_backward(dy, cache), {}
 
+    def cut_cache(self, cache, outputs, inputs):
+        return cut(cache, outputs)
+
 
 @dataclass
-class ContrastNorm(Layer):
+class ContrastNorm(Pixelwise):
     """Normalisation across n neighbouring maps at one pixel: y = x / (k + alpha/n * sum of squares)^beta."""
     n: int = 5
     alpha: float = 1e-4
     beta: float = 0.75
     k: float = 2.0
     convention: str = "mean"
+    keeps_positive = True
 
     def arguments(self):
         return self.n, self.alpha, self.beta, self.k, self.convention
@@ -150,14 +263,18 @@ class ContrastNorm(Layer):
     def forward(self, x, step=None):
         return contrast_norm(x, *self.arguments())
 
-    def backward(self, dy, cache, relu=False):
-        """`relu=True` brings in the backward of a ReLU right below (see Network.backward)."""
-        return contrast_norm_backward(dy, cache, relu), {}
+    def backward(self, dy, cache):
+        return contrast_norm_backward(dy, cache), {}
+
+    def cut_cache(self, cache, outputs, inputs):
+        return cache._replace(x=cut(cache.x, outputs))
 
 
 @dataclass
-class Flatten(Layer):
-    """(C,H,W,N) -> (C*H*W,N), the maps of one picture as one column."""
+class Flatten(Whole):
+    """(C,H,W,N) -> (C*H*W,N), the maps of one picture as one column; the cache is x's shape."""
+    hands_on = keeps_positive = True
+
     def shape_out(self, shape):
         return (int(np.prod(shape)),)
 
@@ -169,10 +286,9 @@ class Flatten(Layer):
 
 
 @dataclass
-class Linear(Layer):
+class Linear(Weighted, Whole):
     """Fully connected: y = w' x + b with M outputs; parameters w (D,M), b (M,)."""
     M: int
-    precision = "fp32"
 
     def shape_out(self, shape):
         if len(shape) != 1:
@@ -188,25 +304,44 @@ class Linear(Layer):
     def forward(self, x, step=None):
         return linear(x, self.parameters["w"], self.parameters["b"], self.precision)
 
-    def backward(self, dy, cache, need_dx=True):
-        dx, dw, db = linear_backward(dy, cache, need_dx)
+    def backward(self, dy, cache):
+        dx, dw, db = linear_backward(dy, cache)
         return dx, {"w": dw, "b": db}
+
+    def parameter_gradients(self, dy, cache):
+        _, dw, db = linear_backward(dy, cache, need_dx=False)
+        return {"w": dw, "b": db}
+
+    def data_gradient(self, dy, cache):
+        return linear_transpose(dy, cache.w, cache.precision)
 
 
 @dataclass
-class Dropout(Layer):
-    """In training keeps each unit with probability keep_prob, scaled by 1/keep_prob; in evaluation it does nothing.
-    Which units are kept follows from (seed, number of the layer, step) alone."""
+class Dropout(Pixelwise):
+    """In training keeps each unit with probability keep_prob, scaled by 1/keep_prob; in evaluation it does nothing, and
+    its cache is None. Which units are kept follows from (seed, number of the layer, step) alone."""
     keep_prob: float = 0.5
     seed: int = 0
     number: int = 0
+    hands_on = keeps_positive = True
 
-    def forward(self, x, step=None, part=None):
-        """`part` (first, N): x is the pictures from number `first` on of a batch of N (see Network.forward)."""
-        return (x, None) if step is None else dropout(x, self.keep_prob, (self.seed, self.number, step), part)
+    def place(self, number):
+        self.number = number
+
+    def init(self, shape, seed, law, factor):
+        self.seed = seed
+        return {}, {}
+
+    def forward(self, x, step=None):
+        return (x, None) if step is None else dropout(x, self.keep_prob, (self.seed, self.number, step.number), step.part)
 
     def backward(self, dy, cache):
         return (dy if cache is None else dropout_backward(dy, cache)), {}
+
+    def cut_cache(self, cache, outputs, inputs):
+        if cache is not None:
+            raise TypeError("the mask of a training step is not cut: project in evaluation")
+        return None
 
 
 KINDS = {kind.__name__: kind for kind in (Conv, MaxPool, ReLU, ContrastNorm, Flatten, Linear, Dropout)}
@@ -221,6 +356,13 @@ def from_fields(row):
         return KINDS[kind](**row)
     except TypeError as error:
         raise check.Expected("layer table", f"the fields of {kind}", f"{sorted(row)} ({error})") from None
+
+
+def _without_padding(layer):
+    """The layer with the same parameters and P = 0."""
+    inner = copy(layer)
+    inner.P = 0
+    return inner
 
 
 def _maps(layer, shape):

@@ -3,16 +3,15 @@
     y, trace = network.forward(x)               trace: one cache per layer, the switches of the pools among them
     dx, grads = network.backward(dy, trace)     grads: {layer name: {"w": dw, "b": db}}
 
-`backward` walks the trace from its end to the pixels. A table of `rules` replaces the backward of a kind of layer by
-another one; that is all the difference between the gradient and the deconvnet (zfcore/deconvnet.py).
+`backward` walks the trace from its end to the pixels. A table of `rules` replaces what a kind of layer hands down by
+something else; that is all the difference between the gradient and the deconvnet (zfcore/deconvnet.py).
 """
-import zlib
-
 import numpy as np
 
 from zfcore import check
 from zfcore.backend import CPU, to_host
-from zfcore.layers import ContrastNorm, Conv, Dropout, Linear, MaxPool, ReLU
+from zfcore.fusion import BACKWARD, walk
+from zfcore.layers import Step
 from zfcore.ops.conv2d import check_precision
 
 
@@ -28,75 +27,49 @@ class Network:
         self.shapes = [self.input_shape]                   # shapes[k] enters layers[k], shapes[k+1] leaves it
         for number, layer in enumerate(self.layers):
             self.shapes.append(layer.shape_out(self.shapes[-1]))
-            if isinstance(layer, Dropout):
-                layer.number = number
+            layer.place(number)
 
     # ------------------------------------------------------------------------------------------ forward, backward
     def forward(self, x, step=None, until=None, part=None):
         """x (C,H,W,N) -> (y, trace), through all layers or through the layer named `until`.
 
-        `step` is the number of the training step, which draws the dropout masks; None evaluates, nothing dropped.
+        `step` is the number of the training step; None evaluates: nothing is dropped, no statistics are taken.
         `part` (first, N) says that x is the pictures from number `first` on of a batch of N that comes in pieces: each
-        picture then meets the mask that it would meet in the whole batch.
-        Layers that share a pass over memory are computed together, and their outputs and their entries in the trace are those
-        that each would leave by itself: a convolution and the ReLU right behind it, a pool and the normalisation right
-        behind it. In training, where nobody asks for the map between, also a convolution, its ReLU and their pool, where
-        that pays (`Conv.takes_pool`): such a ReLU leaves None, as the pool's entry tells the gradient where it was on."""
+        picture then meets the dropout mask that it would meet in the whole batch.
+        Layers that share a pass over memory are computed together (zfcore/fusion.py); what comes of each is the same."""
         trace = []
         for _, x, cache in self.steps(x, step, until, part):
             trace.append(cache)
         return x, trace
 
     def steps(self, x, step=None, until=None, part=None):
-        """`forward` step by step: yields (layer, output, cache), and keeps nothing of it. The output yielded for a
-        convolution with a ReLU behind it is the ReLU's; in training, where the pool is taken too, for all three the pool's."""
+        """`forward` step by step: yields (layer, output, cache), and keeps nothing of it. Of layers that are computed together
+        those below the last may yield its output as theirs."""
         check.shape(f"{self.name}: pictures", x, (*self.input_shape, None))
         layers = self.layers if until is None else self.layers[:self.index(until) + 1]
-        ahead = []                                         # (output, cache) of layers that one before has computed
-        for layer, after, behind in zip(layers, [*layers[1:], None], [*layers[2:], None, None]):
-            if ahead:
-                x, cache = ahead.pop(0)
-            elif isinstance(layer, Conv) and isinstance(after, ReLU):
-                if step is not None and isinstance(behind, MaxPool) and layer.takes_pool(behind, x):
-                    cache, (x, of_pool) = layer.forward_pooled(behind, x)
-                    ahead = [(x, None), (x, of_pool)]
-                else:
-                    x, cache = layer.forward(x, step, relu=True)
-                    ahead = [(x, x)]
-            elif isinstance(layer, MaxPool) and isinstance(after, ContrastNorm):
-                (x, cache), *ahead = layer.forward_with(after, x)
-            elif isinstance(layer, Dropout):
-                x, cache = layer.forward(x, step, part)
-            else:
-                x, cache = layer.forward(x, step)
-            yield layer, x, cache
+        return walk(layers, x, None if step is None else Step(step, part))
 
-    def backward(self, dy, trace, rules={}, to_pixels=True):
+    def backward(self, dy, trace, rules=None, to_pixels=True):
         """dy, shaped like the output of the last traced layer -> (dx, grads).
 
-        rules       {kind of layer: function(layer, dy, cache) -> (dx, grads of the layer)}
-        to_pixels   False in training: the first layer's data gradient, which nobody reads, is not computed (dx None)
-
-        The backward of a ReLU right below a pool or a normalisation is brought in by theirs, which have at hand what tells
-        where it was on: the same gradient without reading and writing the maps once more."""
-        joined = {k for k in range(len(trace) - 1) if isinstance(self.layers[k], ReLU) and ReLU not in rules
-                  and type(self.layers[k + 1]) in {MaxPool, ContrastNorm} - set(rules)}        # ReLUs that another brings in
-        grads = {}
-        for k in reversed(range(len(trace))):
-            layer, rule = self.layers[k], rules.get(type(self.layers[k]))
-            if k in joined:
+        rules       {kind of layer: function(layer, dy, cache) -> dx} for kinds that hand down something else than their
+                    gradient; then, with {} too, grads are not computed. None: the gradient of everything
+        to_pixels   False in training: the first layer's data gradient, which nobody reads, is not computed (dx None)"""
+        grads, k = {}, len(trace) - 1
+        while k >= 0:
+            layer, below = self.layers[k], self.layers[k - 1] if k else None
+            kind, pair = type(layer), (type(below), type(layer))
+            if pair in BACKWARD and not set(pair) & set(rules or ()):
+                dy, k = BACKWARD[pair](dy, trace[k]), k - 2
                 continue
-            if rule is not None:
-                dy, grad = rule(layer, dy, trace[k])
-            elif k - 1 in joined:
-                dy, grad = layer.backward(dy, trace[k], relu=True)
-            elif k == 0 and not to_pixels and isinstance(layer, (Conv, Linear)):
-                dy, grad = layer.backward(dy, trace[k], need_dx=False)
+            if rules is not None:
+                dy = rules.get(kind, kind.data_gradient)(layer, dy, trace[k])
+            elif k == 0 and not to_pixels:
+                dy, grads[layer.name] = None, layer.parameter_gradients(dy, trace[k])
             else:
-                dy, grad = layer.backward(dy, trace[k])
-            if grad:
-                grads[layer.name] = grad
-        return dy, grads
+                dy, grads[layer.name] = layer.backward(dy, trace[k])
+            k -= 1
+        return dy, {name: of_layer for name, of_layer in grads.items() if of_layer}
 
     def activations(self, x, names):
         """{name: output of that layer} for pictures x, in evaluation."""
@@ -118,10 +91,29 @@ class Network:
     def __getitem__(self, name):
         return self.layers[self.index(name)]
 
+    @property
+    def weighted(self):
+        """The layers with weights, from the pixels up."""
+        return [layer for layer in self.layers if layer.has_weights]
+
+    @property
+    def convolutions(self):
+        """Those of them whose weights are filters."""
+        return [layer for layer in self.layers if layer.has_filters]
+
     def parameter_shapes(self):
         """{layer name: {"w": shape, "b": shape}} of the layers that have parameters."""
         shapes = {layer.name: layer.parameter_shapes(shape) for layer, shape in zip(self.layers, self.shapes)}
         return {name: of_layer for name, of_layer in shapes.items() if of_layer}
+
+    def buffer_shapes(self):
+        """{layer name: {name: shape}} of the layers that keep something beside their parameters."""
+        shapes = {layer.name: layer.buffer_shapes(shape) for layer, shape in zip(self.layers, self.shapes)}
+        return {name: of_layer for name, of_layer in shapes.items() if of_layer}
+
+    def buffers(self):
+        """{layer name: {name: array}}, the arrays themselves."""
+        return {layer.name: layer.buffers for layer in self.layers if layer.buffers}
 
     def parameters(self):
         """{layer name: {"w": array, "b": array}}, the arrays themselves."""
@@ -137,41 +129,39 @@ class Network:
                      scores below 1, and a step moves the scores about as much through layer 1, where the pixels make
                      gradients large, as through the layers above it"""
         check.one_of("init", law, ("gaussian", "he"))
-        shapes = self.parameter_shapes()
-        first, last = list(shapes)[0], list(shapes)[-1]
-        for name, of_layer in shapes.items():
-            w = of_layer["w"]
-            he = np.sqrt(2/np.prod(w[:-1]))/(8 if name == first else 64 if name == last else 1)
-            rng = np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(name.encode())]))
-            start = rng.standard_normal(w, np.float32)*np.float32(0.01 if law == "gaussian" else he)
-            self[name].parameters = {"w": device.array(start), "b": device.array(np.zeros(of_layer["b"], np.float32))}
-        for layer in self.layers:
-            if isinstance(layer, Dropout):
-                layer.seed = seed
+        first, last = self.weighted[0], self.weighted[-1]
+        for layer, shape in zip(self.layers, self.shapes):
+            factor = 1/8 if layer is first else 1/64 if layer is last else 1
+            layer.parameters, layer.buffers = ({key: device.array(array) for key, array in arrays.items()}
+                                               for arrays in layer.init(shape, seed, law, factor))
         return self
 
-    def load(self, parameters, device=CPU):
-        """Take over {layer name: {"w": array, "b": array}}; names, shapes and finite values are checked first."""
-        shapes = self.parameter_shapes()
-        if set(parameters) != set(shapes):
-            raise check.Expected(f"{self.name}: parameters", f"the layers {', '.join(shapes)}", ", ".join(parameters))
-        for name, of_layer in shapes.items():
-            for key, shape in of_layer.items():
-                check.shape(f"{name}.{key}", parameters[name][key], shape)
-                check.finite(f"{name}.{key}", parameters[name][key])
-        for name, of_layer in shapes.items():
-            self[name].parameters = {key: device.array(np.ascontiguousarray(to_host(parameters[name][key]), np.float32))
-                                     for key in of_layer}
+    def load(self, parameters, device=CPU, buffers=None):
+        """Take over {layer name: {"w": array, "b": array}}, and {layer name: {...}} of the layers with buffers; names, shapes
+        and finite values are checked first."""
+        given = {"parameters": (self.parameter_shapes(), parameters), "buffers": (self.buffer_shapes(), buffers or {})}
+        for what, (shapes, arrays) in given.items():
+            if set(arrays) != set(shapes):
+                raise check.Expected(f"{self.name}: {what}", f"the layers {_listed(shapes)}", _listed(arrays))
+            for name, of_layer in shapes.items():
+                if set(arrays[name]) != set(of_layer):
+                    raise check.Expected(f"{self.name}: {what} of {name}", _listed(of_layer), _listed(arrays[name]))
+                for key, shape in of_layer.items():
+                    check.shape(f"{name}.{key}", arrays[name][key], shape)
+                    check.finite(f"{name}.{key}", arrays[name][key])
+        for what, (shapes, arrays) in given.items():
+            for name, of_layer in shapes.items():
+                setattr(self[name], what, {key: device.array(np.ascontiguousarray(to_host(arrays[name][key]), np.float32))
+                                           for key in of_layer})
         return self
 
     def use(self, precision):
-        """From now on all convolutions and fully connected layers form their products in this one of PRECISIONS. It is a
+        """From now on all layers with weights form their products in this one of PRECISIONS. It is a
         way to compute, not a part of the network: parameters stay float32, and no checkpoint keeps it. Raises Expected
         where the device of the parameters does not have it."""
-        for layer in self.layers:
-            if isinstance(layer, (Conv, Linear)):
-                check_precision("precision", layer.parameters["w"], precision)
-                layer.precision = precision
+        for layer in self.weighted:
+            check_precision("precision", layer.parameters["w"], precision)
+            layer.precision = precision
         return self
 
     # ----------------------------------------------------------------------------------------------------- the table
@@ -208,6 +198,10 @@ class Network:
                         f"{_thousands(count):>13}{_thousands(work):>15}{'%d/%d' % seen[:2] if seen else 'all':>12}")
         rows.append(f"{'sum':10}{'':14}{'':>15}{_thousands(self.parameter_count()):>13}{_thousands(total):>15}")
         return "\n".join(rows)
+
+
+def _listed(names):
+    return ", ".join(names) or "none"
 
 
 def _thousands(number):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from zfcore.backend import zeros
-from zfcore.layers import Conv
 from zfcore.ops.filter_rms import filter_rms
 from zfcore.ops.sgd_step import sgd_step
 
@@ -31,7 +30,7 @@ class SGD:
         is added to `clamped`, an array () of float64 on the network's device, for whoever wants to know."""
         sgd_step([(network[name].parameters[key], gradient, self.velocity[name][key], self.weight_decay if key == "w" else 0.0)
                   for name, of_layer in grads.items() for key, gradient in of_layer.items()], lr, self.momentum, loss)
-        filters = [network[name].parameters["w"] for name in grads if isinstance(network[name], Conv)]
+        filters = [network[name].parameters["w"] for name in grads if network[name].has_filters]
         if filters and self.rms_max is not None:
             filter_rms(filters, self.rms_max, zeros((), np.float64, like=filters[0]) if clamped is None else clamped)
 

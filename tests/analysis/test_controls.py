@@ -11,9 +11,10 @@ from zfcore.analysis.top_activations import centre, crops, field_windows, top_ac
 from zfcore.check import Expected
 from zfcore.data.loader import Pictures
 from zfcore.data.synthetic import Synthetic, Truth, render
-from zfcore.deconvnet import DECONVNET, Windows, descend, project, start_signal
+from zfcore.deconvnet import DECONVNET, descend, project, start_signal
 from zfcore.layers import Conv, MaxPool, ReLU
 from zfcore.network import Network
+from zfcore.ops.window import Windows
 
 UNITS = [0, 3, 6]
 

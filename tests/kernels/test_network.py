@@ -6,11 +6,11 @@ import pytest
 
 from tests import executor
 from tests.test_network import gradients, loss_of, small
-from zfcore import backend
+from zfcore import backend, fusion
 from zfcore.analysis.occlusion import occlusion
 from zfcore.backend import PRECISIONS, runs_kernels, to_host, zeros
 from zfcore.deconvnet import DECONVNET, project
-from zfcore.layers import ContrastNorm, Conv, Flatten, Linear, MaxPool, ReLU
+from zfcore.layers import ContrastNorm, Conv, Flatten, Linear, MaxPool, ReLU, Step
 from zfcore.network import Network
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
 from zfcore.optim import SGD
@@ -53,7 +53,7 @@ def test_layers_that_share_a_pass_leave_the_trace_of_layers_by_themselves(machin
     y, trace = on_device.forward(machine.array(x.astype(np.float32)), step=4)
     x = machine.array(x.astype(np.float32))
     for layer, cache in zip(on_device.layers, trace, strict=True):
-        x, alone = layer.forward(x, 4)
+        x, alone = layer.forward(x, Step(4))
         for one, other in zip(arrays_of(cache), arrays_of(alone), strict=True):
             np.testing.assert_array_equal(to_host(one), to_host(other), err_msg=layer.name)
     np.testing.assert_array_equal(to_host(y), to_host(x))
@@ -82,7 +82,7 @@ def test_training_takes_a_pool_into_its_convolution_and_changes_no_bit(machine, 
     assert trace[1] is None and trace[5] is not None
     assert all(cache is not None for cache in on_device.forward(x)[1])
     assert on_device.forward(x, step=4, until="relu1")[1][1] is not None
-    monkeypatch.setattr(Conv, "takes_pool", lambda *arguments: False)
+    monkeypatch.setattr(fusion, "pool_fits", lambda *arguments: False)
     apart, trace = work()
     assert trace[1] is not None
     for one, other in zip(one_pass, apart, strict=True):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zfcore.layers import Dropout
+from zfcore.layers import Dropout, Step
 from zfcore.ops.contrast_norm import contrast_norm
 from zfcore.ops.conv2d import conv2d, conv2d_transpose
 from zfcore.ops.linear import linear
@@ -169,7 +169,7 @@ def run_softmax_loss(case, x, labels):
 
 
 def run_dropout(case, x, ratio=0.5, training=False):
-    y, _ = Dropout("dropout", keep_prob=1 - float(ratio)).forward(x, step=7 if training else None)
+    y, _ = Dropout("dropout", keep_prob=1 - float(ratio)).forward(x, step=Step(7) if training else None)
     return [y, np.ones(x.shape, bool)][:len(case["outputs"])]                       # without random_mask all are kept
 
 

@@ -12,7 +12,8 @@ projection is made again with one thing replaced, and compared with the original
     untrained                    these weights on the way up too: the network before its first step
 
 The way down looks at the picture at the switches alone, so "other switches" is also the projection of the other picture from
-that place. The last two are there where the start is known. All start as 1 instead of the activation, which a random layer does not have; this only scales a projection.
+that place. The last two are there where the start is known. All start as 1 instead of the activation, which a random layer
+does not have; this only scales a projection.
 
 Two similarities over the pixels of the unit's field (outside both are 0, which would flatter them):
 
@@ -37,9 +38,10 @@ from zfcore.analysis.evolution import cosine
 from zfcore.analysis.top_activations import centre, crops, decoded, field_windows, patches_of
 from zfcore.backend import to_device, to_host
 from zfcore.data.loader import shuffled
-from zfcore.deconvnet import DECONVNET, Windows, check_units, feature_layer, filter_down, project, unit_count, weigh_down
-from zfcore.layers import Conv, Linear, MaxPool, from_fields
+from zfcore.deconvnet import DECONVNET, check_units, feature_layer, project, unit_count
+from zfcore.layers import KINDS, from_fields
 from zfcore.network import Network
+from zfcore.ops.window import Windows
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def controls(network, pictures, mean, top, layer, units, start=None, seed=0, bat
 
 def check_possible(network, layer):
     below = network.layers[:feature_layer(network, layer) + 1]
-    if not any(isinstance(one, MaxPool) for one in below):
+    if not any(one.has_switches for one in below):
         raise check.Expected(layer, "a layer above a pool, whose switches another picture can replace", "one below all pools")
     if unit_count(network, layer) < 2:
         raise check.Expected(layer, "two units or more, to compare one with another", unit_count(network, layer))
@@ -155,14 +157,11 @@ def length(network, layer, count, start=None):
 
 
 def with_weights_of(other):
-    """DECONVNET, but the filters on the way down are those of the network `other`."""
-    def filters(layer, dy, cache):
-        return filter_down(layer, dy, (cache[0], other[layer.name].parameters["w"], *cache[2:]))
+    """DECONVNET, but the weights on the way down are those of the network `other`."""
+    def of_the_other(layer, dy, cache):
+        return layer.data_gradient(dy, cache._replace(w=other[layer.name].parameters["w"]))
 
-    def weights(layer, dy, cache):
-        return weigh_down(layer, dy, (cache[0], other[layer.name].parameters["w"], *cache[2:]))
-
-    return {**DECONVNET, Conv: filters, Linear: weights}
+    return {**DECONVNET, **{kind: of_the_other for kind in KINDS.values() if kind.has_weights}}
 
 
 def randomised(network, names, seed=0):
@@ -170,7 +169,7 @@ def randomised(network, names, seed=0):
     seed and layer alone: of two networks of one cascade, the one has the other's random layers."""
     copy = Network(network.name, network.input_shape, [from_fields(row) for row in network.table()])
     for number, (layer, new) in enumerate(zip(network.layers, copy.layers)):
-        new.parameters = dict(layer.parameters)
+        new.parameters, new.buffers = dict(layer.parameters), dict(layer.buffers)
         if layer.name in names:
             new.parameters = {key: _in_random_order(array, seed, number) for key, array in layer.parameters.items()}
     return copy
@@ -296,14 +295,14 @@ def legibility(network, pictures, mean):
 
 def last_convolution(network):
     """Name of the last convolution."""
-    return [layer.name for layer in network.layers if isinstance(layer, Conv)][-1]
+    return [layer.name for layer in network.convolutions][-1]
 
 
 def shares_of_start(network, start):
     """{layer: share}, 0..1: of the energy of its weights what lies in the direction of those in `start`, the same network as
     its training began. 1 at the beginning; of unrelated weights about 1/(their number)."""
     shares = {}
-    for name, of_layer in start.parameters().items():
-        w, w0 = (to_host(array).ravel().astype(np.float64) for array in (network[name].parameters["w"], of_layer["w"]))
-        shares[name] = float((w @ w0)**2/max((w @ w)*(w0 @ w0), np.finfo(float).tiny))
+    for layer, begun in zip(network.weighted, start.weighted):
+        w, w0 = (to_host(of.parameters["w"]).ravel().astype(np.float64) for of in (layer, begun))
+        shares[layer.name] = float((w @ w0)**2/max((w @ w)*(w0 @ w0), np.finfo(float).tiny))
     return shares

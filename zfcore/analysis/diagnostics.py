@@ -34,7 +34,6 @@ from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.backend import to_host
 from zfcore.data.loader import shuffled
 from zfcore.deconvnet import feature_layer
-from zfcore.layers import Conv, MaxPool, ReLU
 from zfcore.ops.filter_rms import rms
 
 EDGES = np.arange(16)/20                                # of the spectrum's bands, in cycles a pixel; the highest has 0.71
@@ -116,8 +115,8 @@ LOOKED_AT = 24                                          # units of a layer at mo
 
 def judged_layers(network):
     """Names of the layers whose projections are judged: those above a pool, the classes among them."""
-    pooled = [network.index(layer.name) for layer in network.layers if isinstance(layer, MaxPool)]
-    return [layer.name for k, layer in enumerate(network.layers) if layer.parameters and pooled and k > pooled[0]]
+    pooled = [network.index(layer.name) for layer in network.layers if layer.has_switches]
+    return [layer.name for k, layer in enumerate(network.layers) if layer.has_weights and pooled and k > pooled[0]]
 
 
 def judge(network, pictures, mean, top, layers, start):
@@ -152,16 +151,16 @@ def _means(shares):
 
 def first_two(network):
     """Names of the first two convolutions."""
-    names = [layer.name for layer in network.layers if isinstance(layer, Conv)]
-    if len(names) < 2 or not isinstance(network.layers[0], Conv):
+    names = [layer.name for layer in network.convolutions]
+    if len(names) < 2 or not network.layers[0].has_filters:
         raise check.Expected(network.name, "a network whose layers 1 and 2 are convolutions", f"{len(names)} convolutions")
     return names[:2]
 
 
 def rectified(network):
     """Names of the layers whose units fire or do not: those with weights and a ReLU behind them."""
-    return [layer.name for k, layer in enumerate(network.layers)
-            if layer.parameters and isinstance(network.layers[feature_layer(network, layer.name)], ReLU)]
+    return [layer.name for layer in network.weighted
+            if network.layers[feature_layer(network, layer.name)].rectifies]
 
 
 def length(network, pictures, k):

@@ -34,7 +34,6 @@ from zfcore import check
 from zfcore.backend import array_module, parallel, to_device, to_host
 from zfcore.data.transforms import check_crop
 from zfcore.deconvnet import feature_layer
-from zfcore.layers import Conv, Linear, ReLU
 from zfcore.ops.softmax_loss import class_labels, softmax
 from zfcore.ops.window import pieces
 
@@ -129,9 +128,9 @@ def invariance(network, pictures, mean, labels=None, layers=None, series=None, b
 
 def default_layers(network, first=True):
     """The names of the first (or the last) convolution and of the last layer with a ReLU behind it: layers 1 (or 5), 7."""
-    convolutions = [layer.name for layer in network.layers if isinstance(layer, Conv)]
-    hidden = [layer.name for layer, after in zip(network.layers, network.layers[1:])
-              if isinstance(layer, (Conv, Linear)) and isinstance(after, ReLU)]
+    convolutions = [layer.name for layer in network.convolutions]
+    hidden = [layer.name for layer in network.weighted
+              if network.layers[feature_layer(network, layer.name)].rectifies]
     if not (convolutions and hidden):
         raise check.Expected(network.name, "a network with a convolution and a ReLU", "one without", "name the layers")
     return list(dict.fromkeys([convolutions[0 if first else -1], hidden[-1]]))

@@ -15,7 +15,6 @@ A square changes only a part of every map: the outputs whose windows meet it. So
 each place of the square that part alone is computed again, from windows that are filled with the clean maps around what
 has changed. It is the same arithmetic on the same numbers: nothing is approximated.
 """
-from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isqrt
@@ -26,10 +25,10 @@ import numpy as np
 from zfcore import check
 from zfcore.analysis.top_activations import MID_GREY, centre, field_boxes
 from zfcore.backend import array_module, empty, parallel, to_device, to_host
-from zfcore.deconvnet import Windows, cut, feature_layer, project
-from zfcore.layers import Conv, MaxPool, ReLU
+from zfcore.deconvnet import feature_layer, project
+from zfcore.fusion import walk
 from zfcore.ops.softmax_loss import class_labels, softmax
-from zfcore.ops.window import pieces
+from zfcore.ops.window import Windows, cut, pieces
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class Square(NamedTuple):
 
 def check_square(network, layer=None, size=None, stride=None, grey=MID_GREY):
     """The Square with its defaults filled in (see `occlusion`). Raises Expected where there cannot be such a one."""
-    convolutions = [each.name for each in network.layers if isinstance(each, Conv)]
+    convolutions = [each.name for each in network.convolutions]
     if not convolutions or len(network.shapes[-1]) != 1:
         raise check.Expected(network.name, "a network of convolutions that ends in scores of classes", "another one")
     layer = layer or convolutions[-1]
@@ -204,10 +203,10 @@ class Rectangles(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """A layer of maps and what the clean picture brings to it. A convolution's stage has the ReLU behind it in itself."""
-    number: int                   # of its last layer in the network
-    layer: object
-    clean: np.ndarray             # (C,h,w,1): the maps that enter, and what counts as padding around them
+    """A layer with a window and the layers behind it that see a pixel each, and what the clean picture brings to them."""
+    first: int                    # number of the first one in the network
+    layers: list
+    around: np.ndarray            # (C,h,w,1): the maps that enter, and what counts as padding around them
     out: tuple                    # (Ho,Wo) of the maps that leave
 
 
@@ -228,10 +227,10 @@ def _look(network, x, feature):
             features = y[..., 0]
         if y.ndim == 2:
             continue
-        if isinstance(layer, ReLU) and isinstance(network.layers[number - 1], Conv):
-            stages[-1] = stages[-1]._replace(number=number)
+        if stages and layer.window() == (1, 1, 0):
+            stages[-1].layers.append(layer)
         else:
-            stages.append(Stage(number, layer, _pad(maps, layer, y.shape[1:3]), y.shape[1:3]))
+            stages.append(Stage(number, [layer], _pad(maps, layer, y.shape[1:3]), y.shape[1:3]))
         maps = y
     return Clean(x, stages, features, maps, y)
 
@@ -242,7 +241,7 @@ def _pad(maps, layer, out):
     rim = [(P, max(0, (n - 1)*S + K - P - size)) for n, size in zip(out, maps.shape[1:3])]
     H, W = maps.shape[1:3]
     padded = empty((len(maps), H + sum(rim[0]), W + sum(rim[1]), 1), maps.dtype, like=maps)
-    padded[...] = -np.inf if isinstance(layer, MaxPool) else 0
+    padded[...] = layer.border
     padded[:, P:P + H, P:P + W] = maps
     return padded
 
@@ -251,18 +250,18 @@ def _recompute_cone(network, clean, changed, window, feature, unit):
     """The scores (M,N) and the map `unit` of the layer of interest (H,W,N), where of the clean picture the pixels of
     `window`, N Rectangles, are `changed` (3,size,size,N)."""
     spans = [(window.tops, window.tops + window.height), (window.lefts, window.lefts + window.width)]
-    for number, layer, around, out in clean.stages:
+    for first, (layer, *pixelwise), around, out in clean.stages:
         K, S, P = layer.window()
         spans = [reach(*span, layer, n) for span, n in zip(spans, out)]
         above = _enclose(spans, out)
-        if (K, S, P) != (1, 1, 0):                         # else the layer works pixel by pixel: nothing around is asked
-            changed = _fill(around, changed, window.moved(P), above.seen(K, S))
-        changed, window = _forward(layer, changed, fused=isinstance(network.layers[number], ReLU)), above
-        if number == feature:
-            features = _whole(clean.features[unit][None, ..., None], changed[unit:unit + 1], window)[0]
+        changed, window = _fill(around, changed, window.moved(P), above.seen(K, S)), above
+        for number, (_, y, _) in enumerate(walk([layer.inside(above), *pixelwise], changed), first):
+            if number == feature:
+                features = _whole(clean.features[unit][None, ..., None], y[unit:unit + 1], window)[0]
+        changed = y
     x = _whole(clean.maps, changed, window)                                             # (C,H,W,N)
-    for layer in network.layers[clean.stages[-1].number + 1:]:
-        x, _ = layer.forward(x)
+    for _, x, _ in walk(network.layers[first + 1 + len(pixelwise):], x):
+        pass
     return x, features
 
 
@@ -272,15 +271,6 @@ def _recompute_all(network, clean, changed, window, feature, unit):
         if number == feature:
             features = x[unit]
     return x, features
-
-
-def _forward(layer, x, fused):
-    """`layer`, and the ReLU behind a convolution where it is `fused`, on windows whose padding is already around them."""
-    if not isinstance(layer, (Conv, MaxPool)):
-        return layer.forward(x)[0]
-    layer = copy(layer)
-    layer.P = 0
-    return (layer.forward(x, relu=fused) if isinstance(layer, Conv) else layer.forward(x))[0]
 
 
 def reach(first, last, layer, size):

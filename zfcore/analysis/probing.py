@@ -28,7 +28,6 @@ import numpy as np
 from zfcore import check
 from zfcore.backend import parallel
 from zfcore.data.loader import shuffled
-from zfcore.layers import Dropout, Flatten
 from zfcore.ops.hinge_loss import hinge_loss, hinge_loss_backward
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
 from zfcore.ops.window import pieces
@@ -59,13 +58,15 @@ class Probe:
 
 
 def feature_layers(network):
-    """{number of a layer: name of what hands its features on}: {1: "norm1", 2: "norm2", 3: "relu3", 4: "relu4", 5: "pool5",
-    6: "relu6", 7: "relu7"} for the paper's network. In evaluation dropout does nothing and is passed over."""
-    names, found = list(network.parameter_shapes()), {}
-    for this, above in zip(names, names[1:]):
-        last = [layer for layer in network.layers[:network.index(above)] if not isinstance(layer, (Dropout, Flatten))][-1]
-        found[int(re.search(r"\d+$", this)[0])] = last.name
-    return found
+    """{number of a layer with weights: name of what hands its features on}: {1: "norm1", 2: "norm2", 3: "relu3", 4: "relu4",
+    5: "pool5", 6: "relu6", 7: "relu7"} for the paper's network, without the last, which holds the classes. A layer's number is
+    the one at the end of its name where these rise, as in a network with layers left out; else they are counted."""
+    names = [layer.name for layer in network.weighted]
+    numbers = [int(end[0]) for name in names if (end := re.search(r"\d+$", name))]
+    if numbers != sorted(set(numbers)) or len(numbers) < len(names):
+        numbers = range(1, len(names) + 1)
+    last = [[layer.name for layer in network.layers[:network.index(above)] if not layer.hands_on][-1] for above in names[1:]]
+    return dict(zip(numbers, last))
 
 
 def probe(kind, features, train, labels, test, M, held, measure):

@@ -19,9 +19,9 @@ import numpy as np
 from zfcore import check, results
 from zfcore.backend import array_module, empty, parallel, slabs, to_device, to_host
 from zfcore.data.transforms import Damaged, centre_crops
-from zfcore.deconvnet import DECONVNET, Windows, check_units, cut, feature_layer, project
-from zfcore.layers import Conv, Linear, ReLU
+from zfcore.deconvnet import DECONVNET, check_units, feature_layer, project
 from zfcore.ops.crop_flip import crop_flip
+from zfcore.ops.window import Windows, cut
 
 MID_GREY = 128
 
@@ -150,8 +150,8 @@ def _strongest(maps):
 
 def _never_negative(network, name):
     """Whether the layer's outputs come out of a ReLU, perhaps through pools and norms: then only above 0 a unit fires."""
-    kinds = [type(layer) for layer in network.layers[:feature_layer(network, name) + 1]]
-    return next((kind is ReLU for kind in reversed(kinds) if kind in (Conv, Linear, ReLU)), False)
+    way_down = reversed(network.layers[:feature_layer(network, name) + 1])
+    return next((layer.rectifies for layer in way_down if not layer.keeps_positive), False)
 
 
 def _start(network, pictures, mean, layers, k, batch_size, first):
@@ -319,7 +319,7 @@ def unit_views(network, pictures, mean, top, layer, units, batch_size=32, rules=
 def _filters(network, units, size):
     """(U,size,size,3): filters of the first layer as pictures, if a field of `size` pixels is of its units; else None."""
     first = network.layers[0]
-    if not isinstance(first, Conv) or first.K != size:
+    if not first.has_filters or first.K != size:
         return None
     return np.ascontiguousarray(to_host(first.parameters["w"])[..., units].transpose(3, 1, 2, 0))
 

@@ -11,6 +11,8 @@ from zfcore import check
 from zfcore.backend import CPU
 from zfcore.checkpoint import load
 from zfcore.layers import from_fields
+from zfcore.models import alexnet as of_alexnet
+from zfcore.models import zfnet as of_zfnet
 from zfcore.models.alexnet import alexnet, tiny_alexnet
 from zfcore.models.variants import VARIANTS
 from zfcore.models.zfnet import small, tiny, zfnet
@@ -18,6 +20,7 @@ from zfcore.network import Network
 from zfcore.networks import file_of
 
 MODELS = {"tiny": tiny, "small": small, "zfnet": zfnet, "alexnet": alexnet, "tiny-alexnet": tiny_alexnet, **VARIANTS}
+OPEN_QUESTIONS = {name: (of_alexnet if "alexnet" in name else of_zfnet).open_questions for name in MODELS}     # about these networks
 NATIVE_SIZE = {"small": 128, **{name: 96 for name in MODELS if name.startswith("tiny")}}      # pixels a side; else 224
 
 
@@ -38,7 +41,7 @@ def from_checkpoint(path, device=CPU, precision="fp32"):
     network that comes with zfcore, by its name. The network forms its products in that `precision`."""
     checkpoint = load(checkpoint_file(path))
     network = from_table(checkpoint.model, checkpoint.input_shape, checkpoint.layers)
-    return network.load(checkpoint.parameters, device).use(precision), checkpoint
+    return network.load(checkpoint.parameters, device, checkpoint.buffers).use(precision), checkpoint
 
 
 def start_of(checkpoint, device=CPU, precision="fp32"):

@@ -1,6 +1,6 @@
 """AlexNet (Krizhevsky et al. 2012) as the paper replicates it (section 3 and table 2)."""
 from zfcore.layers import ContrastNorm, Conv, MaxPool, ReLU
-from zfcore.models.zfnet import classifier
+from zfcore.models.zfnet import classifier, constants, padding
 from zfcore.network import Network
 
 
@@ -38,3 +38,12 @@ def alexnet(classes=1000, size=224, keep_prob=0.5, maps=(96, 256, 384, 384, 256)
 def tiny_alexnet(classes=10, size=96, keep_prob=0.5):
     """AlexNet's layers for 96x96 pixels with the maps and units of `zfnet.tiny`: what figure 6 compares, on a laptop."""
     return alexnet(classes, size, keep_prob, maps=(24, 64, 96, 96, 64), units=(256, 256), name="tiny-alexnet")
+
+
+def open_questions(table):
+    """[(what, what the paper says, what the layer table does, why)] about this network."""
+    (_, second, *_) = [row for row in table if row["kind"] == "Conv"]
+    halves = (("every map sees every map", "one GPU in the paper; `--model alexnet-grouped` has the split") if second["groups"] == 1
+              else ("layers 2, 4 and 5 in two groups", "asked for"))
+    return [padding(table, "AlexNet's 55, 27, 13"), constants(table, "before the pool"),
+            ("AlexNet's two halves", "the exact architecture; whether split as over two GPUs is not said", *halves)]

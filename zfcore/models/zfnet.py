@@ -49,3 +49,24 @@ def tiny(classes=10, size=96, keep_prob=0.5):
 def small(classes=10, size=128, keep_prob=0.5):
     """Half as many maps again as `tiny`, for 128x128 pictures, where layers 3-5 have 7x7 places instead of 5x5."""
     return zfnet(classes, size, keep_prob, maps=(36, 96, 144, 144, 96), units=(384, 384), name="small")
+
+
+# ----------------------------------------------------------------------------------------- what the paper leaves open
+def open_questions(table):
+    """[(what, what the paper says, what the layer table does, why)] about this network."""
+    (_, second, *_) = [row for row in table if row["kind"] == "Conv"]
+    return [padding(table, "figure 3's 110, 55, 26, 13"), constants(table, "behind the pool"),
+            ("stride of layer 2", "2 in figure 3 and section 5.1; section 4.1 changes layer 1 alone", str(second["S"]),
+             "gives figure 3's 26 pixels")]
+
+
+def padding(table, gives):
+    paddings = ", ".join(str(row["P"]) for row in table if row["kind"] == "Conv")
+    return ("padding, rounding of sizes", "", f"sizes round up; padding {paddings}", f"the rule of cuda-convnet, which gives {gives}")
+
+
+def constants(table, where):
+    norm = next(row for row in table if row["kind"] == "ContrastNorm")
+    return ("constants of the contrast normalisation", "",
+            f"n {norm['n']}, alpha {norm['alpha']:g} (divided by n), beta {norm['beta']:g}, k {norm['k']:g}, {where}",
+            "AlexNet's, in cuda-convnet's reading of alpha")

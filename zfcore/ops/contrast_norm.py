@@ -5,7 +5,7 @@ import numpy as np
 
 from zfcore.backend import Kernel, blocks, empty, parallel, runs_kernels
 from zfcore.check import Expected, dtype, one_of, positive, shape
-from zfcore.ops.maxpool import Pooling, maxpool, pooled_shape
+from zfcore.ops.maxpool import MaxPoolCache, Pooling, maxpool, pooled_shape
 from zfcore.ops.relu import relu_backward_reference, where_on
 from zfcore.ops.window import pieces, workspace
 
@@ -28,13 +28,19 @@ class Normalisation(NamedTuple):
     k: float
 
 
+class ContrastNormCache(NamedTuple):
+    """The maps x that were normalised, and how."""
+    x: np.ndarray
+    rule: Normalisation
+
+
 def contrast_norm_reference(x, n, alpha, beta, k, convention="mean"):
     s = np.empty(x.shape)
     a = alpha/n if convention == "mean" else alpha
     for c in range(len(x)):
         first = c - n//2
         s[c] = k + a*np.square(x[max(first, 0):max(first + n, 0)], dtype=float).sum(axis=0)
-    return x*s**-beta, (x, Normalisation(n, a, beta, k))
+    return x*s**-beta, ContrastNormCache(x, Normalisation(n, a, beta, k))
 
 
 def contrast_norm_backward_reference(dy, cache, relu=False):
@@ -62,7 +68,7 @@ def contrast_norm(x, n, alpha, beta, k, convention="mean"):
     y = empty(x.shape, x.dtype, like=x)
     if runs_kernels(x):
         _launch(FORWARD, rule, x, y)
-        return y, (x, rule)
+        return y, ContrastNormCache(x, rule)
     columns, out = x.reshape(len(x), -1), y.reshape(len(x), -1)          # (C, pixels of all images)
 
     def work(block):
@@ -72,7 +78,7 @@ def contrast_norm(x, n, alpha, beta, k, convention="mean"):
         np.divide(x, _power(s, rule.beta, s, spare), out=out[:, block])
 
     parallel(work, _blocks(columns))
-    return y, (x, rule)
+    return y, ContrastNormCache(x, rule)
 
 
 def _normalisation(n, alpha, beta, k, convention="mean"):
@@ -99,7 +105,7 @@ def contrast_norm_of_maxpool(x, pool, norm):
     tuned = OF_MAXPOOL.variant(WINDOW=rule.n, BETA=f"{rule.beta}f", POOL=K, STRIDE=S)
     grid, maps = _grid(tuned, C, Ho*Wo*N)
     tuned(grid, x, maxima, switches, y, H, W, Ho, Wo, N, P, C, maps, rule.a, rule.k)
-    return (maxima, (switches, Pooling(x.shape, K, S, P), maxima)), (y, (maxima, rule))
+    return (maxima, MaxPoolCache(switches, Pooling(x.shape, K, S, P), maxima)), (y, ContrastNormCache(maxima, rule))
 
 
 def contrast_norm_backward(dy, cache, relu=False):

@@ -18,16 +18,29 @@ products are formed; maps, filters and sums are float32 in all:
     tf32     of factors rounded to 11 bits, on tensor cores
     bf16     of factors rounded to 8 bits, on tensor cores
 """
+from typing import NamedTuple
+
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from zfcore import check
 from zfcore.backend import PRECISIONS, Kernel, blocks, empty, parallel, runs_kernels
 from zfcore.ops import winograd
-from zfcore.ops.maxpool import Pooling, maxpool
+from zfcore.ops.maxpool import MaxPoolCache, Pooling, maxpool
 from zfcore.ops.window import clear, output_size, pieces, pixels, rectangles, tap_range, tap_spans, workspace
 
 BLOCK = 4*2**20                   # bytes of windows that are multiplied at once
+
+
+class ConvCache(NamedTuple):
+    """What conv2d leaves for its gradients: its arguments, `biased` saying whether there was a bias."""
+    x: np.ndarray
+    w: np.ndarray
+    S: int
+    P: int
+    groups: int
+    biased: bool
+    precision: str
 
 
 # -------------------------------------------------------------------------------------------- the specification
@@ -71,7 +84,7 @@ def conv2d(x, w, b, S, P, groups=1, rounding="ceil", relu=False, precision="fp32
     F, Ho, Wo, N = _check_conv2d(x, w, b, S, P, groups, rounding, precision)
     C, K = len(x), w.shape[1]
     y = empty((F, Ho, Wo, N), x.dtype, like=x)
-    cache = x, w, S, P, groups, b is not None, precision
+    cache = ConvCache(x, w, S, P, groups, b is not None, precision)
     if runs_kernels(x):
         launch_forward(x, w, b, y, S, P, groups, relu, precision)
         return y, cache
@@ -96,7 +109,7 @@ def conv2d_maxpool(x, w, b, S, P, pool, groups=1, rounding="ceil", precision="fp
         between, cache = conv2d(x, w, b, S, P, groups, rounding, True, precision)
         return cache, maxpool(between, *pool)
     size = _check_conv2d(x, w, b, S, P, groups, rounding, precision)
-    return (x, w, S, P, groups, b is not None, precision), _launch_pool(x, w, b, S, P, pool, size, precision)
+    return ConvCache(x, w, S, P, groups, b is not None, precision), _launch_pool(x, w, b, S, P, pool, size, precision)
 
 
 def conv2d_transpose(dy, w, S, P, H, W, groups=1, precision="fp32"):
@@ -413,7 +426,7 @@ def _launch_pool(x, w, b, S, P, pool, size, precision):
     run = blocks(height, blocks(4*SMS, tiles*(N//IMAGES)))                      # rows of a block, so that there are enough blocks
     kernel((tiles, N//IMAGES, blocks(height, run)), x, w, w if b is None else b, y, switches,
            *x.shape, F, w.shape[1], S, P, Ho, Wo, P_pool, height, width, run, b is not None)
-    return y, (switches, Pooling(size, K_pool, S_pool, P_pool), y)
+    return y, MaxPoolCache(switches, Pooling(size, K_pool, S_pool, P_pool), y)
 
 
 def _launch_transpose(dy, w, dx, S, P, groups, precision):

@@ -1,5 +1,6 @@
 """Dropout whose mask is a function of (seed, layer, step) alone, so that every device drops the same units."""
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,13 @@ LOW = np.uint64(0xFFFFFFFF)
 KERNEL = Kernel("dropout.cu", "dropout", "const float *x, float *y, long long rows, long long n, long long first, long long N, "
                 "long long each, unsigned long long seed, unsigned int layer, const unsigned long long *step, "
                 "unsigned long long keep_below, float scale", {"LANES": 4})
+
+
+class DropoutCache(NamedTuple):
+    """The arguments of dropout, from which its mask is drawn again."""
+    keep_prob: float
+    key: tuple
+    part: tuple
 
 
 def philox(counter, key):
@@ -41,13 +49,13 @@ def dropout_reference(x, keep_prob, key, part=None):
         words = philox((e//4, layer, step % 2**32, step//2**32), (seed % 2**32, seed//2**32))
         if int(words[e % 4]) < keep_prob*2**32:
             y.flat[k] = x.flat[k]/keep_prob
-    return y, (keep_prob, key, part)
+    return y, DropoutCache(keep_prob, key, part)
 
 
 def dropout(x, keep_prob, key, part=None):
     """Keep each unit with probability keep_prob, times 1/keep_prob; set the others to 0.
 
-    x (...,N), float32 or float64 -> y, and the cache (keep_prob, key, part): no mask is stored.
+    x (...,N), float32 or float64 -> y, and the DropoutCache: no mask is stored.
     key = (seed, layer, step) with 0 <= seed, step < 2^64 and 0 <= layer < 2^32; the step may also be an array () of uint64 on
     the device, which `dropout_backward` reads again, so that a captured step draws the mask of its turn. Element e of x, counted in C order
     (e < 2^34), is kept where word e%4 of Philox4x32-10 is below keep_prob * 2^32, with
@@ -72,7 +80,7 @@ def dropout(x, keep_prob, key, part=None):
         seed, layer, step = key
         draw(blocks(rows*each, KERNEL.block), x, y, rows, n, first, N, each, seed, layer, number(step, np.uint64, like=x),
              math.ceil(keep_prob*2**32), 1/keep_prob)
-        return y, (keep_prob, key, part)
+        return y, DropoutCache(keep_prob, key, part)
     x = np.ascontiguousarray(x)
     y = empty(x.shape, x.dtype, like=x)
     x2, y2 = x.reshape(rows, n), y.reshape(rows, n)
@@ -84,7 +92,7 @@ def dropout(x, keep_prob, key, part=None):
 
     step = 4*max(1, 2**14//max(N, 1))                      # fours of rows: each block begins with a whole counter
     parallel(work, [slice(row, row + step) for row in range(0, rows, step)])
-    return y, (keep_prob, key, part)
+    return y, DropoutCache(keep_prob, key, part)
 
 
 def dropout_backward(dy, cache):

@@ -7,6 +7,8 @@ NumPy leaves the products to BLAS. On a GPU it is a convolution of maps of one p
 of zfcore/ops/conv2d.py: a call of cuBLAS could not be captured in the CUDA graph of a training step. Its long sums over few
 outputs are cut into slices, by the sizes of w alone: y and dx of an image have the same bits in any batch.
 """
+from typing import NamedTuple
+
 import numpy as np
 
 from zfcore import check
@@ -16,6 +18,13 @@ from zfcore.ops.window import pieces
 
 BLOCK = 512                       # rows of a product that one core forms at once
 BIAS_GRADIENT = Kernel("linear.cu", "linear_bias_gradient", "const float *dy, float *db, int M, int N", {"LANES": 4})
+
+
+class LinearCache(NamedTuple):
+    """What linear leaves for its gradients."""
+    x: np.ndarray
+    w: np.ndarray
+    precision: str
 
 
 def linear_reference(x, w, b):
@@ -45,7 +54,7 @@ def linear(x, w, b, precision="fp32"):
     check.shape("linear b", b, (w.shape[1],))
     for what, array in (("linear w", w), ("linear b", b)):
         check.dtype(what, array, x.dtype)
-    y, cache = empty((w.shape[1], x.shape[1]), x.dtype, like=x), (x, w, precision)
+    y, cache = empty((w.shape[1], x.shape[1]), x.dtype, like=x), LinearCache(x, w, precision)
     if runs_kernels(x):
         launch_forward(_pixel(x), _pixel(w), b, _pixel(y), 1, 0, 1, False, precision, sliced=True)
         return y, cache

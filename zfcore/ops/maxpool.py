@@ -25,6 +25,13 @@ class Pooling(NamedTuple):
     P: int
 
 
+class MaxPoolCache(NamedTuple):
+    """The switches (C,Ho,Wo,N) uint8, the Pooling they belong to, and the maxima y."""
+    switches: np.ndarray
+    pooling: Pooling
+    y: np.ndarray
+
+
 def maxpool_reference(x, K, S, P=0, rounding="ceil"):
     C, H, W, N = x.shape
     Ho, Wo = output_size(H, K, S, P, rounding), output_size(W, K, S, P, rounding)
@@ -34,7 +41,7 @@ def maxpool_reference(x, K, S, P=0, rounding="ceil"):
         window = np.stack([x[:, p*S - P + r, q*S - P + s] for r, s in places])         # (places,C,N)
         y[:, p, q] = window.max(axis=0)
         switches[:, p, q] = np.array([r*K + s for r, s in places])[window.argmax(axis=0)]
-    return y, (switches, Pooling(x.shape, K, S, P), y)
+    return y, MaxPoolCache(switches, Pooling(x.shape, K, S, P), y)
 
 
 def maxpool_backward_reference(dy, cache, relu=False):
@@ -61,7 +68,7 @@ def maxpool(x, K, S, P=0, rounding="ceil"):
         wide = lanes(N, x, y)
         tiles = C*Ho*blocks(Wo*(N//wide), FORWARD.block)
         FORWARD.variant(WINDOW=K, STRIDE=S, LANES=wide)(tiles, x, y, switches, H, W, Ho, Wo, N, P)
-        return y, (switches, Pooling(x.shape, K, S, P), y)
+        return y, MaxPoolCache(switches, Pooling(x.shape, K, S, P), y)
     pixels = np.ascontiguousarray(x).reshape(C, H*W, N)
 
     def work(block):
@@ -69,7 +76,7 @@ def maxpool(x, K, S, P=0, rounding="ceil"):
         _pool_rows(pixels[maps], (H, W), y[maps, rows], switches[maps, rows], K, S, P, rows.start)
 
     parallel(work, _blocks(C, Ho, S*W*N*x.itemsize))
-    return y, (switches, Pooling(x.shape, K, S, P), y)
+    return y, MaxPoolCache(switches, Pooling(x.shape, K, S, P), y)
 
 
 def pooled_shape(x, K, S, P, rounding):

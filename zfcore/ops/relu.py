@@ -1,6 +1,7 @@
 """ReLU: y = max(x, 0). In the deconvnet the same function is applied to the signal coming down (paper, section 2.1)."""
 import numpy as np
 
+from zfcore import check
 from zfcore.backend import Kernel, blocks, empty, lanes, parallel, runs_kernels, slabs
 
 FORWARD = Kernel("relu.cu", "relu_forward", "const float *x, float *y, long long total", {"LANES": 4})
@@ -27,7 +28,9 @@ def relu(x):
 
 
 def relu_backward(dy, y):
-    """dx = dy where the unit was on, else 0."""
+    """dx = dy where the unit was on, else 0; y is what relu gave. Raises Expected for a dy of another shape or dtype."""
+    check.shape("relu_backward: dy", dy, y.shape)
+    check.dtype("relu_backward: dy", dy, y.dtype)
     dx = empty(dy.shape, dy.dtype, like=dy)
     if runs_kernels(dy):
         wide = lanes(dy.size, dy, y, dx)

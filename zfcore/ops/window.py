@@ -1,10 +1,12 @@
-"""The size rule that convolution and pooling share, the taps of a window that meet the map, and the cutting of maps into
-blocks whose workspace stays in a core's cache."""
+"""The size rule that convolution and pooling share, the taps of a window that meet the map, the cutting of maps into
+blocks whose workspace stays in a core's cache, and squares cut out of maps, one a picture."""
 import math
 import threading
+from typing import NamedTuple
 
 import numpy as np
 
+from zfcore.backend import array_module, empty, parallel, to_device, zeros
 from zfcore.check import Expected, one_of
 
 
@@ -87,3 +89,48 @@ def workspace(name, shape, dtype):
         buffer = np.empty(nbytes, np.uint8)
         setattr(_own, name, buffer)
     return buffer[:nbytes].view(dtype).reshape(shape)
+
+
+# ------------------------------------------------------------------------------------------- windows, one a picture
+class Windows(NamedTuple):
+    """One square per picture: rows tops[n] .. tops[n] + size-1 of its maps, columns alike. It may lie over the border."""
+    tops: np.ndarray
+    lefts: np.ndarray
+    size: int
+
+    def below(self, K, S, P):
+        """The windows in a layer's input that these windows of its output see, through windows KxK at stride S, padding P."""
+        return Windows(self.tops*S - P, self.lefts*S - P, (self.size - 1)*S + K)
+
+    def pixels(self, H, W):
+        """(place of each pixel in flat maps (H*W*N), whether it lies inside them), both (size,size,N)."""
+        steps = np.arange(self.size)[:, None]
+        rows, columns = steps + self.tops, steps + self.lefts                           # (size,N)
+        inside = ((rows >= 0) & (rows < H))[:, None] & ((columns >= 0) & (columns < W))
+        places = rows.clip(0, H - 1)[:, None]*W + columns.clip(0, W - 1)
+        return places*len(self.tops) + np.arange(len(self.tops)), inside
+
+
+def cut(maps, windows, outside=0):
+    """maps (C,H,W,N) -> (C,size,size,N), a window a picture; what lies beyond the border is `outside`."""
+    C, H, W, N = maps.shape
+    places, inside = windows.pixels(H, W)
+    flat, places = maps.reshape(C, -1), to_device(places, like=maps)
+    if array_module(maps) is np:
+        pieces_of_maps = pieces(C, max(1, 2**16//places.size))
+        out = empty((C, *places.shape), maps.dtype, like=maps)
+        parallel(lambda c: np.take(flat[c], places, axis=1, out=out[c], mode="clip"), pieces_of_maps)
+    else:
+        out = flat[:, places]
+    if not inside.all():
+        out[:, to_device(~inside, like=maps)] = outside
+    return out
+
+
+def lay(signal, windows, shape):
+    """The reverse of `cut`: zero maps of `shape` (C,H,W) with signal (C,size,size,N) laid into them."""
+    C, H, W = shape
+    maps = zeros((C, H, W, signal.shape[-1]), signal.dtype, like=signal)
+    places, inside = (to_device(array, like=signal) for array in windows.pixels(H, W))
+    maps.reshape(C, -1)[:, places[inside]] = signal[:, inside]
+    return maps

@@ -1,0 +1,185 @@
+"""What every kind of layer must be, known of or new: whatever the engine, the deconvnet, the cones and the checkpoint rely on.
+
+A kind of layer is held to all of it by one row in LAYERS."""
+import json
+
+import numpy as np
+import pytest
+
+from zfcore.analysis.occlusion import occlusion
+from zfcore.backend import CPU
+from zfcore.checkpoint import Checkpoint, load, save
+from zfcore.deconvnet import DECONVNET, GRADIENT, GUIDED, descend
+from zfcore.layers import KINDS, ContrastNorm, Conv, Dropout, Flatten, Layer, Linear, MaxPool, Pixelwise, ReLU, Step
+from zfcore.models import from_checkpoint, from_table
+from zfcore.network import Network
+
+LAYERS = [
+    Conv("layer", 4, K=3, S=2), Conv("layer", 4, K=3, P=1), Conv("layer", 6, K=2, S=2, P=1, groups=3), Conv("layer", 4, K=3, S=2, rounding="floor"),
+    MaxPool("layer", K=3, S=2), MaxPool("layer", K=3, S=1, P=1), MaxPool("layer", K=2, S=3, P=1), MaxPool("layer", K=3, S=2, rounding="floor"),
+    ReLU("layer"), ContrastNorm("layer", n=3, alpha=0.5, k=1.0), Dropout("layer", 0.6), Flatten("layer"), Linear("layer", 4)]
+MAPS = (3, 11, 9)
+
+
+def words(layer):
+    return "-".join(str(value) for key, value in layer.fields().items() if key not in ("name", "seed", "number"))
+
+
+every = pytest.mark.parametrize("layer", LAYERS, ids=words)
+of_maps = pytest.mark.parametrize("layer", [layer for layer in LAYERS if layer.window()], ids=words)
+
+
+def copied(layer):
+    return KINDS[type(layer).__name__](**{key: value for key, value in layer.fields().items() if key != "kind"})
+
+
+def around(layer, size=MAPS):
+    """A network with `layer` in its midst: behind a convolution, and below another one and the classes."""
+    layers = [Conv("first", 6, K=2, P=1), ReLU("relu_first"), copied(layer)]
+    if layer.window() is None:
+        layers = [*layers[:2], *([Flatten("flat")] if isinstance(layer, Linear) else []), layers[2]]
+    else:
+        layers += [Conv("above", 5, K=2), ReLU("relu_above"), Flatten("flat")]
+    network = Network("around", size, [*layers, Linear("classes", 3)]).init(2, "he")
+    rng = np.random.default_rng(0)
+    for of_layer in network.parameters().values():
+        for key, array in of_layer.items():
+            of_layer[key] = array.astype(float)*(8 if key == "w" else 1) + 0.1*rng.standard_normal(array.shape)
+    for kept in network.layers:
+        kept.buffers = {key: array.astype(float) for key, array in kept.buffers.items()}
+    return network
+
+
+def alone(layer):
+    """(the layer with parameters in float64, an input for it)."""
+    layer, shape = copied(layer), (12,) if isinstance(layer, Linear) else MAPS
+    rng = np.random.default_rng(1)
+    layer.parameters, layer.buffers = ({key: array.astype(float) + 0.1*rng.standard_normal(array.shape) for key, array in arrays.items()}
+                                       for arrays in layer.init(shape, 3, "he", 1))
+    layer.buffers = {key: np.abs(array) for key, array in layer.buffers.items()}
+    return layer, rng.standard_normal((*shape, 4))
+
+
+def test_every_kind_stands_here():
+    assert {type(layer) for layer in LAYERS} == set(KINDS.values())
+
+
+def test_a_kind_that_leaves_a_question_open_is_refused_at_once():
+    class Silent(Pixelwise):
+        def forward(self, x, step=None):
+            return x, None
+
+    with pytest.raises(TypeError, match="backward"):
+        Silent("silent")
+
+    class Shifting(Layer):
+        """Has a window, and does not say what padding around its input means."""
+        shape_out = window = forward = backward = cut_cache = lambda self, *_: (3, 1, 1)
+
+    with pytest.raises(TypeError, match="Shifting does not say"):
+        Shifting("shifting").inside(None)
+
+
+# ----------------------------------------------------------------------------------------------------- by itself
+@every
+def test_its_output_and_arrays_have_the_shapes_that_it_tells(layer):
+    layer, x = alone(layer)
+    y, _ = layer.forward(x)
+    assert y.shape == (*layer.shape_out(x.shape[:-1]), 4) and y.dtype == x.dtype
+    for arrays, shapes in ((layer.parameters, layer.parameter_shapes), (layer.buffers, layer.buffer_shapes)):
+        assert {key: array.shape for key, array in arrays.items()} == shapes(x.shape[:-1])
+
+
+@every
+@pytest.mark.parametrize("step", (None, Step(7)), ids=("evaluation", "training"))
+def test_its_gradients_are_the_slopes_of_its_output(layer, step):
+    layer, x = alone(layer)
+    rng = np.random.default_rng(2)
+    y, cache = layer.forward(x, step)
+    dy = rng.standard_normal(y.shape)
+    dx, grads = layer.backward(dy, cache)
+    assert set(grads) == set(layer.parameters)
+    for array, gradient in ((x, dx), *((layer.parameters[key], grads[key]) for key in grads)):
+        direction = rng.standard_normal(array.shape)
+        slope = 0
+        for sign in (1, -1):
+            array += sign*1e-6*direction
+            slope += sign*(layer.forward(x, step)[0]*dy).sum()/2e-6
+            array -= sign*1e-6*direction
+        assert slope == pytest.approx((gradient*direction).sum(), rel=1e-5, abs=1e-6)
+
+
+@every
+def test_the_halves_of_its_gradient_are_those_of_the_whole(layer):
+    layer, x = alone(layer)
+    y, cache = layer.forward(x)
+    dy = np.random.default_rng(3).standard_normal(y.shape)
+    dx, grads = layer.backward(dy, cache)
+    np.testing.assert_array_equal(layer.data_gradient(dy, cache), dx)
+    found = layer.parameter_gradients(dy, cache)
+    assert set(found) == set(grads) and all((found[key] == grads[key]).all() for key in grads)
+
+
+@every
+def test_what_it_says_of_its_outputs_is_so(layer):
+    layer, x = alone(layer)
+    positive = layer.forward(np.abs(x))[0]
+    assert not layer.rectifies or (layer.forward(x)[0] >= 0).all()
+    assert not layer.keeps_positive or (positive >= 0).all()
+    assert not layer.hands_on or (layer.forward(x)[0].ravel() == x.ravel()).all()
+    assert layer.has_weights == ("w" in layer.parameters) and (not layer.has_filters or layer.parameters["w"].ndim == 4)
+
+
+@every
+def test_it_begins_alike_from_one_seed_and_otherwise_from_another(layer):
+    shape = (12,) if isinstance(layer, Linear) else MAPS
+    for law in ("gaussian", "he"):
+        one, again, other = (copied(layer).init(shape, seed, law, 1)[0] for seed in (1, 1, 2))
+        assert all((one[key] == again[key]).all() and one[key].dtype == np.float32 for key in one)
+        assert not layer.has_weights or (one["w"] != other["w"]).any()
+
+
+# ---------------------------------------------------------------------------------------------------- in a network
+@of_maps
+@pytest.mark.parametrize("rules", (GRADIENT, DECONVNET, GUIDED), ids=("gradient", "deconvnet", "guided"))
+def test_the_cone_of_a_place_is_the_dense_way_down(layer, rules):
+    network = around(layer)
+    top = network.index("relu_above")
+    x = np.random.default_rng(4).standard_normal((*MAPS, 5))
+    y, trace = network.forward(x, until="relu_above")
+    F, H, W, N = y.shape
+    places = np.array([(0, 0), (H - 1, W - 1), (0, W - 1), (H//2, W//2), (H - 1, 0)])
+    dy = np.zeros_like(y)
+    dy[2, places[:, 0], places[:, 1], np.arange(N)] = 1.5
+    assert len(trace) == top + 1
+    np.testing.assert_allclose(descend(network, dy, trace, rules, places), descend(network, dy, trace, rules), rtol=1e-9, atol=1e-9)
+
+
+@of_maps
+@pytest.mark.parametrize("size", (1, 4))
+def test_the_cone_of_a_square_that_hides_is_every_layer_whole(layer, size):
+    network = around(layer, (3, 11, 11))
+    network.load({name: {key: np.float32(array) for key, array in of_layer.items()} for name, of_layer in network.parameters().items()},
+                 CPU, {name: {key: np.float32(np.abs(array)) for key, array in of_layer.items()} for name, of_layer in network.buffers().items()})
+    rng = np.random.default_rng(5)
+    pictures, mean = rng.integers(0, 256, (2, 11, 11, 3), dtype=np.uint8), rng.uniform(0, 200, (3, 11, 11)).astype(np.float32)
+    cone, whole = (occlusion(network, pictures, mean, [0, 2], layer="above", size=size, stride=3, incremental=how) for how in (True, False))
+    for name in ("sums", "probabilities"):
+        np.testing.assert_allclose(getattr(cone, name), getattr(whole, name), rtol=1e-5, atol=1e-6, err_msg=name)
+    assert whole.sums.std() > 0
+
+
+@every
+def test_a_checkpoint_gives_it_back(layer, tmp_path):
+    network = around(layer)
+    single = {name: {key: np.float32(array) for key, array in of_layer.items()} for name, of_layer in network.parameters().items()}
+    kept = {name: {key: np.float32(array) for key, array in of_layer.items()} for name, of_layer in network.buffers().items()}
+    network.load(single, CPU, kept)
+    assert json.loads(json.dumps(network.table())) == network.table()
+    assert from_table(network.name, network.input_shape, network.table()).table() == network.table()
+    save(tmp_path/"c.h5", Checkpoint(network.name, network.input_shape, network.table(), ["a", "b", "c"], network.parameters(),
+                                     buffers=network.buffers()))
+    again, checkpoint = from_checkpoint(tmp_path/"c.h5")
+    x = np.random.default_rng(6).standard_normal((*MAPS, 3)).astype(np.float32)
+    np.testing.assert_array_equal(again.forward(x)[0], network.forward(x)[0])
+    assert set(load(tmp_path/"c.h5").buffers) == set(kept) and checkpoint.layers == network.table()
