@@ -20,6 +20,7 @@ from bench.cpu import RESULTS, compare, cpu_name, memory_format, torch, torch_tw
 from zfcore import backend
 from zfcore.analysis.occlusion import occlusion
 from zfcore.models.zfnet import zfnet
+from zfcore.trained import Trained
 
 BATCH, SIZE, STRIDE, GREY = 64, 50, 6, 128
 PLACES = len(range(0, 224 - SIZE + 1, STRIDE))**2
@@ -55,7 +56,7 @@ def main(rounds):
 def contestants(network, picture, mean, stride):
     """{"cone": run, "whole": run, layout: run}; each run returns P(class 0) at every place of the square, in row order."""
     def ours(incremental):
-        found = occlusion(network, picture, mean, [0], None, SIZE, stride, GREY, "sum", BATCH, incremental)
+        found = occlusion(Trained(network, mean), picture, [0], layer=None, size=SIZE, stride=stride, grey=GREY, criterion="sum", batch_size=BATCH, incremental=incremental)
         return found.probabilities.ravel()
 
     runs = {"cone": lambda: ours(True), "whole": lambda: ours(False)}

@@ -15,10 +15,11 @@ import numpy as np
 
 from bench.cpu import RESULTS, compare, cpu_name
 from zfcore import backend
-from zfcore.analysis.top_activations import centre, top_activations
+from zfcore.analysis.top_activations import top_activations
 from zfcore.data.loader import Pictures
 from zfcore.deconvnet import project
 from zfcore.models.zfnet import zfnet
+from zfcore.trained import Trained
 
 LAYERS = "conv1", "conv2", "conv3", "conv4", "conv5"
 PASSED, PROJECTED, BATCH = 64, 9, 32
@@ -61,10 +62,10 @@ def cases():
     network = zfnet().init(0, "he")
     mean = np.full((3, 256, 256), 128, np.float32)
     pictures = Decoded(Noise(PASSED), 256, 224, workers=0, memory=0)
-    x = centre(network, pictures.dataset.pixels, mean)                         # (3,224,224,64)
+    x = Trained(network, mean).inputs(pictures.dataset.pixels)                         # (3,224,224,64)
     batches = [np.ascontiguousarray(x[..., n:n + BATCH]) for n in range(0, PASSED, BATCH)]
     yield "top-9 pass, layers 1-5", PASSED, {
-        "ours": lambda: top_activations(network, pictures, mean, LAYERS, 9, BATCH),
+        "ours": lambda: top_activations(Trained(network, mean), pictures, LAYERS, 9, batch_size=BATCH),
         "forward": lambda: [network.forward(batch) for batch in batches]}
 
     nine, units = np.ascontiguousarray(x[..., :PROJECTED]), np.arange(PROJECTED)*28

@@ -13,14 +13,12 @@ from bench.cpu import RESULTS, cpu_name
 from train.config import parser, resolve
 from train.loop import Training
 from train.reference import train_to_the_end
-from zfcore import backend, check
+from zfcore import backend, check, trained
 from zfcore.analysis.controls import last_convolution, shares_of_start
 from zfcore.analysis.diagnostics import judge
 from zfcore.analysis.top_activations import top_activations
-from zfcore.data import open_data
-from zfcore.data.loader import Pictures
+from zfcore.checkpoint import load
 from zfcore.layers import ContrastNorm
-from zfcore.models import from_checkpoint, start_of
 
 
 def scaled_start(factor):
@@ -93,18 +91,15 @@ def config_of(recipe):
 
 def measure(file):
     """What is told of the run whose last checkpoint is `file`. Of the layers the last convolution and the classes are judged."""
-    network, checkpoint = from_checkpoint(file)
-    start = start_of(checkpoint)
-    if start is None:
+    model, checkpoint = trained.open(file), load(file)
+    if model.start is None:
         raise check.Expected(file, "a checkpoint that tells its start", "one without")
-    size = checkpoint.mean_image.shape[1]
-    pictures = Pictures(open_data("", size)[1], size, network.input_shape[1], workers=2)
-    layers, unread = [last_convolution(network), network.layers[-1].name], np.full((4, 2), np.nan)
-    top = top_activations(network, pictures, checkpoint.mean_image, layers, 1, 64)
-    legible, _ = judge(network, pictures, checkpoint.mean_image, top, layers, start)
+    pictures = model.pictures("")
+    layers, unread = [last_convolution(model.network), model.network.layers[-1].name], np.full((4, 2), np.nan)
+    legible, _ = judge(model, pictures, top_activations(model, pictures, layers, 1), layers)
     history = checkpoint.history
     return {"epochs": checkpoint.epoch, "steps": checkpoint.step, "error": history["val_error"][-1],
-            "seconds": sum(history["seconds"]), "start": shares_of_start(network, start)[layers[0]],
+            "seconds": sum(history["seconds"]), "start": shares_of_start(model.network, model.start)[layers[0]],
             "in_box": {layer: legible.get(layer, unread)[:2, 0].tolist() for layer in layers},
             "in_parts": {layer: legible.get(layer, unread)[:2, 1].tolist() for layer in layers}}
 

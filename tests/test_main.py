@@ -82,7 +82,7 @@ def test_a_figure_is_drawn_again_from_its_arrays_alone(place, tmp_path):
     before = (tmp_path/"conv2.png").read_bytes()
     (tmp_path/"moved").mkdir()
     (tmp_path/"conv2.h5").rename(tmp_path/"moved"/"conv2.h5")
-    main(["top-activations", "--redraw", str(tmp_path/"moved"/"conv2.h5")])
+    main(["redraw", str(tmp_path/"moved"/"conv2.h5")])
     assert (tmp_path/"moved"/"conv2.png").read_bytes() == before
 
 
@@ -138,10 +138,10 @@ def test_units_of_the_last_layer_are_called_by_their_classes_also_when_drawn_aga
     said = []
     monkeypatch.setattr(Sheet, "text", lambda self, left, top, lines, *more, **look: said.append(lines))
     for layer in ("fc8", "conv1"):
-        main(["top-activations", "--redraw", str(tmp_path/f"{layer}.h5")])
+        main(["redraw", str(tmp_path/f"{layer}.h5")])
     views = results.load(tmp_path/"fc8.h5", UnitViews)
     results.save(tmp_path/"old.h5", replace(views, classes=None))          # as files were before they had names
-    main(["top-activations", "--redraw", str(tmp_path/"old.h5")])
+    main(["redraw", str(tmp_path/"old.h5")])
     assert [one for one in said if one] == ["fc8 bee", "fc8 cow", "conv1 unit 0", "conv1 unit 1", "fc8 unit 0", "fc8 unit 1"]
 
 
@@ -150,11 +150,11 @@ def test_a_figure_of_vectors_has_the_same_bytes_again_and_holds_the_very_pixels(
     run(place, tmp_path, "--layers", "conv2", "--units", "3", "--k", "4", "--format", kind)
     before = (tmp_path/f"conv2.{kind}").read_bytes()
     assert {p.name for p in tmp_path.iterdir()} == {"conv2.h5", f"conv2.{kind}", "top_activations.h5"}
-    main(["top-activations", "--redraw", str(tmp_path/"conv2.h5"), "--format", kind])
+    main(["redraw", str(tmp_path/"conv2.h5"), "--format", kind])
     assert (tmp_path/f"conv2.{kind}").read_bytes() == before
     assert b"conv2 unit 3" in before if kind == "svg" else before.startswith(b"%PDF")
     if kind == "svg":
-        main(["top-activations", "--redraw", str(tmp_path/"conv2.h5")])
+        main(["redraw", str(tmp_path/"conv2.h5")])
         sheet, block = np.asarray(Image.open(tmp_path/"conv2.png")), 2*(17*4 + 1) - 1
         held = [np.asarray(Image.open(io.BytesIO(base64.b64decode(code))).convert("RGB"))
                 for code in re.findall(r"base64,([^\"]+)", before.decode())]
@@ -216,8 +216,8 @@ def test_a_missing_run_an_output_that_is_a_file_and_a_wrong_file_to_redraw_are_o
     assert "--output: expected a folder" in refused(capsys, "top-activations", "--run", place/"run", "--output", tmp_path/"file")
     assert "which does not exist" in refused(capsys, "top-activations", "--run", tmp_path/"no")
     assert "--run: expected" in refused(capsys, "top-activations")
-    assert "a whole HDF5 file" in refused(capsys, "top-activations", "--redraw", tmp_path/"file")
-    assert "which does not exist" in refused(capsys, "top-activations", "--redraw", tmp_path/"none.h5")
+    assert "a whole HDF5 file" in refused(capsys, "redraw", tmp_path/"file")
+    assert "which does not exist" in refused(capsys, "redraw", tmp_path/"none.h5")
 
 
 def test_a_picture_that_does_not_decode_is_named(place, tmp_path, capsys):

@@ -4,17 +4,17 @@ import hashlib
 import numpy as np
 import pytest
 
-from train.evaluate import Member, evaluate
+from train.evaluate import evaluate
 from zfcore import networks
 from zfcore.__main__ import main as zfcore
 from zfcore.analysis.controls import shares_of_start
 from zfcore.analysis.diagnostics import JUDGED, judge
 from zfcore.analysis.top_activations import top_activations
-from zfcore.backend import CPU
 from zfcore.check import Expected
 from zfcore.data.loader import Pictures
 from zfcore.data.synthetic import Synthetic
 from zfcore.models import checkpoint_file, from_checkpoint, start_of
+from zfcore.trained import Trained
 
 PICTURES = 200
 
@@ -43,7 +43,7 @@ def test_the_file_is_the_one_that_the_card_describes_and_small(opened):
 
 def test_its_error_is_the_one_on_the_card(opened):
     card, network, checkpoint, pictures = opened
-    score = evaluate([Member(network, checkpoint.mean_image)], pictures, CPU, 64)
+    score = evaluate([Trained(network, checkpoint.mean_image)], pictures, 64)
     expected = card["validation"]["centre"]["top1"]
     assert expected < 0.02 and abs(score.top1 - expected) < 4*np.sqrt(max(expected, 0.005)/PICTURES)
 
@@ -56,8 +56,8 @@ def test_little_of_the_random_start_is_left_and_its_projections_are_legible(open
     assert all(abs(share - card["start_left"][layer]) < 1e-4 for layer, share in shares_of_start(network, start).items())
     assert shares_of_start(network, start)["conv5"] < 0.5
     layers = ["conv5", "fc8"]
-    top = top_activations(network, pictures, checkpoint.mean_image, layers, 1, 64)
-    legible, areas = judge(network, pictures, checkpoint.mean_image, top, layers, start)
+    top = top_activations(Trained(network, checkpoint.mean_image), pictures, layers, 1, batch_size=64)
+    legible, areas = judge(Trained(network, checkpoint.mean_image, begun=lambda: start), pictures, top, layers)
     for layer in layers:
         trained, other, weights, untrained = legible[layer]
         assert trained[0] > 0.93 and trained[0] > areas[layer][0] + 0.2 and trained[1] > areas[layer][1] + 0.05

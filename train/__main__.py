@@ -1,5 +1,4 @@
 """python -m train: train a ZFNet. Without any option a small one learns ten classes of drawn pictures in minutes."""
-import argparse
 import math
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from tqdm import tqdm
 
 from train import departures, lr_test
 from train.config import MOST_DECAY, flag, parser, resolve, resume
-from train.evaluate import evaluate, member, open_part, open_runs
+from train.evaluate import evaluate, open_part, open_runs
 from train.loop import Stop, Training, new_folder, stored_config
 from zfcore import check
 from zfcore.backend import select
@@ -65,14 +64,12 @@ def error_of(folder, config, typed):
         raise check.Expected("--eval-only", "--resume RUN or --init-from RUN beside it", "neither")
     run = folder/"latest.h5" if folder else config.init_from
     data = config.data if folder or "data" in typed else None                  # None: what the run was trained on
-    device = select(config.device)
-    networks, checkpoints = open_runs([run], device, config.precision)
-    pictures, of = open_part(argparse.Namespace(run=[run], data=data, part="val", upscale=config.upscale, workers=config.workers),
-                             networks, checkpoints)
-    members = [member(networks[0], checkpoints[0], pictures.dataset.classes, device)]
+    models = open_runs([run], config.device, config.precision)
+    pictures, of = open_part(models, data, "val", config.upscale, config.workers)
     with tqdm(total=len(pictures), unit="img", disable=None, leave=False, desc="validation") as bar:
-        score = evaluate(members, pictures, device, config.micro_batch or config.batch_size, bar=bar, of=of)
-    return f"{run}, epoch {checkpoints[0].epoch}: {score}"
+        score = evaluate([models[0].with_classes(pictures.dataset.classes)], pictures,
+                         config.micro_batch or config.batch_size, bar=bar, of=of)
+    return f"{run}, epoch {models[0].epoch}: {score}"
 
 
 WARN_ABOVE, WELL = 0.5, 0.4       # of the start left at the end: a run says how to leave less; what was found to be little enough

@@ -30,15 +30,15 @@ import numpy as np
 from tqdm import tqdm
 
 from train.config import HELP, MAY_CHANGE, TrainConfig, flag, read_options, resolve
-from train.evaluate import Member, evaluate
+from train.evaluate import evaluate
 from train.loop import Busy, Lock, Stop, Training, new_folder
-from zfcore import check, plots
+from zfcore import check, plots, trained
 from zfcore.analysis.diagnostics import bands, radial_shares
-from zfcore.backend import select
+from zfcore.backend import select, to_host
 from zfcore.checkpoint import atomic, load
 from zfcore.data import data_in_words, open_data
 from zfcore.data.loader import Pictures
-from zfcore.models import MODELS, build, from_checkpoint
+from zfcore.models import MODELS, build
 from zfcore.models.variants import EDITS, variant_name
 
 
@@ -341,31 +341,29 @@ def result_of(run, pictures, crops, device):
             return Result(**{**content, "errors": Errors(**content["errors"])})
     except (OSError, ValueError, KeyError, TypeError):     # none yet, or of another version: measured anew
         pass
-    network, checkpoint = from_checkpoint(run.folder/"latest.h5", device, run.config.precision)
-    member = Member(network, device.array(checkpoint.mean_image))
-    train, val = (errors([member], part, run, crops, device) for part in pictures)
-    w = next(iter(checkpoint.parameters.values()))["w"]    # of layer 1
-    result = Result(Errors(train.top1, val.top1, val.top5), network.parameter_count(), sum(checkpoint.history["seconds"]),
-                    int(sum(checkpoint.history["filters_clamped"])), 100*bands(radial_shares(w))["mid"])
+    model, history = trained.open(run.folder/"latest.h5", device, run.config.precision), load(run.folder/"latest.h5").history
+    train, val = (errors([model], part, run, crops) for part in pictures)
+    w = to_host(model.network.layers[0].parameters["w"])
+    result = Result(Errors(train.top1, val.top1, val.top5), model.network.parameter_count(), sum(history["seconds"]),
+                    int(sum(history["filters_clamped"])), 100*bands(radial_shares(w))["mid"])
     with atomic(kept) as temporary:
         temporary.write_text(json.dumps({**asdict(result), "errors": result.errors._asdict(), "epochs": run.config.epochs},
                                         indent=2) + "\n")
     return result
 
 
-def errors(members, part, run, crops, device):
-    """Errors of the members on one part of the pictures, as if it were the validation part; a top-5 error among five classes
+def errors(models, part, run, crops):
+    """Errors of an ensemble on one part of the pictures, as if it were the validation part; a top-5 error among five classes
     has no meaning."""
     with tqdm(total=len(part), unit="img", disable=None, leave=False, desc=f"measuring {run.folder.name}") as bar:
-        score = evaluate(members, part, device, run.config.micro_batch or run.config.batch_size, crops, bar)
+        score = evaluate(models, part, run.config.micro_batch or run.config.batch_size, crops, bar)
     return Errors(None, 100*score.top1, 100*score.top5 if score.classes > 5 else None)
 
 
 def ensemble_result(runs, pictures, crops, device):
     """The Result of the mean of the runs' probabilities on the validation pictures; parameters add up."""
-    opened = [from_checkpoint(run.folder/"latest.h5", device, run.config.precision) for run in runs]
-    members = [Member(network, device.array(checkpoint.mean_image)) for network, checkpoint in opened]
-    return Result(errors(members, pictures[1], runs[0], crops, device), sum(network.parameter_count() for network, _ in opened))
+    models = [trained.open(run.folder/"latest.h5", device, run.config.precision) for run in runs]
+    return Result(errors(models, pictures[1], runs[0], crops), sum(model.network.parameter_count() for model in models))
 
 
 def collect(rows, runs, first, pictures, crops, device):

@@ -81,7 +81,7 @@ class Folds(Study):
         super().__init__(args, lambda size: {"": open_pool(args.data, args.background, size)})
         self.dataset, self.projected = self.sets[""].dataset, {}
         self.title = args.data if is_drawn(args.data) else self.dataset.names[0].split("/")[0]
-        if is_drawn(args.data) and self.checkpoint.classes == self.dataset.classes:
+        if is_drawn(args.data) and self.model.classes == self.dataset.classes:
             raise check.Expected("--data", "another set than the one that the run was trained on", args.data)
         check.positive("--folds", args.folds)
 
@@ -129,7 +129,7 @@ class Folds(Study):
     @property
     def fewest(self):
         """The number of features of the smallest layer."""
-        return min(int(np.prod(self.network.shapes[self.network.index(name) + 1])) for name in self.layers.values())
+        return min(int(np.prod(self.model.network.shapes[self.model.network.index(name) + 1])) for name in self.layers.values())
 
     def seen(self, network, layer, reduced):
         """What a classifier is fitted to: features (N,D) of a layer of one of NETWORKS, D being `reduced` if that is not 0."""

@@ -19,34 +19,23 @@ import math
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 import zfcore
-from zfcore import check, plots
-from zfcore.backend import PRECISIONS, select, to_host
+from zfcore import check, plots, trained
+from zfcore.backend import PRECISIONS
 from zfcore.checkpoint import atomic
 from zfcore.data import data_in_words, open_data
 from zfcore.data.loader import Pictures
-from zfcore.data.transforms import Damaged, centre_crops, ten_crops
-from zfcore.models import from_checkpoint
-from zfcore.network import Network
+from zfcore.data.transforms import Damaged
 from zfcore.networks import home_of
-from zfcore.ops.crop_flip import crop_flip
-from zfcore.ops.softmax_loss import softmax
 
 FILES = ("summary.json", "per_class.csv", "confusion.csv", "confusion.png", "confused_pairs.csv", "predictions.csv",
          "worst.png")
-
-
-class Member(NamedTuple):
-    """A trained network, and the mean image (3,H,W) of the pictures that it was trained on, on the device."""
-    network: Network
-    mean: Any
 
 
 class Predictions(NamedTuple):
@@ -102,28 +91,15 @@ def wilson(share, count):
 
 
 # ------------------------------------------------------------------------------------------------------ probabilities
-def probabilities(network, pictures, mean, device, crops="centre"):
-    """P (classes,N) float32 on the host for uint8 pictures (N,H,W,3): softmax, averaged over the crops."""
-    n, size = len(pictures), network.input_shape[1]
-    pictures = device.array(pictures)
-    views = zip(*(ten_crops if crops == "ten" else partial(centre_crops, 1))(pictures.shape[1], size))
-    each = []
-    for view in views:                                     # (top, left, mirrored), the same for every picture
-        tops, lefts, flips = (np.full(n, value) for value in view)
-        y, _ = network.forward(crop_flip(pictures, mean, tops, lefts, flips, size, size))
-        each.append(to_host(softmax(y)))
-    return np.mean(each, axis=0)
-
-
-def batches_of_probabilities(members, pictures, device, batch_size, crops, bar):
-    """Yield (P of each member (members,classes,n) float32, labels, indices) for the batches of `pictures`, in order."""
-    check.positive("members of the ensemble", len(members))
+def batches_of_probabilities(models, pictures, batch_size, crops, bar):
+    """Yield (P of each model (models,classes,n) float32, labels, indices) for the batches of `pictures`, in order."""
+    check.positive("members of the ensemble", len(models))
     check.one_of("--crops", crops, ("centre", "ten"))
     count = 0
-    for batch, labels, indices in pictures.batches(batch_size, 0, 0, shuffle=False, device=device):
+    for batch, labels, indices in pictures.batches(batch_size, 0, 0, shuffle=False, device=models[0].device):
         if not len(labels):                                # all damaged
             continue
-        each = np.stack([probabilities(network, batch, mean, device, crops) for network, mean in members])
+        each = np.stack([model.probabilities(batch, crops) for model in models])
         check.finite("the network's probabilities", each)  # a NaN would win every comparison by losing it
         yield each, labels, indices
         count += len(labels)
@@ -133,13 +109,13 @@ def batches_of_probabilities(members, pictures, device, batch_size, crops, bar):
         raise check.Expected("evaluation", "at least one picture", "none")
 
 
-def predict(members, pictures, device, batch_size=128, crops="centre", bar=None):
-    """The Predictions of the ensemble of `members` (Member, or (network, mean image)) for a `Pictures` set, in its order:
-    the mean over the members of their softmaxes, each the mean over the crops. `bar` is a tqdm bar to move on, if any.
+def predict(models, pictures, batch_size=128, crops="centre", bar=None):
+    """The Predictions of an ensemble, a list of `Trained` models, for a `Pictures` set, in its order:
+    the mean over the models of their softmaxes, each the mean over the crops. `bar` is a tqdm bar to move on, if any.
 
-    One pass over the pictures: all members take them at the size of this set, whatever the crops they cut from it."""
+    One pass over the pictures: all models take them at the size of this set, whatever the crops they cut from it."""
     ps, labels, indices = zip(*((each.mean(axis=0), labels, indices) for each, labels, indices
-                                in batches_of_probabilities(members, pictures, device, batch_size, crops, bar)))
+                                in batches_of_probabilities(models, pictures, batch_size, crops, bar)))
     return Predictions(np.concatenate(ps, axis=1), np.concatenate(labels), np.concatenate(indices))
 
 
@@ -155,10 +131,10 @@ def judge(p, labels, indices):
     return Answers(labels, predicted, rank, p_true, p[predicted, n], indices)
 
 
-def answers(members, pictures, device, batch_size=128, crops="centre", bar=None):
-    """(Answers of the ensemble, [Answers of each member alone]) from one pass over the pictures."""
+def answers(models, pictures, batch_size=128, crops="centre", bar=None):
+    """(Answers of the ensemble, [Answers of each model alone]) from one pass over the pictures."""
     judged = [[judge(p, labels, indices) for p in (each.mean(axis=0), *each)] for each, labels, indices
-              in batches_of_probabilities(members, pictures, device, batch_size, crops, bar)]
+              in batches_of_probabilities(models, pictures, batch_size, crops, bar)]
     ensemble, *alone = (Answers(*map(np.concatenate, zip(*batches))) for batches in zip(*judged))
     return ensemble, alone
 
@@ -170,11 +146,11 @@ def score(found, crops, networks, classes=1000, of="pictures", left_out=0):
                  crops, networks, classes, of, left_out)
 
 
-def evaluate(members, pictures, device, batch_size=128, crops="centre", bar=None, of="pictures"):
-    """The Score of the ensemble of `members` on a `Pictures` set; the arguments are those of `predict`, and `of` the words
+def evaluate(models, pictures, batch_size=128, crops="centre", bar=None, of="pictures"):
+    """The Score of the ensemble of `models` on a `Pictures` set; the arguments are those of `predict`, and `of` the words
     for the set in its text."""
-    found, _ = answers(members, pictures, device, batch_size, crops, bar)
-    return score(found, crops, len(members), len(pictures.dataset.classes), of, len(pictures.damaged))
+    found, _ = answers(models, pictures, batch_size, crops, bar)
+    return score(found, crops, len(models), len(pictures.dataset.classes), of, len(pictures.damaged))
 
 
 # ------------------------------------------------------------------------------------------------------------- tables
@@ -231,13 +207,13 @@ def write_worst(path, found, pictures, protocol, most=30):
                     f"and name of the true class; below, of the predicted one.\n{protocol}", path)
 
 
-def write_summary(path, pictures, device, ensemble, members):
-    """summary.json: the Score of the ensemble and of each of `members` (its run, its Checkpoint, its Score), in full."""
+def write_summary(path, pictures, models, ensemble, singles):
+    """summary.json: the Scores of the ensemble and of each of its `models`, in full."""
     damaged = {pictures.dataset.names[i]: reason for i, reason in sorted(pictures.damaged.items())}
     content = {**numbers(ensemble), "combination": "mean of the softmaxes of the crops, then of the networks",
-               "damaged": damaged, "picture_size": pictures.size, "device": device.description, "zfcore": zfcore.__version__,
-               "members": [{"run": run, "model": checkpoint.model, "input_shape": checkpoint.input_shape,
-                            "epoch": checkpoint.epoch, **numbers(alone)} for run, checkpoint, alone in members]}
+               "damaged": damaged, "picture_size": pictures.size, "device": models[0].device.description, "zfcore": zfcore.__version__,
+               "members": [{"run": str(model.path), "model": model.name, "input_shape": model.network.input_shape,
+                            "epoch": model.epoch, **numbers(alone)} for model, alone in zip(models, singles)]}
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -297,20 +273,17 @@ def parser():
 
 
 def open_runs(runs, device, precision):
-    """([Network], [Checkpoint]). Raises Expected for runs that cannot be an ensemble: all must know the same classes, in
-    whatever order, and see the same pictures, so of one size; what crop a network takes of it is its own matter."""
+    """[Trained]. Raises Expected for runs that cannot be an ensemble: all must know the same classes, in whatever order, and see
+    the same pictures, so of one size; what crop a network takes of it is its own matter."""
     if len({Path(run).resolve() for run in runs}) < len(runs):
         raise check.Expected("--run", "different runs", "one of them twice")
-    networks, checkpoints = zip(*(from_checkpoint(run, device, precision) for run in runs))
-    for run, checkpoint in zip(runs, checkpoints):
-        if checkpoint.mean_image is None:
-            raise check.Expected(run, "a checkpoint with a mean image", "one without")
-        same_classes(run, checkpoint.classes, runs[0], checkpoints[0].classes)
-        size, first = (c.mean_image.shape[1] for c in (checkpoint, checkpoints[0]))
-        if size != first:
-            raise check.Expected(run, f"pictures of {first} pixels, as {runs[0]} has", f"{size} pixels",
+    models = [trained.open(run, device, precision) for run in runs]
+    for run, model in zip(runs, models):
+        same_classes(run, model.classes, runs[0], models[0].classes)
+        if model.size != models[0].size:
+            raise check.Expected(run, f"pictures of {models[0].size} pixels, as {runs[0]} has", f"{model.size} pixels",
                                  "an ensemble sees the same pictures; evaluate these runs one by one")
-    return networks, checkpoints
+    return models
 
 
 def same_classes(what, classes, run, expected):
@@ -322,26 +295,18 @@ def same_classes(what, classes, run, expected):
                              f"{len(classes)} classes, {other}")
 
 
-def open_part(args, networks, checkpoints):
-    """(Pictures, the words for them): --part of --data, or of what all the runs were trained on."""
-    trained_on = {checkpoint.state.get("data", "") for checkpoint in checkpoints}
-    if args.data is None and len(trained_on) > 1:
+def open_part(models, data, part, upscale, workers):
+    """(Pictures, the words for them) of the part "train" or "val" of `data`; None: of what all the models were trained on."""
+    trained_on = {model.data for model in models}
+    if data is None and len(trained_on) > 1:
         raise check.Expected("--data", "the set to evaluate on, since the runs were trained on different ones", "none")
-    data, size = trained_on.pop() if args.data is None else args.data, checkpoints[0].mean_image.shape[1]
-    dataset = open_data(data, size)[args.part == "val"]
+    data, size = trained_on.pop() if data is None else data, models[0].size
+    dataset = open_data(data, size)[part == "val"]
     if not len(dataset):
-        raise check.Expected("--part", f"pictures in the {args.part} part of {data}", "none")
-    same_classes("--data", dataset.classes, args.run[0], checkpoints[0].classes)
-    of = f"{'validation' if args.part == 'val' else 'training'} pictures of {data_in_words(data)}"
-    return Pictures(dataset, size, max(network.input_shape[1] for network in networks), args.upscale, args.workers), of
-
-
-def member(network, checkpoint, classes, device):
-    """The Member, its outputs (the columns of its last layer) put into the order of `classes`."""
-    order, last = [checkpoint.classes.index(name) for name in classes], network.layers[-1].name
-    w, b = checkpoint.parameters[last]["w"], checkpoint.parameters[last]["b"]
-    network.load({**checkpoint.parameters, last: {"w": w[:, order], "b": b[order]}}, device)
-    return Member(network, device.array(checkpoint.mean_image))
+        raise check.Expected("--part", f"pictures in the {part} part of {data}", "none")
+    same_classes("--data", dataset.classes, models[0].path, models[0].classes)
+    of = f"{'validation' if part == 'val' else 'training'} pictures of {data_in_words(data)}"
+    return Pictures(dataset, size, max(model.crop for model in models), upscale, workers), of
 
 
 def default_output(runs):
@@ -355,17 +320,16 @@ def default_output(runs):
 def main(arguments=None):
     args = parser().parse_args(arguments)
     check.positive("--batch-size", args.batch_size)
-    device = select(args.device)
-    networks, checkpoints = open_runs(args.run, device, args.precision)
-    pictures, of = open_part(args, networks, checkpoints)
+    models = open_runs(args.run, args.device, args.precision)
+    pictures, of = open_part(models, args.data, args.part, args.upscale, args.workers)
     classes = pictures.dataset.classes
-    members = [member(network, checkpoint, classes, device) for network, checkpoint in zip(networks, checkpoints)]
+    models = [model.with_classes(classes) for model in models]
     output = Path(args.output or default_output(args.run))
     with whole_folder(output) as folder:
         with tqdm(total=len(pictures), unit="picture", disable=None, desc="evaluating") as bar:
-            together, alone = answers(members, pictures, device, args.batch_size, args.crops, bar)
+            together, alone = answers(models, pictures, args.batch_size, args.crops, bar)
         about = (len(classes), of, len(pictures.damaged))
-        ensemble = score(together, args.crops, len(members), *about)
+        ensemble = score(together, args.crops, len(models), *about)
         singles = [score(found, args.crops, 1, *about) for found in alone]
         counts = confusion(together, len(classes))
         pairs = confused_pairs(counts, classes)
@@ -373,7 +337,7 @@ def main(arguments=None):
         write_tables(folder, together, counts, pairs, pictures.dataset.names, classes)
         plots.confusion(counts, classes, pairs, str(ensemble), folder/"confusion.png")
         write_worst(folder/"worst.png", together, pictures, ensemble)
-        write_summary(folder/"summary.json", pictures, device, ensemble, zip(args.run, checkpoints, singles))
+        write_summary(folder/"summary.json", pictures, models, ensemble, singles)
     print("\n".join(f"  {output/name}" for name in FILES))
 
 

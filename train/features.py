@@ -16,8 +16,6 @@ import PIL
 
 from zfcore import check, results
 from zfcore.backend import to_host
-from zfcore.data.transforms import centre_crops
-from zfcore.ops.crop_flip import crop_flip
 
 PICTURES = 64                     # in a file: those of the paper's layer 1 are 74 MB
 
@@ -85,8 +83,8 @@ def key_of(checkpoint_file, pictures, start=None):
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
-def features_of(network, mean, pictures, layers, folder, device, bar=None):
-    """{layer: Features} of a `Pictures` set for layers of the network, by name; from the centre crops, dropout doing nothing.
+def features_of(model, pictures, layers, folder, bar=None):
+    """{layer: Features} of a `Pictures` set for layers of a `Trained` model, by name; from the centre crops, dropout doing nothing.
     What `folder` has is not computed again. `bar` is a tqdm bar that moves on by one a picture."""
     folder = Path(folder)
     try:
@@ -100,10 +98,10 @@ def features_of(network, mean, pictures, layers, folder, device, bar=None):
         bar.update(min(start*PICTURES, len(pictures)))
     if lacking:
         began = time.monotonic()
-        for k, (batch, _, indices) in enumerate(pictures.batches(PICTURES, 0, 0, False, start, device), start):
+        for k, (batch, _, indices) in enumerate(pictures.batches(PICTURES, 0, 0, False, start, model.device), start):
             if not len(indices):                                      # all damaged
                 batch = np.zeros((1, *batch.shape[1:]), np.uint8)
-            found = layer_outputs(network, mean, device.array(batch), layers)
+            found = layer_outputs(model, batch, layers)
             seconds, began = time.monotonic() - began, time.monotonic()
             for layer, features in found.items():
                 results.save(files[layer][k], Block(indices, features[:len(indices)], seconds))
@@ -112,8 +110,7 @@ def features_of(network, mean, pictures, layers, folder, device, bar=None):
     return {layer: Features(of_layer) for layer, of_layer in files.items()}
 
 
-def layer_outputs(network, mean, pictures, layers):
-    """{layer: float32 (n,D)} on the host, for uint8 pictures (n,H,W,3) on the device."""
-    n, size = len(pictures), network.input_shape[1]
-    x = crop_flip(pictures, mean, *centre_crops(n, pictures.shape[1], size), size, size)
-    return {layer: np.ascontiguousarray(to_host(y).reshape(-1, n).T) for layer, y in network.activations(x, layers).items()}
+def layer_outputs(model, images, layers):
+    """{layer: float32 (n,D)} on the host, for uint8 images (n,size,size,3)."""
+    outputs = model.network.activations(model.inputs(images), layers)
+    return {layer: np.ascontiguousarray(to_host(y).reshape(-1, len(images)).T) for layer, y in outputs.items()}

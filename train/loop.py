@@ -37,6 +37,7 @@ from zfcore.models import build, from_checkpoint, from_table
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import class_labels, softmax_loss_backward, softmax_loss_onto
 from zfcore.optim import SGD, Plateau
+from zfcore.trained import Trained
 
 try:
     import fcntl
@@ -82,6 +83,11 @@ class Training:
         self.totals = self.device.array(np.zeros(3))       # loss, wrong answers, clamped filters: what `sums` will be
         self.interrupt = Interrupt()
         self.origin = None                     # what `start_from` took: goes into config.json
+
+    @property
+    def trained(self):
+        """The network as it is, with what it takes to use it."""
+        return Trained(self.network, self.device_mean, self.classes, self.epoch, self.config.data, device=self.device)
 
     @property
     def counts(self):
@@ -167,7 +173,7 @@ class Training:
     def validate(self):
         """The Score of the network as it is on the validation pictures, from their centre crop. Raises Stop as `run` does."""
         with Watched(self.interrupt, total=len(self.val), unit="img", disable=None, leave=False, desc="validation") as bar:
-            return evaluate([(self.network, self.device_mean)], self.val, self.device,
+            return evaluate([self.trained], self.val,
                             self.config.micro_batch or self.config.batch_size, bar=bar, of="validation pictures")
 
     def one_step(self, pictures, labels, indices):
@@ -269,7 +275,7 @@ class Training:
         some validation pictures, see `controls.legibility`; no numbers where nobody knows the boxes."""
         if not hasattr(self.val.dataset, "truth"):
             return math.nan, math.nan
-        return legibility(self.network, self.val, self.device_mean)
+        return legibility(self.trained, self.val)
 
     # ------------------------------------------------------------------------------------------------ on the disk
     def save(self, *names):

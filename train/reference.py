@@ -18,15 +18,14 @@ from tqdm import tqdm
 
 import zfcore
 from train.config import resolve
-from train.evaluate import Member, evaluate
+from train.evaluate import evaluate
 from train.loop import Stop, Training, new_folder, stored_config
-from zfcore import check, networks
+from zfcore import check, networks, trained
 from zfcore.analysis.controls import shares_of_start
 from zfcore.analysis.diagnostics import JUDGED, judge, judged_layers
-from zfcore.analysis.top_activations import centre, top_activations
-from zfcore.backend import select
+from zfcore.analysis.top_activations import top_activations
 from zfcore.checkpoint import atomic, load, save
-from zfcore.models import checkpoint_file, from_checkpoint, start_of
+from zfcore.models import checkpoint_file
 
 EPOCHS = (1, 2, 5, 10, 20, 30, 40)
 # Trained as long as the validation error falls; drawn-wide, which takes longer, keeps more of its start (its card says how much).
@@ -65,18 +64,19 @@ def train_to_the_end(training, run):
 
 def write(name, run):
     """Write the network of a finished run as zfcore's network `name`, with its card, both or neither. Returns what was written, in words."""
-    before, checkpoint = from_checkpoint(run)
+    checkpoint = load(checkpoint_file(run))
     rounded = {layer: {key: array.astype(np.float16) for key, array in of_layer.items()}
                for layer, of_layer in checkpoint.parameters.items()}
     file = networks.FOLDER/f"{name}.h5"
     with atomic(file) as new, atomic(file.with_suffix(".json")) as new_card:
         save(new, replace(checkpoint, parameters=rounded, velocity={}, history={},
                           state={key: checkpoint.state[key] for key in ("data", "seed", "init")}))
-        network, stored = from_checkpoint(new)
+        model = trained.open(new, "cpu")
         card = {"name": name, "file": file.name, "sha256": hashlib.sha256(new.read_bytes()).hexdigest(), "bytes": new.stat().st_size,
-                "made_by": f"python -m train.reference {name}", "model": network.name, "input": network.input_shape[1],
-                "parameters": network.parameter_count(), "classes": stored.classes, **about_the_run(checkpoint_file(run), checkpoint),
-                **measured(resolve(RECIPES[name]), network, stored, before, checkpoint)}
+                "made_by": f"python -m train.reference {name}", "model": model.name, "input": model.crop,
+                "parameters": model.network.parameter_count(), "classes": model.classes,
+                **about_the_run(checkpoint_file(run), checkpoint),
+                **measured(Training(resolve(RECIPES[name])).val, model, trained.open(run, "cpu"))}
         new_card.write_text(json.dumps(card, indent=1) + "\n")
     return f"{file}: {card['bytes']/1e6:.1f} MB; {card['validation']['centre']['in_words']}"
 
@@ -88,24 +88,21 @@ def about_the_run(file, checkpoint):
             "device": config["device"], "versions": {**config["versions"], "zfcore": zfcore.__version__}, "options": config["options"]}
 
 
-def measured(config, network, stored, before, checkpoint):
-    """Errors on the validation pictures of a TrainConfig, what rounding changed, what is left of the start, how legible projections are."""
-    pictures, device, mean = Training(config).val, select("cpu"), stored.mean_image
+def measured(pictures, model, before):
+    """Errors of a model on validation pictures, what rounding it changed, what is left of the start, how legible projections are."""
     errors = {}
     for crops in ("centre", "ten"):
         with tqdm(total=len(pictures), unit="img", desc=f"validation, {crops}", disable=None, leave=False) as bar:
-            score = evaluate([Member(network, mean)], pictures, device, 64, crops, bar=bar, of="validation pictures")
+            score = evaluate([model], pictures, 64, crops, bar=bar, of="validation pictures")
         errors[crops] = {**asdict(score), "in_words": str(score)}
-    x, x_before = (centre(net, np.stack([pictures.picture(i) for i in range(min(64, len(pictures)))]), of) for net, of in
-                   ((network, mean), (before, checkpoint.mean_image)))
-    logits, logits_before = network.forward(x)[0], before.forward(x_before)[0]
-    start, layers = start_of(stored), judged_layers(network)
-    top = top_activations(network, pictures, mean, layers, 1, 64)
-    legible, areas = judge(network, pictures, mean, top, layers, start)
+    images = np.stack([pictures.picture(i) for i in range(min(64, len(pictures)))])
+    logits, logits_before = (of.network.forward(of.inputs(images))[0] for of in (model, before))
+    layers = judged_layers(model.network)
+    legible, areas = judge(model, pictures, top_activations(model, pictures, layers, 1), layers)
     return {"validation": errors,
             "rounding": {"largest_change_of_a_score": float(np.abs(logits - logits_before).max()),
                          "largest_score": float(np.abs(logits_before).max())},
-            "start_left": {layer: round(share, 4) for layer, share in shares_of_start(network, start).items()},
+            "start_left": {layer: round(share, 4) for layer, share in shares_of_start(model.network, model.start).items()},
             "legible": {layer: {"in_the_box": dict(zip(JUDGED, legible[layer][:, 0].round(4).tolist())),
                                 "box_area": round(float(areas[layer][0]), 4),
                                 "in_the_parts": dict(zip(JUDGED, legible[layer][:, 1].round(4).tolist())),

@@ -22,17 +22,15 @@ import numpy as np
 from tqdm import tqdm
 
 from train.config import TrainConfig, read_options
-from train.evaluate import Member, predict, write_csv
+from train.evaluate import predict, write_csv
 from train.features import features_of, key_of
 from train.loop import Training
-from zfcore import check, plots, results
+from zfcore import check, plots, results, trained
 from zfcore.analysis.duplicates import Duplicates, near_duplicates, thumbnails
 from zfcore.analysis.probing import feature_layers
-from zfcore.backend import select
 from zfcore.checkpoint import atomic, load
 from zfcore.data import open_data
-from zfcore.data.loader import Pictures
-from zfcore.models import checkpoint_file, from_checkpoint, from_table
+from zfcore.models import checkpoint_file, from_table
 from zfcore.networks import home_of
 
 NETWORKS = ("run", "untrained")   # whose features a classifier is fitted to
@@ -65,23 +63,16 @@ class Study:
     """RUN, its network and the sets {name: Pictures}; `open_sets(shorter side)` gives {name: data set}."""
 
     def __init__(self, args, open_sets):
-        self.args, self.output, self.device = args, Path(args.output), select(args.device)
+        self.args, self.output = args, Path(args.output)
         check.positive("--scratch-epochs", getattr(args, "scratch_epochs", 1))
-        self.network, self.checkpoint = from_checkpoint(args.run, self.device)
-        if self.checkpoint.mean_image is None:
-            raise check.Expected(args.run, "a checkpoint with a mean image", "one without")
-        self.layers = feature_layers(self.network)
-        self.sets = {name: self.pictures(dataset) for name, dataset in open_sets(self.size).items()}
+        self.model = trained.open(args.run, args.device)
+        self.layers = feature_layers(self.model.network)
+        self.sets = {name: self.pictures(dataset) for name, dataset in open_sets(self.model.size).items()}
         self.parts = {}
-
-    @property
-    def size(self):
-        """Side of the squares that RUN's pictures were brought to before the crop."""
-        return self.checkpoint.mean_image.shape[1]
 
     def pictures(self, dataset):
         """A data set prepared as RUN's own pictures were; small ones are enlarged."""
-        return Pictures(dataset, self.size, self.network.input_shape[1], upscale=True, workers=self.args.workers)
+        return self.model.prepared(dataset, upscale=True, workers=self.args.workers)
 
     @property
     def run_folder(self):
@@ -101,7 +92,7 @@ class Study:
     def start(self):
         """(seed, law) that `Network.init` draws the untrained network with: RUN's own, as its checkpoint or its config.json says;
         (0, "he") where neither does."""
-        state = self.checkpoint.state
+        state = load(self.checkpoint_file).state
         if state.get("init"):
             return state["seed"], state["init"]
         if not self.has_config:
@@ -111,9 +102,9 @@ class Study:
 
     @cached_property
     def untrained(self):
-        """RUN's network with weights as at its random start."""
-        of = self.checkpoint
-        return from_table(of.model, of.input_shape, of.layers).init(*self.start, self.device)
+        """RUN's model with weights as at its random start."""
+        of = self.model.network
+        return replace(self.model, network=from_table(of.name, of.input_shape, of.table()).init(*self.start, self.model.device))
 
     # ---------------------------------------------------------------------------------------------- what is kept
     def begin(self, **options):
@@ -158,13 +149,12 @@ class Study:
     # -------------------------------------------------------------------------------------------------- features
     def features(self, name, numbers):
         """{one of NETWORKS: {number of a layer: Features}} of the set called `name`."""
-        layers, mean = [self.layers[n] for n in numbers], self.device.array(self.checkpoint.mean_image)
-        features, pictures = {}, self.sets[name]
-        for which, network in zip(NETWORKS, (self.network, self.untrained)):
+        layers, features, pictures = [self.layers[n] for n in numbers], {}, self.sets[name]
+        for which, model in zip(NETWORKS, (self.model, self.untrained)):
             folder = Path(self.args.features or self.run_folder/"features")/self.keys[which][name]
             what = " ".join(filter(None, ["features", which, name]))
             with tqdm(total=len(pictures), unit="picture", desc=what, disable=None) as bar:
-                found = features_of(network, mean, pictures, layers, folder, self.device, bar)
+                found = features_of(model, pictures, layers, folder, bar)
             features[which] = {number: found[layer] for number, layer in zip(numbers, layers)}
         return features
 
@@ -194,7 +184,7 @@ class Study:
     def run_thumbnails(self):
         """(Pictures, numbers, thumbnails) of what RUN was trained on."""
         config = self.run_config()
-        own = self.pictures(open_data(config.data, self.size, config.limit_per_class)[0])
+        own = self.pictures(open_data(config.data, self.model.size, config.limit_per_class)[0])
         return own, *thumbnails_of(own, "thumbnails of the run's pictures")
 
     @property
@@ -222,7 +212,7 @@ class Study:
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder/"output.txt", "a", buffering=1) as file, redirect_stdout(file):
             training.run(folder)
-        found = predict([Member(training.network, training.device_mean)], self.pictures(test), self.device, config.batch_size)
+        found = predict([training.trained], self.pictures(test), config.batch_size)
         return found, sum(training.history["seconds"]), training.history["train_error"][-1]
 
     def scratch_config(self, seed):
@@ -316,15 +306,15 @@ def write_text(path, *paragraphs):
 
 
 def run_in_words(study):
-    network, epoch = study.network, study.checkpoint.epoch
+    network, epoch = study.model.network, study.model.epoch
     return (f"The run: {study.args.run} ({network.name}, {network.input_shape[1]}x{network.input_shape[2]} pixels, trained on "
-            f"{len(study.checkpoint.classes)} classes, epoch {epoch}). Features: evaluation mode, centre crop; pictures "
+            f"{len(study.model.classes)} classes, epoch {epoch}). Features: evaluation mode, centre crop; pictures "
             f"smaller than the input are enlarged.")
 
 
 def untrained_in_words(study):
     seed, law = study.start
-    known = study.checkpoint.state.get("init") or study.has_config
+    known = study.model.begun or study.has_config
     why = "those of the run's own start" if known else "as the run does not say its own"
     return (f"The untrained network, the control, whose features are those of random weights: the run's architecture with seed "
             f"{seed} and the law \"{law}\" ({why}), the same pictures, mean image, folds and classifiers; one draw.")

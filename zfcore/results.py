@@ -10,6 +10,7 @@ A result is a frozen dataclass; each of its fields becomes what HDF5 calls it:
 and the file's attributes also say format="zfcore result", version, and `kind`, the dataclass. `load` gives back an equal
 dataclass, every array with its dtype. Written beside its final name and renamed (`checkpoint.new_hdf5`): whole or not at all.
 """
+from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -36,9 +37,27 @@ def save(path, result):
 
 def load(path, kind):
     """The dataclass of class `kind` that `save` wrote to `path`. Whatever is wrong with the file is one sentence."""
-    path = Path(path)
-    if not path.is_file():
-        raise check.Expected(kind.__name__, "a file", f"{path}, which does not exist")
+    with _opened(path, kind.__name__) as (file, about):
+        if (found := about.pop("kind")) != kind.__name__:
+            raise check.Expected(path, f"a result of kind {kind.__name__}", found)
+        values = {**about, **{name: _read(item) for name, item in file.items()}}
+    missing = [field.name for field in fields(kind) if field.name not in values and field.default is MISSING]
+    if missing:
+        raise check.Expected(path, f"every part of a {kind.__name__}", f"none called {', '.join(missing)}")
+    return kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})
+
+
+def kind_of(path):
+    """Name of the dataclass that `save` wrote to `path`."""
+    with _opened(path, "result") as (_, about):
+        return about["kind"]
+
+
+@contextmanager
+def _opened(path, what):
+    """(the file, its attributes but for format and version), of a file that `save` wrote."""
+    if not Path(path).is_file():
+        raise check.Expected(what, "a file", f"{path}, which does not exist")
     try:
         with h5py.File(path, "r") as file:
             about = _attributes(file)
@@ -47,18 +66,12 @@ def load(path, kind):
             if about.pop("version") != VERSION:
                 raise check.Expected(path, f"format version {VERSION}", file.attrs["version"],
                                      "read it with the zfcore that wrote it")
-            if (found := about.pop("kind")) != kind.__name__:
-                raise check.Expected(path, f"a result of kind {kind.__name__}", found)
-            values = {**about, **{name: _read(item) for name, item in file.items()}}
+            yield file, about
     except check.Expected:
         raise
     except Exception as error:          # h5py answers a damaged file with OSError, RuntimeError, ValueError and others
         raise check.Expected(path, "a whole HDF5 file", f"one cut short or damaged ({str(error)[:120]})",
                              "remove it and run the analysis again") from None
-    missing = [field.name for field in fields(kind) if field.name not in values and field.default is MISSING]
-    if missing:
-        raise check.Expected(path, f"every part of a {kind.__name__}", f"none called {', '.join(missing)}")
-    return kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})
 
 
 def _write(group, name, value):

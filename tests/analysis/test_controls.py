@@ -7,7 +7,7 @@ from tests.analysis.test_top_activations import CROP, MEAN, SIZE, Noise, picture
 from zfcore import results
 from zfcore.analysis.controls import (PART, Controls, cascade, conditions, controls, legibility, length, object_boxes, randomised,
                                       rank_correlation, shares_in_boxes, shares_in_parts, shares_of_start, similarities)
-from zfcore.analysis.top_activations import centre, crops, field_windows, top_activations
+from zfcore.analysis.top_activations import crops, field_windows, top_activations
 from zfcore.check import Expected
 from zfcore.data.loader import Pictures
 from zfcore.data.synthetic import Synthetic, Truth, render
@@ -15,15 +15,17 @@ from zfcore.deconvnet import DECONVNET, descend, project, start_signal
 from zfcore.layers import Conv, MaxPool, ReLU
 from zfcore.network import Network
 from zfcore.ops.window import Windows
+from zfcore.trained import Trained
 
 UNITS = [0, 3, 6]
 
 
-def controlled(network, layer="conv2", units=UNITS, data=None, k=3, **options):
+def controlled(network, layer="conv2", units=UNITS, data=None, k=3, start=None, **options):
     pictures = data if isinstance(data, Pictures) else pictures_of(data or Noise())
     mean = MEAN if pictures.size == SIZE else np.full((3, pictures.size, pictures.size), 127, np.float32)
-    top = top_activations(network, pictures, mean, [layer], k, 8)
-    return controls(network, pictures, mean, top, layer, units, **options), top
+    model = Trained(network, mean, begun=lambda: start)
+    top = top_activations(model, pictures, [layer], k, batch_size=8)
+    return controls(model, pictures, top, layer, units, **options), top
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +53,8 @@ def test_only_those_that_are_asked_for_are_made_and_are_the_same(monkeypatch):
 
 def test_the_first_column_is_the_projection_itself_up_to_its_strength(found):
     network = small()
-    x = centre(network, Noise().pixels[found.pictures], MEAN)
-    places = top_activations(network, pictures_of(Noise()), MEAN, ["conv2"], 3, 8)
+    x = Trained(network, MEAN).inputs(Noise().pixels[found.pictures])
+    places = top_activations(Trained(network, MEAN), pictures_of(Noise()), ["conv2"], 3, batch_size=8)
     where = places.places["conv2"][UNITS].reshape(-1, 2)
     made = project(network, x, "conv2", found.units, where)
     windows = field_windows(network, "conv2", places.boxes["conv2"][UNITS].reshape(-1, 4))
@@ -118,7 +120,7 @@ def test_another_unit_and_another_picture_are_other_ones_and_drawn_by_the_seed()
     np.testing.assert_array_equal(one.projections, same.projections)
     assert (one.projections[:, 3] != other.projections[:, 3]).any() and (one.projections[:, 4] != other.projections[:, 4]).any()
     for n in range(len(one.units)):                              # the unit and the picture that give the control's bits
-        x = centre(network, Noise().pixels, MEAN)
+        x = Trained(network, MEAN).inputs(Noise().pixels)
         place = top.places["conv2"][UNITS].reshape(-1, 2)[n]
         window = field_windows(network, "conv2", top.boxes["conv2"][UNITS].reshape(-1, 4)[[n]])
         fits = [unit for unit in range(7) if np.allclose(one.projections[n, 3], crops(project(
@@ -132,7 +134,7 @@ def test_other_switches_are_those_of_a_forward_of_another_picture_and_nothing_el
     network = small()
     found, top = controlled(network)
     places = top.places["conv2"][UNITS].reshape(-1, 2)
-    x = centre(network, Noise().pixels, MEAN)
+    x = Trained(network, MEAN).inputs(Noise().pixels)
     _, own = network.forward(x[..., found.pictures[:1]], until="relu2")
     matches = 0
     for m in range(len(Noise())):
@@ -156,9 +158,9 @@ def test_pictures_that_are_all_the_same_have_the_same_switches():
 @pytest.mark.parametrize("layer, what", [("conv1", "a layer above a pool"), ("conv9", "one of conv1")])
 def test_a_layer_without_a_pool_below_it_and_one_that_there_is_not_are_refused(layer, what):
     network, pictures = small(), pictures_of(Noise())
-    top = top_activations(network, pictures, MEAN, ["conv1", "conv2"], 2, 8)
+    top = top_activations(Trained(network, MEAN), pictures, ["conv1", "conv2"], 2, batch_size=8)
     with pytest.raises(Expected, match=what):
-        controls(network, pictures, MEAN, top, layer, [0])
+        controls(Trained(network, MEAN), pictures, top, layer, [0])
 
 
 def test_units_that_never_fire_layers_of_one_unit_and_a_single_picture_are_refused():
@@ -245,11 +247,11 @@ def test_the_weights_of_the_start_come_down_through_the_switches_as_trained_and_
     found, _ = controlled(network, start=start, units=[0, 3], k=2)
     expected = small()                                    # trained on the way up; on the way down the start's filters
     for n, (unit, picture) in enumerate(zip(found.units, found.pictures)):
-        x = centre(network, Noise().pixels[picture:picture + 1], MEAN)
+        x = Trained(network, MEAN).inputs(Noise().pixels[picture:picture + 1])
         _, trace = expected.forward(x, until="relu2")
         place = project(network, x, "conv2", [unit]).places
         for k, name in ((0, "conv1"), (4, "conv2")):
-            trace[k] = (trace[k][0], start[name].parameters["w"], *trace[k][2:])
+            trace[k] = trace[k]._replace(w=start[name].parameters["w"])
         mixed = descend(network, start_signal(trace[5], np.array([unit]), place, None, start=1), trace)
         own = project(start, x, "conv2", [unit], place, start=1).pixels
         for pixels, j in ((mixed, -2), (own, -1)):
@@ -293,11 +295,11 @@ def test_energy_in_parts_is_counted_inside_the_box_around_the_parts_that_are_see
 def test_the_legibility_of_a_training_run_is_the_share_in_the_boxes_of_each_pictures_strongest_unit():
     pictures, network = Pictures(Synthetic("val", 12, SIZE), SIZE, CROP, workers=0), small()
     mean = np.full((3, SIZE, SIZE), 127, np.float32)
-    inside, area = legibility(network, pictures, mean)
+    inside, area = legibility(Trained(network, mean), pictures)
     assert 0 < inside <= 1 and 0.3 < area < 1
     for of_layer in network.parameters().values():
         of_layer["w"][:] = 0
-    assert np.isnan(legibility(network, pictures, mean)[0])               # nothing is projected
+    assert np.isnan(legibility(Trained(network, mean), pictures)[0])               # nothing is projected
 
 
 # ------------------------------------------------------------------------------------------------- the command line
@@ -314,7 +316,7 @@ def test_the_command_shows_the_last_convolution_and_the_classes_and_draws_again_
     assert f"fc8, another unit: cosine {found.cosine[:, 5].mean():.2f}, rank" in capsys.readouterr().out
     before = (tmp_path/"fc8.png").read_bytes()
     (tmp_path/"fc8.png").unlink()
-    command("controls", "--redraw", tmp_path/"fc8.h5")
+    command("redraw", tmp_path/"fc8.h5")
     assert (tmp_path/"fc8.png").read_bytes() == before
 
 

@@ -20,6 +20,7 @@ from zfcore.data.synthetic import CLASSES
 from zfcore.data.transforms import square
 from zfcore.layers import Conv, Flatten, Linear, MaxPool, ReLU
 from zfcore.network import Network
+from zfcore.trained import Trained
 
 PHOTOS = Path(__file__).resolve().parents[2]/"../shared/data/photos"
 SIDE, CROP = 34, 30
@@ -83,8 +84,7 @@ def test_the_square_is_that_of_figure_8():
 def test_squares_lie_around_their_parts_pushed_inside_and_random_ones_where_the_seed_says():
     pictures, places = toys(5)
     places[0, 0], places[1, 0] = (0, 29.9), (15, 12)
-    run = lambda seed: correspondence(colour_finder(), pictures, MEAN, places, ["red", "none"], random=7, permutations=9, side=6,
-                                      seed=seed)
+    run = lambda seed: correspondence(Trained(colour_finder(), MEAN), pictures, places, ["red", "none"], random=7, permutations=9, side=6, seed=seed)
     one, other, third = run(0), run(0), run(1)
     assert one.corners.shape == (5, 2 + 2*7, 2) and one.corners[0, 0].tolist() == [24, 0] and one.corners[1, 0].tolist() == [9, 12]
     assert one.corners.min() >= 0 and one.corners.max() <= CROP - 6
@@ -95,8 +95,7 @@ def test_squares_lie_around_their_parts_pushed_inside_and_random_ones_where_the_
 
 def test_a_part_that_one_unit_reads_in_all_pictures_scores_0_and_lower_than_random():
     pictures, places = toys(12)
-    found = correspondence(colour_finder(), pictures, MEAN, places, ["red", "none"], ["fc6", "conv1"], random=10,
-                           permutations=999, side=13)
+    found = correspondence(Trained(colour_finder(), MEAN), pictures, places, ["red", "none"], layers=["fc6", "conv1"], random=10, permutations=999, side=13)
     assert (found.scores[0] == 0).all()                                      # red gone everywhere; nothing gone anywhere
     assert found.random[0].mean() > 0.1 and found.p_values[0, :, 0].max() < 0.05
     assert found.lent[0, 0].mean() > 0.1 and found.p_values[0, 0, 1] < 0.05
@@ -106,8 +105,7 @@ def test_a_part_that_one_unit_reads_in_all_pictures_scores_0_and_lower_than_rand
 def test_the_scores_and_their_p_are_those_of_a_slow_loop():
     pictures, places, network = *toys(4), colour_finder()
     pictures += np.random.default_rng(3).integers(0, 5, pictures.shape, np.uint8)
-    found = correspondence(network, pictures, MEAN, places, ["red", "none"], ["conv1", "fc6"], random=3,
-                           permutations=199, grey=200, side=8, batch_size=5)
+    found = correspondence(Trained(network, MEAN), pictures, places, ["red", "none"], layers=["conv1", "fc6"], random=3, permutations=199, grey=200, side=8, batch_size=5)
 
     def features(picture, name):
         x = np.ascontiguousarray(picture.transpose(2, 0, 1)[..., None] - MEAN[:, 2:32, 2:32, None])
@@ -151,7 +149,7 @@ def test_the_rows_of_table_1_are_means_and_spreads_over_pairs():
 def test_places_are_lent_within_groups_and_never_by_a_picture_to_itself():
     pictures, places = toys(23)
     places = np.rint(places)                                                  # no two corners of a part are told apart by rounding
-    found = correspondence(colour_finder(), pictures, MEAN, places, ["red", "none"], ["fc6"], random=8, permutations=9, side=6)
+    found = correspondence(Trained(colour_finder(), MEAN), pictures, places, ["red", "none"], layers=["fc6"], random=8, permutations=9, side=6)
     group = np.empty(23, int)
     for number, members in enumerate(groups_of(23, 0)):
         group[members] = number
@@ -178,7 +176,7 @@ def test_the_bar_is_told_how_many_pictures_are_shown():
             self.n += by
     pictures, places = toys(21)
     bar = Count()
-    correspondence(colour_finder(), pictures, MEAN, places, ["red", "none"], ["fc6"], random=3, permutations=9, batch_size=7, bar=bar)
+    correspondence(Trained(colour_finder(), MEAN), pictures, places, ["red", "none"], layers=["fc6"], random=3, permutations=9, batch_size=7, bar=bar)
     assert bar.n == length(21, 2, 3)
 
 
@@ -308,16 +306,16 @@ def test_the_parts_are_those_that_all_pictures_have():
 def test_what_cannot_be_is_refused(change, sentence):
     pictures, places = toys(3)
     with pytest.raises(Expected, match=sentence):
-        correspondence(colour_finder(), pictures, MEAN, places, **{"parts": ["red", "none"], **change})
+        correspondence(Trained(colour_finder(), MEAN), pictures, places, **{"parts": ["red", "none"], **change})
 
 
 def test_one_picture_and_a_part_outside_the_crop_are_refused():
     pictures, places = toys(3)
     with pytest.raises(Expected, match="at least two, to compare, got 1"):
-        correspondence(colour_finder(), pictures[:1], MEAN, places[:1], ["red", "none"])
+        correspondence(Trained(colour_finder(), MEAN), pictures[:1], places[:1], ["red", "none"])
     places[2, 1] = -0.1, 5
     with pytest.raises(Expected, match="none in picture 2: expected a place in the centre crop"):
-        correspondence(colour_finder(), pictures, MEAN, places, ["red", "none"])
+        correspondence(Trained(colour_finder(), MEAN), pictures, places, ["red", "none"])
 
 
 # -------------------------------------------------------------------------------------------------- the command line
@@ -362,7 +360,7 @@ def test_the_command_leaves_arrays_table_and_figure_and_draws_them_again(place, 
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     for end in ("png", "csv", "md"):
         (tmp_path/f"correspondence.{end}").unlink()
-    main(["correspondence", "--redraw", str(tmp_path/"correspondence.h5")])
+    main(["redraw", str(tmp_path/"correspondence.h5")])
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
@@ -380,7 +378,7 @@ def test_several_networks_and_seeds_share_a_table_that_counts_who_agrees(place, 
     assert re.search(rf"\| nose \| \d of 4 \(median [^|]*\) \| {below} of 4 \(", text)
     assert {row["number"] for row in csv.DictReader((tmp_path/"correspondence.csv").open())} == set("1234")
     before = text, (tmp_path/"correspondence.png").read_bytes()
-    main(["correspondence", "--redraw", *(str(tmp_path/f"correspondence_{k}.h5") for k in range(1, 5))])
+    main(["redraw", *(str(tmp_path/f"correspondence_{k}.h5") for k in range(1, 5))])
     assert ((tmp_path/"correspondence.md").read_text(), (tmp_path/"correspondence.png").read_bytes()) == before
 
 
@@ -388,7 +386,7 @@ def test_networks_with_other_layers_do_not_share_a_table(place, tmp_path, capsys
     for layer in ("fc6", "conv1"):
         run(place, tmp_path/layer, "--synthetic", 3, "--layers", layer)
     with pytest.raises(SystemExit):
-        main(["correspondence", "--redraw", *(str(tmp_path/layer/"correspondence.h5") for layer in ("fc6", "conv1"))])
+        main(["redraw", *(str(tmp_path/layer/"correspondence.h5") for layer in ("fc6", "conv1"))])
     assert "layers: expected the same in all networks, fc6, got conv1" in capsys.readouterr().err
 
 

@@ -8,20 +8,20 @@ from PIL import Image
 from tests.analysis.test_evolution import command, planted_run, refused
 from tests.analysis.test_top_activations import COUNT, CROP, MEAN, SIZE, Noise, Stopping, pictures_of, small
 from zfcore import results
-from zfcore.__main__ import names_of
+from zfcore.commands.common import names_of
 from zfcore.analysis.diagnostics import (EDGES, HIGH, JUDGED, LOW, Diagnosis, aliasing, diagnose, first_two, judged_layers, length,
                                          power_spectrum, radial_shares, radius, rectified)
 from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.check import Expected
-from zfcore.checkpoint import Checkpoint
 from zfcore.data.loader import Pictures
 from zfcore.data.synthetic import Synthetic
 from zfcore.layers import Conv, Flatten, Linear, ReLU
 from zfcore.network import Network
+from zfcore.trained import Trained
 
 
 def diagnosed(network=None, data=None, units=(2, 4), **options):
-    return diagnose("small", network or small(), pictures_of(data or Noise()), MEAN, list(units), k=3, batch_size=8, **options)
+    return diagnose(Trained(network or small(), MEAN), pictures_of(data or Noise()), list(units), name="small", k=3, batch_size=8, **options)
 
 
 def measured(projections, stride):
@@ -43,7 +43,8 @@ def noise(f, n=40, seed=0):
 def test_of_the_drawn_set_every_layer_above_a_pool_is_judged_beside_its_controls():
     pictures, start = Pictures(Synthetic("val", 12, SIZE), SIZE, CROP, workers=0), small(seed=4)
     mean = np.full((3, SIZE, SIZE), 127, np.float32)
-    found, alone = (diagnose("small", small(), pictures, mean, [2], begun, k=2, batch_size=8) for begun in (start, None))
+    found, alone = (diagnose(Trained(small(), mean, begun=begun), pictures, [2], name="small", k=2, batch_size=8)
+                    for begun in (lambda: start, None))
     assert judged_layers(small()) == ["conv2", "fc6", "fc8"]
     assert list(found.legible) == list(found.areas) == ["conv2", "fc6"]                   # one picture excites all classes of `small`
     for layer, (box, parts) in found.areas.items():
@@ -53,7 +54,7 @@ def test_of_the_drawn_set_every_layer_above_a_pool_is_judged_beside_its_controls
         assert np.isnan(alone.legible[layer][2:]).all()                                                 # no such control
     assert alone.start == {} and list(found.start) == ["conv1", "conv2", "fc6", "fc8"]
     assert diagnosed().legible == {} == diagnosed().areas                                               # nobody knows the boxes
-    itself = diagnose("small", small(), pictures, mean, [2], small(), k=2, batch_size=8)
+    itself = diagnose(Trained(small(), mean, begun=small), pictures, [2], name="small", k=2, batch_size=8)
     np.testing.assert_allclose(itself.legible["conv2"][[2, 3]], itself.legible["conv2"][[0, 0]], rtol=1e-6)
     assert all(share[0] == pytest.approx(1) for share in itself.start.values())
 
@@ -165,8 +166,8 @@ def test_every_projection_weighs_the_same():
 
 def test_the_aliasing_of_a_network_is_that_of_all_its_layer_2_projections_and_the_views_those_of_the_units_asked_for():
     found = diagnosed()
-    top = top_activations(small(), pictures_of(Noise()), MEAN, ["conv2"], 3, 8)
-    views = unit_views(small(), pictures_of(Noise()), MEAN, top, "conv2", range(7))
+    top = top_activations(Trained(small(), MEAN), pictures_of(Noise()), ["conv2"], 3, batch_size=8)
+    views = unit_views(Trained(small(), MEAN), pictures_of(Noise()), top, "conv2", range(7))
     assert found.aliasing == pytest.approx(measured(views.projections[views.pictures >= 0], 2), rel=1e-6)
     assert found.measured == 6 and found.stride == 2 and found.layer == "conv2"
     np.testing.assert_allclose(found.projections, views.projections[[2, 4]], rtol=1e-4, atol=1e-7)
@@ -206,7 +207,7 @@ def test_one_run_is_diagnosed_and_drawn_again_from_its_arrays(run, tmp_path, cap
     assert f"small: filter RMS max/median {found.dominance:.2f}" in said and f"conv2 {found.dead['conv2'].sum()} of 7" in said
     before = (tmp_path/"diagnostics.png").read_bytes()
     (tmp_path/"diagnostics.png").unlink()
-    command("diagnostics", "--redraw", tmp_path/"diagnostics.h5")
+    command("redraw", tmp_path/"diagnostics.h5")
     assert (tmp_path/"diagnostics.png").read_bytes() == before
 
 
@@ -216,14 +217,17 @@ def test_networks_are_called_by_model_and_two_of_one_model_by_what_tells_them_ap
                             (second, {"model": "small", "rms_max": 0.03, "lr": 0.1, "workers": 2})):
         folder.mkdir()
         (folder/"config.json").write_text(json.dumps({"options": options}))
-    one, later = Checkpoint("small", (), [], [], {}, epoch=3), Checkpoint("small", (), [], [], {}, epoch=9)
-    other = Checkpoint("large", (), [], [], {}, epoch=3)
-    assert names_of([first], [one]) == ["small"] and names_of([first, second], [one, other]) == ["small", "large"]
-    assert names_of([first, second/"best.h5"], [one, one]) == ["small, rms-max 0.0", "small, rms-max 0.03"]
-    assert names_of([first, first/"epoch_0009.h5"], [one, later]) == ["small, epoch 3", "small, epoch 9"]
-    assert names_of([first, run], [one, one]) == ["small, the first", "small, the second"]                # no config.json
+    one, other = small(), Network("large", (3, CROP, CROP), small().layers)
+
+    def called(*models):
+        return names_of([Trained(network, MEAN, epoch=epoch, path=path) for network, path, epoch in models])
+
+    assert called((one, first, 3)) == ["small"] and called((one, first, 3), (other, second, 3)) == ["small", "large"]
+    assert called((one, first, 3), (one, second/"best.h5", 3)) == ["small, rms-max 0.0", "small, rms-max 0.03"]
+    assert called((one, first, 3), (one, first/"epoch_0009.h5", 9)) == ["small, epoch 3", "small, epoch 9"]
+    assert called((one, first, 3), (one, run, 3)) == ["small, the first", "small, the second"]             # no config.json
     (second/"config.json").write_text("[1")
-    assert names_of([first, second], [one, later]) == ["small, epoch 3", "small, epoch 9"]
+    assert called((one, first, 3), (one, second, 9)) == ["small, epoch 3", "small, epoch 9"]
 
 
 def test_two_runs_are_set_side_by_side_in_the_order_given(run, tmp_path, capsys):
@@ -233,7 +237,7 @@ def test_two_runs_are_set_side_by_side_in_the_order_given(run, tmp_path, capsys)
     one, other = (results.load(tmp_path/f"diagnostics_{k}.h5", Diagnosis) for k in (1, 2))
     assert (one.name, other.name) == ("small, epoch 7", "small, epoch 0") and (one.filters != other.filters).any()
     both = Image.open(tmp_path/"diagnostics.png").height
-    command("diagnostics", "--redraw", tmp_path/"diagnostics_1.h5")
+    command("redraw", tmp_path/"diagnostics_1.h5")
     assert Image.open(tmp_path/"diagnostics.png").height < both
 
 

@@ -15,6 +15,7 @@ from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
 from zfcore.deconvnet import project
 from zfcore.plots import LABEL, LINE, MARGIN
+from zfcore.trained import Trained
 
 UNITS = {"conv1": [0, 3], "conv2": [2, 6]}
 
@@ -49,7 +50,8 @@ def plain(network):
 
 def grown(*networks, data=None, units=UNITS, **options):
     epochs = [10**k for k in range(len(networks))]
-    return evolution(epochs, dict(zip(epochs, networks)).get, pictures_of(data or Noise()), MEAN, list(units), units, 8, **options)
+    return evolution([Trained(network, MEAN, epoch=epoch) for epoch, network in zip(epochs, networks)], pictures_of(data or Noise()),
+                     list(units), units, batch_size=8, **options)
 
 
 def test_the_strips_are_the_strongest_pictures_projections_of_each_epoch():
@@ -59,8 +61,8 @@ def test_the_strips_are_the_strongest_pictures_projections_of_each_epoch():
     for layer, units in UNITS.items():
         assert found.units[layer].tolist() == units
         for e, network in enumerate(networks):
-            top = top_activations(network, pictures_of(Noise()), MEAN, [layer], 1, 8)
-            views = unit_views(network, pictures_of(Noise()), MEAN, top, layer, units)
+            top = top_activations(Trained(network, MEAN), pictures_of(Noise()), [layer], 1, batch_size=8)
+            views = unit_views(Trained(network, MEAN), pictures_of(Noise()), top, layer, units)
             np.testing.assert_array_equal(found.projections[layer][:, e], views.projections[:, 0])
             np.testing.assert_array_equal(found.values[layer][:, e], views.values[:, 0])
             np.testing.assert_array_equal(found.pictures[layer][:, e], views.pictures[:, 0])
@@ -78,8 +80,8 @@ def test_a_network_that_stays_has_no_change_and_one_drawn_anew_changes_almost_al
 def test_one_filter_that_changes_counts_as_one_unit_of_its_layer():
     before, after = small(), changed(turn_filter_3)
     found = grown(before, after)
-    top = top_activations(after, pictures_of(Noise()), MEAN, ["conv1"], 1, 8)
-    one, other = (unit_views(net, pictures_of(Noise()), MEAN, top, "conv1", [3]).projections for net in (before, after))
+    top = top_activations(Trained(after, MEAN), pictures_of(Noise()), ["conv1"], 1, batch_size=8)
+    one, other = (unit_views(Trained(net, MEAN), pictures_of(Noise()), top, "conv1", [3]).projections for net in (before, after))
     distance = 1 - (one*other).sum()/np.sqrt((one**2).sum()*(other**2).sum())
     assert distance > 0.1 and found.change["conv1"][0] == pytest.approx(distance/6, rel=1e-4)
     assert found.moved["conv1"][0] == pytest.approx(1/6)
@@ -87,7 +89,7 @@ def test_one_filter_that_changes_counts_as_one_unit_of_its_layer():
 
 def test_a_unit_that_did_not_fire_there_has_changed_entirely():
     found = grown(small(), changed(negate_unit_6))                       # conv2 has 7 units, unit 2 never fires
-    top = top_activations(changed(negate_unit_6), pictures_of(Noise()), MEAN, ["conv2"], 1, 8)
+    top = top_activations(Trained(changed(negate_unit_6), MEAN), pictures_of(Noise()), ["conv2"], 1, batch_size=8)
     x = (Noise().pixels[top.pictures["conv2"][6]].transpose(3, 1, 2, 0)[:, 3:-3, 3:-3] - MEAN[:, 3:-3, 3:-3, None])
     assert not project(small(), x.astype(np.float32), "conv2", [6], top.places["conv2"][6]).pixels.any()
     assert found.change["conv2"][0] == pytest.approx(1/6, rel=1e-5)
@@ -153,9 +155,9 @@ def test_units_that_are_twins_are_as_near_as_no_change_and_others_as_far_as_they
         array[...] = array[..., :1]                                      # each filter the same
     twins, others = grown(network), grown(small())
     assert abs(twins.unrelated["conv2"][0]) < 1e-6 < others.unrelated["conv2"][0]
-    top = top_activations(small(), pictures_of(Noise()), MEAN, ["conv2"], 1, 8)
+    top = top_activations(Trained(small(), MEAN), pictures_of(Noise()), ["conv2"], 1, batch_size=8)
     fires = np.flatnonzero(~top.dead("conv2"))
-    shown = unit_views(small(), pictures_of(Noise()), MEAN, top, "conv2", fires).projections.reshape(len(fires), -1)
+    shown = unit_views(Trained(small(), MEAN), pictures_of(Noise()), top, "conv2", fires).projections.reshape(len(fires), -1)
     shown /= np.linalg.norm(shown, axis=1, keepdims=True)
     far = np.mean([1 - shown[i] @ shown[i - 1] for i in range(len(fires))])
     assert others.unrelated["conv2"][0] == pytest.approx(far, rel=1e-4)
@@ -198,7 +200,7 @@ def planted_run(place, *epochs, network=None, pictures=12):
 
 
 def command(*arguments):
-    main([*map(str, arguments), *([] if "--redraw" in arguments else ["--device", "cpu", "--workers", "0", "--batch-size", "8"])])
+    main([*map(str, arguments), *([] if "redraw" in arguments else ["--device", "cpu", "--workers", "0", "--batch-size", "8"])])
 
 
 def refused(capsys, *arguments):
@@ -224,7 +226,7 @@ def test_the_command_leaves_arrays_and_a_figure_that_comes_back_from_them_alone(
     assert "epoch 4 to 30: conv1 0." in capsys.readouterr().out
     (tmp_path/"moved").mkdir()
     (tmp_path/"evolution.h5").rename(tmp_path/"moved"/"evolution.h5")
-    command("evolution", "--redraw", tmp_path/"moved"/"evolution.h5")
+    command("redraw", tmp_path/"moved"/"evolution.h5")
     assert (tmp_path/"moved"/"evolution.png").read_bytes() == (tmp_path/"evolution.png").read_bytes()
 
 
@@ -290,10 +292,10 @@ def test_a_run_without_kept_epochs_a_single_file_an_empty_set_and_a_folder_that_
         (tmp_path/"none"/part/"bee").mkdir(parents=True)
     assert "none" in refused(capsys, "evolution", "--run", run, "--data", tmp_path/"none", "--output", tmp_path/"out")
     assert not (tmp_path/"out").exists()
-    assert "a result of kind Evolution" in refused(capsys, "evolution", "--redraw", _other_result(tmp_path))
+    assert "a result that a command draws" in refused(capsys, "redraw", _other_result(tmp_path))
 
 
 def _other_result(folder):
-    found = top_activations(small(), pictures_of(Noise()), MEAN, ["conv1"], 1, 8)
+    found = top_activations(Trained(small(), MEAN), pictures_of(Noise()), ["conv1"], 1, batch_size=8)
     results.save(folder/"other.h5", found)
     return folder/"other.h5"

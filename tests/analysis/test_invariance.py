@@ -10,13 +10,13 @@ from zfcore import results
 from zfcore.__main__ import main
 from zfcore.analysis.invariance import (Invariance, Series, centre_square, consistency, default_layers, distances, early_rise,
                                         invariance, look, mean_height, numbers, paper_series, sample, subtract, transform)
-from zfcore.analysis.top_activations import centre
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
 from zfcore.data.transforms import square
 from zfcore.layers import Conv, Flatten, Linear, MaxPool, ReLU
 from zfcore.models import build
 from zfcore.network import Network
+from zfcore.trained import Trained
 
 
 def picture(h, w, seed=0):
@@ -161,15 +161,13 @@ MEAN = np.full((3, 40, 40), 90, np.float32)
 
 def test_an_unchanged_picture_has_distance_0_to_the_bit_whatever_the_batch():
     for batch_size in (1, 3, 64):
-        found = invariance(shift_invariant(), [picture(40, 40)], MEAN, series={"none": series([0.0, 4], clean=0)},
-                           batch_size=batch_size)
+        found = invariance(Trained(shift_invariant(), MEAN), [picture(40, 40)], series={"none": series([0.0, 4], clean=0)}, batch_size=batch_size)
         for of in (found.distances, found.relative, found.unit):
             assert (of["none"][0, :, 0] == 0).all() and (of["none"][0, :, 1] > 0).all()
 
 
 def test_a_shift_invariant_network_moves_in_layer_1_and_nowhere_above():
-    found = invariance(shift_invariant(), [blob(), blob()[:, ::-1]], MEAN, layers=["conv1", "pool2", "fc6"],
-                       series={"shift": series(np.arange(-5.0, 6), clean=5)}, batch_size=4)
+    found = invariance(Trained(shift_invariant(), MEAN), [blob(), blob()[:, ::-1]], layers=["conv1", "pool2", "fc6"], series={"shift": series(np.arange(-5.0, 6), clean=5)}, batch_size=4)
     assert (found.relative["shift"][:, 0, [0, 4, 6, 10]] > 0.1).all()
     assert found.relative["shift"][:, 1:].max() < 1e-4 and found.unit["shift"][:, 1:].max() < 1e-4
     assert (consistency(found.most_probable["shift"], 5) == 1).all()
@@ -179,7 +177,7 @@ def test_a_shift_invariant_network_moves_in_layer_1_and_nowhere_above():
 def test_each_step_stands_at_its_own_place_whatever_the_batch():
     network, pixels = shift_invariant(), [picture(44, 61), picture(70, 50, 1)]
     along = series(np.linspace(-4, 4, 9), np.linspace(1, 1.6, 9), np.linspace(0, 80, 9), clean=3)
-    found = invariance(network, pixels, MEAN, [1, 3], ["conv1", "fc6"], {"all": along}, batch_size=4)
+    found = invariance(Trained(network, MEAN), pixels, [1, 3], layers=["conv1", "fc6"], series={"all": along}, batch_size=4)
     seen = [transform(centre_square(p, 40), 30, *along[1:4]) for p in pixels]
     for n, (x, label) in enumerate(zip(seen, (1, 3))):
         features, scores = look(network, subtract(x, MEAN), ["conv1", "fc6"])
@@ -195,7 +193,7 @@ def test_each_step_stands_at_its_own_place_whatever_the_batch():
 def test_without_labels_the_class_of_the_centre_crop_is_followed():
     network, pixels = shift_invariant(), [picture(40, 40), blob()]
     x = np.stack([p[5:35, 5:35] for p in pixels]).transpose(3, 1, 2, 0) - np.float32(90)
-    found = invariance(network, pixels, MEAN, series={"turn": series(degrees=[90.0, 0], clean=1)})
+    found = invariance(Trained(network, MEAN), pixels, series={"turn": series(degrees=[90.0, 0], clean=1)})
     np.testing.assert_array_equal(found.labels, network.forward(np.ascontiguousarray(x))[0].argmax(axis=0))
 
 
@@ -203,7 +201,7 @@ def test_the_mean_that_is_subtracted_is_that_of_the_centre():
     network, pixels = shift_invariant(), picture(41, 41)
     mean = np.random.default_rng(0).uniform(0, 255, (3, 41, 41)).astype(np.float32)
     seen = np.ascontiguousarray(pixels[None, 5:35, 5:35].transpose(3, 1, 2, 0), np.float32)
-    np.testing.assert_array_equal(subtract(seen, mean), centre(network, pixels[None], mean))
+    np.testing.assert_array_equal(subtract(seen, mean), Trained(network, mean).inputs(pixels[None]))
 
 
 def test_the_layers_are_1_and_7_unless_named():
@@ -243,7 +241,7 @@ def test_a_straight_line_has_risen_by_an_eighth_after_an_eighth_and_both_directi
     ({"batch_size": 0}, "batch size")])
 def test_what_cannot_be_is_refused(change, sentence):
     with pytest.raises(Expected, match=sentence):
-        invariance(shift_invariant(), [blob()], MEAN, series={"none": series([0.0, 1])}, **change)
+        invariance(Trained(shift_invariant(), MEAN), [blob()], series={"none": series([0.0, 1])}, **change)
 
 
 # -------------------------------------------------------------------------------------------------- the command line
@@ -280,7 +278,7 @@ def test_the_command_leaves_arrays_figure_and_numbers_and_draws_the_figure_again
     assert "the same class at" in capsys.readouterr().out.split("\n")[-2]
     before = (tmp_path/"invariance.png").read_bytes()
     (tmp_path/"invariance.png").unlink()
-    main(["invariance", "--redraw", str(tmp_path/"invariance.h5")])
+    main(["redraw", str(tmp_path/"invariance.h5")])
     assert (tmp_path/"invariance.png").read_bytes() == before
 
 

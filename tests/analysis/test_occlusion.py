@@ -7,7 +7,7 @@ import pytest
 from matplotlib import colormaps
 from PIL import Image
 
-from zfcore import plots, results
+from zfcore import fusion, plots, results
 from zfcore.__main__ import main
 from zfcore.analysis.occlusion import (Occlusion, check_square, correlation_with_projection, drop_form, fall_inside_box, fall_inside_other_boxes,
                                        occlusion)
@@ -20,6 +20,7 @@ from zfcore.layers import ContrastNorm, Conv, Dropout, Flatten, Linear, MaxPool,
 from zfcore.models.zfnet import zfnet
 from zfcore.network import Network
 from zfcore.plots import LABEL, MARGIN
+from zfcore.trained import Trained
 
 N, CLASSES, GREY = 2, 5, 90
 
@@ -92,7 +93,7 @@ def by_hand(network, picture, mean, layer, unit, label, size, stride):
     ("odd", "conv1", "conv1"), ("odd", None, "conv3"), ("deep", None, "relu_g")])
 def test_the_cone_alone_gives_what_the_whole_network_gives_for_every_painted_picture(name, layer, features, size, stride):
     network, pictures, mean = made(name)
-    found = occlusion(network, pictures, mean, [1, 4], layer, size, stride, GREY, batch_size=19)
+    found = occlusion(Trained(network, mean), pictures, [1, 4], layer=layer, size=size, stride=stride, grey=GREY, batch_size=19)
     for n in range(N):
         sums, p, best = by_hand(network, pictures[n], mean, features, found.units[n], [1, 4][n], size, stride)
         np.testing.assert_allclose(found.sums[n], sums, rtol=0, atol=1e-11*np.abs(sums).max())
@@ -104,7 +105,7 @@ def test_the_cone_alone_gives_what_the_whole_network_gives_for_every_painted_pic
 def test_in_float32_the_classes_are_the_same_and_the_values_differ_by_rounding():
     network, pictures, mean = made("zfnet")
     network.load(network.parameters())
-    cone, whole = (occlusion(network, pictures, mean.astype(np.float32), size=11, stride=3, incremental=way) for way in (True, False))
+    cone, whole = (occlusion(Trained(network, mean.astype(np.float32)), pictures, size=11, stride=3, incremental=way) for way in (True, False))
     np.testing.assert_array_equal(cone.most_probable, whole.most_probable)
     np.testing.assert_allclose(cone.probabilities, whole.probabilities, rtol=0, atol=1e-5)
     np.testing.assert_allclose(cone.sums, whole.sums, rtol=1e-5)
@@ -113,7 +114,7 @@ def test_in_float32_the_classes_are_the_same_and_the_values_differ_by_rounding()
 
 def test_computing_everything_again_is_the_same_analysis():
     network, pictures, mean = made("odd")
-    cone, whole = (occlusion(network, pictures, mean, size=8, stride=5, incremental=way) for way in (True, False))
+    cone, whole = (occlusion(Trained(network, mean), pictures, size=8, stride=5, incremental=way) for way in (True, False))
     for name, value in vars(cone).items():
         if isinstance(value, np.ndarray) and value.dtype.kind == "f":
             np.testing.assert_allclose(value, getattr(whole, name), atol=1e-10*max(1, np.nanmax(np.abs(value))), err_msg=name)
@@ -125,13 +126,13 @@ def test_only_the_cone_is_computed_and_never_more_places_than_a_batch(monkeypatc
     network, pictures, mean = made("zfnet")
     seen = {}
 
-    def spy(layer, x, step=None, relu=False, forward=Conv.forward):
-        y, cache = forward(layer, x, step, relu)
-        seen.setdefault(layer.name, []).append(y.shape[1:])
-        return y, cache
+    def spy(conv, relu, x, step, together=fusion.conv_relu):
+        done = together(conv, relu, x, step)
+        seen.setdefault(conv.name, []).append(done[0][0].shape[1:])
+        return done
 
-    monkeypatch.setattr(Conv, "forward", spy)
-    occlusion(network, pictures[:1], mean, size=5, stride=2, batch_size=23)
+    monkeypatch.setitem(fusion.FORWARD, (Conv, ReLU), spy)
+    occlusion(Trained(network, mean), pictures[:1], size=5, stride=2, batch_size=23)
     assert sum(N for _, _, N in seen["conv1"] if N > 1) == 32**2 and max(N for _, _, N in seen["conv1"]) <= 23
     widest = {name: max(max(h, w) for h, w, N in shapes if N > 1) for name, shapes in seen.items()}
     assert widest["conv1"] == 6 and widest["conv2"] == 4                                  # of 31 and of 6
@@ -139,7 +140,7 @@ def test_only_the_cone_is_computed_and_never_more_places_than_a_batch(monkeypatc
 
 def test_the_size_of_a_batch_changes_nothing():
     network, pictures, mean = made("alexnet")
-    one, other = (occlusion(network, pictures, mean, size=9, stride=6, batch_size=batch) for batch in (1, 50))
+    one, other = (occlusion(Trained(network, mean), pictures, size=9, stride=6, batch_size=batch) for batch in (1, 50))
     np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=0, atol=1e-12)
     np.testing.assert_allclose(one.sums, other.sums, rtol=1e-12)
 
@@ -150,7 +151,7 @@ def test_the_square_of_the_paper_has_30_by_30_places_always_inside():
     assert (square.layer, square.size, square.stride, square.grey, square.places) == ("conv5", 50, 6, 128, 900)
     assert square.tops.tolist() == square.lefts.tolist() == list(range(0, 175, 6))
     network, pictures, mean = made("zfnet")
-    found = occlusion(network, pictures[:1], mean)
+    found = occlusion(Trained(network, mean), pictures[:1])
     assert (found.size, found.stride, found.grey) == (15, 2, 128) and found.sums.shape == (1, 27, 27)
     assert found.tops.tolist() == list(range(0, 53, 2)) and found.tops[-1] + 15 == 67
 
@@ -158,7 +159,7 @@ def test_the_square_of_the_paper_has_30_by_30_places_always_inside():
 def test_the_strongest_map_is_that_of_the_clean_picture_by_its_sum_or_by_its_maximum():
     network, pictures, mean = made("zfnet")
     y = network.activations(pictures.transpose(3, 1, 2, 0) - mean[..., None], ["relu1"])["relu1"]           # (F,H,W,N)
-    by_sum, by_max = (occlusion(network, pictures, mean, None, "conv1", 40, 20, criterion=which) for which in ("sum", "max"))
+    by_sum, by_max = (occlusion(Trained(network, mean), pictures, None, layer="conv1", size=40, stride=20, criterion=which) for which in ("sum", "max"))
     assert by_sum.units.tolist() == y.sum(axis=(1, 2)).argmax(axis=0).tolist()
     assert by_max.units.tolist() == y.max(axis=(1, 2)).argmax(axis=0).tolist()
     assert by_sum.units.tolist() != by_max.units.tolist()
@@ -169,7 +170,7 @@ def test_without_a_label_the_class_of_the_clean_picture_is_followed():
     network, pictures, mean = made("zfnet")
     x = np.ascontiguousarray(pictures.transpose(3, 1, 2, 0) - mean[..., None])
     best = network.forward(x)[0].argmax(axis=0)
-    unknown, known = (occlusion(network, pictures, mean, labels, size=30, stride=20) for labels in (None, (best + 1) % CLASSES))
+    unknown, known = (occlusion(Trained(network, mean), pictures, labels, size=30, stride=20) for labels in (None, (best + 1) % CLASSES))
     assert unknown.labels.tolist() == unknown.clean_classes.tolist() == best.tolist()
     assert known.labels.tolist() == ((best + 1) % CLASSES).tolist() and known.clean_classes.tolist() == best.tolist()
     assert (known.clean_probabilities < unknown.clean_probabilities).all()
@@ -179,14 +180,14 @@ def test_the_square_lies_on_the_centre_crop():
     network, pictures, mean = made("zfnet")
     larger, around = (np.pad(array, pad, mode="edge") for array, pad in ((pictures, ((0, 0), (3, 3), (3, 3), (0, 0))),
                                                                         (mean, ((0, 0), (3, 3), (3, 3)))))
-    cropped, plain = (occlusion(network, p, m, size=20, stride=10) for p, m in ((larger, around), (pictures, mean)))
+    cropped, plain = (occlusion(Trained(network, m), p, size=20, stride=10) for p, m in ((larger, around), (pictures, mean)))
     np.testing.assert_array_equal(cropped.pictures, pictures)
     np.testing.assert_array_equal(cropped.sums, plain.sums)
 
 
 def test_the_projection_is_of_the_whole_map_and_the_view_of_its_strongest_place_in_its_field():
     network, pictures, mean = made("alexnet")
-    found = occlusion(network, pictures, mean, None, "conv1", 30, 20)
+    found = occlusion(Trained(network, mean), pictures, None, layer="conv1", size=30, stride=20)
     for n in range(N):
         x = np.ascontiguousarray(pictures[n:n + 1].transpose(3, 1, 2, 0) - mean[..., None])
         whole = project(network, x, "conv1", found.units[n:n + 1], whole_map=True).pixels[..., 0]
@@ -195,12 +196,12 @@ def test_the_projection_is_of_the_whole_map_and_the_view_of_its_strongest_place_
         top, left = 3*one.places[0] - 2
         field = np.pad(one.pixels[..., 0], ((0, 0), (7, 7), (7, 7)))[:, top + 7:top + 14, left + 7:left + 14]
         np.testing.assert_allclose(found.views[n], field.transpose(1, 2, 0), rtol=1e-6)
-    assert occlusion(network, pictures, mean, None, "conv3", 30, 20).views.shape == (N, 59, 43, 3)
+    assert occlusion(Trained(network, mean), pictures, None, layer="conv3", size=30, stride=20).views.shape == (N, 59, 43, 3)
 
 
 def test_a_result_comes_back_from_its_file(tmp_path):
     network, pictures, mean = made("odd")
-    found = replace(occlusion(network, pictures, mean, size=8, stride=9), names=np.array(["a", "b"]))
+    found = replace(occlusion(Trained(network, mean), pictures, size=8, stride=9), names=np.array(["a", "b"]))
     results.save(tmp_path/"found.h5", found)
     np.testing.assert_equal(vars(results.load(tmp_path/"found.h5", Occlusion)), vars(found))
 
@@ -215,13 +216,13 @@ def test_a_result_comes_back_from_its_file(tmp_path):
 def test_what_cannot_be_is_one_sentence(options, sentence):
     network, pictures, mean = made("zfnet")
     with pytest.raises(Expected, match=sentence):
-        occlusion(network, pictures, mean, **options)
+        occlusion(Trained(network, mean), pictures, **options)
 
 
 def test_a_network_that_does_not_end_in_classes_is_refused():
     network = Network("maps", (3, 20, 20), [Conv("conv1", 4, K=3), ReLU("relu1")]).init(0)
     with pytest.raises(Expected, match="maps: expected a network of convolutions that ends in scores of classes"):
-        occlusion(network, np.zeros((1, 20, 20, 3), np.uint8), np.zeros((3, 20, 20), np.float32))
+        occlusion(Trained(network, np.zeros((3, 20, 20), np.float32)), np.zeros((1, 20, 20, 3), np.uint8))
 
 
 # ------------------------------------------------------------------------------------------------ planted truth
@@ -244,7 +245,7 @@ EVERYWHERE = slice(None), slice(None)
 
 def test_the_fall_of_a_class_seen_in_one_place_lies_in_the_box_around_that_place():
     network, picture, mean = planted((slice(4, 8), slice(10, 16)))                        # pixels 8:16, 20:32
-    found = occlusion(network, picture, mean, [0], size=3, stride=1)
+    found = occlusion(Trained(network, mean), picture, [0], size=3, stride=1)
     share, area = fall_inside_box(replace(found, boxes=np.array([[8.0, 20, 16, 32]])))
     assert area == pytest.approx(8*12/1200)
     reached, _ = fall_inside_box(replace(found, boxes=np.array([[6.0, 18, 18, 34]])))     # and all that a square of 3 reaches
@@ -259,7 +260,7 @@ def test_the_fall_of_a_class_seen_in_one_place_lies_in_the_box_around_that_place
 
 def test_a_fall_that_is_the_same_everywhere_lies_in_the_box_by_its_area():
     network, picture, mean = planted(EVERYWHERE)
-    found = occlusion(network, picture, mean, [0], size=5, stride=5)
+    found = occlusion(Trained(network, mean), picture, [0], size=5, stride=5)
     even = replace(found, drops=np.full((1, 30, 40), 0.25), boxes=np.array([[3.0, 10, 13, 36]]))
     share, area = fall_inside_box(even)
     assert share == area == pytest.approx(10*26/1200)
@@ -269,7 +270,7 @@ def test_a_fall_that_is_the_same_everywhere_lies_in_the_box_by_its_area():
 
 def test_without_a_box_or_without_a_fall_there_is_no_share():
     network, picture, mean = planted(EVERYWHERE)
-    found = occlusion(network, np.concatenate([picture]*3), mean, [0]*3, size=5, stride=5)
+    found = occlusion(Trained(network, mean), np.concatenate([picture]*3), [0]*3, size=5, stride=5)
     boxes = np.array([[np.nan]*4, [8, 20, 16, 32], [8, 20, 16, 32]])
     drops = found.drops.copy()
     drops[1] = -1
@@ -279,7 +280,7 @@ def test_without_a_box_or_without_a_fall_there_is_no_share():
 
 def test_a_map_falls_where_its_projection_lies_and_not_where_another_lies():
     network, picture, mean = planted(EVERYWHERE)
-    found = occlusion(network, picture, mean, [0], size=5, stride=1)
+    found = occlusion(Trained(network, mean), picture, [0], size=5, stride=1)
     assert found.units.tolist() == [0]
     assert correlation_with_projection(found) == pytest.approx(1, abs=1e-6)               # both count the bright pixels hidden
     shifted = replace(found, projections=np.roll(found.projections, (12, -14), axis=(1, 2)))
@@ -304,7 +305,7 @@ def test_the_drop_form_is_the_mean_fall_over_the_squares_that_cover_a_pixel():
 
 def test_drops_are_kept_for_each_picture():
     network, pictures, mean = made("odd")
-    found = occlusion(network, pictures, mean, [0, 3], size=8, stride=5)
+    found = occlusion(Trained(network, mean), pictures, [0, 3], size=8, stride=5)
     for n in range(N):
         fall = found.clean_probabilities[n] - found.probabilities[n]
         np.testing.assert_array_equal(found.drops[n], drop_form(fall, found.tops, found.lefts, 8, 38, 47))
@@ -313,7 +314,7 @@ def test_drops_are_kept_for_each_picture():
 # --------------------------------------------------------------------------------------------- figure and command
 def test_in_the_figure_each_value_stands_at_the_middle_of_its_square_in_the_frame_of_the_picture(tmp_path):
     network, picture, mean = planted(EVERYWHERE)
-    found = occlusion(network, picture, mean, [0], size=10, stride=5)                     # 5 x 7 places
+    found = occlusion(Trained(network, mean), picture, [0], size=10, stride=5)                     # 5 x 7 places
     p = np.full((1, 5, 7), 0.9)
     p[0, 3, 1] = 0                                           # the square at rows 15:25, columns 5:15
     found = replace(found, probabilities=p, clean_probabilities=np.array([0.9]), classes=np.array(["bright", "dark"]),
@@ -339,7 +340,7 @@ def test_in_the_figure_each_value_stands_at_the_middle_of_its_square_in_the_fram
 
 def test_more_classes_than_colours_and_no_names_at_all_can_be_drawn(tmp_path):
     network, pictures, mean = made("odd")
-    found = occlusion(network, pictures, mean, size=8, stride=5)
+    found = occlusion(Trained(network, mean), pictures, size=8, stride=5)
     places = np.arange(found.most_probable[0].size).reshape(found.most_probable[0].shape)
     plots.occlusion(replace(found, most_probable=np.stack([places, 0*places])), tmp_path/"figure.png")
     assert Image.open(tmp_path/"figure.png").height > 2*2*190
@@ -350,7 +351,7 @@ def test_a_fall_of_nothing_looks_like_nothing_and_titles_say_what_is_seen(tmp_pa
     monkeypatch.setattr(plots.Sheet, "text", lambda self, left, top, lines, *more, **look: (
         said.append(lines), text(self, left, top, lines, *more, **look)))
     network, picture, mean = planted(EVERYWHERE)
-    found = occlusion(network, picture, mean, [0], size=10, stride=5)
+    found = occlusion(Trained(network, mean), picture, [0], size=10, stride=5)
     found = replace(found, classes=np.array(["a bright one", "dark"]), names=np.array(["synthetic/val/000007"]))
     shades = []
     for fall in (2e-5, 0.3):
@@ -404,7 +405,7 @@ def test_files_leave_arrays_a_figure_and_a_sentence_and_the_figure_comes_back_fr
     np.testing.assert_array_equal(found.pictures[0], np.asarray(Image.open(place/"one.png"))[2:29, 2:29])
     before = (tmp_path/"occlusion.png").read_bytes()
     (tmp_path/"occlusion.png").unlink()
-    main(["occlusion", "--redraw", str(tmp_path/"occlusion.h5")])
+    main(["redraw", str(tmp_path/"occlusion.h5")])
     assert (tmp_path/"occlusion.png").read_bytes() == before
 
 
@@ -490,7 +491,7 @@ def test_a_small_picture_is_enlarged_when_asked(place, tmp_path):
 
 def test_the_fall_inside_the_boxes_of_other_pictures_is_the_mean_over_all_of_them():
     network, picture, mean = planted((slice(4, 8), slice(10, 16)))
-    found = occlusion(network, np.repeat(picture, 3, axis=0), mean, [0, 0, 0], size=3, stride=1)
+    found = occlusion(Trained(network, mean), np.repeat(picture, 3, axis=0), [0, 0, 0], size=3, stride=1)
     boxes = np.array([[6.0, 18, 18, 34], [0, 0, 6, 40], [6, 18, 18, 26]])                # all of the fall, none, a part
     of = [fall_inside_box(replace(found, boxes=np.repeat(box[None], 3, axis=0)))[0][0] for box in boxes]
     parts = [replace(found, boxes=boxes)]

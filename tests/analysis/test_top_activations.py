@@ -4,13 +4,14 @@ import pytest
 from PIL import Image
 
 from zfcore import results
-from zfcore.analysis.top_activations import TopActivations, centre, merge, top_activations, unit_views
+from zfcore.analysis.top_activations import TopActivations, merge, top_activations, unit_views
 from zfcore.check import Expected
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import Damaged
 from zfcore.deconvnet import project
 from zfcore.layers import ContrastNorm, Conv, Flatten, Linear, MaxPool, ReLU
 from zfcore.network import Network
+from zfcore.trained import Trained
 
 SIZE, CROP, COUNT, K = 39, 33, 47, 4
 SELDOM = -8.29                               # a bias with which conv2's unit 5 fires for fewer than K pictures
@@ -65,7 +66,7 @@ MEAN = np.random.default_rng(9).uniform(100, 150, (3, SIZE, SIZE)).astype(np.flo
 
 def scan(network, dataset=None, **options):
     options = {"layers": LAYERS, "k": K, "batch_size": 8, **options}
-    return top_activations(network, pictures_of(dataset or Noise()), MEAN, **options)
+    return top_activations(Trained(network, MEAN), pictures_of(dataset or Noise()), **options)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def same(a, b):
 
 # ------------------------------------------------------------------------------------------------------- the pass
 def test_the_strongest_pictures_of_every_unit_are_those_that_sorting_all_activations_gives(network, found):
-    x = centre(network, Noise().pixels, MEAN)
+    x = Trained(network, MEAN).inputs(Noise().pixels)
     for layer, plain in zip(LAYERS, ("relu1", "norm1", "relu2", "relu6", "fc8")):
         y = network.activations(x, [plain])[plain]
         maps = y.reshape(len(y), -1, COUNT)
@@ -235,14 +236,14 @@ def test_what_is_not_there_is_named(network):
 # ------------------------------------------------------------------------------------- projections and patches
 def test_projections_and_patches_are_cropped_to_the_field_and_grey_beyond_the_border(network, found):
     data, margin = Noise(), (SIZE - CROP)//2
-    views = unit_views(network, pictures_of(data), MEAN, found, "conv2", [0, 6], batch_size=3)
+    views = unit_views(Trained(network, MEAN), pictures_of(data), found, "conv2", [0, 6], batch_size=3)
     assert views.projections.shape == views.patches.shape == (2, K, 17, 17, 3)
     over_the_border = 0
     for u, unit in enumerate((0, 6)):
         for rank in range(K):
             n, place = views.pictures[u, rank], views.places[u, rank]
             top, left = views.boxes[u, rank, :2]
-            x = centre(network, data.pixels[[n]], MEAN)
+            x = Trained(network, MEAN).inputs(data.pixels[[n]])
             pixels = project(network, x, "conv2", [unit], [place]).pixels[..., 0]
             for row, column in np.ndindex(17, 17):
                 h, w = top + row, left + column
@@ -259,28 +260,28 @@ def test_projections_and_patches_are_cropped_to_the_field_and_grey_beyond_the_bo
 def test_a_field_wider_than_the_picture_and_a_fully_connected_layer_show_the_whole_picture(network, found):
     data, margin = Noise(), (SIZE - CROP)//2
     for layer in ("fc6", "fc8"):
-        views = unit_views(network, pictures_of(data), MEAN, found, layer, [2])
+        views = unit_views(Trained(network, MEAN), pictures_of(data), found, layer, [2])
         assert views.patches.shape == (1, K, CROP, CROP, 3)
         np.testing.assert_array_equal(views.patches[0, 0], data.pixels[views.pictures[0, 0], margin:-margin, margin:-margin])
     wide = Network("wide", (3, 13, 13), [Conv("conv1", 4, K=15, P=14), ReLU("relu1")]).init(0, "he")
     pictures = Pictures(data, SIZE, 13, workers=0, memory=0)
-    top = top_activations(wide, pictures, MEAN, ["conv1"], k=2)
-    assert unit_views(wide, pictures, MEAN, top, "conv1", [0]).patches.shape == (1, 2, 13, 13, 3)
+    top = top_activations(Trained(wide, MEAN), pictures, ["conv1"], k=2)
+    assert unit_views(Trained(wide, MEAN), pictures, top, "conv1", [0]).patches.shape == (1, 2, 13, 13, 3)
 
 
 def test_projections_of_the_first_layer_are_its_filters_which_come_along_once(network, found):
-    views = unit_views(network, pictures_of(Noise()), MEAN, found, "conv1", [4, 1])
+    views = unit_views(Trained(network, MEAN), pictures_of(Noise()), found, "conv1", [4, 1])
     assert views.filters.shape == (2, 5, 5, 3)
     for u, k in np.argwhere(views.pictures >= 0):
         shown = views.projections[u, k]
         there = shown != 0                                                       # beyond the border of the picture nothing is
         assert there.any()
         np.testing.assert_allclose(shown[there], views.values[u, k]*views.filters[u][there], rtol=1e-5)
-    assert unit_views(network, pictures_of(Noise()), MEAN, found, "conv2", [0]).filters is None
+    assert unit_views(Trained(network, MEAN), pictures_of(Noise()), found, "conv2", [0]).filters is None
 
 
 def test_where_there_is_no_picture_the_views_are_grey(network, found):
-    views = unit_views(network, pictures_of(Noise()), MEAN, found, "conv2", [5, 2])
+    views = unit_views(Trained(network, MEAN), pictures_of(Noise()), found, "conv2", [5, 2])
     missing = views.pictures < 0
     assert missing[1].all() and missing[0].any() and not missing[0].all()
     assert (views.patches[missing] == 128).all() and not views.projections[missing].any()
@@ -290,6 +291,6 @@ def test_where_there_is_no_picture_the_views_are_grey(network, found):
 
 def test_views_of_a_unit_that_is_not_there_or_of_a_picture_that_changed_are_refused(network, found):
     with pytest.raises(Expected, match="unit of conv2: expected 0 to 6, got 7"):
-        unit_views(network, pictures_of(Noise()), MEAN, found, "conv2", [7])
+        unit_views(Trained(network, MEAN), pictures_of(Noise()), found, "conv2", [7])
     with pytest.raises(Expected, match="torn.*run the pass again"):
-        unit_views(network, pictures_of(Noise(damaged=range(COUNT))), MEAN, found, "conv1", [0])
+        unit_views(Trained(network, MEAN), pictures_of(Noise(damaged=range(COUNT))), found, "conv1", [0])

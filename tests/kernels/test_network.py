@@ -14,6 +14,7 @@ from zfcore.layers import ContrastNorm, Conv, Flatten, Linear, MaxPool, ReLU, St
 from zfcore.network import Network
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
 from zfcore.optim import SGD
+from zfcore.trained import Trained
 
 
 def moved(network, machine):
@@ -150,7 +151,7 @@ def test_a_projection_alone_is_the_one_of_the_batch_bit_for_bit(seeing):
 @executor.requires_executor
 def test_the_incremental_occlusion_map_is_the_full_one_bit_for_bit(seeing):
     network, pictures, mean = seeing
-    cone, full = (occlusion(network, pictures[:1], mean, size=7, stride=5, incremental=way) for way in (True, False))
+    cone, full = (occlusion(Trained(network, mean), pictures[:1], size=7, stride=5, incremental=way) for way in (True, False))
     assert cone.sums.std() > 0
     for name in ("sums", "probabilities", "most_probable"):
         np.testing.assert_array_equal(getattr(cone, name), getattr(full, name), name)

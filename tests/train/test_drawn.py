@@ -6,11 +6,11 @@ from train import evaluate
 from train.__main__ import main
 from train.features import features_of, key_of
 from train.study import Subset
-from zfcore.backend import CPU
 from zfcore.data import kept, open_data, synthetic
 from zfcore.data.caltech import splits
 from zfcore.data.loader import Pictures
 from zfcore.models import from_checkpoint
+from zfcore.trained import Trained
 
 OPTIONS = ["--preset", "tiny", "--image-size", "32", "--batch-size", "10", "--epochs", "1", "--limit-per-class", "1",
            "--workers", "1", "--device", "cpu"]
@@ -58,6 +58,6 @@ def test_a_study_takes_a_drawn_set(cache, tmp_path):
             (dataset, Subset(dataset, test, dataset.labels[test], dataset.classes))]
     keys = [key_of(tmp_path/"run"/"best.h5", pictures) for pictures in sets]
     assert len(set(keys)) == 2
-    found = [features_of(network, checkpoint.mean_image, pictures, ["fc7"], tmp_path/key, CPU)["fc7"]
+    found = [features_of(Trained(network, checkpoint.mean_image), pictures, ["fc7"], tmp_path/key)["fc7"]
              for pictures, key in zip(sets, keys)]
     np.testing.assert_allclose(found[0][test, :], found[1][:, :], rtol=1e-4, atol=1e-5)

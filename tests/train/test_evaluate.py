@@ -13,7 +13,7 @@ from PIL import Image
 from tests.train.conftest import write_set
 from train import evaluate as module
 from train.__main__ import main as train
-from train.evaluate import (FILES, answers, confused_pairs, confusion, evaluate, judge, main, per_class, predict, probabilities,
+from train.evaluate import (FILES, answers, confused_pairs, confusion, evaluate, judge, main, per_class, predict,
                             score, whole_folder, wilson, write_worst)
 from zfcore import plots
 from zfcore.backend import CPU
@@ -21,6 +21,7 @@ from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, load, save
 from zfcore.data.transforms import Damaged
 from zfcore.models import build
+from zfcore.trained import Trained
 
 
 class Known:
@@ -34,50 +35,55 @@ class Known:
             yield n, self.labels[n], n
 
 
-@pytest.fixture
-def known(monkeypatch):
-    """probabilities() of a member (p, None) are rows of p (N,classes)."""
-    monkeypatch.setattr(module, "probabilities", lambda p, n, *_: np.array(p, np.float32)[n].T)
+class Answering:
+    """Stands for a model whose probabilities are rows of p (N,classes)."""
+    device = CPU
+
+    def __init__(self, p):
+        self.p = p
+
+    def probabilities(self, n, crops):
+        return np.array(self.p, np.float32)[n].T
 
 
 def score_of(p, labels):
-    return evaluate([(p, None)], Known(labels, range(len(p[0]))), CPU)
+    return evaluate([Answering(p)], Known(labels, range(len(p[0]))))
 
 
 # --------------------------------------------------------------------------------------------------------------- errors
 RISING = np.arange(1, 8)/28                                # class 6 first, class 2 fifth, class 1 sixth
 
 
-def test_top1_and_top5_errors_are_the_shares_outside_the_first_and_the_first_five(known):
+def test_top1_and_top5_errors_are_the_shares_outside_the_first_and_the_first_five():
     s = score_of([RISING]*4, [6, 2, 1, 0])
     assert (s.top1, s.top5, s.count) == (0.75, 0.5, 4)
     assert s.loss == pytest.approx(-np.log(RISING[[6, 2, 1, 0]]).mean(), rel=1e-6)
 
 
-def test_a_network_that_answers_the_same_for_all_classes_is_wrong(known):
+def test_a_network_that_answers_the_same_for_all_classes_is_wrong():
     s = score_of([np.full(10, 0.1)]*3, [0, 5, 9])
     assert (s.top1, s.top5) == (1, 1)
 
 
-def test_a_probability_of_zero_gives_a_finite_loss(known):
+def test_a_probability_of_zero_gives_a_finite_loss():
     assert np.isfinite(score_of([[1.0, 0.0]], [1]).loss)
 
 
-def test_a_nan_is_refused_in_one_sentence(known):
+def test_a_nan_is_refused_in_one_sentence():
     with pytest.raises(Expected, match="finite"):
         score_of([[0.5, 0.5], [math.nan, 0.5]], [0, 1])
 
 
-def test_no_pictures_or_no_members_are_refused(known):
+def test_no_pictures_or_no_members_are_refused():
     with pytest.raises(Expected, match="at least one picture"):
-        evaluate([(None, None)], Known([]), CPU)
+        evaluate([Answering(None)], Known([]))
     with pytest.raises(Expected, match="members"):
-        evaluate([], Known([0]), CPU)
+        evaluate([], Known([0]))
 
 
-def test_crops_other_than_centre_and_ten_are_refused(known):
+def test_crops_other_than_centre_and_ten_are_refused():
     with pytest.raises(Expected, match="centre, ten"):
-        evaluate([(np.eye(10), None)], Known([0]), CPU, crops="center")
+        evaluate([Answering(np.eye(10))], Known([0]), crops="center")
 
 
 def test_rank_counts_the_classes_before_the_true_one_and_a_tie_goes_against_it():
@@ -94,26 +100,26 @@ def test_rank_counts_the_classes_before_the_true_one_and_a_tie_goes_against_it()
 A, B = [[0.9, 0.1, 0.0], [0.2, 0.5, 0.3]]*2, [[0.2, 0.5, 0.3], [0.0, 0.4, 0.6]]*2
 
 
-def test_an_ensemble_is_the_mean_of_its_members_probabilities(known):
-    found = predict([(A, None), (B, None)], Known([0, 1, 2, 0], "abc"), CPU)
+def test_an_ensemble_is_the_mean_of_its_members_probabilities():
+    found = predict([Answering(A), Answering(B)], Known([0, 1, 2, 0], "abc"))
     np.testing.assert_allclose(found.p.T, [[0.55, 0.3, 0.15], [0.1, 0.45, 0.45]]*2, rtol=1e-6)
     assert found.p.dtype == np.float32 and found.labels.tolist() == [0, 1, 2, 0] and found.indices.tolist() == [0, 1, 2, 3]
 
 
-def test_each_member_is_judged_alone_in_the_same_pass(known):
-    pictures, members = Known([0, 1, 2, 0], "abc"), [(A, None), (B, None)]
-    together, alone = answers(members, pictures, CPU)
+def test_each_member_is_judged_alone_in_the_same_pass():
+    pictures, members = Known([0, 1, 2, 0], "abc"), [Answering(A), Answering(B)]
+    together, alone = answers(members, pictures)
     for one, member in zip(alone, members):
-        assert score(one, "centre", 1, 3) == evaluate([member], pictures, CPU)
-    s = evaluate(members, pictures, CPU)
+        assert score(one, "centre", 1, 3) == evaluate([member], pictures)
+    s = evaluate(members, pictures)
     assert s == score(together, "centre", 2, 3) and s.networks == 2
     assert (s.top1, s.loss) == (0.75, pytest.approx(-np.log([0.55, 0.45, 0.15, 0.1]).mean(), rel=1e-6))
 
 
-def test_evaluate_agrees_with_the_probabilities_of_predict(known):
+def test_evaluate_agrees_with_the_probabilities_of_predict():
     rng = np.random.default_rng(1)
     p, labels = rng.dirichlet(np.ones(9), 41), rng.integers(0, 9, 41)
-    found, s = predict([(p, None)], Known(labels), CPU), score_of(p, labels)
+    found, s = predict([Answering(p)], Known(labels)), score_of(p, labels)
     order = (-found.p).argsort(axis=0)
     assert s.top1 == np.mean(order[0] != found.labels)
     assert s.top5 == np.mean([label not in five for label, five in zip(found.labels, order[:5].T)])
@@ -127,7 +133,7 @@ def test_ten_crops_are_the_mean_of_the_softmaxes_of_four_corners_the_centre_and_
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (2, 40, 40, 3), dtype=np.uint8)
     mean = rng.uniform(90, 150, (3, 40, 40)).astype(np.float32)
-    ten, centre = (probabilities(network, pictures, mean, CPU, crops) for crops in ("ten", "centre"))
+    ten, centre = (Trained(network, mean).probabilities(pictures, crops) for crops in ("ten", "centre"))
     centred, by_hand = pictures.transpose(3, 1, 2, 0) - mean[..., None], []            # (3,40,40,2)
     for top, left in ((4, 4), (0, 0), (0, 8), (8, 0), (8, 8)):
         for step in (1, -1):
@@ -151,20 +157,20 @@ def test_the_interval_stays_in_0_to_1():
 
 
 # ----------------------------------------------------------------------------------------------------------------- texts
-def test_the_text_of_a_score_is_its_protocol(known):
-    s = evaluate([(A, None), (B, None)], Known([0, 1, 2, 0], "abc"), CPU, of="validation pictures of X")
+def test_the_text_of_a_score_is_its_protocol():
+    s = evaluate([Answering(A), Answering(B)], Known([0, 1, 2, 0], "abc"), of="validation pictures of X")
     assert str(s) == ("top-1 error 75.0 % (95 %: 30.1 to 95.4), top-5 error not meaningful among 3 classes, loss 1.399 "
                       "(centre crop, mean of 2 networks, 4 validation pictures of X)")
 
 
-def test_a_top5_error_among_five_classes_is_not_meaningful(known):
-    assert "top-5 error not meaningful among 5 classes" in str(evaluate([(np.eye(5), None)], Known([0], "abcde"), CPU))
+def test_a_top5_error_among_five_classes_is_not_meaningful():
+    assert "top-5 error not meaningful among 5 classes" in str(evaluate([Answering(np.eye(5))], Known([0], "abcde")))
 
 
-def test_a_top5_error_among_six_classes_is_meaningful_and_damaged_pictures_are_told(known):
+def test_a_top5_error_among_six_classes_is_meaningful_and_damaged_pictures_are_told():
     pictures = Known([0], "abcdef")
     pictures.damaged = {7: "cut short"}
-    text = str(evaluate([(np.eye(6)[::-1], None)], pictures, CPU, crops="ten"))
+    text = str(evaluate([Answering(np.eye(6)[::-1])], pictures, crops="ten"))
     assert "top-5 error 100.0 % (95 %: 20.7 to 100.0)" in text
     assert text.endswith("(mean of ten crops, 1 network, 1 pictures, 1 damaged left out)")
 

@@ -7,7 +7,6 @@ from PIL import Image
 
 from train import features
 from train.features import features_of, key_of
-from zfcore.backend import CPU
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
 from zfcore.data.folders import open_folders
@@ -15,6 +14,7 @@ from zfcore.data.loader import Pictures
 from zfcore.data.transforms import Damaged, centre_crops
 from zfcore.models import build
 from zfcore.ops.crop_flip import crop_flip
+from zfcore.trained import Trained
 
 LAYERS = ["norm1", "pool5", "relu7"]
 MEAN = np.full((3, 37, 37), 100, np.float32)
@@ -42,7 +42,7 @@ def made():
 
 def test_features_are_the_layers_outputs_of_the_centre_crops_a_row_a_picture(dataset, tmp_path):
     network, pictures = made(), prepared(dataset)
-    found = features_of(network, MEAN, pictures, LAYERS, tmp_path/"f", CPU)
+    found = features_of(Trained(network, MEAN), pictures, LAYERS, tmp_path/"f")
     squares = np.stack([pictures.picture(i) for i in range(30)])
     x = crop_flip(squares, MEAN, *centre_crops(30, 37, 32), 32, 32)
     for layer, expected in network.activations(x, LAYERS).items():
@@ -55,21 +55,21 @@ def test_features_are_the_layers_outputs_of_the_centre_crops_a_row_a_picture(dat
 
 def test_what_is_there_is_not_computed_again_and_a_killed_pass_goes_on_with_the_same_bits(dataset, tmp_path, monkeypatch):
     network, pictures = made(), prepared(dataset)
-    whole = features_of(network, MEAN, pictures, LAYERS, tmp_path/"whole", CPU)
+    whole = features_of(Trained(network, MEAN), pictures, LAYERS, tmp_path/"whole")
     compute, calls = features.layer_outputs, []
 
     def counted(*arguments):
-        calls.append(len(arguments[2]))
+        calls.append(len(arguments[1]))
         if len(calls) == 3:
             raise KeyboardInterrupt
         return compute(*arguments)
 
     monkeypatch.setattr(features, "layer_outputs", counted)
     with pytest.raises(KeyboardInterrupt):
-        features_of(network, MEAN, pictures, LAYERS, tmp_path/"f", CPU)
-    found = features_of(network, MEAN, pictures, LAYERS, tmp_path/"f", CPU)
+        features_of(Trained(network, MEAN), pictures, LAYERS, tmp_path/"f")
+    found = features_of(Trained(network, MEAN), pictures, LAYERS, tmp_path/"f")
     assert calls == [7, 7, 7, 7, 7, 2]                     # two files, the killed one, and the three that were left
-    features_of(network, MEAN, pictures, ["relu7"], tmp_path/"f", CPU)
+    features_of(Trained(network, MEAN), pictures, ["relu7"], tmp_path/"f")
     assert len(calls) == 6
     for layer in LAYERS:
         assert np.array_equal(found[layer][:, :], whole[layer][:, :])
@@ -77,9 +77,9 @@ def test_what_is_there_is_not_computed_again_and_a_killed_pass_goes_on_with_the_
 
 def test_another_layer_is_computed_when_it_is_asked_for(dataset, tmp_path):
     network, pictures = made(), prepared(dataset)
-    features_of(network, MEAN, pictures, ["relu7"], tmp_path/"f", CPU)
-    found = features_of(network, MEAN, pictures, ["relu7", "relu3"], tmp_path/"f", CPU)
-    alone = features_of(network, MEAN, pictures, ["relu3"], tmp_path/"g", CPU)
+    features_of(Trained(network, MEAN), pictures, ["relu7"], tmp_path/"f")
+    found = features_of(Trained(network, MEAN), pictures, ["relu7", "relu3"], tmp_path/"f")
+    alone = features_of(Trained(network, MEAN), pictures, ["relu3"], tmp_path/"g")
     assert np.array_equal(found["relu3"][:, :], alone["relu3"][:, :])
 
 
@@ -92,7 +92,7 @@ def test_the_bar_counts_every_picture_once_also_those_found(dataset, tmp_path):
 
     for _ in range(2):
         bar = Bar()
-        features_of(made(), MEAN, prepared(dataset), ["relu7"], tmp_path/"f", CPU, bar)
+        features_of(Trained(made(), MEAN), prepared(dataset), ["relu7"], tmp_path/"f", bar)
         assert bar.n == 30
 
 
@@ -106,14 +106,14 @@ def test_damaged_pictures_have_no_row(dataset, tmp_path, monkeypatch):
         return read(i)
 
     monkeypatch.setattr(dataset, "picture", picture)
-    found = features_of(made(), MEAN, prepared(dataset), ["relu7"], tmp_path/"f", CPU)["relu7"]
+    found = features_of(Trained(made(), MEAN), prepared(dataset), ["relu7"], tmp_path/"f")["relu7"]
     left = [i for i in range(30) if i not in (2, *range(7, 14))]
     assert found.pictures.tolist() == left and found[:, :].shape == (22, found.shape[1])
 
 
 @pytest.mark.parametrize("spoil", ["cut", "flipped", "emptied"])
 def test_a_damaged_file_is_named_in_a_sentence(dataset, tmp_path, spoil):
-    features_of(made(), MEAN, prepared(dataset), ["relu7"], tmp_path/"f", CPU)
+    features_of(Trained(made(), MEAN), prepared(dataset), ["relu7"], tmp_path/"f")
     path = sorted((tmp_path/"f").iterdir())[1]
     data = bytearray(path.read_bytes())
     if spoil == "flipped":
@@ -121,16 +121,16 @@ def test_a_damaged_file_is_named_in_a_sentence(dataset, tmp_path, spoil):
         data[at] ^= 255
     path.write_bytes({"cut": data[:-100], "flipped": data, "emptied": b""}[spoil])
     with pytest.raises(Expected, match=f"{path.name}: expected a whole file of features, .*; remove it") as caught:
-        features_of(made(), MEAN, prepared(dataset), ["relu7"], tmp_path/"f", CPU)["relu7"][:, :]
+        features_of(Trained(made(), MEAN), prepared(dataset), ["relu7"], tmp_path/"f")["relu7"][:, :]
     assert "\n" not in str(caught.value)
     path.unlink()
-    assert features_of(made(), MEAN, prepared(dataset), ["relu7"], tmp_path/"f", CPU)["relu7"].shape[0] == 30
+    assert features_of(Trained(made(), MEAN), prepared(dataset), ["relu7"], tmp_path/"f")["relu7"].shape[0] == 30
 
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(dataset, tmp_path):
     (tmp_path/"file").write_text("")
     with pytest.raises(Expected, match="--features: expected a place where a folder can be made"):
-        features_of(made(), MEAN, prepared(dataset), ["relu7"], tmp_path/"file"/"f", CPU)
+        features_of(Trained(made(), MEAN), prepared(dataset), ["relu7"], tmp_path/"file"/"f")
 
 
 # ------------------------------------------------------------------------------------------------------------- the key

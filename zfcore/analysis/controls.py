@@ -35,7 +35,7 @@ import numpy as np
 
 from zfcore import check
 from zfcore.analysis.evolution import cosine
-from zfcore.analysis.top_activations import centre, crops, decoded, field_windows, patches_of
+from zfcore.analysis.top_activations import crops, decoded, field_windows, patches_of
 from zfcore.backend import to_device, to_host
 from zfcore.data.loader import shuffled
 from zfcore.deconvnet import DECONVNET, check_units, feature_layer, project, unit_count
@@ -76,13 +76,13 @@ class Controls:
     classes: np.ndarray = None
 
 
-def controls(network, pictures, mean, top, layer, units, start=None, seed=0, batch_size=32, only=None, bar=None):
+def controls(model, pictures, top, layer, units, *, seed=0, batch_size=32, only=None, bar=None):
     """Controls of the projections of `units` of `layer` from the strongest pictures that the pass `top` found for them.
 
-    `start` is the same network with the weights that its training began with, None where they are not known; `only` names
-    the `conditions` that are wanted, None for all. `bar` moves on by one a projection (`length` says how many). Raises Expected
+    `only` names the `conditions` that are wanted, None for all. `bar` moves on by one a projection (`length` says how many). Raises Expected
     where a control is impossible: a network or layer without pooling below it has no switches, a layer with one unit no other
     unit, one picture no other picture."""
+    network, start = model.network, model.start
     units = check_units(network, layer, units)
     check_possible(network, layer)
     rows, ranks = np.nonzero(top.pictures[layer][units] >= 0)
@@ -108,7 +108,7 @@ def controls(network, pictures, mean, top, layer, units, start=None, seed=0, bat
         patches.append(patches_of(network, decoded(pictures, shown[at]), windows))
         of_batch = []
         for net, which, of, rules in (ways[condition] for condition in asked):
-            x = centre(net, decoded(pictures, which[at]), mean)
+            x = model.inputs(decoded(pictures, which[at]))
             of_batch.append(crops(project(net, x, layer, of[at], places[at], rules=rules, start=1).pixels, windows))
             if bar is not None:
                 bar.update(len(of_batch[-1]))
@@ -279,11 +279,11 @@ def shares_in_parts(network, projections, windows, truths, margin):
 WATCHED = 64                                   # pictures
 
 
-def legibility(network, pictures, mean):
+def legibility(model, pictures):
     """(share of the projected energy inside the objects' boxes, the boxes' share of the area), means over the first WATCHED
     of the `pictures`, whose truth is known: each is projected from the unit of the last convolution that it excites most."""
-    shown, layer = np.arange(min(WATCHED, len(pictures))), last_convolution(network)
-    x = centre(network, decoded(pictures, shown), mean)
+    network, shown = model.network, np.arange(min(WATCHED, len(pictures)))
+    layer, x = last_convolution(network), model.inputs(decoded(pictures, shown))
     y = network.activations(x, [network.layers[feature_layer(network, layer)].name]).popitem()[1]
     units = to_host(y.max(axis=(1, 2)).argmax(axis=0))                                       # (n,)
     pixels = to_host(project(network, x, layer, units).pixels).transpose(3, 1, 2, 0)[:, None]

@@ -95,11 +95,10 @@ def holm(p):
 
 
 # ------------------------------------------------------------------------------------------------------ the analysis
-def correspondence(network, pictures, mean, places, parts, layers=None, random=20, permutations=9999, grey=MID_GREY,
+def correspondence(model, pictures, places, parts, *, layers=None, random=20, permutations=9999, grey=MID_GREY,
                    side=None, seed=0, batch_size=64, names=None, bar=None):
-    """Mask the same parts in pictures (n,H,W,3) uint8, the centre crops that the network sees -> Correspondence.
+    """Mask the same parts in pictures (n,H,W,3) uint8, the centre crops that the Trained sees -> Correspondence.
 
-    mean           (3,size,size) on the network's device
     places         (n,P,2): x, y of each of the `parts`, (P,) names, in pixels of the crop
     layers         names as in `deconvnet.feature_layer`; None: the last convolution and the last hidden layer, 5 and 7
     random         random squares a picture and kind, and how often the places of the parts are dealt to other pictures
@@ -108,7 +107,7 @@ def correspondence(network, pictures, mean, places, parts, layers=None, random=2
     bar            a tqdm bar to move on by one a picture shown to the network, `length` in all, if any
 
     Raises Expected for fewer than two pictures, a part outside the crop, a layer or a side that there cannot be."""
-    crop, n, P = network.input_shape[1], len(pictures), len(parts)
+    network, crop, n, P = model.network, model.crop, len(pictures), len(parts)
     names = [f"picture {i}" for i in range(n)] if names is None else names
     for what, value in (("parts", P), ("random squares", random), ("permutations", permutations), ("batch size", batch_size)):
         check.positive(what, value)
@@ -130,7 +129,7 @@ def correspondence(network, pictures, mean, places, parts, layers=None, random=2
         feature_layer(network, layer)
     corners, groups = _corners(places, crop, side, random, seed), groups_of(n, seed)
     borrowed = corners[lenders_of(groups)[:, 1:], :P].reshape(n, -1, 2)                         # of the next in the group, ...
-    signs = _signs(network, pictures, mean, np.concatenate([corners, borrowed], axis=1), side, grey, layers, batch_size, bar)
+    signs = _signs(model, pictures, np.concatenate([corners, borrowed], axis=1), side, grey, layers, batch_size, bar)
     dealt = _derangements(groups, random, seed)
     found = [_of_layer(signs[name], P, random, groups, dealt, permutations, seed) for name in layers]
     lenders = np.take_along_axis(lenders_of(groups), dealt.T, axis=1).T
@@ -140,7 +139,7 @@ def correspondence(network, pictures, mean, places, parts, layers=None, random=2
 
 def _of_layer(signs, P, R, groups, dealt, permutations, seed):
     """(scores, random, common, lent, p_values) of a Correspondence for one layer, whose signs are (n,P+2R+P*(G-1),D)."""
-    n, pairs = len(signs), np.triu_indices(len(signs), 1)
+    pairs = np.triu_indices(len(signs), 1)
     differ = hamming(signs[:, :P + 2*R])
     scores = np.stack([differ[pairs[0], k, pairs[1], k] for k in range(P + 2*R)])
     lent, p_values = np.empty((P, R, len(pairs[0]))), np.empty((P, 2))
@@ -216,7 +215,7 @@ def masked(picture, corners, side, grey=MID_GREY):
     return np.where(hidden[..., None], np.uint8(grey), picture)
 
 
-def _signs(network, pictures, mean, corners, side, grey, layers, batch_size, bar):
+def _signs(model, pictures, corners, side, grey, layers, batch_size, bar):
     """{layer: (n,K,D) int8}: how each feature changes when each of K squares hides its part of each picture."""
     K, signs = corners.shape[1], {name: [] for name in layers}
     for picture, at in zip(pictures, corners):
@@ -225,8 +224,8 @@ def _signs(network, pictures, mean, corners, side, grey, layers, batch_size, bar
             shown = masked(picture, at[first:first + batch_size], side, grey)
             if clean is None:
                 shown = np.concatenate([picture[None], shown])
-            x = subtract(np.ascontiguousarray(shown.transpose(3, 1, 2, 0), np.float32), mean)
-            features, _ = look(network, x, layers)
+            x = subtract(np.ascontiguousarray(shown.transpose(3, 1, 2, 0), np.float32), model.mean)
+            features, _ = look(model.network, x, layers)
             features = {name: to_host(f).T for name, f in features.items()}                     # (N,D)
             if clean is None:
                 clean = {name: f[0].copy() for name, f in features.items()}

@@ -81,32 +81,32 @@ class Diagnosis:
         return bands(self.spectrum)
 
 
-def diagnose(name, network, pictures, mean, units, start=None, k=9, batch_size=64, file=None, bar=None):
-    """Diagnosis of a network over a data set; `units` of layer 2 are kept with their k strongest pictures' projections, and
-    aliasing is measured on those of all its units. `start` is the network as its training began, None where it is not known.
-    `bar` moves on by one a picture and one a projection (`length`).
+def diagnose(model, pictures, units, *, name=None, k=9, batch_size=64, file=None, bar=None):
+    """Diagnosis of a Trained over a data set; `units` of layer 2 are kept with their k strongest pictures' projections, and
+    aliasing is measured on those of all its units. `name` is what it is called, None: by its model. `bar` moves on by one a picture and one a projection (`length`).
 
     Raises Expected for a network that does not begin with two convolutions, or an empty data set."""
+    network, start = model.network, model.start
     first, second = first_two(network)
     w = to_host(network[first].parameters["w"])
     layers, upper = rectified(network), judged_layers(network)
-    top = top_activations(network, pictures, mean, list(dict.fromkeys([*layers, *upper])), k, batch_size, file=file, bar=bar)
+    top = top_activations(model, pictures, list(dict.fromkeys([*layers, *upper])), k, batch_size=batch_size, file=file, bar=bar)
     power, measured = 0, 0
     for unit in range(network[second].F):                                       # k projections in memory at a time
-        views = unit_views(network, pictures, mean, top, second, [unit], bar=bar)
+        views = unit_views(model, pictures, top, second, [unit], bar=bar)
         shown = views.projections[views.pictures >= 0]
         power = power + power_spectrum(shown, network[first].S)
         measured += bool(len(shown))
         if bar is not None:
             bar.update(k - len(shown))
-    kept = unit_views(network, pictures, mean, top, second, units)
+    kept = unit_views(model, pictures, top, second, units)
     sizes = rms(w)
-    return Diagnosis(name, w, network[first].S, sizes, float(sizes.max()/max(np.median(sizes), np.finfo(float).tiny)),
+    return Diagnosis(name or model.name, w, network[first].S, sizes, float(sizes.max()/max(np.median(sizes), np.finfo(float).tiny)),
                      radial_shares(w), EDGES, {layer: top.dead(layer) for layer in layers}, top.total,
                      second, kept.units, kept.projections, kept.patches,
                      aliasing(power, network[first].S, kept.projections.shape[2]), measured,
                      {} if start is None else {layer: np.array([share]) for layer, share in shares_of_start(network, start).items()},
-                     *judge(network, pictures, mean, top, upper, start))
+                     *judge(model, pictures, top, upper))
 
 
 JUDGED = "as trained", "another unit", "weights of the start", "untrained"      # of the conditions of `controls`
@@ -119,7 +119,7 @@ def judged_layers(network):
     return [layer.name for k, layer in enumerate(network.layers) if layer.has_weights and pooled and k > pooled[0]]
 
 
-def judge(network, pictures, mean, top, layers, start):
+def judge(model, pictures, top, layers):
     """(legible, areas) of a Diagnosis, each unit with its strongest picture. Both are {} where the truth is not known; a layer
     that fewer than two pictures make fire is left out."""
     legible, areas = {}, {}
@@ -127,8 +127,8 @@ def judge(network, pictures, mean, top, layers, start):
         alive = np.flatnonzero(~top.dead(layer))
         if len(np.unique(top.pictures[layer][alive, 0])) < 2 or len(top.pictures[layer]) < 2:
             continue                                                             # nothing that a control could bring instead
-        units = np.sort(shuffled(len(alive), 0, network.index(layer))[:LOOKED_AT])
-        found = controls(network, pictures, mean, first_pictures(top, layer), layer, alive[units], start, only=JUDGED)
+        units = np.sort(shuffled(len(alive), 0, model.network.index(layer))[:LOOKED_AT])
+        found = controls(model, pictures, first_pictures(top, layer), layer, alive[units], only=JUDGED)
         at = [found.conditions.tolist().index(name) if name in found.conditions else -1 for name in JUDGED]
         of = np.stack([_means(found.inside), _means(found.in_parts)], axis=1)                # (J,2)
         legible[layer] = np.where(np.array(at)[:, None] < 0, np.nan, of[at])

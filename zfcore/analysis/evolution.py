@@ -71,33 +71,34 @@ def kept_epochs(run, wanted=None):
     return {epoch: kept[epoch] for epoch in sorted(set(wanted or kept))}
 
 
-def evolution(epochs, open_epoch, pictures, mean, layers, units, batch_size=64, file_of=None, bar=None):
-    """One pass over `pictures` at each of `epochs`, then the projections -> Evolution.
+def evolution(models, pictures, layers, units, *, batch_size=64, file_of=None, bar=None):
+    """One pass over `pictures` with each of `models`, then the projections -> Evolution.
 
-    open_epoch   function(epoch) -> the network at its end; two are in memory at a time
+    models       Trained, one at the end of each epoch in order; of an iterator two are in memory at a time
     units        {layer: the units whose strips are kept}
     file_of      function(epoch) -> where its pass is kept: a stopped one goes on, a finished one is read
     bar          a tqdm bar of `length` to move on, if any"""
-    check.positive("epochs", len(epochs))
-    strips = {layer: [] for layer in layers}
+    strips, epochs = {layer: [] for layer in layers}, []
     moved, change, dead = ({layer: [] for layer in layers} for _ in range(3))
-    network = top = None
-    for epoch in epochs:
-        earlier, before, network = network, top, open_epoch(epoch)
-        units = {layer: check_units(network, layer, units[layer]) for layer in layers}
-        file = file_of(epoch) if file_of else None
-        top = top_activations(network, pictures, mean, layers, 1, batch_size, file=file, bar=bar)
+    model = top = None
+    for now in models:
+        earlier, before, model = model, top, now
+        epochs.append(model.epoch)
+        units = {layer: check_units(model.network, layer, units[layer]) for layer in layers}
+        file = file_of(model.epoch) if file_of else None
+        top = top_activations(model, pictures, layers, 1, batch_size=batch_size, file=file, bar=bar)
         for layer in layers:
-            strips[layer].append(unit_views(network, pictures, mean, top, layer, units[layer]))
+            strips[layer].append(unit_views(model, pictures, top, layer, units[layer]))
             dead[layer].append(top.dead(layer).mean())
             if earlier is not None:
                 moved[layer].append(_moved(before, top, layer))
-                change[layer].append(_change(earlier, network, pictures, mean, top, layer, bar))
+                change[layer].append(_change(earlier, model, pictures, top, layer, bar))
+    check.positive("epochs", len(epochs))
     joined = {name: {layer: np.concatenate([getattr(views, name) for views in strips[layer]], axis=1) for layer in layers}
               for name in ("projections", "values", "pictures")}
     numbers = {name: {layer: np.array(row, np.float64) for layer, row in rows.items()}
                for name, rows in (("moved", moved), ("change", change), ("dead", dead))}
-    unrelated = {layer: np.array([_between_units(network, pictures, mean, top, layer, bar)]) for layer in layers}
+    unrelated = {layer: np.array([_between_units(model, pictures, top, layer, bar)]) for layer in layers}
     return Evolution(np.array(epochs, np.int64), units, **joined, **numbers, total=len(pictures), unrelated=unrelated)
 
 
@@ -107,24 +108,23 @@ def _moved(before, top, layer):
     return (now != then)[now >= 0].mean() if (now >= 0).any() else np.nan
 
 
-def _change(earlier, network, pictures, mean, top, layer, bar):
+def _change(earlier, model, pictures, top, layer, bar):
     """Mean over the units that fire of 1 - cosine between the projections by both networks from the place in `top`."""
     fires, distances = np.flatnonzero(~top.dead(layer)), []
     for at in range(0, len(fires), PIECE):
         units = fires[at:at + PIECE]
-        one, other = (unit_views(net, pictures, mean, top, layer, units, bar=bar).projections[:, 0]
-                      for net in (earlier, network))
+        one, other = (unit_views(of, pictures, top, layer, units, bar=bar).projections[:, 0] for of in (earlier, model))
         distances.append(1 - cosine(one, other))
     if bar is not None:
         bar.update(2*int(top.dead(layer).sum()))
     return np.concatenate(distances).mean() if distances else np.nan
 
 
-def _between_units(network, pictures, mean, top, layer, bar):
+def _between_units(model, pictures, top, layer, bar):
     """Mean of 1 - cosine between the strongest projections of the units that fire and those of the next of them: what `_change`
     would be if a unit had become another one. NaN for fewer than two."""
     fires = np.flatnonzero(~top.dead(layer))
-    shown = [unit_views(network, pictures, mean, top, layer, fires[at:at + PIECE], bar=bar).projections[:, 0]
+    shown = [unit_views(model, pictures, top, layer, fires[at:at + PIECE], bar=bar).projections[:, 0]
              for at in range(0, len(fires), PIECE)]
     if bar is not None:
         bar.update(int(top.dead(layer).sum()))

@@ -98,10 +98,9 @@ def _series(steps, clean, shown, shifts=0.0, zooms=1.0, degrees=0.0):
 
 
 # ------------------------------------------------------------------------------------------------------ the analysis
-def invariance(network, pictures, mean, labels=None, layers=None, series=None, batch_size=64, bar=None):
+def invariance(model, pictures, labels=None, *, layers=None, series=None, batch_size=64, bar=None):
     """Take uint8 pictures (h,w,3) of any sizes, not yet cropped, through each series -> Invariance.
 
-    mean         (3,size,size) on the network's device: pictures are brought to squares of `size`, as in training
     labels       (n,) classes to follow; None: the one most probable on each picture's centre crop
     layers       names as in `deconvnet.feature_layer`; None: the first convolution and the last hidden layer, 1 and 7
     series       {name: Series}; None: the paper's
@@ -111,14 +110,14 @@ def invariance(network, pictures, mean, labels=None, layers=None, series=None, b
     Raises Expected for a class or a layer that there is not, and for a network without class scores."""
     check.positive("pictures", len(pictures))
     check.positive("batch size", batch_size)
-    size, crop = mean.shape[1], network.input_shape[1]
-    series = paper_series(size, crop) if series is None else series
+    network = model.network
+    series = paper_series(model.size, model.crop) if series is None else series
     layers = default_layers(network) if layers is None else list(layers)
-    squares = [centre_square(picture, size) for picture in pictures]
+    squares = [centre_square(picture, model.size) for picture in pictures]
     if labels is None:
-        labels = np.concatenate([_most_probable(network, square, mean) for square in squares])
+        labels = np.concatenate([_most_probable(model, square) for square in squares])
     labels = class_labels("labels", labels, network.shapes[-1][0], len(pictures))
-    found = {name: [_along(network, square, mean, int(label), layers, one, batch_size, bar)
+    found = {name: [_along(model, square, int(label), layers, one, batch_size, bar)
                     for square, label in zip(squares, labels)] for name, one in series.items()}
     return Invariance(np.array(layers), labels, **{part: {name: getattr(one, part) for name, one in series.items()}
                                                    for part in ("steps", "clean", "shown")},
@@ -148,18 +147,18 @@ def look(network, x, layers):
     return {name: outputs[wanted[name]] for name in layers}, y
 
 
-def _most_probable(network, square, mean):
+def _most_probable(model, square):
     """(1,): the class of a picture as it is."""
-    x = transform(square, network.input_shape[1], *np.array([[0.0], [1.0], [0.0]]))
-    return to_host(look(network, subtract(x, mean), [])[1].argmax(axis=0))
+    x = transform(square, model.crop, *np.array([[0.0], [1.0], [0.0]]))
+    return to_host(look(model.network, subtract(x, model.mean), [])[1].argmax(axis=0))
 
 
-def _along(network, square, mean, label, layers, series, batch_size, bar):
+def _along(model, square, label, layers, series, batch_size, bar):
     """One picture along one series -> {field: array without the axis of the pictures}.
 
     The clean picture goes first, in the first batch: its features are then one of those that the others are compared with,
     to the bit, and its distance is 0."""
-    crop, count = network.input_shape[1], len(series.steps)
+    crop, count = model.crop, len(series.steps)
     order = np.concatenate([[series.clean], np.delete(np.arange(count), series.clean)])
     found = {**{name: np.empty((len(layers), count)) for name in ("distances", "relative", "unit")},
              "probabilities": np.empty(count), "most_probable": np.empty(count, np.int64),
@@ -168,7 +167,7 @@ def _along(network, square, mean, label, layers, series, batch_size, bar):
     for piece in pieces(count, batch_size):
         at = order[piece]
         seen = transform(square, crop, series.shifts[at], series.zooms[at], series.degrees[at])        # (3,H,W,N)
-        features, scores = look(network, subtract(seen, mean), layers)
+        features, scores = look(model.network, subtract(seen, model.mean), layers)
         if clean is None:
             clean = {name: f[:, :1].copy() for name, f in features.items()}
         for number, name in enumerate(layers):

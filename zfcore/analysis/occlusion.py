@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from zfcore import check
-from zfcore.analysis.top_activations import MID_GREY, centre, field_boxes
+from zfcore.analysis.top_activations import MID_GREY, field_boxes
 from zfcore.backend import array_module, empty, parallel, to_device, to_host
 from zfcore.deconvnet import feature_layer, project
 from zfcore.fusion import walk
@@ -78,11 +78,10 @@ CRITERIA = {"sum": lambda maps: maps.sum(axis=(1, 2)), "max": lambda maps: maps.
 
 
 # ------------------------------------------------------------------------------------------------------ the analysis
-def occlusion(network, pictures, mean, labels=None, layer=None, size=None, stride=None, grey=MID_GREY, criterion="sum",
+def occlusion(model, pictures, labels=None, *, layer=None, size=None, stride=None, grey=MID_GREY, criterion="sum",
               batch_size=64, incremental=True, bar=None):
-    """Slide a grey square over uint8 pictures (n,s,s,3), whose centre crop the network sees -> Occlusion.
+    """Slide a grey square over uint8 pictures (n,s,s,3), whose centre crop the Trained sees -> Occlusion.
 
-    mean           (3,s,s) on the network's device
     labels         (n,) classes to follow; None: each picture's most probable one
     layer          a layer of maps; None: the last convolution
     size, stride   pixels; None: 50 and 6 of 224, and as much of other inputs
@@ -93,13 +92,14 @@ def occlusion(network, pictures, mean, labels=None, layer=None, size=None, strid
     bar            a tqdm bar to move on by one a place, if any
 
     Raises Expected for a square, class, layer or criterion that there cannot be, and for a network without class scores."""
+    network = model.network
     _, H, W = network.input_shape
     layer, size, stride, grey, tops, lefts = check_square(network, layer, size, stride, grey)
     check.one_of("criterion", criterion, CRITERIA)
     check.positive("pictures", len(pictures))
     if labels is not None:
         class_labels("labels", labels, network.shapes[-1][0], len(pictures))
-    inputs = [centre(network, batch, mean) for batch in (pictures, np.full_like(pictures[:1], grey))]       # (3,H,W,n or 1)
+    inputs = [model.inputs(batch) for batch in (pictures, np.full_like(pictures[:1], grey))]       # (3,H,W,n or 1)
     square = partial(_slide, network, inputs[1], layer, tops, lefts, size, criterion, batch_size, incremental, bar)
     each = [square(inputs[0][..., n:n + 1].copy(), None if labels is None else int(labels[n]))
             for n in range(len(pictures))]

@@ -18,9 +18,8 @@ import numpy as np
 
 from zfcore import check, results
 from zfcore.backend import array_module, empty, parallel, slabs, to_device, to_host
-from zfcore.data.transforms import Damaged, centre_crops
+from zfcore.data.transforms import Damaged
 from zfcore.deconvnet import DECONVNET, check_units, feature_layer, project
-from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.window import Windows, cut
 
 MID_GREY = 128
@@ -57,10 +56,9 @@ class TopActivations:
 
 
 # ------------------------------------------------------------------------------------------------------- the pass
-def top_activations(network, pictures, mean, layers, k=9, batch_size=64, shard=(1, 1), file=None, every=60.0, bar=None):
-    """One pass over `pictures` (a `data.loader.Pictures`), or over shard i of n -> TopActivations.
+def top_activations(model, pictures, layers, k=9, *, batch_size=64, shard=(1, 1), file=None, every=60.0, bar=None):
+    """One pass over `pictures` (a `data.loader.Pictures`), or over shard i of n, with a Trained -> TopActivations.
 
-    mean    (3,size,size) on the network's device, subtracted from the pictures
     layers  names as in `deconvnet.feature_layer`: "conv1" is the map after its ReLU
     file    where the pass is kept, at its end and every so many seconds. If the file is there, the pass goes on from it
             and ends with the same bits as if it had never stopped; if it is complete, it is read and nothing is computed
@@ -70,8 +68,8 @@ def top_activations(network, pictures, mean, layers, k=9, batch_size=64, shard=(
     Raises Expected for a layer that there is not, an empty data set, or a file of another network, data set or setting."""
     for what, value in (("k", k), ("batch size", batch_size), ("pictures", len(pictures)), ("layers", len(layers))):
         check.positive(what, value)
-    first, stop = shard_range(shard, len(pictures), batch_size)
-    found = _start(network, pictures, mean, layers, k, batch_size, first)
+    network, (first, stop) = model.network, shard_range(shard, len(pictures), batch_size)
+    found = _start(model, pictures, layers, k, batch_size, first)
     if file is not None and Path(file).exists():
         found = _continued(results.load(file, TopActivations), found, file)
     start = int(found.ranges[0, 1])
@@ -80,7 +78,7 @@ def top_activations(network, pictures, mean, layers, k=9, batch_size=64, shard=(
     if start >= stop:
         return found
 
-    best = {name: _to_lists(found, name, network, like=mean) for name in found.values}
+    best = {name: _to_lists(found, name, network, like=model.mean) for name in found.values}
     wanted = {}                                          # {layer whose output is asked for: names it is asked by}
     for name in best:
         wanted.setdefault(network.layers[feature_layer(network, name)].name, []).append(name)
@@ -91,7 +89,7 @@ def top_activations(network, pictures, mean, layers, k=9, batch_size=64, shard=(
             continue
         if indices[0] >= stop:
             break
-        for layer, y, _ in network.steps(centre(network, batch, mean), until=until):
+        for layer, y, _ in network.steps(model.inputs(batch), until=until):
             for name in wanted.get(layer.name, ()):
                 best[name] = _enter(best[name], y, indices)
         done = min((indices[-1]//batch_size + 1)*batch_size, stop)
@@ -105,13 +103,6 @@ def top_activations(network, pictures, mean, layers, k=9, batch_size=64, shard=(
     if file is not None:
         results.save(file, found)
     return found
-
-
-def centre(network, batch, mean):
-    """uint8 pictures (N,size,size,3) on the host -> the network's input (3,H,W,N) on the device of `mean`."""
-    _, H, W = network.input_shape
-    tops, lefts, flips = centre_crops(len(batch), batch.shape[1], H)
-    return crop_flip(to_device(batch, like=mean), mean, tops, lefts, flips, H, W)
 
 
 def shard_range(shard, count, batch_size):
@@ -154,30 +145,30 @@ def _never_negative(network, name):
     return next((layer.rectifies for layer in way_down if not layer.keeps_positive), False)
 
 
-def _start(network, pictures, mean, layers, k, batch_size, first):
+def _start(model, pictures, layers, k, batch_size, first):
     """The TopActivations of no picture at all."""
-    sizes = {name: network.shapes[feature_layer(network, name) + 1][0] for name in layers}
+    sizes = {name: model.network.shapes[feature_layer(model.network, name) + 1][0] for name in layers}
     empty_lists = [{name: np.full((count, k, *more), fill, dtype) for name, count in sizes.items()}
                    for more, fill, dtype in (((), 0, np.float32), ((), -1, np.int64),            # values, pictures
                                              ((2,), -1, np.int64), ((4,), -1, np.int64))]        # places, boxes
     return TopActivations(*empty_lists, np.array([[first, first]]), len(pictures),
-                          _fingerprint(network, pictures, mean, k, batch_size))
+                          _fingerprint(model, pictures, k, batch_size))
 
 
-def _fingerprint(network, pictures, mean, k, batch_size):
+def _fingerprint(model, pictures, k, batch_size):
     """A digest of all that the bits of a pass depend on, but for the layers and the shard."""
     dataset = pictures.dataset
     known = dataset.fingerprint() if hasattr(dataset, "fingerprint") else [type(dataset).__name__, *map(str, dataset.names)]
-    digest = hashlib.sha256(json.dumps([network.input_shape, network.table(), known, len(pictures), pictures.size, k,
+    digest = hashlib.sha256(json.dumps([model.network.input_shape, model.network.table(), known, len(pictures), pictures.size, k,
                                         batch_size]).encode())
-    for array in [mean, *(array for of_layer in network.parameters().values() for array in of_layer.values())]:
+    for array in [model.mean, *(array for of_layer in model.network.parameters().values() for array in of_layer.values())]:
         digest.update(np.ascontiguousarray(to_host(array)))
     return digest.hexdigest()
 
 
-def check_pass(found, network, pictures, mean, layers, k, batch_size, what):
+def check_pass(found, model, pictures, layers, k, batch_size, what):
     """Raise Expected unless `found`, which `what` names, is a pass over all of these pictures with this network."""
-    _continued(found, _start(network, pictures, mean, layers, k, batch_size, first=0), what)
+    _continued(found, _start(model, pictures, layers, k, batch_size, first=0), what)
     if not found.complete:
         raise check.Expected(what, f"all of {found.total} pictures", f"the pictures {_spoken(found.ranges)}")
 
@@ -291,9 +282,10 @@ class UnitViews:
     classes: np.ndarray = None
 
 
-def unit_views(network, pictures, mean, top, layer, units, batch_size=32, rules=DECONVNET, bar=None):
+def unit_views(model, pictures, top, layer, units, *, batch_size=32, rules=DECONVNET, bar=None):
     """UnitViews of `units` of `layer`: each of the strongest pictures that `top` names is shown to the network again, and
     that one activation projected back. `batch_size` projections at a time; `bar` moves on by one a projection."""
+    network = model.network
     units = check_units(network, layer, units)
     _, H, W = network.input_shape
     chosen = {name: getattr(top, name)[layer][units] for name in ("values", "pictures", "places", "boxes")}
@@ -304,7 +296,7 @@ def unit_views(network, pictures, mean, top, layer, units, batch_size=32, rules=
     for at in range(0, len(rows), batch_size):
         at = rows[at:at + batch_size], ranks[at:at + batch_size]
         batch = decoded(pictures, chosen["pictures"][at])
-        x = centre(network, batch, mean)
+        x = model.inputs(batch)
         pixels = project(network, x, layer, units[at[0]], chosen["places"][at], rules=rules).pixels
         windows = field_windows(network, layer, chosen["boxes"][at])
         projections[at] = crops(pixels, windows)

@@ -66,7 +66,7 @@ def transpose(dy, w, S, P, dx):
 def filter_gradient(x, dy, S, P, dw):
     """Fill dw (C,K,K,F) = G' (sum over tiles of (A dy A') * V) G, cut to the taps there are. Tiles are taken in blocks,
     one after another; within a block each point's product is one core's, so the order of the sums is fixed."""
-    (C, K, _, F), (Ho, Wo, N) = dw.shape, dy.shape[1:]
+    (C, _, _, F), (Ho, Wo, N) = dw.shape, dy.shape[1:]
     x, dy, dtype = pixels(x), pixels(dy), dw.dtype
     dU = np.zeros((16, S*S*C, F), dtype)
     for rows, columns in rectangles(-(-Ho//2), -(-Wo//2), GRADIENT_BLOCK//(16*(S*S*C + F)*N*dtype.itemsize), least=1):

@@ -1,0 +1,5 @@
+"""Floor 8: the commands of `python -m zfcore`, a file each; zfcore/commands/common.py says what a command is."""
+from zfcore.commands import controls, correspondence, diagnostics, evolution, invariance, occlusion, top_activations
+
+COMMANDS = {module.__name__.rpartition(".")[2].replace("_", "-"): module
+            for module in (top_activations, occlusion, invariance, correspondence, evolution, diagnostics, controls)}

@@ -1,0 +1,228 @@
+"""Floor 8: what commands share: options, how a run and its pictures are opened, how units, pictures and labels are named.
+
+A command is a module whose name is the command's, with - for _:
+
+    HELP, OPTIONS        its help and its own options, beside SHARED
+    RESULT               the dataclass of arrays that it leaves
+    TOGETHER             the name of the one figure of all results of a call; None: a figure each, under the name of its file
+    run(args)            yields (file, result), each to be saved and drawn as it comes
+    draw(found, path)    the figure of a result, or of all, and what is beside it -> what is to be said, in lines
+    closing(args, all)   what is to be said at the end, "" for nothing
+"""
+import difflib
+import json
+import tempfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from zfcore import check, plots, trained
+from zfcore.backend import PRECISIONS
+from zfcore.data.loader import shuffled
+from zfcore.data.transforms import Damaged, check_large_enough, decode
+from zfcore.deconvnet import check_units, feature_layer, unit_count
+from zfcore.networks import home_of
+
+
+def option(*flags, **keywords):
+    """Flags and keywords of `argparse.ArgumentParser.add_argument`."""
+    return flags, keywords
+
+
+FORMAT = option("--format", choices=tuple(plots.FORMATS), default="png", help="of figures; svg and pdf have texts and lines as vectors")
+SHARED = [
+    option("--run", help="a run's folder (its best.h5), a checkpoint file, or a network that comes with zfcore, e.g. drawn"),
+    option("--data", help="class folders, a tar or drawn:NAME (default: what the run was trained on)"),
+    option("--part", choices=("train", "val"), default="val", help="the part of the data to look at (the paper: val)"),
+    option("--output", help="folder for arrays and figures (default: RUN/figures/ANALYSIS)"),
+    FORMAT,
+    option("--seed", type=int, default=0, help="draws what is random"),
+    option("--batch-size", type=int, default=64),
+    option("--device", default="auto", help="auto, cpu or gpu"),
+    option("--precision", default="fp32", help=f"how products are formed: {', '.join(PRECISIONS)} (on a CPU: fp32)"),
+    option("--workers", type=int, default=2, help="threads that decode pictures"),
+    option("--upscale", action="store_true", help="enlarge pictures smaller than the network's input"),
+]
+LAYERS = option("--layers", nargs="+", help="e.g. conv1 conv5 fc8 (default: all convolutions)")
+UNITS = "all, random:N, FIRST:LAST+1 or numbers like 3,5,7; of each layer"
+LIMIT = option("--limit-per-class", type=int, default=0, help="look at only so many pictures of each class, 0 for all")
+LABEL = option("--label", nargs="+", metavar="NAME", help="class whose probability is followed, one or one for each picture "
+                                                          "(default: the data's; for files what the network takes them for)")
+
+
+# --------------------------------------------------------------------------------------------------- what is opened
+def open_model(args, run=None):
+    """The Trained of --run, or of another `run`."""
+    run = run or args.run
+    if run is None:
+        raise check.Expected("--run", "a run's folder or a checkpoint file", "none")
+    check.positive("--batch-size", args.batch_size)
+    return trained.open(run, args.device, args.precision)
+
+
+def open_pictures(args, model, data=None):
+    """The `Pictures` of --data, or of other `data`, and --part, prepared as the model's own were."""
+    limit = getattr(args, "limit_per_class", 0)
+    if limit < 0:
+        raise check.Expected("--limit-per-class", "0 or more", limit)
+    return model.pictures(args.data if data is None else data, args.part, args.upscale, args.workers, limit)
+
+
+class Files:
+    """Picture files as a data set whose classes nobody knows."""
+
+    def __init__(self, paths):
+        self.names, self.classes, self.labels = list(map(str, paths)), [], np.zeros(len(paths), np.int64)
+
+    def __len__(self):
+        return len(self.names)
+
+    def picture(self, i):
+        try:
+            return decode(self.names[i], Path(self.names[i]).read_bytes())
+        except OSError as error:
+            raise Damaged(self.names[i], error.strerror) from None
+
+
+def open_files(paths, args, model):
+    """The `Pictures` of single files, prepared as the model's own were."""
+    return model.prepared(Files(paths), args.upscale, workers=0)
+
+
+def asked_for(args, model):
+    """(Pictures, int64 numbers of those that are asked for): the files of --images, or --pictures of the data."""
+    if (args.images is None) == (args.pictures is None):
+        raise check.Expected("pictures", "either --images FILES or --pictures NUMBERS", "both" if args.images else "neither")
+    if args.images is not None:
+        return open_files(args.images, args, model), np.arange(len(args.images))
+    pictures = open_pictures(args, model)
+    numbers = chosen("--pictures", args.pictures, len(pictures), f"there are 0 to {len(pictures) - 1}", args.seed, 0)
+    if (wrong := numbers[(numbers < 0) | (numbers >= len(pictures))]).size:
+        raise check.Expected("--pictures", f"0 to {len(pictures) - 1}", wrong[0])
+    return pictures, numbers
+
+
+def decoded(pictures, numbers):
+    """uint8 (n,size,size,3) of these pictures."""
+    try:
+        return np.stack([pictures.picture(i) for i in numbers])
+    except Damaged as error:
+        raise check.Expected("picture", "a file that holds one", error) from None
+
+
+def labels_of(args, dataset, numbers, classes):
+    """int64 (n,), the network's classes of these pictures: those of --label, else those that the data name; None for files
+    without --label."""
+    if args.label is not None:
+        return class_numbers(args.label, classes, len(numbers))
+    if args.images is not None:
+        return None
+    return class_numbers([dataset.classes[label] for label in dataset.labels[numbers]], classes, len(numbers))
+
+
+def class_numbers(names, classes, count):
+    """int64 (count,) of one name for all pictures or one for each."""
+    for name in names:
+        if name not in classes:
+            close = difflib.get_close_matches(name, classes, n=3, cutoff=0.5) or classes[:10]
+            raise check.Expected("--label", f"one of the {len(classes)} classes, e.g. {', '.join(close)}", repr(name))
+    if len(names) not in (1, count):
+        raise check.Expected("--label", f"one name, or one for each of {count} pictures", f"{len(names)} names")
+    return np.array([classes.index(name) for name in names]*(count//len(names)))
+
+
+def originals(dataset, numbers, crop, upscale):
+    """[uint8 (h,w,3)] of these pictures, neither scaled nor cropped."""
+    found = []
+    for i in numbers:
+        try:
+            picture = dataset.picture(i)
+        except Damaged as error:
+            raise check.Expected("picture", "a file that holds one", error) from None
+        check_large_enough(picture, crop, upscale, dataset.names[i])
+        found.append(np.asarray(picture))
+    return found
+
+
+def output_folder(args):
+    """--output, or RUN/figures/COMMAND: made, and found to take files, before anything is computed."""
+    folder = Path(args.output) if args.output else home_of(first_run(args))/"figures"/args.command.replace("-", "_")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise check.Expected("--output", "a folder that can be written", f"{folder} ({error.strerror})") from None
+    return folder
+
+
+def first_run(args):
+    """--run, of several the first one."""
+    return args.run[0] if isinstance(args.run, list) else args.run
+
+
+# ------------------------------------------------------------------------------------------------ what things are called
+def classes_of(model, layer, units):
+    """(U,) texts: the classes that units of the last layer stand for; None for another layer."""
+    is_last = feature_layer(model.network, layer) == len(model.network.layers) - 1
+    if not is_last or len(model.classes) != unit_count(model.network, layer):
+        return None
+    return np.array(model.classes, dtype=str)[units]
+
+
+def names_of(models, most=2):
+    """What one or two networks are called in a figure: by their models; two of one model also by the first options that tell
+    them apart, or else by their epochs or their order."""
+    names = [model.name for model in models]
+    if len(set(names)) == len(names):
+        return names
+    one, other = (options_of(model.path) for model in models)
+    apart = [key for key in one if key in other and one[key] != other[key]][:most]
+    if apart:
+        told = [", ".join(f"{key.replace('_', '-')} {options[key]}" for key in apart) for options in (one, other)]
+    elif models[0].epoch != models[1].epoch:
+        told = [f"epoch {model.epoch}" for model in models]
+    else:
+        told = ["the first", "the second"]
+    return [f"{name}, {words}" for name, words in zip(names, told)]
+
+
+def options_of(run):
+    """The options that a run's config.json tells of its training, but for what belongs to the machine; {} without one."""
+    folder = Path(run) if Path(run).is_dir() else Path(run).parent
+    try:
+        told = json.loads((folder/"config.json").read_text(encoding="utf-8"))["options"]
+        return {key: value for key, value in told.items() if key not in ("preset", "device", "workers", "keep_epochs")}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return {}
+
+
+def chosen_units(text, network, layer, seed=0):
+    """int64 (U,): the units of `layer` that `text` names: all, random:N, FIRST:LAST+1 or 3,5,7."""
+    count = unit_count(network, layer)
+    units = chosen("--units", text, count, f"{layer} has the units 0 to {count - 1}", seed, zlib.crc32(layer.encode()))
+    return check_units(network, layer, units)
+
+
+def chosen(flag, text, count, advice, *seeds):
+    """int64: the numbers of `count` things that `text` names: all, random:N, FIRST:LAST+1 or 3,5,7."""
+    kind, _, number = text.partition(":")
+    try:
+        if text == "all":
+            return np.arange(count)
+        if kind == "random":
+            check.positive(flag, int(number))
+            return np.sort(shuffled(count, *seeds)[:int(number)])
+        if ":" in text:
+            numbers = np.arange(int(kind or 0), int(number or count))
+        else:
+            numbers = np.array([int(word) for word in text.split(",")])
+        check.positive(flag, len(numbers))
+    except ValueError:
+        raise check.Expected(flag, "all, random:N, FIRST:LAST+1 or numbers like 3,5,7", repr(text), advice) from None
+    return numbers
+
+
+def bar(total, unit, what):
+    return tqdm(total=total, unit=unit, desc=what, disable=None)

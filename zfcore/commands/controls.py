@@ -1,0 +1,53 @@
+"""Floor 8: what projections owe to what was learned."""
+from dataclasses import replace
+
+import numpy as np
+
+from zfcore import plots
+from zfcore.analysis import controls as controlled
+from zfcore.analysis import top_activations as top
+from zfcore.commands.common import LIMIT, UNITS, bar, chosen_units, classes_of, open_model, open_pictures, option, output_folder
+
+HELP = "whether projections depend on what was learned, on the unit, and on the picture"
+OPTIONS = [
+    option("--layers", nargs="+", help="layers above a pool (default: the last convolution and the last layer)"),
+    option("--units", default="random:8", help=UNITS),
+    option("--k", type=int, default=3, help="pictures of each unit, the strongest"), LIMIT]
+RESULT, TOGETHER = controlled.Controls, None
+
+
+def run(args):
+    model = open_model(args)
+    layers = args.layers or [controlled.last_convolution(model.network), model.network.layers[-1].name]
+    units = {layer: chosen_units(args.units, model.network, layer, args.seed) for layer in layers}
+    for layer in layers:
+        controlled.check_possible(model.network, layer)
+    pictures = open_pictures(args, model)
+    folder = output_folder(args)
+    with bar(len(pictures), "picture", "strongest pictures") as moving:
+        found = top.top_activations(model, pictures, layers, args.k, batch_size=args.batch_size, file=folder/"strongest.h5", bar=moving)
+    for layer in layers:
+        with bar(controlled.length(model.network, layer, args.k*len(units[layer]), model.start), "projection", layer) as moving:
+            made = controlled.controls(model, pictures, found, layer, units[layer], seed=args.seed, bar=moving)
+        yield folder/f"{layer}.h5", replace(made, classes=classes_of(model, layer, made.units))
+
+
+def draw(found, path):
+    """The figure, and a line for each control."""
+    plots.controls(found, path)
+    return "\n".join([*(in_words(found, j, condition) for j, condition in enumerate(found.conditions.tolist())), str(path)])
+
+
+def closing(args, found):
+    return ""
+
+
+def in_words(found, j, condition):
+    said = f"{found.layer}, {condition}: cosine {found.cosine[:, j].mean():.2f}, rank {found.rank[:, j].mean():.2f}"
+    if found.inside is not None:
+        said += (f", {100*np.nanmean(found.inside[:, j]):.0f} % of the energy in the object's box, which is "
+                 f"{100*found.area.mean():.0f} % of the field")
+    if found.in_parts is not None and np.isfinite(found.in_parts[:, j]).any():
+        said += (f", {100*np.nanmean(found.in_parts[:, j]):.0f} % of that in its parts, which are "
+                 f"{100*np.nanmean(found.parts_area):.0f} % of the box")
+    return said

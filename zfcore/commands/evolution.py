@@ -1,0 +1,48 @@
+"""Floor 8: figure 4."""
+from dataclasses import replace
+
+from zfcore import plots, trained
+from zfcore.analysis import evolution as growing
+from zfcore.commands.common import (LAYERS, LIMIT, UNITS, bar, chosen_units, classes_of, open_model, open_pictures, option,
+                                    output_folder)
+
+HELP = "figure 4: how the strongest projection of a unit comes about over a run's kept epochs"
+OPTIONS = [
+    option("--part", choices=("train", "val"), default="train", help="the part of the data to look at (the paper: train)"),
+    option("--epochs", type=int, nargs="+", metavar="N", help="some of the kept epochs (default: all)"),
+    LAYERS,
+    option("--units", default="random:6", help=UNITS), LIMIT]
+RESULT, TOGETHER = growing.Evolution, None
+
+
+def run(args):
+    model = open_model(args)
+    files = growing.kept_epochs(args.run, args.epochs)
+    layers = args.layers or [layer.name for layer in model.network.convolutions]
+    units = {layer: chosen_units(args.units, model.network, layer, args.seed) for layer in layers}
+    pictures = open_pictures(args, model)
+    folder = output_folder(args)
+    epochs = (trained.open(file, args.device, args.precision) for file in files.values())          # one after the other
+    with bar(growing.length(model.network, pictures, layers, len(files)), "picture", f"{len(files)} epochs") as moving:
+        found = growing.evolution(epochs, pictures, layers, units, batch_size=args.batch_size,
+                                  file_of=lambda epoch: folder/f"strongest_{epoch:04}.h5", bar=moving)
+    named = {layer: classes_of(model, layer, units[layer]) for layer in layers}
+    yield folder/"evolution.h5", replace(found, classes={layer: names for layer, names in named.items() if names is not None})
+
+
+def draw(found, path):
+    """The figure, and how much projections change from epoch to epoch."""
+    plots.evolution(found, path)
+    steps = list(zip(found.epochs.tolist(), found.epochs.tolist()[1:]))
+    said = [f"epoch {a} to {b}: " + ", ".join(f"{layer} {found.change[layer][k]:.2f} ({100*found.moved[layer][k]:.0f} %)"
+                                              for layer in found.units) for k, (a, b) in enumerate(steps)]
+    if steps:
+        said.append("change of the projections, 1 - cosine; in brackets: units whose strongest picture is another one")
+    if found.unrelated:
+        said.append("as far from each other as units that have nothing to do with each other would be: "
+                    + ", ".join(f"{layer} {distance[0]:.2f}" for layer, distance in found.unrelated.items()))
+    return "\n".join([*said, str(path)])
+
+
+def closing(args, found):
+    return ""

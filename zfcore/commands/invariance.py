@@ -1,0 +1,73 @@
+"""Floor 8: figure 5."""
+from dataclasses import replace
+
+import numpy as np
+
+from zfcore import plots
+from zfcore.analysis import invariance as moved
+from zfcore.commands.common import LABEL, asked_for, bar, labels_of, open_model, option, originals, output_folder
+from zfcore.commands.tables import write_csv
+from zfcore.data.synthetic import Synthetic
+
+HELP = "figure 5: how far shifting, enlarging and turning a picture takes the network from it"
+OPTIONS = [
+    option("--images", nargs="+", metavar="FILE", help="pictures to look at"),
+    option("--pictures", metavar="NUMBERS", help="or pictures of the data: all, random:N, FIRST:LAST+1 or 3,5,7"),
+    LABEL,
+    option("--layers", nargs="+", help="where to measure; conv1 is after its ReLU, norm1 the end of the layer (default: the first "
+                                       "convolution and the last hidden layer)"),
+    option("--against", metavar="RUN", help="a second network, to compare the numbers with; untrained: this one before its first "
+                                            "step")]
+RESULT, TOGETHER = moved.Invariance, None
+
+
+def run(args):
+    model = open_model(args)
+    models = {"invariance": model}
+    if args.against:
+        models["against"] = model.untrained() if args.against == "untrained" else open_model(args, args.against)
+    ready = {name: (model, *moving_pictures(args, model)) for name, model in models.items()}
+    folder = output_folder(args)
+    for name, (model, pictures, labels, names) in ready.items():
+        series = moved.paper_series(model.size, model.crop)
+        with bar(len(pictures)*sum(len(one.steps) for one in series.values()), "step", name) as moving:
+            found = moved.invariance(model, pictures, labels, layers=args.layers, series=series, batch_size=args.batch_size, bar=moving)
+        yield folder/f"{name}.h5", replace(found, names=np.array(names), classes=np.array(model.classes, dtype=str))
+
+
+def moving_pictures(args, model):
+    """(pictures in all their pixels, labels or None, names). The synthetic ones are drawn larger than the network wants them, so
+    that there is something to see when they are enlarged."""
+    pictures, numbers = asked_for(args, model)
+    dataset = pictures.dataset
+    labels = labels_of(args, dataset, numbers, model.classes)
+    if isinstance(dataset, Synthetic):
+        dataset = Synthetic(dataset.split, len(dataset), moved.LARGEST_ZOOM*dataset.size, dataset.seed, dataset.drawings)
+    return originals(dataset, numbers, model.crop, args.upscale), labels, [dataset.names[i] for i in numbers]
+
+
+def draw(found, path):
+    """The figure and beside it a CSV: figure 5, and a row of numbers for each picture and series."""
+    plots.invariance(found, path)
+    table = moved.numbers(found)
+    columns = list(next(iter(table.values())))
+    rows = [[name, series, *(f"{of[column][i]:.6g}" for column in columns)]
+            for i, name in enumerate(found.names.tolist()) for series, of in table.items()]
+    write_csv(path.with_suffix(".csv"), ["picture", "series", *columns], rows)
+    return str(path)
+
+
+def closing(args, found):
+    """What was found, of two networks with their names before it."""
+    runs = [args.run, args.against] if args.against else [""]
+    return "\n".join(f"{run}: {in_words(one)}" if run else in_words(one) for run, one in zip(runs, found))
+
+
+def in_words(found):
+    table = {series: {what: values.mean() for what, values in of.items()} for series, of in moved.numbers(found).items()}
+    words = {"translation": "enlarged and shifted", "scale": "enlarged", "rotation": "turned"}
+    kept = "; ".join(f"{words[series]}: the same class at {100*of['consistency']:.0f} % of the steps, P(true) {of['P(mean)']:.2f} on "
+                     f"average against {of['P(clean)']:.2f}" for series, of in table.items())
+    rises = {layer: table["translation"][f"{layer} early rise"] for layer in found.layers}
+    early = " and ".join(f"{100*rise:.0f} % of its distance at {layer}" for layer, rise in rises.items())
+    return f"{kept}. After an eighth of the largest shift a picture has gone {early} (in a straight line: 12 %)"

@@ -1,0 +1,88 @@
+"""Floor 8: figure 2."""
+import json
+from dataclasses import replace
+
+
+from zfcore import check, plots, results
+from zfcore.analysis import top_activations as top
+from zfcore.checkpoint import atomic
+from zfcore.commands.common import LAYERS, UNITS, bar, chosen_units, classes_of, open_model, open_pictures, option, output_folder
+
+HELP = "figure 2: the pictures that excite each unit most, and their projections"
+OPTIONS = [
+    LAYERS,
+    option("--units", default="random:16", help=UNITS),
+    option("--k", type=int, default=9, help="pictures kept for each unit"),
+    option("--shard", default="1/1", metavar="I/N", help="look at the I-th of N parts of the data only, and draw nothing"),
+    option("--merge", nargs="+", metavar="FILE", help="the files of all shards: join them, then draw"),
+    option("--folders", action="store_true", help="also LAYER/unit_0000/{projection,patch}_000.png and info.json")]
+RESULT, TOGETHER = top.UnitViews, None
+PAGE = 64                         # units of a layer that share a file and a sheet
+
+
+def run(args):
+    model = open_model(args)
+    layers = args.layers or [layer.name for layer in model.network.convolutions]
+    units = {layer: chosen_units(args.units, model.network, layer, args.seed) for layer in layers}
+    shard = parse_shard(args.shard)
+    if args.merge and shard != (1, 1):
+        raise check.Expected("--merge", "no --shard beside it", args.shard)
+    pictures = open_pictures(args, model)
+    folder = output_folder(args)
+    file = folder/("top_activations.h5" if shard == (1, 1) else "top_activations_{}_of_{}.h5".format(*shard))
+    if args.merge:
+        found = top.merge([results.load(part, top.TopActivations) for part in args.merge])
+        top.check_pass(found, model, pictures, layers, args.k, args.batch_size, "--merge")
+        results.save(file, found)
+    first, stop = top.shard_range(shard, len(pictures), args.batch_size)
+    with bar(stop - first, "picture", "strongest pictures") as moving:
+        found = top.top_activations(model, pictures, layers, args.k, batch_size=args.batch_size, shard=shard, file=file, bar=moving)
+    print(file)
+    if shard != (1, 1):
+        return
+    with bar(args.k*sum(map(len, units.values())), "projection", "projections") as moving:
+        for layer in layers:
+            for number, at in enumerate(range(0, len(units[layer]), PAGE), 1):
+                of_page = units[layer][at:at + PAGE]
+                views = replace(top.unit_views(model, pictures, found, layer, of_page, bar=moving),
+                                classes=classes_of(model, layer, of_page))
+                yield folder/(f"{layer}.h5" if len(units[layer]) <= PAGE else f"{layer}_{number:02}.h5"), views
+                if args.folders:
+                    write_folders(views, folder)
+
+
+def parse_shard(text):
+    try:
+        i, n = map(int, text.split("/"))
+    except ValueError:
+        raise check.Expected("--shard", "I/N, e.g. 2/5", repr(text)) from None
+    return i, n
+
+
+def draw(views, path):
+    if not (views.pictures >= 0).any():
+        path.unlink(missing_ok=True)                         # one of an earlier network would contradict what is said
+        return f"{views.layer}: none of the {len(views.units)} units fires on any picture, so there is no figure"
+    plots.unit_blocks(views, path)
+    return str(path)
+
+
+def closing(args, found):
+    return ""
+
+
+def write_folders(views, folder):
+    """LAYER/unit_0000/{projection,patch}_000.png, strongest first, and info.json."""
+    for u, unit in enumerate(views.units.tolist()):
+        filled = int((views.pictures[u] >= 0).sum())
+        of_unit = folder/views.layer/f"unit_{unit:04}"
+        of_unit.mkdir(parents=True, exist_ok=True)
+        files = {kind: [f"{kind}_{rank:03}.png" for rank in range(filled)] for kind in ("projection", "patch")}
+        plots.tiles(plots.signed_tiles(views.projections[u]), [of_unit/name for name in files["projection"]])
+        plots.tiles(views.patches[u], [of_unit/name for name in files["patch"]])
+        strongest = [{"picture": int(views.pictures[u, rank]), "name": str(views.names[u, rank]),
+                      "activation": float(views.values[u, rank]), "row_column": views.places[u, rank].tolist(),
+                      "box_top_left_bottom_right": views.boxes[u, rank].tolist(),
+                      "projection": files["projection"][rank], "patch": files["patch"][rank]} for rank in range(filled)]
+        with atomic(of_unit/"info.json") as temporary:
+            temporary.write_text(json.dumps({"layer": views.layer, "unit": unit, "strongest": strongest}, indent=1))

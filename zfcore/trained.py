@@ -1,0 +1,130 @@
+"""Floor 5: a trained network with all that it takes to use it, opened in one place.
+
+    model = open("drawn")                            a run's folder, a checkpoint file, or a network that comes with zfcore
+    model.probabilities(images)                      what it takes uint8 pictures for
+    model.pictures()                                 the pictures to look at, prepared as its own were
+    model.network, model.mean, model.classes         what it is made of
+
+Every analysis takes one as its first argument; an ensemble is a list of them.
+"""
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+
+from zfcore import check
+from zfcore.backend import CPU, Device, select, to_device, to_host
+from zfcore.data import open_data
+from zfcore.data.loader import Pictures
+from zfcore.data.transforms import centre_crops, ten_crops
+from zfcore.models import from_checkpoint, from_table, start_of
+from zfcore.network import Network
+from zfcore.ops.crop_flip import crop_flip
+from zfcore.ops.softmax_loss import softmax
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that was trained, and how it sees.
+
+    network    Network                       with its weights, on its device
+    mean       (3,size,size) float32         the mean image of its training pictures, on the same device: pictures are brought to
+                                             squares of `size` pixels, and their crop, less that of the mean, is what enters
+    classes    list of texts                 what its last layer's units stand for
+    epoch      int                           after how many epochs of training
+    data       text                          what it was trained on, as `zfcore.open_data` takes it
+    path       Path                          where it was opened; None
+    begun      function () -> Network        the same network with the random weights that its training began with; None where
+                                             they are not known
+    device     Device                        where the arrays are"""
+    network: Network
+    mean: np.ndarray
+    classes: list = ()
+    epoch: int = 0
+    data: str = ""
+    path: Path = None
+    begun: Callable = None
+    device: Device = CPU
+
+    @property
+    def name(self):
+        """The model's name, e.g. "zfnet"."""
+        return self.network.name
+
+    @property
+    def size(self):
+        """Side of the squares that pictures are brought to, e.g. 256."""
+        return self.mean.shape[1]
+
+    @property
+    def crop(self):
+        """Side of what enters the network, e.g. 224."""
+        return self.network.input_shape[1]
+
+    @cached_property
+    def start(self):
+        """The Network as training began; None where that is not known."""
+        return self.begun() if self.begun else None
+
+    def untrained(self):
+        """This model as its training began. Raises Expected where that is not known."""
+        if self.start is None:
+            raise check.Expected(self.path or self.name, "a run that says how its weights were drawn", "one that does not")
+        return replace(self, network=self.start, epoch=0)
+
+    def inputs(self, images):
+        """uint8 (N,size,size,3) -> the centre crops less the mean, float32 (3,H,W,N) on the device."""
+        return self._seen(to_device(images, like=self.mean), *centre_crops(len(images), images.shape[1], self.crop))
+
+    def probabilities(self, images, crops="centre"):
+        """P (classes,N) float32 on the host of uint8 images (N,size,size,3): the softmax of the scores, of the centre crop or
+        the mean over the paper's ten ("ten", section 3)."""
+        check.one_of("crops", crops, ("centre", "ten"))
+        n, images, each = len(images), to_device(images, like=self.mean), []
+        views = zip(*(ten_crops(images.shape[1], self.crop) if crops == "ten" else centre_crops(1, images.shape[1], self.crop)))
+        for view in views:                                 # (top, left, mirrored), the same for every picture
+            y, _ = self.network.forward(self._seen(images, *(np.full(n, value) for value in view)))
+            each.append(to_host(softmax(y)))
+        return np.mean(each, axis=0)
+
+    def _seen(self, images, tops, lefts, flips):
+        _, H, W = self.network.input_shape
+        return crop_flip(images, self.mean, tops, lefts, flips, H, W)
+
+    def pictures(self, data=None, part="val", upscale=False, workers=2, limit_per_class=0):
+        """The `Pictures` of the part "train" or "val" of `data` (None: what it was trained on), prepared as its own were;
+        `upscale` enlarges those smaller than the network's input, which otherwise are refused."""
+        check.one_of("part", part, ("train", "val"))
+        parts = open_data(self.data if data is None else data, self.size, limit_per_class)
+        return self.prepared(parts[part == "val"], upscale, workers)
+
+    def prepared(self, dataset, upscale=False, workers=2):
+        """The `Pictures` of a data set, prepared as its own were."""
+        return Pictures(dataset, self.size, self.crop, upscale, workers)
+
+    def with_classes(self, classes):
+        """This model with its outputs, the columns of its last layer, in the order of `classes`, which are its own."""
+        order, last = [self.classes.index(name) for name in classes], self.network.layers[-1]
+        if order == list(range(len(order))):
+            return self
+        network = from_table(self.name, self.network.input_shape, self.network.table())
+        for layer, new in zip(self.network.layers, network.layers):
+            new.parameters, new.buffers = layer.parameters, layer.buffers
+            if layer.has_weights:
+                new.precision = layer.precision
+        network[last.name].parameters = {key: array[..., order] for key, array in last.parameters.items()}
+        return replace(self, network=network, classes=list(classes))
+
+
+def open(path, device="auto", precision="fp32"):
+    """The Trained of a run's folder (its best.h5), a checkpoint file, or a network that comes with zfcore ("drawn"), on `device`
+    "auto", "cpu" or "gpu", its products formed in that `precision`. Raises Expected for what is none, or has no mean image."""
+    device = select(device)
+    network, checkpoint = from_checkpoint(path, device, precision)
+    if checkpoint.mean_image is None:
+        raise check.Expected(path, "a checkpoint with a mean image", "one without")
+    return Trained(network, device.array(checkpoint.mean_image), checkpoint.classes, checkpoint.epoch,
+                   checkpoint.state.get("data", ""), Path(path),
+                   (lambda: start_of(checkpoint, device, precision)) if checkpoint.state.get("init") else None, device)
