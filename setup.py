@@ -1,10 +1,15 @@
 """zfcore installs the package `zfcore` with the CUDA sources inside it as `zfcore/kernels`;
 train, bench and tests are run from the checkout and are not installed."""
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
 
 setup(
     name="zfcore",
-    version="0.1.0",
+    version=re.search(r'__version__ = "(.+)"', (HERE/"zfcore/__init__.py").read_text())[1],
     description="The ZFNet of Zeiler & Fergus 2013, trained and looked into: NumPy, CuPy and our own CUDA kernels",
     license="MIT",
     python_requires=">=3.10",
@@ -12,6 +17,7 @@ setup(
     package_dir={"zfcore.kernels": "kernels", "zfcore.kernels.device": "kernels/device"},
     package_data={"zfcore.networks": ["*.h5", "*.json"], "zfcore.kernels": ["*.cu", "README.md"], "zfcore.kernels.device": ["*.cuh"]},
     install_requires=["numpy>=2", "h5py>=3.10", "pillow>=10.1", "tqdm>=4.60", "matplotlib>=3.8", "threadpoolctl>=3.5"],
+    entry_points={"console_scripts": ["zfcore = zfcore.__main__:main"]},
     extras_require={
         "cuda13": ["cupy-cuda13x[ctk]>=14"],
         "cuda12": ["cupy-cuda12x[ctk]>=14"],

@@ -21,7 +21,7 @@ def test_a_sheet_put_on_another_is_drawn_the_same_at_its_new_place(tmp_path):
     alone, larger = page(170, 90), Sheet(230, 140)
     larger.put(alone, 23, 31)
     for sheet, name in ((alone, "alone"), (larger, "larger")):
-        sheet.save(tmp_path/f"{name}.png")
+        plots.save(sheet, tmp_path/f"{name}.png")
     one, other = (np.asarray(Image.open(tmp_path/f"{name}.png")) for name in ("alone", "larger"))
     assert one.shape == (90, 170, 3) and other.shape == (140, 230, 3)
     np.testing.assert_array_equal(one, other[31:31 + 90, 23:23 + 170])
@@ -31,7 +31,7 @@ def test_a_sheet_put_on_another_is_drawn_the_same_at_its_new_place(tmp_path):
 @pytest.mark.parametrize("kind", ["svg", "pdf"])
 def test_vectors_have_the_same_size_and_the_same_bytes_each_time(tmp_path, kind):
     for name in ("first", "second"):
-        page(170, 90).save(tmp_path/f"{name}.{kind}")
+        plots.save(page(170, 90), tmp_path/f"{name}.{kind}")
     first = (tmp_path/f"first.{kind}").read_bytes()
     assert first == (tmp_path/f"second.{kind}").read_bytes()
     points = [f"{pixels*72/110:g}"[:6].encode() for pixels in (170, 90)]
@@ -39,7 +39,7 @@ def test_vectors_have_the_same_size_and_the_same_bytes_each_time(tmp_path, kind)
 
 
 def test_a_picture_among_vectors_lies_at_its_pixels(tmp_path):
-    page(170, 90).save(tmp_path/"page.svg")
+    plots.save(page(170, 90), tmp_path/"page.svg")
     text = (tmp_path/"page.svg").read_text()
     start = text.index("<image")
     element = text[start:text.index(">", start)]
@@ -50,9 +50,9 @@ def test_a_picture_among_vectors_lies_at_its_pixels(tmp_path):
 
 def test_drawing_leaves_matplotlibs_settings_and_figures_alone(tmp_path):
     before = matplotlib.rcParams.copy()
-    plots.learning_curves({"epoch": [1, 2], "lr": [0.1, 0.01], **{f"{part}_{what}": [1.0, 0.5] for part in ("train", "val")
-                                                                  for what in ("loss", "error")}}, tmp_path/"curves.png")
-    page(170, 90).save(tmp_path/"page.svg")
+    plots.save(plots.learning_curves({"epoch": [1, 2], "lr": [0.1, 0.01], **{f"{part}_{what}": [1.0, 0.5] for part in ("train", "val")
+                                                                  for what in ("loss", "error")}}), tmp_path/"curves.png")
+    plots.save(page(170, 90), tmp_path/"page.svg")
     assert matplotlib.rcParams.copy() == before
     assert Image.open(tmp_path/"curves.png").size == (880, 330)
 
@@ -76,7 +76,7 @@ def test_text_is_wrapped_into_the_width_and_no_word_is_lost():
 def test_filters_are_large_in_six_or_eight_columns_each_to_its_own_scale(count, columns, tmp_path):
     w = np.random.default_rng(0).standard_normal((3, 7, 7, count)).astype(np.float32)
     w[..., 1] /= 1000
-    plots.filters(w, tmp_path/"filters.png")
+    plots.save(plots.filters(w), tmp_path/"filters.png")
     sheet = np.asarray(Image.open(tmp_path/"filters.png"))
     assert sheet.shape[1] == columns*(63 + 3) - 3 and sheet.shape[0] == -(-count//columns)*(63 + 3) - 3
     shown = sheet[4:63:9, 66 + 4:66 + 63:9]

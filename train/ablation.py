@@ -562,9 +562,9 @@ def write(name, lines, claims, looks, protocol, output):
     drawn = [line for line in lines if line.results]
     if drawn:
         trains = any(line.row.paper.train is not None for line in drawn)       # table 2 has no training errors
-        plots.beside_paper([line.row.label for line in drawn], [line.row.paper[:2] for line in drawn],
+        plots.save(plots.beside_paper([line.row.label for line in drawn], [line.row.paper[:2] for line in drawn],
                            [[(result.errors.train if trains else None, result.errors.top1) for result in line.results.values()]
-                            for line in drawn], output/f"{name}.png")
+                            for line in drawn]), output/f"{name}.png")
     return text
 
 

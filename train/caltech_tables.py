@@ -277,8 +277,7 @@ def write_accuracies(study, table, counts):
               [[who, what, n, *csv_of(row[n]), len(found[what][n]) if who == "here" else ""]
                for who, group in (("paper", paper), ("here", here)) for what, row in group.items() for n in sorted(row)],
               "who", "what", "train_per_class", "accuracy", "spread", "folds")
-    plots.accuracy_curve(paper, here, f"paper: {table.title}", f"here: {study.title}", 100/len(study.classes),
-                         study.output/f"{name}.png")
+    plots.save(plots.accuracy_curve(paper, here, f"paper: {table.title}", f"here: {study.title}", 100/len(study.classes)), study.output/f"{name}.png")
 
 
 def leads(one, other):

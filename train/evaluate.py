@@ -203,8 +203,8 @@ def write_worst(path, found, pictures, protocol, most=30):
             continue
         captions.append((f"{p:.3f} {classes[true]}", f"{q:.3f} → {classes[taken]}" if rank else "right"))
         right.append(rank == 0)
-    plots.captioned(tiles, captions, right, f"The {len(tiles)} pictures whose true class was given the least probability: P "
-                    f"and name of the true class; below, of the predicted one.\n{protocol}", path)
+    plots.save(plots.captioned(tiles, captions, right, f"The {len(tiles)} pictures whose true class was given the least probability: P "
+                    f"and name of the true class; below, of the predicted one.\n{protocol}"), path)
 
 
 def write_summary(path, pictures, models, ensemble, singles):
@@ -335,7 +335,7 @@ def main(arguments=None):
         pairs = confused_pairs(counts, classes)
         print("\n".join(in_words(args.run, ensemble, singles, pairs)), flush=True)
         write_tables(folder, together, counts, pairs, pictures.dataset.names, classes)
-        plots.confusion(counts, classes, pairs, str(ensemble), folder/"confusion.png")
+        plots.save(plots.confusion(counts, classes, pairs, str(ensemble)), folder/"confusion.png")
         write_worst(folder/"worst.png", together, pictures, ensemble)
         write_summary(folder/"summary.json", pictures, models, ensemble, singles)
     print("\n".join(f"  {output/name}" for name in FILES))

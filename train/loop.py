@@ -345,10 +345,10 @@ class Training:
     def draw(self):
         """figures/learning_curves.png and figures/filters.png as they are now."""
         if self.history["epoch"]:
-            plots.learning_curves(self.history, self.folder/"figures"/"learning_curves.png")
+            plots.save(plots.learning_curves(self.history), self.folder/"figures"/"learning_curves.png")
             first = self.network.layers[0]
             if first.has_filters:
-                plots.filters(to_host(first.parameters["w"]), self.folder/"figures"/"filters.png")
+                plots.save(plots.filters(to_host(first.parameters["w"])), self.folder/"figures"/"filters.png")
 
 
 @dataclass

@@ -46,7 +46,7 @@ def run(config, output=None):
                 break
     lr, reason = suggestion(rows)
     write(folder/"lr_test.csv", rows)
-    plots.lr_test(rows, lr, reason, folder/"lr_test.png")
+    plots.save(plots.lr_test(rows, lr, reason), folder/"lr_test.png")
     print(f"{ending(rows, training.interrupt.asked)}\n{reason}\n\n"
           f"  {folder}/lr_test.csv   one row a step\n  {folder}/lr_test.png   the loss over the learning rate")
     if training.interrupt.asked:

@@ -173,10 +173,10 @@ class Study:
         named = [(new.dataset.names[i], own.dataset.names[j], f"{value:.4f}") for i, j, value in rows]
         write_csv(file.with_suffix(".csv"), named, "new_picture", "run_picture", "correlation")
         if rows:
-            plots.pairs([(new.picture(i), own.picture(j)) for i, j, _ in rows[:40]],
+            plots.save(plots.pairs([(new.picture(i), own.picture(j)) for i, j, _ in rows[:40]],
                         [(new.dataset.names[i].split("/", 1)[-1], f"{value:.3f}") for i, _, value in rows[:40]],
                         f"{len(rows)} pairs: left a new picture, right one that the run was trained on; below, their correlation"
-                        + (". The first 40." if len(rows) > 40 else "."), file.with_suffix(".png"))
+                        + (". The first 40." if len(rows) > 40 else ".")), file.with_suffix(".png"))
         results.save(file.with_suffix(".h5"), found)
         return found
 

@@ -156,9 +156,8 @@ def write_precisions(study, found, seconds):
                for k, name in enumerate(names)]
     write_csv(study.output/"table6.csv", numbers, "class", "train_pictures", "scored_pictures", "chance",
               *(f"{way}_{definition}" for way in found for definition in DEFINITIONS), "paper", "sande_2012", "yan_2012")
-    plots.average_precisions(names, {"the paper, test": np.array([TABLE6[name][0] for name in names]),
-                                     **{f"here, {WAYS[way]}": of["2010"] for way, of in ours.items()}}, chance,
-                             study.output/"table6.png")
+    plots.save(plots.average_precisions(names, {"the paper, test": np.array([TABLE6[name][0] for name in names]),
+                                     **{f"here, {WAYS[way]}": of["2010"] for way, of in ours.items()}}, chance), study.output/"table6.png")
 
 
 def cell(value):

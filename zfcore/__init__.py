@@ -1,2 +1,65 @@
-"""zfcore: the ZFNet of Zeiler & Fergus (2013), trained and looked into with NumPy, CuPy and our own CUDA kernels."""
+"""zfcore: networks of Zeiler & Fergus 2013, trained and looked into, on NumPy or CuPy with CUDA kernels of our own.
+
+    import zfcore
+    model = zfcore.open("drawn")                                 # a trained network, with all that it takes to use it
+    top = zfcore.top_activations(model, model.pictures(), ["conv5"])
+    views = zfcore.unit_views(model, model.pictures(), top, "conv5", [3])
+    zfcore.plots.unit_blocks(views)                              # what unit 3 of conv5 has seen; a notebook shows it
+
+What there is, from the outside in (zfcore/README.md walks through it):
+
+    open, Trained, networks         a trained network; those that come along
+    top_activations, unit_views     figure 2            evolution       figure 4            invariance      figure 5
+    diagnose                        figure 6            occlusion       figure 7            correspondence  figure 8, table 1
+    controls                        what projections owe to what was learned                probe           table 7
+    project, GRADIENT, DECONVNET, GUIDED                         one activation back to the pixels, by the paper's three rules
+    build, MODELS, Network, layers                               networks as tables of layers
+    open_data, Pictures                                          pictures
+    save_result, load_result, plots                              arrays to files, arrays to figures
+    select                                                       a device by its name
+    Expected                                                     the one exception for input that cannot be used
+
+Each is imported when it is asked for first, so that `import zfcore` costs nothing.
+"""
+import importlib
+
 __version__ = "0.1.0"
+
+_PLACES = {                       # {module: what of it is public here}
+    "zfcore.trained": ("open", "Trained"),
+    "zfcore.analysis.top_activations": ("top_activations", "unit_views", "TopActivations", "UnitViews"),
+    "zfcore.analysis.evolution": ("evolution", "Evolution"),
+    "zfcore.analysis.invariance": ("invariance", "Invariance"),
+    "zfcore.analysis.diagnostics": ("diagnose", "Diagnosis"),
+    "zfcore.analysis.occlusion": ("occlusion", "Occlusion"),
+    "zfcore.analysis.correspondence": ("correspondence", "Correspondence"),
+    "zfcore.analysis.controls": ("controls", "Controls", "shares_of_start"),
+    "zfcore.analysis.probing": ("probe", "Probe", "feature_layers"),
+    "zfcore.deconvnet": ("project", "Projection", "GRADIENT", "DECONVNET", "GUIDED"),
+    "zfcore.models": ("build", "MODELS"),
+    "zfcore.network": ("Network",),
+    "zfcore.data": ("open_data",),
+    "zfcore.data.loader": ("Pictures",),
+    "zfcore.backend": ("select",),
+    "zfcore.check": ("Expected",),
+    "zfcore.checkpoint": ("Checkpoint",),
+}
+_RENAMED = {"save_result": ("zfcore.results", "save"), "load_result": ("zfcore.results", "load")}
+_MODULES = "layers", "networks", "plots"
+_PUBLIC = {**{name: (module, name) for module, names in _PLACES.items() for name in names}, **_RENAMED}
+
+__all__ = sorted([*_PUBLIC, *_MODULES])
+
+
+def __getattr__(name):
+    if name in _MODULES:
+        return importlib.import_module(f"zfcore.{name}")
+    if name not in _PUBLIC:
+        raise AttributeError(f"zfcore has no {name!r}; it has {', '.join(__all__)}")
+    module, its_name = _PUBLIC[name]
+    globals()[name] = getattr(importlib.import_module(module), its_name)
+    return globals()[name]
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

@@ -1,7 +1,8 @@
 """Floor 6: arrays in, pictures out. The only file that imports matplotlib, and only here is a colour chosen.
 
-A figure is written in the format that its path ends with: .png, or .svg and .pdf, whose texts and lines are vectors around
-the same pixels. The same arrays give the same bytes."""
+Each function returns a Figure of matplotlib, or a Sheet, which a notebook shows and `save` writes, as PNG or as SVG or PDF,
+whose texts and lines are vectors around the same pixels. The same arrays give the same bytes."""
+import io
 import textwrap
 from functools import cache
 from itertools import pairwise
@@ -16,6 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from PIL import Image, ImageDraw, ImageFont
 
+from zfcore import check
 from zfcore.checkpoint import atomic
 
 TRAIN, VAL, GREY = "#7a8fa6", "#c8442d", "#808080"
@@ -36,7 +38,22 @@ styled = matplotlib.rc_context(STYLE)        # a decorator: within the function,
 
 
 @styled
-def learning_curves(history, path):
+def save(drawn, path):
+    """Write a Figure of matplotlib or a Sheet, which is what the functions below return, in the format that `path` ends with: .png,
+    or .svg and .pdf. All or nothing. Raises Expected for another ending, and where the disk refuses."""
+    kind = Path(path).suffix[1:]
+    check.one_of(f"{path}: format", kind, FORMATS)
+    if isinstance(drawn, Sheet) and kind != "png":
+        drawn = drawn.figure()
+    with atomic(Path(path)) as temporary:
+        if isinstance(drawn, Sheet):
+            drawn.image().save(temporary, "PNG", optimize=True)
+        else:
+            drawn.savefig(temporary, format=kind, metadata=FORMATS[kind])
+
+
+@styled
+def learning_curves(history):
     """Loss and error in % over the epochs, training and validation; thin lines where the learning rate fell."""
     epochs = history["epoch"]
     figure, (left, right) = _subplots(1, 2, figsize=(8, 3))
@@ -52,11 +69,11 @@ def learning_curves(history, path):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(bottom=0)
         axes.legend()
-    _save(figure, path)
+    return figure
 
 
 @styled
-def lr_test(rows, lr, title, path):
+def lr_test(rows, lr, title):
     """The loss of each batch and its running mean over the growing learning rate, and the suggested rate `lr` (None: none).
 
     rows    tuples (step, learning rate, loss, running mean)"""
@@ -72,15 +89,18 @@ def lr_test(rows, lr, title, path):
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss")
     axes.legend()
-    _save(figure, path)
+    return figure
 
 
-def filters(w, path):
+def filters(w):
     """First-layer filters w (3,K,K,F) as colour tiles of about 64 pixels, six in a row or, of many, eight.
 
     Mid-grey is zero, and each filter has a scale of its own: what it looks for is legible, how strong it is not."""
     tiles = _enlarged(filter_tiles(w, per_filter=True), 64)
-    _save_pixels(montage(tiles, _filter_columns(len(tiles)), gap=3), path)
+    picture = as_image(montage(tiles, _filter_columns(len(tiles)), gap=3))
+    sheet = Sheet(*picture.size)
+    sheet.picture(0, 0, picture)
+    return sheet
 
 
 def _filter_columns(count):
@@ -94,7 +114,7 @@ def filter_tiles(w, per_filter=False):
     return tiles.transpose(3, 1, 2, 0)
 
 
-def unit_blocks(views, path):
+def unit_blocks(views):
     """Figure 2 of an `analysis.top_activations.UnitViews`: for each unit that fires a block of its strongest projections (0 is
     mid-grey, one scale a block) beside the block of the picture patches they come from. All projections of a unit of the
     first layer are its filter, so that is shown once. Units that never fire are counted in a line below.
@@ -120,7 +140,7 @@ def unit_blocks(views, path):
             sheet.picture(left + (block - f*larger)//2, top, _enlarged(signed_tiles(views.filters[u][None]), f*larger)[0])
         sheet.picture(left + block + MARGIN//4, top, _block(views.patches[u]/np.float32(255), views.pictures[u], side, zoom))
     sheet.text(MARGIN, sheet.height - 8 - LINE*(len(foot) - 1), foot)
-    sheet.save(path)
+    return sheet
 
 
 def _unit(views, u):
@@ -142,7 +162,7 @@ def _block(tiles, pictures, side, zoom):
     return montage(np.where(there, tiles, 1).repeat(zoom, axis=1).repeat(zoom, axis=2), side)
 
 
-def occlusion(found, path):
+def occlusion(found):
     """Figure 7 of an `analysis.occlusion.Occlusion`, two rows a picture, all maps in the frame of the picture: the value for a
     square stands at the square's middle, and the mid-grey rim is where no square can have its middle.
 
@@ -173,7 +193,7 @@ def occlusion(found, path):
             sheet.text(left, top - 6, _fitted(title, side + (150 if number % 3 == 2 else 66)))
             sheet.panel(left, top, side, side, _framed(draw, found, i))
         _class_legend(sheet, lefts[2] + side + 8, top, found, i)
-    sheet.save(path)
+    return sheet
 
 
 LEAST_FALL = 0.1                             # where the scale of a fall of P ends at the least
@@ -282,7 +302,7 @@ def _class_legend(sheet, left, top, found, i):
 
 
 @styled
-def invariance(found, path):
+def invariance(found):
     """Figure 5 of an `analysis.invariance.Invariance`: a row a series, with some of its pictures, the relative distance at each
     layer, and P of the class. The first pictures in colours, as the bars beside them say; black is the mean over all."""
     n, layers = len(found.labels), found.layers.tolist()
@@ -308,7 +328,7 @@ def invariance(found, path):
                 axis.set_xticks(range(0, 361, 90))
     if n > 1:
         rows[min(1, len(rows) - 1), 1].legend(fontsize=8, labelcolor=INK, loc="lower right")
-    _save(figure, path)
+    return figure
 
 
 PICTURES = "#4e79a7 #f28e2b #59a14f #e15759 #b07aa1".split()          # one each, as many as the paper's figures 5 and 8 show
@@ -328,7 +348,7 @@ def _thumbnails(axes, pictures):
     axes.axis("off")
 
 
-def correspondence(found, path, most_random=3):
+def correspondence(found, most_random=3):
     """Figure 8 of `analysis.correspondence.Correspondence`s: the first five pictures of the first, each as it is, with each
     part masked, with the places of another picture's parts masked, with some of its random squares; above, the mean scores."""
     first = found[0]
@@ -354,16 +374,16 @@ def correspondence(found, path, most_random=3):
     sheet.picture(MARGIN, head, pixels)
     for k, lines in enumerate(texts):
         sheet.text(MARGIN + k*(width + gap), head - LINE*(len(lines) - 1) - 6, lines)
-    sheet.save(path)
+    return sheet
 
 
-def evolution(found, path):
+def evolution(found):
     """Figure 4 of an `analysis.evolution.Evolution`: a block a layer, a row a unit, a column an epoch. Each tile has a scale of
     its own: in the first epochs a projection is weak, and to one scale with the last it would be grey. How strong it is
     the bar below it says, the activation beside the unit's largest; paper is where the unit does not fire. Units that never
     do are counted behind the layer's name. Below, the two numbers of each step."""
     sheet = _beside([_strips(found, layer) for layer in found.projections], WIDEST)
-    sheet.save(path) if len(found.epochs) < 2 else _above(sheet, _steps(found)).save(path)
+    return sheet if len(found.epochs) < 2 else _above(sheet, _steps(found))
 
 
 def _strips(found, layer):
@@ -413,7 +433,7 @@ def _steps(found):
     return sheet
 
 
-def diagnostics(found, path):
+def diagnostics(found):
     """Figure 6 of one or more `analysis.diagnostics.Diagnosis`, a row each: layer 1's filters to one scale and each to its
     own, the strongest projections of those units of layer 2 that fire; below, the numbers of all of them."""
     page = Sheet(0, 8)
@@ -423,7 +443,7 @@ def diagnostics(found, path):
         heading.put(name, MARGIN, 0)
         filters = [_first_layer(one, False, "to one scale"), _first_layer(one, True, "each to its own scale")]
         page = _above(_above(page, heading), _beside([_above(*filters), _second_layer(one)], WIDEST))
-    _above(page, _numbers(found)).save(path)
+    return _above(page, _numbers(found))
 
 
 def _first_layer(one, per_filter, what):
@@ -482,7 +502,7 @@ def _numbers(found):
     return sheet
 
 
-def controls(found, path, most=4):
+def controls(found, most=4):
     """An `analysis.controls.Controls`: for up to `most` units the strongest picture, its projection as trained and under each
     control, each tile to its own scale; above each column the means over all projections, above the patches the share of the
     area that the box has, and of the box its parts."""
@@ -499,11 +519,11 @@ def controls(found, path, most=4):
             for head, share in zip(heads[1:], np.nanmean(shares, axis=0)):
                 head.append(f"in {word} {100*share:.0f} %")
     names = [["unit", str(found.units[k])] if found.classes is None else str(found.classes[k]).split() for k in rows]
-    _table(tiles, "", heads, [[found.layer, *name] for name in names]).save(path)
+    return _table(tiles, "", heads, [[found.layer, *name] for name in names])
 
 
 @styled
-def confusion(counts, classes, pairs, title, path):
+def confusion(counts, classes, pairs, title):
     """How often pictures of each class (rows) were taken for each (columns), as a share of the row: right answers in one
     colour, wrong ones in another, on a square-root scale and never paler than a quarter, so that a single mistake is seen.
     Beside it the most confused pairs.
@@ -553,7 +573,7 @@ def confusion(counts, classes, pairs, title, path):
              for true, taken, count, of in pairs[:min(40, panel//17 - 1)]]
     figure.text((left + side + 110)/width, 1 - top/height, "\n".join(["most confused:", *lines]), va="top", fontsize=8,
                 color=INK, linespacing=1.4)
-    _save(figure, path)
+    return figure
 
 
 def _short(name, most=24):
@@ -561,7 +581,7 @@ def _short(name, most=24):
 
 
 @styled
-def accuracy_curve(paper, here, paper_title, here_title, chance, path):
+def accuracy_curve(paper, here, paper_title, here_title, chance):
     """Tables 4 and 5, figure 9: accuracy in % over the training pictures a class, of the paper, left, and ours, right, with a
     line at `chance`. Each is {name of a row: {pictures: (mean, spread or None)}}; of the paper the last two rows are its own,
     the others grey; ours are of random weights trained here, of the features of random weights, of the run's features."""
@@ -584,11 +604,11 @@ def accuracy_curve(paper, here, paper_title, here_title, chance, path):
         axes.legend(fontsize=8, labelcolor=INK)
     panels[0].set(xlim=(0, 1.03*max(n for _, rows, _ in groups for _, of, _, _ in rows for n in of)), ylim=(0, 100))
     panels[0].set_ylabel("mean of the classes' accuracies, %")
-    _save(figure, path)
+    return figure
 
 
 @styled
-def accuracy_by_layer(paper, here, chance, path):
+def accuracy_by_layer(paper, here, chance):
     """Table 7: accuracy in % over the layer, the paper's panels and then ours, which have a line at `chance`. A panel is {title:
     {"SVM", "softmax" or one of these and ", untrained": {layer: (mean, spread or None)}}}; the untrained network's is dashed."""
     panels, looks = {**paper, **here}, {"SVM": (VAL, "o"), "softmax": (TRAIN, "s")}
@@ -609,11 +629,11 @@ def accuracy_by_layer(paper, here, chance, path):
         place.set_ylim(0, 100)
     axes[0].set_ylabel("mean of the classes' accuracies, %")
     axes[len(paper)].legend(fontsize=8, labelcolor=INK)
-    _save(figure, path)
+    return figure
 
 
 @styled
-def average_precisions(names, columns, chance, path):
+def average_precisions(names, columns, chance):
     """Table 6: a row a class, a dot for the average precision in % of each of `columns` {name: (K,)}: the paper, the run's
     features, those of random weights, networks from random weights; and a stroke at `chance`. NaN leaves a place empty."""
     figure, axes = _subplots(figsize=(7, 0.9 + 0.22*len(names)))
@@ -628,16 +648,16 @@ def average_precisions(names, columns, chance, path):
     axes.set_axisbelow(True)
     axes.set(xlim=(-2, 102), xlabel="average precision, %")
     axes.legend(fontsize=8, labelcolor=INK, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4)
-    _save(figure, path)
+    return figure
 
 
-def pairs(pictures, captions, title, path):
+def pairs(pictures, captions, title):
     """Pairs of pictures ((h,w,3), (h,w,3)) uint8 side by side, with two lines of text below each."""
     joined = [np.concatenate(pair, axis=1) for pair in pictures]
-    captioned(joined, captions, [True]*len(joined), title, path, columns=5, side=200)
+    return captioned(joined, captions, [True]*len(joined), title, columns=5, side=200)
 
 
-def captioned(pictures, captions, right, title, path, columns=6, side=136):
+def captioned(pictures, captions, right, title, columns=6, side=136):
     """Pictures (n,h,w,3) uint8 in rows, brought to `side` pixels of width, with two lines of text below each; the second line
     is in the colour of an error where `right` is False."""
     lines = title.split("\n")
@@ -652,11 +672,11 @@ def captioned(pictures, captions, right, title, path, columns=6, side=136):
         sheet.picture(left, top, Image.fromarray(picture).resize((side, tall), Image.Resampling.BICUBIC))
         for line, (text, colour) in enumerate(zip(texts, (INK, INK if right[k] else VAL)), 1):
             sheet.text(left, top + tall + 15*line, _fitted(text, side + 8), colour)
-    sheet.save(path)
+    return sheet
 
 
 @styled
-def beside_paper(labels, paper, ours, path):
+def beside_paper(labels, paper, ours):
     """Tables 2 and 3: for R rows the errors in % of the paper, left, and ours, right; on logarithmic axes, as errors differ by
     factors. Behind a row its validation error and the rank of it: where the ranks agree, so does the order of the rows.
 
@@ -689,7 +709,7 @@ def beside_paper(labels, paper, ours, path):
     for colour, word in ((TRAIN, "training"), (VAL, "validation"))[not trains:]:
         panels[1].scatter([], [], s=30, color=colour, label=word)
     figure.legend(*panels[1].get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=8)
-    _save(figure, path)
+    return figure
 
 
 ERRORS = 0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100     # %: places of ticks
@@ -712,7 +732,7 @@ class Sheet:
 
     def picture(self, left, top, pixels):
         """A picture (h,w,3) in 0..1, or of PIL."""
-        self.pictures.append((left, top, pixels if isinstance(pixels, Image.Image) else _as_image(pixels)))
+        self.pictures.append((left, top, pixels if isinstance(pixels, Image.Image) else as_image(pixels)))
 
     def text(self, left, baseline, lines, colour=INK, size=SMALL, align="left"):
         """A line of text or several, the first on `baseline`; `align` "right" has them end at `left`."""
@@ -720,7 +740,7 @@ class Sheet:
             self.texts.append((left, baseline + LINE*number, line, colour, size, align))
 
     def panel(self, left, top, width, height, draw):
-        """Axes that draw(axes) fills when the sheet is saved."""
+        """Axes that draw(axes) fills when the sheet is drawn."""
         self.panels.append((left, top, width, height, draw))
 
     def put(self, other, left, top):
@@ -729,17 +749,21 @@ class Sheet:
             own += [(left + x, top + y, *rest) for x, y, *rest in its]
 
     @styled
-    def save(self, path):
-        if Path(path).suffix != ".png":
-            return _save(self._vectors(), path)
+    def image(self):
+        """The page as a PIL picture."""
         page = _drawn(self._figure()) if self.panels else Image.new("RGB", (self.width, self.height), PAPER)
         pen = ImageDraw.Draw(page)
         for left, top, picture in self.pictures:
             page.paste(picture, (left, top))
         for left, baseline, line, colour, size, align in self.texts:
             pen.text((left, baseline), line, colour, _font(size), anchor=f"{align[0]}s")
-        with atomic(Path(path)) as temporary:
-            page.save(temporary, "PNG", optimize=True)
+        return page
+
+    def _repr_png_(self):
+        """The page as a notebook shows it."""
+        file = io.BytesIO()
+        self.image().save(file, "PNG")
+        return file.getvalue()
 
     def _figure(self):
         """The panels alone."""
@@ -748,7 +772,9 @@ class Sheet:
             draw(figure.add_axes(self._place(left, top, width, height)))
         return figure
 
-    def _vectors(self):
+    @styled
+    def figure(self):
+        """The page as a Figure of matplotlib, whose texts and lines are vectors."""
         figure = self._figure()
         for left, top, picture in self.pictures:
             axes = figure.add_axes(self._place(left, top, *picture.size))
@@ -866,7 +892,8 @@ def _wrapped(text, width, size=SMALL):
 def tiles(pictures, paths):
     """Write pictures (n,h,w,3), uint8 or in 0..1, each as a PNG of its own."""
     for picture, path in zip(pictures if pictures.dtype != np.uint8 else pictures/np.float32(255), paths):
-        _save_pixels(picture, path)
+        with atomic(Path(path)) as temporary:
+            as_image(picture).save(temporary, "PNG")
 
 
 def signed_tiles(projections):
@@ -888,18 +915,6 @@ def montage(tiles, columns, gap=1, background=1.0):
     return sheet
 
 
-def _save_pixels(picture, path):
-    """Write (H,W,3) in 0..1 as a PNG."""
-    with atomic(Path(path)) as temporary:
-        _as_image(picture).save(temporary, "PNG")
-
-
-def _as_image(picture):
+def as_image(picture):
     """(H,W,3) in 0..1 -> a PIL picture."""
     return Image.fromarray(np.uint8(np.clip(np.rint(255*picture), 0, 255)))
-
-
-def _save(figure, path):
-    kind = Path(path).suffix[1:]
-    with atomic(Path(path)) as temporary:
-        figure.savefig(temporary, format=kind, metadata=FORMATS[kind])

@@ -257,7 +257,7 @@ def made_up(pictures):
 def test_a_unit_that_never_fires_has_no_row_and_an_epoch_in_which_it_does_not_is_paper(tmp_path):
     heights = []
     for pictures in ([[1, 2], [3, 4], [5, 6]], [[1, 2], [-1, -1], [5, 6]], [[1, 2], [-1, -1], [-1, 6]], [[-1, -1]]*3):
-        plots.evolution(made_up(pictures), tmp_path/"figure.png")
+        plots.save(plots.evolution(made_up(pictures)), tmp_path/"figure.png")
         sheet = np.asarray(Image.open(tmp_path/"figure.png"))
         heights.append((len(sheet), (sheet[:-230, 100:] == 128).all(axis=2).sum()))
     (all_fire, _), (one_dead, _), (one_late, grey), (none, grey_of_none) = heights

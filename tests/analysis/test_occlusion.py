@@ -319,7 +319,7 @@ def test_in_the_figure_each_value_stands_at_the_middle_of_its_square_in_the_fram
     p[0, 3, 1] = 0                                           # the square at rows 15:25, columns 5:15
     found = replace(found, probabilities=p, clean_probabilities=np.array([0.9]), classes=np.array(["bright", "dark"]),
                     most_probable=np.where(p > 0.5, 0, 1), boxes=np.array([[8.0, 20, 16, 32]]))
-    plots.occlusion(found, tmp_path/"figure.png")
+    plots.save(plots.occlusion(found), tmp_path/"figure.png")
     sheet = np.asarray(Image.open(tmp_path/"figure.png").convert("RGB")).astype(int)
 
     def colour(panel, row, column):                          # panels of 200 pixels, 30 x 40 pixels in each
@@ -342,7 +342,7 @@ def test_more_classes_than_colours_and_no_names_at_all_can_be_drawn(tmp_path):
     network, pictures, mean = made("odd")
     found = occlusion(Trained(network, mean), pictures, size=8, stride=5)
     places = np.arange(found.most_probable[0].size).reshape(found.most_probable[0].shape)
-    plots.occlusion(replace(found, most_probable=np.stack([places, 0*places])), tmp_path/"figure.png")
+    plots.save(plots.occlusion(replace(found, most_probable=np.stack([places, 0*places]))), tmp_path/"figure.png")
     assert Image.open(tmp_path/"figure.png").height > 2*2*190
 
 
@@ -357,7 +357,7 @@ def test_a_fall_of_nothing_looks_like_nothing_and_titles_say_what_is_seen(tmp_pa
     for fall in (2e-5, 0.3):
         drops = np.zeros_like(found.drops)
         drops[0, 20, 20] = fall
-        plots.occlusion(replace(found, drops=drops), tmp_path/"figure.png")
+        plots.save(plots.occlusion(replace(found, drops=drops)), tmp_path/"figure.png")
         sheet = np.asarray(Image.open(tmp_path/"figure.png").convert("RGB")).astype(int)
         shades.append(np.ptp(sheet[2*LABEL + 230 + 25 + 5*20 + 2, MARGIN + 272 + 5*20 + 2]))
     assert shades[0] < 5 and shades[1] > 60

@@ -236,7 +236,7 @@ def test_a_single_mistake_is_seen_in_the_matrix_of_however_many_classes(M, tmp_p
     shown = []
     for mistakes in (0, 1):
         counts[M//2, M - 2] = mistakes
-        plots.confusion(counts, [f"class {k}" for k in range(M)], [], "title", tmp_path/"matrix.png")
+        plots.save(plots.confusion(counts, [f"class {k}" for k in range(M)], [], "title"), tmp_path/"matrix.png")
         shown.append(np.asarray(Image.open(tmp_path/"matrix.png").convert("RGB")).astype(int))
     assert (np.abs(shown[1] - shown[0]).max(axis=2) > 40).any()
 

@@ -34,7 +34,7 @@ def run(args):
 
 def draw(found, path):
     """The figure, and a line for each control."""
-    plots.controls(found, path)
+    plots.save(plots.controls(found), path)
     return "\n".join([*(in_words(found, j, condition) for j, condition in enumerate(found.conditions.tolist())), str(path)])
 
 

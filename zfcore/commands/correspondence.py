@@ -110,7 +110,7 @@ def draw(found, path):
     """The figure, and beside it Markdown and CSV, of Correspondences of the same parts and layers: figure 8, table 1 as it is
     printed and as numbers."""
     check_comparable(found)
-    plots.correspondence(found, path)
+    plots.save(plots.correspondence(found), path)
     layers, many = found[0].layers.tolist(), len(found) > 1
     tested = (f"{kind} {of}" for of in TESTED for kind in ("p", "corrected p"))
     write_csv(path.with_suffix(".csv"), ["number", "masked", "layer", "mean", "spread", *tested],

@@ -31,7 +31,7 @@ def run(args):
 
 
 def draw(found, path):
-    plots.diagnostics(found, path)
+    plots.save(plots.diagnostics(found), path)
     return "\n".join([*(line for one in found for line in (in_words(one), what_is_legible(one))), str(path)])
 
 

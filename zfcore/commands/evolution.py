@@ -32,7 +32,7 @@ def run(args):
 
 def draw(found, path):
     """The figure, and how much projections change from epoch to epoch."""
-    plots.evolution(found, path)
+    plots.save(plots.evolution(found), path)
     steps = list(zip(found.epochs.tolist(), found.epochs.tolist()[1:]))
     said = [f"epoch {a} to {b}: " + ", ".join(f"{layer} {found.change[layer][k]:.2f} ({100*found.moved[layer][k]:.0f} %)"
                                               for layer in found.units) for k, (a, b) in enumerate(steps)]

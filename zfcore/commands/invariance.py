@@ -48,7 +48,7 @@ def moving_pictures(args, model):
 
 def draw(found, path):
     """The figure and beside it a CSV: figure 5, and a row of numbers for each picture and series."""
-    plots.invariance(found, path)
+    plots.save(plots.invariance(found), path)
     table = moved.numbers(found)
     columns = list(next(iter(table.values())))
     rows = [[name, series, *(f"{of[column][i]:.6g}" for column in columns)]

@@ -78,7 +78,7 @@ def true_boxes(pictures, numbers, side):
 
 
 def draw(found, path):
-    plots.occlusion(found, path)
+    plots.save(plots.occlusion(found), path)
     return str(path)
 
 

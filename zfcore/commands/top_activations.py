@@ -63,7 +63,7 @@ def draw(views, path):
     if not (views.pictures >= 0).any():
         path.unlink(missing_ok=True)                         # one of an earlier network would contradict what is said
         return f"{views.layer}: none of the {len(views.units)} units fires on any picture, so there is no figure"
-    plots.unit_blocks(views, path)
+    plots.save(plots.unit_blocks(views), path)
     return str(path)
 
 

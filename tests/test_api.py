@@ -1,0 +1,45 @@
+"""`import zfcore` is the library: what it promises is there, is explained, and costs nothing before it is asked for."""
+import inspect
+import re
+import subprocess
+import sys
+
+import pytest
+
+import zfcore
+from zfcore import plots
+
+
+@pytest.mark.parametrize("name", zfcore.__all__)
+def test_every_public_name_is_there_and_explains_itself(name):
+    thing = getattr(zfcore, name)
+    assert thing is getattr(zfcore, name) and name in dir(zfcore)
+    if callable(thing):
+        assert inspect.getdoc(thing) and inspect.getdoc(thing) != inspect.getdoc(type(thing)), name
+
+
+def test_what_is_not_there_is_said_with_what_is():
+    with pytest.raises(AttributeError, match="zfcore has no 'opne'; it has .*open_data"):
+        zfcore.opne
+
+
+def test_the_list_in_the_docstring_is_the_whole_of_it():
+    told = set(re.findall(r"\w+", zfcore.__doc__.split("What there is")[1]))
+    results = {"TopActivations", "UnitViews", "Evolution", "Invariance", "Diagnosis", "Occlusion", "Correspondence", "Controls", "Probe",
+               "Projection", "Checkpoint", "feature_layers", "shares_of_start"}            # what the named ones return or take
+    assert set(zfcore.__all__) - results <= told
+
+
+def test_importing_it_imports_nothing_else():
+    code = "import sys, zfcore; print([name for name in ('numpy', 'h5py', 'matplotlib', 'PIL') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_the_lines_at_its_head_run():
+    lines = [line.strip() for line in zfcore.__doc__.split("\n") if line.startswith("    ")][:5]
+    assert lines[0] == "import zfcore" and "unit_blocks" in lines[4]
+    names = {}
+    exec("\n".join(lines[:4]), names)
+    sheet = eval(lines[4], names)
+    assert isinstance(sheet, plots.Sheet) and sheet._repr_png_().startswith(b"\x89PNG")
+    assert names["views"].projections.shape[:2] == (1, 9) and names["views"].projections.any()
