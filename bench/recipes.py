@@ -112,7 +112,7 @@ def line(row):
     (conv, other), (classes, another) = row["in_box"].values()
     shares = (row["error"], row["start"], conv, other, classes, another, *list(row["in_parts"].values())[0])
     asked = ", ".join(filter(None, (f"`{row['options'] or '(no option)'}`", row.get("words"))))
-    return f"| {asked} | {row['epochs']} | " + " | ".join(f"{100*share:.1f} %" for share in shares) + " |"
+    return f"| {asked} | {row['epochs']} | " + " | ".join("-" if np.isnan(share) else f"{100*share:.1f} %" for share in shares) + " |"
 
 
 def table(report):

@@ -243,7 +243,7 @@ def open_pictures(config):
                  for part in open_data(config.data, config.picture_size, config.limit_per_class))
 
 
-def train_all(runs, pictures, crops, device, output):
+def train_all(runs, pictures, crops, output):
     """Train and measure what is not finished, first what nobody else is at. Returns when all is finished or has failed."""
     elsewhere = []
     with tqdm(total=sum(run.config.epochs for run in runs), unit="epoch", disable=None) as bar:
@@ -253,17 +253,17 @@ def train_all(runs, pictures, crops, device, output):
                     with Lock(output, run.lock, wait=turn is elsewhere):
                         if not (run.finished or turn is elsewhere and run.failure):    # it has just failed there
                             bar.n = sum(each.epochs_done() for each in runs)
-                            one(run, pictures, crops, device, bar)
+                            one(run, pictures, crops, bar)
                 except Busy:
                     elsewhere.append(run)
 
 
-def one(run, pictures, crops, device, bar):
+def one(run, pictures, crops, bar):
     """Train and measure one run. Where it fails, that is entered in its failed.txt."""
     bar.set_description(run.folder.name)
     try:
         train(run, pictures, bar)
-        result = result_of(run, pictures, crops, device)
+        result = result_of(run, pictures, crops)
         tqdm.write(f"{run.folder.name}: validation error {result.errors.top1:.1f} %, {result.seconds:.0f} s of training")
     except Busy:
         raise
@@ -332,7 +332,7 @@ class Line:
         return None if None in values or len(values) < 2 else float(np.std(values, ddof=1))
 
 
-def result_of(run, pictures, crops, device):
+def result_of(run, pictures, crops):
     """The Result of a finished run, measured once and kept in its results-<crops>.json."""
     kept = run.folder/f"results-{crops}.json"
     try:
@@ -341,7 +341,7 @@ def result_of(run, pictures, crops, device):
             return Result(**{**content, "errors": Errors(**content["errors"])})
     except (OSError, ValueError, KeyError, TypeError):     # none yet, or of another version: measured anew
         pass
-    model, history = trained.open(run.folder/"latest.h5", device, run.config.precision), load(run.folder/"latest.h5").history
+    model, history = trained.open(run.folder/"latest.h5", run.config.device, run.config.precision), load(run.folder/"latest.h5").history
     train, val = (errors([model], part, run, crops) for part in pictures)
     w = to_host(model.network.layers[0].parameters["w"])
     result = Result(Errors(train.top1, val.top1, val.top5), model.network.parameter_count(), sum(history["seconds"]),
@@ -360,26 +360,26 @@ def errors(models, part, run, crops):
     return Errors(None, 100*score.top1, 100*score.top5 if score.classes > 5 else None)
 
 
-def ensemble_result(runs, pictures, crops, device):
+def ensemble_result(runs, pictures, crops):
     """The Result of the mean of the runs' probabilities on the validation pictures; parameters add up."""
-    models = [trained.open(run.folder/"latest.h5", device, run.config.precision) for run in runs]
+    models = [trained.open(run.folder/"latest.h5", run.config.device, run.config.precision) for run in runs]
     return Result(errors(models, pictures[1], runs[0], crops), sum(model.network.parameter_count() for model in models))
 
 
-def collect(rows, runs, first, pictures, crops, device):
+def collect(rows, runs, first, pictures, crops):
     """The Lines of a table, from whatever is finished. `rows` are Rows and Ensembles in the table's order; an Ensemble is of
     the `first` seeds, however many a row has got since."""
     lines = []
     for row in rows:
         if isinstance(row, Row):
             mine = [run for run in runs if run.row == row]
-            results = {run.config.seed: result_of(run, pictures, crops, device) for run in mine if run.finished}
+            results = {run.config.seed: result_of(run, pictures, crops) for run in mine if run.finished}
             lines.append(Line(row, row.model, results, len(results), missing_in(mine)))
         else:
             mine = [run for run in runs if run.row.model == row.all_seeds and run.config.seed < first
                     or run.row.model in row.seed_0 and run.config.seed == 0]
             missing = missing_in(mine)
-            results = {} if missing else {None: ensemble_result(mine, pictures, crops, device)}
+            results = {} if missing else {None: ensemble_result(mine, pictures, crops)}
             lines.append(Line(row, row.label, results, len(mine), missing))
     return lines
 
@@ -527,7 +527,6 @@ class Study:
     looks: list
     pictures: tuple
     crops: str
-    device: object
     output: Path
 
     def looked_at(self, train):
@@ -536,8 +535,8 @@ class Study:
         for before, seeds in zip((0, *self.looks), self.looks):
             asked += [run for run in self.runs if before <= run.config.seed < seeds and run.row.model in models]
             if train:
-                train_all(asked, self.pictures, self.crops, self.device, self.output)
-            lines = collect(self.shown, asked, self.looks[0], self.pictures, self.crops, self.device)
+                train_all(asked, self.pictures, self.crops, self.output)
+            lines = collect(self.shown, asked, self.looks[0], self.pictures, self.crops)
             claims = judged(lines, self.scale, self.looks)
             models = asked_again(lines, claims, self.scale)
             if any(not run.finished and not run.failure for run in asked):
@@ -714,11 +713,12 @@ def main(arguments=None):
     rows, shown = chosen(args.table, scale, args.rows)
     runs = runs_of(rows, scale, options, looks[-1], output)
     check_runs(runs)
-    device, pictures = select(runs[0].config.device), open_pictures(runs[0].config)
+    select(runs[0].config.device)                          # that it is there is found before anything begins
+    pictures = open_pictures(runs[0].config)
     for row in rows:                                       # a size that a network cannot have is said before anything begins
         build(row.model, len(pictures[0].dataset.classes), runs[0].config.image_size, runs[0].config.keep_prob)
     remember(output, name, options)
-    study = Study(scale, rows, shown, runs, looks, pictures, args.crops, device, output)
+    study = Study(scale, rows, shown, runs, looks, pictures, args.crops, output)
     try:
         if not args.collect:
             pictures[0].prepare(progress=sys.stderr.isatty())          # what is wrong with them is wrong for every run
