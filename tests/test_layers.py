@@ -10,13 +10,16 @@ from zfcore.analysis.occlusion import occlusion
 from zfcore.backend import CPU
 from zfcore.checkpoint import Checkpoint, load, save
 from zfcore.deconvnet import DECONVNET, GRADIENT, GUIDED, descend
-from zfcore.layers import KINDS, ContrastNorm, Conv, Dropout, Flatten, Layer, Linear, MaxPool, Pixelwise, ReLU, Step
+from zfcore.layers import KINDS, AvgPool, ContrastNorm, Conv, Dropout, Flatten, Layer, Linear, MaxPool, Pixelwise, ReLU, Step
 from zfcore.models import from_checkpoint, from_table
 from zfcore.network import Network
 
 LAYERS = [
     Conv("layer", 4, K=3, S=2), Conv("layer", 4, K=3, P=1), Conv("layer", 6, K=2, S=2, P=1, groups=3), Conv("layer", 4, K=3, S=2, rounding="floor"),
     MaxPool("layer", K=3, S=2), MaxPool("layer", K=3, S=1, P=1), MaxPool("layer", K=2, S=3, P=1), MaxPool("layer", K=3, S=2, rounding="floor"),
+    AvgPool("layer", K=3, S=2), AvgPool("layer", K=2, S=3, P=1), AvgPool("layer", K=3, S=2, P=1, borders="padded"),
+    AvgPool("layer", K=5, S=2, borders="padded"), AvgPool("layer", K=3, S=2, P=1, borders="clipped"), AvgPool("layer", K=5, S=3, borders="clipped"),
+    AvgPool("layer", K=3, S=1, P=2, borders="clipped"), AvgPool("layer", K=3, S=2, P=1, rounding="floor"), AvgPool("layer"),
     ReLU("layer"), ContrastNorm("layer", n=3, alpha=0.5, k=1.0), Dropout("layer", 0.6), Flatten("layer"), Linear("layer", 4)]
 MAPS = (3, 11, 9)
 
