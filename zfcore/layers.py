@@ -245,7 +245,7 @@ class AvgPool(Layer):
     rounding: str = "ceil"
     borders: str = "inside"
     keeps_positive = True
-    size = None                                    # (H,W) of the maps that enter, once placed
+    size = 0, 0                                    # (H,W) of the maps that enter, once the network has said it
 
     def place(self, number, shape):
         self.size = shape[1:]
@@ -259,11 +259,11 @@ class AvgPool(Layer):
         return C, output_size(H, K, S, P, rounding), output_size(W, K, S, P, rounding)
 
     def window(self):
-        return self.arguments(self.size or (0, 0))[:3]
+        return self.arguments(self.size)[:3]
 
     def arguments(self, size):
         """Those of `avgpool` behind x of (H,W) `size`: K, S, P, rounding, borders. Of a whole map the longer side is K."""
-        return self.K or max(size), self.S, self.P, self.rounding, self.borders
+        return max(size) if self.K is None else self.K, self.S, self.P, self.rounding, self.borders
 
     def forward(self, x, step=None):
         return avgpool(x, *self.arguments(x.shape[1:3]))
