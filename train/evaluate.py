@@ -337,10 +337,10 @@ def open_part(args, networks, checkpoints):
 
 
 def member(network, checkpoint, classes, device):
-    """The Member, its outputs (the columns of its last layer) put into the order of `classes`."""
-    order, last = [checkpoint.classes.index(name) for name in classes], network.layers[-1].name
-    w, b = checkpoint.parameters[last]["w"], checkpoint.parameters[last]["b"]
-    network.load({**checkpoint.parameters, last: {"w": w[:, order], "b": b[order]}}, device)
+    """The Member, its outputs (the last axis of its last weights) put into the order of `classes`."""
+    order, last = [checkpoint.classes.index(name) for name in classes], network.weighted[-1].name
+    parameters = {key: array[..., order] for key, array in checkpoint.parameters[last].items()}
+    network.load({**checkpoint.parameters, last: parameters}, device, checkpoint.buffers)
     return Member(network, device.array(checkpoint.mean_image))
 
 
