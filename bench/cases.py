@@ -320,8 +320,8 @@ def dropout_cases(layer, shape, out, behind_relu):
                  lambda x: (dropout(x, layer.keep_prob, key)[0],), lambda N: 8*numbers(shape)*N)]
 
 
-MAKERS = {Conv: conv_cases, ReLU: relu_cases, MaxPool: pool_cases, AvgPool: average_cases, ContrastNorm: norm_cases, Linear: linear_cases,
-          Dropout: dropout_cases}
+MAKERS = {Conv: conv_cases, ReLU: relu_cases, MaxPool: pool_cases, AvgPool: average_cases, ContrastNorm: norm_cases,
+          Linear: linear_cases, Dropout: dropout_cases}
 
 
 def averages(network):

@@ -62,7 +62,8 @@ __device__ __forceinline__ int counted(int first, int size, int P)
 }
 
 // a / divisor of (p,q)
-__device__ __forceinline__ Pack share(Pack a, const float *divisors, int p, int q, int H, int W, int Wo, int packs, int pack, int P)
+__device__ __forceinline__ Pack share(Pack a, const float *divisors, int p, int q, int H, int W, int Wo, int packs, int pack,
+    int P)
 {
     Pack by;
     if (BORDERS == GIVEN)

@@ -4,8 +4,9 @@ import pytest
 from tests.kernels.conftest import EPS, close, normal
 from zfcore.ops.avgpool import BORDERS, avgpool, avgpool_backward, avgpool_backward_reference, avgpool_reference, divisors
 
-WINDOWS = [(3, 2, 0), (3, 2, 1), (2, 2, 0), (2, 3, 1), (5, 1, 2), (13, 1, 0)]     # overlapping, side by side, with gaps, the whole map
-SHAPE = 2, 7, 13                        # several blocks, which begin amid rows, and the last one is not full
+WINDOWS = [(3, 2, 0), (3, 2, 1), (2, 2, 0), (2, 3, 1), (5, 1, 2),       # K, S, P: overlapping, side by side, with gaps,
+           (13, 1, 0)]                                                  # the whole map
+SHAPE = 2, 7, 13                                                        # several blocks, which begin amid rows
 
 
 @pytest.mark.parametrize("N", [3, 8])                                   # one image at a time, four at once

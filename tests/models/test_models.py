@@ -79,7 +79,8 @@ def test_alexnet_has_its_map_sizes():
 def test_vgg_halves_its_maps_five_times_in_11_and_16_layers_with_weights():
     for name, convolutions in (("vgg11", 8), ("vgg16", 13)):
         network = build(name, 1000)
-        assert [shape[1] for layer, shape in zip(network.layers, network.shapes[1:]) if isinstance(layer, MaxPool)] == [112, 56, 28, 14, 7]
+        pooled = [shape[1] for layer, shape in zip(network.layers, network.shapes[1:]) if isinstance(layer, MaxPool)]
+        assert pooled == [112, 56, 28, 14, 7]
         assert [layer.window() for layer in network.convolutions] == convolutions*[(3, 1, 1)]
         assert len(network.weighted) == convolutions + 3
 

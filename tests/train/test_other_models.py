@@ -37,7 +37,7 @@ def trained(request, tmp_path_factory):
               "--limit-per-class", "2", "--lr", "0.0001", "--workers", "1", "--device", "cpu", "--output", str(run/"run")])
     network, checkpoint = from_checkpoint(run/"run")
     size = checkpoint.mean_image.shape[1]
-    return network, checkpoint, Pictures(Synthetic("val", 12, size), size, SIZES[name], workers=0)
+    return network, checkpoint, Pictures(Synthetic("val", 8, size), size, SIZES[name], workers=0)
 
 
 def inputs(network, count=3):
@@ -68,7 +68,8 @@ def test_every_layer_is_projected_and_the_cone_is_the_dense_way_down(trained):
 def test_a_square_is_slid_over_its_pictures(trained):
     network, checkpoint, pictures = trained
     shown = np.stack([pictures.picture(0)])
-    cone, whole = (occlusion(network, shown, checkpoint.mean_image, [3], size=9, stride=19, incremental=how) for how in (True, False))
+    cone, whole = (occlusion(network, shown, checkpoint.mean_image, [3], size=9, stride=19, incremental=how)
+                   for how in (True, False))
     assert cone.layer == [layer.name for layer in network.convolutions][-1]
     np.testing.assert_allclose(cone.sums, whole.sums, rtol=1e-4)
     np.testing.assert_allclose(cone.probabilities, whole.probabilities, rtol=1e-4)
@@ -86,7 +87,7 @@ def test_features_of_every_layer_with_weights_but_the_last_are_probed_where_they
 
 def test_it_is_diagnosed_and_its_projections_are_judged(trained):
     network, checkpoint, pictures = trained
-    found = diagnose(network.name, network, pictures, checkpoint.mean_image, np.array([0, 3]), start_of(checkpoint), k=2)
+    found = diagnose(network.name, network, pictures, checkpoint.mean_image, np.array([0, 3]), start_of(checkpoint), k=1)
     assert found.layer == network.convolutions[1].name and set(found.start) == {layer.name for layer in network.weighted}
     assert found.legible and set(found.legible) <= set(judged_layers(network))
     assert all(of.shape == (len(JUDGED), 2) for of in found.legible.values())

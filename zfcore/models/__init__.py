@@ -23,7 +23,7 @@ from zfcore.networks import file_of
 
 OF_PAPER = {"tiny": tiny, "small": small, "zfnet": zfnet, "alexnet": alexnet, "tiny-alexnet": tiny_alexnet, **VARIANTS}
 MODELS = {**OF_PAPER, "vgg11": vgg11, "vgg16": vgg16, "nin": nin}
-OPEN_QUESTIONS = {name: (of_alexnet if "alexnet" in name else of_zfnet).open_questions for name in OF_PAPER}   # about these networks
+OPEN_QUESTIONS = {name: (of_alexnet if "alexnet" in name else of_zfnet).open_questions for name in OF_PAPER}    # about these
 NATIVE_SIZE = {"small": 128, **{name: 96 for name in MODELS if name.startswith("tiny")}}      # pixels a side; else 224
 
 

@@ -118,7 +118,8 @@ def avgpool_backward(dy, cache):
         first, last = max(-((K - 1 - reach)//S), 0), min((part.shape[1] - 1 + reach)//S + 1, Ho)      # outputs that meet it
         sums = workspace("sums", (len(part), max(last - first, 0), W, N), dy.dtype)      # a row of windows on each pixel
         sums[:], part[:] = 0, 0
-        shares = np.divide(dy[maps, first:last], of_window[first:last], out=workspace("shares", (len(part), len(sums[0]), Wo, N), dy.dtype))
+        shares = workspace("shares", (len(part), sums.shape[1], Wo, N), dy.dtype)
+        np.divide(dy[maps, first:last], of_window[first:last], out=shares)
         for s in range(K):
             q, w = tap_pixels(s, W, Wo, S, P)
             sums[:, :, w] += shares[:, :, q]
