@@ -14,9 +14,10 @@ import numpy as np
 
 from zfcore.backend import PRECISIONS, blocks, empty, lanes, runs_kernels, zeros
 from zfcore.fusion import pool_norm
-from zfcore.layers import ContrastNorm, Conv, Dropout, Linear, MaxPool, ReLU
+from zfcore.layers import AvgPool, ContrastNorm, Conv, Dropout, Linear, MaxPool, ReLU
 from zfcore.models.zfnet import zfnet
 from zfcore.ops import conv2d as convolution
+from zfcore.ops.avgpool import AvgPoolCache, avgpool, avgpool_backward
 from zfcore.ops.contrast_norm import contrast_norm, contrast_norm_backward
 from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_transpose
 from zfcore.ops.crop_flip import crop_flip
@@ -91,7 +92,7 @@ def cases(network=None):
                 found += conv_pool_cases(layer, behind, shape, network.shapes[k + 3], behind_relu=k > 0)
             if isinstance(layer, MaxPool) and isinstance(after, ContrastNorm):
                 found.append(pool_norm_case(layer, after, shape, network.shapes[k + 1]))
-    return found + losses(network.shapes[-1][0]) + parameters(network) + [crop(*network.input_shape)]
+    return found + averages(network) + losses(network.shapes[-1][0]) + parameters(network) + [crop(*network.input_shape)]
 
 
 def on(x, precision):
@@ -220,6 +221,20 @@ def pool_cases(layer, shape, out, behind_relu):
                  lambda N: (4*numbers(shape) + 9*numbers(out))*N, images=(0, 1, 2, 3), window=window)]
 
 
+def average_cases(layer, shape, out, behind_relu):
+    K, S, P, rounding, borders = layer.arguments(shape[1:])
+
+    def forward(x):
+        return avgpool(x, K, S, P, rounding, borders)[0],
+
+    def backward(dy):
+        return avgpool_backward(dy, AvgPoolCache((*shape, dy.shape[-1]), out[1:], K, S, P, borders)),
+
+    of = dict(traffic=lambda N: 4*numbers(shape, out)*N, terms=lambda N: K*K, images=(0,), window=(K, S, P, *shape[1:]))
+    return [Case("avgpool", layer.name, "forward", lambda source, N: (source.outputs(*shape, N),), forward, **of),
+            Case("avgpool", layer.name, "backward", lambda source, N: (source.normal(*out, N),), backward, **of)]
+
+
 def norm_cases(layer, shape, out, behind_relu):
     constants = layer.n, layer.alpha, layer.beta, layer.k, layer.convention
     _, (_, rule) = contrast_norm(np.ones((1, 1), np.float32), *constants)
@@ -305,8 +320,16 @@ def dropout_cases(layer, shape, out, behind_relu):
                  lambda x: (dropout(x, layer.keep_prob, key)[0],), lambda N: 8*numbers(shape)*N)]
 
 
-MAKERS = {Conv: conv_cases, ReLU: relu_cases, MaxPool: pool_cases, ContrastNorm: norm_cases, Linear: linear_cases,
-          Dropout: dropout_cases}
+MAKERS = {Conv: conv_cases, ReLU: relu_cases, MaxPool: pool_cases, AvgPool: average_cases, ContrastNorm: norm_cases,
+          Linear: linear_cases, Dropout: dropout_cases}
+
+
+def averages(network):
+    """The means of its first pool's windows, and of its last maps whole: the paper's networks take none."""
+    first = next(k for k, layer in enumerate(network.layers) if isinstance(layer, MaxPool))
+    ways = (AvgPool("average1", *network.layers[first].arguments()), network.shapes[first]), (
+        AvgPool("average"), [shape for shape in network.shapes if len(shape) == 3][-1])
+    return [case for layer, shape in ways for case in average_cases(layer, shape, layer.shape_out(shape), True)]
 
 
 # --------------------------------------------------------------------------------------- losses, parameters, pictures

@@ -57,7 +57,7 @@ def peers(case):
     """[(name, make)] of every peer of `case`; make(sets, clock), with tuples of inputs on the device, is its Contestant."""
     found = []
     if torch is not None and (case.noun, case.what) in TORCH:
-        layouts = LAYOUTS if case.noun in ("conv2d", "maxpool", "contrast_norm") else ("",)
+        layouts = LAYOUTS if case.noun in ("conv2d", "maxpool", "avgpool", "contrast_norm") else ("",)
         found += [(f"PyTorch {layout}".strip(), with_torch, layout) for layout in layouts]
     if cudnn is not None and case.noun == "conv2d" and case.what in CONVOLUTIONS:
         found += [(f"cuDNN {layout}", with_frontend, layout) for layout in LAYOUTS]
@@ -210,6 +210,19 @@ def pool_relu_backward(layout, window, x, dy, switches, _):
     return lambda: torch.ops.aten.threshold_backward(unpooled(), x, 0)
 
 
+def average_forward(layout, window, x):
+    x, = laid_out(layout, x)
+    K, S, P, _, _ = window
+    return lambda: torch.nn.functional.avg_pool2d(x, K, S, P, ceil_mode=True, count_include_pad=False)
+
+
+def average_backward(layout, window, dy):
+    dy, = laid_out(layout, dy)
+    K, S, P, H, W = window
+    x, = laid_out(layout, dy.new_empty((*dy.shape[:2], H, W)))                  # PyTorch asks for its shape alone
+    return lambda: torch.ops.aten.avg_pool2d_backward(dy, x, [K, K], [S, S], [P, P], True, False, None)
+
+
 def norm_forward(layout, window, x):
     x, = laid_out(layout, x)
     return lambda: torch.nn.functional.local_response_norm(x, 5, 1e-4, 0.75, 2.0)
@@ -292,6 +305,8 @@ TORCH = {                         # (noun, what) -> build(layout, window, tensor
     ("maxpool", "forward"): pool_forward,
     ("maxpool", "backward"): pool_backward,
     ("maxpool", "backward and ReLU's"): pool_relu_backward,
+    ("avgpool", "forward"): average_forward,
+    ("avgpool", "backward"): average_backward,
     ("contrast_norm", "forward"): norm_forward,
     ("contrast_norm", "forward with its pool"): norm_of_pool,
     ("contrast_norm", "backward"): norm_backward,

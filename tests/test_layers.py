@@ -8,9 +8,10 @@ import pytest
 
 from zfcore.analysis.occlusion import occlusion
 from zfcore.backend import CPU
+from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, load, save
 from zfcore.deconvnet import DECONVNET, GRADIENT, GUIDED, descend
-from zfcore.layers import KINDS, ContrastNorm, Conv, Dropout, Flatten, Layer, Linear, MaxPool, Pixelwise, ReLU, Step
+from zfcore.layers import KINDS, AvgPool, ContrastNorm, Conv, Dropout, Flatten, Layer, Linear, MaxPool, Pixelwise, ReLU, Step
 from zfcore.models import from_checkpoint, from_table
 from zfcore.network import Network
 from zfcore.trained import Trained
@@ -18,6 +19,10 @@ from zfcore.trained import Trained
 LAYERS = [
     Conv("layer", 4, K=3, S=2), Conv("layer", 4, K=3, P=1), Conv("layer", 6, K=2, S=2, P=1, groups=3), Conv("layer", 4, K=3, S=2, rounding="floor"),
     MaxPool("layer", K=3, S=2), MaxPool("layer", K=3, S=1, P=1), MaxPool("layer", K=2, S=3, P=1), MaxPool("layer", K=3, S=2, rounding="floor"),
+    AvgPool("layer", K=3, S=2), AvgPool("layer", K=2, S=3, P=1), AvgPool("layer", K=3, S=2, P=1, borders="padded"),
+    AvgPool("layer", K=5, S=2, borders="padded"), AvgPool("layer", K=3, S=2, P=1, borders="clipped"),
+    AvgPool("layer", K=5, S=3, borders="clipped"), AvgPool("layer", K=3, S=1, P=2, borders="clipped"),
+    AvgPool("layer", K=3, S=2, P=1, rounding="floor"), AvgPool("layer"),
     ReLU("layer"), ContrastNorm("layer", n=3, alpha=0.5, k=1.0), Dropout("layer", 0.6), Flatten("layer"), Linear("layer", 4)]
 MAPS = (3, 11, 9)
 
@@ -79,6 +84,16 @@ def test_a_kind_that_leaves_a_question_open_is_refused_at_once():
 
     with pytest.raises(TypeError, match="Shifting does not say"):
         Shifting("shifting").inside(None)
+
+
+def test_the_mean_of_whole_maps_fits_any_size_and_has_no_border():
+    network = Network("whole", (2, 5, 8), [AvgPool("mean"), Flatten("scores")])
+    x = np.random.default_rng(7).standard_normal((2, 5, 8, 3))
+    np.testing.assert_allclose(network.forward(x)[0], x.mean(axis=(1, 2)))
+    assert network["mean"].window()[0] == 8 and from_table("whole", (2, 3, 3), network.table())["mean"].window()[0] == 3
+    for field in ({"P": 1}, {"borders": "padded"}, {"rounding": "floor"}):
+        with pytest.raises(Expected, match="mean: expected no padding, rounding or borders where the window is the whole map"):
+            Network("whole", (2, 5, 8), [AvgPool("mean", **field)])
 
 
 # ----------------------------------------------------------------------------------------------------- by itself

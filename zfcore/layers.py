@@ -15,6 +15,7 @@ and what it answers otherwise only where the answer is another one:
     parameter_shapes(shape)      {"w": ..., "b": ...} for that input            init(shape, seed, law, factor)    their start
     buffer_shapes(shape)         {name: shape} of what training keeps beside the parameters, such as running means
     data_gradient(dy, cache)     dx alone                    parameter_gradients(dy, cache)   the rest alone
+    place(number, shape)         told by the network: which of its layers this is, and the shape of one picture that enters it
     inside(outputs)              this layer for inputs around which the padding already lies, which give the outputs at `outputs`
     multiply_adds(shape)         for one picture
     has_weights                  its "w" are weights, drawn at random at the start: weight decay, precision, the rest of the start
@@ -40,6 +41,7 @@ import numpy as np
 
 from zfcore import check
 from zfcore.backend import empty
+from zfcore.ops.avgpool import AvgPoolCache, avgpool, avgpool_backward, divisors
 from zfcore.ops.contrast_norm import contrast_norm, contrast_norm_backward
 from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_transpose
 from zfcore.ops.dropout import dropout, dropout_backward
@@ -95,8 +97,8 @@ class Layer(ABC):
         and `factor` say how large weights are, see `Network.init`."""
         return {}, {}
 
-    def place(self, number):
-        """Told by the network: that this is its layer `number`."""
+    def place(self, number, shape):
+        """Told by the network: that this is its layer `number`, which maps (or columns) of `shape` enter."""
 
     def data_gradient(self, dy, cache):
         return self.backward(dy, cache)[0]
@@ -234,6 +236,56 @@ class MaxPool(Layer):
 
 
 @dataclass
+class AvgPool(Layer):
+    """Mean over windows KxK at stride S, padding P, which at the border divides by what `borders` says (`ops.avgpool`). K None:
+    over the whole map, however large, one output a map; S plays no part then, and there is no border."""
+    K: int = None
+    S: int = 1
+    P: int = 0
+    rounding: str = "ceil"
+    borders: str = "inside"
+    keeps_positive = True
+    size = 0, 0                                    # (H,W) of the maps that enter, once the network has said it
+
+    def place(self, number, shape):
+        self.size = shape[1:]
+
+    def shape_out(self, shape):
+        C, H, W = _maps(self, shape)
+        if self.K is None and (self.P, self.rounding, self.borders) != (0, "ceil", "inside"):
+            raise check.Expected(self.name, "no padding, rounding or borders where the window is the whole map",
+                                 f"P {self.P}, rounding {self.rounding}, borders {self.borders}")
+        K, S, P, rounding, _ = self.arguments((H, W))
+        return C, output_size(H, K, S, P, rounding), output_size(W, K, S, P, rounding)
+
+    def window(self):
+        return self.arguments(self.size)[:3]
+
+    def arguments(self, size):
+        """Those of `avgpool` behind x of (H,W) `size`: K, S, P, rounding, borders. Of a whole map the longer side is K."""
+        return max(size) if self.K is None else self.K, self.S, self.P, self.rounding, self.borders
+
+    def forward(self, x, step=None):
+        return avgpool(x, *self.arguments(x.shape[1:3]))
+
+    def backward(self, dy, cache):
+        return avgpool_backward(dy, cache), {}
+
+    def inside(self, outputs):
+        rows, columns = (np.arange(count)[:, None] + first for count, first in
+                         ((outputs.height, outputs.tops), (outputs.width, outputs.lefts)))
+        inner = _without_padding(self)
+        inner.K, inner.borders = self.window()[0], divisors(self.size, rows, columns, *self.window(), self.borders)
+        return inner
+
+    def cut_cache(self, cache, outputs, inputs):
+        (C, H, W, N), _, K, S, P, borders = cache
+        rows, columns = (np.arange(outputs.size)[:, None] + first for first in (outputs.tops, outputs.lefts))
+        return AvgPoolCache((C, inputs.size, inputs.size, N), (outputs.size, outputs.size), K, S, 0,
+                            divisors((H, W), rows, columns, K, S, P, borders))
+
+
+@dataclass
 class ReLU(Pixelwise):
     rectifies = True
 
@@ -325,7 +377,7 @@ class Dropout(Pixelwise):
     number: int = 0
     hands_on = keeps_positive = True
 
-    def place(self, number):
+    def place(self, number, shape):
         self.number = number
 
     def init(self, shape, seed, law, factor):
@@ -344,7 +396,7 @@ class Dropout(Pixelwise):
         return None
 
 
-KINDS = {kind.__name__: kind for kind in (Conv, MaxPool, ReLU, ContrastNorm, Flatten, Linear, Dropout)}
+KINDS = {kind.__name__: kind for kind in (Conv, MaxPool, AvgPool, ReLU, ContrastNorm, Flatten, Linear, Dropout)}
 
 
 def from_fields(row):

@@ -27,7 +27,7 @@ class Network:
         self.shapes = [self.input_shape]                   # shapes[k] enters layers[k], shapes[k+1] leaves it
         for number, layer in enumerate(self.layers):
             self.shapes.append(layer.shape_out(self.shapes[-1]))
-            layer.place(number)
+            layer.place(number, self.shapes[number])
 
     # ------------------------------------------------------------------------------------------ forward, backward
     def forward(self, x, step=None, until=None, part=None):

@@ -105,8 +105,8 @@ class Trained:
         return Pictures(dataset, self.size, self.crop, upscale, workers)
 
     def with_classes(self, classes):
-        """This model with its outputs, the columns of its last layer, in the order of `classes`, which are its own."""
-        order, last = [self.classes.index(name) for name in classes], self.network.layers[-1]
+        """This model with its outputs, the last axis of its last weights, in the order of `classes`, which are its own."""
+        order, last = [self.classes.index(name) for name in classes], self.network.weighted[-1]
         if order == list(range(len(order))):
             return self
         network = from_table(self.name, self.network.input_shape, self.network.table())

@@ -18,7 +18,7 @@ def test_pytorch_computes_what_ours_does(case):
     arrays = case.draw(Source(np.asarray), N)
     wanted, _ = truth(case, [a.copy() for a in arrays], N)
     made = peers.peers(case)
-    assert len(made) == (2 if case.noun in ("conv2d", "maxpool", "contrast_norm") else 1)
+    assert len(made) == (2 if case.noun in ("conv2d", "maxpool", "avgpool", "contrast_norm") else 1)
     for name, make in made:
         contestant = make([arrays, [a.copy() for a in arrays]], clock=None)
         got = contestant.output()

@@ -1,10 +1,10 @@
-"""The networks have the paper's sizes and parameter counts (paper, figure 3 and table 3; counts: sum of the layers)."""
+"""The networks have their papers' sizes and parameter counts (figure 3 and table 3; counts: sum of the layers)."""
 import numpy as np
 import pytest
 
 from zfcore.check import Expected
 from zfcore.layers import Conv, MaxPool
-from zfcore.models import MODELS, build, from_table
+from zfcore.models import MODELS, OPEN_QUESTIONS, build, from_table
 from zfcore.models.variants import BASES, EDITS, Edit, edited, variant_name
 
 COUNTS = {
@@ -15,6 +15,7 @@ COUNTS = {
     "alexnet-without-7": 45_597_032, "alexnet-without-6-7": 12_964_200, "alexnet-without-3-4-6-7": 10_456_680,
     "alexnet-fc-2048": 28_868_968, "alexnet-fc-8192": 154_562_920, "alexnet-b": 107_648_360,
     "alexnet-b-fc-8192": 237_581_672,
+    "vgg11": 132_863_336, "vgg16": 138_357_544, "nin": 7_595_176,
 }
 GROUPED = {"without-3-4": 59_268_712, "without-7": 44_183_912, "without-6-7": 11_551_080, "without-3-4-6-7": 9_854_568,
            "fc-{half}": 27_455_848, "fc-{double}": 153_149_800}
@@ -73,6 +74,30 @@ def test_zfnet_has_the_map_sizes_of_figure_3():
 
 def test_alexnet_has_its_map_sizes():
     assert map_sizes(build("alexnet", 1000)) == [224, 55, 27, 27, 13, 13, 13, 13, 6]
+
+
+def test_vgg_halves_its_maps_five_times_in_11_and_16_layers_with_weights():
+    for name, convolutions in (("vgg11", 8), ("vgg16", 13)):
+        network = build(name, 1000)
+        pooled = [shape[1] for layer, shape in zip(network.layers, network.shapes[1:]) if isinstance(layer, MaxPool)]
+        assert pooled == [112, 56, 28, 14, 7]
+        assert [layer.window() for layer in network.convolutions] == convolutions*[(3, 1, 1)]
+        assert len(network.weighted) == convolutions + 3
+
+
+def test_every_class_of_nin_is_the_mean_of_its_own_map():
+    network = build("nin", 7, 96)
+    assert map_sizes(build("nin", 1000)) == [224, 55, 55, 55, 27, 27, 27, 27, 13, 13, 13, 13, 6, 6, 6, 6]
+    network.init(1, "he")
+    x = np.random.default_rng(0).uniform(-100, 100, (3, 96, 96, 2)).astype(np.float32)
+    maps, scores = (network.activations(x, ["relu4_3", "scores"])[name] for name in ("relu4_3", "scores"))
+    assert maps.shape[1] > 1 and scores.shape == (7, 2)
+    np.testing.assert_allclose(scores, maps.mean(axis=(1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vgg11", "vgg16", "nin"])
+def test_networks_that_are_not_the_papers_raise_no_questions_of_the_paper(name):
+    assert name not in OPEN_QUESTIONS and build(name, 5, 32).shapes[-1] == (5,)
 
 
 def test_layers_of_zfnet_have_the_parameters_of_figure_3():

@@ -1,4 +1,4 @@
-"""Floor 4: the paper's networks, each a table of layers.
+"""Floor 4: the paper's networks and others of its time, each a table of layers.
 
     build(name, classes, size, keep_prob)     one of MODELS, e.g. "zfnet", "alexnet", or a row of table 3 such as "tiny-b"
     from_table(name, input_shape, rows)       the network whose `table()` gave the rows (from a checkpoint)
@@ -14,13 +14,16 @@ from zfcore.layers import from_fields
 from zfcore.models import alexnet as of_alexnet
 from zfcore.models import zfnet as of_zfnet
 from zfcore.models.alexnet import alexnet, tiny_alexnet
+from zfcore.models.nin import nin
 from zfcore.models.variants import VARIANTS
+from zfcore.models.vgg import vgg11, vgg16
 from zfcore.models.zfnet import small, tiny, zfnet
 from zfcore.network import Network
 from zfcore.networks import file_of
 
-MODELS = {"tiny": tiny, "small": small, "zfnet": zfnet, "alexnet": alexnet, "tiny-alexnet": tiny_alexnet, **VARIANTS}
-OPEN_QUESTIONS = {name: (of_alexnet if "alexnet" in name else of_zfnet).open_questions for name in MODELS}     # about these networks
+OF_PAPER = {"tiny": tiny, "small": small, "zfnet": zfnet, "alexnet": alexnet, "tiny-alexnet": tiny_alexnet, **VARIANTS}
+MODELS = {**OF_PAPER, "vgg11": vgg11, "vgg16": vgg16, "nin": nin}
+OPEN_QUESTIONS = {name: (of_alexnet if "alexnet" in name else of_zfnet).open_questions for name in OF_PAPER}    # about these
 NATIVE_SIZE = {"small": 128, **{name: 96 for name in MODELS if name.startswith("tiny")}}      # pixels a side; else 224
 
 

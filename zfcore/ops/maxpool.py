@@ -1,5 +1,4 @@
 """Max pooling that remembers where each maximum was, and its way back: the gradient, and the deconvnet's unpooling."""
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -7,7 +6,7 @@ import numpy as np
 from zfcore.backend import Kernel, blocks, empty, lanes, parallel, runs_kernels
 from zfcore.check import Expected, dtype, shape
 from zfcore.ops.relu import relu_backward, relu_backward_reference
-from zfcore.ops.window import output_size, pieces, tap_range, workspace
+from zfcore.ops.window import map_blocks, output_size, tap_pixels, workspace
 
 FORWARD = Kernel("maxpool.cu", "maxpool_forward",
                  "const float *x, float *y, unsigned char *switches, int H, int W, int Ho, int Wo, int N, int P",
@@ -75,7 +74,7 @@ def maxpool(x, K, S, P=0, rounding="ceil"):
         maps, rows = block
         _pool_rows(pixels[maps], (H, W), y[maps, rows], switches[maps, rows], K, S, P, rows.start)
 
-    parallel(work, _blocks(C, Ho, S*W*N*x.itemsize))
+    parallel(work, map_blocks(C, Ho, S*W*N*x.itemsize))
     return y, MaxPoolCache(switches, Pooling(x.shape, K, S, P), y)
 
 
@@ -165,7 +164,7 @@ def maxpool_backward(dy, cache, relu=False):
         tallest = (len(part), -(-part.shape[1]//S), Wo, N)
         masks, selected = workspace("masks", tallest, np.int8), workspace("selected", tallest, bits)
         for r, s in np.ndindex(K, K):
-            (p, h), (q, w) = _tap(r, part.shape[1], Ho, S, P + rows.start), _tap(s, W, Wo, S, P)
+            (p, h), (q, w) = tap_pixels(r, part.shape[1], Ho, S, P + rows.start), tap_pixels(s, W, Wo, S, P)
             asked = maps, p, q
             size = np.s_[:, :p.stop - p.start, :q.stop - q.start]
             np.equal(switches[asked], r*K + s, out=masks[size].view(bool))
@@ -174,18 +173,5 @@ def maxpool_backward(dy, cache, relu=False):
             pixels = part[:, h, w]
             np.add(pixels, selected[size].view(dy.dtype), out=pixels)
 
-    parallel(work, _blocks(C, H, W*N*dy.itemsize))
+    parallel(work, map_blocks(C, H, W*N*dy.itemsize))
     return dx
-
-
-def _tap(tap, size, out, S, P):
-    """Slices of the outputs whose tap lies inside a map of `size` pixels, and of the pixels it lies on."""
-    lo, hi = tap_range(tap, size, out, S, P)
-    return (slice(lo, hi), slice(lo*S - P + tap, hi*S - P + tap, S)) if lo < hi else (slice(0, 0), slice(0, 0))
-
-
-def _blocks(C, rows, nbytes, budget=2**22):
-    """(maps, rows) slices that cut C maps of `rows` rows of `nbytes` into blocks of about `budget` bytes: several
-    maps, or part of one. Larger blocks leave the last cache; smaller ones pay more for Python than for arithmetic."""
-    tall = max(budget//max(nbytes, 1), 1)
-    return list(product(pieces(C, max(tall//rows, 1)), pieces(rows, tall)))

@@ -2,6 +2,7 @@
 blocks whose workspace stays in a core's cache, and squares cut out of maps, one a picture."""
 import math
 import threading
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +38,12 @@ def tap_range(tap, size, out, S, P):
     return lo, max(lo, hi)
 
 
+def tap_pixels(tap, size, out, S, P):
+    """(outputs, pixels): slices of the outputs whose tap lies inside a map of `size` pixels, and of the pixels it lies on."""
+    lo, hi = tap_range(tap, size, out, S, P)
+    return (slice(lo, hi), slice(lo*S - P + tap, hi*S - P + tap, S)) if lo < hi else (slice(0, 0), slice(0, 0))
+
+
 def tap_spans(K, size, first, out, S, P):
     """Neighbouring taps that lie inside the map for the same ones of the outputs first:first+out, as (taps, outputs,
     start): two slices, `outputs` counted from `first`, and the place in the map of the first tap of the first output.
@@ -69,6 +76,13 @@ def rectangles(height, width, most, least=8):
     of one row. There are about `least` or more where there is enough to cut, so that no core waits long for others."""
     most = max(1, min(most, height*width//least))
     return [(r, c) for r in pieces(height, most//max(1, width)) for c in pieces(width, most)]
+
+
+def map_blocks(C, rows, nbytes, budget=2**22):
+    """(maps, rows) slices that cut C maps of `rows` rows of `nbytes` into blocks of about `budget` bytes: several
+    maps, or part of one. Larger blocks leave the last cache; smaller ones pay more for Python than for arithmetic."""
+    tall = max(budget//max(nbytes, 1), 1)
+    return list(product(pieces(C, max(tall//rows, 1)), pieces(rows, tall)))
 
 
 def pieces(length, most):
