@@ -1,5 +1,5 @@
-"""zfcore installs the package `zfcore` with the CUDA sources inside it as `zfcore/kernels`;
-train, bench and tests are run from the checkout and are not installed."""
+"""zfcore installs the packages `zfcore`, with the CUDA sources inside it as `zfcore/kernels`, and `train`, and the command `zfcore`;
+bench and tests are run from the checkout and are not installed."""
 import re
 from pathlib import Path
 
@@ -13,11 +13,11 @@ setup(
     description="The ZFNet of Zeiler & Fergus 2013, trained and looked into: NumPy, CuPy and our own CUDA kernels",
     license="MIT",
     python_requires=">=3.10",
-    packages=[*find_packages(include=["zfcore", "zfcore.*"]), "zfcore.kernels", "zfcore.kernels.device"],
+    packages=[*find_packages(include=["zfcore", "zfcore.*", "train"]), "zfcore.kernels", "zfcore.kernels.device"],
     package_dir={"zfcore.kernels": "kernels", "zfcore.kernels.device": "kernels/device"},
     package_data={"zfcore.networks": ["*.h5", "*.json"], "zfcore.kernels": ["*.cu", "README.md"], "zfcore.kernels.device": ["*.cuh"]},
     install_requires=["numpy>=2", "h5py>=3.10", "pillow>=10.1", "tqdm>=4.60", "matplotlib>=3.8", "threadpoolctl>=3.5"],
-    entry_points={"console_scripts": ["zfcore = zfcore.__main__:main"]},
+    entry_points={"console_scripts": ["zfcore = train.console:main"]},
     extras_require={
         "cuda13": ["cupy-cuda13x[ctk]>=14"],
         "cuda12": ["cupy-cuda12x[ctk]>=14"],

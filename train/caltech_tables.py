@@ -277,7 +277,8 @@ def write_accuracies(study, table, counts):
               [[who, what, n, *csv_of(row[n]), len(found[what][n]) if who == "here" else ""]
                for who, group in (("paper", paper), ("here", here)) for what, row in group.items() for n in sorted(row)],
               "who", "what", "train_per_class", "accuracy", "spread", "folds")
-    plots.save(plots.accuracy_curve(paper, here, f"paper: {table.title}", f"here: {study.title}", 100/len(study.classes)), study.output/f"{name}.png")
+    plots.save(plots.accuracy_curve(paper, here, f"paper: {table.title}", f"here: {study.title}", 100/len(study.classes)),
+               study.output/f"{name}.png")
 
 
 def leads(one, other):
@@ -382,7 +383,7 @@ def write_layers(study, layers, n, classifiers):
     write_csv(study.output/"table7.csv", numbers, "classifier", "layer", "features", "projected", "train_per_class", "folds",
               "accuracy", "spread", "untrained_accuracy", "untrained_spread", "ahead_by", "ahead_by_95_half",
               "paper_caltech_101", "paper_caltech_256")
-    plots.accuracy_by_layer(*panels(curves, here, fewest), 100/len(study.classes), study.output/"table7.png")
+    plots.save(plots.accuracy_by_layer(*panels(curves, here, fewest), 100/len(study.classes)), study.output/"table7.png")
 
 
 WORDS = {"svm": "SVM", "softmax": "softmax"}

@@ -69,7 +69,7 @@ def write_voc(root, rng):
 @pytest.fixture(autouse=True)
 def undrawn(request, monkeypatch):
     """Figures take longer than all else here: only tests marked as drawn have any."""
-    for name in ("learning_curves", "filters", "accuracy_curve", "accuracy_by_layer", "average_precisions"):
+    for name in ("learning_curves", "filters", "accuracy_curve", "accuracy_by_layer", "average_precisions", "save"):
         if "drawn" not in request.node.name:
             monkeypatch.setattr(plots, name, lambda *_: None)
 
@@ -256,7 +256,7 @@ def test_table7_has_every_layer_with_both_classifiers_beside_the_papers(call, tm
 
 def test_table7_has_the_untrained_network_beside_the_run_and_what_that_is_ahead_by_fold_by_fold(call, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(plots, "accuracy_by_layer", lambda paper, here, chance, path: drawn.append((here, chance)))
+    monkeypatch.setattr(plots, "accuracy_by_layer", lambda paper, here, chance: drawn.append((here, chance)))
     assert call("table7", "--train", 4, "--folds", 3, "--layers", 2, 5)[0] == 0
     accuracy = {(p["kind"], p["network"], p["layer"], p["reduced"], p["fold"]): 100*float(p["accuracy"])
                 for p in rows(tmp_path/"out/parts.csv")}

@@ -1,0 +1,18 @@
+"""The command `zfcore`, as it is installed: zfcore train, zfcore evaluate, zfcore top-activations, ... are python -m train,
+python -m train.evaluate, python -m zfcore top-activations, ..."""
+import importlib
+import sys
+
+from zfcore.commands import COMMANDS
+
+TRAINING = {"train": "train.__main__", **{name: f"train.{name.replace('-', '_')}" for name in
+                                          ("evaluate", "ablation", "transfer", "pack", "reference")}}
+
+
+def main(words=None):
+    first, *rest = (sys.argv[1:] if words is None else words) or ["--help"]
+    if first in TRAINING:
+        return importlib.import_module(TRAINING[first]).main(rest)
+    if first in ("-h", "--help"):
+        print(f"training: zfcore {' | '.join(TRAINING)}; each has --help. Looking inside: zfcore {' | '.join([*COMMANDS, 'redraw'])}\n")
+    return importlib.import_module("zfcore.__main__").main([first, *rest])
