@@ -248,7 +248,8 @@ def conv_pool_cases(conv, pool, shape, out, behind_relu):
 
     def by(precision):
         def run(x, w, b):                                  # the switches hang on the last bit where maxima are close
-            return conv2d_maxpool(x, w, b, conv.S, conv.P, pool.arguments(), conv.groups, conv.rounding, on(x, precision))[1][0],
+            return conv2d_maxpool(x, w, b, conv.S, conv.P, pool.arguments(), conv.groups, conv.rounding,
+                                  on(x, precision))[1][0],
 
         return Case("conv2d_maxpool", conv.name, "forward with its pool", draw, run, precision=precision, images=(0,),
                     traffic=lambda N: 4*numbers(w_shape) + (4*numbers(shape) + 5*numbers(out))*N, terms=lambda N: taps,

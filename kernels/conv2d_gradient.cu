@@ -28,7 +28,7 @@ struct Products {
     static_assert(THREADS % (LANES * ACROSS) == 0 && BM % ACROSS == 0 && BN % ACROSS == 0, "whole rows");
 
     struct Row { long long at; int r, s; };             // of one row m: offset of x[c,r,s,0], and its place (r,s)
-    struct Next { int p, q, n; long long left; };       // the step a thread plans next: its output, and steps from it to the end
+    struct Next { int p, q, n; long long left; };       // the step a thread plans next: its output, steps from it to the end
     struct Reduction {
         Row rows[BM];
         long long filters[BN];                          // offset of dy[f,0,0,0], or -1
@@ -42,7 +42,8 @@ struct Products {
         const int M = conv.K * conv.K * maps, m1 = min(m0 + BM, M) - 1;
         for (int i = threadIdx.x; i < BM; i += THREADS) {
             int place = (m0 + i) / maps, c = (m0 + i) % maps, r = place / conv.K, s = place % conv.K;
-            shared->rows[i] = {((((long long)group * maps + c) * conv.H + r) * conv.W + s) * conv.N, r, s};   // beyond M: not stored
+            long long at = ((((long long)group * maps + c) * conv.H + r) * conv.W + s) * conv.N;
+            shared->rows[i] = {at, r, s};                                   // beyond M: not stored
         }
         for (int i = threadIdx.x; i < BN; i += THREADS)
             shared->filters[i] = f0 + i < filters ? (long long)(group * filters + f0 + i) * conv.Ho * conv.Wo * conv.N : -1;
@@ -56,8 +57,8 @@ struct Products {
         long long k = from * BK + threadIdx.x, pixel = k / conv.N;
         int per_row = max(inside_q.count, 1);
         if (threadIdx.x < BK)
-            shared->next[threadIdx.x] = {inside_p.first + (int)(pixel / per_row), inside_q.first + (int)(pixel % per_row),
-                                            (int)(k % conv.N), all - k};
+            shared->next[threadIdx.x] = {.p = inside_p.first + (int)(pixel / per_row), .q = inside_q.first + (int)(pixel % per_row),
+                                         .n = (int)(k % conv.N), .left = all - k};
         if (threadIdx.x == 0) shared->inside_q = inside_q;
         return (int)(to - from);
     }
@@ -81,12 +82,13 @@ struct Products {
         Next &next = shared->next[threadIdx.x];
         int p = next.p, q = next.q, n = next.n, h = p * conv.S - conv.P, v = q * conv.S - conv.P;
         bool inside = next.left > 0;
-        steps[threadIdx.x] = {((long long)h * conv.W + v) * conv.N + n, inside ? ((long long)p * conv.Wo + q) * conv.N + n : -1,
-                              inside ? h : OUTSIDE, v};
+        steps[threadIdx.x] = {.x = ((long long)h * conv.W + v) * conv.N + n,
+                              .dy = inside ? ((long long)p * conv.Wo + q) * conv.N + n : -1,
+                              .h = inside ? h : OUTSIDE, .v = v};
         const int q0 = shared->inside_q.first, q1 = q0 + shared->inside_q.count;
         for (n += BK; n >= conv.N; n -= conv.N)
             if (++q >= q1) q = q0, p++;
-        next = {p, q, n, next.left - BK};
+        next = {.p = p, .q = q, .n = n, .left = next.left - BK};
     }
 
     __device__ __forceinline__ void copy(Tiles &tiles, const Step *steps) const

@@ -71,7 +71,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_maxpool(
 {
     DYN_SHARED(raw);
     Fold &shared = *reinterpret_cast<Fold *>(raw);
-    int tiles_m = (conv.F + BM - 1) / BM, m0 = blockIdx.x % tiles_m * BM, n0 = blockIdx.y * IMAGES, q0 = blockIdx.x / tiles_m * STRIP;
+    int tiles_m = (conv.F + BM - 1) / BM;
+    int m0 = blockIdx.x % tiles_m * BM, n0 = blockIdx.y * IMAGES, q0 = blockIdx.x / tiles_m * STRIP;
     int p0 = blockIdx.z * run, p1 = min(p0 + run, height), left = q0 * STRIDE - pool_P, v0 = max(left, 0);
     Pool pool = {
         .y = y, .switches = switches,

@@ -1,7 +1,7 @@
 /* conv2d_plain.cu - level 1 of the ladder in conv2d.cu: one thread computes one number of y, dx or dw.
 
-   Formulas and shapes are those of conv2d.cu. Neither fast nor launched by the engine: to be read first, and for tests and bench
-   to hold the other levels against, which give the same bits in fp32 (but for the filter gradient, whose sum has another order).
+   Formulas and shapes are those of conv2d.cu. The engine launches none of them: they are to be read first, and for tests and
+   bench to hold the other levels against, which give their bits in fp32, but for the filter gradient, a sum in another order.
 
    traffic   2 numbers read per FMA, as far as no cache has them
    spec      zfcore/ops/conv2d.py: conv2d_reference, conv2d_backward_reference */

@@ -12,8 +12,8 @@
    spec      zfcore/ops/conv2d.py: conv2d_backward_reference */
 #include <windows.cuh>
 
-/* blockIdx.x = tile of columns * (tiles of maps) + tile of maps, blockIdx.y = group, blockIdx.z = phase of the row * S + phase of
-   the column. transposed (F,K,K,C/groups) = w with maps and filters exchanged */
+/* blockIdx.x = tile of columns * (tiles of maps) + tile of maps, blockIdx.y = group, blockIdx.z = phase of the row * S + phase
+   of the column. transposed (F,K,K,C/groups) = w with maps and filters exchanged */
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_transpose(
     const float *dy, const float *transposed, float *dx, Conv conv)
 {

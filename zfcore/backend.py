@@ -438,7 +438,8 @@ def _narrowed(what, dtype, value):
     if dtype.names:
         if not isinstance(value, tuple) or len(value) != len(dtype):
             raise Expected(what, f"{len(dtype)} numbers ({', '.join(dtype.names)})", value)
-        return np.array(tuple(_narrowed(f"{what}.{name}", dtype[name], one) for name, one in zip(dtype.names, value)), dtype)[()]
+        fields = (_narrowed(f"{what}.{name}", dtype[name], one) for name, one in zip(dtype.names, value))
+        return np.array(tuple(fields), dtype)[()]
     if not isinstance(value, (int, float, np.generic)):
         raise Expected(what, f"a number ({dtype})", type(value).__name__)
     if dtype.kind in "iu":

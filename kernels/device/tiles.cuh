@@ -103,8 +103,8 @@ __device__ __forceinline__ void multiply_tiles(const Tiles &tiles, float (&sum)[
 
      TF32     rounded to 11 bits, which is wrong by 2^-11 of the number at most
      BF16     rounded to 8 bits, 2^-8; half as many mma
-     FP32X3   split into two tf32 numbers, x = big + small up to 2^-23. A product is small*big + big*small + big*big; small*small,
-              2^-22 of it, is left out: nearly float32, for three times the mma. An infinity becomes NaN
+     FP32X3   split into two tf32 numbers, x = big + small up to 2^-23. A product is small*big + big*small + big*big;
+              small*small, 2^-22 of it, is left out: nearly float32, for three times the mma. An infinity becomes NaN
 
    A warp stands 8 x 4 lanes, and a lane owns TM x TN results as above, so a warp owns 8*TM x 4*TN of them. In one mma
    lane 4*g + t brings rows g and g+8 and column g, of each steps t and t+4, and gets columns 2t and 2t+1 of its rows. */

@@ -105,7 +105,8 @@ struct Windows {
         long long first = (long long)tile * BN, all = (long long)rows.outputs * columns.outputs * images;
         if (first >= all) return -1;
         Reduction block = {.rows = rows, .columns = columns,
-                           .width = (int)min(all - first, (long long)BN), .pixel0 = (int)(first / images), .n0 = (int)(first % images),
+                           .width = (int)min(all - first, (long long)BN),
+                           .pixel0 = (int)(first / images), .n0 = (int)(first % images),
                            .w = w_group, .y = y_group};
         Place a = block.place(0, images), z = block.place(block.width - 1, images);
         block.by_tap = MMA_K > 1 && maps % MMA_K == 0;
@@ -140,15 +141,17 @@ struct Windows {
     {
         if (threadIdx.x >= BK) return;
         const Reduction &block = *shared;
-        unsigned step = block.first + first + threadIdx.x, slow = block.fast.quotient(step), fast = step - slow * block.fast.divisor;
+        unsigned step = block.first + first + threadIdx.x;
+        unsigned slow = block.fast.quotient(step), fast = step - slow * block.fast.divisor;
         bool by_tap = MMA_K > 1 && block.by_tap;
         unsigned c = by_tap ? fast : slow, tap = by_tap ? slow : fast, row = block.per_row.quotient(tap);
         int r = block.taps_r.first + row, s = block.taps_s.first + tap - row * block.per_row.divisor;
         int place = (c * K + block.rows.tap + block.rows.tap_hop * r) * K + block.columns.tap + block.columns.tap_hop * s;
         int dh = block.rows.way * r, dv = block.columns.way * s;
         bool inside = step < block.length;
-        steps[threadIdx.x] = {inside ? block.w + (long long)place * M_all : -1,
-                              (((long long)c * H + dh) * W + dv) * N, inside ? dh : OUTSIDE, dv};
+        steps[threadIdx.x] = {.w = inside ? block.w + (long long)place * M_all : -1,
+                              .x = (((long long)c * H + dh) * W + dv) * N,
+                              .dh = inside ? dh : OUTSIDE, .dv = dv};
     }
 
     __device__ __forceinline__ void copy(Tiles &tiles, const Step *steps) const
@@ -193,7 +196,8 @@ struct Windows {
                 int m = m0 + tile_row(i);
                 if (m >= M) continue;
                 if constexpr (PACK == 4)
-                    *reinterpret_cast<float4 *>(column + m * map) = make_float4(sum[i][j], sum[i][j + 1], sum[i][j + 2], sum[i][j + 3]);
+                    *reinterpret_cast<float4 *>(column + m * map)
+                        = make_float4(sum[i][j], sum[i][j + 1], sum[i][j + 2], sum[i][j + 3]);
                 else if constexpr (PACK == 2)
                     *reinterpret_cast<float2 *>(column + m * map) = make_float2(sum[i][j], sum[i][j + 1]);
                 else column[m * map] = sum[i][j];

@@ -264,8 +264,8 @@ class Library:
 
     @cache
     def line(self, pc):
-        """file.cu:12 for an address in the compiled kernel: of the inlined calls there, the innermost in the .cu file or a header
-        of kernels/device."""
+        """file.cu:12 for an address in the compiled kernel: of the inlined calls there, the innermost in the .cu file or in a
+        header of kernels/device."""
         text = subprocess.run(["addr2line", "-i", "-e", self.path, hex(pc)], capture_output=True, text=True).stdout
         lines = [re.sub(r" \(.*", "", line) for line in text.split("\n") if line]
         ours = Path(self.label).name, *(str(path) for path in (kernels_folder()/"device").glob("*.cuh"))

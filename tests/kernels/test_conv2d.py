@@ -13,8 +13,8 @@ from zfcore.backend import PRECISIONS
 from zfcore.check import Expected
 from zfcore.ops import conv2d_kernels
 from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_backward_reference, conv2d_reference, conv2d_transpose
-from zfcore.ops.conv2d_kernels import (FILTER_GRADIENT_KERNELS, FILTER_GRADIENT_PLAIN, FORWARD_KERNELS, PLAIN, TRANSPOSE_KERNELS,
-                                       TRANSPOSE_PLAIN)
+from zfcore.ops.conv2d_kernels import (FILTER_GRADIENT_KERNELS, FILTER_GRADIENT_PLAIN, FORWARD_KERNELS, PLAIN,
+                                       TRANSPOSE_KERNELS, TRANSPOSE_PLAIN)
 from zfcore.ops.window import output_size
 
 CASES = {       # C   H   W    N    F  K  S  P groups rounding
@@ -142,7 +142,7 @@ def test_conv2d_and_its_gradients_equal_the_reference(machine, name):
 def test_filter_gradient_equals_the_reference_in_every_tile_and_slice(machine, monkeypatch, kernel, slices):
     precision = precision_of(kernel)
     monkeypatch.setitem(FILTER_GRADIENT_KERNELS, precision, [kernel])
-    monkeypatch.setattr(conv2d_kernels, "slices_of", lambda length, wanted, least: slices)          # of short sums some are empty
+    monkeypatch.setattr(conv2d_kernels, "slices_of", lambda length, wanted, least: slices)    # of short sums some are empty
     fitting = [name for name in CASES if precision == "fp32" or fits(kernel, 4, CASES[name][3])]
     assert len(fitting) > 3
 

@@ -9,6 +9,7 @@ from zfcore.ops.conv2d import check_conv2d, conv2d, conv2d_reference
 from zfcore.ops.conv2d_maxpool import conv2d_maxpool, launch_maxpool, pool_fits
 from zfcore.ops.maxpool import maxpool, maxpool_reference
 
+CHAINS = {      # C  H   W  N   F   K  S  P   pool: K, S, P, rounding
     "three strips, the last short":        (3, 9, 40, 8, 100, 3, 1, 0, (3, 2, 0, "ceil")),
     "windows over every border":           (2, 11, 13, 16, 20, 4, 2, 1, (3, 2, 1, "ceil")),
     "side by side, a row left over":       (3, 6, 21, 8, 96, 3, 1, 1, (2, 2, 0, "floor")),

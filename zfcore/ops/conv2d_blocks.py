@@ -1,8 +1,8 @@
 """The NumPy form of convolution (conv2d.py), in blocks that the cores share.
 
-The windows of a few outputs are written side by side as a matrix of (taps, outputs) that stays in a core's cache, and multiplied
-from the left by the filters. All images of a pixel lie together in memory, so windows are copied with one pixel of the whole
-batch as one element. Where maps and filters are many, Winograd's form does with fewer products (winograd.py).
+The windows of a few outputs are written side by side as a matrix of (taps, outputs) that stays in a core's cache, and
+multiplied from the left by the filters. All images of a pixel lie together in memory, so windows are copied with one pixel of
+the whole batch as one element. Where maps and filters are many, Winograd's form does with fewer products (winograd.py).
 
     forward           y (F,Ho,Wo,N), filled from x (C,H,W,N), w (C/groups,K,K,F), b (F,) or None
     transpose         dx (C,H,W,N), filled from dy (F,Ho,Wo,N), w
@@ -35,8 +35,8 @@ def forward(x, w, b, y, S, P, groups, relu):
 def transpose(dy, w, dx, S, P, groups):
     """dx = the transposed convolution.
 
-    For S > 1 nothing is stuffed with zeros: dx is taken apart into S*S phases by row and column modulo S; the pixels of one phase
-    meet the same every S-th taps, so each phase is a plain convolution of dy with stride 1. Where maps are few, as below
+    For S > 1 nothing is stuffed with zeros: dx is taken apart into S*S phases by row and column modulo S; the pixels of one
+    phase meet the same every S-th taps, so each phase is a plain convolution of dy with stride 1. Where maps are few, as below
     layer 1, the windows of dy would be many times larger than what is made of them; there dy is multiplied by the filters
     first, and the products are added to the pixels tap by tap."""
     (Cg, K, _, F), N = w.shape, dy.shape[-1]

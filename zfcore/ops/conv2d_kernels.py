@@ -2,12 +2,12 @@
 connected layers share (linear.py). The kernels themselves are kernels/conv2d*.cu, of which conv2d.cu is to be read first."""
 from zfcore.backend import PRECISIONS, Kernel, blocks, empty, struct
 
-# What choices between kernels take a GPU to be: an H200. Nothing is asked from the device, as SMS decides bits too: those of sums
-# that are cut into slices, which are to be the same on every GPU. The others decide about speed alone, and are predictions until
-# measurements of bench replace them.
+# What choices between kernels take a GPU to be: an H200. Nothing is asked from the device, as SMS decides bits too: those of
+# sums that are cut into slices, which are to be the same on every GPU. The others decide about speed alone, and are predictions
+# until measurements of bench replace them.
 SMS = 132                         # multiprocessors that launches are cut for
-MMA_COST = 1/20                   # of a product on tensor cores, in numbers read from shared memory: 20 a cycle and SM, by all of tf32
-POOL_PRODUCTS = 300               # of an output, up to which it pays in fp32 to take the pool along: at 60 TFLOP/s and 4.3 TB/s
+MMA_COST = 1/20                   # of a product on tensor cores, in numbers read from shared memory: by all of tf32
+POOL_PRODUCTS = 300               # of an output, up to which taking the pool along pays in fp32: at 60 TFLOP/s and 4.3 TB/s
 
 Conv = struct("Conv", "int C, int H, int W, int N, int F, int K, int S, int P, int Ho, int Wo, int groups")
 FORWARD = "const float *x, const float *w, const float *b, float *y, Conv conv, int biased, int relu"

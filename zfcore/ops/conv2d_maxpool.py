@@ -45,7 +45,7 @@ def launch_maxpool(x, w, b, S, P, pool, size, precision):
     kernel = KERNELS[precision].variant(POOL=K_pool, STRIDE=S_pool)
     strip = (kernel.defines["BN"]//IMAGES - K_pool)//S_pool + 1
     tiles = blocks(F, kernel.defines["BM"])*blocks(width, strip)
-    run = blocks(height, blocks(4*conv2d_kernels.SMS, tiles*(N//IMAGES)))       # rows of a block, so that there are enough blocks
+    run = blocks(height, blocks(4*conv2d_kernels.SMS, tiles*(N//IMAGES)))     # rows of a block, so that there are enough blocks
     kernel((tiles, N//IMAGES, blocks(height, run)), x, w, w if b is None else b, y, switches,
            Conv(*x.shape, F, w.shape[1], S, P, Ho, Wo, groups=1), P_pool, height, width, run, b is not None)
     return y, MaxPoolCache(switches, Pooling(size, K_pool, S_pool, P_pool), y)
