@@ -23,18 +23,18 @@
              are added in order. No atomics.
    spec      zfcore/ops/conv2d.py: conv2d_reference, conv2d_backward_reference
 
-   A ladder of six levels, one idea each, to be read in this order:
-     1  one thread computes one number                              conv2d_plain.cu
-     2  a block multiplies two tiles in shared memory, each thread  device/tiles.cuh: multiply_tiles
-        8x8 results of them; or tensor cores do, in shorter numbers
-     3  the next tiles are copied while these are multiplied        device/ring.cuh: multiply
-     4  tiles are filled with windows; taps that miss the map are   device/windows.cuh: Windows
-        never copied, on the way up or down                         conv2d.cu, conv2d_transpose.cu
-     5  tiles are filled with windows and gradients                 conv2d_gradient.cu: Products
-     6  the max pool behind ReLU is folded out of the tiles         conv2d_maxpool.cu
-   The engine launches levels 4 to 6; level 1 is there to be read first and to hold them against. Around them conv2d_filters.cu
-   turns the filters for the way down, and conv2d_sums.cu adds what was cut into slices. A file has one kernel that is made of
-   tiles, since all kernels of a file are compiled together, for each size of the tiles.
+   A ladder of seven levels, one idea each, to be read in this order:
+     1  one thread computes one number                                 conv2d_plain.cu
+     2  a block multiplies two tiles in shared memory, a thread 8x8    device/tiles.cuh: multiply_tiles
+     3  the next tiles are copied while these are multiplied           device/ring.cuh: multiply
+     4  tensor cores multiply the two tiles, in shorter numbers        device/tensor_tiles.cuh, where PRECISION is not FP32
+     5  tiles are filled with windows, on the way up and on the way    device/windows.cuh: Windows
+        down; taps that miss the map are never copied                  here, and conv2d_transpose.cu
+     6  tiles are filled with windows and gradients                    conv2d_gradient.cu: Products
+     7  the max pool behind ReLU is folded out of the tiles            conv2d_maxpool.cu
+   The engine launches levels 5 to 7; level 1 is there to be read first and to hold them against. Around them conv2d_filters.cu
+   turns the filters for the way down, and conv2d_sums.cu adds what was cut into slices. A file has one kernel at most that is
+   made of tiles: all kernels of a file are compiled together, once for each size of the tiles.
    None of them has run on hardware yet. */
 #include <ptx.cuh>
 #include <windows.cuh>

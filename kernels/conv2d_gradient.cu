@@ -1,4 +1,4 @@
-/* conv2d_gradient.cu - level 5 of the ladder in conv2d.cu: the same tiles and ring, filled for the filter gradient
+/* conv2d_gradient.cu - level 6 of the ladder in conv2d.cu: the same tiles and ring, filled for the filter gradient
 
    dw[c,r,s,f] = sum over p,q,n   x[c, p*S-P+r, q*S-P+s, n] * dy[f,p,q,n]
 
@@ -8,8 +8,8 @@
    images. In both operands the reduction is what lies contiguous in memory, so copying turns it: 8 lanes take 8 images
    of one row and store them one below the other. Of the outputs only the rectangle takes part whose place (r,s) meets the
    map for at least one row of the tile; where the maps of a group fill whole tiles a tile has one (r,s), and padding
-   costs nothing. The reduction of a tile is dealt into `slices` blocks; each writes its own part of the sum, and
-   conv2d_sum_slices adds these in order: as many as shapes alone say, so the bits are the same on every GPU.
+   costs nothing. The reduction of a tile is dealt into `slices` blocks, as many as shapes alone say; each writes its own
+   part of the sum, and conv2d_sum_slices adds these in order.
 
    traffic   4*(C*H*W*N + F*Ho*Wo*N) bytes, and 4*(slices + 1) per dw; FLOP as conv2d.cu has them
    spec      zfcore/ops/conv2d.py: conv2d_backward_reference */
@@ -57,7 +57,8 @@ struct Products {
         long long k = from * BK + threadIdx.x, pixel = k / conv.N;
         int per_row = max(inside_q.count, 1);
         if (threadIdx.x < BK)
-            shared->next[threadIdx.x] = {.p = inside_p.first + (int)(pixel / per_row), .q = inside_q.first + (int)(pixel % per_row),
+            shared->next[threadIdx.x] = {.p = inside_p.first + (int)(pixel / per_row),
+                                         .q = inside_q.first + (int)(pixel % per_row),
                                          .n = (int)(k % conv.N), .left = all - k};
         if (threadIdx.x == 0) shared->inside_q = inside_q;
         return (int)(to - from);

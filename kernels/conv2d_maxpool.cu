@@ -1,4 +1,4 @@
-/* conv2d_maxpool.cu - level 6 of the ladder in conv2d.cu: the max pool behind ReLU is folded out of the tiles
+/* conv2d_maxpool.cu - level 7 of the ladder in conv2d.cu: the max pool behind ReLU is folded out of the tiles
 
    y and switches of the max pool (windows POOL x POOL at stride STRIDE, see maxpool.cu) of max(convolution + b, 0): what
    conv2d_forward and maxpool_forward leave, bit by bit, but the map between them is never in memory.

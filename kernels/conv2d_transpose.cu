@@ -1,4 +1,4 @@
-/* conv2d_transpose.cu - level 4 of the ladder in conv2d.cu: the transposed convolution, which is the data gradient and the
+/* conv2d_transpose.cu - level 5 of the ladder in conv2d.cu: the transposed convolution, which is the data gradient and the
    filtering of the deconvnet
 
    dx[c,h,v,n] = sum over f,r,s   w[c,r,s,f] * dy[f,p,q,n]       where p*S-P+r = h and q*S-P+s = v
@@ -8,7 +8,7 @@
    Each of the S*S phases of dx is a gather as the forward pass is one (windows.cuh), of the filters as conv2d_filters.cu leaves
    them: a row of a tile of filters, which are a group's maps of one tap, then lies in one piece.
 
-   traffic   4*(C*H*W*N + F*Ho*Wo*N + 2*C/groups*K*K*F) bytes; FLOP and order as conv2d.cu has them
+   traffic   4*(C*H*W*N + F*Ho*Wo*N + C/groups*K*K*F) bytes; FLOP and order as conv2d.cu has them
    spec      zfcore/ops/conv2d.py: conv2d_backward_reference */
 #include <windows.cuh>
 

@@ -17,7 +17,7 @@ NOUNS = {case.noun for case in CASES}
 
 def noun(file):
     """The longest noun that the name of a file begins with, or the name."""
-    return max((noun for noun in NOUNS if f"{file}_".startswith(f"{noun}_")), key=len, default=file)
+    return max((one for one in NOUNS if f"{file}_".startswith(f"{one}_")), key=len, default=file)
 
 
 @pytest.mark.parametrize("file", FILES)

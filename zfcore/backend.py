@@ -332,7 +332,7 @@ def parallel(work, items):
 CTYPES = {"float": np.float32, "double": np.float64, "int": np.int32, "unsigned int": np.uint32,
           "long long": np.int64, "unsigned long long": np.uint64, "unsigned char": np.uint8, "unsigned short": np.uint16}
 LAUNCHERS = {}                    # array class -> launch(kernel, grid, arguments); CuPy's is entered by `_gpu`
-PRECISIONS = "fp32", "fp32x3", "tf32", "bf16"          # how kernels form products of float32 numbers (kernels/device/tiles.cuh)
+PRECISIONS = "fp32", "fp32x3", "tf32", "bf16"          # how kernels form products of float32 numbers (kernels/conv2d.cu)
 KERNELS = []                      # every Kernel declared: the engine, the executor, the NVRTC build, the resource table
 GRID = 2**31 - 1, 65535, 65535    # most blocks of a launch along x, y, z
 EACH = 16                         # most tensors of a launch that works on many: TENSORS in the .cu files

@@ -1,8 +1,6 @@
-/* ring.cuh - level 3 of the ladder in conv2d.cu: the next tiles are copied while these are multiplied */
-#pragma once
-#include <tiles.cuh>
+/* ring.cuh - level 3 of the ladder in conv2d.cu: the next tiles are copied while these are multiplied
 
-/* A ring of STAGES pairs of tiles. cp.async carries numbers from global to shared memory without passing registers, so
+   A ring of STAGES pairs of tiles. cp.async carries numbers from global to shared memory without passing registers, so
    the copies of tile t + STAGES-1 are under way while tile t is multiplied. What a step of the reduction means in
    addresses is the same for a whole row of a tile; so BK threads work it out one tile ahead, into `plan`, and the copying
    is left with a sum and two comparisons. One barrier per tile is enough for all of it: it says that the copies of tile t
@@ -12,6 +10,9 @@
                                memory too (Reduction), as registers are what this kernel is short of
    source.copy(tiles, steps)   starts this thread's share of the copies of such steps; past the last tile it copies what
                                nobody reads, which costs less than to ask */
+#pragma once
+#include <tiles.cuh>
+
 #ifndef STAGES
 #define STAGES 2
 #endif

@@ -1,4 +1,4 @@
-/* windows.cuh - level 4 of the ladder in conv2d.cu: what the tiles of forward and transposed convolution are made of. Taps that
+/* windows.cuh - level 5 of the ladder in conv2d.cu: what the tiles of forward and transposed convolution are made of. Taps that
    miss the map are never copied.
 
    Both are one gather. Forward, output row p reads with tap t input row p*S - P + t. Transposed, the rows h of dx are taken

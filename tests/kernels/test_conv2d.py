@@ -306,9 +306,9 @@ def test_tensor_cores_are_fed_from_shared_memory_without_bank_conflicts(monkeypa
     with executor.settings("race", report=True) as traffic:
         _, saved = conv2d(executor.array(x), executor.array(w), None, S, P, precision=precision)
         conv2d_backward(executor.array(dy), saved)
-    source = (backend.kernels_folder()/"device"/"tiles.cuh").read_text().splitlines()
+    source = (backend.kernels_folder()/"device"/"tensor_tiles.cuh").read_text().splitlines()
     text = lambda row: source[int(row.line.rsplit(":", 1)[1]) - 1]
-    fed = [row for row in traffic if row.space == "shared" and "tiles.cuh" in row.line
+    fed = [row for row in traffic if row.space == "shared" and "tensor_tiles.cuh" in row.line
            and any(word in text(row) for word in ("x[i] = __float_as_uint", "ldmatrix("))]
     assert len({text(row) for row in fed}) == 4, "both factors of both kinds of tiles"
     assert max(row.ratio for row in fed) == 1

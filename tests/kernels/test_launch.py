@@ -45,8 +45,8 @@ def test_a_number_that_32_bits_cannot_hold_is_refused():
 @pytest.mark.parametrize("conv, sentence", [
     ((3, 5), r"conv2d_plain\(conv\): expected 11 numbers \(C, H, W, N, F, K, S, P, Ho, Wo, groups\), got \(3, 5\)"),
     (7, r"conv2d_plain\(conv\): expected 11 numbers .*, got 7"),
-    (conv2d_kernels.Conv(1, 1, 1, 2**31, *[1]*7), r"conv2d_plain\(conv.N\): expected a whole number that fits int32, got 2147483648"),
-    (conv2d_kernels.Conv(1, 1, 1, 1, 1, ROW, *[1]*5), r"conv2d_plain\(conv.K\): expected a number \(int32\), got ExecutorArray")])
+    (conv2d_kernels.Conv(1, 1, 1, 2**31, *[1]*7), r"conv2d_plain\(conv\).N: expected a whole number that fits int32, got 2147483648"),
+    (conv2d_kernels.Conv(1, 1, 1, 1, 1, ROW, *[1]*5), r"conv2d_plain\(conv\).K: expected a number \(int32\), got ExecutorArray")])
 def test_a_wrong_struct_is_told_by_its_field(conv, sentence):
     with pytest.raises(Expected, match=sentence):
         conv2d_kernels.PLAIN(1, ROW, ROW, ROW, ROW, conv, False, False)
@@ -195,12 +195,13 @@ def test_a_launch_loads_the_machine_code_once_and_grants_the_shared_memory(folde
     assert launches == [((5,), (64,), ("y", 3), 64*1024, 64*1024)]*2
 
 
-def test_cupy_is_given_a_struct_as_one_element_in_the_layout_of_c(cupy, monkeypatch):
-    seen = []
-    monkeypatch.setattr(backend, "_function", lambda kernel, device: lambda grid, block, values, shared_mem: seen.extend(values))
+@needs_nvrtc
+def test_cupy_is_given_a_struct_as_one_element_in_the_layout_of_c(cupy, monkeypatch, tmp_path):
+    monkeypatch.setattr(backend, "_cache_folder", lambda: tmp_path)
     monkeypatch.setitem(backend.LAUNCHERS, executor.ExecutorArray, backend._launch)
     conv2d_kernels.PLAIN(1, ROW, ROW, ROW, ROW, conv2d_kernels.Conv(*range(2, 13)), True, False)
-    struct = seen[4]
+    _, _, arguments, *_ = cupy.asked[-1]
+    struct = arguments[4]
     assert type(struct) is np.ndarray and struct.shape == (1,)
     assert struct.tobytes() == np.arange(2, 13, dtype=np.int32).tobytes() and struct["groups"] == 12
 
