@@ -16,10 +16,11 @@ from zfcore.backend import PRECISIONS, blocks, empty, lanes, runs_kernels, zeros
 from zfcore.fusion import pool_norm
 from zfcore.layers import AvgPool, ContrastNorm, Conv, Dropout, Linear, MaxPool, ReLU
 from zfcore.models.zfnet import zfnet
-from zfcore.ops import conv2d as convolution
+from zfcore.ops import conv2d_kernels
 from zfcore.ops.avgpool import AvgPoolCache, avgpool, avgpool_backward
 from zfcore.ops.contrast_norm import contrast_norm, contrast_norm_backward
 from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_transpose
+from zfcore.ops.conv2d_maxpool import conv2d_maxpool
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.dropout import dropout
 from zfcore.ops.filter_rms import filter_rms
@@ -133,29 +134,30 @@ def conv_cases(layer, shape, out, behind_relu):
         if not runs_kernels(x):
             return conv2d(x, w, None, S, P, groups, layer.rounding)[0],
         y = empty((*out, x.shape[-1]), x.dtype, like=x)
-        convolution.PLAIN(blocks(y.size, convolution.PLAIN.block), x, w, w, y, *sizes(x, w, y), False, False)
+        kernel = conv2d_kernels.PLAIN
+        kernel(blocks(y.size, kernel.block), x, w, w, y, sizes(x, w, y), False, False)
         return y,
 
     def transpose_plain(dy, w):
         if not runs_kernels(dy):
             return conv2d_transpose(dy, w, S, P, *shape[1:], groups),
         dx = empty((*shape, dy.shape[-1]), dy.dtype, like=dy)
-        kernel = convolution.TRANSPOSE_PLAIN
-        kernel(blocks(dx.size, kernel.block), dy, w, dx, *sizes(dx, w, dy))
+        kernel = conv2d_kernels.TRANSPOSE_PLAIN
+        kernel(blocks(dx.size, kernel.block), dy, w, dx, sizes(dx, w, dy))
         return dx,
 
     def gradient_plain(x, dy, w):
         if not runs_kernels(x):
             return conv2d_backward(dy, (x, w, S, P, groups, False, "fp32"), need_dx=False)[1],
-        dw, kernel = empty(w.shape, w.dtype, like=w), convolution.FILTER_GRADIENT_PLAIN
-        kernel(blocks(dw.size, kernel.block), x, dy, dw, *sizes(x, w, dy))
+        dw, kernel = empty(w.shape, w.dtype, like=w), conv2d_kernels.FILTER_GRADIENT_PLAIN
+        kernel(blocks(dw.size, kernel.block), x, dy, dw, sizes(x, w, dy))
         return dw,
 
     def sizes(x, w, y):
-        return convolution._sizes(x, w, y, S, P, groups)
+        return conv2d_kernels.sizes(x, w, y, S, P, groups)
 
     def bias_gradient(dy):
-        return convolution._launch_bias_gradient(dy) if runs_kernels(dy) else dy.sum(axis=(1, 2, 3)),
+        return conv2d_kernels.launch_bias_gradient(dy) if runs_kernels(dy) else dy.sum(axis=(1, 2, 3)),
 
     def by(precision):
         """Every pass with products formed in this precision."""
@@ -174,7 +176,7 @@ def conv_cases(layer, shape, out, behind_relu):
                 dy, (x, w, S, P, groups, False, on(x, precision)), need_dx=False)[1],), **gradient, **of)]
 
     tensor = [one for precision in PRECISIONS[1:] for one in by(precision)
-              if one.what != "data gradient" or shape[0]//groups > convolution.FEW["BM"]]       # of few maps it is fp32's
+              if one.what != "data gradient" or shape[0]//groups > conv2d_kernels.FEW["BM"]]       # of few maps it is fp32's
     return [
         *by("fp32"),
         case("forward, plain kernel", run=forward_plain, **forward),
@@ -261,10 +263,10 @@ def conv_pool_cases(conv, pool, shape, out, behind_relu):
 
     def by(precision):
         def run(x, w, b):                                  # the switches hang on the last bit where maxima are close
-            return convolution.conv2d_maxpool(x, w, b, conv.S, conv.P, pool.arguments(), conv.groups, conv.rounding,
-                                              on(x, precision))[1][0],
+            return conv2d_maxpool(x, w, b, conv.S, conv.P, pool.arguments(), conv.groups, conv.rounding,
+                                  on(x, precision))[1][0],
 
-        return Case("conv2d", conv.name, "forward with its pool", draw, run, precision=precision, images=(0,),
+        return Case("conv2d_maxpool", conv.name, "forward with its pool", draw, run, precision=precision, images=(0,),
                     traffic=lambda N: 4*numbers(w_shape) + (4*numbers(shape) + 5*numbers(out))*N, terms=lambda N: taps,
                     flops=lambda N: 2*conv.multiply_adds(shape)*N, window=(*conv.window(), *shape[1:], *pool.window()))
 

@@ -57,7 +57,7 @@ def peers(case):
     """[(name, make)] of every peer of `case`; make(sets, clock), with tuples of inputs on the device, is its Contestant."""
     found = []
     if torch is not None and (case.noun, case.what) in TORCH:
-        layouts = LAYOUTS if case.noun in ("conv2d", "maxpool", "avgpool", "contrast_norm") else ("",)
+        layouts = LAYOUTS if case.noun in ("conv2d", "conv2d_maxpool", "maxpool", "avgpool", "contrast_norm") else ("",)
         found += [(f"PyTorch {layout}".strip(), with_torch, layout) for layout in layouts]
     if cudnn is not None and case.noun == "conv2d" and case.what in CONVOLUTIONS:
         found += [(f"cuDNN {layout}", with_frontend, layout) for layout in LAYOUTS]
@@ -298,7 +298,7 @@ def without_output(function):
 TORCH = {                         # (noun, what) -> build(layout, window, tensors...) -> a call that runs the operation
     ("conv2d", "forward"): conv_forward,
     ("conv2d", "forward, bias and ReLU"): conv_bias_relu,
-    ("conv2d", "forward with its pool"): conv_pool,
+    ("conv2d_maxpool", "forward with its pool"): conv_pool,
     ("conv2d", "data gradient"): conv_gradient(0),
     ("conv2d", "weight gradient"): conv_gradient(1),
     ("conv2d", "bias gradient"): lambda layout, window, dy: lambda dy=laid_out(layout, dy)[0]: dy.sum((0, 2, 3)),

@@ -38,9 +38,10 @@ def compiled(kernel, arch=ARCH):
 
 
 def resources(kernel, arch=ARCH):
-    """What ptxas says of `kernel`."""
+    """What ptxas says of `kernel`, among all those of its file."""
     _, log = compiled(kernel, arch)
-    number = lambda pattern: sum(map(int, re.findall(pattern, log)))
+    of_kernel, = (part for part in log.split("Compiling entry function ") if part.startswith(f"'{kernel.name}' "))
+    number = lambda pattern: sum(map(int, re.findall(pattern, of_kernel)))
     return Resources(number(r"Used (\d+) registers"), number(r"(\d+) bytes spill"), number(r"(\d+) bytes smem"))
 
 

@@ -16,6 +16,7 @@ import os
 import re
 import tempfile
 import threading
+from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -355,10 +356,18 @@ def _parse(signature):
     """"const float *x, Each<int> H" -> the tuple of its Arguments."""
     arguments = []
     for text in signature.split(","):
-        match = re.fullmatch(r"\s*(Each<)?(const\s+)?([a-z ]+?)\s*(\*?)\s*(?:__restrict__\s+)?>?\s*(\w+)\s*", text)
+        match = re.fullmatch(r"\s*(Each<)?(const\s+)?([A-Za-z ]+?)\s*(\*?)\s*(?:__restrict__\s+)?>?\s*(\w+)\s*", text)
         each, const, ctype, star, name = match.groups()
         arguments.append(Argument(name, np.dtype(CTYPES[ctype]), bool(star), bool(const), bool(each)))
     return tuple(arguments)
+
+
+def struct(name, fields):
+    """A class of named tuples for the struct `name` of numbers, which kernels then take by value; `fields` as the source has
+    them, "int C, int H". Tests compare the two."""
+    members = _parse(fields)
+    CTYPES[name] = np.dtype([(member.name, member.dtype) for member in members], align=True)
+    return namedtuple(name, [member.name for member in members])
 
 
 def tensors(kernel, arguments):
@@ -414,13 +423,7 @@ class Kernel:
     def _ready(self, argument, value, device):
         what = f"{self.name}({argument.name})"
         if not argument.pointer:
-            if not isinstance(value, (int, float, np.generic)):
-                raise Expected(what, f"a number ({argument.dtype})", type(value).__name__)
-            if argument.dtype.kind in "iu":
-                span = np.iinfo(argument.dtype)
-                if not (span.min <= value <= span.max and value == int(value)):
-                    raise Expected(what, f"a whole number that fits {argument.dtype}", value)
-            return argument.dtype.type(value)
+            return _narrowed(what, argument.dtype, value)
         if type(value) is not device:
             raise Expected(what, f"an array of class {device.__name__}, as the first one", type(value).__name__)
         if value.dtype != argument.dtype:
@@ -428,6 +431,22 @@ class Kernel:
         if not value.flags.c_contiguous:
             raise Expected(what, "a C-contiguous array", f"a strided view of shape {value.shape}", "copy it first")
         return value
+
+
+def _narrowed(what, dtype, value):
+    """The number `value` as a scalar of `dtype`; of a struct, all its fields."""
+    if dtype.names:
+        if not isinstance(value, tuple) or len(value) != len(dtype):
+            raise Expected(what, f"{len(dtype)} numbers ({', '.join(dtype.names)})", value)
+        fields = (_narrowed(f"{what}.{name}", dtype[name], one) for name, one in zip(dtype.names, value))
+        return np.array(tuple(fields), dtype)[()]
+    if not isinstance(value, (int, float, np.generic)):
+        raise Expected(what, f"a number ({dtype})", type(value).__name__)
+    if dtype.kind in "iu":
+        span = np.iinfo(dtype)
+        if not (span.min <= value <= span.max and value == int(value)):
+            raise Expected(what, f"a whole number that fits {dtype}", value)
+    return dtype.type(value)
 
 
 @functools.cache
@@ -486,24 +505,17 @@ def architecture(capability, known):
 
 def compile_cubin(kernel, arch):
     """(machine code, log) of the file of `kernel` with its macros, for `arch` such as "sm_90a". The log tells registers,
-    shared memory and spills. Needs NVRTC but no GPU."""
+    shared memory and spills of every kernel in it. Needs NVRTC but no GPU."""
     return nvrtc.compile(*_translation(kernel, arch))
 
 
 def _translation(kernel, arch):
     """What the machine code depends on, as the arguments of nvrtc.compile."""
     folder = kernels_folder()
-    options = (f"-arch={arch}", "-std=c++17", "-lineinfo", "--ptxas-options=-v",
+    options = (f"-arch={arch}", "-std=c++20", "-lineinfo", "--ptxas-options=-v",
                *(f"-D{name}={value}" for name, value in kernel.defines.items()))
     headers = {path.name: path.read_text() for path in sorted((folder / "device").glob("*.cuh"))}
-    return alone((folder / kernel.file).read_text(), kernel.name), f"kernels/{kernel.file}", options, headers
-
-
-def alone(text, name):
-    """The source `text`, in which every kernel but `name` has become a function that nobody calls. The compiler drops those,
-    and needs a fraction of the time for a file of ten kernels."""
-    return re.sub(r'extern "C" __global__ void(?: __launch_bounds__\([^)]*\))? (\w+)\(',
-                  lambda found: found[0] if found[1] == name else f"inline __device__ void {found[1]}(", text)
+    return (folder / kernel.file).read_text(), f"kernels/{kernel.file}", options, headers
 
 
 def _cached_cubin(kernel, arch):
@@ -544,7 +556,8 @@ def _function(kernel, device):
 def _launch(kernel, grid, arguments):
     """Launch on CuPy's current device and stream. A launch that CUDA refuses is a mistake in zfcore and is told at once;
     what goes wrong inside a running kernel shows at a later call, or at the launch itself with CUDA_LAUNCH_BLOCKING=1."""
-    values = tuple(_struct(argument, value) if argument.each else value for argument, value in zip(kernel.arguments, arguments))
+    values = tuple(_each(argument, value) if argument.each else np.atleast_1d(value) if argument.dtype.names else value
+                   for argument, value in zip(kernel.arguments, arguments))    # a struct: an array of one element
     try:
         _function(kernel, cupy.cuda.runtime.getDevice())(grid, (kernel.block,), values, shared_mem=kernel.shared)
     except cupy.cuda.driver.CUDADriverError as error:
@@ -552,7 +565,7 @@ def _launch(kernel, grid, arguments):
                            f"{kernel.shared} bytes of shared memory: {error}") from error
 
 
-def _struct(argument, values):
+def _each(argument, values):
     """An Each as CuPy passes it by value: one element of a structured dtype. What is left over is zero."""
     struct = np.zeros(1, [("of", np.uint64 if argument.pointer else argument.dtype, EACH)])
     struct["of"][0, :len(values)] = [_address(value) if argument.pointer else value for value in values]

@@ -7,7 +7,8 @@ by itself, output and cache, a pass leaves too, to the bit; so that a layer need
 """
 from zfcore.layers import ContrastNorm, Conv, MaxPool, ReLU
 from zfcore.ops.contrast_norm import contrast_norm_backward, contrast_norm_of_maxpool
-from zfcore.ops.conv2d import conv2d, conv2d_maxpool, pool_fits
+from zfcore.ops.conv2d import conv2d
+from zfcore.ops.conv2d_maxpool import conv2d_maxpool, pool_fits
 from zfcore.ops.maxpool import maxpool_backward
 
 

@@ -78,6 +78,7 @@ def library(kernel, build="plain"):
     compiled = emu.compile(path.read_text(), str(path), kernel.name, tuple(kernel.defines.items()), build)
     names = {np.dtype(dtype): ctype for ctype, dtype in backend.CTYPES.items()}
     declared = [f"struct:{backend.EACH*(8 if a.pointer else a.dtype.itemsize)}" if a.each else
+                f"struct:{a.dtype.itemsize}" if a.dtype.names else
                 ("const " if a.const else "") + names[a.dtype] + (" *" if a.pointer else "") for a in kernel.arguments]
     if declared != compiled.types.split(", "):
         raise KernelError(f"{path.name}: {kernel.name} takes ({compiled.types}), "

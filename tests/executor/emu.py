@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zfcore.backend import alone
+from zfcore.backend import kernels_folder
 
 HERE = Path(__file__).parent
 RUNTIME = ("emu_rt.cpp", "emu_ptx.cpp", "emu_race.cpp")
@@ -29,7 +29,7 @@ HEADERS = ("emu.h", "emu_rt.h", "cuda_emu.h", "ptx.cuh")
 GXX = shutil.which(os.environ.get("CXX", "g++"))
 # DWARF 4, because addr2line of binutils 2.40 mistakes the files of DWARF 5; stack-clash protection touches every page of
 # a large frame, so that it cannot jump over the guard page below a stack.
-FLAGS = ["-std=c++17", "-O2", "-g1", "-gdwarf-4", "-fPIC", "-fno-strict-aliasing", "-fno-exceptions",
+FLAGS = ["-std=c++20", "-O2", "-g1", "-gdwarf-4", "-fPIC", "-fno-strict-aliasing", "-fno-exceptions",
          "-fstack-clash-protection", "-U_FORTIFY_SOURCE", "-w", "-Wno-psabi", f"-I{HERE}"]
 BUILDS = {
     "plain": [],
@@ -100,12 +100,16 @@ def runtime():
 @cache
 def compile(text, label, name, defines=(), build="plain"):
     """The `Library` of kernel `name` in the source `text`, which messages call `label`; defines is a tuple of pairs."""
-    foreign = [line for line in re.findall(r"^\s*#\s*include\s*(\S+)", text, re.M) if line != "<ptx.cuh>"]
-    if foreign:
-        raise KernelError(f"{label}: a kernel file includes <ptx.cuh> and nothing else, not {', '.join(foreign)}")
+    folder = kernels_folder()/"device"
+    headers = {f"<{path.name}>": path.read_text() for path in sorted(folder.glob("*.cuh"))}
+    for source in (text, *headers.values()):
+        foreign = [line for line in re.findall(r"^\s*#\s*include\s*(\S+)", source, re.M) if line not in headers]
+        if foreign:
+            raise KernelError(f"{label}: a kernel file includes headers of kernels/device and nothing else, "
+                              f"not {', '.join(foreign)}")
     macros = "".join(f"#define {key} {value}\n" for key, value in defines)    # after the headers, which use short names
-    wrapper = f'#include <ptx.cuh>\n{macros}#line 1 "{label}"\n{alone(text, name)}\nEMU_EXPORT({name})\n'
-    flags = BUILDS[build]
+    wrapper = f'#include <ptx.cuh>\n{macros}#line 1 "{label}"\n{text}\nEMU_EXPORT({name})\n'
+    flags = [*BUILDS[build], f"-I{folder}"]                                   # behind ours, where another ptx.cuh is
 
     def make(path):
         source, object_file = path.with_suffix(".cpp"), path.with_suffix(".o")
@@ -113,7 +117,7 @@ def compile(text, label, name, defines=(), build="plain"):
         run_compiler(*compiler()[1], *flags, "-c", source, "-o", object_file)
         run_compiler("-shared", object_file, runtime(), "-o", path)       # no sanitizer library: the hooks are ours
 
-    return Library(built("kernel", [wrapper, flags, runtime()], make), name, label)
+    return Library(built("kernel", [wrapper, *headers.values(), flags, runtime()], make), name, label)
 
 
 # --------------------------------------------------------------------------------------------------- launching
@@ -260,10 +264,12 @@ class Library:
 
     @cache
     def line(self, pc):
-        """file.cu:12 for an address in the compiled kernel: of the inlined calls there, the innermost in the .cu file."""
+        """file.cu:12 for an address in the compiled kernel: of the inlined calls there, the innermost in the .cu file or in a
+        header of kernels/device."""
         text = subprocess.run(["addr2line", "-i", "-e", self.path, hex(pc)], capture_output=True, text=True).stdout
         lines = [re.sub(r" \(.*", "", line) for line in text.split("\n") if line]
-        own = [line for line in lines if line.rsplit(":", 1)[0].endswith(Path(self.label).name)]
+        ours = Path(self.label).name, *(str(path) for path in (kernels_folder()/"device").glob("*.cuh"))
+        own = [line for line in lines if line.rsplit(":", 1)[0].endswith(ours)]
         return Path((own or lines or ["?"])[0]).name
 
 

@@ -11,11 +11,10 @@ from tests.kernels.conftest import EPS, close
 from zfcore import backend
 from zfcore.backend import PRECISIONS
 from zfcore.check import Expected
-from zfcore.ops import conv2d as module
-from zfcore.ops.conv2d import (FILTER_GRADIENT_KERNELS, FILTER_GRADIENT_PLAIN, FORWARD_KERNELS, PLAIN, TRANSPOSE_KERNELS,
-                               TRANSPOSE_PLAIN, conv2d, conv2d_backward, conv2d_backward_reference, conv2d_reference,
-                               conv2d_transpose)
-from zfcore.ops.maxpool import maxpool, maxpool_reference
+from zfcore.ops import conv2d_kernels
+from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_backward_reference, conv2d_reference, conv2d_transpose
+from zfcore.ops.conv2d_kernels import (FILTER_GRADIENT_KERNELS, FILTER_GRADIENT_PLAIN, FORWARD_KERNELS, PLAIN,
+                                       TRANSPOSE_KERNELS, TRANSPOSE_PLAIN)
 from zfcore.ops.window import output_size
 
 CASES = {       # C   H   W    N    F  K  S  P groups rounding
@@ -83,7 +82,7 @@ def truth(name, precision="fp32"):
 
 
 def fits(kernel, M, N):
-    return kernel in module._fitting([kernel], M, N)
+    return kernel in conv2d_kernels.fitting([kernel], M, N)
 
 
 def by(kernel):
@@ -108,10 +107,10 @@ def plain(machine, arrays, window):
     """y without bias, dx and dw by the plain kernels."""
     (x, w, b, dy), (S, P, groups) = map(machine.array, arrays), window
     y, dx, dw = (backend.empty(like.shape, np.float32, like) for like in (dy, x, w))
-    sizes = module._sizes(x, w, dy, S, P, groups)
-    PLAIN(backend.blocks(y.size, PLAIN.block), x, w, b, y, *sizes, False, False)
-    TRANSPOSE_PLAIN(backend.blocks(dx.size, TRANSPOSE_PLAIN.block), dy, w, dx, *sizes)
-    FILTER_GRADIENT_PLAIN(backend.blocks(dw.size, FILTER_GRADIENT_PLAIN.block), x, dy, dw, *sizes)
+    sizes = conv2d_kernels.sizes(x, w, dy, S, P, groups)
+    PLAIN(backend.blocks(y.size, PLAIN.block), x, w, b, y, sizes, False, False)
+    TRANSPOSE_PLAIN(backend.blocks(dx.size, TRANSPOSE_PLAIN.block), dy, w, dx, sizes)
+    FILTER_GRADIENT_PLAIN(backend.blocks(dw.size, FILTER_GRADIENT_PLAIN.block), x, dy, dw, sizes)
     return y, dx, dw
 
 
@@ -143,13 +142,13 @@ def test_conv2d_and_its_gradients_equal_the_reference(machine, name):
 def test_filter_gradient_equals_the_reference_in_every_tile_and_slice(machine, monkeypatch, kernel, slices):
     precision = precision_of(kernel)
     monkeypatch.setitem(FILTER_GRADIENT_KERNELS, precision, [kernel])
-    monkeypatch.setattr(module, "_slices", lambda length, wanted, least: slices)          # of short sums some are empty
+    monkeypatch.setattr(conv2d_kernels, "slices_of", lambda length, wanted, least: slices)    # of short sums some are empty
     fitting = [name for name in CASES if precision == "fp32" or fits(kernel, 4, CASES[name][3])]
     assert len(fitting) > 3
 
     def gradient(name):
         (x, w, _, dy), (S, P, groups) = case(name)
-        return module.launch_filter_gradient(machine.array(x), machine.array(dy), w.shape, S, P, groups, precision)
+        return conv2d_kernels.launch_filter_gradient(machine.array(x), machine.array(dy), w.shape, S, P, groups, precision)
 
     for name, dw in zip(fitting, machine.results(lambda: map(gradient, fitting)), strict=True):
         close(dw, *truth(name, precision)[2])
@@ -174,7 +173,7 @@ def test_every_forward_tile_of_tensor_cores_equals_the_reference_of_rounded_fact
 def test_every_transpose_tile_of_tensor_cores_equals_the_reference_of_rounded_factors(machine, monkeypatch, kernel):
     precision = precision_of(kernel)
     monkeypatch.setitem(TRANSPOSE_KERNELS, precision, [kernel])
-    monkeypatch.setitem(module.FEW, "BM", 0)                                # few maps too
+    monkeypatch.setitem(conv2d_kernels.FEW, "BM", 0)                                # few maps too
     fitting = [name for name in CASES if fits(kernel, CASES[name][0]//CASES[name][8], CASES[name][3])]
     assert len(fitting) > 3
 
@@ -237,11 +236,11 @@ def test_a_sliced_sum_has_bias_and_relu_as_an_unsliced_one(machine, monkeypatch,
     name = "32 maps, a tile of places each"
     (x, w, b, dy), (S, P, groups) = case(name)
     x, w, b = map(machine.array, (x, w, b))
-    monkeypatch.setattr(module, "_slices", lambda length, wanted, least: 7)
+    monkeypatch.setattr(conv2d_kernels, "slices_of", lambda length, wanted, least: 7)
 
     def work(relu):
         y = backend.empty(dy.shape, np.float32, x)
-        module.launch_forward(x, w, b, y, S, P, groups, relu, precision, sliced=True)
+        conv2d_kernels.launch_forward(x, w, b, y, S, P, groups, relu, precision, sliced=True)
         return y
 
     y, rectified = machine.results(lambda: map(work, (False, True)))
@@ -252,7 +251,7 @@ def test_a_sliced_sum_has_bias_and_relu_as_an_unsliced_one(machine, monkeypatch,
 def test_bias_gradient_of_several_slices_equals_the_sum(machine, rng):
     dy = rng.standard_normal((3, 12, 11, 131), np.float32)
     assert dy[0].size >= 2*8192
-    db, = machine.results(lambda: [module._launch_bias_gradient(machine.array(dy))])
+    db, = machine.results(lambda: [conv2d_kernels.launch_bias_gradient(machine.array(dy))])
     close(db, dy.sum((1, 2, 3), np.float64), dy[0].size*EPS/2*abs(dy).sum((1, 2, 3)))
 
 
@@ -307,9 +306,9 @@ def test_tensor_cores_are_fed_from_shared_memory_without_bank_conflicts(monkeypa
     with executor.settings("race", report=True) as traffic:
         _, saved = conv2d(executor.array(x), executor.array(w), None, S, P, precision=precision)
         conv2d_backward(executor.array(dy), saved)
-    source = (backend.kernels_folder()/"conv2d.cu").read_text().splitlines()
+    source = (backend.kernels_folder()/"device"/"tensor_tiles.cuh").read_text().splitlines()
     text = lambda row: source[int(row.line.rsplit(":", 1)[1]) - 1]
-    fed = [row for row in traffic if row.space == "shared" and "conv2d.cu" in row.line
+    fed = [row for row in traffic if row.space == "shared" and "tensor_tiles.cuh" in row.line
            and any(word in text(row) for word in ("x[i] = __float_as_uint", "ldmatrix("))]
     assert len({text(row) for row in fed}) == 4, "both factors of both kinds of tiles"
     assert max(row.ratio for row in fed) == 1
@@ -323,7 +322,7 @@ def test_every_tile_of_tensor_cores_gives_the_same_bits(machine, monkeypatch, na
     fitting = [(forward, transpose) for forward, transpose in zip(FORWARD_KERNELS[precision], TRANSPOSE_KERNELS[precision])
                if fits(forward, len(dy)//groups, dy.shape[-1]) and fits(transpose, len(x)//groups, dy.shape[-1])]
     assert {kernel.defines["BN"] for kernel, _ in fitting} == {32, 128}
-    monkeypatch.setitem(module.FEW, "BM", 0)
+    monkeypatch.setitem(conv2d_kernels.FEW, "BM", 0)
 
     def work():
         for forward, transpose in fitting:
@@ -403,7 +402,7 @@ def test_taps_outside_the_map_are_not_multiplied(machine, monkeypatch, how):
     w[:, 0, 0] = w[:, 2, 2] = np.nan          # outside at the first row or column, and at the last: together at two corners
     for kernels in (FORWARD_KERNELS, TRANSPOSE_KERNELS):
         monkeypatch.setitem(kernels, how, kernels.get(how, [])[:1])
-    monkeypatch.setitem(module.FEW, "BM", 0)
+    monkeypatch.setitem(conv2d_kernels.FEW, "BM", 0)
 
     def tiled():
         return (conv2d(machine.array(x), machine.array(w), None, S, P, groups, precision=how)[0],
@@ -423,7 +422,7 @@ def test_outputs_whose_place_is_outside_the_map_are_not_multiplied(machine, monk
     upper[:, 0], left[:, :, -1] = np.nan, np.nan
 
     def work():
-        return [module.launch_filter_gradient(machine.array(x), machine.array(part), w.shape, S, P, groups, precision)
+        return [conv2d_kernels.launch_filter_gradient(machine.array(x), machine.array(part), w.shape, S, P, groups, precision)
                 for part in (upper, left)]
 
     upper, left = machine.results(work)       # 4 x 3 outputs at rows -2, 0, 2, 4 and columns -2, 0, 2 of a map of 7 x 5
@@ -468,93 +467,3 @@ def test_offsets_beyond_two_to_the_31_reach_the_right_pixels():
     dx = conv2d_transpose(device.array(dy), w, S, 0, H, W)
     np.testing.assert_array_equal(backend.to_host(dx[:, ::S, ::S]), dy)
     assert float(abs(dx).sum()) == pytest.approx(abs(dy).sum(), rel=1e-4)
-
-
-# -------------------------------------------------------------------------------------- with the pool behind it
-CHAINS = {      # C  H   W  N   F   K  S  P   pool: K, S, P, rounding
-    "three strips, the last short":        (3, 9, 40, 8, 100, 3, 1, 0, (3, 2, 0, "ceil")),
-    "windows over every border":           (2, 11, 13, 16, 20, 4, 2, 1, (3, 2, 1, "ceil")),
-    "side by side, a row left over":       (3, 6, 21, 8, 96, 3, 1, 1, (2, 2, 0, "floor")),
-    "with gaps":                           (3, 12, 33, 8, 7*4, 2, 1, 0, (2, 3, 1, "ceil")),
-    "a map smaller than the window":       (16, 3, 3, 8, 96, 2, 1, 0, (3, 2, 1, "ceil")),
-}
-
-
-def chain(name, dtype=np.float32):
-    """(x, w, b), the window and the pool. Small whole numbers, so that many maxima are met twice; a NaN and an infinity."""
-    C, H, W, N, F, K, S, P, pool = CHAINS[name]
-    rng = np.random.default_rng(8)
-    x, w, b = (rng.integers(-2, 3, size).astype(dtype) for size in ((C, H, W, N), (C, K, K, F), (F,)))
-    x[0, 1, 2, 3], x[1, 2, 0, 1] = np.nan, np.inf
-    return (x, w, b/4), (S, P), pool
-
-
-@pytest.mark.parametrize("precision", backend.PRECISIONS)
-def test_convolution_and_pool_in_one_pass_give_the_bits_of_one_after_the_other(machine, monkeypatch, precision):
-    """Blocks of one row of the pool, and of many; other pools than the paper's in fp32 alone, as each is compiled."""
-    names = [name for name in CHAINS if precision == "fp32" or CHAINS[name][-1][:2] == (3, 2)]
-
-    def together(name):
-        (x, w, b), (S, P), pool = chain(name)
-        x, w, b = map(machine.array, (x, w, b))
-        size = module._check_conv2d(x, w, b, S, P, 1, "ceil", precision)
-        for module.SMS in 132, 1:
-            y, (switches, pooling, _) = module._launch_pool(x, w, b, S, P, pool, size, precision)
-            assert pooling == (size, *pool[:3])
-            yield from (y, switches)
-
-    monkeypatch.setattr(module, "SMS", module.SMS)                                    # put back at the end
-    found = iter(machine.results(lambda: [array for name in names for array in together(name)]))
-    for name in names:
-        (x, w, b), (S, P), pool = chain(name)
-        between = conv2d(*map(machine.array, (x, w, b)), S, P, relu=True, precision=precision)[0]
-        y, (switches, *_) = maxpool(between, *pool)
-        assert any(map(np.isnan, machine.host(y).flat)) and (machine.host(y) == 0).any()
-        for wanted in (y, switches)*2:
-            assert next(found).tobytes() == machine.host(wanted).tobytes(), name
-    assert next(found, None) is None
-
-
-def test_convolution_and_pool_in_one_pass_are_the_reference(machine):
-    (x, w, b), (S, P), pool = chain("windows over every border")
-    x[~np.isfinite(x)] = 1                                                            # then every sum is exact
-    between = np.maximum(conv2d_reference(x, w, b, S, P), 0)
-    wanted, (wanted_switches, *_) = maxpool_reference(between, *pool)
-
-    def work():
-        y, (switches, *_) = module._launch_pool(*map(machine.array, (x, w, b)), S, P, pool, between.shape, "fp32")
-        return y, switches
-
-    y, switches = machine.results(work)
-    np.testing.assert_array_equal(y, wanted)
-    np.testing.assert_array_equal(switches, wanted_switches)
-
-
-def test_a_convolution_without_bias_takes_its_pool_along(machine):
-    (x, w, _), (S, P), pool = chain("a map smaller than the window")
-    y, = machine.results(lambda: [module.conv2d_maxpool(machine.array(x), machine.array(w), None, S, P, pool)[1][0]])
-    between = conv2d(machine.array(x), machine.array(w), None, S, P, relu=True)[0]
-    assert y.tobytes() == machine.host(maxpool(between, *pool)[0]).tobytes()
-
-
-@pytest.mark.parametrize("way", executor.ASYNC_WAYS)
-@pytest.mark.parametrize("precision", ["fp32", "tf32"])
-@executor.requires_executor
-def test_rows_and_tiles_take_turns_in_shared_memory_however_late_copies_land(way, precision, monkeypatch):
-    monkeypatch.setattr(module, "SMS", 1)
-    (x, w, b), (S, P), pool = chain("three strips, the last short")
-    with executor.settings(way):
-        x, w, b = map(executor.array, (x[:, :, :11], w, b))
-        y = module._launch_pool(x, w, b, S, P, pool, module._check_conv2d(x, w, b, S, P, 1, "ceil", precision), precision)[0]
-        wanted, _ = maxpool(conv2d(x, w, b, S, P, relu=True, precision=precision)[0], *pool)
-    assert y.tobytes() == wanted.tobytes()
-
-
-def test_a_pool_is_taken_along_where_products_are_few_and_sizes_fit(machine):
-    def fits(C=3, K=7, F=96, N=128, pool=(3, 2, 0, "ceil"), groups=1, array=machine.array):
-        x, w = np.empty((C, 9, 9, N), np.float32), np.empty((C//groups, K, K, F), np.float32)
-        return module.pool_fits(array(x), w, pool, groups)
-
-    assert fits() and fits(N=8, F=192, pool=(2, 2, 1, "floor"))
-    assert not any([fits(array=np.asarray), fits(N=12), fits(F=24), fits(C=96, K=5, F=384), fits(C=6, groups=2),
-                    fits(pool=(4, 2, 0, "ceil")), fits(pool=(2, 1, 0, "ceil"))])

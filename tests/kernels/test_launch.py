@@ -14,7 +14,7 @@ from tests.kernels.test_nvrtc import needs_nvrtc
 from zfcore import backend, nvrtc
 from zfcore.backend import Kernel
 from zfcore.check import Expected
-from zfcore.ops import contrast_norm, maxpool, relu
+from zfcore.ops import contrast_norm, conv2d_kernels, maxpool, relu
 
 FORWARD = relu.FORWARD
 ROW = executor.array(np.zeros(8, np.float32))
@@ -40,6 +40,16 @@ def test_a_wrong_argument_is_told_in_one_sentence(values, sentence):
 def test_a_number_that_32_bits_cannot_hold_is_refused():
     with pytest.raises(Expected, match=r"contrast_norm_forward\(C\): expected a whole number that fits int32, got 2147483648"):
         contrast_norm.FORWARD(1, ROW, ROW, 1, 2**31, 1, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("conv, sentence", [
+    ((3, 5), r"conv2d_plain\(conv\): expected 11 numbers \(C, H, W, N, F, K, S, P, Ho, Wo, groups\), got \(3, 5\)"),
+    (7, r"conv2d_plain\(conv\): expected 11 numbers .*, got 7"),
+    (conv2d_kernels.Conv(1, 1, 1, 2**31, *[1]*7), r"conv2d_plain\(conv\).N: expected a whole number that fits int32, got 2147483648"),
+    (conv2d_kernels.Conv(1, 1, 1, 1, 1, ROW, *[1]*5), r"conv2d_plain\(conv\).K: expected a number \(int32\), got ExecutorArray")])
+def test_a_wrong_struct_is_told_by_its_field(conv, sentence):
+    with pytest.raises(Expected, match=sentence):
+        conv2d_kernels.PLAIN(1, ROW, ROW, ROW, ROW, conv, False, False)
 
 
 def test_a_grid_beyond_the_hardwares_is_refused():
@@ -183,6 +193,17 @@ def test_a_launch_loads_the_machine_code_once_and_grants_the_shared_memory(folde
     path, name, *launches = cupy.asked
     assert path.endswith(".cubin") and name == "unit"
     assert launches == [((5,), (64,), ("y", 3), 64*1024, 64*1024)]*2
+
+
+@needs_nvrtc
+def test_cupy_is_given_a_struct_as_one_element_in_the_layout_of_c(cupy, monkeypatch, tmp_path):
+    monkeypatch.setattr(backend, "_cache_folder", lambda: tmp_path)
+    monkeypatch.setitem(backend.LAUNCHERS, executor.ExecutorArray, backend._launch)
+    conv2d_kernels.PLAIN(1, ROW, ROW, ROW, ROW, conv2d_kernels.Conv(*range(2, 13)), True, False)
+    _, _, arguments, *_ = cupy.asked[-1]
+    struct = arguments[4]
+    assert type(struct) is np.ndarray and struct.shape == (1,)
+    assert struct.tobytes() == np.arange(2, 13, dtype=np.int32).tobytes() and struct["groups"] == 12
 
 
 @needs_nvrtc

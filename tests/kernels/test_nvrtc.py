@@ -3,6 +3,7 @@ import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from bench import resources
@@ -47,11 +48,29 @@ def test_declared_signature_is_the_one_of_the_source(kernel):
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=NAMES)
-def test_a_kernel_is_compiled_without_the_others_and_with_its_lines_where_they_were(kernel):
-    text = (backend.kernels_folder()/kernel.file).read_text()
-    left = backend.alone(text, kernel.name)
-    assert re.findall(r'extern "C" __global__ void(?: __launch_bounds__\([^)]*\))? (\w+)', left) == [kernel.name]
-    assert left.count("\n") == text.count("\n") and left.count("__global__") == 1
+def test_a_struct_passed_by_value_is_declared_as_in_its_header(kernel):
+    headers = "".join(path.read_text() for path in sorted((backend.kernels_folder()/"device").glob("*.cuh")))
+    for argument in kernel.arguments:
+        if argument.dtype.names:
+            written = re.search(rf"struct {type_of(argument)} {{(.*?)\n\n", headers, re.S)[1]
+            fields = [(name, ctype) for ctype, names in re.findall(r"^ *([a-z ]+) (\w+(?:, \w+)*);", written, re.M)
+                      for name in names.split(", ")]
+            assert fields == [(name, type_of(backend.Argument(name, argument.dtype[name], False, False, False)))
+                              for name in argument.dtype.names]
+            assert argument.dtype.isalignedstruct
+
+
+def type_of(argument):
+    """The C++ name of an argument's type."""
+    return next(name for name, dtype in backend.CTYPES.items() if np.dtype(dtype) == argument.dtype)
+
+
+@needs_nvrtc
+def test_each_kernel_of_a_file_is_told_its_own_resources(compiling):
+    softmax = [kernel for kernel in KERNELS if kernel.file == "softmax_loss.cu"]
+    of_file = list(map(int, re.findall(r"Used (\d+) registers", compiling[softmax[0], "sm_90a"].result()[1])))
+    told = [resources.resources(kernel, "sm_90a").registers for kernel in softmax]
+    assert len(set(told)) > 2 and sorted(told) == sorted(of_file)
 
 
 def test_every_global_function_is_declared():

@@ -5,9 +5,8 @@ from hypothesis import given, settings, strategies as st
 
 from zfcore import backend
 from zfcore.check import Expected
-from zfcore.ops import conv2d as module
-from zfcore.ops import winograd
-from zfcore.ops.conv2d import (conv2d, conv2d_backward, conv2d_backward_reference, conv2d_reference, conv2d_transpose)
+from zfcore.ops import conv2d_blocks, winograd
+from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_backward_reference, conv2d_reference, conv2d_transpose
 from zfcore.ops.window import output_size
 
 #         C  H   W   N  F  K  S  P  groups rounding
@@ -31,8 +30,8 @@ SHAPES = [(3, 9, 8, 2, 5, 3, 2, 1, 1, "ceil"),          # the last column of win
 @pytest.fixture(params=["windows", "points", "taps"])
 def form(request, monkeypatch):
     """Every form on every shape it can take, whatever pays at that size."""
-    monkeypatch.setattr(module, "_maps_are_few", lambda C, F: request.param == "taps")
-    monkeypatch.setattr(module, "_saves_products",
+    monkeypatch.setattr(conv2d_blocks, "_maps_are_few", lambda C, F: request.param == "taps")
+    monkeypatch.setattr(conv2d_blocks, "_saves_products",
                         lambda C, F, K, S, N: request.param == "points" and K <= 3*S)
     return request.param
 
@@ -41,7 +40,7 @@ def form(request, monkeypatch):
 def blocks(request, monkeypatch):
     """Maps in one or few blocks, and cut as finely as can be."""
     if request.param == "cut":
-        for owner, name in ((module, "BLOCK"), (winograd, "BLOCK"), (winograd, "GRADIENT_BLOCK"),
+        for owner, name in ((conv2d_blocks, "BLOCK"), (winograd, "BLOCK"), (winograd, "GRADIENT_BLOCK"),
                             (winograd, "SLAB")):
             monkeypatch.setattr(owner, name, 1)
 
@@ -111,7 +110,7 @@ def test_any_size_equals_the_reference(data):
     x, w, b, dy = case(C, H, W, N, F, K, S, P, groups, rounding)
     with pytest.MonkeyPatch.context() as patch:
         points = data.draw(st.booleans()) and K <= 3*S
-        patch.setattr(module, "_saves_products", lambda *sizes: points)
+        patch.setattr(conv2d_blocks, "_saves_products", lambda *sizes: points)
         patch.setattr(winograd, "BLOCK", data.draw(st.sampled_from([1, 2**20])))
         y, cache = conv2d(x, w, b, S, P, groups, rounding)
         close(y, conv2d_reference(x, w, b, S, P, groups, rounding))
@@ -121,7 +120,7 @@ def test_any_size_equals_the_reference(data):
 
 def test_many_maps_and_images_take_the_points_by_themselves_and_equal_the_reference():
     shape = (33, 5, 4, 16, 34, 3, 1, 1, 1, "ceil")
-    assert module._saves_products(33, 34, 3, 1, 16)
+    assert conv2d_blocks._saves_products(33, 34, 3, 1, 16)
     x, w, b, dy = case(*shape)
     y, cache = conv2d(x, w, b, 1, 1)
     close(y, conv2d_reference(x, w, b, 1, 1))

@@ -13,7 +13,8 @@ import numpy as np
 
 from zfcore import check
 from zfcore.backend import Kernel, blocks, empty, lanes, parallel, runs_kernels
-from zfcore.ops.conv2d import check_precision, launch_filter_gradient, launch_forward, slices_of_rows, turn_filters
+from zfcore.ops.conv2d import check_precision
+from zfcore.ops.conv2d_kernels import launch_filter_gradient, launch_forward, slices_of_rows, transpose_filters
 from zfcore.ops.window import pieces
 
 BLOCK = 512                       # rows of a product that one core forms at once
@@ -73,7 +74,7 @@ def linear_transpose(dy, w, precision="fp32"):
     check_precision("linear_transpose precision", dy, precision)
     if runs_kernels(dy):
         # w and dy turned are read along m: the kernel of the filter gradient
-        return launch_filter_gradient(_pixel(w), turn_filters(_pixel(dy)), (len(w), 1, 1, dy.shape[1]), 1, 0, 1, precision,
+        return launch_filter_gradient(_pixel(w), transpose_filters(_pixel(dy)), (len(w), 1, 1, dy.shape[1]), 1, 0, 1, precision,
                                       slices_of_rows(len(dy), len(w))).reshape(len(w), -1)
     dx = empty((len(w), dy.shape[1]), dy.dtype, like=dy)
     parallel(lambda d: np.matmul(w[d], dy, out=dx[d]), pieces(len(w), BLOCK))

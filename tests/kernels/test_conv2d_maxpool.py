@@ -1,0 +1,98 @@
+"""The convolution that takes its pool along gives the bits of conv2d, ReLU and maxpool one after the other."""
+import numpy as np
+import pytest
+
+from tests import executor
+from zfcore.backend import PRECISIONS
+from zfcore.ops import conv2d_kernels
+from zfcore.ops.conv2d import check_conv2d, conv2d, conv2d_reference
+from zfcore.ops.conv2d_maxpool import conv2d_maxpool, launch_maxpool, pool_fits
+from zfcore.ops.maxpool import maxpool, maxpool_reference
+
+CHAINS = {      # C  H   W  N   F   K  S  P   pool: K, S, P, rounding
+    "three strips, the last short":        (3, 9, 40, 8, 100, 3, 1, 0, (3, 2, 0, "ceil")),
+    "windows over every border":           (2, 11, 13, 16, 20, 4, 2, 1, (3, 2, 1, "ceil")),
+    "side by side, a row left over":       (3, 6, 21, 8, 96, 3, 1, 1, (2, 2, 0, "floor")),
+    "with gaps":                           (3, 12, 33, 8, 7*4, 2, 1, 0, (2, 3, 1, "ceil")),
+    "a map smaller than the window":       (16, 3, 3, 8, 96, 2, 1, 0, (3, 2, 1, "ceil")),
+}
+
+
+def chain(name, dtype=np.float32):
+    """(x, w, b), the window and the pool. Small whole numbers, so that many maxima are met twice; a NaN and an infinity."""
+    C, H, W, N, F, K, S, P, pool = CHAINS[name]
+    rng = np.random.default_rng(8)
+    x, w, b = (rng.integers(-2, 3, size).astype(dtype) for size in ((C, H, W, N), (C, K, K, F), (F,)))
+    x[0, 1, 2, 3], x[1, 2, 0, 1] = np.nan, np.inf
+    return (x, w, b/4), (S, P), pool
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_convolution_and_pool_in_one_pass_give_the_bits_of_one_after_the_other(machine, monkeypatch, precision):
+    """Blocks of one row of the pool, and of many; other pools than the paper's in fp32 alone, as each is compiled."""
+    names = [name for name in CHAINS if precision == "fp32" or CHAINS[name][-1][:2] == (3, 2)]
+
+    def together(name):
+        (x, w, b), (S, P), pool = chain(name)
+        x, w, b = map(machine.array, (x, w, b))
+        size = check_conv2d(x, w, b, S, P, 1, "ceil", precision)
+        for conv2d_kernels.SMS in 132, 1:
+            y, (switches, pooling, _) = launch_maxpool(x, w, b, S, P, pool, size, precision)
+            assert pooling == (size, *pool[:3])
+            yield from (y, switches)
+
+    monkeypatch.setattr(conv2d_kernels, "SMS", conv2d_kernels.SMS)                                    # put back at the end
+    found = iter(machine.results(lambda: [array for name in names for array in together(name)]))
+    for name in names:
+        (x, w, b), (S, P), pool = chain(name)
+        between = conv2d(*map(machine.array, (x, w, b)), S, P, relu=True, precision=precision)[0]
+        y, (switches, *_) = maxpool(between, *pool)
+        assert any(map(np.isnan, machine.host(y).flat)) and (machine.host(y) == 0).any()
+        for wanted in (y, switches)*2:
+            assert next(found).tobytes() == machine.host(wanted).tobytes(), name
+    assert next(found, None) is None
+
+
+def test_convolution_and_pool_in_one_pass_are_the_reference(machine):
+    (x, w, b), (S, P), pool = chain("windows over every border")
+    x[~np.isfinite(x)] = 1                                                            # then every sum is exact
+    between = np.maximum(conv2d_reference(x, w, b, S, P), 0)
+    wanted, (wanted_switches, *_) = maxpool_reference(between, *pool)
+
+    def work():
+        y, (switches, *_) = launch_maxpool(*map(machine.array, (x, w, b)), S, P, pool, between.shape, "fp32")
+        return y, switches
+
+    y, switches = machine.results(work)
+    np.testing.assert_array_equal(y, wanted)
+    np.testing.assert_array_equal(switches, wanted_switches)
+
+
+def test_a_convolution_without_bias_takes_its_pool_along(machine):
+    (x, w, _), (S, P), pool = chain("a map smaller than the window")
+    y, = machine.results(lambda: [conv2d_maxpool(machine.array(x), machine.array(w), None, S, P, pool)[1][0]])
+    between = conv2d(machine.array(x), machine.array(w), None, S, P, relu=True)[0]
+    assert y.tobytes() == machine.host(maxpool(between, *pool)[0]).tobytes()
+
+
+@pytest.mark.parametrize("way", executor.ASYNC_WAYS)
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+@executor.requires_executor
+def test_rows_and_tiles_take_turns_in_shared_memory_however_late_copies_land(way, precision, monkeypatch):
+    monkeypatch.setattr(conv2d_kernels, "SMS", 1)
+    (x, w, b), (S, P), pool = chain("three strips, the last short")
+    with executor.settings(way):
+        x, w, b = map(executor.array, (x[:, :, :11], w, b))
+        y = launch_maxpool(x, w, b, S, P, pool, check_conv2d(x, w, b, S, P, 1, "ceil", precision), precision)[0]
+        wanted, _ = maxpool(conv2d(x, w, b, S, P, relu=True, precision=precision)[0], *pool)
+    assert y.tobytes() == wanted.tobytes()
+
+
+def test_a_pool_is_taken_along_where_products_are_few_and_sizes_fit(machine):
+    def fits(C=3, K=7, F=96, N=128, pool=(3, 2, 0, "ceil"), groups=1, array=machine.array):
+        x, w = np.empty((C, 9, 9, N), np.float32), np.empty((C//groups, K, K, F), np.float32)
+        return pool_fits(array(x), w, pool, groups)
+
+    assert fits() and fits(N=8, F=192, pool=(2, 2, 1, "floor"))
+    assert not any([fits(array=np.asarray), fits(N=12), fits(F=24), fits(C=96, K=5, F=384), fits(C=6, groups=2),
+                    fits(pool=(4, 2, 0, "ceil")), fits(pool=(2, 1, 0, "ceil"))])

@@ -1,0 +1,175 @@
+"""The kernels of convolution (conv2d.py): their declarations, the choice between their tiles, and their launches, which fully
+connected layers share (linear.py). The kernels themselves are kernels/conv2d*.cu, of which conv2d.cu is to be read first."""
+from zfcore.backend import PRECISIONS, Kernel, blocks, empty, struct
+
+# What choices between kernels take a GPU to be: an H200. Nothing is asked from the device, as SMS decides bits too: those of
+# sums that are cut into slices, which are to be the same on every GPU. The others decide about speed alone, and are predictions
+# until measurements of bench replace them.
+SMS = 132                         # multiprocessors that launches are cut for
+MMA_COST = 1/20                   # of a product on tensor cores, in numbers read from shared memory: by all of tf32
+POOL_PRODUCTS = 300               # of an output, up to which taking the pool along pays in fp32: at 60 TFLOP/s and 4.3 TB/s
+
+Conv = struct("Conv", "int C, int H, int W, int N, int F, int K, int S, int P, int Ho, int Wo, int groups")
+FORWARD = "const float *x, const float *w, const float *b, float *y, Conv conv, int biased, int relu"
+TRANSPOSE = "const float *dy, const float *transposed, float *dx, Conv conv"
+FILTER_GRADIENT = "const float *x, const float *dy, float *parts, Conv conv"
+
+# BM x BN results a block, TM x TN a thread; VECTOR_A floats a copy of filters, VECTOR_B of windows; BLOCKS on an SM
+LARGE = dict(BM=128, BN=128, TM=8, TN=8, VECTOR_A=4, VECTOR_B=4, BLOCKS=2)
+LARGE_ODD = LARGE | dict(VECTOR_A=1, VECTOR_B=1)
+MIDDLE = LARGE | dict(BM=96)                                          # the 96 filters of conv1, the 96 maps of conv2
+SMALL = dict(BM=32, BN=32, TM=4, TN=4, VECTOR_A=1, VECTOR_B=1, STAGES=4, BLOCKS=8)        # single pictures
+FEW = dict(BM=4, BN=512, TM=4, TN=4, LANES_M=1, VECTOR_A=1, VECTOR_B=4, BLOCKS=4)         # back to the 3 colours
+FEW_ODD = FEW | dict(VECTOR_B=1)
+COLOURS = dict(BM=64, BN=96, TM=8, TN=8, LANES_M=8, BLOCKS=4)         # the 3*7*7 places of conv1 by its 96 filters
+
+# the same for tensor cores, of which a warp owns 8*TM x 4*TN results
+TENSOR_LARGE = dict(BM=128, BN=128, TM=8, TN=16, VECTOR_A=4, VECTOR_B=4, BLOCKS=2)
+TENSOR_LARGE_ODD = TENSOR_LARGE | dict(VECTOR_A=1, VECTOR_B=1)
+TENSOR_MIDDLE = TENSOR_LARGE | dict(BM=96, TM=6)
+TENSOR_SMALL = dict(BM=32, BN=32, TM=2, TN=8, VECTOR_A=1, VECTOR_B=1, STAGES=4, BLOCKS=8)
+TENSOR_COLOURS = dict(BM=160, BN=96, TM=10, TN=8, VECTOR_B=4, BLOCKS=2)
+
+
+def tiled(file, name, signature, tiles, tensor_tiles):
+    """{precision: a Kernel per tile}: `tiles` of fp32, `tensor_tiles` of every other precision."""
+    def kernels(tiles):
+        return [Kernel(file, name, signature, tile, tile["BM"]//tile["TM"]*(tile["BN"]//tile["TN"]), tile.get("SHARED", 0))
+                for tile in tiles]
+
+    return {"fp32": kernels(tiles), **{precision: kernels([tile | dict(PRECISION=precision.upper()) for tile in tensor_tiles])
+                                       for precision in PRECISIONS[1:]}}
+
+
+FORWARD_KERNELS = tiled("conv2d.cu", "conv2d_forward", FORWARD, [LARGE, LARGE_ODD, MIDDLE, SMALL],
+                        [TENSOR_LARGE, TENSOR_LARGE_ODD, TENSOR_MIDDLE, TENSOR_SMALL])
+TRANSPOSE_KERNELS = tiled("conv2d_transpose.cu", "conv2d_transpose", TRANSPOSE, [LARGE, LARGE_ODD, MIDDLE, SMALL, FEW, FEW_ODD],
+                          [TENSOR_LARGE, TENSOR_LARGE_ODD, TENSOR_MIDDLE, TENSOR_SMALL])
+FILTER_GRADIENT_KERNELS = tiled("conv2d_gradient.cu", "conv2d_filter_gradient", FILTER_GRADIENT, [LARGE, COLOURS, SMALL],
+                                [TENSOR_LARGE, TENSOR_LARGE_ODD, TENSOR_COLOURS, TENSOR_SMALL])
+TRANSPOSE_FILTERS = Kernel("conv2d_filters.cu", "conv2d_transpose_filters",
+                           "const float *w, float *transposed, int C, int T, int F")
+BIAS_GRADIENT = Kernel("conv2d_sums.cu", "conv2d_bias_gradient",
+                       "const float *dy, float *parts, long long length, int F, int slices")
+SUM_SLICES = Kernel("conv2d_sums.cu", "conv2d_sum_slices", "const float *parts, const float *b, float *sum, long long size, "
+                    "long long map, int slices, int biased, int relu")
+
+# the same, a thread a number: to be read first, and for tests and bench to hold the others against
+PLAIN = Kernel("conv2d_plain.cu", "conv2d_plain", FORWARD)
+TRANSPOSE_PLAIN = Kernel("conv2d_plain.cu", "conv2d_transpose_plain", TRANSPOSE.replace("transposed", "w"))
+FILTER_GRADIENT_PLAIN = Kernel("conv2d_plain.cu", "conv2d_filter_gradient_plain", FILTER_GRADIENT.replace("parts", "dw"))
+
+
+def sizes(x, w, y, S, P, groups):
+    """The Conv of maps x (C,H,W,N), filters w (C/groups,K,K,F) and y (F,Ho,Wo,N), or of gradients of these shapes."""
+    (C, H, W, N), (F, Ho, Wo, _) = x.shape, y.shape
+    return Conv(C, H, W, N, F, w.shape[1], S, P, Ho, Wo, groups)
+
+
+def _tiles(kernel, M, columns):
+    """How many tiles of `kernel` cover M rows and so many columns."""
+    return blocks(M, kernel.defines["BM"])*blocks(columns, kernel.defines["BN"])
+
+
+def _cost(kernel):
+    """What a block costs per step of the reduction, in numbers read from shared memory. Tensor cores are so fast that
+    copying the tiles counts too, and the products."""
+    tile = kernel.defines
+    if "PRECISION" not in tile:
+        return tile["BM"]*tile["BN"]*(1/tile["TM"] + 1/tile["TN"])
+    return tile["BM"]*tile["BN"]*(1/(8*tile["TM"]) + 1/(4*tile["TN"]) + MMA_COST) + tile["BM"] + tile["BN"]
+
+
+def fitting(kernels, M, N):
+    """Those of `kernels` whose copies fit rows of M filters and of N images."""
+    return [kernel for kernel in kernels
+            if M % kernel.defines.get("VECTOR_A", 1) == 0 and N % kernel.defines.get("VECTOR_B", 1) == 0]
+
+
+def _quickest(kernels, M, columns, times):
+    """The kernel whose tiles, `times` M rows by `columns` in rounds of one a multiprocessor, take the least time."""
+    return min(kernels, key=lambda kernel: blocks(times*_tiles(kernel, M, columns), SMS)*_cost(kernel))
+
+
+def _cheapest(kernels, M, columns):
+    """The kernel whose tiles cost least in all: of sums that are cut into slices there are always blocks enough."""
+    return min(kernels, key=lambda kernel: _tiles(kernel, M, columns)*_cost(kernel))
+
+
+def launch_forward(x, w, b, y, S, P, groups, relu, precision, sliced=False):
+    """y = the convolution. sliced: its sums are cut into slices, as their length and the filters say, not N: so an image keeps
+    its bits in any batch."""
+    (F, Ho, Wo, N), (maps, K, _, _), M = y.shape, w.shape, w.shape[3]//groups
+    kernels, slices = fitting(FORWARD_KERNELS[precision], M, N), 1
+    if sliced:
+        kernel = _cheapest(kernels, M, Ho*Wo*N)
+        slices = slices_of_rows(maps*K*K, groups*M)
+    else:
+        kernel = _quickest(kernels, M, Ho*Wo*N, groups)
+    out = y if slices == 1 else empty((slices, *y.shape), y.dtype, like=y)
+    kernel((_tiles(kernel, M, Ho*Wo*N), groups, slices), x, w, w if b is None else b, out,
+           sizes(x, w, y, S, P, groups), b is not None and slices == 1, relu and slices == 1)
+    if slices > 1:
+        _sum_slices(out, y, b, relu)
+
+
+def launch_transpose(dy, w, dx, S, P, groups, precision):
+    """dx = the transposed convolution."""
+    (M, K, _, F), (_, H, W, N) = w.shape, dx.shape
+    if M <= FEW["BM"]:
+        precision = "fp32"                                  # tensor cores multiply 16 rows at once, used or not
+    transposed = transpose_filters(w)
+    columns = blocks(H, S)*blocks(W, S)*N                                       # of the largest phase
+    kernel = _quickest(fitting(TRANSPOSE_KERNELS[precision], M, N), M, columns, groups*S*S)
+    kernel((_tiles(kernel, M, columns), groups, S*S), dy, transposed, dx, sizes(dx, w, dy, S, P, groups))
+
+
+def transpose_filters(w):
+    """w (C,K,K,F) -> (F,K,K,C)."""
+    C, K, _, F = w.shape
+    transposed = empty((F, K, K, C), w.dtype, like=w)
+    TRANSPOSE_FILTERS((blocks(C, 32)*blocks(F, 32), K*K), w, transposed, C, K*K, F)
+    return transposed
+
+
+def slices_of_rows(length, rows):
+    """Into how many slices sums of `length` terms are cut of which there are so many rows, and an unknown number of columns."""
+    return slices_of(length, 2*SMS//blocks(rows, LARGE["BM"]), 512)
+
+
+def launch_filter_gradient(x, dy, shape, S, P, groups, precision, slices=None):
+    """dw of that `shape` (C/groups,K,K,F)."""
+    (maps, K, _, F), (_, Ho, Wo, N) = shape, dy.shape
+    rows, columns = maps*K*K, F//groups
+    kernels = FILTER_GRADIENT_KERNELS[precision]
+    kernel = _cheapest(kernels if precision == "fp32" else fitting(kernels, 4, N), rows, columns)
+    tiles = _tiles(kernel, rows, columns)
+    slices = slices or slices_of(Ho*Wo*N, 4*SMS//(tiles*groups), 512)
+    parts = empty((slices, *shape), x.dtype, like=x)
+    kernel((tiles, slices, groups), x, dy, parts, sizes(x, parts[0], dy, S, P, groups))
+    return _sum_slices(parts)
+
+
+def launch_bias_gradient(dy):
+    """db (F,) of dy (F,Ho,Wo,N)."""
+    F, Ho, Wo, N = dy.shape
+    slices = slices_of(Ho*Wo*N, 8*SMS//F, 8192)
+    parts = empty((slices, F), dy.dtype, like=dy)
+    BIAS_GRADIENT(F*slices, dy, parts, Ho*Wo*N, F, slices)
+    return _sum_slices(parts)
+
+
+def slices_of(length, wanted, least):
+    """Into how many slices a sum of `length` terms is cut: `wanted`, but each of `least` terms or more."""
+    return max(1, min(wanted, length//least))
+
+
+def _sum_slices(parts, total=None, b=None, relu=False):
+    """parts (slices, ...) -> their sum (...), where b is given plus b of its first axis, and rectified if relu."""
+    if total is None:
+        if len(parts) == 1:
+            return parts[0]
+        total = empty(parts.shape[1:], parts.dtype, like=parts)
+    SUM_SLICES(blocks(total.size, SUM_SLICES.block), parts, parts if b is None else b, total, total.size,
+               total.size//len(total), len(parts), b is not None, relu)
+    return total

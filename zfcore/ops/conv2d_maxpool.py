@@ -1,0 +1,51 @@
+"""Convolution, ReLU and max pooling in one pass, the map between them never in memory: what conv2d.py and maxpool.py leave one
+after the other, to the bit. Its reference is theirs; the CUDA form is kernels/conv2d_maxpool.cu, and NumPy calls the two."""
+import numpy as np
+
+from zfcore.backend import blocks, empty, runs_kernels
+from zfcore.ops import conv2d_kernels
+from zfcore.ops.conv2d import ConvCache, check_conv2d, conv2d
+from zfcore.ops.conv2d_kernels import MIDDLE, TENSOR_MIDDLE, Conv, tiled
+from zfcore.ops.maxpool import MaxPoolCache, Pooling, maxpool
+from zfcore.ops.window import output_size
+
+POOLED = dict(POOL=3, STRIDE=2, SHARED=82944)               # shared memory for a stride of 2 or more
+IMAGES = 8                                                  # of a block, as in kernels/conv2d_maxpool.cu
+SIGNATURE = ("const float *x, const float *w, const float *b, float *y, unsigned char *switches, Conv conv, "
+             "int pool_P, int height, int width, int run, int biased")
+KERNELS = {precision: kernel for precision, [kernel] in tiled(
+    "conv2d_maxpool.cu", "conv2d_maxpool", SIGNATURE, [MIDDLE | POOLED], [TENSOR_MIDDLE | POOLED]).items()}
+
+
+def conv2d_maxpool(x, w, b, S, P, pool, groups=1, rounding="ceil", precision="fp32"):
+    """`conv2d` with relu=True and `maxpool` behind it -> cache of the convolution, (y, cache of the pool), the same bits.
+
+    `pool` is maxpool's K, S, P, rounding. Where sizes suit, one kernel does both on a device, and the map between them is
+    never in memory; elsewhere the two are called. Raises Expected as they do."""
+    if not pool_fits(x, w, pool, groups):
+        between, cache = conv2d(x, w, b, S, P, groups, rounding, True, precision)
+        return cache, maxpool(between, *pool)
+    size = check_conv2d(x, w, b, S, P, groups, rounding, precision)
+    return ConvCache(x, w, S, P, groups, b is not None, precision), launch_maxpool(x, w, b, S, P, pool, size, precision)
+
+
+def pool_fits(x, w, pool, groups):
+    """Whether the kernel of `conv2d_maxpool` takes these sizes, and gains by it. Of the products it computes about a sixth
+    twice, and it saves writing and reading 4 bytes an output."""
+    (C, K, _, F), (K_pool, S_pool, *_), tile = w.shape, pool, MIDDLE["BM"]
+    return (runs_kernels(x) and groups == 1 and x.shape[-1] % IMAGES == 0 and F % tile == 0
+            and C*K*K <= conv2d_kernels.POOL_PRODUCTS and 2 <= S_pool and K_pool <= S_pool + 1)
+
+
+def launch_maxpool(x, w, b, S, P, pool, size, precision):
+    """(y, cache of the pool); `size` (F,Ho,Wo,N) is that of the map between."""
+    (K_pool, S_pool, P_pool, rounding), (F, Ho, Wo, N) = pool, size
+    height, width = output_size(Ho, K_pool, S_pool, P_pool, rounding), output_size(Wo, K_pool, S_pool, P_pool, rounding)
+    y, switches = (empty((F, height, width, N), dtype, like=x) for dtype in (x.dtype, np.uint8))
+    kernel = KERNELS[precision].variant(POOL=K_pool, STRIDE=S_pool)
+    strip = (kernel.defines["BN"]//IMAGES - K_pool)//S_pool + 1
+    tiles = blocks(F, kernel.defines["BM"])*blocks(width, strip)
+    run = blocks(height, blocks(4*conv2d_kernels.SMS, tiles*(N//IMAGES)))     # rows of a block, so that there are enough blocks
+    kernel((tiles, N//IMAGES, blocks(height, run)), x, w, w if b is None else b, y, switches,
+           Conv(*x.shape, F, w.shape[1], S, P, Ho, Wo, groups=1), P_pool, height, width, run, b is not None)
+    return y, MaxPoolCache(switches, Pooling(size, K_pool, S_pool, P_pool), y)
