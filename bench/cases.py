@@ -8,7 +8,7 @@
 The layers' cases are read off the network, so a changed network changes them; of layers that do the same work one is
 measured. Traffic counts every array once, as the headers of kernels/*.cu do; a multiply-add is two FLOPs."""
 from dataclasses import dataclass
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 

@@ -5,7 +5,7 @@ there. What is reported is the median over the rounds, the lowest and the highes
 import math
 import statistics
 from dataclasses import dataclass
-from typing import Callable
+from collections.abc import Callable
 
 LONG = 2e-3                       # seconds that are measured at once
 MOST = 2000                       # launches of a graph

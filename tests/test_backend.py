@@ -169,7 +169,7 @@ def test_memory_on_host_and_device_is_used_again(fake_gpu):
 def test_the_rest_of_a_batch_stays_on_the_host(fake_gpu):
     device, _ = fake_gpu()
     labels = np.arange(6)
-    (array, first, second), = device.prefetch((batch for batch in [(device.pinned((6, 5), np.uint8), labels, "x")]))
+    (array, first, second), = device.prefetch(batch for batch in [(device.pinned((6, 5), np.uint8), labels, "x")])
     assert array.shape == (6, 5) and first is labels and second == "x"
 
 

@@ -22,7 +22,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 from threadpoolctl import ThreadpoolController

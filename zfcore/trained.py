@@ -10,7 +10,7 @@ Every analysis takes one as its first argument; an ensemble is a list of them.
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 

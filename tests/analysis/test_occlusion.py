@@ -78,7 +78,7 @@ def by_hand(network, picture, mean, layer, unit, label, size, stride):
     painted = np.stack([picture]*len(tops)*len(lefts))
     for n, (top, left) in enumerate((top, left) for top in tops for left in lefts):
         painted[n, top:top + size, left:left + size] = GREY
-    x = np.ascontiguousarray((painted.transpose(3, 1, 2, 0) - mean[..., None]))
+    x = np.ascontiguousarray(painted.transpose(3, 1, 2, 0) - mean[..., None])
     y = network.activations(x, [layer, "fc8"])
     p = np.exp(y["fc8"] - y["fc8"].max(axis=0))
     p /= p.sum(axis=0)

@@ -19,7 +19,6 @@ accesses outside arrays or shared memory, divergent collectives, deadlocks. Kern
 and divide no tile; uninitialised and shared memory is NaN, so a forgotten element shows."""
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest

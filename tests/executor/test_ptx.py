@@ -102,7 +102,7 @@ def tile(tensor_map, words, *at):
         out = padded[tuple(slice(a + b, a + 2*b) for a, b in zip(at, box))]
     else:
         c, w, h, n, _, offset_w, offset_h = at
-        (N, H, W, C), (_, step_w, step_h, _), far = x.shape, tensor_map.steps, 10
+        (N, H, W, _), (_, step_w, step_h, _), far = x.shape, tensor_map.steps, 10
         walk = [(i, j, k) for i in range(N + far)
                 for j in range(tensor_map.lower[1], H + tensor_map.upper[1], step_h)
                 for k in range(tensor_map.lower[0], W + tensor_map.upper[0], step_w)]

@@ -92,7 +92,7 @@ def run_conv_transpose(case, x, w):
 
 
 def run_maxpool(case, x):
-    (N, C, H, W), by_column = x.shape, case["attributes"].get("storage_order", 0)
+    (_, C, H, W), by_column = x.shape, case["attributes"].get("storage_order", 0)
     rounding = "ceil" if case["attributes"].get("ceil_mode") else "floor"
     x, K, S, P = framed(case, x, -np.inf)
     y, (switches, *_) = maxpool(x, K, S, P, rounding)

@@ -4,7 +4,7 @@ Layers 3-5 keep their pixels, so removing or widening them changes no map size; 
 layer reads pool5 (9216 values in the paper's networks), and no dropout is left."""
 from dataclasses import dataclass
 from functools import partial
-from typing import Callable
+from collections.abc import Callable
 
 from zfcore.models.alexnet import alexnet
 from zfcore.models.zfnet import zfnet

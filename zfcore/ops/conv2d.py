@@ -56,7 +56,7 @@ def conv2d_reference(x, w, b, S, P, groups=1, rounding="ceil"):
 
 def conv2d_backward_reference(dy, x, w, S, P, groups=1):
     """(dx, dw, db) in float64: every product of conv2d_reference, walked once more."""
-    (C, H, W, N), (_, K, _, F) = x.shape, w.shape
+    (C, H, W, _), (_, K, _, F) = x.shape, w.shape
     dx, dw = np.zeros(x.shape), np.zeros(w.shape)
     for f, p, q in np.ndindex(dy.shape[:3]):
         first = f//(F//groups)*(C//groups)

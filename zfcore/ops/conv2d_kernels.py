@@ -99,7 +99,7 @@ def _cheapest(kernels, M, columns):
 def launch_forward(x, w, b, y, S, P, groups, relu, precision, sliced=False):
     """y = the convolution. sliced: its sums are cut into slices, as their length and the filters say, not N: so an image keeps
     its bits in any batch."""
-    (F, Ho, Wo, N), (maps, K, _, _), M = y.shape, w.shape, w.shape[3]//groups
+    (_, Ho, Wo, N), (maps, K, _, _), M = y.shape, w.shape, w.shape[3]//groups
     kernels, slices = fitting(FORWARD_KERNELS[precision], M, N), 1
     if sliced:
         kernel = _cheapest(kernels, M, Ho*Wo*N)
@@ -115,7 +115,7 @@ def launch_forward(x, w, b, y, S, P, groups, relu, precision, sliced=False):
 
 def launch_transpose(dy, w, dx, S, P, groups, precision):
     """dx = the transposed convolution."""
-    (M, K, _, F), (_, H, W, N) = w.shape, dx.shape
+    (M, *_), (_, H, W, N) = w.shape, dx.shape
     if M <= FEW["BM"]:
         precision = "fp32"                                  # tensor cores multiply 16 rows at once, used or not
     transposed = transpose_filters(w)
