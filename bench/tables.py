@@ -30,7 +30,7 @@ from zfcore import networks
 from zfcore.check import Expected
 
 ROOT = Path(__file__).parents[1]
-FILES = ROOT/"README.md", ROOT/"bench"/"README.md"
+FILES = tuple(ROOT/folder/"README.md" for folder in ("", "train", "zfcore", "bench"))
 RESULTS = ROOT/"bench"/"results"
 NO_GPU = "No kernel has run on hardware yet: there is no figure to show."
 CLASSES = {"fp32": "peers in fp32 without TF32", "fp32x3": "peers in fp32 without TF32", "tf32": "peers in TF32",

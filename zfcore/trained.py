@@ -25,7 +25,7 @@ from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import softmax
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trained:
     """A network that was trained, and how it sees.
 
@@ -47,6 +47,11 @@ class Trained:
     path: Path = None
     begun: Callable = None
     device: Device = CPU
+
+    def __repr__(self):
+        from_where = f"{self.path}: " if self.path else ""
+        return (f"{from_where}{self.name}, {'x'.join(map(str, self.network.input_shape[1:]))} pixels, {len(self.classes)} classes, "
+                f"after {self.epoch} epochs")
 
     @property
     def name(self):

@@ -7,7 +7,6 @@ from train import ablation
 from train.__main__ import main
 from train.evaluate import main as evaluate
 from zfcore.__main__ import main as analyse
-from zfcore.backend import CPU
 from zfcore.network import Network
 
 
@@ -39,7 +38,7 @@ def test_a_row_of_table_3_is_measured_as_it_was_trained(asked, options, tmp_path
     asked.clear()
     run = ablation.Run(None, ablation.resolve({"precision": "tf32", "model": "tiny"}), tmp_path/"run")
     with pytest.raises(TypeError):                         # there are no pictures to measure with
-        ablation.result_of(run, None, "centre", CPU)
+        ablation.result_of(run, None, "centre")
     assert asked == ["tf32"]
 
 
