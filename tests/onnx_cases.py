@@ -8,10 +8,10 @@ from unittest import mock
 
 import numpy as np
 
-from tests.real_data import FOLDER
+from tests.real_data import REAL_DATA
 
 MODULES = {"SoftmaxCrossEntropyLoss": "softmax_cross_entropy_loss", "BatchNormalization": "batch_normalization"}
-TRAINED = "pytorch-converted", "pytorch-operator"       # the package's folders of models that PyTorch exported
+EXPORTED = "pytorch-converted", "pytorch-operator"      # the package's folders of models that PyTorch exported
 
 
 class Case(NamedTuple):
@@ -25,14 +25,14 @@ class Case(NamedTuple):
 
 def read_case(row):
     """A row of onnx_node_cases/cases.json as a Case."""
-    with np.load(FOLDER/"onnx_node_cases"/row["npz"]) as arrays:
+    with np.load(REAL_DATA/"onnx_node_cases"/row["npz"]) as arrays:
         inputs, outputs = ([given and arrays[given["key"]] for given in row[side]] for side in ("inputs", "outputs"))
     return Case(row["name"], row["op"], row["attributes"], row["opset"][row["domain"] or "ai.onnx"], inputs, outputs)
 
 
 def rows_of_folder():
     """The rows of onnx_node_cases/cases.json, none where the real data are not here."""
-    file = FOLDER/"onnx_node_cases/cases.json"
+    file = REAL_DATA/"onnx_node_cases/cases.json"
     return json.loads(file.read_text()) if file.is_file() else []
 
 
@@ -61,19 +61,23 @@ def exported():
     import onnx
     from onnx.backend import test
     found = []
-    for folder in sorted(path for kind in TRAINED for path in (Path(test.__file__).parent/"data"/kind).iterdir()):
+    for folder in sorted(path for kind in EXPORTED for path in (Path(test.__file__).parent/"data"/kind).iterdir()):
         model = onnx.load(folder/"model.onnx")
-        if len(model.graph.node) > 1:
-            continue
-        values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-        fed = [value.name for value in model.graph.input if value.name not in values]
-        inputs, outputs = ([onnx.numpy_helper.to_array(onnx.load_tensor(file)) for file in
-                            sorted((folder/"test_data_set_0").glob(f"{side}_*.pb"), key=lambda file: int(file.stem.split("_")[1]))]
-                           for side in ("input", "output"))
-        values.update(zip(fed, inputs))
-        node = model.graph.node[0]
-        found.append(case(folder.name, node, model.opset_import[0].version, [values[name] for name in node.input if name], outputs))
+        if len(model.graph.node) == 1:
+            node, = model.graph.node
+            values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+            fed = [value.name for value in model.graph.input if value.name not in values]
+            values.update(zip(fed, tensors(folder, "input", len(fed)), strict=True))
+            outputs = tensors(folder, "output", len(node.output))
+            found.append(case(folder.name, node, model.opset_import[0].version,
+                              [values[name] for name in node.input if name], outputs))
     return found
+
+
+def tensors(folder, side, count):
+    """The first `count` arrays of an exported model's inputs or outputs."""
+    from onnx import load_tensor, numpy_helper
+    return [numpy_helper.to_array(load_tensor(folder/f"test_data_set_0/{side}_{k}.pb")) for k in range(count)]
 
 
 def case(name, node, opset, inputs, outputs):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.check import Expected
+from zfcore.check import Expected, one_of
 from zfcore.layers import Dropout, Flatten, Step
 from zfcore.ops.avgpool import avgpool
 from zfcore.ops.contrast_norm import contrast_norm
@@ -84,6 +84,7 @@ class Window(NamedTuple):
 
 def window(a, size, kernel):
     """The Window that attributes mean on maps of `size` (H,W), for a kernel of these sides."""
+    one_of("auto_pad", a.auto_pad, ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"))
     strides = a.strides or [1]*len(size)
     if len(size) != 2:
         raise Unsupported("kernel_shape: not of two axes")
@@ -225,7 +226,7 @@ def of_two_axes(x):
 def max_unpool(a, y, places, output_shape=None):
     """`places` count in maps of the size that the window gives; an output_shape adds zeros behind those."""
     N, C, *size = y.shape
-    K, S, pads = window(SimpleNamespace(auto_pad="NOTSET", dilations=None, pads=a.pads, strides=a.strides), size, a.kernel_shape)
+    K, S, pads = window(SimpleNamespace(**vars(a), auto_pad="NOTSET", dilations=None), size, a.kernel_shape)
     (top, bottom), (left, right) = pads
     H, W = (S*(n - 1) + K - sum(pair) for n, pair in zip(size, pads))
     if K > 15:
@@ -286,16 +287,14 @@ def flattened(a, x):
 
 @operator("Gemm", alpha=1.0, beta=1.0, transA=0, transB=0, broadcast=0)
 def gemm(a, x, w, c=None):
-    """alpha x w + beta c; a c that is the same in all rows is the bias of a layer."""
-    x, w = (x.T if a.transA else x), (w.T if a.transB else w)
-    y, bias = (len(x), w.shape[1]), None
+    """alpha x w + beta c; c broadcasts to (N,M), and where all its rows are one it is the bias of a layer."""
+    x, w = (x.T if a.transA else x), (w.T if a.transB else w)*x.dtype.type(a.alpha)
     if c is None:
-        return [product(x, w*x.dtype.type(a.alpha))]
-    c = np.broadcast_to(c*x.dtype.type(a.beta), y) if np.ndim(c) < 2 or len(c) == 1 else c*x.dtype.type(a.beta)
-    if c.strides[0] == 0:
-        bias = c[0]
-    y = product(x, w*x.dtype.type(a.alpha), bias)
-    return [y if bias is not None else y + c]
+        return [product(x, w)]
+    c = c*x.dtype.type(a.beta)
+    if c.ndim == 2 and len(c) > 1:
+        return [product(x, w) + c]
+    return [product(x, w, np.broadcast_to(c, (1, w.shape[1]))[0])]
 
 
 @operator("MatMul")
@@ -373,6 +372,7 @@ def counted_labels(a, labels):
 
 def reduced(a, loss, counted, labels, weights):
     """Sum, mean or none of the losses, weighted by the classes; a mean is divided by the weights of those that count."""
+    one_of("reduction", a.reduction, ("none", "mean", "sum"))
     weight = np.where(counted, 1 if weights is None else weights[labels], 0).astype(loss.dtype)
     loss = np.where(counted, loss*weight, 0)
     if a.reduction == "none":
@@ -390,6 +390,6 @@ def momentum(a, rate, step, *tensors):
     if rate == 0:
         raise Unsupported("R: 0, at which our velocity is none")
     count = len(tensors)//3
-    w, v = [x.copy() for x in tensors[:count]], [-rate*x for x in tensors[2*count:]]
-    sgd_step([(*each, a.norm_coefficient) for each in zip(w, tensors[count:2*count], v)], rate*(a.beta if step > 0 else 1), a.alpha)
+    w, dw, v = [x.copy() for x in tensors[:count]], tensors[count:2*count], [-rate*x for x in tensors[2*count:]]
+    sgd_step([(*each, a.norm_coefficient) for each in zip(w, dw, v)], rate*(a.beta if step > 0 else 1), a.alpha)
     return [*w, *(-x/rate for x in v)]

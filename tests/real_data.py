@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(os.environ.get("ZFCORE_TEST_DATA") or Path(__file__).resolve().parents[2]/"shared/data")
+REAL_DATA = Path(os.environ.get("ZFCORE_TEST_DATA") or Path(__file__).resolve().parents[2]/"shared/data")
 
 
 def needs(name):
     """A mark that skips a test where the file or folder `name` is not among the real data."""
-    return pytest.mark.skipif(not (FOLDER/name).exists(), reason=f"{name} is not in the folder of real data, {FOLDER}, which "
-                                                                 "ZFCORE_TEST_DATA names")
+    missing = f"{name} is not in the folder of real data, {REAL_DATA}, which ZFCORE_TEST_DATA names"
+    return pytest.mark.skipif(not (REAL_DATA/name).exists(), reason=missing)

@@ -3,12 +3,12 @@ import csv
 import itertools
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.real_data import REAL_DATA, needs
 from zfcore import results
 from zfcore.__main__ import main
 from zfcore.analysis.correspondence import (GROUP, PARTS, Correspondence, common_parts, correspondence, default_side, groups_of,
@@ -22,7 +22,7 @@ from zfcore.layers import Conv, Flatten, Linear, MaxPool, ReLU
 from zfcore.network import Network
 from zfcore.trained import Trained
 
-PHOTOS = Path(__file__).resolve().parents[2]/"../shared/data/photos"
+PHOTOS = REAL_DATA/"photos"
 SIDE, CROP = 34, 30
 MEAN = np.full((3, SIDE, SIDE), 100, np.float32)
 
@@ -435,7 +435,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(place, tmp_path, ca
     assert not (tmp_path/"out").exists() or not any((tmp_path/"out").iterdir())
 
 
-@pytest.mark.skipif(not (PHOTOS/"dog_landmarks.json").is_file(), reason="no photos beside the checkout")
+@needs("photos/dog_landmarks.json")
 def test_the_dog_photos_are_masked_where_their_eyes_and_noses_are(place, tmp_path):
     marks = read_landmarks(PHOTOS/"dog_landmarks.json")
     files = [PHOTOS/"animal_faces"/name for name in marks]

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.real_data import REAL_DATA, needs
 from zfcore.check import Expected
 from zfcore.data.caltech import mean_per_class_accuracy, open_caltech, over_folds, small_classes, splits
 
-SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
 TREE_101 = {"accordion": ["image_0001.jpg", "image_0003.jpg"], "Faces": ["image_0002.jpg"], "BACKGROUND_Google": ["image_0001.jpg"]}
 TREE_256 = {"002.american-flag": ["002_0001.jpg", "002_0002.jpg"], "001.ak47": ["001_0007.jpg"],
             "251.airplanes-101": ["251_0001.jpg"], "257.clutter": ["257_0001.jpg"]}
@@ -277,9 +277,9 @@ def test_the_spread_over_folds_is_the_sample_standard_deviation():
 
 
 # ------------------------------------------------------------------------------------------------------- real pictures
-@pytest.mark.skipif(not (SHARED / "caltech101_part").is_dir(), reason="shared/data/caltech101_part is not here")
+@needs("caltech101_part")
 def test_a_part_of_caltech_101_has_sixty_classes_and_folds_of_thirty_leave_some_out():
-    data = open_caltech(SHARED / "caltech101_part")
+    data = open_caltech(REAL_DATA/"caltech101_part")
     assert len(data) == 2805 and len(data.classes) == 60 and data.picture(2000).mode == "RGB"
     assert np.bincount(data.labels).min() == 31
     with pytest.raises(Expected, match="got 31 of"):

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.real_data import REAL_DATA, needs
 from zfcore.check import Expected
 from zfcore.data.folders import open_folders
 from zfcore.data.transforms import Damaged
 
-SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
 TREE = {"train/owl/b.png": 1, "train/owl/a.JPEG": 2, "train/cat/10.bmp": 3, "train/cat/9.PNG": 4, "train/cat/deep/er.gif": 5,
         "val/owl/a.png": 6, "val/cat/z.webp": 7, "val/cat/y.ppm": 8}
 OTHER = ["train/owl/.hidden.png", "train/.git/x.png", "train/cat/._9.PNG", "train/cat/notes.txt", "train/sheet.png",
@@ -446,17 +446,17 @@ def test_fingerprint_of_a_tar_changes_with_the_tar(root, tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------------- real pictures
-@pytest.mark.skipif(not (SHARED / "imagenette160").is_dir(), reason="shared/data/imagenette160 is not here")
+@needs("imagenette160")
 def test_imagenette_in_one_tar_has_ten_named_classes():
-    train, val = open_folders(SHARED / "imagenette160")
+    train, val = open_folders(REAL_DATA/"imagenette160")
     assert train.classes[:2] == ["tench", "English springer"] and len(train.classes) == 10
     assert np.bincount(train.labels).tolist() == [650]*10 and np.bincount(val.labels).tolist() == [150]*10
     assert train.picture(4321).size == val.picture(1234).size == (160, 160)
 
 
-@pytest.mark.skipif(not (SHARED / "cifar10_small").is_dir(), reason="shared/data/cifar10_small is not here")
+@needs("cifar10_small")
 def test_cifar_in_two_tars_has_ten_classes():
-    train, val = open_folders(SHARED / "cifar10_small", limit_per_class=7)
+    train, val = open_folders(REAL_DATA/"cifar10_small", limit_per_class=7)
     assert train.classes[3] == "cat" and len(train) == len(val) == 70
     assert train.picture(69).size == (32, 32)
 

@@ -3,19 +3,18 @@ import io
 import struct
 import tarfile
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.real_data import REAL_DATA, needs
 from train.pack import main as pack
 from zfcore.check import Expected
 from zfcore.data import open_data
 from zfcore.data.folders import open_folders
 from zfcore.data.imagenet import looks_like_imagenet, open_imagenet
 
-SHARED = Path(__file__).resolve().parents[2]/"../shared/data"
 # ILSVRC2012_IDs are not in the order of the synsets' names: that is the trap
 IDS = {1: "n02119789", 2: "n02100735", 3: "n01440764", 4: "n02012849", 5: "n03126707"}
 TRAIN = {"n01440764": 3, "n02012849": 2, "n02100735": 1, "n02119789": 4, "n03126707": 2}       # pictures of each synset
@@ -408,9 +407,9 @@ def test_an_inner_tar_that_is_damaged_is_named(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------------ real pictures
-@pytest.mark.skipif(not (SHARED/"imagenette160").is_dir(), reason="shared/data/imagenette160 is not here")
+@needs("imagenette160")
 def test_imagenette_as_original_tars_gives_what_its_class_folders_give(tmp_path):
-    train, val = open_folders(SHARED/"imagenette160", limit_per_class=3)
+    train, val = open_folders(REAL_DATA/"imagenette160", limit_per_class=3)
     folders = {name.split("/")[1] for name in train.names}
     inner = {f"{synset}.tar": tar_bytes({name.rsplit("/")[-1]: train.read(i) for i, name in enumerate(train.names) if synset in name})
              for synset in sorted(folders)}

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.fake_cupy import POISON, FakeCupy
+from tests.real_data import REAL_DATA, needs
 from zfcore import backend
 from zfcore.backend import Device
 from zfcore.check import Expected
@@ -22,7 +23,6 @@ from zfcore.data.folders import open_folders
 from zfcore.data.loader import Pictures, cache_folder, shuffled
 from zfcore.data.transforms import Damaged
 
-SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
 SIZE = 6
 
 
@@ -721,9 +721,9 @@ def test_a_wrong_argument_is_refused_at_once(make, sentence):
         make()
 
 
-@pytest.mark.skipif(not (SHARED / "imagenette160").is_dir(), reason="shared/data/imagenette160 is not here")
+@needs("imagenette160")
 def test_real_pictures_arrive_the_same_with_and_without_threads():
-    _, val = open_folders(SHARED / "imagenette160", limit_per_class=9)
+    _, val = open_folders(REAL_DATA/"imagenette160", limit_per_class=9)
     one, other = Pictures(val, 73, 64, workers=0, memory=0), Pictures(val, 73, 64, workers=3)
     assert same(one.batches(16, 1, 0), other.batches(16, 1, 0))
     assert np.array_equal(one.prepare(progress=False), other.prepare(progress=False))

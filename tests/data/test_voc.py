@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.real_data import REAL_DATA, needs
 from zfcore.check import Expected
 from zfcore.data.voc import CLASSES, annotated, average_precision, examples, mean_average_precision, open_voc, write_results
 
-SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
 COW, DOG, CAT, PERSON = map(CLASSES.index, ["cow", "dog", "cat", "person"])
 
 # picture -> its objects, (class, difficult); what the labels must be follows below
@@ -443,9 +443,9 @@ def test_results_that_cannot_be_right_are_not_written(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------- real pictures
-@pytest.mark.skipif(not (SHARED / "voc_format").is_dir(), reason="shared/data/voc_format is not here")
+@needs("voc_format")
 def test_a_tree_of_the_voc_format_agrees_with_its_files_of_single_classes(capsys):
-    train, val, both = (open_voc(SHARED / "voc_format", part) for part in ("train", "val", "trainval"))
+    train, val, both = (open_voc(REAL_DATA/"voc_format", part) for part in ("train", "val", "trainval"))
     assert (len(train), len(val), len(both)) == (149, 152, 301) and capsys.readouterr().err == ""
     assert sorted(train.names + val.names) == sorted(both.names)
     assert (both.labels > 0).sum(axis=0)[[COW, CLASSES.index("horse"), CLASSES.index("bus")]].tolist() == [0, 0, 2]
