@@ -286,6 +286,7 @@ def test_a_run_without_kept_epochs_a_single_file_an_empty_set_and_a_folder_that_
     (tmp_path/"bare"/"best.h5").write_bytes((run/"best.h5").read_bytes())
     assert "got none; train with --keep-epochs" in refused(capsys, "evolution", "--run", tmp_path/"bare")
     assert "a run's folder" in refused(capsys, "evolution", "--run", run/"epoch_0004.h5")
+    assert "python -m train.reference drawn trains one" in refused(capsys, "evolution", "--run", "drawn")
     (tmp_path/"file").write_text("")
     assert "--output: expected a folder" in refused(capsys, "evolution", "--run", run, "--output", tmp_path/"file")
     for part in ("train", "val"):

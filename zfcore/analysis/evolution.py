@@ -23,6 +23,7 @@ import numpy as np
 from zfcore import check
 from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.deconvnet import check_units, unit_count
+from zfcore.networks import names
 
 PIECE = 32                        # units whose projections are in memory at a time
 
@@ -60,7 +61,8 @@ def kept_epochs(run, wanted=None):
 
     Raises Expected where there are none, or where one that is wanted is missing."""
     if not Path(run).is_dir():
-        raise check.Expected("--run", "a run's folder with kept epochs", run)
+        raise check.Expected("--run", "a run's folder with kept epochs", run,
+                             f"python -m train.reference {run} trains one" if str(run) in names() else "")
     files = {int(path.stem[6:]): path for path in Path(run).iterdir() if re.fullmatch(r"epoch_\d+\.h5", path.name)}
     kept = dict(sorted(files.items()))
     if not kept:
