@@ -34,7 +34,7 @@ from train.evaluate import Member, evaluate
 from train.loop import Busy, Lock, Stop, Training, new_folder
 from zfcore import check, plots
 from zfcore.analysis.diagnostics import bands, radial_shares
-from zfcore.backend import select
+from zfcore.backend import select, to_host
 from zfcore.checkpoint import atomic, load
 from zfcore.data import data_in_words, open_data
 from zfcore.data.loader import Pictures
@@ -344,7 +344,7 @@ def result_of(run, pictures, crops, device):
     network, checkpoint = from_checkpoint(run.folder/"latest.h5", device, run.config.precision)
     member = Member(network, device.array(checkpoint.mean_image))
     train, val = (errors([member], part, run, crops, device) for part in pictures)
-    w = next(iter(checkpoint.parameters.values()))["w"]    # of layer 1
+    w = to_host(network.convolutions[0].parameters["w"])   # of layer 1
     result = Result(Errors(train.top1, val.top1, val.top5), network.parameter_count(), sum(checkpoint.history["seconds"]),
                     int(sum(checkpoint.history["filters_clamped"])), 100*bands(radial_shares(w))["mid"])
     with atomic(kept) as temporary:

@@ -340,7 +340,7 @@ def member(network, checkpoint, classes, device):
     """The Member, its outputs (the columns of its last layer) put into the order of `classes`."""
     order, last = [checkpoint.classes.index(name) for name in classes], network.layers[-1].name
     w, b = checkpoint.parameters[last]["w"], checkpoint.parameters[last]["b"]
-    network.load({**checkpoint.parameters, last: {"w": w[:, order], "b": b[order]}}, device)
+    network.load({**checkpoint.parameters, last: {"w": w[:, order], "b": b[order]}}, device, checkpoint.buffers)
     return Member(network, device.array(checkpoint.mean_image))
 
 

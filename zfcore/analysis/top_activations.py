@@ -170,7 +170,8 @@ def _fingerprint(network, pictures, mean, k, batch_size):
     known = dataset.fingerprint() if hasattr(dataset, "fingerprint") else [type(dataset).__name__, *map(str, dataset.names)]
     digest = hashlib.sha256(json.dumps([network.input_shape, network.table(), known, len(pictures), pictures.size, k,
                                         batch_size]).encode())
-    for array in [mean, *(array for of_layer in network.parameters().values() for array in of_layer.values())]:
+    of_layers = *network.parameters().values(), *network.buffers().values()
+    for array in [mean, *(array for of_layer in of_layers for array in of_layer.values())]:
         digest.update(np.ascontiguousarray(to_host(array)))
     return digest.hexdigest()
 
