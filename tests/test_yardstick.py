@@ -91,7 +91,8 @@ def test_ten_steps_with_batch_norms_give_pytorchs_losses_parameters_and_running_
         kept = zip(layer.buffers.values(), (module.running_mean, module.running_var)) if layer.buffers else ()
         for mine, theirs in (*pairs, *kept):
             theirs = theirs.detach().numpy()
-            np.testing.assert_allclose(turned(mine), theirs, rtol=0, atol=1e-4*np.abs(theirs).max(), err_msg=layer.name)
+            error = 1e-4*np.abs(theirs).max() + 1e-7            # a bias below a BatchNorm has no gradient but rounding
+            np.testing.assert_allclose(turned(mine), theirs, rtol=0, atol=error, err_msg=layer.name)
 
 
 def turned(w):

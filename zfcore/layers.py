@@ -295,8 +295,8 @@ class BatchNorm(Pixelwise):
         if step is not None and step.part is not None and x.shape[-1] < step.part[1]:
             raise check.Expected(self.name, f"the whole batch of {step.part[1]} pictures, whose mean and variance it takes",
                                  f"a piece of {x.shape[-1]}", "leave out --micro-batch")
-        p, kept = self.parameters, self.buffers
-        return batch_norm(x, p["gamma"], p["beta"], kept["mean"], kept["var"], self.eps, None if step is None else self.momentum)
+        p, kept, momentum = self.parameters, self.buffers, None if step is None else self.momentum
+        return batch_norm(x, p["gamma"], p["beta"], kept["mean"], kept["var"], self.eps, momentum)
 
     def backward(self, dy, cache):
         dx, dgamma, dbeta = batch_norm_backward(dy, cache)

@@ -1,5 +1,5 @@
-"""A network without its batch normalisations: in evaluation each is a scaling and a shift, which the layer with weights below it
-can do as well."""
+"""A network without its batch normalisations: in evaluation each is a scaling and a shift, which the layer with weights below
+it can do as well."""
 import numpy as np
 
 from zfcore import check

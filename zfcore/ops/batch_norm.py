@@ -187,7 +187,8 @@ def _statistics(x, running_mean, running_var, momentum):
     if runs_kernels(x):
         mean, var = (empty(running_mean.shape, x.dtype, like=x) for _ in range(2))
         parts, slices = _parts(SUMS, x)
-        STATISTICS(blocks(len(x), STATISTICS.block//32), parts, x, mean, var, running_mean, running_var, L, len(x), slices, momentum)
+        STATISTICS(blocks(len(x), STATISTICS.block//32), parts, x, mean, var, running_mean, running_var, L, len(x), slices,
+                   momentum)
         return mean, var
     first = x.reshape(len(x), -1)[:, 0].astype(float)
     total, squares = _sums(x, first)
