@@ -63,19 +63,24 @@ def test_twenty_steps_give_pytorchs_losses_and_weights():
 
 def test_ten_steps_with_batch_norms_give_pytorchs_losses_parameters_and_running_statistics():
     network = Network("normalised", (3, 11, 11), [
-        Conv("conv1", 8, K=3, S=2), BatchNorm("bn1"), ReLU("relu1"), Conv("conv2", 6, K=3, P=1), BatchNorm("bn2", momentum=0.3), ReLU("relu2"),
-        Flatten("flatten"), Linear("fc6", 20), BatchNorm("bn6", eps=1e-3), ReLU("relu6"), Linear("fc7", 5)]).init(5, "he")
-    model = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3, 1, 1), nn.BatchNorm2d(6, momentum=0.3),
-                          nn.ReLU(), nn.Flatten(), nn.Linear(150, 20), nn.BatchNorm1d(20, eps=1e-3), nn.ReLU(), nn.Linear(20, 5))
+        Conv("conv1", 8, K=3, S=2), BatchNorm("bn1"), ReLU("relu1"),
+        Conv("conv2", 6, K=3, P=1), BatchNorm("bn2", momentum=0.3), ReLU("relu2"), Flatten("flatten"),
+        Linear("fc6", 20), BatchNorm("bn6", eps=1e-3), ReLU("relu6"), Linear("fc7", 5)]).init(5, "he")
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 6, 3, 1, 1), nn.BatchNorm2d(6, momentum=0.3), nn.ReLU(), nn.Flatten(),
+        nn.Linear(150, 20), nn.BatchNorm1d(20, eps=1e-3), nn.ReLU(), nn.Linear(20, 5))
     modules = [m for m in model if hasattr(m, "weight")]
     for module, layer in zip(modules, [layer for layer in network.layers if layer.parameters], strict=True):
         if layer.has_weights:
-            module.weight.data, module.bias.data = torch.tensor(turned(layer.parameters["w"]).copy()), torch.tensor(layer.parameters["b"].copy())
+            module.weight.data = torch.tensor(turned(layer.parameters["w"]).copy())
+            module.bias.data = torch.tensor(layer.parameters["b"].copy())
     rng = np.random.default_rng(0)
     optimizer = SGD(network, momentum=0.9, weight_decay=1e-3, rms_max=None)
     weights = [m.weight for m in modules if not hasattr(m, "running_mean")]
     others = [p for p in model.parameters() if all(p is not w for w in weights)]
-    peer, criterion = torch.optim.SGD([{"params": weights, "weight_decay": 1e-3}, {"params": others}], lr=0.02, momentum=0.9), nn.CrossEntropyLoss()
+    decayed = [{"params": weights, "weight_decay": 1e-3}, {"params": others}]
+    peer, criterion = torch.optim.SGD(decayed, lr=0.02, momentum=0.9), nn.CrossEntropyLoss()
     for step in range(10):
         pictures, labels = rng.uniform(-128, 128, (17, 3, 11, 11)).astype(np.float32), rng.integers(0, 5, 17)
         y, trace = network.forward(np.ascontiguousarray(pictures.transpose(1, 2, 3, 0)), step)

@@ -6,7 +6,8 @@ from tests.ops.slope import slope
 from zfcore import backend
 from zfcore.check import Expected
 from zfcore.ops import batch_norm as module
-from zfcore.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_backward_reference, batch_norm_reference, batch_norm_transpose
+from zfcore.ops.batch_norm import (batch_norm, batch_norm_backward, batch_norm_backward_reference, batch_norm_reference,
+                                   batch_norm_transpose)
 
 SHAPES = [(7, 3, 5, 4), (1, 2, 3, 1), (6, 11), (5, 1)]
 ways = pytest.mark.parametrize("momentum", [None, 0.3], ids=["evaluation", "training"])
@@ -33,7 +34,8 @@ def test_batch_norm_and_its_gradients_are_the_reference(shape, momentum, dtype, 
     x, gamma, beta, mean, var, dy = case(shape, dtype)
     wanted, cache, *running = batch_norm_reference(x, gamma, beta, mean, var, 0.1, momentum)
     y, kept = batch_norm(x, gamma, beta, mean, var, 0.1, momentum)
-    for got, right in zip((y, mean, var, *batch_norm_backward(dy, kept)), (wanted, *running, *batch_norm_backward_reference(dy, cache)), strict=True):
+    gradients = batch_norm_backward_reference(dy, cache)
+    for got, right in zip((y, mean, var, *batch_norm_backward(dy, kept)), (wanted, *running, *gradients), strict=True):
         assert got.dtype == dtype and got.shape == right.shape
         np.testing.assert_allclose(got, right, rtol=0, atol=tolerance*max(1, np.abs(right).max()))
     np.testing.assert_array_equal(batch_norm_transpose(dy, kept), batch_norm_backward(dy, kept)[0])
@@ -111,7 +113,8 @@ def test_pytorch_computes_the_same(shape, momentum):
 
 
 @pytest.mark.parametrize("number, shape, sentence", [
-    (1, (6,), "batch_norm: gamma: expected shape (7,), got (6,)"), (4, (7, 1), "batch_norm: var: expected shape (7,), got (7, 1)")])
+    (1, (6,), "batch_norm: gamma: expected shape (7,), got (6,)"),
+    (4, (7, 1), "batch_norm: var: expected shape (7,), got (7, 1)")])
 def test_shapes_that_do_not_fit_are_answered_with_one_sentence(number, shape, sentence):
     *arrays, _ = case(SHAPES[0])
     arrays[number] = np.ones(shape)

@@ -1,4 +1,4 @@
-"""Networks of convolution, BatchNorm, ReLU: trained, stopped, resumed, started from, looked into; gamma and beta are in nobody's way."""
+"""Networks of convolution, BatchNorm, ReLU: trained, stopped, resumed, started from, looked into."""
 import csv
 import os
 import signal
@@ -18,9 +18,9 @@ from zfcore.analysis.probing import feature_layers
 from zfcore.analysis.top_activations import top_activations
 from zfcore.check import Expected
 from zfcore.checkpoint import load
-from zfcore.deconvnet import feature_layer, project
+from zfcore.deconvnet import DECONVNET, feature_layer, project
 from zfcore.layers import BatchNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU
-from zfcore.models import from_checkpoint, from_table, start_of
+from zfcore.models import from_checkpoint, start_of
 from zfcore.models.folded import folded
 from zfcore.network import Network
 
@@ -29,7 +29,8 @@ def normalised(classes=3, size=32, keep_prob=0.5):
     return Network("normalised", (3, size, size), [
         Conv("conv1", 6, K=5, S=2), BatchNorm("bn1"), ReLU("relu1"), MaxPool("pool1", K=3, S=2),
         Conv("conv2", 8, K=3, P=1, groups=2), BatchNorm("bn2"), ReLU("relu2"), MaxPool("pool2", K=3, S=2),
-        Flatten("flatten"), Linear("fc6", 13), BatchNorm("bn6"), ReLU("relu6"), Dropout("drop6", keep_prob), Linear("fc7", classes)])
+        Flatten("flatten"), Linear("fc6", 13), BatchNorm("bn6"), ReLU("relu6"), Dropout("drop6", keep_prob),
+        Linear("fc7", classes)])
 
 
 @pytest.fixture
@@ -40,11 +41,15 @@ def typed(options, monkeypatch):
     return [*options, "--model", "normalised", "--init", "he"]
 
 
+def flat(layers):
+    return {(name, key): backend.to_host(array) for name, of_layer in layers.items() for key, array in of_layer.items()}
+
+
 def stored(path):
     """Everything in a checkpoint that a later bit depends on."""
     checkpoint = load(path)
     parts = {"parameters": checkpoint.parameters, "velocity": checkpoint.velocity, "buffers": checkpoint.buffers}
-    return {(part, layer, key): array for part, layers in parts.items() for layer, of_layer in layers.items() for key, array in of_layer.items()}
+    return {(part, *name): array for part, layers in parts.items() for name, array in flat(layers).items()}
 
 
 def assert_same_bits(one, other):
@@ -67,8 +72,7 @@ def test_a_run_moves_gamma_beta_and_the_running_statistics_and_decays_none_of_th
         assert (end["parameters", layer, "gamma"] != 1).any() and (end["parameters", layer, "beta"] != 0).any()
         assert (end["buffers", layer, "mean"] != 0).all() and (end["buffers", layer, "var"] != 1).all()
     still = Training(resolve(vars(parser().parse_args([*typed, "--weight-decay", "0.5"]))))
-    zero = {name: {key: np.zeros_like(array) for key, array in of_layer.items()} for name, of_layer in still.network.parameters().items()}
-    still.optimizer.step(still.network, zero, 0.1)
+    still.optimizer.step(still.network, still.optimizer.velocity, 0.1)              # gradients of zero
     assert (still.network["bn1"].parameters["gamma"] == 1).all()
 
 
@@ -92,10 +96,8 @@ def test_stopped_in_the_middle_of_an_epoch_and_resumed_equals_uninterrupted(trai
 def test_a_run_that_begins_with_another_takes_over_its_statistics_too_and_leaves_them_alone(trained, typed, tmp_path):
     end, training = load(trained/"best.h5"), Training(resolve(vars(parser().parse_args([*typed, "--init-from", str(trained)]))))
     training.start_from(trained)
-    for arrays, there in ((training.network.parameters(), end.parameters), (training.network.buffers(), end.buffers)):
-        assert set(arrays) == set(there)
-        for name in there:
-            assert_same_bits(arrays[name], there[name])
+    assert_same_bits(flat(training.network.parameters()), flat(end.parameters))
+    assert_same_bits(flat(training.network.buffers()), flat(end.buffers))
     before = stored(trained/"best.h5")
     main([*typed, "--init-from", str(trained), "--epochs", "1", "--output", str(tmp_path/"on")])
     assert_same_bits(before, stored(trained/"best.h5"))
@@ -124,15 +126,13 @@ def test_statistics_that_have_left_the_numbers_are_not_saved(typed, tmp_path):
 
 def test_a_recorded_step_moves_the_statistics_as_an_eager_one_does(options, fake, monkeypatch):  # noqa: F811
     monkeypatch.setattr(loop, "build", lambda name, classes, size, keep_prob: Network(name, (3, size, size), [
-        Conv("conv1", 6, K=5, S=4), BatchNorm("bn1"), ReLU("relu1"), Flatten("flatten"), Linear("fc6", 5), BatchNorm("bn6"), ReLU("relu6"),
-        Linear("fc7", classes)]))
+        Conv("conv1", 6, K=5, S=4), BatchNorm("bn1"), ReLU("relu1"), Flatten("flatten"),
+        Linear("fc6", 5), BatchNorm("bn6"), ReLU("relu6"), Linear("fc7", classes)]))
     one, other = prepared(options), prepared(options)
     other.captured = backend.launch_by_launch(other.learn)
     ends = []
     for training in (other, one):
-        states = after_each_step(training)
-        kept = {(name, key): backend.to_host(array) for name, of_layer in training.network.buffers().items() for key, array in of_layer.items()}
-        ends.append({**states[-1], **kept})
+        ends.append({**after_each_step(training)[-1], **flat(training.network.buffers())})
     assert fake.launched == 4
     assert_same_bits(*ends)
     assert all((ends[0][name, "mean"] != 0).any() for name in ("bn1", "bn6"))
@@ -173,7 +173,8 @@ def test_randomised_layers_and_the_weights_of_the_start_leave_normalisations_as_
         assert mixed[name].parameters == network[name].parameters and mixed[name].buffers == network[name].buffers
     assert (mixed["conv1"].parameters["w"] != network["conv1"].parameters["w"]).any()
     x = np.random.default_rng(0).standard_normal((3, 32, 32, 2)).astype(np.float32)
-    trained, begun = (project(network, x, "conv2", [1, 2], start=1, **how).pixels for how in ({}, {"rules": with_weights_of(start)}))
+    trained, begun = (project(network, x, "conv2", [1, 2], rules=rules, start=1).pixels
+                      for rules in (DECONVNET, with_weights_of(start)))
     assert np.isfinite(begun).all() and (begun != trained).any()
 
 
@@ -184,12 +185,11 @@ def test_a_diagnosis_judges_its_filters_and_units(seen):
     assert list(found.start) == ["conv1", "conv2", "fc6", "fc7"]
 
 
-def test_a_pass_over_the_pictures_is_not_gone_on_with_after_other_statistics(seen, tmp_path):
+def test_a_pass_over_the_pictures_is_not_gone_on_with_after_other_statistics(seen):
     network, _, pictures, mean = seen
     first = top_activations(network, pictures, mean, ["conv1"], 2, 4)
-    again = from_table(network.name, network.input_shape, network.table()).load(network.parameters(), buffers={
-        name: {key: array + np.float32(0.25) for key, array in of_layer.items()} for name, of_layer in network.buffers().items()})
-    assert top_activations(again, pictures, mean, ["conv1"], 2, 4).fingerprint != first.fingerprint
+    network["bn2"].buffers["mean"][3] += 0.25
+    assert top_activations(network, pictures, mean, ["conv1"], 2, 4).fingerprint != first.fingerprint
 
 
 # ------------------------------------------------------------------------------------------------------ folded away
@@ -206,5 +206,5 @@ def test_folded_into_the_layers_below_it_gives_the_same_scores(seen):
 @pytest.mark.parametrize("below, got", [([], "the pictures"), ([Conv("conv", 4, K=3), ReLU("relu")], "relu")])
 def test_without_a_layer_right_below_it_cannot_be_folded(below, got):
     network = Network("bare", (3, 9, 9), [*below, BatchNorm("bn"), Flatten("flat"), Linear("fc", 2)]).init()
-    with pytest.raises(Expected, match=f"bn: expected a convolution or a fully connected layer right below the BatchNorm, got {got}"):
+    with pytest.raises(Expected, match=f"bn: expected a convolution or a fully connected layer right below .*, got {got}"):
         folded(network)
