@@ -18,6 +18,7 @@ from zfcore.layers import AvgPool, ContrastNorm, Conv, Dropout, Linear, MaxPool,
 from zfcore.models.zfnet import zfnet
 from zfcore.ops import conv2d_kernels
 from zfcore.ops.avgpool import AvgPoolCache, avgpool, avgpool_backward
+from zfcore.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_transpose
 from zfcore.ops.contrast_norm import contrast_norm, contrast_norm_backward
 from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_transpose
 from zfcore.ops.conv2d_maxpool import conv2d_maxpool
@@ -93,7 +94,8 @@ def cases(network=None):
                 found += conv_pool_cases(layer, behind, shape, network.shapes[k + 3], behind_relu=k > 0)
             if isinstance(layer, MaxPool) and isinstance(after, ContrastNorm):
                 found.append(pool_norm_case(layer, after, shape, network.shapes[k + 1]))
-    return found + averages(network) + losses(network.shapes[-1][0]) + parameters(network) + [crop(*network.input_shape)]
+    return (found + averages(network) + batch_norms(network) + losses(network.shapes[-1][0]) + parameters(network)
+            + [crop(*network.input_shape)])
 
 
 def on(x, precision):
@@ -335,6 +337,45 @@ def averages(network):
 
 
 # --------------------------------------------------------------------------------------- losses, parameters, pictures
+def batch_norms(network):
+    """Of a normalisation behind the first and the last convolution and the first fully connected layer; the paper has none."""
+    convolutions = [layer.name for layer in network.convolutions]
+    flat = next(layer.name for layer in network.weighted if not layer.has_filters)
+    names = dict.fromkeys([convolutions[0], convolutions[-1], flat])
+    return [case for name in names for case in batch_norm_cases(name, network.shapes[network.index(name) + 1])]
+
+
+def batch_norm_cases(name, shape):
+    C, size, eps = shape[0], numbers(shape), 1e-5
+
+    def draw(source, N):
+        kept = source.normal(C, scale=0.1), source.array(np.ones(C, np.float32))
+        return source.normal(*shape, N), source.normal(C), source.normal(C), *kept
+
+    def training(x, gamma, beta, mean, var):
+        return batch_norm(x, gamma, beta, mean, var, eps, 0.1)[0], mean, var
+
+    def gradient(momentum):
+        def run(dy, *arrays):
+            return batch_norm_backward(dy, batch_norm(*arrays, eps, momentum)[1])
+        return run
+
+    def with_gradient(source, N):
+        return source.gradients(*shape, N), *draw(source, N)
+
+    def scaled(dy, x, gamma, _, mean, var):
+        return batch_norm_transpose(dy, (x, gamma, mean, var, eps, False)),
+
+    def case(what, draw, run, moved, images=(), terms=lambda N: 16):
+        return Case("batch_norm", name, f"normalised, {what}", draw, run, lambda N: moved*size*N, images=images, terms=terms)
+
+    sums = lambda N: numbers(shape[1:])*N
+    return [case("forward in training", draw, training, 12, terms=sums),
+            case("forward in evaluation", draw, lambda *arrays: (batch_norm(*arrays, eps)[0],), 8, (0,)),
+            case("there and back in training", with_gradient, gradient(0.1), 32, terms=sums),
+            case("data gradient in evaluation", with_gradient, scaled, 8, (0, 1))]
+
+
 def losses(M):
     def scores(source, N):
         return source.normal(M, N, scale=3), source.labels(M, N)

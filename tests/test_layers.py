@@ -11,7 +11,8 @@ from zfcore.backend import CPU
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, load, save
 from zfcore.deconvnet import DECONVNET, GRADIENT, GUIDED, descend
-from zfcore.layers import KINDS, AvgPool, ContrastNorm, Conv, Dropout, Flatten, Layer, Linear, MaxPool, Pixelwise, ReLU, Step
+from zfcore.layers import (KINDS, AvgPool, BatchNorm, ContrastNorm, Conv, Dropout, Flatten, Layer, Linear, MaxPool, Pixelwise, ReLU,
+                           Step)
 from zfcore.models import from_checkpoint, from_table
 from zfcore.network import Network
 from zfcore.trained import Trained
@@ -23,7 +24,9 @@ LAYERS = [
     AvgPool("layer", K=5, S=2, borders="padded"), AvgPool("layer", K=3, S=2, P=1, borders="clipped"),
     AvgPool("layer", K=5, S=3, borders="clipped"), AvgPool("layer", K=3, S=1, P=2, borders="clipped"),
     AvgPool("layer", K=3, S=2, P=1, rounding="floor"), AvgPool("layer"),
-    ReLU("layer"), ContrastNorm("layer", n=3, alpha=0.5, k=1.0), Dropout("layer", 0.6), Flatten("layer"), Linear("layer", 4)]
+    ReLU("layer"), ContrastNorm("layer", n=3, alpha=0.5, k=1.0), BatchNorm("layer"), Dropout("layer", 0.6), Flatten("layer")]
+FLAT = [Linear("layer", 4), BatchNorm("layer", eps=0.01)]                  # these are given units, not maps
+LAYERS += FLAT
 MAPS = (3, 11, 9)
 
 
@@ -32,7 +35,7 @@ def words(layer):
 
 
 every = pytest.mark.parametrize("layer", LAYERS, ids=words)
-of_maps = pytest.mark.parametrize("layer", [layer for layer in LAYERS if layer.window()], ids=words)
+of_maps = pytest.mark.parametrize("layer", [layer for layer in LAYERS if layer.window() and layer not in FLAT], ids=words)
 
 
 def copied(layer):
@@ -42,8 +45,8 @@ def copied(layer):
 def around(layer, size=MAPS):
     """A network with `layer` in its midst: behind a convolution, and below another one and the classes."""
     layers = [Conv("first", 6, K=2, P=1), ReLU("relu_first"), copied(layer)]
-    if layer.window() is None:
-        layers = [*layers[:2], *([Flatten("flat")] if isinstance(layer, Linear) else []), layers[2]]
+    if layer.window() is None or layer in FLAT:
+        layers = [*layers[:2], *([Flatten("flat")] if layer in FLAT else []), layers[2]]
     else:
         layers += [Conv("above", 5, K=2), ReLU("relu_above"), Flatten("flat")]
     network = Network("around", size, [*layers, Linear("classes", 3)]).init(2, "he")
@@ -58,7 +61,7 @@ def around(layer, size=MAPS):
 
 def alone(layer):
     """(the layer with parameters in float64, an input for it)."""
-    layer, shape = copied(layer), (12,) if isinstance(layer, Linear) else MAPS
+    layer, shape = copied(layer), (12,) if layer in FLAT else MAPS
     rng = np.random.default_rng(1)
     layer.parameters, layer.buffers = ({key: array.astype(float) + 0.1*rng.standard_normal(array.shape) for key, array in arrays.items()}
                                        for arrays in layer.init(shape, 3, "he", 1))
@@ -148,7 +151,7 @@ def test_what_it_says_of_its_outputs_is_so(layer):
 
 @every
 def test_it_begins_alike_from_one_seed_and_otherwise_from_another(layer):
-    shape = (12,) if isinstance(layer, Linear) else MAPS
+    shape = (12,) if layer in FLAT else MAPS
     for law in ("gaussian", "he"):
         one, again, other = (copied(layer).init(shape, seed, law, 1)[0] for seed in (1, 1, 2))
         assert all((one[key] == again[key]).all() and one[key].dtype == np.float32 for key in one)

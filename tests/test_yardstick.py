@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from zfcore.layers import ContrastNorm, Conv, Flatten, Linear, MaxPool, ReLU
+from zfcore.layers import BatchNorm, ContrastNorm, Conv, Flatten, Linear, MaxPool, ReLU
 from zfcore.network import Network
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
 from zfcore.optim import SGD
@@ -59,3 +59,47 @@ def test_twenty_steps_give_pytorchs_losses_and_weights():
         w = of_layer["w"].transpose(3, 0, 1, 2) if of_layer["w"].ndim == 4 else of_layer["w"].T
         np.testing.assert_allclose(w, module.weight.detach().numpy(), rtol=1e-3, atol=2e-6)
         np.testing.assert_allclose(of_layer["b"], module.bias.detach().numpy(), rtol=1e-3, atol=2e-6)
+
+
+def test_ten_steps_with_batch_norms_give_pytorchs_losses_parameters_and_running_statistics():
+    network = Network("normalised", (3, 11, 11), [
+        Conv("conv1", 8, K=3, S=2), BatchNorm("bn1"), ReLU("relu1"),
+        Conv("conv2", 6, K=3, P=1), BatchNorm("bn2", momentum=0.3), ReLU("relu2"), Flatten("flatten"),
+        Linear("fc6", 20), BatchNorm("bn6", eps=1e-3), ReLU("relu6"), Linear("fc7", 5)]).init(5, "he")
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 6, 3, 1, 1), nn.BatchNorm2d(6, momentum=0.3), nn.ReLU(), nn.Flatten(),
+        nn.Linear(150, 20), nn.BatchNorm1d(20, eps=1e-3), nn.ReLU(), nn.Linear(20, 5))
+    modules = [m for m in model if hasattr(m, "weight")]
+    for module, layer in zip(modules, [layer for layer in network.layers if layer.parameters], strict=True):
+        if layer.has_weights:
+            module.weight.data = torch.tensor(turned(layer.parameters["w"]).copy())
+            module.bias.data = torch.tensor(layer.parameters["b"].copy())
+    rng = np.random.default_rng(0)
+    optimizer = SGD(network, momentum=0.9, weight_decay=1e-3, rms_max=None)
+    weights = [m.weight for m in modules if not hasattr(m, "running_mean")]
+    others = [p for p in model.parameters() if all(p is not w for w in weights)]
+    decayed = [{"params": weights, "weight_decay": 1e-3}, {"params": others}]
+    peer, criterion = torch.optim.SGD(decayed, lr=0.02, momentum=0.9), nn.CrossEntropyLoss()
+    for step in range(10):
+        pictures, labels = rng.uniform(-128, 128, (17, 3, 11, 11)).astype(np.float32), rng.integers(0, 5, 17)
+        y, trace = network.forward(np.ascontiguousarray(pictures.transpose(1, 2, 3, 0)), step)
+        loss, cache = softmax_loss(y, labels)
+        optimizer.step(network, network.backward(softmax_loss_backward(cache), trace, to_pixels=False)[1], 0.02)
+        peer.zero_grad()
+        peer_loss = criterion(model(torch.tensor(pictures)), torch.tensor(labels))
+        peer_loss.backward()
+        peer.step()
+        assert loss == pytest.approx(peer_loss.item(), rel=1e-4)
+    for module, layer in zip(modules, [layer for layer in network.layers if layer.parameters]):
+        pairs = zip(layer.parameters.values(), (module.weight, module.bias))
+        kept = zip(layer.buffers.values(), (module.running_mean, module.running_var)) if layer.buffers else ()
+        for mine, theirs in (*pairs, *kept):
+            theirs = theirs.detach().numpy()
+            error = 1e-4*np.abs(theirs).max() + 1e-7            # a bias below a BatchNorm has no gradient but rounding
+            np.testing.assert_allclose(turned(mine), theirs, rtol=0, atol=error, err_msg=layer.name)
+
+
+def turned(w):
+    """(C,K,K,F) -> (F,C,K,K); (D,M) -> (M,D); vectors stay."""
+    return np.moveaxis(w, -1, 0) if w.ndim > 1 else w

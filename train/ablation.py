@@ -343,7 +343,7 @@ def result_of(run, pictures, crops):
         pass
     model, history = trained.open(run.folder/"latest.h5", run.config.device, run.config.precision), load(run.folder/"latest.h5").history
     train, val = (errors([model], part, run, crops) for part in pictures)
-    w = to_host(model.network.layers[0].parameters["w"])
+    w = to_host(model.network.convolutions[0].parameters["w"])   # of layer 1
     result = Result(Errors(train.top1, val.top1, val.top5), model.network.parameter_count(), sum(history["seconds"]),
                     int(sum(history["filters_clamped"])), 100*bands(radial_shares(w))["mid"])
     with atomic(kept) as temporary:

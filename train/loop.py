@@ -166,8 +166,10 @@ class Training:
             raise
 
     def rescue(self):
-        """Save the steps so far. Weights that have left the numbers are not saved: no run could go on from them."""
-        if all(np.isfinite(to_host(array)).all() for of_layer in self.network.parameters().values() for array in of_layer.values()):
+        """Save the steps so far. Weights or running statistics that have left the numbers are not saved: no run could go on
+        from them."""
+        of_layers = *self.network.parameters().values(), *self.network.buffers().values()
+        if all(np.isfinite(to_host(array)).all() for of_layer in of_layers for array in of_layer.values()):
             self.save("latest.h5")
 
     def validate(self):
@@ -191,7 +193,8 @@ class Training:
         are arrays too, so that nothing that changes from step to step is part of the code.
 
         The batch is walked in pieces of --micro-batch pictures, whose gradients add up: to those of the whole batch, but
-        for the rounding of float32 sums. From a loss on that is not finite, nothing moves: `totals` never gets finite again."""
+        for the rounding of float32 sums. From a loss on that is not finite, no parameter moves: `totals` never gets finite
+        again. Running statistics do move, before there is a loss; such a run ends at the next look, without saving."""
         N, grads = len(labels), None
         for first in range(0, N, self.config.micro_batch or N):
             piece = slice(first, first + (self.config.micro_batch or N))

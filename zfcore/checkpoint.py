@@ -3,8 +3,8 @@
 One file that `h5ls -r` explains by itself:
 
     attributes                    format="zfcore", version, model, input_shape, layers (JSON), classes (JSON), epoch, step
-    /parameters/<layer>/{w,b}     float32
-    /optimizer/<layer>/{w,b}      float32, the momentum's velocities
+    /parameters/<layer>/<name>    float32: w and b, of a batch normalisation gamma and beta
+    /optimizer/<layer>/<name>     float32, the momentum's velocities
     /buffers/<layer>/<name>       float32, what training keeps beside the parameters, of layers that have it
     /preprocessing/mean_image     float32 (3,H,W), pixels 0..255
     /history/<column>             float64, one entry an epoch: the columns of log.csv

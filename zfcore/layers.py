@@ -6,7 +6,7 @@ Whoever needs to know something of a layer asks the layer; nobody asks what kind
     shape_out(shape)             shape of one picture's output, e.g. (96, 110, 110), for an input (3, 224, 224)
     window()                     (K, S, P) of the pixels that one output sees; (1, 1, 0): its own; None: all of them
     forward(x, step=None)        (y, cache), the cache a named tuple. `step` is the training's `Step`; None: evaluation
-    backward(dy, cache)          (dx, {"w": dw, "b": db}), of the parameters there are
+    backward(dy, cache)          (dx, {"w": dw, "b": db}), of the parameters there are, by their names
     cut_cache(cache, outputs, inputs)   the cache that the layer would have had from the `Windows` inputs of its maps alone,
                                  around which lies what counts as padding: it would have given the `Windows` outputs
 
@@ -42,6 +42,7 @@ import numpy as np
 from zfcore import check
 from zfcore.backend import empty
 from zfcore.ops.avgpool import AvgPoolCache, avgpool, avgpool_backward, divisors
+from zfcore.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_transpose
 from zfcore.ops.contrast_norm import contrast_norm, contrast_norm_backward
 from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_transpose
 from zfcore.ops.dropout import dropout, dropout_backward
@@ -323,6 +324,50 @@ class ContrastNorm(Pixelwise):
 
 
 @dataclass
+class BatchNorm(Pixelwise):
+    """Normalisation of each map by its mean and variance over the batch, in evaluation by the running ones; of units likewise.
+
+    Parameters gamma, beta (C,), which no weight decay draws to 0; buffers mean, var (C,), moved by `momentum` in a step. In
+    evaluation it scales and moves each map: the layer with weights below could do it as well (zfcore/models/folded.py)."""
+    eps: float = 1e-5
+    momentum: float = 0.1
+    keeps_units = True
+
+    def parameter_shapes(self, shape):
+        return {"gamma": shape[:1], "beta": shape[:1]}
+
+    def buffer_shapes(self, shape):
+        return {"mean": shape[:1], "var": shape[:1]}
+
+    def init(self, shape, seed, law, factor):
+        one, zero = np.ones(shape[:1], np.float32), np.zeros(shape[:1], np.float32)
+        return {"gamma": one, "beta": zero}, {"mean": zero.copy(), "var": one.copy()}
+
+    def forward(self, x, step=None):
+        if step is not None and step.part is not None and x.shape[-1] < step.part[1]:
+            raise check.Expected(self.name, f"the whole batch of {step.part[1]} pictures, whose mean and variance it takes",
+                                 f"a piece of {x.shape[-1]}", "leave out --micro-batch")
+        p, kept, momentum = self.parameters, self.buffers, None if step is None else self.momentum
+        return batch_norm(x, p["gamma"], p["beta"], kept["mean"], kept["var"], self.eps, momentum)
+
+    def backward(self, dy, cache):
+        dx, dgamma, dbeta = batch_norm_backward(dy, cache)
+        return dx, {"gamma": dgamma, "beta": dbeta}
+
+    def parameter_gradients(self, dy, cache):
+        _, dgamma, dbeta = batch_norm_backward(dy, cache, need_dx=False)
+        return {"gamma": dgamma, "beta": dbeta}
+
+    def data_gradient(self, dy, cache):
+        return batch_norm_transpose(dy, cache)
+
+    def cut_cache(self, cache, outputs, inputs):
+        if cache.training:
+            raise TypeError("the statistics of a training step are not those of windows: project in evaluation")
+        return cache._replace(x=cut(cache.x, outputs))
+
+
+@dataclass
 class Flatten(Whole):
     """(C,H,W,N) -> (C*H*W,N), the maps of one picture as one column; the cache is x's shape."""
     hands_on = keeps_positive = True
@@ -396,7 +441,7 @@ class Dropout(Pixelwise):
         return None
 
 
-KINDS = {kind.__name__: kind for kind in (Conv, MaxPool, AvgPool, ReLU, ContrastNorm, Flatten, Linear, Dropout)}
+KINDS = {kind.__name__: kind for kind in (Conv, MaxPool, AvgPool, ReLU, ContrastNorm, BatchNorm, Flatten, Linear, Dropout)}
 
 
 def from_fields(row):

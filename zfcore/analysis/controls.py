@@ -136,7 +136,7 @@ def check_possible(network, layer):
 
 def cascade(network, layer):
     """[["conv3"], ["conv3", "conv2"], ...]: the layers with weights from `layer` down, ever more of them."""
-    weighted = [one.name for one in reversed(network.layers[:feature_layer(network, layer) + 1]) if one.parameters]
+    weighted = [one.name for one in reversed(network.layers[:feature_layer(network, layer) + 1]) if one.has_weights]
     return [weighted[:count] for count in range(1, len(weighted) + 1)]
 
 

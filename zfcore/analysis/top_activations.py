@@ -161,7 +161,8 @@ def _fingerprint(model, pictures, k, batch_size):
     known = dataset.fingerprint() if hasattr(dataset, "fingerprint") else [type(dataset).__name__, *map(str, dataset.names)]
     digest = hashlib.sha256(json.dumps([model.network.input_shape, model.network.table(), known, len(pictures), pictures.size, k,
                                         batch_size]).encode())
-    for array in [model.mean, *(array for of_layer in model.network.parameters().values() for array in of_layer.values())]:
+    of_layers = *model.network.parameters().values(), *model.network.buffers().values()
+    for array in [model.mean, *(array for of_layer in of_layers for array in of_layer.values())]:
         digest.update(np.ascontiguousarray(to_host(array)))
     return digest.hexdigest()
 
