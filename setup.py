@@ -22,6 +22,7 @@ setup(
         "cuda13": ["cupy-cuda13x[ctk]>=14"],
         "cuda12": ["cupy-cuda12x[ctk]>=14"],
         "bench": ["nvidia-cudnn-frontend>=1.14"],
+        "docs": ["pdoc>=16"],
         "test": ["pytest>=8", "hypothesis>=6.100"],
     },
 )
