@@ -33,8 +33,8 @@ from zfcore.check import Expected
 
 ROOT = Path(__file__).parents[1]
 FILES = {"README.md": ("trained", "agreed", "cpu"), "train/README.md": ("train", "networks", "claims", "departures"),
-         "bench/README.md": ("gpu", "layers", "loader", "pack", "recipes", "table2", "table3", "table4", "table5", "table6", "table7",
-                             "table7-caltech", "figure9")}
+         "bench/README.md": ("gpu", "layers", "loader", "pack", "recipes", "table2", "table3", "table4", "table5", "table6",
+                             "table7", "table7-caltech", "figure9")}
 RESULTS = ROOT/"bench"/"results"
 NO_GPU = "No kernel has run on hardware yet: there is no figure to show."
 CLASSES = {"fp32": "peers in fp32 without TF32", "fp32x3": "peers in fp32 without TF32", "tf32": "peers in TF32",
@@ -224,9 +224,8 @@ def train_table(results):
 
 def trained_table(results):
     lines = train_table(results).split("\n")
-    epochs = [line for line in lines if line.startswith("epoch ")]
-    return "\n".join(["```", epochs[0], "...", epochs[-1], *(line for line in lines if line.startswith("validation error")), "```"]
-                     if epochs else lines)
+    epochs, result = ([line for line in lines if line.startswith(begin)] for begin in ("epoch ", "validation error"))
+    return "\n".join(["```", epochs[0], "...", epochs[-1], *result, "```"] if epochs else lines)
 
 
 def study_table(results, name, command):
@@ -250,8 +249,8 @@ def agreed_table(results):
     if not said:
         return table
     counts = (sum(word.startswith(how) for word in said) for how in ("agrees", "does not agree", "undecided"))
-    return ("Of the {} differences between rows of tables 2 and 3 that the paper builds on, {} agree in small, {} do not and {} are undecided: "
-            "[the claims](train/README.md#which-layers-matter-tables-2-and-3).").format(len(said), *counts)
+    return ("Of the {} differences between rows of tables 2 and 3 that the paper builds on, {} agree in small, {} do not and {} are\n"
+            "undecided: [the claims](train/README.md#which-layers-matter-tables-2-and-3).").format(len(said), *counts)
 
 
 def recipes_table(results):
@@ -289,8 +288,8 @@ def departures_table(results):
                       *(f"| {what} | {paper or 'silent'} | {here} | {why} |" for what, paper, here, why in rows)])
 
 
-TABLES = {"cpu": cpu_table, "layers": lambda results: cpu_table(results, with_layers=True), "train": train_table, "trained": trained_table,
-          "gpu": gpu_table, "loader": partial(loading_table, what="loader", block=loader_block),
+TABLES = {"cpu": cpu_table, "layers": lambda results: cpu_table(results, with_layers=True), "train": train_table,
+          "trained": trained_table, "gpu": gpu_table, "loader": partial(loading_table, what="loader", block=loader_block),
           "pack": partial(loading_table, what="pack", block=pack_block), "departures": departures_table,
           "recipes": recipes_table, "networks": networks_table,
           **{name: partial(study_table, name=name, command=f"python -m train.ablation {name} --output runs/tables")

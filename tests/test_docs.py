@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT/"README.md", *sorted(ROOT.glob("*/README.md")), *sorted((ROOT/".github").glob("*.md"))]
 COMMANDS = {name: f"{name}.__main__" for name in ("zfcore", "train", "bench")} | {
     name: name for name in ("train.evaluate", "train.pack", "train.reference", "train.ablation", "train.transfer")}
-STAND_INS = {"NAME": "drawn"}
+STAND_INS = {"NAME": "drawn", "COMMAND": "controls"}
 
 every = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -28,16 +28,16 @@ def examples(page):
     return doctest.DocTestParser().get_doctest(text, {}, page.parent.name, str(page), 0)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if examples(page).examples], ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [ROOT/"README.md", ROOT/"zfcore"/"README.md"], ids=("README.md", "zfcore/README.md"))
 def test_python_prints_what_the_page_says(page):
     said = []
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE, verbose=False)
-    runner.run(examples(page), out=said.append)
-    assert not runner.failures, "".join(said)
+    failed, tried = runner.run(examples(page), out=said.append)
+    assert tried >= 10 and not failed, "".join(said)
 
 
-def test_the_first_page_and_the_tutorial_have_python():
-    assert len(examples(ROOT/"README.md").examples) >= 10 and len(examples(ROOT/"zfcore"/"README.md").examples) >= 40
+def test_no_other_page_has_python_that_nobody_runs():
+    assert [page for page in PAGES if examples(page).examples] == [ROOT/"README.md", ROOT/"zfcore"/"README.md"]
 
 
 # ------------------------------------------------------------------------------------------------------ commands
@@ -53,7 +53,7 @@ def commands(page):
     lines = "\n".join([*fenced, *re.findall("^    .*$", prose, flags=re.M)]).split("\n")
     lines += [span.replace("\n", " ") for span in re.findall("`([^`]+)`", re.sub("^    .*$", "", prose, flags=re.M))]
     for line in lines:
-        for said in re.findall(r"python -m (.+?)(?=$|  | #| && )", line):
+        for said in re.findall(r"python -m (.+?)(?=$|  | #| && |, )", line):
             name, *words = shlex.split(re.sub(r"[\[\]]", "", said))
             if name in COMMANDS and words:
                 yield name, [STAND_INS.get(word, word) for word in words]
@@ -74,9 +74,8 @@ def test_commands_parse(page, monkeypatch, capsys):
             importlib.import_module(COMMANDS[name]).main()
         except Parsed:
             continue
-        except SystemExit:
-            pass
-        pytest.fail(f"python -m {name} {' '.join(words)}: {capsys.readouterr().err}")
+        except SystemExit as end:
+            assert not end.code, f"python -m {name} {' '.join(words)}: {capsys.readouterr().err}"
 
 
 def test_the_pages_have_many_commands():
@@ -87,7 +86,8 @@ def test_the_pages_have_many_commands():
 def anchors(page):
     """The names by which GitHub finds the headings of a page."""
     prose = re.sub("^```.*?^```", "", page.read_text(), flags=re.M | re.S)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in re.findall("^#+ (.+)$", prose, flags=re.M)}
+    headings = re.findall("^#+ (.+)$", prose, flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @every
