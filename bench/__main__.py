@@ -17,8 +17,8 @@ def main():
     loader.add_arguments(where.add_parser("loader", help="whether loading pictures or the device limits training"))
     pack.add_arguments(where.add_parser("pack", help="what packing pictures costs, and what reading the packed file costs"))
     where.add_parser("resources", help="registers and shared memory of each kernel into kernels/README.md; no GPU needed")
-    where.add_parser("tables", help="the tables of README.md and bench/README.md from the files in bench/results/")
-    figures.add_arguments(where.add_parser("figures", help="the figures of README.md from a run on the synthetic set"))
+    where.add_parser("tables", help="the tables of the READMEs from the files in bench/results/")
+    figures.add_arguments(where.add_parser("figures", help="the figures of the READMEs from a run on the synthetic set"))
     recipes.add_arguments(where.add_parser("recipes", help="how the small recipe was found: error, start left, legibility"))
     args = parser.parse_args()
     if args.where == "resources":

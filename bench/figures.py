@@ -1,4 +1,4 @@
-"""python -m bench figures --run RUN: the README's figures, each by the command that a user would type, from a network
+"""python -m bench figures --run RUN: the READMEs' figures, each by the command that a user would type, from a network
 trained on the synthetic set. They are written to bench/results/figures/ in true colours, each smaller than LARGEST, so that
 the repository stays small."""
 import shutil

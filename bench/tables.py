@@ -1,15 +1,17 @@
-"""python -m bench tables: the tables of README.md and bench/README.md, written from the files in bench/results/.
+"""python -m bench tables: the tables of the READMEs, written from the files in bench/results/.
 
-Between `<!-- NAME:begin -->` and `<!-- NAME:end -->` nothing is typed by hand:
+Between `<!-- NAME:begin -->` and `<!-- NAME:end -->` nothing is typed by hand; FILES says which stand where:
 
-    cpu          the whole network on NumPy, from cpu.json, projections.json and occlusion.json
-    layers       the same and every convolution by itself
+    cpu          the whole network on NumPy in three lines, from cpu.json, projections.json and occlusion.json
+    layers       all that they have, every convolution by itself too
     loader       what loads and trains how fast, and which limits, from loader.json and every loader-*.json
     pack         what packed sets cost to make and to read, from pack.json and every pack-*.json
     train        what the default training run printed last, from train.txt
+    trained      its first and its last epoch and its result
     table2       tables 2 and 3 of the paper in small, from the files of that name that python -m train.ablation writes
     table3
     claims       what these tables say of the paper's claims
+    agreed       how many of them agree
     table4       tables 4 to 7 and figure 9, likewise from what python -m train.transfer writes
     ...
     figure9
@@ -30,31 +32,35 @@ from zfcore import networks
 from zfcore.check import Expected
 
 ROOT = Path(__file__).parents[1]
-FILES = tuple(ROOT/folder/"README.md" for folder in ("", "train", "zfcore", "bench"))
+FILES = {"README.md": ("trained", "agreed", "cpu"), "train/README.md": ("train", "networks", "claims", "departures"),
+         "bench/README.md": ("gpu", "layers", "loader", "pack", "recipes", "table2", "table3", "table4", "table5", "table6",
+                             "table7", "table7-caltech", "figure9")}
 RESULTS = ROOT/"bench"/"results"
 NO_GPU = "No kernel has run on hardware yet: there is no figure to show."
 CLASSES = {"fp32": "peers in fp32 without TF32", "fp32x3": "peers in fp32 without TF32", "tf32": "peers in TF32",
            "bf16": "peers in bfloat16, which read and write it too"}
 ON_CPU = "cpu.json", "projections.json", "occlusion.json"
+IN_SHORT = "forward", "training step", "projections from layer 5"            # each at its largest batch
 
 
 def main():
-    for path in FILES:
-        path.write_text(renewed(path.read_text(), RESULTS, path.name))
+    for name, marks in FILES.items():
+        path = ROOT/name
+        path.write_text(renewed(path.read_text(), RESULTS, name, marks))
         print(f"tables written into {path}")
 
 
-def renewed(text, results, name="README.md"):
+def renewed(text, results, name="README.md", marks=None):
     """`text` with every table between marks written anew from the folder `results`. Raises Expected for marks that do not
-    come in pairs or that no table belongs to."""
+    come in pairs or are not among `marks` (None: those that there are)."""
     begun, ended = (re.findall(rf"<!-- (\S+):{end} -->", text) for end in ("begin", "end"))
     if begun != ended:
         raise Expected(name, "every <!-- NAME:begin --> to have its <!-- NAME:end -->", f"{begun} and {ended}")
     for mark in begun:
-        if mark not in TABLES:
-            raise Expected(name, f"marks {', '.join(TABLES)}", mark)
+        if mark not in (marks or TABLES):
+            raise Expected(name, f"marks {', '.join(marks or TABLES)}", mark)
         table = TABLES[mark](results)
-        text = re.sub(rf"(<!-- {mark}:begin -->\n).*?(<!-- {mark}:end -->)", lambda marks: marks[1] + table + "\n" + marks[2],
+        text = re.sub(rf"(<!-- {mark}:begin -->\n).*?(<!-- {mark}:end -->)", lambda ends: ends[1] + table + "\n" + ends[2],
                       text, flags=re.S)
     return text
 
@@ -76,9 +82,9 @@ def cpu_table(results, with_layers=False):
         peer = f", PyTorch {pytorch}" if pytorch else ""
         lines = [f"{cpu}, {cores} cores, NumPy {numpy}{peer}, {min(report['date'] for report in reports.values())[:10]}.", "",
                  "| | N | ms each | beside it | ms each | ours / theirs (spread) |", "|---|--:|--:|---|--:|--:|"]
-        for name, report in reports.items():
-            layers = re.compile(r"conv\d ")
-            lines += [cpu_line(row) for row in report["cases"] if with_layers or not layers.match(row["name"])]
+        for report in reports.values():
+            largest = {row["name"]: row for row in report["cases"]}
+            lines += map(cpu_line, report["cases"] if with_layers else (largest[name] for name in IN_SHORT if name in largest))
             if with_layers:
                 lines += [f"| peak memory of a training step | {row['N']} | {row['gigabytes']:.2f} GB | | | |"
                           for row in report.get("peak_memory", [])]
@@ -216,6 +222,12 @@ def train_table(results):
     return "```\n" + path.read_text().strip("\n") + "\n```"
 
 
+def trained_table(results):
+    lines = train_table(results).split("\n")
+    epochs, result = ([line for line in lines if line.startswith(begin)] for begin in ("epoch ", "validation error"))
+    return "\n".join(["```", epochs[0], "...", epochs[-1], *result, "```"] if epochs else lines)
+
+
 def study_table(results, name, command):
     path = results/f"{name}.md"
     return path.read_text(encoding="utf-8").strip("\n") if path.exists() else f"Not trained yet: `{command}`."
@@ -228,6 +240,17 @@ def claims_table(results):
              for line in re.findall(rf"^\| {of} .*", TABLES[name](results), flags=re.M)]
     head = "| claim of the paper (section 5.1) | difference of | paper | here (95 %) | |\n|---|---|--:|--:|---|\n"
     return head + "\n".join(lines) if lines else "No network of tables 2 and 3 is trained yet."
+
+
+def agreed_table(results):
+    """How many of the claims agree, in a sentence."""
+    table = claims_table(results)
+    said = [line.split("|")[-2].strip() for line in table.split("\n")[2:]]
+    if not said:
+        return table
+    counts = (sum(word.startswith(how) for word in said) for how in ("agrees", "does not agree", "undecided"))
+    return ("Of the {} differences between rows of tables 2 and 3 that the paper builds on, {} agree in small, {} do not and {} are\n"
+            "undecided: [the claims](train/README.md#which-layers-matter-tables-2-and-3).").format(len(said), *counts)
 
 
 def recipes_table(results):
@@ -266,10 +289,10 @@ def departures_table(results):
 
 
 TABLES = {"cpu": cpu_table, "layers": lambda results: cpu_table(results, with_layers=True), "train": train_table,
-          "gpu": gpu_table, "loader": partial(loading_table, what="loader", block=loader_block),
+          "trained": trained_table, "gpu": gpu_table, "loader": partial(loading_table, what="loader", block=loader_block),
           "pack": partial(loading_table, what="pack", block=pack_block), "departures": departures_table,
           "recipes": recipes_table, "networks": networks_table,
           **{name: partial(study_table, name=name, command=f"python -m train.ablation {name} --output runs/tables")
-             for name in ("table2", "table3")}, "claims": claims_table,
+             for name in ("table2", "table3")}, "claims": claims_table, "agreed": agreed_table,
           **{name: partial(study_table, name=name, command=f"python -m train.transfer {name.split('-')[0]} --run RUN --data DIR")
              for name in ("table4", "table5", "table6", "table7", "table7-caltech", "figure9")}}

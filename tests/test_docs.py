@@ -1,31 +1,109 @@
-"""What the READMEs show in Python runs, and prints what they say; what they link to and draw is there."""
+"""What the pages say is so: their Python prints what stands there, their commands parse, their links lead somewhere."""
+import argparse
 import doctest
+import importlib
+import inspect
 import re
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
+import zfcore
+
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT/folder/"README.md" for folder in ("", "train", "zfcore", "kernels", "tests", "bench")] + [ROOT/".github"/"CONTRIBUTING.md"]
+PAGES = [ROOT/"README.md", *sorted(ROOT.glob("*/README.md")), *sorted((ROOT/".github").glob("*.md"))]
+COMMANDS = {name: f"{name}.__main__" for name in ("zfcore", "train", "bench")} | {
+    name: name for name in ("train.evaluate", "train.pack", "train.reference", "train.ablation", "train.transfer")}
+STAND_INS = {"NAME": "drawn", "COMMAND": "controls"}
+
+every = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-def test_the_lines_of_the_readme_print_what_it_says(capsys):
-    text = (ROOT/"README.md").read_text()
-    exec(re.search(r"```python\n(.*?)```", text, re.S)[1], {})
-    person, shape = re.search(r"prints `(\w+)` and three times `(.*?)`", text).groups()
-    assert capsys.readouterr().out == f"{person}\n{shape}\n{shape}\n{shape}\n"
+# -------------------------------------------------------------------------------------------------------- Python
+def examples(page):
+    """The lines of Python on a page as a DocTest; the fences around them are no output."""
+    text = re.sub("^```.*$", "", page.read_text(), flags=re.M)
+    return doctest.DocTestParser().get_doctest(text, {}, page.parent.name, str(page), 0)
 
 
-def test_the_walk_from_a_picture_to_a_projection_goes_as_it_is_told():
-    failed, tried = doctest.testfile(str(ROOT/"zfcore"/"README.md"), module_relative=False)
-    assert tried > 15 and not failed
+@pytest.mark.parametrize("page", [ROOT/"README.md", ROOT/"zfcore"/"README.md"], ids=("README.md", "zfcore/README.md"))
+def test_python_prints_what_the_page_says(page):
+    said = []
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE, verbose=False)
+    failed, tried = runner.run(examples(page), out=said.append)
+    assert tried >= 10 and not failed, "".join(said)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_what_a_page_links_to_is_there(page):
+def test_no_other_page_has_python_that_nobody_runs():
+    assert [page for page in PAGES if examples(page).examples] == [ROOT/"README.md", ROOT/"zfcore"/"README.md"]
+
+
+# ------------------------------------------------------------------------------------------------------ commands
+class Parsed(BaseException):
+    """The command understood its options: enough."""
+
+
+def commands(page):
+    """Every `python -m COMMAND OPTION ...` in code on a page, as words."""
     text = page.read_text()
-    for target in re.findall(r"\]\(([^)#\s]*)(?:#[^)]*)?\)", text):
-        assert not target or target.startswith("http") or (page.parent/target).exists(), target
-    for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)]*)\)", text):
-        heads = re.findall(r"^#+ (.*)$", ((page.parent/target) if target else page).read_text(), re.M)
-        assert anchor in [re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads], f"{target}#{anchor}"
+    fenced = re.findall("^```$(.*?)^```$", re.sub("^```python$.*?^```$", "", text, flags=re.M | re.S), flags=re.M | re.S)
+    prose = re.sub(r"^```\w*$.*?^```$", "", text, flags=re.M | re.S)
+    lines = "\n".join([*fenced, *re.findall("^    .*$", prose, flags=re.M)]).split("\n")
+    lines += [span.replace("\n", " ") for span in re.findall("`([^`]+)`", re.sub("^    .*$", "", prose, flags=re.M))]
+    for line in lines:
+        for said in re.findall(r"python -m (.+?)(?=$|  | #| && |, )", line):
+            name, *words = shlex.split(re.sub(r"[\[\]]", "", said))
+            if name in COMMANDS and words:
+                yield name, [STAND_INS.get(word, word) for word in words]
+
+
+@every
+def test_commands_parse(page, monkeypatch, capsys):
+    parse = argparse.ArgumentParser.parse_args
+
+    def parsed(parser, arguments=None):
+        parse(parser, arguments)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parsed)
+    for name, words in commands(page):
+        monkeypatch.setattr(sys, "argv", [name, *words])
+        try:
+            importlib.import_module(COMMANDS[name]).main()
+        except Parsed:
+            continue
+        except SystemExit as end:
+            assert not end.code, f"python -m {name} {' '.join(words)}: {capsys.readouterr().err}"
+
+
+def test_the_pages_have_many_commands():
+    assert sum(len(list(commands(page))) for page in PAGES) > 50
+
+
+# --------------------------------------------------------------------------------------------------------- links
+def anchors(page):
+    """The names by which GitHub finds the headings of a page."""
+    prose = re.sub("^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    headings = re.findall("^#+ (.+)$", prose, flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@every
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if link.startswith("http"):
+            continue
+        file, _, anchor = link.partition("#")
+        to = page.parent/file if file else page
+        assert to.exists(), link
+        assert not anchor or anchor in anchors(to), link
+
+
+# ----------------------------------------------------------------------------------------------------- reference
+def test_pdoc_shows_every_public_name():
+    documented = pytest.importorskip("pdoc").doc.Module(zfcore)
+    modules = {name for name in zfcore.__all__ if inspect.ismodule(getattr(zfcore, name))}
+    assert set(zfcore.__all__) - modules <= set(documented.members)
+    assert modules <= {module.name for module in documented.submodules} | set(documented.members)

@@ -5,7 +5,7 @@
     open_questions(config)        what the paper does not state, or states twice, and what this run does
     ANALYSES                      the same for looking inside a trained network
 
-config.json holds the first two, the table "Open questions" of README.md all of them.
+config.json holds the first two, the table "Open questions" of train/README.md all of them.
 """
 from dataclasses import fields
 from typing import NamedTuple

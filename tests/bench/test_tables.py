@@ -40,36 +40,44 @@ def page(*marks):
     return "before\n" + "\n".join(f"<!-- {mark}:begin -->\nstale\n<!-- {mark}:end -->" for mark in marks) + "\nafter\n"
 
 
-@pytest.mark.parametrize("path", tables.FILES, ids=lambda path: str(path.relative_to(tables.ROOT)))
-def test_tables_are_what_the_results_say(path):
-    text = path.read_text()
+@pytest.mark.parametrize("name", tables.FILES)
+def test_tables_are_what_the_results_say(name):
+    text = (tables.ROOT/name).read_text()
     assert renewed(text, tables.RESULTS) == text, "run python -m bench tables"
-    assert tables.re.findall("begin -->", text)
+    assert sorted(tables.re.findall("<!-- (.*):begin -->", text)) == sorted(tables.FILES[name])
+
+
+def test_every_table_stands_in_one_file():
+    assert sorted(mark for marks in tables.FILES.values() for mark in marks) == sorted(tables.TABLES)
+    with pytest.raises(Expected, match="README.md: expected marks trained, agreed, cpu, got layers"):
+        renewed(page("layers"), tables.RESULTS, "README.md", tables.FILES["README.md"])
 
 
 def test_without_results_every_table_is_a_sentence(tmp_path):
     text = renewed(page(*tables.TABLES), tmp_path)
     assert between(text, "gpu") == NO_GPU
     assert between(text, "cpu") == between(text, "layers") == "Not measured yet: `python -m bench cpu`."
-    assert between(text, "train") == "Not recorded yet."
+    assert between(text, "train") == between(text, "trained") == "Not recorded yet."
     assert between(text, "table2") == "Not trained yet: `python -m train.ablation table2 --output runs/tables`."
     assert between(text, "table7") == "Not trained yet: `python -m train.transfer table7 --run RUN --data DIR`."
-    assert between(text, "claims") == "No network of tables 2 and 3 is trained yet."
+    assert between(text, "claims") == between(text, "agreed") == "No network of tables 2 and 3 is trained yet."
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "stale" not in text
     assert renewed(text, tmp_path) == text
 
 
-def test_cpu_table_has_the_network_and_the_long_one_its_layers(tmp_path):
-    (tmp_path/"cpu.json").write_text(json.dumps(CPU))
+def test_cpu_table_has_the_network_at_its_largest_batch_and_the_long_one_everything(tmp_path):
+    first, *others = CPU["cases"]
+    (tmp_path/"cpu.json").write_text(json.dumps({**CPU, "cases": [{**first, "N": 8}, first, *others]}))
     (tmp_path/"projections.json").write_text(json.dumps({**CPU, "peak_memory": [], "cases": [
-        {"name": "top-9 pass", "N": 64, "milliseconds": {"ours": 11.0, "forward": 10.0}, "best": "forward", "ratio": 1.1,
+        {"name": "projections from layer 5", "N": 64, "milliseconds": {"ours": 11.0, "forward": 10.0}, "best": "forward", "ratio": 1.1,
          "spread": [1.0, 1.2]}]}))
     text = renewed(page("cpu", "layers"), tmp_path)
     short, long = between(text, "cpu"), between(text, "layers")
     assert short.startswith("Test CPU, 2 cores, NumPy 2.4, PyTorch 2.13, 2026-01-02.")
     assert "| forward | 32 | 20.5 | PyTorch, channels last | 30 | 0.68 (0.60 to 0.75) |" in short
-    assert "| top-9 pass | 64 | 11 | forward pass | 10 | 1.10 (1.00 to 1.20) |" in short
-    assert "conv1" not in short and "| conv1 forward | 32 | 123 | | | |" in long
+    assert "| projections from layer 5 | 64 | 11 | forward pass | 10 | 1.10 (1.00 to 1.20) |" in short
+    assert "conv1" not in short and "| forward | 8 |" not in short and "| forward | 8 |" in long
+    assert "| conv1 forward | 32 | 123 | | | |" in long
     assert "| peak memory of a training step | 32 | 3.21 GB | | | |" in long
 
 
@@ -109,8 +117,14 @@ def test_train_table_is_the_text_as_it_was_printed(tmp_path):
     assert between(renewed(page("train"), tmp_path), "train") == "```\nvalidation error 9.9 %\n  runs/x \\1 <b>\n```"
 
 
+def test_what_a_training_printed_in_short_is_its_first_and_last_epoch_and_its_result(tmp_path):
+    (tmp_path/"train.txt").write_text("epoch   1/3  a\nepoch   2/3  b\nlr is now 1\nepoch   3/3  c\n\nvalidation error 9.9 %\n  runs/x\n")
+    assert between(renewed(page("trained"), tmp_path), "trained").split("\n") == [
+        "```", "epoch   1/3  a", "...", "epoch   3/3  c", "validation error 9.9 %", "```"]
+
+
 def test_marks_without_a_table_or_without_their_end_are_refused(tmp_path):
-    with pytest.raises(Expected, match="marks cpu, layers, train, gpu, loader, pack, departures, recipes, networks, table2, table3, claims, table4, .*figure9, got other"):
+    with pytest.raises(Expected, match="marks cpu, layers, train, trained, gpu, .*table2, table3, claims, agreed, table4, .*figure9, got other"):
         renewed(page("other"), tmp_path)
     with pytest.raises(Expected, match="to have its"):
         renewed(page("cpu").replace("cpu:end", "gpu:end"), tmp_path)
@@ -134,3 +148,10 @@ def test_claims_of_two_networks_come_from_table_2_and_the_others_from_table_3(tm
     assert between(text, "claims").splitlines()[2:] == ["| 1 beats | of five |", "| 2 depth | here |", "| 3 wider | of three |",
                                                         "| 4 middle | of five |"]
     assert between(text, "table2") == (tmp_path/"table2.md").read_text().strip()
+
+
+def test_claims_are_counted_by_what_is_said_of_them(tmp_path):
+    (tmp_path/"table2.md").write_text("| 1 a | x | +1 | +2 | agrees |\n| 1 b | x | +1 | +2 | undecided; about 5 pairs |\n")
+    (tmp_path/"table3.md").write_text("| 2 c | x | +1 | -2 | does not agree |\n| 3 d | x | +1 | +3 | agrees |\n")
+    assert "Of the 4 differences between rows of tables 2 and 3 that the paper builds on, 2 agree in small, 1 do not and 1 are" in (
+        renewed(page("agreed"), tmp_path))
