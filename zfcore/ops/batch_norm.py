@@ -19,7 +19,7 @@ from zfcore.backend import Kernel, blocks, empty, lanes, parallel, runs_kernels
 from zfcore.check import dtype, positive, shape
 from zfcore.ops.window import pieces, workspace
 
-SLICE, BLOCK = 2**12, 2**16       # numbers of a map that a warp adds up; numbers that a core works on at once
+SLICE, BLOCK = 2**12, 2**15       # numbers of a map that a warp adds up; numbers that a core works on at once
 OF_PARTS = "long long L, int C, int slices"
 SUMS = Kernel("batch_norm.cu", "batch_norm_sums", f"const float *x, double *parts, {OF_PARTS}", {"LANES": 4})
 STATISTICS = Kernel("batch_norm.cu", "batch_norm_statistics",
