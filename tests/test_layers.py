@@ -15,6 +15,7 @@ from zfcore.layers import (KINDS, AvgPool, BatchNorm, ContrastNorm, Conv, Dropou
                            Step)
 from zfcore.models import from_checkpoint, from_table
 from zfcore.network import Network
+from zfcore.ops.window import Windows
 from zfcore.trained import Trained
 
 LAYERS = [
@@ -202,3 +203,14 @@ def test_a_checkpoint_gives_it_back(layer, tmp_path):
     x = np.random.default_rng(6).standard_normal((*MAPS, 3)).astype(np.float32)
     np.testing.assert_array_equal(again.forward(x)[0], network.forward(x)[0])
     assert set(load(tmp_path/"c.h5").buffers) == set(kept) and checkpoint.layers == network.table()
+
+
+@pytest.mark.parametrize("layer", [BatchNorm("layer"), Dropout("layer", 0.6)], ids=words)
+def test_what_a_training_step_drew_or_took_is_not_cut_to_a_window(layer):
+    """The mask and the statistics are the whole batch's: in evaluation a cone needs neither."""
+    layer, x = alone(layer)
+    windows = Windows(*np.zeros((2, 4), int), 1)
+    _, cache = layer.forward(x, Step(7))
+    with pytest.raises(TypeError, match="project in evaluation"):
+        layer.cut_cache(cache, windows, windows)
+    layer.cut_cache(layer.forward(x)[1], windows, windows)
