@@ -13,6 +13,7 @@ import numpy as np
 from zfcore.check import Expected, one_of
 from zfcore.layers import Dropout, Flatten, Step
 from zfcore.ops.avgpool import avgpool
+from zfcore.ops.batch_norm import batch_norm
 from zfcore.ops.contrast_norm import contrast_norm
 from zfcore.ops.conv2d import conv2d, conv2d_transpose
 from zfcore.ops.linear import linear
@@ -218,7 +219,7 @@ def global_average_pool(a, x):
 
 
 def of_two_axes(x):
-    """Maps of any number of axes, batch-last as maps of two."""
+    """Maps of one axis or more, batch-last as maps of two."""
     return batch_last(x.reshape(*x.shape[:3], -1))
 
 
@@ -263,6 +264,28 @@ def local_response_normalisation(a, x):
         raise Unsupported("alpha: below 0")
     y, _ = contrast_norm(batch_last(x)[::-1], a.size, a.alpha, a.beta, a.bias, "mean")
     return [batch_first(y[::-1])]
+
+
+@operator("BatchNormalization", epsilon=1e-5, momentum=0.9, training_mode=0, is_test=0, spatial=1)
+def batch_normalisation(a, x, scale, shift, mean, var):
+    """Momentum is the share that stays: ours is 1 less it. The running variance moves towards the mean square of the batch's
+    L numbers of a map: ours moves towards L/(L - 1) times that. Before version 7 it was training unless is_test."""
+    if not a.spatial:
+        raise Unsupported("spatial: a unit's own statistics")
+    if a.opset < 7 and not a.is_test:
+        raise Unsupported("is_test: training, whose outputs were others")
+    if a.epsilon <= 0:
+        raise Unsupported("epsilon: not above 0")
+    maps = batch_last(x) if x.ndim == 2 else of_two_axes(x)
+    if not a.training_mode:
+        return [batch_first(batch_norm(maps, scale, shift, mean, var, a.epsilon)[0]).reshape(x.shape)]
+    L = maps[0].size
+    if L == 1:
+        raise Unsupported("training_mode: a map of a single number")
+    moved, spread = mean.copy(), var.copy()
+    y, _ = batch_norm(maps, scale, shift, moved, spread, a.epsilon, momentum=1 - a.momentum)
+    kept = var*x.dtype.type(a.momentum)
+    return [batch_first(y).reshape(x.shape), moved, kept + (spread - kept)*x.dtype.type((L - 1)/L)]
 
 
 @operator("Dropout", ratio=0.5, seed=None, is_test=0)
