@@ -2,6 +2,7 @@
 import functools
 import importlib
 import json
+import sys
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -42,7 +43,8 @@ def cases_of_package(op_type):
 
 
 def specified(op_type):
-    """The cases that the package makes when the module of an operator is imported; each is told to `expect`."""
+    """The cases that the package makes when the module of an operator is imported; each is told to `expect`. So that it is told,
+    whoever has imported the module before, it is imported anew."""
     from onnx import defs
     from onnx.backend.test.case import node as package
     told = []
@@ -51,8 +53,10 @@ def specified(op_type):
         opset = opset_imports[0].version if opset_imports else defs.get_schema(node.op_type, domain=node.domain).since_version
         told.append(case(name, node, opset, inputs, outputs))
 
+    name = f"{package.__name__}.{MODULES.get(op_type, op_type.lower())}"
+    sys.modules.pop(name, None)
     with mock.patch.object(package, "expect", expect):
-        importlib.import_module(f"{package.__name__}.{MODULES.get(op_type, op_type.lower())}")
+        importlib.import_module(name)
     return told
 
 
