@@ -1,9 +1,11 @@
 """python -m zfcore: an analysis leaves arrays and figures, figures come back from arrays alone, bad input is one sentence."""
 import base64
+import gc
 import io
 import json
 import re
 import shutil
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +16,7 @@ from zfcore import results
 from zfcore.__main__ import main
 from zfcore.analysis.top_activations import TopActivations, UnitViews
 from zfcore.checkpoint import Checkpoint, load, save
+from zfcore.commands import top_activations
 from zfcore.layers import Conv, Flatten, Linear, MaxPool, ReLU
 from zfcore.network import Network
 from zfcore.plots import LABEL, LINE, MARGIN, Sheet
@@ -244,3 +247,19 @@ def test_a_network_without_pooling_has_figures_too(place, tmp_path):
                                          mean_image=np.full((3, SIZE, SIZE), 127, np.float32), state={"data": str(place/"data")}))
     main(["top-activations", "--run", str(tmp_path/"plain.h5"), "--output", str(tmp_path/"out"), "--units", "0:2"])
     assert results.load(tmp_path/"out"/"conv2.h5", UnitViews).projections.any()
+
+
+def test_a_result_is_let_go_when_it_is_drawn_unless_something_is_said_of_all(place, tmp_path, monkeypatch):
+    """All units of a layer of the paper's, 64 to a file, would fill any memory."""
+    alive, most = weakref.WeakSet(), []
+    def draw(views, path, draw=top_activations.draw):
+        alive.add(views)
+        gc.collect()
+        most.append(len(alive))
+        return draw(views, path)
+
+    monkeypatch.setattr(top_activations, "draw", draw)
+    monkeypatch.setattr(top_activations, "PAGE", 10)
+    monkeypatch.setattr(UnitViews, "__hash__", object.__hash__)
+    run(place, tmp_path, "--layers", "conv2", "--units", "all")
+    assert len(most) == 7 and max(most) <= 2                 # the one in hand, and the one that is being made

@@ -152,6 +152,17 @@ def test_training_leaves_out_the_gradient_of_the_pixels_and_changes_no_other():
         np.testing.assert_array_equal(all_of[name]["w"], rest[name]["w"])
 
 
+def test_a_copy_computes_alike_in_the_same_precision_and_its_arrays_may_be_replaced():
+    network, x, _ = small()
+    network["conv1"].precision = "tf32"                      # as `use` says it on a GPU
+    twin = network.copy()
+    assert twin["conv1"].precision == "tf32" and twin.table() == network.table()
+    assert twin["conv1"].parameters["w"] is network["conv1"].parameters["w"]
+    before = network["conv1"].parameters["w"]
+    twin["conv1"].parameters["w"] = 0*before
+    assert network["conv1"].parameters["w"] is before and before.any()
+
+
 def test_dropout_draws_anew_in_every_step_and_does_nothing_in_evaluation():
     network, x, _ = small()
     one, again, other, plain = (network.forward(x, step)[0] for step in (1, 1, 2, None))

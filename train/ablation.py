@@ -16,7 +16,6 @@ interval, at whatever look, without the true difference in it (Bonferroni); a cl
 """
 import argparse
 import bisect
-import csv
 import json
 import math
 import sys
@@ -35,7 +34,7 @@ from train.loop import Busy, Lock, Stop, Training, new_folder
 from zfcore import check, plots, trained
 from zfcore.analysis.diagnostics import bands, radial_shares
 from zfcore.backend import select, to_host
-from zfcore.checkpoint import atomic, load
+from zfcore.checkpoint import atomic, load, write_csv
 from zfcore.data import data_in_words, open_data
 from zfcore.data.loader import Pictures
 from zfcore.models import MODELS, build
@@ -550,14 +549,10 @@ def write(name, lines, claims, looks, protocol, output):
     text = markdown(name, lines, claims, looks, protocol)
     with atomic(output/f"{name}.md") as temporary:
         temporary.write_text(text)
-    with atomic(output/f"{name}.csv") as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("row", "network", "seed", "train_error", "val_top1_error", "val_top5_error", "parameters", "seconds",
-                         "paper_train_error", "paper_val_top1_error", "paper_val_top5_error"))
-        for line in lines:
-            for seed, result in line.results.items():
-                writer.writerow((line.row.label, network_of(line.row), "all" if seed is None else seed,
-                                 *map(figures, result.errors), result.parameters, figures(result.seconds), *map(figures, line.row.paper)))
+    rows = ((line.row.label, network_of(line.row), "all" if seed is None else seed, *map(figures, result.errors), result.parameters,
+             figures(result.seconds), *map(figures, line.row.paper)) for line in lines for seed, result in line.results.items())
+    write_csv(output/f"{name}.csv", rows, "row", "network", "seed", "train_error", "val_top1_error", "val_top5_error", "parameters",
+              "seconds", "paper_train_error", "paper_val_top1_error", "paper_val_top5_error")
     drawn = [line for line in lines if line.results]
     if drawn:
         trains = any(line.row.paper.train is not None for line in drawn)       # table 2 has no training errors

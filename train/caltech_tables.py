@@ -10,13 +10,13 @@ import numpy as np
 from tqdm import tqdm
 
 from train.ablation import interval
-from train.evaluate import write_csv
 from train.loop import Lock
 from train.study import (NETWORKS, Joined, Part, Study, Subset, duplicates_in_words, markdown, number, run_in_words,
                          scratch_in_words, untrained_in_words, write_text)
 from zfcore import check, plots
 from zfcore.analysis.duplicates import ABOVE
 from zfcore.analysis.probing import GRID, held_out, probe, random_projection
+from zfcore.checkpoint import write_csv
 from zfcore.data import DRAWN, open_data
 from zfcore.data.caltech import TREES, mean_per_class_accuracy, open_caltech, over_folds, small_classes, splits
 

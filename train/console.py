@@ -5,8 +5,7 @@ import sys
 
 from zfcore.commands import COMMANDS
 
-TRAINING = {"train": "train.__main__", **{name: f"train.{name.replace('-', '_')}" for name in
-                                          ("evaluate", "ablation", "transfer", "pack", "reference")}}
+TRAINING = {"train": "train.__main__", **{name: f"train.{name}" for name in ("evaluate", "ablation", "transfer", "pack")}}
 
 
 def main(words=None):

@@ -13,7 +13,6 @@ softmaxes of its crops, and those of an ensemble the mean of its members' probab
     worst.png             the pictures whose true class was given the least probability
 """
 import argparse
-import csv
 import json
 import math
 import shutil
@@ -28,7 +27,7 @@ from tqdm import tqdm
 import zfcore
 from zfcore import check, plots, trained
 from zfcore.backend import PRECISIONS
-from zfcore.checkpoint import atomic
+from zfcore.checkpoint import atomic, write_csv
 from zfcore.data import data_in_words, open_data
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import Damaged
@@ -186,11 +185,6 @@ def write_tables(folder, found, counts, pairs, names, classes):
     rows = ((names[i], classes[true], classes[taken], f"{p:.6g}", f"{q:.6g}", rank + 1)
             for true, taken, rank, p, q, i in zip(*(column.tolist() for column in found)))
     write_csv(folder/"predictions.csv", rows, "name", "true", "predicted", "p_true", "p_predicted", "rank_of_true")
-
-
-def write_csv(path, rows, *header):
-    with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        csv.writer(file).writerows([header, *rows])
 
 
 def write_worst(path, found, pictures, protocol, most=30):

@@ -4,7 +4,6 @@ What a run will do next follows from its checkpoint alone: parameters, velocitie
 epoch and step number; every draw (order of the pictures, crops, dropout) is keyed by seed and one of these numbers. So
 a run that was killed and resumed ends with the same bits as one that was not.
 """
-import csv
 import json
 import math
 import os
@@ -29,7 +28,7 @@ from train.evaluate import evaluate
 from zfcore import check, plots
 from zfcore.analysis.controls import last_convolution, legibility, shares_of_start
 from zfcore.backend import runs_kernels, select, to_host
-from zfcore.checkpoint import Checkpoint, Unwritable, atomic, save
+from zfcore.checkpoint import Checkpoint, Unwritable, atomic, save, write_csv
 from zfcore.data import open_data
 from zfcore.data.loader import Lost, Pictures
 from zfcore.data.transforms import one_of_ten, random_crops
@@ -321,8 +320,8 @@ class Training:
         network, checkpoint = from_checkpoint(path)
         same = checkpoint.classes == self.classes
         last = self.network.weighted[-1].name
-        mine, theirs = ([row for row in table if row["kind"] != "Dropout" and row["name"] != last]
-                        for table in (self.network.table(), network.table()))
+        mine, theirs = ([layer.fields() for layer in of.layers if not layer.hands_on and layer.name != last]
+                        for of in (self.network, network))
         for row, other in zip_longest(mine, theirs):
             if row != other:
                 raise check.Expected("--init-from", f"a network whose next layer is {in_words(row)}", in_words(other),
@@ -338,12 +337,8 @@ class Training:
 
     def write_log(self):
         """log.csv, one row an epoch, always written whole from the history that the checkpoint carries."""
-        with atomic(self.folder/"log.csv") as temporary:
-            with open(temporary, "w", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow(self.columns)
-                for row in zip(*self.history.values()):
-                    writer.writerow([f"{value:.6g}" for value in row])
+        rows = ([f"{value:.6g}" for value in row] for row in zip(*self.history.values()))
+        write_csv(self.folder/"log.csv", rows, *self.columns)
 
     def draw(self):
         """figures/learning_curves.png and figures/filters.png as they are now."""

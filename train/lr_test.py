@@ -5,7 +5,6 @@ nothing moves, each step has a rate larger than the last one's by the same facto
 rates leave the loss where it was, larger ones lower it, still larger ones throw the weights about. The steps are those of a
 run with the same options, but for the rate; nothing of the network is kept.
 """
-import csv
 import math
 import sys
 from contextlib import suppress
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from train.loop import Sums, Training, empty_folder
 from zfcore import plots
-from zfcore.checkpoint import atomic
+from zfcore.checkpoint import write_csv
 
 STEPS, LOWEST, HIGHEST = 500, 1e-5, 1.0      # 100 steps a decade
 KEPT = 0.95                                  # of the running mean at each step: about the last 20 steps speak
@@ -104,5 +103,4 @@ def ending(rows, asked):
 
 
 def write(path, rows):
-    with atomic(path) as temporary, open(temporary, "w", newline="") as file:
-        csv.writer(file).writerows([Row._fields, *((row.step, *(f"{value:.6g}" for value in row[1:])) for row in rows)])
+    write_csv(path, ((row.step, *(f"{value:.6g}" for value in row[1:])) for row in rows), *Row._fields)

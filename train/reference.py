@@ -35,6 +35,7 @@ RECIPES = {
 }
 
 
+@check.speak_and_exit
 def main(arguments=None):
     p = argparse.ArgumentParser(prog="python -m train.reference", description=__doc__.split("\n\n")[0])
     p.add_argument("name", choices=RECIPES)
@@ -110,4 +111,4 @@ def measured(pictures, model, before):
 
 
 if __name__ == "__main__":
-    check.speak_and_exit(main)()
+    main()

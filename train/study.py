@@ -22,13 +22,13 @@ import numpy as np
 from tqdm import tqdm
 
 from train.config import TrainConfig, read_options
-from train.evaluate import predict, write_csv
+from train.evaluate import predict
 from train.features import features_of, key_of
 from train.loop import Training
 from zfcore import check, plots, results, trained
 from zfcore.analysis.duplicates import Duplicates, near_duplicates, thumbnails
 from zfcore.analysis.probing import feature_layers
-from zfcore.checkpoint import atomic, load
+from zfcore.checkpoint import atomic, load, write_csv
 from zfcore.data import open_data
 from zfcore.models import checkpoint_file, from_table
 from zfcore.networks import home_of

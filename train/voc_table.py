@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.evaluate import write_csv
 from train.loop import Lock
 from train.study import (NETWORKS, Study, Subset, duplicates_in_words, markdown, run_in_words, scratch_in_words,
                          untrained_in_words, write_text)
 from zfcore import check, plots, results
 from zfcore.analysis.duplicates import ABOVE
 from zfcore.analysis.probing import held_out, probe
+from zfcore.checkpoint import write_csv
 from zfcore.data.voc import CLASSES, average_precision, examples, mean_average_precision, open_voc, write_results
 from zfcore.ops.softmax_loss import softmax
 

@@ -38,16 +38,17 @@ def parser():
 
 def work(command, args):
     """Run a command: what it finds is saved and drawn as it comes, what belongs together is drawn at the end."""
-    found = []
+    found, closing = [], getattr(command, "closing", None)
     for file, result in command.run(args):
         results.save(file, result)
-        found.append(result)
+        if command.TOGETHER or closing:                      # else it goes: all units of a layer would fill the memory
+            found.append(result)
         if not command.TOGETHER:
             print(command.draw(result, file.with_suffix(f".{args.format}")))
-    if command.TOGETHER and found:
+    if command.TOGETHER:
         print(command.draw(found, file.with_name(f"{command.TOGETHER}.{args.format}")))
-    if found and (said := command.closing(args, found)):
-        print(said)
+    if closing:
+        print(closing(args, found))
 
 
 def redraw(args):

@@ -13,6 +13,7 @@ One file that `h5ls -r` explains by itself:
 Every dataset carries Fletcher32 checksums. A file is written beside its final name, flushed to the disk and renamed, so
 that a kill at any moment leaves the last good one. Nothing is ever unpickled.
 """
+import csv
 import errno
 import io
 import json
@@ -187,6 +188,12 @@ def new_hdf5(path, shared=False):
         finally:
             if output.refused:
                 raise output.refused from None
+
+
+def write_csv(path, rows, *header):
+    """Write `rows` under a `header`, whole or not at all; names of files may hold bytes that are no text."""
+    with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        csv.writer(file).writerows([header, *rows])
 
 
 class _Output(io.FileIO):

@@ -137,6 +137,15 @@ class Whole(Layer):
 class Weighted:
     """What Conv and Linear have in common: weights "w" (..., outputs), biases "b" (outputs,)."""
     has_weights, precision = True, "fp32"
+    gradients = None                             # function(dy, cache, need_dx=True) -> (dx or None, dw, db), the operation's
+
+    def backward(self, dy, cache):
+        dx, dw, db = self.gradients(dy, cache)
+        return dx, {"w": dw, "b": db}
+
+    def parameter_gradients(self, dy, cache):
+        _, dw, db = self.gradients(dy, cache, need_dx=False)
+        return {"w": dw, "b": db}
 
     def init(self, shape, seed, law, factor):
         """Weights drawn from N(0, std) by a generator of the layer's own, biases 0."""
@@ -155,7 +164,7 @@ class Conv(Weighted, Layer):
     P: int = 0
     groups: int = 1
     rounding: str = "ceil"
-    has_filters = True
+    has_filters, gradients = True, staticmethod(conv2d_backward)
 
     def shape_out(self, shape):
         C, H, W = _maps(self, shape)
@@ -179,14 +188,6 @@ class Conv(Weighted, Layer):
 
     def forward(self, x, step=None):
         return conv2d(x, *self.arguments(), precision=self.precision)
-
-    def backward(self, dy, cache):
-        dx, dw, db = conv2d_backward(dy, cache)
-        return dx, {"w": dw, "b": db}
-
-    def parameter_gradients(self, dy, cache):
-        _, dw, db = conv2d_backward(dy, cache, need_dx=False)
-        return {"w": dw, "b": db}
 
     def data_gradient(self, dy, cache):
         _, H, W, _ = cache.x.shape
@@ -386,6 +387,7 @@ class Flatten(Whole):
 class Linear(Weighted, Whole):
     """Fully connected: y = w' x + b with M outputs; parameters w (D,M), b (M,)."""
     M: int
+    gradients = staticmethod(linear_backward)
 
     def shape_out(self, shape):
         if len(shape) != 1:
@@ -400,14 +402,6 @@ class Linear(Weighted, Whole):
 
     def forward(self, x, step=None):
         return linear(x, self.parameters["w"], self.parameters["b"], self.precision)
-
-    def backward(self, dy, cache):
-        dx, dw, db = linear_backward(dy, cache)
-        return dx, {"w": dw, "b": db}
-
-    def parameter_gradients(self, dy, cache):
-        _, dw, db = linear_backward(dy, cache, need_dx=False)
-        return {"w": dw, "b": db}
 
     def data_gradient(self, dy, cache):
         return linear_transpose(dy, cache.w, cache.precision)

@@ -6,6 +6,8 @@
 `backward` walks the trace from its end to the pixels. A table of `rules` replaces what a kind of layer hands down by
 something else; that is all the difference between the gradient and the deconvnet (zfcore/deconvnet.py).
 """
+from copy import copy
+
 import numpy as np
 
 from zfcore import check
@@ -19,11 +21,12 @@ class Network:
     """`layers` applied in order to pictures of `input_shape` (C,H,W); `name` is the model's."""
 
     def __init__(self, name, input_shape, layers):
+        layers = list(layers)
         names = [layer.name for layer in layers]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise check.Expected(name, "layers of different names", f"{twice[0]} twice")
-        self.name, self.input_shape, self.layers = name, tuple(input_shape), list(layers)
+        self.name, self.input_shape, self.layers = name, tuple(input_shape), layers
         self.shapes = [self.input_shape]                   # shapes[k] enters layers[k], shapes[k+1] leaves it
         for number, layer in enumerate(self.layers):
             self.shapes.append(layer.shape_out(self.shapes[-1]))
@@ -80,6 +83,13 @@ class Network:
             if k in wanted:
                 out[layer.name] = x
         return out
+
+    def copy(self):
+        """The same network with layers of its own, which share the arrays, so that those of one may be replaced."""
+        twin = Network(self.name, self.input_shape, map(copy, self.layers))
+        for layer in twin.layers:
+            layer.parameters, layer.buffers = dict(layer.parameters), dict(layer.buffers)
+        return twin
 
     # -------------------------------------------------------------------------------------------------- parameters
     def index(self, name):

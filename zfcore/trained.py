@@ -19,7 +19,7 @@ from zfcore.backend import CPU, Device, select, to_device, to_host
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import centre_crops, ten_crops
-from zfcore.models import from_checkpoint, from_table, start_of
+from zfcore.models import from_checkpoint, start_of
 from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import softmax
@@ -114,11 +114,7 @@ class Trained:
         order, last = [self.classes.index(name) for name in classes], self.network.weighted[-1]
         if order == list(range(len(order))):
             return self
-        network = from_table(self.name, self.network.input_shape, self.network.table())
-        for layer, new in zip(self.network.layers, network.layers):
-            new.parameters, new.buffers = layer.parameters, layer.buffers
-            if layer.has_weights:
-                new.precision = layer.precision
+        network = self.network.copy()
         network[last.name].parameters = {key: array[..., order] for key, array in last.parameters.items()}
         return replace(self, network=network, classes=list(classes))
 

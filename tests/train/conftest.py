@@ -1,7 +1,12 @@
 """A set of class folders small enough to train on in a second: coloured noise, three classes told apart by their colour."""
+import os
+import signal
+
 import numpy as np
 import pytest
 from PIL import Image
+
+from train.loop import Training
 
 COLOURS = {"amber": (230, 160, 30), "jade": (40, 170, 110), "plum": (120, 50, 130)}
 
@@ -29,3 +34,19 @@ def options(pictures):
     """What makes a run short, as it would be typed."""
     return ["--data", str(pictures), "--preset", "tiny", "--image-size", "32", "--batch-size", "8", "--epochs", "2",
             "--lr", "0.003", "--weight-decay", "0.0005", "--keep-prob", "0.7", "--patience", "20", "--workers", "1", "--device", "cpu"]
+
+
+@pytest.fixture
+def ctrl_c_after(monkeypatch):
+    """ctrl_c_after(count): Ctrl-C is pressed after so many steps of training."""
+    def press(count):
+        steps = []
+
+        def one_step(self, *batch, step=Training.one_step):
+            step(self, *batch)
+            steps.append(self.step)
+            if len(steps) == count:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(Training, "one_step", one_step)
+    return press

@@ -1,7 +1,5 @@
 """Networks of convolution, BatchNorm, ReLU: trained, stopped, resumed, started from, looked into."""
 import csv
-import os
-import signal
 
 import numpy as np
 import pytest
@@ -77,16 +75,8 @@ def test_a_run_moves_gamma_beta_and_the_running_statistics_and_decays_none_of_th
     assert (still.network["bn1"].parameters["gamma"] == 1).all()
 
 
-def test_stopped_in_the_middle_of_an_epoch_and_resumed_equals_uninterrupted(trained, typed, tmp_path, monkeypatch):
-    steps = []
-
-    def one_step(self, *batch, step=Training.one_step):
-        step(self, *batch)
-        steps.append(self.step)
-        if len(steps) == 6:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(Training, "one_step", one_step)
+def test_stopped_in_the_middle_of_an_epoch_and_resumed_equals_uninterrupted(trained, typed, tmp_path, ctrl_c_after):
+    ctrl_c_after(6)
     with pytest.raises(SystemExit):
         main([*typed, "--output", str(tmp_path/"part")])
     assert load(tmp_path/"part"/"latest.h5").step == 6

@@ -113,14 +113,8 @@ def test_resumed_after_epochs_equals_uninterrupted(trained, options, tmp_path):
     assert (trained/"log.csv").read_text().count("\n") == (tmp_path/"part"/"log.csv").read_text().count("\n")
 
 
-def test_stopped_in_the_middle_of_an_epoch_and_resumed_equals_uninterrupted(trained, options, tmp_path, monkeypatch, capsys):
-    steps = []
-    def one_step(self, *batch, step=Training.one_step):
-        step(self, *batch)
-        steps.append(self.step)
-        if len(steps) == 6:
-            os.kill(os.getpid(), signal.SIGINT)
-    monkeypatch.setattr(Training, "one_step", one_step)
+def test_stopped_in_the_middle_of_an_epoch_and_resumed_equals_uninterrupted(trained, options, tmp_path, ctrl_c_after, capsys):
+    ctrl_c_after(6)
     with pytest.raises(SystemExit) as exit:
         main([*options, "--epochs", "4", "--output", str(tmp_path/"part")])
     assert exit.value.code == 130 and f"--resume {tmp_path/'part'}" in capsys.readouterr().out
@@ -133,17 +127,13 @@ def test_stopped_in_the_middle_of_an_epoch_and_resumed_equals_uninterrupted(trai
         assert whole[column] == part[column]
 
 
-def test_a_batch_lost_to_damage_counts_so_that_a_resumed_run_repeats_none(options, pictures, tmp_path, monkeypatch):
+def test_a_batch_lost_to_damage_counts_so_that_a_resumed_run_repeats_none(options, pictures, tmp_path, monkeypatch, ctrl_c_after):
     monkeypatch.setattr(loader, "MOST_DAMAGED", 0.1)
     (pictures/"train/jade/03.png").write_bytes(b"no picture")
     one_by_one = [*options, "--epochs", "1", "--batch-size", "1"]
     main([*one_by_one, "--output", str(tmp_path/"whole")])
 
-    def one_step(self, *batch, step=Training.one_step):
-        step(self, *batch)
-        if self.step == 28:
-            os.kill(os.getpid(), signal.SIGINT)
-    monkeypatch.setattr(Training, "one_step", one_step)
+    ctrl_c_after(28)
     with pytest.raises(SystemExit):
         main([*one_by_one, "--output", str(tmp_path/"part")])
     assert load(tmp_path/"part"/"latest.h5").state["sums_batches"] == 29

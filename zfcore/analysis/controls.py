@@ -39,8 +39,7 @@ from zfcore.analysis.top_activations import crops, decoded, field_windows, patch
 from zfcore.backend import to_device, to_host
 from zfcore.data.loader import shuffled
 from zfcore.deconvnet import DECONVNET, check_units, feature_layer, project, unit_count
-from zfcore.layers import KINDS, from_fields
-from zfcore.network import Network
+from zfcore.layers import KINDS
 from zfcore.ops.window import Windows
 
 
@@ -167,12 +166,11 @@ def with_weights_of(other):
 def randomised(network, names, seed=0):
     """The network with the weights, and the biases, of the layers `names` each in random order. Each layer's order depends on
     seed and layer alone: of two networks of one cascade, the one has the other's random layers."""
-    copy = Network(network.name, network.input_shape, [from_fields(row) for row in network.table()])
-    for number, (layer, new) in enumerate(zip(network.layers, copy.layers)):
-        new.parameters, new.buffers = dict(layer.parameters), dict(layer.buffers)
+    random = network.copy()
+    for number, layer in enumerate(random.layers):
         if layer.name in names:
-            new.parameters = {key: _in_random_order(array, seed, number) for key, array in layer.parameters.items()}
-    return copy
+            layer.parameters = {key: _in_random_order(array, seed, number) for key, array in layer.parameters.items()}
+    return random
 
 
 def _in_random_order(array, seed, number):

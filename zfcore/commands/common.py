@@ -7,7 +7,7 @@ A command is a module whose name is the command's, with - for _:
     TOGETHER             the name of the one figure of all results of a call; None: a figure each, under the name of its file
     run(args)            yields (file, result), each to be saved and drawn as it comes
     draw(found, path)    the figure of a result, or of all, and what is beside it -> what is to be said, in lines
-    closing(args, all)   what is to be said at the end, "" for nothing
+    closing(args, all)   what is to be said of all results at the end; of a command without it, a result is let go when it is drawn
 """
 import difflib
 import json
@@ -36,7 +36,7 @@ SHARED = [
     option("--run", help="a run's folder (its best.h5), a checkpoint file, or a network that comes with zfcore, e.g. drawn"),
     option("--data", help="class folders, a tar or drawn:NAME (default: what the run was trained on)"),
     option("--part", choices=("train", "val"), default="val", help="the part of the data to look at (the paper: val)"),
-    option("--output", help="folder for arrays and figures (default: RUN/figures/ANALYSIS)"),
+    option("--output", help="folder for arrays and figures (default: RUN/figures/COMMAND)"),
     FORMAT,
     option("--seed", type=int, default=0, help="draws what is random"),
     option("--batch-size", type=int, default=64),
@@ -53,13 +53,13 @@ LABEL = option("--label", nargs="+", metavar="NAME", help="class whose probabili
 
 
 # --------------------------------------------------------------------------------------------------- what is opened
-def open_model(args, run=None):
-    """The Trained of --run, or of another `run`."""
-    run = run or args.run
-    if run is None:
+def open_model(args, path=None):
+    """The Trained of --run, or at another `path`."""
+    path = path or args.run
+    if path is None:
         raise check.Expected("--run", "a run's folder or a checkpoint file", "none")
     check.positive("--batch-size", args.batch_size)
-    return trained.open(run, args.device, args.precision)
+    return trained.open(path, args.device, args.precision)
 
 
 def open_pictures(args, model, data=None):
@@ -104,7 +104,7 @@ def asked_for(args, model):
     return pictures, numbers
 
 
-def decoded(pictures, numbers):
+def images_of(pictures, numbers):
     """uint8 (n,size,size,3) of these pictures."""
     try:
         return np.stack([pictures.picture(i) for i in numbers])

@@ -38,10 +38,6 @@ def draw(found, path):
     return "\n".join([*(in_words(found, j, condition) for j, condition in enumerate(found.conditions.tolist())), str(path)])
 
 
-def closing(args, found):
-    return ""
-
-
 def in_words(found, j, condition):
     said = f"{found.layer}, {condition}: cosine {found.cosine[:, j].mean():.2f}, rank {found.rank[:, j].mean():.2f}"
     if found.inside is not None:

@@ -6,9 +6,8 @@ import numpy as np
 from zfcore import check, plots
 from zfcore.analysis import correspondence as alike
 from zfcore.analysis import top_activations as top
-from zfcore.checkpoint import atomic
-from zfcore.commands.common import bar, class_numbers, decoded, open_files, open_model, open_pictures, option, originals, output_folder
-from zfcore.commands.tables import write_csv
+from zfcore.checkpoint import atomic, write_csv
+from zfcore.commands.common import bar, class_numbers, images_of, open_files, open_model, open_pictures, option, originals, output_folder
 from zfcore.data import is_drawn
 
 HELP = "figure 8 and table 1: whether hiding the same part of different objects changes the features alike"
@@ -35,7 +34,7 @@ def run(args):
         raise check.Expected("pictures", "either --images FILES --landmarks FILE.json or --synthetic N",
                              "neither" if args.landmarks is None else "both")
     check.positive("--seeds", args.seeds)
-    opened = [masked_by(args, run) for run in args.run or [None]]
+    opened = [masked_by(args, path) for path in args.run or [None]]
     folder, number, count = output_folder(args), 0, len(opened)*args.seeds
     for model, shown, places, parts, names in opened:
         for seed in range(args.seed, args.seed + args.seeds):
@@ -47,13 +46,13 @@ def run(args):
             yield folder/("correspondence.h5" if count == 1 else f"correspondence_{number}.h5"), found
 
 
-def masked_by(args, run):
+def masked_by(args, path):
     """(Trained, centre crops, places of the parts in them, names of the parts, names of the pictures) of one --run."""
-    model = open_model(args, run)
+    model = open_model(args, path)
     gather = landmarked_files if args.synthetic is None else synthetic_faces
     pictures, numbers, places, parts = gather(args, model)
     margin = (pictures.size - model.crop)//2
-    shown = decoded(pictures, numbers)[:, margin:margin + model.crop, margin:margin + model.crop]
+    shown = images_of(pictures, numbers)[:, margin:margin + model.crop, margin:margin + model.crop]
     return model, shown, places, parts, [pictures.dataset.names[i] for i in numbers]
 
 
@@ -113,8 +112,8 @@ def draw(found, path):
     plots.save(plots.correspondence(found), path)
     layers, many = found[0].layers.tolist(), len(found) > 1
     tested = (f"{kind} {of}" for of in TESTED for kind in ("p", "corrected p"))
-    write_csv(path.with_suffix(".csv"), ["number", "masked", "layer", "mean", "spread", *tested],
-              [row for number, one in enumerate(found, 1) for row in table_rows(number, one)])
+    write_csv(path.with_suffix(".csv"), (row for number, one in enumerate(found, 1) for row in table_rows(number, one)),
+              "number", "masked", "layer", "mean", "spread", *tested)
     table = [["masked", *layers], ["---"]*(1 + len(layers))]
     for of in zip(*(one.rows() for one in found)):
         values = np.array([row for _, row in of])                                             # (number, layer, mean and spread)
@@ -128,10 +127,6 @@ def draw(found, path):
     with atomic(path.with_suffix(".md")) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return "\n".join(map(str, (path.with_suffix(".md"), path, text[text.index("Mean"):].strip())))
-
-
-def closing(args, found):
-    return ""
 
 
 TESTED = "lower than random", "lower than of another picture"

@@ -14,11 +14,11 @@ RESULT, TOGETHER = measured.Diagnosis, "diagnostics"
 
 
 def run(args):
-    runs, opened = args.run or [None], []
-    if len(runs) > 2:
-        raise check.Expected("--run", "one run, or two to compare", len(runs))
-    for run in runs:
-        model = open_model(args, run)
+    paths, opened = args.run or [None], []
+    if len(paths) > 2:
+        raise check.Expected("--run", "one run, or two to compare", len(paths))
+    for path in paths:
+        model = open_model(args, path)
         units = chosen_units(args.units, model.network, measured.first_two(model.network)[1], args.seed)
         opened.append((model, open_pictures(args, model), units))
     folder, names = output_folder(args), names_of([model for model, *_ in opened])
@@ -33,10 +33,6 @@ def run(args):
 def draw(found, path):
     plots.save(plots.diagnostics(found), path)
     return "\n".join([*(line for one in found for line in (in_words(one), what_is_legible(one))), str(path)])
-
-
-def closing(args, found):
-    return ""
 
 
 def in_words(one):

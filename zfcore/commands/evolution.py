@@ -42,7 +42,3 @@ def draw(found, path):
         said.append("as far from each other as units that have nothing to do with each other would be: "
                     + ", ".join(f"{layer} {distance[0]:.2f}" for layer, distance in found.unrelated.items()))
     return "\n".join([*said, str(path)])
-
-
-def closing(args, found):
-    return ""

@@ -5,8 +5,8 @@ import numpy as np
 
 from zfcore import plots
 from zfcore.analysis import invariance as moved
+from zfcore.checkpoint import write_csv
 from zfcore.commands.common import LABEL, asked_for, bar, labels_of, open_model, option, originals, output_folder
-from zfcore.commands.tables import write_csv
 from zfcore.data.synthetic import Synthetic
 
 HELP = "figure 5: how far shifting, enlarging and turning a picture takes the network from it"
@@ -53,7 +53,7 @@ def draw(found, path):
     columns = list(next(iter(table.values())))
     rows = [[name, series, *(f"{of[column][i]:.6g}" for column in columns)]
             for i, name in enumerate(found.names.tolist()) for series, of in table.items()]
-    write_csv(path.with_suffix(".csv"), ["picture", "series", *columns], rows)
+    write_csv(path.with_suffix(".csv"), rows, "picture", "series", *columns)
     return str(path)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from zfcore import plots
 from zfcore.analysis import occlusion as occluding
 from zfcore.analysis import top_activations as top
-from zfcore.commands.common import (LABEL, asked_for, bar, decoded, labels_of, open_files, open_model, open_pictures, option,
+from zfcore.commands.common import (LABEL, asked_for, bar, images_of, labels_of, open_files, open_model, open_pictures, option,
                                     output_folder)
 
 HELP = "figure 7: what of a picture the network relies on, told by a grey square that hides it"
@@ -32,7 +32,7 @@ def run(args):
     pictures, numbers = asked_for(args, model)
     labels = labels_of(args, pictures.dataset, numbers, model.classes)
     square = occluding.check_square(model.network, args.layer, args.square, args.stride, args.grey)
-    shown = decoded(pictures, numbers)
+    shown = images_of(pictures, numbers)
     folder = output_folder(args)
     views_of_others = strongest_others(args, model, square.layer, folder)
     with bar(square.places*len(numbers), "place", "occlusion") as moving:
@@ -56,7 +56,7 @@ def strongest_others(args, model, layer, folder):
         pictures, file = open_pictures(args, model), folder/f"strongest_{layer}.h5"
     else:
         pictures, file = open_files(args.others, args, model), None
-        decoded(pictures, range(len(pictures)))
+        images_of(pictures, range(len(pictures)))
     same_set, count = args.others is None and args.pictures is not None, min(OTHERS, len(pictures))
     with bar(len(pictures), "picture", "strongest pictures") as moving:
         found = top.top_activations(model, pictures, [layer], OTHERS + 1, batch_size=args.batch_size, file=file, bar=moving)

@@ -67,10 +67,6 @@ def draw(views, path):
     return str(path)
 
 
-def closing(args, found):
-    return ""
-
-
 def write_folders(views, folder):
     """LAYER/unit_0000/{projection,patch}_000.png, strongest first, and info.json."""
     for u, unit in enumerate(views.units.tolist()):
