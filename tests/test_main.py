@@ -249,6 +249,25 @@ def test_a_network_without_pooling_has_figures_too(place, tmp_path):
     assert results.load(tmp_path/"out"/"conv2.h5", UnitViews).projections.any()
 
 
+def test_a_command_with_other_options_or_after_more_training_keeps_a_pass_of_its_own_beside_the_first(place, tmp_path):
+    """The page's commands follow each other in one folder, and a run that was gone on with is looked into again."""
+    for options in (["--layers", "conv1"], ["--layers", "conv1", "conv2"], ["--layers", "conv2", "--k", "3"], ["--layers", "conv1"]):
+        run(place, tmp_path, *options, "--units", "0:2")
+    assert sorted(path.name for path in tmp_path.glob("top_activations*")) == [
+        "top_activations.h5", "top_activations_2.h5", "top_activations_3.h5"]
+    before = (tmp_path/"top_activations.h5").read_bytes()
+    (tmp_path/"run").mkdir()
+    trained_on = load(place/"run"/"best.h5")
+    trained_on.parameters["conv1"]["w"] *= 2
+    save(tmp_path/"run"/"best.h5", trained_on)
+    main(["top-activations", "--run", str(tmp_path/"run"), "--output", str(tmp_path), "--workers", "0", "--batch-size", "8",
+          "--device", "cpu", "--layers", "conv1", "--units", "0:2"])
+    assert (tmp_path/"top_activations_4.h5").exists() and (tmp_path/"top_activations.h5").read_bytes() == before
+    (tmp_path/"top_activations.h5").write_bytes(before[:1000])                             # a damaged one is told, not passed over
+    with pytest.raises(SystemExit):
+        run(place, tmp_path, "--layers", "conv1")
+
+
 def test_a_result_is_let_go_when_it_is_drawn_unless_something_is_said_of_all(place, tmp_path, monkeypatch):
     """All units of a layer of the paper's, 64 to a file, would fill any memory."""
     alive, most = weakref.WeakSet(), []

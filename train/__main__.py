@@ -12,7 +12,7 @@ from train.loop import Stop, Training, new_folder, stored_config
 from zfcore import check
 from zfcore.backend import select
 from zfcore.checkpoint import load
-from zfcore.data import data_in_words, is_drawn
+from zfcore.data import data_in_words, is_drawn, open_data
 from zfcore.models import build
 
 
@@ -28,8 +28,10 @@ def main(arguments=None):
     config = resume(stored_config(folder), typed) if folder else resolve(typed)
     print(f"device: {select(config.device).description}\n{config}\n")
     if "dry_run" in typed:
-        print(build(config.model, 1000, config.image_size, config.keep_prob).summary())
-        print(f"\nrecipe: {departures.in_words(config)}")
+        drawn = is_drawn(config.data)                         # the classes of other pictures are counted when they are read
+        classes = len(open_data(config.data, config.picture_size, config.limit_per_class)[0].classes) if drawn else 1000
+        print(build(config.model, classes, config.image_size, config.keep_prob).summary())
+        print(f"\ndata:   {data_in_words(config.data)}, {classes} classes{'' if drawn else ' taken for granted'}\nrecipe: {departures.in_words(config)}")
         return
     if "eval_only" in typed:
         print(error_of(folder, config, typed))

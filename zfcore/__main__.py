@@ -1,4 +1,4 @@
-"""Floor 9: python -m zfcore COMMAND ...: run a command of zfcore/commands, save what it finds (HDF5), draw it beside that, say it.
+"""Floor 8: python -m zfcore COMMAND ...: run a command of zfcore/commands, save what it finds (HDF5), draw it beside that, say it.
 
     python -m zfcore redraw FILE.h5 ...      draws figures again from what was saved, of any command; it needs no network
 """

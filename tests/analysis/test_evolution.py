@@ -133,7 +133,7 @@ def test_one_epoch_has_strips_and_no_steps():
 
 
 def test_a_stopped_evolution_goes_on_where_it_was_and_reads_what_is_finished(tmp_path):
-    networks, files = [small(), small(seed=1)], {"file_of": lambda epoch: tmp_path/f"{epoch}.h5"}
+    networks, files = [small(), small(seed=1)], {"file_of": lambda model: tmp_path/f"{model.epoch}.h5"}
     with pytest.raises(KeyboardInterrupt):
         grown(*networks, bar=Stopping(8), **files)                       # in the second epoch's pass
     rest, all_of_it = Noise(), Noise()

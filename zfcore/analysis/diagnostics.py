@@ -90,7 +90,7 @@ def diagnose(model, pictures, units, *, name=None, k=9, batch_size=64, file=None
     first, second = first_two(network)
     w = to_host(network[first].parameters["w"])
     layers, upper = rectified(network), judged_layers(network)
-    top = top_activations(model, pictures, list(dict.fromkeys([*layers, *upper])), k, batch_size=batch_size, file=file, bar=bar)
+    top = top_activations(model, pictures, looked_at(network), k, batch_size=batch_size, file=file, bar=bar)
     power, measured = 0, 0
     for unit in range(network[second].F):                                       # k projections in memory at a time
         views = unit_views(model, pictures, top, second, [unit], bar=bar)
@@ -117,6 +117,11 @@ def judged_layers(network):
     """Names of the layers whose projections are judged: those above a pool, the classes among them."""
     pooled = [network.index(layer.name) for layer in network.layers if layer.has_switches]
     return [layer.name for k, layer in enumerate(network.layers) if layer.has_weights and pooled and k > pooled[0]]
+
+
+def looked_at(network):
+    """Names of the layers whose strongest pictures a diagnosis looks for: those that a ReLU ends, and those that are judged."""
+    return list(dict.fromkeys([*rectified(network), *judged_layers(network)]))
 
 
 def judge(model, pictures, top, layers):

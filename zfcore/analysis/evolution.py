@@ -78,7 +78,7 @@ def evolution(models, pictures, layers, units, *, batch_size=64, file_of=None, b
 
     models       Trained, one at the end of each epoch in order; of an iterator two are in memory at a time
     units        {layer: the units whose strips are kept}
-    file_of      function(epoch) -> where its pass is kept: a stopped one goes on, a finished one is read
+    file_of      function(Trained) -> where its pass is kept: a stopped one goes on, a finished one is read
     bar          a tqdm bar of `length` to move on, if any"""
     strips, epochs = {layer: [] for layer in layers}, []
     moved, change, dead = ({layer: [] for layer in layers} for _ in range(3))
@@ -87,7 +87,7 @@ def evolution(models, pictures, layers, units, *, batch_size=64, file_of=None, b
         earlier, before, model = model, top, now
         epochs.append(model.epoch)
         units = {layer: check_units(model.network, layer, units[layer]) for layer in layers}
-        file = file_of(model.epoch) if file_of else None
+        file = file_of(model) if file_of else None
         top = top_activations(model, pictures, layers, 1, batch_size=batch_size, file=file, bar=bar)
         for layer in layers:
             strips[layer].append(unit_views(model, pictures, top, layer, units[layer]))

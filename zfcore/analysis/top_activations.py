@@ -9,6 +9,7 @@ strongest place, and the network sees its centre crop. On the way up only the ma
 lies is looked up for the few pictures that enter a unit's list, so the pass costs hardly more than the forward.
 """
 import hashlib
+import itertools
 import json
 import time
 from dataclasses import dataclass
@@ -165,6 +166,20 @@ def _fingerprint(model, pictures, k, batch_size):
     for array in [model.mean, *(array for of_layer in of_layers for array in of_layer.values())]:
         digest.update(np.ascontiguousarray(to_host(array)))
     return digest.hexdigest()
+
+
+def pass_file(path, model, pictures, layers, k=9, batch_size=64):
+    """Where such a pass is to be kept: `path`; where that holds another pass, of other layers or pictures, say, path_2, path_3,
+    ..., the first that is free or holds this one."""
+    for file in (path.with_stem(path.stem + (f"_{number}" if number > 1 else "")) for number in itertools.count(1)):
+        if not file.exists():
+            return file
+        kept = results.load(file, TopActivations)
+        try:
+            _continued(kept, _start(model, pictures, layers, k, batch_size, first=0), file)
+            return file
+        except check.Expected:
+            continue
 
 
 def check_pass(found, model, pictures, layers, k, batch_size, what):

@@ -1,4 +1,4 @@
-"""Floor 8: the commands of `python -m zfcore`, a file each; zfcore/commands/common.py says what a command is."""
+"""Floor 7: the commands of `python -m zfcore`, a file each; zfcore/commands/common.py says what a command is."""
 from zfcore.commands import controls, correspondence, diagnostics, evolution, invariance, occlusion, top_activations
 
 COMMANDS = {module.__name__.rpartition(".")[2].replace("_", "-"): module

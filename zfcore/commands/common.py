@@ -1,4 +1,4 @@
-"""Floor 8: what commands share: options, how a run and its pictures are opened, how units, pictures and labels are named.
+"""Floor 7: what commands share: options, how a run and its pictures are opened, how units, pictures and labels are named.
 
 A command is a module whose name is the command's, with - for _:
 

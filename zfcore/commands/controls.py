@@ -1,4 +1,4 @@
-"""Floor 8: what projections owe to what was learned."""
+"""Floor 7: what projections owe to what was learned."""
 from dataclasses import replace
 
 import numpy as np
@@ -24,8 +24,9 @@ def run(args):
         controlled.check_possible(model.network, layer)
     pictures = open_pictures(args, model)
     folder = output_folder(args)
+    file = top.pass_file(folder/"strongest.h5", model, pictures, layers, args.k, args.batch_size)
     with bar(len(pictures), "picture", "strongest pictures") as moving:
-        found = top.top_activations(model, pictures, layers, args.k, batch_size=args.batch_size, file=folder/"strongest.h5", bar=moving)
+        found = top.top_activations(model, pictures, layers, args.k, batch_size=args.batch_size, file=file, bar=moving)
     for layer in layers:
         with bar(controlled.length(model.network, layer, args.k*len(units[layer]), model.start), "projection", layer) as moving:
             made = controlled.controls(model, pictures, found, layer, units[layer], seed=args.seed, bar=moving)

@@ -1,4 +1,4 @@
-"""Floor 8: figure 8 and table 1."""
+"""Floor 7: figure 8 and table 1."""
 from pathlib import Path
 
 import numpy as np

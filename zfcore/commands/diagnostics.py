@@ -1,8 +1,9 @@
-"""Floor 8: figure 6, and how legible a network's projections are."""
+"""Floor 7: figure 6, and how legible a network's projections are."""
 import numpy as np
 
 from zfcore import check, plots
 from zfcore.analysis import diagnostics as measured
+from zfcore.analysis import top_activations as top
 from zfcore.commands.common import LIMIT, bar, chosen_units, names_of, open_model, open_pictures, option, output_folder
 
 HELP = "figure 6: what is wrong with the first layers, of one run or of two side by side"
@@ -24,9 +25,9 @@ def run(args):
     folder, names = output_folder(args), names_of([model for model, *_ in opened])
     for number, (name, (model, pictures, units)) in enumerate(zip(names, opened), 1):
         ending = "" if len(opened) == 1 else f"_{number}"
+        file = top.pass_file(folder/f"strongest{ending}.h5", model, pictures, measured.looked_at(model.network), args.k, args.batch_size)
         with bar(measured.length(model.network, pictures, args.k), "picture", name) as moving:
-            found = measured.diagnose(model, pictures, units, name=name, k=args.k, batch_size=args.batch_size,
-                                      file=folder/f"strongest{ending}.h5", bar=moving)
+            found = measured.diagnose(model, pictures, units, name=name, k=args.k, batch_size=args.batch_size, file=file, bar=moving)
         yield folder/f"diagnostics{ending}.h5", found
 
 

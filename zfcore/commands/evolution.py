@@ -1,8 +1,9 @@
-"""Floor 8: figure 4."""
+"""Floor 7: figure 4."""
 from dataclasses import replace
 
 from zfcore import plots, trained
 from zfcore.analysis import evolution as growing
+from zfcore.analysis import top_activations as top
 from zfcore.commands.common import (LAYERS, LIMIT, UNITS, bar, chosen_units, classes_of, open_model, open_pictures, option,
                                     output_folder)
 
@@ -22,10 +23,10 @@ def run(args):
     units = {layer: chosen_units(args.units, model.network, layer, args.seed) for layer in layers}
     pictures = open_pictures(args, model)
     folder = output_folder(args)
+    kept = lambda of: top.pass_file(folder/f"strongest_{of.epoch:04}.h5", of, pictures, layers, 1, args.batch_size)
     epochs = (trained.open(file, args.device, args.precision) for file in files.values())          # one after the other
     with bar(growing.length(model.network, pictures, layers, len(files)), "picture", f"{len(files)} epochs") as moving:
-        found = growing.evolution(epochs, pictures, layers, units, batch_size=args.batch_size,
-                                  file_of=lambda epoch: folder/f"strongest_{epoch:04}.h5", bar=moving)
+        found = growing.evolution(epochs, pictures, layers, units, batch_size=args.batch_size, file_of=kept, bar=moving)
     named = {layer: classes_of(model, layer, units[layer]) for layer in layers}
     yield folder/"evolution.h5", replace(found, classes={layer: names for layer, names in named.items() if names is not None})
 

@@ -1,4 +1,4 @@
-"""Floor 8: figure 5."""
+"""Floor 7: figure 5."""
 from dataclasses import replace
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Floor 8: figure 7."""
+"""Floor 7: figure 7."""
 from dataclasses import replace
 
 import numpy as np
@@ -53,7 +53,8 @@ def strongest_others(args, model, layer, folder):
     if args.others == []:
         return lambda units, own: None
     if args.others is None:
-        pictures, file = open_pictures(args, model), folder/f"strongest_{layer}.h5"
+        pictures = open_pictures(args, model)
+        file = top.pass_file(folder/f"strongest_{layer}.h5", model, pictures, [layer], OTHERS + 1, args.batch_size)
     else:
         pictures, file = open_files(args.others, args, model), None
         images_of(pictures, range(len(pictures)))

@@ -1,4 +1,4 @@
-"""Floor 8: figure 2."""
+"""Floor 7: figure 2."""
 import json
 from dataclasses import replace
 
@@ -29,7 +29,10 @@ def run(args):
         raise check.Expected("--merge", "no --shard beside it", args.shard)
     pictures = open_pictures(args, model)
     folder = output_folder(args)
-    file = folder/("top_activations.h5" if shard == (1, 1) else "top_activations_{}_of_{}.h5".format(*shard))
+    if shard != (1, 1):
+        file = folder/"top_activations_{}_of_{}.h5".format(*shard)
+    else:
+        file = top.pass_file(folder/"top_activations.h5", model, pictures, layers, args.k, args.batch_size)
     if args.merge:
         found = top.merge([results.load(part, top.TopActivations) for part in args.merge])
         top.check_pass(found, model, pictures, layers, args.k, args.batch_size, "--merge")
@@ -37,9 +40,8 @@ def run(args):
     first, stop = top.shard_range(shard, len(pictures), args.batch_size)
     with bar(stop - first, "picture", "strongest pictures") as moving:
         found = top.top_activations(model, pictures, layers, args.k, batch_size=args.batch_size, shard=shard, file=file, bar=moving)
-    print(file)
     if shard != (1, 1):
-        return
+        return print(file)
     with bar(args.k*sum(map(len, units.values())), "projection", "projections") as moving:
         for layer in layers:
             for number, at in enumerate(range(0, len(units[layer]), PAGE), 1):
