@@ -51,6 +51,8 @@ class TrainConfig:
             value = getattr(self, name)
             if not (name == "weight_decay" and value is None or 0 <= value < math.inf):       # a decay of None is chosen later
                 raise check.Expected(flag(name), "0 or more", value)
+        if self.seed >= 2**63:
+            raise check.Expected("--seed", "a number below 2^63", self.seed)
         if not 0 <= self.momentum < 1:
             raise check.Expected("--momentum", "0 <= momentum < 1", self.momentum)
         if not 0 < self.keep_prob <= 1:
@@ -232,9 +234,9 @@ def read_options(path):
         check.one_of(f"{path}: option", name, _NAMES)
         kind = type(getattr(TrainConfig, name))
         if kind is tuple:
-            fits = isinstance(value, list) and all(isinstance(n, int) for n in value)
+            fits = isinstance(value, list) and all(type(n) is int and n > 0 for n in value)
         else:
-            fits = isinstance(value, kind) or (kind is float and type(value) is int) or (value is None and name == "weight_decay")
+            fits = type(value) is kind or (kind is float and type(value) is int) or (value is None and name == "weight_decay")
         if not fits:
             raise check.Expected(f"{path}: {name}", f"a value of type {kind.__name__}", repr(value))
     return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}

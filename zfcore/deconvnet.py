@@ -21,6 +21,7 @@ import numpy as np
 from zfcore import check
 from zfcore.backend import array_module, to_device, to_host, zeros
 from zfcore.layers import ContrastNorm, ReLU
+from zfcore.network import rule_of
 from zfcore.ops.relu import relu, relu_backward
 from zfcore.ops.window import Windows, cut, lay
 
@@ -144,7 +145,7 @@ def descend(network, dy, trace, rules=DECONVNET, places=None):
         below = window.below(*layer.window())
         if below.size > min(H, W):
             return network.backward(lay(dy, window, network.shapes[k + 1]), trace[:k + 1], rules)[0]
-        rule = rules.get(type(layer), type(layer).data_gradient)
+        rule = rule_of(layer, rules)
         dy = rule(layer, dy, None if rule in BLIND else layer.cut_cache(trace[k], window, below))
         if layer.window() != (1, 1, 0):                      # it filled the window to its edge: beyond the map is nothing
             _, inside = below.pixels(H, W)

@@ -18,10 +18,11 @@ from zfcore.ops.conv2d import check_precision
 
 
 class Network:
-    """`layers` applied in order to pictures of `input_shape` (C,H,W); `name` is the model's."""
+    """`layers` applied in order to pictures of `input_shape` (C,H,W); `name` is the model's. The network has copies of the layers,
+    which share their arrays: what it tells them, of their place and seed, it tells no other network's."""
 
     def __init__(self, name, input_shape, layers):
-        layers = list(layers)
+        layers = [_copied(layer) for layer in layers]
         names = [layer.name for layer in layers]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
@@ -61,12 +62,12 @@ class Network:
         grads, k = {}, len(trace) - 1
         while k >= 0:
             layer, below = self.layers[k], self.layers[k - 1] if k else None
-            kind, pair = type(layer), (type(below), type(layer))
+            pair = type(below), type(layer)
             if pair in BACKWARD and not set(pair) & set(rules or ()):
                 dy, k = BACKWARD[pair](dy, trace[k]), k - 2
                 continue
             if rules is not None:
-                dy = rules.get(kind, kind.data_gradient)(layer, dy, trace[k])
+                dy = rule_of(layer, rules)(layer, dy, trace[k])
             elif k == 0 and not to_pixels:
                 dy, grads[layer.name] = None, layer.parameter_gradients(dy, trace[k])
             else:
@@ -86,10 +87,7 @@ class Network:
 
     def copy(self):
         """The same network with layers of its own, which share the arrays, so that those of one may be replaced."""
-        twin = Network(self.name, self.input_shape, map(copy, self.layers))
-        for layer in twin.layers:
-            layer.parameters, layer.buffers = dict(layer.parameters), dict(layer.buffers)
-        return twin
+        return Network(self.name, self.input_shape, self.layers)
 
     # -------------------------------------------------------------------------------------------------- parameters
     def index(self, name):
@@ -208,6 +206,19 @@ class Network:
                         f"{_thousands(count):>13}{_thousands(work):>15}{'%d/%d' % seen[:2] if seen else 'all':>12}")
         rows.append(f"{'sum':10}{'':14}{'':>15}{_thousands(self.parameter_count()):>13}{_thousands(total):>15}")
         return "\n".join(rows)
+
+
+def rule_of(layer, rules):
+    """The function (layer, dy, cache) -> dx that `rules` has for the layer's kind, or the kind that it descends from; the layer's
+    own gradient where they have none."""
+    kind = type(layer)
+    return next((rules[one] for one in kind.__mro__ if one in rules), kind.data_gradient)
+
+
+def _copied(layer):
+    twin = copy(layer)
+    twin.parameters, twin.buffers = dict(layer.parameters), dict(layer.buffers)
+    return twin
 
 
 def _listed(names):

@@ -48,6 +48,17 @@ class Trained:
     begun: Callable = None
     device: Device = CPU
 
+    def __post_init__(self):
+        outputs, (_, H, W) = self.network.shapes[-1], self.network.input_shape
+        check.shape(f"{self.name}: mean image", self.mean, (3, None, None))
+        rims = self.mean.shape[1] - H, self.mean.shape[2] - W
+        if rims[0] != rims[1] or rims[0] < 0:
+            raise check.Expected(f"{self.name}: mean image", f"the same rim on all sides of {H}x{W} pixels",
+                                 f"{self.mean.shape[1]}x{self.mean.shape[2]}")
+        if len(self.classes) and (len(self.classes), len(set(self.classes))) != 2*outputs[:1]:
+            raise check.Expected(f"{self.name}: classes", f"{outputs[0]} different names, one for each output",
+                                 f"{len(self.classes)}, {len(set(self.classes))} of them different")
+
     def __repr__(self):
         from_where = f"{self.path}: " if self.path else ""
         return (f"{from_where}{self.name}, {'x'.join(map(str, self.network.input_shape[1:]))} pixels, {len(self.classes)} classes, "
@@ -110,12 +121,14 @@ class Trained:
         return Pictures(dataset, self.size, self.crop, upscale, workers)
 
     def with_classes(self, classes):
-        """This model with its outputs, the last axis of its last weights, in the order of `classes`, which are its own."""
-        order, last = [self.classes.index(name) for name in classes], self.network.weighted[-1]
-        if order == list(range(len(order))):
-            return self
-        network = self.network.copy()
-        network[last.name].parameters = {key: array[..., order] for key, array in last.parameters.items()}
+        """This model with its outputs in the order of `classes`, which must be its own: with them the last axis of its last weights
+        and of all that lies behind these."""
+        if sorted(classes) != sorted(self.classes):
+            raise check.Expected(f"{self.name}: classes", f"its own {len(self.classes)} in another order", f"{len(classes)}, others among them")
+        order, network = [self.classes.index(name) for name in classes], self.network.copy()
+        for layer in network.layers[network.index(network.weighted[-1].name):]:
+            layer.parameters, layer.buffers = ({key: array[..., order] for key, array in arrays.items()}
+                                               for arrays in (layer.parameters, layer.buffers))
         return replace(self, network=network, classes=list(classes))
 
 
