@@ -286,3 +286,16 @@ def test_a_layer_a_unit_or_a_place_that_is_not_there_is_named_with_those_that_ar
         project(network, x, "conv4", [0]*N, [[0, 0], [0, 4], [1, 1], [2, 2]])
     with pytest.raises(Expected, match="units: expected shape"):
         project(network, x, "conv4", [0, 1])
+
+
+def test_a_rule_for_a_kind_holds_for_the_kinds_that_descend_from_it():
+    class Named(ReLU):
+        """A ReLU that somebody has made his own."""
+
+    network, x = odd()
+    own = Network("own", network.input_shape, [Named(layer.name) if type(layer) is ReLU else layer for layer in network.layers])
+    for rules in (DECONVNET, GUIDED, {**DECONVNET, Named: DECONVNET[ReLU]}):
+        as_ever = project(network, x, "conv3", range(N), rules=rules).pixels
+        np.testing.assert_array_equal(project(own, x, "conv3", range(N), rules=rules).pixels, as_ever)
+    below = {**DECONVNET, Named: ReLU.data_gradient}                     # the nearest kind decides
+    assert (project(own, x, "conv3", range(N), rules=below).pixels != project(own, x, "conv3", range(N)).pixels).any()

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from zfcore.check import Expected
-from zfcore.layers import ContrastNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU, Step
+from zfcore.layers import AvgPool, ContrastNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU, Step
 from zfcore.models import build
 from zfcore.network import Network
 from zfcore.ops.relu import relu_backward
@@ -218,3 +218,19 @@ def test_load_refuses_other_layers_other_shapes_and_nan():
     spoilt["conv2"]["b"] = np.full(64, np.nan, np.float32)
     with pytest.raises(Expected, match="conv2.b: expected finite values, got 64 of 64"):
         network.load(spoilt)
+
+
+def test_layers_given_to_two_networks_are_those_of_neither():
+    """What a network tells its layers, their place, seed and precision, another one does not hear; their arrays they share."""
+    shared = [Conv("conv1", 3, K=3, S=2), ReLU("relu1"), AvgPool("pool1", K=3, S=2, P=1), Dropout("drop1", 0.5),
+              Flatten("flatten"), Linear("fc2", 2)]
+    first = Network("first", (3, 13, 11), shared).init(seed=1, law="he")
+    x = np.random.default_rng(0).standard_normal((3, 13, 11, 4)).astype(np.float32)
+    before, trace = first.forward(x, 5)
+    other = Network("other", (3, 13, 12), [ReLU("relu0"), *first.layers[:-1]])
+    other["drop1"].seed = 99
+    np.testing.assert_array_equal(first.forward(x, 5)[0], before)
+    assert first["conv1"].parameters["w"] is other["conv1"].parameters["w"]
+    other["conv1"].parameters["w"] = first["conv1"].parameters["w"]*2
+    np.testing.assert_array_equal(first.forward(x, 5)[0], before)
+    assert all(layer.parameters == {} for layer in shared)

@@ -55,9 +55,10 @@ class Trained:
         if rims[0] != rims[1] or rims[0] < 0:
             raise check.Expected(f"{self.name}: mean image", f"the same rim on all sides of {H}x{W} pixels",
                                  f"{self.mean.shape[1]}x{self.mean.shape[2]}")
-        if len(self.classes) and (len(self.classes), len(set(self.classes))) != 2*outputs[:1]:
+        named, different = len(self.classes), len(set(self.classes))
+        if named and len(outputs) == 1 and not named == different == outputs[0]:
             raise check.Expected(f"{self.name}: classes", f"{outputs[0]} different names, one for each output",
-                                 f"{len(self.classes)}, {len(set(self.classes))} of them different")
+                                 f"{named}, {different} of them different")
 
     def __repr__(self):
         from_where = f"{self.path}: " if self.path else ""

@@ -194,8 +194,8 @@ def planted_run(place, *epochs, network=None, pictures=12):
     for epoch in (0, *epochs):
         made = network or small(seed=epoch)
         save(place/"run"/(f"epoch_{epoch:04}.h5" if epoch else "best.h5"),
-             Checkpoint("small", made.input_shape, made.table(), ["bee", "cow"], made.parameters(), mean_image=MEAN, epoch=epoch,
-                        state={"data": str(place/"data")}))
+             Checkpoint("small", made.input_shape, made.table(), ["bee", "cow", *"defgh"][:made.shapes[-1][0]],
+                        made.parameters(), mean_image=MEAN, epoch=epoch, state={"data": str(place/"data")}))
     return place/"run"
 
 

@@ -46,7 +46,8 @@ def test_a_runs_config_json_is_a_config_file(tmp_path):
     ("{", "a JSON object"), ("[1]", "a JSON object of options, got list"), ('{"learning_rate": 1}', "got 'learning_rate'"),
     ('{"weight_decay": null, "start_left": 0}', "--weight-decay: expected a number, or --start-left"),
     ('{"lr": "fast"}', "lr: expected a value of type float, got 'fast'"), ('{"epochs": 2.5}', "type int"),
-    ('{"keep_epochs": 3}', "keep_epochs")])
+    ('{"keep_epochs": 3}', "keep_epochs"), ('{"keep_epochs": [true]}', "keep_epochs"), ('{"keep_epochs": [0, 2]}', "keep_epochs"),
+    ('{"epochs": true}', "epochs: expected a value of type int, got True"), ('{"lr": false}', "lr: expected a value of type float")])
 def test_a_bad_config_file_is_named_with_what_is_wrong(tmp_path, content, sentence):
     (tmp_path/"c.json").write_text(content)
     with pytest.raises(Expected, match=sentence):
@@ -55,6 +56,7 @@ def test_a_bad_config_file_is_named_with_what_is_wrong(tmp_path, content, senten
 
 @pytest.mark.parametrize("words, sentence", [
     (["--lr", "0"], "--lr: expected a number above 0, got 0.0"), (["--epochs", "-1"], "--epochs"),
+    (["--seed", str(2**63)], "--seed: expected a number below"),
     (["--batch-size", "0"], "--batch-size"), (["--keep-prob", "0"], "--keep-prob: expected 0 < keep_prob <= 1"),
     (["--momentum", "1"], "--momentum"), (["--workers", "-1"], "--workers"), (["--model", "vgg"], "got 'vgg'"),
     (["--init", "xavier"], "one of gaussian, he"), (["--crops", "all"], "one of ten, random"),
