@@ -2,6 +2,8 @@
 of use, and no wait may be left out."""
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -225,3 +227,51 @@ def test_batches_arrive_whole_on_a_gpu():
         pytest.skip(f"no GPU: {none.got}")
     sums = [(array.astype(np.int64).sum(), k) for array, k in device.prefetch(numbered(device, 50, n=2**20))]
     assert [int(to_host(total)) for total, _ in sums] == [5*2**20*k for k in range(50)]
+
+
+# ------------------------------------------------------------------------------------------ the cores of the CPU
+@pytest.fixture(params=[1, 2, 5])
+def cores(request, monkeypatch):
+    monkeypatch.setattr(backend, "CORES", request.param)
+    return request.param
+
+
+def test_parallel_is_a_list_of_the_works_results_in_the_order_of_the_items(cores):
+    for n in (0, 1, 2, 3, 17):
+        assert backend.parallel(lambda k: k*k, range(n)) == [k*k for k in range(n)]
+    assert backend.parallel(lambda a: backend.parallel(lambda b: 10*a + b, range(4)), range(7)) \
+        == [[10*a + b for b in range(4)] for a in range(7)]
+
+
+@pytest.mark.parametrize("error", [ValueError, IndexError, StopIteration, KeyboardInterrupt])
+def test_an_error_of_one_item_is_the_callers_and_no_item_is_still_worked_on_when_it_comes(cores, error):
+    begun, ended = [], []
+
+    def work(k):
+        begun.append(k)
+        time.sleep(0.002)
+        if k == 5:
+            raise error("of five")
+        ended.append(k)
+
+    with pytest.raises(error, match="of five"):
+        backend.parallel(work, range(40))
+    assert sorted(begun) == sorted([*ended, 5]) and len(begun) < 40
+    assert backend.parallel(abs, range(-9, 0)) == [*range(9, 0, -1)]      # and the threads are there for the next
+
+
+def test_every_core_takes_items(monkeypatch):
+    monkeypatch.setattr(backend, "CORES", 3)
+    together = threading.Barrier(3, timeout=20)                             # it opens for three at once only
+    assert len(set(backend.parallel(lambda _: together.wait(), range(3)))) == 3
+
+
+def test_blas_has_one_thread_inside_and_as_many_as_before_outside(cores):
+    def threads():
+        return [library.get_num_threads() for library in backend._BLAS.libraries]
+
+    before = threads()
+    with ThreadPoolExecutor(4) as callers:                                  # who leaves first does not undo what others need
+        inside = callers.map(lambda k: backend.parallel(lambda _: (time.sleep(0.001*k), threads())[1], range(6)), range(4))
+        assert all(n == 1 for one in inside for item in one for n in item)
+    assert threads() == before

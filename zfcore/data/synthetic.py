@@ -17,6 +17,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,9 @@ CLASSES = OBJECTS.classes
 SPLITS = ("train", "val")
 MOST = 2**56                      # pictures a set and split, at most half of it
 VERSION = 2                       # to be raised with every change to what a picture looks like: kept ones are then drawn anew
-HELP_AFTER = 200                  # pictures of a set drawn one after the other, after which all are likely to be asked for
+HELP_AFTER = 48                   # pictures of a set drawn one after the other, after which all are likely to be asked for
 MOST_HELPERS = 7
+_DRAWING = threading.Lock()         # drawing is Python: two threads at it take twice as long for each, so other processes help
 SMALLEST = 16                     # pixels a side, below which nothing can be recognised
 
 
@@ -365,11 +367,12 @@ class Synthetic:
             return render(self.scene(i), self.size)
         _whole(f"{self.drawings.name}/{self.split}: picture", i, 0, len(self) - 1)
         if (pixels := self._kept.read(i)) is None:
-            pixels = render(self.scene(i), self.size).tobytes()
+            with _DRAWING:
+                pixels = render(self.scene(i), self.size).tobytes()
+                self._drawn += 1
+                if self._drawn == HELP_AFTER and self.kept_in:
+                    _call_helpers(self)
             self._kept.write(i, pixels)
-            self._drawn += 1
-            if self._drawn == HELP_AFTER and self.kept_in:
-                _call_helpers(self)
         return Image.frombytes("RGB", (self.size, self.size), pixels)
 
     def truth(self, i):

@@ -1,4 +1,5 @@
 """Max pooling that remembers where each maximum was, and its way back: the gradient, and the deconvnet's unpooling."""
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -6,7 +7,7 @@ import numpy as np
 from zfcore.backend import Kernel, blocks, empty, lanes, parallel, runs_kernels
 from zfcore.check import Expected, dtype, shape
 from zfcore.ops.relu import relu_backward, relu_backward_reference
-from zfcore.ops.window import map_blocks, output_size, tap_pixels, workspace
+from zfcore.ops.window import map_blocks, output_size, places, tap_pixels, workspace
 
 FORWARD = Kernel("maxpool.cu", "maxpool_forward",
                  "const float *x, float *y, unsigned char *switches, int H, int W, int Ho, int Wo, int N, int P",
@@ -160,18 +161,23 @@ def maxpool_backward(dy, cache, relu=False):
     def work(block):
         maps, rows = block
         part = dx[maps, rows]
-        part[:] = 0
-        tallest = (len(part), -(-part.shape[1]//S), Wo, N)
-        masks, selected = workspace("masks", tallest, np.int8), workspace("selected", tallest, bits)
-        for r, s in np.ndindex(K, K):
-            (p, h), (q, w) = tap_pixels(r, part.shape[1], Ho, S, P + rows.start), tap_pixels(s, W, Wo, S, P)
-            asked = maps, p, q
-            size = np.s_[:, :p.stop - p.start, :q.stop - q.start]
-            np.equal(switches[asked], r*K + s, out=masks[size].view(bool))
-            np.negative(masks[size], out=masks[size])                                 # 1 -> -1: all bits set
-            np.bitwise_and(dy[asked].view(bits), masks[size], out=selected[size])     # (inf*0 would not be 0)
-            pixels = part[:, h, w]
-            np.add(pixels, selected[size].view(dy.dtype), out=pixels)
+        c, tall = part.shape[:2]
+        masks, selected = (workspace(name, (c, -(-tall//S), Wo, N), kind) for name, kind in (("masks", np.int8), ("selected", bits)))
+        phase = workspace("phase", (c, -(-tall//S), -(-W//S), N), dy.dtype)
+        for a, b in np.ndindex(S, S):                     # the pixels of every S-th row and column: they meet the same taps
+            i, j = slice((a - P - rows.start) % S, None, S), slice((b - P) % S, None, S)
+            of_phase = phase[:, :len(range(tall)[i]), :len(range(W)[j])]
+            of_phase[:] = 0
+            for r, s in product(range(a, K, S), range(b, K, S)):
+                (p, h), (q, w) = tap_pixels(r, tall, Ho, S, P + rows.start), tap_pixels(s, W, Wo, S, P)
+                asked = maps, p, q
+                size = np.s_[:, :p.stop - p.start, :q.stop - q.start]
+                np.equal(switches[asked], r*K + s, out=masks[size].view(bool))
+                np.negative(masks[size], out=masks[size])                             # 1 -> -1: all bits set
+                np.bitwise_and(dy[asked].view(bits), masks[size], out=selected[size])         # (inf*0 would not be 0)
+                pixels = of_phase[:, h.start//S:, w.start//S:][size]
+                np.add(pixels, selected[size].view(dy.dtype), out=pixels)
+            places(part)[:, i, j] = places(of_phase)
 
     parallel(work, map_blocks(C, H, W*N*dy.itemsize))
     return dx

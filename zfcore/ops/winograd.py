@@ -19,7 +19,7 @@ w[:, a::S, b::S] at stride 1. Of these there are at most 3x3 if K <= 3S; what is
 import numpy as np
 
 from zfcore.backend import parallel
-from zfcore.ops.window import clear, pieces, pixels, rectangles, tap_range, workspace
+from zfcore.ops.window import clear, pieces, pixels, places, rectangles, tap_range, workspace
 
 BLOCK = 24*2**20                  # bytes of V and M that a job works on
 GRADIENT_BLOCK = 2**26            # bytes of V and D that all cores work on
@@ -126,39 +126,41 @@ def _input_points(x, S, top, left, V):
     C, ti, tj, N = V.shape[4:]
     h, w = 2*ti + 2, 2*tj + 2
     for maps in pieces(C, SLAB//(S*S*h*w*x.itemsize)):
-        d = _phases(x[maps], S, top, left, h, w).view(V.dtype).reshape(S, S, -1, h, w, N)
-        by_rows = workspace("by_rows", (4, *d.shape[:3], ti, w, N), V.dtype)
+        d = _phases(x[maps], S, top, left, h, w).view(V.dtype).reshape(S, S, -1, h, 2, tj + 1, N)
+        by_rows = workspace("by_rows", (4, *d.shape[:3], ti, 2, tj + 1, N), V.dtype)
         _B([d[:, :, :, k:k + 2*ti - 1:2] for k in range(4)], by_rows)
-        _B([by_rows[..., k:k + 2*tj - 1:2, :] for k in range(4)], V[:, :, :, :, maps].swapaxes(0, 1))
+        _B([by_rows[..., k % 2, k//2:k//2 + tj, :] for k in range(4)], V[:, :, :, :, maps].swapaxes(0, 1))
 
 
 def _gradient_points(dy, top, left, D):
     """D (4,4,F,ti,tj,N) = A e A' for the tiles e of 2x2 pixels of dy (F,Ho,Wo)."""
     F, ti, tj, N = D.shape[2:]
     for maps in pieces(F, SLAB//(4*ti*tj*dy.itemsize)):
-        e = _phases(dy[maps], 1, top, left, 2*ti, 2*tj).view(D.dtype).reshape(-1, 2*ti, 2*tj, N)
-        by_rows = workspace("by_rows", (4, len(e), ti, 2*tj, N), D.dtype)
+        e = _phases(dy[maps], 1, top, left, 2*ti, 2*tj).view(D.dtype).reshape(-1, 2*ti, 2, tj, N)
+        by_rows = workspace("by_rows", (4, len(e), ti, 2, tj, N), D.dtype)
         _A([e[:, 0::2], e[:, 1::2]], by_rows)
-        _A([by_rows[..., 0::2, :], by_rows[..., 1::2, :]], D[:, :, maps].swapaxes(0, 1))
+        _A([by_rows[..., 0, :, :], by_rows[..., 1, :, :]], D[:, :, maps].swapaxes(0, 1))
 
 
 def _phases(x, S, top, left, h, w):
-    """(S,S,C,h,w) pixels: phase (a,b) holds x (C,H,W) at rows top+a, top+a+S, ... and columns alike, 0 off the map."""
+    """(S,S,C,h,2,w/2) pixels: phase (a,b) holds x (C,H,W) at rows top+a, top+a+S, ... and columns alike, 0 off the map; of the
+    columns the even ones first, then the odd ones, so that a transform along a row finds each of its inputs in a long run."""
     C, H, W = x.shape
-    slab = workspace("slab", (S, S, C, h, w), x.dtype)
-    for a, b in np.ndindex(S, S):
-        i0, i1 = tap_range(top + a, H, h, S, 0)
-        j0, j1 = tap_range(left + b, W, w, S, 0)
-        if (i1 - i0, j1 - j0) != (h, w):
-            clear(slab[a, b])
+    slab = workspace("slab", (S, S, C, h, 2, w//2), x.dtype)
+    for a, b, odd in np.ndindex(S, S, 2):
+        row, column, part = top + a, left + b + S*odd, slab[a, b, :, :, odd]
+        i0, i1 = tap_range(row, H, h, S, 0)
+        j0, j1 = tap_range(column, W, w//2, 2*S, 0)
+        if (i1 - i0, j1 - j0) != (h, w//2):
+            clear(part)
         if i1 > i0 and j1 > j0:
-            slab[a, b, :, i0:i1, j0:j1] = x[:, top + a + S*i0:top + a + S*i1:S, left + b + S*j0:left + b + S*j1:S]
+            part[:, i0:i1, j0:j1] = x[:, row + S*i0:row + S*i1:S, column + 2*S*j0:column + 2*S*j1:2*S]
     return slab
 
 
 def _outputs(m, out, top, left, S, bias, relu):
     """out (F,Ho,Wo,N) at (top + S*u + 2*S*i, left + S*v + 2*S*j) = output (u,v) of A' m A, m (4,4,F,ti,tj,N)."""
-    _, Ho, Wo, _ = out.shape
+    F, Ho, Wo, N = out.shape
     ti, tj = m.shape[3:5]
     by_rows = workspace("by_rows", (2, *m.shape[1:]), m.dtype)                  # (2,4,F,ti,tj,N)
     for u, pair in enumerate(by_rows):
@@ -169,11 +171,12 @@ def _outputs(m, out, top, left, S, bias, relu):
         for v in range(2):
             j0, j1 = tap_range(left + S*v, Wo, tj, 2*S, 0)
             if i1 > i0 and j1 > j0:
-                y = out[:, top + S*(u + 2*i0):top + S*(u + 2*i1 - 1):2*S,
-                        left + S*(v + 2*j0):left + S*(v + 2*j1 - 1):2*S]
+                y = workspace("outputs", (F, i1 - i0, j1 - j0, N), m.dtype)     # side by side, then laid out pixel by pixel
                 _A_transposed(pair[:, :, i0:i1, j0:j1], v, y)
                 if relu:
                     np.maximum(y, 0, out=y)
+                places(out)[:, top + S*(u + 2*i0):top + S*(u + 2*i1 - 1):2*S,
+                            left + S*(v + 2*j0):left + S*(v + 2*j1 - 1):2*S] = places(y)
 
 
 # ------------------------------------------------------------------------- the transforms, along the first axis
