@@ -63,7 +63,7 @@ def student(degrees, confidence):
 
 
 def mean_spread(values):
-    """(mean, standard deviation with n - 1 below) of numbers; the deviation of a single one is None, and so is that of none."""
+    """(mean, standard deviation with n - 1 below) of numbers, (mean, None) of a single one; None of none."""
     if not len(values):
         return None
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
