@@ -84,7 +84,7 @@ class Run(Unit):
     def fail(self, error):
         """Enter why it could not be trained. Raises Unwritable where the disk is full, which ends the study."""
         with atomic(self.folder/"failed.txt") as temporary:
-            temporary.write_text(f"{error or 'not enough memory'}\n")
+            temporary.write_text(f"{str(error) or 'not enough memory'}\n")
 
     def check_options(self):
         """Raise Expected where its folder was begun with other options."""
