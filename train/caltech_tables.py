@@ -7,18 +7,17 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
-
-from train.ablation import interval
-from train.loop import Lock
-from train.study import (NETWORKS, Joined, Part, Study, Subset, duplicates_in_words, markdown, number, run_in_words,
-                         scratch_in_words, untrained_in_words, write_text)
+from train import report
+from train.claims import differences, interval, mean_spread, side, verdict_of_cases, verdict_of_steps
+from train.report import csv_of
+from train.study import Unit
+from train.transfer_study import (NETWORKS, Joined, Part, Subset, TransferStudy, duplicates_in_words, run_in_words,
+                                  scratch_in_words, untrained_in_words)
 from zfcore import check, plots
 from zfcore.analysis.duplicates import ABOVE
 from zfcore.analysis.probing import GRID, held_out, probe, random_projection
-from zfcore.checkpoint import write_csv
 from zfcore.data import DRAWN, open_data
-from zfcore.data.caltech import TREES, mean_per_class_accuracy, open_caltech, over_folds, small_classes, splits
+from zfcore.data.caltech import TREES, mean_per_class_accuracy, open_caltech, small_classes, splits
 
 
 # ------------------------------------------------------------------------------------------------ the paper's numbers
@@ -74,7 +73,7 @@ def is_drawn(data):
     return data.startswith(DRAWN)
 
 
-class Folds(Study):
+class Folds(TransferStudy):
     """A study over folds of one pool of pictures."""
 
     def __init__(self, args):
@@ -152,30 +151,45 @@ class Folds(Study):
         """Train one from random weights on the pictures of a fold, and keep what it reaches."""
         train, test = self.split(train_per_class, fold)
         sets = [Subset(self.dataset, self.numbers[part], self.labels[part], self.classes) for part in (train, test)]
-        folder = self.output/f"scratch-{train_per_class}-fold{fold}"
-        found, seconds, train_error = self.from_random_weights(folder, *sets, self.args.seed + fold)
+        name = f"scratch-{train_per_class}-fold{fold}"
+        found, seconds, train_error = self.from_random_weights(name, *sets, self.args.seed + fold)
         accuracy = self.accuracy(found.p.argmax(axis=0), found.labels)
         self.keep(Part(*SCRATCH, train_per_class, fold, accuracy, float("nan"), train_error, seconds, len(train), len(test)))
 
     def work(self, keys, write):
         """Do what of `keys` (see `Part.key`) is not finished; call `write` after each part that takes long, and at the end."""
-        left = [key for key in keys if key not in self.parts]
-        with tqdm(total=len(keys), initial=len(keys) - len(left), unit="part", disable=None if left else True) as bar:
-            for key in left:
-                kind, network, layer, reduced, n, fold = key
-                of = f"{network}, {kind}({layer}{f', {reduced} projections' if reduced else ''})"
-                bar.set_description(f"{'from random weights' if kind == 'scratch' else of}, {n} a class, fold {fold}")
-                if kind == "scratch":
-                    self.train_network(n, fold)
-                    write()
-                else:
-                    self.classify(*key)
-                bar.update()
+        def do(unit, progress):
+            kind, *_, train_per_class, fold = unit.key
+            if kind == "scratch":
+                self.train_network(train_per_class, fold)
+                write()
+            else:
+                self.classify(*unit.key)
+            progress()
+
+        self.folder.work([Fit(self.parts, key) for key in keys], do, "part")
         write()
 
     def accuracies(self, *key):
         """{fold: accuracy in %}, of a `Part.key` without its fold."""
         return {fold: 100*part.accuracy for fold, part in self.of(*key).items()}
+
+
+@dataclass(frozen=True)
+class Fit(Unit):
+    """A classifier or a network to be trained, of which `parts` holds what is finished."""
+    parts: dict
+    key: tuple                    # see `Part.key`
+
+    @property
+    def name(self):
+        kind, network, layer, reduced, train_per_class, fold = self.key
+        of = f"{network}, {kind}({layer}{f', {reduced} projections' if reduced else ''})"
+        return f"{'from random weights' if kind == 'scratch' else of}, {train_per_class} a class, fold {fold}"
+
+    @property
+    def done(self):
+        return int(self.key in self.parts)
 
 
 SCRATCH = "scratch", "", 0, 0                                     # what the keys of networks from random weights begin with
@@ -194,7 +208,7 @@ def caltech_accuracy(args):
     trained = sorted(set(args.scratch_train or train)) if scratch else []
     study.check_sizes(max([*train, *trained]))
     study.begin(max([*train, *trained]), scratch_epochs=args.scratch_epochs)
-    with Lock(study.output):
+    with study.folder.locked():
         study.look([top], max([*train, *trained]))
 
         def write():
@@ -215,7 +229,7 @@ def caltech_layers(args):
     n = args.train or TABLE7_TRAIN.get(study.title, 30)
     study.check_sizes(n)
     study.begin(n)
-    with Lock(study.output):
+    with study.folder.locked():
         study.look(layers, n)
         classifiers = ("svm", 0), ("softmax", 0), ("svm", study.fewest)
         study.work([(kind, network, layer, reduced, n, fold) for fold in range(args.folds) for layer in layers
@@ -224,36 +238,9 @@ def caltech_layers(args):
 
 
 # --------------------------------------------------------------------------------------------- what is written of them
-def mean_and_spread(accuracies):
-    """(mean, spread) of {fold: accuracy}, None without any; the spread is None for a single one."""
-    if not accuracies:
-        return None
-    mean, spread = over_folds(list(accuracies.values()))
-    return mean, None if np.isnan(spread) else spread
-
-
-def ahead(one, other):
-    """What `one` is ahead of `other` by in each fold that both have, [points]; both {fold: accuracy in %}."""
-    return [one[fold] - other[fold] for fold in one if fold in other]
-
-
-def side(points):
-    """1 or -1 where the 95 % interval over the folds lies above or below 0; 0 where it does not, or there is one fold."""
-    mean, half = interval(points)
-    return 0 if half is None or abs(mean) <= half else 1 if mean > 0 else -1
-
-
-def verdict(sides):
-    """That of a claim which holds where a side is 1."""
-    found = set(sides)
-    if found == {1}:
-        return "agrees"
-    return "agrees in part" if 1 in found else "does not agree" if -1 in found else "undecided"
-
-
-def points_in_words(points):
-    mean, half = interval(points)
-    return f"{mean:+.1f}" if half is None else f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
+def over_folds(accuracies):
+    """(mean, spread or None) of {fold: accuracy}, None without any."""
+    return mean_spread(list(accuracies.values()))
 
 
 def write_accuracies(study, table, counts):
@@ -262,33 +249,29 @@ def write_accuracies(study, table, counts):
     of = {"from random weights": SCRATCH, "features of random weights": ("softmax", "untrained", top, 0),
           "features of the run": ("softmax", "run", top, 0)}
     found = {what: {n: folds for n in counts if (folds := study.accuracies(*key, n))} for what, key in of.items()}
-    here = {what: {n: mean_and_spread(folds) for n, folds in row.items()} for what, row in found.items()}
+    here = {what: {n: over_folds(folds) for n, folds in row.items()} for what, row in found.items()}
     paper = {**table.others, "non-pretrained": table.scratch, "ImageNet-pretrained": table.features}
-    rows = [[f"{who}: {what}", *(number(row.get(n)) for n in counts)] for who, group in (("paper", paper), ("here", here))
-            for what, row in group.items() if any(row.get(n) for n in counts)]
+    rows = [[f"{who}: {what}", *(report.mean_spread(row.get(n)) for n in counts)]
+            for who, group in (("paper", paper), ("here", here)) for what, row in group.items()
+            if any(row.get(n) for n in counts)]
     head = [f"Accuracy in %. Training pictures a class of {table.title} (paper), {study.title} (here)", *counts]
     networks = [part for part in study.kinds("scratch") if part.train_per_class in counts]
     scratch, untrained, run = found.values()
-    write_text(study.output/f"{name}.md", markdown(head, rows), protocol_in_words(study, counts), classifiers_in_words(study),
-               untrained_in_words(study), scratch_in_words(networks, study.args.scratch_epochs),
-               claim_of_features(leads(run, scratch), leads(run, untrained)),
-               claim_of_six(here["features of the run"], here["features of random weights"]) if name == "figure9" else "")
-    write_csv(study.output/f"{name}.csv",
-              [[who, what, n, *csv_of(row[n]), len(found[what][n]) if who == "here" else ""]
-               for who, group in (("paper", paper), ("here", here)) for what, row in group.items() for n in sorted(row)],
-              "who", "what", "train_per_class", "accuracy", "spread", "folds")
-    plots.save(plots.accuracy_curve(paper, here, f"paper: {table.title}", f"here: {study.title}", 100/len(study.classes)),
-               study.output/f"{name}.png")
+    paragraphs = [
+        report.table(head, rows), protocol_in_words(study, counts), classifiers_in_words(study), untrained_in_words(study),
+        scratch_in_words(networks, study.args.scratch_epochs), claim_of_features(leads(run, scratch), leads(run, untrained)),
+        claim_of_six(here["features of the run"], here["features of random weights"]) if name == "figure9" else ""]
+    numbers = [[who, what, n, *csv_of(row[n]), len(found[what][n]) if who == "here" else ""]
+               for who, group in (("paper", paper), ("here", here)) for what, row in group.items() for n in sorted(row)]
+    titles = f"paper: {table.title}", f"here: {study.title}"
+    report.write(study.output, name, paragraphs, ("who", "what", "train_per_class", "accuracy", "spread", "folds"), numbers,
+                 lambda: plots.accuracy_curve(paper, here, *titles, 100/len(study.classes)))
 
 
 def leads(one, other):
     """{pictures a class: what `one` is ahead of `other` by, [points]}; both {pictures a class: {fold: accuracy in %}}."""
-    found = {n: ahead(one[n], other[n]) for n in one if n in other}
+    found = {n: differences(one[n], other[n]) for n in one if n in other}
     return {n: points for n, points in found.items() if points}
-
-
-def csv_of(pair):
-    return f"{pair[0]:.6g}", "" if pair[1] is None else f"{pair[1]:.4g}"
 
 
 def protocol_in_words(study, counts):
@@ -329,18 +312,18 @@ def claim_of_features(over_scratch, over_untrained):
     weights: each {pictures a class: [points, one a fold]}."""
     if not over_untrained:
         return ""
-    learned = verdict(map(side, over_untrained.values()))
+    learned = verdict_of_cases(map(side, over_untrained.values()))
     control = (f"The control: of the features of random weights they are ahead by {leads_in_words(over_untrained)}: "
                f"{LEARNED[learned]}.")
     if not over_scratch:
         return f"What the features of the run owe to its training. {control}"
     return (f"Claim 10 of the paper, that features learned elsewhere beat training from random weights: "
-            f"{verdict(map(side, over_scratch.values()))} ({leads_in_words(over_scratch)}; the paper: +61.0 and +40.0 at 15 "
-            f"and 30 of Caltech-101). {control}")
+            f"{verdict_of_cases(map(side, over_scratch.values()))} ({leads_in_words(over_scratch)}; the paper: +61.0 and +40.0 "
+            f"at 15 and 30 of Caltech-101). {control}")
 
 
 def leads_in_words(leads):
-    return ", ".join(f"{points_in_words(points)} points at {n} a class in {len(points)} fold{'s'*(len(points) > 1)}"
+    return ", ".join(f"{report.interval(*interval(points))} points at {n} a class in {len(points)} fold{'s'*(len(points) > 1)}"
                      for n, points in leads.items())
 
 
@@ -364,26 +347,27 @@ def write_layers(study, layers, n, classifiers):
     for (kind, reduced), (run, untrained) in curves.items():
         for layer in layers:
             paper = TABLE7.get((kind, layer), (None, None)) if not reduced else (None, None)
-            count, pairs = reduced or study.known["run"][layer].shape[1], [mean_and_spread(of[layer]) for of in (run, untrained)]
-            points = ahead(run[layer], untrained[layer])
+            count, pairs = reduced or study.known["run"][layer].shape[1], [over_folds(of[layer]) for of in (run, untrained)]
+            points = differences(run[layer], untrained[layer])
             rows.append([f"{WORDS[kind]} ({layer}){f', {reduced} projections' if reduced else ''}", study.layers[layer], count,
-                         *map(number, (*paper, *pairs)), points_in_words(points) if points else ""])
+                         *map(report.mean_spread, (*paper, *pairs)), report.interval(*interval(points)) if points else ""])
             if points:
                 numbers.append([kind, layer, count, int(reduced > 0), n, len(run[layer]), *csv_of(pairs[0]), *csv_of(pairs[1]),
                                 *csv_of(interval(points)), *(pair[0] if pair else "" for pair in paper)])
-    write_text(study.output/"table7.md",
-               markdown(["Accuracy in %, classifier (layer)", "features", "of them", "paper: Caltech-101, 30 a class",
-                         "paper: Caltech-256, 60 a class", here, "untrained network", "ahead by, points (95 %)"], rows),
-               "Features of a layer are here what it hands to the next one, after ReLU, max pooling and contrast normalisation "
-               "where it has them (the column names the last of these), minus their mean over the training pictures, all "
-               "divided by one number. The paper does not say which it took, nor how it scaled them. Projections: each layer's "
-               f"features times one Gaussian matrix, so that all layers have as many as the smallest, {fewest}.",
-               protocol_in_words(study, [n]), classifiers_in_words(study), untrained_in_words(study),
-               claim_of_layers("all features", *curves["svm", 0]), claim_of_layers(f"{fewest} projections", *curves["svm", fewest]))
-    write_csv(study.output/"table7.csv", numbers, "classifier", "layer", "features", "projected", "train_per_class", "folds",
-              "accuracy", "spread", "untrained_accuracy", "untrained_spread", "ahead_by", "ahead_by_95_half",
-              "paper_caltech_101", "paper_caltech_256")
-    plots.save(plots.accuracy_by_layer(*panels(curves, here, fewest), 100/len(study.classes)), study.output/"table7.png")
+    paragraphs = [
+        report.table(["Accuracy in %, classifier (layer)", "features", "of them", "paper: Caltech-101, 30 a class",
+                      "paper: Caltech-256, 60 a class", here, "untrained network", "ahead by, points (95 %)"], rows),
+        "Features of a layer are here what it hands to the next one, after ReLU, max pooling and contrast normalisation where "
+        "it has them (the column names the last of these), minus their mean over the training pictures, all divided by one "
+        "number. The paper does not say which it took, nor how it scaled them. Projections: each layer's features times one "
+        f"Gaussian matrix, so that all layers have as many as the smallest, {fewest}.",
+        protocol_in_words(study, [n]), classifiers_in_words(study), untrained_in_words(study),
+        claim_of_layers("all features", *curves["svm", 0]), claim_of_layers(f"{fewest} projections", *curves["svm", fewest])]
+    header = ("classifier", "layer", "features", "projected", "train_per_class", "folds", "accuracy", "spread",
+              "untrained_accuracy", "untrained_spread", "ahead_by", "ahead_by_95_half", "paper_caltech_101",
+              "paper_caltech_256")
+    report.write(study.output, "table7", paragraphs, header, numbers,
+                 lambda: plots.accuracy_by_layer(*panels(curves, here, fewest), 100/len(study.classes)))
 
 
 WORDS = {"svm": "SVM", "softmax": "softmax"}
@@ -397,7 +381,7 @@ def panels(curves, here, fewest):
     full, equal = {}, {}
     for (kind, reduced), of_networks in curves.items():
         for name, curve in zip((WORDS[kind], f"{WORDS[kind]}, untrained"), of_networks):
-            (equal if reduced else full)[name] = {layer: mean_and_spread(folds) for layer, folds in curve.items() if folds}
+            (equal if reduced else full)[name] = {layer: over_folds(folds) for layer, folds in curve.items() if folds}
     return paper, {here: full, f"the same, {fewest} projections a layer": equal}
 
 
@@ -410,10 +394,10 @@ def claim_of_layers(what, run, untrained):
     lead = {layer: {fold: run[layer][fold] - untrained[layer][fold] for fold in run[layer] if fold in untrained[layer]}
             for layer in layers}
     steps = list(zip(layers, layers[1:]))
-    curves = [[side(ahead(curve[high], curve[low])) for low, high in steps] for curve in (run, untrained, lead)]
+    curves = [[side(differences(curve[high], curve[low])) for low, high in steps] for curve in (run, untrained, lead)]
     of_run, of_untrained, of_lead = (steps_in_words(sides, layers) for sides in curves)
     both = any(a == b == -1 for a, b in zip(*curves[:2]))
-    amounts = ", ".join(f"{mean_and_spread(lead[layer])[0]:+.1f}" for layer in layers)
+    amounts = ", ".join(f"{over_folds(lead[layer])[0]:+.1f}" for layer in layers)
     no_finding = " A fall that both have is no finding about what was learned." if both else ""
     return (f"Claim 10 of the paper, that accuracy rises with the layer, for the SVM on {what} of layers {layers[0]} to "
             f"{layers[-1]}: {verdict_of_steps(curves[0])}, it {of_run}. The control, the untrained network's, {of_untrained}."
@@ -425,8 +409,3 @@ def steps_in_words(sides, layers):
     found = {word: [f"{low} to {high}" for low, high, of in zip(layers, layers[1:], sides) if of == side]
              for word, side in (("rises", 1), ("falls", -1), ("is undecided", 0))}
     return ", ".join(f"{word} from layer {', '.join(steps)}" for word, steps in found.items() if steps)
-
-
-def verdict_of_steps(sides):
-    """That of the claim that every step goes up."""
-    return "does not agree" if -1 in sides else "undecided" if 0 in sides else "agrees"

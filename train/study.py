@@ -1,346 +1,221 @@
-"""A study of how well a run's features serve on another set of pictures: RUN, the set, and a folder with what is measured.
+"""A study: a folder, the options that all its numbers have in common, and its work, a unit at a time, each done once.
 
-    OUT/study.json            the options that every number in OUT has in common
-    OUT/parts.csv             a row for each classifier that was trained, written anew after each
-    OUT/scratch-15-fold0/     an ordinary run, for each network trained from random weights
-    OUT/duplicates.csv .png   pictures of the set that RUN was trained on already, where they were looked for
-    RUN/features/             what RUN's layers make of the pictures (train.features), and those of the untrained network,
-                              for all studies
+    DIR/study.json      the options, remembered and compared
+    DIR/.lock           or a lock a unit, of whoever is at work
+    DIR/<name>/         an ordinary run, for each network that the study trains; what it prints goes into its output.txt, and a
+                        failed.txt says why it could not be trained
+    DIR/<name>.h5       a result that was computed once
 
-Whatever RUN's features reach, those of the same network as it was before it learned anything stand beside it: the untrained
-network, without which nobody can tell what was learned from what the architecture gives for nothing.
-
-What is finished is not done again."""
-import csv
+What is finished is not done again, what was stopped or killed goes on, and what failed is tried again: a study may be begun
+again at any time."""
 import json
-from contextlib import redirect_stdout
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from train.config import TrainConfig, read_options
-from train.evaluate import predict
-from train.features import features_of, key_of
-from train.loop import Training
-from zfcore import check, plots, results, trained
-from zfcore.analysis.duplicates import Duplicates, near_duplicates, thumbnails
-from zfcore.analysis.probing import feature_layers
-from zfcore.checkpoint import atomic, load, write_csv
+from train.config import MAY_CHANGE, TrainConfig, flag, read_options
+from train.evaluate import evaluate, predict
+from train.loop import Busy, Lock, Stop, Training, new_folder
+from zfcore import check, results
+from zfcore.checkpoint import atomic, load
 from zfcore.data import open_data
-from zfcore.models import checkpoint_file, from_table
-from zfcore.networks import home_of
+from zfcore.data.loader import Pictures
 
-NETWORKS = ("run", "untrained")   # whose features a classifier is fitted to
-WATCHED = 256                     # test pictures at most on which a network from random weights is watched while it trains
+FREE = set(MAY_CHANGE) - {"epochs"}                         # options that a run may go on with other values of
+
+
+class Stopped(Stop):
+    """The user asked to stop; everything is saved. `status` is what a command ends with: 130 for Ctrl-C, 143 for SIGTERM."""
+
+    def __init__(self, signal):
+        super().__init__()
+        self.status = 128 + signal
+
+
+# --------------------------------------------------------------------------------------------------------------- units
+class Unit:
+    """A piece of a study's work, which is done once.
+
+    name        what the bar calls it
+    size        what it counts in the bar, of which so much is `done`
+    lock        the name of the lock of whoever is at it; "": the study has one for all
+    failure     the sentence with which it failed the last time, or \"\""""
+    size, lock, failure = 1, "", ""
+
+    @property
+    def finished(self):
+        return self.done >= self.size
 
 
 @dataclass(frozen=True)
-class Part:
-    """One finished classifier: a row of parts.csv. A network trained from random weights is of the kind "scratch", and has ""
-    and 0 where others have the origin of their features."""
-    kind: str                     # svm, softmax, scratch
-    network: str                  # whose features: one of NETWORKS
-    layer: int
-    reduced: int                  # to so many features by random projection; 0: all of the layer's as they are
-    train_per_class: int
-    fold: int
-    accuracy: float               # mean over the classes, 0..1
-    C: float                      # of the regulariser; NaN for a network
-    train_error: float            # of a network in its last epoch, dropout and crops included, 0..1; NaN for a classifier
-    seconds: float
-    train: int                    # pictures
-    test: int
+class Run(Unit):
+    """One network to train: its options, its folder. It counts its epochs."""
+    config: TrainConfig
+    folder: Path
 
     @property
-    def key(self):
-        return self.kind, self.network, self.layer, self.reduced, self.train_per_class, self.fold
-
-
-class Study:
-    """RUN, its network and the sets {name: Pictures}; `open_sets(shorter side)` gives {name: data set}."""
-
-    def __init__(self, args, open_sets):
-        self.args, self.output = args, Path(args.output)
-        check.positive("--scratch-epochs", getattr(args, "scratch_epochs", 1))
-        self.model = trained.open(args.run, args.device)
-        self.layers = feature_layers(self.model.network)
-        self.sets = {name: self.pictures(dataset) for name, dataset in open_sets(self.model.size).items()}
-        self.parts = {}
-
-    def pictures(self, dataset):
-        """A data set prepared as RUN's own pictures were; small ones are enlarged."""
-        return self.model.prepared(dataset, upscale=True, workers=self.args.workers)
+    def name(self):
+        return self.folder.name
 
     @property
-    def run_folder(self):
-        return home_of(self.args.run)
+    def size(self):
+        return self.config.epochs
 
     @property
-    def checkpoint_file(self):
-        return checkpoint_file(self.args.run)
-
-    @cached_property
-    def keys(self):
-        """{one of NETWORKS: {name of a set: what its features depend on}}."""
-        return {network: {name: key_of(self.checkpoint_file, pictures, start) for name, pictures in self.sets.items()}
-                for network, start in zip(NETWORKS, (None, self.start))}
-
-    @cached_property
-    def start(self):
-        """(seed, law) that `Network.init` draws the untrained network with: RUN's own, as its checkpoint or its config.json says;
-        (0, "he") where neither does."""
-        state = load(self.checkpoint_file).state
-        if state.get("init"):
-            return state["seed"], state["init"]
-        if not self.has_config:
-            return 0, "he"
-        config = self.run_config()
-        return config.seed, config.init
-
-    @cached_property
-    def untrained(self):
-        """RUN's model with weights as at its random start."""
-        of = self.model.network
-        return replace(self.model, network=from_table(of.name, of.input_shape, of.table()).init(*self.start, self.model.device))
-
-    # ---------------------------------------------------------------------------------------------- what is kept
-    def begin(self, **options):
-        """Make OUT, or go on with it: what it holds must have been measured with the same options."""
-        options = {"table": self.args.table, "run": str(self.checkpoint_file), "data": str(self.args.data),
-                   "key": " ".join(self.keys["run"].values()), "seed": self.args.seed, "untrained": list(self.start),
-                   "without_duplicates": self.args.without_duplicates, **options}
-        path = self.output/"study.json"
+    def done(self):
+        """Read from log.csv, whose row is written after the epoch's checkpoint."""
         try:
-            self.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise check.Expected("--output", "a place where a folder can be made", f"{self.output} ({error.strerror})") from None
-        if path.is_file():
-            self.compare(json.loads(path.read_text()), options)
-        elif any(entry.suffix != ".part" for entry in self.output.iterdir()):
-            raise check.Expected("--output", "a new or empty folder, or one with a study.json", self.output)
-        with atomic(path) as temporary:
-            temporary.write_text(json.dumps(options, indent=2) + "\n")
-        self.parts = read_parts(self.output/"parts.csv")
-
-    def compare(self, before, options):
-        """Refuse to mix numbers: all options but the places of RUN and of the pictures must be as `before`."""
-        for name, value in options.items():
-            if name not in ("run", "data") and before.get(name) != value:
-                what = "pictures or weights" if name == "key" else f"{name.replace('_', ' ')} {before.get(name)}"
-                raise check.Expected(f"--output {self.output}", f"the study that was begun there ({what})",
-                                     "others" if name == "key" else value, "name another folder")
-
-    def keep(self, part):
-        self.parts[part.key] = part
-        names = [f.name for f in fields(Part)]
-        rows = [[getattr(one, name) for name in names] for _, one in sorted(self.parts.items())]
-        write_csv(self.output/"parts.csv", rows, *names)
-
-    def of(self, *key):
-        """The finished Parts over the folds: {fold: Part}, of a `Part.key` without its fold."""
-        return {part.fold: part for part in self.parts.values() if part.key[:-1] == key}
-
-    def kinds(self, *kinds):
-        return [part for part in self.parts.values() if part.kind in kinds]
-
-    # -------------------------------------------------------------------------------------------------- features
-    def features(self, name, numbers):
-        """{one of NETWORKS: {number of a layer: Features}} of the set called `name`."""
-        layers, features, pictures = [self.layers[n] for n in numbers], {}, self.sets[name]
-        for which, model in zip(NETWORKS, (self.model, self.untrained)):
-            folder = Path(self.args.features or self.run_folder/"features")/self.keys[which][name]
-            what = " ".join(filter(None, ["features", which, name]))
-            with tqdm(total=len(pictures), unit="picture", desc=what, disable=None) as bar:
-                found = features_of(model, pictures, layers, folder, bar)
-            features[which] = {number: found[layer] for number, layer in zip(numbers, layers)}
-        return features
-
-    # ------------------------------------------------------------------------------------------------ duplicates
-    def duplicates(self, name):
-        """The Duplicates of RUN's training pictures (first) and the set called `name` (second); listed in OUT."""
-        file = self.output/"-".join(filter(None, ["duplicates", name]))
-        if file.with_suffix(".h5").is_file():
-            return results.load(file.with_suffix(".h5"), Duplicates)
-        own, numbers, thumbs = self.run_thumbnails
-        new = self.sets[name]
-        new_numbers, new_thumbs = thumbnails_of(new, f"thumbnails {name}")
-        found = near_duplicates(thumbs, new_thumbs)
-        found = replace(found, first=numbers[found.first], second=new_numbers[found.second])
-        rows = list(zip(found.second.tolist(), found.first.tolist(), found.correlation.tolist()))
-        named = [(new.dataset.names[i], own.dataset.names[j], f"{value:.4f}") for i, j, value in rows]
-        write_csv(file.with_suffix(".csv"), named, "new_picture", "run_picture", "correlation")
-        if rows:
-            plots.save(plots.pairs([(new.picture(i), own.picture(j)) for i, j, _ in rows[:40]],
-                        [(new.dataset.names[i].split("/", 1)[-1], f"{value:.3f}") for i, _, value in rows[:40]],
-                        f"{len(rows)} pairs: left a new picture, right one that the run was trained on; below, their correlation"
-                        + (". The first 40." if len(rows) > 40 else ".")), file.with_suffix(".png"))
-        results.save(file.with_suffix(".h5"), found)
-        return found
-
-    @cached_property
-    def run_thumbnails(self):
-        """(Pictures, numbers, thumbnails) of what RUN was trained on."""
-        config = self.run_config()
-        own = self.pictures(open_data(config.data, self.model.size, config.limit_per_class)[0])
-        return own, *thumbnails_of(own, "thumbnails of the run's pictures")
+            return (self.folder/"log.csv").read_text().count("\n") - 1
+        except OSError:
+            return 0
 
     @property
-    def has_config(self):
-        return (self.run_folder/"config.json").is_file()
+    def lock(self):
+        """It lies beside the folder, which does not exist yet or must be empty."""
+        return f".{self.config.model}.{self.config.seed}.lock"
 
-    def run_config(self):
-        path = self.run_folder/"config.json"
-        if not self.has_config:
-            raise check.Expected("--run", "a run's folder with its config.json, which says what it was trained on and how",
-                                 self.args.run)
-        return TrainConfig(**read_options(path))
+    @property
+    def failure(self):
+        path = self.folder/"failed.txt"
+        return path.read_text().strip() if path.is_file() and not self.finished else ""
 
-    # -------------------------------------------------------------------------------- a network from random weights
-    def from_random_weights(self, folder, train, test, seed):
-        """(Predictions of the data set `test`, seconds of training, its last training error): an ordinary run in `folder`,
-        begun or gone on with, on the data set `train`. What it prints goes into its output.txt. Some of the test pictures
-        are its validation set, which decides nothing: the last weights count."""
-        config, folder = self.scratch_config(seed), Path(folder)
-        watched = test.part(np.arange(0, len(test), -(-len(test)//WATCHED)))
-        training = Training(config, data=(train, watched))
+    def fail(self, error):
+        """Enter why it could not be trained. Raises Unwritable where the disk is full, which ends the study."""
+        with atomic(self.folder/"failed.txt") as temporary:
+            temporary.write_text(f"{str(error) or 'not enough memory'}\n")
+
+    def check_options(self):
+        """Raise Expected where its folder was begun with other options."""
+        path = self.folder/"config.json"
+        stored = asdict(TrainConfig(**read_options(path))) if path.is_file() else {}
+        for name, value in stored.items():
+            asked = getattr(self.config, name)
+            if name not in FREE and value != asked and asked is not None:    # None: a decay that --start-left chooses
+                raise check.Expected(flag(name), f"{value!r}, with which {self.folder} was started", repr(asked),
+                                     "leave it out, or name another --output")
+
+
+# -------------------------------------------------------------------------------------------------------------- folder
+class StudyFolder:
+    """The folder of a study, whose study.json must hold `keys`, {option: its type, or what it may be}."""
+
+    def __init__(self, path, **keys):
+        self.path, self.keys = Path(path), keys
+
+    def stored(self):
+        """{option: value} of study.json, {} where there is none yet."""
+        path = self.path/"study.json"
+        if not path.is_file():
+            return {}
+        try:
+            options = json.loads(path.read_text(encoding="utf-8"))
+            if all(type(options[name]) is kind if isinstance(kind, type) else options[name] in kind
+                   for name, kind in self.keys.items()):
+                return options
+        except (ValueError, KeyError, TypeError, RecursionError):
+            pass
+        raise check.Expected(path, f"the {' and '.join(self.keys)} of a study", "something else",
+                             "remove it, and type the options that the study began with")
+
+    def remember(self, options, may_change=(), alone=False):
+        """Make the folder, or go on with it, and write study.json. `options` must be those that the study began with, but for
+        those that `may_change`: numbers are not mixed. If `alone`, a folder that holds something but no study is refused."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise check.Expected("--output", "a place where a folder can be made", f"{self.path} ({error.strerror})") from None
+        before = self.stored()
+        if alone and not before and any(entry.suffix != ".part" for entry in self.path.iterdir()):
+            raise check.Expected("--output", "a new or empty folder, or one with a study.json", self.path)
+        for name, value in options.items():
+            if before and name not in may_change and before.get(name) != value:
+                what = "pictures or weights" if name == "key" else f"{name.replace('_', ' ')} {before.get(name)}"
+                raise check.Expected(f"--output {self.path}", f"the study that was begun there ({what})",
+                                     "others" if name == "key" else value, "name another folder")
+        with atomic(self.path/"study.json", shared=True) as temporary:
+            temporary.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
+
+    def locked(self, wait=False):
+        """`with study.locked():` nobody else writes what the study has found. Raises Busy where somebody does, or waits."""
+        return Lock(self.path, wait=wait)
+
+    def work(self, units, do, of="unit"):
+        """`do(unit, progress)` what of `units` is not finished, first what nobody else is at; it calls `progress()` for each
+        part of the unit's size. Returns when all is finished or has failed. `of` is what the bar counts."""
+        elsewhere, done = [], sum(unit.done for unit in units)
+        size = sum(unit.size for unit in units)
+        with tqdm(total=size, initial=done, unit=of, disable=None if done < size else True) as bar:
+            for turn in (units, elsewhere):
+                for unit in turn:
+                    try:
+                        with Lock(self.path, unit.lock, wait=turn is elsewhere) if unit.lock else nullcontext():
+                            if not (unit.finished or turn is elsewhere and unit.failure):        # it has just failed there
+                                bar.n = sum(each.done for each in units)
+                                bar.set_description(unit.name)
+                                do(unit, bar.update)
+                    except Busy:
+                        if not unit.lock:
+                            raise
+                        elsewhere.append(unit)
+
+    def kept(self, name, kind, compute):
+        """The result of the dataclass `kind` in NAME.h5, computed and kept if it is not there."""
+        path = self.path/f"{name}.h5"
+        if not path.is_file():
+            results.save(path, compute())
+        return results.load(path, kind)
+
+    def run_or_resume(self, name, config, pictures, progress=None):
+        """(Trained, history) of the run NAME, begun or gone on with until its last epoch; what it prints goes into its
+        output.txt, as a study has too much of it for one screen.
+
+        `pictures` are its (training, validation) Pictures, see `pictures_for`; runs may share them. `progress()` is called
+        after each epoch. Raises Stopped, with everything saved."""
+        folder, datasets = self.path/name, tuple(part.dataset for part in pictures)
+        training = Training(config, data=datasets)
+        training.train, training.val = pictures
         if (folder/"latest.h5").is_file():
             training.restore(load(folder/"latest.h5"))
+        else:
+            clear(folder)
+            new_folder(config, folder)
+        (folder/"failed.txt").unlink(missing_ok=True)
         training.prepare()
-        folder.mkdir(parents=True, exist_ok=True)
+        close = training.close_epoch
+
+        def close_epoch(score):
+            close(score)
+            progress()
+
+        if progress:
+            training.close_epoch = close_epoch
         with open(folder/"output.txt", "a", buffering=1) as file, redirect_stdout(file):
-            training.run(folder)
-        found = predict([training.trained], self.pictures(test), config.batch_size)
-        return found, sum(training.history["seconds"]), training.history["train_error"][-1]
-
-    def scratch_config(self, seed):
-        """RUN's own options, for a network trained on few pictures: so many epochs that it can fit them, and a learning rate
-        that falls after 2/3 and 5/6 of them, as no picture can be spared to watch. As much of its start is left as of RUN's."""
-        epochs, run = self.args.scratch_epochs, self.run_config()
-        return replace(run, weight_decay=None if run.start_left else run.weight_decay, data=str(self.args.data), epochs=epochs, seed=seed, init_from="", limit_per_class=0,
-                       upscale=True, keep_epochs=(), drop_after=(epochs*2//3, epochs*5//6), device=self.args.device,
-                       workers=self.args.workers)
+            try:
+                training.run(folder)
+            except Stop:
+                raise Stopped(training.interrupt.asked) from None
+        return training.trained, training.history
 
 
-def thumbnails_of(pictures, what):
-    """(numbers, thumbnails) of the pictures of a set that are not damaged."""
-    numbers, found = [], []
-    with tqdm(total=len(pictures), unit="picture", desc=what, disable=None) as bar:
-        for batch, _, indices in pictures.batches(256, 0, 0, shuffle=False):
-            numbers.append(indices)
-            found.append(thumbnails(batch))
-            bar.update(len(indices))
-    return np.concatenate(numbers), np.concatenate(found)
+def clear(folder):
+    """Remove what a run leaves behind that was stopped before its first checkpoint. Raises Busy where one is at work."""
+    if not folder.is_dir():
+        return
+    with Lock(folder):
+        for name in ("config.json", "output.txt", "failed.txt", ".lock"):
+            (folder/name).unlink(missing_ok=True)
+        if (folder/"figures").is_dir():
+            (folder/"figures").rmdir()
 
 
-def read_parts(path):
-    """{key: Part} of a parts.csv, {} where there is none."""
-    if not path.is_file():
-        return {}
-    with open(path, newline="") as file:
-        try:
-            parts = [Part(**{f.name: f.type(row[f.name]) for f in fields(Part)}) for row in csv.DictReader(file)]
-        except (KeyError, ValueError, TypeError) as error:
-            raise check.Expected(path, "the rows that this command wrote", f"others ({error})", "name another --output") from None
-    return {part.key: part for part in parts}
+def pictures_for(config, datasets=None):
+    """(training, validation) Pictures as runs with these options take them: of two data sets, or of what config.data names."""
+    datasets = datasets or open_data(config.data, config.picture_size, config.limit_per_class)
+    return tuple(Pictures(part, config.picture_size, config.image_size, config.upscale, config.workers) for part in datasets)
 
 
-class Joined:
-    """Two data sets of the same classes as one: first the pictures of the one, then those of the other."""
-
-    def __init__(self, one, other):
-        self.sets, self.classes, self.shorter_side = (one, other), one.classes, one.shorter_side
-        self.labels, self.names = np.concatenate([one.labels, other.labels]), [*one.names, *other.names]
-
-    def __len__(self):
-        return len(self.labels)
-
-    def picture(self, i):
-        one, other = self.sets
-        return one.picture(i) if i < len(one) else other.picture(i - len(one))
-
-    def fingerprint(self):
-        return " ".join(part.fingerprint() for part in self.sets)
-
-
-class Subset:
-    """Some pictures of a data set, each with a label of its own; a picture may be in it more than once."""
-
-    def __init__(self, dataset, numbers, labels, classes):
-        self.dataset, self.numbers, self.labels, self.classes = dataset, np.asarray(numbers).tolist(), labels, list(classes)
-        self.names, self.shorter_side = [dataset.names[i] for i in self.numbers], dataset.shorter_side
-
-    def __len__(self):
-        return len(self.numbers)
-
-    def picture(self, i):
-        return self.dataset.picture(self.numbers[i])
-
-    def part(self, places):
-        return Subset(self.dataset, [self.numbers[k] for k in places], self.labels[places], self.classes)
-
-    def fingerprint(self):
-        return f"{self.dataset.fingerprint()} {self.numbers}"
-
-
-# ------------------------------------------------------------------------------------------------- what is written
-def number(pair):
-    """(mean, spread or None) as a table says it; "" for None."""
-    if pair is None:
-        return ""
-    mean, spread = pair
-    return f"{mean:.1f}" if spread is None else f"{mean:.1f} ± {spread:.1f}"
-
-
-def markdown(head, rows):
-    """A Markdown table; the first column holds text, the others numbers."""
-    lines = [head, ["---", *["--:"]*(len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "/") for cell in line) + " |" for line in lines)
-
-
-def write_text(path, *paragraphs):
-    with atomic(path) as temporary:
-        temporary.write_text("\n\n".join(filter(None, paragraphs)) + "\n", encoding="utf-8")
-
-
-def run_in_words(study):
-    network, epoch = study.model.network, study.model.epoch
-    return (f"The run: {study.args.run} ({network.name}, {network.input_shape[1]}x{network.input_shape[2]} pixels, trained on "
-            f"{len(study.model.classes)} classes, epoch {epoch}). Features: evaluation mode, centre crop; pictures "
-            f"smaller than the input are enlarged.")
-
-
-def untrained_in_words(study):
-    seed, law = study.start
-    known = study.model.begun or study.has_config
-    why = "those of the run's own start" if known else "as the run does not say its own"
-    return (f"The untrained network, the control, whose features are those of random weights: the run's architecture with seed "
-            f"{seed} and the law \"{law}\" ({why}), the same pictures, mean image, folds and classifiers; one draw.")
-
-
-def duplicates_in_words(study, left_out, correlation):
-    if not study.args.without_duplicates:
-        return "Near-duplicates of the run's training pictures were not looked for."
-    return (f"{left_out} pictures of the new set that correlate by {correlation} or more with one that the run was trained on "
-            f"are left out (the paper left such pictures out of ImageNet and trained again).")
-
-
-def scratch_in_words(parts, epochs, most_error=30):
-    """How the networks from random weights were trained; "" without any. Above `most_error` % on their own training pictures
-    they are said not to fit them yet."""
-    if not parts:
-        return ""
-    seconds, errors = [part.seconds for part in parts], [100*part.train_error for part in parts]
-    unfinished = (" They do not fit their own training pictures yet: with more --scratch-epochs they may reach more, so what "
-                  "the features are ahead by is not settled.") if max(errors) > most_error else ""
-    return (f"From random weights: the run's network and options, {epochs} epochs of the training pictures, the learning rate "
-            f"divided by 10 after 2/3 and 5/6 of them; the last weights, centre crop. Networks: {len(parts)}; seconds of "
-            f"training each: {span(seconds)}; training error at the end, %: {span(errors)}.{unfinished} "
-            f"The paper states none of these.")
-
-
-def span(values):
-    low, high = f"{min(values):.0f}", f"{max(values):.0f}"
-    return low if low == high else f"{low} to {high}"
+def measured(models, pictures, batch_size, crops="centre", bar=None, probabilities=False):
+    """The Score of an ensemble of `Trained` models on a `Pictures` set, or with `probabilities` its Predictions."""
+    return (predict if probabilities else evaluate)(models, pictures, batch_size, crops, bar)

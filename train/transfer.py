@@ -12,7 +12,7 @@ Where a Caltech set is taken, a set that zfcore draws is taken too: --data drawn
 Layers 1 to 7 of RUN stay as they are and a new softmax is put on them (zfcore.analysis.probing). Beside it stand, as controls,
 the same softmax on the layers of the untrained network, as it was before RUN learned anything, and the same network trained on
 the same pictures from random weights. OUT/NAME.md, .csv and .png hold what was found beside the paper's numbers and its
-protocol; train.study says what else lies in OUT.
+protocol; train.transfer_study says what else lies in OUT.
 
 What is finished is not done again: a command that was stopped or killed goes on when it is given again, and it may be given
 again with more --folds or --scratch-folds.
@@ -22,8 +22,8 @@ import sys
 from pathlib import Path
 
 from train.caltech_tables import TABLES, caltech_accuracy, caltech_layers, is_drawn, open_pool
-from train.loop import Lock, Stop
-from train.study import Study
+from train.study import Stopped
+from train.transfer_study import TransferStudy
 from train.voc_table import voc_precision
 from zfcore import check
 from zfcore.check import Expected
@@ -89,9 +89,9 @@ def scratch_options(p, folds):
 def list_duplicates(args):
     """The command `duplicates`: on Caltech, on VOC, on both's tars or on a drawn set."""
     args.without_duplicates = True
-    study = Study(args, lambda size: {"": open_either(args.data, size)})
+    study = TransferStudy(args, lambda size: {"": open_either(args.data, size)})
     study.begin()
-    with Lock(study.output):
+    with study.folder.locked():
         found = study.duplicates("")
     print(f"{len(found.second)} pairs that correlate by {found.above} or more, of {len(set(found.second.tolist()))} new pictures")
 
@@ -121,7 +121,7 @@ def main(arguments=None):
         args.output = (run if run.is_dir() else run.parent)/args.table
     try:
         COMMANDS[args.table](args)
-    except (Stop, KeyboardInterrupt):
+    except (Stopped, KeyboardInterrupt):
         print(f"\nstopped; what is finished is kept in {args.output}. Give the command again to go on", file=sys.stderr)
         sys.exit(130)
     if (text := Path(args.output)/f"{args.table}.md").is_file():

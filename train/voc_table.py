@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.loop import Lock
-from train.study import (NETWORKS, Study, Subset, duplicates_in_words, markdown, run_in_words, scratch_in_words,
-                         untrained_in_words, write_text)
-from zfcore import check, plots, results
+from train import report
+from train.transfer_study import (NETWORKS, Subset, TransferStudy, duplicates_in_words, run_in_words, scratch_in_words,
+                                  untrained_in_words)
+from zfcore import check, plots
 from zfcore.analysis.duplicates import ABOVE
 from zfcore.analysis.probing import held_out, probe
-from zfcore.checkpoint import write_csv
 from zfcore.data.voc import CLASSES, average_precision, examples, mean_average_precision, open_voc, write_results
 from zfcore.ops.softmax_loss import softmax
 
@@ -34,7 +33,7 @@ COMPETITIONS = {"run": "comp2", "scratch": "comp1"}             # of the evaluat
 @dataclass(frozen=True)
 class Scores:
     """What a classifier says of the pictures that are scored: p float64 (n,20), probabilities, of the pictures with the
-    numbers `pictures` int64 (n,). C, train_error: see `train.study.Part`. `train` counts its training pictures."""
+    numbers `pictures` int64 (n,). C, train_error: see `train.transfer_study.Part`. `train` counts its training pictures."""
     C: float
     train_error: float
     seconds: float
@@ -43,7 +42,7 @@ class Scores:
     p: np.ndarray
 
 
-class VOC(Study):
+class VOC(TransferStudy):
     """A study on PASCAL VOC: the part to train on, "train" for short, and the part to score."""
 
     def __init__(self, args):
@@ -91,22 +90,19 @@ class VOC(Study):
         train = Subset(self.train, self.numbers[pictures], classes, CLASSES)
         shown = (self.scored.labels > 0).argmax(axis=1)           # the first class, to watch the training by
         found, seconds, train_error = self.from_random_weights(
-            self.output/"scratch", train, Subset(self.scored, np.arange(len(self.scored)), shown, CLASSES), self.args.seed)
+            "scratch", train, Subset(self.scored, np.arange(len(self.scored)), shown, CLASSES), self.args.seed)
         return Scores(float("nan"), train_error, seconds, len(self.numbers), found.indices, found.p.T.astype(np.float64))
 
     def kept(self, way, compute):
         """The Scores in OUT, computed and kept if they are not there."""
-        path = self.output/f"scores-{way}.h5"
-        if not path.is_file():
-            results.save(path, compute())
-        return results.load(path, Scores)
+        return self.folder.kept(f"scores-{way}", Scores, compute)
 
 
 def voc_precision(args):
     """Table 6."""
     study = VOC(args)
     study.begin(train_part=args.train_part, score_part=args.score_part, scratch_epochs=args.scratch_epochs)
-    with Lock(study.output):
+    with study.folder.locked():
         top = max(study.layers)
         of_parts = [study.features(part, [top]) for part in study.sets]
         features = {network: [of[network][top] for of in of_parts] for network in NETWORKS}
@@ -148,16 +144,18 @@ def write_precisions(study, found, seconds):
             for k, name in enumerate(names)]
     places = [write_results(study.output, [study.scored.names[i] for i in found[way].pictures], found[way].p,
                             study.scored.year or 2012, a.score_part, name) for way, name in COMPETITIONS.items() if way in found]
-    write_text(study.output/"table6.md", markdown(head, rows), voc_protocol(study, places[0]),
-               classifier_in_words(study, found, seconds), untrained_in_words(study),
-               # of a picture of several classes one example at most can be right: no training error is too high
-               scratch_in_words([found["scratch"]] if "scratch" in found else [], a.scratch_epochs, most_error=100), claim(ours))
+    paragraphs = [
+        report.table(head, rows), voc_protocol(study, places[0]), classifier_in_words(study, found, seconds),
+        untrained_in_words(study),
+        # of a picture of several classes one example at most can be right: no training error is too high
+        scratch_in_words([found["scratch"]] if "scratch" in found else [], a.scratch_epochs, most_error=100), claim(ours)]
     numbers = [[name, *counts[k], *(f"{values[k]:.6g}" for values in (chance, *(column for _, column in columns))), *TABLE6[name]]
                for k, name in enumerate(names)]
-    write_csv(study.output/"table6.csv", numbers, "class", "train_pictures", "scored_pictures", "chance",
+    header = ("class", "train_pictures", "scored_pictures", "chance",
               *(f"{way}_{definition}" for way in found for definition in DEFINITIONS), "paper", "sande_2012", "yan_2012")
-    plots.save(plots.average_precisions(names, {"the paper, test": np.array([TABLE6[name][0] for name in names]),
-                                     **{f"here, {WAYS[way]}": of["2010"] for way, of in ours.items()}}, chance), study.output/"table6.png")
+    report.write(study.output, "table6", paragraphs, header, numbers, lambda: plots.average_precisions(
+        names, {"the paper, test": np.array([TABLE6[name][0] for name in names]),
+                **{f"here, {WAYS[way]}": of["2010"] for way, of in ours.items()}}, chance))
 
 
 def cell(value):

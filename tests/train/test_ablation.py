@@ -1,5 +1,4 @@
-"""Tables 2 and 3: the declared rows and claims fit together, runs are trained once and go on, what fails is said, and
-differences are judged seed by seed."""
+"""Tables 2 and 3: the declared rows and claims fit together, runs are trained once and go on, and what fails is said."""
 import csv
 import errno
 import json
@@ -11,18 +10,19 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from tests.train.test_loop import assert_same_bits
-from train import ablation
+from train import ablation, network_tables
 from train.__main__ import main as train
-from train.ablation import (CLAIMS, LITTLE, SCALES, TABLE2, TABLE3, Claim, Ensemble, Errors, Line, Result, Row, chosen, interval,
-                            main)
+from train.ablation import CLAIMS, SCALES, TABLE2, TABLE3, chosen, main
+from train.claims import LITTLE, Claim
 from train.evaluate import main as evaluate
-from train.loop import Lock, Training
-from zfcore import checkpoint
+from train.loop import Lock, Training, new_folder
+from train.network_tables import Ensemble, Errors, Line, Result, Row, in_order, judged
+from train.study import StudyFolder
+from zfcore import checkpoint, plots
 from zfcore.analysis.diagnostics import bands, radial_shares
 from zfcore.models import MODELS
 
@@ -38,6 +38,31 @@ def study(pictures, tmp_path):
     return tmp_path/"study", ["--output", str(tmp_path/"study"), "--data", str(pictures), *SHORT, "--rows", "tiny", "tiny-without-7"]
 
 
+@pytest.fixture(autouse=True)
+def undrawn(request, monkeypatch):
+    """Figures take as long as these trainings: only a test of a plot has any."""
+    if "plot" in request.node.name:
+        return
+    for name in ("learning_curves", "filters", "beside_paper"):
+        monkeypatch.setattr(plots, name, lambda *_: None)
+    monkeypatch.setattr(plots, "save", lambda drawn, path, save=plots.save: drawn and save(drawn, path))
+
+
+@pytest.fixture
+def instant(monkeypatch):
+    """(model, seed) of the networks, in the order in which they were trained, in no time and to no purpose."""
+    names = []
+
+    def run_or_resume(self, name, config, pictures, progress):
+        names.append((config.model, config.seed))
+        (new_folder(config, self.path/name)/"log.csv").write_text("\n"*(config.epochs + 1))
+
+    monkeypatch.setattr(StudyFolder, "run_or_resume", run_or_resume)
+    for module in (ablation, network_tables):
+        monkeypatch.setattr(module, "result_of", lambda *_: Result(Errors(1.0, 2.0, 0.0), 10, 1.0, middle=20.0))
+    return names
+
+
 @pytest.fixture
 def steps(monkeypatch):
     """Names of the networks in the order in which they made a step of training."""
@@ -49,8 +74,8 @@ def steps(monkeypatch):
     return names
 
 
-def line(row, errors, key=None):
-    return Line(row, key or row.model, {seed: Result(Errors(*e), 10, 1.0, middle=20.0) for seed, e in errors.items()}, len(errors))
+def line(row, errors):
+    return Line(row, {seed: Result(Errors(*e), 10, 1.0, middle=20.0) for seed, e in errors.items()}, len(errors))
 
 
 # --------------------------------------------------------------------------------------------------------- declarations
@@ -87,91 +112,20 @@ def test_any_model_can_be_a_row_and_an_ensemble_is_shown_where_its_networks_are(
 
 
 # -------------------------------------------------------------------------------------------------------------- judging
-def test_the_interval_is_students():
-    mean, half = interval([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert mean == 3 and half == pytest.approx(2.7764*np.sqrt(2.5/5), rel=1e-4)
-    assert interval([4.0]) == (4.0, None)
-    assert interval([1.0, 2.0])[1] == pytest.approx(12.706*0.5, rel=1e-4)
-    assert interval(list(range(40)))[1] > 0
-
-
-def test_what_two_rows_share_by_their_seed_cancels():
-    a = line(Row("a", "a"), {0: (0, 10, 0), 1: (0, 50, 0), 2: (0, 90, 0)})
-    b = line(Row("b", "b"), {2: (0, 89, 0), 0: (0, 9, 0), 1: (0, 48, 0), 3: (0, 7, 0)})
-    assert ablation.differences(Claim("", "a", "b"), a, b) == [1, 2, 1]
-
-
-def test_every_seed_is_set_against_the_one_number_of_an_ensemble():
-    a = line(Row("a", "a"), {0: (0, 10, 0), 1: (0, 12, 0)})
-    e = line(Ensemble("e", "a"), {None: (None, 9, 0)}, key="e")
-    assert ablation.differences(Claim("", "a", "e"), a, e) == [1, 3]
-    assert ablation.differences(Claim("", "e", "a"), e, a) == [-1, -3]
-
-
-@pytest.mark.parametrize("mean, half, little, word", [
-    (2, 1, False, "agrees"), (-2, 1, False, "does not agree"), (1, 2, False, "undecided"), (0.5, 1, True, "agrees"),
-    (4, 1, True, "does not agree"), (-4, 1, True, "does not agree"), (1.5, 1, True, "undecided"),
-    (1, None, False, "undecided: one pair"), (0, None, True, "undecided: one pair")])
-def test_a_claim_agrees_where_its_whole_interval_lies_on_its_side(mean, half, little, word):
-    assert ablation.verdict(Claim("", "a", "b", little=little), mean, half) == word
-
-
-def test_claims_without_their_rows_or_results_are_left_out():
+def test_claims_are_judged_by_the_rows_that_stand_for_the_papers_and_left_out_without_their_results():
     row = {r.model: r for r in chosen("table3", SMALL)[0]}
     lines = [line(row["tiny-alexnet"], {0: (9, 12, 1)}), line(row["tiny"], {0: (9, 10, 1)}), line(row["tiny-b"], {})]
     assert [(one.claim.text[0], one.paper, one.mean, one.half, one.pairs, one.needed)
-            for one in ablation.judged(lines, SMALL, [5])] == [("1", pytest.approx(2.1), 2, None, 1, None),
-                                                               ("4", None, 0, None, 1, None)]
-
-
-@pytest.mark.parametrize("degrees, confidence, table", [
-    (1, 0.95, 12.706), (2, 0.95, 4.303), (3, 0.99, 5.841), (4, 0.95, 2.776), (9, 0.99, 3.250), (30, 0.95, 2.042),
-    (120, 0.9, 1.658)])
-def test_students_t_is_that_of_the_printed_tables(degrees, confidence, table):
-    assert ablation.student(degrees, confidence) == pytest.approx(table, abs=6e-4)
-
-
-@pytest.mark.parametrize("values, little, needed", [
-    ([0.0, 2.0, 1.0, 1.0], False, 6),                       # 2.571*0.816/sqrt(6) = 0.857 < 1 < 1.014 = 2.776*0.816/sqrt(5)
-    ([0.0, -2.0, -1.0, -1.0], False, 6), ([0.5, 2.5, 1.5, 1.5], True, 13), ([1.5, 3.5, 2.5, 2.5], True, 13),
-    ([-1.0, 1.0], False, None), ([0.0, 0.0], False, None), ([2.0, 2.0], True, None), ([0.1, 8.0, -7.9, 0.2], False, None)])
-def test_how_many_pairs_are_needed_follows_from_mean_and_spread(values, little, needed):
-    found = ablation.pairs_needed(Claim("", "a", "b", little=little), values, 0.95)
-    assert found == needed
-    if needed:
-        room = abs(LITTLE - abs(np.mean(values))) if little else abs(np.mean(values))
-        half = lambda n: ablation.student(n - 1, 0.95)*np.std(values, ddof=1)/np.sqrt(n)
-        assert half(needed) < room <= half(needed - 1)
-
-
-def studies(difference, looks, count=1000):
-    """In which of many studies of two rows whose true difference is this a claim agrees, does not agree."""
-    rng, row = np.random.default_rng(0), {r.model: r for r in chosen("table3", SMALL)[0]}
-    words = []
-    for _ in range(count):
-        a, b = ({seed: (0, value, 0) for seed, value in enumerate(rng.normal(mean, 1, looks[-1]))} for mean in (difference, 0))
-        lines = [line(row["tiny-alexnet"], a), line(row["tiny"], b)]
-        words.append(next(one for one in ablation.judged(lines, SMALL, looks) if one.claim.of == "top1"))
-    return words
-
-
-def test_looking_often_does_not_find_more_often_what_is_not_there():
-    words = studies(0, [3, 6, 9, 12])
-    assert np.mean([not one.undecided for one in words]) < 0.055
-
-
-def test_a_claim_is_judged_by_the_first_look_that_decides_it():
-    words = studies(2, [3, 6, 9, 12], 60)
-    assert {one.pairs for one in words} >= {3, 6, 9} and all(one.verdict == "agrees" for one in words if one.pairs < 12)
-    assert ablation.looks_of(3, 8) == [3, 6, 8] and ablation.looks_of(5, 5) == [5]
+            for one in judged(CLAIMS, lines, SMALL.models, [5])] == [("1", pytest.approx(2.1), 2, None, 1, None),
+                                                                     ("4", None, 0, None, 1, None)]
 
 
 def test_more_seeds_are_asked_of_the_rows_of_undecided_claims_but_not_of_an_ensemble():
     row = {r.model if isinstance(r, Row) else r.label: r for r in (*chosen("table3", SMALL)[1], *chosen("table2", SMALL)[1])}
     lines = [line(row["tiny-alexnet"], {0: (9, 20, 1), 1: (9, 25, 1)}), line(row["tiny"], {0: (9, 10, 1), 1: (9, 15, 1)}),
-             line(row["(a), all seeds"], {None: (None, 9, 1)}, "(a), all seeds"),
+             line(row["(a), all seeds"], {None: (None, 9, 1)}),
              line(row["tiny-b"], {0: (9, 5, 1), 1: (9, 10, 1)})]
-    judgements = {one.claim.text: one for one in ablation.judged(lines, SMALL, [2])}
+    judgements = {one.claim.text: one for one in judged(CLAIMS, lines, SMALL.models, [2])}
     assert judgements["1 the 7x7/2 network beats AlexNet"].verdict == "agrees"
     undecided = [one for one in judgements.values() if one.claim.higher == "zfnet" and one.claim.lower == "(a), all seeds"]
     assert ablation.asked_again(lines, undecided, SMALL) == {"tiny"}
@@ -180,7 +134,7 @@ def test_more_seeds_are_asked_of_the_rows_of_undecided_claims_but_not_of_an_ense
 
 def test_pairs_of_rows_in_the_papers_order_are_counted_and_its_ties_are_not():
     rows = [Row("", str(k), Errors(None, paper, None)) for k, paper in enumerate((40.0, 45.0, 40.0, 38.0))]
-    assert ablation.in_order([line(row, {0: (0, ours, 0)}) for row, ours in zip(rows, (4, 5, 4.5, 4.2))]) == (4, 5)
+    assert in_order([line(row, {0: (0, ours, 0)}) for row, ours in zip(rows, (4, 5, 4.5, 4.2))]) == (4, 5)
 
 
 # ------------------------------------------------------------------------------------------------------------- training
@@ -229,12 +183,36 @@ def last_cell(path, label):
     return cells[4]
 
 
-def test_more_seeds_and_rows_are_added_to_what_is_there(study, steps):
+def test_more_seeds_and_rows_are_added_to_what_is_there(study, instant):
     folder, words = study
     main(["table3", *words, "--seeds", "1", "--rows", "tiny"])
-    steps.clear()
+    instant.clear()
     main(["table3", *words, "--seeds", "2", "--rows", "tiny", "tiny-without-3-4"])
-    assert set(steps) == {("tiny-without-3-4", 0), ("tiny", 1), ("tiny-without-3-4", 1)}
+    assert instant == [("tiny-without-3-4", 0), ("tiny", 1), ("tiny-without-3-4", 1)]
+
+
+def test_a_study_of_an_earlier_version_is_gone_on_with(study, pictures, instant):
+    folder, _ = study
+    folder.mkdir()
+    text = """{
+  "scale": "tiny",
+  "options": {
+    "data": %s,
+    "image_size": 32,
+    "batch_size": 8,
+    "epochs": 2,
+    "drop_after": [],
+    "limit_per_class": 0,
+    "workers": 1,
+    "device": "cpu"
+  }
+}
+""" % json.dumps(str(pictures))
+    (folder/"study.json").write_text(text)
+    main(["table3", "--output", str(folder), "--seeds", "1", "--rows", "tiny"])
+    assert (folder/"study.json").read_text() == text and instant == [("tiny", 0)]
+    options = json.loads((folder/"tiny-seed0"/"config.json").read_text())["options"]
+    assert (options["batch_size"], options["drop_after"], options["lr"]) == (8, [], 0.002)
 
 
 def test_stopped_in_the_middle_and_begun_again_ends_with_the_same_bits(study, tmp_path, monkeypatch, capsys):
@@ -262,22 +240,24 @@ def test_killed_before_its_first_checkpoint_a_run_begins_anew(study):
     folder, words = study
     main(["table3", *words, "--seeds", "1", "--rows", "tiny"])
     for path in (folder/"tiny-seed0").glob("*"):
-        if path.name not in ("config.json", "output.txt", "figures"):
+        if path.name not in ("config.json", "output.txt", "figures", ".lock"):
             path.unlink()
-    for path in (folder/"tiny-seed0"/"figures").iterdir():
-        path.unlink()
     main(["table3", *words, "--seeds", "1", "--rows", "tiny"])
     assert (folder/"tiny-seed0"/"latest.h5").is_file() and not (folder/"tiny-seed0"/"failed.txt").exists()
 
 
 def test_a_network_that_fails_is_said_the_others_go_on_and_the_next_time_it_is_tried_again(study, monkeypatch, capsys):
     folder, words = study
-    whole = Training.one_step
+    whole, failing = Training.one_step, {"tiny", "tiny-without-7"}
     def one_step(self, *batch):
-        if self.network.name == "tiny":
+        if self.network.name in failing:
             raise ablation.check.Expected("training", "a finite loss", "nan at epoch 1")
         whole(self, *batch)
     monkeypatch.setattr(Training, "one_step", one_step)
+    assert "a network that could be trained, got 2 that failed, the first by: training: expected a finite" in refused(
+        ["table3", *words, "--seeds", "1"], capsys)                      # one that failed altogether
+    assert (folder/"table3.md").read_text().count("0 of 1 trained") == 2
+    failing.remove("tiny-without-7")
     main(["table3", *words, "--seeds", "1"])
     text = (folder/"table3.md").read_text()
     assert "0 of 1 trained; tiny-seed0 failed: training: expected a finite loss, got nan at epoch 1 |" in text
@@ -313,12 +293,12 @@ def refused(words, capsys):
     return err
 
 
-def test_other_options_than_those_it_was_started_with_are_refused_before_anything_is_trained(study, steps, capsys):
+def test_other_options_than_those_it_was_started_with_are_refused_before_anything_is_trained(study, instant, capsys):
     folder, words = study
     main(["table3", *words, "--seeds", "1", "--rows", "tiny"])
-    steps.clear()
+    instant.clear()
     err = refused(["table3", *words, "--lr", "0.5", "--rows", "tiny-without-7", "tiny"], capsys)
-    assert f"--lr: expected 0.002, with which {folder/'tiny-seed0'} was started, got 0.5" in err and not steps
+    assert f"--lr: expected 0.002, with which {folder/'tiny-seed0'} was started, got 0.5" in err and not instant
     assert "lr" not in json.loads((folder/"study.json").read_text())["options"]
     main(["table3", *words, "--workers", "0", "--seeds", "1", "--rows", "tiny"])
 
@@ -335,24 +315,27 @@ def test_bad_input_is_one_sentence_and_nothing_is_left_behind(study, change, sen
 def test_a_study_json_that_is_none_is_one_sentence(study, capsys):
     folder, words = study
     folder.mkdir()
-    for content in ("", "[]", '{"scale": "huge", "options": {}}', '{"scale": "tiny", "options": 3}'):
+    for content in ("", "[]", '{"scale": "huge", "options": {}}', '{"scale": [], "options": {}}', '{"scale": "tiny", "options": 3}',
+                    "["*100000):
         (folder/"study.json").write_text(content)
         assert "expected the scale and options of a study" in refused(["table3", *words], capsys)
+    (folder/"study.json").write_text('{"scale": "tiny", "options": {"lr": "high"}}')
+    assert "study.json: lr: expected a value of type float" in refused(["table3", *words], capsys)
 
 
 def test_two_studies_in_one_folder_share_the_work_and_write_one_table(study):
     """As once a core: no network is trained twice, and both wait for the other's."""
     folder, words = study
     folder.mkdir()
-    command = [sys.executable, "-m", "train.ablation", "table3", *words, "--seeds", "4", "--epochs", "3"]
+    command = [sys.executable, "-m", "train.ablation", "table3", *words, "--seeds", "3"]
     alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=alone) for _ in range(2)]
     told = [process.communicate(timeout=300)[0] for process in both]
     tables = [text[text.index("Networks called"):] for text in told]
     assert [process.returncode for process in both] == [0, 0] and tables[0] == tables[1]
-    assert sum(text.count("s of training\n") for text in told) == 8          # the lines of networks that each has trained
+    assert sum(text.count("s of training\n") for text in told) == 6          # the lines of networks that each has trained
     runs = sorted(folder.glob("*-seed*"))
-    assert len(runs) == 8 and all((run/"output.txt").read_text().count("epoch   1/3") == 1 for run in runs)
+    assert len(runs) == 6 and all((run/"output.txt").read_text().count("epoch   1/2") == 1 for run in runs)
     assert "Incomplete" not in tables[0]
 
 
@@ -383,12 +366,13 @@ def test_collecting_does_not_wait_for_a_study_at_work(study):
     assert not list(folder.glob("*-seed*"))
 
 
-def test_seeds_are_added_for_rows_of_undecided_claims_alone(study, monkeypatch, capsys):
+def test_seeds_are_added_for_rows_of_undecided_claims_alone(study, instant, monkeypatch, capsys):
     folder, words = study
     errors = {"tiny": (20, 30), "tiny-alexnet": (90, 99, 90), "tiny-alexnet-without-7": (91, 107, 98)}
     def result_of(run, *_):
-        return Result(Errors(1.0, errors[run.row.model][run.config.seed], 0.0), 10, 1.0, middle=20.0)
-    monkeypatch.setattr(ablation, "result_of", result_of)
+        return Result(Errors(1.0, errors[run.config.model][run.config.seed], 0.0), 10, 1.0, middle=20.0)
+    for module in (ablation, network_tables):
+        monkeypatch.setattr(module, "result_of", result_of)
     monkeypatch.setattr(ablation, "CLAIMS", (
         Claim("one", "alexnet", "zfnet"), Claim("two", "alexnet-without-7", "alexnet", little=True)))
     rows = ["--rows", "tiny", "tiny-alexnet", "tiny-alexnet-without-7", "--epochs", "1"]

@@ -5,7 +5,7 @@ import pytest
 from train import evaluate
 from train.__main__ import main
 from train.features import features_of, key_of
-from train.study import Subset
+from train.transfer_study import Subset
 from zfcore.data import kept, open_data, synthetic
 from zfcore.data.caltech import splits
 from zfcore.data.loader import Pictures

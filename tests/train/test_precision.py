@@ -3,9 +3,11 @@ import json
 
 import pytest
 
-from train import ablation
 from train.__main__ import main
+from train.config import resolve
 from train.evaluate import main as evaluate
+from train.network_tables import result_of
+from train.study import Run
 from zfcore.__main__ import main as analyse
 from zfcore.network import Network
 
@@ -36,9 +38,9 @@ def test_every_network_that_computes_uses_what_is_asked_for(asked, options, tmp_
 def test_a_row_of_table_3_is_measured_as_it_was_trained(asked, options, tmp_path):
     main([*options, "--precision", "tf32", "--output", str(tmp_path/"run")])
     asked.clear()
-    run = ablation.Run(None, ablation.resolve({"precision": "tf32", "model": "tiny"}), tmp_path/"run")
+    run = Run(resolve({"precision": "tf32", "model": "tiny"}), tmp_path/"run")
     with pytest.raises(TypeError):                         # there are no pictures to measure with
-        ablation.result_of(run, None, "centre")
+        result_of(run, None, "centre")
     assert asked == ["tf32"]
 
 

@@ -9,16 +9,17 @@ import pytest
 from PIL import Image
 
 from tests.data.test_voc import write_year
-from train import caltech_tables, study, voc_table
+from train import caltech_tables, study, transfer_study, voc_table
 from train.__main__ import main as train
-from train.caltech_tables import TABLE7, TABLES, claim_of_features, claim_of_layers, claim_of_six, side, verdict
+from train.caltech_tables import TABLE7, TABLES, claim_of_features, claim_of_layers, claim_of_six
 from train.loop import Lock, Training
-from train.study import Part, number
+from train.report import mean_spread
 from train.transfer import main
+from train.transfer_study import Joined, Part
 from train.voc_table import TABLE6, Scores
 from zfcore import plots, results
 from zfcore.analysis.probing import probe, random_projection
-from zfcore.checkpoint import load, save
+from zfcore.checkpoint import load, save, write_csv
 from zfcore.data.caltech import open_caltech
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import centre_crops
@@ -78,7 +79,7 @@ def undrawn(request, monkeypatch):
 
 @pytest.mark.parametrize("name", ["table4", "table6", "table7"])
 def test_each_table_has_a_figure_that_is_drawn(call, made, tmp_path, name):
-    options = {"table4": ["--train", "3", "--no-scratch"], "table6": ["--no-scratch"], "table7": ["--train", "3"]}[name]
+    options = {"table4": ["--train", "3", "--no-scratch"], "table6": ["--no-scratch"], "table7": ["--train", "3", "--folds", "2", "--layers", "2", "5"]}[name]
     assert call(name, *options, data=made/("voc" if name == "table6" else "101_ObjectCategories"))[0] == 0
     with Image.open(tmp_path/f"out/{name}.png") as figure:
         assert figure.size[0] > 500 and len(figure.convert("RGB").getcolors(10**6)) > 20
@@ -249,7 +250,7 @@ def test_table7_has_every_layer_with_both_classifiers_beside_the_papers(call, tm
     for kind, word in (("svm", "SVM"), ("softmax", "softmax")):
         for layer, name in enumerate("norm1 norm2 relu3 relu4 pool5 relu6 relu7".split(), 1):
             line = next(line for line in text.split("\n") if line.startswith(f"| {word} ({layer}) | {name} |"))
-            paper = [number(pair) for pair in TABLE7.get((kind, layer), (None, None))]
+            paper = [mean_spread(pair) for pair in TABLE7.get((kind, layer), (None, None))]
             assert [cell.strip() for cell in line.split("|")[4:6]] == paper
     assert "after ReLU, max pooling and contrast normalisation" in text and text.count("Claim 10") == 2
     table = rows(tmp_path/"out/table7.csv")
@@ -320,12 +321,6 @@ def test_figure9_is_a_curve_and_says_what_six_pictures_reach(call, tmp_path):
     assert "from random weights |" not in text and "What the features of the run owe to its training. The control" in text
     assert {row["train_per_class"] for row in rows(tmp_path/"out/figure9.csv") if row["what"] == "ImageNet-pretrained"} == {
         str(n) for n in TABLES["figure9"].train}
-
-
-def test_a_claim_is_decided_by_the_interval_over_the_folds():
-    assert [side(points) for points in ([2.0, 2.1, 1.9], [-2.0, -2.1, -1.9], [9.0, 0.1], [5.0], [0.0, 0.0])] == [1, -1, 0, 0, 0]
-    assert [verdict(sides) for sides in ([1, 1], [1, 0], [1, -1], [0, -1], [0, 0])] == [
-        "agrees", "agrees in part", "agrees in part", "does not agree", "undecided"]
 
 
 def test_what_the_features_are_worth_is_judged_beside_networks_trained_there_and_beside_features_of_random_weights():
@@ -413,11 +408,11 @@ def test_of_a_drawn_set_no_background_and_no_class_of_the_runs_is_taken(call, tm
 
 def test_the_joined_parts_have_every_picture_once_and_a_fingerprint_of_both():
     one, other = Drawn("train", 4), Drawn("val", 5)
-    both = study.Joined(one, other)
+    both = Joined(one, other)
     assert len(both) == 9 and both.names == one.names + other.names and both.labels.tolist() == [0, 1, 2, 0, 0, 1, 2, 0, 1]
     for i, (part, k) in enumerate([(one, k) for k in range(4)] + [(other, k) for k in range(5)]):
         assert np.array_equal(np.asarray(both.picture(i)), np.asarray(part.picture(k)))
-    assert both.fingerprint() not in (study.Joined(other, one).fingerprint(), study.Joined(one, Drawn("val", 4)).fingerprint())
+    assert both.fingerprint() not in (Joined(other, one).fingerprint(), Joined(one, Drawn("val", 4)).fingerprint())
 
 
 def test_the_papers_numbers_are_those_of_the_paper():
@@ -548,11 +543,18 @@ def test_what_is_no_caltech_no_run_and_no_folder_of_a_study_is_refused(call, mad
     (tmp_path/"full/thesis.tex").write_text("")
     status, _, told = call(*TABLE4, output=tmp_path/"full")
     assert status == 2 and "expected a new or empty folder" in told and len(list((tmp_path/"full").iterdir())) == 1
+    for content in ('{"scale": "tiny", "options": {}}', "[", "{}"):
+        (tmp_path/"full/study.json").write_text(content)
+        assert "study.json: expected the table and key of a study" in call(*TABLE4, output=tmp_path/"full")[2]
 
 
 def test_numbers_of_other_options_weights_or_pictures_are_not_mixed(call, made, tmp_path, copied):
     command = ["table4", "--train", "2", "--folds", "1", "--no-scratch"]
     call(*command)
+    kept = json.loads((tmp_path/"out/study.json").read_text())           # as earlier versions have it, whose studies go on
+    assert kept == {"table": "table4", "run": str(made/"run/best.h5"), "data": str(made/"101_ObjectCategories"), "key": kept["key"],
+                    "seed": 0, "untrained": [1, "he"], "without_duplicates": False, "test_most": 50, "background": False,
+                    "classes_left_out_below": False, "scratch_epochs": 60}
     for more, sentence in ((["--test-most", "3"], r"the study that was begun there \(test most 50\), got 3"),
                            (["--seed", "4"], r"\(seed 0\), got 4"), (["--without-duplicates"], r"\(without duplicates False\)")):
         status, _, told = call(*command, *more)
@@ -593,6 +595,6 @@ def test_a_checkpoint_alone_gives_features_but_no_network_from_random_weights(ca
 def test_parts_are_read_as_they_were_written(tmp_path):
     part = Part("scratch", "", 0, 0, 15, 3, 1/3, float("nan"), 0.25, 12.5, 900, 1905)
     names = list(Part.__dataclass_fields__)
-    study.write_csv(tmp_path/"parts.csv", [[getattr(part, name) for name in names]], *names)
-    [found] = study.read_parts(tmp_path/"parts.csv").values()
+    write_csv(tmp_path/"parts.csv", [[getattr(part, name) for name in names]], *names)
+    [found] = transfer_study.read_parts(tmp_path/"parts.csv").values()
     assert repr(found) == repr(part)
