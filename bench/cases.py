@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from zfcore.backend import PRECISIONS, blocks, empty, lanes, runs_kernels, zeros
+from zfcore.backend import empty, runs_kernels, zeros
 from zfcore.fusion import pool_norm
+from zfcore.kernel import PRECISIONS, blocks, lanes
 from zfcore.layers import AvgPool, ContrastNorm, Conv, Dropout, Linear, MaxPool, ReLU
 from zfcore.models.zfnet import zfnet
 from zfcore.ops import conv2d_kernels

@@ -31,6 +31,10 @@ from bench.cases import Source, cases
 from bench.timing import Clock, Contestant, microseconds, prepared, ratio, take_turns
 from zfcore import backend, nvrtc
 from zfcore.backend import to_host
+from zfcore.cubin import kernels_folder
+from zfcore.device import select
+from zfcore.gpu import find_cupy
+from zfcore.kernel import tensors
 
 RESULTS = Path(__file__).parent/"results"
 CHECKED = 4                       # images of the batch that are checked
@@ -85,9 +89,9 @@ def add_arguments(parser):
 
 def main(args, step=None):
     """Returns the names of the cases that failed. `step` is the module bench.step, or None where no step is measured."""
-    device = backend.select("gpu")
+    device, cupy = select("gpu"), find_cupy()
     peers.strict_fp32()
-    clock, report = Clock(backend.cupy), about(args)
+    clock, report = Clock(cupy), about(cupy, args)
     whole = not args.only and args.batch_size == 128
     folder = args.output or (RESULTS if whole else None)
     path = folder and folder/f"{slug(report['device'])}-{report['date'][:10]}.json"
@@ -205,12 +209,12 @@ def recorded(run, arrays):
 def replay(tape):
     """Launch a tape's kernels again, on the same memory."""
     for kernel, grid, arguments in tape:
-        backend.LAUNCHERS[type(backend.tensors(kernel, arguments)[0][1])](kernel, grid, arguments)
+        backend.LAUNCHERS[type(tensors(kernel, arguments)[0][1])](kernel, grid, arguments)
 
 
 def written(tape):
     """Every array that a tape's kernels write to, once."""
-    return list({id(array): array for kernel, _, arguments in tape for argument, array in backend.tensors(kernel, arguments)
+    return list({id(array): array for kernel, _, arguments in tape for argument, array in tensors(kernel, arguments)
                  if not argument.const}.values())
 
 
@@ -281,7 +285,7 @@ def ceilings(clock, multiprocessors):
     fma, steps, blocks = cupy.RawModule(code=FMA).get_function("fma_rate"), 2**14, 8*multiprocessors
     y = cupy.empty(blocks*256, np.float32)
     multiply = lambda: fma((blocks,), (256,), (y, np.float32(0.999), np.float32(0.001), np.int32(steps)))
-    z, options = cupy.empty(blocks*256, np.float32), (f"-I{backend.kernels_folder()/'device'}",)
+    z, options = cupy.empty(blocks*256, np.float32), (f"-I{kernels_folder()/'device'}",)
     mma = {name: cupy.RawModule(code=MMA, options=(f"-DPRODUCT=mma_{name}", *options)).get_function("mma_rate") for name in MMA_FLOPS}
     tensor = {name: lambda kernel=kernel: kernel((blocks,), (256,), (z, np.int32(steps))) for name, kernel in mma.items()}
     left, right = (cupy.asarray(Source(np.asarray, k).normal(8192, 8192)) for k in (0, 1))
@@ -311,8 +315,7 @@ def still_alive(clock):
 
 
 # ------------------------------------------------------------------------------------------------------------ the report
-def about(args):
-    cupy = backend.cupy
+def about(cupy, args):
     runtime, device = cupy.cuda.runtime, cupy.cuda.Device()
     cuda, properties = runtime.runtimeGetVersion(), runtime.getDeviceProperties(device.id)
     return {"device": properties["name"].decode(), "capability": device.compute_capability,

@@ -33,10 +33,11 @@ from train.evaluate import evaluate
 from train.loop import Busy, Lock, Stop, Training, new_folder
 from zfcore import check, plots, trained
 from zfcore.analysis.diagnostics import bands, radial_shares
-from zfcore.backend import select, to_host
+from zfcore.backend import to_host
 from zfcore.checkpoint import atomic, load, write_csv
 from zfcore.data import data_in_words, open_data
 from zfcore.data.loader import Pictures
+from zfcore.device import select
 from zfcore.models import MODELS, build
 from zfcore.models.variants import EDITS, variant_name
 

@@ -16,8 +16,9 @@ from bench.timing import MOST, Clock, Contestant, microseconds, prepared, ratio,
 from tests import executor
 from tests.executor import emu
 from zfcore import backend
-from zfcore.backend import Kernel
 from zfcore.check import Expected
+from zfcore.device import select
+from zfcore.kernel import PRECISIONS, Kernel, _parse
 from zfcore.models.zfnet import zfnet
 from zfcore.ops.relu import relu
 
@@ -50,7 +51,7 @@ FORGETFUL = """extern "C" __global__ void f(const float *x, float *y, int total)
 def test_the_check_finds_an_output_that_no_thread_writes(monkeypatch):
     kernel = object.__new__(Kernel)                        # undeclared: not one of the project's
     for name, value in dict(file="f.cu", name="f", signature="", defines={}, block=32, shared=0,
-                            arguments=backend._parse("const float *x, float *y, int total")).items():
+                            arguments=_parse("const float *x, float *y, int total")).items():
         object.__setattr__(kernel, name, value)
 
     def launch(kernel, grid, values):
@@ -179,7 +180,7 @@ def on_executor(monkeypatch):
     clock = ToldClock()
     case = next(case for case in SMALL if case.name == "pool1 forward")
     report = {"ceilings": CEILINGS, "l2_bytes": 1000}
-    device, args = backend.select("executor"), types.SimpleNamespace(batch_size=N, rounds=3)
+    device, args = select("executor"), types.SimpleNamespace(batch_size=N, rounds=3)
 
     def row(found, change=lambda case: case):
         monkeypatch.setattr(peers, "peers", lambda case: found)
@@ -235,9 +236,10 @@ def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, c
             raise RuntimeError("bad\nluck")
         return {"us": 10.0, "share_of_floor": 0.5, "error": 1e-7, "peers": {"P": {"us": 20.0}}, "best_peer": "P", "ratio": 2.0}
 
-    monkeypatch.setattr(gpu.backend, "select", lambda name: None)
+    monkeypatch.setattr(gpu, "select", lambda name: None)
+    monkeypatch.setattr(gpu, "find_cupy", lambda: None)
     monkeypatch.setattr(gpu, "Clock", lambda cupy: None)
-    monkeypatch.setattr(gpu, "about", lambda args: about)
+    monkeypatch.setattr(gpu, "about", lambda cupy, args: about)
     monkeypatch.setattr(gpu, "ceilings", lambda *_: CEILINGS)
     monkeypatch.setattr(gpu, "measured", told)
     monkeypatch.setattr(gpu, "still_alive", lambda clock: True)
@@ -337,7 +339,7 @@ def test_ceilings_are_bytes_and_flops_over_the_time_of_the_clock(monkeypatch):
 
 
 def test_three_products_in_tf32_make_one_in_fp32x3():
-    rates = [gpu.of_products(CEILINGS, precision) for precision in backend.PRECISIONS]
+    rates = [gpu.of_products(CEILINGS, precision) for precision in PRECISIONS]
     assert rates == [60, 100, 300, 600]
 
 
@@ -384,7 +386,7 @@ def test_the_kernel_that_measures_the_rate_is_sixteen_multiply_adds_a_step_in_re
 
 def test_a_machine_without_a_gpu_gets_one_sentence_and_status_2(monkeypatch, capsys):
     with contextlib.suppress(Expected):
-        backend.select("gpu")
+        select("gpu")
         pytest.skip("there is a GPU")
     monkeypatch.setattr("sys.argv", ["python -m bench"])
     with pytest.raises(SystemExit) as leave:

@@ -5,7 +5,7 @@ import pytest
 from bench import peers
 from bench.cases import Source, cases
 from bench.gpu import error, truth
-from zfcore.backend import PRECISIONS
+from zfcore.kernel import PRECISIONS
 from zfcore.models.zfnet import tiny
 
 torch = pytest.importorskip("torch")

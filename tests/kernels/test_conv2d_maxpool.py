@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from tests import executor
-from zfcore.backend import PRECISIONS
+from zfcore.kernel import PRECISIONS
 from zfcore.ops import conv2d_kernels
 from zfcore.ops.conv2d import check_conv2d, conv2d, conv2d_reference
 from zfcore.ops.conv2d_maxpool import conv2d_maxpool, launch_maxpool, pool_fits

@@ -1,6 +1,7 @@
 """The kernels of convolution (conv2d.py): their declarations, the choice between their tiles, and their launches, which fully
 connected layers share (linear.py). The kernels themselves are kernels/conv2d*.cu, of which conv2d.cu is to be read first."""
-from zfcore.backend import PRECISIONS, Kernel, blocks, empty, struct
+from zfcore.backend import empty
+from zfcore.kernel import PRECISIONS, Kernel, blocks, struct
 
 # What choices between kernels take a GPU to be: an H200. Nothing is asked from the device, as SMS decides bits too: those of
 # sums that are cut into slices, which are to be the same on every GPU. The others decide about speed alone, and are predictions

@@ -2,7 +2,8 @@
 after the other, to the bit. Its reference is theirs; the CUDA form is kernels/conv2d_maxpool.cu, and NumPy calls the two."""
 import numpy as np
 
-from zfcore.backend import blocks, empty, runs_kernels
+from zfcore.backend import empty, runs_kernels
+from zfcore.kernel import blocks
 from zfcore.ops import conv2d_kernels
 from zfcore.ops.conv2d import ConvCache, check_conv2d, conv2d
 from zfcore.ops.conv2d_kernels import MIDDLE, TENSOR_MIDDLE, Conv, tiled
