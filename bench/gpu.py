@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import traceback
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -35,11 +36,13 @@ from zfcore.cubin import kernels_folder
 from zfcore.device import select
 from zfcore.gpu import find_cupy
 from zfcore.kernel import tensors
+from zfcore.ops import tuning
 
 RESULTS = Path(__file__).parent/"results"
 CHECKED = 4                       # images of the batch that are checked
 SETS = 256                        # most sets of arrays that take turns
 EPS = float(np.finfo(np.float32).eps)
+MEASURED = "multiprocessors", "fma_tflop_s", "copy_gb_s"         # fields of zfcore.ops.tuning that this finds out
 FACTORS = {"fp32": 0.0, "fp32x3": 4*EPS, "tf32": 2.0**-11, "bf16": 2.0**-8}     # relative error of a rounded factor
 
 # Sixteen chains of multiply-adds a thread, enough that the pipelines are never empty; nothing is read, little is written.
@@ -84,7 +87,9 @@ def add_arguments(parser):
     parser.add_argument("--batch-size", type=int, default=128, metavar="N", help="images at once (128, as in the paper)")
     parser.add_argument("--rounds", type=int, default=20, help="how often each contestant is timed")
     parser.add_argument("--output", type=Path, metavar="DIR",
-                        help="where the JSON file goes (default: bench/results; none for another batch or a part of the cases)")
+                        help="where the JSON file goes (default: bench/results; none for another batch, a part of the cases, --tune)")
+    parser.add_argument("--tune", action="store_true",
+                        help="choose kernels by what this run finds the GPU to be, not by what zfcore/ops/tuning.py takes it to be")
 
 
 def main(args, step=None):
@@ -92,15 +97,30 @@ def main(args, step=None):
     device, cupy = select("gpu"), find_cupy()
     peers.strict_fp32()
     clock, report = Clock(cupy), about(cupy, args)
-    whole = not args.only and args.batch_size == 128
+    whole = not args.only and args.batch_size == 128 and not args.tune
     folder = args.output or (RESULTS if whole else None)
     path = folder and folder/f"{slug(report['device'])}-{report['date'][:10]}.json"
     report["ceilings"] = ceilings(clock, report["multiprocessors"])
+    found = {name: (report | report["ceilings"])[name] for name in MEASURED}
     print(f"{report['device']}, driver {report['driver']}, CUDA {report['cuda']}, CuPy {report['cupy']}, PyTorch "
           f"{report['pytorch']}, cuDNN {report['cudnn']}; batch {args.batch_size}")
     print("ceilings: copy {copy_gb_s:.0f} GB/s; TFLOP/s: fp32 {fma_tflop_s:.1f} (cuBLAS {matmul_tflop_s:.1f}), mma.sync in tf32 "
           "{tf32_tflop_s:.0f}, in bf16 {bf16_tflop_s:.0f}".format(**report["ceilings"]))
+    print("kernels are chosen for " + ", ".join(f"{name} {(value if args.tune else getattr(tuning.current, name)):g}, found {value:g}"
+                                                for name, value in found.items()))
     print(f"{'microseconds':40}{'ours':>10}{'of floor':>9}{'peer':>10}{'ratio':>7}  {'error':>8}  which")
+    with tuning.use(**(found if args.tune else {})) as in_force:
+        report["tuning"] = asdict(in_force)
+        measure(device, clock, report, args, path, step)
+    if path:
+        print(f"written to {path}")
+    steps = [f"{name} {row['precision']}" for row in report["steps"] for name, entry in row["contestants"].items()
+             if "failed" in entry and name.startswith("ours")]
+    return steps + [row["name"] for row in report["cases"] if "failed" in row]
+
+
+def measure(device, clock, report, args, path, step):
+    """Add the rows of steps and cases to the report, and write it to `path` after each, if there is one."""
     for row in step.measured(device, clock, args) if step and args.only in "training step" else ():
         report["steps"].append(row)
         print(*step.lines(row), sep="\n", flush=True)
@@ -122,11 +142,6 @@ def main(args, step=None):
         if not still_alive(clock):
             print("the device no longer answers: the kernel before this line broke its context", file=sys.stderr)
             break
-    if path:
-        print(f"written to {path}")
-    steps = [f"{name} {row['precision']}" for row in report["steps"] for name, entry in row["contestants"].items()
-             if "failed" in entry and name.startswith("ours")]
-    return steps + [row["name"] for row in report["cases"] if "failed" in row]
 
 
 def measured(case, device, clock, report, args):

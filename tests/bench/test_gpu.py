@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import types
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from zfcore import backend
 from zfcore.check import Expected
 from zfcore.device import select
 from zfcore.kernel import PRECISIONS, Kernel, _parse
+from zfcore.ops import tuning
 from zfcore.models.zfnet import zfnet
 from zfcore.ops.relu import relu
 
@@ -231,7 +233,10 @@ def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, c
     about = {"device": "NVIDIA Test 9000", "multiprocessors": 2, "l2_bytes": 1, "driver": None, "cuda": "13.0", "cupy": "14",
              "pytorch": None, "cudnn": None, "date": "2026-01-02T03:04:05+00:00", "cases": [], "steps": []}
 
+    in_force = []
+
     def told(case, *_):
+        in_force.append(tuning.current)
         if case.name == "conv2 forward":
             raise RuntimeError("bad\nluck")
         return {"us": 10.0, "share_of_floor": 0.5, "error": 1e-7, "peers": {"P": {"us": 20.0}}, "best_peer": "P", "ratio": 2.0}
@@ -244,7 +249,7 @@ def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, c
     monkeypatch.setattr(gpu, "measured", told)
     monkeypatch.setattr(gpu, "still_alive", lambda clock: True)
     monkeypatch.setattr(peers, "strict_fp32", lambda: None)
-    args = types.SimpleNamespace(output=tmp_path, only="conv", batch_size=128, rounds=1)
+    args = types.SimpleNamespace(output=tmp_path, only="conv", batch_size=128, rounds=1, tune=False)
     row = {"precision": "bf16", "contestants": {"ours": {"failed": "bad luck"}, "PyTorch eager": {"failed": "worse"}}}
     steps = types.SimpleNamespace(measured=lambda *_: [row], lines=lambda row: ["a step in bf16"])
     assert gpu.main(args, steps) == ["conv2 forward"]            # --only conv
@@ -257,7 +262,11 @@ def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, c
     rows = {row["name"]: row for row in report["cases"]}
     assert rows["conv2 forward"]["failed"] == "RuntimeError: bad" and rows["conv5 forward"]["us"] == 10
     assert "pool1 forward" not in rows and not list(tmp_path.glob("*.part"))
-    assert "conv2 forward" in capsys.readouterr().out
+    assert "conv2 forward" in capsys.readouterr().out and report["tuning"] == asdict(tuning.Tuning())
+    about["cases"], args.tune = [], True
+    gpu.main(args)
+    assert in_force[-1] == replace(tuning.Tuning(), multiprocessors=2, fma_tflop_s=60.0, copy_gb_s=4000.0) != in_force[0]
+    assert about["tuning"] == asdict(in_force[-1]) and tuning.current == tuning.Tuning()
     monkeypatch.setattr(gpu, "still_alive", lambda clock: False)
     about["cases"], args.output = [], None
     monkeypatch.setattr(gpu, "RESULTS", tmp_path/"results")
