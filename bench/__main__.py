@@ -3,8 +3,8 @@ import argparse
 import sys
 
 from bench import cpu, figures, gpu, loader, occlusion, pack, projections, recipes, resources, step, tables
-from zfcore import backend
 from zfcore.check import Expected, speak_and_exit
+from zfcore.device import select
 
 
 @speak_and_exit
@@ -38,7 +38,7 @@ def main():
                 apart[part].main(args.rounds)
         return
     try:
-        backend.select("gpu")
+        select("gpu")
     except Expected as none:
         raise Expected("python -m bench", "a GPU", f"none ({none.got})",
                        "`python -m bench cpu` measures the NumPy forms and works here") from None

@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from zfcore.backend import PRECISIONS, blocks, empty, lanes, runs_kernels, zeros
+from zfcore.backend import empty, runs_kernels, zeros
 from zfcore.fusion import pool_norm
+from zfcore.kernel import PRECISIONS, blocks, lanes
 from zfcore.layers import AvgPool, ContrastNorm, Conv, Dropout, Linear, MaxPool, ReLU
 from zfcore.models.zfnet import zfnet
 from zfcore.ops import conv2d_kernels
@@ -33,6 +34,7 @@ from zfcore.ops.sgd_step import sgd_step
 from zfcore.ops.softmax_loss import softmax, softmax_loss, softmax_loss_backward, softmax_loss_onto
 
 LR, MOMENTUM, DECAY = 1e-3, 0.9, 5e-4
+BATCH_EPS, BATCH_MOMENTUM = 1e-5, 0.1    # of batch normalisation
 KEPT = 2**22 - 3                  # numbers drawn; a larger array repeats them, out of step with any size of the network
 
 
@@ -346,14 +348,14 @@ def batch_norms(network):
 
 
 def batch_norm_cases(name, shape):
-    C, size, eps = shape[0], numbers(shape), 1e-5
+    C, size, eps = shape[0], numbers(shape), BATCH_EPS
 
     def draw(source, N):
         kept = source.normal(C, scale=0.1), source.array(np.ones(C, np.float32))
         return source.normal(*shape, N), source.normal(C), source.normal(C), *kept
 
     def training(x, gamma, beta, mean, var):
-        return batch_norm(x, gamma, beta, mean, var, eps, 0.1)[0], mean, var
+        return batch_norm(x, gamma, beta, mean, var, eps, BATCH_MOMENTUM)[0], mean, var
 
     def gradient(momentum):
         def run(dy, *arrays):
@@ -372,7 +374,7 @@ def batch_norm_cases(name, shape):
     sums = lambda N: numbers(shape[1:])*N
     return [case("forward in training", draw, training, 12, terms=sums),
             case("forward in evaluation", draw, lambda *arrays: (batch_norm(*arrays, eps)[0],), 8, (0,)),
-            case("there and back in training", with_gradient, gradient(0.1), 32, terms=sums),
+            case("there and back in training", with_gradient, gradient(BATCH_MOMENTUM), 32, terms=sums),
             case("data gradient in evaluation", with_gradient, scaled, 8, (0, 1))]
 
 

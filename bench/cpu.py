@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from zfcore import backend
+from zfcore.cpu import BLAS, CORES
 from zfcore.layers import Conv
 from zfcore.models.zfnet import zfnet
 from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_transpose
@@ -50,10 +50,10 @@ def main(args):
     if torch is None:
         print("PyTorch is not installed: only our own times follow.")
     else:
-        torch.set_num_threads(backend.CORES)
+        torch.set_num_threads(CORES)
         check_that_both_compute_the_same()
-    report = {"cpu": cpu_name(), "cores": backend.CORES, "python": platform.python_version(), "numpy": np.__version__,
-              "blas": [f"{lib['internal_api']} {lib['version']}" for lib in backend._blas().info() if "blas" in lib["user_api"]],
+    report = {"cpu": cpu_name(), "cores": CORES, "python": platform.python_version(), "numpy": np.__version__,
+              "blas": [f"{library.internal_api} {library.version}" for library in BLAS.libraries],
               "pytorch": torch and torch.__version__, "rounds": args.rounds,
               "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "cases": [], "peak_memory": []}
     print(f"{report['cpu']}, {report['cores']} cores, NumPy {report['numpy']}, PyTorch {report['pytorch']}")

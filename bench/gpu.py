@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import traceback
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -31,11 +32,17 @@ from bench.cases import Source, cases
 from bench.timing import Clock, Contestant, microseconds, prepared, ratio, take_turns
 from zfcore import backend, nvrtc
 from zfcore.backend import to_host
+from zfcore.cubin import kernels_folder
+from zfcore.device import select
+from zfcore.gpu import find_cupy
+from zfcore.kernel import tensors
+from zfcore.ops import tuning
 
 RESULTS = Path(__file__).parent/"results"
 CHECKED = 4                       # images of the batch that are checked
 SETS = 256                        # most sets of arrays that take turns
 EPS = float(np.finfo(np.float32).eps)
+MEASURED = "multiprocessors", "fma_tflop_s", "copy_gb_s"         # fields of zfcore.ops.tuning that this finds out
 FACTORS = {"fp32": 0.0, "fp32x3": 4*EPS, "tf32": 2.0**-11, "bf16": 2.0**-8}     # relative error of a rounded factor
 
 # Sixteen chains of multiply-adds a thread, enough that the pipelines are never empty; nothing is read, little is written.
@@ -80,23 +87,40 @@ def add_arguments(parser):
     parser.add_argument("--batch-size", type=int, default=128, metavar="N", help="images at once (128, as in the paper)")
     parser.add_argument("--rounds", type=int, default=20, help="how often each contestant is timed")
     parser.add_argument("--output", type=Path, metavar="DIR",
-                        help="where the JSON file goes (default: bench/results; none for another batch or a part of the cases)")
+                        help="where the JSON file goes (default: bench/results; none for another batch, a part of the cases, --tune)")
+    parser.add_argument("--tune", action="store_true",
+                        help="choose kernels by what this run finds the GPU to be, not by what zfcore/ops/tuning.py takes it to be")
 
 
 def main(args, step=None):
     """Returns the names of the cases that failed. `step` is the module bench.step, or None where no step is measured."""
-    device = backend.select("gpu")
+    device, cupy = select("gpu"), find_cupy()
     peers.strict_fp32()
-    clock, report = Clock(backend.cupy), about(args)
-    whole = not args.only and args.batch_size == 128
+    clock, report = Clock(cupy), about(cupy, args)
+    whole = not args.only and args.batch_size == 128 and not args.tune
     folder = args.output or (RESULTS if whole else None)
     path = folder and folder/f"{slug(report['device'])}-{report['date'][:10]}.json"
     report["ceilings"] = ceilings(clock, report["multiprocessors"])
+    found = {name: (report | report["ceilings"])[name] for name in MEASURED}
     print(f"{report['device']}, driver {report['driver']}, CUDA {report['cuda']}, CuPy {report['cupy']}, PyTorch "
           f"{report['pytorch']}, cuDNN {report['cudnn']}; batch {args.batch_size}")
     print("ceilings: copy {copy_gb_s:.0f} GB/s; TFLOP/s: fp32 {fma_tflop_s:.1f} (cuBLAS {matmul_tflop_s:.1f}), mma.sync in tf32 "
           "{tf32_tflop_s:.0f}, in bf16 {bf16_tflop_s:.0f}".format(**report["ceilings"]))
+    print("kernels are chosen for " + ", ".join(f"{name} {(value if args.tune else getattr(tuning.current, name)):g}, found {value:g}"
+                                                for name, value in found.items()))
     print(f"{'microseconds':40}{'ours':>10}{'of floor':>9}{'peer':>10}{'ratio':>7}  {'error':>8}  which")
+    with tuning.use(**(found if args.tune else {})) as in_force:
+        report["tuning"] = asdict(in_force)
+        measure(device, clock, report, args, path, step)
+    if path:
+        print(f"written to {path}")
+    steps = [f"{name} {row['precision']}" for row in report["steps"] for name, entry in row["contestants"].items()
+             if "failed" in entry and name.startswith("ours")]
+    return steps + [row["name"] for row in report["cases"] if "failed" in row]
+
+
+def measure(device, clock, report, args, path, step):
+    """Add the rows of steps and cases to the report, and write it to `path` after each, if there is one."""
     for row in step.measured(device, clock, args) if step and args.only in "training step" else ():
         report["steps"].append(row)
         print(*step.lines(row), sep="\n", flush=True)
@@ -118,11 +142,6 @@ def main(args, step=None):
         if not still_alive(clock):
             print("the device no longer answers: the kernel before this line broke its context", file=sys.stderr)
             break
-    if path:
-        print(f"written to {path}")
-    steps = [f"{name} {row['precision']}" for row in report["steps"] for name, entry in row["contestants"].items()
-             if "failed" in entry and name.startswith("ours")]
-    return steps + [row["name"] for row in report["cases"] if "failed" in row]
 
 
 def measured(case, device, clock, report, args):
@@ -205,12 +224,12 @@ def recorded(run, arrays):
 def replay(tape):
     """Launch a tape's kernels again, on the same memory."""
     for kernel, grid, arguments in tape:
-        backend.LAUNCHERS[type(backend.tensors(kernel, arguments)[0][1])](kernel, grid, arguments)
+        backend.LAUNCHERS[type(tensors(kernel, arguments)[0][1])](kernel, grid, arguments)
 
 
 def written(tape):
     """Every array that a tape's kernels write to, once."""
-    return list({id(array): array for kernel, _, arguments in tape for argument, array in backend.tensors(kernel, arguments)
+    return list({id(array): array for kernel, _, arguments in tape for argument, array in tensors(kernel, arguments)
                  if not argument.const}.values())
 
 
@@ -281,7 +300,7 @@ def ceilings(clock, multiprocessors):
     fma, steps, blocks = cupy.RawModule(code=FMA).get_function("fma_rate"), 2**14, 8*multiprocessors
     y = cupy.empty(blocks*256, np.float32)
     multiply = lambda: fma((blocks,), (256,), (y, np.float32(0.999), np.float32(0.001), np.int32(steps)))
-    z, options = cupy.empty(blocks*256, np.float32), (f"-I{backend.kernels_folder()/'device'}",)
+    z, options = cupy.empty(blocks*256, np.float32), (f"-I{kernels_folder()/'device'}",)
     mma = {name: cupy.RawModule(code=MMA, options=(f"-DPRODUCT=mma_{name}", *options)).get_function("mma_rate") for name in MMA_FLOPS}
     tensor = {name: lambda kernel=kernel: kernel((blocks,), (256,), (z, np.int32(steps))) for name, kernel in mma.items()}
     left, right = (cupy.asarray(Source(np.asarray, k).normal(8192, 8192)) for k in (0, 1))
@@ -311,8 +330,7 @@ def still_alive(clock):
 
 
 # ------------------------------------------------------------------------------------------------------------ the report
-def about(args):
-    cupy = backend.cupy
+def about(cupy, args):
     runtime, device = cupy.cuda.runtime, cupy.cuda.Device()
     cuda, properties = runtime.runtimeGetVersion(), runtime.getDeviceProperties(device.id)
     return {"device": properties["name"].decode(), "capability": device.compute_capability,

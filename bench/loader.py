@@ -28,9 +28,11 @@ from tqdm import tqdm
 
 from bench.cpu import cpu_name, train_step
 from zfcore import backend, check
+from zfcore.cpu import CORES
 from zfcore.data import open_data
 from zfcore.data.loader import MEMORY, Pictures, shuffled
 from zfcore.data.transforms import Damaged, random_crops
+from zfcore.device import select
 from zfcore.models import MODELS, NATIVE_SIZE, build
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.optim import SGD
@@ -43,7 +45,7 @@ WAITING = 0.7                     # of the rate of decoding from memory: below i
 
 
 def add_arguments(parser):
-    powers = [2**k for k in range(backend.CORES.bit_length())]
+    powers = [2**k for k in range(CORES.bit_length())]
     parser.add_argument("--data", default="", help="what python -m train --data takes; without it the synthetic set, which is drawn")
     parser.add_argument("--model", choices=MODELS, default="tiny", help="the network that is trained")
     parser.add_argument("--image-size", type=int, help="side of its input in pixels (default: what it was made for)")
@@ -59,12 +61,12 @@ def add_arguments(parser):
 def main(args):
     for option in ("batch_size", "rounds"):
         check.positive("--" + option.replace("_", "-"), getattr(args, option))
-    device = backend.select(args.device)
+    device = select(args.device)
     image_size = args.image_size or NATIVE_SIZE.get(args.model, 224)
     size = round(image_size*256/224)                                      # of the stored pictures, as in training
     dataset, _ = open_data(args.data, size)
     how = (size, image_size, args.upscale)
-    report = {"cpu": cpu_name(), "cores": backend.CORES, "device": device.description, "on_cpu": device is backend.CPU,
+    report = {"cpu": cpu_name(), "cores": CORES, "device": device.description, "on_cpu": device is backend.CPU,
               "load": os.getloadavg()[0],
               "numpy": np.__version__, "pillow": PIL.__version__, "python": platform.python_version(),
               "data": Path(args.data).name or "synthetic", "kind": kind(dataset), "pictures": len(dataset), "model": args.model,

@@ -17,8 +17,8 @@ from datetime import datetime, timezone
 import numpy as np
 
 from bench.cpu import RESULTS, compare, cpu_name, memory_format, torch, torch_twins
-from zfcore import backend
 from zfcore.analysis.occlusion import occlusion
+from zfcore.cpu import CORES
 from zfcore.models.zfnet import zfnet
 from zfcore.trained import Trained
 
@@ -29,12 +29,12 @@ PLACES = len(range(0, 224 - SIZE + 1, STRIDE))**2
 def main(rounds):
     rounds = min(rounds, 3)
     if torch is not None:
-        torch.set_num_threads(backend.CORES)
+        torch.set_num_threads(CORES)
     network, mean = zfnet().init(0, "he"), np.full((3, 224, 224), 120, np.float32)
     picture = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
     check_that_all_find_the_same(contestants(network, picture, mean, stride=58))
     cone, whole, *peers = contestants(network, picture, mean, STRIDE).items()
-    report = {"cpu": cpu_name(), "cores": backend.CORES, "numpy": np.__version__, "python": platform.python_version(),
+    report = {"cpu": cpu_name(), "cores": CORES, "numpy": np.__version__, "python": platform.python_version(),
               "pytorch": torch and torch.__version__, "rounds": rounds, "load_before": os.getloadavg(), "batch_size": BATCH,
               "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "cases": []}
     print(f"{'seconds a picture':28}{'cone':>9}{'other':>9}   {'':16}{'times as fast':>14}  (spread)")

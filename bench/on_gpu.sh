@@ -34,7 +34,7 @@ step() {                                    # step NAME SECONDS COMMAND...: runs
     echo "$name: $status, $((SECONDS - begun)) s" >> "$out/summary.txt"
 }
 
-"$python" -c 'from zfcore.backend import select; print(select("gpu").description)' 2> "$out/summary.txt" || {
+"$python" -c 'from zfcore.device import select; print(select("gpu").description)' 2> "$out/summary.txt" || {
     tail -n 1 "$out/summary.txt"; exit 2; }                # one sentence: no GPU, or what is missing to use it
 step probe 30 "$python" -m tests.executor.probe gpu "$out/hardware.npz"
 step tests 150 "$python" -m pytest tests/kernels tests/train/test_graph.py -k gpu -p no:cacheprovider

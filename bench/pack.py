@@ -31,7 +31,8 @@ import PIL
 from bench.cpu import cpu_name
 from bench.loader import Part, take_turns
 from train.pack import Packing
-from zfcore import backend, check
+from zfcore import check
+from zfcore.cpu import CORES
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures, shuffled
 
@@ -42,7 +43,7 @@ PACKINGS = 3                      # of each encoding, in turns
 def add_arguments(parser):
     parser.add_argument("--data", default="", help="what python -m train --data takes; without it the synthetic set, which is drawn")
     parser.add_argument("--size", type=int, default=256, help="side of the stored squares in pixels")
-    parser.add_argument("--workers", type=int, nargs="+", default=sorted({1, backend.CORES}), metavar="N", help="threads that read")
+    parser.add_argument("--workers", type=int, nargs="+", default=sorted({1, CORES}), metavar="N", help="threads that read")
     parser.add_argument("--upscale", action="store_true", help="enlarge pictures that are smaller than training takes")
     parser.add_argument("--rounds", type=int, default=31, help="how often reading is timed")
     parser.add_argument("--folder", help="where there is room for the packed files meanwhile (default: the system's for such files)")
@@ -54,7 +55,7 @@ def main(args):
     for option in ("size", "rounds"):
         check.positive("--" + option, getattr(args, option))
     source, _ = open_data(args.data, args.size)
-    report = {"cpu": cpu_name(), "cores": backend.CORES, "load": os.getloadavg()[0], "pillow": PIL.__version__,
+    report = {"cpu": cpu_name(), "cores": CORES, "load": os.getloadavg()[0], "pillow": PIL.__version__,
               "python": platform.python_version(), "data": Path(args.data).name or "synthetic", "size": args.size,
               "rounds": args.rounds, "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
     with tempfile.TemporaryDirectory(prefix="zfcore-", dir=args.folder) as folder:

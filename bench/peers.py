@@ -15,7 +15,7 @@ import os
 
 import numpy as np
 
-from bench.cases import DECAY, LR, MOMENTUM
+from bench.cases import BATCH_EPS, BATCH_MOMENTUM, DECAY, LR, MOMENTUM
 from bench.timing import Contestant
 from zfcore.backend import array_module, to_host
 
@@ -29,6 +29,7 @@ except ImportError:
     cudnn = None
 
 LAYOUTS = "channels first", "channels last"
+IN_LAYOUTS = "conv2d", "conv2d_maxpool", "maxpool", "avgpool", "contrast_norm", "batch_norm"
 WORKSPACE = 2**30                 # bytes that an algorithm of cuDNN may use
 PLANS = 24                        # algorithms of cuDNN that are timed
 CONVOLUTIONS = "forward", "data gradient", "weight gradient"
@@ -57,7 +58,7 @@ def peers(case):
     """[(name, make)] of every peer of `case`; make(sets, clock), with tuples of inputs on the device, is its Contestant."""
     found = []
     if torch is not None and (case.noun, case.what) in TORCH:
-        layouts = LAYOUTS if case.noun in ("conv2d", "conv2d_maxpool", "maxpool", "avgpool", "contrast_norm") else ("",)
+        layouts = LAYOUTS if case.noun in IN_LAYOUTS else ("",)
         found += [(f"PyTorch {layout}".strip(), with_torch, layout) for layout in layouts]
     if cudnn is not None and case.noun == "conv2d" and case.what in CONVOLUTIONS:
         found += [(f"cuDNN {layout}", with_frontend, layout) for layout in LAYOUTS]
@@ -134,8 +135,9 @@ def back(turned):
 
 
 def laid_out(layout, *tensors):
+    """Images (N,C,H,W) in that order; (N,D) has one alone."""
     order = torch.channels_last if layout == "channels last" else torch.contiguous_format
-    return [t.contiguous(memory_format=order) for t in tensors]
+    return [t.contiguous(memory_format=order) if t.ndim == 4 else t.contiguous() for t in tensors]
 
 
 def padding(window, out):
@@ -245,6 +247,35 @@ def norm_backward(layout, window, dy, x):
     return lambda: torch.autograd.grad(y, x, dy, retain_graph=True)[0]
 
 
+def normalise_forward(training):
+    def build(layout, window, x, gamma, beta, mean, var):
+        x, mean, var = *laid_out(layout, x), mean.clone(), var.clone()          # the running ones move with every call
+
+        def call():
+            y = torch.nn.functional.batch_norm(x, mean, var, gamma, beta, training, BATCH_MOMENTUM, BATCH_EPS)
+            return (y, mean, var) if training else y
+        return call
+    return build
+
+
+def normalise_gradient(training):
+    """In training the forward pass too, whose statistics it needs, and the gradients of gamma and beta."""
+    def build(layout, window, dy, x, gamma, beta, mean, var):
+        (dy, x), mean, var = laid_out(layout, dy, x), mean.clone(), var.clone()
+
+        def forward():
+            return torch.ops.aten._batch_norm_impl_index(x, gamma, beta, mean, var, training, BATCH_MOMENTUM, BATCH_EPS, True)
+        once = forward()
+
+        def call():
+            _, *saved, reserve, library = forward() if training else once
+            dx, *others = torch.ops.aten._batch_norm_impl_index_backward(
+                library, x, dy, gamma, mean, var, *saved, training, BATCH_EPS, [True, training, training], reserve)
+            return (dx, *others) if training else dx
+        return call
+    return build
+
+
 def linear_forward(layout, window, x, w, b):
     x, w = x.contiguous(), w.contiguous()                  # (N,D), (M,D)
     return lambda: torch.nn.functional.linear(x, w, b)
@@ -310,6 +341,10 @@ TORCH = {                         # (noun, what) -> build(layout, window, tensor
     ("contrast_norm", "forward"): norm_forward,
     ("contrast_norm", "forward with its pool"): norm_of_pool,
     ("contrast_norm", "backward"): norm_backward,
+    ("batch_norm", "normalised, forward in training"): normalise_forward(True),
+    ("batch_norm", "normalised, forward in evaluation"): normalise_forward(False),
+    ("batch_norm", "normalised, there and back in training"): normalise_gradient(True),
+    ("batch_norm", "normalised, data gradient in evaluation"): normalise_gradient(False),
     ("relu", "forward"): elementwise(lambda x: torch.relu(x)),
     ("relu", "backward"): elementwise(lambda dy, y: torch.ops.aten.threshold_backward(dy, y, 0)),
     ("dropout", "forward"): without_output(lambda x: torch.nn.functional.dropout(x, 0.5)),

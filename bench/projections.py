@@ -14,8 +14,8 @@ from datetime import datetime, timezone
 import numpy as np
 
 from bench.cpu import RESULTS, compare, cpu_name
-from zfcore import backend
 from zfcore.analysis.top_activations import top_activations
+from zfcore.cpu import CORES
 from zfcore.data.loader import Pictures
 from zfcore.deconvnet import project
 from zfcore.models.zfnet import zfnet
@@ -43,7 +43,7 @@ class Decoded(Pictures):
 
 
 def main(rounds):
-    report = {"cpu": cpu_name(), "cores": backend.CORES, "numpy": np.__version__, "python": platform.python_version(),
+    report = {"cpu": cpu_name(), "cores": CORES, "numpy": np.__version__, "python": platform.python_version(),
               "rounds": rounds, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "cases": []}
     print(f"{'milliseconds a picture':28}{'N':>5}{'ours':>9}{'forward':>9}{'ratio':>8}  (spread)")
     for name, N, contestants in cases():

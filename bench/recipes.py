@@ -13,11 +13,12 @@ from bench.cpu import RESULTS, cpu_name
 from train.config import parser, resolve
 from train.loop import Training
 from train.reference import train_to_the_end
-from zfcore import backend, check, trained
+from zfcore import check, trained
 from zfcore.analysis.controls import last_convolution, shares_of_start
 from zfcore.analysis.diagnostics import judge
 from zfcore.analysis.top_activations import top_activations
 from zfcore.checkpoint import load
+from zfcore.cpu import CORES
 from zfcore.layers import ContrastNorm
 
 
@@ -79,7 +80,7 @@ def main(args):
             recipe.change(training.network)
         train_to_the_end(training, folder)
         rows[name] = {"name": name, "options": recipe.options, "words": recipe.words, **measure(folder/"latest.h5"),
-                      "cpu": cpu_name(), "cores": backend.CORES, "load": os.getloadavg()[0], "numpy": np.__version__,
+                      "cpu": cpu_name(), "cores": CORES, "load": os.getloadavg()[0], "numpy": np.__version__,
                       "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
         print(line(rows[name]), flush=True)
         path.write_text(json.dumps({"rows": [rows[n] for n in RECIPES if n in rows]}, indent=1) + "\n")

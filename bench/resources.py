@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import zfcore.ops
 from zfcore import nvrtc
-from zfcore.backend import KERNELS, compile_cubin, kernels_folder
+from zfcore.cubin import compile_cubin, kernels_folder
+from zfcore.kernel import KERNELS
 
 README = Path(__file__).parents[1] / "kernels" / "README.md"
 BEGIN, END = "<!-- written by python -m bench resources -->", "<!-- end -->"

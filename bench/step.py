@@ -17,7 +17,8 @@ from bench import cpu, gpu, peers
 from bench.timing import take_turns
 from train.config import parser, resolve
 from train.loop import Training
-from zfcore import backend
+from zfcore.graph import launch_by_launch
+from zfcore.kernel import PRECISIONS
 
 STEPS = 10                        # between two looks at the clock
 CLASSES = 1000
@@ -37,7 +38,7 @@ class Drawn:
 
 def measured(device, clock, args):
     """Yield a row for each precision: {"precision", "launches" of a step, "contestants": {name: its times, or why it failed}}."""
-    for precision in reversed(backend.PRECISIONS):         # the fastest first: there may be no time for all
+    for precision in reversed(PRECISIONS):                 # the fastest first: there may be no time for all
         row, runs = {"precision": precision, "contestants": {}}, {}
         for name, make in contestants(precision, args.batch_size, device, clock, row):
             try:
@@ -65,7 +66,7 @@ def contestants(precision, N, device, clock, row):
     def ours(captured):
         training, batch = ready(precision, N, device)
         if not captured:
-            training.captured = backend.launch_by_launch(training.learn)
+            training.captured = launch_by_launch(device, training.learn)
         row["launches"] = launches(training, batch)
         for _ in range(3):                                 # loads the kernels; then the second is recorded, the third replayed
             training.one_step(*batch)

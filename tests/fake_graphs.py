@@ -202,7 +202,7 @@ class FakeCupy:
                                               for value in values]))
 
     def launch(self, kernel, grid, values):
-        """What `zfcore.backend` calls for DeviceArrays."""
+        """What a `zfcore.kernel.Kernel` calls for DeviceArrays."""
         def run(*values):
             self.launches += 1
             executor.launch(kernel, grid, list(values))

@@ -1,277 +1,55 @@
-"""The memory that `empty` hands out is used again, but never while anything can still see it; batches reach a device ahead
-of use, and no wait may be left out."""
-import sys
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
-
+"""An array says by its class where it lives, and what is made like it lives there too."""
 import numpy as np
 import pytest
 
-from tests.fake_cupy import FakeCupy
 from zfcore import backend
-from zfcore.backend import CPU, empty, select, to_host
-from zfcore.check import Expected
-
-LIKE = np.zeros(1)
-SHAPE = (3, 401, 501)                                     # 2.4 MB of float32: large enough to be kept
+from zfcore.backend import address, array_module, empty, number, runs_kernels, to_device, to_host, zeros
 
 
-def address(array):
-    return array.ctypes.data
+class Elsewhere:
+    """An array on a device, as the module that it comes from makes it."""
+
+    def __init__(self, host):
+        self.host, self.shape, self.dtype = host, host.shape, host.dtype
+
+    def set(self, host):
+        self.host[...] = host
+
+
+class Module:
+    """What is asked of CuPy."""
+    asnumpy = staticmethod(lambda array: array.host)
+    empty_like = staticmethod(lambda like, shape, dtype, order: Elsewhere(np.full(shape, 7, dtype, order)))
+    zeros_like = staticmethod(lambda like, shape, dtype, order: Elsewhere(np.zeros(shape, dtype, order)))
+
+
+@pytest.fixture
+def there(monkeypatch):
+    """An array of a class that `select` has entered."""
+    monkeypatch.setitem(backend.MODULES, Elsewhere, Module)
+    monkeypatch.setitem(backend.LAUNCHERS, Elsewhere, lambda kernel, grid, arguments: None)
+    return Elsewhere(np.zeros(1))
 
 
 def test_empty_has_the_shape_and_dtype_asked_for_and_is_contiguous():
     for dtype in (np.float32, np.float64, np.uint8):
-        for shape in (SHAPE, (2, 3), (0, 4), ()):
-            array = empty(shape, dtype, like=LIKE)
+        for shape in ((3, 401, 501), (2, 3), (0, 4), ()):
+            array = empty(shape, dtype, like=np.zeros(1))
             assert array.shape == shape and array.dtype == dtype and type(array) is np.ndarray
             assert array.flags.c_contiguous and array.flags.writeable
 
 
-def test_a_large_array_takes_the_memory_that_one_of_its_size_has_left():
-    first = empty(SHAPE, np.float32, like=LIKE)
-    left = address(first)
-    del first
-    assert address(empty(SHAPE, np.float32, like=LIKE)) == left
+def test_what_is_made_like_an_array_of_a_device_is_on_that_device(there):
+    host = np.arange(15, dtype=np.float32).reshape(5, 3)[:, ::2]
+    for made, wanted in [(empty((5, 2), np.int32, there), np.full((5, 2), 7)), (zeros((5, 2), np.int32, there), np.zeros((5, 2))),
+                         (to_device(host, there), host), (number(3, np.int32, there), np.array(3))]:
+        assert type(made) is Elsewhere and runs_kernels(made) and array_module(made) is Module
+        np.testing.assert_array_equal(to_host(made), wanted)
+    assert number(there, np.int32, there) is there
 
 
-def test_memory_is_not_handed_out_while_a_view_of_a_view_can_see_it():
-    first = empty(SHAPE, np.float32, like=LIKE)
-    first[:] = 7
-    view = first.reshape(-1)[5:].view(np.int32)[::2]
-    before = view.copy()
-    del first
-    others = [empty(SHAPE, np.float32, like=LIKE) for _ in range(3)]
-    for other in others:
-        other[:] = 8
-    np.testing.assert_array_equal(view, before)
-
-
-def test_memory_much_larger_than_asked_for_is_left_alone():
-    large = empty((8, *SHAPE), np.float32, like=LIKE)
-    left = address(large)
-    del large
-    assert address(empty(SHAPE, np.float32, like=LIKE)) != left
-
-
-def test_memory_that_nothing_asks_for_goes_back_to_the_system(monkeypatch):
-    monkeypatch.setattr(backend, "_idle", [])
-    del [empty((5, *SHAPE), np.float32, like=LIKE)][:]
-    assert len(backend._idle) == 1
-    for _ in range(300):
-        empty(SHAPE, np.float32, like=LIKE)
-    assert [buffer.nbytes for _, buffer in backend._idle] == [empty(SHAPE, np.float32, like=LIKE).nbytes]
-
-
-def test_threads_never_share_memory():
-    wrong = []
-
-    def work(number):
-        for _ in range(50):
-            array = empty((300_000,), np.float32, like=LIKE)
-            array[:] = number
-            if (array != number).any():
-                wrong.append(number)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
-
-
-# --------------------------------------------------------------------------------------------- ahead of the device
-SCHEDULES = [(), ("copies",), ("compute",), ("copies", "compute")]       # the streams on which everything comes late
-
-
-@pytest.fixture
-def fake_gpu(monkeypatch):
-    """A function that makes (device, FakeCupy), the device by the front door."""
-    def make(lazy=(), deaf=None):
-        fake = FakeCupy(lazy, deaf)
-        for name in ("cupy", "cupyx"):
-            monkeypatch.setitem(sys.modules, name, fake)
-        monkeypatch.setattr(backend, "cupy", None)               # so that what `select` sets is undone
-        monkeypatch.setattr(backend, "LAUNCHERS", {})
-        monkeypatch.setattr(backend.nvrtc, "version", lambda: (13, 0))
-        return select("gpu"), fake
-    return make
-
-
-def numbered(device, count, n=6):
-    """Batches (array full of k, k) for k < count, which nobody but the receiver holds on to."""
-    def full(k):
-        host = device.pinned((n, 5), np.uint8)
-        host[...] = k
-        return host
-
-    for k in range(count):
-        yield full(k), k
-
-
-def steps(device, fake, batches, seen):
-    """A step for each batch: one kernel reads it, another fills an array of its own; both are dropped before they ran."""
-    for array, k in device.prefetch(batches):
-        fake.read(array, seen)
-        del array
-        fake.fill(fake.empty((6, 5), np.uint8), 200 + k)
-
-
-def right(device, fake):
-    """Whether all that can go wrong did not: every step reads its batch, and what is lent after an end, early or not,
-    is written by its new owner alone."""
-    seen = []
-    steps(device, fake, numbered(device, 7), seen)
-    fake.compute.reach(fake.compute.issued)
-    fine = [array.tolist() for array in seen] == [[[k]*5]*6 for k in range(7)]
-    for array, k in device.prefetch(numbered(device, 7)):
-        del array
-        if k == 3:
-            break
-    mine, ours = [device.pinned((6, 5), np.uint8) for _ in range(9)], [fake.empty((6, 5), np.uint8) for _ in range(9)]
-    for host, array in zip(mine, ours):
-        host[...] = 98
-        fake.fill(array, 99)
-    for stream in (fake.compute, fake.copies):
-        stream.reach(stream.issued)
-    return fine and all((host == 98).all() for host in mine) and all((array.memory.block == 99).all() for array in ours)
-
-
-@pytest.mark.parametrize("lazy", SCHEDULES, ids=lambda lazy: f"late: {' '.join(lazy) or 'nothing'}")
-def test_batches_arrive_whole_however_early_or_late_copies_and_kernels_come(fake_gpu, lazy):
-    assert right(*fake_gpu(lazy))
-
-
-@pytest.mark.parametrize("wait", ["copies.wait_event", "compute.wait_event", "event.synchronize", "copies.synchronize"])
-def test_each_of_the_four_waits_is_needed(fake_gpu, wait):
-    assert not all(right(*fake_gpu(lazy, deaf=wait)) for lazy in SCHEDULES)
-
-
-def test_the_next_copy_is_under_way_before_a_step_begins_and_no_step_is_waited_for(fake_gpu):
-    device, fake = fake_gpu(lazy=("copies", "compute"))
-    ends, made = [], []
-    batches = (made.append(k) or (host, k) for host, k in numbered(device, 5))
-    batches_on_device = device.prefetch(batches)
-    for array, k in batches_on_device:
-        assert made == list(range(min(k + 2, 5)))
-        if k >= 2:
-            assert fake.compute.done <= ends[k - 2]              # the step before this one need not have begun
-        fake.read(array, [])
-        ends.append(fake.compute.issued)
-
-
-def test_memory_on_host_and_device_is_used_again(fake_gpu):
-    device, fake = fake_gpu()
-    steps(device, fake, numbered(device, 40), [])
-    assert len(fake.host_pool) <= 4 and len(fake.device_pool) <= 4
-
-
-def test_the_rest_of_a_batch_stays_on_the_host(fake_gpu):
-    device, _ = fake_gpu()
-    labels = np.arange(6)
-    (array, first, second), = device.prefetch(batch for batch in [(device.pinned((6, 5), np.uint8), labels, "x")])
-    assert array.shape == (6, 5) and first is labels and second == "x"
-
-
-@pytest.mark.parametrize("lazy", SCHEDULES, ids=lambda lazy: f"late: {' '.join(lazy) or 'nothing'}")
-def test_an_array_that_is_not_pinned_arrives_too(fake_gpu, lazy):
-    device, fake = fake_gpu(lazy)
-    seen = []
-    steps(device, fake, ((np.full((n, 5), k, np.float32), k) for k, n in enumerate([6, 0, 3])), seen)
-    fake.compute.synchronize()
-    assert [array.tolist() for array in seen] == [[[0]*5]*6, [], [[2]*5]*3]
-
-
-@pytest.mark.parametrize("end", ["break", "exception in a step", "exception in the source"])
-def test_however_it_ends_the_source_is_closed(fake_gpu, end):
-    device, _ = fake_gpu()
-    closed = []
-
-    def source():
-        try:
-            for k, batch in enumerate(numbered(device, 9)):
-                if k == 5 and end == "exception in the source":
-                    raise ZeroDivisionError
-                yield batch
-        finally:
-            closed.append(True)
-
-    held = source()                                              # or dropping it would close it
-
-    def consume():
-        for _, k in device.prefetch(held):
-            if k == 3 and end == "break":
-                break
-            if k == 3 and end == "exception in a step":
-                raise ZeroDivisionError
-
-    if end == "break":
-        consume()
-    else:
-        with pytest.raises(ZeroDivisionError):
-            consume()
-    assert closed == [True]
-
-
-def test_on_the_cpu_batches_pass_through_uncopied():
-    batches = numbered(CPU, 3)
-    assert CPU.prefetch(batches) is batches
-
-
-def test_batches_arrive_whole_on_a_gpu():
-    try:
-        device = select("gpu")
-    except Expected as none:
-        pytest.skip(f"no GPU: {none.got}")
-    sums = [(array.astype(np.int64).sum(), k) for array, k in device.prefetch(numbered(device, 50, n=2**20))]
-    assert [int(to_host(total)) for total, _ in sums] == [5*2**20*k for k in range(50)]
-
-
-# ------------------------------------------------------------------------------------------ the cores of the CPU
-@pytest.fixture(params=[1, 2, 5])
-def cores(request, monkeypatch):
-    monkeypatch.setattr(backend, "CORES", request.param)
-    return request.param
-
-
-def test_parallel_is_a_list_of_the_works_results_in_the_order_of_the_items(cores):
-    for n in (0, 1, 2, 3, 17):
-        assert backend.parallel(lambda k: k*k, range(n)) == [k*k for k in range(n)]
-    assert backend.parallel(lambda a: backend.parallel(lambda b: 10*a + b, range(4)), range(7)) \
-        == [[10*a + b for b in range(4)] for a in range(7)]
-
-
-@pytest.mark.parametrize("error", [ValueError, IndexError, StopIteration, KeyboardInterrupt])
-def test_an_error_of_one_item_is_the_callers_and_no_item_is_still_worked_on_when_it_comes(cores, error):
-    begun, ended = [], []
-
-    def work(k):
-        begun.append(k)
-        time.sleep(0.002)
-        if k == 5:
-            raise error("of five")
-        ended.append(k)
-
-    with pytest.raises(error, match="of five"):
-        backend.parallel(work, range(40))
-    assert sorted(begun) == sorted([*ended, 5]) and len(begun) < 40
-    assert backend.parallel(abs, range(-9, 0)) == [*range(9, 0, -1)]      # and the threads are there for the next
-
-
-def test_every_core_takes_items(monkeypatch):
-    monkeypatch.setattr(backend, "CORES", 3)
-    together = threading.Barrier(3, timeout=20)                             # it opens for three at once only
-    assert len(set(backend.parallel(lambda _: together.wait(), range(3)))) == 3
-
-
-def test_blas_has_one_thread_inside_and_as_many_as_before_outside(cores):
-    def threads():
-        return [library.get_num_threads() for library in backend._BLAS.libraries]
-
-    before = threads()
-    with ThreadPoolExecutor(4) as callers:                                  # who leaves first does not undo what others need
-        inside = callers.map(lambda k: backend.parallel(lambda _: (time.sleep(0.001*k), threads())[1], range(6)), range(4))
-        assert all(n == 1 for one in inside for item in one for n in item)
-    assert threads() == before
+def test_a_numpy_array_runs_no_kernels_and_a_copy_of_it_is_its_own(there):
+    host = np.arange(6.0)
+    copy = to_device(host, like=np.zeros(1))
+    assert not runs_kernels(copy) and array_module(copy) is np and type(to_host(copy)) is np.ndarray
+    assert address(copy) != address(host) and (copy == host).all()

@@ -7,15 +7,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [                                        # from the ground up; what stands in one row does not import each other
     ["zfcore.check"],
-    ["zfcore.nvrtc"],
-    ["zfcore.backend"],
-    ["zfcore.ops"],
+    ["zfcore.cpu", "zfcore.memory", "zfcore.nvrtc"],
+    ["zfcore.backend", "zfcore.cubin"],
+    ["zfcore.kernel", "zfcore.prefetch", "zfcore.graph"],
+    ["zfcore.ops", "zfcore.gpu"],
     ["zfcore.layers"],
     ["zfcore.fusion"],
     ["zfcore.network"],
     ["zfcore.optim", "zfcore.checkpoint", "zfcore.networks"],
     ["zfcore.results"],
-    ["zfcore.models", "zfcore.data"],
+    ["zfcore.models", "zfcore.data", "zfcore.device"],
     ["zfcore.deconvnet", "zfcore.trained"],
     ["zfcore.analysis", "zfcore.plots"],
     ["zfcore.commands"],
@@ -61,7 +62,7 @@ def test_a_file_imports_only_from_lower_floors(path):
             assert floor(name) < floor(own), f"{own} imports {name}"
 
 
-@pytest.mark.parametrize("library, file", [("cupy", "zfcore.backend"), ("matplotlib", "zfcore.plots")])
+@pytest.mark.parametrize("library, file", [("cupy", "zfcore.gpu"), ("cupyx", "zfcore.gpu"), ("matplotlib", "zfcore.plots")])
 def test_a_library_is_imported_by_its_one_file(library, file):
     found = {module(path) for path in FILES for name in imports(path) if name.split(".")[0] == library}
     assert found <= {file}

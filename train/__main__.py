@@ -10,9 +10,9 @@ from train.config import MOST_DECAY, flag, parser, resolve, resume
 from train.evaluate import evaluate, open_part, open_runs
 from train.loop import Stop, Training, new_folder, stored_config
 from zfcore import check
-from zfcore.backend import select
 from zfcore.checkpoint import load
 from zfcore.data import data_in_words, is_drawn, open_data
+from zfcore.device import select
 from zfcore.models import build
 
 

@@ -23,7 +23,7 @@ from train.config import HELP, TrainConfig, flag, read_options, resolve
 from train.network_tables import Ensemble, Errors, Row, collect, judged, protocol, result_of, write
 from train.study import Busy, Run, Stopped, StudyFolder, pictures_for
 from zfcore import check
-from zfcore.backend import select
+from zfcore.device import select
 from zfcore.models import MODELS, build
 from zfcore.models.variants import EDITS, variant_name
 

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from zfcore import check
-from zfcore.backend import DEVICES, PRECISIONS
+from zfcore.device import DEVICES
+from zfcore.kernel import PRECISIONS
 from zfcore.models import MODELS, NATIVE_SIZE, from_checkpoint
 from zfcore.optim import decay_that_leaves, start_left
 

@@ -26,11 +26,11 @@ from tqdm import tqdm
 
 import zfcore
 from zfcore import check, plots, trained
-from zfcore.backend import PRECISIONS
 from zfcore.checkpoint import atomic, write_csv
 from zfcore.data import data_in_words, open_data
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import Damaged
+from zfcore.kernel import PRECISIONS
 from zfcore.networks import home_of
 
 FILES = ("summary.json", "per_class.csv", "confusion.csv", "confusion.png", "confused_pairs.csv", "predictions.csv",

@@ -27,11 +27,12 @@ from train.departures import departures, open_questions
 from train.evaluate import evaluate
 from zfcore import check, plots
 from zfcore.analysis.controls import last_convolution, legibility, shares_of_start
-from zfcore.backend import runs_kernels, select, to_host
+from zfcore.backend import runs_kernels, to_host
 from zfcore.checkpoint import Checkpoint, Unwritable, atomic, save, write_csv
 from zfcore.data import open_data
 from zfcore.data.loader import Lost, Pictures
 from zfcore.data.transforms import one_of_ten, random_crops
+from zfcore.device import select
 from zfcore.models import build, from_checkpoint, from_table
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import class_labels, softmax_loss_backward, softmax_loss_onto

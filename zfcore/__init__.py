@@ -40,7 +40,7 @@ _PLACES = {                       # {module: what of it is public here}
     "zfcore.network": ("Network",),
     "zfcore.data": ("open_data",),
     "zfcore.data.loader": ("Pictures",),
-    "zfcore.backend": ("select",),
+    "zfcore.device": ("select",),
     "zfcore.check": ("Expected",),
     "zfcore.checkpoint": ("Checkpoint",),
 }

@@ -42,6 +42,20 @@ def architectures():
     return tuple(archs)
 
 
+def architecture(capability, known):
+    """What NVRTC is told for a device of compute capability `capability`, when it knows those in `known`.
+
+    From Hopper on machine code has features that only the very same capability runs (wgmma: sm_90a), so those get the
+    "a". A device newer than NVRTC runs the code of the nearest older one of its generation."""
+    if capability in known:
+        return f"sm_{capability}" + ("a" if capability >= 90 else "")
+    older = [k for k in known if k//10 == capability//10 and k < capability]
+    if not older:
+        raise Expected("CUDA kernels", f"a device of compute capability {', '.join(map(str, known))}", capability,
+                       "a newer NVRTC may know it")
+    return f"sm_{max(older)}"
+
+
 def compile(source, name, options, headers):
     """(machine code, log) of the CUDA C++ text `source`, which messages call `name`.
 

@@ -15,10 +15,11 @@ from collections.abc import Callable
 import numpy as np
 
 from zfcore import check
-from zfcore.backend import CPU, Device, select, to_device, to_host
+from zfcore.backend import CPU, Device, to_device, to_host
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import centre_crops, ten_crops
+from zfcore.device import select
 from zfcore.models import from_checkpoint, start_of
 from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip

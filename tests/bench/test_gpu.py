@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import types
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from bench.timing import MOST, Clock, Contestant, microseconds, prepared, ratio,
 from tests import executor
 from tests.executor import emu
 from zfcore import backend
-from zfcore.backend import Kernel
 from zfcore.check import Expected
+from zfcore.device import select
+from zfcore.kernel import PRECISIONS, Kernel, _parse
+from zfcore.ops import tuning
 from zfcore.models.zfnet import zfnet
 from zfcore.ops.relu import relu
 
@@ -50,7 +53,7 @@ FORGETFUL = """extern "C" __global__ void f(const float *x, float *y, int total)
 def test_the_check_finds_an_output_that_no_thread_writes(monkeypatch):
     kernel = object.__new__(Kernel)                        # undeclared: not one of the project's
     for name, value in dict(file="f.cu", name="f", signature="", defines={}, block=32, shared=0,
-                            arguments=backend._parse("const float *x, float *y, int total")).items():
+                            arguments=_parse("const float *x, float *y, int total")).items():
         object.__setattr__(kernel, name, value)
 
     def launch(kernel, grid, values):
@@ -179,7 +182,7 @@ def on_executor(monkeypatch):
     clock = ToldClock()
     case = next(case for case in SMALL if case.name == "pool1 forward")
     report = {"ceilings": CEILINGS, "l2_bytes": 1000}
-    device, args = backend.select("executor"), types.SimpleNamespace(batch_size=N, rounds=3)
+    device, args = select("executor"), types.SimpleNamespace(batch_size=N, rounds=3)
 
     def row(found, change=lambda case: case):
         monkeypatch.setattr(peers, "peers", lambda case: found)
@@ -230,19 +233,23 @@ def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, c
     about = {"device": "NVIDIA Test 9000", "multiprocessors": 2, "l2_bytes": 1, "driver": None, "cuda": "13.0", "cupy": "14",
              "pytorch": None, "cudnn": None, "date": "2026-01-02T03:04:05+00:00", "cases": [], "steps": []}
 
+    in_force = []
+
     def told(case, *_):
+        in_force.append(tuning.current)
         if case.name == "conv2 forward":
             raise RuntimeError("bad\nluck")
         return {"us": 10.0, "share_of_floor": 0.5, "error": 1e-7, "peers": {"P": {"us": 20.0}}, "best_peer": "P", "ratio": 2.0}
 
-    monkeypatch.setattr(gpu.backend, "select", lambda name: None)
+    monkeypatch.setattr(gpu, "select", lambda name: None)
+    monkeypatch.setattr(gpu, "find_cupy", lambda: None)
     monkeypatch.setattr(gpu, "Clock", lambda cupy: None)
-    monkeypatch.setattr(gpu, "about", lambda args: about)
+    monkeypatch.setattr(gpu, "about", lambda cupy, args: about)
     monkeypatch.setattr(gpu, "ceilings", lambda *_: CEILINGS)
     monkeypatch.setattr(gpu, "measured", told)
     monkeypatch.setattr(gpu, "still_alive", lambda clock: True)
     monkeypatch.setattr(peers, "strict_fp32", lambda: None)
-    args = types.SimpleNamespace(output=tmp_path, only="conv", batch_size=128, rounds=1)
+    args = types.SimpleNamespace(output=tmp_path, only="conv", batch_size=128, rounds=1, tune=False)
     row = {"precision": "bf16", "contestants": {"ours": {"failed": "bad luck"}, "PyTorch eager": {"failed": "worse"}}}
     steps = types.SimpleNamespace(measured=lambda *_: [row], lines=lambda row: ["a step in bf16"])
     assert gpu.main(args, steps) == ["conv2 forward"]            # --only conv
@@ -255,7 +262,11 @@ def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, c
     rows = {row["name"]: row for row in report["cases"]}
     assert rows["conv2 forward"]["failed"] == "RuntimeError: bad" and rows["conv5 forward"]["us"] == 10
     assert "pool1 forward" not in rows and not list(tmp_path.glob("*.part"))
-    assert "conv2 forward" in capsys.readouterr().out
+    assert "conv2 forward" in capsys.readouterr().out and report["tuning"] == asdict(tuning.Tuning())
+    about["cases"], args.tune = [], True
+    gpu.main(args)
+    assert in_force[-1] == replace(tuning.Tuning(), multiprocessors=2, fma_tflop_s=60.0, copy_gb_s=4000.0) != in_force[0]
+    assert about["tuning"] == asdict(in_force[-1]) and tuning.current == tuning.Tuning()
     monkeypatch.setattr(gpu, "still_alive", lambda clock: False)
     about["cases"], args.output = [], None
     monkeypatch.setattr(gpu, "RESULTS", tmp_path/"results")
@@ -337,7 +348,7 @@ def test_ceilings_are_bytes_and_flops_over_the_time_of_the_clock(monkeypatch):
 
 
 def test_three_products_in_tf32_make_one_in_fp32x3():
-    rates = [gpu.of_products(CEILINGS, precision) for precision in backend.PRECISIONS]
+    rates = [gpu.of_products(CEILINGS, precision) for precision in PRECISIONS]
     assert rates == [60, 100, 300, 600]
 
 
@@ -384,7 +395,7 @@ def test_the_kernel_that_measures_the_rate_is_sixteen_multiply_adds_a_step_in_re
 
 def test_a_machine_without_a_gpu_gets_one_sentence_and_status_2(monkeypatch, capsys):
     with contextlib.suppress(Expected):
-        backend.select("gpu")
+        select("gpu")
         pytest.skip("there is a GPU")
     monkeypatch.setattr("sys.argv", ["python -m bench"])
     with pytest.raises(SystemExit) as leave:

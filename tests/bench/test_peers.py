@@ -5,7 +5,7 @@ import pytest
 from bench import peers
 from bench.cases import Source, cases
 from bench.gpu import error, truth
-from zfcore.backend import PRECISIONS
+from zfcore.kernel import PRECISIONS
 from zfcore.models.zfnet import tiny
 
 torch = pytest.importorskip("torch")
@@ -18,7 +18,7 @@ def test_pytorch_computes_what_ours_does(case):
     arrays = case.draw(Source(np.asarray), N)
     wanted, _ = truth(case, [a.copy() for a in arrays], N)
     made = peers.peers(case)
-    assert len(made) == (2 if case.noun in ("conv2d", "conv2d_maxpool", "maxpool", "avgpool", "contrast_norm") else 1)
+    assert len(made) == (2 if case.noun in peers.IN_LAYOUTS else 1)
     for name, make in made:
         contestant = make([arrays, [a.copy() for a in arrays]], clock=None)
         got = contestant.output()
@@ -36,8 +36,7 @@ def test_every_operation_that_pytorch_has_is_measured_beside_it():
     alone = {(case.noun, case.what) for case in cases()} - set(peers.TORCH)
     assert alone == {("conv2d", f"{what}, plain kernel") for what in peers.CONVOLUTIONS} | {
         ("hinge_loss", "forward"), ("hinge_loss", "backward"), ("filter_rms", "all filters"),
-        ("crop_flip", "forward"), ("softmax_loss", "forward, added up")} | {
-        (case.noun, case.what) for case in cases() if case.noun == "batch_norm"}            # not yet measured beside PyTorch's
+        ("crop_flip", "forward"), ("softmax_loss", "forward, added up")}
     assert {(case.noun, case.what) for case in cases()} > set(peers.TORCH)
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from bench import peers, step
 from tests.train.test_graph import fake as fake            # a fixture
-from zfcore import backend
+from zfcore.device import select
+from zfcore.kernel import PRECISIONS
 
 SMALL = ["--image-size", "32"]
 CLOCK = types.SimpleNamespace(wait=lambda: None, seconds=lambda run: run() and 2.0)
@@ -16,7 +17,7 @@ def test_ours_is_one_replay_a_step_and_its_launches_are_counted(fake, monkeypatc
     ready, row = step.ready, {}
     monkeypatch.setattr(step, "ready", lambda *given: ready(*given, SMALL))
     monkeypatch.setattr(step, "STEPS", 3)
-    found = dict(step.contestants("fp32", 4, backend.select("gpu"), CLOCK, row))
+    found = dict(step.contestants("fp32", 4, select("gpu"), CLOCK, row))
     run = found["ours"]()
     before = fake.launched, fake.launches
     run()
@@ -34,7 +35,7 @@ def test_who_fails_is_told_and_the_others_are_measured(monkeypatch):
         yield "PyTorch eager", lambda: 1/0
     monkeypatch.setattr(step, "contestants", contestants)
     rows = list(step.measured(None, CLOCK, types.SimpleNamespace(batch_size=128, rounds=3)))
-    assert sorted(row["precision"] for row in rows) == sorted(backend.PRECISIONS)
+    assert sorted(row["precision"] for row in rows) == sorted(PRECISIONS)
     entry = rows[0]["contestants"]
     assert entry["ours"]["ms"] == 1e3*2.0/step.STEPS and entry["ours"]["images_per_second"] == 128*step.STEPS/2.0
     lines = "\n".join(step.lines(rows[0]))

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import weakref
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -15,13 +16,13 @@ from PIL import Image
 
 from tests.fake_cupy import POISON, FakeCupy
 from tests.real_data import REAL_DATA, needs
-from zfcore import backend
 from zfcore.backend import Device
 from zfcore.check import Expected
 from zfcore.data import loader as module
 from zfcore.data.folders import open_folders
 from zfcore.data.loader import Pictures, cache_folder, shuffled
 from zfcore.data.transforms import Damaged
+from zfcore.prefetch import prefetch
 
 SIZE = 6
 
@@ -201,10 +202,9 @@ def test_workers_decode_in_their_own_threads():
 @pytest.mark.parametrize("lazy", [(), ("copies",), ("compute",), ("copies", "compute")],
                          ids=lambda lazy: f"late: {' '.join(lazy) or 'nothing'}")
 @pytest.mark.parametrize("workers", [0, 3])
-def test_on_a_device_arrives_what_arrives_on_the_host(workers, lazy, monkeypatch):
+def test_on_a_device_arrives_what_arrives_on_the_host(workers, lazy):
     fake = FakeCupy(lazy)
-    monkeypatch.setattr(backend, "cupy", fake)
-    device = Device("gpu", "", fake.asarray, fake.empty_pinned, backend._prefetch)
+    device = Device("gpu", "", fake.asarray, fake.empty_pinned, partial(prefetch, fake))
     dataset, on_host, on_device = Drawn(201, damaged=[200, 17]), [], []
     for pixels, labels, indices in pictures(dataset, workers, memory=0).batches(8, 1, 0, shuffle=False, device=device):
         assert isinstance(pixels, fake.ndarray) and len(pixels) == len(labels)
@@ -218,10 +218,9 @@ def test_on_a_device_arrives_what_arrives_on_the_host(workers, lazy, monkeypatch
     assert not threads()
 
 
-def test_batches_for_a_device_are_assembled_in_pinned_memory_that_is_used_again(monkeypatch):
+def test_batches_for_a_device_are_assembled_in_pinned_memory_that_is_used_again():
     fake = FakeCupy()
-    monkeypatch.setattr(backend, "cupy", fake)
-    device = Device("gpu", "", fake.asarray, fake.empty_pinned, backend._prefetch)
+    device = Device("gpu", "", fake.asarray, fake.empty_pinned, partial(prefetch, fake))
     for _ in pictures(Drawn(400), workers=2, memory=0).batches(8, 1, 0, device=device):
         pass
     assert 4 <= len(fake.host_pool) <= 9 and not any((block == POISON).all() for block in fake.host_pool)

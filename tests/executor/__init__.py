@@ -15,7 +15,7 @@ so an `ExecutorArray` is all it takes; `WAYS` are the ways in which every kernel
 
 A wrong kernel raises `executor.KernelError`, whose message begins with file and line: races, missing barriers and waits,
 accesses outside arrays or shared memory, divergent collectives, deadlocks. Kernels with cp.async, TMA or wgmma take
-`executor.ASYNC_WAYS`. `zfcore.backend.select("executor")` is the device for whole networks. Choose sizes that all differ
+`executor.ASYNC_WAYS`. `zfcore.device.select("executor")` is the device for whole networks. Choose sizes that all differ
 and divide no tile; uninitialised and shared memory is NaN, so a forgotten element shows."""
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +26,9 @@ import pytest
 from tests.executor import emu
 from tests.executor.emu import KernelError, Settings
 from zfcore import backend
+from zfcore.cubin import kernels_folder
+from zfcore.device import DEVICES
+from zfcore.kernel import CTYPES, EACH
 
 requires_executor = pytest.mark.skipif(emu.GXX is None, reason="the CPU executor needs g++")
 
@@ -72,11 +75,11 @@ def plain(x):
 
 
 def library(kernel, build="plain"):
-    """The compiled form of a `zfcore.backend.Kernel`, its declared signature held against the source's."""
-    path = backend.kernels_folder()/kernel.file
+    """The compiled form of a `zfcore.kernel.Kernel`, its declared signature held against the source's."""
+    path = kernels_folder()/kernel.file
     compiled = emu.compile(path.read_text(), str(path), kernel.name, tuple(kernel.defines.items()), build)
-    names = {np.dtype(dtype): ctype for ctype, dtype in backend.CTYPES.items()}
-    declared = [f"struct:{backend.EACH*(8 if a.pointer else a.dtype.itemsize)}" if a.each else
+    names = {np.dtype(dtype): ctype for ctype, dtype in CTYPES.items()}
+    declared = [f"struct:{EACH*(8 if a.pointer else a.dtype.itemsize)}" if a.each else
                 f"struct:{a.dtype.itemsize}" if a.dtype.names else
                 ("const " if a.const else "") + names[a.dtype] + (" *" if a.pointer else "") for a in kernel.arguments]
     if declared != compiled.types.split(", "):
@@ -86,7 +89,7 @@ def library(kernel, build="plain"):
 
 
 def launch(kernel, grid, values):
-    """The launcher that `zfcore.backend` calls for ExecutorArrays."""
+    """The launcher that a `zfcore.kernel.Kernel` calls for ExecutorArrays."""
     _traffic.extend(library(kernel, _current.build).launch(
         grid, kernel.block, kernel.shared, values, [a.name for a in kernel.arguments],
         {a.name for a in kernel.arguments if a.pointer and not a.const}, _current))
@@ -98,4 +101,4 @@ def capture(work):
     return lambda *arrays: work(*(value if isinstance(value, ExecutorArray) else array(value) for value in arrays))
 
 
-backend.DEVICES["executor"] = lambda: backend.Device("executor", "CUDA kernels on NumPy arrays, through g++", array, capture=capture)
+DEVICES["executor"] = lambda: backend.Device("executor", "CUDA kernels on NumPy arrays, through g++", array, capture=capture)

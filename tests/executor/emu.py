@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zfcore.backend import kernels_folder
+from zfcore.cubin import kernels_folder
 
 HERE = Path(__file__).parent
 RUNTIME = ("emu_rt.cpp", "emu_ptx.cpp", "emu_race.cpp")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.executor import emu
-from zfcore.backend import kernels_folder
+from zfcore.cubin import kernels_folder
 
 SOURCE = Path(__file__).with_name("probe.cu")
 HARDWARE = Path(__file__).with_name("hardware.npz")

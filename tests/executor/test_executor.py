@@ -13,7 +13,8 @@ from tests import executor
 from tests.executor import ASYNC_WAYS, ExecutorArray, KernelError, emu, requires_executor
 from tests.executor.samples import SAMPLES, part
 from zfcore import backend
-from zfcore.backend import Kernel
+from zfcore.device import select
+from zfcore.kernel import KERNELS, Kernel, blocks
 
 pytestmark = requires_executor
 
@@ -28,14 +29,14 @@ def run(text, *values, block=32, grid=(1,), shared=0, build="plain", writable=("
 @pytest.fixture
 def kernel(tmp_path):
     """Declares a Kernel as an operation would, and takes it out of the registry again."""
-    before = len(backend.KERNELS)
+    before = len(KERNELS)
 
     def declare(text, *rest, **more):
         (tmp_path/"f.cu").write_text("#include <ptx.cuh>\n" + text)
         return Kernel(str(tmp_path/"f.cu"), "f", *rest, **more)
 
     yield declare
-    del backend.KERNELS[before:]
+    del KERNELS[before:]
 
 
 @pytest.mark.parametrize("way", ASYNC_WAYS)
@@ -61,10 +62,10 @@ SIGNATURE = "const float *x, float *y, float by, long long total"
 @pytest.mark.parametrize("way", executor.WAYS)
 def test_engine_launches_kernels_on_executor_arrays(kernel, way):
     scale = kernel(SCALE, SIGNATURE, defines={"FACTOR": "2.0f"}, block=64)
-    x = backend.select("executor").array(np.arange(15, dtype=np.float32).reshape(5, 3))
+    x = select("executor").array(np.arange(15, dtype=np.float32).reshape(5, 3))
     y = backend.empty(x.shape, x.dtype, like=x)
     with executor.settings(way):
-        scale(backend.blocks(x.size, scale.block), x, y, 1.5, x.size)
+        scale(blocks(x.size, scale.block), x, y, 1.5, x.size)
     assert isinstance(y, ExecutorArray) and backend.runs_kernels(y)
     assert type(backend.to_host(y)) is np.ndarray
     np.testing.assert_array_equal(executor.plain(y), 3*np.arange(15).reshape(5, 3))

@@ -6,6 +6,7 @@ import pytest
 from tests import executor
 from zfcore import backend
 from zfcore.check import Expected
+from zfcore.device import select
 
 EPS = float(np.finfo(np.float32).eps)      # 2^-23; one rounding is wrong by at most half of that
 
@@ -37,14 +38,14 @@ def machine(request):
         (name, str(value)) for name, value in request.node.callspec.params.items() if name != "machine"))
     if request.param == "gpu":
         try:
-            yield Machine(test, backend.select("gpu"))
+            yield Machine(test, select("gpu"))
         except Expected as none:
             pytest.skip(f"no GPU: {none.got}")
     elif executor.emu.GXX is None:
         pytest.skip("the CPU executor needs g++")
     else:
         with executor.settings(request.param):
-            yield Machine(test, backend.select("executor"))
+            yield Machine(test, select("executor"))
 
 
 @pytest.fixture

@@ -9,8 +9,10 @@ import pytest
 from tests import executor
 from tests.kernels.conftest import EPS, close
 from zfcore import backend
-from zfcore.backend import PRECISIONS
 from zfcore.check import Expected
+from zfcore.cubin import kernels_folder
+from zfcore.device import select
+from zfcore.kernel import PRECISIONS, blocks
 from zfcore.ops import conv2d_kernels
 from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_backward_reference, conv2d_reference, conv2d_transpose
 from zfcore.ops.conv2d_kernels import (FILTER_GRADIENT_KERNELS, FILTER_GRADIENT_PLAIN, FORWARD_KERNELS, PLAIN,
@@ -108,9 +110,9 @@ def plain(machine, arrays, window):
     (x, w, b, dy), (S, P, groups) = map(machine.array, arrays), window
     y, dx, dw = (backend.empty(like.shape, np.float32, like) for like in (dy, x, w))
     sizes = conv2d_kernels.sizes(x, w, dy, S, P, groups)
-    PLAIN(backend.blocks(y.size, PLAIN.block), x, w, b, y, sizes, False, False)
-    TRANSPOSE_PLAIN(backend.blocks(dx.size, TRANSPOSE_PLAIN.block), dy, w, dx, sizes)
-    FILTER_GRADIENT_PLAIN(backend.blocks(dw.size, FILTER_GRADIENT_PLAIN.block), x, dy, dw, sizes)
+    PLAIN(blocks(y.size, PLAIN.block), x, w, b, y, sizes, False, False)
+    TRANSPOSE_PLAIN(blocks(dx.size, TRANSPOSE_PLAIN.block), dy, w, dx, sizes)
+    FILTER_GRADIENT_PLAIN(blocks(dw.size, FILTER_GRADIENT_PLAIN.block), x, dy, dw, sizes)
     return y, dx, dw
 
 
@@ -306,7 +308,7 @@ def test_tensor_cores_are_fed_from_shared_memory_without_bank_conflicts(monkeypa
     with executor.settings("race", report=True) as traffic:
         _, saved = conv2d(executor.array(x), executor.array(w), None, S, P, precision=precision)
         conv2d_backward(executor.array(dy), saved)
-    source = (backend.kernels_folder()/"device"/"tensor_tiles.cuh").read_text().splitlines()
+    source = (kernels_folder()/"device"/"tensor_tiles.cuh").read_text().splitlines()
     text = lambda row: source[int(row.line.rsplit(":", 1)[1]) - 1]
     fed = [row for row in traffic if row.space == "shared" and "tensor_tiles.cuh" in row.line
            and any(word in text(row) for word in ("x[i] = __float_as_uint", "ldmatrix("))]
@@ -453,7 +455,7 @@ def test_float64_is_refused_in_a_sentence(machine):
 
 def test_offsets_beyond_two_to_the_31_reach_the_right_pixels():
     try:
-        device = backend.select("gpu")
+        device = select("gpu")
     except Expected as none:
         pytest.skip(f"no GPU: {none.got}")
     H, W, N, S = 32769, 32767, 2, 251

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from tests import executor
-from zfcore.backend import PRECISIONS
-from zfcore.ops import conv2d_kernels
+from zfcore.kernel import PRECISIONS
+from zfcore.ops import tuning
 from zfcore.ops.conv2d import check_conv2d, conv2d, conv2d_reference
 from zfcore.ops.conv2d_maxpool import conv2d_maxpool, launch_maxpool, pool_fits
 from zfcore.ops.maxpool import maxpool, maxpool_reference
@@ -28,7 +28,7 @@ def chain(name, dtype=np.float32):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_convolution_and_pool_in_one_pass_give_the_bits_of_one_after_the_other(machine, monkeypatch, precision):
+def test_convolution_and_pool_in_one_pass_give_the_bits_of_one_after_the_other(machine, precision):
     """Blocks of one row of the pool, and of many; other pools than the paper's in fp32 alone, as each is compiled."""
     names = [name for name in CHAINS if precision == "fp32" or CHAINS[name][-1][:2] == (3, 2)]
 
@@ -36,12 +36,12 @@ def test_convolution_and_pool_in_one_pass_give_the_bits_of_one_after_the_other(m
         (x, w, b), (S, P), pool = chain(name)
         x, w, b = map(machine.array, (x, w, b))
         size = check_conv2d(x, w, b, S, P, 1, "ceil", precision)
-        for conv2d_kernels.SMS in 132, 1:
-            y, (switches, pooling, _) = launch_maxpool(x, w, b, S, P, pool, size, precision)
+        for multiprocessors in 132, 1:
+            with tuning.use(multiprocessors=multiprocessors):
+                y, (switches, pooling, _) = launch_maxpool(x, w, b, S, P, pool, size, precision)
             assert pooling == (size, *pool[:3])
             yield from (y, switches)
 
-    monkeypatch.setattr(conv2d_kernels, "SMS", conv2d_kernels.SMS)                                    # put back at the end
     found = iter(machine.results(lambda: [array for name in names for array in together(name)]))
     for name in names:
         (x, w, b), (S, P), pool = chain(name)
@@ -78,10 +78,9 @@ def test_a_convolution_without_bias_takes_its_pool_along(machine):
 @pytest.mark.parametrize("way", executor.ASYNC_WAYS)
 @pytest.mark.parametrize("precision", ["fp32", "tf32"])
 @executor.requires_executor
-def test_rows_and_tiles_take_turns_in_shared_memory_however_late_copies_land(way, precision, monkeypatch):
-    monkeypatch.setattr(conv2d_kernels, "SMS", 1)
+def test_rows_and_tiles_take_turns_in_shared_memory_however_late_copies_land(way, precision):
     (x, w, b), (S, P), pool = chain("three strips, the last short")
-    with executor.settings(way):
+    with executor.settings(way), tuning.use(multiprocessors=1):
         x, w, b = map(executor.array, (x[:, :, :11], w, b))
         y = launch_maxpool(x, w, b, S, P, pool, check_conv2d(x, w, b, S, P, 1, "ceil", precision), precision)[0]
         wanted, _ = maxpool(conv2d(x, w, b, S, P, relu=True, precision=precision)[0], *pool)

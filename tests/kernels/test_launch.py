@@ -3,6 +3,7 @@
 CuPy is played by a stand-in that writes down what it is asked, so that this runs without a GPU; the compiler is the real
 one. With a GPU, every test of this folder goes the whole way."""
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,9 +12,13 @@ import pytest
 from tests import executor
 from tests.kernels.conftest import normal
 from tests.kernels.test_nvrtc import needs_nvrtc
-from zfcore import backend, nvrtc
-from zfcore.backend import Kernel
+from zfcore import backend, cubin, gpu, kernel, nvrtc
 from zfcore.check import Expected
+from zfcore.cubin import cached_cubin
+from zfcore.device import select
+from zfcore.gpu import find_cupy
+from zfcore.kernel import KERNELS, Kernel, lanes
+from zfcore.nvrtc import architecture
 from zfcore.ops import contrast_norm, conv2d_kernels, maxpool, relu
 
 FORWARD = relu.FORWARD
@@ -76,31 +81,31 @@ def test_float64_is_for_numpy_alone():
 
 
 def test_a_variant_is_made_once_keeps_the_rest_and_is_no_declaration():
-    declared = len(backend.KERNELS)
+    declared = len(KERNELS)
     other = maxpool.FORWARD.variant(WINDOW=5)
     assert other.defines == {"WINDOW": 5, "STRIDE": 2, "LANES": 4} and other.arguments == maxpool.FORWARD.arguments
     assert other is maxpool.FORWARD.variant(WINDOW=5) and maxpool.FORWARD.variant(WINDOW=3) is maxpool.FORWARD
-    assert len(backend.KERNELS) == declared and other != maxpool.FORWARD
+    assert len(KERNELS) == declared and other != maxpool.FORWARD
 
 
 def test_four_lanes_only_where_rows_and_addresses_allow():
     memory = executor.array(np.zeros(64, np.float32))
-    assert backend.lanes(8, memory) == 4
-    assert backend.lanes(6, memory) == 1
-    assert backend.lanes(8, memory, memory[1:9]) == 1
+    assert lanes(8, memory) == 4
+    assert lanes(6, memory) == 1
+    assert lanes(8, memory, memory[1:9]) == 1
 
 
 # --------------------------------------------------------------------------------------------- machine code
 @pytest.mark.parametrize("capability, arch", [(80, "sm_80"), (89, "sm_89"), (90, "sm_90a"), (100, "sm_100a"), (120, "sm_120a"),
                                               (91, "sm_90"), (87, "sm_86")])
 def test_architecture_of_a_device(capability, arch):
-    assert backend.architecture(capability, (80, 86, 89, 90, 100, 120)) == arch
+    assert architecture(capability, (80, 86, 89, 90, 100, 120)) == arch
 
 
 def test_a_device_older_or_a_generation_newer_than_the_compiler_is_told():
     for capability in (70, 130):
         with pytest.raises(Expected, match=f"expected a device of compute capability 80, 90, got {capability}"):
-            backend.architecture(capability, (80, 90))
+            architecture(capability, (80, 90))
 
 
 @pytest.fixture
@@ -110,15 +115,15 @@ def folder(monkeypatch, tmp_path):
     (tmp_path/"kernels"/"device"/"ptx.cuh").write_text("#define ONE 1\n")
     (tmp_path/"kernels"/"unit.cu").write_text(
         '#include <ptx.cuh>\nextern "C" __global__ void unit(float *y, int n) { y[n] = ONE * FACTOR; }\n')
-    monkeypatch.setattr(backend, "kernels_folder", lambda: tmp_path/"kernels")
-    monkeypatch.setattr(backend, "_cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(cubin, "kernels_folder", lambda: tmp_path/"kernels")
+    monkeypatch.setattr(cubin, "_cache_folder", lambda: tmp_path)
     return tmp_path/"kernels"
 
 
 @pytest.fixture
 def unit(monkeypatch):
     """A kernel with 64 KiB of shared memory; its declaration is forgotten after the test."""
-    monkeypatch.setattr(backend, "KERNELS", [])
+    monkeypatch.setattr(kernel, "KERNELS", [])
     return Kernel("unit.cu", "unit", "float *y, int n", {"FACTOR": 3}, block=64, shared=64*1024)
 
 
@@ -127,25 +132,25 @@ def test_machine_code_is_kept_until_anything_it_depends_on_changes(folder, unit,
     made = []
     compile = nvrtc.compile
     monkeypatch.setattr(nvrtc, "compile", lambda *args: made.append(args) or compile(*args))
-    first = backend._cached_cubin(unit, "sm_80")
-    assert backend._cached_cubin(unit, "sm_80") == first and len(made) == 1
+    first = cached_cubin(unit, "sm_80")
+    assert cached_cubin(unit, "sm_80") == first and len(made) == 1
     assert first.read_bytes() == compile(*made[0])[0]
-    backend._cached_cubin(unit, "sm_90a")
-    backend._cached_cubin(unit.variant(FACTOR=4), "sm_80")
+    cached_cubin(unit, "sm_90a")
+    cached_cubin(unit.variant(FACTOR=4), "sm_80")
     (folder/"device"/"ptx.cuh").write_text("#define ONE 1.0f\n")
-    backend._cached_cubin(unit, "sm_80")
+    cached_cubin(unit, "sm_80")
     (folder/"unit.cu").write_text((folder/"unit.cu").read_text() + "// changed\n")
-    backend._cached_cubin(unit, "sm_80")
+    cached_cubin(unit, "sm_80")
     monkeypatch.setattr(nvrtc, "version", lambda: (99, 0))
-    backend._cached_cubin(unit, "sm_80")
+    cached_cubin(unit, "sm_80")
     assert len(made) == 6 and len(list(folder.parent.glob("*.cubin"))) == 6
 
 
 @needs_nvrtc
 def test_an_interrupted_compilation_leaves_no_machine_code(folder, unit, monkeypatch):
-    monkeypatch.setattr(backend.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr(cubin.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        backend._cached_cubin(unit, "sm_80")
+        cached_cubin(unit, "sm_80")
     assert not list(folder.parent.glob("*.cubin"))
 
 
@@ -153,7 +158,7 @@ def test_an_interrupted_compilation_leaves_no_machine_code(folder, unit, monkeyp
 def test_a_home_that_cannot_be_written_to_costs_only_the_cache(monkeypatch, tmp_path, home):
     (tmp_path/"a file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path/home))
-    folder = backend._cache_folder.__wrapped__()
+    folder = cubin._cache_folder.__wrapped__()
     assert folder.is_dir() and (tmp_path/"a file" in folder.parents) is False
 
 
@@ -163,7 +168,7 @@ class DriverError(Exception):
 
 
 @pytest.fixture
-def cupy(monkeypatch):
+def cupy():
     """A stand-in for CuPy on a Hopper card: `asked` is what it was told."""
     asked = []
 
@@ -177,19 +182,16 @@ def cupy(monkeypatch):
         asked.append(path)
         return SimpleNamespace(get_function=lambda name: asked.append(name) or Function())
 
-    module = SimpleNamespace(RawModule=raw_module, cuda=SimpleNamespace(
+    cuda = SimpleNamespace(
         Device=lambda number: SimpleNamespace(compute_capability="90"), runtime=SimpleNamespace(getDevice=lambda: 0),
-        driver=SimpleNamespace(CUDADriverError=DriverError)), asked=asked)
-    monkeypatch.setattr(backend, "cupy", module)
-    backend._function.cache_clear()
-    yield module
-    backend._function.cache_clear()
+        driver=SimpleNamespace(CUDADriverError=DriverError))
+    return type("CuPy", (), {"RawModule": staticmethod(raw_module), "cuda": cuda, "asked": asked})
 
 
 @needs_nvrtc
 def test_a_launch_loads_the_machine_code_once_and_grants_the_shared_memory(folder, unit, cupy):
     for _ in range(2):
-        backend._launch(unit, (5,), ["y", 3])
+        gpu.launch(cupy, unit, (5,), ["y", 3])
     path, name, *launches = cupy.asked
     assert path.endswith(".cubin") and name == "unit"
     assert launches == [((5,), (64,), ("y", 3), 64*1024, 64*1024)]*2
@@ -197,8 +199,8 @@ def test_a_launch_loads_the_machine_code_once_and_grants_the_shared_memory(folde
 
 @needs_nvrtc
 def test_cupy_is_given_a_struct_as_one_element_in_the_layout_of_c(cupy, monkeypatch, tmp_path):
-    monkeypatch.setattr(backend, "_cache_folder", lambda: tmp_path)
-    monkeypatch.setitem(backend.LAUNCHERS, executor.ExecutorArray, backend._launch)
+    monkeypatch.setattr(cubin, "_cache_folder", lambda: tmp_path)
+    monkeypatch.setitem(backend.LAUNCHERS, executor.ExecutorArray, partial(gpu.launch, cupy))
     conv2d_kernels.PLAIN(1, ROW, ROW, ROW, ROW, conv2d_kernels.Conv(*range(2, 13)), True, False)
     _, _, arguments, *_ = cupy.asked[-1]
     struct = arguments[4]
@@ -209,7 +211,7 @@ def test_cupy_is_given_a_struct_as_one_element_in_the_layout_of_c(cupy, monkeypa
 @needs_nvrtc
 def test_a_launch_that_cuda_refuses_says_which_and_why(folder, unit, cupy):
     with pytest.raises(RuntimeError, match=r"unit.cu: unit on \(13,\) blocks of 64 threads, 65536 bytes.*INVALID_VALUE"):
-        backend._launch(unit, (13,), ["y", 3])
+        gpu.launch(cupy, unit, (13,), ["y", 3])
 
 
 @pytest.mark.parametrize("driver, built, got", [
@@ -229,23 +231,23 @@ def test_no_device_is_told_with_its_reason(monkeypatch, driver, built, got):
                               driverGetVersion=lambda: driver, runtimeGetVersion=lambda: built)
     monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)))
     with pytest.raises(Expected, match="--device gpu: expected a CUDA device and an NVIDIA driver " + got):
-        backend.select("gpu")
-    assert backend.select("auto") is backend.CPU
+        select("gpu")
+    assert select("auto") is backend.CPU
 
 
 def test_cupy_missing_is_told_with_the_way_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(Expected, match=r"--device gpu: expected CuPy, got no module named cupy; pip install -e "):
-        backend.select("gpu")
+        select("gpu")
 
 
 # ------------------------------------------------------------------------------------ more than 2^31 elements
 def test_offsets_beyond_two_to_the_31_on_a_gpu():
     try:
-        device = backend.select("gpu")
+        device = select("gpu")
     except Expected as none:
         pytest.skip(f"no GPU: {none.got}")
-    if backend.cupy.cuda.runtime.memGetInfo()[0] < 24*2**30:
+    if find_cupy().cuda.runtime.memGetInfo()[0] < 24*2**30:
         pytest.skip("less than 24 GiB of free GPU memory")
     C, H, W, N = 66, 8, 8, 2**19                                          # 2^31 + 2^26 elements, 8.9 GB
     x = backend.empty((C, H, W, N), np.float32, like=device.array(np.zeros(1, np.float32)))

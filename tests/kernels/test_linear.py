@@ -3,8 +3,8 @@ import pytest
 
 from tests import executor
 from tests.kernels.conftest import EPS, close, normal
-from zfcore.backend import PRECISIONS
 from zfcore.check import Expected
+from zfcore.kernel import PRECISIONS
 from zfcore.ops.linear import linear, linear_backward, linear_backward_reference, linear_reference, linear_transpose
 
 

@@ -6,10 +6,12 @@ import pytest
 
 from tests import executor
 from tests.test_network import gradients, loss_of, small
-from zfcore import backend, fusion
+from zfcore import fusion
 from zfcore.analysis.occlusion import occlusion
-from zfcore.backend import PRECISIONS, runs_kernels, to_host, zeros
+from zfcore.backend import runs_kernels, to_host, zeros
 from zfcore.deconvnet import DECONVNET, project
+from zfcore.device import select
+from zfcore.kernel import PRECISIONS
 from zfcore.layers import ContrastNorm, Conv, Flatten, Linear, MaxPool, ReLU, Step
 from zfcore.network import Network
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
@@ -131,7 +133,7 @@ def seeing(request):
         Conv("conv1", 16, K=5, S=2), ReLU("relu1"), MaxPool("pool1", K=3, S=2), ContrastNorm("norm1"),
         Conv("conv2", 16, K=3, P=1), ReLU("relu2"), Conv("conv3", 8, K=3, P=1), ReLU("relu3"),
         Flatten("flatten"), Linear("fc8", 5)]).init(1, "he")
-    device, rng = backend.select("executor"), np.random.default_rng(4)
+    device, rng = select("executor"), np.random.default_rng(4)
     network.load(network.parameters(), device).use(request.param)
     return network, rng.integers(0, 256, (3, 23, 19, 3), np.uint8), device.array(np.full((3, 23, 19), 120, np.float32))
 

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from bench import resources
-from zfcore import backend, nvrtc
+from zfcore import nvrtc
 from zfcore.check import Expected
+from zfcore.cpu import CORES
+from zfcore.cubin import kernels_folder
+from zfcore.kernel import CTYPES, Argument
 
 KERNELS = resources.declared()
 ARCHITECTURES = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]
@@ -23,7 +26,7 @@ except Expected as none:
 @pytest.fixture(scope="module")
 def compiling():
     """Whoever asks for one kernel will ask for the others: all cores compile ahead."""
-    pool = ThreadPoolExecutor(backend.CORES)
+    pool = ThreadPoolExecutor(CORES)
     yield {(kernel, arch): pool.submit(resources.compiled, kernel, arch) for kernel in KERNELS for arch in ARCHITECTURES}
     pool.shutdown(cancel_futures=True)
 
@@ -41,7 +44,7 @@ def test_kernel_compiles_without_spills_or_complaints(compiling, kernel, arch):
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=NAMES)
 def test_declared_signature_is_the_one_of_the_source(kernel):
-    text = (backend.kernels_folder()/kernel.file).read_text()
+    text = (kernels_folder()/kernel.file).read_text()
     written = re.search(rf'extern "C" __global__ void(?: __launch_bounds__\([^)]*\))? {kernel.name}\(([^)]*)\)', text)[1]
     one_form = lambda signature: re.sub(r"\s+|__restrict__|__grid_constant__", " ", signature).replace("* ", "*").split()
     assert one_form(written) == one_form(kernel.signature)
@@ -49,20 +52,20 @@ def test_declared_signature_is_the_one_of_the_source(kernel):
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=NAMES)
 def test_a_struct_passed_by_value_is_declared_as_in_its_header(kernel):
-    headers = "".join(path.read_text() for path in sorted((backend.kernels_folder()/"device").glob("*.cuh")))
+    headers = "".join(path.read_text() for path in sorted((kernels_folder()/"device").glob("*.cuh")))
     for argument in kernel.arguments:
         if argument.dtype.names:
             written = re.search(rf"struct {type_of(argument)} {{(.*?)\n\n", headers, re.S)[1]
             fields = [(name, ctype) for ctype, names in re.findall(r"^ *([a-z ]+) (\w+(?:, \w+)*);", written, re.M)
                       for name in names.split(", ")]
-            assert fields == [(name, type_of(backend.Argument(name, argument.dtype[name], False, False, False)))
+            assert fields == [(name, type_of(Argument(name, argument.dtype[name], False, False, False)))
                               for name in argument.dtype.names]
             assert argument.dtype.isalignedstruct
 
 
 def type_of(argument):
     """The C++ name of an argument's type."""
-    return next(name for name, dtype in backend.CTYPES.items() if np.dtype(dtype) == argument.dtype)
+    return next(name for name, dtype in CTYPES.items() if np.dtype(dtype) == argument.dtype)
 
 
 @needs_nvrtc
@@ -74,7 +77,7 @@ def test_each_kernel_of_a_file_is_told_its_own_resources(compiling):
 
 
 def test_every_global_function_is_declared():
-    written = {(path.name, name) for path in backend.kernels_folder().glob("*.cu")
+    written = {(path.name, name) for path in kernels_folder().glob("*.cu")
                for name in re.findall(r'extern "C" __global__ void(?: __launch_bounds__\([^)]*\))? (\w+)\(', path.read_text())}
     assert written == {(k.file, k.name) for k in KERNELS}
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from zfcore import backend
+from zfcore import cpu
 from zfcore.check import Expected
 from zfcore.ops import avgpool as module
 from zfcore.ops.avgpool import BORDERS, avgpool, avgpool_backward, avgpool_backward_reference, avgpool_reference, divisors
@@ -107,7 +107,7 @@ def test_blocks_of_any_size_on_any_number_of_cores_give_the_same_bits(K, S, P, b
     dx = avgpool_backward(dy, cache)
     monkeypatch.setattr(module, "map_blocks", lambda *of_map, cut=module.map_blocks: cut(*of_map, budget=budget))
     for cores in (1, 2):
-        monkeypatch.setattr(backend, "CORES", cores)
+        monkeypatch.setattr(cpu, "CORES", cores)
         np.testing.assert_array_equal(y, avgpool(x, K, S, P)[0])
         np.testing.assert_array_equal(dx, avgpool_backward(dy, cache))
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from tests.ops.slope import slope
-from zfcore import backend
+from zfcore import cpu
 from zfcore.check import Expected
 from zfcore.ops import batch_norm as module
 from zfcore.ops.batch_norm import (batch_norm, batch_norm_backward, batch_norm_backward_reference, batch_norm_reference,
@@ -84,7 +84,7 @@ def test_evaluation_moves_nothing_and_a_single_value_moves_no_running_statistic(
 def test_same_bits_on_one_core_and_on_many(monkeypatch, cut):
     results = []
     for cores in (1, 4):
-        monkeypatch.setattr(backend, "CORES", cores)
+        monkeypatch.setattr(cpu, "CORES", cores)
         *arrays, dy = case((37, 9, 11, 5), np.float32)
         y, cache = batch_norm(*arrays, 1e-5, 0.1)
         results.append((y, *arrays, *batch_norm_backward(dy, cache)))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.ops.slope import slope
-from zfcore import backend
+from zfcore import cpu
 from zfcore.check import Expected
 from zfcore.ops import contrast_norm as module
 from zfcore.ops.contrast_norm import (contrast_norm, contrast_norm_backward, contrast_norm_backward_reference,
@@ -88,7 +88,7 @@ def test_blocks_of_any_size_on_any_number_of_cores_give_the_same_bits(budget, mo
     dx = contrast_norm_backward(dy, cache)
     monkeypatch.setattr(module, "_blocks", lambda columns, cut=module._blocks: cut(columns, budget))
     for cores in (1, 2):
-        monkeypatch.setattr(backend, "CORES", cores)
+        monkeypatch.setattr(cpu, "CORES", cores)
         np.testing.assert_array_equal(y, contrast_norm(x, 5, 0.5, 0.75, 2.0)[0])
         np.testing.assert_array_equal(dx, contrast_norm_backward(dy, cache))
 

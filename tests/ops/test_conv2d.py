@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from zfcore import backend
+from zfcore import cpu
 from zfcore.check import Expected
 from zfcore.ops import conv2d_blocks, winograd
 from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_backward_reference, conv2d_reference, conv2d_transpose
@@ -196,7 +196,7 @@ def test_same_bits_on_one_core_and_on_many(shape, form, monkeypatch):
     x, w, b, dy = case(*shape, dtype=np.float32)
     results = []
     for cores in (1, 2, 5):
-        monkeypatch.setattr(backend, "CORES", cores)
+        monkeypatch.setattr(cpu, "CORES", cores)
         y, cache = conv2d(x, w, b, S, P, groups, rounding)
         results.append((y, *conv2d_backward(dy, cache)))
     for other in results[1:]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from zfcore import backend
+from zfcore import cpu
 from zfcore.check import Expected
 from zfcore.ops.crop_flip import crop_flip, crop_flip_reference
 
@@ -57,7 +57,7 @@ def test_rows_in_blocks_on_any_number_of_cores_give_the_same(monkeypatch):
                  flips=np.array([False, True, True]), h=287, w=296)
     expected = crop_flip_reference(**given)
     for cores in (1, 2):
-        monkeypatch.setattr(backend, "CORES", cores)
+        monkeypatch.setattr(cpu, "CORES", cores)
         np.testing.assert_array_equal(crop_flip(**given), expected)
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from zfcore import backend
+from zfcore import cpu
 from zfcore.check import Expected
 from zfcore.ops.dropout import dropout, dropout_backward, dropout_reference, philox
 
@@ -75,7 +75,7 @@ def test_the_same_key_draws_the_same_mask_on_any_number_of_cores(monkeypatch):
     x = np.ones((307, 431), np.float32)                                     # three blocks
     y, _ = dropout(x, 0.5, KEY)
     for cores in (1, 2):
-        monkeypatch.setattr(backend, "CORES", cores)
+        monkeypatch.setattr(cpu, "CORES", cores)
         np.testing.assert_array_equal(y, dropout(x, 0.5, KEY)[0])
     np.testing.assert_array_equal(y.reshape(-1)[:1000], dropout(np.ones(1000, np.float32), 0.5, KEY)[0])
 

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from zfcore import backend
+from zfcore import cpu
 from zfcore.check import Expected
 from zfcore.ops import linear as module
 from zfcore.ops.linear import linear, linear_backward, linear_backward_reference, linear_reference
@@ -58,7 +58,7 @@ def test_same_bits_on_one_core_and_on_many(blocks, monkeypatch):
     x, w, b, dy = case(50, 40, 6, np.float32)
     results = []
     for cores in (1, 4):
-        monkeypatch.setattr(backend, "CORES", cores)
+        monkeypatch.setattr(cpu, "CORES", cores)
         y, cache = linear(x, w, b)
         results.append((y, *linear_backward(dy, cache)))
     for got, wanted in zip(*results):

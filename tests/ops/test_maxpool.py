@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from zfcore import backend
+from zfcore import cpu
 from zfcore.check import Expected
 from zfcore.ops import maxpool as module
 from zfcore.ops.maxpool import maxpool, maxpool_backward, maxpool_backward_reference, maxpool_reference
@@ -157,7 +157,7 @@ def test_blocks_of_any_size_on_any_number_of_cores_give_the_same_bits(budget, mo
     dx = maxpool_backward(dy, cache)
     monkeypatch.setattr(module, "map_blocks", lambda *of_map, cut=module.map_blocks: cut(*of_map, budget=budget))
     for cores in (1, 2):
-        monkeypatch.setattr(backend, "CORES", cores)
+        monkeypatch.setattr(cpu, "CORES", cores)
         y2, cache2 = maxpool(x, 3, 2, 1)
         np.testing.assert_array_equal(y, y2)
         np.testing.assert_array_equal(cache[0], cache2[0])

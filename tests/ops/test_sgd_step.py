@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from zfcore import backend
+from zfcore import cpu
 from zfcore.check import Expected
 from zfcore.ops.sgd_step import sgd_step, sgd_step_reference
 
@@ -68,7 +68,7 @@ def test_many_steps_at_one_learning_rate_are_pytorchs():
 def test_blocks_on_any_number_of_cores_give_the_same_bits(monkeypatch):
     results = []
     for cores in (1, 2):
-        monkeypatch.setattr(backend, "CORES", cores)
+        monkeypatch.setattr(cpu, "CORES", cores)
         w, dw, v = arrays(np.float32, (701, 523))                           # more than one block
         one(w, dw, v, **RATES)
         results.append((w, v))

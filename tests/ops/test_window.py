@@ -1,10 +1,8 @@
-import threading
-
 import numpy as np
 import pytest
 
 from zfcore.check import Expected
-from zfcore.ops.window import (clear, output_size, pieces, pixels, rectangles, tap_range, tap_spans, workspace)
+from zfcore.ops.window import clear, output_size, pixels, tap_range, tap_spans
 
 GEOMETRIES = [(size, K, S, P) for size in (1, 2, 5, 6, 7, 13) for K in (1, 2, 3, 5) for S in (1, 2, 3, 7)
               for P in range(K)]
@@ -81,24 +79,6 @@ def test_away_from_the_border_all_taps_are_one_span():
     assert tap_spans(3, 20, 2, 4, 2, 1) == [(slice(0, 3), slice(0, 4), 3)]
 
 
-def test_pieces_cover_a_length_once_with_none_above_the_limit():
-    for length in range(12):
-        for most in range(1, 14):
-            cut = pieces(length, most)
-            assert [k for piece in cut for k in range(piece.start, piece.stop)] == list(range(length))
-            sizes = [piece.stop - piece.start for piece in cut]
-            assert not sizes or max(sizes) <= most and max(sizes) - min(sizes) <= 1
-
-
-def test_rectangles_cover_every_place_once():
-    for height, width, most in [(5, 7, 3), (5, 7, 100), (1, 1, 1), (3, 50, 7), (50, 3, 7)]:
-        covered = np.zeros((height, width), int)
-        for rows, columns in rectangles(height, width, most):
-            covered[rows, columns] += 1
-            assert covered[rows, columns].size <= most
-        assert (covered == 1).all()
-
-
 def test_pixels_are_the_same_memory_with_one_element_a_pixel():
     x = np.arange(2*3*5*4, dtype=np.float32).reshape(2, 3, 5, 4)
     seen = pixels(x)
@@ -107,22 +87,3 @@ def test_pixels_are_the_same_memory_with_one_element_a_pixel():
     np.testing.assert_array_equal(moved, x[:, ::-1])
     clear(seen[1])
     assert not x[1].any() and x[0, 0, 0, 1] == 1
-
-
-def test_a_workspace_is_kept_for_the_thread_and_is_its_own():
-    one = workspace("test", (3, 4), np.float32)
-    again = workspace("test", (2, 5), np.float32)
-    other = workspace("other", (2, 5), np.float32)
-    assert one.shape == (3, 4) and one.dtype == np.float32
-    assert np.may_share_memory(one, again) and not np.may_share_memory(again, other)
-    elsewhere = []
-    thread = threading.Thread(target=lambda: elsewhere.append(workspace("test", (3, 4), np.float32)))
-    thread.start(), thread.join()
-    assert not np.may_share_memory(one, elsewhere[0])
-
-
-def test_a_workspace_grows():
-    small = workspace("grows", (2,), np.float64)
-    large = workspace("grows", (3000,), np.float64)
-    large[:] = 1
-    assert small.shape == (2,) and large.sum() == 3000

@@ -17,6 +17,7 @@ from zfcore.analysis.top_activations import top_activations
 from zfcore.check import Expected
 from zfcore.checkpoint import load
 from zfcore.deconvnet import DECONVNET, feature_layer, project
+from zfcore.graph import launch_by_launch
 from zfcore.layers import BatchNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU
 from zfcore.models import from_checkpoint, start_of
 from zfcore.trained import Trained
@@ -120,7 +121,7 @@ def test_a_recorded_step_moves_the_statistics_as_an_eager_one_does(options, fake
         Conv("conv1", 6, K=5, S=4), BatchNorm("bn1"), ReLU("relu1"), Flatten("flatten"),
         Linear("fc6", 5), BatchNorm("bn6"), ReLU("relu6"), Linear("fc7", classes)]))
     one, other = prepared(options), prepared(options)
-    other.captured = backend.launch_by_launch(other.learn)
+    other.captured = launch_by_launch(other.device, other.learn)
     ends = []
     for training in (other, one):
         ends.append({**after_each_step(training)[-1], **flat(training.network.buffers())})

@@ -1,6 +1,7 @@
 """The step as a CUDA graph, proven without a GPU: recorded once on a fake device whose kernels run in the CPU executor, its
 list of launches run again with other pictures, labels, crops, step number and learning rate gives the bits of eager steps."""
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from train.config import parser, resolve
 from train.loop import StallGuard, Sums, Training
 from zfcore import backend
 from zfcore.check import Expected
+from zfcore.device import DEVICES, select
+from zfcore.graph import capture, launch_by_launch
 from zfcore.layers import ContrastNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU
 from zfcore.network import Network
 
@@ -31,9 +34,9 @@ def fake(monkeypatch):
     if executor.emu.GXX is None:
         pytest.skip("the CPU executor needs g++")
     fake = FakeCupy()
-    monkeypatch.setattr(backend, "cupy", fake)
+    monkeypatch.setitem(backend.MODULES, DeviceArray, fake)
     monkeypatch.setitem(backend.LAUNCHERS, DeviceArray, fake.launch)
-    monkeypatch.setitem(backend.DEVICES, "gpu", lambda: backend.Device("gpu", "a fake", fake.asarray, capture=backend._capture))
+    monkeypatch.setitem(DEVICES, "gpu", lambda: backend.Device("gpu", "a fake", fake.asarray, capture=partial(capture, fake)))
     monkeypatch.setattr(loop, "build", few_maps)
     return fake
 
@@ -44,7 +47,7 @@ def anywhere(request, monkeypatch):
     if request.param == "fake":
         return request.getfixturevalue("fake")
     try:
-        backend.select("gpu")
+        select("gpu")
     except Expected as none:
         pytest.skip(f"no GPU: {none.got}")
     monkeypatch.setattr(loop, "build", few_maps)
@@ -89,7 +92,7 @@ def after_each_step(training):
 @pytest.mark.parametrize("more", [(), ("--micro-batch", "4"), ("--precision", "bf16")], ids=["whole", "in pieces", "in bf16"])
 def test_a_replayed_step_has_the_bits_of_an_eager_one(options, anywhere, more):
     one, other = prepared(options, *more), prepared(options, *more)
-    other.captured = backend.launch_by_launch(other.learn)
+    other.captured = launch_by_launch(other.device, other.learn)
     wanted = after_each_step(other)
     assert not anywhere or anywhere.launched == 0
     got = after_each_step(one)
@@ -136,7 +139,7 @@ def test_a_graph_keeps_its_memory_and_gives_it_back_when_another_takes_its_place
         y += x
         y += there
         total[...] = y[:5]
-    run, given = backend._capture(work), []
+    run, given = capture(fake, work), []
     for k, length in enumerate((7, 7, 7, 9, 7, 9, 9)):
         given.append(fake.asarray(np.full(length, 10*k, np.float32)))
         run(np.arange(length, dtype=np.float32), given[-1])
@@ -156,7 +159,7 @@ def test_a_step_that_needs_the_host_cannot_be_recorded(fake, mistake, sentence):
         if fake.recording:
             recorded.append(True)
             mistake(x)
-    run = backend._capture(work)
+    run = capture(fake, work)
     run(np.zeros(3))
     with pytest.raises(AssertionError, match=sentence):
         run(np.zeros(3))

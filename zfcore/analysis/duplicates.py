@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zfcore import check
-from zfcore.backend import parallel
-from zfcore.ops.window import pieces
+from zfcore.cpu import parallel, pieces
 
 SIDE, ABOVE = 32, 0.95
 FLAT = 2.0                        # grey levels: a thumbnail that deviates less has no shape that could be told again

@@ -31,11 +31,11 @@ from typing import NamedTuple
 import numpy as np
 
 from zfcore import check
-from zfcore.backend import array_module, parallel, to_device, to_host
+from zfcore.backend import array_module, to_device, to_host
+from zfcore.cpu import parallel, pieces
 from zfcore.data.transforms import check_crop
 from zfcore.deconvnet import feature_layer
 from zfcore.ops.softmax_loss import class_labels, softmax
-from zfcore.ops.window import pieces
 
 LARGEST_SHIFT, STEPS = 63/224, 128           # of the input's side; of a series from end to end
 LARGEST_ZOOM = 2

@@ -24,11 +24,12 @@ import numpy as np
 
 from zfcore import check
 from zfcore.analysis.top_activations import MID_GREY, field_boxes
-from zfcore.backend import array_module, empty, parallel, to_device, to_host
+from zfcore.backend import array_module, empty, to_device, to_host
+from zfcore.cpu import parallel, pieces
 from zfcore.deconvnet import feature_layer, project
 from zfcore.fusion import walk
 from zfcore.ops.softmax_loss import class_labels, softmax
-from zfcore.ops.window import Windows, cut, pieces
+from zfcore.ops.window import Windows, cut
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from zfcore import check
-from zfcore.backend import parallel
+from zfcore.cpu import parallel, pieces
 from zfcore.data.loader import shuffled
 from zfcore.ops.hinge_loss import hinge_loss, hinge_loss_backward
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
-from zfcore.ops.window import pieces
 
 GRID = {"svm": (0.1, 0.3, 1, 3, 10), "softmax": (1, 3, 10, 30, 100)}      # of C, the middle one where nothing is held out
 COLUMNS, ROWS = 2048, 256               # features in memory at a time; rows or columns of a product that one core forms

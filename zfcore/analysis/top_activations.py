@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from zfcore import check, results
-from zfcore.backend import array_module, empty, parallel, slabs, to_device, to_host
+from zfcore.backend import array_module, empty, to_device, to_host
+from zfcore.cpu import parallel, slabs
 from zfcore.data.transforms import Damaged
 from zfcore.deconvnet import DECONVNET, check_units, feature_layer, project
 from zfcore.ops.window import Windows, cut

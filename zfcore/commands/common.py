@@ -19,10 +19,10 @@ import numpy as np
 from tqdm import tqdm
 
 from zfcore import check, plots, trained
-from zfcore.backend import PRECISIONS
 from zfcore.data.loader import shuffled
 from zfcore.data.transforms import Damaged, check_large_enough, decode
 from zfcore.deconvnet import check_units, feature_layer, unit_count
+from zfcore.kernel import PRECISIONS
 from zfcore.networks import home_of
 
 

@@ -3,9 +3,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import Kernel, blocks, empty, lanes, parallel, runs_kernels, to_device
+from zfcore.backend import empty, runs_kernels, to_device
 from zfcore.check import dtype, one_of, shape
-from zfcore.ops.window import map_blocks, output_size, tap_pixels, workspace
+from zfcore.cpu import map_blocks, parallel
+from zfcore.kernel import Kernel, blocks, lanes
+from zfcore.memory import workspace
+from zfcore.ops.window import output_size, tap_pixels
 
 BORDERS = "inside", "padded", "clipped"      # what a window at the border divides by
 FORWARD = Kernel("avgpool.cu", "avgpool_forward",

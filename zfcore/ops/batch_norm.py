@@ -15,9 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import Kernel, blocks, empty, lanes, parallel, runs_kernels
+from zfcore.backend import empty, runs_kernels
 from zfcore.check import dtype, positive, shape
-from zfcore.ops.window import pieces, workspace
+from zfcore.cpu import parallel, pieces
+from zfcore.kernel import Kernel, blocks, lanes
+from zfcore.memory import workspace
 
 SLICE, BLOCK = 2**12, 2**15       # numbers of a map that a warp adds up; numbers that a core works on at once
 OF_PARTS = "long long L, int C, int slices"

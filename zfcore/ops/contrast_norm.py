@@ -3,11 +3,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import Kernel, blocks, empty, parallel, runs_kernels
+from zfcore.backend import empty, runs_kernels
 from zfcore.check import Expected, dtype, one_of, positive, shape
+from zfcore.cpu import parallel, pieces
+from zfcore.kernel import Kernel, blocks
+from zfcore.memory import workspace
 from zfcore.ops.maxpool import MaxPoolCache, Pooling, maxpool, pooled_shape
 from zfcore.ops.relu import relu_backward_reference, where_on
-from zfcore.ops.window import pieces, workspace
 
 FORWARD = Kernel("contrast_norm.cu", "contrast_norm_forward",
                  "const float *x, float *y, long long L, int C, int maps, float a, float k",

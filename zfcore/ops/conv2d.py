@@ -21,7 +21,9 @@ from typing import NamedTuple
 import numpy as np
 
 from zfcore import check
-from zfcore.backend import PRECISIONS, empty, parallel, runs_kernels
+from zfcore.backend import empty, runs_kernels
+from zfcore.cpu import parallel
+from zfcore.kernel import PRECISIONS
 from zfcore.ops import conv2d_blocks, conv2d_kernels
 from zfcore.ops.window import output_size
 

@@ -11,9 +11,10 @@ the whole batch as one element. Where maps and filters are many, Winograd's form
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from zfcore.backend import parallel
+from zfcore.cpu import parallel, pieces, rectangles
+from zfcore.memory import workspace
 from zfcore.ops import winograd
-from zfcore.ops.window import clear, pieces, pixels, rectangles, tap_range, tap_spans, workspace
+from zfcore.ops.window import clear, pixels, tap_range, tap_spans
 
 BLOCK = 4*2**20                   # bytes of windows that are multiplied at once
 

@@ -1,13 +1,8 @@
 """The kernels of convolution (conv2d.py): their declarations, the choice between their tiles, and their launches, which fully
 connected layers share (linear.py). The kernels themselves are kernels/conv2d*.cu, of which conv2d.cu is to be read first."""
-from zfcore.backend import PRECISIONS, Kernel, blocks, empty, struct
-
-# What choices between kernels take a GPU to be: an H200. Nothing is asked from the device, as SMS decides bits too: those of
-# sums that are cut into slices, which are to be the same on every GPU. The others decide about speed alone, and are predictions
-# until measurements of bench replace them.
-SMS = 132                         # multiprocessors that launches are cut for
-MMA_COST = 1/20                   # of a product on tensor cores, in numbers read from shared memory: by all of tf32
-POOL_PRODUCTS = 300               # of an output, up to which taking the pool along pays in fp32: at 60 TFLOP/s and 4.3 TB/s
+from zfcore.backend import empty
+from zfcore.kernel import PRECISIONS, Kernel, blocks, struct
+from zfcore.ops import tuning
 
 Conv = struct("Conv", "int C, int H, int W, int N, int F, int K, int S, int P, int Ho, int Wo, int groups")
 FORWARD = "const float *x, const float *w, const float *b, float *y, Conv conv, int biased, int relu"
@@ -77,7 +72,7 @@ def _cost(kernel):
     tile = kernel.defines
     if "PRECISION" not in tile:
         return tile["BM"]*tile["BN"]*(1/tile["TM"] + 1/tile["TN"])
-    return tile["BM"]*tile["BN"]*(1/(8*tile["TM"]) + 1/(4*tile["TN"]) + MMA_COST) + tile["BM"] + tile["BN"]
+    return tile["BM"]*tile["BN"]*(1/(8*tile["TM"]) + 1/(4*tile["TN"]) + tuning.current.mma_cost) + tile["BM"] + tile["BN"]
 
 
 def fitting(kernels, M, N):
@@ -88,7 +83,8 @@ def fitting(kernels, M, N):
 
 def _quickest(kernels, M, columns, times):
     """The kernel whose tiles, `times` M rows by `columns` in rounds of one a multiprocessor, take the least time."""
-    return min(kernels, key=lambda kernel: blocks(times*_tiles(kernel, M, columns), SMS)*_cost(kernel))
+    multiprocessors = tuning.current.multiprocessors
+    return min(kernels, key=lambda kernel: blocks(times*_tiles(kernel, M, columns), multiprocessors)*_cost(kernel))
 
 
 def _cheapest(kernels, M, columns):
@@ -134,7 +130,7 @@ def transpose_filters(w):
 
 def slices_of_rows(length, rows):
     """Into how many slices sums of `length` terms are cut of which there are so many rows, and an unknown number of columns."""
-    return slices_of(length, 2*SMS//blocks(rows, LARGE["BM"]), 512)
+    return slices_of(length, tuning.current.forward_blocks//blocks(rows, LARGE["BM"]), tuning.current.slice_terms)
 
 
 def launch_filter_gradient(x, dy, shape, S, P, groups, precision, slices=None):
@@ -144,7 +140,7 @@ def launch_filter_gradient(x, dy, shape, S, P, groups, precision, slices=None):
     kernels = FILTER_GRADIENT_KERNELS[precision]
     kernel = _cheapest(kernels if precision == "fp32" else fitting(kernels, 4, N), rows, columns)
     tiles = _tiles(kernel, rows, columns)
-    slices = slices or slices_of(Ho*Wo*N, 4*SMS//(tiles*groups), 512)
+    slices = slices or slices_of(Ho*Wo*N, tuning.current.gradient_blocks//(tiles*groups), tuning.current.slice_terms)
     parts = empty((slices, *shape), x.dtype, like=x)
     kernel((tiles, slices, groups), x, dy, parts, sizes(x, parts[0], dy, S, P, groups))
     return _sum_slices(parts)
@@ -153,7 +149,7 @@ def launch_filter_gradient(x, dy, shape, S, P, groups, precision, slices=None):
 def launch_bias_gradient(dy):
     """db (F,) of dy (F,Ho,Wo,N)."""
     F, Ho, Wo, N = dy.shape
-    slices = slices_of(Ho*Wo*N, 8*SMS//F, 8192)
+    slices = slices_of(Ho*Wo*N, tuning.current.bias_blocks//F, tuning.current.bias_slice_terms)
     parts = empty((slices, F), dy.dtype, like=dy)
     BIAS_GRADIENT(F*slices, dy, parts, Ho*Wo*N, F, slices)
     return _sum_slices(parts)

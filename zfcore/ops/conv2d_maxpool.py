@@ -2,8 +2,9 @@
 after the other, to the bit. Its reference is theirs; the CUDA form is kernels/conv2d_maxpool.cu, and NumPy calls the two."""
 import numpy as np
 
-from zfcore.backend import blocks, empty, runs_kernels
-from zfcore.ops import conv2d_kernels
+from zfcore.backend import empty, runs_kernels
+from zfcore.kernel import blocks
+from zfcore.ops import tuning
 from zfcore.ops.conv2d import ConvCache, check_conv2d, conv2d
 from zfcore.ops.conv2d_kernels import MIDDLE, TENSOR_MIDDLE, Conv, tiled
 from zfcore.ops.maxpool import MaxPoolCache, Pooling, maxpool
@@ -34,7 +35,7 @@ def pool_fits(x, w, pool, groups):
     twice, and it saves writing and reading 4 bytes an output."""
     (C, K, _, F), (K_pool, S_pool, *_), tile = w.shape, pool, MIDDLE["BM"]
     return (runs_kernels(x) and groups == 1 and x.shape[-1] % IMAGES == 0 and F % tile == 0
-            and C*K*K <= conv2d_kernels.POOL_PRODUCTS and 2 <= S_pool and K_pool <= S_pool + 1)
+            and C*K*K <= tuning.current.pool_products() and 2 <= S_pool and K_pool <= S_pool + 1)
 
 
 def launch_maxpool(x, w, b, S, P, pool, size, precision):
@@ -45,7 +46,8 @@ def launch_maxpool(x, w, b, S, P, pool, size, precision):
     kernel = KERNELS[precision].variant(POOL=K_pool, STRIDE=S_pool)
     strip = (kernel.defines["BN"]//IMAGES - K_pool)//S_pool + 1
     tiles = blocks(F, kernel.defines["BM"])*blocks(width, strip)
-    run = blocks(height, blocks(4*conv2d_kernels.SMS, tiles*(N//IMAGES)))     # rows of a block, so that there are enough blocks
+    wanted = tuning.current.strip_blocks*tuning.current.multiprocessors
+    run = blocks(height, blocks(wanted, tiles*(N//IMAGES)))                   # rows of a block, so that there are enough blocks
     kernel((tiles, N//IMAGES, blocks(height, run)), x, w, w if b is None else b, y, switches,
            Conv(*x.shape, F, w.shape[1], S, P, Ho, Wo, groups=1), P_pool, height, width, run, b is not None)
     return y, MaxPoolCache(switches, Pooling(size, K_pool, S_pool, P_pool), y)

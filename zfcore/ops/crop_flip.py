@@ -2,9 +2,10 @@
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from zfcore.backend import Kernel, blocks, empty, parallel, runs_kernels, to_device
+from zfcore.backend import empty, runs_kernels, to_device
 from zfcore.check import Expected, dtype, shape
-from zfcore.ops.window import pieces
+from zfcore.cpu import parallel, pieces
+from zfcore.kernel import Kernel, blocks
 
 TILE = 32                         # pictures and columns that one block turns
 KERNEL = Kernel("crop_flip.cu", "crop_flip", "const unsigned char *pictures, const float *mean, const int *tops, "

@@ -4,8 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import Kernel, blocks, empty, lanes, number, parallel, runs_kernels
+from zfcore.backend import empty, number, runs_kernels
 from zfcore.check import Expected, dtype
+from zfcore.cpu import parallel
+from zfcore.kernel import Kernel, blocks, lanes
 
 # Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (2011)
 MULTIPLIERS = 0xD2511F53, 0xCD9E8D57

@@ -1,8 +1,9 @@
 """The limit on the size of filters, which keeps a few of them from taking over the first layer (paper, section 3)."""
 import numpy as np
 
-from zfcore.backend import EACH, Kernel, blocks, empty, runs_kernels
+from zfcore.backend import empty, runs_kernels
 from zfcore.check import dtype, positive
+from zfcore.kernel import EACH, Kernel, blocks
 
 FILTERS, ROWS = 32, 128           # that one block works on
 SQUARES = Kernel("filter_rms.cu", "filter_rms_squares", "Each<const float *> w, double *partial, Each<int> D, Each<int> F")

@@ -1,8 +1,9 @@
 """One-against-the-rest linear SVM losses, for the classifiers that are put on top of a trained network's features."""
 import numpy as np
 
-from zfcore.backend import Kernel, blocks, empty, runs_kernels, to_device, to_host
+from zfcore.backend import empty, runs_kernels, to_device, to_host
 from zfcore.check import Expected, dtype, shape
+from zfcore.kernel import Kernel, blocks
 from zfcore.ops.softmax_loss import class_labels
 
 IMAGES = 8                        # that one block of hinge_loss works on

@@ -12,10 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from zfcore import check
-from zfcore.backend import Kernel, blocks, empty, lanes, parallel, runs_kernels
+from zfcore.backend import empty, runs_kernels
+from zfcore.cpu import parallel, pieces
+from zfcore.kernel import Kernel, blocks, lanes
 from zfcore.ops.conv2d import check_precision
 from zfcore.ops.conv2d_kernels import launch_filter_gradient, launch_forward, slices_of_rows, transpose_filters
-from zfcore.ops.window import pieces
 
 BLOCK = 512                       # rows of a product that one core forms at once
 BIAS_GRADIENT = Kernel("linear.cu", "linear_bias_gradient", "const float *dy, float *db, int M, int N", {"LANES": 4})

@@ -4,10 +4,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import Kernel, blocks, empty, lanes, parallel, runs_kernels
+from zfcore.backend import empty, runs_kernels
 from zfcore.check import Expected, dtype, shape
+from zfcore.cpu import map_blocks, parallel
+from zfcore.kernel import Kernel, blocks, lanes
+from zfcore.memory import workspace
 from zfcore.ops.relu import relu_backward, relu_backward_reference
-from zfcore.ops.window import map_blocks, output_size, places, tap_pixels, workspace
+from zfcore.ops.window import output_size, places, tap_pixels
 
 FORWARD = Kernel("maxpool.cu", "maxpool_forward",
                  "const float *x, float *y, unsigned char *switches, int H, int W, int Ho, int Wo, int N, int P",

@@ -2,7 +2,9 @@
 import numpy as np
 
 from zfcore import check
-from zfcore.backend import Kernel, blocks, empty, lanes, parallel, runs_kernels, slabs
+from zfcore.backend import empty, runs_kernels
+from zfcore.cpu import parallel, slabs
+from zfcore.kernel import Kernel, blocks, lanes
 
 FORWARD = Kernel("relu.cu", "relu_forward", "const float *x, float *y, long long total", {"LANES": 4})
 BACKWARD = Kernel("relu.cu", "relu_backward", "const float *dy, const float *y, float *dx, long long total", {"LANES": 4})

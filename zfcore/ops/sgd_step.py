@@ -3,8 +3,10 @@ import math
 
 import numpy as np
 
-from zfcore.backend import EACH, Kernel, blocks, lanes, number, parallel, runs_kernels, slabs
+from zfcore.backend import number, runs_kernels
 from zfcore.check import dtype, shape
+from zfcore.cpu import parallel, slabs
+from zfcore.kernel import EACH, Kernel, blocks, lanes
 
 KERNEL = Kernel("sgd_step.cu", "sgd_step", "Each<float *> w, Each<const float *> dw, Each<float *> v, Each<long long> total, "
                 "Each<float> weight_decay, float momentum, const float *lr, const double *loss", {"LANES": 4})

@@ -1,8 +1,9 @@
 """Softmax and the mean cross-entropy against class labels: the loss the paper trains with (section 3)."""
 import numpy as np
 
-from zfcore.backend import Kernel, blocks, empty, runs_kernels, to_device, to_host
+from zfcore.backend import empty, runs_kernels, to_device, to_host
 from zfcore.check import Expected, dtype, shape
+from zfcore.kernel import Kernel, blocks
 
 IMAGES = 8                        # that one block of softmax and softmax_loss works on
 SOFTMAX = Kernel("softmax_loss.cu", "softmax", "const float *logits, float *p, int M, int N", block=1024)

@@ -1,14 +1,12 @@
-"""The size rule that convolution and pooling share, the taps of a window that meet the map, the cutting of maps into
-blocks whose workspace stays in a core's cache, and squares cut out of maps, one a picture."""
-import math
-import threading
-from itertools import product
+"""The size rule that convolution and pooling share, the taps of a window that meet the map, and squares cut out of maps, one
+a picture."""
 from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import array_module, empty, parallel, to_device, zeros
+from zfcore.backend import array_module, empty, to_device, zeros
 from zfcore.check import Expected, one_of
+from zfcore.cpu import parallel, pieces
 
 
 def output_size(size, K, S, P, rounding="ceil"):
@@ -59,7 +57,7 @@ def tap_spans(K, size, first, out, S, P):
     return spans
 
 
-# ------------------------------------------------------------------------------------- work in blocks, on the CPU
+# ------------------------------------------------------------------------------------------------ whole pixels
 def pixels(x):
     """x (C,H,W,N) seen as (C,H,W), one element the N values of a pixel: a copy then moves whole pixels at a time, which
     for N of 4 is ten times as fast as number by number, for N of 32 twice."""
@@ -74,40 +72,6 @@ def places(x):
 def clear(of_pixels):
     """Set an array of pixels to zero."""
     of_pixels[...] = np.zeros((), of_pixels.dtype)
-
-
-def rectangles(height, width, most, least=8):
-    """(rows, columns) slices that cut height x width into rectangles of at most `most` places: whole rows, or a part
-    of one row. There are about `least` or more where there is enough to cut, so that no core waits long for others."""
-    most = max(1, min(most, height*width//least))
-    return [(r, c) for r in pieces(height, most//max(1, width)) for c in pieces(width, most)]
-
-
-def map_blocks(C, rows, nbytes, budget=2**22):
-    """(maps, rows) slices that cut C maps of `rows` rows of `nbytes` into blocks of about `budget` bytes: several
-    maps, or part of one. Larger blocks leave the last cache; smaller ones pay more for Python than for arithmetic."""
-    tall = max(budget//max(nbytes, 1), 1)
-    return list(product(pieces(C, max(tall//rows, 1)), pieces(rows, tall)))
-
-
-def pieces(length, most):
-    """0:length cut into the fewest slices of at most `most`, as equal as can be."""
-    count = -(-length//max(1, most))
-    return [slice(k*length//count, (k + 1)*length//count) for k in range(count)]
-
-
-_own = threading.local()
-
-
-def workspace(name, shape, dtype):
-    """An uninitialised array in this thread's buffer `name`, which is kept and grows: fresh memory costs page faults.
-    It holds until the thread asks for the same name again."""
-    nbytes = math.prod(shape)*np.dtype(dtype).itemsize
-    buffer = getattr(_own, name, None)
-    if buffer is None or buffer.nbytes < nbytes:
-        buffer = np.empty(nbytes, np.uint8)
-        setattr(_own, name, buffer)
-    return buffer[:nbytes].view(dtype).reshape(shape)
 
 
 # ------------------------------------------------------------------------------------------- windows, one a picture

@@ -18,8 +18,9 @@ w[:, a::S, b::S] at stride 1. Of these there are at most 3x3 if K <= 3S; what is
 """
 import numpy as np
 
-from zfcore.backend import parallel
-from zfcore.ops.window import clear, pieces, pixels, places, rectangles, tap_range, workspace
+from zfcore.cpu import parallel, pieces, rectangles
+from zfcore.memory import workspace
+from zfcore.ops.window import clear, pixels, places, tap_range
 
 BLOCK = 24*2**20                  # bytes of V and M that a job works on
 GRADIENT_BLOCK = 2**26            # bytes of V and D that all cores work on

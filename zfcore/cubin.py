@@ -1,0 +1,59 @@
+"""Floor 0: the machine code (a cubin) of zfcore's kernels: where their source is, what it depends on, and where it is kept from
+one run to the next. A `kernel` here is a `zfcore.kernel.Kernel`."""
+import functools
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from zfcore import nvrtc
+from zfcore.check import Expected
+
+
+def kernels_folder():
+    """kernels/ of the checkout (beside zfcore/) or of the installed package (inside it)."""
+    here = Path(__file__).parent
+    for folder in (here.parent / "kernels", here / "kernels"):
+        if (folder / "device").is_dir():
+            return folder
+    raise Expected("kernels", f"a folder of .cu files beside or inside {here}", "none", "reinstall zfcore")
+
+
+def compile_cubin(kernel, arch):
+    """(machine code, log) of the file of `kernel` with its macros, for `arch` such as "sm_90a". The log tells registers,
+    shared memory and spills of every kernel in it. Needs NVRTC but no GPU."""
+    return nvrtc.compile(*_translation(kernel, arch))
+
+
+def _translation(kernel, arch):
+    """What the machine code depends on, as the arguments of nvrtc.compile."""
+    folder = kernels_folder()
+    options = (f"-arch={arch}", "-std=c++20", "-lineinfo", "--ptxas-options=-v",
+               *(f"-D{name}={value}" for name, value in kernel.defines.items()))
+    headers = {path.name: path.read_text() for path in sorted((folder / "device").glob("*.cuh"))}
+    return (folder / kernel.file).read_text(), f"kernels/{kernel.file}", options, headers
+
+
+def cached_cubin(kernel, arch):
+    """The path of a file with the machine code, made by NVRTC unless an earlier run left it: a file is named by the
+    hash of all that it depends on. It is renamed into place, so two processes may do this at the same time."""
+    translation = _translation(kernel, arch)
+    path = _cache_folder() / (hashlib.sha256(repr((nvrtc.version(), translation)).encode()).hexdigest() + ".cubin")
+    if not path.exists():
+        cubin, _ = nvrtc.compile(*translation)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(cubin)
+        os.replace(file.name, path)
+    return path
+
+
+@functools.cache
+def _cache_folder():
+    """This user's folder of compiled kernels; a temporary one where there is no home to write to."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "zfcore" / "kernels"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        return folder
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="zfcore-kernels-"))

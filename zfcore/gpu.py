@@ -1,0 +1,87 @@
+"""Floor 0: the GPU, through CuPy. This is the only file of zfcore that imports it."""
+from functools import cache, partial
+
+import numpy as np
+
+from zfcore import nvrtc
+from zfcore.backend import LAUNCHERS, MODULES, Device, address
+from zfcore.check import Expected
+from zfcore.cubin import cached_cubin
+from zfcore.graph import capture
+from zfcore.kernel import EACH
+from zfcore.prefetch import prefetch
+
+MINIMAL_DRIVERS = {12: 525, 13: 580}      # of a CUDA version; NVIDIA, CUDA Compatibility, table 1
+
+
+def device():
+    """The current CUDA device as a `Device`, whose arrays launch kernels from now on. Raises Expected as `find_cupy` does."""
+    cupy = find_cupy()
+    from cupyx import empty_pinned
+    MODULES[cupy.ndarray], LAUNCHERS[cupy.ndarray] = cupy, partial(launch, cupy)
+    properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())
+    return Device("gpu", f"CuPy {cupy.__version__} on {properties['name'].decode()}", cupy.asarray, empty_pinned,
+                  partial(prefetch, cupy), partial(capture, cupy))
+
+
+def find_cupy():
+    """The module CuPy, where it sees a CUDA device and NVRTC fits it; elsewhere `Expected` says why there is none.
+
+    It is imported here and not at the head, as zfcore runs without it."""
+    try:
+        import cupy
+    except ImportError:
+        raise Expected("--device gpu", "CuPy", "no module named cupy",
+                       'pip install -e ".[cuda13]" (or cuda12) brings it, or use --device cpu') from None
+    runtime = cupy.cuda.runtime
+    try:
+        count = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        raise Expected("--device gpu", *_driver(runtime, error), "use --device cpu") from None
+    if not count:
+        raise Expected("--device gpu", "a CUDA device", "none", "use --device cpu")
+    built = runtime.runtimeGetVersion()//1000
+    if nvrtc.version()[0] != built:                       # machine code of a newer NVRTC may not load
+        raise Expected("--device gpu", f"NVRTC {built}, the CUDA version of this CuPy", "NVRTC %d.%d" % nvrtc.version(),
+                       f'pip install "cupy-cuda{built}x[ctk]"')
+    return cupy
+
+
+def _driver(runtime, error):
+    """(expected, got): why CUDA sees no device. The driver's version is 0 where there is no driver."""
+    driver, built = runtime.driverGetVersion(), runtime.runtimeGetVersion()//1000
+    wanted = f"a CUDA device and an NVIDIA driver >= {MINIMAL_DRIVERS.get(built, '?')} (CUDA {built})"
+    if not driver:
+        return wanted, "no NVIDIA driver"
+    if driver//1000 < built:
+        return wanted, f"a driver for CUDA {driver//1000}.{driver % 1000//10}"
+    return wanted, str(error)
+
+
+@cache
+def _function(cupy, kernel, device):
+    """The kernel loaded onto CUDA device number `device`."""
+    arch = nvrtc.architecture(int(cupy.cuda.Device(device).compute_capability), nvrtc.architectures())
+    function = cupy.RawModule(path=str(cached_cubin(kernel, arch))).get_function(kernel.name)
+    if kernel.shared > 48*1024:                           # more than every GPU grants unasked
+        function.max_dynamic_shared_size_bytes = kernel.shared
+    return function
+
+
+def launch(cupy, kernel, grid, arguments):
+    """Launch `kernel` on CuPy's current device and stream. A launch that CUDA refuses is a mistake in zfcore and is told at once;
+    what goes wrong inside a running kernel shows at a later call, or at the launch itself with CUDA_LAUNCH_BLOCKING=1."""
+    values = tuple(_each(argument, value) if argument.each else np.atleast_1d(value) if argument.dtype.names else value
+                   for argument, value in zip(kernel.arguments, arguments))    # a struct: an array of one element
+    try:
+        _function(cupy, kernel, cupy.cuda.runtime.getDevice())(grid, (kernel.block,), values, shared_mem=kernel.shared)
+    except cupy.cuda.driver.CUDADriverError as error:
+        raise RuntimeError(f"{kernel.file}: {kernel.name} on {grid} blocks of {kernel.block} threads, "
+                           f"{kernel.shared} bytes of shared memory: {error}") from error
+
+
+def _each(argument, values):
+    """An Each as CuPy passes it by value: one element of a structured dtype. What is left over is zero."""
+    struct = np.zeros(1, [("of", np.uint64 if argument.pointer else argument.dtype, EACH)])
+    struct["of"][0, :len(values)] = [address(value) if argument.pointer else value for value in values]
+    return struct

@@ -1,0 +1,102 @@
+"""Floor 0: a function's launches recorded as a CUDA graph, and repeated at the price of one."""
+import math
+from functools import partial
+
+import numpy as np
+
+from zfcore.backend import runs_kernels
+
+
+def capture(cupy, work):
+    """`work` as `Device.capture` has it. A call whose arrays have other shapes than the last call's runs launch by launch, as
+    the first call does, which also compiles and loads the kernels. The second one in a row is recorded after it has run, and
+    from then on a call is two copies and a launch. One graph is kept: an epoch's last, smaller batch does without."""
+    graph = last = None
+
+    def run(*arrays):
+        nonlocal graph, last
+        shapes, parts = _parcel(cupy.asarray, arrays)
+        before, last = last, shapes
+        if graph is not None and shapes == graph.shapes:
+            graph.replay(parts)
+        elif shapes == before:
+            graph = None                       # an older one first gives its memory back
+            graph = _Graph(cupy, work, shapes, parts)
+        else:
+            work(*_unpacked(shapes, parts))
+    return run
+
+
+class _Graph:
+    """`work` on `parts` (see `_parcel`) as a CUDA graph. Making one runs `work` once, for the caller; so does each replay.
+
+    A graph holds addresses: of the arrays that `work` was given, which are therefore copies that nobody else has, and of the
+    arrays that it makes, which lie in a memory pool that lives as long as the graph, so that what Python drops and CuPy lends
+    again stays with the graph. While a stream is recorded nothing may wait for the device, copy to it or call cuBLAS, which
+    CuPy refuses then; launches, memset and copies within the device are recorded. (CuPy's manual, Stream.begin_capture;
+    CUDA C++ Programming Guide, CUDA graphs.)"""
+
+    def __init__(self, cupy, work, shapes, parts):
+        self.shapes, self.parts = shapes, [part.copy() for part in parts]
+        cupy.get_default_memory_pool().free_all_blocks()             # the steps so far have left as much as a graph takes
+        self.memory, current = cupy.cuda.MemoryPool(partial(_block, cupy)), cupy.cuda.get_current_stream()
+        stream = cupy.cuda.Stream(non_blocking=True)                 # the default stream cannot be recorded
+        stream.wait_event(current.record())
+        with stream, cupy.cuda.using_allocator(self.memory.malloc):
+            work(*_unpacked(shapes, self.parts))                     # fills the pool, where recording then finds its memory
+            stream.begin_capture()
+            try:
+                work(*_unpacked(shapes, self.parts))
+            finally:
+                self.graph = stream.end_capture()
+        current.wait_event(stream.record())
+
+    def replay(self, parts):
+        for mine, part in zip(self.parts, parts):
+            mine[...] = part
+        self.graph.launch()                                          # on the current stream, behind the copies
+
+
+def _block(cupy, nbytes):
+    """Memory for a graph's pool. Where there is none left, a pool would take back blocks that nobody holds at the moment and
+    try again; those the graph needs. It does so for CuPy's error and not for this one."""
+    try:
+        return cupy.cuda.MemoryPointer(cupy.cuda.Memory(nbytes), 0)
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise MemoryError(f"no {nbytes} bytes left on the GPU for a step; a smaller --batch-size or --micro-batch needs less") from error
+
+
+def launch_by_launch(device, work):
+    """What `capture` of that `Device` gives, without ever recording."""
+    return lambda *arrays: work(*_unpacked(*_parcel(device.array, arrays)))
+
+
+def _parcel(send, arrays):
+    """(shapes, parts): `arrays` on the device. Those of NumPy travel together as one array of bytes, parts[0], by `send`, in a
+    copy that nothing waits for: CuPy lays it in pinned memory first."""
+    host = [np.ravel(array).view(np.uint8) for array in arrays if not runs_kernels(array)]
+    packed = np.zeros(sum(map(_padded, host)), np.uint8)
+    place = 0
+    for array in host:
+        packed[place:place + array.nbytes] = array
+        place += _padded(array)
+    shapes = [(array.shape, array.dtype, runs_kernels(array)) for array in arrays]
+    return shapes, [send(packed), *filter(runs_kernels, arrays)]
+
+
+def _unpacked(shapes, parts):
+    """Yield the arrays of `_parcel` again, all on the device now."""
+    packed, *there = parts
+    place = 0
+    for shape, dtype, on_device in shapes:
+        if on_device:
+            yield there.pop(0)
+        else:
+            array = packed[place:place + math.prod(shape)*dtype.itemsize]
+            yield array.view(dtype).reshape(shape)
+            place += _padded(array)
+
+
+def _padded(array):
+    """Bytes of `array`, rounded up to where the next one may begin."""
+    return -(-array.nbytes//16)*16

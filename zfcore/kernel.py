@@ -1,0 +1,146 @@
+"""Floor 0: what a CUDA kernel is to Python: a declaration beside the operation that launches it, whose arguments are checked.
+
+How a launch is done is the array class's affair (`LAUNCHERS` of backend.py), how machine code is made cubin.py's."""
+import functools
+import re
+from collections import namedtuple
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from zfcore.backend import LAUNCHERS, address
+from zfcore.check import Expected
+
+CTYPES = {"float": np.float32, "double": np.float64, "int": np.int32, "unsigned int": np.uint32,
+          "long long": np.int64, "unsigned long long": np.uint64, "unsigned char": np.uint8, "unsigned short": np.uint16}
+PRECISIONS = "fp32", "fp32x3", "tf32", "bf16"          # how kernels form products of float32 numbers (kernels/conv2d.cu)
+KERNELS = []                      # every Kernel declared: the engine, the executor, the NVRTC build, the resource table
+GRID = 2**31 - 1, 65535, 65535    # most blocks of a launch along x, y, z
+EACH = 16                         # most tensors of a launch that works on many: TENSORS in the .cu files
+
+
+@dataclass(frozen=True)
+class Argument:
+    name: str
+    dtype: np.dtype
+    pointer: bool
+    const: bool
+    each: bool                    # a struct with EACH of them, one for each tensor
+
+
+def _parse(signature):
+    """"const float *x, Each<int> H" -> the tuple of its Arguments."""
+    arguments = []
+    for text in signature.split(","):
+        match = re.fullmatch(r"\s*(Each<)?(const\s+)?([A-Za-z ]+?)\s*(\*?)\s*(?:__restrict__\s+)?>?\s*(\w+)\s*", text)
+        each, const, ctype, star, name = match.groups()
+        arguments.append(Argument(name, np.dtype(CTYPES[ctype]), bool(star), bool(const), bool(each)))
+    return tuple(arguments)
+
+
+def struct(name, fields):
+    """A class of named tuples for the struct `name` of numbers, which kernels then take by value; `fields` as the source has
+    them, "int C, int H". Tests compare the two."""
+    members = _parse(fields)
+    CTYPES[name] = np.dtype([(member.name, member.dtype) for member in members], align=True)
+    return namedtuple(name, [member.name for member in members])
+
+
+def tensors(kernel, arguments):
+    """(Argument, array) for every array among the `arguments` of a launch, also those of an Each."""
+    return [(argument, array) for argument, value in zip(kernel.arguments, arguments) if argument.pointer
+            for array in (value if argument.each else [value])]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One configuration of one CUDA kernel, declared beside the operation that launches it.
+
+    file, name      kernels/<file> and the `extern "C" __global__` function in it
+    signature       its parameter list as the source has it ("const float *x, float *y, int H"); tests compare the two
+    defines         macros given with -D, such as tile sizes
+    block           threads per block
+    shared          bytes of dynamic shared memory
+
+    A declaration enters itself in `KERNELS`."""
+    file: str
+    name: str
+    signature: str
+    defines: dict = field(default_factory=dict, hash=False)
+    block: int = 256
+    shared: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "arguments", _parse(self.signature))
+        KERNELS.append(self)
+
+    def variant(self, **defines):
+        """This kernel compiled with other macros, say another window size: the declared one stands for the paper's
+        sizes, the others are compiled when they are first launched and are not in `KERNELS`."""
+        return _variant(self, tuple({**self.defines, **defines}.items()))
+
+    def __call__(self, grid, *values):
+        """Launch on `grid` blocks (an int or a tuple of up to three). Arrays must be C-contiguous and of the declared
+        dtype; Python numbers are narrowed to the declared type here (a raw launch would pass 64 bits). An Each takes a
+        sequence of up to EACH of them."""
+        if len(values) != len(self.arguments):
+            raise Expected(self.name, f"{len(self.arguments)} arguments", len(values))
+        device = type(tensors(self, values)[0][1])
+        if device not in LAUNCHERS:
+            raise Expected(self.name, "arrays on a device", device.__name__)
+        ready = [tuple(self._ready(argument, one, device) for one in value) if argument.each else
+                 self._ready(argument, value, device) for argument, value in zip(self.arguments, values)]
+        grid = (grid,) if isinstance(grid, int) else tuple(grid)
+        if any(size > most for size, most in zip(grid, GRID)):
+            raise Expected(self.name, f"at most {GRID} blocks", grid, "cut the batch into smaller ones")
+        if all(grid):
+            LAUNCHERS[device](self, grid, ready)
+
+    def _ready(self, argument, value, device):
+        what = f"{self.name}({argument.name})"
+        if not argument.pointer:
+            return _narrowed(what, argument.dtype, value)
+        if type(value) is not device:
+            raise Expected(what, f"an array of class {device.__name__}, as the first one", type(value).__name__)
+        if value.dtype != argument.dtype:
+            raise Expected(what, argument.dtype, value.dtype)
+        if not value.flags.c_contiguous:
+            raise Expected(what, "a C-contiguous array", f"a strided view of shape {value.shape}", "copy it first")
+        return value
+
+
+def _narrowed(what, dtype, value):
+    """The number `value` as a scalar of `dtype`; of a struct, all its fields."""
+    if dtype.names:
+        if not isinstance(value, tuple) or len(value) != len(dtype):
+            raise Expected(what, f"{len(dtype)} numbers ({', '.join(dtype.names)})", value)
+        fields = (_narrowed(f"{what}.{name}", dtype[name], one) for name, one in zip(dtype.names, value))
+        return np.array(tuple(fields), dtype)[()]
+    if not isinstance(value, (int, float, np.generic)):
+        raise Expected(what, f"a number ({dtype})", type(value).__name__)
+    if dtype.kind in "iu":
+        span = np.iinfo(dtype)
+        if not (span.min <= value <= span.max and value == int(value)):
+            raise Expected(what, f"a whole number that fits {dtype}", value)
+    return dtype.type(value)
+
+
+@functools.cache
+def _variant(kernel, defines):
+    if dict(defines) == kernel.defines:
+        return kernel
+    made = object.__new__(Kernel)
+    for name, value in {**vars(kernel), "defines": dict(defines)}.items():
+        object.__setattr__(made, name, value)
+    return made
+
+
+def blocks(total, block):
+    """How many blocks of `block` threads cover `total` threads."""
+    return -(-total // block)
+
+
+def lanes(length, *arrays):
+    """How many neighbouring floats a thread may move at once: 4 (one float4) where rows of `length` elements are whole
+    fours and the memory of all arrays begins at a multiple of 16 bytes, else 1."""
+    return 4 if length % 4 == 0 and all(address(array) % 16 == 0 for array in arrays) else 1
