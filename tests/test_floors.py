@@ -18,7 +18,7 @@ FLOORS = [                                        # from the ground up; what sta
     ["zfcore.models", "zfcore.data"],
     ["zfcore.deconvnet", "zfcore.trained"],
     ["zfcore.analysis", "zfcore.plots"],
-    ["zfcore.commands"],
+    ["zfcore.commands", "zfcore.training"],
     ["zfcore.__main__"],
     ["train"],
     ["bench"],

@@ -28,9 +28,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from train.config import HELP, MAY_CHANGE, TrainConfig, flag, read_options, resolve
-from train.evaluate import evaluate
-from train.loop import Busy, Lock, Stop, Training, new_folder
+from train.options import HELP
 from zfcore import check, plots, trained
 from zfcore.analysis.diagnostics import bands, radial_shares
 from zfcore.backend import select, to_host
@@ -39,6 +37,9 @@ from zfcore.data import data_in_words, open_data
 from zfcore.data.loader import Pictures
 from zfcore.models import MODELS, build
 from zfcore.models.variants import EDITS, variant_name
+from zfcore.training import Stop, TrainConfig, Training, evaluate, resolve
+from zfcore.training.config import MAY_CHANGE, flag, read_options
+from zfcore.training.folder import Busy, Lock
 
 
 # ------------------------------------------------------------------------------------------------------- what is asked
@@ -210,12 +211,9 @@ def runs_of(rows, scale, typed, seeds, output):
 
 # ------------------------------------------------------------------------------------------------------------ training
 class SharedTraining(Training):
-    """A training that shares its decoded pictures with the other runs of the study and moves the study's bar on."""
+    """A training that moves the bar of the study on."""
+    bar = None
 
-    def __init__(self, config, pictures, bar):
-        super().__init__(config, data=tuple(part.dataset for part in pictures))
-        self.train, self.val = pictures
-        self.bar = bar
 
     def close_epoch(self, score):
         super().close_epoch(score)
@@ -274,17 +272,16 @@ def one(run, pictures, crops, bar):
 
 def train(run, pictures, bar):
     """Begin or go on with one run. What it prints goes into output.txt, as a study has too much of it for one screen."""
-    training = SharedTraining(run.config, pictures, bar)
     if (run.folder/"latest.h5").is_file():
-        training.restore(load(run.folder/"latest.h5"))
+        training = SharedTraining.resume(run.folder, pictures, **{name: getattr(run.config, name) for name in FREE})
     else:
         clear(run.folder)
-        new_folder(run.config, run.folder)
+        training = SharedTraining.begin(run.config, run.folder, pictures)
+    training.bar = bar
     (run.folder/"failed.txt").unlink(missing_ok=True)
-    training.prepare()
     with open(run.folder/"output.txt", "a") as file, redirect_stdout(file):
         try:
-            training.run(run.folder)
+            training.run(say=tqdm.write)
         except Stop:
             sys.exit(128 + training.interrupt.asked)       # 130 Ctrl-C, 143 SIGTERM
 

@@ -10,7 +10,6 @@ import numpy as np
 from tqdm import tqdm
 
 from train.ablation import interval
-from train.loop import Lock
 from train.study import (NETWORKS, Joined, Part, Study, Subset, duplicates_in_words, markdown, number, run_in_words,
                          scratch_in_words, untrained_in_words, write_text)
 from zfcore import check, plots
@@ -19,6 +18,7 @@ from zfcore.analysis.probing import GRID, held_out, probe, random_projection
 from zfcore.checkpoint import write_csv
 from zfcore.data import DRAWN, open_data
 from zfcore.data.caltech import TREES, mean_per_class_accuracy, open_caltech, over_folds, small_classes, splits
+from zfcore.training.folder import Lock
 
 
 # ------------------------------------------------------------------------------------------------ the paper's numbers

@@ -21,10 +21,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from train.config import TrainConfig, read_options
-from train.evaluate import predict
 from train.features import features_of, key_of
-from train.loop import Training
 from zfcore import check, plots, results, trained
 from zfcore.analysis.duplicates import Duplicates, near_duplicates, thumbnails
 from zfcore.analysis.probing import feature_layers
@@ -32,6 +29,8 @@ from zfcore.checkpoint import atomic, load, write_csv
 from zfcore.data import open_data
 from zfcore.models import checkpoint_file, from_table
 from zfcore.networks import home_of
+from zfcore.training import TrainConfig, Training, predict
+from zfcore.training.config import read_options
 
 NETWORKS = ("run", "untrained")   # whose features a classifier is fitted to
 WATCHED = 256                     # test pictures at most on which a network from random weights is watched while it trains
@@ -205,13 +204,12 @@ class Study:
         are its validation set, which decides nothing: the last weights count."""
         config, folder = self.scratch_config(seed), Path(folder)
         watched = test.part(np.arange(0, len(test), -(-len(test)//WATCHED)))
-        training = Training(config, data=(train, watched))
-        if (folder/"latest.h5").is_file():
-            training.restore(load(folder/"latest.h5"))
-        training.prepare()
-        folder.mkdir(parents=True, exist_ok=True)
+        if (folder/"config.json").is_file():
+            training = Training.resume(folder, (train, watched), device=config.device, workers=config.workers)
+        else:
+            training = Training.begin(config, folder, (train, watched))
         with open(folder/"output.txt", "a", buffering=1) as file, redirect_stdout(file):
-            training.run(folder)
+            training.run(say=tqdm.write)
         found = predict([training.trained], self.pictures(test), config.batch_size)
         return found, sum(training.history["seconds"]), training.history["train_error"][-1]
 

@@ -22,12 +22,13 @@ import sys
 from pathlib import Path
 
 from train.caltech_tables import TABLES, caltech_accuracy, caltech_layers, is_drawn, open_pool
-from train.loop import Lock, Stop
 from train.study import Study
 from train.voc_table import voc_precision
 from zfcore import check
 from zfcore.check import Expected
 from zfcore.data.voc import open_voc
+from zfcore.training import Stop
+from zfcore.training.folder import Lock
 
 HELP = {"table4": "Caltech-101: a new softmax on the run's features and on an untrained network's, and training from random weights",
         "table5": "Caltech-256: the same",

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.loop import Lock
 from train.study import (NETWORKS, Study, Subset, duplicates_in_words, markdown, run_in_words, scratch_in_words,
                          untrained_in_words, write_text)
 from zfcore import check, plots, results
@@ -18,6 +17,7 @@ from zfcore.analysis.probing import held_out, probe
 from zfcore.checkpoint import write_csv
 from zfcore.data.voc import CLASSES, average_precision, examples, mean_average_precision, open_voc, write_results
 from zfcore.ops.softmax_loss import softmax
+from zfcore.training.folder import Lock
 
 # average precision in %: the paper, Sande et al. 2012, Yan et al. 2012
 TABLE6 = {"aeroplane": (96.0, 92.0, 97.3), "bicycle": (77.1, 74.2, 84.2), "bird": (88.4, 73.0, 80.8), "boat": (85.5, 77.5, 85.3),

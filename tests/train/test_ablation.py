@@ -21,10 +21,11 @@ from train.__main__ import main as train
 from train.ablation import (CLAIMS, LITTLE, SCALES, TABLE2, TABLE3, Claim, Ensemble, Errors, Line, Result, Row, chosen, interval,
                             main)
 from train.evaluate import main as evaluate
-from train.loop import Lock, Training
 from zfcore import checkpoint
 from zfcore.analysis.diagnostics import bands, radial_shares
 from zfcore.models import MODELS
+from zfcore.training import Training
+from zfcore.training.folder import Lock
 
 ROOT = Path(__file__).parents[2]
 SMALL = SCALES["tiny"]

@@ -4,8 +4,10 @@ import json
 import pytest
 
 from train.__main__ import main, start_in_words
-from train.config import MOST_DECAY, PRESETS, TrainConfig, parser, resolve, resume
+from train.options import parser
 from zfcore.check import Expected
+from zfcore.training import PRESETS, TrainConfig, resolve
+from zfcore.training.config import MOST_DECAY, resumed
 
 
 def typed(*words):
@@ -69,13 +71,13 @@ def test_a_bad_value_is_answered_with_the_flag_and_what_fits(words, sentence):
 
 def test_resume_keeps_the_stored_options_and_refuses_a_changed_one_by_name():
     stored = resolve(typed("--lr", "0.02", "--epochs", "4"))
-    assert resume(stored, typed("--resume", "x", "--lr", "0.02", "--epochs", "9", "--workers", "1")).epochs == 9
-    assert resume(stored, typed("--resume", "x", "--micro-batch", "8")).micro_batch == 8
-    assert resume(stored, typed("--resume", "x", "--precision", "tf32")).precision == "tf32"
+    assert resumed(stored, typed("--lr", "0.02", "--epochs", "9", "--workers", "1")).epochs == 9
+    assert resumed(stored, typed("--micro-batch", "8")).micro_batch == 8
+    assert resumed(stored, typed("--precision", "tf32")).precision == "tf32"
     with pytest.raises(Expected, match="--lr: expected the run's own value 0.02, got 0.03"):
-        resume(stored, typed("--resume", "x", "--lr", "0.03"))
+        resumed(stored, typed("--lr", "0.03"))
     with pytest.raises(Expected, match="--preset"):
-        resume(stored, typed("--resume", "x", "--preset", "zfnet"))
+        resumed(stored, typed("--preset", "zfnet"))
 
 
 def test_printing_a_config_names_every_option():

@@ -5,9 +5,10 @@ import pytest
 
 from bench.tables import departures_table
 from train.__main__ import main
-from train.config import PRESETS, TrainConfig, parser, resolve
-from train.departures import IMAGENET, OF_THE_PAPER, STATED, departures, in_words, open_questions
+from train.options import parser
 from zfcore.models import MODELS
+from zfcore.training import PRESETS, TrainConfig, resolve
+from zfcore.training.departures import IMAGENET, OF_THE_PAPER, STATED, departures, in_words, open_questions
 
 PAPER = dict(image_size=224, epochs=70, batch_size=128, lr=0.01, momentum=0.9, keep_prob=0.5, init="gaussian", rms_max=0.1,
              crops="ten", upscale=True, limit_per_class=0, init_from="", precision="fp32")             # typed from the paper

@@ -12,7 +12,6 @@ from tests.data.test_voc import write_year
 from train import caltech_tables, study, voc_table
 from train.__main__ import main as train
 from train.caltech_tables import TABLE7, TABLES, claim_of_features, claim_of_layers, claim_of_six, side, verdict
-from train.loop import Lock, Training
 from train.study import Part, number
 from train.transfer import main
 from train.voc_table import TABLE6, Scores
@@ -25,6 +24,8 @@ from zfcore.data.transforms import centre_crops
 from zfcore.data.voc import CLASSES, average_precision
 from zfcore.models import build
 from zfcore.ops.crop_flip import crop_flip
+from zfcore.training import Training
+from zfcore.training.folder import Lock
 
 CALTECH = {"amber": (230, 160, 30), "jade": (40, 170, 110), "plum": (120, 50, 130), "slate": (90, 100, 120)}
 COUNTS = 9, 7, 11, 8

@@ -10,9 +10,9 @@ config.json holds the first two, the table "Open questions" of train/README.md a
 from dataclasses import fields
 from typing import NamedTuple
 
-from train.config import MOST_DECAY, PRESETS, TrainConfig, flag
 from zfcore.data import data_in_words, is_drawn
 from zfcore.models import OPEN_QUESTIONS, build
+from zfcore.training.config import MOST_DECAY, PRESETS, TrainConfig, flag
 
 IMAGENET = 1000, 1281167                     # classes and training pictures of ILSVRC2012
 OF_THE_PAPER = ("zfnet", "zfnet-b", "zfnet-fc-2048", "zfnet-fc-8192", "zfnet-b-fc-8192", "alexnet", "alexnet-grouped",
