@@ -46,7 +46,9 @@ def parser():
             p.add_argument(flag(f.name), type=int, nargs="*", metavar="N", help=HELP[f.name])
         else:
             p.add_argument(flag(f.name), type=type(f.default), metavar=f.name.upper(), help=HELP.get(f.name))
-    p.add_argument("--config", metavar="FILE", help="JSON file of options, such as another run's config.json")
+    p.add_argument("--config", metavar="FILE",
+                   help="JSON file of options, such as another run's config.json; with other --epochs, the decay of its "
+                        "--start-left and its preset's --drop-after are those for the new number")
     p.add_argument("--output", metavar="DIR", help="the run's folder (default: runs/<date>-<time>-<model>)")
     p.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, from its latest checkpoint")
     p.add_argument("--eval-only", action="store_true",

@@ -15,7 +15,7 @@ What there is, from the outside in (zfcore/README.md walks through it):
     project, GRADIENT, DECONVNET, GUIDED                         one activation back to the pixels, by the paper's three rules
     build, MODELS, Network, layers                               networks as tables of layers
     open_data, Pictures                                          pictures
-    training                                                     TrainConfig, Training: what `python -m train` does, as a library
+    training                                                     TrainConfig, Training: what `python -m train` does
     save_result, load_result, plots                              arrays to files, arrays to figures
     select                                                       a device by its name
     Expected                                                     the one exception for input that cannot be used

@@ -338,7 +338,7 @@ class BatchNorm(Pixelwise):
         super().__post_init__()
         check.positive(f"{self.name}: eps", self.eps)
         if not 0 <= self.momentum <= 1:
-            raise check.Expected(f"{self.name}: momentum", "0 <= momentum <= 1, the share of a step's batch in the running statistics",
+            raise check.Expected(f"{self.name}: momentum", "0 <= momentum <= 1, the share of a step in the running statistics",
                                  self.momentum)
 
     def parameter_shapes(self, shape):

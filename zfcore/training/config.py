@@ -159,13 +159,15 @@ def _decay(typed, asked):
 def _drops(typed, from_file, preset):
     """{"drop_after": its value} where it is not what was asked for by that name: --patience and --drop-after are two ways, and
     the one that was typed, or else the file's, counts. A run's config.json holds both; where its --drop-after is the one that
-    its preset has for its number of epochs, and another number is typed, the preset's for that number is meant, as in `_decay`."""
+    its preset has for its number of epochs, and another number is typed, the preset's for that number is meant, as in
+    `_decay`."""
     rule = preset.get("drop_after")
     if "drop_after" in typed:
         return {}
     if "patience" in typed or "patience" in from_file and "drop_after" not in from_file:
         return {"drop_after": ()}
-    if callable(rule) and "epochs" in typed and "epochs" in from_file and from_file.get("drop_after") == rule(from_file["epochs"]):
+    both = "epochs" in typed and "epochs" in from_file
+    if both and callable(rule) and from_file.get("drop_after") == rule(from_file["epochs"]):
         return {"drop_after": rule}
     return {}
 
@@ -201,14 +203,17 @@ def read_options(path):
 
 
 def of_the_kind(what, name, value):
-    """Raise unless `value` is of the type of the option `name`; a whole number does for a float, a tuple holds whole ones above 0."""
+    """Raise unless `value` is of the type of the option `name`; a whole number does for a float, a tuple holds whole ones
+    above 0."""
     kind = type(DEFAULTS[name])
     if kind is tuple:
         fits = isinstance(value, tuple) and all(type(n) is int and n > 0 for n in value)
     else:
-        fits = type(value) is kind or kind is float and (type(value) is int or isinstance(value, float)) or value is None and name == "weight_decay"
+        fits = type(value) is kind or kind is float and (type(value) is int or isinstance(value, float))
+        fits = fits or value is None and name == "weight_decay"
     if not fits:
-        raise check.Expected(what, f"a value of type {kind.__name__}" + (" of numbers above 0" if kind is tuple else ""), repr(value))
+        of = " of numbers above 0" if kind is tuple else ""
+        raise check.Expected(what, f"a value of type {kind.__name__}{of}", repr(value))
 
 
 DEFAULTS = {f.name: f.default for f in fields(TrainConfig)}

@@ -5,7 +5,8 @@
     open_questions(config)        what the paper does not state, or states twice, and what this run does
     ANALYSES                      the same for looking inside a trained network
 
-What is open about one network stands beside its table (zfcore/models). config.json holds the first two, the table "Open questions" of train/README.md all of them.
+What is open about one network stands beside its table, in zfcore/models. config.json holds the first two, the table "Open
+questions" of train/README.md all of them.
 """
 from dataclasses import fields
 from typing import NamedTuple

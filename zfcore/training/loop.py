@@ -65,7 +65,8 @@ class Training:
 
     def __init__(self, folder, config, train, val, network, mean, origin=None, checkpoint=None):
         """The arguments behind `folder` are those of Materials; `folder` is where `run` writes, and must be there by then."""
-        self.folder, self.config, self.train, self.val, self.network, self.origin = Path(folder), config, train, val, network, origin
+        self.folder, self.config, self.origin = Path(folder), config, origin
+        self.train, self.val, self.network = train, val, network
         self.device, self.classes = select(config.device), train.dataset.classes
         self.mean, self.device_mean = mean, self.device.array(mean)
         self.optimizer = SGD(network, config.momentum, config.weight_decay, config.rms_max or None)
@@ -86,7 +87,7 @@ class Training:
     # -------------------------------------------------------------------------------------------------------- doors
     @classmethod
     def begin(cls, config, folder=None, data=None):
-        """A new run of the TrainConfig `config` in `folder`, which is made, or must be empty: None is runs/<date>-<time>-<model>.
+        """A new run of the TrainConfig `config` in `folder`, which is made, or must be empty; None: runs/<date>-<time>-<model>.
 
         `data` (train, val) are data sets, or Pictures, to use instead of what `config.data` names. Every training picture is
         looked at once, for the mean image, before the folder is made: from then on a run fails only for new reasons. Raises
@@ -97,10 +98,10 @@ class Training:
 
     @classmethod
     def resume(cls, folder, data=None, **changes):
-        """The run in `folder` as it was when its latest checkpoint was written, or from its beginning where it was stopped before
-        the first; it ends with the bits of one that was never stopped. `data` as for `begin`; `changes` are options that may
-        have other values from here on (config.MAY_CHANGE). Raises Expected for a folder without a run, for other changes,
-        and where the pictures or the code are others than the checkpoint's."""
+        """The run in `folder` as it was when its latest checkpoint was written, or from its beginning where it was stopped
+        before the first; it ends with the bits of one that was never stopped. `data` as for `begin`; `changes` are options
+        that may have other values from here on (config.MAY_CHANGE). Raises Expected for a folder without a run, for other
+        changes, and where the pictures or the code are others than the checkpoint's."""
         config, latest = resumed(stored_config(folder), changes), Path(folder)/"latest.h5"
         return cls(folder, *cls.materials(config, data, load(latest) if latest.is_file() else None))
 
@@ -151,8 +152,8 @@ class Training:
     @property
     def trained(self):
         """The Trained of the network as it is now, after the last step; zfcore.open(folder) gives that of the best epoch."""
-        return Trained(self.network, self.device_mean, self.classes, self.epoch, self.config.data, self.folder,
-                       None if self.config.init_from else lambda: self.start(self.device).use(self.config.precision), self.device)
+        begun = None if self.config.init_from else lambda: self.start(self.device).use(self.config.precision)
+        return Trained(self.network, self.device_mean, self.classes, self.epoch, self.config.data, self.folder, begun, self.device)
 
     def start(self, device=CPU):
         """The network with the weights that were drawn for it, on `device`."""
