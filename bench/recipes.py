@@ -10,8 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bench.cpu import RESULTS, cpu_name
-from train.config import parser, resolve
-from train.loop import Training
+from train.options import parser
 from train.reference import train_to_the_end
 from zfcore import check, trained
 from zfcore.analysis.controls import last_convolution, shares_of_start
@@ -20,6 +19,7 @@ from zfcore.analysis.top_activations import top_activations
 from zfcore.checkpoint import load
 from zfcore.cpu import CORES
 from zfcore.layers import ContrastNorm
+from zfcore.training import Training, resolve
 
 
 def scaled_start(factor):
@@ -75,15 +75,23 @@ def main(args):
     rows = {row["name"]: row for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
     for name in args.only or RECIPES:
         folder, recipe = Path(args.output)/name, RECIPES[name]
-        training = Training(config_of(recipe))
-        if recipe.change:
-            recipe.change(training.network)
-        train_to_the_end(training, folder)
+        train_to_the_end(config_of(recipe), folder, changed(recipe.change) if recipe.change else Training)
         rows[name] = {"name": name, "options": recipe.options, "words": recipe.words, **measure(folder/"latest.h5"),
                       "cpu": cpu_name(), "cores": CORES, "load": os.getloadavg()[0], "numpy": np.__version__,
                       "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
         print(line(rows[name]), flush=True)
         path.write_text(json.dumps({"rows": [rows[n] for n in RECIPES if n in rows]}, indent=1) + "\n")
+
+
+def changed(change):
+    """A Training whose network is changed as soon as it is drawn."""
+    class Changed(Training):
+        @staticmethod
+        def drawn_network(config, classes):
+            network = Training.drawn_network(config, classes)
+            change(network)
+            return network
+    return Changed
 
 
 def config_of(recipe):

@@ -15,10 +15,10 @@ import numpy as np
 
 from bench import cpu, gpu, peers
 from bench.timing import take_turns
-from train.config import parser, resolve
-from train.loop import Training
+from train.options import parser
 from zfcore.graph import launch_by_launch
 from zfcore.kernel import PRECISIONS
+from zfcore.training import Training, resolve
 
 STEPS = 10                        # between two looks at the clock
 CLASSES = 1000
@@ -84,8 +84,7 @@ def ready(precision, N, device, more=()):
     words = ["--preset", "zfnet", "--batch-size", str(N), "--device", device.name,
              "--precision", precision, "--init", "he", "--lr", "1e-4", *more]
     config = resolve(vars(parser().parse_args(words)))
-    training = Training(config, data=[Drawn(N, config.picture_size)]*2)
-    training.prepare()
+    training = Training("step", *Training.materials(config, [Drawn(N, config.picture_size)]*2))        # writes nothing
     training.begin_sums()
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (N, config.picture_size, config.picture_size, 3), np.uint8)

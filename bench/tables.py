@@ -16,7 +16,7 @@ Between `<!-- NAME:begin -->` and `<!-- NAME:end -->` nothing is typed by hand; 
     ...
     figure9
     gpu          every kernel, from the newest <device>-<date>.json of each device
-    departures   what the paper leaves open and where runs differ from its recipe, from train/departures.py
+    departures   what the paper leaves open and where runs differ from its recipe, from zfcore/training/departures.py
 
 tests/bench/test_tables.py fails where a table is not what the files say.
 """
@@ -26,10 +26,11 @@ from functools import partial
 from pathlib import Path
 
 from bench import recipes
-from train.config import parser, resolve
-from train.departures import ANALYSES, departures, open_questions
+from train.options import parser
 from zfcore import networks
 from zfcore.check import Expected
+from zfcore.training import resolve
+from zfcore.training.departures import ANALYSES, departures, open_questions
 
 ROOT = Path(__file__).parents[1]
 FILES = {"README.md": ("trained", "agreed", "cpu"), "train/README.md": ("train", "networks", "claims", "departures"),

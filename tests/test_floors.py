@@ -19,7 +19,7 @@ FLOORS = [                                        # from the ground up; what sta
     ["zfcore.models", "zfcore.data", "zfcore.device"],
     ["zfcore.deconvnet", "zfcore.trained"],
     ["zfcore.analysis", "zfcore.plots"],
-    ["zfcore.commands"],
+    ["zfcore.commands", "zfcore.training"],
     ["zfcore.__main__"],
     ["train"],
     ["bench"],

@@ -214,3 +214,12 @@ def test_what_a_training_step_drew_or_took_is_not_cut_to_a_window(layer):
     with pytest.raises(TypeError, match="project in evaluation"):
         layer.cut_cache(cache, windows, windows)
     layer.cut_cache(layer.forward(x)[1], windows, windows)
+
+
+@pytest.mark.parametrize("options, sentence", [
+    ({"eps": 0}, "bn: eps: expected a number above 0, got 0"), ({"eps": float("nan")}, "bn: eps"), ({"momentum": 1.5}, "bn: momentum: expected 0 <= "),
+    ({"momentum": -0.1}, "bn: momentum"), ({"momentum": float("nan")}, "bn: momentum")])
+def test_a_batch_norm_that_cannot_be_is_refused_when_it_is_made(options, sentence):
+    with pytest.raises(Expected, match=sentence):
+        BatchNorm("bn", **options)
+    assert BatchNorm("bn", momentum=0).momentum == 0 and BatchNorm("bn", momentum=1).parameters == {}

@@ -4,7 +4,6 @@ import hashlib
 import numpy as np
 import pytest
 
-from train.evaluate import evaluate
 from zfcore import networks
 from zfcore.__main__ import main as zfcore
 from zfcore.analysis.controls import shares_of_start
@@ -15,6 +14,7 @@ from zfcore.data.loader import Pictures
 from zfcore.data.synthetic import Synthetic
 from zfcore.models import checkpoint_file, from_checkpoint, start_of
 from zfcore.trained import Trained
+from zfcore.training import evaluate
 
 PICTURES = 200
 

@@ -1,1 +1,1 @@
-"""Training, from the checkout: `python -m train`, and `python -m train.NAME` for the tools beside it."""
+"""Command lines of training: `python -m train`, and `python -m train.NAME` for the tools beside it. The library is zfcore/training."""

@@ -5,15 +5,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from train import departures, lr_test
-from train.config import MOST_DECAY, flag, parser, resolve, resume
-from train.evaluate import evaluate, open_part, open_runs
-from train.loop import Stop, Training, new_folder, stored_config
+from train import lr_test
+from train.options import parser
 from zfcore import check
-from zfcore.checkpoint import load
 from zfcore.data import data_in_words, is_drawn, open_data
 from zfcore.device import select
 from zfcore.models import build
+from zfcore.training import Stop, Training, departures, evaluate, resolve
+from zfcore.training.config import MOST_DECAY, NAMES, flag, resumed
+from zfcore.training.evaluation import open_part, open_runs
+from zfcore.training.folder import stored_config
+from zfcore.training.loop import counts
 
 
 @check.speak_and_exit
@@ -25,7 +27,9 @@ def main(arguments=None):
     if "resume" in typed and "lr_test" in typed:
         raise check.Expected("--lr-test", "no --resume beside it", typed["resume"], "--init-from begins with a run's weights")
     folder = Path(typed["resume"]) if "resume" in typed else None
-    config = resume(stored_config(folder), typed) if folder else resolve(typed)
+    asked = {name: value for name, value in typed.items() if name in (*NAMES, "config")}
+    changes = {name: value for name, value in asked.items() if name != "config"}
+    config = resumed(stored_config(folder), changes) if folder else resolve(asked)
     print(f"device: {select(config.device).description}\n{config}\n")
     if "dry_run" in typed:
         drawn = is_drawn(config.data)                         # the classes of other pictures are counted when they are read
@@ -39,18 +43,14 @@ def main(arguments=None):
     if "lr_test" in typed:
         lr_test.run(config, typed.get("output"))
         return
-    training = Training(config)
-    if folder and (folder/"latest.h5").is_file():
-        training.restore(load(folder/"latest.h5"))
-    elif config.init_from:
-        print(training.start_from(config.init_from))
-    training.prepare()
-    if not folder:
-        folder = new_folder(training.config, typed.get("output"))
+    training = Training.resume(folder, **changes) if folder else Training.begin(config, typed.get("output"))
+    folder = training.folder
+    if training.origin:
+        print(training.origin.sentence)
     print(f"{training.network.summary()}\n\ndata:   {describe(training)}\n{start_in_words(training.config, len(training.train))}"
-          f"recipe: {departures.in_words(training.config, training.counts)}\nrun:    {folder}\n", flush=True)
+          f"recipe: {departures.in_words(training.config, counts(training.train))}\nrun:    {folder}\n", flush=True)
     try:
-        training.run(folder)
+        training.run(say=tqdm.write)
     except Stop:
         print(f"stopped and saved after epoch {training.epoch}, step {training.step}; go on with: python -m train --resume {folder}")
         sys.exit(128 + training.interrupt.asked)           # as a shell tells of a signal: 130 Ctrl-C, 143 SIGTERM

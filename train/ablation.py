@@ -19,13 +19,15 @@ from dataclasses import dataclass, fields, replace
 from tqdm import tqdm
 
 from train.claims import Claim, looks_of
-from train.config import HELP, TrainConfig, flag, read_options, resolve
 from train.network_tables import Ensemble, Errors, Row, collect, judged, protocol, result_of, write
+from train.options import HELP
 from train.study import Busy, Run, Stopped, StudyFolder, pictures_for
 from zfcore import check
 from zfcore.device import select
 from zfcore.models import MODELS, build
 from zfcore.models.variants import EDITS, variant_name
+from zfcore.training import TrainConfig, resolve
+from zfcore.training.config import flag, read_options
 
 # ------------------------------------------------------------------------------------------------------- what is asked
 TABLE2 = (

@@ -14,168 +14,25 @@ softmaxes of its crops, and those of an ensemble the mean of its members' probab
 """
 import argparse
 import json
-import math
 import shutil
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
 import zfcore
-from zfcore import check, plots, trained
+from zfcore import check, plots
 from zfcore.checkpoint import atomic, write_csv
-from zfcore.data import data_in_words, open_data
-from zfcore.data.loader import Pictures
 from zfcore.data.transforms import Damaged
 from zfcore.kernel import PRECISIONS
 from zfcore.networks import home_of
+from zfcore.training.evaluation import answers, confused_pairs, confusion, open_part, open_runs, per_class, score, wilson
 
 FILES = ("summary.json", "per_class.csv", "confusion.csv", "confusion.png", "confused_pairs.csv", "predictions.csv",
          "worst.png")
 
 
-class Predictions(NamedTuple):
-    """Probabilities of N pictures; a damaged picture is not among them."""
-    p: np.ndarray                 # (classes,N) float32
-    labels: np.ndarray            # (N,) int64, the true classes
-    indices: np.ndarray           # (N,) int64, numbers of the pictures in their set
-
-
-class Answers(NamedTuple):
-    """What remains of the probabilities when they are judged: for ImageNet 2 MB instead of 200. Arrays (N,)."""
-    labels: np.ndarray            # int64, the true classes
-    predicted: np.ndarray         # int64, the likeliest classes; a tie goes against the true one
-    rank: np.ndarray              # int64, how many other classes are as likely as the true one or likelier
-    p_true: np.ndarray            # float32, probability of the true class
-    p_predicted: np.ndarray       # float32
-    indices: np.ndarray           # int64, numbers of the pictures in their set
-
-
-@dataclass(frozen=True)
-class Score:
-    """Errors in [0, 1] over `count` pictures and the protocol behind them. `loss` is the mean of -log P(true class)."""
-    loss: float
-    top1: float
-    top5: float                   # 0, and without meaning, where there are no more than five classes
-    count: int
-    crops: str                    # "centre" or "ten"
-    networks: int
-    classes: int = 1000
-    of: str = "pictures"          # which part of which set
-    left_out: int = 0             # damaged pictures, which `count` does not contain
-
-    def __str__(self):
-        crops = "centre crop" if self.crops == "centre" else "mean of ten crops"
-        networks = "1 network" if self.networks == 1 else f"mean of {self.networks} networks"
-        top5 = self._percent(self.top5) if self.classes > 5 else f"not meaningful among {self.classes} classes"
-        damaged = f", {self.left_out} damaged left out" if self.left_out else ""
-        return (f"top-1 error {self._percent(self.top1)}, top-5 error {top5}, loss {self.loss:.3f} "
-                f"({crops}, {networks}, {self.count} {self.of}{damaged})")
-
-    def _percent(self, error):
-        low, high = wilson(error, self.count)
-        return f"{100*error:.1f} % (95 %: {100*low:.1f} to {100*high:.1f})"
-
-
-def wilson(share, count):
-    """The 95 % confidence interval (low, high) of a binomial share, of which `share` was found in `count` trials: Wilson's,
-    which unlike the normal approximation holds for few trials and for shares near 0 and 1."""
-    z = 1.959964                                           # 97.5 % of the normal distribution lie below
-    middle = share + z*z/(2*count)
-    half = z*math.sqrt(share*(1 - share)/count + (z/(2*count))**2)
-    return max(0.0, (middle - half)/(1 + z*z/count)), min(1.0, (middle + half)/(1 + z*z/count))
-
-
-# ------------------------------------------------------------------------------------------------------ probabilities
-def batches_of_probabilities(models, pictures, batch_size, crops, bar):
-    """Yield (P of each model (models,classes,n) float32, labels, indices) for the batches of `pictures`, in order."""
-    check.positive("members of the ensemble", len(models))
-    check.one_of("--crops", crops, ("centre", "ten"))
-    count = 0
-    for batch, labels, indices in pictures.batches(batch_size, 0, 0, shuffle=False, device=models[0].device):
-        if not len(labels):                                # all damaged
-            continue
-        each = np.stack([model.probabilities(batch, crops) for model in models])
-        check.finite("the network's probabilities", each)  # a NaN would win every comparison by losing it
-        yield each, labels, indices
-        count += len(labels)
-        if bar is not None:
-            bar.update(len(labels))
-    if not count:
-        raise check.Expected("evaluation", "at least one picture", "none")
-
-
-def predict(models, pictures, batch_size=128, crops="centre", bar=None):
-    """The Predictions of an ensemble, a list of `Trained` models, for a `Pictures` set, in its order:
-    the mean over the models of their softmaxes, each the mean over the crops. `bar` is a tqdm bar to move on, if any.
-
-    One pass over the pictures: all models take them at the size of this set, whatever the crops they cut from it."""
-    ps, labels, indices = zip(*((each.mean(axis=0), labels, indices) for each, labels, indices
-                                in batches_of_probabilities(models, pictures, batch_size, crops, bar)))
-    return Predictions(np.concatenate(ps, axis=1), np.concatenate(labels), np.concatenate(indices))
-
-
-# ---------------------------------------------------------------------------------------------------------- judgement
-def judge(p, labels, indices):
-    """The Answers that probabilities p (classes,N) amount to."""
-    n = np.arange(len(labels))
-    p_true = p[labels, n]
-    rank = (p >= p_true).sum(axis=0) - 1                   # not the true class itself
-    others = p.copy()
-    others[labels, n] = -1
-    predicted = np.where(rank > 0, others.argmax(axis=0), labels)
-    return Answers(labels, predicted, rank, p_true, p[predicted, n], indices)
-
-
-def answers(models, pictures, batch_size=128, crops="centre", bar=None):
-    """(Answers of the ensemble, [Answers of each model alone]) from one pass over the pictures."""
-    judged = [[judge(p, labels, indices) for p in (each.mean(axis=0), *each)] for each, labels, indices
-              in batches_of_probabilities(models, pictures, batch_size, crops, bar)]
-    ensemble, *alone = (Answers(*map(np.concatenate, zip(*batches))) for batches in zip(*judged))
-    return ensemble, alone
-
-
-def score(found, crops, networks, classes=1000, of="pictures", left_out=0):
-    """The Score of Answers."""
-    loss = -np.log(np.maximum(found.p_true, np.finfo(np.float32).tiny), dtype=np.float64).mean()
-    return Score(float(loss), float((found.rank >= 1).mean()), float((found.rank >= 5).mean()), len(found.labels),
-                 crops, networks, classes, of, left_out)
-
-
-def evaluate(models, pictures, batch_size=128, crops="centre", bar=None, of="pictures"):
-    """The Score of the ensemble of `models` on a `Pictures` set; the arguments are those of `predict`, and `of` the words
-    for the set in its text."""
-    found, _ = answers(models, pictures, batch_size, crops, bar)
-    return score(found, crops, len(models), len(pictures.dataset.classes), of, len(pictures.damaged))
-
-
-# ------------------------------------------------------------------------------------------------------------- tables
-def confusion(found, M):
-    """counts (M,M) int64: of the pictures of the row's class, how many were taken for the column's."""
-    return np.bincount(found.labels*M + found.predicted, minlength=M*M).reshape(M, M)
-
-
-def confused_pairs(counts, classes):
-    """[(true, predicted, count, pictures of the true class)] by name, most confused first, equals in the classes' order."""
-    true, predicted = np.nonzero(counts*~np.eye(len(counts), dtype=bool))
-    order = np.argsort(-counts[true, predicted], kind="stable")
-    return [(classes[i], classes[j], int(counts[i, j]), int(counts[i].sum())) for i, j in zip(true[order], predicted[order])]
-
-
-def per_class(found, counts, classes):
-    """Rows (class, count, top-1 error, top-5 error, the most frequent wrong class, how often it was predicted); "" for what
-    has no meaning: the errors of no pictures, a top-5 error among five classes, a wrong class where all are right."""
-    beyond = np.bincount(found.labels[found.rank >= 5], minlength=len(classes))
-    wrong = counts*~np.eye(len(counts), dtype=bool)
-    for k, (name, count, row) in enumerate(zip(classes, counts.sum(axis=1), wrong)):
-        top1 = f"{row.sum()/count:.6g}" if count else ""
-        top5 = f"{beyond[k]/count:.6g}" if count and len(classes) > 5 else ""
-        yield name, count, top1, top5, *((classes[row.argmax()], row.max()) if row.any() else ("", ""))
-
-
+# ------------------------------------------------------------------------------------------------ the folder it writes
 def write_tables(folder, found, counts, pairs, names, classes):
     """per_class.csv, confusion.csv, confused_pairs.csv and predictions.csv; `names` are those of the set's pictures."""
     write_csv(folder/"per_class.csv", per_class(found, counts, classes),
@@ -264,43 +121,6 @@ def parser():
     p.add_argument("--workers", type=int, default=2, help="threads that decode pictures")
     p.add_argument("--upscale", action="store_true", help="enlarge pictures smaller than the network's input")
     return p
-
-
-def open_runs(runs, device, precision):
-    """[Trained]. Raises Expected for runs that cannot be an ensemble: all must know the same classes, in whatever order, and see
-    the same pictures, so of one size; what crop a network takes of it is its own matter."""
-    if len({Path(run).resolve() for run in runs}) < len(runs):
-        raise check.Expected("--run", "different runs", "one of them twice")
-    models = [trained.open(run, device, precision) for run in runs]
-    for run, model in zip(runs, models):
-        same_classes(run, model.classes, runs[0], models[0].classes)
-        if model.size != models[0].size:
-            raise check.Expected(run, f"pictures of {models[0].size} pixels, as {runs[0]} has", f"{model.size} pixels",
-                                 "an ensemble sees the same pictures; evaluate these runs one by one")
-    return models
-
-
-def same_classes(what, classes, run, expected):
-    """Raise Expected unless `classes` are the `expected` ones of `run`, in whatever order."""
-    strange, missing = sorted(set(classes) - set(expected)), sorted(set(expected) - set(classes))
-    if strange or missing:
-        other = f"among them {', '.join(strange[:3])}" if strange else f"without {', '.join(missing[:3])}"
-        raise check.Expected(what, f"the {len(expected)} classes of {run} ({', '.join(expected[:3])} ...)",
-                             f"{len(classes)} classes, {other}")
-
-
-def open_part(models, data, part, upscale, workers):
-    """(Pictures, the words for them) of the part "train" or "val" of `data`; None: of what all the models were trained on."""
-    trained_on = {model.data for model in models}
-    if data is None and len(trained_on) > 1:
-        raise check.Expected("--data", "the set to evaluate on, since the runs were trained on different ones", "none")
-    data, size = trained_on.pop() if data is None else data, models[0].size
-    dataset = open_data(data, size)[part == "val"]
-    if not len(dataset):
-        raise check.Expected("--part", f"pictures in the {part} part of {data}", "none")
-    same_classes("--data", dataset.classes, models[0].path, models[0].classes)
-    of = f"{'validation' if part == 'val' else 'training'} pictures of {data_in_words(data)}"
-    return Pictures(dataset, size, max(model.crop for model in models), upscale, workers), of
 
 
 def default_output(runs):

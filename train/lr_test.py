@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from train.loop import Sums, Training, empty_folder
 from zfcore import plots
 from zfcore.checkpoint import write_csv
+from zfcore.training import Training
+from zfcore.training.folder import empty_folder
+from zfcore.training.watch import Sums
 
 STEPS, LOWEST, HIGHEST = 500, 1e-5, 1.0      # 100 steps a decade
 KEPT = 0.95                                  # of the running mean at each step: about the last 20 steps speak
@@ -33,11 +35,11 @@ class Row(NamedTuple):
 
 def run(config, output=None):
     """The range test of `config`, told, written and drawn into the new folder `output` (runs/<date>-<time>-<model>-lr-test)."""
-    training = Training(config)
-    if config.init_from:
-        print(training.start_from(config.init_from))
-    training.prepare()
+    materials = Training.materials(config)
+    if materials.origin:
+        print(materials.origin.sentence)
     folder, rows = empty_folder(output, f"{config.model}-lr-test"), []
+    training = Training(folder, *materials)
     with suppress(KeyboardInterrupt), training.interrupt:            # a second Ctrl-C, in the middle of a step
         for row in tqdm(measured(training), total=STEPS, unit="step", disable=None, desc="learning rates", leave=False):
             rows.append(row)

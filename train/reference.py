@@ -17,15 +17,14 @@ import numpy as np
 from tqdm import tqdm
 
 import zfcore
-from train.config import resolve
-from train.evaluate import evaluate
-from train.loop import Stop, Training, new_folder, stored_config
 from zfcore import check, networks, trained
 from zfcore.analysis.controls import shares_of_start
 from zfcore.analysis.diagnostics import JUDGED, judge, judged_layers
 from zfcore.analysis.top_activations import top_activations
 from zfcore.checkpoint import atomic, load, save
 from zfcore.models import checkpoint_file
+from zfcore.training import Stop, Training, evaluate, resolve
+from zfcore.training.folder import stored_config
 
 EPOCHS = (1, 2, 5, 10, 20, 30, 40)
 # Trained as long as the validation error falls; drawn-wide, which takes longer, keeps more of its start (its card says how much).
@@ -43,24 +42,25 @@ def main(arguments=None):
     args = p.parse_args(arguments)
     run = Path(args.output or f"runs/reference-{args.name}")
     try:
-        train_to_the_end(Training(resolve(RECIPES[args.name])), run)
+        train_to_the_end(resolve(RECIPES[args.name]), run)
     except Stop:
         print(f"stopped and saved; the same command goes on with {run}")
         sys.exit(130)
     print(write(args.name, run))
 
 
-def train_to_the_end(training, run):
-    """Begin the run of `training` in the folder `run`, or go on with it. Raises Expected where a run with other options is there."""
+def train_to_the_end(config, run, kind=Training):
+    """Begin a run in the folder `run`, a Training of that `kind`, or go on with it. Raises Expected where one with other options
+    is there."""
     if (run/"config.json").is_file():
-        if stored_config(run) != training.config:
+        stored = stored_config(run)
+        chosen = stored.weight_decay if config.weight_decay is None else config.weight_decay
+        if stored != replace(config, weight_decay=chosen):
             raise check.Expected(run, "a run with the options of this recipe", "one with others", "name another folder")
+        training = kind.resume(run)
     else:
-        new_folder(training.config, run)
-    if (run/"latest.h5").is_file():
-        training.restore(load(run/"latest.h5"))
-    training.prepare()
-    training.run(run)
+        training = kind.begin(config, run)
+    training.run(say=tqdm.write)
 
 
 def write(name, run):
@@ -77,7 +77,7 @@ def write(name, run):
                 "made_by": f"python -m train.reference {name}", "model": model.name, "input": model.crop,
                 "parameters": model.network.parameter_count(), "classes": model.classes,
                 **about_the_run(checkpoint_file(run), checkpoint),
-                **measured(Training(resolve(RECIPES[name])).val, model, trained.open(run, "cpu"))}
+                **measured(model.pictures(limit_per_class=resolve(RECIPES[name]).limit_per_class), model, trained.open(run, "cpu"))}
         new_card.write_text(json.dumps(card, indent=1) + "\n")
     return f"{file}: {card['bytes']/1e6:.1f} MB; {card['validation']['centre']['in_words']}"
 

@@ -9,19 +9,20 @@
 What is finished is not done again, what was stopped or killed goes on, and what failed is tried again: a study may be begun
 again at any time."""
 import json
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from train.config import MAY_CHANGE, TrainConfig, flag, read_options
-from train.evaluate import evaluate, predict
-from train.loop import Busy, Lock, Stop, Training, new_folder
 from zfcore import check, results
-from zfcore.checkpoint import atomic, load
+from zfcore.checkpoint import atomic
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures
+from zfcore.training import Stop, TrainConfig, Training, evaluate, predict
+from zfcore.training.config import MAY_CHANGE, flag, read_options
+from zfcore.training.folder import Busy, Lock
 
 FREE = set(MAY_CHANGE) - {"epochs"}                         # options that a run may go on with other values of
 
@@ -173,30 +174,32 @@ class StudyFolder:
 
         `pictures` are its (training, validation) Pictures, see `pictures_for`; runs may share them. `progress()` is called
         after each epoch. Raises Stopped, with everything saved."""
-        folder, datasets = self.path/name, tuple(part.dataset for part in pictures)
-        training = Training(config, data=datasets)
-        training.train, training.val = pictures
+        folder = self.path/name
         if (folder/"latest.h5").is_file():
-            training.restore(load(folder/"latest.h5"))
+            training = StudiedTraining.resume(folder, pictures, **{option: getattr(config, option) for option in FREE})
         else:
             clear(folder)
-            new_folder(config, folder)
+            training = StudiedTraining.begin(config, folder, pictures)
         (folder/"failed.txt").unlink(missing_ok=True)
-        training.prepare()
-        close = training.close_epoch
-
-        def close_epoch(score):
-            close(score)
-            progress()
-
-        if progress:
-            training.close_epoch = close_epoch
-        with open(folder/"output.txt", "a", buffering=1) as file, redirect_stdout(file):
+        training.progress = progress or training.progress
+        with open(folder/"output.txt", "a", buffering=1) as file:
             try:
-                training.run(folder)
+                training.run(say=partial(print, file=file))
             except Stop:
                 raise Stopped(training.interrupt.asked) from None
         return training.trained, training.history
+
+
+class StudiedTraining(Training):
+    """A training that calls `progress` after each epoch."""
+
+    @staticmethod
+    def progress():
+        """Nothing, where nobody wants to know."""
+
+    def close_epoch(self, score):
+        super().close_epoch(score)
+        self.progress()
 
 
 def clear(folder):

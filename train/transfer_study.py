@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from train.config import TrainConfig, read_options
 from train.features import features_of, key_of
 from train.study import StudyFolder, measured, pictures_for
 from zfcore import check, plots, trained
@@ -27,6 +26,8 @@ from zfcore.checkpoint import load, write_csv
 from zfcore.data import open_data
 from zfcore.models import checkpoint_file, from_table
 from zfcore.networks import home_of
+from zfcore.training import TrainConfig
+from zfcore.training.config import read_options
 
 NETWORKS = ("run", "untrained")   # whose features a classifier is fitted to
 WATCHED = 256                     # test pictures at most on which a network from random weights is watched while it trains

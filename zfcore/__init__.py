@@ -15,6 +15,7 @@ What there is, from the outside in (zfcore/README.md walks through it):
     project, GRADIENT, DECONVNET, GUIDED                         one activation back to the pixels, by the paper's three rules
     build, MODELS, Network, layers                               networks as tables of layers
     open_data, Pictures                                          pictures
+    training                                                     TrainConfig, Training: what `python -m train` does
     save_result, load_result, plots                              arrays to files, arrays to figures
     select                                                       a device by its name
     Expected                                                     the one exception for input that cannot be used
@@ -45,7 +46,7 @@ _PLACES = {                       # {module: what of it is public here}
     "zfcore.checkpoint": ("Checkpoint",),
 }
 _RENAMED = {"save_result": ("zfcore.results", "save"), "load_result": ("zfcore.results", "load")}
-_MODULES = "layers", "networks", "plots"
+_MODULES = "layers", "networks", "plots", "training"
 _PUBLIC = {**{name: (module, name) for module, names in _PLACES.items() for name in names}, **_RENAMED}
 
 __all__ = sorted([*_PUBLIC, *_MODULES])

@@ -334,6 +334,13 @@ class BatchNorm(Pixelwise):
     momentum: float = 0.1
     keeps_units = True
 
+    def __post_init__(self):
+        super().__post_init__()
+        check.positive(f"{self.name}: eps", self.eps)
+        if not 0 <= self.momentum <= 1:
+            raise check.Expected(f"{self.name}: momentum", "0 <= momentum <= 1, the share of a step in the running statistics",
+                                 self.momentum)
+
     def parameter_shapes(self, shape):
         return {"gamma": shape[:1], "beta": shape[:1]}
 

@@ -17,7 +17,7 @@ class SGD:
         v = momentum*v - lr*(dw + weight_decay*w);   w = w + v
 
     Weight decay acts on weights, not on biases, nor on what scales a normalised map. The paper states none; it is our choice,
-    see train/config.py."""
+    see zfcore/training/config.py."""
 
     def __init__(self, network, momentum=0.9, weight_decay=0.0, rms_max=0.1):
         self.momentum, self.weight_decay, self.rms_max = momentum, weight_decay, rms_max

@@ -31,7 +31,7 @@ def run(tmp_path, *names):
 
 def test_a_run_that_was_stopped_goes_on_and_one_of_another_recipe_is_refused(short, tmp_path):
     config = recipes.config_of(recipes.RECIPES["decay-0.03"])
-    recipes.train_to_the_end(recipes.Training(replace(config, epochs=1)), tmp_path/"runs"/"decay-0.03")
+    recipes.train_to_the_end(replace(config, epochs=1), tmp_path/"runs"/"decay-0.03")
     with pytest.raises(Expected, match="a run with the options of this recipe"):
         run(tmp_path, "decay-0.03")
     stored = json.loads((tmp_path/"runs/decay-0.03/config.json").read_text())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.loop import Training
+from zfcore.training import Training
 
 COLOURS = {"amber": (230, 160, 30), "jade": (40, 170, 110), "plum": (120, 50, 130)}
 

@@ -19,12 +19,13 @@ from train.__main__ import main as train
 from train.ablation import CLAIMS, SCALES, TABLE2, TABLE3, chosen, main
 from train.claims import LITTLE, Claim
 from train.evaluate import main as evaluate
-from train.loop import Lock, Training, new_folder
 from train.network_tables import Ensemble, Errors, Line, Result, Row, in_order, judged
 from train.study import StudyFolder
 from zfcore import checkpoint, plots
 from zfcore.analysis.diagnostics import bands, radial_shares
 from zfcore.models import MODELS
+from zfcore.training import Training
+from zfcore.training.folder import Lock, new_folder
 
 ROOT = Path(__file__).parents[2]
 SMALL = SCALES["tiny"]

@@ -3,12 +3,11 @@ import numpy as np
 import pytest
 
 from tests import executor
-from train import loop
-from train.config import parser, resolve
-from train.loop import StallGuard, Training
+from train.options import parser
 from zfcore.backend import to_host
 from zfcore.layers import ContrastNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU
 from zfcore.network import Network
+from zfcore.training import Training, loop, resolve
 
 BATCHES = [slice(0, 10), slice(10, 20), slice(20, 27)]     # pieces of 4: 4, 4, 2 and 4, 3
 
@@ -23,9 +22,8 @@ def few_maps(name, classes, size, keep_prob):
 def after_three_steps(options, device, micro_batch):
     """(losses and wrong answers, parameters) of a run that has seen BATCHES."""
     words = [*options, "--batch-size", "10", "--micro-batch", str(micro_batch), "--device", device, "--init", "he", "--lr", "0.01"]
-    training = Training(resolve(vars(parser().parse_args(words))))
-    training.prepare()
-    rng, losses, training.guard = np.random.default_rng(4), [], StallGuard(3)
+    training = Training("nowhere", *Training.materials(resolve(vars(parser().parse_args(words)))))
+    rng, losses = np.random.default_rng(4), []
     pictures, labels = rng.integers(0, 256, (27, 37, 37, 3), dtype=np.uint8), rng.integers(0, 3, 27)
     for batch in BATCHES:
         training.begin_sums()

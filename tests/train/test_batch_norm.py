@@ -5,10 +5,8 @@ import numpy as np
 import pytest
 
 from tests.train.test_graph import after_each_step, fake, prepared  # noqa: F401
-from train import config, loop
 from train.__main__ import main
-from train.config import parser, resolve
-from train.loop import Training
+from train.options import parser
 from zfcore import backend, models
 from zfcore.analysis.controls import cascade, randomised, shares_of_start, with_weights_of
 from zfcore.analysis.diagnostics import diagnose
@@ -23,6 +21,8 @@ from zfcore.models import from_checkpoint, start_of
 from zfcore.trained import Trained
 from zfcore.models.folded import folded
 from zfcore.network import Network
+from zfcore.training import Training, loop, resolve
+from zfcore.training.folder import stored_config
 
 
 def normalised(classes=3, size=32, keep_prob=0.5):
@@ -39,6 +39,10 @@ def typed(options, monkeypatch):
     monkeypatch.setitem(models.MODELS, "normalised", normalised)
     monkeypatch.setitem(models.OPEN_QUESTIONS, "normalised", lambda table: [])
     return [*options, "--model", "normalised", "--init", "he"]
+
+
+def training_of(*words, folder="nowhere"):
+    return Training(folder, *Training.materials(resolve(vars(parser().parse_args(words)))))
 
 
 def flat(layers):
@@ -71,7 +75,7 @@ def test_a_run_moves_gamma_beta_and_the_running_statistics_and_decays_none_of_th
         assert all(end["parameters", layer, key].shape == (maps,) for key in ("gamma", "beta"))
         assert (end["parameters", layer, "gamma"] != 1).any() and (end["parameters", layer, "beta"] != 0).any()
         assert (end["buffers", layer, "mean"] != 0).all() and (end["buffers", layer, "var"] != 1).all()
-    still = Training(resolve(vars(parser().parse_args([*typed, "--weight-decay", "0.5"]))))
+    still = training_of(*typed, "--weight-decay", "0.5")
     still.optimizer.step(still.network, still.optimizer.velocity, 0.1)              # gradients of zero
     assert (still.network["bn1"].parameters["gamma"] == 1).all()
 
@@ -86,8 +90,7 @@ def test_stopped_in_the_middle_of_an_epoch_and_resumed_equals_uninterrupted(trai
 
 
 def test_a_run_that_begins_with_another_takes_over_its_statistics_too_and_leaves_them_alone(trained, typed, tmp_path):
-    end, training = load(trained/"best.h5"), Training(resolve(vars(parser().parse_args([*typed, "--init-from", str(trained)]))))
-    training.start_from(trained)
+    end, training = load(trained/"best.h5"), training_of(*typed, "--init-from", str(trained))
     assert_same_bits(flat(training.network.parameters()), flat(end.parameters))
     assert_same_bits(flat(training.network.buffers()), flat(end.buffers))
     before = stored(trained/"best.h5")
@@ -105,13 +108,11 @@ def test_pieces_of_a_batch_are_refused_with_the_option_that_makes_them(typed, tm
 
 
 def test_statistics_that_have_left_the_numbers_are_not_saved(typed, tmp_path):
-    training = Training(resolve(vars(parser().parse_args(typed))))
-    training.folder = tmp_path
+    training = training_of(*typed, folder=tmp_path)
     training.network["bn2"].buffers["var"][3] = np.inf
     training.rescue()
     assert not (tmp_path/"latest.h5").exists()
     training.network["bn2"].buffers["var"][3] = 2
-    training.mean = np.zeros((3, 37, 37), np.float32)
     training.rescue()
     assert load(tmp_path/"latest.h5").buffers["bn2"]["var"][3] == 2
 
@@ -142,9 +143,9 @@ def test_the_validation_error_of_a_checkpoint_is_the_one_of_the_log(trained, cap
 @pytest.fixture
 def seen(trained):
     """(network, its start, Pictures of the run, mean image) of a finished run."""
-    training = Training(config.TrainConfig(**config.read_options(trained/"config.json")))
+    pictures = Training.materials(stored_config(trained)).val
     network, checkpoint = from_checkpoint(trained/"latest.h5")
-    return network, start_of(checkpoint), training.val, checkpoint.mean_image
+    return network, start_of(checkpoint), pictures, checkpoint.mean_image
 
 
 def test_features_are_read_behind_the_relu_and_layers_are_those_with_weights(seen):

@@ -1,11 +1,14 @@
 """Options: the paper's by default, a preset, a file and the command line over it, every bad value named."""
 import json
 
+import numpy as np
 import pytest
 
 from train.__main__ import main, start_in_words
-from train.config import MOST_DECAY, PRESETS, TrainConfig, parser, resolve, resume
+from train.options import parser
 from zfcore.check import Expected
+from zfcore.training import PRESETS, TrainConfig, resolve
+from zfcore.training.config import MOST_DECAY, resumed
 
 
 def typed(*words):
@@ -71,13 +74,13 @@ def test_a_bad_value_is_answered_with_the_flag_and_what_fits(words, sentence):
 
 def test_resume_keeps_the_stored_options_and_refuses_a_changed_one_by_name():
     stored = resolve(typed("--lr", "0.02", "--epochs", "4"))
-    assert resume(stored, typed("--resume", "x", "--lr", "0.02", "--epochs", "9", "--workers", "1")).epochs == 9
-    assert resume(stored, typed("--resume", "x", "--micro-batch", "8")).micro_batch == 8
-    assert resume(stored, typed("--resume", "x", "--precision", "tf32")).precision == "tf32"
+    assert resumed(stored, typed("--lr", "0.02", "--epochs", "9", "--workers", "1")).epochs == 9
+    assert resumed(stored, typed("--micro-batch", "8")).micro_batch == 8
+    assert resumed(stored, typed("--precision", "tf32")).precision == "tf32"
     with pytest.raises(Expected, match="--lr: expected the run's own value 0.02, got 0.03"):
-        resume(stored, typed("--resume", "x", "--lr", "0.03"))
+        resumed(stored, typed("--lr", "0.03"))
     with pytest.raises(Expected, match="--preset"):
-        resume(stored, typed("--resume", "x", "--preset", "zfnet"))
+        resumed(stored, typed("--preset", "zfnet"))
 
 
 def test_printing_a_config_names_every_option():
@@ -153,3 +156,34 @@ def test_the_rate_of_tiny_falls_for_the_last_fifth_whatever_the_epochs_unless_pa
     assert resolve(typed("--epochs", "40")).drop_after == (32,)
     assert resolve(typed("--epochs", "1")).drop_after == ()
     assert resolve(typed("--patience", "4")).drop_after == () and resolve(typed("--drop-after", "3")).drop_after == (3,)
+
+
+def test_another_run_of_a_runs_options_with_other_epochs_has_the_presets_fall_for_them_and_keeps_one_that_was_asked_for(tmp_path):
+    def of(*words, again=()):
+        (tmp_path/"config.json").write_text(json.dumps({"options": resolve(typed(*words)).decided(4000).__dict__}))
+        return resolve(typed("--config", str(tmp_path/"config.json"), *again))
+    assert of().drop_after == (7,) and of("--epochs", "1").drop_after == ()
+    for again, drops in ((("--epochs", "40"), (32,)), (("--epochs", "9"), (7,)), (("--lr", "0.001"), (7,)),
+                         (("--epochs", "40", "--drop-after", "5"), (5,)), (("--epochs", "40", "--patience", "5"), ())):
+        assert of(again=again).drop_after == drops, again
+        assert of(again=again).weight_decay is None
+    assert of("--drop-after", "4", again=("--epochs", "40")).drop_after == (4,)
+    assert of("--patience", "3", again=("--epochs", "40")).drop_after == ()
+    assert of("--preset", "zfnet", "--drop-after", "30", again=("--epochs", "40")).drop_after == (30,)
+
+
+@pytest.mark.parametrize("options, sentence", [
+    ({"lr": "fast"}, "--lr: expected a value of type float, got 'fast'"), ({"epochs": 2.5}, "--epochs: expected a value of type int"),
+    ({"epochs": True}, "--epochs"), ({"keep_epochs": [1, 2]}, "--keep-epochs: expected a value of type tuple"),
+    ({"drop_after": (0,)}, "--drop-after: expected a value of type tuple of numbers above 0"), ({"upscale": 1}, "--upscale")])
+def test_an_option_of_another_type_is_answered_when_the_config_is_made(options, sentence):
+    with pytest.raises(Expected, match=sentence):
+        TrainConfig(**options)
+    assert TrainConfig(lr=1, momentum=np.float64(0.5)).lr == 1
+
+
+def test_an_option_that_does_not_exist_is_refused():
+    with pytest.raises(Expected, match="option: expected one of preset, data, model.* got 'epoch'"):
+        resolve({"epoch": 3})
+    with pytest.raises(Expected, match="got 'epoch'"):
+        resumed(TrainConfig(), {"epoch": 3})

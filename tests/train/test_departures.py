@@ -5,9 +5,11 @@ import pytest
 
 from bench.tables import departures_table
 from train.__main__ import main
-from train.config import PRESETS, TrainConfig, parser, resolve
-from train.departures import IMAGENET, OF_THE_PAPER, STATED, departures, in_words, open_questions
+from train.options import parser
 from zfcore.models import MODELS
+from zfcore.models.variants import IN_TABLES
+from zfcore.training import PRESETS, TrainConfig, resolve
+from zfcore.training.departures import IMAGENET, STATED, departures, in_words, open_questions
 
 PAPER = dict(image_size=224, epochs=70, batch_size=128, lr=0.01, momentum=0.9, keep_prob=0.5, init="gaussian", rms_max=0.1,
              crops="ten", upscale=True, limit_per_class=0, init_from="", precision="fp32")             # typed from the paper
@@ -76,7 +78,7 @@ def test_every_reason_of_tiny_is_its_own_and_every_option_is_either_stated_or_no
     silent = {"preset", "data", "model", "micro_batch", "weight_decay", "start_left", "patience", "drop_after", "seed", "device", "workers",
               "keep_epochs"}
     assert STATED.keys() | silent == TrainConfig.__dataclass_fields__.keys() and not STATED.keys() & silent
-    assert set(OF_THE_PAPER) < set(MODELS)
+    assert set(IN_TABLES) < set(MODELS)
 
 
 def test_config_json_and_the_first_lines_of_a_run_tell_them(options, tmp_path, capsys):

@@ -11,10 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.train.conftest import write_set
-from train import evaluate as module
 from train.__main__ import main as train
-from train.evaluate import (FILES, answers, confused_pairs, confusion, evaluate, judge, main, per_class, predict,
-                            score, whole_folder, wilson, write_worst)
+from train.evaluate import FILES, main, whole_folder, write_worst
 from zfcore import plots
 from zfcore.backend import CPU
 from zfcore.check import Expected
@@ -22,6 +20,8 @@ from zfcore.checkpoint import Checkpoint, load, save
 from zfcore.data.transforms import Damaged
 from zfcore.models import build
 from zfcore.trained import Trained
+from zfcore.training import evaluation
+from zfcore.training.evaluation import answers, confused_pairs, confusion, evaluate, judge, per_class, predict, score, wilson
 
 
 class Known:
@@ -487,6 +487,6 @@ def test_another_sets_classes_are_refused(trained, tmp_path, capsys):
 
 def test_a_part_without_pictures_is_refused(trained, tmp_path, capsys, monkeypatch):
     _, runs = trained
-    monkeypatch.setattr(module, "open_data", lambda *_: (None, Known([], ("amber", "jade", "plum"))))
+    monkeypatch.setattr(evaluation, "open_data", lambda *_: (None, Known([], ("amber", "jade", "plum"))))
     monkeypatch.setattr(Known, "__len__", lambda self: len(self.labels), raising=False)
     assert "pictures in the val part" in refused(capsys, "--run", runs[0], "--output", tmp_path/"new")

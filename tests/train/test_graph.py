@@ -8,15 +8,15 @@ import pytest
 
 from tests import executor
 from tests.fake_graphs import DeviceArray, FakeCupy
-from train import loop
-from train.config import parser, resolve
-from train.loop import StallGuard, Sums, Training
+from train.options import parser
 from zfcore import backend
 from zfcore.check import Expected
 from zfcore.device import DEVICES, select
 from zfcore.graph import capture, launch_by_launch
 from zfcore.layers import ContrastNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU
 from zfcore.network import Network
+from zfcore.training import Training, loop, resolve
+from zfcore.training.watch import Sums
 
 SIZES = 6, 6, 6, 6, 5, 6, 6       # pictures of each batch: eager, recorded, replayed, replayed, eager, replayed, replayed
 RATES = 0.02, 0.02, 0.02, 0.002, 0.002, 0.002, 0.0002
@@ -56,9 +56,7 @@ def anywhere(request, monkeypatch):
 def prepared(options, *more):
     """A Training just before its first step, with a limit on filters low enough that some are scaled back."""
     words = [*options, "--batch-size", "6", "--device", "gpu", "--init", "he", "--rms-max", "0.05", *more]
-    training = Training(resolve(vars(parser().parse_args(words))))
-    training.prepare()
-    training.guard, training.folder = StallGuard(3), "somewhere"
+    training = Training("somewhere", *Training.materials(resolve(vars(parser().parse_args(words)))))
     training.begin_sums()
     return training
 

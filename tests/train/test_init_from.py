@@ -6,9 +6,9 @@ import pytest
 
 from tests.train.conftest import write_set
 from train.__main__ import main
-from train.config import parser, resolve
-from train.loop import Training
+from train.options import parser
 from zfcore.checkpoint import load
+from zfcore.training import Training, resolve
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ def source(options, tmp_path):
 
 
 def trained_from(source, *words):
-    training = Training(resolve(vars(parser().parse_args([*words, "--init-from", str(source)]))))
-    return training, training.start_from(source)
+    training = Training("nowhere", *Training.materials(resolve(vars(parser().parse_args([*words, "--init-from", str(source)])))))
+    return training, training.origin.sentence
 
 
 def assert_equal(of_layer, other):
@@ -33,7 +33,7 @@ def test_the_same_classes_take_over_every_layer_and_nothing_but_weights(source, 
     stored = load(source/"best.h5")
     for name, of_layer in training.network.parameters().items():
         assert_equal(of_layer, stored.parameters[name])
-    assert (training.epoch, training.step, training.mean) == (0, 0, None)
+    assert (training.epoch, training.step) == (0, 0)
     assert all((v == 0).all() for of_layer in training.optimizer.velocity.values() for v in of_layer.values())
     assert said.endswith("after epoch 1")
 
@@ -44,10 +44,10 @@ def test_other_classes_get_a_classifier_drawn_anew_and_keep_the_other_layers(sou
         plum = pictures/part/"plum"
         plum.rename(tmp_path/part if change == "one class fewer" else plum.with_name("violet"))
     training, said = trained_from(source, *options)
-    fresh = Training(training.config)
+    fresh = Training.drawn_network(training.config, training.classes)
     stored = load(source/"best.h5").parameters
     for name, of_layer in training.network.parameters().items():
-        assert_equal(of_layer, fresh.network.parameters()[name] if name == "fc8" else stored[name])
+        assert_equal(of_layer, fresh.parameters()[name] if name == "fc8" else stored[name])
     assert "its 3 classes are not the" in said and said.endswith("fc8 is drawn anew")
 
 

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from train.__main__ import main
-from train.config import parser, resolve
-from train.loop import Interrupt, StallGuard, Training, new_folder
+from train.options import parser
 from zfcore.check import Expected
 from zfcore.checkpoint import load, save
 from zfcore.data import loader
 from zfcore.models import start_of
+from zfcore.training import Training, resolve
+from zfcore.training.folder import new_folder
+from zfcore.training.watch import Interrupt, StallGuard
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,8 +77,8 @@ def test_a_run_that_begins_with_trained_weights_has_no_start_to_tell_of(trained,
         assert next(csv.DictReader(file))["start_conv5"] == "nan"
     assert start_of(load(tmp_path/"on"/"latest.h5")) is None
     begun = start_of(load(trained/"latest.h5"))
-    fresh = Training(resolve(vars(parser().parse_args([*options]))))
-    np.testing.assert_array_equal(begun["conv3"].parameters["w"], fresh.network["conv3"].parameters["w"])
+    fresh = Training.drawn_network(resolve(vars(parser().parse_args([*options]))), load(trained/"latest.h5").classes)
+    np.testing.assert_array_equal(begun["conv3"].parameters["w"], fresh["conv3"].parameters["w"])
 
 
 def test_a_checkpoint_from_before_there_were_these_columns_is_gone_on_with(trained, options):

@@ -9,9 +9,9 @@ import pytest
 
 from train import lr_test
 from train.__main__ import main
-from train.config import parser, resolve
-from train.loop import Training
+from train.options import parser
 from train.lr_test import DIVERGED, HIGHEST, LOWEST, SETTLED, STEPS, Row, suggestion
+from zfcore.training import Training, resolve
 
 
 @pytest.fixture
@@ -58,9 +58,7 @@ def test_its_first_steps_are_those_of_training_at_such_rates(options, tmp_path):
 
 
 def prepared(config):
-    training = Training(config)
-    training.prepare()
-    return training
+    return Training("nowhere", *Training.materials(config))
 
 
 @pytest.mark.parametrize("what", [lambda k: 10.0*2**k, lambda k: math.nan if k == 40 else 1.0,

@@ -4,12 +4,12 @@ import json
 import pytest
 
 from train.__main__ import main
-from train.config import resolve
 from train.evaluate import main as evaluate
 from train.network_tables import result_of
 from train.study import Run
 from zfcore.__main__ import main as analyse
 from zfcore.network import Network
+from zfcore.training import resolve
 
 
 @pytest.fixture

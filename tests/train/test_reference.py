@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from train import reference
-from train.loop import Stop, Training
 from zfcore import networks
 from zfcore.check import Expected
 from zfcore.models import from_checkpoint, start_of
+from zfcore.training import Stop, Training
 
 SHORT = dict(preset="tiny", image_size=32, epochs=2, batch_size=10, limit_per_class=3, workers=1, device="cpu")
 
@@ -44,24 +44,24 @@ def test_the_file_holds_the_best_epochs_weights_in_half_the_bits_and_the_card_de
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(place, monkeypatch):
-    reference.train_to_the_end(Training(reference.resolve(SHORT)), place/"whole")
+    reference.train_to_the_end(reference.resolve(SHORT), place/"whole")
     def stop(self, score, close=Training.close_epoch):
         close(self, score)
         raise Stop
     with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(Training, "close_epoch", stop)
-        reference.train_to_the_end(Training(reference.resolve(SHORT)), place/"run")
-    reference.train_to_the_end(Training(reference.resolve(SHORT)), place/"run")
+        reference.train_to_the_end(reference.resolve(SHORT), place/"run")
+    reference.train_to_the_end(reference.resolve(SHORT), place/"run")
     whole, gone_on = (from_checkpoint(place/name/"latest.h5")[1] for name in ("whole", "run"))
     assert gone_on.epoch == 2
     np.testing.assert_array_equal(gone_on.parameters["conv5"]["w"], whole.parameters["conv5"]["w"])
 
 
 def test_a_run_of_other_options_is_refused_and_left_alone(place):
-    reference.train_to_the_end(Training(replace(reference.resolve(SHORT), epochs=1)), place/"run")
+    reference.train_to_the_end(replace(reference.resolve(SHORT), epochs=1), place/"run")
     before = (place/"run/latest.h5").read_bytes()
     with pytest.raises(Expected, match="a run with the options of this recipe, got one with others; name another folder"):
-        reference.train_to_the_end(Training(reference.resolve(SHORT)), place/"run")
+        reference.train_to_the_end(reference.resolve(SHORT), place/"run")
     assert (place/"run/latest.h5").read_bytes() == before
 
 

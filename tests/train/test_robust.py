@@ -10,15 +10,15 @@ import time
 import pytest
 
 from tests.train.test_loop import ROOT, assert_same_bits
-from train import loop
 from train.__main__ import main
 from train.evaluate import main as evaluate
-from train.loop import Lock, Training
 from zfcore import checkpoint
 from zfcore.check import Expected
 from zfcore.checkpoint import load
 from zfcore.data import loader
 from zfcore.models import from_checkpoint
+from zfcore.training import Training, folder, loop
+from zfcore.training.folder import Lock
 
 
 @pytest.fixture
@@ -162,10 +162,10 @@ def test_a_run_that_loses_its_pictures_keeps_its_steps_and_goes_on_when_they_are
 def test_weights_that_are_no_numbers_any_more_do_not_replace_the_last_checkpoint(options, tmp_path, monkeypatch, capsys):
     def spoil():
         network["fc8"].parameters["b"][:] = float("nan")
-    def start(self, folder, real=Training.run):
+    def start(self, real=Training.run, **options):
         nonlocal network
         network = self.network
-        real(self, folder)
+        real(self, **options)
     network = None
     monkeypatch.setattr(Training, "run", start)
     before_step(8, monkeypatch, spoil)
@@ -192,9 +192,9 @@ def test_a_worker_that_dies_ends_the_run_with_its_cause_and_the_steps_before_are
 
 # ------------------------------------------------------------------------------------------------------ signals
 def test_ctrl_c_before_the_first_step_is_one_word_and_leaves_no_folder(options, tmp_path, monkeypatch, capsys):
-    def prepare(self):
+    def prepare(self, progress):
         raise KeyboardInterrupt
-    monkeypatch.setattr(Training, "prepare", prepare)
+    monkeypatch.setattr(loader.Pictures, "prepare", prepare)
     with pytest.raises(SystemExit) as exit:
         main([*options, "--output", str(tmp_path/"run")])
     assert (exit.value.code, capsys.readouterr().err) == (130, "\nstopped\n") and not (tmp_path/"run").exists()
@@ -234,7 +234,7 @@ def test_a_signal_during_the_validation_is_heard_there_and_the_epoch_is_not_trai
 
 
 # ------------------------------------------------------------------------------------------------------ two runs
-needs_flock = pytest.mark.skipif(loop.fcntl is None, reason="needs flock")
+needs_flock = pytest.mark.skipif(folder.fcntl is None, reason="needs flock")
 
 
 @needs_flock
@@ -250,7 +250,7 @@ def test_a_second_run_in_a_folder_is_refused_with_the_process_of_the_first_and_r
 
 @needs_flock
 def test_a_lock_ends_with_its_process_however_that_ends(tmp_path):
-    script = f"import time; from train.loop import Lock; Lock({str(tmp_path)!r}).__enter__(); print('held', flush=True); time.sleep(60)"
+    script = f"import time; from zfcore.training.folder import Lock; Lock({str(tmp_path)!r}).__enter__(); print('held', flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     with pytest.raises(Expected, match=f"process {process.pid} training there"):
@@ -265,8 +265,8 @@ def test_a_lock_ends_with_its_process_however_that_ends(tmp_path):
 def test_where_there_are_no_locks_training_goes_on_without(whole, monkeypatch):
     def no_locks(*_):
         raise OSError(errno.ENOLCK, "No locks available")
-    monkeypatch.setattr(loop.fcntl, "flock", no_locks)
+    monkeypatch.setattr(folder.fcntl, "flock", no_locks)
     main(["--resume", str(whole), "--epochs", "3"])
-    monkeypatch.setattr(loop, "fcntl", None)
+    monkeypatch.setattr(folder, "fcntl", None)
     main(["--resume", str(whole), "--epochs", "4"])
     assert load(whole/"latest.h5").epoch == 4

@@ -3,10 +3,10 @@ import json
 
 import pytest
 
-from train.config import resolve
-from train.loop import Busy, Lock, Stop, new_folder
 from train.study import Run, StudyFolder, Unit, clear
 from zfcore.check import Expected
+from zfcore.training import Stop, resolve
+from zfcore.training.folder import Busy, Lock, new_folder
 
 
 class Counted(Unit):

@@ -62,3 +62,6 @@ def edited(base, edit, name, classes=1000, size=224, keep_prob=0.5, **more):
 VARIANTS = {variant_name(base, edit): partial(edited, BASES[base], EDITS[edit], variant_name(base, edit))
             for base in BASES for edit in EDITS}
 VARIANTS["alexnet-grouped"] = partial(alexnet, groups=2, name="alexnet-grouped")
+IN_TABLES = ("zfnet", "zfnet-b", "zfnet-fc-2048", "zfnet-fc-8192", "zfnet-b-fc-8192", "alexnet", "alexnet-grouped",
+             "alexnet-without-3-4", "alexnet-without-7", "alexnet-without-6-7", "alexnet-without-3-4-6-7", "alexnet-fc-2048",
+             "alexnet-fc-8192")              # the networks of the paper's tables 2 and 3

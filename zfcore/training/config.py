@@ -1,5 +1,4 @@
-"""Every option of a training run: its default, its source, its flag, and the presets that set several at once."""
-import argparse
+"""Every option of a training run: its default, its source, its checks, and the presets that set several at once."""
 import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
@@ -46,6 +45,8 @@ class TrainConfig:
     keep_epochs: tuple = PAPER_EPOCHS  # these epochs' checkpoints stay as epoch_NNNN.h5
 
     def __post_init__(self):
+        for name in NAMES:
+            of_the_kind(flag(name), name, getattr(self, name))
         for name in ("image_size", "epochs", "batch_size", "lr", "patience"):
             check.positive(flag(name), getattr(self, name))
         for name in ("micro_batch", "weight_decay", "rms_max", "workers", "limit_per_class", "seed"):
@@ -120,71 +121,21 @@ def flag(name):
     return "--" + name.replace("_", "-")
 
 
-HELP = {
-    "data": "class folders ROOT/train/CLASS/*.JPEG and ROOT/val/..., tars of them; drawn:combinations (126 classes of drawn "
-            "pictures), drawn:unseen (30 others); without it: the synthetic set",
-    "model": "network to train: " + ", ".join(MODELS),
-    "image_size": "side of the network's input in pixels",
-    "micro_batch": "walk a batch in pieces of so many pictures, for a small memory: the same step up to rounding; 0: whole",
-    "keep_prob": "probability with which dropout keeps a unit",
-    "init": "gaussian (N(0, 0.01)) or he",
-    "weight_decay": "decay of weights, not of biases",
-    "start_left": "choose the weight decay that leaves this share of the random start at the end, instead of --weight-decay",
-    "init_from": "run or checkpoint whose weights are the start; its model and size are then the defaults, and layer 8 is "
-                 "drawn anew unless the classes are the same",
-    "rms_max": "limit of a convolution filter's RMS, 0 for none",
-    "patience": "epochs without a better validation error before lr is divided by 10",
-    "drop_after": "epochs after which lr is divided by 10, instead of by --patience",
-    "crops": "training crops: ten (the paper's) or random",
-    "device": "auto, cpu or gpu",
-    "precision": f"how products are formed: {', '.join(PRECISIONS)} (on a CPU: fp32); parameters are float32 in all",
-    "workers": "threads that decode pictures",
-    "limit_per_class": "use only so many pictures of each class, 0 for all",
-    "keep_epochs": "epochs whose checkpoints are kept",
-}
-
-
-def parser():
-    """The command line of `python -m train`. An option that is not typed is absent from the result, so that presets,
-    a config file and a resumed run can tell a typed value from a default."""
-    p = argparse.ArgumentParser(prog="python -m train", argument_default=argparse.SUPPRESS,
-                                description="Train a ZFNet. Without any option: a small one, on drawn pictures, in minutes.")
-    p.add_argument("--preset", choices=PRESETS, help="defaults to start from (tiny, unless --model is given)")
-    for f in fields(TrainConfig):
-        if f.name == "preset":
-            continue
-        if f.name == "upscale":
-            p.add_argument("--upscale", action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS,
-                           help="enlarge pictures smaller than --image-size, or refuse them")
-        elif type(f.default) is tuple:
-            p.add_argument(flag(f.name), type=int, nargs="*", metavar="N", help=HELP[f.name])
-        else:
-            p.add_argument(flag(f.name), type=type(f.default), metavar=f.name.upper(), help=HELP.get(f.name))
-    p.add_argument("--config", metavar="FILE", help="JSON file of options, such as another run's config.json")
-    p.add_argument("--output", metavar="DIR", help="the run's folder (default: runs/<date>-<time>-<model>)")
-    p.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, from its latest checkpoint")
-    p.add_argument("--eval-only", action="store_true",
-                   help="print the validation error of --resume RUN or --init-from RUN (centre crop), train nothing, write nothing")
-    p.add_argument("--lr-test", action="store_true",
-                   help="find a learning rate: some hundred steps with a growing one, a curve and a suggestion; no run is begun")
-    p.add_argument("--dry-run", action="store_true", help="print the options and the network, train nothing")
-    return p
-
-
 def resolve(typed):
-    """{option: value} as typed -> TrainConfig. Later wins: preset, model and size of the network that --init-from names,
-    config file, typed options."""
-    from_file = read_options(typed["config"]) if "config" in typed else {}
-    asked = {**from_file, **{k: v for k, v in typed.items() if k in _NAMES}}
+    """{option: value} as typed, "config" (a file of options) among them -> TrainConfig. Later wins: preset, model and size of
+    the network that --init-from names, config file, typed options."""
+    typed = dict(typed)
+    from_file = read_options(typed.pop("config")) if "config" in typed else {}
+    for name in typed:
+        check.one_of("option", name, NAMES)
+    asked = {**from_file, **typed}
     if asked.get("init_from"):
         network, _ = from_checkpoint(asked["init_from"])
         asked = {"model": network.name, "image_size": network.input_shape[1], **asked}
     model = asked.get("model")
     preset = asked.get("preset") or (model if model in PRESETS else "zfnet" if model else "tiny")
     check.one_of("--preset", preset, PRESETS)
-    values = {**PRESETS[preset], **_decay(typed, asked), "preset": preset}
-    if "patience" in asked and "drop_after" not in asked:
-        values["drop_after"] = ()                          # --patience is asked for instead
+    values = {**PRESETS[preset], **_decay(typed, asked), **_drops(typed, from_file, PRESETS[preset]), "preset": preset}
     epochs = values.get("epochs", TrainConfig.epochs)
     values = {name: value(epochs) if callable(value) else value for name, value in values.items()}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
@@ -206,16 +157,30 @@ def _decay(typed, asked):
     return asked
 
 
-def resume(stored, typed):
-    """The stored TrainConfig of a run with what may be changed taken from `typed`; any other change is refused by name."""
-    changes = {}
-    for name, value in typed.items():
-        if name not in _NAMES or value == getattr(stored, name):
-            continue
-        if name not in MAY_CHANGE:
+def _drops(typed, from_file, preset):
+    """{"drop_after": its value} where it is not what was asked for by that name: --patience and --drop-after are two ways, and
+    the one that was typed, or else the file's, counts. A run's config.json holds both; where its --drop-after is the one that
+    its preset has for its number of epochs, and another number is typed, the preset's for that number is meant, as in
+    `_decay`."""
+    rule = preset.get("drop_after")
+    if "drop_after" in typed:
+        return {}
+    if "patience" in typed or "patience" in from_file and "drop_after" not in from_file:
+        return {"drop_after": ()}
+    both = "epochs" in typed and "epochs" in from_file
+    if both and callable(rule) and from_file.get("drop_after") == rule(from_file["epochs"]):
+        return {"drop_after": rule}
+    return {}
+
+
+def resumed(stored, changes):
+    """The stored TrainConfig of a run with `changes` {option: value}, of which only MAY_CHANGE may differ; any other is refused
+    by name."""
+    for name, value in changes.items():
+        check.one_of("option", name, NAMES)
+        if value != getattr(stored, name) and name not in MAY_CHANGE:
             raise check.Expected(f"--resume with {flag(name)}", f"the run's own value {getattr(stored, name)!r}",
                                  repr(value), f"leave it out, or start a new run; {', '.join(map(flag, MAY_CHANGE))} may change")
-        changes[name] = value
     return replace(stored, **changes)
 
 
@@ -231,16 +196,26 @@ def read_options(path):
         raise check.Expected(path, "a JSON object of options", str(error)) from None
     if not isinstance(options, dict):
         raise check.Expected(path, "a JSON object of options", type(options).__name__)
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
     for name, value in options.items():
-        check.one_of(f"{path}: option", name, _NAMES)
-        kind = type(getattr(TrainConfig, name))
-        if kind is tuple:
-            fits = isinstance(value, list) and all(type(n) is int and n > 0 for n in value)
-        else:
-            fits = type(value) is kind or (kind is float and type(value) is int) or (value is None and name == "weight_decay")
-        if not fits:
-            raise check.Expected(f"{path}: {name}", f"a value of type {kind.__name__}", repr(value))
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+        check.one_of(f"{path}: option", name, NAMES)
+        of_the_kind(f"{path}: {name}", name, value)
+    return options
 
 
-_NAMES = {f.name for f in fields(TrainConfig)}
+def of_the_kind(what, name, value):
+    """Raise unless `value` is of the type of the option `name`; a whole number does for a float, a tuple holds whole ones
+    above 0."""
+    kind = type(DEFAULTS[name])
+    if kind is tuple:
+        fits = isinstance(value, tuple) and all(type(n) is int and n > 0 for n in value)
+    else:
+        fits = type(value) is kind or kind is float and (type(value) is int or isinstance(value, float))
+        fits = fits or value is None and name == "weight_decay"
+    if not fits:
+        of = " of numbers above 0" if kind is tuple else ""
+        raise check.Expected(what, f"a value of type {kind.__name__}{of}", repr(value))
+
+
+DEFAULTS = {f.name: f.default for f in fields(TrainConfig)}
+NAMES = tuple(DEFAULTS)

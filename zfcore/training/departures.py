@@ -5,19 +5,18 @@
     open_questions(config)        what the paper does not state, or states twice, and what this run does
     ANALYSES                      the same for looking inside a trained network
 
-config.json holds the first two, the table "Open questions" of train/README.md all of them.
+What is open about one network stands beside its table, in zfcore/models. config.json holds the first two, the table "Open
+questions" of train/README.md all of them.
 """
 from dataclasses import fields
 from typing import NamedTuple
 
-from train.config import MOST_DECAY, PRESETS, TrainConfig, flag
 from zfcore.data import data_in_words, is_drawn
 from zfcore.models import OPEN_QUESTIONS, build
+from zfcore.models.variants import IN_TABLES
+from zfcore.training.config import MOST_DECAY, PRESETS, TrainConfig, flag
 
 IMAGENET = 1000, 1281167                     # classes and training pictures of ILSVRC2012
-OF_THE_PAPER = ("zfnet", "zfnet-b", "zfnet-fc-2048", "zfnet-fc-8192", "zfnet-b-fc-8192", "alexnet", "alexnet-grouped",
-                "alexnet-without-3-4", "alexnet-without-7", "alexnet-without-6-7", "alexnet-without-3-4-6-7", "alexnet-fc-2048",
-                "alexnet-fc-8192")           # tables 2 and 3
 
 
 class Departure(NamedTuple):
@@ -52,7 +51,7 @@ def departures(config, counts=None):
         size = "" if counts is None else f": {counts[0]} classes, {counts[1]} training pictures"
         found.append(Departure("pictures", "ImageNet 2012: 1000 classes, 1.3 million training pictures",
                                data_in_words(config.data) + size, "asked for" if config.data else "needs no download"))
-    if config.model not in OF_THE_PAPER:
+    if config.model not in IN_TABLES:
         small = config.model == preset.get("model")
         found.append(Departure("network", "those of tables 2 and 3", config.model,
                                "a quarter of the maps, 256 units: minutes instead of days" if small else "asked for"))

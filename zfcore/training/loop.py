@@ -4,45 +4,35 @@ What a run will do next follows from its checkpoint alone: parameters, velocitie
 epoch and step number; every draw (order of the pictures, crops, dropout) is keyed by seed and one of these numbers. So
 a run that was killed and resumed ends with the same bits as one that was not.
 """
-import json
 import math
-import os
-import platform
 import shutil
-import signal
 import sys
 import time
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from itertools import zip_longest
 from pathlib import Path
+from typing import NamedTuple
 
-import h5py
 import numpy as np
 from tqdm import tqdm
 
-import zfcore
-from train.config import TrainConfig, read_options
-from train.departures import departures, open_questions
-from train.evaluate import evaluate
 from zfcore import check, plots
 from zfcore.analysis.controls import last_convolution, legibility, shares_of_start
-from zfcore.backend import runs_kernels, to_host
-from zfcore.checkpoint import Checkpoint, Unwritable, atomic, save, write_csv
+from zfcore.backend import CPU, runs_kernels, to_host
+from zfcore.checkpoint import Checkpoint, Unwritable, atomic, load, save, write_csv
 from zfcore.data import open_data
 from zfcore.data.loader import Lost, Pictures
 from zfcore.data.transforms import one_of_ten, random_crops
 from zfcore.device import select
-from zfcore.models import build, from_checkpoint, from_table
+from zfcore.models import build, from_table
+from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import class_labels, softmax_loss_backward, softmax_loss_onto
 from zfcore.optim import SGD, Plateau
 from zfcore.trained import Trained
-
-try:
-    import fcntl
-except ImportError:              # Windows
-    fcntl = None
+from zfcore.training.config import TrainConfig, resumed
+from zfcore.training.evaluation import evaluate
+from zfcore.training.folder import Lock, new_folder, stored_config, write_config
+from zfcore.training.start import Origin, start_from
+from zfcore.training.watch import Interrupt, StallGuard, Stop, Sums, Watched
 
 COLUMNS = ("epoch", "step", "lr", "train_loss", "train_error", "val_loss", "val_error", "val_error_top5",
            "filters_clamped", "images_per_second", "seconds", "in_box", "box_area")
@@ -52,64 +42,137 @@ LOOK_EVERY = 0.2                 # seconds between looks at what the device has 
 DRAW_EVERY = 10                  # seconds between drawings of the curves and filters
 
 
-class Stop(Exception):
-    """The user asked to stop; everything is saved."""
+class Materials(NamedTuple):
+    """What a Training is made of, besides its folder."""
+    config: TrainConfig           # with a number for its weight decay
+    train: Pictures
+    val: Pictures
+    network: Network              # with the weights to go on from, on the device of `config`
+    mean: np.ndarray              # the mean image, (3,size,size) float32 on the host
+    origin: Origin = None         # of those weights; None: drawn at random, or the run's own
+    checkpoint: Checkpoint = None  # to go on from; None: a new run
 
 
 class Training:
-    """One run: `Training(config)`, perhaps `.restore(checkpoint)` or `.start_from(path)`, then `.prepare()` and
-    `.run(folder)`."""
+    """One run: `Training.begin(config, folder)` or `Training.resume(folder)`, then `.run()`.
 
-    def __init__(self, config, data=None):
-        """`data` (train, val) are the data sets to use instead of those that `config.data` names."""
-        self.device = select(config.device)
-        train, val = data or open_data(config.data, config.picture_size, config.limit_per_class)
-        self.config = config = config.decided(len(train))
-        if val.classes != train.classes:
-            raise check.Expected("validation pictures", f"the {len(train.classes)} classes of the training pictures",
-                                 f"{len(val.classes)} classes or other names")
-        how = (config.picture_size, config.image_size, config.upscale, config.workers)
-        self.train, self.val, self.classes = Pictures(train, *how), Pictures(val, *how), train.classes
-        self.network = build(config.model, len(self.classes), config.image_size, config.keep_prob)
-        self.network.init(config.seed, config.init, self.device).use(config.precision)
-        self.optimizer = SGD(self.network, config.momentum, config.weight_decay, config.rms_max or None)
+    config               TrainConfig                  its options
+    folder               Path                         where its files go
+    train, val, classes  Pictures, Pictures, list     what it learns, what it is judged on, the names of the classes
+    network, mean        Network, (3,size,size)       what is trained, and the mean image that pictures are freed from
+    epoch, step          int                          whole epochs and steps done
+    history              {column: list}               a row an epoch, as log.csv has them
+    trained              Trained                      the network as it is, with what it takes to use it"""
+
+    def __init__(self, folder, config, train, val, network, mean, origin=None, checkpoint=None):
+        """The arguments behind `folder` are those of Materials; `folder` is where `run` writes, and must be there by then."""
+        self.folder, self.config, self.origin = Path(folder), config, origin
+        self.train, self.val, self.network = train, val, network
+        self.device, self.classes = select(config.device), train.dataset.classes
+        self.mean, self.device_mean = mean, self.device.array(mean)
+        self.optimizer = SGD(network, config.momentum, config.weight_decay, config.rms_max or None)
         self.plateau = Plateau(config.lr, config.patience)
-        self.mean = None                       # the mean image, (3,H,W)
-        self.columns = *COLUMNS, *(f"start_{layer.name}" for layer in self.network.weighted)
+        self.columns = *COLUMNS, *(f"start_{layer.name}" for layer in network.weighted)
         self.history = {column: [] for column in self.columns}
         self.epoch = self.step = 0             # whole epochs and steps done
         self.sums = Sums()                     # of the epoch under way, as of the last look
         self.looked = 0, 0                     # steps of the run and pictures of the epoch at the last look
         self.totals = self.device.array(np.zeros(3))       # loss, wrong answers, clamped filters: what `sums` will be
-        self.interrupt = Interrupt()
-        self.origin = None                     # what `start_from` took: goes into config.json
+        self.interrupt, self.guard = Interrupt(), StallGuard(len(self.classes))
+        self.drawn = -math.inf                 # when the curves and filters were drawn last
+        self.say = lambda line: None           # whom the lines of the log are told
+        self.captured = self.device.capture(self.learn)
+        if checkpoint is not None:
+            self.go_on_from(checkpoint)
+
+    # -------------------------------------------------------------------------------------------------------- doors
+    @classmethod
+    def begin(cls, config, folder=None, data=None):
+        """A new run of the TrainConfig `config` in `folder`, which is made, or must be empty; None: runs/<date>-<time>-<model>.
+
+        `data` (train, val) are data sets, or Pictures, to use instead of what `config.data` names. Every training picture is
+        looked at once, for the mean image, before the folder is made: from then on a run fails only for new reasons. Raises
+        Expected for a folder, pictures or weights that cannot be used."""
+        materials = cls.materials(config, data)
+        folder = new_folder(materials.config, folder, materials.origin, counts(materials.train))
+        return cls(folder, *materials)
+
+    @classmethod
+    def resume(cls, folder, data=None, **changes):
+        """The run in `folder` as it was when its latest checkpoint was written, or from its beginning where it was stopped
+        before the first; it ends with the bits of one that was never stopped. `data` as for `begin`; `changes` are options
+        that may have other values from here on (config.MAY_CHANGE). Raises Expected for a folder without a run, for other
+        changes, and where the pictures or the code are others than the checkpoint's."""
+        config, latest = resumed(stored_config(folder), changes), Path(folder)/"latest.h5"
+        return cls(folder, *cls.materials(config, data, load(latest) if latest.is_file() else None))
+
+    @classmethod
+    def materials(cls, config, data=None, checkpoint=None):
+        """The Materials of a run, which is to go on from `checkpoint` if there is one. Nothing is written."""
+        device = select(config.device)
+        parts = data or open_data(config.data, config.picture_size, config.limit_per_class)
+        how = config.picture_size, config.image_size, config.upscale, config.workers
+        train, val = (part if isinstance(part, Pictures) else Pictures(part, *how) for part in parts)
+        classes = train.dataset.classes
+        if val.dataset.classes != classes:
+            raise check.Expected("validation pictures", f"the {len(classes)} classes of the training pictures",
+                                 f"{len(val.dataset.classes)} classes or other names")
+        config = config.decided(len(train))
+        network, origin = cls.drawn_network(config, classes), None
+        if checkpoint is not None:
+            if checkpoint.layers != network.table() or checkpoint.classes != classes:
+                what = "classes" if checkpoint.classes != classes else "network"
+                raise check.Expected("--resume", f"the {what} of the checkpoint", f"another {what}",
+                                     "the data or the code changed since; start a new run")
+            network.load(checkpoint.parameters, device, checkpoint.buffers)
+        elif config.init_from:
+            origin = start_from(config.init_from, network, classes, device)
+        mean = train.prepare(progress=sys.stderr.isatty())
+        if checkpoint is not None and checkpoint.mean_image is not None:
+            mean = checkpoint.mean_image
+        return Materials(config, train, val, network, mean, origin, checkpoint)
+
+    @staticmethod
+    def drawn_network(config, classes):
+        """The Network that `config` names, for these classes, its weights drawn at random on its device."""
+        network = build(config.model, len(classes), config.image_size, config.keep_prob)
+        return network.init(config.seed, config.init, select(config.device)).use(config.precision)
+
+    def go_on_from(self, checkpoint):
+        """Take from the run's own `checkpoint`, besides weights and mean image, everything that a later bit depends on."""
+        self.optimizer.velocity = {name: {key: self.device.array(array) for key, array in of_layer.items()}
+                                   for name, of_layer in checkpoint.velocity.items()}
+        unknown = [math.nan]*len(checkpoint.history["epoch"])                  # to a checkpoint from before there was the column
+        self.history = {column: checkpoint.history.get(column, list(unknown)) for column in self.columns}   # HDF5 sorts them by name
+        self.epoch, self.step = checkpoint.epoch, checkpoint.step
+        for key, value in checkpoint.state.items():
+            owner, _, name = key.partition("_")
+            if owner in ("plateau", "sums"):
+                setattr(getattr(self, owner), name, value)
 
     @property
     def trained(self):
-        """The network as it is, with what it takes to use it."""
-        return Trained(self.network, self.device_mean, self.classes, self.epoch, self.config.data, device=self.device)
+        """The Trained of the network as it is now, after the last step; zfcore.open(folder) gives that of the best epoch."""
+        begun = None if self.config.init_from else lambda: self.start(self.device).use(self.config.precision)
+        return Trained(self.network, self.device_mean, self.classes, self.epoch, self.config.data, self.folder, begun, self.device)
 
-    @property
-    def counts(self):
-        """The numbers of classes and training pictures."""
-        return len(self.classes), len(self.train)
+    def start(self, device=CPU):
+        """The network with the weights that were drawn for it, on `device`."""
+        network = self.network
+        return from_table(network.name, network.input_shape, network.table()).init(self.config.seed, self.config.init, device)
 
     # ------------------------------------------------------------------------------------------------------ running
-    def prepare(self):
-        """Look at every training picture once, for the mean image; from here on a run fails only for new reasons."""
-        mean = self.train.prepare(progress=sys.stderr.isatty())
-        self.mean = mean if self.mean is None else self.mean
-        self.device_mean = self.device.array(self.mean)
-        self.captured = self.device.capture(self.learn)
+    def run(self, say=None):
+        """Train to config.epochs. `say` is called with each line of the log, e.g. `print`.
 
-    def run(self, folder):
-        """Train to config.epochs in `folder`, alone there. Raises Stop after a first Ctrl-C or SIGTERM, with everything
-        saved; Expected where another run is at it, and where the disk refuses or pictures are lost, the last checkpoint being
-        whole."""
-        self.folder, self.drawn, self.guard = Path(folder), -math.inf, StallGuard(len(self.classes))
+        The first Ctrl-C or SIGTERM ends the step under way, saves it and raises Stop; a second Ctrl-C raises KeyboardInterrupt
+        at once, the last checkpoint being whole. After either `Training.resume(folder)` goes on. Meanwhile the two signals
+        are this method's, if it was called in the main thread. Raises Expected where another run is at work in the folder,
+        where the loss is not finite, and where the disk refuses or pictures are lost, the last checkpoint being whole."""
+        self.say, self.guard = say or self.say, StallGuard(len(self.classes))
         with Lock(self.folder), self.interrupt:
             try:
-                write_config(self.folder, self.config, self.origin, self.counts)
+                write_config(self.folder, self.config, self.origin, counts(self.train))
                 (self.folder/"figures").mkdir(exist_ok=True)
                 self.save("latest.h5")         # so that whatever happens next, there is something to resume
                 self.write_log()
@@ -240,7 +303,7 @@ class Training:
             raise check.Expected("training", "a finite loss", f"{loss} at epoch {self.epoch + 1}, {steps}",
                                  f"lower --lr (it was {self.plateau.lr:g}) or try --init he; {self.folder} keeps the last checkpoint")
         if self.step > step and (advice := self.guard.update((loss - s.loss)/(s.count - count), self.step - step)):
-            tqdm.write(advice)
+            self.say(advice)
         s.loss, s.wrong, s.clamped, self.looked = loss, int(wrong), int(clamped), (self.step, s.count)
 
     def close_epoch(self, score):
@@ -250,13 +313,13 @@ class Training:
         for column, value in zip(self.columns, row):
             self.history[column].append(value)
         best = score.top1 == min(self.history["val_error"]) and self.history["val_error"].count(score.top1) == 1
-        tqdm.write(epoch_line(self.history, self.config.epochs, last_convolution(self.network)) + ("  best" if best else ""))
+        self.say(epoch_line(self.history, self.config.epochs, last_convolution(self.network)) + ("  best" if best else ""))
         if self.config.drop_after:
             if self.epoch + 1 in self.config.drop_after:
                 self.plateau.lr /= 10
-                tqdm.write(f"lr is now {self.plateau.lr:g}, as --drop-after says")
+                self.say(f"lr is now {self.plateau.lr:g}, as --drop-after says")
         elif self.plateau.update(score.top1):
-            tqdm.write(f"validation error has not improved for {self.plateau.patience} epochs: lr is now {self.plateau.lr:g}")
+            self.say(f"validation error has not improved for {self.plateau.patience} epochs: lr is now {self.plateau.lr:g}")
         self.epoch, self.sums = self.epoch + 1, Sums()
         kept = [f"epoch_{self.epoch:04}.h5"] if self.epoch in self.config.keep_epochs else []
         self.save(*kept, *(["best.h5"] if best else []), "latest.h5")
@@ -267,11 +330,9 @@ class Training:
 
     def shares_of_start(self):
         """{layer: share of the energy of its weights that is still their random start}; no numbers where they had none."""
-        c, network = self.config, self.network
-        if c.init_from:
-            return {layer.name: math.nan for layer in network.weighted}
-        start = from_table(network.name, network.input_shape, network.table()).init(c.seed, c.init)     # kept only for a moment
-        return shares_of_start(network, start)
+        if self.config.init_from:
+            return {layer.name: math.nan for layer in self.network.weighted}
+        return shares_of_start(self.network, self.start())                     # the start is kept only for a moment
 
     def legibility(self):
         """(share of the projected energy inside the objects' boxes, the boxes' share of the area) of the last convolution on
@@ -295,47 +356,6 @@ class Training:
             with atomic(self.folder/name) as temporary:
                 shutil.copyfile(first, temporary)
 
-    def restore(self, checkpoint):
-        """Continue from `checkpoint`: everything that a later bit depends on is taken from it."""
-        if checkpoint.layers != self.network.table() or checkpoint.classes != self.classes:
-            what = "classes" if checkpoint.classes != self.classes else "network"
-            raise check.Expected("--resume", f"the {what} of the checkpoint", f"another {what}",
-                                 "the data or the code changed since; start a new run")
-        self.network.load(checkpoint.parameters, self.device, checkpoint.buffers)
-        self.optimizer.velocity = {name: {key: self.device.array(array) for key, array in of_layer.items()}
-                                   for name, of_layer in checkpoint.velocity.items()}
-        self.mean = checkpoint.mean_image
-        unknown = [math.nan]*len(checkpoint.history["epoch"])                  # to a checkpoint from before there was the column
-        self.history = {column: checkpoint.history.get(column, list(unknown)) for column in self.columns}   # HDF5 sorts them by name
-        self.epoch, self.step = checkpoint.epoch, checkpoint.step
-        for key, value in checkpoint.state.items():
-            owner, _, name = key.partition("_")
-            if owner in ("plateau", "sums"):
-                setattr(getattr(self, owner), name, value)
-
-    def start_from(self, path):
-        """Take over the weights of another run or checkpoint file, and nothing else: no velocity, no epoch.
-
-        The classifier (the last layer) is taken only if the classes are the same, in name and order, for its unit k
-        means class k; else it stays as it was drawn. Every other layer must fit. Returns what was done as a sentence."""
-        network, checkpoint = from_checkpoint(path)
-        same = checkpoint.classes == self.classes
-        last = self.network.weighted[-1].name
-        mine, theirs = ([layer.fields() for layer in of.layers if not layer.hands_on and layer.name != last]
-                        for of in (self.network, network))
-        for row, other in zip_longest(mine, theirs):
-            if row != other:
-                raise check.Expected("--init-from", f"a network whose next layer is {in_words(row)}", in_words(other),
-                                     f"the network to train is {self.network.name}, the other {network.name}")
-        parameters = network.parameters()
-        if not same:
-            parameters = {**parameters, last: self.network.parameters()[last]}
-        self.network.load(parameters, self.device, network.buffers())
-        self.origin = {"path": str(path), "epoch": checkpoint.epoch, "step": checkpoint.step,
-                       "drawn_anew": [] if same else [last]}
-        return (f"weights of {path} after epoch {checkpoint.epoch}" +
-                ("" if same else f"; its {len(checkpoint.classes)} classes are not the {len(self.classes)} here: {last} is drawn anew"))
-
     def write_log(self):
         """log.csv, one row an epoch, always written whole from the history that the checkpoint carries."""
         rows = ([f"{value:.6g}" for value in row] for row in zip(*self.history.values()))
@@ -350,15 +370,9 @@ class Training:
                 plots.save(plots.filters(to_host(first.parameters["w"])), self.folder/"figures"/"filters.png")
 
 
-@dataclass
-class Sums:
-    """What an epoch adds up over its batches; `clamped` counts filters that the RMS limit scaled back."""
-    loss: float = 0.0
-    seconds: float = 0.0
-    wrong: int = 0
-    count: int = 0
-    batches: int = 0
-    clamped: int = 0
+def counts(train):
+    """The numbers of classes and of training pictures."""
+    return len(train.dataset.classes), len(train)
 
 
 def added(total, grads):
@@ -367,13 +381,6 @@ def added(total, grads):
         for key, gradient in of_layer.items():
             total[name][key] += gradient
     return total
-
-
-def in_words(row):
-    """A row of a layer table: "conv1 (Conv F=96 K=7 S=2 P=0 groups=1 rounding=ceil)"."""
-    if row is None:
-        return "none"
-    return f"{row['name']} ({' '.join([row['kind'], *(f'{k}={v}' for k, v in row.items() if k not in ('kind', 'name'))])})"
 
 
 def epoch_line(history, epochs, layer):
@@ -386,145 +393,3 @@ def epoch_line(history, epochs, layer):
             + (f"  start {100*start:3.0f} %" if math.isfinite(start) else "")
             + (f"  in box {100*h['in_box']:.0f} %" if math.isfinite(h["in_box"]) else "")
             + f"  {h['images_per_second']:5.0f} img/s")
-
-
-class StallGuard:
-    """Notices a loss that stays at ln(classes), the loss of guessing, and says once which cures there are.
-
-    `after` steps with the running mean of the loss above 0.98 ln(classes) count as a stall."""
-
-    def __init__(self, classes, after=300):
-        self.guess, self.after, self.mean, self.steps, self.said = math.log(classes), after, None, 0, False
-
-    def update(self, loss, steps=1):
-        """Tell the mean loss of the next `steps` steps; returns the advice when it is due, else None."""
-        kept = 0.98**steps
-        self.mean = loss if self.mean is None else kept*self.mean + (1 - kept)*loss
-        self.steps = self.steps + steps if self.mean > 0.98*self.guess else 0
-        if self.steps < self.after or self.said:
-            return None
-        self.said = True
-        return (f"the loss has stayed at ln(classes) = {self.guess:.2f}, that of guessing, for {self.after} steps. Cures: --init he "
-                f"(N(0, 0.01) is too small for few maps or small pictures), a larger --lr, or a look at whether the labels are right")
-
-
-class Interrupt:
-    """Turns the first Ctrl-C or SIGTERM into `asked`, its number, so that the step under way is finished and saved; the
-    next Ctrl-C stops at once."""
-
-    def __init__(self):
-        self.asked = 0
-
-    def __enter__(self):
-        self.asked = 0
-
-        def ask(number, frame):
-            self.asked = number
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            tqdm.write("stopping after this step; Ctrl-C again stops at once, without saving", file=sys.stderr)
-        self.before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_):
-        for s, handler in self.before.items():
-            signal.signal(s, handler)
-
-
-class Watched(tqdm):
-    """A bar that raises Stop when it is moved on after `interrupt` was asked."""
-
-    def __init__(self, interrupt, **options):
-        self.interrupt = interrupt
-        super().__init__(**options)
-
-    def update(self, n=1):
-        super().update(n)
-        if self.interrupt.asked:
-            raise Stop
-
-
-class Busy(check.Expected):
-    """Somebody else is at work there."""
-
-
-class Lock:
-    """`with Lock(folder):` nobody else trains in `folder` meanwhile. Raises Busy where somebody does, or waits for their end.
-
-    The system drops a lock with the process that holds it, however that ends; the file `.lock`, or another `name`, that stays
-    means nothing but holds the process id for the sentence. Who only reads needs no lock: every file of a run is replaced
-    whole.
-    Where there are no such locks (Windows, some network file systems) training goes on without."""
-
-    def __init__(self, folder, name=".lock", wait=False):
-        self.folder, self.name, self.wait, self.descriptor = Path(folder), name, wait, None
-
-    def __enter__(self):
-        try:
-            self.descriptor = os.open(self.folder/self.name, os.O_RDWR | os.O_CREAT, 0o666)
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | (0 if self.wait else fcntl.LOCK_NB))
-            os.ftruncate(self.descriptor, 0)
-            os.write(self.descriptor, str(os.getpid()).encode())
-        except BlockingIOError:
-            owner = os.read(self.descriptor, 20).decode() or "that has just begun"
-            os.close(self.descriptor)
-            raise Busy(self.folder, "a folder in which no other run is at work", f"process {owner} training there",
-                       "wait for its end, or stop it with Ctrl-C") from None
-        except (OSError, AttributeError):      # no locks here, or a folder that cannot be written, which `save` will tell
-            pass
-        return self
-
-    def __exit__(self, *_):
-        if self.descriptor is not None:
-            os.close(self.descriptor)
-
-
-# ------------------------------------------------------------------------------------------------------ run folders
-def new_folder(config, output=None):
-    """Make the folder of a new run and write config.json into it."""
-    folder = empty_folder(output, config.model)
-    try:
-        write_config(folder, config)
-    except Unwritable:
-        with suppress(OSError):
-            folder.rmdir()
-        raise
-    return folder
-
-
-def empty_folder(output, name):
-    """Make the folder `output`, or runs/<date>-<time>-<name>. A folder that holds something is refused."""
-    folder = Path(output) if output else Path("runs")/f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
-    if folder.exists() and (not folder.is_dir() or any(path.suffix != ".part" for path in folder.iterdir())):
-        raise check.Expected("--output", "a new or empty folder", f"{folder}, which holds something",
-                             f"go on with it by --resume {folder}, or name another")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise check.Expected("--output", "a place where a folder can be made", f"{folder} ({error.strerror})") from None
-    return folder
-
-
-def write_config(folder, config, origin=None, counts=None):
-    """config.json: every option, where they differ from the paper's recipe, and the versions and device that the run has;
-    when it started and from which weights (`origin`) stays as it was first written."""
-    versions = {"zfcore": zfcore.__version__, "python": platform.python_version(), "numpy": np.__version__,
-                "h5py": h5py.__version__}
-    content = {"options": asdict(config), "device": select(config.device).description, "versions": versions,
-               "started": time.strftime("%Y-%m-%d %H:%M:%S"), "init_from": origin,
-               "departures": [entry._asdict() for entry in departures(config, counts)],
-               "open_questions": [entry._asdict() for entry in open_questions(config)]}
-    if (folder/"config.json").is_file():
-        before = json.loads((folder/"config.json").read_text())
-        content = {**content, "started": before["started"], "init_from": origin or before.get("init_from")}
-    with atomic(folder/"config.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def stored_config(folder):
-    """The TrainConfig in a run's config.json. A run that was stopped before its first checkpoint has nothing else, and
-    begins again; one that has lost its latest.h5 is refused."""
-    folder = Path(folder)
-    begun = any(folder.glob("*.h5"))
-    if not (folder/("latest.h5" if begun else "config.json")).is_file():
-        raise check.Expected("--resume", "a run's folder with a latest.h5", folder)
-    return TrainConfig(**read_options(folder/"config.json"))

@@ -1,0 +1,140 @@
+"""Training without a command line: complete when it is made, silent, the same bits, every mistake an Expected."""
+import re
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import zfcore
+from tests.train.test_loop import assert_same_bits
+from train.__main__ import main
+from train.options import parser
+from zfcore import training
+from zfcore.check import Expected
+from zfcore.checkpoint import load
+from zfcore.data import open_data
+from zfcore.data.loader import Pictures
+from zfcore.training import Stop, Training, resolve
+
+
+@pytest.fixture
+def config(options):
+    return resolve(vars(parser().parse_args(options)))
+
+
+@pytest.fixture
+def whole(config, tmp_path):
+    """The folder of a run of two epochs that nothing stopped."""
+    Training.begin(config, tmp_path/"whole").run()
+    return tmp_path/"whole"
+
+
+def test_a_few_lines_train_print_nothing_and_give_what_open_gives(config, tmp_path, capsys):
+    mine = Training.begin(config, tmp_path/"run")
+    mine.run()
+    assert capsys.readouterr() == ("", "")
+    model, opened = mine.trained, zfcore.open(tmp_path/"run"/"latest.h5")
+    images = np.stack([mine.val.picture(i) for i in range(5)])
+    np.testing.assert_array_equal(model.probabilities(images), opened.probabilities(images))
+    assert (model.epoch, model.classes, model.data, model.path) == (opened.epoch, opened.classes, opened.data, tmp_path/"run") and model.epoch == 2
+    for name, of_layer in opened.start.parameters().items():
+        np.testing.assert_array_equal(model.start.parameters()[name]["w"], of_layer["w"])
+    assert (model.start["conv1"].parameters["w"] != model.network["conv1"].parameters["w"]).any()
+
+
+def test_the_lines_that_are_told_and_the_weights_are_those_of_the_command(config, options, tmp_path, capsys):
+    lines = []
+    Training.begin(config, tmp_path/"run").run(say=lines.append)
+    main([*options, "--output", str(tmp_path/"typed")])
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch  ")]
+    without_speed = [[re.sub(r"\d+ img/s", "", line) for line in of] for of in (lines, told)]
+    assert without_speed[0] == without_speed[1] and len(lines) == 2
+    assert_same_bits(tmp_path/"run"/"latest.h5", tmp_path/"typed"/"latest.h5")
+    kept = [re.sub("(started.*|.*seconds.*)", "", (tmp_path/name/"config.json").read_text()) for name in ("run", "typed")]
+    assert kept[0] == kept[1]
+
+
+def test_every_attribute_is_there_when_it_is_made_and_every_method_works(config, whole, tmp_path):
+    new, resumed = Training.begin(config, tmp_path/"run"), Training.resume(whole)
+    assert vars(new).keys() == vars(resumed).keys()
+    attributes = set(vars(new))
+    assert new.validate().count == 12 and new.added_up() == [0, 0, 0]
+    new.look(), new.draw(), new.write_log(), new.rescue()
+    assert load(tmp_path/"run"/"latest.h5").step == 0 and new.legibility()[0] != new.legibility()[0]        # no numbers
+    assert all(share == 1 for share in new.shares_of_start().values()) and new.trained.epoch == 0
+    new.run()
+    assert set(vars(new)) == attributes
+    assert_same_bits(whole/"latest.h5", tmp_path/"run"/"latest.h5")
+
+
+def test_a_run_that_is_stopped_goes_on_in_the_same_object_or_in_another_to_the_same_bits(config, whole, tmp_path, ctrl_c_after, capsys):
+    for name in ("same", "another"):
+        ctrl_c_after(5)
+        mine = Training.begin(config, tmp_path/name)
+        with pytest.raises(Stop):
+            mine.run()
+        assert load(tmp_path/name/"latest.h5").step == 5 and "stopping after this step" in capsys.readouterr().err
+        (mine if name == "same" else Training.resume(tmp_path/name)).run()
+        assert_same_bits(whole/"latest.h5", tmp_path/name/"latest.h5")
+        assert load(tmp_path/name/"latest.h5").history["val_loss"] == load(whole/"latest.h5").history["val_loss"]
+
+
+def test_a_run_that_was_begun_and_never_run_is_resumed_from_its_start(config, whole, tmp_path):
+    Training.begin(config, tmp_path/"run")
+    Training.resume(tmp_path/"run").run()
+    assert_same_bits(whole/"latest.h5", tmp_path/"run"/"latest.h5")
+
+
+def test_in_another_thread_it_runs_too(config, whole, tmp_path):
+    thread = threading.Thread(target=Training.begin(config, tmp_path/"run").run)
+    thread.start()
+    thread.join(60)
+    assert_same_bits(whole/"latest.h5", tmp_path/"run"/"latest.h5")
+
+
+def test_data_sets_and_pictures_of_ones_own_take_the_place_of_those_that_the_options_name(config, whole, tmp_path):
+    sets = open_data(config.data, config.picture_size)
+    for name, data in (("sets", sets), ("prepared", [Pictures(part, config.picture_size, config.image_size, workers=0) for part in sets])):
+        mine = Training.begin(replace(config, data="elsewhere"), tmp_path/name, data)
+        assert name == "sets" or [mine.train, mine.val] == data
+        mine.run()
+        assert_same_bits(whole/"latest.h5", tmp_path/name/"latest.h5")
+        Training.resume(tmp_path/name, data, epochs=3).run()
+        assert load(tmp_path/name/"latest.h5").epoch == 3
+
+
+def test_without_a_folder_it_makes_one(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Training.begin(config).folder
+    assert folder.parent == Path("runs") and (folder/"config.json").is_file()
+
+
+def test_what_is_wrong_is_an_expected_and_leaves_no_folder(config, whole, tmp_path, capsys):
+    def refused(sentence, door, *arguments, **more):
+        with pytest.raises(Expected, match=sentence):
+            door(*arguments, **more)
+    refused("which does not exist", Training.begin, replace(config, data="nowhere"), tmp_path/"new")
+    refused("--upscale", Training.begin, replace(config, image_size=64), tmp_path/"new")
+    train, val = open_data(config.data, config.picture_size)
+    other = open_data("", config.picture_size, 1)[1]
+    refused("the 3 classes of the training pictures, got 10 classes", Training.begin, config, tmp_path/"new", (train, other))
+    refused("--init-from: expected a network whose next layer", Training.begin, replace(config, init_from=str(whole), model="tiny-alexnet"),
+            tmp_path/"new")
+    assert not (tmp_path/"new").exists()
+    refused("which holds something", Training.begin, config, whole)
+    refused("a run's folder with a latest.h5", Training.resume, tmp_path/"new")
+    refused("--lr: expected the run's own value 0.003, got 1", Training.resume, whole, lr=1.0)
+    refused("option: expected one of preset.*got 'epoch'", Training.resume, whole, epoch=3)
+    refused("--workers: expected 0 or more", Training.resume, whole, workers=-1)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_lines_at_the_head_of_the_package_run(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training, "TrainConfig", lambda epochs: replace(config, epochs=epochs))
+    lines = [line.strip() for line in training.__doc__.split("\n") if line.startswith("    ")][:4]
+    names = {}
+    exec("\n".join(lines), names)
+    assert names["model"].epoch == 3 and names["model"].path == Path("runs/mine") and Path("runs/mine/best.h5").is_file()

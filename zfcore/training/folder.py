@@ -1,0 +1,109 @@
+"""A run's folder: made once, one run at a time in it, its config.json."""
+import json
+import os
+import platform
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+import zfcore
+from zfcore import check
+from zfcore.device import select
+from zfcore.checkpoint import Unwritable, atomic
+from zfcore.training.config import TrainConfig, read_options
+from zfcore.training.departures import departures, open_questions
+
+try:
+    import fcntl
+except ImportError:              # Windows
+    fcntl = None
+
+
+class Busy(check.Expected):
+    """Somebody else is at work there."""
+
+
+class Lock:
+    """`with Lock(folder):` nobody else trains in `folder` meanwhile. Raises Busy where somebody does, or waits for their end.
+
+    The system drops a lock with the process that holds it, however that ends; the file `.lock`, or another `name`, that stays
+    means nothing but holds the process id for the sentence. Who only reads needs no lock: every file of a run is replaced
+    whole.
+    Where there are no such locks (Windows, some network file systems) training goes on without."""
+
+    def __init__(self, folder, name=".lock", wait=False):
+        self.folder, self.name, self.wait, self.descriptor = Path(folder), name, wait, None
+
+    def __enter__(self):
+        try:
+            self.descriptor = os.open(self.folder/self.name, os.O_RDWR | os.O_CREAT, 0o666)
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | (0 if self.wait else fcntl.LOCK_NB))
+            os.ftruncate(self.descriptor, 0)
+            os.write(self.descriptor, str(os.getpid()).encode())
+        except BlockingIOError:
+            owner = os.read(self.descriptor, 20).decode() or "that has just begun"
+            os.close(self.descriptor)
+            raise Busy(self.folder, "a folder in which no other run is at work", f"process {owner} training there",
+                       "wait for its end, or stop it with Ctrl-C") from None
+        except (OSError, AttributeError):      # no locks here, or a folder that cannot be written, which `save` will tell
+            pass
+        return self
+
+    def __exit__(self, *_):
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+
+
+def new_folder(config, output=None, origin=None, counts=None):
+    """Make the folder of a new run, runs/<date>-<time>-<model> if `output` is None, and write config.json into it."""
+    folder = empty_folder(output, config.model)
+    try:
+        write_config(folder, config, origin, counts)
+    except Unwritable:
+        with suppress(OSError):
+            folder.rmdir()
+        raise
+    return folder
+
+
+def empty_folder(output, name):
+    """Make the folder `output`, or runs/<date>-<time>-<name>. A folder that holds something is refused."""
+    folder = Path(output) if output else Path("runs")/f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+    if folder.exists() and (not folder.is_dir() or any(path.suffix != ".part" for path in folder.iterdir())):
+        raise check.Expected("--output", "a new or empty folder", f"{folder}, which holds something",
+                             f"go on with it by --resume {folder}, or name another")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise check.Expected("--output", "a place where a folder can be made", f"{folder} ({error.strerror})") from None
+    return folder
+
+
+def write_config(folder, config, origin=None, counts=None):
+    """config.json: every option, where they differ from the paper's recipe, and the versions and device that the run has;
+    when it started and from which weights (an Origin) stays as it was first written."""
+    versions = {"zfcore": zfcore.__version__, "python": platform.python_version(), "numpy": np.__version__,
+                "h5py": h5py.__version__}
+    content = {"options": asdict(config), "device": select(config.device).description, "versions": versions,
+               "started": time.strftime("%Y-%m-%d %H:%M:%S"), "init_from": origin and origin.facts,
+               "departures": [entry._asdict() for entry in departures(config, counts)],
+               "open_questions": [entry._asdict() for entry in open_questions(config)]}
+    if (folder/"config.json").is_file():
+        before = json.loads((folder/"config.json").read_text())
+        content = {**content, "started": before["started"], "init_from": content["init_from"] or before.get("init_from")}
+    with atomic(folder/"config.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def stored_config(folder):
+    """The TrainConfig in a run's config.json. A run that was stopped before its first checkpoint has nothing else, and
+    begins again; one that has lost its latest.h5 is refused."""
+    folder = Path(folder)
+    begun = any(folder.glob("*.h5"))
+    if not (folder/("latest.h5" if begun else "config.json")).is_file():
+        raise check.Expected("--resume", "a run's folder with a latest.h5", folder)
+    return TrainConfig(**read_options(folder/"config.json"))

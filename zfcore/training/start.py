@@ -1,0 +1,42 @@
+"""The weights of another run or checkpoint file as the start of a training (`init_from`), and nothing else of it."""
+from itertools import zip_longest
+from typing import NamedTuple
+
+from zfcore import check
+from zfcore.models import from_checkpoint
+
+
+class Origin(NamedTuple):
+    """Where the weights at the start come from: `facts`, which config.json keeps, and the sentence that tells it."""
+    facts: dict
+    sentence: str
+
+
+def start_from(path, network, classes, device):
+    """Take over the weights of another run or checkpoint file into `network`, and nothing else: no velocity, no epoch.
+
+    The classifier (the last layer) is taken only if the classes are the same, in name and order, for its unit k
+    means class k; else it stays as it was drawn. Every other layer must fit. Returns the Origin."""
+    other, checkpoint = from_checkpoint(path)
+    same = checkpoint.classes == classes
+    last = network.weighted[-1].name
+    mine, theirs = ([layer.fields() for layer in of.layers if not layer.hands_on and layer.name != last]
+                    for of in (network, other))
+    for row, its_row in zip_longest(mine, theirs):
+        if row != its_row:
+            raise check.Expected("--init-from", f"a network whose next layer is {in_words(row)}", in_words(its_row),
+                                 f"the network to train is {network.name}, the other {other.name}")
+    parameters = other.parameters()
+    if not same:
+        parameters = {**parameters, last: network.parameters()[last]}
+    network.load(parameters, device, other.buffers())
+    return Origin({"path": str(path), "epoch": checkpoint.epoch, "step": checkpoint.step, "drawn_anew": [] if same else [last]},
+                  f"weights of {path} after epoch {checkpoint.epoch}" +
+                  ("" if same else f"; its {len(checkpoint.classes)} classes are not the {len(classes)} here: {last} is drawn anew"))
+
+
+def in_words(row):
+    """A row of a layer table: "conv1 (Conv F=96 K=7 S=2 P=0 groups=1 rounding=ceil)"."""
+    if row is None:
+        return "none"
+    return f"{row['name']} ({' '.join([row['kind'], *(f'{k}={v}' for k, v in row.items() if k not in ('kind', 'name'))])})"

@@ -1,0 +1,79 @@
+"""What is watched while a run is under way: the sums of an epoch, a loss that does not fall, the user's Ctrl-C."""
+import math
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+
+class Stop(Exception):
+    """The user asked to stop; everything is saved."""
+
+
+@dataclass
+class Sums:
+    """What an epoch adds up over its batches; `clamped` counts filters that the RMS limit scaled back."""
+    loss: float = 0.0
+    seconds: float = 0.0
+    wrong: int = 0
+    count: int = 0
+    batches: int = 0
+    clamped: int = 0
+
+
+class StallGuard:
+    """Notices a loss that stays at ln(classes), the loss of guessing, and says once which cures there are.
+
+    `after` steps with the running mean of the loss above 0.98 ln(classes) count as a stall."""
+
+    def __init__(self, classes, after=300):
+        self.guess, self.after, self.mean, self.steps, self.said = math.log(classes), after, None, 0, False
+
+    def update(self, loss, steps=1):
+        """Tell the mean loss of the next `steps` steps; returns the advice when it is due, else None."""
+        kept = 0.98**steps
+        self.mean = loss if self.mean is None else kept*self.mean + (1 - kept)*loss
+        self.steps = self.steps + steps if self.mean > 0.98*self.guess else 0
+        if self.steps < self.after or self.said:
+            return None
+        self.said = True
+        return (f"the loss has stayed at ln(classes) = {self.guess:.2f}, that of guessing, for {self.after} steps. Cures: --init he "
+                f"(N(0, 0.01) is too small for few maps or small pictures), a larger --lr, or a look at whether the labels are right")
+
+
+class Interrupt:
+    """Turns the first Ctrl-C or SIGTERM into `asked`, its number, so that the step under way is finished and saved; the
+    next Ctrl-C stops at once. In another thread than the main one, where nobody can hear signals, it does nothing."""
+
+    def __init__(self):
+        self.asked, self.before = 0, {}        # signals and who heard them before
+
+    def __enter__(self):
+        self.asked, self.before = 0, {}
+
+        def ask(number, frame):
+            self.asked = number
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            tqdm.write("stopping after this step; Ctrl-C again stops at once, without saving", file=sys.stderr)
+        if threading.current_thread() is threading.main_thread():
+            self.before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_):
+        for s, handler in self.before.items():
+            signal.signal(s, handler)
+
+
+class Watched(tqdm):
+    """A bar that raises Stop when it is moved on after `interrupt` was asked."""
+
+    def __init__(self, interrupt, **options):
+        self.interrupt = interrupt
+        super().__init__(**options)
+
+    def update(self, n=1):
+        super().update(n)
+        if self.interrupt.asked:
+            raise Stop
