@@ -87,9 +87,10 @@ def add_arguments(parser):
     parser.add_argument("--batch-size", type=int, default=128, metavar="N", help="images at once (128, as in the paper)")
     parser.add_argument("--rounds", type=int, default=20, help="how often each contestant is timed")
     parser.add_argument("--output", type=Path, metavar="DIR",
-                        help="where the JSON file goes (default: bench/results; none for another batch, a part of the cases, --tune)")
+                        help="where the JSON file goes (default: bench/results; none for another batch, a part of the cases or "
+                             "--tune)")
     parser.add_argument("--tune", action="store_true",
-                        help="choose kernels by what this run finds the GPU to be, not by what zfcore/ops/tuning.py takes it to be")
+                        help="choose kernels by what this run finds the GPU to be, not what zfcore/ops/tuning.py takes it to be")
 
 
 def main(args, step=None):
@@ -106,11 +107,10 @@ def main(args, step=None):
           f"{report['pytorch']}, cuDNN {report['cudnn']}; batch {args.batch_size}")
     print("ceilings: copy {copy_gb_s:.0f} GB/s; TFLOP/s: fp32 {fma_tflop_s:.1f} (cuBLAS {matmul_tflop_s:.1f}), mma.sync in tf32 "
           "{tf32_tflop_s:.0f}, in bf16 {bf16_tflop_s:.0f}".format(**report["ceilings"]))
-    print("kernels are chosen for " + ", ".join(f"{name} {(value if args.tune else getattr(tuning.current, name)):g}, found {value:g}"
-                                                for name, value in found.items()))
-    print(f"{'microseconds':40}{'ours':>10}{'of floor':>9}{'peer':>10}{'ratio':>7}  {'error':>8}  which")
     with tuning.use(**(found if args.tune else {})) as in_force:
         report["tuning"] = asdict(in_force)
+        print("kernels are chosen for " + ", ".join(f"{name} {report['tuning'][name]:g} (found: {value:g})"
+                                                    for name, value in found.items()))
         measure(device, clock, report, args, path, step)
     if path:
         print(f"written to {path}")
@@ -121,6 +121,7 @@ def main(args, step=None):
 
 def measure(device, clock, report, args, path, step):
     """Add the rows of steps and cases to the report, and write it to `path` after each, if there is one."""
+    print(f"{'microseconds':40}{'ours':>10}{'of floor':>9}{'peer':>10}{'ratio':>7}  {'error':>8}  which")
     for row in step.measured(device, clock, args) if step and args.only in "training step" else ():
         report["steps"].append(row)
         print(*step.lines(row), sep="\n", flush=True)

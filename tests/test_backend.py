@@ -41,7 +41,8 @@ def test_empty_has_the_shape_and_dtype_asked_for_and_is_contiguous():
 
 def test_what_is_made_like_an_array_of_a_device_is_on_that_device(there):
     host = np.arange(15, dtype=np.float32).reshape(5, 3)[:, ::2]
-    for made, wanted in [(empty((5, 2), np.int32, there), np.full((5, 2), 7)), (zeros((5, 2), np.int32, there), np.zeros((5, 2))),
+    for made, wanted in [(empty((5, 2), np.int32, there), np.full((5, 2), 7)),
+                         (zeros((5, 2), np.int32, there), np.zeros((5, 2))),
                          (to_device(host, there), host), (number(3, np.int32, there), np.array(3))]:
         assert type(made) is Elsewhere and runs_kernels(made) and array_module(made) is Module
         np.testing.assert_array_equal(to_host(made), wanted)

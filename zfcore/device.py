@@ -1,4 +1,4 @@
-"""Floor 0: a device by its name."""
+"""Floor 4: a device by its name. What lies below is given its device and chooses none."""
 from zfcore import gpu
 from zfcore.backend import CPU
 from zfcore.check import Expected

@@ -1,4 +1,4 @@
-"""Floor 0: the GPU, through CuPy. This is the only file of zfcore that imports it."""
+"""Floor 1: the GPU, through CuPy. This is the only file of zfcore that imports it."""
 from functools import cache, partial
 
 import numpy as np
@@ -69,8 +69,9 @@ def _function(cupy, kernel, device):
 
 
 def launch(cupy, kernel, grid, arguments):
-    """Launch `kernel` on CuPy's current device and stream. A launch that CUDA refuses is a mistake in zfcore and is told at once;
-    what goes wrong inside a running kernel shows at a later call, or at the launch itself with CUDA_LAUNCH_BLOCKING=1."""
+    """Launch `kernel` on CuPy's current device and stream. A launch that CUDA refuses is a mistake in zfcore and is told at
+    once; what goes wrong inside a running kernel shows at a later call, or at the launch itself with
+    CUDA_LAUNCH_BLOCKING=1."""
     values = tuple(_each(argument, value) if argument.each else np.atleast_1d(value) if argument.dtype.names else value
                    for argument, value in zip(kernel.arguments, arguments))    # a struct: an array of one element
     try:

@@ -1,7 +1,7 @@
 """What choices between CUDA kernels take a GPU to be: an H200. Predictions, in one place, until a measurement replaces them.
 
-Nothing is asked of the device itself. `python -m bench --tune` puts what it has measured in the place of the fields of its name,
-which decide about speed alone. The others decide bits as well, those of sums that are cut into slices and added up afterwards:
+Nothing is asked of the device itself. `python -m bench --tune` puts what it has measured in the place of three of the fields
+that decide about speed alone. The others decide bits as well, those of sums that are cut into slices and added up afterwards:
 they are the same on every GPU, and with other values a network gets other roundings."""
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ class Tuning:
 
     multiprocessors    that launches are cut for; of an H200, by its data sheet
     fma_tflop_s        10^12 FLOPs a second of multiply-adds in float32, two each; predicted, of 67 by the data sheet
-    copy_gb_s          10^9 bytes a second of a copy within the GPU's memory, read or written; predicted, of 4800 by the data sheet
+    copy_gb_s          10^9 bytes a second that a copy within the GPU's memory reads and writes; predicted, of 4800
     strip_blocks       blocks a multiprocessor that rows of conv2d_maxpool are cut into; predicted
 
     Bits too, all predicted:
