@@ -59,7 +59,7 @@ class Training:
     config               TrainConfig                  its options
     folder               Path                         where its files go
     train, val, classes  Pictures, Pictures, list     what it learns, what it is judged on, the names of the classes
-    network, mean        Network, (3,size,size)       what is trained, and the mean image that pictures are freed from
+    network, mean        Network, (3,size,size)       what is trained, and the mean image that it subtracts
     epoch, step          int                          whole epochs and steps done
     history              {column: list}               a row an epoch, as log.csv has them
     trained              Trained                      the network as it is, with what it takes to use it"""
@@ -117,6 +117,9 @@ class Training:
         if val.dataset.classes != classes:
             raise check.Expected("validation pictures", f"the {len(classes)} classes of the training pictures",
                                  f"{len(val.dataset.classes)} classes or other names")
+        if (train.size, train.crop) != how[:2] or (val.size, val.crop) != how[:2]:
+            raise check.Expected("pictures", f"squares of {how[0]} pixels for crops of {how[1]}, as the options say",
+                                 f"{train.size} for {train.crop} and {val.size} for {val.crop}")
         config = config.decided(len(train))
         network, origin = cls.drawn_network(config, classes), None
         if checkpoint is not None:
@@ -163,7 +166,7 @@ class Training:
 
     # ------------------------------------------------------------------------------------------------------ running
     def run(self, say=None):
-        """Train to config.epochs. `say` is called with each line of the log, e.g. `print`.
+        """Train to config.epochs. `say`, e.g. `print`, is called with each line of the log, and with advice.
 
         The first Ctrl-C or SIGTERM ends the step under way, saves it and raises Stop; a second Ctrl-C raises KeyboardInterrupt
         at once, the last checkpoint being whole. After either `Training.resume(folder)` goes on. Meanwhile the two signals
