@@ -22,13 +22,16 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from pathlib import Path
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from zfcore import nvrtc
 from zfcore.check import Expected
+from zfcore.hints import Array
 
 cupy = None                       # the module, once `select` has found it and a device
 
@@ -47,10 +50,10 @@ class Device:
                 sends, and must do the same whatever the arrays hold, and on the same memory but for them"""
     name: str
     description: str
-    array: Callable = np.asarray
-    pinned: Callable = np.empty
-    prefetch: Callable = iter
-    capture: Callable = lambda work: work
+    array: Callable[..., Array] = np.asarray
+    pinned: Callable[..., NDArray[Any]] = np.empty
+    prefetch: Callable[[Iterable[Any]], Iterator[Any]] = iter
+    capture: Callable[[Callable[..., None]], Callable[..., None]] = lambda work: work
 
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -58,8 +61,9 @@ CPU = Device("cpu", f"NumPy {np.__version__} on {CORES} core{'s'*(CORES > 1)}")
 DEVICES = {"cpu": lambda: CPU, "gpu": lambda: _gpu()}          # name -> function that makes the Device or raises
 
 
-def select(name="auto"):
-    """The device called `name`; "auto" takes the GPU where CuPy sees one and the CPU elsewhere."""
+def select(name: Literal["auto", "cpu", "gpu"] = "auto") -> Device:
+    """The device called `name`; "auto" takes the GPU where CuPy sees one and the CPU elsewhere. Raises Expected
+    for another name, and where there is no such device."""
     if name == "auto":
         try:
             return DEVICES["gpu"]()
