@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.backend import array_module, to_device, to_host, zeros
-from zfcore.hints import Array, Ints
+from zfcore.hints import Array, Ints, Points
 from zfcore.layers import ContrastNorm, Layer, ReLU
 from zfcore.network import Network, Rules, rule_of
 from zfcore.ops.relu import relu, relu_backward
@@ -65,7 +65,7 @@ class Projection:
     places: NDArray[np.int64]
 
 
-def project(network: Network, x: Array, layer: str, units: Ints, places: ArrayLike | None = None, whole_map: bool = False,
+def project(network: Network, x: Array, layer: str, units: Ints, places: Points | None = None, whole_map: bool = False,
             rules: Rules = DECONVNET, start: float | None = None) -> Projection:
     """Project one unit per picture back to the pixels: picture n of x (3,H,W,N) from unit `units[n]` of `layer`.
 
@@ -101,16 +101,16 @@ def unit_count(network: Network, layer: str) -> int:
     return network.shapes[network.index(layer) + 1][0]
 
 
-def check_units(network: Network, layer: str, units: ArrayLike) -> NDArray[np.int64]:
+def check_units(network: Network, layer: str, units: Ints) -> NDArray[np.int64]:
     """`units` as an array. Raises Expected for one that the layer does not have."""
     units, count = np.asarray(units, np.int64), unit_count(network, layer)
     wrong = units[(units < 0) | (units >= count)]
     if wrong.size:
         raise check.Expected(f"unit of {layer}", f"0 to {count - 1}", wrong.flat[0])
-    return units
+    return units                                           # type: ignore[return-value]
 
 
-def find_places(y: Array, units: NDArray[np.int64], places: ArrayLike | None = None) -> tuple[NDArray[np.int64], Array]:
+def find_places(y: Array, units: NDArray[np.int64], places: Points | None = None) -> tuple[NDArray[np.int64], Array]:
     """(places, values) of the activation to project in y (F,Ho,Wo,N) or (M,N), one unit a picture; see `project`."""
     maps = y.reshape(len(y), *(y.shape[1:3] if y.ndim == 4 else (1, 1)), -1)           # (F,Ho,Wo,N)
     _, Ho, Wo, N = maps.shape

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from zfcore import check
@@ -651,7 +651,8 @@ def accuracy_by_layer(paper: Mapping[str, Curves], here: Mapping[str, Curves], c
 
 
 @styled
-def average_precisions(names: Sequence[str], columns: Mapping[str, ArrayLike], chance: ArrayLike) -> Figure:
+def average_precisions(names: Sequence[str], columns: Mapping[str, NDArray[np.float64]],
+                       chance: NDArray[np.float64]) -> Figure:
     """Table 6: a row a class, a dot for the average precision in % of each of `columns` {name: (K,)}: the paper, the run's
     features, those of random weights, networks from random weights; and a stroke at `chance`. NaN leaves a place empty."""
     figure, axes = _subplots(figsize=(7, 0.9 + 0.22*len(names)))

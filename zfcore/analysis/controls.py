@@ -33,7 +33,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.analysis.evolution import cosine
@@ -41,7 +41,7 @@ from zfcore.analysis.top_activations import TopActivations, crops, decoded, fiel
 from zfcore.backend import to_device, to_host
 from zfcore.data.loader import Pictures, shuffled
 from zfcore.deconvnet import DECONVNET, check_units, feature_layer, project, unit_count
-from zfcore.hints import Bar
+from zfcore.hints import Bar, Ints
 from zfcore.layers import KINDS
 from zfcore.network import Network
 from zfcore.ops.window import Windows
@@ -80,7 +80,7 @@ class Controls:
     classes: NDArray[np.str_] | None = None
 
 
-def controls(model: Trained, pictures: Pictures, top: TopActivations, layer: str, units: ArrayLike, *, seed: int = 0,
+def controls(model: Trained, pictures: Pictures, top: TopActivations, layer: str, units: Ints, *, seed: int = 0,
              batch_size: int = 32, only: Collection[str] | None = None, bar: Bar | None = None) -> Controls:
     """Controls of the projections of `units` of `layer` from the strongest pictures that the pass `top` found for them.
 

@@ -25,9 +25,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.analysis.invariance import default_layers, look, subtract
@@ -87,7 +88,7 @@ class Correspondence:
         return holm(self.p_values)
 
 
-def holm(p: ArrayLike) -> NDArray[np.float64]:
+def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """p values of any shape, corrected for their number by Holm's step-down: the smallest of m is multiplied by m, the next by
     m - 1 and so on; none becomes smaller than one before it, none larger than 1. The probability that any of those whose
     hypothesis holds is at most a is then at most a, however the tests depend on each other."""
@@ -99,7 +100,7 @@ def holm(p: ArrayLike) -> NDArray[np.float64]:
 
 
 # ------------------------------------------------------------------------------------------------------ the analysis
-def correspondence(model: Trained, pictures: NDArray[np.uint8], places: ArrayLike, parts: Sequence[str], *,
+def correspondence(model: Trained, pictures: NDArray[np.uint8], places: NDArray[Any], parts: Sequence[str], *,
                    layers: Sequence[str] | None = None, random: int = 20, permutations: int = 9999, grey: int = MID_GREY,
                    side: int | None = None, seed: int = 0, batch_size: int = 64, names: Sequence[str] | None = None,
                    bar: Bar | None = None) -> Correspondence:

@@ -27,7 +27,7 @@ It sees the regular comb that smooth maps lay; copies of a filter at scattered p
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.analysis.controls import controls, shares_of_start
@@ -35,7 +35,7 @@ from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.backend import to_host
 from zfcore.data.loader import Pictures, shuffled
 from zfcore.deconvnet import feature_layer
-from zfcore.hints import Bar, FilePath
+from zfcore.hints import Bar, FilePath, Ints
 from zfcore.ops.filter_rms import rms
 from zfcore.trained import Trained
 
@@ -84,7 +84,7 @@ class Diagnosis:
         return bands(self.spectrum)
 
 
-def diagnose(model: Trained, pictures: Pictures, units: ArrayLike, *, name: str | None = None, k: int = 9, batch_size: int = 64,
+def diagnose(model: Trained, pictures: Pictures, units: Ints, *, name: str | None = None, k: int = 9, batch_size: int = 64,
              file: FilePath | None = None, bar: Bar | None = None) -> Diagnosis:
     """Diagnosis of a network over a data set; `units` of layer 2 are kept with their k strongest pictures' projections, and
     aliasing is measured on those of all its units. `name` is what it is called, None: by its model. `bar` moves on by one a picture and one a projection (`length`).

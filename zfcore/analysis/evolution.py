@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.data.loader import Pictures
 from zfcore.deconvnet import check_units, unit_count
-from zfcore.hints import Bar, FilePath
+from zfcore.hints import Bar, FilePath, Ints
 from zfcore.network import Network
 from zfcore.networks import names
 from zfcore.trained import Trained
@@ -79,7 +79,7 @@ def kept_epochs(run: FilePath, wanted: Collection[int] | None = None) -> dict[in
     return {epoch: kept[epoch] for epoch in sorted(set(wanted or kept))}
 
 
-def evolution(models: Iterable[Trained], pictures: Pictures, layers: Sequence[str], units: Mapping[str, ArrayLike], *,
+def evolution(models: Iterable[Trained], pictures: Pictures, layers: Sequence[str], units: Mapping[str, Ints], *,
               batch_size: int = 64, file_of: Callable[[Trained], FilePath] | None = None, bar: Bar | None = None) -> Evolution:
     """One pass over `pictures` with each of `models`, then the projections.
 

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from zfcore import check, results
 from zfcore.backend import array_module, empty, parallel, slabs, to_device, to_host
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import Damaged
 from zfcore.deconvnet import DECONVNET, check_units, feature_layer, project
-from zfcore.hints import Bar, FilePath
+from zfcore.hints import Bar, FilePath, Ints
 from zfcore.network import Rules
 from zfcore.ops.window import Windows, cut
 from zfcore.trained import Trained
@@ -306,7 +306,7 @@ class UnitViews:
     classes: NDArray[np.str_] | None = None
 
 
-def unit_views(model: Trained, pictures: Pictures, top: TopActivations, layer: str, units: ArrayLike, *, batch_size: int = 32,
+def unit_views(model: Trained, pictures: Pictures, top: TopActivations, layer: str, units: Ints, *, batch_size: int = 32,
                rules: Rules = DECONVNET, bar: Bar | None = None) -> UnitViews:
     """Views of `units` of `layer`: each of the strongest pictures that `top` names is shown to the network again, and
     that one activation projected back. `batch_size` projections at a time; `bar` moves on by one a projection.
