@@ -38,7 +38,8 @@ def functions(thing):
         return
     for name, what in vars(thing).items():
         what = what.fget if isinstance(what, property) else what.func if isinstance(what, functools.cached_property) else what
-        if inspect.isfunction(what) and what.__module__ == thing.__module__ and (not name.startswith("_") or name == "__init__"):
+        for_users = name == "__init__" or not name.startswith("_")
+        if for_users and inspect.isfunction(what) and what.__module__ == thing.__module__:
             yield name, inspect.unwrap(what)
 
 
