@@ -6,6 +6,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [                                        # from the ground up; what stands in one row does not import each other
+    ["zfcore.hints"],
     ["zfcore.check"],
     ["zfcore.cpu", "zfcore.memory", "zfcore.nvrtc"],
     ["zfcore.backend", "zfcore.cubin"],
@@ -18,7 +19,8 @@ FLOORS = [                                        # from the ground up; what sta
     ["zfcore.results"],
     ["zfcore.models", "zfcore.data", "zfcore.device"],
     ["zfcore.deconvnet", "zfcore.trained"],
-    ["zfcore.analysis", "zfcore.plots"],
+    ["zfcore.analysis"],
+    ["zfcore.plots"],
     ["zfcore.commands", "zfcore.training"],
     ["zfcore.__main__"],
     ["train"],

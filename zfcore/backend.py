@@ -8,12 +8,15 @@ Every operation of `zfcore.ops` has two forms, and the class of the array it is 
 
 So `runs_kernels(x)` is the only question an operation asks. Nothing here knows CuPy: gpu.py enters it when it is asked for.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zfcore.cpu import CORES
+from zfcore.hints import Array
 from zfcore.memory import recycled
 
 LAUNCHERS = {}                    # array class -> launch(kernel, grid, arguments) of a zfcore.kernel.Kernel
@@ -33,10 +36,10 @@ class Device:
                 sends, and must do the same whatever the arrays hold, and on the same memory but for them"""
     name: str
     description: str
-    array: Callable = np.asarray
-    pinned: Callable = np.empty
-    prefetch: Callable = iter
-    capture: Callable = lambda work: work
+    array: Callable[..., Array] = np.asarray
+    pinned: Callable[..., NDArray[Any]] = np.empty
+    prefetch: Callable[[Iterable[Any]], Iterator[Any]] = iter
+    capture: Callable[[Callable[..., None]], Callable[..., None]] = lambda work: work
 
 
 CPU = Device("cpu", f"NumPy {np.__version__} on {CORES} core{'s'*(CORES > 1)}")

@@ -6,20 +6,25 @@ something that is theirs to mend. A traceback always means a mistake in zfcore.
 """
 import functools
 import sys
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
+
+from zfcore.hints import Array
 
 
 class Expected(ValueError):
     """`Expected("conv1.w", "shape (3, 7, 7, 96)", "(96, 3, 7, 7)", "swap the axes")` reads
     "conv1.w: expected shape (3, 7, 7, 96), got (96, 3, 7, 7); swap the axes"."""
 
-    def __init__(self, what, expected, got, advice=""):
+    def __init__(self, what: object, expected: object, got: object, advice: str = "") -> None:
         self.what, self.expected, self.got, self.advice = what, expected, got, advice
         super().__init__(f"{what}: expected {expected}, got {got}" + (f"; {advice}" if advice else ""))
 
 
-def shape(what, array, expected):
+def shape(what: object, array: Array, expected: Sequence[int | None]) -> None:
     """Raise unless `array.shape == expected`; an entry None in `expected` matches any size."""
     fits = len(array.shape) == len(expected) and all(e is None or e == n for e, n in zip(expected, array.shape))
     if not fits:
@@ -27,32 +32,32 @@ def shape(what, array, expected):
         raise Expected(what, f"shape {wanted}", tuple(array.shape))
 
 
-def dtype(what, array, *expected):
+def dtype(what: object, array: Array, *expected: DTypeLike) -> None:
     """Raise unless the array's dtype is one of `expected`."""
     if array.dtype not in [np.dtype(e) for e in expected]:
         raise Expected(what, " or ".join(str(np.dtype(e)) for e in expected), array.dtype)
 
 
-def finite(what, array):
+def finite(what: object, array: Array) -> None:
     """Raise if a value is NaN or infinite, saying how many are."""
     bad = int(array.size - np.isfinite(array).sum())
     if bad:
         raise Expected(what, "finite values", f"{bad} of {array.size} NaN or infinite")
 
 
-def positive(what, value):
+def positive(what: object, value: float) -> None:
     """Raise unless value > 0 and finite."""
     if not 0 < value < float("inf"):
         raise Expected(what, "a number above 0", value)
 
 
-def one_of(what, value, choices):
+def one_of(what: object, value: object, choices: Collection[Any]) -> None:
     """Raise unless `value` is among `choices`, which the sentence lists."""
     if value not in choices:
         raise Expected(what, "one of " + ", ".join(map(str, choices)), repr(value))
 
 
-def speak_and_exit(main):
+def speak_and_exit(main: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator of a command line's `main`: an `Expected` becomes its sentence on standard error and exit status 2,
     a Ctrl-C that `main` does not answer itself one word and 130."""
     @functools.wraps(main)

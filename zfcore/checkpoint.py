@@ -18,15 +18,20 @@ import errno
 import io
 import json
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.backend import to_host
+from zfcore.hints import Arrays, FilePath, Row, Shape
 
 FORMAT, VERSION = "zfcore", 1
 LIBVER = ("v110", "v110")           # HDF5 1.10 and later: this form has checksums on its own headers too
@@ -36,20 +41,20 @@ LIBVER = ("v110", "v110")           # HDF5 1.10 and later: this form has checksu
 class Checkpoint:
     """What a file holds. Arrays are NumPy float32; `layers` is the layer table (`Network.table()`)."""
     model: str
-    input_shape: tuple
-    layers: list
-    classes: list
-    parameters: dict
-    velocity: dict = field(default_factory=dict)
-    mean_image: np.ndarray = None
+    input_shape: Shape
+    layers: list[Row]
+    classes: Sequence[str]
+    parameters: Arrays
+    velocity: Arrays = field(default_factory=dict)
+    mean_image: NDArray[np.float32] | None = None
     epoch: int = 0
     step: int = 0
-    state: dict = field(default_factory=dict)
-    history: dict = field(default_factory=dict)
-    buffers: dict = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
+    history: dict[str, list[float]] = field(default_factory=dict)
+    buffers: Arrays = field(default_factory=dict)
 
 
-def save(path, checkpoint):
+def save(path: FilePath, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to `path`, all or nothing. Raises Unwritable where the disk refuses (full, read-only)."""
     with new_hdf5(path) as file:
         _describe(file, format=FORMAT, version=VERSION, model=checkpoint.model, epoch=checkpoint.epoch,
@@ -68,7 +73,7 @@ def save(path, checkpoint):
         _describe(file.create_group("state"), **checkpoint.state)
 
 
-def load(path):
+def load(path: FilePath) -> Checkpoint:
     """Read and check a file written by `save`. Whatever is wrong is one sentence that names the file and the dataset:
     not a checkpoint, another version, cut short, a failed checksum, a missing or misshapen dataset, a NaN."""
     path = Path(path)
@@ -140,6 +145,7 @@ class Unwritable(check.Expected):
     """The disk refuses a file: full, read-only, gone."""
 
 
+ADVICE: dict[int | None, str]
 ADVICE = {**dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room there"),
           **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make the folder writable"),
           errno.ENOENT: "the folder is gone"}
@@ -152,14 +158,15 @@ class atomic:
     so that what a kill leaves behind is overwritten by the next write. In a `shared` folder, where another process may be
     writing the same file, it is this process's own: whoever is last wins, with a whole file."""
 
-    def __init__(self, path, shared=False):
+    def __init__(self, path: FilePath, shared: bool = False) -> None:
         self.path = Path(path)
         self.temporary = self.path.with_name(f".{self.path.name}{f'-{os.getpid()}' if shared else ''}.part")
 
-    def __enter__(self):
+    def __enter__(self) -> Path:
         return self.temporary
 
-    def __exit__(self, kind, error, trace):
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> Literal[False]:
         if kind is None:
             try:
                 flush(self.temporary)
@@ -176,7 +183,7 @@ class atomic:
 
 
 @contextmanager
-def new_hdf5(path, shared=False):
+def new_hdf5(path: FilePath, shared: bool = False) -> Iterator[h5py.File]:
     """`with new_hdf5(path) as file:` an h5py.File to fill, whole or not at all as with `atomic(path, shared)`.
 
     A disk that fills up under an open file makes the HDF5 library end the process with a segmentation fault, when it
@@ -190,7 +197,7 @@ def new_hdf5(path, shared=False):
                 raise output.refused from None
 
 
-def write_csv(path, rows, *header):
+def write_csv(path: FilePath, rows: Iterable[Iterable[Any]], *header: str) -> None:
     """Write `rows` under a `header`, whole or not at all; names of files may hold bytes that are no text."""
     with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         csv.writer(file).writerows([header, *rows])
@@ -217,7 +224,7 @@ class _Output(io.FileIO):
             return size
 
 
-def flush(path):
+def flush(path: Path) -> None:
     """Wait until the file or folder at `path` is on the disk."""
     if path.is_dir() and os.name == "nt":
         return                                             # a folder cannot be opened there; the rename is enough

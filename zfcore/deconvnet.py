@@ -14,34 +14,41 @@ A unit of a layer is one of its maps, or one of the M outputs of a fully connect
 maps after their ReLU, which is where the paper takes its activations; so does "relu1". A layer that no ReLU follows,
 such as the classes of fc8, is taken as it is. Every other name ("pool1", "norm2") is that layer's output.
 """
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.backend import array_module, to_device, to_host, zeros
-from zfcore.layers import ContrastNorm, ReLU
-from zfcore.network import rule_of
+from zfcore.hints import Array, Ints, Points
+from zfcore.layers import ContrastNorm, Layer, ReLU
+from zfcore.network import Network, Rules, rule_of
 from zfcore.ops.relu import relu, relu_backward
 from zfcore.ops.window import Windows, cut, lay
 
 
 # ------------------------------------------------------------------------------------------------------ the rules
-def rectify(layer, dy, cache):
+def rectify(layer: Layer, dy: Array, cache: Any) -> Array:
+    """dy where it is above 0, else 0: the deconvnet's ReLU."""
     return relu(dy)[0]
 
 
-def rectify_where_on(layer, dy, y):
+def rectify_where_on(layer: Layer, dy: Array, y: Array) -> Array:
+    """dy where it and the output `y` are above 0, else 0: the ReLU of guided backpropagation."""
     return relu_backward(relu(dy)[0], y)
 
 
-def skip(layer, dy, cache):
+def skip(layer: Layer, dy: Array, cache: Any) -> Array:
+    """dy as it is."""
     return dy
 
 
-GRADIENT = {}
-DECONVNET = {ReLU: rectify, ContrastNorm: skip}
-GUIDED = {ReLU: rectify_where_on}
+GRADIENT: Rules = {}
+DECONVNET: Rules = {ReLU: rectify, ContrastNorm: skip}
+GUIDED: Rules = {ReLU: rectify_where_on}
 BLIND = rectify, skip                        # rules that do not look at what was on the way up
 
 
@@ -52,13 +59,14 @@ class Projection:
 
     pixels   (3,H,W,N)   what of the picture excited the unit, signed
     values   (N,)        the unit's activation, for a whole map its strongest one
-    places   (N,2)       int64, row and column of that activation; 0, 0 in a fully connected layer"""
-    pixels: np.ndarray
-    values: np.ndarray
-    places: np.ndarray
+    places   (N,2)       row and column of that activation; 0, 0 in a fully connected layer"""
+    pixels: Array
+    values: Array
+    places: NDArray[np.int64]
 
 
-def project(network, x, layer, units, places=None, whole_map=False, rules=DECONVNET, start=None):
+def project(network: Network, x: Array, layer: str, units: Ints, places: Points | None = None, whole_map: bool = False,
+            rules: Rules = DECONVNET, start: float | None = None) -> Projection:
     """Project one unit per picture back to the pixels: picture n of x (3,H,W,N) from unit `units[n]` of `layer`.
 
     places      (N,2) row and column of the activation in the unit's map; None: the strongest one, the first in row order
@@ -67,7 +75,7 @@ def project(network, x, layer, units, places=None, whole_map=False, rules=DECONV
                 so that its strongest activation is that number). The way down is positively homogeneous, so from a
                 positive activation this only scales the picture.
 
-    -> Projection. Raises Expected for a layer, a unit or a place that there is not."""
+    Raises Expected for a layer, a unit or a place that there is not."""
     y, trace = network.forward(x, until=network.layers[feature_layer(network, layer)].name)
     units = check_units(network, layer, units)
     check.shape("units", units, (x.shape[-1],))
@@ -77,7 +85,7 @@ def project(network, x, layer, units, places=None, whole_map=False, rules=DECONV
     return Projection(pixels, values, places)
 
 
-def feature_layer(network, name):
+def feature_layer(network: Network, name: str) -> int:
     """Index of the layer whose output holds the units of the layer called `name`: of one with weights the ReLU behind it, with
     nothing between but what keeps the units as they are; else itself."""
     k = network.index(name)
@@ -88,20 +96,21 @@ def feature_layer(network, name):
     return behind if followed and network.layers[k].has_weights else k
 
 
-def unit_count(network, layer):
+def unit_count(network: Network, layer: str) -> int:
+    """How many units a layer has: maps, or outputs of a fully connected one. Raises Expected for a layer that there is not."""
     return network.shapes[network.index(layer) + 1][0]
 
 
-def check_units(network, layer, units):
-    """`units` as an int64 array, after a check that the layer has them."""
+def check_units(network: Network, layer: str, units: Ints) -> NDArray[np.int64]:
+    """`units` as an array. Raises Expected for one that the layer does not have."""
     units, count = np.asarray(units, np.int64), unit_count(network, layer)
     wrong = units[(units < 0) | (units >= count)]
     if wrong.size:
         raise check.Expected(f"unit of {layer}", f"0 to {count - 1}", wrong.flat[0])
-    return units
+    return units                                           # type: ignore[return-value]
 
 
-def find_places(y, units, places=None):
+def find_places(y: Array, units: NDArray[np.int64], places: Points | None = None) -> tuple[NDArray[np.int64], Array]:
     """(places, values) of the activation to project in y (F,Ho,Wo,N) or (M,N), one unit a picture; see `project`."""
     maps = y.reshape(len(y), *(y.shape[1:3] if y.ndim == 4 else (1, 1)), -1)           # (F,Ho,Wo,N)
     _, Ho, Wo, N = maps.shape
@@ -116,7 +125,8 @@ def find_places(y, units, places=None):
     return places, maps[units, places[:, 0], places[:, 1], np.arange(N)]
 
 
-def start_signal(y, units, places, values, whole_map=False, start=None):
+def start_signal(y: Array, units: NDArray[np.int64], places: NDArray[np.int64], values: Array, whole_map: bool = False,
+                 start: float | None = None) -> Array:
     """dy of the shape of y, zero but for the chosen activation, or the chosen map, of each picture."""
     dy, pictures = zeros(y.shape, y.dtype, like=y), np.arange(y.shape[-1])
     if whole_map:
@@ -130,7 +140,8 @@ def start_signal(y, units, places, values, whole_map=False, start=None):
 
 
 # --------------------------------------------------------------------------------------------------- the way down
-def descend(network, dy, trace, rules=DECONVNET, places=None):
+def descend(network: Network, dy: Array, trace: Sequence[Any], rules: Rules = DECONVNET,
+            places: NDArray[np.int64] | None = None) -> Array:
     """The signal dy, shaped like the output of the last traced layer, brought down to the pixels (3,H,W,N).
 
     `places` (N,2) tells that dy is zero except there, one place a picture. Then only the cone of that place is computed:
@@ -138,11 +149,11 @@ def descend(network, dy, trace, rules=DECONVNET, places=None):
     For layer 2 of ZFNet that is 27 of 224 pixels, for layer 5 139. Where a window outgrows its map, the rest is dense."""
     if places is None or dy.ndim == 2:
         return network.backward(dy, trace, rules)[0]
-    window = Windows(*places.T, size=1)
+    window = Windows(places[:, 0], places[:, 1], size=1)
     dy = cut(dy, window)                                                                # (F,1,1,N)
     for k in reversed(range(len(trace))):
         layer, (_, H, W) = network.layers[k], network.shapes[k]
-        below = window.below(*layer.window())
+        below = window.below(*layer.window())                # type: ignore[misc]   # maps: it has one
         if below.size > min(H, W):
             return network.backward(lay(dy, window, network.shapes[k + 1]), trace[:k + 1], rules)[0]
         rule = rule_of(layer, rules)

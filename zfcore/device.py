@@ -1,13 +1,16 @@
 """Floor 4: a device by its name. What lies below is given its device and chooses none."""
+from typing import Literal
+
 from zfcore import gpu
-from zfcore.backend import CPU
+from zfcore.backend import CPU, Device
 from zfcore.check import Expected
 
 DEVICES = {"cpu": lambda: CPU, "gpu": gpu.device}              # name -> function that makes the Device or raises
 
 
-def select(name="auto"):
-    """The device called `name`; "auto" takes the GPU where CuPy sees one and the CPU elsewhere."""
+def select(name: Literal["auto", "cpu", "gpu"] = "auto") -> Device:
+    """The device called `name`; "auto" takes the GPU where CuPy sees one and the CPU elsewhere. Raises Expected
+    for another name, and where there is no such device."""
     if name == "auto":
         try:
             return DEVICES["gpu"]()

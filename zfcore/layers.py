@@ -33,14 +33,16 @@ formed is no part of it: the `precision` of a layer with weights is fp32 until `
 """
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
 from zfcore import check
 from zfcore.backend import empty
+from zfcore.hints import Array, Law, Precision, Row, Shape
 from zfcore.ops.avgpool import AvgPoolCache, avgpool, avgpool_backward, divisors
 from zfcore.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_transpose
 from zfcore.ops.contrast_norm import contrast_norm, contrast_norm_backward
@@ -49,105 +51,108 @@ from zfcore.ops.dropout import dropout, dropout_backward
 from zfcore.ops.linear import linear, linear_backward, linear_transpose
 from zfcore.ops.maxpool import Pooling, maxpool, maxpool_backward
 from zfcore.ops.relu import relu, relu_backward
-from zfcore.ops.window import cut, output_size
+from zfcore.ops.window import Windows, cut, output_size
 
 
 class Step(NamedTuple):
     """Of a training step its number, which draws the dropout masks (an array () of uint64 where a step is captured), and
     `part` (first, N) where x is the pictures from number `first` on of a batch of N that comes in pieces."""
-    number: object
-    part: tuple = None
+    number: Any
+    part: tuple[int, int] | None = None
 
 
 @dataclass
 class Layer(ABC):
+    """A layer called `name`; the head of this file says what each kind must answer and what it may."""
     name: str
     has_weights = has_filters = rectifies = keeps_positive = keeps_units = has_switches = hands_on = False
     border = 0.0
 
-    def __post_init__(self):
-        self.parameters, self.buffers = {}, {}
+    def __post_init__(self) -> None:
+        self.parameters: dict[str, Array] = {}
+        self.buffers: dict[str, Array] = {}
 
-    def fields(self):
+    def fields(self) -> Row:
         """{"kind": "Conv", "name": "conv1", "F": 96, ...}: the row of the layer table, as JSON can hold it."""
         return {"kind": type(self).__name__, **{f.name: getattr(self, f.name) for f in fields(self)}}
 
     @abstractmethod
-    def shape_out(self, shape): ...
+    def shape_out(self, shape: Shape) -> Shape: ...
 
     @abstractmethod
-    def window(self): ...
+    def window(self) -> tuple[int, int, int] | None: ...
 
     @abstractmethod
-    def forward(self, x, step=None): ...
+    def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]: ...
 
     @abstractmethod
-    def backward(self, dy, cache): ...
+    def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]: ...
 
     @abstractmethod
-    def cut_cache(self, cache, outputs, inputs): ...
+    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any: ...
 
-    def parameter_shapes(self, shape):
+    def parameter_shapes(self, shape: Shape) -> dict[str, Shape]:
         return {}
 
-    def buffer_shapes(self, shape):
+    def buffer_shapes(self, shape: Shape) -> dict[str, Shape]:
         return {}
 
-    def init(self, shape, seed, law, factor):
+    def init(self, shape: Shape, seed: int, law: Law, factor: float) -> tuple[dict[str, Array], dict[str, Array]]:
         """({name: array} of parameters, the same of buffers), as training begins with them, of an input of `shape`; `law`
         and `factor` say how large weights are, see `Network.init`."""
         return {}, {}
 
-    def place(self, number, shape):
+    def place(self, number: int, shape: Shape) -> None:
         """Told by the network: that this is its layer `number`, which maps (or columns) of `shape` enter."""
 
-    def data_gradient(self, dy, cache):
+    def data_gradient(self, dy: Array, cache: Any) -> Array:
         return self.backward(dy, cache)[0]
 
-    def parameter_gradients(self, dy, cache):
+    def parameter_gradients(self, dy: Array, cache: Any) -> dict[str, Array]:
         return self.backward(dy, cache)[1]
 
-    def inside(self, outputs):
+    def inside(self, outputs: Any) -> "Layer":
         if self.window() != (1, 1, 0):
             raise TypeError(f"{type(self).__name__} does not say what it does with padding that lies around its input")
         return self
 
-    def multiply_adds(self, shape):
+    def multiply_adds(self, shape: Shape) -> int:
         return 0
 
 
 class Pixelwise(Layer):
     """A layer each of whose outputs sees one pixel, its own, of all maps."""
-    def shape_out(self, shape):
+    def shape_out(self, shape: Shape) -> Shape:
         return shape
 
-    def window(self):
+    def window(self) -> tuple[int, int, int]:
         return 1, 1, 0
 
 
 class Whole(Layer):
     """A layer each of whose outputs sees all of the input."""
-    def window(self):
+    def window(self) -> None:
         return None
 
-    def cut_cache(self, cache, outputs, inputs):
+    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
         raise TypeError(f"{type(self).__name__} sees the whole input: it has no cache of a window")
 
 
 class Weighted:
     """What Conv and Linear have in common: weights "w" (..., outputs), biases "b" (outputs,)."""
-    has_weights, precision = True, "fp32"
-    gradients = None                             # function(dy, cache, need_dx=True) -> (dx or None, dw, db), the operation's
+    has_weights = True
+    precision: Precision = "fp32"
+    gradients: ClassVar[Callable[..., Any]]      # function(dy, cache, need_dx=True) -> (dx or None, dw, db), the operation's
 
-    def backward(self, dy, cache):
+    def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
         dx, dw, db = self.gradients(dy, cache)
         return dx, {"w": dw, "b": db}
 
-    def parameter_gradients(self, dy, cache):
+    def parameter_gradients(self, dy: Array, cache: Any) -> dict[str, Array]:
         _, dw, db = self.gradients(dy, cache, need_dx=False)
         return {"w": dw, "b": db}
 
-    def init(self, shape, seed, law, factor):
+    def init(self: Any, shape: Shape, seed: int, law: Law, factor: float) -> tuple[dict[str, Array], dict[str, Array]]:
         """Weights drawn from N(0, std) by a generator of the layer's own, biases 0."""
         shapes = self.parameter_shapes(shape)
         std = 0.01 if law == "gaussian" else np.sqrt(2/np.prod(shapes["w"][:-1]))*factor
@@ -163,40 +168,40 @@ class Conv(Weighted, Layer):
     S: int = 1
     P: int = 0
     groups: int = 1
-    rounding: str = "ceil"
+    rounding: Literal["ceil", "floor"] = "ceil"
     has_filters, gradients = True, staticmethod(conv2d_backward)
 
-    def shape_out(self, shape):
+    def shape_out(self, shape: Shape) -> Shape:
         C, H, W = _maps(self, shape)
         if C % self.groups or self.F % self.groups:
             raise check.Expected(self.name, f"maps in and out divisible by {self.groups} groups", f"{C} and {self.F}")
         return (self.F, output_size(H, self.K, self.S, self.P, self.rounding),
                 output_size(W, self.K, self.S, self.P, self.rounding))
 
-    def window(self):
+    def window(self) -> tuple[int, int, int]:
         return self.K, self.S, self.P
 
-    def parameter_shapes(self, shape):
+    def parameter_shapes(self, shape: Shape) -> dict[str, Shape]:
         return {"w": (shape[0]//self.groups, self.K, self.K, self.F), "b": (self.F,)}
 
-    def multiply_adds(self, shape):
+    def multiply_adds(self, shape: Shape) -> int:
         return int(np.prod(self.shape_out(shape)))*(shape[0]//self.groups)*self.K**2
 
-    def arguments(self):
+    def arguments(self) -> tuple[Array, Array, int, int, int, str]:
         """Those of `conv2d` behind x: w, b, S, P, groups, rounding."""
         return self.parameters["w"], self.parameters["b"], self.S, self.P, self.groups, self.rounding
 
-    def forward(self, x, step=None):
+    def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
         return conv2d(x, *self.arguments(), precision=self.precision)
 
-    def data_gradient(self, dy, cache):
+    def data_gradient(self, dy: Array, cache: Any) -> Array:
         _, H, W, _ = cache.x.shape
         return conv2d_transpose(dy, cache.w, cache.S, cache.P, H, W, cache.groups, cache.precision)
 
-    def inside(self, outputs):
+    def inside(self, outputs: Any) -> "Layer":
         return _without_padding(self)
 
-    def cut_cache(self, cache, outputs, inputs):
+    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
         x = cache.x                              # asked for its shape only
         return cache._replace(x=empty((len(x), inputs.size, inputs.size, x.shape[-1]), x.dtype, like=x), P=0)
 
@@ -207,31 +212,32 @@ class MaxPool(Layer):
     K: int
     S: int
     P: int = 0
-    rounding: str = "ceil"
+    rounding: Literal["ceil", "floor"] = "ceil"
     has_switches = keeps_positive = True
     border = -np.inf
 
-    def shape_out(self, shape):
+    def shape_out(self, shape: Shape) -> Shape:
         C, H, W = _maps(self, shape)
         return (C, output_size(H, self.K, self.S, self.P, self.rounding),
                 output_size(W, self.K, self.S, self.P, self.rounding))
 
-    def window(self):
+    def window(self) -> tuple[int, int, int]:
         return self.K, self.S, self.P
 
-    def arguments(self):
+    def arguments(self) -> tuple[int, int, int, str]:
+        """Those of `maxpool` behind x: K, S, P, rounding."""
         return self.K, self.S, self.P, self.rounding
 
-    def forward(self, x, step=None):
+    def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
         return maxpool(x, *self.arguments())
 
-    def backward(self, dy, cache):
+    def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
         return maxpool_backward(dy, cache), {}
 
-    def inside(self, outputs):
+    def inside(self, outputs: Any) -> "Layer":
         return _without_padding(self)
 
-    def cut_cache(self, cache, outputs, inputs):
+    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
         switches, (shape, K, S, _), y = cache                # nobody looks at y
         return cache._replace(switches=cut(switches, outputs),
                               pooling=Pooling((shape[0], inputs.size, inputs.size, shape[3]), K, S, 0))
@@ -241,18 +247,18 @@ class MaxPool(Layer):
 class AvgPool(Layer):
     """Mean over windows KxK at stride S, padding P, which at the border divides by what `borders` says (`ops.avgpool`). K None:
     over the whole map, however large, one output a map; S plays no part then, and there is no border."""
-    K: int = None
+    K: int | None = None
     S: int = 1
     P: int = 0
-    rounding: str = "ceil"
-    borders: str = "inside"
+    rounding: Literal["ceil", "floor"] = "ceil"
+    borders: Literal["inside", "padded", "clipped"] = "inside"
     keeps_positive = True
     size = 0, 0                                    # (H,W) of the maps that enter, once the network has said it
 
-    def place(self, number, shape):
-        self.size = shape[1:]
+    def place(self, number: int, shape: Shape) -> None:
+        self.size = shape[1:]                      # type: ignore[assignment]
 
-    def shape_out(self, shape):
+    def shape_out(self, shape: Shape) -> Shape:
         C, H, W = _maps(self, shape)
         if self.K is None and (self.P, self.rounding, self.borders) != (0, "ceil", "inside"):
             raise check.Expected(self.name, "no padding, rounding or borders where the window is the whole map",
@@ -260,27 +266,27 @@ class AvgPool(Layer):
         K, S, P, rounding, _ = self.arguments((H, W))
         return C, output_size(H, K, S, P, rounding), output_size(W, K, S, P, rounding)
 
-    def window(self):
+    def window(self) -> tuple[int, int, int]:
         return self.arguments(self.size)[:3]
 
-    def arguments(self, size):
+    def arguments(self, size: Shape) -> tuple[int, int, int, str, Any]:
         """Those of `avgpool` behind x of (H,W) `size`: K, S, P, rounding, borders. Of a whole map the longer side is K."""
         return max(size) if self.K is None else self.K, self.S, self.P, self.rounding, self.borders
 
-    def forward(self, x, step=None):
+    def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
         return avgpool(x, *self.arguments(x.shape[1:3]))
 
-    def backward(self, dy, cache):
+    def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
         return avgpool_backward(dy, cache), {}
 
-    def inside(self, outputs):
+    def inside(self, outputs: Any) -> "Layer":
         rows, columns = (np.arange(count)[:, None] + first for count, first in
                          ((outputs.height, outputs.tops), (outputs.width, outputs.lefts)))
         inner = _without_padding(self)
         inner.K, inner.borders = self.window()[0], divisors(self.size, rows, columns, *self.window(), self.borders)
         return inner
 
-    def cut_cache(self, cache, outputs, inputs):
+    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
         (C, H, W, N), _, K, S, P, borders = cache
         rows, columns = (np.arange(outputs.size)[:, None] + first for first in (outputs.tops, outputs.lefts))
         return AvgPoolCache((C, inputs.size, inputs.size, N), (outputs.size, outputs.size), K, S, 0,
@@ -289,15 +295,16 @@ class AvgPool(Layer):
 
 @dataclass
 class ReLU(Pixelwise):
+    """max(x, 0); the cache is the output."""
     rectifies = True
 
-    def forward(self, x, step=None):
+    def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
         return relu(x)
 
-    def backward(self, dy, cache):
+    def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
         return relu_backward(dy, cache), {}
 
-    def cut_cache(self, cache, outputs, inputs):
+    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
         return cut(cache, outputs)
 
 
@@ -308,19 +315,20 @@ class ContrastNorm(Pixelwise):
     alpha: float = 1e-4
     beta: float = 0.75
     k: float = 2.0
-    convention: str = "mean"
+    convention: Literal["mean", "sum"] = "mean"
     keeps_positive = True
 
-    def arguments(self):
+    def arguments(self) -> tuple[int, float, float, float, str]:
+        """Those of `contrast_norm` behind x: n, alpha, beta, k, convention."""
         return self.n, self.alpha, self.beta, self.k, self.convention
 
-    def forward(self, x, step=None):
+    def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
         return contrast_norm(x, *self.arguments())
 
-    def backward(self, dy, cache):
+    def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
         return contrast_norm_backward(dy, cache), {}
 
-    def cut_cache(self, cache, outputs, inputs):
+    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
         return cache._replace(x=cut(cache.x, outputs))
 
 
@@ -341,35 +349,35 @@ class BatchNorm(Pixelwise):
             raise check.Expected(f"{self.name}: momentum", "0 <= momentum <= 1, the share of a step in the running statistics",
                                  self.momentum)
 
-    def parameter_shapes(self, shape):
+    def parameter_shapes(self, shape: Shape) -> dict[str, Shape]:
         return {"gamma": shape[:1], "beta": shape[:1]}
 
-    def buffer_shapes(self, shape):
+    def buffer_shapes(self, shape: Shape) -> dict[str, Shape]:
         return {"mean": shape[:1], "var": shape[:1]}
 
-    def init(self, shape, seed, law, factor):
+    def init(self, shape: Shape, seed: int, law: Law, factor: float) -> tuple[dict[str, Array], dict[str, Array]]:
         one, zero = np.ones(shape[:1], np.float32), np.zeros(shape[:1], np.float32)
         return {"gamma": one, "beta": zero}, {"mean": zero.copy(), "var": one.copy()}
 
-    def forward(self, x, step=None):
+    def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
         if step is not None and step.part is not None and x.shape[-1] < step.part[1]:
             raise check.Expected(self.name, f"the whole batch of {step.part[1]} pictures, whose mean and variance it takes",
                                  f"a piece of {x.shape[-1]}", "leave out --micro-batch")
         p, kept, momentum = self.parameters, self.buffers, None if step is None else self.momentum
         return batch_norm(x, p["gamma"], p["beta"], kept["mean"], kept["var"], self.eps, momentum)
 
-    def backward(self, dy, cache):
+    def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
         dx, dgamma, dbeta = batch_norm_backward(dy, cache)
         return dx, {"gamma": dgamma, "beta": dbeta}
 
-    def parameter_gradients(self, dy, cache):
+    def parameter_gradients(self, dy: Array, cache: Any) -> dict[str, Array]:
         _, dgamma, dbeta = batch_norm_backward(dy, cache, need_dx=False)
         return {"gamma": dgamma, "beta": dbeta}
 
-    def data_gradient(self, dy, cache):
+    def data_gradient(self, dy: Array, cache: Any) -> Array:
         return batch_norm_transpose(dy, cache)
 
-    def cut_cache(self, cache, outputs, inputs):
+    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
         if cache.training:
             raise TypeError("the statistics of a training step are not those of windows: project in evaluation")
         return cache._replace(x=cut(cache.x, outputs))
@@ -380,13 +388,13 @@ class Flatten(Whole):
     """(C,H,W,N) -> (C*H*W,N), the maps of one picture as one column; the cache is x's shape."""
     hands_on = keeps_positive = True
 
-    def shape_out(self, shape):
+    def shape_out(self, shape: Shape) -> Shape:
         return (int(np.prod(shape)),)
 
-    def forward(self, x, step=None):
+    def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
         return x.reshape(-1, x.shape[-1]), x.shape
 
-    def backward(self, dy, shape):
+    def backward(self, dy: Array, shape: Shape) -> tuple[Array, dict[str, Array]]:
         return dy.reshape(shape), {}
 
 
@@ -396,21 +404,21 @@ class Linear(Weighted, Whole):
     M: int
     gradients = staticmethod(linear_backward)
 
-    def shape_out(self, shape):
+    def shape_out(self, shape: Shape) -> Shape:
         if len(shape) != 1:
             raise check.Expected(self.name, "a flat input (D,)", shape, "put a Flatten before it")
         return (self.M,)
 
-    def parameter_shapes(self, shape):
+    def parameter_shapes(self, shape: Shape) -> dict[str, Shape]:
         return {"w": (shape[0], self.M), "b": (self.M,)}
 
-    def multiply_adds(self, shape):
+    def multiply_adds(self, shape: Shape) -> int:
         return shape[0]*self.M
 
-    def forward(self, x, step=None):
+    def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
         return linear(x, self.parameters["w"], self.parameters["b"], self.precision)
 
-    def data_gradient(self, dy, cache):
+    def data_gradient(self, dy: Array, cache: Any) -> Array:
         return linear_transpose(dy, cache.w, cache.precision)
 
 
@@ -423,20 +431,20 @@ class Dropout(Pixelwise):
     number: int = 0
     hands_on = keeps_positive = True
 
-    def place(self, number, shape):
+    def place(self, number: int, shape: Shape) -> None:
         self.number = number
 
-    def init(self, shape, seed, law, factor):
+    def init(self, shape: Shape, seed: int, law: Law, factor: float) -> tuple[dict[str, Array], dict[str, Array]]:
         self.seed = seed
         return {}, {}
 
-    def forward(self, x, step=None):
+    def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
         return (x, None) if step is None else dropout(x, self.keep_prob, (self.seed, self.number, step.number), step.part)
 
-    def backward(self, dy, cache):
+    def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
         return (dy if cache is None else dropout_backward(dy, cache)), {}
 
-    def cut_cache(self, cache, outputs, inputs):
+    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
         if cache is not None:
             raise TypeError("the mask of a training step is not cut: project in evaluation")
         return None
@@ -445,8 +453,8 @@ class Dropout(Pixelwise):
 KINDS = {kind.__name__: kind for kind in (Conv, MaxPool, AvgPool, ReLU, ContrastNorm, BatchNorm, Flatten, Linear, Dropout)}
 
 
-def from_fields(row):
-    """The layer whose `fields()` gave `row`."""
+def from_fields(row: Mapping[str, Any]) -> Layer:
+    """The layer whose `fields()` gave `row`. Raises Expected for another kind, and other fields than the kind's."""
     row = dict(row)
     kind = row.pop("kind", None)
     check.one_of("layer table: kind", kind, KINDS)

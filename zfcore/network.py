@@ -6,22 +6,28 @@
 `backward` walks the trace from its end to the pixels. A table of `rules` replaces what a kind of layer hands down by
 something else; that is all the difference between the gradient and the deconvnet (zfcore/deconvnet.py).
 """
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from zfcore import check
-from zfcore.backend import CPU, to_host
+from zfcore.backend import CPU, Device, to_host
 from zfcore.fusion import BACKWARD, walk
-from zfcore.layers import Step
+from zfcore.hints import Array, Arrays, Law, Precision, Row, Shape
+from zfcore.layers import Layer, Step
 from zfcore.ops.conv2d import check_precision
+
+Rule: TypeAlias = Callable[[Any, Array, Any], Array]            # (layer, dy, cache) -> dx
+Rules: TypeAlias = Mapping[type[Layer], Rule]                   # of some kinds of layer
 
 
 class Network:
     """`layers` applied in order to pictures of `input_shape` (C,H,W); `name` is the model's. The network has copies of the layers,
     which share their arrays: what it tells them, of their place and seed, it tells no other network's."""
 
-    def __init__(self, name, input_shape, layers):
+    def __init__(self, name: str, input_shape: Sequence[int], layers: Iterable[Layer]) -> None:
         layers = [_copied(layer) for layer in layers]
         names = [layer.name for layer in layers]
         twice = sorted({n for n in names if names.count(n) > 1})
@@ -34,7 +40,8 @@ class Network:
             layer.place(number, self.shapes[number])
 
     # ------------------------------------------------------------------------------------------ forward, backward
-    def forward(self, x, step=None, until=None, part=None):
+    def forward(self, x: Array, step: int | None = None, until: str | None = None,
+                part: tuple[int, int] | None = None) -> tuple[Array, list[Any]]:
         """x (C,H,W,N) -> (y, trace), through all layers or through the layer named `until`.
 
         `step` is the number of the training step; None evaluates: nothing is dropped, no statistics are taken.
@@ -46,14 +53,16 @@ class Network:
             trace.append(cache)
         return x, trace
 
-    def steps(self, x, step=None, until=None, part=None):
+    def steps(self, x: Array, step: int | None = None, until: str | None = None,
+              part: tuple[int, int] | None = None) -> Iterator[tuple[Layer, Array, Any]]:
         """`forward` step by step: yields (layer, output, cache), and keeps nothing of it. Of layers that are computed together
         those below the last may yield its output as theirs."""
         check.shape(f"{self.name}: pictures", x, (*self.input_shape, None))
         layers = self.layers if until is None else self.layers[:self.index(until) + 1]
         return walk(layers, x, None if step is None else Step(step, part))
 
-    def backward(self, dy, trace, rules=None, to_pixels=True):
+    def backward(self, dy: Array, trace: Sequence[Any], rules: Rules | None = None,
+                 to_pixels: bool = True) -> tuple[Array, dict[str, dict[str, Array]]]:
         """dy, shaped like the output of the last traced layer -> (dx, grads).
 
         rules       {kind of layer: function(layer, dy, cache) -> dx} for kinds that hand down something else than their
@@ -75,7 +84,7 @@ class Network:
             k -= 1
         return dy, {name: of_layer for name, of_layer in grads.items() if of_layer}
 
-    def activations(self, x, names):
+    def activations(self, x: Array, names: Iterable[str]) -> dict[str, Array]:
         """{name: output of that layer} for pictures x, in evaluation."""
         wanted = {self.index(name) for name in names}
         out = {}
@@ -85,49 +94,49 @@ class Network:
                 out[layer.name] = x
         return out
 
-    def copy(self):
+    def copy(self) -> "Network":
         """The same network with layers of its own, which share the arrays, so that those of one may be replaced."""
         return Network(self.name, self.input_shape, self.layers)
 
     # -------------------------------------------------------------------------------------------------- parameters
-    def index(self, name):
-        """Place of the layer called `name`."""
+    def index(self, name: str) -> int:
+        """Place of the layer called `name`. Raises Expected where there is none."""
         names = [layer.name for layer in self.layers]
         check.one_of("layer", name, names)
         return names.index(name)
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> Any:                  # a Layer of whatever kind
         return self.layers[self.index(name)]
 
     @property
-    def weighted(self):
+    def weighted(self) -> list[Any]:
         """The layers with weights, from the pixels up."""
         return [layer for layer in self.layers if layer.has_weights]
 
     @property
-    def convolutions(self):
+    def convolutions(self) -> list[Any]:
         """Those of them whose weights are filters."""
         return [layer for layer in self.layers if layer.has_filters]
 
-    def parameter_shapes(self):
+    def parameter_shapes(self) -> dict[str, dict[str, Shape]]:
         """{layer name: {"w": shape, "b": shape}} of the layers that have parameters."""
         shapes = {layer.name: layer.parameter_shapes(shape) for layer, shape in zip(self.layers, self.shapes)}
         return {name: of_layer for name, of_layer in shapes.items() if of_layer}
 
-    def buffer_shapes(self):
+    def buffer_shapes(self) -> dict[str, dict[str, Shape]]:
         """{layer name: {name: shape}} of the layers that keep something beside their parameters."""
         shapes = {layer.name: layer.buffer_shapes(shape) for layer, shape in zip(self.layers, self.shapes)}
         return {name: of_layer for name, of_layer in shapes.items() if of_layer}
 
-    def buffers(self):
+    def buffers(self) -> dict[str, dict[str, Array]]:
         """{layer name: {name: array}}, the arrays themselves."""
         return {layer.name: layer.buffers for layer in self.layers if layer.buffers}
 
-    def parameters(self):
+    def parameters(self) -> dict[str, dict[str, Array]]:
         """{layer name: {"w": array, "b": array}}, the arrays themselves."""
         return {layer.name: layer.parameters for layer in self.layers if layer.parameters}
 
-    def init(self, seed=0, law="gaussian", device=CPU):
+    def init(self, seed: int = 0, law: Law = "gaussian", device: Device = CPU) -> "Network":
         """Draw the parameters: biases 0, weights from N(0, std), a generator per layer so that changing one layer
         leaves the others' start alone.
 
@@ -144,9 +153,9 @@ class Network:
                                                for arrays in layer.init(shape, seed, law, factor))
         return self
 
-    def load(self, parameters, device=CPU, buffers=None):
-        """Take over {layer name: {"w": array, "b": array}}, and {layer name: {...}} of the layers with buffers; names, shapes
-        and finite values are checked first."""
+    def load(self, parameters: Arrays, device: Device = CPU, buffers: Arrays | None = None) -> "Network":
+        """Take over {layer name: {"w": array, "b": array}}, and {layer name: {...}} of the layers with buffers. Raises
+        Expected, before anything is taken over, for other names or shapes, and for values that are not finite."""
         given = {"parameters": (self.parameter_shapes(), parameters), "buffers": (self.buffer_shapes(), buffers or {})}
         for what, (shapes, arrays) in given.items():
             if set(arrays) != set(shapes):
@@ -163,7 +172,7 @@ class Network:
                                            for key in of_layer})
         return self
 
-    def use(self, precision):
+    def use(self, precision: Precision) -> "Network":
         """From now on all layers with weights form their products in this one of PRECISIONS. It is a
         way to compute, not a part of the network: parameters stay float32, and no checkpoint keeps it. Raises Expected
         where the device of the parameters does not have it."""
@@ -173,27 +182,29 @@ class Network:
         return self
 
     # ----------------------------------------------------------------------------------------------------- the table
-    def table(self):
+    def table(self) -> list[Row]:
         """The layer table as JSON can hold it; `models.from_table` builds the network again."""
         return [layer.fields() for layer in self.layers]
 
-    def parameter_count(self):
+    def parameter_count(self) -> int:
+        """How many numbers the parameters are."""
         return sum(int(np.prod(shape)) for of_layer in self.parameter_shapes().values() for shape in of_layer.values())
 
-    def receptive_fields(self):
+    def receptive_fields(self) -> list[tuple[int, int, int] | None]:
         """Per layer (field, jump, start): the width in pixels that one unit sees, the distance between two neighbours'
         fields, and where the field of unit (0,0) starts. None for layers behind a Flatten, which see everything."""
-        field, jump, start, out = 1, 1, 0, []
+        field, jump, start = 1, 1, 0
+        out: list[tuple[int, int, int] | None] = []
         for layer, shape in zip(self.layers, self.shapes[1:]):
             if len(shape) == 1:
                 out.append(None)
                 continue
-            K, S, P = layer.window()
+            K, S, P = layer.window()                       # type: ignore[misc]   # maps: it has one
             field, start, jump = field + (K - 1)*jump, start - P*jump, jump*S
             out.append((field, jump, start))
         return out
 
-    def summary(self):
+    def summary(self) -> str:
         """The network as a table: layer, output size, parameters, multiply-adds, receptive field and jump."""
         rows = [f"{self.name}: {'x'.join(map(str, self.input_shape))} pictures"]
         rows.append(f"{'layer':10}{'kind':14}{'output':>15}{'parameters':>13}{'mult-adds':>15}{'field/jump':>12}")
@@ -208,7 +219,7 @@ class Network:
         return "\n".join(rows)
 
 
-def rule_of(layer, rules):
+def rule_of(layer: Layer, rules: Rules) -> Rule:
     """The function (layer, dy, cache) -> dx that `rules` has for the layer's kind, or the kind that it descends from; the layer's
     own gradient where they have none."""
     kind = type(layer)

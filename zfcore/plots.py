@@ -4,21 +4,33 @@ Each function returns a Figure of matplotlib, or a Sheet, which a notebook shows
 whose texts and lines are vectors around the same pixels. The same arrays give the same bytes."""
 import io
 import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from zfcore import check
+from zfcore.analysis.controls import Controls
+from zfcore.analysis.correspondence import Correspondence
+from zfcore.analysis.diagnostics import Diagnosis
+from zfcore.analysis.evolution import Evolution
+from zfcore.analysis.invariance import Invariance
+from zfcore.analysis.occlusion import Occlusion
+from zfcore.analysis.top_activations import UnitViews
 from zfcore.checkpoint import atomic
+from zfcore.hints import FilePath
 
 TRAIN, VAL, GREY = "#7a8fa6", "#c8442d", "#808080"
 UNTRAINED = "#b5893b"                        # of what random weights give, beside what was learned
@@ -31,14 +43,19 @@ WIDEST = 1280                                # pixels, of a sheet: a screen; a R
 DPI = 110
 SMALL, LARGE = 12, 14                        # pixels, of letters
 FORMATS = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}                # and what is left out of each
+STYLE: dict[Any, Any]
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9, "axes.titleweight": "bold",
          "legend.frameon": False, "figure.dpi": DPI, "image.interpolation": "none", "image.composite_image": False,
          "svg.hashsalt": "zfcore", "pdf.fonttype": 42}
+Pixels: TypeAlias = NDArray[np.floating[Any]]
+Curves: TypeAlias = Mapping[str, Mapping[int, tuple[float, float | None]]]      # {name of a row: {place: (mean, spread or None)}}
+Errors: TypeAlias = tuple[float | None, float | None]                           # in training, in validation
+
 styled = matplotlib.rc_context(STYLE)        # a decorator: within the function, so that a user's own figures stay as they are
 
 
 @styled
-def save(drawn, path):
+def save(drawn: "Figure | Sheet", path: FilePath) -> None:
     """Write a Figure of matplotlib or a Sheet, which is what the functions below return, in the format that `path` ends with: .png,
     or .svg and .pdf. All or nothing. Raises Expected for another ending, and where the disk refuses."""
     kind = Path(path).suffix[1:]
@@ -53,7 +70,7 @@ def save(drawn, path):
 
 
 @styled
-def learning_curves(history):
+def learning_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     """Loss and error in % over the epochs, training and validation; thin lines where the learning rate fell."""
     epochs = history["epoch"]
     figure, (left, right) = _subplots(1, 2, figsize=(8, 3))
@@ -73,10 +90,10 @@ def learning_curves(history):
 
 
 @styled
-def lr_test(rows, lr, title):
+def lr_test(rows: Sequence[tuple[int, float, float, float]], lr: float | None, title: str) -> Figure:
     """The loss of each batch and its running mean over the growing learning rate, and the suggested rate `lr` (None: none).
 
-    rows    tuples (step, learning rate, loss, running mean)"""
+    rows    (step, learning rate, loss, running mean) each"""
     _, lrs, losses, smoothed = np.array(rows, np.float64).reshape(-1, 4).T
     figure, axes = _subplots(figsize=(6, 3.2))
     axes.semilogx(lrs, losses, color=TRAIN, lw=0.6, alpha=0.6, label="each batch")
@@ -92,7 +109,7 @@ def lr_test(rows, lr, title):
     return figure
 
 
-def filters(w):
+def filters(w: Pixels) -> "Sheet":
     """First-layer filters w (3,K,K,F) as colour tiles of about 64 pixels, six in a row or, of many, eight.
 
     Mid-grey is zero, and each filter has a scale of its own: what it looks for is legible, how strong it is not."""
@@ -107,14 +124,14 @@ def _filter_columns(count):
     return 6 if count <= 36 else 8
 
 
-def filter_tiles(w, per_filter=False):
+def filter_tiles(w: Pixels, per_filter: bool = False) -> Pixels:
     """(3,K,K,F) -> (F,K,K,3) in 0..1."""
     scale = np.abs(w).max(axis=(0, 1, 2) if per_filter else None)
     tiles = 0.5 + 0.5*w/np.maximum(scale, np.finfo(np.float32).tiny)
     return tiles.transpose(3, 1, 2, 0)
 
 
-def unit_blocks(views):
+def unit_blocks(views: UnitViews) -> "Sheet":
     """Figure 2 of an `analysis.top_activations.UnitViews`: for each unit that fires a block of its strongest projections (0 is
     mid-grey, one scale a block) beside the block of the picture patches they come from. All projections of a unit of the
     first layer are its filter, so that is shown once. Units that never fire are counted in a line below.
@@ -162,7 +179,7 @@ def _block(tiles, pictures, side, zoom):
     return montage(np.where(there, tiles, 1).repeat(zoom, axis=1).repeat(zoom, axis=2), side)
 
 
-def occlusion(found):
+def occlusion(found: Occlusion) -> "Sheet":
     """Figure 7 of an `analysis.occlusion.Occlusion`, two rows a picture, all maps in the frame of the picture: the value for a
     square stands at the square's middle, and the mid-grey rim is where no square can have its middle.
 
@@ -302,7 +319,7 @@ def _class_legend(sheet, left, top, found, i):
 
 
 @styled
-def invariance(found):
+def invariance(found: Invariance) -> Figure:
     """Figure 5 of an `analysis.invariance.Invariance`: a row a series, with some of its pictures, the relative distance at each
     layer, and P of the class. The first pictures in colours, as the bars beside them say; black is the mean over all."""
     n, layers = len(found.labels), found.layers.tolist()
@@ -348,7 +365,7 @@ def _thumbnails(axes, pictures):
     axes.axis("off")
 
 
-def correspondence(found, most_random=3):
+def correspondence(found: Sequence[Correspondence], most_random: int = 3) -> "Sheet":
     """Figure 8 of `analysis.correspondence.Correspondence`s: the first five pictures of the first, each as it is, with each
     part masked, with the places of another picture's parts masked, with some of its random squares; above, the mean scores."""
     first = found[0]
@@ -377,7 +394,7 @@ def correspondence(found, most_random=3):
     return sheet
 
 
-def evolution(found):
+def evolution(found: Evolution) -> "Sheet":
     """Figure 4 of an `analysis.evolution.Evolution`: a block a layer, a row a unit, a column an epoch. Each tile has a scale of
     its own: in the first epochs a projection is weak, and to one scale with the last it would be grey. How strong it is
     the bar below it says, the activation beside the unit's largest; paper is where the unit does not fire. Units that never
@@ -433,7 +450,7 @@ def _steps(found):
     return sheet
 
 
-def diagnostics(found):
+def diagnostics(found: Sequence[Diagnosis]) -> "Sheet":
     """Figure 6 of one or more `analysis.diagnostics.Diagnosis`, a row each: layer 1's filters to one scale and each to its
     own, the strongest projections of those units of layer 2 that fire; below, the numbers of all of them."""
     page = Sheet(0, 8)
@@ -502,7 +519,7 @@ def _numbers(found):
     return sheet
 
 
-def controls(found, most=4):
+def controls(found: Controls, most: int = 4) -> "Sheet":
     """An `analysis.controls.Controls`: for up to `most` units the strongest picture, its projection as trained and under each
     control, each tile to its own scale; above each column the means over all projections, above the patches the share of the
     area that the box has, and of the box its parts."""
@@ -523,12 +540,13 @@ def controls(found, most=4):
 
 
 @styled
-def confusion(counts, classes, pairs, title):
+def confusion(counts: NDArray[np.integer[Any]], classes: Sequence[str], pairs: Sequence[tuple[str, str, int, int]],
+              title: str) -> Figure:
     """How often pictures of each class (rows) were taken for each (columns), as a share of the row: right answers in one
     colour, wrong ones in another, on a square-root scale and never paler than a quarter, so that a single mistake is seen.
     Beside it the most confused pairs.
 
-    counts (M,M) integers; pairs: (true, predicted, count, pictures of the true class), the most confused first. Few classes
+    counts (M,M); pairs: (true, predicted, count, pictures of the true class), the most confused first. Few classes
     have their counts in the cells, up to 60 their names at the sides; of a thousand, each is a pixel wide."""
     M = len(counts)
     cell = max(1, min(60, 960//M))                                        # pixels; whole ones, so that no class is lost
@@ -581,7 +599,7 @@ def _short(name, most=24):
 
 
 @styled
-def accuracy_curve(paper, here, paper_title, here_title, chance):
+def accuracy_curve(paper: Curves, here: Curves, paper_title: str, here_title: str, chance: float) -> Figure:
     """Tables 4 and 5, figure 9: accuracy in % over the training pictures a class, of the paper, left, and ours, right, with a
     line at `chance`. Each is {name of a row: {pictures: (mean, spread or None)}}; of the paper the last two rows are its own,
     the others grey; ours are of random weights trained here, of the features of random weights, of the run's features."""
@@ -608,7 +626,7 @@ def accuracy_curve(paper, here, paper_title, here_title, chance):
 
 
 @styled
-def accuracy_by_layer(paper, here, chance):
+def accuracy_by_layer(paper: Mapping[str, Curves], here: Mapping[str, Curves], chance: float) -> Figure:
     """Table 7: accuracy in % over the layer, the paper's panels and then ours, which have a line at `chance`. A panel is {title:
     {"SVM", "softmax" or one of these and ", untrained": {layer: (mean, spread or None)}}}; the untrained network's is dashed."""
     panels, looks = {**paper, **here}, {"SVM": (VAL, "o"), "softmax": (TRAIN, "s")}
@@ -633,7 +651,8 @@ def accuracy_by_layer(paper, here, chance):
 
 
 @styled
-def average_precisions(names, columns, chance):
+def average_precisions(names: Sequence[str], columns: Mapping[str, NDArray[np.float64]],
+                       chance: NDArray[np.float64]) -> Figure:
     """Table 6: a row a class, a dot for the average precision in % of each of `columns` {name: (K,)}: the paper, the run's
     features, those of random weights, networks from random weights; and a stroke at `chance`. NaN leaves a place empty."""
     figure, axes = _subplots(figsize=(7, 0.9 + 0.22*len(names)))
@@ -651,14 +670,16 @@ def average_precisions(names, columns, chance):
     return figure
 
 
-def pairs(pictures, captions, title):
-    """Pairs of pictures ((h,w,3), (h,w,3)) uint8 side by side, with two lines of text below each."""
+def pairs(pictures: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]], captions: Sequence[Sequence[str]],
+          title: str) -> "Sheet":
+    """Pairs of pictures ((h,w,3), (h,w,3)) side by side, with two lines of text below each."""
     joined = [np.concatenate(pair, axis=1) for pair in pictures]
     return captioned(joined, captions, [True]*len(joined), title, columns=5, side=200)
 
 
-def captioned(pictures, captions, right, title, columns=6, side=136):
-    """Pictures (n,h,w,3) uint8 in rows, brought to `side` pixels of width, with two lines of text below each; the second line
+def captioned(pictures: Sequence[NDArray[np.uint8]], captions: Sequence[Sequence[str]], right: Sequence[bool], title: str,
+              columns: int = 6, side: int = 136) -> "Sheet":
+    """Pictures (n,h,w,3) in rows, brought to `side` pixels of width, with two lines of text below each; the second line
     is in the colour of an error where `right` is False."""
     lines = title.split("\n")
     n, head = len(pictures), LINE*len(lines) + 14
@@ -676,7 +697,7 @@ def captioned(pictures, captions, right, title, columns=6, side=136):
 
 
 @styled
-def beside_paper(labels, paper, ours):
+def beside_paper(labels: Sequence[str], paper: Sequence[Errors], ours: Sequence[Sequence[Errors]]) -> Figure:
     """Tables 2 and 3: for R rows the errors in % of the paper, left, and ours, right; on logarithmic axes, as errors differ by
     factors. Behind a row its validation error and the rank of it: where the ranks agree, so does the order of the rows.
 
@@ -726,30 +747,31 @@ class Sheet:
     """Pictures, texts and panels (axes of matplotlib) at pixels of a white page, counted from the left and the top. As a PNG
     the pictures keep their pixels and the letters are hinted; as vectors the same pixels lie between vectors."""
 
-    def __init__(self, width, height):
+    def __init__(self, width: float, height: float) -> None:
         self.width, self.height = int(width), int(height)
         self.pictures, self.texts, self.panels = [], [], []
 
-    def picture(self, left, top, pixels):
+    def picture(self, left: int, top: int, pixels: Pixels | Image.Image) -> None:
         """A picture (h,w,3) in 0..1, or of PIL."""
         self.pictures.append((left, top, pixels if isinstance(pixels, Image.Image) else as_image(pixels)))
 
-    def text(self, left, baseline, lines, colour=INK, size=SMALL, align="left"):
+    def text(self, left: float, baseline: float, lines: str | Sequence[str], colour: str = INK, size: int = SMALL,
+             align: Literal["left", "right"] = "left") -> None:
         """A line of text or several, the first on `baseline`; `align` "right" has them end at `left`."""
         for number, line in enumerate([lines] if isinstance(lines, str) else lines):
             self.texts.append((left, baseline + LINE*number, line, colour, size, align))
 
-    def panel(self, left, top, width, height, draw):
+    def panel(self, left: float, top: float, width: float, height: float, draw: Callable[[Axes], object]) -> None:
         """Axes that draw(axes) fills when the sheet is drawn."""
         self.panels.append((left, top, width, height, draw))
 
-    def put(self, other, left, top):
+    def put(self, other: "Sheet", left: int, top: int) -> None:
         """Another sheet's content on this one."""
         for own, its in zip((self.pictures, self.texts, self.panels), (other.pictures, other.texts, other.panels)):
             own += [(left + x, top + y, *rest) for x, y, *rest in its]
 
     @styled
-    def image(self):
+    def image(self) -> Image.Image:
         """The page as a PIL picture."""
         page = _drawn(self._figure()) if self.panels else Image.new("RGB", (self.width, self.height), PAPER)
         pen = ImageDraw.Draw(page)
@@ -773,7 +795,7 @@ class Sheet:
         return figure
 
     @styled
-    def figure(self):
+    def figure(self) -> Figure:
         """The page as a Figure of matplotlib, whose texts and lines are vectors."""
         figure = self._figure()
         for left, top, picture in self.pictures:
@@ -889,14 +911,14 @@ def _wrapped(text, width, size=SMALL):
     return lines
 
 
-def tiles(pictures, paths):
+def tiles(pictures: NDArray[Any], paths: Iterable[FilePath]) -> None:
     """Write pictures (n,h,w,3), uint8 or in 0..1, each as a PNG of its own."""
     for picture, path in zip(pictures if pictures.dtype != np.uint8 else pictures/np.float32(255), paths):
         with atomic(Path(path)) as temporary:
             as_image(picture).save(temporary, "PNG")
 
 
-def signed_tiles(projections):
+def signed_tiles(projections: Pixels) -> Pixels:
     """Signed (k,h,w,3) -> 0..1, one scale for all k: 0 is mid-grey, and the strongest 0.3 % of what is not zero are black or
     white. (Scaled to the very strongest value, which is a lone one, everything else would be nearly grey.)"""
     strength = np.abs(projections[projections != 0])
@@ -904,7 +926,7 @@ def signed_tiles(projections):
     return np.clip(0.5 + 0.5*projections/max(scale, np.finfo(np.float32).tiny), 0, 1)
 
 
-def montage(tiles, columns, gap=1, background=1.0):
+def montage(tiles: Pixels, columns: int, gap: int = 1, background: float = 1.0) -> NDArray[np.float32]:
     """Tiles (n,h,w,3) in 0..1 -> one picture (H,W,3), filled row by row."""
     n, h, w, _ = tiles.shape
     rows = -(-n//columns)
@@ -915,6 +937,6 @@ def montage(tiles, columns, gap=1, background=1.0):
     return sheet
 
 
-def as_image(picture):
+def as_image(picture: Pixels) -> Image.Image:
     """(H,W,3) in 0..1 -> a PIL picture."""
     return Image.fromarray(np.uint8(np.clip(np.rint(255*picture), 0, 255)))

@@ -13,6 +13,7 @@ dataclass, every array with its dtype. Written beside its final name and renamed
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 import numpy as np
@@ -20,12 +21,15 @@ import numpy as np
 from zfcore import check
 from zfcore.backend import to_host
 from zfcore.checkpoint import new_hdf5
+from zfcore.hints import FilePath, Result
+
+Kind = TypeVar("Kind", bound=Result)
 
 FORMAT, VERSION = "zfcore result", 1
 SCALARS = str, bool, int, float, np.generic
 
 
-def save(path, result):
+def save(path: FilePath, result: Result) -> None:
     """Write the dataclass `result` to `path`. Raises Expected where the disk refuses."""
     with new_hdf5(path) as file:
         _write(file, "format", FORMAT)
@@ -35,8 +39,8 @@ def save(path, result):
             _write(file, field.name, getattr(result, field.name))
 
 
-def load(path, kind):
-    """The dataclass of class `kind` that `save` wrote to `path`. Whatever is wrong with the file is one sentence."""
+def load(path: FilePath, kind: type[Kind]) -> Kind:
+    """The dataclass of class `kind` that `save` wrote to `path`. Raises Expected for whatever is wrong with the file."""
     with _opened(path, kind.__name__) as (file, about):
         if (found := about.pop("kind")) != kind.__name__:
             raise check.Expected(path, f"a result of kind {kind.__name__}", found)
@@ -47,8 +51,8 @@ def load(path, kind):
     return kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})
 
 
-def kind_of(path):
-    """Name of the dataclass that `save` wrote to `path`."""
+def kind_of(path: FilePath) -> str:
+    """Name of the dataclass that `save` wrote to `path`. Raises Expected where there is none."""
     with _opened(path, "result") as (_, about):
         return about["kind"]
 

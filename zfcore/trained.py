@@ -10,16 +10,19 @@ Every analysis takes one as its first argument; an ensemble is a list of them.
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.backend import CPU, Device, to_device, to_host
 from zfcore.data import open_data
-from zfcore.data.loader import Pictures
+from zfcore.data.loader import DataSet, Pictures
 from zfcore.data.transforms import centre_crops, ten_crops
 from zfcore.device import select
+from zfcore.hints import Array, FilePath, Precision
 from zfcore.models import from_checkpoint, start_of
 from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
@@ -30,23 +33,24 @@ from zfcore.ops.softmax_loss import softmax
 class Trained:
     """A network that was trained, and how it sees.
 
-    network    Network                       with its weights, on its device
-    mean       (3,size,size) float32         the mean image of its training pictures, on the same device: pictures are brought to
-                                             squares of `size` pixels, and their crop, less that of the mean, is what enters
-    classes    list of texts                 what its last layer's units stand for
-    epoch      int                           after how many epochs of training
-    data       text                          what it was trained on, as `zfcore.open_data` takes it
-    path       Path                          where it was opened; None
-    begun      function () -> Network        the same network with the random weights that its training began with; None where
-                                             they are not known
-    device     Device                        where the arrays are"""
+    network    with its weights, on its device
+    mean       (3,size,size) float32, the mean image of its training pictures, on the same device: pictures are brought to
+               squares of `size` pixels, and their crop, less that of the mean, is what enters
+    classes    what its last layer's units stand for
+    epoch      after how many epochs of training
+    data       what it was trained on, as `zfcore.open_data` takes it
+    path       where it was opened; None: nowhere
+    begun      makes the same network with the random weights that its training began with; None where they are not known
+    device     where the arrays are
+
+    Raises Expected where mean image, class names and network do not fit."""
     network: Network
-    mean: np.ndarray
-    classes: list = ()
+    mean: Array
+    classes: Sequence[str] = ()
     epoch: int = 0
     data: str = ""
-    path: Path = None
-    begun: Callable = None
+    path: Path | None = None
+    begun: Callable[[], Network | None] | None = None
     device: Device = CPU
 
     def __post_init__(self):
@@ -67,36 +71,36 @@ class Trained:
                 f"after {self.epoch} epochs")
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The model's name, e.g. "zfnet"."""
         return self.network.name
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Side of the squares that pictures are brought to, e.g. 256."""
         return self.mean.shape[1]
 
     @property
-    def crop(self):
+    def crop(self) -> int:
         """Side of what enters the network, e.g. 224."""
         return self.network.input_shape[1]
 
     @cached_property
-    def start(self):
-        """The Network as training began; None where that is not known."""
+    def start(self) -> Network | None:
+        """The network as training began; None where that is not known."""
         return self.begun() if self.begun else None
 
-    def untrained(self):
+    def untrained(self) -> "Trained":
         """This model as its training began. Raises Expected where that is not known."""
         if self.start is None:
             raise check.Expected(self.path or self.name, "a run that says how its weights were drawn", "one that does not")
         return replace(self, network=self.start, epoch=0)
 
-    def inputs(self, images):
+    def inputs(self, images: NDArray[np.uint8]) -> Array:
         """uint8 (N,size,size,3) -> the centre crops less the mean, float32 (3,H,W,N) on the device."""
         return self._seen(to_device(images, like=self.mean), *centre_crops(len(images), images.shape[1], self.crop))
 
-    def probabilities(self, images, crops="centre"):
+    def probabilities(self, images: NDArray[np.uint8], crops: Literal["centre", "ten"] = "centre") -> NDArray[np.float32]:
         """P (classes,N) float32 on the host of uint8 images (N,size,size,3): the softmax of the scores, of the centre crop or
         the mean over the paper's ten ("ten", section 3)."""
         check.one_of("crops", crops, ("centre", "ten"))
@@ -111,20 +115,21 @@ class Trained:
         _, H, W = self.network.input_shape
         return crop_flip(images, self.mean, tops, lefts, flips, H, W)
 
-    def pictures(self, data=None, part="val", upscale=False, workers=2, limit_per_class=0):
-        """The `Pictures` of the part "train" or "val" of `data` (None: what it was trained on), prepared as its own were;
-        `upscale` enlarges those smaller than the network's input, which otherwise are refused."""
+    def pictures(self, data: str | None = None, part: Literal["train", "val"] = "val", upscale: bool = False, workers: int = 2,
+                 limit_per_class: int = 0) -> Pictures:
+        """The pictures of a part of `data` (None: what it was trained on), prepared as its own were; `upscale` enlarges those
+        smaller than the network's input, which otherwise are refused. Raises Expected as `zfcore.open_data` does."""
         check.one_of("part", part, ("train", "val"))
         parts = open_data(self.data if data is None else data, self.size, limit_per_class)
         return self.prepared(parts[part == "val"], upscale, workers)
 
-    def prepared(self, dataset, upscale=False, workers=2):
-        """The `Pictures` of a data set, prepared as its own were."""
+    def prepared(self, dataset: DataSet, upscale: bool = False, workers: int = 2) -> Pictures:
+        """The pictures of a data set, prepared as its own were."""
         return Pictures(dataset, self.size, self.crop, upscale, workers)
 
-    def with_classes(self, classes):
+    def with_classes(self, classes: Sequence[str]) -> "Trained":
         """This model with its outputs in the order of `classes`, which must be its own: with them the last axis of its last weights
-        and of all that lies behind these."""
+        and of all that lies behind these. Raises Expected for others."""
         if sorted(classes) != sorted(self.classes):
             raise check.Expected(f"{self.name}: classes", f"its own {len(self.classes)} in another order", f"{len(classes)}, others among them")
         order, network = [self.classes.index(name) for name in classes], self.network.copy()
@@ -134,9 +139,9 @@ class Trained:
         return replace(self, network=network, classes=list(classes))
 
 
-def open(path, device="auto", precision="fp32"):
-    """The Trained of a run's folder (its best.h5), a checkpoint file, or a network that comes with zfcore ("drawn"), on `device`
-    "auto", "cpu" or "gpu", its products formed in that `precision`. Raises Expected for what is none, or has no mean image."""
+def open(path: FilePath, device: Literal["auto", "cpu", "gpu"] = "auto", precision: Precision = "fp32") -> Trained:
+    """The trained network of a run's folder (its best.h5), a checkpoint file, or one that comes with zfcore ("drawn"), on
+    `device`, its products formed in that `precision`. Raises Expected for what is none, or has no mean image."""
     device = select(device)
     network, checkpoint = from_checkpoint(path, device, precision)
     if checkpoint.mean_image is None:

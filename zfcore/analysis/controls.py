@@ -29,18 +29,23 @@ are seen, beside the discs' share of the box. That too is worth what it is beyon
 These shares tell whether projections are legible, so that it can be told without looking, also while a network trains
 (`legibility`); and `shares_of_start` tells of the weights how much of them is still what training began with: of the energy
 (sum of squares) of a layer's weights the share in the direction of its start, (w.w0)^2/(w.w w0.w0)."""
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.analysis.evolution import cosine
-from zfcore.analysis.top_activations import crops, decoded, field_windows, patches_of
+from zfcore.analysis.top_activations import TopActivations, crops, decoded, field_windows, patches_of
 from zfcore.backend import to_device, to_host
-from zfcore.data.loader import shuffled
+from zfcore.data.loader import Pictures, shuffled
 from zfcore.deconvnet import DECONVNET, check_units, feature_layer, project, unit_count
+from zfcore.hints import Bar, Ints
 from zfcore.layers import KINDS
+from zfcore.network import Network
 from zfcore.ops.window import Windows
+from zfcore.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -60,22 +65,23 @@ class Controls:
     The last four are None where the truth is not known.
     classes       (n,) texts       the units' classes, of the last layer, where the caller knows them; or None"""
     layer: str
-    conditions: np.ndarray
-    units: np.ndarray
-    pictures: np.ndarray
-    names: np.ndarray
-    patches: np.ndarray
-    projections: np.ndarray
-    cosine: np.ndarray
-    rank: np.ndarray
-    inside: np.ndarray = None
-    area: np.ndarray = None
-    in_parts: np.ndarray = None
-    parts_area: np.ndarray = None
-    classes: np.ndarray = None
+    conditions: NDArray[np.str_]
+    units: NDArray[np.int64]
+    pictures: NDArray[np.int64]
+    names: NDArray[np.str_]
+    patches: NDArray[np.uint8]
+    projections: NDArray[np.float32]
+    cosine: NDArray[np.float64]
+    rank: NDArray[np.float64]
+    inside: NDArray[np.float64] | None = None
+    area: NDArray[np.float64] | None = None
+    in_parts: NDArray[np.float64] | None = None
+    parts_area: NDArray[np.float64] | None = None
+    classes: NDArray[np.str_] | None = None
 
 
-def controls(model, pictures, top, layer, units, *, seed=0, batch_size=32, only=None, bar=None):
+def controls(model: Trained, pictures: Pictures, top: TopActivations, layer: str, units: Ints, *, seed: int = 0,
+             batch_size: int = 32, only: Collection[str] | None = None, bar: Bar | None = None) -> Controls:
     """Controls of the projections of `units` of `layer` from the strongest pictures that the pass `top` found for them.
 
     `only` names the `conditions` that are wanted, None for all. `bar` moves on by one a projection (`length` says how many). Raises Expected
@@ -139,7 +145,7 @@ def cascade(network, layer):
     return [weighted[:count] for count in range(1, len(weighted) + 1)]
 
 
-def conditions(network, layer, start=None):
+def conditions(network: Network, layer: str, start: Network | None = None) -> NDArray[np.str_]:
     """Names of all controls of a layer, texts (J,), "as trained" first; the last two only where the `start` is known."""
     begun = [] if start is None else ["weights of the start", "untrained"]
     return np.array(["as trained", *map(in_words, cascade(network, layer)), "another unit", "other switches", *begun])
@@ -150,7 +156,7 @@ def in_words(names):
     return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
 
 
-def length(network, layer, count, start=None):
+def length(network: Network, layer: str, count: int, start: Network | None = None) -> int:
     """How many projections the controls of `count` projections take."""
     return count*len(conditions(network, layer, start))
 
@@ -296,7 +302,7 @@ def last_convolution(network):
     return [layer.name for layer in network.convolutions][-1]
 
 
-def shares_of_start(network, start):
+def shares_of_start(network: Network, start: Network) -> dict[str, float]:
     """{layer: share}, 0..1: of the energy of its weights what lies in the direction of those in `start`, the same network as
     its training began. 1 at the beginning; of unrelated weights about 1/(their number)."""
     shares = {}

@@ -22,16 +22,21 @@ not for where it lies; `place_test` says whether it does. The printed +- is not 
 standard deviation over the pairs of pictures, for the controls over the pairs of all draws.
 """
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.analysis.invariance import default_layers, look, subtract
 from zfcore.analysis.top_activations import MID_GREY
 from zfcore.backend import to_host
 from zfcore.deconvnet import feature_layer
+from zfcore.hints import Bar
+from zfcore.trained import Trained
 
 SIDE = 29/101                     # of the input's side; 64 pixels of 224
 MOVED = 1e-5                      # of the largest feature
@@ -55,22 +60,22 @@ class Correspondence:
                                         and `place_test`
     permutations how many of them
     names        (n,) texts, or None"""
-    parts: np.ndarray
-    layers: np.ndarray
+    parts: NDArray[np.str_]
+    layers: NDArray[np.str_]
     side: int
     grey: int
-    pictures: np.ndarray
-    corners: np.ndarray
-    lenders: np.ndarray
-    scores: np.ndarray
-    random: np.ndarray
-    common: np.ndarray
-    lent: np.ndarray
-    p_values: np.ndarray
+    pictures: NDArray[np.uint8]
+    corners: NDArray[np.int64]
+    lenders: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    random: NDArray[np.float64]
+    common: NDArray[np.float64]
+    lent: NDArray[np.float64]
+    p_values: NDArray[np.float64]
     permutations: int
-    names: np.ndarray = None
+    names: NDArray[np.str_] | None = None
 
-    def rows(self):
+    def rows(self) -> list[tuple[str, list[tuple[float, float]]]]:
         """[(what is masked, [(mean, spread) of each layer])], the rows of table 1."""
         table = [*zip(self.parts.tolist(), self.scores.swapaxes(0, 1)),
                  *((f"{part} of another picture", of) for part, of in zip(self.parts.tolist(), self.lent.swapaxes(0, 1))),
@@ -78,12 +83,12 @@ class Correspondence:
         return [(what, [(float(pairs.mean()), float(pairs.std())) for pairs in of]) for what, of in table]
 
     @property
-    def corrected(self):
+    def corrected(self) -> NDArray[np.float64]:
         """(L,P,2), the p values corrected for the 2*L*P tests that they are."""
         return holm(self.p_values)
 
 
-def holm(p):
+def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """p values of any shape, corrected for their number by Holm's step-down: the smallest of m is multiplied by m, the next by
     m - 1 and so on; none becomes smaller than one before it, none larger than 1. The probability that any of those whose
     hypothesis holds is at most a is then at most a, however the tests depend on each other."""
@@ -95,16 +100,19 @@ def holm(p):
 
 
 # ------------------------------------------------------------------------------------------------------ the analysis
-def correspondence(model, pictures, places, parts, *, layers=None, random=20, permutations=9999, grey=MID_GREY,
-                   side=None, seed=0, batch_size=64, names=None, bar=None):
-    """Mask the same parts in pictures (n,H,W,3) uint8, the centre crops that the Trained sees -> Correspondence.
+def correspondence(model: Trained, pictures: NDArray[np.uint8], places: NDArray[Any], parts: Sequence[str], *,
+                   layers: Sequence[str] | None = None, random: int = 20, permutations: int = 9999, grey: int = MID_GREY,
+                   side: int | None = None, seed: int = 0, batch_size: int = 64, names: Sequence[str] | None = None,
+                   bar: Bar | None = None) -> Correspondence:
+    """Mask the same parts in pictures (n,H,W,3), the centre crops that the network sees.
 
-    places         (n,P,2): x, y of each of the `parts`, (P,) names, in pixels of the crop
+    places         (n,P,2): x, y of each of the P `parts`, in pixels of the crop
     layers         names as in `deconvnet.feature_layer`; None: the last convolution and the last hidden layer, 5 and 7
     random         random squares a picture and kind, and how often the places of the parts are dealt to other pictures
     grey           0..255, the value of the square's pixels;  side: its pixels, None: 29/101 of the input's
     seed           draws the random squares, who lends places to whom, and the permutations
-    bar            a tqdm bar to move on by one a picture shown to the network, `length` in all, if any
+    names          of the pictures, for messages
+    bar            moved on by one a picture shown to the network, `length` in all
 
     Raises Expected for fewer than two pictures, a part outside the crop, a layer or a side that there cannot be."""
     network, crop, n, P = model.network, model.crop, len(pictures), len(parts)
@@ -151,7 +159,7 @@ def _of_layer(signs, P, R, groups, dealt, permutations, seed):
     return scores[:P], scores[P:P + R], scores[P + R:], lent, p_values
 
 
-def length(n, parts, random):
+def length(n: int, parts: int, random: int) -> int:
     """How many pictures `correspondence` shows to the network, for n pictures with so many parts."""
     return n*(1 + 2*random + parts*max(map(len, groups_of(n, 0))))
 

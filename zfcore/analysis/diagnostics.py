@@ -27,14 +27,17 @@ It sees the regular comb that smooth maps lay; copies of a filter at scattered p
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.analysis.controls import controls, shares_of_start
 from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.backend import to_host
-from zfcore.data.loader import shuffled
+from zfcore.data.loader import Pictures, shuffled
 from zfcore.deconvnet import feature_layer
+from zfcore.hints import Bar, FilePath, Ints
 from zfcore.ops.filter_rms import rms
+from zfcore.trained import Trained
 
 EDGES = np.arange(16)/20                                # of the spectrum's bands, in cycles a pixel; the highest has 0.71
 LOW, HIGH = 0.1, 0.25                                   # periods of 10 pixels, as wide as AlexNet's filters, and of 4
@@ -59,30 +62,31 @@ class Diagnosis:
     areas        {layer: (2,) float64}    what these shares are of the area
     """
     name: str
-    filters: np.ndarray
+    filters: NDArray[np.float32]
     stride: int
-    rms: np.ndarray
+    rms: NDArray[np.float64]
     dominance: float
-    spectrum: np.ndarray
-    edges: np.ndarray
-    dead: dict
+    spectrum: NDArray[np.float64]
+    edges: NDArray[np.float64]
+    dead: dict[str, NDArray[np.bool_]]
     total: int
     layer: str
-    units: np.ndarray
-    projections: np.ndarray
-    patches: np.ndarray
+    units: NDArray[np.int64]
+    projections: NDArray[np.float32]
+    patches: NDArray[np.uint8]
     aliasing: float
     measured: int
-    start: dict = field(default_factory=dict)
-    legible: dict = field(default_factory=dict)
-    areas: dict = field(default_factory=dict)
+    start: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    legible: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    areas: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
-    def bands(self):
+    def bands(self) -> NDArray[np.float64]:
         return bands(self.spectrum)
 
 
-def diagnose(model, pictures, units, *, name=None, k=9, batch_size=64, file=None, bar=None):
-    """Diagnosis of a Trained over a data set; `units` of layer 2 are kept with their k strongest pictures' projections, and
+def diagnose(model: Trained, pictures: Pictures, units: Ints, *, name: str | None = None, k: int = 9, batch_size: int = 64,
+             file: FilePath | None = None, bar: Bar | None = None) -> Diagnosis:
+    """Diagnosis of a network over a data set; `units` of layer 2 are kept with their k strongest pictures' projections, and
     aliasing is measured on those of all its units. `name` is what it is called, None: by its model. `bar` moves on by one a picture and one a projection (`length`).
 
     Raises Expected for a network that does not begin with two convolutions, or an empty data set."""

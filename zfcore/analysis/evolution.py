@@ -15,15 +15,21 @@ one kept epoch to the next, over all units of a layer that fire at the later one
 Kept epochs are not equally far apart: compare layers at one step, or steps of equal ratio.
 """
 import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.analysis.top_activations import top_activations, unit_views
+from zfcore.data.loader import Pictures
 from zfcore.deconvnet import check_units, unit_count
+from zfcore.hints import Bar, FilePath, Ints
+from zfcore.network import Network
 from zfcore.networks import names
+from zfcore.trained import Trained
 
 PIECE = 32                        # units whose projections are in memory at a time
 
@@ -43,20 +49,20 @@ class Evolution:
     unrelated     {layer: (1,) float64}           the scale of `change`: 1 - cosine between the strongest projections of units that
                                                   have nothing to do with each other, at the last epoch; or None
     classes       {layer: (U,) texts}             the units' classes, of the last layer, where the caller knows them; or None"""
-    epochs: np.ndarray
-    units: dict
-    projections: dict
-    values: dict
-    pictures: dict
-    moved: dict
-    change: dict
-    dead: dict
+    epochs: NDArray[np.int64]
+    units: dict[str, NDArray[np.int64]]
+    projections: dict[str, NDArray[np.float32]]
+    values: dict[str, NDArray[np.float32]]
+    pictures: dict[str, NDArray[np.int64]]
+    moved: dict[str, NDArray[np.float64]]
+    change: dict[str, NDArray[np.float64]]
+    dead: dict[str, NDArray[np.float64]]
     total: int
-    unrelated: dict = None
-    classes: dict = None
+    unrelated: dict[str, NDArray[np.float64]] | None = None
+    classes: dict[str, NDArray[np.str_]] | None = None
 
 
-def kept_epochs(run, wanted=None):
+def kept_epochs(run: FilePath, wanted: Collection[int] | None = None) -> dict[int, Path]:
     """{epoch: file} of the checkpoints epoch_NNNN.h5 in a run's folder, in order: all, or those of the epochs `wanted`.
 
     Raises Expected where there are none, or where one that is wanted is missing."""
@@ -73,13 +79,16 @@ def kept_epochs(run, wanted=None):
     return {epoch: kept[epoch] for epoch in sorted(set(wanted or kept))}
 
 
-def evolution(models, pictures, layers, units, *, batch_size=64, file_of=None, bar=None):
-    """One pass over `pictures` with each of `models`, then the projections -> Evolution.
+def evolution(models: Iterable[Trained], pictures: Pictures, layers: Sequence[str], units: Mapping[str, Ints], *,
+              batch_size: int = 64, file_of: Callable[[Trained], FilePath] | None = None, bar: Bar | None = None) -> Evolution:
+    """One pass over `pictures` with each of `models`, then the projections.
 
-    models       Trained, one at the end of each epoch in order; of an iterator two are in memory at a time
+    models       one at the end of each epoch in order; of an iterator two are in memory at a time
     units        {layer: the units whose strips are kept}
-    file_of      function(Trained) -> where its pass is kept: a stopped one goes on, a finished one is read
-    bar          a tqdm bar of `length` to move on, if any"""
+    file_of      says where a model's pass is kept: a stopped one goes on, a finished one is read
+    bar          moved on, `length` in all
+
+    Raises Expected for a layer or a unit that there is not, an empty data set, and where there are no models."""
     strips, epochs = {layer: [] for layer in layers}, []
     moved, change, dead = ({layer: [] for layer in layers} for _ in range(3))
     model = top = None
@@ -136,7 +145,7 @@ def _between_units(model, pictures, top, layer, bar):
     return (1 - cosine(shown, np.roll(shown, 1, axis=0))).mean()
 
 
-def length(network, pictures, layers, epochs):
+def length(network: Network, pictures: Pictures, layers: Sequence[str], epochs: int) -> int:
     """How often a picture is shown to a network: each at each epoch, and one twice for each unit and step and once more."""
     return epochs*len(pictures) + (2*epochs - 1)*sum(unit_count(network, layer) for layer in layers)
 

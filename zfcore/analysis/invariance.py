@@ -25,17 +25,21 @@ Distances are given raw, relative to the length of the clean picture's features,
 where in a layer it was taken; "conv1" and "fc7" are here the maps after their ReLU, before pooling and normalisation, and
 any other place can be asked for by its name ("norm1").
 """
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.backend import array_module, to_device, to_host
 from zfcore.cpu import parallel, pieces
 from zfcore.data.transforms import check_crop
 from zfcore.deconvnet import feature_layer
+from zfcore.hints import Bar, Ints
 from zfcore.ops.softmax_loss import class_labels, softmax
+from zfcore.trained import Trained
 
 LARGEST_SHIFT, STEPS = 63/224, 128           # of the input's side; of a series from end to end
 LARGEST_ZOOM = 2
@@ -55,33 +59,33 @@ class Invariance:
     most_probable   {(n,S) int64}           class
     shown           {(8,) int64}            steps, and {(n,8,H,W,3) uint8} the pictures there, rounded
     What the caller knows besides, or None: names (n,), classes (M,) texts"""
-    layers: np.ndarray
-    labels: np.ndarray
-    steps: dict
-    clean: dict
-    distances: dict
-    relative: dict
-    unit: dict
-    probabilities: dict
-    most_probable: dict
-    shown: dict
-    pictures: dict
-    names: np.ndarray = None
-    classes: np.ndarray = None
+    layers: NDArray[np.str_]
+    labels: NDArray[np.int64]
+    steps: dict[str, NDArray[np.float64]]
+    clean: dict[str, int]
+    distances: dict[str, NDArray[np.float64]]
+    relative: dict[str, NDArray[np.float64]]
+    unit: dict[str, NDArray[np.float64]]
+    probabilities: dict[str, NDArray[np.float64]]
+    most_probable: dict[str, NDArray[np.int64]]
+    shown: dict[str, NDArray[np.int64]]
+    pictures: dict[str, NDArray[np.uint8]]
+    names: NDArray[np.str_] | None = None
+    classes: NDArray[np.str_] | None = None
 
 
 class Series(NamedTuple):
     """S similarities: shifts down in pixels of the input, zooms, counter-clockwise degrees, all (S,); `steps` is what the
     series is named after, `clean` its step that changes nothing, `shown` those of the figure."""
-    steps: np.ndarray
-    shifts: np.ndarray
-    zooms: np.ndarray
-    degrees: np.ndarray
+    steps: NDArray[np.float64]
+    shifts: NDArray[np.float64]
+    zooms: NDArray[np.float64]
+    degrees: NDArray[np.float64]
     clean: int
-    shown: np.ndarray
+    shown: NDArray[np.int64]
 
 
-def paper_series(size, crop):
+def paper_series(size: int, crop: int) -> dict[str, Series]:
     """{name: Series} of figure 5, for windows of `crop` pixels in squares of `size`."""
     check_crop(size, crop)
     shifts = np.arange(1 - STEPS//2, STEPS//2)/(STEPS//2 - 1)*LARGEST_SHIFT*crop
@@ -98,14 +102,16 @@ def _series(steps, clean, shown, shifts=0.0, zooms=1.0, degrees=0.0):
 
 
 # ------------------------------------------------------------------------------------------------------ the analysis
-def invariance(model, pictures, labels=None, *, layers=None, series=None, batch_size=64, bar=None):
-    """Take uint8 pictures (h,w,3) of any sizes, not yet cropped, through each series -> Invariance.
+def invariance(model: Trained, pictures: Sequence[NDArray[np.uint8]], labels: Ints | None = None, *,
+               layers: Sequence[str] | None = None, series: Mapping[str, Series] | None = None, batch_size: int = 64,
+               bar: Bar | None = None) -> Invariance:
+    """Take pictures (h,w,3) of any sizes, not yet cropped, through each series.
 
     labels       (n,) classes to follow; None: the one most probable on each picture's centre crop
     layers       names as in `deconvnet.feature_layer`; None: the first convolution and the last hidden layer, 1 and 7
-    series       {name: Series}; None: the paper's
+    series       by name; None: the paper's
     batch_size   steps computed at once
-    bar          a tqdm bar to move on by one a step, if any
+    bar          moved on by one a step
 
     Raises Expected for a class or a layer that there is not, and for a network without class scores."""
     check.positive("pictures", len(pictures))

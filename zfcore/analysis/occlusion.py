@@ -18,9 +18,10 @@ has changed. It is the same arithmetic on the same numbers: nothing is approxima
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isqrt
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.analysis.top_activations import MID_GREY, field_boxes
@@ -28,8 +29,10 @@ from zfcore.backend import array_module, empty, to_device, to_host
 from zfcore.cpu import parallel, pieces
 from zfcore.deconvnet import feature_layer, project
 from zfcore.fusion import walk
+from zfcore.hints import Bar, Ints
 from zfcore.ops.softmax_loss import class_labels, softmax
 from zfcore.ops.window import Windows, cut
+from zfcore.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -55,42 +58,44 @@ class Occlusion:
     size: int
     stride: int
     grey: int
-    tops: np.ndarray
-    lefts: np.ndarray
-    pictures: np.ndarray
-    labels: np.ndarray
-    units: np.ndarray
-    clean_sums: np.ndarray
-    clean_probabilities: np.ndarray
-    clean_classes: np.ndarray
-    sums: np.ndarray
-    probabilities: np.ndarray
-    most_probable: np.ndarray
-    drops: np.ndarray
-    projections: np.ndarray
-    views: np.ndarray
-    names: np.ndarray = None
-    classes: np.ndarray = None
-    boxes: np.ndarray = None
-    others: np.ndarray = None
+    tops: NDArray[np.int64]
+    lefts: NDArray[np.int64]
+    pictures: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    units: NDArray[np.int64]
+    clean_sums: NDArray[np.float64]
+    clean_probabilities: NDArray[np.float64]
+    clean_classes: NDArray[np.int64]
+    sums: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+    most_probable: NDArray[np.int64]
+    drops: NDArray[np.float64]
+    projections: NDArray[np.float32]
+    views: NDArray[np.float32]
+    names: NDArray[np.str_] | None = None
+    classes: NDArray[np.str_] | None = None
+    boxes: NDArray[np.float64] | None = None
+    others: NDArray[np.float32] | None = None
 
 
 CRITERIA = {"sum": lambda maps: maps.sum(axis=(1, 2)), "max": lambda maps: maps.max(axis=(1, 2))}
 
 
 # ------------------------------------------------------------------------------------------------------ the analysis
-def occlusion(model, pictures, labels=None, *, layer=None, size=None, stride=None, grey=MID_GREY, criterion="sum",
-              batch_size=64, incremental=True, bar=None):
-    """Slide a grey square over uint8 pictures (n,s,s,3), whose centre crop the Trained sees -> Occlusion.
+def occlusion(model: Trained, pictures: NDArray[np.uint8], labels: Ints | None = None, *, layer: str | None = None,
+              size: int | None = None, stride: int | None = None, grey: int = MID_GREY,
+              criterion: Literal["sum", "max"] = "sum", batch_size: int = 64, incremental: bool = True,
+              bar: Bar | None = None) -> Occlusion:
+    """Slide a grey square over pictures (n,s,s,3), whose centre crop the network sees.
 
     labels         (n,) classes to follow; None: each picture's most probable one
     layer          a layer of maps; None: the last convolution
     size, stride   pixels; None: 50 and 6 of 224, and as much of other inputs
     grey           0..255, the pixel value of the square
-    criterion      "sum" or "max": what makes a map the strongest
+    criterion      what makes a map the strongest
     batch_size     places computed at once; memory grows with it
     incremental    False: every layer is computed as a whole at every place, to compare with
-    bar            a tqdm bar to move on by one a place, if any
+    bar            moved on by one a place
 
     Raises Expected for a square, class, layer or criterion that there cannot be, and for a network without class scores."""
     network = model.network

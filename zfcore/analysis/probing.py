@@ -21,13 +21,17 @@ best on a held-out third of the training pictures, of equals the smallest, which
 fitted anew to all of them. `random_projection` gives layers of unlike size equally many features.
 """
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.cpu import parallel, pieces
 from zfcore.data.loader import shuffled
+from zfcore.network import Network
 from zfcore.ops.hinge_loss import hinge_loss, hinge_loss_backward
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
 
@@ -49,14 +53,14 @@ class Probe:
     """
     kind: str
     C: float
-    grid: np.ndarray
-    held_out: np.ndarray
-    coefficients: np.ndarray
-    bias: np.ndarray
-    scores: np.ndarray
+    grid: NDArray[np.float64]
+    held_out: NDArray[np.float64]
+    coefficients: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    scores: NDArray[np.float64]
 
 
-def feature_layers(network):
+def feature_layers(network: Network) -> dict[int, str]:
     """{number of a layer with weights: name of what hands its features on}: {1: "norm1", 2: "norm2", 3: "relu3", 4: "relu4",
     5: "pool5", 6: "relu6", 7: "relu7"} for the paper's network, without the last, which holds the classes. A layer's number is
     the one at the end of its name where these rise, as in a network with layers left out; else they are counted."""
@@ -68,15 +72,19 @@ def feature_layers(network):
     return dict(zip(numbers, last))
 
 
-def probe(kind, features, train, labels, test, M, held, measure):
-    """The Probe of `kind` ("svm" or "softmax") on features (N,D), a NumPy array or anything that gives columns as
+def probe(kind: Literal["svm", "softmax"], features: Any, train: NDArray[np.int64], labels: NDArray[np.int64],
+          test: NDArray[np.int64], M: int, held: NDArray[np.bool_],
+          measure: Callable[[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]], float]) -> Probe:
+    """The linear classifier of that kind on features (N,D), a NumPy array or anything that gives columns as
     `features[:, first:last]`.
 
-    train    int64 (n,)    rows to train on; one that stands there twice counts twice
-    labels   int64 (n,)    their classes, 0..M-1
-    test     int64 (t,)    rows to classify
-    held     bool (n,)     which training pictures are held out while C is chosen, such as `held_out` gives
-    measure  function(scores (M,k), labels (k,), rows (k,)) of held-out pictures -> a number, the higher the better"""
+    train    (n,)    rows to train on; one that stands there twice counts twice
+    labels   (n,)    their classes, 0..M-1
+    test     (t,)    rows to classify
+    held     (n,)    which training pictures are held out while C is chosen, such as `held_out` gives
+    measure  of scores (M,k), labels (k,), rows (k,) of held-out pictures: the higher the better
+
+    Raises Expected for another kind."""
     check.one_of("probe", kind, GRID)
     gram, scale = gram_matrix(features, train)
     C, reached = choose(kind, gram, labels, M, held, lambda scores: measure(scores, labels[held], train[held]))
@@ -85,8 +93,8 @@ def probe(kind, features, train, labels, test, M, held, measure):
                  scores_of(u, features, train, test, scale))
 
 
-def held_out(labels, seed=0):
-    """bool (n,): a third of the pictures of each class, rounded down but at least one of two; drawn from `seed`."""
+def held_out(labels: NDArray[np.int64], seed: int = 0) -> NDArray[np.bool_]:
+    """(n,): a third of the pictures of each class, rounded down but at least one of two; drawn from `seed`."""
     order = shuffled(len(labels), seed, 0)
     held = np.zeros(len(labels), bool)
     for c in np.unique(labels):
@@ -109,8 +117,8 @@ def choose(kind, gram, labels, M, held, measure):
 
 
 # ------------------------------------------------------------------------------------------- as many features a layer
-def random_projection(features, D, seed=0):
-    """float32 (N,D): features (N,any), as `probe` takes them, times one matrix of independent draws from N(0, 1/D).
+def random_projection(features: Any, D: int, seed: int = 0) -> NDArray[np.float32]:
+    """(N,D): features (N,any), as `probe` takes them, times one matrix of independent draws from N(0, 1/D).
 
     Layers differ in their number of features, and the more there are the more a linear classifier can tell apart, learned or
     not; so layers are compared with equally many. After Johnson and Lindenstrauss such a projection keeps all inner products,
@@ -123,7 +131,7 @@ def random_projection(features, D, seed=0):
     for columns in pieces(features.shape[1], COLUMNS):
         x = np.asarray(features[:, columns], np.float32)
         projected += x @ draws.standard_normal((x.shape[1], D), np.float32)
-    return projected/np.float32(np.sqrt(D))
+    return projected/np.float32(np.sqrt(D))        # type: ignore[return-value]   # float32, whatever NumPy's types say
 
 
 # ---------------------------------------------------------------------------------------------- features, standardised

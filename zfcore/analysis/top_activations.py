@@ -12,17 +12,23 @@ import hashlib
 import itertools
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zfcore import check, results
 from zfcore.backend import array_module, empty, to_device, to_host
 from zfcore.cpu import parallel, slabs
+from zfcore.data.loader import Pictures
 from zfcore.data.transforms import Damaged
 from zfcore.deconvnet import DECONVNET, check_units, feature_layer, project
+from zfcore.hints import Bar, FilePath, Ints
+from zfcore.network import Rules
 from zfcore.ops.window import Windows, cut
+from zfcore.trained import Trained
 
 MID_GREY = 128
 
@@ -40,31 +46,33 @@ class TopActivations:
     ranges        (m,2) int64                   the pictures that were looked at, first and last + 1
     total         pictures in the data set
     fingerprint   of network, data and settings: what may be merged or continued"""
-    values: dict
-    pictures: dict
-    places: dict
-    boxes: dict
-    ranges: np.ndarray
+    values: dict[str, NDArray[np.float32]]
+    pictures: dict[str, NDArray[np.int64]]
+    places: dict[str, NDArray[np.int64]]
+    boxes: dict[str, NDArray[np.int64]]
+    ranges: NDArray[np.int64]
     total: int
     fingerprint: str
 
     @property
-    def complete(self):
+    def complete(self) -> bool:
         return self.ranges.tolist() == [[0, self.total]]
 
-    def dead(self, layer):
+    def dead(self, layer: str) -> NDArray[np.bool_]:
         """(units,) bool: the units that no picture made fire."""
         return self.pictures[layer][:, 0] < 0
 
 
 # ------------------------------------------------------------------------------------------------------- the pass
-def top_activations(model, pictures, layers, k=9, *, batch_size=64, shard=(1, 1), file=None, every=60.0, bar=None):
-    """One pass over `pictures` (a `data.loader.Pictures`), or over shard i of n, with a Trained -> TopActivations.
+def top_activations(model: Trained, pictures: Pictures, layers: Sequence[str], k: int = 9, *, batch_size: int = 64,
+                    shard: tuple[int, int] = (1, 1), file: FilePath | None = None, every: float = 60.0,
+                    bar: Bar | None = None) -> TopActivations:
+    """One pass over `pictures`, or over shard (i, n), the i-th of n.
 
     layers  names as in `deconvnet.feature_layer`: "conv1" is the map after its ReLU
-    file    where the pass is kept, at its end and every so many seconds. If the file is there, the pass goes on from it
+    file    where the pass is kept, at its end and `every` so many seconds. If the file is there, the pass goes on from it
             and ends with the same bits as if it had never stopped; if it is complete, it is read and nothing is computed
-    bar     a tqdm bar to move on, if any
+    bar     moved on by one a picture
 
     Shards are cut between batches, so the merged shards are the single pass to the bit.
     Raises Expected for a layer that there is not, an empty data set, or a file of another network, data set or setting."""
@@ -287,21 +295,23 @@ class UnitViews:
     filters       (U,f,f,3)      float32        of the first layer, where every projection is the filter, these; else None
     classes       (U,)           texts          the units' classes, where the caller knows them: of the last layer"""
     layer: str
-    units: np.ndarray
-    values: np.ndarray
-    pictures: np.ndarray
-    places: np.ndarray
-    boxes: np.ndarray
-    names: np.ndarray
-    projections: np.ndarray
-    patches: np.ndarray
-    filters: np.ndarray = None
-    classes: np.ndarray = None
+    units: NDArray[np.int64]
+    values: NDArray[np.float32]
+    pictures: NDArray[np.int64]
+    places: NDArray[np.int64]
+    boxes: NDArray[np.int64]
+    names: NDArray[np.str_]
+    projections: NDArray[np.float32]
+    patches: NDArray[np.uint8]
+    filters: NDArray[np.float32] | None = None
+    classes: NDArray[np.str_] | None = None
 
 
-def unit_views(model, pictures, top, layer, units, *, batch_size=32, rules=DECONVNET, bar=None):
-    """UnitViews of `units` of `layer`: each of the strongest pictures that `top` names is shown to the network again, and
-    that one activation projected back. `batch_size` projections at a time; `bar` moves on by one a projection."""
+def unit_views(model: Trained, pictures: Pictures, top: TopActivations, layer: str, units: Ints, *, batch_size: int = 32,
+               rules: Rules = DECONVNET, bar: Bar | None = None) -> UnitViews:
+    """Views of `units` of `layer`: each of the strongest pictures that `top` names is shown to the network again, and
+    that one activation projected back. `batch_size` projections at a time; `bar` moves on by one a projection.
+    Raises Expected for a unit that the layer does not have."""
     network = model.network
     units = check_units(network, layer, units)
     _, H, W = network.input_shape

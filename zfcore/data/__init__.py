@@ -9,6 +9,7 @@ from zfcore.check import Expected
 from zfcore.data.cifar import is_cifar, open_cifar
 from zfcore.data.folders import open_folders
 from zfcore.data.imagenet import looks_like_imagenet, open_imagenet
+from zfcore.data.loader import DataSet
 from zfcore.data.packed import SUFFIXES, open_packed
 from zfcore.data.synthetic import SETS, SPLITS, Synthetic
 
@@ -18,9 +19,10 @@ IN_WORDS = {"objects": "the synthetic set", "combinations": "the drawn combinati
 PER_CLASS = {"objects": (400, 100), "combinations": (100, 20), "unseen": (60, 20)}      # pictures to train, to validate on
 
 
-def open_data(data, size, limit_per_class=0):
+def open_data(data: str, size: int, limit_per_class: int = 0) -> tuple[DataSet, DataSet]:
     """(train, val) data sets of the packed file, the ILSVRC2012 tree, the CIFAR files, or the class folders or tars at `data`;
-    or a drawn set at `size` pixels: "drawn:objects", which is also "", "drawn:combinations" or "drawn:unseen"."""
+    or a drawn set at `size` pixels: "drawn:objects", which is also "", "drawn:combinations" or "drawn:unseen".
+    Raises Expected, one sentence, for whatever is missing, damaged or inconsistent there."""
     if is_drawn(data):
         return _open_drawn(data, size, limit_per_class)
     if Path(data).suffix.lower() in SUFFIXES:
@@ -32,12 +34,12 @@ def open_data(data, size, limit_per_class=0):
     return open_folders(data, limit_per_class, size)
 
 
-def is_drawn(data):
+def is_drawn(data: str) -> bool:
     """Whether `data`, as `open_data` takes it, asks for a drawn set."""
     return not data or data.startswith(DRAWN)
 
 
-def data_in_words(data):
+def data_in_words(data: str) -> str:
     """How a sentence calls the set at `data`."""
     return IN_WORDS.get(data.removeprefix(DRAWN) or "objects", data) if is_drawn(data) else data
 

@@ -9,21 +9,24 @@ test pictures; five folds. It does not say whether the background is a class (he
 many test pictures there were on Caltech-256, or what stands behind its "+-" (here: the standard deviation over folds).
 """
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.check import Expected
 from zfcore.data.folders import ClassFolders, Folder, Tar, checked, some, told_apart
-from zfcore.data.loader import shuffled
+from zfcore.data.loader import DataSet, shuffled
+from zfcore.hints import FilePath, Ints
 
 TREES = ("101_ObjectCategories", "256_ObjectCategories")
 BACKGROUND = ("BACKGROUND_Google", "257.clutter")
 PICTURE = re.compile(r"[^/]+/(image|\d{3})_\d{4}\.jpe?g", re.IGNORECASE)     # as both sets name theirs
 
 
-def open_caltech(root, background=False, shorter_side=None):
+def open_caltech(root: FilePath, background: bool = False, shorter_side: int | None = None) -> DataSet:
     """The data set (see `zfcore.data.folders`) at `root`: one of `TREES`, an uncompressed tar of one, or a folder that holds
     one of these. Such a tree is known by its name or, renamed, by how its pictures are named.
 
@@ -70,7 +73,8 @@ def _find_tree(root):
 
 
 # ---------------------------------------------------------------------------------------------- the paper's protocol
-def splits(labels, train_per_class, test_most=50, fold=0, seed=0, classes=None, without=()):
+def splits(labels: NDArray[np.int64], train_per_class: int, test_most: int = 50, fold: int = 0, seed: int = 0,
+           classes: Sequence[str] | None = None, without: Ints = ()) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(train, test): the numbers of the pictures to train and to test on in one fold, int64, ascending.
 
     labels           int (n,), numbers of classes
@@ -103,16 +107,18 @@ def splits(labels, train_per_class, test_most=50, fold=0, seed=0, classes=None, 
             np.sort(np.concatenate([of_class[train_per_class:][-test_most:] for of_class in orders])))
 
 
-def small_classes(labels, train_per_class):
+def small_classes(labels: NDArray[np.int64], train_per_class: int) -> NDArray[np.int64]:
     """The classes in which `train_per_class` pictures for training would leave none to test on, int64, ascending."""
     numbers, counts = np.unique(labels, return_counts=True)
     return numbers[counts <= train_per_class]
 
 
-def mean_per_class_accuracy(predicted, labels, classes):
-    """The mean over classes of the share of each class's pictures that is predicted right, a float, 0..1.
+def mean_per_class_accuracy(predicted: Ints, labels: Ints, classes: int) -> float:
+    """The mean over classes of the share of each class's pictures that is predicted right, 0..1.
 
-    predicted, labels  int (n,)        classes  how many there are; those without a picture do not count"""
+    predicted, labels  (n,)        classes  how many there are; those without a picture do not count
+
+    Raises Expected for no picture, and for predictions of another number."""
     predicted, labels = np.asarray(predicted), np.asarray(labels)
     check.shape("predicted", predicted, labels.shape)
     if not len(labels):
@@ -122,7 +128,7 @@ def mean_per_class_accuracy(predicted, labels, classes):
     return float((right[pictures > 0]/pictures[pictures > 0]).mean())
 
 
-def over_folds(accuracies):
+def over_folds(accuracies: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
     """(mean, spread) of one number a fold. The spread is the standard deviation, with n - 1 below; NaN for one fold."""
     accuracies = np.asarray(accuracies, np.float64)
     return float(accuracies.mean()), float(accuracies.std(ddof=1)) if len(accuracies) > 1 else float("nan")

@@ -9,22 +9,27 @@ import os
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
 import PIL
+from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
 from zfcore import check
-from zfcore.backend import CPU
+from zfcore.backend import CPU, Device
 from zfcore.check import Expected
 from zfcore.checkpoint import new_hdf5
 from zfcore.data.transforms import Damaged, check_crop, square
+from zfcore.hints import Array
 
 PIECE = 8                 # pictures a thread prepares in one go
 MOST_DAMAGED = 0.01       # more than this share of a set is no accident any more
@@ -34,6 +39,24 @@ RETRY = 1.0               # seconds after which a file that could not be read is
 
 class Lost(Expected):
     """So many pictures of a set are damaged or gone that it is no accident."""
+
+
+class DataSet(Protocol):
+    """Pictures with labels, as `zfcore.open_data` gives them and whoever has others may write them: `labels` (n,), of VOC
+    (n,20); `names`, one a picture, are for messages. `picture(i)` raises `transforms.Damaged` for one that cannot be used."""
+
+    @property
+    def classes(self) -> Sequence[str]: ...
+
+    @property
+    def labels(self) -> NDArray[Any]: ...
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def picture(self, i: int) -> Image.Image: ...
 
 
 class Pictures:
@@ -48,24 +71,27 @@ class Pictures:
     A damaged picture is named on standard error once, entered in `damaged` {index: reason} and left out, its batch being
     smaller by one; above 1 % of them Expected is raised. A file that cannot be read is tried once more before that."""
 
-    def __init__(self, dataset, size, crop, upscale=False, workers=2, memory=MEMORY):
+    def __init__(self, dataset: DataSet, size: int, crop: int, upscale: bool = False, workers: int = 2,
+                 memory: int = MEMORY) -> None:
         check.positive("pictures", len(dataset))
         check_crop(size, crop)
         if workers < 0:
             raise Expected("--workers", "0 or more", workers)
-        if getattr(dataset, "shorter_side", None) not in (None, size):
-            raise Expected("size", f"{dataset.shorter_side}, as the data set was opened with", size)
+        shorter_side = getattr(dataset, "shorter_side", None)
+        if shorter_side not in (None, size):
+            raise Expected("size", f"{shorter_side}, as the data set was opened with", size)
         self.dataset, self.size, self.crop, self.upscale, self.workers = dataset, size, crop, upscale, workers
-        self.damaged = {}
+        self.damaged: dict[int, str] = {}
         self.all_were_readable = True             # no file has failed to open so far: the damage found will last
-        self._kept = np.empty((len(dataset), size, size, 3), np.uint8) if len(dataset)*size*size*3 <= memory else None
+        fits = len(dataset)*size*size*3 <= memory
+        self._kept: Any = np.empty((len(dataset), size, size, 3), np.uint8) if fits else None
         self._is_kept = np.zeros(len(dataset), bool)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.dataset)
 
-    def picture(self, i):
-        """Picture i prepared: uint8 (size,size,3), read-only. Raises Damaged."""
+    def picture(self, i: int) -> NDArray[np.uint8]:
+        """Picture i prepared: (size,size,3), read-only. Raises Damaged."""
         if self._is_kept[i]:
             kept = self._kept[i]
             kept.flags.writeable = False          # of this view
@@ -78,8 +104,9 @@ class Pictures:
             self._is_kept[i] = True               # after the pixels: another thread may be looking
         return pixels
 
-    def batches(self, batch_size, seed, epoch, shuffle=True, start=0, device=CPU):
-        """Yield (pictures uint8 (n,size,size,3) on the device, labels int64 (n,), indices int64 (n,)), n = batch_size but
+    def batches(self, batch_size: int, seed: int, epoch: int, shuffle: bool = True, start: int = 0,
+                device: Device = CPU) -> Iterator[tuple[Array, NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield (pictures uint8 (n,size,size,3) on the device, labels (n,), indices (n,)), n = batch_size but
         for the last batch of the epoch and where pictures are damaged. A batch of which nothing is left has n = 0, so that
         their number is always ceil(len/batch_size).
 
@@ -92,8 +119,8 @@ class Pictures:
         return device.prefetch(self._ahead([order[k:k + batch_size] for k in range(start*batch_size, len(self), batch_size)],
                                            max(2, 2*PIECE*self.workers//batch_size), device.pinned))
 
-    def prepare(self, progress=True):
-        """The per-pixel mean image, float32 (3,size,size), pixels 0..255, over all pictures that are not damaged.
+    def prepare(self, progress: bool = True) -> NDArray[np.float32]:
+        """The per-pixel mean image, (3,size,size), pixels 0..255, over all pictures that are not damaged.
 
         The data set's own `mean_image` where it has one of this size. Else one pass over the set, with a bar; it finds the
         damaged pictures too. Kept in `cache_folder()` under a fingerprint of the set, so that the next run starts at once."""
@@ -175,8 +202,8 @@ class Pictures:
                        f"{self.dataset.names[i]} ({reason})", "mend or remove them")
 
 
-def shuffled(n, seed, epoch):
-    """A permutation of 0..n-1, int64, drawn from (seed, epoch) alone: the numbers in the order of n random 64-bit words.
+def shuffled(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """A permutation of 0..n-1, drawn from (seed, epoch) alone: the numbers in the order of n random 64-bit words.
 
     Philox is counter-based and NumPy guarantees its raw words for ever, which it does not for its shuffling."""
     return np.random.Philox(key=[seed, epoch]).random_raw(n).argsort(kind="stable")
@@ -198,7 +225,7 @@ def _threads(workers):
 
 
 # ------------------------------------------------------------------------------------------- the kept mean image
-def cache_folder():
+def cache_folder() -> Path | None:
     """$ZFCORE_CACHE, else zfcore in $XDG_CACHE_HOME or ~/.cache; None for a user without a home."""
     if folder := os.environ.get("ZFCORE_CACHE"):
         return Path(folder)

@@ -5,8 +5,10 @@ sub-crops of 224. `decode` and `square` are the first two steps; `zfcore.ops.cro
 the functions at the end of this file say which crops it shall take.
 """
 import io
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from zfcore.check import Expected
@@ -26,13 +28,13 @@ class Damaged(Exception):
     """Picture `name` cannot be used, for `reason`. `lasting` is False where the file could not even be read: a disk or a
     network may be back tomorrow, whereas damaged contents stay damaged."""
 
-    def __init__(self, name, reason, lasting=True):
+    def __init__(self, name: str, reason: str, lasting: bool = True) -> None:
         self.name, self.reason, self.lasting = name, reason, lasting
         super().__init__(f"{name}: {reason}")
 
 
-def decode(name, data, shorter_side=None):
-    """The bytes of a picture file -> PIL picture, mode RGB, upright. Raises Damaged, never anything of Pillow's.
+def decode(name: str, data: bytes, shorter_side: int | None = None) -> Image.Image:
+    """The bytes of a picture file -> the picture, mode RGB, upright. Raises Damaged, never anything of Pillow's.
 
     `shorter_side` allows a JPEG much larger than needed to be decoded at 1/2, 1/4 or 1/8 of its size, several times
     faster (libjpeg leaves out the high frequencies of each block). At least twice `shorter_side` is left, so that the
@@ -55,8 +57,8 @@ def decode(name, data, shorter_side=None):
         raise Damaged(name, str(error) or type(error).__name__) from error
 
 
-def to_rgb(picture):
-    """PIL picture of any mode -> mode RGB, 8 bits a channel, turned upright as its EXIF orientation says.
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """Picture of any mode -> mode RGB, 8 bits a channel, turned upright as its EXIF orientation says.
 
     Greyscale fills three equal channels. 16 bits are scaled to 8 (65535 -> 255). Transparent parts are laid on white, as
     a page would show them: the colour stored under them is arbitrary. CMYK and palettes are converted by Pillow; colour
@@ -86,8 +88,8 @@ def _orientation(picture):
         return 1
 
 
-def square(picture, size, crop, upscale=False, name="picture"):
-    """PIL picture, mode RGB -> its centre square, the shorter side brought to `size`: uint8 (size,size,3).
+def square(picture: Image.Image, size: int, crop: int, upscale: bool = False, name: str = "picture") -> NDArray[np.uint8]:
+    """Picture, mode RGB -> its centre square, the shorter side brought to `size`: (size,size,3).
 
     Bicubic, with the kernel widened by the reduction factor, hence antialiased; Pillow reduces and crops in one step, so
     what the crop drops is not computed. A picture whose shorter side is below `crop`, the side of the network's input,
@@ -99,18 +101,20 @@ def square(picture, size, crop, upscale=False, name="picture"):
     return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box))
 
 
-def check_large_enough(picture, crop, upscale, name):
-    """Raise Expected for a PIL picture whose shorter side is below `crop`, unless `upscale`."""
+def check_large_enough(picture: Image.Image, crop: int, upscale: bool, name: str) -> None:
+    """Raise Expected for a picture whose shorter side is below `crop`, unless `upscale`."""
     if min(picture.size) < crop and not upscale:
         raise Expected(name, f"a shorter side of at least {crop} pixels, as the network's input has",
                        "{}x{}".format(*picture.size), "take a smaller --image-size, or --upscale to enlarge small pictures")
 
 
 # ------------------------------------------------------------------------------------------------------ crops
-# Each function gives (tops, lefts, flips), int64, int64 and bool of shape (n,): where crops of side `crop` begin in
-# squares of side `size`, and which are mirrored. `zfcore.ops.crop_flip.crop_flip` takes them as they are.
+# Each function gives (tops, lefts, flips), all of shape (n,): where crops of side `crop` begin in squares of side `size`,
+# and which are mirrored. `zfcore.ops.crop_flip.crop_flip` takes them as they are.
+Crops: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]
 
-def ten_crops(size, crop):
+
+def ten_crops(size: int, crop: int) -> Crops:
     """The paper's ten, n = 10: top left, top right, bottom left, bottom right, centre, then the same five mirrored."""
     check_crop(size, crop)
     end, middle = size - crop, (size - crop)//2
@@ -119,20 +123,20 @@ def ten_crops(size, crop):
     return tops, lefts, np.arange(10) >= 5
 
 
-def centre_crops(n, size, crop):
+def centre_crops(n: int, size: int, crop: int) -> Crops:
     """The centre crop, not mirrored, n times."""
     check_crop(size, crop)
     middle = np.full(n, (size - crop)//2)
     return middle, middle, np.zeros(n, bool)
 
 
-def one_of_ten(indices, seed, epoch, size, crop):
+def one_of_ten(indices: NDArray[np.int64], seed: int, epoch: int, size: int, crop: int) -> Crops:
     """For each picture one of the ten, drawn anew in every epoch."""
     drawn = (_words(indices, seed, epoch) >> np.uint64(32))*np.uint64(10) >> np.uint64(32)
     return tuple(place[drawn.astype(np.int64)] for place in ten_crops(size, crop))
 
 
-def random_crops(indices, seed, epoch, size, crop):
+def random_crops(indices: NDArray[np.int64], seed: int, epoch: int, size: int, crop: int) -> Crops:
     """For each picture a crop at any place, every second one mirrored, drawn anew in every epoch."""
     check_crop(size, crop)
     words = _words(indices, seed, epoch)
@@ -151,7 +155,7 @@ def _words(indices, seed, epoch):
     return stream.random_raw(int(np.max(indices, initial=-1)) + 1)[indices]
 
 
-def check_crop(size, crop):
+def check_crop(size: int, crop: int) -> None:
     """Raise Expected unless a crop of side `crop` can be taken out of a square of side `size`."""
     if not 0 < crop <= size:
         raise Expected("crop", f"1 to {size} pixels, the side of the prepared pictures", crop)

@@ -13,10 +13,13 @@ picture is an example of each (`examples`). Its "Acc %" can only be average prec
 """
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 from xml.parsers import expat
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from zfcore import check
@@ -24,13 +27,14 @@ from zfcore.check import Expected
 from zfcore.checkpoint import atomic
 from zfcore.data.folders import Folder, PictureFiles, Tar, is_picture
 from zfcore.data.loader import MOST_DAMAGED
+from zfcore.hints import FilePath
 
 CLASSES = ("aeroplane bicycle bird boat bottle bus car cat chair cow "
            "diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor").split()
 MAIN = "ImageSets/Main/"
 
 
-def open_voc(root, part="trainval", year=None, shorter_side=None):
+def open_voc(root: FilePath, part: str = "trainval", year: int | None = None, shorter_side: int | None = None) -> "VOC":
     """The pictures that ImageSets/Main/<part>.txt lists: a `VOC`. `root` is VOCdevkit or an uncompressed tar of it, a folder
     that holds one of these, or one year's folder; `year` is 2007, 2012, ..., the latest that is there if it is not given.
 
@@ -65,12 +69,12 @@ class VOC(PictureFiles):
         _compare(source, prefix, part, lists, [id for id, _ in kept], self.labels)
 
 
-def examples(labels):
-    """(pictures, classes), int64 (m,) each: a pair for each class that a picture shows, to train one softmax on all of them.
+def examples(labels: NDArray[np.int8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(pictures, classes), (m,) each: a pair for each class that a picture shows, to train one softmax on all of them.
 
     A picture of three classes is so three examples, which pull its softmax towards a third each. Ours: the paper does not
     say how. Classes of which it shows only difficult objects are no example."""
-    return np.nonzero(np.asarray(labels) > 0)
+    return np.nonzero(np.asarray(labels) > 0)              # type: ignore[return-value]
 
 
 # -------------------------------------------------------------------------------------------------- what lies where
@@ -150,8 +154,8 @@ def _labels(source, prefix, part, listed):
     return kept, np.stack(labels)
 
 
-def annotated(name, data):
-    """The bytes of an annotation, called `name` in messages -> a row of labels, int8 (20,), all -1 if it has no objects.
+def annotated(name: str, data: bytes) -> NDArray[np.int8]:
+    """The bytes of an annotation, called `name` in messages -> a row of labels, (20,), all -1 if it has no objects.
 
     Nothing is expanded or fetched: a DOCTYPE, without which there are no entities, is refused. Raises Expected."""
     row, path, text, objects = np.full(len(CLASSES), -1, np.int8), [], [], []
@@ -221,11 +225,12 @@ def _tell(what, expected, faults, total, done):
 
 
 # ------------------------------------------------------------------------------------------------ average precision
-def average_precision(scores, labels, definition="2010"):
-    """Average precision of each class, float64 (K,), 0..1; NaN for a class without positive pictures.
+def average_precision(scores: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]],
+                      definition: Literal["2010", "11-point"] = "2010") -> NDArray[np.float64]:
+    """Average precision of each class, (K,), 0..1; NaN for a class without positive pictures.
 
-    scores      float (n,K), the higher the surer that the picture shows the class
-    labels      int (n,K), as those of `VOC`: pictures with 0 are left out, neither right nor wrong
+    scores      (n,K), the higher the surer that the picture shows the class
+    labels      (n,K), as those of `VOC`: pictures with 0 are left out, neither right nor wrong
     definition  "2010": the area under the precision over recall, precision being the best at that recall or a higher
                 one; VOC2010 to 2012, table 6. "11-point": the mean of that precision at recalls 0, 0.1, ..., 1; VOC2007 to 2009
 
@@ -238,8 +243,9 @@ def average_precision(scores, labels, definition="2010"):
     return np.array([_of_one_class(scores[:, c], labels[:, c], _DEFINITIONS[definition]) for c in range(labels.shape[1])])
 
 
-def mean_average_precision(scores, labels, definition="2010"):
-    """The mean over the classes that have positive pictures, a float; NaN if none has."""
+def mean_average_precision(scores: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]],
+                           definition: Literal["2010", "11-point"] = "2010") -> float:
+    """The mean over the classes that have positive pictures; NaN if none has."""
     precisions = average_precision(scores, labels, definition)
     there = ~np.isnan(precisions)
     return float(precisions[there].mean()) if there.any() else float("nan")
@@ -270,12 +276,13 @@ _DEFINITIONS = {"2010": _area, "11-point": _eleven_points}
 
 
 # ---------------------------------------------------------------------------------------------- the evaluation server
-def write_results(folder, names, scores, year=2012, part="test", competition="comp2"):
+def write_results(folder: FilePath, names: Sequence[str], scores: NDArray[np.floating[Any]], year: int = 2012,
+                  part: str = "test", competition: Literal["comp1", "comp2"] = "comp2") -> Path:
     """Write what the VOC evaluation server takes, a file a class, and return where they lie:
     `folder`/results/VOC<year>/Main/<competition>_cls_<part>_<class>.txt, a line "<picture> <score>" for each picture.
 
-    names        n str, as a data set's `names`; a picture's is what the file is called, without folder and suffix
-    scores       float (n,20), written with as many digits as tell two of their type apart
+    names        as a data set's `names`; a picture's is what the file is called, without folder and suffix
+    scores       (n,20), written with as many digits as tell two of their type apart
     competition  "comp1": trained on VOC's own pictures only. "comp2": on any, such as ImageNet's
 
     To submit, pack the folder `results`. Raises Expected."""

@@ -5,11 +5,13 @@
     from_checkpoint(path)                     the trained network in a checkpoint file, in a run's folder, or of zfcore.networks
     start_of(checkpoint)                      the same network as its training began, with its random weights
 """
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from zfcore import check
-from zfcore.backend import CPU
-from zfcore.checkpoint import load
+from zfcore.backend import CPU, Device
+from zfcore.checkpoint import Checkpoint, load
+from zfcore.hints import FilePath, Precision, Row
 from zfcore.layers import from_fields
 from zfcore.models import alexnet as of_alexnet
 from zfcore.models import zfnet as of_zfnet
@@ -21,33 +23,37 @@ from zfcore.models.zfnet import small, tiny, zfnet
 from zfcore.network import Network
 from zfcore.networks import file_of
 
+OF_PAPER: dict[str, Callable[..., Network]]
 OF_PAPER = {"tiny": tiny, "small": small, "zfnet": zfnet, "alexnet": alexnet, "tiny-alexnet": tiny_alexnet, **VARIANTS}
 MODELS = {**OF_PAPER, "vgg11": vgg11, "vgg16": vgg16, "nin": nin}
 OPEN_QUESTIONS = {name: (of_alexnet if "alexnet" in name else of_zfnet).open_questions for name in OF_PAPER}    # about these
 NATIVE_SIZE = {"small": 128, **{name: 96 for name in MODELS if name.startswith("tiny")}}      # pixels a side; else 224
 
 
-def build(name, classes, size=None, keep_prob=0.5):
-    """The model called `name` for so many classes and square pictures of `size` pixels (its native size if None)."""
+def build(name: str, classes: int, size: int | None = None, keep_prob: float = 0.5) -> Network:
+    """The model called `name` for so many classes and square pictures of `size` pixels (its native size if None), which
+    has no parameters until `init` or `load`. Raises Expected for another name, and for fewer than two classes."""
     check.one_of("--model", name, MODELS)
     if classes < 2:
         raise check.Expected("classes", "2 or more", classes)
     return MODELS[name](classes=classes, size=size or NATIVE_SIZE.get(name, 224), keep_prob=keep_prob)
 
 
-def from_table(name, input_shape, rows):
+def from_table(name: str, input_shape: Sequence[int], rows: Iterable[Row]) -> Network:
+    """The network whose `table()` gave the rows, without parameters. Raises Expected for a row that is no layer's."""
     return Network(name, tuple(input_shape), [from_fields(row) for row in rows])
 
 
-def from_checkpoint(path, device=CPU, precision="fp32"):
+def from_checkpoint(path: FilePath, device: Device = CPU, precision: Precision = "fp32") -> tuple[Network, Checkpoint]:
     """(network, checkpoint) of a checkpoint file, of a run's folder (its best.h5, or latest.h5 before there is one), or of a
-    network that comes with zfcore, by its name. The network forms its products in that `precision`."""
+    network that comes with zfcore, by its name. The network forms its products in that `precision`. Raises Expected for a path that leads to
+    none."""
     checkpoint = load(checkpoint_file(path))
     network = from_table(checkpoint.model, checkpoint.input_shape, checkpoint.layers)
     return network.load(checkpoint.parameters, device, checkpoint.buffers).use(precision), checkpoint
 
 
-def start_of(checkpoint, device=CPU, precision="fp32"):
+def start_of(checkpoint: Checkpoint, device: Device = CPU, precision: Precision = "fp32") -> Network | None:
     """The network of a checkpoint with the weights that its training began with, drawn anew from the seed and the law that
     the checkpoint names; None where it began with other weights than drawn ones, or does not say."""
     law = checkpoint.state.get("init")
@@ -57,8 +63,8 @@ def start_of(checkpoint, device=CPU, precision="fp32"):
     return network.init(checkpoint.state["seed"], law, device).use(precision)
 
 
-def checkpoint_file(path):
-    """The Path of the checkpoint that a file, a run's folder or the name of a network of zfcore's means."""
+def checkpoint_file(path: FilePath) -> Path:
+    """The checkpoint that a file, a run's folder or the name of a network of zfcore's means."""
     path = Path(path)
     if path.is_dir():
         return next((path/name for name in ("best.h5", "latest.h5") if (path/name).is_file()), path/"latest.h5")

@@ -1,11 +1,14 @@
 """AlexNet (Krizhevsky et al. 2012) as the paper replicates it (section 3 and table 2)."""
+from collections.abc import Sequence
+
+from zfcore.hints import Row
 from zfcore.layers import ContrastNorm, Conv, MaxPool, ReLU
 from zfcore.models.zfnet import classifier, constants, padding
 from zfcore.network import Network
 
 
-def alexnet(classes=1000, size=224, keep_prob=0.5, maps=(96, 256, 384, 384, 256), units=(4096, 4096), groups=1,
-            name="alexnet"):
+def alexnet(classes: int = 1000, size: int = 224, keep_prob: float = 0.5, maps: Sequence[int] = (96, 256, 384, 384, 256),
+            units: Sequence[int] = (4096, 4096), groups: int = 1, name: str = "alexnet") -> Network:
     """224, 55, 27, 27, 13, 13, 13, 13, 6 pixels; normalisation comes before the pool.
 
     groups=1 connects every map with every map (62,378,344 parameters at 1000 classes); groups=2 splits layers 2, 4 and 5
@@ -35,12 +38,12 @@ def alexnet(classes=1000, size=224, keep_prob=0.5, maps=(96, 256, 384, 384, 256)
         *classifier(classes, units, keep_prob)])
 
 
-def tiny_alexnet(classes=10, size=96, keep_prob=0.5):
+def tiny_alexnet(classes: int = 10, size: int = 96, keep_prob: float = 0.5) -> Network:
     """AlexNet's layers for 96x96 pixels with the maps and units of `zfnet.tiny`: what figure 6 compares, on a laptop."""
     return alexnet(classes, size, keep_prob, maps=(24, 64, 96, 96, 64), units=(256, 256), name="tiny-alexnet")
 
 
-def open_questions(table):
+def open_questions(table: list[Row]) -> list[tuple[str, str, str, str]]:
     """[(what, what the paper says, what the layer table does, why)] about this network."""
     (_, second, *_) = [row for row in table if row["kind"] == "Conv"]
     halves = (("every map sees every map", "one GPU in the paper; `--model alexnet-grouped` has the split") if second["groups"] == 1

@@ -3,12 +3,13 @@ it can do as well."""
 import numpy as np
 
 from zfcore import check
-from zfcore.backend import CPU, to_host
+from zfcore.backend import CPU, Device, to_host
+from zfcore.hints import Precision
 from zfcore.layers import BatchNorm, from_fields
 from zfcore.network import Network
 
 
-def folded(network, device=CPU, precision="fp32"):
+def folded(network: Network, device: Device = CPU, precision: Precision = "fp32") -> Network:
     """The network that gives in evaluation the scores of `network`, up to the rounding of float32, and has no BatchNorm.
 
     Each is folded into the convolution or fully connected layer right below it: with f = gamma/sqrt(var + eps)

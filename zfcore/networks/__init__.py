@@ -6,19 +6,21 @@ command makes both, `python -m train.reference NAME`.
 """
 import json
 from pathlib import Path
+from typing import Any
 
 from zfcore import check
+from zfcore.hints import FilePath
 
 FOLDER = Path(__file__).parent
 
 
-def names():
+def names() -> list[str]:
     """Names of the networks that there are."""
     return sorted(path.stem for path in FOLDER.glob("*.h5"))
 
 
-def file_of(path):
-    """The Path of the checkpoint that `path` means: a file of that name, else the network called so. Raises Expected for neither."""
+def file_of(path: FilePath) -> Path:
+    """The checkpoint that `path` means: a file of that name, else the network called so. Raises Expected for neither."""
     path = Path(path)
     if not path.is_file() and str(path) in names():
         return FOLDER/f"{path}.h5"
@@ -27,7 +29,7 @@ def file_of(path):
     return path
 
 
-def home_of(path):
+def home_of(path: FilePath) -> Path:
     """The folder into which belongs what is found out about a network: the run's own, the checkpoint file's, or runs/NAME."""
     path = Path(path)
     if path.is_dir():
@@ -35,7 +37,7 @@ def home_of(path):
     return Path("runs")/path if file_of(path).parent == FOLDER else path.parent
 
 
-def card(name):
-    """What is known of the network `name`, as `python -m train.reference` wrote it."""
+def card(name: str) -> dict[str, Any]:
+    """What is known of the network `name`, as `python -m train.reference` wrote it. Raises Expected for another name."""
     check.one_of("network", name, names())
     return json.loads((FOLDER/f"{name}.json").read_text())
