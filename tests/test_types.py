@@ -25,6 +25,7 @@ VAGUE = np.ndarray, dict, list, tuple, Callable, inspect.Parameter.empty, None  
 def public():
     """{name: function or class}: those of `import zfcore`, and all of its MODULES."""
     found = {name: getattr(zfcore, name) for name in zfcore.__all__}
+    found |= {f"zfcore.training.{name}": getattr(zfcore.training, name) for name in zfcore.training.__all__}
     for module in map(importlib.import_module, MODULES):
         found |= {f"{module.__name__}.{name}": thing for name, thing in vars(module).items()
                   if not name.startswith("_") and getattr(thing, "__module__", None) == module.__name__}

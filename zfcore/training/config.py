@@ -1,11 +1,14 @@
 """Every option of a training run: its default, its source, its checks, and the presets that set several at once."""
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any, Literal
 
 from zfcore import check
 from zfcore.device import DEVICES
+from zfcore.hints import Law, Precision
 from zfcore.kernel import PRECISIONS
 from zfcore.models import MODELS, NATIVE_SIZE, from_checkpoint
 from zfcore.optim import decay_that_leaves, start_left
@@ -27,22 +30,22 @@ class TrainConfig:
     micro_batch: int = 0             # a batch is walked in pieces of so many pictures, to fit into memory; 0: whole
     lr: float = 0.01
     momentum: float = 0.9
-    weight_decay: float = 5e-4       # ours: the paper states none; AlexNet's value. None: what `start_left` asks for
+    weight_decay: float | None = 5e-4       # ours: the paper states none; AlexNet's value. None: what `start_left` asks for
     start_left: float = 0.0          # ours: the share of the random start that weight decay is to leave at the end; 0: any
     keep_prob: float = 0.5           # dropout keeps a unit of layers 6 and 7 with this probability
-    init: str = "gaussian"           # gaussian: N(0, 0.01), our reading of "1e-2"; he: sqrt(2/fan_in)
+    init: Law = "gaussian"           # gaussian: N(0, 0.01), our reading of "1e-2"; he: sqrt(2/fan_in)
     rms_max: float = 0.1             # a convolution filter above this RMS is scaled back to it; 0: no limit
     patience: int = 5                # ours: epochs without a better validation error before lr is divided by 10
-    drop_after: tuple = ()           # epochs after which lr is divided by 10, instead of by `patience`
-    crops: str = "ten"               # ten: one of the paper's ten crops, drawn; random: any place, mirrored or not
+    drop_after: tuple[int, ...] = ()  # epochs after which lr is divided by 10, instead of by `patience`
+    crops: Literal["ten", "random"] = "ten"  # ten: one of the paper's ten crops, drawn; random: any place, mirrored or not
     seed: int = 0
-    device: str = "auto"
-    precision: str = "fp32"          # how products are formed
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    precision: Precision = "fp32"    # how products are formed
     workers: int = 2                 # threads that decode pictures
     limit_per_class: int = 0         # use only so many pictures of each class; 0: all
     upscale: bool = True             # enlarge pictures whose shorter side is below image_size, as the paper does
     init_from: str = ""              # a run or checkpoint whose weights are the start; empty: drawn as `init` says
-    keep_epochs: tuple = PAPER_EPOCHS  # these epochs' checkpoints stay as epoch_NNNN.h5
+    keep_epochs: tuple[int, ...] = PAPER_EPOCHS  # these epochs' checkpoints stay as epoch_NNNN.h5
 
     def __post_init__(self):
         for name in NAMES:
@@ -70,27 +73,27 @@ class TrainConfig:
         check.one_of("--precision", self.precision, PRECISIONS)
 
     @property
-    def picture_size(self):
+    def picture_size(self) -> int:
         """Side of the square that pictures are brought to before the crop: 256 for a crop of 224."""
         return round(self.image_size*256/224)
 
-    def forecast(self, pictures):
+    def forecast(self, pictures: int) -> float:
         """The share of the random start that will be left after training on so many pictures, see `optim.start_left`: 0..1,
         more where --patience lowers the learning rate, which nobody knows beforehand."""
         return start_left(self.lr_sum(pictures), self.momentum, self.weight_decay)
 
-    def lr_sum(self, pictures):
+    def lr_sum(self, pictures: int) -> float:
         """The learning rates of all steps over so many pictures, added up; as `forecast` without what --patience does."""
         steps = -(-pictures//self.batch_size)
         return sum(self.lr*steps*10.0**-sum(drop <= epoch for drop in self.drop_after) for epoch in range(self.epochs))
 
-    def decided(self, pictures):
+    def decided(self, pictures: int) -> "TrainConfig":
         """These options with a number for `weight_decay`: the one that leaves `start_left` of the start, at most MOST_DECAY."""
         if self.weight_decay is not None:
             return self
         return replace(self, weight_decay=min(MOST_DECAY, float(f"{self.decay_for(self.start_left, pictures):.3g}")))
 
-    def decay_for(self, share, pictures):
+    def decay_for(self, share: float, pictures: int) -> float:
         """The weight decay with which `forecast` is `share`."""
         return decay_that_leaves(share, self.lr_sum(pictures), self.momentum)
 
@@ -105,7 +108,7 @@ def late_drop(epochs):
 
 # What each preset changes. "tiny" is what runs when nothing is asked for; the other three follow the paper. A function is
 # called with the number of epochs.
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "tiny": dict(model="tiny", image_size=96, epochs=9, batch_size=32, lr=0.003, weight_decay=None, start_left=0.4, keep_prob=0.9,
                  init="he", drop_after=late_drop, crops="random", upscale=False),
     "zfnet": dict(),
@@ -121,7 +124,7 @@ def flag(name):
     return "--" + name.replace("_", "-")
 
 
-def resolve(typed):
+def resolve(typed: Mapping[str, Any]) -> TrainConfig:
     """{option: value} as typed, "config" (a file of options) among them -> TrainConfig. Later wins: preset, model and size of
     the network that --init-from names, config file, typed options."""
     typed = dict(typed)

@@ -9,32 +9,36 @@ The paper does not say how it tests. Our reading, which is AlexNet's: the probab
 softmaxes of its crops, and those of an ensemble the mean of its members' probabilities.
 """
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zfcore import check, trained
 from zfcore.data import data_in_words, open_data
 from zfcore.data.loader import Pictures
+from zfcore.hints import Bar
+from zfcore.trained import Trained
 
 
 class Predictions(NamedTuple):
     """Probabilities of N pictures; a damaged picture is not among them."""
-    p: np.ndarray                 # (classes,N) float32
-    labels: np.ndarray            # (N,) int64, the true classes
-    indices: np.ndarray           # (N,) int64, numbers of the pictures in their set
+    p: NDArray[np.float32]        # (classes,N)
+    labels: NDArray[np.int64]     # (N,), the true classes
+    indices: NDArray[np.int64]    # (N,), numbers of the pictures in their set
 
 
 class Answers(NamedTuple):
     """What remains of the probabilities when they are judged: for ImageNet 2 MB instead of 200. Arrays (N,)."""
-    labels: np.ndarray            # int64, the true classes
-    predicted: np.ndarray         # int64, the likeliest classes; a tie goes against the true one
-    rank: np.ndarray              # int64, how many other classes are as likely as the true one or likelier
-    p_true: np.ndarray            # float32, probability of the true class
-    p_predicted: np.ndarray       # float32
-    indices: np.ndarray           # int64, numbers of the pictures in their set
+    labels: NDArray[np.int64]     # the true classes
+    predicted: NDArray[np.int64]  # the likeliest classes; a tie goes against the true one
+    rank: NDArray[np.int64]       # how many other classes are as likely as the true one or likelier
+    p_true: NDArray[np.float32]   # probability of the true class
+    p_predicted: NDArray[np.float32]
+    indices: NDArray[np.int64]    # numbers of the pictures in their set
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Score:
         return f"{100*error:.1f} % (95 %: {100*low:.1f} to {100*high:.1f})"
 
 
-def wilson(share, count):
+def wilson(share: float, count: int) -> tuple[float, float]:
     """The 95 % confidence interval (low, high) of a binomial share, of which `share` was found in `count` trials: Wilson's,
     which unlike the normal approximation holds for few trials and for shares near 0 and 1."""
     z = 1.959964                                           # 97.5 % of the normal distribution lie below
@@ -91,7 +95,8 @@ def batches_of_probabilities(models, pictures, batch_size, crops, bar):
         raise check.Expected("evaluation", "at least one picture", "none")
 
 
-def predict(models, pictures, batch_size=128, crops="centre", bar=None):
+def predict(models: Sequence[Trained], pictures: Pictures, batch_size: int = 128, crops: Literal["centre", "ten"] = "centre",
+            bar: Bar | None = None) -> Predictions:
     """The Predictions of an ensemble, a list of `Trained` models, for a `Pictures` set, in its order:
     the mean over the models of their softmaxes, each the mean over the crops. `bar` is a tqdm bar to move on, if any.
 
@@ -128,7 +133,8 @@ def score(found, crops, networks, classes=1000, of="pictures", left_out=0):
                  crops, networks, classes, of, left_out)
 
 
-def evaluate(models, pictures, batch_size=128, crops="centre", bar=None, of="pictures"):
+def evaluate(models: Sequence[Trained], pictures: Pictures, batch_size: int = 128, crops: Literal["centre", "ten"] = "centre",
+             bar: Bar | None = None, of: str = "pictures") -> Score:
     """The Score of the ensemble of `models` on a `Pictures` set; the arguments are those of `predict`, and `of` the words
     for the set in its text."""
     found, _ = answers(models, pictures, batch_size, crops, bar)

@@ -20,7 +20,7 @@ from zfcore.training.departures import departures, open_questions
 try:
     import fcntl
 except ImportError:              # Windows
-    fcntl = None
+    fcntl = None                 # type: ignore[assignment]
 
 
 class Busy(check.Expected):

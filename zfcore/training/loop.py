@@ -8,20 +8,23 @@ import math
 import shutil
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from zfcore import check, plots
 from zfcore.analysis.controls import last_convolution, legibility, shares_of_start
-from zfcore.backend import CPU, runs_kernels, to_host
+from zfcore.backend import CPU, Device, runs_kernels, to_host
 from zfcore.checkpoint import Checkpoint, Unwritable, atomic, load, save, write_csv
 from zfcore.data import open_data
-from zfcore.data.loader import Lost, Pictures
+from zfcore.data.loader import DataSet, Lost, Pictures
 from zfcore.data.transforms import one_of_ten, random_crops
 from zfcore.device import select
+from zfcore.hints import Array, Arrays, FilePath
 from zfcore.models import build, from_table
 from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
@@ -29,7 +32,7 @@ from zfcore.ops.softmax_loss import class_labels, softmax_loss_backward, softmax
 from zfcore.optim import SGD, Plateau
 from zfcore.trained import Trained
 from zfcore.training.config import TrainConfig, resumed
-from zfcore.training.evaluation import evaluate
+from zfcore.training.evaluation import Score, evaluate
 from zfcore.training.folder import Lock, new_folder, stored_config, write_config
 from zfcore.training.start import Origin, start_from
 from zfcore.training.watch import Interrupt, StallGuard, Stop, Sums, Watched
@@ -41,6 +44,8 @@ SAVE_EVERY = 600                 # seconds between checkpoints inside a long epo
 LOOK_EVERY = 0.2                 # seconds between looks at what the device has added up; between two it runs without a pause
 DRAW_EVERY = 10                  # seconds between drawings of the curves and filters
 
+Parts: TypeAlias = tuple[DataSet | Pictures, DataSet | Pictures]          # (training, validation)
+
 
 class Materials(NamedTuple):
     """What a Training is made of, besides its folder."""
@@ -48,9 +53,9 @@ class Materials(NamedTuple):
     train: Pictures
     val: Pictures
     network: Network              # with the weights to go on from, on the device of `config`
-    mean: np.ndarray              # the mean image, (3,size,size) float32 on the host
-    origin: Origin = None         # of those weights; None: drawn at random, or the run's own
-    checkpoint: Checkpoint = None  # to go on from; None: a new run
+    mean: NDArray[np.float32]     # the mean image, (3,size,size) float32 on the host
+    origin: Origin | None = None  # of those weights; None: drawn at random, or the run's own
+    checkpoint: Checkpoint | None = None          # to go on from; None: a new run
 
 
 class Training:
@@ -64,7 +69,8 @@ class Training:
     history              {column: list}               a row an epoch, as log.csv has them
     trained              Trained                      the network as it is, with what it takes to use it"""
 
-    def __init__(self, folder, config, train, val, network, mean, origin=None, checkpoint=None):
+    def __init__(self, folder: FilePath, config: TrainConfig, train: Pictures, val: Pictures, network: Network,
+                 mean: NDArray[np.float32], origin: Origin | None = None, checkpoint: Checkpoint | None = None) -> None:
         """The arguments behind `folder` are those of Materials; `folder` is where `run` writes, and must be there by then."""
         self.folder, self.config, self.origin = Path(folder), config, origin
         self.train, self.val, self.network = train, val, network
@@ -80,14 +86,14 @@ class Training:
         self.totals = self.device.array(np.zeros(3))       # loss, wrong answers, clamped filters: what `sums` will be
         self.interrupt, self.guard = Interrupt(), StallGuard(len(self.classes))
         self.drawn = -math.inf                 # when the curves and filters were drawn last
-        self.say = lambda line: None           # whom the lines of the log are told
+        self.say: Callable[[str], object] = lambda line: None          # whom the lines of the log are told
         self.captured = self.device.capture(self.learn)
         if checkpoint is not None:
             self.go_on_from(checkpoint)
 
     # -------------------------------------------------------------------------------------------------------- doors
     @classmethod
-    def begin(cls, config, folder=None, data=None):
+    def begin(cls, config: TrainConfig, folder: FilePath | None = None, data: Parts | None = None) -> "Training":
         """A new run of the TrainConfig `config` in `folder`, which is made, or must be empty; None: runs/<date>-<time>-<model>.
 
         `data` (train, val) are data sets, or Pictures, to use instead of what `config.data` names. Every training picture is
@@ -98,7 +104,7 @@ class Training:
         return cls(folder, *materials)
 
     @classmethod
-    def resume(cls, folder, data=None, **changes):
+    def resume(cls, folder: FilePath, data: Parts | None = None, **changes: Any) -> "Training":
         """The run in `folder` as it was when its latest checkpoint was written, or from its beginning where it was stopped
         before the first; it ends with the bits of one that was never stopped. `data` as for `begin`; `changes` are options
         that may have other values from here on (config.MAY_CHANGE). Raises Expected for a folder without a run, for other
@@ -107,7 +113,7 @@ class Training:
         return cls(folder, *cls.materials(config, data, load(latest) if latest.is_file() else None))
 
     @classmethod
-    def materials(cls, config, data=None, checkpoint=None):
+    def materials(cls, config: TrainConfig, data: Parts | None = None, checkpoint: Checkpoint | None = None) -> Materials:
         """The Materials of a run, which is to go on from `checkpoint` if there is one. Nothing is written."""
         device = select(config.device)
         parts = data or open_data(config.data, config.picture_size, config.limit_per_class)
@@ -136,12 +142,12 @@ class Training:
         return Materials(config, train, val, network, mean, origin, checkpoint)
 
     @staticmethod
-    def drawn_network(config, classes):
+    def drawn_network(config: TrainConfig, classes: Sequence[str]) -> Network:
         """The Network that `config` names, for these classes, its weights drawn at random on its device."""
         network = build(config.model, len(classes), config.image_size, config.keep_prob)
         return network.init(config.seed, config.init, select(config.device)).use(config.precision)
 
-    def go_on_from(self, checkpoint):
+    def go_on_from(self, checkpoint: Checkpoint) -> None:
         """Take from the run's own `checkpoint`, besides weights and mean image, everything that a later bit depends on."""
         self.optimizer.velocity = {name: {key: self.device.array(array) for key, array in of_layer.items()}
                                    for name, of_layer in checkpoint.velocity.items()}
@@ -154,18 +160,18 @@ class Training:
                 setattr(getattr(self, owner), name, value)
 
     @property
-    def trained(self):
+    def trained(self) -> Trained:
         """The Trained of the network as it is now, after the last step; zfcore.open(folder) gives that of the best epoch."""
         begun = None if self.config.init_from else lambda: self.start(self.device).use(self.config.precision)
         return Trained(self.network, self.device_mean, self.classes, self.epoch, self.config.data, self.folder, begun, self.device)
 
-    def start(self, device=CPU):
+    def start(self, device: Device = CPU) -> Network:
         """The network with the weights that were drawn for it, on `device`."""
         network = self.network
         return from_table(network.name, network.input_shape, network.table()).init(self.config.seed, self.config.init, device)
 
     # ------------------------------------------------------------------------------------------------------ running
-    def run(self, say=None):
+    def run(self, say: Callable[[str], object] | None = None) -> None:
         """Train to config.epochs. `say`, e.g. `print`, is called with each line of the log, and with advice.
 
         The first Ctrl-C or SIGTERM ends the step under way, saves it and raises Stop; a second Ctrl-C raises KeyboardInterrupt
@@ -188,9 +194,10 @@ class Training:
                 raise check.Expected(refused.what, refused.expected, refused.got,
                                      f"{refused.advice}, then go on with python -m train --resume {self.folder}") from None
 
-    def one_epoch(self):
+    def one_epoch(self) -> None:
         """The rest of the epoch under way, the validation error, a row of the log, a checkpoint."""
-        c, started, saved, looked = self.config, *[time.monotonic()]*3
+        c = self.config
+        started = saved = looked = time.monotonic()
         earlier = self.sums.seconds            # of this epoch, before an interruption
         self.begin_sums()
         with tqdm(total=len(self.train), initial=self.sums.count, unit="img", disable=None, leave=False,
@@ -221,7 +228,7 @@ class Training:
             raise
         self.close_epoch(score)
 
-    def arriving(self):
+    def arriving(self) -> Iterator[tuple[Array, Array, Array]]:
         """The batches that are left of the epoch. Whatever keeps one from arriving - too many pictures lost, a thread that
         died - the steps so far are saved."""
         c = self.config
@@ -231,20 +238,20 @@ class Training:
             self.rescue()
             raise
 
-    def rescue(self):
+    def rescue(self) -> None:
         """Save the steps so far. Weights or running statistics that have left the numbers are not saved: no run could go on
         from them."""
         of_layers = *self.network.parameters().values(), *self.network.buffers().values()
         if all(np.isfinite(to_host(array)).all() for of_layer in of_layers for array in of_layer.values()):
             self.save("latest.h5")
 
-    def validate(self):
+    def validate(self) -> Score:
         """The Score of the network as it is on the validation pictures, from their centre crop. Raises Stop as `run` does."""
         with Watched(self.interrupt, total=len(self.val), unit="img", disable=None, leave=False, desc="validation") as bar:
             return evaluate([self.trained], self.val,
                             self.config.micro_batch or self.config.batch_size, bar=bar, of="validation pictures")
 
-    def one_step(self, pictures, labels, indices):
+    def one_step(self, pictures: Array, labels: Array, indices: Array) -> None:
         """Forward, backward, update on one batch of uint8 pictures (N,H,W,3) on the device. What comes of it stays there
         until `look`."""
         c = self.config
@@ -254,7 +261,7 @@ class Training:
                       np.array(self.step, np.uint64), np.array(self.plateau.lr, np.float32))
         self.sums.count, self.sums.batches, self.step = self.sums.count + len(labels), self.sums.batches + 1, self.step + 1
 
-    def learn(self, pictures, tops, lefts, flips, labels, step, lr):
+    def learn(self, pictures: Array, tops: Array, lefts: Array, flips: Array, labels: Array, step: Array, lr: Array) -> None:
         """What the device does in a step, without a word to the host. The arrays are as one_step makes them; step and lr
         are arrays too, so that nothing that changes from step to step is part of the code.
 
@@ -271,7 +278,8 @@ class Training:
             grads = more if grads is None else added(grads, more)
         self.optimizer.step(self.network, grads, lr, self.totals[0, ...], self.totals[2, ...])
 
-    def gradients(self, pictures, crops, labels, step, first, N):
+    def gradients(self, pictures: Array, crops: tuple[Array, Array, Array], labels: Array, step: Array, first: int,
+                  N: int) -> Arrays | None:
         """The gradients {layer: {"w": dw, "b": db}} of the pictures from number `first` on, of a batch of N, their loss and
         wrong answers added to `totals`. None where the host sees at once that the loss is not finite, as on a CPU."""
         size, share = self.config.image_size, len(labels)/N
@@ -285,17 +293,17 @@ class Training:
             dy *= share                        # from the mean over the piece to its share of the mean over the batch
         return self.network.backward(dy, trace, to_pixels=False)[1]
 
-    def begin_sums(self):
+    def begin_sums(self) -> None:
         """Let the device add up from where `sums` is."""
         s = self.sums
         self.totals[...] = self.device.array(np.array([s.loss, s.wrong, s.clamped], np.float64))
         self.looked = self.step, s.count
 
-    def added_up(self):
+    def added_up(self) -> list[float]:
         """(loss, wrong answers, clamped filters) that the device has added up so far; waits for it."""
         return to_host(self.totals).tolist()
 
-    def look(self):
+    def look(self) -> None:
         """Wait for the device and bring `sums` up to date.
 
         Raises Expected where a loss was not finite; the parameters are then still those from before that step."""
@@ -309,7 +317,7 @@ class Training:
             self.say(advice)
         s.loss, s.wrong, s.clamped, self.looked = loss, int(wrong), int(clamped), (self.step, s.count)
 
-    def close_epoch(self, score):
+    def close_epoch(self, score: Score) -> None:
         s = self.sums
         row = (self.epoch + 1, self.step, self.plateau.lr, s.loss/s.count, s.wrong/s.count, score.loss, score.top1,
                score.top5, s.clamped, s.count/s.seconds, s.seconds, *self.legibility(), *self.shares_of_start().values())
@@ -331,13 +339,13 @@ class Training:
             self.draw()
             self.drawn = time.monotonic()
 
-    def shares_of_start(self):
+    def shares_of_start(self) -> dict[str, float]:
         """{layer: share of the energy of its weights that is still their random start}; no numbers where they had none."""
         if self.config.init_from:
             return {layer.name: math.nan for layer in self.network.weighted}
         return shares_of_start(self.network, self.start())                     # the start is kept only for a moment
 
-    def legibility(self):
+    def legibility(self) -> tuple[float, float]:
         """(share of the projected energy inside the objects' boxes, the boxes' share of the area) of the last convolution on
         some validation pictures, see `controls.legibility`; no numbers where nobody knows the boxes."""
         if not hasattr(self.val.dataset, "truth"):
@@ -345,7 +353,7 @@ class Training:
         return legibility(self.trained, self.val)
 
     # ------------------------------------------------------------------------------------------------ on the disk
-    def save(self, *names):
+    def save(self, *names: str) -> None:
         """One checkpoint under each name, "latest.h5" last: a run resumes from it and then writes the others again."""
         first = self.folder/names[0]
         save(first, Checkpoint(
@@ -359,12 +367,12 @@ class Training:
             with atomic(self.folder/name) as temporary:
                 shutil.copyfile(first, temporary)
 
-    def write_log(self):
+    def write_log(self) -> None:
         """log.csv, one row an epoch, always written whole from the history that the checkpoint carries."""
         rows = ([f"{value:.6g}" for value in row] for row in zip(*self.history.values()))
         write_csv(self.folder/"log.csv", rows, *self.columns)
 
-    def draw(self):
+    def draw(self) -> None:
         """figures/learning_curves.png and figures/filters.png as they are now."""
         if self.history["epoch"]:
             plots.save(plots.learning_curves(self.history), self.folder/"figures"/"learning_curves.png")
