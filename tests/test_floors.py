@@ -7,6 +7,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [                                        # from the ground up; what stands in one row does not import each other
     ["zfcore.check"],
+    ["zfcore.files"],
+    ["zfcore.hdf5"],
     ["zfcore.nvrtc"],
     ["zfcore.backend"],
     ["zfcore.ops"],

@@ -24,6 +24,7 @@ PICTURES = 64                     # in a file: those of the paper's layer 1 are 
 class Block:
     """pictures int64 (n,), their numbers in the set, damaged ones left out; features float32 (n,D); seconds that they took,
     with those of the other layers of the same pass."""
+    FORM = {"pictures": "int64 n? 0..", "features": "float32 n? D finite", "seconds": "float"}
     pictures: np.ndarray
     features: np.ndarray
     seconds: float

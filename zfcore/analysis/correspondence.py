@@ -55,6 +55,10 @@ class Correspondence:
                                         and `place_test`
     permutations how many of them
     names        (n,) texts, or None"""
+    FORM = {"parts": "text P", "layers": "text L", "side": "int 1..H", "grey": "int 0..255", "pictures": "uint8 n H W 3",
+            "corners": "int64 n P+2R 2 -H..H", "lenders": "int64 R n 0..n-1", "scores": "float64 L P m finite",
+            "random": "float64 L R m finite", "common": "float64 L R m finite", "lent": "float64 L P R m finite",
+            "p_values": "float64 L P 2 0..1", "permutations": "int 1..", "names": "text n"}
     parts: np.ndarray
     layers: np.ndarray
     side: int

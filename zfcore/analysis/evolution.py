@@ -43,6 +43,10 @@ class Evolution:
     unrelated     {layer: (1,) float64}           the scale of `change`: 1 - cosine between the strongest projections of units that
                                                   have nothing to do with each other, at the last epoch; or None
     classes       {layer: (U,) texts}             the units' classes, of the last layer, where the caller knows them; or None"""
+    FORM = {"epochs": "int64 E 0..", "units": "{layer} int64 U 0..", "projections": "{layer} float32 U E f f 3 finite",
+            "values": "{layer} float32 U E finite", "pictures": "{layer} int64 U E -1..", "moved": "{layer} float64 E-1",
+            "change": "{layer} float64 E-1", "dead": "{layer} float64 E 0..1", "total": "int 1..",
+            "unrelated": "{unrelated?} float64 1", "classes": "{classes?} text U"}
     epochs: np.ndarray
     units: dict
     projections: dict

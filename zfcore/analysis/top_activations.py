@@ -39,6 +39,9 @@ class TopActivations:
     ranges        (m,2) int64                   the pictures that were looked at, first and last + 1
     total         pictures in the data set
     fingerprint   of network, data and settings: what may be merged or continued"""
+    FORM = {"values": "{layer} float32 U k finite", "pictures": "{layer} int64 U k -1..total-1",
+            "places": "{layer} int64 U k 2 -1..", "boxes": "{layer} int64 U k 4", "ranges": "int64 r? 2 0..total",
+            "total": "int 1..", "fingerprint": "text"}
     values: dict
     pictures: dict
     places: dict
@@ -285,6 +288,10 @@ class UnitViews:
     places (U,k,2), boxes (U,k,4)               names (U,k)   of the pictures, "" where there is none
     filters       (U,f,f,3)      float32        of the first layer, where every projection is the filter, these; else None
     classes       (U,)           texts          the units' classes, where the caller knows them: of the last layer"""
+    FORM = {"layer": "text", "units": "int64 U 0..", "values": "float32 U k finite", "pictures": "int64 U k -1..",
+            "places": "int64 U k 2 -1..", "boxes": "int64 U k 4", "names": "text U k",
+            "projections": "float32 U k f f 3 finite", "patches": "uint8 U k f f 3", "filters": "float32 U f f 3 finite",
+            "classes": "text U"}
     layer: str
     units: np.ndarray
     values: np.ndarray
