@@ -20,7 +20,6 @@ Between `<!-- NAME:begin -->` and `<!-- NAME:end -->` nothing is typed by hand; 
 
 tests/bench/test_tables.py fails where a table is not what the files say.
 """
-import json
 import re
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from train.config import parser, resolve
 from train.departures import ANALYSES, departures, open_questions
 from zfcore import networks
 from zfcore.check import Expected
+from zfcore.files import read_json
 
 ROOT = Path(__file__).parents[1]
 FILES = {"README.md": ("trained", "agreed", "cpu"), "train/README.md": ("train", "networks", "claims", "departures"),
@@ -67,8 +67,8 @@ def renewed(text, results, name="README.md", marks=None):
 
 def read(path):
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        return read_json(path)
+    except Expected as error:
         raise Expected(path.name, "JSON written by python -m bench", str(error), "remove it and measure again") from None
 
 

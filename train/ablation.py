@@ -37,6 +37,7 @@ from zfcore.backend import select, to_host
 from zfcore.checkpoint import atomic, load, write_csv
 from zfcore.data import data_in_words, open_data
 from zfcore.data.loader import Pictures
+from zfcore.files import anything, mapping, opener, read_json, table, text
 from zfcore.models import MODELS, build
 from zfcore.models.variants import EDITS, variant_name
 
@@ -282,7 +283,7 @@ def train(run, pictures, bar):
         new_folder(run.config, run.folder)
     (run.folder/"failed.txt").unlink(missing_ok=True)
     training.prepare()
-    with open(run.folder/"output.txt", "a") as file, redirect_stdout(file):
+    with open(run.folder/"output.txt", "a", opener=opener) as file, redirect_stdout(file):
         try:
             training.run(run.folder)
         except Stop:
@@ -335,7 +336,7 @@ def result_of(run, pictures, crops):
     """The Result of a finished run, measured once and kept in its results-<crops>.json."""
     kept = run.folder/f"results-{crops}.json"
     try:
-        content = json.loads(kept.read_text())
+        content = read_json(kept, mapping(anything))
         if content.pop("epochs") == run.config.epochs:
             return Result(**{**content, "errors": Errors(**content["errors"])})
     except (OSError, ValueError, KeyError, TypeError):     # none yet, or of another version: measured anew
@@ -658,7 +659,7 @@ def remembered(output, typed):
     study.json keeps."""
     path = output/"study.json"
     try:
-        before = json.loads(path.read_text()) if path.is_file() else {"scale": "tiny", "options": {}}
+        before = read_json(path) if path.is_file() else {"scale": "tiny", "options": {}}
         SCALES[before["scale"]], before["options"].items()
     except (ValueError, KeyError, TypeError, AttributeError):
         raise check.Expected(path, "the scale and options of a study", "something else",
@@ -682,7 +683,7 @@ def remember(output, scale, options):
 def protocol(scale, runs, pictures, crops):
     """The sentences above a table that say how its numbers came about."""
     (train, val), c = pictures, runs[0].config
-    devices = {json.loads(path.read_text())["device"] for run in runs if (path := run.folder/"config.json").is_file()}
+    devices = {read_json(path, table({"device": text()}, others=anything))["device"] for run in runs if (path := run.folder/"config.json").is_file()}
     drops = (f"a tenth of it after epoch {', '.join(map(str, c.drop_after))}" if c.drop_after else
              f"a tenth of it after {c.patience} epochs without a better validation error")
     how = "the mean of ten crops" if crops == "ten" else "the centre crop"

@@ -1,12 +1,12 @@
 """Every option of a training run: its default, its source, its flag, and the presets that set several at once."""
 import argparse
-import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from zfcore import check
 from zfcore.backend import DEVICES, PRECISIONS
+from zfcore.files import read_json
 from zfcore.models import MODELS, NATIVE_SIZE, from_checkpoint
 from zfcore.optim import decay_that_leaves, start_left
 
@@ -222,7 +222,7 @@ def read_options(path):
     """The options in a JSON file, checked by name and type. A run's config.json is one ("options" holds them)."""
     path = Path(path)
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         options = content["options"] if "options" in content else content
     except OSError as error:
         raise check.Expected("--config", "a file that can be read", f"{path} ({error.strerror})") from None

@@ -31,6 +31,7 @@ from zfcore.checkpoint import atomic, write_csv
 from zfcore.data import data_in_words, open_data
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import Damaged
+from zfcore.files import inside
 from zfcore.networks import home_of
 
 FILES = ("summary.json", "per_class.csv", "confusion.csv", "confusion.png", "confused_pairs.csv", "predictions.csv",
@@ -307,7 +308,7 @@ def default_output(runs):
     """RUN/evaluation; RUN/evaluation-NAME for RUN/NAME.h5; for an ensemble evaluation-of-N-networks in the first run's."""
     first = Path(runs[0])
     word = f"-{first.stem}" if first.is_file() else ""
-    return home_of(first)/(f"evaluation{word}" if len(runs) == 1 else f"evaluation-of-{len(runs)}-networks")
+    return inside(home_of(first), f"evaluation{word}" if len(runs) == 1 else f"evaluation-of-{len(runs)}-networks")
 
 
 @check.speak_and_exit

@@ -28,10 +28,11 @@ from train.evaluate import evaluate
 from zfcore import check, plots
 from zfcore.analysis.controls import last_convolution, legibility, shares_of_start
 from zfcore.backend import runs_kernels, select, to_host
-from zfcore.checkpoint import Checkpoint, Unwritable, atomic, save, write_csv
+from zfcore.checkpoint import Checkpoint, Unwritable, atomic, check_resumable, save, write_csv
 from zfcore.data import open_data
 from zfcore.data.loader import Lost, Pictures
 from zfcore.data.transforms import one_of_ten, random_crops
+from zfcore.files import anything, inside, opener, read_json, table, text
 from zfcore.models import build, from_checkpoint, from_table
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import class_labels, softmax_loss_backward, softmax_loss_onto
@@ -109,7 +110,7 @@ class Training:
         with Lock(self.folder), self.interrupt:
             try:
                 write_config(self.folder, self.config, self.origin, self.counts)
-                (self.folder/"figures").mkdir(exist_ok=True)
+                inside(self.folder, "figures").mkdir(exist_ok=True)
                 self.save("latest.h5")         # so that whatever happens next, there is something to resume
                 self.write_log()
                 while self.epoch < self.config.epochs:
@@ -300,6 +301,7 @@ class Training:
             what = "classes" if checkpoint.classes != self.classes else "network"
             raise check.Expected("--resume", f"the {what} of the checkpoint", f"another {what}",
                                  "the data or the code changed since; start a new run")
+        check_resumable("--resume", checkpoint, self.network, self.config.picture_size)
         self.network.load(checkpoint.parameters, self.device, checkpoint.buffers)
         self.optimizer.velocity = {name: {key: self.device.array(array) for key, array in of_layer.items()}
                                    for name, of_layer in checkpoint.velocity.items()}
@@ -459,7 +461,7 @@ class Lock:
 
     def __enter__(self):
         try:
-            self.descriptor = os.open(self.folder/self.name, os.O_RDWR | os.O_CREAT, 0o666)
+            self.descriptor = opener(self.folder/self.name, os.O_RDWR | os.O_CREAT)
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | (0 if self.wait else fcntl.LOCK_NB))
             os.ftruncate(self.descriptor, 0)
             os.write(self.descriptor, str(os.getpid()).encode())
@@ -513,7 +515,7 @@ def write_config(folder, config, origin=None, counts=None):
                "departures": [entry._asdict() for entry in departures(config, counts)],
                "open_questions": [entry._asdict() for entry in open_questions(config)]}
     if (folder/"config.json").is_file():
-        before = json.loads((folder/"config.json").read_text())
+        before = read_json(inside(folder, "config.json"), table({"started": text()}, others=anything))
         content = {**content, "started": before["started"], "init_from": origin or before.get("init_from")}
     with atomic(folder/"config.json") as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
@@ -523,7 +525,7 @@ def stored_config(folder):
     """The TrainConfig in a run's config.json. A run that was stopped before its first checkpoint has nothing else, and
     begins again; one that has lost its latest.h5 is refused."""
     folder = Path(folder)
-    begun = any(folder.glob("*.h5"))
+    begun = any(inside(folder, path.name) for path in folder.glob("*.h5"))
     if not (folder/("latest.h5" if begun else "config.json")).is_file():
         raise check.Expected("--resume", "a run's folder with a latest.h5", folder)
-    return TrainConfig(**read_options(folder/"config.json"))
+    return TrainConfig(**read_options(inside(folder, "config.json")))

@@ -30,6 +30,7 @@ from zfcore.analysis.duplicates import Duplicates, near_duplicates, thumbnails
 from zfcore.analysis.probing import feature_layers
 from zfcore.checkpoint import atomic, load, write_csv
 from zfcore.data import open_data
+from zfcore.files import anything, mapping, opener, read_json
 from zfcore.models import checkpoint_file, from_table
 from zfcore.networks import home_of
 
@@ -118,7 +119,7 @@ class Study:
         except OSError as error:
             raise check.Expected("--output", "a place where a folder can be made", f"{self.output} ({error.strerror})") from None
         if path.is_file():
-            self.compare(json.loads(path.read_text()), options)
+            self.compare(read_json(path, mapping(anything)), options)
         elif any(entry.suffix != ".part" for entry in self.output.iterdir()):
             raise check.Expected("--output", "a new or empty folder, or one with a study.json", self.output)
         with atomic(path) as temporary:
@@ -210,7 +211,7 @@ class Study:
             training.restore(load(folder/"latest.h5"))
         training.prepare()
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder/"output.txt", "a", buffering=1) as file, redirect_stdout(file):
+        with open(folder/"output.txt", "a", buffering=1, opener=opener) as file, redirect_stdout(file):
             training.run(folder)
         found = predict([training.trained], self.pictures(test), config.batch_size)
         return found, sum(training.history["seconds"]), training.history["train_error"][-1]
@@ -239,7 +240,7 @@ def read_parts(path):
     """{key: Part} of a parts.csv, {} where there is none."""
     if not path.is_file():
         return {}
-    with open(path, newline="") as file:
+    with open(path, newline="", opener=opener) as file:
         try:
             parts = [Part(**{f.name: f.type(row[f.name]) for f in fields(Part)}) for row in csv.DictReader(file)]
         except (KeyError, ValueError, TypeError) as error:

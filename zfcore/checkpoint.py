@@ -106,11 +106,12 @@ def load(path):
         raise check.Expected(path, "a file that can be read", error.strerror or short(error)) from None
 
 
-def check_format(file, path, expected, what):
+def check_format(file, path, expected, what, advice=""):
     """Raise Expected unless the file, a `hdf5.Reader`, has this format in VERSION."""
     if (found := file.attribute("format", anything, "")) != expected:
         known = {FORMAT: "a checkpoint", "zfcore result": "the result of an analysis", "zfcore pictures": "a packed data set"}
-        raise check.Expected(path, what, known.get(found, "another HDF5 file") if isinstance(found, str) else "another HDF5 file")
+        raise check.Expected(path, what, known.get(found, "another HDF5 file") if isinstance(found, str) else "another HDF5 file",
+                             advice)
     if (version := file.attribute("version", anything)) != VERSION:
         raise check.Expected(path, f"format version {VERSION}", said(version), "read it with the zfcore that wrote it")
 

@@ -23,6 +23,7 @@ import numpy as np
 from zfcore import check
 from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.deconvnet import check_units, unit_count
+from zfcore.files import inside
 from zfcore.networks import names
 
 PIECE = 32                        # units whose projections are in memory at a time
@@ -67,7 +68,7 @@ def kept_epochs(run, wanted=None):
     if not Path(run).is_dir():
         raise check.Expected("--run", "a run's folder with kept epochs", run,
                              f"python -m train.reference {run} trains one" if str(run) in names() else "")
-    files = {int(path.stem[6:]): path for path in Path(run).iterdir() if re.fullmatch(r"epoch_\d+\.h5", path.name)}
+    files = {int(path.stem[6:]): inside(run, path.name) for path in Path(run).iterdir() if re.fullmatch(r"epoch_\d+\.h5", path.name)}
     kept = dict(sorted(files.items()))
     if not kept:
         raise check.Expected(run, "checkpoints epoch_NNNN.h5", "none", "train with --keep-epochs")

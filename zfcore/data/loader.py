@@ -15,7 +15,6 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-import h5py
 import numpy as np
 import PIL
 from tqdm import tqdm
@@ -25,6 +24,8 @@ from zfcore.backend import CPU
 from zfcore.check import Expected
 from zfcore.checkpoint import new_hdf5
 from zfcore.data.transforms import Damaged, check_crop, square
+from zfcore.files import listed, parsed, said, text, whole
+from zfcore.hdf5 import open_h5
 
 PIECE = 8                 # pictures a thread prepares in one go
 MOST_DAMAGED = 0.01       # more than this share of a set is no accident any more
@@ -208,6 +209,12 @@ def cache_folder():
         return None
 
 
+def _index_and_reason(where, value):
+    if not isinstance(value, list) or len(value) != 2:
+        raise Expected(where, "the number of a picture and a reason", said(value))
+    return whole()(where, value[0]), text(2**16)(where, value[1])
+
+
 class _KeptMean:
     """The file in which the mean image of `pictures` lies or will lie, named after a fingerprint of all that it depends on.
 
@@ -228,11 +235,12 @@ class _KeptMean:
         if self.path is None or not self.path.is_file():
             return None
         try:
-            with h5py.File(self.path, "r") as file:
-                mean, damaged = file["mean_image"][()], file["damaged"].asstr()[()]
-                whole = file.attrs["digest"] == self._digest(mean, damaged)
-            return (mean, dict(json.loads(damaged))) if whole else None
-        except Exception:                         # h5py answers a broken file with almost any exception
+            with open_h5(self.path) as file:
+                size = self.pictures.size
+                mean, damaged = file.array("mean_image", np.float32, (3, size, size), finite=True), file.attribute("damaged", text(2**24))
+                whole = file.attribute("digest", text()) == self._digest(mean, damaged)
+            return (mean, dict(parsed(self.path, damaged, listed(_index_and_reason)))) if whole else None
+        except (OSError, Expected):
             return None
 
     def write(self, mean, damaged):
@@ -243,8 +251,8 @@ class _KeptMean:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with new_hdf5(self.path, shared=True) as file:
-                file["mean_image"], file["damaged"] = mean, damaged
-                file.attrs.update(format="zfcore mean image", digest=self._digest(mean, damaged))
+                file["mean_image"] = mean
+                file.attrs.update(format="zfcore mean image", damaged=damaged, digest=self._digest(mean, damaged))
         except (OSError, Expected) as error:
             tqdm.write(f"the mean image is not kept for the next run: {error}", file=sys.stderr)
 

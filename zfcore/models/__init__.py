@@ -10,6 +10,7 @@ from pathlib import Path
 from zfcore import check
 from zfcore.backend import CPU
 from zfcore.checkpoint import load
+from zfcore.files import inside
 from zfcore.layers import from_fields
 from zfcore.models import alexnet as of_alexnet
 from zfcore.models import zfnet as of_zfnet
@@ -61,5 +62,5 @@ def checkpoint_file(path):
     """The Path of the checkpoint that a file, a run's folder or the name of a network of zfcore's means."""
     path = Path(path)
     if path.is_dir():
-        return next((path/name for name in ("best.h5", "latest.h5") if (path/name).is_file()), path/"latest.h5")
+        return next((inside(path, name) for name in ("best.h5", "latest.h5") if (path/name).is_file()), path/"latest.h5")
     return file_of(path)

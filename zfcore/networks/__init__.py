@@ -4,12 +4,13 @@ Each is a checkpoint without what only training needs, its weights rounded to fl
 weights that its card NAME.json describes: data, recipe, errors, how legible its projections are, and the file's checksum. One
 command makes both, `python -m train.reference NAME`.
 """
-import json
 from pathlib import Path
 
-from zfcore import check
+from zfcore import check, files
 
 FOLDER = Path(__file__).parent
+CARD = files.table({"name": files.name, "file": files.name, "sha256": files.text(64), "bytes": files.whole(1), "model": files.name,
+                    "input": files.whole(1), "classes": files.listed(files.text())}, others=files.anything)
 
 
 def names():
@@ -38,4 +39,4 @@ def home_of(path):
 def card(name):
     """What is known of the network `name`, as `python -m train.reference` wrote it."""
     check.one_of("network", name, names())
-    return json.loads((FOLDER/f"{name}.json").read_text())
+    return files.read_json(FOLDER/f"{name}.json", CARD)
