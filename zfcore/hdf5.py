@@ -48,6 +48,10 @@ def short(error):
     return str(error).strip("'\"").split("\n")[0][:120]
 
 
+class Missing(Expected):
+    """A part that a file of this format has is not there."""
+
+
 class Reader:
     """A group of an HDF5 file, and what it holds. `left` is the number of bytes that may still be read, in a list that all groups
     of the file share: no more than the file has, however often it names one place."""
@@ -88,7 +92,7 @@ class Reader:
     def _open(self, name, what):
         encoded = name.encode(errors="surrogateescape")
         if name not in self:
-            raise Expected(self.place(name), what, "none", self.advice)
+            raise Missing(self.place(name), what, "none", self.advice)
         if self._group.id.links.get_info(encoded).type != h5py.h5l.TYPE_HARD:
             raise Expected(self.place(name), f"{what} in the file itself", "a link to somewhere else", self.advice)
         found = h5py.h5o.open(self._group.id, encoded)
@@ -105,16 +109,20 @@ class Reader:
         unread  it is only asked for its type and shape: not counted among the bytes that are read
 
         Raises Expected, naming it, for another type or shape, for data elsewhere, missing, or too many."""
-        where, found = self.place(name), self._open(name, "a dataset")
-        if not isinstance(found, h5py.h5d.DatasetID):
-            raise Expected(where, "a dataset", "a group", self.advice)
-        how = found.get_create_plist()
-        if how.get_layout() == h5py.h5d.VIRTUAL or how.get_external_count():
-            raise Expected(where, "data in the file itself", "a dataset whose data lie in others", self.advice)
-        found = h5py.Dataset(found)
+        where, (found, how) = self.place(name), self._own_data(name)
         self._check_type(where, found, dtype, shape)
         self._check_storage(where, found, how, most, unread)
         return found
+
+    def _own_data(self, name):
+        """(the h5py.Dataset called `name`, how it was made), of one whose data lie in the file itself."""
+        found = self._open(name, "a dataset")
+        if not isinstance(found, h5py.h5d.DatasetID):
+            raise Expected(self.place(name), "a dataset", "a group", self.advice)
+        how = found.get_create_plist()
+        if how.get_layout() == h5py.h5d.VIRTUAL or how.get_external_count():
+            raise Expected(self.place(name), "data in the file itself", "a dataset whose data lie in others", self.advice)
+        return h5py.Dataset(found), how
 
     def _check_type(self, where, found, dtype, shape):
         is_text = found.dtype.kind == "S"
@@ -162,6 +170,13 @@ class Reader:
     def texts(self, name, shape=None, most=2**26):
         """An array of texts of a fixed width, as bytes."""
         return self.array(name, str, shape, most)
+
+    def text(self, name):
+        """The one text of any length that the dataset `name` holds."""
+        found, _ = self._own_data(name)
+        if found.shape != () or h5py.check_string_dtype(found.dtype) is None:
+            raise Expected(self.place(name), "a text", f"something else {found.shape}", self.advice)
+        return found[()].decode("utf-8", "surrogateescape")
 
     # ---------------------------------------------------------------------------------------------------------- attributes
     def attributes(self):

@@ -160,7 +160,7 @@ class _Line:
         self.each = words.pop(0)[1:-1] if words[0].startswith("{") else ""
         self.type, *words = words
         self.range = words.pop() if words and (".." in words[-1] or words[-1] == "finite") else ""
-        self.sizes, self.is_number = words, self.type in NUMBERS and not (self.type == "text" and words)
+        self.sizes, self.is_number = words, self.type in NUMBERS and not words
         self.dtype = str if self.type == "text" else None if self.is_number else np.dtype(self.type)
 
 

@@ -237,7 +237,7 @@ class _KeptMean:
         try:
             with open_h5(self.path) as file:
                 size = self.pictures.size
-                mean, damaged = file.array("mean_image", np.float32, (3, size, size), finite=True), file.attribute("damaged", text(2**24))
+                mean, damaged = file.array("mean_image", np.float32, (3, size, size), finite=True), file.text("damaged")
                 whole = file.attribute("digest", text()) == self._digest(mean, damaged)
             return (mean, dict(parsed(self.path, damaged, listed(_index_and_reason)))) if whole else None
         except (OSError, Expected):
@@ -251,8 +251,8 @@ class _KeptMean:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with new_hdf5(self.path, shared=True) as file:
-                file["mean_image"] = mean
-                file.attrs.update(format="zfcore mean image", damaged=damaged, digest=self._digest(mean, damaged))
+                file["mean_image"], file["damaged"] = mean, damaged
+                file.attrs.update(format="zfcore mean image", digest=self._digest(mean, damaged))
         except (OSError, Expected) as error:
             tqdm.write(f"the mean image is not kept for the next run: {error}", file=sys.stderr)
 

@@ -29,8 +29,8 @@ from zfcore.check import Expected
 from zfcore.checkpoint import LIBVER, check_format
 from zfcore.data.folders import PARTS
 from zfcore.data.transforms import MOST_BYTES, Damaged, decode
-from zfcore.files import choice, opener, whole
-from zfcore.hdf5 import MOST_UNFOLDED, open_h5, short
+from zfcore.files import opener, text, whole
+from zfcore.hdf5 import MOST_UNFOLDED, Missing, open_h5, short
 
 FORMAT, VERSION = "zfcore pictures", 1
 ENCODINGS = ("jpeg", "raw")
@@ -52,12 +52,16 @@ def open_packed(path, limit_per_class=0, size=None):
     try:
         with open_h5(path, "copy it or pack it again") as file:
             check_format(file, path, FORMAT, "a packed data set", "pack one with python -m train.pack")
-            size_inside, encoding = file.attribute("size", whole(1, MOST_SIZE)), file.attribute("encoding", choice(*ENCODINGS))
-            classes = _texts(file, "classes", (None,))
-            mean_image = file.array("mean_image", np.float32, (3, size_inside, size_inside), finite=True)
+            size_inside, encoding = file.attribute("size", whole(1, MOST_SIZE)), file.attribute("encoding", text(20))
+            classes, mean_image = _texts(file, "classes"), file.array("mean_image", np.float32, (3, None, None))
             parts = {part: _Index(file.group(part), size_inside if encoding == "raw" else 0) for part in PARTS}
+    except Missing as error:
+        raise Expected(path, "every part of a packed data set", f"one without {error.what.removeprefix(f'{path}: ')}", "pack it again") from None
     except OSError as error:
         raise Expected("--data", "a packed data set", f"{path} ({error.strerror or short(error)})") from None
+    if encoding not in ENCODINGS or mean_image.shape != (3, size_inside, size_inside) or not np.isfinite(mean_image).all():
+        raise Expected(path, f"{' or '.join(ENCODINGS)} and a mean image of {size_inside}x{size_inside}",
+                       f"{encoding} and {mean_image.shape}", "pack it again")
     for part, index in parts.items():
         if fault := index.fault(path.stat().st_size, len(classes), size_inside**2*3 if encoding == "raw" else None):
             raise Expected(f"{path}: {part}", "as many pictures, labels, names and checksums, all inside the file", fault,
@@ -131,10 +135,9 @@ class _Index:
     def __init__(self, group, size):
         pictures = group.dataset("pictures", np.uint8, (None, size, size, 3) if size else (None,), unread=True)
         self.shape, self.first_byte = pictures.shape, pictures.id.get_offset()
-        self.labels = group.array("labels", np.int64, (None,))
-        n = len(self.labels)
-        self.offsets, self.checksums = group.array("offsets", np.int64, (n + 1,)), group.array("checksums", np.uint32, (n,))
-        self.names = _texts(group, "names", (n,))
+        self.offsets, self.checksums, self.labels = (group.array(name, dtype, (None,)) for name, dtype in
+                                                     (("offsets", np.int64), ("checksums", np.uint32), ("labels", np.int64)))
+        self.names = _texts(group, "names")
 
     def fault(self, file_size, classes, bytes_each):
         """What does not fit, in words; "" where all does. `bytes_each` is a raw picture's size."""
@@ -153,8 +156,8 @@ class _Index:
         return ""
 
 
-def _texts(group, name, shape):
-    return [value.decode("utf-8", "surrogateescape") for value in group.texts(name, shape, MOST_TEXTS).tolist()]
+def _texts(group, name):
+    return [value.decode("utf-8", "surrogateescape") for value in group.texts(name, (None,), MOST_TEXTS).tolist()]
 
 
 # ------------------------------------------------------------------------------------------------------------ writing
