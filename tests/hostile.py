@@ -191,7 +191,7 @@ def _attribute(rng, group):
         return "nothing"
     name, value = names[int(rng.integers(len(names)))], VALUES[int(rng.integers(len(VALUES)))]
     old = group.attrs[name]
-    if isinstance(old, bytes) and old[:1] in b"[{" and rng.random() < 0.8:                # the layer table, the classes
+    if isinstance(old, bytes) and old[:1] in (b"[", b"{") and rng.random() < 0.8:                # the layer table, the classes
         whole = json.loads(old)
         holder, key = (spots := list(_spots(whole)))[int(rng.integers(len(spots)))]
         holder[key] = value

@@ -19,6 +19,7 @@ import errno
 import io
 import json
 import os
+import stat
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,8 +210,10 @@ class atomic:
         self.temporary = self.path.with_name(f".{self.path.name}{f'-{os.getpid()}' if shared else ''}.part")
 
     def __enter__(self):
-        with suppress(OSError):                            # of a kill; or a link that came with somebody's folder: not followed
-            self.temporary.unlink()
+        with suppress(OSError):                            # what a kill left is overwritten; a link that came with a folder is not followed
+            status = os.lstat(self.temporary)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+                self.temporary.unlink()
         return self.temporary
 
     def __exit__(self, kind, error, trace):

@@ -62,8 +62,8 @@ class Reader:
 
     def place(self, name=""):
         """How messages call what is called `name` here."""
-        inner = f"{self._group.name.rstrip('/')}/{name}"
-        return f"{self.path}: {inner if inner.isprintable() else ascii(inner)}" if inner != "/" else self.path
+        inner = f"{self._group.name.rstrip('/')}/{name}".rstrip("/")
+        return f"{self.path}: {inner if inner.isprintable() else ascii(inner)}" if inner else f"{self.path}"
 
     # ------------------------------------------------------------------------------------------------------ what there is
     def names(self):

@@ -31,7 +31,7 @@ from zfcore.files import read_bytes, unfolded
 BATCHES = [f"data_batch_{k}" for k in range(1, 6)]
 BROKEN = (OSError, EOFError, ValueError, RecursionError, zlib.error, lzma.LZMAError, tarfile.TarError)      # what a tar that is cut short answers with
 MOST_BYTES = 2**28                # of a file; the largest, CIFAR-100's training pictures, has 155 MB
-MOST_STEPS = 2*10**6              # instructions of a pickle; of theirs the longest has 300 000
+MOST_STEPS = 10**6              # instructions of a pickle; of theirs the longest has 300 000
 MOST_CLASSES, LONGEST = 1000, 1000
 
 
