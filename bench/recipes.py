@@ -18,6 +18,7 @@ from zfcore.analysis.diagnostics import judge
 from zfcore.analysis.top_activations import top_activations
 from zfcore.checkpoint import load
 from zfcore.cpu import CORES
+from zfcore.files import read_json
 from zfcore.layers import ContrastNorm
 from zfcore.training import Training, resolve
 
@@ -72,7 +73,7 @@ def add_arguments(parser):
 
 def main(args):
     path = RESULTS.with_name("recipes.json")
-    rows = {row["name"]: row for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
+    rows = {row["name"]: row for row in read_json(path)["rows"]} if path.exists() else {}
     for name in args.only or RECIPES:
         folder, recipe = Path(args.output)/name, RECIPES[name]
         train_to_the_end(config_of(recipe), folder, changed(recipe.change) if recipe.change else Training)

@@ -20,7 +20,6 @@ Between `<!-- NAME:begin -->` and `<!-- NAME:end -->` nothing is typed by hand; 
 
 tests/bench/test_tables.py fails where a table is not what the files say.
 """
-import json
 import re
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from bench import recipes
 from train.options import parser
 from zfcore import networks
 from zfcore.check import Expected
+from zfcore.files import read_json
 from zfcore.training import resolve
 from zfcore.training.departures import ANALYSES, departures, open_questions
 
@@ -68,8 +68,8 @@ def renewed(text, results, name="README.md", marks=None):
 
 def read(path):
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        return read_json(path)
+    except Expected as error:
         raise Expected(path.name, "JSON written by python -m bench", str(error), "remove it and measure again") from None
 
 

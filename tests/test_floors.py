@@ -8,7 +8,8 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [                                        # from the ground up; what stands in one row does not import each other
     ["zfcore.hints"],
     ["zfcore.check"],
-    ["zfcore.cpu", "zfcore.memory", "zfcore.nvrtc"],
+    ["zfcore.files", "zfcore.cpu", "zfcore.memory"],
+    ["zfcore.hdf5", "zfcore.nvrtc"],
     ["zfcore.backend", "zfcore.cubin"],
     ["zfcore.kernel", "zfcore.prefetch", "zfcore.graph"],
     ["zfcore.ops", "zfcore.gpu"],

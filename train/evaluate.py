@@ -24,6 +24,7 @@ import zfcore
 from zfcore import check, plots
 from zfcore.checkpoint import atomic, write_csv
 from zfcore.data.transforms import Damaged
+from zfcore.files import inside
 from zfcore.kernel import PRECISIONS
 from zfcore.networks import home_of
 from zfcore.training.evaluation import answers, confused_pairs, confusion, open_part, open_runs, per_class, score, wilson
@@ -127,7 +128,7 @@ def default_output(runs):
     """RUN/evaluation; RUN/evaluation-NAME for RUN/NAME.h5; for an ensemble evaluation-of-N-networks in the first run's."""
     first = Path(runs[0])
     word = f"-{first.stem}" if first.is_file() else ""
-    return home_of(first)/(f"evaluation{word}" if len(runs) == 1 else f"evaluation-of-{len(runs)}-networks")
+    return inside(home_of(first), f"evaluation{word}" if len(runs) == 1 else f"evaluation-of-{len(runs)}-networks")
 
 
 @check.speak_and_exit

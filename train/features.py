@@ -7,15 +7,17 @@ it is right, and a pass that was killed goes on behind the last whole file."""
 import hashlib
 import json
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 import PIL
 
 from zfcore import check, results
 from zfcore.backend import to_host
+from zfcore.files import number
+from zfcore.hdf5 import open_h5, short
 
 PICTURES = 64                     # in a file: those of the paper's layer 1 are 74 MB
 
@@ -24,6 +26,7 @@ PICTURES = 64                     # in a file: those of the paper's layer 1 are 
 class Block:
     """pictures int64 (n,), their numbers in the set, damaged ones left out; features float32 (n,D); seconds that they took,
     with those of the other layers of the same pass."""
+    FORM = {"pictures": "int64 n? 0..", "features": "float32 n? D finite", "seconds": "float"}
     pictures: np.ndarray
     features: np.ndarray
     seconds: float
@@ -39,9 +42,9 @@ class Features:
         self.files, rows, self.seconds = files, [], 0.0
         for path in files:
             with _opened(path) as file:
-                rows.append(file["pictures"][()])
-                self.shape = sum(map(len, rows)), file["features"].shape[1]
-                self.seconds += float(file.attrs["seconds"])
+                rows.append(file.array("pictures", np.int64, (None,)))
+                self.shape = sum(map(len, rows)), _features(file).shape[1]
+                self.seconds += file.attribute("seconds", number(0))
         self.pictures = np.concatenate(rows)
 
     def __getitem__(self, place):
@@ -49,29 +52,23 @@ class Features:
         blocks = []
         for path in self.files:
             with _opened(path) as file:
-                blocks.append(file["features"][:, columns])
+                blocks.append(_features(file)[:, columns])
         return np.concatenate(blocks)[rows]
 
 
-class _opened:
-    """An HDF5 file to read, whose damage is told in a sentence."""
+def _features(file):
+    return file.dataset("features", np.float32, (None, None))
 
-    def __init__(self, path):
-        self.path = path
 
-    def __enter__(self):
-        try:
-            self.file = h5py.File(self.path, "r")
-        except OSError as error:
-            self.__exit__(OSError, error, None)
-        return self.file
-
-    def __exit__(self, kind, error, trace):
-        if hasattr(self, "file"):
-            self.file.close()
-        if kind is not None and issubclass(kind, (OSError, KeyError, RuntimeError, ValueError)):     # as h5py has it
-            raise check.Expected(self.path, "a whole file of features", f"a damaged one ({str(error)[:120]})",
-                                 "remove it and give the command again") from None
+@contextmanager
+def _opened(path):
+    """The `hdf5.Reader` of a file of features, whose damage is told in a sentence."""
+    try:
+        with open_h5(path, "remove it and give the command again") as file:
+            yield file
+    except (OSError, check.Expected) as error:
+        raise check.Expected(path, "a whole file of features", f"a damaged one ({short(error)})",
+                             "remove it and give the command again") from None
 
 
 def key_of(checkpoint_file, pictures, start=None):

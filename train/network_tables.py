@@ -13,6 +13,7 @@ from zfcore.analysis.diagnostics import bands, radial_shares
 from zfcore.backend import to_host
 from zfcore.checkpoint import atomic, load
 from zfcore.data import data_in_words
+from zfcore.files import anything, mapping, read_json, table, text
 
 
 # ---------------------------------------------------------------------------------------------------------------- rows
@@ -94,7 +95,7 @@ def result_of(run, pictures, crops):
     """The Result of a finished run, measured once and kept in its results-<crops>.json."""
     kept = run.folder/f"results-{crops}.json"
     try:
-        content = json.loads(kept.read_text())
+        content = read_json(kept, mapping(anything))
         if content.pop("epochs") == run.config.epochs:
             return Result(**{**content, "errors": Errors(**content["errors"])})
     except (OSError, ValueError, KeyError, TypeError):     # none yet, or of another version: measured anew
@@ -243,7 +244,7 @@ def figures(x):
 def protocol(words, runs, pictures, crops):
     """The sentences above a table that say how its numbers came about, `words` of the scale first."""
     (train, val), c = pictures, runs[0].config
-    devices = {json.loads(path.read_text())["device"] for run in runs if (path := run.folder/"config.json").is_file()}
+    devices = {read_json(path, table({"device": text()}, others=anything))["device"] for run in runs if (path := run.folder/"config.json").is_file()}
     drops = (f"a tenth of it after epoch {', '.join(map(str, c.drop_after))}" if c.drop_after else
              f"a tenth of it after {c.patience} epochs without a better validation error")
     how = "the mean of ten crops" if crops == "ten" else "the centre crop"

@@ -13,6 +13,7 @@ again after whatever ended it, the same command goes on; the bytes of the file d
 import argparse
 import fcntl
 import json
+import math
 import os
 import shlex
 import shutil
@@ -27,7 +28,7 @@ from functools import partial
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 from zlib import crc32
 
 import numpy as np
@@ -42,6 +43,7 @@ from zfcore.data.folders import PARTS
 from zfcore.data.loader import MOST_DAMAGED
 from zfcore.data.packed import SUFFIXES, VERSION, create, open_packed
 from zfcore.data.transforms import Damaged, decode, square
+from zfcore.files import anything, choice, inside, mapping, opener, parsed, read_json, text, whole
 
 SHARD = 512               # pictures in a file of OUTPUT.h5.parts
 PIECE = 16                # pictures a thread packs in one go
@@ -99,7 +101,7 @@ class Packing:
         """Hold OUTPUT.h5.parts, new or of the same work, with a lock that ends with this process, however it ends."""
         with written(self.folder):
             self.folder.mkdir(exist_ok=True)
-            lock = open(self.folder/"lock", "w")
+            lock = open(inside(self.output.parent, self.folder.name)/"lock", "w", opener=opener)
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,7 +115,7 @@ class Packing:
         path = self.folder/"work.json"
         now = {**self._about(), "state of the pictures": {part: fingerprint(dataset) for part, dataset in self.sets.items()},
                "format": VERSION, "upscale": self.upscale, "Pillow": f"{PIL.__version__}, libjpeg {features.version('jpg')}"}
-        before = json.loads(path.read_text()) if path.is_file() else now
+        before = read_json(path, mapping(anything)) if path.is_file() else now
         changed = [key for key in now if now[key] != before.get(key)]
         if changed == ["upscale"] and self.upscale:        # what was packed without it is the same with it
             changed = []
@@ -127,8 +129,8 @@ class Packing:
         """Whether the shard's file is there and whole. Pictures that could not be read, as opposed to damaged ones, are
         tried again: a disk or network may be back."""
         try:
-            with np.load(shard.path) as found:
-                damaged = json.loads(str(found["damaged"]))
+            with shard_of(shard.path) as found:
+                damaged = parsed(shard.path, str(found["damaged"]), mapping(text()))
                 if found["lengths"].size + len(damaged) != shard.end - shard.begin or not found["lasting"]:
                     return False
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):     # not there; or not whole, which no sound disk does
@@ -192,7 +194,7 @@ class Packing:
             all_lasting &= lasting
             total += pixels
             bar.update(len(of_piece) + len(reasons))
-        with kept(shard.path) as temporary, open(temporary, "wb") as file:
+        with kept(shard.path) as temporary, open(temporary, "wb", opener=opener) as file:
             np.savez(file, pictures=np.frombuffer(b"".join(contents.values()), np.uint8),
                      lengths=[len(data) for data in contents.values()],
                      checksums=np.array([crc32(data) for data in contents.values()], np.uint32),
@@ -218,7 +220,7 @@ class Packing:
         for shard in self.shards:
             of_part, dataset, damaged = facts[shard.part], self.sets[shard.part], self.damaged[shard.part]
             starts[shard] = size[shard.part]
-            with np.load(shard.path) as found:
+            with shard_of(shard.path) as found:
                 of_part["lengths"] += found["lengths"].tolist()
                 size[shard.part] += int(found["lengths"].sum())
                 of_part["checksums"] += found["checksums"].tolist()
@@ -236,9 +238,9 @@ class Packing:
 
     def _move_in(self):
         """Move the shards that are left into the output, then the output to its place."""
-        layout = json.loads(self._layout.read_text())
+        layout = read_json(self._layout, mapping(whole(), choice(*(shard.path.name for shard in self.shards))))
         with written(self.output):
-            with open(self._assembled, "r+b") as file:
+            with open(self._assembled, "r+b", opener=opener) as file:
                 for name, begin in tqdm(layout.items(), desc="putting together", unit=" shards", disable=None):
                     if (path := self.folder/name).is_file():
                         file.seek(begin)
@@ -263,10 +265,26 @@ def jpeg(pixels, quality):
     return file.getvalue()
 
 
+@contextmanager
+def shard_of(path):
+    """The arrays of a shard's file, {name: array}, each as large as it says. Raises OSError, and ValueError or BadZipFile where it is
+    damaged."""
+    with open(path, "rb", opener=opener) as file, ZipFile(file) as members:
+        for member in members.infolist():
+            with members.open(member) as array:
+                np.lib.format.read_magic(array)
+                shape, _, dtype = np.lib.format.read_array_header_1_0(array)
+                if member.compress_type != ZIP_STORED or dtype.hasobject or math.prod(shape)*dtype.itemsize > member.file_size:
+                    raise ValueError(f"{member.filename} is not what a shard has")
+        file.seek(0)
+        with np.load(file) as found:
+            yield found
+
+
 def pictures_of(path):
     """The pictures' bytes in a shard's file, uint8."""
     try:
-        with np.load(path) as found:
+        with shard_of(path) as found:
             return found["pictures"]
     except (ValueError, EOFError, BadZipFile) as error:
         raise check.Expected(path, "the pictures that were packed", f"damaged ones ({error})",

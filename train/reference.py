@@ -22,6 +22,7 @@ from zfcore.analysis.controls import shares_of_start
 from zfcore.analysis.diagnostics import JUDGED, judge, judged_layers
 from zfcore.analysis.top_activations import top_activations
 from zfcore.checkpoint import atomic, load, save
+from zfcore.files import anything, read_json, table
 from zfcore.models import checkpoint_file
 from zfcore.training import Stop, Training, evaluate, resolve
 from zfcore.training.folder import stored_config
@@ -84,7 +85,7 @@ def write(name, run):
 
 def about_the_run(file, checkpoint):
     """What the run's config.json tells, and how long it took."""
-    config = json.loads((file.parent/"config.json").read_text())
+    config = read_json(file.parent/"config.json", table(dict.fromkeys(("started", "device", "versions", "options"), anything), others=anything))
     return {"epoch": checkpoint.epoch, "seconds": round(sum(checkpoint.history["seconds"])), "trained": config["started"][:10],
             "device": config["device"], "versions": {**config["versions"], "zfcore": zfcore.__version__}, "options": config["options"]}
 

@@ -20,6 +20,7 @@ from zfcore import check, results
 from zfcore.checkpoint import atomic
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures
+from zfcore.files import opener, read_json
 from zfcore.training import Stop, TrainConfig, Training, evaluate, predict
 from zfcore.training.config import MAY_CHANGE, flag, read_options
 from zfcore.training.folder import Busy, Lock
@@ -111,11 +112,11 @@ class StudyFolder:
         if not path.is_file():
             return {}
         try:
-            options = json.loads(path.read_text(encoding="utf-8"))
+            options = read_json(path)
             if all(type(options[name]) is kind if isinstance(kind, type) else options[name] in kind
                    for name, kind in self.keys.items()):
                 return options
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, check.Expected, KeyError, TypeError):
             pass
         raise check.Expected(path, f"the {' and '.join(self.keys)} of a study", "something else",
                              "remove it, and type the options that the study began with")
@@ -182,7 +183,7 @@ class StudyFolder:
             training = StudiedTraining.begin(config, folder, pictures)
         (folder/"failed.txt").unlink(missing_ok=True)
         training.progress = progress or training.progress
-        with open(folder/"output.txt", "a", buffering=1) as file:
+        with open(folder/"output.txt", "a", buffering=1, opener=opener) as file:
             try:
                 training.run(say=partial(print, file=file))
             except Stop:

@@ -24,6 +24,7 @@ from zfcore.analysis.duplicates import Duplicates, near_duplicates, thumbnails
 from zfcore.analysis.probing import feature_layers
 from zfcore.checkpoint import load, write_csv
 from zfcore.data import open_data
+from zfcore.files import opener
 from zfcore.models import checkpoint_file, from_table
 from zfcore.networks import home_of
 from zfcore.training import TrainConfig
@@ -213,7 +214,7 @@ def read_parts(path):
     """{key: Part} of a parts.csv, {} where there is none."""
     if not path.is_file():
         return {}
-    with open(path, newline="") as file:
+    with open(path, newline="", opener=opener) as file:
         try:
             parts = [Part(**{f.name: f.type(row[f.name]) for f in fields(Part)}) for row in csv.DictReader(file)]
         except (KeyError, ValueError, TypeError) as error:

@@ -34,6 +34,8 @@ COMPETITIONS = {"run": "comp2", "scratch": "comp1"}             # of the evaluat
 class Scores:
     """What a classifier says of the pictures that are scored: p float64 (n,20), probabilities, of the pictures with the
     numbers `pictures` int64 (n,). C, train_error: see `train.transfer_study.Part`. `train` counts its training pictures."""
+    FORM = {"C": "float", "train_error": "float", "seconds": "float", "train": "int 0..", "pictures": "int64 n 0..",
+            "p": "float64 n K 0..1"}
     C: float
     train_error: float
     seconds: float

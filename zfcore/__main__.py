@@ -52,13 +52,16 @@ def work(command, args):
 
 
 def redraw(args):
-    """The figures of saved results, each as its command draws it; those that share a figure are drawn together."""
+    """The figures of saved results, each as its command draws it; those that share a figure are drawn together. All files are
+    looked at before the first is drawn: where one cannot be, none is."""
     kinds = {command.RESULT.__name__: command for command in COMMANDS.values()}
+    for file in args.files:
+        if (kind := results.kind_of(file)) not in kinds:
+            raise check.Expected(file, f"a result that a command draws, one of {', '.join(kinds)}", kind)
+        results.load(file, kinds[kind].RESULT)             # and let go: all units of a layer would fill the memory
     together = {}
     for file in args.files:
         kind = results.kind_of(file)
-        if kind not in kinds:
-            raise check.Expected(file, f"a result that a command draws, one of {', '.join(kinds)}", kind)
         found = results.load(file, kinds[kind].RESULT)
         if kinds[kind].TOGETHER:
             together.setdefault(kind, []).append((file, found))

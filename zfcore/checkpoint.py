@@ -11,15 +11,17 @@ One file that `h5ls -r` explains by itself:
     /state                        attributes: learning rate, plateau rule, place in the epoch
 
 Every dataset carries Fletcher32 checksums. A file is written beside its final name, flushed to the disk and renamed, so
-that a kill at any moment leaves the last good one. Nothing is ever unpickled.
+that a kill at any moment leaves the last good one. Nothing is ever unpickled, and a file is not believed: what must be there, with
+type, shape and range, is looked at before it is read (zfcore/hdf5.py).
 """
 import csv
 import errno
 import io
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -31,10 +33,22 @@ from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.backend import to_host
+from zfcore.files import anything, choice, listed, mapping, name, number, opener, parsed, said, text, whole
+from zfcore.hdf5 import open_h5, short
 from zfcore.hints import Arrays, FilePath, Row, Shape
+from zfcore.layers import from_fields
+from zfcore.network import Network
 
 FORMAT, VERSION = "zfcore", 1
 LIBVER = ("v110", "v110")           # HDF5 1.10 and later: this form has checksums on its own headers too
+MOST_LAYERS, MOST_CLASSES, MOST_EPOCHS = 1000, 10**6, 10**6
+FLOATS = np.dtype(np.float32), np.dtype(np.float16)       # as weights are stored: the networks that come with zfcore are rounded
+
+# What a run goes on from, beside the arrays. Other names may be there, but none that begins like one of these.
+PLATEAU = {"lr": number(above=0), "patience": whole(1), "margin": number(0, 1), "drops": whole(), "best": number(0, infinite=True), "waited": whole()}
+SUMS = {"loss": number(), "seconds": number(0), "wrong": whole(), "count": whole(), "batches": whole(), "clamped": whole()}
+GOES_ON = {**{f"plateau_{key}": form for key, form in PLATEAU.items()}, **{f"sums_{key}": form for key, form in SUMS.items()}}
+STATE = {"data": text(10_000), "seed": whole(), "init": choice("", "gaussian", "he"), **GOES_ON}
 
 
 @dataclass
@@ -78,32 +92,95 @@ def load(path: FilePath) -> Checkpoint:
     not a checkpoint, another version, cut short, a failed checksum, a missing or misshapen dataset, a NaN."""
     path = Path(path)
     if not path.is_file():
-        raise check.Expected("checkpoint", "a file", f"{path}, which does not exist")
+        raise check.Expected("checkpoint", "a file", f"{path}, which {'is none' if os.path.lexists(path) else 'does not exist'}")
     try:
-        with h5py.File(path, "r") as file:
-            about = _description(file)
-            if about.get("format") != FORMAT:
-                raise check.Expected(path, "a zfcore checkpoint", "another HDF5 file")
-            if about.get("version") != VERSION:
-                raise check.Expected(path, f"format version {VERSION}", about.get("version"),
-                                     "read it with the zfcore that wrote it")
+        with open_h5(path, "use another checkpoint of the run") as file:
+            check_format(file, path, FORMAT, "a zfcore checkpoint")
+            model, layers = file.attribute("model", name), _json(file, "layers", listed(mapping(anything), MOST_LAYERS, 1))
+            input_shape = tuple(file.attribute("input_shape", listed(whole(1, 2**14), 3, 3)))
+            network = _network(path, model, input_shape, layers)
             return Checkpoint(
-                model=about["model"], input_shape=tuple(about["input_shape"].tolist()),
-                layers=json.loads(about["layers"]), classes=json.loads(about["classes"]),
-                parameters=_read_layers(path, file["parameters"]), velocity=_read_layers(path, file["optimizer"]),
-                buffers=_read_layers(path, file.get("buffers", {})),
-                mean_image=_read(path, file["preprocessing/mean_image"]) if "preprocessing" in file else None,
-                epoch=about["epoch"], step=about["step"], state=_description(file["state"]),
-                history={name: _read(path, column, finite=False).tolist()
-                         for name, column in file.get("history", {}).items()})
-    except check.Expected:
-        raise
-    except (KeyError, json.JSONDecodeError) as error:
-        raise check.Expected(path, "every part of a zfcore checkpoint", f"one without {_short(error)}",
-                             "use another checkpoint of the run") from None
-    except Exception as error:          # h5py answers a damaged file with OSError, RuntimeError, ValueError and others
-        raise check.Expected(path, "a whole HDF5 file", f"one cut short or damaged ({_short(error)})",
-                             "use another checkpoint of the run") from None
+                model, input_shape, layers, _json(file, "classes", listed(text(), MOST_CLASSES)),
+                parameters=_arrays(file, "parameters", network.parameter_shapes()),
+                velocity=_arrays(file, "optimizer", network.parameter_shapes()) if file.group("optimizer").names() else {},
+                buffers=_arrays(file, "buffers", network.buffer_shapes()) if "buffers" in file or network.buffer_shapes() else {},
+                mean_image=file.group("preprocessing").array("mean_image", np.float32, (3, None, None), finite=True)
+                if "preprocessing" in file else None,
+                epoch=file.attribute("epoch", whole()), step=file.attribute("step", whole()),
+                state=_state(file.group("state")), history=_history(file.group("history")) if "history" in file else {})
+    except OSError as error:
+        raise check.Expected(path, "a file that can be read", error.strerror or short(error)) from None
+
+
+def check_format(file, path, expected, what, advice=""):
+    """Raise Expected unless the file, a `hdf5.Reader`, has this format in VERSION."""
+    if (found := file.attribute("format", anything, "")) != expected:
+        known = {FORMAT: "a checkpoint", "zfcore result": "the result of an analysis", "zfcore pictures": "a packed data set"}
+        raise check.Expected(path, what, known.get(found, "another HDF5 file") if isinstance(found, str) else "another HDF5 file",
+                             advice)
+    if (version := file.attribute("version", anything)) != VERSION:
+        raise check.Expected(path, f"format version {VERSION}", said(version), "read it with the zfcore that wrote it")
+
+
+def _json(file, key, form):
+    return parsed(f"{file.path}: {key}", file.attribute(key, text(2**24)), form)
+
+
+def _network(path, model, input_shape, layers):
+    """The Network of a layer table, without arrays: it knows the shapes of those that must be there."""
+    try:
+        return Network(model, input_shape, [from_fields(row) for row in layers])
+    except check.Expected as error:
+        raise check.Expected(f"{path}: {error.what}", error.expected, error.got, error.advice) from None
+
+
+def _arrays(file, key, shapes):
+    """{layer: {name: array}} of the group called `key`, which must hold arrays of exactly these `shapes`."""
+    group = file.group(key)
+    same_names(group, shapes, "the layers ")
+    for layer, of_layer in shapes.items():
+        same_names(group.group(layer), of_layer)
+    return {layer: {name: group.group(layer).array(name, FLOATS, shape, finite=True) for name, shape in of_layer.items()}
+            for layer, of_layer in shapes.items()}
+
+
+def same_names(group, names, what=""):
+    """Raise Expected unless the group, a `hdf5.Reader`, holds what is called by these `names` and nothing else."""
+    if set(found := group.names()) != set(names):
+        raise check.Expected(group.place(), f"{what}{', '.join(names) or 'none'}", ", ".join(found[:20]) or "none", group.advice)
+
+
+def _state(group):
+    """Of the state what is known in its form, what is not as a text or number; nothing that only looks like a part of what a run
+    goes on from."""
+    found = {key: group.attribute(key, STATE.get(key, _scalar)) for key in group.attributes()}
+    if strange := [key for key in found if key not in STATE and key.startswith(("plateau_", "sums_"))]:
+        raise check.Expected(group.place(), f"only {', '.join(GOES_ON)} of a run's state", said(strange[0]))
+    return found
+
+
+def _scalar(where, value):
+    return text(10_000)(where, value) if not isinstance(value, (int, float)) else value
+
+
+def _history(group):
+    return {column: group.array(column, np.float64, (None,), 8*MOST_EPOCHS).tolist() for column in group.names()}
+
+
+def check_resumable(what, found, network, size):
+    """Raise Expected unless a run of `network` on pictures of `size` pixels can go on from the Checkpoint `found`, which `what`
+    names: with a velocity for every parameter, a mean image, a row of history for every epoch, and the state of its rules."""
+    advice = "resume a run's own latest.h5"
+    if missing := [key for key in GOES_ON if key not in found.state]:
+        raise check.Expected(f"{what}: state", ", ".join(GOES_ON), f"none called {missing[0]}", advice)
+    shapes = {layer: {key: array.shape for key, array in of_layer.items()} for layer, of_layer in found.velocity.items()}
+    if shapes != network.parameter_shapes():
+        raise check.Expected(f"{what}: optimizer", "a velocity of the shape of every parameter", "others", advice)
+    if found.mean_image is None or found.mean_image.shape != (3, size, size):
+        raise check.Expected(f"{what}: mean image", f"shape (3, {size}, {size})", getattr(found.mean_image, "shape", "none"), advice)
+    rows = {len(column) for column in found.history.values()}
+    if "epoch" not in found.history or rows != {found.epoch} or not found.history["epoch"] == list(range(1, found.epoch + 1)):
+        raise check.Expected(f"{what}: history", f"{found.epoch} rows, one an epoch", f"{sorted(rows)}", advice)
 
 
 def _describe(group, **attributes):
@@ -112,32 +189,8 @@ def _describe(group, **attributes):
                         for key, value in attributes.items()})
 
 
-def _description(group):
-    values = {key: value.item() if isinstance(value, np.generic) else value for key, value in group.attrs.items()}
-    return {key: value.decode() if isinstance(value, bytes) else value for key, value in values.items()}
-
-
 def _write(file, name, array):
     file.create_dataset(name, data=array, fletcher32=array.size > 0)
-
-
-def _read_layers(path, group):
-    return {layer: {key: _read(path, dataset) for key, dataset in of_layer.items()} for layer, of_layer in group.items()}
-
-
-def _read(path, dataset, finite=True):
-    try:
-        array = dataset[()]
-    except OSError as error:
-        raise check.Expected(f"{path}: {dataset.name}", "data that fit their checksum", f"damaged data ({_short(error)})",
-                             "use another checkpoint of the run") from None
-    if finite:
-        check.finite(f"{path}: {dataset.name}", array)
-    return array
-
-
-def _short(error):
-    return str(error).strip("'\"").split("\n")[0][:120]
 
 
 # ------------------------------------------------------------------------------------------- files, whole or not at all
@@ -163,6 +216,10 @@ class atomic:
         self.temporary = self.path.with_name(f".{self.path.name}{f'-{os.getpid()}' if shared else ''}.part")
 
     def __enter__(self) -> Path:
+        with suppress(OSError):                            # what a kill left is overwritten; a link that came with a folder is not followed
+            status = os.lstat(self.temporary)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+                self.temporary.unlink()
         return self.temporary
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -177,7 +234,7 @@ class atomic:
                 error = refused
         self.temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise Unwritable(f"writing {self.path}", "a disk with room that may be written", error.strerror or _short(error),
+            raise Unwritable(f"writing {self.path}", "a disk with room that may be written", error.strerror or short(error),
                              "; ".join(filter(None, ("what was in the file before is untouched", ADVICE.get(error.errno))))) from None
         return False
 
@@ -199,7 +256,8 @@ def new_hdf5(path: FilePath, shared: bool = False) -> Iterator[h5py.File]:
 
 def write_csv(path: FilePath, rows: Iterable[Iterable[Any]], *header: str) -> None:
     """Write `rows` under a `header`, whole or not at all; names of files may hold bytes that are no text."""
-    with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (atomic(path) as temporary,
+          open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape", opener=opener) as file):
         csv.writer(file).writerows([header, *rows])
 
 

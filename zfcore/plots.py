@@ -40,6 +40,7 @@ HEAT = "viridis"                             # jet's order, blue low to yellow h
 CLASSES = "#4e79a7 #f28e2b #59a14f #e15759 #b07aa1 #edc948 #9c755f #bab0ac".split()       # the last one for all others
 MARGIN, LABEL, LINE = 24, 22, 15             # pixels between the blocks of a sheet, above one for its label, of a line of text
 WIDEST = 1280                                # pixels, of a sheet: a screen; a README shows it at 0.7 of that
+MOST = 2**27                                 # numbers in the tiles of a figure
 DPI = 110
 SMALL, LARGE = 12, 14                        # pixels, of letters
 FORMATS = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}                # and what is left out of each
@@ -834,6 +835,8 @@ def _table(tiles, title, heads, names):
 def _enlarged(tiles, side):
     """Tiles (n,h,w,3), each pixel enlarged to a square so that a tile is about `side` pixels, if it is smaller."""
     zoom = max(1, round(side/tiles.shape[1]))
+    if tiles.size*zoom**2 > MOST:
+        raise check.Expected("figure", f"at most {MOST} pixels and colours of its tiles", tiles.size*zoom**2)
     return tiles.repeat(zoom, axis=1).repeat(zoom, axis=2)
 
 

@@ -7,104 +7,236 @@ A result is a frozen dataclass; each of its fields becomes what HDF5 calls it:
     text, number, bool             attribute `field` of the file
     None                           nothing
 
-and the file's attributes also say format="zfcore result", version, and `kind`, the dataclass. `load` gives back an equal
-dataclass, every array with its dtype. Written beside its final name and renamed (`checkpoint.new_hdf5`): whole or not at all.
+and the file's attributes also say format="zfcore result", version, `kind`, the dataclass, and `digest`, the SHA-256 of all of it
+(files from before there was one are read without). `load` gives back an equal dataclass, every array with its dtype. Written beside
+its final name and renamed (`checkpoint.new_hdf5`): whole or not at all.
+
+A dataclass that anybody's file may claim to be says in its attribute FORM what its fields hold, {field: a line such as these}:
+
+    "float32 U k 2"              an array of that type and shape. A letter is one size, 1 or more, wherever it stands; 2U+1 is of such
+    "int64 U -1..M-1"            with the values that it may have, both ends included; either may be left out
+    "float64 U finite"           without NaN and infinite ones
+    "text U"                     texts
+    "{layer} float32 U k"        a dict of such arrays, in which letters that stand nowhere else may differ from name to name; all
+                                 dicts of a layer have the same names, at least one, or with "{layer?}" perhaps none
+    "int64 U? 2"                 U may be 0
+    "int 1..H", "float", "text"  a number or text
+    "bool", "{series} int"
 """
+import hashlib
+import math
+import os
+import re
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
-from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 
-from zfcore import check
+from zfcore import check, files
 from zfcore.backend import to_host
-from zfcore.checkpoint import new_hdf5
+from zfcore.checkpoint import check_format, new_hdf5
+from zfcore.hdf5 import ANY, open_h5, short
 from zfcore.hints import FilePath, Result
 
 Kind = TypeVar("Kind", bound=Result)
 
 FORMAT, VERSION = "zfcore result", 1
 SCALARS = str, bool, int, float, np.generic
+NUMBERS = {"int": files.whole(-2**63), "float": files.number(infinite=True), "text": files.text(2**16), "bool": files.flag}
+MOST_TEXT, LARGEST = 2**26, 2**20         # bytes of an array of texts; the largest size of an axis
 
 
 def save(path: FilePath, result: Result) -> None:
     """Write the dataclass `result` to `path`. Raises Expected where the disk refuses."""
+    values = {field.name: value for field in fields(result) if (value := getattr(result, field.name)) is not None}
+    values = {name: _on_host(value) for name, value in values.items()}
     with new_hdf5(path) as file:
-        _write(file, "format", FORMAT)
-        _write(file, "version", VERSION)
-        _write(file, "kind", type(result).__name__)
-        for field in fields(result):
-            _write(file, field.name, getattr(result, field.name))
+        for name, value in {"format": FORMAT, "version": VERSION, "kind": type(result).__name__, "digest": digest(values), **values}.items():
+            _write(file, name, value)
 
 
 def load(path: FilePath, kind: type[Kind]) -> Kind:
     """The dataclass of class `kind` that `save` wrote to `path`. Raises Expected for whatever is wrong with the file."""
-    with _opened(path, kind.__name__) as (file, about):
-        if (found := about.pop("kind")) != kind.__name__:
+    with _opened(path, kind.__name__) as file:
+        if (found := file.attribute("kind", files.name)) != kind.__name__:
             raise check.Expected(path, f"a result of kind {kind.__name__}", found)
-        values = {**about, **{name: _read(item) for name, item in file.items()}}
-    missing = [field.name for field in fields(kind) if field.name not in values and field.default is MISSING]
-    if missing:
-        raise check.Expected(path, f"every part of a {kind.__name__}", f"none called {', '.join(missing)}")
-    return kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})
+        there = {*file.names(), *file.attributes()}
+        wanted = [field for field in fields(kind) if field.name in there or field.default is MISSING and field.default_factory is MISSING]
+        if missing := [field.name for field in wanted if field.name not in there]:
+            raise check.Expected(path, f"every part of a {kind.__name__}", f"none called {', '.join(missing)}")
+        form = getattr(kind, "FORM", None)
+        values = {field.name: _any(file, field.name) for field in wanted} if form is None else _formed(file, [f.name for f in wanted], form)
+        if (told := file.attribute("digest", files.text(64), "")) and told != digest(values):
+            raise check.Expected(path, "arrays that fit their checksum", "others", file.advice)
+    return kind(**values)
 
 
 def kind_of(path: FilePath) -> str:
     """Name of the dataclass that `save` wrote to `path`. Raises Expected where there is none."""
-    with _opened(path, "result") as (_, about):
-        return about["kind"]
+    with _opened(path, "result") as file:
+        return file.attribute("kind", files.name)
+
+
+def digest(values: dict[str, Any]) -> str:
+    """SHA-256 of {field: value}, whatever order they come in."""
+    sum_of_all = hashlib.sha256()
+    for name, value in sorted(values.items()):
+        for key, item in value.items() if isinstance(value, dict) else [("", value)]:
+            array = np.asarray(item)
+            texts = array.dtype.kind == "U"
+            sum_of_all.update(f"\n{name}/{key} {'text' if texts else array.dtype.str} {array.shape} ".encode(errors="surrogateescape"))
+            sum_of_all.update("\0".join(array.ravel().tolist()).encode(errors="surrogateescape") if texts
+                              else np.ascontiguousarray(array).data)
+    return sum_of_all.hexdigest()
 
 
 @contextmanager
 def _opened(path, what):
-    """(the file, its attributes but for format and version), of a file that `save` wrote."""
-    if not Path(path).is_file():
-        raise check.Expected(what, "a file", f"{path}, which does not exist")
+    """The `hdf5.Reader` of a file that `save` wrote."""
+    if not os.path.isfile(path):
+        raise check.Expected(what, "a file", f"{path}, which {'is none' if os.path.lexists(path) else 'does not exist'}")
     try:
-        with h5py.File(path, "r") as file:
-            about = _attributes(file)
-            if about.pop("format", None) != FORMAT:
-                raise check.Expected(path, "the result of an analysis", "another HDF5 file")
-            if about.pop("version") != VERSION:
-                raise check.Expected(path, f"format version {VERSION}", file.attrs["version"],
-                                     "read it with the zfcore that wrote it")
-            yield file, about
-    except check.Expected:
-        raise
-    except Exception as error:          # h5py answers a damaged file with OSError, RuntimeError, ValueError and others
-        raise check.Expected(path, "a whole HDF5 file", f"one cut short or damaged ({str(error)[:120]})",
-                             "remove it and run the analysis again") from None
+        with open_h5(path, "remove it and run the analysis again") as file:
+            check_format(file, path, FORMAT, "the result of an analysis")
+            yield file
+    except OSError as error:
+        raise check.Expected(path, "a file that can be read", error.strerror or short(error)) from None
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
+def _on_host(value):
+    """`value` with its arrays on the host, numbers as Python's, so that its digest is that of what is read again."""
+    if isinstance(value, dict):
+        return {key: _on_host(item) for key, item in value.items()}
+    if isinstance(value, SCALARS):
+        return value.item() if isinstance(value, np.generic) else value
+    return to_host(value)
 
 
 def _write(group, name, value):
-    if value is None:
-        return
     if isinstance(value, dict):
         inner = group.create_group(name, track_order=True)
         for key, item in value.items():
             _write(inner, key, item)
     elif isinstance(value, str):
-        group.attrs[name] = np.bytes_(value.encode())      # of fixed length: it then lies in a header that has a checksum
+        group.attrs[name] = np.bytes_(value.encode(errors="surrogateescape"))      # of fixed length: it then lies in a header that has a checksum
     elif isinstance(value, SCALARS):
         group.attrs[name] = value
     else:
-        array = to_host(value)
-        if array.dtype.kind == "U":
-            texts = np.char.encode(array, "utf-8")
-            array = texts.astype(h5py.string_dtype("utf-8", max(texts.dtype.itemsize, 1)))
-        group.create_dataset(name, data=array, fletcher32=array.size > 0)
+        if value.dtype.kind == "U":
+            texts = np.char.encode(value, "utf-8", "surrogateescape")
+            value = texts.astype(h5py.string_dtype("utf-8", max(texts.dtype.itemsize, 1)))
+        group.create_dataset(name, data=value, fletcher32=value.size > 0)
 
 
-def _read(item):
-    if isinstance(item, h5py.Group):
-        return {**{name: _read(inner) for name, inner in item.items()}, **_attributes(item)}
-    if h5py.check_string_dtype(item.dtype):
-        return np.array(item.asstr()[()], dtype=str).reshape(item.shape)
-    return item[()]
+# ------------------------------------------------------------------------------------------- reading what has no form
+def _any(file, name):
+    """Whatever numbers, texts or dict of them `name` is."""
+    if name not in file:
+        return file.attribute(name, _scalar)
+    if not file.is_group(name):
+        return _array(file, name)
+    inner = file.group(name)
+    return {**{key: _array(inner, key) for key in inner.names()}, **{key: inner.attribute(key, _scalar) for key in inner.attributes()}}
 
 
-def _attributes(group):
-    values = {name: value.item() if isinstance(value, np.generic) else value for name, value in group.attrs.items()}
-    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
+def _scalar(where, value):
+    if not isinstance(value, (str, bool, int, float)):
+        raise check.Expected(where, "a text or number", files.said(value))
+    return value
+
+
+def _array(file, name, dtype=None, shape=None):
+    """An array of numbers or, where it holds texts or is to, of texts."""
+    if dtype is str or dtype is None and file.dataset(name, ANY, unread=True).dtype.kind == "S":
+        found = file.texts(name, shape, MOST_TEXT)
+        return np.char.decode(found, "utf-8", "surrogateescape").astype(str).reshape(found.shape)
+    return file.array(name, dtype, shape)
+
+
+# ---------------------------------------------------------------------------------------- reading what has a form
+class _Line:
+    """A line of a FORM, taken apart: `each` where it is of every entry of a dict, the type, the sizes, the range."""
+
+    def __init__(self, line):
+        words = line.split()
+        self.each = words.pop(0)[1:-1] if words[0].startswith("{") else ""
+        self.type, *words = words
+        self.range = words.pop() if words and (".." in words[-1] or words[-1] == "finite") else ""
+        self.sizes, self.is_number = words, self.type in NUMBERS and not words
+        self.dtype = str if self.type == "text" else None if self.is_number else np.dtype(self.type)
+
+
+class _Sizes:
+    """What the letters of a FORM stand for: those of dicts, where they stand nowhere else, for each entry `key` by itself."""
+
+    def __init__(self):
+        self.known = {}
+
+    def value(self, words, key):
+        """The number that "3", "M-1" or "P+2R" is; None where a letter of it is not known."""
+        total = 0
+        for sign, times, letter in re.findall(r"([+-]?)(\d*)([A-Za-z]*)", words):
+            one = 1 if not letter else self.known.get(letter, self.known.get((letter, key)))
+            if one is None:
+                return None
+            if times or letter:
+                total += (-1 if sign == "-" else 1)*int(times or 1)*one
+        return total
+
+    def learn(self, where, words, key, size):
+        """Let a letter that is not known yet be `size`."""
+        letter = words.rstrip("?")
+        if not letter.isalpha() or self.value(letter, key) is not None:
+            return
+        if not (words != letter) + size >= 1 or size > LARGEST:
+            raise check.Expected(where, f"1 to {LARGEST} along the axis {letter}", size)
+        self.known[(letter, key) if key else letter] = size
+
+
+def _formed(file, names, form):
+    """{field: value} of the fields `names`, each as its line of `form` has it."""
+    lines, sizes, values, alike = {name: _Line(form[name]) for name in names}, _Sizes(), {}, {}
+    for name in sorted(names, key=lambda name: (bool(lines[name].each), not lines[name].is_number)):       # first what holds for all
+        line = lines[name]
+        if line.each:
+            inner = file.group(name)
+            keys = inner.attributes() if line.is_number else inner.names()
+            if set(keys) != (wanted := alike.setdefault(line.each, set(keys))) or not keys and not line.each.endswith("?"):
+                raise check.Expected(inner.place(), f"an array for each of {', '.join(sorted(wanted)) or 'some names'}",
+                                     f"those for {', '.join(keys) or 'none'}", file.advice)
+            values[name] = {key: _read(inner, key, line, sizes, key) for key in keys}
+        else:
+            values[name] = _read(file, name, line, sizes, "")
+    for name in names:
+        for key, value in values[name].items() if lines[name].each else [("", values[name])]:
+            _check_range(f"{file.place(name)}{key and f'/{key}'}", value, lines[name].range, sizes, key)
+    return {name: values[name] for name in names}
+
+
+def _read(group, name, line, sizes, key):
+    if line.is_number:
+        value = group.attribute(name, NUMBERS[line.type])
+        if line.type == "int" and not key:
+            sizes.known[name] = value
+        return value
+    where, shape = group.place(name), tuple(sizes.value(words.rstrip("?"), key) for words in line.sizes)
+    for words, size in zip(line.sizes, group.dataset(name, line.dtype, shape, unread=True).shape):
+        sizes.learn(where, words, key, size)
+    shape = tuple(sizes.value(words.rstrip("?"), key) for words in line.sizes)               # a letter twice in one line: the same size
+    return _array(group, name, line.dtype, shape)
+
+
+def _check_range(where, value, words, sizes, key):
+    """Raise Expected unless all of the numbers are in the range "low..high"."""
+    if not words:
+        return
+    array = np.asarray(value)
+    if words == "finite" or array.dtype.kind == "f":
+        check.finite(where, array)
+    low, high = (sizes.value(end, key) if end else None for end in (words.split("..") if words != "finite" else ("", "")))
+    low, high = -math.inf if low is None else low, math.inf if high is None else high
+    if array.size and not low <= array.min() <= array.max() <= high:
+        raise check.Expected(where, f"numbers from {low} to {high}", f"{array.min()} to {array.max()}")

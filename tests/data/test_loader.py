@@ -599,7 +599,7 @@ def test_two_processes_that_write_the_same_mean_image_do_not_meet(cache, tmp_pat
             with new_hdf5(Path({str(path)!r}), shared=True) as file:
                 file["mean_image"] = 0"""
         subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parents[2], check=True)
-    with module.h5py.File(path) as file:
+    with h5py.File(path) as file:
         assert np.array_equal(file["mean_image"], mean)
     kept.write(mean, {})
     assert kept.read() is not None and list(cache.iterdir()) == [path] and not capsys.readouterr().err

@@ -64,6 +64,10 @@ class Controls:
     parts_area    (n,) float64     the parts' share of the box's area
     The last four are None where the truth is not known.
     classes       (n,) texts       the units' classes, of the last layer, where the caller knows them; or None"""
+    FORM = {"layer": "text", "conditions": "text J", "units": "int64 n 0..", "pictures": "int64 n 0..", "names": "text n",
+            "patches": "uint8 n f f 3", "projections": "float32 n J f f 3 finite", "cosine": "float64 n J",
+            "rank": "float64 n J", "inside": "float64 n J", "area": "float64 n", "in_parts": "float64 n J",
+            "parts_area": "float64 n", "classes": "text n"}
     layer: str
     conditions: NDArray[np.str_]
     units: NDArray[np.int64]

@@ -21,7 +21,6 @@ those of the part itself, only dealt to the wrong pictures, so a part that score
 not for where it lies; `place_test` says whether it does. The printed +- is not explained in the paper; here it is the
 standard deviation over the pairs of pictures, for the controls over the pairs of all draws.
 """
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +34,12 @@ from zfcore.analysis.invariance import default_layers, look, subtract
 from zfcore.analysis.top_activations import MID_GREY
 from zfcore.backend import to_host
 from zfcore.deconvnet import feature_layer
+from zfcore.files import listed, mapping, number, read_json, text
 from zfcore.hints import Bar
 from zfcore.trained import Trained
 
 SIDE = 29/101                     # of the input's side; 64 pixels of 224
+LARGEST, MOST_PARTS = 10**9, 10_000        # place in pixels, parts of a picture, that landmarks may have
 MOVED = 1e-5                      # of the largest feature
 GROUP = 10                        # pictures, or up to nearly twice as many, that lend each other the places of their parts
 PARTS = "right eye", "left eye", "nose"                    # the paper's, as the synthetic faces call them
@@ -60,6 +61,10 @@ class Correspondence:
                                         and `place_test`
     permutations how many of them
     names        (n,) texts, or None"""
+    FORM = {"parts": "text P", "layers": "text L", "side": "int 1..H", "grey": "int 0..255", "pictures": "uint8 n H W 3",
+            "corners": "int64 n P+2R 2 -H..H", "lenders": "int64 R n 0..n-1", "scores": "float64 L P m finite",
+            "random": "float64 L R m finite", "common": "float64 L R m finite", "lent": "float64 L P R m finite",
+            "p_values": "float64 L P 2 0..1", "permutations": "int 1..", "names": "text n"}
     parts: NDArray[np.str_]
     layers: NDArray[np.str_]
     side: int
@@ -309,15 +314,11 @@ def read_landmarks(path):
     path = Path(path)
     form = '{"picture.jpg": {"nose": [x, y], ...}, ...}'
     try:
-        marks = json.loads(path.read_text(encoding="utf-8"))
+        marks = read_json(path, mapping(mapping(listed(number(-LARGEST, LARGEST), 2, 2), text(), MOST_PARTS)), 2**25)
     except OSError as error:
         raise check.Expected("--landmarks", "a file that can be read", f"{path} ({error.strerror})") from None
-    except ValueError as error:
-        raise check.Expected("--landmarks", f"JSON like {form}", f"{path}: {error}") from None
-    number = lambda v: isinstance(v, (int, float)) and not isinstance(v, bool)
-    place = lambda v: isinstance(v, list) and len(v) == 2 and all(map(number, v))
-    if not (isinstance(marks, dict) and all(isinstance(of, dict) and all(map(place, of.values())) for of in marks.values())):
-        raise check.Expected("--landmarks", f"JSON like {form}", f"another form in {path}")
+    except check.Expected as error:
+        raise check.Expected("--landmarks", f"JSON like {form}", f"another form in {error}") from None
     return {picture: {part: tuple(map(float, at)) for part, at in of.items()} for picture, of in marks.items()}
 
 

@@ -61,6 +61,11 @@ class Diagnosis:
                  inside the object's box, and of the box's inside its parts; {} where the truth is not known. NaN: no such control
     areas        {layer: (2,) float64}    what these shares are of the area
     """
+    FORM = {"name": "text", "filters": "float32 3 K K F finite", "stride": "int 1..", "rms": "float64 F 0..",
+            "dominance": "float", "spectrum": "float64 F B", "edges": "float64 B+1 finite", "dead": "{dead?} bool D",
+            "total": "int 1..", "layer": "text", "units": "int64 U 0..", "projections": "float32 U k f f 3 finite",
+            "patches": "uint8 U k f f 3", "aliasing": "float", "measured": "int 0..", "start": "{start?} float64 1",
+            "legible": "{legible?} float64 4 2", "areas": "{legible?} float64 2"}
     name: str
     filters: NDArray[np.float32]
     stride: int

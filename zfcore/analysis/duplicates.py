@@ -21,6 +21,7 @@ ROWS, COLUMNS = 256, 16384        # pictures of the second set that are held aga
 class Duplicates:
     """Pairs of at least `above`, the most alike first: numbers in the first and in the second set, int64 (p,), and their
     correlations, float32 (p,)."""
+    FORM = {"above": "float", "first": "int64 p? 0..", "second": "int64 p? 0..", "correlation": "float32 p? finite"}
     above: float
     first: np.ndarray
     second: np.ndarray

@@ -26,6 +26,7 @@ from zfcore import check
 from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.data.loader import Pictures
 from zfcore.deconvnet import check_units, unit_count
+from zfcore.files import inside
 from zfcore.hints import Bar, FilePath, Ints
 from zfcore.network import Network
 from zfcore.networks import names
@@ -49,6 +50,10 @@ class Evolution:
     unrelated     {layer: (1,) float64}           the scale of `change`: 1 - cosine between the strongest projections of units that
                                                   have nothing to do with each other, at the last epoch; or None
     classes       {layer: (U,) texts}             the units' classes, of the last layer, where the caller knows them; or None"""
+    FORM = {"epochs": "int64 E 0..", "units": "{layer} int64 U 0..", "projections": "{layer} float32 U E f f 3 finite",
+            "values": "{layer} float32 U E finite", "pictures": "{layer} int64 U E -1..", "moved": "{layer} float64 E-1",
+            "change": "{layer} float64 E-1", "dead": "{layer} float64 E 0..1", "total": "int 1..",
+            "unrelated": "{unrelated?} float64 1", "classes": "{classes?} text U"}
     epochs: NDArray[np.int64]
     units: dict[str, NDArray[np.int64]]
     projections: dict[str, NDArray[np.float32]]
@@ -69,7 +74,7 @@ def kept_epochs(run: FilePath, wanted: Collection[int] | None = None) -> dict[in
     if not Path(run).is_dir():
         raise check.Expected("--run", "a run's folder with kept epochs", run,
                              f"python -m train.reference {run} trains one" if str(run) in names() else "")
-    files = {int(path.stem[6:]): path for path in Path(run).iterdir() if re.fullmatch(r"epoch_\d+\.h5", path.name)}
+    files = {int(path.stem[6:]): inside(run, path.name) for path in Path(run).iterdir() if re.fullmatch(r"epoch_\d+\.h5", path.name)}
     kept = dict(sorted(files.items()))
     if not kept:
         raise check.Expected(run, "checkpoints epoch_NNNN.h5", "none", "train with --keep-epochs")

@@ -59,6 +59,11 @@ class Invariance:
     most_probable   {(n,S) int64}           class
     shown           {(8,) int64}            steps, and {(n,8,H,W,3) uint8} the pictures there, rounded
     What the caller knows besides, or None: names (n,), classes (M,) texts"""
+    FORM = {"layers": "text L", "labels": "int64 n 0..M-1", "steps": "{series} float64 S finite",
+            "clean": "{series} int 0..S-1", "distances": "{series} float64 n L S", "relative": "{series} float64 n L S",
+            "unit": "{series} float64 n L S", "probabilities": "{series} float64 n S 0..1",
+            "most_probable": "{series} int64 n S 0..M-1", "shown": "{series} int64 m 0..S-1",
+            "pictures": "{series} uint8 n m h w 3", "names": "text n", "classes": "text M"}
     layers: NDArray[np.str_]
     labels: NDArray[np.int64]
     steps: dict[str, NDArray[np.float64]]

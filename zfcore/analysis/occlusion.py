@@ -53,6 +53,13 @@ class Occlusion:
     What the caller knows besides, or None:
     names (n,), classes (M,) texts       boxes (n,4) float64: top, left, bottom, right of the object, NaN where unknown
     others           (n,m,f,f,3)         views of the same map from other pictures: the rest of panel (c)"""
+    FORM = {"layer": "text", "criterion": "text", "size": "int 1..H", "stride": "int 1..H", "grey": "int 0..255",
+            "tops": "int64 R 0..H-1", "lefts": "int64 Q 0..W-1", "pictures": "uint8 n H W 3", "labels": "int64 n 0..M-1",
+            "units": "int64 n 0..", "clean_sums": "float64 n finite", "clean_probabilities": "float64 n 0..1",
+            "clean_classes": "int64 n 0..M-1", "sums": "float64 n R Q finite", "probabilities": "float64 n R Q 0..1",
+            "most_probable": "int64 n R Q 0..M-1", "drops": "float64 n H W", "projections": "float32 n H W 3 finite",
+            "views": "float32 n f f 3 finite", "names": "text n", "classes": "text M", "boxes": "float64 n 4",
+            "others": "float32 n o? f f 3 finite"}
     layer: str
     criterion: str
     size: int

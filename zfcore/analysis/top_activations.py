@@ -46,6 +46,9 @@ class TopActivations:
     ranges        (m,2) int64                   the pictures that were looked at, first and last + 1
     total         pictures in the data set
     fingerprint   of network, data and settings: what may be merged or continued"""
+    FORM = {"values": "{layer} float32 U k finite", "pictures": "{layer} int64 U k -1..total-1",
+            "places": "{layer} int64 U k 2 -1..", "boxes": "{layer} int64 U k 4", "ranges": "int64 r? 2 0..total",
+            "total": "int 1..", "fingerprint": "text"}
     values: dict[str, NDArray[np.float32]]
     pictures: dict[str, NDArray[np.int64]]
     places: dict[str, NDArray[np.int64]]
@@ -81,7 +84,7 @@ def top_activations(model: Trained, pictures: Pictures, layers: Sequence[str], k
     network, (first, stop) = model.network, shard_range(shard, len(pictures), batch_size)
     found = _start(model, pictures, layers, k, batch_size, first)
     if file is not None and Path(file).exists():
-        found = _continued(results.load(file, TopActivations), found, file)
+        found = _continued(results.load(file, TopActivations), found, file, network)
     start = int(found.ranges[0, 1])
     if bar is not None:
         bar.update(start - first)
@@ -185,7 +188,7 @@ def pass_file(path, model, pictures, layers, k=9, batch_size=64):
             return file
         kept = results.load(file, TopActivations)
         try:
-            _continued(kept, _start(model, pictures, layers, k, batch_size, first=0), file)
+            _continued(kept, _start(model, pictures, layers, k, batch_size, first=0), file, model.network)
             return file
         except check.Expected:
             continue
@@ -193,13 +196,14 @@ def pass_file(path, model, pictures, layers, k=9, batch_size=64):
 
 def check_pass(found, model, pictures, layers, k, batch_size, what):
     """Raise Expected unless `found`, which `what` names, is a pass over all of these pictures with this network."""
-    _continued(found, _start(model, pictures, layers, k, batch_size, first=0), what)
+    _continued(found, _start(model, pictures, layers, k, batch_size, first=0), what, model.network)
     if not found.complete:
         raise check.Expected(what, f"all of {found.total} pictures", f"the pictures {_spoken(found.ranges)}")
 
 
-def _continued(kept, wanted, file):
-    """What the file holds of the pass `wanted`, the layers in its order; Expected where it holds another pass."""
+def _continued(kept, wanted, file, network):
+    """What the file holds of the pass `wanted`, the layers in its order; Expected where it holds another pass, or one that says
+    what no pass over this network can."""
     advice = "remove it, or choose another output"
     if kept.fingerprint != wanted.fingerprint:
         raise check.Expected(file, "a pass of this network over these pictures",
@@ -211,7 +215,18 @@ def _continued(kept, wanted, file):
     if len(kept.ranges) != 1 or kept.ranges[0, 0] != wanted.ranges[0, 0]:
         raise check.Expected(file, f"a pass from picture {wanted.ranges[0, 0]} on",
                              f"the pictures {_spoken(kept.ranges)}", advice)
+    for name in wanted.values:
+        if kept.values[name].shape != wanted.values[name].shape or kept.total != wanted.total or not _possible(kept, name, network):
+            raise check.Expected(f"{file}: {name}", "places in its maps, with their fields, a list for each unit", "others", advice)
     return kept
+
+
+def _possible(kept, name, network):
+    """Whether the places of a pass lie in the maps of the layer, the boxes around them, and both are -1 where no picture is."""
+    filled, places = kept.pictures[name] >= 0, kept.places[name]
+    size = np.array(network.shapes[feature_layer(network, name) + 1][1:] or (1, 1))
+    return bool((places < size).all() and ((places >= 0) == filled[..., None]).all() and
+                (kept.boxes[name] == np.where(filled[..., None], field_boxes(network, name, places), -1)).all())
 
 
 def _spoken(ranges):
@@ -294,6 +309,10 @@ class UnitViews:
     places (U,k,2), boxes (U,k,4)               names (U,k)   of the pictures, "" where there is none
     filters       (U,f,f,3)      float32        of the first layer, where every projection is the filter, these; else None
     classes       (U,)           texts          the units' classes, where the caller knows them: of the last layer"""
+    FORM = {"layer": "text", "units": "int64 U 0..", "values": "float32 U k finite", "pictures": "int64 U k -1..",
+            "places": "int64 U k 2 -1..", "boxes": "int64 U k 4", "names": "text U k",
+            "projections": "float32 U k f f 3 finite", "patches": "uint8 U k f f 3", "filters": "float32 U f f 3 finite",
+            "classes": "text U"}
     layer: str
     units: NDArray[np.int64]
     values: NDArray[np.float32]

@@ -10,7 +10,6 @@ A command is a module whose name is the command's, with - for _:
     closing(args, all)   what is to be said of all results at the end; of a command without it, a result is let go when it is drawn
 """
 import difflib
-import json
 import tempfile
 import zlib
 from pathlib import Path
@@ -20,8 +19,9 @@ from tqdm import tqdm
 
 from zfcore import check, plots, trained
 from zfcore.data.loader import shuffled
-from zfcore.data.transforms import Damaged, check_large_enough, decode
+from zfcore.data.transforms import MOST_BYTES, Damaged, check_large_enough, decode
 from zfcore.deconvnet import check_units, feature_layer, unit_count
+from zfcore.files import anything, inside, mapping, read_bytes, read_json, table
 from zfcore.kernel import PRECISIONS
 from zfcore.networks import home_of
 
@@ -81,9 +81,9 @@ class Files:
 
     def picture(self, i):
         try:
-            return decode(self.names[i], Path(self.names[i]).read_bytes())
+            return decode(self.names[i], read_bytes(self.names[i], MOST_BYTES))
         except OSError as error:
-            raise Damaged(self.names[i], error.strerror) from None
+            raise Damaged(self.names[i], error.strerror or str(error)) from None
 
 
 def open_files(paths, args, model):
@@ -148,7 +148,8 @@ def originals(dataset, numbers, crop, upscale):
 
 def output_folder(args):
     """--output, or RUN/figures/COMMAND: made, and found to take files, before anything is computed."""
-    folder = Path(args.output) if args.output else home_of(first_run(args))/"figures"/args.command.replace("-", "_")
+    home = Path(args.output) if args.output else home_of(first_run(args))
+    folder = home if args.output else inside(home, f"figures/{args.command.replace('-', '_')}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -192,9 +193,9 @@ def options_of(run):
     """The options that a run's config.json tells of its training, but for what belongs to the machine; {} without one."""
     folder = Path(run) if Path(run).is_dir() else Path(run).parent
     try:
-        told = json.loads((folder/"config.json").read_text(encoding="utf-8"))["options"]
+        told = read_json(inside(folder, "config.json"), table({"options": mapping(anything)}, others=anything))["options"]
         return {key: value for key, value in told.items() if key not in ("preset", "device", "workers", "keep_epochs")}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, check.Expected):
         return {}
 
 

@@ -7,6 +7,7 @@ from zfcore import check, plots, results
 from zfcore.analysis import top_activations as top
 from zfcore.checkpoint import atomic
 from zfcore.commands.common import LAYERS, UNITS, bar, chosen_units, classes_of, open_model, open_pictures, option, output_folder
+from zfcore.files import inside
 
 HELP = "figure 2: the pictures that excite each unit most, and their projections"
 OPTIONS = [
@@ -73,7 +74,7 @@ def write_folders(views, folder):
     """LAYER/unit_0000/{projection,patch}_000.png, strongest first, and info.json."""
     for u, unit in enumerate(views.units.tolist()):
         filled = int((views.pictures[u] >= 0).sum())
-        of_unit = folder/views.layer/f"unit_{unit:04}"
+        of_unit = inside(folder, f"{views.layer}/unit_{unit:04}")
         of_unit.mkdir(parents=True, exist_ok=True)
         files = {kind: [f"{kind}_{rank:03}.png" for rank in range(filled)] for kind in ("projection", "patch")}
         plots.tiles(plots.signed_tiles(views.projections[u]), [of_unit/name for name in files["projection"]])

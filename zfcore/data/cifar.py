@@ -17,6 +17,7 @@ import pickletools
 import re
 import tarfile
 import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -25,9 +26,13 @@ from PIL import Image
 
 from zfcore.check import Expected
 from zfcore.data.folders import some
+from zfcore.files import read_bytes, unfolded
 
 BATCHES = [f"data_batch_{k}" for k in range(1, 6)]
-BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError)        # what a tar that is cut short answers with
+BROKEN = (OSError, EOFError, ValueError, RecursionError, zlib.error, lzma.LZMAError, tarfile.TarError)      # what a tar that is cut short answers with
+MOST_BYTES = 2**28                # of a file; the largest, CIFAR-100's training pictures, has 155 MB
+MOST_STEPS = 10**6              # instructions of a pickle; of theirs the longest has 300 000
+MOST_CLASSES, LONGEST = 1000, 1000
 
 
 @dataclass(frozen=True)
@@ -152,12 +157,19 @@ def _form(path):
     if path.is_dir():
         names = {entry.name for entry in os.scandir(path) if entry.is_file()}
     elif path.is_file():
-        with tarfile.open(path) as tar:
+        with _tar(path) as tar:
             for member in itertools.islice(tar, 20):       # theirs have ten; a tar of a million pictures is not gone through
                 names |= {PurePosixPath(member.name).name} if member.isreg() else set()
                 if _of(names):
                     break                                  # and a compressed one is not unpacked twice
     return _of(names)
+
+
+@contextmanager
+def _tar(path):
+    """The tar at `path`, compressed or not, all of whose files are no larger than two of theirs."""
+    with unfolded(path, 2*MOST_BYTES) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        yield tar
 
 
 def _of(names):
@@ -167,8 +179,8 @@ def _of(names):
 def _read(path, form):
     """{name: bytes} of those of the form's files that are there."""
     if path.is_dir():
-        return {name: (path/name).read_bytes() for name in form.files if (path/name).is_file()}
-    with tarfile.open(path) as tar:
+        return {name: read_bytes(path/name, MOST_BYTES) for name in form.files if (path/name).is_file()}
+    with _tar(path) as tar:
         return {name: tar.extractfile(member).read() for member in tar
                 if (name := PurePosixPath(member.name).name) in form.files and member.isreg()}
 
@@ -178,6 +190,8 @@ def _class_names(what, data, key):
     names = data.decode("utf-8", "replace").split("\n") if key is None else _entry(what, read_pickle(what, data), key)
     if not isinstance(names, list) or not all(isinstance(name, (bytes, str)) for name in names):
         raise Expected(what, f"a list of names as {key}", "something else")
+    if len(names) > MOST_CLASSES or max(map(len, names), default=0) > LONGEST:
+        raise Expected(what, f"the names of at most {MOST_CLASSES} classes", f"{len(names)}, or long ones")
     names = [name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names]
     names = [name.strip() for name in names if name.strip()]
     if len(names) < 2:
@@ -232,9 +246,11 @@ def read_pickle(name, data):
     A pickle is a program for a machine with a stack and a memory. `_Machine` has instructions for numbers, text, lists,
     tuples and dictionaries, and in place of six functions of NumPy and Python, `MADE`, its own. It imports and calls nothing
     else, whatever the program says: Expected is raised and names what was asked for. Python's own machine is not used."""
-    machine, place = _Machine(), 0
+    machine, place = _Machine(2*len(data)), 0
     try:
-        for instruction, value, place in pickletools.genops(data):
+        for step, (instruction, value, place) in enumerate(pickletools.genops(data)):
+            if step > MOST_STEPS:
+                raise ValueError(f"more than {MOST_STEPS} instructions")
             machine.step(instruction.name, value)
         found, = machine.stack
         return {key: item.values if isinstance(item, _Array) else item for key, item in found.items()}
@@ -254,8 +270,9 @@ class _Code(Exception):
 class _Machine:
     """The stack (what is being built), the places on it where a list or dictionary begins, and what was put by for later."""
 
-    def __init__(self):
-        self.stack, self.marks, self.memory = [], [], {}
+    def __init__(self, room):
+        """`room`: how many bytes of text may be turned into others."""
+        self.stack, self.marks, self.memory, self.room = [], [], {}, room
 
     def step(self, instruction, value):
         push, pop = self.stack.append, self.stack.pop
@@ -302,6 +319,9 @@ class _Machine:
                 push(_Global(f"{module}.{name}"))
             case "REDUCE":
                 arguments = pop()
+                self.room -= sum(len(one) for one in arguments if isinstance(one, str))
+                if self.room < 0:
+                    raise ValueError("one text turned into bytes again and again")
                 self.stack[-1] = MADE[self.top(_Global).name](*arguments)
             case "BUILD":
                 state = pop()

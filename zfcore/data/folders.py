@@ -25,9 +25,12 @@ from pathlib import Path
 import numpy as np
 
 from zfcore.check import Expected
-from zfcore.data.transforms import SUFFIXES, Damaged, decode
+from zfcore.data.transforms import MOST_BYTES, SUFFIXES, Damaged, decode
+from zfcore.files import Bounded, opener, read_bytes, read_text
 
 PARTS = ("train", "val")
+MOST_HEADER = 2**20                               # bytes of a name in a tar
+BROKEN = tarfile.TarError, RecursionError, ValueError, OverflowError        # what a tar answers with that is none
 
 
 def open_folders(root, limit_per_class=0, shorter_side=None):
@@ -161,7 +164,7 @@ def some(names, most=3):
 
 def read_names(table):
     """{class folder: readable name} after the file `table`, "n01440764 tench" a line; {} where there is none."""
-    lines = table.read_text(encoding="utf-8", errors="replace").splitlines() if table.is_file() else []
+    lines = read_text(table).splitlines() if table.is_file() else []
     return {folder: name.strip() for folder, _, name in (line.strip().partition(" ") for line in lines)}
 
 
@@ -206,8 +209,7 @@ class Folder:
             yield from (path for path in (f"{inside}/{name}" for name in files) if is_picture(path))
 
     def read(self, path):
-        with open(os.path.join(self.path, path), "rb") as file:
-            return file.read()
+        return read_bytes(os.path.join(self.path, path), MOST_BYTES)
 
     def stamp(self, path=""):
         try:
@@ -225,9 +227,9 @@ class Tar:
         self.path, self.wanted = path, wanted
         self.members = {}                         # file -> (offset, size, time); a later member of one name replaces it
         self.directories = set()
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=opener) as file:
             self._index(file)
-        self._file = os.open(path, os.O_RDONLY)
+        self._file = opener(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
 
     def _index(self, file):
@@ -270,6 +272,8 @@ class Tar:
 
     def read(self, path):
         offset, size, _ = self.members[path]
+        if size > MOST_BYTES:
+            raise OSError(f"{size} bytes, more than the {MOST_BYTES} that such a file may have")
         data = os.pread(self._file, size, offset)
         if len(data) < size:
             raise OSError("the tar ends inside it")
@@ -285,15 +289,15 @@ def members_of(what, file, start=0):
     damaged, Expected is raised, calling it `what`."""
     file.seek(start)
     try:
-        tar = tarfile.open(fileobj=file, mode="r:")
-    except tarfile.TarError as error:
+        tar = tarfile.open(fileobj=Bounded(file, at_once=MOST_HEADER), mode="r:")
+    except (*BROKEN, OSError) as error:
         raise Expected(what, "an uncompressed tar", f"a file that is none ({error})",
                        "decompress it if it is a .tar.gz") from None
     try:
         for member in tar:
             tar.members.clear()                   # tarfile would keep them all, a kilobyte each
             yield member
-    except tarfile.TarError as error:
+    except (*BROKEN, OSError) as error:
         raise Expected(what, "a whole tar", f"one cut short or damaged ({error})", "copy it again") from None
     file.seek(tar.offset)                         # tarfile takes a damaged header for the end; a real end is all zeros
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

@@ -18,7 +18,6 @@ of level 5; the one array of structures that is needed of it is read here.
 
 Class names are those of classes.txt, else the first synonym in LOC_synset_mapping.txt or synset_words.txt.
 """
-import gzip
 import os
 import posixpath
 import re
@@ -31,7 +30,8 @@ import numpy as np
 from tqdm import tqdm
 
 from zfcore.check import Expected
-from zfcore.data.folders import PARTS, Folder, Tar, data_sets, members_of, read_names, some
+from zfcore.data.folders import BROKEN, PARTS, Folder, Tar, data_sets, members_of, read_names, some
+from zfcore.files import read_bytes, read_text, unfolded
 
 TARS = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
 KAGGLE = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
@@ -103,7 +103,7 @@ def _find(name, folders):
 
 
 def _text(path):
-    return path.read_text(encoding="utf-8", errors="replace")
+    return read_text(path)
 
 
 def _class_names(folders):
@@ -140,7 +140,7 @@ def _validation_synsets(what, folders):
         found = {int(picture[1]): boxes.split(maxsplit=1)[0] for name, _, boxes in rows
                  if (picture := FLAT.fullmatch(name)) and boxes.strip()}
     elif (path := _find(GROUND_TRUTH, folders)) and (meta := _find(META, [path.parent, *folders])):
-        found = _by_number(path, _text(path), meta, meta.read_bytes())
+        found = _by_number(path, _text(path), meta, read_bytes(meta, MOST))
     elif archive := _find(DEVKIT, folders):
         path, found = archive, _by_number(archive, *_devkit(archive))
     elif path:
@@ -159,11 +159,11 @@ def _devkit(path):
     """(text of the ground truth, name and bytes of meta.mat) in the devkit's archive."""
     found = {}
     try:
-        with tarfile.open(path) as archive:
+        with unfolded(path, MOST_DEVKIT) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
                 if (name := posixpath.basename(member.name)) in (GROUND_TRUTH, META) and member.isreg():
                     found[name] = archive.extractfile(member).read()
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (*BROKEN, EOFError, zlib.error, OSError) as error:
         raise Expected(path, "a whole archive", f"one cut short or damaged ({error})", "copy it again") from None
     if len(found) < 2:
         raise Expected(path, f"{GROUND_TRUTH} and {META} in it", some(sorted(found)) if found else "neither")
@@ -191,6 +191,7 @@ def _by_number(path, ground_truth, meta, contents):
 MATRIX, COMPRESSED = 14, 15
 NUMBERS = {1: "<i1", 2: "<u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8", 16: "<u1"}
 MOST = 2**24                                               # bytes of meta.mat unfolded; the devkit's has half a million
+MOST_DEVKIT = 2**27                                        # of all that is in its archive
 
 
 def _synsets(data):
@@ -206,8 +207,8 @@ def _synsets(data):
     raise ValueError("no array `synsets`")
 
 
-def _elements(data):
-    """The elements (type, contents) that follow one another in `data`."""
+def _elements(data, folded=True):
+    """The elements (type, contents) that follow one another in `data`; those that are `folded` hold no folded ones."""
     at, elements = 0, []
     while at < len(data):
         kind, size = struct.unpack_from("<II", data, at)
@@ -217,7 +218,9 @@ def _elements(data):
         contents, at = data[begin:begin + size], next_at
         if len(contents) < size:
             raise ValueError("it is cut short")
-        elements += _elements(zlib.decompressobj().decompress(contents, MOST)) if kind == COMPRESSED else [(kind, contents)]
+        if kind == COMPRESSED and not folded:
+            raise ValueError("compressed data in compressed data")
+        elements += _elements(zlib.decompressobj().decompress(contents, MOST), False) if kind == COMPRESSED else [(kind, contents)]
     return elements
 
 

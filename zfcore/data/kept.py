@@ -12,6 +12,7 @@ import zlib
 from tqdm import tqdm
 
 from zfcore.data.loader import cache_folder
+from zfcore.files import opener
 
 CHECKSUM = struct.Struct("<I")
 
@@ -32,7 +33,7 @@ class KeptPictures:
     def read(self, i):
         """The bytes of picture i, or None where there is no whole record of it."""
         try:
-            with open(self.path, "rb", buffering=0) as file:
+            with open(self.path, "rb", buffering=0, opener=opener) as file:
                 file.seek(i*(CHECKSUM.size + self.length))
                 record = file.read(CHECKSUM.size + self.length)
         except (OSError, TypeError):              # not there yet; no path at all
@@ -48,7 +49,7 @@ class KeptPictures:
         try:
             if not self.path.exists():
                 self._begin()
-            with open(self.path, "r+b", buffering=0) as file:
+            with open(self.path, "r+b", buffering=0, opener=opener) as file:
                 file.seek(i*(CHECKSUM.size + self.length))
                 file.write(CHECKSUM.pack(self._checksum(i, pixels)) + pixels)
         except OSError as error:
@@ -59,7 +60,7 @@ class KeptPictures:
         """Make the file, unless somebody else just does."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            open(self.path, "xb").close()
+            open(self.path, "xb", opener=opener).close()
         except FileExistsError:
             return
         tqdm.write(f"pictures are drawn once and kept in {self.path}", file=sys.stderr)

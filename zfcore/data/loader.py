@@ -17,7 +17,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-import h5py
 import numpy as np
 import PIL
 from numpy.typing import NDArray
@@ -29,6 +28,8 @@ from zfcore.backend import CPU, Device
 from zfcore.check import Expected
 from zfcore.checkpoint import new_hdf5
 from zfcore.data.transforms import Damaged, check_crop, square
+from zfcore.files import listed, parsed, said, text, whole
+from zfcore.hdf5 import open_h5
 from zfcore.hints import Array
 
 PIECE = 8                 # pictures a thread prepares in one go
@@ -235,6 +236,12 @@ def cache_folder() -> Path | None:
         return None
 
 
+def _index_and_reason(where, value):
+    if not isinstance(value, list) or len(value) != 2:
+        raise Expected(where, "the number of a picture and a reason", said(value))
+    return whole()(where, value[0]), text(2**16)(where, value[1])
+
+
 class _KeptMean:
     """The file in which the mean image of `pictures` lies or will lie, named after a fingerprint of all that it depends on.
 
@@ -255,11 +262,12 @@ class _KeptMean:
         if self.path is None or not self.path.is_file():
             return None
         try:
-            with h5py.File(self.path, "r") as file:
-                mean, damaged = file["mean_image"][()], file["damaged"].asstr()[()]
-                whole = file.attrs["digest"] == self._digest(mean, damaged)
-            return (mean, dict(json.loads(damaged))) if whole else None
-        except Exception:                         # h5py answers a broken file with almost any exception
+            with open_h5(self.path) as file:
+                size = self.pictures.size
+                mean, damaged = file.array("mean_image", np.float32, (3, size, size), finite=True), file.text("damaged")
+                whole = file.attribute("digest", text()) == self._digest(mean, damaged)
+            return (mean, dict(parsed(self.path, damaged, listed(_index_and_reason)))) if whole else None
+        except (OSError, Expected):
             return None
 
     def write(self, mean, damaged):

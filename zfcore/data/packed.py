@@ -26,13 +26,16 @@ import numpy as np
 from PIL import Image
 
 from zfcore.check import Expected
-from zfcore.checkpoint import LIBVER
+from zfcore.checkpoint import LIBVER, check_format
 from zfcore.data.folders import PARTS
-from zfcore.data.transforms import Damaged, decode
+from zfcore.data.transforms import MOST_BYTES, Damaged, decode
+from zfcore.files import opener, text, whole
+from zfcore.hdf5 import MOST_UNFOLDED, Missing, open_h5, short
 
 FORMAT, VERSION = "zfcore pictures", 1
 ENCODINGS = ("jpeg", "raw")
 SUFFIXES = (".h5", ".hdf5")
+MOST_SIZE, MOST_TEXTS = 2**13, MOST_UNFOLDED      # pixels a side; bytes of all names, each as wide as the longest
 
 
 def open_packed(path, limit_per_class=0, size=None):
@@ -47,17 +50,15 @@ def open_packed(path, limit_per_class=0, size=None):
     if not path.is_file():
         raise Expected("--data", "a packed data set", f"{path}, which is not a file")
     try:
-        with h5py.File(path, "r") as file:
-            _check_format(path, file)
-            size_inside, encoding = int(file.attrs["size"]), _text(file.attrs["encoding"])
-            classes, mean_image = _texts(file["classes"]), file["mean_image"][()]
-            parts = {part: _Index(file[part]) for part in PARTS}
-    except Expected:
-        raise
-    except KeyError as error:
-        raise Expected(path, "every part of a packed data set", f"one without {_short(error)}", "pack it again") from None
-    except Exception as error:                    # h5py answers a damaged file with almost any exception
-        raise Expected(path, "a whole HDF5 file", f"one cut short or damaged ({_short(error)})", "copy it or pack it again") from None
+        with open_h5(path, "copy it or pack it again") as file:
+            check_format(file, path, FORMAT, "a packed data set", "pack one with python -m train.pack")
+            size_inside, encoding = file.attribute("size", whole(1, MOST_SIZE)), file.attribute("encoding", text(20))
+            classes, mean_image = _texts(file, "classes"), file.array("mean_image", np.float32, (3, None, None))
+            parts = {part: _Index(file.group(part), size_inside if encoding == "raw" else 0) for part in PARTS}
+    except Missing as error:
+        raise Expected(path, "every part of a packed data set", f"one without {error.what.removeprefix(f'{path}: ')}", "pack it again") from None
+    except OSError as error:
+        raise Expected("--data", "a packed data set", f"{path} ({error.strerror or short(error)})") from None
     if encoding not in ENCODINGS or mean_image.shape != (3, size_inside, size_inside) or not np.isfinite(mean_image).all():
         raise Expected(path, f"{' or '.join(ENCODINGS)} and a mean image of {size_inside}x{size_inside}",
                        f"{encoding} and {mean_image.shape}", "pack it again")
@@ -117,7 +118,7 @@ class _File:
     """A descriptor that is closed with the last data set that reads from it."""
 
     def __init__(self, path):
-        self.descriptor = os.open(path, os.O_RDONLY)
+        self.descriptor = opener(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self.descriptor)
 
 
@@ -129,12 +130,14 @@ def _first_of_each_class(labels, limit):
 
 
 class _Index:
-    """What a part's small datasets say of its pictures."""
+    """What a part's small datasets say of its pictures, which are squares of `size` pixels, or JPEG files for 0."""
 
-    def __init__(self, group):
-        self.shape, self.first_byte = group["pictures"].shape, group["pictures"].id.get_offset()
-        self.offsets, self.checksums, self.labels = (group[name][()] for name in ("offsets", "checksums", "labels"))
-        self.names = _texts(group["names"])
+    def __init__(self, group, size):
+        pictures = group.dataset("pictures", np.uint8, (None, size, size, 3) if size else (None,), unread=True)
+        self.shape, self.first_byte = pictures.shape, pictures.id.get_offset()
+        self.offsets, self.checksums, self.labels = (group.array(name, dtype, (None,)) for name, dtype in
+                                                     (("offsets", np.int64), ("checksums", np.uint32), ("labels", np.int64)))
+        self.names = _texts(group, "names")
 
     def fault(self, file_size, classes, bytes_each):
         """What does not fit, in words; "" where all does. `bytes_each` is a raw picture's size."""
@@ -144,7 +147,7 @@ class _Index:
             return f"{n} labels, {len(self.names)} names, {len(self.checksums)} checksums, {len(self.offsets)} offsets"
         if self.first_byte is None:
             return "pictures that do not lie in one piece"
-        if self.offsets[0] != 0 or self.offsets[-1] != size or lengths.min() < 0 or bytes_each and (lengths != bytes_each).any():
+        if lengths.max() > MOST_BYTES or self.offsets[0] != 0 or self.offsets[-1] != size or lengths.min() < 0 or bytes_each and (lengths != bytes_each).any():
             return "offsets that do not fit the pictures"
         if self.first_byte + size > file_size:
             return f"a file that ends {self.first_byte + size - file_size} bytes too early"
@@ -153,25 +156,8 @@ class _Index:
         return ""
 
 
-def _check_format(path, file):
-    found = _text(file.attrs.get("format", "another HDF5 file"))
-    if found != FORMAT:
-        raise Expected(path, "a packed data set", "a checkpoint" if found == "zfcore" else found,
-                       "pack one with python -m train.pack")
-    if file.attrs["version"] != VERSION:
-        raise Expected(path, f"format version {VERSION}", file.attrs["version"], "read it with the zfcore that wrote it")
-
-
-def _text(value):
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _texts(dataset):
-    return [value.decode("utf-8", "surrogateescape") for value in dataset[()].tolist()]
-
-
-def _short(error):
-    return str(error).strip("'\"").split("\n")[0][:120]
+def _texts(group, name):
+    return [value.decode("utf-8", "surrogateescape") for value in group.texts(name, (None,), MOST_TEXTS).tolist()]
 
 
 # ------------------------------------------------------------------------------------------------------------ writing

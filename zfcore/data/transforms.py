@@ -16,6 +16,8 @@ from zfcore.check import Expected
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")       # told by content, whatever the file is called
 SUFFIXES = frozenset(".jpeg .jpg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm".split())
 MAX_PIXELS = 89_478_485           # Pillow's own limit: a few kilobytes that unfold into more are a decompression bomb
+MOST_BYTES = 2**28                # of a picture's file
+BAND = 2**22                      # pixels that are brought to RGB at a time, where that takes several times their bytes
 
 # EXIF orientation -> what brings the picture upright
 UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -67,16 +69,32 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode == "F":
         raise ValueError("floating-point pixels, whose white is not known")
     if picture.mode.startswith("I"):              # I;16, I;16B; PNG and PGM of 16 bits may come as 32-bit "I"
-        values = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)
-        picture = Image.fromarray(((values + 128)//257).astype(np.uint8))
+        picture = _in_bands(picture, "L", _eight_bits)
     elif picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        page = Image.new("RGBA", picture.size, "white")
-        page.alpha_composite(picture)
-        picture = page
+        picture = _in_bands(picture, "RGB", _on_white)
     if picture.mode != "RGB":
         picture = picture.convert("RGB")
     return picture.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else picture
+
+
+def _in_bands(picture, mode, change):
+    """A PIL picture of this mode, made by `change` from bands of rows: what lies between takes several times their bytes."""
+    made, rows = Image.new(mode, picture.size), max(1, BAND//picture.width)
+    for top in range(0, picture.height, rows):
+        made.paste(change(picture.crop((0, top, picture.width, min(top + rows, picture.height)))), (0, top))
+    return made
+
+
+def _eight_bits(picture):
+    values = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)
+    return Image.fromarray(((values + 128)//257).astype(np.uint8))
+
+
+def _on_white(picture):
+    picture = picture.convert("RGBA")
+    page = Image.new("RGBA", picture.size, "white")
+    page.alpha_composite(picture)
+    return page.convert("RGB")
 
 
 def _orientation(picture):

@@ -11,6 +11,7 @@ from pathlib import Path
 from zfcore import check
 from zfcore.backend import CPU, Device
 from zfcore.checkpoint import Checkpoint, load
+from zfcore.files import inside
 from zfcore.hints import FilePath, Precision, Row
 from zfcore.layers import from_fields
 from zfcore.models import alexnet as of_alexnet
@@ -67,5 +68,5 @@ def checkpoint_file(path: FilePath) -> Path:
     """The checkpoint that a file, a run's folder or the name of a network of zfcore's means."""
     path = Path(path)
     if path.is_dir():
-        return next((path/name for name in ("best.h5", "latest.h5") if (path/name).is_file()), path/"latest.h5")
+        return next((inside(path, name) for name in ("best.h5", "latest.h5") if (path/name).is_file()), path/"latest.h5")
     return file_of(path)

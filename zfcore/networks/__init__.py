@@ -4,14 +4,15 @@ Each is a checkpoint without what only training needs, its weights rounded to fl
 weights that its card NAME.json describes: data, recipe, errors, how legible its projections are, and the file's checksum. One
 command makes both, `python -m train.reference NAME`.
 """
-import json
 from pathlib import Path
 from typing import Any
 
-from zfcore import check
+from zfcore import check, files
 from zfcore.hints import FilePath
 
 FOLDER = Path(__file__).parent
+CARD = files.table({"name": files.name, "file": files.name, "sha256": files.text(64), "bytes": files.whole(1), "model": files.name,
+                    "input": files.whole(1), "classes": files.listed(files.text())}, others=files.anything)
 
 
 def names() -> list[str]:
@@ -40,4 +41,4 @@ def home_of(path: FilePath) -> Path:
 def card(name: str) -> dict[str, Any]:
     """What is known of the network `name`, as `python -m train.reference` wrote it. Raises Expected for another name."""
     check.one_of("network", name, names())
-    return json.loads((FOLDER/f"{name}.json").read_text())
+    return files.read_json(FOLDER/f"{name}.json", CARD)

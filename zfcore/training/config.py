@@ -1,5 +1,4 @@
 """Every option of a training run: its default, its source, its checks, and the presets that set several at once."""
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -8,6 +7,7 @@ from typing import Any, Literal
 
 from zfcore import check
 from zfcore.device import DEVICES
+from zfcore.files import read_json
 from zfcore.hints import Law, Precision
 from zfcore.kernel import PRECISIONS
 from zfcore.models import MODELS, NATIVE_SIZE, from_checkpoint
@@ -191,7 +191,7 @@ def read_options(path):
     """The options in a JSON file, checked by name and type. A run's config.json is one ("options" holds them)."""
     path = Path(path)
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         options = content["options"] if "options" in content else content
     except OSError as error:
         raise check.Expected("--config", "a file that can be read", f"{path} ({error.strerror})") from None

@@ -12,8 +12,9 @@ import numpy as np
 
 import zfcore
 from zfcore import check
-from zfcore.device import select
 from zfcore.checkpoint import Unwritable, atomic
+from zfcore.device import select
+from zfcore.files import anything, inside, opener, read_json, table, text
 from zfcore.training.config import TrainConfig, read_options
 from zfcore.training.departures import departures, open_questions
 
@@ -40,7 +41,7 @@ class Lock:
 
     def __enter__(self):
         try:
-            self.descriptor = os.open(self.folder/self.name, os.O_RDWR | os.O_CREAT, 0o666)
+            self.descriptor = opener(self.folder/self.name, os.O_RDWR | os.O_CREAT)
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | (0 if self.wait else fcntl.LOCK_NB))
             os.ftruncate(self.descriptor, 0)
             os.write(self.descriptor, str(os.getpid()).encode())
@@ -93,7 +94,7 @@ def write_config(folder, config, origin=None, counts=None):
                "departures": [entry._asdict() for entry in departures(config, counts)],
                "open_questions": [entry._asdict() for entry in open_questions(config)]}
     if (folder/"config.json").is_file():
-        before = json.loads((folder/"config.json").read_text())
+        before = read_json(inside(folder, "config.json"), table({"started": text()}, others=anything))
         content = {**content, "started": before["started"], "init_from": content["init_from"] or before.get("init_from")}
     with atomic(folder/"config.json") as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
@@ -103,7 +104,7 @@ def stored_config(folder):
     """The TrainConfig in a run's config.json. A run that was stopped before its first checkpoint has nothing else, and
     begins again; one that has lost its latest.h5 is refused."""
     folder = Path(folder)
-    begun = any(folder.glob("*.h5"))
+    begun = any(inside(folder, path.name) for path in folder.glob("*.h5"))
     if not (folder/("latest.h5" if begun else "config.json")).is_file():
         raise check.Expected("--resume", "a run's folder with a latest.h5", folder)
-    return TrainConfig(**read_options(folder/"config.json"))
+    return TrainConfig(**read_options(inside(folder, "config.json")))

@@ -19,11 +19,12 @@ from tqdm import tqdm
 from zfcore import check, plots
 from zfcore.analysis.controls import last_convolution, legibility, shares_of_start
 from zfcore.backend import CPU, Device, runs_kernels, to_host
-from zfcore.checkpoint import Checkpoint, Unwritable, atomic, load, save, write_csv
+from zfcore.checkpoint import Checkpoint, Unwritable, atomic, check_resumable, load, save, write_csv
 from zfcore.data import open_data
 from zfcore.data.loader import DataSet, Lost, Pictures
 from zfcore.data.transforms import one_of_ten, random_crops
 from zfcore.device import select
+from zfcore.files import inside
 from zfcore.hints import Array, Arrays, FilePath
 from zfcore.models import build, from_table
 from zfcore.network import Network
@@ -110,7 +111,7 @@ class Training:
         that may have other values from here on (config.MAY_CHANGE). Raises Expected for a folder without a run, for other
         changes, and where the pictures or the code are others than the checkpoint's."""
         config, latest = resumed(stored_config(folder), changes), Path(folder)/"latest.h5"
-        return cls(folder, *cls.materials(config, data, load(latest) if latest.is_file() else None))
+        return cls(folder, *cls.materials(config, data, load(inside(folder, "latest.h5")) if latest.is_file() else None))
 
     @classmethod
     def materials(cls, config: TrainConfig, data: Parts | None = None, checkpoint: Checkpoint | None = None) -> Materials:
@@ -133,6 +134,7 @@ class Training:
                 what = "classes" if checkpoint.classes != classes else "network"
                 raise check.Expected("--resume", f"the {what} of the checkpoint", f"another {what}",
                                      "the data or the code changed since; start a new run")
+            check_resumable("--resume", checkpoint, network, config.picture_size)
             network.load(checkpoint.parameters, device, checkpoint.buffers)
         elif config.init_from:
             origin = start_from(config.init_from, network, classes, device)
@@ -182,7 +184,7 @@ class Training:
         with Lock(self.folder), self.interrupt:
             try:
                 write_config(self.folder, self.config, self.origin, counts(self.train))
-                (self.folder/"figures").mkdir(exist_ok=True)
+                inside(self.folder, "figures").mkdir(exist_ok=True)
                 self.save("latest.h5")         # so that whatever happens next, there is something to resume
                 self.write_log()
                 while self.epoch < self.config.epochs:

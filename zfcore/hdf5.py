@@ -1,0 +1,203 @@
+"""Floor 1: every HDF5 file that is read, each part of it looked at before its data are.
+
+    with open_h5(path) as file:                                        a `Reader` of the file's root
+        file.attribute("epoch", whole())                               in the form of zfcore/files.py
+        file.group("parameters").names()                               what lies in a group
+        file.array("mean_image", np.float32, (3, None, None))          an array, its type and shape known before it is read
+
+An HDF5 file may say that its data lie in other files (external storage, external links, virtual datasets), may describe a dataset of
+any size that was never written, and may hold filters that unfold without end or name a plug-in to load. None of it is followed: data
+lie in the file itself, as many bytes as they need, under the filters that zfcore writes. Whatever else is found is one sentence
+naming file and place."""
+import os
+from contextlib import contextmanager
+from math import ceil, prod
+
+import h5py
+import numpy as np
+
+from zfcore import check
+from zfcore.check import Expected
+from zfcore.files import opener, said
+
+ANY = "any"                                          # numbers or texts
+FILTERS = {h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE}
+MOST_NAMES, MOST_ATTRIBUTE = 100_000, 2**24          # in a group; bytes
+MOST_UNFOLDED = 2**28                                # bytes of a compressed dataset
+DEFLATE = 1032                                       # the most bytes that one of deflate can unfold to
+ONE_CHUNK = 2**22                                    # bytes that a chunk may have beyond those of its dataset
+
+
+@contextmanager
+def open_h5(path, advice=""):
+    """`with open_h5(path) as file:` the `Reader` of a file's root. Raises OSError where it cannot be opened or is no regular file,
+    Expected for whatever is wrong with it, h5py's own exceptions, which may be any, included; `advice` is what to do then."""
+    with open(path, "rb", opener=opener) as file:
+        size = os.fstat(file.fileno()).st_size
+    try:
+        with h5py.File(path, "r") as file:
+            yield Reader(path, file, [size], advice)
+    except (Expected, MemoryError):
+        raise
+    except Exception as error:          # h5py answers a damaged file with OSError, RuntimeError, ValueError and others
+        raise Expected(path, "a whole HDF5 file", f"one cut short or damaged ({short(error)})", advice) from None
+
+
+def short(error):
+    """What an exception says, in one line."""
+    return str(error).strip("'\"").split("\n")[0][:120]
+
+
+class Missing(Expected):
+    """A part that a file of this format has is not there."""
+
+
+class Reader:
+    """A group of an HDF5 file, and what it holds. `left` is the number of bytes that may still be read, in a list that all groups
+    of the file share: no more than the file has, however often it names one place."""
+
+    def __init__(self, path, group, left, advice):
+        self.path, self.left, self.advice = path, left, advice
+        self._group = group
+
+    def place(self, name=""):
+        """How messages call what is called `name` here."""
+        inner = f"{self._group.name.rstrip('/')}/{name}".rstrip("/")
+        return f"{self.path}: {inner if inner.isprintable() else ascii(inner)}" if inner else f"{self.path}"
+
+    # ------------------------------------------------------------------------------------------------------ what there is
+    def names(self):
+        """Names of what lies in the group, in its order."""
+        if len(self._group) > MOST_NAMES:
+            raise Expected(self.place(), f"at most {MOST_NAMES} entries", len(self._group), self.advice)
+        names = list(self._group)
+        if strange := [name for name in names if not isinstance(name, str) or name in (".", "..") or "/" in name or not name.isprintable()]:
+            raise Expected(self.place(), "names that can be printed", said(strange[0]), self.advice)
+        return names
+
+    def __contains__(self, name):
+        return self._group.id.links.exists(name.encode(errors="surrogateescape"))
+
+    def is_group(self, name):
+        """Whether `name` is a group; else it is a dataset."""
+        return isinstance(self._open(name, "a part"), h5py.h5g.GroupID)
+
+    def group(self, name):
+        """The Reader of the group called `name`."""
+        found = self._open(name, "a group")
+        if not isinstance(found, h5py.h5g.GroupID):
+            raise Expected(self.place(name), "a group", "a dataset", self.advice)
+        return Reader(self.path, h5py.Group(found), self.left, self.advice)
+
+    def _open(self, name, what):
+        encoded = name.encode(errors="surrogateescape")
+        if name not in self:
+            raise Missing(self.place(name), what, "none", self.advice)
+        if self._group.id.links.get_info(encoded).type != h5py.h5l.TYPE_HARD:
+            raise Expected(self.place(name), f"{what} in the file itself", "a link to somewhere else", self.advice)
+        found = h5py.h5o.open(self._group.id, encoded)
+        if not isinstance(found, (h5py.h5g.GroupID, h5py.h5d.DatasetID)):
+            raise Expected(self.place(name), what, "a type", self.advice)
+        return found
+
+    # ------------------------------------------------------------------------------------------------------------ datasets
+    def dataset(self, name, dtype=None, shape=None, most=None, unread=False):
+        """The h5py.Dataset called `name`, every byte of which lies in the file and may be read.
+
+        dtype   the types it may have, one or a tuple; None: any of numbers; str: texts of a fixed width; ANY: either
+        shape   as `check.shape` has it; None: any               most    bytes it may have; None: as many as the file
+        unread  it is only asked for its type and shape: not counted among the bytes that are read
+
+        Raises Expected, naming it, for another type or shape, for data elsewhere, missing, or too many."""
+        where, (found, how) = self.place(name), self._own_data(name)
+        self._check_type(where, found, dtype, shape)
+        self._check_storage(where, found, how, most, unread)
+        return found
+
+    def _own_data(self, name):
+        """(the h5py.Dataset called `name`, how it was made), of one whose data lie in the file itself."""
+        found = self._open(name, "a dataset")
+        if not isinstance(found, h5py.h5d.DatasetID):
+            raise Expected(self.place(name), "a dataset", "a group", self.advice)
+        how = found.get_create_plist()
+        if how.get_layout() == h5py.h5d.VIRTUAL or how.get_external_count():
+            raise Expected(self.place(name), "data in the file itself", "a dataset whose data lie in others", self.advice)
+        return h5py.Dataset(found), how
+
+    def _check_type(self, where, found, dtype, shape):
+        is_text = found.dtype.kind == "S"
+        wanted = () if dtype in (None, str, ANY) else dtype if isinstance(dtype, tuple) else (np.dtype(dtype),)
+        is_number = found.dtype.isnative and found.dtype.kind in "biuf" and (not wanted or found.dtype in wanted)
+        fits = {str: is_text, ANY: is_text or is_number}.get(dtype, is_number)
+        if found.shape is None or not fits or shape is not None and len(found.shape) != len(shape):
+            kind = {None: "numbers", str: "texts", ANY: "numbers or texts"}.get(dtype) or " or ".join(str(np.dtype(one)) for one in wanted)
+            sizes = "" if shape is None else " (" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
+            type_found = "texts" if is_text else found.dtype if found.dtype.kind in "biuf" else "another type"
+            raise Expected(where, f"{kind}{sizes}", f"{type_found} {found.shape}", self.advice)
+        if shape is not None:
+            check.shape(where, found, shape)
+
+    def _check_storage(self, where, found, how, most, unread):
+        size, stored = found.size*found.dtype.itemsize, found.id.get_storage_size()
+        filters = {how.get_filter(k)[0] for k in range(how.get_nfilters())}
+        if filters - FILTERS:
+            raise Expected(where, "the filters fletcher32, shuffle and gzip", f"filter number {max(filters - FILTERS)}", self.advice)
+        folded = h5py.h5z.FILTER_DEFLATE in filters
+        most = min(most or self.left[0], MOST_UNFOLDED if folded else self.left[0])
+        if size > most:
+            raise Expected(where, f"at most {most} bytes of data", f"{size} bytes, {found.dtype} {found.shape}", self.advice)
+        chunks = prod(ceil(a/b) for a, b in zip(found.shape, found.chunks)) if found.chunks else 0
+        if stored < (1 if folded else size) and size or found.chunks and found.id.get_num_chunks() < chunks:
+            raise Expected(where, f"{size} bytes of data", f"{stored} that were written", self.advice)
+        if found.chunks and prod(found.chunks)*found.dtype.itemsize > max(size, ONE_CHUNK):
+            raise Expected(where, "chunks no larger than the data", f"{found.dtype} {found.chunks}", self.advice)
+        if folded and max((found.id.get_chunk_info(k).size for k in range(chunks)), default=0)*DEFLATE > MOST_UNFOLDED:
+            raise Expected(where, f"chunks of at most {MOST_UNFOLDED//DEFLATE} bytes", "larger ones", self.advice)
+        self.left[0] -= 0 if folded or unread else size
+
+    def array(self, name, dtype=None, shape=None, most=None, finite=False):
+        """The array called `name`, see `dataset`; Expected is also raised where it does not fit its checksum or, if it is to be
+        `finite`, holds a number that is not."""
+        found = self.dataset(name, dtype, shape, most)
+        try:
+            array = found[()]
+        except OSError as error:
+            raise Expected(self.place(name), "data that fit their checksum", f"data cut short or damaged ({short(error)})", self.advice) from None
+        if finite:
+            check.finite(self.place(name), array)
+        return array
+
+    def texts(self, name, shape=None, most=2**26):
+        """An array of texts of a fixed width, as bytes."""
+        return self.array(name, str, shape, most)
+
+    def text(self, name):
+        """The one text of any length that the dataset `name` holds."""
+        found, _ = self._own_data(name)
+        if found.shape != () or h5py.check_string_dtype(found.dtype) is None:
+            raise Expected(self.place(name), "a text", f"something else {found.shape}", self.advice)
+        return found[()].decode("utf-8", "surrogateescape")
+
+    # ---------------------------------------------------------------------------------------------------------- attributes
+    def attributes(self):
+        """Names of the group's attributes."""
+        if len(self._group.attrs) > MOST_NAMES:
+            raise Expected(self.place(), f"at most {MOST_NAMES} attributes", len(self._group.attrs), self.advice)
+        return list(self._group.attrs)
+
+    def attribute(self, name, form, default=None):
+        """The attribute called `name` in the form `form`, as Python has it: a text, a number, a list of numbers. `default` where
+        there is none, unless that is None: then it must be there."""
+        where, encoded = f"{self.place()}: {name}", name.encode(errors="surrogateescape")
+        if not h5py.h5a.exists(self._group.id, encoded):
+            if default is None:
+                raise Expected(where, "an attribute", "none", self.advice)
+            return default
+        found = h5py.h5a.open(self._group.id, encoded)
+        dtype, count = found.dtype, prod(found.shape) if found.shape is not None else 0
+        is_text = (text := h5py.check_string_dtype(dtype)) is not None
+        if not (is_text and found.shape == () or dtype.kind in "biuf") or max(dtype.itemsize*count, found.get_storage_size()) > MOST_ATTRIBUTE:
+            raise Expected(where, "a text or numbers", f"{dtype.kind if text is None else 'texts'} {found.shape}", self.advice)
+        value = self._group.attrs[name]
+        value = value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
+        return form(where, value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value)
