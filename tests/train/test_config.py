@@ -175,7 +175,7 @@ def test_another_run_of_a_runs_options_with_other_epochs_has_the_presets_fall_fo
 @pytest.mark.parametrize("options, sentence", [
     ({"lr": "fast"}, "--lr: expected a value of type float, got 'fast'"), ({"epochs": 2.5}, "--epochs: expected a value of type int"),
     ({"epochs": True}, "--epochs"), ({"keep_epochs": [1, 2]}, "--keep-epochs: expected a value of type tuple"),
-    ({"drop_after": (0,)}, "--drop-after: expected a value of type tuple of numbers above 0"), ({"upscale": 1}, "--upscale")])
+    ({"drop_after": (-1,)}, "--drop-after: expected a value of type tuple of whole numbers"), ({"upscale": 1}, "--upscale")])
 def test_an_option_of_another_type_is_answered_when_the_config_is_made(options, sentence):
     with pytest.raises(Expected, match=sentence):
         TrainConfig(**options)
