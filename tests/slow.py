@@ -4,7 +4,8 @@ and writes slow.txt, the table by which conftest.py marks them.
     seconds cases file::function          CPU time of this process and of its children, all cases of the function together
 
 A function of LIMIT or more stands there. All its cases are marked but the first, where a case takes less than LIMIT on
-average, so that most subjects keep a fast test; and a file whose tests all are slow keeps one."""
+average, so that most subjects keep a fast test; and a file whose tests all are slow keeps one. Measure all of them, then
+`-m "not slow"`: there a first case pays for what others shared, and is marked too where that takes ten times LIMIT."""
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -19,17 +20,23 @@ def function(item):
     return item.nodeid.split("[")[0]
 
 
+def table():
+    """{function: (seconds, cases)}"""
+    rows = [line.split(" ", 2) for line in TABLE.read_text().splitlines()]
+    return {name: (float(seconds), int(cases)) for seconds, cases, name in rows}
+
+
 def marked(items):
     """Those of the collected `items` that are slow."""
-    rows = [line.split(" ", 2) for line in TABLE.read_text().splitlines()]
-    of_a_case = {name: float(seconds)/int(cases) for seconds, cases, name in rows}
+    of_a_case = {name: seconds/cases for name, (seconds, cases) in table().items()}
     seen, slow = set(), []
     for item in items:
         name = function(item)
         if name in of_a_case and (name in seen or of_a_case[name] >= LIMIT):
             slow.append(item)
         seen.add(name)
-    with_fast, kept = {item.path for item in set(items).difference(slow)}, set()
+    left_out = set(map(id, slow))
+    with_fast, kept = {item.path for item in items if id(item) not in left_out}, set()
     for item in slow:
         if item.path in with_fast or item.path in kept:
             yield item
@@ -55,11 +62,8 @@ def pytest_sessionfinish(session):
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["taken"] = dict(TAKEN)
         return
-    rows = [line.split(" ", 2) for line in TABLE.read_text().splitlines()] if TABLE.exists() else []
-    write({name: (float(seconds), int(cases)) for seconds, cases, name in rows if name not in TAKEN} |
-          {name: (sum(taken), len(taken)) for name, taken in TAKEN.items()})
-
-
-def write(rows):
-    """Writes the table of {function: (seconds, cases)}; what is fast is left out."""
+    rows = table()
+    for name, taken in TAKEN.items():
+        if len(taken) >= rows.get(name, (0, 0))[1] or sum(taken)/len(taken) >= 10*LIMIT:
+            rows[name] = sum(taken), len(taken)
     TABLE.write_text("".join(f"{seconds:.2f} {cases} {name}\n" for name, (seconds, cases) in sorted(rows.items()) if seconds >= LIMIT))

@@ -38,7 +38,8 @@ def kept(*translation, compile=nvrtc.compile, locks=defaultdict(Lock)):
 @pytest.fixture(scope="module")
 def compiling(request):
     """Whoever asks for one kernel will ask for the others: all cores compile ahead what the tests of this run ask for."""
-    wanted = [item.callspec.params for item in request.session.items if item.path == request.path and "arch" in getattr(item, "callspec", request).params]
+    wanted = [item.callspec.params for item in request.session.items
+              if item.path == request.path and item.originalname == "test_kernel_compiles_without_spills_or_complaints"]
     pool = ThreadPoolExecutor(backend.CORES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nvrtc, "compile", kept)
@@ -56,6 +57,14 @@ def covering():
         first = {others[turn % len(others)] for turn in range(max(n, len(others))) if turn % n == place}
         for arch in ARCHITECTURES:
             yield pytest.param(kernel, arch, marks=[] if arch == resources.ARCH or arch in first else pytest.mark.exhaustive)
+
+
+def test_every_file_meets_every_architecture_and_every_kernel_sm_90a_and_another():
+    pairs = [case.values for case in covering() if not case.marks]
+    assert {(kernel.file, arch) for kernel, arch in pairs} == {(kernel.file, arch) for kernel in KERNELS for arch in ARCHITECTURES}
+    for kernel in KERNELS:
+        of_kernel = {arch for one, arch in pairs if one is kernel}
+        assert resources.ARCH in of_kernel and len(of_kernel) > 1
 
 
 @needs_nvrtc
