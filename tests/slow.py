@@ -4,7 +4,7 @@ and writes slow.txt, the table by which conftest.py marks them.
     seconds cases file::function          CPU time of this process and of its children, all cases of the function together
 
 A function of LIMIT or more stands there. All its cases are marked but the first, where a case takes less than LIMIT on
-average, so that most subjects keep a fast test; and a file whose tests all are slow keeps one. Measure all of them, then
+average, so that most subjects keep a fast test; and a file whose tests all are slow keeps the cheapest. Measure all of them, then
 `-m "not slow"`: there a first case pays for what others shared, and is marked too where that takes ten times LIMIT."""
 import os
 from collections import defaultdict
@@ -36,11 +36,12 @@ def marked(items):
             slow.append(item)
         seen.add(name)
     left_out = set(map(id, slow))
-    with_fast, kept = {item.path for item in items if id(item) not in left_out}, set()
-    for item in slow:
-        if item.path in with_fast or item.path in kept:
-            yield item
-        kept.add(item.path)
+    with_fast = {item.path for item in items if id(item) not in left_out}
+    kept = {}                                  # file -> its cheapest test
+    for item in sorted(slow, key=lambda item: of_a_case[function(item)]):
+        if item.path not in with_fast:
+            kept.setdefault(item.path, item)
+    return [item for item in slow if item is not kept.get(item.path)]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -16,6 +16,7 @@ from zfcore.check import Expected
 KERNELS = resources.declared()
 ARCHITECTURES = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]
 NAMES = [f"{k.name}-{'-'.join(f'{a}={b}' for a, b in k.defines.items())}" for k in KERNELS]
+LOCKS = defaultdict(Lock)                      # two threads compile nothing twice
 try:
     nvrtc.library()
     needs_nvrtc = pytest.mark.skipif(False, reason="")
@@ -23,14 +24,14 @@ except Expected as none:
     needs_nvrtc = pytest.mark.skip(reason=f"no NVRTC: {none.got}")
 
 
-def kept(*translation, compile=nvrtc.compile, locks=defaultdict(Lock)):
+def kept(*translation, compile=nvrtc.compile):
     """nvrtc.compile, whose outcome is kept where the executor's kernels are; kernels of a file with equal macros share one."""
     def make(path):
         cubin, log = compile(*translation)
         path.write_bytes(log.encode() + b"\0" + cubin)
 
     key = [nvrtc.version(), *translation]
-    with locks[repr(key)]:
+    with LOCKS[repr(key)]:
         log, _, cubin = emu.built("nvrtc", key, make, ".log").read_bytes().partition(b"\0")
     return cubin, log.decode()
 
