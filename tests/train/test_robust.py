@@ -22,10 +22,9 @@ from zfcore.training.folder import Lock
 
 
 @pytest.fixture
-def whole(options, tmp_path):
+def whole(made, pictures, tmp_path):
     """The folder of an uninterrupted run of two epochs."""
-    main([*options, "--output", str(tmp_path/"whole")])
-    return tmp_path/"whole"
+    return made(2, tmp_path/"whole")
 
 
 def refused(capsys, *words):
