@@ -19,7 +19,7 @@ from zfcore.analysis.top_activations import top_activations
 from zfcore.checkpoint import load
 from zfcore.cpu import CORES
 from zfcore.files import read_json
-from zfcore.layers import ContrastNorm
+from zfcore.layers import LocalResponseNorm
 from zfcore.training import Training, resolve
 
 
@@ -34,7 +34,7 @@ def scaled_start(factor):
 def without_normalisation(network):
     """The change after which the contrast normalisation hands on what it gets, but for the constant k^-beta."""
     for layer in network.layers:
-        if isinstance(layer, ContrastNorm):
+        if isinstance(layer, LocalResponseNorm):
             layer.alpha = 0.0
 
 

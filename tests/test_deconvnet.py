@@ -4,7 +4,7 @@ import pytest
 
 from zfcore.check import Expected
 from zfcore.deconvnet import DECONVNET, GRADIENT, GUIDED, descend, feature_layer, project
-from zfcore.layers import ContrastNorm, Conv, Flatten, Linear, MaxPool, ReLU
+from zfcore.layers import Conv, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU
 from zfcore.models.zfnet import zfnet
 from zfcore.network import Network
 
@@ -20,7 +20,7 @@ def randomised(network, seed=0):
         of_layer["w"] = rng.standard_normal(w.shape)*np.sqrt(3/np.prod(w.shape[:-1]))
         of_layer["b"] = rng.standard_normal(b.shape)*0.3
     for layer in network.layers:
-        if isinstance(layer, ContrastNorm):
+        if isinstance(layer, LocalResponseNorm):
             layer.alpha = 0.8
     return network, rng.standard_normal((*network.input_shape, N))
 
@@ -33,7 +33,7 @@ def small_zfnet(size=79):
 def odd():
     """Oblong maps, padding at every window, groups, the norm before the pool, strides of 3."""
     return randomised(Network("odd", (3, 61, 47), [
-        Conv("conv1", 6, K=3, S=2, P=1), ReLU("relu1"), ContrastNorm("norm1", n=3), MaxPool("pool1", K=3, S=2, P=1),
+        Conv("conv1", 6, K=3, S=2, P=1), ReLU("relu1"), LocalResponseNorm("norm1", n=3), MaxPool("pool1", K=3, S=2, P=1),
         Conv("conv2", 8, K=4, S=1, P=2, groups=2), ReLU("relu2"), Conv("conv3", 5, K=3, P=1), ReLU("relu3")]))
 
 
@@ -95,7 +95,7 @@ def autograd(network, x, layer, units, relu_rule=None, norm_is_skipped=True, sta
             y = functional.max_pool2d(y, one.K, one.S, one.P, ceil_mode=True)
         elif isinstance(one, ReLU):
             y = torch.relu(y) if relu_rule is None else DeconvReLU.apply(y)
-        elif isinstance(one, ContrastNorm):
+        elif isinstance(one, LocalResponseNorm):
             normed = functional.local_response_norm(y, one.n, one.alpha, one.beta, one.k)
             y = Unseen.apply(y, normed.detach()) if norm_is_skipped else normed
         elif isinstance(one, Flatten):
@@ -136,7 +136,7 @@ def test_without_its_rules_for_relu_and_norm_the_deconvnet_is_the_gradient():
     for layer in ("conv2", "conv5", "fc8"):
         units = some_units(network, layer, x)
         gradient, _ = autograd(network, x, layer, units, norm_is_skipped=False, start=1)
-        without = {kind: rule for kind, rule in DECONVNET.items() if kind not in (ReLU, ContrastNorm)}
+        without = {kind: rule for kind, rule in DECONVNET.items() if kind not in (ReLU, LocalResponseNorm)}
         close(project(network, x, layer, units, rules=without, start=1).pixels, gradient)
         close(project(network, x, layer, units, rules=GRADIENT, start=1).pixels, gradient)
         y, trace = network.forward(x, until=network.layers[feature_layer(network, layer)].name)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from zfcore.check import Expected
-from zfcore.layers import AvgPool, ContrastNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU, Step
+from zfcore.layers import AvgPool, Conv, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU, Step
 from zfcore.models import build
 from zfcore.network import Network
 from zfcore.ops.relu import relu_backward
@@ -13,7 +13,7 @@ from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
 def small(keep_prob=0.7):
     """Every kind of layer, float64, sizes all different: 3x13x11 -> 5x7x6 -> 5x3x3 -> 8x3x3 -> 8x1x1."""
     network = Network("small", (3, 13, 11), [
-        Conv("conv1", 6, K=3, S=2), ReLU("relu1"), MaxPool("pool1", K=3, S=2), ContrastNorm("norm1", n=3, alpha=0.5, k=1.0),
+        Conv("conv1", 6, K=3, S=2), ReLU("relu1"), MaxPool("pool1", K=3, S=2), LocalResponseNorm("norm1", 3, 0.5, k=1.0),
         Conv("conv2", 8, K=2, P=1, groups=2), ReLU("relu2"), MaxPool("pool2", K=2, S=2),
         Flatten("flatten"), Linear("fc6", 7), ReLU("relu6"), Dropout("drop6", keep_prob), Linear("fc8", 4)])
     network.init(seed=3, law="he")
@@ -97,7 +97,7 @@ def test_a_rule_replaces_the_backward_of_its_kind_of_layer_and_of_no_other():
 def normalised_first():
     """AlexNet's order, the normalisation between ReLU and pool."""
     network = Network("alex", (3, 13, 11), [
-        Conv("conv1", 6, K=3, S=2), ReLU("relu1"), ContrastNorm("norm1", n=3, alpha=0.5, k=1.0), MaxPool("pool1", K=3, S=2),
+        Conv("conv1", 6, K=3, S=2), ReLU("relu1"), LocalResponseNorm("norm1", 3, 0.5, k=1.0), MaxPool("pool1", K=3, S=2),
         Conv("conv2", 8, K=2, P=1), ReLU("relu2"), MaxPool("pool2", K=2, S=2)])
     network.init(seed=3, law="he")
     return network, np.random.default_rng(1).standard_normal((3, 13, 11, 5), np.float32), None
@@ -120,7 +120,7 @@ def test_a_relu_whose_backward_the_layer_above_brings_in_leaves_every_gradient_a
         assert of_layer["w"].tobytes() == wanted[name]["w"].tobytes() and of_layer["b"].tobytes() == wanted[name]["b"].tobytes()
 
 
-@pytest.mark.parametrize("kind", [ReLU, MaxPool, ContrastNorm])
+@pytest.mark.parametrize("kind", [ReLU, MaxPool, LocalResponseNorm])
 @pytest.mark.parametrize("make", [small, normalised_first])
 def test_a_rule_for_a_relu_or_for_the_layer_above_it_keeps_the_two_apart(make, kind):
     network, x, _ = make()

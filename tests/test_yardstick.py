@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from zfcore.layers import BatchNorm, ContrastNorm, Conv, Flatten, Linear, MaxPool, ReLU
+from zfcore.layers import BatchNorm, Conv, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU
 from zfcore.network import Network
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
 from zfcore.optim import SGD
@@ -14,7 +14,7 @@ nn = torch.nn
 def ours():
     """3x27x27 -> conv 7/2: 11 (the windows fit exactly) -> pool 5 -> conv 3/2: 2 -> conv: 2; no size needs the ceil rule."""
     return Network("small", (3, 27, 27), [
-        Conv("conv1", 8, K=7, S=2), ReLU("relu1"), MaxPool("pool1", K=3, S=2), ContrastNorm("norm1", alpha=0.1),
+        Conv("conv1", 8, K=7, S=2), ReLU("relu1"), MaxPool("pool1", K=3, S=2), LocalResponseNorm("norm1", alpha=0.1),
         Conv("conv2", 12, K=3, S=2), ReLU("relu2"), Conv("conv3", 10, K=3, P=1), ReLU("relu3"),
         Flatten("flatten"), Linear("fc6", 20), ReLU("relu6"), Linear("fc8", 5)]).init(5, "he")
 

@@ -36,7 +36,7 @@ from zfcore.backend import to_host
 from zfcore.files import anything, choice, listed, mapping, name, number, opener, parsed, said, text, whole
 from zfcore.hdf5 import open_h5, short
 from zfcore.hints import Arrays, FilePath, Row, Shape
-from zfcore.layers import from_fields
+from zfcore.layers import from_fields, renamed
 from zfcore.network import Network
 
 FORMAT, VERSION = "zfcore", 1
@@ -96,7 +96,8 @@ def load(path: FilePath) -> Checkpoint:
     try:
         with open_h5(path, "use another checkpoint of the run") as file:
             check_format(file, path, FORMAT, "a zfcore checkpoint")
-            model, layers = file.attribute("model", name), _json(file, "layers", listed(mapping(anything), MOST_LAYERS, 1))
+            model = file.attribute("model", name)
+            layers = [renamed(row) for row in _json(file, "layers", listed(mapping(anything), MOST_LAYERS, 1))]
             input_shape = tuple(file.attribute("input_shape", listed(whole(1, 2**14), 3, 3)))
             network = _network(path, model, input_shape, layers)
             return Checkpoint(

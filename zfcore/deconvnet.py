@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.backend import array_module, to_device, to_host, zeros
 from zfcore.hints import Array, Ints, Points
-from zfcore.layers import ContrastNorm, Layer, ReLU
+from zfcore.layers import Layer, LocalResponseNorm, ReLU
 from zfcore.network import Network, Rules, rule_of
 from zfcore.ops.relu import relu, relu_backward
 from zfcore.ops.window import Windows, cut, lay
@@ -47,7 +47,7 @@ def skip(layer: Layer, dy: Array, cache: Any) -> Array:
 
 
 GRADIENT: Rules = {}
-DECONVNET: Rules = {ReLU: rectify, ContrastNorm: skip}
+DECONVNET: Rules = {ReLU: rectify, LocalResponseNorm: skip}
 GUIDED: Rules = {ReLU: rectify_where_on}
 BLIND = rectify, skip                        # rules that do not look at what was on the way up
 

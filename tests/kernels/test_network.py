@@ -12,7 +12,7 @@ from zfcore.backend import runs_kernels, to_host, zeros
 from zfcore.deconvnet import DECONVNET, project
 from zfcore.device import select
 from zfcore.kernel import PRECISIONS
-from zfcore.layers import ContrastNorm, Conv, Flatten, Linear, MaxPool, ReLU, Step
+from zfcore.layers import Conv, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU, Step
 from zfcore.network import Network
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
 from zfcore.optim import SGD
@@ -70,7 +70,7 @@ def arrays_of(cache):
 def test_training_takes_a_pool_into_its_convolution_and_changes_no_bit(machine, monkeypatch):
     """conv1 keeps no map of its own, conv2, with too many products, does; evaluation keeps both."""
     network = Network("wide", (3, 13, 11), [
-        Conv("conv1", 96, K=3, S=1), ReLU("relu1"), MaxPool("pool1", K=3, S=2), ContrastNorm("norm1"),
+        Conv("conv1", 96, K=3, S=1), ReLU("relu1"), MaxPool("pool1", K=3, S=2), LocalResponseNorm("norm1"),
         Conv("conv2", 4, K=2), ReLU("relu2"), MaxPool("pool2", K=2, S=2), Flatten("flatten"), Linear("fc6", 4)]).init(3, "he")
     network.layers[0].parameters["b"] += 0.1
     on_device, rng = moved(network, machine), np.random.default_rng(1)
@@ -130,7 +130,7 @@ def test_the_deconvnet_projects_on_kernels_as_on_numpy(machine):
 def seeing(request):
     """(network on the executor in that precision, pictures (n,s,s,3), mean): 3 maps, which tensor cores cannot fill, then 16."""
     network = Network("small", (3, 23, 19), [
-        Conv("conv1", 16, K=5, S=2), ReLU("relu1"), MaxPool("pool1", K=3, S=2), ContrastNorm("norm1"),
+        Conv("conv1", 16, K=5, S=2), ReLU("relu1"), MaxPool("pool1", K=3, S=2), LocalResponseNorm("norm1"),
         Conv("conv2", 16, K=3, P=1), ReLU("relu2"), Conv("conv3", 8, K=3, P=1), ReLU("relu3"),
         Flatten("flatten"), Linear("fc8", 5)]).init(1, "he")
     device, rng = select("executor"), np.random.default_rng(4)
