@@ -13,8 +13,8 @@ from bench.cpu import RESULTS, cpu_name
 from train.options import parser
 from train.reference import train_to_the_end
 from zfcore import check, trained
-from zfcore.analysis.controls import last_convolution, shares_of_start
 from zfcore.analysis.diagnostics import judge
+from zfcore.analysis.sanity_checks import last_convolution, shares_of_start
 from zfcore.analysis.top_activations import top_activations
 from zfcore.checkpoint import load
 from zfcore.cpu import CORES

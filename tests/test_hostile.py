@@ -20,7 +20,7 @@ import pytest
 from tests.hostile import KINDS, a_checkpoint, a_packed_set, a_result, spoil, tree
 from zfcore import files, results
 from zfcore.__main__ import main as zfcore
-from zfcore.analysis.controls import Controls
+from zfcore.analysis.sanity_checks import SanityChecks
 from zfcore.analysis.top_activations import UnitViews
 from zfcore.check import Expected
 from zfcore.checkpoint import atomic, load
@@ -148,7 +148,7 @@ def test_a_result_whose_arrays_were_changed_together_with_their_checksums_is_fou
 
 def test_redraw_looks_at_all_files_before_it_draws_one(tmp_path, capsys):
     for name in ("a.h5", "b.h5"):
-        a_result(Controls)(tmp_path/name)
+        a_result(SanityChecks)(tmp_path/name)
     with h5py.File(tmp_path/"b.h5", "r+") as file:
         cosine = file["cosine"][()]
         del file["cosine"]

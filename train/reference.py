@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 import zfcore
 from zfcore import check, networks, trained
-from zfcore.analysis.controls import shares_of_start
 from zfcore.analysis.diagnostics import JUDGED, judge, judged_layers
+from zfcore.analysis.sanity_checks import shares_of_start
 from zfcore.analysis.top_activations import top_activations
 from zfcore.checkpoint import atomic, load, save
 from zfcore.files import anything, read_json, table

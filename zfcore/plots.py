@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from zfcore import check
-from zfcore.analysis.controls import Controls
 from zfcore.analysis.correspondence import Correspondence
 from zfcore.analysis.diagnostics import Diagnosis
 from zfcore.analysis.evolution import Evolution
 from zfcore.analysis.invariance import Invariance
 from zfcore.analysis.occlusion import Occlusion
+from zfcore.analysis.sanity_checks import SanityChecks
 from zfcore.analysis.top_activations import UnitViews
 from zfcore.checkpoint import atomic
 from zfcore.hints import FilePath
@@ -520,9 +520,9 @@ def _numbers(found):
     return sheet
 
 
-def controls(found: Controls, most: int = 4) -> "Sheet":
-    """An `analysis.controls.Controls`: for up to `most` units the strongest picture, its projection as trained and under each
-    control, each tile to its own scale; above each column the means over all projections, above the patches the share of the
+def sanity_checks(found: SanityChecks, most: int = 4) -> "Sheet":
+    """An `analysis.sanity_checks.SanityChecks`: for up to `most` units the strongest picture, its projection as trained and
+    under each control, each tile to its own scale; above each column the means over all projections, above the patches the share of the
     area that the box has, and of the box its parts."""
     rows = np.unique(found.units, return_index=True)[1][:most]
     patches, made = found.patches[rows]/np.float32(255), found.projections[rows]               # (R,f,f,3), (R,J,f,f,3)

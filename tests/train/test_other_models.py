@@ -7,11 +7,11 @@ import pytest
 import zfcore
 from train.__main__ import main
 from zfcore import models
-from zfcore.analysis.controls import controls
 from zfcore.analysis.diagnostics import JUDGED, diagnose, judged_layers
 from zfcore.analysis.invariance import default_layers, look
 from zfcore.analysis.occlusion import occlusion
 from zfcore.analysis.probing import feature_layers
+from zfcore.analysis.sanity_checks import sanity_checks
 from zfcore.analysis.top_activations import top_activations
 from zfcore.data.loader import Pictures
 from zfcore.data.synthetic import Synthetic
@@ -93,7 +93,7 @@ def test_its_scores_have_controls(trained):
     model, pictures = trained
     last = model.network.layers[-1].name
     top = top_activations(model, pictures, [last], 1)
-    found = controls(model, pictures, top, last, np.flatnonzero(~top.dead(last))[:2])
+    found = sanity_checks(model, pictures, top, last, np.flatnonzero(~top.dead(last))[:2])
     assert found.conditions[1] == model.network.weighted[-1].name and (found.cosine[:, 0] > 0.999).all()
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from zfcore import check, plots
-from zfcore.analysis.controls import last_convolution, legibility, shares_of_start
+from zfcore.analysis.sanity_checks import last_convolution, legibility, shares_of_start
 from zfcore.backend import CPU, Device, runs_kernels, to_host
 from zfcore.checkpoint import Checkpoint, Unwritable, atomic, check_resumable, load, save, write_csv
 from zfcore.data import open_data
@@ -349,7 +349,7 @@ class Training:
 
     def legibility(self) -> tuple[float, float]:
         """(share of the projected energy inside the objects' boxes, the boxes' share of the area) of the last convolution on
-        some validation pictures, see `controls.legibility`; no numbers where nobody knows the boxes."""
+        some validation pictures, see `sanity_checks.legibility`; no numbers where nobody knows the boxes."""
         if not hasattr(self.val.dataset, "truth"):
             return math.nan, math.nan
         return legibility(self.trained, self.val)
