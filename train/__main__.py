@@ -11,7 +11,7 @@ from zfcore import check
 from zfcore.data import data_in_words, is_drawn, open_data
 from zfcore.device import select
 from zfcore.models import build
-from zfcore.training import Stop, Training, departures, evaluate, resolve
+from zfcore.training import Stop, Training, deviations, evaluate, resolve
 from zfcore.training.config import MOST_DECAY, NAMES, flag, resumed
 from zfcore.training.evaluation import open_part, open_runs
 from zfcore.training.folder import stored_config
@@ -35,7 +35,7 @@ def main(arguments=None):
         drawn = is_drawn(config.data)                         # the classes of other pictures are counted when they are read
         classes = len(open_data(config.data, config.picture_size, config.limit_per_class)[0].classes) if drawn else 1000
         print(build(config.model, classes, config.image_size, config.keep_prob).summary())
-        print(f"\ndata:   {data_in_words(config.data)}, {classes} classes{'' if drawn else ' taken for granted'}\nrecipe: {departures.in_words(config)}")
+        print(f"\ndata:   {data_in_words(config.data)}, {classes} classes{'' if drawn else ' taken for granted'}\nrecipe: {deviations.in_words(config)}")
         return
     if "eval_only" in typed:
         print(error_of(folder, config, typed))
@@ -48,7 +48,7 @@ def main(arguments=None):
     if training.origin:
         print(training.origin.sentence)
     print(f"{training.network.summary()}\n\ndata:   {describe(training)}\n{start_in_words(training.config, len(training.train))}"
-          f"recipe: {departures.in_words(training.config, counts(training.train))}\nrun:    {folder}\n", flush=True)
+          f"recipe: {deviations.in_words(training.config, counts(training.train))}\nrun:    {folder}\n", flush=True)
     try:
         training.run(say=tqdm.write)
     except Stop:

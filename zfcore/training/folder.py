@@ -16,7 +16,7 @@ from zfcore.checkpoint import Unwritable, atomic
 from zfcore.device import select
 from zfcore.files import anything, inside, opener, read_json, table, text
 from zfcore.training.config import TrainConfig, read_options
-from zfcore.training.departures import departures, open_questions
+from zfcore.training.deviations import deviations, open_questions
 
 try:
     import fcntl
@@ -91,7 +91,7 @@ def write_config(folder, config, origin=None, counts=None):
                 "h5py": h5py.__version__}
     content = {"options": asdict(config), "device": select(config.device).description, "versions": versions,
                "started": time.strftime("%Y-%m-%d %H:%M:%S"), "init_from": origin and origin.facts,
-               "departures": [entry._asdict() for entry in departures(config, counts)],
+               "departures": [entry._asdict() for entry in deviations(config, counts)],
                "open_questions": [entry._asdict() for entry in open_questions(config)]}
     if (folder/"config.json").is_file():
         before = read_json(inside(folder, "config.json"), table({"started": text()}, others=anything))
