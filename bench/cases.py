@@ -20,11 +20,11 @@ from zfcore.models.zfnet import zfnet
 from zfcore.ops import conv2d_kernels
 from zfcore.ops.avgpool import AvgPoolCache, avgpool, avgpool_backward
 from zfcore.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_transpose
+from zfcore.ops.clip_filter_rms import clip_filter_rms
 from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_transpose
 from zfcore.ops.conv2d_maxpool import conv2d_maxpool
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.dropout import dropout
-from zfcore.ops.filter_rms import filter_rms
 from zfcore.ops.hinge_loss import hinge_loss, hinge_loss_backward
 from zfcore.ops.linear import BIAS_GRADIENT, linear, linear_backward
 from zfcore.ops.local_response_norm import local_response_norm, local_response_norm_backward
@@ -424,11 +424,11 @@ def parameters(network):
         return *arrays[0::3], *arrays[2::3]
 
     def limit(*arrays):
-        filter_rms(arrays, 0.1, zeros((), np.float64, like=arrays[0]))
+        clip_filter_rms(arrays, 0.1, zeros((), np.float64, like=arrays[0]))
         return arrays
 
     return [Case("sgd_step", "sgd_step", "all parameters", triples, step, lambda N: 20*numbers(*shapes)),
-            Case("filter_rms", "filter_rms", "all filters", lambda source, N: [source.normal(*shape, scale=0.01) for shape in filters],
+            Case("clip_filter_rms", "clip_filter_rms", "all filters", lambda source, N: [source.normal(*shape, scale=0.01) for shape in filters],
                  limit, lambda N: 4*numbers(*filters))]
 
 

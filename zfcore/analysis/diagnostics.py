@@ -36,7 +36,7 @@ from zfcore.backend import to_host
 from zfcore.data.loader import Pictures, shuffled
 from zfcore.deconvnet import feature_layer
 from zfcore.hints import Bar, FilePath, Ints
-from zfcore.ops.filter_rms import rms
+from zfcore.ops.clip_filter_rms import rms
 from zfcore.trained import Trained
 
 EDGES = np.arange(16)/20                                # of the spectrum's bands, in cycles a pixel; the highest has 0.71
