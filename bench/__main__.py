@@ -3,11 +3,11 @@ import argparse
 import sys
 
 from bench import cpu, figures, gpu, loader, occlusion, pack, projections, recipes, resources, step, tables
-from zfcore.check import Expected, speak_and_exit
+from zfcore.check import Expected, exit_with_message
 from zfcore.device import select
 
 
-@speak_and_exit
+@exit_with_message
 def main():
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     gpu.add_arguments(parser)

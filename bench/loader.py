@@ -31,7 +31,7 @@ from zfcore import backend, check
 from zfcore.cpu import CORES
 from zfcore.data import open_data
 from zfcore.data.loader import MEMORY, Pictures, shuffled
-from zfcore.data.transforms import Damaged, random_crops
+from zfcore.data.transforms import CorruptImage, random_crops
 from zfcore.device import select
 from zfcore.models import MODELS, NATIVE_SIZE, build
 from zfcore.ops.crop_flip import crop_flip
@@ -156,7 +156,7 @@ class Part:
             for i in numbers.tolist():
                 try:
                     files[i] = dataset.read(i)
-                except Damaged:
+                except CorruptImage:
                     files[i] = b""                                        # which is damaged too
             self.dataset = copy.copy(dataset)
             self.dataset.read = files.__getitem__

@@ -26,7 +26,7 @@ from zfcore.check import Expected
 from zfcore.checkpoint import atomic, load
 from zfcore.data import open_data
 from zfcore.data.cifar import read_pickle
-from zfcore.data.transforms import Damaged, decode
+from zfcore.data.transforms import CorruptImage, decode
 from zfcore.models import from_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -242,7 +242,7 @@ def test_a_small_file_of_a_large_picture_takes_less_than_a_gigabyte(tmp_path, pi
 
 def test_a_picture_of_60000_by_60000_pixels_is_damaged():
     header = png(1, 1, 2)
-    with pytest.raises(Damaged, match="60000x60000|exceeds limit"):
+    with pytest.raises(CorruptImage, match="60000x60000|exceeds limit"):
         decode("a", header[:16] + struct.pack(">II", 60000, 60000) + header[24:29] + struct.pack(">I", zlib.crc32(b"IHDR" + struct.pack(">II", 60000, 60000) + header[24:29])) + header[33:])
 
 

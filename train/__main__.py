@@ -18,7 +18,7 @@ from zfcore.training.folder import stored_config
 from zfcore.training.loop import counts
 
 
-@check.speak_and_exit
+@check.exit_with_message
 def main(arguments=None):
     typed = vars(parser().parse_args(arguments))
     for other, reason in (("output", "a run goes on in its own folder"), ("init_from", "a run goes on with its own weights")):

@@ -231,7 +231,7 @@ def prepared(args):
     return Ablation(folder, scale, shown, runs, looks, pictures, args.crops)
 
 
-@check.speak_and_exit
+@check.exit_with_message
 def main(arguments=None):
     args = parser().parse_args(arguments)
     study = prepared(args)

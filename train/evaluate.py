@@ -23,7 +23,7 @@ from tqdm import tqdm
 import zfcore
 from zfcore import check, plots
 from zfcore.checkpoint import atomic, write_csv
-from zfcore.data.transforms import Damaged
+from zfcore.data.transforms import CorruptImage
 from zfcore.files import inside
 from zfcore.kernel import PRECISIONS
 from zfcore.networks import home_of
@@ -51,7 +51,7 @@ def write_worst(path, found, pictures, protocol, most=30):
     for true, taken, rank, p, q, i in sorted(zip(*(column.tolist() for column in found)), key=lambda row: row[3])[:most]:
         try:
             tiles.append(pictures.picture(i))
-        except Damaged:                                    # its file is gone since
+        except CorruptImage:                                    # its file is gone since
             continue
         captions.append((f"{p:.3f} {classes[true]}", f"{q:.3f} → {classes[taken]}" if rank else "right"))
         right.append(rank == 0)
@@ -131,7 +131,7 @@ def default_output(runs):
     return inside(home_of(first), f"evaluation{word}" if len(runs) == 1 else f"evaluation-of-{len(runs)}-networks")
 
 
-@check.speak_and_exit
+@check.exit_with_message
 def main(arguments=None):
     args = parser().parse_args(arguments)
     check.positive("--batch-size", args.batch_size)

@@ -42,7 +42,7 @@ from zfcore.data import data_in_words, open_data
 from zfcore.data.folders import PARTS
 from zfcore.data.loader import MOST_DAMAGED
 from zfcore.data.packed import SUFFIXES, VERSION, create, open_packed
-from zfcore.data.transforms import Damaged, decode, square
+from zfcore.data.transforms import CorruptImage, decode, square
 from zfcore.files import anything, choice, inside, mapping, opener, parsed, read_json, text, whole
 
 SHARD = 512               # pictures in a file of OUTPUT.h5.parts
@@ -173,7 +173,7 @@ class Packing:
                 break
             try:
                 pixels = square(dataset.picture(i), self.size, self.crop, self.upscale, dataset.names[i])
-            except Damaged as error:
+            except CorruptImage as error:
                 damaged[i], lasting = error.reason, lasting and error.lasting
                 continue
             except check.Expected as small:
@@ -323,7 +323,7 @@ def _refused(what, got):
 
 
 # --------------------------------------------------------------------------------------------------------- command line
-@check.speak_and_exit
+@check.exit_with_message
 def main(arguments=None):
     args = parser().parse_args(arguments)
     for name, low, high in (("size", 8, 4096), ("quality", 1, 100), ("workers", 0, 1024), ("limit_per_class", 0, 2**62)):

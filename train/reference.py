@@ -35,7 +35,7 @@ RECIPES = {
 }
 
 
-@check.speak_and_exit
+@check.exit_with_message
 def main(arguments=None):
     p = argparse.ArgumentParser(prog="python -m train.reference", description=__doc__.split("\n\n")[0])
     p.add_argument("name", choices=RECIPES)

@@ -111,7 +111,7 @@ COMMANDS = {**dict.fromkeys(TABLES, caltech_accuracy), "table6": voc_precision, 
             "duplicates": list_duplicates}
 
 
-@check.speak_and_exit
+@check.exit_with_message
 def main(arguments=None):
     args = parser().parse_args(arguments)
     if args.seed < 0:

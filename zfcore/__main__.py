@@ -13,7 +13,7 @@ from zfcore.commands.common import FORMAT, SHARED
 REDRAW = "draw figures again from saved arrays, of any command; needs no network"
 
 
-@check.speak_and_exit
+@check.exit_with_message
 def main(arguments=None):
     args = parser().parse_args(arguments)
     try:

@@ -1,7 +1,7 @@
 """Every "expected ... got ..." sentence of zfcore.
 
 A wrong input is answered with one sentence: what was expected, what was found, what to do. As an exception it is an
-`Expected`; the command lines print it and leave with status 2 (`speak_and_exit`), so a user never meets a traceback for
+`Expected`; the command lines print it and leave with status 2 (`exit_with_message`), so a user never meets a traceback for
 something that is theirs to mend. A traceback always means a mistake in zfcore.
 """
 import functools
@@ -57,7 +57,7 @@ def one_of(what: object, value: object, choices: Collection[Any]) -> None:
         raise Expected(what, "one of " + ", ".join(map(str, choices)), repr(value))
 
 
-def speak_and_exit(main: Callable[..., Any]) -> Callable[..., Any]:
+def exit_with_message(main: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator of a command line's `main`: an `Expected` becomes its sentence on standard error and exit status 2,
     a Ctrl-C that `main` does not answer itself one word and 130."""
     @functools.wraps(main)

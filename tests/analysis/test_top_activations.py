@@ -7,7 +7,7 @@ from zfcore import results
 from zfcore.analysis.top_activations import TopActivations, merge, top_activations, unit_views
 from zfcore.check import Expected
 from zfcore.data.loader import Pictures
-from zfcore.data.transforms import Damaged
+from zfcore.data.transforms import CorruptImage
 from zfcore.deconvnet import project
 from zfcore.layers import Conv, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU
 from zfcore.network import Network
@@ -32,7 +32,7 @@ class Noise:
     def picture(self, i):
         self.read.append(i)
         if i in self.damaged:
-            raise Damaged(self.names[i], "torn")
+            raise CorruptImage(self.names[i], "torn")
         return Image.fromarray(self.pixels[i])
 
 

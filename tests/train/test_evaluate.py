@@ -17,7 +17,7 @@ from zfcore import plots
 from zfcore.backend import CPU
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, load, save
-from zfcore.data.transforms import Damaged
+from zfcore.data.transforms import CorruptImage
 from zfcore.models import build
 from zfcore.trained import Trained
 from zfcore.training import evaluation
@@ -218,7 +218,7 @@ def test_the_worst_pictures_are_those_of_least_probability_worst_first_without_w
     class Numbered(Known):
         def picture(self, i):
             if i == 3:
-                raise Damaged("3", "no such file", lasting=False)
+                raise CorruptImage("3", "no such file", lasting=False)
             return i
 
     p = np.array([[0.7, 0.3], [0.2, 0.8], [0.4, 0.6], [0.1, 0.9], [0.6, 0.4]], np.float32).T

@@ -23,7 +23,7 @@ from zfcore import check, results
 from zfcore.backend import array_module, empty, to_device, to_host
 from zfcore.cpu import parallel, slabs
 from zfcore.data.loader import Pictures
-from zfcore.data.transforms import Damaged
+from zfcore.data.transforms import CorruptImage
 from zfcore.deconvnet import DECONVNET, check_units, feature_layer, project
 from zfcore.hints import Bar, FilePath, Ints
 from zfcore.network import Rules
@@ -388,6 +388,6 @@ def decoded(pictures, indices):
     """uint8 (N,size,size,3): pictures that a pass has seen already, so that each must decode."""
     try:
         return np.stack([pictures.picture(i) for i in indices.tolist()])
-    except Damaged as error:
+    except CorruptImage as error:
         raise check.Expected("picture", "one that decodes, as it did in the pass", error,
                              "the data set has changed; run the pass again") from None

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from zfcore import check, plots, trained
 from zfcore.data.loader import shuffled
-from zfcore.data.transforms import MOST_BYTES, Damaged, check_large_enough, decode
+from zfcore.data.transforms import MOST_BYTES, CorruptImage, check_large_enough, decode
 from zfcore.deconvnet import check_units, feature_layer, unit_count
 from zfcore.files import anything, inside, mapping, read_bytes, read_json, table
 from zfcore.kernel import PRECISIONS
@@ -83,7 +83,7 @@ class Files:
         try:
             return decode(self.names[i], read_bytes(self.names[i], MOST_BYTES))
         except OSError as error:
-            raise Damaged(self.names[i], error.strerror or str(error)) from None
+            raise CorruptImage(self.names[i], error.strerror or str(error)) from None
 
 
 def open_files(paths, args, model):
@@ -108,7 +108,7 @@ def images_of(pictures, numbers):
     """uint8 (n,size,size,3) of these pictures."""
     try:
         return np.stack([pictures.picture(i) for i in numbers])
-    except Damaged as error:
+    except CorruptImage as error:
         raise check.Expected("picture", "a file that holds one", error) from None
 
 
@@ -139,7 +139,7 @@ def originals(dataset, numbers, crop, upscale):
     for i in numbers:
         try:
             picture = dataset.picture(i)
-        except Damaged as error:
+        except CorruptImage as error:
             raise check.Expected("picture", "a file that holds one", error) from None
         check_large_enough(picture, crop, upscale, dataset.names[i])
         found.append(np.asarray(picture))

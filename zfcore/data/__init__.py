@@ -1,7 +1,7 @@
 """Floor 4: pictures with labels. `open_data` is the one door; what it returns are data sets with
 
     classes   list of class names              labels   int64 (n,)          names   list, one a picture, for messages
-    len(d)    how many pictures                d.picture(i)   a PIL picture, or raises `transforms.Damaged`
+    len(d)    how many pictures                d.picture(i)   a PIL picture, or raises `transforms.CorruptImage`
 """
 from pathlib import Path
 

@@ -11,7 +11,7 @@ A data set of zfcore is any object with
     labels      int64 (n,), numbers into `classes`
     names       list of n str, one for each picture
     len()       n
-    picture(i)  PIL picture number i, mode RGB; raises `transforms.Damaged` where it cannot be used
+    picture(i)  PIL picture number i, mode RGB; raises `transforms.CorruptImage` where it cannot be used
 and, if its mean image is worth keeping on disk, `fingerprint()`, a str that changes when a picture may have changed.
 """
 import hashlib
@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from zfcore.check import Expected
-from zfcore.data.transforms import MOST_BYTES, SUFFIXES, Damaged, decode
+from zfcore.data.transforms import MOST_BYTES, SUFFIXES, CorruptImage, decode
 from zfcore.files import Bounded, opener, read_bytes, read_text
 
 PARTS = ("train", "val")
@@ -83,7 +83,7 @@ class PictureFiles:
         try:
             return self._source.read(self._path(i))
         except OSError as error:
-            raise Damaged(self.names[i], error.strerror or str(error), lasting=False) from None
+            raise CorruptImage(self.names[i], error.strerror or str(error), lasting=False) from None
 
     def picture(self, i):
         return decode(self.names[i], self.read(i), self.shorter_side)

@@ -28,7 +28,7 @@ from PIL import Image
 from zfcore.check import Expected
 from zfcore.checkpoint import LIBVER, check_format
 from zfcore.data.folders import PARTS
-from zfcore.data.transforms import MOST_BYTES, Damaged, decode
+from zfcore.data.transforms import MOST_BYTES, CorruptImage, decode
 from zfcore.files import opener, text, whole
 from zfcore.hdf5 import MOST_UNFOLDED, Missing, open_h5, short
 
@@ -89,20 +89,20 @@ class Packed:
         return len(self.names)
 
     def read(self, i):
-        """The bytes of picture i, which fit their checksum: a JPEG file, or pixels (S,S,3). Raises Damaged."""
+        """The bytes of picture i, which fit their checksum: a JPEG file, or pixels (S,S,3). Raises CorruptImage."""
         try:
             data = os.pread(self._file.descriptor, self._lengths[i], self._begins[i])
         except OSError as error:
-            raise Damaged(self.names[i], error.strerror, lasting=False) from None
+            raise CorruptImage(self.names[i], error.strerror, lasting=False) from None
         if zlib.crc32(data) != self._checksums[i]:
-            raise Damaged(self.names[i], "its bytes in the packed file do not fit their checksum")
+            raise CorruptImage(self.names[i], "its bytes in the packed file do not fit their checksum")
         return data
 
     def picture(self, i):
         return Image.fromarray(self.pixels(i)) if self.raw_size else decode(self.names[i], self.read(i), self.shorter_side)
 
     def pixels(self, i):
-        """Picture i of a raw set as it is stored, uint8 (S,S,3), read-only. Raises Damaged."""
+        """Picture i of a raw set as it is stored, uint8 (S,S,3), read-only. Raises CorruptImage."""
         return np.frombuffer(self.read(i), np.uint8).reshape(self.size, self.size, 3)
 
     def fingerprint(self):
