@@ -118,9 +118,9 @@ def pictures(N):
 
 
 def train_step(network, optimizer, x, labels, step):
-    logits, trace = network.forward(x, step)
+    logits, caches = network.forward(x, step)
     _, cache = softmax_loss(logits, labels)
-    _, grads = network.backward(softmax_loss_backward(cache), trace, to_pixels=False)
+    _, grads = network.backward(softmax_loss_backward(cache), caches, to_pixels=False)
     optimizer.step(network, grads, lr=1e-4)
 
 

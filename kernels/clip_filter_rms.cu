@@ -1,4 +1,4 @@
-/* clip_filter_rms.cu - filters whose root mean square exceeds the limit are scaled back to it: all convolutions in two launches.
+/* clip_filter_rms.cu - filters whose root mean square exceeds the limit are scaled back to it: all convolutions, two launches.
    squares   partial[j,f] = sum of w[d,f]^2 over the ROWS weights d of part j
    scale     rms = sqrt(sum of partial[j,f] over j / D); where rms > limit*(1 + 2^-21)  w[d,f] *= limit/rms
              clamped += number of filters scaled

@@ -166,13 +166,13 @@ def test_the_cone_of_a_place_is_the_dense_way_down(layer, rules):
     network = around(layer)
     top = network.index("relu_above")
     x = np.random.default_rng(4).standard_normal((*MAPS, 5))
-    y, trace = network.forward(x, until="relu_above")
+    y, caches = network.forward(x, until="relu_above")
     F, H, W, N = y.shape
     places = np.array([(0, 0), (H - 1, W - 1), (0, W - 1), (H//2, W//2), (H - 1, 0)])
     dy = np.zeros_like(y)
     dy[2, places[:, 0], places[:, 1], np.arange(N)] = 1.5
-    assert len(trace) == top + 1
-    np.testing.assert_allclose(descend(network, dy, trace, rules, places), descend(network, dy, trace, rules), rtol=1e-9, atol=1e-9)
+    assert len(caches) == top + 1
+    np.testing.assert_allclose(descend(network, dy, caches, rules, places), descend(network, dy, caches, rules), rtol=1e-9, atol=1e-9)
 
 
 @of_maps

@@ -249,11 +249,11 @@ def test_the_weights_of_the_start_come_down_through_the_switches_as_trained_and_
     expected = small()                                    # trained on the way up; on the way down the start's filters
     for n, (unit, picture) in enumerate(zip(found.units, found.pictures)):
         x = Trained(network, MEAN).inputs(Noise().pixels[picture:picture + 1])
-        _, trace = expected.forward(x, until="relu2")
+        _, caches = expected.forward(x, until="relu2")
         place = project(network, x, "conv2", [unit]).places
         for k, name in ((0, "conv1"), (4, "conv2")):
-            trace[k] = trace[k]._replace(w=start[name].parameters["w"])
-        mixed = descend(network, start_signal(trace[5], np.array([unit]), place, None, start=1), trace)
+            caches[k] = caches[k]._replace(w=start[name].parameters["w"])
+        mixed = descend(network, start_signal(caches[5], np.array([unit]), place, None, start=1), caches)
         own = project(start, x, "conv2", [unit], place, start=1).pixels
         for pixels, j in ((mixed, -2), (own, -1)):
             shown = found.projections[n, j]

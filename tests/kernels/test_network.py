@@ -53,9 +53,9 @@ def test_gradients_are_those_of_numpy_and_of_finite_differences(machine):
 def test_layers_that_share_a_pass_leave_the_trace_of_layers_by_themselves(machine):
     network, x, _ = small()
     on_device = moved(network, machine)
-    y, trace = on_device.forward(machine.array(x.astype(np.float32)), step=4)
+    y, caches = on_device.forward(machine.array(x.astype(np.float32)), step=4)
     x = machine.array(x.astype(np.float32))
-    for layer, cache in zip(on_device.layers, trace, strict=True):
+    for layer, cache in zip(on_device.layers, caches, strict=True):
         x, alone = layer.forward(x, Step(4))
         for one, other in zip(arrays_of(cache), arrays_of(alone), strict=True):
             np.testing.assert_array_equal(to_host(one), to_host(other), err_msg=layer.name)
@@ -77,17 +77,17 @@ def test_training_takes_a_pool_into_its_convolution_and_changes_no_bit(machine, 
     x, labels = machine.array(rng.standard_normal((3, 13, 11, 8), np.float32)), np.arange(8) % 4
 
     def work():
-        y, trace = on_device.forward(x, step=4)
-        dx, grads = on_device.backward(softmax_loss_backward(softmax_loss(y, labels)[1]), trace)
-        return [y, dx, *flat(grads).values(), trace[2][0]], trace
+        y, caches = on_device.forward(x, step=4)
+        dx, grads = on_device.backward(softmax_loss_backward(softmax_loss(y, labels)[1]), caches)
+        return [y, dx, *flat(grads).values(), caches[2][0]], caches
 
-    one_pass, trace = work()
-    assert trace[1] is None and trace[5] is not None
+    one_pass, caches = work()
+    assert caches[1] is None and caches[5] is not None
     assert all(cache is not None for cache in on_device.forward(x)[1])
     assert on_device.forward(x, step=4, until="relu1")[1][1] is not None
     monkeypatch.setattr(fusion, "pool_fits", lambda *arguments: False)
-    apart, trace = work()
-    assert trace[1] is not None
+    apart, caches = work()
+    assert caches[1] is not None
     for one, other in zip(one_pass, apart, strict=True):
         np.testing.assert_array_equal(to_host(one), to_host(other))
 
@@ -114,13 +114,13 @@ def test_three_steps_of_training_end_where_numpys_do(machine):
 
 def test_the_deconvnet_projects_on_kernels_as_on_numpy(machine):
     network, x, _ = small()
-    y, trace = network.forward(x)
+    y, caches = network.forward(x)
     top = np.zeros_like(y)
     top[1] = 1
-    wanted, _ = network.backward(top, trace, DECONVNET)
+    wanted, _ = network.backward(top, caches, DECONVNET)
     on_device = moved(network, machine)
-    _, trace = on_device.forward(machine.array(x.astype(np.float32)))
-    projected, _ = on_device.backward(machine.array(top.astype(np.float32)), trace, DECONVNET)
+    _, caches = on_device.forward(machine.array(x.astype(np.float32)))
+    projected, _ = on_device.backward(machine.array(top.astype(np.float32)), caches, DECONVNET)
     assert runs_kernels(projected)
     assert np.abs(to_host(projected) - wanted).max() < 1e-5*np.abs(wanted).max()
 

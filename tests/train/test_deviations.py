@@ -37,7 +37,7 @@ def test_the_papers_presets_on_imagenet_depart_in_nothing_and_say_what_is_open(p
     (["--crops", "random"], "--crops", "random"), (["--no-upscale"], "--upscale", "off"),
     (["--limit-per-class", "5"], "--limit-per-class", "5"), (["--data", ""], "pictures", "synthetic"),
     (["--model", "alexnet-b"], "network", "alexnet-b")])
-def test_each_option_that_leaves_the_recipe_is_one_departure_and_those_that_do_not_are_none(words, what, here):
+def test_each_option_that_leaves_the_recipe_is_one_deviation_and_those_that_do_not_are_none(words, what, here):
     c = typed("--preset", "zfnet", "--data", "ILSVRC2012", "--workers", "7", "--seed", "3", "--micro-batch", "16", *words)
     (found,) = deviations(c)
     assert found.what == what and here in found.here and found.paper and found.why

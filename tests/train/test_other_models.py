@@ -52,11 +52,11 @@ def test_every_layer_is_projected_and_the_cone_is_the_dense_way_down(trained):
     network = trained[0].network
     x = inputs(network)
     for layer in network.layers:
-        y, trace = network.forward(x, until=network.layers[feature_layer(network, layer.name)].name)
+        y, caches = network.forward(x, until=network.layers[feature_layer(network, layer.name)].name)
         unit = int(y.reshape(len(y), -1).max(axis=1).argmax())
         found = project(network, x, layer.name, [unit]*3)
         dy = start_signal(y, np.array([unit]*3), found.places, found.values)
-        dense = descend(network, dy, trace)
+        dense = descend(network, dy, caches)
         assert found.pixels.shape == x.shape and dense.any(), layer.name
         np.testing.assert_allclose(found.pixels, dense, rtol=1e-3, atol=1e-5*np.abs(dense).max(), err_msg=layer.name)
 

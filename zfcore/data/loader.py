@@ -44,7 +44,7 @@ class Lost(Expected):
 
 class DataSet(Protocol):
     """Pictures with labels, as `zfcore.open_data` gives them and whoever has others may write them: `labels` (n,), of VOC
-    (n,20); `names`, one a picture, are for messages. `picture(i)` raises `transforms.CorruptImage` for one that cannot be used."""
+    (n,20); `names`, one a picture, are for messages. `picture(i)` raises `transforms.CorruptImage` where it cannot be used."""
 
     @property
     def classes(self) -> Sequence[str]: ...

@@ -6,7 +6,8 @@ from zfcore.check import dtype, positive
 from zfcore.kernel import EACH, Kernel, blocks
 
 FILTERS, ROWS = 32, 128           # that one block works on
-SQUARES = Kernel("clip_filter_rms.cu", "clip_filter_rms_squares", "Each<const float *> w, double *partial, Each<int> D, Each<int> F")
+SQUARES = Kernel("clip_filter_rms.cu", "clip_filter_rms_squares",
+                 "Each<const float *> w, double *partial, Each<int> D, Each<int> F")
 SCALE = Kernel("clip_filter_rms.cu", "clip_filter_rms_scale",
                "Each<float *> w, const double *partial, Each<int> D, Each<int> F, double limit, double *clamped")
 

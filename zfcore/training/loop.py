@@ -286,14 +286,14 @@ class Training:
         wrong answers added to `totals`. None where the host sees at once that the loss is not finite, as on a CPU."""
         size, share = self.config.image_size, len(labels)/N
         x = crop_flip(pictures, self.device_mean, *crops, size, size)
-        y, trace = self.network.forward(x, step, part=(first, N))
+        y, caches = self.network.forward(x, step, part=(first, N))
         cache = softmax_loss_onto(self.totals[:2], y, labels)
         if not runs_kernels(y) and not math.isfinite(self.totals[0]):
             return None
         dy = softmax_loss_backward(cache)
         if share < 1:
             dy *= share                        # from the mean over the piece to its share of the mean over the batch
-        return self.network.backward(dy, trace, to_pixels=False)[1]
+        return self.network.backward(dy, caches, to_pixels=False)[1]
 
     def begin_sums(self) -> None:
         """Let the device add up from where `sums` is."""
