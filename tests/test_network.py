@@ -49,7 +49,7 @@ def test_the_gradient_is_the_derivative_of_the_loss_for_every_parameter_and_pixe
             assert (above - below)/2e-6 == pytest.approx((gradient*direction).sum(), rel=1e-5, abs=1e-8)
 
 
-def test_a_relu_computed_by_its_convolution_leaves_the_same_output_and_trace():
+def test_a_relu_computed_by_its_convolution_leaves_the_same_output_and_caches():
     network, x, _ = small()
     y, caches = network.forward(x, step=4)
     for layer, cache in zip(network.layers, caches):
@@ -67,7 +67,7 @@ def test_activations_are_the_outputs_of_the_named_layers_the_convolutions_before
     np.testing.assert_allclose(out["fc8"], network.forward(x)[0])
 
 
-def test_forward_until_a_layer_gives_its_output_and_a_trace_that_goes_back_to_the_pixels():
+def test_forward_until_a_layer_gives_its_output_and_caches_that_go_back_to_the_pixels():
     network, x, _ = small()
     y, caches = network.forward(x, until="pool1")
     np.testing.assert_array_equal(y, network.activations(x, ["pool1"])["pool1"])
@@ -75,7 +75,7 @@ def test_forward_until_a_layer_gives_its_output_and_a_trace_that_goes_back_to_th
     assert len(caches) == 3 and dx.shape == x.shape and set(grads) == {"conv1"}
 
 
-def test_one_trace_serves_several_backward_passes():
+def test_the_same_caches_serve_several_backward_passes():
     network, x, labels = small()
     y, caches = network.forward(x, step=4)
     dy = softmax_loss_backward(softmax_loss(y, labels)[1])
@@ -134,7 +134,7 @@ def test_a_rule_for_a_relu_or_for_the_layer_above_it_keeps_the_two_apart(make, k
     assert seen == [layer.name for layer in reversed(network.layers) if isinstance(layer, kind)]
 
 
-def test_a_trace_that_ends_at_a_relu_below_a_pool_goes_back_through_it():
+def test_caches_that_end_at_a_relu_below_a_pool_go_back_through_it():
     network, x, _ = small()
     y, caches = network.forward(x, until="relu1")
     dx, _ = network.backward(np.ones_like(y), caches)

@@ -53,7 +53,7 @@ STATE = {"data": text(10_000), "seed": whole(), "init": choice("", "gaussian", "
 
 @dataclass
 class Checkpoint:
-    """What a file holds. Arrays are NumPy float32; `layers` is the layer table (`Network.table()`)."""
+    """Contents of a checkpoint file. Arrays are NumPy float32; `layers` is the layer table (`Network.table()`)."""
     model: str
     input_shape: Shape
     layers: list[Row]

@@ -97,7 +97,7 @@ def feature_layer(network: Network, name: str) -> int:
 
 
 def unit_count(network: Network, layer: str) -> int:
-    """How many units a layer has: maps, or outputs of a fully connected one. Raises Expected for a layer that there is not."""
+    """Number of units of a layer: maps, or outputs of a fully connected one. Raises Expected for a layer that there is not."""
     return network.shapes[network.index(layer) + 1][0]
 
 

@@ -122,7 +122,8 @@ class Bounded:
 
 # ---------------------------------------------------------------------------------------------------------------- JSON
 def read_json(path, form=None, most=MOST_JSON):
-    """What the JSON file at `path` says, in the `form` that is expected (None: any). Raises OSError as `open` does, and Expected."""
+    """Contents of the JSON file at `path`, in the `form` that is expected (None: any). Raises OSError as `open` does, and
+    Expected."""
     data = read_bytes(path, most)
     try:
         return parsed(path, data.decode("utf-8-sig"), form)

@@ -55,7 +55,7 @@ from zfcore.ops.window import Windows, cut, output_size
 
 
 class Step(NamedTuple):
-    """Of a training step its number, which draws the dropout masks (an array () of uint64 where a step is captured), and
+    """Training step: its number, which draws the dropout masks (an array () of uint64 where a step is captured), and
     `part` (first, N) where x is the pictures from number `first` on of a batch of N that comes in pieces."""
     number: Any
     part: tuple[int, int] | None = None
@@ -139,7 +139,7 @@ class Whole(Layer):
 
 
 class Weighted:
-    """What Conv and Linear have in common: weights "w" (..., outputs), biases "b" (outputs,)."""
+    """Base of Conv and Linear: weights "w" (..., outputs), biases "b" (outputs,)."""
     has_weights = True
     precision: Precision = "fp32"
     gradients: ClassVar[Callable[..., Any]]      # function(dy, cache, need_dx=True) -> (dx or None, dw, db), the operation's
@@ -188,7 +188,7 @@ class Conv(Weighted, Layer):
         return int(np.prod(self.shape_out(shape)))*(shape[0]//self.groups)*self.K**2
 
     def arguments(self) -> tuple[Array, Array, int, int, int, str]:
-        """Those of `conv2d` behind x: w, b, S, P, groups, rounding."""
+        """Arguments of `conv2d` behind x: w, b, S, P, groups, rounding."""
         return self.parameters["w"], self.parameters["b"], self.S, self.P, self.groups, self.rounding
 
     def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
@@ -225,7 +225,7 @@ class MaxPool(Layer):
         return self.K, self.S, self.P
 
     def arguments(self) -> tuple[int, int, int, str]:
-        """Those of `maxpool` behind x: K, S, P, rounding."""
+        """Arguments of `maxpool` behind x: K, S, P, rounding."""
         return self.K, self.S, self.P, self.rounding
 
     def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
@@ -270,7 +270,7 @@ class AvgPool(Layer):
         return self.arguments(self.size)[:3]
 
     def arguments(self, size: Shape) -> tuple[int, int, int, str, Any]:
-        """Those of `avgpool` behind x of (H,W) `size`: K, S, P, rounding, borders. Of a whole map the longer side is K."""
+        """Arguments of `avgpool` behind x of (H,W) `size`: K, S, P, rounding, borders. Of a whole map the longer side is K."""
         return max(size) if self.K is None else self.K, self.S, self.P, self.rounding, self.borders
 
     def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:

@@ -115,7 +115,7 @@ class Network:
 
     @property
     def convolutions(self) -> list[Any]:
-        """Those of them whose weights are filters."""
+        """Layers whose weights are filters."""
         return [layer for layer in self.layers if layer.has_filters]
 
     def parameter_shapes(self) -> dict[str, dict[str, Shape]]:
@@ -187,7 +187,7 @@ class Network:
         return [layer.fields() for layer in self.layers]
 
     def parameter_count(self) -> int:
-        """How many numbers the parameters are."""
+        """Number of weights and biases of all layers."""
         return sum(int(np.prod(shape)) for of_layer in self.parameter_shapes().values() for shape in of_layer.values())
 
     def receptive_fields(self) -> list[tuple[int, int, int] | None]:

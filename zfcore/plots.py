@@ -543,7 +543,8 @@ def sanity_checks(found: SanityChecks, most: int = 4) -> "Sheet":
 @styled
 def confusion(counts: NDArray[np.integer[Any]], classes: Sequence[str], pairs: Sequence[tuple[str, str, int, int]],
               title: str) -> Figure:
-    """How often pictures of each class (rows) were taken for each (columns), as a share of the row: right answers in one
+    """Confusion matrix: how often pictures of each class (rows) were taken for each (columns), as a share of the row: right
+    answers in one
     colour, wrong ones in another, on a square-root scale and never paler than a quarter, so that a single mistake is seen.
     Beside it the most confused pairs.
 

@@ -1,4 +1,4 @@
-"""Controls of projections: each replaces one thing and nothing else, and planted cases have the similarities they must have."""
+"""Sanity checks of projections: each replaces one thing and nothing else, and planted cases have the similarities they must have."""
 import h5py
 import numpy as np
 import pytest

@@ -50,7 +50,7 @@ def test_gradients_are_those_of_numpy_and_of_finite_differences(machine):
     assert (above - below)/(2*h) == pytest.approx((to_host(dx)*direction).sum(), rel=5e-3)
 
 
-def test_layers_that_share_a_pass_leave_the_trace_of_layers_by_themselves(machine):
+def test_layers_that_share_a_pass_leave_the_caches_of_layers_by_themselves(machine):
     network, x, _ = small()
     on_device = moved(network, machine)
     y, caches = on_device.forward(machine.array(x.astype(np.float32)), step=4)

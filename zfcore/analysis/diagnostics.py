@@ -46,7 +46,7 @@ FREQUENCIES = 128                                       # of the transform, alon
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Of one network.
+    """Diagnosis of one network's filters and maps.
 
     filters      (3,K,K,F) float32     of layer 1, whose stride is `stride`
     rms          (F,) float64          root mean square of each over its weights

@@ -86,7 +86,7 @@ class SanityChecks:
 
 def sanity_checks(model: Trained, pictures: Pictures, top: TopActivations, layer: str, units: Ints, *, seed: int = 0,
                   batch_size: int = 32, only: Collection[str] | None = None, bar: Bar | None = None) -> SanityChecks:
-    """Controls of the projections of `units` of `layer` from the strongest pictures that the pass `top` found for them.
+    """Sanity checks of the projections of `units` of `layer` from the strongest pictures that the pass `top` found for them.
 
     `only` names the `conditions` that are wanted, None for all. `bar` moves on by one a projection (`length` says how many). Raises Expected
     where a control is impossible: a network or layer without pooling below it has no switches, a layer with one unit no other
@@ -161,7 +161,7 @@ def in_words(names):
 
 
 def length(network: Network, layer: str, count: int, start: Network | None = None) -> int:
-    """How many projections the controls of `count` projections take."""
+    """Number of projections that the controls of `count` projections take."""
     return count*len(conditions(network, layer, start))
 
 

@@ -181,7 +181,7 @@ def _fingerprint(model, pictures, k, batch_size):
 
 
 def pass_file(path, model, pictures, layers, k=9, batch_size=64):
-    """Where such a pass is to be kept: `path`; where that holds another pass, of other layers or pictures, say, path_2, path_3,
+    """File to keep such a pass in: `path`; where that holds another pass, of other layers or pictures, say, path_2, path_3,
     ..., the first that is free or holds this one."""
     for file in (path.with_stem(path.stem + (f"_{number}" if number > 1 else "")) for number in itertools.count(1)):
         if not file.exists():
@@ -299,8 +299,8 @@ def merge(parts):
 # ------------------------------------------------------------------------------------- projections and patches
 @dataclass(frozen=True)
 class UnitViews:
-    """Of each of U units of one layer its k strongest pictures, cropped to the receptive field of f pixels. What of a field
-    lies beyond the picture's border is mid-grey in the patch and 0 in the projection. Where the field is wider than the
+    """Views of U units of one layer: of each its k strongest pictures, cropped to the receptive field of f pixels. What of a
+    field lies beyond the picture's border is mid-grey in the patch and 0 in the projection. Where the field is wider than the
     network's input, and in fully connected layers, the crop is the whole input.
 
     units         (U,)           int64          values, pictures   (U,k)   as in TopActivations
@@ -378,7 +378,8 @@ def crops(pixels, windows, outside=0):
 
 
 def patches_of(network, batch, windows):
-    """What of uint8 pictures (N,size,size,3) lies in the windows of the network's input, beyond its border mid-grey."""
+    """Patches: what of uint8 pictures (N,size,size,3) lies in the windows of the network's input, beyond its border
+    mid-grey."""
     H, margin = network.input_shape[1], (batch.shape[1] - network.input_shape[1])//2       # where the centre crop begins
     inputs = np.ascontiguousarray(batch[:, margin:margin + H, margin:margin + H].transpose(3, 1, 2, 0))
     return crops(inputs, windows, outside=MID_GREY)

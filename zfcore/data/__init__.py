@@ -35,12 +35,12 @@ def open_data(data: str, size: int, limit_per_class: int = 0) -> tuple[DataSet, 
 
 
 def is_drawn(data: str) -> bool:
-    """Whether `data`, as `open_data` takes it, asks for a drawn set."""
+    """True where `data`, as `open_data` takes it, asks for a drawn set."""
     return not data or data.startswith(DRAWN)
 
 
 def data_in_words(data: str) -> str:
-    """How a sentence calls the set at `data`."""
+    """Words by which a sentence calls the set at `data`."""
     return IN_WORDS.get(data.removeprefix(DRAWN) or "objects", data) if is_drawn(data) else data
 
 

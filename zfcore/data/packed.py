@@ -140,7 +140,7 @@ class _Index:
         self.names = _texts(group, "names")
 
     def fault(self, file_size, classes, bytes_each):
-        """What does not fit, in words; "" where all does. `bytes_each` is a raw picture's size."""
+        """Fault of a file, in words: what does not fit; "" where all does. `bytes_each` is a raw picture's size."""
         n, size = len(self.labels), int(np.prod(self.shape))
         lengths = np.diff(self.offsets)
         if not len(self.names) == len(self.checksums) == len(lengths) == n > 0:

@@ -45,7 +45,7 @@ SMALLEST = 16                     # pixels a side, below which nothing can be re
 # ------------------------------------------------------------------------------------------------------ the scene
 @dataclass(frozen=True)
 class Truth:
-    """What is where in a picture, in pixels (floats; a pixel's left edge is its number).
+    """Truth of a picture: what is where, in pixels (floats; a pixel's left edge is its number).
 
     label    the class, an index into the set's classes
     box      (x0, y0, x1, y1) of the object, of its covered places too, cut at the picture's edge
@@ -405,7 +405,7 @@ def _end(helper):
 
 
 def help_drawing():
-    """What a helper does: draw every `step`-th picture that is not kept, backwards, until none is left or `caller` is gone."""
+    """Work of a helper: draw every `step`-th picture that is not kept, backwards, until none is left or `caller` is gone."""
     name, split, count, size, seed, step, caller = json.loads(sys.argv[1])
     data = Synthetic(split, count, size, seed, next(of for of in SETS.values() if of.name == name), keep=True)
     for i in range(count - 1, -1, -step):

@@ -49,7 +49,7 @@ Parts: TypeAlias = tuple[DataSet | Pictures, DataSet | Pictures]          # (tra
 
 
 class Materials(NamedTuple):
-    """What a Training is made of, besides its folder."""
+    """Materials that a Training is made of, besides its folder."""
     config: TrainConfig           # with a number for its weight decay
     train: Pictures
     val: Pictures
@@ -264,7 +264,7 @@ class Training:
         self.sums.count, self.sums.batches, self.step = self.sums.count + len(labels), self.sums.batches + 1, self.step + 1
 
     def learn(self, pictures: Array, tops: Array, lefts: Array, flips: Array, labels: Array, step: Array, lr: Array) -> None:
-        """What the device does in a step, without a word to the host. The arrays are as one_step makes them; step and lr
+        """One training step on the device, without host synchronisation. The arrays are as one_step makes them; step and lr
         are arrays too, so that nothing that changes from step to step is part of the code.
 
         The batch is walked in pieces of --micro-batch pictures, whose gradients add up: to those of the whole batch, but
