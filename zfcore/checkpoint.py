@@ -86,7 +86,7 @@ def load(path):
     """Read and check a file written by `save`. Whatever is wrong is one sentence that names the file and the dataset:
     not a checkpoint, another version, cut short, a failed checksum, a missing or misshapen dataset, a NaN."""
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise check.Expected("checkpoint", "a file", f"{path}, which {'is none' if os.path.lexists(path) else 'does not exist'}")
     try:
         with open_h5(path, "use another checkpoint of the run") as file:
@@ -133,9 +133,10 @@ def _arrays(file, key, shapes):
     """{layer: {name: array}} of the group called `key`, which must hold arrays of exactly these `shapes`."""
     group = file.group(key)
     same_names(group, shapes, "the layers ")
+    layers = {layer: group.group(layer) for layer in shapes}
     for layer, of_layer in shapes.items():
-        same_names(group.group(layer), of_layer)
-    return {layer: {name: group.group(layer).array(name, FLOATS, shape, finite=True) for name, shape in of_layer.items()}
+        same_names(layers[layer], of_layer)
+    return {layer: {name: layers[layer].array(name, FLOATS, shape, finite=True) for name, shape in of_layer.items()}
             for layer, of_layer in shapes.items()}
 
 

@@ -240,7 +240,7 @@ def table(needed, optional=None, others=None):
         forms = {**needed, **(optional or {})}
         if others is None and (strange := [key for key in value if key not in forms]):
             raise Expected(where, f"only {', '.join(forms)}", f"{said(strange[0])} too")
-        return {key: forms.get(key, others)(f"{where}: {said(key).strip(chr(39))}", item) for key, item in value.items()}
+        return {key: forms.get(key, others)(_within(where, key), item) for key, item in value.items()}
     return form
 
 
@@ -250,13 +250,18 @@ def mapping(form, key=None, most=10**6):
         _object(where, value)
         if len(value) > most:
             raise Expected(where, f"at most {most} entries", len(value))
-        return {(key or text())(where, k): form(f"{where}: {said(k).strip(chr(39))}", item) for k, item in value.items()}
+        return {(key or text())(where, k): form(_within(where, k), item) for k, item in value.items()}
     return of_object
 
 
 def anything(where, value):
     """A form: whatever JSON can hold."""
     return value
+
+
+def _within(where, key):
+    """How messages call the value of `key` in the object `where`."""
+    return f"{where}: {key if key.isidentifier() else said(key)}"
 
 
 def _object(where, value):

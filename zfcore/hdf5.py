@@ -110,8 +110,7 @@ class Reader:
 
         Raises Expected, naming it, for another type or shape, for data elsewhere, missing, or too many."""
         where, (found, how) = self.place(name), self._own_data(name)
-        self._check_type(where, found, dtype, shape)
-        self._check_storage(where, found, how, most, unread)
+        self._check_storage(where, found, how, most, unread, *self._check_type(where, found, dtype, shape))
         return found
 
     def _own_data(self, name):
@@ -125,32 +124,34 @@ class Reader:
         return h5py.Dataset(found), how
 
     def _check_type(self, where, found, dtype, shape):
-        is_text = found.dtype.kind == "S"
+        type_found, sizes = found.dtype, found.shape
         wanted = () if dtype in (None, str, ANY) else dtype if isinstance(dtype, tuple) else (np.dtype(dtype),)
-        is_number = found.dtype.isnative and found.dtype.kind in "biuf" and (not wanted or found.dtype in wanted)
+        is_text = type_found.kind == "S"
+        is_number = type_found.isnative and type_found.kind in "biuf" and (not wanted or type_found in wanted)
         fits = {str: is_text, ANY: is_text or is_number}.get(dtype, is_number)
-        if found.shape is None or not fits or shape is not None and len(found.shape) != len(shape):
-            kind = {None: "numbers", str: "texts", ANY: "numbers or texts"}.get(dtype) or " or ".join(str(np.dtype(one)) for one in wanted)
-            sizes = "" if shape is None else " (" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
-            type_found = "texts" if is_text else found.dtype if found.dtype.kind in "biuf" else "another type"
-            raise Expected(where, f"{kind}{sizes}", f"{type_found} {found.shape}", self.advice)
-        if shape is not None:
+        if sizes is None or not fits or shape is not None and len(sizes) != len(shape):
+            kind = {None: "numbers", str: "texts", ANY: "numbers or texts"}.get(dtype) or " or ".join(map(str, map(np.dtype, wanted)))
+            expected = "" if shape is None else " (" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
+            got = "texts" if is_text else type_found if type_found.kind in "biuf" else "another type"
+            raise Expected(where, f"{kind}{expected}", f"{got} {sizes}", self.advice)
+        if shape is not None and sizes != shape:
             check.shape(where, found, shape)
+        return sizes, type_found.itemsize
 
-    def _check_storage(self, where, found, how, most, unread):
-        size, stored = found.size*found.dtype.itemsize, found.id.get_storage_size()
+    def _check_storage(self, where, found, how, most, unread, shape, itemsize):
+        size, stored, tiles = prod(shape)*itemsize, found.id.get_storage_size(), found.chunks
         filters = {how.get_filter(k)[0] for k in range(how.get_nfilters())}
         if filters - FILTERS:
             raise Expected(where, "the filters fletcher32, shuffle and gzip", f"filter number {max(filters - FILTERS)}", self.advice)
         folded = h5py.h5z.FILTER_DEFLATE in filters
         most = min(most or self.left[0], MOST_UNFOLDED if folded else self.left[0])
         if size > most:
-            raise Expected(where, f"at most {most} bytes of data", f"{size} bytes, {found.dtype} {found.shape}", self.advice)
-        chunks = prod(ceil(a/b) for a, b in zip(found.shape, found.chunks)) if found.chunks else 0
-        if stored < (1 if folded else size) and size or found.chunks and found.id.get_num_chunks() < chunks:
+            raise Expected(where, f"at most {most} bytes of data", f"{size} bytes, {found.dtype} {shape}", self.advice)
+        chunks = prod(ceil(a/b) for a, b in zip(shape, tiles)) if tiles else 0
+        if stored < (1 if folded else size) and size or tiles and found.id.get_num_chunks() < chunks:
             raise Expected(where, f"{size} bytes of data", f"{stored} that were written", self.advice)
-        if found.chunks and prod(found.chunks)*found.dtype.itemsize > max(size, ONE_CHUNK):
-            raise Expected(where, "chunks no larger than the data", f"{found.dtype} {found.chunks}", self.advice)
+        if tiles and prod(tiles)*itemsize > max(size, ONE_CHUNK):
+            raise Expected(where, "chunks no larger than the data", f"{found.dtype} {tiles}", self.advice)
         if folded and max((found.id.get_chunk_info(k).size for k in range(chunks)), default=0)*DEFLATE > MOST_UNFOLDED:
             raise Expected(where, f"chunks of at most {MOST_UNFOLDED//DEFLATE} bytes", "larger ones", self.advice)
         self.left[0] -= 0 if folded or unread else size

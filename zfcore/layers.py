@@ -35,6 +35,7 @@ import zlib
 from abc import ABC, abstractmethod
 from copy import copy
 from dataclasses import MISSING, dataclass, fields
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -451,12 +452,18 @@ def from_fields(row):
     kind = row.get("kind") if isinstance(row, dict) else row
     if not isinstance(kind, str) or kind not in KINDS:
         check.one_of("layer table: kind", files.said(kind), KINDS)
+    form, unset = _form_of(kind)
+    given = {key: value for key, value in row.items() if key != "kind" and not (value is None and key in unset)}
+    return KINDS[kind](**form(f"layer table: fields of {kind} {files.said(row.get('name'))}", given))
+
+
+@cache
+def _form_of(kind):
+    """(the form of the fields of a kind, the names of those that may be None)."""
     of_kind = fields(KINDS[kind])
-    needed, optional = ({f.name: FORMS[f.name] for f in of_kind if (f.default is MISSING) == is_needed} for is_needed in (True, False))
-    row = {key: value for key, value in row.items() if key != "kind"}
-    unset = [f.name for f in of_kind if f.default is None and row.get(f.name) is None]
-    given = {key: value for key, value in row.items() if key not in unset}
-    return KINDS[kind](**files.table(needed, optional)(f"layer table: fields of {kind} {files.said(row.get('name'))}", given))
+    needed, optional = ({f.name: FORMS[f.name] for f in of_kind if (f.default is MISSING) == is_needed}
+                        for is_needed in (True, False))
+    return files.table(needed, optional), [f.name for f in of_kind if f.default is None]
 
 
 def _without_padding(layer):
