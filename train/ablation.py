@@ -683,7 +683,8 @@ def remember(output, scale, options):
 def protocol(scale, runs, pictures, crops):
     """The sentences above a table that say how its numbers came about."""
     (train, val), c = pictures, runs[0].config
-    devices = {read_json(path, table({"device": text()}, others=anything))["device"] for run in runs if (path := run.folder/"config.json").is_file()}
+    devices = {read_json(path, table({"device": text()}, others=anything))["device"]
+               for run in runs if (path := run.folder/"config.json").is_file()}
     drops = (f"a tenth of it after epoch {', '.join(map(str, c.drop_after))}" if c.drop_after else
              f"a tenth of it after {c.patience} epochs without a better validation error")
     how = "the mean of ten crops" if crops == "ten" else "the centre crop"

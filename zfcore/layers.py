@@ -440,15 +440,16 @@ KINDS = {kind.__name__: kind for kind in (Conv, MaxPool, AvgPool, ReLU, Contrast
 
 
 # The form of every field of a layer that a table may hold, whatever its kind. What fits together is asked by `shape_out`.
-FORMS = {"name": files.name, **{size: files.whole(1, 2**24) for size in ("F", "M", "K", "S", "groups", "n")}, "P": files.whole(0, 2**24),
-         "rounding": files.choice("ceil", "floor"), "borders": files.choice("inside", "padded", "clipped"),
+FORMS = {"name": files.name, **{size: files.whole(1, 2**24) for size in ("F", "M", "K", "S", "groups", "n")},
+         "P": files.whole(0, 2**24), "rounding": files.choice("ceil", "floor"),
+         "borders": files.choice("inside", "padded", "clipped"),
          "convention": files.choice("mean", "sum"), "alpha": files.number(0), "beta": files.number(0), "k": files.number(0),
          "eps": files.number(above=0), "momentum": files.number(0, 1), "keep_prob": files.number(0, 1, above=0),
          "seed": files.whole(), "number": files.whole()}
 
 
 def from_fields(row):
-    """The layer whose `fields()` gave `row`. Raises Expected for a kind or field that there is not, and for a value that is none."""
+    """The layer whose `fields()` gave `row`. Raises Expected for a kind or field that there is not, or a value that is none."""
     kind = row.get("kind") if isinstance(row, dict) else row
     if not isinstance(kind, str) or kind not in KINDS:
         check.one_of("layer table: kind", files.said(kind), KINDS)

@@ -29,8 +29,9 @@ def open_data(data, size, limit_per_class=0):
         os.stat(data)
     except FileNotFoundError:
         pass                                               # told by whoever looks for it
-    except (OSError, ValueError) as error:                 # a name that is too long, has a zero byte, or lies where one may not look
-        raise Expected("--data", "a place that can be looked at", f"{said(data)} ({getattr(error, 'strerror', error)})") from None
+    except (OSError, ValueError) as error:                 # a name too long, with a zero byte, or where one may not look
+        reason = getattr(error, "strerror", error)
+        raise Expected("--data", "a place that can be looked at", f"{said(data)} ({reason})") from None
     if Path(data).suffix.lower() in SUFFIXES:
         return open_packed(data, limit_per_class, size)
     if looks_like_imagenet(data):

@@ -10,8 +10,8 @@ from pathlib import Path
 from zfcore import check, files
 
 FOLDER = Path(__file__).parent
-CARD = files.table({"name": files.name, "file": files.name, "sha256": files.text(64), "bytes": files.whole(1), "model": files.name,
-                    "input": files.whole(1), "classes": files.listed(files.text())}, others=files.anything)
+CARD = files.table({"name": files.name, "file": files.name, "sha256": files.text(64), "bytes": files.whole(1),
+                    "model": files.name, "input": files.whole(1), "classes": files.listed(files.text())}, others=files.anything)
 
 
 def names():
