@@ -109,14 +109,14 @@ def resumed(path):
 
 
 def options(path):
-    from train.config import resolve
+    from zfcore.training.config import resolve
     return resolve({"config": str(path)})
 
 
 def a_config(path):
     from dataclasses import asdict
 
-    from train.config import TrainConfig
+    from zfcore.training.config import TrainConfig
     Path(path).write_text(json.dumps({"options": asdict(TrainConfig()), "started": "2026-01-01 00:00:00"}, indent=2))
 
 

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.backend import to_host
 from zfcore.files import anything, choice, listed, mapping, name, number, opener, parsed, said, text, whole
-from zfcore.hdf5 import open_h5, short
+from zfcore.hdf5 import Reader, open_h5, short
 from zfcore.hints import Arrays, FilePath, Row, Shape
 from zfcore.layers import from_fields
 from zfcore.network import Network
@@ -115,7 +115,7 @@ def load(path: FilePath) -> Checkpoint:
         raise check.Expected(path, "a file that can be read", error.strerror or short(error)) from None
 
 
-def check_format(file, path, expected, what, advice=""):
+def check_format(file: Reader, path: FilePath, expected: str, what: str, advice: str = "") -> None:
     """Raise Expected unless the file, a `hdf5.Reader`, has this format in VERSION."""
     if (found := file.attribute("format", anything, "")) != expected:
         known = {FORMAT: "a checkpoint", "zfcore result": "the result of an analysis", "zfcore pictures": "a packed data set"}
@@ -147,7 +147,7 @@ def _arrays(file, key, shapes):
             for layer, of_layer in shapes.items()}
 
 
-def same_names(group, names, what=""):
+def same_names(group: Reader, names: Iterable[str], what: str = "") -> None:
     """Raise Expected unless the group, a `hdf5.Reader`, holds what is called by these `names` and nothing else."""
     if set(found := group.names()) != set(names):
         raise check.Expected(group.place(), f"{what}{', '.join(names) or 'none'}", ", ".join(found[:20]) or "none",
@@ -171,7 +171,7 @@ def _history(group):
     return {column: group.array(column, np.float64, (None,), 8*MOST_EPOCHS).tolist() for column in group.names()}
 
 
-def check_resumable(what, found, network, size):
+def check_resumable(what: str, found: Checkpoint, network: Network, size: int) -> None:
     """Raise Expected unless a run of `network` on pictures of `size` pixels can go on from the Checkpoint `found`, which `what`
     names: with a velocity for every parameter, a mean image, a row of history for every epoch, and the state of its rules."""
     advice = "resume a run's own latest.h5"
