@@ -27,6 +27,7 @@ import PIL
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from zfcore import check
+from zfcore.cpu import BLAS
 from zfcore.data.combinations import COMBINATIONS, UNSEEN
 from zfcore.data.drawings import OBJECTS, Pen, Sketch, box, curve, ellipse, mix, ribbon, shade, smooth, turned
 from zfcore.data.kept import KeptPictures
@@ -366,7 +367,7 @@ class Synthetic:
             return render(self.scene(i), self.size)
         _whole(f"{self.drawings.name}/{self.split}: picture", i, 0, len(self) - 1)
         if (pixels := self._kept.read(i)) is None:
-            with _DRAWING:
+            with _DRAWING, BLAS:                  # whose other threads would wait busily, on the cores of the helpers
                 pixels = render(self.scene(i), self.size).tobytes()
                 self._drawn += 1
                 if self._drawn == HELP_AFTER and self.kept_in:
@@ -407,6 +408,7 @@ def help_drawing():
     """Work of a helper: draw every `step`-th picture that is not kept, backwards, until none is left or `caller` is gone."""
     name, split, count, size, seed, step, caller = json.loads(sys.argv[1])
     data = Synthetic(split, count, size, seed, next(of for of in SETS.values() if of.name == name), keep=True)
+    data._drawn = HELP_AFTER                      # who helps calls no helpers
     for i in range(count - 1, -1, -step):
         if os.getppid() != caller or data.kept_in is None:
             break
