@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import traceback
+import warnings
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -30,7 +31,8 @@ from zfcore import plots
 
 MOST_SECONDS = 20
 VALUES = {"missing": [], "nought": ["0"], "minus one": ["-1"], "large": ["1000000000"], "huge": ["1" + "0"*30], "nan": ["nan"], "inf": ["inf"],
-          "tiny": ["1e-320"], "empty": [""], "not ASCII": ["né-日本"], "no UTF-8": ["\udcff"], "a folder": ["odd/folder"], "a FIFO": ["odd/fifo"], "300 characters": ["x"*300]}
+          "tiny": ["1e-320"], "empty": [""], "not ASCII": ["né-日本"], "no UTF-8": ["\udcff"], "a range": ["0:1000000000"],
+          "a folder": ["odd/folder"], "a FIFO": ["odd/fifo"], "300 characters": ["x"*300]}
 
 
 @dataclass
@@ -116,7 +118,8 @@ def make(root):
 
 def inputs():
     """[(command, option, value)] of all commands, options and values."""
-    return [(name, option, value) for name, command in COMMANDS.items() for option in command.options() for value in VALUES]
+    return [(name, option, value) for name, command in COMMANDS.items() for option in command.options() for value in VALUES
+            if (name[:5], option, value) != ("train", "--data", "empty")]       # the synthetic set, trained on for hours
 
 
 def words_of(name, option, value):
@@ -138,17 +141,18 @@ def tried(root, name, option, value):
     command, place = COMMANDS[name], Path(root, "sound")
     words, out, err = words_of(name, option, value), _stream("strict"), _stream("backslashreplace")
     before, status, wrong = tree(place), 0, []
+    warnings.simplefilter("ignore")                        # of numbers that overflow
     with _in(place), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _quick(command.work), _at_most(MOST_SECONDS):
         try:
             import_module(command.module).main(words)
         except SystemExit as end:
             status = end.code or 0
-        except BaseException:
+        except (Exception, TooLong):
             wrong.append("".join(traceback.format_exc()[-1500:]))
     said = _text(err)
     if status not in (0, 2):
         wrong.append(f"ended with {status}")
-    if status == 2 and not re.fullmatch(r"(usage: .*\n(  .*\n)*.*: )?error: [^\n]+\n", said):
+    if status == 2 and not re.fullmatch(r"(out/.*\n)*(usage: .*\n(  .*\n)*.*: )?error: [^\n]+\n", said):
         wrong.append(f"said {said[:500]!r}")
     if "Traceback" in said:
         wrong.append(said)
@@ -198,10 +202,14 @@ def _quick(work=()):
         yield
 
 
+class TooLong(BaseException):
+    """No OSError, as TimeoutError is: nobody may take it for a disk's."""
+
+
 @contextlib.contextmanager
 def _at_most(seconds):
     def too_long(*_):
-        raise TimeoutError(f"more than {seconds} seconds")
+        raise TooLong(f"more than {seconds} seconds")
     before = signal.signal(signal.SIGALRM, too_long)
     signal.alarm(seconds)
     try:
