@@ -1,5 +1,5 @@
-"""python -m tests.faults [--minutes 10] [--seed 0] [--kind checkpoint.h5]: strangers' files of every kind, spoiled at random, and options with odd
-values, in turns, until the time is up.
+"""python -m tests.faults [--minutes 10] [--seed 0] [--kind checkpoint.h5]: strangers' files of every kind, spoiled at random,
+and options with odd values, in turns, until the time is up.
 
 Each input is one sentence or sound; anything else - a traceback, more than 20 seconds, a touched file - is told with the line
 that repeats it, and the exit status is then 1."""
