@@ -116,10 +116,10 @@ def parser():
     p.add_argument("--part", choices=("val", "train"), default="val")
     p.add_argument("--crops", choices=("centre", "ten"), default="centre", help="ten: the mean over the paper's ten crops")
     p.add_argument("--output", metavar="DIR", help="folder to write (default: evaluation, in the first run's folder)")
-    p.add_argument("--batch-size", type=int, default=128)
+    p.add_argument("--batch-size", type=check.BATCH, default=128)
     p.add_argument("--device", default="auto", help="auto, cpu or gpu")
     p.add_argument("--precision", default="fp32", help=f"how products are formed: {', '.join(PRECISIONS)} (on a CPU: fp32)")
-    p.add_argument("--workers", type=int, default=2, help="threads that decode pictures")
+    p.add_argument("--workers", type=check.THREADS, default=2, help="threads that decode pictures")
     p.add_argument("--upscale", action="store_true", help="enlarge pictures smaller than the network's input")
     return p
 

@@ -35,12 +35,16 @@ RECIPES = {
 }
 
 
-@check.exit_with_message
-def main(arguments=None):
+def parser():
     p = argparse.ArgumentParser(prog="python -m train.reference", description=__doc__.split("\n\n")[0])
     p.add_argument("name", choices=RECIPES)
     p.add_argument("--output", metavar="DIR", help="folder of the run (default: runs/reference-NAME)")
-    args = p.parse_args(arguments)
+    return p
+
+
+@check.exit_with_message
+def main(arguments=None):
+    args = parser().parse_args(arguments)
     run = Path(args.output or f"runs/reference-{args.name}")
     try:
         train_to_the_end(resolve(RECIPES[args.name]), run)

@@ -4,6 +4,7 @@ A wrong input is answered with one sentence: what was expected, what was found, 
 `Expected`; the command lines print it and leave with status 2 (`exit_with_message`), so a user never meets a traceback for
 something that is theirs to mend. A traceback always means a mistake in zfcore.
 """
+import argparse
 import functools
 import sys
 from collections.abc import Callable, Collection, Sequence
@@ -55,6 +56,22 @@ def one_of(what: object, value: object, choices: Collection[Any]) -> None:
     """Raise unless `value` is among `choices`, which the sentence lists."""
     if value not in choices:
         raise Expected(what, "one of " + ", ".join(map(str, choices)), repr(value))
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """A `type` for argparse: a whole number from `low` to `high`. Any other is answered as argparse answers, with the option's name."""
+    def of(words: str) -> int:
+        try:
+            if low <= (value := int(words)) <= high:
+                return value
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, got {words!r}")
+    return of
+
+
+# Whole numbers that several command lines take.
+SEED, BATCH, THREADS = whole_number(0, 2**63 - 1), whole_number(1, 2**20), whole_number(0, 1024)
 
 
 def exit_with_message(main: Callable[..., Any]) -> Callable[..., Any]:

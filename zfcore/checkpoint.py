@@ -38,6 +38,7 @@ from zfcore.hdf5 import Reader, open_h5, short
 from zfcore.hints import Arrays, FilePath, Row, Shape
 from zfcore.layers import from_fields, renamed
 from zfcore.network import Network
+from zfcore.system import flush, replace
 
 FORMAT, VERSION = "zfcore", 1
 LIBVER = ("v110", "v110")           # HDF5 1.10 and later: this form has checksums on its own headers too
@@ -233,7 +234,7 @@ class atomic:
         if kind is None:
             try:
                 flush(self.temporary)
-                os.replace(self.temporary, self.path)
+                replace(self.temporary, self.path)
                 flush(self.path.parent)
                 return False
             except OSError as refused:
@@ -286,14 +287,3 @@ class _Output(io.FileIO):
         except OSError as error:
             self.refused = self.refused or error
             return size
-
-
-def flush(path: Path) -> None:
-    """Wait until the file or folder at `path` is on the disk."""
-    if path.is_dir() and os.name == "nt":
-        return                                             # a folder cannot be opened there; the rename is enough
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,13 +6,13 @@ import numpy as np
 from zfcore import plots
 from zfcore.analysis import sanity_checks
 from zfcore.analysis import top_activations as top
-from zfcore.commands.common import LIMIT, UNITS, bar, chosen_units, classes_of, open_model, open_pictures, option, output_folder
+from zfcore.commands.common import K, LIMIT, UNITS, bar, chosen_units, classes_of, open_model, open_pictures, option, output_folder
 
 HELP = "whether projections depend on what was learned, on the unit, and on the picture"
 OPTIONS = [
     option("--layers", nargs="+", help="layers above a pool (default: the last convolution and the last layer)"),
     option("--units", default="random:8", help=UNITS),
-    option("--k", type=int, default=3, help="pictures of each unit, the strongest"), LIMIT]
+    option("--k", type=K, default=3, help="pictures of each unit, the strongest"), LIMIT]
 RESULT, TOGETHER = sanity_checks.SanityChecks, None
 
 

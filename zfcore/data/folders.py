@@ -27,6 +27,7 @@ import numpy as np
 from zfcore.check import Expected
 from zfcore.data.transforms import MOST_BYTES, SUFFIXES, CorruptImage, decode
 from zfcore.files import Bounded, opener, read_bytes, read_text
+from zfcore.system import read_at
 
 PARTS = ("train", "val")
 MOST_HEADER = 2**20                               # bytes of a name in a tar
@@ -274,7 +275,7 @@ class Tar:
         offset, size, _ = self.members[path]
         if size > MOST_BYTES:
             raise OSError(f"{size} bytes, more than the {MOST_BYTES} that such a file may have")
-        data = os.pread(self._file, size, offset)
+        data = read_at(self._file, size, offset)
         if len(data) < size:
             raise OSError("the tar ends inside it")
         return data

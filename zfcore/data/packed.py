@@ -12,7 +12,7 @@
     /val/...            the same
 
 Names and messages are UTF-8 of fixed width; every dataset but pictures carries Fletcher32 checksums. pictures is contiguous,
-its first byte is byte get_offset() of the file: so any thread reads a picture with one `pread`, without HDF5, whose global
+its first byte is byte get_offset() of the file: so any thread reads a picture with one `read_at`, without HDF5, whose global
 lock would let only one thread read at a time, and without its chunk cache, which random order defeats.
 """
 import hashlib
@@ -31,6 +31,7 @@ from zfcore.data.folders import PARTS
 from zfcore.data.transforms import MOST_BYTES, CorruptImage, decode
 from zfcore.files import opener, text, whole
 from zfcore.hdf5 import MOST_UNFOLDED, Missing, open_h5, short
+from zfcore.system import read_at
 
 FORMAT, VERSION = "zfcore pictures", 1
 ENCODINGS = ("jpeg", "raw")
@@ -92,7 +93,7 @@ class Packed:
     def read(self, i):
         """The bytes of picture i, which fit their checksum: a JPEG file, or pixels (S,S,3). Raises CorruptImage."""
         try:
-            data = os.pread(self._file.descriptor, self._lengths[i], self._begins[i])
+            data = read_at(self._file.descriptor, self._lengths[i], self._begins[i])
         except OSError as error:
             raise CorruptImage(self.names[i], error.strerror, lasting=False) from None
         if zlib.crc32(data) != self._checksums[i]:

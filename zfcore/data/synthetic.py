@@ -31,6 +31,7 @@ from zfcore.cpu import BLAS
 from zfcore.data.combinations import COMBINATIONS, UNSEEN
 from zfcore.data.drawings import OBJECTS, Pen, Sketch, box, curve, ellipse, mix, ribbon, shade, smooth, turned
 from zfcore.data.kept import KeptPictures
+from zfcore.system import cores, is_left_alone
 
 SETS = {"objects": OBJECTS, "combinations": COMBINATIONS, "unseen": UNSEEN}
 CLASSES = OBJECTS.classes
@@ -385,8 +386,7 @@ class Synthetic:
 def _call_helpers(data):
     """Start the processes that draw the set of `data` into its file from the end on. They are new interpreters, not forks nor
     children of `multiprocessing`, so that nothing is asked of the caller's main module; they end with the caller or `data`."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    helpers = min(cores - 1, MOST_HELPERS)
+    helpers = min(cores() - 1, MOST_HELPERS)
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
     for k in range(helpers):
         facts = [data.drawings.name, data.split, len(data) - k, data.size, data.seed, helpers, os.getpid()]
@@ -410,7 +410,7 @@ def help_drawing():
     data = Synthetic(split, count, size, seed, next(of for of in SETS.values() if of.name == name), keep=True)
     data._drawn = HELP_AFTER                      # who helps calls no helpers
     for i in range(count - 1, -1, -step):
-        if os.getppid() != caller or data.kept_in is None:
+        if is_left_alone(caller) or data.kept_in is None:
             break
         data.picture(i)
 

@@ -15,13 +15,9 @@ from zfcore import check
 from zfcore.checkpoint import Unwritable, atomic
 from zfcore.device import select
 from zfcore.files import anything, inside, opener, read_json, table, text
+from zfcore.system import lock
 from zfcore.training.config import TrainConfig, read_options
 from zfcore.training.deviations import deviations, open_questions
-
-try:
-    import fcntl
-except ImportError:              # Windows
-    fcntl = None                 # type: ignore[assignment]
 
 
 class Busy(check.Expected):
@@ -34,7 +30,7 @@ class Lock:
     The system drops a lock with the process that holds it, however that ends; the file `.lock`, or another `name`, that stays
     means nothing but holds the process id for the sentence. Who only reads needs no lock: every file of a run is replaced
     whole.
-    Where there are no such locks (Windows, some network file systems) training goes on without."""
+    Where there are no such locks (some network file systems) training goes on without."""
 
     def __init__(self, folder, name=".lock", wait=False):
         self.folder, self.name, self.wait, self.descriptor = Path(folder), name, wait, None
@@ -42,7 +38,7 @@ class Lock:
     def __enter__(self):
         try:
             self.descriptor = opener(self.folder/self.name, os.O_RDWR | os.O_CREAT)
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | (0 if self.wait else fcntl.LOCK_NB))
+            lock(self.descriptor, self.wait)
             os.ftruncate(self.descriptor, 0)
             os.write(self.descriptor, str(os.getpid()).encode())
         except BlockingIOError:
@@ -50,7 +46,7 @@ class Lock:
             os.close(self.descriptor)
             raise Busy(self.folder, "a folder in which no other run is at work", f"process {owner} training there",
                        "wait for its end, or stop it with Ctrl-C") from None
-        except (OSError, AttributeError):      # no locks here, or a folder that cannot be written, which `save` will tell
+        except OSError:                        # no locks here, or a folder that cannot be written, which `save` will tell
             pass
         return self
 
