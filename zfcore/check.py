@@ -61,6 +61,7 @@ def one_of(what: object, value: object, choices: Collection[Any]) -> None:
 def whole_number(low: int, high: int) -> Callable[[str], int]:
     """A `type` for argparse: a whole number from `low` to `high`. Any other is answered as argparse answers, with the option's name."""
     def of(words: str) -> int:
+        """The number that `words` say."""
         try:
             if low <= (value := int(words)) <= high:
                 return value
