@@ -83,7 +83,7 @@ COMMANDS = {
     "correspondence": Command("zfcore.__main__", f"correspondence {LOOK} --images one.png two.png --landmarks marks.json --random 1 --permutations 9"),
     "evolution": Command("zfcore.__main__", f"evolution {LOOK} --layers conv1 --units 0"),
     "diagnostics": Command("zfcore.__main__", f"diagnostics {LOOK} --units 0 --k 1"),
-    "controls": Command("zfcore.__main__", f"controls {LOOK} --units 0 --k 1"),
+    "sanity-checks": Command("zfcore.__main__", f"sanity-checks {LOOK} --units 0 --k 1"),
     "redraw": Command("zfcore.__main__", "redraw none.h5"),
     "console": Command("train.console", ""),
     "bench": Command("bench.__main__", "", (("bench.gpu", "main"),)),
@@ -194,7 +194,7 @@ def _quick(work=()):
     with contextlib.ExitStack() as patches:
         patches.enter_context(mock.patch.object(plots, "save", lambda *_: None))
         for name in ("learning_curves", "filters", "accuracy_curve", "accuracy_by_layer", "average_precisions", "beside_paper", "confusion", "captioned",
-                     "unit_blocks", "occlusion", "invariance", "evolution", "diagnostics", "controls", "lr_test"):
+                     "unit_blocks", "occlusion", "invariance", "evolution", "diagnostics", "sanity_checks", "lr_test"):
             patches.enter_context(mock.patch.object(plots, name, nothing))
         patches.enter_context(mock.patch.object(lr_test, "STEPS", 3))
         for module, function in work:

@@ -203,8 +203,6 @@ def test_shards_are_merged_into_the_pass_and_drawn(place, tmp_path, capsys):
     (["--units", "3:3"], "all, random:N"),
     (["--shard", "3/2"], "i/n with i from 1 to n, got 3/2"),
     (["--shard", "half"], "I/N, e.g. 2/5, got 'half'"),
-    (["--k", "0"], "k: expected a number above 0"),
-    (["--batch-size", "0"], "a number above 0"),
     (["--data", "nowhere"], "nowhere"),
     (["--device", "abacus"], "--device"),
     (["--merge", "nothing.h5"], "nothing.h5, which does not exist")])

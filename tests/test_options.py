@@ -15,7 +15,7 @@ ONCE_FAILED = {                       # with what they answered
     "endless": [("train", "--epochs", "huge"), ("train --resume", "--epochs", "large"), ("train --lr-test", "--epochs", "large"), ("ablation", "--seeds", "large"),
                 ("table4", "--folds", "large")],
     "a traceback": [("train", "--image-size", "large"), ("train --lr-test", "--image-size", "huge"), ("train", "--patience", "huge"), ("table4", "--seed", "huge"),
-                    ("top-activations", "--units", "a range"), ("occlusion", "--pictures", "a range"), ("controls", "--seed", "minus one")]}
+                    ("top-activations", "--units", "a range"), ("occlusion", "--pictures", "a range"), ("sanity-checks", "--seed", "minus one")]}
 
 
 @pytest.fixture(scope="module")

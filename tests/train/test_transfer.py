@@ -522,11 +522,7 @@ def test_pairs_are_named_rightly_behind_a_damaged_picture(call, made, tmp_path, 
 # ------------------------------------------------------------------------------------------------------------ bad input
 @pytest.mark.parametrize("arguments, sentence", [
     (["table4", "--train", "9", "--no-scratch"], "per class: expected 9 of each class .* got 9 of amber, 7 of jade, 8 of slate"),
-    (["table4", "--train", "0"], "training pictures per class: expected a number above 0"),
-    (["table4", "--folds", "0", "--train", "2"], "--folds: expected a number above 0"),
-    (["table4", "--scratch-epochs", "0", "--train", "2"], "--scratch-epochs: expected a number above 0"),
     (["table7", "--train", "2", "--layers", "3", "8"], "--layers: expected one of 1, 2, 3, 4, 5, 6, 7, got 8"),
-    (["table7", "--train", "2", "--seed", "-1"], "--seed: expected 0 or more"),
     (["table4", "--train", "2", "--device", "abacus"], "--device: expected .*abacus"),
     (["table6"], "expected VOCdevkit"),
 ])
