@@ -188,7 +188,7 @@ def create(path, about, classes, mean_image, parts):
             _write_texts(group, "left_out", facts["left_out"])
             raw = (len(lengths), about["size"], about["size"], 3)
             begins[part] = _make_room(group, raw if about["encoding"] == "raw" else (int(lengths.sum()),))
-    with open(path, "wb") as file:
+    with open(path, "wb", opener=opener) as file:
         writes.repeat(file)
     return begins
 
