@@ -18,10 +18,11 @@ import numpy as np
 from tqdm import tqdm
 
 from zfcore import check, plots, trained
+from zfcore.data.folders import Files
 from zfcore.data.loader import shuffled
-from zfcore.data.transforms import MOST_BYTES, Damaged, check_large_enough, decode
+from zfcore.data.transforms import Damaged, check_large_enough
 from zfcore.deconvnet import check_units, feature_layer, unit_count
-from zfcore.files import anything, inside, mapping, read_bytes, read_json, table
+from zfcore.files import anything, inside, mapping, read_json, table
 from zfcore.kernel import PRECISIONS
 from zfcore.networks import home_of
 
@@ -68,22 +69,6 @@ def open_pictures(args, model, data=None):
     if limit < 0:
         raise check.Expected("--limit-per-class", "0 or more", limit)
     return model.pictures(args.data if data is None else data, args.part, args.upscale, args.workers, limit)
-
-
-class Files:
-    """Picture files as a data set whose classes nobody knows."""
-
-    def __init__(self, paths):
-        self.names, self.classes, self.labels = list(map(str, paths)), [], np.zeros(len(paths), np.int64)
-
-    def __len__(self):
-        return len(self.names)
-
-    def picture(self, i):
-        try:
-            return decode(self.names[i], read_bytes(self.names[i], MOST_BYTES))
-        except OSError as error:
-            raise Damaged(self.names[i], error.strerror or str(error)) from None
 
 
 def open_files(paths, args, model):
