@@ -18,7 +18,7 @@ from tqdm import tqdm
 from train.evaluate import default_output, whole_folder
 from zfcore import check, plots
 from zfcore.checkpoint import write_csv
-from zfcore.data.folders import Files
+from zfcore.data.folders import Files, is_picture
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import Damaged
 from zfcore.kernel import PRECISIONS
@@ -70,7 +70,7 @@ def in_words(names, order, p, classes):
 def parser():
     p = argparse.ArgumentParser(prog="python -m train.predict",
                                 description="What a trained network, or an ensemble of several, takes pictures for.")
-    p.add_argument("pictures", nargs="+", metavar="FILE_OR_FOLDER", help="pictures, and folders with pictures in them or below")
+    p.add_argument("pictures", nargs="*", metavar="FILE_OR_FOLDER", help="pictures, and folders with pictures in them or below")
     p.add_argument("--run", required=True, nargs="+",
                    help="a run's folder (its best.h5) or a checkpoint file; of several, the mean of the softmaxes is taken")
     p.add_argument("--crops", choices=("centre", "ten"), default="centre", help="ten: the mean over the paper's ten crops")
@@ -83,15 +83,25 @@ def parser():
     return p
 
 
+def divided(runs, paths):
+    """(runs, paths of pictures) of the words behind --run and of the others: `--run RUN photo.jpg` names one of each."""
+    first, *others = runs
+    pictures = [word for word in others if is_picture(Path(word).name) or Path(word).is_dir() and not any(Path(word).glob("*.h5"))]
+    if not (paths := [*paths, *pictures]):
+        raise check.Expected("FILE_OR_FOLDER", "pictures, or folders of pictures", "none")
+    return [first, *(word for word in others if word not in pictures)], paths
+
+
 @check.speak_and_exit
 def main(arguments=None):
-    args = parser().parse_intermixed_args(arguments)
+    args = parser().parse_args(arguments)
+    runs, paths = divided(args.run, args.pictures)
     check.positive("--batch-size", args.batch_size)
-    models = open_runs(args.run, args.device, args.precision)
+    models = open_runs(runs, args.device, args.precision)
     classes = models[0].classes
     models = [model.with_classes(classes) for model in models]
-    pictures = open_files(models, args.pictures, args.upscale, args.workers)
-    output = Path(args.output or default_output(args.run, "predictions"))
+    pictures = open_files(models, paths, args.upscale, args.workers)
+    output = Path(args.output or default_output(runs, "predictions"))
     with whole_folder(output, FILES, "predictions") as folder:
         with tqdm(total=len(pictures), unit="picture", disable=None, desc="predicting") as bar:
             found = predict(models, pictures, args.batch_size, args.crops, bar)

@@ -20,7 +20,6 @@ from zfcore.checkpoint import Checkpoint, load, save
 from zfcore.data.transforms import Damaged
 from zfcore.models import build
 from zfcore.trained import Trained
-from zfcore.training import evaluation
 from zfcore.training.evaluation import answers, confused_pairs, confusion, evaluate, judge, per_class, predict, score, wilson
 
 

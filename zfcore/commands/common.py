@@ -98,11 +98,11 @@ def images_of(pictures, numbers):
 
 
 def labels_of(args, dataset, numbers, classes):
-    """int64 (n,), the network's classes of these pictures: those of --label, else those that the data name; None for files
-    without --label."""
+    """int64 (n,), the network's classes of these pictures: those of --label, else those that the data name; None for files, and
+    pictures without class folders, without --label."""
     if args.label is not None:
         return class_numbers(args.label, classes, len(numbers))
-    if args.images is not None:
+    if args.images is not None or not dataset.classes:
         return None
     return class_numbers([dataset.classes[label] for label in dataset.labels[numbers]], classes, len(numbers))
 
