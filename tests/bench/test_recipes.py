@@ -8,6 +8,7 @@ import pytest
 from bench import recipes
 from zfcore.check import Expected
 from zfcore.models import from_checkpoint, start_of
+from zfcore.trained import Trained
 
 
 def test_every_recipe_is_a_command_of_its_own():
@@ -17,10 +18,11 @@ def test_every_recipe_is_a_command_of_its_own():
 
 @pytest.fixture
 def short(tmp_path, monkeypatch):
-    """Short runs; their results in tmp_path."""
-    of = recipes.config_of
+    """Short runs, judged on few pictures; their results in tmp_path."""
+    of, all_of = recipes.config_of, Trained.pictures
     monkeypatch.setattr(recipes, "config_of", lambda recipe: replace(
         of(recipe), image_size=32, limit_per_class=4, batch_size=20, epochs=2, workers=0, device="cpu"))
+    monkeypatch.setattr(Trained, "pictures", lambda model, data: all_of(model, data, limit_per_class=9))
     monkeypatch.setattr(recipes, "RESULTS", tmp_path/"cpu.json")
 
 

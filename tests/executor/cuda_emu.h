@@ -13,7 +13,7 @@ missing on purpose: a kernel that needs it fails to compile instead of meaning s
 
 // ------------------------------------------------------------------------------------------------------- keywords
 // after the system headers, which use __noinline__ themselves
-#define __global__
+#define __global__ inline __attribute__((visibility("hidden")))   // of a file only the kernel that is launched is compiled
 #define __device__
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))

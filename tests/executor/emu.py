@@ -66,22 +66,28 @@ def cache_folder():
     return Path(tempfile.mkdtemp(prefix="zfcore-executor-"))
 
 
-def built(kind, key, make):
+def built(kind, key, make, suffix=".so"):
     """The file of that key in the cache, made by `make(path)` if it is not there yet. Two processes may do so at once:
     each writes its own temporary file and the renaming is atomic. Files unused for two weeks are removed."""
-    digest = hashlib.sha256("\0".join(map(str, [*compiler(), platform.machine(), *key])).encode()).hexdigest()[:20]
-    path = cache_folder()/f"{kind}-{digest}.so"
+    path = cache_folder()/(f"{kind}-{hashlib.sha256(repr(key).encode()).hexdigest()[:20]}" + suffix)
     if path.exists():
         os.utime(path)
         return path
+    forget_unused()
+    path.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         fresh = Path(folder)/path.name
         make(fresh)
         os.replace(fresh, path)
-    for old in path.parent.glob("*.so"):
-        if time.time() - old.stat().st_mtime > 14*86400:
-            old.unlink(missing_ok=True)
     return path
+
+
+@cache
+def forget_unused():
+    for pattern in ("*-*.*", "headers-*/*.gch"):
+        for old in cache_folder().glob(pattern):
+            if time.time() - old.stat().st_mtime > 14*86400:
+                old.unlink(missing_ok=True)
 
 
 def run_compiler(*arguments):
@@ -91,33 +97,46 @@ def run_compiler(*arguments):
 
 
 @cache
+def sources():
+    """What every compiled file depends on: the compiler, and the executor itself."""
+    return [*compiler(), platform.machine(), *((HERE/name).read_text() for name in RUNTIME + HEADERS)]
+
+
+@cache
 def runtime():
-    key = [(HERE/name).read_text() for name in RUNTIME + HEADERS]
     how = [*compiler()[1], "-shared", "-Wl,-Bsymbolic", *(HERE/name for name in RUNTIME), "-ldl"]
-    return built("runtime", key, lambda path: run_compiler(*how, "-o", path))
+    return built("runtime", sources(), lambda path: run_compiler(*how, "-o", path))
+
+
+@cache
+def headers(build):
+    """The folder of cuda_emu.h, with all that it includes, as g++ keeps what it has read: half the cost of a small kernel.
+    Where g++ cannot take it, it goes on to the next folder and reads the text."""
+    how = [*compiler()[1], *BUILDS[build], "-x", "c++-header", HERE/"cuda_emu.h"]
+    return built("headers", [*sources(), build], lambda path: run_compiler(*how, "-o", path), "/cuda_emu.h.gch").parent
 
 
 @cache
 def compile(text, label, name, defines=(), build="plain"):
     """The `Library` of kernel `name` in the source `text`, which messages call `label`; defines is a tuple of pairs."""
     folder = kernels_folder()/"device"
-    headers = {f"<{path.name}>": path.read_text() for path in sorted(folder.glob("*.cuh"))}
-    for source in (text, *headers.values()):
-        foreign = [line for line in re.findall(r"^\s*#\s*include\s*(\S+)", source, re.M) if line not in headers]
+    device = {f"<{path.name}>": path.read_text() for path in sorted(folder.glob("*.cuh"))}
+    for source in (text, *device.values()):
+        foreign = [line for line in re.findall(r"^\s*#\s*include\s*(\S+)", source, re.M) if line not in device]
         if foreign:
             raise KernelError(f"{label}: a kernel file includes headers of kernels/device and nothing else, "
                               f"not {', '.join(foreign)}")
     macros = "".join(f"#define {key} {value}\n" for key, value in defines)    # after the headers, which use short names
-    wrapper = f'#include <ptx.cuh>\n{macros}#line 1 "{label}"\n{text}\nEMU_EXPORT({name})\n'
+    wrapper = f'#include <cuda_emu.h>\n#include <ptx.cuh>\n{macros}#line 1 "{label}"\n{text}\nEMU_EXPORT({name})\n'
     flags = [*BUILDS[build], f"-I{folder}"]                                   # behind ours, where another ptx.cuh is
 
     def make(path):
         source, object_file = path.with_suffix(".cpp"), path.with_suffix(".o")
         source.write_text(wrapper)
-        run_compiler(*compiler()[1], *flags, "-c", source, "-o", object_file)
+        run_compiler(f"-I{headers(build)}", *compiler()[1], *flags, "-c", source, "-o", object_file)
         run_compiler("-shared", object_file, runtime(), "-o", path)       # no sanitizer library: the hooks are ours
 
-    return Library(built("kernel", [wrapper, *headers.values(), flags, runtime()], make), name, label)
+    return Library(built("kernel", [wrapper, *device.values(), flags, *sources()], make), name, label)
 
 
 # --------------------------------------------------------------------------------------------------- launching

@@ -258,7 +258,7 @@ def test_two_processes_may_compile_the_same_kernel_at_once(tmp_path):
     jobs = [subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2],
                              env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)}) for _ in range(2)]
     assert [job.wait() for job in jobs] == [0, 0]
-    assert sorted(path.name.split("-")[0] for path in cache.iterdir()) == ["kernel", "runtime"]
+    assert sorted(path.name.split("-")[0] for path in cache.iterdir()) == ["headers", "kernel", "runtime"]
 
 
 def test_portable_context_switch_runs_the_same_kernels():

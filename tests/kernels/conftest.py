@@ -13,18 +13,18 @@ EPS = float(np.finfo(np.float32).eps)      # 2^-23; one rounding is wrong by at 
 
 class Machine:
     """Where a test's kernels run. `array` brings a NumPy array there; `results` brings arrays back and holds every way of
-    running the same test, and a second run of it, to the same bits."""
+    running the same test, and a second run of it where `again`, to the same bits."""
     first = {}                                      # (test, executor or gpu) -> the bits of its first run
 
-    def __init__(self, test, device):
-        self.test, self.device, self.array = test, device.name, device.array
+    def __init__(self, test, device, again):
+        self.test, self.device, self.array, self.again = test, device.name, device.array, again
 
     def host(self, array):
         return np.asarray(backend.to_host(array))
 
     def results(self, work):
         """What `work()` returns, as a tuple of NumPy arrays and numbers."""
-        runs = [tuple(self.host(part) if hasattr(part, "shape") else np.asarray(part) for part in work()) for _ in range(2)]
+        runs = [tuple(self.host(part) if hasattr(part, "shape") else np.asarray(part) for part in work()) for _ in range(1 + self.again)]
         runs.append(Machine.first.setdefault((self.test, self.device), runs[0]))
         for run in runs:
             for one, other in zip(run, runs[0], strict=True):
@@ -38,14 +38,14 @@ def machine(request):
         (name, str(value)) for name, value in request.node.callspec.params.items() if name != "machine"))
     if request.param == "gpu":
         try:
-            yield Machine(test, select("gpu"))
+            yield Machine(test, select("gpu"), again=True)
         except Expected as none:
             pytest.skip(f"no GPU: {none.got}")
     elif executor.emu.GXX is None:
         pytest.skip("the CPU executor needs g++")
     else:
         with executor.settings(request.param):
-            yield Machine(test, select("executor"))
+            yield Machine(test, select("executor"), again=request.param == "random")   # what one run leaves behind
 
 
 @pytest.fixture

@@ -97,9 +97,10 @@ def precision_of(kernel):
 
 
 def tiles(kernels, *precisions):
-    """Every kernel in every way to run it; what tensor cores round to does not change what the schedule may do."""
+    """Every kernel in ways that differ in all respects: copies as late and as early as is legal, one warp ahead, races, bounds.
+    What tensor cores round to does not change what the schedule may do."""
     def ways(precision):
-        return [*executor.WAYS, "gpu"] if precision in ("fp32", "tf32") else ["random", "gpu"]
+        return ["random", "skewed", "race", "bounds", "gpu"] if precision in ("fp32", "tf32") else ["random", "gpu"]
 
     found = [(way, kernel) for precision in precisions for kernel in kernels[precision] for way in ways(precision)]
     return pytest.mark.parametrize("machine, kernel", found, indirect=["machine"], ids=[f"{way} {by(kernel)}" for way, kernel in found])

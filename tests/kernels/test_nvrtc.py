@@ -1,12 +1,15 @@
 """Every kernel an operation declares, compiled to machine code as a GPU would get it. Needs NVRTC, but no GPU."""
 import re
 import sys
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 import numpy as np
 import pytest
 
 from bench import resources
+from tests.executor import emu
 from zfcore import nvrtc
 from zfcore.check import Expected
 from zfcore.cpu import CORES
@@ -16,6 +19,7 @@ from zfcore.kernel import CTYPES, Argument
 KERNELS = resources.declared()
 ARCHITECTURES = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]
 NAMES = [f"{k.name}-{'-'.join(f'{a}={b}' for a, b in k.defines.items())}" for k in KERNELS]
+LOCKS = defaultdict(Lock)                      # two threads compile nothing twice
 try:
     nvrtc.library()
     needs_nvrtc = pytest.mark.skipif(False, reason="")
@@ -23,17 +27,52 @@ except Expected as none:
     needs_nvrtc = pytest.mark.skip(reason=f"no NVRTC: {none.got}")
 
 
+def kept(*translation, compile=nvrtc.compile):
+    """nvrtc.compile, whose outcome is kept where the executor's kernels are; kernels of a file with equal macros share one."""
+    def make(path):
+        cubin, log = compile(*translation)
+        path.write_bytes(log.encode() + b"\0" + cubin)
+
+    key = [nvrtc.version(), *translation]
+    with LOCKS[repr(key)]:
+        log, _, cubin = emu.built("nvrtc", key, make, ".log").read_bytes().partition(b"\0")
+    return cubin, log.decode()
+
+
 @pytest.fixture(scope="module")
-def compiling():
-    """Whoever asks for one kernel will ask for the others: all cores compile ahead."""
+def compiling(request):
+    """Whoever asks for one kernel will ask for the others: all cores compile ahead what the tests of this run ask for."""
+    wanted = [item.callspec.params for item in request.session.items
+              if item.path == request.path and item.originalname == "test_kernel_compiles_without_spills_or_complaints"]
     pool = ThreadPoolExecutor(CORES)
-    yield {(kernel, arch): pool.submit(resources.compiled, kernel, arch) for kernel in KERNELS for arch in ARCHITECTURES}
-    pool.shutdown(cancel_futures=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nvrtc, "compile", kept)
+        yield {(one["kernel"], one["arch"]): pool.submit(resources.compiled, one["kernel"], one["arch"]) for one in wanted}
+        pool.shutdown(cancel_futures=True)
+
+
+def covering():
+    """(kernel, architecture): each with all its macros for sm_90a, and for one of the others, in turn, so that every file is
+    compiled for every architecture. All the others are for --all: what they share, source and compiler, is covered."""
+    others = [arch for arch in ARCHITECTURES if arch != resources.ARCH]
+    for kernel in KERNELS:
+        settings = list(dict.fromkeys(str(k.defines) for k in KERNELS if k.file == kernel.file))
+        place, n = settings.index(str(kernel.defines)), len(settings)
+        first = {others[turn % len(others)] for turn in range(max(n, len(others))) if turn % n == place}
+        for arch in ARCHITECTURES:
+            yield pytest.param(kernel, arch, marks=[] if arch == resources.ARCH or arch in first else pytest.mark.exhaustive)
+
+
+def test_every_file_meets_every_architecture_and_every_kernel_sm_90a_and_another():
+    pairs = [case.values for case in covering() if not case.marks]
+    assert {(kernel.file, arch) for kernel, arch in pairs} == {(kernel.file, arch) for kernel in KERNELS for arch in ARCHITECTURES}
+    for kernel in KERNELS:
+        of_kernel = {arch for one, arch in pairs if one is kernel}
+        assert resources.ARCH in of_kernel and len(of_kernel) > 1
 
 
 @needs_nvrtc
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize("kernel", KERNELS, ids=NAMES)
+@pytest.mark.parametrize("kernel, arch", list(covering()), ids=[f"{name}-{arch}" for name in NAMES for arch in ARCHITECTURES])
 def test_kernel_compiles_without_spills_or_complaints(compiling, kernel, arch):
     cubin, log = compiling[kernel, arch].result()
     assert cubin[:4] == b"\x7fELF"
@@ -71,7 +110,7 @@ def type_of(argument):
 @needs_nvrtc
 def test_each_kernel_of_a_file_is_told_its_own_resources(compiling):
     softmax = [kernel for kernel in KERNELS if kernel.file == "softmax_loss.cu"]
-    of_file = list(map(int, re.findall(r"Used (\d+) registers", compiling[softmax[0], "sm_90a"].result()[1])))
+    of_file = list(map(int, re.findall(r"Used (\d+) registers", resources.compiled(softmax[0])[1])))
     told = [resources.resources(kernel, "sm_90a").registers for kernel in softmax]
     assert len(set(told)) > 2 and sorted(told) == sorted(of_file)
 
@@ -83,7 +122,7 @@ def test_every_global_function_is_declared():
 
 
 @needs_nvrtc
-def test_table_of_resources_is_the_compilers():
+def test_table_of_resources_is_the_compilers(compiling):
     _, kept, _ = resources.between_marks(resources.README.read_text())
     made = resources.table()
     if kept.splitlines()[0] != made.splitlines()[0]:

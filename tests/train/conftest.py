@@ -1,13 +1,16 @@
 """A set of class folders small enough to train on in a second: coloured noise, three classes told apart by their colour."""
 import os
+import shutil
 import signal
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from train.__main__ import main
 from zfcore.training import Training
 
+DRAW = Training.draw
 COLOURS = {"amber": (230, 160, 30), "jade": (40, 170, 110), "plum": (120, 50, 130)}
 
 
@@ -29,11 +32,41 @@ def pictures(tmp_path, monkeypatch):
     return write_set(tmp_path/"pictures")
 
 
-@pytest.fixture
-def options(pictures):
+def short(pictures):
     """What makes a run short, as it would be typed."""
     return ["--data", str(pictures), "--preset", "tiny", "--image-size", "32", "--batch-size", "8", "--epochs", "2",
             "--lr", "0.003", "--weight-decay", "0.0005", "--keep-prob", "0.7", "--patience", "20", "--workers", "1", "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request, monkeypatch):
+    """A run draws its curves and filters, which takes longer than to train it, where the test is marked `figures`."""
+    if not request.node.get_closest_marker("figures"):
+        monkeypatch.setattr(Training, "draw", lambda training: None)
+
+
+@pytest.fixture
+def options(pictures):
+    return short(pictures)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """made(epochs, folder): a copy of an uninterrupted run of so many epochs, which is trained once. Its pictures are no
+    test's own, and nobody changes them."""
+    root, runs = tmp_path_factory.mktemp("made"), {}
+
+    def copied(epochs, folder):
+        if epochs not in runs:
+            pictures = root/"pictures" if runs else write_set(root/"pictures")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("ZFCORE_CACHE", str(root/"cache"))
+                patch.setattr(Training, "draw", DRAW)
+                main([*short(pictures), "--epochs", str(epochs), "--output", str(root/str(epochs))])
+            runs[epochs] = root/str(epochs)
+        return shutil.copytree(runs[epochs], folder)
+
+    return copied
 
 
 @pytest.fixture

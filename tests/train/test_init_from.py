@@ -12,10 +12,9 @@ from zfcore.training import Training, resolve
 
 
 @pytest.fixture
-def source(options, tmp_path):
+def source(made, tmp_path):
     """The folder of a run of one epoch on amber, jade and plum."""
-    main([*options, "--epochs", "1", "--output", str(tmp_path/"source")])
-    return tmp_path/"source"
+    return made(1, tmp_path/"source")
 
 
 def trained_from(source, *words):

@@ -36,10 +36,9 @@ def assert_same_bits(a, b):
 
 
 @pytest.fixture
-def trained(options, tmp_path):
+def trained(made, pictures, tmp_path):
     """The folder of an uninterrupted run of four epochs."""
-    main([*options, "--epochs", "4", "--output", str(tmp_path/"whole")])
-    return tmp_path/"whole"
+    return made(4, tmp_path/"whole")
 
 
 def test_a_run_leaves_what_the_readme_promises(trained):
@@ -228,7 +227,11 @@ def test_an_output_folder_that_holds_something_is_refused(trained, options, caps
     assert "which holds something; go on with it by --resume" in capsys.readouterr().err
 
 
-def test_resume_refuses_a_changed_option_a_damaged_file_and_changed_classes(trained, pictures, capsys):
+def test_resume_refuses_a_changed_option_a_damaged_file_and_changed_classes(options, pictures, tmp_path, capsys):
+    trained = tmp_path/"whole"
+    main([*options, "--epochs", "1", "--output", str(trained)])
+    capsys.readouterr()
+
     def refused(*words):
         with pytest.raises(SystemExit) as exit:
             main(["--resume", str(trained), *words])

@@ -3,14 +3,15 @@ import csv
 import math
 import os
 import signal
+from itertools import islice
 
 import numpy as np
 import pytest
 
 from train import lr_test
 from train.__main__ import main
-from train.options import parser
 from train.lr_test import DIVERGED, HIGHEST, LOWEST, SETTLED, STEPS, Row, suggestion
+from train.options import parser
 from zfcore.training import Training, resolve
 
 
@@ -48,7 +49,7 @@ def test_the_rates_grow_by_one_factor_and_the_running_mean_is_that_of_the_losses
 
 def test_its_first_steps_are_those_of_training_at_such_rates(options, tmp_path):
     config = resolve(vars(parser().parse_args(options)))
-    rows = list(lr_test.measured(prepared(config)))
+    rows = islice(lr_test.measured(prepared(config)), 4)
     training = prepared(config)
     for row, batch in zip(rows, training.train.batches(8, 0, 0)):
         before, training.plateau.lr = training.added_up()[0], row.lr

@@ -22,10 +22,9 @@ from zfcore.training.folder import Lock
 
 
 @pytest.fixture
-def whole(options, tmp_path):
+def whole(made, pictures, tmp_path):
     """The folder of an uninterrupted run of two epochs."""
-    main([*options, "--output", str(tmp_path/"whole")])
-    return tmp_path/"whole"
+    return made(2, tmp_path/"whole")
 
 
 def refused(capsys, *words):
@@ -40,7 +39,8 @@ def refused(capsys, *words):
 
 # ------------------------------------------------------------------------------------------------------ the disk
 @pytest.mark.parametrize("name, code, cure", [
-    *((name, errno.ENOSPC, "make room there") for name in ("latest.h5", "best.h5", "epoch_0001.h5", "log.csv", "learning_curves.png")),
+    *((name, errno.ENOSPC, "make room there") for name in ("latest.h5", "best.h5", "epoch_0001.h5", "log.csv")),
+    pytest.param("learning_curves.png", errno.ENOSPC, "make room there", marks=pytest.mark.figures),
     ("latest.h5", errno.EROFS, "make the folder writable")])
 def test_a_disk_that_refuses_a_file_is_named_and_the_run_goes_on_when_it_is_mended(name, code, cure, whole, options, tmp_path,
                                                                                   monkeypatch, capsys):

@@ -74,7 +74,8 @@ def kept_epochs(run: FilePath, wanted: Collection[int] | None = None) -> dict[in
     if not Path(run).is_dir():
         raise check.Expected("--run", "a run's folder with kept epochs", run,
                              f"python -m train.reference {run} trains one" if str(run) in names() else "")
-    files = {int(path.stem[6:]): inside(run, path.name) for path in Path(run).iterdir() if re.fullmatch(r"epoch_\d+\.h5", path.name)}
+    names_found = [path.name for path in Path(run).iterdir() if re.fullmatch(r"epoch_\d+\.h5", path.name)]
+    files = {int(name[6:-3]): inside(run, name) for name in names_found}
     kept = dict(sorted(files.items()))
     if not kept:
         raise check.Expected(run, "checkpoints epoch_NNNN.h5", "none", "train with --keep-epochs")

@@ -4,6 +4,7 @@ Each is a checkpoint without what only training needs, its weights rounded to fl
 weights that its card NAME.json describes: data, recipe, errors, how legible its projections are, and the file's checksum. One
 command makes both, `python -m train.reference NAME`.
 """
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from zfcore import check, files
 from zfcore.hints import FilePath
 
 FOLDER = Path(__file__).parent
-CARD = files.table({"name": files.name, "file": files.name, "sha256": files.text(64), "bytes": files.whole(1), "model": files.name,
-                    "input": files.whole(1), "classes": files.listed(files.text())}, others=files.anything)
+CARD = files.table({"name": files.name, "file": files.name, "sha256": files.text(64), "bytes": files.whole(1),
+                    "model": files.name, "input": files.whole(1), "classes": files.listed(files.text())}, others=files.anything)
 
 
 def names() -> list[str]:
@@ -23,9 +24,9 @@ def names() -> list[str]:
 def file_of(path: FilePath) -> Path:
     """The checkpoint that `path` means: a file of that name, else the network called so. Raises Expected for neither."""
     path = Path(path)
-    if not path.is_file() and str(path) in names():
+    if not os.path.isfile(path) and str(path) in names():
         return FOLDER/f"{path}.h5"
-    if not path.exists() and len(path.parts) == 1:
+    if not os.path.exists(path) and len(path.parts) == 1:
         raise check.Expected("checkpoint", f"a run's folder, a checkpoint file or one of {', '.join(names())}", f"{path}, which does not exist")
     return path
 
@@ -33,7 +34,7 @@ def file_of(path: FilePath) -> Path:
 def home_of(path: FilePath) -> Path:
     """The folder into which belongs what is found out about a network: the run's own, the checkpoint file's, or runs/NAME."""
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         return path
     return Path("runs")/path if file_of(path).parent == FOLDER else path.parent
 

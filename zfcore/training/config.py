@@ -211,16 +211,16 @@ def read_options(path):
 
 
 def of_the_kind(what, name, value):
-    """Raise unless `value` is of the type of the option `name`; a whole number does for a float, a tuple holds whole ones
-    above 0."""
+    """Raise unless `value` is of the type of the option `name`; a whole number does for a float, a tuple holds whole ones,
+    0 or more."""
     kind = type(DEFAULTS[name])
     if kind is tuple:
-        fits = isinstance(value, tuple) and all(type(n) is int and n > 0 for n in value)
+        fits = isinstance(value, tuple) and all(type(n) is int and n >= 0 for n in value)
     else:
         fits = type(value) is kind or kind is float and (type(value) is int or isinstance(value, float))
         fits = fits or value is None and name == "weight_decay"
     if not fits:
-        of = " of numbers above 0" if kind is tuple else ""
+        of = " of whole numbers" if kind is tuple else ""
         raise check.Expected(what, f"a value of type {kind.__name__}{of}", repr(value))
 
 
