@@ -1,11 +1,11 @@
-"""The command `zfcore`, as it is installed: zfcore train, zfcore evaluate, zfcore top-activations, ... are python -m train,
+"""The command `zfcore`, as it is installed: zfcore train, zfcore evaluate, zfcore predict, zfcore top-activations, ... are python -m train,
 python -m train.evaluate, python -m zfcore top-activations, ..."""
 import importlib
 import sys
 
 from zfcore.commands import COMMANDS
 
-TRAINING = {"train": "train.__main__", **{name: f"train.{name}" for name in ("evaluate", "ablation", "transfer", "pack")}}
+TRAINING = {"train": "train.__main__", **{name: f"train.{name}" for name in ("evaluate", "predict", "ablation", "transfer", "pack")}}
 
 
 def main(words=None):

@@ -81,15 +81,15 @@ def numbers(found):
 
 
 @contextmanager
-def whole_folder(path):
+def whole_folder(path, files=FILES, what="an evaluation"):
     """`with whole_folder(path) as new:` fill the folder `new`. It becomes `path` when the block ends well, in place of an
-    earlier evaluation there, and vanishes when not. A folder that holds anything else is refused."""
+    earlier evaluation there, and vanishes when not. A folder that holds anything else than `files` is refused."""
     path = Path(path).resolve()
     new, old = (path.with_name(f".{path.name}.{word}") for word in ("part", "old"))
     try:
-        strange = sorted({entry.name for entry in path.iterdir()} - set(FILES)) if path.exists() else []
+        strange = sorted({entry.name for entry in path.iterdir()} - set(files)) if path.exists() else []
         if strange:
-            raise check.Expected("--output", "a new folder, or one with an evaluation and nothing else",
+            raise check.Expected("--output", f"a new folder, or one with {what} and nothing else",
                                  f"{path}, which holds {', '.join(strange[:3])}")
         for left_by_a_kill in (new, old):
             shutil.rmtree(left_by_a_kill, ignore_errors=True)
@@ -112,7 +112,8 @@ def parser():
                                 description="Top-1 and top-5 error of a trained network, or of an ensemble of several.")
     p.add_argument("--run", required=True, nargs="+",
                    help="a run's folder (its best.h5) or a checkpoint file; of several, the mean of the softmaxes is judged")
-    p.add_argument("--data", help="the set, as for python -m train (default: what the runs were trained on)")
+    p.add_argument("--data", help="the set, as for python -m train, or one folder of classes (default: what the "
+                                  "runs were trained on)")
     p.add_argument("--part", choices=("val", "train"), default="val")
     p.add_argument("--crops", choices=("centre", "ten"), default="centre", help="ten: the mean over the paper's ten crops")
     p.add_argument("--output", metavar="DIR", help="folder to write (default: evaluation, in the first run's folder)")
@@ -124,11 +125,11 @@ def parser():
     return p
 
 
-def default_output(runs):
-    """RUN/evaluation; RUN/evaluation-NAME for RUN/NAME.h5; for an ensemble evaluation-of-N-networks in the first run's."""
+def default_output(runs, what="evaluation"):
+    """RUN/evaluation; RUN/evaluation-NAME for RUN/NAME.h5; for an ensemble evaluation-of-N-networks in the first run's; or `what`."""
     first = Path(runs[0])
     word = f"-{first.stem}" if first.is_file() else ""
-    return inside(home_of(first), f"evaluation{word}" if len(runs) == 1 else f"evaluation-of-{len(runs)}-networks")
+    return inside(home_of(first), f"{what}{word}" if len(runs) == 1 else f"{what}-of-{len(runs)}-networks")
 
 
 @check.exit_with_message

@@ -40,7 +40,7 @@ from zfcore.checkpoint import atomic
 from zfcore.cpu import CORES
 from zfcore.data import data_in_words, open_data
 from zfcore.data.folders import PARTS
-from zfcore.data.loader import MOST_DAMAGED
+from zfcore.data.loader import damaged_in_words, most_damaged
 from zfcore.data.packed import SUFFIXES, VERSION, create, open_packed
 from zfcore.data.transforms import CorruptImage, decode, square
 from zfcore.files import anything, choice, inside, mapping, opener, parsed, read_json, text, whole
@@ -145,9 +145,9 @@ class Packing:
         found.update(damaged)
         for i, reason in damaged.items():
             tqdm.write(f"damaged picture left out: {dataset.names[i]}: {reason}", file=sys.stderr)
-        if len(found) > MOST_DAMAGED*len(dataset):
+        if len(found) > most_damaged(len(dataset)):
             i, reason = next(iter(found.items()))
-            raise check.Expected("data", "at most 1 % damaged pictures", f"{len(found)} of {len(dataset)} in {part}, the first "
+            raise check.Expected("data", damaged_in_words(len(dataset)), f"{len(found)} of {len(dataset)} in {part}, the first "
                                  f"being {dataset.names[i]} ({reason})", "mend or remove them")
 
     # ------------------------------------------------------------------------------------------------------------- packing

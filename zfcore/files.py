@@ -69,8 +69,10 @@ def read_bytes(path, most):
 
 
 def read_text(path, most=2**26):
-    """The text of the file at `path`, UTF-8; bytes that are none become question marks. Raises OSError."""
-    return read_bytes(path, most).decode("utf-8", "replace")
+    """The text of the file at `path`, UTF-8 with or without a mark at its beginning, or UTF-16 with one, as editors write it; bytes
+    that are none become question marks. Raises OSError."""
+    data = read_bytes(path, most)
+    return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace")
 
 
 def inside(folder, name):

@@ -20,7 +20,6 @@ from zfcore.checkpoint import Checkpoint, load, save
 from zfcore.data.transforms import CorruptImage
 from zfcore.models import build
 from zfcore.trained import Trained
-from zfcore.training import evaluation
 from zfcore.training.evaluation import answers, confused_pairs, confusion, evaluate, judge, per_class, predict, score, wilson
 
 
@@ -487,6 +486,6 @@ def test_another_sets_classes_are_refused(trained, tmp_path, capsys):
 
 def test_a_part_without_pictures_is_refused(trained, tmp_path, capsys, monkeypatch):
     _, runs = trained
-    monkeypatch.setattr(evaluation, "open_data", lambda *_: (None, Known([], ("amber", "jade", "plum"))))
+    monkeypatch.setattr("zfcore.trained.open_data", lambda *_: (Known([], "ab"), Known([], ("amber", "jade", "plum"))))
     monkeypatch.setattr(Known, "__len__", lambda self: len(self.labels), raising=False)
     assert "pictures in the val part" in refused(capsys, "--run", runs[0], "--output", tmp_path/"new")

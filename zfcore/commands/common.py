@@ -18,10 +18,11 @@ import numpy as np
 from tqdm import tqdm
 
 from zfcore import check, plots, trained
+from zfcore.data.folders import Files
 from zfcore.data.loader import shuffled
-from zfcore.data.transforms import MOST_BYTES, CorruptImage, check_large_enough, decode
+from zfcore.data.transforms import CorruptImage, check_large_enough
 from zfcore.deconvnet import check_units, feature_layer, unit_count
-from zfcore.files import anything, inside, mapping, read_bytes, read_json, table
+from zfcore.files import anything, inside, mapping, read_json, table
 from zfcore.kernel import PRECISIONS
 from zfcore.networks import home_of
 
@@ -71,22 +72,6 @@ def open_pictures(args, model, data=None):
     return model.pictures(args.data if data is None else data, args.part, args.upscale, args.workers, limit)
 
 
-class Files:
-    """Picture files as a data set whose classes nobody knows."""
-
-    def __init__(self, paths):
-        self.names, self.classes, self.labels = list(map(str, paths)), [], np.zeros(len(paths), np.int64)
-
-    def __len__(self):
-        return len(self.names)
-
-    def picture(self, i):
-        try:
-            return decode(self.names[i], read_bytes(self.names[i], MOST_BYTES))
-        except OSError as error:
-            raise CorruptImage(self.names[i], error.strerror or str(error)) from None
-
-
 def open_files(paths, args, model):
     """The `Pictures` of single files, prepared as the model's own were."""
     return model.prepared(Files(paths), args.upscale, workers=0)
@@ -114,11 +99,11 @@ def images_of(pictures, numbers):
 
 
 def labels_of(args, dataset, numbers, classes):
-    """int64 (n,), the network's classes of these pictures: those of --label, else those that the data name; None for files
-    without --label."""
+    """int64 (n,), the network's classes of these pictures: those of --label, else those that the data name; None for files, and
+    pictures without class folders, without --label."""
     if args.label is not None:
         return class_numbers(args.label, classes, len(numbers))
-    if args.images is not None:
+    if args.images is not None or not dataset.classes:
         return None
     return class_numbers([dataset.classes[label] for label in dataset.labels[numbers]], classes, len(numbers))
 

@@ -97,8 +97,8 @@ class Training:
     def begin(cls, config: TrainConfig, folder: FilePath | None = None, data: Parts | None = None) -> "Training":
         """A new run of the TrainConfig `config` in `folder`, which is made, or must be empty; None: runs/<date>-<time>-<model>.
 
-        `data` (train, val) are data sets, or Pictures, to use instead of what `config.data` names. Every training picture is
-        looked at once, for the mean image, before the folder is made: from then on a run fails only for new reasons. Raises
+        `data` (train, val) are data sets, or Pictures, to use instead of what `config.data` names. Every picture is
+        looked at once, those to train on for the mean image, before the folder is made: from then on a run fails only for new reasons. Raises
         Expected for a folder, pictures or weights that cannot be used."""
         materials = cls.materials(config, data)
         folder = new_folder(materials.config, folder, materials.origin, counts(materials.train))
@@ -117,7 +117,7 @@ class Training:
     def materials(cls, config: TrainConfig, data: Parts | None = None, checkpoint: Checkpoint | None = None) -> Materials:
         """The Materials of a run, which is to go on from `checkpoint` if there is one. Nothing is written."""
         device = select(config.device)
-        parts = data or open_data(config.data, config.picture_size, config.limit_per_class)
+        parts = data or open_data(config.data, config.picture_size, config.limit_per_class, config.val_fraction)
         how = config.picture_size, config.image_size, config.upscale, config.workers
         train, val = (part if isinstance(part, Pictures) else Pictures(part, *how) for part in parts)
         classes = train.dataset.classes
@@ -139,6 +139,7 @@ class Training:
         elif config.init_from:
             origin = start_from(config.init_from, network, classes, device)
         mean = train.prepare(progress=sys.stderr.isatty())
+        val.prepare(progress=sys.stderr.isatty(), what="validation pictures")             # so that what is wrong is found before an epoch
         if checkpoint is not None and checkpoint.mean_image is not None:
             mean = checkpoint.mean_image
         return Materials(config, train, val, network, mean, origin, checkpoint)
@@ -362,7 +363,7 @@ class Training:
             model=self.network.name, input_shape=self.network.input_shape, layers=self.network.table(),
             classes=self.classes, parameters=self.network.parameters(), velocity=self.optimizer.velocity, buffers=self.network.buffers(),
             mean_image=self.mean, epoch=self.epoch, step=self.step, history=self.history,
-            state={"data": self.config.data, "seed": self.config.seed, "init": "" if self.config.init_from else self.config.init,
+            state={"data": self.config.data, "val_fraction": self.config.val_fraction, "seed": self.config.seed, "init": "" if self.config.init_from else self.config.init,
                    **{f"plateau_{k}": v for k, v in vars(self.plateau).items()},
                    **{f"sums_{k}": v for k, v in vars(self.sums).items()}}))
         for name in names[1:]:
