@@ -216,7 +216,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(place, tmp_path, ca
 
 def test_a_missing_run_an_output_that_is_a_file_and_a_wrong_file_to_redraw_are_one_sentence(place, tmp_path, capsys):
     (tmp_path/"file").write_text("")
-    assert "--output: expected a folder" in refused(capsys, "top-activations", "--run", place/"run", "--output", tmp_path/"file")
+    assert "--output: expected a place where a folder can be made" in refused(capsys, "top-activations", "--run", place/"run", "--output", tmp_path/"file")
     assert "which does not exist" in refused(capsys, "top-activations", "--run", tmp_path/"no")
     assert "--run: expected" in refused(capsys, "top-activations")
     assert "a whole HDF5 file" in refused(capsys, "redraw", tmp_path/"file")

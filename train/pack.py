@@ -15,7 +15,6 @@ import fcntl
 import json
 import math
 import os
-import shlex
 import shutil
 import sys
 import threading
@@ -34,7 +33,6 @@ from zlib import crc32
 import numpy as np
 import PIL
 from PIL import Image, features
-from tqdm import tqdm
 
 from zfcore import check
 from zfcore.checkpoint import atomic, flush
@@ -44,6 +42,7 @@ from zfcore.data.loader import MOST_DAMAGED
 from zfcore.data.packed import SUFFIXES, VERSION, create, open_packed
 from zfcore.data.transforms import Damaged, decode, square
 from zfcore.files import anything, choice, inside, mapping, opener, parsed, read_json, text, whole
+from zfcore.terminal import Bar, command, counted, printable, say, status_of, warn
 
 SHARD = 512               # pictures in a file of OUTPUT.h5.parts
 PIECE = 16                # pictures a thread packs in one go
@@ -89,7 +88,7 @@ class Packing:
             if not self._layout.is_file():
                 todo = [shard for shard in self.shards if not self._is_done(shard)]
                 done = self.total - sum(shard.end - shard.begin for shard in todo)
-                with tqdm(total=self.total, initial=done, desc="packing", unit=" pictures", disable=None) as bar:
+                with Bar(self.total, "pictures", "packing", done=done) as bar:
                     self._pack(todo, bar)
                 self._lay_out()
             self._move_in()
@@ -142,7 +141,7 @@ class Packing:
         dataset, found = self.sets[part], self.damaged[part]
         found.update(damaged)
         for i, reason in damaged.items():
-            tqdm.write(f"damaged picture left out: {dataset.names[i]}: {reason}", file=sys.stderr)
+            warn(printable(f"damaged picture left out: {dataset.names[i]}: {reason}"))
         if len(found) > MOST_DAMAGED*len(dataset):
             i, reason = next(iter(found.items()))
             raise check.Expected("data", "at most 1 % damaged pictures", f"{len(found)} of {len(dataset)} in {part}, the first "
@@ -241,7 +240,7 @@ class Packing:
         layout = read_json(self._layout, mapping(whole(), choice(*(shard.path.name for shard in self.shards))))
         with written(self.output):
             with open(self._assembled, "r+b", opener=opener) as file:
-                for name, begin in tqdm(layout.items(), desc="putting together", unit=" shards", disable=None):
+                for name, begin in counted(layout.items(), "shards", "putting together"):
                     if (path := self.folder/name).is_file():
                         file.seek(begin)
                         file.write(pictures_of(path))
@@ -335,15 +334,15 @@ def main(arguments=None):
         raise check.Expected("OUTPUT", "a name in a folder that exists", args.output)
     started = time.monotonic()
     packing = Packing(**vars(args))
-    print(f"{data_in_words(args.source)}: {len(packing.sets['train'])} training and {len(packing.sets['val'])} validation "
-          f"pictures of {len(packing.sets['train'].classes)} classes", flush=True)
+    say(printable(f"{data_in_words(args.source)}: {len(packing.sets['train'])} training and {len(packing.sets['val'])} validation "
+                  f"pictures of {len(packing.sets['train'].classes)} classes"))
     try:
         packing.run()
-    except KeyboardInterrupt:
-        again = shlex.join(["python", "-m", "train.pack", *(sys.argv[1:] if arguments is None else arguments)])
-        print(f"\nstopped; what is packed is kept. Go on with: {again}", file=sys.stderr)
-        sys.exit(130)
-    print(closing(packing, time.monotonic() - started))
+    except KeyboardInterrupt as stop:
+        again = command("python", "-m", "train.pack", *(sys.argv[1:] if arguments is None else arguments))
+        warn(f"\nstopped; what is packed is kept. Go on with: {again}")
+        sys.exit(status_of(stop))
+    say(closing(packing, time.monotonic() - started))
 
 
 def parser():
@@ -363,12 +362,12 @@ def parser():
 def closing(packing, seconds):
     """The last lines: what was packed, how fast, and the command that trains from it."""
     count = sum(map(len, open_packed(packing.output)))
-    image_size = "" if packing.size == 256 else f" --image-size {packing.crop}"
+    image_size = [] if packing.size == 256 else ["--image-size", packing.crop]
     return f"""
-{packing.output}: {count} pictures of {packing.size}x{packing.size}, {packing.total - count} left out as damaged, {packing.output.stat().st_size} bytes
+{printable(packing.output)}: {count} pictures of {packing.size}x{packing.size}, {packing.total - count} left out as damaged, {packing.output.stat().st_size} bytes
 {packing.packed} of them packed in {seconds:.1f} s, {packing.packed/seconds:.0f} pictures/s with {packing.workers} threads
 
-next:  python -m train --preset zfnet --data {shlex.quote(str(packing.output))}{image_size}"""
+next:  {command("python", "-m", "train", "--preset", "zfnet", "--data", packing.output, *image_size)}"""
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from zfcore.models.variants import VARIANTS
 from zfcore.models.vgg import vgg11, vgg16
 from zfcore.models.zfnet import small, tiny, zfnet
 from zfcore.network import Network
-from zfcore.networks import file_of
+from zfcore.networks import file_of, place
 
 OF_PAPER: dict[str, Callable[..., Network]]
 OF_PAPER = {"tiny": tiny, "small": small, "zfnet": zfnet, "alexnet": alexnet, "tiny-alexnet": tiny_alexnet, **VARIANTS}
@@ -66,7 +66,7 @@ def start_of(checkpoint: Checkpoint, device: Device = CPU, precision: Precision 
 
 def checkpoint_file(path: FilePath) -> Path:
     """The checkpoint that a file, a run's folder or the name of a network of zfcore's means."""
-    path = Path(path)
+    path = place(path)
     if path.is_dir():
         return next((inside(path, name) for name in ("best.h5", "latest.h5") if (path/name).is_file()), path/"latest.h5")
     return file_of(path)

@@ -4,6 +4,7 @@ Each is a checkpoint without what only training needs, its weights rounded to fl
 weights that its card NAME.json describes: data, recipe, errors, how legible its projections are, and the file's checksum. One
 command makes both, `python -m train.reference NAME`.
 """
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,16 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.h5"))
 
 
+def place(path: FilePath) -> Path:
+    """`path` as a Path. Raises Expected for what is none, and for the empty one, which would be the folder one happens to be in."""
+    if not isinstance(path, (str, os.PathLike)) or not str(path):
+        raise check.Expected("checkpoint", f"a run's folder, a checkpoint file or one of {', '.join(names())}", repr(path))
+    return Path(path)
+
+
 def file_of(path: FilePath) -> Path:
     """The checkpoint that `path` means: a file of that name, else the network called so. Raises Expected for neither."""
-    path = Path(path)
+    path = place(path)
     if not path.is_file() and str(path) in names():
         return FOLDER/f"{path}.h5"
     if not path.exists() and len(path.parts) == 1:
@@ -32,7 +40,7 @@ def file_of(path: FilePath) -> Path:
 
 def home_of(path: FilePath) -> Path:
     """The folder into which belongs what is found out about a network: the run's own, the checkpoint file's, or runs/NAME."""
-    path = Path(path)
+    path = place(path)
     if path.is_dir():
         return path
     return Path("runs")/path if file_of(path).parent == FOLDER else path.parent
