@@ -15,7 +15,7 @@ import fcntl
 import json
 import math
 import os
-import shutil
+import re
 import sys
 import threading
 import time
@@ -42,10 +42,12 @@ from zfcore.data.loader import MOST_DAMAGED
 from zfcore.data.packed import SUFFIXES, VERSION, create, open_packed
 from zfcore.data.transforms import Damaged, decode, square
 from zfcore.files import anything, choice, inside, mapping, opener, parsed, read_json, text, whole
+from zfcore.hdf5 import open_h5
 from zfcore.terminal import Bar, command, counted, printable, say, status_of, warn
 
 SHARD = 512               # pictures in a file of OUTPUT.h5.parts
 PIECE = 16                # pictures a thread packs in one go
+PARTS_OF = re.compile(r"(train|val)-\d{8,}\.npz|lock|(work|layout)\.json|assembled\.h5|\..*\.part")      # names in OUTPUT.h5.parts
 AHEAD = 1                 # shards that threads work on while one is written
 
 
@@ -79,11 +81,11 @@ class Packing:
 
     def run(self):
         """Pack what is not packed yet, then put the file together under its final name."""
-        if self.output.exists():
-            if self.folder.is_dir() and not self._assembled.exists() and not any(self.folder.glob("*.npz")):
-                shutil.rmtree(self.folder)                 # all that a kill after the last step left to do
-                return
-            raise check.Expected(self.output, "a file that does not exist yet", "one that does", "remove it or choose another name")
+        if os.path.lexists(self.output):
+            if not self._is_finished():
+                raise check.Expected(self.output, "a file that does not exist yet", "one that does", "remove it or choose another name")
+            self._clear()                                  # all that a kill after the last step left to do
+            return
         with self._folder_of_parts():
             if not self._layout.is_file():
                 todo = [shard for shard in self.shards if not self._is_done(shard)]
@@ -92,12 +94,14 @@ class Packing:
                     self._pack(todo, bar)
                 self._lay_out()
             self._move_in()
-            shutil.rmtree(self.folder)
+            self._clear()
 
     # ------------------------------------------------------------------------------------------------ what is done already
     @contextmanager
     def _folder_of_parts(self):
         """Hold OUTPUT.h5.parts, new or of the same work, with a lock that ends with this process, however it ends."""
+        if self.folder.exists() and (strange := self._strangers()):
+            raise check.Expected(self.folder, "a folder of parts and nothing else", ", ".join(map(repr, strange[:3])), "choose another name")
         with written(self.folder):
             self.folder.mkdir(exist_ok=True)
             lock = open(inside(self.output.parent, self.folder.name)/"lock", "w", opener=opener)
@@ -111,18 +115,49 @@ class Packing:
 
     def _compare_with_before(self):
         """Refuse to mix the parts of another source or of other options, which work.json tells."""
-        path = self.folder/"work.json"
-        now = {**self._about(), "state of the pictures": {part: fingerprint(dataset) for part, dataset in self.sets.items()},
-               "format": VERSION, "upscale": self.upscale, "Pillow": f"{PIL.__version__}, libjpeg {features.version('jpg')}"}
-        before = read_json(path, mapping(anything)) if path.is_file() else now
-        changed = [key for key in now if now[key] != before.get(key)]
-        if changed == ["upscale"] and self.upscale:        # what was packed without it is the same with it
-            changed = []
-        if changed:
+        path, now = self.folder/"work.json", self._work()
+        if changed := self._changed(now) if path.is_file() else []:
             raise check.Expected(self.folder, "parts of the same work", f"parts with another {' and '.join(changed)}",
                                  f"give the arguments that began it, or remove {self.folder}")
         with kept(path) as temporary:
             temporary.write_text(json.dumps(now, indent=1))
+
+    def _work(self):
+        """All that the bytes of the parts depend on."""
+        return {**self._about(), "state of the pictures": {part: fingerprint(dataset) for part, dataset in self.sets.items()},
+                "format": VERSION, "upscale": self.upscale, "Pillow": f"{PIL.__version__}, libjpeg {features.version('jpg')}"}
+
+    def _changed(self, now):
+        """What of `now` is other than in the work.json that is there."""
+        before = read_json(self.folder/"work.json", mapping(anything))
+        changed = [key for key in now if now[key] != before.get(key)]
+        return [] if changed == ["upscale"] and self.upscale else changed          # what was packed without it is the same with it
+
+    def _strangers(self):
+        """The names of what lies in OUTPUT.h5.parts and is no part."""
+        return sorted(path.name for path in self.folder.iterdir() if path.is_symlink() or not path.is_file() or not PARTS_OF.fullmatch(path.name))
+
+    def _clear(self):
+        """Remove OUTPUT.h5.parts, which holds nothing but what was made there."""
+        for path in self.folder.iterdir():
+            if PARTS_OF.fullmatch(path.name):
+                path.unlink()
+        self.folder.rmdir()
+
+    def _is_finished(self):
+        """Whether the output is what this work has made, and only OUTPUT.h5.parts was still to go: it holds the notes of this very
+        work, laid out and moved in, and the output is of this source, with these options and this number of pictures."""
+        if not (self.folder/"work.json").is_file() or not self._layout.is_file() or self._assembled.exists() or any(self.folder.glob("*.npz")):
+            return False
+        if self._strangers() or self._changed(self._work()):
+            return False
+        try:
+            of_file = dict(zip(PARTS, open_packed(self.output)))
+            with open_h5(self.output) as file:
+                about = {key: file.attribute(key, anything) for key in self._about()}
+        except (check.Expected, OSError):
+            return False
+        return about == self._about() and all(set(of_file[part].names) <= set(dataset.names) for part, dataset in self.sets.items())
 
     def _is_done(self, shard):
         """Whether the shard's file is there and whole. Pictures that could not be read, as opposed to damaged ones, are

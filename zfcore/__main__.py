@@ -7,12 +7,13 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from zfcore import check, results
+from zfcore import check, plots, results
 from zfcore.commands import COMMANDS
 from zfcore.commands.common import FORMAT, SHARED
 from zfcore.files import numbered
 from zfcore.terminal import printable, say, status_of, warn
 
+WRITTEN = tuple(f".{kind}" for kind in (*plots.FORMATS, "md", "csv"))
 REDRAW = "draw figures again from saved arrays, of any command; needs no network"
 
 
@@ -64,8 +65,8 @@ def redraw(args):
     looked at before the first is drawn: where one cannot be, none is."""
     kinds = {command.RESULT.__name__: command for command in COMMANDS.values()}
     for file in args.files:
-        if file.suffix == f".{args.format}":
-            raise check.Expected(file, "another ending than that of the figure, which would take its place", file.suffix, "rename it")
+        if file.suffix.lower() in WRITTEN:
+            raise check.Expected(file, f"another ending than {', '.join(WRITTEN)}, of what is drawn and written beside it", file.suffix, "rename it")
         if (kind := results.kind_of(file)) not in kinds:
             raise check.Expected(file, f"a result that a command draws, one of {', '.join(kinds)}", kind)
         results.load(file, kinds[kind].RESULT)             # and let go: all units of a layer would fill the memory

@@ -224,7 +224,7 @@ def test_a_flag_of_the_wrong_type_leaves_with_status_2(capsys):
 def test_an_output_folder_that_holds_something_is_refused(trained, options, capsys):
     with pytest.raises(SystemExit):
         main([*options, "--output", str(trained)])
-    assert "which holds something; go on with it by --resume" in capsys.readouterr().err
+    assert "which holds something; go on with it by python -m train --resume" in capsys.readouterr().err
 
 
 def test_resume_refuses_a_changed_option_a_damaged_file_and_changed_classes(options, pictures, tmp_path, capsys):

@@ -18,8 +18,8 @@ RESULT, TOGETHER = growing.Evolution, None
 
 
 def run(args):
+    files = growing.kept_epochs(args.run, args.epochs) if args.run is not None else {}        # else the next line has a word
     model = open_model(args)
-    files = growing.kept_epochs(args.run, args.epochs)
     layers = args.layers or [layer.name for layer in model.network.convolutions]
     units = {layer: chosen_units(args.units, model.network, layer, args.seed) for layer in layers}
     pictures = open_pictures(args, model)

@@ -10,6 +10,7 @@ from typing import Any
 
 from zfcore import check, files
 from zfcore.hints import FilePath
+from zfcore.terminal import command
 
 FOLDER = Path(__file__).parent
 CARD = files.table({"name": files.name, "file": files.name, "sha256": files.text(64), "bytes": files.whole(1), "model": files.name,
@@ -33,8 +34,9 @@ def file_of(path: FilePath) -> Path:
     path = place(path)
     if not path.is_file() and str(path) in names():
         return FOLDER/f"{path}.h5"
-    if not path.exists() and len(path.parts) == 1:
-        raise check.Expected("checkpoint", f"a run's folder, a checkpoint file or one of {', '.join(names())}", f"{path}, which does not exist")
+    if not path.exists():
+        raise check.Expected("checkpoint", f"a run's folder, a checkpoint file or one of {', '.join(names())}", f"{path}, which does not exist",
+                             f"{command('python', '-m', 'train', '--output', path)} trains one")
     return path
 
 

@@ -312,7 +312,8 @@ class Training:
         if not math.isfinite(loss):
             steps = f"step {self.step}" if self.step == step + 1 else f"steps {step + 1} to {self.step}"
             raise check.Expected("training", "a finite loss", f"{loss} at epoch {self.epoch + 1}, {steps}",
-                                 f"lower --lr (it was {self.plateau.lr:g}) or try --init he; {self.folder} keeps the last checkpoint")
+                                 f"lower the learning rate (it was {self.plateau.lr:g}), python -m train --lr, or try its --init he; {self.folder} "
+                                 f"keeps the last checkpoint")
         mean, steps = (loss - s.loss)/max(s.count - count, 1), self.step - step
         s.loss, s.wrong, s.clamped, self.looked = loss, int(wrong), int(clamped), (self.step, s.count)
         if steps > 0 and (advice := self.guard.update(mean, steps)):
