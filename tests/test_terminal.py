@@ -47,18 +47,18 @@ def test_a_command_that_is_copied_gives_the_shell_the_same_words(encoding):
     assert terminal.command(Path("-x")) == "./-x"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(names)
 @example("$\\frac{a$")
-@example("$$$")
+@example(os.fsdecode(b"\xff\n"))
 def test_every_name_can_be_drawn(tmp_path_factory, name):
     """As a caption, as a class of a confusion matrix, in a title, in every format."""
     folder, picture = tmp_path_factory.mktemp("drawn"), np.zeros((8, 8, 3), np.uint8)
     classes = [name, f"{name} 2"]
     sheet = plots.captioned([picture], [(name, name)], [False], name)
-    figure = plots.confusion(np.array([[3, 1], [0, 2]]), classes, [(*classes, 1, 4)], terminal.printable(name))
+    figure = plots.confusion(np.array([[3, 1], [0, 2]]), classes, [(*classes, 1, 4)], name)
     for drawn in (sheet, figure):
-        for kind in plots.FORMATS:
+        for kind in ("png", "svg"):
             plots.save(drawn, folder/f"a.{kind}")
     plots.save(plots.average_precisions(classes, {name: np.array([3, 4])}, np.array([1, 1])), folder/"b.png")
 
@@ -148,17 +148,16 @@ def test_training_into_a_pipe_that_is_closed_keeps_the_epoch_and_ends_as_a_shell
     process = started("train", *options, "--output", tmp_path/"run", stdout=write)
     os.close(write)
     assert ended(process) == (141, None, "")
-    process = subprocess.Popen(["bash", "-c", f"{terminal.command(sys.executable, '-m', 'train', *options, '--output', tmp_path/'b')} | grep -m1 epoch; "
+    process = subprocess.Popen(["bash", "-c", f"{terminal.command(sys.executable, '-m', 'train', *options, '--output', tmp_path/'b')} | grep -m1 'epoch  '; "
                                               "exit ${PIPESTATUS[0]}"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     ended(process)
     assert load(tmp_path/"b"/"latest.h5").epoch >= 1 and (tmp_path/"b"/"log.csv").read_text().count("\n") >= 2
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("command", ["train", "evaluate", "help"])
+@pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_a_full_disk_under_standard_output_costs_only_what_was_printed(command, options, run, tmp_path):
-    words = {"train": ["train", *options, "--output", tmp_path/"run"], "evaluate": ["train.evaluate", "--run", run, "--output", tmp_path/"out"],
-             "help": ["zfcore", "--help"]}[command]
+    words = {"train": ["train", *options, "--output", tmp_path/"run"], "evaluate": ["train.evaluate", "--run", run, "--output", tmp_path/"out"]}[command]
     with open("/dev/full", "w") as full:
         status, _, err = ended(started(*words, stdout=full))
     assert status == 2 and "standard output: expected a place that takes what is printed, got No space left" in err
@@ -179,7 +178,7 @@ def test_a_command_works_in_odd_surroundings(before, run, tmp_path):
 
 
 @posix
-@pytest.mark.parametrize("kilobytes", [600_000, 1_000_000])
+@pytest.mark.parametrize("kilobytes", [600_000])
 def test_too_little_memory_is_a_sentence(kilobytes, run, tmp_path):
     words = ["zfcore", "top-activations", "--run", run, "--output", tmp_path/"out", "--units", "0:2", "--device", "cpu", "--workers", "0"]
     process = started(*words, before=f"export OPENBLAS_NUM_THREADS=1; ulimit -v {kilobytes}; ")
@@ -189,7 +188,7 @@ def test_too_little_memory_is_a_sentence(kilobytes, run, tmp_path):
 
 # ------------------------------------------------------------------------------------------------------------ signals
 @posix
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("number", [getattr(signal, "SIGHUP", 1)])
 def test_a_signal_ends_training_saved_and_said(number, options, tmp_path):
     process = started("train", *options, "--epochs", "1000", "--output", tmp_path/"run")
     until = time.monotonic() + 60
@@ -201,7 +200,7 @@ def test_a_signal_ends_training_saved_and_said(number, options, tmp_path):
 
 
 @posix
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("number", terminal.ENDING)
 def test_a_signal_ends_every_other_command_with_a_word(number):
     script = ("import os, signal, sys, time; from zfcore.check import speak_and_exit\n@speak_and_exit\ndef main():\n"
               " print('begun', flush=True); time.sleep(30)\nmain()")
@@ -227,13 +226,14 @@ def test_what_is_to_be_ignored_is_ignored_as_under_nohup():
 
 @posix
 @pytest.mark.parametrize("words", [["train", "--dry-run"], ["zfcore", "--help"], ["train.evaluate", "--help"]], ids=lambda words: words[0])
-@pytest.mark.parametrize("after", [0.15, 0.3, 0.6])
-def test_ctrl_c_while_modules_are_imported_is_quiet(words, after):
-    process = started(*words)
-    time.sleep(after)
+def test_ctrl_c_while_modules_are_imported_is_quiet(words):
+    process = subprocess.Popen([sys.executable, "-X", "importtime", "-m", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "numpy" not in (line := process.stderr.readline()) and line:
+        pass
     process.send_signal(signal.SIGINT)
-    status, _, err = ended(process)
-    assert status in (0, 130, -signal.SIGINT) and err in ("", "\nstopped\n")
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode in (130, -signal.SIGINT)
+    assert [line for line in err.splitlines() if not line.startswith("import time:")] in ([], ["", "stopped"])
 
 
 # ------------------------------------------------------------------------------------------------------------- advice

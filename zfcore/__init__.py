@@ -27,8 +27,9 @@ import os
 import signal
 import sys
 
-_words = [*getattr(sys, "orig_argv", []), "", ""]
-_is_command = _words[1] == "-m" and _words[2].split(".")[0] in ("zfcore", "train", "bench") or os.path.basename(_words[1]) == "zfcore"
+_words = getattr(sys, "orig_argv", [])
+_module = _words[_words.index("-m") + 1] if "-m" in _words[:-1] else ""
+_is_command = _module.split(".")[0] in ("zfcore", "train", "bench") or os.path.basename((sys.argv or [""])[0]) == "zfcore"
 if _is_command and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)         # until the command begins (terminal.at_work) Ctrl-C ends it without a word
 

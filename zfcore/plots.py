@@ -561,7 +561,7 @@ def confusion(counts: NDArray[np.integer[Any]], classes: Sequence[str], pairs: S
         margin += int(max(_length(_short(name)) for name in classes))
     left, panel = max(margin, 60), max(side, 180)                         # the right panel is as high as the matrix, or higher
     width = left + side + 460
-    title = textwrap.wrap(title, int(width/7.5))
+    title = textwrap.wrap(printable(title), int(width/7.5))
     top = 15*len(title) + 25
     height = top + panel + max(margin, 60)
     figure = Figure((width/DPI, height/DPI), dpi=DPI)
@@ -666,7 +666,7 @@ def average_precisions(names: Sequence[str], columns: Mapping[str, NDArray[np.fl
     places = np.arange(len(names))
     axes.scatter(chance, places, marker="|", s=70, color=GREY, lw=1.2, label="by chance")
     for (name, values), colour, shape in zip(columns.items(), (GREY, VAL, UNTRAINED, TRAIN), "Dovs"):
-        axes.scatter(values, places, s=26, color=colour, marker=shape, label=name, zorder=3, alpha=0.9, lw=0)
+        axes.scatter(values, places, s=26, color=colour, marker=shape, label=printable(name), zorder=3, alpha=0.9, lw=0)
     axes.set_yticks(places, list(map(printable, names)))
     axes.invert_yaxis()
     axes.axhline(len(names) - 1.5, color=GREY, lw=0.5)

@@ -120,7 +120,7 @@ class Bar(tqdm):
 
     done     what of `total` was done before
     stays    whether the bar stays on the screen when it is full"""
-    told = -float("inf")         # when a line was printed last, by whatever bar: those of many short ones would be too many
+    told = seen = -float("inf")  # when a line was printed last, and when the last bar ended: many short ones are told like one long
 
     def __init__(self, total: int | None, unit: str, what: str, done: int = 0, stays: bool = True, hidden: bool = False) -> None:
         on_terminal = bool(sys.stderr) and sys.stderr.isatty()
@@ -129,7 +129,8 @@ class Bar(tqdm):
         self.desc, self.postfix = printable(what), getattr(self, "postfix", None)
         self.full = threading.Event()
         if self.disable and not hidden:
-            Bar.told = max(Bar.told, self.began - TELL_EVERY/2)                    # the first line after half of the time
+            if self.began - Bar.seen > TELL_EVERY/4:
+                Bar.told = self.began - TELL_EVERY/2                               # the first line after half of the time
             threading.Thread(target=self._tell, name="progress", daemon=True).start()
 
     def update(self, n: float | None = 1) -> bool | None:
@@ -141,6 +142,7 @@ class Bar(tqdm):
 
     def close(self) -> None:
         self.full.set()
+        Bar.seen = time.monotonic()
         super().close()
 
     def _tell(self):
