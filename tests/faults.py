@@ -1,4 +1,4 @@
-"""python -m tests.faults [--minutes 10] [--seed 0] [--kind checkpoint.h5]: strangers' files of every kind, spoiled at random, until the time is up.
+"""python -m tests.faults [--minutes 10] [--seed 0] [--kind checkpoint.h5]: strangers' files of every kind, spoiled at random.
 
 Each input is one sentence or sound; anything else - a traceback, more than 20 seconds, a touched file - is told with the line
 that repeats it, and the exit status is then 1."""

@@ -1,7 +1,7 @@
-"""Strangers' files for tests/test_hostile.py and tests/faults.py: sound files of every kind that zfcore reads, and what somebody may do to them.
+"""Strangers' files for tests/test_hostile.py and tests/faults.py: sound ones of many kinds, and what somebody may do to them.
 
-    KINDS                              {kind: function(path) that writes a sound one, function(path) that opens it as zfcore does}
-    spoil(rng, path)                   changes a file in one of the ways below, drawn; returns what was done, in words
+    KINDS              {kind: (function(path) that writes a sound one, function(path) that opens it as zfcore does)}
+    spoil(rng, path)   changes a file in one of the ways below, drawn; returns what was done, in words
 """
 import json
 import os
@@ -27,8 +27,8 @@ from zfcore.data.packed import create
 from zfcore.layers import Conv, Flatten, Linear, MaxPool, ReLU
 from zfcore.network import Network
 
-SIZES = {"n": 2, "H": 12, "W": 12, "M": 3, "R": 2, "Q": 2, "L": 2, "S": 3, "m": 2, "h": 5, "w": 5, "f": 3, "U": 2, "k": 2, "E": 2, "J": 3,
-         "K": 3, "F": 4, "B": 15, "D": 5, "P": 2, "r": 1, "o": 1, "p": 1}
+SIZES = {"n": 2, "H": 12, "W": 12, "M": 3, "R": 2, "Q": 2, "L": 2, "S": 3, "m": 2, "h": 5, "w": 5, "f": 3, "U": 2, "k": 2,
+         "E": 2, "J": 3, "K": 3, "F": 4, "B": 15, "D": 5, "P": 2, "r": 1, "o": 1, "p": 1}
 SCALARS = {"int": 2, "float": 0.5, "text": "conv1", "bool": True}
 RESULTS = TopActivations, UnitViews, Occlusion, Invariance, Diagnosis, Evolution, Controls, Correspondence
 
@@ -38,9 +38,9 @@ def a_checkpoint(path):
     layers = [Conv("conv1", F=4, K=3, S=2), ReLU("relu1"), MaxPool("pool1", K=3, S=2, P=1), Flatten("flat"), Linear("fc2", 3)]
     network = Network("small", (3, 17, 17), layers).init(1)
     zeros = {layer: {key: np.zeros_like(array) for key, array in of.items()} for layer, of in network.parameters().items()}
-    state = {"data": "", "seed": 1, "init": "gaussian", "plateau_lr": 0.1, "plateau_patience": 5, "plateau_margin": 0.01, "plateau_drops": 3,
-             "plateau_best": float("inf"), "plateau_waited": 0, "sums_loss": 0.0, "sums_seconds": 0.0, "sums_wrong": 0, "sums_count": 0,
-             "sums_batches": 0, "sums_clamped": 0}
+    state = {"data": "", "seed": 1, "init": "gaussian", "plateau_lr": 0.1, "plateau_patience": 5, "plateau_margin": 0.01,
+             "plateau_drops": 3, "plateau_best": float("inf"), "plateau_waited": 0, "sums_loss": 0.0, "sums_seconds": 0.0,
+             "sums_wrong": 0, "sums_count": 0, "sums_batches": 0, "sums_clamped": 0}
     save(path, Checkpoint("small", network.input_shape, network.table(), ["a", "b", "c"], network.parameters(), zeros,
                           np.full((3, 19, 19), 100, np.float32), 1, 7, state, {"epoch": [1.0], "val_error": [0.5]}))
 
@@ -67,12 +67,14 @@ def _filled(line, sizes):
     if line.dtype is str:
         return np.array([f"name {k}" for k in range(int(np.prod(shape)))]).reshape(shape)
     low = sizes.value(line.range.split("..")[0], "") if ".." in line.range and line.range.split("..")[0] else 0
-    return np.full(shape, max(low, 0), line.dtype) + np.asarray(np.arange(int(np.prod(shape))).reshape(shape) % 2 if line.dtype == np.float32 else 0, line.dtype)
+    varied = np.arange(int(np.prod(shape))).reshape(shape) % 2 if line.dtype == np.float32 else 0
+    return np.full(shape, max(low, 0), line.dtype) + np.asarray(varied, line.dtype)
 
 
 def a_packed_set(path):
     rng, size = np.random.default_rng(0), 8
-    facts = {"lengths": [size*size*3]*3, "checksums": [1, 2, 3], "labels": [0, 1, 0], "names": ["x/1", "y/2", "x/3"], "left_out": []}
+    facts = {"lengths": [size*size*3]*3, "checksums": [1, 2, 3], "labels": [0, 1, 0], "names": ["x/1", "y/2", "x/3"],
+             "left_out": []}
     create(path, {"source": "test", "size": size, "encoding": "raw"}, ["x", "y"],
            rng.random((3, size, size), np.float32), {"train": facts, "val": facts})
 
@@ -107,18 +109,19 @@ def resumed(path):
 
 
 def options(path):
-    from train.config import resolve
+    from zfcore.training.config import resolve
     return resolve({"config": str(path)})
 
 
 def a_config(path):
     from dataclasses import asdict
 
-    from train.config import TrainConfig
+    from zfcore.training.config import TrainConfig
     Path(path).write_text(json.dumps({"options": asdict(TrainConfig()), "started": "2026-01-01 00:00:00"}, indent=2))
 
 
-KINDS = {"checkpoint.h5": (a_checkpoint, opened_and_used), "latest.h5": (a_checkpoint, resumed), "packed.h5": (a_packed_set, lambda path: open_data(str(path), 8)),
+KINDS = {"checkpoint.h5": (a_checkpoint, opened_and_used), "latest.h5": (a_checkpoint, resumed),
+         "packed.h5": (a_packed_set, lambda path: open_data(str(path), 8)),
          "landmarks.json": (landmarks, read_landmarks), "config.json": (a_config, options),
          **{f"{kind.__name__}.h5": (a_result(kind), redrawn(kind)) for kind in RESULTS}}
 
@@ -143,8 +146,8 @@ def _bytes(rng, path):
     return f"bytes changed at {at}"
 
 
-VALUES = [0, -1, 7, 10**6, 2**63, 10**400, 0.5, -0.0, float("nan"), float("inf"), "", "x", "../x", "a/b", "a\nb", "con", "x"*300, "\udc80", "7", True, None,
-          [], [1, 2], {}, {"a": 1}, [[0]]]
+VALUES = [0, -1, 7, 10**6, 2**63, 10**400, 0.5, -0.0, float("nan"), float("inf"), "", "x", "../x", "a/b", "a\nb", "con",
+          "x"*300, "\udc80", "7", True, None, [], [1, 2], {}, {"a": 1}, [[0]]]
 
 
 def _json(rng, path):
@@ -211,11 +214,14 @@ def _dataset(rng, file, name):
     array, parent, last = file[name][()], *name.rsplit("/", 1)
     ways = {
         "deleted": lambda: None, "another type": lambda: array.astype(rng.choice(["i1", "f8", "i8", "f4", "u2", ">f4", "c8"])),
-        "flat": lambda: array.ravel(), "an axis more": lambda: array[None], "empty": lambda: array[:0] if array.ndim else array[None][:0],
-        "longer": lambda: np.concatenate([array, array]) if array.ndim else array, "filled": lambda: np.full_like(array, rng.choice([0, -1, 1, 99, 2**31 - 1])),
-        "not finite": lambda: np.full_like(array, rng.choice([np.nan, np.inf, -np.inf])), "number": lambda: np.array(3), "texts": lambda: np.array([b"a", b"b"]),
-        "group": "group", "huge": "huge", "soft": h5py.SoftLink("/" + "x"*9), "hard": "hard", "external link": h5py.ExternalLink("/etc/passwd", "/x"),
-        "external data": "external", "virtual": "virtual", "unwritten": "unwritten", "vlen": "vlen", "compound": "compound", "odd name": "odd", "to itself": "itself"}
+        "flat": lambda: array.ravel(), "an axis more": lambda: array[None],
+        "empty": lambda: array[:0] if array.ndim else array[None][:0],
+        "longer": lambda: np.concatenate([array, array]) if array.ndim else array,
+        "filled": lambda: np.full_like(array, rng.choice([0, -1, 1, 99, 2**31 - 1])),
+        "not finite": lambda: np.full_like(array, rng.choice([np.nan, np.inf, -np.inf])),
+        "number": lambda: np.array(3), "texts": lambda: np.array([b"a", b"b"]), "soft": h5py.SoftLink("/" + "x"*9),
+        "external link": h5py.ExternalLink("/etc/passwd", "/x"), "external data": "external", "odd name": "odd",
+        "to itself": "itself", **{way: way for way in ("group", "huge", "hard", "virtual", "unwritten", "vlen", "compound")}}
     if array.dtype.kind == "S":
         ways = {way: made for way, made in ways.items() if way not in ("another type", "filled", "not finite")}
     if array.dtype.kind in "iub":
@@ -227,16 +233,36 @@ def _dataset(rng, file, name):
         made = array
     group = file[parent or "/"]
     del group[last]
-    {"group": lambda: group.create_group(last), "huge": lambda: group.create_dataset(last, (10**6, 10**6), "f4", chunks=(100, 100)),
-     "hard": lambda: group.__setitem__(last, file), "itself": lambda: group.__setitem__(last, group),
-     "external": lambda: group.create_dataset(last, array.shape or (1,), array.dtype, external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)]),
-     "virtual": lambda: group.create_virtual_dataset(last, _virtual(array)),
-     "unwritten": lambda: group.create_dataset(last, array.shape, array.dtype),
-     "vlen": lambda: group.create_dataset(last, (3,), h5py.vlen_dtype(np.float32)),
-     "compound": lambda: group.create_dataset(last, (3,), [("a", "f4"), ("b", "i8")]),
-     "odd": lambda: group.__setitem__(last + "\n..", array)}.get(made, lambda: made is None or group.__setitem__(last, made))() \
-        if not isinstance(made, np.ndarray) else group.__setitem__(last, made)
+    if isinstance(made, str):
+        _odd_thing(made, file, group, last, array)
+    elif made is not None:
+        group[last] = made
     return f"{name}: {way}"
+
+
+def _odd_thing(kind, file, group, name, array):
+    """Put something that is no dataset of its own data where `array` was."""
+    match kind:
+        case "group":
+            group.create_group(name)
+        case "hard":
+            group[name] = file
+        case "itself":
+            group[name] = group
+        case "odd":
+            group[name + "\n.."] = array
+        case "huge":
+            group.create_dataset(name, (10**6, 10**6), "f4", chunks=(100, 100))
+        case "external":
+            group.create_dataset(name, array.shape or (1,), array.dtype, external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+        case "virtual":
+            group.create_virtual_dataset(name, _virtual(array))
+        case "unwritten":
+            group.create_dataset(name, array.shape, array.dtype)
+        case "vlen":
+            group.create_dataset(name, (3,), h5py.vlen_dtype(np.float32))
+        case "compound":
+            group.create_dataset(name, (3,), [("a", "f4"), ("b", "i8")])
 
 
 def _virtual(array):
@@ -247,5 +273,5 @@ def _virtual(array):
 
 def tree(folder):
     """{path: what it is} of a folder and all below it."""
-    return {str(path.relative_to(folder)): (os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None)
-            for path in sorted(folder.rglob("*"))}
+    what = lambda path: os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+    return {str(path.relative_to(folder)): what(path) for path in sorted(folder.rglob("*"))}

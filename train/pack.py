@@ -301,8 +301,8 @@ def jpeg(pixels, quality):
 
 @contextmanager
 def shard_of(path):
-    """The arrays of a shard's file, {name: array}, each as large as it says. Raises OSError, and ValueError or BadZipFile where it is
-    damaged."""
+    """The arrays of a shard's file, {name: array}, each as large as it says. Raises OSError, and ValueError or BadZipFile where
+    it is damaged."""
     with open(path, "rb", opener=opener) as file, ZipFile(file) as members:
         for member in members.infolist():
             with members.open(member) as array:

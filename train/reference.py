@@ -85,7 +85,8 @@ def write(name, run):
 
 def about_the_run(file, checkpoint):
     """What the run's config.json tells, and how long it took."""
-    config = read_json(file.parent/"config.json", table(dict.fromkeys(("started", "device", "versions", "options"), anything), others=anything))
+    needed = dict.fromkeys(("started", "device", "versions", "options"), anything)
+    config = read_json(file.parent/"config.json", table(needed, others=anything))
     return {"epoch": checkpoint.epoch, "seconds": round(sum(checkpoint.history["seconds"])), "trained": config["started"][:10],
             "device": config["device"], "versions": {**config["versions"], "zfcore": zfcore.__version__}, "options": config["options"]}
 

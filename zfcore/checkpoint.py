@@ -11,8 +11,8 @@ One file that `h5ls -r` explains by itself:
     /state                        attributes: learning rate, plateau rule, place in the epoch
 
 Every dataset carries Fletcher32 checksums. A file is written beside its final name, flushed to the disk and renamed, so
-that a kill at any moment leaves the last good one. Nothing is ever unpickled, and a file is not believed: what must be there, with
-type, shape and range, is looked at before it is read (zfcore/hdf5.py).
+that a kill at any moment leaves the last good one. Nothing is ever unpickled, and a file is not believed: what must be there,
+with type, shape and range, is looked at before it is read (zfcore/hdf5.py).
 """
 import csv
 import errno
@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.backend import to_host
 from zfcore.files import anything, choice, listed, mapping, name, number, opener, parsed, said, text, whole
-from zfcore.hdf5 import open_h5, short
+from zfcore.hdf5 import Reader, open_h5, short
 from zfcore.hints import Arrays, FilePath, Row, Shape
 from zfcore.layers import from_fields
 from zfcore.network import Network
@@ -42,10 +42,11 @@ from zfcore.network import Network
 FORMAT, VERSION = "zfcore", 1
 LIBVER = ("v110", "v110")           # HDF5 1.10 and later: this form has checksums on its own headers too
 MOST_LAYERS, MOST_CLASSES, MOST_EPOCHS = 1000, 10**6, 10**6
-FLOATS = np.dtype(np.float32), np.dtype(np.float16)       # as weights are stored: the networks that come with zfcore are rounded
+FLOATS = np.dtype(np.float32), np.dtype(np.float16)       # as weights are stored; those that come with zfcore are rounded
 
 # What a run goes on from, beside the arrays. Other names may be there, but none that begins like one of these.
-PLATEAU = {"lr": number(above=0), "patience": whole(1), "margin": number(0, 1), "drops": whole(), "best": number(0, infinite=True), "waited": whole()}
+PLATEAU = {"lr": number(above=0), "patience": whole(1), "margin": number(0, 1), "drops": whole(),
+           "best": number(0, infinite=True), "waited": whole()}
 SUMS = {"loss": number(), "seconds": number(0), "wrong": whole(), "count": whole(), "batches": whole(), "clamped": whole()}
 GOES_ON = {**{f"plateau_{key}": form for key, form in PLATEAU.items()}, **{f"sums_{key}": form for key, form in SUMS.items()}}
 STATE = {"data": text(10_000), "seed": whole(), "init": choice("", "gaussian", "he"), **GOES_ON}
@@ -91,8 +92,9 @@ def load(path: FilePath) -> Checkpoint:
     """Read and check a file written by `save`. Whatever is wrong is one sentence that names the file and the dataset:
     not a checkpoint, another version, cut short, a failed checksum, a missing or misshapen dataset, a NaN."""
     path = Path(path)
-    if not path.is_file():
-        raise check.Expected("checkpoint", "a file", f"{path}, which {'is none' if os.path.lexists(path) else 'does not exist'}")
+    if not os.path.isfile(path):
+        raise check.Expected("checkpoint", "a file",
+                             f"{path}, which {'is none' if os.path.lexists(path) else 'does not exist'}")
     try:
         with open_h5(path, "use another checkpoint of the run") as file:
             check_format(file, path, FORMAT, "a zfcore checkpoint")
@@ -103,7 +105,8 @@ def load(path: FilePath) -> Checkpoint:
                 model, input_shape, layers, _json(file, "classes", listed(text(), MOST_CLASSES)),
                 parameters=_arrays(file, "parameters", network.parameter_shapes()),
                 velocity=_arrays(file, "optimizer", network.parameter_shapes()) if file.group("optimizer").names() else {},
-                buffers=_arrays(file, "buffers", network.buffer_shapes()) if "buffers" in file or network.buffer_shapes() else {},
+                buffers=_arrays(file, "buffers", network.buffer_shapes())
+                if "buffers" in file or network.buffer_shapes() else {},
                 mean_image=file.group("preprocessing").array("mean_image", np.float32, (3, None, None), finite=True)
                 if "preprocessing" in file else None,
                 epoch=file.attribute("epoch", whole()), step=file.attribute("step", whole()),
@@ -112,12 +115,11 @@ def load(path: FilePath) -> Checkpoint:
         raise check.Expected(path, "a file that can be read", error.strerror or short(error)) from None
 
 
-def check_format(file, path, expected, what, advice=""):
+def check_format(file: Reader, path: FilePath, expected: str, what: str, advice: str = "") -> None:
     """Raise Expected unless the file, a `hdf5.Reader`, has this format in VERSION."""
     if (found := file.attribute("format", anything, "")) != expected:
         known = {FORMAT: "a checkpoint", "zfcore result": "the result of an analysis", "zfcore pictures": "a packed data set"}
-        raise check.Expected(path, what, known.get(found, "another HDF5 file") if isinstance(found, str) else "another HDF5 file",
-                             advice)
+        raise check.Expected(path, what, known.get(found if isinstance(found, str) else "", "another HDF5 file"), advice)
     if (version := file.attribute("version", anything)) != VERSION:
         raise check.Expected(path, f"format version {VERSION}", said(version), "read it with the zfcore that wrote it")
 
@@ -138,21 +140,23 @@ def _arrays(file, key, shapes):
     """{layer: {name: array}} of the group called `key`, which must hold arrays of exactly these `shapes`."""
     group = file.group(key)
     same_names(group, shapes, "the layers ")
+    layers = {layer: group.group(layer) for layer in shapes}
     for layer, of_layer in shapes.items():
-        same_names(group.group(layer), of_layer)
-    return {layer: {name: group.group(layer).array(name, FLOATS, shape, finite=True) for name, shape in of_layer.items()}
+        same_names(layers[layer], of_layer)
+    return {layer: {name: layers[layer].array(name, FLOATS, shape, finite=True) for name, shape in of_layer.items()}
             for layer, of_layer in shapes.items()}
 
 
-def same_names(group, names, what=""):
+def same_names(group: Reader, names: Iterable[str], what: str = "") -> None:
     """Raise Expected unless the group, a `hdf5.Reader`, holds what is called by these `names` and nothing else."""
     if set(found := group.names()) != set(names):
-        raise check.Expected(group.place(), f"{what}{', '.join(names) or 'none'}", ", ".join(found[:20]) or "none", group.advice)
+        raise check.Expected(group.place(), f"{what}{', '.join(names) or 'none'}", ", ".join(found[:20]) or "none",
+                             group.advice)
 
 
 def _state(group):
-    """Of the state what is known in its form, what is not as a text or number; nothing that only looks like a part of what a run
-    goes on from."""
+    """Of the state what is known in its form, what is not as a text or number; nothing that only looks like a part of what a
+    run goes on from."""
     found = {key: group.attribute(key, STATE.get(key, _scalar)) for key in group.attributes()}
     if strange := [key for key in found if key not in STATE and key.startswith(("plateau_", "sums_"))]:
         raise check.Expected(group.place(), f"only {', '.join(GOES_ON)} of a run's state", said(strange[0]))
@@ -167,7 +171,7 @@ def _history(group):
     return {column: group.array(column, np.float64, (None,), 8*MOST_EPOCHS).tolist() for column in group.names()}
 
 
-def check_resumable(what, found, network, size):
+def check_resumable(what: str, found: Checkpoint, network: Network, size: int) -> None:
     """Raise Expected unless a run of `network` on pictures of `size` pixels can go on from the Checkpoint `found`, which `what`
     names: with a velocity for every parameter, a mean image, a row of history for every epoch, and the state of its rules."""
     advice = "resume a run's own latest.h5"
@@ -177,7 +181,8 @@ def check_resumable(what, found, network, size):
     if shapes != network.parameter_shapes():
         raise check.Expected(f"{what}: optimizer", "a velocity of the shape of every parameter", "others", advice)
     if found.mean_image is None or found.mean_image.shape != (3, size, size):
-        raise check.Expected(f"{what}: mean image", f"shape (3, {size}, {size})", getattr(found.mean_image, "shape", "none"), advice)
+        raise check.Expected(f"{what}: mean image", f"shape (3, {size}, {size})", getattr(found.mean_image, "shape", "none"),
+                             advice)
     rows = {len(column) for column in found.history.values()}
     if "epoch" not in found.history or rows != {found.epoch} or not found.history["epoch"] == list(range(1, found.epoch + 1)):
         raise check.Expected(f"{what}: history", f"{found.epoch} rows, one an epoch", f"{sorted(rows)}", advice)
@@ -216,7 +221,7 @@ class atomic:
         self.temporary = self.path.with_name(f".{self.path.name}{f'-{os.getpid()}' if shared else ''}.part")
 
     def __enter__(self) -> Path:
-        with suppress(OSError):                            # what a kill left is overwritten; a link that came with a folder is not followed
+        with suppress(OSError):      # what a kill left is overwritten; a link that came with a folder is not followed
             status = os.lstat(self.temporary)
             if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
                 self.temporary.unlink()

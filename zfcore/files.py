@@ -1,14 +1,14 @@
 """Floor 0: every file that is opened, and every JSON that is read, looked at before it is believed.
 
-    open(path, "rb", opener=opener)      a regular file or OSError: no FIFO, device or socket, on which a program would wait for ever
+    open(path, "rb", opener=opener)      a regular file or OSError: no FIFO, device or socket, where it would wait
     read_bytes(path, most)               its bytes, of a file no larger than `most`
-    read_json(path, form)                what it says, in the form that is expected; anything else is one sentence that names the place
+    read_json(path, form)                what it says, in the form that is expected; else one sentence that names the place
     unfolded(path, most)                 a compressed file to read from, up to `most` bytes of what it unfolds to
     inside(folder, name)                 the path of a file of somebody's folder, which no link leads out of
     folder_made(path)                    a folder that goes again if it stays empty
 
-A form is a function (where, value) -> value, which raises Expected, calling the value `where`. They are made by `text`, `whole`,
-`number`, `choice`, `flag`, `listed`, `table` and `mapping`, and serve the attributes of HDF5 files as well (zfcore/hdf5.py).
+A form is a function (where, value) -> value, which raises Expected, calling the value `where`. They are made by `text`,
+`whole`, `number`, `choice`, `listed`, `table` and `mapping`, and serve the attributes of HDF5 files as well (zfcore/hdf5.py).
 """
 import bz2
 import gzip
@@ -25,8 +25,8 @@ from zfcore.check import Expected
 
 NO_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)          # what a system does not have it does not need
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
-KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder",
-         stat.S_IFLNK: "a link"}
+KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket",
+         stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
 MOST_JSON = 2**24                 # bytes; as Python's objects they are up to twenty times as many
 MOST_DIGITS = 40                  # of a whole number; the largest that zfcore writes has 20
 WINDOWS = {"CON", "PRN", "AUX", "NUL", *(f"{port}{k}" for port in ("COM", "LPT") for k in range(1, 10))}
@@ -76,8 +76,8 @@ def read_text(path, most=2**26):
 
 
 def inside(folder, name):
-    """The path of what is called `name`, perhaps with folders before it, in `folder`. Raises Expected where a link on the way, or
-    the file itself, leads to somewhere else: a folder that came from somebody is not left."""
+    """The path of what is called `name`, perhaps with folders before it, in `folder`. Raises Expected where a link on the way,
+    or the file itself, leads to somewhere else: a folder that came from somebody is not left."""
     path = Path(folder, name)
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise Expected(path, "a place in its own folder", "a link that leads out of it", f"put the file itself into {folder}")
@@ -146,7 +146,7 @@ class Bounded:
 
 # ---------------------------------------------------------------------------------------------------------------- JSON
 def read_json(path, form=None, most=MOST_JSON):
-    """What the JSON file at `path` says, in the `form` that is expected (None: any). Raises OSError as `open` does, and Expected."""
+    """What the JSON file at `path` says, in the `form` that is expected (None: any). Raises OSError and Expected."""
     data = read_bytes(path, most)
     try:
         return parsed(path, data.decode("utf-8-sig"), form)
@@ -200,7 +200,7 @@ def text(most=1000):
 
 
 def name(where, value):
-    """A form: a text that may become the name of a file on any system: printable, without separators, not one that Windows reserves."""
+    """A form: a text that may name a file on any system: printable, without separators, not one that Windows reserves."""
     if (not isinstance(value, str) or not 0 < len(value) <= 100 or not value.isprintable() or set(value) & set('/\\:*?"<>|')
             or value[0] in ".~-" or value[-1] in ". " or value.split(".")[0].upper() in WINDOWS):
         raise Expected(where, "a name that a file could have", said(value))
@@ -216,13 +216,16 @@ def whole(low=0, high=2**63 - 1, or_none=False):
     return form
 
 
-def number(low=-math.inf, high=math.inf, above=-math.inf, infinite=False):
-    """A number from `low` to `high`, larger than `above`; not NaN, and `infinite` only where that is asked for."""
+def number(low=-math.inf, high=math.inf, above=-math.inf, infinite=False, nan=False):
+    """A number from `low` to `high`, larger than `above`; `infinite` or `nan` only where that is asked for."""
     words = "a number" + (f" above {above:g}" if above > -math.inf else f" from {low:g}" if low > -math.inf else "")
     words += f" to {high:g}" if high < math.inf else ""
 
     def form(where, value):
-        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high and (above < value or above == -math.inf)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        fits = is_number and low <= value <= high and (above < value or above == -math.inf)
+        if is_number and math.isnan(value):
+            fits = nan
         if not fits or abs(value) == math.inf and not infinite:
             raise Expected(where, words, said(value))
         return value
@@ -255,8 +258,8 @@ def listed(form, most=10**6, least=0):
 
 
 def table(needed, optional=None, others=None):
-    """An object with the keys `needed` and perhaps the `optional` ones, {key: form} both; `others` is the form of any other key,
-    None: there may be none."""
+    """An object with the keys `needed` and perhaps the `optional` ones, {key: form} both; `others` is the form of any other
+    key, None: there may be none."""
     def form(where, value):
         _object(where, value)
         if missing := [key for key in needed if key not in value]:
@@ -264,7 +267,7 @@ def table(needed, optional=None, others=None):
         forms = {**needed, **(optional or {})}
         if others is None and (strange := [key for key in value if key not in forms]):
             raise Expected(where, f"only {', '.join(forms)}", f"{said(strange[0])} too")
-        return {key: forms.get(key, others)(f"{where}: {said(key).strip(chr(39))}", item) for key, item in value.items()}
+        return {key: forms.get(key, others)(_within(where, key), item) for key, item in value.items()}
     return form
 
 
@@ -274,13 +277,18 @@ def mapping(form, key=None, most=10**6):
         _object(where, value)
         if len(value) > most:
             raise Expected(where, f"at most {most} entries", len(value))
-        return {(key or text())(where, k): form(f"{where}: {said(k).strip(chr(39))}", item) for k, item in value.items()}
+        return {(key or text())(where, k): form(_within(where, k), item) for k, item in value.items()}
     return of_object
 
 
 def anything(where, value):
     """A form: whatever JSON can hold."""
     return value
+
+
+def _within(where, key):
+    """How messages call the value of `key` in the object `where`."""
+    return f"{where}: {key if key.isidentifier() else said(key)}"
 
 
 def _object(where, value):

@@ -5,10 +5,10 @@
         file.group("parameters").names()                               what lies in a group
         file.array("mean_image", np.float32, (3, None, None))          an array, its type and shape known before it is read
 
-An HDF5 file may say that its data lie in other files (external storage, external links, virtual datasets), may describe a dataset of
-any size that was never written, and may hold filters that unfold without end or name a plug-in to load. None of it is followed: data
-lie in the file itself, as many bytes as they need, under the filters that zfcore writes. Whatever else is found is one sentence
-naming file and place."""
+An HDF5 file may say that its data lie in other files (external storage, external links, virtual datasets), may describe a
+dataset of any size that was never written, and may hold filters that unfold without end or name a plug-in to load. None of it
+is followed: data lie in the file itself, as many bytes as they need, under the filters that zfcore writes. Whatever else is
+found is one sentence naming file and place."""
 import os
 from contextlib import contextmanager
 from math import ceil, prod
@@ -30,8 +30,8 @@ ONE_CHUNK = 2**22                                    # bytes that a chunk may ha
 
 @contextmanager
 def open_h5(path, advice=""):
-    """`with open_h5(path) as file:` the `Reader` of a file's root. Raises OSError where it cannot be opened or is no regular file,
-    Expected for whatever is wrong with it, h5py's own exceptions, which may be any, included; `advice` is what to do then."""
+    """`with open_h5(path) as file:` the `Reader` of a file's root. Raises OSError where it cannot be opened or is no regular
+    file, Expected for whatever is wrong with it, h5py's own exceptions, which may be any, included; `advice` is what to do."""
     with open(path, "rb", opener=opener) as file:
         size = os.fstat(file.fileno()).st_size
     try:
@@ -53,8 +53,8 @@ class Missing(Expected):
 
 
 class Reader:
-    """A group of an HDF5 file, and what it holds. `left` is the number of bytes that may still be read, in a list that all groups
-    of the file share: no more than the file has, however often it names one place."""
+    """A group of an HDF5 file, and what it holds. `left` is the number of bytes that may still be read, in a list that all
+    groups of the file share: no more than the file has, however often it names one place."""
 
     def __init__(self, path, group, left, advice):
         self.path, self.left, self.advice = path, left, advice
@@ -71,7 +71,8 @@ class Reader:
         if len(self._group) > MOST_NAMES:
             raise Expected(self.place(), f"at most {MOST_NAMES} entries", len(self._group), self.advice)
         names = list(self._group)
-        if strange := [name for name in names if not isinstance(name, str) or name in (".", "..") or "/" in name or not name.isprintable()]:
+        if strange := [name for name in names if not isinstance(name, str) or not name.isprintable() or "/" in name
+                       or name in (".", "..")]:
             raise Expected(self.place(), "names that can be printed", said(strange[0]), self.advice)
         return names
 
@@ -110,8 +111,7 @@ class Reader:
 
         Raises Expected, naming it, for another type or shape, for data elsewhere, missing, or too many."""
         where, (found, how) = self.place(name), self._own_data(name)
-        self._check_type(where, found, dtype, shape)
-        self._check_storage(where, found, how, most, unread)
+        self._check_storage(where, found, how, most, unread, *self._check_type(where, found, dtype, shape))
         return found
 
     def _own_data(self, name):
@@ -125,32 +125,36 @@ class Reader:
         return h5py.Dataset(found), how
 
     def _check_type(self, where, found, dtype, shape):
-        is_text = found.dtype.kind == "S"
+        type_found, sizes = found.dtype, found.shape
         wanted = () if dtype in (None, str, ANY) else dtype if isinstance(dtype, tuple) else (np.dtype(dtype),)
-        is_number = found.dtype.isnative and found.dtype.kind in "biuf" and (not wanted or found.dtype in wanted)
+        is_text = type_found.kind == "S"
+        is_number = type_found.isnative and type_found.kind in "biuf" and (not wanted or type_found in wanted)
         fits = {str: is_text, ANY: is_text or is_number}.get(dtype, is_number)
-        if found.shape is None or not fits or shape is not None and len(found.shape) != len(shape):
-            kind = {None: "numbers", str: "texts", ANY: "numbers or texts"}.get(dtype) or " or ".join(str(np.dtype(one)) for one in wanted)
-            sizes = "" if shape is None else " (" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
-            type_found = "texts" if is_text else found.dtype if found.dtype.kind in "biuf" else "another type"
-            raise Expected(where, f"{kind}{sizes}", f"{type_found} {found.shape}", self.advice)
-        if shape is not None:
+        if sizes is None or not fits or shape is not None and len(sizes) != len(shape):
+            kind = {None: "numbers", str: "texts", ANY: "numbers or texts"}.get(dtype)
+            kind = kind or " or ".join(map(str, map(np.dtype, wanted)))
+            expected = "" if shape is None else " (" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
+            got = "texts" if is_text else type_found if type_found.kind in "biuf" else "another type"
+            raise Expected(where, f"{kind}{expected}", f"{got} {sizes}", self.advice)
+        if shape is not None and sizes != shape:
             check.shape(where, found, shape)
+        return sizes, type_found.itemsize
 
-    def _check_storage(self, where, found, how, most, unread):
-        size, stored = found.size*found.dtype.itemsize, found.id.get_storage_size()
+    def _check_storage(self, where, found, how, most, unread, shape, itemsize):
+        size, stored, tiles = prod(shape)*itemsize, found.id.get_storage_size(), found.chunks
         filters = {how.get_filter(k)[0] for k in range(how.get_nfilters())}
         if filters - FILTERS:
-            raise Expected(where, "the filters fletcher32, shuffle and gzip", f"filter number {max(filters - FILTERS)}", self.advice)
+            raise Expected(where, "the filters fletcher32, shuffle and gzip", f"filter number {max(filters - FILTERS)}",
+                           self.advice)
         folded = h5py.h5z.FILTER_DEFLATE in filters
         most = min(most or self.left[0], MOST_UNFOLDED if folded else self.left[0])
         if size > most:
-            raise Expected(where, f"at most {most} bytes of data", f"{size} bytes, {found.dtype} {found.shape}", self.advice)
-        chunks = prod(ceil(a/b) for a, b in zip(found.shape, found.chunks)) if found.chunks else 0
-        if stored < (1 if folded else size) and size or found.chunks and found.id.get_num_chunks() < chunks:
+            raise Expected(where, f"at most {most} bytes of data", f"{size} bytes, {found.dtype} {shape}", self.advice)
+        chunks = prod(ceil(a/b) for a, b in zip(shape, tiles)) if tiles else 0
+        if stored < (1 if folded else size) and size or tiles and found.id.get_num_chunks() < chunks:
             raise Expected(where, f"{size} bytes of data", f"{stored} that were written", self.advice)
-        if found.chunks and prod(found.chunks)*found.dtype.itemsize > max(size, ONE_CHUNK):
-            raise Expected(where, "chunks no larger than the data", f"{found.dtype} {found.chunks}", self.advice)
+        if tiles and prod(tiles)*itemsize > max(size, ONE_CHUNK):
+            raise Expected(where, "chunks no larger than the data", f"{found.dtype} {tiles}", self.advice)
         if folded and max((found.id.get_chunk_info(k).size for k in range(chunks)), default=0)*DEFLATE > MOST_UNFOLDED:
             raise Expected(where, f"chunks of at most {MOST_UNFOLDED//DEFLATE} bytes", "larger ones", self.advice)
         self.left[0] -= 0 if folded or unread else size
@@ -162,7 +166,8 @@ class Reader:
         try:
             array = found[()]
         except OSError as error:
-            raise Expected(self.place(name), "data that fit their checksum", f"data cut short or damaged ({short(error)})", self.advice) from None
+            raise Expected(self.place(name), "data that fit their checksum", f"data cut short or damaged ({short(error)})",
+                           self.advice) from None
         if finite:
             check.finite(self.place(name), array)
         return array
@@ -186,8 +191,8 @@ class Reader:
         return list(self._group.attrs)
 
     def attribute(self, name, form, default=None):
-        """The attribute called `name` in the form `form`, as Python has it: a text, a number, a list of numbers. `default` where
-        there is none, unless that is None: then it must be there."""
+        """The attribute called `name` in the form `form`, as Python has it: a text, a number, a list of numbers. `default`
+        where there is none, unless that is None: then it must be there."""
         where, encoded = f"{self.place()}: {name}", name.encode(errors="surrogateescape")
         if not h5py.h5a.exists(self._group.id, encoded):
             if default is None:
@@ -196,7 +201,8 @@ class Reader:
         found = h5py.h5a.open(self._group.id, encoded)
         dtype, count = found.dtype, prod(found.shape) if found.shape is not None else 0
         is_text = (text := h5py.check_string_dtype(dtype)) is not None
-        if not (is_text and found.shape == () or dtype.kind in "biuf") or max(dtype.itemsize*count, found.get_storage_size()) > MOST_ATTRIBUTE:
+        size = max(dtype.itemsize*count, found.get_storage_size())
+        if not (is_text and found.shape == () or dtype.kind in "biuf") or size > MOST_ATTRIBUTE:
             raise Expected(where, "a text or numbers", f"{dtype.kind if text is None else 'texts'} {found.shape}", self.advice)
         value = self._group.attrs[name]
         value = value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value

@@ -36,6 +36,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import MISSING, dataclass, fields
+from functools import cache
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -455,24 +456,31 @@ KINDS = {kind.__name__: kind for kind in (Conv, MaxPool, AvgPool, ReLU, Contrast
 
 # The form of the fields that layers have, whatever their kind; of other fields their own kind must ask. What fits together is
 # asked by `shape_out`.
-FORMS = {"name": files.name, **{size: files.whole(1, 2**24) for size in ("F", "M", "K", "S", "groups", "n")}, "P": files.whole(0, 2**24),
-         "rounding": files.choice("ceil", "floor"), "borders": files.choice("inside", "padded", "clipped"),
+FORMS = {"name": files.name, **{size: files.whole(1, 2**24) for size in ("F", "M", "K", "S", "groups", "n")},
+         "P": files.whole(0, 2**24), "rounding": files.choice("ceil", "floor"),
+         "borders": files.choice("inside", "padded", "clipped"),
          "convention": files.choice("mean", "sum"), "alpha": files.number(0), "beta": files.number(0), "k": files.number(0),
          "eps": files.number(above=0), "momentum": files.number(0, 1), "keep_prob": files.number(0, 1, above=0),
          "seed": files.whole(), "number": files.whole()}
 
 
 def from_fields(row: Mapping[str, Any]) -> Layer:
-    """The layer whose `fields()` gave `row`. Raises Expected for a kind or field that there is not, and for a value that is none."""
+    """The layer whose `fields()` gave `row`. Raises Expected for a kind or field that there is not, or a value that is none."""
     kind: Any = row.get("kind") if isinstance(row, dict) else row
     if not isinstance(kind, str) or kind not in KINDS:
         check.one_of("layer table: kind", files.said(kind), KINDS)
+    form, unset = _form_of(kind)
+    given = {key: value for key, value in row.items() if key != "kind" and not (value is None and key in unset)}
+    return KINDS[kind](**form(f"layer table: fields of {kind} {files.said(row.get('name'))}", given))
+
+
+@cache
+def _form_of(kind):
+    """(the form of the fields of a kind, the names of those that may be None)."""
     of_kind = fields(KINDS[kind])
-    needed, optional = ({f.name: FORMS.get(f.name, files.anything) for f in of_kind if (f.default is MISSING) == is_needed} for is_needed in (True, False))
-    row = {key: value for key, value in row.items() if key != "kind"}
-    unset = [f.name for f in of_kind if f.default is None and row.get(f.name) is None]
-    given = {key: value for key, value in row.items() if key not in unset}
-    return KINDS[kind](**files.table(needed, optional)(f"layer table: fields of {kind} {files.said(row.get('name'))}", given))
+    needed, optional = ({f.name: FORMS.get(f.name, files.anything) for f in of_kind if (f.default is MISSING) == is_needed}
+                        for is_needed in (True, False))
+    return files.table(needed, optional), [f.name for f in of_kind if f.default is None]
 
 
 def _without_padding(layer):

@@ -7,18 +7,18 @@ A result is a frozen dataclass; each of its fields becomes what HDF5 calls it:
     text, number, bool             attribute `field` of the file
     None                           nothing
 
-and the file's attributes also say format="zfcore result", version, `kind`, the dataclass, and `digest`, the SHA-256 of all of it
-(files from before there was one are read without). `load` gives back an equal dataclass, every array with its dtype. Written beside
-its final name and renamed (`checkpoint.new_hdf5`): whole or not at all.
+and the file's attributes also say format="zfcore result", version, `kind`, the dataclass, and `digest`, the SHA-256 of all of
+it (files from before there was one are read without). `load` gives back an equal dataclass, every array with its dtype. Written
+beside its final name and renamed (`checkpoint.new_hdf5`): whole or not at all.
 
 A dataclass that anybody's file may claim to be says in its attribute FORM what its fields hold, {field: a line such as these}:
 
-    "float32 U k 2"              an array of that type and shape. A letter is one size, 1 or more, wherever it stands; 2U+1 is of such
+    "float32 U k 2"              an array of that type and shape. A letter is one size, 1 or more, wherever it stands; 2U+1 too
     "int64 U -1..M-1"            with the values that it may have, both ends included; either may be left out
     "float64 U finite"           without NaN and infinite ones
     "text U"                     texts
-    "{layer} float32 U k"        a dict of such arrays, in which letters that stand nowhere else may differ from name to name; all
-                                 dicts of a layer have the same names, at least one, or with "{layer?}" perhaps none
+    "{layer} float32 U k"        a dict of such arrays, in which letters that stand nowhere else may differ from name to name;
+                                 all dicts of a layer have the same names, at least one, or with "{layer?}" perhaps none
     "int64 U? 2"                 U may be 0
     "int 1..H", "float", "text"  a number or text
     "bool", "{series} int"
@@ -46,7 +46,7 @@ Kind = TypeVar("Kind", bound=Result)
 
 FORMAT, VERSION = "zfcore result", 1
 SCALARS = str, bool, int, float, np.generic
-NUMBERS = {"int": files.whole(-2**63), "float": files.number(infinite=True), "text": files.text(2**16), "bool": files.flag}
+NUMBERS = {"int": files.whole(-2**63), "float": files.number(infinite=True, nan=True), "text": files.text(2**16), "bool": files.flag}
 MOST_TEXT, LARGEST = 2**26, 2**20         # bytes of an array of texts; the largest size of an axis
 
 
@@ -54,8 +54,9 @@ def save(path: FilePath, result: Result) -> None:
     """Write the dataclass `result` to `path`. Raises Expected where the disk refuses."""
     values = {field.name: value for field in fields(result) if (value := getattr(result, field.name)) is not None}
     values = {name: _on_host(value) for name, value in values.items()}
+    about = {"format": FORMAT, "version": VERSION, "kind": type(result).__name__, "digest": digest(values)}
     with new_hdf5(path) as file:
-        for name, value in {"format": FORMAT, "version": VERSION, "kind": type(result).__name__, "digest": digest(values), **values}.items():
+        for name, value in {**about, **values}.items():
             _write(file, name, value)
 
 
@@ -85,11 +86,12 @@ def load(path: FilePath, kind: type[Kind]) -> Kind:
         if (found := file.attribute("kind", files.name)) != kind.__name__:
             raise check.Expected(path, f"a result of kind {kind.__name__}", found)
         there = {*file.names(), *file.attributes()}
-        wanted = [field for field in fields(kind) if field.name in there or field.default is MISSING and field.default_factory is MISSING]
-        if missing := [field.name for field in wanted if field.name not in there]:
+        wanted = [field.name for field in fields(kind)
+                  if field.name in there or field.default is MISSING and field.default_factory is MISSING]
+        if missing := [name for name in wanted if name not in there]:
             raise check.Expected(path, f"every part of a {kind.__name__}", f"none called {', '.join(missing)}")
         form = getattr(kind, "FORM", None)
-        values = {field.name: _any(file, field.name) for field in wanted} if form is None else _formed(file, [f.name for f in wanted], form)
+        values = {name: _any(file, name) for name in wanted} if form is None else _formed(file, wanted, form)
         if (told := file.attribute("digest", files.text(64), "")) and told != digest(values):
             raise check.Expected(path, "arrays that fit their checksum", "others", file.advice)
     return kind(**values)
@@ -107,10 +109,10 @@ def digest(values: dict[str, Any]) -> str:
     for name, value in sorted(values.items()):
         for key, item in value.items() if isinstance(value, dict) else [("", value)]:
             array = np.asarray(item)
-            texts = array.dtype.kind == "U"
-            sum_of_all.update(f"\n{name}/{key} {'text' if texts else array.dtype.str} {array.shape} ".encode(errors="surrogateescape"))
-            sum_of_all.update("\0".join(array.ravel().tolist()).encode(errors="surrogateescape") if texts
-                              else np.ascontiguousarray(array).data)
+            kind = "text" if array.dtype.kind == "U" else array.dtype.str
+            sum_of_all.update(f"\n{name}/{key} {kind} {array.shape} ".encode(errors="surrogateescape"))
+            sum_of_all.update("\0".join(array.ravel().tolist()).encode(errors="surrogateescape") if kind == "text" else
+                              np.ascontiguousarray(array).data)
     return sum_of_all.hexdigest()
 
 
@@ -143,7 +145,8 @@ def _write(group, name, value):
         for key, item in value.items():
             _write(inner, key, item)
     elif isinstance(value, str):
-        group.attrs[name] = np.bytes_(value.encode(errors="surrogateescape"))      # of fixed length: it then lies in a header that has a checksum
+        # of fixed length: it then lies in a header that has a checksum
+        group.attrs[name] = np.bytes_(value.encode(errors="surrogateescape"))
     elif isinstance(value, SCALARS):
         group.attrs[name] = value
     else:
@@ -161,7 +164,8 @@ def _any(file, name):
     if not file.is_group(name):
         return _array(file, name)
     inner = file.group(name)
-    return {**{key: _array(inner, key) for key in inner.names()}, **{key: inner.attribute(key, _scalar) for key in inner.attributes()}}
+    return {**{key: _array(inner, key) for key in inner.names()},
+            **{key: inner.attribute(key, _scalar) for key in inner.attributes()}}
 
 
 def _scalar(where, value):
@@ -221,7 +225,7 @@ class _Sizes:
 def _formed(file, names, form):
     """{field: value} of the fields `names`, each as its line of `form` has it."""
     lines, sizes, values, alike = {name: _Line(form[name]) for name in names}, _Sizes(), {}, {}
-    for name in sorted(names, key=lambda name: (bool(lines[name].each), not lines[name].is_number)):       # first what holds for all
+    for name in sorted(names, key=lambda name: (bool(lines[name].each), not lines[name].is_number)):     # first what all share
         line = lines[name]
         if line.each:
             inner = file.group(name)
@@ -247,7 +251,7 @@ def _read(group, name, line, sizes, key):
     where, shape = group.place(name), tuple(sizes.value(words.rstrip("?"), key) for words in line.sizes)
     for words, size in zip(line.sizes, group.dataset(name, line.dtype, shape, unread=True).shape):
         sizes.learn(where, words, key, size)
-    shape = tuple(sizes.value(words.rstrip("?"), key) for words in line.sizes)               # a letter twice in one line: the same size
+    shape = tuple(sizes.value(words.rstrip("?"), key) for words in line.sizes)       # a letter twice in a line: the same size
     return _array(group, name, line.dtype, shape)
 
 

@@ -8,6 +8,7 @@
     at_work()                             what every command runs in: its streams take any text, its signals are heard
 """
 import errno
+import io
 import os
 import shlex
 import signal
@@ -16,7 +17,7 @@ import textwrap
 import threading
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -163,7 +164,7 @@ class Bar(tqdm):
 
 def counted(items: Iterable[Item], unit: str, what: str, total: int | None = None, stays: bool = True) -> Iterator[Item]:
     """The items, one after the other, while a Bar counts them; `total` where they do not know their number."""
-    with Bar(len(items) if total is None and hasattr(items, "__len__") else total, unit, what, stays=stays) as bar:
+    with Bar(len(items) if isinstance(items, Sized) else total, unit, what, stays=stays) as bar:
         for item in items:
             yield item
             bar.update()
@@ -185,7 +186,7 @@ def at_work() -> Iterator[None]:
     raise Ended, as Ctrl-C raises KeyboardInterrupt. At the end a reader that has gone makes the status that of SIGPIPE, without
     a word, and a disk that refused what was printed is told, the status being 2 if it would have been 0."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, ValueError):         # somebody else's stream, none at all
+        if isinstance(stream, io.TextIOWrapper):           # else somebody else's, or none at all
             stream.reconfigure(errors="backslashreplace")
     before, _Output.refusal = _hear(), None
     try:

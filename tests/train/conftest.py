@@ -10,6 +10,7 @@ from PIL import Image
 from train.__main__ import main
 from zfcore.training import Training
 
+DRAW = Training.draw
 COLOURS = {"amber": (230, 160, 30), "jade": (40, 170, 110), "plum": (120, 50, 130)}
 
 
@@ -37,6 +38,13 @@ def short(pictures):
             "--lr", "0.003", "--weight-decay", "0.0005", "--keep-prob", "0.7", "--patience", "20", "--workers", "1", "--device", "cpu"]
 
 
+@pytest.fixture(autouse=True)
+def undrawn(request, monkeypatch):
+    """A run draws its curves and filters, which takes longer than to train it, where the test is marked `figures`."""
+    if not request.node.get_closest_marker("figures"):
+        monkeypatch.setattr(Training, "draw", lambda training: None)
+
+
 @pytest.fixture
 def options(pictures):
     return short(pictures)
@@ -53,6 +61,7 @@ def made(tmp_path_factory):
             pictures = root/"pictures" if runs else write_set(root/"pictures")
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("ZFCORE_CACHE", str(root/"cache"))
+                patch.setattr(Training, "draw", DRAW)
                 main([*short(pictures), "--epochs", str(epochs), "--output", str(root/str(epochs))])
             runs[epochs] = root/str(epochs)
         return shutil.copytree(runs[epochs], folder)

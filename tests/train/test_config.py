@@ -49,7 +49,7 @@ def test_a_runs_config_json_is_a_config_file(tmp_path):
     ("{", "a JSON object"), ("[1]", "a JSON object of options, got list"), ('{"learning_rate": 1}', "got 'learning_rate'"),
     ('{"weight_decay": null, "start_left": 0}', "--weight-decay: expected a number, or --start-left"),
     ('{"lr": "fast"}', "lr: expected a value of type float, got 'fast'"), ('{"epochs": 2.5}', "type int"),
-    ('{"keep_epochs": 3}', "keep_epochs"), ('{"keep_epochs": [true]}', "keep_epochs"), ('{"keep_epochs": [0, 2]}', "keep_epochs"),
+    ('{"keep_epochs": 3}', "keep_epochs"), ('{"keep_epochs": [true]}', "keep_epochs"),
     ('{"epochs": true}', "epochs: expected a value of type int, got True"), ('{"lr": false}', "lr: expected a value of type float")])
 def test_a_bad_config_file_is_named_with_what_is_wrong(tmp_path, content, sentence):
     (tmp_path/"c.json").write_text(content)

@@ -76,7 +76,8 @@ def kept_epochs(run: FilePath, wanted: Collection[int] | None = None) -> dict[in
         raise check.Expected("--run", "a run's folder with kept epochs", run,
                              command(*("python", "-m", "train.reference", run) if str(run) in names() else
                                      ("python", "-m", "train", "--output", run, "--keep-epochs", 1, 2, 5)) + " trains one")
-    files = {int(path.stem[6:]): inside(run, path.name) for path in Path(run).iterdir() if re.fullmatch(r"epoch_\d+\.h5", path.name)}
+    names_found = [path.name for path in Path(run).iterdir() if re.fullmatch(r"epoch_\d+\.h5", path.name)]
+    files = {int(name[6:-3]): inside(run, name) for name in names_found}
     kept = dict(sorted(files.items()))
     if not kept:
         raise check.Expected(run, "checkpoints epoch_NNNN.h5", "none", "python -m train --keep-epochs 1 2 5 keeps some")

@@ -217,8 +217,10 @@ def _continued(kept, wanted, file, network):
         raise check.Expected(file, f"a pass from picture {wanted.ranges[0, 0]} on",
                              f"the pictures {_spoken(kept.ranges)}", advice)
     for name in wanted.values:
-        if kept.values[name].shape != wanted.values[name].shape or kept.total != wanted.total or not _possible(kept, name, network):
-            raise check.Expected(f"{file}: {name}", "places in its maps, with their fields, a list for each unit", "others", advice)
+        same = kept.values[name].shape == wanted.values[name].shape and kept.total == wanted.total
+        if not (same and _possible(kept, name, network)):
+            raise check.Expected(f"{file}: {name}", "places in its maps, with their fields, a list for each unit", "others",
+                                 advice)
     return kept
 
 

@@ -52,8 +52,9 @@ def draw(found, path):
     plots.save(plots.invariance(found), path)
     table = moved.numbers(found)
     columns = list(next(iter(table.values())))
+    names = range(len(found.labels)) if found.names is None else found.names.tolist()
     rows = [[name, series, *(f"{of[column][i]:.6g}" for column in columns)]
-            for i, name in enumerate(range(len(found.labels)) if found.names is None else found.names.tolist()) for series, of in table.items()]
+            for i, name in enumerate(names) for series, of in table.items()]
     write_csv(path.with_suffix(".csv"), rows, "picture", "series", *columns)
     return printable(path)
 

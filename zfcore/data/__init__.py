@@ -3,6 +3,7 @@
     classes   list of class names              labels   int64 (n,)          names   list, one a picture, for messages
     len(d)    how many pictures                d.picture(i)   a PIL picture, or raises `transforms.Damaged`
 """
+import os
 from pathlib import Path
 
 from zfcore.check import Expected
@@ -12,6 +13,7 @@ from zfcore.data.imagenet import looks_like_imagenet, open_imagenet
 from zfcore.data.loader import DataSet
 from zfcore.data.packed import SUFFIXES, open_packed
 from zfcore.data.synthetic import SETS, SPLITS, Synthetic
+from zfcore.files import said
 
 DRAWN = "drawn:"                                 # before the name of a set of `SETS`
 IN_WORDS = {"objects": "the synthetic set", "combinations": "the drawn combinations",
@@ -25,6 +27,13 @@ def open_data(data: str, size: int, limit_per_class: int = 0) -> tuple[DataSet, 
     Raises Expected, one sentence, for whatever is missing, damaged or inconsistent there."""
     if is_drawn(data):
         return _open_drawn(data, size, limit_per_class)
+    try:
+        os.stat(data)
+    except FileNotFoundError:
+        pass                                               # told by whoever looks for it
+    except (OSError, ValueError) as error:                 # a name too long, with a zero byte, or where one may not look
+        reason = getattr(error, "strerror", error)
+        raise Expected("--data", "a place that can be looked at", f"{said(data)} ({reason})") from None
     if Path(data).suffix.lower() in SUFFIXES:
         return open_packed(data, limit_per_class, size)
     if looks_like_imagenet(data):

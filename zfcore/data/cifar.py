@@ -29,7 +29,7 @@ from zfcore.data.folders import some
 from zfcore.files import read_bytes, unfolded
 
 BATCHES = [f"data_batch_{k}" for k in range(1, 6)]
-BROKEN = (OSError, EOFError, ValueError, RecursionError, zlib.error, lzma.LZMAError, tarfile.TarError)      # what a tar that is cut short answers with
+BROKEN = (OSError, EOFError, ValueError, RecursionError, zlib.error, lzma.LZMAError, tarfile.TarError)      # of a spoiled tar
 MOST_BYTES = 2**28                # of a file; the largest, CIFAR-100's training pictures, has 155 MB
 MOST_STEPS = 10**6              # instructions of a pickle; of theirs the longest has 300 000
 MOST_CLASSES, LONGEST = 1000, 1000

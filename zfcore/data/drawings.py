@@ -9,6 +9,7 @@ in order. Polygons rather than pixels, so that a scene is the same at any size a
     OBJECTS     the ten; DRAW has their functions, class name -> function of a pen. Others are in combinations.py
 """
 import math
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -110,16 +111,22 @@ def _normals(points):
 
 def outward(points):
     """Unit vectors (n,2) that point out of a closed shape, whichever way round its points run."""
-    d = np.empty_like(points)
-    d[1:-1] = points[2:] - points[:-2]
-    d[0], d[-1] = points[1] - points[-1], points[0] - points[-2]
-    normals = _across(d)
+    behind, before = _neighbours(len(points))
+    normals = _across(points.take(behind, axis=0) - points.take(before, axis=0))
     return normals if np.vdot(normals, points - points.sum(axis=0)/len(points)) > 0 else -normals
+
+
+@cache
+def _neighbours(n):
+    """(the point behind each of n in a ring, the one before it)."""
+    ring = np.arange(n)
+    return (ring + 1) % n, ring - 1
 
 
 def _across(d):
     """Vectors d (n,2) turned by 90 degrees and made one long."""
-    length = np.sqrt(d[:, 0]**2 + d[:, 1]**2) + 1e-9
+    x, y = d.T
+    length = np.sqrt(x*x + y*y) + 1e-9
     return d[:, ::-1]*_QUARTER/length[:, None]
 
 
@@ -210,6 +217,29 @@ class Pen:
         for triangle in np.stack([at - side, at + way, at + side], axis=1) + (x, y):
             self.flat(triangle, colour)
 
+
+class Sketch(Pen):
+    """A pen that takes down what it is told, and of a drawing makes the polygons of the loose part that is asked for."""
+
+    def __init__(self, rng, light):
+        super().__init__(rng, light)
+        self.told = []                                                   # (group, function of a pen, its arguments)
+
+    def of_group(self, group):
+        """A Pen with the polygons of this group alone."""
+        pen = Pen(None, self.light)
+        for told_in, draw, arguments, named in self.told:
+            if told_in == group:
+                draw(pen, *arguments, **named)
+        return pen
+
+
+def _take_down(draw):
+    return lambda sketch, *arguments, **named: sketch.told.append((sketch.group, draw, arguments, named))
+
+
+for _draw in (Pen.flat, Pen.line, Pen.plain, Pen.solid):                 # what needs no chance, and may wait
+    setattr(Sketch, _draw.__name__, _take_down(_draw))
 
 SIDES = ((-1, "left"), (1, "right"))
 

@@ -220,7 +220,8 @@ def _elements(data, folded=True):
             raise ValueError("it is cut short")
         if kind == COMPRESSED and not folded:
             raise ValueError("compressed data in compressed data")
-        elements += _elements(zlib.decompressobj().decompress(contents, MOST), False) if kind == COMPRESSED else [(kind, contents)]
+        elements += ([(kind, contents)] if kind != COMPRESSED else
+                     _elements(zlib.decompressobj().decompress(contents, MOST), False))
     return elements
 
 

@@ -56,7 +56,8 @@ def open_packed(path, limit_per_class=0, size=None):
             classes, mean_image = _texts(file, "classes"), file.array("mean_image", np.float32, (3, None, None))
             parts = {part: _Index(file.group(part), size_inside if encoding == "raw" else 0) for part in PARTS}
     except Missing as error:
-        raise Expected(path, "every part of a packed data set", f"one without {error.what.removeprefix(f'{path}: ')}", "pack it again") from None
+        raise Expected(path, "every part of a packed data set", f"one without {error.what.removeprefix(f'{path}: ')}",
+                       "pack it again") from None
     except OSError as error:
         raise Expected("--data", "a packed data set", f"{path} ({error.strerror or short(error)})") from None
     if encoding not in ENCODINGS or mean_image.shape != (3, size_inside, size_inside) or not np.isfinite(mean_image).all():
@@ -147,7 +148,8 @@ class _Index:
             return f"{n} labels, {len(self.names)} names, {len(self.checksums)} checksums, {len(self.offsets)} offsets"
         if self.first_byte is None:
             return "pictures that do not lie in one piece"
-        if lengths.max() > MOST_BYTES or self.offsets[0] != 0 or self.offsets[-1] != size or lengths.min() < 0 or bytes_each and (lengths != bytes_each).any():
+        lies = self.offsets[0] != 0 or self.offsets[-1] != size or not 0 <= lengths.min() <= lengths.max() <= MOST_BYTES
+        if lies or bytes_each and (lengths != bytes_each).any():
             return "offsets that do not fit the pictures"
         if self.first_byte + size > file_size:
             return f"a file that ends {self.first_byte + size - file_size} bytes too early"

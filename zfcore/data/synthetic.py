@@ -28,7 +28,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from zfcore import check
 from zfcore.data.combinations import COMBINATIONS, UNSEEN
-from zfcore.data.drawings import OBJECTS, Pen, box, curve, ellipse, mix, ribbon, shade, smooth, turned
+from zfcore.data.drawings import OBJECTS, Pen, Sketch, box, curve, ellipse, mix, ribbon, shade, smooth, turned
 from zfcore.data.kept import KeptPictures
 
 SETS = {"objects": OBJECTS, "combinations": COMBINATIONS, "unseen": UNSEEN}
@@ -173,17 +173,16 @@ def _clutter(pen, ground, of, label):
 
 def _strew_parts(pen, of, name):
     """One to three loose parts of an object of class `name`, each at a place, size and angle of its own."""
-    other = Pen(pen.rng, pen.light)
+    other = Sketch(pen.rng, pen.light)
     of.draw(other, name)
-    groups = sorted(set(other.groups) - {""})
+    groups = sorted({group for group, *_ in other.told} - {""})
     for _ in range(pen.pick((1, 1, 2, 3))):
-        group = pen.pick(groups)
-        polygons = [p for p, g in zip(other.polygons, other.groups) if g == group]
+        part = other.of_group(pen.pick(groups))
+        polygons = part.polygons
         points = _project(np.concatenate(polygons), *_pose(pen.rng, 3.1)[:2])
         low, high = points.min(axis=0), points.max(axis=0)
         points = (points - (low + high)/2)*pen.between(0.08, 0.2)/(high - low).max() + pen.rng.uniform(0, 1, 2)
-        colours = [c for c, g in zip(other.colours, other.groups) if g == group]
-        for polygon, colour in zip(_cut(points, polygons), colours):
+        for polygon, colour in zip(_cut(points, polygons), part.colours):
             pen.flat(polygon, colour)
 
 

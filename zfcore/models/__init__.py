@@ -5,6 +5,7 @@
     from_checkpoint(path)                     the trained network in a checkpoint file, in a run's folder, or of zfcore.networks
     start_of(checkpoint)                      the same network as its training began, with its random weights
 """
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -67,6 +68,6 @@ def start_of(checkpoint: Checkpoint, device: Device = CPU, precision: Precision 
 def checkpoint_file(path: FilePath) -> Path:
     """The checkpoint that a file, a run's folder or the name of a network of zfcore's means."""
     path = place(path)
-    if path.is_dir():
+    if os.path.isdir(path):                       # False for what no path can be: too long, a zero byte
         return next((inside(path, name) for name in ("best.h5", "latest.h5") if (path/name).is_file()), path/"latest.h5")
     return file_of(path)

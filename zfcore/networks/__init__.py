@@ -13,8 +13,8 @@ from zfcore.hints import FilePath
 from zfcore.terminal import command
 
 FOLDER = Path(__file__).parent
-CARD = files.table({"name": files.name, "file": files.name, "sha256": files.text(64), "bytes": files.whole(1), "model": files.name,
-                    "input": files.whole(1), "classes": files.listed(files.text())}, others=files.anything)
+CARD = files.table({"name": files.name, "file": files.name, "sha256": files.text(64), "bytes": files.whole(1),
+                    "model": files.name, "input": files.whole(1), "classes": files.listed(files.text())}, others=files.anything)
 
 
 def names() -> list[str]:
@@ -32,18 +32,18 @@ def place(path: FilePath) -> Path:
 def file_of(path: FilePath) -> Path:
     """The checkpoint that `path` means: a file of that name, else the network called so. Raises Expected for neither."""
     path = place(path)
-    if not path.is_file() and str(path) in names():
+    if not os.path.isfile(path) and str(path) in names():
         return FOLDER/f"{path}.h5"
-    if not path.exists():
-        raise check.Expected("checkpoint", f"a run's folder, a checkpoint file or one of {', '.join(names())}", f"{path}, which does not exist",
-                             f"{command('python', '-m', 'train', '--output', path)} trains one")
+    if not os.path.exists(path):
+        raise check.Expected("checkpoint", f"a run's folder, a checkpoint file or one of {', '.join(names())}",
+                             f"{path}, which does not exist", f"{command('python', '-m', 'train', '--output', path)} trains one")
     return path
 
 
 def home_of(path: FilePath) -> Path:
     """The folder into which belongs what is found out about a network: the run's own, the checkpoint file's, or runs/NAME."""
     path = place(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         return path
     return Path("runs")/path if file_of(path).parent == FOLDER else path.parent
 
