@@ -132,7 +132,7 @@ def test_units_that_never_fire_are_left_out_of_the_figure_and_counted(place, tmp
     run(place, tmp_path, "--layers", "conv2", "--units", "0,5", "--k", "2")
     assert np.subtract(with_dead, Image.open(tmp_path/"conv2_2.png").size).tolist() == [0, LINE]
     run(place, tmp_path, "--layers", "conv2", "--units", "1", "--k", "2")
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert "conv2: none of the 1 units fires on any picture, so there is no figure" in said and "which stays; this one is conv2_3.h5" in said
     assert (tmp_path/"conv2_3.h5").is_file() and not (tmp_path/"conv2_3.png").exists()
 
@@ -230,6 +230,13 @@ def test_a_missing_run_an_output_that_is_a_file_and_a_wrong_file_to_redraw_are_o
     assert "--run: expected" in refused(capsys, "top-activations")
     assert "a whole HDF5 file" in refused(capsys, "redraw", tmp_path/"file")
     assert "which does not exist" in refused(capsys, "redraw", tmp_path/"none.h5")
+
+
+@pytest.mark.parametrize("name", ["views.png", "views.PNG", "views.md", "views.csv"])
+def test_redraw_never_writes_over_what_it_draws_from(name, place, tmp_path, capsys):
+    run(place, tmp_path, "--layers", "conv1", "--units", "0:2")
+    before = (tmp_path/"conv1.h5").rename(tmp_path/name).read_bytes()
+    assert "another ending than" in refused(capsys, "redraw", tmp_path/name) and (tmp_path/name).read_bytes() == before
 
 
 def test_a_picture_that_does_not_decode_is_named(place, tmp_path, capsys):

@@ -138,26 +138,29 @@ class Packing:
         return sorted(path.name for path in self.folder.iterdir() if path.is_symlink() or not path.is_file() or not PARTS_OF.fullmatch(path.name))
 
     def _clear(self):
-        """Remove OUTPUT.h5.parts, which holds nothing but what was made there."""
-        for path in self.folder.iterdir():
+        """Remove OUTPUT.h5.parts, which holds nothing but what was made there; last what says whose it is, as a kill may come."""
+        for path in sorted(self.folder.iterdir(), key=lambda path: path.name == "work.json"):
             if PARTS_OF.fullmatch(path.name):
                 path.unlink()
         self.folder.rmdir()
 
     def _is_finished(self):
-        """Whether the output is what this work has made, and only OUTPUT.h5.parts was still to go: it holds the notes of this very
-        work, laid out and moved in, and the output is of this source, with these options and this number of pictures."""
-        if not (self.folder/"work.json").is_file() or not self._layout.is_file() or self._assembled.exists() or any(self.folder.glob("*.npz")):
+        """Whether the output is what this work has made, and only OUTPUT.h5.parts was still to go: nothing in it is to be moved any
+        more, its work.json is of this very work, or it is empty; and the output is of this source, options and pictures."""
+        if not self.folder.is_dir() or self._strangers() or self._assembled.exists() or any(self.folder.glob("*.npz")):
             return False
-        if self._strangers() or self._changed(self._work()):
+        if any(self.folder.iterdir()) and (not (self.folder/"work.json").is_file() or self._changed(self._work())):
             return False
         try:
             of_file = dict(zip(PARTS, open_packed(self.output)))
             with open_h5(self.output) as file:
                 about = {key: file.attribute(key, anything) for key in self._about()}
+                left_out = {part: len(file.group(part).texts("left_out", (None,), 2**30)) for part in PARTS}
         except (check.Expected, OSError):
             return False
-        return about == self._about() and all(set(of_file[part].names) <= set(dataset.names) for part, dataset in self.sets.items())
+        return about == self._about() and all(
+            set(of_file[part].names) <= set(dataset.names) and len(of_file[part]) + left_out[part] == len(dataset)
+            for part, dataset in self.sets.items())
 
     def _is_done(self, shard):
         """Whether the shard's file is there and whole. Pictures that could not be read, as opposed to damaged ones, are
