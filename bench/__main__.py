@@ -3,15 +3,14 @@ import argparse
 import sys
 
 from bench import cpu, figures, gpu, loader, occlusion, pack, projections, recipes, resources, step, tables
-from zfcore.check import Expected, speak_and_exit
+from zfcore.check import Expected, exit_with_message
 from zfcore.device import select
 
 
-@speak_and_exit
-def main():
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    gpu.add_arguments(parser)
-    where = parser.add_subparsers(dest="where")
+def parser():
+    p = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    gpu.add_arguments(p)
+    where = p.add_subparsers(dest="where")
     cpu.add_arguments(where.add_parser("cpu", help="ZFNet on NumPy beside PyTorch on the same cores",
                                        formatter_class=argparse.ArgumentDefaultsHelpFormatter))
     loader.add_arguments(where.add_parser("loader", help="whether loading pictures or the device limits training"))
@@ -20,7 +19,12 @@ def main():
     where.add_parser("tables", help="the tables of the READMEs from the files in bench/results/")
     figures.add_arguments(where.add_parser("figures", help="the figures of the READMEs from a run on the synthetic set"))
     recipes.add_arguments(where.add_parser("recipes", help="how the small recipe was found: error, start left, legibility"))
-    args = parser.parse_args()
+    return p
+
+
+@exit_with_message
+def main(arguments=None):
+    args = parser().parse_args(arguments)
     if args.where == "resources":
         return resources.main()
     if args.where == "tables":

@@ -15,19 +15,19 @@ import numpy as np
 from zfcore.backend import empty, runs_kernels, zeros
 from zfcore.fusion import pool_norm
 from zfcore.kernel import PRECISIONS, blocks, lanes
-from zfcore.layers import AvgPool, ContrastNorm, Conv, Dropout, Linear, MaxPool, ReLU
+from zfcore.layers import AvgPool, Conv, Dropout, Linear, LocalResponseNorm, MaxPool, ReLU
 from zfcore.models.zfnet import zfnet
 from zfcore.ops import conv2d_kernels
 from zfcore.ops.avgpool import AvgPoolCache, avgpool, avgpool_backward
 from zfcore.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_transpose
-from zfcore.ops.contrast_norm import contrast_norm, contrast_norm_backward
+from zfcore.ops.clip_filter_rms import clip_filter_rms
 from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_transpose
 from zfcore.ops.conv2d_maxpool import conv2d_maxpool
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.dropout import dropout
-from zfcore.ops.filter_rms import filter_rms
 from zfcore.ops.hinge_loss import hinge_loss, hinge_loss_backward
 from zfcore.ops.linear import BIAS_GRADIENT, linear, linear_backward
+from zfcore.ops.local_response_norm import local_response_norm, local_response_norm_backward
 from zfcore.ops.maxpool import Pooling, maxpool, maxpool_backward
 from zfcore.ops.relu import relu, relu_backward
 from zfcore.ops.sgd_step import sgd_step
@@ -94,7 +94,7 @@ def cases(network=None):
             after, behind = [*network.layers, None, None][k + 1:k + 3]
             if isinstance(layer, Conv) and isinstance(behind, MaxPool):
                 found += conv_pool_cases(layer, behind, shape, network.shapes[k + 3], behind_relu=k > 0)
-            if isinstance(layer, MaxPool) and isinstance(after, ContrastNorm):
+            if isinstance(layer, MaxPool) and isinstance(after, LocalResponseNorm):
                 found.append(pool_norm_case(layer, after, shape, network.shapes[k + 1]))
     return (found + averages(network) + batch_norms(network) + losses(network.shapes[-1][0]) + parameters(network)
             + [crop(*network.input_shape)])
@@ -243,18 +243,18 @@ def average_cases(layer, shape, out, behind_relu):
 
 def norm_cases(layer, shape, out, behind_relu):
     constants = layer.n, layer.alpha, layer.beta, layer.k, layer.convention
-    _, (_, rule) = contrast_norm(np.ones((1, 1), np.float32), *constants)
+    _, (_, rule) = local_response_norm(np.ones((1, 1), np.float32), *constants)
 
     def backward(dy, x):
-        return contrast_norm_backward(dy, (x, rule)),
+        return local_response_norm_backward(dy, (x, rule)),
 
     def cached(source, N):
         return source.normal(*shape, N), source.outputs(*shape, N)
 
     size = numbers(shape)
-    return [Case("contrast_norm", layer.name, "forward", lambda source, N: (source.outputs(*shape, N),),
-                 lambda x: (contrast_norm(x, *constants)[0],), lambda N: 8*size*N, images=(0,)),
-            Case("contrast_norm", layer.name, "backward", cached, backward, lambda N: 12*size*N, images=(0, 1))]
+    return [Case("local_response_norm", layer.name, "forward", lambda source, N: (source.outputs(*shape, N),),
+                 lambda x: (local_response_norm(x, *constants)[0],), lambda N: 8*size*N, images=(0,)),
+            Case("local_response_norm", layer.name, "backward", cached, backward, lambda N: 12*size*N, images=(0, 1))]
 
 
 def conv_pool_cases(conv, pool, shape, out, behind_relu):
@@ -282,7 +282,7 @@ def pool_norm_case(pool, norm, shape, out):
         (maxima, (switches, *_)), (y, _) = pool_norm(pool, norm, x, None)
         return maxima, y, switches
 
-    return Case("contrast_norm", norm.name, "forward with its pool", lambda source, N: (source.outputs(*shape, N),), run,
+    return Case("local_response_norm", norm.name, "forward with its pool", lambda source, N: (source.outputs(*shape, N),), run,
                 lambda N: (4*numbers(shape) + 9*numbers(out))*N, images=(0,), window=(*pool.window(), *shape[1:]))
 
 
@@ -326,7 +326,7 @@ def dropout_cases(layer, shape, out, behind_relu):
                  lambda x: (dropout(x, layer.keep_prob, key)[0],), lambda N: 8*numbers(shape)*N)]
 
 
-MAKERS = {Conv: conv_cases, ReLU: relu_cases, MaxPool: pool_cases, AvgPool: average_cases, ContrastNorm: norm_cases,
+MAKERS = {Conv: conv_cases, ReLU: relu_cases, MaxPool: pool_cases, AvgPool: average_cases, LocalResponseNorm: norm_cases,
           Linear: linear_cases, Dropout: dropout_cases}
 
 
@@ -424,11 +424,11 @@ def parameters(network):
         return *arrays[0::3], *arrays[2::3]
 
     def limit(*arrays):
-        filter_rms(arrays, 0.1, zeros((), np.float64, like=arrays[0]))
+        clip_filter_rms(arrays, 0.1, zeros((), np.float64, like=arrays[0]))
         return arrays
 
     return [Case("sgd_step", "sgd_step", "all parameters", triples, step, lambda N: 20*numbers(*shapes)),
-            Case("filter_rms", "filter_rms", "all filters", lambda source, N: [source.normal(*shape, scale=0.01) for shape in filters],
+            Case("clip_filter_rms", "clip_filter_rms", "all filters", lambda source, N: [source.normal(*shape, scale=0.01) for shape in filters],
                  limit, lambda N: 4*numbers(*filters))]
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from zfcore import check
 from zfcore.cpu import BLAS, CORES
 from zfcore.layers import Conv
 from zfcore.models.zfnet import zfnet
@@ -37,8 +38,8 @@ PARTS = ("network", "layers", "memory", "projections", "occlusion")
 
 
 def add_arguments(parser):
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 128], metavar="N", help="images at once")
-    parser.add_argument("--rounds", type=int, default=7, help="how often each is timed, after one round that warms up")
+    parser.add_argument("--batch-sizes", type=check.BATCH, nargs="+", default=[32, 128], metavar="N", help="images at once")
+    parser.add_argument("--rounds", type=check.whole_number(1, 10_000), default=7, help="how often each is timed, after one round that warms up")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS,
                         help="network: forward and training step; layers: each convolution by itself; memory: peak of "
                              "a training step; projections: the deconvnet in forward passes (bench/projections.py); "
@@ -118,9 +119,9 @@ def pictures(N):
 
 
 def train_step(network, optimizer, x, labels, step):
-    logits, trace = network.forward(x, step)
+    logits, caches = network.forward(x, step)
     _, cache = softmax_loss(logits, labels)
-    _, grads = network.backward(softmax_loss_backward(cache), trace, to_pixels=False)
+    _, grads = network.backward(softmax_loss_backward(cache), caches, to_pixels=False)
     optimizer.step(network, grads, lr=1e-4)
 
 

@@ -24,7 +24,7 @@ COMMANDS = {
     "top_conv5": ("top-activations --layers conv5 --units random:6 --k 4", "conv5.png"),
     "top_fc8": ("top-activations --layers fc8 --units random:6 --k 4", "fc8.png"),
     "evolution": ("evolution --units random:2 --limit-per-class 100", "evolution.png"),
-    "controls": ("controls --layers conv5 --units all --k 1 --limit-per-class 50", "conv5.png"),
+    "sanity_checks": ("sanity-checks --layers conv5 --units all --k 1 --limit-per-class 50", "conv5.png"),
     "occlusion": ("occlusion --pictures 10,12,25", "occlusion.png"),
     "invariance": ("invariance --pictures 0:10", "invariance.png"),
     "correspondence": ("correspondence --synthetic 40", "correspondence.png"),

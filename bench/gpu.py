@@ -30,7 +30,7 @@ import numpy as np
 from bench import peers
 from bench.cases import Source, cases
 from bench.timing import Clock, Contestant, microseconds, prepared, ratio, take_turns
-from zfcore import backend, nvrtc
+from zfcore import backend, check, nvrtc
 from zfcore.backend import to_host
 from zfcore.cubin import kernels_folder
 from zfcore.device import select
@@ -84,8 +84,8 @@ MMA_FLOPS = {"tf32": 2*16*8*8, "bf16": 2*16*8*16}          # of one mma of a war
 
 def add_arguments(parser):
     parser.add_argument("--only", default="", metavar="TEXT", help="only cases whose noun and name contain it: conv1, 'pool1 f'")
-    parser.add_argument("--batch-size", type=int, default=128, metavar="N", help="images at once (128, as in the paper)")
-    parser.add_argument("--rounds", type=int, default=20, help="how often each contestant is timed")
+    parser.add_argument("--batch-size", type=check.BATCH, default=128, metavar="N", help="images at once (128, as in the paper)")
+    parser.add_argument("--rounds", type=check.whole_number(1, 10_000), default=20, help="how often each contestant is timed")
     parser.add_argument("--output", type=Path, metavar="DIR",
                         help="where the JSON file goes (default: bench/results; none for another batch, a part of the cases or "
                              "--tune)")

@@ -31,7 +31,7 @@ from zfcore import backend, check
 from zfcore.cpu import CORES
 from zfcore.data import open_data
 from zfcore.data.loader import MEMORY, Pictures, shuffled
-from zfcore.data.transforms import Damaged, random_crops
+from zfcore.data.transforms import CorruptImage, random_crops
 from zfcore.device import select
 from zfcore.models import MODELS, NATIVE_SIZE, build
 from zfcore.ops.crop_flip import crop_flip
@@ -48,12 +48,12 @@ def add_arguments(parser):
     powers = [2**k for k in range(CORES.bit_length())]
     parser.add_argument("--data", default="", help="what python -m train --data takes; without it the synthetic set, which is drawn")
     parser.add_argument("--model", choices=MODELS, default="tiny", help="the network that is trained")
-    parser.add_argument("--image-size", type=int, help="side of its input in pixels (default: what it was made for)")
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--workers", type=int, nargs="+", default=powers, metavar="N", help="threads that decode")
+    parser.add_argument("--image-size", type=check.whole_number(1, 4096), help="side of its input in pixels (default: what it was made for)")
+    parser.add_argument("--batch-size", type=check.BATCH, default=128)
+    parser.add_argument("--workers", type=check.THREADS, nargs="+", default=powers, metavar="N", help="threads that decode")
     parser.add_argument("--device", default="auto", help="auto, cpu or gpu")
     parser.add_argument("--upscale", action="store_true", help="enlarge pictures smaller than --image-size")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is timed")
+    parser.add_argument("--rounds", type=check.whole_number(1, 10_000), default=5, help="how often each is timed")
     parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write, bench/results/loader.json for the "
                                                                     "tables (default: none)")
 
@@ -156,7 +156,7 @@ class Part:
             for i in numbers.tolist():
                 try:
                     files[i] = dataset.read(i)
-                except Damaged:
+                except CorruptImage:
                     files[i] = b""                                        # which is damaged too
             self.dataset = copy.copy(dataset)
             self.dataset.read = files.__getitem__

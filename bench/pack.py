@@ -42,10 +42,10 @@ PACKINGS = 3                      # of each encoding, in turns
 
 def add_arguments(parser):
     parser.add_argument("--data", default="", help="what python -m train --data takes; without it the synthetic set, which is drawn")
-    parser.add_argument("--size", type=int, default=256, help="side of the stored squares in pixels")
-    parser.add_argument("--workers", type=int, nargs="+", default=sorted({1, CORES}), metavar="N", help="threads that read")
+    parser.add_argument("--size", type=check.whole_number(8, 4096), default=256, help="side of the stored squares in pixels")
+    parser.add_argument("--workers", type=check.THREADS, nargs="+", default=sorted({1, CORES}), metavar="N", help="threads that read")
     parser.add_argument("--upscale", action="store_true", help="enlarge pictures that are smaller than training takes")
-    parser.add_argument("--rounds", type=int, default=31, help="how often reading is timed")
+    parser.add_argument("--rounds", type=check.whole_number(1, 10_000), default=31, help="how often reading is timed")
     parser.add_argument("--folder", help="where there is room for the packed files meanwhile (default: the system's for such files)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write, bench/results/pack.json for the tables "
                                                                     "(default: none)")

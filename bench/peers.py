@@ -29,7 +29,7 @@ except ImportError:
     cudnn = None
 
 LAYOUTS = "channels first", "channels last"
-IN_LAYOUTS = "conv2d", "conv2d_maxpool", "maxpool", "avgpool", "contrast_norm", "batch_norm"
+IN_LAYOUTS = "conv2d", "conv2d_maxpool", "maxpool", "avgpool", "local_response_norm", "batch_norm"
 WORKSPACE = 2**30                 # bytes that an algorithm of cuDNN may use
 PLANS = 24                        # algorithms of cuDNN that are timed
 CONVOLUTIONS = "forward", "data gradient", "weight gradient"
@@ -338,9 +338,9 @@ TORCH = {                         # (noun, what) -> build(layout, window, tensor
     ("maxpool", "backward and ReLU's"): pool_relu_backward,
     ("avgpool", "forward"): average_forward,
     ("avgpool", "backward"): average_backward,
-    ("contrast_norm", "forward"): norm_forward,
-    ("contrast_norm", "forward with its pool"): norm_of_pool,
-    ("contrast_norm", "backward"): norm_backward,
+    ("local_response_norm", "forward"): norm_forward,
+    ("local_response_norm", "forward with its pool"): norm_of_pool,
+    ("local_response_norm", "backward"): norm_backward,
     ("batch_norm", "normalised, forward in training"): normalise_forward(True),
     ("batch_norm", "normalised, forward in evaluation"): normalise_forward(False),
     ("batch_norm", "normalised, there and back in training"): normalise_gradient(True),
@@ -356,7 +356,7 @@ TORCH = {                         # (noun, what) -> build(layout, window, tensor
     ("softmax_loss", "backward"): loss_backward,
     ("sgd_step", "all parameters"): sgd,
 }
-NOT_CAPTURED = {("contrast_norm", "backward"), ("sgd_step", "all parameters")}      # autograd, an optimizer: Python in between
+NOT_CAPTURED = {("local_response_norm", "backward"), ("sgd_step", "all parameters")}   # autograd, an optimizer: Python between
 
 
 # ------------------------------------------------------------------------------------- cuDNN, without a framework

@@ -13,13 +13,13 @@ from bench.cpu import RESULTS, cpu_name
 from train.options import parser
 from train.reference import train_to_the_end
 from zfcore import check, trained
-from zfcore.analysis.controls import last_convolution, shares_of_start
 from zfcore.analysis.diagnostics import judge
+from zfcore.analysis.sanity_checks import last_convolution, shares_of_start
 from zfcore.analysis.top_activations import top_activations
 from zfcore.checkpoint import load
 from zfcore.cpu import CORES
 from zfcore.files import read_json
-from zfcore.layers import ContrastNorm
+from zfcore.layers import LocalResponseNorm
 from zfcore.training import Training, resolve
 
 
@@ -34,7 +34,7 @@ def scaled_start(factor):
 def without_normalisation(network):
     """The change after which the contrast normalisation hands on what it gets, but for the constant k^-beta."""
     for layer in network.layers:
-        if isinstance(layer, ContrastNorm):
+        if isinstance(layer, LocalResponseNorm):
             layer.alpha = 0.0
 
 

@@ -16,7 +16,7 @@ Between `<!-- NAME:begin -->` and `<!-- NAME:end -->` nothing is typed by hand; 
     ...
     figure9
     gpu          every kernel, from the newest <device>-<date>.json of each device
-    departures   what the paper leaves open and where runs differ from its recipe, from zfcore/training/departures.py
+    deviations   what the paper leaves open and where runs differ from its recipe, from zfcore/training/deviations.py
 
 tests/bench/test_tables.py fails where a table is not what the files say.
 """
@@ -30,10 +30,10 @@ from zfcore import networks
 from zfcore.check import Expected
 from zfcore.files import read_json
 from zfcore.training import resolve
-from zfcore.training.departures import ANALYSES, departures, open_questions
+from zfcore.training.deviations import ANALYSES, deviations, open_questions
 
 ROOT = Path(__file__).parents[1]
-FILES = {"README.md": ("trained", "agreed", "cpu"), "train/README.md": ("train", "networks", "claims", "departures"),
+FILES = {"README.md": ("trained", "agreed", "cpu"), "train/README.md": ("train", "networks", "claims", "deviations"),
          "bench/README.md": ("gpu", "layers", "loader", "pack", "recipes", "table2", "table3", "table4", "table5", "table6",
                              "table7", "table7-caltech", "figure9")}
 RESULTS = ROOT/"bench"/"results"
@@ -277,14 +277,14 @@ def networks_table(results):
 
 
 # ------------------------------------------------------------------------------------------------------- the recipe
-def departures_table(results):
+def deviations_table(results):
     """The open questions of the paper's presets, those of its analyses, and where the default preset departs; `results` is
     not asked."""
     zfnet, alexnet, tiny = (resolve(vars(parser().parse_args(["--preset", name]))) for name in ("zfnet", "alexnet", "tiny"))
     of_zfnet = open_questions(zfnet)
     other = [entry for entry in open_questions(alexnet) if entry not in of_zfnet]
     rows = of_zfnet + [entry._replace(what=f"`alexnet`: {entry.what}") for entry in other] + list(ANALYSES)
-    small = departures(tiny) + [entry for entry in open_questions(tiny) if entry not in of_zfnet]
+    small = deviations(tiny) + [entry for entry in open_questions(tiny) if entry not in of_zfnet]
     rows += [entry._replace(what=f"`tiny`: {entry.what}") for entry in small]
     return "\n".join(["| open | the paper | here | why |", "|---|---|---|---|",
                       *(f"| {what} | {paper or 'silent'} | {here} | {why} |" for what, paper, here, why in rows)])
@@ -292,7 +292,7 @@ def departures_table(results):
 
 TABLES = {"cpu": cpu_table, "layers": lambda results: cpu_table(results, with_layers=True), "train": train_table,
           "trained": trained_table, "gpu": gpu_table, "loader": partial(loading_table, what="loader", block=loader_block),
-          "pack": partial(loading_table, what="pack", block=pack_block), "departures": departures_table,
+          "pack": partial(loading_table, what="pack", block=pack_block), "deviations": deviations_table,
           "recipes": recipes_table, "networks": networks_table,
           **{name: partial(study_table, name=name, command=f"python -m train.ablation {name} --output runs/tables")
              for name in ("table2", "table3")}, "claims": claims_table, "agreed": agreed_table,

@@ -12,12 +12,12 @@ import h5py
 import numpy as np
 
 from zfcore import results, trained
-from zfcore.analysis.controls import Controls
 from zfcore.analysis.correspondence import Correspondence, read_landmarks
 from zfcore.analysis.diagnostics import Diagnosis
 from zfcore.analysis.evolution import Evolution
 from zfcore.analysis.invariance import Invariance
 from zfcore.analysis.occlusion import Occlusion
+from zfcore.analysis.sanity_checks import SanityChecks
 from zfcore.analysis.top_activations import TopActivations, UnitViews
 from zfcore.backend import CPU
 from zfcore.checkpoint import LIBVER, Checkpoint, load, save
@@ -30,7 +30,7 @@ from zfcore.network import Network
 SIZES = {"n": 2, "H": 12, "W": 12, "M": 3, "R": 2, "Q": 2, "L": 2, "S": 3, "m": 2, "h": 5, "w": 5, "f": 3, "U": 2, "k": 2,
          "E": 2, "J": 3, "K": 3, "F": 4, "B": 15, "D": 5, "P": 2, "r": 1, "o": 1, "p": 1}
 SCALARS = {"int": 2, "float": 0.5, "text": "conv1", "bool": True}
-RESULTS = TopActivations, UnitViews, Occlusion, Invariance, Diagnosis, Evolution, Controls, Correspondence
+RESULTS = TopActivations, UnitViews, Occlusion, Invariance, Diagnosis, Evolution, SanityChecks, Correspondence
 
 
 # ------------------------------------------------------------------------------------------------------ sound files

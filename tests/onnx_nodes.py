@@ -14,9 +14,9 @@ from zfcore.check import Expected, one_of
 from zfcore.layers import Dropout, Flatten, Step
 from zfcore.ops.avgpool import avgpool
 from zfcore.ops.batch_norm import batch_norm
-from zfcore.ops.contrast_norm import contrast_norm
 from zfcore.ops.conv2d import conv2d, conv2d_transpose
 from zfcore.ops.linear import linear
+from zfcore.ops.local_response_norm import local_response_norm
 from zfcore.ops.maxpool import MaxPoolCache, Pooling, maxpool, maxpool_backward
 from zfcore.ops.relu import relu
 from zfcore.ops.sgd_step import sgd_step
@@ -262,7 +262,7 @@ def local_response_normalisation(a, x):
         raise Unsupported("bias: not above 0")
     if a.alpha < 0:
         raise Unsupported("alpha: below 0")
-    y, _ = contrast_norm(batch_last(x)[::-1], a.size, a.alpha, a.beta, a.bias, "mean")
+    y, _ = local_response_norm(batch_last(x)[::-1], a.size, a.alpha, a.beta, a.bias, "mean")
     return [batch_first(y[::-1])]
 
 

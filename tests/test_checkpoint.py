@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -51,6 +52,14 @@ def test_every_dataset_carries_a_checksum_and_the_file_explains_itself(stored):
         file.visititems(lambda name, item: found.update({name: item.fletcher32}) if isinstance(item, h5py.Dataset) else None)
         assert file.attrs["format"] == b"zfcore" and b'"kind": "Conv"' in file.attrs["layers"]
     assert all(found.values()) and {"parameters/conv1/w", "optimizer/fc8/b", "preprocessing/mean_image"} <= set(found)
+
+
+def test_a_checkpoint_with_the_kinds_names_of_before_opens_as_one_of_today(stored):
+    path, made = stored
+    older = [{**row, "kind": "ContrastNorm"} if row["kind"] == "LocalResponseNorm" else row for row in made.layers]
+    assert older != made.layers
+    save(path, replace(made, layers=older))
+    assert load(path).layers == from_checkpoint(path)[0].table() == made.layers
 
 
 def test_a_network_comes_back_from_its_file_and_from_its_run_folder(stored):

@@ -4,7 +4,7 @@ import pytest
 
 from zfcore.check import Expected
 from zfcore.deconvnet import DECONVNET, GRADIENT, GUIDED, descend, feature_layer, project
-from zfcore.layers import ContrastNorm, Conv, Flatten, Linear, MaxPool, ReLU
+from zfcore.layers import Conv, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU
 from zfcore.models.zfnet import zfnet
 from zfcore.network import Network
 
@@ -20,7 +20,7 @@ def randomised(network, seed=0):
         of_layer["w"] = rng.standard_normal(w.shape)*np.sqrt(3/np.prod(w.shape[:-1]))
         of_layer["b"] = rng.standard_normal(b.shape)*0.3
     for layer in network.layers:
-        if isinstance(layer, ContrastNorm):
+        if isinstance(layer, LocalResponseNorm):
             layer.alpha = 0.8
     return network, rng.standard_normal((*network.input_shape, N))
 
@@ -33,7 +33,7 @@ def small_zfnet(size=79):
 def odd():
     """Oblong maps, padding at every window, groups, the norm before the pool, strides of 3."""
     return randomised(Network("odd", (3, 61, 47), [
-        Conv("conv1", 6, K=3, S=2, P=1), ReLU("relu1"), ContrastNorm("norm1", n=3), MaxPool("pool1", K=3, S=2, P=1),
+        Conv("conv1", 6, K=3, S=2, P=1), ReLU("relu1"), LocalResponseNorm("norm1", n=3), MaxPool("pool1", K=3, S=2, P=1),
         Conv("conv2", 8, K=4, S=1, P=2, groups=2), ReLU("relu2"), Conv("conv3", 5, K=3, P=1), ReLU("relu3")]))
 
 
@@ -95,7 +95,7 @@ def autograd(network, x, layer, units, relu_rule=None, norm_is_skipped=True, sta
             y = functional.max_pool2d(y, one.K, one.S, one.P, ceil_mode=True)
         elif isinstance(one, ReLU):
             y = torch.relu(y) if relu_rule is None else DeconvReLU.apply(y)
-        elif isinstance(one, ContrastNorm):
+        elif isinstance(one, LocalResponseNorm):
             normed = functional.local_response_norm(y, one.n, one.alpha, one.beta, one.k)
             y = Unseen.apply(y, normed.detach()) if norm_is_skipped else normed
         elif isinstance(one, Flatten):
@@ -136,23 +136,23 @@ def test_without_its_rules_for_relu_and_norm_the_deconvnet_is_the_gradient():
     for layer in ("conv2", "conv5", "fc8"):
         units = some_units(network, layer, x)
         gradient, _ = autograd(network, x, layer, units, norm_is_skipped=False, start=1)
-        without = {kind: rule for kind, rule in DECONVNET.items() if kind not in (ReLU, ContrastNorm)}
+        without = {kind: rule for kind, rule in DECONVNET.items() if kind not in (ReLU, LocalResponseNorm)}
         close(project(network, x, layer, units, rules=without, start=1).pixels, gradient)
         close(project(network, x, layer, units, rules=GRADIENT, start=1).pixels, gradient)
-        y, trace = network.forward(x, until=network.layers[feature_layer(network, layer)].name)
+        y, caches = network.forward(x, until=network.layers[feature_layer(network, layer)].name)
         dy = np.random.default_rng(3).standard_normal(y.shape)
-        close(descend(network, dy, trace, GRADIENT), network.backward(dy, trace)[0])
+        close(descend(network, dy, caches, GRADIENT), network.backward(dy, caches)[0])
 
 
 # ------------------------------------------------------------------------------------------------------ properties
 def test_with_random_switches_it_is_another_picture():
     network, x = small_zfnet()
-    y, trace = network.forward(x, until="relu5")
+    y, caches = network.forward(x, until="relu5")
     dy = np.zeros_like(y)
     dy[3, 1, 2] = 1.0
-    true, rng = descend(network, dy, trace), np.random.default_rng(0)
+    true, rng = descend(network, dy, caches), np.random.default_rng(0)
     drawn = [(rng.permutation(cache[0].ravel()).reshape(cache[0].shape), *cache[1:]) if isinstance(layer, MaxPool) else cache
-             for layer, cache in zip(network.layers, trace)]
+             for layer, cache in zip(network.layers, caches)]
     other = descend(network, dy, drawn)
     assert np.abs(true - other).max() > 0.1*np.abs(true).max()
 
@@ -163,14 +163,14 @@ def test_the_cone_of_a_place_holds_all_that_the_dense_way_down_finds(make, rules
     network, x = make()
     rng = np.random.default_rng(5)
     for layer in network.layers:
-        y, trace = network.forward(x, until=layer.name)
+        y, caches = network.forward(x, until=layer.name)
         if y.ndim == 2:
             break
         F, Ho, Wo, _ = y.shape
         corners = np.array([[0, 0], [Ho - 1, Wo - 1], [Ho - 1, 0], [Ho//2, Wo//3]])       # windows over every border
         dy = np.zeros_like(y)
         dy[:, corners[:, 0], corners[:, 1], np.arange(N)] = rng.standard_normal((F, N)) + 0.5
-        close(descend(network, dy, trace, rules, corners), descend(network, dy, trace, rules), 1e-13)
+        close(descend(network, dy, caches, rules, corners), descend(network, dy, caches, rules), 1e-13)
 
 
 def test_a_projection_vanishes_outside_the_receptive_field_and_reaches_its_edges():
@@ -235,12 +235,12 @@ def test_the_strongest_place_is_the_first_of_the_map_and_can_be_named():
 
 def test_a_whole_map_starts_from_all_of_its_activations():
     network, x = small_zfnet()
-    y, trace = network.forward(x, until="relu2")
+    y, caches = network.forward(x, until="relu2")
     units = some_units(network, "conv2", x)
     dy = np.zeros_like(y)
     for n, unit in enumerate(units):
         dy[unit, :, :, n] = y[unit, :, :, n]
-    close(project(network, x, "conv2", units, whole_map=True).pixels, network.backward(dy, trace, DECONVNET)[0])
+    close(project(network, x, "conv2", units, whole_map=True).pixels, network.backward(dy, caches, DECONVNET)[0])
 
 
 def test_a_layers_unit_is_the_map_after_its_relu_by_either_name():
@@ -262,9 +262,9 @@ def test_a_silent_unit_projects_to_nothing():
 
 def test_no_gradient_of_a_parameter_is_computed():
     network, x = small_zfnet()
-    y, trace = network.forward(x)
+    y, caches = network.forward(x)
     for rules in (DECONVNET, GRADIENT, GUIDED):
-        assert network.backward(np.ones_like(y), trace, rules)[1] == {}
+        assert network.backward(np.ones_like(y), caches, rules)[1] == {}
 
 
 def test_float32_stays_float32():

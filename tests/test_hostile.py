@@ -19,13 +19,13 @@ import pytest
 from tests.hostile import KINDS, a_checkpoint, a_packed_set, a_result, spoil, tree
 from zfcore import files, results
 from zfcore.__main__ import main as zfcore
-from zfcore.analysis.controls import Controls
+from zfcore.analysis.sanity_checks import SanityChecks
 from zfcore.analysis.top_activations import UnitViews
 from zfcore.check import Expected
 from zfcore.checkpoint import atomic, load
 from zfcore.data import open_data
 from zfcore.data.cifar import read_pickle
-from zfcore.data.transforms import Damaged, decode
+from zfcore.data.transforms import CorruptImage, decode
 from zfcore.models import from_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -151,7 +151,7 @@ def test_a_result_whose_arrays_were_changed_together_with_their_checksums_is_fou
 
 def test_redraw_looks_at_all_files_before_it_draws_one(tmp_path, capsys):
     for name in ("a.h5", "b.h5"):
-        a_result(Controls)(tmp_path/name)
+        a_result(SanityChecks)(tmp_path/name)
     with h5py.File(tmp_path/"b.h5", "r+") as file:
         cosine = file["cosine"][()]
         del file["cosine"]
@@ -248,7 +248,7 @@ def test_a_small_file_of_a_large_picture_takes_less_than_a_gigabyte(tmp_path, pi
 
 
 def test_a_picture_of_60000_by_60000_pixels_is_damaged():
-    with pytest.raises(Damaged, match="60000x60000|exceeds limit"):
+    with pytest.raises(CorruptImage, match="60000x60000|exceeds limit"):
         decode("a", png(60000, 60000, 2, whole=False))
 
 

@@ -11,8 +11,8 @@ from zfcore.backend import CPU
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, load, save
 from zfcore.deconvnet import DECONVNET, GRADIENT, GUIDED, descend
-from zfcore.layers import (KINDS, AvgPool, BatchNorm, ContrastNorm, Conv, Dropout, Flatten, Layer, Linear, MaxPool, Pixelwise, ReLU,
-                           Step)
+from zfcore.layers import (KINDS, AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm, MaxPool, Pixelwise,
+                           ReLU, Step)
 from zfcore.models import from_checkpoint, from_table
 from zfcore.network import Network
 from zfcore.ops.window import Windows
@@ -25,7 +25,7 @@ LAYERS = [
     AvgPool("layer", K=5, S=2, borders="padded"), AvgPool("layer", K=3, S=2, P=1, borders="clipped"),
     AvgPool("layer", K=5, S=3, borders="clipped"), AvgPool("layer", K=3, S=1, P=2, borders="clipped"),
     AvgPool("layer", K=3, S=2, P=1, rounding="floor"), AvgPool("layer"),
-    ReLU("layer"), ContrastNorm("layer", n=3, alpha=0.5, k=1.0), BatchNorm("layer"), Dropout("layer", 0.6), Flatten("layer")]
+    ReLU("layer"), LocalResponseNorm("layer", n=3, alpha=0.5, k=1.0), BatchNorm("layer"), Dropout("layer", 0.6), Flatten("layer")]
 FLAT = [Linear("layer", 4), BatchNorm("layer", eps=0.01)]                  # these are given units, not maps
 LAYERS += FLAT
 MAPS = (3, 11, 9)
@@ -166,13 +166,13 @@ def test_the_cone_of_a_place_is_the_dense_way_down(layer, rules):
     network = around(layer)
     top = network.index("relu_above")
     x = np.random.default_rng(4).standard_normal((*MAPS, 5))
-    y, trace = network.forward(x, until="relu_above")
+    y, caches = network.forward(x, until="relu_above")
     F, H, W, N = y.shape
     places = np.array([(0, 0), (H - 1, W - 1), (0, W - 1), (H//2, W//2), (H - 1, 0)])
     dy = np.zeros_like(y)
     dy[2, places[:, 0], places[:, 1], np.arange(N)] = 1.5
-    assert len(trace) == top + 1
-    np.testing.assert_allclose(descend(network, dy, trace, rules, places), descend(network, dy, trace, rules), rtol=1e-9, atol=1e-9)
+    assert len(caches) == top + 1
+    np.testing.assert_allclose(descend(network, dy, caches, rules, places), descend(network, dy, caches, rules), rtol=1e-9, atol=1e-9)
 
 
 @of_maps

@@ -1,9 +1,9 @@
-"""A network in a row: its gradient is the derivative of its loss, its trace serves any rules, its errors name the layer."""
+"""A network in a row: its gradient is the derivative of its loss, its caches serve any rules, its errors name the layer."""
 import numpy as np
 import pytest
 
 from zfcore.check import Expected
-from zfcore.layers import AvgPool, ContrastNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU, Step
+from zfcore.layers import AvgPool, Conv, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU, Step
 from zfcore.models import build
 from zfcore.network import Network
 from zfcore.ops.relu import relu_backward
@@ -13,7 +13,7 @@ from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
 def small(keep_prob=0.7):
     """Every kind of layer, float64, sizes all different: 3x13x11 -> 5x7x6 -> 5x3x3 -> 8x3x3 -> 8x1x1."""
     network = Network("small", (3, 13, 11), [
-        Conv("conv1", 6, K=3, S=2), ReLU("relu1"), MaxPool("pool1", K=3, S=2), ContrastNorm("norm1", n=3, alpha=0.5, k=1.0),
+        Conv("conv1", 6, K=3, S=2), ReLU("relu1"), MaxPool("pool1", K=3, S=2), LocalResponseNorm("norm1", 3, 0.5, k=1.0),
         Conv("conv2", 8, K=2, P=1, groups=2), ReLU("relu2"), MaxPool("pool2", K=2, S=2),
         Flatten("flatten"), Linear("fc6", 7), ReLU("relu6"), Dropout("drop6", keep_prob), Linear("fc8", 4)])
     network.init(seed=3, law="he")
@@ -29,8 +29,8 @@ def loss_of(network, x, labels, step=4):
 
 
 def gradients(network, x, labels, step=4):
-    y, trace = network.forward(x, step)
-    return network.backward(softmax_loss_backward(softmax_loss(y, labels)[1]), trace)
+    y, caches = network.forward(x, step)
+    return network.backward(softmax_loss_backward(softmax_loss(y, labels)[1]), caches)
 
 
 def test_the_gradient_is_the_derivative_of_the_loss_for_every_parameter_and_pixel():
@@ -49,10 +49,10 @@ def test_the_gradient_is_the_derivative_of_the_loss_for_every_parameter_and_pixe
             assert (above - below)/2e-6 == pytest.approx((gradient*direction).sum(), rel=1e-5, abs=1e-8)
 
 
-def test_a_relu_computed_by_its_convolution_leaves_the_same_output_and_trace():
+def test_a_relu_computed_by_its_convolution_leaves_the_same_output_and_caches():
     network, x, _ = small()
-    y, trace = network.forward(x, step=4)
-    for layer, cache in zip(network.layers, trace):
+    y, caches = network.forward(x, step=4)
+    for layer, cache in zip(network.layers, caches):
         x, plain = layer.forward(x, Step(4))
         if isinstance(layer, ReLU):
             np.testing.assert_array_equal(cache, plain)
@@ -67,37 +67,37 @@ def test_activations_are_the_outputs_of_the_named_layers_the_convolutions_before
     np.testing.assert_allclose(out["fc8"], network.forward(x)[0])
 
 
-def test_forward_until_a_layer_gives_its_output_and_a_trace_that_goes_back_to_the_pixels():
+def test_forward_until_a_layer_gives_its_output_and_caches_that_go_back_to_the_pixels():
     network, x, _ = small()
-    y, trace = network.forward(x, until="pool1")
+    y, caches = network.forward(x, until="pool1")
     np.testing.assert_array_equal(y, network.activations(x, ["pool1"])["pool1"])
-    dx, grads = network.backward(np.ones_like(y), trace)
-    assert len(trace) == 3 and dx.shape == x.shape and set(grads) == {"conv1"}
+    dx, grads = network.backward(np.ones_like(y), caches)
+    assert len(caches) == 3 and dx.shape == x.shape and set(grads) == {"conv1"}
 
 
-def test_one_trace_serves_several_backward_passes():
+def test_the_same_caches_serve_several_backward_passes():
     network, x, labels = small()
-    y, trace = network.forward(x, step=4)
+    y, caches = network.forward(x, step=4)
     dy = softmax_loss_backward(softmax_loss(y, labels)[1])
-    first, second = network.backward(dy, trace), network.backward(dy, trace)
+    first, second = network.backward(dy, caches), network.backward(dy, caches)
     np.testing.assert_array_equal(first[0], second[0])
 
 
 def test_a_rule_replaces_the_backward_of_its_kind_of_layer_and_of_no_other():
     network, x, _ = small()
-    y, trace = network.forward(x, until="relu1")
+    y, caches = network.forward(x, until="relu1")
     seen = []
     def rule(layer, dy, cache):
         seen.append(layer.name)
         return np.maximum(dy, 0)
-    dx, _ = network.backward(-np.ones_like(y), trace, {ReLU: rule})
+    dx, _ = network.backward(-np.ones_like(y), caches, {ReLU: rule})
     assert seen == ["relu1"] and not dx.any()
 
 
 def normalised_first():
     """AlexNet's order, the normalisation between ReLU and pool."""
     network = Network("alex", (3, 13, 11), [
-        Conv("conv1", 6, K=3, S=2), ReLU("relu1"), ContrastNorm("norm1", n=3, alpha=0.5, k=1.0), MaxPool("pool1", K=3, S=2),
+        Conv("conv1", 6, K=3, S=2), ReLU("relu1"), LocalResponseNorm("norm1", 3, 0.5, k=1.0), MaxPool("pool1", K=3, S=2),
         Conv("conv2", 8, K=2, P=1), ReLU("relu2"), MaxPool("pool2", K=2, S=2)])
     network.init(seed=3, law="he")
     return network, np.random.default_rng(1).standard_normal((3, 13, 11, 5), np.float32), None
@@ -106,47 +106,47 @@ def normalised_first():
 @pytest.mark.parametrize("make", [small, normalised_first])
 def test_a_relu_whose_backward_the_layer_above_brings_in_leaves_every_gradient_as_it_is(make, monkeypatch):
     network, x, _ = make()
-    y, trace = network.forward(x, step=4)
+    y, caches = network.forward(x, step=4)
     top = np.random.default_rng(5).standard_normal(y.shape).astype(y.dtype)
     dy, wanted = top, {}
-    for layer, cache in zip(reversed(network.layers), reversed(trace)):                 # each layer by itself
+    for layer, cache in zip(reversed(network.layers), reversed(caches)):                 # each layer by itself
         dy, grad = layer.backward(dy, cache)
         wanted[layer.name] = grad
     monkeypatch.setattr(ReLU, "backward", lambda layer, dy, cache: (relu_backward(dy, cache), {})
                         if layer.name == "relu6" else pytest.fail(f"a pass for {layer.name} alone"))
-    dx, grads = network.backward(top, trace)
+    dx, grads = network.backward(top, caches)
     assert dx.tobytes() == dy.tobytes()
     for name, of_layer in grads.items():
         assert of_layer["w"].tobytes() == wanted[name]["w"].tobytes() and of_layer["b"].tobytes() == wanted[name]["b"].tobytes()
 
 
-@pytest.mark.parametrize("kind", [ReLU, MaxPool, ContrastNorm])
+@pytest.mark.parametrize("kind", [ReLU, MaxPool, LocalResponseNorm])
 @pytest.mark.parametrize("make", [small, normalised_first])
 def test_a_rule_for_a_relu_or_for_the_layer_above_it_keeps_the_two_apart(make, kind):
     network, x, _ = make()
-    y, trace = network.forward(x)
+    y, caches = network.forward(x)
     seen = []
     def rule(layer, dy, cache):
         seen.append(layer.name)
         return layer.data_gradient(dy, cache)
     top = np.random.default_rng(5).standard_normal(y.shape).astype(y.dtype)
-    np.testing.assert_array_equal(network.backward(top, trace, {kind: rule})[0], network.backward(top, trace)[0])
+    np.testing.assert_array_equal(network.backward(top, caches, {kind: rule})[0], network.backward(top, caches)[0])
     assert seen == [layer.name for layer in reversed(network.layers) if isinstance(layer, kind)]
 
 
-def test_a_trace_that_ends_at_a_relu_below_a_pool_goes_back_through_it():
+def test_caches_that_end_at_a_relu_below_a_pool_go_back_through_it():
     network, x, _ = small()
-    y, trace = network.forward(x, until="relu1")
-    dx, _ = network.backward(np.ones_like(y), trace)
-    plain, _ = network["conv1"].backward((y > 0).astype(float), trace[0])
+    y, caches = network.forward(x, until="relu1")
+    dx, _ = network.backward(np.ones_like(y), caches)
+    plain, _ = network["conv1"].backward((y > 0).astype(float), caches[0])
     np.testing.assert_array_equal(dx, plain)
 
 
 def test_training_leaves_out_the_gradient_of_the_pixels_and_changes_no_other():
     network, x, labels = small()
-    y, trace = network.forward(x, step=4)
+    y, caches = network.forward(x, step=4)
     dy = softmax_loss_backward(softmax_loss(y, labels)[1])
-    (dx, all_of), (none, rest) = network.backward(dy, trace), network.backward(dy, trace, to_pixels=False)
+    (dx, all_of), (none, rest) = network.backward(dy, caches), network.backward(dy, caches, to_pixels=False)
     assert dx is not None and none is None
     for name in all_of:
         np.testing.assert_array_equal(all_of[name]["w"], rest[name]["w"])
@@ -226,7 +226,7 @@ def test_layers_given_to_two_networks_are_those_of_neither():
               Flatten("flatten"), Linear("fc2", 2)]
     first = Network("first", (3, 13, 11), shared).init(seed=1, law="he")
     x = np.random.default_rng(0).standard_normal((3, 13, 11, 4)).astype(np.float32)
-    before, trace = first.forward(x, 5)
+    before, caches = first.forward(x, 5)
     other = Network("other", (3, 13, 12), [ReLU("relu0"), *first.layers[:-1]])
     other["drop1"].seed = 99
     np.testing.assert_array_equal(first.forward(x, 5)[0], before)

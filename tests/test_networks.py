@@ -6,8 +6,8 @@ import pytest
 
 from zfcore import networks
 from zfcore.__main__ import main as zfcore
-from zfcore.analysis.controls import shares_of_start
 from zfcore.analysis.diagnostics import JUDGED, judge
+from zfcore.analysis.sanity_checks import shares_of_start
 from zfcore.analysis.top_activations import top_activations
 from zfcore.check import Expected
 from zfcore.data.loader import Pictures

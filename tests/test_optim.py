@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from zfcore.models import build
-from zfcore.ops.filter_rms import rms
+from zfcore.ops.clip_filter_rms import rms
 from zfcore.optim import SGD, Plateau, decay_that_leaves, start_left
 
 

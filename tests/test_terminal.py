@@ -202,7 +202,7 @@ def test_a_signal_ends_training_saved_and_said(number, options, tmp_path):
 @posix
 @pytest.mark.parametrize("number", terminal.ENDING)
 def test_a_signal_ends_every_other_command_with_a_word(number):
-    script = ("import os, signal, sys, time; from zfcore.check import speak_and_exit\n@speak_and_exit\ndef main():\n"
+    script = ("import os, signal, sys, time; from zfcore.check import exit_with_message\n@exit_with_message\ndef main():\n"
               " print('begun', flush=True); time.sleep(30)\nmain()")
     process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "begun\n"
@@ -239,7 +239,7 @@ def test_ctrl_c_while_modules_are_imported_is_quiet(words):
 # ------------------------------------------------------------------------------------------------------------- advice
 def test_what_the_system_refuses_is_a_sentence(capsys):
     for error in (MemoryError(), OSError(24, "Too many open files", "a\nb"), RuntimeError("can't start new thread"), PermissionError(13, "no", "x")):
-        @check.speak_and_exit
+        @check.exit_with_message
         def main(error=error):
             raise error
         with pytest.raises(SystemExit) as left:
@@ -247,7 +247,7 @@ def test_what_the_system_refuses_is_a_sentence(capsys):
         said = capsys.readouterr().err
         assert left.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1
     with pytest.raises(RuntimeError):
-        @check.speak_and_exit
+        @check.exit_with_message
         def mistake():
             raise RuntimeError("a mistake of zfcore's own keeps its traceback")
         mistake()

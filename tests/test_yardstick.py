@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from zfcore.layers import BatchNorm, ContrastNorm, Conv, Flatten, Linear, MaxPool, ReLU
+from zfcore.layers import BatchNorm, Conv, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU
 from zfcore.network import Network
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
 from zfcore.optim import SGD
@@ -14,7 +14,7 @@ nn = torch.nn
 def ours():
     """3x27x27 -> conv 7/2: 11 (the windows fit exactly) -> pool 5 -> conv 3/2: 2 -> conv: 2; no size needs the ceil rule."""
     return Network("small", (3, 27, 27), [
-        Conv("conv1", 8, K=7, S=2), ReLU("relu1"), MaxPool("pool1", K=3, S=2), ContrastNorm("norm1", alpha=0.1),
+        Conv("conv1", 8, K=7, S=2), ReLU("relu1"), MaxPool("pool1", K=3, S=2), LocalResponseNorm("norm1", alpha=0.1),
         Conv("conv2", 12, K=3, S=2), ReLU("relu2"), Conv("conv3", 10, K=3, P=1), ReLU("relu3"),
         Flatten("flatten"), Linear("fc6", 20), ReLU("relu6"), Linear("fc8", 5)]).init(5, "he")
 
@@ -44,9 +44,9 @@ def test_twenty_steps_give_pytorchs_losses_and_weights():
     losses = []
     for step in range(20):
         batch = rng.permutation(40)[:16]
-        y, trace = network.forward(np.ascontiguousarray(pictures[batch].transpose(1, 2, 3, 0)), step)
+        y, caches = network.forward(np.ascontiguousarray(pictures[batch].transpose(1, 2, 3, 0)), step)
         loss, cache = softmax_loss(y, labels[batch])
-        optimizer.step(network, network.backward(softmax_loss_backward(cache), trace, to_pixels=False)[1], 0.02)
+        optimizer.step(network, network.backward(softmax_loss_backward(cache), caches, to_pixels=False)[1], 0.02)
         peer.zero_grad()
         peer_loss = criterion(model(torch.tensor(pictures[batch])), torch.tensor(labels[batch]))
         peer_loss.backward()
@@ -83,9 +83,9 @@ def test_ten_steps_with_batch_norms_give_pytorchs_losses_parameters_and_running_
     peer, criterion = torch.optim.SGD(decayed, lr=0.02, momentum=0.9), nn.CrossEntropyLoss()
     for step in range(10):
         pictures, labels = rng.uniform(-128, 128, (17, 3, 11, 11)).astype(np.float32), rng.integers(0, 5, 17)
-        y, trace = network.forward(np.ascontiguousarray(pictures.transpose(1, 2, 3, 0)), step)
+        y, caches = network.forward(np.ascontiguousarray(pictures.transpose(1, 2, 3, 0)), step)
         loss, cache = softmax_loss(y, labels)
-        optimizer.step(network, network.backward(softmax_loss_backward(cache), trace, to_pixels=False)[1], 0.02)
+        optimizer.step(network, network.backward(softmax_loss_backward(cache), caches, to_pixels=False)[1], 0.02)
         peer.zero_grad()
         peer_loss = criterion(model(torch.tensor(pictures)), torch.tensor(labels))
         peer_loss.backward()

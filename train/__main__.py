@@ -10,14 +10,14 @@ from zfcore.data import data_in_words, is_drawn, open_data
 from zfcore.device import select
 from zfcore.models import build
 from zfcore.terminal import Bar, command, printable, say, status_of, warn
-from zfcore.training import Stop, Training, departures, evaluate, resolve
+from zfcore.training import Stop, Training, deviations, evaluate, resolve
 from zfcore.training.config import MOST_DECAY, NAMES, flag, resumed
 from zfcore.training.evaluation import open_part, open_runs
 from zfcore.training.folder import stored_config
 from zfcore.training.loop import counts
 
 
-@check.speak_and_exit
+@check.exit_with_message
 def main(arguments=None):
     typed = vars(parser().parse_args(arguments))
     for other, reason in (("output", "a run goes on in its own folder"), ("init_from", "a run goes on with its own weights")):
@@ -34,7 +34,8 @@ def main(arguments=None):
         drawn = is_drawn(config.data)                         # the classes of other pictures are counted when they are read
         classes = len(open_data(config.data, config.picture_size, config.limit_per_class)[0].classes) if drawn else 1000
         say(build(config.model, classes, config.image_size, config.keep_prob).summary())
-        say(f"\ndata:   {data_in_words(config.data)}, {classes} classes{'' if drawn else ' taken for granted'}\nrecipe: {departures.in_words(config)}")
+        say(f"\ndata:   {data_in_words(config.data)}, {classes} classes{'' if drawn else ' taken for granted'}\n"
+            f"recipe: {deviations.in_words(config)}")
         return
     if "eval_only" in typed:
         say(error_of(folder, config, typed))
@@ -49,7 +50,7 @@ def main(arguments=None):
     go_on = command("python", "-m", "train", "--resume", folder)
     try:
         say(f"{training.network.summary()}\n\ndata:   {describe(training)}\n{start_in_words(training.config, len(training.train))}"
-            f"recipe: {departures.in_words(training.config, counts(training.train))}\nrun:    {printable(folder)}\n")
+            f"recipe: {deviations.in_words(training.config, counts(training.train))}\nrun:    {printable(folder)}\n")
         training.run(say=say)
     except Stop as stop:
         say(f"stopped and saved after epoch {training.epoch}, step {training.step}; go on with: {go_on}")

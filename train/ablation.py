@@ -181,8 +181,8 @@ def parser():
     p.add_argument("table", choices=TABLES)
     p.add_argument("--output", metavar="DIR", required=True, help="folder of the runs and tables; both tables may share it")
     p.add_argument("--scale", choices=SCALES, help="tiny (default): small networks on small pictures; full: the paper's")
-    p.add_argument("--seeds", type=int, metavar="N", help="train each network with seeds 0 to N-1")
-    p.add_argument("--until-decided", type=int, metavar="N", help="train more seeds, up to N, of the rows of undecided claims")
+    p.add_argument("--seeds", type=check.whole_number(1, 1000), metavar="N", help="train each network with seeds 0 to N-1")
+    p.add_argument("--until-decided", type=check.whole_number(1, 1000), metavar="N", help="train more seeds, up to N, of the rows of undecided claims")
     p.add_argument("--rows", nargs="+", metavar="MODEL", default=[], help="these networks, any --model, instead of the table's")
     p.add_argument("--crops", choices=("ten", "centre"), default="ten", help="crops that errors are measured with (default: ten)")
     p.add_argument("--collect", action="store_true", default=False, help="train nothing: the tables of what is there")
@@ -230,7 +230,7 @@ def prepared(args):
     return Ablation(folder, scale, shown, runs, looks, pictures, args.crops)
 
 
-@check.speak_and_exit
+@check.exit_with_message
 def main(arguments=None):
     args = parser().parse_args(arguments)
     study = prepared(args)

@@ -131,7 +131,7 @@ class Folds(TransferStudy):
         return min(int(np.prod(self.model.network.shapes[self.model.network.index(name) + 1])) for name in self.layers.values())
 
     def seen(self, network, layer, reduced):
-        """What a classifier is fitted to: features (N,D) of a layer of one of NETWORKS, D being `reduced` if that is not 0."""
+        """Features that a classifier is fitted to: (N,D) of a layer of one of NETWORKS, D being `reduced` if that is not 0."""
         features, key = self.known[network][layer], (network, layer, reduced)
         if reduced and key not in self.projected:
             self.projected[key] = random_projection(features, reduced)
@@ -157,7 +157,8 @@ class Folds(TransferStudy):
         self.keep(Part(*SCRATCH, train_per_class, fold, accuracy, float("nan"), train_error, seconds, len(train), len(test)))
 
     def work(self, keys, write):
-        """Do what of `keys` (see `Part.key`) is not finished; call `write` after each part that takes long, and at the end."""
+        """Finish those of `keys` (see `Part.key`) that are not; call `write` after each part that takes long, and at the
+        end."""
         def do(unit, progress):
             kind, *_, train_per_class, fold = unit.key
             if kind == "scratch":

@@ -28,7 +28,7 @@ class Claim:
 
 
 class Judgement(NamedTuple):
-    """What numbers say of a claim: the paper's difference or None, ours with half its interval, from how many pairs."""
+    """Verdict on a claim by numbers: the paper's difference or None, ours with half its interval, from how many pairs."""
     claim: Claim
     paper: float | None
     mean: float
@@ -78,8 +78,8 @@ def interval(values, confidence=0.95):
 
 
 def differences(one, other):
-    """What `one` is ahead of `other` by; both {seed or fold: number}. They are paired by their keys; a number under None has
-    none, as an ensemble's, and is set against every one of the other's."""
+    """Differences of `one` from `other`, paired; both {seed or fold: number}. They are paired by their keys; a number under
+    None has none, as an ensemble's, and is set against every one of the other's."""
     if None in one or None in other:
         return [x - y for x in one.values() for y in other.values()]
     return [one[key] - other[key] for key in one if key in other]
@@ -106,7 +106,7 @@ def side(points):
 
 
 def verdict_of_cases(sides):
-    """That of a claim which holds in each case whose `side` is 1."""
+    """Verdict on a claim which holds in each case whose `side` is 1."""
     found = set(sides)
     if found == {1}:
         return "agrees"
@@ -114,13 +114,13 @@ def verdict_of_cases(sides):
 
 
 def verdict_of_steps(sides):
-    """That of the claim that every step goes up, each of which has a `side`."""
+    """Verdict on the claim that every step goes up, each of which has a `side`."""
     return "does not agree" if -1 in sides else "undecided" if 0 in sides else "agrees"
 
 
 def pairs_needed(values, confidence, little=False):
-    """How many pairs would decide a claim if mean and standard deviation of these differences were the true ones: an estimate;
-    None if it is above MOST_PAIRS."""
+    """Number of pairs that would decide a claim if mean and standard deviation of these differences were the true ones: an
+    estimate; None if it is above MOST_PAIRS."""
     mean, deviation = abs(float(np.mean(values))), float(np.std(values, ddof=1))
     room = abs(LITTLE - mean) if little else mean
     decided = lambda n: student(n - 1, confidence)*deviation/math.sqrt(n) < room

@@ -24,7 +24,7 @@ from pathlib import Path
 import zfcore
 from zfcore import check, plots
 from zfcore.checkpoint import atomic, write_csv
-from zfcore.data.transforms import Damaged
+from zfcore.data.transforms import CorruptImage
 from zfcore.files import folder_made, inside, numbered
 from zfcore.kernel import PRECISIONS
 from zfcore.networks import home_of
@@ -53,7 +53,7 @@ def write_worst(path, found, pictures, protocol, most=30):
     for true, taken, rank, p, q, i in sorted(zip(*(column.tolist() for column in found)), key=lambda row: row[3])[:most]:
         try:
             tiles.append(pictures.picture(i))
-        except Damaged:                                    # its file is gone since
+        except CorruptImage:                                    # its file is gone since
             continue
         captions.append((f"{p:.3f} {classes[true]}", f"{q:.3f} → {classes[taken]}" if rank else "right"))
         right.append(rank == 0)
@@ -132,10 +132,10 @@ def parser():
     p.add_argument("--part", choices=("val", "train"), default="val")
     p.add_argument("--crops", choices=("centre", "ten"), default="centre", help="ten: the mean over the paper's ten crops")
     p.add_argument("--output", metavar="DIR", help="folder to write (default: evaluation, in the first run's folder)")
-    p.add_argument("--batch-size", type=int, default=128)
+    p.add_argument("--batch-size", type=check.BATCH, default=128)
     p.add_argument("--device", default="auto", help="auto, cpu or gpu")
     p.add_argument("--precision", default="fp32", help=f"how products are formed: {', '.join(PRECISIONS)} (on a CPU: fp32)")
-    p.add_argument("--workers", type=int, default=2, help="threads that decode pictures")
+    p.add_argument("--workers", type=check.THREADS, default=2, help="threads that decode pictures")
     p.add_argument("--upscale", action="store_true", help="enlarge pictures smaller than the network's input")
     return p
 
@@ -147,7 +147,7 @@ def default_output(runs):
     return inside(home_of(first), f"evaluation{word}" if len(runs) == 1 else f"evaluation-of-{len(runs)}-networks")
 
 
-@check.speak_and_exit
+@check.exit_with_message
 def main(arguments=None):
     args = parser().parse_args(arguments)
     check.positive("--batch-size", args.batch_size)

@@ -33,7 +33,7 @@ class Block:
 
 
 class Features:
-    """Those of one layer: float32 (n,D), of which `features[:, first:last]` reads some columns.
+    """Features of one layer: float32 (n,D), of which `features[:, first:last]` reads some columns.
 
     pictures   int64 (n,)    which picture of the set each row is
     seconds    that it took to compute them"""

@@ -60,7 +60,7 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class Result:
-    """What one finished run, or an ensemble of them, reached."""
+    """Errors that one finished run, or an ensemble of them, reached."""
     errors: Errors
     parameters: int
     seconds: float = None         # of training, validation not counted; of one network only

@@ -11,7 +11,6 @@ the shards move into it one by one, so that the disk never needs room for more t
 again after whatever ended it, the same command goes on; the bytes of the file depend neither on that nor on --workers.
 """
 import argparse
-import fcntl
 import json
 import math
 import os
@@ -34,13 +33,14 @@ import numpy as np
 import PIL
 from PIL import Image, features
 
-from zfcore import check
-from zfcore.checkpoint import atomic, flush
+from zfcore import check, system
+from zfcore.checkpoint import atomic
+from zfcore.cpu import CORES
 from zfcore.data import data_in_words, open_data
 from zfcore.data.folders import PARTS
 from zfcore.data.loader import MOST_DAMAGED
 from zfcore.data.packed import SUFFIXES, VERSION, create, open_packed
-from zfcore.data.transforms import Damaged, decode, square
+from zfcore.data.transforms import CorruptImage, decode, square
 from zfcore.files import anything, choice, inside, mapping, opener, parsed, read_json, text, whole
 from zfcore.hdf5 import open_h5
 from zfcore.terminal import Bar, command, counted, printable, say, status_of, warn
@@ -107,9 +107,11 @@ class Packing:
             lock = open(inside(self.output.parent, self.folder.name)/"lock", "w", opener=opener)
         with lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                system.lock(lock.fileno())
             except BlockingIOError:
                 raise check.Expected(self.folder, "nobody else at work in it", "another python -m train.pack") from None
+            except OSError:                                # no locks here, as in training
+                pass
             self._compare_with_before()
             yield
 
@@ -210,7 +212,7 @@ class Packing:
                 break
             try:
                 pixels = square(dataset.picture(i), self.size, self.crop, self.upscale, dataset.names[i])
-            except Damaged as error:
+            except CorruptImage as error:
                 damaged[i], lasting = error.reason, lasting and error.lasting
                 continue
             except check.Expected as small:
@@ -285,8 +287,8 @@ class Packing:
                         file.flush()
                         os.fsync(file.fileno())            # before its only other copy goes
                         path.unlink()
-            os.replace(self._assembled, self.output)
-            flush(self.output.parent)
+            system.replace(self._assembled, self.output)
+            system.flush(self.output.parent)
 
     def _about(self):
         """What the file's attributes say beside its format."""
@@ -360,7 +362,7 @@ def _refused(what, got):
 
 
 # --------------------------------------------------------------------------------------------------------- command line
-@check.speak_and_exit
+@check.exit_with_message
 def main(arguments=None):
     args = parser().parse_args(arguments)
     for name, low, high in (("size", 8, 4096), ("quality", 1, 100), ("workers", 0, 1024), ("limit_per_class", 0, 2**62)):
@@ -391,7 +393,7 @@ def parser():
     p.add_argument("--size", type=int, default=256, help="side of the stored squares in pixels (default: the paper's 256)")
     p.add_argument("--raw", action="store_true", help="store pixels instead of JPEG: several times the bytes, no loss, faster")
     p.add_argument("--quality", type=int, default=95, help="quality of the JPEGs, 1 to 100 (default: 95)")
-    p.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="threads (default: as many as cores)")
+    p.add_argument("--workers", type=int, default=CORES, help="threads (default: as many as cores)")
     p.add_argument("--limit-per-class", type=int, default=0, metavar="N", help="pack only the first N pictures of each class")
     p.add_argument("--upscale", action="store_true", help="enlarge pictures that are smaller than training takes")
     return p

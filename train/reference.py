@@ -17,8 +17,8 @@ import numpy as np
 
 import zfcore
 from zfcore import check, networks, trained
-from zfcore.analysis.controls import shares_of_start
 from zfcore.analysis.diagnostics import JUDGED, judge, judged_layers
+from zfcore.analysis.sanity_checks import shares_of_start
 from zfcore.analysis.top_activations import top_activations
 from zfcore.checkpoint import atomic, load, save
 from zfcore.files import anything, read_json, table
@@ -35,12 +35,16 @@ RECIPES = {
 }
 
 
-@check.speak_and_exit
-def main(arguments=None):
+def parser():
     p = argparse.ArgumentParser(prog="python -m train.reference", description=__doc__.split("\n\n")[0])
     p.add_argument("name", choices=RECIPES)
     p.add_argument("--output", metavar="DIR", help="folder of the run (default: runs/reference-NAME)")
-    args = p.parse_args(arguments)
+    return p
+
+
+@check.exit_with_message
+def main(arguments=None):
+    args = parser().parse_args(arguments)
     run = Path(args.output or f"runs/reference-{args.name}")
     try:
         train_to_the_end(resolve(RECIPES[args.name]), run)

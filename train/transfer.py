@@ -29,6 +29,7 @@ from zfcore.check import Expected
 from zfcore.data.voc import open_voc
 from zfcore.terminal import printable, say, status_of, warn
 from zfcore.training import Stop
+from zfcore.training.config import MOST_EPOCHS
 
 HELP = {"table4": "Caltech-101: a new softmax on the run's features and on an untrained network's, and training from random weights",
         "table5": "Caltech-256: the same",
@@ -36,6 +37,7 @@ HELP = {"table4": "Caltech-101: a new softmax on the run's features and on an un
         "table7": "Caltech: an SVM and a softmax on the features of each layer, beside the untrained network's",
         "figure9": "Caltech: accuracy over the number of training pictures a class",
         "duplicates": "list the pictures of a set that the run was trained on"}
+MANY, FOLDS = check.whole_number(1, 10**6), check.whole_number(1, 1000)
 
 
 def parser():
@@ -50,11 +52,11 @@ def parser():
         if name in (*TABLES, "table6"):
             scratch_options(command, folds=name != "table6")
     command = commands.choices["table7"]
-    command.add_argument("--layers", type=int, nargs="+", metavar="L", help="layers to look at (all that have one above them)")
+    command.add_argument("--layers", type=check.whole_number(1, 1000), nargs="+", metavar="L", help="layers to look at (all that have one above them)")
     command = commands.choices["table6"]
     command.add_argument("--train-part", default="train", help="a file of ImageSets/Main (train); the paper: trainval")
     command.add_argument("--score-part", default="val", help="another one (val); the paper: test, by the server")
-    command.add_argument("--year", type=int, help="2007, 2012 ... (the latest that is there)")
+    command.add_argument("--year", type=check.whole_number(2005, 2012), help="2007, 2012 ... (the latest that is there)")
     return p
 
 
@@ -66,25 +68,25 @@ def common_options(p):
     if "duplicates" not in p.prog:
         p.add_argument("--without-duplicates", action="store_true",
                        help="find pictures that the run was trained on already, list them, leave them out")
-    p.add_argument("--seed", type=int, default=0, help="of the folds (0)")
+    p.add_argument("--seed", type=check.SEED, default=0, help="of the folds (0)")
     p.add_argument("--device", default="auto", help="auto, cpu or gpu")
-    p.add_argument("--workers", type=int, default=2, help="threads that decode pictures (2)")
+    p.add_argument("--workers", type=check.THREADS, default=2, help="threads that decode pictures (2)")
 
 
 def caltech_options(p, many):
-    p.add_argument("--train", type=int, nargs="+" if many else None, metavar="N", help="training pictures a class (the paper's)")
-    p.add_argument("--folds", type=int, default=5, help="draws of training and test pictures (5)")
-    p.add_argument("--test-most", type=int, default=50, metavar="N", help="test pictures a class at most, 0 for all others (50)")
+    p.add_argument("--train", type=MANY, nargs="+" if many else None, metavar="N", help="training pictures a class (the paper's)")
+    p.add_argument("--folds", type=FOLDS, default=5, help="draws of training and test pictures (5)")
+    p.add_argument("--test-most", type=check.whole_number(0, 10**6), default=50, metavar="N", help="test pictures a class at most, 0 for all others (50)")
     p.add_argument("--background", action="store_true", help="the pictures of no class are one more class")
     p.add_argument("--leave-out-small", action="store_true", help="go on without classes that have too few pictures")
 
 
 def scratch_options(p, folds):
     p.add_argument("--scratch", action=argparse.BooleanOptionalAction, help="train networks from random weights too")
-    p.add_argument("--scratch-epochs", type=int, default=60, metavar="N", help="epochs of each (60)")
+    p.add_argument("--scratch-epochs", type=check.whole_number(1, MOST_EPOCHS), default=60, metavar="N", help="epochs of each (60)")
     if folds:
-        p.add_argument("--scratch-folds", type=int, default=5, metavar="N", help="of the folds, on how many (5)")
-        p.add_argument("--scratch-train", type=int, nargs="+", metavar="N", help="for which numbers a class (all)")
+        p.add_argument("--scratch-folds", type=FOLDS, default=5, metavar="N", help="of the folds, on how many (5)")
+        p.add_argument("--scratch-train", type=MANY, nargs="+", metavar="N", help="for which numbers a class (all)")
 
 
 def list_duplicates(args):
@@ -112,11 +114,9 @@ COMMANDS = {**dict.fromkeys(TABLES, caltech_accuracy), "table6": voc_precision, 
             "duplicates": list_duplicates}
 
 
-@check.speak_and_exit
+@check.exit_with_message
 def main(arguments=None):
     args = parser().parse_args(arguments)
-    if args.seed < 0:
-        raise Expected("--seed", "0 or more", args.seed)
     if args.output is None:
         run = Path(args.run)
         args.output = (run if run.is_dir() else run.parent)/args.table

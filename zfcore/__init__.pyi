@@ -4,9 +4,9 @@ from zfcore import networks as networks
 from zfcore import plots as plots
 from zfcore import results
 from zfcore import training as training
-from zfcore.analysis.controls import Controls as Controls
-from zfcore.analysis.controls import controls as controls
-from zfcore.analysis.controls import shares_of_start as shares_of_start
+from zfcore.analysis.sanity_checks import SanityChecks as SanityChecks
+from zfcore.analysis.sanity_checks import sanity_checks as sanity_checks
+from zfcore.analysis.sanity_checks import shares_of_start as shares_of_start
 from zfcore.analysis.correspondence import Correspondence as Correspondence
 from zfcore.analysis.correspondence import correspondence as correspondence
 from zfcore.analysis.diagnostics import Diagnosis as Diagnosis

@@ -17,7 +17,7 @@ WRITTEN = tuple(f".{kind}" for kind in (*plots.FORMATS, "md", "csv"))
 REDRAW = "draw figures again from saved arrays, of any command; needs no network"
 
 
-@check.speak_and_exit
+@check.exit_with_message
 def main(arguments=None):
     args = parser().parse_args(arguments)
     try:

@@ -25,7 +25,7 @@ MODULES = {}                      # array class -> the module of its functions, 
 
 @dataclass(frozen=True)
 class Device:
-    """Where a network lives.
+    """Device that a network lives on.
 
     array       NumPy array -> the same there (a copy, or the array itself on the CPU)
     pinned      (shape, dtype) -> an uninitialised NumPy array, on the host, which the device can fetch by itself
@@ -89,5 +89,5 @@ def number(value, dtype, like):
 
 
 def address(array):
-    """Where the memory of `array` begins, on its device."""
+    """Address at which the memory of `array` begins, on its device."""
     return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr

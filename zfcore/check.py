@@ -1,9 +1,10 @@
 """Every "expected ... got ..." sentence of zfcore.
 
 A wrong input is answered with one sentence: what was expected, what was found, what to do. As an exception it is an
-`Expected`; the command lines print it and leave with status 2 (`speak_and_exit`), so a user never meets a traceback for
+`Expected`; the command lines print it and leave with status 2 (`exit_with_message`), so a user never meets a traceback for
 something that is theirs to mend. A traceback always means a mistake in zfcore.
 """
+import argparse
 import functools
 import sys
 from collections.abc import Callable, Collection, Sequence
@@ -58,7 +59,23 @@ def one_of(what: object, value: object, choices: Collection[Any]) -> None:
         raise Expected(what, "one of " + ", ".join(map(str, choices)), repr(value))
 
 
-def speak_and_exit(main: Callable[..., Any]) -> Callable[..., Any]:
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """A `type` for argparse: a whole number from `low` to `high`. Any other is answered as argparse answers, with the option's name."""
+    def of(words: str) -> int:
+        try:
+            if low <= (value := int(words)) <= high:
+                return value
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, got {words!r}")
+    return of
+
+
+# Whole numbers that several command lines take.
+SEED, BATCH, THREADS = whole_number(0, 2**63 - 1), whole_number(1, 2**20), whole_number(0, 1024)
+
+
+def exit_with_message(main: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator of a command line's `main`, the door of every command: an `Expected`, or what the system refuses (memory, a file,
     a thread), becomes its sentence on standard error and exit status 2, a Ctrl-C, SIGTERM or SIGHUP that `main` does not answer
     itself one word and the status that a shell has for it. What else a command's surroundings are is said in `terminal.at_work`."""

@@ -36,8 +36,9 @@ from zfcore.backend import to_host
 from zfcore.files import anything, choice, listed, mapping, name, number, opener, parsed, said, text, whole
 from zfcore.hdf5 import Reader, open_h5, short
 from zfcore.hints import Arrays, FilePath, Row, Shape
-from zfcore.layers import from_fields
+from zfcore.layers import from_fields, renamed
 from zfcore.network import Network
+from zfcore.system import flush, replace
 
 FORMAT, VERSION = "zfcore", 1
 LIBVER = ("v110", "v110")           # HDF5 1.10 and later: this form has checksums on its own headers too
@@ -54,7 +55,7 @@ STATE = {"data": text(10_000), "seed": whole(), "init": choice("", "gaussian", "
 
 @dataclass
 class Checkpoint:
-    """What a file holds. Arrays are NumPy float32; `layers` is the layer table (`Network.table()`)."""
+    """Contents of a checkpoint file. Arrays are NumPy float32; `layers` is the layer table (`Network.table()`)."""
     model: str
     input_shape: Shape
     layers: list[Row]
@@ -98,7 +99,8 @@ def load(path: FilePath) -> Checkpoint:
     try:
         with open_h5(path, "use another checkpoint of the run") as file:
             check_format(file, path, FORMAT, "a zfcore checkpoint")
-            model, layers = file.attribute("model", name), _json(file, "layers", listed(mapping(anything), MOST_LAYERS, 1))
+            model = file.attribute("model", name)
+            layers = [renamed(row) for row in _json(file, "layers", listed(mapping(anything), MOST_LAYERS, 1))]
             input_shape = tuple(file.attribute("input_shape", listed(whole(1, 2**14), 3, 3)))
             network = _network(path, model, input_shape, layers)
             return Checkpoint(
@@ -232,7 +234,7 @@ class atomic:
         if kind is None:
             try:
                 flush(self.temporary)
-                os.replace(self.temporary, self.path)
+                replace(self.temporary, self.path)
                 flush(self.path.parent)
                 return False
             except OSError as refused:
@@ -285,14 +287,3 @@ class _Output(io.FileIO):
         except OSError as error:
             self.refused = self.refused or error
             return size
-
-
-def flush(path: Path) -> None:
-    """Wait until the file or folder at `path` is on the disk."""
-    if path.is_dir() and os.name == "nt":
-        return                                             # a folder cannot be opened there; the rename is enough
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

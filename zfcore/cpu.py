@@ -1,6 +1,5 @@
 """Floor 0: the cores of the CPU. An operation's NumPy form cuts its arrays into blocks, and `parallel` spreads them."""
 import functools
-import os
 import threading
 from collections import deque
 from contextlib import suppress
@@ -9,7 +8,9 @@ from queue import SimpleQueue
 
 from threadpoolctl import ThreadpoolController
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+from zfcore.system import cores
+
+CORES = cores()
 
 
 def parallel(work, items):

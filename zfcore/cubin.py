@@ -8,6 +8,7 @@ from pathlib import Path
 
 from zfcore import nvrtc
 from zfcore.check import Expected
+from zfcore.system import replace
 
 
 def kernels_folder():
@@ -43,7 +44,7 @@ def cached_cubin(kernel, arch):
         cubin, _ = nvrtc.compile(*translation)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             file.write(cubin)
-        os.replace(file.name, path)
+        replace(file.name, path)
     return path
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.backend import array_module, to_device, to_host, zeros
 from zfcore.hints import Array, Ints, Points
-from zfcore.layers import ContrastNorm, Layer, ReLU
+from zfcore.layers import Layer, LocalResponseNorm, ReLU
 from zfcore.network import Network, Rules, rule_of
 from zfcore.ops.relu import relu, relu_backward
 from zfcore.ops.window import Windows, cut, lay
@@ -47,7 +47,7 @@ def skip(layer: Layer, dy: Array, cache: Any) -> Array:
 
 
 GRADIENT: Rules = {}
-DECONVNET: Rules = {ReLU: rectify, ContrastNorm: skip}
+DECONVNET: Rules = {ReLU: rectify, LocalResponseNorm: skip}
 GUIDED: Rules = {ReLU: rectify_where_on}
 BLIND = rectify, skip                        # rules that do not look at what was on the way up
 
@@ -76,12 +76,12 @@ def project(network: Network, x: Array, layer: str, units: Ints, places: Points 
                 positive activation this only scales the picture.
 
     Raises Expected for a layer, a unit or a place that there is not."""
-    y, trace = network.forward(x, until=network.layers[feature_layer(network, layer)].name)
+    y, caches = network.forward(x, until=network.layers[feature_layer(network, layer)].name)
     units = check_units(network, layer, units)
     check.shape("units", units, (x.shape[-1],))
     places, values = find_places(y, units, places)
     dy = start_signal(y, units, places, values, whole_map, start)
-    pixels = descend(network, dy, trace, rules, None if whole_map else places)
+    pixels = descend(network, dy, caches, rules, None if whole_map else places)
     return Projection(pixels, values, places)
 
 
@@ -97,7 +97,7 @@ def feature_layer(network: Network, name: str) -> int:
 
 
 def unit_count(network: Network, layer: str) -> int:
-    """How many units a layer has: maps, or outputs of a fully connected one. Raises Expected for a layer that there is not."""
+    """Number of units of a layer: maps, or outputs of a fully connected one. Raises Expected for a layer that there is not."""
     return network.shapes[network.index(layer) + 1][0]
 
 
@@ -140,7 +140,7 @@ def start_signal(y: Array, units: NDArray[np.int64], places: NDArray[np.int64], 
 
 
 # --------------------------------------------------------------------------------------------------- the way down
-def descend(network: Network, dy: Array, trace: Sequence[Any], rules: Rules = DECONVNET,
+def descend(network: Network, dy: Array, caches: Sequence[Any], rules: Rules = DECONVNET,
             places: NDArray[np.int64] | None = None) -> Array:
     """The signal dy, shaped like the output of the last traced layer, brought down to the pixels (3,H,W,N).
 
@@ -148,16 +148,16 @@ def descend(network: Network, dy: Array, trace: Sequence[Any], rules: Rules = DE
     in each layer the square window that it sees, which is 1 pixel wide at the top and doubles at every stride on the way.
     For layer 2 of ZFNet that is 27 of 224 pixels, for layer 5 139. Where a window outgrows its map, the rest is dense."""
     if places is None or dy.ndim == 2:
-        return network.backward(dy, trace, rules)[0]
+        return network.backward(dy, caches, rules)[0]
     window = Windows(places[:, 0], places[:, 1], size=1)
     dy = cut(dy, window)                                                                # (F,1,1,N)
-    for k in reversed(range(len(trace))):
+    for k in reversed(range(len(caches))):
         layer, (_, H, W) = network.layers[k], network.shapes[k]
         below = window.below(*layer.window())                # type: ignore[misc]   # maps: it has one
         if below.size > min(H, W):
-            return network.backward(lay(dy, window, network.shapes[k + 1]), trace[:k + 1], rules)[0]
+            return network.backward(lay(dy, window, network.shapes[k + 1]), caches[:k + 1], rules)[0]
         rule = rule_of(layer, rules)
-        dy = rule(layer, dy, None if rule in BLIND else layer.cut_cache(trace[k], window, below))
+        dy = rule(layer, dy, None if rule in BLIND else layer.cut_cache(caches[k], window, below))
         if layer.window() != (1, 1, 0):                      # it filled the window to its edge: beyond the map is nothing
             _, inside = below.pixels(H, W)
             if not inside.all():

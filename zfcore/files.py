@@ -22,9 +22,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from zfcore.check import Expected
+from zfcore.system import BINARY, NO_LINK, NO_WAITING
 
-NO_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)          # what a system does not have it does not need
-NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket",
          stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
 MOST_JSON = 2**24                 # bytes; as Python's objects they are up to twenty times as many
@@ -42,7 +41,7 @@ def opener(path, flags):
     except FileNotFoundError:
         if not flags & os.O_CREAT:
             raise
-    descriptor = os.open(path, flags | NO_WAITING | (NO_LINK if writes else 0), 0o666)
+    descriptor = os.open(path, flags | BINARY | NO_WAITING | (NO_LINK if writes else 0), 0o666)
     try:
         refuse_others(os.fstat(descriptor), path)                            # it may have changed meanwhile
     except OSError:
@@ -146,7 +145,7 @@ class Bounded:
 
 # ---------------------------------------------------------------------------------------------------------------- JSON
 def read_json(path, form=None, most=MOST_JSON):
-    """What the JSON file at `path` says, in the `form` that is expected (None: any). Raises OSError and Expected."""
+    """Contents of the JSON file at `path`, in the `form` that is expected (None: any). Raises OSError and Expected."""
     data = read_bytes(path, most)
     try:
         return parsed(path, data.decode("utf-8-sig"), form)

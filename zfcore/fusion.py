@@ -5,10 +5,10 @@ by itself, output and cache, a pass leaves too, to the bit; so that a layer need
                 it does not pay}
     BACKWARD    {(kind below, kind above): function(dy, cache of the one above) -> dx of both}
 """
-from zfcore.layers import ContrastNorm, Conv, MaxPool, ReLU
-from zfcore.ops.contrast_norm import contrast_norm_backward, contrast_norm_of_maxpool
+from zfcore.layers import Conv, LocalResponseNorm, MaxPool, ReLU
 from zfcore.ops.conv2d import conv2d
 from zfcore.ops.conv2d_maxpool import conv2d_maxpool, pool_fits
+from zfcore.ops.local_response_norm import local_response_norm_backward, local_response_norm_of_maxpool
 from zfcore.ops.maxpool import maxpool_backward
 
 
@@ -29,14 +29,14 @@ def conv_relu_pool(conv, relu, pool, x, step):
 
 
 def pool_norm(pool, norm, x, step):
-    return list(contrast_norm_of_maxpool(x, pool.arguments(), norm.arguments()))
+    return list(local_response_norm_of_maxpool(x, pool.arguments(), norm.arguments()))
 
 
-FORWARD = {(Conv, ReLU, MaxPool): conv_relu_pool, (Conv, ReLU): conv_relu, (MaxPool, ContrastNorm): pool_norm}    # longest first
+FORWARD = {(Conv, ReLU, MaxPool): conv_relu_pool, (Conv, ReLU): conv_relu, (MaxPool, LocalResponseNorm): pool_norm}    # longest first
 
 # The layer above has at hand what tells where the ReLU was on: the same gradient without reading and writing the maps again.
 BACKWARD = {(ReLU, MaxPool): lambda dy, cache: maxpool_backward(dy, cache, relu=True),
-            (ReLU, ContrastNorm): lambda dy, cache: contrast_norm_backward(dy, cache, relu=True)}
+            (ReLU, LocalResponseNorm): lambda dy, cache: local_response_norm_backward(dy, cache, relu=True)}
 
 
 def walk(layers, x, step=None):

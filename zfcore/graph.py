@@ -68,7 +68,7 @@ def _block(cupy, nbytes):
 
 
 def launch_by_launch(device, work):
-    """What `capture` of that `Device` gives, without ever recording."""
+    """Stand-in for a graph: what `capture` of that `Device` gives, without ever recording."""
     return lambda *arrays: work(*_unpacked(*_parcel(device.array, arrays)))
 
 

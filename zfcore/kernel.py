@@ -136,11 +136,11 @@ def _variant(kernel, defines):
 
 
 def blocks(total, block):
-    """How many blocks of `block` threads cover `total` threads."""
+    """Number of blocks of `block` threads that cover `total` threads."""
     return -(-total // block)
 
 
 def lanes(length, *arrays):
-    """How many neighbouring floats a thread may move at once: 4 (one float4) where rows of `length` elements are whole
+    """Number of neighbouring floats that a thread may move at once: 4 (one float4) where rows of `length` elements are whole
     fours and the memory of all arrays begins at a multiple of 16 bytes, else 1."""
     return 4 if length % 4 == 0 and all(address(array) % 16 == 0 for array in arrays) else 1

@@ -46,17 +46,17 @@ from zfcore.backend import empty
 from zfcore.hints import Array, Law, Precision, Row, Shape
 from zfcore.ops.avgpool import AvgPoolCache, avgpool, avgpool_backward, divisors
 from zfcore.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_transpose
-from zfcore.ops.contrast_norm import contrast_norm, contrast_norm_backward
 from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_transpose
 from zfcore.ops.dropout import dropout, dropout_backward
 from zfcore.ops.linear import linear, linear_backward, linear_transpose
+from zfcore.ops.local_response_norm import local_response_norm, local_response_norm_backward
 from zfcore.ops.maxpool import Pooling, maxpool, maxpool_backward
 from zfcore.ops.relu import relu, relu_backward
 from zfcore.ops.window import Windows, cut, output_size
 
 
 class Step(NamedTuple):
-    """Of a training step its number, which draws the dropout masks (an array () of uint64 where a step is captured), and
+    """Training step: its number, which draws the dropout masks (an array () of uint64 where a step is captured), and
     `part` (first, N) where x is the pictures from number `first` on of a batch of N that comes in pieces."""
     number: Any
     part: tuple[int, int] | None = None
@@ -140,7 +140,7 @@ class Whole(Layer):
 
 
 class Weighted:
-    """What Conv and Linear have in common: weights "w" (..., outputs), biases "b" (outputs,)."""
+    """Base of Conv and Linear: weights "w" (..., outputs), biases "b" (outputs,)."""
     has_weights = True
     precision: Precision = "fp32"
     gradients: ClassVar[Callable[..., Any]]      # function(dy, cache, need_dx=True) -> (dx or None, dw, db), the operation's
@@ -189,7 +189,7 @@ class Conv(Weighted, Layer):
         return int(np.prod(self.shape_out(shape)))*(shape[0]//self.groups)*self.K**2
 
     def arguments(self) -> tuple[Array, Array, int, int, int, str]:
-        """Those of `conv2d` behind x: w, b, S, P, groups, rounding."""
+        """Arguments of `conv2d` behind x: w, b, S, P, groups, rounding."""
         return self.parameters["w"], self.parameters["b"], self.S, self.P, self.groups, self.rounding
 
     def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
@@ -226,7 +226,7 @@ class MaxPool(Layer):
         return self.K, self.S, self.P
 
     def arguments(self) -> tuple[int, int, int, str]:
-        """Those of `maxpool` behind x: K, S, P, rounding."""
+        """Arguments of `maxpool` behind x: K, S, P, rounding."""
         return self.K, self.S, self.P, self.rounding
 
     def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
@@ -271,7 +271,7 @@ class AvgPool(Layer):
         return self.arguments(self.size)[:3]
 
     def arguments(self, size: Shape) -> tuple[int, int, int, str, Any]:
-        """Those of `avgpool` behind x of (H,W) `size`: K, S, P, rounding, borders. Of a whole map the longer side is K."""
+        """Arguments of `avgpool` behind x of (H,W) `size`: K, S, P, rounding, borders. Of a whole map the longer side is K."""
         return max(size) if self.K is None else self.K, self.S, self.P, self.rounding, self.borders
 
     def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
@@ -310,8 +310,9 @@ class ReLU(Pixelwise):
 
 
 @dataclass
-class ContrastNorm(Pixelwise):
-    """Normalisation across n neighbouring maps at one pixel: y = x / (k + alpha/n * sum of squares)^beta."""
+class LocalResponseNorm(Pixelwise):
+    """Local response normalisation (the paper's local contrast normalisation): across n neighbouring maps at one pixel,
+    y = x / (k + alpha/n * sum of squares)^beta."""
     n: int = 5
     alpha: float = 1e-4
     beta: float = 0.75
@@ -320,14 +321,14 @@ class ContrastNorm(Pixelwise):
     keeps_positive = True
 
     def arguments(self) -> tuple[int, float, float, float, str]:
-        """Those of `contrast_norm` behind x: n, alpha, beta, k, convention."""
+        """Arguments of `local_response_norm` behind x: n, alpha, beta, k, convention."""
         return self.n, self.alpha, self.beta, self.k, self.convention
 
     def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
-        return contrast_norm(x, *self.arguments())
+        return local_response_norm(x, *self.arguments())
 
     def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
-        return contrast_norm_backward(dy, cache), {}
+        return local_response_norm_backward(dy, cache), {}
 
     def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
         return cache._replace(x=cut(cache.x, outputs))
@@ -451,7 +452,8 @@ class Dropout(Pixelwise):
         return None
 
 
-KINDS = {kind.__name__: kind for kind in (Conv, MaxPool, AvgPool, ReLU, ContrastNorm, BatchNorm, Flatten, Linear, Dropout)}
+KINDS = {kind.__name__: kind for kind in (Conv, MaxPool, AvgPool, ReLU, LocalResponseNorm, BatchNorm, Flatten, Linear, Dropout)}
+FORMER = {"ContrastNorm": LocalResponseNorm.__name__}            # kinds by the names they have in older checkpoints
 
 
 # The form of the fields that layers have, whatever their kind; of other fields their own kind must ask. What fits together is
@@ -462,6 +464,12 @@ FORMS = {"name": files.name, **{size: files.whole(1, 2**24) for size in ("F", "M
          "convention": files.choice("mean", "sum"), "alpha": files.number(0), "beta": files.number(0), "k": files.number(0),
          "eps": files.number(above=0), "momentum": files.number(0, 1), "keep_prob": files.number(0, 1, above=0),
          "seed": files.whole(), "number": files.whole()}
+
+
+def renamed(row: Row) -> Row:
+    """A row of a layer table, of whatever age, with the kind's name of today."""
+    kind = row.get("kind")
+    return {**row, "kind": FORMER[kind]} if isinstance(kind, str) and kind in FORMER else row
 
 
 def from_fields(row: Mapping[str, Any]) -> Layer:

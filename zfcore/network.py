@@ -1,9 +1,9 @@
 """Floor 3: a network is named layers in a row.
 
-    y, trace = network.forward(x)               trace: one cache per layer, the switches of the pools among them
-    dx, grads = network.backward(dy, trace)     grads: {layer name: {"w": dw, "b": db}}
+    y, caches = network.forward(x)               caches: one cache per layer, the switches of the pools among them
+    dx, grads = network.backward(dy, caches)     grads: {layer name: {"w": dw, "b": db}}
 
-`backward` walks the trace from its end to the pixels. A table of `rules` replaces what a kind of layer hands down by
+`backward` walks the caches from their end to the pixels. A table of `rules` replaces what a kind of layer hands down by
 something else; that is all the difference between the gradient and the deconvnet (zfcore/deconvnet.py).
 """
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,16 +42,16 @@ class Network:
     # ------------------------------------------------------------------------------------------ forward, backward
     def forward(self, x: Array, step: int | None = None, until: str | None = None,
                 part: tuple[int, int] | None = None) -> tuple[Array, list[Any]]:
-        """x (C,H,W,N) -> (y, trace), through all layers or through the layer named `until`.
+        """x (C,H,W,N) -> (y, caches), through all layers or through the layer named `until`.
 
         `step` is the number of the training step; None evaluates: nothing is dropped, no statistics are taken.
         `part` (first, N) says that x is the pictures from number `first` on of a batch of N that comes in pieces: each
         picture then meets the dropout mask that it would meet in the whole batch.
         Layers that share a pass over memory are computed together (zfcore/fusion.py); what comes of each is the same."""
-        trace = []
+        caches = []
         for _, x, cache in self.steps(x, step, until, part):
-            trace.append(cache)
-        return x, trace
+            caches.append(cache)
+        return x, caches
 
     def steps(self, x: Array, step: int | None = None, until: str | None = None,
               part: tuple[int, int] | None = None) -> Iterator[tuple[Layer, Array, Any]]:
@@ -61,26 +61,26 @@ class Network:
         layers = self.layers if until is None else self.layers[:self.index(until) + 1]
         return walk(layers, x, None if step is None else Step(step, part))
 
-    def backward(self, dy: Array, trace: Sequence[Any], rules: Rules | None = None,
+    def backward(self, dy: Array, caches: Sequence[Any], rules: Rules | None = None,
                  to_pixels: bool = True) -> tuple[Array, dict[str, dict[str, Array]]]:
         """dy, shaped like the output of the last traced layer -> (dx, grads).
 
         rules       {kind of layer: function(layer, dy, cache) -> dx} for kinds that hand down something else than their
                     gradient; then, with {} too, grads are not computed. None: the gradient of everything
         to_pixels   False in training: the first layer's data gradient, which nobody reads, is not computed (dx None)"""
-        grads, k = {}, len(trace) - 1
+        grads, k = {}, len(caches) - 1
         while k >= 0:
             layer, below = self.layers[k], self.layers[k - 1] if k else None
             pair = type(below), type(layer)
             if pair in BACKWARD and not set(pair) & set(rules or ()):
-                dy, k = BACKWARD[pair](dy, trace[k]), k - 2
+                dy, k = BACKWARD[pair](dy, caches[k]), k - 2
                 continue
             if rules is not None:
-                dy = rule_of(layer, rules)(layer, dy, trace[k])
+                dy = rule_of(layer, rules)(layer, dy, caches[k])
             elif k == 0 and not to_pixels:
-                dy, grads[layer.name] = None, layer.parameter_gradients(dy, trace[k])
+                dy, grads[layer.name] = None, layer.parameter_gradients(dy, caches[k])
             else:
-                dy, grads[layer.name] = layer.backward(dy, trace[k])
+                dy, grads[layer.name] = layer.backward(dy, caches[k])
             k -= 1
         return dy, {name: of_layer for name, of_layer in grads.items() if of_layer}
 
@@ -115,7 +115,7 @@ class Network:
 
     @property
     def convolutions(self) -> list[Any]:
-        """Those of them whose weights are filters."""
+        """Layers whose weights are filters."""
         return [layer for layer in self.layers if layer.has_filters]
 
     def parameter_shapes(self) -> dict[str, dict[str, Shape]]:
@@ -187,7 +187,7 @@ class Network:
         return [layer.fields() for layer in self.layers]
 
     def parameter_count(self) -> int:
-        """How many numbers the parameters are."""
+        """Number of weights and biases of all layers."""
         return sum(int(np.prod(shape)) for of_layer in self.parameter_shapes().values() for shape in of_layer.values())
 
     def receptive_fields(self) -> list[tuple[int, int, int] | None]:
@@ -207,15 +207,15 @@ class Network:
     def summary(self) -> str:
         """The network as a table: layer, output size, parameters, multiply-adds, receptive field and jump."""
         rows = [f"{self.name}: {'x'.join(map(str, self.input_shape))} pictures"]
-        rows.append(f"{'layer':10}{'kind':14}{'output':>15}{'parameters':>13}{'mult-adds':>15}{'field/jump':>12}")
+        rows.append(f"{'layer':10}{'kind':18}{'output':>15}{'parameters':>13}{'mult-adds':>15}{'field/jump':>12}")
         total = 0
         for layer, shape, out, seen in zip(self.layers, self.shapes, self.shapes[1:], self.receptive_fields()):
             count = sum(int(np.prod(s)) for s in layer.parameter_shapes(shape).values())
             work = layer.multiply_adds(shape)
             total += work
-            rows.append(f"{layer.name:10}{type(layer).__name__:14}{'x'.join(map(str, out)):>15}"
+            rows.append(f"{layer.name:10}{type(layer).__name__:18}{'x'.join(map(str, out)):>15}"
                         f"{_thousands(count):>13}{_thousands(work):>15}{'%d/%d' % seen[:2] if seen else 'all':>12}")
-        rows.append(f"{'sum':10}{'':14}{'':>15}{_thousands(self.parameter_count()):>13}{_thousands(total):>15}")
+        rows.append(f"{'sum':10}{'':18}{'':>15}{_thousands(self.parameter_count()):>13}{_thousands(total):>15}")
         return "\n".join(rows)
 
 

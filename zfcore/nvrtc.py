@@ -43,7 +43,7 @@ def architectures():
 
 
 def architecture(capability, known):
-    """What NVRTC is told for a device of compute capability `capability`, when it knows those in `known`.
+    """Architecture that NVRTC is told for a device of compute capability `capability`, when it knows those in `known`.
 
     From Hopper on machine code has features that only the very same capability runs (wgmma: sm_90a), so those get the
     "a". A device newer than NVRTC runs the code of the nearest older one of its generation."""

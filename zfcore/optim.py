@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zfcore.backend import zeros
-from zfcore.ops.filter_rms import filter_rms
+from zfcore.ops.clip_filter_rms import clip_filter_rms
 from zfcore.ops.sgd_step import sgd_step
 
 
@@ -33,7 +33,7 @@ class SGD:
                   for name, of_layer in grads.items() for key, gradient in of_layer.items()], lr, self.momentum, loss)
         filters = [network[name].parameters["w"] for name in grads if network[name].has_filters]
         if filters and self.rms_max is not None:
-            filter_rms(filters, self.rms_max, zeros((), np.float64, like=filters[0]) if clamped is None else clamped)
+            clip_filter_rms(filters, self.rms_max, zeros((), np.float64, like=filters[0]) if clamped is None else clamped)
 
 
 @dataclass

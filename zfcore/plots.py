@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from zfcore import check
-from zfcore.analysis.controls import Controls
 from zfcore.analysis.correspondence import Correspondence
 from zfcore.analysis.diagnostics import Diagnosis
 from zfcore.analysis.evolution import Evolution
 from zfcore.analysis.invariance import Invariance
 from zfcore.analysis.occlusion import Occlusion
+from zfcore.analysis.sanity_checks import SanityChecks
 from zfcore.analysis.top_activations import UnitViews
 from zfcore.checkpoint import atomic
 from zfcore.hints import FilePath
@@ -525,9 +525,9 @@ def _numbers(found):
     return sheet
 
 
-def controls(found: Controls, most: int = 4) -> "Sheet":
-    """An `analysis.controls.Controls`: for up to `most` units the strongest picture, its projection as trained and under each
-    control, each tile to its own scale; above each column the means over all projections, above the patches the share of the
+def sanity_checks(found: SanityChecks, most: int = 4) -> "Sheet":
+    """An `analysis.sanity_checks.SanityChecks`: for up to `most` units the strongest picture, its projection as trained and
+    under each control, each tile to its own scale; above each column the means over all projections, above the patches the share of the
     area that the box has, and of the box its parts."""
     rows = np.unique(found.units, return_index=True)[1][:most]
     patches, made = found.patches[rows]/np.float32(255), found.projections[rows]               # (R,f,f,3), (R,J,f,f,3)
@@ -548,7 +548,8 @@ def controls(found: Controls, most: int = 4) -> "Sheet":
 @styled
 def confusion(counts: NDArray[np.integer[Any]], classes: Sequence[str], pairs: Sequence[tuple[str, str, int, int]],
               title: str) -> Figure:
-    """How often pictures of each class (rows) were taken for each (columns), as a share of the row: right answers in one
+    """Confusion matrix: how often pictures of each class (rows) were taken for each (columns), as a share of the row: right
+    answers in one
     colour, wrong ones in another, on a square-root scale and never paler than a quarter, so that a single mistake is seen.
     Beside it the most confused pairs.
 

@@ -47,6 +47,7 @@ Kind = TypeVar("Kind", bound=Result)
 FORMAT, VERSION = "zfcore result", 1
 SCALARS = str, bool, int, float, np.generic
 NUMBERS = {"int": files.whole(-2**63), "float": files.number(infinite=True, nan=True), "text": files.text(2**16), "bool": files.flag}
+FORMER = {"Controls": "SanityChecks"}      # kinds by the names they have in older files
 MOST_TEXT, LARGEST = 2**26, 2**20         # bytes of an array of texts; the largest size of an axis
 
 
@@ -83,7 +84,7 @@ def _digest_of(file):
 def load(path: FilePath, kind: type[Kind]) -> Kind:
     """The dataclass of class `kind` that `save` wrote to `path`. Raises Expected for whatever is wrong with the file."""
     with _opened(path, kind.__name__) as file:
-        if (found := file.attribute("kind", files.name)) != kind.__name__:
+        if (found := _kind(file)) != kind.__name__:
             raise check.Expected(path, f"a result of kind {kind.__name__}", found)
         there = {*file.names(), *file.attributes()}
         wanted = [field.name for field in fields(kind)
@@ -100,7 +101,12 @@ def load(path: FilePath, kind: type[Kind]) -> Kind:
 def kind_of(path: FilePath) -> str:
     """Name of the dataclass that `save` wrote to `path`. Raises Expected where there is none."""
     with _opened(path, "result") as file:
-        return file.attribute("kind", files.name)
+        return _kind(file)
+
+
+def _kind(file):
+    kind = file.attribute("kind", files.name)
+    return FORMER.get(kind, kind)
 
 
 def digest(values: dict[str, Any]) -> str:

@@ -288,7 +288,7 @@ def test_a_run_without_kept_epochs_a_single_file_an_empty_set_and_a_folder_that_
     assert "a run's folder" in refused(capsys, "evolution", "--run", run/"epoch_0004.h5")
     assert "python -m train.reference drawn trains one" in refused(capsys, "evolution", "--run", "drawn")
     (tmp_path/"file").write_text("")
-    assert "--output: expected a folder" in refused(capsys, "evolution", "--run", run, "--output", tmp_path/"file")
+    assert "--output: expected a place where a folder can be made" in refused(capsys, "evolution", "--run", run, "--output", tmp_path/"file")
     for part in ("train", "val"):
         (tmp_path/"none"/part/"bee").mkdir(parents=True)
     assert "none" in refused(capsys, "evolution", "--run", run, "--data", tmp_path/"none", "--output", tmp_path/"out")

@@ -16,7 +16,7 @@ from zfcore.checkpoint import Checkpoint, save
 from zfcore.data.synthetic import CLASSES as DRAWN
 from zfcore.data.synthetic import Synthetic
 from zfcore.deconvnet import project
-from zfcore.layers import ContrastNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU
+from zfcore.layers import Conv, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU
 from zfcore.models.zfnet import zfnet
 from zfcore.network import Network
 from zfcore.plots import LABEL, MARGIN
@@ -37,8 +37,8 @@ def zfnet_order():
 def alexnet_order():
     """Norm before pool, groups, and an input that is not square."""
     return Network("alexnet", (3, 59, 43), [
-        Conv("conv1", 6, K=7, S=3, P=2), ReLU("relu1"), ContrastNorm("norm1", alpha=0.3), MaxPool("pool1", K=3, S=2),
-        Conv("conv2", 8, K=5, P=2, groups=2), ReLU("relu2"), ContrastNorm("norm2", alpha=0.3), MaxPool("pool2", K=3, S=2),
+        Conv("conv1", 6, K=7, S=3, P=2), ReLU("relu1"), LocalResponseNorm("norm1", alpha=0.3), MaxPool("pool1", K=3, S=2),
+        Conv("conv2", 8, K=5, P=2, groups=2), ReLU("relu2"), LocalResponseNorm("norm2", alpha=0.3), MaxPool("pool2", K=3, S=2),
         Conv("conv3", 4, K=3, P=1), ReLU("relu3"), *head()])
 
 

@@ -7,9 +7,9 @@ from zfcore import results
 from zfcore.analysis.top_activations import TopActivations, merge, top_activations, unit_views
 from zfcore.check import Expected
 from zfcore.data.loader import Pictures
-from zfcore.data.transforms import Damaged
+from zfcore.data.transforms import CorruptImage
 from zfcore.deconvnet import project
-from zfcore.layers import ContrastNorm, Conv, Flatten, Linear, MaxPool, ReLU
+from zfcore.layers import Conv, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU
 from zfcore.network import Network
 from zfcore.trained import Trained
 
@@ -32,7 +32,7 @@ class Noise:
     def picture(self, i):
         self.read.append(i)
         if i in self.damaged:
-            raise Damaged(self.names[i], "torn")
+            raise CorruptImage(self.names[i], "torn")
         return Image.fromarray(self.pixels[i])
 
 
@@ -43,7 +43,7 @@ def pictures_of(dataset):
 def small(seed=0):
     """Unit 2 of conv2 never fires, unit 5 seldom; the scores of all classes are below zero."""
     made = Network("small", (3, CROP, CROP), [
-        Conv("conv1", 6, K=5, S=2, P=1), ReLU("relu1"), MaxPool("pool1", K=3, S=2), ContrastNorm("norm1"),
+        Conv("conv1", 6, K=5, S=2, P=1), ReLU("relu1"), MaxPool("pool1", K=3, S=2), LocalResponseNorm("norm1"),
         Conv("conv2", 7, K=3, P=1), ReLU("relu2"), MaxPool("pool2", K=3, S=2),
         Flatten("flatten"), Linear("fc6", 9), ReLU("relu6"), Linear("fc8", 3)]).init()
     rng = np.random.default_rng(seed)

@@ -105,9 +105,9 @@ def test_a_part_in_memory_gives_the_same_pictures_and_leaves_the_set_alone(root)
     assert Pictures(part, **how).picture(0).shape == (37, 37, 3)
     with pytest.raises(OSError, match="cannot find|No such file"):
         Image.open(root/"train/plum/01.png")
-    with pytest.raises(loader.Damaged, match="empty"):
+    with pytest.raises(loader.CorruptImage, match="empty"):
         part.picture(1)
-    with pytest.raises(loader.Damaged, match="No such file"):
+    with pytest.raises(loader.CorruptImage, match="No such file"):
         dataset.picture(21)
 
 

@@ -35,7 +35,7 @@ def test_pytorch_computes_what_ours_does(case):
 def test_every_operation_that_pytorch_has_is_measured_beside_it():
     alone = {(case.noun, case.what) for case in cases()} - set(peers.TORCH)
     assert alone == {("conv2d", f"{what}, plain kernel") for what in peers.CONVOLUTIONS} | {
-        ("hinge_loss", "forward"), ("hinge_loss", "backward"), ("filter_rms", "all filters"),
+        ("hinge_loss", "forward"), ("hinge_loss", "backward"), ("clip_filter_rms", "all filters"),
         ("crop_flip", "forward"), ("softmax_loss", "forward, added up")}
     assert {(case.noun, case.what) for case in cases()} > set(peers.TORCH)
 

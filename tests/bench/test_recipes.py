@@ -48,7 +48,7 @@ def test_what_no_option_does_is_done_before_the_first_step(short, tmp_path):
         network, checkpoint = from_checkpoint(tmp_path/"runs"/name/"latest.h5")
         w, w0 = (net["conv3"].parameters["w"] for net in (network, start_of(checkpoint)))
         assert float((w*w0).sum()/(w0*w0).sum()) == pytest.approx(0.5 if name == "half-start" else 1, abs=0.05)
-        assert {row["alpha"] for row in network.table() if row["kind"] == "ContrastNorm"} == {1e-4 if name == "half-start" else 0}
+        assert {row["alpha"] for row in network.table() if row["kind"] == "LocalResponseNorm"} == {1e-4 if name == "half-start" else 0}
 
 
 def test_a_run_is_trained_once_and_its_row_tells_error_start_and_legibility(short, tmp_path, monkeypatch):

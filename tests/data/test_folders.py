@@ -15,7 +15,7 @@ from PIL import Image
 from tests.real_data import REAL_DATA, needs
 from zfcore.check import Expected
 from zfcore.data.folders import open_folders
-from zfcore.data.transforms import Damaged
+from zfcore.data.transforms import CorruptImage
 
 TREE = {"train/owl/b.png": 1, "train/owl/a.JPEG": 2, "train/cat/10.bmp": 3, "train/cat/9.PNG": 4, "train/cat/deep/er.gif": 5,
         "val/owl/a.png": 6, "val/cat/z.webp": 7, "val/cat/y.ppm": 8}
@@ -231,7 +231,7 @@ def test_a_tar_is_closed_with_its_last_part(root, tmp_path):
 def test_a_vanished_file_is_damaged_and_may_be_back(root):
     train, _ = open_folders(root)
     (root / train.names[2]).unlink()
-    with pytest.raises(Damaged, match="train/cat/deep/er.gif: No such file") as caught:
+    with pytest.raises(CorruptImage, match="train/cat/deep/er.gif: No such file") as caught:
         train.picture(2)
     assert not caught.value.lasting
 
@@ -240,13 +240,13 @@ def test_a_tar_cut_short_after_it_was_opened_gives_damaged(root, tmp_path):
     path = one_tar(root, tmp_path / "packed")
     train, _ = open_folders(path)
     os.truncate(path, 512)
-    with pytest.raises(Damaged, match="the tar ends inside it"):
+    with pytest.raises(CorruptImage, match="the tar ends inside it"):
         train.picture(0)
 
 
 def test_a_file_that_is_no_picture_is_named(root):
     (root / "train/owl/b.png").write_bytes(b"<html>")
-    with pytest.raises(Damaged, match="^train/owl/b.png: "):
+    with pytest.raises(CorruptImage, match="^train/owl/b.png: "):
         open_folders(root)[0].picture(4)
 
 

@@ -249,7 +249,9 @@ def test_a_helper_ends_when_whoever_called_it_is_gone(monkeypatch):
     assert kept(5000)._kept.read(4999) is None
 
 
-def test_a_helper_draws_its_share_backwards(monkeypatch):
+def test_a_helper_draws_its_share_backwards_and_calls_no_helpers(monkeypatch):
+    monkeypatch.setattr(synthetic, "HELP_AFTER", 2)
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a helper of a helper"))
     monkeypatch.setattr(sys, "argv", ["", f'["combinations", "train", 11, {SIZE}, 0, 3, {os.getppid()}]'])
     synthetic.help_drawing()
     assert [i for i in range(12) if kept()._kept.read(i)] == [1, 4, 7, 10]

@@ -21,7 +21,7 @@ from zfcore.check import Expected
 from zfcore.data import loader as module
 from zfcore.data.folders import open_folders
 from zfcore.data.loader import Pictures, cache_folder, shuffled
-from zfcore.data.transforms import Damaged
+from zfcore.data.transforms import CorruptImage
 from zfcore.prefetch import prefetch
 
 SIZE = 6
@@ -42,7 +42,7 @@ class Drawn:
     def picture(self, i):
         self.asked[i] += 1
         if i in self.damaged:
-            raise Damaged(self.names[i], self.damaged[i])
+            raise CorruptImage(self.names[i], self.damaged[i])
         return Image.fromarray(np.random.default_rng(i).integers(0, 256, self.shape, dtype=np.uint8))
 
 
@@ -363,7 +363,7 @@ def test_a_damaged_picture_is_not_tried_again():
     for epoch in range(3):
         list(loader.batches(8, 1, epoch))
     assert dataset.asked[17] == 1 and dataset.asked[18] == 3
-    with pytest.raises(Damaged, match="picture 17: scratched"):
+    with pytest.raises(CorruptImage, match="picture 17: scratched"):
         loader.picture(17)
 
 
@@ -397,7 +397,7 @@ def unreadable(dataset, i, times):
     def picture(k):
         pixels = Drawn.picture(dataset, k)
         if k == i and dataset.asked[k] <= times:
-            raise Damaged(dataset.names[k], "Stale file handle", lasting=False)
+            raise CorruptImage(dataset.names[k], "Stale file handle", lasting=False)
         return pixels
     dataset.picture = picture
     return dataset
@@ -427,7 +427,7 @@ def test_a_share_that_stays_away_ends_the_loop_with_a_sentence(monkeypatch):
     dataset = Drawn(200)
 
     def gone(i):
-        raise Damaged(dataset.names[i], "Transport endpoint is not connected", lasting=False)
+        raise CorruptImage(dataset.names[i], "Transport endpoint is not connected", lasting=False)
 
     dataset.picture = gone
     with pytest.raises(Expected, match=r"at most 1 % damaged pictures, got 8 of 200, the first being picture 0 \(Transport"):
@@ -618,7 +618,7 @@ def test_nothing_is_kept_when_a_file_could_not_be_read(cache, monkeypatch):
 
     def picture(i):
         if i == 30:
-            raise Damaged("picture 30", "Input/output error", lasting=False)
+            raise CorruptImage("picture 30", "Input/output error", lasting=False)
         return Drawn.picture(dataset, i)
 
     dataset.picture = picture

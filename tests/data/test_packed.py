@@ -14,7 +14,7 @@ from zfcore.checkpoint import Checkpoint, save
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures
 from zfcore.data.packed import create, open_packed
-from zfcore.data.transforms import Damaged
+from zfcore.data.transforms import CorruptImage
 
 S = 12
 LABELS = {"train": [2, 0, 1, 0, 2, 2, 0], "val": [1, 0, 2]}           # in no order: a packed set need not be sorted
@@ -178,7 +178,7 @@ def test_every_flipped_byte_of_a_picture_is_found(tmp_path):
             file.seek(at)
             file.write(bytes([byte ^ 1]))
             file.flush()
-            with pytest.raises(Damaged, match="xxxx.*its bytes in the packed file do not fit their checksum") as caught:
+            with pytest.raises(CorruptImage, match="xxxx.*its bytes in the packed file do not fit their checksum") as caught:
                 train.picture(4)
             assert caught.value.lasting
             train.picture(3), train.picture(5)
@@ -213,7 +213,7 @@ def facts(path):
 def test_a_file_that_shrinks_after_it_was_opened_gives_damaged(path):
     train, _ = open_packed(path)
     os.truncate(path, 3000)
-    with pytest.raises(Damaged):
+    with pytest.raises(CorruptImage):
         train.picture(6)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from zfcore.check import Expected
 from zfcore.data import transforms
-from zfcore.data.transforms import Damaged, decode, square
+from zfcore.data.transforms import CorruptImage, decode, square
 
 
 def noise(h, w, channels=3, seed=0):
@@ -101,7 +101,7 @@ def test_every_format_is_told_by_its_content(format):
 
 
 def test_floating_point_pixels_are_refused():
-    with pytest.raises(Damaged, match="white is not known"):
+    with pytest.raises(CorruptImage, match="white is not known"):
         decode("x", encoded(np.ones((3, 4), np.float32), "TIFF"))
 
 
@@ -180,7 +180,7 @@ def png_header(width, height):
 ], ids=["zero bytes", "html", "postscript", "jpeg header", "bomb", "big bomb", "no width"])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_what_is_no_picture_is_damaged_and_says_why(data, reason):
-    with pytest.raises(Damaged, match=f"^some/name: .*{reason}") as caught:
+    with pytest.raises(CorruptImage, match=f"^some/name: .*{reason}") as caught:
         decode("some/name", data)
     assert caught.value.name == "some/name" and caught.value.lasting
 
@@ -189,7 +189,7 @@ def test_what_is_no_picture_is_damaged_and_says_why(data, reason):
 def test_a_file_cut_short_is_damaged_wherever_it_is_cut(format):
     data = encoded(noise(24, 31), format)
     for length in range(0, len(data) - 16, 37):
-        with pytest.raises(Damaged):
+        with pytest.raises(CorruptImage):
             decode("x", data[:length])
 
 
@@ -203,7 +203,7 @@ def test_scrambled_bytes_give_a_picture_or_damaged_and_nothing_else(format):
         scrambled[rng.integers(0, min(len(data), 200), 4)] = rng.integers(0, 256, 4)
         try:
             assert decode("x", scrambled.tobytes()).mode == "RGB"
-        except Damaged:
+        except CorruptImage:
             pass
 
 

@@ -19,7 +19,7 @@ from zfcore.device import select
 from zfcore.gpu import find_cupy
 from zfcore.kernel import KERNELS, Kernel, lanes
 from zfcore.nvrtc import architecture
-from zfcore.ops import contrast_norm, conv2d_kernels, maxpool, relu
+from zfcore.ops import conv2d_kernels, local_response_norm, maxpool, relu
 
 FORWARD = relu.FORWARD
 ROW = executor.array(np.zeros(8, np.float32))
@@ -43,8 +43,8 @@ def test_a_wrong_argument_is_told_in_one_sentence(values, sentence):
 
 
 def test_a_number_that_32_bits_cannot_hold_is_refused():
-    with pytest.raises(Expected, match=r"contrast_norm_forward\(C\): expected a whole number that fits int32, got 2147483648"):
-        contrast_norm.FORWARD(1, ROW, ROW, 1, 2**31, 1, 1.0, 1.0)
+    with pytest.raises(Expected, match=r"norm_forward\(C\): expected a whole number that fits int32, got 2147483648"):
+        local_response_norm.FORWARD(1, ROW, ROW, 1, 2**31, 1, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("conv, sentence", [
@@ -65,7 +65,7 @@ def test_a_grid_beyond_the_hardwares_is_refused():
 def test_python_numbers_reach_the_kernel_in_the_declared_width(monkeypatch):
     seen = []
     monkeypatch.setitem(backend.LAUNCHERS, executor.ExecutorArray, lambda kernel, grid, values: seen.extend(values))
-    contrast_norm.FORWARD(1, ROW, ROW, 8, 1, True, 0.1, np.float64(2))
+    local_response_norm.FORWARD(1, ROW, ROW, 8, 1, True, 0.1, np.float64(2))
     assert [type(value) for value in seen[2:]] == [np.int64, np.int32, np.int32, np.float32, np.float32]
 
 

@@ -12,7 +12,7 @@ from zfcore.backend import runs_kernels, to_host, zeros
 from zfcore.deconvnet import DECONVNET, project
 from zfcore.device import select
 from zfcore.kernel import PRECISIONS
-from zfcore.layers import ContrastNorm, Conv, Flatten, Linear, MaxPool, ReLU, Step
+from zfcore.layers import Conv, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU, Step
 from zfcore.network import Network
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
 from zfcore.optim import SGD
@@ -50,12 +50,12 @@ def test_gradients_are_those_of_numpy_and_of_finite_differences(machine):
     assert (above - below)/(2*h) == pytest.approx((to_host(dx)*direction).sum(), rel=5e-3)
 
 
-def test_layers_that_share_a_pass_leave_the_trace_of_layers_by_themselves(machine):
+def test_layers_that_share_a_pass_leave_the_caches_of_layers_by_themselves(machine):
     network, x, _ = small()
     on_device = moved(network, machine)
-    y, trace = on_device.forward(machine.array(x.astype(np.float32)), step=4)
+    y, caches = on_device.forward(machine.array(x.astype(np.float32)), step=4)
     x = machine.array(x.astype(np.float32))
-    for layer, cache in zip(on_device.layers, trace, strict=True):
+    for layer, cache in zip(on_device.layers, caches, strict=True):
         x, alone = layer.forward(x, Step(4))
         for one, other in zip(arrays_of(cache), arrays_of(alone), strict=True):
             np.testing.assert_array_equal(to_host(one), to_host(other), err_msg=layer.name)
@@ -70,24 +70,24 @@ def arrays_of(cache):
 def test_training_takes_a_pool_into_its_convolution_and_changes_no_bit(machine, monkeypatch):
     """conv1 keeps no map of its own, conv2, with too many products, does; evaluation keeps both."""
     network = Network("wide", (3, 13, 11), [
-        Conv("conv1", 96, K=3, S=1), ReLU("relu1"), MaxPool("pool1", K=3, S=2), ContrastNorm("norm1"),
+        Conv("conv1", 96, K=3, S=1), ReLU("relu1"), MaxPool("pool1", K=3, S=2), LocalResponseNorm("norm1"),
         Conv("conv2", 4, K=2), ReLU("relu2"), MaxPool("pool2", K=2, S=2), Flatten("flatten"), Linear("fc6", 4)]).init(3, "he")
     network.layers[0].parameters["b"] += 0.1
     on_device, rng = moved(network, machine), np.random.default_rng(1)
     x, labels = machine.array(rng.standard_normal((3, 13, 11, 8), np.float32)), np.arange(8) % 4
 
     def work():
-        y, trace = on_device.forward(x, step=4)
-        dx, grads = on_device.backward(softmax_loss_backward(softmax_loss(y, labels)[1]), trace)
-        return [y, dx, *flat(grads).values(), trace[2][0]], trace
+        y, caches = on_device.forward(x, step=4)
+        dx, grads = on_device.backward(softmax_loss_backward(softmax_loss(y, labels)[1]), caches)
+        return [y, dx, *flat(grads).values(), caches[2][0]], caches
 
-    one_pass, trace = work()
-    assert trace[1] is None and trace[5] is not None
+    one_pass, caches = work()
+    assert caches[1] is None and caches[5] is not None
     assert all(cache is not None for cache in on_device.forward(x)[1])
     assert on_device.forward(x, step=4, until="relu1")[1][1] is not None
     monkeypatch.setattr(fusion, "pool_fits", lambda *arguments: False)
-    apart, trace = work()
-    assert trace[1] is not None
+    apart, caches = work()
+    assert caches[1] is not None
     for one, other in zip(one_pass, apart, strict=True):
         np.testing.assert_array_equal(to_host(one), to_host(other))
 
@@ -114,13 +114,13 @@ def test_three_steps_of_training_end_where_numpys_do(machine):
 
 def test_the_deconvnet_projects_on_kernels_as_on_numpy(machine):
     network, x, _ = small()
-    y, trace = network.forward(x)
+    y, caches = network.forward(x)
     top = np.zeros_like(y)
     top[1] = 1
-    wanted, _ = network.backward(top, trace, DECONVNET)
+    wanted, _ = network.backward(top, caches, DECONVNET)
     on_device = moved(network, machine)
-    _, trace = on_device.forward(machine.array(x.astype(np.float32)))
-    projected, _ = on_device.backward(machine.array(top.astype(np.float32)), trace, DECONVNET)
+    _, caches = on_device.forward(machine.array(x.astype(np.float32)))
+    projected, _ = on_device.backward(machine.array(top.astype(np.float32)), caches, DECONVNET)
     assert runs_kernels(projected)
     assert np.abs(to_host(projected) - wanted).max() < 1e-5*np.abs(wanted).max()
 
@@ -130,7 +130,7 @@ def test_the_deconvnet_projects_on_kernels_as_on_numpy(machine):
 def seeing(request):
     """(network on the executor in that precision, pictures (n,s,s,3), mean): 3 maps, which tensor cores cannot fill, then 16."""
     network = Network("small", (3, 23, 19), [
-        Conv("conv1", 16, K=5, S=2), ReLU("relu1"), MaxPool("pool1", K=3, S=2), ContrastNorm("norm1"),
+        Conv("conv1", 16, K=5, S=2), ReLU("relu1"), MaxPool("pool1", K=3, S=2), LocalResponseNorm("norm1"),
         Conv("conv2", 16, K=3, P=1), ReLU("relu2"), Conv("conv3", 8, K=3, P=1), ReLU("relu3"),
         Flatten("flatten"), Linear("fc8", 5)]).init(1, "he")
     device, rng = select("executor"), np.random.default_rng(4)

@@ -5,7 +5,7 @@ import pytest
 from tests import executor
 from train.options import parser
 from zfcore.backend import to_host
-from zfcore.layers import ContrastNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU
+from zfcore.layers import Conv, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU
 from zfcore.network import Network
 from zfcore.training import Training, loop, resolve
 
@@ -14,7 +14,7 @@ BATCHES = [slice(0, 10), slice(10, 20), slice(20, 27)]     # pieces of 4: 4, 4, 
 
 def few_maps(name, classes, size, keep_prob):
     """Small enough for the executor."""
-    return Network(name, (3, size, size), [Conv("conv1", 6, K=5, S=4), ReLU("relu1"), MaxPool("pool1", K=3, S=2), ContrastNorm("norm1"),
+    return Network(name, (3, size, size), [Conv("conv1", 6, K=5, S=4), ReLU("relu1"), MaxPool("pool1", K=3, S=2), LocalResponseNorm("norm1"),
                                            Flatten("flatten"), Linear("fc6", 24), ReLU("relu6"), Dropout("drop6", keep_prob),
                                            Linear("fc8", classes)])
 

@@ -8,9 +8,9 @@ from tests.train.test_graph import after_each_step, fake, prepared  # noqa: F401
 from train.__main__ import main
 from train.options import parser
 from zfcore import backend, models
-from zfcore.analysis.controls import cascade, randomised, shares_of_start, with_weights_of
 from zfcore.analysis.diagnostics import diagnose
 from zfcore.analysis.probing import feature_layers
+from zfcore.analysis.sanity_checks import cascade, randomised, shares_of_start, with_weights_of
 from zfcore.analysis.top_activations import top_activations
 from zfcore.check import Expected
 from zfcore.checkpoint import load
@@ -18,9 +18,9 @@ from zfcore.deconvnet import DECONVNET, feature_layer, project
 from zfcore.graph import launch_by_launch
 from zfcore.layers import BatchNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU
 from zfcore.models import from_checkpoint, start_of
-from zfcore.trained import Trained
 from zfcore.models.folded import folded
 from zfcore.network import Network
+from zfcore.trained import Trained
 from zfcore.training import Training, loop, resolve
 from zfcore.training.folder import stored_config
 

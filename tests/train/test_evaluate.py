@@ -19,7 +19,7 @@ from zfcore import plots
 from zfcore.backend import CPU
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, load, save
-from zfcore.data.transforms import Damaged
+from zfcore.data.transforms import CorruptImage
 from zfcore.models import build
 from zfcore.trained import Trained
 from zfcore.training import evaluation
@@ -220,7 +220,7 @@ def test_the_worst_pictures_are_those_of_least_probability_worst_first_without_w
     class Numbered(Known):
         def picture(self, i):
             if i == 3:
-                raise Damaged("3", "no such file", lasting=False)
+                raise CorruptImage("3", "no such file", lasting=False)
             return i
 
     p = np.array([[0.7, 0.3], [0.2, 0.8], [0.4, 0.6], [0.1, 0.9], [0.6, 0.4]], np.float32).T
@@ -398,11 +398,11 @@ def test_the_folder_goes_by_default_into_the_first_runs(trained, tmp_path, monke
 
 # ---------------------------------------------------------------------------------------------------- the folder is whole
 def test_another_evaluation_gets_a_number_and_one_of_the_same_answers_takes_the_place_of_the_first(tmp_path):
-    for answers, text in (("a", "one"), ("b", "two"), ("a", "three"), ("b", "four")):
+    for given, text in (("a", "one"), ("b", "two"), ("a", "three"), ("b", "four")):
         with whole_folder(tmp_path/"new") as (folder, place):
-            (folder/"predictions.csv").write_text(answers)
+            (folder/"predictions.csv").write_text(given)
             (folder/"summary.json").write_text(text)
-        assert place().name == {"a": "new", "b": "new_2"}[answers]
+        assert place().name == {"a": "new", "b": "new_2"}[given]
     assert {path.parent.name: path.read_text() for path in tmp_path.rglob("*.json")} == {"new": "three", "new_2": "four"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "new_2"]
 

@@ -11,7 +11,7 @@ from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
 from zfcore.data.folders import open_folders
 from zfcore.data.loader import Pictures
-from zfcore.data.transforms import Damaged, centre_crops
+from zfcore.data.transforms import CorruptImage, centre_crops
 from zfcore.models import build
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.trained import Trained
@@ -102,7 +102,7 @@ def test_damaged_pictures_have_no_row(dataset, tmp_path, monkeypatch):
 
     def picture(i):
         if i in (2, *range(7, 14)):
-            raise Damaged(dataset.names[i], "torn")
+            raise CorruptImage(dataset.names[i], "torn")
         return read(i)
 
     monkeypatch.setattr(dataset, "picture", picture)

@@ -13,7 +13,7 @@ from zfcore import backend
 from zfcore.check import Expected
 from zfcore.device import DEVICES, select
 from zfcore.graph import capture, launch_by_launch
-from zfcore.layers import ContrastNorm, Conv, Dropout, Flatten, Linear, MaxPool, ReLU
+from zfcore.layers import Conv, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU
 from zfcore.network import Network
 from zfcore.training import Training, loop, resolve
 from zfcore.training.watch import Sums
@@ -24,7 +24,7 @@ RATES = 0.02, 0.02, 0.02, 0.002, 0.002, 0.002, 0.0002
 
 def few_maps(name, classes, size, keep_prob):
     return Network(name, (3, size, size), [
-        Conv("conv1", 6, K=5, S=4), ReLU("relu1"), MaxPool("pool1", K=3, S=2), ContrastNorm("norm1"), Conv("conv2", 5, K=3, P=1),
+        Conv("conv1", 6, K=5, S=4), ReLU("relu1"), MaxPool("pool1", K=3, S=2), LocalResponseNorm("norm1"), Conv("conv2", 5, K=3, P=1),
         ReLU("relu2"), Flatten("flatten"), Linear("fc6", 13), ReLU("relu6"), Dropout("drop6", keep_prob), Linear("fc8", classes)])
 
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -145,30 +144,7 @@ def test_a_batch_lost_to_damage_counts_so_that_a_resumed_run_repeats_none(option
 
 def test_killed_twenty_times_at_random_moments_and_resumed_equals_uninterrupted(trained, options, tmp_path):
     """A process that has loaded everything forks a training run and kills it after a random time, again and again."""
-    script = textwrap.dedent("""
-        import os, random, signal, sys, time
-        from train.__main__ import main
-        folder, *options = sys.argv[1:]
-        rng, kills = random.Random(5), 0
-        while True:
-            resume = os.path.exists(folder + "/config.json")
-            child = os.fork()
-            if not child:
-                sys.stdout = open(os.devnull, "w")
-                main(["--resume", folder] if resume else [*options, "--output", folder])
-                os._exit(0)
-            if kills < 20:
-                time.sleep(rng.uniform(0.02, 0.6))
-                os.kill(child, signal.SIGKILL)
-            status = os.waitpid(child, 0)[1]
-            kills += os.WIFSIGNALED(status)
-            if kills == 20 and status == 0:
-                break
-            if status == 0:                                 # it ended before the kill came: a shorter run is killed next
-                os.system(f"rm -r '{folder}'")
-        print(kills)
-    """)
-    run = subprocess.run([sys.executable, "-c", script, str(tmp_path/"killed"), *options, "--epochs", "4"], cwd=ROOT,
+    run = subprocess.run([sys.executable, "-m", "tests.kills", str(tmp_path/"killed"), "20", *options, "--epochs", "4"], cwd=ROOT,
                          capture_output=True, text=True, timeout=300)
     assert run.returncode == 0 and run.stdout.strip() == "20", run.stderr
     assert_same_bits(trained/"latest.h5", tmp_path/"killed"/"latest.h5")

@@ -7,11 +7,11 @@ import pytest
 import zfcore
 from train.__main__ import main
 from zfcore import models
-from zfcore.analysis.controls import controls
 from zfcore.analysis.diagnostics import JUDGED, diagnose, judged_layers
 from zfcore.analysis.invariance import default_layers, look
 from zfcore.analysis.occlusion import occlusion
 from zfcore.analysis.probing import feature_layers
+from zfcore.analysis.sanity_checks import sanity_checks
 from zfcore.analysis.top_activations import top_activations
 from zfcore.data.loader import Pictures
 from zfcore.data.synthetic import Synthetic
@@ -52,11 +52,11 @@ def test_every_layer_is_projected_and_the_cone_is_the_dense_way_down(trained):
     network = trained[0].network
     x = inputs(network)
     for layer in network.layers:
-        y, trace = network.forward(x, until=network.layers[feature_layer(network, layer.name)].name)
+        y, caches = network.forward(x, until=network.layers[feature_layer(network, layer.name)].name)
         unit = int(y.reshape(len(y), -1).max(axis=1).argmax())
         found = project(network, x, layer.name, [unit]*3)
         dy = start_signal(y, np.array([unit]*3), found.places, found.values)
-        dense = descend(network, dy, trace)
+        dense = descend(network, dy, caches)
         assert found.pixels.shape == x.shape and dense.any(), layer.name
         np.testing.assert_allclose(found.pixels, dense, rtol=1e-3, atol=1e-5*np.abs(dense).max(), err_msg=layer.name)
 
@@ -93,7 +93,7 @@ def test_its_scores_have_controls(trained):
     model, pictures = trained
     last = model.network.layers[-1].name
     top = top_activations(model, pictures, [last], 1)
-    found = controls(model, pictures, top, last, np.flatnonzero(~top.dead(last))[:2])
+    found = sanity_checks(model, pictures, top, last, np.flatnonzero(~top.dead(last))[:2])
     assert found.conditions[1] == model.network.weighted[-1].name and (found.cosine[:, 0] > 0.999).all()
 
 

@@ -12,12 +12,12 @@ import pytest
 from tests.train.test_loop import ROOT, assert_same_bits
 from train.__main__ import main
 from train.evaluate import main as evaluate
-from zfcore import checkpoint
+from zfcore import checkpoint, system
 from zfcore.check import Expected
 from zfcore.checkpoint import load
 from zfcore.data import loader
 from zfcore.models import from_checkpoint
-from zfcore.training import Training, folder, loop
+from zfcore.training import Training, loop
 from zfcore.training.folder import Lock
 
 
@@ -233,7 +233,7 @@ def test_a_signal_during_the_validation_is_heard_there_and_the_epoch_is_not_trai
 
 
 # ------------------------------------------------------------------------------------------------------ two runs
-needs_flock = pytest.mark.skipif(folder.fcntl is None, reason="needs flock")
+needs_flock = pytest.mark.skipif(system.fcntl is None, reason="needs flock")
 
 
 @needs_flock
@@ -264,8 +264,8 @@ def test_a_lock_ends_with_its_process_however_that_ends(tmp_path):
 def test_where_there_are_no_locks_training_goes_on_without(whole, monkeypatch):
     def no_locks(*_):
         raise OSError(errno.ENOLCK, "No locks available")
-    monkeypatch.setattr(folder.fcntl, "flock", no_locks)
+    monkeypatch.setattr(system.fcntl, "flock", no_locks)
     main(["--resume", str(whole), "--epochs", "3"])
-    monkeypatch.setattr(folder, "fcntl", None)
+    monkeypatch.setattr(system, "fcntl", None)
     main(["--resume", str(whole), "--epochs", "4"])
     assert load(whole/"latest.h5").epoch == 4

@@ -165,7 +165,7 @@ def _of_layer(signs, P, R, groups, dealt, permutations, seed):
 
 
 def length(n: int, parts: int, random: int) -> int:
-    """How many pictures `correspondence` shows to the network, for n pictures with so many parts."""
+    """Number of pictures that `correspondence` shows to the network, for n pictures with so many parts."""
     return n*(1 + 2*random + parts*max(map(len, groups_of(n, 0))))
 
 

@@ -6,7 +6,7 @@
                 In AlexNet's the paper sees very high and very low frequencies and little between them
     aliasing    of layer 2's projections, which the paper sees with stride 4 and not with stride 2
 
-and, of all layers, what decides whether their projections can be read (zfcore/analysis/controls.py):
+and, of all layers, what decides whether their projections can be read (zfcore/analysis/sanity_checks.py):
 
     start       how much of the weights is still the random start
     legible     how much of the projections of some units lies in the object's box and in its parts, beside controls
@@ -30,13 +30,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zfcore import check
-from zfcore.analysis.controls import controls, shares_of_start
+from zfcore.analysis.sanity_checks import sanity_checks, shares_of_start
 from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.backend import to_host
 from zfcore.data.loader import Pictures, shuffled
 from zfcore.deconvnet import feature_layer
 from zfcore.hints import Bar, FilePath, Ints
-from zfcore.ops.filter_rms import rms
+from zfcore.ops.clip_filter_rms import rms
 from zfcore.trained import Trained
 
 EDGES = np.arange(16)/20                                # of the spectrum's bands, in cycles a pixel; the highest has 0.71
@@ -46,7 +46,7 @@ FREQUENCIES = 128                                       # of the transform, alon
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Of one network.
+    """Diagnosis of one network's filters and maps.
 
     filters      (3,K,K,F) float32     of layer 1, whose stride is `stride`
     rms          (F,) float64          root mean square of each over its weights
@@ -118,7 +118,7 @@ def diagnose(model: Trained, pictures: Pictures, units: Ints, *, name: str | Non
                      *judge(model, pictures, top, upper))
 
 
-JUDGED = "as trained", "another unit", "weights of the start", "untrained"      # of the conditions of `controls`
+JUDGED = "as trained", "another unit", "weights of the start", "untrained"      # of the conditions of `sanity_checks`
 LOOKED_AT = 24                                          # units of a layer at most
 
 
@@ -142,7 +142,7 @@ def judge(model, pictures, top, layers):
         if len(np.unique(top.pictures[layer][alive, 0])) < 2 or len(top.pictures[layer]) < 2:
             continue                                                             # nothing that a control could bring instead
         units = np.sort(shuffled(len(alive), 0, model.network.index(layer))[:LOOKED_AT])
-        found = controls(model, pictures, first_pictures(top, layer), layer, alive[units], only=JUDGED)
+        found = sanity_checks(model, pictures, first_pictures(top, layer), layer, alive[units], only=JUDGED)
         at = [found.conditions.tolist().index(name) if name in found.conditions else -1 for name in JUDGED]
         of = np.stack([_means(found.inside), _means(found.in_parts)], axis=1)                # (J,2)
         legible[layer] = np.where(np.array(at)[:, None] < 0, np.nan, of[at])

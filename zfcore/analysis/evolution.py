@@ -154,7 +154,8 @@ def _between_units(model, pictures, top, layer, bar):
 
 
 def length(network: Network, pictures: Pictures, layers: Sequence[str], epochs: int) -> int:
-    """How often a picture is shown to a network: each at each epoch, and one twice for each unit and step and once more."""
+    """Number of times that a picture is shown to a network: each at each epoch, and one twice for each unit and step and once
+    more."""
     return epochs*len(pictures) + (2*epochs - 1)*sum(unit_count(network, layer) for layer in layers)
 
 

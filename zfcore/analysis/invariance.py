@@ -48,7 +48,7 @@ SHOWN = 8                                    # pictures of a series in the figur
 
 @dataclass(frozen=True)
 class Invariance:
-    """Of n pictures, L layers and, in dicts by the name of the series, S steps.
+    """Invariance of n pictures, L layers and, in dicts by the name of the series, S steps.
 
     layers          (L,) texts              steps           {(S,) float64}   pixels, factors, degrees
     labels          (n,) int64              clean           {int}            the step that leaves the picture as it is
@@ -196,7 +196,7 @@ def _along(model, square, label, layers, series, batch_size, bar):
 
 
 def distances(clean, features):
-    """Of features (D,N) from the clean ones (D,1): (raw, relative, unit), each (N,) float64."""
+    """Distances of features (D,N) from the clean ones (D,1): (raw, relative, unit), each (N,) float64."""
     xp = array_module(features)
     length = lambda f: xp.sqrt(xp.square(f).sum(axis=0, dtype=np.float64))
     one, all_ = length(clean), length(features)
@@ -229,7 +229,7 @@ def centre_square(picture, size, dtype=np.float32):
 
 
 def transform(square, crop, shifts, zooms, degrees):
-    """What the network sees of a Square that is turned, enlarged, then shifted, N times: (3,crop,crop,N), values 0..255,
+    """Inputs of a network from a Square that is turned, enlarged, then shifted, N times: (3,crop,crop,N), values 0..255,
     of the dtype of its planes. The window is the centre crop; beyond the square is black."""
     S, (middle_row, middle_column) = square.size, square.middle
     check_crop(S, crop)
@@ -294,7 +294,8 @@ def subtract(pictures, mean):
 
 # --------------------------------------------------------------------------------------------- one number a curve
 def consistency(most_probable, clean):
-    """Of (n,S) most probable classes the share of steps, the clean one left out, that have the clean step's: (n,)."""
+    """Consistency: of (n,S) most probable classes the share of steps, the clean one left out, that have the clean step's:
+    (n,)."""
     others = np.delete(most_probable, clean, axis=-1)
     return (others == most_probable[..., clean, None]).mean(axis=-1)
 
@@ -305,7 +306,7 @@ def mean_height(steps, values):
 
 
 def early_rise(values, clean):
-    """How much of its largest distance from the clean picture a curve (...,S) has reached after an eighth of the way, the
+    """Share of its largest distance from the clean picture that a curve (...,S) has reached after an eighth of the way, the
     mean over both directions where there are two: 1/8 if it rises in a straight line, near 1/2 in the figure's layer 1."""
     rises = []
     for side in values[..., clean:], values[..., clean::-1]:

@@ -123,7 +123,7 @@ def occlusion(model: Trained, pictures: NDArray[np.uint8], labels: Ints | None =
 
 
 class Square(NamedTuple):
-    """What is slid over a network's input, and the layer whose strongest map is followed meanwhile."""
+    """Square that is slid over a network's input, and the layer whose strongest map is followed meanwhile."""
     layer: str
     size: int
     stride: int
@@ -224,7 +224,7 @@ class Stage(NamedTuple):
 
 
 class Clean(NamedTuple):
-    """What a clean picture leaves on its way through the network."""
+    """Maps that a clean picture leaves on its way through the network."""
     x: np.ndarray                 # (3,H,W,1)
     stages: list
     features: np.ndarray          # (F,H,W), the maps of the layer of interest

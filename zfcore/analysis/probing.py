@@ -240,7 +240,7 @@ def times(u, gram):
 
 
 def scores(g):
-    """Those of the training pictures, (M,n), from times(u)."""
+    """Scores of the training pictures, (M,n), from times(u)."""
     return g[:, :-1] + g[:, -1:]
 
 

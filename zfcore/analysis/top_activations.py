@@ -23,7 +23,7 @@ from zfcore import check, results
 from zfcore.backend import array_module, empty, to_device, to_host
 from zfcore.cpu import parallel, slabs
 from zfcore.data.loader import Pictures
-from zfcore.data.transforms import Damaged
+from zfcore.data.transforms import CorruptImage
 from zfcore.deconvnet import DECONVNET, check_units, feature_layer, project
 from zfcore.files import numbered
 from zfcore.hints import Bar, FilePath, Ints
@@ -182,7 +182,7 @@ def _fingerprint(model, pictures, k, batch_size):
 
 
 def pass_file(path, model, pictures, layers, k=9, batch_size=64):
-    """Where such a pass is to be kept: `path`; where that holds another pass, of other layers or pictures, say, path_2, path_3,
+    """File to keep such a pass in: `path`; where that holds another pass, of other layers or pictures, say, path_2, path_3,
     ..., the first that is free or holds this one."""
     for file in (numbered(path, number) for number in itertools.count(1)):
         if not file.exists():
@@ -302,8 +302,8 @@ def merge(parts):
 # ------------------------------------------------------------------------------------- projections and patches
 @dataclass(frozen=True)
 class UnitViews:
-    """Of each of U units of one layer its k strongest pictures, cropped to the receptive field of f pixels. What of a field
-    lies beyond the picture's border is mid-grey in the patch and 0 in the projection. Where the field is wider than the
+    """Views of U units of one layer: of each its k strongest pictures, cropped to the receptive field of f pixels. What of a
+    field lies beyond the picture's border is mid-grey in the patch and 0 in the projection. Where the field is wider than the
     network's input, and in fully connected layers, the crop is the whole input.
 
     units         (U,)           int64          values, pictures   (U,k)   as in TopActivations
@@ -381,7 +381,8 @@ def crops(pixels, windows, outside=0):
 
 
 def patches_of(network, batch, windows):
-    """What of uint8 pictures (N,size,size,3) lies in the windows of the network's input, beyond its border mid-grey."""
+    """Patches: what of uint8 pictures (N,size,size,3) lies in the windows of the network's input, beyond its border
+    mid-grey."""
     H, margin = network.input_shape[1], (batch.shape[1] - network.input_shape[1])//2       # where the centre crop begins
     inputs = np.ascontiguousarray(batch[:, margin:margin + H, margin:margin + H].transpose(3, 1, 2, 0))
     return crops(inputs, windows, outside=MID_GREY)
@@ -391,6 +392,6 @@ def decoded(pictures, indices):
     """uint8 (N,size,size,3): pictures that a pass has seen already, so that each must decode."""
     try:
         return np.stack([pictures.picture(i) for i in indices.tolist()])
-    except Damaged as error:
+    except CorruptImage as error:
         raise check.Expected("picture", "one that decodes, as it did in the pass", error,
                              "the data set has changed; run the pass again") from None

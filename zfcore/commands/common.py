@@ -18,7 +18,7 @@ import numpy as np
 
 from zfcore import check, plots, trained
 from zfcore.data.loader import shuffled
-from zfcore.data.transforms import MOST_BYTES, Damaged, check_large_enough, decode
+from zfcore.data.transforms import MOST_BYTES, CorruptImage, check_large_enough, decode
 from zfcore.deconvnet import check_units, feature_layer, unit_count
 from zfcore.files import anything, folder_made, inside, mapping, read_bytes, read_json, table
 from zfcore.kernel import PRECISIONS
@@ -37,16 +37,17 @@ SHARED = [
     option("--part", choices=("train", "val"), default="val", help="the part of the data to look at (the paper: val)"),
     option("--output", help="folder for arrays and figures (default: RUN/figures/COMMAND)"),
     FORMAT,
-    option("--seed", type=int, default=0, help="draws what is random"),
-    option("--batch-size", type=int, default=64),
+    option("--seed", type=check.SEED, default=0, help="draws what is random"),
+    option("--batch-size", type=check.BATCH, default=64),
     option("--device", default="auto", help="auto, cpu or gpu"),
     option("--precision", default="fp32", help=f"how products are formed: {', '.join(PRECISIONS)} (on a CPU: fp32)"),
-    option("--workers", type=int, default=2, help="threads that decode pictures"),
+    option("--workers", type=check.THREADS, default=2, help="threads that decode pictures"),
     option("--upscale", action="store_true", help="enlarge pictures smaller than the network's input"),
 ]
+K, PIXELS, GREY = check.whole_number(1, 10_000), check.whole_number(1, 4096), check.whole_number(0, 255)
 LAYERS = option("--layers", nargs="+", help="e.g. conv1 conv5 fc8 (default: all convolutions)")
 UNITS = "all, random:N, FIRST:LAST+1 or numbers like 3,5,7; of each layer"
-LIMIT = option("--limit-per-class", type=int, default=0, help="look at only so many pictures of each class, 0 for all")
+LIMIT = option("--limit-per-class", type=check.whole_number(0, 2**31), default=0, help="look at only so many pictures of each class, 0 for all")
 LABEL = option("--label", nargs="+", metavar="NAME", help="class whose probability is followed, one or one for each picture "
                                                           "(default: the data's; for files what the network takes them for)")
 
@@ -82,7 +83,7 @@ class Files:
         try:
             return decode(self.names[i], read_bytes(self.names[i], MOST_BYTES))
         except OSError as error:
-            raise Damaged(self.names[i], error.strerror or str(error)) from None
+            raise CorruptImage(self.names[i], error.strerror or str(error)) from None
 
 
 def open_files(paths, args, model):
@@ -107,7 +108,7 @@ def images_of(pictures, numbers):
     """uint8 (n,size,size,3) of these pictures."""
     try:
         return np.stack([pictures.picture(i) for i in numbers])
-    except Damaged as error:
+    except CorruptImage as error:
         raise check.Expected("picture", "a file that holds one", error) from None
 
 
@@ -138,7 +139,7 @@ def originals(dataset, numbers, crop, upscale):
     for i in numbers:
         try:
             picture = dataset.picture(i)
-        except Damaged as error:
+        except CorruptImage as error:
             raise check.Expected("picture", "a file that holds one", error) from None
         check_large_enough(picture, crop, upscale, dataset.names[i])
         found.append(np.asarray(picture))
@@ -215,10 +216,10 @@ def chosen(flag, text, count, advice, *seeds):
             check.positive(flag, int(number))
             return np.sort(shuffled(count, *seeds)[:int(number)])
         if ":" in text:
-            numbers = np.arange(int(kind or 0), int(number or count))
+            numbers = np.arange(max(int(kind or 0), -1), min(int(number or count), count + 1))      # what is beyond is refused by its first
         else:
-            numbers = np.array([int(word) for word in text.split(",")])
+            numbers = np.array([int(word) for word in text.split(",")], np.int64)
         check.positive(flag, len(numbers))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise check.Expected(flag, "all, random:N, FIRST:LAST+1 or numbers like 3,5,7", repr(text), advice) from None
     return numbers

@@ -7,7 +7,8 @@ from zfcore import check, plots
 from zfcore.analysis import correspondence as alike
 from zfcore.analysis import top_activations as top
 from zfcore.checkpoint import atomic, write_csv
-from zfcore.commands.common import class_numbers, images_of, open_files, open_model, open_pictures, option, originals, output_folder
+from zfcore.commands.common import (GREY, PIXELS, class_numbers, images_of, open_files, open_model, open_pictures, option, originals,
+                                    output_folder)
 from zfcore.data import is_drawn
 from zfcore.terminal import Bar, printable
 
@@ -15,18 +16,18 @@ HELP = "figure 8 and table 1: whether hiding the same part of different objects 
 OPTIONS = [
     option("--run", action="append", help="a run's folder (its best.h5) or a checkpoint file; given several times, the table "
                                           "says in how many networks a part is found"),
-    option("--seeds", type=int, default=1, metavar="N", help="draw the controls N times, with seeds from --seed on"),
+    option("--seeds", type=check.whole_number(1, 1000), default=1, metavar="N", help="draw the controls N times, with seeds from --seed on"),
     option("--images", nargs="+", metavar="FILE", help="pictures to look at, and where their parts are:"),
     option("--landmarks", metavar="FILE.json", help='{"picture.jpg": {"nose": [x, y], ...}, ...}, in pixels of each picture'),
-    option("--synthetic", type=int, metavar="N", help="or N pictures of the synthetic set whose parts are all to be seen"),
+    option("--synthetic", type=check.whole_number(2, 100_000), metavar="N", help="or N pictures of the synthetic set whose parts are all to be seen"),
     option("--label", metavar="NAME", default="dog face", help="the class of --synthetic"),
     option("--parts", nargs="+", metavar="NAME", help="parts to mask (default: those that all pictures have; of the synthetic set "
                                                       "the eyes and the nose)"),
     option("--layers", nargs="+", help="default: the last convolution and the last hidden layer"),
-    option("--random", type=int, default=20, metavar="N", help="random squares a picture"),
-    option("--permutations", type=int, default=9999, help="of the test against the random squares"),
-    option("--square", type=int, help="side of the square in pixels (default: 29/101 of the input)"),
-    option("--grey", type=int, default=top.MID_GREY, help="its pixel value, 0 to 255, before the mean is subtracted")]
+    option("--random", type=check.whole_number(1, 10_000), default=20, metavar="N", help="random squares a picture"),
+    option("--permutations", type=check.whole_number(1, 10**6), default=9999, help="of the test against the random squares"),
+    option("--square", type=PIXELS, help="side of the square in pixels (default: 29/101 of the input)"),
+    option("--grey", type=GREY, default=top.MID_GREY, help="its pixel value, 0 to 255, before the mean is subtracted")]
 RESULT, TOGETHER = alike.Correspondence, "correspondence"
 
 

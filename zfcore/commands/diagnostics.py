@@ -4,14 +4,14 @@ import numpy as np
 from zfcore import check, plots
 from zfcore.analysis import diagnostics as measured
 from zfcore.analysis import top_activations as top
-from zfcore.commands.common import LIMIT, chosen_units, names_of, open_model, open_pictures, option, output_folder
+from zfcore.commands.common import K, LIMIT, chosen_units, names_of, open_model, open_pictures, option, output_folder
 from zfcore.terminal import Bar, printable
 
 HELP = "figure 6: what is wrong with the first layers, of one run or of two side by side"
 OPTIONS = [
     option("--run", action="append", help="a run's folder (its best.h5) or a checkpoint file; given twice, two are compared"),
     option("--units", default="random:15", help="all, random:N, FIRST:LAST+1 or numbers like 3,5,7; of layer 2, to be shown"),
-    option("--k", type=int, default=9, help="pictures kept for each unit"), LIMIT]
+    option("--k", type=K, default=9, help="pictures kept for each unit"), LIMIT]
 RESULT, TOGETHER = measured.Diagnosis, "diagnostics"
 
 

@@ -1,7 +1,7 @@
 """Floor 7: figure 4."""
 from dataclasses import replace
 
-from zfcore import plots, trained
+from zfcore import check, plots, trained
 from zfcore.analysis import evolution as growing
 from zfcore.analysis import top_activations as top
 from zfcore.commands.common import (LAYERS, LIMIT, UNITS, chosen_units, classes_of, open_model, open_pictures, option,
@@ -11,7 +11,7 @@ from zfcore.terminal import Bar, printable
 HELP = "figure 4: how the strongest projection of a unit comes about over a run's kept epochs"
 OPTIONS = [
     option("--part", choices=("train", "val"), default="train", help="the part of the data to look at (the paper: train)"),
-    option("--epochs", type=int, nargs="+", metavar="N", help="some of the kept epochs (default: all)"),
+    option("--epochs", type=check.whole_number(0, 10**6), nargs="+", metavar="N", help="some of the kept epochs (default: all)"),
     LAYERS,
     option("--units", default="random:6", help=UNITS), LIMIT]
 RESULT, TOGETHER = growing.Evolution, None

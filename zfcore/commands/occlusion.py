@@ -6,7 +6,7 @@ import numpy as np
 from zfcore import plots
 from zfcore.analysis import occlusion as occluding
 from zfcore.analysis import top_activations as top
-from zfcore.commands.common import (LABEL, asked_for, images_of, labels_of, open_files, open_model, open_pictures, option,
+from zfcore.commands.common import (GREY, PIXELS, LABEL, asked_for, images_of, labels_of, open_files, open_model, open_pictures, option,
                                     output_folder)
 from zfcore.terminal import Bar, printable
 
@@ -18,9 +18,9 @@ OPTIONS = [
     LABEL,
     option("--layer", help="the layer whose strongest map is followed (default: the last convolution)"),
     option("--criterion", choices=tuple(occluding.CRITERIA), default="sum", help="what makes a map the strongest"),
-    option("--square", type=int, help="side of the square in pixels (default: 50 of 224)"),
-    option("--stride", type=int, help="pixels by which it moves (default: 6 of 224)"),
-    option("--grey", type=int, default=top.MID_GREY, help="its pixel value, 0 to 255, before the mean is subtracted"),
+    option("--square", type=PIXELS, help="side of the square in pixels (default: 50 of 224)"),
+    option("--stride", type=PIXELS, help="pixels by which it moves (default: 6 of 224)"),
+    option("--grey", type=GREY, default=top.MID_GREY, help="its pixel value, 0 to 255, before the mean is subtracted"),
     option("--others", nargs="*", metavar="FILE", help="pictures among which up to three that excite the map most are shown "
                                                        "beside (default: the data, in one pass that is kept; none given: none)"),
     option("--whole", action="store_true", help="compute every layer as a whole at every place, to compare")]

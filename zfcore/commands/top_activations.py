@@ -5,7 +5,7 @@ from dataclasses import replace
 from zfcore import check, plots, results
 from zfcore.analysis import top_activations as top
 from zfcore.checkpoint import atomic
-from zfcore.commands.common import LAYERS, UNITS, chosen_units, classes_of, open_model, open_pictures, option, output_folder
+from zfcore.commands.common import K, LAYERS, UNITS, chosen_units, classes_of, open_model, open_pictures, option, output_folder
 from zfcore.files import inside
 from zfcore.terminal import Bar, printable, say
 
@@ -13,7 +13,7 @@ HELP = "figure 2: the pictures that excite each unit most, and their projections
 OPTIONS = [
     LAYERS,
     option("--units", default="random:16", help=UNITS),
-    option("--k", type=int, default=9, help="pictures kept for each unit"),
+    option("--k", type=K, default=9, help="pictures kept for each unit"),
     option("--shard", default="1/1", metavar="I/N", help="look at the I-th of N parts of the data only, and draw nothing"),
     option("--merge", nargs="+", metavar="FILE", help="the files of all shards: join them, then draw"),
     option("--folders", action="store_true", help="also LAYER/unit_0000/{projection,patch}_000.png and info.json")]

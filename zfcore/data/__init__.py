@@ -1,7 +1,7 @@
 """Floor 4: pictures with labels. `open_data` is the one door; what it returns are data sets with
 
     classes   list of class names              labels   int64 (n,)          names   list, one a picture, for messages
-    len(d)    how many pictures                d.picture(i)   a PIL picture, or raises `transforms.Damaged`
+    len(d)    how many pictures                d.picture(i)   a PIL picture, or raises `transforms.CorruptImage`
 """
 import os
 from pathlib import Path
@@ -44,12 +44,12 @@ def open_data(data: str, size: int, limit_per_class: int = 0) -> tuple[DataSet, 
 
 
 def is_drawn(data: str) -> bool:
-    """Whether `data`, as `open_data` takes it, asks for a drawn set."""
+    """True where `data`, as `open_data` takes it, asks for a drawn set."""
     return not data or data.startswith(DRAWN)
 
 
 def data_in_words(data: str) -> str:
-    """How a sentence calls the set at `data`."""
+    """Words by which a sentence calls the set at `data`."""
     return IN_WORDS.get(data.removeprefix(DRAWN) or "objects", data) if is_drawn(data) else data
 
 

@@ -11,7 +11,7 @@ A data set of zfcore is any object with
     labels      int64 (n,), numbers into `classes`
     names       list of n str, one for each picture
     len()       n
-    picture(i)  PIL picture number i, mode RGB; raises `transforms.Damaged` where it cannot be used
+    picture(i)  PIL picture number i, mode RGB; raises `transforms.CorruptImage` where it cannot be used
 and, if its mean image is worth keeping on disk, `fingerprint()`, a str that changes when a picture may have changed.
 """
 import hashlib
@@ -25,8 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from zfcore.check import Expected
-from zfcore.data.transforms import MOST_BYTES, SUFFIXES, Damaged, decode
+from zfcore.data.transforms import MOST_BYTES, SUFFIXES, CorruptImage, decode
 from zfcore.files import Bounded, opener, read_bytes, read_text
+from zfcore.system import read_at
 
 PARTS = ("train", "val")
 MOST_HEADER = 2**20                               # bytes of a name in a tar
@@ -83,7 +84,7 @@ class PictureFiles:
         try:
             return self._source.read(self._path(i))
         except OSError as error:
-            raise Damaged(self.names[i], error.strerror or str(error), lasting=False) from None
+            raise CorruptImage(self.names[i], error.strerror or str(error), lasting=False) from None
 
     def picture(self, i):
         return decode(self.names[i], self.read(i), self.shorter_side)
@@ -274,7 +275,7 @@ class Tar:
         offset, size, _ = self.members[path]
         if size > MOST_BYTES:
             raise OSError(f"{size} bytes, more than the {MOST_BYTES} that such a file may have")
-        data = os.pread(self._file, size, offset)
+        data = read_at(self._file, size, offset)
         if len(data) < size:
             raise OSError("the tar ends inside it")
         return data

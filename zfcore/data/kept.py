@@ -16,7 +16,7 @@ CHECKSUM = struct.Struct("<I")
 
 
 class KeptPictures:
-    """Those of `name`, a word for the file's name, each `length` bytes. `facts`, which JSON can hold, is all that the bytes
+    """Pictures of `name`, a word for the file's name, each `length` bytes. `facts`, which JSON can hold, is all that the bytes
     depend on: other facts have another file.
 
     `path` is the file in `cache_folder()`, or None where nothing is kept: without such a folder, or after a write that the

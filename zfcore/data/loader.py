@@ -25,7 +25,7 @@ from zfcore import check
 from zfcore.backend import CPU, Device
 from zfcore.check import Expected
 from zfcore.checkpoint import new_hdf5
-from zfcore.data.transforms import Damaged, check_crop, square
+from zfcore.data.transforms import CorruptImage, check_crop, square
 from zfcore.files import listed, parsed, said, text, whole
 from zfcore.hdf5 import open_h5
 from zfcore.hints import Array
@@ -43,7 +43,7 @@ class Lost(Expected):
 
 class DataSet(Protocol):
     """Pictures with labels, as `zfcore.open_data` gives them and whoever has others may write them: `labels` (n,), of VOC
-    (n,20); `names`, one a picture, are for messages. `picture(i)` raises `transforms.Damaged` for one that cannot be used."""
+    (n,20); `names`, one a picture, are for messages. `picture(i)` raises `transforms.CorruptImage` where it cannot be used."""
 
     @property
     def classes(self) -> Sequence[str]: ...
@@ -91,13 +91,13 @@ class Pictures:
         return len(self.dataset)
 
     def picture(self, i: int) -> NDArray[np.uint8]:
-        """Picture i prepared: (size,size,3), read-only. Raises Damaged."""
+        """Picture i prepared: (size,size,3), read-only. Raises CorruptImage."""
         if self._is_kept[i]:
             kept = self._kept[i]
             kept.flags.writeable = False          # of this view
             return kept
         if i in self.damaged:
-            raise Damaged(self.dataset.names[i], self.damaged[i])
+            raise CorruptImage(self.dataset.names[i], self.damaged[i])
         pixels = square(self.dataset.picture(i), self.size, self.crop, self.upscale, self.dataset.names[i])
         if self._kept is not None:
             self._kept[i] = pixels
@@ -167,7 +167,7 @@ class Pictures:
                 break
             try:
                 row[:] = self._patiently(i, stop)
-            except Damaged as error:
+            except CorruptImage as error:
                 damaged[i] = error.reason
                 self.all_were_readable &= error.lasting
         return damaged
@@ -178,7 +178,7 @@ class Pictures:
         share that stays away is not waited for: the second a picture slows the run down until 1 % is lost and ends it."""
         try:
             return self.picture(i)
-        except Damaged as error:
+        except CorruptImage as error:
             if error.lasting or stop.wait(RETRY):
                 raise
         return self.picture(i)

@@ -12,7 +12,7 @@
     /val/...            the same
 
 Names and messages are UTF-8 of fixed width; every dataset but pictures carries Fletcher32 checksums. pictures is contiguous,
-its first byte is byte get_offset() of the file: so any thread reads a picture with one `pread`, without HDF5, whose global
+its first byte is byte get_offset() of the file: so any thread reads a picture with one `read_at`, without HDF5, whose global
 lock would let only one thread read at a time, and without its chunk cache, which random order defeats.
 """
 import hashlib
@@ -28,9 +28,10 @@ from PIL import Image
 from zfcore.check import Expected
 from zfcore.checkpoint import LIBVER, check_format
 from zfcore.data.folders import PARTS
-from zfcore.data.transforms import MOST_BYTES, Damaged, decode
+from zfcore.data.transforms import MOST_BYTES, CorruptImage, decode
 from zfcore.files import opener, text, whole
 from zfcore.hdf5 import MOST_UNFOLDED, Missing, open_h5, short
+from zfcore.system import read_at
 
 FORMAT, VERSION = "zfcore pictures", 1
 ENCODINGS = ("jpeg", "raw")
@@ -90,20 +91,20 @@ class Packed:
         return len(self.names)
 
     def read(self, i):
-        """The bytes of picture i, which fit their checksum: a JPEG file, or pixels (S,S,3). Raises Damaged."""
+        """The bytes of picture i, which fit their checksum: a JPEG file, or pixels (S,S,3). Raises CorruptImage."""
         try:
-            data = os.pread(self._file.descriptor, self._lengths[i], self._begins[i])
+            data = read_at(self._file.descriptor, self._lengths[i], self._begins[i])
         except OSError as error:
-            raise Damaged(self.names[i], error.strerror, lasting=False) from None
+            raise CorruptImage(self.names[i], error.strerror, lasting=False) from None
         if zlib.crc32(data) != self._checksums[i]:
-            raise Damaged(self.names[i], "its bytes in the packed file do not fit their checksum")
+            raise CorruptImage(self.names[i], "its bytes in the packed file do not fit their checksum")
         return data
 
     def picture(self, i):
         return Image.fromarray(self.pixels(i)) if self.raw_size else decode(self.names[i], self.read(i), self.shorter_side)
 
     def pixels(self, i):
-        """Picture i of a raw set as it is stored, uint8 (S,S,3), read-only. Raises Damaged."""
+        """Picture i of a raw set as it is stored, uint8 (S,S,3), read-only. Raises CorruptImage."""
         return np.frombuffer(self.read(i), np.uint8).reshape(self.size, self.size, 3)
 
     def fingerprint(self):
@@ -141,7 +142,7 @@ class _Index:
         self.names = _texts(group, "names")
 
     def fault(self, file_size, classes, bytes_each):
-        """What does not fit, in words; "" where all does. `bytes_each` is a raw picture's size."""
+        """Fault of a file, in words: what does not fit; "" where all does. `bytes_each` is a raw picture's size."""
         n, size = len(self.labels), int(np.prod(self.shape))
         lengths = np.diff(self.offsets)
         if not len(self.names) == len(self.checksums) == len(lengths) == n > 0:

@@ -27,9 +27,11 @@ import PIL
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from zfcore import check
+from zfcore.cpu import BLAS
 from zfcore.data.combinations import COMBINATIONS, UNSEEN
 from zfcore.data.drawings import OBJECTS, Pen, Sketch, box, curve, ellipse, mix, ribbon, shade, smooth, turned
 from zfcore.data.kept import KeptPictures
+from zfcore.system import cores, is_left_alone
 
 SETS = {"objects": OBJECTS, "combinations": COMBINATIONS, "unseen": UNSEEN}
 CLASSES = OBJECTS.classes
@@ -45,7 +47,7 @@ SMALLEST = 16                     # pixels a side, below which nothing can be re
 # ------------------------------------------------------------------------------------------------------ the scene
 @dataclass(frozen=True)
 class Truth:
-    """What is where in a picture, in pixels (floats; a pixel's left edge is its number).
+    """Truth of a picture: what is where, in pixels (floats; a pixel's left edge is its number).
 
     label    the class, an index into the set's classes
     box      (x0, y0, x1, y1) of the object, of its covered places too, cut at the picture's edge
@@ -366,7 +368,7 @@ class Synthetic:
             return render(self.scene(i), self.size)
         _whole(f"{self.drawings.name}/{self.split}: picture", i, 0, len(self) - 1)
         if (pixels := self._kept.read(i)) is None:
-            with _DRAWING:
+            with _DRAWING, BLAS:                  # whose other threads would wait busily, on the cores of the helpers
                 pixels = render(self.scene(i), self.size).tobytes()
                 self._drawn += 1
                 if self._drawn == HELP_AFTER and self.kept_in:
@@ -384,8 +386,7 @@ class Synthetic:
 def _call_helpers(data):
     """Start the processes that draw the set of `data` into its file from the end on. They are new interpreters, not forks nor
     children of `multiprocessing`, so that nothing is asked of the caller's main module; they end with the caller or `data`."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    helpers = min(cores - 1, MOST_HELPERS)
+    helpers = min(cores() - 1, MOST_HELPERS)
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
     for k in range(helpers):
         facts = [data.drawings.name, data.split, len(data) - k, data.size, data.seed, helpers, os.getpid()]
@@ -404,11 +405,12 @@ def _end(helper):
 
 
 def help_drawing():
-    """What a helper does: draw every `step`-th picture that is not kept, backwards, until none is left or `caller` is gone."""
+    """Work of a helper: draw every `step`-th picture that is not kept, backwards, until none is left or `caller` is gone."""
     name, split, count, size, seed, step, caller = json.loads(sys.argv[1])
     data = Synthetic(split, count, size, seed, next(of for of in SETS.values() if of.name == name), keep=True)
+    data._drawn = HELP_AFTER                      # who helps calls no helpers
     for i in range(count - 1, -1, -step):
-        if os.getppid() != caller or data.kept_in is None:
+        if is_left_alone(caller) or data.kept_in is None:
             break
         data.picture(i)
 

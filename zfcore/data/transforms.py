@@ -26,7 +26,7 @@ UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4:
 ORIENTATION = 0x0112
 
 
-class Damaged(Exception):
+class CorruptImage(Exception):
     """Picture `name` cannot be used, for `reason`. `lasting` is False where the file could not even be read: a disk or a
     network may be back tomorrow, whereas damaged contents stay damaged."""
 
@@ -36,27 +36,27 @@ class Damaged(Exception):
 
 
 def decode(name: str, data: bytes, shorter_side: int | None = None) -> Image.Image:
-    """The bytes of a picture file -> the picture, mode RGB, upright. Raises Damaged, never anything of Pillow's.
+    """The bytes of a picture file -> the picture, mode RGB, upright. Raises CorruptImage, never anything of Pillow's.
 
     `shorter_side` allows a JPEG much larger than needed to be decoded at 1/2, 1/4 or 1/8 of its size, several times
     faster (libjpeg leaves out the high frequencies of each block). At least twice `shorter_side` is left, so that the
     antialiased resampling of `square` still decides what the pixels are."""
     if not data:
-        raise Damaged(name, "the file is empty")
+        raise CorruptImage(name, "the file is empty")
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
         if picture.width*picture.height > MAX_PIXELS:
-            raise Damaged(name, f"{picture.width}x{picture.height} pixels, more than a photograph has")
+            raise CorruptImage(name, f"{picture.width}x{picture.height} pixels, more than a photograph has")
         if shorter_side:
             picture.draft(None, (2*shorter_side, 2*shorter_side))
         picture.load()
         return to_rgb(picture)
-    except (Damaged, MemoryError):                # a machine without memory is not the picture's fault
+    except (CorruptImage, MemoryError):                # a machine without memory is not the picture's fault
         raise
     except UnidentifiedImageError:
-        raise Damaged(name, "not a picture in a known format") from None
+        raise CorruptImage(name, "not a picture in a known format") from None
     except Exception as error:                    # Pillow's plug-ins answer a broken file with almost any exception
-        raise Damaged(name, str(error) or type(error).__name__) from error
+        raise CorruptImage(name, str(error) or type(error).__name__) from error
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:

@@ -2,7 +2,7 @@
 from collections.abc import Sequence
 
 from zfcore.hints import Row
-from zfcore.layers import ContrastNorm, Conv, MaxPool, ReLU
+from zfcore.layers import Conv, LocalResponseNorm, MaxPool, ReLU
 from zfcore.models.zfnet import classifier, constants, padding
 from zfcore.network import Network
 
@@ -17,12 +17,12 @@ def alexnet(classes: int = 1000, size: int = 224, keep_prob: float = 0.5, maps: 
     return Network(name, (3, size, size), [
         Conv("conv1", m1, K=11, S=4),
         ReLU("relu1"),
-        ContrastNorm("norm1"),
+        LocalResponseNorm("norm1"),
         MaxPool("pool1", K=3, S=2),
 
         Conv("conv2", m2, K=5, P=2, groups=groups),
         ReLU("relu2"),
-        ContrastNorm("norm2"),
+        LocalResponseNorm("norm2"),
         MaxPool("pool2", K=3, S=2),
 
         Conv("conv3", m3, K=3, P=1),

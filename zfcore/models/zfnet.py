@@ -2,7 +2,7 @@
 from collections.abc import Sequence
 
 from zfcore.hints import Row
-from zfcore.layers import ContrastNorm, Conv, Dropout, Flatten, Layer, Linear, MaxPool, ReLU
+from zfcore.layers import Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm, MaxPool, ReLU
 from zfcore.network import Network
 
 
@@ -17,12 +17,12 @@ def zfnet(classes: int = 1000, size: int = 224, keep_prob: float = 0.5, maps: Se
         Conv("conv1", m1, K=7, S=2),
         ReLU("relu1"),
         MaxPool("pool1", K=3, S=2),
-        ContrastNorm("norm1"),
+        LocalResponseNorm("norm1"),
 
         Conv("conv2", m2, K=5, S=2),
         ReLU("relu2"),
         MaxPool("pool2", K=3, S=2),
-        ContrastNorm("norm2"),
+        LocalResponseNorm("norm2"),
 
         Conv("conv3", m3, K=3, P=1),
         ReLU("relu3"),
@@ -72,7 +72,7 @@ def padding(table: list[Row], gives: str) -> tuple[str, str, str, str]:
 
 def constants(table: list[Row], where: str) -> tuple[str, str, str, str]:
     """The entry of `open_questions` about the contrast normalisation, which stands `where` it says."""
-    norm = next(row for row in table if row["kind"] == "ContrastNorm")
+    norm = next(row for row in table if row["kind"] == "LocalResponseNorm")
     return ("constants of the contrast normalisation", "",
             f"n {norm['n']}, alpha {norm['alpha']:g} (divided by n), beta {norm['beta']:g}, k {norm['k']:g}, {where}",
             "AlexNet's, in cuda-convnet's reading of alpha")

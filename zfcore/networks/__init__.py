@@ -49,6 +49,6 @@ def home_of(path: FilePath) -> Path:
 
 
 def card(name: str) -> dict[str, Any]:
-    """What is known of the network `name`, as `python -m train.reference` wrote it. Raises Expected for another name."""
+    """Card of the network `name`, as `python -m train.reference` wrote it. Raises Expected for another name."""
     check.one_of("network", name, names())
     return files.read_json(FOLDER/f"{name}.json", CARD)

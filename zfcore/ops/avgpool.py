@@ -20,7 +20,7 @@ BACKWARD = Kernel("avgpool.cu", "avgpool_backward",
 
 
 class AvgPoolCache(NamedTuple):
-    """What was averaged: the shape (C,H,W,N) of x, the size (Ho,Wo) of y, the window, and what it divides by at borders: one
+    """Cache of `avgpool`: the shape (C,H,W,N) of x, the size (Ho,Wo) of y, the window, and what it divides by at borders: one
     of BORDERS, or the divisors themselves, (Ho,Wo,N) on the host."""
     shape: tuple
     out: tuple
@@ -135,7 +135,7 @@ def avgpool_backward(dy, cache):
 
 
 def divisors(size, rows, columns, K, S, P, borders):
-    """What the windows number `rows` (Ho,N) and `columns` (Wo,N) of maps of size (H,W) divide by: (Ho,Wo,N) float64. The
+    """Divisors of the windows number `rows` (Ho,N) and `columns` (Wo,N) of maps of size (H,W): (Ho,Wo,N) float64. The
     numbers may be such as no window has, where a cut reaches over the maps: at least 1."""
     def counted(number, size):
         first = number*S - P

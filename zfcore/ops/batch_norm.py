@@ -42,7 +42,7 @@ SCALE = Kernel("batch_norm.cu", "batch_norm_scale",
 
 
 class BatchNormCache(NamedTuple):
-    """What was normalised, and by what; `training`: mean and variance are those of x itself."""
+    """Cache of `batch_norm`: what was normalised, and by what; `training`: mean and variance are those of x itself."""
     x: np.ndarray
     gamma: np.ndarray
     mean: np.ndarray

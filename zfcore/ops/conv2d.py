@@ -29,7 +29,7 @@ from zfcore.ops.window import output_size
 
 
 class ConvCache(NamedTuple):
-    """What conv2d leaves for its gradients: its arguments, `biased` saying whether there was a bias."""
+    """Cache of `conv2d`, for its gradients: its arguments, `biased` saying whether there was a bias."""
     x: np.ndarray
     w: np.ndarray
     S: int

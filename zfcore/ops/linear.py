@@ -23,7 +23,7 @@ BIAS_GRADIENT = Kernel("linear.cu", "linear_bias_gradient", "const float *dy, fl
 
 
 class LinearCache(NamedTuple):
-    """What linear leaves for its gradients."""
+    """Cache of `linear`, for its gradients."""
     x: np.ndarray
     w: np.ndarray
     precision: str

@@ -21,7 +21,7 @@ BACKWARD = Kernel("maxpool.cu", "maxpool_backward",
 
 
 class Pooling(NamedTuple):
-    """What was pooled: the shape (C,H,W,N) of x, and the window."""
+    """Geometry of a pooling: the shape (C,H,W,N) of x, and the window."""
     shape: tuple
     K: int
     S: int

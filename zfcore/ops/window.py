@@ -10,7 +10,7 @@ from zfcore.cpu import parallel, pieces
 
 
 def output_size(size, K, S, P, rounding="ceil"):
-    """How many windows of width K fit a map of `size` pixels, at stride S with P zeros at both ends.
+    """Output size: the number of windows of width K that fit a map of `size` pixels, at stride S with P zeros at both ends.
 
     "ceil", the rule of cuda-convnet and of this project: 1 + ceil((size + 2P - K)/S), where a last window that would
     start outside the map is dropped and a map smaller than the window still gives one output. The last window may reach

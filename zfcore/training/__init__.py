@@ -11,7 +11,7 @@
     start.py         the weights of another run as a start (`init_from`)
     watch.py         what an epoch adds up, a loss that does not fall, Ctrl-C
     evaluation.py    Score, evaluate, predict: the error of a network or an ensemble, from one crop or ten
-    departures.py    where a run differs from the paper's recipe, and what the paper leaves open
+    deviations.py    where a run differs from the paper's recipe, and what the paper leaves open
 
 A Training is complete when it is made: whoever has one can call any of its methods. Two doors make one, `begin` for a new run
 and `resume` for one that is there; what is wrong with options, pictures, weights or folders is an `Expected` there, before the

@@ -7,13 +7,17 @@ from typing import Any, Literal
 
 from zfcore import check
 from zfcore.device import DEVICES
-from zfcore.files import read_json
+from zfcore.files import read_json, said
 from zfcore.hints import Law, Precision
 from zfcore.kernel import PRECISIONS
 from zfcore.models import MODELS, NATIVE_SIZE, from_checkpoint
 from zfcore.optim import decay_that_leaves, start_left
 
 MOST_DECAY = 0.05                # that --start-left chooses: above it the small networks learn less (bench/README.md)
+MOST_EPOCHS = 100_000
+# No option may be larger; beyond, a typing error is likelier than a training.
+MOST = {"image_size": 4096, "epochs": MOST_EPOCHS, "batch_size": 2**20, "micro_batch": 2**20, "patience": MOST_EPOCHS,
+        "workers": 1024, "limit_per_class": 2**31}
 PAPER_EPOCHS = (1, 2, 5, 10, 20, 30, 40, 64)              # figure 4 shows these
 
 
@@ -56,6 +60,9 @@ class TrainConfig:
             value = getattr(self, name)
             if not (name == "weight_decay" and value is None or 0 <= value < math.inf):       # a decay of None is chosen later
                 raise check.Expected(flag(name), "0 or more", value)
+        for name, most in MOST.items():
+            if getattr(self, name) > most:
+                raise check.Expected(flag(name), f"at most {most}", said(getattr(self, name)))
         if self.seed >= 2**63:
             raise check.Expected("--seed", "a number below 2^63", self.seed)
         if not 0 <= self.momentum < 1:

@@ -32,7 +32,7 @@ class Predictions(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What remains of the probabilities when they are judged: for ImageNet 2 MB instead of 200. Arrays (N,)."""
+    """Answers: what remains of the probabilities when they are judged: for ImageNet 2 MB instead of 200. Arrays (N,)."""
     labels: NDArray[np.int64]     # the true classes
     predicted: NDArray[np.int64]  # the likeliest classes; a tie goes against the true one
     rank: NDArray[np.int64]       # how many other classes are as likely as the true one or likelier

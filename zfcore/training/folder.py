@@ -15,14 +15,10 @@ from zfcore import check
 from zfcore.checkpoint import atomic
 from zfcore.device import select
 from zfcore.files import anything, folder_made, inside, opener, read_json, table, text
+from zfcore.system import lock
 from zfcore.terminal import command
 from zfcore.training.config import TrainConfig, read_options
-from zfcore.training.departures import departures, open_questions
-
-try:
-    import fcntl
-except ImportError:              # Windows
-    fcntl = None                 # type: ignore[assignment]
+from zfcore.training.deviations import deviations, open_questions
 
 
 class Busy(check.Expected):
@@ -35,7 +31,7 @@ class Lock:
     The system drops a lock with the process that holds it, however that ends; the file `.lock`, or another `name`, that stays
     means nothing but holds the process id for the sentence. Who only reads needs no lock: every file of a run is replaced
     whole.
-    Where there are no such locks (Windows, some network file systems) training goes on without."""
+    Where there are no such locks (some network file systems) training goes on without."""
 
     def __init__(self, folder, name=".lock", wait=False):
         self.folder, self.name, self.wait, self.descriptor = Path(folder), name, wait, None
@@ -43,7 +39,7 @@ class Lock:
     def __enter__(self):
         try:
             self.descriptor = opener(self.folder/self.name, os.O_RDWR | os.O_CREAT)
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | (0 if self.wait else fcntl.LOCK_NB))
+            lock(self.descriptor, self.wait)
             os.ftruncate(self.descriptor, 0)
             os.write(self.descriptor, str(os.getpid()).encode())
         except BlockingIOError:
@@ -51,7 +47,7 @@ class Lock:
             os.close(self.descriptor)
             raise Busy(self.folder, "a folder in which no other run is at work", f"process {owner} training there",
                        "wait for its end, or stop it with Ctrl-C") from None
-        except (OSError, AttributeError):      # no locks here, or a folder that cannot be written, which `save` will tell
+        except OSError:                        # no locks here, or a folder that cannot be written, which `save` will tell
             pass
         return self
 
@@ -86,7 +82,7 @@ def write_config(folder, config, origin=None, counts=None):
                 "h5py": h5py.__version__}
     content = {"options": asdict(config), "device": select(config.device).description, "versions": versions,
                "started": time.strftime("%Y-%m-%d %H:%M:%S"), "init_from": origin and origin.facts,
-               "departures": [entry._asdict() for entry in departures(config, counts)],
+               "departures": [entry._asdict() for entry in deviations(config, counts)],
                "open_questions": [entry._asdict() for entry in open_questions(config)]}
     if (folder/"config.json").is_file():
         before = read_json(inside(folder, "config.json"), table({"started": text()}, others=anything))

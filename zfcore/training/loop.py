@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zfcore import check, plots
-from zfcore.analysis.controls import last_convolution, legibility, shares_of_start
+from zfcore.analysis.sanity_checks import last_convolution, legibility, shares_of_start
 from zfcore.backend import CPU, Device, runs_kernels, to_host
 from zfcore.checkpoint import Checkpoint, Unwritable, atomic, check_resumable, load, save, write_csv
 from zfcore.data import open_data
@@ -48,7 +48,7 @@ Parts: TypeAlias = tuple[DataSet | Pictures, DataSet | Pictures]          # (tra
 
 
 class Materials(NamedTuple):
-    """What a Training is made of, besides its folder."""
+    """Materials that a Training is made of, besides its folder."""
     config: TrainConfig           # with a number for its weight decay
     train: Pictures
     val: Pictures
@@ -262,7 +262,7 @@ class Training:
         self.sums.count, self.sums.batches, self.step = self.sums.count + len(labels), self.sums.batches + 1, self.step + 1
 
     def learn(self, pictures: Array, tops: Array, lefts: Array, flips: Array, labels: Array, step: Array, lr: Array) -> None:
-        """What the device does in a step, without a word to the host. The arrays are as one_step makes them; step and lr
+        """One training step on the device, without host synchronisation. The arrays are as one_step makes them; step and lr
         are arrays too, so that nothing that changes from step to step is part of the code.
 
         The batch is walked in pieces of --micro-batch pictures, whose gradients add up: to those of the whole batch, but
@@ -284,14 +284,14 @@ class Training:
         wrong answers added to `totals`. None where the host sees at once that the loss is not finite, as on a CPU."""
         size, share = self.config.image_size, len(labels)/N
         x = crop_flip(pictures, self.device_mean, *crops, size, size)
-        y, trace = self.network.forward(x, step, part=(first, N))
+        y, caches = self.network.forward(x, step, part=(first, N))
         cache = softmax_loss_onto(self.totals[:2], y, labels)
         if not runs_kernels(y) and not math.isfinite(self.totals[0]):
             return None
         dy = softmax_loss_backward(cache)
         if share < 1:
             dy *= share                        # from the mean over the piece to its share of the mean over the batch
-        return self.network.backward(dy, trace, to_pixels=False)[1]
+        return self.network.backward(dy, caches, to_pixels=False)[1]
 
     def begin_sums(self) -> None:
         """Let the device add up from where `sums` is."""
@@ -358,7 +358,7 @@ class Training:
 
     def legibility(self) -> tuple[float, float]:
         """(share of the projected energy inside the objects' boxes, the boxes' share of the area) of the last convolution on
-        some validation pictures, see `controls.legibility`; no numbers where nobody knows the boxes."""
+        some validation pictures, see `sanity_checks.legibility`; no numbers where nobody knows the boxes."""
         if not hasattr(self.val.dataset, "truth"):
             return math.nan, math.nan
         return legibility(self.trained, self.val)

@@ -7,7 +7,7 @@ from zfcore.models import from_checkpoint
 
 
 class Origin(NamedTuple):
-    """Where the weights at the start come from: `facts`, which config.json keeps, and the sentence that tells it."""
+    """Origin of the weights at the start: `facts`, which config.json keeps, and the sentence that tells it."""
     facts: dict
     sentence: str
 

@@ -22,7 +22,7 @@ class Stop(Exception):
 
 @dataclass
 class Sums:
-    """What an epoch adds up over its batches; `clamped` counts filters that the RMS limit scaled back."""
+    """Sums that an epoch adds up over its batches; `clamped` counts filters that the RMS limit scaled back."""
     loss: float = 0.0
     seconds: float = 0.0
     wrong: int = 0

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from tests.kernels.conftest import EPS, close, normal
-from zfcore.ops import contrast_norm as op
-from zfcore.ops.contrast_norm import contrast_norm, contrast_norm_backward
+from zfcore.ops import local_response_norm as op
+from zfcore.ops.local_response_norm import local_response_norm, local_response_norm_backward
 from zfcore.ops.maxpool import maxpool, maxpool_reference
 from zfcore.ops.relu import relu_backward
 
@@ -12,29 +12,29 @@ RULES = [(5, 0.75, "mean", 37), (5, 0.75, "sum", 7), (4, 0.5, "mean", 37), (1, 0
 
 
 @pytest.mark.parametrize("n, beta, convention, C", RULES)
-def test_contrast_norm_equals_the_reference(machine, rng, n, beta, convention, C):
+def test_local_response_norm_equals_the_reference(machine, rng, n, beta, convention, C):
     x, dy = 4*normal(rng, C, 3, 31, 3), normal(rng, C, 3, 31, 3)
     alpha, k = 0.7, 1.5                                                # large: every term of the sum counts
 
     def work():
-        y, cache = contrast_norm(machine.array(x), n, alpha, beta, k, convention)
-        return y, contrast_norm_backward(machine.array(dy), cache)
+        y, cache = local_response_norm(machine.array(x), n, alpha, beta, k, convention)
+        return y, local_response_norm_backward(machine.array(dy), cache)
 
     y, dx = machine.results(work)
-    wanted, cache = op.contrast_norm_reference(x, n, alpha, beta, k, convention)
+    wanted, cache = op.local_response_norm_reference(x, n, alpha, beta, k, convention)
     power = (n + 16)*EPS                                               # of s (n sums), of s^-beta (two roots of 2 ulp or powf)
     close(y, wanted, power*np.abs(wanted))
     first = dy*wanted/x                                                # dy/s^beta; what dx sums up to, without the signs
-    terms = 2*np.abs(first) + np.abs(op.contrast_norm_backward_reference(-np.abs(dy), (np.abs(x), cache[1])))
-    close(dx, op.contrast_norm_backward_reference(dy, cache), 2*power*terms)
+    terms = 2*np.abs(first) + np.abs(op.local_response_norm_backward_reference(-np.abs(dy), (np.abs(x), cache[1])))
+    close(dx, op.local_response_norm_backward_reference(dy, cache), 2*power*terms)
 
 
 def test_the_result_does_not_depend_on_how_maps_are_cut_into_slabs(machine, rng, monkeypatch):
     x, dy = normal(rng, 37, 2, 3, 5), normal(rng, 37, 2, 3, 5)
 
     def work():
-        y, cache = contrast_norm(machine.array(x), 5, 0.7, 0.75, 2)
-        return y, contrast_norm_backward(machine.array(dy), cache)
+        y, cache = local_response_norm(machine.array(x), 5, 0.7, 0.75, 2)
+        return y, local_response_norm_backward(machine.array(dy), cache)
 
     whole = machine.results(work)
     for maps in (1, 8, 37):
@@ -50,9 +50,9 @@ def test_going_on_through_the_relu_below_gives_the_bits_of_its_own_backward(mach
     x[2, 1, 7], dy[3, 2, 9] = np.nan, np.inf
 
     def work():
-        _, cache = contrast_norm(machine.array(x), 5, 0.7, 0.75, 2)
-        dx = contrast_norm_backward(machine.array(dy), cache)
-        return contrast_norm_backward(machine.array(dy), cache, relu=True), relu_backward(dx, cache[0])
+        _, cache = local_response_norm(machine.array(x), 5, 0.7, 0.75, 2)
+        dx = local_response_norm_backward(machine.array(dy), cache)
+        return local_response_norm_backward(machine.array(dy), cache, relu=True), relu_backward(dx, cache[0])
 
     one_pass, two_passes = machine.results(work)
     assert one_pass.tobytes() == two_passes.tobytes() and one_pass[x > 0].all() and not one_pass[~(x > 0)].any()
@@ -71,12 +71,12 @@ def test_pool_and_norm_in_one_pass_give_the_bits_of_one_after_the_other(machine,
     x[0, 3, 5], x[C//2, 4:], x[C - 1, 2, 1, 0] = np.nan, -np.inf, np.inf
 
     def together():
-        (maxima, (switches, *_)), (y, _) = op.contrast_norm_of_maxpool(machine.array(x), pool, norm)
+        (maxima, (switches, *_)), (y, _) = op.local_response_norm_of_maxpool(machine.array(x), pool, norm)
         return maxima, switches, y
 
     def apart():
         maxima, (switches, *_) = maxpool(machine.array(x), *pool)
-        return maxima, switches, contrast_norm(maxima, *norm)[0]
+        return maxima, switches, local_response_norm(maxima, *norm)[0]
 
     one_pass = machine.results(together)
     for got, array in zip(one_pass, apart(), strict=True):

@@ -6,12 +6,13 @@ from zfcore.check import dtype, positive
 from zfcore.kernel import EACH, Kernel, blocks
 
 FILTERS, ROWS = 32, 128           # that one block works on
-SQUARES = Kernel("filter_rms.cu", "filter_rms_squares", "Each<const float *> w, double *partial, Each<int> D, Each<int> F")
-SCALE = Kernel("filter_rms.cu", "filter_rms_scale",
+SQUARES = Kernel("clip_filter_rms.cu", "clip_filter_rms_squares",
+                 "Each<const float *> w, double *partial, Each<int> D, Each<int> F")
+SCALE = Kernel("clip_filter_rms.cu", "clip_filter_rms_scale",
                "Each<float *> w, const double *partial, Each<int> D, Each<int> F, double limit, double *clamped")
 
 
-def filter_rms_reference(w, limit):
+def clip_filter_rms_reference(w, limit):
     """The new w, and how many filters were scaled back."""
     w, clamped = w.copy(), 0
     for f in range(w.shape[-1]):
@@ -28,16 +29,16 @@ def rms(w):
     return np.sqrt(np.einsum("kf,kf->f", flat, flat, dtype=np.float64)/len(flat))
 
 
-def filter_rms(filters, limit, clamped):
+def clip_filter_rms(filters, limit, clamped):
     """Scale every filter w[..., f] of each w of `filters` whose RMS over all its weights exceeds `limit` back to that RMS,
     in place, and add the number of filters scaled to `clamped`, an array () of float64 on the device of the filters.
 
     The paper's limit is 0.1. Rounding in w's dtype does not count as exceeding, so a filter that was scaled back is left
     alone by the next call."""
     for w in filters:
-        dtype("filter_rms: w", w, np.float32, np.float64)
-    dtype("filter_rms: clamped", clamped, np.float64)
-    positive("filter_rms: limit", limit)
+        dtype("clip_filter_rms: w", w, np.float32, np.float64)
+    dtype("clip_filter_rms: clamped", clamped, np.float64)
+    positive("clip_filter_rms: limit", limit)
     if runs_kernels(filters[0]):
         for first in range(0, len(filters), EACH):
             _launch(filters[first:first + EACH], float(limit), clamped)

@@ -1,5 +1,5 @@
-/* contrast_norm.cu - contrast normalisation across maps, forward and backward in one pass each; forward also with the max
-   pool in front of it.
+/* local_response_norm.cu - local response normalisation across maps (the paper's local contrast normalisation), forward and
+   backward in one pass each; forward also with the max pool in front of it.
    s[c]  = k + a * (sum of x[j]^2 over the maps j = c-BELOW .. c-BELOW+WINDOW-1, cut at the first and the last map)
    y[c]  = x[c] / s[c]^beta
    dx[c] = dy[c] / s[c]^beta - 2*a*beta * x[c] * (sum of t[j] over the maps j whose window holds c)
@@ -10,7 +10,7 @@
    a = alpha/n ("mean") or alpha ("sum"); WINDOW = n, BELOW = n/2, BETA = beta: macros, so that windows live in registers
 
    behind a pool: x[c,p,q,n] are the maxima of maps (C,H,W,N) over windows, switches where they were, as maxpool.cu has them;
-   contrast_norm_of_maxpool forms, keeps and normalises them
+   local_response_norm_of_maxpool forms, keeps and normalises them
 
    work      one thread = one pixel of one image in `maps` maps, which it walks with the window in registers; MAPS maps
              are loaded together so that enough loads are in flight. A warp walks the pixels: every access is coalesced.
@@ -19,7 +19,7 @@
    traffic   forward 8*C*L bytes, backward 12*C*L (s is computed again, not stored), and the WINDOW-1 maps around each slab
              of `maps` once more from cache. Behind a pool 4*C*H*W*N + 9*C*L: the maxima are written for the way back, but
              not read again. Over the bandwidth, that is the floor
-   spec      zfcore/ops/contrast_norm.py: contrast_norm_reference, contrast_norm_backward_reference                    */
+   spec      zfcore/ops/local_response_norm.py: local_response_norm_reference, local_response_norm_backward_reference  */
 #ifndef WINDOW
 #define WINDOW 5
 #define BETA 0.75f
@@ -65,7 +65,7 @@ __device__ __forceinline__ bool my_slab(Slab &at, long long L, int C, int maps)
     return at.i < L;
 }
 
-extern "C" __global__ void contrast_norm_forward(const float *x, float *y, long long L, int C, int maps,
+extern "C" __global__ void local_response_norm_forward(const float *x, float *y, long long L, int C, int maps,
     float a, float k)
 {
     Slab at;
@@ -119,7 +119,7 @@ struct Windows {
     }
 };
 
-extern "C" __global__ void contrast_norm_of_maxpool(const float *x, float *maxima, unsigned char *switches, float *y,
+extern "C" __global__ void local_response_norm_of_maxpool(const float *x, float *maxima, unsigned char *switches, float *y,
     int H, int W, int Ho, int Wo, int N, int P, int C, int maps, float a, float k)
 {
     const long long L = (long long)Ho * Wo * N;
@@ -143,8 +143,8 @@ extern "C" __global__ void contrast_norm_of_maxpool(const float *x, float *maxim
 }
 
 // t and dy/s^beta run BELOW maps ahead of dx, and x as far ahead of them as a window reaches: WINDOW-1 in all.
-extern "C" __global__ void contrast_norm_backward(const float *dy, const float *x, float *dx, long long L, int C, int maps,
-    float a, float k)
+extern "C" __global__ void local_response_norm_backward(const float *dy, const float *x, float *dx, long long L, int C,
+                                                        int maps, float a, float k)
 {
     Slab at;
     if (!my_slab(at, L, C, maps)) return;

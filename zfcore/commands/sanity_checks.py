@@ -1,43 +1,45 @@
-"""Floor 7: what projections owe to what was learned."""
+"""Floor 7: sanity checks of projections, what they owe to what was learned (Adebayo et al. 2018)."""
 from dataclasses import replace
 
 import numpy as np
 
 from zfcore import plots
-from zfcore.analysis import controls as controlled
+from zfcore.analysis import sanity_checks
 from zfcore.analysis import top_activations as top
-from zfcore.commands.common import LIMIT, UNITS, chosen_units, classes_of, open_model, open_pictures, option, output_folder
+from zfcore.commands.common import K, LIMIT, UNITS, chosen_units, classes_of, open_model, open_pictures, option, output_folder
 from zfcore.terminal import Bar, printable
 
 HELP = "whether projections depend on what was learned, on the unit, and on the picture"
 OPTIONS = [
     option("--layers", nargs="+", help="layers above a pool (default: the last convolution and the last layer)"),
     option("--units", default="random:8", help=UNITS),
-    option("--k", type=int, default=3, help="pictures of each unit, the strongest"), LIMIT]
-RESULT, TOGETHER = controlled.Controls, None
+    option("--k", type=K, default=3, help="pictures of each unit, the strongest"), LIMIT]
+RESULT, TOGETHER = sanity_checks.SanityChecks, None
 
 
 def run(args):
     model = open_model(args)
-    layers = args.layers or [controlled.last_convolution(model.network), model.network.layers[-1].name]
+    layers = args.layers or [sanity_checks.last_convolution(model.network), model.network.layers[-1].name]
     units = {layer: chosen_units(args.units, model.network, layer, args.seed) for layer in layers}
     for layer in layers:
-        controlled.check_possible(model.network, layer)
+        sanity_checks.check_possible(model.network, layer)
     pictures = open_pictures(args, model)
     folder = output_folder(args)
     file = top.pass_file(folder/"strongest.h5", model, pictures, layers, args.k, args.batch_size)
     with Bar(len(pictures), "picture", "strongest pictures") as moving:
         found = top.top_activations(model, pictures, layers, args.k, batch_size=args.batch_size, file=file, bar=moving)
     for layer in layers:
-        with Bar(controlled.length(model.network, layer, args.k*len(units[layer]), model.start), "projection", layer) as moving:
-            made = controlled.controls(model, pictures, found, layer, units[layer], seed=args.seed, bar=moving)
+        length = sanity_checks.length(model.network, layer, args.k*len(units[layer]), model.start)
+        with Bar(length, "projection", layer) as moving:
+            made = sanity_checks.sanity_checks(model, pictures, found, layer, units[layer], seed=args.seed, bar=moving)
         yield folder/f"{layer}.h5", replace(made, classes=classes_of(model, layer, made.units))
 
 
 def draw(found, path):
     """The figure, and a line for each control."""
-    plots.save(plots.controls(found), path)
-    return "\n".join([*(in_words(found, j, condition) for j, condition in enumerate(found.conditions.tolist())), printable(path)])
+    plots.save(plots.sanity_checks(found), path)
+    said = [in_words(found, j, condition) for j, condition in enumerate(found.conditions.tolist())]
+    return "\n".join([*said, printable(path)])
 
 
 def in_words(found, j, condition):

@@ -1,4 +1,4 @@
-/* filter_rms.cu - filters whose root mean square exceeds the limit are scaled back to it: all convolutions in two launches.
+/* clip_filter_rms.cu - filters whose root mean square exceeds the limit are scaled back to it: all convolutions, two launches.
    squares   partial[j,f] = sum of w[d,f]^2 over the ROWS weights d of part j
    scale     rms = sqrt(sum of partial[j,f] over j / D); where rms > limit*(1 + 2^-21)  w[d,f] *= limit/rms
              clamped += number of filters scaled
@@ -12,7 +12,7 @@
              and WARPS warps share the rows; of `scale` one block more, which counts. All sums have a fixed order
    traffic   squares 4*D*F bytes; scale 8*D*F if all filters exceed the limit, and next to nothing if none does. Over the
              bandwidth, that is the floor
-   spec      zfcore/ops/filter_rms.py: filter_rms_reference                                               */
+   spec      zfcore/ops/clip_filter_rms.py: clip_filter_rms_reference                                     */
 #define FILTERS 32
 #define WARPS 8
 #define ROWS 128
@@ -45,7 +45,7 @@ __device__ __forceinline__ float factor(const double *partial, int f, int D, int
     return rms > limit * (1 + 1.0 / (1 << 21)) ? (float)(limit / rms) : 0;  // by more than the rounding of float32
 }
 
-extern "C" __global__ void filter_rms_squares(Each<const float *> w, double *partial, Each<int> D, Each<int> F)
+extern "C" __global__ void clip_filter_rms_squares(Each<const float *> w, double *partial, Each<int> D, Each<int> F)
 {
     __shared__ double held[WARPS][FILTERS];
     Place at = place(D, F);
@@ -84,7 +84,7 @@ __device__ __forceinline__ void count(const double *partial, const Each<int> &D,
     if (threadIdx.x == 0) *clamped += held[0];
 }
 
-extern "C" __global__ void filter_rms_scale(Each<float *> w, const double *partial, Each<int> D, Each<int> F, double limit,
+extern "C" __global__ void clip_filter_rms_scale(Each<float *> w, const double *partial, Each<int> D, Each<int> F, double limit,
     double *clamped)
 {
     __shared__ float scale[FILTERS];                                        // 0: leave the filter alone

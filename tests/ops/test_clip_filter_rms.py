@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from zfcore.check import Expected
-from zfcore.ops.filter_rms import filter_rms, filter_rms_reference, rms
+from zfcore.ops.clip_filter_rms import clip_filter_rms, clip_filter_rms_reference, rms
 
 SHAPE = (3, 5, 5, 11)                                                       # C, K, K, F
 
@@ -10,7 +10,7 @@ SHAPE = (3, 5, 5, 11)                                                       # C,
 def limited(w, limit=0.1):
     """How many filters of `w` were scaled back."""
     clamped = np.zeros(())
-    filter_rms([w], limit, clamped)
+    clip_filter_rms([w], limit, clamped)
     return clamped
 
 
@@ -20,9 +20,9 @@ def filters(dtype=float, seed=0):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_filter_rms_is_the_reference_in_place(dtype):
+def test_clip_filter_rms_is_the_reference_in_place(dtype):
     w = filters(dtype)
-    w_ref, clamped = filter_rms_reference(w.astype(float), 0.1)
+    w_ref, clamped = clip_filter_rms_reference(w.astype(float), 0.1)
     assert 3 < clamped < 9
     assert limited(w) == clamped
     assert w.dtype == dtype
@@ -82,8 +82,8 @@ def test_a_limit_that_is_not_above_zero_is_refused():
 
 def test_the_filters_of_all_convolutions_are_counted_on_top_of_those_before():
     several, clamped = [filters(), filters(seed=1), filters(seed=2)[..., :3]], np.full((), 100.0)
-    wanted = [filter_rms_reference(w, 0.1) for w in several]
-    filter_rms(several, 0.1, clamped)
+    wanted = [clip_filter_rms_reference(w, 0.1) for w in several]
+    clip_filter_rms(several, 0.1, clamped)
     assert clamped == 100 + sum(count for _, count in wanted)
     for w, (scaled, _) in zip(several, wanted):
         np.testing.assert_allclose(w, scaled, rtol=1e-14)

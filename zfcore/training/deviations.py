@@ -1,6 +1,6 @@
 """Where a run differs from the paper's recipe (section 3), and what the paper leaves open: declared here, once.
 
-    departures(config, counts)    what the paper states and this run does otherwise. None for the presets zfnet, zfnet-b and
+    deviations(config, counts)    what the paper states and this run does otherwise. None for the presets zfnet, zfnet-b and
                                   alexnet on ImageNet 2012
     open_questions(config)        what the paper does not state, or states twice, and what this run does
     ANALYSES                      the same for looking inside a trained network
@@ -19,7 +19,7 @@ from zfcore.training.config import MOST_DECAY, PRESETS, TrainConfig, flag
 IMAGENET = 1000, 1281167                     # classes and training pictures of ILSVRC2012
 
 
-class Departure(NamedTuple):
+class Deviation(NamedTuple):
     what: str
     paper: str
     here: str
@@ -44,50 +44,50 @@ STATED = {
 }
 
 
-def departures(config, counts=None):
-    """[Departure]. `counts` are the numbers of classes and training pictures; None where no picture has been looked at."""
+def deviations(config, counts=None):
+    """[Deviation]. `counts` are the numbers of classes and training pictures; None where no picture has been looked at."""
     preset, found = PRESETS[config.preset], []
     if is_drawn(config.data) or counts not in (None, IMAGENET):
         size = "" if counts is None else f": {counts[0]} classes, {counts[1]} training pictures"
-        found.append(Departure("pictures", "ImageNet 2012: 1000 classes, 1.3 million training pictures",
+        found.append(Deviation("pictures", "ImageNet 2012: 1000 classes, 1.3 million training pictures",
                                data_in_words(config.data) + size, "asked for" if config.data else "needs no download"))
     if config.model not in IN_TABLES:
         small = config.model == preset.get("model")
-        found.append(Departure("network", "those of tables 2 and 3", config.model,
+        found.append(Deviation("network", "those of tables 2 and 3", config.model,
                                "a quarter of the maps, 256 units: minutes instead of days" if small else "asked for"))
     for field in fields(TrainConfig):
         here = getattr(config, field.name)
         if field.name in STATED and here != field.default:
             paper, why = STATED[field.name]
-            found.append(Departure(flag(field.name), paper, "off" if here is False else str(here),
+            found.append(Deviation(flag(field.name), paper, "off" if here is False else str(here),
                                    why if here == preset.get(field.name) else "asked for"))
     return found
 
 
 def open_questions(config):
-    """[Departure], "" where the paper says nothing."""
+    """[Deviation], "" where the paper says nothing."""
     of_network = OPEN_QUESTIONS.get(config.model, lambda table: [])
-    found = [Departure(*entry) for entry in of_network(build(config.model, 2, config.image_size).table())]
+    found = [Deviation(*entry) for entry in of_network(build(config.model, 2, config.image_size).table())]
     if config.init == "gaussian":
-        found.append(Departure('weights "1e-2" at the start', "no law", "N(0, 0.01), biases 0",
+        found.append(Deviation('weights "1e-2" at the start', "no law", "N(0, 0.01), biases 0",
                                "a constant would not break the symmetry"))
     drops = ("after epochs " + ", ".join(map(str, config.drop_after)) if config.drop_after else
              f"after {config.patience} epochs without a better validation error, three times at most")
     return found + [
         weight_decay(config),
-        Departure("when the learning rate falls", "by hand, when the validation error plateaus", f"divided by 10 {drops}",
+        Deviation("when the learning rate falls", "by hand, when the validation error plateaus", f"divided by 10 {drops}",
                   "the same rule without a hand"),
-        *([Departure("ten crops in training", "whether all ten or one at a time is not said",
+        *([Deviation("ten crops in training", "whether all ten or one at a time is not said",
                      "each picture shows one of its ten a time, drawn anew every epoch",
                      "12 days for 70 epochs fit one crop a picture")]
           if config.crops == "ten" else []),
-        Departure("how pictures are made smaller", "", "bicubic, antialiased", "no moiré in what layer 1 sees"),
-        Departure("dropout's scale", "", "kept units are scaled up in training, nothing at test time",
+        Deviation("how pictures are made smaller", "", "bicubic, antialiased", "no moiré in what layer 1 sees"),
+        Deviation("dropout's scale", "", "kept units are scaled up in training, nothing at test time",
                   "the same expectation as AlexNet's halving at test time"),
-        *([Departure("how often the RMS limit acts", "on filters of convolutions whose RMS exceeds it",
+        *([Deviation("how often the RMS limit acts", "on filters of convolutions whose RMS exceeds it",
                      "after every step, on all weights of a filter together", "section 3 says which filters, not how often")]
           if config.rms_max else []),
-        Departure("crops and networks behind an error", "",
+        Deviation("crops and networks behind an error", "",
                   "centre crop, one network; `train.evaluate` has ten crops and ensembles, means of the softmax",
                   "AlexNet's; every error is printed with its protocol")]
 
@@ -95,28 +95,28 @@ def open_questions(config):
 def weight_decay(config):
     """What --weight-decay, or --start-left which chooses it, answers to the paper's silence."""
     if config.start_left:
-        return Departure("weight decay", "", f"so much on weights that {100*config.start_left:.0f} % of their start is left at the end"
+        return Deviation("weight decay", "", f"so much on weights that {100*config.start_left:.0f} % of their start is left at the end"
                          + (f": {config.weight_decay:g}" if config.weight_decay is not None else "")
                          + (", the most that is chosen, which leaves more" if config.weight_decay == MOST_DECAY else "") + "; none on biases",
                          "in few steps AlexNet's leaves the random start in the weights, which projections then show")
-    return Departure("weight decay", "", f"{config.weight_decay:g} on weights, none on biases",
+    return Deviation("weight decay", "", f"{config.weight_decay:g} on weights, none on biases",
                      "AlexNet's value" if config.weight_decay == TrainConfig.weight_decay else "asked for")
 
 
 ANALYSES = (
-    Departure("windows that overlap in unpooling", "", "what they bring adds up", "the gradient's rule"),
-    Departure("biases on the way down", "", "none", "a projection is to show what this picture brought"),
-    Departure("fields over the border (figure 2)", "", "beyond it mid-grey", "the field keeps its size"),
-    Departure("nine strongest (figure 2)", "", "a picture counts once, with its strongest place",
+    Deviation("windows that overlap in unpooling", "", "what they bring adds up", "the gradient's rule"),
+    Deviation("biases on the way down", "", "none", "a projection is to show what this picture brought"),
+    Deviation("fields over the border (figure 2)", "", "beyond it mid-grey", "the field keeps its size"),
+    Deviation("nine strongest (figure 2)", "", "a picture counts once, with its strongest place",
               "the figure's nine patches are of nine pictures"),
-    Departure('"canonical distance" (figure 5)', "",
+    Deviation('"canonical distance" (figure 5)', "",
               "raw, relative to the clean picture's, and of unit vectors, all three; behind the ReLU",
               "the figure fits none better"),
-    Departure("square of figure 7", "grey", "128 of 255 before the mean is subtracted; 50 of 224 pixels, moved by 6",
+    Deviation("square of figure 7", "grey", "128 of 255 before the mean is subtracted; 50 of 224 pixels, moved by 6",
               "measured in the figure"),
-    Departure("signs of table 1", "", "-1, 0, 1 of features behind the ReLU, per feature and pair",
+    Deviation("signs of table 1", "", "-1, 0, 1 of features behind the ReLU, per feature and pair",
               "only so are scores near 0.07 possible"),
-    Departure("features and C of table 7", "",
+    Deviation("features and C of table 7", "",
               "behind pooling and normalisation, centred, one scale; C from a held-out third",
               "see `zfcore/analysis/probing.py`"),
 )
@@ -124,6 +124,6 @@ ANALYSES = (
 
 def in_words(config, counts=None):
     """The line that a run prints."""
-    differ, choices = len(departures(config, counts)), len(open_questions(config))
-    recipe = {0: "the paper's", 1: "1 departure from the paper's"}.get(differ, f"{differ} departures from the paper's")
+    differ, choices = len(deviations(config, counts)), len(open_questions(config))
+    recipe = {0: "the paper's", 1: "1 deviation from the paper's"}.get(differ, f"{differ} deviations from the paper's")
     return f"{recipe}, {choices} choices where it leaves a question open; config.json lists them"

@@ -3,13 +3,13 @@ import json
 
 import pytest
 
-from bench.tables import departures_table
+from bench.tables import deviations_table
 from train.__main__ import main
 from train.options import parser
 from zfcore.models import MODELS
 from zfcore.models.variants import IN_TABLES
 from zfcore.training import PRESETS, TrainConfig, resolve
-from zfcore.training.departures import IMAGENET, STATED, departures, in_words, open_questions
+from zfcore.training.deviations import IMAGENET, STATED, deviations, in_words, open_questions
 
 PAPER = dict(image_size=224, epochs=70, batch_size=128, lr=0.01, momentum=0.9, keep_prob=0.5, init="gaussian", rms_max=0.1,
              crops="ten", upscale=True, limit_per_class=0, init_from="", precision="fp32")             # typed from the paper
@@ -23,7 +23,7 @@ def typed(*words):
 def test_the_papers_presets_on_imagenet_depart_in_nothing_and_say_what_is_open(preset):
     c = typed("--preset", preset, "--data", "ILSVRC2012")
     assert {name: getattr(c, name) for name in PAPER} == PAPER and c.model == preset and c.picture_size == 256
-    assert departures(c, IMAGENET) == departures(c) == []
+    assert deviations(c, IMAGENET) == deviations(c) == []
     about = [entry.what for entry in open_questions(c)]
     for word in ("padding", "contrast", "1e-2", "weight decay", "learning rate", "ten crops", "dropout", "RMS", "an error"):
         assert sum(word in what for what in about) == 1, word
@@ -37,15 +37,15 @@ def test_the_papers_presets_on_imagenet_depart_in_nothing_and_say_what_is_open(p
     (["--crops", "random"], "--crops", "random"), (["--no-upscale"], "--upscale", "off"),
     (["--limit-per-class", "5"], "--limit-per-class", "5"), (["--data", ""], "pictures", "synthetic"),
     (["--model", "alexnet-b"], "network", "alexnet-b")])
-def test_each_option_that_leaves_the_recipe_is_one_departure_and_those_that_do_not_are_none(words, what, here):
+def test_each_option_that_leaves_the_recipe_is_one_deviation_and_those_that_do_not_are_none(words, what, here):
     c = typed("--preset", "zfnet", "--data", "ILSVRC2012", "--workers", "7", "--seed", "3", "--micro-batch", "16", *words)
-    (found,) = departures(c)
+    (found,) = deviations(c)
     assert found.what == what and here in found.here and found.paper and found.why
-    assert in_words(c).startswith("1 departure from the paper's, ")
+    assert in_words(c).startswith("1 deviation from the paper's, ")
 
 
 def test_another_set_is_told_with_its_counts():
-    (found,) = departures(typed("--preset", "zfnet", "--data", "flowers"), (102, 1020))
+    (found,) = deviations(typed("--preset", "zfnet", "--data", "flowers"), (102, 1020))
     assert found.here == "flowers: 102 classes, 1020 training pictures"
 
 
@@ -54,7 +54,7 @@ def test_another_set_is_told_with_its_counts():
                                              ("drawn:combinations", "the drawn combinations", "asked for")))
 def test_drawn_sets_are_told_by_name_before_they_are_opened_too(data, here, why):
     for counts, more in ((None, ""), ((126, 12600), ": 126 classes, 12600 training pictures")):
-        (found,) = departures(typed("--preset", "zfnet", "--data", data), counts)
+        (found,) = deviations(typed("--preset", "zfnet", "--data", data), counts)
         assert (found.here, found.why) == (here + more, why)
 
 
@@ -68,11 +68,11 @@ def test_what_is_open_follows_the_options():
     assert "two groups" in here["AlexNet's two halves"] and here["when the learning rate falls"].endswith("after epochs 3, 8")
     assert here["padding, rounding of sizes"].endswith("0, 2, 1, 1, 1")
     assert "before the pool" in here["constants of the contrast normalisation"]
-    assert not any(word in what for what in here for word in ("1e-2", "ten crops", "RMS", "stride"))     # these are departures then
+    assert not any(word in what for what in here for word in ("1e-2", "ten crops", "RMS", "stride"))     # these are deviations then
 
 
 def test_every_reason_of_tiny_is_its_own_and_every_option_is_either_stated_or_not_the_papers_matter():
-    tiny = departures(typed())
+    tiny = deviations(typed())
     assert len(tiny) == len(PRESETS["tiny"].keys() - {"weight_decay", "start_left", "drop_after"}) + 1        # and the pictures
     assert all(entry.why and entry.why != "asked for" for entry in tiny)
     silent = {"preset", "data", "model", "micro_batch", "weight_decay", "start_left", "patience", "drop_after", "seed", "device", "workers",
@@ -88,7 +88,7 @@ def test_config_json_and_the_first_lines_of_a_run_tell_them(options, tmp_path, c
     assert about["--batch-size"] == {"what": "--batch-size", "paper": "128", "here": "8", "why": "asked for"}
     assert about["pictures"]["here"].endswith(": 3 classes, 30 training pictures")
     assert {entry["what"] for entry in written["open_questions"]} > {"weight decay", "dropout's scale"}
-    assert f"recipe: {len(about)} departures from the paper's, {len(written['open_questions'])} choices" in capsys.readouterr().out
+    assert f"recipe: {len(about)} deviations from the paper's, {len(written['open_questions'])} choices" in capsys.readouterr().out
 
 
 def test_a_run_from_before_they_were_told_is_resumed_and_tells_them(options, tmp_path):
@@ -105,5 +105,5 @@ def test_a_run_from_before_they_were_told_is_resumed_and_tells_them(options, tmp
 
 
 def test_the_table_has_every_row_and_no_broken_one():
-    rows = departures_table(None).splitlines()
+    rows = deviations_table(None).splitlines()
     assert all(row.count("|") == 5 for row in rows) and len({row.split("|")[1] for row in rows}) == len(rows)

@@ -1,12 +1,13 @@
-"""Controls of projections: each replaces one thing and nothing else, and planted cases have the similarities they must have."""
+"""Sanity checks of projections: each replaces one thing and nothing else, and planted cases have the similarities they must have."""
+import h5py
 import numpy as np
 import pytest
 
 from tests.analysis.test_evolution import command, planted_run, refused
 from tests.analysis.test_top_activations import CROP, MEAN, SIZE, Noise, pictures_of, small
 from zfcore import results
-from zfcore.analysis.controls import (PART, Controls, cascade, conditions, controls, legibility, length, object_boxes, randomised,
-                                      rank_correlation, shares_in_boxes, shares_in_parts, shares_of_start, similarities)
+from zfcore.analysis.sanity_checks import (PART, SanityChecks, cascade, conditions, legibility, length, object_boxes, randomised,
+                                           rank_correlation, sanity_checks, shares_in_boxes, shares_in_parts, shares_of_start, similarities)
 from zfcore.analysis.top_activations import crops, field_windows, top_activations
 from zfcore.check import Expected
 from zfcore.data.loader import Pictures
@@ -25,7 +26,7 @@ def controlled(network, layer="conv2", units=UNITS, data=None, k=3, start=None, 
     mean = MEAN if pictures.size == SIZE else np.full((3, pictures.size, pictures.size), 127, np.float32)
     model = Trained(network, mean, begun=lambda: start)
     top = top_activations(model, pictures, [layer], k, batch_size=8)
-    return controls(model, pictures, top, layer, units, **options), top
+    return sanity_checks(model, pictures, top, layer, units, **options), top
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def test_the_conditions_go_down_from_the_units_own_layer():
 def test_only_those_that_are_asked_for_are_made_and_are_the_same(monkeypatch):
     network, start, only = small(), small(seed=5), ("as trained", "another unit", "untrained")
     every, _ = controlled(network, start=start)
-    monkeypatch.setattr("zfcore.analysis.controls.randomised", lambda *_: pytest.fail("a network was made that nobody asked for"))
+    monkeypatch.setattr("zfcore.analysis.sanity_checks.randomised", lambda *_: pytest.fail("a network was made that nobody asked for"))
     some, _ = controlled(network, start=start, only=only)
     assert some.conditions.tolist() == list(only)
     at = [every.conditions.tolist().index(condition) for condition in only]
@@ -160,7 +161,7 @@ def test_a_layer_without_a_pool_below_it_and_one_that_there_is_not_are_refused(l
     network, pictures = small(), pictures_of(Noise())
     top = top_activations(Trained(network, MEAN), pictures, ["conv1", "conv2"], 2, batch_size=8)
     with pytest.raises(Expected, match=what):
-        controls(Trained(network, MEAN), pictures, top, layer, [0])
+        sanity_checks(Trained(network, MEAN), pictures, top, layer, [0])
 
 
 def test_units_that_never_fire_layers_of_one_unit_and_a_single_picture_are_refused():
@@ -231,7 +232,7 @@ def test_the_box_is_where_the_object_was_drawn_in_the_crop_that_the_network_sees
 
 def test_on_the_drawn_set_every_condition_has_its_share_in_the_box():
     found, _ = controlled(small(), "fc8", [0, 2], data=Pictures(Synthetic("val", 12, SIZE), SIZE, CROP, workers=0), k=2)
-    assert isinstance(found, Controls) and found.inside.shape == (4, 7) and found.area.shape == (4,)
+    assert isinstance(found, SanityChecks) and found.inside.shape == (4, 7) and found.area.shape == (4,)
     assert ((found.inside >= 0) & (found.inside <= 1)).all() and ((found.area > 0) & (found.area < 1)).all()
 
 
@@ -248,11 +249,11 @@ def test_the_weights_of_the_start_come_down_through_the_switches_as_trained_and_
     expected = small()                                    # trained on the way up; on the way down the start's filters
     for n, (unit, picture) in enumerate(zip(found.units, found.pictures)):
         x = Trained(network, MEAN).inputs(Noise().pixels[picture:picture + 1])
-        _, trace = expected.forward(x, until="relu2")
+        _, caches = expected.forward(x, until="relu2")
         place = project(network, x, "conv2", [unit]).places
         for k, name in ((0, "conv1"), (4, "conv2")):
-            trace[k] = trace[k]._replace(w=start[name].parameters["w"])
-        mixed = descend(network, start_signal(trace[5], np.array([unit]), place, None, start=1), trace)
+            caches[k] = caches[k]._replace(w=start[name].parameters["w"])
+        mixed = descend(network, start_signal(caches[5], np.array([unit]), place, None, start=1), caches)
         own = project(start, x, "conv2", [unit], place, start=1).pixels
         for pixels, j in ((mixed, -2), (own, -1)):
             shown = found.projections[n, j]
@@ -305,17 +306,20 @@ def test_the_legibility_of_a_training_run_is_the_share_in_the_boxes_of_each_pict
 # ------------------------------------------------------------------------------------------------- the command line
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return planted_run(tmp_path_factory.mktemp("controls"))
+    return planted_run(tmp_path_factory.mktemp("sanity-checks"))
 
 
 def test_the_command_shows_the_last_convolution_and_the_classes_and_draws_again_from_the_arrays(run, tmp_path, capsys):
-    command("controls", "--run", run, "--output", tmp_path, "--units", "0,1", "--k", "2")
+    command("sanity-checks", "--run", run, "--output", tmp_path, "--units", "0,1", "--k", "2")
     assert {p.name for p in tmp_path.iterdir()} == {"conv2.h5", "conv2.png", "fc8.h5", "fc8.png", "strongest.h5"}
-    found = results.load(tmp_path/"fc8.h5", Controls)
+    found = results.load(tmp_path/"fc8.h5", SanityChecks)
     assert found.units.tolist() == [0, 0, 1, 1] and found.conditions[4] == "fc8 to conv1" and found.inside is None
     assert f"fc8, another unit: cosine {found.cosine[:, 5].mean():.2f}, rank" in capsys.readouterr().out
     before = (tmp_path/"fc8.png").read_bytes()
     (tmp_path/"fc8.png").unlink()
+    with h5py.File(tmp_path/"fc8.h5", "a") as file:
+        assert file.attrs["kind"] == b"SanityChecks"
+        file.attrs["kind"] = np.bytes_("Controls")                     # as older files say
     command("redraw", tmp_path/"fc8.h5")
     assert (tmp_path/"fc8.png").read_bytes() == before
 
@@ -326,14 +330,14 @@ def test_the_command_shows_the_last_convolution_and_the_classes_and_draws_again_
     (["--layers", "conv2", "--units", 2], "units of conv2 that some picture makes fire"), (["--data", "nowhere"], "nowhere"),
     (["--output", __file__], "--output: expected a folder")])
 def test_bad_input_is_one_sentence_and_leaves_no_figure(run, tmp_path, capsys, more, sentence):
-    assert sentence in refused(capsys, "controls", "--run", run, "--output", tmp_path/"out", *more)
+    assert sentence in refused(capsys, "sanity-checks", "--run", run, "--output", tmp_path/"out", *more)
     assert not (tmp_path/"out").exists() or {p.name for p in (tmp_path/"out").iterdir()} <= {"strongest.h5"}
 
 
 def test_a_network_without_pooling_and_an_empty_set_are_one_sentence(run, tmp_path, capsys):
     plain = Network("plain", (3, CROP, CROP), [Conv("conv1", 4, K=5, S=2), ReLU("relu1"), Conv("conv2", 5, K=3), ReLU("relu2")])
     poolless = planted_run(tmp_path/"plain", network=plain.init(0, "he"), pictures=1)
-    assert "a layer above a pool, whose switches" in refused(capsys, "controls", "--run", poolless)
+    assert "a layer above a pool, whose switches" in refused(capsys, "sanity-checks", "--run", poolless)
     for part in ("train", "val"):
         (tmp_path/"none"/part/"bee").mkdir(parents=True)
-    assert "none" in refused(capsys, "controls", "--run", run, "--data", tmp_path/"none")
+    assert "none" in refused(capsys, "sanity-checks", "--run", run, "--data", tmp_path/"none")

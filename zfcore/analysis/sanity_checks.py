@@ -1,4 +1,4 @@
-"""Floor 6: what a projection owes to the network, to the unit, and to the picture's switches.
+"""Floor 6: sanity checks of projections: what they owe to the network, to the unit, and to the picture's switches.
 
 Adebayo et al. 2018 ("Sanity checks for saliency maps") and Nie et al. 2018 ("A theoretical explanation for perplexing
 behaviors of backpropagation-based visualizations") found that such pictures may hardly depend on what was learned. Here each
@@ -49,7 +49,7 @@ from zfcore.trained import Trained
 
 
 @dataclass(frozen=True)
-class Controls:
+class SanityChecks:
     """n projections from one layer, and each under J - 1 controls.
 
     conditions    (J,) texts       "as trained", then the controls
@@ -84,9 +84,9 @@ class Controls:
     classes: NDArray[np.str_] | None = None
 
 
-def controls(model: Trained, pictures: Pictures, top: TopActivations, layer: str, units: Ints, *, seed: int = 0,
-             batch_size: int = 32, only: Collection[str] | None = None, bar: Bar | None = None) -> Controls:
-    """Controls of the projections of `units` of `layer` from the strongest pictures that the pass `top` found for them.
+def sanity_checks(model: Trained, pictures: Pictures, top: TopActivations, layer: str, units: Ints, *, seed: int = 0,
+                  batch_size: int = 32, only: Collection[str] | None = None, bar: Bar | None = None) -> SanityChecks:
+    """Sanity checks of the projections of `units` of `layer` from the strongest pictures that the pass `top` found for them.
 
     `only` names the `conditions` that are wanted, None for all. `bar` moves on by one a projection (`length` says how many). Raises Expected
     where a control is impossible: a network or layer without pooling below it has no switches, a layer with one unit no other
@@ -124,8 +124,8 @@ def controls(model: Trained, pictures: Pictures, top: TopActivations, layer: str
         projections.append(np.stack(of_batch, axis=1))                                       # (batch,J,f,f,3)
     projections = np.concatenate(projections)
     names = np.array([pictures.dataset.names[i] for i in shown], dtype=str)
-    found = Controls(layer, np.array(asked), units, shown, names, np.concatenate(patches), projections,
-                     *similarities(network, projections, field_windows(network, layer, boxes)))
+    found = SanityChecks(layer, np.array(asked), units, shown, names, np.concatenate(patches), projections,
+                         *similarities(network, projections, field_windows(network, layer, boxes)))
     if not hasattr(pictures.dataset, "truth"):
         return found
     windows, truths = field_windows(network, layer, boxes), [pictures.dataset.truth(i) for i in shown.tolist()]
@@ -161,7 +161,7 @@ def in_words(names):
 
 
 def length(network: Network, layer: str, count: int, start: Network | None = None) -> int:
-    """How many projections the controls of `count` projections take."""
+    """Number of projections that the controls of `count` projections take."""
     return count*len(conditions(network, layer, start))
 
 

@@ -1,4 +1,5 @@
-"""Contrast normalisation across maps (Krizhevsky 2012, section 3.3), in layers 1 and 2 behind the pool."""
+"""Local response normalisation across maps (Krizhevsky 2012, section 3.3), in layers 1 and 2 behind the pool: the paper's local
+contrast normalisation."""
 from typing import NamedTuple
 
 import numpy as np
@@ -11,13 +12,13 @@ from zfcore.memory import workspace
 from zfcore.ops.maxpool import MaxPoolCache, Pooling, maxpool, pooled_shape
 from zfcore.ops.relu import relu_backward_reference, where_on
 
-FORWARD = Kernel("contrast_norm.cu", "contrast_norm_forward",
+FORWARD = Kernel("local_response_norm.cu", "local_response_norm_forward",
                  "const float *x, float *y, long long L, int C, int maps, float a, float k",
                  {"WINDOW": 5, "BETA": "0.75f"})
-BACKWARD = Kernel("contrast_norm.cu", "contrast_norm_backward",
+BACKWARD = Kernel("local_response_norm.cu", "local_response_norm_backward",
                   "const float *dy, const float *x, float *dx, long long L, int C, int maps, float a, float k",
                   {"WINDOW": 5, "BETA": "0.75f", "RELU": 0})
-OF_MAXPOOL = Kernel("contrast_norm.cu", "contrast_norm_of_maxpool",
+OF_MAXPOOL = Kernel("local_response_norm.cu", "local_response_norm_of_maxpool",
                     "const float *x, float *maxima, unsigned char *switches, float *y, "
                     "int H, int W, int Ho, int Wo, int N, int P, int C, int maps, float a, float k",
                     {"WINDOW": 5, "BETA": "0.75f", "POOL": 3, "STRIDE": 2})
@@ -30,22 +31,22 @@ class Normalisation(NamedTuple):
     k: float
 
 
-class ContrastNormCache(NamedTuple):
+class LocalResponseNormCache(NamedTuple):
     """The maps x that were normalised, and how."""
     x: np.ndarray
     rule: Normalisation
 
 
-def contrast_norm_reference(x, n, alpha, beta, k, convention="mean"):
+def local_response_norm_reference(x, n, alpha, beta, k, convention="mean"):
     s = np.empty(x.shape)
     a = alpha/n if convention == "mean" else alpha
     for c in range(len(x)):
         first = c - n//2
         s[c] = k + a*np.square(x[max(first, 0):max(first + n, 0)], dtype=float).sum(axis=0)
-    return x*s**-beta, ContrastNormCache(x, Normalisation(n, a, beta, k))
+    return x*s**-beta, LocalResponseNormCache(x, Normalisation(n, a, beta, k))
 
 
-def contrast_norm_backward_reference(dy, cache, relu=False):
+def local_response_norm_backward_reference(dy, cache, relu=False):
     x, (n, a, beta, k) = cache
     dx = np.zeros(x.shape)
     for c in range(len(x)):                                  # each y[c] depends on the maps of its window
@@ -56,7 +57,7 @@ def contrast_norm_backward_reference(dy, cache, relu=False):
     return relu_backward_reference(dx, x) if relu else dx
 
 
-def contrast_norm(x, n, alpha, beta, k, convention="mean"):
+def local_response_norm(x, n, alpha, beta, k, convention="mean"):
     """y = x / s^beta with s = k + a * (sum of the squares of n neighbouring maps, at the same pixel).
 
     x (C,H,W,N) float32 or float64 -> y of the same shape, and the cache.
@@ -65,12 +66,12 @@ def contrast_norm(x, n, alpha, beta, k, convention="mean"):
     convention   "mean"   a = alpha/n, as cuda-convnet, Caffe, PyTorch and ONNX read alpha
                  "sum"    a = alpha, the formula of the AlexNet paper taken literally
     Raises Expected unless n, k > 0 and alpha >= 0: s is then never 0."""
-    dtype("contrast_norm: x", x, np.float32, np.float64)
+    dtype("local_response_norm: x", x, np.float32, np.float64)
     rule = _normalisation(n, alpha, beta, k, convention)
     y = empty(x.shape, x.dtype, like=x)
     if runs_kernels(x):
         _launch(FORWARD, rule, x, y)
-        return y, ContrastNormCache(x, rule)
+        return y, LocalResponseNormCache(x, rule)
     columns, out = x.reshape(len(x), -1), y.reshape(len(x), -1)          # (C, pixels of all images)
 
     def work(block):
@@ -80,26 +81,26 @@ def contrast_norm(x, n, alpha, beta, k, convention="mean"):
         np.divide(x, _power(s, rule.beta, s, spare), out=out[:, block])
 
     parallel(work, _blocks(columns))
-    return y, ContrastNormCache(x, rule)
+    return y, LocalResponseNormCache(x, rule)
 
 
 def _normalisation(n, alpha, beta, k, convention="mean"):
-    one_of("contrast_norm: convention", convention, ("mean", "sum"))
-    positive("contrast_norm: n", n)
-    positive("contrast_norm: k", k)
+    one_of("local_response_norm: convention", convention, ("mean", "sum"))
+    positive("local_response_norm: n", n)
+    positive("local_response_norm: k", k)
     if alpha < 0:
-        raise Expected("contrast_norm: alpha", "a number not below 0", alpha)
+        raise Expected("local_response_norm: alpha", "a number not below 0", alpha)
     return Normalisation(n, float(alpha/n if convention == "mean" else alpha), float(beta), float(k))
 
 
-def contrast_norm_of_maxpool(x, pool, norm):
-    """`maxpool` and `contrast_norm` behind it: on a device in one pass, so that the maxima are not read again.
+def local_response_norm_of_maxpool(x, pool, norm):
+    """`maxpool` and `local_response_norm` behind it: on a device in one pass, so that the maxima are not read again.
 
     x (C,H,W,N); `pool` and `norm` are the other arguments of the two -> (maxima, cache of the pool), (y, cache of the
     normalisation), what the two would return, to the bit. Raises Expected as they do."""
     if not runs_kernels(x):
         pooled = maxpool(x, *pool)
-        return pooled, contrast_norm(pooled[0], *norm)
+        return pooled, local_response_norm(pooled[0], *norm)
     (_, H, W, _), (C, Ho, Wo, N), (K, S, P, *_) = x.shape, pooled_shape(x, *pool), pool
     rule = _normalisation(*norm)
     maxima, y = (empty((C, Ho, Wo, N), x.dtype, like=x) for _ in range(2))
@@ -107,16 +108,16 @@ def contrast_norm_of_maxpool(x, pool, norm):
     tuned = OF_MAXPOOL.variant(WINDOW=rule.n, BETA=f"{rule.beta}f", POOL=K, STRIDE=S)
     grid, maps = _grid(tuned, C, Ho*Wo*N)
     tuned(grid, x, maxima, switches, y, H, W, Ho, Wo, N, P, C, maps, rule.a, rule.k)
-    return (maxima, MaxPoolCache(switches, Pooling(x.shape, K, S, P), maxima)), (y, ContrastNormCache(maxima, rule))
+    return (maxima, MaxPoolCache(switches, Pooling(x.shape, K, S, P), maxima)), (y, LocalResponseNormCache(maxima, rule))
 
 
-def contrast_norm_backward(dy, cache, relu=False):
+def local_response_norm_backward(dy, cache, relu=False):
     """dx[c] = dy[c] / s[c]^beta - 2 a beta x[c] * (sum over the maps j whose window holds c of dy[j] y[j] / s[j]).
 
     relu=True goes on through a ReLU that x came out of, with x at hand: dx is 0 where x is not above 0."""
     x, rule = cache
-    dtype("contrast_norm_backward: dy", dy, x.dtype)
-    shape("contrast_norm_backward: dy", dy, x.shape)
+    dtype("local_response_norm_backward: dy", dy, x.dtype)
+    shape("local_response_norm_backward: dy", dy, x.shape)
     n, a, beta, _ = rule
     dx = empty(dy.shape, dy.dtype, like=dy)
     if runs_kernels(dy):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.kernels.conftest import EPS, close, normal
-from zfcore.ops.filter_rms import filter_rms, filter_rms_reference
+from zfcore.ops.clip_filter_rms import clip_filter_rms, clip_filter_rms_reference
 
 SHAPES = [(6, 7, 37), (1, 1, 3), (2, 3, 300)]         # more weights than a part, more filters than a block, more than a block counts
 
@@ -18,13 +18,13 @@ def test_filters_above_the_limit_are_scaled_back_and_counted(machine, rng, copie
 
     def work():
         filters, clamped = [machine.array(w) for w in several], machine.array(np.full((), 7.0))
-        filter_rms(filters, 0.1, clamped)
+        clip_filter_rms(filters, 0.1, clamped)
         first = machine.host(clamped).copy()
-        filter_rms(filters, 0.1, clamped)
+        clip_filter_rms(filters, 0.1, clamped)
         return first, clamped, *filters
 
     first, again, *results = machine.results(work)
-    wanted = [filter_rms_reference(w, 0.1) for w in several]
+    wanted = [clip_filter_rms_reference(w, 0.1) for w in several]
     scaled_back = sum(over for _, over in wanted)
     assert first == again == 7 + scaled_back and 0 < scaled_back < copies*340
     for w, got, (scaled, _) in zip(several, results, wanted, strict=True):

@@ -1,0 +1,95 @@
+"""Floor 0: what Linux, macOS and Windows do in different ways: each call that one of them lacks, with its other way."""
+import errno
+import os
+import threading
+import time
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:                                        # Windows
+    fcntl = None                 # type: ignore[assignment]
+try:
+    import msvcrt
+except ImportError:                                        # all others
+    msvcrt = None                # type: ignore[assignment]
+
+# Flags of `os.open`; what a system does not have it does not need.
+NO_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+BINARY = getattr(os, "O_BINARY", 0)                        # on Windows a descriptor changes the ends of lines without it
+IN_USE = 5, 32                                             # of Windows: a file that somebody has open, a search index perhaps
+FAR = 2**30                                                # the byte of a lock on Windows, behind all that anybody reads
+_reading = threading.Lock()
+
+
+def cores() -> int:
+    """The number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """Up to `size` bytes of an open file from byte `offset` on, for any number of threads. Raises OSError."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, offset)
+    with _reading:                                         # a descriptor has one place, which all threads share
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, size)
+
+
+def lock(descriptor: int, wait: bool = False) -> None:
+    """Hold an open file for this process, until it is closed or the process ends, however that ends. Raises BlockingIOError where
+    another one holds it, or waits for its end; another OSError where there are no locks, as on some network file systems."""
+    if fcntl is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    elif msvcrt is None:
+        raise OSError(errno.ENOLCK, "no locks here")
+    else:
+        while not _locked_there(descriptor):
+            if not wait:
+                raise BlockingIOError(errno.EAGAIN, "held by another process")
+            time.sleep(0.1)
+
+
+def _locked_there(descriptor):
+    """Whether Windows has given the lock."""
+    place = os.lseek(descriptor, 0, os.SEEK_CUR)
+    os.lseek(descriptor, FAR, os.SEEK_SET)
+    try:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        return True
+    except PermissionError:
+        return False
+    finally:
+        os.lseek(descriptor, place, os.SEEK_SET)
+
+
+def flush(path: Path) -> None:
+    """Wait until the file or folder at `path` is on the disk."""
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":
+        return                                             # a folder cannot be opened there; the rename is enough
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)       # Windows flushes only what may be written
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace(old: Path, new: Path, seconds: float = 2) -> None:
+    """Give the file `old` the name `new`, in place of a file that has it. Windows refuses that while somebody has `new` open: it is
+    asked again for so many seconds. Raises OSError."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return os.replace(old, new)
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in IN_USE or time.monotonic() > until:
+                raise
+        time.sleep(0.05)
+
+
+def is_left_alone(caller: int) -> bool:
+    """Whether the process `caller` that started this one has gone. Windows does not tell: a child keeps its parent's number, which
+    is that of a launcher in a virtual environment; there it is False."""
+    return os.name != "nt" and os.getppid() != caller
