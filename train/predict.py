@@ -13,15 +13,15 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from train.evaluate import default_output, whole_folder
+from train.evaluate import default_output, whole_folder, written
 from zfcore import check, plots
 from zfcore.checkpoint import write_csv
 from zfcore.data.folders import Files, is_picture
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import CorruptImage
 from zfcore.kernel import PRECISIONS
+from zfcore.terminal import Bar, printable, say
 from zfcore.training.evaluation import open_runs, predict
 
 FILES = ("predictions.csv", "probabilities.csv", "predictions.png")
@@ -61,7 +61,7 @@ def write_sheet(path, pictures, found, order, classes):
 def in_words(names, order, p, classes):
     """The lines that are printed: each of the first pictures with its likeliest classes."""
     for name, likeliest, of_one in [*zip(names, order.T, p.T)][:LINES]:
-        yield f"{name}: " + ", ".join(f"{classes[k]} {100*of_one[k]:.1f} %" for k in likeliest)
+        yield f"{printable(name)}: " + ", ".join(f"{classes[k]} {100*of_one[k]:.1f} %" for k in likeliest)
     if len(names) > LINES:
         yield f"and {len(names) - LINES} more"
 
@@ -75,10 +75,10 @@ def parser():
                    help="a run's folder (its best.h5) or a checkpoint file; of several, the mean of the softmaxes is taken")
     p.add_argument("--crops", choices=("centre", "ten"), default="centre", help="ten: the mean over the paper's ten crops")
     p.add_argument("--output", metavar="DIR", help="folder to write (default: predictions, in the first run's folder)")
-    p.add_argument("--batch-size", type=int, default=128)
+    p.add_argument("--batch-size", type=check.BATCH, default=128)
     p.add_argument("--device", default="auto", help="auto, cpu or gpu")
     p.add_argument("--precision", default="fp32", help=f"how products are formed: {', '.join(PRECISIONS)} (on a CPU: fp32)")
-    p.add_argument("--workers", type=int, default=2, help="threads that decode pictures")
+    p.add_argument("--workers", type=check.THREADS, default=2, help="threads that decode pictures")
     p.add_argument("--upscale", action="store_true", help="enlarge pictures smaller than the network's input")
     return p
 
@@ -96,20 +96,19 @@ def divided(runs, paths):
 def main(arguments=None):
     args = parser().parse_args(arguments)
     runs, paths = divided(args.run, args.pictures)
-    check.positive("--batch-size", args.batch_size)
     models = open_runs(runs, args.device, args.precision)
     classes = models[0].classes
     models = [model.with_classes(classes) for model in models]
     pictures = open_files(models, paths, args.upscale, args.workers)
     output = Path(args.output or default_output(runs, "predictions"))
-    with whole_folder(output, FILES, "predictions") as folder:
-        with tqdm(total=len(pictures), unit="picture", disable=None, desc="predicting") as bar:
+    with whole_folder(output, FILES, "predictions") as (folder, place):
+        with Bar(len(pictures), "pictures", "predicting") as bar:
             found = predict(models, pictures, args.batch_size, args.crops, bar)
         names = [pictures.dataset.names[i] for i in found.indices]
         order = np.argsort(-found.p, axis=0, kind="stable")[:TOP]
         write_tables(folder, names, order, found.p, classes)
         write_sheet(folder/"predictions.png", pictures, found, order, classes)
-    print("\n".join([*in_words(names, order, found.p, classes), *(f"  {output/name}" for name in FILES)]))
+    say(*in_words(names, order, found.p, classes), *written(output, place(), FILES))
 
 
 if __name__ == "__main__":

@@ -107,6 +107,9 @@ class Trained:
         """P (classes,N) float32 on the host of uint8 images (N,size,size,3): the softmax of the scores, of the centre crop or
         the mean over the paper's ten ("ten", section 3)."""
         check.one_of("crops", crops, ("centre", "ten"))
+        if not len(images):
+            raise check.Expected("pictures", "one or more", "none")
+        check.shape("pictures", images := np.asarray(images), (None, self.size, self.size, 3))
         n, images, each = len(images), to_device(images, like=self.mean), []
         views = zip(*(ten_crops(images.shape[1], self.crop) if crops == "ten" else centre_crops(1, images.shape[1], self.crop)))
         for view in views:                                 # (top, left, mirrored), the same for every picture

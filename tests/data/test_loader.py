@@ -490,7 +490,8 @@ def test_the_mean_image_does_not_overflow_on_white_pictures():
     assert (pictures(dataset).prepare(progress=False) == 255).all()
 
 
-def test_the_pass_shows_a_bar_that_reaches_the_end_although_some_are_damaged(capsys):
+def test_the_pass_shows_a_bar_that_reaches_the_end_although_some_are_damaged(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     pictures(Drawn(150, damaged=[149])).prepare()
     assert "150/150" in capsys.readouterr().err
     pictures(Drawn(150)).prepare(progress=False)

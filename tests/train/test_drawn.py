@@ -37,14 +37,15 @@ def test_a_run_on_a_drawn_set_tells_it_keeps_its_pictures_and_is_evaluated(cache
 
 def test_the_ten_objects_are_kept_too(cache, tmp_path, capsys):
     main([*OPTIONS, "--output", str(tmp_path/"run")])
-    assert f"data:   the synthetic set (drawn once, then kept in {cache}): 10 classes, 10 training" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"data: the synthetic set (drawn once, then kept in {cache}) 10 classes, 10 training" in said
     assert len(list(cache.glob("drawn-*.raw"))) == 2
 
 
 def test_without_a_folder_to_keep_them_pictures_are_drawn_as_it_goes(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(kept, "cache_folder", lambda: None)
     main([*OPTIONS, "--output", str(tmp_path/"run")])
-    assert "data:   the synthetic set (drawn as it goes, no files): 10 classes, 10 training" in capsys.readouterr().out
+    assert "data: the synthetic set (drawn as it goes, no files) 10 classes, 10 training" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_study_takes_a_drawn_set(cache, tmp_path):

@@ -109,10 +109,29 @@ def test_limit_per_class_packs_the_first_of_each_class(pictures, tmp_path):
 
 def test_the_closing_lines_tell_count_bytes_speed_and_the_next_command(pictures, tmp_path, capsys):
     output = packed(pictures, tmp_path/"p.h5", "--workers", "2")
-    text = capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
     assert f"42 pictures of 32x32, 0 left out as damaged, {output.stat().st_size} bytes" in text
     assert re.search(r"42 of them packed in [\d.]+ s, \d+ pictures/s with 2 threads", text)
     assert f"python -m train --preset zfnet --data {output} --image-size 28" in text
+
+
+# ------------------------------------------------------------------------------------------------- what is somebody else's
+@pytest.mark.parametrize("name", ["notes.txt", "train-1.npz", "folder"])
+def test_a_folder_of_parts_that_holds_something_else_is_left_alone(name, pictures, tmp_path, capsys):
+    parts = tmp_path/"p.h5.parts"
+    (parts/name).mkdir(parents=True) if name == "folder" else (parts.mkdir(), (parts/name).write_text("dear"))
+    assert f"a folder of parts and nothing else, got {name!r}" in refused(capsys, pictures, tmp_path/"p.h5", *SIZE)
+    (tmp_path/"p.h5").write_text("a file")
+    assert "a file that does not exist yet" in refused(capsys, pictures, tmp_path/"p.h5", *SIZE)
+    assert [path.name for path in parts.iterdir()] == [name] and (tmp_path/"p.h5").read_text() == "a file"
+
+
+@pytest.mark.parametrize("options", [["--raw"], ["--quality", "50"], ["--limit-per-class", "2"]])
+def test_success_is_not_reported_for_a_file_of_other_options(options, pictures, tmp_path, capsys):
+    before = packed(pictures, tmp_path/"p.h5", *options).read_bytes()
+    (tmp_path/"p.h5.parts").mkdir()
+    assert "a file that does not exist yet" in refused(capsys, pictures, tmp_path/"p.h5", *SIZE)
+    assert (tmp_path/"p.h5").read_bytes() == before and (tmp_path/"p.h5.parts").is_dir()
 
 
 # --------------------------------------------------------------------------------------- the same bytes, come what may
@@ -336,7 +355,7 @@ def test_damaged_pictures_are_named_counted_left_out_and_recorded(pictures, tmp_
         packed(pictures, output)
     out, err = capsys.readouterr()
     assert err.count("damaged picture left out: ") == 2 and "train/jade/03.png: not a picture in a known format" in err
-    assert "40 pictures of 32x32, 2 left out" in out
+    assert "40 pictures of 32x32, 2 left out" in " ".join(out.split())
     train, val = open_packed(output)
     assert "train/jade/03.png" not in train.names and np.bincount(train.labels).tolist() == [10, 9, 10]
     assert np.bincount(val.labels).tolist() == [4, 4, 3]

@@ -51,10 +51,10 @@ def test_a_run_is_judged_on_its_own_other_part_and_on_all_of_other_folders(made,
     data, (first, _) = made
     shutil.copytree(data/"jade", tmp_path/"other"/"jade")
     parts = open_folders(data, val_fraction=0.3)
-    for words, count in (((), len(parts[1])), (("--data", data), len(parts[1])), (("--data", data, "--part", "train"), len(parts[0])),
-                         (("--data", tmp_path/"other"), 10), (("--data", data.parent), 12)):
-        evaluate([*map(str, ["--run", first, *words, "--output", tmp_path/"out"]), "--device", "cpu"])
-        assert json.loads((tmp_path/"out"/"summary.json").read_text())["count"] == count
+    for k, (words, count) in enumerate((((), len(parts[1])), (("--data", data), len(parts[1])), (("--data", data, "--part", "train"), len(parts[0])),
+                         (("--data", tmp_path/"other"), 10), (("--data", data.parent), 12))):
+        evaluate([*map(str, ["--run", first, *words, "--output", tmp_path/f"out{k}"]), "--device", "cpu"])
+        assert json.loads((tmp_path/f"out{k}"/"summary.json").read_text())["count"] == count
     assert 3 <= len(parts[1]) <= 18
 
 

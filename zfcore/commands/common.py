@@ -15,14 +15,13 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from zfcore import check, plots, trained
 from zfcore.data.folders import Files
 from zfcore.data.loader import shuffled
 from zfcore.data.transforms import CorruptImage, check_large_enough
 from zfcore.deconvnet import check_units, feature_layer, unit_count
-from zfcore.files import anything, inside, mapping, read_json, table
+from zfcore.files import anything, folder_made, inside, mapping, read_json, table
 from zfcore.kernel import PRECISIONS
 from zfcore.networks import home_of
 
@@ -133,11 +132,11 @@ def originals(dataset, numbers, crop, upscale):
 
 
 def output_folder(args):
-    """--output, or RUN/figures/COMMAND: made, and found to take files, before anything is computed."""
+    """--output, or RUN/figures/COMMAND: made, with `args.left` for an ExitStack of what is to be left at the end, and found to take files, before anything is computed."""
     home = Path(args.output) if args.output else home_of(first_run(args))
     folder = home if args.output else inside(home, f"figures/{args.command.replace('-', '_')}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        args.left.enter_context(folder_made(folder))       # if the command finds nothing, it leaves none
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise check.Expected("--output", "a folder that can be written", f"{folder} ({error.strerror})") from None
@@ -209,7 +208,3 @@ def chosen(flag, text, count, advice, *seeds):
     except (ValueError, OverflowError):
         raise check.Expected(flag, "all, random:N, FIRST:LAST+1 or numbers like 3,5,7", repr(text), advice) from None
     return numbers
-
-
-def bar(total, unit, what):
-    return tqdm(total=total, unit=unit, desc=what, disable=None)

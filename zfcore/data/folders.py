@@ -25,7 +25,6 @@ import hashlib
 import os
 import posixpath
 import re
-import sys
 import tarfile
 import unicodedata
 import weakref
@@ -33,13 +32,13 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from zfcore.check import Expected
 from zfcore.data.split import split
 from zfcore.data.transforms import HAS_HEIF, HEIF, MOST_BYTES, SUFFIXES, CorruptImage, decode
 from zfcore.files import Bounded, opener, read_bytes, read_text
 from zfcore.system import read_at
+from zfcore.terminal import printable, warn
 
 PARTS = ("train", "val")
 CALLED = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test", "testing")}
@@ -112,7 +111,7 @@ def _without_classes(source, prefix, paths, limit, shorter_side):
 
 def say(line):
     """Tell the user, on standard error, what was understood or left out."""
-    tqdm.write(line, file=sys.stderr)
+    warn(printable(line))
 
 
 def _left_out(root, places, listings):

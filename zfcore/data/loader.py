@@ -6,7 +6,6 @@ which order, depends on (seed, epoch) alone: not on the number of threads, not o
 import hashlib
 import json
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,6 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from zfcore import check
 from zfcore.backend import CPU, Device
@@ -31,6 +29,7 @@ from zfcore.data.transforms import CorruptImage, TooSmall, check_crop, check_lar
 from zfcore.files import listed, parsed, said, text, whole
 from zfcore.hdf5 import open_h5
 from zfcore.hints import Array
+from zfcore.terminal import Bar, printable, warn
 
 PIECE = 8                 # pictures a thread prepares in one go
 MOST_DAMAGED = 0.01       # more than this share of a set is no accident any more, unless they are
@@ -138,7 +137,7 @@ class Pictures:
             self._leave_out(damaged)
             return mean
         total, count = np.zeros((self.size, self.size, 3), np.int64), 0     # whole numbers: exact in any order
-        with tqdm(total=len(self), desc=what, unit=" pictures", disable=not progress) as bar:
+        with Bar(len(self), "pictures", what, hidden=not progress) as bar:
             for pictures, _, indices in self.batches(64, seed=0, epoch=0, shuffle=False):
                 total += pictures.sum(axis=0, dtype=np.uint32)
                 count += len(indices)
@@ -203,7 +202,7 @@ class Pictures:
     def _leave_out(self, damaged):
         for i in sorted(damaged.keys() - self.damaged.keys()):
             self.damaged[i] = damaged[i]
-            tqdm.write(f"damaged picture left out: {self.dataset.names[i]}: {damaged[i]}", file=sys.stderr)
+            warn(printable(f"damaged picture left out: {self.dataset.names[i]}: {damaged[i]}"))
         if len(self.damaged) > (most_damaged(len(self)) if self.may_be_damaged is None else self.may_be_damaged):
             i, reason = next(iter(self.damaged.items()))
             raise Lost("data", damaged_in_words(len(self)), f"{len(self.damaged)} of {len(self)}, the first being "
@@ -319,7 +318,7 @@ class _KeptMean:
                 file["mean_image"], file["damaged"] = mean, damaged
                 file.attrs.update(format="zfcore mean image", digest=self._digest(mean, damaged))
         except (OSError, Expected) as error:
-            tqdm.write(f"the mean image is not kept for the next run: {error}", file=sys.stderr)
+            warn(f"the mean image is not kept for the next run: {error}")
 
     def _digest(self, mean, damaged):
         facts = f"{self.fingerprint} {damaged} {mean.shape} {mean.dtype} "

@@ -9,12 +9,10 @@ Thumbnails to find them by are made once and kept in `cache_folder()`, under the
 """
 import hashlib
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from unicodedata import normalize
 
 import numpy as np
-from tqdm import tqdm
 
 from zfcore.check import Expected
 from zfcore.checkpoint import new_hdf5
@@ -24,6 +22,7 @@ from zfcore.data.loader import cache_folder
 from zfcore.data.transforms import CorruptImage, decode, square
 from zfcore.files import text
 from zfcore.hdf5 import open_h5
+from zfcore.terminal import Bar, printable, warn
 
 MOST = 50_000                     # pictures; among more, near-duplicates are not looked for: that would take longer than an epoch
 STEPS = 2**11                     # of a thumbnail's values: their products then add up exactly, on every machine alike
@@ -100,7 +99,7 @@ def kept_thumbnails(root, dataset):
     known = _read(path)
     missing = [i for i, key in enumerate(keys) if key not in known]
     with ThreadPoolExecutor(CORES, thread_name_prefix="thumbnails") as pool, \
-            tqdm(total=len(missing), desc="looking for near-duplicates", unit=" pictures", disable=None) as bar:
+            Bar(len(missing), "pictures", "looking for near-duplicates") as bar:
         for i, thumb in zip(missing, pool.map(lambda i: thumbnail(dataset, i), missing)):
             known[keys[i]] = thumb
             bar.update()
@@ -142,7 +141,7 @@ def _write(path, keys, thumbs):
             file["keys"], file["thumbnails"] = keys, thumbs
             file.attrs.update(format="zfcore thumbnails", digest=_digest(keys, thumbs))
     except (OSError, Expected) as error:
-        tqdm.write(f"the thumbnails are not kept for the next run: {error}", file=sys.stderr)
+        warn(f"the thumbnails are not kept for the next run: {printable(error)}")
 
 
 def _digest(keys, thumbs):

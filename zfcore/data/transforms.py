@@ -220,7 +220,7 @@ def check_large_enough(picture: Image.Image, crop: int, upscale: bool, name: str
     """Raise TooSmall for a picture whose shorter side is below `crop`, unless `upscale`."""
     if min(picture.size) < crop and not upscale:
         raise TooSmall(name, f"a shorter side of at least {crop} pixels, as the network's input has",
-                       "{}x{}".format(*picture.size), "take a smaller --image-size, or --upscale to enlarge small pictures")
+                       "{}x{}".format(*picture.size), "--upscale enlarges small pictures; python -m train --image-size makes a network for them")
 
 
 # ------------------------------------------------------------------------------------------------------ crops

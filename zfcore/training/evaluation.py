@@ -57,9 +57,9 @@ class Score:
     def __str__(self):
         crops = "centre crop" if self.crops == "centre" else "mean of ten crops"
         networks = "1 network" if self.networks == 1 else f"mean of {self.networks} networks"
-        top5 = self._percent(self.top5) if self.classes > 5 else f"not meaningful among {self.classes} classes"
+        top5 = f"top-5 error {self._percent(self.top5)}, " if self.classes > 5 else ""
         damaged = f", {self.left_out} damaged left out" if self.left_out else ""
-        return (f"top-1 error {self._percent(self.top1)}, top-5 error {top5}, loss {self.loss:.3f} "
+        return (f"top-1 error {self._percent(self.top1)}, {top5}loss {self.loss:.3f} "
                 f"({crops}, {networks}, {self.count} {self.of}{damaged})")
 
     def _percent(self, error):
@@ -98,7 +98,7 @@ def batches_of_probabilities(models, pictures, batch_size, crops, bar):
 def predict(models: Sequence[Trained], pictures: Pictures, batch_size: int = 128, crops: Literal["centre", "ten"] = "centre",
             bar: Bar | None = None) -> Predictions:
     """The Predictions of an ensemble, a list of `Trained` models, for a `Pictures` set, in its order:
-    the mean over the models of their softmaxes, each the mean over the crops. `bar` is a tqdm bar to move on, if any.
+    the mean over the models of their softmaxes, each the mean over the crops. `bar` is a bar to move on, if any.
 
     One pass over the pictures: all models take them at the size of this set, whatever the crops they cut from it."""
     ps, labels, indices = zip(*((each.mean(axis=0), labels, indices) for each, labels, indices
