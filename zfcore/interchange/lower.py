@@ -1,0 +1,337 @@
+"""From a Foreign network to one of zfcore's layers that computes the same.
+
+What zfcore's layers do otherwise is brought into their form here, each with a line in `Lowered.folded`: a scaling and a shift go
+into the weights below them, how pictures are seen into the first weights (preprocessing.py), a softmax at the end is left to
+zfcore, which has its own, filters that are not square or that have holes become square ones with zeros, padding that is not the
+same on all sides is expressed by the rounding, by a frame cut off or by one laid around. All of it is formed in float64 and
+rounded once. What cannot be expressed exactly is refused, with the node's name.
+"""
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zfcore import check
+from zfcore.hints import Shape
+from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling, Node,
+                                        Padding, Probabilities, Rectifier, ResponseNorm, Window, unsupported)
+from zfcore.interchange.preprocessing import Preprocessing
+from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm, LocalResponseNormWithin,
+                           MaxPool, Pad, ReLU)
+from zfcore.network import Network
+from zfcore.ops.window import output_size
+
+LARGEST_POOL = 15                 # pixels a side of a window whose switches fit a byte
+EPS = 1e-5                        # of a BatchNorm that stands for a scaling and a shift
+
+
+@dataclass
+class Lowered:
+    """`network`, with its weights; `mean` (3,size,size), which is subtracted from pictures; of each layer that gives what a node
+    gave, `tensors` {layer: the file's name of that}; `folded`, a line for each thing that was brought into another form."""
+    network: Network
+    mean: NDArray[np.float32]
+    tensors: dict[str, str]
+    folded: list[str]
+
+
+def to_network(foreign: Foreign, seen: Preprocessing, name: str) -> Lowered:
+    """The network `name` that computes on RGB pixels less its mean what `foreign` computes on pictures as `seen` says. Raises
+    Unsupported, naming the node, for what zfcore's layers cannot express."""
+    (C, H, W), work = foreign.input_shape, _Work(foreign, list(foreign.nodes))
+    work.leave_the_softmax()
+    work.fold_affines()
+    seen = work.fold_input(seen)
+    work.see_pixels(seen)
+    work.build((3, H, W))
+    network = Network(name, (3, H, W), work.layers)
+    shapes = network.parameter_shapes()
+    work.check_parameters(shapes)
+    network.load(work.parameters, buffers=work.buffers)
+    return Lowered(network, seen.mean_image(), work.tensors, work.folded)
+
+
+@dataclass
+class _Work:
+    """The nodes on their way, and what has become of them."""
+    foreign: Foreign
+    nodes: list[Node]
+    layers: list[Layer] = field(default_factory=list)
+    parameters: dict[str, dict[str, NDArray[np.float32]]] = field(default_factory=dict)
+    buffers: dict[str, dict[str, NDArray[np.float32]]] = field(default_factory=dict)
+    tensors: dict[str, str] = field(default_factory=dict)
+    folded: list[str] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+
+    # ------------------------------------------------------------------------------------- what folds away
+    def leave_the_softmax(self):
+        if self.nodes and isinstance(self.nodes[-1], Probabilities):
+            self.folded.append(f"{self.nodes.pop().name}: the softmax at the end is zfcore's own; scores are what enters it")
+        for node in self.nodes:
+            if isinstance(node, Probabilities):
+                raise unsupported(self.foreign.path, node.name, "a softmax at the end", "one in between", "a layer for it")
+
+    def fold_affines(self):
+        """Each Affine right behind a Convolution or a Dense goes into its weights."""
+        kept: list[Node] = []
+        for node in self.nodes:
+            below = kept[-1] if kept else None
+            if isinstance(node, Affine) and isinstance(below, (Convolution, Dense)):
+                kept[-1] = scaled(below, node)
+                self.folded.append(f"{node.name}: a factor and a shift, folded into the weights of {below.name}")
+            else:
+                kept.append(node)
+        self.nodes = kept
+
+    def fold_input(self, seen):
+        """`seen` with the Affines on top of the pictures in it."""
+        while self.nodes and isinstance(node := self.nodes[0], Affine) and node.scale.all():
+            mean = seen.mean
+            shift = (node.shift/(node.scale*seen.scale)).reshape(-1, *[1]*(mean.ndim - 1))
+            seen = replace(seen, mean=mean - shift, scale=seen.scale*node.scale)
+            self.nodes.pop(0)
+            self.folded.append(f"{node.name}: a factor and a shift of the pictures, folded into mean and first weights")
+        return seen
+
+    def see_pixels(self, seen):
+        """Put into the first weights what `seen` does to pixels but for the mean."""
+        C, H, W = self.foreign.input_shape
+        if C == 3 and seen.channels == "rgb" and (seen.scale == 1).all():
+            return
+        first = next((k for k, node in enumerate(self.nodes) if not isinstance(node, (Padding, Dropping, Flattening))), 0)
+        node = self.nodes[first]
+        orders = [below.order for below in self.nodes[:first] if isinstance(below, Flattening)]
+        if isinstance(node, Convolution) and node.groups == 1 and not orders:
+            w = seen.into_filters(np.asarray(node.w, np.float64))
+        elif isinstance(node, Dense) and orders:
+            w = seen.into_filters(as_maps(node.w, (C, H, W), orders[0]))
+            w = w.reshape(len(w), -1) if orders[0] == "chw" else w.transpose(0, 2, 3, 1).reshape(len(w), -1)
+        else:
+            first, node = 0, Convolution("pixels", self.foreign.input, f"{self.foreign.input} of pixels", np.eye(C)[:, :, None, None],
+                                         None, Window((1, 1)))
+            self.nodes.insert(0, node)
+            w = seen.into_filters(node.w)
+        self.nodes[first] = replace(node, w=w)
+        what = {"grey": "the grey of three channels", "bgr": "the order of the channels", "rgb": ""}[seen.channels]
+        factor = "" if (seen.scale == 1).all() else "the factor of the pictures"
+        self.folded.append(f"{node.name}: {' and '.join(filter(None, (what, factor)))}, folded into its weights")
+
+    # -------------------------------------------------------------------------------------------- the layers
+    def build(self, shape: Shape) -> None:
+        rows: Sequence[int] | None = None                 # maps whose pixels the units are, where these come in the order hwc
+        for node in self.nodes:
+            if isinstance(node, Flattening):
+                rows = shape if node.order == "hwc" and len(shape) == 3 else rows
+            elif isinstance(node, Dense) and rows is not None:
+                node, rows = replace(node, w=as_maps(node.w, rows, "hwc").reshape(len(node.w), -1)), None
+            elif rows is not None and isinstance(node, (Affine, Probabilities)):
+                raise unsupported(self.foreign.path, node.name, "a fully connected layer behind maps in the order H,W,C", "none yet")
+            before = len(self.layers)
+            getattr(self, f"_{type(node).__name__.lower()}")(node, shape)
+            for layer in self.layers[before:]:
+                shape = self._shape_out(node, layer, shape)
+            if len(self.layers) > before:
+                self.tensors[self.layers[-1].name] = node.gives
+        if rows is not None:
+            raise unsupported(self.foreign.path, self.nodes[-1].name, "a fully connected layer behind maps in the order H,W,C", "none")
+        if len(shape) == 3 and shape[1:] == (1, 1):
+            self.layers.append(Flatten(self._name("scores")))
+
+    def _shape_out(self, node, layer, shape):
+        try:
+            return layer.shape_out(shape)
+        except check.Expected as error:
+            raise unsupported(self.foreign.path, node.name, error.expected, error.got, error.advice) from None
+
+    def _name(self, wanted):
+        """A name for a layer, and for a figure's file: letters, digits, "_", "-" and "." of the node's, which no other layer has."""
+        plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", wanted).strip("_.-")[:100] or "layer"
+        name, number = plain, 2
+        while name.lower() in self.names:
+            name, number = f"{plain}_{number}", number + 1
+        self.names.add(name.lower())
+        return name
+
+    def _convolution(self, node, shape):
+        given = replace(node.window, pads=padding(node.window, _maps(self.foreign.path, node, shape)[1:]))
+        w, window = squared(node.w, given)
+        if window is not given:
+            self.folded.append(f"{node.name}: filters of {'x'.join(map(str, node.window.K))}"
+                               + (f" with dilation {'x'.join(map(str, node.window.dilation))}" if set(node.window.dilation) != {1} else "")
+                               + f", which stand in filters of {window.K[0]}x{window.K[1]} with zeros")
+        P, rounding, cut = self._placed(node, window, shape)
+        name = self._name(node.name)
+        self.layers.append(Conv(name, len(w), window.K[0], window.S[0], P, node.groups, rounding))
+        self.parameters[name] = {"w": _float32(w.transpose(1, 2, 3, 0)), "b": _bias(node.b, len(w))}
+        self.layers += cut
+
+    def _dense(self, node, shape):
+        name = self._name(node.name)
+        self.layers.append(Linear(name, len(node.w)))
+        self.parameters[name] = {"w": _float32(node.w.T), "b": _bias(node.b, len(node.w))}
+
+    def _maxpooling(self, node, shape):
+        if node.window is None:
+            side, k = max(shape[1:]), 1
+            while side > 1 or k == 1:                      # maxima of maxima
+                K = min(side, LARGEST_POOL)
+                self.layers.append(MaxPool(self._name(node.name if k == 1 else f"{node.name}_{k}"), K, K))
+                side, k = -(-side//K), k + 1
+            return
+        P, rounding, cut = self._placed(node, node.window, shape, zeros_around=False)
+        self.layers += [MaxPool(self._name(node.name), node.window.K[0], node.window.S[0], P, rounding), *cut]
+
+    def _averagepooling(self, node, shape):
+        if node.window is None:
+            self.layers.append(AvgPool(self._name(node.name)))
+            return
+        before = len(self.layers)
+        P, rounding, cut = self._placed(node, node.window, shape, zeros_around=node.borders != "inside")
+        framed = len(self.layers) > before                # then the padding is a part of the maps
+        borders = "inside" if framed and node.borders == "clipped" else node.borders
+        self.layers += [AvgPool(self._name(node.name), node.window.K[0], node.window.S[0], P, rounding, borders), *cut]
+
+    def _padding(self, node, shape):
+        (top, bottom), (left, right) = node.pads
+        self.layers.append(Pad(self._name(node.name), top, bottom, left, right))
+
+    def _rectifier(self, node, shape):
+        self.layers.append(ReLU(self._name(node.name)))
+
+    def _responsenorm(self, node, shape):
+        within = node.region == "within"
+        if not within and node.above and node.n % 2 == 0:
+            raise unsupported(self.foreign.path, node.name, "an odd number of neighbours, or one more below",
+                              f"{node.n}, of which one more lies above")
+        if within and node.n % 2 == 0:
+            raise unsupported(self.foreign.path, node.name, "an odd window", node.n)
+        kind = LocalResponseNormWithin if within else LocalResponseNorm
+        self.layers.append(kind(self._name(node.name), node.n, node.alpha, node.beta, node.k, node.convention))
+
+    def _affine(self, node, shape):
+        """As a batch normalisation whose running mean is 0 and whose variance is 1."""
+        C, name = shape[0], self._name(node.name)
+        scale, shift = (np.broadcast_to(array, (C,)) for array in (node.scale, node.shift))
+        self.layers.append(BatchNorm(name, EPS))
+        self.parameters[name] = {"gamma": _float32(scale*np.sqrt(1 + EPS)), "beta": _float32(shift)}
+        self.buffers[name] = {"mean": np.zeros(C, np.float32), "var": np.ones(C, np.float32)}
+
+    def _flattening(self, node, shape):
+        if len(shape) == 3:
+            self.layers.append(Flatten(self._name(node.name)))
+
+    def _dropping(self, node, shape):
+        if node.ratio > 0:
+            self.layers.append(Dropout(self._name(node.name), 1 - node.ratio))
+
+    def _placed(self, node, window, shape, zeros_around=True):
+        """(P, rounding, layers behind) with which a layer gives what windows placed as `window` says give on maps of `shape`. A
+        Pad is laid in front where there is no other way, and zeros may stand around."""
+        where, (_, H, W) = self.foreign.path, _maps(self.foreign.path, node, shape)
+        for what, pair in (("windows as high as wide", window.K), ("the same stride for rows and columns", window.S)):
+            if pair[0] != pair[1]:
+                raise unsupported(where, node.name, what, "x".join(map(str, pair)))
+        if set(window.dilation) != {1}:
+            raise unsupported(where, node.name, "no dilation", "x".join(map(str, window.dilation)))
+        K, S, pads = window.K[0], window.S[0], padding(window, (H, W))
+        wanted = tuple(counted(n, K, S, pair, window.rounding) for n, pair in zip((H, W), pads))
+        if min(wanted) < 1:
+            raise unsupported(where, node.name, f"maps of at least {K}x{K} pixels", f"{H}x{W}")
+        P = pads[0][0]
+        if P == pads[1][0] and 0 <= P < K:
+            for rounding in ("floor", "ceil"):
+                try:
+                    got = tuple(output_size(n, K, S, P, rounding) for n in (H, W))
+                except check.Expected:                     # no window fits
+                    continue
+                if got == wanted:
+                    return P, rounding, []
+                if min(a - b for a, b in zip(got, wanted)) >= 0:
+                    self.folded.append(f"{node.name}: what lies behind {wanted[0]}x{wanted[1]} outputs is cut off")
+                    return P, rounding, [Pad(self._name(f"{node.name}_cut"), 0, wanted[0] - got[0], 0, wanted[1] - got[1])]
+        if not zeros_around:
+            raise unsupported(where, node.name, "padding in front that is the same for rows and columns, and behind not much more", pads)
+        (top, bottom), (left, right) = pads
+        self.layers.append(Pad(self._name(f"{node.name}_pad"), top, bottom, left, right))
+        self.folded.append(f"{node.name}: padding {top},{left},{bottom},{right} is laid around the maps before it")
+        return 0, window.rounding, []
+
+    def check_parameters(self, shapes):
+        """Raise Expected where a node's arrays do not fit the maps that enter it."""
+        for layer, of_layer in self.parameters.items():
+            for key, array in of_layer.items():
+                if array.shape != tuple(shapes[layer][key]):
+                    raise check.Expected(f"{self.foreign.path}: {layer}", f"{key} of shape {tuple(shapes[layer][key])}", array.shape)
+                check.finite(f"{self.foreign.path}: {layer}.{key}", array)
+
+
+# --------------------------------------------------------------------------------------------------------------- arrays
+def scaled(node, affine):
+    """The Convolution or Dense `node` with the Affine behind it in its weights, float64."""
+    M = len(node.w)
+    scale, shift = (np.broadcast_to(np.asarray(array, np.float64), (M,)) for array in (affine.scale, affine.shift))
+    b = np.zeros(M) if node.b is None else np.asarray(node.b, np.float64)
+    w = np.asarray(node.w, np.float64)*scale.reshape(-1, *[1]*(node.w.ndim - 1))
+    return replace(node, w=w, b=b*scale + shift, gives=affine.gives)
+
+
+def as_maps(w, shape, order):
+    """Rows of w (M,D), for maps (C,H,W) that came in `order`, as filters (M,C,H,W) float64."""
+    C, H, W = shape
+    w = np.asarray(w, np.float64)
+    check.shape("matrix behind maps", w, (None, C*H*W))
+    return w.reshape(-1, C, H, W) if order == "chw" else w.reshape(-1, H, W, C).transpose(0, 3, 1, 2)
+
+
+def squared(w, window):
+    """(w, window) whose filters are square and have no holes, with zeros where there was none; as they are if they are so. The
+    window's padding stands in numbers."""
+    reach = [1 + (K - 1)*d for K, d in zip(window.K, window.dilation)]
+    K = max(reach)
+    if set(window.K) == {K}:
+        return w, window
+    before = [(K - n)//2 for n in reach]
+    pads = tuple((first + b, last + K - n - b) for (first, last), b, n in zip(window.pads, before, reach))
+    full = np.zeros((*w.shape[:2], K, K), w.dtype)
+    rows, columns = (slice(b, b + n, d) for b, n, d in zip(before, reach, window.dilation))
+    full[:, :, rows, columns] = w
+    return full, replace(window, K=(K, K), pads=pads, dilation=(1, 1))
+
+
+def padding(window, size):
+    """((top, bottom), (left, right)) of a window on maps of `size` (H,W)."""
+    if not isinstance(window.pads, str):
+        return window.pads
+    pads = []
+    for n, K, S, d in zip(size, window.K, window.S, window.dilation):
+        total = max((-(-n//S) - 1)*S + 1 + (K - 1)*d - n, 0)
+        less = total//2
+        pads.append((less, total - less) if window.pads == "same_upper" else (total - less, less))
+    return tuple(pads)
+
+
+def counted(size, K, S, pads, rounding):
+    """How many windows there are along an axis; of those that "ceil" lets reach over the end none begins behind the map."""
+    over = size + sum(pads) - K
+    if rounding == "floor":
+        return over//S + 1
+    count = -(-over//S) + 1
+    while count > 1 and (count - 1)*S >= size + pads[0]:
+        count -= 1
+    return count
+
+
+def _maps(where, node, shape):
+    if len(shape) != 3:
+        raise unsupported(where, node.name, "maps", "units, which have no rows and columns")
+    return shape
+
+
+def _bias(b, count):
+    return np.zeros(count, np.float32) if b is None else _float32(np.broadcast_to(np.asarray(b).reshape(-1), (count,)))
+
+
+def _float32(array):
+    return np.ascontiguousarray(array, np.float32)
