@@ -40,7 +40,7 @@ class Lowered:
 def to_network(foreign: Foreign, seen: Preprocessing, name: str) -> Lowered:
     """The network `name` that computes on RGB pixels less its mean what `foreign` computes on pictures as `seen` says. Raises
     Unsupported, naming the node, for what zfcore's layers cannot express."""
-    (C, H, W), work = foreign.input_shape, _Work(foreign, list(foreign.nodes))
+    (_, H, W), work = foreign.input_shape, _Work(foreign, list(foreign.nodes))
     work.leave_the_softmax()
     work.fold_affines()
     seen = work.fold_input(seen)
@@ -129,10 +129,10 @@ class _Work:
             elif rows is not None and isinstance(node, (Affine, Probabilities)):
                 raise unsupported(self.foreign.path, node.name, "a fully connected layer behind maps in the order H,W,C", "none yet")
             before = len(self.layers)
-            getattr(self, f"_{type(node).__name__.lower()}")(node, shape)
+            _LAYERS[type(node)](self, node, shape)
             for layer in self.layers[before:]:
                 shape = self._shape_out(node, layer, shape)
-            if len(self.layers) > before:
+            if len(self.layers) > before and rows is None and not isinstance(node, (Flattening, Dropping)):
                 self.tensors[self.layers[-1].name] = node.gives
         if rows is not None:
             raise unsupported(self.foreign.path, self.nodes[-1].name, "a fully connected layer behind maps in the order H,W,C", "none")
@@ -265,6 +265,11 @@ class _Work:
                 if array.shape != tuple(shapes[layer][key]):
                     raise check.Expected(f"{self.foreign.path}: {layer}", f"{key} of shape {tuple(shapes[layer][key])}", array.shape)
                 check.finite(f"{self.foreign.path}: {layer}.{key}", array)
+
+
+_LAYERS = {Convolution: _Work._convolution, Dense: _Work._dense, MaxPooling: _Work._maxpooling, AveragePooling: _Work._averagepooling,
+           Padding: _Work._padding, Rectifier: _Work._rectifier, ResponseNorm: _Work._responsenorm, Affine: _Work._affine,
+           Flattening: _Work._flattening, Dropping: _Work._dropping}
 
 
 # --------------------------------------------------------------------------------------------------------------- arrays
