@@ -47,9 +47,10 @@ def to_network(foreign: Foreign, seen: Preprocessing, name: str) -> Lowered:
     work.see_pixels(seen)
     work.build((3, H, W))
     network = Network(name, (3, H, W), work.layers)
-    shapes = network.parameter_shapes()
-    work.check_parameters(shapes)
-    network.load(work.parameters, buffers=work.buffers)
+    try:
+        network.load(work.parameters, buffers=work.buffers)
+    except check.Expected as error:
+        raise check.Expected(f"{foreign.path}: {error.what}", error.expected, error.got) from None
     return Lowered(network, seen.mean_image(), work.tensors, work.folded)
 
 
@@ -257,14 +258,6 @@ class _Work:
         self.layers.append(Pad(self._name(f"{node.name}_pad"), top, bottom, left, right))
         self.folded.append(f"{node.name}: padding {top},{left},{bottom},{right} is laid around the maps before it")
         return 0, window.rounding, []
-
-    def check_parameters(self, shapes):
-        """Raise Expected where a node's arrays do not fit the maps that enter it."""
-        for layer, of_layer in self.parameters.items():
-            for key, array in of_layer.items():
-                if array.shape != tuple(shapes[layer][key]):
-                    raise check.Expected(f"{self.foreign.path}: {layer}", f"{key} of shape {tuple(shapes[layer][key])}", array.shape)
-                check.finite(f"{self.foreign.path}: {layer}.{key}", array)
 
 
 _LAYERS = {Convolution: _Work._convolution, Dense: _Work._dense, MaxPooling: _Work._maxpooling, AveragePooling: _Work._averagepooling,

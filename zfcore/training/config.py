@@ -77,7 +77,8 @@ class TrainConfig:
             raise check.Expected("--weight-decay", "a number, or --start-left above 0, which chooses one", "neither")
         if not 0 <= self.start_left < 1:
             raise check.Expected("--start-left", "a share of the start, 0 <= share < 1 (0: whatever --weight-decay leaves)", self.start_left)
-        check.one_of("--model", self.model, MODELS)
+        if not self.init_from:                             # else it may be a network from elsewhere
+            check.one_of("--model", self.model, MODELS)
         check.one_of("--init", self.init, ("gaussian", "he"))
         check.one_of("--crops", self.crops, ("ten", "random"))
         check.one_of("--device", self.device, ("auto", *DEVICES))

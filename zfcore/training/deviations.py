@@ -67,7 +67,8 @@ def deviations(config, counts=None):
 def open_questions(config):
     """[Deviation], "" where the paper says nothing."""
     of_network = OPEN_QUESTIONS.get(config.model, lambda table: [])
-    found = [Deviation(*entry) for entry in of_network(build(config.model, 2, config.image_size).table())]
+    table = build(config.model, 2, config.image_size).table() if config.model in OPEN_QUESTIONS else []
+    found = [Deviation(*entry) for entry in of_network(table)]
     if config.init == "gaussian":
         found.append(Deviation('weights "1e-2" at the start', "no law", "N(0, 0.01), biases 0",
                                "a constant would not break the symmetry"))

@@ -23,8 +23,8 @@ from zfcore.data.loader import DataSet, Lost, Pictures
 from zfcore.data.transforms import one_of_ten, random_crops
 from zfcore.device import select
 from zfcore.files import inside
-from zfcore.hints import Array, Arrays, FilePath
-from zfcore.models import build, from_table
+from zfcore.hints import Array, Arrays, FilePath, Row
+from zfcore.models import MODELS, build, from_table
 from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import class_labels, softmax_loss_backward, softmax_loss_onto
@@ -34,7 +34,7 @@ from zfcore.trained import Trained
 from zfcore.training.config import TrainConfig, resumed
 from zfcore.training.evaluation import Score, evaluate
 from zfcore.training.folder import Lock, new_folder, stored_config, write_config
-from zfcore.training.start import Origin, start_from
+from zfcore.training.start import Origin, like_source, start_from
 from zfcore.training.watch import Interrupt, StallGuard, Stop, Sums, Watched
 
 COLUMNS = ("epoch", "step", "lr", "train_loss", "train_error", "val_loss", "val_error", "val_error_top5",
@@ -127,7 +127,7 @@ class Training:
             raise check.Expected("pictures", f"squares of {how[0]} pixels for crops of {how[1]}, as the options say",
                                  f"{train.size} for {train.crop} and {val.size} for {val.crop}")
         config = config.decided(len(train))
-        network, origin = cls.drawn_network(config, classes), None
+        network, origin = cls.drawn_network(config, classes, checkpoint and checkpoint.layers), None
         if checkpoint is not None:
             if checkpoint.layers != network.table() or checkpoint.classes != classes:
                 what = "classes" if checkpoint.classes != classes else "network"
@@ -144,9 +144,15 @@ class Training:
         return Materials(config, train, val, network, mean, origin, checkpoint)
 
     @staticmethod
-    def drawn_network(config: TrainConfig, classes: Sequence[str]) -> Network:
-        """The Network that `config` names, for these classes, its weights drawn at random on its device."""
-        network = build(config.model, len(classes), config.image_size, config.keep_prob)
+    def drawn_network(config: TrainConfig, classes: Sequence[str], table: Sequence[Row] | None = None) -> Network:
+        """The Network that `config` names, for these classes, its weights drawn at random on its device. One from elsewhere has the
+        layers of `table`, of a run that goes on, or else of the network that --init-from names."""
+        if config.model in MODELS:
+            network = build(config.model, len(classes), config.image_size, config.keep_prob)
+        elif table is not None:
+            network = from_table(config.model, (3, config.image_size, config.image_size), table)
+        else:
+            network = like_source(config.init_from, len(classes), config.image_size)
         return network.init(config.seed, config.init, select(config.device)).use(config.precision)
 
     def go_on_from(self, checkpoint: Checkpoint) -> None:
