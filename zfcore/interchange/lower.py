@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.hints import Shape
 from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling, Node,
-                                        Padding, Probabilities, Rectifier, ResponseNorm, Window, unsupported)
+                                        Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, padding, unsupported)
 from zfcore.interchange.preprocessing import Preprocessing
 from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm, LocalResponseNormWithin,
                            MaxPool, Pad, ReLU)
@@ -296,29 +296,6 @@ def squared(w, window):
     rows, columns = (slice(b, b + n, d) for b, n, d in zip(before, reach, window.dilation))
     full[:, :, rows, columns] = w
     return full, replace(window, K=(K, K), pads=pads, dilation=(1, 1))
-
-
-def padding(window, size):
-    """((top, bottom), (left, right)) of a window on maps of `size` (H,W)."""
-    if not isinstance(window.pads, str):
-        return window.pads
-    pads = []
-    for n, K, S, d in zip(size, window.K, window.S, window.dilation):
-        total = max((-(-n//S) - 1)*S + 1 + (K - 1)*d - n, 0)
-        less = total//2
-        pads.append((less, total - less) if window.pads == "same_upper" else (total - less, less))
-    return tuple(pads)
-
-
-def counted(size, K, S, pads, rounding):
-    """How many windows there are along an axis; of those that "ceil" lets reach over the end none begins behind the map."""
-    over = size + sum(pads) - K
-    if rounding == "floor":
-        return over//S + 1
-    count = -(-over//S) + 1
-    while count > 1 and (count - 1)*S >= size + pads[0]:
-        count -= 1
-    return count
 
 
 def _maps(where, node, shape):
