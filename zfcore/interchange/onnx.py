@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.files import read_bytes, said
 from zfcore.hints import FilePath, Shape
-from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling, Node,
-                                        Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, in_a_row, padding,
+from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling, Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, in_a_row, padding,
                                         unsupported)
 from zfcore.interchange.onnx_metadata import KEY, from_metadata
 from zfcore.interchange.onnx_tensors import COMPUTED, FORMS, MOST_BYTES, PICTURES, Budget, Tensors, computed, settled
