@@ -13,9 +13,9 @@
    work      one thread = LANES neighbouring images of one y, or of one pixel of dx: `terms` forms t and the first term of dx,
              `backward` takes the second off. The rows of all maps lie one behind another and are cut into blocks without a
              gap. A warp walks n: every access is coalesced
-   traffic   forward 8*C*H*W*N bytes, backward 16 + 16*C*H*W*N: t and the first term go through memory, as each t would
-             otherwise be formed n^2 times. Windows overlap: x and t are read again from cache. Over the bandwidth, that is
-             the floor of each
+   traffic   forward 8*C*H*W*N bytes, backward 12*C*H*W*N: over the bandwidth, that is the floor. Windows overlap: x is read again
+             from cache. The two passes of backward move 32*C*H*W*N, since t and the first term go through memory; within one
+             pass each t would be formed n^2 times
    sums      in row order of the window, backward in row order of the windows: the same bits in every run
    spec      zfcore/ops/local_response_norm_within.py: local_response_norm_within_reference,
              local_response_norm_within_backward_reference                                                */
