@@ -41,6 +41,8 @@ def read(path: Path, graph: Path | None, model: str | None) -> Foreign:
     where = graph or path
     net = weights if graph is None else read_text_net(graph)
     layers = _layers(where, net)
+    if graph is None and not any(layer.bottoms for layer in layers):
+        raise check.Expected(path, "layers that say what they read", "weights alone", "say --graph with the prototxt of the network")
     kept = layers if graph is None else [layer for layer in layers if _is_of_the_test(net.state, layer.message)]
     entering, steps = _steps(where, net, kept, notes)
     row = in_a_row(where, steps, entering.name)
@@ -48,7 +50,7 @@ def read(path: Path, graph: Path | None, model: str | None) -> Foreign:
     reading = _Reading(path, where, _blobs(path, of_weights))
     shape = _input_shape(path, where, entering, row, reading.blobs)
     nodes = reading.converted(row, shape[0])
-    data = entering.layer or next((layer for layer in of_weights if layer.kind in DATA), None)
+    data = next((layer for layer in (entering.layer, *of_weights) if layer and layer.kind in DATA - {"Input"}), None)
     seen = _preprocessing(where, data, shape[0], notes)
     if unused := sorted(reading.blobs.keys() - {step.name for step in row}):
         notes.append(f"weights of layers that are not in {where.name} are left aside: {', '.join(unused)[:200]}")
@@ -360,7 +362,8 @@ class _Reading:
                                  f"those of {', '.join(self.blobs)[:200] or 'no layer'}", "is it another network's prototxt?")
         blobs = self.blobs[step.name]
         if len(blobs) != len(shapes):
-            raise check.Expected(f"{self.path}: {step.name}", f"{len(shapes)} blobs ({', '.join(shapes)}), as {self.where.name} has it", len(blobs))
+            raise check.Expected(f"{self.path}: {step.name}", f"blobs {' and '.join(shapes)}, as {self.where.name} has it",
+                                 f"{len(blobs)} of them")
         return [self._array(f"{self.path}: {step.name}: {what}", blob, shape) for (what, shape), blob in zip(shapes.items(), blobs)]
 
     def _array(self, what, blob, shape):

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.files import read_bytes, read_text
 
-MOST_FILE, MOST_TEXT = 2**31 - 1, 2**21      # bytes; protobuf takes no more of a message, and a network's text has some 100 kB
-MOST_BESIDE = 2**21                          # bytes in a file beside the numbers: each can become some 100 in memory
+MOST_FILE, MOST_TEXT = 2**31 - 1, 2**20      # bytes; protobuf takes no more of a message, and a network's text has some 100 kB
+MOST_BESIDE = 2**20                          # bytes in a file beside the numbers: each can become some 100 in memory
 MOST_LAYERS, MOST_AXES = 10_000, 32          # the largest networks that people had have 1000; Caffe's own limit of axes
 
 # Fields as "name type number"; * is for repeated ones, and what follows the number the value that is meant where none is said.
