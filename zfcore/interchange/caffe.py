@@ -1,8 +1,8 @@
 """Caffe: a .caffemodel, where the weights lie under their layers' names, and the .prototxt that says how the layers lie.
 
-Both forms are read, `layers` (V1) and `layer`, of deployment and of training: there the layers of the test are taken, and losses are
-left out. Layers that call what they make by the name of what they read make another tensor of it: tensors are called by the layers
-that make them, as OpenCV does. OpenCV before version 5 is the engine, since Caffe itself is hardly to be had any more.
+Both forms are read, `layers` (V1) and `layer`, of deployment and of training: there the layers of the test are taken, and
+losses are left out. Layers that call what they make by the name of what they read make another tensor of it: tensors are called
+by the layers that make them, as OpenCV does. OpenCV before version 5 is the engine, since Caffe itself is hardly to be had.
 """
 import re
 from dataclasses import dataclass
@@ -15,12 +15,14 @@ from zfcore import check
 from zfcore.files import inside, read_bytes
 from zfcore.interchange.caffe_proto import (KINDS, MOST_FILE, MOST_LAYERS, MOST_TEXT, PARAMETERS, message, numbers, read_net,
                                             read_text_net, shape_of, words)
-from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling, Node,
-                                        Probabilities, Rectifier, ResponseNorm, Window, in_a_row, unsupported)
+from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling,
+                                        Node, Probabilities, Rectifier, ResponseNorm, Window, in_a_row, unsupported)
 from zfcore.interchange.means import read_mean
 
 HINT = 'pip install "opencv-python-headless<5"'
-V1_KINDS = {"RELU": "ReLU", "LRN": "LRN", "HDF5_DATA": "HDF5Data", "SOFTMAX_LOSS": "SoftmaxWithLoss"}     # and INNER_PRODUCT: InnerProduct
+V1_KINDS = {"RELU": "ReLU", "LRN": "LRN", "HDF5_DATA": "HDF5Data", "SOFTMAX_LOSS": "SoftmaxWithLoss"}     # else InnerProduct
+KNOWN = {"Convolution", "InnerProduct", "Pooling", "ReLU", "LRN", "BatchNorm", "Scale", "Power", "Dropout", "Softmax",
+         "Flatten"}
 DATA = {"Input", "Data", "ImageData", "HDF5Data", "MemoryData", "DummyData", "WindowData"}
 LEFT_OUT = {"SoftmaxWithLoss", "HingeLoss", "MultinomialLogisticLoss", "InfogainLoss", "Accuracy", "Silence"}
 BRANCHES = {"Eltwise", "Concat", "Slice"}
@@ -31,10 +33,10 @@ MOST_SIDE = 4096                  # pixels of a side of pictures, and of padding
 def read(path: Path, graph: Path | None, model: str | None) -> Foreign:
     """The network of a .caffemodel whose layers the prototxt `graph` has; None: the one beside it, else the .caffemodel itself.
 
-    Raises Expected for a file that is damaged, of another network, or no such file; Unsupported, naming the layer, for what zfcore has
-    no layer for."""
+    Raises Expected for a file that is damaged, of another network, or no such file; Unsupported, naming the layer, for what
+    zfcore has no layer for."""
     if model is not None:
-        raise check.Expected("--model", "none, since a network of Caffe has its layers in a prototxt", model, "say --graph PROTOTXT")
+        raise check.Expected("--model", "none, since a network of Caffe has its layers in a prototxt", model, "say --graph")
     weights, notes = read_net(path), []
     if graph is None:
         graph = _beside(path, notes)
@@ -42,23 +44,27 @@ def read(path: Path, graph: Path | None, model: str | None) -> Foreign:
     net = weights if graph is None else read_text_net(graph)
     layers = _layers(where, net)
     if graph is None and not any(layer.bottoms for layer in layers):
-        raise check.Expected(path, "layers that say what they read", "weights alone", "say --graph with the prototxt of the network")
-    kept = layers if graph is None else [layer for layer in layers if _is_of_the_test(net.state, layer.message)]
+        raise check.Expected(path, "layers that say what they read", "weights alone", "say --graph with its prototxt")
+    if graph is not None:                                  # Caffe writes into a .caffemodel what its rules have left
+        kept = [layer for layer in layers if _is_of_the_test(net.state, layer.message)]
+    else:
+        kept = layers
     entering, steps = _steps(where, net, kept, notes)
     row = in_a_row(where, steps, entering.name)
     of_weights = _layers(path, weights)
     reading = _Reading(path, where, _blobs(path, of_weights))
     shape = _input_shape(path, where, entering, row, reading.blobs)
     nodes = reading.converted(row, shape[0])
-    data = next((layer for layer in (entering.layer, *of_weights) if layer and layer.kind in DATA - {"Input"}), None)
-    seen = _preprocessing(where, data, shape[0], notes)
+    brought_by = (layer for layer in (entering.layer, *of_weights) if layer and layer.kind in DATA - {"Input"})
+    seen = _preprocessing(where, next(brought_by, None), shape[0], notes)
     if unused := sorted(reading.blobs.keys() - {step.name for step in row}):
         notes.append(f"weights of layers that are not in {where.name} are left aside: {', '.join(unused)[:200]}")
+    beyond = _beyond_opencv(row, reading.blobs)
     if graph is not None and _is_deployed(net, layers, kept):
         text = read_bytes(graph, MOST_TEXT)
     else:
         text = _deployed(entering.name, shape, kept)
-    return _with_engine(Foreign("Caffe", path, entering.name, shape, nodes, preprocessing=seen, notes=notes), text)
+    return _with_engine(Foreign("Caffe", path, entering.name, shape, nodes, preprocessing=seen, notes=notes), text, beyond)
 
 
 # ---------------------------------------------------------------------------------------------------------------- layers
@@ -113,7 +119,8 @@ def _names_beside(path):
 def _layers(where, net):
     """The layers of a Net. Raises Expected where there are none, or of both forms."""
     if net.layer and net.layers or not 0 < len(net.layer) + len(net.layers) <= MOST_LAYERS:
-        raise check.Expected(where, f"1 to {MOST_LAYERS} layers, all `layer` or all `layers`", f"{len(net.layer)} and {len(net.layers)}")
+        raise check.Expected(where, f"1 to {MOST_LAYERS} layers, all `layer` or all `layers`",
+                             f"{len(net.layer)} and {len(net.layers)}")
     made = []
     for one in net.layer or net.layers:
         kind = words(one.type) if net.layer else KINDS[one.type]
@@ -147,7 +154,8 @@ def _blobs(path, layers):
 
 def _steps(where, net, layers, notes):
     """(what enters, steps): the layers that compute, each tensor called by the layer that makes it."""
-    entering, current, steps = {one.name: one for one in _inputs(net)}, {words(name): words(name) for name in net.input}, []
+    entering, steps = {one.name: one for one in _inputs(net)}, []
+    current = {name: name for name in entering}
     for layer in layers:
         if layer.kind in DATA:
             entering |= {one.name: one for one in _brought(layer)}
@@ -157,9 +165,9 @@ def _steps(where, net, layers, notes):
         elif layer.kind == "Split" and len(layer.bottoms) == 1:
             current |= {name: _made(where, layer, current) for name in layer.tops}
         else:
-            if not hasattr(_Reading, f"_{layer.kind.lower()}"):
+            if layer.kind not in KNOWN:
                 needed = "networks that branch" if layer.kind in BRANCHES else f"a layer {layer.kind}"
-                raise unsupported(where, layer.name, "a layer of a type that zfcore has", layer.kind or "one without a type", needed)
+                raise unsupported(where, layer.name, "a layer of a type that zfcore has", layer.kind or "none", needed)
             if len(layer.bottoms) != 1 or len(layer.tops) != 1:
                 raise unsupported(where, layer.name, "one bottom and one top", f"{len(layer.bottoms)} and {len(layer.tops)}",
                                   "networks that branch")
@@ -196,7 +204,8 @@ def _brought(layer):
     memory, dummy, picture = (layer.said(f"{kind}_data_param") for kind in ("memory", "dummy", "image"))
     sizes = [memory.channels, memory.height, memory.width]
     if layer.kind == "DummyData":
-        sizes = list(dummy.shape[0].dim[1:4]) if dummy.shape else [*dummy.channels[:1], *dummy.height[:1], *dummy.width[:1]]
+        sizes = [*dummy.channels[:1], *dummy.height[:1], *dummy.width[:1]]
+        sizes = list(dummy.shape[0].dim[1:4]) if dummy.shape else sizes
     elif layer.kind == "ImageData":
         sizes = [None, picture.new_height, picture.new_width]
     if crop := layer.said("transform_param").crop_size or layer.said("data_param").crop_size or picture.crop_size:
@@ -214,17 +223,18 @@ def _input_shape(path, where, entering, row, blobs):
             sizes[0] = (*shape_of(blobs[first.name][0]), 0, 0)[1]*first.said("convolution_param").group
     if len(sizes) != 3 or not all(sizes):
         raise check.Expected(f"{where}: {entering.name}", "the sizes of what enters, channels x height x width", "none",
-                             f"say --graph with a prototxt that has them, as those for deployment do (there are {len(row)} layers here)")
+                             "say --graph with a prototxt that has them, as those for deployment do")
     if not all(0 < size <= MOST_SIDE for size in sizes):
-        raise check.Expected(f"{where}: {entering.name}", f"pictures of at most {MOST_SIDE} pixels a side", "x".join(map(str, sizes)))
+        raise check.Expected(f"{where}: {entering.name}", f"pictures of at most {MOST_SIDE} pixels a side",
+                             "x".join(map(str, sizes)))
     return tuple(sizes)
 
 
 # ----------------------------------------------------------------------------------------------------------------- nodes
 @dataclass
 class _Reading:
-    """Steps on their way to nodes: `path` has the blobs, `where` the layers; `C` maps or units, None: as many as there are pixels
-    of maps, come out of the step before."""
+    """Steps on their way to nodes: `path` has the blobs, `where` the layers; `C` maps or units, None: nobody has counted them,
+    come out of the step before."""
     path: Path
     where: Path
     blobs: dict[str, Any]
@@ -243,7 +253,8 @@ class _Reading:
         self._check(step, "axis 1", said.axis == 1, said.axis)
         F, groups, window = said.num_output, said.group, self._window(step, said, "floor")
         if not groups or self.C is None or self.C % groups or F % groups:
-            raise check.Expected(f"{self.where}: {step.name}", f"groups of the {self.C} maps below and the {F} above", groups)
+            maps = f"groups of the {self.C or 'unknown number of'} maps below and the {F} above"
+            raise check.Expected(f"{self.where}: {step.name}", maps, groups)
         w, b = self._weights(step, said, (F, self.C//groups, *window.K))
         self.C = F
         return [Convolution(step.name, step.reads, step.gives, w, b, window, groups)]
@@ -255,7 +266,7 @@ class _Reading:
         w, b = self._weights(step, said, (D, M) if said.transpose else (M, D))
         w = w.T if said.transpose else w
         if self.C and w.shape[1] % self.C:
-            raise check.Expected(f"{self.path}: {step.name}", f"weights of {self.C} maps, a multiple of which is behind them", w.shape[1],
+            raise check.Expected(f"{self.path}: {step.name}: w", f"as many columns for each of {self.C} maps", w.shape[1],
                                  "is it another network's prototxt?")
         flattening = [] if self.are_units else [Flattening(f"{step.name}_flat", step.reads, f"{step.name} flattened")]
         self.C, self.are_units = M, True
@@ -289,10 +300,11 @@ class _Reading:
 
     def _batchnorm(self, step):
         said = step.layer.said("batch_norm_param")
-        self._check(step, "use_global_stats true in the test", said.use_global_stats, "false", "statistics of the batch at hand")
-        mean, var, factor = (array.astype(np.float64) for array in self._arrays(step, {"mean": (self.C,), "var": (self.C,), "factor": (1,)}))
-        factor = 1/factor[0] if factor[0] else 0.0
+        self._check(step, "use_global_stats true in the test", said.use_global_stats, "false", "statistics of each batch")
+        arrays = self._arrays(step, {"mean": (self.C,), "var": (self.C,), "factor": (1,)})
+        mean, var, factor = (array.astype(np.float64) for array in arrays)
         with np.errstate(all="ignore"):                    # of a spoilt file; lower.py says what is not finite
+            factor = 1/factor[0] if factor[0] else 0.0
             scale = 1/np.sqrt(var*factor + said.eps)
             return [Affine(step.name, step.reads, step.gives, scale, -mean*factor*scale)]
 
@@ -320,7 +332,8 @@ class _Reading:
 
     def _flatten(self, step):
         said = step.layer.said("flatten_param")
-        self._check(step, "axis 1 to the last", (said.axis, said.end_axis) in ((1, -1), (1, 3)), f"{said.axis} to {said.end_axis}")
+        axes = said.axis, said.end_axis
+        self._check(step, "axis 1 to the last", axes in ((1, -1), (1, 3)), f"{said.axis} to {said.end_axis}")
         self.C, self.are_units = self.C if self.are_units else None, True
         return [Flattening(step.name, step.reads, step.gives)]
 
@@ -331,10 +344,11 @@ class _Reading:
 
     def _window(self, step, said, rounding):
         given = {field.name: value for field, value in said.ListFields()}
-        K, S, P, dilation = (self._pair(step, given, *names) for names in (("kernel_size", "kernel"), ("stride", "stride", 1), ("pad", "pad", 0),
-                                                                           ("dilation", "dilation", 1)))
+        names = ("kernel_size", "kernel"), ("stride", "stride", 1), ("pad", "pad", 0), ("dilation", "dilation", 1)
+        K, S, P, dilation = (self._pair(step, given, *of_each) for of_each in names)
         if min(*K, *S, *dilation) < 1 or max(P) > MOST_SIDE:
-            raise check.Expected(f"{self.where}: {step.name}", f"windows and strides of at least 1, padding of at most {MOST_SIDE}",
+            raise check.Expected(f"{self.where}: {step.name}",
+                                 f"windows and strides of at least 1, padding of at most {MOST_SIDE}",
                                  f"{K}, {S}, dilation {dilation}, padding {P}")
         return Window(K, S, tuple((pixels, pixels) for pixels in P), rounding, dilation)
 
@@ -346,7 +360,8 @@ class _Reading:
             said = given.get(name, default)
             said = [said]*2 if isinstance(said, int) or said is None else list(said)*(2 if len(said) == 1 else 1)
         if len(said) != 2 or None in said:
-            raise check.Expected(f"{self.where}: {step.name}", f"{name} of rows and columns", "none" if None in said else f"{len(said)}")
+            got = "none" if None in said else len(said)
+            raise check.Expected(f"{self.where}: {step.name}", f"{name} of rows and columns", got)
         return tuple(said)
 
     def _weights(self, step, said, shape):
@@ -355,8 +370,7 @@ class _Reading:
         return w, b[0] if b else None
 
     def _arrays(self, step, shapes):
-        """The arrays of a step's blobs, {what it is called: its shape as the layers have it}; None is any size. The old form's four
-        sizes begin with ones where an array has fewer."""
+        """The arrays of a step's blobs, {what one is called: its shape as the layers have it}; None is any size."""
         if step.name not in self.blobs:
             raise check.Expected(f"{self.path}: {step.name}", f"weights of this layer, which {self.where.name} has",
                                  f"those of {', '.join(self.blobs)[:200] or 'no layer'}", "is it another network's prototxt?")
@@ -364,16 +378,16 @@ class _Reading:
         if len(blobs) != len(shapes):
             raise check.Expected(f"{self.path}: {step.name}", f"blobs {' and '.join(shapes)}, as {self.where.name} has it",
                                  f"{len(blobs)} of them")
-        return [self._array(f"{self.path}: {step.name}: {what}", blob, shape) for (what, shape), blob in zip(shapes.items(), blobs)]
+        return [self._array(f"{self.path}: {step.name}: {what}", blob, shapes[what]) for what, blob in zip(shapes, blobs)]
 
     def _array(self, what, blob, shape):
         array = numbers(what, blob)
         sizes, found = [size or "any" for size in shape], array.shape
-        while len(found) > len(shape) and found[0] == 1:
+        while len(found) > len(shape) and found[0] == 1:   # the old form has four sizes always
             found = found[1:]
         if len(found) != len(shape) or any(size not in ("any", n) for size, n in zip(sizes, found)):
-            raise check.Expected(what, f"{'x'.join(map(str, sizes))} numbers, as {self.where.name} has it", "x".join(map(str, array.shape)),
-                                 "is it another network's prototxt?")
+            raise check.Expected(what, f"{'x'.join(map(str, sizes))} numbers, as {self.where.name} has it",
+                                 "x".join(map(str, array.shape)), "is it another network's prototxt?")
         return array.reshape(found)
 
 
@@ -381,9 +395,9 @@ def _rounds_down(pooling):
     return pooling.round_mode == 1 or not pooling.ceil_mode
 
 
-# --------------------------------------------------------------------------------------------------------------- pictures
+# -------------------------------------------------------------------------------------------------------------- pictures
 def _preprocessing(where, layer, C, notes):
-    """Keywords of Preprocessing: what the layer that brought pictures in training does to them, and the usual order of channels."""
+    """Keywords of Preprocessing: what the layer that brings pictures in training does to them; the usual order of channels."""
     seen = {}
     if C == 3:
         seen["channels"] = "bgr"
@@ -393,12 +407,13 @@ def _preprocessing(where, layer, C, notes):
     for said in (layer.said(name) for name in ("transform_param", "data_param", "image_data_param")):
         if said.scale != 1:
             seen["scale"] = np.full(C, said.scale)
-            notes.append(f"pixels less the mean are multiplied by {said.scale:g}, as the layer {layer.name} of the training has it")
+            notes.append(f"scale: {said.scale:g}, as the layer {layer.name} of the training has it")
         if len(values := getattr(said, "mean_value", ())):
             if len(values) not in (1, C):
                 raise check.Expected(f"{where}: {layer.name}", f"1 or {C} mean_value", len(values))
             seen["mean"] = np.broadcast_to(np.array(values, np.float64), (C,))
-            notes.append(f"mean: {', '.join(f'{value:g}' for value in values)}, as the layer {layer.name} of the training has it")
+            numbered = ", ".join(f"{value:g}" for value in values)
+            notes.append(f"mean: {numbered}, as the layer {layer.name} of the training has it")
         if name := words(said.mean_file):
             seen |= _mean_beside(where, re.split(r"[\\/]", name)[-1], layer, C, notes)
     return seen
@@ -407,7 +422,7 @@ def _preprocessing(where, layer, C, notes):
 def _mean_beside(where, name, layer, C, notes):
     """The mean in the file called `name`, if it lies beside the network."""
     if name not in _names_beside(where):
-        notes.append(f"mean: in the file {name}, says the layer {layer.name} of the training; it does not lie here, so say it with --mean")
+        notes.append(f"mean: in the file {name}, says the layer {layer.name} of the training; it does not lie here: say --mean")
         return {}
     mean = read_mean(inside(where.parent, name))
     if len(mean) != C:
@@ -441,20 +456,37 @@ def _deployed(entering, shape, layers):
     return text_format.MessageToString(net).encode()
 
 
-def _with_engine(foreign, text):
-    """`foreign` with OpenCV as its engine, where one that reads networks of Caffe is installed. `text`: a prototxt."""
-    foreign.engine_hint = HINT
+def _beyond_opencv(row, blobs):
+    """A line about something that OpenCV does otherwise than Caffe, without a word; "" where there is nothing of that."""
+    for step in row:
+        if step.layer.said("lrn_param").k != 1:
+            return f"{step.name}: OpenCV, which would compute it, heeds no k of an LRN"
+        if step.layer.said("inner_product_param").transpose:
+            return f"{step.name}: OpenCV, which would compute it, heeds no transpose"
+        if any(blob.double_data for blob in blobs.get(step.name, ())):
+            return f"{step.name}: OpenCV, which would compute it, reads no weights in double precision"
+    return ""
+
+
+def _with_engine(foreign, text, beyond):
+    """`foreign` with OpenCV as its engine, where one that reads networks of Caffe is installed, unless something in it lies
+    `beyond` OpenCV. `text`: a prototxt."""
+    foreign.engine_hint = beyond or HINT
+    if beyond:
+        return foreign
     try:
         import cv2
     except ImportError:
         return foreign
     if not hasattr(cv2.dnn, "readNetFromCaffe"):           # it went with version 5
         return foreign
+    given = {node.gives for node in foreign.nodes}
     reads = {node.gives: node.reads for node in foreign.nodes if isinstance(node, Flattening) and node.gives != node.name}
 
     def engine(x, names):
-        """The tensors called `names` for x (N,C,H,W)."""
-        inner = list(dict.fromkeys(name for name in (reads.get(name, name) for name in names) if name != foreign.input))
+        """Those tensors of `names` that the file has, for x (N,C,H,W)."""
+        names = [name for name in names if name in given]
+        inner = [name for name in dict.fromkeys(reads.get(name, name) for name in names) if name != foreign.input]
         try:
             weights = np.frombuffer(read_bytes(foreign.path, MOST_FILE), np.uint8)
             net = cv2.dnn.readNetFromCaffe(np.frombuffer(text, np.uint8), weights)
@@ -463,7 +495,8 @@ def _with_engine(foreign, text):
             net.setInput(np.ascontiguousarray(x, np.float32))
             found = {foreign.input: x, **dict(zip(inner, net.forward(inner) if inner else ()))}
         except (cv2.error, OSError) as error:
-            raise check.Expected(foreign.path, "a network that OpenCV computes too", str(error).strip().splitlines()[0][:200]) from None
+            reason = str(error).strip().splitlines()[0][:200]
+            raise check.Expected(foreign.path, "a network that OpenCV computes too", reason) from None
         return {name: found[reads[name]].reshape(len(x), -1) if name in reads else found[name] for name in names}
     foreign.engine, foreign.engine_name = engine, f"OpenCV {cv2.__version__}"
     return foreign

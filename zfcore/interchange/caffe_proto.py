@@ -3,9 +3,9 @@
     read_net(path)          a .caffemodel -> a Net          read_text_net(path)   a .prototxt -> a Net
     read_blob(path)         a .binaryproto -> a Blob        numbers(where, blob)  its array
 
-The package protobuf reads them; the descriptors are made here from the numbers of the fields, so there is nothing to compile. The
-numbers of a blob are declared as bytes, which is what a packed field is on its way: an array is a view of them, not a list of
-Python's floats.
+The package protobuf reads them; the descriptors are made here from the numbers of the fields, so there is nothing to compile.
+The numbers of a blob are declared as bytes, which is what a packed field is on its way: an array is a view of them, not a list
+of Python's floats.
 """
 import functools
 import math
@@ -34,14 +34,14 @@ MESSAGES = {
     "MemoryData": "channels uint32 2, height uint32 3, width uint32 4",
     "DummyData": "channels uint32* 3, height uint32* 4, width uint32* 5, shape Shape* 6",
     "Input": "shape Shape* 1",
-    "Convolution": "num_output uint32 1, bias_term bool 2 true, pad uint32* 3, kernel_size uint32* 4, group uint32 5 1, stride uint32* 6,"
-                   "pad_h uint32 9, pad_w uint32 10, kernel_h uint32 11, kernel_w uint32 12, stride_h uint32 13, stride_w uint32 14,"
-                   "axis int32 16 1, dilation uint32* 18",
+    "Convolution": "num_output uint32 1, bias_term bool 2 true, pad uint32* 3, kernel_size uint32* 4, group uint32 5 1,"
+                   "stride uint32* 6, pad_h uint32 9, pad_w uint32 10, kernel_h uint32 11, kernel_w uint32 12,"
+                   "stride_h uint32 13, stride_w uint32 14, axis int32 16 1, dilation uint32* 18",
     "InnerProduct": "num_output uint32 1, bias_term bool 2 true, axis int32 5 1, transpose bool 6 false",
     # ceil_mode is of Caffe's descendants, in their texts alone, where it stands for round_mode
-    "Pooling": "pool Pool 1 MAX, kernel_size uint32 2, stride uint32 3, pad uint32 4, kernel_h uint32 5, kernel_w uint32 6, stride_h uint32 7,"
-               "stride_w uint32 8, pad_h uint32 9, pad_w uint32 10, global_pooling bool 12 false, round_mode Round 13 CEIL,"
-               "ceil_mode bool 1000 true",
+    "Pooling": "pool Pool 1 MAX, kernel_size uint32 2, stride uint32 3, pad uint32 4, kernel_h uint32 5, kernel_w uint32 6,"
+               "stride_h uint32 7, stride_w uint32 8, pad_h uint32 9, pad_w uint32 10, global_pooling bool 12 false,"
+               "round_mode Round 13 CEIL, ceil_mode bool 1000 true",
     "ReLU": "negative_slope float 1 0",
     "LRN": "local_size uint32 1 5, alpha float 2 1, beta float 3 0.75, norm_region Region 4 ACROSS_CHANNELS, k float 5 1",
     "BatchNorm": "use_global_stats bool 1 true, eps float 3 1e-5",
@@ -52,26 +52,28 @@ MESSAGES = {
     "Power": "power float 1 1, scale float 2 1, shift float 3 0",
     "Layer": "name string 1, type string 2, bottom string* 3, top string* 4, blobs Blob* 7, include Rule* 8, exclude Rule* 9",
     "LayerV1": "bottom string* 2, top string* 3, name string 4, type Kind 5, blobs Blob* 6, include Rule* 32, exclude Rule* 33",
-    "Net": "name string 1, layers LayerV1* 2, input string* 3, input_dim int32* 4, state State 6, input_shape Shape* 8, layer Layer* 100",
+    "Net": "name string 1, layers LayerV1* 2, input string* 3, input_dim int32* 4, state State 6, input_shape Shape* 8,"
+           "layer Layer* 100",
 }
 # What a layer says of itself: (message, number in a Layer, in a LayerV1 or None).
 PARAMETERS = {
     "transform_param": ("Transform", 100, 36), "data_param": ("Data", 107, 11), "image_data_param": ("ImageData", 115, 15),
-    "memory_data_param": ("MemoryData", 119, 22), "dummy_data_param": ("DummyData", 109, 26), "input_param": ("Input", 143, None),
-    "convolution_param": ("Convolution", 106, 10), "inner_product_param": ("InnerProduct", 117, 17), "pooling_param": ("Pooling", 121, 19),
-    "relu_param": ("ReLU", 123, 30), "lrn_param": ("LRN", 118, 18), "batch_norm_param": ("BatchNorm", 139, None),
-    "scale_param": ("Scale", 142, None), "dropout_param": ("Dropout", 108, 12), "softmax_param": ("Softmax", 125, 39),
-    "flatten_param": ("Flatten", 135, None), "power_param": ("Power", 122, 21)}
+    "memory_data_param": ("MemoryData", 119, 22), "dummy_data_param": ("DummyData", 109, 26),
+    "input_param": ("Input", 143, None), "convolution_param": ("Convolution", 106, 10),
+    "inner_product_param": ("InnerProduct", 117, 17),
+    "pooling_param": ("Pooling", 121, 19), "relu_param": ("ReLU", 123, 30), "lrn_param": ("LRN", 118, 18),
+    "batch_norm_param": ("BatchNorm", 139, None), "scale_param": ("Scale", 142, None), "dropout_param": ("Dropout", 108, 12),
+    "softmax_param": ("Softmax", 125, 39), "flatten_param": ("Flatten", 135, None), "power_param": ("Power", 122, 21)}
 # Kinds of a LayerV1, and other words that stand for numbers from 0 up.
-KINDS = ("NONE ACCURACY BNLL CONCAT CONVOLUTION DATA DROPOUT EUCLIDEAN_LOSS FLATTEN HDF5_DATA HDF5_OUTPUT IM2COL IMAGE_DATA INFOGAIN_LOSS "
-         "INNER_PRODUCT LRN MULTINOMIAL_LOGISTIC_LOSS POOLING RELU SIGMOID SOFTMAX SOFTMAX_LOSS SPLIT TANH WINDOW_DATA ELTWISE POWER "
-         "SIGMOID_CROSS_ENTROPY_LOSS HINGE_LOSS MEMORY_DATA ARGMAX THRESHOLD DUMMY_DATA SLICE MVN ABSVAL SILENCE CONTRASTIVE_LOSS EXP "
-         "DECONVOLUTION").split()
+KINDS = ("NONE ACCURACY BNLL CONCAT CONVOLUTION DATA DROPOUT EUCLIDEAN_LOSS FLATTEN HDF5_DATA HDF5_OUTPUT IM2COL IMAGE_DATA "
+         "INFOGAIN_LOSS INNER_PRODUCT LRN MULTINOMIAL_LOGISTIC_LOSS POOLING RELU SIGMOID SOFTMAX SOFTMAX_LOSS SPLIT TANH "
+         "WINDOW_DATA ELTWISE POWER SIGMOID_CROSS_ENTROPY_LOSS HINGE_LOSS MEMORY_DATA ARGMAX THRESHOLD DUMMY_DATA SLICE MVN "
+         "ABSVAL SILENCE CONTRASTIVE_LOSS EXP DECONVOLUTION").split()
 ENUMS = {"Phase": ["TRAIN", "TEST"], "Pool": ["MAX", "AVE", "STOCHASTIC"], "Round": ["CEIL", "FLOOR"],
          "Region": ["ACROSS_CHANNELS", "WITHIN_CHANNEL"], "Kind": KINDS}
 # Where the numbers of blobs lie, "": a net's fields of these numbers are layers, theirs are blobs.
-NESTED: dict[tuple[str, int], str] = {("Net", 2): "LayerV1", ("Net", 100): "Layer", ("LayerV1", 6): "Blob", ("Layer", 7): "Blob",
-                                      **{("Blob", number): "" for number in (5, 6, 8, 9)}}
+NESTED = {("Net", 2): "LayerV1", ("Net", 100): "Layer", ("LayerV1", 6): "Blob", ("Layer", 7): "Blob",
+          **{("Blob", number): "" for number in (5, 6, 8, 9)}}
 
 
 
@@ -128,7 +130,8 @@ def _classes():
             label = kinds.LABEL_REPEATED if kind.endswith("*") else kinds.LABEL_OPTIONAL
             made = own.field.add(name=field, number=int(number), label=label, default_value=default[0] if default else None)
             if (kind := kind.rstrip("*")) in MESSAGES or kind in ENUMS:
-                made.type, made.type_name = (kinds.TYPE_MESSAGE, f".zfcore._{kind}") if kind in MESSAGES else (kinds.TYPE_ENUM, f".zfcore.{kind}")
+                made.type = kinds.TYPE_MESSAGE if kind in MESSAGES else kinds.TYPE_ENUM
+                made.type_name = f".zfcore._{kind}" if kind in MESSAGES else f".zfcore.{kind}"
             else:
                 made.type = getattr(kinds, f"TYPE_{kind.upper()}")
     pool = descriptor_pool.DescriptorPool()
@@ -158,8 +161,8 @@ def _parsed(path, name, what):
 
 
 def _look_over(path, data, name, what):
-    """Raise Expected unless `data`, a message `name`, consists of numbers for the most part: a million empty layers would take a
-    hundred times the memory that they have as bytes."""
+    """Raise Expected unless `data`, a message `name`, is whole, and small beside the numbers of blobs: a million empty layers
+    would take a hundred times the memory that they have as bytes."""
     beside, todo = 0, [(0, len(data), name)]
     while todo:
         at, end, inside = todo.pop()
@@ -203,8 +206,8 @@ def shape_of(blob: Any) -> tuple[int, ...]:
 
 
 def numbers(where: object, blob: Any) -> NDArray[Any]:
-    """The array of a Blob, float32 or float64, of the shape that it says. Raises Expected, calling it `where`, unless it holds as
-    many numbers as its shape has."""
+    """The array of a Blob, float32 or float64, of the shape that it says. Raises Expected, calling it `where`, unless it holds
+    as many numbers as its shape has."""
     shape, pieces, dtype = shape_of(blob), list(blob.data), "<f4"
     if blob.double_data:
         pieces, dtype = list(blob.double_data), "<f8"

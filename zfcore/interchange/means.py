@@ -1,9 +1,10 @@
 """Arrays that come beside a network: means of pictures, and answers that are known for certain inputs.
 
-What a file says of its sizes is held against the bytes that it has before memory is taken for it, and nothing in it is executed.
+What a file says of its sizes is held against the bytes that it has before memory is taken, and nothing in it is executed.
 """
 import io
 import math
+import tokenize
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from zfcore import check
 from zfcore.files import opener, read_bytes
 from zfcore.interchange.caffe_proto import numbers, read_blob
 
+HEADERS = ValueError, TypeError, SyntaxError, EOFError, OverflowError, MemoryError, RecursionError, tokenize.TokenError
 MOST_MEAN, MOST_ANSWERS = 2**28, 2**28       # bytes: pictures of 2900 pixels a side in float64; a hundred of ImageNet's size
 
 
@@ -53,7 +55,7 @@ def read_answers(path: Path) -> tuple[NDArray[np.float32], NDArray[Any]]:
     except KeyError as error:
         raise check.Expected(path, what, f"none ({error.args[0]})") from None
     except (OSError, ValueError, NotImplementedError, RuntimeError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
-        raise check.Expected(path, what, getattr(error, "strerror", None) or str(error) or "another file") from None
+        raise check.Expected(path, what, _reason(error)) from None
     x, y = arrays
     check.shape(f"{path}: x", x, (None, None, None, None))
     check.shape(f"{path}: y", y, (len(x), None))
@@ -66,7 +68,7 @@ def _bytes(path, most, what):
     try:
         return read_bytes(path, most)
     except OSError as error:
-        raise check.Expected(path, what, error.strerror) from None
+        raise check.Expected(path, what, _reason(error)) from None
 
 
 def _npy(where, data):
@@ -80,5 +82,10 @@ def _npy(where, data):
             raise ValueError(f"{'x'.join(map(str, shape))} of {dtype} in {len(data) - file.tell()} bytes")
         file.seek(0)
         return np.load(file, allow_pickle=False)
-    except (ValueError, TypeError, SyntaxError, EOFError, OverflowError, RecursionError, MemoryError, AttributeError) as error:
-        raise check.Expected(where, "a .npy of numbers", str(error).partition("\n")[0][:200] or "another file") from None
+    except HEADERS as error:
+        raise check.Expected(where, "a .npy of numbers", _reason(error)) from None
+
+
+def _reason(error):
+    """What an error says, as a sentence can hold it."""
+    return (getattr(error, "strerror", None) or str(error).partition("\n")[0] or "another file")[:200]
