@@ -1,6 +1,10 @@
-"""Arrays that somebody brings beside a network: mean pictures, and inputs with their answers. A file's header is looked at before
-memory is taken for what it announces; nothing is unpickled."""
+"""Arrays that come beside a network: means of pictures, and answers that are known for certain inputs.
+
+What a file says of its sizes is held against the bytes that it has before memory is taken, and nothing in it is executed.
+"""
 import io
+import math
+import tokenize
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,63 +14,78 @@ from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.files import opener, read_bytes
+from zfcore.interchange.caffe_proto import numbers, read_blob
 
-MOST_MEAN, MOST_ANSWERS = 2**27, 2**29                # bytes
-
-
-def array_of(where: object, data: bytes) -> NDArray[Any]:
-    """The array in the bytes of a .npy file."""
-    try:
-        file = io.BytesIO(data)
-        version = np.lib.format.read_magic(file)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = header(file)
-        if dtype.hasobject or dtype.kind not in "fiub":
-            raise check.Expected(where, "an array of numbers", dtype)
-        if np.prod(shape, dtype=object)*dtype.itemsize != len(data) - file.tell():
-            raise check.Expected(where, f"an array of shape {shape}, as its header says", f"{len(data) - file.tell()} bytes")
-        return np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, UnicodeError) as error:
-        if isinstance(error, check.Expected):
-            raise
-        raise check.Expected(where, "a .npy file", "something else", "numpy.save writes such files") from None
-
-
-def read_answers(path: Path) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """(x, y) float32 of the .npz at `path`."""
-    try:
-        with open(path, "rb", opener=opener) as file, zipfile.ZipFile(file) as members:
-            found = []
-            for key in ("x", "y"):
-                member = members.getinfo(f"{key}.npy")
-                if member.file_size > MOST_ANSWERS:
-                    raise check.Expected(f"{path}: {key}", f"at most {MOST_ANSWERS} bytes", member.file_size)
-                with members.open(member) as data:
-                    found.append(array_of(f"{path}: {key}", data.read(MOST_ANSWERS + 1)))
-    except KeyError:
-        raise check.Expected(path, "arrays called x and y", "others", "numpy.savez writes them") from None
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zipfile.zlib.error) as error:      # type: ignore[attr-defined]
-        raise check.Expected(path, "a .npz file", getattr(error, "strerror", None) or error) from None
-    x, y = found
-    for key, array in (("x", x), ("y", y)):
-        check.finite(f"{path}: {key}", array)
-    if x.ndim != 4 or len(x) != len(y) or not len(x):
-        raise check.Expected(path, "x (N,C,H,W) and y (N,classes)", f"{x.shape} and {y.shape}")
-    return x.astype(np.float32), y.astype(np.float64)
+HEADERS = ValueError, TypeError, SyntaxError, EOFError, OverflowError, MemoryError, RecursionError, tokenize.TokenError
+MOST_MEAN, MOST_ANSWERS = 2**28, 2**28       # bytes: pictures of 2900 pixels a side in float64; a hundred of ImageNet's size
 
 
 def read_mean(path: Path) -> NDArray[np.float64]:
-    """float64 (C,S,S), or (C,), of the mean in a .npy file, or in a .binaryproto of Caffe's."""
-    if path.suffix.lower() == ".binaryproto":
-        from zfcore.interchange.caffe import read_blob
-        array = read_blob(path)
+    """The mean (C,), or the mean picture (C,H,W), in a .npy or in Caffe's .binaryproto. Raises Expected for what is none."""
+    if path.suffix.lower() == ".npy":
+        array = _npy(path, _bytes(path, MOST_MEAN, "a mean, (C,) or (C,H,W)"))
+    elif path.suffix.lower() == ".binaryproto":
+        array = numbers(path, read_blob(path))
     else:
-        try:
-            array = array_of(path, read_bytes(path, MOST_MEAN))
-        except OSError as error:
-            raise check.Expected(path, "a file that can be read", error.strerror or error) from None
-    array = array[0] if array.ndim == 4 and len(array) == 1 else array
-    if array.ndim not in (1, 3):
-        raise check.Expected(path, "a mean of each channel or a mean picture (C,S,S)", array.shape)
+        raise check.Expected(path, "a mean in a file .npy or .binaryproto", path.suffix or "no ending")
+    if array.ndim == 4 and len(array) == 1:
+        array = array[0]
+    if array.ndim == 3 and array.shape[1:] == (1, 1):
+        array = array.reshape(-1)
+    if array.ndim not in (1, 3) or not array.size:
+        raise check.Expected(path, "a mean, (C,) or (C,H,W)", array.shape)
     check.finite(path, array)
     return array.astype(np.float64)
+
+
+def read_answers(path: Path) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """Inputs x (N,C,H,W) and what must come out for them, y (N,classes), of an .npz. Raises Expected for what is none."""
+    what = "a .npz with x (N,C,H,W) and y (N,classes)"
+    arrays = []
+    try:
+        with open(path, "rb", opener=opener) as file, zipfile.ZipFile(file) as folder:
+            for name in ("x.npy", "y.npy"):
+                size = folder.getinfo(name).file_size
+                if size > MOST_ANSWERS:
+                    raise check.Expected(f"{path}: {name}", f"at most {MOST_ANSWERS} bytes", size)
+                with folder.open(name) as member:          # which gives no more than the size that it says
+                    arrays.append(_npy(f"{path}: {name}", member.read(size)))
+    except check.Expected:
+        raise
+    except KeyError as error:
+        raise check.Expected(path, what, f"none ({error.args[0]})") from None
+    except (OSError, ValueError, NotImplementedError, RuntimeError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+        raise check.Expected(path, what, _reason(error)) from None
+    x, y = arrays
+    check.shape(f"{path}: x", x, (None, None, None, None))
+    check.shape(f"{path}: y", y, (len(x), None))
+    for name, array in (("x", x), ("y", y)):
+        check.finite(f"{path}: {name}", array)
+    return x.astype(np.float32), y.astype(np.float64)
+
+
+def _bytes(path, most, what):
+    try:
+        return read_bytes(path, most)
+    except OSError as error:
+        raise check.Expected(path, what, _reason(error)) from None
+
+
+def _npy(where, data):
+    """The array of numbers that the bytes of a .npy are."""
+    file = io.BytesIO(data)
+    try:
+        major, _ = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(file)
+        if dtype.kind not in "fiub" or math.prod(shape)*dtype.itemsize != len(data) - file.tell():
+            raise ValueError(f"{'x'.join(map(str, shape))} of {dtype} in {len(data) - file.tell()} bytes")
+        file.seek(0)
+        return np.load(file, allow_pickle=False)
+    except HEADERS as error:
+        raise check.Expected(where, "a .npy of numbers", _reason(error)) from None
+
+
+def _reason(error):
+    """What an error says, as a sentence can hold it."""
+    return (getattr(error, "strerror", None) or str(error).partition("\n")[0] or "another file")[:200]
