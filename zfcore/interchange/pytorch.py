@@ -7,6 +7,8 @@ within its storage, and the storage within the file.
 import math
 import os
 import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 
 from zfcore.check import Expected
 from zfcore.files import opener, said
+from zfcore.hints import Shape
 from zfcore.interchange import state_dict
 from zfcore.interchange.archive import Archive
 from zfcore.interchange.foreign import Foreign
@@ -34,12 +37,20 @@ DTYPES = {"Float": "<f4", "Double": "<f8", "Half": "<f2", "BFloat16": "<u2", "Lo
 def read(path: Path, graph: Path | None, model: str | None) -> Foreign:
     """The network whose weights are in a file of PyTorch's, and whose layers `model` names (`state_dict.foreign`). `graph` is not
     needed. Raises Expected for everything that is wrong with the file, and for one that is more than weights."""
+    with opened(path) as (within, shapes, numbers):
+        return state_dict.foreign("PyTorch", path, shapes, numbers, model, lambda: _by_torch(path, within))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[str | None, dict[str, Shape], Callable[[str], NDArray[Any]]]]:
+    """`with opened(path) as (within, shapes, numbers):` the state_dict in a file: the key under which it was saved, None where it
+    is all that was; {name: shape} of its tensors; and a function that gives the numbers of one. bfloat16 comes as float32."""
     with open(path, "rb", opener=opener) as file:
         is_zip = file.read(4) == b"PK\3\4"
         file.seek(0)
         found, read_storage = _zipped(path, file) if is_zip else _legacy(path, file)
         within, tensors = _state_dict(path, found)
-        arrays: dict[str, NDArray[Any]] = {}               # of storages that several tensors share
+        arrays: dict[str, NDArray[Any]] = {}               # of storages, which several tensors may share
 
         def numbers(name):
             tensor = tensors[name]
@@ -47,8 +58,7 @@ def read(path: Path, graph: Path | None, model: str | None) -> Foreign:
                 arrays[tensor.storage.key] = read_storage(tensor.storage)
             return tensor.of(arrays[tensor.storage.key])
 
-        shapes = {name: tensor.check(f"{path}: {name}") for name, tensor in tensors.items()}
-        return state_dict.foreign("PyTorch", path, shapes, numbers, model, lambda: _by_torch(path, within))
+        yield within, {name: tensor.check(f"{path}: {name}") for name, tensor in tensors.items()}, numbers
 
 
 def _by_torch(path, within):
@@ -140,7 +150,7 @@ class _Machine(Machine):
     def step(self, instruction: str, value: Any) -> None:
         if instruction == "BINPERSID":
             self.stack.append(self._storage(*self.stack.pop()))
-        elif instruction == "BINFLOAT":
+        elif instruction in ("BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING"):          # the texts of Python 2, names here
             self.stack.append(value)
         else:
             super().step(instruction, value)

@@ -106,7 +106,7 @@ def _of_table(model, groups, shapes, ordered):
     try:
         found = read_json(model, FORM)
     except OSError as error:
-        raise check.Expected("--model", f"one of {', '.join(MODELS)}, or a JSON file with a layer table",
+        raise check.Expected("--model", f"{', '.join(name for name in MODELS if '-' not in name)} or another of zfcore's models, or a JSON file with a layer table",
                              f"{said(model)} ({error.strerror or error})") from None
     except ValueError as error:
         if isinstance(error, check.Expected):
@@ -175,7 +175,8 @@ def _in_words(groups, shapes):
     """Names and shapes of the tensors, in short."""
     words = []
     for name, group in groups.items():
-        extra = "" if set(group) <= {"weight", "bias"} else f" ({', '.join(sorted(group))})"[:60]
+        is_prelu = set(group) == {"weight"} and len(shapes[group["weight"]]) == 1
+        extra = " (as of a PReLU)" if is_prelu else "" if set(group) <= {"weight", "bias"} else f" ({', '.join(sorted(group))})"[:60]
         words.append(f"{name[:60]} {_size(shapes[group['weight']]) if 'weight' in group else ''}".strip() + extra)
     return ", ".join(words[:SHOWN]) + (f" and {len(words) - SHOWN} more" if len(words) > SHOWN else "") or "no tensors"
 
