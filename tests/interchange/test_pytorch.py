@@ -54,8 +54,8 @@ def save(torch, thing, path, zipped=True):
 
 
 def read_all(path):
-    with pytorch.opened(Path(path)) as (_, shapes, numbers):
-        return {name: numbers(name).copy() for name in shapes}
+    with pytorch.opened(Path(path)) as weights:
+        return {name: weights.numbers(name).copy() for name in weights.shapes}
 
 
 # ------------------------------------------------------------------------------------------------------- what torch reads
@@ -135,7 +135,7 @@ def test_what_differs_is_said_layer_by_layer(torch, tmp_path):
     with pytest.raises(Expected, match="features.0.weight: expected a tensor within its storage of 1 numbers"):
         interchange.read(expanded, model="alexnet")
     with pytest.raises(Expected) as caught:
-        state_dict.foreign("PyTorch", path, {f"{name}.weight": shape for name, shape in shapes.items()}, None, "alexnet", None)
+        state_dict.foreign("PyTorch", path, state_dict.Weights({f"{name}.weight": shape for name, shape in shapes.items()}, None, None), "alexnet")
     assert "5 that do not (conv1 96x3x11x11: features.0 64x3x11x11; conv2 256x96x5x5: features.3 192x64x5x5; " in str(caught.value)
     assert "fc6" not in str(caught.value)
 

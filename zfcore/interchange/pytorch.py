@@ -1,4 +1,4 @@
-"""PyTorch's files of weights, read with NumPy alone: .pt and .pth, as a zip (since 1.6) or as pickles in a row (before).
+"""PyTorch's files of weights, written by torch and read with NumPy alone: .pt and .pth, as a zip (since 1.6) or as pickles in a row (before).
 
 A state_dict alone or within a dictionary is taken. The pickle in it is followed by zfcore/pickles.py, where tensors are made of our
 own functions; a whole module, which is a program, is refused by name. Every tensor is looked at before its numbers are: it must lie
@@ -7,9 +7,11 @@ within its storage, and the storage within the file.
 import math
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zfcore.check import Expected
+from zfcore.checkpoint import atomic
 from zfcore.files import opener, said
-from zfcore.hints import Shape
+from zfcore.hints import FilePath
 from zfcore.interchange import state_dict
 from zfcore.interchange.archive import Archive
 from zfcore.interchange.foreign import Foreign
+from zfcore.interchange.state_dict import Weights
+from zfcore.layers import AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm, MaxPool, Pad, ReLU
+from zfcore.network import Network
 from zfcore.pickles import Code, Filled, Global, Machine, followed, plain
 
 MOST_PICKLE = 2**24               # bytes; a state_dict of a thousand tensors takes 0.3 million
@@ -37,14 +43,13 @@ DTYPES = {"Float": "<f4", "Double": "<f8", "Half": "<f2", "BFloat16": "<u2", "Lo
 def read(path: Path, graph: Path | None, model: str | None) -> Foreign:
     """The network whose weights are in a file of PyTorch's, and whose layers `model` names (`state_dict.foreign`). `graph` is not
     needed. Raises Expected for everything that is wrong with the file, and for one that is more than weights."""
-    with opened(path) as (within, shapes, numbers):
-        return state_dict.foreign("PyTorch", path, shapes, numbers, model, lambda: _by_torch(path, within))
+    with opened(path) as weights:
+        return state_dict.foreign("PyTorch", path, weights, model)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[str | None, dict[str, Shape], Callable[[str], NDArray[Any]]]]:
-    """`with opened(path) as (within, shapes, numbers):` the state_dict in a file: the key under which it was saved, None where it
-    is all that was; {name: shape} of its tensors; and a function that gives the numbers of one. bfloat16 comes as float32."""
+def opened(path: Path) -> Iterator[Weights]:
+    """`with opened(path) as weights:` the Weights in a file, whose numbers may be asked for within. bfloat16 comes as float32."""
     with open(path, "rb", opener=opener) as file:
         is_zip = file.read(4) == b"PK\3\4"
         file.seek(0)
@@ -52,13 +57,17 @@ def opened(path: Path) -> Iterator[tuple[str | None, dict[str, Shape], Callable[
         within, tensors = _state_dict(path, found)
         arrays: dict[str, NDArray[Any]] = {}               # of storages, which several tensors may share
 
-        def numbers(name):
-            tensor = tensors[name]
+        def numbers(tensor):
             if tensor.storage.key not in arrays:
                 arrays[tensor.storage.key] = read_storage(tensor.storage)
             return tensor.of(arrays[tensor.storage.key])
 
-        yield within, {name: tensor.check(f"{path}: {name}") for name, tensor in tensors.items()}, numbers
+        shapes = {name: tensor.check(f"{path}: {name}") for name, tensor in tensors.items()}
+        about, mean = (found.get(key) if within is not None else None for key in (state_dict.ABOUT, state_dict.MEAN))
+        if isinstance(mean, _Tensor):
+            mean.check(f"{path}: {state_dict.MEAN}")
+        yield Weights(shapes, lambda name: numbers(tensors[name]), lambda: _by_torch(path, within),
+                      about=about if isinstance(about, str) else None, mean=numbers(mean) if isinstance(mean, _Tensor) else None)
 
 
 def _by_torch(path, within):
@@ -121,7 +130,7 @@ def _state_dict(path, found):
         raise Expected(path, "a dictionary of tensors", "a tensor alone" if isinstance(found, _Tensor) else said(found), SAVE)
     inner = [key for key, thing in found.items() if isinstance(thing, dict) and any(isinstance(one, _Tensor) for one in thing.values())]
     known = [key for key in NESTED if key in inner]
-    if any(isinstance(thing, _Tensor) for thing in found.values()):
+    if not known and any(isinstance(thing, _Tensor) for thing in found.values()):
         within, chosen = None, found
     elif known or len(inner) == 1:
         within = (known or inner)[0]
@@ -203,7 +212,9 @@ class _Tensor:
     def check(self, where):
         """The shape of the tensor, which must lie within its storage, and be no more than it."""
         last = self.offset + sum((size - 1)*stride for size, stride in zip(self.shape, self.strides))
-        if min(self.shape, default=1) and last >= self.storage.count or math.prod(self.shape) > self.storage.count:
+        axes = math.prod(max(size, 1) for size in self.shape)
+        is_empty = min(self.shape, default=1) == 0
+        if not is_empty and (last >= self.storage.count or axes > self.storage.count) or axes > MOST_NUMBER:
             raise Expected(where, f"a tensor within its storage of {self.storage.count} numbers",
                            f"shape {self.shape}, strides {self.strides} from number {self.offset} on")
         return self.shape
@@ -246,3 +257,79 @@ MADE = {"collections.OrderedDict": _Ordered, "torch._utils._rebuild_tensor": _te
         "torch._utils._rebuild_parameter": _parameter, "torch.Size": tuple, "torch.device": lambda *words: None,
         **{f"torch.{kind}Storage": None for kind in DTYPES},
         **dict.fromkeys(("torch.float32", "torch.float64", "torch.float16", "torch.bfloat16", "torch.int64", "torch.int32"))}
+
+
+# -------------------------------------------------------------------------------------------------------------- written
+def write(network: Network, path: FilePath, mean: NDArray[np.float32] | None, classes: Sequence[str]) -> None:
+    """Write {"state_dict": ..., "mean_image": (3,S,S), "zfcore": ...} to `path` by torch.save, all or nothing: the weights for the
+    network that `sequential` prints. Raises Expected where PyTorch is not installed, Unwritable where the disk refuses."""
+    try:
+        import torch
+    except ImportError:
+        raise Expected("--format torch", "PyTorch, which writes such files", "none that is installed",
+                       "pip install torch, or take --format safetensors, which torch reads too") from None
+    found = OrderedDict((name, torch.from_numpy(array)) for name, array in state_dict.tensors(network).items())
+    beside = {} if mean is None else {state_dict.MEAN: torch.from_numpy(np.ascontiguousarray(mean, np.float32))}
+    with atomic(path) as temporary, open(temporary, "wb", opener=opener) as file:
+        torch.save({"state_dict": found, **beside, state_dict.ABOUT: state_dict.about(network, classes)}, file)
+
+
+def sequential(network: Network) -> str:
+    """The network as a program of PyTorch's, whose `network` takes the state_dict that `write` and safetensors.write write, and gives
+    the scores of pictures (N,C,H,W) in RGB, 0 to 255, less the mean. Raises Expected for a layer that torch.nn has no module for."""
+    names, lines = state_dict.module_names(network), []
+    for layer, (shape, out) in zip(network.layers, pairwise(network.shapes)):
+        if type(layer) not in _MODULES:
+            raise Expected(f"{network.name}: {layer.name}", "layers that torch.nn has modules for", type(layer).__name__)
+        lines += [f'    ("{names[layer.name]}{suffix}", nn.{module}),' for suffix, module in _MODULES[type(layer)](layer, shape, out)]
+    return "\n".join(["from collections import OrderedDict", "", "from torch import nn", "", "network = nn.Sequential(OrderedDict([", *lines,
+                      "])).eval()", ""])
+
+
+def _framed(layer, shape, out, module, value=0):
+    """[(suffix, module)] with what PyTorch cannot say of its padding laid around the maps before it. `module`: what it is but for that."""
+    behind = [(count - 1)*layer.S + layer.K - size - layer.P for count, size in zip(out[1:], shape[1:])]
+    as_floor = [1 + (size + 2*layer.P - layer.K)//layer.S for size in shape[1:]]
+    if as_floor == list(out[1:]) and 2*layer.P <= layer.K:
+        return [("", f"{module}{f', padding={layer.P}' if layer.P else ''})")]
+    around = f"{layer.P}, {behind[1]}, {layer.P}, {behind[0]}"
+    pad = f"ZeroPad2d(({around}))" if value == 0 else f'ConstantPad2d(({around}), -float("inf"))'
+    return [("_pad", pad), ("", f"{module})")]
+
+
+def _conv(layer, shape, out):
+    groups = f", groups={layer.groups}" if layer.groups > 1 else ""
+    return _framed(layer, shape, out, f"Conv2d({shape[0]}, {layer.F}, {layer.K}, stride={layer.S}{groups}")
+
+
+def _max_pool(layer, shape, out):
+    if layer.rounding == "ceil" and 2*layer.P <= layer.K:
+        return [("", f"MaxPool2d({layer.K}, {layer.S}, {layer.P}, ceil_mode=True)")]
+    return _framed(layer, shape, out, f"MaxPool2d({layer.K}, {layer.S}", -np.inf)
+
+
+def _avg_pool(layer, shape, out):
+    if layer.K is None:
+        return [("", "AdaptiveAvgPool2d(1)")]
+    if layer.borders == "padded":
+        return _framed(layer, shape, out, f"AvgPool2d({layer.K}, {layer.S}")
+    if 2*layer.P > layer.K:
+        raise Expected(f"{layer.name}: P", f"at most {layer.K//2}, half the window, as PyTorch has it", layer.P)
+    return [("", f"AvgPool2d({layer.K}, {layer.S}, {layer.P}, ceil_mode={layer.rounding == 'ceil'}, "
+                 f"count_include_pad={layer.borders == 'clipped'})")]
+
+
+def _response_norm(layer, shape, out):
+    alpha = layer.alpha*(layer.n if layer.convention == "sum" else 1)
+    return [("", f"LocalResponseNorm({layer.n}, {alpha!r}, {layer.beta!r}, {layer.k!r})")]
+
+
+_MODULES: dict[type[Layer], Any]                  # function(layer, shape, out) -> [(suffix of the name, module)]
+_MODULES = {Conv: _conv, MaxPool: _max_pool, AvgPool: _avg_pool, LocalResponseNorm: _response_norm,
+            ReLU: lambda layer, shape, out: [("", "ReLU()")],
+            BatchNorm: lambda layer, shape, out: [
+                ("", f"BatchNorm{'2d' if len(shape) == 3 else '1d'}({shape[0]}, {layer.eps!r}, {layer.momentum!r})")],
+            Flatten: lambda layer, shape, out: [("", "Flatten()")],
+            Linear: lambda layer, shape, out: [("", f"Linear({shape[0]}, {layer.M})")],
+            Dropout: lambda layer, shape, out: [("", f"Dropout({1 - layer.keep_prob!r})")],
+            Pad: lambda layer, shape, out: [("", f"ZeroPad2d(({layer.left}, {layer.right}, {layer.top}, {layer.bottom}))")]}

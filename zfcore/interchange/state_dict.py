@@ -4,8 +4,10 @@ A file of weights alone does not tell how its layers lie. `--model` does: one of
 size follow from the tensors, or a JSON file with a layer table. Tensors are matched to the layers with weights in the file's order,
 and every shape must fit.
 """
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zfcore import check
-from zfcore.files import anything, listed, mapping, read_json, said, table, whole
+from zfcore.backend import to_host
+from zfcore.files import anything, choice, listed, mapping, parsed, read_json, said, table, text, whole
 from zfcore.hints import Shape
 from zfcore.interchange import foreign as to
 from zfcore.interchange.foreign import Foreign, Window
@@ -24,27 +27,46 @@ from zfcore.models import MODELS, NATIVE_SIZE, build, from_table
 from zfcore.network import Network
 
 Group = dict[str, str]                       # of one layer: {"weight": the tensor's name, "bias": ...}
-FORM = table({"input": listed(whole(1, 2**14), 3, 3), "layers": listed(mapping(anything), 1000, 1)})
+FORM_INPUT, FORM_LAYERS = listed(whole(1, 2**14), 3, 3), listed(mapping(anything), 1000, 1)
+FORM = table({"input": FORM_INPUT, "layers": FORM_LAYERS})
 SIZES = range(8, 513)                        # pixels a side that are tried
 SHOWN = 8                                    # layers that a sentence lists
+ABOUT, MEAN = "zfcore", "mean_image"         # what stands in files that zfcore writes beside the weights
+OF_OURS = table({"version": choice(1), "input": FORM_INPUT, "layers": FORM_LAYERS, "classes": listed(text(), 10**6)})
 
 
-def foreign(form: str, path: Path, shapes: Mapping[str, Shape], numbers: Callable[[str], NDArray[Any]], model: str | Network | None,
-            by_torch: Callable[[], Mapping[str, Any]], ordered: bool = True) -> Foreign:
-    """The network `model` (a name of MODELS, a JSON file, or the network itself) with the weights of a file.
+@dataclass
+class Weights:
+    """What a file of weights holds.
 
-    shapes     {name: shape} of its tensors           numbers    gives one's numbers
-    ordered    whether they stand in the order of the layers; else that of their names is taken, shape by shape
-    by_torch   gives {name: torch.Tensor}, with which torch computes what the layers do
+    shapes, numbers   {name: shape} of its tensors, and a function that gives one's numbers
+    by_torch, needs   a function that gives {name: torch.Tensor}, as torch reads the file, and the packages that it takes
+    ordered           whether the tensors stand in the order of the layers; else that of their names is taken, shape by shape
+    about, mean       what zfcore wrote into it beside them: a JSON text, and the mean picture (3,S,S)"""
+    shapes: dict[str, Shape]
+    numbers: Callable[[str], NDArray[Any]]
+    by_torch: Callable[[], Mapping[str, Any]]
+    needs: tuple[str, ...] = ("torch",)
+    ordered: bool = True
+    about: str | None = None
+    mean: NDArray[Any] | None = None
+
+
+def foreign(form: str, path: Path, weights: Weights, model: str | None) -> Foreign:
+    """The network `model`, a name of MODELS or a JSON file, with the Weights of the file at `path`. A file of zfcore's says itself
+    what network it is, what classes it has and how it sees pictures.
 
     Raises Expected where the shapes are not those of the layers, with both beside each other; where no model is given, with what is
     in the file."""
+    shapes, numbers, ordered = weights.shapes, weights.numbers, weights.ordered
     groups = grouped(shapes)
-    if model is None:
+    labels, seen = None, {}
+    if model is None and weights.about is not None:
+        network, labels, seen = _ours(path, weights)
+        owners = _matched(network, groups, shapes, ordered)
+    elif model is None:
         raise check.Expected(f"--model for {path}", "one of zfcore's models, or a JSON file with a layer table, as the file holds weights alone",
                              _in_words(groups, shapes))
-    if isinstance(model, Network):
-        network, owners = model, _matched(model, groups, shapes, ordered)
     else:
         network, owners = _named(model, groups, shapes, ordered) if model in MODELS else _of_table(model, groups, shapes, ordered)
     if owners is None:
@@ -54,17 +76,65 @@ def foreign(form: str, path: Path, shapes: Mapping[str, Shape], numbers: Callabl
         of_layer = {key: numbers(name) for key, name in owners.get(layer.name, {}).items()}
         nodes.append(_NODES[type(layer)](layer, (layer.name, at, layer.name), of_layer))
         at = layer.name
-    notes = [] if ordered or all(name in groups for name in owners) else ["tensors: matched to layers by shape, and by the order of their names"]
-    torch = _torch_version()
-    return Foreign(form, path, "input", network.input_shape, nodes, notes=notes, engine_hint="pip install torch",
-                   engine_name=f"PyTorch {torch}" if torch else "", engine=_engine(network, owners, by_torch) if torch else None)
+    by_name = ordered or _names_of(network, groups) is not None
+    notes = [] if by_name else ["tensors: matched to layers by shape, and by the order of their names"]
+    torch = all(map(_version, weights.needs)) and _version("torch")
+    return Foreign(form, path, "input", network.input_shape, nodes, labels, seen, notes, engine_hint=f"pip install {' '.join(weights.needs)}",
+                   engine_name=f"PyTorch {torch}" if torch else "", engine=_engine(network, owners, weights.by_torch) if torch else None)
 
 
-def _torch_version():
+def _version(package):
+    """Of an installed package; "" of another."""
     try:
-        return version("torch").split("+")[0]
+        return version(package).split("+")[0]
     except PackageNotFoundError:
         return ""
+
+
+# ----------------------------------------------------------------------------------------------------- what zfcore writes
+def module_names(network: Network) -> dict[str, str]:
+    """{layer: its name as a module of PyTorch}: letters, digits and "_", with a digit in it, as no attribute of a module has, and no
+    other layer's."""
+    names: dict[str, str] = {}
+    for number, layer in enumerate(network.layers, 1):
+        name = re.sub(r"\W", "_", layer.name, flags=re.ASCII)
+        names[layer.name] = name if re.search(r"\d", name) and name not in names.values() else f"{name}_{number}"
+    return names
+
+
+def tensors(network: Network) -> dict[str, NDArray[np.float32]]:
+    """{"conv1.weight": (F,C/groups,K,K), "fc6.weight": (M,D), ...}: the parameters as PyTorch names and turns them."""
+    found, names = {}, module_names(network)
+    for layer in network.layers:
+        ours = {"weight": "w", "bias": "b"} if layer.has_weights else {"weight": "gamma", "bias": "beta", "running_mean": "mean", "running_var": "var"}
+        arrays = {**layer.parameters, **layer.buffers}
+        for theirs, key in ours.items():
+            if key in arrays:
+                array = to_host(arrays[key])
+                found[f"{names[layer.name]}.{theirs}"] = np.ascontiguousarray(np.moveaxis(array, -1, 0))
+    return found
+
+
+def about(network: Network, classes: Sequence[str]) -> str:
+    """What is written beside the weights: the layer table and the classes, as JSON."""
+    return json.dumps({"version": 1, "input": list(network.input_shape), "layers": network.table(), "classes": list(classes)})
+
+
+def _ours(path, weights):
+    """(network, labels, preprocessing) of a file of zfcore's."""
+    where = f"{path}: {ABOUT}"
+    found = parsed(where, weights.about, OF_OURS)
+    try:
+        network = from_table("network", found["input"], found["layers"])
+    except check.Expected as error:
+        raise check.Expected(f"{where}: {error.what}", error.expected, error.got, error.advice) from None
+    mean = weights.mean
+    if mean is None:
+        return network, found["classes"] or None, {"channels": "rgb", "mean": np.zeros(3), "scale": np.ones(3)}
+    check.shape(f"{path}: {MEAN}", mean, (3, None, None))
+    if mean.shape[1] != mean.shape[2] or mean.shape[1] < max(network.input_shape[1:]):
+        raise check.Expected(f"{path}: {MEAN}", "a square picture, no smaller than what enters", mean.shape)
+    return network, found["classes"] or None, {"channels": "rgb", "mean": mean.astype(np.float64), "scale": np.ones(3), "size": mean.shape[1]}
 
 
 # -------------------------------------------------------------------------------------------------- whose tensors they are
@@ -131,12 +201,13 @@ def wanted(network: Network) -> dict[str, dict[str, Shape]]:
 def _matched(network, groups, shapes, ordered):
     """{layer: Group} of the layers with parameters; None where the tensors are not theirs."""
     of_layers, left = wanted(network), dict(groups)
-    if set(of_layers) != set(groups) and not ordered:
+    by_name = _names_of(network, groups)
+    if not ordered:
         left = dict(sorted(groups.items(), key=lambda item: _natural(item[0])))
     owners = {}
     for layer, needed in of_layers.items():
-        if layer in left and set(of_layers) == set(groups):
-            name = layer
+        if by_name is not None:
+            name = by_name[layer]
         elif ordered:
             name = next(iter(left), None)
         else:
@@ -145,6 +216,15 @@ def _matched(network, groups, shapes, ordered):
             return None
         owners[layer] = left.pop(name)
     return None if left else owners
+
+
+def _names_of(network, groups):
+    """{layer: what the tensors of that name belong to}, where all are called as the layers are; else None."""
+    own = wanted(network)
+    for names in ({name: name for name in own}, module_names(network)):
+        if {names[layer] for layer in own} == set(groups):
+            return names
+    return None
 
 
 def _fits(needed, group, shapes):
