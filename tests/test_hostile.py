@@ -87,6 +87,10 @@ def relabelled(change):
     return of
 
 
+def frame(top, bottom):
+    return {"kind": "Pad", "name": "rim", "top": top, "bottom": bottom, "left": 0, "right": 0}
+
+
 @pytest.mark.parametrize("change, place", [
     (lambda f: renew(f, "parameters/conv1/w", external=OUTSIDE), "/parameters/conv1/w: expected data in the file itself"),
     (virtual, "/parameters/conv1/w: expected data in the file itself"),
@@ -111,9 +115,13 @@ def relabelled(change):
     (relabelled(lambda rows: rows[0].update(name="../../x")), "name: expected a name that a file could have"),
     (relabelled(lambda rows: rows[0].update(name="a\nb")), "name: expected a name that a file could have"),
     (relabelled(lambda rows: rows[0].update(name="con")), "name: expected a name that a file could have"),
+    (relabelled(lambda rows: rows.insert(1, frame(2**14 + 1, 0))), "top: expected a whole number from -16384 to 16384"),
+    (relabelled(lambda rows: rows.insert(1, frame(2**14, 2**14))), "rim: expected at most 268435456 numbers in the padded maps"),
+    (relabelled(lambda rows: rows.insert(1, frame(-5, -3))), "rim: expected fewer rows to cut off than the 8 of the map, got 5 and 3"),
+    (relabelled(lambda rows: rows.insert(1, {"kind": "LocalResponseNormWithin", "name": "norm", "n": 4})), "norm: expected an odd n"),
     (lambda f: f["preprocessing/mean_image"].write_direct(np.full((3, 19, 19), np.nan, np.float32)),
      "mean_image: expected finite values"),
-], ids=range(21))
+], ids=range(25))
 def test_what_a_checkpoint_must_not_be_is_named_with_its_place(tmp_path, change, place):
     path = tmp_path/"best.h5"
     a_checkpoint(path)

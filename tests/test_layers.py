@@ -11,8 +11,8 @@ from zfcore.backend import CPU
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, load, save
 from zfcore.deconvnet import DECONVNET, GRADIENT, GUIDED, descend
-from zfcore.layers import (KINDS, AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm, MaxPool, Pixelwise,
-                           ReLU, Step)
+from zfcore.layers import (KINDS, AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm,
+                           LocalResponseNormWithin, MaxPool, Pad, Pixelwise, ReLU, Step)
 from zfcore.models import from_checkpoint, from_table
 from zfcore.network import Network
 from zfcore.ops.window import Windows
@@ -25,6 +25,10 @@ LAYERS = [
     AvgPool("layer", K=5, S=2, borders="padded"), AvgPool("layer", K=3, S=2, P=1, borders="clipped"),
     AvgPool("layer", K=5, S=3, borders="clipped"), AvgPool("layer", K=3, S=1, P=2, borders="clipped"),
     AvgPool("layer", K=3, S=2, P=1, rounding="floor"), AvgPool("layer"),
+    Pad("layer", 0, -1, 0, -1), Pad("layer", 1, 1, 1, 1), Pad("layer", 0, 2, 0, 1), Pad("layer", 2, -1, 0, 1), Pad("layer", -1, 0, -2, 3),
+    Pad("layer", 1, 0, -2, 1), Pad("layer", 0, 0, 0, 0),
+    LocalResponseNormWithin("layer", n=3, alpha=0.5), LocalResponseNormWithin("layer", n=5, alpha=0.1, beta=0.6, k=0.5, convention="sum"),
+    LocalResponseNormWithin("layer", n=1, alpha=0.5),
     ReLU("layer"), LocalResponseNorm("layer", n=3, alpha=0.5, k=1.0), BatchNorm("layer"), Dropout("layer", 0.6), Flatten("layer")]
 FLAT = [Linear("layer", 4), BatchNorm("layer", eps=0.01)]                  # these are given units, not maps
 LAYERS += FLAT

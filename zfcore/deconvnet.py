@@ -153,12 +153,14 @@ def descend(network: Network, dy: Array, caches: Sequence[Any], rules: Rules = D
     dy = cut(dy, window)                                                                # (F,1,1,N)
     for k in reversed(range(len(caches))):
         layer, (_, H, W) = network.layers[k], network.shapes[k]
+        rule = rule_of(layer, rules)
+        if rule is skip:                                     # dy as it is is dy where it is, however wide the layer's window
+            continue
         below = window.below(*layer.window())                # type: ignore[misc]   # maps: it has one
         if below.size > min(H, W):
             return network.backward(lay(dy, window, network.shapes[k + 1]), caches[:k + 1], rules)[0]
-        rule = rule_of(layer, rules)
         dy = rule(layer, dy, None if rule in BLIND else layer.cut_cache(caches[k], window, below))
-        if layer.window() != (1, 1, 0):                      # it filled the window to its edge: beyond the map is nothing
+        if not layer.pixelwise:                              # it filled the window to its edge: beyond the map is nothing
             _, inside = below.pixels(H, W)
             if not inside.all():
                 dy[:, to_device(~inside, like=dy)] = 0

@@ -4,7 +4,7 @@ Whoever needs to know something of a layer asks the layer; nobody asks what kind
 (`Layer` cannot be instantiated without):
 
     shape_out(shape)             shape of one picture's output, e.g. (96, 110, 110), for an input (3, 224, 224)
-    window()                     (K, S, P) of the pixels that one output sees; (1, 1, 0): its own; None: all of them
+    window()                     (K, S, P) of the pixels that one output sees, 0 <= P < K; (1, 1, 0): its own; None: all of them
     forward(x, step=None)        (y, cache), the cache a named tuple. `step` is the training's `Step`; None: evaluation
     backward(dy, cache)          (dx, {"w": dw, "b": db}), of the parameters there are, by their names
     cut_cache(cache, outputs, inputs)   the cache that the layer would have had from the `Windows` inputs of its maps alone,
@@ -18,6 +18,7 @@ and what it answers otherwise only where the answer is another one:
     place(number, shape)         told by the network: which of its layers this is, and the shape of one picture that enters it
     inside(outputs)              this layer for inputs around which the padding already lies, which give the outputs at `outputs`
     multiply_adds(shape)         for one picture
+    pixelwise                    each output sees its own pixel, and outputs lie where pixels lie: the window is (1, 1, 0)
     has_weights                  its "w" are weights, drawn at random at the start: weight decay, precision, the rest of the start
     has_filters                  these are filters KxK, which may be looked at and whose RMS is limited
     rectifies                    its outputs are never negative, and 0 where a unit is off: features are read behind it
@@ -50,9 +51,14 @@ from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_transpose
 from zfcore.ops.dropout import dropout, dropout_backward
 from zfcore.ops.linear import linear, linear_backward, linear_transpose
 from zfcore.ops.local_response_norm import local_response_norm, local_response_norm_backward
+from zfcore.ops.local_response_norm_within import local_response_norm_within, local_response_norm_within_backward
 from zfcore.ops.maxpool import Pooling, maxpool, maxpool_backward
+from zfcore.ops.pad import Frame, pad, pad_backward
 from zfcore.ops.relu import relu, relu_backward
 from zfcore.ops.window import Windows, cut, output_size
+
+
+MOST_PADDED = 2**28               # numbers of a picture's maps behind a Pad: a stranger's file does not make them larger
 
 
 class Step(NamedTuple):
@@ -112,8 +118,12 @@ class Layer(ABC):
     def parameter_gradients(self, dy: Array, cache: Any) -> dict[str, Array]:
         return self.backward(dy, cache)[1]
 
+    @property
+    def pixelwise(self) -> bool:
+        return self.window() == (1, 1, 0)
+
     def inside(self, outputs: Any) -> "Layer":
-        if self.window() != (1, 1, 0):
+        if not self.pixelwise:
             raise TypeError(f"{type(self).__name__} does not say what it does with padding that lies around its input")
         return self
 
@@ -295,6 +305,56 @@ class AvgPool(Layer):
 
 
 @dataclass
+class Pad(Layer):
+    """Zeros around the maps: so many rows and columns, where below 0 so many are cut off.
+
+    Its window is square, as all are: where the rows are moved by another number than the columns, it holds more than the pixel that
+    an output is, and it always holds the pixel that lies where the output does."""
+    top: int
+    bottom: int
+    left: int
+    right: int
+    keeps_positive = True
+    pixelwise = False                              # where nothing is moved either: an output may lie beyond the map
+
+    def shape_out(self, shape: Shape) -> Shape:
+        C, H, W = _maps(self, shape)
+        try:
+            out = C, *Frame(*self.arguments()).around(H, W)
+        except check.Expected as error:
+            raise check.Expected(self.name, error.expected, error.got) from None
+        if C*max(out)**2 > MOST_PADDED:
+            raise check.Expected(self.name, f"at most {MOST_PADDED} numbers in the padded maps of a picture, seen as squares",
+                                 "x".join(map(str, out)))
+        return out
+
+    def window(self) -> tuple[int, int, int]:
+        lowest, highest = min(self.top, self.left, 0), max(self.top, self.left, 0)
+        return 1 + highest - lowest, 1, highest
+
+    def arguments(self) -> tuple[int, int, int, int]:
+        """Arguments of `pad` behind x: top, bottom, left, right."""
+        return self.top, self.bottom, self.left, self.right
+
+    def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
+        return pad(x, *self.arguments())
+
+    def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
+        return pad_backward(dy, cache), {}
+
+    def inside(self, outputs: Any) -> "Layer":
+        return Pad(self.name, *self._of_windows())
+
+    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
+        return self._of_windows()
+
+    def _of_windows(self):
+        """What of windows of its input is the windows of its output that see them: the Frame that cuts off the rest."""
+        K, _, P = self.window()
+        return Frame(self.top - P, P - self.top - (K - 1), self.left - P, P - self.left - (K - 1))
+
+
+@dataclass
 class ReLU(Pixelwise):
     """max(x, 0); the cache is the output."""
     rectifies = True
@@ -332,6 +392,34 @@ class LocalResponseNorm(Pixelwise):
 
     def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
         return cache._replace(x=cut(cache.x, outputs))
+
+
+@dataclass
+class LocalResponseNormWithin(LocalResponseNorm):
+    """Local response normalisation within each map: over the n x n pixels around, n odd, y = x / (k + alpha/n^2 * sum of
+    squares)^beta. Caffe's region WITHIN_CHANNEL, whose k is always 1."""
+    k: float = 1.0
+    P = None                                       # zeros around the maps; None: so many that each pixel has an output
+
+    def shape_out(self, shape: Shape) -> Shape:
+        if self.n % 2 == 0:
+            raise check.Expected(self.name, "an odd n, whose window has a pixel in the middle", self.n)
+        return _maps(self, shape)
+
+    def window(self) -> tuple[int, int, int]:      # type: ignore[override]
+        return self.n, 1, self.n//2
+
+    def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
+        return local_response_norm_within(x, *self.arguments(), self.P)
+
+    def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
+        return local_response_norm_within_backward(dy, cache), {}
+
+    def inside(self, outputs: Any) -> "Layer":
+        return _without_padding(self)
+
+    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
+        return cache._replace(x=cut(cache.x, inputs), rule=cache.rule._replace(P=0))
 
 
 @dataclass
@@ -452,14 +540,15 @@ class Dropout(Pixelwise):
         return None
 
 
-KINDS = {kind.__name__: kind for kind in (Conv, MaxPool, AvgPool, ReLU, LocalResponseNorm, BatchNorm, Flatten, Linear, Dropout)}
+KINDS = {kind.__name__: kind for kind in (Conv, MaxPool, AvgPool, Pad, ReLU, LocalResponseNorm, LocalResponseNormWithin, BatchNorm,
+                                          Flatten, Linear, Dropout)}
 FORMER = {"ContrastNorm": LocalResponseNorm.__name__}            # kinds by the names they have in older checkpoints
 
 
 # The form of the fields that layers have, whatever their kind; of other fields their own kind must ask. What fits together is
 # asked by `shape_out`.
 FORMS = {"name": files.name, **{size: files.whole(1, 2**24) for size in ("F", "M", "K", "S", "groups", "n")},
-         "P": files.whole(0, 2**24), "rounding": files.choice("ceil", "floor"),
+         "P": files.whole(0, 2**24), **{rim: files.whole(-2**14, 2**14) for rim in ("top", "bottom", "left", "right")}, "rounding": files.choice("ceil", "floor"),
          "borders": files.choice("inside", "padded", "clipped"),
          "convention": files.choice("mean", "sum"), "alpha": files.number(0), "beta": files.number(0), "k": files.number(0),
          "eps": files.number(above=0), "momentum": files.number(0, 1), "keep_prob": files.number(0, 1, above=0),

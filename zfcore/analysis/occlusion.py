@@ -240,7 +240,7 @@ def _look(network, x, feature):
             features = y[..., 0]
         if y.ndim == 2:
             continue
-        if stages and layer.window() == (1, 1, 0):
+        if stages and layer.pixelwise:
             stages[-1].layers.append(layer)
         else:
             stages.append(Stage(number, [layer], _pad(maps, layer, y.shape[1:3]), y.shape[1:3]))

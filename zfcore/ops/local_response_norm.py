@@ -67,7 +67,7 @@ def local_response_norm(x, n, alpha, beta, k, convention="mean"):
                  "sum"    a = alpha, the formula of the AlexNet paper taken literally
     Raises Expected unless n, k > 0 and alpha >= 0: s is then never 0."""
     dtype("local_response_norm: x", x, np.float32, np.float64)
-    rule = _normalisation(n, alpha, beta, k, convention)
+    rule = normalisation(n, alpha, beta, k, convention)
     y = empty(x.shape, x.dtype, like=x)
     if runs_kernels(x):
         _launch(FORWARD, rule, x, y)
@@ -78,13 +78,14 @@ def local_response_norm(x, n, alpha, beta, k, convention="mean"):
         x = columns[:, block]
         s, spare = (workspace(name, x.shape, x.dtype) for name in ("scale", "spare"))
         _scale(x, rule, s, spare)
-        np.divide(x, _power(s, rule.beta, s, spare), out=out[:, block])
+        np.divide(x, to_power(s, rule.beta, s, spare), out=out[:, block])
 
     parallel(work, _blocks(columns))
     return y, LocalResponseNormCache(x, rule)
 
 
-def _normalisation(n, alpha, beta, k, convention="mean"):
+def normalisation(n, alpha, beta, k, convention="mean"):
+    """The Normalisation of these arguments. Raises Expected as `local_response_norm`."""
     one_of("local_response_norm: convention", convention, ("mean", "sum"))
     positive("local_response_norm: n", n)
     positive("local_response_norm: k", k)
@@ -102,7 +103,7 @@ def local_response_norm_of_maxpool(x, pool, norm):
         pooled = maxpool(x, *pool)
         return pooled, local_response_norm(pooled[0], *norm)
     (_, H, W, _), (C, Ho, Wo, N), (K, S, P, *_) = x.shape, pooled_shape(x, *pool), pool
-    rule = _normalisation(*norm)
+    rule = normalisation(*norm)
     maxima, y = (empty((C, Ho, Wo, N), x.dtype, like=x) for _ in range(2))
     switches = empty(y.shape, np.uint8, like=x)
     tuned = OF_MAXPOOL.variant(WINDOW=rule.n, BETA=f"{rule.beta}f", POOL=K, STRIDE=S)
@@ -129,7 +130,7 @@ def local_response_norm_backward(dy, cache, relu=False):
         x, dy, dx = columns[:, block], above[:, block], out[:, block]
         s, power, shared = (workspace(name, x.shape, x.dtype) for name in ("scale", "power", "spare"))
         _scale(x, rule, s, shared)
-        np.divide(dy, _power(s, beta, power, shared), out=dx)          # the first term, dy / s^beta
+        np.divide(dy, to_power(s, beta, power, shared), out=dx)       # the first term, dy / s^beta
         np.multiply(dx, x, out=power)
         power /= s                                                      # dy y / s
         _neighbours(power, n, n - 1 - n//2, shared)                     # the maps whose window holds this one
@@ -173,7 +174,7 @@ def _neighbours(t, n, below, out):
             out[lo:hi] += t[lo + shift:hi + shift]
 
 
-def _power(s, beta, out, spare):
+def to_power(s, beta, out, spare):
     """out = s^beta; AlexNet's 0.75 from two square roots, which every CPU has, and a general power has not."""
     if beta != 0.75:
         return np.power(s, beta, out=out)
