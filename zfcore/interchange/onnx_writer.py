@@ -106,7 +106,7 @@ class _Writer:
     def array(self, name, array):
         """The name of a constant that is to be called `name`."""
         name = self.free(name)
-        self.initialisers.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(to_host(array)), name))
+        self.initialisers.append(self.onnx.numpy_helper.from_array(to_host(array), name))
         return name
 
     # ---------------------------------------------------------------------------------------------------------------- layers
