@@ -15,7 +15,7 @@ import numpy as np
 from zfcore.backend import empty, runs_kernels, zeros
 from zfcore.fusion import pool_norm
 from zfcore.kernel import PRECISIONS, blocks, lanes
-from zfcore.layers import AvgPool, Conv, Dropout, Linear, LocalResponseNorm, MaxPool, ReLU
+from zfcore.layers import AvgPool, Conv, Dropout, Linear, LocalResponseNorm, LocalResponseNormWithin, MaxPool, Pad, ReLU
 from zfcore.models.zfnet import zfnet
 from zfcore.ops import conv2d_kernels
 from zfcore.ops.avgpool import AvgPoolCache, avgpool, avgpool_backward
@@ -28,7 +28,10 @@ from zfcore.ops.dropout import dropout
 from zfcore.ops.hinge_loss import hinge_loss, hinge_loss_backward
 from zfcore.ops.linear import BIAS_GRADIENT, linear, linear_backward
 from zfcore.ops.local_response_norm import local_response_norm, local_response_norm_backward
+from zfcore.ops.local_response_norm_within import (LocalResponseNormWithinCache, local_response_norm_within,
+                                                   local_response_norm_within_backward, neighbourhood)
 from zfcore.ops.maxpool import Pooling, maxpool, maxpool_backward
+from zfcore.ops.pad import Frame, pad, pad_backward
 from zfcore.ops.relu import relu, relu_backward
 from zfcore.ops.sgd_step import sgd_step
 from zfcore.ops.softmax_loss import softmax, softmax_loss, softmax_loss_backward, softmax_loss_onto
@@ -74,7 +77,7 @@ class Case:
     flops: Callable = lambda N: 0
     terms: Callable = lambda N: 16          # that an output sums; a handful of roundings where it is no sum
     images: tuple = ()            # which inputs have images as their last axis, if an image's outputs depend on it alone
-    window: tuple = ()            # (K, S, P, H, W) of a convolution or a pool, for peers
+    window: tuple = ()            # (K, S, P, H, W) of a convolution or a pool, the Frame of a pad, for peers
     precision: str = "fp32"       # in which products are formed, by peers too
 
     @property
@@ -96,7 +99,7 @@ def cases(network=None):
                 found += conv_pool_cases(layer, behind, shape, network.shapes[k + 3], behind_relu=k > 0)
             if isinstance(layer, MaxPool) and isinstance(after, LocalResponseNorm):
                 found.append(pool_norm_case(layer, after, shape, network.shapes[k + 1]))
-    return (found + averages(network) + batch_norms(network) + losses(network.shapes[-1][0]) + parameters(network)
+    return (found + averages(network) + frames(network) + norms_within(network) + batch_norms(network) + losses(network.shapes[-1][0]) + parameters(network)
             + [crop(*network.input_shape)])
 
 
@@ -257,6 +260,28 @@ def norm_cases(layer, shape, out, behind_relu):
             Case("local_response_norm", layer.name, "backward", cached, backward, lambda N: 12*size*N, images=(0, 1))]
 
 
+def norm_within_cases(layer, shape, out, behind_relu):
+    constants, size = layer.arguments(), numbers(shape)
+    rule = neighbourhood(*constants)
+
+    def backward(dy, x):
+        return local_response_norm_within_backward(dy, LocalResponseNormWithinCache(x, rule)),
+
+    return [Case("local_response_norm_within", layer.name, "within maps, forward", lambda source, N: (source.outputs(*shape, N),),
+                 lambda x: (local_response_norm_within(x, *constants)[0],), lambda N: 8*size*N, images=(0,)),
+            Case("local_response_norm_within", layer.name, "within maps, backward",
+                 lambda source, N: (source.normal(*shape, N), source.outputs(*shape, N)), backward, lambda N: 12*size*N, images=(0, 1))]
+
+
+def frame_cases(layer, shape, out, behind_relu):
+    frame = Frame(*layer.arguments())
+    kept = numbers((shape[0], *map(min, shape[1:], out[1:])))
+    return [Case("pad", layer.name, "forward", lambda source, N: (source.outputs(*shape, N),), lambda x: (pad(x, *frame)[0],),
+                 lambda N: 4*(kept + numbers(out))*N, images=(0,), window=frame),
+            Case("pad", layer.name, "backward", lambda source, N: (source.gradients(*out, N),), lambda dy: (pad_backward(dy, frame),),
+                 lambda N: 4*(kept + numbers(shape))*N, images=(0,), window=frame)]
+
+
 def conv_pool_cases(conv, pool, shape, out, behind_relu):
     w_shape = conv.parameter_shapes(shape)["w"]
     taps = numbers(w_shape[:3])
@@ -327,7 +352,7 @@ def dropout_cases(layer, shape, out, behind_relu):
 
 
 MAKERS = {Conv: conv_cases, ReLU: relu_cases, MaxPool: pool_cases, AvgPool: average_cases, LocalResponseNorm: norm_cases,
-          Linear: linear_cases, Dropout: dropout_cases}
+          LocalResponseNormWithin: norm_within_cases, Pad: frame_cases, Linear: linear_cases, Dropout: dropout_cases}
 
 
 def averages(network):
@@ -336,6 +361,19 @@ def averages(network):
     ways = (AvgPool("average1", *network.layers[first].arguments()), network.shapes[first]), (
         AvgPool("average"), [shape for shape in network.shapes if len(shape) == 3][-1])
     return [case for layer, shape in ways for case in average_cases(layer, shape, layer.shape_out(shape), True)]
+
+
+def frames(network):
+    """A frame of zeros around the first maps, and a row and a column cut off them: networks from elsewhere come to have such."""
+    shape = network.shapes[1]
+    return [case for layer in (Pad("frame1", 1, 1, 1, 1), Pad("cut1", 0, -1, 0, -1))
+            for case in frame_cases(layer, shape, layer.shape_out(shape), True)]
+
+
+def norms_within(network):
+    """Within maps, as Caffe's ZFNet does it, where the network normalises across them."""
+    return [case for layer, shape in zip(network.layers, network.shapes) if type(layer) is LocalResponseNorm
+            for case in norm_within_cases(LocalResponseNormWithin(layer.name, 3, 5e-5), shape, shape, True)]
 
 
 # --------------------------------------------------------------------------------------- losses, parameters, pictures

@@ -29,7 +29,7 @@ except ImportError:
     cudnn = None
 
 LAYOUTS = "channels first", "channels last"
-IN_LAYOUTS = "conv2d", "conv2d_maxpool", "maxpool", "avgpool", "local_response_norm", "batch_norm"
+IN_LAYOUTS = "conv2d", "conv2d_maxpool", "maxpool", "avgpool", "pad", "local_response_norm", "batch_norm"
 WORKSPACE = 2**30                 # bytes that an algorithm of cuDNN may use
 PLANS = 24                        # algorithms of cuDNN that are timed
 CONVOLUTIONS = "forward", "data gradient", "weight gradient"
@@ -225,6 +225,15 @@ def average_backward(layout, window, dy):
     return lambda: torch.ops.aten.avg_pool2d_backward(dy, x, [K, K], [S, S], [P, P], True, False, None)
 
 
+def framed(sign):
+    """PyTorch's own way back is to pad by the same numbers below 0."""
+    def build(layout, window, x):
+        x, = laid_out(layout, x)
+        top, bottom, left, right = (sign*rim for rim in window)
+        return lambda: torch.nn.functional.pad(x, (left, right, top, bottom))
+    return build
+
+
 def norm_forward(layout, window, x):
     x, = laid_out(layout, x)
     return lambda: torch.nn.functional.local_response_norm(x, 5, 1e-4, 0.75, 2.0)
@@ -338,6 +347,8 @@ TORCH = {                         # (noun, what) -> build(layout, window, tensor
     ("maxpool", "backward and ReLU's"): pool_relu_backward,
     ("avgpool", "forward"): average_forward,
     ("avgpool", "backward"): average_backward,
+    ("pad", "forward"): framed(1),
+    ("pad", "backward"): framed(-1),
     ("local_response_norm", "forward"): norm_forward,
     ("local_response_norm", "forward with its pool"): norm_of_pool,
     ("local_response_norm", "backward"): norm_backward,

@@ -89,6 +89,8 @@ def test_every_declared_tile_of_conv2d_is_launched_by_zfnet_or_by_the_small_netw
     ("conv2 forward", ["conv2d_forward"]), ("conv2 data gradient", ["conv2d_transpose_filters", "conv2d_transpose"]),
     ("norm1 backward", ["local_response_norm_backward"]), ("pool1 backward", ["maxpool_backward"]),
     ("average1 forward", ["avgpool_forward"]), ("average backward", ["avgpool_backward"]),
+    ("frame1 forward", ["pad"]), ("cut1 backward", ["pad"]), ("norm1 within maps, forward", ["local_response_norm_within_forward"]),
+    ("norm2 within maps, backward", ["local_response_norm_within_terms", "local_response_norm_within_backward"]),
     ("softmax_loss backward", ["softmax_loss_gradient"]), ("relu1 backward", ["relu_backward"]),
     ("conv1 weight gradient, plain kernel", ["conv2d_filter_gradient_plain"]), ("fc6 bias gradient", ["linear_bias_gradient"])])
 def test_a_case_launches_what_it_is_named_after_and_nothing_else(launched, name, kernels):
