@@ -66,7 +66,7 @@ def read_bytes(path, most):
         size = os.fstat(file.fileno()).st_size
         if size > most:
             raise OSError(0, f"{size} bytes, more than the {most} that such a file may have", str(path))
-        return file.read(most + 1)
+        return file.read(min(most, max(size, 2**16)) + 1)      # so much memory is taken at once, however small the file
 
 
 def read_text(path, most=2**26):

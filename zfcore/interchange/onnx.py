@@ -102,8 +102,9 @@ class _Reader:
         if len(outputs) != 1:
             raise check.Expected(f"{self.path}: outputs", "one, the scores", f"{len(outputs)}: {', '.join(map(said, outputs[:4]))}",
                                  "zfcore would need several heads" if outputs else "")
-        for node in self._ordered(outputs[0]):
-            self._step(node)
+        with np.errstate(all="ignore"):                   # numbers that are too large for anything are refused later, as such
+            for node in self._ordered(outputs[0]):
+                self._step(node)
         last = self.values.get(outputs[0])
         if not isinstance(last, Flow) or not self.row:
             raise check.Expected(f"{self.path}: {said(outputs[0])}", "scores that are computed of pictures", "constants or pictures")
