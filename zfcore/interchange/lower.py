@@ -45,13 +45,17 @@ def to_network(foreign: Foreign, seen: Preprocessing, name: str) -> Lowered:
     work.fold_affines()
     seen = work.fold_input(seen)
     work.see_pixels(seen)
-    work.build((3, H, W))
-    network = Network(name, (3, H, W), work.layers)
-    try:
-        network.load(work.parameters, buffers=work.buffers)
-    except check.Expected as error:
-        raise check.Expected(f"{foreign.path}: {error.what}", error.expected, error.got) from None
+    network = work.network(name, (3, H, W))
     return Lowered(network, seen.mean_image(), work.tensors, work.folded)
+
+
+def as_it_is(foreign: Foreign, name: str) -> Network:
+    """The network `name` that computes what `foreign` computes of the maps (C,H,W) that enter it, whatever they show. Raises
+    Unsupported, naming the node, for what zfcore's layers cannot express."""
+    work = _Work(foreign, list(foreign.nodes))
+    work.leave_the_softmax()
+    work.fold_affines()
+    return work.network(name, foreign.input_shape)
 
 
 @dataclass
@@ -120,6 +124,13 @@ class _Work:
         self.folded.append(f"{node.name}: {' and '.join(filter(None, (what, factor)))}, folded into its weights")
 
     # -------------------------------------------------------------------------------------------- the layers
+    def network(self, name: str, shape: Shape) -> Network:
+        """The Network of the nodes, for pictures of `shape`, with its weights."""
+        self.build(shape)
+        network = Network(name, shape, self.layers)
+        self.check_parameters(network.parameter_shapes())
+        return network.load(self.parameters, buffers=self.buffers)
+
     def build(self, shape: Shape) -> None:
         rows: Sequence[int] | None = None                 # maps whose pixels the units are, where these come in the order hwc
         for node in self.nodes:

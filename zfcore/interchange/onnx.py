@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.files import read_bytes, said
 from zfcore.hints import FilePath, Shape
-from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling, Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, in_a_row, padding,
+from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling,
+                                        Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, in_a_row, padding,
                                         unsupported)
 from zfcore.interchange.onnx_metadata import KEY, from_metadata
 from zfcore.interchange.onnx_tensors import COMPUTED, FORMS, MOST_BYTES, PICTURES, Budget, Tensors, computed, settled
@@ -101,14 +102,16 @@ class _Reader:
         if len(outputs) != 1:
             raise check.Expected(f"{self.path}: outputs", "one, the scores", f"{len(outputs)}: {', '.join(map(said, outputs[:4]))}",
                                  "zfcore would need several heads" if outputs else "")
-        for node in self._ordered(outputs[0]):
-            self._step(node)
+        with np.errstate(all="ignore"):                   # numbers that are too large for anything are refused later, as such
+            for node in self._ordered(outputs[0]):
+                self._step(node)
         last = self.values.get(outputs[0])
         if not isinstance(last, Flow) or not self.row:
             raise check.Expected(f"{self.path}: {said(outputs[0])}", "scores that are computed of pictures", "constants or pictures")
         if last.order != "chw":
             raise check.Expected(f"{self.path}: {said(outputs[0])}", "scores in the order of their maps", "another order")
         labels, told = from_metadata(self.path, {item.key: item.value for item in self.model.metadata_props}.get(KEY), self.first.shape)
+        self._agree(told)
         row = in_a_row(self.path, self.row, self.first.name, last.name)
         found = Foreign("ONNX", self.path, self.first.name, self.first.shape, row, labels, {**self.preprocessing, **told}, self.notes)
         if find_spec("onnxruntime"):
@@ -117,6 +120,16 @@ class _Reader:
         else:
             found.engine_hint = "pip install onnxruntime"
         return found
+
+    def _agree(self, told):
+        """Raise Expected where the metadata's mean image is not the one that the graph subtracts."""
+        own, mean = self.preprocessing.get("mean"), told.get("mean")
+        if own is not None and mean is not None:
+            side = self.first.shape[1]
+            rim = (mean.shape[1] - side)//2
+            if not np.array_equal(np.broadcast_to(mean[:, rim:rim + side, rim:rim + side], self.first.shape),
+                                  np.broadcast_to(own.reshape(-1, *own.shape[1:] or (1, 1)), self.first.shape)):
+                raise check.Expected(f"{self.path}: metadata {KEY}", "the mean image that the graph subtracts", "another")
 
     # ------------------------------------------------------------------------------------------------- what the file declares
     def _version(self):
@@ -233,14 +246,13 @@ class _Reader:
             if entry.name not in schema.attributes or entry.type != int(schema.attributes[entry.name].type) or entry.ref_attr_name:
                 raise self._unsupported(node, f"attributes of {node.op_type} of version {self.version}", said(entry.name))
             value = helper.get_attribute_value(entry)
-            given[entry.name] = self.tensors.array(value) if entry.type == entry.TENSOR else \
-                value.decode("utf-8", "replace") if isinstance(value, bytes) else list(value) if isinstance(value, Sequence) else value
+            given[entry.name] = self.tensors.array(value) if entry.type == entry.TENSOR else _plain(value)
         for name, entry in schema.attributes.items():
             if name not in given:
                 if entry.required:
                     raise self._unsupported(node, f"the attribute {name}", "none")
                 value = helper.get_attribute_value(entry.default_value) if entry.default_value.type else None
-                given[name] = value.decode() if isinstance(value, bytes) else value
+                given[name] = _plain(value)
         if bad := [name for name, value in given.items() if isinstance(value, float) and not math.isfinite(value)]:
             raise self._unsupported(node, f"a finite number as {bad[0]}", given[bad[0]])
         return SimpleNamespace(**given)
@@ -393,7 +405,7 @@ class _Reader:
         return self._add(node, Affine, x, x.shape, scale=scale, shift=beta - mean*scale)
 
     def _dropout(self, node, a, x, ratio=None, training=None):
-        ratio = getattr(a, "ratio", 0.5) if ratio is None else float(self._constant(node, ratio, "ratio").reshape(-1)[:1].sum())
+        ratio = getattr(a, "ratio", 0.5) if ratio is None else _plain(float(self._constant(node, ratio, "ratio").reshape(-1)[:1].sum()))
         trains = not a.is_test if self.version < 7 else training is not None and bool(np.asarray(training).any())
         if trains and ratio:
             raise self._unsupported(node, "dropout that does nothing", "as it is in training", "an export for inference")
@@ -560,6 +572,13 @@ LAYERS = {"Conv": _Reader._conv, "MaxPool": _Reader._max_pool, "AveragePool": _R
 def called(node: Any) -> str:
     """What the file calls a node; where it has no name, its output's."""
     return (node.name or next(filter(None, node.output), "") or node.op_type)[:100]
+
+
+def _plain(value):
+    """An attribute's value as Python has it; of float32, the shortest number that is rounded to it: what somebody wrote."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return float(str(np.float32(value))) if isinstance(value, float) else list(value) if isinstance(value, Sequence) else value
 
 
 def _version_of(*packages):

@@ -57,6 +57,8 @@ class Tensors:
             flat = self._listed(tensor, form, field)
         if tensor.data_type == BFLOAT16:
             flat = (flat.astype(np.uint32) << 16).view(np.float32)
+        if flat.dtype.kind == "f" and np.isnan(flat).any():
+            raise Expected(self._called(tensor), "numbers", f"{np.isnan(flat).sum()} of {flat.size} that are none (NaN)")
         return (flat != 0 if tensor.data_type == BOOL else flat).reshape(tuple(tensor.dims))
 
     def _listed(self, tensor, form, field):
@@ -185,7 +187,7 @@ def _constant_of_shape(a, take, shape):
 def _gather(a, take, x, places):
     axis = a.axis + x.ndim if a.axis < 0 else a.axis
     take((*x.shape[:axis], *places.shape, *x.shape[axis + 1:]), x.dtype)
-    return np.asarray(np.take(x, places.astype(np.int64), axis))
+    return np.asarray(np.take(x, places.astype(np.int64), axis), x.dtype)
 
 
 def _concat(a, take, *arrays):
