@@ -1,4 +1,4 @@
-"""What is measured: every operation at the shapes at which ZFNet uses it, and what it has to move and multiply there.
+"""The cases of the benchmark: every operation at the shapes at which ZFNet uses it, and what it has to move and multiply there.
 
     for case in cases():
         arrays = case.draw(Source(device.array), N)       # the inputs, on the device
@@ -106,7 +106,7 @@ def on(x, precision):
 
 
 def numbers(*shapes):
-    """How many numbers arrays of these shapes hold together."""
+    """Count of the elements of arrays of these shapes together."""
     return sum(int(np.prod(shape)) for shape in shapes)
 
 
@@ -340,7 +340,7 @@ def averages(network):
 
 # --------------------------------------------------------------------------------------- losses, parameters, pictures
 def batch_norms(network):
-    """Of a normalisation behind the first and the last convolution and the first fully connected layer; the paper has none."""
+    """Cases of a normalisation behind the first and the last convolution and the first fully connected layer; the paper has none."""
     convolutions = [layer.name for layer in network.convolutions]
     flat = next(layer.name for layer in network.weighted if not layer.has_filters)
     names = dict.fromkeys([convolutions[0], convolutions[-1], flat])

@@ -85,7 +85,7 @@ def main(args):
 
 
 def kind(dataset):
-    """What a picture is before it is decoded: "files", "jpeg" or "raw" of a packed set, or "drawn"."""
+    """Kind of a picture before it is decoded: "files", "jpeg" or "raw" of a packed set, or "drawn"."""
     return getattr(dataset, "encoding", "files" if hasattr(dataset, "read") else "drawn")
 
 
@@ -228,7 +228,7 @@ def verdict(report):
 
 
 def advice(report):
-    """What makes the loader faster."""
+    """Advice on how to make the loader faster."""
     decoding, loading = ({row["workers"]: row["pictures_per_second"] for row in report["cases"] if row["name"] == name}
                          for name in ("decoding", "loader"))
     most, fewer = max(loading), [rate for workers, rate in loading.items() if workers < max(loading)]

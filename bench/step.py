@@ -92,7 +92,7 @@ def ready(precision, N, device, more=()):
 
 
 def launches(training, batch):
-    """How many kernels the next step of `training` launches, which must not be a replay."""
+    """Count of kernels that the next step of `training` launches, which must not be a replay."""
     pictures, *rest = batch
     return len(gpu.recorded(lambda pictures: training.one_step(pictures, *rest), [pictures])[1])
 

@@ -236,7 +236,7 @@ def study_table(results, name, command):
 
 
 def claims_table(results):
-    """What table 2, with more seeds, says of its two networks in claims 1 and 4, and table 3 of the others: the lines that
+    """Verdicts of table 2, with more seeds, on its two networks in claims 1 and 4, and of table 3 on the others: the lines that
     begin with a claim's number."""
     lines = [line for name, of in (("table2", "1"), ("table3", "[23]"), ("table2", "4"))
              for line in re.findall(rf"^\| {of} .*", TABLES[name](results), flags=re.M)]
@@ -245,7 +245,7 @@ def claims_table(results):
 
 
 def agreed_table(results):
-    """How many of the claims agree, in a sentence."""
+    """Sentence that counts the claims that agree."""
     table = claims_table(results)
     said = [line.split("|")[-2].strip() for line in table.split("\n")[2:]]
     if not said:

@@ -101,7 +101,7 @@ class Folds(TransferStudy):
         self.seconds = self.known["run"][layers[0]].seconds
 
     def choose_pictures(self, numbers, most_train):
-        """Which of the pictures `numbers` there are: `rows` of the features, `labels` and `classes`, after near-duplicates and,
+        """Choose among the pictures `numbers`: set `rows` of the features, `labels` and `classes`, after near-duplicates and,
         if asked for, classes of no more than `most_train` pictures are left out. A class that is too small is told."""
         kept, labels = np.ones(len(numbers), bool), self.dataset.labels[numbers]
         if self.args.without_duplicates:
@@ -309,7 +309,7 @@ LEARNED = {"agrees": "what the run learned serves here", "agrees in part": "what
 
 
 def claim_of_features(over_scratch, over_untrained):
-    """What the features of the run are ahead by of networks trained here from random weights, and of the features of random
+    """Lead of the run's features over networks trained here from random weights, and of the features of random
     weights: each {pictures a class: [points, one a fold]}."""
     if not over_untrained:
         return ""

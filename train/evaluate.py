@@ -117,7 +117,7 @@ def strangers(path, files):
 
 
 def same_answers(one, other):
-    """Whether two evaluations are of the same pictures, with the same answers."""
+    """Return whether two evaluations are of the same pictures, with the same answers."""
     files = [folder/"predictions.csv" for folder in (one, other)]
     return not files[0].exists() or filecmp.cmp(*files, shallow=False)
 

@@ -1,4 +1,5 @@
-"""What the layers of a network make of a set of pictures: computed once, kept on the disk, read a block of columns at a time.
+"""Features of a set of pictures, as the layers of a network make them: computed once, kept on the disk, read a block of columns
+at a time.
 
     FOLDER/<key>/<layer>-<first picture>.h5        a `Block` each, written whole or not at all
 
@@ -72,7 +73,7 @@ def _opened(path):
 
 
 def key_of(checkpoint_file, pictures, start=None):
-    """What features depend on, as 16 hexadecimal digits. `start` (seed, law) stands for the network of the checkpoint with
+    """Key of what features depend on, 16 hexadecimal digits. `start` (seed, law) stands for the network of the checkpoint with
     this random start instead of its weights."""
     weights = hashlib.sha256(Path(checkpoint_file).read_bytes()).hexdigest()
     facts = [weights, pictures.dataset.fingerprint(), pictures.size, pictures.crop, pictures.upscale, PIL.__version__,

@@ -66,7 +66,7 @@ class Run(Unit):
 
     @property
     def lock(self):
-        """It lies beside the folder, which does not exist yet or must be empty."""
+        """Name of the run's lock, which lies beside the folder, which does not exist yet or must be empty."""
         return f".{self.config.model}.{self.config.seed}.lock"
 
     @property
@@ -184,7 +184,7 @@ class StudiedTraining(Training):
 
     @staticmethod
     def progress():
-        """Nothing, where nobody wants to know."""
+        """Say nothing, where nobody wants to know."""
 
     def close_epoch(self, score):
         super().close_epoch(score)

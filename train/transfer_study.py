@@ -284,8 +284,8 @@ def duplicates_in_words(study, left_out, correlation):
 
 
 def scratch_in_words(parts, epochs, most_error=30):
-    """How the networks from random weights were trained; "" without any. Above `most_error` % on their own training pictures
-    they are said not to fit them yet."""
+    """Training of the networks from random weights, in words; "" without any. Above `most_error` % on their own training
+    pictures they are said not to fit them yet."""
     if not parts:
         return ""
     seconds, errors = [part.seconds for part in parts], [100*part.train_error for part in parts]

@@ -32,7 +32,7 @@ COMPETITIONS = {"run": "comp2", "scratch": "comp1"}             # of the evaluat
 
 @dataclass(frozen=True)
 class Scores:
-    """What a classifier says of the pictures that are scored: p float64 (n,20), probabilities, of the pictures with the
+    """Answers of a classifier for the pictures that are scored: p float64 (n,20), probabilities, of the pictures with the
     numbers `pictures` int64 (n,). C, train_error: see `train.transfer_study.Part`. `train` counts its training pictures."""
     FORM = {"C": "float", "train_error": "float", "seconds": "float", "train": "int 0..", "pictures": "int64 n 0..",
             "p": "float64 n K 0..1"}
@@ -195,7 +195,7 @@ def claim(ours):
 
 
 def beside(ours, way):
-    """How the run's features stand to another of `WAYS`."""
+    """Comparison of the run's features with another of `WAYS`."""
     one, other = ours["run"]["2010"], ours[way]["2010"]
     lead, count, there = one[-1] - other[-1], int((one[:-1] > other[:-1]).sum()), int((~np.isnan(one[:-1])).sum())
     return (f"{'ahead' if lead > 0 else 'not ahead'} (mean {one[-1]:.1f} against {other[-1]:.1f} %, ahead in {count} of {there} "

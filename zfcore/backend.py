@@ -46,7 +46,7 @@ CPU = Device("cpu", f"NumPy {np.__version__} on {CORES} core{'s'*(CORES > 1)}")
 
 
 def runs_kernels(x):
-    """True where an operation must launch kernels on `x`, False where it runs its NumPy form."""
+    """Return whether an operation must launch kernels on `x`; else it runs its NumPy form."""
     return type(x) in LAUNCHERS
 
 

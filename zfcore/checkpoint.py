@@ -157,8 +157,8 @@ def same_names(group: Reader, names: Iterable[str], what: str = "") -> None:
 
 
 def _state(group):
-    """Of the state what is known in its form, what is not as a text or number; nothing that only looks like a part of what a
-    run goes on from."""
+    """Entries of the state: what is known in its form, what is not as a text or number; nothing that only looks like a part of
+    what a run goes on from."""
     found = {key: group.attribute(key, STATE.get(key, _scalar)) for key in group.attributes()}
     if strange := [key for key in found if key not in STATE and key.startswith(("plateau_", "sums_"))]:
         raise check.Expected(group.place(), f"only {', '.join(GOES_ON)} of a run's state", said(strange[0]))

@@ -33,7 +33,7 @@ WINDOWS = {"CON", "PRN", "AUX", "NUL", *(f"{port}{k}" for port in ("COM", "LPT")
 
 # ------------------------------------------------------------------------------------------------------------- opening
 def opener(path, flags):
-    """For `open(path, mode, opener=opener)`: the descriptor of a regular file. Raises OSError at once for anything else; where
+    """Descriptor, for `open(path, mode, opener=opener)`, of a regular file. Raises OSError at once for anything else; where
     the file is to be written for a link too, since that may lead anywhere."""
     writes = flags & (os.O_WRONLY | os.O_RDWR)
     try:
@@ -57,7 +57,7 @@ def refuse_others(status, path):
 
 
 class NotRegular(OSError):
-    """Something that is no regular file."""
+    """File that is not a regular one."""
 
 
 def read_bytes(path, most):
@@ -104,7 +104,7 @@ def folder_made(path):
 
 
 def numbered(path, number):
-    """What the `number`-th file or folder that was to be `path` is called, where the ones before are others: a.h5, a_2.h5, a_3.h5."""
+    """Name of the `number`-th file or folder that was to be `path`, where the ones before are others: a.h5, a_2.h5, a_3.h5."""
     return path if number == 1 else path.with_name(f"{path.stem}_{number}{path.suffix}")
 
 
@@ -156,7 +156,7 @@ def read_json(path, form=None, most=MOST_JSON):
 
 
 def parsed(where, text, form=None):
-    """What the JSON `text`, called `where` in messages, says. Refused beside what is no JSON: a name twice in one object, whole
+    """Parse the JSON `text`, called `where` in messages. Refused beside what is no JSON: a name twice in one object, whole
     numbers of more than MOST_DIGITS digits, and objects in objects beyond what Python takes."""
     try:
         value = json.loads(text, parse_int=_whole_number, object_pairs_hook=_once)
@@ -288,7 +288,7 @@ def anything(where, value):
 
 
 def _within(where, key):
-    """How messages call the value of `key` in the object `where`."""
+    """Name in messages of the value of `key` in the object `where`."""
     return f"{where}: {key if key.isidentifier() else said(key)}"
 
 

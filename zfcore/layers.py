@@ -104,7 +104,7 @@ class Layer(ABC):
         return {}, {}
 
     def place(self, number: int, shape: Shape) -> None:
-        """Told by the network: that this is its layer `number`, which maps (or columns) of `shape` enter."""
+        """Learn from the network that this is its layer `number`, which maps (or columns) of `shape` enter."""
 
     def data_gradient(self, dy: Array, cache: Any) -> Array:
         return self.backward(dy, cache)[0]
@@ -426,7 +426,7 @@ class Linear(Weighted, Whole):
 
 @dataclass
 class Dropout(Pixelwise):
-    """In training keeps each unit with probability keep_prob, scaled by 1/keep_prob; in evaluation it does nothing, and
+    """Dropout: in training keeps each unit with probability keep_prob, scaled by 1/keep_prob; else does nothing, and
     its cache is None. Which units are kept follows from (seed, number of the layer, step) alone."""
     keep_prob: float = 0.5
     seed: int = 0

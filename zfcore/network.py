@@ -173,7 +173,7 @@ class Network:
         return self
 
     def use(self, precision: Precision) -> "Network":
-        """From now on all layers with weights form their products in this one of PRECISIONS. It is a
+        """Let all layers with weights form their products in this one of PRECISIONS from now on. It is a
         way to compute, not a part of the network: parameters stay float32, and no checkpoint keeps it. Raises Expected
         where the device of the parameters does not have it."""
         for layer in self.weighted:

@@ -167,7 +167,7 @@ def unit_blocks(views: UnitViews) -> "Sheet":
 
 
 def _unit(views, u):
-    """What a unit is called behind its layer's name: by its class where it has one."""
+    """Name of a unit behind its layer's name: by its class where it has one."""
     return f"unit {views.units[u]}" if views.classes is None else str(views.classes[u])
 
 
@@ -816,7 +816,7 @@ class Sheet:
         return figure
 
     def _place(self, left, top, width, height):
-        """In shares of the page, from its lower left corner, as matplotlib counts."""
+        """Place in shares of the page, from its lower left corner, as matplotlib counts."""
         return left/self.width, 1 - (top + height)/self.height, width/self.width, height/self.height
 
 

@@ -73,7 +73,7 @@ def keep(path: FilePath, result: Result) -> tuple[Path, int]:
 
 
 def _digest_of(file):
-    """That of the result in a file, "" where there is none that can be read."""
+    """Digest of the result in a file, "" where there is none that can be read."""
     try:
         with _opened(file, "result") as opened:
             return opened.attribute("digest", files.text(64), "")
@@ -164,7 +164,7 @@ def _write(group, name, value):
 
 # ------------------------------------------------------------------------------------------- reading what has no form
 def _any(file, name):
-    """Whatever numbers, texts or dict of them `name` is."""
+    """Read whatever numbers, texts or dict of them `name` is."""
     if name not in file:
         return file.attribute(name, _scalar)
     if not file.is_group(name):
@@ -202,7 +202,8 @@ class _Line:
 
 
 class _Sizes:
-    """What the letters of a FORM stand for: those of dicts, where they stand nowhere else, for each entry `key` by itself."""
+    """Sizes that the letters of a FORM stand for: those of dicts, where they stand nowhere else, for each entry `key` by
+    itself."""
 
     def __init__(self):
         self.known = {}

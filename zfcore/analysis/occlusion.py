@@ -279,7 +279,7 @@ def _recompute_cone(network, clean, changed, window, feature, unit):
 
 
 def _recompute_all(network, clean, changed, window, feature, unit):
-    """As `_recompute_cone`, with every layer computed as a whole."""
+    """Recompute as `_recompute_cone` does, with every layer computed as a whole."""
     for number, (_, x, _) in enumerate(network.steps(_whole(clean.x, changed, window))):
         if number == feature:
             features = x[unit]
@@ -287,7 +287,7 @@ def _recompute_all(network, clean, changed, window, feature, unit):
 
 
 def reach(first, last, layer, size):
-    """Along one axis, the outputs first .. last-1 of a layer with `size` of them whose windows meet its inputs
+    """Outputs first .. last-1, along one axis, of a layer with `size` of them whose windows meet its inputs
     first .. last-1; arrays of N."""
     K, S, P = layer.window()
     return np.maximum(-((K - 1 - P - first)//S), 0), np.minimum((last - 1 + P)//S + 1, size)

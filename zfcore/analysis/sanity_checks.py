@@ -196,7 +196,7 @@ def found_pictures(top, layer):
 
 
 def _another(chosen, known, drawn):
-    """For each of `chosen` another one among the sorted `known`, as random 64-bit words say."""
+    """Draw for each of `chosen` another one among the sorted `known`, as random 64-bit words say."""
     steps = 1 + (drawn % np.uint64(len(known) - 1)).astype(np.int64)
     return known[(np.searchsorted(known, chosen) + steps) % len(known)]
 
@@ -251,7 +251,7 @@ def shares_in_boxes(network, projections, windows, boxes):
 
 
 def _overlap(pixels, low, high):
-    """How much of the pixels [p, p+1) lies between low and high, 0..1."""
+    """Share of the pixels [p, p+1) that lies between low and high, 0..1."""
     return np.clip(np.minimum(pixels + 1, high) - np.maximum(pixels, low), 0, 1)
 
 

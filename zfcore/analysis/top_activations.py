@@ -36,7 +36,7 @@ MID_GREY = 128
 
 @dataclass(frozen=True)
 class TopActivations:
-    """For every unit the k pictures that excite it most, strongest first; a tie goes to the earlier picture.
+    """The k pictures that excite each unit most, strongest first; a tie goes to the earlier picture.
 
     values        {layer: (units,k) float32}    the activation
     pictures      {layer: (units,k) int64}      index in the data set. -1: no further picture makes the unit fire; its
@@ -154,7 +154,7 @@ def _strongest(maps):
 
 
 def _never_negative(network, name):
-    """Whether the layer's outputs come out of a ReLU, perhaps through pools and norms: then only above 0 a unit fires."""
+    """Return whether the layer's outputs come out of a ReLU, perhaps through pools and norms: then only above 0 a unit fires."""
     way_down = reversed(network.layers[:feature_layer(network, name) + 1])
     return next((layer.rectifies for layer in way_down if not layer.keeps_positive), False)
 
@@ -203,8 +203,8 @@ def check_pass(found, model, pictures, layers, k, batch_size, what):
 
 
 def _continued(kept, wanted, file, network):
-    """What the file holds of the pass `wanted`, the layers in its order; Expected where it holds another pass, or one that says
-    what no pass over this network can."""
+    """Contents of the file for the pass `wanted`, the layers in its order; Expected where it holds another pass, or one that
+    says what no pass over this network can."""
     advice = "remove it, or choose another output"
     if kept.fingerprint != wanted.fingerprint:
         raise check.Expected(file, "a pass of this network over these pictures",
@@ -225,7 +225,7 @@ def _continued(kept, wanted, file, network):
 
 
 def _possible(kept, name, network):
-    """Whether the places of a pass lie in the maps of the layer, the boxes around them, and both are -1 where no picture is."""
+    """Return whether the places of a pass lie in the maps of the layer, the boxes around them, and both are -1 where no picture is."""
     filled, places = kept.pictures[name] >= 0, kept.places[name]
     size = np.array(network.shapes[feature_layer(network, name) + 1][1:] or (1, 1))
     return bool((places < size).all() and ((places >= 0) == filled[..., None]).all() and

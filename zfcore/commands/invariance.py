@@ -60,7 +60,7 @@ def draw(found, path):
 
 
 def closing(args, found):
-    """What was found, of two networks with their names before it."""
+    """Findings in words, of two networks with their names before them."""
     runs = [args.run, args.against] if args.against else [""]
     return "\n".join(f"{run}: {in_words(one)}" if run else in_words(one) for run, one in zip(runs, found))
 

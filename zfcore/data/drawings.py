@@ -1,4 +1,4 @@
-"""How the objects of the drawn sets are drawn: the palette, curves, a pen, and the ten objects, one function a class.
+"""Drawings of the objects of the drawn sets: the palette, curves, a pen, and the ten objects, one function a class.
 
 A drawing is a list of filled polygons in the object's own coordinates, about [-1,1] x [-1,1], x right, y down, painted
 in order. Polygons rather than pixels, so that a scene is the same at any size and its truth is exact.
@@ -33,7 +33,7 @@ def shade(colour, factor):
 
 
 def mix(a, b, t):
-    """From colour a (t = 0) to colour b (t = 1)."""
+    """Mix colour a (t = 0) with colour b (t = 1)."""
     return a[0] + (b[0] - a[0])*t, a[1] + (b[1] - a[1])*t, a[2] + (b[2] - a[2])*t
 
 
@@ -169,7 +169,7 @@ class Pen:
         return r + self.between(-8, 8), g + self.between(-8, 8), b + self.between(-8, 8)
 
     def any_colour(self):
-        """From the whole palette, coats and paints alike often."""
+        """Colour from the whole palette, coats and paints alike often."""
         return self.colour(COATS if self.chance(0.5) else PAINTS)
 
     # marks on the paper

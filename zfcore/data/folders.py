@@ -145,7 +145,8 @@ def _beside(places):
 
 
 def how_to_read(suffixes):
-    """What would read files of these `suffixes` that are not read here, as the end of a sentence; empty where nothing would."""
+    """Advice on what would read files of these `suffixes` that are not read here, as the end of a sentence; empty where nothing
+    would."""
     if HEIF & set(suffixes) and not HAS_HEIF:
         return '; pip install "zfcore[heif]" reads HEIC pictures'
     return "; a newer Pillow reads AVIF pictures" if ".avif" in suffixes else ""
@@ -357,7 +358,7 @@ def is_picture(path):
 
 
 def is_system(path):
-    """Whether a file or folder on the way to `path` is hidden or one of those that systems make for themselves."""
+    """Return whether a file or folder on the way to `path` is hidden or one of those that systems make for themselves."""
     return any(name[:1] == "." or name[:2] == "~$" or name.lower() in SYSTEM for name in path.split("/"))
 
 

@@ -68,7 +68,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that `render` needs, in the unit square; `truth` too is in the unit square."""
+    """Scene as `render` needs it, in the unit square; `truth` too is in the unit square."""
     truth: Truth
     behind: Layer
     object: Layer
@@ -154,7 +154,7 @@ def _ground(pen, base):
 
 
 def _clutter(pen, ground, of, label):
-    """What lies around: discs, boards and blades in colours near the ground's, and loose parts of other classes."""
+    """Clutter that lies around: discs, boards and blades in colours near the ground's, and loose parts of other classes."""
     for _ in range(int(pen.between(2, 8))):
         x, y, r = pen.between(0, 1), pen.between(0, 1), pen.between(0.02, 0.14)
         colour = mix(pen.pick(ground), pen.any_colour(), pen.between(0.15, 0.7))
@@ -189,7 +189,7 @@ def _strew_parts(pen, of, name):
 
 
 def _occluders(pen, around):
-    """What stands in front of two pictures in five: a twig, a post, a ball or a card over a piece of the object."""
+    """Occluders in front of two pictures in five: a twig, a post, a ball or a card over a piece of the object."""
     x0, y0, x1, y1 = around
     size = max(x1 - x0, y1 - y0)
     for _ in range(pen.pick((0, 0, 0, 0, 0, 1, 1, 2))):
@@ -341,7 +341,7 @@ class Synthetic:
         self._drawn = 0                           # pictures that were not found kept
 
     def _facts(self):
-        """What every picture depends on beside its number."""
+        """Facts that every picture depends on beside its number."""
         return [self.drawings.name, self.drawings.classes, VERSION, self.split, self.size, self.seed, PIL.__version__,
                 np.__version__]
 

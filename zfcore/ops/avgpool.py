@@ -146,7 +146,7 @@ def divisors(size, rows, columns, K, S, P, borders):
 
 
 def _divisors(cache, dtype):
-    """Those of a cache, (Ho,Wo,N) or (Ho,Wo,1)."""
+    """Divisors of a cache, (Ho,Wo,N) or (Ho,Wo,1)."""
     (_, H, W, _), (Ho, Wo), K, S, P, borders = cache
     if isinstance(borders, str):
         borders = divisors((H, W), np.arange(Ho)[:, None], np.arange(Wo)[:, None], K, S, P, borders)

@@ -173,7 +173,7 @@ def _check_gradient(dy, x):
 
 
 def _length(x):
-    """How many numbers a map has, over all pictures."""
+    """Count of the elements of a map, over all pictures."""
     return math.prod(x.shape[1:])
 
 

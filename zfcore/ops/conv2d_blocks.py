@@ -161,13 +161,14 @@ def _windows(x, K, S, P, rows, columns):
 
 
 def _saves_products(C, F, K, S, N):
-    """Whether Winograd's form is worth its additions: maps and filters many, images enough to add in long runs. (With 64 to 96 of
-    each, as in `tiny`, the plain form takes 0.6 of its time on a core with AVX-512; at 128 both take about as long.)"""
+    """Return whether Winograd's form is worth its additions: maps and filters many, images enough to add in long runs. (With 64
+    to 96 of each, as in `tiny`, the plain form takes 0.6 of its time on a core with AVX-512; at 128 both take about as
+    long.)"""
     return 1 < K <= 3*S and min(C*S*S, F) >= 128 and N >= 16
 
 
 def _maps_are_few(C, F):
-    """Whether the products with C maps are smaller than the windows of F, by enough to pay for adding them."""
+    """Return whether the products with C maps are smaller than the windows of F, by enough to pay for adding them."""
     return 4*C <= F
 
 

@@ -62,12 +62,12 @@ def sizes(x, w, y, S, P, groups):
 
 
 def _tiles(kernel, M, columns):
-    """How many tiles of `kernel` cover M rows and so many columns."""
+    """Count of tiles of `kernel` that cover M rows and so many columns."""
     return blocks(M, kernel.defines["BM"])*blocks(columns, kernel.defines["BN"])
 
 
 def _cost(kernel):
-    """What a block costs per step of the reduction, in numbers read from shared memory. Tensor cores are so fast that
+    """Cost of a block per step of the reduction, in numbers read from shared memory. Tensor cores are so fast that
     copying the tiles counts too, and the products."""
     tile = kernel.defines
     if "PRECISION" not in tile:
@@ -76,7 +76,7 @@ def _cost(kernel):
 
 
 def fitting(kernels, M, N):
-    """Those of `kernels` whose copies fit rows of M filters and of N images."""
+    """Kernels of `kernels` whose copies fit rows of M filters and of N images."""
     return [kernel for kernel in kernels
             if M % kernel.defines.get("VECTOR_A", 1) == 0 and N % kernel.defines.get("VECTOR_B", 1) == 0]
 
@@ -129,7 +129,7 @@ def transpose_filters(w):
 
 
 def slices_of_rows(length, rows):
-    """Into how many slices sums of `length` terms are cut of which there are so many rows, and an unknown number of columns."""
+    """Count of slices into which sums of `length` terms are cut, of which there are so many rows and columns unknown."""
     return slices_of(length, tuning.current.forward_blocks//blocks(rows, LARGE["BM"]), tuning.current.slice_terms)
 
 
@@ -156,7 +156,7 @@ def launch_bias_gradient(dy):
 
 
 def slices_of(length, wanted, least):
-    """Into how many slices a sum of `length` terms is cut: `wanted`, but each of `least` terms or more."""
+    """Count of slices into which a sum of `length` terms is cut: `wanted`, but each of `least` terms or more."""
     return max(1, min(wanted, length//least))
 
 

@@ -22,7 +22,7 @@ from zfcore.training.deviations import deviations, open_questions
 
 
 class Busy(check.Expected):
-    """Somebody else is at work there."""
+    """Refusal of a folder in which somebody else is at work."""
 
 
 class Lock:

@@ -423,7 +423,7 @@ RISE, FALL = 3, 0.1              # epochs, and the share of the lowest validatio
 
 
 def over_fits(history):
-    """Whether it is seen with the last row, and with none before: for RISE epochs the validation loss has been FALL above its
+    """Return whether it is seen with the last row, and with none before: for RISE epochs the validation loss has been FALL above its
     lowest while the training error is below what it was there."""
     def seen(losses, errors):
         lowest = min(range(len(losses)), key=losses.__getitem__)
