@@ -73,18 +73,18 @@ def with_torch(name, layout, case, sets, clock):
         calls = [build(layout, case.window, *(shortened(tensor(array), case.precision) for array in arrays)) for arrays in sets]
 
     def once():
-        with on_stream(clock), torch.no_grad(), rounding(case.precision):
+        with on_stream(clock), torch.no_grad(), products_in(case.precision):
             for call in calls:
                 call()
 
     def output():
-        with on_stream(clock), torch.no_grad(), rounding(case.precision):
+        with on_stream(clock), torch.no_grad(), products_in(case.precision):
             got = calls[0]()
             return None if got is None else [back(part) for part in (got if isinstance(got, tuple) else (got,))]
 
     def capture(once, passes):
         graph = torch.cuda.CUDAGraph()
-        with torch.no_grad(), rounding(case.precision), torch.cuda.graph(graph):
+        with torch.no_grad(), products_in(case.precision), torch.cuda.graph(graph):
             for _ in range(passes):
                 for call in calls:
                     call()
@@ -98,8 +98,8 @@ def with_torch(name, layout, case, sets, clock):
 
 
 @contextlib.contextmanager
-def rounding(precision):
-    """Let the libraries form products of float32 factors as `precision` says, inside."""
+def products_in(precision):
+    """Let the libraries form products of float32 factors in `precision` inside."""
     allow_tf32(precision == "tf32")
     try:
         yield

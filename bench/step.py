@@ -108,7 +108,7 @@ def torch_steps(precision, N, clock, compiled, where="cuda"):
     short = (lambda: torch.autocast(where, torch.bfloat16)) if precision == "bf16" else contextlib.nullcontext
 
     def run(steps=STEPS):
-        with peers.on_stream(clock), peers.rounding(precision):
+        with peers.on_stream(clock), peers.products_in(precision):
             for _ in range(steps):
                 optimizer.zero_grad(set_to_none=True)
                 with short():

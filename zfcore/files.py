@@ -28,7 +28,7 @@ KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a devi
          stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
 MOST_JSON = 2**24                 # bytes; as Python's objects they are up to twenty times as many
 MOST_DIGITS = 40                  # of a whole number; the largest that zfcore writes has 20
-WINDOWS = {"CON", "PRN", "AUX", "NUL", *(f"{port}{k}" for port in ("COM", "LPT") for k in range(1, 10))}
+RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{k}" for port in ("COM", "LPT") for k in range(1, 10))}
 
 
 # ------------------------------------------------------------------------------------------------------------- opening
@@ -203,7 +203,7 @@ def text(most=1000):
 def name(where, value):
     """A form: a text that may name a file on any system: printable, without separators, not one that Windows reserves."""
     if (not isinstance(value, str) or not 0 < len(value) <= 100 or not value.isprintable() or set(value) & set('/\\:*?"<>|')
-            or value[0] in ".~-" or value[-1] in ". " or value.split(".")[0].upper() in WINDOWS):
+            or value[0] in ".~-" or value[-1] in ". " or value.split(".")[0].upper() in RESERVED):
         raise Expected(where, "a name that a file could have", said(value))
     return value
 

@@ -7,8 +7,8 @@ Whoever needs to know something of a layer asks the layer; nobody asks what kind
     window()                     (K, S, P) of the pixels that one output sees; (1, 1, 0): its own; None: all of them
     forward(x, step=None)        (y, cache), the cache a named tuple. `step` is the training's `Step`; None: evaluation
     backward(dy, cache)          (dx, {"w": dw, "b": db}), of the parameters there are, by their names
-    cut_cache(cache, outputs, inputs)   the cache that the layer would have had from the `Windows` inputs of its maps alone,
-                                 around which lies what counts as padding: it would have given the `Windows` outputs
+    cut_cache(cache, outputs, inputs)   the cache that the layer would have had from the `Regions` inputs of its maps alone,
+                                 around which lies what counts as padding: it would have given the `Regions` outputs
 
 and what it answers otherwise only where the answer is another one:
 
@@ -52,7 +52,7 @@ from zfcore.ops.linear import linear, linear_backward, linear_transpose
 from zfcore.ops.local_response_norm import local_response_norm, local_response_norm_backward
 from zfcore.ops.maxpool import Pooling, maxpool, maxpool_backward
 from zfcore.ops.relu import relu, relu_backward
-from zfcore.ops.window import Windows, cut, output_size
+from zfcore.ops.window import Regions, cut, output_size
 
 
 class Step(NamedTuple):
@@ -90,7 +90,7 @@ class Layer(ABC):
     def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]: ...
 
     @abstractmethod
-    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any: ...
+    def cut_cache(self, cache: Any, outputs: Regions, inputs: Regions) -> Any: ...
 
     def parameter_shapes(self, shape: Shape) -> dict[str, Shape]:
         return {}
@@ -135,8 +135,8 @@ class Whole(Layer):
     def window(self) -> None:
         return None
 
-    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
-        raise TypeError(f"{type(self).__name__} sees the whole input: it has no cache of a window")
+    def cut_cache(self, cache: Any, outputs: Regions, inputs: Regions) -> Any:
+        raise TypeError(f"{type(self).__name__} sees the whole input: it has no cache of a region")
 
 
 class Weighted:
@@ -202,7 +202,7 @@ class Conv(Weighted, Layer):
     def inside(self, outputs: Any) -> "Layer":
         return _without_padding(self)
 
-    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
+    def cut_cache(self, cache: Any, outputs: Regions, inputs: Regions) -> Any:
         x = cache.x                              # asked for its shape only
         return cache._replace(x=empty((len(x), inputs.size, inputs.size, x.shape[-1]), x.dtype, like=x), P=0)
 
@@ -238,7 +238,7 @@ class MaxPool(Layer):
     def inside(self, outputs: Any) -> "Layer":
         return _without_padding(self)
 
-    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
+    def cut_cache(self, cache: Any, outputs: Regions, inputs: Regions) -> Any:
         switches, (shape, K, S, _), y = cache                # nobody looks at y
         return cache._replace(switches=cut(switches, outputs),
                               pooling=Pooling((shape[0], inputs.size, inputs.size, shape[3]), K, S, 0))
@@ -287,7 +287,7 @@ class AvgPool(Layer):
         inner.K, inner.borders = self.window()[0], divisors(self.size, rows, columns, *self.window(), self.borders)
         return inner
 
-    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
+    def cut_cache(self, cache: Any, outputs: Regions, inputs: Regions) -> Any:
         (C, H, W, N), _, K, S, P, borders = cache
         rows, columns = (np.arange(outputs.size)[:, None] + first for first in (outputs.tops, outputs.lefts))
         return AvgPoolCache((C, inputs.size, inputs.size, N), (outputs.size, outputs.size), K, S, 0,
@@ -305,7 +305,7 @@ class ReLU(Pixelwise):
     def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
         return relu_backward(dy, cache), {}
 
-    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
+    def cut_cache(self, cache: Any, outputs: Regions, inputs: Regions) -> Any:
         return cut(cache, outputs)
 
 
@@ -330,7 +330,7 @@ class LocalResponseNorm(Pixelwise):
     def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
         return local_response_norm_backward(dy, cache), {}
 
-    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
+    def cut_cache(self, cache: Any, outputs: Regions, inputs: Regions) -> Any:
         return cache._replace(x=cut(cache.x, outputs))
 
 
@@ -379,9 +379,9 @@ class BatchNorm(Pixelwise):
     def data_gradient(self, dy: Array, cache: Any) -> Array:
         return batch_norm_transpose(dy, cache)
 
-    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
+    def cut_cache(self, cache: Any, outputs: Regions, inputs: Regions) -> Any:
         if cache.training:
-            raise TypeError("the statistics of a training step are not those of windows: project in evaluation")
+            raise TypeError("the statistics of a training step are not those of regions: project in evaluation")
         return cache._replace(x=cut(cache.x, outputs))
 
 
@@ -446,7 +446,7 @@ class Dropout(Pixelwise):
     def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
         return (dy if cache is None else dropout_backward(dy, cache)), {}
 
-    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
+    def cut_cache(self, cache: Any, outputs: Regions, inputs: Regions) -> Any:
         if cache is not None:
             raise TypeError("the mask of a training step is not cut: project in evaluation")
         return None

@@ -28,7 +28,7 @@ from zfcore.deconvnet import DECONVNET, check_units, feature_layer, project
 from zfcore.files import numbered
 from zfcore.hints import Bar, FilePath, Ints
 from zfcore.network import Rules
-from zfcore.ops.window import Windows, cut
+from zfcore.ops.window import Regions, cut
 from zfcore.trained import Trained
 
 MID_GREY = 128
@@ -338,7 +338,7 @@ def unit_views(model: Trained, pictures: Pictures, top: TopActivations, layer: s
     units = check_units(network, layer, units)
     _, H, W = network.input_shape
     chosen = {name: getattr(top, name)[layer][units] for name in ("values", "pictures", "places", "boxes")}
-    k, size = chosen["pictures"].shape[1], field_windows(network, layer, chosen["boxes"][:0, 0]).size
+    k, size = chosen["pictures"].shape[1], field_regions(network, layer, chosen["boxes"][:0, 0]).size
     projections = np.zeros((len(units), k, size, size, 3), np.float32)
     patches = np.full((len(units), k, size, size, 3), MID_GREY, np.uint8)
     rows, ranks = np.nonzero(chosen["pictures"] >= 0)
@@ -347,9 +347,9 @@ def unit_views(model: Trained, pictures: Pictures, top: TopActivations, layer: s
         batch = decoded(pictures, chosen["pictures"][at])
         x = model.inputs(batch)
         pixels = project(network, x, layer, units[at[0]], chosen["places"][at], rules=rules).pixels
-        windows = field_windows(network, layer, chosen["boxes"][at])
-        projections[at] = crops(pixels, windows)
-        patches[at] = patches_of(network, batch, windows)
+        regions = field_regions(network, layer, chosen["boxes"][at])
+        projections[at] = crops(pixels, regions)
+        patches[at] = patches_of(network, batch, regions)
         if bar is not None:
             bar.update(len(at[0]))
     names = np.array([[pictures.dataset.names[i] if i >= 0 else "" for i in row] for row in chosen["pictures"]], dtype=str)
@@ -365,27 +365,27 @@ def _filters(network, units, size):
     return np.ascontiguousarray(to_host(first.parameters["w"])[..., units].transpose(3, 1, 2, 0))
 
 
-def field_windows(network, layer, boxes):
-    """The Windows that the boxes (n,4) of units of `layer` are cropped to: the boxes; where the field is wider than the
+def field_regions(network, layer, boxes):
+    """The Regions that the boxes (n,4) of units of `layer` are cropped to: the boxes; where the field is wider than the
     network's input, and in fully connected layers, the whole input."""
     seen = network.receptive_fields()[feature_layer(network, layer)]
     _, H, W = network.input_shape
     if seen is None or seen[0] > min(H, W):
-        return Windows(*np.zeros_like(boxes[:, :2]).T, H)
-    return Windows(*boxes[:, :2].T, seen[0])
+        return Regions(*np.zeros_like(boxes[:, :2]).T, H)
+    return Regions(*boxes[:, :2].T, seen[0])
 
 
-def crops(pixels, windows, outside=0):
-    """Pictures (3,H,W,N) -> (N,size,size,3) on the host, a window each."""
-    return to_host(cut(pixels, windows, outside)).transpose(3, 1, 2, 0)
+def crops(pixels, regions, outside=0):
+    """Pictures (3,H,W,N) -> (N,size,size,3) on the host, a region each."""
+    return to_host(cut(pixels, regions, outside)).transpose(3, 1, 2, 0)
 
 
-def patches_of(network, batch, windows):
-    """Patches: what of uint8 pictures (N,size,size,3) lies in the windows of the network's input, beyond its border
+def patches_of(network, batch, regions):
+    """Patches: what of uint8 pictures (N,size,size,3) lies in the regions of the network's input, beyond its border
     mid-grey."""
     H, margin = network.input_shape[1], (batch.shape[1] - network.input_shape[1])//2       # where the centre crop begins
     inputs = np.ascontiguousarray(batch[:, margin:margin + H, margin:margin + H].transpose(3, 1, 2, 0))
-    return crops(inputs, windows, outside=MID_GREY)
+    return crops(inputs, regions, outside=MID_GREY)
 
 
 def decoded(pictures, indices):
