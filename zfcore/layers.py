@@ -57,9 +57,9 @@ from zfcore.ops.window import Regions, cut, output_size
 
 class Step(NamedTuple):
     """Training step: its number, which draws the dropout masks (an array () of uint64 where a step is captured), and
-    `part` (first, N) where x is the pictures from number `first` on of a batch of N that comes in pieces."""
+    `piece` (first, N) where x is the pictures from number `first` on of a batch of N that comes in pieces."""
     number: Any
-    part: tuple[int, int] | None = None
+    piece: tuple[int, int] | None = None
 
 
 @dataclass
@@ -362,8 +362,8 @@ class BatchNorm(Pixelwise):
         return {"gamma": one, "beta": zero}, {"mean": zero.copy(), "var": one.copy()}
 
     def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
-        if step is not None and step.part is not None and x.shape[-1] < step.part[1]:
-            raise check.Expected(self.name, f"the whole batch of {step.part[1]} pictures, whose mean and variance it takes",
+        if step is not None and step.piece is not None and x.shape[-1] < step.piece[1]:
+            raise check.Expected(self.name, f"the whole batch of {step.piece[1]} pictures, whose mean and variance it takes",
                                  f"a piece of {x.shape[-1]}", "leave out --micro-batch")
         p, kept, momentum = self.parameters, self.buffers, None if step is None else self.momentum
         return batch_norm(x, p["gamma"], p["beta"], kept["mean"], kept["var"], self.eps, momentum)
@@ -441,7 +441,7 @@ class Dropout(Pixelwise):
         return {}, {}
 
     def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
-        return (x, None) if step is None else dropout(x, self.keep_prob, (self.seed, self.number, step.number), step.part)
+        return (x, None) if step is None else dropout(x, self.keep_prob, (self.seed, self.number, step.number), step.piece)
 
     def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
         return (dy if cache is None else dropout_backward(dy, cache)), {}

@@ -285,7 +285,7 @@ class Training:
         wrong answers added to `totals`. None where the host sees at once that the loss is not finite, as on a CPU."""
         size, share = self.config.image_size, len(labels)/N
         x = crop_flip(pictures, self.device_mean, *crops, size, size)
-        y, caches = self.network.forward(x, step, part=(first, N))
+        y, caches = self.network.forward(x, step, piece=(first, N))
         cache = softmax_loss_onto(self.totals[:2], y, labels)
         if not runs_kernels(y) and not math.isfinite(self.totals[0]):
             return None
