@@ -136,7 +136,7 @@ class StudyFolder:
 
     def work(self, units, do, of="unit"):
         """`do(unit, progress)` what of `units` is not finished, first what nobody else is at; it calls `progress()` for each
-        part of the unit's size. Returns when all is finished or has failed. `of` is what the bar counts."""
+        share of the unit's size. Returns when all is finished or has failed. `of` is what the bar counts."""
         elsewhere, done = [], sum(unit.done for unit in units)
         size = sum(unit.size for unit in units)
         with Bar(size, of, "study", done=done, hidden=done >= size) as bar:

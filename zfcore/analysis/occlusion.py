@@ -391,14 +391,14 @@ def fall_inside_box(found):
     return share, np.where(known, inside.mean(axis=(1, 2)), np.nan)
 
 
-def fall_inside_other_boxes(parts):
+def fall_inside_other_boxes(occlusions):
     """(n,): of the n pictures in a list of Occlusions the mean share of the fall that lies inside the boxes of the others, n > 1:
     the control of `fall_inside_box`, as all objects stand near the middle. NaN as there."""
-    boxes, shares = np.concatenate([part.boxes for part in parts]), []
+    boxes, shares = np.concatenate([one.boxes for one in occlusions]), []
     for turn in range(1, len(boxes)):
         turned = iter(np.roll(boxes, turn, axis=0))
-        shares.append(np.concatenate([fall_inside_box(replace(part, boxes=np.array([next(turned) for _ in part.boxes])))[0]
-                                      for part in parts]))
+        shares.append(np.concatenate([fall_inside_box(replace(one, boxes=np.array([next(turned) for _ in one.boxes])))[0]
+                                      for one in occlusions]))
     return np.mean(shares, axis=0)
 
 

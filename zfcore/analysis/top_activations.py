@@ -271,14 +271,14 @@ def field_boxes(network, layer, places):
     return np.concatenate([corner, corner + field], axis=-1)
 
 
-def merge(parts):
+def merge(shards):
     """The TopActivations of several shards as one. Raises Expected where they are not of one pass or overlap."""
-    one = parts[0]
-    for part in parts:
-        if part.fingerprint != one.fingerprint or list(part.values) != list(one.values):
+    one = shards[0]
+    for shard in shards:
+        if shard.fingerprint != one.fingerprint or list(shard.values) != list(one.values):
             raise check.Expected("--merge", "shards of one pass",
                                  "passes of different networks, data sets, layers or settings")
-    ranges = sorted(range_ for part in parts for range_ in part.ranges.tolist() if range_[0] < range_[1])
+    ranges = sorted(range_ for shard in shards for range_ in shard.ranges.tolist() if range_[0] < range_[1])
     joined = ranges[:1]
     for first, last in ranges[1:]:
         if first < joined[-1][1]:
@@ -290,7 +290,7 @@ def merge(parts):
             joined.append([first, last])
     merged = {name: {} for name in ("values", "pictures", "places", "boxes")}
     for layer in one.values:
-        of = {name: np.concatenate([getattr(part, name)[layer] for part in parts], axis=1) for name in merged}
+        of = {name: np.concatenate([getattr(shard, name)[layer] for shard in shards], axis=1) for name in merged}
         k = one.values[layer].shape[1]
         keys = of["pictures"], -of["values"], of["pictures"] < 0                # the last one counts most
         order = np.lexsort(keys, axis=1)[:, :k]
