@@ -42,8 +42,8 @@ def resources(kernel, arch=ARCH):
     """Resources of `kernel` as ptxas tells them, among all those of its file."""
     _, log = compiled(kernel, arch)
     of_kernel, = (part for part in log.split("Compiling entry function ") if part.startswith(f"'{kernel.name}' "))
-    number = lambda pattern: sum(map(int, re.findall(pattern, of_kernel)))
-    return Resources(number(r"Used (\d+) registers"), number(r"(\d+) bytes spill"), number(r"(\d+) bytes smem"))
+    total = lambda pattern: sum(map(int, re.findall(pattern, of_kernel)))
+    return Resources(total(r"Used (\d+) registers"), total(r"(\d+) bytes spill"), total(r"(\d+) bytes smem"))
 
 
 def blocks_per_sm(kernel, taken):

@@ -112,11 +112,11 @@ def cpu_line(row):
     return text + f" {beside} | {digits(times[row['best']])} | {row['ratio']:.2f} ({low:.2f} to {high:.2f}) |"
 
 
-def digits(number):
+def digits(value):
     """Three figures, no exponent: 0.0123, 1.23, 12.3, 1230."""
-    if number >= 100:
-        return f"{number:.0f}"
-    return f"{number:.2g}" if number < 0.1 else f"{number:.3g}"
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.2g}" if value < 0.1 else f"{value:.3g}"
 
 
 # ----------------------------------------------------------------------------------------------------------- loading

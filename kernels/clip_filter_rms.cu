@@ -71,12 +71,12 @@ extern "C" __global__ void clip_filter_rms_squares(Each<const float *> w, double
 __device__ __forceinline__ void count(const double *partial, const Each<int> &D, const Each<int> &F, double limit, double *clamped)
 {
     __shared__ int held[WARPS * FILTERS];
-    int number = 0;
+    int scaled = 0;
     for (int t = 0; t < TENSORS; t++) {
-        for (int f = threadIdx.x; f < F.of[t]; f += WARPS * FILTERS) number += factor(partial, f, D.of[t], F.of[t], limit) != 0;
+        for (int f = threadIdx.x; f < F.of[t]; f += WARPS * FILTERS) scaled += factor(partial, f, D.of[t], F.of[t], limit) != 0;
         partial += (long long)((D.of[t] + ROWS - 1) / ROWS) * F.of[t];
     }
-    held[threadIdx.x] = number;
+    held[threadIdx.x] = scaled;
     for (int half = WARPS * FILTERS / 2; half > 0; half /= 2) {
         __syncthreads();
         if (threadIdx.x < half) held[threadIdx.x] += held[threadIdx.x + half];

@@ -17,7 +17,7 @@ import PIL
 
 from zfcore import check, results
 from zfcore.backend import to_host
-from zfcore.files import number
+from zfcore.files import real
 from zfcore.hdf5 import open_h5, short
 
 PICTURES = 64                     # in a file: those of the paper's layer 1 are 74 MB
@@ -45,7 +45,7 @@ class Features:
             with _opened(path) as file:
                 rows.append(file.array("pictures", np.int64, (None,)))
                 self.shape = sum(map(len, rows)), _features(file).shape[1]
-                self.seconds += file.attribute("seconds", number(0))
+                self.seconds += file.attribute("seconds", real(0))
         self.pictures = np.concatenate(rows)
 
     def __getitem__(self, place):

@@ -83,7 +83,7 @@ def to_device(host, like):
     return copy
 
 
-def number(value, dtype, like):
+def scalar(value, dtype, like):
     """`value` in the memory of the device of `like`, as an array (); one that is there already is left as it is."""
     return value if runs_kernels(value) else to_device(np.asarray(value, dtype), like)
 

@@ -8,7 +8,7 @@
     folder_made(path)                    a folder that goes again if it stays empty
 
 A form is a function (where, value) -> value, which raises Expected, calling the value `where`. They are made by `text`,
-`whole`, `number`, `choice`, `listed`, `table` and `mapping`, and serve the attributes of HDF5 files as well (zfcore/hdf5.py).
+`whole`, `real`, `choice`, `listed`, `table` and `mapping`, and serve the attributes of HDF5 files as well (zfcore/hdf5.py).
 """
 import bz2
 import gzip
@@ -217,7 +217,7 @@ def whole(low=0, high=2**63 - 1, or_none=False):
     return form
 
 
-def number(low=-math.inf, high=math.inf, above=-math.inf, infinite=False, nan=False):
+def real(low=-math.inf, high=math.inf, above=-math.inf, infinite=False, nan=False):
     """A number from `low` to `high`, larger than `above`; `infinite` or `nan` only where that is asked for."""
     words = "a number" + (f" above {above:g}" if above > -math.inf else f" from {low:g}" if low > -math.inf else "")
     words += f" to {high:g}" if high < math.inf else ""

@@ -461,8 +461,8 @@ FORMER = {"ContrastNorm": LocalResponseNorm.__name__}            # kinds by the 
 FORMS = {"name": files.name, **{size: files.whole(1, 2**24) for size in ("F", "M", "K", "S", "groups", "n")},
          "P": files.whole(0, 2**24), "rounding": files.choice("ceil", "floor"),
          "borders": files.choice("inside", "padded", "clipped"),
-         "convention": files.choice("mean", "sum"), "alpha": files.number(0), "beta": files.number(0), "k": files.number(0),
-         "eps": files.number(above=0), "momentum": files.number(0, 1), "keep_prob": files.number(0, 1, above=0),
+         "convention": files.choice("mean", "sum"), "alpha": files.real(0), "beta": files.real(0), "k": files.real(0),
+         "eps": files.real(above=0), "momentum": files.real(0, 1), "keep_prob": files.real(0, 1, above=0),
          "seed": files.whole(), "number": files.whole()}
 
 

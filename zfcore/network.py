@@ -236,5 +236,5 @@ def _listed(names):
     return ", ".join(names) or "none"
 
 
-def _thousands(number):
-    return f"{number:,}" if number else ""
+def _thousands(count):
+    return f"{count:,}" if count else ""

@@ -34,7 +34,7 @@ from zfcore.analysis.invariance import default_layers, look, subtract
 from zfcore.analysis.top_activations import MID_GREY
 from zfcore.backend import to_host
 from zfcore.deconvnet import feature_layer
-from zfcore.files import listed, mapping, number, read_json, text
+from zfcore.files import listed, mapping, read_json, real, text
 from zfcore.hints import Bar
 from zfcore.trained import Trained
 
@@ -314,7 +314,7 @@ def read_landmarks(path):
     path = Path(path)
     form = '{"picture.jpg": {"nose": [x, y], ...}, ...}'
     try:
-        marks = read_json(path, mapping(mapping(listed(number(-LARGEST, LARGEST), 2, 2), text(), MOST_PARTS)), 2**25)
+        marks = read_json(path, mapping(mapping(listed(real(-LARGEST, LARGEST), 2, 2), text(), MOST_PARTS)), 2**25)
     except OSError as error:
         raise check.Expected("--landmarks", "a file that can be read", f"{path} ({error.strerror})") from None
     except check.Expected as error:

@@ -320,7 +320,7 @@ def early_rise(values, clean):
     return np.mean(rises, axis=0)
 
 
-def numbers(found):
+def columns(found):
     """{series: {what: (n,) float64}}, what being columns of a table, for an Invariance."""
     table = {}
     for name, steps in found.steps.items():

@@ -131,11 +131,11 @@ class CIFAR:
         return digest.hexdigest()
 
 
-def _first_of_each_class(labels, number):
-    """The numbers of each class's first so many pictures, ascending."""
+def _first_of_each_class(labels, count):
+    """The numbers of each class's first `count` pictures, ascending."""
     order = labels.argsort(kind="stable")
     place_in_class = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])
-    return np.sort(order[place_in_class < number])
+    return np.sort(order[place_in_class < count])
 
 
 # ------------------------------------------------------------------------------------------------- where the files lie

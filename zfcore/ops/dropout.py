@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import empty, number, runs_kernels
+from zfcore.backend import empty, runs_kernels, scalar
 from zfcore.check import Expected, dtype
 from zfcore.cpu import parallel
 from zfcore.kernel import Kernel, blocks, lanes
@@ -80,7 +80,7 @@ def dropout(x, keep_prob, key, piece=None):
         each = blocks(n if begun else n + 3, 4)                       # counters that n elements touch at most
         draw = KERNEL.variant(LANES=lanes(n, x, y) if begun else 1)
         seed, layer, step = key
-        draw(blocks(rows*each, KERNEL.block), x, y, rows, n, first, N, each, seed, layer, number(step, np.uint64, like=x),
+        draw(blocks(rows*each, KERNEL.block), x, y, rows, n, first, N, each, seed, layer, scalar(step, np.uint64, like=x),
              math.ceil(keep_prob*2**32), 1/keep_prob)
         return y, DropoutCache(keep_prob, key, piece)
     x = np.ascontiguousarray(x)
