@@ -23,6 +23,7 @@ setup(
         "cuda13": ["cupy-cuda13x[ctk]>=14"],
         "cuda12": ["cupy-cuda12x[ctk]>=14"],
         "bench": ["nvidia-cudnn-frontend>=1.14"],
+        "heif": ["pillow-heif>=0.20"],                         # pictures of iPhones (.heic)
         "docs": ["pdoc>=16"],
         "test": ["pytest>=8", "hypothesis>=6.100"],
         "onnx": ["onnx>=1.23"],                                # for tests alone: its cases of single operators

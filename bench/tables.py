@@ -225,7 +225,8 @@ def train_table(results):
 
 def trained_table(results):
     lines = train_table(results).split("\n")
-    epochs, result = ([line for line in lines if line.startswith(begin)] for begin in ("epoch ", "validation error"))
+    epochs = re.findall("^epoch .*(?:\n  .*)?", "\n".join(lines), flags=re.M)             # two lines each
+    result = [line for line in lines if line.startswith("validation error")]
     return "\n".join(["```", epochs[0], "...", epochs[-1], *result, "```"] if epochs else lines)
 
 

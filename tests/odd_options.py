@@ -68,6 +68,7 @@ COMMANDS = {
     "train --eval-only": Command("train.__main__", "--eval-only --init-from run --workers 0 --device cpu"),
     "train --lr-test": Command("train.__main__", f"--lr-test {SHORT} --output out"),
     "evaluate": Command("train.evaluate", LOOK),
+    "predict": Command("train.predict", f"one.png two.png {LOOK}"),
     "ablation": Command("train.ablation", f"table3 --output out {SHORT_STUDY} --seeds 1 --rows tiny"),
     "table4": Command("train.transfer", f"table4 {TRANSFER} 101_ObjectCategories --train 2 --folds 1 --no-scratch"),
     "table5": Command("train.transfer", f"table5 {TRANSFER} 101_ObjectCategories --train 2 --folds 1 --scratch-folds 1 --scratch-epochs 1"),

@@ -6,7 +6,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [                                        # from the ground up; what stands in one row does not import each other
-    ["zfcore.hints", "zfcore.system"],
+    ["zfcore.hints", "zfcore.system", "zfcore.terminal"],
     ["zfcore.check"],
     ["zfcore.files", "zfcore.cpu", "zfcore.memory"],
     ["zfcore.hdf5", "zfcore.nvrtc"],

@@ -130,10 +130,18 @@ def test_units_that_never_fire_are_left_out_of_the_figure_and_counted(place, tmp
     assert said == ["conv2 unit 0", "conv2 unit 5", ["conv2: 1 of 3 units never fire and are left out: 1"]]
     with_dead = Image.open(tmp_path/"conv2.png").size
     run(place, tmp_path, "--layers", "conv2", "--units", "0,5", "--k", "2")
-    assert np.subtract(with_dead, Image.open(tmp_path/"conv2.png").size).tolist() == [0, LINE]
+    assert np.subtract(with_dead, Image.open(tmp_path/"conv2_2.png").size).tolist() == [0, LINE]
     run(place, tmp_path, "--layers", "conv2", "--units", "1", "--k", "2")
-    assert "conv2: none of the 1 units fires on any picture, so there is no figure" in capsys.readouterr().out
-    assert (tmp_path/"conv2.h5").is_file() and not (tmp_path/"conv2.png").exists()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "conv2: none of the 1 units fires on any picture, so there is no figure" in said and "which stays; this one is conv2_3.h5" in said
+    assert (tmp_path/"conv2_3.h5").is_file() and not (tmp_path/"conv2_3.png").exists()
+
+
+def test_another_result_gets_a_number_the_same_one_takes_its_own_place(place, tmp_path):
+    for units in ("0:2", "2:5", "0:2", "2:5"):
+        run(place, tmp_path, "--layers", "conv1", "--units", units)
+    assert sorted(path.name for path in tmp_path.glob("conv1*")) == ["conv1.h5", "conv1.png", "conv1_2.h5", "conv1_2.png"]
+    assert [results.load(tmp_path/name, UnitViews).units.tolist() for name in ("conv1.h5", "conv1_2.h5")] == [[0, 1], [2, 3, 4]]
 
 
 def test_units_of_the_last_layer_are_called_by_their_classes_also_when_drawn_again(place, tmp_path, monkeypatch):
@@ -209,16 +217,23 @@ def test_shards_are_merged_into_the_pass_and_drawn(place, tmp_path, capsys):
 def test_bad_input_is_one_sentence_and_leaves_nothing_behind(place, tmp_path, capsys, more, sentence):
     said = refused(capsys, "top-activations", "--run", place/"run", "--output", tmp_path/"out", *more)
     assert re.search(sentence, said), said
-    assert not (tmp_path/"out").exists() or not any((tmp_path/"out").iterdir())
+    assert not (tmp_path/"out").exists()
 
 
 def test_a_missing_run_an_output_that_is_a_file_and_a_wrong_file_to_redraw_are_one_sentence(place, tmp_path, capsys):
     (tmp_path/"file").write_text("")
-    assert "--output: expected a folder" in refused(capsys, "top-activations", "--run", place/"run", "--output", tmp_path/"file")
+    assert "--output: expected a place where a folder can be made" in refused(capsys, "top-activations", "--run", place/"run", "--output", tmp_path/"file")
     assert "which does not exist" in refused(capsys, "top-activations", "--run", tmp_path/"no")
     assert "--run: expected" in refused(capsys, "top-activations")
     assert "a whole HDF5 file" in refused(capsys, "redraw", tmp_path/"file")
     assert "which does not exist" in refused(capsys, "redraw", tmp_path/"none.h5")
+
+
+@pytest.mark.parametrize("name", ["views.png", "views.PNG", "views.md", "views.csv"])
+def test_redraw_never_writes_over_what_it_draws_from(name, place, tmp_path, capsys):
+    run(place, tmp_path, "--layers", "conv1", "--units", "0:2")
+    before = (tmp_path/"conv1.h5").rename(tmp_path/name).read_bytes()
+    assert "another ending than" in refused(capsys, "redraw", tmp_path/name) and (tmp_path/name).read_bytes() == before
 
 
 def test_a_picture_that_does_not_decode_is_named(place, tmp_path, capsys):
@@ -226,9 +241,10 @@ def test_a_picture_that_does_not_decode_is_named(place, tmp_path, capsys):
     for part in ("train", "val"):
         for name in ("bee", "cow"):
             shutil.copytree(place/"data"/"val"/name, data/part/name)
-    (data/"val"/"bee"/"01.png").write_bytes(b"no picture")
+    for name in ("00.png", "01.png", "02.png"):            # two would be left out
+        (data/"val"/"bee"/name).write_bytes(b"no picture")
     said = refused(capsys, "top-activations", "--run", place/"run", "--data", data, "--output", tmp_path/"out")
-    assert "01.png" in said
+    assert "00.png" in said
 
 
 def test_an_empty_data_set_is_one_sentence(place, tmp_path, capsys):

@@ -3,14 +3,13 @@ import math
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 from train import lr_test
 from train.options import parser
 from zfcore import check
 from zfcore.data import data_in_words, is_drawn, open_data
 from zfcore.device import select
 from zfcore.models import build
+from zfcore.terminal import Bar, command, printable, say, status_of, warn
 from zfcore.training import Stop, Training, deviations, evaluate, resolve
 from zfcore.training.config import MOST_DECAY, NAMES, flag, resumed
 from zfcore.training.evaluation import open_part, open_runs
@@ -30,15 +29,16 @@ def main(arguments=None):
     asked = {name: value for name, value in typed.items() if name in (*NAMES, "config")}
     changes = {name: value for name, value in asked.items() if name != "config"}
     config = resumed(stored_config(folder), changes) if folder else resolve(asked)
-    print(f"device: {select(config.device).description}\n{config}\n")
+    say(f"device: {select(config.device).description}\n{config}\n")
     if "dry_run" in typed:
         drawn = is_drawn(config.data)                         # the classes of other pictures are counted when they are read
         classes = len(open_data(config.data, config.picture_size, config.limit_per_class)[0].classes) if drawn else 1000
-        print(build(config.model, classes, config.image_size, config.keep_prob).summary())
-        print(f"\ndata:   {data_in_words(config.data)}, {classes} classes{'' if drawn else ' taken for granted'}\nrecipe: {deviations.in_words(config)}")
+        say(build(config.model, classes, config.image_size, config.keep_prob).summary())
+        say(f"\ndata:   {data_in_words(config.data)}, {classes} classes{'' if drawn else ' taken for granted'}\n"
+            f"recipe: {deviations.in_words(config)}")
         return
     if "eval_only" in typed:
-        print(error_of(folder, config, typed))
+        say(error_of(folder, config, typed))
         return
     if "lr_test" in typed:
         lr_test.run(config, typed.get("output"))
@@ -46,18 +46,19 @@ def main(arguments=None):
     training = Training.resume(folder, **changes) if folder else Training.begin(config, typed.get("output"))
     folder = training.folder
     if training.origin:
-        print(training.origin.sentence)
-    print(f"{training.network.summary()}\n\ndata:   {describe(training)}\n{start_in_words(training.config, len(training.train))}"
-          f"recipe: {deviations.in_words(training.config, counts(training.train))}\nrun:    {folder}\n", flush=True)
+        say(training.origin.sentence)
+    go_on = command("python", "-m", "train", "--resume", folder)
     try:
-        training.run(say=tqdm.write)
-    except Stop:
-        print(f"stopped and saved after epoch {training.epoch}, step {training.step}; go on with: python -m train --resume {folder}")
-        sys.exit(128 + training.interrupt.asked)           # as a shell tells of a signal: 130 Ctrl-C, 143 SIGTERM
-    except KeyboardInterrupt:
-        print(f"\nstopped at once; the last checkpoint is whole. Go on with: python -m train --resume {folder}", file=sys.stderr)
-        sys.exit(130)
-    print(closing(training))
+        say(f"{training.network.summary()}\n\ndata:   {describe(training)}\n{start_in_words(training.config, len(training.train))}"
+            f"recipe: {deviations.in_words(training.config, counts(training.train))}\nrun:    {printable(folder)}\n")
+        training.run(say=say)
+    except Stop as stop:
+        say(f"stopped and saved after epoch {training.epoch}, step {training.step}; go on with: {go_on}")
+        sys.exit(stop.status)
+    except KeyboardInterrupt as stop:
+        warn(f"\nstopped at once; the last checkpoint is whole. Go on with: {go_on}")
+        sys.exit(status_of(stop))
+    say(closing(training))
 
 
 def error_of(folder, config, typed):
@@ -68,10 +69,10 @@ def error_of(folder, config, typed):
     data = config.data if folder or "data" in typed else None                  # None: what the run was trained on
     models = open_runs([run], config.device, config.precision)
     pictures, of = open_part(models, data, "val", config.upscale, config.workers)
-    with tqdm(total=len(pictures), unit="img", disable=None, leave=False, desc="validation") as bar:
+    with Bar(len(pictures), "img", "validation", stays=False) as bar:
         score = evaluate([models[0].with_classes(pictures.dataset.classes)], pictures,
                          config.micro_batch or config.batch_size, bar=bar, of=of)
-    return f"{run}, epoch {models[0].epoch}: {score}"
+    return f"{printable(run)}, epoch {models[0].epoch}: {score}"
 
 
 WARN_ABOVE, WELL = 0.5, 0.4       # of the start left at the end: a run says how to leave less; what was found to be little enough
@@ -84,7 +85,7 @@ def start_in_words(config, pictures):
     left = config.forecast(pictures)
     limited = (f", not {100*config.start_left:g} %: in so few steps that takes more than the most that is chosen"
                if config.start_left and config.weight_decay == MOST_DECAY else "")
-    line = (f"start:  {100*left:.0f} % of the random weights will be left{limited} (weight decay {config.weight_decay:g}, "
+    line = (f"start:  {100*left:.0f} % of the random weights' amplitude will be left{limited} (weight decay {config.weight_decay:g}, "
             f"{config.epochs} epochs)\n")
     if left <= WARN_ABOVE:
         return line
@@ -98,16 +99,17 @@ def start_in_words(config, pictures):
 
 
 def describe(training):
-    source = data_in_words(training.config.data)
+    source = printable(data_in_words(training.config.data))
     if is_drawn(training.config.data):
         kept_in = training.train.dataset.kept_in
-        source += f" (drawn once, then kept in {kept_in.parent})" if kept_in else " (drawn as it goes, no files)"
-    return f"{source}: {len(training.classes)} classes, {len(training.train)} training and {len(training.val)} validation pictures"
+        source += f" (drawn once, then kept in {printable(kept_in.parent)})" if kept_in else " (drawn as it goes, no files)"
+    return f"{source}\n        {len(training.classes)} classes, {len(training.train)} training and {len(training.val)} validation pictures"
 
 
 def closing(training):
     """The last lines of a run: the error, where the files lie, what to do next."""
-    errors, folder = training.history["val_error"], training.folder
+    errors, folder, run = training.history["val_error"], printable(training.folder), training.folder
+    upscale = ["--upscale"] if training.config.upscale else []
     best = min(range(len(errors)), key=errors.__getitem__)
     return f"""
 validation error {100*errors[-1]:.1f} % after {len(errors)} epochs; best {100*errors[best]:.1f} % after epoch {best + 1} (centre crop, 1 network, {len(training.val)} pictures)
@@ -117,9 +119,9 @@ validation error {100*errors[-1]:.1f} % after {len(errors)} epochs; best {100*er
   {folder}/figures/learning_curves.png   loss and error
   {folder}/figures/filters.png           the filters of layer 1
 
-next:  python -m zfcore top-activations --run {folder}      what its units see
-       python -m train.evaluate --run {folder} --crops ten{" --upscale" if training.config.upscale else ""}
-       python -m train --resume {folder} --epochs {training.config.epochs + 10}"""
+next:  {command("python", "-m", "zfcore", "top-activations", "--run", run)}      what its units see
+       {command("python", "-m", "train.evaluate", "--run", run, "--crops", "ten", *upscale)}
+       {command("python", "-m", "train", "--resume", run, "--epochs", training.config.epochs + 10)}"""
 
 
 if __name__ == "__main__":

@@ -16,17 +16,16 @@ import argparse
 import sys
 from dataclasses import dataclass, fields, replace
 
-from tqdm import tqdm
-
 from train.claims import Claim, looks_of
 from train.network_tables import Ensemble, Errors, Row, collect, judged, protocol, result_of, write
 from train.options import HELP
-from train.study import Busy, Run, Stopped, StudyFolder, pictures_for
+from train.study import Busy, Run, StudyFolder, pictures_for
 from zfcore import check
 from zfcore.device import select
 from zfcore.models import MODELS, build
 from zfcore.models.variants import EDITS, variant_name
-from zfcore.training import TrainConfig, resolve
+from zfcore.terminal import printable, say, status_of, warn
+from zfcore.training import Stop, TrainConfig, resolve
 from zfcore.training.config import flag, read_options
 
 # ------------------------------------------------------------------------------------------------------- what is asked
@@ -160,12 +159,12 @@ class Ablation:
         try:
             self.folder.run_or_resume(run.name, run.config, self.pictures, progress)
             result = result_of(run, self.pictures, self.crops)
-            tqdm.write(f"{run.name}: validation error {result.errors.top1:.1f} %, {result.seconds:.0f} s of training")
+            say(f"{run.name}: validation error {result.errors.top1:.1f} %, {result.seconds:.0f} s of training")
         except Busy:
             raise
         except (check.Expected, MemoryError) as error:                   # CuPy's out of memory is a MemoryError
             run.fail(error)
-            tqdm.write(f"{run.folder}: {error}", file=sys.stderr)
+            warn(f"{printable(run.folder)}: {error}")
 
 
 def asked_again(lines, judgements, scale):
@@ -238,15 +237,14 @@ def main(arguments=None):
     output = study.folder.path
     try:
         if not args.collect:
-            study.pictures[0].prepare(progress=sys.stderr.isatty())      # what is wrong with them is wrong for every run
+            study.pictures[0].prepare()      # what is wrong with them is wrong for every run
         runs, lines, claims = study.looked_at(not args.collect)
-    except (KeyboardInterrupt, Stopped) as stopped:
-        print(f"stopped; the same command goes on, and with --collect it shows what is there: {output}")
-        sys.exit(getattr(stopped, "status", 130))
+    except (KeyboardInterrupt, Stop) as stopped:
+        say(f"stopped; the same command goes on, and with --collect it shows what is there: {printable(output)}")
+        sys.exit(status_of(stopped))
     with study.folder.locked(wait=True):                                 # who else is at it writes the same
-        print(write(output, args.table, lines, claims, study.looks, OF,
-                    protocol(study.scale.words, runs, study.pictures, args.crops)))
-    print(f"{output/args.table}.md, .csv, .png")
+        text = write(output, args.table, lines, claims, study.looks, OF, protocol(study.scale.words, runs, study.pictures, args.crops))
+    say(text, printable(f"{output/args.table}.md, .csv, .png"))
     if all(run.failure for run in runs):
         raise check.Expected(output, "a network that could be trained",
                              f"{len(runs)} that failed, the first by: {runs[0].failure}")

@@ -1,11 +1,12 @@
-"""The command `zfcore`, as it is installed: zfcore train, zfcore evaluate, zfcore top-activations, ... are python -m train,
+"""The command `zfcore`, as it is installed: zfcore train, zfcore evaluate, zfcore predict, zfcore top-activations, ... are python -m train,
 python -m train.evaluate, python -m zfcore top-activations, ..."""
 import importlib
 import sys
 
 from zfcore.commands import COMMANDS
+from zfcore.terminal import say
 
-TRAINING = {"train": "train.__main__", **{name: f"train.{name}" for name in ("evaluate", "ablation", "transfer", "pack")}}
+TRAINING = {"train": "train.__main__", **{name: f"train.{name}" for name in ("evaluate", "predict", "ablation", "transfer", "pack")}}
 
 
 def main(words=None):
@@ -13,5 +14,5 @@ def main(words=None):
     if first in TRAINING:
         return importlib.import_module(TRAINING[first]).main(rest)
     if first in ("-h", "--help"):
-        print(f"training: zfcore {' | '.join(TRAINING)}; each has --help. Looking inside: zfcore {' | '.join([*COMMANDS, 'redraw'])}\n")
+        say(f"training: zfcore {' | '.join(TRAINING)}; each has --help. Looking inside: zfcore {' | '.join([*COMMANDS, 'redraw'])}\n")
     return importlib.import_module("zfcore.__main__").main([first, *rest])

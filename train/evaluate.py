@@ -13,20 +13,22 @@ softmaxes of its crops, and those of an ensemble the mean of its members' probab
     worst.png             the pictures whose true class was given the least probability
 """
 import argparse
+import filecmp
+import itertools
 import json
+import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
-
-from tqdm import tqdm
 
 import zfcore
 from zfcore import check, plots
 from zfcore.checkpoint import atomic, write_csv
 from zfcore.data.transforms import CorruptImage
-from zfcore.files import inside
+from zfcore.files import folder_made, inside, numbered
 from zfcore.kernel import PRECISIONS
 from zfcore.networks import home_of
+from zfcore.terminal import Bar, printable, say
 from zfcore.training.evaluation import answers, confused_pairs, confusion, open_part, open_runs, per_class, score, wilson
 
 FILES = ("summary.json", "per_class.csv", "confusion.csv", "confusion.png", "confused_pairs.csv", "predictions.csv",
@@ -81,29 +83,50 @@ def numbers(found):
 
 
 @contextmanager
-def whole_folder(path):
-    """`with whole_folder(path) as new:` fill the folder `new`. It becomes `path` when the block ends well, in place of an
-    earlier evaluation there, and vanishes when not. A folder that holds anything else is refused."""
-    path = Path(path).resolve()
-    new, old = (path.with_name(f".{path.name}.{word}") for word in ("part", "old"))
+def whole_folder(path, files=FILES, what="an evaluation"):
+    """`with whole_folder(path) as (new, place):` fill the folder `new`. When the block ends well it becomes `path`, or where that
+    holds other answers, which stay, path_2, path_3, ...; `place()` tells which. It vanishes when not. A folder that holds
+    anything else is refused."""
+    path, places = Path(path).resolve(), []
+    if strange := strangers(path, files):
+        raise check.Expected("--output", f"a new folder, or one with {what} and nothing else",
+                             f"{path}, which holds {', '.join(strange[:3])}")
+    new = path.with_name(f".{path.name}.part")
     try:
-        strange = sorted({entry.name for entry in path.iterdir()} - set(FILES)) if path.exists() else []
-        if strange:
-            raise check.Expected("--output", "a new folder, or one with an evaluation and nothing else",
-                                 f"{path}, which holds {', '.join(strange[:3])}")
-        for left_by_a_kill in (new, old):
-            shutil.rmtree(left_by_a_kill, ignore_errors=True)
-        new.mkdir(parents=True)
-        yield new
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+        with folder_made(path.parent):
+            shutil.rmtree(new, ignore_errors=True)         # left by a kill
+            new.mkdir()
+            yield new, lambda: places[-1]
+            places.append(next(place for place in (numbered(path, number) for number in itertools.count(1))
+                               if not place.exists() or not strangers(place, files) and same_answers(place, new)))
+            if places[-1].exists():                        # file by file: at every moment there is a whole one
+                for file in new.iterdir():
+                    os.replace(file, places[-1]/file.name)
+            else:
+                new.rename(places[-1])
     except OSError as error:
         raise check.Expected("--output", "a place where a folder can be written", f"{path} ({error.strerror})",
                              "name another one") from None
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def strangers(path, files):
+    """The names of what lies in a folder and is none of `files`."""
+    return sorted({entry.name for entry in path.iterdir()} - set(files)) if path.exists() else []
+
+
+def same_answers(one, other):
+    """Whether two evaluations are of the same pictures, with the same answers."""
+    files = [folder/"predictions.csv" for folder in (one, other)]
+    return not files[0].exists() or filecmp.cmp(*files, shallow=False)
+
+
+def written(output, place, files):
+    """The lines that tell which files `whole_folder` has made for `output`, and that an earlier folder stays."""
+    if place.name != output.name:
+        yield f"{printable(output)} holds other answers, which stay; these are in {printable(place.name)}"
+    yield from (f"  {printable(output.with_name(place.name)/name)}" for name in files)
 
 
 # ------------------------------------------------------------------------------------------------------- command line
@@ -112,7 +135,8 @@ def parser():
                                 description="Top-1 and top-5 error of a trained network, or of an ensemble of several.")
     p.add_argument("--run", required=True, nargs="+",
                    help="a run's folder (its best.h5) or a checkpoint file; of several, the mean of the softmaxes is judged")
-    p.add_argument("--data", help="the set, as for python -m train (default: what the runs were trained on)")
+    p.add_argument("--data", help="the set, as for python -m train, or one folder of classes (default: what the "
+                                  "runs were trained on)")
     p.add_argument("--part", choices=("val", "train"), default="val")
     p.add_argument("--crops", choices=("centre", "ten"), default="centre", help="ten: the mean over the paper's ten crops")
     p.add_argument("--output", metavar="DIR", help="folder to write (default: evaluation, in the first run's folder)")
@@ -124,11 +148,11 @@ def parser():
     return p
 
 
-def default_output(runs):
-    """RUN/evaluation; RUN/evaluation-NAME for RUN/NAME.h5; for an ensemble evaluation-of-N-networks in the first run's."""
+def default_output(runs, what="evaluation"):
+    """RUN/evaluation; RUN/evaluation-NAME for RUN/NAME.h5; for an ensemble evaluation-of-N-networks in the first run's; or `what`."""
     first = Path(runs[0])
     word = f"-{first.stem}" if first.is_file() else ""
-    return inside(home_of(first), f"evaluation{word}" if len(runs) == 1 else f"evaluation-of-{len(runs)}-networks")
+    return inside(home_of(first), f"{what}{word}" if len(runs) == 1 else f"{what}-of-{len(runs)}-networks")
 
 
 @check.exit_with_message
@@ -140,30 +164,30 @@ def main(arguments=None):
     classes = pictures.dataset.classes
     models = [model.with_classes(classes) for model in models]
     output = Path(args.output or default_output(args.run))
-    with whole_folder(output) as folder:
-        with tqdm(total=len(pictures), unit="picture", disable=None, desc="evaluating") as bar:
+    with whole_folder(output) as (folder, place):
+        with Bar(len(pictures), "picture", "evaluating") as bar:
             together, alone = answers(models, pictures, args.batch_size, args.crops, bar)
         about = (len(classes), of, len(pictures.damaged))
         ensemble = score(together, args.crops, len(models), *about)
         singles = [score(found, args.crops, 1, *about) for found in alone]
         counts = confusion(together, len(classes))
         pairs = confused_pairs(counts, classes)
-        print("\n".join(in_words(args.run, ensemble, singles, pairs)), flush=True)
         write_tables(folder, together, counts, pairs, pictures.dataset.names, classes)
         plots.save(plots.confusion(counts, classes, pairs, str(ensemble)), folder/"confusion.png")
         write_worst(folder/"worst.png", together, pictures, ensemble)
         write_summary(folder/"summary.json", pictures, models, ensemble, singles)
-    print("\n".join(f"  {output/name}" for name in FILES))
+    say(*in_words(args.run, ensemble, singles, pairs))
+    say(*written(output, place(), FILES))
 
 
 def in_words(runs, ensemble, singles, pairs, most=5):
     """The lines that are printed."""
-    yield from (f"{run}: {alone}" for run, alone in zip(runs, singles))
+    yield from (f"{printable(run)}: {alone}" for run, alone in zip(runs, singles))
     if len(runs) > 1:
         yield f"ensemble: {ensemble}"
     if pairs:
         yield "most confused:"
-    yield from (f"  {count:4} of {of} {true} -> {taken}" for true, taken, count, of in pairs[:most])
+    yield from (f"  {count:4} of {of} {printable(true)} -> {printable(taken)}" for true, taken, count, of in pairs[:most])
 
 
 if __name__ == "__main__":

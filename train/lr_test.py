@@ -10,10 +10,9 @@ import sys
 from contextlib import suppress
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from zfcore import plots
 from zfcore.checkpoint import write_csv
+from zfcore.terminal import counted, printable, say
 from zfcore.training import Training
 from zfcore.training.folder import empty_folder
 from zfcore.training.watch import Sums
@@ -37,19 +36,20 @@ def run(config, output=None):
     """The range test of `config`, told, written and drawn into the new folder `output` (runs/<date>-<time>-<model>-lr-test)."""
     materials = Training.materials(config)
     if materials.origin:
-        print(materials.origin.sentence)
-    folder, rows = empty_folder(output, f"{config.model}-lr-test"), []
-    training = Training(folder, *materials)
-    with suppress(KeyboardInterrupt), training.interrupt:            # a second Ctrl-C, in the middle of a step
-        for row in tqdm(measured(training), total=STEPS, unit="step", disable=None, desc="learning rates", leave=False):
-            rows.append(row)
-            if training.interrupt.asked:
-                break
-    lr, reason = suggestion(rows)
-    write(folder/"lr_test.csv", rows)
-    plots.save(plots.lr_test(rows, lr, reason), folder/"lr_test.png")
-    print(f"{ending(rows, training.interrupt.asked)}\n{reason}\n\n"
-          f"  {folder}/lr_test.csv   one row a step\n  {folder}/lr_test.png   the loss over the learning rate")
+        say(materials.origin.sentence)
+    with empty_folder(output, f"{config.model}-lr-test") as folder:
+        training, rows = Training(folder, *materials), []
+        with suppress(KeyboardInterrupt), training.interrupt:        # a second Ctrl-C, in the middle of a step
+            for row in counted(measured(training), "steps", "learning rates", STEPS, stays=False):
+                rows.append(row)
+                if training.interrupt.asked:
+                    break
+        lr, reason = suggestion(rows)
+        write(folder/"lr_test.csv", rows)
+        plots.save(plots.lr_test(rows, lr, reason), folder/"lr_test.png")
+    place = printable(folder)
+    say(ending(rows, training.interrupt.asked), reason, "",
+        f"  {place}/lr_test.csv   one row a step", f"  {place}/lr_test.png   the loss over the learning rate")
     if training.interrupt.asked:
         sys.exit(128 + training.interrupt.asked)
 

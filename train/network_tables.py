@@ -4,8 +4,6 @@ import json
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from train import claims, report
 from train.study import measured
 from zfcore import plots, trained
@@ -14,6 +12,7 @@ from zfcore.backend import to_host
 from zfcore.checkpoint import atomic, load
 from zfcore.data import data_in_words
 from zfcore.files import anything, mapping, read_json, table, text
+from zfcore.terminal import Bar
 
 
 # ---------------------------------------------------------------------------------------------------------------- rows
@@ -118,7 +117,7 @@ def opened(run):
 def errors(models, part, run, crops):
     """Errors of an ensemble on one part of the pictures, as if it were the validation part; a top-5 error among five classes
     has no meaning."""
-    with tqdm(total=len(part), unit="img", disable=None, leave=False, desc=f"measuring {run.name}") as bar:
+    with Bar(len(part), "img", f"measuring {run.name}", stays=False) as bar:
         score = measured(models, part, run.config.micro_batch or run.config.batch_size, crops, bar)
     return Errors(None, 100*score.top1, 100*score.top5 if score.classes > 5 else None)
 

@@ -7,7 +7,7 @@ from zfcore.models import MODELS
 from zfcore.training.config import PRESETS, TrainConfig, flag
 
 HELP = {
-    "data": "class folders ROOT/train/CLASS/*.JPEG and ROOT/val/..., tars of them; drawn:combinations (126 classes of drawn "
+    "data": "class folders ROOT/CLASS/*.JPEG, or ROOT/train/CLASS/*.JPEG and ROOT/val/..., tars of them; drawn:combinations (126 classes of drawn "
             "pictures), drawn:unseen (30 others); without it: the synthetic set",
     "model": "network to train: " + ", ".join(MODELS),
     "image_size": "side of the network's input in pixels",
@@ -26,6 +26,7 @@ HELP = {
     "precision": f"how products are formed: {', '.join(PRECISIONS)} (on a CPU: fp32); parameters are float32 in all",
     "workers": "threads that decode pictures",
     "limit_per_class": "use only so many pictures of each class, 0 for all",
+    "val_fraction": "share of the pictures of ROOT/CLASS/*.JPEG that is for validation, chosen by name",
     "keep_epochs": "epochs whose checkpoints are kept",
 }
 

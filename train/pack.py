@@ -14,8 +14,7 @@ import argparse
 import json
 import math
 import os
-import shlex
-import shutil
+import re
 import sys
 import threading
 import time
@@ -33,20 +32,22 @@ from zlib import crc32
 import numpy as np
 import PIL
 from PIL import Image, features
-from tqdm import tqdm
 
 from zfcore import check, system
 from zfcore.checkpoint import atomic
 from zfcore.cpu import CORES
 from zfcore.data import data_in_words, open_data
 from zfcore.data.folders import PARTS
-from zfcore.data.loader import MOST_DAMAGED
+from zfcore.data.loader import damaged_in_words, most_damaged
 from zfcore.data.packed import SUFFIXES, VERSION, create, open_packed
 from zfcore.data.transforms import CorruptImage, decode, square
 from zfcore.files import anything, choice, inside, mapping, opener, parsed, read_json, text, whole
+from zfcore.hdf5 import open_h5
+from zfcore.terminal import Bar, command, counted, printable, say, status_of, warn
 
 SHARD = 512               # pictures in a file of OUTPUT.h5.parts
 PIECE = 16                # pictures a thread packs in one go
+PARTS_OF = re.compile(r"(train|val)-\d{8,}\.npz|lock|(work|layout)\.json|assembled\.h5|\..*\.part")      # names in OUTPUT.h5.parts
 AHEAD = 1                 # shards that threads work on while one is written
 
 
@@ -80,25 +81,27 @@ class Packing:
 
     def run(self):
         """Pack what is not packed yet, then put the file together under its final name."""
-        if self.output.exists():
-            if self.folder.is_dir() and not self._assembled.exists() and not any(self.folder.glob("*.npz")):
-                shutil.rmtree(self.folder)                 # all that a kill after the last step left to do
-                return
-            raise check.Expected(self.output, "a file that does not exist yet", "one that does", "remove it or choose another name")
+        if os.path.lexists(self.output):
+            if not self._is_finished():
+                raise check.Expected(self.output, "a file that does not exist yet", "one that does", "remove it or choose another name")
+            self._clear()                                  # all that a kill after the last step left to do
+            return
         with self._folder_of_parts():
             if not self._layout.is_file():
                 todo = [shard for shard in self.shards if not self._is_done(shard)]
                 done = self.total - sum(shard.end - shard.begin for shard in todo)
-                with tqdm(total=self.total, initial=done, desc="packing", unit=" pictures", disable=None) as bar:
+                with Bar(self.total, "pictures", "packing", done=done) as bar:
                     self._pack(todo, bar)
                 self._lay_out()
             self._move_in()
-            shutil.rmtree(self.folder)
+            self._clear()
 
     # ------------------------------------------------------------------------------------------------ what is done already
     @contextmanager
     def _folder_of_parts(self):
         """Hold OUTPUT.h5.parts, new or of the same work, with a lock that ends with this process, however it ends."""
+        if self.folder.exists() and (strange := self._strangers()):
+            raise check.Expected(self.folder, "a folder of parts and nothing else", ", ".join(map(repr, strange[:3])), "choose another name")
         with written(self.folder):
             self.folder.mkdir(exist_ok=True)
             lock = open(inside(self.output.parent, self.folder.name)/"lock", "w", opener=opener)
@@ -114,18 +117,52 @@ class Packing:
 
     def _compare_with_before(self):
         """Refuse to mix the parts of another source or of other options, which work.json tells."""
-        path = self.folder/"work.json"
-        now = {**self._about(), "state of the pictures": {part: fingerprint(dataset) for part, dataset in self.sets.items()},
-               "format": VERSION, "upscale": self.upscale, "Pillow": f"{PIL.__version__}, libjpeg {features.version('jpg')}"}
-        before = read_json(path, mapping(anything)) if path.is_file() else now
-        changed = [key for key in now if now[key] != before.get(key)]
-        if changed == ["upscale"] and self.upscale:        # what was packed without it is the same with it
-            changed = []
-        if changed:
+        path, now = self.folder/"work.json", self._work()
+        if changed := self._changed(now) if path.is_file() else []:
             raise check.Expected(self.folder, "parts of the same work", f"parts with another {' and '.join(changed)}",
                                  f"give the arguments that began it, or remove {self.folder}")
         with kept(path) as temporary:
             temporary.write_text(json.dumps(now, indent=1))
+
+    def _work(self):
+        """All that the bytes of the parts depend on."""
+        return {**self._about(), "state of the pictures": {part: fingerprint(dataset) for part, dataset in self.sets.items()},
+                "format": VERSION, "upscale": self.upscale, "Pillow": f"{PIL.__version__}, libjpeg {features.version('jpg')}"}
+
+    def _changed(self, now):
+        """What of `now` is other than in the work.json that is there."""
+        before = read_json(self.folder/"work.json", mapping(anything))
+        changed = [key for key in now if now[key] != before.get(key)]
+        return [] if changed == ["upscale"] and self.upscale else changed          # what was packed without it is the same with it
+
+    def _strangers(self):
+        """The names of what lies in OUTPUT.h5.parts and is no part."""
+        return sorted(path.name for path in self.folder.iterdir() if path.is_symlink() or not path.is_file() or not PARTS_OF.fullmatch(path.name))
+
+    def _clear(self):
+        """Remove OUTPUT.h5.parts, which holds nothing but what was made there; last what says whose it is, as a kill may come."""
+        for path in sorted(self.folder.iterdir(), key=lambda path: path.name == "work.json"):
+            if PARTS_OF.fullmatch(path.name):
+                path.unlink()
+        self.folder.rmdir()
+
+    def _is_finished(self):
+        """Whether the output is what this work has made, and only OUTPUT.h5.parts was still to go: nothing in it is to be moved any
+        more, its work.json is of this very work, or it is empty; and the output is of this source, options and pictures."""
+        if not self.folder.is_dir() or self._strangers() or self._assembled.exists() or any(self.folder.glob("*.npz")):
+            return False
+        if any(self.folder.iterdir()) and (not (self.folder/"work.json").is_file() or self._changed(self._work())):
+            return False
+        try:
+            of_file = dict(zip(PARTS, open_packed(self.output)))
+            with open_h5(self.output) as file:
+                about = {key: file.attribute(key, anything) for key in self._about()}
+                left_out = {part: len(file.group(part).texts("left_out", (None,), 2**30)) for part in PARTS}
+        except (check.Expected, OSError):
+            return False
+        return about == self._about() and all(
+            set(of_file[part].names) <= set(dataset.names) and len(of_file[part]) + left_out[part] == len(dataset)
+            for part, dataset in self.sets.items())
 
     def _is_done(self, shard):
         """Whether the shard's file is there and whole. Pictures that could not be read, as opposed to damaged ones, are
@@ -144,10 +181,10 @@ class Packing:
         dataset, found = self.sets[part], self.damaged[part]
         found.update(damaged)
         for i, reason in damaged.items():
-            tqdm.write(f"damaged picture left out: {dataset.names[i]}: {reason}", file=sys.stderr)
-        if len(found) > MOST_DAMAGED*len(dataset):
+            warn(printable(f"damaged picture left out: {dataset.names[i]}: {reason}"))
+        if len(found) > most_damaged(len(dataset)):
             i, reason = next(iter(found.items()))
-            raise check.Expected("data", "at most 1 % damaged pictures", f"{len(found)} of {len(dataset)} in {part}, the first "
+            raise check.Expected("data", damaged_in_words(len(dataset)), f"{len(found)} of {len(dataset)} in {part}, the first "
                                  f"being {dataset.names[i]} ({reason})", "mend or remove them")
 
     # ------------------------------------------------------------------------------------------------------------- packing
@@ -243,7 +280,7 @@ class Packing:
         layout = read_json(self._layout, mapping(whole(), choice(*(shard.path.name for shard in self.shards))))
         with written(self.output):
             with open(self._assembled, "r+b", opener=opener) as file:
-                for name, begin in tqdm(layout.items(), desc="putting together", unit=" shards", disable=None):
+                for name, begin in counted(layout.items(), "shards", "putting together"):
                     if (path := self.folder/name).is_file():
                         file.seek(begin)
                         file.write(pictures_of(path))
@@ -337,15 +374,15 @@ def main(arguments=None):
         raise check.Expected("OUTPUT", "a name in a folder that exists", args.output)
     started = time.monotonic()
     packing = Packing(**vars(args))
-    print(f"{data_in_words(args.source)}: {len(packing.sets['train'])} training and {len(packing.sets['val'])} validation "
-          f"pictures of {len(packing.sets['train'].classes)} classes", flush=True)
+    say(printable(f"{data_in_words(args.source)}: {len(packing.sets['train'])} training and {len(packing.sets['val'])} validation "
+                  f"pictures of {len(packing.sets['train'].classes)} classes"))
     try:
         packing.run()
-    except KeyboardInterrupt:
-        again = shlex.join(["python", "-m", "train.pack", *(sys.argv[1:] if arguments is None else arguments)])
-        print(f"\nstopped; what is packed is kept. Go on with: {again}", file=sys.stderr)
-        sys.exit(130)
-    print(closing(packing, time.monotonic() - started))
+    except KeyboardInterrupt as stop:
+        again = command("python", "-m", "train.pack", *(sys.argv[1:] if arguments is None else arguments))
+        warn(f"\nstopped; what is packed is kept. Go on with: {again}")
+        sys.exit(status_of(stop))
+    say(closing(packing, time.monotonic() - started))
 
 
 def parser():
@@ -365,12 +402,12 @@ def parser():
 def closing(packing, seconds):
     """The last lines: what was packed, how fast, and the command that trains from it."""
     count = sum(map(len, open_packed(packing.output)))
-    image_size = "" if packing.size == 256 else f" --image-size {packing.crop}"
+    image_size = [] if packing.size == 256 else ["--image-size", packing.crop]
     return f"""
-{packing.output}: {count} pictures of {packing.size}x{packing.size}, {packing.total - count} left out as damaged, {packing.output.stat().st_size} bytes
+{printable(packing.output)}: {count} pictures of {packing.size}x{packing.size}, {packing.total - count} left out as damaged, {packing.output.stat().st_size} bytes
 {packing.packed} of them packed in {seconds:.1f} s, {packing.packed/seconds:.0f} pictures/s with {packing.workers} threads
 
-next:  python -m train --preset zfnet --data {shlex.quote(str(packing.output))}{image_size}"""
+next:  {command("python", "-m", "train", "--preset", "zfnet", "--data", packing.output, *image_size)}"""
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 import zfcore
 from zfcore import check, networks, trained
@@ -24,6 +23,7 @@ from zfcore.analysis.top_activations import top_activations
 from zfcore.checkpoint import atomic, load, save
 from zfcore.files import anything, read_json, table
 from zfcore.models import checkpoint_file
+from zfcore.terminal import Bar, printable, say
 from zfcore.training import Stop, Training, evaluate, resolve
 from zfcore.training.folder import stored_config
 
@@ -48,10 +48,10 @@ def main(arguments=None):
     run = Path(args.output or f"runs/reference-{args.name}")
     try:
         train_to_the_end(resolve(RECIPES[args.name]), run)
-    except Stop:
-        print(f"stopped and saved; the same command goes on with {run}")
-        sys.exit(130)
-    print(write(args.name, run))
+    except Stop as stop:
+        say(f"stopped and saved; the same command goes on with {printable(run)}")
+        sys.exit(stop.status)
+    say(write(args.name, run))
 
 
 def train_to_the_end(config, run, kind=Training):
@@ -65,7 +65,7 @@ def train_to_the_end(config, run, kind=Training):
         training = kind.resume(run)
     else:
         training = kind.begin(config, run)
-    training.run(say=tqdm.write)
+    training.run(say=say)
 
 
 def write(name, run):
@@ -84,7 +84,7 @@ def write(name, run):
                 **about_the_run(checkpoint_file(run), checkpoint),
                 **measured(model.pictures(limit_per_class=resolve(RECIPES[name]).limit_per_class), model, trained.open(run, "cpu"))}
         new_card.write_text(json.dumps(card, indent=1) + "\n")
-    return f"{file}: {card['bytes']/1e6:.1f} MB; {card['validation']['centre']['in_words']}"
+    return f"{printable(file)}: {card['bytes']/1e6:.1f} MB; {card['validation']['centre']['in_words']}"
 
 
 def about_the_run(file, checkpoint):
@@ -99,7 +99,7 @@ def measured(pictures, model, before):
     """Errors of a model on validation pictures, what rounding it changed, what is left of the start, how legible projections are."""
     errors = {}
     for crops in ("centre", "ten"):
-        with tqdm(total=len(pictures), unit="img", desc=f"validation, {crops}", disable=None, leave=False) as bar:
+        with Bar(len(pictures), "img", f"validation, {crops}", stays=False) as bar:
             score = evaluate([model], pictures, 64, crops, bar=bar, of="validation pictures")
         errors[crops] = {**asdict(score), "in_words": str(score)}
     images = np.stack([pictures.picture(i) for i in range(min(64, len(pictures)))])

@@ -14,26 +14,17 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from zfcore import check, results
 from zfcore.checkpoint import atomic
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures
-from zfcore.files import opener, read_json
-from zfcore.training import Stop, TrainConfig, Training, evaluate, predict
+from zfcore.files import folder_made, opener, read_json
+from zfcore.terminal import Bar
+from zfcore.training import TrainConfig, Training, evaluate, predict
 from zfcore.training.config import MAY_CHANGE, flag, read_options
 from zfcore.training.folder import Busy, Lock
 
 FREE = set(MAY_CHANGE) - {"epochs"}                         # options that a run may go on with other values of
-
-
-class Stopped(Stop):
-    """The user asked to stop; everything is saved. `status` is what a command ends with: 130 for Ctrl-C, 143 for SIGTERM."""
-
-    def __init__(self, signal):
-        super().__init__()
-        self.status = 128 + signal
 
 
 # --------------------------------------------------------------------------------------------------------------- units
@@ -124,10 +115,10 @@ class StudyFolder:
     def remember(self, options, may_change=(), alone=False):
         """Make the folder, or go on with it, and write study.json. `options` must be those that the study began with, but for
         those that `may_change`: numbers are not mixed. If `alone`, a folder that holds something but no study is refused."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise check.Expected("--output", "a place where a folder can be made", f"{self.path} ({error.strerror})") from None
+        with folder_made(self.path):
+            self._remember(options, may_change, alone)
+
+    def _remember(self, options, may_change, alone):
         before = self.stored()
         if alone and not before and any(entry.suffix != ".part" for entry in self.path.iterdir()):
             raise check.Expected("--output", "a new or empty folder, or one with a study.json", self.path)
@@ -148,7 +139,7 @@ class StudyFolder:
         part of the unit's size. Returns when all is finished or has failed. `of` is what the bar counts."""
         elsewhere, done = [], sum(unit.done for unit in units)
         size = sum(unit.size for unit in units)
-        with tqdm(total=size, initial=done, unit=of, disable=None if done < size else True) as bar:
+        with Bar(size, of, "study", done=done, hidden=done >= size) as bar:
             for turn in (units, elsewhere):
                 for unit in turn:
                     try:
@@ -174,7 +165,7 @@ class StudyFolder:
         output.txt, as a study has too much of it for one screen.
 
         `pictures` are its (training, validation) Pictures, see `pictures_for`; runs may share them. `progress()` is called
-        after each epoch. Raises Stopped, with everything saved."""
+        after each epoch. Raises Stop, with everything saved."""
         folder = self.path/name
         if (folder/"latest.h5").is_file():
             training = StudiedTraining.resume(folder, pictures, **{option: getattr(config, option) for option in FREE})
@@ -184,10 +175,7 @@ class StudyFolder:
         (folder/"failed.txt").unlink(missing_ok=True)
         training.progress = progress or training.progress
         with open(folder/"output.txt", "a", buffering=1, opener=opener) as file:
-            try:
-                training.run(say=partial(print, file=file))
-            except Stop:
-                raise Stopped(training.interrupt.asked) from None
+            training.run(say=partial(print, file=file))
         return training.trained, training.history
 
 

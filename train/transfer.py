@@ -22,12 +22,13 @@ import sys
 from pathlib import Path
 
 from train.caltech_tables import TABLES, caltech_accuracy, caltech_layers, is_drawn, open_pool
-from train.study import Stopped
 from train.transfer_study import TransferStudy
 from train.voc_table import voc_precision
 from zfcore import check
 from zfcore.check import Expected
 from zfcore.data.voc import open_voc
+from zfcore.terminal import printable, say, status_of, warn
+from zfcore.training import Stop
 from zfcore.training.config import MOST_EPOCHS
 
 HELP = {"table4": "Caltech-101: a new softmax on the run's features and on an untrained network's, and training from random weights",
@@ -95,7 +96,7 @@ def list_duplicates(args):
     study.begin()
     with study.folder.locked():
         found = study.duplicates("")
-    print(f"{len(found.second)} pairs that correlate by {found.above} or more, of {len(set(found.second.tolist()))} new pictures")
+    say(f"{len(found.second)} pairs that correlate by {found.above} or more, of {len(set(found.second.tolist()))} new pictures")
 
 
 def open_either(data, size):
@@ -121,13 +122,13 @@ def main(arguments=None):
         args.output = (run if run.is_dir() else run.parent)/args.table
     try:
         COMMANDS[args.table](args)
-    except (Stopped, KeyboardInterrupt):
-        print(f"\nstopped; what is finished is kept in {args.output}. Give the command again to go on", file=sys.stderr)
-        sys.exit(130)
+    except (Stop, KeyboardInterrupt) as stopped:
+        warn(f"\nstopped; what is finished is kept in {printable(args.output)}. Give the command again to go on")
+        sys.exit(status_of(stopped))
     if (text := Path(args.output)/f"{args.table}.md").is_file():
-        print(text.read_text(encoding="utf-8"))
+        say(text.read_text(encoding="utf-8"))
     files = sorted(Path(args.output).glob(f"{args.table}*.*"))
-    print("\n".join(f"  {path}" for path in files if path.suffix in (".md", ".csv", ".png")))
+    say(*(f"  {printable(path)}" for path in files if path.suffix in (".md", ".csv", ".png")))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from train.features import features_of, key_of
 from train.study import StudyFolder, measured, pictures_for
@@ -27,6 +26,7 @@ from zfcore.data import open_data
 from zfcore.files import opener
 from zfcore.models import checkpoint_file, from_table
 from zfcore.networks import home_of
+from zfcore.terminal import Bar
 from zfcore.training import TrainConfig
 from zfcore.training.config import read_options
 
@@ -134,7 +134,7 @@ class TransferStudy:
         for which, model in zip(NETWORKS, (self.model, self.untrained)):
             folder = Path(self.args.features or self.run_folder/"features")/self.keys[which][name]
             what = " ".join(filter(None, ["features", which, name]))
-            with tqdm(total=len(pictures), unit="picture", desc=what, disable=None) as bar:
+            with Bar(len(pictures), "picture", what) as bar:
                 found = features_of(model, pictures, layers, folder, bar)
             features[which] = {number: found[layer] for number, layer in zip(numbers, layers)}
         return features
@@ -202,7 +202,7 @@ class TransferStudy:
 def thumbnails_of(pictures, what):
     """(numbers, thumbnails) of the pictures of a set that are not damaged."""
     numbers, found = [], []
-    with tqdm(total=len(pictures), unit="picture", desc=what, disable=None) as bar:
+    with Bar(len(pictures), "picture", what) as bar:
         for batch, _, indices in pictures.batches(256, 0, 0, shuffle=False):
             numbers.append(indices)
             found.append(thumbnails(batch))

@@ -23,6 +23,15 @@ What there is, from the outside in (zfcore/README.md walks through it):
 Each is imported when it is asked for first, so that `import zfcore` costs nothing.
 """
 import importlib
+import os
+import signal
+import sys
+
+_words = getattr(sys, "orig_argv", [])
+_module = _words[_words.index("-m") + 1] if "-m" in _words[:-1] else ""
+_is_command = _module.split(".")[0] in ("zfcore", "train", "bench") or os.path.basename((sys.argv or [""])[0]) == "zfcore"
+if _is_command and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)         # until the command begins (terminal.at_work) Ctrl-C ends it without a word
 
 __version__ = "0.1.0"
 

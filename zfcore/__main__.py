@@ -4,12 +4,16 @@
 """
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
-from zfcore import check, results
+from zfcore import check, plots, results
 from zfcore.commands import COMMANDS
 from zfcore.commands.common import FORMAT, SHARED
+from zfcore.files import numbered
+from zfcore.terminal import printable, say, status_of, warn
 
+WRITTEN = tuple(f".{kind}" for kind in (*plots.FORMATS, "md", "csv"))
 REDRAW = "draw figures again from saved arrays, of any command; needs no network"
 
 
@@ -18,9 +22,9 @@ def main(arguments=None):
     args = parser().parse_args(arguments)
     try:
         redraw(args) if args.command == "redraw" else work(COMMANDS[args.command], args)
-    except KeyboardInterrupt:
-        print("\nstopped; what is on the disk is whole, and the same command goes on with a pass over pictures", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        warn("\nstopped; what is on the disk is whole, and the same command goes on with a pass over pictures")
+        sys.exit(status_of(stop))
 
 
 def parser():
@@ -37,18 +41,23 @@ def parser():
 
 
 def work(command, args):
-    """Run a command: what it finds is saved and drawn as it comes, what belongs together is drawn at the end."""
-    found, closing = [], getattr(command, "closing", None)
-    for file, result in command.run(args):
-        results.save(file, result)
-        if command.TOGETHER or closing:                      # else it goes: all units of a layer would fill the memory
-            found.append(result)
-        if not command.TOGETHER:
-            print(command.draw(result, file.with_suffix(f".{args.format}")))
+    """Run a command: what it finds is saved and drawn as it comes, what belongs together is drawn at the end. Results that are there
+    already, of other pictures or options, stay: new ones get a number."""
+    found, highest, closing = [], 1, getattr(command, "closing", None)
+    with ExitStack() as args.left:
+        for asked, result in command.run(args):
+            file, number = results.keep(asked, result)
+            if number > 1:
+                say(f"{printable(asked)} holds another result, which stays; this one is {file.name}")
+            highest = max(highest, number)
+            if command.TOGETHER or closing:                  # else it goes: all units of a layer would fill the memory
+                found.append(result)
+            if not command.TOGETHER:
+                say(command.draw(result, file.with_suffix(f".{args.format}")))
     if command.TOGETHER:
-        print(command.draw(found, file.with_name(f"{command.TOGETHER}.{args.format}")))
+        say(command.draw(found, numbered(file.with_name(f"{command.TOGETHER}.{args.format}"), highest)))
     if closing:
-        print(closing(args, found))
+        say(closing(args, found))
 
 
 def redraw(args):
@@ -56,6 +65,8 @@ def redraw(args):
     looked at before the first is drawn: where one cannot be, none is."""
     kinds = {command.RESULT.__name__: command for command in COMMANDS.values()}
     for file in args.files:
+        if file.suffix.lower() in WRITTEN:
+            raise check.Expected(file, f"another ending than {', '.join(WRITTEN)}, of what is drawn and written beside it", file.suffix, "rename it")
         if (kind := results.kind_of(file)) not in kinds:
             raise check.Expected(file, f"a result that a command draws, one of {', '.join(kinds)}", kind)
         results.load(file, kinds[kind].RESULT)             # and let go: all units of a layer would fill the memory
@@ -66,10 +77,10 @@ def redraw(args):
         if kinds[kind].TOGETHER:
             together.setdefault(kind, []).append((file, found))
         else:
-            print(kinds[kind].draw(found, file.with_suffix(f".{args.format}")))
+            say(kinds[kind].draw(found, file.with_suffix(f".{args.format}")))
     for kind, of_kind in together.items():
         (first, _), *_ = of_kind
-        print(kinds[kind].draw([found for _, found in of_kind], first.with_name(f"{kinds[kind].TOGETHER}.{args.format}")))
+        say(kinds[kind].draw([found for _, found in of_kind], first.with_name(f"{kinds[kind].TOGETHER}.{args.format}")))
 
 
 if __name__ == "__main__":

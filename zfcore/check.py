@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from zfcore.hints import Array
+from zfcore.terminal import Unheard, at_work, printable, refusal, status_of, warn
 
 
 class Expected(ValueError):
@@ -22,7 +23,7 @@ class Expected(ValueError):
 
     def __init__(self, what: object, expected: object, got: object, advice: str = "") -> None:
         self.what, self.expected, self.got, self.advice = what, expected, got, advice
-        super().__init__(f"{what}: expected {expected}, got {got}" + (f"; {advice}" if advice else ""))
+        super().__init__(printable(f"{what}: expected {expected}, got {got}" + (f"; {advice}" if advice else "")))
 
 
 def shape(what: object, array: Array, expected: Sequence[int | None]) -> None:
@@ -76,16 +77,29 @@ SEED, BATCH, THREADS = whole_number(0, 2**63 - 1), whole_number(1, 2**20), whole
 
 
 def exit_with_message(main: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator of a command line's `main`: an `Expected` becomes its sentence on standard error and exit status 2,
-    a Ctrl-C that `main` does not answer itself one word and 130."""
+    """Decorator of a command line's `main`, the door of every command: an `Expected`, or what the system refuses (memory, a file,
+    a thread), becomes its sentence on standard error and exit status 2, a Ctrl-C, SIGTERM or SIGHUP that `main` does not answer
+    itself one word and the status that a shell has for it. What else a command's surroundings are is said in `terminal.at_work`."""
     @functools.wraps(main)
     def run(*args, **kwargs):
-        try:
-            return main(*args, **kwargs)
-        except Expected as sentence:
-            print(f"error: {sentence}", file=sys.stderr)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            print("\nstopped", file=sys.stderr)
-            sys.exit(130)
+        with at_work():
+            try:
+                return main(*args, **kwargs)
+            except Expected as sentence:
+                warn(f"error: {sentence}")
+                sys.exit(2)
+            except KeyboardInterrupt as stop:
+                warn("\nstopped")
+                sys.exit(status_of(stop))
+            except Exception as error:
+                if not of_the_system(error):
+                    raise
+                warn(f"error: {refusal(error)}")
+                sys.exit(2)
     return run
+
+
+def of_the_system(error: Exception) -> bool:
+    """Whether it says that the system, not zfcore, has failed. A reader of standard output that has gone is no failure."""
+    no_thread = isinstance(error, RuntimeError) and "start new thread" in str(error)
+    return isinstance(error, MemoryError) or no_thread or isinstance(error, OSError) and not isinstance(error, Unheard) and bool(error.errno)

@@ -50,7 +50,7 @@ PLATEAU = {"lr": number(above=0), "patience": whole(1), "margin": number(0, 1), 
            "best": number(0, infinite=True), "waited": whole()}
 SUMS = {"loss": number(), "seconds": number(0), "wrong": whole(), "count": whole(), "batches": whole(), "clamped": whole()}
 GOES_ON = {**{f"plateau_{key}": form for key, form in PLATEAU.items()}, **{f"sums_{key}": form for key, form in SUMS.items()}}
-STATE = {"data": text(10_000), "seed": whole(), "init": choice("", "gaussian", "he"), **GOES_ON}
+STATE = {"data": text(10_000), "val_fraction": number(0, 1), "seed": whole(), "init": choice("", "gaussian", "he"), **GOES_ON}
 
 
 @dataclass

@@ -5,6 +5,7 @@
     read_json(path, form)                what it says, in the form that is expected; else one sentence that names the place
     unfolded(path, most)                 a compressed file to read from, up to `most` bytes of what it unfolds to
     inside(folder, name)                 the path of a file of somebody's folder, which no link leads out of
+    folder_made(path)                    a folder that goes again if it stays empty
 
 A form is a function (where, value) -> value, which raises Expected, calling the value `where`. They are made by `text`,
 `whole`, `number`, `choice`, `listed`, `table` and `mapping`, and serve the attributes of HDF5 files as well (zfcore/hdf5.py).
@@ -17,7 +18,7 @@ import math
 import os
 import stat
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from zfcore.check import Expected
@@ -69,8 +70,10 @@ def read_bytes(path, most):
 
 
 def read_text(path, most=2**26):
-    """The text of the file at `path`, UTF-8; bytes that are none become question marks. Raises OSError."""
-    return read_bytes(path, most).decode("utf-8", "replace")
+    """The text of the file at `path`, UTF-8 with or without a mark at its beginning, or UTF-16 with one, as editors write it; bytes
+    that are none become question marks. Raises OSError."""
+    data = read_bytes(path, most)
+    return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace")
 
 
 def inside(folder, name):
@@ -80,6 +83,29 @@ def inside(folder, name):
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise Expected(path, "a place in its own folder", "a link that leads out of it", f"put the file itself into {folder}")
     return path
+
+
+@contextmanager
+def folder_made(path):
+    """`with folder_made(path):` the folder is there, with those above it. Of what was made for that, what is still empty vanishes
+    when the block fails. Raises Expected where it cannot be made."""
+    missing = [folder for folder in (Path(path), *Path(path).parents) if not folder.exists()]
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Expected("--output", "a place where a folder can be made", f"{path} ({error.strerror})") from None
+    try:
+        yield Path(path)
+    except BaseException:
+        with suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
+        raise
+
+
+def numbered(path, number):
+    """What the `number`-th file or folder that was to be `path` is called, where the ones before are others: a.h5, a_2.h5, a_3.h5."""
+    return path if number == 1 else path.with_name(f"{path.stem}_{number}{path.suffix}")
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def _block(cupy, nbytes):
         return cupy.cuda.MemoryPointer(cupy.cuda.Memory(nbytes), 0)
     except cupy.cuda.runtime.CUDARuntimeError as error:
         raise MemoryError(f"no {nbytes} bytes left on the GPU for a step; "
-                          "a smaller --batch-size or --micro-batch needs less") from error
+                          "smaller batches (python -m train --batch-size, --micro-batch) need less") from error
 
 
 def launch_by_launch(device, work):

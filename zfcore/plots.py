@@ -4,6 +4,7 @@ Each function returns a Figure of matplotlib, or a Sheet, which a notebook shows
 whose texts and lines are vectors around the same pixels. The same arrays give the same bytes."""
 import io
 import textwrap
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
@@ -17,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -31,6 +32,7 @@ from zfcore.analysis.sanity_checks import SanityChecks
 from zfcore.analysis.top_activations import UnitViews
 from zfcore.checkpoint import atomic
 from zfcore.hints import FilePath
+from zfcore.terminal import printable
 
 TRAIN, VAL, GREY = "#7a8fa6", "#c8442d", "#808080"
 UNTRAINED = "#b5893b"                        # of what random weights give, beside what was learned
@@ -47,7 +49,7 @@ FORMATS = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}     
 STYLE: dict[Any, Any]
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9, "axes.titleweight": "bold",
          "legend.frameon": False, "figure.dpi": DPI, "image.interpolation": "none", "image.composite_image": False,
-         "svg.hashsalt": "zfcore", "pdf.fonttype": 42}
+         "svg.hashsalt": "zfcore", "pdf.fonttype": 42, "text.parse_math": False}       # a name may hold a $
 Pixels: TypeAlias = NDArray[np.floating[Any]]
 Curves: TypeAlias = Mapping[str, Mapping[int, tuple[float, float | None]]]      # {name of a row: {place: (mean, spread or None)}}
 Errors: TypeAlias = tuple[float | None, float | None]                           # in training, in validation
@@ -63,7 +65,8 @@ def save(drawn: "Figure | Sheet", path: FilePath) -> None:
     check.one_of(f"{path}: format", kind, FORMATS)
     if isinstance(drawn, Sheet) and kind != "png":
         drawn = drawn.figure()
-    with atomic(Path(path)) as temporary:
+    with atomic(Path(path)) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")                    # of an alphabet that the font lacks: a box stands for it
         if isinstance(drawn, Sheet):
             drawn.image().save(temporary, "PNG", optimize=True)
         else:
@@ -104,6 +107,8 @@ def lr_test(rows: Sequence[tuple[int, float, float, float]], lr: float | None, t
     if np.isfinite(losses).any():
         axes.set_ylim(0, 1.5*np.nanmax(smoothed[:len(smoothed)//2 + 1]))          # the divergence leaves through the top
     axes.set_title(textwrap.fill(title, 82), loc="left", fontweight="normal")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss")
     axes.legend()
@@ -557,7 +562,7 @@ def confusion(counts: NDArray[np.integer[Any]], classes: Sequence[str], pairs: S
         margin += int(max(_length(_short(name)) for name in classes))
     left, panel = max(margin, 60), max(side, 180)                         # the right panel is as high as the matrix, or higher
     width = left + side + 460
-    title = textwrap.wrap(title, int(width/7.5))
+    title = textwrap.wrap(printable(title), int(width/7.5))
     top = 15*len(title) + 25
     height = top + panel + max(margin, 60)
     figure = Figure((width/DPI, height/DPI), dpi=DPI)
@@ -597,6 +602,7 @@ def confusion(counts: NDArray[np.integer[Any]], classes: Sequence[str], pairs: S
 
 
 def _short(name, most=24):
+    name = printable(name)
     return name if len(name) <= most else name[:most - 1] + "…"
 
 
@@ -661,8 +667,8 @@ def average_precisions(names: Sequence[str], columns: Mapping[str, NDArray[np.fl
     places = np.arange(len(names))
     axes.scatter(chance, places, marker="|", s=70, color=GREY, lw=1.2, label="by chance")
     for (name, values), colour, shape in zip(columns.items(), (GREY, VAL, UNTRAINED, TRAIN), "Dovs"):
-        axes.scatter(values, places, s=26, color=colour, marker=shape, label=name, zorder=3, alpha=0.9, lw=0)
-    axes.set_yticks(places, names)
+        axes.scatter(values, places, s=26, color=colour, marker=shape, label=printable(name), zorder=3, alpha=0.9, lw=0)
+    axes.set_yticks(places, list(map(printable, names)))
     axes.invert_yaxis()
     axes.axhline(len(names) - 1.5, color=GREY, lw=0.5)
     axes.grid(color="#e4e4e4", lw=0.6)
@@ -761,7 +767,7 @@ class Sheet:
              align: Literal["left", "right"] = "left") -> None:
         """A line of text or several, the first on `baseline`; `align` "right" has them end at `left`."""
         for number, line in enumerate([lines] if isinstance(lines, str) else lines):
-            self.texts.append((left, baseline + LINE*number, line, colour, size, align))
+            self.texts.append((left, baseline + LINE*number, printable(line), colour, size, align))
 
     def panel(self, left: float, top: float, width: float, height: float, draw: Callable[[Axes], object]) -> None:
         """Axes that draw(axes) fills when the sheet is drawn."""
@@ -892,11 +898,12 @@ def _font(size):
 
 def _length(text, size=SMALL):
     """Pixels."""
-    return _font(size).getlength(text)
+    return _font(size).getlength(printable(text))
 
 
 def _fitted(text, width, size=SMALL):
-    """`text`, cut where it is wider than `width` pixels, with an ellipsis, between words if there are several."""
+    """`text`, printable and cut where it is wider than `width` pixels, with an ellipsis, between words if there are several."""
+    text = printable(text)
     if _length(text, size) <= width:
         return text
     while text and _length(text + "…", size) > width:

@@ -24,11 +24,13 @@ A dataclass that anybody's file may claim to be says in its attribute FORM what 
     "bool", "{series} int"
 """
 import hashlib
+import itertools
 import math
 import os
 import re
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 import h5py
@@ -57,6 +59,26 @@ def save(path: FilePath, result: Result) -> None:
     with new_hdf5(path) as file:
         for name, value in {**about, **values}.items():
             _write(file, name, value)
+
+
+def keep(path: FilePath, result: Result) -> tuple[Path, int]:
+    """Save the result so that no other one is lost: as `path`, or where that holds another result as path_2, path_3, ..., the first
+    that is free or holds this one. Returns (the file, its number). Raises Expected where the disk refuses."""
+    values = {field.name: _on_host(value) for field in fields(result) if (value := getattr(result, field.name)) is not None}
+    own = digest(values)
+    file, number = next((file, number) for number in itertools.count(1)
+                        if not (file := files.numbered(Path(path), number)).exists() or _digest_of(file) == own)
+    save(file, result)
+    return file, number
+
+
+def _digest_of(file):
+    """That of the result in a file, "" where there is none that can be read."""
+    try:
+        with _opened(file, "result") as opened:
+            return opened.attribute("digest", files.text(64), "")
+    except check.Expected:
+        return ""
 
 
 def load(path: FilePath, kind: type[Kind]) -> Kind:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.backend import CPU, Device, to_device, to_host
-from zfcore.data import open_data
+from zfcore.data import data_in_words, open_data, same_place
+from zfcore.data.folders import VAL_FRACTION
 from zfcore.data.loader import DataSet, Pictures
 from zfcore.data.transforms import centre_crops, ten_crops
 from zfcore.device import select
@@ -38,7 +39,8 @@ class Trained:
                squares of `size` pixels, and their crop, less that of the mean, is what enters
     classes    what its last layer's units stand for
     epoch      after how many epochs of training
-    data       what it was trained on, as `zfcore.open_data` takes it
+    data       what it was trained on, as `zfcore.open_data` takes it, and
+    val_fraction   which share of that was for validation, where it has no parts
     path       where it was opened; None: nowhere
     begun      makes the same network with the random weights that its training began with; None where they are not known
     device     where the arrays are
@@ -52,6 +54,7 @@ class Trained:
     path: Path | None = None
     begun: Callable[[], Network | None] | None = None
     device: Device = CPU
+    val_fraction: float = VAL_FRACTION
 
     def __post_init__(self):
         outputs, (_, H, W) = self.network.shapes[-1], self.network.input_shape
@@ -104,6 +107,9 @@ class Trained:
         """P (classes,N) float32 on the host of uint8 images (N,size,size,3): the softmax of the scores, of the centre crop or
         the mean over the paper's ten ("ten", section 3)."""
         check.one_of("crops", crops, ("centre", "ten"))
+        if not len(images):
+            raise check.Expected("pictures", "one or more", "none")
+        check.shape("pictures", images := np.asarray(images), (None, self.size, self.size, 3))
         n, images, each = len(images), to_device(images, like=self.mean), []
         views = zip(*(ten_crops(images.shape[1], self.crop) if crops == "ten" else centre_crops(1, images.shape[1], self.crop)))
         for view in views:                                 # (top, left, mirrored), the same for every picture
@@ -119,9 +125,17 @@ class Trained:
                  limit_per_class: int = 0) -> Pictures:
         """The pictures of a part of `data` (None: what it was trained on), prepared as its own were; `upscale` enlarges those
         smaller than the network's input, which otherwise are refused. Raises Expected as `zfcore.open_data` does."""
+        return self.prepared(self.dataset(data, part, limit_per_class), upscale, workers)
+
+    def dataset(self, data: str | None = None, part: Literal["train", "val"] = "val", limit_per_class: int = 0) -> DataSet:
+        """The data set of a part of `data` (None: what it was trained on). Where other data have no parts, all of them are "val"."""
         check.one_of("part", part, ("train", "val"))
-        parts = open_data(self.data if data is None else data, self.size, limit_per_class)
-        return self.prepared(parts[part == "val"], upscale, workers)
+        own = data is None or same_place(data, self.data)
+        found = open_data(self.data if data is None else data, self.size, limit_per_class, self.val_fraction if own else None)
+        if not len(found[part == "val"]):
+            raise check.Expected("--part", f"pictures in the {part} part of {data_in_words(self.data if data is None else data)}", "none",
+                                 f"--part {'val' if part == 'train' else 'train'} has {len(found[part != 'val'])}")
+        return found[part == "val"]
 
     def prepared(self, dataset: DataSet, upscale: bool = False, workers: int = 2) -> Pictures:
         """The pictures of a data set, prepared as its own were."""
@@ -148,4 +162,5 @@ def open(path: FilePath, device: Literal["auto", "cpu", "gpu"] = "auto", precisi
         raise check.Expected(path, "a checkpoint with a mean image", "one without")
     return Trained(network, device.array(checkpoint.mean_image), checkpoint.classes, checkpoint.epoch,
                    checkpoint.state.get("data", ""), Path(path),
-                   (lambda: start_of(checkpoint, device, precision)) if checkpoint.state.get("init") else None, device)
+                   (lambda: start_of(checkpoint, device, precision)) if checkpoint.state.get("init") else None, device,
+                   checkpoint.state.get("val_fraction", VAL_FRACTION))

@@ -243,7 +243,8 @@ def test_two_runs_are_set_side_by_side_in_the_order_given(run, tmp_path, capsys)
 
 @pytest.mark.parametrize("more, sentence", [
     (["--units", "0:99"], "unit of conv2: expected 0 to 6"),
-    (["--run", "no/such"], "which does not exist"), (["--data", "nowhere"], "nowhere"), (["--output", __file__], "--output: expected a folder")])
+    (["--run", "no/such"], "which does not exist"), (["--data", "nowhere"], "nowhere"),
+    (["--output", __file__], "--output: expected a place where a folder can be made")])
 def test_bad_input_is_one_sentence_and_leaves_nothing_behind(run, tmp_path, capsys, more, sentence):
     assert sentence in refused(capsys, "diagnostics", "--run", run, "--output", tmp_path/"out", *more)
     assert not (tmp_path/"out").exists() or not any((tmp_path/"out").iterdir())

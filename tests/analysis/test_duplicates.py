@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zfcore.analysis import duplicates
 from zfcore.analysis.duplicates import ABOVE, near_duplicates, thumbnails
+from zfcore.data import alike
 from zfcore.check import Expected
 from zfcore.data.synthetic import Synthetic
 
@@ -68,8 +68,8 @@ def test_thumbnails_have_mean_0_and_length_1_and_a_flat_picture_is_nothing():
 
 @pytest.mark.parametrize("rows, columns", [(256, 16384), (3, 5)])
 def test_pairs_are_those_whose_correlation_numpy_finds_high_the_most_alike_first(monkeypatch, rows, columns):
-    monkeypatch.setattr(duplicates, "ROWS", rows)
-    monkeypatch.setattr(duplicates, "COLUMNS", columns)
+    monkeypatch.setattr(alike, "ROWS", rows)
+    monkeypatch.setattr(alike, "COLUMNS", columns)
     rng = np.random.default_rng(2)
     first = rng.integers(0, 256, (13, 32, 32, 3), np.uint8).astype(float)
     second = first[rng.integers(0, 13, 7)]*0.8 + rng.normal(0, 20, (7, 32, 32, 3))*np.arange(7)[:, None, None, None]

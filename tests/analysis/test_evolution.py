@@ -170,7 +170,7 @@ def test_the_cosine_is_that_of_long_vectors_and_0_with_nothing():
 
 
 def test_the_kept_epochs_are_found_in_order_and_missing_ones_named(tmp_path):
-    with pytest.raises(Expected, match="checkpoints epoch_NNNN.h5, got none; train with --keep-epochs"):
+    with pytest.raises(Expected, match="checkpoints epoch_NNNN.h5, got none; python -m train --keep-epochs"):
         kept_epochs(tmp_path)
     for name in ("epoch_0010.h5", "epoch_0002.h5", "epoch_0001.h5", "best.h5", "epoch_0003.h5.part", "epoch_12345.h5"):
         (tmp_path/name).write_text("")
@@ -284,11 +284,11 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(run, tmp_path, caps
 def test_a_run_without_kept_epochs_a_single_file_an_empty_set_and_a_folder_that_cannot_be_written(run, tmp_path, capsys):
     (tmp_path/"bare").mkdir()
     (tmp_path/"bare"/"best.h5").write_bytes((run/"best.h5").read_bytes())
-    assert "got none; train with --keep-epochs" in refused(capsys, "evolution", "--run", tmp_path/"bare")
+    assert "got none; python -m train --keep-epochs" in refused(capsys, "evolution", "--run", tmp_path/"bare")
     assert "a run's folder" in refused(capsys, "evolution", "--run", run/"epoch_0004.h5")
     assert "python -m train.reference drawn trains one" in refused(capsys, "evolution", "--run", "drawn")
     (tmp_path/"file").write_text("")
-    assert "--output: expected a folder" in refused(capsys, "evolution", "--run", run, "--output", tmp_path/"file")
+    assert "--output: expected a place where a folder can be made" in refused(capsys, "evolution", "--run", run, "--output", tmp_path/"file")
     for part in ("train", "val"):
         (tmp_path/"none"/part/"bee").mkdir(parents=True)
     assert "none" in refused(capsys, "evolution", "--run", run, "--data", tmp_path/"none", "--output", tmp_path/"out")

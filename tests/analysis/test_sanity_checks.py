@@ -328,7 +328,7 @@ def test_the_command_shows_the_last_convolution_and_the_classes_and_draws_again_
     (["--layers", "conv1"], "conv1: expected a layer above a pool"), (["--layers", "conv9"], "one of conv1"),
     (["--units", "0:99"], "unit of conv2: expected 0 to 6"),
     (["--layers", "conv2", "--units", 2], "units of conv2 that some picture makes fire"), (["--data", "nowhere"], "nowhere"),
-    (["--output", __file__], "--output: expected a folder")])
+    (["--output", __file__], "--output: expected a place where a folder can be made")])
 def test_bad_input_is_one_sentence_and_leaves_no_figure(run, tmp_path, capsys, more, sentence):
     assert sentence in refused(capsys, "sanity-checks", "--run", run, "--output", tmp_path/"out", *more)
     assert not (tmp_path/"out").exists() or {p.name for p in (tmp_path/"out").iterdir()} <= {"strongest.h5"}

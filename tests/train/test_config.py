@@ -136,10 +136,10 @@ def test_a_file_with_one_of_the_two_means_that_one_and_a_runs_own_file_repeats_t
 
 
 @pytest.mark.parametrize("words, pictures, line, advice", (
-    ((), 4000, "40 % of the random weights will be left (weight decay 0.0", ""),
+    ((), 4000, "40 % of the random weights' amplitude will be left (weight decay 0.0", ""),
     (("--weight-decay", "0.0005"), 4000, "99 % of", "--start-left 0.4, which makes the weight decay 0.03"),
     (("--weight-decay", "0.0005", "--patience", "3"), 4000, "98 % of", "or with --epochs 489"),
-    (("--epochs", "1"), 100, "of the random weights will be left, not 40 %: in so few steps that takes more than the most that is chosen",
+    (("--epochs", "1"), 100, "of the random weights' amplitude will be left, not 40 %: in so few steps that takes more than the most that is chosen",
      "40 % are left with --epochs "),
     (("--init-from", "drawn"), 100, "", "")))
 def test_a_run_says_what_will_be_left_of_its_start_and_where_that_is_much_what_would_take_it_away(words, pictures, line, advice):

@@ -76,7 +76,7 @@ def test_every_reason_of_tiny_is_its_own_and_every_option_is_either_stated_or_no
     assert len(tiny) == len(PRESETS["tiny"].keys() - {"weight_decay", "start_left", "drop_after"}) + 1        # and the pictures
     assert all(entry.why and entry.why != "asked for" for entry in tiny)
     silent = {"preset", "data", "model", "micro_batch", "weight_decay", "start_left", "patience", "drop_after", "seed", "device", "workers",
-              "keep_epochs"}
+              "keep_epochs", "val_fraction"}
     assert STATED.keys() | silent == TrainConfig.__dataclass_fields__.keys() and not STATED.keys() & silent
     assert set(IN_TABLES) < set(MODELS)
 

@@ -57,7 +57,7 @@ def test_the_log_tells_of_every_layer_how_much_of_the_start_is_left_and_it_is_wh
     layers = [name for name in rows[0] if name.startswith("start_")]
     assert layers == [f"start_{name}" for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")]
     assert all(float(rows[-1][name]) == pytest.approx(1, abs=1e-4) for name in layers)
-    assert rows[0]["in_box"] == "nan" and "start 100 %" in capsys.readouterr().out       # of photographs nobody knows the boxes
+    assert rows[0]["in_box"] == "nan" and "start's energy 100 %" in capsys.readouterr().out       # of photographs nobody knows the boxes
 
 
 def test_on_drawn_pictures_the_log_tells_what_projections_have_in_the_box(tmp_path, capsys):
@@ -66,7 +66,7 @@ def test_on_drawn_pictures_the_log_tells_what_projections_have_in_the_box(tmp_pa
         row = list(csv.DictReader(file))[0]
     assert 0 < float(row["in_box"]) < 1 and 0 < float(row["box_area"]) < 1
     told = capsys.readouterr().out
-    assert f"in box {100*float(row['in_box']):.0f} %" in told and "of the random weights will be left, not 40 %: in so few steps" in told
+    assert f"in box {100*float(row['in_box']):.0f} %" in told and "of the random weights' amplitude will be left, not 40 %: in so few steps" in told
 
 
 def test_a_run_that_begins_with_trained_weights_has_no_start_to_tell_of(trained, options, tmp_path):
@@ -200,7 +200,7 @@ def test_a_flag_of_the_wrong_type_leaves_with_status_2(capsys):
 def test_an_output_folder_that_holds_something_is_refused(trained, options, capsys):
     with pytest.raises(SystemExit):
         main([*options, "--output", str(trained)])
-    assert "which holds something; go on with it by --resume" in capsys.readouterr().err
+    assert "which holds something; go on with it by python -m train --resume" in capsys.readouterr().err
 
 
 def test_resume_refuses_a_changed_option_a_damaged_file_and_changed_classes(options, pictures, tmp_path, capsys):

@@ -79,8 +79,8 @@ def test_the_bar_shows_what_is_done_whoever_did_it(tmp_path, monkeypatch):
     shown = []
 
     class Bar:
-        def __init__(self, total, initial, unit, disable):
-            self.n, self.about = initial, (total, initial, unit, disable)
+        def __init__(self, total, unit, what, done, hidden):
+            self.n, self.about = done, (total, done, unit, hidden)
             shown.append(self)
         __enter__ = lambda self: self
         __exit__ = lambda *_: None
@@ -89,7 +89,7 @@ def test_the_bar_shows_what_is_done_whoever_did_it(tmp_path, monkeypatch):
         def update(self, n=1):
             self.n += n
 
-    monkeypatch.setattr("train.study.tqdm", Bar)
+    monkeypatch.setattr("train.study.Bar", Bar)
     first, second = Counted("first", 2), Counted("second", 5, 1)
 
     def do(unit, progress):
@@ -98,7 +98,7 @@ def test_the_bar_shows_what_is_done_whoever_did_it(tmp_path, monkeypatch):
 
     StudyFolder(tmp_path).work([first, second], do, "epoch")
     StudyFolder(tmp_path).work([first, second], do, "epoch")
-    assert [bar.about for bar in shown] == [(7, 1, "epoch", None), (7, 7, "epoch", True)] and shown[0].n == 7
+    assert [bar.about for bar in shown] == [(7, 1, "epoch", False), (7, 7, "epoch", True)] and shown[0].n == 7
 
 
 def test_a_unit_that_another_is_at_comes_last_and_one_that_failed_there_is_not_tried_again(tmp_path):

@@ -30,6 +30,7 @@ from zfcore.files import inside
 from zfcore.hints import Bar, FilePath, Ints
 from zfcore.network import Network
 from zfcore.networks import names
+from zfcore.terminal import command
 from zfcore.trained import Trained
 
 PIECE = 32                        # units whose projections are in memory at a time
@@ -73,12 +74,13 @@ def kept_epochs(run: FilePath, wanted: Collection[int] | None = None) -> dict[in
     Raises Expected where there are none, or where one that is wanted is missing."""
     if not Path(run).is_dir():
         raise check.Expected("--run", "a run's folder with kept epochs", run,
-                             f"python -m train.reference {run} trains one" if str(run) in names() else "")
+                             command(*("python", "-m", "train.reference", run) if str(run) in names() else
+                                     ("python", "-m", "train", "--output", run, "--keep-epochs", 1, 2, 5)) + " trains one")
     names_found = [path.name for path in Path(run).iterdir() if re.fullmatch(r"epoch_\d+\.h5", path.name)]
     files = {int(name[6:-3]): inside(run, name) for name in names_found}
     kept = dict(sorted(files.items()))
     if not kept:
-        raise check.Expected(run, "checkpoints epoch_NNNN.h5", "none", "train with --keep-epochs")
+        raise check.Expected(run, "checkpoints epoch_NNNN.h5", "none", "python -m train --keep-epochs 1 2 5 keeps some")
     missing = sorted(set(wanted or ()) - set(kept))
     if missing:
         raise check.Expected("--epochs", f"some of the kept ones, {_listed(kept)}", f"{_listed(missing)}, not kept")

@@ -25,6 +25,7 @@ from zfcore.cpu import parallel, slabs
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import CorruptImage
 from zfcore.deconvnet import DECONVNET, check_units, feature_layer, project
+from zfcore.files import numbered
 from zfcore.hints import Bar, FilePath, Ints
 from zfcore.network import Rules
 from zfcore.ops.window import Windows, cut
@@ -183,7 +184,7 @@ def _fingerprint(model, pictures, k, batch_size):
 def pass_file(path, model, pictures, layers, k=9, batch_size=64):
     """File to keep such a pass in: `path`; where that holds another pass, of other layers or pictures, say, path_2, path_3,
     ..., the first that is free or holds this one."""
-    for file in (path.with_stem(path.stem + (f"_{number}" if number > 1 else "")) for number in itertools.count(1)):
+    for file in (numbered(path, number) for number in itertools.count(1)):
         if not file.exists():
             return file
         kept = results.load(file, TopActivations)

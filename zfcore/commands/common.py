@@ -15,13 +15,13 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from zfcore import check, plots, trained
+from zfcore.data.folders import Files
 from zfcore.data.loader import shuffled
-from zfcore.data.transforms import MOST_BYTES, CorruptImage, check_large_enough, decode
+from zfcore.data.transforms import CorruptImage, check_large_enough
 from zfcore.deconvnet import check_units, feature_layer, unit_count
-from zfcore.files import anything, inside, mapping, read_bytes, read_json, table
+from zfcore.files import anything, folder_made, inside, mapping, read_json, table
 from zfcore.kernel import PRECISIONS
 from zfcore.networks import home_of
 
@@ -71,22 +71,6 @@ def open_pictures(args, model, data=None):
     return model.pictures(args.data if data is None else data, args.part, args.upscale, args.workers, limit)
 
 
-class Files:
-    """Picture files as a data set whose classes nobody knows."""
-
-    def __init__(self, paths):
-        self.names, self.classes, self.labels = list(map(str, paths)), [], np.zeros(len(paths), np.int64)
-
-    def __len__(self):
-        return len(self.names)
-
-    def picture(self, i):
-        try:
-            return decode(self.names[i], read_bytes(self.names[i], MOST_BYTES))
-        except OSError as error:
-            raise CorruptImage(self.names[i], error.strerror or str(error)) from None
-
-
 def open_files(paths, args, model):
     """The `Pictures` of single files, prepared as the model's own were."""
     return model.prepared(Files(paths), args.upscale, workers=0)
@@ -114,11 +98,11 @@ def images_of(pictures, numbers):
 
 
 def labels_of(args, dataset, numbers, classes):
-    """int64 (n,), the network's classes of these pictures: those of --label, else those that the data name; None for files
-    without --label."""
+    """int64 (n,), the network's classes of these pictures: those of --label, else those that the data name; None for files, and
+    pictures without class folders, without --label."""
     if args.label is not None:
         return class_numbers(args.label, classes, len(numbers))
-    if args.images is not None:
+    if args.images is not None or not dataset.classes:
         return None
     return class_numbers([dataset.classes[label] for label in dataset.labels[numbers]], classes, len(numbers))
 
@@ -148,11 +132,11 @@ def originals(dataset, numbers, crop, upscale):
 
 
 def output_folder(args):
-    """--output, or RUN/figures/COMMAND: made, and found to take files, before anything is computed."""
+    """--output, or RUN/figures/COMMAND: made, with `args.left` for an ExitStack of what is to be left at the end, and found to take files, before anything is computed."""
     home = Path(args.output) if args.output else home_of(first_run(args))
     folder = home if args.output else inside(home, f"figures/{args.command.replace('-', '_')}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        args.left.enter_context(folder_made(folder))       # if the command finds nothing, it leaves none
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise check.Expected("--output", "a folder that can be written", f"{folder} ({error.strerror})") from None
@@ -224,7 +208,3 @@ def chosen(flag, text, count, advice, *seeds):
     except (ValueError, OverflowError):
         raise check.Expected(flag, "all, random:N, FIRST:LAST+1 or numbers like 3,5,7", repr(text), advice) from None
     return numbers
-
-
-def bar(total, unit, what):
-    return tqdm(total=total, unit=unit, desc=what, disable=None)

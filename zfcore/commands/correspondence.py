@@ -7,8 +7,10 @@ from zfcore import check, plots
 from zfcore.analysis import correspondence as alike
 from zfcore.analysis import top_activations as top
 from zfcore.checkpoint import atomic, write_csv
-from zfcore.commands.common import GREY, PIXELS, bar, class_numbers, images_of, open_files, open_model, open_pictures, option, originals, output_folder
+from zfcore.commands.common import (GREY, PIXELS, class_numbers, images_of, open_files, open_model, open_pictures, option, originals,
+                                    output_folder)
 from zfcore.data import is_drawn
+from zfcore.terminal import Bar, printable
 
 HELP = "figure 8 and table 1: whether hiding the same part of different objects changes the features alike"
 OPTIONS = [
@@ -39,7 +41,7 @@ def run(args):
     for model, shown, places, parts, names in opened:
         for seed in range(args.seed, args.seed + args.seeds):
             number += 1
-            with bar(alike.length(len(shown), len(parts), args.random), "picture", "masked pictures") as moving:
+            with Bar(alike.length(len(shown), len(parts), args.random), "picture", "masked pictures") as moving:
                 found = alike.correspondence(model, shown, places, parts, layers=args.layers, random=args.random,
                                              permutations=args.permutations, grey=args.grey, side=args.square, seed=seed,
                                              batch_size=args.batch_size, names=names, bar=moving)
@@ -126,7 +128,7 @@ def draw(found, path):
              f"\"of another picture\": the square lies where the part is in another picture.\n\n{what_was_tested(found)}\n")
     with atomic(path.with_suffix(".md")) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    return "\n".join(map(str, (path.with_suffix(".md"), path, text[text.index("Mean"):].strip())))
+    return "\n".join([printable(path.with_suffix(".md")), printable(path), text[text.index("Mean"):].strip()])
 
 
 TESTED = "lower than random", "lower than of another picture"

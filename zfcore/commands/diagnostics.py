@@ -4,7 +4,8 @@ import numpy as np
 from zfcore import check, plots
 from zfcore.analysis import diagnostics as measured
 from zfcore.analysis import top_activations as top
-from zfcore.commands.common import K, LIMIT, bar, chosen_units, names_of, open_model, open_pictures, option, output_folder
+from zfcore.commands.common import K, LIMIT, chosen_units, names_of, open_model, open_pictures, option, output_folder
+from zfcore.terminal import Bar, printable
 
 HELP = "figure 6: what is wrong with the first layers, of one run or of two side by side"
 OPTIONS = [
@@ -26,14 +27,14 @@ def run(args):
     for number, (name, (model, pictures, units)) in enumerate(zip(names, opened), 1):
         ending = "" if len(opened) == 1 else f"_{number}"
         file = top.pass_file(folder/f"strongest{ending}.h5", model, pictures, measured.looked_at(model.network), args.k, args.batch_size)
-        with bar(measured.length(model.network, pictures, args.k), "picture", name) as moving:
+        with Bar(measured.length(model.network, pictures, args.k), "picture", name) as moving:
             found = measured.diagnose(model, pictures, units, name=name, k=args.k, batch_size=args.batch_size, file=file, bar=moving)
         yield folder/f"diagnostics{ending}.h5", found
 
 
 def draw(found, path):
     plots.save(plots.diagnostics(found), path)
-    return "\n".join([*(line for one in found for line in (in_words(one), what_is_legible(one))), str(path)])
+    return "\n".join([*(line for one in found for line in (in_words(one), what_is_legible(one))), printable(path)])
 
 
 def in_words(one):

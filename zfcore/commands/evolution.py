@@ -4,8 +4,9 @@ from dataclasses import replace
 from zfcore import check, plots, trained
 from zfcore.analysis import evolution as growing
 from zfcore.analysis import top_activations as top
-from zfcore.commands.common import (LAYERS, LIMIT, UNITS, bar, chosen_units, classes_of, open_model, open_pictures, option,
+from zfcore.commands.common import (LAYERS, LIMIT, UNITS, chosen_units, classes_of, open_model, open_pictures, option,
                                     output_folder)
+from zfcore.terminal import Bar, printable
 
 HELP = "figure 4: how the strongest projection of a unit comes about over a run's kept epochs"
 OPTIONS = [
@@ -17,15 +18,15 @@ RESULT, TOGETHER = growing.Evolution, None
 
 
 def run(args):
+    files = growing.kept_epochs(args.run, args.epochs) if args.run is not None else {}        # else the next line has a word
     model = open_model(args)
-    files = growing.kept_epochs(args.run, args.epochs)
     layers = args.layers or [layer.name for layer in model.network.convolutions]
     units = {layer: chosen_units(args.units, model.network, layer, args.seed) for layer in layers}
     pictures = open_pictures(args, model)
     folder = output_folder(args)
     kept = lambda of: top.pass_file(folder/f"strongest_{of.epoch:04}.h5", of, pictures, layers, 1, args.batch_size)
     epochs = (trained.open(file, args.device, args.precision) for file in files.values())          # one after the other
-    with bar(growing.length(model.network, pictures, layers, len(files)), "picture", f"{len(files)} epochs") as moving:
+    with Bar(growing.length(model.network, pictures, layers, len(files)), "picture", f"{len(files)} epochs") as moving:
         found = growing.evolution(epochs, pictures, layers, units, batch_size=args.batch_size, file_of=kept, bar=moving)
     named = {layer: classes_of(model, layer, units[layer]) for layer in layers}
     yield folder/"evolution.h5", replace(found, classes={layer: names for layer, names in named.items() if names is not None})
@@ -42,4 +43,4 @@ def draw(found, path):
     if found.unrelated:
         said.append("as far from each other as units that have nothing to do with each other would be: "
                     + ", ".join(f"{layer} {distance[0]:.2f}" for layer, distance in found.unrelated.items()))
-    return "\n".join([*said, str(path)])
+    return "\n".join([*said, printable(path)])

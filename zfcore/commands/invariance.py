@@ -6,8 +6,9 @@ import numpy as np
 from zfcore import plots
 from zfcore.analysis import invariance as moved
 from zfcore.checkpoint import write_csv
-from zfcore.commands.common import LABEL, asked_for, bar, labels_of, open_model, option, originals, output_folder
+from zfcore.commands.common import LABEL, asked_for, labels_of, open_model, option, originals, output_folder
 from zfcore.data.synthetic import Synthetic
+from zfcore.terminal import Bar, printable
 
 HELP = "figure 5: how far shifting, enlarging and turning a picture takes the network from it"
 OPTIONS = [
@@ -30,7 +31,7 @@ def run(args):
     folder = output_folder(args)
     for name, (model, pictures, labels, names) in ready.items():
         series = moved.paper_series(model.size, model.crop)
-        with bar(len(pictures)*sum(len(one.steps) for one in series.values()), "step", name) as moving:
+        with Bar(len(pictures)*sum(len(one.steps) for one in series.values()), "step", name) as moving:
             found = moved.invariance(model, pictures, labels, layers=args.layers, series=series, batch_size=args.batch_size, bar=moving)
         yield folder/f"{name}.h5", replace(found, names=np.array(names), classes=np.array(model.classes, dtype=str))
 
@@ -55,7 +56,7 @@ def draw(found, path):
     rows = [[name, series, *(f"{of[column][i]:.6g}" for column in columns)]
             for i, name in enumerate(names) for series, of in table.items()]
     write_csv(path.with_suffix(".csv"), rows, "picture", "series", *columns)
-    return str(path)
+    return printable(path)
 
 
 def closing(args, found):

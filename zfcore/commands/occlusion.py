@@ -6,8 +6,9 @@ import numpy as np
 from zfcore import plots
 from zfcore.analysis import occlusion as occluding
 from zfcore.analysis import top_activations as top
-from zfcore.commands.common import (GREY, PIXELS, LABEL, asked_for, bar, images_of, labels_of, open_files, open_model, open_pictures, option,
+from zfcore.commands.common import (GREY, PIXELS, LABEL, asked_for, images_of, labels_of, open_files, open_model, open_pictures, option,
                                     output_folder)
+from zfcore.terminal import Bar, printable
 
 HELP = "figure 7: what of a picture the network relies on, told by a grey square that hides it"
 OPTIONS = [
@@ -35,7 +36,7 @@ def run(args):
     shown = images_of(pictures, numbers)
     folder = output_folder(args)
     views_of_others = strongest_others(args, model, square.layer, folder)
-    with bar(square.places*len(numbers), "place", "occlusion") as moving:
+    with Bar(square.places*len(numbers), "place", "occlusion") as moving:
         for number, at in enumerate(range(0, len(numbers), ROWS), 1):
             page = slice(at, at + ROWS)
             found = occluding.occlusion(model, shown[page], None if labels is None else labels[page], layer=square.layer,
@@ -59,7 +60,7 @@ def strongest_others(args, model, layer, folder):
         pictures, file = open_files(args.others, args, model), None
         images_of(pictures, range(len(pictures)))
     same_set, count = args.others is None and args.pictures is not None, min(OTHERS, len(pictures))
-    with bar(len(pictures), "picture", "strongest pictures") as moving:
+    with Bar(len(pictures), "picture", "strongest pictures") as moving:
         found = top.top_activations(model, pictures, [layer], OTHERS + 1, batch_size=args.batch_size, file=file, bar=moving)
 
     def views(units, own):
@@ -80,7 +81,7 @@ def true_boxes(pictures, numbers, side):
 
 def draw(found, path):
     plots.save(plots.occlusion(found), path)
-    return str(path)
+    return printable(path)
 
 
 def closing(args, parts):
@@ -89,7 +90,7 @@ def closing(args, parts):
         (part.clean_probabilities, part.probabilities.min(axis=(1, 2)),
          (part.most_probable != part.clean_classes[:, None, None]).mean(axis=(1, 2)),
          occluding.correlation_with_projection(part)) for part in parts)))
-    who = parts[0].names[0] if len(clean) == 1 else f"over {len(clean)} pictures"
+    who = printable(parts[0].names[0]) if len(clean) == 1 else f"over {len(clean)} pictures"
     said = (f"{who}: the square takes P of the class from {clean.mean():.2f} to {lowest.mean():.2f} at its worst place, and "
             f"another class wins at {100*lost.mean():.0f} % of the places")
     if parts[0].boxes is not None:

@@ -6,7 +6,8 @@ import numpy as np
 from zfcore import plots
 from zfcore.analysis import sanity_checks
 from zfcore.analysis import top_activations as top
-from zfcore.commands.common import K, LIMIT, UNITS, bar, chosen_units, classes_of, open_model, open_pictures, option, output_folder
+from zfcore.commands.common import K, LIMIT, UNITS, chosen_units, classes_of, open_model, open_pictures, option, output_folder
+from zfcore.terminal import Bar, printable
 
 HELP = "whether projections depend on what was learned, on the unit, and on the picture"
 OPTIONS = [
@@ -25,11 +26,11 @@ def run(args):
     pictures = open_pictures(args, model)
     folder = output_folder(args)
     file = top.pass_file(folder/"strongest.h5", model, pictures, layers, args.k, args.batch_size)
-    with bar(len(pictures), "picture", "strongest pictures") as moving:
+    with Bar(len(pictures), "picture", "strongest pictures") as moving:
         found = top.top_activations(model, pictures, layers, args.k, batch_size=args.batch_size, file=file, bar=moving)
     for layer in layers:
         length = sanity_checks.length(model.network, layer, args.k*len(units[layer]), model.start)
-        with bar(length, "projection", layer) as moving:
+        with Bar(length, "projection", layer) as moving:
             made = sanity_checks.sanity_checks(model, pictures, found, layer, units[layer], seed=args.seed, bar=moving)
         yield folder/f"{layer}.h5", replace(made, classes=classes_of(model, layer, made.units))
 
@@ -37,7 +38,8 @@ def run(args):
 def draw(found, path):
     """The figure, and a line for each control."""
     plots.save(plots.sanity_checks(found), path)
-    return "\n".join([*(in_words(found, j, condition) for j, condition in enumerate(found.conditions.tolist())), str(path)])
+    said = [in_words(found, j, condition) for j, condition in enumerate(found.conditions.tolist())]
+    return "\n".join([*said, printable(path)])
 
 
 def in_words(found, j, condition):

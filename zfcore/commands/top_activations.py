@@ -2,12 +2,12 @@
 import json
 from dataclasses import replace
 
-
 from zfcore import check, plots, results
 from zfcore.analysis import top_activations as top
 from zfcore.checkpoint import atomic
-from zfcore.commands.common import K, LAYERS, UNITS, bar, chosen_units, classes_of, open_model, open_pictures, option, output_folder
+from zfcore.commands.common import K, LAYERS, UNITS, chosen_units, classes_of, open_model, open_pictures, option, output_folder
 from zfcore.files import inside
+from zfcore.terminal import Bar, printable, say
 
 HELP = "figure 2: the pictures that excite each unit most, and their projections"
 OPTIONS = [
@@ -29,6 +29,8 @@ def run(args):
     if args.merge and shard != (1, 1):
         raise check.Expected("--merge", "no --shard beside it", args.shard)
     pictures = open_pictures(args, model)
+    if args.k > len(pictures):
+        raise check.Expected("--k", f"at most {len(pictures)}, the pictures that there are", args.k)
     folder = output_folder(args)
     if shard != (1, 1):
         file = folder/"top_activations_{}_of_{}.h5".format(*shard)
@@ -39,11 +41,11 @@ def run(args):
         top.check_pass(found, model, pictures, layers, args.k, args.batch_size, "--merge")
         results.save(file, found)
     first, stop = top.shard_range(shard, len(pictures), args.batch_size)
-    with bar(stop - first, "picture", "strongest pictures") as moving:
+    with Bar(stop - first, "picture", "strongest pictures") as moving:
         found = top.top_activations(model, pictures, layers, args.k, batch_size=args.batch_size, shard=shard, file=file, bar=moving)
     if shard != (1, 1):
-        return print(file)
-    with bar(args.k*sum(map(len, units.values())), "projection", "projections") as moving:
+        return say(printable(file))
+    with Bar(args.k*sum(map(len, units.values())), "projection", "projections") as moving:
         for layer in layers:
             for number, at in enumerate(range(0, len(units[layer]), PAGE), 1):
                 of_page = units[layer][at:at + PAGE]
@@ -67,7 +69,7 @@ def draw(views, path):
         path.unlink(missing_ok=True)                         # one of an earlier network would contradict what is said
         return f"{views.layer}: none of the {len(views.units)} units fires on any picture, so there is no figure"
     plots.save(plots.unit_blocks(views), path)
-    return str(path)
+    return printable(path)
 
 
 def write_folders(views, folder):

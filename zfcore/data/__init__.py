@@ -8,7 +8,7 @@ from pathlib import Path
 
 from zfcore.check import Expected
 from zfcore.data.cifar import is_cifar, open_cifar
-from zfcore.data.folders import open_folders
+from zfcore.data.folders import VAL_FRACTION, open_folders
 from zfcore.data.imagenet import looks_like_imagenet, open_imagenet
 from zfcore.data.loader import DataSet
 from zfcore.data.packed import SUFFIXES, open_packed
@@ -21,9 +21,10 @@ IN_WORDS = {"objects": "the synthetic set", "combinations": "the drawn combinati
 PER_CLASS = {"objects": (400, 100), "combinations": (100, 20), "unseen": (60, 20)}      # pictures to train, to validate on
 
 
-def open_data(data: str, size: int, limit_per_class: int = 0) -> tuple[DataSet, DataSet]:
+def open_data(data: str, size: int, limit_per_class: int = 0, val_fraction: float | None = VAL_FRACTION) -> tuple[DataSet, DataSet]:
     """(train, val) data sets of the packed file, the ILSVRC2012 tree, the CIFAR files, or the class folders or tars at `data`;
-    or a drawn set at `size` pixels: "drawn:objects", which is also "", "drawn:combinations" or "drawn:unseen".
+    or a drawn set at `size` pixels: "drawn:objects", which is also "", "drawn:combinations" or "drawn:unseen". Of class folders
+    without parts `val_fraction` is for validation; None: all of them, train being empty, and pictures without classes will do.
     Raises Expected, one sentence, for whatever is missing, damaged or inconsistent there."""
     if is_drawn(data):
         return _open_drawn(data, size, limit_per_class)
@@ -40,7 +41,14 @@ def open_data(data: str, size: int, limit_per_class: int = 0) -> tuple[DataSet, 
         return open_imagenet(data, limit_per_class, size)
     if is_cifar(data):
         return open_cifar(data, limit_per_class)
-    return open_folders(data, limit_per_class, size)
+    return open_folders(data, limit_per_class, size, val_fraction)
+
+
+def same_place(one: str, other: str) -> bool:
+    """Whether two names of data, as `open_data` takes them, are of the same set."""
+    if is_drawn(one) or is_drawn(other):
+        return (one.removeprefix(DRAWN) or "objects") == (other.removeprefix(DRAWN) or "objects") and is_drawn(one) == is_drawn(other)
+    return Path(one).resolve() == Path(other).resolve()
 
 
 def is_drawn(data: str) -> bool:

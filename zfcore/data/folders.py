@@ -2,9 +2,16 @@
 
     ROOT/train/<class>/*.JPEG       folders; what lies deeper below a class folder belongs to it too
     ROOT/val/<class>/*.JPEG
+    ROOT/<class>/*.JPEG             no parts: split by name and by likeness (zfcore/data/split.py)
+    ROOT/*.JPEG                     no classes: for what asks for none
     ROOT/train.tar, ROOT/val.tar    uncompressed tars, members <class>/<name> or train/<class>/<name>
-    ROOT.tar, or the only tar       one uncompressed tar of both, members train/<class>/<name> and val/<class>/<name>,
+    ROOT.tar, or the only tar       one uncompressed tar of any of these, members such as train/<class>/<name>,
     in the folder ROOT              with or without one folder around them
+
+Parts may also be called `training`, and `valid`, `validation`, `test` or `testing` (the first of these that is there), in small
+letters or not, and lie one folder deeper. Hidden files and folders, and those of systems (SYSTEM), count neither as pictures nor as classes.
+Linked folders are followed, each once within a class. Class folders whose names differ in their Unicode form alone are one.
+What is understood, followed or left out is said, a line each, on standard error.
 
 A data set of zfcore is any object with
     classes     list of str, the readable class names
@@ -17,7 +24,9 @@ and, if its mean image is worth keeping on disk, `fingerprint()`, a str that cha
 import hashlib
 import os
 import posixpath
+import re
 import tarfile
+import unicodedata
 import weakref
 from collections import Counter
 from pathlib import Path
@@ -25,30 +34,121 @@ from pathlib import Path
 import numpy as np
 
 from zfcore.check import Expected
-from zfcore.data.transforms import MOST_BYTES, SUFFIXES, CorruptImage, decode
+from zfcore.data.split import split
+from zfcore.data.transforms import HAS_HEIF, HEIF, MOST_BYTES, SUFFIXES, CorruptImage, decode
 from zfcore.files import Bounded, opener, read_bytes, read_text
 from zfcore.system import read_at
+from zfcore.terminal import printable, warn
 
 PARTS = ("train", "val")
+CALLED = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test", "testing")}
+VAL_FRACTION = 0.1                                # of the pictures of a set without parts
+SYSTEM = frozenset(("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "icon\uf00d", "$recycle.bin", "recycler",
+                    "system volume information", "__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot",
+                    "__pycache__", "lost+found"))
+LIST = "classes.txt"
+SEPARATOR = re.compile(r"\s*\t\s*|(?:\s*[,;]\s*|[^\S\t]+)(?!.*\t)")             # a tab, and where there is none another
 MOST_HEADER = 2**20                               # bytes of a name in a tar
 BROKEN = tarfile.TarError, RecursionError, ValueError, OverflowError        # what a tar answers with that is none
 
 
-def open_folders(root, limit_per_class=0, shorter_side=None):
+def open_folders(root, limit_per_class=0, shorter_side=None, val_fraction=VAL_FRACTION):
     """The two parts (train, val) of the set at `root`, a folder or a tar.
 
     Classes are the sorted folder names of train; a file classes.txt beside the parts ("n01440764 tench" a line) gives them
     readable names. Pictures are sorted by class, then by name; of each class the first `limit_per_class` are taken (0: all).
     `shorter_side` is the size they will be brought to, so that far larger JPEGs are decoded at reduced scale
-    (`transforms.decode`). Raises Expected, one sentence, for whatever is missing, empty or inconsistent."""
+    (`transforms.decode`). Of a set without parts, `val_fraction` is for validation; None: all of it, as of a set that has only that
+    part, and pictures without class folders will do: train is empty then. Raises Expected, one sentence, for whatever is missing,
+    empty or inconsistent."""
     root = Path(root)
+    if limit_per_class < 0:
+        raise Expected("--limit-per-class", "0 (all) or more", limit_per_class)
     try:
         places = _find_parts(root)
         listings = {part: source.classes(prefix) for part, (source, prefix) in places.items()}
     except OSError as error:
         raise Expected(root, "a folder or tar that can be read", f"{error.strerror} ({error.filename})") from None
-    names = read_names((root if root.is_dir() else root.parent) / "classes.txt")
-    return data_sets(root, places, listings, names, limit_per_class, shorter_side)
+    for line in _left_out(root, places, listings):
+        say(line)
+    names = _names_beside(root, places)
+    if "" in listings.get("all", {}) and len(listings["all"]) == 1 and val_fraction is None:
+        return _without_classes(*places["all"], listings["all"][""], limit_per_class, shorter_side)
+    if set(listings) == set(PARTS):
+        return data_sets(root, places, listings, names, limit_per_class, shorter_side)
+    (part, place), = places.items()
+    of_part = checked(f"{root}: {part}" if part in PARTS else root, listings[part])
+    folders = sorted(of_part)
+    classes = told_apart([names.get(folder) or folder for folder in folders], folders)
+    if val_fraction is None and part != "train":           # all that there is
+        return tuple(ClassFolders(called, *place, classes, [of_part[folder] if called == "val" else [] for folder in folders],
+                                  limit_per_class, shorter_side) for called in PARTS)
+    if part == "val":
+        raise Expected(root, "a folder or tar train beside it, or class folders", f"only {place[1].rstrip('/')!r}")
+    if len(folders) < 2:
+        raise Expected(root, "at least two classes", f"only {folders[0]!r}")
+    return _split(root, place, classes, [of_part[folder] for folder in folders], limit_per_class, shorter_side,
+                  VAL_FRACTION if val_fraction is None else val_fraction)
+
+
+def _split(root, place, classes, paths, limit_per_class, shorter_side, val_fraction):
+    """(train, val) of the pictures `paths` of each class."""
+    whole = ClassFolders("train", *place, classes, paths, 0, None)
+    is_val = split(root, whole, val_fraction, say)
+    ends = np.cumsum([0, *map(len, paths)])
+    return tuple(ClassFolders(part, *place, classes, [[path for path, val in zip(of_class, is_val[begin:]) if val == (part == "val")]
+                                                      for of_class, begin in zip(paths, ends)], limit_per_class, shorter_side)
+                 for part in PARTS)
+
+
+def _without_classes(source, prefix, paths, limit, shorter_side):
+    """(nothing, the pictures `paths`), two data sets without classes."""
+    sets = [PictureFiles(part, source, prefix, taken, shorter_side) for part, taken in zip(PARTS, ([], paths[:limit or None]))]
+    for dataset in sets:
+        dataset.classes, dataset.labels = [], np.zeros(len(dataset), np.int64)
+    return tuple(sets)
+
+
+def say(line):
+    """Tell the user, on standard error, what was understood or left out."""
+    warn(printable(line))
+
+
+def _left_out(root, places, listings):
+    """The lines that tell which names were understood, which folders linked from elsewhere, and which files are not taken."""
+    understood = [f"{prefix.rstrip('/')!r} is taken for {part}" for part, (_, prefix) in places.items()
+                  if part in PARTS and prefix and prefix.rstrip("/") != part]
+    understood += [f"its pictures lie in {prefix.rstrip('/')!r}" for part, (_, prefix) in places.items() if part == "all" and prefix]
+    if understood:
+        yield f"{root}: {', '.join(understood)}"
+    if beside := _beside(places):
+        yield f"{root}: folders beside the parts are left alone: {some(beside)}"
+    sources = {id(source): source for source, _ in places.values()}.values()
+    if links := [link for source in sources for link in source.links]:
+        yield f"{root}: {len(links)} linked folders followed: {some(links)}"
+    if loops := [loop for source in sources for loop in source.loops]:
+        yield f"{root}: {len(loops)} links to folders that were looked into before are passed over: {some(loops)}"
+    suffixes = sum((source.left_out for source in sources), Counter())
+    left = [f"{count} {suffix or 'without suffix'}" for suffix, count in suffixes.most_common()]
+    outside = sum(len(listing.get("", [])) for listing in listings.values() if len(listing) > 1)
+    left += [f"{outside} pictures that lie in no class folder"] if outside else []
+    if left:
+        yield f"{root}: left out {', '.join(left)}{how_to_read(suffixes)}"
+
+
+def _beside(places):
+    """The folders that lie beside those of the parts."""
+    used = {prefix.rstrip("/"): source for part, (source, prefix) in places.items() if part in PARTS and prefix}
+    above = {posixpath.dirname(folder): source for folder, source in used.items()}
+    return sorted(path for top, source in above.items() for name in source.folders(f"{top}/" if top else "")
+                  if (path := posixpath.join(top, name)) not in used and f"{name}.tar" not in used)
+
+
+def how_to_read(suffixes):
+    """What would read files of these `suffixes` that are not read here, as the end of a sentence; empty where nothing would."""
+    if HEIF & set(suffixes) and not HAS_HEIF:
+        return '; pip install "zfcore[heif]" reads HEIC pictures'
+    return "; a newer Pillow reads AVIF pictures" if ".avif" in suffixes else ""
 
 
 def data_sets(root, places, listings, names, limit_per_class, shorter_side):
@@ -56,7 +156,8 @@ def data_sets(root, places, listings, names, limit_per_class, shorter_side):
     names {class folder: readable name} for as many classes as have one. Raises Expected where the listings do not fit."""
     if limit_per_class < 0:
         raise Expected("--limit-per-class", "0 (all) or more", limit_per_class)
-    listings = {part: checked(f"{root}: {part}", listings[part]) for part in PARTS}
+    suffixes = [suffix for source, _ in places.values() for suffix in source.left_out]
+    listings = {part: checked(f"{root}: {part}", listings[part], suffixes) for part in PARTS}
     folders = sorted(listings["train"])
     if len(folders) < 2:
         raise Expected(f"{root}: train", "at least two classes", f"only {folders[0]!r}")
@@ -96,8 +197,48 @@ class PictureFiles:
             digest.update(f"\n{name}\0{self._source.stamp(self._path(i))}".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
+    def stamp(self, i):
+        """16 bytes that are others when picture i's name, size or time of change is."""
+        told = f"{self.names[i]}\0{self._source.stamp(self._path(i))}"
+        return hashlib.sha256(told.encode(errors="surrogateescape")).digest()[:16]
+
     def _path(self, i):
         return self._prefix + self.names[i][self._skip:]
+
+
+class Files:
+    """Picture files as a data set whose classes nobody knows: a file by its path, a folder for all pictures below it. Raises Expected
+    for what is neither, and for folders without pictures."""
+
+    def __init__(self, paths, shorter_side=None):
+        self.names, self.classes, self.shorter_side = [name for path in paths for name in _names_at(str(path))], [], shorter_side
+        self.labels = np.zeros(len(self.names), np.int64)
+
+    def __len__(self):
+        return len(self.names)
+
+    def picture(self, i):
+        try:
+            return decode(self.names[i], read_bytes(self.names[i], MOST_BYTES), self.shorter_side)
+        except OSError as error:
+            raise CorruptImage(self.names[i], error.strerror or str(error)) from None
+
+
+def _names_at(path):
+    if not os.path.isdir(path):
+        return [path]
+    folder = Folder(path)
+    try:
+        listing = folder.classes("")
+    except OSError as error:
+        raise Expected(path, "a folder that can be read", f"{error.strerror} ({error.filename})") from None
+    for line in _left_out(path, {"all": (folder, "")}, {}):
+        say(line)
+    names = sorted(os.path.join(path, name) for of_class in listing.values() for name in of_class)
+    if not names:
+        raise Expected(path, "pictures in it or in folders below it", "none",
+                       "pictures are files named " + " ".join(sorted(SUFFIXES)) + how_to_read(folder.left_out))
+    return names
 
 
 class ClassFolders(PictureFiles):
@@ -113,40 +254,69 @@ class ClassFolders(PictureFiles):
 
 # ---------------------------------------------------------------------------------------- where the parts lie
 def _find_parts(root):
-    """{"train": (source, prefix), "val": (source, prefix)}; what the prefix is put before is <class>/<name>."""
+    """{"train": (source, prefix), "val": (source, prefix)}, only one of them, or {"all": ...} of a set without parts; what the prefix
+    is put before is <class>/<name>."""
     if root.is_file():
-        return _parts_of_one_tar(root)
+        return _parts_in(root, Tar(root))
     if not root.is_dir():
         raise Expected("--data", "a folder or a tar", f"{root}, which does not exist")
-    found = {}
+    found = _parts_below(lambda: Folder(root), "")
     for part in PARTS:
-        if (root / part).is_dir():
-            found[part] = Folder(root), part + "/"
-        elif (root / f"{part}.tar").is_file():
+        if part not in found and (root / f"{part}.tar").is_file():
             tar = Tar(root / f"{part}.tar")
             found[part] = tar, tar.around(part)
-    if len(found) == len(PARTS):
+    if found:
         return found
-    there = sorted(entry.name for entry in os.scandir(root) if not entry.name.startswith("."))
-    tars = [name for name in there if name.lower().endswith(".tar")]
-    if not found and len(tars) == 1:
-        return _parts_of_one_tar(root / tars[0])
-    raise Expected(root, "folders train and val, or train.tar and val.tar, or one tar that holds both",
-                   some(there) if there else "an empty folder")
+    tars = sorted(name for name in os.listdir(root) if name.lower().endswith(".tar") and not is_system(name))
+    folder = Folder(root)
+    if len(tars) == 1 and not folder.folders(""):
+        return _parts_in(root / tars[0], Tar(root / tars[0]))
+    return _parts_in(root, folder)
 
 
-def _parts_of_one_tar(path):
-    tar = Tar(path)
-    tops = {name.split("/")[0] for name in tar.members}
-    outer = "" if len(tops) != 1 or tops & set(PARTS) else f"{tops.pop()}/"
-    for part in PARTS:
-        if not any(name.startswith(f"{outer}{part}/") for name in tar.members):
-            raise Expected(path, f"members {part}/<class>/<name>", some(sorted(tar.members)) if tar.members else "none")
-    return {part: (tar, f"{outer}{part}/") for part in PARTS}
+def _parts_in(path, source):
+    """The parts in a source, perhaps one folder deeper, or all of it."""
+    inner = source.folders("")
+    deeper = f"{inner[0]}/" if len(inner) == 1 and not any(map(is_picture, source.files(""))) else ""
+    found = _parts_below(lambda: source, "") or deeper and _parts_below(lambda: source, deeper)
+    if found:
+        return found
+    if deeper and source.folders(deeper) and not any(map(is_picture, source.files(deeper))):
+        return {"all": (source, deeper)}
+    if inner or any(map(is_picture, source.files(""))):
+        return {"all": (source, "")}
+    there = source.names()
+    raise Expected(path, "class folders with pictures in them, or folders train and val of such, or one tar that holds them",
+                   (some(there) + how_to_read({posixpath.splitext(name)[1].lower() for name in there})) if there else "nothing"
+                   if isinstance(source, Tar) else "an empty folder")
 
 
-def checked(what, listing):
-    """`listing` without the pictures that lie in no class folder, such as a contact sheet beside the folders."""
+def _parts_below(source, prefix):
+    """{part: (source(), prefix of its classes)} for the folders below `prefix` that are called as a part."""
+    there, found = {}, {}
+    for name in source().folders(prefix):
+        there.setdefault(name.lower(), name)
+        there[name] = name                                 # `train` before `Train`
+    for part, names in CALLED.items():
+        called = next((there[name] for name in names if name in there), None)
+        if called is not None:
+            found[part] = source(), f"{prefix}{called}/"
+    return found
+
+
+def _names_beside(root, places):
+    """{class folder: readable name} of the list beside the parts or classes."""
+    beside = root if root.is_dir() else root.parent
+    inner = next((prefix for part, (source, prefix) in places.items() if isinstance(source, Folder)), "")
+    inner = inner.split("/")[0] if inner.count("/") > 1 or "all" in places else ""
+    outer = [beside.parent] if beside.name.lower() in (*CALLED["train"], *CALLED["val"]) else []     # of a part alone
+    lists = (folder / LIST for folder in (beside, beside / inner, *outer))
+    return read_names(next((table for table in lists if table.is_file()), beside / LIST))
+
+
+def checked(what, listing, suffixes=()):
+    """`listing` without the pictures that lie in no class folder, such as a contact sheet beside the folders. `suffixes` are those of
+    the files that were left out."""
     outside = listing.pop("", [])
     if not listing:
         raise Expected(what, "class folders with pictures in them",
@@ -154,7 +324,7 @@ def checked(what, listing):
     empty = sorted(folder for folder, paths in listing.items() if not paths)
     if empty:
         raise Expected(what, "pictures in every class folder", f"none in {some(empty)}",
-                       "pictures are files named " + " ".join(sorted(SUFFIXES)))
+                       "pictures are files named " + " ".join(sorted(SUFFIXES)) + how_to_read(suffixes))
     return listing
 
 
@@ -164,9 +334,16 @@ def some(names, most=3):
 
 
 def read_names(table):
-    """{class folder: readable name} after the file `table`, "n01440764 tench" a line; {} where there is none."""
-    lines = read_text(table).splitlines() if table.is_file() else []
-    return {folder: name.strip() for folder, _, name in (line.strip().partition(" ") for line in lines)}
+    """{class folder: readable name} after the file `table`, "n01440764 tench" a line; {} where there is none. Between the two stands
+    a tab, or else a space, comma or semicolon; what holds one of these may stand in quotes."""
+    names, others = {}, {}
+    for line in read_text(table).splitlines() if table.is_file() else []:
+        line = nfc(line.strip())
+        pairs = [(line[:at.start()], line[at.end():]) for at in SEPARATOR.finditer(line)]
+        pairs = [tuple(word.strip().strip('"').strip() for word in pair) for pair in pairs]
+        names.update(pairs[:1])
+        others.update(pairs[1:])                           # "great owl,a bird": which of them is a folder is not known here
+    return {**others, **names}
 
 
 def told_apart(classes, folders):
@@ -176,38 +353,80 @@ def told_apart(classes, folders):
 
 
 def is_picture(path):
-    return posixpath.splitext(path)[1].lower() in SUFFIXES and not path.startswith(".") and "/." not in path
+    return posixpath.splitext(path)[1].lower() in SUFFIXES and not is_system(path)
+
+
+def is_system(path):
+    """Whether a file or folder on the way to `path` is hidden or one of those that systems make for themselves."""
+    return any(name[:1] == "." or name[:2] == "~$" or name.lower() in SYSTEM for name in path.split("/"))
+
+
+def nfc(name):
+    """`name` in the Unicode form that is compared: macOS writes another one than others do."""
+    return unicodedata.normalize("NFC", name)
 
 
 # -------------------------------------------------------------------------------- sources: a folder or a tar
 # Paths inside a source are written with "/". `classes(prefix)` gives {class folder: sorted paths <class folder>/<name>},
-# class folders without pictures too, and under "" the pictures that lie in none. `files(prefix)` are the names that lie
-# directly below it, in no order.
+# class folders without pictures too, and under "" the pictures that lie in none; it counts in `left_out`, by suffix, what are no pictures,
+# and lists in `links` the linked folders it went into and in `loops` those it did not, since they were looked into before.
+# `files(prefix)` and `folders(prefix)` are the names that lie directly below it, `names()` all that lie directly in the source.
 
 class Folder:
     def __init__(self, path):
-        self.path = path
+        self.path, self.left_out, self.links, self.loops = path, Counter(), [], []
+
+    def names(self):
+        return sorted(name for name in os.listdir(self.path) if not is_system(name))
 
     def files(self, prefix):
         place = os.path.join(self.path, prefix)
         return [entry.name for entry in os.scandir(place) if entry.is_file()] if os.path.isdir(place) else []
 
+    def folders(self, prefix):
+        place = os.path.join(self.path, prefix)
+        return sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and not is_system(entry.name))
+
     def classes(self, prefix):
         top, listing = os.path.join(self.path, prefix), {}
-        for entry in os.scandir(top):
-            if entry.is_dir() and not entry.name.startswith("."):
-                listing[entry.name] = sorted(self._pictures_below(top, entry.name))
+        for entry in sorted(os.scandir(top), key=lambda entry: entry.name):
+            if is_system(entry.name) or prefix == "" and entry.name == LIST:
+                continue
+            if entry.is_dir():
+                listing.setdefault(nfc(entry.name), []).extend(self._pictures_below(top, entry.name))
             elif is_picture(entry.name):
                 listing.setdefault("", []).append(entry.name)
+            elif os.path.splitext(entry.name)[1].lower() != ".tar":
+                self._leave_out(entry.name)
+        for paths in listing.values():
+            paths.sort()
         return listing
 
     def _pictures_below(self, top, folder):
-        def refuse(error):
-            raise error                           # os.walk would take a folder that may not be read for an empty one
+        """Yield the pictures below a folder, each real folder being looked into once."""
+        waiting, seen = [folder], {os.path.realpath(top)}
+        while waiting:
+            inside = waiting.pop(0)
+            place = os.path.join(top, inside)
+            real = os.path.realpath(place)
+            if os.path.islink(place):
+                (self.loops if real in seen else self.links).append(f"{inside} -> {real}")
+            if real in seen:
+                continue
+            seen.add(real)
+            for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
+                path = f"{inside}/{entry.name}"
+                if is_system(entry.name):
+                    continue
+                if entry.is_dir():
+                    waiting.append(path)
+                elif is_picture(entry.name):
+                    yield path
+                else:
+                    self._leave_out(entry.name)
 
-        for place, _, files in os.walk(os.path.join(top, folder), onerror=refuse):
-            inside = place[len(top):].replace(os.sep, "/")
-            yield from (path for path in (f"{inside}/{name}" for name in files) if is_picture(path))
+    def _leave_out(self, name):
+        self.left_out[posixpath.splitext(name)[1].lower()] += 1
 
     def read(self, path):
         return read_bytes(os.path.join(self.path, path), MOST_BYTES)
@@ -225,7 +444,7 @@ class Tar:
 
     def __init__(self, path, wanted=is_picture):
         """`wanted(name)` says of which files the places are kept."""
-        self.path, self.wanted = path, wanted
+        self.path, self.wanted, self.left_out, self.links, self.loops = path, wanted, Counter(), [], []
         self.members = {}                         # file -> (offset, size, time); a later member of one name replaces it
         self.directories = set()
         with open(path, "rb", opener=opener) as file:
@@ -241,7 +460,8 @@ class Tar:
         if member.isdir():
             self.directories.add(name)
         elif not self.wanted(name):
-            return
+            if not is_system(name) and posixpath.basename(name) != LIST:
+                self.left_out[posixpath.splitext(name)[1].lower()] += 1
         elif member.isreg():
             self.members[name] = member.offset_data, member.size, member.mtime
         elif member.islnk() and (linked := posixpath.normpath(member.linkname).lstrip("/")) in self.members:
@@ -256,17 +476,20 @@ class Tar:
         below = (name[len(prefix):] for name in self.members if name.startswith(prefix))
         return [name for name in below if "/" not in name]
 
+    def folders(self, prefix):
+        paths = [*self.members, *(f"{directory}/" for directory in self.directories)]
+        below = {path[len(prefix):].split("/")[0] for path in paths if path.startswith(prefix) and "/" in path[len(prefix):]}
+        return sorted(name for name in below if name != "." and not is_system(name))
+
+    def names(self):
+        return sorted({*self.members, *(suffix for suffix in self.left_out)})
+
     def classes(self, prefix):
-        listing = {}
-        for directory in self.directories:
-            if directory.startswith(prefix):
-                folder = directory[len(prefix):].split("/")[0]
-                if not folder.startswith("."):
-                    listing[folder] = []
+        listing = {nfc(folder): [] for folder in self.folders(prefix)}
         for name in self.members:
             if name.startswith(prefix):
                 folder, slash, _ = name[len(prefix):].partition("/")
-                listing.setdefault(folder if slash else "", []).append(name[len(prefix):])
+                listing.setdefault(nfc(folder) if slash else "", []).append(name[len(prefix):])
         for paths in listing.values():
             paths.sort()
         return listing

@@ -27,11 +27,11 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from zfcore.check import Expected
 from zfcore.data.folders import BROKEN, PARTS, Folder, Tar, data_sets, members_of, read_names, some
 from zfcore.files import read_bytes, read_text, unfolded
+from zfcore.terminal import counted
 
 TARS = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
 KAGGLE = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
@@ -84,7 +84,7 @@ class TarOfTars(Tar):
     def _index(self, file):
         inner = {posixpath.basename(member.name)[:-len(".tar")]: member.offset_data
                  for member in members_of(self.path, file) if member.isreg() and member.name.endswith(".tar")}
-        for folder, start in tqdm(inner.items(), desc=f"looking through {self.path.name}", unit="class", disable=None):
+        for folder, start in counted(inner.items(), "classes", f"looking through {self.path.name}"):
             self.directories.add(folder)
             for member in members_of(f"{self.path}: {folder}.tar", file, start):
                 self._enter(member, f"{folder}/{posixpath.basename(member.name)}")

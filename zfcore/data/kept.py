@@ -6,13 +6,11 @@ fit its checksum, and the picture is made again."""
 import hashlib
 import json
 import struct
-import sys
 import zlib
-
-from tqdm import tqdm
 
 from zfcore.data.loader import cache_folder
 from zfcore.files import opener
+from zfcore.terminal import printable, warn
 
 CHECKSUM = struct.Struct("<I")
 
@@ -54,7 +52,7 @@ class KeptPictures:
                 file.write(CHECKSUM.pack(self._checksum(i, pixels)) + pixels)
         except OSError as error:
             self.path = None
-            tqdm.write(f"drawn pictures are not kept for the next run: {error}", file=sys.stderr)
+            warn(f"drawn pictures are not kept for the next run: {error}")
 
     def _begin(self):
         """Make the file, unless somebody else just does."""
@@ -63,7 +61,7 @@ class KeptPictures:
             open(self.path, "xb", opener=opener).close()
         except FileExistsError:
             return
-        tqdm.write(f"pictures are drawn once and kept in {self.path}", file=sys.stderr)
+        warn(f"pictures are drawn once and kept in {printable(self.path)}")
 
     def _checksum(self, i, pixels):
         return zlib.crc32(pixels, zlib.crc32(f"{self.fingerprint} {i}".encode()))

@@ -6,7 +6,6 @@ which order, depends on (seed, epoch) alone: not on the number of threads, not o
 import hashlib
 import json
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,20 +20,22 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from zfcore import check
 from zfcore.backend import CPU, Device
 from zfcore.check import Expected
 from zfcore.checkpoint import new_hdf5
-from zfcore.data.transforms import CorruptImage, check_crop, square
+from zfcore.data.transforms import CorruptImage, TooSmall, check_crop, check_large_enough, square
 from zfcore.files import listed, parsed, said, text, whole
 from zfcore.hdf5 import open_h5
 from zfcore.hints import Array
+from zfcore.terminal import Bar, printable, warn
 
 PIECE = 8                 # pictures a thread prepares in one go
-MOST_DAMAGED = 0.01       # more than this share of a set is no accident any more
+MOST_DAMAGED = 0.01       # more than this share of a set is no accident any more, unless they are
+FEW_DAMAGED = 5           # no more than so many, and at most a tenth of the set
 MEMORY = 2**30            # bytes in which a set is kept if it fits: 5461 pictures of 256x256, 29 000 of 110x110
+NAMED = 5                 # pictures that a sentence names
 RETRY = 1.0               # seconds after which a file that could not be read is tried again
 
 
@@ -70,7 +71,8 @@ class Pictures:
                what happens to its file afterwards does no harm
 
     A damaged picture is named on standard error once, entered in `damaged` {index: reason} and left out, its batch being
-    smaller by one; above 1 % of them Expected is raised. A file that cannot be read is tried once more before that."""
+    smaller by one; above `most_damaged` of them Expected is raised. A file that cannot be read is tried once more before that.
+    Where a picture is too small, all of those are counted before Expected is raised."""
 
     def __init__(self, dataset: DataSet, size: int, crop: int, upscale: bool = False, workers: int = 2,
                  memory: int = MEMORY) -> None:
@@ -83,6 +85,7 @@ class Pictures:
             raise Expected("size", f"{shorter_side}, as the data set was opened with", size)
         self.dataset, self.size, self.crop, self.upscale, self.workers = dataset, size, crop, upscale, workers
         self.damaged: dict[int, str] = {}
+        self.may_be_damaged: float | None = None  # so many; None: `most_damaged`
         self.all_were_readable = True             # no file has failed to open so far: the damage found will last
         fits = len(dataset)*size*size*3 <= memory
         self._kept: Any = np.empty((len(dataset), size, size, 3), np.uint8) if fits else None
@@ -120,11 +123,11 @@ class Pictures:
         return device.prefetch(self._ahead([order[k:k + batch_size] for k in range(start*batch_size, len(self), batch_size)],
                                            max(2, 2*PIECE*self.workers//batch_size), device.pinned))
 
-    def prepare(self, progress: bool = True) -> NDArray[np.float32]:
+    def prepare(self, progress: bool = True, what: str = "mean image") -> NDArray[np.float32]:
         """The per-pixel mean image, (3,size,size), pixels 0..255, over all pictures that are not damaged.
 
-        The data set's own `mean_image` where it has one of this size. Else one pass over the set, with a bar; it finds the
-        damaged pictures too. Kept in `cache_folder()` under a fingerprint of the set, so that the next run starts at once."""
+        The data set's own `mean_image` where it has one of this size. Else one pass over the set, with a bar called `what`; it
+        finds the damaged pictures too. Kept in `cache_folder()` under a fingerprint of the set, so that the next run starts at once."""
         own = getattr(self.dataset, "mean_image", None)
         if own is not None and own.shape == (3, self.size, self.size):
             return own
@@ -134,7 +137,7 @@ class Pictures:
             self._leave_out(damaged)
             return mean
         total, count = np.zeros((self.size, self.size, 3), np.int64), 0     # whole numbers: exact in any order
-        with tqdm(total=len(self), desc="mean image", unit=" pictures", disable=not progress) as bar:
+        with Bar(len(self), "pictures", what, hidden=not progress) as bar:
             for pictures, _, indices in self.batches(64, seed=0, epoch=0, shuffle=False):
                 total += pictures.sum(axis=0, dtype=np.uint32)
                 count += len(indices)
@@ -186,7 +189,10 @@ class Pictures:
 
     def _finished(self, pictures, indices, found):
         """Wait for a batch's pieces -> the batch without its damaged pictures."""
-        damaged = dict(chain.from_iterable(piece.items() for piece in found))
+        try:
+            damaged = dict(chain.from_iterable(piece.items() for piece in found))
+        except TooSmall as first:
+            self._refuse_small(first)
         if damaged:
             self._leave_out(damaged)
             sound = ~np.isin(indices, list(damaged))
@@ -196,11 +202,42 @@ class Pictures:
     def _leave_out(self, damaged):
         for i in sorted(damaged.keys() - self.damaged.keys()):
             self.damaged[i] = damaged[i]
-            tqdm.write(f"damaged picture left out: {self.dataset.names[i]}: {damaged[i]}", file=sys.stderr)
-        if len(self.damaged) > MOST_DAMAGED*len(self):
+            warn(printable(f"damaged picture left out: {self.dataset.names[i]}: {damaged[i]}"))
+        if len(self.damaged) > (most_damaged(len(self)) if self.may_be_damaged is None else self.may_be_damaged):
             i, reason = next(iter(self.damaged.items()))
-            raise Lost("data", "at most 1 % damaged pictures", f"{len(self.damaged)} of {len(self)}, the first being "
+            raise Lost("data", damaged_in_words(len(self)), f"{len(self.damaged)} of {len(self)}, the first being "
                        f"{self.dataset.names[i]} ({reason})", "mend or remove them")
+
+    def _refuse_small(self, first):
+        """Raise Expected, which counts all pictures that are too small, for the set in which `first`, a TooSmall, was found."""
+        with _threads(self.workers) as (spread, _):
+            small = [name for name in spread(self._small, range(len(self))) if name]
+        shown = ", ".join(small[:NAMED]) + (f" and {len(small) - NAMED} more" if len(small) > NAMED else "")
+        raise TooSmall("data" if len(small) > 1 else first.what, first.expected,
+                       f"{len(small)} of {len(self)} that are smaller: {shown}" if len(small) > 1 else first.got, first.advice) from None
+
+    def _small(self, i):
+        """Name and size of picture i if it is too small."""
+        if self._is_kept[i]:
+            return ""
+        try:
+            check_large_enough(picture := self.dataset.picture(i), self.crop, self.upscale, self.dataset.names[i])
+        except TooSmall as small:
+            return f"{small.what} ({small.got})"
+        except CorruptImage:
+            return ""
+        picture.close()
+        return ""
+
+
+def most_damaged(count: int) -> float:
+    """How many of `count` pictures may be damaged."""
+    return max(MOST_DAMAGED*count, min(FEW_DAMAGED, count//10))
+
+
+def damaged_in_words(count: int) -> str:
+    """How a sentence tells that."""
+    return f"at most {int(most_damaged(count))} damaged pictures, 1 % or {FEW_DAMAGED}" if count >= 10 else "no damaged pictures"
 
 
 def shuffled(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -281,7 +318,7 @@ class _KeptMean:
                 file["mean_image"], file["damaged"] = mean, damaged
                 file.attrs.update(format="zfcore mean image", digest=self._digest(mean, damaged))
         except (OSError, Expected) as error:
-            tqdm.write(f"the mean image is not kept for the next run: {error}", file=sys.stderr)
+            warn(f"the mean image is not kept for the next run: {error}")
 
     def _digest(self, mean, damaged):
         facts = f"{self.fingerprint} {damaged} {mean.shape} {mean.dtype} "

@@ -5,18 +5,27 @@ sub-crops of 224. `decode` and `square` are the first two steps; `zfcore.ops.cro
 the functions at the end of this file say which crops it shall take.
 """
 import io
+from importlib.util import find_spec
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError, features
 
 from zfcore.check import Expected
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")       # told by content, whatever the file is called
-SUFFIXES = frozenset(".jpeg .jpg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm".split())
+HAS_HEIF, HAS_AVIF = find_spec("pillow_heif") is not None, "avif" in features.get_supported_modules()
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM",        # told by content, whatever the file is called
+           *(["AVIF"] if HAS_AVIF else []), *(["HEIF"] if HAS_HEIF else []))
+HEIF = frozenset((".heic", ".heif", ".hif"))
+SUFFIXES = frozenset((*".jpeg .jpg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm".split(),
+                      *([".avif"] if HAS_AVIF else []), *(HEIF if HAS_HEIF else [])))
 MAX_PIXELS = 89_478_485           # Pillow's own limit: a few kilobytes that unfold into more are a decompression bomb
+MAX_JPEG = 2**28                  # pixels of a JPEG, which is decoded at reduced scale; phones make 200 megapixels
+MAX_PROGRESSIVE = 2**27           # of one whose coefficients all lie in memory meanwhile, 2 bytes each
 MOST_BYTES = 2**28                # of a picture's file
+MOST_LACKING = 0.05               # of the rows of a JPEG that is cut short
+FILLING = bytes(range(1, 255))*16  # coded rows such as no picture has
 BAND = 2**22                      # pixels that are brought to RGB at a time, where that takes several times their bytes
 
 # EXIF orientation -> what brings the picture upright
@@ -35,6 +44,10 @@ class CorruptImage(Exception):
         super().__init__(f"{name}: {reason}")
 
 
+class TooSmall(Expected):
+    """A picture is smaller than the network's input."""
+
+
 def decode(name: str, data: bytes, shorter_side: int | None = None) -> Image.Image:
     """The bytes of a picture file -> the picture, mode RGB, upright. Raises CorruptImage, never anything of Pillow's.
 
@@ -44,12 +57,21 @@ def decode(name: str, data: bytes, shorter_side: int | None = None) -> Image.Ima
     if not data:
         raise CorruptImage(name, "the file is empty")
     try:
-        picture = Image.open(io.BytesIO(data), formats=FORMATS)
-        if picture.width*picture.height > MAX_PIXELS:
+        picture = _opened(data)
+        pixels, is_jpeg = picture.width*picture.height, _is_jpeg(data)
+        most = MAX_PIXELS if not is_jpeg else MAX_PROGRESSIVE if "progressive" in picture.info else MAX_JPEG
+        if pixels > most:
             raise CorruptImage(name, f"{picture.width}x{picture.height} pixels, more than a photograph has")
-        if shorter_side:
-            picture.draft(None, (2*shorter_side, 2*shorter_side))
-        picture.load()
+        side = 2*shorter_side if shorter_side else max(picture.size)
+        while pixels > MAX_PIXELS and min(picture.size)//side < 2:            # too large for its full size, whoever asks
+            side //= 2
+        picture.draft(None, (side, side))
+        try:
+            picture.load()
+        except OSError:
+            if not is_jpeg:
+                raise
+            picture = _without_end(data, (side, side))
         return to_rgb(picture)
     except (CorruptImage, MemoryError):                # a machine without memory is not the picture's fault
         raise
@@ -57,6 +79,70 @@ def decode(name: str, data: bytes, shorter_side: int | None = None) -> Image.Ima
         raise CorruptImage(name, "not a picture in a known format") from None
     except Exception as error:                    # Pillow's plug-ins answer a broken file with almost any exception
         raise CorruptImage(name, str(error) or type(error).__name__) from error
+
+
+def _is_jpeg(data):
+    return data[:3] == b"\xff\xd8\xff"
+
+
+def _opened(data):
+    """The bytes of a picture file -> the picture, not yet decoded, and the colour that is transparent in it, if there is one, as its
+    own pixels have it. A JPEG does not pass Pillow's limit, which knows nothing of `draft`."""
+    if _is_jpeg(data):
+        return JpegImagePlugin.jpeg_factory(io.BytesIO(data))
+    if HAS_HEIF and data[4:8] == b"ftyp":
+        from pillow_heif import register_heif_opener
+        register_heif_opener()
+    picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    colour = picture.info.get("transparency")
+    if picture.format == "PNG" and picture.mode != "P" and colour is not None:
+        depth = data[24]                          # bits of a sample; Pillow brings them to 8, but not the colour
+        if picture.mode == "L":
+            picture.info["transparency"] = colour*255//(2**depth - 1)
+        elif picture.mode == "RGB" and depth == 16:
+            picture.info["transparency"] = tuple(value >> 8 for value in colour)
+    return picture
+
+
+def _without_end(data, draft):
+    """The JPEG `data`, cut short, if it lacks no more than its end: a few of its rows, or of a progressive one nothing but a part of
+    the last refinement. Raises OSError where it lacks more."""
+    def with_end(end):
+        picture = JpegImagePlugin.jpeg_factory(io.BytesIO(data.rstrip(b"\xff") + end + b"\xff\xd9"))
+        height = picture.height
+        picture.draft(None, draft)
+        picture.load()
+        return picture, height//picture.height
+
+    picture, scale = with_end(b"")                # libjpeg makes up the rows that are not there
+    if "progressive" in picture.info:
+        lacks_much = not _has_all_scans(data)
+    else:                                         # where all are there, what comes behind them is passed over
+        differs = (np.asarray(picture) != np.asarray(with_end(FILLING)[0])).reshape(picture.height, -1).any(axis=1)
+        lacks = picture.height - int(differs.argmax()) if differs.any() else 0
+        blocks = 8*max(v for _, _, v, _ in picture.layer)//scale             # rows that are coded together
+        lacks_much = lacks > max(MOST_LACKING*picture.height, min(blocks, picture.height//8))
+    if lacks_much:
+        raise OSError("the file is cut short")
+    return picture
+
+
+def _has_all_scans(data):
+    """Whether a progressive JPEG has, at least in part, the scan that brings each component's last coefficient to its last bit."""
+    components, done, at = set(), set(), 2
+    while 0 <= (at := data.find(b"\xff", at)) < len(data) - 12:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2:at + 4], "big")
+        if marker in (0, 0xff) or 0xd0 <= marker <= 0xd8:                    # no segment begins here
+            at += 1 if marker == 0xff else 2
+            continue
+        if marker == 0xc2:                                                   # the frame: which components there are
+            components = {data[at + 10 + 3*k] for k in range(data[at + 9])}
+        if marker == 0xda:                                                   # a scan: components, first and last coefficient, bits
+            count = data[at + 4]
+            of_scan, (_, last, bits) = data[at + 5:at + 5 + 2*count:2], data[at + 5 + 2*count:at + 8 + 2*count]
+            done |= set(of_scan) if last == 63 and bits & 15 == 0 else set()
+        at += 2 + length
+    return bool(components) and components <= done
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
@@ -68,9 +154,12 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     orientation = _orientation(picture)
     if picture.mode == "F":
         raise ValueError("floating-point pixels, whose white is not known")
+    colour = picture.info.get("transparency")
     if picture.mode.startswith("I"):              # I;16, I;16B; PNG and PGM of 16 bits may come as 32-bit "I"
-        picture = _in_bands(picture, "L", _eight_bits)
-    elif picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
+        picture = _in_bands(picture, "L", lambda band: _eight_bits(band, colour))
+    elif picture.mode in ("1", "L", "RGB") and colour is not None:
+        picture = _in_bands(picture, "RGB", lambda band: _keyed(band.convert("RGB"), colour))
+    elif picture.mode in ("LA", "PA", "RGBA", "La", "RGBa") or colour is not None:
         picture = _in_bands(picture, "RGB", _on_white)
     if picture.mode != "RGB":
         picture = picture.convert("RGB")
@@ -85,9 +174,17 @@ def _in_bands(picture, mode, change):
     return made
 
 
-def _eight_bits(picture):
+def _eight_bits(picture, transparent):
     values = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)
-    return Image.fromarray(((values + 128)//257).astype(np.uint8))
+    grey = ((values + 128)//257).astype(np.uint8)
+    return Image.fromarray(grey if transparent is None else np.where(values == transparent, np.uint8(255), grey))
+
+
+def _keyed(picture, transparent):
+    """Picture, mode RGB, with white where it has the colour `transparent`, a grey or (red, green, blue)."""
+    pixels = np.array(picture)
+    pixels[(pixels == np.uint8(transparent)).all(axis=2)] = 255
+    return Image.fromarray(pixels)
 
 
 def _on_white(picture):
@@ -120,10 +217,10 @@ def square(picture: Image.Image, size: int, crop: int, upscale: bool = False, na
 
 
 def check_large_enough(picture: Image.Image, crop: int, upscale: bool, name: str) -> None:
-    """Raise Expected for a picture whose shorter side is below `crop`, unless `upscale`."""
+    """Raise TooSmall for a picture whose shorter side is below `crop`, unless `upscale`."""
     if min(picture.size) < crop and not upscale:
-        raise Expected(name, f"a shorter side of at least {crop} pixels, as the network's input has",
-                       "{}x{}".format(*picture.size), "take a smaller --image-size, or --upscale to enlarge small pictures")
+        raise TooSmall(name, f"a shorter side of at least {crop} pixels, as the network's input has",
+                       "{}x{}".format(*picture.size), "--upscale enlarges small pictures; python -m train --image-size makes a network for them")
 
 
 # ------------------------------------------------------------------------------------------------------ crops

@@ -12,7 +12,6 @@ The paper trains a softmax over the 20 classes and does not say what it does wit
 picture is an example of each (`examples`). Its "Acc %" can only be average precision, which is what the server returns.
 """
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -20,7 +19,6 @@ from xml.parsers import expat
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from zfcore import check
 from zfcore.check import Expected
@@ -28,6 +26,7 @@ from zfcore.checkpoint import atomic
 from zfcore.data.folders import Folder, PictureFiles, Tar, is_picture
 from zfcore.data.loader import MOST_DAMAGED
 from zfcore.hints import FilePath
+from zfcore.terminal import counted, printable, warn
 
 CLASSES = ("aeroplane bicycle bird boat bottle bus car cat chair cow "
            "diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor").split()
@@ -138,7 +137,7 @@ def _labels(source, prefix, part, listed):
     annotations = set(source.files(f"{prefix}Annotations/"))
     known = part != "test" or any(f"{id}.xml" in annotations for id in listed)
     kept, labels, faults = [], [], {}
-    for id, (line, _) in tqdm(listed.items(), "annotations", unit=" pictures", leave=False, delay=1, disable=None):
+    for id, (line, _) in counted(listed.items(), "pictures", "annotations", stays=False):
         path, row = f"{prefix}Annotations/{id}.xml", np.zeros(len(CLASSES), np.int8)
         if id not in pictures:
             faults[id] = f"{id} in line {line} (no such picture)"
@@ -221,7 +220,7 @@ def _tell(what, expected, faults, total, done):
     first = ", ".join([*faults.values()][:3]) + (f" and {len(faults) - 3} more" if len(faults) > 3 else "")
     if len(faults) > MOST_DAMAGED*total:
         raise Expected(what, f"{expected} but for 1 % of them at most", f"{len(faults)} of {total} otherwise: {first}")
-    tqdm.write(f"{what}: {len(faults)} of {total} pictures {done}: {first}", file=sys.stderr)
+    warn(printable(f"{what}: {len(faults)} of {total} pictures {done}: {first}"))
 
 
 # ------------------------------------------------------------------------------------------------ average precision

@@ -23,7 +23,7 @@ from zfcore.models.variants import VARIANTS
 from zfcore.models.vgg import vgg11, vgg16
 from zfcore.models.zfnet import small, tiny, zfnet
 from zfcore.network import Network
-from zfcore.networks import file_of
+from zfcore.networks import file_of, place
 
 OF_PAPER: dict[str, Callable[..., Network]]
 OF_PAPER = {"tiny": tiny, "small": small, "zfnet": zfnet, "alexnet": alexnet, "tiny-alexnet": tiny_alexnet, **VARIANTS}
@@ -67,7 +67,7 @@ def start_of(checkpoint: Checkpoint, device: Device = CPU, precision: Precision 
 
 def checkpoint_file(path: FilePath) -> Path:
     """The checkpoint that a file, a run's folder or the name of a network of zfcore's means."""
-    path = Path(path)
+    path = place(path)
     if os.path.isdir(path):                       # False for what no path can be: too long, a zero byte
         return next((inside(path, name) for name in ("best.h5", "latest.h5") if (path/name).is_file()), path/"latest.h5")
     return file_of(path)

@@ -10,6 +10,7 @@ from typing import Any
 
 from zfcore import check, files
 from zfcore.hints import FilePath
+from zfcore.terminal import command
 
 FOLDER = Path(__file__).parent
 CARD = files.table({"name": files.name, "file": files.name, "sha256": files.text(64), "bytes": files.whole(1),
@@ -21,19 +22,27 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.h5"))
 
 
+def place(path: FilePath) -> Path:
+    """`path` as a Path. Raises Expected for what is none, and for the empty one, which would be the folder one happens to be in."""
+    if not isinstance(path, (str, os.PathLike)) or not str(path):
+        raise check.Expected("checkpoint", f"a run's folder, a checkpoint file or one of {', '.join(names())}", repr(path))
+    return Path(path)
+
+
 def file_of(path: FilePath) -> Path:
     """The checkpoint that `path` means: a file of that name, else the network called so. Raises Expected for neither."""
-    path = Path(path)
+    path = place(path)
     if not os.path.isfile(path) and str(path) in names():
         return FOLDER/f"{path}.h5"
-    if not os.path.exists(path) and len(path.parts) == 1:
-        raise check.Expected("checkpoint", f"a run's folder, a checkpoint file or one of {', '.join(names())}", f"{path}, which does not exist")
+    if not os.path.exists(path):
+        raise check.Expected("checkpoint", f"a run's folder, a checkpoint file or one of {', '.join(names())}",
+                             f"{path}, which does not exist", f"{command('python', '-m', 'train', '--output', path)} trains one")
     return path
 
 
 def home_of(path: FilePath) -> Path:
     """The folder into which belongs what is found out about a network: the run's own, the checkpoint file's, or runs/NAME."""
-    path = Path(path)
+    path = place(path)
     if os.path.isdir(path):
         return path
     return Path("runs")/path if file_of(path).parent == FOLDER else path.parent

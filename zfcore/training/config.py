@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zfcore import check
+from zfcore.data.folders import VAL_FRACTION
 from zfcore.device import DEVICES
 from zfcore.files import read_json, said
 from zfcore.hints import Law, Precision
@@ -47,6 +48,7 @@ class TrainConfig:
     precision: Precision = "fp32"    # how products are formed
     workers: int = 2                 # threads that decode pictures
     limit_per_class: int = 0         # use only so many pictures of each class; 0: all
+    val_fraction: float = VAL_FRACTION  # for validation, of pictures that lie in no parts train and val
     upscale: bool = True             # enlarge pictures whose shorter side is below image_size, as the paper does
     init_from: str = ""              # a run or checkpoint whose weights are the start; empty: drawn as `init` says
     keep_epochs: tuple[int, ...] = PAPER_EPOCHS  # these epochs' checkpoints stay as epoch_NNNN.h5
@@ -63,6 +65,8 @@ class TrainConfig:
         for name, most in MOST.items():
             if getattr(self, name) > most:
                 raise check.Expected(flag(name), f"at most {most}", said(getattr(self, name)))
+        if not 0 < self.val_fraction < 1:
+            raise check.Expected("--val-fraction", "a share of the pictures, 0 < share < 1", self.val_fraction)
         if self.seed >= 2**63:
             raise check.Expected("--seed", "a number below 2^63", self.seed)
         if not 0 <= self.momentum < 1:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zfcore import check, trained
-from zfcore.data import data_in_words, open_data
+from zfcore.data import data_in_words, same_place
 from zfcore.data.loader import Pictures
 from zfcore.hints import Bar
 from zfcore.trained import Trained
@@ -57,9 +57,9 @@ class Score:
     def __str__(self):
         crops = "centre crop" if self.crops == "centre" else "mean of ten crops"
         networks = "1 network" if self.networks == 1 else f"mean of {self.networks} networks"
-        top5 = self._percent(self.top5) if self.classes > 5 else f"not meaningful among {self.classes} classes"
+        top5 = f"top-5 error {self._percent(self.top5)}, " if self.classes > 5 else ""
         damaged = f", {self.left_out} damaged left out" if self.left_out else ""
-        return (f"top-1 error {self._percent(self.top1)}, top-5 error {top5}, loss {self.loss:.3f} "
+        return (f"top-1 error {self._percent(self.top1)}, {top5}loss {self.loss:.3f} "
                 f"({crops}, {networks}, {self.count} {self.of}{damaged})")
 
     def _percent(self, error):
@@ -98,7 +98,7 @@ def batches_of_probabilities(models, pictures, batch_size, crops, bar):
 def predict(models: Sequence[Trained], pictures: Pictures, batch_size: int = 128, crops: Literal["centre", "ten"] = "centre",
             bar: Bar | None = None) -> Predictions:
     """The Predictions of an ensemble, a list of `Trained` models, for a `Pictures` set, in its order:
-    the mean over the models of their softmaxes, each the mean over the crops. `bar` is a tqdm bar to move on, if any.
+    the mean over the models of their softmaxes, each the mean over the crops. `bar` is a bar to move on, if any.
 
     One pass over the pictures: all models take them at the size of this set, whatever the crops they cut from it."""
     ps, labels, indices = zip(*((each.mean(axis=0), labels, indices) for each, labels, indices
@@ -180,24 +180,43 @@ def open_runs(runs, device, precision):
     return models
 
 
-def same_classes(what, classes, run, expected):
-    """Raise Expected unless `classes` are the `expected` ones of `run`, in whatever order."""
+def same_classes(what, classes, run, expected, all_of_them=True):
+    """Raise Expected unless `classes` are the `expected` ones of `run`, in whatever order, or some of them."""
     strange, missing = sorted(set(classes) - set(expected)), sorted(set(expected) - set(classes))
-    if strange or missing:
+    if strange or missing and all_of_them:
         other = f"among them {', '.join(strange[:3])}" if strange else f"without {', '.join(missing[:3])}"
         raise check.Expected(what, f"the {len(expected)} classes of {run} ({', '.join(expected[:3])} ...)",
                              f"{len(classes)} classes, {other}")
 
 
+class Among:
+    """A data set whose classes are some of `classes`, as one of all of them."""
+
+    def __init__(self, dataset, classes):
+        self.dataset, self.classes = dataset, classes
+        self.labels = np.array([classes.index(name) for name in dataset.classes], np.int64)[dataset.labels]
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getattr__(self, name):
+        return getattr(self.dataset, name)
+
+
 def open_part(models, data, part, upscale, workers):
-    """(Pictures, the words for them) of the part "train" or "val" of `data`; None: of what all the models were trained on."""
+    """(Pictures, the words for them) of the part "train" or "val" of `data`; None: of what all the models were trained on. Of a set
+    without parts all pictures are judged; it may have some of the classes only."""
     trained_on = {model.data for model in models}
     if data is None and len(trained_on) > 1:
         raise check.Expected("--data", "the set to evaluate on, since the runs were trained on different ones", "none")
-    data, size = trained_on.pop() if data is None else data, models[0].size
-    dataset = open_data(data, size)[part == "val"]
-    if not len(dataset):
-        raise check.Expected("--part", f"pictures in the {part} part of {data}", "none")
-    same_classes("--data", dataset.classes, models[0].path, models[0].classes)
+    data = trained_on.pop() if data is None else data
+    owner = next((model for model in models if same_place(data, model.data)), models[0])
+    dataset = owner.dataset(data, part)
+    if not dataset.classes:
+        raise check.Expected("--data", "class folders, whose names tell what is right", f"{data}, pictures without classes",
+                             "python -m train.predict says what they are taken for")
+    same_classes("--data", dataset.classes, models[0].path, models[0].classes, all_of_them=False)
+    if len(dataset.classes) < len(models[0].classes):
+        dataset = Among(dataset, list(models[0].classes))
     of = f"{'validation' if part == 'val' else 'training'} pictures of {data_in_words(data)}"
-    return Pictures(dataset, size, max(model.crop for model in models), upscale, workers), of
+    return Pictures(dataset, models[0].size, max(model.crop for model in models), upscale, workers), of

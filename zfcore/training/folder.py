@@ -3,7 +3,7 @@ import json
 import os
 import platform
 import time
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,10 +12,11 @@ import numpy as np
 
 import zfcore
 from zfcore import check
-from zfcore.checkpoint import Unwritable, atomic
+from zfcore.checkpoint import atomic
 from zfcore.device import select
-from zfcore.files import anything, inside, opener, read_json, table, text
+from zfcore.files import anything, folder_made, inside, opener, read_json, table, text
 from zfcore.system import lock
+from zfcore.terminal import command
 from zfcore.training.config import TrainConfig, read_options
 from zfcore.training.deviations import deviations, open_questions
 
@@ -57,27 +58,21 @@ class Lock:
 
 def new_folder(config, output=None, origin=None, counts=None):
     """Make the folder of a new run, runs/<date>-<time>-<model> if `output` is None, and write config.json into it."""
-    folder = empty_folder(output, config.model)
-    try:
+    with empty_folder(output, config.model) as folder:
         write_config(folder, config, origin, counts)
-    except Unwritable:
-        with suppress(OSError):
-            folder.rmdir()
-        raise
     return folder
 
 
+@contextmanager
 def empty_folder(output, name):
-    """Make the folder `output`, or runs/<date>-<time>-<name>. A folder that holds something is refused."""
+    """`with empty_folder(output, name) as folder:` make the folder `output`, or runs/<date>-<time>-<name>, which vanishes if it stays
+    empty and the block fails. A folder that holds something is refused."""
     folder = Path(output) if output else Path("runs")/f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
     if folder.exists() and (not folder.is_dir() or any(path.suffix != ".part" for path in folder.iterdir())):
         raise check.Expected("--output", "a new or empty folder", f"{folder}, which holds something",
-                             f"go on with it by --resume {folder}, or name another")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise check.Expected("--output", "a place where a folder can be made", f"{folder} ({error.strerror})") from None
-    return folder
+                             f"go on with it by {command('python', '-m', 'train', '--resume', folder)}, or name another")
+    with folder_made(folder):
+        yield folder
 
 
 def write_config(folder, config, origin=None, counts=None):

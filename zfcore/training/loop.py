@@ -6,7 +6,6 @@ a run that was killed and resumed ends with the same bits as one that was not.
 """
 import math
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from zfcore import check, plots
 from zfcore.analysis.sanity_checks import last_convolution, legibility, shares_of_start
@@ -31,6 +29,7 @@ from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import class_labels, softmax_loss_backward, softmax_loss_onto
 from zfcore.optim import SGD, Plateau
+from zfcore.terminal import Bar, command
 from zfcore.trained import Trained
 from zfcore.training.config import TrainConfig, resumed
 from zfcore.training.evaluation import Score, evaluate
@@ -97,8 +96,8 @@ class Training:
     def begin(cls, config: TrainConfig, folder: FilePath | None = None, data: Parts | None = None) -> "Training":
         """A new run of the TrainConfig `config` in `folder`, which is made, or must be empty; None: runs/<date>-<time>-<model>.
 
-        `data` (train, val) are data sets, or Pictures, to use instead of what `config.data` names. Every training picture is
-        looked at once, for the mean image, before the folder is made: from then on a run fails only for new reasons. Raises
+        `data` (train, val) are data sets, or Pictures, to use instead of what `config.data` names. Every picture is
+        looked at once, those to train on for the mean image, before the folder is made: from then on a run fails only for new reasons. Raises
         Expected for a folder, pictures or weights that cannot be used."""
         materials = cls.materials(config, data)
         folder = new_folder(materials.config, folder, materials.origin, counts(materials.train))
@@ -117,7 +116,7 @@ class Training:
     def materials(cls, config: TrainConfig, data: Parts | None = None, checkpoint: Checkpoint | None = None) -> Materials:
         """The Materials of a run, which is to go on from `checkpoint` if there is one. Nothing is written."""
         device = select(config.device)
-        parts = data or open_data(config.data, config.picture_size, config.limit_per_class)
+        parts = data or open_data(config.data, config.picture_size, config.limit_per_class, config.val_fraction)
         how = config.picture_size, config.image_size, config.upscale, config.workers
         train, val = (part if isinstance(part, Pictures) else Pictures(part, *how) for part in parts)
         classes = train.dataset.classes
@@ -138,7 +137,8 @@ class Training:
             network.load(checkpoint.parameters, device, checkpoint.buffers)
         elif config.init_from:
             origin = start_from(config.init_from, network, classes, device)
-        mean = train.prepare(progress=sys.stderr.isatty())
+        mean = train.prepare()
+        val.prepare(what="validation pictures")                                           # so that what is wrong is found before an epoch
         if checkpoint is not None and checkpoint.mean_image is not None:
             mean = checkpoint.mean_image
         return Materials(config, train, val, network, mean, origin, checkpoint)
@@ -176,9 +176,9 @@ class Training:
     def run(self, say: Callable[[str], object] | None = None) -> None:
         """Train to config.epochs. `say`, e.g. `print`, is called with each line of the log, and with advice.
 
-        The first Ctrl-C or SIGTERM ends the step under way, saves it and raises Stop; a second Ctrl-C raises KeyboardInterrupt
-        at once, the last checkpoint being whole. After either `Training.resume(folder)` goes on. Meanwhile the two signals
-        are this method's, if it was called in the main thread. Raises Expected where another run is at work in the folder,
+        The first Ctrl-C, SIGTERM or SIGHUP ends the step under way, saves it and raises Stop; a second one raises KeyboardInterrupt
+        at once, the last checkpoint being whole. After either `Training.resume(folder)` goes on. Meanwhile these signals
+        are this method's, if it was called in the main thread. What `say` raises ends the run, with what it was to tell saved. Raises Expected where another run is at work in the folder,
         where the loss is not finite, and where the disk refuses or pictures are lost, the last checkpoint being whole."""
         self.say, self.guard = say or self.say, StallGuard(len(self.classes))
         with Lock(self.folder), self.interrupt:
@@ -194,7 +194,7 @@ class Training:
                 if not (self.folder/"config.json").is_file():
                     raise
                 raise check.Expected(refused.what, refused.expected, refused.got,
-                                     f"{refused.advice}, then go on with python -m train --resume {self.folder}") from None
+                                     f"{refused.advice}, then go on with {command('python', '-m', 'train', '--resume', self.folder)}") from None
 
     def one_epoch(self) -> None:
         """The rest of the epoch under way, the validation error, a row of the log, a checkpoint."""
@@ -202,8 +202,7 @@ class Training:
         started = saved = looked = time.monotonic()
         earlier = self.sums.seconds            # of this epoch, before an interruption
         self.begin_sums()
-        with tqdm(total=len(self.train), initial=self.sums.count, unit="img", disable=None, leave=False,
-                  desc=f"epoch {self.epoch + 1}/{c.epochs}") as bar:
+        with Bar(len(self.train), "img", f"epoch {self.epoch + 1}/{c.epochs}", done=self.sums.count, stays=False) as bar:
             for pictures, labels, indices in self.arriving():
                 if not len(labels):            # all damaged: nothing to learn, but the next one has a number higher
                     self.sums.batches += 1
@@ -220,7 +219,7 @@ class Training:
                         self.save("latest.h5")
                         saved = now
                     if self.interrupt.asked:
-                        raise Stop
+                        raise Stop(self.interrupt.asked)
             self.look()
             self.sums.seconds = earlier + time.monotonic() - started
         try:
@@ -249,7 +248,7 @@ class Training:
 
     def validate(self) -> Score:
         """The Score of the network as it is on the validation pictures, from their centre crop. Raises Stop as `run` does."""
-        with Watched(self.interrupt, total=len(self.val), unit="img", disable=None, leave=False, desc="validation") as bar:
+        with Watched(self.interrupt, len(self.val), "img", "validation", stays=False) as bar:
             return evaluate([self.trained], self.val,
                             self.config.micro_batch or self.config.batch_size, bar=bar, of="validation pictures")
 
@@ -314,10 +313,16 @@ class Training:
         if not math.isfinite(loss):
             steps = f"step {self.step}" if self.step == step + 1 else f"steps {step + 1} to {self.step}"
             raise check.Expected("training", "a finite loss", f"{loss} at epoch {self.epoch + 1}, {steps}",
-                                 f"lower --lr (it was {self.plateau.lr:g}) or try --init he; {self.folder} keeps the last checkpoint")
-        if self.step > step and (advice := self.guard.update((loss - s.loss)/(s.count - count), self.step - step)):
-            self.say(advice)
+                                 f"lower the learning rate (it was {self.plateau.lr:g}), python -m train --lr, or try its --init he; {self.folder} "
+                                 f"keeps the last checkpoint")
+        mean, steps = (loss - s.loss)/max(s.count - count, 1), self.step - step
         s.loss, s.wrong, s.clamped, self.looked = loss, int(wrong), int(clamped), (self.step, s.count)
+        if steps > 0 and (advice := self.guard.update(mean, steps)):
+            try:
+                self.say(advice)
+            except Exception:
+                self.rescue()
+                raise
 
     def close_epoch(self, score: Score) -> None:
         s = self.sums
@@ -326,13 +331,16 @@ class Training:
         for column, value in zip(self.columns, row):
             self.history[column].append(value)
         best = score.top1 == min(self.history["val_error"]) and self.history["val_error"].count(score.top1) == 1
-        self.say(epoch_line(self.history, self.config.epochs, last_convolution(self.network)) + ("  best" if best else ""))
+        lines = [epoch_lines(self.history, self.config.epochs, last_convolution(self.network), len(self.classes), best)]
         if self.config.drop_after:
             if self.epoch + 1 in self.config.drop_after:
                 self.plateau.lr /= 10
-                self.say(f"lr is now {self.plateau.lr:g}, as --drop-after says")
+                lines.append(f"lr is now {self.plateau.lr:g}, as --drop-after says")
         elif self.plateau.update(score.top1):
-            self.say(f"validation error has not improved for {self.plateau.patience} epochs: lr is now {self.plateau.lr:g}")
+            lines.append(f"validation error has not improved for {self.plateau.patience} epochs: lr is now {self.plateau.lr:g}")
+        if over_fits(self.history):
+            lines.append("over-fits: the validation loss rises while the training error falls; best.h5 keeps the epoch with the lowest "
+                         "validation error. Cures: more pictures, fewer epochs, a lower --keep-prob")
         self.epoch, self.sums = self.epoch + 1, Sums()
         kept = [f"epoch_{self.epoch:04}.h5"] if self.epoch in self.config.keep_epochs else []
         self.save(*kept, *(["best.h5"] if best else []), "latest.h5")
@@ -340,6 +348,8 @@ class Training:
         if time.monotonic() - self.drawn > DRAW_EVERY:
             self.draw()
             self.drawn = time.monotonic()
+        for line in lines:                     # after all is on the disk: a terminal that is gone costs nothing
+            self.say(line)
 
     def shares_of_start(self) -> dict[str, float]:
         """{layer: share of the energy of its weights that is still their random start}; no numbers where they had none."""
@@ -362,7 +372,7 @@ class Training:
             model=self.network.name, input_shape=self.network.input_shape, layers=self.network.table(),
             classes=self.classes, parameters=self.network.parameters(), velocity=self.optimizer.velocity, buffers=self.network.buffers(),
             mean_image=self.mean, epoch=self.epoch, step=self.step, history=self.history,
-            state={"data": self.config.data, "seed": self.config.seed, "init": "" if self.config.init_from else self.config.init,
+            state={"data": self.config.data, "val_fraction": self.config.val_fraction, "seed": self.config.seed, "init": "" if self.config.init_from else self.config.init,
                    **{f"plateau_{k}": v for k, v in vars(self.plateau).items()},
                    **{f"sums_{k}": v for k, v in vars(self.sums).items()}}))
         for name in names[1:]:
@@ -396,13 +406,28 @@ def added(total, grads):
     return total
 
 
-def epoch_line(history, epochs, layer):
-    """The last row of the history as the line that a run prints; of the start it tells what is left in `layer`."""
+def epoch_lines(history, epochs, layer, classes, best):
+    """The last row of the history as the two lines that a run prints; of the start they tell what is left in `layer`."""
     h = {column: values[-1] for column, values in history.items()}
-    start = h[f"start_{layer}"]
-    return (f"epoch {int(h['epoch']):3}/{epochs}  lr {h['lr']:<7g} train loss {h['train_loss']:.3f} error {100*h['train_error']:5.1f} %"
-            f"  val loss {h['val_loss']:.3f} error {100*h['val_error']:5.1f} % top-5 {100*h['val_error_top5']:4.1f} %"
+    start, number = h[f"start_{layer}"], f"epoch {int(h['epoch']):3}/{epochs}"
+    return (f"{number}  lr {h['lr']:<7g} train loss {h['train_loss']:.3f} error {100*h['train_error']:5.1f} %"
+            f"  val loss {h['val_loss']:.3f} error {100*h['val_error']:5.1f} %" + ("  best" if best else "") + "\n" + " "*len(number)
+            + (f"  top-5 {100*h['val_error_top5']:4.1f} %" if classes > 5 else "")
             + (f"  clamped {int(h['filters_clamped'])}" if h["filters_clamped"] else "")
-            + (f"  start {100*start:3.0f} %" if math.isfinite(start) else "")
+            + (f"  start's energy {100*start:3.0f} %" if math.isfinite(start) else "")
             + (f"  in box {100*h['in_box']:.0f} %" if math.isfinite(h["in_box"]) else "")
             + f"  {h['images_per_second']:5.0f} img/s")
+
+
+RISE, FALL = 3, 0.1              # epochs, and the share of the lowest validation loss by which it must have risen over it
+
+
+def over_fits(history):
+    """Whether it is seen with the last row, and with none before: for RISE epochs the validation loss has been FALL above its
+    lowest while the training error is below what it was there."""
+    def seen(losses, errors):
+        lowest = min(range(len(losses)), key=losses.__getitem__)
+        since = losses[lowest + 1:]
+        return (len(since) >= RISE and min(since[-RISE:]) > (1 + FALL)*losses[lowest] and errors[-1] < errors[lowest])
+    losses, errors = history["val_loss"], history["train_error"]
+    return seen(losses, errors) and not any(seen(losses[:n], errors[:n]) for n in range(1, len(losses)))

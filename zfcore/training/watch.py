@@ -1,15 +1,23 @@
 """What is watched while a run is under way: the sums of an epoch, a loss that does not fall, the user's Ctrl-C."""
 import math
 import signal
-import sys
 import threading
 from dataclasses import dataclass
 
-from tqdm import tqdm
+from zfcore.terminal import ENDING, Bar, Ended, status_of, warn
 
 
 class Stop(Exception):
-    """The user asked to stop; everything is saved."""
+    """The user asked to stop, by the signal `number`; everything is saved. `status` is what a command ends with."""
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__()
+        self.number = number
+
+    @property
+    def status(self) -> int:
+        """130 Ctrl-C, 143 SIGTERM, 129 SIGHUP."""
+        return status_of(self)
 
 
 @dataclass
@@ -44,8 +52,9 @@ class StallGuard:
 
 
 class Interrupt:
-    """Turns the first Ctrl-C or SIGTERM into `asked`, its number, so that the step under way is finished and saved; the
-    next Ctrl-C stops at once. In another thread than the main one, where nobody can hear signals, it does nothing."""
+    """Turns the first Ctrl-C, SIGTERM or SIGHUP into `asked`, its number, so that the step under way is finished and saved; the
+    next one stops at once, as Ended. In another thread than the main one, where nobody can hear signals, it does nothing; and
+    what the process is to ignore (nohup) it ignores."""
 
     def __init__(self):
         self.asked, self.before = 0, {}        # signals and who heard them before
@@ -54,11 +63,12 @@ class Interrupt:
         self.asked, self.before = 0, {}
 
         def ask(number, frame):
+            if self.asked:
+                raise Ended(number)
             self.asked = number
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            tqdm.write("stopping after this step; Ctrl-C again stops at once, without saving", file=sys.stderr)
+            warn("stopping after this step; Ctrl-C again stops at once, without saving")
         if threading.current_thread() is threading.main_thread():
-            self.before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+            self.before = {s: signal.signal(s, ask) for s in ENDING if signal.getsignal(s) != signal.SIG_IGN}
         return self
 
     def __exit__(self, *_):
@@ -66,14 +76,14 @@ class Interrupt:
             signal.signal(s, handler)
 
 
-class Watched(tqdm):
+class Watched(Bar):
     """A bar that raises Stop when it is moved on after `interrupt` was asked."""
 
-    def __init__(self, interrupt, **options):
+    def __init__(self, interrupt, *about, **options):
         self.interrupt = interrupt
-        super().__init__(**options)
+        super().__init__(*about, **options)
 
     def update(self, n=1):
         super().update(n)
         if self.interrupt.asked:
-            raise Stop
+            raise Stop(self.interrupt.asked)

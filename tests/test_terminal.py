@@ -1,0 +1,253 @@
+"""What a person reads: any name can be printed, copied and drawn; lines fit; progress is told where there is no terminal; what
+nobody reads, and a signal, costs nothing."""
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.train.conftest import write_set
+from train.__main__ import main as train
+from zfcore import check, plots, terminal
+from zfcore.check import Expected
+from zfcore.checkpoint import load
+
+ROOT = Path(__file__).parents[1]
+posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
+NAMES = ["a $x_1$ b", "two\nlines", os.fsdecode(b"no \xff utf-8 \xfe"), "猫 кот γάτα قط", "\x1b[31mred", "-dash", "it's \"q\"", "tab\t", "a\\b$", "🐈"]
+names = st.one_of(st.sampled_from(NAMES), st.binary(min_size=1, max_size=12).map(os.fsdecode), st.text(min_size=1, max_size=12))
+
+
+# ------------------------------------------------------------------------------------------------------------- names
+@given(names)
+def test_what_is_printable_is_one_line_that_can_be_encoded(name):
+    shown = terminal.printable(name)
+    shown.encode()
+    assert len(shown.splitlines()) <= 1 and terminal.printable(shown) == shown and not re.search("[\x00-\x1f\x7f]", shown)
+    assert shown == name or not name.isprintable()
+    assert len(str(Expected(name, name, name)).splitlines()) <= 1
+
+
+@posix
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_command_that_is_copied_gives_the_shell_the_same_words(encoding):
+    """Also from a terminal that shows nothing but ASCII."""
+    words = [*NAMES, "plain", "", "a b", "$HOME", "`ls`", "*"]
+    script = f"import sys; from zfcore.terminal import command; print(command(*{words!r}))"
+    line = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding}).stdout
+    heard = subprocess.run(["bash", "-c", b"printf '%s\\0' " + line.rstrip(b"\n")], capture_output=True).stdout
+    assert heard.split(b"\0")[:-1] == [os.fsencode(word) for word in words]
+    assert terminal.command(Path("-x")) == "./-x"
+
+
+@settings(max_examples=6, deadline=None)
+@given(names)
+@example("$\\frac{a$")
+@example(os.fsdecode(b"\xff\n"))
+def test_every_name_can_be_drawn(tmp_path_factory, name):
+    """As a caption, as a class of a confusion matrix, in a title, in every format."""
+    folder, picture = tmp_path_factory.mktemp("drawn"), np.zeros((8, 8, 3), np.uint8)
+    classes = [name, f"{name} 2"]
+    sheet = plots.captioned([picture], [(name, name)], [False], name)
+    figure = plots.confusion(np.array([[3, 1], [0, 2]]), classes, [(*classes, 1, 4)], name)
+    for drawn in (sheet, figure):
+        for kind in ("png", "svg"):
+            plots.save(drawn, folder/f"a.{kind}")
+    plots.save(plots.average_precisions(classes, {name: np.array([3, 4])}, np.array([1, 1])), folder/"b.png")
+
+
+def test_a_logarithmic_axis_keeps_its_numbers(tmp_path):
+    rows = [(k, 10.0**-(5 - k/3), 2.3, 2.3) for k in range(12)]
+    plots.save(plots.lr_test(rows, 0.01, "suggested: $ 0.01"), tmp_path/"a.svg")
+    assert "mathdefault" not in (tmp_path/"a.svg").read_text()
+
+
+# -------------------------------------------------------------------------------------------------------------- lines
+@given(st.text(alphabet="ab c", max_size=400))
+def test_lines_fit_and_lose_no_word(text):
+    lines = terminal.fitted(text)
+    assert all(len(line) <= terminal.COLUMNS or " " not in line.strip() for line in lines)
+    assert " ".join(lines).split() == text.split()
+
+
+@pytest.mark.parametrize("line", ["python -m train --resume " + "x"*200, "| " + "a | "*60])
+def test_what_is_copied_and_rows_of_tables_stay_whole(line):
+    assert terminal.fitted(line) == [line]
+
+
+def test_where_there_is_no_terminal_a_line_tells_how_far_it_is_and_how_long_it_takes(monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "TELL_EVERY", 0.1)
+    monkeypatch.setattr(terminal.Bar, "told", -float("inf"))
+    with terminal.Bar(1000, "pictures", "a long \n name "*9, done=100) as bar:
+        for _ in range(5):
+            bar.update(60)
+            bar.set_postfix(loss="0.123", refresh=False)
+            time.sleep(0.06)
+    lines = capsys.readouterr().err.splitlines()
+    assert 2 <= len(lines) <= 5 and all(len(line) <= 100 for line in lines)
+    assert re.search(r"of 1000 pictures, \d+ %, 0 s so far, \d s left, loss=0.123", lines[-1])
+
+
+def test_short_bars_tell_nothing_and_many_of_them_no_more_than_one(monkeypatch, capsys):
+    for item in terminal.counted(range(5), "things", "quick"):
+        pass
+    assert capsys.readouterr().err == "" and item == 4
+    monkeypatch.setattr(terminal, "TELL_EVERY", 0.15)
+    for _ in range(8):
+        with terminal.Bar(3, "steps", "short"):
+            time.sleep(0.05)
+    assert 1 <= len(capsys.readouterr().err.splitlines()) <= 3
+
+
+@pytest.mark.parametrize("seconds, words", [(0.4, "0 s"), (185, "3 min 5 s"), (7800, "2 h 10 min"), (4*86400, "4 d 0 h")])
+def test_times_in_words(seconds, words):
+    assert terminal._clock(seconds) == words
+
+
+# ------------------------------------------------------------------------------------------------ a run that is shared
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_set(tmp_path_factory.mktemp("set")/"a $ name\nof two lines")
+
+
+@pytest.fixture(scope="module")
+def options(pictures):
+    return ["--data", str(pictures), "--image-size", "32", "--batch-size", "8", "--epochs", "2", "--workers", "0", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def run(options, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")/"a $ run\nof two lines"
+    train([*options, "--output", str(folder)])
+    return folder
+
+
+def started(*words, before="", **more):
+    """A command in a shell, after what is to be set there."""
+    line = f"{before}exec {terminal.command(sys.executable, '-m', *words)}"
+    return subprocess.Popen(["bash", "-c", line], cwd=ROOT, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more})
+
+
+def ended(process, seconds=60):
+    out, err = process.communicate(timeout=seconds)
+    assert "Traceback" not in err and "Exception ignored" not in err, err
+    return process.returncode, out, err
+
+
+@posix
+def test_training_into_a_pipe_that_is_closed_keeps_the_epoch_and_ends_as_a_shell_tells(options, tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    process = started("train", *options, "--output", tmp_path/"run", stdout=write)
+    os.close(write)
+    assert ended(process) == (141, None, "")
+    process = subprocess.Popen(["bash", "-c", f"{terminal.command(sys.executable, '-m', 'train', *options, '--output', tmp_path/'b')} | grep -m1 'epoch  '; "
+                                              "exit ${PIPESTATUS[0]}"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    ended(process)
+    assert load(tmp_path/"b"/"latest.h5").epoch >= 1 and (tmp_path/"b"/"log.csv").read_text().count("\n") >= 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_full_disk_under_standard_output_costs_only_what_was_printed(command, options, run, tmp_path):
+    words = {"train": ["train", *options, "--output", tmp_path/"run"], "evaluate": ["train.evaluate", "--run", run, "--output", tmp_path/"out"]}[command]
+    with open("/dev/full", "w") as full:
+        status, _, err = ended(started(*words, stdout=full))
+    assert status == 2 and "standard output: expected a place that takes what is printed, got No space left" in err
+    if command == "train":
+        assert load(tmp_path/"run"/"latest.h5").epoch == 2 and (tmp_path/"run"/"figures"/"filters.png").is_file()
+    if command == "evaluate":
+        assert (tmp_path/"out"/"summary.json").is_file()
+
+
+@posix
+@pytest.mark.parametrize("before", ["export PYTHONIOENCODING=ascii; ", "export PYTHONIOENCODING=latin-1 LC_ALL=C; ", "exec >&-; ", "exec 2>&-; ",
+                                    "unset HOME XDG_CACHE_HOME ZFCORE_CACHE; ", "export HOME=/nowhere; unset ZFCORE_CACHE; ", "ulimit -n 32; "],
+                         ids=["ascii", "latin-1", "no stdout", "no stderr", "no HOME", "HOME gone", "few files"])
+def test_a_command_works_in_odd_surroundings(before, run, tmp_path):
+    words = ["zfcore", "top-activations", "--run", run, "--output", tmp_path/"猫 $ \n", "--layers", "conv1", "--units", "0:2", "--device", "cpu", "--workers", "0"]
+    status, _, err = ended(started(*words, before=before))
+    assert status == 0 and (tmp_path/"猫 $ \n"/"conv1.png").is_file(), err
+
+
+@posix
+@pytest.mark.parametrize("kilobytes", [600_000])
+def test_too_little_memory_is_a_sentence(kilobytes, run, tmp_path):
+    words = ["zfcore", "top-activations", "--run", run, "--output", tmp_path/"out", "--units", "0:2", "--device", "cpu", "--workers", "0"]
+    process = started(*words, before=f"export OPENBLAS_NUM_THREADS=1; ulimit -v {kilobytes}; ")
+    status, _, err = ended(process)
+    assert status == 0 or status == 2 and err.count("error:") == 1
+
+
+# ------------------------------------------------------------------------------------------------------------ signals
+@posix
+@pytest.mark.parametrize("number", [getattr(signal, "SIGHUP", 1)])
+def test_a_signal_ends_training_saved_and_said(number, options, tmp_path):
+    process = started("train", *options, "--epochs", "1000", "--output", tmp_path/"run")
+    until = time.monotonic() + 60
+    while not (tmp_path/"run"/"best.h5").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    process.send_signal(number)
+    status, out, _ = ended(process)
+    assert status == 128 + number and "stopped and saved after epoch" in out and load(tmp_path/"run"/"latest.h5").step > 0
+
+
+@posix
+@pytest.mark.parametrize("number", terminal.ENDING)
+def test_a_signal_ends_every_other_command_with_a_word(number):
+    script = ("import os, signal, sys, time; from zfcore.check import exit_with_message\n@exit_with_message\ndef main():\n"
+              " print('begun', flush=True); time.sleep(30)\nmain()")
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(number)
+    assert ended(process)[::2] == (128 + number, "\nstopped\n")
+
+
+@posix
+def test_what_is_to_be_ignored_is_ignored_as_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with terminal.at_work():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN and signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+            with pytest.raises(terminal.Ended):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(1)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@posix
+@pytest.mark.parametrize("words", [["train", "--dry-run"], ["zfcore", "--help"], ["train.evaluate", "--help"]], ids=lambda words: words[0])
+def test_ctrl_c_while_modules_are_imported_is_quiet(words):
+    process = subprocess.Popen([sys.executable, "-X", "importtime", "-m", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "numpy" not in (line := process.stderr.readline()) and line:
+        pass
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode in (130, -signal.SIGINT)
+    assert [line for line in err.splitlines() if not line.startswith("import time:")] in ([], ["", "stopped"])
+
+
+# ------------------------------------------------------------------------------------------------------------- advice
+def test_what_the_system_refuses_is_a_sentence(capsys):
+    for error in (MemoryError(), OSError(24, "Too many open files", "a\nb"), RuntimeError("can't start new thread"), PermissionError(13, "no", "x")):
+        @check.exit_with_message
+        def main(error=error):
+            raise error
+        with pytest.raises(SystemExit) as left:
+            main()
+        said = capsys.readouterr().err
+        assert left.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1
+    with pytest.raises(RuntimeError):
+        @check.exit_with_message
+        def mistake():
+            raise RuntimeError("a mistake of zfcore's own keeps its traceback")
+        mistake()

@@ -1,0 +1,107 @@
+"""Own pictures from the folder to the prediction: what is trained on ROOT/CLASS/*.png is judged on its other part, on other folders, and
+says what it takes pictures without classes for."""
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import zfcore
+from tests.train.conftest import write_set
+from train.__main__ import main as train
+from train.evaluate import main as evaluate
+from train.predict import FILES, main
+from zfcore.data.folders import Files, open_folders
+from zfcore.data.loader import Pictures
+from zfcore.training import predict
+
+TINY = ("--preset tiny --image-size 32 --batch-size 8 --epochs 1 --lr 0.003 --workers 1 --device cpu").split()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """(folder ROOT/CLASS/*.png, [run, run] trained on it)."""
+    root = tmp_path_factory.mktemp("own")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZFCORE_CACHE", str(root/"cache"))
+        write_set(root/"set")
+        for seed in "01":
+            train(["--data", str(root/"set"/"train"), "--val-fraction", "0.3", *TINY, "--seed", seed, "--output", str(root/f"run{seed}")])
+        yield root/"set"/"train", [root/"run0", root/"run1"]
+
+
+def rows(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def run(*words):
+    main([*map(str, words), "--device", "cpu", "--workers", "1"])
+
+
+def refused(capsys, command, *words):
+    with pytest.raises(SystemExit) as exit:
+        command([*map(str, words), "--device", "cpu"])
+    assert exit.value.code == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_run_is_judged_on_its_own_other_part_and_on_all_of_other_folders(made, tmp_path):
+    data, (first, _) = made
+    shutil.copytree(data/"jade", tmp_path/"other"/"jade")
+    parts = open_folders(data, val_fraction=0.3)
+    for k, (words, count) in enumerate((((), len(parts[1])), (("--data", data), len(parts[1])), (("--data", data, "--part", "train"), len(parts[0])),
+                         (("--data", tmp_path/"other"), 10), (("--data", data.parent), 12))):
+        evaluate([*map(str, ["--run", first, *words, "--output", tmp_path/f"out{k}"]), "--device", "cpu"])
+        assert json.loads((tmp_path/f"out{k}"/"summary.json").read_text())["count"] == count
+    assert 3 <= len(parts[1]) <= 18
+
+
+def test_what_has_no_classes_or_no_such_part_is_refused_by_name(made, tmp_path, capsys):
+    data, (first, _) = made
+    assert "train.predict says what they are taken for" in refused(capsys, evaluate, "--run", first, "--data", data/"jade")
+    shutil.copytree(data, tmp_path/"other")
+    assert "--part val has 30" in refused(capsys, evaluate, "--run", first, "--data", tmp_path/"other", "--part", "train")
+    assert "pictures without a class folder" in refused(capsys, train, "--data", data/"jade", "--output", tmp_path/"run")
+
+
+@pytest.mark.parametrize("crops", ["centre", "ten"])
+@pytest.mark.parametrize("many", [1, 2])
+def test_predictions_are_those_of_the_library_the_likeliest_first(made, tmp_path, capsys, crops, many):
+    data, runs = made
+    files = [data/"plum"/"03.png", data/"amber"]
+    run("--run", *runs[:many], *files, "--crops", crops, "--output", tmp_path/"out")
+    models = [zfcore.open(path, "cpu") for path in runs[:many]]
+    found = predict(models, Pictures(Files(files, models[0].size), models[0].size, models[0].crop), crops=crops)
+    head, *table = rows(tmp_path/"out"/"probabilities.csv")
+    assert head == ["name", *models[0].classes] and [row[0] for row in table] == [str(files[0]), *map(str, sorted(files[1].iterdir()))]
+    np.testing.assert_allclose(np.array([row[1:] for row in table], float), found.p.T, rtol=1e-4)
+    _, *top = rows(tmp_path/"out"/"predictions.csv")
+    for row, p in zip(top, found.p.T):
+        assert row[1::2] == [models[0].classes[k] for k in np.argsort(-p)] and np.allclose(np.float32(row[2::2]), np.sort(p)[::-1], rtol=1e-4)
+    said = capsys.readouterr().out
+    assert f"{files[0]}: {top[0][1]} {100*float(top[0][2]):.1f} %, " in said and {path.name for path in (tmp_path/"out").iterdir()} == set(FILES)
+
+
+def test_pictures_may_stand_before_or_behind_the_runs_and_damaged_ones_are_left_out(made, tmp_path, capsys):
+    data, (first, _) = made
+    shutil.copytree(data/"jade", tmp_path/"mine")
+    for k in range(6):
+        (tmp_path/"mine"/f"{k:02}.png").write_bytes(b"no picture")
+    tables = []
+    for words in ((tmp_path/"mine", "--run", first), ("--run", first, tmp_path/"mine")):
+        run(*words, "--output", tmp_path/"out")
+        tables.append(rows(tmp_path/"out"/"predictions.csv"))
+        assert capsys.readouterr().err.count("damaged picture left out: ") == 6
+    assert tables[0] == tables[1] and len(tables[0]) == 1 + 4
+    assert "FILE_OR_FOLDER: expected pictures" in refused(capsys, main, "--run", first)
+
+
+def test_both_parts_are_looked_at_before_the_first_epoch(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    data = write_set(tmp_path/"set")
+    for k in (0, 1):
+        (data/"val"/"jade"/f"{k:02}.png").write_bytes(b"no picture")
+    sentence = refused(capsys, train, "--data", data, *TINY, "--output", tmp_path/"run")
+    assert "at most 1 damaged pictures" in sentence and "2 of 12" in sentence and not (tmp_path/"run").exists()

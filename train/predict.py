@@ -1,0 +1,115 @@
+"""What a trained network, or an ensemble, takes pictures for.
+
+    python -m train.predict --run RUN [RUN ...] FILE_OR_FOLDER ... [--crops centre|ten] [--output DIR]
+
+The probabilities of a picture are those of `train.evaluate`: the mean of the softmaxes of its crops, and over several networks.
+A folder is written:
+
+    predictions.csv       each picture: its five likeliest classes, the first first, and their probabilities
+    probabilities.csv     each picture: the probability of every class
+    predictions.png       the first pictures with their two likeliest classes
+"""
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from train.evaluate import default_output, whole_folder, written
+from zfcore import check, plots
+from zfcore.checkpoint import write_csv
+from zfcore.data.folders import Files, is_picture
+from zfcore.data.loader import Pictures
+from zfcore.data.transforms import CorruptImage
+from zfcore.kernel import PRECISIONS
+from zfcore.terminal import Bar, printable, say
+from zfcore.training.evaluation import open_runs, predict
+
+FILES = ("predictions.csv", "probabilities.csv", "predictions.png")
+TOP, SHOWN, LINES = 5, 30, 20     # classes of a picture in the table; pictures on the sheet; pictures in what is printed
+
+
+def open_files(models, paths, upscale, workers):
+    """The Pictures of files and of all those below folders, prepared as those of `models` were; any of them may be damaged."""
+    dataset = Files(paths, models[0].size)
+    pictures = Pictures(dataset, models[0].size, max(model.crop for model in models), upscale, workers)
+    pictures.may_be_damaged = len(dataset)
+    return pictures
+
+
+def write_tables(folder, names, order, p, classes):
+    """predictions.csv and probabilities.csv of N pictures: `order` (TOP,N), their likeliest classes; p (classes,N)."""
+    top = [f"{what}_{k}" for k in range(1, len(order) + 1) for what in ("class", "p")]
+    write_csv(folder/"predictions.csv", ([name, *(word for k in likeliest for word in (classes[k], f"{of_one[k]:.6g}"))]
+                                         for name, likeliest, of_one in zip(names, order.T, p.T)), "name", *top)
+    write_csv(folder/"probabilities.csv", ([name, *(f"{value:.6g}" for value in of_one)] for name, of_one in zip(names, p.T)),
+              "name", *classes)
+
+
+def write_sheet(path, pictures, found, order, classes):
+    """predictions.png: the first pictures, each with its two likeliest classes."""
+    tiles, captions = [], []
+    for n, i in enumerate(found.indices[:SHOWN].tolist()):
+        try:
+            tiles.append(pictures.picture(i))
+        except CorruptImage:                                    # its file is gone since
+            continue
+        captions.append(tuple(f"{found.p[k, n]:.3f} {classes[k]}" for k in order[:2, n]))
+    title = f"{len(tiles)} of {len(found.indices)} pictures: P and name of the likeliest class; below, of the second"
+    plots.save(plots.captioned(tiles, captions, [True]*len(tiles), title), path)
+
+
+def in_words(names, order, p, classes):
+    """The lines that are printed: each of the first pictures with its likeliest classes."""
+    for name, likeliest, of_one in [*zip(names, order.T, p.T)][:LINES]:
+        yield f"{printable(name)}: " + ", ".join(f"{classes[k]} {100*of_one[k]:.1f} %" for k in likeliest)
+    if len(names) > LINES:
+        yield f"and {len(names) - LINES} more"
+
+
+# ------------------------------------------------------------------------------------------------------- command line
+def parser():
+    p = argparse.ArgumentParser(prog="python -m train.predict",
+                                description="What a trained network, or an ensemble of several, takes pictures for.")
+    p.add_argument("pictures", nargs="*", metavar="FILE_OR_FOLDER", help="pictures, and folders with pictures in them or below")
+    p.add_argument("--run", required=True, nargs="+",
+                   help="a run's folder (its best.h5) or a checkpoint file; of several, the mean of the softmaxes is taken")
+    p.add_argument("--crops", choices=("centre", "ten"), default="centre", help="ten: the mean over the paper's ten crops")
+    p.add_argument("--output", metavar="DIR", help="folder to write (default: predictions, in the first run's folder)")
+    p.add_argument("--batch-size", type=check.BATCH, default=128)
+    p.add_argument("--device", default="auto", help="auto, cpu or gpu")
+    p.add_argument("--precision", default="fp32", help=f"how products are formed: {', '.join(PRECISIONS)} (on a CPU: fp32)")
+    p.add_argument("--workers", type=check.THREADS, default=2, help="threads that decode pictures")
+    p.add_argument("--upscale", action="store_true", help="enlarge pictures smaller than the network's input")
+    return p
+
+
+def divided(runs, paths):
+    """(runs, paths of pictures) of the words behind --run and of the others: `--run RUN photo.jpg` names one of each."""
+    first, *others = runs
+    pictures = [word for word in others if is_picture(Path(word).name) or Path(word).is_dir() and not any(Path(word).glob("*.h5"))]
+    if not (paths := [*paths, *pictures]):
+        raise check.Expected("FILE_OR_FOLDER", "pictures, or folders of pictures", "none")
+    return [first, *(word for word in others if word not in pictures)], paths
+
+
+@check.exit_with_message
+def main(arguments=None):
+    args = parser().parse_args(arguments)
+    runs, paths = divided(args.run, args.pictures)
+    models = open_runs(runs, args.device, args.precision)
+    classes = models[0].classes
+    models = [model.with_classes(classes) for model in models]
+    pictures = open_files(models, paths, args.upscale, args.workers)
+    output = Path(args.output or default_output(runs, "predictions"))
+    with whole_folder(output, FILES, "predictions") as (folder, place):
+        with Bar(len(pictures), "pictures", "predicting") as bar:
+            found = predict(models, pictures, args.batch_size, args.crops, bar)
+        names = [pictures.dataset.names[i] for i in found.indices]
+        order = np.argsort(-found.p, axis=0, kind="stable")[:TOP]
+        write_tables(folder, names, order, found.p, classes)
+        write_sheet(folder/"predictions.png", pictures, found, order, classes)
+    say(*in_words(names, order, found.p, classes), *written(output, place(), FILES))
+
+
+if __name__ == "__main__":
+    main()
