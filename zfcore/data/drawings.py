@@ -62,16 +62,20 @@ def _ramp(start, stop, count):
 def smooth(*points):
     """Closed curve through the points (Catmull-Rom, 5 points a piece)."""
     p = np.array(points, dtype=float)
-    k = np.arange(len(p))
-    return (_CATMULL_ROM @ p[(k[:, None] + (-1, 0, 1, 2)) % len(p)]).reshape(-1, 2)
+    return (_CATMULL_ROM @ p[_four(len(p)) % len(p)]).reshape(-1, 2)
 
 
 def curve(*points):
     """Open curve through the points, from the first to the last."""
     p = np.array(points, dtype=float)
-    k = np.arange(len(p) - 1)
-    pieces = _CATMULL_ROM @ p[(k[:, None] + (-1, 0, 1, 2)).clip(0, len(p) - 1)]
+    pieces = _CATMULL_ROM @ p[_four(len(p) - 1).clip(0, len(p) - 1)]
     return np.concatenate([pieces.reshape(-1, 2), p[-1:]])
+
+
+@cache
+def _four(pieces):
+    """(pieces,4): the numbers of the points that each piece of a curve depends on, beyond the ends too."""
+    return np.arange(pieces)[:, None] + (-1, 0, 1, 2)
 
 
 def polygon(*points):
@@ -111,9 +115,14 @@ def _normals(points):
 
 def outward(points):
     """Unit vectors (n,2) that point out of a closed shape, whichever way round its points run."""
+    return _outward(points, points - points.sum(axis=0)/len(points))
+
+
+def _outward(points, spokes):
+    """`outward`, with the vectors to the points from their mean."""
     behind, before = _neighbours(len(points))
     normals = _across(points.take(behind, axis=0) - points.take(before, axis=0))
-    return normals if np.vdot(normals, points - points.sum(axis=0)/len(points)) > 0 else -normals
+    return normals if np.vdot(normals, spokes) > 0 else -normals
 
 
 @cache
@@ -194,10 +203,10 @@ class Pen:
 
         They shrink onto a point of the shape's ellipse of inertia, so they stay inside of any shape that is convex,
         or nearly, however thin and tilted it is."""
-        if outline:
-            self.flat(points + outward(points)*outline, shade(colour, 0.42))
         middle = points.sum(axis=0)/len(points)
         spokes = points - middle
+        if outline:
+            self.flat(points + _outward(points, spokes)*outline, shade(colour, 0.42))
         along = spokes @ self.light
         focus = middle + along @ spokes*(0.6/math.sqrt(len(points)*(along @ along) + 1e-12))
         for shrunk, level in zip(focus + (points - focus)*_SHRINK, (-0.22, -0.05, 0.06, 0.15)):
