@@ -197,6 +197,10 @@ class PictureFiles:
             digest.update(f"\n{name}\0{self._source.stamp(self._path(i))}".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
+    def length(self, i):
+        """The bytes of picture i's file, None where that is gone."""
+        return self._source.length(self._path(i))
+
     def stamp(self, i):
         """16 bytes that are others when picture i's name, size or time of change is."""
         told = f"{self.names[i]}\0{self._source.stamp(self._path(i))}"
@@ -438,6 +442,12 @@ class Folder:
             return error.strerror
         return f"{status.st_size} {status.st_mtime_ns}" if path else ""
 
+    def length(self, path):
+        try:
+            return os.stat(os.path.join(self.path, path)).st_size
+        except OSError:
+            return None
+
 
 class Tar:
     """An uncompressed tar: its headers are read once, its members by offset at any time and from any thread."""
@@ -502,6 +512,9 @@ class Tar:
         if len(data) < size:
             raise OSError("the tar ends inside it")
         return data
+
+    def length(self, path):
+        return self.members[path][1]
 
     def stamp(self, path=""):
         status = os.stat(self.path)
