@@ -149,7 +149,9 @@ class Trained:
         if sorted(classes) != sorted(self.classes):
             raise check.Expected(f"{self.name}: classes", f"its own {len(self.classes)} in another order", f"{len(classes)}, others among them")
         order, network = [self.classes.index(name) for name in classes], self.network.copy()
-        for layer in network.layers[network.index(network.weighted[-1].name):]:
+        if not network.weighted and order != sorted(order):
+            raise check.Expected(f"{self.name}: classes", "a network with weights, which can be put into another order", "one without")
+        for layer in network.layers[network.index(network.weighted[-1].name):] if network.weighted else ():
             layer.parameters, layer.buffers = ({key: array[..., order] for key, array in arrays.items()}
                                                for arrays in (layer.parameters, layer.buffers))
         return replace(self, network=network, classes=list(classes))

@@ -28,6 +28,7 @@ from zfcore.check import Expected
 from zfcore.checkpoint import atomic
 from zfcore.data.folders import Folder, PictureFiles, Tar, is_picture
 from zfcore.data.loader import MOST_DAMAGED
+from zfcore.files import file_names
 from zfcore.hints import FilePath
 from zfcore.terminal import counted, printable, warn
 
@@ -332,7 +333,7 @@ def write_results(folder: FilePath, names: Sequence[str], scores: NDArray[np.flo
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Expected(place, "a folder that can be made", error.strerror) from None
-    for c, name in enumerate(classes):
+    for c, name in enumerate(file_names(classes)):
         with atomic(place / f"{competition}_cls_{part}_{name}.txt") as temporary:
             temporary.write_text("".join(f"{id} {score!s}\n" for id, score in zip(names, scores[:, c])), encoding="utf-8")
     return place
