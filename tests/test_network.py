@@ -234,3 +234,9 @@ def test_layers_given_to_two_networks_are_those_of_neither():
     other["conv1"].parameters["w"] = first["conv1"].parameters["w"]*2
     np.testing.assert_array_equal(first.forward(x, 5)[0], before)
     assert all(layer.parameters == {} for layer in shared)
+
+
+def test_a_network_without_weights_has_nothing_to_draw():
+    network = Network("shapes", (3, 8, 8), [MaxPool("pool1", K=2, S=2), ReLU("relu1")]).init(0, "he")
+    y, _ = network.forward(np.ones((3, 8, 8, 2), np.float32))
+    assert y.shape == (3, 4, 4, 2) and not any(layer.parameters for layer in network.layers)

@@ -17,7 +17,7 @@ import PIL
 
 from zfcore import check, results
 from zfcore.backend import to_host
-from zfcore.files import real
+from zfcore.files import file_names, real
 from zfcore.hdf5 import open_h5, short
 
 PICTURES = 64                     # in a file: those of the paper's layer 1 are 74 MB
@@ -89,7 +89,8 @@ def features_of(model, pictures, layers, folder, bar=None):
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise check.Expected("--features", "a place where a folder can be made", f"{folder} ({error.strerror})") from None
-    files = {layer: [folder/f"{layer}-{first:07}.h5" for first in range(0, len(pictures), PICTURES)] for layer in layers}
+    files = {layer: [folder/f"{called}-{first:07}.h5" for first in range(0, len(pictures), PICTURES)]
+             for layer, called in zip(layers, file_names(layers))}
     lacking = [k for k, of_block in enumerate(zip(*files.values())) if not all(path.is_file() for path in of_block)]
     start = lacking[0] if lacking else len(files[layers[0]])
     if bar is not None:

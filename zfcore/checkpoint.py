@@ -192,7 +192,7 @@ def check_resumable(what: str, found: Checkpoint, network: Network, size: int) -
 
 def _describe(group, **attributes):
     """Texts go in with a fixed length: then they lie in the object's header, which has a checksum, not in HDF5's heap."""
-    group.attrs.update({key: np.bytes_(value.encode()) if isinstance(value, str) else value
+    group.attrs.update({key: np.bytes_(value.encode(errors="surrogateescape")) if isinstance(value, str) else value
                         for key, value in attributes.items()})
 
 

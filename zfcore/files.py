@@ -4,6 +4,7 @@
     read_bytes(path, most)               its bytes, of a file no larger than `most`
     read_json(path, form)                what it says, in the form that is expected; else one sentence that names the place
     unfolded(path, most)                 a compressed file to read from, up to `most` bytes of what it unfolds to
+    file_names(names)                    names of layers, classes, pictures as names that files can have on any system
     inside(folder, name)                 the path of a file of somebody's folder, which no link leads out of
     folder_made(path)                    a folder that goes again if it stays empty
 
@@ -12,12 +13,15 @@ A form is a function (where, value) -> value, which raises Expected, calling the
 """
 import bz2
 import gzip
+import hashlib
 import json
 import lzma
 import math
 import os
 import stat
+import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -28,6 +32,8 @@ KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a devi
          stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
 MOST_JSON = 2**24                 # bytes; as Python's objects they are up to twenty times as many
 MOST_DIGITS = 40                  # of a whole number; the largest that zfcore writes has 20
+FORBIDDEN = '/\\:*?"<>|'          # in names of files, on some system
+MOST_NAME = 100                   # bytes
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{k}" for port in ("COM", "LPT") for k in range(1, 10))}
 
 
@@ -83,6 +89,37 @@ def inside(folder, name):
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise Expected(path, "a place in its own folder", "a link that leads out of it", f"put the file itself into {folder}")
     return path
+
+
+def file_names(names: Iterable[str]) -> list[str]:
+    """Names of the files of layers, classes or pictures of these different names: they themselves, where any system takes that. What it
+    may not take is written as in addresses, "a/b" as "a%2Fb" and "con" as "%63on", and two names that are one on a system which
+    does not tell a from A, or too long, end in a digest of the name."""
+    found, taken = [], set()
+    for one in names:
+        called = "".join(c if c.isprintable() and c not in FORBIDDEN + "%" else _escaped(c) for c in one) or "%"
+        called = called[:-1] + _escaped(called[-1]) if called[-1] in ". " else called
+        called = _escaped(called[0]) + called[1:] if called[0] in ".~-" or _is_reserved(called) else called
+        if len(called.encode()) > MOST_NAME or _alike(called) in taken:
+            digest = hashlib.sha256(one.encode(errors="surrogateescape")).hexdigest()[:12]
+            called = called.encode()[:MOST_NAME - 13].decode(errors="ignore").rstrip("%. ") + "-" + digest
+        taken.add(_alike(called))
+        found.append(called)
+    return found
+
+
+def _escaped(character):
+    return "".join(f"%{byte:02X}" for byte in character.encode(errors="surrogateescape"))
+
+
+def _is_reserved(called):
+    """Return whether Windows takes a name for a device's."""
+    return called.split(".")[0].rstrip().upper() in RESERVED
+
+
+def _alike(called):
+    """Key that two names have in common that are one on some system."""
+    return unicodedata.normalize("NFC", called).casefold()
 
 
 @contextmanager
@@ -202,8 +239,8 @@ def text(most=1000):
 
 def name(where, value):
     """A form: a text that may name a file on any system: printable, without separators, not one that Windows reserves."""
-    if (not isinstance(value, str) or not 0 < len(value) <= 100 or not value.isprintable() or set(value) & set('/\\:*?"<>|')
-            or value[0] in ".~-" or value[-1] in ". " or value.split(".")[0].upper() in RESERVED):
+    if (not isinstance(value, str) or not 0 < len(value) <= 100 or not value.isprintable() or set(value) & set(FORBIDDEN)
+            or value[0] in ".~-" or value[-1] in ". " or _is_reserved(value)):
         raise Expected(where, "a name that a file could have", said(value))
     return value
 

@@ -146,7 +146,7 @@ class Network:
                      scores below 1, and a step moves the scores about as much through layer 1, where the pixels make
                      gradients large, as through the layers above it"""
         check.one_of("init", law, ("gaussian", "he"))
-        first, last = self.weighted[0], self.weighted[-1]
+        first, last = (self.weighted or [None])[0], (self.weighted or [None])[-1]
         for layer, shape in zip(self.layers, self.shapes):
             factor = 1/8 if layer is first else 1/64 if layer is last else 1
             layer.parameters, layer.buffers = ({key: device.array(array) for key, array in arrays.items()}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.backend import CPU, Device, to_device, to_host
-from zfcore.data import data_in_words, open_data, same_place
+from zfcore.data import check_there, data_in_words, open_data, same_place
 from zfcore.data.folders import VAL_FRACTION
 from zfcore.data.loader import DataSet, Pictures
 from zfcore.data.transforms import centre_crops, ten_crops
@@ -131,6 +131,8 @@ class Trained:
         """The data set of a part of `data` (None: what it was trained on). Where other data have no parts, all of them are "val"."""
         check.one_of("part", part, ("train", "val"))
         own = data is None or same_place(data, self.data)
+        if data is None:
+            check_there(self.data)
         found = open_data(self.data if data is None else data, self.size, limit_per_class, self.val_fraction if own else None)
         if not len(found[part == "val"]):
             raise check.Expected("--part", f"pictures in the {part} part of {data_in_words(self.data if data is None else data)}", "none",
@@ -147,7 +149,9 @@ class Trained:
         if sorted(classes) != sorted(self.classes):
             raise check.Expected(f"{self.name}: classes", f"its own {len(self.classes)} in another order", f"{len(classes)}, others among them")
         order, network = [self.classes.index(name) for name in classes], self.network.copy()
-        for layer in network.layers[network.index(network.weighted[-1].name):]:
+        if not network.weighted and order != sorted(order):
+            raise check.Expected(f"{self.name}: classes", "a network with weights, which can be put into another order", "one without")
+        for layer in network.layers[network.index(network.weighted[-1].name):] if network.weighted else ():
             layer.parameters, layer.buffers = ({key: array[..., order] for key, array in arrays.items()}
                                                for arrays in (layer.parameters, layer.buffers))
         return replace(self, network=network, classes=list(classes))

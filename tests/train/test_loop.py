@@ -42,7 +42,7 @@ def trained(made, pictures, tmp_path):
 
 def test_a_run_leaves_what_the_readme_promises(trained):
     files = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
-    assert files == {"config.json", "log.csv", "latest.h5", "best.h5", "epoch_0001.h5", "epoch_0002.h5",
+    assert files == {"config.json", "pictures.csv", "log.csv", "latest.h5", "best.h5", "epoch_0001.h5", "epoch_0002.h5",
                      "figures/learning_curves.png", "figures/filters.png", ".lock"}
     with open(trained/"log.csv") as file:
         rows = list(csv.DictReader(file))
@@ -216,7 +216,7 @@ def test_resume_refuses_a_changed_option_a_damaged_file_and_changed_classes(opti
     assert "--lr: expected the run's own value 0.003, got 0.5" in refused("--lr", "0.5")
     (pictures/"train"/"plum").rename(pictures/"train"/"violet")
     (pictures/"val"/"plum").rename(pictures/"val"/"violet")
-    assert "another classes" in refused()
+    assert "other classes: 1 missing ('plum'), 1 new ('violet')" in refused()
     before = (trained/"latest.h5").read_bytes()
     (trained/"latest.h5").write_bytes(before[:5000])
     assert "cut short or damaged" in refused()
