@@ -63,7 +63,7 @@ def prepared(config):
 
 
 @pytest.mark.parametrize("what", [lambda k: 10.0*2**k, lambda k: math.nan if k == 40 else 1.0,
-                                  lambda k: math.inf if k == 40 else 1.0], ids=["growing", "nan", "inf"])
+                                  pytest.param(lambda k: math.inf if k == 40 else 1.0, marks=pytest.mark.exhaustive)], ids=["growing", "nan", "inf"])
 def test_a_loss_that_diverges_or_is_not_finite_ends_it_there(what, options, tmp_path, monkeypatch, capsys):
     def added_up(self):
         return self.sums.count*(what(self.step - 1) if self.step > 30 else 1.0), 0.0, 0.0
