@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.real_data import REAL_DATA, needs
+from tests.spoken import in_one
 from zfcore import results
 from zfcore.__main__ import main
 from zfcore.analysis.correspondence import (GROUP, PARTS, Correspondence, common_parts, correspondence, default_side, groups_of,
@@ -355,8 +356,8 @@ def test_the_command_leaves_arrays_table_and_figure_and_draws_them_again(place, 
     for t, of in enumerate(("lower than random", "lower than of another picture")):
         assert float(table[0][f"p {of}"]) == pytest.approx(found.p_values[0, 0, t], rel=1e-4)
         assert float(table[0][f"corrected p {of}"]) == pytest.approx(found.corrected[0, 0, t], rel=1e-4)
-    said = capsys.readouterr().out
-    assert "corrected for 8 tests (Holm; 99 permutations each; the least possible is 0.08)" in said and text[-2] in said
+    said = in_one(capsys.readouterr().out)
+    assert "corrected for 8 tests (Holm; 99 permutations each; the least possible is 0.08)" in said and in_one(text[-2]) in said
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     for end in ("png", "csv", "md"):
         (tmp_path/f"correspondence.{end}").unlink()

@@ -17,6 +17,7 @@ from zfcore.layers import Conv, Flatten, Linear, MaxPool, ReLU
 from zfcore.models import build
 from zfcore.network import Network
 from zfcore.trained import Trained
+from tests.spoken import spoken
 
 
 def picture(h, w, seed=0):
@@ -275,7 +276,7 @@ def test_the_command_leaves_arrays_figure_and_numbers_and_draws_the_figure_again
     table = list(csv.DictReader((tmp_path/"invariance.csv").open()))
     assert [row["series"] for row in table] == ["translation", "scale", "rotation"]*2 and table[3]["picture"].endswith("two.png")
     assert float(table[4]["consistency"]) == pytest.approx(numbers(found)["scale"]["consistency"][1], abs=1e-5)
-    assert "the same class at" in capsys.readouterr().out.split("\n")[-2]
+    assert "the same class at" in spoken(capsys.readouterr().out)[-1]
     before = (tmp_path/"invariance.png").read_bytes()
     (tmp_path/"invariance.png").unlink()
     main(["redraw", str(tmp_path/"invariance.h5")])

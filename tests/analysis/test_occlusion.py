@@ -21,6 +21,7 @@ from zfcore.models.zfnet import zfnet
 from zfcore.network import Network
 from zfcore.plots import LABEL, MARGIN
 from zfcore.trained import Trained
+from tests.spoken import spoken
 
 N, CLASSES, GREY = 2, 5, 90
 
@@ -401,7 +402,7 @@ def command(place, *more):
 def test_files_leave_arrays_a_figure_and_a_sentence_and_the_figure_comes_back_from_the_arrays(place, tmp_path, capsys):
     command(place, "--images", place/"one.png", place/"two.png", "--label", DRAWN[3], "--output", tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"occlusion.h5", "occlusion.png", "strongest_conv2.h5"}
-    said = capsys.readouterr().out.strip().split("\n")[-1]
+    said = spoken(capsys.readouterr().out)[-1]
     assert re.match(r"over 2 pictures: the square takes P of the class from 0\.\d\d to 0\.\d\d at its worst place, and another "
                     r"class wins at \d+ % of the places; how far the strongest conv2 map falls .* correlation of", said), said
     found = results.load(tmp_path/"occlusion.h5", Occlusion)
@@ -444,14 +445,14 @@ def test_others_may_be_given_or_left_out(place, tmp_path):
     command(place, *ask, "--others")
     assert results.load(tmp_path/"occlusion.h5", Occlusion).others is None
     command(place, *ask, "--others", place/"two.png", place/"one.png")
-    found = results.load(tmp_path/"occlusion.h5", Occlusion)
+    found = results.load(tmp_path/"occlusion_2.h5", Occlusion)
     assert found.others.shape[:2] == (1, 2) and any(np.allclose(view, found.views[0], atol=1e-5) for view in found.others[0])
 
 
 def test_the_whole_network_at_every_place_says_the_same(place, tmp_path, capsys):
     for more in ((), ("--whole",)):
         command(place, "--pictures", "1,7", "--others", "--output", tmp_path/"".join(more), *more)
-    one, other = capsys.readouterr().out.strip().split("\n")[1::2]
+    one, other = spoken(capsys.readouterr().out)[1::2]
     assert one == other
 
 

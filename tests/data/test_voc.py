@@ -309,7 +309,7 @@ def test_few_pictures_with_something_missing_are_left_out_and_counted(large, cap
     (place / "Annotations/p7.xml").unlink()
     data = open_voc(large, "train")
     assert len(data) == len(data.labels) == 248 and not {"p3", "p7"} & {Path(name).stem for name in data.names}
-    said = capsys.readouterr().err.splitlines()
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("annotations: ")]       # how far it is
     assert len(said) == 1
     assert said[0].endswith("2 of 250 pictures left out: p3 in line 4 (no such picture), p7 in line 8 (no annotation)")
     (place / "Annotations/p8.xml").write_text(annotation([]))
@@ -321,7 +321,7 @@ def test_few_contradictions_are_told_and_the_annotations_followed(large, capsys)
     path = large / "VOCdevkit/VOC2012/ImageSets/Main/cow_train.txt"
     path.write_text(path.read_text().replace("p0  1", "p0 -1"))
     assert (open_voc(large, "train").labels[:, COW] == 1).all()
-    said = capsys.readouterr().err.splitlines()
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("annotations: ")]       # how far it is
     assert len(said) == 1 and "1 of 250 pictures have other labels than their annotations" in said[0]
     assert said[0].endswith("cow_train.txt:1 says -1 where Annotations/p0.xml makes it 1")
 

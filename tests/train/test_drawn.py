@@ -11,6 +11,7 @@ from zfcore.data.caltech import splits
 from zfcore.data.loader import Pictures
 from zfcore.models import from_checkpoint
 from zfcore.trained import Trained
+from tests.spoken import in_one
 
 OPTIONS = ["--preset", "tiny", "--image-size", "32", "--batch-size", "10", "--epochs", "1", "--limit-per-class", "1",
            "--workers", "1", "--device", "cpu"]
@@ -24,20 +25,20 @@ def cache(tmp_path, monkeypatch):
 
 def test_a_run_on_a_drawn_set_tells_it_keeps_its_pictures_and_is_evaluated(cache, tmp_path, capsys, monkeypatch):
     main([*OPTIONS, "--data", "drawn:unseen", "--output", str(tmp_path/"run")])
-    assert (f"data:   the drawn combinations that are kept apart (drawn once, then kept in {cache}): 30 classes, 30 training "
-            "and 30 validation pictures\n") in capsys.readouterr().out
+    assert (f"data: the drawn combinations that are kept apart (drawn once, then kept in {cache}) 30 classes, 30 training "
+            "and 30 validation pictures ") in in_one(capsys.readouterr().out)
     monkeypatch.setattr(synthetic, "render", lambda *_: pytest.fail("a picture was drawn again"))
     main([*OPTIONS, "--data", "drawn:unseen", "--output", str(tmp_path/"again")])
     assert (tmp_path/"run"/"log.csv").read_text().split(",")[:6] == (tmp_path/"again"/"log.csv").read_text().split(",")[:6]
     monkeypatch.undo()
     monkeypatch.setenv("ZFCORE_CACHE", str(cache))
     evaluate.main(["--run", str(tmp_path/"run"), "--device", "cpu"])
-    assert "600 validation pictures of the drawn combinations that are kept apart" in capsys.readouterr().out
+    assert "600 validation pictures of the drawn combinations that are kept apart" in in_one(capsys.readouterr().out)
 
 
 def test_the_ten_objects_are_kept_too(cache, tmp_path, capsys):
     main([*OPTIONS, "--output", str(tmp_path/"run")])
-    said = " ".join(capsys.readouterr().out.split())
+    said = in_one(capsys.readouterr().out)
     assert f"data: the synthetic set (drawn once, then kept in {cache}) 10 classes, 10 training" in said
     assert len(list(cache.glob("drawn-*.raw"))) == 2
 
@@ -45,7 +46,7 @@ def test_the_ten_objects_are_kept_too(cache, tmp_path, capsys):
 def test_without_a_folder_to_keep_them_pictures_are_drawn_as_it_goes(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(kept, "cache_folder", lambda: None)
     main([*OPTIONS, "--output", str(tmp_path/"run")])
-    assert "data: the synthetic set (drawn as it goes, no files) 10 classes, 10 training" in " ".join(capsys.readouterr().out.split())
+    assert "data: the synthetic set (drawn as it goes, no files) 10 classes, 10 training" in in_one(capsys.readouterr().out)
 
 
 def test_a_study_takes_a_drawn_set(cache, tmp_path):

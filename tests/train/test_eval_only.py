@@ -4,6 +4,7 @@ import os
 import pytest
 
 from tests.train.conftest import write_set
+from tests.spoken import spoken
 from train.__main__ import main
 
 
@@ -20,7 +21,7 @@ def state(folder):
 
 def printed(capsys, *words):
     main(list(map(str, words)))
-    return capsys.readouterr().out.splitlines()[-1]
+    return spoken(capsys.readouterr().out)[-1]
 
 
 def test_the_error_of_a_run_is_that_of_its_log_with_crops_networks_set_and_count(run, pictures, capsys):

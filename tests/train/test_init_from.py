@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tests.train.conftest import write_set
+from tests.spoken import in_one
 from train.__main__ import main
 from train.options import parser
 from zfcore.checkpoint import load
@@ -78,7 +79,7 @@ def test_what_does_not_fit_is_one_sentence_and_leaves_no_folder(source, options,
 def test_the_source_and_its_epoch_are_printed_and_stay_in_config_json_when_the_run_is_resumed(source, options, tmp_path, capsys):
     run = tmp_path/"run"
     main([*options, "--epochs", "1", "--init-from", str(source), "--output", str(run)])
-    assert f"weights of {source} after epoch 1" in capsys.readouterr().out
+    assert f"weights of {source} after epoch 1" in in_one(capsys.readouterr().out)
     first = json.loads((run/"config.json").read_text())
     assert first["init_from"] == {"path": str(source), "epoch": 1, "step": 4, "drawn_anew": []}
     main(["--resume", str(run), "--epochs", "2"])
