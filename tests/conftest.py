@@ -21,6 +21,15 @@ def _cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _unhurried():
+    """How far something is, is told every so many seconds of the whole run, and so in any test."""
+    from zfcore import terminal
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(terminal, "TELL_EVERY", 1e9)
+        yield
+
+
 def pytest_addoption(parser):
     parser.addoption("--all", action="store_true", help="with the cases marked exhaustive, which others cover")
 
