@@ -39,6 +39,6 @@ def pytest_collection_modifyitems(config, items):
     for item in marked(items):
         item.add_marker(pytest.mark.slow)
     if not config.getoption("all"):
-        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        left_out = {item: None for item in items if item.get_closest_marker("exhaustive")}
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
