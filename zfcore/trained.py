@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.backend import CPU, Device, to_device, to_host
-from zfcore.data import data_in_words, open_data, same_place
+from zfcore.data import check_there, data_in_words, open_data, same_place
 from zfcore.data.folders import VAL_FRACTION
 from zfcore.data.loader import DataSet, Pictures
 from zfcore.data.transforms import centre_crops, ten_crops
@@ -98,7 +98,7 @@ class Trained:
         return self.begun() if self.begun else None
 
     def untrained(self) -> "Trained":
-        """This model as its training began. Raises Expected where that is not known."""
+        """Model as its training began. Raises Expected where that is not known."""
         if self.start is None:
             raise check.Expected(self.path or self.name, "a run that says how its weights were drawn", "one that does not")
         return replace(self, network=self.start, epoch=0)
@@ -135,9 +135,11 @@ class Trained:
         """The data set of a part of `data` (None: what it was trained on). Where other data have no parts, all of them are "val"."""
         check.one_of("part", part, ("train", "val"))
         own = data is None or self.data is not None and same_place(data, self.data)
-        data = self.data if data is None else data
         if data is None:
-            raise check.Expected("--data", "pictures to look at, since this network was trained elsewhere", "none")
+            if self.data is None:
+                raise check.Expected("--data", "pictures to look at, since this network was trained elsewhere", "none")
+            check_there(self.data)
+        data = self.data if data is None else data
         found = open_data(data, self.size, limit_per_class, self.val_fraction if own else None)
         if not len(found[part == "val"]):
             raise check.Expected("--part", f"pictures in the {part} part of {data_in_words(data)}", "none",
@@ -149,12 +151,14 @@ class Trained:
         return Pictures(dataset, self.size, self.crop, upscale, workers)
 
     def with_classes(self, classes: Sequence[str]) -> "Trained":
-        """This model with its outputs in the order of `classes`, which must be its own: with them the last axis of its last weights
-        and of all that lies behind these. Raises Expected for others."""
+        """Model with this one's outputs in the order of `classes`, which must be its own: with them the last axis of its last
+        weights and of all that lies behind these. Raises Expected for others."""
         if sorted(classes) != sorted(self.classes):
             raise check.Expected(f"{self.name}: classes", f"its own {len(self.classes)} in another order", f"{len(classes)}, others among them")
         order, network = [self.classes.index(name) for name in classes], self.network.copy()
-        for layer in network.layers[network.index(network.weighted[-1].name):]:
+        if not network.weighted and order != sorted(order):
+            raise check.Expected(f"{self.name}: classes", "a network with weights, which can be put into another order", "one without")
+        for layer in network.layers[network.index(network.weighted[-1].name):] if network.weighted else ():
             layer.parameters, layer.buffers = ({key: array[..., order] for key, array in arrays.items()}
                                                for arrays in (layer.parameters, layer.buffers))
         return replace(self, network=network, classes=list(classes))

@@ -128,8 +128,10 @@ class _Work:
         """The Network of the nodes, for pictures of `shape`, with its weights."""
         self.build(shape)
         network = Network(name, shape, self.layers)
-        self.check_parameters(network.parameter_shapes())
-        return network.load(self.parameters, buffers=self.buffers)
+        try:
+            return network.load(self.parameters, buffers=self.buffers)
+        except check.Expected as error:
+            raise check.Expected(f"{self.foreign.path}: {error.what}", error.expected, error.got) from None
 
     def build(self, shape: Shape) -> None:
         rows: Sequence[int] | None = None                 # maps whose pixels the units are, where these come in the order hwc

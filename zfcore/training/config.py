@@ -100,7 +100,7 @@ class TrainConfig:
         return sum(self.lr*steps*10.0**-sum(drop <= epoch for drop in self.drop_after) for epoch in range(self.epochs))
 
     def decided(self, pictures: int) -> "TrainConfig":
-        """These options with a number for `weight_decay`: the one that leaves `start_left` of the start, at most MOST_DECAY."""
+        """Options with a number for `weight_decay`: the one that leaves `start_left` of the start, at most MOST_DECAY."""
         if self.weight_decay is not None:
             return self
         return replace(self, weight_decay=min(MOST_DECAY, float(f"{self.decay_for(self.start_left, pictures):.3g}")))
@@ -127,9 +127,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "zfnet-b": dict(model="zfnet-b"),
     "alexnet": dict(model="alexnet"),
 }
-# What --resume may be given another value for. Another device, micro-batch or precision changes the rounding of sums: the
+# What --resume may be given another value for. Data may have been moved, but must be the same pictures. Another device, micro-batch or precision changes the rounding of sums: the
 # run goes on as it would have, but no longer with the same bits.
-MAY_CHANGE = ("epochs", "workers", "device", "micro_batch", "precision")
+MAY_CHANGE = ("epochs", "data", "workers", "device", "micro_batch", "precision")
 
 
 def flag(name):
