@@ -371,7 +371,7 @@ def frames(network):
 
 
 def norms_within(network):
-    """Within maps, as Caffe's ZFNet does it, where the network normalises across them."""
+    """Layer that normalises within maps, as Caffe's ZFNet does it, where the network normalises across them."""
     return [case for layer, shape in zip(network.layers, network.shapes) if type(layer) is LocalResponseNorm
             for case in norm_within_cases(LocalResponseNormWithin(layer.name, 3, 5e-5), shape, shape, True)]
 

@@ -88,8 +88,8 @@ def changed(change):
     """A Training whose network is changed as soon as it is drawn."""
     class Changed(Training):
         @staticmethod
-        def drawn_network(config, classes):
-            network = Training.drawn_network(config, classes)
+        def drawn_network(config, classes, table=None):
+            network = Training.drawn_network(config, classes, table)
             change(network)
             return network
     return Changed

@@ -349,7 +349,7 @@ class Pad(Layer):
         return self._of_windows()
 
     def _of_windows(self):
-        """What of windows of its input is the windows of its output that see them: the Frame that cuts off the rest."""
+        """Frame that leaves, of windows of its input, the windows of its output that see them: it cuts off the rest."""
         K, _, P = self.window()
         return Frame(self.top - P, P - self.top - (K - 1), self.left - P, P - self.left - (K - 1))
 

@@ -124,26 +124,26 @@ class Machine:
                 raise Code(f"the instruction {instruction}")
 
     def named(self, name: str) -> "Global":
-        """What stands here for the function or class of that name."""
+        """Stand-in here for the function or class of that name."""
         if name not in self.made:
             raise Code(ascii(name[:60]))
         return Global(name, self.made[name])
 
     def since_mark(self) -> list[Any]:
-        """What was put on the stack since the last mark, taken off it."""
+        """Take off the stack, and return, all since the last mark."""
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
         return items
 
     def top(self, kind: type) -> Any:
-        """What lies on top, which must be of that kind."""
+        """Top of the stack, which must be of that kind."""
         if not isinstance(self.stack[-1], kind):
             raise TypeError("an instruction for another kind of thing")
         return self.stack[-1]
 
     def dictionary(self, items: list[Any]) -> dict[Any, Any]:
-        """Of keys and values in turn. Keys are text only: to hash a tuple of tuples of ... may take for ever."""
+        """Build a dict of keys and values in turn. Keys are text only: to hash a tuple of tuples of ... may take for ever."""
         return dict(zip(map(self.text, items[::2]), items[1::2], strict=True))
 
     @staticmethod

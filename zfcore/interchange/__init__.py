@@ -64,7 +64,7 @@ class Imported:
     notes: list[str]
 
     def record(self) -> dict[str, Any]:
-        """What the run keeps of it, as JSON can hold it."""
+        """Record that the run keeps of it, as JSON can hold it."""
         crop = self.foreign.input_shape[1]
         return {"format": self.foreign.format, "file": self.foreign.path.name, "sha256": sha256_of(self.foreign.path),
                 "preprocessing": self.seen.as_timm(crop), "notes": self.notes, "engine": self.foreign.engine_name if self.differences else "",

@@ -98,12 +98,12 @@ class Part(io.RawIOBase):
         return True
 
     def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
-        """As files have it."""
+        """Do as files do."""
         self._at = place + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        """As files have it."""
+        """Do as files do."""
         self._file.seek(self._start + self._at)
         count = self._file.readinto(memoryview(buffer)[:max(self._size - self._at, 0)])       # type: ignore[attr-defined]
         self._at += count

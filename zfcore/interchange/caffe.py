@@ -78,7 +78,7 @@ class _Layer:
     message: Any
 
     def said(self, parameter):
-        """What it says in the message `parameter`; all as it is meant where nothing is said."""
+        """Fields of its message `parameter`; all as they are meant where nothing is said."""
         if hasattr(self.message, parameter):
             return getattr(self.message, parameter)
         return message(PARAMETERS[parameter][0])()
@@ -132,7 +132,7 @@ def _layers(where, net):
 
 
 def _is_of_the_test(state, layer):
-    """Whether the rules of a layer's message let it be there when a network is tested."""
+    """Return whether the rules of a layer's message let it be there when a network is tested."""
     def is_met(rule):
         return ((not rule.HasField("phase") or rule.phase == TEST)
                 and (not rule.HasField("min_level") or state.level >= rule.min_level)
@@ -187,14 +187,14 @@ def _made(where, layer, current):
 
 
 def _inputs(net):
-    """What a Net says to enter, `input` with `input_shape` or four `input_dim`."""
+    """Inputs that a Net names, `input` with `input_shape` or four `input_dim`."""
     for k, name in enumerate(net.input):
         sizes = list(net.input_shape[k].dim if k < len(net.input_shape) else net.input_dim[4*k:4*k + 4])
         yield _Entering(words(name), sizes[1:] if len(sizes) == 4 else [])
 
 
 def _brought(layer):
-    """What a layer of DATA brings: pictures, and labels, of which nothing is known but the name."""
+    """Outputs of a layer of DATA: pictures, and labels, of which nothing is known but the name."""
     if layer.kind == "Input":
         shapes = [list(shape.dim) for shape in layer.said("input_param").shape] or [[]]
         for k, name in enumerate(layer.tops):
@@ -433,7 +433,7 @@ def _mean_beside(where, name, layer, C, notes):
 
 # ---------------------------------------------------------------------------------------------------------------- engine
 def _is_deployed(net, layers, kept):
-    """Whether OpenCV can take the prototxt as it is: made for deployment, and with no word that Caffe alone knows."""
+    """Return whether OpenCV can take the prototxt as it is: made for deployment, and with no word that Caffe alone knows."""
     inputs = len(net.input) + sum(layer.kind == "Input" for layer in layers)
     return (inputs == 1 and len(kept) == len(layers) and not any(layer.kind in LEFT_OUT | DATA - {"Input"} for layer in layers)
             and not any(layer.said("pooling_param").HasField("round_mode") for layer in layers))
@@ -484,7 +484,7 @@ def _with_engine(foreign, text, beyond):
     reads = {node.gives: node.reads for node in foreign.nodes if isinstance(node, Flattening) and node.gives != node.name}
 
     def engine(x, names):
-        """Those tensors of `names` that the file has, for x (N,C,H,W)."""
+        """Tensors among `names` that the file has, for x (N,C,H,W)."""
         names = [name for name in names if name in given]
         inner = [name for name in dict.fromkeys(reads.get(name, name) for name in names) if name != foreign.input]
         try:

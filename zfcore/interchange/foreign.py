@@ -44,7 +44,7 @@ def padding(window: Window, size: Sequence[int]) -> Pads:
 
 
 def counted(size: int, K: int, S: int, pads: tuple[int, int], rounding: str) -> int:
-    """How many windows there are along an axis; of those that "ceil" lets reach over the end none begins behind the map."""
+    """Number of windows along an axis; of those that "ceil" lets reach over the end none begins behind the map."""
     over = size + sum(pads) - K
     if rounding == "floor":
         return over//S + 1

@@ -1,4 +1,4 @@
-"""From a Foreign network to one of zfcore's layers that computes the same.
+"""Lowering of a Foreign network to one of zfcore's layers that computes the same.
 
 What zfcore's layers do otherwise is brought into their form here, each with a line in `Lowered.folded`: a scaling and a shift go
 into the weights below them, how pictures are seen into the first weights (preprocessing.py), a softmax at the end is left to
@@ -225,7 +225,7 @@ class _Work:
         self.layers.append(kind(self._name(node.name), node.n, node.alpha, node.beta, node.k, node.convention))
 
     def _affine(self, node, shape):
-        """As a batch normalisation whose running mean is 0 and whose variance is 1."""
+        """Append a batch normalisation whose running mean is 0 and whose variance is 1."""
         C, name = shape[0], self._name(node.name)
         scale, shift = (np.broadcast_to(array, (C,)) for array in (node.scale, node.shift))
         self.layers.append(BatchNorm(name, EPS))

@@ -87,5 +87,5 @@ def _npy(where, data):
 
 
 def _reason(error):
-    """What an error says, as a sentence can hold it."""
+    """Words of an error, as a sentence can hold it."""
     return (getattr(error, "strerror", None) or str(error).partition("\n")[0] or "another file")[:200]

@@ -570,7 +570,7 @@ LAYERS = {"Conv": _Reader._conv, "MaxPool": _Reader._max_pool, "AveragePool": _R
 
 
 def called(node: Any) -> str:
-    """What the file calls a node; where it has no name, its output's."""
+    """Name by which the file calls a node; where it has no name, its output's."""
     return (node.name or next(filter(None, node.output), "") or node.op_type)[:100]
 
 

@@ -1,4 +1,4 @@
-"""What zfcore itself writes into an ONNX file beside the graph, and reads again: names of classes, and how pictures are seen."""
+"""Metadata that zfcore itself writes into an ONNX file beside the graph, and reads again: names of classes, and how pictures are seen."""
 import base64
 import binascii
 import json

@@ -157,7 +157,7 @@ def settled(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def computed(op_type: str, a: Any, inputs: Sequence[NDArray[Any] | None], budget: Budget, node: str) -> NDArray[Any]:
-    """What the operator `op_type`, one of COMPUTED, makes of constants; `a` has its attributes. Raises Expected, calling it `node`,
+    """Compute what the operator `op_type`, one of COMPUTED, makes of constants; `a` has its attributes. Raises Expected, calling it `node`,
     where the inputs do not fit together."""
     try:
         with np.errstate(all="ignore"):

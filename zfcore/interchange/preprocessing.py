@@ -1,4 +1,4 @@
-"""How a network of somebody else's sees pictures: x = (pixel - mean)*scale, of channels in its own order.
+"""Preprocessing of a network of somebody else's: x = (pixel - mean)*scale, of channels in its own order.
 
 zfcore subtracts a mean image of RGB pixels, 0..255, and no more. The rest is put into the first weights (lower.py), which can do
 it as well: a factor of a channel, another order, the grey of three.
@@ -17,7 +17,7 @@ GREY = np.array([0.299, 0.587, 0.114])                          # of R, G, B, as
 
 @dataclass
 class Preprocessing:
-    """What is done to pixels, 0..255, before they enter.
+    """Treatment of pixels, 0..255, before they enter.
 
     channels   the order in which the network has them; "grey": one, which is .299 R + .587 G + .114 B
     mean       (C,) or a picture (C,S,S), in that order, in units of pixels
@@ -77,7 +77,7 @@ class Preprocessing:
         return self.mean[:, top:top + H, left:left + W]
 
     def in_words(self) -> str:
-        """How pictures are seen, in a line."""
+        """Sentence that tells how pictures are seen."""
         channels = {"rgb": "RGB", "bgr": "BGR", "grey": "grey"}[self.channels]
         mean = "a mean picture" if self.mean.ndim == 3 else "nothing" if not self.mean.any() else ", ".join(f"{m:.4g}" for m in self.mean)
         factors = self.scale if len(set(self.scale.tolist())) > 1 else self.scale[:1]
@@ -133,7 +133,7 @@ def seen_by(foreign: Foreign, channels: str | None = None, mean: NDArray[np.floa
 
 
 def _are_shares(mean, std):
-    """Whether numbers are of pixels 0 to 1: all at most 1, and not the mean 0 alone."""
+    """Return whether numbers are of pixels 0 to 1: all at most 1, and not the mean 0 alone."""
     given = [array for array in (mean, std) if array is not None and array.ndim == 1]
     return bool(given) and all((array <= 1).all() for array in given) and (std is not None or bool(mean.any())) and \
         (mean is None or mean.ndim == 1)

@@ -37,7 +37,7 @@ OF_OURS = table({"version": choice(1), "input": FORM_INPUT, "layers": FORM_LAYER
 
 @dataclass
 class Weights:
-    """What a file of weights holds.
+    """Contents of a file of weights.
 
     shapes, numbers   {name: shape} of its tensors, and a function that gives one's numbers
     by_torch, needs   a function that gives {name: torch.Tensor}, as torch reads the file, and the packages that it takes
@@ -84,7 +84,7 @@ def foreign(form: str, path: Path, weights: Weights, model: str | None) -> Forei
 
 
 def _version(package):
-    """Of an installed package; "" of another."""
+    """Version of an installed package; "" of another."""
     try:
         return version(package).split("+")[0]
     except PackageNotFoundError:
@@ -116,7 +116,7 @@ def tensors(network: Network) -> dict[str, NDArray[np.float32]]:
 
 
 def about(network: Network, classes: Sequence[str]) -> str:
-    """What is written beside the weights: the layer table and the classes, as JSON."""
+    """Text that is written beside the weights: the layer table and the classes, as JSON."""
     return json.dumps({"version": 1, "input": list(network.input_shape), "layers": network.table(), "classes": list(classes)})
 
 
@@ -228,7 +228,7 @@ def _names_of(network, groups):
 
 
 def _fits(needed, group, shapes):
-    """Whether the tensors are those that a layer needs; biases, and the scale of a normalisation, may be missing."""
+    """Return whether the tensors are those that a layer needs; biases, and the scale of a normalisation, may be missing."""
     optional = {"bias", "weight"} if "running_mean" in needed else {"bias"}
     return set(needed) - optional <= set(group) <= set(needed) and all(shapes[name] == needed[key] for key, name in group.items())
 
