@@ -62,7 +62,7 @@ def a_result(kind):
 
 
 def _filled(line, sizes):
-    if line.is_number:
+    if line.is_scalar:
         return SCALARS[line.type]
     shape = tuple(sizes.value(words.rstrip("?"), "") for words in line.sizes)
     if line.dtype is str:

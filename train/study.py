@@ -66,7 +66,7 @@ class Run(Unit):
 
     @property
     def lock(self):
-        """It lies beside the folder, which does not exist yet or must be empty."""
+        """Name of the run's lock, which lies beside the folder, which does not exist yet or must be empty."""
         return f".{self.config.model}.{self.config.seed}.lock"
 
     @property
@@ -137,7 +137,7 @@ class StudyFolder:
 
     def work(self, units, do, of="unit"):
         """`do(unit, progress)` what of `units` is not finished, first what nobody else is at; it calls `progress()` for each
-        part of the unit's size. Returns when all is finished or has failed. `of` is what the bar counts."""
+        share of the unit's size. Returns when all is finished or has failed. `of` is what the bar counts."""
         elsewhere, done = [], sum(unit.done for unit in units)
         size = sum(unit.size for unit in units)
         with Bar(size, of, "study", done=done, hidden=done >= size) as bar:
@@ -185,7 +185,7 @@ class StudiedTraining(Training):
 
     @staticmethod
     def progress():
-        """Nothing, where nobody wants to know."""
+        """Say nothing, where nobody wants to know."""
 
     def close_epoch(self, score):
         super().close_epoch(score)

@@ -32,8 +32,8 @@ COMPETITIONS = {"run": "comp2", "scratch": "comp1"}             # of the evaluat
 
 @dataclass(frozen=True)
 class Scores:
-    """What a classifier says of the pictures that are scored: p float64 (n,20), probabilities, of the pictures with the
-    numbers `pictures` int64 (n,). C, train_error: see `train.transfer_study.Part`. `train` counts its training pictures."""
+    """Answers of a classifier for the pictures that are scored: p float64 (n,20), probabilities, of the pictures with the
+    numbers `pictures` int64 (n,). C, train_error: see `train.transfer_study.Fitted`. `train` counts its training pictures."""
     FORM = {"C": "float", "train_error": "float", "seconds": "float", "train": "int 0..", "pictures": "int64 n 0..",
             "p": "float64 n K 0..1"}
     C: float
@@ -106,8 +106,8 @@ def voc_precision(args):
     study.begin(train_part=args.train_part, score_part=args.score_part, scratch_epochs=args.scratch_epochs)
     with study.folder.locked():
         top = max(study.layers)
-        of_parts = [study.features(part, [top]) for part in study.sets]
-        features = {network: [of[network][top] for of in of_parts] for network in NETWORKS}
+        of_sets = [study.features(name, [top]) for name in study.sets]
+        features = {network: [of[network][top] for of in of_sets] for network in NETWORKS}
         study.choose_pictures(*(of.pictures for of in features["run"]))
         seconds = sum(of.seconds for of in features["run"])
         found = {network: study.kept(network, lambda: study.classify(*features[network])) for network in NETWORKS}
@@ -196,7 +196,7 @@ def claim(ours):
 
 
 def beside(ours, way):
-    """How the run's features stand to another of `WAYS`."""
+    """Comparison of the run's features with another of `WAYS`."""
     one, other = ours["run"]["2010"], ours[way]["2010"]
     lead, count, there = one[-1] - other[-1], int((one[:-1] > other[:-1]).sum()), int((~np.isnan(one[:-1])).sum())
     return (f"{'ahead' if lead > 0 else 'not ahead'} (mean {one[-1]:.1f} against {other[-1]:.1f} %, ahead in {count} of {there} "

@@ -9,7 +9,7 @@
     folder_made(path)                    a folder that goes again if it stays empty
 
 A form is a function (where, value) -> value, which raises Expected, calling the value `where`. They are made by `text`,
-`whole`, `number`, `choice`, `listed`, `table` and `mapping`, and serve the attributes of HDF5 files as well (zfcore/hdf5.py).
+`whole`, `real`, `choice`, `listed`, `table` and `mapping`, and serve the attributes of HDF5 files as well (zfcore/hdf5.py).
 """
 import bz2
 import gzip
@@ -34,12 +34,12 @@ MOST_JSON = 2**24                 # bytes; as Python's objects they are up to tw
 MOST_DIGITS = 40                  # of a whole number; the largest that zfcore writes has 20
 FORBIDDEN = '/\\:*?"<>|'          # in names of files, on some system
 MOST_NAME = 100                   # bytes
-WINDOWS = {"CON", "PRN", "AUX", "NUL", *(f"{port}{k}" for port in ("COM", "LPT") for k in range(1, 10))}
+RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{k}" for port in ("COM", "LPT") for k in range(1, 10))}
 
 
 # ------------------------------------------------------------------------------------------------------------- opening
 def opener(path, flags):
-    """For `open(path, mode, opener=opener)`: the descriptor of a regular file. Raises OSError at once for anything else; where
+    """Descriptor, for `open(path, mode, opener=opener)`, of a regular file. Raises OSError at once for anything else; where
     the file is to be written for a link too, since that may lead anywhere."""
     writes = flags & (os.O_WRONLY | os.O_RDWR)
     try:
@@ -63,7 +63,7 @@ def refuse_others(status, path):
 
 
 class NotRegular(OSError):
-    """Something that is no regular file."""
+    """File that is not a regular one."""
 
 
 def read_bytes(path, most):
@@ -92,7 +92,7 @@ def inside(folder, name):
 
 
 def file_names(names: Iterable[str]) -> list[str]:
-    """What files of layers, classes or pictures of these different names are called: by them, where any system takes that. What it
+    """Names of files of layers, classes or pictures of these different names: they themselves, where any system takes them. What it
     may not take is written as in addresses, "a/b" as "a%2Fb" and "con" as "%63on", and two names that are one on a system which
     does not tell a from A, or too long, end in a digest of the name."""
     found, taken = [], set()
@@ -113,12 +113,12 @@ def _escaped(character):
 
 
 def _is_reserved(called):
-    """Whether Windows takes a name for a device's."""
-    return called.split(".")[0].rstrip().upper() in WINDOWS
+    """True where Windows takes a name for a device's."""
+    return called.split(".")[0].rstrip().upper() in RESERVED
 
 
 def _alike(called):
-    """What two names have in common that are one on some system."""
+    """Form that two names have in common which are one on some system."""
     return unicodedata.normalize("NFC", called).casefold()
 
 
@@ -141,7 +141,7 @@ def folder_made(path):
 
 
 def numbered(path, number):
-    """What the `number`-th file or folder that was to be `path` is called, where the ones before are others: a.h5, a_2.h5, a_3.h5."""
+    """Name of the `number`-th file or folder that was to be `path`, where the ones before are others: a.h5, a_2.h5, a_3.h5."""
     return path if number == 1 else path.with_name(f"{path.stem}_{number}{path.suffix}")
 
 
@@ -193,7 +193,7 @@ def read_json(path, form=None, most=MOST_JSON):
 
 
 def parsed(where, text, form=None):
-    """What the JSON `text`, called `where` in messages, says. Refused beside what is no JSON: a name twice in one object, whole
+    """Parse the JSON `text`, called `where` in messages. Refused beside what is no JSON: a name twice in one object, whole
     numbers of more than MOST_DIGITS digits, and objects in objects beyond what Python takes."""
     try:
         value = json.loads(text, parse_int=_whole_number, object_pairs_hook=_once)
@@ -254,7 +254,7 @@ def whole(low=0, high=2**63 - 1, or_none=False):
     return form
 
 
-def number(low=-math.inf, high=math.inf, above=-math.inf, infinite=False, nan=False):
+def real(low=-math.inf, high=math.inf, above=-math.inf, infinite=False, nan=False):
     """A number from `low` to `high`, larger than `above`; `infinite` or `nan` only where that is asked for."""
     words = "a number" + (f" above {above:g}" if above > -math.inf else f" from {low:g}" if low > -math.inf else "")
     words += f" to {high:g}" if high < math.inf else ""
@@ -325,7 +325,7 @@ def anything(where, value):
 
 
 def _within(where, key):
-    """How messages call the value of `key` in the object `where`."""
+    """Name in messages of the value of `key` in the object `where`."""
     return f"{where}: {key if key.isidentifier() else said(key)}"
 
 

@@ -94,7 +94,7 @@ class Trained:
         return self.begun() if self.begun else None
 
     def untrained(self) -> "Trained":
-        """This model as its training began. Raises Expected where that is not known."""
+        """Model as its training began. Raises Expected where that is not known."""
         if self.start is None:
             raise check.Expected(self.path or self.name, "a run that says how its weights were drawn", "one that does not")
         return replace(self, network=self.start, epoch=0)
@@ -144,8 +144,8 @@ class Trained:
         return Pictures(dataset, self.size, self.crop, upscale, workers)
 
     def with_classes(self, classes: Sequence[str]) -> "Trained":
-        """This model with its outputs in the order of `classes`, which must be its own: with them the last axis of its last weights
-        and of all that lies behind these. Raises Expected for others."""
+        """Model with this one's outputs in the order of `classes`, which must be its own: with them the last axis of its last
+        weights and of all that lies behind these. Raises Expected for others."""
         if sorted(classes) != sorted(self.classes):
             raise check.Expected(f"{self.name}: classes", f"its own {len(self.classes)} in another order", f"{len(classes)}, others among them")
         order, network = [self.classes.index(name) for name in classes], self.network.copy()

@@ -208,7 +208,7 @@ def _dealt(groups, count, rng):
 
 
 def _derangements(groups, count, seed):
-    """As `_dealt`, but no picture keeps its own place: drawn group by group until that is so."""
+    """Deal as `_dealt` does, but no picture keeps its own place: drawn group by group until that is so."""
     rng = np.random.Generator(np.random.Philox(key=[seed, 3]))
     shifts = np.zeros((count, sum(map(len, groups))), np.int64)
     for group in groups:

@@ -87,8 +87,8 @@ def landmarked_files(args, model):
 
 
 def synthetic_faces(args, model):
-    """As `landmarked_files`, of the first pictures of --label in the synthetic set, or the drawn one that --data names, that
-    show all parts."""
+    """Landmarks as `landmarked_files` gives them, of the first pictures of --label in the synthetic set, or the drawn one that
+    --data names, that show all parts."""
     pictures = open_pictures(args, model, args.data if is_drawn(args.data or "") else "")
     parts, crop = args.parts or list(alike.PARTS), model.crop
     dataset, numbers, places = pictures.dataset, [], []

@@ -37,7 +37,7 @@ def run(args):
     else:
         file = top.pass_file(folder/"top_activations.h5", model, pictures, layers, args.k, args.batch_size)
     if args.merge:
-        found = top.merge([results.load(part, top.TopActivations) for part in args.merge])
+        found = top.merge([results.load(shard, top.TopActivations) for shard in args.merge])
         top.check_pass(found, model, pictures, layers, args.k, args.batch_size, "--merge")
         results.save(file, found)
     first, stop = top.shard_range(shard, len(pictures), args.batch_size)

@@ -45,7 +45,7 @@ def open_data(data: str, size: int, limit_per_class: int = 0, val_fraction: floa
 
 
 def same_place(one: str, other: str) -> bool:
-    """Whether two names of data, as `open_data` takes them, are of the same set."""
+    """Return whether two names of data, as `open_data` takes them, are of the same set."""
     if is_drawn(one) or is_drawn(other):
         return (one.removeprefix(DRAWN) or "objects") == (other.removeprefix(DRAWN) or "objects") and is_drawn(one) == is_drawn(other)
     return Path(one).resolve() == Path(other).resolve()
@@ -63,7 +63,7 @@ def check_there(data: str) -> None:
 
 
 def is_drawn(data: str) -> bool:
-    """True where `data`, as `open_data` takes it, asks for a drawn set."""
+    """Return whether `data`, as `open_data` takes it, asks for a drawn set."""
     return not data or data.startswith(DRAWN)
 
 

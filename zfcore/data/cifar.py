@@ -37,7 +37,7 @@ MOST_CLASSES, LONGEST = 1000, 1000
 
 @dataclass(frozen=True)
 class Form:
-    """How one of the four is made up."""
+    """Make-up of one of the four."""
     folder: str
     tar: str                      # what its tar is called, without .tar.gz
     train: list                   # files of the training set
@@ -96,7 +96,7 @@ def open_cifar(root, limit_per_class=0, coarse=False):
 
 
 def is_cifar(root):
-    """Whether `open_cifar` is the one to open what is at `root`."""
+    """Return whether `open_cifar` is the one to open what is at `root`."""
     try:
         return bool(_find(Path(root)))
     except BROKEN:
@@ -131,11 +131,11 @@ class CIFAR:
         return digest.hexdigest()
 
 
-def _first_of_each_class(labels, number):
-    """The numbers of each class's first so many pictures, ascending."""
+def _first_of_each_class(labels, count):
+    """The numbers of each class's first `count` pictures, ascending."""
     order = labels.argsort(kind="stable")
     place_in_class = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])
-    return np.sort(order[place_in_class < number])
+    return np.sort(order[place_in_class < count])
 
 
 # ------------------------------------------------------------------------------------------------- where the files lie
@@ -231,7 +231,7 @@ def _entry(what, table, key):
 
 
 def _kind(thing):
-    """What a thing out of a pickle is, in a few words: its contents may be of any size."""
+    """Kind of a thing out of a pickle, in a few words: its contents may be of any size."""
     if isinstance(thing, np.ndarray):
         return f"{thing.dtype} {thing.shape}"
     if isinstance(thing, list):
@@ -350,7 +350,7 @@ FRESH = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple,
 
 
 def _dictionary(items):
-    """From keys and values in turn. Keys are text only: to hash a tuple of tuples of ... may take for ever."""
+    """Build a dict from keys and values in turn. Keys are text only: to hash a tuple of tuples of ... may take for ever."""
     return dict(zip(map(_text, items[::2]), items[1::2], strict=True))
 
 

@@ -145,7 +145,8 @@ def _beside(places):
 
 
 def how_to_read(suffixes):
-    """What would read files of these `suffixes` that are not read here, as the end of a sentence; empty where nothing would."""
+    """Advice on what would read files of these `suffixes` that are not read here, as the end of a sentence; empty where nothing
+    would."""
     if HEIF & set(suffixes) and not HAS_HEIF:
         return '; pip install "zfcore[heif]" reads HEIC pictures'
     return "; a newer Pillow reads AVIF pictures" if ".avif" in suffixes else ""
@@ -236,12 +237,12 @@ def _names_at(path):
         listing = folder.classes("")
     except OSError as error:
         raise Expected(path, "a folder that can be read", f"{error.strerror} ({error.filename})") from None
-    for line in _left_out(path, {"all": (folder, "")}, {}):
-        say(line)
     names = sorted(os.path.join(path, name) for of_class in listing.values() for name in of_class)
     if not names:
         raise Expected(path, "pictures in it or in folders below it", "none",
                        "pictures are files named " + " ".join(sorted(SUFFIXES)) + how_to_read(folder.left_out))
+    for line in _left_out(path, {"all": (folder, "")}, {}):
+        say(line)
     return names
 
 
@@ -356,7 +357,7 @@ def read_names(table):
 
 
 def _is_there(table):
-    """Whether something is called like the list that is no folder: a class could be."""
+    """True where something is called like the list that is no folder: a class could be."""
     return os.path.lexists(table) and not os.path.isdir(table)
 
 
@@ -371,7 +372,7 @@ def is_picture(path):
 
 
 def is_system(path):
-    """Whether a file or folder on the way to `path` is hidden or one of those that systems make for themselves."""
+    """Return whether a file or folder on the way to `path` is hidden or one of those that systems make for themselves."""
     return any(name[:1] == "." or name[:2] == "~$" or name.lower() in SYSTEM for name in path.split("/"))
 
 

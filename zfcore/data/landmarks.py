@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from zfcore.check import Expected
-from zfcore.files import anything, listed, mapping, number, read_json, table, text, whole
+from zfcore.files import anything, listed, mapping, read_json, real, table, text, whole
 from zfcore.hints import FilePath
 from zfcore.terminal import printable, warn
 
@@ -31,7 +31,7 @@ def regions(where, value):
     return (list(mapping(REGION)(where, value).values()) if isinstance(value, dict) else listed(REGION)(where, value))
 
 
-PLACE = number(-LARGEST, LARGEST)
+PLACE = real(-LARGEST, LARGEST)
 OWN = mapping(mapping(listed(PLACE, 2, 2), text(), MOST_PARTS))
 COCO = table({"images": listed(table({"id": identity, "file_name": text()}, others=anything)),
               "annotations": listed(table({"image_id": identity}, {"category_id": identity, "keypoints": listed(PLACE, 3*MOST_PARTS)}, anything)),
@@ -139,7 +139,7 @@ def _of_via(pictures):
 
 
 def _chosen(value):
-    """What was chosen for an attribute in VIA: a text, or of check boxes {choice: true} the only one; "" where it is neither."""
+    """Choice made for an attribute in VIA: a text, or of check boxes {choice: true} the only one; "" where it is neither."""
     if isinstance(value, dict):
         chosen = [choice for choice, is_so in value.items() if is_so is True]
         return chosen[0] if len(chosen) == 1 else ""

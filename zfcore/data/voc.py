@@ -132,7 +132,7 @@ def _classes(source, prefix):
 
 
 def _parts(lists, classes):
-    """Of the files in ImageSets/Main the names of parts, which are those of no single class."""
+    """Names of the parts, of the files in ImageSets/Main those that are of no single class."""
     stems = sorted(name[:-4] for name in lists if name.endswith(".txt"))
     return [stem for stem in stems if not any(stem.startswith(f"{name}_") for name in classes)]
 
@@ -253,7 +253,7 @@ def _compare(source, prefix, part, lists, ids, labels, classes, there):
 
 
 def _tell(what, expected, faults, total, done):
-    """What was done about `faults` {picture: sentence} of `total` pictures, on standard error; above 1 %, Expected."""
+    """Report on what was done about `faults` {picture: sentence} of `total` pictures, on standard error; above 1 %, Expected."""
     if not faults:
         return
     first = ", ".join([*faults.values()][:3]) + (f" and {len(faults) - 3} more" if len(faults) > 3 else "")

@@ -99,7 +99,7 @@ class TrainConfig:
         return sum(self.lr*steps*10.0**-sum(drop <= epoch for drop in self.drop_after) for epoch in range(self.epochs))
 
     def decided(self, pictures: int) -> "TrainConfig":
-        """These options with a number for `weight_decay`: the one that leaves `start_left` of the start, at most MOST_DECAY."""
+        """Options with a number for `weight_decay`: the one that leaves `start_left` of the start, at most MOST_DECAY."""
         if self.weight_decay is not None:
             return self
         return replace(self, weight_decay=min(MOST_DECAY, float(f"{self.decay_for(self.start_left, pictures):.3g}")))

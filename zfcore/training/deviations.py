@@ -1,4 +1,4 @@
-"""Where a run differs from the paper's recipe (section 3), and what the paper leaves open: declared here, once.
+"""Deviations of a run from the paper's recipe (section 3), and what the paper leaves open: declared here, once.
 
     deviations(config, counts)    what the paper states and this run does otherwise. None for the presets zfnet, zfnet-b and
                                   alexnet on ImageNet 2012
@@ -93,7 +93,7 @@ def open_questions(config):
 
 
 def weight_decay(config):
-    """What --weight-decay, or --start-left which chooses it, answers to the paper's silence."""
+    """Answer of --weight-decay, or --start-left which chooses it, to the paper's silence."""
     if config.start_left:
         return Deviation("weight decay", "", f"so much on weights that {100*config.start_left:.0f} % of their start is left at the end"
                          + (f": {config.weight_decay:g}" if config.weight_decay is not None else "")

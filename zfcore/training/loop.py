@@ -302,7 +302,7 @@ class Training:
         wrong answers added to `totals`. None where the host sees at once that the loss is not finite, as on a CPU."""
         size, share = self.config.image_size, len(labels)/N
         x = crop_flip(pictures, self.device_mean, *crops, size, size)
-        y, caches = self.network.forward(x, step, part=(first, N))
+        y, caches = self.network.forward(x, step, piece=(first, N))
         cache = softmax_loss_onto(self.totals[:2], y, labels)
         if not runs_kernels(y) and not math.isfinite(self.totals[0]):
             return None
@@ -416,7 +416,7 @@ def counts(train):
 
 
 def differing(before, now):
-    """What has become of the classes `before`, in words."""
+    """Words for what has become of the classes `before`."""
     found = [(sorted(set(before) - set(now)), "missing"), (sorted(set(now) - set(before)), "new")]
     return "other classes: " + (", ".join(f"{len(names)} {what} ({some(names)})" for names, what in found if names) or "another order")
 
@@ -455,7 +455,7 @@ RISE, FALL = 3, 0.1              # epochs, and the share of the lowest validatio
 
 
 def over_fits(history):
-    """Whether it is seen with the last row, and with none before: for RISE epochs the validation loss has been FALL above its
+    """Return whether it is seen with the last row, and with none before: for RISE epochs the validation loss has been FALL above its
     lowest while the training error is below what it was there."""
     def seen(losses, errors):
         lowest = min(range(len(losses)), key=losses.__getitem__)
