@@ -92,7 +92,7 @@ def inside(folder, name):
 
 
 def file_names(names: Iterable[str]) -> list[str]:
-    """Names of the files of layers, classes or pictures of these different names: they themselves, where any system takes that. What it
+    """Names of files of layers, classes or pictures of these different names: they themselves, where any system takes them. What it
     may not take is written as in addresses, "a/b" as "a%2Fb" and "con" as "%63on", and two names that are one on a system which
     does not tell a from A, or too long, end in a digest of the name."""
     found, taken = [], set()
@@ -113,12 +113,12 @@ def _escaped(character):
 
 
 def _is_reserved(called):
-    """Return whether Windows takes a name for a device's."""
+    """True where Windows takes a name for a device's."""
     return called.split(".")[0].rstrip().upper() in RESERVED
 
 
 def _alike(called):
-    """Key that two names have in common that are one on some system."""
+    """Form that two names have in common which are one on some system."""
     return unicodedata.normalize("NFC", called).casefold()
 
 

@@ -40,7 +40,7 @@ class Code(Exception):
 
 
 class Filled:
-    """A thing that a pickle makes empty and fills afterwards, by `fill` with what it says."""
+    """Object that a pickle makes empty and fills afterwards, by `fill` with what it says."""
 
 
 class Global:

@@ -18,6 +18,7 @@ from zfcore.data import loader
 from zfcore.models import start_of
 from zfcore.training import Training, resolve
 from zfcore.training.folder import new_folder
+from zfcore.training.loop import over_fits
 from zfcore.training.watch import Interrupt, StallGuard
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -239,3 +240,20 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path/"file").write_text("")
     with pytest.raises(Expected, match="a place where a folder can be made"):
         new_folder(resolve(vars(parser().parse_args([]))), tmp_path/"file"/"run")
+
+
+LOW = [1.0, 0.5]                  # validation losses down to the lowest
+
+
+@pytest.mark.parametrize("losses, errors, epochs", [
+    ([*LOW, 0.6, 0.6, 0.6], [0.9, 0.5, 0.4, 0.3, 0.2], [5]),                             # said with the third epoch
+    ([*LOW, 0.6, 0.6, 0.6, 0.9, 0.9], [0.9, 0.5, 0.4, 0.3, 0.2, 0.1, 0.1], [5]),         # and never again
+    ([*LOW, 0.6, 0.6], [0.9, 0.5, 0.4, 0.3], []),                                        # too short
+    ([*LOW, 0.54, 0.54, 0.54], [0.9, 0.5, 0.4, 0.3, 0.2], []),                           # too little
+    ([*LOW, 0.6, 0.54, 0.6, 0.6], [0.9, 0.5, 0.4, 0.3, 0.2, 0.1], []),                   # not three in a row
+    ([*LOW, 0.6, 0.54, 0.6, 0.6, 0.6], [0.9, 0.5, 0.4, 0.3, 0.2, 0.1, 0.1], [7]),
+    ([*LOW, 0.6, 0.6, 0.6], [0.9, 0.5, 0.6, 0.6, 0.5], []),                              # the training error does not fall: it diverges
+    ([*LOW, 0.6, 0.6, 0.4], [0.9, 0.5, 0.4, 0.3, 0.2], [])])                             # a new lowest
+def test_a_loss_that_rises_while_the_training_error_falls_is_told_once(losses, errors, epochs):
+    found = [n for n in range(1, len(losses) + 1) if over_fits({"val_loss": losses[:n], "train_error": errors[:n]})]
+    assert found == epochs

@@ -28,6 +28,9 @@ def run(args):
     if args.against:
         models["against"] = model.untrained() if args.against == "untrained" else open_model(args, args.against)
     ready = {name: (model, *moving_pictures(args, model)) for name, model in models.items()}
+    for of, *_ in ready.values():
+        for layer in args.layers or ():
+            of.network.index(layer)                        # before the work begins
     folder = output_folder(args)
     for name, (model, pictures, labels, names) in ready.items():
         series = moved.paper_series(model.size, model.crop)

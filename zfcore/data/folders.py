@@ -237,12 +237,12 @@ def _names_at(path):
         listing = folder.classes("")
     except OSError as error:
         raise Expected(path, "a folder that can be read", f"{error.strerror} ({error.filename})") from None
-    for line in _left_out(path, {"all": (folder, "")}, {}):
-        say(line)
     names = sorted(os.path.join(path, name) for of_class in listing.values() for name in of_class)
     if not names:
         raise Expected(path, "pictures in it or in folders below it", "none",
                        "pictures are files named " + " ".join(sorted(SUFFIXES)) + how_to_read(folder.left_out))
+    for line in _left_out(path, {"all": (folder, "")}, {}):
+        say(line)
     return names
 
 
@@ -357,7 +357,7 @@ def read_names(table):
 
 
 def _is_there(table):
-    """Return whether something is called like the list that is no folder: a class could be."""
+    """True where something is called like the list that is no folder: a class could be."""
     return os.path.lexists(table) and not os.path.isdir(table)
 
 

@@ -139,7 +139,7 @@ def _of_via(pictures):
 
 
 def _chosen(value):
-    """Choice for an attribute in VIA: a text, or of check boxes {choice: true} the only one; "" where it is neither."""
+    """Choice made for an attribute in VIA: a text, or of check boxes {choice: true} the only one; "" where it is neither."""
     if isinstance(value, dict):
         chosen = [choice for choice, is_so in value.items() if is_so is True]
         return chosen[0] if len(chosen) == 1 else ""

@@ -77,7 +77,7 @@ class Flow:
 
     @property
     def axes(self) -> Shape:
-        """Its shape as the file has it, but for the number of pictures."""
+        """Shape as the file has it, but for the number of pictures."""
         return (*self.shape[1:], self.shape[0]) if self.order == "hwc" else self.shape
 
 

@@ -127,7 +127,7 @@ def _rows(part, dataset):
 
 
 def check_pictures(folder, train, val):
-    """Return whether there is a list of the run's pictures. Raises Expected unless the two data sets have those, each in its class, wherever
+    """True where there is a list of the run's pictures. Raises Expected unless the two data sets have those, each in its class, wherever
     they lie now. Those whose files have other sizes are named on standard error."""
     if isinstance(train, Synthetic) or not (path := inside(folder, PICTURES)).is_file():
         return False

@@ -422,7 +422,7 @@ def counts(train):
 
 
 def differing(before, now):
-    """Words that tell what has become of the classes `before`."""
+    """Words for what has become of the classes `before`."""
     found = [(sorted(set(before) - set(now)), "missing"), (sorted(set(now) - set(before)), "new")]
     return "other classes: " + (", ".join(f"{len(names)} {what} ({some(names)})" for names, what in found if names) or "another order")
 
