@@ -19,6 +19,7 @@ FLOORS = [                                        # from the ground up; what sta
     ["zfcore.optim", "zfcore.checkpoint", "zfcore.networks"],
     ["zfcore.results"],
     ["zfcore.models", "zfcore.data", "zfcore.device"],
+    ["zfcore.interchange"],
     ["zfcore.deconvnet", "zfcore.trained"],
     ["zfcore.analysis"],
     ["zfcore.plots"],

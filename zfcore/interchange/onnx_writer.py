@@ -6,7 +6,6 @@ zfcore rounds up stands there as padding behind the maps, which every engine und
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.backend import to_host
