@@ -74,8 +74,7 @@ LEFT_OUT = {"pictures (N,C,H,W) of a fixed size", "pictures that are cast to flo
 @needs("onnx_node_cases/cases.json")
 def test_cases_of_the_data_folder_agree_but_for_those_that_are_left_out(tmp_path):
     outcomes = Counter(outcome(read_case(row), tmp_path) for row in rows_of_folder() if row["op"] in OPERATORS)
-    print(outcomes)
-    assert outcomes.pop("agrees") == 0
+    assert outcomes.pop("agrees") == 47
     assert {what.removeprefix("expected ") for what in outcomes} <= LEFT_OUT
 
 
