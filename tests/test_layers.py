@@ -10,7 +10,7 @@ from zfcore.analysis.occlusion import occlusion
 from zfcore.backend import CPU
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, load, save
-from zfcore.deconvnet import DECONVNET, GRADIENT, GUIDED, descend
+from zfcore.deconvnet import DECONVNET, GRADIENT, GUIDED, descend, feature_layer
 from zfcore.layers import (KINDS, AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm,
                            LocalResponseNormWithin, MaxPool, Pad, Pixelwise, ReLU, Step)
 from zfcore.models import from_checkpoint, from_table
@@ -102,6 +102,33 @@ def test_the_mean_of_whole_maps_fits_any_size_and_has_no_border():
     for field in ({"P": 1}, {"borders": "padded"}, {"rounding": "floor"}):
         with pytest.raises(Expected, match="mean: expected no padding, rounding or borders where the window is the whole map"):
             Network("whole", (2, 5, 8), [AvgPool("mean", **field)])
+
+
+def test_a_pad_takes_maps_that_are_many_and_refuses_those_that_would_be_too_large():
+    assert Pad("rim", 1, 1, 1, 1).shape_out((4096, 7, 7)) == (4096, 9, 9)
+    for rims in ((2**14, 0, 0, 0), (0, 0, 2**13, 2**13)):                 # long and thin: in a cone it is a square
+        with pytest.raises(Expected, match="rim: expected at most 268435456 numbers in the padded maps of a picture, seen as squares, got 3x"):
+            Pad("rim", *rims).shape_out((3, 5, 5))
+
+
+def test_a_frame_under_the_first_convolution_and_a_cut_behind_it_leave_its_units_and_its_cones_what_they_are():
+    """As networks come from elsewhere. The maps of conv1 are still read behind its ReLU."""
+    network = Network("elsewhere", (3, 9, 9), [Pad("frame", 0, 2, 1, -1), Conv("conv1", 4, K=3), Pad("cut", -1, -1, 0, -2), ReLU("relu1"),
+                                               LocalResponseNormWithin("norm1", 3, 0.5), Flatten("flat"), Linear("fc2", 3)]).init(1, "he")
+    assert feature_layer(network, "conv1") == network.index("relu1") and network.shapes[4] == (4, 7, 5)
+    pictures, mean = np.random.default_rng(0).integers(0, 256, (2, 9, 9, 3), dtype=np.uint8), np.full((3, 9, 9), 100, np.float32)
+    for size in (1, 3):
+        cone, whole = (occlusion(Trained(network, mean), pictures, [0, 2], size=size, stride=2, incremental=how) for how in (True, False))
+        np.testing.assert_allclose(cone.sums, whole.sums, rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(cone.probabilities, whole.probabilities, rtol=1e-5, atol=1e-6)
+    x = pictures.transpose(3, 1, 2, 0) - np.float32(100)
+    y, caches = network.forward(x, until="norm1")
+    for place in ((0, 0), (6, 4), (3, 2)):
+        dy = np.zeros_like(y)
+        dy[1, place[0], place[1]] = 1
+        for rules in (GRADIENT, DECONVNET, GUIDED):
+            np.testing.assert_allclose(descend(network, dy, caches, rules, np.array([place, place])), descend(network, dy, caches, rules),
+                                       rtol=1e-4, atol=1e-6)
 
 
 # ----------------------------------------------------------------------------------------------------- by itself

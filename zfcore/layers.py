@@ -23,7 +23,7 @@ and what it answers otherwise only where the answer is another one:
     has_filters                  these are filters KxK, which may be looked at and whose RMS is limited
     rectifies                    its outputs are never negative, and 0 where a unit is off: features are read behind it
     keeps_positive               of inputs that are never negative neither are its outputs
-    keeps_units                  output and input have the same units, each by itself scaled or moved: BatchNorm
+    keeps_units                  output and input have the same units, each by itself scaled or moved: BatchNorm, Pad
     has_switches                 it chooses among its inputs, and its cache says which
     hands_on                     in evaluation the output is the input, in another shape perhaps
     border                       what counts outside the map
@@ -314,7 +314,7 @@ class Pad(Layer):
     bottom: int
     left: int
     right: int
-    keeps_positive = True
+    keeps_positive = keeps_units = True
     pixelwise = False                              # where nothing is moved either: an output may lie beyond the map
 
     def shape_out(self, shape: Shape) -> Shape:
@@ -323,7 +323,7 @@ class Pad(Layer):
             out = C, *Frame(*self.arguments()).around(H, W)
         except check.Expected as error:
             raise check.Expected(self.name, error.expected, error.got) from None
-        if C*max(out)**2 > MOST_PADDED:
+        if C*max(out[1:])**2 > MOST_PADDED:
             raise check.Expected(self.name, f"at most {MOST_PADDED} numbers in the padded maps of a picture, seen as squares",
                                  "x".join(map(str, out)))
         return out
