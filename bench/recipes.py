@@ -100,7 +100,7 @@ def config_of(recipe):
 
 
 def measure(file):
-    """What is told of the run whose last checkpoint is `file`. Of the layers the last convolution and the classes are judged."""
+    """Row of the run whose last checkpoint is `file`. Of the layers the last convolution and the classes are judged."""
     model, checkpoint = trained.open(file), load(file)
     if model.start is None:
         raise check.Expected(file, "a checkpoint that tells its start", "one without")

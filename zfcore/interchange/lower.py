@@ -128,8 +128,10 @@ class _Work:
         """The Network of the nodes, for pictures of `shape`, with its weights."""
         self.build(shape)
         network = Network(name, shape, self.layers)
-        self.check_parameters(network.parameter_shapes())
-        return network.load(self.parameters, buffers=self.buffers)
+        try:
+            return network.load(self.parameters, buffers=self.buffers)
+        except check.Expected as error:
+            raise check.Expected(f"{self.foreign.path}: {error.what}", error.expected, error.got) from None
 
     def build(self, shape: Shape) -> None:
         rows: Sequence[int] | None = None                 # maps whose pixels the units are, where these come in the order hwc
@@ -269,14 +271,6 @@ class _Work:
         self.layers.append(Pad(self._name(f"{node.name}_pad"), top, bottom, left, right))
         self.folded.append(f"{node.name}: padding {top},{left},{bottom},{right} is laid around the maps before it")
         return 0, window.rounding, []
-
-    def check_parameters(self, shapes):
-        """Raise Expected where a node's arrays do not fit the maps that enter it."""
-        for layer, of_layer in self.parameters.items():
-            for key, array in of_layer.items():
-                if array.shape != tuple(shapes[layer][key]):
-                    raise check.Expected(f"{self.foreign.path}: {layer}", f"{key} of shape {tuple(shapes[layer][key])}", array.shape)
-                check.finite(f"{self.foreign.path}: {layer}.{key}", array)
 
 
 _LAYERS = {Convolution: _Work._convolution, Dense: _Work._dense, MaxPooling: _Work._maxpooling, AveragePooling: _Work._averagepooling,
