@@ -201,6 +201,15 @@ def test_what_cannot_be_expressed_is_refused_by_the_name_of_the_node(nodes, word
     assert words in str(refused.value) and str(refused.value).startswith(f"{tmp_path}/a.onnx: ")
 
 
+@pytest.mark.parametrize("node, words", [
+    (("MaxPool", [], {"kernel_shape": [16, 16]}), "node0: expected maxima of at most 15x15 pixels, got 16x16"),
+    (("Conv", ["w"], {"dilations": [1900, 1900]}), "node0: expected filters that stand in square ones of ")])
+def test_windows_that_layers_cannot_have_are_refused_before_memory_is_taken_for_them(node, words, tmp_path):
+    with pytest.raises(Unsupported) as refused:
+        imported(chain(tmp_path/"a.onnx", (3, 4000, 4000), [node], CONV))
+    assert words in str(refused.value)
+
+
 def two_readers(path):
     chain(path, (3, 8, 8), [("Relu", []), helper.make_node("Conv", ["t0", "w"], ["a"]), helper.make_node("Conv", ["t0", "w"], ["b"]),
                             helper.make_node("Concat", ["a", "b"], ["y"], "meet", axis=1)], {"w": CONV["w"]})

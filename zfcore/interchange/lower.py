@@ -23,6 +23,7 @@ from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Li
 from zfcore.network import Network
 from zfcore.ops.window import output_size
 
+MOST_SQUARED = 2**26              # numbers of filters that are filled up with zeros
 LARGEST_POOL = 15                 # pixels a side of a window whose switches fit a byte
 EPS = 1e-5                        # of a BatchNorm that stands for a scaling and a shift
 
@@ -170,6 +171,10 @@ class _Work:
 
     def _convolution(self, node, shape):
         given = replace(node.window, pads=padding(node.window, _maps(self.foreign.path, node, shape)[1:]))
+        side = max(1 + (K - 1)*d for K, d in zip(given.K, given.dilation))
+        if node.w.shape[0]*node.w.shape[1]*side**2 > max(MOST_SQUARED, node.w.size):
+            raise unsupported(self.foreign.path, node.name, f"filters that stand in square ones of {MOST_SQUARED} numbers in all",
+                              f"{side}x{side} each", "dilation")
         w, window = squared(node.w, given)
         if window is not given:
             self.folded.append(f"{node.name}: filters of {'x'.join(map(str, node.window.K))}"
@@ -194,6 +199,9 @@ class _Work:
                 self.layers.append(MaxPool(self._name(node.name if k == 1 else f"{node.name}_{k}"), K, K))
                 side, k = -(-side//K), k + 1
             return
+        if max(node.window.K) > LARGEST_POOL:
+            raise unsupported(self.foreign.path, node.name, f"maxima of at most {LARGEST_POOL}x{LARGEST_POOL} pixels",
+                              "x".join(map(str, node.window.K)), "switches of more than a byte")
         P, rounding, cut = self._placed(node, node.window, shape, zeros_around=False)
         self.layers += [MaxPool(self._name(node.name), node.window.K[0], node.window.S[0], P, rounding), *cut]
 

@@ -322,9 +322,10 @@ class _Reader:
     def _average_pool(self, node, a, x):
         C, *size = self._maps(node, x).shape
         window, out = self._window(node, a, a.kernel_shape, size)
-        if a.count_include_pad and window.rounding == "ceil":
+        padded = getattr(a, "count_include_pad", 0)              # of version 7 and later
+        if padded and window.rounding == "ceil":
             raise self._unsupported(node, "ceil_mode or count_include_pad", "both, of which engines make different things")
-        return self._add(node, AveragePooling, x, (C, *out), window=window, borders="padded" if a.count_include_pad else "inside")
+        return self._add(node, AveragePooling, x, (C, *out), window=window, borders="padded" if padded else "inside")
 
     def _global_pool(self, node, a, x):
         kind = AveragePooling if node.op_type == "GlobalAveragePool" else MaxPooling
