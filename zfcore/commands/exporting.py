@@ -8,7 +8,7 @@ from zfcore.commands.common import option
 from zfcore.terminal import printable, say
 
 HELP = "a trained network as a file of ONNX, safetensors or PyTorch"
-FORMATS = {"onnx": ("onnx", ".onnx"), "safetensors": ("safetensors", ".safetensors"), "torch": ("pytorch", ".pth")}
+FORMATS = {"onnx": ("onnx_writer", ".onnx"), "safetensors": ("safetensors", ".safetensors"), "torch": ("pytorch", ".pth")}
 OPTIONS = [
     option("run", metavar="RUN", help="a run's folder, a checkpoint file, or a network that comes with zfcore, e.g. drawn"),
     option("--format", choices=tuple(FORMATS), required=True),

@@ -4,7 +4,7 @@
     read(path, graph, model)       -> a `Foreign`: what the file says, in nobody's conventions but its own
     lower.to_network(...)          a Foreign -> a network of zfcore's layers that computes the same
     certificate.compare(...)       the two beside each other, layer by layer, the other computed by its own engine
-    onnx.write(...) and others     a network of zfcore's -> a file
+    onnx_writer.write(...) and others     a network of zfcore's -> a file
 
 A format is a module of its own: onnx.py, caffe.py, pytorch.py (and safetensors.py, whose files hold weights alone), keras.py. Each
 has `read(path, graph, model)`. A file is not believed: nothing in it is executed, no other file is opened outside its folder, and
