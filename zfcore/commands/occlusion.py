@@ -51,15 +51,16 @@ def run(args):
 def strongest_others(args, model, layer, folder):
     """A function of (units of `layer`, numbers of the pictures they were followed in) that gives for each unit the views
     (n,m,f,f,3) of the pictures of --others, or of the data, that excite it most, its own picture left out; None for none."""
-    if args.others == []:
+    of_data = args.others is None
+    if args.others == [] or of_data and args.data is None and model.data is None:          # of a network from elsewhere there are none
         return lambda units, own: None
-    if args.others is None:
+    if of_data:
         pictures = open_pictures(args, model)
         file = top.pass_file(folder/f"strongest_{layer}.h5", model, pictures, [layer], OTHERS + 1, args.batch_size)
     else:
         pictures, file = open_files(args.others, args, model), None
         images_of(pictures, range(len(pictures)))
-    same_set, count = args.others is None and args.pictures is not None, min(OTHERS, len(pictures))
+    same_set, count = of_data and args.pictures is not None, min(OTHERS, len(pictures))
     with Bar(len(pictures), "picture", "strongest pictures") as moving:
         found = top.top_activations(model, pictures, [layer], OTHERS + 1, batch_size=args.batch_size, file=file, bar=moving)
 

@@ -1,0 +1,209 @@
+"""A network from elsewhere, from its file to a run: how it sees pictures, the certificate, the commands, fine-tuning."""
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import zfcore
+from tests.spoken import in_one
+from tests.train.conftest import write_set
+from train.__main__ import main as train
+from zfcore import interchange
+from zfcore.__main__ import main
+from zfcore.checkpoint import load
+from zfcore.interchange import certificate
+from zfcore.interchange.foreign import Convolution, Dense, Flattening, Foreign, MaxPooling, Rectifier, Window
+from zfcore.interchange.lower import to_network
+from zfcore.interchange.preprocessing import GREY, seen_by
+from zfcore.layers import Conv, Flatten, Linear, MaxPool, ReLU
+from zfcore.network import Network
+
+SIDE, CROP = 13, 11
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng([seed, *shape]).standard_normal(shape)
+
+
+def of_nodes(tmp_path, C=3, first="convolution", **said):
+    """A Foreign of two layers for pictures (C,CROP,CROP), and a function that computes its scores of x (N,C,CROP,CROP) in float64."""
+    w, b, units = draw(5, C, 3, 3), draw(5), draw(4, 5*9*9, seed=1)
+    matrix = draw(4, C*CROP*CROP, seed=2)
+
+    def by_convolution(x):
+        seen = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))                       # (N,C,9,9,3,3)
+        maps = np.einsum("nchwij,fcij->nfhw", seen, w) + b[:, None, None]
+        return np.maximum(maps, 0).reshape(len(x), -1) @ units.T
+
+    nodes = {"convolution": [Convolution("c", "x", "a", w, b, Window((3, 3))), Rectifier("r", "a", "b"), Flattening("f", "b", "d"),
+                             Dense("l", "d", "y", units, None)],
+             "matrix": [Flattening("f", "x", "d"), Dense("l", "d", "y", matrix, None)],
+             "last axis": [Flattening("f", "x", "d", "hwc"), Dense("l", "d", "y", matrix, None)],
+             "pool": [MaxPooling("p", "x", "a", Window((CROP, CROP))), Flattening("f", "a", "d"), Dense("l", "d", "y", matrix[:, :C], None)]}
+    scores = {"convolution": by_convolution, "matrix": lambda x: x.reshape(len(x), -1) @ matrix.T,
+              "last axis": lambda x: x.transpose(0, 2, 3, 1).reshape(len(x), -1) @ matrix.T,
+              "pool": lambda x: x.max(axis=(2, 3)) @ matrix[:, :C].T}
+    return Foreign("test", tmp_path/"file", "x", (C, CROP, CROP), nodes[first], preprocessing=said), scores[first]
+
+
+# ------------------------------------------------------------------------------------------------- how pictures are seen
+@pytest.mark.parametrize("first", ["convolution", "matrix", "last axis", "pool"])
+@pytest.mark.parametrize("channels, how", [
+    ("rgb", {}), ("bgr", {}), ("grey", {}), ("rgb", {"mean": np.array([120., 110, 100]), "std": np.array([50., 60, 70])}),
+    ("bgr", {"mean": np.array([120., 110, 100]), "scale": 0.017}), ("grey", {"mean": np.array([33.]), "std": np.array([78.])}),
+    ("bgr", {"mean": draw(3, SIDE, SIDE)*20 + 100}), ("rgb", {"mean": np.array([.485, .456, .406]), "std": np.array([.229, .224, .225])})])
+def test_pixels_give_the_scores_that_the_network_has_for_what_it_sees(tmp_path, first, channels, how):
+    foreign, scores = of_nodes(tmp_path, 1 if channels == "grey" else 3, first)
+    seen = seen_by(foreign, channels=channels, size=SIDE, **how)
+    lowered = to_network(foreign, seen, "made")
+    pixels = np.random.default_rng(5).integers(0, 256, (6, SIDE, SIDE, 3), np.uint8)
+    x = pixels.transpose(0, 3, 1, 2).astype(float)                                                    # as the definition has it
+    x = (x*GREY[:, None, None]).sum(axis=1, keepdims=True) if channels == "grey" else x[:, ::-1] if channels == "bgr" else x
+    mean, std = how.get("mean", np.zeros(1)), how.get("std", np.ones(1))/how.get("scale", 1)
+    if mean.ndim == 1 and mean.any() and (mean <= 1).all():
+        mean, std = mean*255, std*255
+    if channels == "bgr" and mean.ndim == 1:
+        mean, std = mean[::-1], std[::-1]
+    mean = mean if mean.ndim == 3 else mean[:, None, None]
+    expected = scores(((x - mean)/std[:, None, None])[:, :, 1:-1, 1:-1])
+    model = zfcore.Trained(lowered.network, lowered.mean, data=None)
+    y, _ = lowered.network.forward(model.inputs(pixels))
+    np.testing.assert_allclose(y.T, expected, rtol=0, atol=1e-5*np.abs(expected).max())
+    y, _ = lowered.network.forward(certificate.entering(seen, lowered, seen.of_pixels(pixels[:, 1:-1, 1:-1]))) if mean.shape[1:] == (1, 1) \
+        else (y, None)
+    np.testing.assert_allclose(y.T, expected, rtol=0, atol=1e-5*np.abs(expected).max())
+
+
+@pytest.mark.parametrize("C, how, sentence", [
+    (3, {"channels": "grey"}, "rgb or bgr for a network of three"), (1, {"channels": "bgr"}, "grey for a network of one"),
+    (3, {"std": np.ones(3), "scale": 1.0}, "either --std or --scale"), (3, {"std": np.array([1., 0, 1])}, "numbers above 0"),
+    (3, {"mean": np.ones(2)}, "one number or 3"), (3, {"size": CROP - 1}, f"at least the {CROP} pixels"), (3, {"scale": 0.0}, "other than 0"),
+    (2, {}, "one channel or three"), (3, {"mean": np.ones((3, 9, 9)), "size": 12}, "a picture (3, 12, 12)")])
+def test_what_does_not_fit_the_network_is_one_sentence(tmp_path, C, how, sentence):
+    foreign, _ = of_nodes(tmp_path, C)
+    with pytest.raises(zfcore.Expected) as error:
+        to_network(foreign, seen_by(foreign, **how), "made")
+    assert sentence in str(error.value)
+
+
+def test_what_the_file_says_is_taken_and_what_nobody_says_is_told(tmp_path):
+    foreign, _ = of_nodes(tmp_path, channels="bgr", mean=[1, 2, 3], scale=0.5, size=SIDE)
+    seen = seen_by(foreign)
+    assert (seen.channels, seen.mean.tolist(), seen.scale.tolist(), seen.size, seen.assumed) == ("bgr", [1, 2, 3], [0.5]*3, SIDE, ())
+    assert seen.as_timm(CROP)["mean"] == pytest.approx([3/255, 2/255, 1/255])                         # in R,G,B
+    foreign, _ = of_nodes(tmp_path)
+    assert [line.partition(":")[0] for line in seen_by(foreign).assumed] == ["channels", "pixels"]
+
+
+# ------------------------------------------------------------------------------------------------- the certificate
+def test_a_network_that_computes_something_else_is_noticed_and_the_layer_named(tmp_path):
+    foreign, _ = of_nodes(tmp_path)
+    seen = seen_by(foreign)
+    lowered = to_network(foreign, seen, "made")
+    lowered.network["l"].parameters["w"][7, 2] += 1
+    good = to_network(foreign, seen, "made")
+
+    def engine(x, names):
+        y, given = certificate.entering(seen, good, x), {}
+        for layer in good.network.layers:
+            y, _ = layer.forward(y)
+            given[good.tensors.get(layer.name, "")] = np.moveaxis(y, -1, 0)
+        return given
+
+    foreign.engine = engine
+    found = {one.layer: one.relative for one in certificate.compare(foreign, seen, lowered)}
+    assert found.keys() == {"c", "r", "l"} and found["c"] == found["r"] == 0 and found["l"] > certificate.LIMIT
+    with pytest.raises(zfcore.Expected, match="l: expected what the file's own engine computes"):
+        certificate.check_same("file", certificate.compare(foreign, seen, lowered)[-1])
+
+
+# --------------------------------------------------------------------------------------------------------- commands
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A network of zfcore's as an ONNX file."""
+    onnx_writer = pytest.importorskip("zfcore.interchange.onnx_writer")
+    pytest.importorskip("onnx", reason="the package onnx, which reads and writes such files, is not installed")
+    network = Network("made", (3, 32, 32), [Conv("conv1", 6, 5, 2), ReLU("relu1"), MaxPool("pool1", 3, 2), Conv("conv2", 8, 3), ReLU("relu2"),
+                                            Flatten("flatten"), Linear("fc", 3)]).init(3, "he")
+    path = tmp_path_factory.mktemp("written")/"made here.onnx"
+    onnx_writer.write(network, path)
+    return path, network
+
+
+def refused(capsys, *words):
+    with pytest.raises(SystemExit) as left:
+        main([*map(str, words)])
+    assert left.value.code == 2
+    return in_one(capsys.readouterr().err)
+
+
+def test_a_file_becomes_a_run_that_commands_and_training_take(written, tmp_path, capsys):
+    path, network = written
+    (tmp_path/"words.txt").write_text("crane\nbee\ncrane\n")
+    main(["import", str(path), "--output", str(tmp_path/"run"), "--labels", str(tmp_path/"words.txt"), "--mean", "100,110,120"])
+    said = in_one(capsys.readouterr().out)
+    assert "sees: RGB, pixels 0 to 255 less 100, 110, 120" in said and "1 names stand twice" in said and "parity" in said or "beside" in said
+    kept = load(tmp_path/"run"/"best.h5")
+    assert kept.classes == ["crane (0)", "bee", "crane (2)"] and json.loads(kept.state["imported"])["sha256"] == interchange.sha256_of(path)
+    assert json.loads((tmp_path/"run"/"import.json").read_text()) == json.loads(kept.state["imported"])
+    model = zfcore.open(tmp_path/"run", "cpu")
+    assert model.data is None and model.network["fc"].parameters["w"].tobytes() == network["fc"].parameters["w"].tobytes()
+    data = write_set(tmp_path/"pictures", (8, 4), (40, 44))
+    main(["top-activations", "--run", str(tmp_path/"run"), "--data", str(data), "--units", "0:2", "--k", "2", "--device", "cpu"])
+    picture = next((data/"val").rglob("*.png"))
+    main(["occlusion", "--run", str(tmp_path/"run"), "--images", str(picture), "--stride", "16", "--device", "cpu"])
+    assert "--data: expected pictures to look at" in refused(capsys, "top-activations", "--run", tmp_path/"run", "--device", "cpu")
+    options = ["--init-from", str(tmp_path/"run"), "--data", str(data), "--batch-size", "8", "--lr", "1e-4", "--workers", "0", "--device", "cpu"]
+    train([*options, "--epochs", "2", "--output", str(tmp_path/"whole")])
+    train([*options, "--epochs", "1", "--output", str(tmp_path/"parts")])
+    train(["--resume", str(tmp_path/"parts"), "--epochs", "2", "--workers", "0"])
+    one, other = (load(tmp_path/name/"latest.h5") for name in ("whole", "parts"))
+    assert one.layers == other.layers and len(one.classes) == 3
+    for layer, of_layer in one.parameters.items():
+        for key, array in of_layer.items():
+            assert array.tobytes() == other.parameters[layer][key].tobytes()
+
+
+def test_opening_a_file_says_what_was_assumed_and_gives_the_same_network(written, capsys):
+    path, network = written
+    model = zfcore.open(path, "cpu")
+    assert "channels: R, G, B, since nobody says" in in_one(capsys.readouterr().err)
+    assert (model.size, model.crop, list(model.classes)) == (32, 32, ["0", "1", "2"])
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    x = np.ascontiguousarray(pixels.transpose(3, 1, 2, 0), np.float32)
+    assert model.network.forward(x)[0].tobytes() == network.forward(x)[0].tobytes()
+
+
+@pytest.mark.parametrize("more, sentence", [
+    (["--labels", "two.txt"], "3 names, one for each output, got 2"), (["--labels", "none.txt"], "--labels: expected a text file"),
+    (["--mean", "a,b"], "--mean: expected numbers"), (["--mean", "nan"], "finite"), (["--mean", "none.npy"], "none.npy"),
+    (["--graph", "x.prototxt"], "--graph"), (["--check", "wrong.npz"], "answers: expected what the file's own engine computes"),
+    (["--check", "two.txt"], "two.txt"), (["--channels", "grey"], "rgb or bgr"), (["--output", "full"], "a new or empty folder")])
+def test_bad_input_is_one_sentence_and_leaves_nothing_behind(written, tmp_path, capsys, monkeypatch, more, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"two.txt").write_text("a\nb\n")
+    (tmp_path/"full").mkdir()
+    (tmp_path/"full"/"mine.txt").write_text("mine")
+    np.savez(tmp_path/"wrong.npz", x=np.zeros((1, 3, 32, 32), np.float32), y=np.ones((1, 3)))
+    before = sorted(tmp_path.rglob("*"))
+    assert sentence in refused(capsys, "import", written[0], "--output", "out", *more)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["file.txt", "none.onnx", "a.pt", "folder.onnx"])
+def test_what_is_no_network_is_one_sentence(tmp_path, capsys, name):
+    if name == "a.pt":
+        Image.new("RGB", (4, 4)).save(tmp_path/name, "PNG")
+    if name == "folder.onnx":
+        (tmp_path/name).mkdir()
+    assert str(tmp_path/name) in refused(capsys, "import", tmp_path/name, "--output", tmp_path/"out") and not (tmp_path/"out").exists()
+
+
+@pytest.mark.parametrize("words, sentence", [
+    (["--format", "onnx", "--output", "a.pth"], "ends in .onnx"), (["--format", "safetensors", "--output", "a.safetensors", "--with-preprocessing"],
+                                                                  "--format onnx"), (["--format", "onnx", "--output", "no/a.onnx"], "no/a.onnx")])
+def test_an_export_that_cannot_be_is_one_sentence(tmp_path, capsys, monkeypatch, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    assert sentence in refused(capsys, "export", "drawn", *words)
+    assert not list(tmp_path.iterdir())
