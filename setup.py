@@ -23,6 +23,7 @@ setup(
         "cuda13": ["cupy-cuda13x[ctk]>=14"],
         "cuda12": ["cupy-cuda12x[ctk]>=14"],
         "bench": ["nvidia-cudnn-frontend>=1.14"],
+        "import": ["onnx>=1.21", "protobuf>=4", "safetensors>=0.4"],                  # networks from elsewhere
         "heif": ["pillow-heif>=0.20"],                         # pictures of iPhones (.heic)
         "docs": ["pdoc>=16"],
         "test": ["pytest>=8", "hypothesis>=6.100"],

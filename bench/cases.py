@@ -1,4 +1,4 @@
-"""What is measured: every operation at the shapes at which ZFNet uses it, and what it has to move and multiply there.
+"""The cases of the benchmark: every operation at the shapes at which ZFNet uses it, and what it has to move and multiply there.
 
     for case in cases():
         arrays = case.draw(Source(device.array), N)       # the inputs, on the device
@@ -108,8 +108,8 @@ def on(x, precision):
     return precision if runs_kernels(x) else "fp32"
 
 
-def numbers(*shapes):
-    """How many numbers arrays of these shapes hold together."""
+def elements(*shapes):
+    """Count of the elements of arrays of these shapes together."""
     return sum(int(np.prod(shape)) for shape in shapes)
 
 
@@ -118,8 +118,8 @@ def conv_cases(layer, shape, out, behind_relu):
     K, S, P = layer.window()
     groups, w_shape = layer.groups, layer.parameter_shapes(shape)["w"]
     flops = lambda N: 2*layer.multiply_adds(shape)*N
-    traffic = lambda N: 4*(numbers(w_shape) + N*numbers(shape, out))
-    taps, scale = numbers(w_shape[:3]), (2/numbers(w_shape[:3]))**0.5
+    traffic = lambda N: 4*(elements(w_shape) + N*elements(shape, out))
+    taps, scale = elements(w_shape[:3]), (2/elements(w_shape[:3]))**0.5
 
     def x(source, N):
         return source.outputs(*shape, N) if behind_relu else source.normal(*shape, N, scale=64)
@@ -135,7 +135,7 @@ def conv_cases(layer, shape, out, behind_relu):
     transpose = dict(draw=lambda source, N: (source.gradients(*out, N), w(source)),
                      terms=lambda N: out[0]//groups*K*K, images=(0,))
     gradient = dict(draw=lambda source, N: (x(source, N), source.gradients(*out, N), w(source)),
-                    terms=lambda N: numbers(out[1:])*N, images=())
+                    terms=lambda N: elements(out[1:])*N, images=())
 
     def forward_plain(x, w):
         if not runs_kernels(x):
@@ -189,13 +189,13 @@ def conv_cases(layer, shape, out, behind_relu):
         case("forward, plain kernel", run=forward_plain, **forward),
         case("data gradient, plain kernel", run=transpose_plain, **transpose),
         case("weight gradient, plain kernel", run=gradient_plain, **gradient),
-        case("bias gradient", lambda source, N: (source.gradients(*out, N),), bias_gradient, lambda N: numbers(out[1:])*N, (),
-             traffic=lambda N: 4*N*numbers(out), flops=lambda N: 0),
+        case("bias gradient", lambda source, N: (source.gradients(*out, N),), bias_gradient, lambda N: elements(out[1:])*N, (),
+             traffic=lambda N: 4*N*elements(out), flops=lambda N: 0),
         *tensor]
 
 
 def relu_cases(layer, shape, out, behind_relu):
-    size = numbers(shape)
+    size = elements(shape)
     return [Case("relu", layer.name, "forward", lambda source, N: (source.normal(*shape, N),), lambda x: (relu(x)[0],),
                  lambda N: 8*size*N, images=(0,)),
             Case("relu", layer.name, "backward", lambda source, N: (source.normal(*shape, N), source.outputs(*shape, N)),
@@ -221,13 +221,13 @@ def pool_cases(layer, shape, out, behind_relu):
     def backward_relu(x, dy, switches, y):
         return maxpool_backward(dy, (switches, Pooling(x.shape, K, S, P), y), relu=True),
 
-    traffic = lambda N: (4*numbers(shape) + 5*numbers(out))*N              # a switch is a byte
+    traffic = lambda N: (4*elements(shape) + 5*elements(out))*N              # a switch is a byte
     return [Case("maxpool", layer.name, "forward", lambda source, N: (source.outputs(*shape, N),), forward, traffic,
                  images=(0,), window=window),
             Case("maxpool", layer.name, "backward", lambda source, N: inputs(source, N)[:3], backward, traffic,
                  images=(0, 1, 2), window=window),
             Case("maxpool", layer.name, "backward and ReLU's", inputs, backward_relu,
-                 lambda N: (4*numbers(shape) + 9*numbers(out))*N, images=(0, 1, 2, 3), window=window)]
+                 lambda N: (4*elements(shape) + 9*elements(out))*N, images=(0, 1, 2, 3), window=window)]
 
 
 def average_cases(layer, shape, out, behind_relu):
@@ -239,7 +239,7 @@ def average_cases(layer, shape, out, behind_relu):
     def backward(dy):
         return avgpool_backward(dy, AvgPoolCache((*shape, dy.shape[-1]), out[1:], K, S, P, borders)),
 
-    of = dict(traffic=lambda N: 4*numbers(shape, out)*N, terms=lambda N: K*K, images=(0,), window=(K, S, P, *shape[1:]))
+    of = dict(traffic=lambda N: 4*elements(shape, out)*N, terms=lambda N: K*K, images=(0,), window=(K, S, P, *shape[1:]))
     return [Case("avgpool", layer.name, "forward", lambda source, N: (source.outputs(*shape, N),), forward, **of),
             Case("avgpool", layer.name, "backward", lambda source, N: (source.normal(*out, N),), backward, **of)]
 
@@ -254,14 +254,14 @@ def norm_cases(layer, shape, out, behind_relu):
     def cached(source, N):
         return source.normal(*shape, N), source.outputs(*shape, N)
 
-    size = numbers(shape)
+    size = elements(shape)
     return [Case("local_response_norm", layer.name, "forward", lambda source, N: (source.outputs(*shape, N),),
                  lambda x: (local_response_norm(x, *constants)[0],), lambda N: 8*size*N, images=(0,)),
             Case("local_response_norm", layer.name, "backward", cached, backward, lambda N: 12*size*N, images=(0, 1))]
 
 
 def norm_within_cases(layer, shape, out, behind_relu):
-    constants, size = layer.arguments(), numbers(shape)
+    constants, size = layer.arguments(), elements(shape)
     rule = neighbourhood(*constants)
 
     def backward(dy, x):
@@ -275,16 +275,16 @@ def norm_within_cases(layer, shape, out, behind_relu):
 
 def frame_cases(layer, shape, out, behind_relu):
     frame = Frame(*layer.arguments())
-    kept = numbers((shape[0], *map(min, shape[1:], out[1:])))
+    kept = elements((shape[0], *map(min, shape[1:], out[1:])))
     return [Case("pad", layer.name, "forward", lambda source, N: (source.outputs(*shape, N),), lambda x: (pad(x, *frame)[0],),
-                 lambda N: 4*(kept + numbers(out))*N, images=(0,), window=frame),
+                 lambda N: 4*(kept + elements(out))*N, images=(0,), window=frame),
             Case("pad", layer.name, "backward", lambda source, N: (source.gradients(*out, N),), lambda dy: (pad_backward(dy, frame),),
-                 lambda N: 4*(kept + numbers(shape))*N, images=(0,), window=frame)]
+                 lambda N: 4*(kept + elements(shape))*N, images=(0,), window=frame)]
 
 
 def conv_pool_cases(conv, pool, shape, out, behind_relu):
     w_shape = conv.parameter_shapes(shape)["w"]
-    taps = numbers(w_shape[:3])
+    taps = elements(w_shape[:3])
 
     def draw(source, N):
         x = source.outputs(*shape, N) if behind_relu else source.normal(*shape, N, scale=64)
@@ -296,7 +296,7 @@ def conv_pool_cases(conv, pool, shape, out, behind_relu):
                                   on(x, precision))[1][0],
 
         return Case("conv2d_maxpool", conv.name, "forward with its pool", draw, run, precision=precision, images=(0,),
-                    traffic=lambda N: 4*numbers(w_shape) + (4*numbers(shape) + 5*numbers(out))*N, terms=lambda N: taps,
+                    traffic=lambda N: 4*elements(w_shape) + (4*elements(shape) + 5*elements(out))*N, terms=lambda N: taps,
                     flops=lambda N: 2*conv.multiply_adds(shape)*N, window=(*conv.window(), *shape[1:], *pool.window()))
 
     return [by(precision) for precision in PRECISIONS]
@@ -308,7 +308,7 @@ def pool_norm_case(pool, norm, shape, out):
         return maxima, y, switches
 
     return Case("local_response_norm", norm.name, "forward with its pool", lambda source, N: (source.outputs(*shape, N),), run,
-                lambda N: (4*numbers(shape) + 9*numbers(out))*N, images=(0,), window=(*pool.window(), *shape[1:]))
+                lambda N: (4*elements(shape) + 9*elements(out))*N, images=(0,), window=(*pool.window(), *shape[1:]))
 
 
 def linear_cases(layer, shape, out, behind_relu):
@@ -348,7 +348,7 @@ def linear_cases(layer, shape, out, behind_relu):
 def dropout_cases(layer, shape, out, behind_relu):
     key = layer.seed, layer.number, 2**32 + 1
     return [Case("dropout", layer.name, "forward", lambda source, N: (source.outputs(*shape, N),),
-                 lambda x: (dropout(x, layer.keep_prob, key)[0],), lambda N: 8*numbers(shape)*N)]
+                 lambda x: (dropout(x, layer.keep_prob, key)[0],), lambda N: 8*elements(shape)*N)]
 
 
 MAKERS = {Conv: conv_cases, ReLU: relu_cases, MaxPool: pool_cases, AvgPool: average_cases, LocalResponseNorm: norm_cases,
@@ -371,14 +371,14 @@ def frames(network):
 
 
 def norms_within(network):
-    """Within maps, as Caffe's ZFNet does it, where the network normalises across them."""
+    """Layer that normalises within maps, as Caffe's ZFNet does it, where the network normalises across them."""
     return [case for layer, shape in zip(network.layers, network.shapes) if type(layer) is LocalResponseNorm
             for case in norm_within_cases(LocalResponseNormWithin(layer.name, 3, 5e-5), shape, shape, True)]
 
 
 # --------------------------------------------------------------------------------------- losses, parameters, pictures
 def batch_norms(network):
-    """Of a normalisation behind the first and the last convolution and the first fully connected layer; the paper has none."""
+    """Cases of a normalisation behind the first and the last convolution and the first fully connected layer; the paper has none."""
     convolutions = [layer.name for layer in network.convolutions]
     flat = next(layer.name for layer in network.weighted if not layer.has_filters)
     names = dict.fromkeys([convolutions[0], convolutions[-1], flat])
@@ -386,7 +386,7 @@ def batch_norms(network):
 
 
 def batch_norm_cases(name, shape):
-    C, size, eps = shape[0], numbers(shape), BATCH_EPS
+    C, size, eps = shape[0], elements(shape), BATCH_EPS
 
     def draw(source, N):
         kept = source.normal(C, scale=0.1), source.array(np.ones(C, np.float32))
@@ -409,7 +409,7 @@ def batch_norm_cases(name, shape):
     def case(what, draw, run, moved, images=(), terms=lambda N: 16):
         return Case("batch_norm", name, f"normalised, {what}", draw, run, lambda N: moved*size*N, images=images, terms=terms)
 
-    sums = lambda N: numbers(shape[1:])*N
+    sums = lambda N: elements(shape[1:])*N
     return [case("forward in training", draw, training, 12, terms=sums),
             case("forward in evaluation", draw, lambda *arrays: (batch_norm(*arrays, eps)[0],), 8, (0,)),
             case("there and back in training", with_gradient, gradient(BATCH_MOMENTUM), 32, terms=sums),
@@ -465,9 +465,9 @@ def parameters(network):
         clip_filter_rms(arrays, 0.1, zeros((), np.float64, like=arrays[0]))
         return arrays
 
-    return [Case("sgd_step", "sgd_step", "all parameters", triples, step, lambda N: 20*numbers(*shapes)),
+    return [Case("sgd_step", "sgd_step", "all parameters", triples, step, lambda N: 20*elements(*shapes)),
             Case("clip_filter_rms", "clip_filter_rms", "all filters", lambda source, N: [source.normal(*shape, scale=0.01) for shape in filters],
-                 limit, lambda N: 4*numbers(*filters))]
+                 limit, lambda N: 4*elements(*filters))]
 
 
 def crop(C, H, W):

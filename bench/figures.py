@@ -5,13 +5,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from PIL import Image
-
 from train.evaluate import main as evaluate
 from zfcore import check
 from zfcore.__main__ import main as zfcore
 from zfcore.data.combinations import COMBINATIONS
 from zfcore.data.synthetic import contact_sheet
+from zfcore.data.transforms import MOST_BYTES, CorruptImage, decode
+from zfcore.files import read_bytes
 
 FOLDER = Path(__file__).parent / "results" / "figures"
 LARGEST = 900*1024                # bytes of a figure
@@ -47,19 +47,27 @@ def main(args):
         keep(contact_sheet(72, 6, drawings=COMBINATIONS, rows=10), "combinations")
     if "training" in wanted:
         for name in ("learning_curves", "filters"):
-            keep(Image.open(Path(args.run)/"figures"/f"{name}.png"), name)
+            keep(drawn(Path(args.run)/"figures"/f"{name}.png"), name)
     with tempfile.TemporaryDirectory() as output:
         output = Path(output)
         if wanted & set(EVALUATION):
             evaluate(["--run", args.run, "--output", str(output/"evaluation")])
             for name in sorted(wanted & set(EVALUATION)):
-                keep(Image.open(output/"evaluation"/f"{name}.png"), name)
+                keep(drawn(output/"evaluation"/f"{name}.png"), name)
         for name, (command, file) in COMMANDS.items():
             if name in wanted:
                 zfcore([*command.split(), "--run", args.run, "--output", str(output/name)])
-                keep(Image.open(output/name/file), name)
+                keep(drawn(output/name/file), name)
                 if name == "correspondence":
                     shutil.copyfile(output/name/"correspondence.md", FOLDER/"table1.md")
+
+
+def drawn(path):
+    """The figure in a file. Raises Expected for what is none."""
+    try:
+        return decode(str(path), read_bytes(path, MOST_BYTES))
+    except (OSError, CorruptImage) as error:
+        raise check.Expected(path, "a figure", getattr(error, "strerror", None) or error) from None
 
 
 def keep(picture, name):

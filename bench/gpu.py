@@ -277,7 +277,7 @@ def ours(case, sets, clock):
 
 
 def sets_needed(nbytes, l2):
-    """How many sets of arrays are together twice as large as the last cache."""
+    """Count of sets of arrays that are together twice as large as the last cache."""
     return max(1, min(SETS, -(-2*l2//nbytes)))
 
 
@@ -294,7 +294,7 @@ def of_products(ceilings, precision):
 
 
 def ceilings(clock, multiprocessors):
-    """What this device reaches: a copy within its memory (bytes read and written), multiply-adds, mma.sync, a matrix product."""
+    """Ceilings of this device: a copy within its memory (bytes read and written), multiply-adds, mma.sync, a matrix product."""
     cupy = clock.cupy
     a, b = (cupy.full(2**30, k, np.uint8) for k in (1, 2))
     copy = lambda: [b.data.copy_from_device_async(a.data, a.nbytes) for _ in range(4)]
@@ -319,7 +319,7 @@ def ceilings(clock, multiprocessors):
 
 
 def still_alive(clock):
-    """Also gives unused memory back: the next case may want other sizes."""
+    """Return whether the device still works, and give unused memory back: the next case may want other sizes."""
     try:
         clock.wait()
         clock.cupy.get_default_memory_pool().free_all_blocks()
@@ -350,7 +350,7 @@ def driver():
 
 
 def commit():
-    """What was measured: the commit of this checkout, or $ZFCORE_COMMIT where a copy without .git is measured."""
+    """Commit that was measured: that of this checkout, or $ZFCORE_COMMIT where a copy without .git is measured."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True,
                               cwd=Path(__file__).parent, check=True).stdout.strip()

@@ -2,7 +2,7 @@
 
     decoding     files that are in memory already are decoded and scaled, by one thread and by the most that are asked for
     loader       the loader as training uses it, with so many threads, brings batches to the device; nothing computes on them
-    kept         the same from the second epoch on, where the set fits into `Pictures`' memory (measured on a part of it)
+    kept         the same from the second epoch on, where the set fits into `Pictures`' memory (measured on a sample of it)
     device       training steps on one batch that stays on the device
     together     training steps on what the loader brings
 
@@ -85,7 +85,7 @@ def main(args):
 
 
 def kind(dataset):
-    """What a picture is before it is decoded: "files", "jpeg" or "raw" of a packed set, or "drawn"."""
+    """Kind of a picture before it is decoded: "files", "jpeg" or "raw" of a packed set, or "drawn"."""
     return getattr(dataset, "encoding", "files" if hasattr(dataset, "read") else "drawn")
 
 
@@ -93,7 +93,7 @@ def kind(dataset):
 def contestants(args, device, dataset, image_size, how):
     """{(name, threads): run}; run() gives pictures a second."""
     step, epochs = training_step(args.model, device, len(dataset.classes), image_size, how[0]), itertools.count()
-    part = Part(dataset, shuffled(len(dataset), 0, 0)[:SAMPLE])
+    sample = Sample(dataset, shuffled(len(dataset), 0, 0)[:SAMPLE])
 
     def feed(pictures):
         """Batches without end; each call begins with another epoch, whose pictures nobody has touched lately."""
@@ -103,14 +103,14 @@ def contestants(args, device, dataset, image_size, how):
     def nothing(*batch):
         pass
 
-    in_memory = Part(dataset, part.numbers, in_memory=True)
+    in_memory = Sample(dataset, sample.numbers, in_memory=True)
     decoders = {workers: Pictures(in_memory, *how, workers, memory=0) for workers in sorted({1, max(args.workers)})}
-    resident = next(feed(Pictures(part, *how, workers=0, memory=0)))
+    resident = next(feed(Pictures(sample, *how, workers=0, memory=0)))
     loaders = {workers: Pictures(dataset, *how, workers, memory=0) for workers in sorted(set(args.workers))}
     runs = {("decoding", workers): lambda loader=loader: rate(feed(loader), nothing) for workers, loader in decoders.items()}
     runs |= {("loader", workers): lambda loader=loader: rate(feed(loader), nothing) for workers, loader in loaders.items()}
     if len(dataset)*how[0]**2*3 <= MEMORY:
-        kept = Pictures(part, *how, max(args.workers))
+        kept = Pictures(sample, *how, max(args.workers))
         list(kept.batches(args.batch_size, 0, 0))
         runs["kept", max(args.workers)] = lambda: rate(feed(kept), nothing)
     runs["device", None] = lambda: rate((resident for _ in epochs), step)
@@ -145,7 +145,7 @@ def training_step(model, device, classes, image_size, size):
     return step
 
 
-class Part:
+class Sample:
     """The pictures `numbers` of a data set, their files read into memory before anything is timed if `in_memory`."""
 
     def __init__(self, dataset, numbers, in_memory=False):
@@ -228,7 +228,7 @@ def verdict(report):
 
 
 def advice(report):
-    """What makes the loader faster."""
+    """Advice on how to make the loader faster."""
     decoding, loading = ({row["workers"]: row["pictures_per_second"] for row in report["cases"] if row["name"] == name}
                          for name in ("decoding", "loader"))
     most, fewer = max(loading), [rate for workers, rate in loading.items() if workers < max(loading)]

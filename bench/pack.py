@@ -29,7 +29,7 @@ import numpy as np
 import PIL
 
 from bench.cpu import cpu_name
-from bench.loader import Part, take_turns
+from bench.loader import Sample, take_turns
 from train.pack import Packing
 from zfcore import check
 from zfcore.cpu import CORES
@@ -131,12 +131,12 @@ def contestants(args, source, files):
         turns = itertools.count()
 
         def run():
-            part = Part(dataset, shuffled(count, 0, next(turns))[:PICTURES], in_memory)
-            pictures = Pictures(part, *how, workers, memory=0)
+            sample = Sample(dataset, shuffled(count, 0, next(turns))[:PICTURES], in_memory)
+            pictures = Pictures(sample, *how, workers, memory=0)
             wall, cpu = time.perf_counter(), time.process_time()
             for _ in pictures.batches(PICTURES//8, 0, 0):
                 pass
-            return (time.perf_counter() - wall)/len(part), (time.process_time() - cpu)/len(part)
+            return (time.perf_counter() - wall)/len(sample), (time.process_time() - cpu)/len(sample)
         return run
 
     sets = {"decoding": (jpeg, True), "reading": (jpeg,), "pixels": (raw,), "source": (source,)}

@@ -73,18 +73,18 @@ def with_torch(name, layout, case, sets, clock):
         calls = [build(layout, case.window, *(shortened(tensor(array), case.precision) for array in arrays)) for arrays in sets]
 
     def once():
-        with on_stream(clock), torch.no_grad(), rounding(case.precision):
+        with on_stream(clock), torch.no_grad(), products_in(case.precision):
             for call in calls:
                 call()
 
     def output():
-        with on_stream(clock), torch.no_grad(), rounding(case.precision):
+        with on_stream(clock), torch.no_grad(), products_in(case.precision):
             got = calls[0]()
             return None if got is None else [back(part) for part in (got if isinstance(got, tuple) else (got,))]
 
     def capture(once, passes):
         graph = torch.cuda.CUDAGraph()
-        with torch.no_grad(), rounding(case.precision), torch.cuda.graph(graph):
+        with torch.no_grad(), products_in(case.precision), torch.cuda.graph(graph):
             for _ in range(passes):
                 for call in calls:
                     call()
@@ -98,8 +98,8 @@ def with_torch(name, layout, case, sets, clock):
 
 
 @contextlib.contextmanager
-def rounding(precision):
-    """Within it the libraries round float32 factors as `precision` says."""
+def products_in(precision):
+    """Let the libraries form products of float32 factors in `precision` inside."""
     allow_tf32(precision == "tf32")
     try:
         yield
@@ -128,7 +128,7 @@ def tensor(array):
 
 
 def back(turned):
-    """What `tensor` did, undone, as a NumPy array (of float32 where it was bfloat16)."""
+    """Inverse of `tensor`: a NumPy array (of float32 where it was bfloat16)."""
     turned = turned.detach()
     turned = turned.float() if turned.dtype == torch.bfloat16 else turned
     return (turned.permute(*range(1, turned.ndim), 0) if turned.ndim > 1 else turned).contiguous().cpu().numpy()
@@ -170,7 +170,7 @@ def conv_pool(layout, window, x, w, b):
 
 
 def conv_gradient(which):
-    """Of the data (which = 0) or the filters (1)."""
+    """Gradient of the data (which = 0) or the filters (1)."""
     def build(layout, window, *arrays):
         K, S, P, H, W = window
         if which:
@@ -268,7 +268,8 @@ def normalise_forward(training):
 
 
 def normalise_gradient(training):
-    """In training the forward pass too, whose statistics it needs, and the gradients of gamma and beta."""
+    """Gradient of a normalisation; in training with the forward pass, whose statistics it needs, and those of gamma and
+    beta."""
     def build(layout, window, dy, x, gamma, beta, mean, var):
         (dy, x), mean, var = laid_out(layout, dy, x), mean.clone(), var.clone()
 
@@ -329,7 +330,7 @@ def elementwise(function):
 
 
 def without_output(function):
-    """Of a call whose numbers cannot be compared: other random numbers."""
+    """Call whose output cannot be compared: other random numbers."""
     def call(*tensors):
         function(*tensors)
     return elementwise(call)

@@ -88,8 +88,8 @@ def changed(change):
     """A Training whose network is changed as soon as it is drawn."""
     class Changed(Training):
         @staticmethod
-        def drawn_network(config, classes):
-            network = Training.drawn_network(config, classes)
+        def drawn_network(config, classes, table=None):
+            network = Training.drawn_network(config, classes, table)
             change(network)
             return network
     return Changed
@@ -100,7 +100,7 @@ def config_of(recipe):
 
 
 def measure(file):
-    """What is told of the run whose last checkpoint is `file`. Of the layers the last convolution and the classes are judged."""
+    """Row of the run whose last checkpoint is `file`. Of the layers the last convolution and the classes are judged."""
     model, checkpoint = trained.open(file), load(file)
     if model.start is None:
         raise check.Expected(file, "a checkpoint that tells its start", "one without")

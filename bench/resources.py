@@ -39,15 +39,15 @@ def compiled(kernel, arch=ARCH):
 
 
 def resources(kernel, arch=ARCH):
-    """What ptxas says of `kernel`, among all those of its file."""
+    """Resources of `kernel` as ptxas tells them, among all those of its file."""
     _, log = compiled(kernel, arch)
     of_kernel, = (part for part in log.split("Compiling entry function ") if part.startswith(f"'{kernel.name}' "))
-    number = lambda pattern: sum(map(int, re.findall(pattern, of_kernel)))
-    return Resources(number(r"Used (\d+) registers"), number(r"(\d+) bytes spill"), number(r"(\d+) bytes smem"))
+    total = lambda pattern: sum(map(int, re.findall(pattern, of_kernel)))
+    return Resources(total(r"Used (\d+) registers"), total(r"(\d+) bytes spill"), total(r"(\d+) bytes smem"))
 
 
 def blocks_per_sm(kernel, taken):
-    """How many blocks an SM of sm_90 holds at once: 65536 registers given out 256 to a warp, 64 warps, 32 blocks, 228 KiB
+    """Count of blocks that an SM of sm_90 holds at once: 65536 registers given out 256 to a warp, 64 warps, 32 blocks, 228 KiB
     of shared memory of which each block takes 1 KiB more than it asks (CUDA C++ Programming Guide, compute capabilities)."""
     warps = -(-kernel.block//32)
     registers = warps*(-(-taken.registers*32//256)*256)

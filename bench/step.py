@@ -92,7 +92,7 @@ def ready(precision, N, device, more=()):
 
 
 def launches(training, batch):
-    """How many kernels the next step of `training` launches, which must not be a replay."""
+    """Count of kernels that the next step of `training` launches, which must not be a replay."""
     pictures, *rest = batch
     return len(gpu.recorded(lambda pictures: training.one_step(pictures, *rest), [pictures])[1])
 
@@ -108,7 +108,7 @@ def torch_steps(precision, N, clock, compiled, where="cuda"):
     short = (lambda: torch.autocast(where, torch.bfloat16)) if precision == "bf16" else contextlib.nullcontext
 
     def run(steps=STEPS):
-        with peers.on_stream(clock), peers.rounding(precision):
+        with peers.on_stream(clock), peers.products_in(precision):
             for _ in range(steps):
                 optimizer.zero_grad(set_to_none=True)
                 with short():

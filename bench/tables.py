@@ -112,11 +112,11 @@ def cpu_line(row):
     return text + f" {beside} | {digits(times[row['best']])} | {row['ratio']:.2f} ({low:.2f} to {high:.2f}) |"
 
 
-def digits(number):
+def digits(value):
     """Three figures, no exponent: 0.0123, 1.23, 12.3, 1230."""
-    if number >= 100:
-        return f"{number:.0f}"
-    return f"{number:.2g}" if number < 0.1 else f"{number:.3g}"
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.2g}" if value < 0.1 else f"{value:.3g}"
 
 
 # ----------------------------------------------------------------------------------------------------------- loading
@@ -236,7 +236,7 @@ def study_table(results, name, command):
 
 
 def claims_table(results):
-    """What table 2, with more seeds, says of its two networks in claims 1 and 4, and table 3 of the others: the lines that
+    """Verdicts of table 2, with more seeds, on its two networks in claims 1 and 4, and of table 3 on the others: the lines that
     begin with a claim's number."""
     lines = [line for name, of in (("table2", "1"), ("table3", "[23]"), ("table2", "4"))
              for line in re.findall(rf"^\| {of} .*", TABLES[name](results), flags=re.M)]
@@ -245,7 +245,7 @@ def claims_table(results):
 
 
 def agreed_table(results):
-    """How many of the claims agree, in a sentence."""
+    """Sentence that counts the claims that agree."""
     table = claims_table(results)
     said = [line.split("|")[-2].strip() for line in table.split("\n")[2:]]
     if not said:

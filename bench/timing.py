@@ -1,4 +1,4 @@
-"""How a GPU's time is taken: contestants in turns, each a graph of many launches, between two CUDA events.
+"""Timing on a GPU: contestants in turns, each a graph of many launches, between two CUDA events.
 
 A contestant goes through several sets of arrays, together larger than the last cache, so that no run finds its inputs
 there. What is reported is the median over the rounds, the lowest and the highest; ratios are taken within a round."""
@@ -19,7 +19,7 @@ class Clock:
         self.cupy, self.stream = cupy, cupy.cuda.Stream(non_blocking=True)
 
     def seconds(self, run):
-        """How long the device works on what `run()` hands it."""
+        """Seconds that the device works on what `run()` hands it."""
         first, last = self.cupy.cuda.Event(), self.cupy.cuda.Event()
         with self.stream:
             first.record()
@@ -41,7 +41,7 @@ class Clock:
         return graph.launch
 
     def wait(self):
-        """Until all streams have finished: what was prepared on others may then be used on this one."""
+        """Wait until all streams have finished: what was prepared on others may then be used on this one."""
         self.cupy.cuda.Device().synchronize()
 
 

@@ -1,16 +1,16 @@
 /* batch_norm.cu - batch normalisation of maps, in training and in evaluation, forward and backward.
-   sums             parts[c,s] = sums of d and of d*d over slice s of map c, d = x[c,i] - x[c,0]
+   sums             partial[c,s] = sums of d and of d*d over slice s of map c, d = x[c,i] - x[c,0]
    statistics       mean[c] = x[c,0] + sum of d / L,  var[c] = (sum of d*d - (sum of d)^2 / L) / L, and with them
                     running = (1 - momentum)*running + momentum*(mean[c], var[c]*L/(L-1)), in place
    forward          y[c,i] = (x[c,i] - mean[c]) * f[c] + beta[c],  f[c] = gamma[c] / sqrt(var[c] + eps)
-   gradient_sums    parts[c,s] = sums of dy[c,i] and of dy[c,i] * (x[c,i] - mean[c]) over slice s
+   gradient_sums    partial[c,s] = sums of dy[c,i] and of dy[c,i] * (x[c,i] - mean[c]) over slice s
    gradients        dbeta[c] = sum of dy,  dgamma[c] = sum of dy*(x - mean) / sqrt(var[c] + eps)
    backward         dx[c,i] = f[c] * (dy[c,i] - (dbeta[c] + dgamma[c] * (x[c,i] - mean[c]) / sqrt(var[c] + eps)) / L)
    scale            dx[c,i] = f[c] * dy[c,i], the gradient in evaluation, where mean and var are the running ones
 
    x, y, dy, dx                     (C,L)          float32   C-contiguous, as is all; L = H*W*N, the numbers of a map; or N
    gamma, beta, mean, var and gradients, running   (C,)   float32
-   parts                            (C,slices,2)   float64   slices by L alone; of float32 numbers products are exact in it
+   partial                          (C,slices,2)   float64   slices by L alone; of float32 numbers products are exact in it
                                                    and the sums, which may nearly cancel, keep their digits
 
    work      sums, gradient_sums: one warp = one slice of a map, its lanes walk it in steps of 32 packs. statistics,
@@ -47,7 +47,7 @@ __device__ __forceinline__ bool my_slice(Slice &at, long long L, int C, int slic
     return at.c < C;
 }
 
-extern "C" __global__ void batch_norm_sums(const float *x, double *parts, long long L, int C, int slices)
+extern "C" __global__ void batch_norm_sums(const float *x, double *partial, long long L, int C, int slices)
 {
     Slice at;
     if (!my_slice(at, L, C, slices)) return;
@@ -64,10 +64,10 @@ extern "C" __global__ void batch_norm_sums(const float *x, double *parts, long l
         }
     }
     sum = over_lanes(sum);
-    if (lane == 0) ((Two *)parts)[(long long)at.c * slices + at.number] = sum;
+    if (lane == 0) ((Two *)partial)[(long long)at.c * slices + at.number] = sum;
 }
 
-extern "C" __global__ void batch_norm_gradient_sums(const float *dy, const float *x, const float *mean, double *parts,
+extern "C" __global__ void batch_norm_gradient_sums(const float *dy, const float *x, const float *mean, double *partial,
     long long L, int C, int slices)
 {
     Slice at;
@@ -82,26 +82,26 @@ extern "C" __global__ void batch_norm_gradient_sums(const float *dy, const float
         for (int k = 0; k < LANES; k++) sum.a += g.v[k], sum.b += g.v[k] * (p.v[k] - middle);
     }
     sum = over_lanes(sum);
-    if (lane == 0) ((Two *)parts)[(long long)at.c * slices + at.number] = sum;
+    if (lane == 0) ((Two *)partial)[(long long)at.c * slices + at.number] = sum;
 }
 
 // The sums of map c over its slices, in lane 0.
-__device__ __forceinline__ Two over_slices(const double *parts, int c, int slices)
+__device__ __forceinline__ Two over_slices(const double *partial, int c, int slices)
 {
     Two sum = {0, 0};
     for (int s = threadIdx.x % 32; s < slices; s += 32) {
-        Two part = ((const Two *)parts)[(long long)c * slices + s];
-        sum.a += part.a, sum.b += part.b;
+        Two each = ((const Two *)partial)[(long long)c * slices + s];
+        sum.a += each.a, sum.b += each.b;
     }
     return over_lanes(sum);
 }
 
-extern "C" __global__ void batch_norm_statistics(const double *parts, const float *x, float *mean, float *var,
+extern "C" __global__ void batch_norm_statistics(const double *partial, const float *x, float *mean, float *var,
     float *running_mean, float *running_var, long long L, int C, int slices, double momentum)
 {
     int c = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (c >= C) return;
-    Two sum = over_slices(parts, c, slices);
+    Two sum = over_slices(partial, c, slices);
     if (threadIdx.x % 32 != 0) return;
     double middle = x[c * L] + sum.a / L, spread = sum.b - sum.a * sum.a / L;
     if (spread < 0) spread = 0;                                             // and a NaN stays one
@@ -110,12 +110,12 @@ extern "C" __global__ void batch_norm_statistics(const double *parts, const floa
     running_var[c] = (float)((1 - momentum) * running_var[c] + momentum * (spread / max(L - 1, 1LL)));
 }
 
-extern "C" __global__ void batch_norm_gradients(const double *parts, const float *var, float *dgamma, float *dbeta,
+extern "C" __global__ void batch_norm_gradients(const double *partial, const float *var, float *dgamma, float *dbeta,
     int C, int slices, float eps)
 {
     int c = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (c >= C) return;
-    Two sum = over_slices(parts, c, slices);
+    Two sum = over_slices(partial, c, slices);
     if (threadIdx.x % 32 != 0) return;
     dbeta[c] = (float)sum.a;
     dgamma[c] = (float)(sum.b / sqrt((double)var[c] + eps));

@@ -117,9 +117,9 @@ struct Products {
 };
 
 /* blockIdx.x = tile of filters * (tiles of rows) + tile of rows, so that blocks that read the same dy run together;
-   blockIdx.y = slice, blockIdx.z = group. parts (slices,C/groups,K,K,F): their sum over slices is dw. */
+   blockIdx.y = slice, blockIdx.z = group. partial (slices,C/groups,K,K,F): their sum over slices is dw. */
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_filter_gradient(
-    const float *x, const float *dy, float *parts, Conv conv)
+    const float *x, const float *dy, float *partial, Conv conv)
 {
     __shared__ Shared<Products> shared;
     int maps = conv.maps(), filters = conv.filters(), group = blockIdx.z, places = conv.K * conv.K;
@@ -133,12 +133,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_filter_grad
     float sum[TM][TN];
     int tiles = block.begin(m0, f0, blockIdx.y, gridDim.y);
     multiply(block, tiles, shared, sum);
-    float *part = parts + (long long)blockIdx.y * maps * places * conv.F + group * filters;
+    float *mine = partial + (long long)blockIdx.y * maps * places * conv.F + group * filters;
 #pragma unroll
     for (int i = 0; i < TM; i++) {
         int m = m0 + tile_row(i);
         if (m >= M) continue;
-        float *row = part + ((long long)(m % maps) * places + m / maps) * conv.F;
+        float *row = mine + ((long long)(m % maps) * places + m / maps) * conv.F;
 #pragma unroll
         for (int j = 0; j < TN; j++) {
             int f = f0 + tile_column(j);

@@ -1,27 +1,27 @@
 /* conv2d_sums.cu - sums in a fixed order around the products: of slices, and of the outputs' gradient for the bias
 
-   sum[i] = parts[0,i] + parts[1,i] + ...                         db[f] = sum over p,q,n   dy[f,p,q,n]
+   sum[i] = partial[0,i] + partial[1,i] + ...                     db[f] = sum over p,q,n   dy[f,p,q,n]
 
-   Both are cut by shapes alone and no atomics join the parts: the same bits on every GPU.
+   Both are cut by shapes alone and no atomics join the partial sums: the same bits on every GPU.
    spec      zfcore/ops/conv2d.py: conv2d_backward_reference */
 #include <ptx.cuh>
 
-/* sum[i] = parts[0,i] + parts[1,i] + ..., plus b[i/map] if biased, max(that, 0) if relu; one thread = one i.
+/* sum[i] = partial[0,i] + partial[1,i] + ..., plus b[i/map] if biased, max(that, 0) if relu; one thread = one i.
    4*(slices + 1) bytes each. */
-extern "C" __global__ void conv2d_sum_slices(const float *parts, const float *b, float *sum, long long size, long long map,
+extern "C" __global__ void conv2d_sum_slices(const float *partial, const float *b, float *sum, long long size, long long map,
     int slices, int biased, int relu)
 {
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= size) return;
     float total = 0;
-    for (int slice = 0; slice < slices; slice++) total += parts[slice * size + i];
+    for (int slice = 0; slice < slices; slice++) total += partial[slice * size + i];
     if (biased) total += b[i / map];
     sum[i] = relu && total < 0 ? 0 : total;                                 // NaN stays NaN
 }
 
-/* parts[slice,f] = the sum of one slice of dy[f,:,:,:], `length` = Ho*Wo*N numbers. One block = one (slice, f):
+/* partial[slice,f] = the sum of one slice of dy[f,:,:,:], `length` = Ho*Wo*N numbers. One block = one (slice, f):
    blockIdx.x = f*slices + slice; each thread adds every 256th number, then a tree adds the threads. 4 bytes per dy. */
-extern "C" __global__ void conv2d_bias_gradient(const float *dy, float *parts, long long length, int F, int slices)
+extern "C" __global__ void conv2d_bias_gradient(const float *dy, float *partial, long long length, int F, int slices)
 {
     __shared__ float sums[256];
     int f = blockIdx.x / slices, slice = blockIdx.x % slices;
@@ -35,5 +35,5 @@ extern "C" __global__ void conv2d_bias_gradient(const float *dy, float *parts, l
         if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
         __syncthreads();
     }
-    if (threadIdx.x == 0) parts[slice * F + f] = sums[0];
+    if (threadIdx.x == 0) partial[slice * F + f] = sums[0];
 }

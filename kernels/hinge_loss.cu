@@ -6,33 +6,33 @@
    scores, targets (-1, 0, +1), margins, dscores   (M,N)   float32   C-contiguous, as are all
    each                                            (N,)    float32
 
-   work      forward: one block = IMAGES pictures, PARTS threads each, which walk the classes in steps of PARTS and join
+   work      forward: one block = IMAGES pictures, THREADS threads each, which walk the classes in steps of THREADS and join
              their sums by halves, always in the same order. backward: one thread = one element
    traffic   12*M*N bytes each; over the bandwidth, that is the floor
    spec      zfcore/ops/hinge_loss.py: hinge_loss_reference                                               */
 #define IMAGES 8                    // 32 bytes of a row, what memory delivers at least
-#define PARTS 32
+#define THREADS 32
 
 extern "C" __global__ void hinge_loss(const float *scores, const float *targets, float *margins, float *each,
     int M, int N, int squared)
 {
-    __shared__ float held[PARTS][IMAGES];
-    int part = threadIdx.x / IMAGES, image = threadIdx.x % IMAGES, n = blockIdx.x * IMAGES + image;
+    __shared__ float held[THREADS][IMAGES];
+    int thread = threadIdx.x / IMAGES, image = threadIdx.x % IMAGES, n = blockIdx.x * IMAGES + image;
     float sum = 0;
     if (n < N)
-        for (int m = part; m < M; m += PARTS) {
+        for (int m = thread; m < M; m += THREADS) {
             long long i = (long long)m * N + n;
             float t = targets[i], short_of = fabsf(t) - t * scores[i];
             short_of = short_of < 0 ? 0 : short_of;                         // a NaN stays one
             margins[i] = short_of;
             sum += squared ? short_of * short_of : short_of;
         }
-    held[part][image] = sum;
-    for (int half = PARTS / 2; half > 0; half /= 2) {
+    held[thread][image] = sum;
+    for (int half = THREADS / 2; half > 0; half /= 2) {
         __syncthreads();
-        if (part < half) held[part][image] += held[part + half][image];
+        if (thread < half) held[thread][image] += held[thread + half][image];
     }
-    if (part == 0 && n < N) each[n] = held[0][image];                       // written by this very thread
+    if (thread == 0 && n < N) each[n] = held[0][image];                     // written by this very thread
 }
 
 extern "C" __global__ void hinge_loss_gradient(const float *margins, const float *targets, float *dscores,

@@ -1,34 +1,34 @@
 /* local_response_norm.cu - local response normalisation across maps (the paper's local contrast normalisation), forward and
    backward in one pass each; forward also with the max pool in front of it.
-   s[c]  = k + a * (sum of x[j]^2 over the maps j = c-BELOW .. c-BELOW+WINDOW-1, cut at the first and the last map)
+   s[c]  = k + a * (sum of x[j]^2 over the maps j = c-BELOW .. c-BELOW+NEIGHBOURS-1, cut at the first and the last map)
    y[c]  = x[c] / s[c]^beta
-   dx[c] = dy[c] / s[c]^beta - 2*a*beta * x[c] * (sum of t[j] over the maps j whose window holds c)
+   dx[c] = dy[c] / s[c]^beta - 2*a*beta * x[c] * (sum of t[j] over the maps j that have c among theirs)
    t[j]  = dy[j] * x[j] / s[j]^(beta+1)                           all at the same pixel of the same image
    With RELU dx is 0 where x is not above 0: on through the ReLU that x came out of, with x at hand
 
    x, y, dy, dx   (C,L)   float32   C-contiguous; L = H*W*N, the pixels of all images
-   a = alpha/n ("mean") or alpha ("sum"); WINDOW = n, BELOW = n/2, BETA = beta: macros, so that windows live in registers
+   a = alpha/n ("mean") or alpha ("sum"); NEIGHBOURS = n, BELOW = n/2, BETA = beta: macros, so that the maps live in registers
 
    behind a pool: x[c,p,q,n] are the maxima of maps (C,H,W,N) over windows, switches where they were, as maxpool.cu has them;
    local_response_norm_of_maxpool forms, keeps and normalises them
 
-   work      one thread = one pixel of one image in `maps` maps, which it walks with the window in registers; MAPS maps
+   work      one thread = one pixel of one image in `maps` maps, which it walks with n maps in registers; MAPS maps
              are loaded together so that enough loads are in flight. A warp walks the pixels: every access is coalesced.
              No sum is carried along: one that adds the newest map and takes off the oldest would lose small maps behind
              large ones
-   traffic   forward 8*C*L bytes, backward 12*C*L (s is computed again, not stored), and the WINDOW-1 maps around each slab
+   traffic   forward 8*C*L bytes, backward 12*C*L (s is computed again, not stored), and the NEIGHBOURS-1 maps around each slab
              of `maps` once more from cache. Behind a pool 4*C*H*W*N + 9*C*L: the maxima are written for the way back, but
              not read again. Over the bandwidth, that is the floor
    spec      zfcore/ops/local_response_norm.py: local_response_norm_reference, local_response_norm_backward_reference  */
-#ifndef WINDOW
-#define WINDOW 5
+#ifndef NEIGHBOURS
+#define NEIGHBOURS 5
 #define BETA 0.75f
 #endif
 #ifndef RELU
 #define RELU 0
 #endif
-#define BELOW (WINDOW / 2)
-#define CARRY (WINDOW - 1)          // maps kept from one group of MAPS to the next
+#define BELOW (NEIGHBOURS / 2)
+#define CARRY (NEIGHBOURS - 1)      // maps kept from one group of MAPS to the next
 #define FORWARD_MAPS 8
 #define BACKWARD_MAPS 4
 
@@ -37,11 +37,11 @@ __device__ __forceinline__ float map_at(const float *column, int c, int C, long 
     return c >= 0 && c < C ? column[c * L] : 0;
 }
 
-__device__ __forceinline__ float window_scale(const float *x, float a, float k)        // s of the window that begins at x
+__device__ __forceinline__ float maps_scale(const float *x, float a, float k)          // s of the NEIGHBOURS maps from x on
 {
     float sum = 0;
 #pragma unroll
-    for (int j = 0; j < WINDOW; j++) sum += x[j] * x[j];
+    for (int j = 0; j < NEIGHBOURS; j++) sum += x[j] * x[j];
     return k + a * sum;
 }
 
@@ -79,7 +79,7 @@ extern "C" __global__ void local_response_norm_forward(const float *x, float *y,
         for (int j = CARRY; j < CARRY + FORWARD_MAPS; j++) v[j] = map_at(x, c - BELOW + j, C, L);
 #pragma unroll
         for (int j = 0; j < FORWARD_MAPS; j++)
-            if (c + j < at.last) y[(c + j) * L] = v[j + BELOW] * inverse_power(window_scale(v + j, a, k));
+            if (c + j < at.last) y[(c + j) * L] = v[j + BELOW] * inverse_power(maps_scale(v + j, a, k));
 #pragma unroll
         for (int j = 0; j < CARRY; j++) v[j] = v[j + FORWARD_MAPS];
     }
@@ -136,13 +136,13 @@ extern "C" __global__ void local_response_norm_of_maxpool(const float *x, float 
         for (int j = CARRY; j < CARRY + POOLED_MAPS; j++) v[j] = windows.maximum(c - BELOW + j, at);
 #pragma unroll
         for (int j = 0; j < POOLED_MAPS; j++)
-            if (c + j < at.last) y[(c + j) * L] = v[j + BELOW] * inverse_power(window_scale(v + j, a, k));
+            if (c + j < at.last) y[(c + j) * L] = v[j + BELOW] * inverse_power(maps_scale(v + j, a, k));
 #pragma unroll
         for (int j = 0; j < CARRY; j++) v[j] = v[j + POOLED_MAPS];
     }
 }
 
-// t and dy/s^beta run BELOW maps ahead of dx, and x as far ahead of them as a window reaches: WINDOW-1 in all.
+// t and dy/s^beta run BELOW maps ahead of dx, and x as far ahead of them as neighbours reach: NEIGHBOURS-1 in all.
 extern "C" __global__ void local_response_norm_backward(const float *dy, const float *x, float *dx, long long L, int C,
                                                         int maps, float a, float k)
 {
@@ -164,8 +164,8 @@ extern "C" __global__ void local_response_norm_backward(const float *dy, const f
             d[BELOW + j] = map_at(dy, c + BELOW + j, C, L);
         }
 #pragma unroll
-        for (int j = 0; j < BACKWARD_MAPS; j++) {                           // of map c + BELOW + j, whose window begins at v[j]
-            float s = window_scale(v + j, a, k);
+        for (int j = 0; j < BACKWARD_MAPS; j++) {                       // of map c + BELOW + j, whose first neighbour is v[j]
+            float s = maps_scale(v + j, a, k);
             d[BELOW + j] *= inverse_power(s);
             t[CARRY + j] = __fdividef(d[BELOW + j] * v[BELOW + j], s);
         }
@@ -173,7 +173,7 @@ extern "C" __global__ void local_response_norm_backward(const float *dy, const f
         for (int j = 0; j < BACKWARD_MAPS; j++) {
             float sum = 0;                                                  // over maps c+j + BELOW-CARRY .. c+j + BELOW
 #pragma unroll
-            for (int m = 0; m < WINDOW; m++) sum += t[j + m];
+            for (int m = 0; m < NEIGHBOURS; m++) sum += t[j + m];
             if (c + j >= at.first && c + j < at.last)
                 dx[(c + j) * L] = RELU && !(v[j] > 0) ? 0 : d[j] - 2 * a * BETA * v[j] * sum;
         }

@@ -10,24 +10,24 @@
    each, wrong            (N,)    float32, uint8
    totals                 (2,)    float64
 
-   work      softmax and loss: one block = IMAGES pictures, PARTS threads each, which walk the classes in steps of PARTS
+   work      softmax and loss: one block = IMAGES pictures, THREADS threads each, which walk the classes in steps of THREADS
              and join their maxima and sums by halves, always in the same order. totals: one block, joined the same way.
              gradient: one warp = one class
    traffic   loss 8*M*N bytes if the second and third look at z hit cache, gradient 8*M*N; over the bandwidth, that is the
              floor. At 1000 classes and 128 pictures it is 0.2 us, and a launch costs more
    spec      zfcore/ops/softmax_loss.py: softmax_loss_reference                                                   */
 #define IMAGES 8                    // 32 bytes of a row, what memory delivers at least
-#define PARTS 128
+#define THREADS 128
 #define TOTALS 128                  // threads of softmax_loss_totals
 
-// The values of all parts of a picture, joined; every part gets the outcome.
-template <class Join> __device__ __forceinline__ float over_parts(float held[PARTS][IMAGES], float value, Join join)
+// The values of all threads of a picture, joined; every thread gets the outcome.
+template <class Join> __device__ __forceinline__ float over_threads(float held[THREADS][IMAGES], float value, Join join)
 {
-    int part = threadIdx.x / IMAGES, image = threadIdx.x % IMAGES;
-    held[part][image] = value;
-    for (int half = PARTS / 2; half > 0; half /= 2) {
+    int thread = threadIdx.x / IMAGES, image = threadIdx.x % IMAGES;
+    held[thread][image] = value;
+    for (int half = THREADS / 2; half > 0; half /= 2) {
         __syncthreads();
-        if (part < half) held[part][image] = join(held[part][image], held[part + half][image]);
+        if (thread < half) held[thread][image] = join(held[thread][image], held[thread + half][image]);
     }
     __syncthreads();
     value = held[0][image];
@@ -38,18 +38,18 @@ template <class Join> __device__ __forceinline__ float over_parts(float held[PAR
 // Fills p and finds top and total of this thread's picture.
 __device__ __forceinline__ void probabilities(const float *z, float *p, float &top, float &total, int M, int N)
 {
-    __shared__ float held[PARTS][IMAGES];
-    int part = threadIdx.x / IMAGES, n = blockIdx.x * IMAGES + threadIdx.x % IMAGES;
+    __shared__ float held[THREADS][IMAGES];
+    int thread = threadIdx.x / IMAGES, n = blockIdx.x * IMAGES + threadIdx.x % IMAGES;
     bool inside = n < N;
     top = __int_as_float(0xff800000), total = 0;                            // -infinity
     if (inside)
-        for (int m = part; m < M; m += PARTS) top = max(top, z[(long long)m * N + n]);
-    top = over_parts(held, top, [](float a, float b) { return max(a, b); });
+        for (int m = thread; m < M; m += THREADS) top = max(top, z[(long long)m * N + n]);
+    top = over_threads(held, top, [](float a, float b) { return max(a, b); });
     if (inside)
-        for (int m = part; m < M; m += PARTS) total += expf(z[(long long)m * N + n] - top);
-    total = over_parts(held, total, [](float a, float b) { return a + b; });
+        for (int m = thread; m < M; m += THREADS) total += expf(z[(long long)m * N + n] - top);
+    total = over_threads(held, total, [](float a, float b) { return a + b; });
     if (inside)
-        for (int m = part; m < M; m += PARTS) p[(long long)m * N + n] = expf(z[(long long)m * N + n] - top) / total;
+        for (int m = thread; m < M; m += THREADS) p[(long long)m * N + n] = expf(z[(long long)m * N + n] - top) / total;
 }
 
 extern "C" __global__ void softmax(const float *logits, float *p, int M, int N)
@@ -61,15 +61,15 @@ extern "C" __global__ void softmax(const float *logits, float *p, int M, int N)
 extern "C" __global__ void softmax_loss(const float *logits, const int *labels, float *p, float *each, unsigned char *wrong,
     int M, int N)
 {
-    __shared__ float held[PARTS][IMAGES];
+    __shared__ float held[THREADS][IMAGES];
     float top, total, best = M;                                             // class numbers are exact in float32
     probabilities(logits, p, top, total, M, N);
-    int part = threadIdx.x / IMAGES, n = blockIdx.x * IMAGES + threadIdx.x % IMAGES;
+    int thread = threadIdx.x / IMAGES, n = blockIdx.x * IMAGES + threadIdx.x % IMAGES;
     if (n < N)
-        for (int m = part; m < M && best == M; m += PARTS)
+        for (int m = thread; m < M && best == M; m += THREADS)
             if (logits[(long long)m * N + n] == top) best = m;
-    best = over_parts(held, best, [](float a, float b) { return min(a, b); });
-    if (part != 0 || n >= N) return;
+    best = over_threads(held, best, [](float a, float b) { return min(a, b); });
+    if (thread != 0 || n >= N) return;
     each[n] = logf(total) - (logits[(long long)labels[n] * N + n] - top);
     wrong[n] = best != labels[n];
 }

@@ -1,14 +1,32 @@
 """What every test has: a cache of drawn pictures and mean images that one run of pytest shares, and not the user's. Which
 tests a run is made of: `-m "not slow"` leaves out what takes long, and only `--all` adds the cases that prove nothing new."""
+import os
+
 import pytest
 
 from tests.slow import marked
 
+# Read when NumPy and PyTorch are imported, here and in what tests start: for the small products of tests the threads of BLAS cost
+# more than they bring, a third of a training.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory):
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:       # the workers of one run, too
+        root = root.parent
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ZFCORE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("ZFCORE_CACHE", str(root/"cache"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _unhurried():
+    """How far something is, is told every so many seconds of the whole run, and so in any test."""
+    from zfcore import terminal
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(terminal, "TELL_EVERY", 1e9)
         yield
 
 
@@ -21,6 +39,6 @@ def pytest_collection_modifyitems(config, items):
     for item in marked(items):
         item.add_marker(pytest.mark.slow)
     if not config.getoption("all"):
-        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        left_out = {item: None for item in items if item.get_closest_marker("exhaustive")}
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from zfcore import results, trained
-from zfcore.analysis.correspondence import Correspondence, read_landmarks
+from zfcore.analysis.correspondence import Correspondence
 from zfcore.analysis.diagnostics import Diagnosis
 from zfcore.analysis.evolution import Evolution
 from zfcore.analysis.invariance import Invariance
@@ -23,6 +23,7 @@ from zfcore.backend import CPU
 from zfcore.checkpoint import LIBVER, Checkpoint, load, save
 from zfcore.commands import COMMANDS
 from zfcore.data import open_data
+from zfcore.data.landmarks import read_landmarks
 from zfcore.data.packed import create
 from zfcore.layers import Conv, Flatten, Linear, MaxPool, ReLU
 from zfcore.network import Network
@@ -61,7 +62,7 @@ def a_result(kind):
 
 
 def _filled(line, sizes):
-    if line.is_number:
+    if line.is_scalar:
         return SCALARS[line.type]
     shape = tuple(sizes.value(words.rstrip("?"), "") for words in line.sizes)
     if line.dtype is str:
@@ -81,6 +82,15 @@ def a_packed_set(path):
 
 def landmarks(path):
     Path(path).write_text(json.dumps({"a.jpg": {"nose": [3, 4.5], "left eye": [1, 2]}, "b.jpg": {"nose": [3, 4]}}))
+
+
+def marks_of(tool):
+    """A function that writes the marks of two pictures as a tool does."""
+    from tests.data import test_landmarks
+
+    def write(path):
+        getattr(test_landmarks, tool)({"a.jpg": {"nose": (3, 4.5), "left eye": (1, 2)}, "b.jpg": {"nose": (3, 4)}}, Path(path))
+    return write
 
 
 def redrawn(kind):
@@ -122,7 +132,8 @@ def a_config(path):
 
 KINDS = {"checkpoint.h5": (a_checkpoint, opened_and_used), "latest.h5": (a_checkpoint, resumed),
          "packed.h5": (a_packed_set, lambda path: open_data(str(path), 8)),
-         "landmarks.json": (landmarks, read_landmarks), "config.json": (a_config, options),
+         "landmarks.json": (landmarks, read_landmarks), "coco.json": (marks_of("coco"), read_landmarks),
+         "via.json": (marks_of("via_project"), read_landmarks), "config.json": (a_config, options),
          **{f"{kind.__name__}.h5": (a_result(kind), redrawn(kind)) for kind in RESULTS}}
 
 

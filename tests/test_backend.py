@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from zfcore import backend
-from zfcore.backend import address, array_module, empty, number, runs_kernels, to_device, to_host, zeros
+from zfcore.backend import address, array_module, empty, runs_kernels, scalar, to_device, to_host, zeros
 
 
 class Elsewhere:
@@ -43,10 +43,10 @@ def test_what_is_made_like_an_array_of_a_device_is_on_that_device(there):
     host = np.arange(15, dtype=np.float32).reshape(5, 3)[:, ::2]
     for made, wanted in [(empty((5, 2), np.int32, there), np.full((5, 2), 7)),
                          (zeros((5, 2), np.int32, there), np.zeros((5, 2))),
-                         (to_device(host, there), host), (number(3, np.int32, there), np.array(3))]:
+                         (to_device(host, there), host), (scalar(3, np.int32, there), np.array(3))]:
         assert type(made) is Elsewhere and runs_kernels(made) and array_module(made) is Module
         np.testing.assert_array_equal(to_host(made), wanted)
-    assert number(there, np.int32, there) is there
+    assert scalar(there, np.int32, there) is there
 
 
 def test_a_numpy_array_runs_no_kernels_and_a_copy_of_it_is_its_own(there):

@@ -1,5 +1,7 @@
-"""What the pages say is so: their Python prints what stands there, their commands parse, their links lead somewhere."""
+"""What the pages say is so: their Python prints what stands there, their commands parse, their links lead somewhere. What
+docstrings are about stands at their beginning."""
 import argparse
+import ast
 import doctest
 import importlib
 import inspect
@@ -38,6 +40,33 @@ def test_python_prints_what_the_page_says(page):
 
 def test_no_other_page_has_python_that_nobody_runs():
     assert [page for page in PAGES if examples(page).examples] == [ROOT/"README.md", ROOT/"zfcore"/"README.md"]
+
+
+# ---------------------------------------------------------------------------------------------------- docstrings
+VAGUE = {*"what how whether which who whom whose where why when that this these those it its something somebody someone nobody".split(),
+         *"nothing everything everybody anything anybody whatever as so until unless while if also because".split(),
+         *"of from for in into along up within told thing things".split()}              # name neither what is done nor what it is
+
+
+def vague(source):
+    """First words of the docstrings in Python text that are VAGUE, or that an article alone comes before such."""
+    nodes = (node for node in ast.walk(ast.parse(source))
+             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)))
+    words = (re.match(r"(?:(?:a|the)\s+)?(\w*)", ast.get_docstring(node) or "", flags=re.I)[1] for node in nodes)
+    return [word for word in words if word.lower() in VAGUE]
+
+
+@pytest.mark.parametrize("folder", ["zfcore", "train", "bench"])
+def test_a_docstring_begins_with_a_verb_or_a_noun(folder):
+    files = [*(ROOT/folder).rglob("*.py")]
+    assert len(files) >= 10
+    assert {str(path.relative_to(ROOT)): found for path in files if (found := vague(path.read_text("utf-8")))} == {}
+
+
+@pytest.mark.parametrize("said, found", [("What a unit sees.", ["What"]), ("\n    whether it is so", ["whether"]), ("The thing.", ["thing"]),
+                                         ("Whatever", ["Whatever"]), ("Whitening.", []), ("The form.", []), ("`x`: what", []), ("", [])])
+def test_a_vague_docstring_is_seen_wherever_it_stands(said, found):
+    assert vague(f'"""{said}"""') == vague(f'class A:\n  async def b():\n    """{said}"""') == found
 
 
 # ------------------------------------------------------------------------------------------------------ commands

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [                                        # from the ground up; what stands in one row does not import each other
     ["zfcore.hints", "zfcore.system", "zfcore.terminal"],
     ["zfcore.check"],
-    ["zfcore.files", "zfcore.cpu", "zfcore.memory"],
+    ["zfcore.files", "zfcore.cpu", "zfcore.memory", "zfcore.pickles"],
     ["zfcore.hdf5", "zfcore.nvrtc"],
     ["zfcore.backend", "zfcore.cubin"],
     ["zfcore.kernel", "zfcore.prefetch", "zfcore.graph"],
@@ -19,6 +19,7 @@ FLOORS = [                                        # from the ground up; what sta
     ["zfcore.optim", "zfcore.checkpoint", "zfcore.networks"],
     ["zfcore.results"],
     ["zfcore.models", "zfcore.data", "zfcore.device"],
+    ["zfcore.interchange"],
     ["zfcore.deconvnet", "zfcore.trained"],
     ["zfcore.analysis"],
     ["zfcore.plots"],

@@ -223,7 +223,7 @@ def test_a_link_is_not_written_through_and_leads_out_of_no_folder(tmp_path):
 def test_json_is_read_in_the_form_that_is_expected_or_refused(tmp_path, text, sentence):
     (tmp_path/"a.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(Expected, match=sentence) as caught:
-        files.read_json(tmp_path/"a.json", files.table({"x": files.number()}))
+        files.read_json(tmp_path/"a.json", files.table({"x": files.real()}))
     assert str(tmp_path/"a.json") in str(caught.value) and len(str(caught.value)) < 400
 
 

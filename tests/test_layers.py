@@ -15,7 +15,7 @@ from zfcore.layers import (KINDS, AvgPool, BatchNorm, Conv, Dropout, Flatten, La
                            LocalResponseNormWithin, MaxPool, Pad, Pixelwise, ReLU, Step)
 from zfcore.models import from_checkpoint, from_table
 from zfcore.network import Network
-from zfcore.ops.window import Windows
+from zfcore.ops.window import Regions
 from zfcore.trained import Trained
 
 LAYERS = [
@@ -251,11 +251,11 @@ def test_a_checkpoint_gives_it_back(layer, tmp_path):
 def test_what_a_training_step_drew_or_took_is_not_cut_to_a_window(layer):
     """The mask and the statistics are the whole batch's: in evaluation a cone needs neither."""
     layer, x = alone(layer)
-    windows = Windows(*np.zeros((2, 4), int), 1)
+    regions = Regions(*np.zeros((2, 4), int), 1)
     _, cache = layer.forward(x, Step(7))
     with pytest.raises(TypeError, match="project in evaluation"):
-        layer.cut_cache(cache, windows, windows)
-    layer.cut_cache(layer.forward(x)[1], windows, windows)
+        layer.cut_cache(cache, regions, regions)
+    layer.cut_cache(layer.forward(x)[1], regions, regions)
 
 
 @pytest.mark.parametrize("options, sentence", [

@@ -49,6 +49,13 @@ def test_the_gradient_is_the_derivative_of_the_loss_for_every_parameter_and_pixe
             assert (above - below)/2e-6 == pytest.approx((gradient*direction).sum(), rel=1e-5, abs=1e-8)
 
 
+def test_dropout_draws_by_the_seed_that_the_network_was_drawn_with():
+    network, *_ = small()
+    one, same, other = (network.init(seed)["drop6"].forward(np.ones((7, 40)), Step(4))[0] for seed in (3, 3, 5))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+
+
 def test_a_relu_computed_by_its_convolution_leaves_the_same_output_and_caches():
     network, x, _ = small()
     y, caches = network.forward(x, step=4)
@@ -234,3 +241,9 @@ def test_layers_given_to_two_networks_are_those_of_neither():
     other["conv1"].parameters["w"] = first["conv1"].parameters["w"]*2
     np.testing.assert_array_equal(first.forward(x, 5)[0], before)
     assert all(layer.parameters == {} for layer in shared)
+
+
+def test_a_network_without_weights_has_nothing_to_draw():
+    network = Network("shapes", (3, 8, 8), [MaxPool("pool1", K=2, S=2), ReLU("relu1")]).init(0, "he")
+    y, _ = network.forward(np.ones((3, 8, 8, 2), np.float32))
+    assert y.shape == (3, 4, 4, 2) and not any(layer.parameters for layer in network.layers)

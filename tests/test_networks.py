@@ -16,7 +16,7 @@ from zfcore.models import checkpoint_file, from_checkpoint, start_of
 from zfcore.trained import Trained
 from zfcore.training import evaluate
 
-PICTURES = 200
+PICTURES = 100
 
 
 @pytest.fixture(scope="module", params=networks.names())

@@ -155,7 +155,7 @@ def test_training_into_a_pipe_that_is_closed_keeps_the_epoch_and_ends_as_a_shell
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("command", ["train", "evaluate"])
+@pytest.mark.parametrize("command", ["train", pytest.param("evaluate", marks=pytest.mark.exhaustive)])
 def test_a_full_disk_under_standard_output_costs_only_what_was_printed(command, options, run, tmp_path):
     words = {"train": ["train", *options, "--output", tmp_path/"run"], "evaluate": ["train.evaluate", "--run", run, "--output", tmp_path/"out"]}[command]
     with open("/dev/full", "w") as full:
@@ -168,9 +168,9 @@ def test_a_full_disk_under_standard_output_costs_only_what_was_printed(command, 
 
 
 @posix
-@pytest.mark.parametrize("before", ["export PYTHONIOENCODING=ascii; ", "export PYTHONIOENCODING=latin-1 LC_ALL=C; ", "exec >&-; ", "exec 2>&-; ",
-                                    "unset HOME XDG_CACHE_HOME ZFCORE_CACHE; ", "export HOME=/nowhere; unset ZFCORE_CACHE; ", "ulimit -n 32; "],
-                         ids=["ascii", "latin-1", "no stdout", "no stderr", "no HOME", "HOME gone", "few files"])
+@pytest.mark.parametrize("before", ["export PYTHONIOENCODING=ascii; unset HOME XDG_CACHE_HOME ZFCORE_CACHE; ", "exec >&-; ", "ulimit -n 32; exec 2>&-; ",
+                                    "export PYTHONIOENCODING=latin-1 LC_ALL=C HOME=/nowhere; unset ZFCORE_CACHE; "],
+                         ids=["ascii, no HOME", "no stdout", "few files, no stderr", "latin-1, HOME gone"])
 def test_a_command_works_in_odd_surroundings(before, run, tmp_path):
     words = ["zfcore", "top-activations", "--run", run, "--output", tmp_path/"猫 $ \n", "--layers", "conv1", "--units", "0:2", "--device", "cpu", "--workers", "0"]
     status, _, err = ended(started(*words, before=before))

@@ -1,12 +1,13 @@
 """python -m train: train a ZFNet. Without any option a small one learns ten classes of drawn pictures in minutes."""
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from train import lr_test
 from train.options import parser
 from zfcore import check
-from zfcore.data import data_in_words, is_drawn, open_data
+from zfcore.data import check_there, data_in_words, is_drawn, open_data
 from zfcore.device import select
 from zfcore.models import build
 from zfcore.terminal import Bar, command, printable, say, status_of, warn
@@ -67,7 +68,10 @@ def error_of(folder, config, typed):
         raise check.Expected("--eval-only", "--resume RUN or --init-from RUN beside it", "neither")
     run = folder/"latest.h5" if folder else config.init_from
     data = config.data if folder or "data" in typed else None                  # None: what the run was trained on
-    models = open_runs([run], config.device, config.precision)
+    if folder:
+        check_there(config.data)
+    models = [replace(model, data=config.data) if folder else model                 # wherever its pictures lie now
+              for model in open_runs([run], config.device, config.precision)]
     pictures, of = open_part(models, data, "val", config.upscale, config.workers)
     with Bar(len(pictures), "img", "validation", stays=False) as bar:
         score = evaluate([models[0].with_classes(pictures.dataset.classes)], pictures,

@@ -77,7 +77,7 @@ OF = {"train": "training error", "top1": "top-1 error", "middle": "share of laye
 
 @dataclass(frozen=True)
 class Scale:
-    """Which networks stand for the paper's, and how they are trained: a preset, and what differs from it."""
+    """Networks that stand for the paper's, and how they are trained: a preset, and what differs from it."""
     words: str
     models: dict
     options: dict
@@ -131,7 +131,7 @@ def runs_of(rows, scale, typed, seeds, output):
 # --------------------------------------------------------------------------------------------------------------- a study
 @dataclass(frozen=True)
 class Ablation:
-    """What a table is made from: `runs` are all that it could come to, up to the seeds of the last look."""
+    """Material of a table: `runs` are all that it could come to, up to the seeds of the last look."""
     folder: StudyFolder
     scale: Scale
     shown: list                   # Rows and Ensembles

@@ -11,7 +11,7 @@ from train import report
 from train.claims import differences, interval, mean_spread, side, verdict_of_cases, verdict_of_steps
 from train.report import csv_of
 from train.study import Unit
-from train.transfer_study import (NETWORKS, Joined, Part, Subset, TransferStudy, duplicates_in_words, run_in_words,
+from train.transfer_study import (NETWORKS, Fitted, Joined, Subset, TransferStudy, duplicates_in_words, run_in_words,
                                   scratch_in_words, untrained_in_words)
 from zfcore import check, plots
 from zfcore.analysis.duplicates import ABOVE
@@ -101,7 +101,7 @@ class Folds(TransferStudy):
         self.seconds = self.known["run"][layers[0]].seconds
 
     def choose_pictures(self, numbers, most_train):
-        """Which of the pictures `numbers` there are: `rows` of the features, `labels` and `classes`, after near-duplicates and,
+        """Choose among the pictures `numbers`: set `rows` of the features, `labels` and `classes`, after near-duplicates and,
         if asked for, classes of no more than `most_train` pictures are left out. A class that is too small is told."""
         kept, labels = np.ones(len(numbers), bool), self.dataset.labels[numbers]
         if self.args.without_duplicates:
@@ -144,20 +144,20 @@ class Folds(TransferStudy):
         found = probe(kind, features, self.rows[train], self.labels[train], self.rows[test], len(self.classes),
                       held_out(self.labels[train], fold), lambda scores, labels, _: self.accuracy(scores.argmax(axis=0), labels))
         accuracy = self.accuracy(found.scores.argmax(axis=0), self.labels[test])
-        self.keep(Part(kind, network, layer, reduced, train_per_class, fold, accuracy, found.C, float("nan"),
+        self.keep(Fitted(kind, network, layer, reduced, train_per_class, fold, accuracy, found.C, float("nan"),
                        time.monotonic() - began, len(train), len(test)))
 
     def train_network(self, train_per_class, fold):
         """Train one from random weights on the pictures of a fold, and keep what it reaches."""
         train, test = self.split(train_per_class, fold)
-        sets = [Subset(self.dataset, self.numbers[part], self.labels[part], self.classes) for part in (train, test)]
+        sets = [Subset(self.dataset, self.numbers[rows], self.labels[rows], self.classes) for rows in (train, test)]
         name = f"scratch-{train_per_class}-fold{fold}"
         found, seconds, train_error = self.from_random_weights(name, *sets, self.args.seed + fold)
         accuracy = self.accuracy(found.p.argmax(axis=0), found.labels)
-        self.keep(Part(*SCRATCH, train_per_class, fold, accuracy, float("nan"), train_error, seconds, len(train), len(test)))
+        self.keep(Fitted(*SCRATCH, train_per_class, fold, accuracy, float("nan"), train_error, seconds, len(train), len(test)))
 
     def work(self, keys, write):
-        """Finish those of `keys` (see `Part.key`) that are not; call `write` after each part that takes long, and at the
+        """Finish those of `keys` (see `Fitted.key`) that are not; call `write` after each that takes long, and at the
         end."""
         def do(unit, progress):
             kind, *_, train_per_class, fold = unit.key
@@ -168,19 +168,19 @@ class Folds(TransferStudy):
                 self.classify(*unit.key)
             progress()
 
-        self.folder.work([Fit(self.parts, key) for key in keys], do, "part")
+        self.folder.work([Fit(self.fitted, key) for key in keys], do, "fit")
         write()
 
     def accuracies(self, *key):
-        """{fold: accuracy in %}, of a `Part.key` without its fold."""
-        return {fold: 100*part.accuracy for fold, part in self.of(*key).items()}
+        """{fold: accuracy in %}, of a `Fitted.key` without its fold."""
+        return {fold: 100*one.accuracy for fold, one in self.of(*key).items()}
 
 
 @dataclass(frozen=True)
 class Fit(Unit):
-    """A classifier or a network to be trained, of which `parts` holds what is finished."""
-    parts: dict
-    key: tuple                    # see `Part.key`
+    """A classifier or a network to be trained, of which `fitted` holds what is finished."""
+    fitted: dict
+    key: tuple                    # see `Fitted.key`
 
     @property
     def name(self):
@@ -190,7 +190,7 @@ class Fit(Unit):
 
     @property
     def done(self):
-        return int(self.key in self.parts)
+        return int(self.key in self.fitted)
 
 
 SCRATCH = "scratch", "", 0, 0                                     # what the keys of networks from random weights begin with
@@ -256,7 +256,7 @@ def write_accuracies(study, table, counts):
             for who, group in (("paper", paper), ("here", here)) for what, row in group.items()
             if any(row.get(n) for n in counts)]
     head = [f"Accuracy in %. Training pictures a class of {table.title} (paper), {study.title} (here)", *counts]
-    networks = [part for part in study.kinds("scratch") if part.train_per_class in counts]
+    networks = [one for one in study.kinds("scratch") if one.train_per_class in counts]
     scratch, untrained, run = found.values()
     paragraphs = [
         report.table(head, rows), protocol_in_words(study, counts), classifiers_in_words(study), untrained_in_words(study),
@@ -277,7 +277,7 @@ def leads(one, other):
 
 def protocol_in_words(study, counts):
     a = study.args
-    test = sorted({part.test for part in study.parts.values() if part.train_per_class in counts})
+    test = sorted({one.test for one in study.fitted.values() if one.train_per_class in counts})
     if not test:
         return ""
     left = f" ({', '.join(study.left_out)} left out)" if study.left_out else ""
@@ -293,11 +293,11 @@ def protocol_in_words(study, counts):
 
 
 def classifiers_in_words(study):
-    parts = study.kinds(*GRID)
-    if not parts:
+    fitted = study.kinds(*GRID)
+    if not fitted:
         return ""
-    times = [part.seconds for part in parts]
-    chosen = ", ".join(f"{C:g}" for C in sorted({part.C for part in parts}))
+    times = [one.seconds for one in fitted]
+    chosen = ", ".join(f"{C:g}" for C in sorted({one.C for one in fitted}))
     return (f"{run_in_words(study)} They took {study.seconds:.0f} s. Classifiers: fitted to their optimum, C chosen on a "
             f"held-out third of the training pictures ({chosen}), {np.mean(times):.1f} s each ({min(times):.1f} to {max(times):.1f}). "
             f"The paper does not say how it trained them; its 30 pictures a class of Caltech-101 took it 17 minutes.")
@@ -309,7 +309,7 @@ LEARNED = {"agrees": "what the run learned serves here", "agrees in part": "what
 
 
 def claim_of_features(over_scratch, over_untrained):
-    """What the features of the run are ahead by of networks trained here from random weights, and of the features of random
+    """Lead of the run's features over networks trained here from random weights, and of the features of random
     weights: each {pictures a class: [points, one a fold]}."""
     if not over_untrained:
         return ""

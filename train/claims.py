@@ -1,4 +1,4 @@
-"""What the paper claims of two rows of a table, and what numbers say of it: numbers in, a verdict out.
+"""Claims of the paper about two rows of a table, and the verdict of numbers on them: numbers in, a verdict out.
 
 The numbers of two rows are paired, as networks are by their seed and classifiers by their fold, and the claim is judged by the
 interval of their differences, Student's. Where a claim may be looked at L times, each as more pairs arrive, the looks are fixed

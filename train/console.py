@@ -3,7 +3,7 @@ python -m train.evaluate, python -m zfcore top-activations, ..."""
 import importlib
 import sys
 
-from zfcore.commands import COMMANDS
+from zfcore.commands import COMMANDS, TOOLS
 from zfcore.terminal import say
 
 TRAINING = {"train": "train.__main__", **{name: f"train.{name}" for name in ("evaluate", "predict", "ablation", "transfer", "pack")}}
@@ -14,5 +14,5 @@ def main(words=None):
     if first in TRAINING:
         return importlib.import_module(TRAINING[first]).main(rest)
     if first in ("-h", "--help"):
-        say(f"training: zfcore {' | '.join(TRAINING)}; each has --help. Looking inside: zfcore {' | '.join([*COMMANDS, 'redraw'])}\n")
+        say(f"training: zfcore {' | '.join(TRAINING)}; each has --help. Looking inside: zfcore {' | '.join([*COMMANDS, *TOOLS, 'redraw'])}\n")
     return importlib.import_module("zfcore.__main__").main([first, *rest])

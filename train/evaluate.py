@@ -64,15 +64,15 @@ def write_worst(path, found, pictures, protocol, most=30):
 def write_summary(path, pictures, models, ensemble, singles):
     """summary.json: the Scores of the ensemble and of each of its `models`, in full."""
     damaged = {pictures.dataset.names[i]: reason for i, reason in sorted(pictures.damaged.items())}
-    content = {**numbers(ensemble), "combination": "mean of the softmaxes of the crops, then of the networks",
+    content = {**as_json(ensemble), "combination": "mean of the softmaxes of the crops, then of the networks",
                "damaged": damaged, "picture_size": pictures.size, "device": models[0].device.description, "zfcore": zfcore.__version__,
                "members": [{"run": str(model.path), "model": model.name, "input_shape": model.network.input_shape,
-                            "epoch": model.epoch, **numbers(alone)} for model, alone in zip(models, singles)]}
+                            "epoch": model.epoch, **as_json(alone)} for model, alone in zip(models, singles)]}
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def numbers(found):
+def as_json(found):
     """A Score as JSON can hold it, with the 95 % intervals."""
     meaningful = found.classes > 5
     return {"text": str(found), "set": found.of, "count": found.count, "damaged_left_out": found.left_out,
@@ -117,7 +117,7 @@ def strangers(path, files):
 
 
 def same_answers(one, other):
-    """Whether two evaluations are of the same pictures, with the same answers."""
+    """Return whether two evaluations are of the same pictures, with the same answers."""
     files = [folder/"predictions.csv" for folder in (one, other)]
     return not files[0].exists() or filecmp.cmp(*files, shallow=False)
 

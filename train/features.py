@@ -1,4 +1,5 @@
-"""What the layers of a network make of a set of pictures: computed once, kept on the disk, read a block of columns at a time.
+"""Features of a set of pictures, as the layers of a network make them: computed once, kept on the disk, read a block of columns
+at a time.
 
     FOLDER/<key>/<layer>-<first picture>.h5        a `Block` each, written whole or not at all
 
@@ -16,7 +17,7 @@ import PIL
 
 from zfcore import check, results
 from zfcore.backend import to_host
-from zfcore.files import number
+from zfcore.files import file_names, real
 from zfcore.hdf5 import open_h5, short
 
 PICTURES = 64                     # in a file: those of the paper's layer 1 are 74 MB
@@ -44,7 +45,7 @@ class Features:
             with _opened(path) as file:
                 rows.append(file.array("pictures", np.int64, (None,)))
                 self.shape = sum(map(len, rows)), _features(file).shape[1]
-                self.seconds += file.attribute("seconds", number(0))
+                self.seconds += file.attribute("seconds", real(0))
         self.pictures = np.concatenate(rows)
 
     def __getitem__(self, place):
@@ -72,7 +73,7 @@ def _opened(path):
 
 
 def key_of(checkpoint_file, pictures, start=None):
-    """What features depend on, as 16 hexadecimal digits. `start` (seed, law) stands for the network of the checkpoint with
+    """Key of what features depend on, 16 hexadecimal digits. `start` (seed, law) stands for the network of the checkpoint with
     this random start instead of its weights."""
     weights = hashlib.sha256(Path(checkpoint_file).read_bytes()).hexdigest()
     facts = [weights, pictures.dataset.fingerprint(), pictures.size, pictures.crop, pictures.upscale, PIL.__version__,
@@ -88,7 +89,8 @@ def features_of(model, pictures, layers, folder, bar=None):
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise check.Expected("--features", "a place where a folder can be made", f"{folder} ({error.strerror})") from None
-    files = {layer: [folder/f"{layer}-{first:07}.h5" for first in range(0, len(pictures), PICTURES)] for layer in layers}
+    files = {layer: [folder/f"{called}-{first:07}.h5" for first in range(0, len(pictures), PICTURES)]
+             for layer, called in zip(layers, file_names(layers))}
     lacking = [k for k, of_block in enumerate(zip(*files.values())) if not all(path.is_file() for path in of_block)]
     start = lacking[0] if lacking else len(files[layers[0]])
     if bar is not None:

@@ -96,7 +96,7 @@ def suggestion(rows):
 
 
 def ending(rows, asked):
-    """How the test ended, in words; `asked` is what stopped it, 0 for nothing."""
+    """End of the test, in words; `asked` is what stopped it, 0 for nothing."""
     if len(rows) == STEPS:
         return f"the loss did not diverge up to a learning rate of {HIGHEST:g}"
     if asked:

@@ -1,4 +1,4 @@
-"""What the networks of tables 2 and 3 reached: measured once, collected from whatever is finished, judged and written beside
+"""Results of the networks of tables 2 and 3: measured once, collected from whatever is finished, judged and written beside
 the paper's numbers."""
 import json
 from dataclasses import asdict, dataclass
@@ -33,7 +33,7 @@ class Row:
 
     @property
     def key(self):
-        """What claims call it."""
+        """Name that claims call it by."""
         return self.model
 
     @property
@@ -148,7 +148,7 @@ def collect(rows, runs, first, pictures, crops):
 
 
 def missing_in(runs):
-    """What is not there yet: "2 of 5 trained; seed 3: a sentence", or "" where all is."""
+    """List of what is not there yet: "2 of 5 trained; seed 3: a sentence", or "" where all is."""
     failed = [run for run in runs if run.failure]
     told = f"; {', '.join(run.name for run in failed)} failed: {failed[0].failure}" if failed else ""
     done = sum(run.finished for run in runs)
@@ -198,7 +198,7 @@ def drawing(lines):
 
 
 def with_training(lines):
-    """Whether there are training errors to be shown: table 2 has none."""
+    """Return whether there are training errors to be shown: table 2 has none."""
     return any(line.row.paper.train is not None for line in lines)
 
 

@@ -125,12 +125,12 @@ class Packing:
             temporary.write_text(json.dumps(now, indent=1))
 
     def _work(self):
-        """All that the bytes of the parts depend on."""
+        """Source, options and versions that the bytes of the parts depend on."""
         return {**self._about(), "state of the pictures": {part: fingerprint(dataset) for part, dataset in self.sets.items()},
                 "format": VERSION, "upscale": self.upscale, "Pillow": f"{PIL.__version__}, libjpeg {features.version('jpg')}"}
 
     def _changed(self, now):
-        """What of `now` is other than in the work.json that is there."""
+        """Options of `now` that are others than in the work.json that is there."""
         before = read_json(self.folder/"work.json", mapping(anything))
         changed = [key for key in now if now[key] != before.get(key)]
         return [] if changed == ["upscale"] and self.upscale else changed          # what was packed without it is the same with it
@@ -147,7 +147,7 @@ class Packing:
         self.folder.rmdir()
 
     def _is_finished(self):
-        """Whether the output is what this work has made, and only OUTPUT.h5.parts was still to go: nothing in it is to be moved any
+        """Return whether the output is what this work has made, and only OUTPUT.h5.parts was still to go: nothing in it is to be moved any
         more, its work.json is of this very work, or it is empty; and the output is of this source, options and pictures."""
         if not self.folder.is_dir() or self._strangers() or self._assembled.exists() or any(self.folder.glob("*.npz")):
             return False
@@ -165,7 +165,7 @@ class Packing:
             for part, dataset in self.sets.items())
 
     def _is_done(self, shard):
-        """Whether the shard's file is there and whole. Pictures that could not be read, as opposed to damaged ones, are
+        """Return whether the shard's file is there and whole. Pictures that could not be read, as opposed to damaged ones, are
         tried again: a disk or network may be back."""
         try:
             with shard_of(shard.path) as found:
@@ -291,7 +291,7 @@ class Packing:
             system.flush(self.output.parent)
 
     def _about(self):
-        """What the file's attributes say beside its format."""
+        """Attributes of the file beside its format."""
         return {"source": str(self.source), "size": self.size, "encoding": "raw" if self.raw else "jpeg",
                 **({} if self.raw else {"quality": self.quality})}
 
@@ -331,7 +331,7 @@ def pictures_of(path):
 
 
 def fingerprint(dataset):
-    """What changes when the pictures of a data set may have changed."""
+    """Mark of a data set that changes when its pictures may have changed."""
     if hasattr(dataset, "fingerprint"):
         return dataset.fingerprint()
     return sha256("\n".join(dataset.names).encode() + dataset.labels.tobytes()).hexdigest()
@@ -339,7 +339,7 @@ def fingerprint(dataset):
 
 @contextmanager
 def written(path):
-    """What a disk refuses in this block becomes one sentence, which says that nothing is lost."""
+    """Turn what a disk refuses in this block into one sentence, which says that nothing is lost."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a trained network, or an ensemble, takes pictures for.
+"""Predictions of a trained network, or an ensemble, for pictures.
 
     python -m train.predict --run RUN [RUN ...] FILE_OR_FOLDER ... [--crops centre|ten] [--output DIR]
 

@@ -88,7 +88,7 @@ def write(name, run):
 
 
 def about_the_run(file, checkpoint):
-    """What the run's config.json tells, and how long it took."""
+    """Facts that the run's config.json tells, and how long it took."""
     needed = dict.fromkeys(("started", "device", "versions", "options"), anything)
     config = read_json(file.parent/"config.json", table(needed, others=anything))
     return {"epoch": checkpoint.epoch, "seconds": round(sum(checkpoint.history["seconds"])), "trained": config["started"][:10],

@@ -1,4 +1,4 @@
-"""What a study has found, written down: numbers as a table says them, tables as Markdown, and a table's three files."""
+"""Report of a study: numbers as a table says them, tables as Markdown, and a table's three files."""
 from train.claims import LITTLE, MOST_PAIRS, confidence_of
 from zfcore import plots
 from zfcore.checkpoint import atomic, write_csv
@@ -40,7 +40,7 @@ def claims_table(judgements, of):
 
 
 def verdicts(judgements, looks):
-    """What the words of the table of claims mean, and how many claims are decided."""
+    """Meaning of the words of the table of claims, and how many claims are decided."""
     percent = f"{100*confidence_of(looks):.4g}"
     decided = sum(not one.undecided for one in judgements)
     text = (f"{decided} of {len(judgements)} claims are decided. Differences in points: of two rows seed by seed, with an "

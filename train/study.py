@@ -16,7 +16,7 @@ from pathlib import Path
 
 from zfcore import check, results
 from zfcore.checkpoint import atomic
-from zfcore.data import open_data
+from zfcore.data import open_data, same_place
 from zfcore.data.loader import Pictures
 from zfcore.files import folder_made, opener, read_json
 from zfcore.terminal import Bar
@@ -24,7 +24,7 @@ from zfcore.training import TrainConfig, Training, evaluate, predict
 from zfcore.training.config import MAY_CHANGE, flag, read_options
 from zfcore.training.folder import Busy, Lock
 
-FREE = set(MAY_CHANGE) - {"epochs"}                         # options that a run may go on with other values of
+FREE = set(MAY_CHANGE) - {"epochs", "data"}                         # options that a run may go on with other values of
 
 
 # --------------------------------------------------------------------------------------------------------------- units
@@ -66,7 +66,7 @@ class Run(Unit):
 
     @property
     def lock(self):
-        """It lies beside the folder, which does not exist yet or must be empty."""
+        """Name of the run's lock, which lies beside the folder, which does not exist yet or must be empty."""
         return f".{self.config.model}.{self.config.seed}.lock"
 
     @property
@@ -85,7 +85,8 @@ class Run(Unit):
         stored = asdict(TrainConfig(**read_options(path))) if path.is_file() else {}
         for name, value in stored.items():
             asked = getattr(self.config, name)
-            if name not in FREE and value != asked and asked is not None:    # None: a decay that --start-left chooses
+            same = value == asked or name == "data" and same_place(value, asked)
+            if name not in FREE and not same and asked is not None:          # None: a decay that --start-left chooses
                 raise check.Expected(flag(name), f"{value!r}, with which {self.folder} was started", repr(asked),
                                      "leave it out, or name another --output")
 
@@ -136,7 +137,7 @@ class StudyFolder:
 
     def work(self, units, do, of="unit"):
         """`do(unit, progress)` what of `units` is not finished, first what nobody else is at; it calls `progress()` for each
-        part of the unit's size. Returns when all is finished or has failed. `of` is what the bar counts."""
+        share of the unit's size. Returns when all is finished or has failed. `of` is what the bar counts."""
         elsewhere, done = [], sum(unit.done for unit in units)
         size = sum(unit.size for unit in units)
         with Bar(size, of, "study", done=done, hidden=done >= size) as bar:
@@ -184,7 +185,7 @@ class StudiedTraining(Training):
 
     @staticmethod
     def progress():
-        """Nothing, where nobody wants to know."""
+        """Say nothing, where nobody wants to know."""
 
     def close_epoch(self, score):
         super().close_epoch(score)
@@ -196,7 +197,7 @@ def clear(folder):
     if not folder.is_dir():
         return
     with Lock(folder):
-        for name in ("config.json", "output.txt", "failed.txt", ".lock"):
+        for name in ("config.json", "pictures.csv", "output.txt", "failed.txt", ".lock"):
             (folder/name).unlink(missing_ok=True)
         if (folder/"figures").is_dir():
             (folder/"figures").rmdir()
@@ -204,7 +205,7 @@ def clear(folder):
 
 def pictures_for(config, datasets=None):
     """(training, validation) Pictures as runs with these options take them: of two data sets, or of what config.data names."""
-    datasets = datasets or open_data(config.data, config.picture_size, config.limit_per_class)
+    datasets = datasets or open_data(config.data, config.picture_size, config.limit_per_class, config.val_fraction)
     return tuple(Pictures(part, config.picture_size, config.image_size, config.upscale, config.workers) for part in datasets)
 
 

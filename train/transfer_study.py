@@ -35,7 +35,7 @@ WATCHED = 256                     # test pictures at most on which a network fro
 
 
 @dataclass(frozen=True)
-class Part:
+class Fitted:
     """One finished classifier: a row of parts.csv. A network trained from random weights is of the kind "scratch", and has ""
     and 0 where others have the origin of their features."""
     kind: str                     # svm, softmax, scratch
@@ -67,7 +67,7 @@ class TransferStudy:
         self.model = trained.open(args.run, args.device)
         self.layers = feature_layers(self.model.network)
         self.sets = {name: self.pictures(dataset) for name, dataset in open_sets(self.model.size).items()}
-        self.parts = {}
+        self.fitted = {}
 
     def pictures(self, dataset):
         """A data set prepared as RUN's own pictures were; small ones are enlarged."""
@@ -112,20 +112,20 @@ class TransferStudy:
                    "key": " ".join(self.keys["run"].values()), "seed": self.args.seed, "untrained": list(self.start),
                    "without_duplicates": self.args.without_duplicates, **options}
         self.folder.remember(options, may_change=("run", "data"), alone=True)     # these are places; what lies there, key tells
-        self.parts = read_parts(self.output/"parts.csv")
+        self.fitted = read_fitted(self.output/"parts.csv")
 
-    def keep(self, part):
-        self.parts[part.key] = part
-        names = [f.name for f in fields(Part)]
-        rows = [[getattr(one, name) for name in names] for _, one in sorted(self.parts.items())]
+    def keep(self, fitted):
+        self.fitted[fitted.key] = fitted
+        names = [f.name for f in fields(Fitted)]
+        rows = [[getattr(one, name) for name in names] for _, one in sorted(self.fitted.items())]
         write_csv(self.output/"parts.csv", rows, *names)
 
     def of(self, *key):
-        """The finished Parts over the folds: {fold: Part}, of a `Part.key` without its fold."""
-        return {part.fold: part for part in self.parts.values() if part.key[:-1] == key}
+        """Finished ones over the folds: {fold: Fitted}, of a `Fitted.key` without its fold."""
+        return {one.fold: one for one in self.fitted.values() if one.key[:-1] == key}
 
     def kinds(self, *kinds):
-        return [part for part in self.parts.values() if part.kind in kinds]
+        return [one for one in self.fitted.values() if one.kind in kinds]
 
     # -------------------------------------------------------------------------------------------------- features
     def features(self, name, numbers):
@@ -185,7 +185,7 @@ class TransferStudy:
         begun or gone on with, on the data set `train`. Some of the test pictures are its validation set, which decides nothing:
         the last weights count."""
         config = self.scratch_config(seed)
-        watched = test.part(np.arange(0, len(test), -(-len(test)//WATCHED)))
+        watched = test.subset(np.arange(0, len(test), -(-len(test)//WATCHED)))
         model, history = self.folder.run_or_resume(name, config, pictures_for(config, (train, watched)))
         found = measured([model], self.pictures(test), config.batch_size, probabilities=True)
         return found, sum(history["seconds"]), history["train_error"][-1]
@@ -210,16 +210,16 @@ def thumbnails_of(pictures, what):
     return np.concatenate(numbers), np.concatenate(found)
 
 
-def read_parts(path):
-    """{key: Part} of a parts.csv, {} where there is none."""
+def read_fitted(path):
+    """{key: Fitted} of a parts.csv, {} where there is none."""
     if not path.is_file():
         return {}
     with open(path, newline="", opener=opener) as file:
         try:
-            parts = [Part(**{f.name: f.type(row[f.name]) for f in fields(Part)}) for row in csv.DictReader(file)]
+            rows = [Fitted(**{f.name: f.type(row[f.name]) for f in fields(Fitted)}) for row in csv.DictReader(file)]
         except (KeyError, ValueError, TypeError) as error:
             raise check.Expected(path, "the rows that this command wrote", f"others ({error})", "name another --output") from None
-    return {part.key: part for part in parts}
+    return {one.key: one for one in rows}
 
 
 class Joined:
@@ -237,7 +237,7 @@ class Joined:
         return one.picture(i) if i < len(one) else other.picture(i - len(one))
 
     def fingerprint(self):
-        return " ".join(part.fingerprint() for part in self.sets)
+        return " ".join(one.fingerprint() for one in self.sets)
 
 
 class Subset:
@@ -253,7 +253,7 @@ class Subset:
     def picture(self, i):
         return self.dataset.picture(self.numbers[i])
 
-    def part(self, places):
+    def subset(self, places):
         return Subset(self.dataset, [self.numbers[k] for k in places], self.labels[places], self.classes)
 
     def fingerprint(self):
@@ -283,16 +283,16 @@ def duplicates_in_words(study, left_out, correlation):
             f"are left out (the paper left such pictures out of ImageNet and trained again).")
 
 
-def scratch_in_words(parts, epochs, most_error=30):
-    """How the networks from random weights were trained; "" without any. Above `most_error` % on their own training pictures
-    they are said not to fit them yet."""
-    if not parts:
+def scratch_in_words(networks, epochs, most_error=30):
+    """Training of the networks from random weights, in words; "" without any. Above `most_error` % on their own training
+    pictures they are said not to fit them yet."""
+    if not networks:
         return ""
-    seconds, errors = [part.seconds for part in parts], [100*part.train_error for part in parts]
+    seconds, errors = [one.seconds for one in networks], [100*one.train_error for one in networks]
     unfinished = (" They do not fit their own training pictures yet: with more --scratch-epochs they may reach more, so what "
                   "the features are ahead by is not settled.") if max(errors) > most_error else ""
     return (f"From random weights: the run's network and options, {epochs} epochs of the training pictures, the learning rate "
-            f"divided by 10 after 2/3 and 5/6 of them; the last weights, centre crop. Networks: {len(parts)}; seconds of "
+            f"divided by 10 after 2/3 and 5/6 of them; the last weights, centre crop. Networks: {len(networks)}; seconds of "
             f"training each: {span(seconds)}; training error at the end, %: {span(errors)}.{unfinished} "
             f"The paper states none of these.")
 

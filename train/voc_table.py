@@ -15,7 +15,7 @@ from train.transfer_study import (NETWORKS, Subset, TransferStudy, duplicates_in
 from zfcore import check, plots
 from zfcore.analysis.duplicates import ABOVE
 from zfcore.analysis.probing import held_out, probe
-from zfcore.data.voc import CLASSES, average_precision, examples, mean_average_precision, open_voc, write_results
+from zfcore.data.voc import average_precision, examples, mean_average_precision, open_voc, write_results
 from zfcore.ops.softmax_loss import softmax
 
 # average precision in %: the paper, Sande et al. 2012, Yan et al. 2012
@@ -32,8 +32,8 @@ COMPETITIONS = {"run": "comp2", "scratch": "comp1"}             # of the evaluat
 
 @dataclass(frozen=True)
 class Scores:
-    """What a classifier says of the pictures that are scored: p float64 (n,20), probabilities, of the pictures with the
-    numbers `pictures` int64 (n,). C, train_error: see `train.transfer_study.Part`. `train` counts its training pictures."""
+    """Answers of a classifier for the pictures that are scored: p float64 (n,20), probabilities, of the pictures with the
+    numbers `pictures` int64 (n,). C, train_error: see `train.transfer_study.Fitted`. `train` counts its training pictures."""
     FORM = {"C": "float", "train_error": "float", "seconds": "float", "train": "int 0..", "pictures": "int64 n 0..",
             "p": "float64 n K 0..1"}
     C: float
@@ -71,7 +71,7 @@ class VOC(TransferStudy):
         classes of one: their measure is mean average precision."""
         began = time.monotonic()
         x = np.concatenate([of_train[:, :], of_scored[:, :]])
-        labels = self.train.labels[self.numbers]                                     # (k,20)
+        labels = self.train.labels[self.numbers]                                     # (k,C)
         pictures, classes = examples(labels)
         there, targets = np.unique(classes, return_inverse=True)
         held = held_out((labels > 0).argmax(axis=1), self.args.seed)[pictures]
@@ -82,17 +82,17 @@ class VOC(TransferStudy):
 
         found = probe("softmax", x, self.rows[pictures], targets, len(of_train.pictures) + np.arange(len(of_scored.pictures)),
                       len(there), held, measure)
-        p = np.zeros((len(of_scored.pictures), len(CLASSES)))
+        p = np.zeros((len(of_scored.pictures), len(self.train.classes)))
         p[:, there] = softmax(found.scores).T
         return Scores(found.C, float("nan"), time.monotonic() - began, len(self.rows), of_scored.pictures, p)
 
     def train_network(self):
         """The Scores of a network trained from random weights."""
         pictures, classes = examples(self.train.labels[self.numbers])
-        train = Subset(self.train, self.numbers[pictures], classes, CLASSES)
+        train = Subset(self.train, self.numbers[pictures], classes, self.train.classes)
         shown = (self.scored.labels > 0).argmax(axis=1)           # the first class, to watch the training by
         found, seconds, train_error = self.from_random_weights(
-            "scratch", train, Subset(self.scored, np.arange(len(self.scored)), shown, CLASSES), self.args.seed)
+            "scratch", train, Subset(self.scored, np.arange(len(self.scored)), shown, self.train.classes), self.args.seed)
         return Scores(float("nan"), train_error, seconds, len(self.numbers), found.indices, found.p.T.astype(np.float64))
 
     def kept(self, way, compute):
@@ -106,8 +106,8 @@ def voc_precision(args):
     study.begin(train_part=args.train_part, score_part=args.score_part, scratch_epochs=args.scratch_epochs)
     with study.folder.locked():
         top = max(study.layers)
-        of_parts = [study.features(part, [top]) for part in study.sets]
-        features = {network: [of[network][top] for of in of_parts] for network in NETWORKS}
+        of_sets = [study.features(name, [top]) for name in study.sets]
+        features = {network: [of[network][top] for of in of_sets] for network in NETWORKS}
         study.choose_pictures(*(of.pictures for of in features["run"]))
         seconds = sum(of.seconds for of in features["run"])
         found = {network: study.kept(network, lambda: study.classify(*features[network])) for network in NETWORKS}
@@ -119,7 +119,7 @@ def voc_precision(args):
 
 # --------------------------------------------------------------------------------------------- what is written of it
 def precisions(study, scores):
-    """{definition: average precision (21,) in %, of the classes and, last, the mean}; NaN for a class that no picture to score
+    """{definition: average precision (C+1,) in %, of the classes and, last, the mean}; NaN for a class that no picture to score
     shows, or none to train on, as it was never ranked."""
     counted = ~np.isin(scores.pictures, study.not_counted)
     trained = (study.train.labels[study.numbers] > 0).any(axis=0)
@@ -135,28 +135,29 @@ def write_precisions(study, found, seconds):
     trained, positive = ((of > 0).sum(axis=0) for of in (study.train.labels[study.numbers], labels))
     known = (labels != 0).sum(axis=0)
     ranked = (positive > 0) & (trained > 0)
-    share = np.divide(100*positive, known, out=np.full(len(CLASSES), np.nan), where=ranked)
+    share = np.divide(100*positive, known, out=np.full(len(study.train.classes), np.nan), where=ranked)
     chance = np.append(share, np.nanmean(share) if ranked.any() else np.nan)
     counts = [*zip(trained, positive), (len(study.numbers), len(labels))]
-    names = [*CLASSES, "mean"]
+    names = [*study.train.classes, "mean"]
+    published = {name: TABLE6.get(name, (np.nan,)*3) for name in names}              # nothing of a set's own classes
     columns = [(f"{WAYS[way]}, {word}", ours[way][definition]) for way in found for definition, word in DEFINITIONS.items()]
     head = ["Average precision in %", f"pictures in {a.train_part}", f"in {a.score_part}", "by chance",
             *(name for name, _ in columns), "paper", "Sande et al. 2012", "Yan et al. 2012"]
-    rows = [[name, *counts[k], *(cell(values[k]) for values in (chance, *(column for _, column in columns))), *TABLE6[name]]
+    rows = [[name, *counts[k], *(cell(values[k]) for values in (chance, *(column for _, column in columns))), *map(cell, published[name])]
             for k, name in enumerate(names)]
     places = [write_results(study.output, [study.scored.names[i] for i in found[way].pictures], found[way].p,
-                            study.scored.year or 2012, a.score_part, name) for way, name in COMPETITIONS.items() if way in found]
+                            study.scored.year or 2012, a.score_part, name, study.train.classes) for way, name in COMPETITIONS.items() if way in found]
     paragraphs = [
         report.table(head, rows), voc_protocol(study, places[0]), classifier_in_words(study, found, seconds),
         untrained_in_words(study),
         # of a picture of several classes one example at most can be right: no training error is too high
         scratch_in_words([found["scratch"]] if "scratch" in found else [], a.scratch_epochs, most_error=100), claim(ours)]
-    numbers = [[name, *counts[k], *(f"{values[k]:.6g}" for values in (chance, *(column for _, column in columns))), *TABLE6[name]]
+    numbers = [[name, *counts[k], *(f"{values[k]:.6g}" for values in (chance, *(column for _, column in columns))), *published[name]]
                for k, name in enumerate(names)]
     header = ("class", "train_pictures", "scored_pictures", "chance",
               *(f"{way}_{definition}" for way in found for definition in DEFINITIONS), "paper", "sande_2012", "yan_2012")
     report.write(study.output, "table6", paragraphs, header, numbers, lambda: plots.average_precisions(
-        names, {"the paper, test": np.array([TABLE6[name][0] for name in names]),
+        names, {"the paper, test": np.array([published[name][0] for name in names]),
                 **{f"here, {WAYS[way]}": of["2010"] for way, of in ours.items()}}, chance))
 
 
@@ -195,7 +196,7 @@ def claim(ours):
 
 
 def beside(ours, way):
-    """How the run's features stand to another of `WAYS`."""
+    """Comparison of the run's features with another of `WAYS`."""
     one, other = ours["run"]["2010"], ours[way]["2010"]
     lead, count, there = one[-1] - other[-1], int((one[:-1] > other[:-1]).sum()), int((~np.isnan(one[:-1])).sum())
     return (f"{'ahead' if lead > 0 else 'not ahead'} (mean {one[-1]:.1f} against {other[-1]:.1f} %, ahead in {count} of {there} "

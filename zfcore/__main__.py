@@ -1,6 +1,7 @@
 """Floor 8: python -m zfcore COMMAND ...: run a command of zfcore/commands, save what it finds (HDF5), draw it beside that, say it.
 
     python -m zfcore redraw FILE.h5 ...      draws figures again from what was saved, of any command; it needs no network
+    python -m zfcore import FILE ...         a network of another engine becomes a run; export RUN ... is the way back
 """
 import argparse
 import sys
@@ -8,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from zfcore import check, plots, results
-from zfcore.commands import COMMANDS
+from zfcore.commands import COMMANDS, TOOLS
 from zfcore.commands.common import FORMAT, SHARED
 from zfcore.files import numbered
 from zfcore.terminal import printable, say, status_of, warn
@@ -21,7 +22,10 @@ REDRAW = "draw figures again from saved arrays, of any command; needs no network
 def main(arguments=None):
     args = parser().parse_args(arguments)
     try:
-        redraw(args) if args.command == "redraw" else work(COMMANDS[args.command], args)
+        if args.command in TOOLS:
+            TOOLS[args.command].work(args)
+        else:
+            redraw(args) if args.command == "redraw" else work(COMMANDS[args.command], args)
     except KeyboardInterrupt as stop:
         warn("\nstopped; what is on the disk is whole, and the same command goes on with a pass over pictures")
         sys.exit(status_of(stop))
@@ -33,6 +37,10 @@ def parser():
     for name, command in COMMANDS.items():
         one = names.add_parser(name, help=command.HELP, description=command.HELP, conflict_handler="resolve")      # its own win
         for flags, keywords in [*SHARED, *command.OPTIONS]:
+            one.add_argument(*flags, **keywords)
+    for name, tool in TOOLS.items():
+        one = names.add_parser(name, help=tool.HELP, description=tool.HELP)
+        for flags, keywords in tool.OPTIONS:
             one.add_argument(*flags, **keywords)
     again = names.add_parser("redraw", help=REDRAW, description=REDRAW)
     again.add_argument("files", nargs="+", metavar="FILE.h5", type=Path)

@@ -46,7 +46,7 @@ CPU = Device("cpu", f"NumPy {np.__version__} on {CORES} core{'s'*(CORES > 1)}")
 
 
 def runs_kernels(x):
-    """True where an operation must launch kernels on `x`, False where it runs its NumPy form."""
+    """Return whether an operation must launch kernels on `x`; else it runs its NumPy form."""
     return type(x) in LAUNCHERS
 
 
@@ -83,7 +83,7 @@ def to_device(host, like):
     return copy
 
 
-def number(value, dtype, like):
+def scalar(value, dtype, like):
     """`value` in the memory of the device of `like`, as an array (); one that is there already is left as it is."""
     return value if runs_kernels(value) else to_device(np.asarray(value, dtype), like)
 

@@ -100,6 +100,6 @@ def exit_with_message(main: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def of_the_system(error: Exception) -> bool:
-    """Whether it says that the system, not zfcore, has failed. A reader of standard output that has gone is no failure."""
+    """Return whether it says that the system, not zfcore, has failed. A reader of standard output that has gone is no failure."""
     no_thread = isinstance(error, RuntimeError) and "start new thread" in str(error)
     return isinstance(error, MemoryError) or no_thread or isinstance(error, OSError) and not isinstance(error, Unheard) and bool(error.errno)

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.backend import to_host
-from zfcore.files import anything, choice, listed, mapping, name, number, opener, parsed, said, text, whole
+from zfcore.files import anything, choice, listed, mapping, name, opener, parsed, real, said, text, whole
 from zfcore.hdf5 import Reader, open_h5, short
 from zfcore.hints import Arrays, FilePath, Row, Shape
 from zfcore.layers import from_fields, renamed
@@ -46,11 +46,11 @@ MOST_LAYERS, MOST_CLASSES, MOST_EPOCHS = 1000, 10**6, 10**6
 FLOATS = np.dtype(np.float32), np.dtype(np.float16)       # as weights are stored; those that come with zfcore are rounded
 
 # What a run goes on from, beside the arrays. Other names may be there, but none that begins like one of these.
-PLATEAU = {"lr": number(above=0), "patience": whole(1), "margin": number(0, 1), "drops": whole(),
-           "best": number(0, infinite=True), "waited": whole()}
-SUMS = {"loss": number(), "seconds": number(0), "wrong": whole(), "count": whole(), "batches": whole(), "clamped": whole()}
+PLATEAU = {"lr": real(above=0), "patience": whole(1), "margin": real(0, 1), "drops": whole(),
+           "best": real(0, infinite=True), "waited": whole()}
+SUMS = {"loss": real(), "seconds": real(0), "wrong": whole(), "count": whole(), "batches": whole(), "clamped": whole()}
 GOES_ON = {**{f"plateau_{key}": form for key, form in PLATEAU.items()}, **{f"sums_{key}": form for key, form in SUMS.items()}}
-STATE = {"data": text(10_000), "val_fraction": number(0, 1), "seed": whole(), "init": choice("", "gaussian", "he"), **GOES_ON}
+STATE = {"data": text(10_000), "imported": text(60_000), "val_fraction": real(0, 1), "seed": whole(), "init": choice("", "gaussian", "he"), **GOES_ON}
 
 
 @dataclass
@@ -157,8 +157,8 @@ def same_names(group: Reader, names: Iterable[str], what: str = "") -> None:
 
 
 def _state(group):
-    """Of the state what is known in its form, what is not as a text or number; nothing that only looks like a part of what a
-    run goes on from."""
+    """Entries of the state: what is known in its form, what is not as a text or number; nothing that only looks like a part of
+    what a run goes on from."""
     found = {key: group.attribute(key, STATE.get(key, _scalar)) for key in group.attributes()}
     if strange := [key for key in found if key not in STATE and key.startswith(("plateau_", "sums_"))]:
         raise check.Expected(group.place(), f"only {', '.join(GOES_ON)} of a run's state", said(strange[0]))
@@ -192,7 +192,7 @@ def check_resumable(what: str, found: Checkpoint, network: Network, size: int) -
 
 def _describe(group, **attributes):
     """Texts go in with a fixed length: then they lie in the object's header, which has a checksum, not in HDF5's heap."""
-    group.attrs.update({key: np.bytes_(value.encode()) if isinstance(value, str) else value
+    group.attrs.update({key: np.bytes_(value.encode(errors="surrogateescape")) if isinstance(value, str) else value
                         for key, value in attributes.items()})
 
 

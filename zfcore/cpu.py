@@ -86,7 +86,7 @@ def _help():
 
 
 class _OneThread:
-    """While any thread is inside, BLAS computes every product on the thread that asks for it. (`threadpoolctl.limit` undoes,
+    """Let BLAS compute every product on the thread that asks for it while any thread is inside. (`threadpoolctl.limit` undoes,
     when the first of several leaves, what the others still need, and costs as much as a small operation.)"""
 
     def __init__(self):
@@ -116,7 +116,7 @@ class _OneThread:
             library.set_num_threads(threads)
 
     def on_this_thread(self):
-        """For good, where BLAS counts for each thread by itself, as with OpenMP."""
+        """Let BLAS use this thread alone: for good, where it counts for each thread by itself, as with OpenMP."""
         for library in self.libraries:
             if getattr(library, "threading_layer", None) == "openmp":
                 library.set_num_threads(1)

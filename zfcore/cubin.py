@@ -27,7 +27,7 @@ def compile_cubin(kernel, arch):
 
 
 def _translation(kernel, arch):
-    """What the machine code depends on, as the arguments of nvrtc.compile."""
+    """Arguments of nvrtc.compile, on which the machine code depends."""
     folder = kernels_folder()
     options = (f"-arch={arch}", "-std=c++20", "-lineinfo", "--ptxas-options=-v",
                *(f"-D{name}={value}" for name, value in kernel.defines.items()))
@@ -50,7 +50,7 @@ def cached_cubin(kernel, arch):
 
 @functools.cache
 def _cache_folder():
-    """This user's folder of compiled kernels; a temporary one where there is no home to write to."""
+    """Folder of this user's compiled kernels; a temporary one where there is no home to write to."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "zfcore" / "kernels"
     try:
         folder.mkdir(parents=True, exist_ok=True)

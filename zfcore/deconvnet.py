@@ -27,7 +27,7 @@ from zfcore.hints import Array, Ints, Points
 from zfcore.layers import Layer, LocalResponseNorm, ReLU
 from zfcore.network import Network, Rules, rule_of
 from zfcore.ops.relu import relu, relu_backward
-from zfcore.ops.window import Windows, cut, lay
+from zfcore.ops.window import Regions, cut, lay
 
 
 # ------------------------------------------------------------------------------------------------------ the rules
@@ -145,24 +145,24 @@ def descend(network: Network, dy: Array, caches: Sequence[Any], rules: Rules = D
     """The signal dy, shaped like the output of the last traced layer, brought down to the pixels (3,H,W,N).
 
     `places` (N,2) tells that dy is zero except there, one place a picture. Then only the cone of that place is computed:
-    in each layer the square window that it sees, which is 1 pixel wide at the top and doubles at every stride on the way.
-    For layer 2 of ZFNet that is 27 of 224 pixels, for layer 5 139. Where a window outgrows its map, the rest is dense."""
+    in each layer the square region that it sees, which is 1 pixel wide at the top and doubles at every stride on the way.
+    For layer 2 of ZFNet that is 27 of 224 pixels, for layer 5 139. Where a region outgrows its map, the rest is dense."""
     if places is None or dy.ndim == 2:
         return network.backward(dy, caches, rules)[0]
-    window = Windows(places[:, 0], places[:, 1], size=1)
-    dy = cut(dy, window)                                                                # (F,1,1,N)
+    region = Regions(places[:, 0], places[:, 1], size=1)
+    dy = cut(dy, region)                                                                # (F,1,1,N)
     for k in reversed(range(len(caches))):
         layer, (_, H, W) = network.layers[k], network.shapes[k]
         rule = rule_of(layer, rules)
         if rule is skip:                                     # dy as it is is dy where it is, however wide the layer's window
             continue
-        below = window.below(*layer.window())                # type: ignore[misc]   # maps: it has one
+        below = region.below(*layer.window())                # type: ignore[misc]   # maps: it has one
         if below.size > min(H, W):
-            return network.backward(lay(dy, window, network.shapes[k + 1]), caches[:k + 1], rules)[0]
-        dy = rule(layer, dy, None if rule in BLIND else layer.cut_cache(caches[k], window, below))
-        if not layer.pixelwise:                              # it filled the window to its edge: beyond the map is nothing
+            return network.backward(lay(dy, region, network.shapes[k + 1]), caches[:k + 1], rules)[0]
+        dy = rule(layer, dy, None if rule in BLIND else layer.cut_cache(caches[k], region, below))
+        if not layer.pixelwise:                              # it filled the region to its edge: beyond the map is nothing
             _, inside = below.pixels(H, W)
             if not inside.all():
                 dy[:, to_device(~inside, like=dy)] = 0
-        window = below
-    return lay(dy, window, network.input_shape)
+        region = below
+    return lay(dy, region, network.input_shape)

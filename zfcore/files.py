@@ -4,20 +4,24 @@
     read_bytes(path, most)               its bytes, of a file no larger than `most`
     read_json(path, form)                what it says, in the form that is expected; else one sentence that names the place
     unfolded(path, most)                 a compressed file to read from, up to `most` bytes of what it unfolds to
+    file_names(names)                    names of layers, classes, pictures as names that files can have on any system
     inside(folder, name)                 the path of a file of somebody's folder, which no link leads out of
     folder_made(path)                    a folder that goes again if it stays empty
 
 A form is a function (where, value) -> value, which raises Expected, calling the value `where`. They are made by `text`,
-`whole`, `number`, `choice`, `listed`, `table` and `mapping`, and serve the attributes of HDF5 files as well (zfcore/hdf5.py).
+`whole`, `real`, `choice`, `listed`, `table` and `mapping`, and serve the attributes of HDF5 files as well (zfcore/hdf5.py).
 """
 import bz2
 import gzip
+import hashlib
 import json
 import lzma
 import math
 import os
 import stat
+import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -28,12 +32,14 @@ KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a devi
          stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
 MOST_JSON = 2**24                 # bytes; as Python's objects they are up to twenty times as many
 MOST_DIGITS = 40                  # of a whole number; the largest that zfcore writes has 20
-WINDOWS = {"CON", "PRN", "AUX", "NUL", *(f"{port}{k}" for port in ("COM", "LPT") for k in range(1, 10))}
+FORBIDDEN = '/\\:*?"<>|'          # in names of files, on some system
+MOST_NAME = 100                   # bytes
+RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{k}" for port in ("COM", "LPT") for k in range(1, 10))}
 
 
 # ------------------------------------------------------------------------------------------------------------- opening
 def opener(path, flags):
-    """For `open(path, mode, opener=opener)`: the descriptor of a regular file. Raises OSError at once for anything else; where
+    """Descriptor, for `open(path, mode, opener=opener)`, of a regular file. Raises OSError at once for anything else; where
     the file is to be written for a link too, since that may lead anywhere."""
     writes = flags & (os.O_WRONLY | os.O_RDWR)
     try:
@@ -57,7 +63,7 @@ def refuse_others(status, path):
 
 
 class NotRegular(OSError):
-    """Something that is no regular file."""
+    """File that is not a regular one."""
 
 
 def read_bytes(path, most):
@@ -66,7 +72,7 @@ def read_bytes(path, most):
         size = os.fstat(file.fileno()).st_size
         if size > most:
             raise OSError(0, f"{size} bytes, more than the {most} that such a file may have", str(path))
-        return file.read(most + 1)
+        return file.read(size)                             # which takes this memory at once: not `most`
 
 
 def read_text(path, most=2**26):
@@ -83,6 +89,37 @@ def inside(folder, name):
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise Expected(path, "a place in its own folder", "a link that leads out of it", f"put the file itself into {folder}")
     return path
+
+
+def file_names(names: Iterable[str]) -> list[str]:
+    """Names of files of layers, classes or pictures of these different names: they themselves, where any system takes them. What it
+    may not take is written as in addresses, "a/b" as "a%2Fb" and "con" as "%63on", and two names that are one on a system which
+    does not tell a from A, or too long, end in a digest of the name."""
+    found, taken = [], set()
+    for one in names:
+        called = "".join(c if c.isprintable() and c not in FORBIDDEN + "%" else _escaped(c) for c in one) or "%"
+        called = called[:-1] + _escaped(called[-1]) if called[-1] in ". " else called
+        called = _escaped(called[0]) + called[1:] if called[0] in ".~-" or _is_reserved(called) else called
+        if len(called.encode()) > MOST_NAME or _alike(called) in taken:
+            digest = hashlib.sha256(one.encode(errors="surrogateescape")).hexdigest()[:12]
+            called = called.encode()[:MOST_NAME - 13].decode(errors="ignore").rstrip("%. ") + "-" + digest
+        taken.add(_alike(called))
+        found.append(called)
+    return found
+
+
+def _escaped(character):
+    return "".join(f"%{byte:02X}" for byte in character.encode(errors="surrogateescape"))
+
+
+def _is_reserved(called):
+    """True where Windows takes a name for a device's."""
+    return called.split(".")[0].rstrip().upper() in RESERVED
+
+
+def _alike(called):
+    """Form that two names have in common which are one on some system."""
+    return unicodedata.normalize("NFC", called).casefold()
 
 
 @contextmanager
@@ -104,7 +141,7 @@ def folder_made(path):
 
 
 def numbered(path, number):
-    """What the `number`-th file or folder that was to be `path` is called, where the ones before are others: a.h5, a_2.h5, a_3.h5."""
+    """Name of the `number`-th file or folder that was to be `path`, where the ones before are others: a.h5, a_2.h5, a_3.h5."""
     return path if number == 1 else path.with_name(f"{path.stem}_{number}{path.suffix}")
 
 
@@ -156,7 +193,7 @@ def read_json(path, form=None, most=MOST_JSON):
 
 
 def parsed(where, text, form=None):
-    """What the JSON `text`, called `where` in messages, says. Refused beside what is no JSON: a name twice in one object, whole
+    """Parse the JSON `text`, called `where` in messages. Refused beside what is no JSON: a name twice in one object, whole
     numbers of more than MOST_DIGITS digits, and objects in objects beyond what Python takes."""
     try:
         value = json.loads(text, parse_int=_whole_number, object_pairs_hook=_once)
@@ -202,8 +239,8 @@ def text(most=1000):
 
 def name(where, value):
     """A form: a text that may name a file on any system: printable, without separators, not one that Windows reserves."""
-    if (not isinstance(value, str) or not 0 < len(value) <= 100 or not value.isprintable() or set(value) & set('/\\:*?"<>|')
-            or value[0] in ".~-" or value[-1] in ". " or value.split(".")[0].upper() in WINDOWS):
+    if (not isinstance(value, str) or not 0 < len(value) <= 100 or not value.isprintable() or set(value) & set(FORBIDDEN)
+            or value[0] in ".~-" or value[-1] in ". " or _is_reserved(value)):
         raise Expected(where, "a name that a file could have", said(value))
     return value
 
@@ -217,7 +254,7 @@ def whole(low=0, high=2**63 - 1, or_none=False):
     return form
 
 
-def number(low=-math.inf, high=math.inf, above=-math.inf, infinite=False, nan=False):
+def real(low=-math.inf, high=math.inf, above=-math.inf, infinite=False, nan=False):
     """A number from `low` to `high`, larger than `above`; `infinite` or `nan` only where that is asked for."""
     words = "a number" + (f" above {above:g}" if above > -math.inf else f" from {low:g}" if low > -math.inf else "")
     words += f" to {high:g}" if high < math.inf else ""
@@ -288,7 +325,7 @@ def anything(where, value):
 
 
 def _within(where, key):
-    """How messages call the value of `key` in the object `where`."""
+    """Name in messages of the value of `key` in the object `where`."""
     return f"{where}: {key if key.isidentifier() else said(key)}"
 
 

@@ -19,8 +19,8 @@ def conv_relu(conv, relu, x, step):
 
 
 def conv_relu_pool(conv, relu, pool, x, step):
-    """In training, where nobody asks for the map between, and where a kernel gains by it: for all three the pool's output is
-    told. The ReLU's cache is None, as the pool's tells the gradient where it was on."""
+    """Run the three as one in training, where nobody asks for the map between, and where a kernel gains by it: the pool's
+    output is told. The ReLU's cache is None, as the pool's tells the gradient where it was on."""
     w, b, S, P, groups, rounding = conv.arguments()
     if step is None or not pool_fits(x, w, pool.arguments(), groups):
         return None

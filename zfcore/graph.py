@@ -15,20 +15,20 @@ def capture(cupy, work):
 
     def run(*arrays):
         nonlocal graph, last
-        shapes, parts = _parcel(cupy.asarray, arrays)
+        shapes, parcel = _parcel(cupy.asarray, arrays)
         before, last = last, shapes
         if graph is not None and shapes == graph.shapes:
-            graph.replay(parts)
+            graph.replay(parcel)
         elif shapes == before:
             graph = None                       # an older one first gives its memory back
-            graph = _Graph(cupy, work, shapes, parts)
+            graph = _Graph(cupy, work, shapes, parcel)
         else:
-            work(*_unpacked(shapes, parts))
+            work(*_unpacked(shapes, parcel))
     return run
 
 
 class _Graph:
-    """`work` on `parts` (see `_parcel`) as a CUDA graph. Making one runs `work` once, for the caller; so does each replay.
+    """`work` on `parcel` (see `_parcel`) as a CUDA graph. Making one runs `work` once, for the caller; so does each replay.
 
     A graph holds addresses: of the arrays that `work` was given, which are therefore copies that nobody else has, and of the
     arrays that it makes, which lie in a memory pool that lives as long as the graph, so that what Python drops and CuPy lends
@@ -36,24 +36,24 @@ class _Graph:
     CuPy refuses then; launches, memset and copies within the device are recorded. (CuPy's manual, Stream.begin_capture;
     CUDA C++ Programming Guide, CUDA graphs.)"""
 
-    def __init__(self, cupy, work, shapes, parts):
-        self.shapes, self.parts = shapes, [part.copy() for part in parts]
+    def __init__(self, cupy, work, shapes, parcel):
+        self.shapes, self.parcel = shapes, [array.copy() for array in parcel]
         cupy.get_default_memory_pool().free_all_blocks()             # the steps so far have left as much as a graph takes
         self.memory, current = cupy.cuda.MemoryPool(partial(_block, cupy)), cupy.cuda.get_current_stream()
         stream = cupy.cuda.Stream(non_blocking=True)                 # the default stream cannot be recorded
         stream.wait_event(current.record())
         with stream, cupy.cuda.using_allocator(self.memory.malloc):
-            work(*_unpacked(shapes, self.parts))                     # fills the pool, where recording then finds its memory
+            work(*_unpacked(shapes, self.parcel))                    # fills the pool, where recording then finds its memory
             stream.begin_capture()
             try:
-                work(*_unpacked(shapes, self.parts))
+                work(*_unpacked(shapes, self.parcel))
             finally:
                 self.graph = stream.end_capture()
         current.wait_event(stream.record())
 
-    def replay(self, parts):
-        for mine, part in zip(self.parts, parts):
-            mine[...] = part
+    def replay(self, parcel):
+        for mine, sent in zip(self.parcel, parcel):
+            mine[...] = sent
         self.graph.launch()                                          # on the current stream, behind the copies
 
 
@@ -73,7 +73,7 @@ def launch_by_launch(device, work):
 
 
 def _parcel(send, arrays):
-    """(shapes, parts): `arrays` on the device. Those of NumPy travel together as one array of bytes, parts[0], by `send`, in a
+    """(shapes, parcel): `arrays` on the device. Those of NumPy travel together as one array of bytes, parcel[0], by `send`, in a
     copy that nothing waits for: CuPy lays it in pinned memory first."""
     host = [np.ravel(array).view(np.uint8) for array in arrays if not runs_kernels(array)]
     packed = np.zeros(sum(map(_padded, host)), np.uint8)
@@ -85,9 +85,9 @@ def _parcel(send, arrays):
     return shapes, [send(packed), *filter(runs_kernels, arrays)]
 
 
-def _unpacked(shapes, parts):
+def _unpacked(shapes, parcel):
     """Yield the arrays of `_parcel` again, all on the device now."""
-    packed, *there = parts
+    packed, *there = parcel
     place = 0
     for shape, dtype, on_device in shapes:
         if on_device:

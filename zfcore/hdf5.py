@@ -44,7 +44,7 @@ def open_h5(path, advice=""):
 
 
 def short(error):
-    """What an exception says, in one line."""
+    """Text of an exception, in one line."""
     return str(error).strip("'\"").split("\n")[0][:120]
 
 
@@ -61,7 +61,7 @@ class Reader:
         self._group = group
 
     def place(self, name=""):
-        """How messages call what is called `name` here."""
+        """Name in messages of what is called `name` here."""
         inner = f"{self._group.name.rstrip('/')}/{name}".rstrip("/")
         return f"{self.path}: {inner if inner.isprintable() else ascii(inner)}" if inner else f"{self.path}"
 
@@ -80,7 +80,7 @@ class Reader:
         return self._group.id.links.exists(name.encode(errors="surrogateescape"))
 
     def is_group(self, name):
-        """Whether `name` is a group; else it is a dataset."""
+        """Return whether `name` is a group; else it is a dataset."""
         return isinstance(self._open(name, "a part"), h5py.h5g.GroupID)
 
     def group(self, name):

@@ -75,7 +75,7 @@ class Kernel:
         KERNELS.append(self)
 
     def variant(self, **defines):
-        """This kernel compiled with other macros, say another window size: the declared one stands for the paper's
+        """Variant of this kernel, compiled with other macros, say another window size: the declared one stands for the paper's
         sizes, the others are compiled when they are first launched and are not in `KERNELS`."""
         return _variant(self, tuple({**self.defines, **defines}.items()))
 

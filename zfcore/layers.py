@@ -7,8 +7,8 @@ Whoever needs to know something of a layer asks the layer; nobody asks what kind
     window()                     (K, S, P) of the pixels that one output sees, 0 <= P < K; (1, 1, 0): its own; None: all of them
     forward(x, step=None)        (y, cache), the cache a named tuple. `step` is the training's `Step`; None: evaluation
     backward(dy, cache)          (dx, {"w": dw, "b": db}), of the parameters there are, by their names
-    cut_cache(cache, outputs, inputs)   the cache that the layer would have had from the `Windows` inputs of its maps alone,
-                                 around which lies what counts as padding: it would have given the `Windows` outputs
+    cut_cache(cache, outputs, inputs)   the cache that the layer would have had from the `Regions` inputs of its maps alone,
+                                 around which lies what counts as padding: it would have given the `Regions` outputs
 
 and what it answers otherwise only where the answer is another one:
 
@@ -55,7 +55,7 @@ from zfcore.ops.local_response_norm_within import local_response_norm_within, lo
 from zfcore.ops.maxpool import Pooling, maxpool, maxpool_backward
 from zfcore.ops.pad import Frame, pad, pad_backward
 from zfcore.ops.relu import relu, relu_backward
-from zfcore.ops.window import Windows, cut, output_size
+from zfcore.ops.window import Regions, cut, output_size
 
 
 MOST_PADDED = 2**28               # numbers of a picture's maps behind a Pad: a stranger's file does not make them larger
@@ -63,9 +63,9 @@ MOST_PADDED = 2**28               # numbers of a picture's maps behind a Pad: a 
 
 class Step(NamedTuple):
     """Training step: its number, which draws the dropout masks (an array () of uint64 where a step is captured), and
-    `part` (first, N) where x is the pictures from number `first` on of a batch of N that comes in pieces."""
+    `piece` (first, N) where x is the pictures from number `first` on of a batch of N that comes in pieces."""
     number: Any
-    part: tuple[int, int] | None = None
+    piece: tuple[int, int] | None = None
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Layer(ABC):
     def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]: ...
 
     @abstractmethod
-    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any: ...
+    def cut_cache(self, cache: Any, outputs: Regions, inputs: Regions) -> Any: ...
 
     def parameter_shapes(self, shape: Shape) -> dict[str, Shape]:
         return {}
@@ -110,7 +110,7 @@ class Layer(ABC):
         return {}, {}
 
     def place(self, number: int, shape: Shape) -> None:
-        """Told by the network: that this is its layer `number`, which maps (or columns) of `shape` enter."""
+        """Learn from the network that this is its layer `number`, which maps (or columns) of `shape` enter."""
 
     def data_gradient(self, dy: Array, cache: Any) -> Array:
         return self.backward(dy, cache)[0]
@@ -145,8 +145,8 @@ class Whole(Layer):
     def window(self) -> None:
         return None
 
-    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
-        raise TypeError(f"{type(self).__name__} sees the whole input: it has no cache of a window")
+    def cut_cache(self, cache: Any, outputs: Regions, inputs: Regions) -> Any:
+        raise TypeError(f"{type(self).__name__} sees the whole input: it has no cache of a region")
 
 
 class Weighted:
@@ -212,7 +212,7 @@ class Conv(Weighted, Layer):
     def inside(self, outputs: Any) -> "Layer":
         return _without_padding(self)
 
-    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
+    def cut_cache(self, cache: Any, outputs: Regions, inputs: Regions) -> Any:
         x = cache.x                              # asked for its shape only
         return cache._replace(x=empty((len(x), inputs.size, inputs.size, x.shape[-1]), x.dtype, like=x), P=0)
 
@@ -248,7 +248,7 @@ class MaxPool(Layer):
     def inside(self, outputs: Any) -> "Layer":
         return _without_padding(self)
 
-    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
+    def cut_cache(self, cache: Any, outputs: Regions, inputs: Regions) -> Any:
         switches, (shape, K, S, _), y = cache                # nobody looks at y
         return cache._replace(switches=cut(switches, outputs),
                               pooling=Pooling((shape[0], inputs.size, inputs.size, shape[3]), K, S, 0))
@@ -297,7 +297,7 @@ class AvgPool(Layer):
         inner.K, inner.borders = self.window()[0], divisors(self.size, rows, columns, *self.window(), self.borders)
         return inner
 
-    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
+    def cut_cache(self, cache: Any, outputs: Regions, inputs: Regions) -> Any:
         (C, H, W, N), _, K, S, P, borders = cache
         rows, columns = (np.arange(outputs.size)[:, None] + first for first in (outputs.tops, outputs.lefts))
         return AvgPoolCache((C, inputs.size, inputs.size, N), (outputs.size, outputs.size), K, S, 0,
@@ -345,11 +345,11 @@ class Pad(Layer):
     def inside(self, outputs: Any) -> "Layer":
         return Pad(self.name, *self._of_windows())
 
-    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
+    def cut_cache(self, cache: Any, outputs: Regions, inputs: Regions) -> Any:
         return self._of_windows()
 
     def _of_windows(self):
-        """What of windows of its input is the windows of its output that see them: the Frame that cuts off the rest."""
+        """Frame that leaves, of windows of its input, the windows of its output that see them: it cuts off the rest."""
         K, _, P = self.window()
         return Frame(self.top - P, P - self.top - (K - 1), self.left - P, P - self.left - (K - 1))
 
@@ -365,7 +365,7 @@ class ReLU(Pixelwise):
     def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
         return relu_backward(dy, cache), {}
 
-    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
+    def cut_cache(self, cache: Any, outputs: Regions, inputs: Regions) -> Any:
         return cut(cache, outputs)
 
 
@@ -390,7 +390,7 @@ class LocalResponseNorm(Pixelwise):
     def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
         return local_response_norm_backward(dy, cache), {}
 
-    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
+    def cut_cache(self, cache: Any, outputs: Regions, inputs: Regions) -> Any:
         return cache._replace(x=cut(cache.x, outputs))
 
 
@@ -418,7 +418,7 @@ class LocalResponseNormWithin(LocalResponseNorm):
     def inside(self, outputs: Any) -> "Layer":
         return _without_padding(self)
 
-    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
+    def cut_cache(self, cache: Any, outputs: Regions, inputs: Regions) -> Any:
         return cache._replace(x=cut(cache.x, inputs), rule=cache.rule._replace(P=0))
 
 
@@ -450,8 +450,8 @@ class BatchNorm(Pixelwise):
         return {"gamma": one, "beta": zero}, {"mean": zero.copy(), "var": one.copy()}
 
     def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
-        if step is not None and step.part is not None and x.shape[-1] < step.part[1]:
-            raise check.Expected(self.name, f"the whole batch of {step.part[1]} pictures, whose mean and variance it takes",
+        if step is not None and step.piece is not None and x.shape[-1] < step.piece[1]:
+            raise check.Expected(self.name, f"the whole batch of {step.piece[1]} pictures, whose mean and variance it takes",
                                  f"a piece of {x.shape[-1]}", "leave out --micro-batch")
         p, kept, momentum = self.parameters, self.buffers, None if step is None else self.momentum
         return batch_norm(x, p["gamma"], p["beta"], kept["mean"], kept["var"], self.eps, momentum)
@@ -467,9 +467,9 @@ class BatchNorm(Pixelwise):
     def data_gradient(self, dy: Array, cache: Any) -> Array:
         return batch_norm_transpose(dy, cache)
 
-    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
+    def cut_cache(self, cache: Any, outputs: Regions, inputs: Regions) -> Any:
         if cache.training:
-            raise TypeError("the statistics of a training step are not those of windows: project in evaluation")
+            raise TypeError("the statistics of a training step are not those of regions: project in evaluation")
         return cache._replace(x=cut(cache.x, outputs))
 
 
@@ -514,7 +514,7 @@ class Linear(Weighted, Whole):
 
 @dataclass
 class Dropout(Pixelwise):
-    """In training keeps each unit with probability keep_prob, scaled by 1/keep_prob; in evaluation it does nothing, and
+    """Dropout: in training keeps each unit with probability keep_prob, scaled by 1/keep_prob; else does nothing, and
     its cache is None. Which units are kept follows from (seed, number of the layer, step) alone."""
     keep_prob: float = 0.5
     seed: int = 0
@@ -529,12 +529,12 @@ class Dropout(Pixelwise):
         return {}, {}
 
     def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
-        return (x, None) if step is None else dropout(x, self.keep_prob, (self.seed, self.number, step.number), step.part)
+        return (x, None) if step is None else dropout(x, self.keep_prob, (self.seed, self.number, step.number), step.piece)
 
     def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
         return (dy if cache is None else dropout_backward(dy, cache)), {}
 
-    def cut_cache(self, cache: Any, outputs: Windows, inputs: Windows) -> Any:
+    def cut_cache(self, cache: Any, outputs: Regions, inputs: Regions) -> Any:
         if cache is not None:
             raise TypeError("the mask of a training step is not cut: project in evaluation")
         return None
@@ -550,8 +550,8 @@ FORMER = {"ContrastNorm": LocalResponseNorm.__name__}            # kinds by the 
 FORMS = {"name": files.name, **{size: files.whole(1, 2**24) for size in ("F", "M", "K", "S", "groups", "n")},
          "P": files.whole(0, 2**24), **{rim: files.whole(-2**14, 2**14) for rim in ("top", "bottom", "left", "right")}, "rounding": files.choice("ceil", "floor"),
          "borders": files.choice("inside", "padded", "clipped"),
-         "convention": files.choice("mean", "sum"), "alpha": files.number(0), "beta": files.number(0), "k": files.number(0),
-         "eps": files.number(above=0), "momentum": files.number(0, 1), "keep_prob": files.number(0, 1, above=0),
+         "convention": files.choice("mean", "sum"), "alpha": files.real(0), "beta": files.real(0), "k": files.real(0),
+         "eps": files.real(above=0), "momentum": files.real(0, 1), "keep_prob": files.real(0, 1, above=0),
          "seed": files.whole(), "number": files.whole()}
 
 

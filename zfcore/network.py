@@ -41,25 +41,25 @@ class Network:
 
     # ------------------------------------------------------------------------------------------ forward, backward
     def forward(self, x: Array, step: int | None = None, until: str | None = None,
-                part: tuple[int, int] | None = None) -> tuple[Array, list[Any]]:
+                piece: tuple[int, int] | None = None) -> tuple[Array, list[Any]]:
         """x (C,H,W,N) -> (y, caches), through all layers or through the layer named `until`.
 
         `step` is the number of the training step; None evaluates: nothing is dropped, no statistics are taken.
-        `part` (first, N) says that x is the pictures from number `first` on of a batch of N that comes in pieces: each
+        `piece` (first, N) says that x is the pictures from number `first` on of a batch of N that comes in pieces: each
         picture then meets the dropout mask that it would meet in the whole batch.
         Layers that share a pass over memory are computed together (zfcore/fusion.py); what comes of each is the same."""
         caches = []
-        for _, x, cache in self.steps(x, step, until, part):
+        for _, x, cache in self.steps(x, step, until, piece):
             caches.append(cache)
         return x, caches
 
     def steps(self, x: Array, step: int | None = None, until: str | None = None,
-              part: tuple[int, int] | None = None) -> Iterator[tuple[Layer, Array, Any]]:
+              piece: tuple[int, int] | None = None) -> Iterator[tuple[Layer, Array, Any]]:
         """`forward` step by step: yields (layer, output, cache), and keeps nothing of it. Of layers that are computed together
         those below the last may yield its output as theirs."""
         check.shape(f"{self.name}: pictures", x, (*self.input_shape, None))
         layers = self.layers if until is None else self.layers[:self.index(until) + 1]
-        return walk(layers, x, None if step is None else Step(step, part))
+        return walk(layers, x, None if step is None else Step(step, piece))
 
     def backward(self, dy: Array, caches: Sequence[Any], rules: Rules | None = None,
                  to_pixels: bool = True) -> tuple[Array, dict[str, dict[str, Array]]]:
@@ -146,7 +146,7 @@ class Network:
                      scores below 1, and a step moves the scores about as much through layer 1, where the pixels make
                      gradients large, as through the layers above it"""
         check.one_of("init", law, ("gaussian", "he"))
-        first, last = self.weighted[0], self.weighted[-1]
+        first, last = (self.weighted or [None])[0], (self.weighted or [None])[-1]
         for layer, shape in zip(self.layers, self.shapes):
             factor = 1/8 if layer is first else 1/64 if layer is last else 1
             layer.parameters, layer.buffers = ({key: device.array(array) for key, array in arrays.items()}
@@ -173,7 +173,7 @@ class Network:
         return self
 
     def use(self, precision: Precision) -> "Network":
-        """From now on all layers with weights form their products in this one of PRECISIONS. It is a
+        """Let all layers with weights form their products in this one of PRECISIONS from now on. It is a
         way to compute, not a part of the network: parameters stay float32, and no checkpoint keeps it. Raises Expected
         where the device of the parameters does not have it."""
         for layer in self.weighted:
@@ -236,5 +236,5 @@ def _listed(names):
     return ", ".join(names) or "none"
 
 
-def _thousands(number):
-    return f"{number:,}" if number else ""
+def _thousands(count):
+    return f"{count:,}" if count else ""

@@ -79,7 +79,7 @@ def compile(source, name, options, headers):
 
 
 def _bytes(getter, program):
-    """What `getter` yields, whose size the function `getter`Size tells."""
+    """Bytes that `getter` yields, whose size the function `getter`Size tells."""
     size = ctypes.c_size_t()
     _call(getter + "Size", program, ctypes.byref(size))
     buffer = ctypes.create_string_buffer(size.value)

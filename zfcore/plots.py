@@ -167,7 +167,7 @@ def unit_blocks(views: UnitViews) -> "Sheet":
 
 
 def _unit(views, u):
-    """What a unit is called behind its layer's name: by its class where it has one."""
+    """Name of a unit behind its layer's name: by its class where it has one."""
     return f"unit {views.units[u]}" if views.classes is None else str(views.classes[u])
 
 
@@ -440,10 +440,10 @@ def _steps(found):
     titles = ("change of the projections, 1 - cosine", "units with another strongest picture, %")
     sheet, epochs = Sheet(1080, 230), found.epochs.tolist()
 
-    def panel(title, numbers, factor):
+    def panel(title, curves, factor):
         def draw(axes):
-            for k, (layer, row) in enumerate(numbers.items()):
-                axes.plot(range(len(row)), factor*row, color=matplotlib.colormaps[HEAT](k/len(numbers)), marker="o", ms=3,
+            for k, (layer, row) in enumerate(curves.items()):
+                axes.plot(range(len(row)), factor*row, color=matplotlib.colormaps[HEAT](k/len(curves)), marker="o", ms=3,
                           label=f"{layer}  {factor*row[-1]:.2g}")
             axes.set_title(title, loc="left")
             axes.set_xticks(range(len(epochs) - 1), [f"{a} to\n{b}" for a, b in pairwise(epochs)])
@@ -451,8 +451,8 @@ def _steps(found):
             axes.set_ylim(0, factor*1.02)
             axes.legend(loc="upper left", bbox_to_anchor=(1, 1.05), fontsize=8)
         return draw
-    for left, title, numbers, factor in zip((MARGIN + 30, MARGIN + 570), titles, (found.change, found.moved), (1, 100)):
-        sheet.panel(left, 24, 330, 150, panel(title, numbers, factor))
+    for left, title, curves, factor in zip((MARGIN + 30, MARGIN + 570), titles, (found.change, found.moved), (1, 100)):
+        sheet.panel(left, 24, 330, 150, panel(title, curves, factor))
     return sheet
 
 
@@ -466,7 +466,7 @@ def diagnostics(found: Sequence[Diagnosis]) -> "Sheet":
         heading.put(name, MARGIN, 0)
         filters = [_first_layer(one, False, "to one scale"), _first_layer(one, True, "each to its own scale")]
         page = _above(_above(page, heading), _beside([_above(*filters), _second_layer(one)], WIDEST))
-    return _above(page, _numbers(found))
+    return _above(page, _statistics(found))
 
 
 def _first_layer(one, per_filter, what):
@@ -485,7 +485,7 @@ def _second_layer(one):
     return _titled(montage(np.stack(units), 5, gap=6) if units else np.ones((1, 1, 3)), title)
 
 
-def _numbers(found):
+def _statistics(found):
     """RMS of the filters, spectrum of layer 1, dead units of each layer; a colour a network."""
     sheet, ticks = Sheet(1240, 250), list(found[0].dead)
 
@@ -816,7 +816,7 @@ class Sheet:
         return figure
 
     def _place(self, left, top, width, height):
-        """In shares of the page, from its lower left corner, as matplotlib counts."""
+        """Place in shares of the page, from its lower left corner, as matplotlib counts."""
         return left/self.width, 1 - (top + height)/self.height, width/self.width, height/self.height
 
 

@@ -46,7 +46,7 @@ Kind = TypeVar("Kind", bound=Result)
 
 FORMAT, VERSION = "zfcore result", 1
 SCALARS = str, bool, int, float, np.generic
-NUMBERS = {"int": files.whole(-2**63), "float": files.number(infinite=True, nan=True), "text": files.text(2**16), "bool": files.flag}
+FORMS = {"int": files.whole(-2**63), "float": files.real(infinite=True, nan=True), "text": files.text(2**16), "bool": files.flag}
 FORMER = {"Controls": "SanityChecks"}      # kinds by the names they have in older files
 MOST_TEXT, LARGEST = 2**26, 2**20         # bytes of an array of texts; the largest size of an axis
 
@@ -73,7 +73,7 @@ def keep(path: FilePath, result: Result) -> tuple[Path, int]:
 
 
 def _digest_of(file):
-    """That of the result in a file, "" where there is none that can be read."""
+    """Digest of the result in a file, "" where there is none that can be read."""
     try:
         with _opened(file, "result") as opened:
             return opened.attribute("digest", files.text(64), "")
@@ -164,7 +164,7 @@ def _write(group, name, value):
 
 # ------------------------------------------------------------------------------------------- reading what has no form
 def _any(file, name):
-    """Whatever numbers, texts or dict of them `name` is."""
+    """Read whatever numbers, texts or dict of them `name` is."""
     if name not in file:
         return file.attribute(name, _scalar)
     if not file.is_group(name):
@@ -197,12 +197,13 @@ class _Line:
         self.each = words.pop(0)[1:-1] if words[0].startswith("{") else ""
         self.type, *words = words
         self.range = words.pop() if words and (".." in words[-1] or words[-1] == "finite") else ""
-        self.sizes, self.is_number = words, self.type in NUMBERS and not words
-        self.dtype = str if self.type == "text" else None if self.is_number else np.dtype(self.type)
+        self.sizes, self.is_scalar = words, self.type in FORMS and not words
+        self.dtype = str if self.type == "text" else None if self.is_scalar else np.dtype(self.type)
 
 
 class _Sizes:
-    """What the letters of a FORM stand for: those of dicts, where they stand nowhere else, for each entry `key` by itself."""
+    """Sizes that the letters of a FORM stand for: those of dicts, where they stand nowhere else, for each entry `key` by
+    itself."""
 
     def __init__(self):
         self.known = {}
@@ -231,11 +232,11 @@ class _Sizes:
 def _formed(file, names, form):
     """{field: value} of the fields `names`, each as its line of `form` has it."""
     lines, sizes, values, alike = {name: _Line(form[name]) for name in names}, _Sizes(), {}, {}
-    for name in sorted(names, key=lambda name: (bool(lines[name].each), not lines[name].is_number)):     # first what all share
+    for name in sorted(names, key=lambda name: (bool(lines[name].each), not lines[name].is_scalar)):     # first what all share
         line = lines[name]
         if line.each:
             inner = file.group(name)
-            keys = inner.attributes() if line.is_number else inner.names()
+            keys = inner.attributes() if line.is_scalar else inner.names()
             if set(keys) != (wanted := alike.setdefault(line.each, set(keys))) or not keys and not line.each.endswith("?"):
                 raise check.Expected(inner.place(), f"an array for each of {', '.join(sorted(wanted)) or 'some names'}",
                                      f"those for {', '.join(keys) or 'none'}", file.advice)
@@ -249,8 +250,8 @@ def _formed(file, names, form):
 
 
 def _read(group, name, line, sizes, key):
-    if line.is_number:
-        value = group.attribute(name, NUMBERS[line.type])
+    if line.is_scalar:
+        value = group.attribute(name, FORMS[line.type])
         if line.type == "int" and not key:
             sizes.known[name] = value
         return value

@@ -29,7 +29,7 @@ def cores() -> int:
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
-    """Up to `size` bytes of an open file from byte `offset` on, for any number of threads. Raises OSError."""
+    """Read up to `size` bytes of an open file from byte `offset` on, for any number of threads. Raises OSError."""
     if hasattr(os, "pread"):
         return os.pread(descriptor, size, offset)
     with _reading:                                         # a descriptor has one place, which all threads share
@@ -52,7 +52,7 @@ def lock(descriptor: int, wait: bool = False) -> None:
 
 
 def _locked_there(descriptor):
-    """Whether Windows has given the lock."""
+    """Return whether Windows has given the lock."""
     place = os.lseek(descriptor, 0, os.SEEK_CUR)
     os.lseek(descriptor, FAR, os.SEEK_SET)
     try:
@@ -90,6 +90,6 @@ def replace(old: Path, new: Path, seconds: float = 2) -> None:
 
 
 def is_left_alone(caller: int) -> bool:
-    """Whether the process `caller` that started this one has gone. Windows does not tell: a child keeps its parent's number, which
-    is that of a launcher in a virtual environment; there it is False."""
+    """Return whether the process `caller` that started this one has gone. Windows does not tell: a child keeps its parent's
+    number, which is that of a launcher in a virtual environment; there it is False."""
     return os.name != "nt" and os.getppid() != caller

@@ -34,7 +34,7 @@ Item = TypeVar("Item")
 
 
 class Unheard(OSError):
-    """Nobody reads standard output any more."""
+    """Failure of standard output that nobody reads any more."""
 
 
 class Ended(KeyboardInterrupt):
@@ -72,7 +72,7 @@ def _quoted(word):
 
 
 def _encodable(text):
-    """Whether standard output can show the text."""
+    """Return whether standard output can show the text."""
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
         return True
@@ -82,7 +82,7 @@ def _encodable(text):
 
 # ------------------------------------------------------------------------------------------------------------------ lines
 class _Output:
-    """What became of standard output: the first `refusal` of a disk that is full, say. A command goes on without it."""
+    """Fate of standard output: the first `refusal` of a disk that is full, say. A command goes on without it."""
     refusal: OSError | None = None
 
 
@@ -153,7 +153,7 @@ class Bar(tqdm):
                 warn(self.line())
 
     def line(self) -> str:
-        """How far it is, in at most 100 columns."""
+        """Progress so far, in at most 100 columns."""
         seconds, moved = time.monotonic() - self.began, self.n - self.first
         left = "time left not known yet" if not (moved > 0 and self.total) else f"{_clock((self.total - self.n)*seconds/moved)} left"
         of = f"{self.n} of {self.total} {self.thing}, {100*self.n/self.total:.0f} %" if self.total else f"{self.n} {self.thing}"

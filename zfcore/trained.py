@@ -18,16 +18,20 @@ from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.backend import CPU, Device, to_device, to_host
-from zfcore.data import data_in_words, open_data, same_place
+from zfcore.data import check_there, data_in_words, open_data, same_place
 from zfcore.data.folders import VAL_FRACTION
 from zfcore.data.loader import DataSet, Pictures
 from zfcore.data.transforms import centre_crops, ten_crops
 from zfcore.device import select
 from zfcore.hints import Array, FilePath, Precision
+from zfcore.interchange import SUFFIXES, import_network
 from zfcore.models import from_checkpoint, start_of
 from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import softmax
+from zfcore.terminal import printable, warn
+
+FOREIGN = {suffix for suffix in SUFFIXES if suffix not in (".h5", ".hdf5")}        # these are zfcore's own too
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,7 +43,7 @@ class Trained:
                squares of `size` pixels, and their crop, less that of the mean, is what enters
     classes    what its last layer's units stand for
     epoch      after how many epochs of training
-    data       what it was trained on, as `zfcore.open_data` takes it, and
+    data       what it was trained on, as `zfcore.open_data` takes it; None: of a network from elsewhere nobody knows; and
     val_fraction   which share of that was for validation, where it has no parts
     path       where it was opened; None: nowhere
     begun      makes the same network with the random weights that its training began with; None where they are not known
@@ -50,7 +54,7 @@ class Trained:
     mean: Array
     classes: Sequence[str] = ()
     epoch: int = 0
-    data: str = ""
+    data: str | None = ""
     path: Path | None = None
     begun: Callable[[], Network | None] | None = None
     device: Device = CPU
@@ -94,7 +98,7 @@ class Trained:
         return self.begun() if self.begun else None
 
     def untrained(self) -> "Trained":
-        """This model as its training began. Raises Expected where that is not known."""
+        """Model as its training began. Raises Expected where that is not known."""
         if self.start is None:
             raise check.Expected(self.path or self.name, "a run that says how its weights were drawn", "one that does not")
         return replace(self, network=self.start, epoch=0)
@@ -130,10 +134,15 @@ class Trained:
     def dataset(self, data: str | None = None, part: Literal["train", "val"] = "val", limit_per_class: int = 0) -> DataSet:
         """The data set of a part of `data` (None: what it was trained on). Where other data have no parts, all of them are "val"."""
         check.one_of("part", part, ("train", "val"))
-        own = data is None or same_place(data, self.data)
-        found = open_data(self.data if data is None else data, self.size, limit_per_class, self.val_fraction if own else None)
+        own = data is None or self.data is not None and same_place(data, self.data)
+        if data is None:
+            if self.data is None:
+                raise check.Expected("--data", "pictures to look at, since this network was trained elsewhere", "none")
+            check_there(self.data)
+        data = self.data if data is None else data
+        found = open_data(data, self.size, limit_per_class, self.val_fraction if own else None)
         if not len(found[part == "val"]):
-            raise check.Expected("--part", f"pictures in the {part} part of {data_in_words(self.data if data is None else data)}", "none",
+            raise check.Expected("--part", f"pictures in the {part} part of {data_in_words(data)}", "none",
                                  f"--part {'val' if part == 'train' else 'train'} has {len(found[part != 'val'])}")
         return found[part == "val"]
 
@@ -142,25 +151,40 @@ class Trained:
         return Pictures(dataset, self.size, self.crop, upscale, workers)
 
     def with_classes(self, classes: Sequence[str]) -> "Trained":
-        """This model with its outputs in the order of `classes`, which must be its own: with them the last axis of its last weights
-        and of all that lies behind these. Raises Expected for others."""
+        """Model with this one's outputs in the order of `classes`, which must be its own: with them the last axis of its last
+        weights and of all that lies behind these. Raises Expected for others."""
         if sorted(classes) != sorted(self.classes):
             raise check.Expected(f"{self.name}: classes", f"its own {len(self.classes)} in another order", f"{len(classes)}, others among them")
         order, network = [self.classes.index(name) for name in classes], self.network.copy()
-        for layer in network.layers[network.index(network.weighted[-1].name):]:
+        if not network.weighted and order != sorted(order):
+            raise check.Expected(f"{self.name}: classes", "a network with weights, which can be put into another order", "one without")
+        for layer in network.layers[network.index(network.weighted[-1].name):] if network.weighted else ():
             layer.parameters, layer.buffers = ({key: array[..., order] for key, array in arrays.items()}
                                                for arrays in (layer.parameters, layer.buffers))
         return replace(self, network=network, classes=list(classes))
 
 
 def open(path: FilePath, device: Literal["auto", "cpu", "gpu"] = "auto", precision: Precision = "fp32") -> Trained:
-    """The trained network of a run's folder (its best.h5), a checkpoint file, or one that comes with zfcore ("drawn"), on
-    `device`, its products formed in that `precision`. Raises Expected for what is none, or has no mean image."""
+    """The trained network of a run's folder (its best.h5), a checkpoint file, one that comes with zfcore ("drawn"), or a file of
+    another engine that says how its layers lie (alexnet.onnx, a .caffemodel beside its .prototxt), on `device`, its products formed
+    in that `precision`. What is assumed of such a file is told; `python -m zfcore import` takes more. Raises Expected for what is none
+    of these, or has no mean image."""
     device = select(device)
+    if Path(path).suffix.lower() in FOREIGN and Path(path).is_file():
+        return _from_elsewhere(Path(path), device, precision)
     network, checkpoint = from_checkpoint(path, device, precision)
     if checkpoint.mean_image is None:
         raise check.Expected(path, "a checkpoint with a mean image", "one without")
     return Trained(network, device.array(checkpoint.mean_image), checkpoint.classes, checkpoint.epoch,
-                   checkpoint.state.get("data", ""), Path(path),
+                   checkpoint.state.get("data", None if "imported" in checkpoint.state else ""), Path(path),
                    (lambda: start_of(checkpoint, device, precision)) if checkpoint.state.get("init") else None, device,
                    checkpoint.state.get("val_fraction", VAL_FRACTION))
+
+
+def _from_elsewhere(path, device, precision):
+    found = import_network(path)
+    for line in found.notes:
+        warn(f"{printable(path)}: {line}")
+    lowered = found.lowered
+    network = lowered.network.load(lowered.network.parameters(), device, lowered.network.buffers()).use(precision)
+    return Trained(network, device.array(lowered.mean), found.classes, data=None, path=path, device=device)

@@ -14,7 +14,7 @@
 #pragma once
 
 #define MMA_K (PRECISION == BF16 ? 16 : 8)                                  // steps of one mma
-#define PARTS (PRECISION == FP32X3 ? 2 : 1)                                 // big, small
+#define LIMBS (PRECISION == FP32X3 ? 2 : 1)                                 // of a factor: big, small
 static_assert(LANES_M == 8 && TM % 2 == 0 && TN % 2 == 0 && BK % MMA_K == 0, "whole mma");
 
 __device__ __forceinline__ int lane_g() { return threadIdx.x % 32 / 4; }
@@ -61,14 +61,14 @@ struct __align__(16) Strips {
 
 // The words of one factor of an mma: in bf16 two steps share a word, those of x[0] and of x[1].
 template <int WORDS>
-__device__ __forceinline__ void round_factor(const unsigned (&x)[MMA_K / 8][WORDS], unsigned (&part)[PARTS][WORDS])
+__device__ __forceinline__ void round_factor(const unsigned (&x)[MMA_K / 8][WORDS], unsigned (&limb)[LIMBS][WORDS])
 {
 #pragma unroll
     for (int i = 0; i < WORDS; i++) {
         float first = __uint_as_float(x[0][i]);
-        if constexpr (PRECISION == BF16) part[0][i] = to_bf16x2(first, __uint_as_float(x[1][i]));
-        else part[0][i] = to_tf32(first);
-        if constexpr (PRECISION == FP32X3) part[1][i] = to_tf32(first - __uint_as_float(part[0][i]));
+        if constexpr (PRECISION == BF16) limb[0][i] = to_bf16x2(first, __uint_as_float(x[1][i]));
+        else limb[0][i] = to_tf32(first);
+        if constexpr (PRECISION == FP32X3) limb[1][i] = to_tf32(first - __uint_as_float(limb[0][i]));
     }
 }
 
@@ -77,7 +77,7 @@ __device__ __forceinline__ void multiply_tiles(const Tiles &tiles, float (&sum)[
 {
 #pragma unroll
     for (int k = 0; k < BK; k += MMA_K) {
-        unsigned a[TM / 2][PARTS][4], b[TN / 2][PARTS][2];
+        unsigned a[TM / 2][LIMBS][4], b[TN / 2][LIMBS][2];
 #pragma unroll
         for (int i = 0; i < TM / 2; i++) {
             unsigned x[MMA_K / 8][4];
@@ -91,7 +91,7 @@ __device__ __forceinline__ void multiply_tiles(const Tiles &tiles, float (&sum)[
             round_factor(x, b[j]);
         }
 #pragma unroll
-        for (int term = PARTS == 2 ? 2 : 0; term >= 0; term--)              // small*big, big*small, big*big
+        for (int term = LIMBS == 2 ? 2 : 0; term >= 0; term--)              // small*big, big*small, big*big
 #pragma unroll
             for (int i = 0; i < TM; i += 2)
 #pragma unroll

@@ -14,9 +14,10 @@ from zfcore import results
 from zfcore.__main__ import main
 from zfcore.analysis.correspondence import (GROUP, PARTS, Correspondence, common_parts, correspondence, default_side, groups_of,
                                             hamming, holm, in_crop, lenders_of, length, masked, place_test, random_test,
-                                            read_landmarks, sign_of_change)
+                                            sign_of_change)
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
+from zfcore.data.landmarks import read_landmarks
 from zfcore.data.synthetic import CLASSES
 from zfcore.data.transforms import square
 from zfcore.layers import Conv, Flatten, Linear, MaxPool, ReLU
@@ -284,15 +285,6 @@ def test_a_place_in_the_file_is_found_again_in_the_centre_crop(width, height, si
     rows, columns = np.mgrid[:CROP, :CROP] + 0.5
     seen = (columns*crop).sum()/crop.sum(), (rows*crop).sum()/crop.sum()
     np.testing.assert_allclose(in_crop((int(x) + 0.5, int(y) + 0.5), width, height, size, CROP), seen, atol=0.06)
-
-
-@pytest.mark.parametrize("text, sentence", [
-    ("[1, 2]", "another form"), ("{", "JSON like"), ('{"a.jpg": {"nose": [1]}}', "another form"),
-    ('{"a.jpg": {"nose": [1, "2"]}}', "another form"), ('{"a.jpg": [1, 2]}', "another form")])
-def test_a_file_of_another_form_is_refused(tmp_path, text, sentence):
-    (tmp_path/"marks.json").write_text(text)
-    with pytest.raises(Expected, match=sentence):
-        read_landmarks(tmp_path/"marks.json")
 
 
 def test_the_parts_are_those_that_all_pictures_have():

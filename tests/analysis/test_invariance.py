@@ -8,8 +8,8 @@ from PIL import Image
 
 from zfcore import results
 from zfcore.__main__ import main
-from zfcore.analysis.invariance import (Invariance, Series, centre_square, consistency, default_layers, distances, early_rise,
-                                        invariance, look, mean_height, numbers, paper_series, sample, subtract, transform)
+from zfcore.analysis.invariance import (Invariance, Series, centre_square, columns, consistency, default_layers, distances,
+                                        early_rise, invariance, look, mean_height, paper_series, sample, subtract, transform)
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
 from zfcore.data.transforms import square
@@ -275,7 +275,7 @@ def test_the_command_leaves_arrays_figure_and_numbers_and_draws_the_figure_again
     assert found.labels.tolist() == [1, 3] and found.layers.tolist() == ["conv1", "fc6"]
     table = list(csv.DictReader((tmp_path/"invariance.csv").open()))
     assert [row["series"] for row in table] == ["translation", "scale", "rotation"]*2 and table[3]["picture"].endswith("two.png")
-    assert float(table[4]["consistency"]) == pytest.approx(numbers(found)["scale"]["consistency"][1], abs=1e-5)
+    assert float(table[4]["consistency"]) == pytest.approx(columns(found)["scale"]["consistency"][1], abs=1e-5)
     assert "the same class at" in spoken(capsys.readouterr().out)[-1]
     before = (tmp_path/"invariance.png").read_bytes()
     (tmp_path/"invariance.png").unlink()

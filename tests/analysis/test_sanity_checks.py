@@ -8,14 +8,14 @@ from tests.analysis.test_top_activations import CROP, MEAN, SIZE, Noise, picture
 from zfcore import results
 from zfcore.analysis.sanity_checks import (PART, SanityChecks, cascade, conditions, legibility, length, object_boxes, randomised,
                                            rank_correlation, sanity_checks, shares_in_boxes, shares_in_parts, shares_of_start, similarities)
-from zfcore.analysis.top_activations import crops, field_windows, top_activations
+from zfcore.analysis.top_activations import crops, field_regions, top_activations
 from zfcore.check import Expected
 from zfcore.data.loader import Pictures
 from zfcore.data.synthetic import Synthetic, Truth, render
 from zfcore.deconvnet import DECONVNET, descend, project, start_signal
 from zfcore.layers import Conv, MaxPool, ReLU
 from zfcore.network import Network
-from zfcore.ops.window import Windows
+from zfcore.ops.window import Regions
 from zfcore.trained import Trained
 
 UNITS = [0, 3, 6]
@@ -58,8 +58,8 @@ def test_the_first_column_is_the_projection_itself_up_to_its_strength(found):
     places = top_activations(Trained(network, MEAN), pictures_of(Noise()), ["conv2"], 3, batch_size=8)
     where = places.places["conv2"][UNITS].reshape(-1, 2)
     made = project(network, x, "conv2", found.units, where)
-    windows = field_windows(network, "conv2", places.boxes["conv2"][UNITS].reshape(-1, 4))
-    np.testing.assert_allclose(found.projections[:, 0], crops(made.pixels/made.values, windows), rtol=1e-4, atol=1e-7)
+    regions = field_regions(network, "conv2", places.boxes["conv2"][UNITS].reshape(-1, 4))
+    np.testing.assert_allclose(found.projections[:, 0], crops(made.pixels/made.values, regions), rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(found.cosine[:, 0], 1)
     np.testing.assert_allclose(found.rank[:, 0], 1)
     assert found.units.tolist() == [0, 0, 0, 3, 3, 3, 6, 6, 6] and found.names[0] == f"noise/{found.pictures[0]}"
@@ -123,9 +123,9 @@ def test_another_unit_and_another_picture_are_other_ones_and_drawn_by_the_seed()
     for n in range(len(one.units)):                              # the unit and the picture that give the control's bits
         x = Trained(network, MEAN).inputs(Noise().pixels)
         place = top.places["conv2"][UNITS].reshape(-1, 2)[n]
-        window = field_windows(network, "conv2", top.boxes["conv2"][UNITS].reshape(-1, 4)[[n]])
+        region = field_regions(network, "conv2", top.boxes["conv2"][UNITS].reshape(-1, 4)[[n]])
         fits = [unit for unit in range(7) if np.allclose(one.projections[n, 3], crops(project(
-            network, x[..., [one.pictures[n]]], "conv2", [unit], [place], start=1).pixels, window)[0], atol=1e-7)]
+            network, x[..., [one.pictures[n]]], "conv2", [unit], [place], start=1).pixels, region)[0], atol=1e-7)]
         assert len(fits) == 1 and fits != [one.units[n]]
         seen.append(fits[0])
     assert len(set(seen)) > 2
@@ -143,8 +143,8 @@ def test_other_switches_are_those_of_a_forward_of_another_picture_and_nothing_el
         mixed = [theirs if isinstance(layer, MaxPool) else ours for layer, ours, theirs in zip(network.layers, own, other)]
         dy = start_signal(y, found.units[:1], places[:1], None, start=1)
         pixels = descend(network, dy, mixed, DECONVNET, places[:1])
-        window = field_windows(network, "conv2", top.boxes["conv2"][UNITS].reshape(-1, 4)[:1])
-        if np.allclose(crops(pixels, window)[0], found.projections[0, 4], atol=1e-7):
+        region = field_regions(network, "conv2", top.boxes["conv2"][UNITS].reshape(-1, 4)[:1])
+        if np.allclose(crops(pixels, region)[0], found.projections[0, 4], atol=1e-7):
             matches += m != found.pictures[0]
     assert matches >= 1
 
@@ -195,7 +195,7 @@ def test_similarities_look_at_the_pixels_inside_the_picture_only():
     rng = np.random.default_rng(0)
     projections = rng.standard_normal((1, 2, 17, 17, 3)).astype(np.float32)
     projections[:, :, :9] = 0                                             # 9 rows of the field lie above the picture
-    cosines, ranks = similarities(network, projections, Windows(np.array([-9]), np.array([4]), 17))
+    cosines, ranks = similarities(network, projections, Regions(np.array([-9]), np.array([4]), 17))
     below = projections[0, :, 9:]
     strengths = np.abs(below).sum(axis=-1).reshape(2, -1)
     assert ranks[0, 1] == pytest.approx(rank_correlation(*strengths)) and abs(ranks[0, 1]) < 0.3 and ranks[0, 0] == pytest.approx(1)
@@ -203,17 +203,17 @@ def test_similarities_look_at_the_pixels_inside_the_picture_only():
 
 
 def test_energy_that_is_everywhere_lies_in_a_box_as_the_area_does_and_energy_planted_there_entirely():
-    network, windows = small(), Windows(np.array([-5, 10]), np.array([3, 28]), 17)
+    network, regions = small(), Regions(np.array([-5, 10]), np.array([3, 28]), 17)
     boxes = np.array([(4.5, -3, 12, 6.25), (25, 15, 33, 40)], float)      # left, top, right, bottom
     flat, planted = np.ones((2, 2, 17, 17, 3), np.float32)
     flat[0, :5], flat[1, :, 5:] = 0, 0                                    # nothing is projected beyond the picture's border
     planted[:] = 0
     planted[0, 6:10, 5:8], planted[1, 6:9, :4] = 2, -3
-    inside, area = shares_in_boxes(network, np.stack([flat, planted], axis=1), windows, boxes)
+    inside, area = shares_in_boxes(network, np.stack([flat, planted], axis=1), regions, boxes)
     np.testing.assert_allclose(area, [7.5*6.25/(12*17), 5*12/(17*5)])
     np.testing.assert_allclose(inside, np.stack([area, [1, 1]], axis=1))
     nothing = np.zeros((2, 1, 17, 17, 3), np.float32)
-    assert np.isnan(shares_in_boxes(network, nothing, windows, boxes)[0]).all()
+    assert np.isnan(shares_in_boxes(network, nothing, regions, boxes)[0]).all()
 
 
 def test_the_box_is_where_the_object_was_drawn_in_the_crop_that_the_network_sees():
@@ -222,10 +222,10 @@ def test_the_box_is_where_the_object_was_drawn_in_the_crop_that_the_network_sees
     with_it, without = (np.stack([np.asarray(render(data.scene(i), SIZE, layers), float) for i in range(6)])
                         for layers in (("object",), ()))
     drawn = (with_it - without)[:, 3:-3, 3:-3]
-    windows = Windows(np.zeros(6, int), np.zeros(6, int), CROP)
+    regions = Regions(np.zeros(6, int), np.zeros(6, int), CROP)
     boxes = object_boxes([data.truth(i) for i in range(6)], (pictures.size - CROP)//2)
-    inside, area = shares_in_boxes(small(), drawn[:, None].astype(np.float32), windows, boxes)
-    moved, _ = shares_in_boxes(small(), drawn[:, None].astype(np.float32), windows, boxes + 4)
+    inside, area = shares_in_boxes(small(), drawn[:, None].astype(np.float32), regions, boxes)
+    moved, _ = shares_in_boxes(small(), drawn[:, None].astype(np.float32), regions, boxes + 4)
     assert (inside > 0.93).all() and (area < 0.95).all() and (moved < inside).all()
     assert (inside[:, 0] > area).all()
 
@@ -276,7 +276,7 @@ def test_the_share_of_the_start_is_one_for_the_start_and_falls_with_what_is_lear
 
 # ------------------------------------------------------------------------------------------------------------- parts
 def test_energy_in_parts_is_counted_inside_the_box_around_the_parts_that_are_seen():
-    windows = Windows(np.array([0, -4]), np.array([0, 3]), CROP)
+    regions = Regions(np.array([0, -4]), np.array([0, 3]), CROP)
     truth = Truth(0, (13, 8, 33, 28), {"eye": (18, 15), "hand": (29, 22), "foot": (20, 26)}, {"eye": True, "hand": True, "foot": False})
     margin, radius = 3, PART*20
     planted = np.zeros((2, 3, CROP, CROP, 3), np.float32)
@@ -285,11 +285,11 @@ def test_energy_in_parts_is_counted_inside_the_box_around_the_parts_that_are_see
         planted[at(18, 15)], planted[at(29, 22)] = 1, 2                   # in both discs
         planted[at(20, 26)], planted[at(14, 27)] = 3, 4                   # a part that is hidden; in the box, no part
         planted[at(11, 9)] = 100                                          # outside the box
-    in_parts, area = shares_in_parts(small(), planted, windows, [truth]*2, margin)
+    in_parts, area = shares_in_parts(small(), planted, regions, [truth]*2, margin)
     np.testing.assert_allclose(in_parts, (1 + 4)/(1 + 4 + 9 + 16), rtol=1e-6)
     np.testing.assert_allclose(area, 2*np.pi*radius**2/400, rtol=0.15)
     hidden = Truth(0, truth.box, truth.parts, dict.fromkeys(truth.parts, False))
-    nothing, no_area = shares_in_parts(small(), planted[:1], windows, [hidden], margin)
+    nothing, no_area = shares_in_parts(small(), planted[:1], regions, [hidden], margin)
     assert np.isnan(nothing).all() and np.isnan(no_area).all()
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bench import loader, tables
-from bench.loader import Part, case, contestants, line, main, rate, training_step, verdict
+from bench.loader import Sample, case, contestants, line, main, rate, training_step, verdict
 from tests.train.conftest import write_set
 from zfcore import backend
 from zfcore.check import Expected
@@ -93,20 +93,20 @@ def test_a_set_too_large_to_be_kept_has_no_such_row(root, monkeypatch):
     assert "kept" not in {name for name, _ in contestants(parsed(), backend.CPU, dataset, 32, (37, 32, False))}
 
 
-def test_a_part_in_memory_gives_the_same_pictures_and_leaves_the_set_alone(root):
+def test_a_sample_in_memory_gives_the_same_pictures_and_leaves_the_set_alone(root):
     dataset, _ = open_data(str(root), 37)
     (root/"train/jade/03.png").unlink()                             # number 13
-    part = Part(dataset, np.array([21, 13, 4]), in_memory=True)
+    sample = Sample(dataset, np.array([21, 13, 4]), in_memory=True)
     how = dict(size=37, crop=32, workers=0, memory=0)
     for path in sorted((root/"train/plum").iterdir()):
         path.unlink()
-    assert len(part) == 3 and part.labels.tolist() == [2, 1, 0] and part.names[2] == dataset.names[4]
-    assert np.array_equal(Pictures(part, **how).picture(2), Pictures(dataset, **how).picture(4))
-    assert Pictures(part, **how).picture(0).shape == (37, 37, 3)
+    assert len(sample) == 3 and sample.labels.tolist() == [2, 1, 0] and sample.names[2] == dataset.names[4]
+    assert np.array_equal(Pictures(sample, **how).picture(2), Pictures(dataset, **how).picture(4))
+    assert Pictures(sample, **how).picture(0).shape == (37, 37, 3)
     with pytest.raises(OSError, match="cannot find|No such file"):
         Image.open(root/"train/plum/01.png")
     with pytest.raises(loader.CorruptImage, match="empty"):
-        part.picture(1)
+        sample.picture(1)
     with pytest.raises(loader.CorruptImage, match="No such file"):
         dataset.picture(21)
 

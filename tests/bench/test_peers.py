@@ -72,7 +72,7 @@ def test_float32_products_are_rounded_to_tf32_only_where_that_is_asked(monkeypat
     assert "NVIDIA_TF32_OVERRIDE" not in peers.os.environ
     assert allowed() == {False} and torch.backends.cudnn.benchmark
     for precision in PRECISIONS:
-        with peers.rounding(precision):
+        with peers.products_in(precision):
             assert allowed() == {precision == "tf32"}
         assert allowed() == {False}
 

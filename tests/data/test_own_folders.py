@@ -242,3 +242,20 @@ def test_all_pictures_that_are_too_small_are_counted_and_five_named(tmp_path):
         with pytest.raises(Expected, match=r"8 of 28 that are smaller: .*small0.png \(10x7\), .*small4.png \(10x7\) and 3 more") as caught:
             method(Pictures(Files([root]), 16, 10, workers=2))
         assert str(caught.value).count("/small") == 5
+
+
+@pytest.mark.skipif(os.name == "nt", reason="neither there")
+@pytest.mark.parametrize("spoil", ["link", "FIFO", "loop", "nowhere"])
+def test_a_list_of_classes_that_is_no_file_of_its_own_folder_is_refused(spoil, tmp_path):
+    (tmp_path/"elsewhere.txt").write_text("a secret\n")
+    root = tmp_path/"set"
+    for of in "ab":
+        for k in range(10):
+            (root/of).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (9, 9), (k, 0, 0)).save(root/of/f"{k}.png")
+    if spoil == "FIFO":
+        os.mkfifo(root/"classes.txt")
+    else:
+        (root/"classes.txt").symlink_to({"link": tmp_path/"elsewhere.txt", "loop": "classes.txt", "nowhere": tmp_path/"none"}[spoil])
+    with pytest.raises(Expected, match="classes.txt"):
+        open_folders(root)

@@ -166,10 +166,80 @@ def test_a_picture_is_an_example_of_each_class_it_shows(root):
 @pytest.mark.parametrize("objects, sentence", [([("dog", 0), ("unicorn", 0)], "a.xml:12: expected the name of one of the 20 .* 'unicorn'"),
                                                ([("", 0)], "a.xml:5: expected the name of one of the 20 classes, got ''"),
                                                ([("Dog", 0)], "a.xml:5: expected the name of one .* 'Dog'"),
-                                               ([("dog", 0), ("cat", "yes")], "a.xml:14: expected 0 or 1 as <difficult>, got 'yes'")])
+                                               ([("dog", 0), ("cat", "rather")], "a.xml:14: expected 0 or 1 as <difficult>, got 'rather'")])
 def test_what_an_object_says_wrongly_is_named_with_its_line(objects, sentence):
     with pytest.raises(Expected, match=sentence):
         annotated("a.xml", annotation(objects).encode())
+
+
+@pytest.mark.parametrize("said, label", [("", 1), ("0", 1), (" 0 ", 1), ("false", 1), ("False", 1), ("Unspecified", 1), ("no", 1), ("1", 0), ("true", 0),
+                                         ("TRUE", 0), ("yes", 0)])
+def test_flags_in_words_and_empty_ones_are_read(said, label):
+    assert annotated("a.xml", annotation([("dog", said)]).encode())[DOG] == label
+
+
+# What labelImg, CVAT, Roboflow and those who turn LabelMe's files into these write of one object.
+TOOLS = {
+    "labelImg": """<annotation verified="yes"><folder>mine</folder><filename>a.jpg</filename><path>C:\\mine\\a.jpg</path>
+        <source><database>Unknown</database></source><size><width>9</width><height>7</height><depth>3</depth></size><segmented>0</segmented>
+        <object><name>cow</name><pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult>
+        <bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox></object></annotation>""",
+    "CVAT": """<annotation><folder></folder><filename>a.jpg</filename><source><database>Unknown</database><annotation>Unknown</annotation></source>
+        <size><width>9</width><height>7</height><depth></depth></size><segmented>0</segmented><object><name>cow</name><truncated>0</truncated>
+        <occluded>0</occluded><difficult/><bndbox><xmin>1.25</xmin><ymin>1.5</ymin><xmax>5.0</xmax><ymax>5.75</ymax></bndbox>
+        <attributes><attribute><name>rotation</name><value>0.0</value></attribute></attributes></object></annotation>""",
+    "Roboflow": """<annotation><folder></folder><filename>a_jpg.rf.0123.jpg</filename><path>a_jpg.rf.0123.jpg</path>
+        <source><database>roboflow.com</database></source><object><name>cow</name><pose>Unspecified</pose><truncated>0</truncated>
+        <difficult>0</difficult><occluded>0</occluded><bndbox><xmin>1</xmin><xmax>5</xmax><ymin>1</ymin><ymax>5</ymax></bndbox>
+        <polygon><x1>1</x1><y1>1</y1></polygon></object></annotation>""",
+    "LabelMe": """<annotation><filename>a.jpg</filename><folder>x</folder><source><submittedBy/></source>
+        <object><name>dog</name><deleted>1</deleted><verified>0</verified><occluded>no</occluded><attributes></attributes>
+        <parts><hasparts></hasparts><ispartof></ispartof></parts><polygon><username>me</username><pt><x>1</x><y>1</y></pt></polygon></object>
+        <object><name> cow </name><pose/><deleted>0</deleted></object></annotation>"""}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_annotations_of_peoples_tools_are_read(tool):
+    assert np.flatnonzero(annotated("a.xml", TOOLS[tool].encode()) + 1).tolist() == [COW]
+
+
+def test_two_names_in_one_object_are_refused():
+    with pytest.raises(Expected, match="expected the name of one of the 20 classes, got 'dog' beside another"):
+        annotated("a.xml", b"<annotation><object><name>cat</name><name>dog</name></object></annotation>")
+
+
+@pytest.mark.parametrize("file, text", [("labelmap.txt", "# label:color_rgb:parts:actions\nbackground:0,0,0::\nteddy:1,2,3::\nz\u00f6bra:4,5,6:leg,head:\n"),
+                                        ("classes.txt", "\ufeffteddy\r\nz\u00f6bra\r\n\r\n")])
+def test_classes_of_ones_own_are_those_that_the_set_lists(tmp_path, file, text):
+    objects = {"a 1": [("teddy", 0)], "b": [("z\u00f6bra", 0), ("teddy", 1)]}
+    write_year(tmp_path, {"default": []}, objects, {})
+    year = tmp_path/"VOCdevkit/VOC2012"
+    (year/file).write_text(text, encoding="utf-8")
+    (year/"ImageSets/Main/default.txt").write_text('"a 1"\nb.jpg\n')
+    (year/"ImageSets/Main/teddy_default.txt").write_text('"a 1" 1\nb 0\n')
+    data = open_voc(tmp_path, "default")
+    assert data.classes == ["teddy", "z\u00f6bra"] and data.labels.tolist() == [[1, -1], [0, 1]]
+    places = write_results(tmp_path/"results", data.names, np.zeros((2, 2)), part="default", classes=data.classes)
+    assert len(list(places.iterdir())) == 2
+
+
+def test_a_list_of_classes_that_names_one_twice_or_none_is_refused(root, place):
+    for text in ("dog\ncat\ndog\n", "\n# nothing\n"):
+        (place/"classes.txt").write_text(text)
+        with pytest.raises(Expected, match="classes.txt: expected a class in each line, each once"):
+            open_voc(root)
+
+
+DAMAGED = [b"", b"<annotation>", b"\xff\xfe\x00", annotation([("unicorn", 0)]).encode(), annotation([("cow", "rather")]).encode(),
+           b"<annotation><object/></annotation>", b"<html/>", b'<!DOCTYPE annotation><annotation/>', b"\x00"*99]
+
+
+@pytest.mark.parametrize("data", DAMAGED)
+def test_a_damaged_annotation_is_a_damaged_picture(large, capsys, data):
+    (large/"VOCdevkit/VOC2012/Annotations/p7.xml").write_bytes(data)
+    assert len(open_voc(large, "train")) == 249
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and "1 of 250 pictures left out: p7 in line 8 (" in said[0]
 
 
 def test_an_object_without_a_name_is_named_with_its_line():

@@ -1,5 +1,5 @@
-"""Every kernel test runs under each schedule of the CPU executor, in its race build and its bounds build, and on a GPU
-where CuPy sees one. A test's sizes all differ and divide no tile; where a kernel has a wide form, both are launched."""
+"""Every kernel test runs under two schedules of the CPU executor, in its race build and its bounds build, and on a GPU
+where CuPy sees one; with --all under the plain schedules too, whose orders the race build has watched already. A test's sizes all differ and divide no tile; where a kernel has a wide form, both are launched."""
 import numpy as np
 import pytest
 
@@ -32,7 +32,17 @@ class Machine:
         return runs[0]
 
 
-@pytest.fixture(params=[*executor.WAYS, "gpu"])
+def ways(*names):
+    """The params of `machine` that take these ways and a GPU, and the others with --all."""
+    return [pytest.param(way, marks=[] if way in names else pytest.mark.exhaustive) for way in (*executor.WAYS, "gpu")]
+
+
+# For what does not depend on the order of threads: the numbers of a kernel of which another test sees the order, or whose threads
+# have nothing to do with each other.
+in_any_order = pytest.mark.parametrize("machine", ways("random", "gpu"), indirect=True)
+
+
+@pytest.fixture(params=ways("random", "skewed", "race", "bounds", "gpu"))
 def machine(request):
     test = request.node.nodeid.replace(request.node.callspec.id, "") + str(sorted(
         (name, str(value)) for name, value in request.node.callspec.params.items() if name != "machine"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests import executor
-from tests.kernels.conftest import EPS, close
+from tests.kernels.conftest import EPS, close, in_any_order
 from zfcore import backend
 from zfcore.check import Expected
 from zfcore.cubin import kernels_folder
@@ -106,6 +106,16 @@ def tiles(kernels, *precisions):
     return pytest.mark.parametrize("machine, kernel", found, indirect=["machine"], ids=[f"{way} {by(kernel)}" for way, kernel in found])
 
 
+def sliced(kernels, *precisions):
+    """`tiles`, with the sum in three slices, and in one where that is not the same once more: under one schedule, in a precision
+    with mma and in the one without."""
+    [names, found], given = tiles(kernels, *precisions).args, tiles(kernels, *precisions).kwargs
+    tells = lambda way, kernel: way in ("random", "gpu") and precision_of(kernel) in ("fp32", "tf32")
+    rows = [pytest.param(*row, slices, id=f"{one}-{slices}", marks=[] if slices > 1 or tells(*row) else pytest.mark.exhaustive)
+            for row, one in zip(found, given["ids"]) for slices in (3, 1)]
+    return pytest.mark.parametrize(f"{names}, slices", rows, indirect=["machine"])
+
+
 def plain(machine, arrays, window):
     """y without bias, dx and dw by the plain kernels."""
     (x, w, b, dy), (S, P, groups) = map(machine.array, arrays), window
@@ -140,8 +150,7 @@ def test_conv2d_and_its_gradients_equal_the_reference(machine, name):
         close(got, wanted, error)
 
 
-@pytest.mark.parametrize("slices", [1, 3])
-@tiles(FILTER_GRADIENT_KERNELS, *PRECISIONS)
+@sliced(FILTER_GRADIENT_KERNELS, *PRECISIONS)
 def test_filter_gradient_equals_the_reference_in_every_tile_and_slice(machine, monkeypatch, kernel, slices):
     precision = precision_of(kernel)
     monkeypatch.setitem(FILTER_GRADIENT_KERNELS, precision, [kernel])
@@ -188,6 +197,7 @@ def test_every_transpose_tile_of_tensor_cores_equals_the_reference_of_rounded_fa
         close(dx, *truth(name, precision)[1])
 
 
+@in_any_order
 @pytest.mark.parametrize("precision", TENSOR)
 def test_gradients_are_formed_in_the_precision_of_the_forward_pass(machine, precision):
     name = "8 maps and 12 filters by fours"
@@ -203,6 +213,7 @@ def test_gradients_are_formed_in_the_precision_of_the_forward_pass(machine, prec
             assert np.linalg.norm(got - wanted) < np.linalg.norm(got - exact)/8, "not rounded, or not as it should be"
 
 
+@in_any_order
 @pytest.mark.parametrize("precision, unit", [("tf32", 2**-11), ("bf16", 2**-8)])
 def test_an_error_is_that_of_two_rounded_factors(machine, precision, unit):
     name = "two groups by fours"
@@ -213,6 +224,7 @@ def test_an_error_is_that_of_two_rounded_factors(machine, precision, unit):
     assert np.linalg.norm(y - exact) > unit/8*np.linalg.norm(exact)
 
 
+@in_any_order
 def test_fp32x3_is_about_as_near_to_the_truth_as_fp32(machine):
     name = "32 maps, a tile of places each"
     (x, w, b, dy), (S, P, groups) = case(name)
@@ -226,6 +238,7 @@ def test_fp32x3_is_about_as_near_to_the_truth_as_fp32(machine):
         assert np.linalg.norm(got - wanted) <= 4*np.linalg.norm(beside - wanted)
 
 
+@in_any_order
 def test_few_maps_are_transposed_in_fp32_whatever_the_precision(machine):
     (x, w, _, dy), (S, P, groups) = case("tails on every tile, odd")
     results = machine.results(lambda: [conv2d_transpose(machine.array(dy), machine.array(w), S, P, *x.shape[1:3], groups, precision)
@@ -317,6 +330,7 @@ def test_tensor_cores_are_fed_from_shared_memory_without_bank_conflicts(monkeypa
     assert max(row.ratio for row in fed) == 1
 
 
+@in_any_order
 @pytest.mark.parametrize("precision", TENSOR)
 @pytest.mark.parametrize("name", ["one pixel a tile, padding", "two groups by fours", "8 maps and 12 filters by fours"])
 def test_every_tile_of_tensor_cores_gives_the_same_bits(machine, monkeypatch, name, precision):
@@ -340,6 +354,7 @@ def test_every_tile_of_tensor_cores_gives_the_same_bits(machine, monkeypatch, na
         np.testing.assert_array_equal(dx, found[1])
 
 
+@in_any_order
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", ["tails on every tile, odd", "one pixel a tile, padding"])
 def test_an_image_has_the_same_bits_in_any_batch_up_and_down(machine, name, precision):
@@ -357,6 +372,7 @@ def test_an_image_has_the_same_bits_in_any_batch_up_and_down(machine, name, prec
         np.testing.assert_array_equal(one, whole[..., 31:32])
 
 
+@in_any_order
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("maps", [16, 3])
 def test_padding_that_is_left_out_and_zeros_that_are_multiplied_give_the_same_bits(machine, rng, maps, precision):
@@ -376,6 +392,7 @@ def test_padding_that_is_left_out_and_zeros_that_are_multiplied_give_the_same_bi
 
 
 # -------------------------------------------------------------------------------------------------- properties
+@in_any_order
 @pytest.mark.parametrize("name", ["two groups by fours", "windows reach over the border", "one picture"])
 def test_transpose_is_the_adjoint_of_conv2d(machine, name):
     (x, w, _, dy), (S, P, groups) = case(name)
@@ -385,6 +402,7 @@ def test_transpose_is_the_adjoint_of_conv2d(machine, name):
     assert abs(np.vdot(dy.astype(np.float64), y) - np.vdot(dx.astype(np.float64), x)) <= 2*np.sum(error*abs(x))
 
 
+@in_any_order
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", ["tails on every tile, by fours", "one picture"])
 def test_relu_in_the_epilogue_is_relu_of_the_output_and_keeps_a_nan(machine, name, precision):
@@ -398,6 +416,7 @@ def test_relu_in_the_epilogue_is_relu_of_the_output_and_keeps_a_nan(machine, nam
 
 
 # A product that is not formed cannot spread a NaN: 3x3 windows on a map of 3 x 2, P = 1, a tile on one pixel.
+@in_any_order
 @pytest.mark.parametrize("how", ["plain", *PRECISIONS])
 def test_taps_outside_the_map_are_not_multiplied(machine, monkeypatch, how):
     (x, w, b, dy), (S, P, groups) = case("one pixel a tile, padding")
@@ -416,6 +435,7 @@ def test_taps_outside_the_map_are_not_multiplied(machine, monkeypatch, how):
         np.testing.assert_array_equal(finite, [[False, True], [False, False], [True, False]])
 
 
+@in_any_order
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_outputs_whose_place_is_outside_the_map_are_not_multiplied(machine, monkeypatch, precision):
     of_one_place = FILTER_GRADIENT_KERNELS[precision][-1:]                  # 32 x 32: one place (r,s) a tile

@@ -18,7 +18,7 @@ def test_dropout_draws_the_same_mask_and_bits_as_numpy(machine, rng, key, shape)
 
 
 @pytest.mark.parametrize("first, n, N", [(0, 8, 12), (4, 8, 12), (4, 7, 12), (3, 8, 12), (5, 1, 13), (0, 4, 13), (9, 4, 13)])
-def test_a_part_of_a_batch_has_the_bits_of_the_whole_there(machine, rng, first, n, N):
+def test_a_piece_of_a_batch_has_the_bits_of_the_whole_there(machine, rng, first, n, N):
     x = normal(rng, 7, N)
     y, dx = machine.results(lambda: _both(machine.array(np.ascontiguousarray(x[:, first:first + n])), 0.8, KEYS[1], (first, N)))
     wanted = np.ascontiguousarray(dropout(x, 0.8, KEYS[1])[0][:, first:first + n])
@@ -39,6 +39,6 @@ def test_a_unit_whose_word_is_exactly_the_threshold_is_dropped(machine, rng):
     assert y[2] == 0
 
 
-def _both(x, keep_prob, key, part=None):
-    y, cache = dropout(x, keep_prob, key, part)
+def _both(x, keep_prob, key, piece=None):
+    y, cache = dropout(x, keep_prob, key, piece)
     return y, dropout_backward(x, cache)

@@ -39,7 +39,7 @@ def test_the_result_does_not_depend_on_how_maps_are_cut_into_slabs(machine, rng,
     whole = machine.results(work)
     for maps in (1, 8, 37):
         arrays = machine.array(dy), machine.array(x), machine.array(np.full_like(x, np.nan))
-        tuned = op.BACKWARD.variant(WINDOW=5, BETA="0.75f")
+        tuned = op.BACKWARD.variant(NEIGHBOURS=5, BETA="0.75f")
         tuned(-(-37//maps), *arrays, 30, 37, maps, 0.7/5, 2.0)
         np.testing.assert_array_equal(machine.host(arrays[2]), whole[1])
 

@@ -90,7 +90,7 @@ def test_elements_of_all_blocks_are_drawn_by_their_place_alone():
 
 @pytest.mark.parametrize("first, n", [(0, 13), (0, 4), (4, 8), (3, 1), (5, 6), (12, 1)])
 @pytest.mark.parametrize("shape", [(7,), (3, 5), ()])
-def test_a_part_of_a_batch_drops_what_the_whole_batch_drops_there(shape, first, n):
+def test_a_piece_of_a_batch_drops_what_the_whole_batch_drops_there(shape, first, n):
     x = np.random.default_rng(3).standard_normal((*shape, 13))
     piece, cache = dropout(x[..., first:first + n], 0.8, KEY, (first, 13))
     np.testing.assert_array_equal(piece, dropout(x, 0.8, KEY)[0][..., first:first + n])
@@ -98,7 +98,7 @@ def test_a_part_of_a_batch_drops_what_the_whole_batch_drops_there(shape, first, 
     np.testing.assert_array_equal(dropout_backward(np.ones(piece.shape), cache) != 0, piece != 0)
 
 
-def test_a_part_of_many_blocks_is_drawn_by_its_place_in_the_batch():
+def test_a_piece_of_many_blocks_is_drawn_by_its_place_in_the_batch():
     x = np.ones((5001, 11))                                                 # two blocks
     np.testing.assert_array_equal(dropout(x[:, 3:9], 0.5, KEY, (3, 11))[0], dropout(x, 0.5, KEY)[0][:, 3:9])
 
@@ -134,7 +134,7 @@ def test_a_wrong_probability_or_key_is_refused(keep_prob, key, what):
         dropout(np.ones(3), keep_prob, key)
 
 
-@pytest.mark.parametrize("part", [(-1, 9), (7, 9), (0, 2)])
-def test_a_part_outside_its_batch_is_refused(part):
-    with pytest.raises(Expected, match="dropout: part"):
-        dropout(np.ones((2, 3)), 0.5, KEY, part)
+@pytest.mark.parametrize("piece", [(-1, 9), (7, 9), (0, 2)])
+def test_a_piece_outside_its_batch_is_refused(piece):
+    with pytest.raises(Expected, match="dropout: piece"):
+        dropout(np.ones((2, 3)), 0.5, KEY, piece)

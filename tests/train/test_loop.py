@@ -18,6 +18,7 @@ from zfcore.data import loader
 from zfcore.models import start_of
 from zfcore.training import Training, resolve
 from zfcore.training.folder import new_folder
+from zfcore.training.loop import over_fits
 from zfcore.training.watch import Interrupt, StallGuard
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +43,7 @@ def trained(made, pictures, tmp_path):
 
 def test_a_run_leaves_what_the_readme_promises(trained):
     files = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
-    assert files == {"config.json", "log.csv", "latest.h5", "best.h5", "epoch_0001.h5", "epoch_0002.h5",
+    assert files == {"config.json", "pictures.csv", "log.csv", "latest.h5", "best.h5", "epoch_0001.h5", "epoch_0002.h5",
                      "figures/learning_curves.png", "figures/filters.png", ".lock"}
     with open(trained/"log.csv") as file:
         rows = list(csv.DictReader(file))
@@ -51,7 +52,7 @@ def test_a_run_leaves_what_the_readme_promises(trained):
 
 def test_the_log_tells_of_every_layer_how_much_of_the_start_is_left_and_it_is_what_the_decay_leaves(options, tmp_path, capsys):
     """The rate is so low that nothing is learned: only the decay, --lr 1e-5 against --weight-decay, moves the weights."""
-    main([*options, "--epochs", "3", "--lr", "1e-9", "--output", str(tmp_path/"still")])
+    main([*options, "--epochs", "3", "--lr", "1e-9", "--seed", "3", "--output", str(tmp_path/"still")])
     with open(tmp_path/"still"/"log.csv") as file:
         rows = list(csv.DictReader(file))
     layers = [name for name in rows[0] if name.startswith("start_")]
@@ -92,10 +93,10 @@ def test_a_checkpoint_from_before_there_were_these_columns_is_gone_on_with(train
 
 
 def test_a_run_learns_and_ends_with_its_error_and_where_the_files_lie(options, tmp_path, capsys):
-    main([*options, "--epochs", "20", "--output", str(tmp_path/"run")])
+    main([*options, "--epochs", "12", "--output", str(tmp_path/"run")])
     assert load(tmp_path/"run"/"latest.h5").history["val_error"][-1] < 0.1
     out = capsys.readouterr().out
-    assert "30 training and 12 validation pictures" in out and "validation error 0.0 % after 20 epochs" in out
+    assert "30 training and 12 validation pictures" in out and "validation error 0.0 % after 12 epochs" in out
     assert f"{tmp_path/'run'}/best.h5" in out
 
 
@@ -216,7 +217,7 @@ def test_resume_refuses_a_changed_option_a_damaged_file_and_changed_classes(opti
     assert "--lr: expected the run's own value 0.003, got 0.5" in refused("--lr", "0.5")
     (pictures/"train"/"plum").rename(pictures/"train"/"violet")
     (pictures/"val"/"plum").rename(pictures/"val"/"violet")
-    assert "another classes" in refused()
+    assert "other classes: 1 missing ('plum'), 1 new ('violet')" in refused()
     before = (trained/"latest.h5").read_bytes()
     (trained/"latest.h5").write_bytes(before[:5000])
     assert "cut short or damaged" in refused()
@@ -239,3 +240,20 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path/"file").write_text("")
     with pytest.raises(Expected, match="a place where a folder can be made"):
         new_folder(resolve(vars(parser().parse_args([]))), tmp_path/"file"/"run")
+
+
+LOW = [1.0, 0.5]                  # validation losses down to the lowest
+
+
+@pytest.mark.parametrize("losses, errors, epochs", [
+    ([*LOW, 0.6, 0.6, 0.6], [0.9, 0.5, 0.4, 0.3, 0.2], [5]),                             # said with the third epoch
+    ([*LOW, 0.6, 0.6, 0.6, 0.9, 0.9], [0.9, 0.5, 0.4, 0.3, 0.2, 0.1, 0.1], [5]),         # and never again
+    ([*LOW, 0.6, 0.6], [0.9, 0.5, 0.4, 0.3], []),                                        # too short
+    ([*LOW, 0.54, 0.54, 0.54], [0.9, 0.5, 0.4, 0.3, 0.2], []),                           # too little
+    ([*LOW, 0.6, 0.54, 0.6, 0.6], [0.9, 0.5, 0.4, 0.3, 0.2, 0.1], []),                   # not three in a row
+    ([*LOW, 0.6, 0.54, 0.6, 0.6, 0.6], [0.9, 0.5, 0.4, 0.3, 0.2, 0.1, 0.1], [7]),
+    ([*LOW, 0.6, 0.6, 0.6], [0.9, 0.5, 0.6, 0.6, 0.5], []),                              # the training error does not fall: it diverges
+    ([*LOW, 0.6, 0.6, 0.4], [0.9, 0.5, 0.4, 0.3, 0.2], [])])                             # a new lowest
+def test_a_loss_that_rises_while_the_training_error_falls_is_told_once(losses, errors, epochs):
+    found = [n for n in range(1, len(losses) + 1) if over_fits({"val_loss": losses[:n], "train_error": errors[:n]})]
+    assert found == epochs

@@ -24,7 +24,7 @@ NARROW = {name: partial(vgg, groups=[[F//8 for F in maps] for maps in CONFIGURAT
 SIZES = {"vgg11": 32, "vgg16": 32, "nin": 72}               # of nin's last maps 2x2 pixels are left
 
 
-@pytest.fixture(scope="module", params=SIZES)
+@pytest.fixture(scope="module", params=[pytest.param("vgg11", marks=pytest.mark.exhaustive), "vgg16", "nin"])
 def trained(request, tmp_path_factory):
     """(Trained, Pictures)"""
     name, run = request.param, tmp_path_factory.mktemp(request.param)

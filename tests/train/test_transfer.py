@@ -14,7 +14,7 @@ from train.__main__ import main as train
 from train.caltech_tables import TABLE7, TABLES, claim_of_features, claim_of_layers, claim_of_six
 from train.report import mean_spread
 from train.transfer import main
-from train.transfer_study import Joined, Part
+from train.transfer_study import Fitted, Joined
 from train.voc_table import TABLE6, Scores
 from zfcore import plots, results
 from zfcore.analysis.probing import probe, random_projection
@@ -590,8 +590,8 @@ def test_a_checkpoint_alone_gives_features_but_no_network_from_random_weights(ca
 
 
 def test_parts_are_read_as_they_were_written(tmp_path):
-    part = Part("scratch", "", 0, 0, 15, 3, 1/3, float("nan"), 0.25, 12.5, 900, 1905)
-    names = list(Part.__dataclass_fields__)
+    part = Fitted("scratch", "", 0, 0, 15, 3, 1/3, float("nan"), 0.25, 12.5, 900, 1905)
+    names = list(Fitted.__dataclass_fields__)
     write_csv(tmp_path/"parts.csv", [[getattr(part, name) for name in names]], *names)
-    [found] = transfer_study.read_parts(tmp_path/"parts.csv").values()
+    [found] = transfer_study.read_fitted(tmp_path/"parts.csv").values()
     assert repr(found) == repr(part)

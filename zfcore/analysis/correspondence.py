@@ -23,7 +23,6 @@ standard deviation over the pairs of pictures, for the controls over the pairs o
 """
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,12 +33,10 @@ from zfcore.analysis.invariance import default_layers, look, subtract
 from zfcore.analysis.top_activations import MID_GREY
 from zfcore.backend import to_host
 from zfcore.deconvnet import feature_layer
-from zfcore.files import listed, mapping, number, read_json, text
 from zfcore.hints import Bar
 from zfcore.trained import Trained
 
 SIDE = 29/101                     # of the input's side; 64 pixels of 224
-LARGEST, MOST_PARTS = 10**9, 10_000        # place in pixels, parts of a picture, that landmarks may have
 MOVED = 1e-5                      # of the largest feature
 GROUP = 10                        # pictures, or up to nearly twice as many, that lend each other the places of their parts
 PARTS = "right eye", "left eye", "nose"                    # the paper's, as the synthetic faces call them
@@ -211,7 +208,7 @@ def _dealt(groups, count, rng):
 
 
 def _derangements(groups, count, seed):
-    """As `_dealt`, but no picture keeps its own place: drawn group by group until that is so."""
+    """Deal as `_dealt` does, but no picture keeps its own place: drawn group by group until that is so."""
     rng = np.random.Generator(np.random.Philox(key=[seed, 3]))
     shifts = np.zeros((count, sum(map(len, groups))), np.int64)
     for group in groups:
@@ -309,19 +306,6 @@ def _share_as_low(differ, own, drawn):
 
 
 # --------------------------------------------------------------------------------------------------- part positions
-def read_landmarks(path):
-    """{picture: {part: (x, y)}} of a JSON file of that form, in pixels of the picture; a pixel's left edge is its number."""
-    path = Path(path)
-    form = '{"picture.jpg": {"nose": [x, y], ...}, ...}'
-    try:
-        marks = read_json(path, mapping(mapping(listed(number(-LARGEST, LARGEST), 2, 2), text(), MOST_PARTS)), 2**25)
-    except OSError as error:
-        raise check.Expected("--landmarks", "a file that can be read", f"{path} ({error.strerror})") from None
-    except check.Expected as error:
-        raise check.Expected("--landmarks", f"JSON like {form}", f"another form in {error}") from None
-    return {picture: {part: tuple(map(float, at)) for part, at in of.items()} for picture, of in marks.items()}
-
-
 def common_parts(marks):
     """The parts that all pictures of `read_landmarks` have, in the order of the first."""
     every = list(marks.values())

@@ -211,8 +211,8 @@ def power_spectrum(projections, stride):
     that the grid's frequencies are among the transform's, and at least 4f, so that a disc of width 2/f has many of them."""
     f = projections.shape[1]
     M = stride*-(-4*f//stride)
-    window = np.hanning(f + 2)[1:-1]
-    seen = projections*(window[:, None]*window)[..., None]
+    hann = np.hanning(f + 2)[1:-1]
+    seen = projections*(hann[:, None]*hann)[..., None]
     power = np.square(np.abs(np.fft.fft2(seen.astype(float), (M, M), axes=(1, 2)))).sum(axis=3)
     total = power.sum(axis=(1, 2), keepdims=True)
     return (power/np.where(total > 0, total, 1)).sum(axis=0)

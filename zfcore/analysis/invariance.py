@@ -7,7 +7,7 @@
 The three series, read off the figure for an input of 224 pixels, cut out of a square of 256:
 
     translation   vertical, -63 to 63 pixels, 127 steps; positive is down. The picture's square is brought to
-                  224 + 2*63 = 350 pixels, 1.37 times as large as usual, so that the window always shows picture
+                  224 + 2*63 = 350 pixels, 1.37 times as large as usual, so that the crop always shows picture
     scale         1 to 1.99, 128 steps of 1/128, about the middle
     rotation      0 to 357 degrees, 128 steps of 360/128, counter-clockwise; the square of 256 is turned, and what comes
                   from beyond it is black, the value 0 before the mean is subtracted
@@ -91,10 +91,10 @@ class Series(NamedTuple):
 
 
 def paper_series(size: int, crop: int) -> dict[str, Series]:
-    """{name: Series} of figure 5, for windows of `crop` pixels in squares of `size`."""
+    """{name: Series} of figure 5, for crops of `crop` pixels in squares of `size`."""
     check_crop(size, crop)
     shifts = np.arange(1 - STEPS//2, STEPS//2)/(STEPS//2 - 1)*LARGEST_SHIFT*crop
-    room = crop + 2*shifts[-1] + (size - crop) % 2           # pixels that the shifted windows need, side by side
+    room = crop + 2*shifts[-1] + (size - crop) % 2           # pixels that the shifted crops need, side by side
     zooms, degrees = 1 + np.arange(STEPS)/STEPS, np.arange(STEPS)*360/STEPS
     ends = lambda count: np.linspace(0, count - 1, SHOWN).round().astype(np.int64)
     return {"translation": _series(shifts, len(shifts)//2, ends(len(shifts)), shifts=shifts, zooms=max(1, room/size)),
@@ -230,7 +230,7 @@ def centre_square(picture, size, dtype=np.float32):
 
 def transform(square, crop, shifts, zooms, degrees):
     """Inputs of a network from a Square that is turned, enlarged, then shifted, N times: (3,crop,crop,N), values 0..255,
-    of the dtype of its planes. The window is the centre crop; beyond the square is black."""
+    of the dtype of its planes. What is taken is the centre crop; beyond the square is black."""
     S, (middle_row, middle_column) = square.size, square.middle
     check_crop(S, crop)
     start = (S - crop)//2 + 0.5 - S/2                        # first pixel of the centre crop, from the square's middle
@@ -320,7 +320,7 @@ def early_rise(values, clean):
     return np.mean(rises, axis=0)
 
 
-def numbers(found):
+def columns(found):
     """{series: {what: (n,) float64}}, what being columns of a table, for an Invariance."""
     table = {}
     for name, steps in found.steps.items():

@@ -12,7 +12,7 @@ the mean is subtracted, so that no colour is preferred; and "strongest" is the m
 the clean picture, since the sum is what is then followed.
 
 A square changes only a part of every map: the outputs whose windows meet it. So the clean picture goes up once, and for
-each place of the square that part alone is computed again, from windows that are filled with the clean maps around what
+each place of the square that part alone is computed again, from regions that are filled with the clean maps around what
 has changed. It is the same arithmetic on the same numbers: nothing is approximated.
 """
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ from zfcore.deconvnet import feature_layer, project
 from zfcore.fusion import walk
 from zfcore.hints import Bar, Ints
 from zfcore.ops.softmax_loss import class_labels, softmax
-from zfcore.ops.window import Windows, cut
+from zfcore.ops.window import Regions, cut
 from zfcore.trained import Trained
 
 
@@ -166,8 +166,8 @@ def _slide(network, grey, layer, tops, lefts, size, criterion, batch_size, incre
              "most_probable": np.empty((len(tops), len(lefts)), np.int64)}
     ascend = _recompute_cone if incremental else _recompute_all
     for rows, columns in _groups(network, tops, lefts, size, batch_size):
-        window = Rectangles(np.repeat(tops[rows], len(columns)), np.tile(lefts[columns], len(rows)), size, size)
-        scores, maps = ascend(network, clean, _pixels_of(grey, window), window, feature, unit)    # (M,N), (H,W,N)
+        region = Rectangles(np.repeat(tops[rows], len(columns)), np.tile(lefts[columns], len(rows)), size, size)
+        scores, maps = ascend(network, clean, _pixels_of(grey, region), region, feature, unit)    # (M,N), (H,W,N)
         there = softmax(scores)
         for name, values in (("sums", maps.sum(axis=(0, 1), dtype=np.float64)), ("probabilities", there[label]),
                              ("most_probable", there.argmax(axis=0))):
@@ -189,7 +189,7 @@ def _view(network, x, layer, unit):
     top, left, bottom, right = field_boxes(network, layer, projection.places)[0]
     if bottom - top > min(H, W):
         return _on_page(projection.pixels)
-    return _on_page(cut(projection.pixels, Windows(np.array([top]), np.array([left]), bottom - top)))
+    return _on_page(cut(projection.pixels, Regions(np.array([top]), np.array([left]), bottom - top)))
 
 
 def _on_page(pixels):
@@ -259,35 +259,35 @@ def _pad(maps, layer, out):
     return padded
 
 
-def _recompute_cone(network, clean, changed, window, feature, unit):
+def _recompute_cone(network, clean, changed, region, feature, unit):
     """The scores (M,N) and the map `unit` of the layer of interest (H,W,N), where of the clean picture the pixels of
-    `window`, N Rectangles, are `changed` (3,size,size,N)."""
-    spans = [(window.tops, window.tops + window.height), (window.lefts, window.lefts + window.width)]
+    `region`, N Rectangles, are `changed` (3,size,size,N)."""
+    spans = [(region.tops, region.tops + region.height), (region.lefts, region.lefts + region.width)]
     for first, (layer, *pixelwise), around, out in clean.stages:
         K, S, P = layer.window()
         spans = [reach(*span, layer, n) for span, n in zip(spans, out)]
         above = _enclose(spans, out)
-        changed, window = _fill(around, changed, window.moved(P), above.seen(K, S)), above
+        changed, region = _fill(around, changed, region.moved(P), above.seen(K, S)), above
         for number, (_, y, _) in enumerate(walk([layer.inside(above), *pixelwise], changed), first):
             if number == feature:
-                features = _whole(clean.features[unit][None, ..., None], y[unit:unit + 1], window)[0]
+                features = _whole(clean.features[unit][None, ..., None], y[unit:unit + 1], region)[0]
         changed = y
-    x = _whole(clean.maps, changed, window)                                             # (C,H,W,N)
+    x = _whole(clean.maps, changed, region)                                             # (C,H,W,N)
     for _, x, _ in walk(network.layers[first + 1 + len(pixelwise):], x):
         pass
     return x, features
 
 
-def _recompute_all(network, clean, changed, window, feature, unit):
-    """As `_recompute_cone`, with every layer computed as a whole."""
-    for number, (_, x, _) in enumerate(network.steps(_whole(clean.x, changed, window))):
+def _recompute_all(network, clean, changed, region, feature, unit):
+    """Recompute as `_recompute_cone` does, with every layer computed as a whole."""
+    for number, (_, x, _) in enumerate(network.steps(_whole(clean.x, changed, region))):
         if number == feature:
             features = x[unit]
     return x, features
 
 
 def reach(first, last, layer, size):
-    """Along one axis, the outputs first .. last-1 of a layer with `size` of them whose windows meet its inputs
+    """Outputs first .. last-1, along one axis, of a layer with `size` of them whose windows meet its inputs
     first .. last-1; arrays of N."""
     K, S, P = layer.window()
     return np.maximum(-((K - 1 - P - first)//S), 0), np.minimum((last - 1 + P)//S + 1, size)
@@ -301,21 +301,21 @@ def _enclose(spans, size):
     return Rectangles(np.minimum(tops, size[0] - height), np.minimum(lefts, size[1] - width), height, width)
 
 
-def _whole(maps, changed, window):
-    """Maps (C,H,W,1) -> (C,H,W,N): N times the maps, the pixels of `window` being `changed`."""
-    nowhere = np.zeros(len(window.tops), np.int64)
-    return _fill(maps, changed, window, Rectangles(nowhere, nowhere, *maps.shape[1:3]))
+def _whole(maps, changed, region):
+    """Maps (C,H,W,1) -> (C,H,W,N): N times the maps, the pixels of `region` being `changed`."""
+    nowhere = np.zeros(len(region.tops), np.int64)
+    return _fill(maps, changed, region, Rectangles(nowhere, nowhere, *maps.shape[1:3]))
 
 
-def _fill(maps, changed, window, wanted):
+def _fill(maps, changed, region, wanted):
     """The pixels `wanted` (N Rectangles) of N pictures, (C,h,w,N): of `changed` (C,height,width,N) where they lie in its
-    `window`, of the clean maps (C,H,W,1) elsewhere. One gather, from both side by side."""
+    `region`, of the clean maps (C,H,W,1) elsewhere. One gather, from both side by side."""
     C, H, W, _ = maps.shape
-    N = len(window.tops)
+    N = len(region.tops)
     rows, columns = np.arange(wanted.height)[:, None] + wanted.tops, np.arange(wanted.width)[:, None] + wanted.lefts
-    r, s = (rows - window.tops)[:, None], columns - window.lefts                         # (h,1,N), (w,N): place in `window`
-    inside = (r >= 0) & (r < window.height) & (s >= 0) & (s < window.width)              # (h,w,N)
-    places = np.where(inside, H*W + (r*window.width + s)*N + np.arange(N), rows[:, None]*W + columns)
+    r, s = (rows - region.tops)[:, None], columns - region.lefts                         # (h,1,N), (w,N): place in `region`
+    inside = (r >= 0) & (r < region.height) & (s >= 0) & (s < region.width)              # (h,w,N)
+    places = np.where(inside, H*W + (r*region.width + s)*N + np.arange(N), rows[:, None]*W + columns)
     return _gather([maps.reshape(C, -1), changed.reshape(C, -1)], to_device(places, like=maps))
 
 
@@ -333,9 +333,9 @@ def _gather(sources, places):
     return out
 
 
-def _pixels_of(picture, window):
-    """The pixels `window` of one picture (3,H,W,1), for each of its N Rectangles: (3,height,width,N)."""
-    rows, columns = np.arange(window.height)[:, None] + window.tops, np.arange(window.width)[:, None] + window.lefts
+def _pixels_of(picture, region):
+    """The pixels `region` of one picture (3,H,W,1), for each of its N Rectangles: (3,height,width,N)."""
+    rows, columns = np.arange(region.height)[:, None] + region.tops, np.arange(region.width)[:, None] + region.lefts
     places = rows[:, None]*picture.shape[2] + columns                                    # (height,width,N)
     return picture.reshape(3, -1)[:, to_device(places, like=picture)]
 
@@ -350,7 +350,7 @@ def _groups(network, tops, lefts, size, most):
 
 def _alike(network, starts, size, axis, most):
     """The places of the square along an axis dealt into groups of at most `most` that reach about equally far in all
-    layers: of a batch the windows have one size, that of the largest, so a group should not mix large and small."""
+    layers: of a batch the regions have one size, that of the largest, so a group should not mix large and small."""
     span, widths = (starts, starts + size), []
     for layer, shape in zip(network.layers, network.shapes[1:]):
         if len(shape) == 3:
@@ -391,14 +391,14 @@ def fall_inside_box(found):
     return share, np.where(known, inside.mean(axis=(1, 2)), np.nan)
 
 
-def fall_inside_other_boxes(parts):
+def fall_inside_other_boxes(occlusions):
     """(n,): of the n pictures in a list of Occlusions the mean share of the fall that lies inside the boxes of the others, n > 1:
     the control of `fall_inside_box`, as all objects stand near the middle. NaN as there."""
-    boxes, shares = np.concatenate([part.boxes for part in parts]), []
+    boxes, shares = np.concatenate([one.boxes for one in occlusions]), []
     for turn in range(1, len(boxes)):
         turned = iter(np.roll(boxes, turn, axis=0))
-        shares.append(np.concatenate([fall_inside_box(replace(part, boxes=np.array([next(turned) for _ in part.boxes])))[0]
-                                      for part in parts]))
+        shares.append(np.concatenate([fall_inside_box(replace(one, boxes=np.array([next(turned) for _ in one.boxes])))[0]
+                                      for one in occlusions]))
     return np.mean(shares, axis=0)
 
 

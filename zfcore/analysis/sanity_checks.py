@@ -37,14 +37,14 @@ from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.analysis.evolution import cosine
-from zfcore.analysis.top_activations import TopActivations, crops, decoded, field_windows, patches_of
+from zfcore.analysis.top_activations import TopActivations, crops, decoded, field_regions, patches_of
 from zfcore.backend import to_device, to_host
 from zfcore.data.loader import Pictures, shuffled
 from zfcore.deconvnet import DECONVNET, check_units, feature_layer, project, unit_count
 from zfcore.hints import Bar, Ints
 from zfcore.layers import KINDS
 from zfcore.network import Network
-from zfcore.ops.window import Windows
+from zfcore.ops.window import Regions
 from zfcore.trained import Trained
 
 
@@ -113,25 +113,25 @@ def sanity_checks(model: Trained, pictures: Pictures, top: TopActivations, layer
 
     projections, patches = [], []
     for at in (slice(k, k + batch_size) for k in range(0, len(units), batch_size)):
-        windows = field_windows(network, layer, boxes[at])
-        patches.append(patches_of(network, decoded(pictures, shown[at]), windows))
+        regions = field_regions(network, layer, boxes[at])
+        patches.append(patches_of(network, decoded(pictures, shown[at]), regions))
         of_batch = []
         for net, which, of, rules in (ways[condition] for condition in asked):
             x = model.inputs(decoded(pictures, which[at]))
-            of_batch.append(crops(project(net, x, layer, of[at], places[at], rules=rules, start=1).pixels, windows))
+            of_batch.append(crops(project(net, x, layer, of[at], places[at], rules=rules, start=1).pixels, regions))
             if bar is not None:
                 bar.update(len(of_batch[-1]))
         projections.append(np.stack(of_batch, axis=1))                                       # (batch,J,f,f,3)
     projections = np.concatenate(projections)
     names = np.array([pictures.dataset.names[i] for i in shown], dtype=str)
     found = SanityChecks(layer, np.array(asked), units, shown, names, np.concatenate(patches), projections,
-                         *similarities(network, projections, field_windows(network, layer, boxes)))
+                         *similarities(network, projections, field_regions(network, layer, boxes)))
     if not hasattr(pictures.dataset, "truth"):
         return found
-    windows, truths = field_windows(network, layer, boxes), [pictures.dataset.truth(i) for i in shown.tolist()]
+    regions, truths = field_regions(network, layer, boxes), [pictures.dataset.truth(i) for i in shown.tolist()]
     margin = (pictures.size - network.input_shape[1])//2
-    inside, area = shares_in_boxes(network, projections, windows, object_boxes(truths, margin))
-    in_parts, parts_area = shares_in_parts(network, projections, windows, truths, margin)
+    inside, area = shares_in_boxes(network, projections, regions, object_boxes(truths, margin))
+    in_parts, parts_area = shares_in_parts(network, projections, regions, truths, margin)
     return replace(found, inside=inside, area=area, in_parts=in_parts, parts_area=parts_area)
 
 
@@ -196,18 +196,18 @@ def found_pictures(top, layer):
 
 
 def _another(chosen, known, drawn):
-    """For each of `chosen` another one among the sorted `known`, as random 64-bit words say."""
+    """Draw for each of `chosen` another one among the sorted `known`, as random 64-bit words say."""
     steps = 1 + (drawn % np.uint64(len(known) - 1)).astype(np.int64)
     return known[(np.searchsorted(known, chosen) + steps) % len(known)]
 
 
 # ------------------------------------------------------------------------------------------------------- the numbers
-def similarities(network, projections, windows):
+def similarities(network, projections, regions):
     """(cosine, rank), each (n,J), between projections[n,0] and projections[n,j] over the pixels inside the picture."""
     n, J = projections.shape[:2]
     strengths = np.abs(projections).sum(axis=-1)                                             # (n,J,f,f)
     _, H, W = network.input_shape
-    inside = windows.pixels(H, W)[1]                                                         # (f,f,n)
+    inside = regions.pixels(H, W)[1]                                                         # (f,f,n)
     cosines = np.stack([cosine(projections[:, 0], projections[:, j]) for j in range(J)], axis=1)
     ranks = np.array([[rank_correlation(strengths[i, 0][inside[..., i]], strengths[i, j][inside[..., i]]) for j in range(J)]
                       for i in range(n)])
@@ -234,15 +234,15 @@ def object_boxes(truths, margin):
     return np.array([truth.box for truth in truths]) - margin
 
 
-def shares_in_boxes(network, projections, windows, boxes):
-    """(inside, area): of projections (n,J,f,f,3) in `windows` the share of energy inside `boxes` (n,4; left, top, right,
-    bottom), (n,J); and the boxes' share of the windows' area inside the picture, (n,). A pixel that a box cuts counts in
+def shares_in_boxes(network, projections, regions, boxes):
+    """(inside, area): of projections (n,J,f,f,3) in `regions` the share of energy inside `boxes` (n,4; left, top, right,
+    bottom), (n,J); and the boxes' share of the regions' area inside the picture, (n,). A pixel that a box cuts counts in
     part."""
     _, H, W = network.input_shape
-    in_picture = windows.pixels(H, W)[1].transpose(2, 0, 1)                                  # (n,f,f)
-    steps = np.arange(windows.size)
+    in_picture = regions.pixels(H, W)[1].transpose(2, 0, 1)                                  # (n,f,f)
+    steps = np.arange(regions.size)
     rows, columns = (_overlap(corner[:, None] + steps, low[:, None], high[:, None]) for corner, low, high in
-                     ((windows.tops, boxes[:, 1], boxes[:, 3]), (windows.lefts, boxes[:, 0], boxes[:, 2])))
+                     ((regions.tops, boxes[:, 1], boxes[:, 3]), (regions.lefts, boxes[:, 0], boxes[:, 2])))
     cover = rows[:, :, None]*columns[:, None]*in_picture                                     # (n,f,f), 0..1
     energy = np.square(projections, dtype=float).sum(axis=-1)                           # (n,J,f,f)
     total = energy.sum(axis=(2, 3))
@@ -251,25 +251,25 @@ def shares_in_boxes(network, projections, windows, boxes):
 
 
 def _overlap(pixels, low, high):
-    """How much of the pixels [p, p+1) lies between low and high, 0..1."""
+    """Share of the pixels [p, p+1) that lies between low and high, 0..1."""
     return np.clip(np.minimum(pixels + 1, high) - np.maximum(pixels, low), 0, 1)
 
 
 PART = 0.1                                     # radius of the disc around a part, in square roots of the box's area
 
 
-def shares_in_parts(network, projections, windows, truths, margin):
-    """(in_parts, parts_area): of what projections (n,J,f,f,3) in `windows` have inside the objects' boxes the share of energy
+def shares_in_parts(network, projections, regions, truths, margin):
+    """(in_parts, parts_area): of what projections (n,J,f,f,3) in `regions` have inside the objects' boxes the share of energy
     within PART of a part that is seen, (n,J); and of the boxes' area inside field and picture the share of these discs, (n,). No
     number where no part is seen. A pixel counts by its middle."""
     _, H, W = network.input_shape
-    in_picture = windows.pixels(H, W)[1].transpose(2, 0, 1)                                  # (n,f,f)
+    in_picture = regions.pixels(H, W)[1].transpose(2, 0, 1)                                  # (n,f,f)
     energy = np.square(projections, dtype=float).sum(axis=-1)                                # (n,J,f,f)
     in_parts, area = np.full(projections.shape[:2], np.nan), np.full(len(projections), np.nan)
-    steps = np.arange(windows.size) + 0.5 + margin
+    steps = np.arange(regions.size) + 0.5 + margin
     for i, truth in enumerate(truths):
         left, top, right, bottom = truth.box
-        y, x = (windows.tops[i] + steps)[:, None], windows.lefts[i] + steps                  # of the pixels' middles
+        y, x = (regions.tops[i] + steps)[:, None], regions.lefts[i] + steps                  # of the pixels' middles
         box = in_picture[i] & (x > left) & (x < right) & (y > top) & (y < bottom)
         radius, disc = PART*np.sqrt((right - left)*(bottom - top)), np.zeros_like(box)
         for name, (px, py) in truth.parts.items():
@@ -295,7 +295,7 @@ def legibility(model, pictures):
     y = network.activations(x, [network.layers[feature_layer(network, layer)].name]).popitem()[1]
     units = to_host(y.max(axis=(1, 2)).argmax(axis=0))                                       # (n,)
     pixels = to_host(project(network, x, layer, units).pixels).transpose(3, 1, 2, 0)[:, None]
-    whole = Windows(*np.zeros((2, len(shown)), int), network.input_shape[1])
+    whole = Regions(*np.zeros((2, len(shown)), int), network.input_shape[1])
     margin = (pictures.size - network.input_shape[1])//2
     inside, area = shares_in_boxes(network, pixels, whole, object_boxes([pictures.dataset.truth(i) for i in shown], margin))
     return float(np.nanmean(inside)) if np.isfinite(inside).any() else float("nan"), float(area.mean())

@@ -28,7 +28,7 @@ from zfcore.deconvnet import DECONVNET, check_units, feature_layer, project
 from zfcore.files import numbered
 from zfcore.hints import Bar, FilePath, Ints
 from zfcore.network import Rules
-from zfcore.ops.window import Windows, cut
+from zfcore.ops.window import Regions, cut
 from zfcore.trained import Trained
 
 MID_GREY = 128
@@ -36,7 +36,7 @@ MID_GREY = 128
 
 @dataclass(frozen=True)
 class TopActivations:
-    """For every unit the k pictures that excite it most, strongest first; a tie goes to the earlier picture.
+    """The k pictures that excite each unit most, strongest first; a tie goes to the earlier picture.
 
     values        {layer: (units,k) float32}    the activation
     pictures      {layer: (units,k) int64}      index in the data set. -1: no further picture makes the unit fire; its
@@ -154,7 +154,7 @@ def _strongest(maps):
 
 
 def _never_negative(network, name):
-    """Whether the layer's outputs come out of a ReLU, perhaps through pools and norms: then only above 0 a unit fires."""
+    """Return whether the layer's outputs come out of a ReLU, perhaps through pools and norms: then only above 0 a unit fires."""
     way_down = reversed(network.layers[:feature_layer(network, name) + 1])
     return next((layer.rectifies for layer in way_down if not layer.keeps_positive), False)
 
@@ -203,8 +203,8 @@ def check_pass(found, model, pictures, layers, k, batch_size, what):
 
 
 def _continued(kept, wanted, file, network):
-    """What the file holds of the pass `wanted`, the layers in its order; Expected where it holds another pass, or one that says
-    what no pass over this network can."""
+    """Contents of the file for the pass `wanted`, the layers in its order; Expected where it holds another pass, or one that
+    says what no pass over this network can."""
     advice = "remove it, or choose another output"
     if kept.fingerprint != wanted.fingerprint:
         raise check.Expected(file, "a pass of this network over these pictures",
@@ -225,7 +225,7 @@ def _continued(kept, wanted, file, network):
 
 
 def _possible(kept, name, network):
-    """Whether the places of a pass lie in the maps of the layer, the boxes around them, and both are -1 where no picture is."""
+    """Return whether the places of a pass lie in the maps of the layer, the boxes around them, and both are -1 where no picture is."""
     filled, places = kept.pictures[name] >= 0, kept.places[name]
     size = np.array(network.shapes[feature_layer(network, name) + 1][1:] or (1, 1))
     return bool((places < size).all() and ((places >= 0) == filled[..., None]).all() and
@@ -271,14 +271,14 @@ def field_boxes(network, layer, places):
     return np.concatenate([corner, corner + field], axis=-1)
 
 
-def merge(parts):
+def merge(shards):
     """The TopActivations of several shards as one. Raises Expected where they are not of one pass or overlap."""
-    one = parts[0]
-    for part in parts:
-        if part.fingerprint != one.fingerprint or list(part.values) != list(one.values):
+    one = shards[0]
+    for shard in shards:
+        if shard.fingerprint != one.fingerprint or list(shard.values) != list(one.values):
             raise check.Expected("--merge", "shards of one pass",
                                  "passes of different networks, data sets, layers or settings")
-    ranges = sorted(range_ for part in parts for range_ in part.ranges.tolist() if range_[0] < range_[1])
+    ranges = sorted(range_ for shard in shards for range_ in shard.ranges.tolist() if range_[0] < range_[1])
     joined = ranges[:1]
     for first, last in ranges[1:]:
         if first < joined[-1][1]:
@@ -290,7 +290,7 @@ def merge(parts):
             joined.append([first, last])
     merged = {name: {} for name in ("values", "pictures", "places", "boxes")}
     for layer in one.values:
-        of = {name: np.concatenate([getattr(part, name)[layer] for part in parts], axis=1) for name in merged}
+        of = {name: np.concatenate([getattr(shard, name)[layer] for shard in shards], axis=1) for name in merged}
         k = one.values[layer].shape[1]
         keys = of["pictures"], -of["values"], of["pictures"] < 0                # the last one counts most
         order = np.lexsort(keys, axis=1)[:, :k]
@@ -338,7 +338,7 @@ def unit_views(model: Trained, pictures: Pictures, top: TopActivations, layer: s
     units = check_units(network, layer, units)
     _, H, W = network.input_shape
     chosen = {name: getattr(top, name)[layer][units] for name in ("values", "pictures", "places", "boxes")}
-    k, size = chosen["pictures"].shape[1], field_windows(network, layer, chosen["boxes"][:0, 0]).size
+    k, size = chosen["pictures"].shape[1], field_regions(network, layer, chosen["boxes"][:0, 0]).size
     projections = np.zeros((len(units), k, size, size, 3), np.float32)
     patches = np.full((len(units), k, size, size, 3), MID_GREY, np.uint8)
     rows, ranks = np.nonzero(chosen["pictures"] >= 0)
@@ -347,9 +347,9 @@ def unit_views(model: Trained, pictures: Pictures, top: TopActivations, layer: s
         batch = decoded(pictures, chosen["pictures"][at])
         x = model.inputs(batch)
         pixels = project(network, x, layer, units[at[0]], chosen["places"][at], rules=rules).pixels
-        windows = field_windows(network, layer, chosen["boxes"][at])
-        projections[at] = crops(pixels, windows)
-        patches[at] = patches_of(network, batch, windows)
+        regions = field_regions(network, layer, chosen["boxes"][at])
+        projections[at] = crops(pixels, regions)
+        patches[at] = patches_of(network, batch, regions)
         if bar is not None:
             bar.update(len(at[0]))
     names = np.array([[pictures.dataset.names[i] if i >= 0 else "" for i in row] for row in chosen["pictures"]], dtype=str)
@@ -365,27 +365,27 @@ def _filters(network, units, size):
     return np.ascontiguousarray(to_host(first.parameters["w"])[..., units].transpose(3, 1, 2, 0))
 
 
-def field_windows(network, layer, boxes):
-    """The Windows that the boxes (n,4) of units of `layer` are cropped to: the boxes; where the field is wider than the
+def field_regions(network, layer, boxes):
+    """The Regions that the boxes (n,4) of units of `layer` are cropped to: the boxes; where the field is wider than the
     network's input, and in fully connected layers, the whole input."""
     seen = network.receptive_fields()[feature_layer(network, layer)]
     _, H, W = network.input_shape
     if seen is None or seen[0] > min(H, W):
-        return Windows(*np.zeros_like(boxes[:, :2]).T, H)
-    return Windows(*boxes[:, :2].T, seen[0])
+        return Regions(*np.zeros_like(boxes[:, :2]).T, H)
+    return Regions(*boxes[:, :2].T, seen[0])
 
 
-def crops(pixels, windows, outside=0):
-    """Pictures (3,H,W,N) -> (N,size,size,3) on the host, a window each."""
-    return to_host(cut(pixels, windows, outside)).transpose(3, 1, 2, 0)
+def crops(pixels, regions, outside=0):
+    """Pictures (3,H,W,N) -> (N,size,size,3) on the host, a region each."""
+    return to_host(cut(pixels, regions, outside)).transpose(3, 1, 2, 0)
 
 
-def patches_of(network, batch, windows):
-    """Patches: what of uint8 pictures (N,size,size,3) lies in the windows of the network's input, beyond its border
+def patches_of(network, batch, regions):
+    """Patches: what of uint8 pictures (N,size,size,3) lies in the regions of the network's input, beyond its border
     mid-grey."""
     H, margin = network.input_shape[1], (batch.shape[1] - network.input_shape[1])//2       # where the centre crop begins
     inputs = np.ascontiguousarray(batch[:, margin:margin + H, margin:margin + H].transpose(3, 1, 2, 0))
-    return crops(inputs, windows, outside=MID_GREY)
+    return crops(inputs, regions, outside=MID_GREY)
 
 
 def decoded(pictures, indices):

@@ -158,7 +158,7 @@ def classes_of(model, layer, units):
 
 
 def names_of(models, most=2):
-    """What one or two networks are called in a figure: by their models; two of one model also by the first options that tell
+    """Names of one or two networks in a figure: by their models; two of one model also by the first options that tell
     them apart, or else by their epochs or their order."""
     names = [model.name for model in models]
     if len(set(names)) == len(names):

@@ -10,6 +10,7 @@ from zfcore.checkpoint import atomic, write_csv
 from zfcore.commands.common import (GREY, PIXELS, class_numbers, images_of, open_files, open_model, open_pictures, option, originals,
                                     output_folder)
 from zfcore.data import is_drawn
+from zfcore.data.landmarks import read_landmarks
 from zfcore.terminal import Bar, printable
 
 HELP = "figure 8 and table 1: whether hiding the same part of different objects changes the features alike"
@@ -18,7 +19,8 @@ OPTIONS = [
                                           "says in how many networks a part is found"),
     option("--seeds", type=check.whole_number(1, 1000), default=1, metavar="N", help="draw the controls N times, with seeds from --seed on"),
     option("--images", nargs="+", metavar="FILE", help="pictures to look at, and where their parts are:"),
-    option("--landmarks", metavar="FILE.json", help='{"picture.jpg": {"nose": [x, y], ...}, ...}, in pixels of each picture'),
+    option("--landmarks", metavar="FILE.json", help='{"picture.jpg": {"nose": [x, y], ...}, ...}, in pixels of each picture, COCO keypoints, '
+                                                       "VIA or a folder of LabelMe files"),
     option("--synthetic", type=check.whole_number(2, 100_000), metavar="N", help="or N pictures of the synthetic set whose parts are all to be seen"),
     option("--label", metavar="NAME", default="dog face", help="the class of --synthetic"),
     option("--parts", nargs="+", metavar="NAME", help="parts to mask (default: those that all pictures have; of the synthetic set "
@@ -60,7 +62,7 @@ def masked_by(args, path):
 
 def landmarked_files(args, model):
     """(Pictures, their numbers, (n,P,2) places of the parts in the centre crop, names of the P parts) of --images, --landmarks."""
-    marks = alike.read_landmarks(args.landmarks)
+    marks = read_landmarks(args.landmarks)
     if not args.images:
         raise check.Expected("--images", "the pictures of --landmarks", "none")
     pictures = open_files(args.images, args, model)
@@ -85,8 +87,8 @@ def landmarked_files(args, model):
 
 
 def synthetic_faces(args, model):
-    """As `landmarked_files`, of the first pictures of --label in the synthetic set, or the drawn one that --data names, that
-    show all parts."""
+    """Landmarks as `landmarked_files` gives them, of the first pictures of --label in the synthetic set, or the drawn one that
+    --data names, that show all parts."""
     pictures = open_pictures(args, model, args.data if is_drawn(args.data or "") else "")
     parts, crop = args.parts or list(alike.PARTS), model.crop
     dataset, numbers, places = pictures.dataset, [], []

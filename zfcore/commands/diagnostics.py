@@ -48,7 +48,7 @@ def in_words(one):
 
 
 def what_is_legible(one):
-    """Of a Diagnosis, a line a layer: what is left of the start, what its projections have in the object's box and parts."""
+    """Lines of a Diagnosis, one a layer: what is left of the start, what its projections have in the object's box and parts."""
     shares = lambda values: " ".join("  - " if np.isnan(value) else f"{100*value:3.0f}" for value in values)
     lines = [f"{'layer':8}{'start':>7}   in the box: " + ", ".join(measured.JUDGED) + ", of the area | in its parts: the same"] * bool(one.legible)
     for layer in dict.fromkeys([*one.start, *one.legible]):

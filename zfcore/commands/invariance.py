@@ -28,6 +28,9 @@ def run(args):
     if args.against:
         models["against"] = model.untrained() if args.against == "untrained" else open_model(args, args.against)
     ready = {name: (model, *moving_pictures(args, model)) for name, model in models.items()}
+    for of, *_ in ready.values():
+        for layer in args.layers or ():
+            of.network.index(layer)                        # before the work begins
     folder = output_folder(args)
     for name, (model, pictures, labels, names) in ready.items():
         series = moved.paper_series(model.size, model.crop)
@@ -50,7 +53,7 @@ def moving_pictures(args, model):
 def draw(found, path):
     """The figure and beside it a CSV: figure 5, and a row of numbers for each picture and series."""
     plots.save(plots.invariance(found), path)
-    table = moved.numbers(found)
+    table = moved.columns(found)
     columns = list(next(iter(table.values())))
     names = range(len(found.labels)) if found.names is None else found.names.tolist()
     rows = [[name, series, *(f"{of[column][i]:.6g}" for column in columns)]
@@ -60,13 +63,13 @@ def draw(found, path):
 
 
 def closing(args, found):
-    """What was found, of two networks with their names before it."""
+    """Findings in words, of two networks with their names before them."""
     runs = [args.run, args.against] if args.against else [""]
     return "\n".join(f"{run}: {in_words(one)}" if run else in_words(one) for run, one in zip(runs, found))
 
 
 def in_words(found):
-    table = {series: {what: values.mean() for what, values in of.items()} for series, of in moved.numbers(found).items()}
+    table = {series: {what: values.mean() for what, values in of.items()} for series, of in moved.columns(found).items()}
     words = {"translation": "enlarged and shifted", "scale": "enlarged", "rotation": "turned"}
     kept = "; ".join(f"{words[series]}: the same class at {100*of['consistency']:.0f} % of the steps, P(true) {of['P(mean)']:.2f} on "
                      f"average against {of['P(clean)']:.2f}" for series, of in table.items())

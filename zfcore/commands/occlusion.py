@@ -84,23 +84,23 @@ def draw(found, path):
     return printable(path)
 
 
-def closing(args, parts):
+def closing(args, found):
     """One sentence about all pictures; numbers are means over them."""
     clean, lowest, lost, follows = (np.concatenate(each) for each in zip(*(
-        (part.clean_probabilities, part.probabilities.min(axis=(1, 2)),
-         (part.most_probable != part.clean_classes[:, None, None]).mean(axis=(1, 2)),
-         occluding.correlation_with_projection(part)) for part in parts)))
-    who = printable(parts[0].names[0]) if len(clean) == 1 else f"over {len(clean)} pictures"
+        (one.clean_probabilities, one.probabilities.min(axis=(1, 2)),
+         (one.most_probable != one.clean_classes[:, None, None]).mean(axis=(1, 2)),
+         occluding.correlation_with_projection(one)) for one in found)))
+    who = printable(found[0].names[0]) if len(clean) == 1 else f"over {len(clean)} pictures"
     said = (f"{who}: the square takes P of the class from {clean.mean():.2f} to {lowest.mean():.2f} at its worst place, and "
             f"another class wins at {100*lost.mean():.0f} % of the places")
-    if parts[0].boxes is not None:
-        inside, area = np.concatenate([occluding.fall_inside_box(part) for part in parts], axis=1)
+    if found[0].boxes is not None:
+        inside, area = np.concatenate([occluding.fall_inside_box(one) for one in found], axis=1)
         if not np.isnan(inside).all():
             said += (f"; {100*np.nanmean(inside):.0f} % of the fall lies inside the object's box, which is "
                      f"{100*np.nanmean(area):.0f} % of the picture")
             if len(inside) > 1:
-                said += f" ({100*np.nanmean(occluding.fall_inside_other_boxes(parts)):.0f} % inside the boxes of the other pictures)"
+                said += f" ({100*np.nanmean(occluding.fall_inside_other_boxes(found)):.0f} % inside the boxes of the other pictures)"
     if not np.isnan(follows).all():
-        said += (f"; how far the strongest {parts[0].layer} map falls follows its projection with a correlation of "
+        said += (f"; how far the strongest {found[0].layer} map falls follows its projection with a correlation of "
                  f"{np.nanmean(follows):.2f}")
     return said

@@ -7,6 +7,7 @@ from zfcore import plots
 from zfcore.analysis import sanity_checks
 from zfcore.analysis import top_activations as top
 from zfcore.commands.common import K, LIMIT, UNITS, chosen_units, classes_of, open_model, open_pictures, option, output_folder
+from zfcore.files import file_names
 from zfcore.terminal import Bar, printable
 
 HELP = "whether projections depend on what was learned, on the unit, and on the picture"
@@ -28,11 +29,11 @@ def run(args):
     file = top.pass_file(folder/"strongest.h5", model, pictures, layers, args.k, args.batch_size)
     with Bar(len(pictures), "picture", "strongest pictures") as moving:
         found = top.top_activations(model, pictures, layers, args.k, batch_size=args.batch_size, file=file, bar=moving)
-    for layer in layers:
+    for layer, called in zip(layers, file_names(layers)):
         length = sanity_checks.length(model.network, layer, args.k*len(units[layer]), model.start)
         with Bar(length, "projection", layer) as moving:
             made = sanity_checks.sanity_checks(model, pictures, found, layer, units[layer], seed=args.seed, bar=moving)
-        yield folder/f"{layer}.h5", replace(made, classes=classes_of(model, layer, made.units))
+        yield folder/f"{called}.h5", replace(made, classes=classes_of(model, layer, made.units))
 
 
 def draw(found, path):

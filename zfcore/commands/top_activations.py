@@ -6,7 +6,7 @@ from zfcore import check, plots, results
 from zfcore.analysis import top_activations as top
 from zfcore.checkpoint import atomic
 from zfcore.commands.common import K, LAYERS, UNITS, chosen_units, classes_of, open_model, open_pictures, option, output_folder
-from zfcore.files import inside
+from zfcore.files import file_names, inside
 from zfcore.terminal import Bar, printable, say
 
 HELP = "figure 2: the pictures that excite each unit most, and their projections"
@@ -37,7 +37,7 @@ def run(args):
     else:
         file = top.pass_file(folder/"top_activations.h5", model, pictures, layers, args.k, args.batch_size)
     if args.merge:
-        found = top.merge([results.load(part, top.TopActivations) for part in args.merge])
+        found = top.merge([results.load(shard, top.TopActivations) for shard in args.merge])
         top.check_pass(found, model, pictures, layers, args.k, args.batch_size, "--merge")
         results.save(file, found)
     first, stop = top.shard_range(shard, len(pictures), args.batch_size)
@@ -46,14 +46,14 @@ def run(args):
     if shard != (1, 1):
         return say(printable(file))
     with Bar(args.k*sum(map(len, units.values())), "projection", "projections") as moving:
-        for layer in layers:
+        for layer, called in zip(layers, file_names(layers)):
             for number, at in enumerate(range(0, len(units[layer]), PAGE), 1):
                 of_page = units[layer][at:at + PAGE]
                 views = replace(top.unit_views(model, pictures, found, layer, of_page, bar=moving),
                                 classes=classes_of(model, layer, of_page))
-                yield folder/(f"{layer}.h5" if len(units[layer]) <= PAGE else f"{layer}_{number:02}.h5"), views
+                yield folder/(f"{called}.h5" if len(units[layer]) <= PAGE else f"{called}_{number:02}.h5"), views
                 if args.folders:
-                    write_folders(views, folder)
+                    write_folders(views, folder, called)
 
 
 def parse_shard(text):
@@ -72,11 +72,11 @@ def draw(views, path):
     return printable(path)
 
 
-def write_folders(views, folder):
-    """LAYER/unit_0000/{projection,patch}_000.png, strongest first, and info.json."""
+def write_folders(views, folder, called):
+    """CALLED/unit_0000/{projection,patch}_000.png, strongest first, and info.json."""
     for u, unit in enumerate(views.units.tolist()):
         filled = int((views.pictures[u] >= 0).sum())
-        of_unit = inside(folder, f"{views.layer}/unit_{unit:04}")
+        of_unit = inside(folder, f"{called}/unit_{unit:04}")
         of_unit.mkdir(parents=True, exist_ok=True)
         files = {kind: [f"{kind}_{rank:03}.png" for rank in range(filled)] for kind in ("projection", "patch")}
         plots.tiles(plots.signed_tiles(views.projections[u]), [of_unit/name for name in files["projection"]])

@@ -45,14 +45,25 @@ def open_data(data: str, size: int, limit_per_class: int = 0, val_fraction: floa
 
 
 def same_place(one: str, other: str) -> bool:
-    """Whether two names of data, as `open_data` takes them, are of the same set."""
+    """Return whether two names of data, as `open_data` takes them, are of the same set."""
     if is_drawn(one) or is_drawn(other):
         return (one.removeprefix(DRAWN) or "objects") == (other.removeprefix(DRAWN) or "objects") and is_drawn(one) == is_drawn(other)
     return Path(one).resolve() == Path(other).resolve()
 
 
+def lasting(data: str) -> str:
+    """`data`, as `open_data` takes it, so that it means the same from any folder."""
+    return data if is_drawn(data) else os.path.abspath(data)
+
+
+def check_there(data: str) -> None:
+    """Raise Expected where nothing lies at `data`, at which a run found its pictures."""
+    if not is_drawn(data) and not os.path.exists(data):
+        raise Expected("--data", "the run's pictures", f"{said(data, 1000)}, which does not exist", "--data NEW names where they are now")
+
+
 def is_drawn(data: str) -> bool:
-    """True where `data`, as `open_data` takes it, asks for a drawn set."""
+    """Return whether `data`, as `open_data` takes it, asks for a drawn set."""
     return not data or data.startswith(DRAWN)
 
 

@@ -13,7 +13,6 @@ import hashlib
 import itertools
 import lzma
 import os
-import pickletools
 import re
 import tarfile
 import zlib
@@ -27,17 +26,17 @@ from PIL import Image
 from zfcore.check import Expected
 from zfcore.data.folders import some
 from zfcore.files import read_bytes, unfolded
+from zfcore.pickles import Code, Filled, Machine, followed, plain
 
 BATCHES = [f"data_batch_{k}" for k in range(1, 6)]
 BROKEN = (OSError, EOFError, ValueError, RecursionError, zlib.error, lzma.LZMAError, tarfile.TarError)      # of a spoiled tar
 MOST_BYTES = 2**28                # of a file; the largest, CIFAR-100's training pictures, has 155 MB
-MOST_STEPS = 10**6              # instructions of a pickle; of theirs the longest has 300 000
 MOST_CLASSES, LONGEST = 1000, 1000
 
 
 @dataclass(frozen=True)
 class Form:
-    """How one of the four is made up."""
+    """Make-up of one of the four."""
     folder: str
     tar: str                      # what its tar is called, without .tar.gz
     train: list                   # files of the training set
@@ -96,7 +95,7 @@ def open_cifar(root, limit_per_class=0, coarse=False):
 
 
 def is_cifar(root):
-    """Whether `open_cifar` is the one to open what is at `root`."""
+    """Return whether `open_cifar` is the one to open what is at `root`."""
     try:
         return bool(_find(Path(root)))
     except BROKEN:
@@ -131,11 +130,11 @@ class CIFAR:
         return digest.hexdigest()
 
 
-def _first_of_each_class(labels, number):
-    """The numbers of each class's first so many pictures, ascending."""
+def _first_of_each_class(labels, count):
+    """The numbers of each class's first `count` pictures, ascending."""
     order = labels.argsort(kind="stable")
     place_in_class = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])
-    return np.sort(order[place_in_class < number])
+    return np.sort(order[place_in_class < count])
 
 
 # ------------------------------------------------------------------------------------------------- where the files lie
@@ -231,7 +230,7 @@ def _entry(what, table, key):
 
 
 def _kind(thing):
-    """What a thing out of a pickle is, in a few words: its contents may be of any size."""
+    """Kind of a thing out of a pickle, in a few words: its contents may be of any size."""
     if isinstance(thing, np.ndarray):
         return f"{thing.dtype} {thing.shape}"
     if isinstance(thing, list):
@@ -241,151 +240,29 @@ def _kind(thing):
 
 # ----------------------------------------------------------------------------------------------- pickles, not loaded
 def read_pickle(name, data):
-    """The dictionary that a pickle, bytes `data` called `name` in messages, describes, its arrays as NumPy arrays.
-
-    A pickle is a program for a machine with a stack and a memory. `_Machine` has instructions for numbers, text, lists,
-    tuples and dictionaries, and in place of six functions of NumPy and Python, `MADE`, its own. It imports and calls nothing
-    else, whatever the program says: Expected is raised and names what was asked for. Python's own machine is not used."""
-    machine, place = _Machine(2*len(data)), 0
-    try:
-        for step, (instruction, value, place) in enumerate(pickletools.genops(data)):
-            if step > MOST_STEPS:
-                raise ValueError(f"more than {MOST_STEPS} instructions")
-            machine.step(instruction.name, value)
-        found, = machine.stack
-        return {key: item.values if isinstance(item, _Array) else item for key, item in found.items()}
-    except _Code as code:
-        raise Expected(name, "a pickle of numbers, text and arrays alone", f"one that asks for {code} at byte {place}",
-                       "nothing of it was run; fetch the file from where CIFAR is published") from None
-    except Exception as error:                             # a program that is no sound one may fail anywhere
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:150]
-        raise Expected(name, "a whole pickle of numbers, text and arrays", f"one that goes wrong at byte {place} ({reason})",
-                       "fetch the file again if it is damaged") from None
+    """The dictionary that a pickle, bytes `data` called `name` in messages, describes, its arrays as NumPy arrays. Nothing of it
+    is run (zfcore/pickles.py): in place of six functions of NumPy and Python, `MADE`, it has our own. Raises Expected for
+    whatever else it asks for, by name."""
+    found, _ = followed(name, data, Machine(MADE, 2*len(data)), "numbers, text and arrays", "fetch the file from where CIFAR is published",
+                        "fetch the file again if it is damaged")
+    if not isinstance(found, dict):
+        raise Expected(name, "a whole pickle of a dictionary", _kind(found))
+    return {key: item.values if isinstance(item, _Array) else item for key, item in found.items()}
 
 
-class _Code(Exception):
-    """A pickle asks for something that is not data."""
-
-
-class _Machine:
-    """The stack (what is being built), the places on it where a list or dictionary begins, and what was put by for later."""
-
-    def __init__(self, room):
-        """`room`: how many bytes of text may be turned into others."""
-        self.stack, self.marks, self.memory, self.room = [], [], {}, room
-
-    def step(self, instruction, value):
-        push, pop = self.stack.append, self.stack.pop
-        match instruction:
-            case _ if instruction in VALUES:
-                push(value)
-            case _ if instruction in FRESH:
-                push(FRESH[instruction]())
-            case "STRING" | "BINSTRING" | "SHORT_BINSTRING":                  # of Python 2: bytes
-                push(value.encode("latin-1"))
-            case "MARK":
-                self.marks.append(len(self.stack))
-            case "LIST":
-                push(self.since_mark())
-            case "DICT":
-                push(_dictionary(self.since_mark()))
-            case "TUPLE":
-                push(tuple(self.since_mark()))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                self.marks.append(len(self.stack) - int(instruction[-1]))
-                push(tuple(self.since_mark()))
-            case "APPEND":
-                item = pop()
-                self.top(list).append(item)
-            case "APPENDS":
-                items = self.since_mark()
-                self.top(list).extend(items)
-            case "SETITEM":
-                item, key = pop(), pop()
-                self.top(dict).update(_dictionary([key, item]))
-            case "SETITEMS":
-                items = self.since_mark()
-                self.top(dict).update(_dictionary(items))
-            case "PUT" | "BINPUT" | "LONG_BINPUT":
-                self.memory[value] = self.stack[-1]
-            case "MEMOIZE":
-                self.memory[len(self.memory)] = self.stack[-1]
-            case "GET" | "BINGET" | "LONG_BINGET":
-                push(self.memory[value])
-            case "GLOBAL":                                                    # "module name"
-                push(_Global(value.replace(" ", ".")))
-            case "STACK_GLOBAL":
-                name, module = _text(pop()), _text(pop())
-                push(_Global(f"{module}.{name}"))
-            case "REDUCE":
-                arguments = pop()
-                self.room -= sum(len(one) for one in arguments if isinstance(one, str))
-                if self.room < 0:
-                    raise ValueError("one text turned into bytes again and again")
-                self.stack[-1] = MADE[self.top(_Global).name](*arguments)
-            case "BUILD":
-                state = pop()
-                self.top((_Array, _Type)).fill(*state)
-            case "PROTO" | "FRAME" | "STOP":
-                pass
-            case _:
-                raise _Code(f"the instruction {instruction}")
-
-    def since_mark(self):
-        start = self.marks.pop()
-        items = self.stack[start:]
-        del self.stack[start:]
-        return items
-
-    def top(self, kind):
-        if not isinstance(self.stack[-1], kind):
-            raise TypeError("an instruction for another kind of thing")
-        return self.stack[-1]
-
-
-VALUES = frozenset("INT BININT BININT1 BININT2 LONG LONG1 LONG4 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES "
-                   "SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split())
-FRESH = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple,
-         "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False}
-
-
-def _dictionary(items):
-    """From keys and values in turn. Keys are text only: to hash a tuple of tuples of ... may take for ever."""
-    return dict(zip(map(_text, items[::2]), items[1::2], strict=True))
-
-
-def _text(thing):
-    if not isinstance(thing, (str, bytes)):
-        raise TypeError(f"{type(thing).__name__} in place of text")
-    return thing
-
-
-def _str(text):
-    return text.decode() if isinstance(text, bytes) else _text(text)
-
-
-class _Global:
-    """The name of a function or class that a pickle asks for. It is never looked up."""
-
-    def __init__(self, name):
-        if name not in MADE and name != "numpy.ndarray":
-            raise _Code(ascii(name[:60]))
-        self.name = name
-
-
-class _Type:
+class _Type(Filled):
     """A type of whole numbers, as `numpy.dtype` would make it from its code; `fill` gives it its byte order."""
 
     def __init__(self, code, *_):
-        self.code = _str(code)
+        self.code = plain(code)
         if not re.fullmatch("[iu][1248]", self.code):
-            raise _Code(f"an array of type {self.code[:20]!r}")
+            raise Code(f"an array of type {self.code[:20]!r}")
 
     def fill(self, version, order, *_):
-        self.code = np.dtype(self.code).newbyteorder(_str(order)).str
+        self.code = np.dtype(self.code).newbyteorder(plain(order)).str
 
 
-class _Array:
+class _Array(Filled):
     """An array, empty at first as in its pickle; `fill` gives it shape, type and contents."""
 
     def __init__(self, *_):
@@ -408,6 +285,6 @@ def _latin1(text, codec):
     return text.encode(codec)
 
 
-MADE = {"numpy.dtype": _Type, "_codecs.encode": _latin1,
+MADE = {"numpy.ndarray": None, "numpy.dtype": _Type, "_codecs.encode": _latin1,
         "numpy.core.multiarray._reconstruct": _Array, "numpy._core.multiarray._reconstruct": _Array,
         "numpy.core.numeric._frombuffer": _from_buffer, "numpy._core.numeric._frombuffer": _from_buffer}

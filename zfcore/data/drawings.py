@@ -1,4 +1,4 @@
-"""How the objects of the drawn sets are drawn: the palette, curves, a pen, and the ten objects, one function a class.
+"""Drawings of the objects of the drawn sets: the palette, curves, a pen, and the ten objects, one function a class.
 
 A drawing is a list of filled polygons in the object's own coordinates, about [-1,1] x [-1,1], x right, y down, painted
 in order. Polygons rather than pixels, so that a scene is the same at any size and its truth is exact.
@@ -33,7 +33,7 @@ def shade(colour, factor):
 
 
 def mix(a, b, t):
-    """From colour a (t = 0) to colour b (t = 1)."""
+    """Mix colour a (t = 0) with colour b (t = 1)."""
     return a[0] + (b[0] - a[0])*t, a[1] + (b[1] - a[1])*t, a[2] + (b[2] - a[2])*t
 
 
@@ -62,16 +62,20 @@ def _ramp(start, stop, count):
 def smooth(*points):
     """Closed curve through the points (Catmull-Rom, 5 points a piece)."""
     p = np.array(points, dtype=float)
-    k = np.arange(len(p))
-    return (_CATMULL_ROM @ p[(k[:, None] + (-1, 0, 1, 2)) % len(p)]).reshape(-1, 2)
+    return (_CATMULL_ROM @ p[_four(len(p)) % len(p)]).reshape(-1, 2)
 
 
 def curve(*points):
     """Open curve through the points, from the first to the last."""
     p = np.array(points, dtype=float)
-    k = np.arange(len(p) - 1)
-    pieces = _CATMULL_ROM @ p[(k[:, None] + (-1, 0, 1, 2)).clip(0, len(p) - 1)]
+    pieces = _CATMULL_ROM @ p[_four(len(p) - 1).clip(0, len(p) - 1)]
     return np.concatenate([pieces.reshape(-1, 2), p[-1:]])
+
+
+@cache
+def _four(pieces):
+    """(pieces,4): the numbers of the points that each piece of a curve depends on, beyond the ends too."""
+    return np.arange(pieces)[:, None] + (-1, 0, 1, 2)
 
 
 def polygon(*points):
@@ -111,9 +115,14 @@ def _normals(points):
 
 def outward(points):
     """Unit vectors (n,2) that point out of a closed shape, whichever way round its points run."""
+    return _outward(points, points - points.sum(axis=0)/len(points))
+
+
+def _outward(points, spokes):
+    """`outward`, with the vectors to the points from their mean."""
     behind, before = _neighbours(len(points))
     normals = _across(points.take(behind, axis=0) - points.take(before, axis=0))
-    return normals if np.vdot(normals, points - points.sum(axis=0)/len(points)) > 0 else -normals
+    return normals if np.vdot(normals, spokes) > 0 else -normals
 
 
 @cache
@@ -169,7 +178,7 @@ class Pen:
         return r + self.between(-8, 8), g + self.between(-8, 8), b + self.between(-8, 8)
 
     def any_colour(self):
-        """From the whole palette, coats and paints alike often."""
+        """Colour from the whole palette, coats and paints alike often."""
         return self.colour(COATS if self.chance(0.5) else PAINTS)
 
     # marks on the paper
@@ -194,10 +203,10 @@ class Pen:
 
         They shrink onto a point of the shape's ellipse of inertia, so they stay inside of any shape that is convex,
         or nearly, however thin and tilted it is."""
-        if outline:
-            self.flat(points + outward(points)*outline, shade(colour, 0.42))
         middle = points.sum(axis=0)/len(points)
         spokes = points - middle
+        if outline:
+            self.flat(points + _outward(points, spokes)*outline, shade(colour, 0.42))
         along = spokes @ self.light
         focus = middle + along @ spokes*(0.6/math.sqrt(len(points)*(along @ along) + 1e-12))
         for shrunk, level in zip(focus + (points - focus)*_SHRINK, (-0.22, -0.05, 0.06, 0.15)):

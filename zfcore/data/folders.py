@@ -36,7 +36,7 @@ import numpy as np
 from zfcore.check import Expected
 from zfcore.data.split import split
 from zfcore.data.transforms import HAS_HEIF, HEIF, MOST_BYTES, SUFFIXES, CorruptImage, decode
-from zfcore.files import Bounded, opener, read_bytes, read_text
+from zfcore.files import Bounded, inside, opener, read_bytes, read_text
 from zfcore.system import read_at
 from zfcore.terminal import printable, warn
 
@@ -145,7 +145,8 @@ def _beside(places):
 
 
 def how_to_read(suffixes):
-    """What would read files of these `suffixes` that are not read here, as the end of a sentence; empty where nothing would."""
+    """Advice on what would read files of these `suffixes` that are not read here, as the end of a sentence; empty where nothing
+    would."""
     if HEIF & set(suffixes) and not HAS_HEIF:
         return '; pip install "zfcore[heif]" reads HEIC pictures'
     return "; a newer Pillow reads AVIF pictures" if ".avif" in suffixes else ""
@@ -197,6 +198,10 @@ class PictureFiles:
             digest.update(f"\n{name}\0{self._source.stamp(self._path(i))}".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
+    def length(self, i):
+        """The bytes of picture i's file, None where that is gone."""
+        return self._source.length(self._path(i))
+
     def stamp(self, i):
         """16 bytes that are others when picture i's name, size or time of change is."""
         told = f"{self.names[i]}\0{self._source.stamp(self._path(i))}"
@@ -232,12 +237,12 @@ def _names_at(path):
         listing = folder.classes("")
     except OSError as error:
         raise Expected(path, "a folder that can be read", f"{error.strerror} ({error.filename})") from None
-    for line in _left_out(path, {"all": (folder, "")}, {}):
-        say(line)
     names = sorted(os.path.join(path, name) for of_class in listing.values() for name in of_class)
     if not names:
         raise Expected(path, "pictures in it or in folders below it", "none",
                        "pictures are files named " + " ".join(sorted(SUFFIXES)) + how_to_read(folder.left_out))
+    for line in _left_out(path, {"all": (folder, "")}, {}):
+        say(line)
     return names
 
 
@@ -311,7 +316,7 @@ def _names_beside(root, places):
     inner = inner.split("/")[0] if inner.count("/") > 1 or "all" in places else ""
     outer = [beside.parent] if beside.name.lower() in (*CALLED["train"], *CALLED["val"]) else []     # of a part alone
     lists = (folder / LIST for folder in (beside, beside / inner, *outer))
-    return read_names(next((table for table in lists if table.is_file()), beside / LIST))
+    return read_names(next((table for table in lists if _is_there(table)), beside / LIST))
 
 
 def checked(what, listing, suffixes=()):
@@ -335,15 +340,25 @@ def some(names, most=3):
 
 def read_names(table):
     """{class folder: readable name} after the file `table`, "n01440764 tench" a line; {} where there is none. Between the two stands
-    a tab, or else a space, comma or semicolon; what holds one of these may stand in quotes."""
+    a tab, or else a space, comma or semicolon; what holds one of these may stand in quotes. Raises Expected for a link that leads elsewhere, and for
+    what is no file."""
     names, others = {}, {}
-    for line in read_text(table).splitlines() if table.is_file() else []:
+    try:
+        lines = read_text(inside(table.parent, table.name)).splitlines() if _is_there(table) else []
+    except OSError as error:
+        raise Expected(table, "a list of class names, a file", error.strerror) from None
+    for line in lines:
         line = nfc(line.strip())
         pairs = [(line[:at.start()], line[at.end():]) for at in SEPARATOR.finditer(line)]
         pairs = [tuple(word.strip().strip('"').strip() for word in pair) for pair in pairs]
         names.update(pairs[:1])
         others.update(pairs[1:])                           # "great owl,a bird": which of them is a folder is not known here
     return {**others, **names}
+
+
+def _is_there(table):
+    """True where something is called like the list that is no folder: a class could be."""
+    return os.path.lexists(table) and not os.path.isdir(table)
 
 
 def told_apart(classes, folders):
@@ -357,7 +372,7 @@ def is_picture(path):
 
 
 def is_system(path):
-    """Whether a file or folder on the way to `path` is hidden or one of those that systems make for themselves."""
+    """Return whether a file or folder on the way to `path` is hidden or one of those that systems make for themselves."""
     return any(name[:1] == "." or name[:2] == "~$" or name.lower() in SYSTEM for name in path.split("/"))
 
 
@@ -438,6 +453,12 @@ class Folder:
             return error.strerror
         return f"{status.st_size} {status.st_mtime_ns}" if path else ""
 
+    def length(self, path):
+        try:
+            return os.stat(os.path.join(self.path, path)).st_size
+        except OSError:
+            return None
+
 
 class Tar:
     """An uncompressed tar: its headers are read once, its members by offset at any time and from any thread."""
@@ -502,6 +523,9 @@ class Tar:
         if len(data) < size:
             raise OSError("the tar ends inside it")
         return data
+
+    def length(self, path):
+        return self.members[path][1]
 
     def stamp(self, path=""):
         status = os.stat(self.path)

@@ -43,7 +43,7 @@ SYNSET = re.compile(r"n\d{8}")
 
 
 def looks_like_imagenet(root):
-    """Whether the folder `root` has one of the layouts above that are not plain class folders."""
+    """Return whether the folder `root` has one of the layouts above that are not plain class folders."""
     root = Path(root)
     try:
         flat = any(FLAT.match(entry.name) for entry in os.scandir(root/"val"))
@@ -92,7 +92,7 @@ class TarOfTars(Tar):
 
 # ------------------------------------------------------------------------------------------- lists beside the pictures
 def _folders_of_lists(place):
-    """Where the lists may lie: at the pictures, where Kaggle's archive has them, and in the devkit's folder."""
+    """Folders in which the lists may lie: at the pictures, where Kaggle's archive has them, and in the devkit's folder."""
     place = Path(os.path.abspath(place))
     tops = [place, place.parents[1], place.parents[2]] if place.parts[-2:] == ("Data", "CLS-LOC") else [place]
     return [top/inside for top in tops for inside in ("", "val", *DEVKIT_FOLDERS)]

@@ -40,7 +40,7 @@ RETRY = 1.0               # seconds after which a file that could not be read is
 
 
 class Lost(Expected):
-    """So many pictures of a set are damaged or gone that it is no accident."""
+    """Failure of a set of which so many pictures are damaged or gone that it is no accident."""
 
 
 class DataSet(Protocol):
@@ -231,12 +231,12 @@ class Pictures:
 
 
 def most_damaged(count: int) -> float:
-    """How many of `count` pictures may be damaged."""
+    """Largest number of `count` pictures that may be damaged."""
     return max(MOST_DAMAGED*count, min(FEW_DAMAGED, count//10))
 
 
 def damaged_in_words(count: int) -> str:
-    """How a sentence tells that."""
+    """Clause that tells how many pictures may be damaged."""
     return f"at most {int(most_damaged(count))} damaged pictures, 1 % or {FEW_DAMAGED}" if count >= 10 else "no damaged pictures"
 
 

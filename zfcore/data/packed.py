@@ -132,7 +132,7 @@ def _first_of_each_class(labels, limit):
 
 
 class _Index:
-    """What a part's small datasets say of its pictures, which are squares of `size` pixels, or JPEG files for 0."""
+    """Index of a part's pictures, as its small datasets say, which are squares of `size` pixels, or JPEG files for 0."""
 
     def __init__(self, group, size):
         pictures = group.dataset("pictures", np.uint8, (None, size, size, 3) if size else (None,), unread=True)

@@ -1,4 +1,4 @@
-"""Which pictures of a set without parts are for training and which for validation.
+"""Split of a set without parts: pictures for training and pictures for validation.
 
 By name: the hash of a picture's path below the set's folder, a number in [0, 1), is below the fraction for those of validation. So a
 picture stays in its part whatever is added, taken away or moved with the set. Near-duplicates within a class

@@ -68,7 +68,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that `render` needs, in the unit square; `truth` too is in the unit square."""
+    """Scene as `render` needs it, in the unit square; `truth` too is in the unit square."""
     truth: Truth
     behind: Layer
     object: Layer
@@ -154,7 +154,7 @@ def _ground(pen, base):
 
 
 def _clutter(pen, ground, of, label):
-    """What lies around: discs, boards and blades in colours near the ground's, and loose parts of other classes."""
+    """Clutter that lies around: discs, boards and blades in colours near the ground's, and loose parts of other classes."""
     for _ in range(int(pen.between(2, 8))):
         x, y, r = pen.between(0, 1), pen.between(0, 1), pen.between(0.02, 0.14)
         colour = mix(pen.pick(ground), pen.any_colour(), pen.between(0.15, 0.7))
@@ -189,7 +189,7 @@ def _strew_parts(pen, of, name):
 
 
 def _occluders(pen, around):
-    """What stands in front of two pictures in five: a twig, a post, a ball or a card over a piece of the object."""
+    """Occluders in front of two pictures in five: a twig, a post, a ball or a card over a piece of the object."""
     x0, y0, x1, y1 = around
     size = max(x1 - x0, y1 - y0)
     for _ in range(pen.pick((0, 0, 0, 0, 0, 1, 1, 2))):
@@ -250,29 +250,51 @@ _FALLOFF[0, 0] = 0
 def _texture(key, size):
     """Two independent (size, size) fields of 1/f noise with mean 0 and standard deviation 1, from one complex FFT."""
     rng = np.random.Generator(np.random.Philox(key=np.array(key, np.uint64), counter=[0, 0, 0, 1]))
-    white = rng.random((2, _GRAIN, _GRAIN), np.float32) - np.float32(0.5)
-    field = np.fft.ifft2((white[0] + 1j*white[1])*_FALLOFF)
+    white = rng.random((2, _GRAIN, _GRAIN), np.float32)
+    white -= np.float32(0.5)
+    white *= _FALLOFF
+    spectrum = np.empty((_GRAIN, _GRAIN), np.complex64)
+    spectrum.real, spectrum.imag = white
+    field = np.fft.ifft2(spectrum)
     return [np.asarray(Image.fromarray(part/part.std()).resize((size, size), Image.Resampling.BICUBIC))
             for part in (np.ascontiguousarray(field.real), np.ascontiguousarray(field.imag))]
 
 
-def _paint(layer, size, x0, y0, x1, y1):
-    """The layer on nothing, in the window x0:x1, y0:y1 of a picture of `size` pixels: (3,h,w) colours times coverage and
-    (h,w) coverage 0..1, float32.
+def _paint(layer, corners, fine, width, height):
+    """The layer on nothing, with its `corners` (n,2) in a window of width x height pixels, each of them `fine` units long:
+    (4,height,width) float32 with the colours times coverage and, last, the coverage 0..255, which is an "L" image too.
 
     Pillow fills polygons without anti-aliasing, so they are painted several times too large and averaged down. Every
     colour is opaque, so the fourth band averages to the coverage and the other three come out premultiplied by it."""
-    fine = 3 if size <= 320 else 2
-    canvas = Image.new("RGBX", ((x1 - x0)*fine, (y1 - y0)*fine), (0, 0, 0, 0))
-    draw = ImageDraw.Draw(canvas)
-    corners = ((np.concatenate(layer.polygons)*size - (x0, y0))*fine).ravel().tolist()
-    start = 0
+    canvas = Image.new("RGBX", (width*fine, height*fine))
+    draw, start = ImageDraw.Draw(canvas), 0
+    corners = np.trunc(corners).astype(np.float32)                       # whole, as Pillow takes them; read faster than a list
     for polygon, (r, g, b) in zip(layer.polygons, layer.colours):
-        stop = start + 2*len(polygon)
+        stop = start + len(polygon)
         draw.polygon(corners[start:stop], fill=(int(r), int(g), int(b), 255))
         start = stop
-    bands = np.asarray(canvas.reduce(fine)).transpose(2, 0, 1).astype(np.float32, order="C")
-    return bands[:3], bands[3]*np.float32(1/255)
+    small = canvas.reduce(fine)
+    return np.asarray(small).transpose(2, 0, 1).astype(np.float32, order="C"), small.getchannel("X")
+
+
+def _moved(image, dx, dy):
+    """(h,w) uint8: the "L" image moved by -dx, -dy pixels, with nothing beyond its edges. Value for value what Pillow's
+    bilinear affine transform gives, which finds the place of each pixel anew."""
+    values = np.asarray(image, np.float64)
+    for by in (dx, dy):
+        values = np.ascontiguousarray(values.T)                          # whole rows move faster than pixels of them
+        at = np.arange(len(values)) + 0.5 + by
+        outside = (at < 0) | (at >= len(values))
+        at -= 0.5
+        whole = np.floor(at)
+        first, share = whole.astype(np.intp), (at - whole)[:, None]
+        step = values.take(first + 1, axis=0, mode="clip")
+        values = values.take(first, axis=0, mode="clip")
+        step -= values
+        step *= share
+        values += step
+        values[outside] = 0
+    return values.astype(np.uint8)                                       # cut off, not rounded
 
 
 def _lay(picture, layer, light, grain, height):
@@ -282,19 +304,27 @@ def _lay(picture, layer, light, grain, height):
         return
     size, thick = len(grain), height*len(grain)
     points = np.concatenate(layer.polygons)*size
-    x0, y0 = np.floor(points.min(axis=0) - 3*thick).clip(0, size - 1).astype(int).tolist()   # the shadow reaches 2.5 thick
-    x1, y1 = np.ceil(points.max(axis=0) + 3*thick).clip((x0 + 1, y0 + 1), size).astype(int).tolist()
+    reach = 3*thick                               # of the shadow 2.5 thick
+    (x0, x1), (y0, y1) = (_window(of, reach, size) for of in points.T)
     picture, relief = picture[:, y0:y1, x0:x1], 1 + grain[y0:y1, x0:x1]
-    colours, cover = _paint(layer, size, x0, y0, x1, y1)
-    soft = Image.fromarray((cover*255).astype(np.uint8)).filter(ImageFilter.BoxBlur(thick))
-    moved = (1, 0, 1.5*thick*light[0], 0, 1, 1.5*thick*light[1])
-    shadow = np.asarray(soft.transform(soft.size, Image.Transform.AFFINE, moved, Image.Resampling.BILINEAR), np.float32)
-    picture *= (1 - shadow*np.float32(0.45/255))*(1 - cover)
+    fine = 3 if size <= 320 else 2
+    points -= x0, y0
+    points *= fine
+    bands, solid = _paint(layer, points, fine, x1 - x0, y1 - y0)
+    soft = solid.filter(ImageFilter.BoxBlur(thick))
+    shadow = _moved(soft, 1.5*thick*light[0], 1.5*thick*light[1])
+    picture *= (1 - shadow*np.float32(0.45/255))*(1 - bands[3]*np.float32(1/255))
     slope = np.asarray(soft, np.float32)*np.float32(thick/255)
     relief[:, 1:-1] += (slope[:, :-2] - slope[:, 2:])*np.float32(light[0]*0.5)
     relief[1:-1] += (slope[:-2] - slope[2:])*np.float32(light[1]*0.5)
-    colours *= relief
-    picture += colours
+    bands[:3] *= relief
+    picture += bands[:3]
+
+
+def _window(places, reach, size):
+    """(first, behind the last) of `size` pixels that what lies at `places` touches, and `reach` further."""
+    first = min(max(math.floor(places.min() - reach), 0), size - 1)
+    return first, min(max(math.ceil(places.max() + reach), first + 1), size)
 
 
 def render(scene, size, layers=("behind", "object", "front")):
@@ -313,7 +343,7 @@ def render(scene, size, layers=("behind", "object", "front")):
     *lamp, fall = scene.lamp
     picture *= 1 + ((x - 0.5)*scene.light[0] + (y - 0.5)*scene.light[1])*fall
     picture *= np.array(lamp, np.float32)[:, None, None]
-    return Image.fromarray(np.ascontiguousarray(picture.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)))
+    return Image.merge("RGB", [Image.fromarray(band) for band in picture.clip(0, 255, out=picture).astype(np.uint8)])
 
 
 # --------------------------------------------------------------------------------------------------- the data set
@@ -341,7 +371,7 @@ class Synthetic:
         self._drawn = 0                           # pictures that were not found kept
 
     def _facts(self):
-        """What every picture depends on beside its number."""
+        """Facts that every picture depends on beside its number."""
         return [self.drawings.name, self.drawings.classes, VERSION, self.split, self.size, self.seed, PIL.__version__,
                 np.__version__]
 

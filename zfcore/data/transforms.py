@@ -1,4 +1,4 @@
-"""From the bytes of a picture file to the square of uint8 pixels a network is fed from, and the crops taken out of it.
+"""Decoding: from the bytes of a picture file to the square of uint8 pixels that networks are fed from, and crops of it.
 
 The paper's pre-processing (section 3): shorter side to 256, the centre 256x256 of it, minus the per-pixel mean image, then
 sub-crops of 224. `decode` and `square` are the first two steps; `zfcore.ops.crop_flip` does the last two on the device, and
@@ -128,7 +128,7 @@ def _without_end(data, draft):
 
 
 def _has_all_scans(data):
-    """Whether a progressive JPEG has, at least in part, the scan that brings each component's last coefficient to its last bit."""
+    """Return whether a progressive JPEG has, at least in part, the scan that brings each component's last coefficient to its last bit."""
     components, done, at = set(), set(), 2
     while 0 <= (at := data.find(b"\xff", at)) < len(data) - 12:
         marker, length = data[at + 1], int.from_bytes(data[at + 2:at + 4], "big")
@@ -246,13 +246,13 @@ def centre_crops(n: int, size: int, crop: int) -> Crops:
 
 
 def one_of_ten(indices: NDArray[np.int64], seed: int, epoch: int, size: int, crop: int) -> Crops:
-    """For each picture one of the ten, drawn anew in every epoch."""
+    """Crops of pictures: for each one of the ten, drawn anew in every epoch."""
     drawn = (_words(indices, seed, epoch) >> np.uint64(32))*np.uint64(10) >> np.uint64(32)
     return tuple(place[drawn.astype(np.int64)] for place in ten_crops(size, crop))
 
 
 def random_crops(indices: NDArray[np.int64], seed: int, epoch: int, size: int, crop: int) -> Crops:
-    """For each picture a crop at any place, every second one mirrored, drawn anew in every epoch."""
+    """Crops of pictures: for each one at any place, every second one mirrored, drawn anew in every epoch."""
     check_crop(size, crop)
     words = _words(indices, seed, epoch)
     places, low = np.uint64(size - crop + 1), np.uint64(2**31 - 1)

@@ -4,9 +4,12 @@
                       JPEGImages/2008_000008.jpg
                       ImageSets/Main/trainval.txt       the pictures of a part, one a line; train, val, test alike
                       ImageSets/Main/dog_trainval.txt   the same with what each says of dogs: 1, -1, 0 (only difficult ones)
+                      labelmap.txt or classes.txt       of a set with classes of its own: their names, one a line
 
 The XML is what counts; the files of single classes are compared with it where they are present. The labels of the test
-part are kept by the evaluation server, for which `write_results` writes.
+part are kept by the evaluation server, for which `write_results` writes. Annotations are taken as people's tools write them: flags
+in words or empty, pictures listed with their suffix or in quotes, spaces in their names, further elements of any kind. What is
+no annotation of the set's classes is a damaged picture.
 
 The paper trains a softmax over the 20 classes and does not say what it does with a picture that shows several. Here such a
 picture is an example of each (`examples`). Its "Acc %" can only be average precision, which is what the server returns.
@@ -25,19 +28,24 @@ from zfcore.check import Expected
 from zfcore.checkpoint import atomic
 from zfcore.data.folders import Folder, PictureFiles, Tar, is_picture
 from zfcore.data.loader import MOST_DAMAGED
+from zfcore.files import file_names
 from zfcore.hints import FilePath
 from zfcore.terminal import counted, printable, warn
 
 CLASSES = ("aeroplane bicycle bird boat bottle bus car cat chair cow "
            "diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor").split()
 MAIN = "ImageSets/Main/"
+LISTS = "labelmap.txt", "classes.txt"      # as CVAT writes it: "name:colour:parts:actions", a comment first; as others do
+MOST_CLASSES = 10_000
+FLAGS = {**dict.fromkeys(("", "0", "false", "no", "unspecified"), False), **dict.fromkeys(("1", "true", "yes"), True)}
 
 
 def open_voc(root: FilePath, part: str = "trainval", year: int | None = None, shorter_side: int | None = None) -> "VOC":
     """The pictures that ImageSets/Main/<part>.txt lists: a `VOC`. `root` is VOCdevkit or an uncompressed tar of it, a folder
     that holds one of these, or one year's folder; `year` is 2007, 2012, ..., the latest that is there if it is not given.
 
-    Left out with a line on standard error: listed pictures that are missing, have no annotation, or one without objects.
+    Left out with a line on standard error: listed pictures that are missing, have no annotation, one without objects, or one
+    that is damaged or names no class of the set.
     Where the file of a single class contradicts the XML, a line says so. Above 1 % of either, and for anything else that is
     not as it should be, Expected is raised, naming file and line. In the part "test" annotations may be missing altogether."""
     root = Path(root)
@@ -54,18 +62,20 @@ def open_voc(root: FilePath, part: str = "trainval", year: int | None = None, sh
 class VOC(PictureFiles):
     """A data set as `zfcore.data.folders` says, but with a row of labels for each picture. Made by `open_voc`.
 
-    labels   int8 (n,20); 1: shows an object of the class, -1: does not, 0: only difficult ones, or it is not known
+    classes  VOC's 20, or those that the set lists, (C,)
+    labels   int8 (n,C); 1: shows an object of the class, -1: does not, 0: only difficult ones, or it is not known
     year     the number in the name of its folder, 0 where there is none        part   such as "trainval" """
 
     def __init__(self, source, prefix, year, part, shorter_side):
-        self.classes, self.year, self.part = CLASSES, year, part
+        self.classes, self.year, self.part = _classes(source, prefix), year, part
         lists = set(source.files(prefix + MAIN))
-        check.one_of(f"{source.path}/{prefix}{MAIN}: part", part, _parts(lists))
-        listed = _table(source, f"{prefix}{MAIN}{part}.txt")
-        kept, self.labels = _labels(source, prefix, part, listed)
+        check.one_of(f"{source.path}/{prefix}{MAIN}: part", part, _parts(lists, self.classes))
+        there = {PurePosixPath(name).stem: name for name in sorted(source.files(f"{prefix}JPEGImages/")) if is_picture(name)}
+        listed = _table(source, f"{prefix}{MAIN}{part}.txt", there)
+        kept, self.labels = _labels(source, prefix, part, listed, there, self.classes)
         pictures = [picture for _, picture in kept]
         super().__init__(f"{_name(source, prefix)}/JPEGImages", source, f"{prefix}JPEGImages/", pictures, shorter_side)
-        _compare(source, prefix, part, lists, [id for id, _ in kept], self.labels)
+        _compare(source, prefix, part, lists, [id for id, _ in kept], self.labels, self.classes, there)
 
 
 def examples(labels: NDArray[np.int8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -106,20 +116,39 @@ def _name(source, prefix):
     return PurePosixPath(prefix).name or Path(source.path).resolve().stem
 
 
-def _parts(lists):
-    """Of the files in ImageSets/Main the names of parts, which are those of no single class."""
+def _classes(source, prefix):
+    """The classes that a list in the year's folder names, VOC's 20 where there is none. The lists of other tools name the
+    background too."""
+    there = source.files(prefix)
+    path = next((prefix + name for name in LISTS if name in there), None)
+    if path is None:
+        return CLASSES
+    lines = [line.strip() for line in source.read(path).decode("utf-8-sig", "replace").splitlines()]
+    names = [line.split(":")[0].strip() for line in lines if line and not line.startswith("#")]
+    names = [name for name in names if name and name.lower() != "background"]
+    if not 0 < len(names) == len(set(names)) <= MOST_CLASSES:
+        raise Expected(f"{source.path}/{path}", "a class in each line, each once", f"{len(names)}, {len(set(names))} of them different")
+    return names
+
+
+def _parts(lists, classes):
+    """Names of the parts, of the files in ImageSets/Main those that are of no single class."""
     stems = sorted(name[:-4] for name in lists if name.endswith(".txt"))
-    return [stem for stem in stems if stem.rpartition("_")[0] not in CLASSES]
+    return [stem for stem in stems if not any(stem.startswith(f"{name}_") for name in classes)]
 
 
-def _table(source, path, values=None):
-    """{picture: (line, value)} of a file with a picture a line, followed by one of `values` if they are given."""
+def _table(source, path, there, values=None):
+    """{picture: (line, value)} of a file with a picture a line, followed by one of `values` if they are given; `there` are the
+    pictures, {name without suffix: with}. A name may hold spaces, stand in quotes and have its suffix."""
     table = {}
     for line, text in enumerate(source.read(path).decode("utf-8-sig", "replace").splitlines(), 1):
         words = text.split()
         if not words:
             continue
-        where = f"{source.path}/{path}:{line}"
+        where, name = f"{source.path}/{path}:{line}", (text.strip().removesuffix(words[-1]) if values else text).strip().strip('"')
+        stem = PurePosixPath(name).stem if is_picture(name) else name
+        if stem in there:
+            words = [stem, *words[-1:]*bool(values)]
         if len(words) != 1 + bool(values) or "/" in words[0] or values and words[1] not in values:
             expected = f"a picture and one of {' '.join(values)}" if values else "the name of one picture"
             raise Expected(where, expected, repr(text.strip()))
@@ -131,33 +160,41 @@ def _table(source, path, values=None):
     return table
 
 
-def _labels(source, prefix, part, listed):
-    """([(picture without suffix, with)], labels int8 (n,20)) of the listed pictures that have all they need."""
-    pictures = {PurePosixPath(name).stem: name for name in sorted(source.files(f"{prefix}JPEGImages/")) if is_picture(name)}
+def _labels(source, prefix, part, listed, pictures, classes):
+    """([(picture without suffix, with)], labels int8 (n,C)) of the listed pictures that have all they need."""
     annotations = set(source.files(f"{prefix}Annotations/"))
     known = part != "test" or any(f"{id}.xml" in annotations for id in listed)
     kept, labels, faults = [], [], {}
     for id, (line, _) in counted(listed.items(), "pictures", "annotations", stays=False):
-        path, row = f"{prefix}Annotations/{id}.xml", np.zeros(len(CLASSES), np.int8)
+        path, row = f"{prefix}Annotations/{id}.xml", np.zeros(len(classes), np.int8)
         if id not in pictures:
             faults[id] = f"{id} in line {line} (no such picture)"
         elif known and f"{id}.xml" not in annotations:
             faults[id] = f"{id} in line {line} (no annotation)"
-        elif known and (row := annotated(f"{source.path}/{path}", source.read(path))).max() < 0:
-            faults[id] = f"{id} in line {line} (an annotation without objects)"
         else:
-            kept.append((id, pictures[id]))
-            labels.append(row)
+            try:
+                row = annotated(f"{source.path}/{path}", source.read(path), classes) if known else row
+            except Expected as damage:
+                faults[id] = f"{id} in line {line} ({damage})"
+            except OSError as damage:
+                faults[id] = f"{id} in line {line} ({damage.strerror or damage})"
+            else:
+                if row.max() < 0:
+                    faults[id] = f"{id} in line {line} (an annotation without objects)"
+                else:
+                    kept.append((id, pictures[id]))
+                    labels.append(row)
     _tell(f"{source.path}/{prefix}{MAIN}{part}.txt", "pictures that are there, with objects in their annotations", faults,
           len(listed), "left out")
     return kept, np.stack(labels)
 
 
-def annotated(name: str, data: bytes) -> NDArray[np.int8]:
-    """The bytes of an annotation, called `name` in messages -> a row of labels, (20,), all -1 if it has no objects.
+def annotated(name: str, data: bytes, classes: Sequence[str] = CLASSES) -> NDArray[np.int8]:
+    """The bytes of an annotation, called `name` in messages -> a row of labels, (C,), all -1 if it has no objects. An object that
+    LabelMe marks as deleted is none.
 
     Nothing is expanded or fetched: a DOCTYPE, without which there are no entities, is refused. Raises Expected."""
-    row, path, text, objects = np.full(len(CLASSES), -1, np.int8), [], [], []
+    row, path, text, objects = np.full(len(classes), -1, np.int8), [], [], []
     parser = expat.ParserCreate()
     parser.buffer_text = True
 
@@ -170,18 +207,19 @@ def annotated(name: str, data: bytes) -> NDArray[np.int8]:
         if path[0] != "annotation":
             refuse("an <annotation>", f"<{path[0]}>")
         if path == ["annotation", "object"]:
-            objects.append({"difficult": "0"})
+            objects.append({"difficult": False, "deleted": False})
 
     def end(tag):
         value = "".join(text).strip()
-        if path == ["annotation", "object", "name"] and value not in CLASSES:
-            refuse("the name of one of the 20 classes", repr(value))
-        if path == ["annotation", "object", "difficult"] and value not in ("0", "1"):
-            refuse("0 or 1 as <difficult>", repr(value))
         if path == ["annotation", "object"] and "name" not in objects[-1]:
             refuse("a <name> in each <object>", "none")
-        if len(path) == 3 and path[1] == "object":         # not deeper: a person's head and hands have names too
-            objects[-1][tag] = value
+        if path == ["annotation", "object", tag]:          # not deeper: a person's head and hands have names too
+            if tag == "name" and (value not in classes or "name" in objects[-1]):
+                refuse(f"the name of one of the {len(classes)} classes", f"{value!r} beside another" if value in classes else repr(value))
+            if tag in ("difficult", "deleted") and value.lower() not in FLAGS:
+                refuse(f"0 or 1 as <{tag}>", repr(value))
+            if tag in ("name", "difficult", "deleted"):
+                objects[-1][tag] = value if tag == "name" else FLAGS[value.lower()]
         path.pop()
         text.clear()
 
@@ -194,17 +232,18 @@ def annotated(name: str, data: bytes) -> NDArray[np.int8]:
     except (expat.ExpatError, LookupError, ValueError) as error:          # the last two: encodings that nobody knows
         raise Expected(f"{name}:{parser.CurrentLineNumber}", "well-formed XML", error) from None
     for thing in objects:
-        c = CLASSES.index(thing["name"])
-        row[c] = max(row[c], 1 if thing["difficult"] == "0" else 0)
+        if not thing["deleted"]:
+            c = classes.index(thing["name"])
+            row[c] = max(row[c], 0 if thing["difficult"] else 1)
     return row
 
 
-def _compare(source, prefix, part, there, ids, labels):
+def _compare(source, prefix, part, lists, ids, labels, classes, there):
     """Hold what the files of single classes say of the pictures `ids` against their labels."""
     faults = {}
-    for c, name in enumerate(CLASSES):
+    for c, name in enumerate(classes):
         file = f"{name}_{part}.txt"
-        table = _table(source, f"{prefix}{MAIN}{file}", ("1", "-1", "0")) if file in there else {}
+        table = _table(source, f"{prefix}{MAIN}{file}", there, ("1", "-1", "0")) if file in lists else {}
         for id, label in zip(ids, labels[:, c].tolist()):
             line, value = table.get(id, (0, label))
             if int(value) != label:
@@ -214,7 +253,7 @@ def _compare(source, prefix, part, there, ids, labels):
 
 
 def _tell(what, expected, faults, total, done):
-    """What was done about `faults` {picture: sentence} of `total` pictures, on standard error; above 1 %, Expected."""
+    """Report on what was done about `faults` {picture: sentence} of `total` pictures, on standard error; above 1 %, Expected."""
     if not faults:
         return
     first = ", ".join([*faults.values()][:3]) + (f" and {len(faults) - 3} more" if len(faults) > 3 else "")
@@ -276,25 +315,25 @@ _DEFINITIONS = {"2010": _area, "11-point": _eleven_points}
 
 # ---------------------------------------------------------------------------------------------- the evaluation server
 def write_results(folder: FilePath, names: Sequence[str], scores: NDArray[np.floating[Any]], year: int = 2012,
-                  part: str = "test", competition: Literal["comp1", "comp2"] = "comp2") -> Path:
+                  part: str = "test", competition: Literal["comp1", "comp2"] = "comp2", classes: Sequence[str] = CLASSES) -> Path:
     """Write what the VOC evaluation server takes, a file a class, and return where they lie:
     `folder`/results/VOC<year>/Main/<competition>_cls_<part>_<class>.txt, a line "<picture> <score>" for each picture.
 
     names        as a data set's `names`; a picture's is what the file is called, without folder and suffix
-    scores       (n,20), written with as many digits as tell two of their type apart
+    scores       (n,C), written with as many digits as tell two of their type apart
     competition  "comp1": trained on VOC's own pictures only. "comp2": on any, such as ImageNet's
 
     To submit, pack the folder `results`. Raises Expected."""
     scores, names = np.asarray(scores), [PurePosixPath(name).stem for name in names]
     check.one_of("competition", competition, ("comp1", "comp2"))
-    check.shape("scores", scores, (len(names), len(CLASSES)))
+    check.shape("scores", scores, (len(names), len(classes)))
     check.finite("scores", scores)
     place = Path(folder) / f"results/VOC{year}/Main"
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Expected(place, "a folder that can be made", error.strerror) from None
-    for c, name in enumerate(CLASSES):
+    for c, name in enumerate(file_names(classes)):
         with atomic(place / f"{competition}_cls_{part}_{name}.txt") as temporary:
             temporary.write_text("".join(f"{id} {score!s}\n" for id, score in zip(names, scores[:, c])), encoding="utf-8")
     return place

@@ -31,6 +31,29 @@ class Window:
     dilation: tuple[int, int] = (1, 1)
 
 
+def padding(window: Window, size: Sequence[int]) -> Pads:
+    """((top, bottom), (left, right)) of a window on maps of `size` (H,W)."""
+    if not isinstance(window.pads, str):
+        return window.pads
+    pads = []
+    for n, K, S, d in zip(size, window.K, window.S, window.dilation):
+        total = max((-(-n//S) - 1)*S + 1 + (K - 1)*d - n, 0)
+        less = total//2
+        pads.append((less, total - less) if window.pads == "same_upper" else (total - less, less))
+    return pads[0], pads[1]
+
+
+def counted(size: int, K: int, S: int, pads: tuple[int, int], rounding: str) -> int:
+    """Number of windows along an axis; of those that "ceil" lets reach over the end none begins behind the map."""
+    over = size + sum(pads) - K
+    if rounding == "floor":
+        return over//S + 1
+    count = -(-over//S) + 1
+    while count > 1 and (count - 1)*S >= size + pads[0]:
+        count -= 1
+    return count
+
+
 # ----------------------------------------------------------------------------------------------------------------- nodes
 @dataclass
 class Node:

@@ -1,4 +1,4 @@
-"""From a Foreign network to one of zfcore's layers that computes the same.
+"""Lowering of a Foreign network to one of zfcore's layers that computes the same.
 
 What zfcore's layers do otherwise is brought into their form here, each with a line in `Lowered.folded`: a scaling and a shift go
 into the weights below them, how pictures are seen into the first weights (preprocessing.py), a softmax at the end is left to
@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.hints import Shape
 from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling, Node,
-                                        Padding, Probabilities, Rectifier, ResponseNorm, Window, unsupported)
+                                        Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, padding, unsupported)
 from zfcore.interchange.preprocessing import Preprocessing
 from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm, LocalResponseNormWithin,
                            MaxPool, Pad, ReLU)
 from zfcore.network import Network
 from zfcore.ops.window import output_size
 
+MOST_SQUARED = 2**26              # numbers of filters that are filled up with zeros
 LARGEST_POOL = 15                 # pixels a side of a window whose switches fit a byte
 EPS = 1e-5                        # of a BatchNorm that stands for a scaling and a shift
 
@@ -40,17 +41,22 @@ class Lowered:
 def to_network(foreign: Foreign, seen: Preprocessing, name: str) -> Lowered:
     """The network `name` that computes on RGB pixels less its mean what `foreign` computes on pictures as `seen` says. Raises
     Unsupported, naming the node, for what zfcore's layers cannot express."""
-    (C, H, W), work = foreign.input_shape, _Work(foreign, list(foreign.nodes))
+    (_, H, W), work = foreign.input_shape, _Work(foreign, list(foreign.nodes))
     work.leave_the_softmax()
     work.fold_affines()
     seen = work.fold_input(seen)
     work.see_pixels(seen)
-    work.build((3, H, W))
-    network = Network(name, (3, H, W), work.layers)
-    shapes = network.parameter_shapes()
-    work.check_parameters(shapes)
-    network.load(work.parameters, buffers=work.buffers)
+    network = work.network(name, (3, H, W))
     return Lowered(network, seen.mean_image(), work.tensors, work.folded)
+
+
+def as_it_is(foreign: Foreign, name: str) -> Network:
+    """The network `name` that computes what `foreign` computes of the maps (C,H,W) that enter it, whatever they show. Raises
+    Unsupported, naming the node, for what zfcore's layers cannot express."""
+    work = _Work(foreign, list(foreign.nodes))
+    work.leave_the_softmax()
+    work.fold_affines()
+    return work.network(name, foreign.input_shape)
 
 
 @dataclass
@@ -119,6 +125,15 @@ class _Work:
         self.folded.append(f"{node.name}: {' and '.join(filter(None, (what, factor)))}, folded into its weights")
 
     # -------------------------------------------------------------------------------------------- the layers
+    def network(self, name: str, shape: Shape) -> Network:
+        """The Network of the nodes, for pictures of `shape`, with its weights."""
+        self.build(shape)
+        network = Network(name, shape, self.layers)
+        try:
+            return network.load(self.parameters, buffers=self.buffers)
+        except check.Expected as error:
+            raise check.Expected(f"{self.foreign.path}: {error.what}", error.expected, error.got) from None
+
     def build(self, shape: Shape) -> None:
         rows: Sequence[int] | None = None                 # maps whose pixels the units are, where these come in the order hwc
         for node in self.nodes:
@@ -129,10 +144,10 @@ class _Work:
             elif rows is not None and isinstance(node, (Affine, Probabilities)):
                 raise unsupported(self.foreign.path, node.name, "a fully connected layer behind maps in the order H,W,C", "none yet")
             before = len(self.layers)
-            getattr(self, f"_{type(node).__name__.lower()}")(node, shape)
+            _LAYERS[type(node)](self, node, shape)
             for layer in self.layers[before:]:
                 shape = self._shape_out(node, layer, shape)
-            if len(self.layers) > before:
+            if len(self.layers) > before and rows is None and not isinstance(node, (Flattening, Dropping)):
                 self.tensors[self.layers[-1].name] = node.gives
         if rows is not None:
             raise unsupported(self.foreign.path, self.nodes[-1].name, "a fully connected layer behind maps in the order H,W,C", "none")
@@ -156,6 +171,10 @@ class _Work:
 
     def _convolution(self, node, shape):
         given = replace(node.window, pads=padding(node.window, _maps(self.foreign.path, node, shape)[1:]))
+        side = max(1 + (K - 1)*d for K, d in zip(given.K, given.dilation))
+        if node.w.shape[0]*node.w.shape[1]*side**2 > max(MOST_SQUARED, node.w.size):
+            raise unsupported(self.foreign.path, node.name, f"filters that stand in square ones of {MOST_SQUARED} numbers in all",
+                              f"{side}x{side} each", "dilation")
         w, window = squared(node.w, given)
         if window is not given:
             self.folded.append(f"{node.name}: filters of {'x'.join(map(str, node.window.K))}"
@@ -180,6 +199,9 @@ class _Work:
                 self.layers.append(MaxPool(self._name(node.name if k == 1 else f"{node.name}_{k}"), K, K))
                 side, k = -(-side//K), k + 1
             return
+        if max(node.window.K) > LARGEST_POOL:
+            raise unsupported(self.foreign.path, node.name, f"maxima of at most {LARGEST_POOL}x{LARGEST_POOL} pixels",
+                              "x".join(map(str, node.window.K)), "switches of more than a byte")
         P, rounding, cut = self._placed(node, node.window, shape, zeros_around=False)
         self.layers += [MaxPool(self._name(node.name), node.window.K[0], node.window.S[0], P, rounding), *cut]
 
@@ -211,7 +233,7 @@ class _Work:
         self.layers.append(kind(self._name(node.name), node.n, node.alpha, node.beta, node.k, node.convention))
 
     def _affine(self, node, shape):
-        """As a batch normalisation whose running mean is 0 and whose variance is 1."""
+        """Append a batch normalisation whose running mean is 0 and whose variance is 1."""
         C, name = shape[0], self._name(node.name)
         scale, shift = (np.broadcast_to(array, (C,)) for array in (node.scale, node.shift))
         self.layers.append(BatchNorm(name, EPS))
@@ -258,13 +280,10 @@ class _Work:
         self.folded.append(f"{node.name}: padding {top},{left},{bottom},{right} is laid around the maps before it")
         return 0, window.rounding, []
 
-    def check_parameters(self, shapes):
-        """Raise Expected where a node's arrays do not fit the maps that enter it."""
-        for layer, of_layer in self.parameters.items():
-            for key, array in of_layer.items():
-                if array.shape != tuple(shapes[layer][key]):
-                    raise check.Expected(f"{self.foreign.path}: {layer}", f"{key} of shape {tuple(shapes[layer][key])}", array.shape)
-                check.finite(f"{self.foreign.path}: {layer}.{key}", array)
+
+_LAYERS = {Convolution: _Work._convolution, Dense: _Work._dense, MaxPooling: _Work._maxpooling, AveragePooling: _Work._averagepooling,
+           Padding: _Work._padding, Rectifier: _Work._rectifier, ResponseNorm: _Work._responsenorm, Affine: _Work._affine,
+           Flattening: _Work._flattening, Dropping: _Work._dropping}
 
 
 # --------------------------------------------------------------------------------------------------------------- arrays
@@ -298,29 +317,6 @@ def squared(w, window):
     rows, columns = (slice(b, b + n, d) for b, n, d in zip(before, reach, window.dilation))
     full[:, :, rows, columns] = w
     return full, replace(window, K=(K, K), pads=pads, dilation=(1, 1))
-
-
-def padding(window, size):
-    """((top, bottom), (left, right)) of a window on maps of `size` (H,W)."""
-    if not isinstance(window.pads, str):
-        return window.pads
-    pads = []
-    for n, K, S, d in zip(size, window.K, window.S, window.dilation):
-        total = max((-(-n//S) - 1)*S + 1 + (K - 1)*d - n, 0)
-        less = total//2
-        pads.append((less, total - less) if window.pads == "same_upper" else (total - less, less))
-    return tuple(pads)
-
-
-def counted(size, K, S, pads, rounding):
-    """How many windows there are along an axis; of those that "ceil" lets reach over the end none begins behind the map."""
-    over = size + sum(pads) - K
-    if rounding == "floor":
-        return over//S + 1
-    count = -(-over//S) + 1
-    while count > 1 and (count - 1)*S >= size + pads[0]:
-        count -= 1
-    return count
 
 
 def _maps(where, node, shape):

@@ -1,4 +1,4 @@
-"""How a network of somebody else's sees pictures: x = (pixel - mean)*scale, of channels in its own order.
+"""Preprocessing of a network of somebody else's: x = (pixel - mean)*scale, of channels in its own order.
 
 zfcore subtracts a mean image of RGB pixels, 0..255, and no more. The rest is put into the first weights (lower.py), which can do
 it as well: a factor of a channel, another order, the grey of three.
@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zfcore import check
+from zfcore.interchange.foreign import Foreign
 
 GREY = np.array([0.299, 0.587, 0.114])                          # of R, G, B, as Pillow, OpenCV and Caffe have it
 
 
 @dataclass
 class Preprocessing:
-    """What is done to pixels, 0..255, before they enter.
+    """Treatment of pixels, 0..255, before they enter.
 
     channels   the order in which the network has them; "grey": one, which is .299 R + .587 G + .114 B
     mean       (C,) or a picture (C,S,S), in that order, in units of pixels
@@ -54,11 +55,11 @@ class Preprocessing:
             return w*GREY[:, None, None]
         return w[:, ::-1] if self.channels == "bgr" else w
 
-    def inputs(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """x (N,C,H,W), as the network was made for -> (3,H,W,N) float32, what enters zfcore's in its place."""
-        x = x/self.scale[:, None, None]
+    def pixels(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """x (N,C,H,W), as the network was made for -> the RGB pixels (3,H,W,N) that are seen so; of a grey one three times the same."""
+        x = x/self.scale[:, None, None] + self._mean_of(*x.shape[2:])
         x = x[:, ::-1] if self.channels == "bgr" else np.broadcast_to(x, (len(x), 3, *x.shape[2:]))
-        return np.ascontiguousarray(np.moveaxis(x, 0, -1), np.float32)
+        return np.moveaxis(x, 0, -1)
 
     def of_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """RGB pictures (N,size,size,3) -> (N,C,size,size), as the network was made for."""
@@ -66,5 +67,85 @@ class Preprocessing:
         if self.channels == "grey":
             x = (x*GREY[:, None, None]).sum(axis=1, keepdims=True)
         x = x[:, ::-1] if self.channels == "bgr" else x
-        mean = self.mean if self.mean.ndim == 3 else self.mean[:, None, None]
-        return np.ascontiguousarray((x - mean)*self.scale[:, None, None], np.float32)
+        return np.ascontiguousarray((x - self._mean_of(*x.shape[2:]))*self.scale[:, None, None], np.float32)
+
+    def _mean_of(self, H, W):
+        """(C,1,1), or of a mean picture its centre (C,H,W)."""
+        if self.mean.ndim == 1:
+            return self.mean[:, None, None]
+        top, left = ((self.size - side)//2 for side in (H, W))
+        return self.mean[:, top:top + H, left:left + W]
+
+    def in_words(self) -> str:
+        """Sentence that tells how pictures are seen."""
+        channels = {"rgb": "RGB", "bgr": "BGR", "grey": "grey"}[self.channels]
+        mean = "a mean picture" if self.mean.ndim == 3 else "nothing" if not self.mean.any() else ", ".join(f"{m:.4g}" for m in self.mean)
+        factors = self.scale if len(set(self.scale.tolist())) > 1 else self.scale[:1]
+        scale = "" if (self.scale == 1).all() else " times " + ", ".join(f"{s:.4g}" for s in factors)
+        return f"{channels}, pixels 0 to 255 less {mean}{scale}; squares of {self.size} pixels, of which the centre enters"
+
+    def as_timm(self, crop: int) -> dict[str, object]:
+        """The same by the names of the library timm, which has mean and std of pixels 0 to 1 in RGB; of a mean picture its mean."""
+        mean = self.mean.reshape(len(self.mean), -1).mean(axis=1)/255
+        std = 1/(255*self.scale)
+        order = slice(None, None, -1) if self.channels == "bgr" else slice(None)
+        return {"input_size": [len(self.scale), crop, crop], "mean": mean[order].tolist(), "std": std[order].tolist(),
+                "crop_pct": crop/self.size, "interpolation": "bicubic", "channels": self.channels}
+
+
+def seen_by(foreign: Foreign, channels: str | None = None, mean: NDArray[np.float64] | None = None,
+            std: NDArray[np.float64] | None = None, scale: float | None = None, size: int | None = None) -> Preprocessing:
+    """The Preprocessing of a Foreign: what is given here, else what its file says, else what is usual, with a line in `assumed`.
+
+    mean     (C,) in R,G,B, or a picture (C,S,S) in the network's own order        std   (C,), what pixels less the mean are divided by
+    scale    what they are multiplied by, in place of `std`                        size  of pictures; the mean picture's own by default
+
+    mean and std that are all at most 1 are those of pixels 0 to 1, as torchvision and timm have them. Raises Expected for what
+    does not fit the network."""
+    said, assumed = foreign.preprocessing, []
+    C, H, W = foreign.input_shape
+    if C not in (1, 3) or H != W:
+        raise check.Expected(f"{foreign.path}: {foreign.input}", "square pictures of one channel or three", f"{C}x{H}x{W}")
+    if std is not None and scale is not None:
+        raise check.Expected("--scale", "either --std or --scale", "both")
+    if channels is None and "channels" not in said:
+        assumed.append(f"channels: {'grey' if C == 1 else 'R, G, B'}, since nobody says --channels")
+    order = channels or said.get("channels") or ("grey" if C == 1 else "rgb")
+    if (order == "grey") != (C == 1):
+        raise check.Expected("--channels", "grey for a network of one channel" if C == 1 else "rgb or bgr for a network of three", order)
+    if mean is None and std is None and scale is None and not {"mean", "scale"} & said.keys():
+        assumed.append("pixels: 0 to 255, nothing subtracted, since neither the file nor --mean, --std or --scale says more")
+    if scale is None and _are_shares(mean, std):
+        assumed.append("mean and std: of pixels 0 to 1, since all are at most 1")
+        mean, std = None if mean is None else mean*255, 255*(np.ones(C) if std is None else std)
+    if std is not None and not (std > 0).all():
+        raise check.Expected("--std", "numbers above 0", std.tolist())
+    subtracted = _of_channels("--mean", mean, said.get("mean", 0.0), C, order)
+    factors = _of_channels("--std or --scale", 1/std if std is not None else None if scale is None else np.array([scale], float),
+                           said.get("scale", 1.0), C, order)
+    usual = subtracted.shape[1] if subtracted.ndim == 3 else 256 if 200 <= H < 256 else H        # 224 and 227 of 256
+    if size is None and "size" not in said and usual != H and subtracted.ndim == 1:
+        assumed.append(f"pictures: squares of {usual} pixels, of which the centre {H}x{W} enters, since nobody says --picture-size")
+    size = size or said.get("size") or usual
+    if size < H:
+        raise check.Expected("--picture-size", f"at least the {H} pixels that enter", size)
+    return Preprocessing(order, subtracted, factors, size, tuple(assumed))
+
+
+def _are_shares(mean, std):
+    """Return whether numbers are of pixels 0 to 1: all at most 1, and not the mean 0 alone."""
+    given = [array for array in (mean, std) if array is not None and array.ndim == 1]
+    return bool(given) and all((array <= 1).all() for array in given) and (std is not None or bool(mean.any())) and \
+        (mean is None or mean.ndim == 1)
+
+
+def _of_channels(what, given, said, C, order):
+    """float64 (C,) in the network's own order, or a picture: of `given`, in R,G,B, else what the file has `said`, in its own."""
+    if given is None:
+        own = np.asarray(said, np.float64)
+        return own if own.ndim == 3 else np.broadcast_to(own.reshape(-1), (C,))
+    if given.ndim == 3:
+        return np.asarray(given, np.float64)
+    if given.shape not in ((1,), (C,)):
+        raise check.Expected(what, f"one number or {C}", len(given))
+    return np.broadcast_to(np.asarray(given, np.float64), (C,))[::-1 if order == "bgr" else 1]

@@ -87,17 +87,17 @@ def avgpool(x, K, S, P=0, rounding="ceil", borders="inside"):
 
     def work(block):
         maps, rows = block
-        part, first = y[maps, rows], rows.start*S - P                      # the row of the map where its windows begin
-        top, bottom = max(first, 0), min(first + (part.shape[1] - 1)*S + K, H)
-        sums = workspace("sums", (len(part), bottom - top, Wo, N), y.dtype)            # of a window's columns, row by row
-        sums[:], part[:] = 0, 0
+        slab, first = y[maps, rows], rows.start*S - P                      # the row of the map where its windows begin
+        top, bottom = max(first, 0), min(first + (slab.shape[1] - 1)*S + K, H)
+        sums = workspace("sums", (len(slab), bottom - top, Wo, N), y.dtype)            # of a window's columns, row by row
+        sums[:], slab[:] = 0, 0
         for s in range(K):
             q, w = tap_pixels(s, W, Wo, S, P)
             sums[:, :, q] += x[maps, top:bottom, w]
         for r in range(K):
-            p, h = tap_pixels(r, bottom - top, part.shape[1], S, top - first)
-            part[:, p] += sums[:, h]
-        part /= of_window[rows]
+            p, h = tap_pixels(r, bottom - top, slab.shape[1], S, top - first)
+            slab[:, p] += sums[:, h]
+        slab /= of_window[rows]
 
     parallel(work, map_blocks(C, Ho, K*W*N*x.itemsize))
     return y, cache
@@ -117,18 +117,18 @@ def avgpool_backward(dy, cache):
 
     def work(block):
         maps, rows = block
-        part, reach = dx[maps, rows], P + rows.start
-        first, last = max(-((K - 1 - reach)//S), 0), min((part.shape[1] - 1 + reach)//S + 1, Ho)      # outputs that meet it
-        sums = workspace("sums", (len(part), max(last - first, 0), W, N), dy.dtype)      # a row of windows on each pixel
-        sums[:], part[:] = 0, 0
-        shares = workspace("shares", (len(part), sums.shape[1], Wo, N), dy.dtype)
+        slab, reach = dx[maps, rows], P + rows.start
+        first, last = max(-((K - 1 - reach)//S), 0), min((slab.shape[1] - 1 + reach)//S + 1, Ho)      # outputs that meet it
+        sums = workspace("sums", (len(slab), max(last - first, 0), W, N), dy.dtype)      # a row of windows on each pixel
+        sums[:], slab[:] = 0, 0
+        shares = workspace("shares", (len(slab), sums.shape[1], Wo, N), dy.dtype)
         np.divide(dy[maps, first:last], of_window[first:last], out=shares)
         for s in range(K):
             q, w = tap_pixels(s, W, Wo, S, P)
             sums[:, :, w] += shares[:, :, q]
         for r in range(K):
-            p, h = tap_pixels(r, part.shape[1], sums.shape[1], S, reach - first*S)
-            part[:, h] += sums[:, p]
+            p, h = tap_pixels(r, slab.shape[1], sums.shape[1], S, reach - first*S)
+            slab[:, h] += sums[:, p]
 
     parallel(work, map_blocks(C, H, W*N*dy.itemsize))
     return dx
@@ -146,7 +146,7 @@ def divisors(size, rows, columns, K, S, P, borders):
 
 
 def _divisors(cache, dtype):
-    """Those of a cache, (Ho,Wo,N) or (Ho,Wo,1)."""
+    """Divisors of a cache, (Ho,Wo,N) or (Ho,Wo,1)."""
     (_, H, W, _), (Ho, Wo), K, S, P, borders = cache
     if isinstance(borders, str):
         borders = divisors((H, W), np.arange(Ho)[:, None], np.arange(Wo)[:, None], K, S, P, borders)

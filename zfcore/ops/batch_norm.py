@@ -22,18 +22,18 @@ from zfcore.kernel import Kernel, blocks, lanes
 from zfcore.memory import workspace
 
 SLICE, BLOCK = 2**12, 2**15       # numbers of a map that a warp adds up; numbers that a core works on at once
-OF_PARTS = "long long L, int C, int slices"
-SUMS = Kernel("batch_norm.cu", "batch_norm_sums", f"const float *x, double *parts, {OF_PARTS}", {"LANES": 4})
+OF_SLICES = "long long L, int C, int slices"
+SUMS = Kernel("batch_norm.cu", "batch_norm_sums", f"const float *x, double *partial, {OF_SLICES}", {"LANES": 4})
 STATISTICS = Kernel("batch_norm.cu", "batch_norm_statistics",
-                    "const double *parts, const float *x, float *mean, float *var, float *running_mean, float *running_var, "
-                    f"{OF_PARTS}, double momentum")
+                    "const double *partial, const float *x, float *mean, float *var, float *running_mean, float *running_var, "
+                    f"{OF_SLICES}, double momentum")
 FORWARD = Kernel("batch_norm.cu", "batch_norm_forward",
                  "const float *x, const float *gamma, const float *beta, const float *mean, const float *var, float *y, "
                  "long long L, int C, float eps", {"LANES": 4})
 GRADIENT_SUMS = Kernel("batch_norm.cu", "batch_norm_gradient_sums",
-                       f"const float *dy, const float *x, const float *mean, double *parts, {OF_PARTS}", {"LANES": 4})
+                       f"const float *dy, const float *x, const float *mean, double *partial, {OF_SLICES}", {"LANES": 4})
 GRADIENTS = Kernel("batch_norm.cu", "batch_norm_gradients",
-                   "const double *parts, const float *var, float *dgamma, float *dbeta, int C, int slices, float eps")
+                   "const double *partial, const float *var, float *dgamma, float *dbeta, int C, int slices, float eps")
 BACKWARD = Kernel("batch_norm.cu", "batch_norm_backward",
                   "const float *dy, const float *x, const float *gamma, const float *mean, const float *var, "
                   "const float *dgamma, const float *dbeta, float *dx, long long L, int C, float eps", {"LANES": 4})
@@ -121,8 +121,8 @@ def batch_norm_backward(dy, cache, need_dx=True):
     _check_gradient(dy, x)
     if runs_kernels(dy):
         dgamma, dbeta = (empty(gamma.shape, gamma.dtype, like=gamma) for _ in range(2))
-        parts, slices = _parts(GRADIENT_SUMS, dy, x, mean)
-        GRADIENTS(blocks(len(x), GRADIENTS.block//32), parts, var, dgamma, dbeta, len(x), slices, eps)
+        partial, slices = _partial_sums(GRADIENT_SUMS, dy, x, mean)
+        GRADIENTS(blocks(len(x), GRADIENTS.block//32), partial, var, dgamma, dbeta, len(x), slices, eps)
     else:
         dbeta, dgamma = _sums(x, mean, dy)
         dbeta, dgamma = dbeta.astype(x.dtype), (dgamma/np.sqrt(var.astype(float) + eps)).astype(x.dtype)
@@ -173,7 +173,7 @@ def _check_gradient(dy, x):
 
 
 def _length(x):
-    """How many numbers a map has, over all pictures."""
+    """Count of the elements of a map, over all pictures."""
     return math.prod(x.shape[1:])
 
 
@@ -188,8 +188,8 @@ def _statistics(x, running_mean, running_var, momentum):
     momentum = momentum if L > 1 else 0.0
     if runs_kernels(x):
         mean, var = (empty(running_mean.shape, x.dtype, like=x) for _ in range(2))
-        parts, slices = _parts(SUMS, x)
-        STATISTICS(blocks(len(x), STATISTICS.block//32), parts, x, mean, var, running_mean, running_var, L, len(x), slices,
+        partial, slices = _partial_sums(SUMS, x)
+        STATISTICS(blocks(len(x), STATISTICS.block//32), partial, x, mean, var, running_mean, running_var, L, len(x), slices,
                    momentum)
         return mean, var
     first = x.reshape(len(x), -1)[:, 0].astype(float)
@@ -218,15 +218,15 @@ def _sums(x, middle, dy=None):
     return sums
 
 
-def _parts(kernel, x, *others):
-    """(parts (C,slices,2) of the two sums, slices) as `kernel` leaves them."""
+def _partial_sums(kernel, x, *others):
+    """(partial sums (C,slices,2), slices) of the two as `kernel` leaves them."""
     L, C = _length(x), len(x)
     slices = max(1, blocks(L, SLICE))
-    parts = empty((C, slices, 2), np.float64, like=x)
+    partial = empty((C, slices, 2), np.float64, like=x)
     arrays = x, *others
     wide = kernel.variant(LANES=lanes(L, *(array for array in arrays if array.shape == x.shape)))
-    wide(blocks(C*slices, kernel.block//32), *arrays, parts, L, C, slices)
-    return parts, slices
+    wide(blocks(C*slices, kernel.block//32), *arrays, partial, L, C, slices)
+    return partial, slices
 
 
 def _launch(kernel, out, *arrays, eps):

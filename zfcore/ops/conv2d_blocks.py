@@ -103,8 +103,8 @@ def _add_taps(dy, w, S, P, dx):
     matrix = w.reshape(-1, F)                                                   # (C*K*K,F)
 
     def job(rows):
-        part, tall = dx[:, rows], rows.stop - rows.start
-        part[...] = 0
+        slab, tall = dx[:, rows], rows.stop - rows.start
+        slab[...] = 0
         first, last = max(0, (rows.start + P - K)//S + 1), min(Ho, (rows.stop - 1 + P)//S + 1)   # rows of dy that reach these
         if first >= last:
             return                                                              # between the windows, where S > K
@@ -115,7 +115,7 @@ def _add_taps(dy, w, S, P, dx):
         for r, s in np.ndindex(K, K):
             (p0, p1), (q0, q1) = tap_range(r, tall, last - first, S, over), tap_range(s, W, Wo, S, P)
             if p0 < p1 and q0 < q1:
-                part[:, p0*S - over + r:(p1 - 1)*S - over + r + 1:S,
+                slab[:, p0*S - over + r:(p1 - 1)*S - over + r + 1:S,
                      q0*S - P + s:(q1 - 1)*S - P + s + 1:S] += products[:, r, s, p0:p1, q0:q1]
 
     return [lambda rows=rows: job(rows) for rows in pieces(H, max(1, BLOCK//(len(matrix)*Wo*N*dy.itemsize))*S)]
@@ -123,7 +123,7 @@ def _add_taps(dy, w, S, P, dx):
 
 def _windows_by_gradient(x, dy, K, S, P, dw):
     """dw (C,K,K,F) = windows of x (C,H,W,N) @ dy (F,Ho,Wo,N) transposed. A few maps at a time; where maps are few, the
-    outputs are dealt into parts as well, whose sums are added in order at the end."""
+    outputs are dealt into shares as well, whose sums are added in order at the end."""
     C, N, (F, Ho, Wo, _) = x.shape[0], x.shape[-1], dy.shape
     x_pixels = pixels(x)
     of_maps = pieces(C, 512//K**2)
@@ -131,15 +131,15 @@ def _windows_by_gradient(x, dy, K, S, P, dw):
     of_blocks = pieces(len(blocks), -(-len(blocks)*len(of_maps)//16))
     sums = np.empty((len(of_blocks), C, K, K, F), x.dtype)
 
-    def job(part, maps):
-        total = sums[part, maps].reshape(-1, F)                                 # (c*K*K,F)
-        for k, (rows, columns) in enumerate(blocks[of_blocks[part]]):
+    def job(share, maps):
+        total = sums[share, maps].reshape(-1, F)                                # (c*K*K,F)
+        for k, (rows, columns) in enumerate(blocks[of_blocks[share]]):
             windows = _windows(x_pixels[maps], (K, K), S, (P, P), rows, columns).view(x.dtype).reshape(len(total), -1)
             product = np.matmul(windows, dy[:, rows, columns].reshape(F, -1).T, out=None if k else total)
             if k:
                 total += product
 
-    parallel(lambda at: job(*at), [(part, maps) for part in range(len(sums)) for maps in of_maps])
+    parallel(lambda at: job(*at), [(share, maps) for share in range(len(sums)) for maps in of_maps])
     dw[...] = sums.sum(axis=0)
 
 
@@ -161,13 +161,14 @@ def _windows(x, K, S, P, rows, columns):
 
 
 def _saves_products(C, F, K, S, N):
-    """Whether Winograd's form is worth its additions: maps and filters many, images enough to add in long runs. (With 64 to 96 of
-    each, as in `tiny`, the plain form takes 0.6 of its time on a core with AVX-512; at 128 both take about as long.)"""
+    """Return whether Winograd's form is worth its additions: maps and filters many, images enough to add in long runs. (With 64
+    to 96 of each, as in `tiny`, the plain form takes 0.6 of its time on a core with AVX-512; at 128 both take about as
+    long.)"""
     return 1 < K <= 3*S and min(C*S*S, F) >= 128 and N >= 16
 
 
 def _maps_are_few(C, F):
-    """Whether the products with C maps are smaller than the windows of F, by enough to pay for adding them."""
+    """Return whether the products with C maps are smaller than the windows of F, by enough to pay for adding them."""
     return 4*C <= F
 
 

@@ -7,7 +7,7 @@ from zfcore.ops import tuning
 Conv = struct("Conv", "int C, int H, int W, int N, int F, int K, int S, int P, int Ho, int Wo, int groups")
 FORWARD = "const float *x, const float *w, const float *b, float *y, Conv conv, int biased, int relu"
 TRANSPOSE = "const float *dy, const float *transposed, float *dx, Conv conv"
-FILTER_GRADIENT = "const float *x, const float *dy, float *parts, Conv conv"
+FILTER_GRADIENT = "const float *x, const float *dy, float *partial, Conv conv"
 
 # BM x BN results a block, TM x TN a thread; VECTOR_A floats a copy of filters, VECTOR_B of windows; BLOCKS on an SM
 LARGE = dict(BM=128, BN=128, TM=8, TN=8, VECTOR_A=4, VECTOR_B=4, BLOCKS=2)
@@ -45,14 +45,14 @@ FILTER_GRADIENT_KERNELS = tiled("conv2d_gradient.cu", "conv2d_filter_gradient", 
 TRANSPOSE_FILTERS = Kernel("conv2d_filters.cu", "conv2d_transpose_filters",
                            "const float *w, float *transposed, int C, int T, int F")
 BIAS_GRADIENT = Kernel("conv2d_sums.cu", "conv2d_bias_gradient",
-                       "const float *dy, float *parts, long long length, int F, int slices")
-SUM_SLICES = Kernel("conv2d_sums.cu", "conv2d_sum_slices", "const float *parts, const float *b, float *sum, long long size, "
+                       "const float *dy, float *partial, long long length, int F, int slices")
+SUM_SLICES = Kernel("conv2d_sums.cu", "conv2d_sum_slices", "const float *partial, const float *b, float *sum, long long size, "
                     "long long map, int slices, int biased, int relu")
 
 # the same, a thread a number: to be read first, and for tests and bench to hold the others against
 PLAIN = Kernel("conv2d_plain.cu", "conv2d_plain", FORWARD)
 TRANSPOSE_PLAIN = Kernel("conv2d_plain.cu", "conv2d_transpose_plain", TRANSPOSE.replace("transposed", "w"))
-FILTER_GRADIENT_PLAIN = Kernel("conv2d_plain.cu", "conv2d_filter_gradient_plain", FILTER_GRADIENT.replace("parts", "dw"))
+FILTER_GRADIENT_PLAIN = Kernel("conv2d_plain.cu", "conv2d_filter_gradient_plain", FILTER_GRADIENT.replace("partial", "dw"))
 
 
 def sizes(x, w, y, S, P, groups):
@@ -62,12 +62,12 @@ def sizes(x, w, y, S, P, groups):
 
 
 def _tiles(kernel, M, columns):
-    """How many tiles of `kernel` cover M rows and so many columns."""
+    """Count of tiles of `kernel` that cover M rows and so many columns."""
     return blocks(M, kernel.defines["BM"])*blocks(columns, kernel.defines["BN"])
 
 
 def _cost(kernel):
-    """What a block costs per step of the reduction, in numbers read from shared memory. Tensor cores are so fast that
+    """Cost of a block per step of the reduction, in numbers read from shared memory. Tensor cores are so fast that
     copying the tiles counts too, and the products."""
     tile = kernel.defines
     if "PRECISION" not in tile:
@@ -76,7 +76,7 @@ def _cost(kernel):
 
 
 def fitting(kernels, M, N):
-    """Those of `kernels` whose copies fit rows of M filters and of N images."""
+    """Kernels of `kernels` whose copies fit rows of M filters and of N images."""
     return [kernel for kernel in kernels
             if M % kernel.defines.get("VECTOR_A", 1) == 0 and N % kernel.defines.get("VECTOR_B", 1) == 0]
 
@@ -129,7 +129,7 @@ def transpose_filters(w):
 
 
 def slices_of_rows(length, rows):
-    """Into how many slices sums of `length` terms are cut of which there are so many rows, and an unknown number of columns."""
+    """Count of slices into which sums of `length` terms are cut, of which there are so many rows and columns unknown."""
     return slices_of(length, tuning.current.forward_blocks//blocks(rows, LARGE["BM"]), tuning.current.slice_terms)
 
 
@@ -141,31 +141,31 @@ def launch_filter_gradient(x, dy, shape, S, P, groups, precision, slices=None):
     kernel = _cheapest(kernels if precision == "fp32" else fitting(kernels, 4, N), rows, columns)
     tiles = _tiles(kernel, rows, columns)
     slices = slices or slices_of(Ho*Wo*N, tuning.current.gradient_blocks//(tiles*groups), tuning.current.slice_terms)
-    parts = empty((slices, *shape), x.dtype, like=x)
-    kernel((tiles, slices, groups), x, dy, parts, sizes(x, parts[0], dy, S, P, groups))
-    return _sum_slices(parts)
+    partial = empty((slices, *shape), x.dtype, like=x)
+    kernel((tiles, slices, groups), x, dy, partial, sizes(x, partial[0], dy, S, P, groups))
+    return _sum_slices(partial)
 
 
 def launch_bias_gradient(dy):
     """db (F,) of dy (F,Ho,Wo,N)."""
     F, Ho, Wo, N = dy.shape
     slices = slices_of(Ho*Wo*N, tuning.current.bias_blocks//F, tuning.current.bias_slice_terms)
-    parts = empty((slices, F), dy.dtype, like=dy)
-    BIAS_GRADIENT(F*slices, dy, parts, Ho*Wo*N, F, slices)
-    return _sum_slices(parts)
+    partial = empty((slices, F), dy.dtype, like=dy)
+    BIAS_GRADIENT(F*slices, dy, partial, Ho*Wo*N, F, slices)
+    return _sum_slices(partial)
 
 
 def slices_of(length, wanted, least):
-    """Into how many slices a sum of `length` terms is cut: `wanted`, but each of `least` terms or more."""
+    """Count of slices into which a sum of `length` terms is cut: `wanted`, but each of `least` terms or more."""
     return max(1, min(wanted, length//least))
 
 
-def _sum_slices(parts, total=None, b=None, relu=False):
-    """parts (slices, ...) -> their sum (...), where b is given plus b of its first axis, and rectified if relu."""
+def _sum_slices(partial, total=None, b=None, relu=False):
+    """partial (slices, ...) -> their sum (...), where b is given plus b of its first axis, and rectified if relu."""
     if total is None:
-        if len(parts) == 1:
-            return parts[0]
-        total = empty(parts.shape[1:], parts.dtype, like=parts)
-    SUM_SLICES(blocks(total.size, SUM_SLICES.block), parts, parts if b is None else b, total, total.size,
-               total.size//len(total), len(parts), b is not None, relu)
+        if len(partial) == 1:
+            return partial[0]
+        total = empty(partial.shape[1:], partial.dtype, like=partial)
+    SUM_SLICES(blocks(total.size, SUM_SLICES.block), partial, partial if b is None else b, total, total.size,
+               total.size//len(total), len(partial), b is not None, relu)
     return total

@@ -31,7 +31,7 @@ def conv2d_maxpool(x, w, b, S, P, pool, groups=1, rounding="ceil", precision="fp
 
 
 def pool_fits(x, w, pool, groups):
-    """Whether the kernel of `conv2d_maxpool` takes these sizes, and gains by it. Of the products it computes about a sixth
+    """Return whether the kernel of `conv2d_maxpool` takes these sizes, and gains by it. Of the products it computes about a sixth
     twice, and it saves writing and reading 4 bytes an output."""
     (C, K, _, F), (K_pool, S_pool, *_), tile = w.shape, pool, MIDDLE["BM"]
     return (runs_kernels(x) and groups == 1 and x.shape[-1] % IMAGES == 0 and F % tile == 0

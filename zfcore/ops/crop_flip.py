@@ -1,4 +1,4 @@
-"""From stored pictures to the network's input: mean subtracted, cropped, mirrored, turned to batch-last."""
+"""Preparation of stored pictures as the network's input: mean subtracted, cropped, mirrored, turned to batch-last."""
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import empty, number, runs_kernels
+from zfcore.backend import empty, runs_kernels, scalar
 from zfcore.check import Expected, dtype
 from zfcore.cpu import parallel
 from zfcore.kernel import Kernel, blocks, lanes
@@ -24,7 +24,7 @@ class DropoutCache(NamedTuple):
     """The arguments of dropout, from which its mask is drawn again."""
     keep_prob: float
     key: tuple
-    part: tuple
+    piece: tuple
 
 
 def philox(counter, key):
@@ -41,20 +41,20 @@ def philox(counter, key):
     return a, b, c, d
 
 
-def dropout_reference(x, keep_prob, key, part=None):
+def dropout_reference(x, keep_prob, key, piece=None):
     seed, layer, step = key
     n = x.shape[-1]
-    first, N = part or (0, n)
+    first, N = piece or (0, n)
     y = np.zeros(x.shape, x.dtype)
     for k in range(x.size):
         e = k//n*N + first + k % n
         words = philox((e//4, layer, step % 2**32, step//2**32), (seed % 2**32, seed//2**32))
         if int(words[e % 4]) < keep_prob*2**32:
             y.flat[k] = x.flat[k]/keep_prob
-    return y, DropoutCache(keep_prob, key, part)
+    return y, DropoutCache(keep_prob, key, piece)
 
 
-def dropout(x, keep_prob, key, part=None):
+def dropout(x, keep_prob, key, piece=None):
     """Keep each unit with probability keep_prob, times 1/keep_prob; set the others to 0.
 
     x (...,N), float32 or float64 -> y, and the DropoutCache: no mask is stored.
@@ -64,14 +64,14 @@ def dropout(x, keep_prob, key, part=None):
         counter words   e//4, layer, step's low 32 bits, step's high 32 bits
         key words       seed's low 32 bits, seed's high 32 bits
     and is then multiplied by 1/keep_prob, rounded to x's dtype.
-    part = (first, N) says that x (...,n) is the images first .. first + n - 1 of a batch of N that is walked in pieces:
+    piece = (first, N) says that x (...,n) is the images first .. first + n - 1 of a batch of N that is walked in pieces:
     its elements then count by their place e in the batch, and so each piece drops what the whole batch would.
     The paper, like AlexNet, keeps units as they are and multiplies by keep_prob when testing; dividing here instead
     leaves the tested network alone, and the expected sum is the same.
-    Raises Expected unless 0 < keep_prob <= 1, the key is within these bounds and the part inside its batch."""
-    _check(x, keep_prob, key, part)
+    Raises Expected unless 0 < keep_prob <= 1, the key is within these bounds and the piece inside its batch."""
+    _check(x, keep_prob, key, piece)
     n = x.shape[-1]
-    rows, (first, N) = math.prod(x.shape[:-1]), part or (0, n)
+    rows, (first, N) = math.prod(x.shape[:-1]), piece or (0, n)
     if runs_kernels(x):
         if n == N:                                         # all in one row, so that its counters run on from row to row
             rows, n, N = 1, x.size, x.size
@@ -80,9 +80,9 @@ def dropout(x, keep_prob, key, part=None):
         each = blocks(n if begun else n + 3, 4)                       # counters that n elements touch at most
         draw = KERNEL.variant(LANES=lanes(n, x, y) if begun else 1)
         seed, layer, step = key
-        draw(blocks(rows*each, KERNEL.block), x, y, rows, n, first, N, each, seed, layer, number(step, np.uint64, like=x),
+        draw(blocks(rows*each, KERNEL.block), x, y, rows, n, first, N, each, seed, layer, scalar(step, np.uint64, like=x),
              math.ceil(keep_prob*2**32), 1/keep_prob)
-        return y, DropoutCache(keep_prob, key, part)
+        return y, DropoutCache(keep_prob, key, piece)
     x = np.ascontiguousarray(x)
     y = empty(x.shape, x.dtype, like=x)
     x2, y2 = x.reshape(rows, n), y.reshape(rows, n)
@@ -94,7 +94,7 @@ def dropout(x, keep_prob, key, part=None):
 
     step = 4*max(1, 2**14//max(N, 1))                      # fours of rows: each block begins with a whole counter
     parallel(work, [slice(row, row + step) for row in range(0, rows, step)])
-    return y, DropoutCache(keep_prob, key, part)
+    return y, DropoutCache(keep_prob, key, piece)
 
 
 def dropout_backward(dy, cache):
@@ -111,15 +111,15 @@ def _kept(first, count, keep_prob, key):
     return (np.stack(words, axis=1) < keep_prob*2**32).reshape(-1)[:count]
 
 
-def _check(x, keep_prob, key, part):
+def _check(x, keep_prob, key, piece):
     dtype("dropout: x", x, np.float32, np.float64)
     if not 0 < keep_prob <= 1:
         raise Expected("dropout: keep_prob", "a probability above 0 and at most 1", keep_prob)
     for what, word, bits in zip(("seed", "layer", "step"), key, (64, 32, 64)):
         if not runs_kernels(word) and not 0 <= word < 2**bits:
             raise Expected(f"dropout: {what}", f"a whole number from 0 to 2^{bits} - 1", word)
-    first, N = part or (0, x.shape[-1])
+    first, N = piece or (0, x.shape[-1])
     if not 0 <= first <= first + x.shape[-1] <= N:
-        raise Expected("dropout: part", f"a place (first, N) for {x.shape[-1]} of the batch's N images", part)
+        raise Expected("dropout: piece", f"a place (first, N) for {x.shape[-1]} of the batch's N images", piece)
     if math.prod(x.shape[:-1])*N > 2**34:
         raise Expected("dropout: x", "at most 2^34 elements", math.prod(x.shape[:-1])*N)

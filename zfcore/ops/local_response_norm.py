@@ -14,14 +14,14 @@ from zfcore.ops.relu import relu_backward_reference, where_on
 
 FORWARD = Kernel("local_response_norm.cu", "local_response_norm_forward",
                  "const float *x, float *y, long long L, int C, int maps, float a, float k",
-                 {"WINDOW": 5, "BETA": "0.75f"})
+                 {"NEIGHBOURS": 5, "BETA": "0.75f"})
 BACKWARD = Kernel("local_response_norm.cu", "local_response_norm_backward",
                   "const float *dy, const float *x, float *dx, long long L, int C, int maps, float a, float k",
-                  {"WINDOW": 5, "BETA": "0.75f", "RELU": 0})
+                  {"NEIGHBOURS": 5, "BETA": "0.75f", "RELU": 0})
 OF_MAXPOOL = Kernel("local_response_norm.cu", "local_response_norm_of_maxpool",
                     "const float *x, float *maxima, unsigned char *switches, float *y, "
                     "int H, int W, int Ho, int Wo, int N, int P, int C, int maps, float a, float k",
-                    {"WINDOW": 5, "BETA": "0.75f", "POOL": 3, "STRIDE": 2})
+                    {"NEIGHBOURS": 5, "BETA": "0.75f", "POOL": 3, "STRIDE": 2})
 
 
 class Normalisation(NamedTuple):
@@ -49,11 +49,11 @@ def local_response_norm_reference(x, n, alpha, beta, k, convention="mean"):
 def local_response_norm_backward_reference(dy, cache, relu=False):
     x, (n, a, beta, k) = cache
     dx = np.zeros(x.shape)
-    for c in range(len(x)):                                  # each y[c] depends on the maps of its window
-        window = slice(max(c - n//2, 0), max(c - n//2 + n, 0))
-        s = k + a*np.square(x[window], dtype=float).sum(axis=0)
+    for c in range(len(x)):                                  # each y[c] depends on the maps near it
+        near = slice(max(c - n//2, 0), max(c - n//2 + n, 0))
+        s = k + a*np.square(x[near], dtype=float).sum(axis=0)
         dx[c] += dy[c]*s**-beta
-        dx[window] -= 2*a*beta*x[window]*dy[c]*x[c]*s**(-beta - 1)
+        dx[near] -= 2*a*beta*x[near]*dy[c]*x[c]*s**(-beta - 1)
     return relu_backward_reference(dx, x) if relu else dx
 
 
@@ -106,14 +106,14 @@ def local_response_norm_of_maxpool(x, pool, norm):
     rule = normalisation(*norm)
     maxima, y = (empty((C, Ho, Wo, N), x.dtype, like=x) for _ in range(2))
     switches = empty(y.shape, np.uint8, like=x)
-    tuned = OF_MAXPOOL.variant(WINDOW=rule.n, BETA=f"{rule.beta}f", POOL=K, STRIDE=S)
+    tuned = OF_MAXPOOL.variant(NEIGHBOURS=rule.n, BETA=f"{rule.beta}f", POOL=K, STRIDE=S)
     grid, maps = _grid(tuned, C, Ho*Wo*N)
     tuned(grid, x, maxima, switches, y, H, W, Ho, Wo, N, P, C, maps, rule.a, rule.k)
     return (maxima, MaxPoolCache(switches, Pooling(x.shape, K, S, P), maxima)), (y, LocalResponseNormCache(maxima, rule))
 
 
 def local_response_norm_backward(dy, cache, relu=False):
-    """dx[c] = dy[c] / s[c]^beta - 2 a beta x[c] * (sum over the maps j whose window holds c of dy[j] y[j] / s[j]).
+    """dx[c] = dy[c] / s[c]^beta - 2 a beta x[c] * (sum over the maps j that have c among theirs of dy[j] y[j] / s[j]).
 
     relu=True goes on through a ReLU that x came out of, with x at hand: dx is 0 where x is not above 0."""
     x, rule = cache
@@ -133,7 +133,7 @@ def local_response_norm_backward(dy, cache, relu=False):
         np.divide(dy, to_power(s, beta, power, shared), out=dx)       # the first term, dy / s^beta
         np.multiply(dx, x, out=power)
         power /= s                                                      # dy y / s
-        _neighbours(power, n, n - 1 - n//2, shared)                     # the maps whose window holds this one
+        _neighbours(power, n, n - 1 - n//2, shared)                     # the maps that have this one among theirs
         shared *= x
         shared *= 2*a*beta
         dx -= shared
@@ -147,7 +147,7 @@ def local_response_norm_backward(dy, cache, relu=False):
 def _launch(kernel, rule, *arrays):
     C, L = len(arrays[0]), arrays[0].size//max(len(arrays[0]), 1)
     grid, maps = _grid(kernel, C, L)
-    kernel.variant(WINDOW=rule.n, BETA=f"{rule.beta}f")(grid, *arrays, L, C, maps, rule.a, rule.k)
+    kernel.variant(NEIGHBOURS=rule.n, BETA=f"{rule.beta}f")(grid, *arrays, L, C, maps, rule.a, rule.k)
 
 
 def _grid(kernel, C, L):
@@ -157,7 +157,7 @@ def _grid(kernel, C, L):
 
 
 def _scale(x, rule, s, spare):
-    """s = k + a * (sum of the squares in the window); all arrays (C,L)."""
+    """s = k + a * (sum of the squares of n maps); all arrays (C,L)."""
     _neighbours(np.square(x, out=spare), rule.n, rule.n//2, s)
     s *= rule.a
     s += rule.k

@@ -163,8 +163,8 @@ def maxpool_backward(dy, cache, relu=False):
 
     def work(block):
         maps, rows = block
-        part = dx[maps, rows]
-        c, tall = part.shape[:2]
+        slab = dx[maps, rows]
+        c, tall = slab.shape[:2]
         masks, selected = (workspace(name, (c, -(-tall//S), Wo, N), kind) for name, kind in (("masks", np.int8), ("selected", bits)))
         phase = workspace("phase", (c, -(-tall//S), -(-W//S), N), dy.dtype)
         for a, b in np.ndindex(S, S):                     # the pixels of every S-th row and column: they meet the same taps
@@ -180,7 +180,7 @@ def maxpool_backward(dy, cache, relu=False):
                 np.bitwise_and(dy[asked].view(bits), masks[size], out=selected[size])         # (inf*0 would not be 0)
                 pixels = of_phase[:, h.start//S:, w.start//S:][size]
                 np.add(pixels, selected[size].view(dy.dtype), out=pixels)
-            places(part)[:, i, j] = places(of_phase)
+            places(slab)[:, i, j] = places(of_phase)
 
     parallel(work, map_blocks(C, H, W*N*dy.itemsize))
     return dx

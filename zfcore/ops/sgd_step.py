@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 
-from zfcore.backend import number, runs_kernels
+from zfcore.backend import runs_kernels, scalar
 from zfcore.check import dtype, shape
 from zfcore.cpu import parallel, slabs
 from zfcore.kernel import EACH, Kernel, blocks, lanes
@@ -40,7 +40,7 @@ def sgd_step(tensors, lr, momentum, loss=0.0):
 
 def _launch(tensors, lr, momentum, loss):
     like = tensors[0][0]
-    lr, loss = number(lr, np.float32, like), number(loss, np.float64, like)
+    lr, loss = scalar(lr, np.float32, like), scalar(loss, np.float64, like)
     for first in range(0, len(tensors), EACH):
         w, dw, v, weight_decay = zip(*tensors[first:first + EACH])
         wide = lanes(4, *w, *dw, *v)

@@ -1,4 +1,5 @@
-"""What choices between CUDA kernels take a GPU to be: an H200. Predictions, in one place, until a measurement replaces them.
+"""Properties that choices between CUDA kernels take a GPU to have: an H200's. Predictions, in one place, until a measurement
+replaces them.
 
 Nothing is asked of the device itself. `python -m bench --tune` puts what it has measured in the place of three of the fields
 that decide about speed alone. The others decide bits as well, those of sums that are cut into slices and added up afterwards:
@@ -36,8 +37,8 @@ class Tuning:
     bias_slice_terms: int = 8192
 
     def pool_products(self):
-        """Up to how many products of an output a convolution in fp32 gains by taking its max pooling along: it computes about a
-        sixth of them twice, and saves to write and to read 4 bytes."""
+        """Most products of an output with which a convolution in fp32 gains by taking its max pooling along: it computes about
+        a sixth of them twice, and saves to write and to read 4 bytes."""
         return 6*8/(1e9*self.copy_gb_s)/(2/(1e12*self.fma_tflop_s))
 
 

@@ -74,16 +74,16 @@ def clear(of_pixels):
     of_pixels[...] = np.zeros((), of_pixels.dtype)
 
 
-# ------------------------------------------------------------------------------------------- windows, one a picture
-class Windows(NamedTuple):
+# ------------------------------------------------------------------------------------------- regions, one a picture
+class Regions(NamedTuple):
     """One square per picture: rows tops[n] .. tops[n] + size-1 of its maps, columns alike. It may lie over the border."""
     tops: np.ndarray
     lefts: np.ndarray
     size: int
 
     def below(self, K, S, P):
-        """The windows in a layer's input that these windows of its output see, through windows KxK at stride S, padding P."""
-        return Windows(self.tops*S - P, self.lefts*S - P, (self.size - 1)*S + K)
+        """The regions in a layer's input that these regions of its output see, through windows KxK at stride S, padding P."""
+        return Regions(self.tops*S - P, self.lefts*S - P, (self.size - 1)*S + K)
 
     def pixels(self, H, W):
         """(place of each pixel in flat maps (H*W*N), whether it lies inside them), both (size,size,N)."""
@@ -94,10 +94,10 @@ class Windows(NamedTuple):
         return places*len(self.tops) + np.arange(len(self.tops)), inside
 
 
-def cut(maps, windows, outside=0):
-    """maps (C,H,W,N) -> (C,size,size,N), a window a picture; what lies beyond the border is `outside`."""
+def cut(maps, regions, outside=0):
+    """maps (C,H,W,N) -> (C,size,size,N), a region a picture; what lies beyond the border is `outside`."""
     C, H, W, N = maps.shape
-    places, inside = windows.pixels(H, W)
+    places, inside = regions.pixels(H, W)
     flat, places = maps.reshape(C, -1), to_device(places, like=maps)
     if array_module(maps) is np:
         pieces_of_maps = pieces(C, max(1, 2**16//places.size))
@@ -110,10 +110,10 @@ def cut(maps, windows, outside=0):
     return out
 
 
-def lay(signal, windows, shape):
+def lay(signal, regions, shape):
     """The reverse of `cut`: zero maps of `shape` (C,H,W) with signal (C,size,size,N) laid into them."""
     C, H, W = shape
     maps = zeros((C, H, W, signal.shape[-1]), signal.dtype, like=signal)
-    places, inside = (to_device(array, like=signal) for array in windows.pixels(H, W))
+    places, inside = (to_device(array, like=signal) for array in regions.pixels(H, W))
     maps.reshape(C, -1)[:, places[inside]] = signal[:, inside]
     return maps

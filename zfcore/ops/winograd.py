@@ -80,8 +80,8 @@ def filter_gradient(x, dy, S, P, dw):
         left, right = V.reshape(16, S*S*C, -1), D.reshape(16, F, -1).swapaxes(1, 2)
 
         def product(point):
-            part = np.matmul(left[point], right[point], out=workspace("slab", dU.shape[1:], dtype))
-            dU[point] += part
+            more = np.matmul(left[point], right[point], out=workspace("slab", dU.shape[1:], dtype))
+            dU[point] += more
 
         parallel(product, range(16))
 
@@ -149,13 +149,13 @@ def _phases(x, S, top, left, h, w):
     C, H, W = x.shape
     slab = workspace("slab", (S, S, C, h, 2, w//2), x.dtype)
     for a, b, odd in np.ndindex(S, S, 2):
-        row, column, part = top + a, left + b + S*odd, slab[a, b, :, :, odd]
+        row, column, phase = top + a, left + b + S*odd, slab[a, b, :, :, odd]
         i0, i1 = tap_range(row, H, h, S, 0)
         j0, j1 = tap_range(column, W, w//2, 2*S, 0)
         if (i1 - i0, j1 - j0) != (h, w//2):
-            clear(part)
+            clear(phase)
         if i1 > i0 and j1 > j0:
-            part[:, i0:i1, j0:j1] = x[:, row + S*i0:row + S*i1:S, column + 2*S*j0:column + 2*S*j1:2*S]
+            phase[:, i0:i1, j0:j1] = x[:, row + S*i0:row + S*i1:S, column + 2*S*j0:column + 2*S*j1:2*S]
     return slab
 
 

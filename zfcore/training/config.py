@@ -77,7 +77,8 @@ class TrainConfig:
             raise check.Expected("--weight-decay", "a number, or --start-left above 0, which chooses one", "neither")
         if not 0 <= self.start_left < 1:
             raise check.Expected("--start-left", "a share of the start, 0 <= share < 1 (0: whatever --weight-decay leaves)", self.start_left)
-        check.one_of("--model", self.model, MODELS)
+        if not self.init_from:                             # else it may be a network from elsewhere
+            check.one_of("--model", self.model, MODELS)
         check.one_of("--init", self.init, ("gaussian", "he"))
         check.one_of("--crops", self.crops, ("ten", "random"))
         check.one_of("--device", self.device, ("auto", *DEVICES))
@@ -99,7 +100,7 @@ class TrainConfig:
         return sum(self.lr*steps*10.0**-sum(drop <= epoch for drop in self.drop_after) for epoch in range(self.epochs))
 
     def decided(self, pictures: int) -> "TrainConfig":
-        """These options with a number for `weight_decay`: the one that leaves `start_left` of the start, at most MOST_DECAY."""
+        """Options with a number for `weight_decay`: the one that leaves `start_left` of the start, at most MOST_DECAY."""
         if self.weight_decay is not None:
             return self
         return replace(self, weight_decay=min(MOST_DECAY, float(f"{self.decay_for(self.start_left, pictures):.3g}")))
@@ -126,9 +127,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "zfnet-b": dict(model="zfnet-b"),
     "alexnet": dict(model="alexnet"),
 }
-# What --resume may be given another value for. Another device, micro-batch or precision changes the rounding of sums: the
+# What --resume may be given another value for. Data may have been moved, but must be the same pictures. Another device, micro-batch or precision changes the rounding of sums: the
 # run goes on as it would have, but no longer with the same bits.
-MAY_CHANGE = ("epochs", "workers", "device", "micro_batch", "precision")
+MAY_CHANGE = ("epochs", "data", "workers", "device", "micro_batch", "precision")
 
 
 def flag(name):

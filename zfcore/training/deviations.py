@@ -1,4 +1,4 @@
-"""Where a run differs from the paper's recipe (section 3), and what the paper leaves open: declared here, once.
+"""Deviations of a run from the paper's recipe (section 3), and what the paper leaves open: declared here, once.
 
     deviations(config, counts)    what the paper states and this run does otherwise. None for the presets zfnet, zfnet-b and
                                   alexnet on ImageNet 2012
@@ -67,7 +67,8 @@ def deviations(config, counts=None):
 def open_questions(config):
     """[Deviation], "" where the paper says nothing."""
     of_network = OPEN_QUESTIONS.get(config.model, lambda table: [])
-    found = [Deviation(*entry) for entry in of_network(build(config.model, 2, config.image_size).table())]
+    table = build(config.model, 2, config.image_size).table() if config.model in OPEN_QUESTIONS else []
+    found = [Deviation(*entry) for entry in of_network(table)]
     if config.init == "gaussian":
         found.append(Deviation('weights "1e-2" at the start', "no law", "N(0, 0.01), biases 0",
                                "a constant would not break the symmetry"))
@@ -93,7 +94,7 @@ def open_questions(config):
 
 
 def weight_decay(config):
-    """What --weight-decay, or --start-left which chooses it, answers to the paper's silence."""
+    """Answer of --weight-decay, or --start-left which chooses it, to the paper's silence."""
     if config.start_left:
         return Deviation("weight decay", "", f"so much on weights that {100*config.start_left:.0f} % of their start is left at the end"
                          + (f": {config.weight_decay:g}" if config.weight_decay is not None else "")

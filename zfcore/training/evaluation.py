@@ -210,7 +210,7 @@ def open_part(models, data, part, upscale, workers):
     if data is None and len(trained_on) > 1:
         raise check.Expected("--data", "the set to evaluate on, since the runs were trained on different ones", "none")
     data = trained_on.pop() if data is None else data
-    owner = next((model for model in models if same_place(data, model.data)), models[0])
+    owner = next((model for model in models if None not in (data, model.data) and same_place(data, model.data)), models[0])
     dataset = owner.dataset(data, part)
     if not dataset.classes:
         raise check.Expected("--data", "class folders, whose names tell what is right", f"{data}, pictures without classes",

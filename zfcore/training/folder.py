@@ -1,10 +1,13 @@
-"""A run's folder: made once, one run at a time in it, its config.json."""
+"""A run's folder: made once, one run at a time in it, its config.json and the list of its pictures."""
+import csv
+import itertools
 import json
 import os
 import platform
 import time
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections import defaultdict
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import h5py
@@ -12,17 +15,23 @@ import numpy as np
 
 import zfcore
 from zfcore import check
-from zfcore.checkpoint import atomic
+from zfcore.checkpoint import atomic, load, save, write_csv
+from zfcore.data.folders import PARTS, nfc, some
+from zfcore.data.synthetic import Synthetic
 from zfcore.device import select
 from zfcore.files import anything, folder_made, inside, opener, read_json, table, text
 from zfcore.system import lock
-from zfcore.terminal import command
+from zfcore.terminal import command, printable, warn
 from zfcore.training.config import TrainConfig, read_options
 from zfcore.training.deviations import deviations, open_questions
 
+PICTURES = "pictures.csv"
+MOST_LINE = 2**17                # characters of a row in it
+ADVICE = "without that file the run goes on with any pictures of its classes"
+
 
 class Busy(check.Expected):
-    """Somebody else is at work there."""
+    """Refusal of a folder in which somebody else is at work."""
 
 
 class Lock:
@@ -99,3 +108,71 @@ def stored_config(folder):
     if not (folder/("latest.h5" if begun else "config.json")).is_file():
         raise check.Expected("--resume", "a run's folder with a latest.h5", folder)
     return TrainConfig(**read_options(inside(folder, "config.json")))
+
+
+# ------------------------------------------------------------------------------------------------------- its pictures
+def write_pictures(folder, train, val):
+    """pictures.csv: part, class, name and, where it is known, bytes of every picture of these two data sets. Drawn ones, which
+    their name says all about, have none."""
+    if not isinstance(train, Synthetic):
+        write_csv(folder/PICTURES, (row for part, of in zip(PARTS, (train, val)) for row in _rows(part, of)), "part", "class", "picture", "bytes")
+
+
+def _rows(part, dataset):
+    """Yield (part, class, name, bytes or "") of each picture."""
+    length = getattr(dataset, "length", lambda i: None)
+    for i, (name, label) in enumerate(zip(dataset.names, dataset.labels.tolist())):
+        size = length(i)
+        yield part, dataset.classes[label], name, "" if size is None else str(size)
+
+
+def check_pictures(folder, train, val):
+    """True where there is a list of the run's pictures. Raises Expected unless the two data sets have those, each in its class, wherever
+    they lie now. Those whose files have other sizes are named on standard error."""
+    if isinstance(train, Synthetic) or not (path := inside(folder, PICTURES)).is_file():
+        return False
+    there, total, gone, moved, changed = defaultdict(list), 0, [], [], []
+    for part, dataset in zip(PARTS, (train, val)):
+        for _, of, name, size in _rows(part, dataset):
+            there[part, nfc(name)].append((of, name, size))
+    for part, of, name, size in _listed(path):
+        total += 1
+        if not (found := there.get((part, nfc(name)))):
+            gone.append(name)
+            continue
+        its, _, its_size = found.pop(0)
+        if its != of:
+            moved.append(f"{name} from {of} to {its}")
+        elif "" not in (size, its_size) and size != its_size:
+            changed.append(name)
+    new = [name for found in there.values() for _, name, _ in found]
+    faults = [f"{len(names)} {what} ({some(names)})" for names, what in ((gone, "missing"), (new, "new"), (moved, "in other classes"))
+              if names]
+    if faults:
+        raise check.Expected(f"--resume {folder}", f"the {total} pictures that the run began with", ", ".join(faults),
+                             "bring these back, or begin a new run with --init-from")
+    if changed:
+        warn(printable(f"{folder}: {len(changed)} of {total} pictures have changed since the run began, which goes on with them as they are: "
+                       f"{some(changed)}"))
+    return True
+
+
+def _listed(path):
+    """Yield the rows of pictures.csv. Raises Expected for what is none."""
+    try:
+        with open(path, newline="", encoding="utf-8", errors="surrogateescape", opener=opener) as file:
+            rows = csv.reader(iter(lambda: file.readline(MOST_LINE), ""))
+            for row in itertools.islice(rows, 1, None):
+                if len(row) != 4:
+                    raise check.Expected(f"{path}:{rows.line_num}", "part, class, picture and bytes", f"{len(row)} columns", ADVICE)
+                yield row
+    except (OSError, csv.Error) as error:
+        raise check.Expected(path, "a list of pictures", getattr(error, "strerror", None) or error, ADVICE) from None
+
+
+def move(folder, data):
+    """Let the checkpoints that the run keeps, beside the latest one, say that its pictures lie at `data` now."""
+    for path in (folder/"best.h5", *folder.glob("epoch_*.h5")):
+        with suppress(check.Expected):                     # one that is missing or damaged stays as it is
+            kept = load(inside(folder, path.name))
+            save(path, replace(kept, state={**kept.state, "data": data}))

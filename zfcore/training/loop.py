@@ -5,9 +5,11 @@ epoch and step number; every draw (order of the pictures, crops, dropout) is key
 a run that was killed and resumed ends with the same bits as one that was not.
 """
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -18,13 +20,14 @@ from zfcore import check, plots
 from zfcore.analysis.sanity_checks import last_convolution, legibility, shares_of_start
 from zfcore.backend import CPU, Device, runs_kernels, to_host
 from zfcore.checkpoint import Checkpoint, Unwritable, atomic, check_resumable, load, save, write_csv
-from zfcore.data import open_data
+from zfcore.data import check_there, lasting, open_data, same_place
+from zfcore.data.folders import some
 from zfcore.data.loader import DataSet, Lost, Pictures
 from zfcore.data.transforms import one_of_ten, random_crops
 from zfcore.device import select
 from zfcore.files import inside
-from zfcore.hints import Array, Arrays, FilePath
-from zfcore.models import build, from_table
+from zfcore.hints import Array, Arrays, FilePath, Row
+from zfcore.models import MODELS, build, from_table
 from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import class_labels, softmax_loss_backward, softmax_loss_onto
@@ -33,8 +36,8 @@ from zfcore.terminal import Bar, command
 from zfcore.trained import Trained
 from zfcore.training.config import TrainConfig, resumed
 from zfcore.training.evaluation import Score, evaluate
-from zfcore.training.folder import Lock, new_folder, stored_config, write_config
-from zfcore.training.start import Origin, start_from
+from zfcore.training.folder import Lock, check_pictures, move, new_folder, stored_config, write_config, write_pictures
+from zfcore.training.start import Origin, like_source, start_from
 from zfcore.training.watch import Interrupt, StallGuard, Stop, Sums, Watched
 
 COLUMNS = ("epoch", "step", "lr", "train_loss", "train_error", "val_loss", "val_error", "val_error_top5",
@@ -85,6 +88,7 @@ class Training:
         self.looked = 0, 0                     # steps of the run and pictures of the epoch at the last look
         self.totals = self.device.array(np.zeros(3))       # loss, wrong answers, clamped filters: what `sums` will be
         self.interrupt, self.guard = Interrupt(), StallGuard(len(self.classes))
+        self.moved_from = config.data          # where the pictures lay when the checkpoint was written
         self.drawn = -math.inf                 # when the curves and filters were drawn last
         self.say: Callable[[str], object] = lambda line: None          # whom the lines of the log are told
         self.captured = self.device.capture(self.learn)
@@ -104,17 +108,22 @@ class Training:
         return cls(folder, *materials)
 
     @classmethod
-    def resume(cls, folder: FilePath, data: Parts | None = None, **changes: Any) -> "Training":
+    def resume(cls, folder: FilePath, data: Parts | FilePath | None = None, **changes: Any) -> "Training":
         """The run in `folder` as it was when its latest checkpoint was written, or from its beginning where it was stopped
-        before the first; it ends with the bits of one that was never stopped. `data` as for `begin`; `changes` are options
-        that may have other values from here on (config.MAY_CHANGE). Raises Expected for a folder without a run, for other
-        changes, and where the pictures or the code are others than the checkpoint's."""
+        before the first; it ends with the bits of one that was never stopped. `data` as for `begin`, or where the pictures lie
+        now; `changes` are options that may have other values from here on (config.MAY_CHANGE). Raises Expected for a folder without
+        a run, for other changes, and where the code is another than the checkpoint's or pictures or classes are missing or new."""
+        if isinstance(data, (str, os.PathLike)):
+            data, changes = None, {**changes, "data": os.fspath(data)}
         config, latest = resumed(stored_config(folder), changes), Path(folder)/"latest.h5"
-        return cls(folder, *cls.materials(config, data, load(inside(folder, "latest.h5")) if latest.is_file() else None))
+        if data is None:
+            check_there(config.data)
+        return cls(folder, *cls.materials(config, data, load(inside(folder, "latest.h5")) if latest.is_file() else None, Path(folder)))
 
     @classmethod
-    def materials(cls, config: TrainConfig, data: Parts | None = None, checkpoint: Checkpoint | None = None) -> Materials:
-        """The Materials of a run, which is to go on from `checkpoint` if there is one. Nothing is written."""
+    def materials(cls, config: TrainConfig, data: Parts | None = None, checkpoint: Checkpoint | None = None,
+                  folder: Path | None = None) -> Materials:
+        """The Materials of a run, which is to go on from `checkpoint`, that of the run in `folder`, if there is one. Nothing is written."""
         device = select(config.device)
         parts = data or open_data(config.data, config.picture_size, config.limit_per_class, config.val_fraction)
         how = config.picture_size, config.image_size, config.upscale, config.workers
@@ -126,13 +135,15 @@ class Training:
         if (train.size, train.crop) != how[:2] or (val.size, val.crop) != how[:2]:
             raise check.Expected("pictures", f"squares of {how[0]} pixels for crops of {how[1]}, as the options say",
                                  f"{train.size} for {train.crop} and {val.size} for {val.crop}")
-        config = config.decided(len(train))
-        network, origin = cls.drawn_network(config, classes), None
+        config = replace(config.decided(len(train)), data=lasting(config.data))
+        network, origin = cls.drawn_network(config, classes, checkpoint and checkpoint.layers), None
         if checkpoint is not None:
-            if checkpoint.layers != network.table() or checkpoint.classes != classes:
-                what = "classes" if checkpoint.classes != classes else "network"
-                raise check.Expected("--resume", f"the {what} of the checkpoint", f"another {what}",
-                                     "the data or the code changed since; start a new run")
+            if checkpoint.classes != classes:
+                raise check.Expected("--resume", f"the {len(checkpoint.classes)} classes of the checkpoint", differing(checkpoint.classes, classes),
+                                     "bring these back, or begin a new run with --init-from")
+            if checkpoint.layers != network.table():
+                raise check.Expected("--resume", "the network of the checkpoint", "another network", "the code changed since; start a new run")
+            is_known = folder is not None and check_pictures(folder, train.dataset, val.dataset)
             check_resumable("--resume", checkpoint, network, config.picture_size)
             network.load(checkpoint.parameters, device, checkpoint.buffers)
         elif config.init_from:
@@ -140,13 +151,21 @@ class Training:
         mean = train.prepare()
         val.prepare(what="validation pictures")                                           # so that what is wrong is found before an epoch
         if checkpoint is not None and checkpoint.mean_image is not None:
+            if not is_known and not same_place(config.data, checkpoint.state.get("data", config.data)):
+                check_mean(mean, checkpoint.mean_image)    # a run from before there was a list
             mean = checkpoint.mean_image
         return Materials(config, train, val, network, mean, origin, checkpoint)
 
     @staticmethod
-    def drawn_network(config: TrainConfig, classes: Sequence[str]) -> Network:
-        """The Network that `config` names, for these classes, its weights drawn at random on its device."""
-        network = build(config.model, len(classes), config.image_size, config.keep_prob)
+    def drawn_network(config: TrainConfig, classes: Sequence[str], table: Sequence[Row] | None = None) -> Network:
+        """The Network that `config` names, for these classes, its weights drawn at random on its device. One from elsewhere has the
+        layers of `table`, of a run that goes on, or else of the network that --init-from names."""
+        if config.model in MODELS:
+            network = build(config.model, len(classes), config.image_size, config.keep_prob)
+        elif table is not None:
+            network = from_table(config.model, (3, config.image_size, config.image_size), table)
+        else:
+            network = like_source(config.init_from, len(classes), config.image_size)
         return network.init(config.seed, config.init, select(config.device)).use(config.precision)
 
     def go_on_from(self, checkpoint: Checkpoint) -> None:
@@ -155,7 +174,7 @@ class Training:
                                    for name, of_layer in checkpoint.velocity.items()}
         unknown = [math.nan]*len(checkpoint.history["epoch"])                  # to a checkpoint from before there was the column
         self.history = {column: checkpoint.history.get(column, list(unknown)) for column in self.columns}   # HDF5 sorts them by name
-        self.epoch, self.step = checkpoint.epoch, checkpoint.step
+        self.epoch, self.step, self.moved_from = checkpoint.epoch, checkpoint.step, checkpoint.state.get("data", self.config.data)
         for key, value in checkpoint.state.items():
             owner, _, name = key.partition("_")
             if owner in ("plateau", "sums"):
@@ -165,7 +184,8 @@ class Training:
     def trained(self) -> Trained:
         """The Trained of the network as it is now, after the last step; zfcore.open(folder) gives that of the best epoch."""
         begun = None if self.config.init_from else lambda: self.start(self.device).use(self.config.precision)
-        return Trained(self.network, self.device_mean, self.classes, self.epoch, self.config.data, self.folder, begun, self.device)
+        return Trained(self.network, self.device_mean, self.classes, self.epoch, self.config.data, self.folder, begun, self.device,
+                       self.config.val_fraction)
 
     def start(self, device: Device = CPU) -> Network:
         """The network with the weights that were drawn for it, on `device`."""
@@ -183,7 +203,10 @@ class Training:
         self.say, self.guard = say or self.say, StallGuard(len(self.classes))
         with Lock(self.folder), self.interrupt:
             try:
+                if self.moved_from != self.config.data:
+                    move(self.folder, self.config.data)
                 write_config(self.folder, self.config, self.origin, counts(self.train))
+                write_pictures(self.folder, self.train.dataset, self.val.dataset)
                 inside(self.folder, "figures").mkdir(exist_ok=True)
                 self.save("latest.h5")         # so that whatever happens next, there is something to resume
                 self.write_log()
@@ -285,7 +308,7 @@ class Training:
         wrong answers added to `totals`. None where the host sees at once that the loss is not finite, as on a CPU."""
         size, share = self.config.image_size, len(labels)/N
         x = crop_flip(pictures, self.device_mean, *crops, size, size)
-        y, caches = self.network.forward(x, step, part=(first, N))
+        y, caches = self.network.forward(x, step, piece=(first, N))
         cache = softmax_loss_onto(self.totals[:2], y, labels)
         if not runs_kernels(y) and not math.isfinite(self.totals[0]):
             return None
@@ -398,6 +421,21 @@ def counts(train):
     return len(train.dataset.classes), len(train)
 
 
+def differing(before, now):
+    """Words for what has become of the classes `before`."""
+    found = [(sorted(set(before) - set(now)), "missing"), (sorted(set(now) - set(before)), "new")]
+    return "other classes: " + (", ".join(f"{len(names)} {what} ({some(names)})" for names, what in found if names) or "another order")
+
+
+MOST_APART = 2                   # grey levels between two mean images of the same pictures, which other decoders read
+
+
+def check_mean(found, expected):
+    """Raise Expected unless two mean images are of the same pictures, as far as can be seen."""
+    if np.abs(found - expected).max() > MOST_APART:
+        raise check.Expected("--data", "the pictures that the run began with", "others, whose mean image is not the same")
+
+
 def added(total, grads):
     """`total` with `grads` added to it, in place."""
     for name, of_layer in grads.items():
@@ -423,7 +461,7 @@ RISE, FALL = 3, 0.1              # epochs, and the share of the lowest validatio
 
 
 def over_fits(history):
-    """Whether it is seen with the last row, and with none before: for RISE epochs the validation loss has been FALL above its
+    """Return whether it is seen with the last row, and with none before: for RISE epochs the validation loss has been FALL above its
     lowest while the training error is below what it was there."""
     def seen(losses, errors):
         lowest = min(range(len(losses)), key=losses.__getitem__)

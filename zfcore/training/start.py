@@ -3,7 +3,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from zfcore import check
-from zfcore.models import from_checkpoint
+from zfcore.models import from_checkpoint, from_table
 
 
 class Origin(NamedTuple):
@@ -33,6 +33,16 @@ def start_from(path, network, classes, device):
     return Origin({"path": str(path), "epoch": checkpoint.epoch, "step": checkpoint.step, "drawn_anew": [] if same else [last]},
                   f"weights of {path} after epoch {checkpoint.epoch}" +
                   ("" if same else f"; its {len(checkpoint.classes)} classes are not the {len(classes)} here: {last} is drawn anew"))
+
+
+def like_source(path, classes, size):
+    """The Network of another run or checkpoint file, without its weights, for so many classes and pictures of `size` pixels: where it
+    has others, its last layer with weights has another number of outputs."""
+    other, _ = from_checkpoint(path)
+    last, rows = other.weighted[-1].name, other.table()
+    outputs = "M" if "M" in other[last].fields() else "F"
+    rows = [{**row, outputs: classes} if row["name"] == last else row for row in rows]
+    return from_table(other.name, (3, size, size), rows)
 
 
 def in_words(row):

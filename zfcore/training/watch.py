@@ -1,4 +1,4 @@
-"""What is watched while a run is under way: the sums of an epoch, a loss that does not fall, the user's Ctrl-C."""
+"""Watchers of a run under way: the sums of an epoch, a loss that does not fall, the user's Ctrl-C."""
 import math
 import signal
 import threading

@@ -1,0 +1,432 @@
+"""ONNX, in and out: other people's graphs and operators against onnxruntime, what is written read back, and files that lie."""
+import os
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.interchange.onnx_models import FLOAT, chain, helper, numpy_helper, of_package, onnx
+from tests.real_data import REAL_DATA, needs
+from tests.test_deconvnet import autograd, close, rectify, some_units
+from zfcore.check import Expected
+from zfcore.deconvnet import project
+from zfcore.interchange import lower, read, seen_by, to_network
+from zfcore.interchange.certificate import compare, entering
+from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Flattening, MaxPooling, Padding, Rectifier,
+                                        Unsupported)
+from zfcore.interchange.onnx_writer import _NODES, write
+from zfcore.layers import (KINDS, AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, LocalResponseNorm, LocalResponseNormWithin,
+                           MaxPool, Pad, ReLU)
+from zfcore.models import build
+from zfcore.network import Network
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime, the yardstick, is not installed")
+
+
+def imported(path):
+    """(Foreign, Preprocessing, Lowered) of a file."""
+    foreign = read(path)
+    seen = seen_by(foreign)
+    return foreign, seen, to_network(foreign, seen, "imported")
+
+
+def differences(path):
+    """The largest relative difference of any layer from onnxruntime."""
+    foreign, seen, lowered = imported(path)
+    found = compare(foreign, seen, lowered)
+    assert found
+    return max(one.relative for one in found)
+
+
+def runtime(path, x):
+    """What onnxruntime makes of the whole file."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: x})[0]
+
+
+def kinds(path):
+    return [type(node) for node in read(path).nodes]
+
+
+def drawn(shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+# ------------------------------------------------------------------------------------------------------ other people's graphs
+FULL = pytest.mark.exhaustive
+
+
+@pytest.mark.parametrize("name, side, fc6", [
+    ("zfnet512", 59, 512), ("bvlc_alexnet", 99, 1024), pytest.param("vgg19", 64, 2048, marks=FULL),
+    *(pytest.param(name, 224, None, marks=FULL) for name in ("zfnet512", "bvlc_alexnet", "vgg19"))])
+def test_every_layer_of_the_packages_graphs_is_onnxruntimes(name, side, fc6, tmp_path):
+    assert differences(of_package(name, tmp_path/"graph.onnx", side, fc6)) < 1e-5
+
+
+def test_projections_of_an_imported_network_are_those_of_autograd_whose_relu_is_replaced(tmp_path):
+    path = of_package("zfnet512", tmp_path/"graph.onnx", side=59, fc6=512)
+    _, _, lowered = imported(path)
+    network, x = lowered.network, drawn((3, 59, 59, 4))
+    for of_layer in network.parameters().values():
+        of_layer.update({key: array.astype(np.float64) for key, array in of_layer.items()})
+    for layer in ("n4", "n12", "n20"):
+        units = some_units(network, layer, x.astype(np.float64))
+        pixels, values = autograd(network, x.astype(np.float64), layer, units, rectify)
+        found = project(network, x.astype(np.float64), layer, units)
+        close(found.pixels, pixels)
+        np.testing.assert_allclose(found.values, values, rtol=1e-10)
+
+
+@needs("networks/opt-mnist.onnx")
+def test_digits_are_read_as_is_known():
+    path = REAL_DATA/"networks/opt-mnist.onnx"
+    foreign, seen, lowered = imported(path)
+    assert (foreign.input_shape, seen.channels) == ((1, 28, 28), "grey")
+    with np.load(f"{path}.npz") as known:
+        x, y = known["x"], known["y"]
+    scores, _ = lowered.network.forward(entering(seen, lowered, x))
+    assert np.abs(scores.T - y).max() < 1e-5*np.abs(y).max()
+    assert scores.argmax(axis=0).tolist() == y.argmax(axis=1).tolist()
+    assert differences(path) < 1e-5
+
+
+@pytest.mark.parametrize("name, node", [("densenet121", "n22"), ("inception_v1", "n23"), ("resnet50", "n14"), ("shufflenet", "n7"),
+                                        ("squeezenet", "n9")])
+def test_branches_are_refused_by_the_name_of_the_node_where_they_meet(name, node):
+    with pytest.raises(Unsupported, match=f": {node}: "):
+        read(f"{onnx.__path__[0]}/backend/test/data/light/light_{name}.onnx")
+
+
+# ---------------------------------------------------------------------------------------------------- constants and shapes
+CONV = {"w": drawn((4, 3, 3, 3)), "b": drawn(4, 1)}
+FC = {"fc": drawn((4*5*5, 6), 2)}
+
+
+@pytest.mark.parametrize("batch", ["N", 1, 3])
+def test_a_shape_that_is_put_together_of_the_number_of_pictures_is_a_flattening(batch, tmp_path):
+    nodes = [("Conv", ["w", "b"], {}), helper.make_node("Shape", ["t0"], ["shape"]), helper.make_node("Gather", ["shape", "zero"], ["n"]),
+             helper.make_node("Unsqueeze", ["n", "axes"], ["row"]), helper.make_node("Cast", ["row"], ["whole"], to=7),
+             helper.make_node("Concat", ["whole", "rest"], ["wanted"], axis=0), helper.make_node("Reshape", ["t0", "wanted"], ["flat"]),
+             helper.make_node("MatMul", ["flat", "fc"], ["y"]), helper.make_node("Add", ["y", "c"], ["scores"])]
+    path = chain(tmp_path/"a.onnx", (3, 7, 7), nodes, batch=batch, constants={
+        **CONV, **FC, "zero": np.array(0), "axes": np.array([0]), "rest": np.array([-1]), "c": drawn(6, 3)})
+    assert kinds(path) == [Convolution, Flattening, Dense, Affine]
+    assert differences(path) < 1e-5
+
+
+def test_weights_are_computed_of_constants_and_read_in_any_precision(tmp_path):
+    half, whole = CONV["w"].astype(np.float16), CONV["b"].astype(np.float64)
+    wide = helper.make_tensor("wide", onnx.TensorProto.BFLOAT16, [4], CONV["b"].tolist())
+    nodes = [helper.make_node("Constant", [], ["stored"], value=numpy_helper.from_array(half.transpose(1, 0, 2, 3).reshape(3, 36))),
+             helper.make_node("Constant", [], ["bfloat"], value=wide),
+             helper.make_node("Reshape", ["stored", "shape"], ["shaped"]), helper.make_node("Transpose", ["shaped"], ["turned"], perm=[1, 0, 2, 3]),
+             helper.make_node("Cast", ["turned"], ["w"], to=FLOAT), helper.make_node("Cast", ["double"], ["b"], to=FLOAT),
+             helper.make_node("Conv", ["x", "w", "b"], ["y"])]
+    path = chain(tmp_path/"a.onnx", (3, 7, 7), nodes, {"shape": np.array([3, 4, 3, 3]), "double": whole})
+    node, = read(path).nodes
+    np.testing.assert_array_equal(node.w, half.astype(np.float32))
+    np.testing.assert_array_equal(node.b, CONV["b"])
+    assert differences(path) < 1e-5
+    nodes[-2] = helper.make_node("Cast", ["bfloat"], ["b"], to=FLOAT)
+    np.testing.assert_allclose(read(chain(path, (3, 7, 7), nodes, {"shape": np.array([3, 4, 3, 3])})).nodes[0].b, CONV["b"], rtol=2**-8)
+
+
+def test_maps_that_are_flattened_with_channels_last_give_the_same_scores(tmp_path):
+    nodes = [("Conv", ["w", "b"]), ("Transpose", [], {"perm": [0, 2, 3, 1]}), ("Reshape", ["rest"]), ("MatMul", ["fc"])]
+    path = chain(tmp_path/"a.onnx", (3, 7, 7), nodes, {**CONV, **FC, "rest": np.array([-1, 100])})
+    assert read(path).nodes[1].order == "hwc"
+    assert differences(path) < 1e-5
+
+
+def test_pixels_in_channels_last_less_a_mean_picture_are_the_networks_preprocessing(tmp_path):
+    mean = np.random.default_rng(1).uniform(0, 255, (3, 7, 7)).astype(np.float32)
+    nodes = [("Cast", [], {"to": FLOAT}), ("Transpose", [], {"perm": [0, 3, 1, 2]}), ("Sub", ["mean"]), ("Mul", ["factor"]), ("Conv", ["w", "b"]),
+             ("Flatten", [])]
+    path = chain(tmp_path/"a.onnx", (7, 7, 3), nodes, {**CONV, "mean": mean, "factor": np.float32(1/64)}, kind=onnx.TensorProto.UINT8)
+    foreign, seen, lowered = imported(path)
+    assert foreign.input_shape == (3, 7, 7) and not seen.assumed[1:]
+    pixels = np.random.default_rng(2).integers(0, 256, (2, 7, 7, 3), np.uint8)
+    ours, _ = lowered.network.forward(np.moveaxis(pixels, 0, -1).transpose(2, 0, 1, 3) - lowered.mean[..., None])
+    theirs = runtime(path, pixels)
+    np.testing.assert_allclose(ours.T, theirs, atol=1e-5*np.abs(theirs).max())
+    assert differences(path) < 1e-5
+
+
+@pytest.mark.parametrize("nodes, constants, found", [
+    ([("Clip", ["zero"])], {"zero": np.float32(0)}, [Rectifier]),
+    ([("Pad", ["pads"])], {"pads": np.array([0, 0, 1, 2, 0, 0, 0, -3])}, [Padding]),
+    ([("GlobalAveragePool", []), ("Squeeze", ["axes"])], {"axes": np.array([2, 3])}, [AveragePooling, Flattening]),
+    ([("ReduceMean", [], {"axes": [-1, 2], "keepdims": 0})], {}, [AveragePooling, Flattening]),
+    ([("GlobalMaxPool", []), ("Reshape", ["rest"])], {"rest": np.array([0, -1])}, [MaxPooling, Flattening]),
+    ([("Identity", []), ("Mul", ["each"]), ("Sub", ["one"])], {"each": drawn((3, 1, 1)), "one": np.float32(2)}, [Affine, Affine]),
+    ([("Div", ["each"])], {"each": np.array([2, 3, 4], np.float32).reshape(1, 3, 1, 1)}, [Affine]),
+    ([("MaxPool", [], {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1})], {}, [MaxPooling]),
+    ([("AveragePool", [], {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1]*4, "count_include_pad": 1})], {}, [AveragePooling]),
+    ([("Conv", ["w"], {"auto_pad": "SAME_LOWER", "strides": [2, 2]})], CONV, [Convolution])])
+def test_what_the_usual_nodes_compute_is_onnxruntimes(nodes, constants, found, tmp_path):
+    path = chain(tmp_path/"a.onnx", (3, 8, 8), [("Relu", []), *nodes], constants)
+    assert kinds(path) == [Rectifier, *found]
+    assert differences(path) < 1e-5
+
+
+# --------------------------------------------------------------------------------------------------------- what is refused
+@pytest.mark.parametrize("nodes, words", [
+    ([("Sigmoid", [])], "node0: expected an operator that zfcore has a layer for, got 'Sigmoid'"),
+    ([("PRelu", ["w"])], "got 'PRelu'; zfcore would need a rectifier with a slope"),
+    ([("Clip", ["zero", "six"])], "node0: expected a clip to 0 and above, got one to 0 and 6"),
+    ([("Relu", []), helper.make_node("Add", ["t0", "x"], ["y"], "sum")], "sum: expected one input that is no constant, got 2"),
+    ([("Relu", []), helper.make_node("MatMul", ["w", "t0"], ["y"])], "y: expected units times a constant"),
+    ([("Conv", ["b"])], "node0: expected filters"),
+    ([("AveragePool", [], {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1, "count_include_pad": 1})], "node0: expected ceil_mode or"),
+    ([("Conv", ["w"], {"dilations": [4, 4]})], "node0: expected maps of at least 9x9 pixels"),
+    ([("Conv", ["w"], {"momentum": 1})], "node0: expected attributes of Conv of version 13, got 'momentum'"),
+    ([("MaxPool", [], {"strides": [2, 2]})], "node0: expected the attribute kernel_shape"),
+    ([("Pad", ["pads"], {"mode": "reflect"})], "node0: expected padding with zeros, got mode 'reflect'"),
+    ([("Softmax", [], {"axis": 2})], "node0: expected a softmax over the classes"),
+    ([("Relu", []), ("Add", ["picture"])], "node1: expected one number, or one for each map or unit"),
+    ([("Dropout", ["half", "true"])], "node0: expected dropout that does nothing"),
+    ([helper.make_node("Relu", ["y"], ["z"]), helper.make_node("Relu", ["z"], ["y"])], "circle"),
+    ([helper.make_node("Relu", ["nowhere"], ["y"])], "y: expected inputs that other nodes give first"),
+    ([helper.make_node("Relu", ["x"], ["w"])], "expected to be made by one node"),
+    ([helper.make_node("ConstantOfShape", ["huge"], ["c"]), helper.make_node("Add", ["x", "c"], ["y"])], "c: expected constants of at most"),
+    ([helper.make_node("Relu", ["x"], ["y"], domain="com.acme")], "got 'Relu'"),
+    ([("Reshape", ["six"])], "node0: expected a shape that is known")])
+def test_what_cannot_be_expressed_is_refused_by_the_name_of_the_node(nodes, words, tmp_path):
+    constants = {**CONV, "zero": np.float32(0), "six": np.float32(6), "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "half": np.float32(0.5),
+                 "true": np.array(True), "picture": drawn((3, 8, 8)), "huge": np.array([10**6, 10**6])}
+    with pytest.raises(Expected) as refused:
+        read(chain(tmp_path/"a.onnx", (3, 8, 8), nodes, constants))
+    assert words in str(refused.value) and str(refused.value).startswith(f"{tmp_path}/a.onnx: ")
+
+
+@pytest.mark.parametrize("node, words", [
+    (("MaxPool", [], {"kernel_shape": [16, 16]}), "node0: expected maxima of at most 15x15 pixels, got 16x16"),
+    (("Conv", ["w"], {"dilations": [1900, 1900]}), "node0: expected filters that stand in square ones of ")])
+def test_windows_that_layers_cannot_have_are_refused_before_memory_is_taken_for_them(node, words, tmp_path):
+    with pytest.raises(Unsupported) as refused:
+        imported(chain(tmp_path/"a.onnx", (3, 4000, 4000), [node], CONV))
+    assert words in str(refused.value)
+
+
+def two_readers(path):
+    chain(path, (3, 8, 8), [("Relu", []), helper.make_node("Conv", ["t0", "w"], ["a"]), helper.make_node("Conv", ["t0", "w"], ["b"]),
+                            helper.make_node("Concat", ["a", "b"], ["y"], "meet", axis=1)], {"w": CONV["w"]})
+
+
+def two_outputs(path):
+    model = onnx.load(chain(path, (3, 8, 8), [("Relu", []), ("Relu", [])]))
+    model.graph.output.append(onnx.ValueInfoProto(name="t0"))
+    path.write_bytes(model.SerializeToString())
+
+
+def of_one_tensor(change):
+    """A model of a convolution whose filters are changed."""
+    def make(path):
+        model = onnx.load(chain(path, (3, 8, 8), [("Conv", ["w"])], {"w": CONV["w"]}))
+        change(model.graph.initializer[0], path)
+        path.write_bytes(model.SerializeToString())
+    return make
+
+
+def larger(tensor, path):
+    tensor.dims[0] = 10**9
+
+
+def negative(tensor, path):
+    tensor.dims[0] = -1
+
+
+def beside(location, offset=0, length=None, make=None):
+    """A change that says that the numbers are in another file."""
+    def change(tensor, path):
+        data = tensor.raw_data
+        (path.parent/"weights.bin").write_bytes(data)
+        if make:
+            make(path.parent)
+        tensor.ClearField("raw_data")
+        tensor.data_location = tensor.EXTERNAL
+        for key, value in (("location", location), ("offset", offset), ("length", len(data) if length is None else length)):
+            tensor.external_data.add(key=key, value=str(value))
+    return change
+
+
+@pytest.mark.parametrize("make, words", [
+    (lambda path: path.write_bytes(b""), "a.onnx: expected an ONNX model with nodes"),
+    (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "a.onnx: expected an ONNX model"),
+    (lambda path: os.mkfifo(path), "a.onnx: expected a file that can be read"),
+    (two_readers, "meet: expected one input that is no constant, got 2 of Concat; zfcore would need branches"),
+    (two_outputs, "outputs: expected one, the scores, got 2"),
+    (lambda path: chain(path, ("h", "w", 3), [("Relu", [])]), "x: expected pictures (N,C,H,W) of a fixed size, got ?x?x?x3"),
+    (lambda path: chain(path, (3, 8, 8), [("Relu", [])], opset=5), "version of its operators: expected 6 to"),
+    (of_one_tensor(larger), "w: expected 108000000000 bytes for the shape 1000000000x3x3x3, got 432"),
+    (of_one_tensor(negative), "w: expected a shape"),
+    (of_one_tensor(beside("../weights.bin")), "w: expected its numbers in a file in the model's own folder"),
+    (of_one_tensor(beside("/etc/passwd")), "w: expected its numbers in a file in the model's own folder"),
+    (of_one_tensor(beside("weights.bin", offset=8)), "w: expected 432 bytes from byte 8 on in weights.bin"),
+    (of_one_tensor(beside("weights.bin", length=9)), "w: expected 432 bytes"),
+    (of_one_tensor(beside("link.bin", make=lambda folder: (folder/"link.bin").symlink_to("weights.bin"))), "which is a link"),
+    (of_one_tensor(beside("link.bin", make=lambda folder: os.link(folder/"weights.bin", folder/"link.bin"))), "which is a link"),
+    (of_one_tensor(beside("in/w.bin", make=lambda folder: (folder/"in").symlink_to("/etc"))), "leads out of it"),
+    (of_one_tensor(beside("fifo.bin", make=lambda folder: os.mkfifo(folder/"fifo.bin"))), "got a file of 0 bytes"),
+    (of_one_tensor(beside("gone.bin")), "w: expected its numbers in ")])
+def test_a_file_that_lies_is_one_sentence_and_takes_no_memory(make, words, tmp_path):
+    path = tmp_path/"a.onnx"
+    make(path)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Expected) as refused:
+            read(path)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert words in str(refused.value)
+    assert most < 2**26
+
+
+def test_weights_in_a_file_beside_it_are_read(tmp_path):
+    of_one_tensor(beside("weights.bin"))(tmp_path/"a.onnx")
+    np.testing.assert_array_equal(read(tmp_path/"a.onnx").nodes[0].w, CONV["w"])
+    assert differences(tmp_path/"a.onnx") < 1e-5
+
+
+def test_whatever_is_cut_or_flipped_is_read_or_refused_in_one_sentence(tmp_path):
+    path, rng, refused = tmp_path/"a.onnx", np.random.default_rng(3), 0
+    network = Network("small", (3, 9, 9), [Conv("conv1", 4, 3), BatchNorm("bn1"), ReLU("relu1"), MaxPool("pool1", 2, 2), Dropout("drop"),
+                                           LocalResponseNorm("norm1"), Pad("pad", 1, 0, 0, -1), Flatten("flat"), Linear("fc2", 3)]).init(1)
+    write(network, path, drawn((3, 11, 11)), ["a", "b", "c"], preprocessing=True)
+    sound = path.read_bytes()
+    heads = len(sound) - 3*network.parameter_count()                      # most of the damage to what is no weight
+    for _ in range(300):
+        data = bytearray(sound)
+        if rng.random() < 0.2:
+            data = data[:rng.integers(len(data))]
+        for _ in range(rng.integers(1, 4)):
+            if len(data):
+                data[rng.integers(min(len(data), heads))] ^= 1 << rng.integers(8)
+        path.write_bytes(data)
+        try:
+            imported(path)
+        except Expected as sentence:
+            assert "\n" not in str(sentence) and len(str(sentence)) < 1000
+            refused += 1
+    assert refused > 100
+
+
+# ------------------------------------------------------------------------------------------------------------------ writing
+def outputs(network, x):
+    return network.forward(x)[0]
+
+
+def round_trip(network, folder, **how):
+    """Write a network, and return (scores, onnxruntime's, the network as it is read again, x); the checker finds nothing."""
+    path, (C, H, W) = folder/"written.onnx", network.input_shape
+    write(network, path, **how)
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    x = np.random.default_rng(8).uniform(-128, 128, (C, H, W, 3)).astype(np.float32)
+    scores = outputs(network, x)
+    theirs = np.moveaxis(runtime(path, np.ascontiguousarray(np.moveaxis(x, 3, 0))), 0, -1).reshape(scores.shape)
+    return scores, theirs, imported(path)[2].network, x
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny-alexnet", "nin"])
+def test_a_model_that_is_written_and_read_again_is_the_same_to_the_bit(model, tmp_path):
+    network = build(model, 7, 96).init(3, "he")
+    scores, theirs, again, x = round_trip(network, tmp_path)
+    assert np.abs(scores - theirs).max() < 5e-6*np.abs(scores).max()
+    np.testing.assert_array_equal(outputs(again, x).reshape(scores.shape), scores)
+    assert [layer.name for layer in again.layers][:len(network.layers)] == [layer.name for layer in network.layers]
+
+
+def test_the_network_that_comes_with_zfcore_is_onnxruntimes_to_a_millionth(tmp_path):
+    import zfcore
+    model = zfcore.open("drawn")
+    write(model.network, tmp_path/"drawn.onnx", model.mean, model.classes, preprocessing=True, softmax=True)
+    pixels = np.random.default_rng(4).integers(0, 256, (4, model.size, model.size, 3), np.uint8)
+    rim = (model.size - model.crop)//2
+    crops = np.ascontiguousarray(pixels[:, rim:rim + model.crop, rim:rim + model.crop])
+    assert np.abs(runtime(tmp_path/"drawn.onnx", crops).T - model.probabilities(pixels)).max() < 1e-6
+    foreign, seen, lowered = imported(tmp_path/"drawn.onnx")
+    assert foreign.labels == list(model.classes) and seen.assumed == ()
+    np.testing.assert_array_equal(lowered.mean, model.mean)
+    np.testing.assert_array_equal(outputs(lowered.network, model.inputs(pixels)), outputs(model.network, model.inputs(pixels)))
+
+
+def test_a_batch_normalisation_is_written_and_read_again_folded(tmp_path):
+    network = Network("normed", (3, 9, 9), [Conv("conv1", 4, 3), BatchNorm("bn1"), ReLU("relu1"), Flatten("flat"), Linear("fc2", 3)]).init(1, "he")
+    rng = np.random.default_rng(5)
+    for of_layer in (network["bn1"].parameters, network["bn1"].buffers):
+        of_layer.update({key: rng.uniform(0.5, 2, 4).astype(np.float32) for key in of_layer})
+    scores, theirs, again, x = round_trip(network, tmp_path)
+    assert np.abs(scores - theirs).max() < 5e-6*np.abs(scores).max()
+    assert np.abs(scores - outputs(again, x)).max() < 5e-6*np.abs(scores).max()
+    assert [layer.name for layer in again.layers] == ["conv1", "relu1", "flat", "fc2"]
+
+
+def test_every_kind_of_layer_is_written_or_refused_by_its_name(tmp_path):
+    assert _NODES.keys() == set(KINDS.values())
+    for layer in (LocalResponseNormWithin("norm1", 3), LocalResponseNorm("norm1", 4)):
+        with pytest.raises(Expected, match="^norm1: "):
+            write(Network("refused", (3, 9, 9), [layer]), tmp_path/"a.onnx")
+    with pytest.raises(Expected, match="with-preprocessing"):
+        write(build("tiny", 3, 96).init(), tmp_path/"a.onnx", preprocessing=True)
+    assert not list(tmp_path.iterdir())
+
+
+WINDOW = {"K": st.integers(1, 4), "S": st.integers(1, 3), "P": st.integers(0, 2), "rounding": st.sampled_from(["ceil", "floor"])}
+LAYERS = st.lists(st.one_of(
+    st.builds(Conv, st.just(""), st.integers(1, 3).map(lambda n: 2*n), **WINDOW, groups=st.sampled_from([1, 1, 2])),
+    st.builds(MaxPool, st.just(""), **WINDOW),
+    st.builds(AvgPool, st.just(""), **WINDOW, borders=st.sampled_from(["inside", "padded", "clipped"])), st.builds(AvgPool, st.just("")),
+    st.builds(LocalResponseNorm, st.just(""), st.sampled_from([1, 3, 5]), st.sampled_from([1e-4, 0.3]), st.sampled_from([0.5, 0.75]),
+              st.sampled_from([1.0, 2.0]), st.sampled_from(["mean", "sum"])),
+    st.builds(Pad, st.just(""), *[st.integers(-1, 3)]*4), st.builds(BatchNorm, st.just("")), st.builds(ReLU, st.just("")),
+    st.builds(Dropout, st.just(""), st.sampled_from([0.5, 0.7]))), min_size=1, max_size=7)
+
+
+def check_chain(layers, size, classes, folder):
+    """The chain, without the layers that do not fit, is onnxruntime's, and its own when it is read again."""
+    kept, shape = [], (3, *size)
+    for layer in layers:
+        layer.name = f"layer{len(kept)}"
+        try:
+            shape = layer.shape_out(shape)
+        except Expected:
+            continue
+        kept.append(layer)
+    network = Network("random", (3, *size), [*kept, Flatten("flat"), Linear("fc", classes)]).init(6, "he")
+    rng = np.random.default_rng(7)
+    for layer in network.layers:
+        for of_layer in (layer.parameters, layer.buffers) if isinstance(layer, BatchNorm) else ():
+            of_layer.update({key: rng.uniform(0.5, 2, len(array)).astype(np.float32) for key, array in of_layer.items()})
+        if "b" in layer.parameters:
+            layer.parameters["b"] = drawn(layer.parameters["b"].shape, 9)
+    write(network, folder/"a.onnx")
+    onnx.checker.check_model(str(folder/"a.onnx"), full_check=True)
+    x = np.random.default_rng(8).uniform(-128, 128, (3, *size, 2)).astype(np.float32)
+    scores, theirs = outputs(network, x), runtime(folder/"a.onnx", np.ascontiguousarray(np.moveaxis(x, 3, 0))).T
+    largest = np.abs(scores).max()
+    assert np.abs(scores - theirs).max() <= 1e-5*largest
+    again = outputs(lower.as_it_is(read(folder/"a.onnx"), "again"), x)
+    if any(isinstance(layer, BatchNorm) for layer in kept):
+        assert np.abs(scores - again).max() <= 1e-5*largest
+    else:
+        np.testing.assert_array_equal(again, scores)
+
+
+CHAINS = {"layers": LAYERS, "size": st.tuples(st.integers(5, 13), st.integers(5, 13)), "classes": st.integers(1, 4)}
+UNHURRIED = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture], "derandomize": True}
+
+
+@given(**CHAINS)
+@settings(max_examples=30, **UNHURRIED)
+def test_random_chains_of_layers_are_onnxruntimes_and_the_same_when_read_again(tmp_path, layers, size, classes):
+    check_chain(layers, size, classes, tmp_path)
+
+
+@pytest.mark.exhaustive
+@given(**CHAINS)
+@settings(max_examples=200, **UNHURRIED)
+def test_two_hundred_random_chains_are_onnxruntimes_and_the_same_when_read_again(tmp_path, layers, size, classes):
+    check_chain(layers, size, classes, tmp_path)

@@ -1,0 +1,165 @@
+"""Pictures that were moved, changed, lost or added between two halves of a run."""
+import csv
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import zfcore
+from tests.train.conftest import COLOURS, short, write_set
+from tests.train.test_loop import assert_same_bits
+from train.__main__ import main
+from train.evaluate import main as evaluate
+from zfcore.check import Expected
+from zfcore.checkpoint import load, save
+from zfcore.training import Training
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    """A run of one epoch, whose pictures are as those of the fixture `pictures`, elsewhere."""
+    return made(1, tmp_path/"run")
+
+
+def refused(capsys, *words):
+    """The sentence with which the command ends."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in words])
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and said.startswith("error: "), said
+    return said.removeprefix("error: ").strip()
+
+
+def test_a_run_goes_on_with_its_pictures_at_another_place_bit_for_bit_and_all_its_files_say_so(run, made, pictures, tmp_path):
+    before = load(run/"best.h5")
+    main(["--resume", str(run), "--data", str(pictures), "--epochs", "4"])
+    assert_same_bits(made(4, tmp_path/"whole")/"latest.h5", run/"latest.h5")
+    assert {load(path).state["data"] for path in run.glob("*.h5")} == {str(pictures)}
+    assert json.loads((run/"config.json").read_text())["options"]["data"] == str(pictures)
+    kept = load(run/"best.h5")
+    if kept.epoch == before.epoch:                         # nothing else in it is another
+        assert kept.step == before.step and all(np.array_equal(kept.velocity[layer][key], array) for layer, of in before.velocity.items()
+                                                for key, array in of.items())
+    assert len(zfcore.open(run).pictures()) == 12
+
+
+def test_what_a_relative_place_names_is_found_from_any_folder(pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main([*short(pictures), "--data", "pictures", "--epochs", "1", "--output", "run"])
+    (tmp_path/"elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path/"elsewhere")
+    assert len(zfcore.open("../run").pictures()) == 12
+    capsys.readouterr()
+    evaluate(["--run", "../run"])
+    assert "12 validation" in capsys.readouterr().out
+    main(["--resume", "../run", "--epochs", "2"])
+    main(["--resume", "../run", "--eval-only"])
+
+
+def test_a_run_that_stored_a_relative_place_goes_on_opening_where_that_is(run, pictures, tmp_path, monkeypatch, capsys):
+    for path in run.glob("*.h5"):
+        found = load(path)
+        save(path, replace(found, state={**found.state, "data": "pictures"}))
+    config = json.loads((run/"config.json").read_text())
+    config["options"]["data"] = "pictures"
+    (run/"config.json").write_text(json.dumps(config))
+    (tmp_path/"elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path/"elsewhere")
+    for said in (refused(capsys, "--resume", run), refused(capsys, "--resume", run, "--eval-only")):
+        assert "'pictures', which does not exist; --data NEW names where they are now" in said
+    with pytest.raises(Expected, match="which does not exist; --data NEW"):
+        zfcore.open(run).pictures()
+    monkeypatch.chdir(tmp_path)
+    assert len(zfcore.open(run).pictures()) == 12
+    main(["--resume", str(run), "--epochs", "2"])
+    assert load(run/"best.h5").state["data"] == str(pictures)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_was_lost_added_renamed_and_put_into_another_class_is_counted_and_named(seed, run, pictures, capsys):
+    rng = np.random.default_rng(seed)
+    files = sorted(path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png"))
+    chosen = rng.choice(files, int(rng.integers(1, 9)), replace=False).tolist()
+    lost, new = set(), set()
+    for name in chosen:
+        part, of, file = name.split("/")
+        lost.add(name)
+        match int(rng.integers(3)):
+            case 0:
+                (pictures/name).unlink()
+            case 1:
+                (pictures/name).rename(pictures/part/of/f"also {file}")
+                new.add(f"{part}/{of}/also {file}")
+            case 2:
+                other = next(colour for colour in COLOURS if colour != of)
+                (pictures/name).rename(pictures/part/other/f"from {of} {file}")
+                new.add(f"{part}/{other}/from {of} {file}")
+    said = refused(capsys, "--resume", run, "--data", pictures, "--epochs", "2")
+    assert "the 42 pictures that the run began with" in said and f"{len(lost)} missing" in said and "\n" not in said
+    assert (f"{len(new)} new" in said) == bool(new)
+    assert sum(name in said for name in lost) == min(len(lost), 3) and sum(name in said for name in new) == min(len(new), 3)
+    assert load(run/"latest.h5").epoch == 1
+
+
+def test_classes_that_are_missing_or_new_are_named(run, pictures, capsys):
+    shutil.rmtree(pictures/"train"/"jade")
+    shutil.rmtree(pictures/"val"/"jade")
+    said = refused(capsys, "--resume", run, "--data", pictures)
+    assert "the 3 classes of the checkpoint, got other classes: 1 missing ('jade')" in said
+
+
+def test_pictures_that_are_others_under_their_old_names_are_named_and_the_run_goes_on(run, pictures, capsys):
+    Image.new("RGB", (50, 40)).save(pictures/"train"/"plum"/"03.png")
+    main(["--resume", str(run), "--data", str(pictures), "--epochs", "2"])
+    assert "1 of 42 pictures have changed since the run began" in (said := capsys.readouterr().err) and "train/plum/03.png" in said
+    main(["--resume", str(run), "--epochs", "3"])
+    assert "have changed" not in capsys.readouterr().err, "told once"
+
+
+def test_a_run_from_before_there_was_a_list_knows_its_pictures_by_their_mean(run, pictures, capsys):
+    (run/"pictures.csv").unlink()
+    others = write_set(pictures.parent/"others")
+    for path in others.rglob("*.png"):
+        Image.new("RGB", (41, 37), "blue").save(path)
+    assert "others, whose mean image is not the same" in refused(capsys, "--resume", run, "--data", others)
+    main(["--resume", str(run), "--data", str(pictures), "--epochs", "2"])
+    with open(run/"pictures.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 42 and rows[0] == {"part": "train", "class": "amber", "picture": "train/amber/00.png",
+                                           "bytes": str((pictures/"train/amber/00.png").stat().st_size)}
+
+
+@pytest.mark.parametrize("text", ["part,class,picture,bytes\ntrain,amber\n", "x,y\n" + "a\n"*5, 'part,class,picture,bytes\n"' + "x"*200_000 + '",1,2,3\n',
+                                  "\n,,,\x00,\n", "\udcff,a\n\udcff\n"])
+def test_a_list_that_is_none_is_one_sentence(text, run, pictures, capsys):
+    (run/"pictures.csv").write_bytes(text.encode(errors="surrogateescape"))
+    said = refused(capsys, "--resume", run, "--data", pictures)
+    assert "pictures.csv" in said and "\n" not in said
+
+
+def test_pictures_without_parts_are_split_alike_at_their_new_place(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    flat = write_set(tmp_path/"set")/"train"
+    main([*short(flat), "--epochs", "1", "--val-fraction", "0.2", "--output", str(tmp_path/"run")])
+    judged = Training.resume(tmp_path/"run").trained.pictures().dataset.names
+    flat.rename(tmp_path/"moved")
+    assert "which does not exist; --data NEW" in refused(capsys, "--resume", tmp_path/"run")
+    main(["--resume", str(tmp_path/"run"), "--data", str(tmp_path/"moved"), "--eval-only"])
+    assert f"{len(judged)} validation" in capsys.readouterr().out
+    main(["--resume", str(tmp_path/"run"), "--data", str(tmp_path/"moved"), "--epochs", "2"])
+    assert zfcore.open(tmp_path/"run").pictures().dataset.names == judged and 0 < len(judged) < 15
+
+
+def test_names_that_are_no_text_are_listed_and_known_again(run, pictures, tmp_path):
+    odd = pictures.parent/"\udcff pictures"
+    pictures.rename(odd)
+    for name in ("a\nb.png", "\udc80.png", 'quote".png', "comma,.png"):
+        shutil.copy(odd/"train/amber/00.png", odd/"train/amber"/name)
+    main([*short(odd), "--epochs", "1", "--output", str(tmp_path/"odd")])
+    odd.rename(tmp_path/"plain")
+    main(["--resume", str(tmp_path/"odd"), "--data", str(tmp_path/"plain"), "--epochs", "2"])
+    assert load(tmp_path/"odd"/"latest.h5").epoch == 2

@@ -1,0 +1,32 @@
+"""Floor 7: `zfcore export RUN --format onnx --output FILE`: a network of zfcore's in the file of another engine."""
+from importlib import import_module
+from pathlib import Path
+
+from zfcore import check, trained
+from zfcore.backend import to_host
+from zfcore.commands.common import option
+from zfcore.terminal import printable, say
+
+HELP = "a trained network as a file of ONNX, safetensors or PyTorch"
+FORMATS = {"onnx": ("onnx", ".onnx"), "safetensors": ("safetensors", ".safetensors"), "torch": ("pytorch", ".pth")}
+OPTIONS = [
+    option("run", metavar="RUN", help="a run's folder, a checkpoint file, or a network that comes with zfcore, e.g. drawn"),
+    option("--format", choices=tuple(FORMATS), required=True),
+    option("--output", metavar="FILE", type=Path, required=True),
+    option("--with-preprocessing", action="store_true", help="onnx: the graph takes uint8 RGB pictures, and subtracts the mean itself"),
+]
+
+
+def work(args):
+    """Run the command."""
+    module, suffix = FORMATS[args.format]
+    if args.output.suffix.lower() != suffix:
+        raise check.Expected("--output", f"a file whose name ends in {suffix}", args.output)
+    if args.with_preprocessing and args.format != "onnx":
+        raise check.Expected("--with-preprocessing", "--format onnx, whose graph can do it", args.format)
+    model, writer = trained.open(args.run, "cpu"), import_module(f"zfcore.interchange.{module}")
+    how = {"preprocessing": True} if args.with_preprocessing else {}
+    writer.write(model.network, args.output, to_host(model.mean), model.classes, **how)
+    say(f"  {printable(args.output)}")
+    if args.format != "onnx":
+        say("", import_module("zfcore.interchange.pytorch").sequential(model.network))

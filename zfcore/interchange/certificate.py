@@ -1,0 +1,88 @@
+"""A certificate that an imported network is the one in its file: every layer beside what the file's own engine computes.
+
+Both are given the same pictures, of random pixels, or inputs that somebody brings with the answers; each layer's largest difference
+is held against its largest value. Float32 sums in another order differ by about 1e-6 of that; a network whose scores differ by more
+than LIMIT is not the one in the file.
+"""
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zfcore import check
+from zfcore.backend import to_host
+from zfcore.interchange.foreign import Foreign
+from zfcore.interchange.lower import Lowered
+from zfcore.interchange.preprocessing import Preprocessing
+from zfcore.ops.softmax_loss import softmax
+
+LIMIT = 5e-5                      # of the largest score
+PICTURES, SEED = 2, 1
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Largest difference of a layer's outputs from those of the file's own engine, and their largest value."""
+    layer: str
+    shape: tuple[int, ...]
+    absolute: float
+    largest: float
+
+    @property
+    def relative(self) -> float:
+        return self.absolute/self.largest if self.largest else self.absolute
+
+
+def compare(foreign: Foreign, seen: Preprocessing, lowered: Lowered) -> list[Difference]:
+    """The Difference of every layer that computes what a node of the file does, the scores last. `foreign` must have an engine."""
+    C, H, W = foreign.input_shape
+    pixels = np.random.default_rng(SEED).integers(0, 256, (PICTURES, H, W, 3), np.uint8)
+    x = seen.of_pixels(pixels)
+    theirs: Mapping[str, NDArray[Any]] = foreign.engine(x, list(dict.fromkeys(lowered.tensors.values())))      # type: ignore[misc]
+    found, y = [], entering(seen, lowered, x)
+    for layer in lowered.network.layers:
+        y, _ = layer.forward(y)
+        tensor = lowered.tensors.get(layer.name)
+        if tensor in theirs:
+            found.append(difference(layer.name, to_host(y), np.asarray(theirs[tensor])))
+    return found
+
+
+def entering(seen: Preprocessing, lowered: Lowered, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """x (N,C,H,W), as the file's network was made for -> (3,H,W,N), what enters zfcore's in its place."""
+    H, W = x.shape[2:]
+    top = (lowered.mean.shape[1] - H)//2
+    return np.ascontiguousarray(seen.pixels(x) - lowered.mean[:, top:top + H, top:top + W, None], np.float32)
+
+
+def difference(layer: str, ours: NDArray[Any], theirs: NDArray[Any]) -> Difference:
+    """The Difference of `ours`, batch last, from `theirs`, batch first. Raises Expected where they have other shapes."""
+    theirs = np.moveaxis(theirs, 0, -1).astype(np.float64)
+    if theirs.size != ours.size:
+        raise check.Expected(f"{layer}: outputs of the file's own engine", f"{ours.size} numbers, of shape {ours.shape}", theirs.shape)
+    theirs = theirs.reshape(ours.shape)
+    return Difference(layer, ours.shape[:-1], float(np.abs(ours - theirs).max(initial=0)), float(np.abs(theirs).max(initial=0)))
+
+
+def against_answers(seen: Preprocessing, lowered: Lowered, x: NDArray[np.float32], y: NDArray[Any]) -> Difference:
+    """The Difference from answers y (N,classes) that somebody knows for inputs x (N,C,H,W): scores, or probabilities if they sum to 1."""
+    check.shape("--check: x", x, (None, *(len(seen.scale), *lowered.network.input_shape[1:])))
+    scores = to_host(lowered.network.forward(entering(seen, lowered, np.asarray(x, np.float32)))[0])
+    are_probabilities = (y >= 0).all() and np.allclose(y.reshape(len(y), -1).sum(axis=1), 1, atol=1e-3)
+    return difference("answers", softmax(scores) if are_probabilities else scores, y)
+
+
+def check_same(what: object, found: Difference) -> None:
+    """Raise Expected unless it is no more than the rounding of float32."""
+    if not found.relative <= LIMIT:
+        raise check.Expected(f"{what}: {found.layer}", f"what the file's own engine computes, to {LIMIT:g} of the largest value",
+                             f"a difference of {found.relative:.1e}", "nothing is written; please report the network")
+
+
+def table(found: list[Difference]) -> list[str]:
+    """The lines of a table of Differences."""
+    width = max((len(one.layer) for one in found), default=5)
+    head = f"{'layer':{width}}  {'maps or units':>15}  {'difference':>10}  {'of largest':>10}"
+    return [head, *(f"{one.layer:{width}}  {'x'.join(map(str, one.shape)):>15}  {one.absolute:10.1e}  {one.relative:10.1e}" for one in found)]

@@ -1,0 +1,654 @@
+"""ONNX: networks of nodes in a row, of operators of version 6 and later, as PyTorch, TensorFlow, CNTK and many others export them.
+
+Which attributes an operator of a version has, and their defaults, the package `onnx` knows; what they mean is in its specification
+(https://onnx.ai/onnx/operators). What is computed of constants is computed here, so that a shape which is put together of the number
+of pictures and a product is a Flattening. What zfcore cannot express is refused by the node's name, and nothing is guessed.
+
+`zfcore.interchange.onnx_writer` writes such files.
+"""
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zfcore import check
+from zfcore.files import read_bytes, said
+from zfcore.hints import FilePath, Shape
+from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling,
+                                        Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, in_a_row, padding,
+                                        unsupported)
+from zfcore.interchange.onnx_metadata import KEY, from_metadata
+from zfcore.interchange.onnx_tensors import COMPUTED, FORMS, MOST_BYTES, PICTURES, Budget, Tensors, computed, settled
+
+VERSIONS = 6, 28                                   # of the operators, whose rules are followed
+MOST_NODES, MOST_SIDE = 10**5, 2**14               # pixels of maps, of windows and of what lies around
+HIGHEST = float(np.finfo(np.float32).max)
+NEEDED = {**dict.fromkeys(("PRelu", "LeakyRelu"), "a rectifier with a slope"),
+          **dict.fromkeys(("Sigmoid", "Tanh", "Elu", "Selu", "HardSigmoid", "HardSwish", "Gelu", "Softplus", "Erf", "Mish"), "a layer for it"),
+          **dict.fromkeys(("Concat", "Split", "Sum", "Max", "Min", "Mean"), "branches"),
+          **dict.fromkeys(("RNN", "GRU", "LSTM", "Loop", "Scan", "If"), "recurrence"),
+          **dict.fromkeys(("ConvTranspose", "Upsample", "Resize", "DepthToSpace", "MaxUnpool"), "layers that enlarge maps")}
+
+
+def read(path: FilePath, graph: FilePath | None = None, model: str | None = None) -> Foreign:
+    """The network in the ONNX file at `path`, which has all that it takes: `graph` and `model` must be None. Raises Expected for what
+    is no such file or is damaged, and Unsupported, naming the node, for what zfcore has no layer for."""
+    path = Path(path)
+    for option, value in (("--graph", graph), ("--model", model)):
+        if value is not None:
+            raise check.Expected(option, "nothing beside an ONNX file, which says how its layers lie", value)
+    try:
+        return _Reader(path, parsed(path)).foreign()
+    except UnicodeDecodeError:
+        raise check.Expected(path, "names in UTF-8", "other bytes", "the file is damaged") from None
+
+
+def parsed(path: Path) -> Any:
+    """The onnx.ModelProto in the file at `path`, without the tensors in other files."""
+    if not find_spec("onnx"):
+        raise check.Expected(path, "the package onnx, which reads such files", "none installed", 'pip install "zfcore[import]"')
+    from google.protobuf.message import DecodeError
+    from onnx import ModelProto
+    model = ModelProto()
+    try:
+        model.ParseFromString(read_bytes(path, MOST_BYTES))
+    except OSError as error:
+        raise check.Expected(path, "a file that can be read", error.strerror or error) from None
+    except (DecodeError, ValueError):
+        raise check.Expected(path, "an ONNX model", "other bytes, or the beginning of one") from None
+    return model
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A tensor between pictures and scores: `name` is that of the one which has its numbers, `shape` of one picture: (C,H,W) or
+    (D,); `order` is how the file has its axes."""
+    name: str
+    shape: Shape
+    order: str = "chw"
+
+    @property
+    def axes(self) -> Shape:
+        """Shape as the file has it, but for the number of pictures."""
+        return (*self.shape[1:], self.shape[0]) if self.order == "hwc" else self.shape
+
+
+class _Reader:
+    """Goes through the nodes of a model, from the pictures to the scores."""
+
+    def __init__(self, path, model):
+        self.path, self.model, self.graph = path, model, model.graph
+        self.tensors, self.budget = Tensors(path), Budget(path)
+        self.values = {}                  # name -> Flow or array, of what is known so far
+        self.row = []
+        self.aliases = {}                 # name that a node here gives -> name of the same numbers in the file
+        self.preprocessing = {}
+        self.notes = []
+        self.version = self._version()
+        self.initialisers = self._initialisers()
+        self.first, self.batch, self.dtype = self._input()
+
+    def foreign(self):
+        """The Foreign."""
+        outputs = [value.name for value in self.graph.output]
+        if len(outputs) != 1:
+            raise check.Expected(f"{self.path}: outputs", "one, the scores", f"{len(outputs)}: {', '.join(map(said, outputs[:4]))}",
+                                 "zfcore would need several heads" if outputs else "")
+        with np.errstate(all="ignore"):                   # numbers that are too large for anything are refused later, as such
+            for node in self._ordered(outputs[0]):
+                self._step(node)
+        last = self.values.get(outputs[0])
+        if not isinstance(last, Flow) or not self.row:
+            raise check.Expected(f"{self.path}: {said(outputs[0])}", "scores that are computed of pictures", "constants or pictures")
+        if last.order != "chw":
+            raise check.Expected(f"{self.path}: {said(outputs[0])}", "scores in the order of their maps", "another order")
+        labels, told = from_metadata(self.path, {item.key: item.value for item in self.model.metadata_props}.get(KEY), self.first.shape)
+        self._agree(told)
+        row = in_a_row(self.path, self.row, self.first.name, last.name)
+        found = Foreign("ONNX", self.path, self.first.name, self.first.shape, row, labels, {**self.preprocessing, **told}, self.notes)
+        if find_spec("onnxruntime"):
+            found.engine = Engine(self.path, self.first, self.dtype, self.batch, self.aliases)
+            found.engine_name = f"onnxruntime {_version_of('onnxruntime', 'onnxruntime-gpu')}"
+        else:
+            found.engine_hint = "pip install onnxruntime"
+        return found
+
+    def _agree(self, told):
+        """Raise Expected where the metadata's mean image is not the one that the graph subtracts."""
+        own, mean = self.preprocessing.get("mean"), told.get("mean")
+        if own is not None and mean is not None:
+            side = self.first.shape[1]
+            rim = (mean.shape[1] - side)//2
+            if not np.array_equal(np.broadcast_to(mean[:, rim:rim + side, rim:rim + side], self.first.shape),
+                                  np.broadcast_to(own.reshape(-1, *own.shape[1:] or (1, 1)), self.first.shape)):
+                raise check.Expected(f"{self.path}: metadata {KEY}", "the mean image that the graph subtracts", "another")
+
+    # ------------------------------------------------------------------------------------------------- what the file declares
+    def _version(self):
+        versions = {item.domain: item.version for item in self.model.opset_import}
+        found = versions.get("", versions.get("ai.onnx", 1))
+        if not self.graph.node:
+            raise check.Expected(self.path, "an ONNX model with nodes", "none")
+        if not VERSIONS[0] <= found <= VERSIONS[1]:
+            raise check.Expected(f"{self.path}: version of its operators", f"{VERSIONS[0]} to {VERSIONS[1]}", found,
+                                 "export it with another opset_version")
+        if len(self.graph.node) > MOST_NODES:
+            raise check.Expected(self.path, f"at most {MOST_NODES} nodes", len(self.graph.node))
+        if self.graph.sparse_initializer:
+            raise check.Expected(self.path, "weights that are written in full", "sparse ones", "zfcore would need sparse weights")
+        return found
+
+    def _initialisers(self):
+        found = {}
+        for tensor in self.graph.initializer:
+            if tensor.name in found:
+                raise check.Expected(f"{self.path}: {said(tensor.name)}", "one tensor of this name", "two")
+            self.tensors.check(tensor)
+            found[tensor.name] = tensor
+        return found
+
+    def _input(self):
+        """(Flow that enters, number of pictures or None for any, dtype)."""
+        inputs = [value for value in self.graph.input if value.name not in self.initialisers]
+        if len(inputs) != 1:
+            raise check.Expected(f"{self.path}: inputs", "one, the pictures",
+                                 f"{len(inputs)}: {', '.join(said(value.name) for value in inputs[:4])}")
+        tensor, where = inputs[0].type.tensor_type, f"{self.path}: {inputs[0].name[:100]}"
+        sizes = [entry.dim_value if entry.HasField("dim_value") else None for entry in tensor.shape.dim]
+        if len(sizes) != 4 or not all(n is not None and 1 <= n <= MOST_SIDE for n in sizes[1:]):
+            words = "x".join("?" if n is None else str(n) for n in sizes[:8]) or "none"
+            raise check.Expected(where, "pictures (N,C,H,W) of a fixed size", words, "export it with one")
+        if tensor.elem_type not in FORMS or tensor.elem_type == 16:
+            raise check.Expected(where, "pictures of plain numbers", f"data type {tensor.elem_type}")
+        if (sizes[0] or 0) > 2**16:
+            raise check.Expected(where, f"at most {2**16} pictures at once", sizes[0])
+        flow = Flow(inputs[0].name, tuple(sizes[1:]))
+        self.values[flow.name] = flow
+        return flow, sizes[0] if (sizes[0] or 0) > 0 else None, np.dtype(FORMS[tensor.elem_type][0])
+
+    def _ordered(self, output):
+        """The nodes that `output` needs, in an order in which they can be computed."""
+        makers = {}
+        for node in self.graph.node:
+            for name in filter(None, node.output):
+                if name in makers or name in self.initialisers or name == self.first.name:
+                    raise check.Expected(f"{self.path}: {said(name)}", "to be made by one node", "two that do")
+                makers[name] = node
+        needed, below, todo = {}, {}, [output]
+        while todo:
+            node = makers.get(todo.pop())
+            if node is not None and id(node) not in needed:
+                needed[id(node)] = node
+                below[id(node)] = {id(makers[name]) for name in node.input if name in makers}
+                todo += node.input
+        try:
+            return [needed[key] for key in TopologicalSorter(below).static_order()]
+        except CycleError as error:
+            raise check.Expected(f"{self.path}: {called(needed[error.args[1][0]])}", "nodes that lead from pictures to scores",
+                                 "ones that lead round in a circle") from None
+
+    # ------------------------------------------------------------------------------------------------------ node after node
+    def _step(self, node):
+        inputs = [self._value(node, name) if name else None for name in node.input]
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        flows = [value for value in inputs if isinstance(value, Flow)]
+        if node.domain not in ("", "ai.onnx") or not (node.op_type in LAYERS or node.op_type in COMPUTED):
+            raise self._unsupported(node, "an operator that zfcore has a layer for", said(node.op_type), NEEDED.get(node.op_type, ""))
+        a = self._attributes(node, len(inputs))
+        if node.op_type == "Shape" and flows:
+            made = self._shape(node, a, flows[0])
+        elif not flows and node.op_type in COMPUTED:
+            made = computed(node.op_type, a, inputs, self.budget, called(node))
+        elif not flows:
+            raise self._unsupported(node, f"maps or units that {node.op_type} reads", "constants alone")
+        elif len(flows) > 1:
+            raise self._unsupported(node, "one input that is no constant", f"{len(flows)} of {node.op_type}", "branches")
+        elif node.op_type not in LAYERS:
+            raise self._unsupported(node, f"constants that {node.op_type} reads", "maps or units", NEEDED.get(node.op_type, ""))
+        else:
+            if self.dtype.kind != "f" and node.op_type not in ("Cast", "Transpose", "Identity"):
+                raise self._unsupported(node, "pictures that are cast to float before", self.dtype)
+            made = LAYERS[node.op_type](self, node, a, *inputs)
+        self.values[node.output[0]] = made
+
+    def _shape(self, node, a, flow):
+        shape = np.array([PICTURES, *flow.axes], object)
+        return settled(shape[slice(a.start, a.end)] if self.version >= 15 else shape)
+
+    def _value(self, node, name):
+        if name not in self.values:
+            if name not in self.initialisers:
+                raise self._unsupported(node, "inputs that other nodes give first, or the file has", said(name))
+            self.values[name] = self.tensors.array(self.initialisers[name])
+        return self.values[name]
+
+    def _attributes(self, node, count):
+        """A namespace of the attributes that an operator of this version has, with the node's values or the defaults; `count`:
+        of its inputs."""
+        from onnx import defs, helper
+        try:
+            schema = defs.get_schema(node.op_type, self.version, "")
+        except defs.SchemaError:
+            raise self._unsupported(node, f"an operator of version {self.version}", said(node.op_type)) from None
+        if not schema.min_input <= count <= schema.max_input or not node.output or not node.output[0]:
+            raise self._unsupported(node, f"{node.op_type} with its inputs and its output", f"{count} and {len(node.output)}")
+        given = {}
+        for entry in node.attribute:
+            if entry.name not in schema.attributes or entry.type != int(schema.attributes[entry.name].type) or entry.ref_attr_name:
+                raise self._unsupported(node, f"attributes of {node.op_type} of version {self.version}", said(entry.name))
+            value = helper.get_attribute_value(entry)
+            given[entry.name] = self.tensors.array(value) if entry.type == entry.TENSOR else _plain(value)
+        for name, entry in schema.attributes.items():
+            if name not in given:
+                if entry.required:
+                    raise self._unsupported(node, f"the attribute {name}", "none")
+                value = helper.get_attribute_value(entry.default_value) if entry.default_value.type else None
+                given[name] = _plain(value)
+        if bad := [name for name, value in given.items() if isinstance(value, float) and not math.isfinite(value)]:
+            raise self._unsupported(node, f"a finite number as {bad[0]}", given[bad[0]])
+        return SimpleNamespace(**given)
+
+    def _unsupported(self, node, expected, got, needed=""):
+        return unsupported(self.path, called(node), expected, got, needed)
+
+    def _add(self, node, kind, flow, shape, **what):
+        """Put a node of the kind behind `flow`, and return the Flow that it gives."""
+        if flow.order != "chw" and kind is not Flattening:
+            raise self._unsupported(node, "maps (N,C,H,W)", "their axes in another order", "layers of channels last")
+        self.row.append(kind(called(node), flow.name, node.output[0], **what))
+        return Flow(node.output[0], tuple(shape))
+
+    def _constant(self, node, value, what):
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
+            raise self._unsupported(node, f"a constant as {what}", "none")
+        return value
+
+    def _maps(self, node, flow):
+        if not isinstance(flow, Flow) or len(flow.shape) != 3:
+            raise self._unsupported(node, "maps", "units, which have no rows and columns" if isinstance(flow, Flow) else "a constant")
+        return flow
+
+    # ------------------------------------------------------------------------------------------------------------- windows
+    def _window(self, node, a, kernel, size):
+        """(Window, (H,W) of what comes out)."""
+        kernel, strides, pads = list(kernel or ()), a.strides or [1, 1], a.pads or [0]*4
+        dilations = getattr(a, "dilations", None) or [1, 1]
+        for name, values, least, count in (("kernel_shape", kernel, 1, 2), ("strides", strides, 1, 2), ("dilations", dilations, 1, 2),
+                                           ("pads", pads, 0, 4)):
+            if len(values) != count or not all(least <= n <= MOST_SIDE for n in values):
+                raise self._unsupported(node, f"{count} numbers from {least} to {MOST_SIDE} as {name}", said(str(values)))
+        if a.auto_pad not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
+            raise self._unsupported(node, "a known auto_pad", said(a.auto_pad))
+        around = {"NOTSET": ((pads[0], pads[2]), (pads[1], pads[3])), "VALID": ((0, 0), (0, 0))}.get(a.auto_pad, a.auto_pad.lower())
+        ceil = getattr(a, "ceil_mode", 0) and a.auto_pad == "NOTSET"
+        window = Window(tuple(kernel), tuple(strides), around, "ceil" if ceil else "floor", tuple(dilations))
+        reach = [1 + (K - 1)*d for K, d in zip(kernel, dilations)]
+        placed = list(zip(size, reach, strides, padding(window, size)))
+        if any(K > n + sum(pair) for n, K, _, pair in placed):
+            raise self._unsupported(node, f"maps of at least {'x'.join(map(str, reach))} pixels", "x".join(map(str, size)))
+        if all(counted(*place, "floor") == counted(*place, "ceil") for place in placed):
+            window.rounding = "floor"
+        return window, [counted(*place, window.rounding) for place in placed]
+
+    def _conv(self, node, a, x, w=None, b=None):
+        C, *size = self._maps(node, x).shape
+        w = self._constant(node, w, "filters")
+        if w.ndim != 4 or a.kernel_shape and list(a.kernel_shape) != list(w.shape[2:]):
+            raise self._unsupported(node, "filters (F,C,K,K), as kernel_shape says", w.shape)
+        if a.group < 1 or w.shape[1]*a.group != C or w.shape[0] % a.group:
+            raise self._unsupported(node, f"filters for {C} maps in {said(a.group)} groups", w.shape)
+        window, out = self._window(node, a, w.shape[2:], size)
+        return self._add(node, Convolution, x, (len(w), *out), w=w, b=self._biases(node, b, len(w)), window=window, groups=a.group)
+
+    def _biases(self, node, b, count):
+        if b is not None and self._constant(node, b, "biases").shape != (count,):
+            raise self._unsupported(node, f"{count} biases", f"shape {b.shape}")
+        return b
+
+    def _max_pool(self, node, a, x):
+        C, *size = self._maps(node, x).shape
+        window, out = self._window(node, a, a.kernel_shape, size)
+        return self._add(node, MaxPooling, x, (C, *out), window=window)
+
+    def _average_pool(self, node, a, x):
+        C, *size = self._maps(node, x).shape
+        window, out = self._window(node, a, a.kernel_shape, size)
+        padded = getattr(a, "count_include_pad", 0)              # of version 7 and later
+        if padded and window.rounding == "ceil":
+            raise self._unsupported(node, "ceil_mode or count_include_pad", "both, of which engines make different things")
+        return self._add(node, AveragePooling, x, (C, *out), window=window, borders="padded" if padded else "inside")
+
+    def _global_pool(self, node, a, x):
+        kind = AveragePooling if node.op_type == "GlobalAveragePool" else MaxPooling
+        return self._add(node, kind, self._maps(node, x), (x.shape[0], 1, 1), window=None)
+
+    def _reduce_mean(self, node, a, x, axes=None):
+        axes = self._known(node, a.axes if axes is None and self.version < 18 else axes, "axes")
+        C, *_ = self._maps(node, x).shape
+        if {axis % 4 for axis in axes} != ({2, 3} if x.order == "chw" else {1, 2}) or len(axes) != 2:
+            raise self._unsupported(node, "a mean over rows and columns", f"one over axes {said(str(axes))}")
+        if x.order == "hwc":
+            x = Flow(x.name, x.shape)
+        if a.keepdims:
+            return self._add(node, AveragePooling, x, (C, 1, 1), window=None)
+        name = f"{node.output[0]} as maps"
+        self.aliases[name] = node.output[0]
+        self.row.append(AveragePooling(called(node), x.name, name, window=None))
+        return self._add(node, Flattening, Flow(name, (C, 1, 1)), (C,))
+
+    def _pad(self, node, a, x, pads=None, value=None, axes=None):
+        C, *size = self._maps(node, x).shape
+        if self.version < 11:
+            pads, value = a.pads, a.value
+        axes = [0, 1, 2, 3] if axes is None else [axis % 4 for axis in self._known(node, axes, "axes")]
+        pads = self._known(node, pads, "pads")
+        value = 0.0 if value is None else float(np.asarray(value, np.float64).reshape(-1)[:1].sum())
+        if len(pads) != 2*len(axes) or len(set(axes)) != len(axes) or not all(abs(n) <= MOST_SIDE for n in pads):
+            raise self._unsupported(node, "pads in front of and behind each axis", said(str(pads)))
+        pairs = dict(zip(axes, zip(pads, pads[len(axes):])))
+        if any(pairs.get(axis, (0, 0)) != (0, 0) for axis in (0, 1)):
+            raise self._unsupported(node, "padding of rows and columns", "pictures or maps more")
+        if not any(pads):
+            return x
+        if a.mode != "constant" or value and max(pads) > 0:
+            raise self._unsupported(node, "padding with zeros", f"mode {said(a.mode)}, value {value:g}")
+        around = pairs.get(2, (0, 0)), pairs.get(3, (0, 0))
+        out = [n + sum(pair) for n, pair in zip(size, around)]
+        if any(n < 1 or n + min(pair) < 1 for n, pair in zip(size, around)) or min(out) < 1:
+            raise self._unsupported(node, "something left of the maps", "x".join(map(str, out)))
+        return self._add(node, Padding, x, (C, *out), pads=around)
+
+    def _known(self, node, values, what):
+        """Whole numbers, as a list, that are attributes or constants."""
+        values = np.asarray([] if values is None else values)
+        if values.dtype.kind not in "iu" or values.ndim > 1 or values.size > 8:
+            raise self._unsupported(node, f"known whole numbers as {what}", "others")
+        return values.reshape(-1).tolist()
+
+    # ------------------------------------------------------------------------------------------------ pixel by pixel, unit by unit
+    def _relu(self, node, a, x):
+        return self._add(node, Rectifier, x, x.shape)
+
+    def _clip(self, node, a, x, low=None, high=None):
+        low, high = (a.min, a.max) if self.version < 11 else (low, high)
+        low, high = (ends if value is None else float(np.asarray(value).reshape(-1)[:1].sum()) for value, ends in ((low, -HIGHEST), (high, HIGHEST)))
+        if low > -HIGHEST and low != 0 or high < HIGHEST:
+            raise self._unsupported(node, "a clip to 0 and above", f"one to {low:g} and {high:g}", "a rectifier that ends")
+        return x if low <= -HIGHEST else self._relu(node, a, x)
+
+    def _lrn(self, node, a, x):
+        if not 1 <= a.size <= 2**16 or a.bias <= 0 or a.alpha < 0 or a.beta < 0:
+            raise self._unsupported(node, "a size, a bias above 0, alpha and beta not below", f"{said(a.size)}, {a.bias:g}, {a.alpha:g}, {a.beta:g}")
+        return self._add(node, ResponseNorm, self._maps(node, x), x.shape, n=a.size, alpha=a.alpha, beta=a.beta, k=a.bias,
+                         above=a.size % 2 == 0)
+
+    def _batch_normalization(self, node, a, x, *arrays):
+        training = (self.version < 7 and not a.is_test) or getattr(a, "training_mode", 0) or len(list(filter(None, node.output))) > 1
+        if training:
+            raise self._unsupported(node, "batch normalisation as it is used", "as it is trained", "an export for inference")
+        if not getattr(a, "spatial", 1) and x.shape[1:] not in ((), (1, 1)):
+            raise self._unsupported(node, "one number a map", "spatial = 0", "a normalisation of every pixel by its own")
+        if any(self._constant(node, array, "scale, shift, mean and variance").shape != x.shape[:1] for array in arrays):
+            raise self._unsupported(node, f"{x.shape[0]} numbers each", ", ".join(str(array.shape) for array in arrays))
+        gamma, beta, mean, var = (np.asarray(array, np.float64) for array in arrays)
+        if not (var + a.epsilon > 0).all():
+            raise self._unsupported(node, "variances above 0", f"{var.min():g}")
+        scale = gamma/np.sqrt(var + a.epsilon)
+        return self._add(node, Affine, x, x.shape, scale=scale, shift=beta - mean*scale)
+
+    def _dropout(self, node, a, x, ratio=None, training=None):
+        ratio = getattr(a, "ratio", 0.5) if ratio is None else _plain(float(self._constant(node, ratio, "ratio").reshape(-1)[:1].sum()))
+        trains = not a.is_test if self.version < 7 else training is not None and bool(np.asarray(training).any())
+        if trains and ratio:
+            raise self._unsupported(node, "dropout that does nothing", "as it is in training", "an export for inference")
+        if not 0 <= ratio < 1:
+            raise self._unsupported(node, "a ratio from 0 to below 1", ratio)
+        return self._add(node, Dropping, x, x.shape, ratio=ratio)
+
+    def _softmax(self, node, a, x):
+        if a.axis not in (1, -len(x.shape)) or x.shape[1:] not in ((), (1, 1)) or x.order != "chw":
+            raise self._unsupported(node, "a softmax over the classes", f"one over axis {said(a.axis)} of {len(x.shape) + 1}")
+        return self._add(node, Probabilities, x, x.shape)
+
+    def _with_constant(self, node, a, x, y):
+        """Sum, difference, product or quotient of maps or units and a constant."""
+        op, constant_first = node.op_type, isinstance(y, Flow)
+        flow, c = (y, x) if constant_first else (x, y)
+        c = np.asarray(self._constant(node, c, "its other input"), np.float64)
+        if op == "Div" and constant_first:
+            raise self._unsupported(node, "maps divided by a constant", "a constant divided by maps")
+        if op in ("Add", "Sub") and not constant_first and self._is_picture(flow, c):
+            return self._subtracted(node, flow, c if op == "Sub" else -c)
+        c = self._each(node, a, flow, c)
+        if op == "Div" and not c.all():
+            raise self._unsupported(node, "numbers other than 0 to divide by", 0)
+        if op in ("Add", "Sub"):
+            scale, shift = (-1 if op == "Sub" and constant_first else 1), (-c if op == "Sub" and not constant_first else c)
+        else:
+            scale, shift = (c if op == "Mul" else 1/c), 0
+        return self._add(node, Affine, flow, flow.shape, scale=scale + np.zeros_like(c), shift=shift + np.zeros_like(c))
+
+    def _each(self, node, a, flow, c):
+        """A constant that is broadcast to every pixel of a map, (C,) or (1,)."""
+        rank = len(flow.shape) + 1
+        if self.version < 7 and c.ndim < rank and c.size > 1:
+            axis = rank - c.ndim if a.axis is None else a.axis % rank
+            if not a.broadcast or axis + c.ndim > rank:
+                raise self._unsupported(node, "a constant that is broadcast", f"shape {c.shape}")
+            c = c.reshape(*c.shape, *[1]*(rank - axis - c.ndim))
+        if c.size == 1 and c.ndim <= rank:
+            return c.reshape(1)
+        if (1,)*(rank - c.ndim) + c.shape != (1, flow.shape[0], *[1]*(rank - 2)) or flow.order != "chw":
+            raise self._unsupported(node, "one number, or one for each map or unit", f"shape {c.shape}", "a constant for every pixel")
+        return c.reshape(-1)
+
+    def _is_picture(self, flow, c):
+        return flow.name == self.first.name and flow.order == "chw" and math.prod(flow.shape[1:]) > 1 and \
+            c.shape in (flow.shape, (1, *flow.shape)) and len(flow.shape) == 3
+
+    def _subtracted(self, node, flow, mean):
+        """Pictures less a mean picture: what enters begins here."""
+        if flow.shape[1] != flow.shape[2]:
+            raise self._unsupported(node, "square pictures, where a mean picture is subtracted", "x".join(map(str, flow.shape)))
+        self.preprocessing.update(mean=mean.reshape(flow.shape), scale=1.0, size=flow.shape[1])
+        self.notes.append(f"{called(node)}: a mean picture, which the file itself subtracts")
+        return self._head(Flow(node.output[0], flow.shape))
+
+    def _head(self, flow):
+        self.first = flow
+        return flow
+
+    # ---------------------------------------------------------------------------------------------------------- products and shapes
+    def _gemm(self, node, a, x, w=None, c=None):
+        w = self._matrix(node, x, w)
+        if a.transA:
+            raise self._unsupported(node, "units as they are", "transA = 1")
+        w = w if a.transB else w.T
+        self._fits(node, x, w)
+        if c is not None:
+            c = self._constant(node, c, "C")
+            if c.ndim > 2 or c.size not in (1, len(w)) or c.ndim == 2 and len(c) > 1 or self.version < 7 and c.ndim < 2 and not a.broadcast:
+                raise self._unsupported(node, f"{len(w)} biases", f"C of shape {c.shape}")
+            c = np.broadcast_to(c.reshape(-1), (len(w),))
+            c = c if a.beta == 1 else a.beta*c.astype(np.float64)
+        w = w if a.alpha == 1 else a.alpha*w.astype(np.float64)
+        return self._add(node, Dense, x, (len(w),), w=w, b=c)
+
+    def _matmul(self, node, a, x, w=None):
+        w = self._matrix(node, x, w).T
+        self._fits(node, x, w)
+        return self._add(node, Dense, x, (len(w),), w=w, b=None)
+
+    def _matrix(self, node, x, w):
+        if not isinstance(x, Flow) or len(x.shape) != 1:
+            raise self._unsupported(node, "units times a constant", "maps, or a constant times units")
+        if self._constant(node, w, "matrix").ndim != 2:
+            raise self._unsupported(node, "a matrix", f"shape {w.shape}")
+        return w
+
+    def _fits(self, node, x, w):
+        if w.shape[1] != x.shape[0]:
+            raise self._unsupported(node, f"a matrix for {x.shape[0]} units", w.shape[::-1])
+
+    def _flatten(self, node, a, x):
+        if a.axis not in (1, -len(x.shape)):
+            raise self._unsupported(node, "the axes behind the pictures as one", f"axis {said(a.axis)}")
+        return self._flattened(node, x)
+
+    def _flattened(self, node, x):
+        if len(x.shape) == 1:
+            return x
+        order = "chw" if x.shape[1:] == (1, 1) else x.order
+        return self._add(node, Flattening, x, (math.prod(x.shape),), order=order)
+
+    def _reshape(self, node, a, x, shape=None):
+        """One that makes a row of each picture's maps, or leaves the shape as it is."""
+        if not isinstance(x, Flow) or not isinstance(shape, np.ndarray) or shape.dtype.kind not in "iuO" or shape.ndim != 1 or shape.size > 8:
+            raise self._unsupported(node, "a shape that is known", "another")
+        own, shape = [self.batch or PICTURES, *x.axes], shape.tolist()
+        if not getattr(a, "allowzero", 0):
+            shape = [own[k] if n == 0 and k < len(own) else n for k, n in enumerate(shape)]
+        pictures, rest = shape[:1], shape[1:]
+        if rest.count(-1) == 1 and pictures != [-1] and PICTURES not in rest:
+            others = math.prod(n for n in rest if n != -1)
+            rest = [math.prod(x.shape)//others if n == -1 and others else n for n in rest]
+        if pictures not in ([-1], [PICTURES], own[:1]) or rest not in (own[1:], [math.prod(x.shape)]):
+            raise self._unsupported(node, "one row of each picture's maps", f"the shape {said(str(shape))} for {'x'.join(map(str, own))}")
+        return x if rest == own[1:] else self._flattened(node, x)
+
+    def _squeeze(self, node, a, x, axes=None):
+        axes = self._known(node, a.axes if self.version < 13 else axes, "axes")
+        left = [n for k, n in enumerate(x.axes, 1) if k not in {axis % (len(x.shape) + 1) for axis in axes}]
+        if left != [x.shape[0]] or math.prod(x.shape) != x.shape[0]:
+            raise self._unsupported(node, "maps of one pixel, whose rows and columns are left out", f"axes {said(str(axes))} of {'x'.join(map(str, x.axes))}")
+        return self._flattened(node, x)
+
+    def _identity(self, node, a, x):
+        return x
+
+    def _cast(self, node, a, x):
+        if a.to not in FORMS or np.dtype(FORMS[a.to][0]).kind != "f":
+            raise self._unsupported(node, "a cast to floating-point numbers", f"data type {said(a.to)}")
+        if self.dtype.kind == "f":
+            return x
+        zero, one = np.zeros(1), np.ones(1)
+        self.preprocessing = {"mean": zero, "scale": one}
+        self.notes.append(f"{self.first.name}: pictures of {self.dtype}, 0 to 255")
+        self.dtype = np.dtype(FORMS[a.to][0])
+        return self._head(Flow(node.output[0], x.shape, x.order))
+
+    def _transpose(self, node, a, x):
+        rank = len(x.shape) + 1
+        perm = tuple(a.perm if a.perm is not None else range(rank)[::-1])
+        if perm == tuple(range(rank)):
+            return x
+        back, forth = (0, 3, 1, 2), (0, 2, 3, 1)
+        if rank == 4 and perm == back and x.order == "hwc" or perm == forth and x.order == "chw":
+            return Flow(x.name, x.shape, "chw" if perm == back else "hwc")
+        if rank == 4 and perm == back and x.name == self.first.name:
+            H, W, C = x.shape
+            return self._head(Flow(node.output[0], (C, H, W)))
+        raise self._unsupported(node, "axes in the order N,C,H,W or N,H,W,C", f"{said(str(list(perm)))} of them")
+
+
+LAYERS = {"Conv": _Reader._conv, "MaxPool": _Reader._max_pool, "AveragePool": _Reader._average_pool,
+          **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _Reader._global_pool), "ReduceMean": _Reader._reduce_mean,
+          "Pad": _Reader._pad, "Relu": _Reader._relu, "Clip": _Reader._clip, "LRN": _Reader._lrn,
+          "BatchNormalization": _Reader._batch_normalization, "Dropout": _Reader._dropout,
+          **dict.fromkeys(("Softmax", "LogSoftmax"), _Reader._softmax),
+          **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _Reader._with_constant), "Gemm": _Reader._gemm, "MatMul": _Reader._matmul,
+          "Flatten": _Reader._flatten, "Reshape": _Reader._reshape, "Squeeze": _Reader._squeeze, "Identity": _Reader._identity,
+          "Cast": _Reader._cast, "Transpose": _Reader._transpose}
+
+
+def called(node: Any) -> str:
+    """Name by which the file calls a node; where it has no name, its output's."""
+    return (node.name or next(filter(None, node.output), "") or node.op_type)[:100]
+
+
+def _plain(value):
+    """An attribute's value as Python has it; of float32, the shortest number that is rounded to it: what somebody wrote."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return float(str(np.float32(value))) if isinstance(value, float) else list(value) if isinstance(value, Sequence) else value
+
+
+def _version_of(*packages):
+    for name in packages:
+        try:
+            return version(name)
+        except ImportError:
+            pass
+    return ""
+
+
+# ------------------------------------------------------------------------------------------------------------- onnxruntime
+@dataclass
+class Engine:
+    """Computes tensors of the file at `path` with onnxruntime, of what enters at the Flow `first`, `batch` pictures at once (None: as
+    many as there are); `aliases` are names that the file has others for."""
+    path: Path
+    first: Flow
+    dtype: np.dtype[Any]
+    batch: int | None
+    aliases: Mapping[str, str]
+    sessions: dict[tuple[str, ...], Any] = field(default_factory=dict)
+
+    def __call__(self, x: NDArray[np.float32], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """{name: array (N,...)} of x (N,C,H,W)."""
+        wanted = tuple(dict.fromkeys(self.aliases.get(name, name) for name in names))
+        count, each = len(x), self.batch or len(x)
+        x = np.concatenate([x, np.repeat(x[:1], -count % each, axis=0)]).astype(self.dtype)
+        try:
+            if wanted not in self.sessions:
+                self.sessions[wanted] = self._session(wanted)
+            rows = [self.sessions[wanted].run(list(wanted), {self.first.name: x[k:k + each]}) for k in range(0, len(x), each)]
+        except check.Expected:
+            raise
+        except Exception as error:                        # onnxruntime has a dozen kinds of its own
+            raise check.Expected(f"{self.path}: onnxruntime", "to compute it", said(str(error), 300)) from None
+        found = dict(zip(wanted, (np.concatenate(arrays)[:count] for arrays in zip(*rows))))
+        return {name: found[self.aliases.get(name, name)] for name in names}
+
+    def _session(self, wanted):
+        import onnxruntime
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        return onnxruntime.InferenceSession(self._model(wanted), options, providers=["CPUExecutionProvider"])
+
+    def _model(self, wanted):
+        """The bytes of a model that gives these tensors, of what enters at `first`, with all of its numbers inside."""
+        from onnx import ValueInfoProto, helper
+        model = parsed(self.path)
+        graph, tensors = model.graph, Tensors(self.path)
+        makers = {name: node for node in graph.node for name in node.output}
+        kept, read, todo = set(), set(), list(wanted)
+        while todo:
+            if (name := todo.pop()) not in read:
+                read.add(name)
+                if name != self.first.name and name in makers:
+                    kept.add(id(makers[name]))
+                    todo += makers[name].input
+        nodes = [node for node in graph.node if id(node) in kept]
+        constants = [tensor for tensor in graph.initializer if tensor.name in read]
+        known = {tensor.name for tensor in constants}
+        kinds = [kind for kind, (form, _) in FORMS.items() if np.dtype(form) == self.dtype]
+        entering = helper.make_tensor_value_info(self.first.name, kinds[0], [self.batch or PICTURES, *self.first.axes])
+        inputs = [entering, *(value for value in graph.input if value.name in known)]
+        name, opsets, ir = graph.name or "graph", model.opset_import, model.ir_version
+        cut = helper.make_graph(nodes, name, inputs, [ValueInfoProto(name=name) for name in wanted], constants)
+        for tensor in [*cut.initializer, *(entry.t for node in cut.node for entry in node.attribute if entry.HasField("t"))]:
+            if tensor.data_location == tensor.EXTERNAL:
+                tensor.raw_data = tensors.array(tensor).tobytes()
+                tensor.ClearField("external_data")
+                tensor.data_location = tensor.DEFAULT
+        return helper.make_model(cut, opset_imports=opsets, ir_version=ir).SerializeToString()
