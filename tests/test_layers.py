@@ -131,6 +131,17 @@ def test_a_frame_under_the_first_convolution_and_a_cut_behind_it_leave_its_units
                                        rtol=1e-4, atol=1e-6)
 
 
+def test_nothing_comes_down_from_zeros_that_were_laid_around_maps():
+    """Where such a zero lies there is no unit of the convolution below, but pixels that one there would see."""
+    network = Network("rim", (3, 7, 6), [Conv("conv1", 4, K=3), Pad("rim", 0, 1, 0, 2)]).init(1, "he")
+    y, caches = network.forward(np.ones((3, 7, 6, 2), np.float32))
+    places = np.array([(5, 1), (2, 5)])
+    dy = np.zeros_like(y)
+    dy[1, places[:, 0], places[:, 1], [0, 1]] = 1
+    assert not y[:, 5].any() and not y[:, :, 4:].any()
+    assert not descend(network, dy, caches, DECONVNET, places).any() and not descend(network, dy, caches).any()
+
+
 # ----------------------------------------------------------------------------------------------------- by itself
 @every
 def test_its_output_and_arrays_have_the_shapes_that_it_tells(layer):
