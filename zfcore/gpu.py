@@ -33,6 +33,9 @@ def find_cupy():
     except ImportError:
         raise Expected("--device gpu", "CuPy", "no module named cupy",
                        'pip install -e ".[cuda13]" (or cuda12) brings it, or use --device cpu') from None
+    except OSError as error:                              # it makes a folder in the user's home as it is imported
+        raise Expected("--device gpu", "CuPy", f"one that cannot be imported ({error})",
+                       "let CUPY_CACHE_DIR name a folder that it may write, or use --device cpu") from None
     runtime = cupy.cuda.runtime
     try:
         count = runtime.getDeviceCount()
