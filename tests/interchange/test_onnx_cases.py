@@ -66,7 +66,7 @@ def outcome(case, folder):
 # What the importer expected of those that it refused.
 LEFT_OUT = {"pictures (N,C,H,W) of a fixed size", "pictures that are cast to float before", "no dilation", "windows as high as wide",
             "the same stride for rows and columns", "padding in front that is the same for rows and columns, and behind not much more",
-            "ceil_mode or count_include_pad", "batch normalisation as it is used", "dropout that does nothing", "a clip to 0 and above",
+            "ceil_mode or count_include_pad", "batch normalisation as it is used", "dropout that does nothing", "a clip to 0 and above", "maxima of at most 15x15 pixels",
             "scores that are computed of pictures", "the axes behind the pictures as one", "units as they are", "4 biases",
             "units times a constant", "padding with zeros", "a softmax over the classes", "an odd number of neighbours, or one more below"}
 
