@@ -137,7 +137,7 @@ def test_what_is_left_out_is_said_by_suffix_and_number_and_what_systems_make_is_
     assert "left out 7 .heix, 2 .txt, 1 without suffix\n" in capsys.readouterr().err
     (root/"owl/a.heic").touch()
     open_folders(root)
-    assert '1 .heic; pip install "zfcore[heif]" reads HEIC pictures' in capsys.readouterr().err
+    assert '1 .heic; pip install pillow-heif reads HEIC pictures' in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")

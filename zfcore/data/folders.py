@@ -148,7 +148,7 @@ def how_to_read(suffixes):
     """Advice on what would read files of these `suffixes` that are not read here, as the end of a sentence; empty where nothing
     would."""
     if HEIF & set(suffixes) and not HAS_HEIF:
-        return '; pip install "zfcore[heif]" reads HEIC pictures'
+        return '; pip install pillow-heif reads HEIC pictures'
     return "; a newer Pillow reads AVIF pictures" if ".avif" in suffixes else ""
 
 

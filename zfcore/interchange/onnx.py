@@ -54,7 +54,7 @@ def read(path: FilePath, graph: FilePath | None = None, model: str | None = None
 def parsed(path: Path) -> Any:
     """The onnx.ModelProto in the file at `path`, without the tensors in other files."""
     if not find_spec("onnx"):
-        raise check.Expected(path, "the package onnx, which reads such files", "none installed", 'pip install "zfcore[import]"')
+        raise check.Expected(path, "the package onnx, which reads such files", "none installed", "pip install onnx")
     from google.protobuf.message import DecodeError
     from onnx import ModelProto
     model = ModelProto()

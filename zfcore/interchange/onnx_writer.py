@@ -35,7 +35,7 @@ def write(network: Network, path: FilePath, mean: Array | None = None, classes: 
     try:
         import onnx
     except ImportError:
-        raise check.Expected(path, "the package onnx, which writes such files", "none installed", 'pip install "zfcore[import]"') from None
+        raise check.Expected(path, "the package onnx, which writes such files", "none installed", "pip install onnx") from None
     mean = None if mean is None else to_host(mean)
     work = _Writer(onnx, network)
     work.see(None if not preprocessing else _centre(network, mean))
