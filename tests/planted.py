@@ -156,6 +156,15 @@ DEFECTS = [
            "if name not in FREE and not same and asked is not None:", "if False:", "train/test_ablation.py train/test_study.py"),
     Defect("a shard with a picture too few counts as done", "train/pack.py",
            "found[\"lengths\"].size + len(damaged) != shard.end - shard.begin or", "", "train/test_pack.py"),
+    # ------------------------------------------------------------------------------------------- networks from elsewhere
+    Defect("the order of the channels is forgotten", "zfcore/interchange/preprocessing.py",
+           "return w[:, ::-1] if self.channels == \"bgr\" else w", "return w", "interchange/test_import.py"),
+    Defect("the bias below a normalisation is not scaled", "zfcore/interchange/lower.py", "b*scale + shift", "b + shift",
+           "interchange/test_onnx.py"),
+    Defect("an odd pixel of padding lies on the other side", "zfcore/interchange/foreign.py",
+           "if window.pads == \"same_upper\"", "if window.pads != \"same_upper\"", "interchange/test_onnx_cases.py interchange/test_onnx.py"),
+    Defect("a network that computes something else is written", "zfcore/interchange/certificate.py",
+           "if not found.relative <= LIMIT:", "if False:", "interchange/test_import.py"),
 ]
 
 
