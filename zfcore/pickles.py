@@ -26,7 +26,7 @@ def followed(what: object, data: bytes, machine: "Machine", holds: str, for_code
                 raise ValueError(f"more than {MOST_STEPS} instructions")
             machine.step(instruction.name, value)
         found, = machine.stack
-        return found, place + 1
+        return found, (place or 0) + 1
     except Code as code:
         raise Expected(what, f"a pickle of {holds} alone", f"one that asks for {code} at byte {place}",
                        f"nothing of it was run; {for_code}") from None
@@ -156,7 +156,7 @@ class Machine:
 
 VALUES = frozenset("INT BININT BININT1 BININT2 LONG LONG1 LONG4 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES "
                    "SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split())
-FRESH = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple,
+FRESH: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple,
          "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False}
 
 

@@ -139,7 +139,7 @@ class Trained:
             if self.data is None:
                 raise check.Expected("--data", "pictures to look at, since this network was trained elsewhere", "none")
             check_there(self.data)
-        data = self.data if data is None else data
+            data = self.data
         found = open_data(data, self.size, limit_per_class, self.val_fraction if own else None)
         if not len(found[part == "val"]):
             raise check.Expected("--part", f"pictures in the {part} part of {data_in_words(data)}", "none",

@@ -6,6 +6,7 @@ import io
 import math
 import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def read_answers(path: Path) -> tuple[NDArray[np.float32], NDArray[Any]]:
         raise
     except KeyError as error:
         raise check.Expected(path, what, f"none ({error.args[0]})") from None
-    except (OSError, ValueError, NotImplementedError, RuntimeError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+    except (OSError, ValueError, NotImplementedError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise check.Expected(path, what, _reason(error)) from None
     x, y = arrays
     check.shape(f"{path}: x", x, (None, None, None, None))

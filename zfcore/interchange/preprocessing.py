@@ -57,9 +57,9 @@ class Preprocessing:
 
     def pixels(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """x (N,C,H,W), as the network was made for -> the RGB pixels (3,H,W,N) that are seen so; of a grey one three times the same."""
-        x = x/self.scale[:, None, None] + self._mean_of(*x.shape[2:])
-        x = x[:, ::-1] if self.channels == "bgr" else np.broadcast_to(x, (len(x), 3, *x.shape[2:]))
-        return np.moveaxis(x, 0, -1)
+        own = x/self.scale[:, None, None] + self._mean_of(*x.shape[2:])
+        rgb = own[:, ::-1] if self.channels == "bgr" else np.broadcast_to(own, (len(x), 3, *x.shape[2:]))
+        return np.moveaxis(rgb, 0, -1)
 
     def of_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """RGB pictures (N,size,size,3) -> (N,C,size,size), as the network was made for."""
@@ -129,7 +129,7 @@ def seen_by(foreign: Foreign, channels: str | None = None, mean: NDArray[np.floa
     size = size or said.get("size") or usual
     if size < H:
         raise check.Expected("--picture-size", f"at least the {H} pixels that enter", size)
-    return Preprocessing(order, subtracted, factors, size, tuple(assumed))
+    return Preprocessing(order, subtracted, factors, size, tuple(assumed))      # type: ignore[arg-type]
 
 
 def _are_shares(mean, std):

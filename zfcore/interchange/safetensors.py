@@ -107,4 +107,4 @@ def write(network: Network, path: FilePath, mean: NDArray[np.float32] | None, cl
     with atomic(path) as temporary, open(temporary, "wb", opener=opener) as file:
         file.write(struct.pack("<Q", len(words)) + words)
         for array in arrays.values():
-            file.write(np.ascontiguousarray(array, "<f4"))
+            file.write(np.ascontiguousarray(array, "<f4").tobytes())

@@ -114,7 +114,7 @@ class Training:
         now; `changes` are options that may have other values from here on (config.MAY_CHANGE). Raises Expected for a folder without
         a run, for other changes, and where the code is another than the checkpoint's or pictures or classes are missing or new."""
         if isinstance(data, (str, os.PathLike)):
-            data, changes = None, {**changes, "data": os.fspath(data)}
+            changes, data = {**changes, "data": os.fspath(data)}, None
         config, latest = resumed(stored_config(folder), changes), Path(folder)/"latest.h5"
         if data is None:
             check_there(config.data)
@@ -136,7 +136,7 @@ class Training:
             raise check.Expected("pictures", f"squares of {how[0]} pixels for crops of {how[1]}, as the options say",
                                  f"{train.size} for {train.crop} and {val.size} for {val.crop}")
         config = replace(config.decided(len(train)), data=lasting(config.data))
-        network, origin = cls.drawn_network(config, classes, checkpoint and checkpoint.layers), None
+        network, origin = cls.drawn_network(config, classes, checkpoint.layers if checkpoint else None), None
         if checkpoint is not None:
             if checkpoint.classes != classes:
                 raise check.Expected("--resume", f"the {len(checkpoint.classes)} classes of the checkpoint", differing(checkpoint.classes, classes),
