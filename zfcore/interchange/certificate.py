@@ -44,8 +44,7 @@ def compare(foreign: Foreign, seen: Preprocessing, lowered: Lowered) -> list[Dif
     found, y = [], entering(seen, lowered, x)
     for layer in lowered.network.layers:
         y, _ = layer.forward(y)
-        tensor = lowered.tensors.get(layer.name, "")
-        if tensor in theirs:
+        if (tensor := lowered.tensors.get(layer.name)) is not None and tensor in theirs:
             found.append(difference(layer.name, to_host(y), np.asarray(theirs[tensor])))
     return found
 
