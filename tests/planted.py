@@ -160,7 +160,7 @@ DEFECTS = [
     Defect("the order of the channels is forgotten", "zfcore/interchange/preprocessing.py",
            "return w[:, ::-1] if self.channels == \"bgr\" else w", "return w", "interchange/test_import.py"),
     Defect("the bias below a normalisation is not scaled", "zfcore/interchange/lower.py", "b*scale + shift", "b + shift",
-           "interchange/test_onnx.py"),
+           "interchange/test_import.py"),
     Defect("an odd pixel of padding lies on the other side", "zfcore/interchange/foreign.py",
            "if window.pads == \"same_upper\"", "if window.pads != \"same_upper\"", "interchange/test_onnx_cases.py interchange/test_onnx.py"),
     Defect("a network that computes something else is written", "zfcore/interchange/certificate.py",

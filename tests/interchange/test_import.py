@@ -13,7 +13,7 @@ from zfcore import interchange
 from zfcore.__main__ import main
 from zfcore.checkpoint import load
 from zfcore.interchange import certificate
-from zfcore.interchange.foreign import Convolution, Dense, Flattening, Foreign, MaxPooling, Rectifier, Window
+from zfcore.interchange.foreign import Affine, Convolution, Dense, Flattening, Foreign, MaxPooling, Rectifier, Window
 from zfcore.interchange.lower import to_network
 from zfcore.interchange.preprocessing import GREY, seen_by
 from zfcore.layers import Conv, Flatten, Linear, MaxPool, ReLU
@@ -29,14 +29,15 @@ def draw(*shape, seed=0):
 def of_nodes(tmp_path, C=3, first="convolution", **said):
     """A Foreign of two layers for pictures (C,CROP,CROP), and a function that computes its scores of x (N,C,CROP,CROP) in float64."""
     w, b, units = draw(5, C, 3, 3), draw(5), draw(4, 5*9*9, seed=1)
-    matrix = draw(4, C*CROP*CROP, seed=2)
+    matrix, scale, shift = draw(4, C*CROP*CROP, seed=2), draw(5, seed=3), draw(5, seed=4)
 
     def by_convolution(x):
         seen = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))                       # (N,C,9,9,3,3)
         maps = np.einsum("nchwij,fcij->nfhw", seen, w) + b[:, None, None]
+        maps = maps*scale[:, None, None] + shift[:, None, None]
         return np.maximum(maps, 0).reshape(len(x), -1) @ units.T
 
-    nodes = {"convolution": [Convolution("c", "x", "a", w, b, Window((3, 3))), Rectifier("r", "a", "b"), Flattening("f", "b", "d"),
+    nodes = {"convolution": [Convolution("c", "x", "a", w, b, Window((3, 3))), Affine("n", "a", "n", scale, shift), Rectifier("r", "n", "b"), Flattening("f", "b", "d"),
                              Dense("l", "d", "y", units, None)],
              "matrix": [Flattening("f", "x", "d"), Dense("l", "d", "y", matrix, None)],
              "last axis": [Flattening("f", "x", "d", "hwc"), Dense("l", "d", "y", matrix, None)],
