@@ -203,10 +203,11 @@ def _nodes(layer: _Layer, reads: str, weights_of: Callable[[str, str], Arrays], 
     behind = _ACTIVATIONS[activation]
     made = f"{layer.name}, before its activation" if behind else layer.name
     node = _MAKE[layer.kind](layer, weights_of(layer.name, layer.kind), layer.name, reads, made, last)
-    if node is None:
-        made, found = reads, []
-    else:
-        found = [node]
+    found = [] if node is None else [node]
+    if node is not None and layer.kind.startswith("Global") and not layer.config.get("keepdims"):
+        node.gives = f"{layer.name}, a pixel each"
+        found.append(Flattening(f"{layer.name}_flat", node.gives, made, "chw"))
+    made = made if found else reads
     if behind:
         return [*found, behind(f"{layer.name}_{activation}" if found else layer.name, made, layer.name)]
     return found or [Affine(layer.name, reads, layer.name, np.ones(1), np.zeros(1))]                 # it does nothing
