@@ -235,7 +235,8 @@ def _printed(failed=False):
         os.close(nowhere)
     if refusal.errno == errno.EPIPE:
         sys.exit(CLOSED)
-    warn(f"error: standard output: expected a place that takes what is printed, got {refusal.strerror}; all else is done")
+    done = "" if failed else "; all else is done"
+    warn(f"error: standard output: expected a place that takes what is printed, got {refusal.strerror}{done}")
     if not failed:
         sys.exit(2)
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.backend import CPU, Device, to_device, to_host
 from zfcore.data import check_there, data_in_words, open_data, same_place
-from zfcore.data.folders import VAL_FRACTION
+from zfcore.data.folders import VAL_FRACTION, nfc
+from zfcore.data.known import PICTURES, listed_pictures
 from zfcore.data.loader import DataSet, Pictures
 from zfcore.data.transforms import centre_crops, ten_crops
 from zfcore.device import select
@@ -132,7 +133,8 @@ class Trained:
         return self.prepared(self.dataset(data, part, limit_per_class), upscale, workers)
 
     def dataset(self, data: str | None = None, part: Literal["train", "val"] = "val", limit_per_class: int = 0) -> DataSet:
-        """The data set of a part of `data` (None: what it was trained on). Where other data have no parts, all of them are "val"."""
+        """The data set of a part of `data` (None: what it was trained on). Where other data have no parts, all of them are
+        "val", but of its own pictures, wherever they lie now, those that are for validation."""
         check.one_of("part", part, ("train", "val"))
         own = data is None or self.data is not None and same_place(data, self.data)
         if data is None:
@@ -141,10 +143,20 @@ class Trained:
             check_there(self.data)
             data = self.data
         found = open_data(data, self.size, limit_per_class, self.val_fraction if own else None)
+        if not own and not len(found[0]) and self._knows(found[1]):                # its own, which lie elsewhere now
+            found = open_data(data, self.size, limit_per_class, self.val_fraction)
         if not len(found[part == "val"]):
             raise check.Expected("--part", f"pictures in the {part} part of {data_in_words(data)}", "none",
                                  f"--part {'val' if part == 'train' else 'train'} has {len(found[part != 'val'])}")
         return found[part == "val"]
+
+    def _knows(self, dataset):
+        """True where most of the pictures that its run was trained and judged on are in the data set, by their names."""
+        path = self.path and (self.path if self.path.is_dir() else self.path.parent)/PICTURES
+        if not path or not path.is_file():
+            return False
+        own = {nfc(name.partition("/")[2]) for _, _, name, _ in listed_pictures(path)}
+        return 2*len(own & {nfc(name.partition("/")[2]) for name in dataset.names}) > len(own)
 
     def prepared(self, dataset: DataSet, upscale: bool = False, workers: int = 2) -> Pictures:
         """The pictures of a data set, prepared as its own were."""

@@ -712,7 +712,7 @@ def test_a_set_opened_for_another_size_is_refused(root):
 
 
 @pytest.mark.parametrize("make, sentence", [
-    (lambda: pictures(Drawn(0)), "pictures: expected a number above 0"),
+    (lambda: pictures(Drawn(0)), "pictures: expected one or more in each part"),
     (lambda: pictures(Drawn(9), crop=SIZE + 1), "crop: expected 1 to 6 pixels"),
     (lambda: pictures(Drawn(9), workers=-1), "--workers: expected 0 or more"),
     (lambda: pictures(Drawn(9)).batches(0, 1, 0), "--batch-size: expected a number above 0"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.train.conftest import write_set
 from zfcore.check import Expected
 from zfcore.data import open_data, same_place, split, transforms
 from zfcore.data.folders import Files, open_folders, read_names
@@ -259,3 +260,22 @@ def test_a_list_of_classes_that_is_no_file_of_its_own_folder_is_refused(spoil, t
         (root/"classes.txt").symlink_to({"link": tmp_path/"elsewhere.txt", "loop": "classes.txt", "nowhere": tmp_path/"none"}[spoil])
     with pytest.raises(Expected, match="classes.txt"):
         open_folders(root)
+
+
+def test_links_that_lead_round_are_passed_over_wherever_they_stand(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    root = write_set(tmp_path/"set")/"train"
+    before = [sorted(part.names) for part in open_folders(root)]
+    (root/"round").symlink_to(root)
+    (root/"jade"/"itself.txt").symlink_to("itself.txt")
+    capsys.readouterr()
+    assert [sorted(part.names) for part in open_folders(root)] == before
+    assert "round -> " in capsys.readouterr().err
+
+
+def test_a_set_with_nothing_to_validate_on_says_what_to_do(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    root = write_set(tmp_path/"set", (1, 1))/"train"
+    with pytest.raises(Expected, match="--val-fraction, or put some into folders train and val"):
+        for part in open_folders(root):
+            Pictures(part, 32, 30)

@@ -58,10 +58,30 @@ def test_a_run_is_judged_on_its_own_other_part_and_on_all_of_other_folders(made,
     assert 3 <= len(parts[1]) <= 18
 
 
+def test_a_run_is_judged_on_its_validation_pictures_wherever_they_lie_now(made, tmp_path):
+    data, (first, _) = made
+    before = open_folders(data, val_fraction=0.3)[1]
+    shutil.copytree(data, tmp_path/"moved")
+    shutil.copytree(data/"jade", tmp_path/"others"/"jade")
+    for path in (tmp_path/"others"/"jade").iterdir():
+        path.rename(path.with_name(f"new {path.name}"))
+    model = zfcore.open(first, "cpu")
+    assert list(model.dataset(str(tmp_path/"moved")).names) == list(before.names)
+    assert len(model.dataset(str(tmp_path/"moved"), "train")) == 30 - len(before)
+    assert len(model.dataset(str(tmp_path/"others"))) == 10                    # somebody else's: all of them
+
+
+def test_a_name_that_there_is_not_is_no_damaged_picture(made, tmp_path, capsys):
+    data, (first, _) = made
+    assert "nope.png: expected a picture or a folder of pictures" in refused(capsys, main, "--run", first, data/"jade", tmp_path/"nope.png")
+
+
 def test_what_has_no_classes_or_no_such_part_is_refused_by_name(made, tmp_path, capsys):
     data, (first, _) = made
     assert "train.predict says what they are taken for" in refused(capsys, evaluate, "--run", first, "--data", data/"jade")
     shutil.copytree(data, tmp_path/"other")
+    for path in [*(tmp_path/"other").rglob("*.png")]:
+        path.rename(path.with_name(f"other {path.name}"))
     assert "--part val has 30" in refused(capsys, evaluate, "--run", first, "--data", tmp_path/"other", "--part", "train")
     assert "pictures without a class folder" in refused(capsys, train, "--data", data/"jade", "--output", tmp_path/"run")
 

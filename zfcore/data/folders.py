@@ -231,6 +231,8 @@ class Files:
 
 def _names_at(path):
     if not os.path.isdir(path):
+        if not os.path.lexists(path):
+            raise Expected(path, "a picture or a folder of pictures", "nothing of that name")
         return [path]
     folder = Folder(path)
     try:
@@ -387,6 +389,14 @@ def nfc(name):
 # and lists in `links` the linked folders it went into and in `loops` those it did not, since they were looked into before.
 # `files(prefix)` and `folders(prefix)` are the names that lie directly below it, `names()` all that lie directly in the source.
 
+def _is_folder(entry):
+    """True for a folder, or a link to one; a link that leads to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 class Folder:
     def __init__(self, path):
         self.path, self.left_out, self.links, self.loops = path, Counter(), [], []
@@ -407,7 +417,9 @@ class Folder:
         for entry in sorted(os.scandir(top), key=lambda entry: entry.name):
             if is_system(entry.name) or prefix == "" and entry.name == LIST:
                 continue
-            if entry.is_dir():
+            if _is_folder(entry) and os.path.realpath(entry.path) == os.path.realpath(top):
+                self.loops.append(f"{entry.name} -> {os.path.realpath(top)}")
+            elif _is_folder(entry):
                 listing.setdefault(nfc(entry.name), []).extend(self._pictures_below(top, entry.name))
             elif is_picture(entry.name):
                 listing.setdefault("", []).append(entry.name)
@@ -433,7 +445,7 @@ class Folder:
                 path = f"{inside}/{entry.name}"
                 if is_system(entry.name):
                     continue
-                if entry.is_dir():
+                if _is_folder(entry):
                     waiting.append(path)
                 elif is_picture(entry.name):
                     yield path

@@ -76,7 +76,9 @@ class Pictures:
 
     def __init__(self, dataset: DataSet, size: int, crop: int, upscale: bool = False, workers: int = 2,
                  memory: int = MEMORY) -> None:
-        check.positive("pictures", len(dataset))
+        if not len(dataset):
+            raise Expected("pictures", "one or more in each part, training and validation", "none",
+                           "of few pictures take a larger --val-fraction, or put some into folders train and val")
         check_crop(size, crop)
         if workers < 0:
             raise Expected("--workers", "0 or more", workers)

@@ -26,6 +26,7 @@ from zfcore.interchange.certificate import Difference, check_same, compare
 from zfcore.interchange.foreign import Foreign
 from zfcore.interchange.lower import Lowered, to_network
 from zfcore.interchange.preprocessing import Preprocessing, seen_by
+from zfcore.models import MODELS
 
 SUFFIXES = {".onnx": "onnx", ".caffemodel": "caffe", ".pt": "pytorch", ".pth": "pytorch", ".bin": "pytorch",
             ".safetensors": "safetensors", ".h5": "keras", ".hdf5": "keras", ".keras": "keras"}
@@ -89,7 +90,9 @@ def import_network(path: FilePath, graph: FilePath | None = None, model: str | N
 
 
 def _name_of(path):
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("_.-")[:60] or "network"
+    """Name of the network, after its file; none of zfcore's own models', whose layers it has not."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("_.-")[:60] or "network"
+    return f"{name}-imported" if name in MODELS else name
 
 
 def _named(labels, shape):

@@ -43,7 +43,8 @@ def compare(foreign: Foreign, seen: Preprocessing, lowered: Lowered) -> list[Dif
     theirs: Mapping[str, NDArray[Any]] = foreign.engine(x, list(dict.fromkeys(lowered.tensors.values())))      # type: ignore[misc]
     found, y = [], entering(seen, lowered, x)
     for layer in lowered.network.layers:
-        y, _ = layer.forward(y)
+        with np.errstate(over="ignore", invalid="ignore"):           # told by `check_same`
+            y, _ = layer.forward(y)
         if (tensor := lowered.tensors.get(layer.name)) is not None and tensor in theirs:
             found.append(difference(layer.name, to_host(y), np.asarray(theirs[tensor])))
     return found
@@ -75,6 +76,9 @@ def against_answers(seen: Preprocessing, lowered: Lowered, x: NDArray[np.float32
 
 def check_same(what: object, found: Difference) -> None:
     """Raise Expected unless it is no more than the rounding of float32."""
+    if not np.isfinite(found.absolute + found.largest):
+        raise check.Expected(f"{what}: {found.layer}", "numbers that are finite for pictures of random pixels", "others",
+                             "look at --mean, --std and --scale; or its weights are damaged")
     if not found.relative <= LIMIT:
         raise check.Expected(f"{what}: {found.layer}", f"what the file's own engine computes, to {LIMIT:g} of the largest value",
                              f"a difference of {found.relative:.1e}", "nothing is written; please report the network")

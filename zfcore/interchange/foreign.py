@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from zfcore import check
 
+MOST_NODES = 1000                 # as many layers as a checkpoint may have
 Pads = tuple[tuple[int, int], tuple[int, int]]                  # (before, after) of rows, of columns
 
 
@@ -188,6 +189,8 @@ def in_a_row(where: object, nodes: Iterable[Node], first: str, last: str | None 
     Raises Unsupported, naming a node, where two read the same tensor (branches), or one that nobody makes; Expected for a tensor
     that is made twice and for nodes that lead round in a circle."""
     nodes = list(nodes)
+    if len(nodes) > MOST_NODES:
+        raise check.Expected(where, f"at most {MOST_NODES} nodes", len(nodes))
     for name, count in Counter(node.gives for node in nodes).items():
         if count > 1 or name == first:
             raise check.Expected(f"{where}: {name}", "to be made by one node", f"{count + (name == first)} that do")
@@ -204,7 +207,8 @@ def in_a_row(where: object, nodes: Iterable[Node], first: str, last: str | None 
             raise check.Expected(f"{where}: {node.name}", "nodes in a row", "a circle")
         row.append(node)
         at = node.gives
-    left = [node for node in nodes if all(node is not taken for taken in row)]
+    taken = set(map(id, row))
+    left = [node for node in nodes if id(node) not in taken]
     if left or last is not None and at != last:
         node = left[0] if left else row[-1] if row else None
         raise unsupported(where, node.name if node else first, "one row of nodes from the input to the output",

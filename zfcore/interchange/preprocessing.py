@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.interchange.foreign import Foreign
 
+SMALLEST = 1e-6                   # factor of pixels
 GREY = np.array([0.299, 0.587, 0.114])                          # of R, G, B, as Pillow, OpenCV and Caffe have it
 
 
@@ -38,8 +39,10 @@ class Preprocessing:
         check.shape("scale", self.scale, (C,))
         check.finite("mean", self.mean)
         check.finite("scale", self.scale)
-        if not self.scale.all():
-            raise check.Expected("scale", "numbers other than 0", self.scale.tolist())
+        if not ((SMALLEST <= abs(self.scale)) & (abs(self.scale) <= 1/SMALLEST)).all():
+            raise check.Expected("scale", f"numbers other than 0, from {SMALLEST:g} to {1/SMALLEST:g} in size", self.scale.tolist())
+        if np.abs(self.mean).max() > 1/SMALLEST:
+            raise check.Expected("mean", f"numbers of pixels, at most {1/SMALLEST:g}", self.mean.reshape(-1)[:3].tolist())
 
     def mean_image(self) -> NDArray[np.float32]:
         """(3,size,size) in RGB, as zfcore subtracts it."""
@@ -134,9 +137,8 @@ def seen_by(foreign: Foreign, channels: str | None = None, mean: NDArray[np.floa
 
 def _are_shares(mean, std):
     """Return whether numbers are of pixels 0 to 1: all at most 1, and not the mean 0 alone."""
-    given = [array for array in (mean, std) if array is not None and array.ndim == 1]
-    return bool(given) and all((array <= 1).all() for array in given) and (std is not None or bool(mean.any())) and \
-        (mean is None or mean.ndim == 1)
+    given = [array for array in (mean, std) if array is not None]
+    return bool(given) and all((array <= 1).all() for array in given) and (std is not None or bool(mean.any()))
 
 
 def _of_channels(what, given, said, C, order):

@@ -1,6 +1,4 @@
 """A run's folder: made once, one run at a time in it, its config.json and the list of its pictures."""
-import csv
-import itertools
 import json
 import os
 import platform
@@ -17,6 +15,7 @@ import zfcore
 from zfcore import check
 from zfcore.checkpoint import atomic, load, save, write_csv
 from zfcore.data.folders import PARTS, nfc, some
+from zfcore.data.known import PICTURES, listed_pictures
 from zfcore.data.synthetic import Synthetic
 from zfcore.device import select
 from zfcore.files import anything, folder_made, inside, opener, read_json, table, text
@@ -25,9 +24,6 @@ from zfcore.terminal import command, printable, warn
 from zfcore.training.config import TrainConfig, read_options
 from zfcore.training.deviations import deviations, open_questions
 
-PICTURES = "pictures.csv"
-MOST_LINE = 2**17                # characters of a row in it
-ADVICE = "without that file the run goes on with any pictures of its classes"
 
 
 class Busy(check.Expected):
@@ -135,7 +131,7 @@ def check_pictures(folder, train, val):
     for part, dataset in zip(PARTS, (train, val)):
         for _, of, name, size in _rows(part, dataset):
             there[part, nfc(name)].append((of, name, size))
-    for part, of, name, size in _listed(path):
+    for part, of, name, size in listed_pictures(path):
         total += 1
         if not (found := there.get((part, nfc(name)))):
             gone.append(name)
@@ -155,19 +151,6 @@ def check_pictures(folder, train, val):
         warn(printable(f"{folder}: {len(changed)} of {total} pictures have changed since the run began, which goes on with them as they are: "
                        f"{some(changed)}"))
     return True
-
-
-def _listed(path):
-    """Yield the rows of pictures.csv. Raises Expected for what is none."""
-    try:
-        with open(path, newline="", encoding="utf-8", errors="surrogateescape", opener=opener) as file:
-            rows = csv.reader(iter(lambda: file.readline(MOST_LINE), ""))
-            for row in itertools.islice(rows, 1, None):
-                if len(row) != 4:
-                    raise check.Expected(f"{path}:{rows.line_num}", "part, class, picture and bytes", f"{len(row)} columns", ADVICE)
-                yield row
-    except (OSError, csv.Error) as error:
-        raise check.Expected(path, "a list of pictures", getattr(error, "strerror", None) or error, ADVICE) from None
 
 
 def move(folder, data):
