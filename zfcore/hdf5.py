@@ -29,13 +29,17 @@ ONE_CHUNK = 2**22                                    # bytes that a chunk may ha
 
 
 @contextmanager
-def open_h5(path, advice=""):
-    """`with open_h5(path) as file:` the `Reader` of a file's root. Raises OSError where it cannot be opened or is no regular
-    file, Expected for whatever is wrong with it, h5py's own exceptions, which may be any, included; `advice` is what to do."""
-    with open(path, "rb", opener=opener) as file:
-        size = os.fstat(file.fileno()).st_size
+def open_h5(path, advice="", member=None):
+    """`with open_h5(path) as file:` the `Reader` of a file's root, or of that of a `member` of the file at `path`, which is a file too.
+    Raises OSError where it cannot be opened or is no regular file, Expected for whatever is wrong with it, h5py's own exceptions,
+    which may be any, included; `advice` is what to do."""
+    if member is None:
+        with open(path, "rb", opener=opener) as file:
+            size = os.fstat(file.fileno()).st_size
+    else:
+        size = len(member)
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path if member is None else member, "r") as file:
             yield Reader(path, file, [size], advice)
     except (Expected, MemoryError):
         raise

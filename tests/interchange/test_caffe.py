@@ -317,6 +317,7 @@ CONV_WEIGHTS = {"conv": ("Convolution", [np.ones((2, 2, 1, 1), np.float32)])}
      "conv: w: expected 5x2x1x1 numbers, as net.prototxt has it, got 2x2x1x1"),
     (says("conv", "Convolution", "data", CONV.replace("bias_term: false", "") % ""),
      "conv: expected blobs w and b, as net.prototxt has it, got 1"),
+    (says("conv", "Convolution", "data", CONV.replace("2", "0", 1) % ""), "conv: w: expected 0x2x1x1 numbers"),
     (says("other", "Convolution", "data", CONV % ""), "other: expected weights of this layer, .* got those of conv"),
     (says("conv", "Convolution", "data", CONV % "axis: 2"), "conv: expected axis 1, got 2"),
     (says("relu", "ReLU", "data", "relu_param { negative_slope: 0.1 }"), "relu: expected negative_slope 0, got 0.1"),

@@ -382,7 +382,7 @@ class _Reading:
 
     def _array(self, what, blob, shape):
         array = numbers(what, blob)
-        sizes, found = [size or "any" for size in shape], array.shape
+        sizes, found = ["any" if size is None else size for size in shape], array.shape
         while len(found) > len(shape) and found[0] == 1:   # the old form has four sizes always
             found = found[1:]
         if len(found) != len(shape) or any(size not in ("any", n) for size, n in zip(sizes, found)):
