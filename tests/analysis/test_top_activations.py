@@ -229,7 +229,7 @@ def test_shards_that_overlap_or_are_of_different_passes_are_refused_and_missing_
 def test_what_is_not_there_is_named(network):
     with pytest.raises(Expected, match="one of conv1, relu1.*got 'conv3'"):
         scan(network, layers=["conv3"])
-    with pytest.raises(Expected, match="pictures: expected a number above 0, got 0"):
+    with pytest.raises(Expected, match="pictures: expected one or more in each part"):
         pictures_of(type("None", (), {"__len__": lambda self: 0})())
 
 
