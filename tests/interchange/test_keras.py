@@ -130,7 +130,7 @@ def test_whatever_is_cut_or_flipped_is_read_or_refused_in_one_sentence(saved, tm
     (lambda config: "["*100_000, "model_config"), (lambda config: "{}", "Sequential or Functional"),
     (lambda config: config.replace('"conv"', '"other"'), "kernel"), (lambda config: config.replace("[3, 3]", "[3, 5]"), "kernels of"),
     (lambda config: config.replace("[null, 7, 7, 3]", "[null, 7, 100000000, 3]"), "fixed sizes"),
-    (lambda config: json.dumps({"class_name": "Sequential", "config": {"layers": [{"class_name": "Lambda", "config": {"name": "evil"}}]}}), "")])
+    (lambda config: json.dumps({"class_name": "Sequential", "config": {"layers": [{"class_name": "Lambda", "config": {"name": "evil"}}]}}), "of a fixed size")])
 def test_a_configuration_that_lies_is_one_sentence(saved, tmp_path, change, sentence):
     (tmp_path/"net.h5").write_bytes((saved/"net.h5").read_bytes())
     with h5py.File(tmp_path/"net.h5", "r+") as file:
