@@ -1,10 +1,12 @@
 """Keras: Sequential networks, and functional ones whose layers lie in a row, in HDF5 (.h5, of Keras 2 and 3) or a zip (.keras).
 
-Keras has its channels last: kernels (K,K,C,F) and matrices (D,M) are turned here, and where maps are flattened the rows of the matrix
-behind them are in the order H,W,C. "same" is a padding of which an odd pixel lies behind. A layer's activation is a node of its own.
+Kernels (K,K,C,F) and matrices (D,M) are turned here. Where maps are flattened the rows of the matrix behind them are in the order
+H,W,C, for maps whose channels come first too. "same" is a padding of which an odd pixel lies behind. A layer's activation is a node of
+its own. Keras is the engine, but not for a file that names code which is not Keras's own: to load that would be to run it.
 """
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,16 +17,20 @@ from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.files import anything, listed, mapping, parsed, said, text
-from zfcore.hdf5 import Reader, open_h5
+from zfcore.hdf5 import Reader, open_h5, short
 from zfcore.hints import FilePath
 from zfcore.interchange.archive import open_archive
 from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling, Node,
                                         Padding, Probabilities, Rectifier, Window, in_a_row, unsupported)
 
-MOST_CONFIG, MOST_LAYERS, MOST_DEPTH = 2**24, 10_000, 8
+MOST_CONFIG, MOST_LAYERS, MOST_DEPTH = 2**24, 1000, 8
+MOST_PARTS = 100                  # groups and arrays in the group of a layer, which has its weights in one or two more
 HINT = "pip install keras torch"
 OBJECT = mapping(anything)
-ORDERS = {"BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance"), "Normalization": ("mean", "variance", "count")}
+GROUPS = {"Conv2D": "conv2d", "Dense": "dense", "BatchNormalization": "batch_normalization", "Normalization": "normalization"}
+OWN = {None, "keras", "keras.layers", "keras.models", "keras.src.models.functional", "keras.src.models.sequential", "keras.initializers",
+       "keras.regularizers", "keras.constraints", "keras.dtype_policies"}           # modules whose classes nobody else wrote
+PLAIN = {"__keras_tensor__", "__tuple__"}                          # what Keras describes as if it were of a class
 FLOATS = np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.float64)
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -42,7 +48,7 @@ def read(path: FilePath, graph: FilePath | None = None, model: str | None = None
             with open_archive(path) as archive:
                 config = archive.bytes_of("config.json", MOST_CONFIG).decode("utf-8", "replace")
                 with open_h5(path, member=archive.part("model.weights.h5")) as file:
-                    return _network(path, config, lambda name, kind: _by_number(file, name, kind))
+                    return _network(path, config, _Numbered(file))
         with open_h5(path) as file:
             if file.attribute("format", anything, "") == "zfcore":
                 raise check.Expected(path, "a network of Keras", "a checkpoint of zfcore's", f"it is opened as it is: --run {path}")
@@ -51,7 +57,7 @@ def read(path: FilePath, graph: FilePath | None = None, model: str | None = None
                 raise check.Expected(path, "a network of Keras, with the attribute model_config", "none, weights alone perhaps",
                                      "save it by model.save(...)")
             weights = file.group("model_weights")
-            return _network(path, config, lambda name, kind: _by_name(weights, name))
+            return _network(path, config, lambda layer: _by_name(weights, layer))
     except OSError as error:
         raise check.Expected(path, "a file that can be read", error.strerror or error) from None
 
@@ -59,37 +65,59 @@ def read(path: FilePath, graph: FilePath | None = None, model: str | None = None
 # -------------------------------------------------------------------------------------------------------------- weights
 def _by_name(weights, layer):
     """{"kernel": array, ...} of a layer, in HDF5 as model.save wrote it: by the ends of their names, "a/b/kernel:0"."""
-    return dict(_leaves(weights.group(layer))) if layer in weights else {}
+    group, wanted = weights, layer.variables()
+    for part in layer.name.split("/") if wanted else ():   # one at a time: each is looked at, that no link leads out of the file
+        if part not in group:
+            return {}
+        group = group.group(part)
+    return _leaves(group, wanted) if wanted else {}
 
 
-def _leaves(group: Reader, depth: int = 0) -> Iterator[tuple[str, NDArray[Any]]]:
-    if depth > MOST_DEPTH:
-        raise check.Expected(group.place(), f"groups in groups, {MOST_DEPTH} deep", "deeper")
-    for name in group.names():
-        if group.is_group(name):
-            yield from _leaves(group.group(name), depth + 1)
-        else:
-            yield name.partition(":")[0], group.array(name, FLOATS, finite=True)
+def _leaves(group: Reader, wanted: Sequence[str]) -> Arrays:
+    """The arrays called as `wanted` in a group and those within it. Raises Expected where two are called the same."""
+    groups, parts, found = [group], 0, {}
+    while groups:
+        group = groups.pop()
+        for name in group.names():
+            if (parts := parts + 1) > MOST_PARTS:
+                raise check.Expected(group.place(), f"at most {MOST_PARTS} groups and arrays of a layer", "more")
+            key = name.partition(":")[0]
+            if group.is_group(name):
+                groups.append(group.group(name))
+            elif key in found:
+                raise check.Expected(group.place(name), f"one {key} of the layer", "another beside it")
+            elif key in wanted and key != "count":
+                found[key] = group.array(name, FLOATS, finite=True)
+    return found
 
 
-def _by_number(file, layer, kind):
-    """{"kernel": array, ...} of a layer of a .keras file, where they are numbered: in the order in which layers of its kind have them."""
-    layers = file.group("layers")
-    for name in layers.names():
-        group = layers.group(name)
-        if "vars" not in group or (found := group.group("vars")).attribute("name", text(), name) != layer:
-            continue
-        arrays = [found.array(str(k), None, None, finite=True) for k in range(len(found.names()))]
-        names = ORDERS.get(kind, ("kernel", "bias"))
-        if kind == "BatchNormalization" and len(arrays) < 4:         # without gamma or beta: `_normalised` asks what is missing
-            names = (*("only",)*(len(arrays) - 2), "moving_mean", "moving_variance")
-        return dict(zip(names, arrays))
-    return {}
+class _Numbered:
+    """The arrays of a .keras `file`. Its groups are called after kinds of layers and numbered, dense, dense_1, as Keras comes to them,
+    whatever the layers are called; so it is to be asked for all of them in their order."""
+
+    def __init__(self, file: Reader) -> None:
+        self._layers, self._seen = file.group("layers"), Counter()
+
+    def __call__(self, layer: "_Layer") -> Arrays:
+        if layer.kind not in GROUPS:
+            return {}
+        called = GROUPS[layer.kind]
+        number, wanted = self._seen[called], layer.variables()
+        self._seen[called] += 1
+        called = f"{called}_{number}" if number else called
+        if not wanted or called not in self._layers or "vars" not in (group := self._layers.group(called)):
+            return {}
+        found = group.group("vars")
+        if (other := found.attribute("name", text(), layer.name)) != layer.name:
+            raise check.Expected(found.place(), f"the weights of {layer.name}", f"those of {said(other)}")
+        if sorted(found.names()) != [str(k) for k in range(len(wanted))]:
+            raise layer.refuse(f"weights {', '.join(wanted)}", f"{len(found.names())} of them", "quantised layers, if it is one")
+        return {name: found.array(str(k), FLOATS, finite=True) for k, name in enumerate(wanted) if name != "count"}
 
 
 # --------------------------------------------------------------------------------------------------------------- layers
-def _network(path: Path, config: str, weights_of: Callable[[str, str], Arrays]) -> Foreign:
-    """The Foreign of a model_config, whose layers' arrays `weights_of` (name, kind) gives."""
+def _network(path: Path, config: str, weights_of: Callable[["_Layer"], Arrays]) -> Foreign:
+    """The Foreign of a model_config, whose layers' arrays `weights_of` gives."""
     model = parsed(f"{path}: model_config", config, OBJECT)
     kind, inner = model.get("class_name"), model.get("config")
     if kind not in ("Sequential", "Functional", "Model"):
@@ -97,24 +125,30 @@ def _network(path: Path, config: str, weights_of: Callable[[str, str], Arrays]) 
     rows = listed(OBJECT, MOST_LAYERS, 1)(f"{path}: layers", inner.get("layers") if isinstance(inner, dict) else inner)
     layers = [_Layer(path, row) for row in rows]
     shape = next((shape for layer in layers if (shape := layer.shape())), None)
-    formats = {layer.config["data_format"] for layer in layers if layer.config.get("data_format")}
+    formats = {layer.order() for layer in layers} - {None}
     if shape is None or len(formats) > 1:
         raise check.Expected(f"{path}: model_config", "pictures (H,W,C) of a fixed size, and one order of axes",
                              f"none, and {len(formats)} orders" if shape is None else "several orders", "save it with an Input layer")
     last = formats != {"channels_first"}
     C, H, W = (shape[2], *shape[:2]) if last else shape
-    nodes, first, before = [], "input", "input"
+    entering = [layer for layer in layers if layer.kind == "InputLayer"]
+    if len(entering) > 1:
+        raise entering[1].refuse("one input", f"{len(entering)}", "networks that branch")
+    first = before = entering[0].name if entering else "input"
+    nodes = []
     for layer in layers:
-        if layer.kind == "InputLayer":
-            first = before = layer.name
-            continue
-        reads = layer.source(before if kind == "Sequential" else None)
-        nodes += _nodes(layer, reads, weights_of, last)
-        before = layer.name
-    foreign = Foreign("Keras", path, first, (C, H, W), in_a_row(path, nodes, first), engine_hint=HINT)
-    if not foreign.nodes:
+        if layer.kind != "InputLayer":
+            nodes += _nodes(layer, layer.source(before if kind == "Sequential" else None), weights_of, last)
+            before = layer.name
+    outputs = [before] if kind == "Sequential" else list(_histories(inner.get("output_layers")))
+    if len(outputs) != 1:
+        raise unsupported(path, "output_layers", "one output", ", ".join(outputs)[:200] or "none", "networks of several heads")
+    row = in_a_row(path, nodes, first, outputs[0])
+    foreign = Foreign("Keras", path, first, (C, H, W), row, engine_hint=_beyond_loading(model, layers) or HINT)
+    if not row:
         raise check.Expected(f"{path}: model_config", "layers behind the pictures", "none")
-    if find_spec("keras") and (find_spec("torch") or find_spec("tensorflow") or find_spec("jax")):
+    _check_row(path, row, layers, C, last)
+    if foreign.engine_hint == HINT and find_spec("keras") and (find_spec("torch") or find_spec("tensorflow") or find_spec("jax")):
         foreign.engine, foreign.engine_name = _engine(path, last), f"Keras {version('keras')}"
     return foreign
 
@@ -126,9 +160,12 @@ class _Layer:
         self.path, self.row, self.kind = path, row, row.get("class_name")
         config = row.get("config")
         self.name = config.get("name", row.get("name")) if isinstance(config, dict) else None
-        if not isinstance(self.kind, str) or not isinstance(self.name, str) or not 0 < len(self.name) < 1000:
-            raise check.Expected(f"{path}: layers", "layers with class_name, config and name", said(row))
+        if (not isinstance(self.kind, str) or not isinstance(self.name, str) or len(self.name) > 1000 or not self.name.isprintable()
+                or {"", ".", ".."} & set(self.name.split("/"))):
+            raise check.Expected(f"{path}: layers", "layers with class_name, config and a name that can be printed", said(row))
         self.config = config
+        if not _is_own(row):
+            raise self.refuse("a layer of Keras's own", f"{said(row.get('registered_name'))} of {said(row.get('module'))}", "a layer for it")
 
     def refuse(self, expected, got, needed=""):
         """The sentence about something that the layer has."""
@@ -142,6 +179,29 @@ class _Layer:
         if not isinstance(found, list) or len(found) != 4 or not all(type(n) is int and 0 < n <= 2**14 for n in found[1:]):
             raise self.refuse("pictures of three axes of fixed sizes", found)
         return found[1:]
+
+    def order(self):
+        """Order of its axes, None where it has none."""
+        found = self.config.get("data_format")
+        if found not in (None, "channels_first", "channels_last"):
+            raise self.refuse("data_format channels_first or channels_last", found)
+        return found
+
+    def variables(self):
+        """Names of its arrays, in the order in which Keras numbers them."""
+        if self.kind in ("Conv2D", "Dense"):
+            return ("kernel", "bias") if self.flag("use_bias") else ("kernel",)
+        if self.kind == "BatchNormalization":
+            of_config = [key for key, option in (("gamma", "scale"), ("beta", "center")) if self.flag(option)]
+            return (*of_config, "moving_mean", "moving_variance")
+        return ("mean", "variance", "count") if self.kind == "Normalization" and self.config.get("mean") is None else ()
+
+    def flag(self, key):
+        """True or false, as a field says; true where nothing does."""
+        value = self.config.get(key, True)
+        if not isinstance(value, bool):
+            raise self.refuse(f"{key}, true or false", value)
+        return value
 
     def source(self, before):
         """Name of the layer that it reads: the one `before` it in a Sequential model, else of its inbound nodes the only one."""
@@ -178,6 +238,8 @@ class _Layer:
 
 def _histories(inbound, depth=0):
     """Names of the layers whose outputs stand in inbound_nodes, as Keras 2 ([name, 0, 0, {}]) or 3 (keras_history) writes them."""
+    if depth > MOST_DEPTH:
+        return
     if isinstance(inbound, dict):
         if isinstance(history := inbound.get("keras_history"), list) and history and isinstance(history[0], str):
             yield history[0]
@@ -192,17 +254,17 @@ def _histories(inbound, depth=0):
                 yield from _histories(value, depth + 1)
 
 
-def _nodes(layer: _Layer, reads: str, weights_of: Callable[[str, str], Arrays], last: bool) -> list[Node]:
+def _nodes(layer: _Layer, reads: str, weights_of: Callable[[_Layer], Arrays], last: bool) -> list[Node]:
     """The nodes of a layer, of which the last one gives what bears its name."""
     if layer.kind not in _MAKE:
         raise layer.refuse("a layer that zfcore has", layer.kind, "a layer for it, or networks that branch")
     activation = layer.config.get("activation", "linear") if layer.kind in ("Conv2D", "Dense", "Activation") else "linear"
-    activation = activation.get("class_name") if isinstance(activation, dict) else activation or "linear"
-    if activation not in _ACTIVATIONS:
+    activation = "linear" if activation is None else activation
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise layer.refuse(f"one of the activations {', '.join(_ACTIVATIONS)}", activation, "a layer for it")
     behind = _ACTIVATIONS[activation]
     made = f"{layer.name}, before its activation" if behind else layer.name
-    node = _MAKE[layer.kind](layer, weights_of(layer.name, layer.kind), layer.name, reads, made, last)
+    node = _MAKE[layer.kind](layer, weights_of(layer), layer.name, reads, made, last)
     found = [] if node is None else [node]
     if node is not None and layer.kind.startswith("Global") and not layer.config.get("keepdims"):
         node.gives = f"{layer.name}, a pixel each"
@@ -216,18 +278,20 @@ def _nodes(layer: _Layer, reads: str, weights_of: Callable[[str, str], Arrays], 
 _ACTIVATIONS: dict[Any, Any] = {"linear": None, "relu": Rectifier, "softmax": Probabilities}
 
 
-def _kernel(layer, arrays, axes):
-    """(kernel, bias or None), of so many axes."""
-    if "kernel" not in arrays or arrays["kernel"].ndim != axes:
-        raise layer.refuse(f"weights called kernel, of {axes} axes", "none" if "kernel" not in arrays else str(arrays["kernel"].shape))
-    uses = layer.config.get("use_bias", True)
-    if uses and "bias" not in arrays:
-        raise layer.refuse("a bias", "none")
-    return arrays["kernel"], arrays["bias"] if uses else None
+def _kernel(layer, arrays, axes, count):
+    """(kernel, bias or None), of so many axes, the last of which has as many numbers as the field `count` says."""
+    for key in layer.variables():
+        if key not in arrays:
+            raise layer.refuse(f"weights called {key}", "none")
+    kernel, bias = arrays["kernel"], arrays.get("bias")
+    found, said_of_it = kernel.shape, layer.config.get(count)
+    if kernel.ndim != axes or found[-1] != said_of_it or not kernel.size or bias is not None and bias.shape != found[-1:]:
+        raise layer.refuse(f"a kernel of {axes} axes and a bias for {count} {said(said_of_it)}", f"{found}, {getattr(bias, 'shape', 'none')}")
+    return kernel, bias
 
 
 def _convolution(layer, arrays, name, reads, gives, last):
-    kernel, bias = _kernel(layer, arrays, 4)
+    kernel, bias = _kernel(layer, arrays, 4, "filters")
     groups = layer.config.get("groups", 1)
     if type(groups) is not int or groups < 1:
         raise layer.refuse("groups, a whole number above 0", groups)
@@ -238,7 +302,7 @@ def _convolution(layer, arrays, name, reads, gives, last):
 
 
 def _dense(layer, arrays, name, reads, gives, last):
-    kernel, bias = _kernel(layer, arrays, 2)
+    kernel, bias = _kernel(layer, arrays, 2, "units")
     return Dense(name, reads, gives, np.ascontiguousarray(kernel.T), bias)
 
 
@@ -269,14 +333,11 @@ def _batch_normalised(layer, arrays, name, reads, gives, last):
     axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
     if axis not in ((-1, 3) if last else (1,)):
         raise layer.refuse("a normalisation of each channel", f"axis {axis}")
-    if missing := [key for key in ("moving_mean", "moving_variance") if key not in arrays]:
-        raise layer.refuse("weights called moving_mean and moving_variance", f"no {missing[0]}")
+    if missing := [key for key in layer.variables() if key not in arrays]:
+        raise layer.refuse(f"weights called {', '.join(layer.variables())}", f"no {missing[0]}")
     mean, var = (np.asarray(arrays[key], np.float64) for key in ("moving_mean", "moving_variance"))
-    given = dict(arrays)
-    if "only" in given:
-        given["gamma" if layer.config.get("scale", True) else "beta"] = given.pop("only")
-    gamma = np.asarray(given["gamma"], np.float64) if layer.config.get("scale", True) and "gamma" in given else np.ones(len(mean))
-    beta = np.asarray(given["beta"], np.float64) if layer.config.get("center", True) and "beta" in given else np.zeros(len(mean))
+    gamma = np.asarray(arrays.get("gamma", np.ones(mean.shape)), np.float64)
+    beta = np.asarray(arrays.get("beta", np.zeros(mean.shape)), np.float64)
     if not mean.shape == var.shape == gamma.shape == beta.shape == (mean.size,) or (var < 0).any():
         raise layer.refuse("four arrays (C,), the variances from 0", str([mean.shape, var.shape, gamma.shape, beta.shape]))
     scale = gamma/np.sqrt(var + layer.number("epsilon", 1e-3))
@@ -293,23 +354,30 @@ def _rescaled(layer, arrays, name, reads, gives, last):
         raise layer.refuse("scale and offset, numbers", f"{said(scale)} and {said(offset)}") from None
     if not np.isfinite([scale, offset]).all():
         raise layer.refuse("finite numbers", "others")
+    if C > 1 and not last:                                 # which are numbers for columns
+        raise layer.refuse("one number for all, where channels come first", f"{C}")
     return Affine(name, reads, gives, scale, offset)
 
 
 def _standardised(layer, arrays, name, reads, gives, last):
-    if layer.config.get("invert") or layer.config.get("axis", -1) not in (-1, [-1], [3], 3):
-        raise layer.refuse("a normalisation of each channel", said(layer.config.get("axis")))
-    given = [arrays.get("mean", layer.config.get("mean")), arrays.get("variance", layer.config.get("variance"))]
+    axis = layer.config.get("axis", -1)
+    axis = (*axis, None)[0] if isinstance(axis, list) and len(axis) < 2 else axis           # none: one number for all
+    if layer.config.get("invert") or axis is not None and axis not in ((-1, 3) if last else (1,)):
+        raise layer.refuse("a normalisation of each channel", f"axis {said(axis)}" if not layer.config.get("invert") else "its inverse")
+    given = [arrays.get(key, layer.config.get(key)) for key in ("mean", "variance")]
     try:
         mean, var = (np.array(value, np.float64).reshape(-1) for value in given)
-        std = np.maximum(np.sqrt(var), 1e-7)
-        return Affine(name, reads, gives, 1/std, -mean/std)
+        mean, var = np.broadcast_arrays(mean, var)
     except (TypeError, ValueError):
         raise layer.refuse("mean and variance of each channel", "none, or others") from None
+    if not np.isfinite([mean, var]).all() or (var < 0).any():
+        raise layer.refuse("finite means and variances from 0", "others")
+    std = np.maximum(np.sqrt(var), 1e-7)
+    return Affine(name, reads, gives, 1/std, -mean/std)
 
 
 def _flattened(layer, arrays, name, reads, gives, last):
-    return Flattening(name, reads, gives, "hwc" if last else "chw")
+    return Flattening(name, reads, gives, "hwc")        # Keras turns maps whose channels come first, too
 
 
 def _dropped(layer, arrays, name, reads, gives, last):
@@ -327,8 +395,6 @@ def _rectified(layer, arrays, name, reads, gives, last):
 
 
 def _softmax(layer, arrays, name, reads, gives, last):
-    if layer.config.get("axis", -1) not in (-1, 1):
-        raise layer.refuse("a softmax over the classes", f"axis {layer.config.get('axis')}")
     return Probabilities(name, reads, gives)
 
 
@@ -344,17 +410,71 @@ _MAKE = {"Conv2D": _convolution, "Dense": _dense, "MaxPooling2D": _pooling(MaxPo
          "Activation": _activated}
 
 
+def _check_row(path: Path, row: Sequence[Node], layers: Sequence[_Layer], C: int, last: bool) -> None:
+    """Raise Expected for factors of another number of channels than there are, and for a softmax that is not over the classes."""
+    axes = {layer.name: layer.config.get("axis", -1) for layer in layers if layer.kind == "Softmax"}
+    count: int | None = C
+    are_maps = True
+    for node in row:
+        if isinstance(node, Flattening):
+            are_maps, count = False, count if node.order == "chw" else None         # of one pixel each
+        elif isinstance(node, (Convolution, Dense)):
+            count = len(node.w)
+        elif isinstance(node, Affine) and count is not None and node.scale.size not in (1, count):
+            raise unsupported(path, node.name, f"1 or {count} numbers, one for each channel", node.scale.size)
+        elif isinstance(node, Probabilities):
+            axis, right = axes.get(node.name, -1), (-1, 1) if not are_maps else (-1, 3) if last else (1,)
+            if axis not in right:
+                raise unsupported(path, node.name, "a softmax over the classes", f"axis {said(axis)}")
+
+
 # --------------------------------------------------------------------------------------------------------------- engine
+def _is_own(thing: Mapping[str, Any]) -> bool:
+    """Return whether the class that is described comes from Keras, by what is said of it."""
+    module, registered = thing.get("module"), thing.get("registered_name")
+    return (module is None or isinstance(module, str)) and module in OWN and registered in (None, thing.get("class_name"))
+
+
+def _is_program(kind: object) -> bool:
+    """Return whether Keras may run what is described as being of this class."""
+    return not isinstance(kind, str) or kind.startswith("_") and kind not in PLAIN or kind in ("Lambda", "function") or ">" in kind
+
+
+def _beyond_loading(model: Mapping[str, Any], layers: Sequence[_Layer]) -> str:
+    """A line about something for which Keras is not to load the file, or would compute it in other numbers; "" where there is none."""
+    left = [{key: model.get(key) for key in ("class_name", "module", "registered_name", "config")}]
+    while left:
+        thing = left.pop()
+        if isinstance(thing, dict):
+            if "class_name" in thing and (_is_program(thing["class_name"]) or not _is_own(thing)):
+                return f"the file names {said(thing['class_name'])}, which is not Keras's own and is not loaded"
+            left += thing.values()
+        elif isinstance(thing, list):
+            left += thing
+    for layer in layers:
+        dtype = layer.config.get("dtype")
+        dtype = dtype["config"].get("name") if isinstance(dtype, dict) and isinstance(dtype.get("config"), dict) else dtype
+        if dtype not in (None, "float32"):
+            return f"{layer.name}: Keras would compute it in {said(dtype)}"
+    return ""
+
+
 def _engine(path: Path, last: bool) -> Callable[[NDArray[np.float32], Sequence[str]], Mapping[str, NDArray[Any]]]:
     """Keras itself: (x (N,C,H,W), names) -> {name of a layer: its output, batch and channels first}."""
     def compute(x, names):
         """Outputs of the layers called `names`."""
         if find_spec("torch"):
             os.environ.setdefault("KERAS_BACKEND", "torch")
-        import keras
-        model = keras.models.load_model(path, compile=False, safe_mode=True)
-        wanted = [layer for layer in model.layers if layer.name in names]
-        given = keras.Model(model.inputs, [layer.output for layer in wanted])(x.transpose(0, 2, 3, 1) if last else x, training=False)
-        arrays = [keras.ops.convert_to_numpy(y) for y in (given if isinstance(given, (list, tuple)) else [given])]
+        try:
+            import keras
+            model = keras.models.load_model(path, compile=False, safe_mode=True)
+            wanted = [layer for layer in model.layers if layer.name in names]
+            part = keras.Model(model.inputs[0], [layer.output for layer in wanted])
+            given = part(x.transpose(0, 2, 3, 1) if last else x, training=False)
+            arrays = [keras.ops.convert_to_numpy(y) for y in (given if isinstance(given, (list, tuple)) else [given])]
+        except MemoryError:
+            raise
+        except Exception as error:                         # Keras answers a file that it does not take with many
+            raise check.Expected(path, "a network that Keras computes too", short(error) or type(error).__name__) from None
         return {layer.name: y.transpose(0, 3, 1, 2) if last and y.ndim == 4 else y for layer, y in zip(wanted, arrays)}
     return compute
