@@ -272,6 +272,66 @@ def every(group):
     return names
 
 
+def test_weights_for_other_channels_than_there_are_name_the_layer(keras, saved, tmp_path):
+    path = copied(saved, tmp_path, ".keras")
+
+    def other(file):
+        del file["layers/conv2d/vars/0"]
+        file["layers/conv2d/vars/0"] = np.ones((3, 3, 5, 3), np.float32)
+    changed(path, weights=other)
+    with pytest.raises(zfcore.Expected, match="conv: expected weights for 3 channels, got for 5"):
+        read(path)
+    L = keras.layers
+    drawn(keras, [L.Conv2D(4, 3), L.BatchNormalization(name="norm"), L.Flatten(), L.Dense(2)], (7, 7, 3)).save(tmp_path/"norm.keras")
+
+    def fewer(file):
+        for k in range(4):
+            del file[f"layers/batch_normalization/vars/{k}"]
+            file[f"layers/batch_normalization/vars/{k}"] = np.ones(3, np.float32)
+    changed(tmp_path/"norm.keras", weights=fewer)
+    with pytest.raises(zfcore.Expected, match="norm: expected 1 or 4 numbers"):
+        read(tmp_path/"norm.keras")
+
+
+def test_a_layer_of_no_units_is_refused(saved, tmp_path):
+    path = copied(saved, tmp_path, ".keras")
+
+    def none(file):
+        for k, shape in enumerate([(75, 0), (0,)]):
+            del file[f"layers/dense/vars/{k}"]
+            file[f"layers/dense/vars/{k}"] = np.ones(shape, np.float32)
+    changed(path, of_layer("scores", units=0), none)
+    with pytest.raises(zfcore.Expected, match="for units 0"):
+        read(path)
+
+
+def test_weights_that_bear_another_layers_name_are_refused(saved, tmp_path):
+    path = copied(saved, tmp_path, ".keras")
+    changed(path, weights=lambda file: file["layers/dense/vars"].attrs.modify("name", "others"))
+    with pytest.raises(zfcore.Expected, match="the weights of scores, got those of 'others'"):
+        read(path)
+
+
+def test_a_second_input_is_refused(saved, tmp_path):
+    path = copied(saved, tmp_path, ".h5")
+
+    def twice(config):
+        model = json.loads(config)
+        layers = model["config"]["layers"]
+        layers.insert(0, {**layers[0], "config": {**layers[0]["config"], "name": "more", "batch_shape": [None, 5, 5, 3]}})
+        return json.dumps(model)
+    changed(path, twice)
+    with pytest.raises(zfcore.Expected, match=r"pictures \(InputLayer\): expected one input, got 2"):
+        read(path)
+
+
+def test_what_keras_computes_in_other_numbers_is_read_and_not_compared(saved, tmp_path):
+    path = copied(saved, tmp_path, ".keras")
+    changed(path, of_layer("conv", dtype="mixed_float16"))
+    found = import_network(path)
+    assert not found.differences and "Keras would compute it in 'mixed_float16'" in found.notes[-1]
+
+
 def test_two_kernels_of_a_layer_and_groups_that_lead_to_each_other_are_refused(saved, tmp_path):
     path = copied(saved, tmp_path, ".h5")
     changed(path, weights=lambda weights: weights["conv"].create_dataset("more/kernel", data=np.ones((3, 3, 3, 3), np.float32)))

@@ -411,7 +411,7 @@ _MAKE = {"Conv2D": _convolution, "Dense": _dense, "MaxPooling2D": _pooling(MaxPo
 
 
 def _check_row(path: Path, row: Sequence[Node], layers: Sequence[_Layer], C: int, last: bool) -> None:
-    """Raise Expected for factors of another number of channels than there are, and for a softmax that is not over the classes."""
+    """Raise Expected for weights and factors of another number of channels than there are, and a softmax not over the classes."""
     axes = {layer.name: layer.config.get("axis", -1) for layer in layers if layer.kind == "Softmax"}
     count: int | None = C
     are_maps = True
@@ -419,6 +419,9 @@ def _check_row(path: Path, row: Sequence[Node], layers: Sequence[_Layer], C: int
         if isinstance(node, Flattening):
             are_maps, count = False, count if node.order == "chw" else None         # of one pixel each
         elif isinstance(node, (Convolution, Dense)):
+            found = node.w.shape[1]*(node.groups if isinstance(node, Convolution) else 1)
+            if count not in (None, found):
+                raise unsupported(path, node.name, f"weights for {count} channels", f"for {found}")
             count = len(node.w)
         elif isinstance(node, Affine) and count is not None and node.scale.size not in (1, count):
             raise unsupported(path, node.name, f"1 or {count} numbers, one for each channel", node.scale.size)
