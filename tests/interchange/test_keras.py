@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import zfcore
+from zfcore.backend import to_host
 from zfcore.interchange import import_network
 from zfcore.interchange.keras import read
+from zfcore.interchange.lower import as_it_is
 
 if not find_spec("keras"):
     pytest.skip("the package keras, which makes these networks, is not installed", allow_module_level=True)
@@ -83,6 +85,19 @@ def test_a_normalisation_that_was_adapted_is_as_keras_has_it(keras, axis, suffix
     keras.Sequential([keras.Input((9, 9, 3)), normalised, L.Conv2D(4, 3), L.Flatten(), L.Dense(2)]).save(tmp_path/f"net{suffix}")
     found = import_network(tmp_path/f"net{suffix}")
     assert found.differences and max(one.relative for one in found.differences) < 1e-5
+
+
+def test_means_at_an_uneven_border_are_of_the_pixels_within_and_a_note_says_so(keras, tmp_path):
+    """Keras itself gives two answers, by its backend: the yardstick is the mean."""
+    L = keras.layers
+    drawn(keras, [L.AveragePooling2D(3, strides=2, padding="same", name="means"), L.Flatten(), L.Dense(2)], (6, 6, 3)).save(tmp_path/"net.h5")
+    foreign = read(tmp_path/"net.h5")
+    assert [note.partition(":")[0] for note in foreign.notes] == ["means"]
+    foreign.nodes = foreign.nodes[:1]
+    x = np.random.default_rng(5).standard_normal((3, 6, 6, 2)).astype(np.float32)
+    y, _ = as_it_is(foreign, "means").forward(x)
+    wanted = [[x[:, i:i + 3, j:j + 3].mean(axis=(1, 2)) for j in (0, 2, 4)] for i in (0, 2, 4)]      # one pixel of padding, behind
+    assert np.allclose(to_host(y), np.moveaxis(np.array(wanted), 2, 0), atol=1e-6)
 
 
 def test_weights_of_a_zip_are_found_as_keras_finds_them_by_the_numbers_of_their_kind(keras, tmp_path):

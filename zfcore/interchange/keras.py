@@ -144,7 +144,10 @@ def _network(path: Path, config: str, weights_of: Callable[["_Layer"], Arrays]) 
     if len(outputs) != 1:
         raise unsupported(path, "output_layers", "one output", ", ".join(outputs)[:200] or "none", "networks of several heads")
     row = in_a_row(path, nodes, first, outputs[0])
-    foreign = Foreign("Keras", path, first, (C, H, W), row, engine_hint=_beyond_loading(model, layers) or HINT)
+    notes = [f"{node.name}: means of the pixels that lie within the maps, as Keras on TensorFlow has them; on PyTorch it repeats pixels of "
+             "the border where the padding is uneven" for node in row
+             if isinstance(node, AveragePooling) and node.window is not None and node.window.pads == "same_upper"]
+    foreign = Foreign("Keras", path, first, (C, H, W), row, notes=notes, engine_hint=_beyond_loading(model, layers) or HINT)
     if not row:
         raise check.Expected(f"{path}: model_config", "layers behind the pictures", "none")
     _check_row(path, row, layers, C, last)
