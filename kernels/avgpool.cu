@@ -20,6 +20,7 @@
    back      each pixel asks the windows it lies in: nothing is scattered, every dx is written once
    sums      forward in row order of the window, backward in row order of the windows: the same bits in every run
    spec      zfcore/ops/avgpool.py: avgpool_reference, avgpool_backward_reference                                    */
+#include <rows.cuh>
 #define INSIDE 0                    // what BORDERS may be
 #define PADDED 1
 #define CLIPPED 2
@@ -36,22 +37,6 @@
 #endif
 const int K = WINDOW, S = STRIDE;
 struct __align__(4 * LANES) Pack { float v[LANES]; };
-
-// What this thread works on: map, row, pixel, and pack of images. False beyond the last row of the last map.
-struct Place { int map, row, pixel, pack; };
-
-__device__ __forceinline__ bool my_place(Place &at, int rows, int height, int width, int packs)
-{
-    unsigned in_row = (unsigned)width * packs;
-    unsigned long long first = (unsigned long long)blockIdx.x * blockDim.x;           // the block's first thread
-    unsigned k = first % in_row + threadIdx.x;                                        // counted from the row it is in
-    unsigned row = first / in_row + k / in_row;
-    at.map = row / height;
-    at.row = row % height;
-    at.pixel = k % in_row / packs;
-    at.pack = k % in_row % packs;
-    return row < rows;
-}
 
 // How many rows (or columns) from `first` on count, of a map of `size`.
 __device__ __forceinline__ int counted(int first, int size, int P)

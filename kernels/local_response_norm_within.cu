@@ -19,6 +19,7 @@
    sums      in row order of the window, backward in row order of the windows: the same bits in every run
    spec      zfcore/ops/local_response_norm_within.py: local_response_norm_within_reference,
              local_response_norm_within_backward_reference                                                */
+#include <rows.cuh>
 #ifndef LANES
 #define LANES 4                     // divides N
 #endif
@@ -34,22 +35,6 @@ __device__ __forceinline__ float inverse_power(float s)                         
     if (BETA != 0.75f) return powf(s, -BETA);
     float root = rsqrtf(s);
     return root * root * rsqrtf(root);
-}
-
-// What this thread works on: map, row, pixel, and pack of images. False beyond the last row of the last map.
-struct Place { int map, row, pixel, pack; };
-
-__device__ __forceinline__ bool my_place(Place &at, int rows, int height, int width, int packs)
-{
-    unsigned in_row = (unsigned)width * packs;
-    unsigned long long first = (unsigned long long)blockIdx.x * blockDim.x;           // the block's first thread
-    unsigned k = first % in_row + threadIdx.x;                                        // counted from the row it is in
-    unsigned row = first / in_row + k / in_row;
-    at.map = row / height;
-    at.row = row % height;
-    at.pixel = k % in_row / packs;
-    at.pack = k % in_row % packs;
-    return row < rows;
 }
 
 // The images `pack` of one map of height x width pixels.

@@ -130,21 +130,26 @@ def written(output, place, files):
 
 
 # ------------------------------------------------------------------------------------------------------- command line
-def parser():
-    p = argparse.ArgumentParser(prog="python -m train.evaluate",
-                                description="Top-1 and top-5 error of a trained network, or of an ensemble of several.")
+def add_options(p, output):
+    """Add the options of whoever asks trained networks for probabilities; `output`, the default of --output, in words."""
     p.add_argument("--run", required=True, nargs="+",
-                   help="a run's folder (its best.h5) or a checkpoint file; of several, the mean of the softmaxes is judged")
-    p.add_argument("--data", help="the set, as for python -m train, or one folder of classes (default: what the "
-                                  "runs were trained on)")
-    p.add_argument("--part", choices=("val", "train"), default="val")
+                   help="a run's folder (its best.h5) or a checkpoint file; of several, the mean of the softmaxes is taken")
     p.add_argument("--crops", choices=("centre", "ten"), default="centre", help="ten: the mean over the paper's ten crops")
-    p.add_argument("--output", metavar="DIR", help="folder to write (default: evaluation, in the first run's folder)")
+    p.add_argument("--output", metavar="DIR", help=f"folder to write (default: {output}, in the first run's folder)")
     p.add_argument("--batch-size", type=check.BATCH, default=128)
     p.add_argument("--device", default="auto", help="auto, cpu or gpu")
     p.add_argument("--precision", default="fp32", help=f"how products are formed: {', '.join(PRECISIONS)} (on a CPU: fp32)")
     p.add_argument("--workers", type=check.THREADS, default=2, help="threads that decode pictures")
     p.add_argument("--upscale", action="store_true", help="enlarge pictures smaller than the network's input")
+
+
+def parser():
+    p = argparse.ArgumentParser(prog="python -m train.evaluate",
+                                description="Top-1 and top-5 error of a trained network, or of an ensemble of several.")
+    add_options(p, "evaluation")
+    p.add_argument("--data", help="the set, as for python -m train, or one folder of classes (default: what the "
+                                  "runs were trained on)")
+    p.add_argument("--part", choices=("val", "train"), default="val")
     return p
 
 
@@ -158,7 +163,6 @@ def default_output(runs, what="evaluation"):
 @check.exit_with_message
 def main(arguments=None):
     args = parser().parse_args(arguments)
-    check.positive("--batch-size", args.batch_size)
     models = open_runs(args.run, args.device, args.precision)
     pictures, of = open_part(models, args.data, args.part, args.upscale, args.workers)
     classes = pictures.dataset.classes

@@ -14,13 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from train.evaluate import default_output, whole_folder, written
+from train.evaluate import add_options, default_output, whole_folder, written
 from zfcore import check, plots
 from zfcore.checkpoint import write_csv
 from zfcore.data.folders import Files, is_picture
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import CorruptImage
-from zfcore.kernel import PRECISIONS
 from zfcore.terminal import Bar, printable, say
 from zfcore.training.evaluation import open_runs, predict
 
@@ -71,15 +70,7 @@ def parser():
     p = argparse.ArgumentParser(prog="python -m train.predict",
                                 description="What a trained network, or an ensemble of several, takes pictures for.")
     p.add_argument("pictures", nargs="*", metavar="FILE_OR_FOLDER", help="pictures, and folders with pictures in them or below")
-    p.add_argument("--run", required=True, nargs="+",
-                   help="a run's folder (its best.h5) or a checkpoint file; of several, the mean of the softmaxes is taken")
-    p.add_argument("--crops", choices=("centre", "ten"), default="centre", help="ten: the mean over the paper's ten crops")
-    p.add_argument("--output", metavar="DIR", help="folder to write (default: predictions, in the first run's folder)")
-    p.add_argument("--batch-size", type=check.BATCH, default=128)
-    p.add_argument("--device", default="auto", help="auto, cpu or gpu")
-    p.add_argument("--precision", default="fp32", help=f"how products are formed: {', '.join(PRECISIONS)} (on a CPU: fp32)")
-    p.add_argument("--workers", type=check.THREADS, default=2, help="threads that decode pictures")
-    p.add_argument("--upscale", action="store_true", help="enlarge pictures smaller than the network's input")
+    add_options(p, "predictions")
     return p
 
 

@@ -81,7 +81,7 @@ class Reader:
         return names
 
     def __contains__(self, name):
-        return self._group.id.links.exists(name.encode(errors="surrogateescape"))
+        return "/" not in name and self._group.id.links.exists(name.encode(errors="surrogateescape"))
 
     def is_group(self, name):
         """Return whether `name` is a group; else it is a dataset."""
@@ -97,7 +97,7 @@ class Reader:
     def _open(self, name, what):
         encoded = name.encode(errors="surrogateescape")
         if name not in self:
-            raise Missing(self.place(name), what, "none", self.advice)
+            raise Missing(self.place(name), what, "none", self.advice)            # nor is there one with "/" in it, which may lead anywhere
         if self._group.id.links.get_info(encoded).type != h5py.h5l.TYPE_HARD:
             raise Expected(self.place(name), f"{what} in the file itself", "a link to somewhere else", self.advice)
         found = h5py.h5o.open(self._group.id, encoded)

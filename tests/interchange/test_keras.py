@@ -66,6 +66,14 @@ def test_every_layer_is_as_keras_has_it(keras, name, functional, suffix, tmp_pat
     assert found.foreign.engine_name.startswith("Keras ")
 
 
+def test_a_softmax_that_keras_fuses_is_compared_and_padding_before_the_first_weights_is_not(keras, tmp_path):
+    L = keras.layers
+    drawn(keras, [L.Rescaling(1/255), L.ZeroPadding2D(1), L.Conv2D(3, 3), L.Flatten(), L.Dense(4, activation="softmax")]).save(tmp_path/"net.keras")
+    found = import_network(tmp_path/"net.keras")
+    assert [one.layer for one in found.differences][-1] == "softmax" and len(found.differences) == 2
+    assert max(one.relative for one in found.differences) < 1e-5
+
+
 def test_a_grey_network_and_one_with_channels_first_are_as_keras_has_them(keras, tmp_path):
     L = keras.layers
     drawn(keras, [L.Conv2D(3, 3, activation="relu"), L.Flatten(), L.Dense(2)], (9, 9, 1)).save(tmp_path/"grey.keras")

@@ -22,7 +22,7 @@ from typing import Any
 from zfcore import check
 from zfcore.files import opener
 from zfcore.hints import FilePath
-from zfcore.interchange.certificate import Difference, check_same, compare
+from zfcore.interchange.certificate import Difference, check_all, compare
 from zfcore.interchange.foreign import Foreign
 from zfcore.interchange.lower import Lowered, to_network
 from zfcore.interchange.preprocessing import Preprocessing, seen_by
@@ -82,9 +82,10 @@ def import_network(path: FilePath, graph: FilePath | None = None, model: str | N
     lowered = to_network(foreign, seen, _name_of(foreign.path))
     found = compare(foreign, seen, lowered) if foreign.engine else []
     if found:
-        check_same(foreign.path, found[-1])
+        check_all(foreign.path, found)
     classes, of_classes = _named(labels or foreign.labels, lowered.network.shapes[-1])
-    unchecked = [] if found else [f"parity not checked: {foreign.engine_hint or 'no engine of this format is here'}"]
+    unchecked = [] if found else ["parity not checked: " + (f"{foreign.engine_name} does not show the scores" if foreign.engine else
+                                                            foreign.engine_hint or "no engine of this format is here")]
     notes = [*foreign.notes, *seen.assumed, *lowered.folded, *of_classes, *unchecked]
     return Imported(foreign, seen, lowered, classes, found, notes)
 

@@ -36,18 +36,25 @@ class Difference:
 
 
 def compare(foreign: Foreign, seen: Preprocessing, lowered: Lowered) -> list[Difference]:
-    """The Difference of every layer that computes what a node of the file does, the scores last. `foreign` must have an engine."""
+    """The Difference of every layer that computes what a node of the file does, the scores last, or their softmax where the engine
+    shows no more; [] where it shows neither. `foreign` must have an engine."""
     C, H, W = foreign.input_shape
     pixels = np.random.default_rng(SEED).integers(0, 256, (PICTURES, H, W, 3), np.uint8)
     x = seen.of_pixels(pixels)
-    theirs: Mapping[str, NDArray[Any]] = foreign.engine(x, list(dict.fromkeys(lowered.tensors.values())))      # type: ignore[misc]
+    asked = dict.fromkeys([*lowered.tensors.values(), *filter(None, [lowered.probabilities])])
+    theirs: Mapping[str, NDArray[Any]] = foreign.engine(x, list(asked))                                        # type: ignore[misc]
     found, y = [], entering(seen, lowered, x)
     for layer in lowered.network.layers:
         with np.errstate(over="ignore", invalid="ignore"):           # told by `check_same`
             y, _ = layer.forward(y)
         if (tensor := lowered.tensors.get(layer.name)) is not None and tensor in theirs:
             found.append(difference(layer.name, to_host(y), np.asarray(theirs[tensor])))
-    return found
+    if set(list(lowered.tensors.values())[-1:]) & theirs.keys():
+        return found
+    p = theirs.get(lowered.probabilities or "")                      # an engine that fuses its softmax does not show the scores
+    if p is None or y.ndim != 2:
+        return []
+    return [*found, difference("softmax", softmax(to_host(y)), np.exp(p) if (p <= 0).all() else np.asarray(p))]
 
 
 def entering(seen: Preprocessing, lowered: Lowered, x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -74,14 +81,21 @@ def against_answers(seen: Preprocessing, lowered: Lowered, x: NDArray[np.float32
     return difference("answers", softmax(scores) if are_probabilities else scores, y)
 
 
-def check_same(what: object, found: Difference) -> None:
-    """Raise Expected unless it is no more than the rounding of float32."""
+def check_all(what: object, found: list[Difference]) -> None:
+    """Raise Expected unless the last of them, that of the scores, is no more than the rounding of float32; the sentence names the first
+    layer that differs by more."""
+    first = next((one for one in found if not one.relative <= LIMIT), None)
+    check_same(what, found[-1], f"{first.layer} is the first layer that differs, by {first.relative:.1e}; " if first else "")
+
+
+def check_same(what: object, found: Difference, where: str = "") -> None:
+    """Raise Expected unless it is no more than the rounding of float32; `where` tells where that begins."""
     if not np.isfinite(found.absolute + found.largest):
         raise check.Expected(f"{what}: {found.layer}", "numbers that are finite for pictures of random pixels", "others",
                              "look at --mean, --std and --scale; or its weights are damaged")
     if not found.relative <= LIMIT:
         raise check.Expected(f"{what}: {found.layer}", f"what the file's own engine computes, to {LIMIT:g} of the largest value",
-                             f"a difference of {found.relative:.1e}", "nothing is written; please report the network")
+                             f"a difference of {found.relative:.1e}", f"{where}nothing is written; please report the network")
 
 
 def table(found: list[Difference]) -> list[str]:

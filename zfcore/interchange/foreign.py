@@ -174,6 +174,13 @@ class Foreign:
         return self.nodes[-1].gives
 
 
+def nothing_beside(what: str, graph: object, model: object) -> None:
+    """Raise Expected where --graph or --model stands beside a file, called `what`, that says itself how its layers lie."""
+    for option, value in (("--graph", graph), ("--model", model)):
+        if value is not None:
+            raise check.Expected(option, f"nothing beside {what}, which says how its layers lie", value)
+
+
 class Unsupported(check.Expected):
     """A node that zfcore has no layer for: "FILE: conv1: expected dilation 1, got 2; it would take ..."."""
 

@@ -21,7 +21,7 @@ from zfcore.hdf5 import Reader, open_h5, short
 from zfcore.hints import FilePath
 from zfcore.interchange.archive import open_archive
 from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling, Node,
-                                        Padding, Probabilities, Rectifier, Window, in_a_row, unsupported)
+                                        Padding, Probabilities, Rectifier, Window, in_a_row, nothing_beside, unsupported)
 
 MOST_CONFIG, MOST_LAYERS, MOST_DEPTH = 2**24, 1000, 8
 MOST_PARTS = 100                  # groups and arrays in the group of a layer, which has its weights in one or two more
@@ -40,9 +40,7 @@ def read(path: FilePath, graph: FilePath | None = None, model: str | None = None
     """The network in the Keras file at `path`, which has all that it takes: `graph` and `model` must be None. Raises Expected for what
     is no such file or is damaged, and Unsupported, naming the layer, for what zfcore has no layer for."""
     path = Path(path)
-    for option, value in (("--graph", graph), ("--model", model)):
-        if value is not None:
-            raise check.Expected(option, "nothing beside a Keras file, which says how its layers lie", value)
+    nothing_beside("a Keras file", graph, model)
     try:
         if path.suffix.lower() == ".keras":
             with open_archive(path) as archive:

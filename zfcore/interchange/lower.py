@@ -31,11 +31,13 @@ EPS = 1e-5                        # of a BatchNorm that stands for a scaling and
 @dataclass
 class Lowered:
     """`network`, with its weights; `mean` (3,size,size), which is subtracted from pictures; of each layer that gives what a node
-    gave, `tensors` {layer: the file's name of that}; `folded`, a line for each thing that was brought into another form."""
+    gave, `tensors` {layer: the file's name of that}; `folded`, a line for each thing that was brought into another form;
+    `probabilities`, the file's name of what the softmax gives that was left out."""
     network: Network
     mean: NDArray[np.float32]
     tensors: dict[str, str]
     folded: list[str]
+    probabilities: str | None = None
 
 
 def to_network(foreign: Foreign, seen: Preprocessing, name: str) -> Lowered:
@@ -43,11 +45,13 @@ def to_network(foreign: Foreign, seen: Preprocessing, name: str) -> Lowered:
     Unsupported, naming the node, for what zfcore's layers cannot express."""
     (_, H, W), work = foreign.input_shape, _Work(foreign, list(foreign.nodes))
     work.leave_the_softmax()
+    if not work.nodes:
+        raise check.Expected(foreign.path, "layers between pictures and scores", "none")
     work.fold_affines()
     seen = work.fold_input(seen)
     work.see_pixels(seen)
     network = work.network(name, (3, H, W))
-    return Lowered(network, seen.mean_image(), work.tensors, work.folded)
+    return Lowered(network, seen.mean_image(), work.tensors, work.folded, work.probabilities)
 
 
 def as_it_is(foreign: Foreign, name: str) -> Network:
@@ -70,11 +74,15 @@ class _Work:
     tensors: dict[str, str] = field(default_factory=dict)
     folded: list[str] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
+    probabilities: str | None = None
+    first: Node | None = None             # into whose weights went how pictures are seen
 
     # ------------------------------------------------------------------------------------- what folds away
     def leave_the_softmax(self):
         if self.nodes and isinstance(self.nodes[-1], Probabilities):
-            self.folded.append(f"{self.nodes.pop().name}: the softmax at the end is zfcore's own; scores are what enters it")
+            softmax = self.nodes.pop()
+            self.probabilities = softmax.gives
+            self.folded.append(f"{softmax.name}: the softmax at the end is zfcore's own; scores are what enters it")
         for node in self.nodes:
             if isinstance(node, Probabilities):
                 raise unsupported(self.foreign.path, node.name, "a softmax at the end", "one in between", "a layer for it")
@@ -119,7 +127,7 @@ class _Work:
                                          None, Window((1, 1)))
             self.nodes.insert(0, node)
             w = seen.into_filters(node.w)
-        self.nodes[first] = replace(node, w=w)
+        self.nodes[first] = self.first = replace(node, w=w)
         what = {"grey": "the grey of three channels", "bgr": "the order of the channels", "rgb": ""}[seen.channels]
         factor = "" if (seen.scale == 1).all() else "the factor of the pictures"
         self.folded.append(f"{node.name}: {' and '.join(filter(None, (what, factor)))}, folded into its weights")
@@ -135,8 +143,10 @@ class _Work:
             raise check.Expected(f"{self.foreign.path}: {error.what}", error.expected, error.got) from None
 
     def build(self, shape: Shape) -> None:
+        as_made = self.first is None
         rows: Sequence[int] | None = None                 # maps whose pixels the units are, where these come in the order hwc
         for node in self.nodes:
+            as_made = as_made or node is self.first        # below it lie pixels, not what the file's network sees of them
             if isinstance(node, Flattening):
                 rows = shape if node.order == "hwc" and len(shape) == 3 else rows
             elif isinstance(node, Dense) and rows is not None:
@@ -147,7 +157,7 @@ class _Work:
             _LAYERS[type(node)](self, node, shape)
             for layer in self.layers[before:]:
                 shape = self._shape_out(node, layer, shape)
-            if len(self.layers) > before and rows is None and not isinstance(node, (Flattening, Dropping)):
+            if len(self.layers) > before and as_made and rows is None and not isinstance(node, (Flattening, Dropping)):
                 self.tensors[self.layers[-1].name] = node.gives
         if rows is not None:
             raise unsupported(self.foreign.path, self.nodes[-1].name, "a fully connected layer behind maps in the order H,W,C", "none")

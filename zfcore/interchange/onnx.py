@@ -23,7 +23,7 @@ from zfcore import check
 from zfcore.files import read_bytes, said
 from zfcore.hints import FilePath, Shape
 from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling,
-                                        Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, in_a_row, padding,
+                                        Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, in_a_row, nothing_beside, padding,
                                         unsupported)
 from zfcore.interchange.onnx_metadata import KEY, from_metadata
 from zfcore.interchange.onnx_tensors import COMPUTED, FORMS, MOST_BYTES, PICTURES, Budget, Tensors, computed, settled
@@ -42,9 +42,7 @@ def read(path: FilePath, graph: FilePath | None = None, model: str | None = None
     """The network in the ONNX file at `path`, which has all that it takes: `graph` and `model` must be None. Raises Expected for what
     is no such file or is damaged, and Unsupported, naming the node, for what zfcore has no layer for."""
     path = Path(path)
-    for option, value in (("--graph", graph), ("--model", model)):
-        if value is not None:
-            raise check.Expected(option, "nothing beside an ONNX file, which says how its layers lie", value)
+    nothing_beside("an ONNX file", graph, model)
     try:
         return _Reader(path, parsed(path)).foreign()
     except UnicodeDecodeError:
