@@ -27,7 +27,7 @@ def main(arguments=None):
         else:
             redraw(args) if args.command == "redraw" else work(COMMANDS[args.command], args)
     except KeyboardInterrupt as stop:
-        warn("\nstopped; what is on the disk is whole, and the same command goes on with a pass over pictures")
+        warn("\nstopped" if args.command in TOOLS else "\nstopped; what is on the disk is whole, and the same command goes on with a pass over pictures")
         sys.exit(status_of(stop))
 
 
