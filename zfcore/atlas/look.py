@@ -85,7 +85,7 @@ def look(model: Trained, picture: NDArray[np.uint8], layers: Sequence[str], labe
         caches.append(cache)
         if k in features:
             outputs[k] = y
-    probabilities = to_host(softmax(y[:, :1]))[:, 0] if y.ndim == 2 else None
+    probabilities = to_host(softmax(y))[:, 0] if y.ndim == 2 else None
     found = [_strongest(network, layer, caches, outputs[k], most) for layer, k in zip(layers, features)]
     hidden, why = occluded(model, picture, label, stride) if hide else (None, "")
     _, H, W = network.input_shape

@@ -144,7 +144,7 @@ def whole(query, name):
 class Request(BaseHTTPRequestHandler):
     """A connection of a browser; one request each."""
     server: "Server"
-    protocol_version, timeout = "HTTP/1.1", PATIENCE
+    protocol_version, default_request_version, timeout = "HTTP/1.1", "HTTP/1.0", PATIENCE
 
     def do_GET(self) -> None:
         self.answer(self.get)
