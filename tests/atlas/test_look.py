@@ -53,10 +53,9 @@ def cropped(pixels, box):
 
 
 # ------------------------------------------------------------------------------------------------------- strongest units
-@pytest.mark.parametrize("number, layer, features", [(0, "conv1", "relu1"), (1, "pool1", "pool1"), (2, "conv3", "relu3"), (3, "conv5", "relu5"),
-                                                     (4, "fc6", "relu6"), (5, "fc8", "fc8")])
-def test_the_strongest_units_are_those_of_the_maps_and_look_as_projected_one_by_one(model, picture, found, number, layer, features):
-    one, x = found.layers[number], model.inputs(picture[None])
+@pytest.mark.parametrize("layer, features", [*zip(LAYERS, ["relu1", "pool1", "relu3", "relu5", "relu6", "fc8"])])
+def test_the_strongest_units_are_those_of_the_maps_and_look_as_projected_one_by_one(model, picture, found, layer, features):
+    one, x = found.layers[LAYERS.index(layer)], model.inputs(picture[None])
     maps = model.network.activations(x, [features])[features]
     maxima = maps.reshape(len(maps), -1)
     order = np.argsort(-maxima.max(axis=1), kind="stable")[:6]
@@ -94,13 +93,14 @@ def test_probabilities_are_the_models_own(model, picture, found):
 @pytest.mark.parametrize("rules", [DECONVNET, GRADIENT, GUIDED])
 @pytest.mark.parametrize("layer, unit", [("conv2", 5), ("norm1", 2), ("fc7", 9), ("fc8", 0)])
 def test_one_unit_by_any_rule_is_the_engines_projection(model, picture, layer, unit, rules):
-    one, alone = projected(model, picture, layer, unit, rules), project(model.network, model.inputs(picture[None]), layer, [unit], rules=rules)
+    one = projected(model, picture, layer, unit, rules)
+    alone = project(model.network, model.inputs(picture[None]), layer, [unit], rules=rules)
     assert one.units == [unit] and one.values == alone.values
     np.testing.assert_array_equal(one.projections[0], cropped(alone.pixels[..., 0], one.boxes[0]))
 
 
-@pytest.mark.parametrize("layer, unit, sentence", [("conv9", 0, "layer: expected one of conv1"), ("conv1", 6, "unit of conv1: expected 0 to 5"),
-                                                   ("conv1", -1, "unit of conv1")])
+@pytest.mark.parametrize("layer, unit, sentence", [
+    ("conv9", 0, "layer: expected one of conv1"), ("conv1", 6, "unit of conv1: expected 0 to 5"), ("conv1", -1, "of conv1")])
 def test_a_layer_or_unit_that_there_is_not_is_refused(model, picture, layer, unit, sentence):
     with pytest.raises(Expected, match=sentence):
         projected(model, picture, layer, unit)
@@ -130,7 +130,8 @@ def test_the_occlusion_is_that_of_the_analysis_of_the_class_that_is_asked_for(mo
 def test_a_network_without_convolutions_or_scores_has_no_occlusion_and_says_so(layers):
     model = trained(Network("plain", (3, 9, 9), layers), size=11)
     seen = look(model, np.zeros((11, 11, 3), np.uint8), [layers[-1].name])
-    assert seen.occlusion is None and len(seen.notes) == 1 and "No occlusion: plain: expected a network of convolutions" in seen.notes[0]
+    assert seen.occlusion is None and len(seen.notes) == 1
+    assert seen.notes[0].startswith("No occlusion: plain: expected a network of convolutions")
     told = encoded(seen, "", -1, 0, lambda file, name: name)
     assert told["occlusion"] is None and told["notes"] == list(seen.notes)
     assert (seen.probabilities is None) == (layers[0].name == "conv") == (told["probabilities"] == [])
@@ -148,8 +149,8 @@ def test_the_quick_stride_is_the_papers_where_that_is_quick_and_a_multiple_of_it
 # ------------------------------------------------------------------------------------------------------------------ JSON
 def test_what_is_told_can_be_read_back(model, picture, found):
     files = {}
-    told = json.loads(json.dumps(encoded(found, "a.png", 2, 3, lambda file, name: files.setdefault(name, file) and f"{name}.webp"),
-                                 allow_nan=False))
+    made = encoded(found, "a.png", 2, 3, lambda file, name: files.setdefault(name, file) and f"{name}.webp")
+    told = json.loads(json.dumps(made, allow_nan=False))
     assert list(files) == ["3", *(f"3-{layer}" for layer in LAYERS), "3.map"] and told["image"] == "3.webp"
     assert (told["name"], told["label"], told["number"], told["side"]) == ("a.png", 2, 3, CROP)
     assert [k for k, _ in told["probabilities"]] == np.argsort(-found.probabilities).tolist()
@@ -160,7 +161,7 @@ def test_what_is_told_can_be_read_back(model, picture, found):
         np.testing.assert_array_equal(np.float32(shown["values"]), one.values)
         assert shown["units"] == one.units.tolist() and shown["boxes"] == one.boxes.tolist()
     square = told["occlusion"]
-    assert np.shape(square["p"]) == np.shape(square["class"]) == np.shape(square["sums"]) == (len(square["tops"]), len(square["lefts"]))
+    assert {np.shape(square[key]) for key in ("p", "class", "sums")} == {(len(square["tops"]), len(square["lefts"]))}
     np.testing.assert_allclose(square["sums"], found.occlusion.sums[0], rtol=1e-6)
     assert square["clean"]["class"] == square["label"] == told["probabilities"][0][0] and square["projection"] == "3.map.webp"
     assert square["clean"]["p"] == pytest.approx(told["probabilities"][0][1])
@@ -174,9 +175,10 @@ def test_no_more_than_ten_classes_are_told(picture):
 
 
 def test_layers_of_any_names_have_files_of_their_own():
-    model = trained(Network("named", (3, 9, 9), [Conv("map", 2, K=3), Conv("a/b", 2, K=3), Conv("A/B", 2, K=3), Flatten("f"), Linear("..", 2)]), 9)
-    names = []
-    encoded(look(model, np.full((9, 9, 3), 9, np.uint8), ["map", "a/b", "A/B", ".."]), "", -1, 5, lambda file, name: names.append(name) or name)
+    convolutions = [Conv(name, 2, K=3) for name in ("map", "a/b", "A/B")]
+    model, names = trained(Network("named", (3, 9, 9), [*convolutions, Flatten("f"), Linear("..", 2)]), size=9), []
+    seen = look(model, np.full((9, 9, 3), 9, np.uint8), ["map", "a/b", "A/B", ".."])
+    encoded(seen, "", -1, 5, lambda file, name: names.append(name) or name)
     assert len({name.casefold() for name in names}) == len(names) == 6 and not any("/" in name for name in names)
 
 

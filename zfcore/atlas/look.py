@@ -20,7 +20,7 @@ from zfcore.analysis.top_activations import crops, field_boxes, field_regions
 from zfcore.backend import runs_kernels, to_host
 from zfcore.deconvnet import DECONVNET, check_units, descend, feature_layer, find_places, start_signal
 from zfcore.files import file_names
-from zfcore.network import Network, Rules
+from zfcore.network import Rules
 from zfcore.ops.softmax_loss import softmax
 from zfcore.plots import signed_tiles
 from zfcore.trained import Trained
@@ -31,13 +31,13 @@ LOSSLESS = 32                     # side up to which a picture is kept pixel by 
 QUALITY = 85                      # of a larger one
 QUICK = 3e11                      # multiply-adds of whole passes that two cores spare in about 2 s, see `quick_stride`
 
-Keep: TypeAlias = Callable[[bytes, str], str]             # (a WebP file, its name without ending) -> the address that it has then
+Keep: TypeAlias = Callable[[bytes, str], str]             # (a WebP file, its name without ending) -> the address that it gets
 
 
 @dataclass(frozen=True)
 class Strongest:
-    """The k units of `layer` that one picture excites most, the strongest first. A unit that is 0 everywhere is not among them, so
-    k may be 0.
+    """The k units of `layer` that one picture excites most, the strongest first. A unit that is 0 everywhere is not among them,
+    so k may be 0.
 
     units         (k,)         int64
     values        (k,)         float32    the strongest activation
@@ -102,7 +102,7 @@ def _strongest(network, layer, caches, y, most):
 
 
 def _projected(network, layer, caches, y, units, rules=DECONVNET):
-    """The Strongest of the units (k,), each projected from one of N equal pictures, k <= N, that left outputs y (F,Ho,Wo,N) or (M,N)."""
+    """The Strongest of the units (k,), each projected from one of N >= k equal pictures, that left y (F,Ho,Wo,N) or (M,N)."""
     of_batch = np.resize(units, y.shape[-1])                                 # from each picture something
     places, values = find_places(y, of_batch)
     dy = start_signal(y, of_batch, places, values)
@@ -136,9 +136,9 @@ def occluded(model: Trained, picture: NDArray[np.uint8], label: int | None = Non
 
 
 def quick_stride(model: Trained) -> int:
-    """Stride of a square that crosses a picture in about two seconds, for who waits before a screen: the paper's, 6 of 224; on a
-    CPU as often doubled as it takes until the places of the square, times the multiply-adds of a pass, are no more than QUICK.
-    ZFNet at 224 pixels: 12. Raises Expected for a network that has no occlusion."""
+    """Stride of a square that crosses a picture in about two seconds, for who waits before a screen: the paper's, 6 of 224; on
+    a CPU as often doubled as it takes until the places of the square, times the multiply-adds of a pass, are no more than
+    QUICK. ZFNet at 224 pixels: 12. Raises Expected for a network that has no occlusion."""
     network = model.network
     square, side = check_square(network), min(network.input_shape[1:])
     if runs_kernels(model.mean):
@@ -163,7 +163,8 @@ def encoded(found: Look, name: str, label: int, number: int | None, keep: Keep) 
             "image": keep(webp(found.picture, found.picture.shape[0] <= LOSSLESS), f"{number}"),
             "probabilities": [[int(k), _short(p[k])] for k in likeliest],
             "layers": [_encoded_layer(one, keep, f"{number}-{its_name}") for one, its_name in zip(found.layers, called)],
-            "occlusion": found.occlusion and encoded_occlusion(found.occlusion, keep, f"{number}.map"), "notes": list(found.notes)}
+            "occlusion": found.occlusion and encoded_occlusion(found.occlusion, keep, f"{number}.map"),
+            "notes": list(found.notes)}
 
 
 def _encoded_layer(one, keep, name):
@@ -174,7 +175,8 @@ def _encoded_layer(one, keep, name):
 
 def encoded_occlusion(found: Occlusion, keep: Keep, name: str) -> dict[str, Any]:
     """The Occlusion of one picture as the atlas' pages read it; its projection is kept under this name."""
-    clean = {"p": _short(found.clean_probabilities[0]), "class": int(found.clean_classes[0]), "sum": _short(found.clean_sums[0])}
+    clean = {"p": _short(found.clean_probabilities[0]), "class": int(found.clean_classes[0]),
+             "sum": _short(found.clean_sums[0])}
     return {"layer": found.layer, "unit": int(found.units[0]), "size": found.size, "stride": found.stride, "grey": found.grey,
             "tops": found.tops.tolist(), "lefts": found.lefts.tolist(), "label": int(found.labels[0]), "clean": clean,
             "p": _short(found.probabilities[0]), "class": found.most_probable[0].tolist(), "sums": _short(found.sums[0]),

@@ -2,16 +2,16 @@
 
     GET  /...                                                           the files of the atlas
     GET  /api                                                           what is served: layers, rules, classes
-    POST /api/look          a picture's file                            its classes and strongest units, and the id it is kept by
+    POST /api/look          a picture's file                            its classes and strongest units, and the id it has now
     POST /api/occlusion     ?id=ID[&stride=PIXELS]                      its occlusion, by default with `look.quick_stride`
     POST /api/project       ?id=ID&layer=conv5&unit=31&rule=deconvnet   one unit projected back to it
 
-Answers of /api are JSON; of what cannot be done {"error": "a sentence"} with a status of 400 or more. It listens at 127.0.0.1 alone.
-At a machine far away it is reached through `ssh -L 8000:127.0.0.1:8000 HOST`, and then at the same address here.
+Answers of /api are JSON; of what cannot be done {"error": "a sentence"} with a status of 400 or more. It listens at 127.0.0.1
+alone. At a machine far away it is reached through `ssh -L 8000:127.0.0.1:8000 HOST`, and then at the same address here.
 
-Other pages that are open in the browser can send requests to 127.0.0.1 as well. So a request must name this machine as the one it
-is for, which a foreign name that was made to point here does not; a POST must come from these pages themselves; and no other page
-may load files of the atlas as scripts or pictures.
+Other pages that are open in the browser can send requests to 127.0.0.1 as well. So a request must name this machine as the one
+it is for, which a foreign name that was made to point here does not; a POST must come from these pages themselves; and no other
+page may load files of the atlas as scripts or pictures.
 """
 import errno
 import hashlib
@@ -45,8 +45,9 @@ HOST = "127.0.0.1"
 RULES = {"deconvnet": DECONVNET, "gradient": GRADIENT, "guided": GUIDED}
 TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8",
          ".json": "application/json", ".txt": "text/plain; charset=utf-8", ".md": "text/plain; charset=utf-8",
-         ".webp": "image/webp", ".png": "image/png", ".svg": "image/svg+xml", ".ico": "image/vnd.microsoft.icon"}     # no other file is served
-POLICY = "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'"
+         ".webp": "image/webp", ".png": "image/png", ".svg": "image/svg+xml"}                        # no other file is served
+ALWAYS = {"Connection": "close", "X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "same-origin",
+          "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'"}
 OURS = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?", re.I)       # any port: `ssh -L` may have another at its end
 MOST_BODY = 2**26                 # bytes of a picture's file
 MOST_DRAINED = 2**28              # bytes of a refused one that are taken, so that the browser hears why
@@ -72,7 +73,7 @@ class Desk:
         self.at_work = threading.Lock()
 
     def about(self, query, body):
-        """What is served."""
+        """Tell what is served."""
         return {"serves": True, "layers": self.layers, "rules": list(RULES), "classes": list(self.model.classes)}
 
     def look(self, query, body):
@@ -106,12 +107,13 @@ class Desk:
         picture, rule = self.kept(query), only(query, "rule")
         check.one_of("rule", rule, RULES)
         found = projected(self.model, picture, only(query, "layer"), whole(query, "unit"), RULES[rule])
-        return {"value": float(str(found.values[0])), "box": found.boxes[0].tolist(), "image": data_address(sheet(found.projections))}
+        return {"value": float(str(found.values[0])), "box": found.boxes[0].tolist(),
+                "image": data_address(sheet(found.projections))}
 
     def kept(self, query):
         """The picture of the id that is asked for."""
         if (number := only(query, "id")) not in self.pictures:
-            raise Refusal(HTTPStatus.NOT_FOUND, f"This picture is not kept any more, only the last {KEPT} are: show it once again")
+            raise Refusal(HTTPStatus.NOT_FOUND, f"This picture is not kept, only the last {KEPT} are: show it once again")
         self.pictures.move_to_end(number)
         return self.pictures[number]
 
@@ -155,7 +157,7 @@ class Request(BaseHTTPRequestHandler):
         self.answer(self.post)
 
     def answer(self, work):
-        """Answer with what `work` writes, or with the sentence that tells why there is nothing. Who has gone away hears neither."""
+        """Answer with what `work` writes, or with the sentence that tells why there is nothing. Who has gone hears neither."""
         self.close_connection = True                       # so what is left of a body is never taken for a request
         with suppress(ConnectionError, TimeoutError):
             try:
@@ -172,7 +174,7 @@ class Request(BaseHTTPRequestHandler):
                 self.refuse(HTTPStatus.INTERNAL_SERVER_ERROR, sentence)
 
     def get(self):
-        """A file of the atlas, or what is served."""
+        """Send a file of the atlas, or tell what is served."""
         self.check_sender()
         path = self.address().path
         if path == "/api":
@@ -182,7 +184,7 @@ class Request(BaseHTTPRequestHandler):
         self.send_file(file_of(self.server.folder, path))
 
     def post(self):
-        """What the network says."""
+        """Send what the network says."""
         self.check_sender()
         address, desk = self.address(), self.server.desk
         work = {"/api/look": desk.look, "/api/occlusion": desk.occlusion, "/api/project": desk.project}.get(address.path)
@@ -262,9 +264,7 @@ class Request(BaseHTTPRequestHandler):
     def head(self, status, kind, length, caching):
         """Send the status and the headers of every answer."""
         self.send_response(status)
-        for name, value in (("Content-Type", kind), ("Content-Length", str(length)), ("Cache-Control", caching), ("Connection", "close"),
-                            ("X-Content-Type-Options", "nosniff"), ("Cross-Origin-Resource-Policy", "same-origin"),
-                            ("Content-Security-Policy", POLICY)):
+        for name, value in {"Content-Type": kind, "Content-Length": str(length), "Cache-Control": caching, **ALWAYS}.items():
             self.send_header(name, value)
         self.end_headers()
 
@@ -286,7 +286,7 @@ NOTHING = Refusal(HTTPStatus.NOT_FOUND, "There is no such file in this atlas")
 
 
 def file_of(folder: Path, path: str) -> Path:
-    """The file that the path of an address means, of a kind that an atlas has. Raises Refusal for any other, and for one outside."""
+    """The file of an atlas that the path of an address means. Raises Refusal for other kinds, and for what lies elsewhere."""
     try:
         names = unquote(path, errors="strict").removeprefix("/").split("/") if path != "/" else ["index.html"]
     except UnicodeDecodeError:
@@ -317,9 +317,8 @@ class Server(ThreadingHTTPServer):
         try:
             super().__init__((HOST, port), Request)
         except OSError as error:
-            taken = error.errno == errno.EADDRINUSE
-            raise check.Expected("--port", "one that is free", f"{port}, at which another program listens" if taken else f"{port} ({error.strerror})",
-                                 "--port 0 takes any") from None
+            why = "another program listens there" if error.errno == errno.EADDRINUSE else error.strerror
+            raise check.Expected("--port", "one that is free", f"{port} ({why})", "--port 0 takes any") from None
 
     def server_bind(self) -> None:
         """Take the port. The base class would ask the network for this machine's name, which may take long."""
@@ -331,13 +330,14 @@ class Server(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """Where a browser finds it."""
+        """Address for a browser."""
         return f"http://{HOST}:{self.server_port}/"
 
 
-def serve(folder: FilePath, model: Trained, layers: Sequence[str], port: int = 0, ready: Callable[[str], object] | None = None) -> None:
-    """Serve an atlas at 127.0.0.1 until Ctrl-C or SIGTERM. `ready` is called with the address once it listens: `webbrowser.open`, say.
-    Raises Expected where the port cannot be had."""
+def serve(folder: FilePath, model: Trained, layers: Sequence[str], port: int = 0,
+          ready: Callable[[str], object] | None = None) -> None:
+    """Serve an atlas at 127.0.0.1 until Ctrl-C or SIGTERM. `ready` is called with the address once it listens:
+    `webbrowser.open`, say. Raises Expected where the port cannot be had."""
     with Server(folder, model, layers, port) as server:
         say(f"the atlas is at {server.address} (Ctrl-C ends it)")
         try:
