@@ -267,8 +267,9 @@ def test_a_picture_that_would_fill_the_memory_is_refused(server):
 
 @pytest.mark.parametrize("headers, status", [
     ("Content-Length: 99999999999", 413), (f"Content-Length: {MOST_BODY + 1}", 413), ("", 411),
-    ("Transfer-Encoding: chunked", 411), ("Content-Length: 3\r\nTransfer-Encoding: chunked", 411), ("Content-Length: -1", 400), ("Content-Length: 1e3", 400),
-    ("Content-Length: ", 400), ("Content-Length: 3\r\nContent-Length: 4", 400), ("Content-Length: " + "9"*99, 400)])
+    ("Transfer-Encoding: chunked", 411), ("Content-Length: 3\r\nTransfer-Encoding: chunked", 411),
+    ("Content-Length: -1", 400), ("Content-Length: 1e3", 400), ("Content-Length: ", 400),
+    ("Content-Length: 3\r\nContent-Length: 4", 400), ("Content-Length: " + "9"*99, 400)])
 def test_a_body_of_no_known_or_too_great_a_length_is_refused_unread(server, headers, status):
     head = f"POST /api/look HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\n".replace("\r\n\r\n\r\n", "\r\n\r\n")
     assert status_of(sent(server, head.encode() + b"3\r\nabc\r\n0\r\n\r\n")) == status
@@ -306,8 +307,8 @@ def test_an_id_that_nobody_got_is_unknown(server):
 # ---------------------------------------------------------------------------------------------------------- what goes wrong
 @pytest.mark.parametrize("data", [
     b"", b"\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"GET /\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n",
-    b"GET / HTTP/x\r\n\r\n", b"FOO / HTTP/1.1\r\n\r\n", b"GET /" + b"a"*70000 + b" HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"a: b\r\n"*200 + b"\r\n",
-    b"GET http://[ HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET / HTTP/x\r\n\r\n", b"FOO / HTTP/1.1\r\n\r\n", b"GET /" + b"a"*70000 + b" HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\n" + b"a: b\r\n"*200 + b"\r\n", b"GET http://[ HTTP/1.1\r\nHost: localhost\r\n\r\n",
     b"POST /api/look HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nabc"])
 def test_what_is_no_request_does_no_harm_and_says_nothing(server, capfd, data):
     answer = sent(server, data)
@@ -322,6 +323,14 @@ def test_a_browser_that_goes_away_is_no_event(server, capfd):
         link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")                # reset, not closed
         link.close()
     assert asked(server, "/api/look", png())[0] == 200 and capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("data", [b"", b"GET / HT", b"POST /api/look HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nabc"])
+def test_a_browser_that_falls_silent_is_left(server, monkeypatch, capfd, data):
+    monkeypatch.setattr(serving.Request, "timeout", 0.05)
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as link:
+        link.sendall(data)
+        assert link.recv(1) == b"" and capfd.readouterr() == ("", "")
 
 
 def test_a_mistake_of_its_own_is_told_in_a_line_and_not_sent(server, monkeypatch, capfd):
