@@ -5,18 +5,17 @@
     occluded      the occlusion alone, or the sentence that tells why there is none
     encoded       what `look` found as JSON can hold it, with pictures as files or data: addresses
 """
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from zfcore import check
 from zfcore.analysis.occlusion import Occlusion, check_square, occlusion
 from zfcore.analysis.top_activations import crops, field_boxes, field_regions
+from zfcore.atlas.sheets import LOSSLESS, fitted, shown_side, webp
 from zfcore.backend import runs_kernels, to_host
 from zfcore.deconvnet import DECONVNET, check_units, descend, feature_layer, find_places, start_signal
 from zfcore.files import file_names
@@ -27,8 +26,6 @@ from zfcore.trained import Trained
 
 STRONGEST, LIKELIEST = 6, 10      # units of a layer, classes that are told
 SIDE = 96                         # pixels to which a smaller tile is enlarged, each pixel to a square
-LOSSLESS = 32                     # side up to which a picture is kept pixel by pixel
-QUALITY = 85                      # of a larger one
 QUICK = 3e11                      # multiply-adds of whole passes that two cores spare in about 2 s, see `quick_stride`
 
 Keep: TypeAlias = Callable[[bytes, str], str]             # (a WebP file, its name without ending) -> the address that it gets
@@ -170,7 +167,7 @@ def encoded(found: Look, name: str, label: int, number: int | None, keep: Keep) 
 def _encoded_layer(one, keep, name):
     return {"name": one.layer, "units": one.units.tolist(), "values": _short(one.values), "boxes": one.boxes.tolist(),
             "sheet": keep(sheet(one.projections), name) if len(one.units) else None,
-            "side": one.projections.shape[1]*_zoom(one.projections)}
+            "side": shown_side(one.projections.shape[1], _most(one.projections))}
 
 
 def encoded_occlusion(found: Occlusion, keep: Keep, name: str) -> dict[str, Any]:
@@ -193,17 +190,10 @@ def _short(values):
 def sheet(projections: NDArray[np.float32]) -> bytes:
     """The WebP file of signed projections (k,f,f,3) in a row: 0 is mid-grey, each to its own scale, the pixels of small ones
     enlarged to squares."""
-    tiles = np.stack([np.uint8(np.rint(255*signed_tiles(one))) for one in projections])
-    tiles = tiles.repeat(_zoom(projections), axis=1).repeat(_zoom(projections), axis=2)
-    return webp(np.concatenate(tiles, axis=1), projections.shape[1] <= LOSSLESS)
+    tiles = fitted(np.stack([signed_tiles(one) for one in projections]), _most(projections))
+    return webp(np.concatenate(list(tiles), axis=1), projections.shape[1] <= LOSSLESS)
 
 
-def _zoom(projections):
-    return max(1, SIDE//projections.shape[1])
-
-
-def webp(pixels: NDArray[np.uint8], lossless: bool) -> bytes:
-    """The WebP file of a picture (h,w,3)."""
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "WEBP", lossless=lossless, quality=QUALITY)
-    return file.getvalue()
+def _most(projections):
+    """Pixels that a projection may have on the page: SIDE, or its own where it has more."""
+    return max(SIDE, projections.shape[1])
