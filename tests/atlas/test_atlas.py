@@ -1,5 +1,4 @@
 """An atlas says what the analyses say, is whole or goes on where it stopped, and writes over nothing."""
-import json
 import shutil
 
 import numpy as np

@@ -6,7 +6,7 @@
     kept/                 while it is made: passes over the pictures, with which a stopped making goes on
 
     make          writes an atlas, or the rest of one
-    source.py     what it is drawn from            network_page.py, layer_page.py    what the pages say
+    source.py     what it is drawn from       network_page.py, layer_page.py, compare_page.py    what the pages say
     look.py       one picture as a network sees it      serve.py     the server that answers about a visitor's own pictures
 
 Every file is written whole or not at all, the page of a layer last of its sheets and index.html last of all: what is there is
@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 
 import zfcore
+from zfcore.analysis.matching import Matching
+from zfcore.atlas.compare_page import compare_pages
 from zfcore.atlas.layer_page import layer_page, projections_of_page
 from zfcore.atlas.look import encoded, look
 from zfcore.atlas.network_page import network_page, notes_of, whole_pictures
@@ -29,7 +31,7 @@ from zfcore.atlas.sheets import Folder, plain
 from zfcore.atlas.source import Kept, Looked
 from zfcore.check import Expected
 from zfcore.files import anything, file_names, inside, numbered, read_json, table
-from zfcore.terminal import Bar
+from zfcore.terminal import Bar, counted
 
 PAGE = Path(__file__).parent/"page"
 RECORD = "atlas.json"
@@ -59,13 +61,14 @@ def is_complete(folder: Path) -> bool:
 
 
 def make(path: Path, mark: str, source: Looked | Kept, units: Mapping[str, np.ndarray], chosen: Sequence[int] = (),
-         notes: Sequence[str] = (), data: str | None = None, part: str = "val") -> None:
+         notes: Sequence[str] = (), data: str | None = None, part: str = "val", other: tuple[Looked, Matching] | None = None) -> None:
     """Write the atlas with the fingerprint `mark` to a folder, or what is missing of it.
 
     units     {layer: numbers of those that have pages}
     chosen    pictures of the data that have pages
     notes     sentences: what is not here, and why
-    data, part   what was looked at"""
+    data, part   what was looked at
+    other     a network to compare with, and which of its units match"""
     folder, called = Folder(path), file_names(units)
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.write(RECORD, (json.dumps({"format": "zfcore atlas", "fingerprint": mark}) + "\n").encode())
@@ -75,9 +78,10 @@ def make(path: Path, mark: str, source: Looked | Kept, units: Mapping[str, np.nd
             with Bar(projections_of_page(source, layer, of_layer), "projection", layer) as bar:
                 page = layer_page(folder, source, layer, name, of_layer, bar)
         pages.append(page)
-    looks = [picture_page(folder, source, int(number), list(units)) for number in chosen]
+    looks = [picture_page(folder, source, int(number), list(units)) for number in counted(chosen, "picture", "pages of pictures")]
     whole_pictures(folder, source, pages)
-    network_page(folder, source, list(units), called, pages, looks, [*notes, *notes_of(source, units)], data, part)
+    compare = other and compare_pages(folder, *other, units, called, pages)
+    network_page(folder, source, list(units), called, pages, looks, [*notes, *notes_of(source, units)], data, part, compare)
     write_pages(folder)
     shutil.rmtree(folder.path/"kept", ignore_errors=True)
 

@@ -6,6 +6,7 @@ import numpy as np
 from zfcore import atlas, check, trained
 from zfcore.analysis import top_activations as top
 from zfcore.analysis.evolution import kept_epochs
+from zfcore.analysis.matching import matching
 from zfcore.atlas.serve import serve
 from zfcore.atlas.source import Looked, kept_source
 from zfcore.commands.common import SHARED, UNITS, chosen, chosen_units, open_model, open_pictures, option
@@ -21,6 +22,7 @@ OPTIONS = [
     option("--units", default="random:1000", help=UNITS),
     option("--pictures", metavar="NUMBERS", help="pictures of the data with pages of their own: all, random:N, FIRST:LAST+1 or 3,5,7 "
                                                  "(default: the first of each class, up to 12)"),
+    option("--beside", metavar="RUN", help="compare with another network: each unit beside the one there that answers most like it"),
     option("--limit-per-class", type=check.whole_number(0, 2**31), default=0, help="look at only so many pictures of each class, 0 for all"),
     option("--serve", action="store_true", help="then answer, at an address of this machine, about pictures that are dropped on the page"),
     option("--port", type=check.whole_number(0, 65535), default=0, help="of that address (default: any that is free)"),
@@ -57,20 +59,42 @@ def pictures_or_reason(args, model):
 
 # -------------------------------------------------------------------------------------------------------------- with pictures
 def from_pictures(args, model, pictures, units, output):
-    k, numbers = min(STRONGEST, len(pictures)), chosen_pictures(args, pictures)
-    epochs = epochs_of(args, model)
-    mark = atlas.fingerprint(top.fingerprint(model, pictures, k, args.batch_size), {layer: of.tolist() for layer, of in units.items()},
-                             numbers.tolist(), list(epochs), args.seed, args.part)
+    """The folder of the atlas of a network with its pictures, whole."""
+    k, numbers, epochs, beside = min(STRONGEST, len(pictures)), chosen_pictures(args, pictures), epochs_of(args, model), opened_beside(args, model)
+    asked = [{layer: of.tolist() for layer, of in units.items()}, numbers.tolist(), list(epochs), args.seed, args.part]
+    if beside:
+        asked.append(top.fingerprint(*beside, 1, args.batch_size))
+    mark = atlas.fingerprint(top.fingerprint(model, pictures, k, args.batch_size), *asked)
     folder = atlas.place(output, mark)
     if atlas.is_complete(folder):
         return folder
-    with folder_made(folder/"kept"):
-        passes = strongest(args, model, pictures, units, k, folder/"kept"/"strongest.h5", "strongest pictures")
-        growing = {epoch: (then, strongest(args, then, pictures, units, 1, folder/"kept"/f"epoch_{epoch:04}.h5", f"epoch {epoch}"))
+    with folder_made(folder/"kept") as kept:
+        passes = strongest(args, model, pictures, units, k, kept/"strongest.h5", "strongest pictures")
+        growing = {epoch: (then, strongest(args, then, pictures, units, 1, kept/f"epoch_{epoch:04}.h5", f"epoch {epoch}"))
                    for epoch, then in epochs.items()}
         source = Looked(model, pictures, passes, growing, args.seed)
-        atlas.make(folder, mark, source, units, numbers, data=args.data or model.data or "", part=args.part)
+        other = beside and compared(args, source, *beside, units, kept/"beside.h5")
+        atlas.make(folder, mark, source, units, numbers, data=args.data or model.data or "", part=args.part, other=other)
     return folder
+
+
+def opened_beside(args, model):
+    """(the network of --beside, the same pictures as it sees them); None without."""
+    if args.beside is None:
+        return None
+    other = trained.open(args.beside, args.device, args.precision)
+    return other, open_pictures(args, other, args.data or model.data or "")
+
+
+def compared(args, source, other, pictures, units, file):
+    """(the other network with its own strongest pictures, how its units match), over the layers that both have."""
+    shared = [layer for layer in units if layer in [each.name for each in other.network.weighted]]
+    if not shared:
+        raise check.Expected("--beside", f"a network with some of the layers {', '.join(units)}", ", ".join(each.name for each in other.network.weighted))
+    passes = strongest(args, other, pictures, shared, 1, file, "the other network's")
+    with Bar(len(pictures), "picture", "answers of both") as bar:
+        found = matching(source.model, source.pictures, other, pictures, shared, batch_size=args.batch_size, bar=bar)
+    return Looked(other, pictures, passes), found
 
 
 def strongest(args, model, pictures, units, k, file, what):
