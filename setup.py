@@ -15,7 +15,7 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["zfcore", "zfcore.*", "train"]), "zfcore.kernels", "zfcore.kernels.device"],
     package_dir={"zfcore.kernels": "kernels", "zfcore.kernels.device": "kernels/device"},
-    package_data={"zfcore": ["py.typed", "*.pyi"], "zfcore.networks": ["*.h5", "*.json"],
+    package_data={"zfcore": ["py.typed", "*.pyi"], "zfcore.networks": ["*.h5", "*.json"], "zfcore.atlas": ["page/*"],
                   "zfcore.kernels": ["*.cu", "README.md"], "zfcore.kernels.device": ["*.cuh"]},
     install_requires=["numpy>=2", "h5py>=3.10", "pillow>=10.1", "tqdm>=4.60", "matplotlib>=3.8", "threadpoolctl>=3.5"],
     entry_points={"console_scripts": ["zfcore = train.console:main"]},

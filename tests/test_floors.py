@@ -23,6 +23,7 @@ FLOORS = [                                        # from the ground up; what sta
     ["zfcore.deconvnet", "zfcore.trained"],
     ["zfcore.analysis"],
     ["zfcore.plots"],
+    ["zfcore.atlas"],
     ["zfcore.commands", "zfcore.training"],
     ["zfcore.__main__"],
     ["train"],
