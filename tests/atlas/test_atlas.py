@@ -71,7 +71,7 @@ def test_sheets_have_the_tiles_that_data_speak_of(made, told):
 def test_its_numbers_are_those_of_the_analyses(run, told):
     model = trained.open(run, "cpu")
     pictures = model.pictures(workers=0)
-    top = top_activations(model, pictures, LAYERS, 24, batch_size=8)
+    top = top_activations(model, pictures, LAYERS, 9, batch_size=8)
     for layer in LAYERS:
         page, first = told[f"layer-{layer}"], top.first(9, layer)
         np.testing.assert_allclose(page["values"], first.values[layer], rtol=1e-4)
@@ -229,3 +229,14 @@ def test_tiles_are_enlarged_by_whole_factors_or_shrunk(field, most, side):
         np.testing.assert_array_equal(shown[:, ::side//field, ::side//field], tiles)
     else:
         assert abs(shown.mean() - tiles.mean()) < 2
+
+
+# ------------------------------------------------------------------------------------------------------ beside another one
+def test_beside_itself_each_unit_is_its_own_match(run, tmp_path):
+    found = values(make(run, tmp_path/"atlas", "--layers", "conv2", "fc8", "--beside", str(run)))
+    page = found["compare-conv2"]
+    assert [match and match[0] for match in page["matches"]] == [None if u == 2 else u for u in range(11)]          # unit 2 never fires
+    assert all(match is None or match[1] == 1 for match in page["matches"])
+    assert [row["mean"] for row in found["network"]["compare"]["layers"]] == [1, 1]
+    ours, theirs = (np.asarray(Image.open(tmp_path/"atlas"/page[side]["patch"])) for side in ("tiles", "others"))
+    np.testing.assert_array_equal(ours, theirs)            # the dead unit's too, which is grey

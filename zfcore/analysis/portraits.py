@@ -65,14 +65,13 @@ def weighted_below(network: Network, layer: str) -> str | None:
 def net_weights(network: Network, layer: str) -> NDArray[np.float32]:
     """(units below, units) float32: the weight with which each unit of a layer with weights sees each unit of the one below (of
     the first: each colour), summed over the places at which it sees it. What lies between is left aside: a normalisation scales, a pool chooses."""
-    k = network.index(layer)
     below = weighted_below(network, layer)
     count = network.input_shape[0] if below is None else network.shapes[network.index(below) + 1][0]
-    return to_host(network.layers[k].net_weights(count))
+    return to_host(network[layer].net_weights(count))
 
 
 def strongest_weights(weights: NDArray[np.float32], most: int) -> list[list[tuple[int, float]]]:
-    """For each column of `weights` (inputs,units) its up to `most` largest, by their size, as (input, weight): the largest first, a
+    """Largest weights, up to `most` by their size, of each column of `weights` (inputs,units), as (input, weight): the largest first, a
     tie in order."""
     order = np.argsort(-np.abs(weights), axis=0, kind="stable")[:most]
     return [[(int(i), float(weights[i, unit])) for i in order[:, unit] if weights[i, unit]] for unit in range(weights.shape[1])]
@@ -100,9 +99,9 @@ def descriptor(mean: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def most_alike(described: NDArray[np.float32], most: int) -> list[list[tuple[int, float]]]:
-    """For each of U units with descriptors (U,D) the up to `most` others that are most alike, as (position, cosine), the most alike first.
+    """Units most alike to each of U units with descriptors (U,D), up to `most` others, as (position, cosine), the most alike first.
     Units that never fire are alike to none."""
-    fires = described.any(axis=1)
+    fires = np.asarray(described.any(axis=1))
     cosines = described @ described.T
     cosines[:, ~fires] = -np.inf
     np.fill_diagonal(cosines, -np.inf)

@@ -1,6 +1,4 @@
 """The page of a layer: its units with their pictures and projections (paper, figure 2), and what else is known of each."""
-from collections.abc import Iterator
-
 import numpy as np
 
 from zfcore.analysis.portraits import (arranged, class_counts, descriptor, mean_projection, most_alike, net_weights, selectivity, strongest_weights,
@@ -39,7 +37,7 @@ def projections_of_page(source, layer, units):
     return len(units)*(K + len(controls_of(source, layer)) + len(source.epochs))
 
 
-def sheets_of(units) -> Iterator[tuple[str, np.ndarray]]:
+def sheets_of(units):
     """("000", the first ROWS units), ("001", the next), ..."""
     for number, at in enumerate(range(0, len(units), ROWS)):
         yield f"{number:03}", units[at:at + ROWS]
@@ -76,7 +74,7 @@ def each_signed(projections):
 
 # ---------------------------------------------------------------------------------------------------------- the pass's numbers
 def of_pass(source, top, layer, units):
-    """What the pass over the pictures tells of the units."""
+    """Tell of the units what the pass over the pictures found."""
     found = {"dead": top.dead(layer)[units], "strength": top.values[layer][units, 0], "values": top.values[layer][units],
              "pictures": top.pictures[layer][units], "boxes": top.boxes[layer][units], "selectivity": None, "common": None,
              "histogram": None, "counted": None, "class": source.classes_of_units(layer, units)}

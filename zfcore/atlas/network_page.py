@@ -11,9 +11,11 @@ from zfcore.atlas.sheets import fitted, shown_side
 from zfcore.backend import to_host
 from zfcore.data import data_in_words
 from zfcore.deconvnet import unit_count
+from zfcore.networks import card, names
 from zfcore.ops.clip_filter_rms import rms
 
 FORMAT, VERSION = "zfcore atlas", 1
+TOLD_ELSEWHERE = "kind", "name", "seed", "number", "rounding", "F", "M", "K", "S", "P"      # of a layer's fields
 COVER, COVER_SIDE = 8, 64         # units of each layer on the first page, and how wide they are
 WHOLE, WHOLE_A_ROW = 96, 8        # pixels of a whole picture's thumbnail; a sheet has as many rows
 
@@ -60,13 +62,19 @@ def table(network, called):
 
 
 def settings(layer):
-    """Settings of a layer in words, e.g. "F 96, K 7, S 2"."""
-    told = {key: value for key, value in layer.fields().items() if key not in ("kind", "name", "seed", "number", "rounding")}
-    return ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in told.items())
+    """Settings of a layer in words, e.g. "7x7, stride 2", and what else it has of its own."""
+    fields = {key: value for key, value in layer.fields().items() if key not in TOLD_ELSEWHERE}
+    words = []
+    if layer.window() is not None and not layer.pixelwise:
+        K, S, P = layer.window()
+        words = [f"{K}x{K}", f"stride {S}", *([f"padding {P}"] if P else [])]
+    if fields.get("groups") == 1:
+        del fields["groups"]
+    return ", ".join([*words, *(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in fields.items())])
 
 
 def summary(network, layer, page):
-    """What the first page says of a layer."""
+    """Line of a layer on the first page."""
     field, known = network.receptive_fields()[network.index(layer)], [one for one in page["selectivity"] or [] if one is not None]
     return {"name": layer, "units": page["shown_of"], "shown": len(page["units"]), "dead": int(np.sum(page["dead"])),
             "dominance": dominance(network[layer]), "selectivity": float(np.median(known)) if known else None,
@@ -82,13 +90,17 @@ def dominance(layer):
 
 
 def errors(model):
-    """Errors of the epoch that the network is from, as training measured them; None where that is not known."""
-    history, percent = model.history, lambda column: 100*history[column][row]
-    if not history or model.epoch not in list(history["epoch"]):
+    """Errors in % on its validation part: of a network that comes along by its card, else as training measured them at the end of the
+    epoch that it is from; None where they are not known."""
+    top5 = len(model.classes) > 5
+    if str(model.path) in names():
+        found = card(str(model.path))["validation"]["centre"]
+        return {"top1": 100*found["top1"], "top5": 100*found["top5"] if top5 else None, "on": f"{found['count']} {found['of']}"}
+    epochs = list(model.history.get("epoch", []))
+    if model.epoch not in epochs:
         return None
-    row = list(history["epoch"]).index(model.epoch)
-    return {"top1": percent("val_error"), "top5": percent("val_error_top5") if len(model.classes) > 5 else None,
-            "on": f"the validation part, after epoch {model.epoch}"}
+    top1, of_five = (100*model.history[column][epochs.index(model.epoch)] for column in ("val_error", "val_error_top5"))
+    return {"top1": top1, "top5": of_five if top5 else None, "on": f"the validation part, after epoch {model.epoch}"}
 
 
 def curves(folder, model):

@@ -5,7 +5,6 @@ data/NAME.js is one call, atlas.receive("NAME", {...}), in ASCII."""
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -72,7 +71,7 @@ class Folder:
         text = json.dumps(plain(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
         return self.write(f"data/{name}.js", f"atlas.receive({json.dumps(name)},{text});\n".encode("ascii"))
 
-    def known(self, name) -> Any:
+    def known(self, name):
         """The value of data/NAME.js; None where there is no such file."""
         path = inside(self.path, f"data/{name}.js")
         if not path.is_file():

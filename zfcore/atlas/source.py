@@ -1,4 +1,4 @@
-"""What an atlas is drawn from: a network with the pictures that it looked at, or, where these are gone, what an earlier pass kept of them."""
+"""Sources of an atlas: a network with the pictures that it looked at, or, where these are gone, what an earlier pass kept of them."""
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -49,11 +49,11 @@ class Looked:
     def classes_of_units(self, layer, units):
         return classes_of_units(self.model, layer, units)
 
-    def views(self, top, layer, units, bar=None) -> UnitViews:
+    def views(self, top, layer, units, bar=None):
         """Views of these units with the pictures of the pass `top`."""
         return unit_views(self.model, self.pictures, top, layer, units, batch_size=BATCH, bar=bar)
 
-    def name_of(self, number) -> str:
+    def name_of(self, number):
         return self.pictures.dataset.names[number]
 
 
@@ -81,7 +81,7 @@ class Kept:
     def classes_of_units(self, layer, units):
         return classes_of_units(self.model, layer, units)
 
-    def views(self, top, layer, units, bar=None) -> UnitViews:
+    def views(self, top, layer, units, bar=None):
         """Views of these units, which must be among those that were kept, with the first of their pictures."""
         kept, k = self.of_layer[layer], top.values[layer].shape[1]
         rows = [kept.units.tolist().index(unit) for unit in units]
@@ -94,7 +94,7 @@ class Kept:
         return {int(number): str(name) for views in self.of_layer.values()
                 for number, name in zip(views.pictures.ravel(), views.names.ravel()) if number >= 0}
 
-    def name_of(self, number) -> str:
+    def name_of(self, number):
         return self.names.get(int(number), "")
 
 
@@ -112,7 +112,7 @@ def classes_of_units(model, layer, units):
 
 
 def kept_source(model: Trained, folder: Path, layers: Sequence[str], seed: int = 0) -> Kept:
-    """What `zfcore top-activations` kept in `folder` of these layers; nothing where there is nothing of this network."""
+    """Results that `zfcore top-activations` kept in `folder` of these layers; none where there is nothing of this network."""
     if not inside(folder, "top_activations.h5").is_file():
         return Kept(model, seed=seed)
     top, found = results.load(inside(folder, "top_activations.h5"), TopActivations), {}

@@ -7,6 +7,7 @@ from zfcore import atlas, check, trained
 from zfcore.analysis import top_activations as top
 from zfcore.analysis.evolution import kept_epochs
 from zfcore.analysis.matching import matching
+from zfcore.atlas.layer_page import K
 from zfcore.atlas.serve import serve
 from zfcore.atlas.source import Looked, kept_source
 from zfcore.commands.common import SHARED, UNITS, chosen, chosen_units, open_model, open_pictures, option
@@ -27,7 +28,7 @@ OPTIONS = [
     option("--serve", action="store_true", help="then answer, at an address of this machine, about pictures that are dropped on the page"),
     option("--port", type=check.whole_number(0, 65535), default=0, help="of that address (default: any that is free)"),
 ]
-STRONGEST = 100                   # pictures of each unit whose classes are counted
+STRONGEST = 100                   # pictures of each unit whose classes are counted, at most
 PICTURES = 12                     # with pages of their own
 
 
@@ -60,7 +61,7 @@ def pictures_or_reason(args, model):
 # -------------------------------------------------------------------------------------------------------------- with pictures
 def from_pictures(args, model, pictures, units, output):
     """The folder of the atlas of a network with its pictures, whole."""
-    k, numbers, epochs, beside = min(STRONGEST, len(pictures)), chosen_pictures(args, pictures), epochs_of(args, model), opened_beside(args, model)
+    k, numbers, epochs, beside = strongest_counted(pictures), chosen_pictures(args, pictures), epochs_of(args, model), opened_beside(args, model)
     asked = [{layer: of.tolist() for layer, of in units.items()}, numbers.tolist(), list(epochs), args.seed, args.part]
     if beside:
         asked.append(top.fingerprint(*beside, 1, args.batch_size))
@@ -100,6 +101,13 @@ def compared(args, source, other, pictures, units, file):
 def strongest(args, model, pictures, units, k, file, what):
     with Bar(len(pictures), "picture", what) as bar:
         return top.top_activations(model, pictures, list(units), k, batch_size=args.batch_size, file=file, bar=bar)
+
+
+def strongest_counted(pictures):
+    """Number of pictures of each unit whose classes are counted: as many as a class has, so that a unit for one class could have
+    that alone; at least those that are shown, at most STRONGEST."""
+    of_class = len(pictures)//max(len(pictures.dataset.classes), 1)
+    return min(max(of_class, K), STRONGEST, len(pictures))
 
 
 def chosen_pictures(args, pictures):
