@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
@@ -83,10 +84,10 @@ def running(folder, model):
             thread.join()
 
 
-def png(seed=0, shape=(90, 81, 3)):
-    """The file of a picture."""
+def picture_file(seed=0, shape=(90, 81, 3), kind="PNG"):
+    """Bytes of a picture in a file."""
     file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8)).save(file, "PNG")
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8)).save(file, kind)
     return file.getvalue()
 
 
@@ -123,7 +124,7 @@ def status_of(answer):
 
 def shown(server, seed=0):
     """Show a picture: its id."""
-    return asked(server, "/api/look", png(seed))[2]["id"]
+    return asked(server, "/api/look", picture_file(seed))[2]["id"]
 
 
 # ------------------------------------------------------------------------------------------------- what the network says
@@ -132,10 +133,11 @@ def test_it_says_what_it_serves(server):
     assert asked(server, "/api")[2] == {"serves": True, "layers": LAYERS, "rules": rules, "classes": CLASSES}
 
 
-def test_a_picture_is_looked_at_as_the_runs_own_are(server, model):
-    status, headers, answer = asked(server, "/api/look", png())
+@pytest.mark.parametrize("file", [picture_file(), picture_file(1, (800, 700, 3), "JPEG")], ids=("PNG", "JPEG at reduced scale"))
+def test_a_picture_is_looked_at_as_the_runs_own_are(server, model, file):
+    status, headers, answer = asked(server, "/api/look", file)
     assert status == 200 and headers["Cache-Control"] == "no-store" and headers["X-Content-Type-Options"] == "nosniff"
-    picture = square(decode("", png(), SIZE), SIZE, CROP)
+    picture = square(decode("", file, SIZE), SIZE, CROP)
     assert answer.pop("id") and answer == encoded(look(model, picture, LAYERS, hide=False), "", -1, None, data_address)
     tile = Image.open(io.BytesIO(b64decode(answer["image"].removeprefix("data:image/webp;base64,"))))
     assert tile.format == "WEBP" and tile.size == (CROP, CROP) and answer["occlusion"] is None
@@ -145,7 +147,7 @@ def test_a_picture_is_looked_at_as_the_runs_own_are(server, model):
 @pytest.mark.parametrize("layer, unit", [("conv2", 7), ("norm1", 0), ("fc8", 2)])
 def test_any_unit_of_any_layer_is_projected_by_any_rule(server, number, model, layer, unit, rule):
     status, _, answer = asked(server, f"/api/project?id={number}&layer={layer}&unit={unit}&rule={rule}", b"")
-    one = projected(model, square(decode("", png(), SIZE), SIZE, CROP), layer, unit, RULES[rule])
+    one = projected(model, square(decode("", picture_file(), SIZE), SIZE, CROP), layer, unit, RULES[rule])
     assert status == 200 and answer == {"value": pytest.approx(float(one.values[0]), rel=1e-6), "box": one.boxes[0].tolist(),
                                         "image": data_address(sheet(one.projections))}
 
@@ -154,7 +156,7 @@ def test_any_unit_of_any_layer_is_projected_by_any_rule(server, number, model, l
 def test_the_occlusion_is_that_of_the_picture(server, number, model, stride):
     query = f"/api/occlusion?id={number}" + (f"&stride={stride}" if stride else "")
     status, _, answer = asked(server, query, b"")
-    alone, _ = occluded(model, square(decode("", png(), SIZE), SIZE, CROP), stride=stride)
+    alone, _ = occluded(model, square(decode("", picture_file(), SIZE), SIZE, CROP), stride=stride)
     assert status == 200 and (answer.pop("finest"), len(answer["notes"])) == (2, stride is not None)
     assert not stride or "moves by 9 pixels instead of 2" in answer["notes"][0]
     assert answer == {**encoded_occlusion(alone, data_address, ""), "notes": answer["notes"]}
@@ -162,13 +164,13 @@ def test_the_occlusion_is_that_of_the_picture(server, number, model, stride):
 
 def test_pictures_turned_transparent_or_small_come_as_elsewhere(server):
     turned, upright, small = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    pixels = Image.open(io.BytesIO(png(3)))
+    pixels = Image.open(io.BytesIO(picture_file(3)))
     exif = Image.Exif()
     exif[0x0112] = 3
     pixels.rotate(180).save(turned, "PNG", exif=exif)
     pixels.putalpha(255)
     pixels.save(upright, "PNG")
-    ids = [asked(server, "/api/look", file)[2]["id"] for file in (png(3), turned.getvalue(), upright.getvalue())]
+    ids = [asked(server, "/api/look", file)[2]["id"] for file in (picture_file(3), turned.getvalue(), upright.getvalue())]
     assert len(set(ids)) == 1
     Image.new("L", (30, 20), 77).save(small, "BMP")
     answer = asked(server, "/api/look", small.getvalue())[2]
@@ -179,10 +181,25 @@ def test_many_at_once_are_answered_as_one_alone(server):
     numbers = [shown(server, seed) for seed in range(2)]
     queries = [(f"/api/project?id={number}&layer=conv5&unit=3&rule=guided", b"") for number in numbers]
     queries += [(f"/api/occlusion?id={number}&stride=22", b"") for number in numbers]
-    queries += [("/api/look", png(seed)) for seed in range(2)]
+    queries += [("/api/look", picture_file(seed)) for seed in range(2)]
     alone = [asked(server, *query)[2] for query in queries]
     with ThreadPoolExecutor(12) as threads:
         assert [answer[2] for answer in threads.map(lambda query: asked(server, *query), queries*2)] == alone*2
+
+
+def test_the_network_looks_at_one_picture_at_a_time(server, monkeypatch):
+    inside, most = [], []
+
+    def slow(query, body):
+        inside.append(0)
+        time.sleep(0.02)
+        most.append(len(inside))
+        inside.pop()
+        return {}
+    monkeypatch.setattr(server.desk, "look", slow)
+    with ThreadPoolExecutor(5) as threads:
+        assert [answer[0] for answer in threads.map(lambda _: asked(server, "/api/look", b""), range(5))] == [200]*5
+    assert most == [1]*5
 
 
 def test_the_last_pictures_are_kept_and_no_others(folder, model, monkeypatch):
@@ -234,7 +251,7 @@ def test_what_the_network_says_is_asked_for_by_post_and_no_other_method_is_taken
                                   "user@localhost"])
 def test_a_request_that_names_another_machine_is_refused(server, host):
     assert "127.0.0.1 and localhost only" in refused(server, 403, "/", Host=host)
-    assert refused(server, 403, "/api/look", png(), Host=host)
+    assert refused(server, 403, "/api/look", picture_file(), Host=host)
 
 
 def test_a_request_without_its_machine_or_with_two_is_refused(server):
@@ -246,20 +263,20 @@ def test_only_pages_of_its_own_may_post(server):
     own = f"127.0.0.1:{server.server_port}"
     for origin in ("null", "http://evil.example", "https://" + own, "http://" + own.replace("127.0.0.1", "localhost"),
                    "http://127.0.0.1:1", f"http://{own}/", ""):
-        assert "own pages only" in refused(server, 403, "/api/look", png(), Origin=origin)
-    assert asked(server, "/api/look", png(), Origin="http://" + own)[0] == 200
+        assert "own pages only" in refused(server, 403, "/api/look", picture_file(), Origin=origin)
+    assert asked(server, "/api/look", picture_file(), Origin="http://" + own)[0] == 200
     far = {"Host": "localhost:8123", "Origin": "http://localhost:8123"}                            # through ssh -L 8123:...
-    assert asked(server, "/api/look", png(), **far)[0] == 200
+    assert asked(server, "/api/look", picture_file(), **far)[0] == 200
 
 
 # ---------------------------------------------------------------------------------------------------------------- bodies
-@pytest.mark.parametrize("body", [b"", b"GIF89a", b"\xff\xd8\xff\xe0" + b"x"*99, png()[:700], b"<svg/>", b"\0"*999])
+@pytest.mark.parametrize("body", [b"", b"GIF89a", b"\xff\xd8\xff\xe0" + b"x"*99, picture_file()[:700], b"<svg/>", b"\0"*999])
 def test_a_file_that_is_no_picture_is_refused(server, body):
     assert "picture" in refused(server, 400, "/api/look", body)
 
 
 def test_a_picture_that_would_fill_the_memory_is_refused(server):
-    bomb = bytearray(png(shape=(1, 1, 3)))
+    bomb = bytearray(picture_file(shape=(1, 1, 3)))
     bomb[16:24] = (60000).to_bytes(4, "big")*2
     bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
     assert "pixels" in refused(server, 400, "/api/look", bytes(bomb))
@@ -312,20 +329,23 @@ def test_an_id_that_nobody_got_is_unknown(server):
     b"POST /api/look HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nabc"])
 def test_what_is_no_request_does_no_harm_and_says_nothing(server, capfd, data):
     answer = sent(server, data)
+    assert answer == b"" or not data.startswith(b"POST")                   # who does not send all has gone away
     assert not answer or status_of(answer) >= 400 and b"Traceback" not in answer and b"<" not in answer
     assert asked(server, "/api")[0] == 200 and capfd.readouterr() == ("", "")
 
 
 def test_a_browser_that_goes_away_is_no_event(server, capfd):
+    file = picture_file()
     for _ in range(3):
         link = socket.create_connection(("127.0.0.1", server.server_port))
-        link.sendall(b"POST /api/look HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(png()) + png())
+        link.sendall(b"POST /api/look HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(file) + file)
         link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")                # reset, not closed
         link.close()
-    assert asked(server, "/api/look", png())[0] == 200 and capfd.readouterr() == ("", "")
+    assert asked(server, "/api/look", picture_file())[0] == 200 and capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("data", [b"", b"GET / HT", b"POST /api/look HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nabc"])
+@pytest.mark.parametrize("data", [
+    b"", b"GET / HT", b"POST /api/look HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nabc"])
 def test_a_browser_that_falls_silent_is_left(server, monkeypatch, capfd, data):
     monkeypatch.setattr(serving.Request, "timeout", 0.05)
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as link:
@@ -340,7 +360,7 @@ def test_a_mistake_of_its_own_is_told_in_a_line_and_not_sent(server, monkeypatch
     assert refused(server, 500, "/api/project", b"") == "the server failed, KeyError"
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 1 and said[0].startswith("error: /api/project: the server failed, KeyError")
-    assert asked(server, "/api/look", png())[0] == 200                     # the lock is free again
+    assert asked(server, "/api/look", picture_file())[0] == 200                     # the lock is free again
 
 
 def test_a_port_that_is_taken_is_told(server, folder, model):

@@ -73,7 +73,7 @@ def look(model: Trained, picture: NDArray[np.uint8], layers: Sequence[str], labe
     hide            False: without the occlusion, which takes by far the longest
     most            units of a layer
 
-    Raises Expected for a picture of another size, a layer that there is not, and activations that are not finite."""
+    Raises Expected for a picture of another size, a layer that there is not, and outputs that are not finite."""
     check.shape("picture", picture, (model.size, None, 3))
     network = model.network
     features = [feature_layer(network, layer) for layer in layers]
@@ -82,6 +82,7 @@ def look(model: Trained, picture: NDArray[np.uint8], layers: Sequence[str], labe
         caches.append(cache)
         if k in features:
             outputs[k] = y
+    check.finite(f"{network.name}: outputs", y)
     probabilities = to_host(softmax(y))[:, 0] if y.ndim == 2 else None
     found = [_strongest(network, layer, caches, outputs[k], most) for layer, k in zip(layers, features)]
     hidden, why = occluded(model, picture, label, stride) if hide else (None, "")
@@ -93,7 +94,6 @@ def look(model: Trained, picture: NDArray[np.uint8], layers: Sequence[str], labe
 def _strongest(network, layer, caches, y, most):
     """The Strongest of a batch of equal pictures, at most so many."""
     values = to_host(y[..., 0]).reshape(len(y), -1).max(axis=1)
-    check.finite(f"{layer}: activations", values)
     units = np.argsort(-values, kind="stable")[:most]
     return _projected(network, layer, caches, y, units[values[units] != 0])
 

@@ -72,7 +72,7 @@ class Desk:
         self.pictures = OrderedDict()                      # {id: uint8 (s,s,3)}, the longest unused first
         self.at_work = threading.Lock()
 
-    def about(self, query, body):
+    def about(self):
         """Tell what is served."""
         return {"serves": True, "layers": self.layers, "rules": list(RULES), "classes": list(self.model.classes)}
 
@@ -92,8 +92,8 @@ class Desk:
 
     def occlusion(self, query, body):
         """The occlusion of a kept picture."""
-        picture, finest = self.kept(query), self.finest()
-        stride = quick_stride(self.model)
+        picture, stride = self.kept(query), quick_stride(self.model)
+        finest = check_square(self.model.network).stride                                    # as in the paper
         if "stride" in query:
             stride = whole(query, "stride")
             if not finest <= stride <= self.model.crop:
@@ -116,10 +116,6 @@ class Desk:
             raise Refusal(HTTPStatus.NOT_FOUND, f"This picture is not kept, only the last {KEPT} are: show it once again")
         self.pictures.move_to_end(number)
         return self.pictures[number]
-
-    def finest(self):
-        """The stride of a square that moves as in the paper."""
-        return check_square(self.model.network).stride
 
 
 def data_address(file: bytes, name: str = "") -> str:
@@ -178,7 +174,7 @@ class Request(BaseHTTPRequestHandler):
         self.check_sender()
         path = self.address().path
         if path == "/api":
-            return self.send_json(HTTPStatus.OK, self.server.desk.about({}, b""))
+            return self.send_json(HTTPStatus.OK, self.server.desk.about())
         if path.startswith("/api/"):
             raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "This is asked for by POST")
         self.send_file(file_of(self.server.folder, path))
