@@ -49,7 +49,7 @@
     const first = shown === null;
     shown = next;
     const main = document.getElementById("main"), network = atlas.store.network;
-    main.replaceChildren(...[next.node].flat(9).filter(Boolean));
+    atlas.dom.put(main, next.node);
     document.title = next.title ? `${next.title} · ${network.name}` : `Atlas of ${network.name}`;
     markNow(hash);
     scrollTo(0, goal);
@@ -60,7 +60,8 @@
 
   function markNow(hash) {
     for (const one of document.querySelectorAll("#pages a")) {
-      const own = one.getAttribute("href"), here = own === "#" ? hash === "" || hash === "#" : hash === own || hash.startsWith(own + "/");
+      const own = one.getAttribute("href");
+      const here = own === "#" ? hash === "" || hash === "#" : hash === own || hash.startsWith(own + "/");
       if (here) one.setAttribute("aria-current", hash === own ? "page" : "true"); else one.removeAttribute("aria-current");
       if (here) one.scrollIntoView({block: "nearest", inline: "nearest"});
     }
