@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright")
 
 DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAP///wAAACH5BAAAAAAALAAAAAABAAEAAAICRAEAOw=="
+SMALL = [("conv1", 3, 23, 5, 2), ("fc", None, 1, None, None)]
 FAKE_CAMERA = "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"
 ADDRESSES = {"": "Atlas of small <i>net</i>", "#conv1": "conv1", "#block%2Fconv2": "block/conv2", "#conv3/4": "conv3 / unit 4",
              "#conv1/11": "conv1 / unit 11", "#fc/2": "fc / unit 2", "#pictures": "Pictures", "#picture/3": example.HOSTILE[3],
@@ -396,6 +397,28 @@ def test_the_other_network_is_compared_unit_by_unit(visit, root):
     visit.shown("#compare/fc")
 
 
+def test_the_first_tab_leads_to_the_content(visit):
+    page = visit.visit("#conv3")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main" and page.url.endswith("#conv3")
+
+
+def test_a_page_gone_back_to_stands_where_it_was_left(visit):
+    page = visit.visit("")
+    visit.until("document.documentElement.scrollHeight > innerHeight + 300")
+    page.evaluate("scrollTo(0, 250)")
+    visit.until("scrollY === 250")
+    time.sleep(0.1)                                # until the event of the scrolling has been heard
+    page.locator("#pages a").nth(2).click()
+    visit.shown("#block%2Fconv2")
+    assert page.evaluate("scrollY") == 0
+    page.go_back()
+    visit.shown("")
+    visit.until("scrollY === 250")
+
+
 def test_dark_and_light_are_switched_and_remembered(browser, root):
     visitor = Visitor(browser, (root/"index.html").as_uri(), color_scheme="light")
     page = visitor.visit("")
@@ -410,8 +433,8 @@ def test_dark_and_light_are_switched_and_remembered(browser, root):
     visitor.close()
 
 
-def test_what_is_missing_is_said(browser, tmp_path):
-    root = example.write(tmp_path)
+def test_what_is_missing_is_said(browser, root, tmp_path):
+    root = shutil.copytree(root, tmp_path/"spoiled")
     (root/"data/layer-conv1.js").unlink()
     (root/"data/layer-conv3.js").write_text("atlas.receive(\"layer-conv3\", {\"name\": ")
     visitor = Visitor(browser, (root/"index.html").as_uri())
@@ -436,7 +459,7 @@ def test_what_is_missing_is_said(browser, tmp_path):
     {"pictures": 0, "compare": False},
     {"layers": [("pictures", 3, 1, None, None)]}, {"layers": [("layer", 1, 9, 7, 1)], "nulls": True}], ids=str)
 def test_little_is_shown_where_there_is_little(browser, tmp_path, how):
-    root = example.write(tmp_path, **how)
+    root = example.write(tmp_path, **{"layers": SMALL, **how})
     network = data(root, "network")
     visitor = Visitor(browser, (root/"index.html").as_uri(), 390)
     addresses = ["", "#look", *(f"#picture/{one['number']}" for one in network["pictures"][:1])]
@@ -488,9 +511,10 @@ class Api(SimpleHTTPRequestHandler):
         if path == "/api/look":
             layers = [{**layer, "sheet": DOT} for layer in picture["layers"]]
             return self.answer(200, {**picture, "id": "a b", "name": "", "label": -1, "image": DOT, "occlusion": None,
+                                     "notes": ["<b>enlarged</b>"],
                                      "layers": layers})
         if path == "/api/occlusion":
-            return self.answer(200, {**picture["occlusion"], "projection": DOT})
+            return self.answer(200, {**picture["occlusion"], "projection": DOT, "notes": ["in `steps`"]})
         return self.answer(200, {"value": 3.25, "box": [0, 0, 5, 5], "image": DOT})
 
     def answer(self, code, content):
@@ -540,8 +564,12 @@ def test_a_dropped_picture_is_looked_at(browser, served):
     page.evaluate(DROPPED, ["a picture", "image/png"])
     visitor.shown("#look")
     page.wait_for_selector(".stage")
+    page.wait_for_selector(".occlusion code")      # of its note
+    assert page.locator("main > .faint").inner_text() == "<b>enlarged</b>"
     assert page.locator(".bars li").count() == 10 and page.locator(".layers article").count() == 4
     page.wait_for_selector(".projected img")
+    box, seat = page.locator(".projected .box").bounding_box(), page.locator(".projected .whole").bounding_box()
+    assert box["width"]/seat["width"] == pytest.approx(5/48, abs=0.02)
     page.select_option("#layer", "conv1")
     page.get_by_role("button", name="guided").click()
     visitor.until("document.querySelector('.projected').innerText.includes('conv1 by guided: activation 3.25')")

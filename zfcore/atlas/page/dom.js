@@ -52,8 +52,11 @@
     return details;
   }
 
+  /** Sentences that data bring along. */
+  const notes = texts => (texts || []).map(text => make("p", {class: "faint"}, coded(text)));
+
   /** Paragraph in place of what could not be shown. */
   const trouble = error => make("p", {class: "trouble", role: "alert"}, coded(error.message));
 
-  atlas.dom = {make, put, draw, link, name, coded, section, choice, later, trouble};
+  atlas.dom = {make, put, draw, link, name, coded, section, choice, later, notes, trouble};
 })();

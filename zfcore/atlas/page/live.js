@@ -1,7 +1,7 @@
 "use strict";
 /* Pictures of one's own: where `zfcore atlas --serve` answers, one is dropped, chosen, pasted or taken by the camera. */
 (() => {
-  const {make, link, name, choice, section, coded, trouble} = atlas.dom, {number} = atlas.words;
+  const {make, put, name, choice, section, coded, trouble} = atlas.dom, {number} = atlas.words;
   let api = null, last = null;           // what the server offers; its last answer
 
   /** Ask once whether these pages come from the server of --serve. */
@@ -75,12 +75,11 @@
     canvas.toBlob(take, "image/png");
   }
 
+  const how = () => make("p", {class: "faint"}, coded("`zfcore atlas --serve` opens this atlas with a place to drop pictures " +
+    "of your own: their projections, and what happens when a part is covered."));
+
   /** The part of a page that asks for a picture, or says what would let one be given. */
-  function invitation() {
-    if (api) return section("A picture of your own", zone());
-    return section("A picture of your own", make("p", {class: "faint"}, coded("`zfcore atlas --serve` opens this atlas with " +
-      "a place to drop pictures of your own: their projections, and what happens when a part is covered.")));
-  }
+  const invitation = () => section("A picture of your own", api ? zone() : how());
 
   /** Any unit of any layer on this picture, by any of the rules. */
   function project(picture) {
@@ -107,30 +106,31 @@
       choice("Rule", api.rules.map(rule => [rule, rule]), asked.rule, rule => again({rule}))), seat);
   }
 
-  function projected({layer, unit, rule}, {value, image}, picture) {
+  function projected({layer, unit, rule}, {value, box, image}, picture) {
     const alt = atlas.words.alt(`${rule} projection`, unit, layer, picture.name, value);
-    return make("figure", {}, make("img", {class: "plain", src: image, alt}),
-      make("figcaption", {}, `Unit ${unit} of `, name(layer), ` by ${rule}: activation ${number(value)}`));
+    const {node, move} = atlas.picturePage.boxed(picture);
+    move(box);
+    return make("figure", {}, make("div", {class: "stages"}, node, make("img", {class: "plain", src: image, alt})),
+      make("figcaption", {}, `Unit ${unit} of `, name(layer), ` by ${rule}: activation ${number(value)}; `, "the box is what it sees."));
   }
 
-  /** The occlusion follows when the server has it. */
+  /** The occlusion follows when the server has it; it is asked for once. */
   function later(picture) {
     const seat = section("Covered by a grey square", make("p", {class: "wait"}, "The square is being moved over the picture."));
-    ask(`/api/occlusion?${new URLSearchParams({id: picture.id})}`)
-      .then(occlusion => atlas.occlusion.show(picture, occlusion), trouble)
+    last.occlusion = last.occlusion || ask(`/api/occlusion?${new URLSearchParams({id: picture.id})}`);
+    last.occlusion.then(occlusion => atlas.occlusion.show(picture, occlusion), trouble)
       .then(found => seat.lastChild.replaceWith(found));
     return seat;
   }
 
   async function show() {
-    if (!api) return {title: "A picture of your own", back: "#", node: [make("h1", {}, "A picture of your own"), invitation()]};
-    const title = "A picture of your own", heading = make("h1", {}, title);
-    if (!last) return {title, back: "#", node: [heading, zone()]};
-    const wait = make("p", {class: "wait", role: "status"}, "The network looks at it.");
-    document.getElementById("main").replaceChildren(heading, wait);
+    const title = "A picture of your own", page = inside => ({title, back: "#", node: [make("h1", {}, title), inside]});
+    if (!api) return page(how());
+    if (!last) return page(zone());
+    put(document.getElementById("main"), page(make("p", {class: "wait", role: "status"}, "The network looks at it.")).node);
     const found = await last.looking.then(
       picture => [atlas.picturePage.draw(picture, later(picture)), project(picture)], trouble);
-    return {title, back: "#", node: [make("h1", {}, title), found, section("Another one", zone())]};
+    return page([found, section("Another one", zone())]);
   }
 
   atlas.live = {start, invitation, show, serves: () => api !== null};

@@ -1,7 +1,7 @@
 "use strict";
 /* Figure 7 of the paper: a grey square is moved over the picture, and for each of its places there is what the network says. */
 (() => {
-  const {make, put, name, choice} = atlas.dom, {number, className} = atlas.words;
+  const {make, put, name, notes, choice} = atlas.dom, {number, className} = atlas.words;
   // viridis, whose lightness rises from end to end; and the classes' colours of Okabe and Ito
   const HEAT = ["440154", "482878", "3e4989", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "fde725"]
     .map(hex => [0, 2, 4].map(k => parseInt(hex.slice(k, k + 2), 16)));
@@ -113,7 +113,8 @@
       "what the network then sees. Where the probability falls, the evidence lies."),
       make("div", {class: "bar"}, told,
         choice("Coloured by", kinds(occlusion).map(([kind, text]) => [kind, text]), "p", colourBy)),
-      make("div", {class: "stages"}, make("figure", {}, over), make("figure", {}, grid, legend), projection(occlusion)));
+      make("div", {class: "stages"}, make("figure", {}, over), make("figure", {}, grid, legend), projection(occlusion)),
+      notes(occlusion.notes));
   }
 
   function projection({projection, layer, unit}) {

@@ -1,7 +1,7 @@
 "use strict";
 /* Pages of pictures: all that have one, and one of them with what the network says of it. */
 (() => {
-  const {make, link, name, section} = atlas.dom, {number, percent, className} = atlas.words;
+  const {make, link, name, notes, section} = atlas.dom, {number, percent, className} = atlas.words;
 
   function card({number: one, name: file, label}) {
     const seat = make("span", {class: "thumb"});
@@ -66,7 +66,7 @@
   function draw(picture, seat) {
     const alt = `the picture ${picture.name || ""}`;
     const image = make("img", {class: "picture", src: atlas.store.file(picture.image), alt});
-    return [make("div", {class: "answer"}, image, probabilities(picture)), seat, strongest(picture)];
+    return [make("div", {class: "answer"}, image, probabilities(picture)), notes(picture.notes), seat, strongest(picture)];
   }
 
   const covered = picture => picture.occlusion &&
@@ -82,5 +82,5 @@
         draw(picture, covered(picture))]};
   }
 
-  atlas.picturePage = {all, show, draw};
+  atlas.picturePage = {all, show, draw, boxed};
 })();

@@ -31,6 +31,13 @@
     }
   }
 
-  atlas.start = start;
+  /** The link to the content moves the focus and leaves the address, which is a page's. */
+  function skip(event) {
+    event.preventDefault();
+    document.getElementById("main").focus();
+  }
+
+  document.querySelector(".skip").addEventListener("click", skip);
+  atlas.start = {start};
   start();
 })();
