@@ -13,7 +13,8 @@ from zfcore.files import file_names
 
 PAGE = Path(__file__).parents[2]/"zfcore/atlas/page"
 INPUT = 48
-HOSTILE = ["<script>alert(1)</script>", "owl", "Hot dog", "\" onerror=\"alert(2)", "' & </b>", "قطة", "猫と犬", "🐕‍🦺 dog", "${alert(3)}",
+HOSTILE = ["<script>alert(1)</script>", "owl", "Hot dog", "\" onerror=\"alert(2)", "' & </b>", "قطة", "猫と犬",
+           "🐕‍🦺 dog", "${alert(3)}",
            "--><img src=x onerror=alert(4)>", "a very long name of a class " * 6, "</script><script>alert(5)</script>"]
 LAYERS = [("conv1", 12, 23, 5, 2), ("block/conv2", 40, 11, 15, 4), ("conv3", 20, 5, 39, 8), ("fc", None, 1, None, None)]
 MOST = 12                                          # sheets of a kind
@@ -57,7 +58,8 @@ def network(root, random, classes, layers, pages, pictures, nulls, compare):
         kind = "Conv" if field else "Linear"
         table += [{"name": name, "kind": kind, "settings": "5x5, stride 2, padding 1" if field else "", "shape": shape,
                    "parameters": int(random.integers(100, 9999)), "field": field, "jump": jump, "page": page},
-                  {"name": name + "_relu", "kind": "ReLU", "settings": "", "shape": shape, "parameters": 0, "field": field, "jump": jump,
+                  {"name": name + "_relu", "kind": "ReLU", "settings": "", "shape": shape, "parameters": 0, "field": field,
+                   "jump": jump,
                    "page": None}]
     if not nulls:
         curves = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 150"><rect width="400" height="150" fill="#fff"/>' \
@@ -67,14 +69,16 @@ def network(root, random, classes, layers, pages, pictures, nulls, compare):
         sheets(root, "cover", random, 8*len(layers), 8, len(layers), projection, 64, name="sheets/cover.webp")
     label = (lambda n: n % len(classes)) if classes else (lambda n: -1)
     return {
-        "format": "zfcore atlas", "version": 1, "made": "2026-11-29", "zfcore": "0.1.0", "name": "small <i>net</i>", "run": "runs/small",
+        "format": "zfcore atlas", "version": 1, "made": "2026-11-29", "zfcore": "0.1.0", "name": "small <i>net</i>",
+        "run": "runs/small",
         "epoch": 9, "input": [3, INPUT, INPUT], "data": None if nulls else "drawn:combinations", "part": "val", "total": 200,
         "classes": classes, "labelled": bool(classes) and not nulls,
         "errors": None if nulls else {"top1": 1.5, "top5": None, "on": "200 pictures of the val part"},
-        "notes": ["No evolution: the run kept no epochs; `python -m train ... --keep-epochs 1 2 5` keeps them"] if nulls else [],
+        "notes": ["No evolution: the run kept no epochs; `python -m train --keep-epochs 1 2 5` keeps them"] if nulls else [],
         "table": table,
-        "layers": [{"name": name, "units": units, "shown": units, "dead": 0 if nulls else 1, "dominance": None if nulls else 2.1,
-                    "selectivity": None if nulls else 0.41, "field": field, "whole": field is None} for name, units, _, field, _ in layers],
+        "layers": [{"name": name, "units": units, "shown": units, "dead": 0 if nulls else 1, "field": field,
+                    "whole": field is None, "dominance": None if nulls else 2.1,
+                    "selectivity": None if nulls else 0.41} for name, units, _, field, _ in layers],
         "cover": None if nulls else {"file": "sheets/cover.webp", "side": 64, "columns": 8,
                                      "units": {name: row for (name, *_), row in zip(layers, rows)}},
         "curves": None if nulls else {"file": "curves.svg", "alt": "loss falls over nine epochs"},
@@ -103,8 +107,8 @@ def layer(root, random, classes, layers, k, nulls):
         if layer is None or nulls:
             return None
         chosen = [random.permutation(layer[1])[:8] for _ in range(U)]
-        return [[[int(u), round(float(w), 4)] for u, w in zip(row, sorted(random.normal(0, 0.1, len(row)), key=abs, reverse=True))]
-                for row in chosen]
+        ordered = [sorted(random.normal(0, 0.1, len(row)), key=abs, reverse=True) for row in chosen]
+        return [[[int(u), round(float(w), 4)] for u, w in zip(row, weights)] for row, weights in zip(chosen, ordered)]
 
     labelled = bool(C) and not nulls
     return {
@@ -130,7 +134,8 @@ def layer(root, random, classes, layers, k, nulls):
             "cosine": [None if d else [1, 0.12, 0.31, -0.04] for d in dead.tolist()], "rows": 8, "columns": J,
             "sheets": sheets(root, f"{page}-checks", random, U*J, J, 8, projection, wide)},
         "evolution": None if nulls else {
-            "epochs": EPOCHS, "values": random.gamma(2, 3, (U, len(EPOCHS))).round(2).tolist(), "rows": 8, "columns": len(EPOCHS),
+            "epochs": EPOCHS, "values": random.gamma(2, 3, (U, len(EPOCHS))).round(2).tolist(),
+            "rows": 8, "columns": len(EPOCHS),
             "sheets": sheets(root, f"{page}-evolution", random, U*len(EPOCHS), len(EPOCHS), 8, projection, wide)}}
 
 
@@ -157,9 +162,10 @@ def picture(root, random, classes, layers, number, nulls):
     canvas(projection, random, INPUT).save(root/f"pictures/{number}-map.webp")
     top = min(len(classes), 10)
     p = random.uniform(0.1, 1, (len(tops), len(tops))).round(3)
-    occlusion = {"layer": layers[-2 if len(layers) > 1 else 0][0], "unit": 3, "size": 12, "grey": 128, "tops": tops, "lefts": tops,
+    occlusion = {"layer": layers[-2 if len(layers) > 1 else 0][0], "unit": 3, "size": 12, "grey": 128,
+                 "tops": tops, "lefts": tops, "projection": f"pictures/{number}-map.webp",
                  "label": label, "clean": {"p": 0.99, "class": label, "sum": 31.2}, "p": p.tolist(),
-                 "class": np.where(p < 0.3, 0, label).tolist(), "sums": (30*p**2).round(2).tolist(), "projection": f"pictures/{number}-map.webp"}
+                 "class": np.where(p < 0.3, 0, label).tolist(), "sums": (30*p**2).round(2).tolist()}
     found = []
     for name, units, *_ in layers:
         page = file_names([name])[0]
@@ -167,10 +173,13 @@ def picture(root, random, classes, layers, number, nulls):
         found.append({"name": name, "units": random.permutation(units)[:count].tolist(), "side": 48,
                       "values": sorted(random.gamma(2, 3, count).round(2).tolist(), reverse=True),
                       "boxes": [[4, 6, 30, 32]]*count,
-                      "sheet": sheets(root, "", random, count, count, 1, projection, 48, name=f"pictures/{number}-{page}.webp")[0]})
+                      "sheet": f"pictures/{number}-{page}.webp"})
+        sheets(root, "", random, count, count, 1, projection, 48, name=found[-1]["sheet"])
     share = -np.sort(-random.dirichlet([0.3]*top)) if top else []
-    return {"number": number, "name": f"val/<b>{number}</b>.png", "label": label if classes else -1, "image": f"pictures/{number}.webp",
-            "side": INPUT, "probabilities": [[int((label + i) % len(classes)), round(float(s), 4)] for i, s in enumerate(share)],
+    return {"number": number, "name": f"val/<b>{number}</b>.png", "label": label if classes else -1,
+            "image": f"pictures/{number}.webp",
+            "side": INPUT,
+            "probabilities": [[int((label + i) % len(classes)), round(float(s), 4)] for i, s in enumerate(share)],
             "layers": found, "occlusion": None if nulls or not classes else occlusion}
 
 
@@ -199,7 +208,8 @@ def canvas(draw, random, side):
 def projection(pen, random, side):
     for _ in range(4):
         x, y, r = random.uniform(0, side, 3)
-        pen.arc((x - r/2, y - r/2, x + r/2, y + r/2), *sorted(random.uniform(0, 360, 2)), fill=INK[random.integers(6)], width=max(side//24, 1))
+        start, end = sorted(random.uniform(0, 360, 2))
+        pen.arc((x - r/2, y - r/2, x + r/2, y + r/2), start, end, fill=INK[random.integers(6)], width=max(side//24, 1))
 
 
 def photo(pen, random, side):

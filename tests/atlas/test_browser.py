@@ -1,5 +1,5 @@
-"""The pages of an atlas in a real browser: Chromium, driven by Playwright, from disk and from a server, wide and narrow. The atlas
-is drawn (tests/atlas/example.py). In every test no error comes to the console, and nothing is asked of any other place."""
+"""The pages of an atlas in a real browser: Chromium, driven by Playwright, from disk and from a server, wide and narrow. The
+atlas is drawn (tests/atlas/example.py). In every test no error comes to the console, and nothing is asked of another place."""
 import base64
 import io
 import json
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright")
 
 DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAP///wAAACH5BAAAAAAALAAAAAABAAEAAAICRAEAOw=="
+SMALL = [("conv1", 3, 23, 5, 2), ("fc", None, 1, None, None)]
 FAKE_CAMERA = "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"
 ADDRESSES = {"": "Atlas of small <i>net</i>", "#conv1": "conv1", "#block%2Fconv2": "block/conv2", "#conv3/4": "conv3 / unit 4",
              "#conv1/11": "conv1 / unit 11", "#fc/2": "fc / unit 2", "#pictures": "Pictures", "#picture/3": example.HOSTILE[3],
@@ -135,7 +136,8 @@ def _faint_texts(page):
 
 def _small_targets(page):
     """What is to be touched and is smaller than 24 pixels, but for links within a line of text."""
-    return page.evaluate("""() => [...document.querySelectorAll("a, button, input, select, summary")].filter(node => node.checkVisibility() &&
+    return page.evaluate("""() => [...document.querySelectorAll("a, button, input, select, summary")].filter(node =>
+        node.checkVisibility() &&
         !node.closest("p, figcaption, svg, .skip, h1, h3, .bars, td, th")).filter(node => {
             const {width, height} = node.getBoundingClientRect();
             return width < 24 || height < 24;
@@ -168,7 +170,7 @@ def test_the_first_page_is_ready_within_a_second_and_reads_only_its_own_data(vis
 def test_a_tile_is_its_cutting_of_the_sheet(visit):
     page = visit.visit("#block%2Fconv2")
     tile = page.locator(".grid .tile").nth(35)
-    style = tile.evaluate("node => { const s = getComputedStyle(node); return [s.backgroundPosition, s.backgroundSize, s.width, s.backgroundImage] }")
+    style = tile.evaluate("node => (s => [s.backgroundPosition, s.backgroundSize, s.width])(getComputedStyle(node))")
     side = float(style[2][:-2])
     assert side % 45 == 0                          # whole multiples of the sheet's 45 pixels
     assert style[0] == f"-{3*side:g}px -{2*side:g}px" and style[1].startswith(f"{16*side:g}px")
@@ -178,10 +180,11 @@ def test_a_tile_is_its_cutting_of_the_sheet(visit):
 
 def test_the_layers_are_drawn_to_scale_and_lead_to_their_pages(visit, root):
     page = visit.visit("")
-    faces = page.locator(".drawing .face").evaluate_all("all => all.map(node => [node.getAttribute('width'), node.getAttribute('height')].map(Number))")
+    size = "node => [node.getAttribute('width'), node.getAttribute('height')].map(Number)"
+    faces = page.locator(".drawing .face").evaluate_all(f"all => all.map({size})")
     assert faces[1][0]/faces[0][0] == pytest.approx(23/48) and faces[2][1]/faces[0][1] == pytest.approx(11/48)
-    field = page.locator(".drawing .seen").first.evaluate("node => [...node.children].map(one => Number(one.getAttribute('width')))")
-    assert field[1]/field[0] == pytest.approx(5/48)
+    (picture, _), (field, _) = page.locator(".drawing .seen").first.evaluate(f"node => [...node.children].map({size})")
+    assert field/picture == pytest.approx(5/48)
     page.locator(".drawing a").nth(1).click()
     visit.shown("#block%2Fconv2")
     page.go_back()
@@ -211,7 +214,8 @@ def test_units_are_sorted(visit, root):
     page.select_option("#order", "class")
     named = [example.HOSTILE[k] for k, dead in zip(layer["common"], layer["dead"]) if not dead]
     shown = [example.HOSTILE[layer["common"][unit]] for unit in numbers(visit)[:-1]]
-    assert sorted(shown) == sorted(named) and len([a for a, b in zip(shown, shown[1:]) if a != b]) == len(set(named)) - 1     # equal ones together
+    changes = sum(a != b for a, b in zip(shown, shown[1:]))
+    assert sorted(shown) == sorted(named) and changes == len(set(named)) - 1              # equal ones stand together
     page.select_option("#order", "likeness")
     page.fill("#like", "7")
     assert numbers(visit)[:9] == [7] + [position for position, _ in layer["alike"][7]]
@@ -300,7 +304,8 @@ def test_a_pair_shows_its_box_in_the_whole_picture(visit, root):
     assert page.locator(".pair").nth(ranks[-1]).get_attribute("aria-pressed") == "true"
     seat, box = page.locator(".whole").bounding_box(), page.locator(".box").bounding_box()
     top, left, bottom, right = np.clip(layer["boxes"][4][ranks[-1]], 0, 48)/48
-    got = [(box["y"] - seat["y"])/seat["height"], (box["x"] - seat["x"])/seat["width"], box["height"]/seat["height"], box["width"]/seat["width"]]
+    got = [(box["y"] - seat["y"])/seat["height"], (box["x"] - seat["x"])/seat["width"],
+           box["height"]/seat["height"], box["width"]/seat["width"]]
     assert got == pytest.approx([top, left, bottom - top, right - left], abs=0.005)
     missing = [rank for rank, number in enumerate(layer["pictures"][4]) if not number % 7]
     for rank in missing:
@@ -368,7 +373,7 @@ def test_the_heat_map_has_a_colour_for_each_place_and_a_legend(visit, root):
         return np.array(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"))
 
     p = np.array(occlusion["p"])
-    assert page.evaluate("[document.querySelector('.stage canvas').height, document.querySelector('.stage canvas').width]") == [11, 11]
+    assert page.evaluate("(canvas => [canvas.height, canvas.width])(document.querySelector('.stage canvas'))") == [11, 11]
     colours = pixels()
     assert colours[p == p.min()].tolist()[0] == [0x44, 0x01, 0x54] and colours[p == p.max()].tolist()[0] == [0xfd, 0xe7, 0x25]
     assert visit.texts(".scale span") == [_short(p.min()), "", _short(p.max())]
@@ -392,6 +397,28 @@ def test_the_other_network_is_compared_unit_by_unit(visit, root):
     visit.shown("#compare/fc")
 
 
+def test_the_first_tab_leads_to_the_content(visit):
+    page = visit.visit("#conv3")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main" and page.url.endswith("#conv3")
+
+
+def test_a_page_gone_back_to_stands_where_it_was_left(visit):
+    page = visit.visit("")
+    visit.until("document.documentElement.scrollHeight > innerHeight + 300")
+    page.evaluate("scrollTo(0, 250)")
+    visit.until("scrollY === 250")
+    time.sleep(0.1)                                # until the event of the scrolling has been heard
+    page.locator("#pages a").nth(2).click()
+    visit.shown("#block%2Fconv2")
+    assert page.evaluate("scrollY") == 0
+    page.go_back()
+    visit.shown("")
+    visit.until("scrollY === 250")
+
+
 def test_dark_and_light_are_switched_and_remembered(browser, root):
     visitor = Visitor(browser, (root/"index.html").as_uri(), color_scheme="light")
     page = visitor.visit("")
@@ -406,14 +433,16 @@ def test_dark_and_light_are_switched_and_remembered(browser, root):
     visitor.close()
 
 
-def test_what_is_missing_is_said(browser, tmp_path):
-    root = example.write(tmp_path)
+def test_what_is_missing_is_said(browser, root, tmp_path):
+    root = shutil.copytree(root, tmp_path/"spoiled")
     (root/"data/layer-conv1.js").unlink()
     (root/"data/layer-conv3.js").write_text("atlas.receive(\"layer-conv3\", {\"name\": ")
     visitor = Visitor(browser, (root/"index.html").as_uri())
     for address, sentence in (("#conv1", "data/layer-conv1.js is missing"), ("#conv3/2", "data/layer-conv3.js cannot be read"),
-                              ("#nowhere", "no page #nowhere"), ("#fc/999", "fc shows no unit 999"), ("#fc/x", "no unit x"), ("#%E0%A4%A", "no page"),
-                              ("#picture/77", "no page of that picture"), ("#compare/nix", "not compared"), ("#fc/1/2", "no page")):
+                              ("#nowhere", "no page #nowhere"), ("#fc/999", "fc shows no unit 999"), ("#fc/x", "no unit x"),
+                              ("#%E0%A4%A", "no page"),
+                              ("#picture/77", "no page of that picture"), ("#compare/nix", "not compared"),
+                              ("#fc/1/2", "no page")):
         page = visitor.visit(address)
         assert sentence in page.locator("main .trouble").inner_text()
     visitor.visit("#block%2Fconv2/3")              # lives without its neighbours
@@ -426,10 +455,11 @@ def test_what_is_missing_is_said(browser, tmp_path):
 
 
 @pytest.mark.parametrize("how", [
-    {"classes": ["only <one>"]}, {"classes": []}, {"nulls": True}, {"nulls": True, "classes": []}, {"pictures": 0, "compare": False},
+    {"classes": ["only <one>"]}, {"classes": []}, {"nulls": True}, {"nulls": True, "classes": []},
+    {"pictures": 0, "compare": False},
     {"layers": [("pictures", 3, 1, None, None)]}, {"layers": [("layer", 1, 9, 7, 1)], "nulls": True}], ids=str)
 def test_little_is_shown_where_there_is_little(browser, tmp_path, how):
-    root = example.write(tmp_path, **how)
+    root = example.write(tmp_path, **{"layers": SMALL, **how})
     network = data(root, "network")
     visitor = Visitor(browser, (root/"index.html").as_uri(), 390)
     addresses = ["", "#look", *(f"#picture/{one['number']}" for one in network["pictures"][:1])]
@@ -446,7 +476,8 @@ def test_little_is_shown_where_there_is_little(browser, tmp_path, how):
 
 
 def test_five_thousand_classes_are_searched_at_once(browser, tmp_path):
-    root = example.write(tmp_path, classes=[f"{kind} {k}" for k in range(1250) for kind in ("dog", "cat", "猫", "<b>")], layers=[("fc", None, 1, None, None)])
+    names = [f"{kind} {k}" for k in range(1250) for kind in ("dog", "cat", "猫", "<b>")]
+    root = example.write(tmp_path, classes=names, layers=[("fc", None, 1, None, None)], pictures=1, compare=False)
     visitor = Visitor(browser, (root/"index.html").as_uri())
     page = visitor.visit("")
     assert page.locator(".names li").count() <= 50
@@ -466,7 +497,8 @@ class Api(SimpleHTTPRequestHandler):
 
     def do_GET(self):
         if self.path == "/api" and self.serves:
-            return self.answer(200, {"serves": True, "layers": ["conv1", "fc"], "rules": ["deconvnet", "gradient", "guided"], "classes": []})
+            rules = ["deconvnet", "gradient", "guided"]
+            return self.answer(200, {"serves": True, "layers": ["conv1", "fc"], "rules": rules, "classes": []})
         return super().do_GET()
 
     def do_POST(self):
@@ -478,9 +510,11 @@ class Api(SimpleHTTPRequestHandler):
             return self.answer(400, {"error": "That is <b>no</b> picture."})
         if path == "/api/look":
             layers = [{**layer, "sheet": DOT} for layer in picture["layers"]]
-            return self.answer(200, {**picture, "id": "a b", "name": "", "label": -1, "image": DOT, "occlusion": None, "layers": layers})
+            return self.answer(200, {**picture, "id": "a b", "name": "", "label": -1, "image": DOT, "occlusion": None,
+                                     "notes": ["<b>enlarged</b>"],
+                                     "layers": layers})
         if path == "/api/occlusion":
-            return self.answer(200, {**picture["occlusion"], "projection": DOT})
+            return self.answer(200, {**picture["occlusion"], "projection": DOT, "notes": ["in `steps`"]})
         return self.answer(200, {"value": 3.25, "box": [0, 0, 5, 5], "image": DOT})
 
     def answer(self, code, content):
@@ -530,8 +564,12 @@ def test_a_dropped_picture_is_looked_at(browser, served):
     page.evaluate(DROPPED, ["a picture", "image/png"])
     visitor.shown("#look")
     page.wait_for_selector(".stage")
+    page.wait_for_selector(".occlusion code")      # of its note
+    assert page.locator("main > .faint").inner_text() == "<b>enlarged</b>"
     assert page.locator(".bars li").count() == 10 and page.locator(".layers article").count() == 4
     page.wait_for_selector(".projected img")
+    box, seat = page.locator(".projected .box").bounding_box(), page.locator(".projected .whole").bounding_box()
+    assert box["width"]/seat["width"] == pytest.approx(5/48, abs=0.02)
     page.select_option("#layer", "conv1")
     page.get_by_role("button", name="guided").click()
     visitor.until("document.querySelector('.projected').innerText.includes('conv1 by guided: activation 3.25')")

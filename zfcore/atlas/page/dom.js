@@ -14,9 +14,15 @@
       else if (name.startsWith("--")) node.style.setProperty(name, value);
       else node.setAttribute(name, value === true ? "" : value);
     }
-    node.append(...inside.flat(9).filter(one => one !== null && one !== undefined && one !== false));
+    node.append(...present(inside));
     return node;
   }
+
+  /** What is there of some texts and elements, in lists or not. */
+  const present = inside => inside.flat(9).filter(one => one !== null && one !== undefined && one !== false);
+
+  /** Give a node these children and no others. */
+  const put = (node, ...inside) => node.replaceChildren(...present(inside));
 
   const link = (address, ...inside) => make("a", {href: address}, ...inside);
 
@@ -30,10 +36,12 @@
 
   /** A row of buttons of which one is pressed: choices are [[value, text], ...]; `chosen` is told which. */
   function choice(label, choices, now, chosen) {
-    const buttons = choices.map(([value, text]) => make("button", {type: "button", "aria-pressed": String(value === now), onclick: event => {
+    const press = (event, value) => {
       for (const one of buttons) one.setAttribute("aria-pressed", String(one === event.currentTarget));
       chosen(value);
-    }}, text));
+    };
+    const buttons = choices.map(([value, text]) => make("button",
+      {type: "button", "aria-pressed": String(value === now), onclick: event => press(event, value)}, text));
     return make("div", {class: "choice", role: "group", "aria-label": label}, buttons);
   }
 
@@ -44,8 +52,11 @@
     return details;
   }
 
+  /** Sentences that data bring along. */
+  const notes = texts => (texts || []).map(text => make("p", {class: "faint"}, coded(text)));
+
   /** Paragraph in place of what could not be shown. */
   const trouble = error => make("p", {class: "trouble", role: "alert"}, coded(error.message));
 
-  atlas.dom = {make, draw, link, name, coded, section, choice, later, trouble};
+  atlas.dom = {make, put, draw, link, name, coded, section, choice, later, notes, trouble};
 })();

@@ -16,7 +16,7 @@
     return [input, ...rows.length > MOST ? rows.filter(row => row.page) : rows];
   }
 
-  /** Width, height and depth of a slab in pixels: maps to scale, depth (or the height of a vector) by the logarithm of how many. */
+  /** Width, height and depth of a slab in pixels: maps to scale; by the logarithm of how many, depth or a vector's height. */
   function measure({shape}, scale) {
     const [many, height, width] = [shape[0], shape[1] || 1, shape[2] || 1], depth = Math.log2(Math.max(many, 1));
     if (height * width === 1) return {width: 9, height: 9 * depth + 6, depth: 3};
@@ -25,10 +25,11 @@
 
   /** A slab that stands on the line `floor`. */
   function slab(x, floor, {width, height, depth}, kind) {
-    const y = floor - height, lift = LIFT * depth, points = list => list.map(([a, b]) => `${a.toFixed(1)},${b.toFixed(1)}`).join(" ");
+    const y = floor - height, lift = LIFT * depth, [near, far] = [x + width, x + width + depth];
+    const points = list => list.map(([a, b]) => `${a.toFixed(1)},${b.toFixed(1)}`).join(" ");
     return draw("g", {class: `slab ${kind}`},
-      draw("polygon", {class: "side", points: points([[x + width, y], [x + width + depth, y - lift], [x + width + depth, floor - lift], [x + width, floor]])}),
-      draw("polygon", {class: "top", points: points([[x, y], [x + depth, y - lift], [x + width + depth, y - lift], [x + width, y]])}),
+      draw("polygon", {class: "side", points: points([[near, y], [far, y - lift], [far, floor - lift], [near, floor]])}),
+      draw("polygon", {class: "top", points: points([[x, y], [x + depth, y - lift], [far, y - lift], [near, y]])}),
       draw("rect", {class: "face", x, y, width, height}));
   }
 
@@ -39,13 +40,15 @@
     const [cx, cy] = [x + width * scale / 2, y + height * scale / 2];
     return draw("g", {class: "seen"},
       draw("rect", {class: "outline", x, y, width: width * scale, height: height * scale}),
-      draw("rect", {class: "field", x: cx - w * scale / 2, y: cy - h * scale / 2, width: Math.max(w * scale, 1), height: Math.max(h * scale, 1)}));
+      draw("rect", {class: "field", x: cx - w * scale / 2, y: cy - h * scale / 2,
+        width: Math.max(w * scale, 1), height: Math.max(h * scale, 1)}));
   }
 
   const short = text => text.length > 11 ? text.slice(0, 10) + "…" : text;
 
   function column(row, x, floor, size, room, network) {
-    const about = `${row.name}: ${row.shape.join(" × ")}${row.field && !row.input ? `, sees ${row.field} × ${row.field} pixels` : ""}`;
+    const sees = row.field && !row.input ? `, sees ${row.field} × ${row.field} pixels` : "";
+    const about = `${row.name}: ${row.shape.join(" × ")}${sees}`;
     const inside = [draw("title", {}, about), draw("rect", {class: "hit", x: x - 8, y: 0, width: room, height: floor + 100}),
       slab(x, floor, size, row.input ? "input" : row.page ? "paged" : "plain"),
       draw("text", {class: "name", x, y: floor + 20}, short(row.name)),
@@ -66,7 +69,8 @@
       x += room;
       return column(row, here, floor, size, room, network);
     });
-    return draw("svg", {class: "drawing", role: "group", "aria-label": "the layers, drawn to scale", width: x, height: floor + 104,
+    return draw("svg", {class: "drawing", role: "group", "aria-label": "the layers, drawn to scale", width: x,
+      height: floor + 104,
       viewBox: `0 0 ${x} ${floor + 104}`}, columns);
   }
 

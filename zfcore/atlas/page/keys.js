@@ -10,7 +10,8 @@
   function search() {
     const field = document.getElementById("search"), now = atlas.route.now();
     if (field) return field.focus();
-    const {layers} = atlas.store.network, goal = now.back && now.back !== "#" ? now.back : layers.length ? atlas.route.layerAddress(layers[layers.length - 1].name) : null;
+    const {layers} = atlas.store.network, top = layers.length ? atlas.route.layerAddress(layers[layers.length - 1].name) : null;
+    const goal = now.back && now.back !== "#" ? now.back : top;
     if (!goal) return;
     atlas.route.go(goal);
     const seen = new MutationObserver(() => {

@@ -1,7 +1,7 @@
 "use strict";
 /* The page of a layer: all its units as tiles or as a map, sorted, and searched by class. */
 (() => {
-  const {make, name, choice, coded} = atlas.dom, {plural, number, percent, className, field} = atlas.words;
+  const {make, put, name, choice} = atlas.dom, {plural, number, percent, className, field} = atlas.words;
   const states = new Map();              // name of a layer -> how it was looked at; for coming back from a unit
 
   const fresh = layer => ({kind: "strongest", order: "number", find: "", like: layer.units[0], view: "tiles"});
@@ -31,22 +31,26 @@
 
   const ORDERS = {
     number: {text: "number", by: () => (a, b) => a - b, line: () => null},
-    selectivity: {text: "selectivity", by: layer => falling(layer.selectivity), line: (layer, p) => number(layer.selectivity[p])},
-    strength: {text: "strongest activation", by: layer => falling(layer.strength), line: (layer, p) => number(layer.strength[p])},
+    selectivity: {text: "selectivity", by: layer => falling(layer.selectivity),
+      line: (layer, p) => number(layer.selectivity[p])},
+    strength: {text: "strongest activation", by: layer => falling(layer.strength),
+      line: (layer, p) => number(layer.strength[p])},
     class: {text: "class", by: layer => byClass(layer), line: (layer, p) => className(classOf(layer, p))},
-    likeness: {text: "likeness to a unit", by: (layer, state) => falling(nearness(layer, Math.max(layer.units.indexOf(state.like), 0))),
+    likeness: {text: "likeness to a unit",
+      by: (layer, state) => falling(nearness(layer, Math.max(layer.units.indexOf(state.like), 0))),
       line: (layer, p, state) => {
         const found = layer.alike[Math.max(layer.units.indexOf(state.like), 0)].find(([one]) => one === p);
         return found ? number(found[1]) : null;
       }}};
 
   function byClass(layer) {
-    const key = layer.units.map((_, p) => className(classOf(layer, p)));
-    return (a, b) => (key[a] === null) - (key[b] === null) || String(key[a]).localeCompare(String(key[b])) || a - b;
+    const key = layer.units.map((_, p) => className(classOf(layer, p))), {compare} = new Intl.Collator("en");
+    return (a, b) => (key[a] === null) - (key[b] === null) || compare(key[a], key[b]) || a - b;
   }
 
   function orders(layer) {
-    return Object.keys(ORDERS).filter(order => !(order === "selectivity" && !layer.selectivity || order === "class" && !hasClasses(layer)));
+    const known = {selectivity: Boolean(layer.selectivity), class: hasClasses(layer)};
+    return Object.keys(ORDERS).filter(order => known[order] !== false);
   }
 
   const hasClasses = layer => Boolean(layer.common || layer.class);
@@ -86,7 +90,8 @@
 
   function said(layer, state, positions) {
     if (!state.find) return plural(positions.length, "unit");
-    return [`${positions.length} of ${plural(layer.units.length, "unit")}: the commonest class has “`, name(state.find), "” in its name"];
+    return [`${positions.length} of ${plural(layer.units.length, "unit")}: the class has “`, name(state.find),
+      "” in its name"];
   }
 
   /** Controls, and the tiles or the map that they change. */
@@ -94,10 +99,10 @@
     const told = make("p", {class: "told", role: "status"}), grid = make("div", {class: "grid"});
     function fill() {
       const positions = chosen(layer, state);
-      told.replaceChildren(...[said(layer, state, positions)].flat());
+      put(told, said(layer, state, positions));
       const map = state.view === "map" && layer.map;
       grid.className = map ? "mapped" : "grid";
-      grid.replaceChildren(...map ? [atlas.map.show(layer, positions, p => about(layer, p))] : positions.map(p => tileOf(layer, p, state)));
+      put(grid, map ? atlas.map.show(layer, positions, p => about(layer, p)) : positions.map(p => tileOf(layer, p, state)));
     }
     const set = (key, value) => { state[key] = value; fill(); };
     fill();
@@ -105,22 +110,26 @@
   }
 
   function controls(layer, state, set) {
-    const like = make("label", {hidden: state.order !== "likeness"}, "Unit ", make("input", {type: "number", id: "like", min: 0, value: state.like,
+    const like = make("label", {hidden: state.order !== "likeness"}, "Unit ", make("input", {
+      type: "number", id: "like", min: 0, value: state.like,
       oninput: event => set("like", Number(event.target.value))}));
     const order = make("label", {}, "Sort by ", make("select", {id: "order", onchange: event => {
       like.hidden = event.target.value !== "likeness";
       set("order", event.target.value);
     }}, orders(layer).map(one => make("option", {value: one, selected: one === state.order}, ORDERS[one].text))));
-    const search = make("label", {}, "Class ", make("input", {type: "search", id: "search", value: state.find, placeholder: "dog", autocomplete: "off",
+    const search = make("label", {}, "Class ", make("input", {
+      type: "search", id: "search", value: state.find, placeholder: "dog", autocomplete: "off",
       oninput: event => set("find", event.target.value.trim())}));
-    return [choice("Shown", [["strongest", "Projection"], ["mean", "Mean"], ["patch", "Patch"]].filter(([kind]) => layer.tiles[kind]), state.kind, kind => set("kind", kind)),
+    const kinds = [["strongest", "Projection"], ["mean", "Mean"], ["patch", "Patch"]].filter(([kind]) => layer.tiles[kind]);
+    return [choice("Shown", kinds, state.kind, kind => set("kind", kind)),
       order, like, hasClasses(layer) ? search : null,
       layer.map ? choice("Arranged", [["tiles", "Tiles"], ["map", "Map"]], state.view, view => set("view", view)) : null];
   }
 
   function describe(entry, layer) {
     const dead = layer.dead.filter(Boolean).length;
-    const shown = layer.units.length === layer.shown_of ? plural(layer.shown_of, "unit") : `${layer.units.length} of ${plural(layer.shown_of, "unit")}`;
+    const all = plural(layer.shown_of, "unit"), {length} = layer.units;
+    const shown = length === layer.shown_of ? all : `${length} of ${all}`;
     return make("p", {class: "lead"}, `${shown}; each sees ${field(entry)}. `,
       dead ? `${dead === 1 ? "One" : dead} of them never ${dead === 1 ? "fires" : "fire"}. ` : "",
       hasClasses(layer) ? "" : "The pictures carry no classes, so units cannot be searched by class. ");
@@ -131,7 +140,7 @@
     if (!states.has(layer.name)) states.set(layer.name, fresh(layer));
     const address = one => one === null ? null : atlas.route.layerAddress(one);
     return {title: layer.name, back: "#", up: address(layer.above), down: address(layer.below),
-      node: make("div", {"--size": atlas.tile.size(layer.tiles.side, 96), class: entry.field && entry.field < 24 ? "crisp" : null},
+      node: make("div", {"--size": atlas.tile.size(layer.tiles.side, 96), class: atlas.tile.crisp(entry)},
         make("h1", {}, name(layer.name)), describe(entry, layer), browser(layer, states.get(layer.name)))};
   }
 

@@ -1,7 +1,7 @@
 "use strict";
-/* Pictures of one's own: where `zfcore atlas --serve` answers, a picture is dropped, chosen, pasted or taken by the camera, and looked at. */
+/* Pictures of one's own: where `zfcore atlas --serve` answers, one is dropped, chosen, pasted or taken by the camera. */
 (() => {
-  const {make, link, name, choice, section, coded, trouble} = atlas.dom, {number} = atlas.words;
+  const {make, put, name, choice, section, coded, trouble} = atlas.dom, {number} = atlas.words;
   let api = null, last = null;           // what the server offers; its last answer
 
   /** Ask once whether these pages come from the server of --serve. */
@@ -46,9 +46,11 @@
   }
 
   function zone() {
-    const chooser = make("input", {type: "file", accept: "image/*", id: "file", onchange: event => take(event.target.files[0])});
+    const chooser = make("input", {type: "file", accept: "image/*", id: "file",
+      onchange: event => take(event.target.files[0])});
     const seat = make("div", {class: "camera"});
-    return make("div", {class: "zone"}, make("p", {}, make("strong", {}, "Drop a picture of your own here"), ", paste one, or choose:"),
+    return make("div", {class: "zone"},
+      make("p", {}, make("strong", {}, "Drop a picture of your own here"), ", paste one, or choose:"),
       make("div", {class: "bar"}, make("label", {class: "button"}, "A file ", chooser),
         navigator.mediaDevices ? make("button", {type: "button", onclick: () => camera(seat)}, "The camera") : null), seat);
   }
@@ -62,7 +64,8 @@
       video.muted = true;
       video.srcObject = stream;
       addEventListener("hashchange", stop, {once: true});
-      seat.replaceChildren(video, make("button", {type: "button", onclick: () => { shoot(video); stop(); }}, "Take the picture"));
+      const taken = () => { shoot(video); stop(); };
+      seat.replaceChildren(video, make("button", {type: "button", onclick: taken}, "Take the picture"));
     } catch (error) { seat.replaceChildren(trouble(new Error(`The camera cannot be used: ${error.message}`))); }
   }
 
@@ -72,22 +75,24 @@
     canvas.toBlob(take, "image/png");
   }
 
+  const how = () => make("p", {class: "faint"}, coded("`zfcore atlas --serve` opens this atlas with a place to drop pictures " +
+    "of your own: their projections, and what happens when a part is covered."));
+
   /** The part of a page that asks for a picture, or says what would let one be given. */
-  function invitation() {
-    if (api) return section("A picture of your own", zone());
-    return section("A picture of your own", make("p", {class: "faint"}, coded("`zfcore atlas --serve` opens this atlas with a place to drop pictures of your own: their projections, and what happens when a part is covered.")));
-  }
+  const invitation = () => section("A picture of your own", api ? zone() : how());
 
   /** Any unit of any layer on this picture, by any of the rules. */
   function project(picture) {
-    const strongest = new Map(picture.layers.map(layer => [layer.name, layer.units[0]])), seat = make("div", {class: "projected", "aria-live": "polite"});
-    const asked = {layer: picture.layers.length ? picture.layers[picture.layers.length - 1].name : api.layers[0], rule: api.rules[0]};
+    const strongest = new Map(picture.layers.map(layer => [layer.name, layer.units[0]]));
+    const seat = make("div", {class: "projected", "aria-live": "polite"});
+    const asked = {layer: [...strongest.keys()].pop() ?? api.layers[0], rule: api.rules[0]};
     asked.unit = strongest.get(asked.layer) ?? 0;
-    const unit = make("input", {type: "number", min: 0, id: "unit", value: asked.unit, onchange: event => again({unit: Number(event.target.value)})});
+    const unit = make("input", {type: "number", min: 0, id: "unit", value: asked.unit,
+      onchange: event => again({unit: Number(event.target.value)})});
     let turns = 0;
     async function again(change) {
       Object.assign(asked, change);
-      const turn = ++turns, query = new URLSearchParams({id: picture.id, layer: asked.layer, unit: asked.unit, rule: asked.rule});
+      const turn = ++turns, query = new URLSearchParams({id: picture.id, ...asked});
       const found = await ask(`/api/project?${query}`).then(answer => projected(asked, answer, picture), trouble);
       if (turn === turns) seat.replaceChildren(found);
     }
@@ -96,30 +101,36 @@
       again({layer: event.target.value, unit: Number(unit.value)});
     }}, api.layers.map(one => make("option", {value: one, selected: one === asked.layer}, one)));
     again({});
-    return section("Any unit", make("div", {class: "controls"}, make("label", {}, "Layer ", layer), make("label", {}, "Unit ", unit),
+    return section("Any unit", make("div", {class: "controls"},
+      make("label", {}, "Layer ", layer), make("label", {}, "Unit ", unit),
       choice("Rule", api.rules.map(rule => [rule, rule]), asked.rule, rule => again({rule}))), seat);
   }
 
-  function projected({layer, unit, rule}, {value, image}, picture) {
-    return make("figure", {}, make("img", {class: "plain", src: image, alt: atlas.words.alt(`${rule} projection`, unit, layer, picture.name, value)}),
-      make("figcaption", {}, `Unit ${unit} of `, name(layer), ` by ${rule}: activation ${number(value)}`));
+  function projected({layer, unit, rule}, {value, box, image}, picture) {
+    const alt = atlas.words.alt(`${rule} projection`, unit, layer, picture.name, value);
+    const {node, move} = atlas.picturePage.boxed(picture);
+    move(box);
+    return make("figure", {}, make("div", {class: "stages"}, node, make("img", {class: "plain", src: image, alt})),
+      make("figcaption", {}, `Unit ${unit} of `, name(layer), ` by ${rule}: activation ${number(value)}; `, "the box is what it sees."));
   }
 
-  /** The occlusion follows when the server has it. */
+  /** The occlusion follows when the server has it; it is asked for once. */
   function later(picture) {
     const seat = section("Covered by a grey square", make("p", {class: "wait"}, "The square is being moved over the picture."));
-    ask(`/api/occlusion?${new URLSearchParams({id: picture.id})}`).then(occlusion => atlas.occlusion.show(picture, occlusion), trouble)
+    last.occlusion = last.occlusion || ask(`/api/occlusion?${new URLSearchParams({id: picture.id})}`);
+    last.occlusion.then(occlusion => atlas.occlusion.show(picture, occlusion), trouble)
       .then(found => seat.lastChild.replaceWith(found));
     return seat;
   }
 
   async function show() {
-    if (!api) return {title: "A picture of your own", back: "#", node: [make("h1", {}, "A picture of your own"), invitation()]};
-    const title = "A picture of your own", heading = make("h1", {}, title);
-    if (!last) return {title, back: "#", node: [heading, zone()]};
-    document.getElementById("main").replaceChildren(heading, make("p", {class: "wait", role: "status"}, "The network looks at it."));
-    const found = await last.looking.then(picture => [atlas.picturePage.draw(picture, later(picture)), project(picture)], trouble);
-    return {title, back: "#", node: [make("h1", {}, title), found, section("Another one", zone())]};
+    const title = "A picture of your own", page = inside => ({title, back: "#", node: [make("h1", {}, title), inside]});
+    if (!api) return page(how());
+    if (!last) return page(zone());
+    put(document.getElementById("main"), page(make("p", {class: "wait", role: "status"}, "The network looks at it.")).node);
+    const found = await last.looking.then(
+      picture => [atlas.picturePage.draw(picture, later(picture)), project(picture)], trouble);
+    return page([found, section("Another one", zone())]);
   }
 
   atlas.live = {start, invitation, show, serves: () => api !== null};

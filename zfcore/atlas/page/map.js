@@ -1,8 +1,11 @@
 "use strict";
-/* The units of a layer as a map: near each other, where their projections are alike. Zooming spreads it; it is moved as any page is. */
+/* The units of a layer as a map: near each other where their projections are alike. Zooming spreads it. */
 (() => {
-  const {make, link} = atlas.dom;
-  const NEAREST = 8;
+  const {make, put, link} = atlas.dom;
+  const NEAREST = 8, LARGEST = 56, SMALLEST = 24, ROOM = 600;
+
+  /** Side in pixels of the tiles of so many units: many are small, until they are spread. */
+  const side = (many, zoom) => Math.round(Math.min(Math.max(ROOM / Math.sqrt(many), SMALLEST) * Math.sqrt(zoom), LARGEST));
 
   function place(layer, position, told) {
     const [x, y] = layer.map[position], unit = layer.units[position];
@@ -16,8 +19,10 @@
 
   /** Spread the map so many times, with what is in the middle of the window staying there. */
   function zoomTo(frame, land, zoom) {
-    const [x, y] = [(frame.scrollLeft + frame.clientWidth / 2) / frame.scrollWidth, (frame.scrollTop + frame.clientHeight / 2) / frame.scrollHeight];
+    const x = (frame.scrollLeft + frame.clientWidth / 2) / frame.scrollWidth;
+    const y = (frame.scrollTop + frame.clientHeight / 2) / frame.scrollHeight;
     land.style.setProperty("--zoom", zoom);
+    land.style.setProperty("--size", `${side(land.children.length, zoom)}px`);
     frame.scrollLeft = x * frame.scrollWidth - frame.clientWidth / 2;
     frame.scrollTop = y * frame.scrollHeight - frame.clientHeight / 2;
   }
@@ -25,9 +30,11 @@
   /** Map of the units at `positions`; `about` gives the text beside a hovered one. */
   function show(layer, positions, about) {
     const told = make("p", {class: "told", "aria-live": "polite"}, "Units whose projections are alike lie near each other.");
-    const tell = position => told.replaceChildren(...[about(position)].flat(9));
-    const land = make("div", {class: "land", "--zoom": 1}, positions.map(position => place(layer, position, tell)));
-    const frame = make("div", {class: "frame", tabindex: "0", role: "region", "aria-label": "map of the units", "data-keys": "own"}, land);
+    const tell = position => put(told, about(position));
+    const land = make("div", {class: "land", "--zoom": 1, "--size": `${side(positions.length, 1)}px`},
+      positions.map(position => place(layer, position, tell)));
+    const frame = make("div",
+      {class: "frame", tabindex: "0", role: "region", "aria-label": "map of the units", "data-keys": "own"}, land);
     let zoom = 1;
     const step = factor => { zoom = Math.min(Math.max(zoom * factor, 1), NEAREST); zoomTo(frame, land, zoom); };
     frame.addEventListener("wheel", event => {

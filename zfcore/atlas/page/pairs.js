@@ -1,7 +1,7 @@
 "use strict";
-/* Figure 2 of the paper for one unit: its strongest pictures, each a projection over the patch that it is of, and where in the picture that is. */
+/* Figure 2 of the paper for one unit: its strongest pictures, each a projection over the patch that it is of, and the place. */
 (() => {
-  const {make, name} = atlas.dom, {number, className} = atlas.words;
+  const {make, put, name} = atlas.dom, {number, className} = atlas.words;
   let mix = 0;                          // 0: projections, 1: patches; kept from unit to unit
 
   /** What is known of the picture of this rank. */
@@ -39,26 +39,30 @@
     const place = whole && whole.place[one.picture];
     if (place === undefined || place === null) return null;
     const each = whole.columns * whole.rows, within = place % each;
-    return atlas.tile.cut(whole.files[Math.floor(place / each)], whole.columns, within % whole.columns, Math.floor(within / whole.columns), label);
+    const [column, row] = [within % whole.columns, Math.floor(within / whole.columns)];
+    return atlas.tile.cut(whole.files[Math.floor(place / each)], whole.columns, column, row, label);
   }
 
   const told = (rank, one) => make("p", {class: "told"}, make("strong", {}, `${rank + 1}. ${number(one.value)}`), " ",
-    one.class === null ? null : [name(one.class), " "], make("span", {class: "faint"}, name(one.name || `picture ${one.picture}`)));
+    one.class === null ? null : [name(one.class), " "],
+    make("span", {class: "faint"}, name(one.name || `picture ${one.picture}`)));
 
   function slider(set) {
     return make("label", {class: "slider"}, make("span", {}, "Projection"),
-      make("input", {type: "range", id: "mix", min: 0, max: 100, step: 5, value: 100 * mix, "aria-label": "from projection to patch",
+      make("input", {type: "range", id: "mix", min: 0, max: 100, step: 5, value: 100 * mix,
+        "aria-label": "from projection to patch",
         oninput: event => { mix = event.target.value / 100; set(); }}), make("span", {}, "Patch"));
   }
 
   /** The pairs of the unit at `position`, with slider and picture. */
   function show(layer, position, whole) {
-    const ranks = layer.pictures[position].map((picture, rank) => [picture, rank]).filter(([picture]) => picture >= 0).map(([, rank]) => rank);
+    const ranks = [...layer.pictures[position].keys()].filter(rank => layer.pictures[position][rank] >= 0);
     const all = new Map(ranks.map(rank => [rank, about(layer, position, rank, whole)]));
     const beside = make("figure", {class: "beside", "aria-live": "polite"}), buttons = new Map();
     function choose(rank) {
       for (const [one, button] of buttons) button.setAttribute("aria-pressed", String(one === rank));
-      beside.replaceChildren(picture(layer, position, rank, all.get(rank), whole), make("figcaption", {}, told(rank, all.get(rank))));
+      put(beside, picture(layer, position, rank, all.get(rank), whole),
+        make("figcaption", {}, told(rank, all.get(rank))));
     }
     for (const rank of ranks) buttons.set(rank, pair(layer, position, rank, all.get(rank), choose));
     const grid = make("div", {class: "pairs", "--mix": mix}, [...buttons.values()]);

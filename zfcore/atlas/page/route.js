@@ -1,7 +1,7 @@
 "use strict";
 /* Addresses: what stands behind the # says which page is shown, so that each can be kept, shared and gone back to. */
 (() => {
-  const RESERVED = new Set(["", "pictures", "picture", "compare", "look", "layer", "main"]);
+  const RESERVED = new Set(["", "pictures", "picture", "compare", "look", "layer"]);
   const scrolled = new Map();             // address -> how far down it was left
   let turns = 0, shown = null, followed = false;
 
@@ -41,7 +41,6 @@
 
   /** Show the page of the present address, unless another one was asked for meanwhile. */
   async function show() {
-    if (location.hash === "#main") return;                // the skip link
     const turn = ++turns, hash = location.hash, goal = followed ? 0 : scrolled.get(hash) || 0;
     followed = false;
     const next = await found(hash);
@@ -49,7 +48,7 @@
     const first = shown === null;
     shown = next;
     const main = document.getElementById("main"), network = atlas.store.network;
-    main.replaceChildren(...[next.node].flat(9).filter(Boolean));
+    atlas.dom.put(main, next.node);
     document.title = next.title ? `${next.title} · ${network.name}` : `Atlas of ${network.name}`;
     markNow(hash);
     scrollTo(0, goal);
@@ -58,11 +57,14 @@
     main.dataset.page = hash || "#";
   }
 
+  /** Mark the page among the links above, and bring it into their middle. */
   function markNow(hash) {
-    for (const one of document.querySelectorAll("#pages a")) {
-      const own = one.getAttribute("href"), here = own === "#" ? hash === "" || hash === "#" : hash === own || hash.startsWith(own + "/");
+    const all = document.getElementById("pages");
+    for (const one of all.children) {
+      const own = one.getAttribute("href");
+      const here = own === "#" ? hash === "" || hash === "#" : hash === own || hash.startsWith(own + "/");
       if (here) one.setAttribute("aria-current", hash === own ? "page" : "true"); else one.removeAttribute("aria-current");
-      if (here) one.scrollIntoView({block: "nearest", inline: "nearest"});
+      if (here) all.scrollLeft = one.offsetLeft - all.offsetLeft - (all.clientWidth - one.offsetWidth) / 2;
     }
   }
 
@@ -76,7 +78,7 @@
     history.scrollRestoration = "manual";
     addEventListener("hashchange", show);
     addEventListener("scroll", () => scrolled.set(location.hash, scrollY), {passive: true});
-    addEventListener("click", event => { if (event.target.closest && event.target.closest("a[href^='#']")) followed = true; });
+    addEventListener("click", event => { if (event.target.closest("a[href^='#']:not(.skip)")) followed = true; });
     return show();
   }
 

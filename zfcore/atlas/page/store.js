@@ -1,5 +1,5 @@
 "use strict";
-/* The data of an atlas. Each file of data/ is a script that calls atlas.receive, as from file:// a browser lets a page fetch nothing. */
+/* The data of an atlas: each file of data/ is a script that calls atlas.receive, as from file:// a page may fetch nothing. */
 (() => {
   const atlas = window.atlas = {};
   const asked = new Map(), arrived = new Map();

@@ -2,6 +2,7 @@
 /* Tiles: cuttings of sprite sheets, shown by CSS alone; a sheet is loaded when the first of its tiles comes near the screen. */
 (() => {
   const {make, link, name} = atlas.dom;
+  const SMALL = 24;                      // pixels of the picture
   const sheets = new WeakMap();
   const near = new IntersectionObserver(entries => {
     for (const {target, isIntersecting} of entries) {
@@ -17,7 +18,8 @@
 
   /** The tile at (column, row) of the sheet `file` with so many columns; `label` is its text for those who do not see it. */
   function cut(file, columns, column, row, label) {
-    const tile = make("span", {class: "tile", role: "img", "aria-label": label, "--columns": columns, "--column": column, "--row": row});
+    const tile = make("span",
+      {class: "tile", role: "img", "aria-label": label, "--columns": columns, "--column": column, "--row": row});
     sheets.set(tile, file);
     near.observe(tile);
     return tile;
@@ -58,5 +60,8 @@
   /** Side in CSS pixels of tiles of `side` that are to be about `wanted`: whole multiples, for even pixels. */
   const size = (side, wanted) => `${side * Math.max(1, Math.round(wanted / side))}px`;
 
-  atlas.tile = {cut, change, label, ofUnit, ofRow, unitLink, size};
+  /** Class of tiles whose pixels are to be seen as squares: those of small fields, which are enlarged. */
+  const crisp = entry => entry.field !== null && entry.field < SMALL ? "crisp" : null;
+
+  atlas.tile = {cut, change, label, ofUnit, ofRow, unitLink, size, crisp};
 })();
