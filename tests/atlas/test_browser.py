@@ -572,7 +572,7 @@ def test_a_dropped_picture_is_looked_at(browser, served):
     assert box["width"]/seat["width"] == pytest.approx(5/48, abs=0.02)
     page.select_option("#layer", "conv1")
     page.get_by_role("button", name="guided").click()
-    visitor.until("document.querySelector('.projected').innerText.includes('conv1 by guided: activation 3.25')")
+    visitor.until("document.querySelector('.projected').innerText.includes('conv1 by guided: 3.25')")
     asked = {path: (body, query) for path, body, query in handler.asked}
     assert asked["/api/look"][0] == b"a picture" and asked["/api/occlusion"][1]["id"] == ["a b"]
     assert asked["/api/project"][1] == {"id": ["a b"], "layer": ["conv1"], "rule": ["guided"],

@@ -138,8 +138,7 @@
   async function show(entry) {
     const layer = await atlas.store.layer(entry.name);
     if (!states.has(layer.name)) states.set(layer.name, fresh(layer));
-    const address = one => one === null ? null : atlas.route.layerAddress(one);
-    return {title: layer.name, back: "#", up: address(layer.above), down: address(layer.below),
+    return {title: layer.name, back: "#", up: atlas.route.pageOf(layer.above), down: atlas.route.pageOf(layer.below),
       node: make("div", {"--size": atlas.tile.size(layer.tiles.side, 96), class: atlas.tile.crisp(entry)},
         make("h1", {}, name(layer.name)), describe(entry, layer), browser(layer, states.get(layer.name)))};
   }

@@ -23,9 +23,10 @@
 
   function probabilities(picture) {
     if (!picture.probabilities || !picture.probabilities.length) return null;
-    const tick = () => make("span", {class: "true"}, " ✓ true");
+    const about = "the true class";
+    const tick = () => make("span", {class: "true", role: "img", "aria-label": about, title: about}, "✓ ");
     const rows = picture.probabilities.map(([k, p]) => ({
-      name: [name(className(k) ?? `class ${k}`), k === picture.label ? tick() : null], share: p, text: percent(p)}));
+      name: [k === picture.label ? tick() : null, name(className(k) ?? `class ${k}`)], share: p, text: percent(p)}));
     return section("What the network says", atlas.bars.shares("probabilities of classes", rows));
   }
 

@@ -79,10 +79,9 @@
     if (!cosine) return null;
     const label = condition => alt(`projection, ${condition},`, layer.units[position], layer.name);
     return section("Is it the unit, or only the picture?", make("p", {class: "faint"},
-      "The projection as trained, and of the same picture by controls that " +
-      "know less of this unit. A control that looks the same (cosine near 1) would mean that the projection shows the " +
-      "picture's edges and not what " +
-      "the unit learnt; the nearer to 0, the more of it is the unit's own."),
+      "The projection as trained, and of the same picture by controls that know less of this unit. A control that looks the " +
+      "same (cosine near 1) would mean that the projection shows the picture's edges and not what the unit learnt; the " +
+      "nearer to 0, the more of it is the unit's own."),
       make("div", {class: "row"}, checks.conditions.map((condition, k) => make("figure", {},
         atlas.tile.ofRow(checks.sheets, checks, position, k, label(condition)),
         make("figcaption", {}, condition, make("span", {class: "line"}, k ? `cosine ${number(cosine[k])}` : ""))))));
@@ -97,10 +96,9 @@
     if (position < 0) throw new Error(`${layer.name} shows no unit ${unit}: choose one of its ${layer.units.length}.`);
     const [below, above, whole] = await Promise.all([beside(layer.below), beside(layer.above), perhaps(atlas.store.whole())]);
     const at = list => list && list[position], dead = layer.dead[position];
-    const address = one => one === null ? null : atlas.route.layerAddress(one);
     return {title: `${layer.name}/${unit}`, back: atlas.route.layerAddress(layer.name),
       left: step(layer, position - 1), right: step(layer, position + 1),
-      up: address(layer.above), down: address(layer.below),
+      up: atlas.route.pageOf(layer.above), down: atlas.route.pageOf(layer.below),
       node: make("div", {class: atlas.tile.crisp(entry), "--size": atlas.tile.size(layer.sheets.side, 96)},
         heading(layer, position), lead(entry, layer, position), dead ? null : atlas.pairs.show(layer, position, whole),
         make("div", {class: "halves"}, dead ? null : histogram(layer, position), dead ? null : evolution(layer, position),
