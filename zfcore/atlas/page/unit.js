@@ -1,7 +1,7 @@
 "use strict";
 /* The page of a unit: what excites it, of which classes that is, how it came about, what feeds it, whether to believe it. */
 (() => {
-  const {make, link, name, section} = atlas.dom, {number, percent, className, alt} = atlas.words;
+  const {make, link, name, section} = atlas.dom, {number, cosine, percent, className, alt} = atlas.words;
 
   const step = (layer, position) => position < 0 || position >= layer.units.length ? null
     : atlas.route.unitAddress(layer.name, layer.units[position]);
@@ -68,15 +68,15 @@
     const again = () => atlas.layerPage.likenessTo(layer, layer.units[position]);
     const sorted = make("a", {href: atlas.route.layerAddress(layer.name), onclick: again},
       "the whole layer by likeness to this unit");
-    const tiles = list.map(([one, cosine]) => atlas.tile.unitLink(layer, layer.units[one], number(cosine)));
+    const tiles = list.map(([one, value]) => atlas.tile.unitLink(layer, layer.units[one], cosine(value)));
     return section("Units that look alike",
       make("p", {class: "faint"}, "Cosine of their projections and this one's; ", sorted, "."),
       make("div", {class: "row units", ...size(layer)}, tiles));
   }
 
   function checks(layer, position) {
-    const {checks} = layer, cosine = checks && checks.cosine[position];
-    if (!cosine) return null;
+    const {checks} = layer, values = checks && checks.cosine[position];
+    if (!values) return null;
     const label = condition => alt(`projection, ${condition},`, layer.units[position], layer.name);
     return section("Is it the unit, or only the picture?", make("p", {class: "faint"},
       "The projection as trained, and of the same picture by controls that know less of this unit. A control that looks the " +
@@ -84,7 +84,7 @@
       "nearer to 0, the more of it is the unit's own."),
       make("div", {class: "row"}, checks.conditions.map((condition, k) => make("figure", {},
         atlas.tile.ofRow(checks.sheets, checks, position, k, label(condition)),
-        make("figcaption", {}, condition, make("span", {class: "line"}, k ? `cosine ${number(cosine[k])}` : ""))))));
+        make("figcaption", {}, condition, make("span", {class: "line"}, k ? `cosine ${cosine(values[k])}` : ""))))));
   }
 
   /** Data that a page can do without: null where they are missing. */
