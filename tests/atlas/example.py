@@ -127,7 +127,7 @@ def layer(root, random, classes, layers, k, nulls):
                    "projection": sheets(root, f"{page}-projection", random, U*TOP, TOP, 8, projection, wide),
                    "patch": sheets(root, f"{page}-patchs", random, U*TOP, TOP, 8, photo, wide)},
         "alike": [alike(p, U) for p in range(U)],
-        "map": None if nulls else random.uniform(0, 1, (U, 2)).round(3).tolist(),
+        "map": None if nulls else [[None, None] if d else random.uniform(0, 1, 2).round(3).tolist() for d in dead],
         "inputs": net(below), "outputs": net(above),
         "checks": None if nulls else {
             "conditions": ["as trained", "another unit", "weights of the start", "untrained"],

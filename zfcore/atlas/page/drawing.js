@@ -2,15 +2,17 @@
 /* The layers as a picture: maps drawn to scale as slabs, and below each how much of the picture one of its units sees. */
 (() => {
   const {draw} = atlas.dom;
-  const LIFT = 0.6, LARGEST = 132, GAP = 22, NARROWEST = 92, OUTLINE = 40, MOST = 40;
+  const LIFT = 0.6, LARGEST = 132, GAP = 22, NARROWEST = 84, OUTLINE = 40, MOST = 40;
 
-  /** Rows of the table worth a slab: those with pages, and those that change the shape, while there are few. */
+  const size = shape => shape.reduce((product, one) => product * one, 1);
+
+  /** Rows of the table worth a slab: those with pages, and those that change how many numbers there are, while they are few. */
   function slabs(network) {
     const input = {name: "picture", shape: network.input, page: null, field: 1, input: true};
-    let before = String(network.input);
+    let before = size(network.input);
     const rows = network.table.filter(row => {
-      const differs = String(row.shape) !== before;
-      before = String(row.shape);
+      const differs = size(row.shape) !== before;
+      before = size(row.shape);
       return row.page || differs;
     });
     return [input, ...rows.length > MOST ? rows.filter(row => row.page) : rows];

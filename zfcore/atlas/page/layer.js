@@ -17,15 +17,20 @@
     return found && layer.counted && layer.counted[position] ? found[1] / layer.counted[position] : null;
   }
 
+  /** Distance of two units on the map, or more than any where it does not show them. */
+  function distance(layer, p, q) {
+    if (!layer.map || layer.map[p][0] === null || layer.map[q][0] === null) return 2;
+    return Math.hypot(layer.map[p][0] - layer.map[q][0], layer.map[p][1] - layer.map[q][1]);
+  }
+
   /** How near a unit is to the one at `goal`: by the cosines that are kept, then by the distance on the map. */
   function nearness(layer, goal) {
-    const near = new Map(layer.alike[goal]), [gx, gy] = layer.map ? layer.map[goal] : [0, 0];
+    const near = new Map(layer.alike[goal]);
     return layer.units.map((_, p) => {
       if (p === goal) return 9;
       if (near.has(p)) return 2 + near.get(p);
       const back = layer.alike[p].find(([one]) => one === goal);
-      if (back) return 2 + back[1];
-      return layer.map ? -Math.hypot(layer.map[p][0] - gx, layer.map[p][1] - gy) : -2;
+      return back ? 2 + back[1] : -distance(layer, p, goal);
     });
   }
 
@@ -138,8 +143,7 @@
   async function show(entry) {
     const layer = await atlas.store.layer(entry.name);
     if (!states.has(layer.name)) states.set(layer.name, fresh(layer));
-    const address = one => one === null ? null : atlas.route.layerAddress(one);
-    return {title: layer.name, back: "#", up: address(layer.above), down: address(layer.below),
+    return {title: layer.name, back: "#", up: atlas.route.pageOf(layer.above), down: atlas.route.pageOf(layer.below),
       node: make("div", {"--size": atlas.tile.size(layer.tiles.side, 96), class: atlas.tile.crisp(entry)},
         make("h1", {}, name(layer.name)), describe(entry, layer), browser(layer, states.get(layer.name)))};
   }

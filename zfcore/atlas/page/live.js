@@ -111,7 +111,7 @@
     const {node, move} = atlas.picturePage.boxed(picture);
     move(box);
     return make("figure", {}, make("div", {class: "stages"}, node, make("img", {class: "plain", src: image, alt})),
-      make("figcaption", {}, `Unit ${unit} of `, name(layer), ` by ${rule}: activation ${number(value)}; `, "the box is what it sees."));
+      make("figcaption", {}, `Unit ${unit} of `, name(layer), ` by ${rule}: ${number(value)}. The box is what it sees.`));
   }
 
   /** The occlusion follows when the server has it; it is asked for once. */

@@ -27,12 +27,12 @@
     frame.scrollTop = y * frame.scrollHeight - frame.clientHeight / 2;
   }
 
-  /** Map of the units at `positions`; `about` gives the text beside a hovered one. */
+  /** Map of those of the units at `positions` that it has a place for; `about` gives the text beside a hovered one. */
   function show(layer, positions, about) {
     const told = make("p", {class: "told", "aria-live": "polite"}, "Units whose projections are alike lie near each other.");
     const tell = position => put(told, about(position));
     const land = make("div", {class: "land", "--zoom": 1, "--size": `${side(positions.length, 1)}px`},
-      positions.map(position => place(layer, position, tell)));
+      positions.filter(position => layer.map[position][0] !== null).map(position => place(layer, position, tell)));
     const frame = make("div",
       {class: "frame", tabindex: "0", role: "region", "aria-label": "map of the units", "data-keys": "own"}, land);
     let zoom = 1;

@@ -16,8 +16,9 @@
 
   function errors({errors}) {
     if (!errors) return null;
-    return `It is wrong on ${number(errors.top1)} % of ${errors.on}` +
-      (errors.top5 === null ? ". " : `; on ${number(errors.top5)} % the right class is not among its first five guesses. `);
+    const guesses = {[null]: "", 0: "; the right class is always among its first five guesses"}[errors.top5]
+      ?? `; on ${number(errors.top5)} % the right class is not among its first five guesses`;
+    return `It is wrong on ${number(errors.top1)} % of ${errors.on}${guesses}. `;
   }
 
   const introduction = network => make("p", {class: "lead"}, what(network), errors(network),
@@ -39,7 +40,7 @@
   function strip(network, layer, k) {
     const {cover} = network, units = cover && cover.units[layer.name];
     if (!units) return null;
-    return make("div", {class: "strip", "--size": `${cover.side}px`}, units.slice(0, cover.columns).map((unit, column) => {
+    return make("div", {class: "strip", "--size": "96px"}, units.slice(0, cover.columns).map((unit, column) => {
       const label = atlas.words.alt("projection", unit, layer.name);
       const anchor = link(atlas.route.unitAddress(layer.name, unit),
         atlas.tile.cut(cover.file, cover.columns, column, k, label));

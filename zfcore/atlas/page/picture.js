@@ -23,9 +23,10 @@
 
   function probabilities(picture) {
     if (!picture.probabilities || !picture.probabilities.length) return null;
-    const tick = () => make("span", {class: "true"}, " ✓ true");
+    const about = "the true class";
+    const tick = () => make("span", {class: "true", role: "img", "aria-label": about, title: about}, "✓ ");
     const rows = picture.probabilities.map(([k, p]) => ({
-      name: [name(className(k) ?? `class ${k}`), k === picture.label ? tick() : null], share: p, text: percent(p)}));
+      name: [k === picture.label ? tick() : null, name(className(k) ?? `class ${k}`)], share: p, text: percent(p)}));
     return section("What the network says", atlas.bars.shares("probabilities of classes", rows));
   }
 
@@ -53,14 +54,15 @@
       return anchor;
     });
     if (columns) move(layer.boxes[0]);
-    return make("article", {}, make("div", {}, heading, columns ? node : null), make("div", {class: "row units"}, tiles));
+    const entry = atlas.store.entry(layer.name);
+    const left = make("div", {}, heading, columns ? node : null);
+    return make("article", {class: entry && atlas.tile.crisp(entry)}, left, make("div", {class: "row units"}, tiles));
   }
 
   const strongest = picture => section("Strongest units, by layer",
     make("p", {class: "faint"}, "Projections of the units that this picture excites most, with their activations; " +
       "the box is what the one pointed at sees."),
-    make("div", {class: "layers", "--size": atlas.tile.size(picture.layers.length ? picture.layers[0].side : 96, 120)},
-      picture.layers.map(layer => units(picture, layer))));
+    make("div", {class: "layers", "--size": "140px"}, picture.layers.map(layer => units(picture, layer))));
 
   /** All that is known of a picture but its title; `seat` is where the occlusion stands, or is going to. */
   function draw(picture, seat) {

@@ -6,6 +6,7 @@
   let turns = 0, shown = null, followed = false;
 
   const layerAddress = name => "#" + (RESERVED.has(name) ? "layer/" : "") + encodeURIComponent(name);
+  const pageOf = name => name !== null && atlas.store.entry(name) ? layerAddress(name) : null;
   const unitAddress = (name, unit) => `${layerAddress(name)}/${unit}`;
   const pictureAddress = number => `#picture/${number}`;
   const compareAddress = name => "#compare" + (name === undefined ? "" : "/" + encodeURIComponent(name));
@@ -62,7 +63,8 @@
     const all = document.getElementById("pages");
     for (const one of all.children) {
       const own = one.getAttribute("href");
-      const here = own === "#" ? hash === "" || hash === "#" : hash === own || hash.startsWith(own + "/");
+      const inside = own === "#pictures" ? "#picture/" : own + "/";
+      const here = own === "#" ? hash === "" || hash === "#" : hash === own || hash.startsWith(inside);
       if (here) one.setAttribute("aria-current", hash === own ? "page" : "true"); else one.removeAttribute("aria-current");
       if (here) all.scrollLeft = one.offsetLeft - all.offsetLeft - (all.clientWidth - one.offsetWidth) / 2;
     }
@@ -82,5 +84,5 @@
     return show();
   }
 
-  atlas.route = {layerAddress, unitAddress, pictureAddress, compareAddress, go, start, show, now: () => shown || {}};
+  atlas.route = {layerAddress, pageOf, unitAddress, pictureAddress, compareAddress, go, start, show, now: () => shown || {}};
 })();

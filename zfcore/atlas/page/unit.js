@@ -1,7 +1,7 @@
 "use strict";
 /* The page of a unit: what excites it, of which classes that is, how it came about, what feeds it, whether to believe it. */
 (() => {
-  const {make, link, name, section} = atlas.dom, {number, percent, className, alt} = atlas.words;
+  const {make, link, name, section} = atlas.dom, {number, cosine, percent, className, alt} = atlas.words;
 
   const step = (layer, position) => position < 0 || position >= layer.units.length ? null
     : atlas.route.unitAddress(layer.name, layer.units[position]);
@@ -68,24 +68,23 @@
     const again = () => atlas.layerPage.likenessTo(layer, layer.units[position]);
     const sorted = make("a", {href: atlas.route.layerAddress(layer.name), onclick: again},
       "the whole layer by likeness to this unit");
-    const tiles = list.map(([one, cosine]) => atlas.tile.unitLink(layer, layer.units[one], number(cosine)));
+    const tiles = list.map(([one, value]) => atlas.tile.unitLink(layer, layer.units[one], cosine(value)));
     return section("Units that look alike",
       make("p", {class: "faint"}, "Cosine of their projections and this one's; ", sorted, "."),
       make("div", {class: "row units", ...size(layer)}, tiles));
   }
 
   function checks(layer, position) {
-    const {checks} = layer, cosine = checks && checks.cosine[position];
-    if (!cosine) return null;
+    const {checks} = layer, values = checks && checks.cosine[position];
+    if (!values) return null;
     const label = condition => alt(`projection, ${condition},`, layer.units[position], layer.name);
     return section("Is it the unit, or only the picture?", make("p", {class: "faint"},
-      "The projection as trained, and of the same picture by controls that " +
-      "know less of this unit. A control that looks the same (cosine near 1) would mean that the projection shows the " +
-      "picture's edges and not what " +
-      "the unit learnt; the nearer to 0, the more of it is the unit's own."),
+      "The projection as trained, and of the same picture by controls that know less of this unit. A control that looks the " +
+      "same (cosine near 1) would mean that the projection shows the picture's edges and not what the unit learnt; the " +
+      "nearer to 0, the more of it is the unit's own."),
       make("div", {class: "row"}, checks.conditions.map((condition, k) => make("figure", {},
         atlas.tile.ofRow(checks.sheets, checks, position, k, label(condition)),
-        make("figcaption", {}, condition, make("span", {class: "line"}, k ? `cosine ${number(cosine[k])}` : ""))))));
+        make("figcaption", {}, condition, make("span", {class: "line"}, k ? `cosine ${cosine(values[k])}` : ""))))));
   }
 
   /** Data that a page can do without: null where they are missing. */
@@ -97,10 +96,9 @@
     if (position < 0) throw new Error(`${layer.name} shows no unit ${unit}: choose one of its ${layer.units.length}.`);
     const [below, above, whole] = await Promise.all([beside(layer.below), beside(layer.above), perhaps(atlas.store.whole())]);
     const at = list => list && list[position], dead = layer.dead[position];
-    const address = one => one === null ? null : atlas.route.layerAddress(one);
     return {title: `${layer.name}/${unit}`, back: atlas.route.layerAddress(layer.name),
       left: step(layer, position - 1), right: step(layer, position + 1),
-      up: address(layer.above), down: address(layer.below),
+      up: atlas.route.pageOf(layer.above), down: atlas.route.pageOf(layer.below),
       node: make("div", {class: atlas.tile.crisp(entry), "--size": atlas.tile.size(layer.sheets.side, 96)},
         heading(layer, position), lead(entry, layer, position), dead ? null : atlas.pairs.show(layer, position, whole),
         make("div", {class: "halves"}, dead ? null : histogram(layer, position), dead ? null : evolution(layer, position),

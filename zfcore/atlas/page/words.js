@@ -16,13 +16,19 @@
 
   const minus = text => text.replace("-", "−");
   const signed = x => x > 0 ? `+${number(x)}` : number(x);
-  const percent = share => `${number(100 * share)} %`;
+  const cosine = x => x === null ? "–" : minus(x.toFixed(2));
+
+  /** A share as a percentage of two digits or three: 0.8163 -> "81.6 %". */
+  function percent(share) {
+    if (share > 0 && share < 1e-4) return "< 0.01 %";
+    return `${Number((100 * share).toFixed(share < 0.1 ? 2 : 1))} %`;
+  }
 
   /** Name of class k, or null where it has none. */
   const className = k => k >= 0 && k < atlas.store.network.classes.length ? atlas.store.network.classes[k] : null;
 
   /** "48 × 48 pixels" that a unit sees, or the whole picture. */
-  const field = entry => entry.field === null ? "the whole picture" : `${entry.field} × ${entry.field} pixels`;
+  const field = entry => entry.field === null || entry.whole ? "the whole picture" : `${entry.field} × ${entry.field} pixels`;
 
   /** What a tile shows, for those who do not see it. */
   function alt(kind, unit, layer, picture, value) {
@@ -30,5 +36,5 @@
     return picture ? `${about}, picture: ${picture}, ${number(value)}` : about;
   }
 
-  atlas.words = {count, plural, number, signed, percent, className, field, alt};
+  atlas.words = {count, plural, number, signed, cosine, percent, className, field, alt};
 })();
