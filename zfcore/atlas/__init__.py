@@ -1,4 +1,4 @@
-"""Floor 7: the atlas, a folder of pages in which a person walks through a network in a browser, opened from a disk or any web server.
+"""Floor 6: the atlas, a folder of pages in which a person walks through a network in a browser, opened from a disk or any web server.
 
     index.html, page/     the pages: plain HTML, CSS and JavaScript, the same for every atlas
     data/NAME.js          what they show, each file one call of atlas.receive("NAME", {...}), see zfcore/atlas/sheets.py

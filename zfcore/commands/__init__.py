@@ -1,5 +1,5 @@
 """Floor 7: the commands of `python -m zfcore`, a file each; zfcore/commands/common.py says what a command is. TOOLS have no result
-that is drawn: a HELP, OPTIONS of their own, and `work(args)`."""
+that is drawn: a HELP, OPTIONS of their own, `work(args)`, and whether one that was stopped GOES_ON."""
 from zfcore.commands import (atlas, correspondence, diagnostics, evolution, exporting, importing, invariance, occlusion, sanity_checks,
                              top_activations)
 

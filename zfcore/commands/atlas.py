@@ -1,4 +1,4 @@
-"""Floor 8: `zfcore atlas`: a network as a folder of pages, to walk through in a browser."""
+"""Floor 7: `zfcore atlas`: a network as a folder of pages, to walk through in a browser."""
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from zfcore.networks import home_of
 from zfcore.terminal import Bar, printable, say
 
 HELP = "walk through a network in a browser: its units, what excites them, how they are connected"
+GOES_ON = True
 OPTIONS = [
     *[(flags, keywords) for flags, keywords in SHARED if flags[0] not in ("--format", "--output")],
     option("--output", help="folder to write (default: RUN/figures/atlas)"),
