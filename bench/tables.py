@@ -300,10 +300,10 @@ def deviations_table(results):
                       *(f"| {what} | {paper or 'silent'} | {here} | {why} |" for what, paper, here, why in rows)])
 
 
-TABLES = {"cpu": cpu_table, "layers": lambda results: cpu_table(results, with_layers=True), "train": train_table, "atlas": atlas_line,
+TABLES = {"cpu": cpu_table, "layers": lambda results: cpu_table(results, with_layers=True), "train": train_table,
           "trained": trained_table, "gpu": gpu_table, "loader": partial(loading_table, what="loader", block=loader_block),
           "pack": partial(loading_table, what="pack", block=pack_block), "deviations": deviations_table,
-          "recipes": recipes_table, "networks": networks_table,
+          "recipes": recipes_table, "networks": networks_table, "atlas": atlas_line,
           **{name: partial(study_table, name=name, command=f"python -m train.ablation {name} --output runs/tables")
              for name in ("table2", "table3")}, "claims": claims_table, "agreed": agreed_table,
           **{name: partial(study_table, name=name, command=f"python -m train.transfer {name.split('-')[0]} --run RUN --data DIR")
