@@ -12,7 +12,7 @@ from tests.real_data import REAL_DATA, needs
 from tests.test_deconvnet import autograd, close, rectify, some_units
 from zfcore.check import Expected
 from zfcore.deconvnet import project
-from zfcore.interchange import lower, read, seen_by, to_network
+from zfcore.interchange import import_network, lower, read, seen_by, to_network
 from zfcore.interchange.certificate import compare, entering
 from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Flattening, MaxPooling, Padding, Rectifier,
                                         Unsupported)
@@ -131,6 +131,32 @@ def test_weights_are_computed_of_constants_and_read_in_any_precision(tmp_path):
     assert differences(path) < 1e-5
     nodes[-2] = helper.make_node("Cast", ["bfloat"], ["b"], to=FLOAT)
     np.testing.assert_allclose(read(chain(path, (3, 7, 7), nodes, {"shape": np.array([3, 4, 3, 3])})).nodes[0].b, CONV["b"], rtol=2**-8)
+
+
+@pytest.mark.parametrize("kind", [onnx.TensorProto.FLOAT16, FLOAT])
+def test_a_network_of_16_bits_is_held_against_the_same_numbers_in_32(kind, tmp_path):
+    half = {name: array.astype(np.float16) for name, array in {**CONV, **FC}.items()}
+    cast = [("Cast", [], {"to": onnx.TensorProto.FLOAT16})]*(kind == FLOAT)
+    path = chain(tmp_path/"a.onnx", (3, 7, 7), [*cast, ("Conv", ["w", "b"]), ("Relu", []), ("Flatten", []), ("MatMul", ["fc"])], half, kind=kind)
+    assert differences(path) < 1e-5
+    assert any("16 bits" in note for note in read(path).notes)
+    by_itself = runtime(path, drawn((2, 3, 7, 7)).astype(helper.tensor_dtype_to_np_dtype(kind)))
+    ours, _ = lower.as_it_is(read(path), "made").forward(np.moveaxis(drawn((2, 3, 7, 7)), 0, -1).copy())
+    assert 5e-5 < np.abs(ours.T - by_itself).max()/np.abs(by_itself).max() < 5e-3            # what a network of 16 bits rounds
+
+
+def test_weights_are_in_memory_hardly_more_than_once_beside_the_networks(tmp_path):
+    """Of NumPy's arrays and the bytes that are handed about; the file itself, parsed, is one more in memory that this does not count."""
+    wide = drawn((3*16*16, 4000))
+    path = chain(tmp_path/"a.onnx", (3, 16, 16), [("Flatten", []), ("MatMul", ["w"]), ("Relu", []), ("MatMul", ["fc"])],
+                 {"w": wide, "fc": drawn((4000, 3))})
+    imports = [{}, {"mean": np.array([100., 110, 120]), "std": np.array([50., 60, 70])}]
+    for how in imports:
+        tracemalloc.start()
+        found = import_network(path, **how)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert found.differences and peak < 2.5*wide.nbytes
 
 
 def test_maps_that_are_flattened_with_channels_last_give_the_same_scores(tmp_path):

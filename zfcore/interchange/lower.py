@@ -120,8 +120,7 @@ class _Work:
         if isinstance(node, Convolution) and node.groups == 1 and not orders:
             w = seen.into_filters(np.asarray(node.w, np.float64))
         elif isinstance(node, Dense) and orders:
-            w = seen.into_filters(as_maps(node.w, (C, H, W), orders[0]))
-            w = w.reshape(len(w), -1) if orders[0] == "chw" else w.transpose(0, 2, 3, 1).reshape(len(w), -1)
+            w = _by_rows(node.w, lambda rows: as_rows(seen.into_filters(as_maps(rows, (C, H, W), orders[0])), orders[0]))
         else:
             first, node = 0, Convolution("pixels", self.foreign.input, f"{self.foreign.input} of pixels", np.eye(C)[:, :, None, None],
                                          None, Window((1, 1)))
@@ -302,16 +301,30 @@ def scaled(node, affine):
     M = len(node.w)
     scale, shift = (np.broadcast_to(np.asarray(array, np.float64), (M,)) for array in (affine.scale, affine.shift))
     b = np.zeros(M) if node.b is None else np.asarray(node.b, np.float64)
-    w = np.asarray(node.w, np.float64)*scale.reshape(-1, *[1]*(node.w.ndim - 1))
+    w = np.array(node.w, np.float64)
+    w *= scale.reshape(-1, *[1]*(w.ndim - 1))
     return replace(node, w=w, b=b*scale + shift, gives=affine.gives)
 
 
 def as_maps(w, shape, order):
-    """Rows of w (M,D), for maps (C,H,W) that came in `order`, as filters (M,C,H,W) float64."""
+    """Rows of w (M,D), for maps (C,H,W) that came in `order`, as filters (M,C,H,W)."""
     C, H, W = shape
-    w = np.asarray(w, np.float64)
     check.shape("matrix behind maps", w, (None, C*H*W))
     return w.reshape(-1, C, H, W) if order == "chw" else w.reshape(-1, H, W, C).transpose(0, 3, 1, 2)
+
+
+def as_rows(w, order):
+    """Filters (M,C,H,W) as rows (M,D), for maps that come in `order`."""
+    return (w if order == "chw" else w.transpose(0, 2, 3, 1)).reshape(len(w), -1)
+
+
+def _by_rows(w, change):
+    """change(w) of a matrix, whose rows it changes each by itself, in float32; a few at a time, as in float64 all take twice the memory."""
+    changed = np.empty((len(w), change(w[:1]).shape[1]), np.float32)
+    few = max(2**17//w.shape[1], 1)
+    for k in range(0, len(w), few):
+        changed[k:k + few] = change(w[k:k + few])
+    return changed
 
 
 def squared(w, window):

@@ -8,7 +8,7 @@ of pictures and a product is a Flattening. What zfcore cannot express is refused
 """
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -26,9 +26,10 @@ from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Den
                                         Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, in_a_row, nothing_beside, padding,
                                         unsupported)
 from zfcore.interchange.onnx_metadata import KEY, from_metadata
-from zfcore.interchange.onnx_tensors import COMPUTED, FORMS, MOST_BYTES, PICTURES, Budget, Tensors, computed, settled
+from zfcore.interchange.onnx_tensors import BFLOAT16, COMPUTED, FORMS, HALF, MOST_BYTES, PICTURES, Budget, Tensors, computed, settled
 
 VERSIONS = 6, 28                                   # of the operators, whose rules are followed
+LARGE = 2**16                                      # bytes of a constant
 MOST_NODES, MOST_SIDE = 10**5, 2**14               # pixels of maps, of windows and of what lies around
 HIGHEST = float(np.finfo(np.float32).max)
 NEEDED = {**dict.fromkeys(("PRelu", "LeakyRelu"), "a rectifier with a slope"),
@@ -115,6 +116,8 @@ class _Reader:
         if find_spec("onnxruntime"):
             found.engine = Engine(self.path, self.first, self.dtype, self.batch, self.aliases)
             found.engine_name = f"onnxruntime {_version_of('onnxruntime', 'onnxruntime-gpu')}"
+            if self.dtype == np.float16 or any(tensor.data_type in (HALF, BFLOAT16) for tensor in self.initialisers.values()):
+                found.notes.append("numbers of 16 bits: zfcore computes with them in 32, and so does onnxruntime beside it")
         else:
             found.engine_hint = "pip install onnxruntime"
         return found
@@ -593,41 +596,61 @@ def _version_of(*packages):
 @dataclass
 class Engine:
     """Computes tensors of the file at `path` with onnxruntime, of what enters at the Flow `first`, `batch` pictures at once (None: as
-    many as there are); `aliases` are names that the file has others for."""
+    many as there are); `aliases` are names that the file has others for. What the file has in 16 bits is given to it in 32: its own
+    numbers in 16 would differ from anybody's by more than an error does."""
     path: Path
     first: Flow
     dtype: np.dtype[Any]
     batch: int | None
     aliases: Mapping[str, str]
-    sessions: dict[tuple[str, ...], Any] = field(default_factory=dict)
 
     def __call__(self, x: NDArray[np.float32], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """{name: array (N,...)} of x (N,C,H,W)."""
-        wanted = tuple(dict.fromkeys(self.aliases.get(name, name) for name in names))
+        wanted = list(dict.fromkeys(self.aliases.get(name, name) for name in names))
         count, each = len(x), self.batch or len(x)
-        x = np.concatenate([x, np.repeat(x[:1], -count % each, axis=0)]).astype(self.dtype)
+        dtype = np.dtype(np.float32) if self.dtype == np.float16 else self.dtype
+        x = np.concatenate([x, np.repeat(x[:1], -count % each, axis=0)]).astype(dtype)
+        model, weights = self._model(wanted, dtype)
         try:
-            if wanted not in self.sessions:
-                self.sessions[wanted] = self._session(wanted)
-            rows = [self.sessions[wanted].run(list(wanted), {self.first.name: x[k:k + each]}) for k in range(0, len(x), each)]
-        except check.Expected:
-            raise
+            session = self._session(model)
+            rows = [session.run(wanted, {self.first.name: x[k:k + each], **weights}) for k in range(0, len(x), each)]
         except Exception as error:                        # onnxruntime has a dozen kinds of its own
             raise check.Expected(f"{self.path}: onnxruntime", "to compute it", said(str(error), 300)) from None
         found = dict(zip(wanted, (np.concatenate(arrays)[:count] for arrays in zip(*rows))))
         return {name: found[self.aliases.get(name, name)] for name in names}
 
-    def _session(self, wanted):
+    def _session(self, model):
         import onnxruntime
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
-        return onnxruntime.InferenceSession(self._model(wanted), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-    def _model(self, wanted):
-        """The bytes of a model that gives these tensors, of what enters at `first`, with all of its numbers inside."""
-        from onnx import ValueInfoProto, helper
+    def _model(self, wanted, dtype):
+        """(the bytes of a model that gives these tensors, of what enters at `first`; {name: array} of its large constants, which enter
+        it too: of what enters onnxruntime makes no copy)."""
+        from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
         model = parsed(self.path)
         graph, tensors = model.graph, Tensors(self.path)
+        nodes, read = self._needed(graph, wanted)
+        entering = [helper.make_tensor_value_info(self.first.name, helper.np_dtype_to_tensor_dtype(dtype), [self.batch or PICTURES, *self.first.axes])]
+        small, large = [], {}
+        for tensor in (tensor for tensor in graph.initializer if tensor.name in read):
+            array = _in_32_bits(tensors.array(tensor))
+            if array.nbytes > LARGE:
+                large[tensor.name] = array
+                entering.append(helper.make_tensor_value_info(tensor.name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape))
+            else:
+                small.append(numpy_helper.from_array(array, tensor.name))
+        cut = helper.make_graph(nodes, graph.name or "graph", entering, [ValueInfoProto(name=name) for name in wanted], small)
+        for entry in (entry for node in cut.node for entry in node.attribute):
+            if entry.HasField("t"):
+                entry.t.CopyFrom(numpy_helper.from_array(_in_32_bits(tensors.array(entry.t)), entry.t.name))
+            elif entry.name == "to" and entry.i in (HALF, BFLOAT16):
+                entry.i = TensorProto.FLOAT
+        return helper.make_model(cut, opset_imports=model.opset_import, ir_version=max(model.ir_version, 4)).SerializeToString(), large
+
+    def _needed(self, graph, wanted):
+        """(the nodes that these tensors need, the names of all that those read)."""
         makers = {name: node for node in graph.node for name in node.output}
         kept, read, todo = set(), set(), list(wanted)
         while todo:
@@ -636,17 +659,8 @@ class Engine:
                 if name != self.first.name and name in makers:
                     kept.add(id(makers[name]))
                     todo += makers[name].input
-        nodes = [node for node in graph.node if id(node) in kept]
-        constants = [tensor for tensor in graph.initializer if tensor.name in read]
-        known = {tensor.name for tensor in constants}
-        kinds = [kind for kind, (form, _) in FORMS.items() if np.dtype(form) == self.dtype]
-        entering = helper.make_tensor_value_info(self.first.name, kinds[0], [self.batch or PICTURES, *self.first.axes])
-        inputs = [entering, *(value for value in graph.input if value.name in known)]
-        name, opsets, ir = graph.name or "graph", model.opset_import, model.ir_version
-        cut = helper.make_graph(nodes, name, inputs, [ValueInfoProto(name=name) for name in wanted], constants)
-        for tensor in [*cut.initializer, *(entry.t for node in cut.node for entry in node.attribute if entry.HasField("t"))]:
-            if tensor.data_location == tensor.EXTERNAL:
-                tensor.raw_data = tensors.array(tensor).tobytes()
-                tensor.ClearField("external_data")
-                tensor.data_location = tensor.DEFAULT
-        return helper.make_model(cut, opset_imports=opsets, ir_version=ir).SerializeToString()
+        return [node for node in graph.node if id(node) in kept], read
+
+
+def _in_32_bits(array):
+    return array.astype(np.float32) if array.dtype == np.float16 else array
