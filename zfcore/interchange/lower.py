@@ -319,8 +319,9 @@ def as_rows(w, order):
 
 
 def _by_rows(w, change):
-    """change(w) of a matrix, whose rows it changes each by itself, in float32; a few at a time, as in float64 all take twice the memory."""
-    changed = np.empty((len(w), change(w[:1]).shape[1]), np.float32)
+    """change(w) of a matrix, whose rows it changes each by itself, in float32 and in memory as a layer has it; a few rows at a time, since
+    in float64 all take twice as much."""
+    changed = np.empty((change(w[:1]).shape[1], len(w)), np.float32).T
     few = max(2**17//w.shape[1], 1)
     for k in range(0, len(w), few):
         changed[k:k + few] = change(w[k:k + few])
