@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.hints import Shape
 from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling, Node,
-                                        Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, padding, unsupported)
+                                        Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, padding, part_of, unsupported)
 from zfcore.interchange.preprocessing import Preprocessing
 from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm, LocalResponseNormWithin,
                            MaxPool, Pad, ReLU)
@@ -104,7 +104,8 @@ class _Work:
         while self.nodes and isinstance(node := self.nodes[0], Affine) and node.scale.all():
             mean = seen.mean
             shift = (node.shift/(node.scale*seen.scale)).reshape(-1, *[1]*(mean.ndim - 1))
-            seen = replace(seen, mean=mean - shift, scale=seen.scale*node.scale)
+            with part_of(f"{self.foreign.path}: {node.name}"):
+                seen = replace(seen, mean=mean - shift, scale=seen.scale*node.scale)
             self.nodes.pop(0)
             self.folded.append(f"{node.name}: a factor and a shift of the pictures, folded into mean and first weights")
         return seen
@@ -136,10 +137,8 @@ class _Work:
         """The Network of the nodes, for pictures of `shape`, with its weights."""
         self.build(shape)
         network = Network(name, shape, self.layers)
-        try:
+        with part_of(self.foreign.path):
             return network.load(self.parameters, buffers=self.buffers)
-        except check.Expected as error:
-            raise check.Expected(f"{self.foreign.path}: {error.what}", error.expected, error.got) from None
 
     def build(self, shape: Shape) -> None:
         as_made = self.first is None
