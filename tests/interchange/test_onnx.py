@@ -14,8 +14,8 @@ from zfcore.check import Expected
 from zfcore.deconvnet import project
 from zfcore.interchange import import_network, lower, read, seen_by, to_network
 from zfcore.interchange.certificate import compare, entering
-from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Flattening, MaxPooling, Padding, Rectifier,
-                                        Unsupported)
+from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Flattening, MaxPooling, Padding, Probabilities, Rectifier,
+                                        ResponseNorm, Unsupported)
 from zfcore.interchange.onnx_writer import _NODES, write
 from zfcore.layers import (KINDS, AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, LocalResponseNorm, LocalResponseNormWithin,
                            MaxPool, Pad, ReLU)
@@ -190,26 +190,74 @@ def test_pixels_in_channels_last_less_a_mean_picture_are_the_networks_preprocess
     ([("Div", ["each"])], {"each": np.array([2, 3, 4], np.float32).reshape(1, 3, 1, 1)}, [Affine]),
     ([("MaxPool", [], {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1})], {}, [MaxPooling]),
     ([("AveragePool", [], {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1]*4, "count_include_pad": 1})], {}, [AveragePooling]),
-    ([("Conv", ["w"], {"auto_pad": "SAME_LOWER", "strides": [2, 2]})], CONV, [Convolution])])
+    ([("Conv", ["w"], {"auto_pad": "SAME_LOWER", "strides": [2, 2]})], CONV, [Convolution]),
+    ([("AveragePool", [], {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 0, 0], "count_include_pad": 1, "ceil_mode": 1})], {}, [AveragePooling]),
+    ([("AveragePool", [], {"kernel_shape": [4, 4], "strides": [3, 3], "pads": [2, 1, 0, 3]})], {}, [AveragePooling]),
+    ([("AveragePool", [], {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 0, 0, 1], "count_include_pad": 1})], {}, [AveragePooling]),
+    ([("MaxPool", [], {"kernel_shape": [4, 4], "strides": [3, 3], "pads": [2, 1, 0, 3]})], {}, [MaxPooling]),
+    ([("MaxPool", [], {"kernel_shape": [2, 2], "auto_pad": "SAME_LOWER"})], {}, [MaxPooling]),
+    ([("ReduceMax", [], {"axes": [2, 3]})], {}, [MaxPooling]), ([("Neg", [])], {}, [Affine]),
+    ([("Pad", ["pads", "two"])], {"pads": np.array([0, 0, 1, 2, 0, 0, 0, -3]), "two": np.float32(2)}, [Affine, Padding, Affine]),
+    ([("Clip", ["two"])], {"two": np.float32(2)}, [Affine, Rectifier, Affine]), ([("Max", ["zero"])], {"zero": np.zeros((1, 1), np.float32)}, [Rectifier]),
+    ([("ConvTranspose", ["wide"], {"group": 3, "pads": [1, 0, 2, 1], "dilations": [1, 2]})], {"wide": drawn((3, 2, 3, 2))}, [Convolution]),
+    ([("ConvTranspose", ["wide", "b"], {"auto_pad": "SAME_LOWER"})], {"wide": drawn((3, 4, 2, 2)), **CONV}, [Convolution]),
+    ([("ConvTranspose", ["wide"], {"output_shape": [8, 9]})], {"wide": drawn((3, 4, 3, 3))}, [Convolution]),
+    ([("ConvTranspose", ["wide"], {"pads": [3, 3, 3, 3]})], {"wide": drawn((3, 4, 3, 3))}, [Convolution]),
+    ([helper.make_node("Sqrt", ["var"], ["std"]), helper.make_node("Div", ["gamma", "std"], ["scale"]), helper.make_node("Neg", ["scale"], ["factor"]),
+      helper.make_node("Mul", ["t0", "factor"], ["y"])], {"var": np.float32([[[4]], [[9]], [[2]]]), "gamma": drawn((3, 1, 1))}, [Affine])])
 def test_what_the_usual_nodes_compute_is_onnxruntimes(nodes, constants, found, tmp_path):
     path = chain(tmp_path/"a.onnx", (3, 8, 8), [("Relu", []), *nodes], constants)
     assert kinds(path) == [Rectifier, *found]
     assert differences(path) < 1e-5
 
 
+def test_a_softmax_of_maps_is_over_all_of_them_before_version_13_and_one_of_pixels_is_refused_from_then_on(tmp_path):
+    path = chain(tmp_path/"a.onnx", (3, 7, 7), [("Conv", ["w"]), ("Softmax", [])], CONV, opset=11)
+    assert kinds(path) == [Convolution, Flattening, Probabilities] and differences(path) < 1e-5
+    with pytest.raises(Unsupported, match="a softmax over the classes, got one over axis 1 of 4"):
+        read(chain(path, (3, 7, 7), [("Conv", ["w"]), ("Softmax", [], {"axis": 1})], CONV))
+
+
+def test_normalisation_over_an_even_number_of_maps_has_one_more_above(tmp_path):
+    path = chain(tmp_path/"a.onnx", (3, 7, 7), [("Conv", ["w"]), ("LRN", [], {"size": 2, "alpha": 3.0, "beta": 0.5, "bias": 2.0})], CONV)
+    assert kinds(path) == [Convolution, ResponseNorm]
+    found = import_network(path)
+    assert "node1: onnxruntime has no normalisation over an even number" in found.notes[-1]
+    x, layers = drawn((3, 7, 7, 2)), found.lowered.network.layers
+    y = maps = layers[0].forward(x)[0]
+    for layer in layers[1:]:
+        y, _ = layer.forward(y)
+    squares = maps**2 + np.concatenate([maps[1:]**2, np.zeros_like(maps[:1])])
+    np.testing.assert_allclose(y, maps/np.sqrt(2 + 3/2*squares), rtol=1e-5, atol=1e-6)
+
+
+def test_all_of_a_single_picture_may_be_flattened_from_the_first_axis_on(tmp_path):
+    nodes = [("Conv", ["w"]), ("Flatten", [], {"axis": 0}), ("MatMul", ["fc"])]
+    assert kinds(chain(tmp_path/"a.onnx", (3, 7, 7), nodes, {**CONV, **FC}, batch=1)) == [Convolution, Flattening, Dense]
+    assert differences(tmp_path/"a.onnx") < 1e-5
+    with pytest.raises(Unsupported, match="axis 0"):
+        read(chain(tmp_path/"a.onnx", (3, 7, 7), nodes, {**CONV, **FC}))
+
+
+def test_pixels_in_another_order_get_filters_of_their_own_where_the_network_begins_with_none(tmp_path):
+    path = chain(tmp_path/"a.onnx", (3, 8, 8), [("MaxPool", [], {"kernel_shape": [2, 2]}), ("Conv", ["w", "b"])], CONV)
+    found = import_network(path, channels="bgr")
+    assert [one.layer for one in found.differences] == ["node0", "node1"] and max(one.relative for one in found.differences) < 1e-6
+    assert [layer.name for layer in found.lowered.network.layers][:2] == ["pixels", "node0"]
+
+
 # --------------------------------------------------------------------------------------------------------- what is refused
 @pytest.mark.parametrize("nodes, words", [
     ([("Sigmoid", [])], "node0: expected an operator that zfcore has a layer for, got 'Sigmoid'"),
     ([("PRelu", ["w"])], "got 'PRelu'; zfcore would need a rectifier with a slope"),
-    ([("Clip", ["zero", "six"])], "node0: expected a clip to 0 and above, got one to 0 and 6"),
+    ([("Clip", ["zero", "six"])], "node0: expected a clip without an upper end, got one to 0 and 6"),
     ([("Relu", []), helper.make_node("Add", ["t0", "x"], ["y"], "sum")], "sum: expected one input that is no constant, got 2"),
     ([("Relu", []), helper.make_node("MatMul", ["w", "t0"], ["y"])], "y: expected units times a constant"),
     ([("Conv", ["b"])], "node0: expected filters"),
-    ([("AveragePool", [], {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1, "count_include_pad": 1})], "node0: expected ceil_mode or"),
     ([("Conv", ["w"], {"dilations": [4, 4]})], "node0: expected maps of at least 9x9 pixels"),
     ([("Conv", ["w"], {"momentum": 1})], "node0: expected attributes of Conv of version 13, got 'momentum'"),
     ([("MaxPool", [], {"strides": [2, 2]})], "node0: expected the attribute kernel_shape"),
-    ([("Pad", ["pads"], {"mode": "reflect"})], "node0: expected padding with zeros, got mode 'reflect'"),
+    ([("Pad", ["pads"], {"mode": "reflect"})], "node0: expected padding with one number, got mode 'reflect'"),
     ([("Softmax", [], {"axis": 2})], "node0: expected a softmax over the classes"),
     ([("Relu", []), ("Add", ["picture"])], "node1: expected one number, or one for each map or unit"),
     ([("Dropout", ["half", "true"])], "node0: expected dropout that does nothing"),

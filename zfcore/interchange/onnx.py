@@ -34,9 +34,9 @@ MOST_NODES, MOST_SIDE = 10**5, 2**14               # pixels of maps, of windows 
 HIGHEST = float(np.finfo(np.float32).max)
 NEEDED = {**dict.fromkeys(("PRelu", "LeakyRelu"), "a rectifier with a slope"),
           **dict.fromkeys(("Sigmoid", "Tanh", "Elu", "Selu", "HardSigmoid", "HardSwish", "Gelu", "Softplus", "Erf", "Mish"), "a layer for it"),
-          **dict.fromkeys(("Concat", "Split", "Sum", "Max", "Min", "Mean"), "branches"),
+          **dict.fromkeys(("Concat", "Split", "Sum", "Mean"), "branches"),
           **dict.fromkeys(("RNN", "GRU", "LSTM", "Loop", "Scan", "If"), "recurrence"),
-          **dict.fromkeys(("ConvTranspose", "Upsample", "Resize", "DepthToSpace", "MaxUnpool"), "layers that enlarge maps")}
+          **dict.fromkeys(("Upsample", "Resize", "DepthToSpace", "MaxUnpool"), "layers that enlarge maps")}
 
 
 def read(path: FilePath, graph: FilePath | None = None, model: str | None = None) -> Foreign:
@@ -88,7 +88,7 @@ class _Reader:
         self.tensors, self.budget = Tensors(path), Budget(path)
         self.values = {}                  # name -> Flow or array, of what is known so far
         self.row = []
-        self.aliases = {}                 # name that a node here gives -> name of the same numbers in the file
+        self.aliases = {}                 # name that a node here gives -> name of the same numbers in the file, "" if it has none
         self.preprocessing = {}
         self.notes = []
         self.version = self._version()
@@ -113,7 +113,10 @@ class _Reader:
         self._agree(told)
         row = in_a_row(self.path, self.row, self.first.name, last.name)
         found = Foreign("ONNX", self.path, self.first.name, self.first.shape, row, labels, {**self.preprocessing, **told}, self.notes)
-        if find_spec("onnxruntime"):
+        even = next((node.name for node in row if isinstance(node, ResponseNorm) and node.above), None)
+        if even is not None:
+            found.engine_hint = f"{even}: onnxruntime has no normalisation over an even number of maps"
+        elif find_spec("onnxruntime"):
             found.engine = Engine(self.path, self.first, self.dtype, self.batch, self.aliases)
             found.engine_name = f"onnxruntime {_version_of('onnxruntime', 'onnxruntime-gpu')}"
             if self.dtype == np.float16 or any(tensor.data_type in (HALF, BFLOAT16) for tensor in self.initialisers.values()):
@@ -261,12 +264,22 @@ class _Reader:
     def _unsupported(self, node, expected, got, needed=""):
         return unsupported(self.path, called(node), expected, got, needed)
 
-    def _add(self, node, kind, flow, shape, **what):
-        """Put a node of the kind behind `flow`, and return the Flow that it gives."""
+    def _add(self, node, kind, flow, shape, inner=False, **what):
+        """Put a node of the kind behind `flow`, and return the Flow that it gives; `inner`: more of the same node will follow."""
         if flow.order != "chw" and kind is not Flattening:
             raise self._unsupported(node, "maps (N,C,H,W)", "their axes in another order", "layers of channels last")
-        self.row.append(kind(called(node), flow.name, node.output[0], **what))
-        return Flow(node.output[0], tuple(shape))
+        gives = f"{node.output[0]}, part {len(self.row)}" if inner else node.output[0]
+        if inner:
+            self.aliases[gives] = ""
+        self.row.append(kind(called(node), flow.name, gives, **what))
+        return Flow(gives, tuple(shape))
+
+    def _around(self, node, value, kind, flow, shape, **what):
+        """Put a node behind `flow` that does with `value` what its kind does with 0."""
+        if value:
+            flow = self._add(node, Affine, flow, flow.shape, inner=True, scale=np.ones(1), shift=np.array([-value]))
+        flow = self._add(node, kind, flow, shape, inner=bool(value), **what)
+        return self._add(node, Affine, flow, shape, scale=np.ones(1), shift=np.array([value])) if value else flow
 
     def _constant(self, node, value, what):
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
@@ -310,6 +323,33 @@ class _Reader:
         window, out = self._window(node, a, w.shape[2:], size)
         return self._add(node, Convolution, x, (len(w), *out), w=w, b=self._biases(node, b, len(w)), window=window, groups=a.group)
 
+    def _conv_transpose(self, node, a, x, w=None, b=None):
+        """One of strides 1, which is a convolution whose filters are turned round, with padding as wide as they are less its own."""
+        C, *size = self._maps(node, x).shape
+        w = self._constant(node, w, "filters")
+        if set(a.strides or [1]) != {1}:
+            raise self._unsupported(node, "strides of 1", said(str(a.strides)), "layers that enlarge maps")
+        if w.ndim != 4 or a.kernel_shape and list(a.kernel_shape) != list(w.shape[2:]) or a.group < 1 or len(w) != C or C % a.group:
+            raise self._unsupported(node, f"filters ({C},F,K,K) in groups, as kernel_shape says", f"{w.shape} in {said(a.group)}")
+        window, _ = self._window(node, a, w.shape[2:], [n + (K - 1)*MOST_SIDE for n, K in zip(size, w.shape[2:])])
+        more = list(a.output_padding or [0, 0])
+        if len(more) != 2 or not all(0 <= n <= MOST_SIDE for n in more):
+            raise self._unsupported(node, "two whole numbers from 0 as output_padding", said(str(more)))
+        reach = [(K - 1)*d for K, d in zip(window.K, window.dilation)]
+        full = [n + far + extra for n, far, extra in zip(size, reach, more)]
+        wanted = list(a.output_shape or [])[-2:] or (size if isinstance(window.pads, str) else None)
+        pads = window.pads
+        if wanted is not None:
+            total = [n - m for n, m in zip(full, wanted)]
+            pads = [(n//2, n - n//2) if a.auto_pad == "SAME_UPPER" else (n - n//2, n//2) for n in total]
+        out = [n - sum(pair) for n, pair in zip(full, pads)]
+        if len(wanted or size) != 2 or min(out) < 1 or min(map(min, pads)) < 0:
+            raise self._unsupported(node, "an output that the filters reach", "x".join(map(str, out)))
+        around = tuple((far - first, far + extra - last) for far, extra, (first, last) in zip(reach, more, pads))
+        w = w.reshape(a.group, C//a.group, *w.shape[1:]).swapaxes(1, 2).reshape(-1, C//a.group, *w.shape[2:])[:, :, ::-1, ::-1]
+        return self._add(node, Convolution, x, (len(w), *out), w=w, b=self._biases(node, b, len(w)), groups=a.group,
+                         window=Window(window.K, (1, 1), around, "floor", window.dilation))
+
     def _biases(self, node, b, count):
         if b is not None and self._constant(node, b, "biases").shape != (count,):
             raise self._unsupported(node, f"{count} biases", f"shape {b.shape}")
@@ -323,27 +363,28 @@ class _Reader:
     def _average_pool(self, node, a, x):
         C, *size = self._maps(node, x).shape
         window, out = self._window(node, a, a.kernel_shape, size)
-        padded = getattr(a, "count_include_pad", 0)              # of version 7 and later
-        if padded and window.rounding == "ceil":
-            raise self._unsupported(node, "ceil_mode or count_include_pad", "both, of which engines make different things")
-        return self._add(node, AveragePooling, x, (C, *out), window=window, borders="padded" if padded else "inside")
+        borders = "clipped" if window.rounding == "ceil" else "padded"
+        if not getattr(a, "count_include_pad", 0):               # of version 7 and later
+            borders = "inside"
+        return self._add(node, AveragePooling, x, (C, *out), window=window, borders=borders)
 
     def _global_pool(self, node, a, x):
         kind = AveragePooling if node.op_type == "GlobalAveragePool" else MaxPooling
         return self._add(node, kind, self._maps(node, x), (x.shape[0], 1, 1), window=None)
 
-    def _reduce_mean(self, node, a, x, axes=None):
+    def _reduced(self, node, a, x, axes=None):
+        kind = AveragePooling if node.op_type == "ReduceMean" else MaxPooling
         axes = self._known(node, a.axes if axes is None and self.version < 18 else axes, "axes")
         C, *_ = self._maps(node, x).shape
         if {axis % 4 for axis in axes} != ({2, 3} if x.order == "chw" else {1, 2}) or len(axes) != 2:
-            raise self._unsupported(node, "a mean over rows and columns", f"one over axes {said(str(axes))}")
+            raise self._unsupported(node, f"a {node.op_type} over rows and columns", f"one over axes {said(str(axes))}")
         if x.order == "hwc":
             x = Flow(x.name, x.shape)
         if a.keepdims:
-            return self._add(node, AveragePooling, x, (C, 1, 1), window=None)
+            return self._add(node, kind, x, (C, 1, 1), window=None)
         name = f"{node.output[0]} as maps"
         self.aliases[name] = node.output[0]
-        self.row.append(AveragePooling(called(node), x.name, name, window=None))
+        self.row.append(kind(called(node), x.name, name, window=None))
         return self._add(node, Flattening, Flow(name, (C, 1, 1)), (C,))
 
     def _pad(self, node, a, x, pads=None, value=None, axes=None):
@@ -360,13 +401,13 @@ class _Reader:
             raise self._unsupported(node, "padding of rows and columns", "pictures or maps more")
         if not any(pads):
             return x
-        if a.mode != "constant" or value and max(pads) > 0:
-            raise self._unsupported(node, "padding with zeros", f"mode {said(a.mode)}, value {value:g}")
+        if a.mode != "constant" and max(pads) > 0 or not abs(value) <= HIGHEST:
+            raise self._unsupported(node, "padding with one number", f"mode {said(a.mode)}, value {value:g}", "borders of that kind")
         around = pairs.get(2, (0, 0)), pairs.get(3, (0, 0))
         out = [n + sum(pair) for n, pair in zip(size, around)]
         if any(n < 1 or n + min(pair) < 1 for n, pair in zip(size, around)) or min(out) < 1:
             raise self._unsupported(node, "something left of the maps", "x".join(map(str, out)))
-        return self._add(node, Padding, x, (C, *out), pads=around)
+        return self._around(node, value if max(pads) > 0 else 0, Padding, x, (C, *out), pads=around)
 
     def _known(self, node, values, what):
         """Whole numbers, as a list, that are attributes or constants."""
@@ -382,9 +423,18 @@ class _Reader:
     def _clip(self, node, a, x, low=None, high=None):
         low, high = (a.min, a.max) if self.version < 11 else (low, high)
         low, high = (ends if value is None else float(np.asarray(value).reshape(-1)[:1].sum()) for value, ends in ((low, -HIGHEST), (high, HIGHEST)))
-        if low > -HIGHEST and low != 0 or high < HIGHEST:
-            raise self._unsupported(node, "a clip to 0 and above", f"one to {low:g} and {high:g}", "a rectifier that ends")
-        return x if low <= -HIGHEST else self._relu(node, a, x)
+        if high < HIGHEST or not low <= HIGHEST:
+            raise self._unsupported(node, "a clip without an upper end", f"one to {low:g} and {high:g}", "a rectifier that ends")
+        return x if low <= -HIGHEST else self._around(node, low, Rectifier, x, x.shape)
+
+    def _max(self, node, a, *inputs):
+        """The larger one of each number and a constant."""
+        flow, = (value for value in inputs if isinstance(value, Flow))
+        constants = [self._constant(node, value, "its other input") for value in inputs if value is not flow]
+        if any(value.size != 1 or value.ndim > len(flow.shape) + 1 for value in constants):
+            raise self._unsupported(node, "one number for all", "several", "branches")
+        low = max((float(value.reshape(())) for value in constants), default=-np.inf)
+        return self._clip(node, SimpleNamespace(min=low, max=HIGHEST), flow, low)
 
     def _lrn(self, node, a, x):
         if not 1 <= a.size <= 2**16 or a.bias <= 0 or a.alpha < 0 or a.beta < 0:
@@ -416,8 +466,11 @@ class _Reader:
         return self._add(node, Dropping, x, x.shape, ratio=ratio)
 
     def _softmax(self, node, a, x):
-        if a.axis not in (1, -len(x.shape)) or x.shape[1:] not in ((), (1, 1)) or x.order != "chw":
+        flat = self.version < 13                                 # then it is over all axes from that one on
+        if a.axis not in (1, -len(x.shape)) or x.shape[1:] not in ((), (1, 1)) and not flat or x.order != "chw":
             raise self._unsupported(node, "a softmax over the classes", f"one over axis {said(a.axis)} of {len(x.shape) + 1}")
+        if x.shape[1:] not in ((), (1, 1)):
+            x = self._add(node, Flattening, x, (math.prod(x.shape),), inner=True)
         return self._add(node, Probabilities, x, x.shape)
 
     def _with_constant(self, node, a, x, y):
@@ -501,7 +554,7 @@ class _Reader:
             raise self._unsupported(node, f"a matrix for {x.shape[0]} units", w.shape[::-1])
 
     def _flatten(self, node, a, x):
-        if a.axis not in (1, -len(x.shape)):
+        if a.axis not in (1, -len(x.shape)) and not (self.batch == 1 and a.axis in (0, -len(x.shape) - 1)):
             raise self._unsupported(node, "the axes behind the pictures as one", f"axis {said(a.axis)}")
         return self._flattened(node, x)
 
@@ -533,6 +586,9 @@ class _Reader:
             raise self._unsupported(node, "maps of one pixel, whose rows and columns are left out", f"axes {said(str(axes))} of {'x'.join(map(str, x.axes))}")
         return self._flattened(node, x)
 
+    def _negative(self, node, a, x):
+        return self._add(node, Affine, x, x.shape, scale=-np.ones(1), shift=np.zeros(1))
+
     def _identity(self, node, a, x):
         return x
 
@@ -561,8 +617,9 @@ class _Reader:
         raise self._unsupported(node, "axes in the order N,C,H,W or N,H,W,C", f"{said(str(list(perm)))} of them")
 
 
-LAYERS = {"Conv": _Reader._conv, "MaxPool": _Reader._max_pool, "AveragePool": _Reader._average_pool,
-          **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _Reader._global_pool), "ReduceMean": _Reader._reduce_mean,
+LAYERS = {"Conv": _Reader._conv, "ConvTranspose": _Reader._conv_transpose, "MaxPool": _Reader._max_pool, "AveragePool": _Reader._average_pool,
+          **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _Reader._global_pool),
+          **dict.fromkeys(("ReduceMean", "ReduceMax"), _Reader._reduced), "Max": _Reader._max, "Neg": _Reader._negative,
           "Pad": _Reader._pad, "Relu": _Reader._relu, "Clip": _Reader._clip, "LRN": _Reader._lrn,
           "BatchNormalization": _Reader._batch_normalization, "Dropout": _Reader._dropout,
           **dict.fromkeys(("Softmax", "LogSoftmax"), _Reader._softmax),
@@ -596,7 +653,7 @@ def _version_of(*packages):
 @dataclass
 class Engine:
     """Computes tensors of the file at `path` with onnxruntime, of what enters at the Flow `first`, `batch` pictures at once (None: as
-    many as there are); `aliases` are names that the file has others for. What the file has in 16 bits is given to it in 32: its own
+    many as there are); `aliases` are names that the file has others for, or none, "". What the file has in 16 bits is given to it in 32: its own
     numbers in 16 would differ from anybody's by more than an error does."""
     path: Path
     first: Flow
@@ -606,7 +663,7 @@ class Engine:
 
     def __call__(self, x: NDArray[np.float32], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """{name: array (N,...)} of x (N,C,H,W)."""
-        wanted = list(dict.fromkeys(self.aliases.get(name, name) for name in names))
+        wanted = list(filter(None, dict.fromkeys(self.aliases.get(name, name) for name in names)))
         count, each = len(x), self.batch or len(x)
         dtype = np.dtype(np.float32) if self.dtype == np.float16 else self.dtype
         x = np.concatenate([x, np.repeat(x[:1], -count % each, axis=0)]).astype(dtype)
@@ -617,7 +674,7 @@ class Engine:
         except Exception as error:                        # onnxruntime has a dozen kinds of its own
             raise check.Expected(f"{self.path}: onnxruntime", "to compute it", said(str(error), 300)) from None
         found = dict(zip(wanted, (np.concatenate(arrays)[:count] for arrays in zip(*rows))))
-        return {name: found[self.aliases.get(name, name)] for name in names}
+        return {name: found[own] for name in names if (own := self.aliases.get(name, name))}
 
     def _session(self, model):
         import onnxruntime
