@@ -304,7 +304,7 @@ class _Work:
             (top, bottom), (left, right) = pads
             self.layers.append(Pad(self._name(f"{node.name}_pad"), top, bottom, left, right))
             self.folded.append(f"{node.name}: padding {top},{left},{bottom},{right} is laid around the maps before it")
-            return S, 0, window.rounding, []
+            found = next(placements((H + top + bottom, W + left + right), K, S, ((0, 0), (0, 0)), wanted), None)
         if found is None:
             raise unsupported(where, node.name, "less padding than the windows have pixels", pads)
         step, P, rounding, ((top, bottom), (left, right)) = found
