@@ -1,6 +1,7 @@
 """ONNX, in and out: other people's graphs and operators against onnxruntime, what is written read back, and files that lie."""
 import os
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -229,6 +230,47 @@ def test_normalisation_over_an_even_number_of_maps_has_one_more_above(tmp_path):
         y, _ = layer.forward(y)
     squares = maps**2 + np.concatenate([maps[1:]**2, np.zeros_like(maps[:1])])
     np.testing.assert_allclose(y, maps/np.sqrt(2 + 3/2*squares), rtol=1e-5, atol=1e-6)
+
+
+def torch_normalising(path, n, opset, dynamic=False):
+    """Write a network of PyTorch's with a response normalisation over n maps to `path`, as it exports it."""
+    torch = pytest.importorskip("torch", reason="PyTorch, which makes this file, is not installed")
+    nn = torch.nn
+    network = nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU(), nn.LocalResponseNorm(n, 0.3, 0.7, 2.0), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(63, 4)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(network, torch.rand(1, 3, 9, 9), path, opset_version=opset, dynamo=False, input_names=["x"],
+                          dynamic_axes={"x": {0: "n"}} if dynamic else None)
+    return path
+
+
+@pytest.mark.parametrize("n, opset, dynamic", [(5, 9, False), (5, 17, True), (4, 17, False), (3, 12, True)])
+def test_pytorchs_response_normalisation_is_found_in_what_it_is_made_of(n, opset, dynamic, tmp_path):
+    path = torch_normalising(tmp_path/"a.onnx", n, opset, dynamic)
+    node = read(path).nodes[2]
+    assert (node.n, node.alpha, node.beta, node.k, node.above) == (n, 0.3, 0.7, 2.0, False)
+    assert differences(path) < 1e-5
+
+
+@pytest.mark.parametrize("change", ["window", "pads", "axes", "maps", "branch"])
+def test_squares_that_become_something_else_are_refused(change, tmp_path):
+    path = torch_normalising(tmp_path/"a.onnx", 5, 9)
+    model = onnx.load(path)
+    nodes = {node.op_type: node for node in reversed(model.graph.node)}
+    attributes = {entry.name: entry for node in (nodes["Pad"], nodes["AveragePool"]) for entry in node.attribute}
+    if change == "window":
+        attributes["kernel_shape"].ints[0] = 3
+    elif change == "axes":
+        attributes["kernel_shape"].ints[:] = [1, 5, 1]
+    elif change == "maps":
+        nodes["Div"].input[0] = nodes["Conv"].output[0]
+    elif change == "branch":
+        nodes["Pow"].input[1] = nodes["Mul"].output[0]
+    else:
+        next(entry for entry in nodes["Pad"].attribute if entry.name == "pads").ints[:] = [0, 0, 4, 0, 0, 0, 0, 0, 0, 0]
+    onnx.save(model, path)
+    with pytest.raises(Unsupported, match="squares of maps in a response normalisation"):
+        read(path)
 
 
 def test_all_of_a_single_picture_may_be_flattened_from_the_first_axis_on(tmp_path):

@@ -21,7 +21,8 @@ from zfcore.hdf5 import Reader, open_h5, short
 from zfcore.hints import FilePath
 from zfcore.interchange.archive import open_archive
 from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling, Node,
-                                        Padding, Probabilities, Rectifier, Window, in_a_row, nothing_beside, padding, unsupported)
+                                        Padding, Probabilities, Rectifier, Window, in_a_row, nothing_beside, padding,
+                                        unsupported)
 
 MOST_CONFIG, MOST_LAYERS, MOST_DEPTH = 2**24, 1000, 8
 MOST_PARTS = 100                  # groups and arrays in the group of a layer, which has its weights in one or two more
@@ -258,8 +259,8 @@ def _histories(inbound, depth=0):
 def _nodes(layer: _Layer, reads: str, weights_of: Callable[[_Layer], Arrays], last: bool) -> list[Node]:
     """The nodes of a layer, of which the last one gives what bears its name."""
     if old := {"dim_ordering", "output_dim", "nb_filter", "border_mode"} & layer.config.keys():
-        raise layer.refuse("a layer of Keras 2 or 3", f"one of Keras 1, which has {min(old)} and does not say whether its kernels are turned "
-                           "round", "it loaded by Keras 1.2 or 2 and saved by Keras 2")
+        raise layer.refuse("a layer of Keras 2 or 3", f"one of Keras 1, which has {min(old)} and does not say whether its kernels are "
+                           "turned round", "it loaded by Keras 1.2 or 2 and saved by Keras 2")
     if layer.kind not in _MAKE:
         raise layer.refuse("a layer that zfcore has", layer.kind, "a layer for it, or networks that branch")
     activation = layer.config.get("activation", "linear") if layer.kind in ("Conv2D", "Dense", "Activation") else "linear"
@@ -420,13 +421,13 @@ _MAKE = {"Conv2D": _convolution, "Dense": _dense, "MaxPooling2D": _pooling(MaxPo
          "GlobalMaxPooling2D": _global_pooling(MaxPooling), "GlobalAveragePooling2D": _global_pooling(AveragePooling),
          "ZeroPadding2D": _zeros, "Cropping2D": _zeros, "BatchNormalization": _batch_normalised, "Rescaling": _rescaled,
          "Normalization": _standardised,
-         "Flatten": _flattened, "Reshape": _reshaped, "Dropout": _dropped, "SpatialDropout2D": _dropped, "ReLU": _rectified, "Softmax": _softmax,
-         "Activation": _activated}
+         "Flatten": _flattened, "Reshape": _reshaped, "Dropout": _dropped, "SpatialDropout2D": _dropped, "ReLU": _rectified,
+         "Softmax": _softmax, "Activation": _activated}
 
 
 def _checked(path: Path, row: Sequence[Node], layers: Sequence[_Layer], C: int, last: bool) -> Iterator[Node]:
-    """The nodes, of which a Dense that sees maps is a Convolution. Raises Expected for weights and factors of another number of channels
-    than there are, and a softmax not over the classes."""
+    """The nodes, of which a Dense that sees maps is a Convolution. Raises Expected for weights and factors of another number of
+    channels than there are, and a softmax not over the classes."""
     axes = {layer.name: layer.config.get("axis", -1) for layer in layers if layer.kind == "Softmax"}
     count: int | None = C
     are_maps = True
@@ -507,8 +508,8 @@ def _engine(path: Path, last: bool) -> Callable[[NDArray[np.float32], Sequence[s
 
 
 def _is_odd(layer: Any) -> bool:
-    """Return whether it is an average pooling whose padding is uneven, where Keras on PyTorch repeats pixels of the border: of windows of
-    two that changes no mean."""
+    """Return whether it is an average pooling whose padding is uneven, where Keras on PyTorch repeats pixels of the border: of windows
+    of two that changes no mean."""
     if type(layer).__name__ != "AveragePooling2D" or layer.padding != "same" or max(layer.pool_size) < 3:
         return False
     size = layer.input.shape[1:3] if layer.data_format == "channels_last" else layer.input.shape[2:4]

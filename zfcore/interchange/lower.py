@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.hints import Shape
 from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling, Node,
-                                        Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, padding, part_of, unsupported)
+                                        Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, padding, part_of,
+                                        unsupported)
 from zfcore.interchange.preprocessing import Preprocessing
 from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm, LocalResponseNormWithin,
                            MaxPool, Pad, ReLU)
@@ -124,7 +125,8 @@ class _Work:
         elif isinstance(node, Dense) and orders:
             w = _by_rows(node.w, lambda rows: as_rows(seen.into_filters(as_maps(rows, (C, H, W), orders[0])), orders[0]))
         else:
-            first, node = 0, Convolution("pixels", self.foreign.input, self.foreign.input, np.eye(C)[:, :, None, None], None, Window((1, 1)))
+            own = self.foreign.input                       # which it gives, and no engine is asked for
+            first, node = 0, Convolution("pixels", own, own, np.eye(C)[:, :, None, None], None, Window((1, 1)))
             self.nodes.insert(0, node)
             w = seen.into_filters(node.w)
         self.nodes[first] = self.first = replace(node, w=w)
@@ -229,8 +231,8 @@ class _Work:
         self.layers += [AvgPool(self._name(node.name), node.window.K[0], S, P, rounding, borders), *cut]
 
     def _as_filters(self, node, shape):
-        """The Convolution that gives the means of windows which are not square or have holes; None where they are so or their means, at
-        a border, are of fewer pixels."""
+        """The Convolution that gives the means of windows which are not square or have holes; None of others, and where the means at a
+        border are of fewer pixels."""
         window, (C, *size) = node.window, _maps(self.foreign.path, node, shape)
         if len(set(window.K)) == 1 and set(window.dilation) == {1}:
             return None
@@ -258,7 +260,7 @@ class _Work:
         kind = LocalResponseNormWithin if within else LocalResponseNorm
         if turned:
             self._turn_round(f"{node.name}_turned", shape[0])
-            self.folded.append(f"{node.name}: of {node.n} neighbours one more lies above, so maps are turned round before it and behind it")
+            self.folded.append(f"{node.name}: one more of {node.n} neighbours lies above, so maps are turned round before and behind")
         self.layers.append(kind(self._name(node.name), node.n, node.alpha, node.beta, node.k, node.convention))
         if turned:
             self._turn_round(f"{node.name}_back", shape[0])
@@ -286,9 +288,9 @@ class _Work:
             self.layers.append(Dropout(self._name(node.name), 1 - node.ratio))
 
     def _placed(self, node, window, shape, zeros_around=True, even=False):
-        """(S, P, rounding, layers behind) with which a layer gives what windows placed as `window` says give on maps of `shape`. Where
-        that takes more than a cut behind, a Pad is laid in front if zeros may stand around, else more windows are taken than are
-        wanted. `even`: P must be all of the padding."""
+        """(S, P, rounding, layers behind) with which a layer gives what windows placed as `window` says give on maps of `shape`.
+        Where that takes more than a cut behind, a Pad is laid in front if zeros may stand around, else more windows are taken than
+        are wanted. `even`: P must be all of the padding."""
         where, (_, H, W) = self.foreign.path, _maps(self.foreign.path, node, shape)
         for what, pair in (("windows as high as wide", window.K), ("the same stride for rows and columns", window.S)):
             if pair[0] != pair[1]:
@@ -324,8 +326,8 @@ _LAYERS = {Convolution: _Work._convolution, Dense: _Work._dense, MaxPooling: _Wo
 
 
 def placements(size, K, S, pads, wanted):
-    """Yield (step, P, rounding, (skipped, left over) of rows and of columns) of windows at strides `step`, with P pixels on all sides,
-    among which are the `wanted` ones (rows, columns) at strides S with `pads`: behind those skipped every (S/step)-th."""
+    """Yield (step, P, rounding, (skipped, left over) of rows and of columns) of windows at strides `step`, with P pixels on all
+    sides, among which are the `wanted` ones (rows, columns) at strides S with `pads`: behind those skipped every (S/step)-th."""
     before = [pair[0] for pair in pads]
     for step, P, rounding in product(dict.fromkeys((S, 1)), range(max(0, *before), K), ("floor", "ceil")):
         if any((P - first) % step for first in before):
@@ -364,8 +366,8 @@ def as_rows(w, order):
 
 
 def _by_rows(w, change):
-    """change(w) of a matrix, whose rows it changes each by itself, in float32 and in memory as a layer has it; a few rows at a time, since
-    in float64 all take twice as much."""
+    """change(w) of a matrix, whose rows it changes each by itself, in float32 and in memory as a layer has it; a few rows at a
+    time, since in float64 all take twice as much."""
     changed = np.empty((change(w[:1]).shape[1], len(w)), np.float32).T
     few = max(2**17//w.shape[1], 1)
     for k in range(0, len(w), few):

@@ -25,6 +25,7 @@ from zfcore.hints import FilePath, Shape
 from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling,
                                         Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, in_a_row, nothing_beside, padding,
                                         unsupported)
+from zfcore.interchange.onnx_lrn import Squares, squares_behind
 from zfcore.interchange.onnx_metadata import KEY, from_metadata
 from zfcore.interchange.onnx_tensors import BFLOAT16, COMPUTED, FORMS, HALF, MOST_BYTES, PICTURES, Budget, Tensors, computed, settled
 
@@ -88,7 +89,7 @@ class _Reader:
         self.tensors, self.budget = Tensors(path), Budget(path)
         self.values = {}                  # name -> Flow or array, of what is known so far
         self.row = []
-        self.aliases = {}                 # name that a node here gives -> name of the same numbers in the file, "" if it has none
+        self.aliases = {}                 # name that a node here gives -> that of the same numbers in the file, "" if it has none
         self.preprocessing = {}
         self.notes = []
         self.version = self._version()
@@ -191,8 +192,8 @@ class _Reader:
             node = makers.get(todo.pop())
             if node is not None and id(node) not in needed:
                 needed[id(node)] = node
-                below[id(node)] = {id(makers[name]) for name in node.input if name in makers}
-                todo += node.input
+                below[id(node)] = {id(makers[name]) for name in read_by(node) if name in makers}
+                todo += read_by(node)
         try:
             return [needed[key] for key in TopologicalSorter(below).static_order()]
         except CycleError as error:
@@ -205,6 +206,10 @@ class _Reader:
         while inputs and inputs[-1] is None:
             inputs.pop()
         flows = [value for value in inputs if isinstance(value, Flow)]
+        for special in (self._normalising, self._chosen) if node.domain in ("", "ai.onnx") else ():
+            if (made := special(node, inputs)) is not None:
+                self.values[node.output[0]] = made
+                return
         if node.domain not in ("", "ai.onnx") or not (node.op_type in LAYERS or node.op_type in COMPUTED):
             raise self._unsupported(node, "an operator that zfcore has a layer for", said(node.op_type), NEEDED.get(node.op_type, ""))
         a = self._attributes(node, len(inputs))
@@ -223,6 +228,36 @@ class _Reader:
                 raise self._unsupported(node, "pictures that are cast to float before", self.dtype)
             made = LAYERS[node.op_type](self, node, a, *inputs)
         self.values[node.output[0]] = made
+
+    def _normalising(self, node, inputs):
+        """What a node makes that is a part of PyTorch's response normalisation; None of others."""
+        squares = next((value for value in inputs if isinstance(value, Squares)), None)
+        if squares is None:
+            twice = node.op_type == "Mul" and len(inputs) == 2 and inputs[0] is inputs[1] and isinstance(inputs[0], Flow)
+            return Squares(inputs[0].name, inputs[0].shape) if twice and len(inputs[0].shape) == 3 and inputs[0].order == "chw" else None
+        a = self._attributes(node, len(inputs))
+        if node.op_type == "Shape":
+            return self._shape(node, a, squares)
+        if node.op_type == "Div" and isinstance(flow := inputs[0], Flow) and flow.name == squares.of and squares.beta is not None:
+            below, above = squares.above
+            if below in (above, above + 1):
+                return self._add(node, ResponseNorm, flow, flow.shape, n=squares.n, alpha=squares.alpha, beta=squares.beta, k=squares.k)
+        made = squares_behind(node.op_type, a, squares, [value for value in inputs if value is not squares], [-1, self.batch or PICTURES])
+        if made is None or inputs[0] is not squares and node.op_type not in ("Mul", "Add"):
+            raise self._unsupported(node, "squares of maps in a response normalisation, as PyTorch writes it", f"{node.op_type} of them", "branches")
+        return made
+
+    def _chosen(self, node, inputs):
+        """What an If gives whose condition is known; None of other nodes."""
+        if node.op_type != "If" or not isinstance(inputs[0], np.ndarray) or inputs[0].size != 1 or len(node.output) != 1:
+            return None
+        a = self._attributes(node, 1)
+        branch = a.then_branch if bool(inputs[0].reshape(())) else a.else_branch
+        if branch.initializer or len(branch.output) != 1 or any(name in self.values for inner in branch.node for name in inner.output):
+            raise self._unsupported(node, "a branch of nodes alone, with one output", "another")
+        for inner in branch.node:
+            self._step(inner)
+        return self._value(node, branch.output[0].name)
 
     def _shape(self, node, a, flow):
         shape = np.array([PICTURES, *flow.axes], object)
@@ -265,7 +300,7 @@ class _Reader:
         return unsupported(self.path, called(node), expected, got, needed)
 
     def _add(self, node, kind, flow, shape, inner=False, **what):
-        """Put a node of the kind behind `flow`, and return the Flow that it gives; `inner`: more of the same node will follow."""
+        """Put a node of the kind behind `flow`, and return the Flow that it gives; `inner`: more of the same node follows."""
         if flow.order != "chw" and kind is not Flattening:
             raise self._unsupported(node, "maps (N,C,H,W)", "their axes in another order", "layers of channels last")
         gives = f"{node.output[0]}, part {len(self.row)}" if inner else node.output[0]
@@ -324,12 +359,13 @@ class _Reader:
         return self._add(node, Convolution, x, (len(w), *out), w=w, b=self._biases(node, b, len(w)), window=window, groups=a.group)
 
     def _conv_transpose(self, node, a, x, w=None, b=None):
-        """One of strides 1, which is a convolution whose filters are turned round, with padding as wide as they are less its own."""
+        """One of strides 1: a convolution whose filters are turned round, with padding as wide as they are less its own."""
         C, *size = self._maps(node, x).shape
         w = self._constant(node, w, "filters")
         if set(a.strides or [1]) != {1}:
             raise self._unsupported(node, "strides of 1", said(str(a.strides)), "layers that enlarge maps")
-        if w.ndim != 4 or a.kernel_shape and list(a.kernel_shape) != list(w.shape[2:]) or a.group < 1 or len(w) != C or C % a.group:
+        if (w.ndim != 4 or a.kernel_shape and list(a.kernel_shape) != list(w.shape[2:]) or a.group < 1 or len(w) != C
+                or C % a.group or not w.size):
             raise self._unsupported(node, f"filters ({C},F,K,K) in groups, as kernel_shape says", f"{w.shape} in {said(a.group)}")
         window, _ = self._window(node, a, w.shape[2:], [n + (K - 1)*MOST_SIDE for n, K in zip(size, w.shape[2:])])
         more = list(a.output_padding or [0, 0])
@@ -402,7 +438,8 @@ class _Reader:
         if not any(pads):
             return x
         if a.mode != "constant" and max(pads) > 0 or not abs(value) <= HIGHEST:
-            raise self._unsupported(node, "padding with one number", f"mode {said(a.mode)}, value {value:g}", "borders of that kind")
+            raise self._unsupported(node, "padding with one number", f"mode {said(a.mode)}, value {value:g}",
+                                    "borders of that kind")
         around = pairs.get(2, (0, 0)), pairs.get(3, (0, 0))
         out = [n + sum(pair) for n, pair in zip(size, around)]
         if any(n < 1 or n + min(pair) < 1 for n, pair in zip(size, around)) or min(out) < 1:
@@ -617,7 +654,8 @@ class _Reader:
         raise self._unsupported(node, "axes in the order N,C,H,W or N,H,W,C", f"{said(str(list(perm)))} of them")
 
 
-LAYERS = {"Conv": _Reader._conv, "ConvTranspose": _Reader._conv_transpose, "MaxPool": _Reader._max_pool, "AveragePool": _Reader._average_pool,
+LAYERS = {"Conv": _Reader._conv, "ConvTranspose": _Reader._conv_transpose,
+          "MaxPool": _Reader._max_pool, "AveragePool": _Reader._average_pool,
           **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _Reader._global_pool),
           **dict.fromkeys(("ReduceMean", "ReduceMax"), _Reader._reduced), "Max": _Reader._max, "Neg": _Reader._negative,
           "Pad": _Reader._pad, "Relu": _Reader._relu, "Clip": _Reader._clip, "LRN": _Reader._lrn,
@@ -626,6 +664,12 @@ LAYERS = {"Conv": _Reader._conv, "ConvTranspose": _Reader._conv_transpose, "MaxP
           **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _Reader._with_constant), "Gemm": _Reader._gemm, "MatMul": _Reader._matmul,
           "Flatten": _Reader._flatten, "Reshape": _Reader._reshape, "Squeeze": _Reader._squeeze, "Identity": _Reader._identity,
           "Cast": _Reader._cast, "Transpose": _Reader._transpose}
+
+
+def read_by(node: Any) -> list[str]:
+    """Names of the tensors that a node reads, those of its branches included."""
+    inner = [name for entry in node.attribute if entry.HasField("g") for one in entry.g.node for name in read_by(one)]
+    return [*node.input, *inner]
 
 
 def called(node: Any) -> str:
@@ -653,8 +697,8 @@ def _version_of(*packages):
 @dataclass
 class Engine:
     """Computes tensors of the file at `path` with onnxruntime, of what enters at the Flow `first`, `batch` pictures at once (None: as
-    many as there are); `aliases` are names that the file has others for, or none, "". What the file has in 16 bits is given to it in 32: its own
-    numbers in 16 would differ from anybody's by more than an error does."""
+    many as there are); `aliases` are names that the file has others for, or none, "". What the file has in 16 bits is given to it in
+    32: its own rounding in 16 is larger than many an error, which it would hide."""
     path: Path
     first: Flow
     dtype: np.dtype[Any]
@@ -683,28 +727,32 @@ class Engine:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def _model(self, wanted, dtype):
-        """(the bytes of a model that gives these tensors, of what enters at `first`; {name: array} of its large constants, which enter
-        it too: of what enters onnxruntime makes no copy)."""
+        """(the bytes of a model that gives these tensors, of what enters at `first`; {name: array} of its large constants, which
+        enter it too: of what enters onnxruntime makes no copy)."""
         from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
+
+        def entering(name, kind, shape):
+            return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(kind), shape)
         model = parsed(self.path)
         graph, tensors = model.graph, Tensors(self.path)
         nodes, read = self._needed(graph, wanted)
-        entering = [helper.make_tensor_value_info(self.first.name, helper.np_dtype_to_tensor_dtype(dtype), [self.batch or PICTURES, *self.first.axes])]
+        inputs = [entering(self.first.name, dtype, [self.batch or PICTURES, *self.first.axes])]
         small, large = [], {}
         for tensor in (tensor for tensor in graph.initializer if tensor.name in read):
             array = _in_32_bits(tensors.array(tensor))
             if array.nbytes > LARGE:
                 large[tensor.name] = array
-                entering.append(helper.make_tensor_value_info(tensor.name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape))
+                inputs.append(entering(tensor.name, array.dtype, array.shape))
             else:
                 small.append(numpy_helper.from_array(array, tensor.name))
-        cut = helper.make_graph(nodes, graph.name or "graph", entering, [ValueInfoProto(name=name) for name in wanted], small)
+        cut = helper.make_graph(nodes, graph.name or "graph", inputs, [ValueInfoProto(name=name) for name in wanted], small)
         for entry in (entry for node in cut.node for entry in node.attribute):
             if entry.HasField("t"):
                 entry.t.CopyFrom(numpy_helper.from_array(_in_32_bits(tensors.array(entry.t)), entry.t.name))
             elif entry.name == "to" and entry.i in (HALF, BFLOAT16):
                 entry.i = TensorProto.FLOAT
-        return helper.make_model(cut, opset_imports=model.opset_import, ir_version=max(model.ir_version, 4)).SerializeToString(), large
+        whole = helper.make_model(cut, opset_imports=model.opset_import, ir_version=max(model.ir_version, 4))
+        return whole.SerializeToString(), large
 
     def _needed(self, graph, wanted):
         """(the nodes that these tensors need, the names of all that those read)."""
@@ -715,7 +763,7 @@ class Engine:
                 read.add(name)
                 if name != self.first.name and name in makers:
                     kept.add(id(makers[name]))
-                    todo += makers[name].input
+                    todo += read_by(makers[name])
         return [node for node in graph.node if id(node) in kept], read
 
 

@@ -285,4 +285,4 @@ COMPUTED = {"Constant": _constant, "ConstantOfShape": _constant_of_shape, "Gathe
             "Squeeze": _squeeze, "Reshape": _reshape, "Slice": _slice, "Cast": _cast, "Identity": lambda a, take, x: x,
             "Shape": lambda a, take, x: np.array(x.shape, np.int64)[slice(getattr(a, "start", 0), getattr(a, "end", None))],
             "Transpose": _transpose, "Add": _arithmetic(np.add), "Sub": _arithmetic(np.subtract), "Mul": _arithmetic(np.multiply),
-            "Div": _arithmetic(_quotient), "Sqrt": _root, "Neg": _negative, "ReduceProd": _reduced_product}
+            "Equal": lambda a, take, x, y: np.asarray(x == y), "Div": _arithmetic(_quotient), "Sqrt": _root, "Neg": _negative, "ReduceProd": _reduced_product}
