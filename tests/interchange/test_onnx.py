@@ -199,6 +199,7 @@ def test_pixels_in_channels_last_less_a_mean_picture_are_the_networks_preprocess
     ([("MaxPool", [], {"kernel_shape": [2, 2], "auto_pad": "SAME_LOWER"})], {}, [MaxPooling]),
     ([("ReduceMax", [], {"axes": [2, 3]})], {}, [MaxPooling]), ([("Neg", [])], {}, [Affine]),
     ([("Pad", ["pads", "two"])], {"pads": np.array([0, 0, 1, 2, 0, 0, 0, -3]), "two": np.float32(2)}, [Affine, Padding, Affine]),
+    ([("Slice", ["from", "to", "axes"])], {"from": np.array([1, -7]), "to": np.array([2**40, -2]), "axes": np.array([-1, 2])}, [Padding]),
     ([("Clip", ["two"])], {"two": np.float32(2)}, [Affine, Rectifier, Affine]), ([("Max", ["zero"])], {"zero": np.zeros((1, 1), np.float32)}, [Rectifier]),
     ([("ConvTranspose", ["wide"], {"group": 3, "pads": [1, 0, 2, 1], "dilations": [1, 2]})], {"wide": drawn((3, 2, 3, 2))}, [Convolution]),
     ([("ConvTranspose", ["wide", "b"], {"auto_pad": "SAME_LOWER"})], {"wide": drawn((3, 4, 2, 2)), **CONV}, [Convolution]),
@@ -301,6 +302,10 @@ def test_pixels_in_another_order_get_filters_of_their_own_where_the_network_begi
     ([("MaxPool", [], {"strides": [2, 2]})], "node0: expected the attribute kernel_shape"),
     ([("Pad", ["pads"], {"mode": "reflect"})], "node0: expected padding with one number, got mode 'reflect'"),
     ([("Softmax", [], {"axis": 2})], "node0: expected a softmax over the classes"),
+    ([("Slice", ["axis", "eight", "axis"])], "node0: expected rows and columns that lie together"),
+    ([("Slice", ["axis", "axis", "two"])], "node0: expected something left of the maps"),
+    ([("ConvTranspose", ["w"], {"strides": [2, 2]})], "node0: expected strides of 1"),
+    ([("Max", ["picture"])], "node0: expected one number for all"),
     ([("Relu", []), ("Add", ["picture"])], "node1: expected one number, or one for each map or unit"),
     ([("Dropout", ["half", "true"])], "node0: expected dropout that does nothing"),
     ([helper.make_node("Relu", ["y"], ["z"]), helper.make_node("Relu", ["z"], ["y"])], "circle"),
@@ -310,7 +315,7 @@ def test_pixels_in_another_order_get_filters_of_their_own_where_the_network_begi
     ([helper.make_node("Relu", ["x"], ["y"], domain="com.acme")], "got 'Relu'"),
     ([("Reshape", ["six"])], "node0: expected a shape that is known")])
 def test_what_cannot_be_expressed_is_refused_by_the_name_of_the_node(nodes, words, tmp_path):
-    constants = {**CONV, "zero": np.float32(0), "six": np.float32(6), "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "half": np.float32(0.5),
+    constants = {**CONV, "zero": np.float32(0), "six": np.float32(6), "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "half": np.float32(0.5), "axis": np.array([1]), "two": np.array([2]), "eight": np.array([8]),
                  "true": np.array(True), "picture": drawn((3, 8, 8)), "huge": np.array([10**6, 10**6])}
     with pytest.raises(Expected) as refused:
         read(chain(tmp_path/"a.onnx", (3, 8, 8), nodes, constants))

@@ -446,6 +446,26 @@ class _Reader:
             raise self._unsupported(node, "something left of the maps", "x".join(map(str, out)))
         return self._around(node, value if max(pads) > 0 else 0, Padding, x, (C, *out), pads=around)
 
+    def _slice(self, node, a, x, starts=None, ends=None, axes=None, steps=None):
+        """A part of the rows and columns."""
+        if self.version < 10:
+            starts, ends, axes = a.starts, a.ends, a.axes
+        starts, ends = self._known(node, starts, "starts"), self._known(node, ends, "ends")
+        axes = [0, 1, 2, 3][:len(starts)] if axes is None else [axis % 4 for axis in self._known(node, axes, "axes")]
+        C, *size = self._maps(node, x).shape
+        around = {0: (0, 0), 1: (0, 0), 2: (0, 0), 3: (0, 0)}
+        for axis, start, end in zip(axes, starts, ends):
+            n = (2**31 - 1, C, *size)[axis]                # of pictures there may be any number
+            first, last = (min(max(place + n if place < 0 else place, 0), n) for place in (start, end))
+            around[axis] = -first, last - n
+        if (any(around[0] + around[1]) or set(self._known(node, [1] if steps is None else steps, "steps")) != {1}
+                or len(set(axes)) != len(axes) or not len(starts) == len(ends) == len(axes)):
+            raise self._unsupported(node, "rows and columns that lie together", "others, or pictures or maps", "branches")
+        out = [n + sum(around[axis]) for axis, n in zip((2, 3), size)]
+        if min(out) < 1:
+            raise self._unsupported(node, "something left of the maps", "x".join(map(str, out)))
+        return self._add(node, Padding, x, (C, *out), pads=(around[2], around[3])) if out != size else x
+
     def _known(self, node, values, what):
         """Whole numbers, as a list, that are attributes or constants."""
         values = np.asarray([] if values is None else values)
@@ -658,7 +678,7 @@ LAYERS = {"Conv": _Reader._conv, "ConvTranspose": _Reader._conv_transpose,
           "MaxPool": _Reader._max_pool, "AveragePool": _Reader._average_pool,
           **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _Reader._global_pool),
           **dict.fromkeys(("ReduceMean", "ReduceMax"), _Reader._reduced), "Max": _Reader._max, "Neg": _Reader._negative,
-          "Pad": _Reader._pad, "Relu": _Reader._relu, "Clip": _Reader._clip, "LRN": _Reader._lrn,
+          "Pad": _Reader._pad, "Slice": _Reader._slice, "Relu": _Reader._relu, "Clip": _Reader._clip, "LRN": _Reader._lrn,
           "BatchNormalization": _Reader._batch_normalization, "Dropout": _Reader._dropout,
           **dict.fromkeys(("Softmax", "LogSoftmax"), _Reader._softmax),
           **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _Reader._with_constant), "Gemm": _Reader._gemm, "MatMul": _Reader._matmul,

@@ -1,7 +1,7 @@
-"""PyTorch's LocalResponseNorm, which has no operator in its ONNX files: squares, their means over neighbouring maps, a power, a quotient.
+"""PyTorch's LocalResponseNorm in ONNX, where it is squares, their means over neighbouring maps, a power and a quotient.
 
-A `Squares` goes through the nodes as far as it is certain what they make of it; the quotient at the end is a ResponseNorm. Axes are
-(N,C,H,W), or (N,1,C,H,W) while the means are taken.
+A `Squares` goes through the nodes as far as it is certain what they make of it; the quotient at the end is a ResponseNorm. Axes
+are (N,C,H,W), or (N,1,C,H,W) while the means are taken.
 """
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ MOST_NEIGHBOURS = 2**16
 
 @dataclass(frozen=True)
 class Squares:
-    """(k + alpha*mean)^beta of the squares of the maps `of` (C,H,W), each over n neighbours; `more` zeros are below and above the maps."""
+    """(k + alpha*mean)^beta of the squares of the maps `of` (C,H,W), each over n neighbours; `more` zeros are below and above."""
     of: str
     shape: Shape
     deep: bool = False                # with an axis more
@@ -37,9 +37,9 @@ class Squares:
 
 
 def squares_behind(op_type: str, a: Any, value: Squares, others: Sequence[Any], pictures: Sequence[Any]) -> Squares | None:
-    """What an operator with attributes `a` makes of Squares and constants; None where that is nothing of the kind. `pictures` are the
-    ways in which a shape may write the number of pictures."""
-    if not all(value is None or isinstance(value, np.ndarray) and value.dtype != object or op_type == "Reshape" for value in others):
+    """What an operator with attributes `a` makes of Squares and constants; None where that is nothing of the kind. `pictures` are
+    the ways in which a shape may write the number of pictures."""
+    if not all(one is None or isinstance(one, np.ndarray) and (one.dtype != object or op_type == "Reshape") for one in others):
         return None
     first = others[0] if others else None
     number = _number(first)
@@ -63,19 +63,22 @@ def squares_behind(op_type: str, a: Any, value: Squares, others: Sequence[Any], 
 
 def _number(array):
     """The number of an array of one, as somebody wrote it; NaN of others."""
-    return float(str(array.reshape(())[()])) if isinstance(array, np.ndarray) and array.size == 1 and array.dtype.kind == "f" else math.nan
+    is_one = array is not None and array.size == 1 and array.dtype.kind == "f"
+    return float(str(array.reshape(())[()])) if is_one else math.nan
 
 
 def _shaped(op_type, a, value, first, pictures):
     if op_type != "Reshape":
         axes = getattr(a, "axes", None) if first is None else first.reshape(-1).tolist()
-        return replace(value, deep=not value.deep) if axes == [1] and value.deep == (op_type == "Squeeze") and not any(value.more) else None
-    if not isinstance(first, np.ndarray) or first.ndim != 1:
+        fits = axes == [1] and value.deep == (op_type == "Squeeze") and not any(value.more)
+        return replace(value, deep=not value.deep) if fits else None
+    if first is None or first.ndim != 1:
         return None
     other = replace(value, deep=not value.deep)
     for kept in (value, other) if not any(value.more) else (value,):
         wanted, found = list(kept.axes), first.tolist()
-        if len(found) == len(wanted) + 1 and found[0] in pictures and found.count(-1) <= 1 and all(n in (m, -1) for n, m in zip(found[1:], wanted)):
+        as_many = len(found) == len(wanted) + 1 and found[0] in pictures and found.count(-1) <= 1
+        if as_many and all(n in (m, -1) for n, m in zip(found[1:], wanted)):
             return kept
     return None
 
@@ -93,7 +96,7 @@ def _padded(a, value, others):
 
 def _averaged(a, value):
     n = 1 + sum(value.more)
-    plain = a.auto_pad == "NOTSET" and not any(a.pads or ()) and set(a.strides or [1]) | set(getattr(a, "dilations", None) or [1]) == {1}
-    if not plain or list(a.kernel_shape) != [n, 1, 1] or n == 1:
+    steps = {*(a.strides or [1]), *(getattr(a, "dilations", None) or [1])}
+    if steps != {1} or a.auto_pad != "NOTSET" or any(a.pads or ()) or list(a.kernel_shape) != [n, 1, 1] or n == 1:
         return None
     return replace(value, n=n, more=(0, 0), above=value.more)
