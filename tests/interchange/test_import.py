@@ -4,6 +4,8 @@ import os
 import re
 import tracemalloc
 import zipfile
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from zfcore.interchange import certificate
 from zfcore.interchange.foreign import Affine, Convolution, Dense, Flattening, Foreign, MaxPooling, Probabilities, Rectifier, Window
 from zfcore.interchange.lower import to_network
 from zfcore.interchange.preprocessing import GREY, seen_by
-from zfcore.layers import Conv, Flatten, Linear, MaxPool, ReLU
+from zfcore.layers import KINDS, Conv, Flatten, Linear, MaxPool, ReLU
 from zfcore.network import Network
 
 SIDE, CROP = 13, 11
@@ -254,6 +256,14 @@ def test_an_export_takes_the_place_of_a_link_and_leaves_what_it_leads_to(tmp_pat
     main(["export", "drawn", "--format", "torch", "--output", str(tmp_path/"a.pt")])
     assert (tmp_path/"file").read_text() == "mine" and not (tmp_path/"a.pt").is_symlink()
     assert interchange.read(tmp_path/"a.pt").format == "PyTorch"
+
+
+def test_the_readme_lists_every_kind_and_key_of_a_layer_table():
+    readme = (Path(zfcore.__file__).parent/"README.md").read_text(encoding="utf-8")
+    rows = [line for line in readme.partition("| kind | must be there")[2].partition("\n\n")[0].splitlines() if line.startswith("| ")]
+    for kind, layer in KINDS.items():
+        row, = (line for line in rows if kind in line.split("|")[1].replace(",", " ").split())
+        assert all(re.search(rf"\b{field.name}\b", row) for field in fields(layer) if field.init and field.name != "name"), kind
 
 
 @pytest.mark.parametrize("how", [{"scale": 1e-9}, {"mean": np.full(3, 1e9)}])

@@ -274,6 +274,19 @@ def test_squares_that_become_something_else_are_refused(change, tmp_path):
         read(path)
 
 
+@pytest.mark.parametrize("old, new", [(b"/1/Relu", b"\xff1/Relu"), (b"Pow", b"\xffow"), (b"AveragePool", b"\xffveragePool"), (b"Squeeze", b"If\xffeeze")])
+def test_names_that_are_no_text_are_one_sentence(old, new, tmp_path):
+    path = torch_normalising(tmp_path/"a.onnx", 5, 9)
+    path.write_bytes(path.read_bytes().replace(old, new))
+    with pytest.raises(Expected):
+        lower.as_it_is(read(path), "made")
+
+
+def test_a_choice_without_a_condition_is_refused(tmp_path):
+    with pytest.raises(Unsupported, match="choice"):
+        read(chain(tmp_path/"a.onnx", (3, 8, 8), [helper.make_node("If", [], ["y"], "choice")]))
+
+
 def test_all_of_a_single_picture_may_be_flattened_from_the_first_axis_on(tmp_path):
     nodes = [("Conv", ["w"]), ("Flatten", [], {"axis": 0}), ("MatMul", ["fc"])]
     assert kinds(chain(tmp_path/"a.onnx", (3, 7, 7), nodes, {**CONV, **FC}, batch=1)) == [Convolution, Flattening, Dense]

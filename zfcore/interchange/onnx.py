@@ -249,7 +249,7 @@ class _Reader:
 
     def _chosen(self, node, inputs):
         """What an If gives whose condition is known; None of other nodes."""
-        if node.op_type != "If" or not isinstance(inputs[0], np.ndarray) or inputs[0].size != 1 or len(node.output) != 1:
+        if node.op_type != "If" or len(inputs) != 1 or not isinstance(inputs[0], np.ndarray) or inputs[0].size != 1 or len(node.output) != 1:
             return None
         a = self._attributes(node, 1)
         branch = a.then_branch if bool(inputs[0].reshape(())) else a.else_branch
@@ -276,7 +276,7 @@ class _Reader:
         from onnx import defs, helper
         try:
             schema = defs.get_schema(node.op_type, self.version, "")
-        except defs.SchemaError:
+        except (defs.SchemaError, TypeError):                # one that there is none of, or bytes that are no UTF-8
             raise self._unsupported(node, f"an operator of version {self.version}", said(node.op_type)) from None
         if not schema.min_input <= count <= schema.max_input or not node.output or not node.output[0]:
             raise self._unsupported(node, f"{node.op_type} with its inputs and its output", f"{count} and {len(node.output)}")
@@ -694,7 +694,8 @@ def read_by(node: Any) -> list[str]:
 
 def called(node: Any) -> str:
     """Name by which the file calls a node; where it has no name, its output's."""
-    return (node.name or next(filter(None, node.output), "") or node.op_type)[:100]
+    name = node.name or next(filter(None, node.output), "") or node.op_type
+    return (name.decode() if isinstance(name, bytes) else name)[:100]             # protobuf gives bytes where they are no UTF-8
 
 
 def _plain(value):
