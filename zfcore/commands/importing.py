@@ -35,6 +35,8 @@ def work(args):
     output = Path(args.output or Path("runs")/args.file.stem)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise check.Expected("--output", "a new or empty folder", output)
+    if output.is_symlink() and not output.exists():
+        raise check.Expected("--output", "a new or empty folder", f"{output}, a link that leads nowhere")
     found = interchange.import_network(args.file, args.graph, args.model, labels_of(args.labels), channels=args.channels,
                                        mean=mean_of(args.mean), std=numbers("--std", args.std), scale=args.scale, size=args.picture_size)
     answers = []
