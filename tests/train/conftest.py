@@ -50,6 +50,22 @@ def short(pictures):
             "--lr", "0.003", "--weight-decay", "0.0005", "--keep-prob", "0.7", "--patience", "20", "--workers", "1", "--device", "cpu"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _undrawn():
+    """Nor does a run draw that the tests of a file share."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "draw", lambda training: None)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def drawn_where_marked(request):
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("figures"):
+            patch.setattr(Training, "draw", DRAW)
+        yield
+
+
 @pytest.fixture
 def options(pictures):
     return short(pictures)
