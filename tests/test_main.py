@@ -292,7 +292,7 @@ def test_a_result_is_let_go_when_it_is_drawn_unless_something_is_said_of_all(pla
         return draw(views, path)
 
     monkeypatch.setattr(top_activations, "draw", draw)
-    monkeypatch.setattr(top_activations, "PAGE", 30)
+    monkeypatch.setattr(top_activations, "PAGE", 5)
     monkeypatch.setattr(UnitViews, "__hash__", object.__hash__)
-    run(place, tmp_path, "--layers", "conv2", "--units", "all")
+    run(place, tmp_path, "--layers", "conv2", "--units", "0:12")
     assert len(most) == 3 and max(most) <= 2                 # the one in hand, and the one that is being made

@@ -119,7 +119,7 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def options(pictures):
-    return ["--data", str(pictures), "--image-size", "32", "--batch-size", "8", "--epochs", "2", "--workers", "0", "--device", "cpu"]
+    return ["--data", str(pictures), "--preset", "tiny", "--image-size", "32", "--batch-size", "8", "--epochs", "2", "--workers", "0", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from zfcore import check, plots, results
+from zfcore import check, results
 from zfcore.commands import COMMANDS, TOOLS
 from zfcore.commands.common import FORMAT, SHARED
 from zfcore.files import numbered
 from zfcore.terminal import printable, say, status_of, warn
 
-WRITTEN = tuple(f".{kind}" for kind in (*plots.FORMATS, "md", "csv"))
+WRITTEN = tuple(f".{kind}" for kind in (*results.FIGURES, "md", "csv"))
 REDRAW = "draw figures again from saved arrays, of any command; needs no network"
 
 

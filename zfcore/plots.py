@@ -32,6 +32,7 @@ from zfcore.analysis.sanity_checks import SanityChecks
 from zfcore.analysis.top_activations import UnitViews
 from zfcore.checkpoint import atomic
 from zfcore.hints import FilePath
+from zfcore.results import FIGURES
 from zfcore.terminal import printable
 
 TRAIN, VAL, GREY = "#7a8fa6", "#c8442d", "#808080"
@@ -45,7 +46,7 @@ WIDEST = 1280                                # pixels, of a sheet: a screen; a R
 MOST = 2**27                                 # numbers in the tiles of a figure
 DPI = 110
 SMALL, LARGE = 12, 14                        # pixels, of letters
-FORMATS = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}                # and what is left out of each
+FORMATS = dict(zip(FIGURES, ({}, {"Date": None}, {"CreationDate": None})))                # and what is left out of each
 STYLE: dict[Any, Any]
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9, "axes.titleweight": "bold",
          "legend.frameon": False, "figure.dpi": DPI, "image.interpolation": "none", "image.composite_image": False,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zfcore import check, plots, trained
+from zfcore import check, results, trained
 from zfcore.data.folders import Files
 from zfcore.data.loader import shuffled
 from zfcore.data.transforms import CorruptImage, check_large_enough
@@ -31,7 +31,7 @@ def option(*flags, **keywords):
     return flags, keywords
 
 
-FORMAT = option("--format", choices=tuple(plots.FORMATS), default="png", help="of figures; svg and pdf have texts and lines as vectors")
+FORMAT = option("--format", choices=results.FIGURES, default="png", help="of figures; svg and pdf have texts and lines as vectors")
 SHARED = [
     option("--run", help="a run's folder (its best.h5), a checkpoint file, or a network that comes with zfcore, e.g. drawn"),
     option("--data", help="class folders, a tar or drawn:NAME (default: what the run was trained on)"),
