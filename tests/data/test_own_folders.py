@@ -33,7 +33,7 @@ def write(root, *names, seed=0, side=12):
 
 def by_path(part):
     """The pictures' paths without the part before them."""
-    return {name.partition("/")[2] for name in part.names}
+    return {part.below(i) for i in range(len(part))}
 
 
 def kind(root, *classes, count=30):

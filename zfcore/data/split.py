@@ -33,14 +33,14 @@ def split(root, dataset, fraction, say):
     """bool (n,), True for pictures of validation, of the data set of files `dataset` at `root`. `say` is told what is chosen."""
     if not 0 < fraction < 1:
         raise Expected("--val-fraction", "a share of the pictures, 0 < share < 1", fraction)
-    names, labels, n = [name.partition("/")[2] for name in dataset.names], dataset.labels, len(dataset)
+    labels, n = dataset.labels, len(dataset)
     leaders = np.arange(n)                                 # of each picture, the first by name of those that are like it
     if n <= MOST:
         thumbs = kept_thumbnails(root, dataset)
         for label in np.unique(labels):
             of_class = np.flatnonzero(labels == label)
             leaders[of_class] = of_class[grouped(thumbs[of_class])]
-    places = np.array([place(name) for name in names])
+    places = np.array([place(dataset.below(i)) for i in range(n)])
     is_val = sides(places, labels, leaders, fraction)
     alike = f"{int((leaders != np.arange(n)).sum())} near-duplicates kept with their like" if n <= MOST else \
         f"near-duplicates not looked for among more than {MOST} pictures"
