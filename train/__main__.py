@@ -10,7 +10,7 @@ from zfcore import check
 from zfcore.data import check_there, data_in_words, is_drawn, open_data
 from zfcore.device import select
 from zfcore.models import build
-from zfcore.terminal import Bar, command, printable, say, status_of, warn
+from zfcore.terminal import Bar, command, plural, printable, say, status_of, warn
 from zfcore.training import Stop, Training, deviations, evaluate, resolve
 from zfcore.training.config import MOST_DECAY, NAMES, flag, resumed
 from zfcore.training.evaluation import open_part, open_runs
@@ -107,7 +107,10 @@ def describe(training):
     if is_drawn(training.config.data):
         kept_in = training.train.dataset.kept_in
         source += f" (drawn once, then kept in {printable(kept_in.parent)})" if kept_in else " (drawn as it goes, no files)"
-    return f"{source}\n        {len(training.classes)} classes, {len(training.train)} training and {len(training.val)} validation pictures"
+    train, val = training.train, training.val
+    damaged = f"; {len(left)} damaged left out" if (left := [*train.damaged, *val.damaged]) else ""
+    return (f"{source}\n        {plural(len(training.classes), 'class')}, {train.sound} training and {plural(val.sound, 'validation picture')}"
+            f"{damaged}")
 
 
 def closing(training):
@@ -116,7 +119,7 @@ def closing(training):
     upscale = ["--upscale"] if training.config.upscale else []
     best = min(range(len(errors)), key=errors.__getitem__)
     return f"""
-validation error {100*errors[-1]:.1f} % after {len(errors)} epochs; best {100*errors[best]:.1f} % after epoch {best + 1} (centre crop, 1 network, {len(training.val)} pictures)
+validation error {100*errors[-1]:.1f} % after {len(errors)} epochs; best {100*errors[best]:.1f} % after epoch {best + 1} (centre crop, 1 network, {plural(training.val.sound, "picture")})
 
   {folder}/best.h5                       the weights (h5ls -r shows what is inside)
   {folder}/log.csv                       one row an epoch

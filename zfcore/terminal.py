@@ -2,6 +2,7 @@
 
     say(text)                             lines on standard output; raises Unheard where nobody reads them any more
     warn(text)                            a line on standard error, for which nothing fails
+    plural(n, "picture")                  "1 picture", "2 pictures"
     printable(name)                       a name, whatever is in it, as something that can be printed and drawn
     command("python", "-m", "train", ...) a command that can be copied into a shell
     Bar(total, unit, what)                a progress bar; where there is no terminal, a line at least every 30 seconds
@@ -50,11 +51,18 @@ def status_of(stop: BaseException) -> int:
     return 128 + getattr(stop, "number", signal.SIGINT)
 
 
-# ------------------------------------------------------------------------------------------------------ names and commands
+# ------------------------------------------------------------------------------------------- names, numbers and commands
 def printable(name: object) -> str:
     """`name` as one line of text that can be encoded: what is no character, or moves the cursor, as an escape such as \\n."""
     return "".join(c if c.isprintable() or c in JOINERS or unicodedata.category(c) == "Zs" else c.encode("unicode_escape").decode()
                    for c in str(name))
+
+
+def plural(n: int, noun: str) -> str:
+    """"1 picture", "2 pictures": a number and what it counts, a regular noun, perhaps with words before it."""
+    if n == 1:
+        return f"1 {noun}"
+    return f"{n} {noun}{'es' if noun.endswith(('s', 'x', 'ch', 'sh')) else 's'}"
 
 
 def command(*words: object) -> str:

@@ -97,7 +97,41 @@ def test_a_fraction_that_is_none_is_refused(tmp_path, fraction):
         open_folders(kind(tmp_path/"photos", "a", "b", count=2), val_fraction=fraction)
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_added_to_a_class_moves_nothing_but_what_had_to_change_over(seed):
+    """Pictures of three classes, few of each, some in groups: then others are added, which are like none that was there."""
+    rng = np.random.default_rng(seed)
+    fraction, before, added = float(rng.uniform(0.05, 0.5)), int(rng.integers(3, 25)), int(rng.integers(1, 25))
+    places, labels = rng.random(before + added), rng.integers(0, 3, before + added)
+    leaders = np.arange(before + added)
+    for k in rng.integers(0, before, 4):
+        leaders[k] = min([j for j in range(before) if labels[j] == labels[k] and leaders[j] == j], default=k)
+    leaders = leaders[leaders]
+    natural = places[leaders] < fraction
+    for n in (before, before + added):
+        found = split.sides(places[:n], labels[:n], leaders[:n], fraction)
+        for label in range(3):
+            of_class = np.flatnonzero(labels[:n] == label)
+            apart = of_class[found[of_class] != natural[of_class]]
+            assert len(set(found[of_class].tolist())) == min(len(of_class), 2)
+            assert len(of_class) != 1 or not found[of_class[0]]
+            assert len(apart) == 0 or len(set(natural[of_class].tolist())) == 1 and len(set(leaders[apart].tolist())) == 1
+
+
 # -------------------------------------------------------------------------------------------------------- what is understood
+@pytest.mark.parametrize("layout", ["{of}", "{part}/{of}", "archive/{of}", "archive/{part}/{of}", "{other}/{of}", "archive/{other}/{of}", "{of}/deep/er"])
+@pytest.mark.parametrize("fraction", [0.3, None])
+def test_a_picture_is_called_by_the_path_at_which_a_person_finds_it(tmp_path, layout, fraction):
+    other = {"train": "Training", "val": "Test"}
+    files = {layout.format(part=part, other=other[part], of=of) + f"/{part} {k}.png" for part in other for of in ("cat", "an owl") for k in range(3)}
+    parts = open_data(str(write(tmp_path/"set", *files)), 16, val_fraction=fraction)
+    assert {name for part in parts for name in part.names} == files == {name for part in parts for name in set(part.names)}
+    assert {part.below(i).split("/")[0] for part in parts for i in range(len(part))} == {"cat", "an owl"}
+    (tmp_path/"set"/parts[1].names[0]).write_bytes(b"no picture")
+    with pytest.raises(CorruptImage, match=f"^{parts[1].names[0]}: "):
+        parts[1].picture(0)
+
+
 @pytest.mark.parametrize("train", ["train", "Train", "TRAINING"])
 @pytest.mark.parametrize("val", ["val", "valid", "Validation", "test"])
 @pytest.mark.parametrize("deeper", ["", "archive/"])

@@ -96,6 +96,16 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    @property
+    def sound(self) -> int:
+        """Number of the pictures that are not damaged, as far as they have been looked at."""
+        return len(self) - len(self.damaged)
+
+    def of_classes(self) -> NDArray[np.int64]:
+        """Number of each class's pictures that are not damaged, (classes,)."""
+        labels = np.delete(self.dataset.labels, list(self.damaged))
+        return np.bincount(labels, minlength=len(self.dataset.classes))
+
     def picture(self, i: int) -> NDArray[np.uint8]:
         """Picture i prepared: (size,size,3), read-only. Raises CorruptImage."""
         if self._is_kept[i]:

@@ -139,7 +139,7 @@ def check_pictures(folder, train, val):
             changed.append(row[2])
     if faults := _faults(gone, [row for rows in there.values() for row in rows]):
         raise check.Expected(f"--resume {folder}", f"the {len(listed)} pictures that the run began with", faults,
-                             "put them back as they were, or begin a new run with --init-from")
+                             f"put them back as they were, or begin a new run with --init-from {folder}")
     if changed:
         warn(printable(f"{folder}: {len(changed)} of {len(listed)} pictures have changed since the run began, which goes on with them as they "
                        f"are: {some(changed)}"))
