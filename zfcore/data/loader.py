@@ -29,11 +29,11 @@ from zfcore.data.transforms import CorruptImage, TooSmall, check_crop, check_lar
 from zfcore.files import listed, parsed, said, text, whole
 from zfcore.hdf5 import open_h5
 from zfcore.hints import Array
-from zfcore.terminal import Bar, printable, warn
+from zfcore.terminal import Bar, plural, printable, warn
 
 PIECE = 8                 # pictures a thread prepares in one go
 MOST_DAMAGED = 0.01       # more than this share of a set is no accident any more, unless they are
-FEW_DAMAGED = 5           # no more than so many, and at most a tenth of the set
+FEW_DAMAGED = 5           # no more than so many, and at most a tenth of the set, or one of a few
 MEMORY = 2**30            # bytes in which a set is kept if it fits: 5461 pictures of 256x256, 29 000 of 110x110
 NAMED = 5                 # pictures that a sentence names
 RETRY = 1.0               # seconds after which a file that could not be read is tried again
@@ -244,12 +244,13 @@ class Pictures:
 
 def most_damaged(count: int) -> float:
     """Largest number of `count` pictures that may be damaged."""
-    return max(MOST_DAMAGED*count, min(FEW_DAMAGED, count//10))
+    return max(MOST_DAMAGED*count, min(FEW_DAMAGED, max(count//10, int(count > 1))))
 
 
 def damaged_in_words(count: int) -> str:
     """Clause that tells how many pictures may be damaged."""
-    return f"at most {int(most_damaged(count))} damaged pictures, 1 % or {FEW_DAMAGED}" if count >= 10 else "no damaged pictures"
+    most = int(most_damaged(count))
+    return f"at most {plural(most, 'damaged picture')}, 1 % or {FEW_DAMAGED}" if most else "no damaged pictures"
 
 
 def shuffled(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
