@@ -77,9 +77,57 @@ def test_lines_fit_and_lose_no_word(text):
     assert " ".join(lines).split() == text.split()
 
 
-@pytest.mark.parametrize("line", ["python -m train --resume " + "x"*200, "| " + "a | "*60])
+@pytest.mark.parametrize("line", ["python -m train --resume " + "x"*200, "| " + "a | "*60, "next:  python -m zfcore " + "x"*90 + "      what it is"])
 def test_what_is_copied_and_rows_of_tables_stay_whole(line):
     assert terminal.fitted(line) == [line]
+
+
+prose = st.lists(st.sampled_from("expected got the run's pictures' names (and) another; one, (a) b".split()), max_size=30).map(" ".join)
+paths, odd_paths = (st.builds("/{}/{}.png".format, st.text(alphabet=alphabet, min_size=1, max_size=70), st.text(alphabet="xy z", max_size=40))
+                    for alphabet in ("ab c$猫", "ab c'\"$\\猫"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(prose, paths, odd_paths, prose, st.integers(40, 140))
+def test_what_is_to_be_copied_stands_in_one_line_of_its_sentence(before, typed, odd, after, columns):
+    """A path in a command, in quotes, as a name that is given, or as it was typed."""
+    named, between = f"{typed} 2", "so"
+    copied = terminal.command("python", "-m", "train", "--resume", Path(odd), "--data", "a b"), repr(odd), named, typed
+    for what, names in zip(copied, ((), (), (named,), ())):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["zfcore", typed] if what == typed else ["zfcore"])
+            lines = terminal.fitted(f"{before}: {what}, {between}; {what}) {after}", columns, *names)
+        assert sum(line.count(what) for line in lines) == 2 and " ".join(map(str.strip, lines)).split() == f"{before}: {what}, {between}; {what}) {after}".split()
+        assert all(len(line) <= columns or len(line.strip()) <= len(what) + 3 for line in lines)
+
+
+@posix
+@pytest.mark.parametrize("columns", [0, 50, 100, 163])
+def test_a_sentence_on_standard_error_fits_the_terminal_and_what_was_typed_stays_whole(columns, tmp_path):
+    """On a terminal of so many columns; 0: into a pipe."""
+    missing = tmp_path/("my holiday pictures of "*3)/"the sea"
+    words = ["train", "--data", str(missing), "--device", "cpu"]
+    if columns:
+        import pty
+        import termios
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, columns)) if hasattr(termios, "tcsetwinsize") else pytest.skip("needs tcsetwinsize")
+        process = started(*words, stderr=theirs)
+        os.close(theirs)
+        process.communicate(timeout=60)
+        err = os.read(ours, 2**16).decode().replace("\r\n", "\n")
+        os.close(ours)
+    else:
+        _, _, err = ended(started(*words))
+    lines = err.strip().splitlines()
+    assert sum(str(missing) in line for line in lines) == 1 and lines[0].startswith("error: ")
+    assert len(lines) > 1 and all(len(line) <= (columns or 100) or line.strip(" ,;:") == str(missing) for line in lines)
+
+
+@given(st.integers(0, 3), st.sampled_from(["picture", "class", "linked folder", "near-duplicate", "branch", "box"]))
+def test_a_number_agrees_with_its_noun(n, noun):
+    plural = {"class": "classes", "branch": "branches", "box": "boxes"}.get(noun, f"{noun}s")
+    assert terminal.plural(n, noun) == (f"1 {noun}" if n == 1 else f"{n} {plural}")
 
 
 def test_where_there_is_no_terminal_a_line_tells_how_far_it_is_and_how_long_it_takes(monkeypatch, capsys):

@@ -86,7 +86,7 @@ def exit_with_message(main: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 return main(*args, **kwargs)
             except Expected as sentence:
-                warn(f"error: {sentence}")
+                warn(f"error: {sentence}", sentence.what)
                 sys.exit(2)
             except KeyboardInterrupt as stop:
                 warn("\nstopped")
