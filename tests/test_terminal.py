@@ -1,5 +1,6 @@
 """What a person reads: any name can be printed, copied and drawn; lines fit; progress is told where there is no terminal; what
 nobody reads, and a signal, costs nothing."""
+import ast
 import os
 import re
 import signal
@@ -130,10 +131,38 @@ def test_a_number_agrees_with_its_noun(n, noun):
     assert terminal.plural(n, noun) == (f"1 {noun}" if n == 1 else f"{n} {plural}")
 
 
+COUNTED = re.compile(r" (?:[a-z-]+ ){0,2}?(?:pictures|classes|files|folders|links|epochs|units|networks|layers|names|steps|runs|near-duplicates|threads|members)\b")
+TOGETHER = re.compile(r"[A-Z_]+$")                         # a constant, which is more than 1
+
+
+def counts(path):
+    """(line, text) of formatted strings in which a number stands before a plural that does not follow it."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for value, after in zip(node.values, node.values[1:]) if isinstance(node, ast.JoinedStr) else ():
+            if isinstance(value, ast.FormattedValue) and isinstance(after, ast.Constant) and COUNTED.match(after.value):
+                text = ast.unparse(value.value)
+                if "plural(" not in text and " if " not in text and not TOGETHER.match(text) and re.search(r"len\(|sum\(|\bn\b|count|total|epoch|number", text):
+                    yield node.lineno, f"{text}{after.value}"
+
+
+@pytest.mark.parametrize("folder", ["zfcore", "train"])
+def test_no_text_has_a_plural_behind_a_number_that_may_be_one(folder):
+    """Files of other engines are read by the interchange, which speaks of their numbers and bytes."""
+    files = [path for path in (ROOT/folder).rglob("*.py") if path.parent.name not in ("interchange", "ops")]
+    assert len(files) > 10 and {str(path): found for path in files if (found := [*counts(path)])} == {}
+
+
+@pytest.mark.parametrize("text, found", [('f"{len(a)} pictures"', 1), ('f"{count} more names"', 1), ('f"{MOST} files"', 0), ('f"{plural(n, \'unit\')} of"', 0),
+                                         ('f"at most {len(a)} left out units, {b} of"', 1), ('f"{path} pictures"', 0)])
+def test_a_plural_behind_a_number_is_seen(text, found, tmp_path):
+    (tmp_path/"a.py").write_text(text)
+    assert len([*counts(tmp_path/"a.py")]) == found
+
+
 def test_where_there_is_no_terminal_a_line_tells_how_far_it_is_and_how_long_it_takes(monkeypatch, capsys):
     monkeypatch.setattr(terminal, "TELL_EVERY", 0.1)
     monkeypatch.setattr(terminal.Bar, "told", -float("inf"))
-    with terminal.Bar(1000, "pictures", "a long \n name "*9, done=100) as bar:
+    with terminal.Bar(1000, "picture", "a long \n name "*9, done=100) as bar:
         for _ in range(5):
             bar.update(60)
             bar.set_postfix(loss="0.123", refresh=False)
@@ -144,12 +173,12 @@ def test_where_there_is_no_terminal_a_line_tells_how_far_it_is_and_how_long_it_t
 
 
 def test_short_bars_tell_nothing_and_many_of_them_no_more_than_one(monkeypatch, capsys):
-    for item in terminal.counted(range(5), "things", "quick"):
+    for item in terminal.counted(range(5), "thing", "quick"):
         pass
     assert capsys.readouterr().err == "" and item == 4
     monkeypatch.setattr(terminal, "TELL_EVERY", 0.15)
     for _ in range(8):
-        with terminal.Bar(3, "steps", "short"):
+        with terminal.Bar(3, "step", "short"):
             time.sleep(0.05)
     assert 1 <= len(capsys.readouterr().err.splitlines()) <= 3
 

@@ -43,7 +43,7 @@ from zfcore.data.packed import SUFFIXES, VERSION, create, open_packed
 from zfcore.data.transforms import CorruptImage, decode, square
 from zfcore.files import anything, choice, inside, mapping, opener, parsed, read_json, text, whole
 from zfcore.hdf5 import open_h5
-from zfcore.terminal import Bar, command, counted, printable, say, status_of, warn
+from zfcore.terminal import Bar, command, counted, plural, printable, say, status_of, warn
 
 SHARD = 512               # pictures in a file of OUTPUT.h5.parts
 PIECE = 16                # pictures a thread packs in one go
@@ -90,7 +90,7 @@ class Packing:
             if not self._layout.is_file():
                 todo = [shard for shard in self.shards if not self._is_done(shard)]
                 done = self.total - sum(shard.end - shard.begin for shard in todo)
-                with Bar(self.total, "pictures", "packing", done=done) as bar:
+                with Bar(self.total, "picture", "packing", done=done) as bar:
                     self._pack(todo, bar)
                 self._lay_out()
             self._move_in()
@@ -280,7 +280,7 @@ class Packing:
         layout = read_json(self._layout, mapping(whole(), choice(*(shard.path.name for shard in self.shards))))
         with written(self.output):
             with open(self._assembled, "r+b", opener=opener) as file:
-                for name, begin in counted(layout.items(), "shards", "putting together"):
+                for name, begin in counted(layout.items(), "shard", "putting together"):
                     if (path := self.folder/name).is_file():
                         file.seek(begin)
                         file.write(pictures_of(path))
@@ -374,8 +374,8 @@ def main(arguments=None):
         raise check.Expected("OUTPUT", "a name in a folder that exists", args.output)
     started = time.monotonic()
     packing = Packing(**vars(args))
-    say(printable(f"{data_in_words(args.source)}: {len(packing.sets['train'])} training and {len(packing.sets['val'])} validation "
-                  f"pictures of {len(packing.sets['train'].classes)} classes"))
+    say(printable(f"{data_in_words(args.source)}: {len(packing.sets['train'])} training and "
+                  f"{plural(len(packing.sets['val']), 'validation picture')} of {plural(len(packing.sets['train'].classes), 'class')}"))
     try:
         packing.run()
     except KeyboardInterrupt as stop:
@@ -404,8 +404,8 @@ def closing(packing, seconds):
     count = sum(map(len, open_packed(packing.output)))
     image_size = [] if packing.size == 256 else ["--image-size", packing.crop]
     return f"""
-{printable(packing.output)}: {count} pictures of {packing.size}x{packing.size}, {packing.total - count} left out as damaged, {packing.output.stat().st_size} bytes
-{packing.packed} of them packed in {seconds:.1f} s, {packing.packed/seconds:.0f} pictures/s with {packing.workers} threads
+{printable(packing.output)}: {plural(count, "picture")} of {packing.size}x{packing.size}, {packing.total - count} left out as damaged, {packing.output.stat().st_size} bytes
+{packing.packed} of them packed in {seconds:.1f} s, {packing.packed/seconds:.0f} pictures/s with {plural(packing.workers, "thread")}
 
 next:  {command("python", "-m", "train", "--preset", "zfnet", "--data", packing.output, *image_size)}"""
 

@@ -99,7 +99,7 @@ def measured(pictures, model, before):
     """Errors of a model on validation pictures, what rounding it changed, what is left of the start, how legible projections are."""
     errors = {}
     for crops in ("centre", "ten"):
-        with Bar(len(pictures), "img", f"validation, {crops}", stays=False) as bar:
+        with Bar(len(pictures), "picture", f"validation, {crops}", stays=False) as bar:
             score = evaluate([model], pictures, 64, crops, bar=bar, of="validation pictures")
         errors[crops] = {**asdict(score), "in_words": str(score)}
     images = np.stack([pictures.picture(i) for i in range(min(64, len(pictures)))])

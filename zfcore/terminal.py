@@ -193,7 +193,7 @@ class Bar(tqdm):
         """Progress so far, in at most 100 columns."""
         seconds, moved = time.monotonic() - self.began, self.n - self.first
         left = "time left not known yet" if not (moved > 0 and self.total) else f"{_clock((self.total - self.n)*seconds/moved)} left"
-        of = f"{self.n} of {self.total} {self.thing}, {100*self.n/self.total:.0f} %" if self.total else f"{self.n} {self.thing}"
+        of = f"{self.n} of {plural(self.total, self.thing)}, {100*self.n/self.total:.0f} %" if self.total else plural(self.n, self.thing)
         what = (self.desc or "").removesuffix(": ")
         said = f"{of}, {_clock(seconds)} so far, {left}" + (f", {self.postfix}" if self.postfix else "")
         return f"{what[:max(COLUMNS - len(said) - 2, 10)]}: {said}"[:COLUMNS]

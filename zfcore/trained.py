@@ -30,7 +30,7 @@ from zfcore.models import from_checkpoint, start_of
 from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import softmax
-from zfcore.terminal import printable, warn
+from zfcore.terminal import plural, printable, warn
 
 FOREIGN = {suffix for suffix in SUFFIXES if suffix not in (".h5", ".hdf5")}        # these are zfcore's own too
 
@@ -75,8 +75,8 @@ class Trained:
 
     def __repr__(self):
         from_where = f"{self.path}: " if self.path else ""
-        return (f"{from_where}{self.name}, {'x'.join(map(str, self.network.input_shape[1:]))} pixels, {len(self.classes)} classes, "
-                f"after {self.epoch} epochs")
+        return (f"{from_where}{self.name}, {'x'.join(map(str, self.network.input_shape[1:]))} pixels, {plural(len(self.classes), 'class')}, "
+                f"after {plural(self.epoch, 'epoch')}")
 
     @property
     def name(self) -> str:

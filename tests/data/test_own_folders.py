@@ -71,7 +71,7 @@ def test_near_duplicates_lie_on_one_side_and_thumbnails_are_made_once(tmp_path, 
     parts = open_folders(root, val_fraction=0.3)
     for part in map(by_path, parts):
         assert all((f"cat/{k:03}.png" in part) == (f"cat/{k:03} copy.jpg" in part) == (f"cat/shot{k}_2.png" in part) for k in range(30))
-    assert "60 near-duplicates kept with their like" in capsys.readouterr().err
+    assert "60 near-duplicates kept with the like" in capsys.readouterr().err
     made = []
     monkeypatch.setattr(split, "thumbnail", lambda dataset, i, make=split.thumbnail: made.append(i) or make(dataset, i))
     assert [part.names for part in open_folders(root, val_fraction=0.3)] == [part.names for part in parts] and not made
@@ -184,7 +184,7 @@ def test_linked_folders_are_followed_once_and_loops_are_noticed(tmp_path, capsys
     found = set().union(*map(by_path, open_folders(root)))
     assert found == {"cat/000.png", "cat/001.png", "owl/000.png", "owl/001.png", "cat/more/1.png", "cat/more/deep/2.png"}
     said = capsys.readouterr().err
-    assert "1 linked folders followed: 'cat/more -> " in said and "2 links to folders that were looked into before are passed over" in said
+    assert "1 linked folder followed: 'cat/more -> " in said and "2 links to folders looked into before passed over" in said
 
 
 def test_class_folders_equal_but_for_their_unicode_form_are_one(tmp_path):

@@ -7,7 +7,7 @@ from zfcore.analysis import top_activations as top
 from zfcore.checkpoint import atomic
 from zfcore.commands.common import K, LAYERS, UNITS, chosen_units, classes_of, open_model, open_pictures, option, output_folder
 from zfcore.files import file_names, inside
-from zfcore.terminal import Bar, printable, say
+from zfcore.terminal import Bar, plural, printable, say
 
 HELP = "figure 2: the pictures that excite each unit most, and their projections"
 OPTIONS = [
@@ -67,7 +67,7 @@ def parse_shard(text):
 def draw(views, path):
     if not (views.pictures >= 0).any():
         path.unlink(missing_ok=True)                         # one of an earlier network would contradict what is said
-        return f"{views.layer}: none of the {len(views.units)} units fires on any picture, so there is no figure"
+        return f"{views.layer}: none of {plural(len(views.units), 'unit')} fires on any picture, so there is no figure"
     plots.save(plots.unit_blocks(views), path)
     return printable(path)
 

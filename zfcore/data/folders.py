@@ -39,7 +39,7 @@ from zfcore.data.split import split
 from zfcore.data.transforms import HAS_HEIF, HEIF, MOST_BYTES, SUFFIXES, CorruptImage, decode
 from zfcore.files import Bounded, inside, opener, read_bytes, read_text
 from zfcore.system import read_at
-from zfcore.terminal import printable, warn
+from zfcore.terminal import plural, printable, warn
 
 PARTS = ("train", "val")
 CALLED = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test", "testing")}
@@ -133,13 +133,13 @@ def _left_out(root, places, listings):
         yield f"{root}: folders beside the parts are left alone: {some(beside)}"
     sources = {id(source): source for source, _ in places.values()}.values()
     if links := [link for source in sources for link in source.links]:
-        yield f"{root}: {len(links)} linked folders followed: {some(links)}"
+        yield f"{root}: {plural(len(links), 'linked folder')} followed: {some(links)}"
     if loops := [loop for source in sources for loop in source.loops]:
-        yield f"{root}: {len(loops)} links to folders that were looked into before are passed over: {some(loops)}"
+        yield f"{root}: {plural(len(loops), 'link')} to folders looked into before passed over: {some(loops)}"
     suffixes = sum((source.left_out for source in sources), Counter())
     left = [f"{count} {suffix or 'without suffix'}" for suffix, count in suffixes.most_common()]
     outside = sum(len(listing.get("", [])) for listing in listings.values() if len(listing) > 1)
-    left += [f"{outside} pictures that lie in no class folder"] if outside else []
+    left += [f"{plural(outside, 'picture')} outside of class folders"] if outside else []
     if left:
         yield f"{root}: left out {', '.join(left)}{how_to_read(suffixes)}"
 

@@ -149,7 +149,7 @@ class Pictures:
             self._leave_out(damaged)
             return mean
         total, count = np.zeros((self.size, self.size, 3), np.int64), 0     # whole numbers: exact in any order
-        with Bar(len(self), "pictures", what, hidden=not progress) as bar:
+        with Bar(len(self), "picture", what, hidden=not progress) as bar:
             for pictures, _, indices in self.batches(64, seed=0, epoch=0, shuffle=False):
                 total += pictures.sum(axis=0, dtype=np.uint32)
                 count += len(indices)

@@ -23,7 +23,7 @@ from zfcore.data.loader import cache_folder
 from zfcore.data.transforms import CorruptImage, decode, square
 from zfcore.files import text
 from zfcore.hdf5 import open_h5
-from zfcore.terminal import Bar, printable, warn
+from zfcore.terminal import Bar, plural, printable, warn
 
 MOST = 50_000                     # pictures; among more, near-duplicates are not looked for: that would take longer than an epoch
 STEPS = 2**11                     # of a thumbnail's values: their products then add up exactly, on every machine alike
@@ -43,9 +43,9 @@ def split(root, dataset, fraction, say):
             leaders[of_class] = of_class[grouped(thumbs[of_class])]
     places = np.array([place(dataset.below(i)) for i in range(n)])
     is_val = sides(places, labels, leaders, fraction)
-    alike = f"{int((leaders != np.arange(n)).sum())} near-duplicates kept with their like" if n <= MOST else \
+    alike = f"{plural(int((leaders != np.arange(n)).sum()), 'near-duplicate')} kept with the like" if n <= MOST else \
         f"near-duplicates not looked for among more than {MOST} pictures"
-    say(f"{root}: no parts train and val, so {int(is_val.sum())} of {n} pictures are for validation, by their names "
+    say(f"{root}: no parts train and val, so for validation {int(is_val.sum())} of {plural(n, 'picture')}, by their names "
         f"(--val-fraction {fraction:g}; {alike})")
     return is_val
 
@@ -100,7 +100,7 @@ def kept_thumbnails(root, dataset):
     known = _read(path)
     missing = [i for i, key in enumerate(keys) if key not in known]
     with ThreadPoolExecutor(CORES, thread_name_prefix="thumbnails") as pool, \
-            Bar(len(missing), "pictures", "looking for near-duplicates") as bar:
+            Bar(len(missing), "picture", "looking for near-duplicates") as bar:
         for i, thumb in zip(missing, pool.map(lambda i: thumbnail(dataset, i), missing)):
             known[keys[i]] = thumb
             bar.update()

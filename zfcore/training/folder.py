@@ -20,7 +20,7 @@ from zfcore.data.synthetic import Synthetic
 from zfcore.device import select
 from zfcore.files import anything, folder_made, inside, opener, read_json, table, text
 from zfcore.system import lock
-from zfcore.terminal import command, printable, warn
+from zfcore.terminal import command, plural, printable, warn
 from zfcore.training.config import TrainConfig, read_options
 from zfcore.training.deviations import deviations, open_questions
 
@@ -138,11 +138,11 @@ def check_pictures(folder, train, val):
         elif "" not in (sizes := (row[3], there[at].pop(0)[3])) and sizes[0] != sizes[1]:
             changed.append(row[2])
     if faults := _faults(gone, [row for rows in there.values() for row in rows]):
-        raise check.Expected(f"--resume {folder}", f"the {len(listed)} pictures that the run began with", faults,
+        raise check.Expected(f"--resume {folder}", f"the {plural(len(listed), 'picture')} that the run began with", faults,
                              f"put them back as they were, or begin a new run with --init-from {folder}")
     if changed:
-        warn(printable(f"{folder}: {len(changed)} of {len(listed)} pictures have changed since the run began, which goes on with them as they "
-                       f"are: {some(changed)}"))
+        warn(printable(f"{folder}: of {plural(len(listed), 'picture')} {len(changed)} changed since the run began, which goes on with what "
+                       f"there is now: {some(changed)}"))
     return True
 
 

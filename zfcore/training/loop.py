@@ -130,8 +130,8 @@ class Training:
         train, val = (part if isinstance(part, Pictures) else Pictures(part, *how) for part in parts)
         classes = train.dataset.classes
         if val.dataset.classes != classes:
-            raise check.Expected("validation pictures", f"the {len(classes)} classes of the training pictures",
-                                 f"{len(val.dataset.classes)} classes or other names")
+            raise check.Expected("validation pictures", f"the {plural(len(classes), 'class')} of the training pictures",
+                                 f"{plural(len(val.dataset.classes), 'class')} or other names")
         if (train.size, train.crop) != how[:2] or (val.size, val.crop) != how[:2]:
             raise check.Expected("pictures", f"squares of {how[0]} pixels for crops of {how[1]}, as the options say",
                                  f"{train.size} for {train.crop} and {val.size} for {val.crop}")
@@ -139,7 +139,7 @@ class Training:
         network, origin = cls.drawn_network(config, classes, checkpoint.layers if checkpoint else None), None
         if checkpoint is not None:
             if checkpoint.classes != classes:
-                raise check.Expected("--resume", f"the {len(checkpoint.classes)} classes of the checkpoint", differing(checkpoint.classes, classes),
+                raise check.Expected("--resume", f"the {plural(len(checkpoint.classes), 'class')} of the checkpoint", differing(checkpoint.classes, classes),
                                      "bring these back, or begin a new run with --init-from")
             if checkpoint.layers != network.table():
                 raise check.Expected("--resume", "the network of the checkpoint", "another network", "the code changed since; start a new run")
@@ -227,7 +227,7 @@ class Training:
         started = saved = looked = time.monotonic()
         earlier = self.sums.seconds            # of this epoch, before an interruption
         self.begin_sums()
-        with Bar(self.train.sound, "img", f"epoch {self.epoch + 1}/{c.epochs}", done=self.sums.count, stays=False) as bar:
+        with Bar(self.train.sound, "picture", f"epoch {self.epoch + 1}/{c.epochs}", done=self.sums.count, stays=False) as bar:
             for pictures, labels, indices in self.arriving():
                 if not len(labels):            # all damaged: nothing to learn, but the next one has a number higher
                     self.sums.batches += 1
@@ -273,7 +273,7 @@ class Training:
 
     def validate(self) -> Score:
         """The Score of the network as it is on the validation pictures, from their centre crop. Raises Stop as `run` does."""
-        with Watched(self.interrupt, self.val.sound, "img", "validation", stays=False) as bar:
+        with Watched(self.interrupt, self.val.sound, "picture", "validation", stays=False) as bar:
             return evaluate([self.trained], self.val,
                             self.config.micro_batch or self.config.batch_size, bar=bar, of="validation pictures")
 
@@ -362,7 +362,7 @@ class Training:
                 self.plateau.lr /= 10
                 lines.append(f"lr is now {self.plateau.lr:g}, as --drop-after says")
         elif self.plateau.update(score.top1):
-            lines.append(f"validation error has not improved for {self.plateau.patience} epochs: lr is now {self.plateau.lr:g}")
+            lines.append(f"validation error has not improved for {plural(self.plateau.patience, 'epoch')}: lr is now {self.plateau.lr:g}")
         if over_fits(self.history):
             lines.append("over-fits: the validation loss rises while the training error falls; best.h5 keeps the epoch with the lowest "
                          "validation error. Cures: more pictures, fewer epochs, a lower --keep-prob")
