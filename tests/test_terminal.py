@@ -125,7 +125,7 @@ def test_a_sentence_on_standard_error_fits_the_terminal_and_what_was_typed_stays
     assert len(lines) > 1 and all(len(line) <= (columns or 100) or line.strip(" ,;:") == str(missing) for line in lines)
 
 
-@given(st.integers(0, 3), st.sampled_from(["picture", "class", "linked folder", "near-duplicate", "branch", "box"]))
+@given(st.integers(0, 3), st.sampled_from(["picture", "class", "linked folder", "near-duplicate", "branch", "box", "epoch", "training picture"]))
 def test_a_number_agrees_with_its_noun(n, noun):
     plural = {"class": "classes", "branch": "branches", "box": "boxes"}.get(noun, f"{noun}s")
     assert terminal.plural(n, noun) == (f"1 {noun}" if n == 1 else f"{n} {plural}")

@@ -66,7 +66,8 @@ def plural(n: int, noun: str) -> str:
     """"1 picture", "2 pictures": a number and what it counts, a regular noun, perhaps with words before it."""
     if n == 1:
         return f"1 {noun}"
-    return f"{n} {noun}{'es' if noun.endswith(('s', 'x', 'ch', 'sh')) else 's'}"
+    hissing = noun.endswith(("s", "x", "ch", "sh")) and not noun.endswith("epoch")
+    return f"{n} {noun}{'es' if hissing else 's'}"
 
 
 def command(*words: object) -> str:
