@@ -17,6 +17,7 @@ from train.evaluate import main as evaluate
 from zfcore.check import Expected
 from zfcore.checkpoint import load, save, write_csv
 from zfcore.data import open_data
+from zfcore.terminal import command
 from zfcore.training import Training
 from zfcore.training.folder import check_pictures
 
@@ -123,7 +124,7 @@ def test_what_was_moved_is_named_from_where_to_where(seed, run, pictures, capsys
         (pictures/ways[name]).parent.mkdir(exist_ok=True)
         (pictures/name).rename(pictures/ways[name])
     said = refused(capsys, "--resume", run, "--epochs", "3")
-    assert "got 3 moved (" in said and "missing" not in said and f"--init-from {run}" in said
+    assert "got 3 moved (" in said and "missing" not in said and said.endswith(command("python", "-m", "train", "--data", pictures, "--init-from", run))
     assert all(f"{name!r} to {to!r}" in said for name, to in ways.items())
     for name, to in ways.items():
         (pictures/to).rename(pictures/name)
@@ -154,11 +155,11 @@ def test_a_run_knows_its_pictures_by_whatever_name_it_listed_them(before, now, m
     for row in rows:
         row["picture"] = before.format(part=row["part"], path=row["picture"])
     write_csv(run/"pictures.csv", (row.values() for row in rows), *rows[0])
-    assert check_pictures(run, *open_data(str(copy), 37))
+    assert check_pictures(run, *open_data(str(copy), 37), copy)
     rows[0]["picture"] = f"{rows[0]['picture']} is gone.png"
     write_csv(run/"pictures.csv", (row.values() for row in rows), *rows[0])
     with pytest.raises(Expected, match=r"got 1 missing \('.* is gone.png'\), 1 new \('"):
-        check_pictures(run, *open_data(str(copy), 37))
+        check_pictures(run, *open_data(str(copy), 37), copy)
 
 
 def test_classes_that_are_missing_or_new_are_named(run, pictures, capsys):

@@ -247,7 +247,7 @@ class Files:
 def _names_at(path):
     if not os.path.isdir(path):
         if not os.path.lexists(path):
-            raise Expected(path, "a picture or a folder of pictures", "nothing of that name")
+            raise Expected(path or "FILE_OR_FOLDER", "a picture or a folder of pictures", "nothing of that name" if path else "an empty name")
         return [path]
     folder = Folder(path)
     try:

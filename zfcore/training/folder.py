@@ -122,9 +122,9 @@ def _rows(part, dataset):
         yield part, dataset.classes[label], name, "" if size is None else str(size)
 
 
-def check_pictures(folder, train, val):
-    """True where there is a list of the run's pictures. Raises Expected unless the two data sets have those, each in its class, wherever
-    they lie now. Those whose files have other sizes are named on standard error; what is in the files is not compared."""
+def check_pictures(folder, train, val, data):
+    """True where there is a list of the run's pictures. Raises Expected unless the two data sets of `data` have those, each in its class,
+    wherever they lie now. Those whose files have other sizes are named on standard error; what is in the files is not compared."""
     if isinstance(train, Synthetic) or not (path := inside(folder, PICTURES)).is_file():
         return False
     there, gone, changed = defaultdict(list), [], []
@@ -139,7 +139,8 @@ def check_pictures(folder, train, val):
             changed.append(row[2])
     if faults := _faults(gone, [row for rows in there.values() for row in rows]):
         raise check.Expected(f"--resume {folder}", f"the {plural(len(listed), 'picture')} that the run began with", faults,
-                             f"put them back as they were, or begin a new run with --init-from {folder}")
+                             f"put them back as they were, or begin another run with these and its weights: "
+                             f"{command('python', '-m', 'train', '--data', data, '--init-from', folder)}")
     if changed:
         warn(printable(f"{folder}: of {plural(len(listed), 'picture')} {len(changed)} changed since the run began, which goes on with what "
                        f"there is now: {some(changed)}"))

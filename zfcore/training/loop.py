@@ -143,7 +143,7 @@ class Training:
                                      "bring these back, or begin a new run with --init-from")
             if checkpoint.layers != network.table():
                 raise check.Expected("--resume", "the network of the checkpoint", "another network", "the code changed since; start a new run")
-            is_known = folder is not None and check_pictures(folder, train.dataset, val.dataset)
+            is_known = folder is not None and check_pictures(folder, train.dataset, val.dataset, config.data)
             check_resumable("--resume", checkpoint, network, config.picture_size)
             network.load(checkpoint.parameters, device, checkpoint.buffers)
         elif config.init_from:
