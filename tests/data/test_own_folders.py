@@ -310,6 +310,6 @@ def test_links_that_lead_round_are_passed_over_wherever_they_stand(tmp_path, mon
 def test_a_set_with_nothing_to_validate_on_says_what_to_do(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
     root = write_set(tmp_path/"set", (1, 1))/"train"
-    with pytest.raises(Expected, match="--val-fraction, or put some into folders train and val"):
+    with pytest.raises(Expected, match="a class of two or more has some in both; or put them into folders train and val"):
         for part in open_folders(root):
             Pictures(part, 32, 30)

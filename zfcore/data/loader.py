@@ -78,7 +78,7 @@ class Pictures:
                  memory: int = MEMORY) -> None:
         if not len(dataset):
             raise Expected("pictures", "one or more in each part, training and validation", "none",
-                           "of few pictures take a larger --val-fraction, or put some into folders train and val")
+                           "a class of two or more has some in both; or put them into folders train and val")
         check_crop(size, crop)
         if workers < 0:
             raise Expected("--workers", "0 or more", workers)
