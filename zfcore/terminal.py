@@ -28,7 +28,8 @@ from tqdm import tqdm
 
 COLUMNS, NARROWEST = 100, 40     # of a line
 WORD = r"""(?:\$'(?:\\.|[^'\\])*'|'[^']*'|"[^"]*"|[^\s'"])+"""       # as a shell has them
-COPIED = re.compile(rf"""(?:python -m|pip install) {WORD}(?:(?<![,;)]) {WORD})*|(?<![^\s(\[])(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")(?!\w)""")
+COMMAND = rf"(?:python -m|pip install) {WORD}(?:(?<![,;)]) {WORD})*"
+COPIED = re.compile(COMMAND + r"""|(?<![^\s(\[])(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")(?!\w)""")
 GLUE = "\0"                      # in place of a space at which no line may end
 TELL_EVERY = 20                  # seconds between two lines about progress, where there is no terminal
 CLOSED = 128 + 13                # the status with which a shell tells of SIGPIPE
