@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from tests.train.conftest import write_set
 from train.__main__ import main as train
+from train.predict import main as predict
 from zfcore import check, plots, terminal
+from zfcore.__main__ import main as look
 from zfcore.check import Expected
 from zfcore.checkpoint import load
 
@@ -123,6 +125,19 @@ def test_a_sentence_on_standard_error_fits_the_terminal_and_what_was_typed_stays
     lines = err.strip().splitlines()
     assert sum(str(missing) in line for line in lines) == 1 and lines[0].startswith("error: ")
     assert len(lines) > 1 and all(len(line) <= (columns or 100) or line.strip(" ,;:") == str(missing) for line in lines)
+
+
+@pytest.mark.parametrize("words", [["train", "--device", "a b " * 40], ["zfcore", "x"], ["train.predict", "--crops", "two\nlines", "--run", "x"],
+                                   ["train", "--seed", "1" * 300], ["train", "--unheard-of", "x"]], ids=lambda words: words[0])
+def test_an_option_that_is_refused_is_refused_in_lines_that_fit(words, capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "_width", lambda: 100)
+    main = {"train": train, "zfcore": look, "train.predict": predict}[words[0]]
+    with pytest.raises(SystemExit) as end:
+        main(words[1:])
+    said = capsys.readouterr().err
+    typed = [word for word in map(terminal.printable, words) if " " in word or len(word) > 99]
+    assert end.value.code == 2 and "error: " in said and all(len(line) <= 100 or any(word in line for word in typed) for line in said.splitlines())
+    assert all(len(line.strip()) < len(word) + 5 for line in said.splitlines() for word in typed if word in line)
 
 
 @given(st.integers(0, 3), st.sampled_from(["picture", "class", "linked folder", "near-duplicate", "branch", "box", "epoch", "training picture"]))

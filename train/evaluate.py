@@ -12,7 +12,6 @@ softmaxes of its crops, and those of an ensemble the mean of its members' probab
     predictions.csv       each picture: its class, the predicted one, their probabilities, the true one's rank (1 is first)
     worst.png             the pictures whose true class was given the least probability
 """
-import argparse
 import filecmp
 import itertools
 import json
@@ -144,8 +143,8 @@ def add_options(p, output):
 
 
 def parser():
-    p = argparse.ArgumentParser(prog="python -m train.evaluate",
-                                description="Top-1 and top-5 error of a trained network, or of an ensemble of several.")
+    p = check.Parser(prog="python -m train.evaluate",
+                     description="Top-1 and top-5 error of a trained network, or of an ensemble of several.")
     add_options(p, "evaluation")
     p.add_argument("--data", help="the set, as for python -m train, or one folder of classes (default: what the "
                                   "runs were trained on)")

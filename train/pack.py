@@ -10,7 +10,6 @@ Shards of 512 pictures are written to OUTPUT.h5.parts/, each whole or not at all
 the shards move into it one by one, so that the disk never needs room for more than the finished file and a shard. Started
 again after whatever ended it, the same command goes on; the bytes of the file depend neither on that nor on --workers.
 """
-import argparse
 import json
 import math
 import os
@@ -386,7 +385,7 @@ def main(arguments=None):
 
 
 def parser():
-    p = argparse.ArgumentParser(prog="python -m train.pack", description="Pack pictures into one HDF5 file to train from.")
+    p = check.Parser(prog="python -m train.pack", description="Pack pictures into one HDF5 file to train from.")
     p.add_argument("source", metavar="SOURCE", help="ImageNet as downloaded or unpacked, class folders, tars of them, "
                                                      "a packed file, drawn:NAME")
     p.add_argument("output", metavar="OUTPUT.h5", type=Path, help="the file to write; OUTPUT.h5.parts lies beside it meanwhile")

@@ -9,7 +9,6 @@ A folder is written:
     probabilities.csv     each picture: the probability of every class
     predictions.png       the first pictures with their two likeliest classes
 """
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -67,8 +66,8 @@ def in_words(names, order, p, classes):
 
 # ------------------------------------------------------------------------------------------------------- command line
 def parser():
-    p = argparse.ArgumentParser(prog="python -m train.predict",
-                                description="What a trained network, or an ensemble of several, takes pictures for.")
+    p = check.Parser(prog="python -m train.predict",
+                     description="What a trained network, or an ensemble of several, takes pictures for.")
     p.add_argument("pictures", nargs="*", metavar="FILE_OR_FOLDER", help="pictures, and folders with pictures in them or below")
     add_options(p, "predictions")
     return p

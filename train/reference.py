@@ -6,7 +6,6 @@ The run is an ordinary one in DIR (default: runs/reference-NAME); stopped or kil
 What is written is its best checkpoint without what only training needs, its weights rounded to float16; the card tells what
 that network, not the one before rounding, does.
 """
-import argparse
 import hashlib
 import json
 import sys
@@ -36,7 +35,7 @@ RECIPES = {
 
 
 def parser():
-    p = argparse.ArgumentParser(prog="python -m train.reference", description=__doc__.split("\n\n")[0])
+    p = check.Parser(prog="python -m train.reference", description=__doc__.split("\n\n")[0])
     p.add_argument("name", choices=RECIPES)
     p.add_argument("--output", metavar="DIR", help="folder of the run (default: runs/reference-NAME)")
     return p

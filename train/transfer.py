@@ -41,8 +41,8 @@ MANY, FOLDS = check.whole_number(1, 10**6), check.whole_number(1, 1000)
 
 
 def parser():
-    p = argparse.ArgumentParser(prog="python -m train.transfer", formatter_class=argparse.RawDescriptionHelpFormatter,
-                                description=__doc__.split("\n\n")[0])
+    p = check.Parser(prog="python -m train.transfer", formatter_class=argparse.RawDescriptionHelpFormatter,
+                     description=__doc__.split("\n\n")[0])
     commands = p.add_subparsers(dest="table", required=True, metavar="|".join(HELP))
     for name, words in HELP.items():
         command = commands.add_parser(name, help=words, description=words)

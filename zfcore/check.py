@@ -8,7 +8,7 @@ import argparse
 import functools
 import sys
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -74,6 +74,16 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
 
 # Whole numbers that several command lines take.
 SEED, BATCH, THREADS = whole_number(0, 2**63 - 1), whole_number(1, 2**20), whole_number(0, 1024)
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser of a command line, whose refusals are lines like all others on standard error."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print how the command is used and what is wrong, and leave with status 2."""
+        self.print_usage(sys.stderr)
+        warn(f"{self.prog}: error: {printable(message)}")
+        sys.exit(2)
 
 
 def exit_with_message(main: Callable[..., Any]) -> Callable[..., Any]:

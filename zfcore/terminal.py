@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 COLUMNS, NARROWEST = 100, 40     # of a line
 WORD = r"""(?:\$'(?:\\.|[^'\\])*'|'[^']*'|"[^"]*"|[^\s'"])+"""       # as a shell has them
-COMMAND = rf"(?:python -m|pip install) {WORD}(?:(?<![,;)]) {WORD})*"
+COMMAND = rf"(?:python -m|pip install) {WORD}(?:(?<![,;:)]) {WORD})*"
 COPIED = re.compile(COMMAND + r"""|(?<![^\s(\[])(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")(?!\w)""")
 GLUE = "\0"                      # in place of a space at which no line may end
 TELL_EVERY = 20                  # seconds between two lines about progress, where there is no terminal
