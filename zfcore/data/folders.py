@@ -113,7 +113,7 @@ def _without_classes(source, prefix, paths, limit, shorter_side):
 
 
 def _above(part, source, prefix):
-    """What stands before the paths <class folder>/<name> of a part, or of "all", where its pictures are named."""
+    """Path that pictures of a part, or of "all", have before <class folder>/<name> in their names."""
     return prefix if part == "all" or isinstance(source, Folder) else f"{part}/"
 
 
