@@ -24,10 +24,11 @@ def _cache(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def _unhurried():
-    """How far something is, is told every so many seconds of the whole run, and so in any test."""
+    """How far something is, is told every so many seconds of the whole run, and so in any test. A sentence on standard error is one line."""
     from zfcore import terminal
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(terminal, "TELL_EVERY", 1e9)
+        patch.setattr(terminal, "_width", lambda: 1_000_000)
         yield
 
 

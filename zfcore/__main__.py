@@ -3,7 +3,6 @@
     python -m zfcore redraw FILE.h5 ...      draws figures again from what was saved, of any command; it needs no network
     python -m zfcore import FILE ...         a network of another engine becomes a run; export RUN ... is the way back
 """
-import argparse
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,7 +31,7 @@ def main(arguments=None):
 
 
 def parser():
-    p = argparse.ArgumentParser(prog="python -m zfcore", description="Look into a trained network.")
+    p = check.Parser(prog="python -m zfcore", description="Look into a trained network.")
     names = p.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         one = names.add_parser(name, help=command.HELP, description=command.HELP, conflict_handler="resolve")      # its own win

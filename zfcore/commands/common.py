@@ -24,6 +24,7 @@ from zfcore.deconvnet import check_units, feature_layer, unit_count
 from zfcore.files import anything, folder_made, inside, mapping, read_json, table
 from zfcore.kernel import PRECISIONS
 from zfcore.networks import home_of
+from zfcore.terminal import plural
 
 
 def option(*flags, **keywords):
@@ -112,9 +113,9 @@ def class_numbers(names, classes, count):
     for name in names:
         if name not in classes:
             close = difflib.get_close_matches(name, classes, n=3, cutoff=0.5) or classes[:10]
-            raise check.Expected("--label", f"one of the {len(classes)} classes, e.g. {', '.join(close)}", repr(name))
+            raise check.Expected("--label", f"one of the {plural(len(classes), 'class')}, e.g. {', '.join(close)}", repr(name))
     if len(names) not in (1, count):
-        raise check.Expected("--label", f"one name, or one for each of {count} pictures", f"{len(names)} names")
+        raise check.Expected("--label", f"one name, or one for each of {plural(count, 'picture')}", plural(len(names), "name"))
     return np.array([classes.index(name) for name in names]*(count//len(names)))
 
 
