@@ -13,6 +13,7 @@ from zfcore.data import data_in_words
 from zfcore.deconvnet import unit_count
 from zfcore.networks import card, names
 from zfcore.ops.clip_filter_rms import rms
+from zfcore.terminal import plural
 
 FORMAT, VERSION = "zfcore atlas", 1
 TOLD_ELSEWHERE = "kind", "name", "seed", "number", "rounding", "F", "M", "K", "S", "P"      # of a layer's fields
@@ -109,7 +110,7 @@ def curves(folder, model):
         return None
     plots.save(plots.learning_curves(model.history), folder.path/"curves.svg")
     last = model.history["val_error"][-1]
-    return {"file": "curves.svg", "alt": f"loss and error over {len(model.history['epoch'])} epochs; the validation error ends at {100*last:.1f} %"}
+    return {"file": "curves.svg", "alt": f"loss and error over {plural(len(model.history['epoch']), 'epoch')}; the validation error ends at {100*last:.1f} %"}
 
 
 # ------------------------------------------------------------------------------------------------------------------ pictures
