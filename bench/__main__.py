@@ -3,12 +3,12 @@ import argparse
 import sys
 
 from bench import cpu, figures, gpu, loader, occlusion, pack, projections, recipes, resources, step, tables
-from zfcore.check import Expected, exit_with_message
+from zfcore.check import Expected, Parser, exit_with_message
 from zfcore.device import select
 
 
 def parser():
-    p = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    p = Parser(prog="python -m bench", description=__doc__)
     gpu.add_arguments(p)
     where = p.add_subparsers(dest="where")
     cpu.add_arguments(where.add_parser("cpu", help="ZFNet on NumPy beside PyTorch on the same cores",

@@ -3,18 +3,17 @@
     python -m zfcore redraw FILE.h5 ...      draws figures again from what was saved, of any command; it needs no network
     python -m zfcore import FILE ...         a network of another engine becomes a run; export RUN ... is the way back
 """
-import argparse
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from zfcore import check, plots, results
+from zfcore import check, results
 from zfcore.commands import COMMANDS, TOOLS
 from zfcore.commands.common import FORMAT, SHARED
 from zfcore.files import numbered
 from zfcore.terminal import printable, say, status_of, warn
 
-WRITTEN = tuple(f".{kind}" for kind in (*plots.FORMATS, "md", "csv"))
+WRITTEN = tuple(f".{kind}" for kind in (*results.FIGURES, "md", "csv"))
 REDRAW = "draw figures again from saved arrays, of any command; needs no network"
 
 
@@ -32,7 +31,7 @@ def main(arguments=None):
 
 
 def parser():
-    p = argparse.ArgumentParser(prog="python -m zfcore", description="Look into a trained network.")
+    p = check.Parser(prog="python -m zfcore", description="Look into a trained network.")
     names = p.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         one = names.add_parser(name, help=command.HELP, description=command.HELP, conflict_handler="resolve")      # its own win

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.backend import CPU, Device, to_device, to_host
 from zfcore.data import check_there, data_in_words, open_data, same_place
-from zfcore.data.folders import VAL_FRACTION, nfc
-from zfcore.data.known import PICTURES, listed_pictures
+from zfcore.data.folders import VAL_FRACTION
+from zfcore.data.known import PICTURES, listed_pictures, listed_places, places
 from zfcore.data.loader import DataSet, Pictures
 from zfcore.data.transforms import centre_crops, ten_crops
 from zfcore.device import select
@@ -30,7 +30,7 @@ from zfcore.models import from_checkpoint, start_of
 from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import softmax
-from zfcore.terminal import printable, warn
+from zfcore.terminal import plural, printable, warn
 
 FOREIGN = {suffix for suffix in SUFFIXES if suffix not in (".h5", ".hdf5")}        # these are zfcore's own too
 
@@ -75,8 +75,8 @@ class Trained:
 
     def __repr__(self):
         from_where = f"{self.path}: " if self.path else ""
-        return (f"{from_where}{self.name}, {'x'.join(map(str, self.network.input_shape[1:]))} pixels, {len(self.classes)} classes, "
-                f"after {self.epoch} epochs")
+        return (f"{from_where}{self.name}, {'x'.join(map(str, self.network.input_shape[1:]))} pixels, {plural(len(self.classes), 'class')}, "
+                f"after {plural(self.epoch, 'epoch')}")
 
     @property
     def name(self) -> str:
@@ -155,8 +155,11 @@ class Trained:
         path = self.path and (self.path if self.path.is_dir() else self.path.parent)/PICTURES
         if not path or not path.is_file():
             return False
-        own = {nfc(name.partition("/")[2]) for _, _, name, _ in listed_pictures(path)}
-        return 2*len(own & {nfc(name.partition("/")[2]) for name in dataset.names}) > len(own)
+        if not dataset.classes:
+            return False
+        there = set(places("", dataset))
+        own = set(listed_places([("", *row[1:]) for row in listed_pictures(path)], there))
+        return 2*len(own & there) > len(own)
 
     def prepared(self, dataset: DataSet, upscale: bool = False, workers: int = 2) -> Pictures:
         """The pictures of a data set, prepared as its own were."""

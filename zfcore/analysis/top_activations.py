@@ -29,6 +29,7 @@ from zfcore.files import numbered
 from zfcore.hints import Bar, FilePath, Ints
 from zfcore.network import Rules
 from zfcore.ops.window import Regions, cut
+from zfcore.terminal import plural
 from zfcore.trained import Trained
 
 MID_GREY = 128
@@ -199,7 +200,7 @@ def check_pass(found, model, pictures, layers, k, batch_size, what):
     """Raise Expected unless `found`, which `what` names, is a pass over all of these pictures with this network."""
     _continued(found, _start(model, pictures, layers, k, batch_size, first=0), what, model.network)
     if not found.complete:
-        raise check.Expected(what, f"all of {found.total} pictures", f"the pictures {_spoken(found.ranges)}")
+        raise check.Expected(what, f"all of {plural(found.total, 'picture')}", f"the pictures {_spoken(found.ranges)}")
 
 
 def _continued(kept, wanted, file, network):
