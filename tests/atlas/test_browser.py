@@ -181,6 +181,15 @@ def test_the_first_page_is_ready_within_a_second_and_reads_only_its_own_data(vis
     assert {url.split("/sheets/")[1] for url in visit.asked if "/sheets/" in url} <= {"cover.webp"}
 
 
+def test_sheets_are_loaded_when_their_tiles_come_near(visit):
+    page = visit.visit("#conv3/4")
+    visit.until("document.querySelector('.pair .tile').style.backgroundImage")
+    far = "document.querySelector('.halves section:last-child .tile')"
+    assert page.evaluate(f"{far}.getBoundingClientRect().top > innerHeight + 400 && !{far}.style.backgroundImage")
+    page.evaluate(f"{far}.scrollIntoView()")
+    visit.until(f"{far}.style.backgroundImage.includes('checks')")
+
+
 def test_a_tile_is_its_cutting_of_the_sheet(visit):
     page = visit.visit("#block%2Fconv2")
     tile = page.locator(".grid .tile").nth(35)
@@ -267,6 +276,10 @@ def test_the_map_places_units_tells_their_names_and_zooms(visit, root):
     page.get_by_role("button", name="Zoom in").click()
     wide = page.locator(".land a").evaluate_all("all => all.map(node => node.getBoundingClientRect().left)")
     assert np.ptp(wide) > 1.3*np.ptp(xs)
+    page.locator(".frame").evaluate("node => { node.scrollTop = 0; node.focus() }")
+    page.keyboard.press("ArrowDown")               # moves the map, and leads to no other layer
+    visit.until("document.querySelector('.frame').scrollTop > 0")
+    assert page.url.endswith("#conv3")
 
 
 def test_keys_walk_through_units_and_layers(visit):
@@ -310,7 +323,8 @@ def test_the_slider_fades_from_projection_to_patch_and_stays(visit):
 
 def test_a_pair_shows_its_box_in_the_whole_picture(visit, root):
     layer, whole = data(root, "layer-conv3"), data(root, "whole")
-    ranks = [rank for rank, number in enumerate(layer["pictures"][4]) if number % 7]
+    ranks = [rank for rank, (number, box) in enumerate(zip(layer["pictures"][4], layer["boxes"][4]))
+             if number % 7 and (min(box) < 0 or max(box) > 48)]                # over the border
     page = visit.visit("#conv3/4")
     page.locator(".pair").nth(ranks[-1]).hover()
     number, told = layer["pictures"][4][ranks[-1]], page.locator(".beside").inner_text()
@@ -476,16 +490,20 @@ def test_little_is_shown_where_there_is_little(browser, tmp_path, how):
     root = example.write(tmp_path, **{"layers": SMALL, **how})
     network = data(root, "network")
     visitor = Visitor(browser, (root/"index.html").as_uri(), 390)
-    addresses = ["", "#look", *(f"#picture/{one['number']}" for one in network["pictures"][:1])]
+    opened, addresses = [], ["", "#look", *(f"#picture/{one['number']}" for one in network["pictures"][:1])]
     for layer in network["layers"]:
         address = ("#layer/" if layer["name"] in ("pictures", "layer") else "#") + quote(layer["name"], safe="")
-        addresses += [address, f"{address}/0"]
+        opened, addresses = [*opened, address], [*addresses, address, f"{address}/0"]
     for address in addresses:
         page = visitor.visit(address)
         assert page.locator("main .trouble").count() == 0 and "undefined" not in page.locator("main").inner_text(), address
         assert "NaN" not in page.locator("main").inner_text() and "null" not in page.locator("main").inner_text(), address
         wide, window = visitor.widths()
         assert wide <= window, address
+        assert page.locator("[class=null], [class=undefined], [href=null]").count() == 0
+    visitor.visit("")
+    links = visitor.page.locator(".layers h3 a").evaluate_all("all => all.map(node => node.getAttribute('href'))")
+    assert links == opened
     visitor.close()
 
 
