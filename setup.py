@@ -24,6 +24,7 @@ setup(
         "cuda12": ["cupy-cuda12x[ctk]>=14"],
         "bench": ["nvidia-cudnn-frontend>=1.14"],
         "import": ["onnx>=1.21", "protobuf>=4", "safetensors>=0.4"],                  # networks from elsewhere
+        "atlas": ["scikit-learn>=1.3"],                        # the map of units
         "heif": ["pillow-heif>=0.20"],                         # pictures of iPhones (.heic)
         "docs": ["pdoc>=16"],
         "test": ["pytest>=8", "hypothesis>=6.100"],

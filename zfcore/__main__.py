@@ -26,7 +26,8 @@ def main(arguments=None):
         else:
             redraw(args) if args.command == "redraw" else work(COMMANDS[args.command], args)
     except KeyboardInterrupt as stop:
-        warn("\nstopped" if args.command in TOOLS else "\nstopped; what is on the disk is whole, and the same command goes on with a pass over pictures")
+        goes_on = args.command not in TOOLS or TOOLS[args.command].GOES_ON
+        warn("\nstopped; what is on the disk is whole, and the same command goes on with a pass over pictures" if goes_on else "\nstopped")
         sys.exit(status_of(stop))
 
 

@@ -7,10 +7,10 @@
 
 Every analysis takes one as its first argument; an ensemble is a list of them.
 """
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -48,6 +48,7 @@ class Trained:
     val_fraction   which share of that was for validation, where it has no parts
     path       where it was opened; None: nowhere
     begun      makes the same network with the random weights that its training began with; None where they are not known
+    history    {column: values, a row an epoch}, what `plots.learning_curves` draws; {} where it is not known
     device     where the arrays are
 
     Raises Expected where mean image, class names and network do not fit."""
@@ -60,6 +61,7 @@ class Trained:
     begun: Callable[[], Network | None] | None = None
     device: Device = CPU
     val_fraction: float = VAL_FRACTION
+    history: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def __post_init__(self):
         outputs, (_, H, W) = self.network.shapes[-1], self.network.input_shape
@@ -193,7 +195,7 @@ def open(path: FilePath, device: Literal["auto", "cpu", "gpu"] = "auto", precisi
     return Trained(network, device.array(checkpoint.mean_image), checkpoint.classes, checkpoint.epoch,
                    checkpoint.state.get("data", None if "imported" in checkpoint.state else ""), Path(path),
                    (lambda: start_of(checkpoint, device, precision)) if checkpoint.state.get("init") else None, device,
-                   checkpoint.state.get("val_fraction", VAL_FRACTION))
+                   checkpoint.state.get("val_fraction", VAL_FRACTION), checkpoint.history)
 
 
 def _from_elsewhere(path, device, precision):

@@ -10,6 +10,7 @@ from zfcore.terminal import printable, say
 HELP = "a trained network as a file of ONNX, safetensors or PyTorch"
 FORMATS = {"onnx": ("onnx_writer", (".onnx",)), "safetensors": ("safetensors", (".safetensors",)),
            "torch": ("pytorch", (".pth", ".pt"))}
+GOES_ON = False
 OPTIONS = [
     option("run", metavar="RUN", help="a run's folder, a checkpoint file, or a network that comes with zfcore, e.g. drawn"),
     option("--format", choices=tuple(FORMATS), required=True),

@@ -13,6 +13,7 @@ from zfcore.interchange.means import read_answers, read_mean
 from zfcore.terminal import command, plural, printable, say
 
 HELP = "a network of ONNX, Caffe, PyTorch, safetensors or Keras becomes a run"
+GOES_ON = False
 OPTIONS = [
     option("file", metavar="FILE", type=Path, help=", ".join(interchange.SUFFIXES)),
     option("--graph", metavar="PROTOTXT", type=Path, help="the layers of a .caffemodel (default: the .prototxt beside it)"),
