@@ -28,10 +28,15 @@ def network_page(folder, source, layers, called, pages, pictures, notes, data, p
         "format": FORMAT, "version": VERSION, "made": time.strftime("%Y-%m-%d"), "zfcore": zfcore.__version__,
         "name": model.name, "run": str(model.path or ""), "epoch": model.epoch, "input": model.network.input_shape,
         "data": None if data is None else data_in_words(data), "part": part, "total": source.top.total if source.top else 0,
-        "classes": source.classes, "outputs": len(model.classes), "labelled": source.labels is not None, "errors": errors(model), "notes": notes,
+        "classes": source.classes, "outputs": len(model.classes), "labelled": source.labels is not None, "shares": shares(source), "errors": errors(model), "notes": notes,
         "table": table(model.network, dict(zip(layers, called))), "layers": [summary(model.network, name, page) for name, page in zip(layers, pages)],
         "cover": cover(folder, source, layers, pages, bar), "curves": curves(folder, model),
         "pictures": [{key: one[key] for key in ("number", "name", "label")} for one in pictures], "compare": compare})
+
+
+def shares(source):
+    """Share that each class has of all pictures; None where they have no classes."""
+    return None if source.labels is None else np.bincount(source.labels, minlength=len(source.classes))/len(source.labels)
 
 
 def notes_of(source, units):
@@ -40,15 +45,15 @@ def notes_of(source, units):
         return []
     found, counts = [], {layer: unit_count(source.model.network, layer) for layer in units}
     if few := [f"{len(of)} of {counts[layer]} of {layer}" for layer, of in units.items() if len(of) < counts[layer]]:
-        found.append(f"Not all units have pages: {', '.join(few)}. --units all makes pages of all.")
+        found.append(f"Not all units have pages: {', '.join(few)}. `--units all` makes pages of all.")
     if source.labels is None:
         found.append("The pictures have no classes, so nothing is said of selectivity.")
     if source.model.start is None:
         found.append("It is not known with which weights its training began, so the sanity checks lack the untrained network.")
     if not source.epochs and source.model.data is not None:
-        found.append("How the units came about (figure 4) is not shown, as the run kept no epochs; python -m train --keep-epochs 1 2 5 keeps some.")
+        found.append("How the units came about (figure 4) is not shown, as the run kept no epochs; `python -m train --keep-epochs 1 2 5` keeps some.")
     if find_spec("sklearn") is None:
-        found.append('There are no maps of units, as scikit-learn is not installed: pip install "zfcore[atlas]", then make the atlas in a new folder.')
+        found.append('There are no maps of units, as scikit-learn is not installed: `pip install "zfcore[atlas]"`, then make the atlas in a new folder.')
     return found
 
 

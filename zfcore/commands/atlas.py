@@ -137,9 +137,9 @@ def from_kept(args, model, units, output, why):
     mark = atlas.fingerprint(source.fingerprint, {layer: of.tolist() for layer, of in units.items()}, args.seed)
     folder = atlas.place(output, mark)
     if not atlas.is_complete(folder):
-        notes = [f"Its pictures are not to be had ({why}); --data FOLDER names others. What is here was kept by `zfcore top-activations`, "
+        notes = [f"Its pictures are not to be had ({why}); `--data FOLDER` names others. What is here was kept by `zfcore top-activations`, "
                  f"without classes, sanity checks, growth and pages of pictures." if units else
-                 f"What its units see is not shown, as there are no pictures ({why}); --data FOLDER names some."]
+                 f"What its units see is not shown, as there are no pictures ({why}); `--data FOLDER` names some."]
         with folder_made(folder):
             atlas.make(folder, mark, source, units, notes=notes)
     return folder

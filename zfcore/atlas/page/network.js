@@ -7,7 +7,7 @@
     const [channels, height, width] = network.input;
     const kind = {1: "grey pictures", 3: "colour pictures"}[channels] || `pictures of ${channels} channels`;
     const layers = network.table.filter(row => row.parameters > 0);
-    const weights = layers.reduce((sum, row) => sum + row.parameters, 0), classes = network.classes.length;
+    const weights = layers.reduce((sum, row) => sum + row.parameters, 0), classes = network.outputs;
     return [make("strong", {}, name(network.name)),
       ` looks at ${kind} of ${height} × ${width} pixels through ${plural(layers.length, "layer")}`,
       ` with ${count(weights)} weights`,
@@ -77,12 +77,14 @@
         make("td", {}, row.shape.join(" × ")), make("td", {}, row.parameters ? count(row.parameters) : ""),
         make("td", {}, row.field === null ? "all" : String(row.field))))))));
 
-  function classes(network) {
-    if (!network.classes.length) return null;
+  /** The network's own classes, and those that only the pictures have. */
+  function classes({classes, outputs}) {
     const list = names => make("ul", {class: "names"}, names.map(text => make("li", {}, name(text))));
-    const first = network.classes.slice(0, 30), rest = network.classes.slice(30);
-    return section(plural(network.classes.length, "class", "classes"), list(first),
-      rest.length ? atlas.dom.later(`${count(rest.length)} more`, () => list(rest)) : null);
+    const few = (title, names) => names.length ? section(title, list(names.slice(0, 30)),
+      names.length > 30 ? atlas.dom.later(`${count(names.length - 30)} more`, () => list(names.slice(30))) : null) : null;
+    const others = classes.slice(outputs);
+    return [few(plural(outputs, "class", "classes"), classes.slice(0, outputs)),
+      few(`${plural(others.length, "class", "classes")} of the pictures that the network does not know`, others)];
   }
 
   const curves = ({curves}) => curves && section("Learning curves",

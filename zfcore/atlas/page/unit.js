@@ -28,17 +28,15 @@
         layer.selectivity ? `, selectivity ${number(layer.selectivity[position])}. ` : ". "]);
   }
 
-  /** Classes of the strongest pictures. What share the commonest has of all pictures follows from the selectivity. */
+  /** Classes of the strongest pictures, with the share that each has of all pictures. */
   function histogram(layer, position) {
     const row = layer.histogram && layer.histogram[position], all = layer.counted && layer.counted[position];
     if (!row || !row.length || !all) return null;
-    const base = layer.selectivity ? row[0][1] / all - layer.selectivity[position] : undefined;
-    const rows = row.map(([k, count], rank) => ({
-      name: name(className(k) ?? `class ${k}`), share: count / all, text: percent(count / all),
-      mark: rank === 0 && base !== undefined ? Math.max(base, 0) : undefined}));
+    const {shares} = atlas.store.network;
+    const rows = row.map(([k, count]) => ({
+      name: name(className(k) ?? `class ${k}`), share: count / all, text: percent(count / all), mark: shares ? shares[k] : undefined}));
     return section(`Classes of its ${all} strongest pictures`, atlas.bars.shares("classes of the strongest pictures", rows),
-      base === undefined ? null
-        : make("p", {class: "faint"}, `The stroke: of all pictures, ${percent(Math.max(base, 0))} are of the first class.`));
+      shares ? make("p", {class: "faint"}, "The stroke: the share that the class has of all pictures.") : null);
   }
 
   function evolution(layer, position) {
