@@ -133,7 +133,7 @@ def test_units_that_never_fire_are_left_out_of_the_figure_and_counted(place, tmp
     assert np.subtract(with_dead, Image.open(tmp_path/"conv2_2.png").size).tolist() == [0, LINE]
     run(place, tmp_path, "--layers", "conv2", "--units", "1", "--k", "2")
     said = " ".join(capsys.readouterr().out.split())
-    assert "conv2: none of the 1 units fires on any picture, so there is no figure" in said and "which stays; this one is conv2_3.h5" in said
+    assert "conv2: none of 1 unit fires on any picture, so there is no figure" in said and "which stays; this one is conv2_3.h5" in said
     assert (tmp_path/"conv2_3.h5").is_file() and not (tmp_path/"conv2_3.png").exists()
 
 

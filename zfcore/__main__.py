@@ -39,7 +39,7 @@ def parser():
         for flags, keywords in [*SHARED, *command.OPTIONS]:
             one.add_argument(*flags, **keywords)
     for name, tool in TOOLS.items():
-        one = names.add_parser(name, help=tool.HELP, description=tool.HELP)
+        one = names.add_parser(name, help=tool.HELP, description=tool.HELP, conflict_handler="resolve")
         for flags, keywords in tool.OPTIONS:
             one.add_argument(*flags, **keywords)
     again = names.add_parser("redraw", help=REDRAW, description=REDRAW)

@@ -67,7 +67,7 @@ def test_what_is_timed_of_decoding_asks_no_file_and_of_the_others_does(root, tmp
     monkeypatch.setattr(pack, "Pictures", from_here_on)
     assert all(seconds > 0 for seconds in runs["decoding", 1]())
     for name in ("reading", "pixels"):
-        with pytest.raises(Expected, match="damaged pictures"):
+        with pytest.raises(Expected, match="damaged picture"):
             runs[name, 2]()
 
 

@@ -504,7 +504,7 @@ def test_a_picture_that_the_run_was_trained_on_is_listed_and_left_out(call, tmp_
     call(*command, output=tmp_path/"with")
     call(*command, "--without-duplicates", output=tmp_path/"without")
     assert used == [set(range(sum(COUNTS) + 1))]*2 + [set(range(sum(COUNTS)))]*2         # the copy is the last one
-    assert "1 pictures of the new set that correlate by 0.95 or more" in (tmp_path/"without/table4.md").read_text()
+    assert "1 picture of the new set that correlates by 0.95 or more" in (tmp_path/"without/table4.md").read_text()
     assert "were not looked for" in (tmp_path/"with/table4.md").read_text()
 
 

@@ -1,6 +1,7 @@
 """The page of a layer: its units with their pictures and projections (paper, figure 2), and what else is known of each."""
 import numpy as np
 
+from zfcore import plots
 from zfcore.analysis.portraits import (arranged, class_counts, descriptor, mean_projection, most_alike, net_weights, selectivity, strongest_weights,
                                        weighted_below)
 from zfcore.analysis.sanity_checks import check_possible, conditions, found_pictures, sanity_checks
@@ -8,7 +9,6 @@ from zfcore.analysis.top_activations import field_regions, sees_all, unit_views
 from zfcore.atlas.sheets import LOSSLESS, fitted, plain, shown_side
 from zfcore.check import Expected
 from zfcore.deconvnet import unit_count
-from zfcore.plots import signed_tiles
 
 K = 9                             # pictures of a unit that are shown
 ROWS = 8                          # units that share a sheet
@@ -49,7 +49,7 @@ def pictures_and_projections(folder, source, top, layer, called, units, bar):
     described, small, large = [], {"strongest": [], "mean": [], "patch": []}, {"projection": [], "patch": []}
     for number, of_sheet in sheets_of(units):
         views = source.views(top, layer, of_sheet, bar)
-        shaded, mean = np.stack([signed_tiles(of_unit) for of_unit in views.projections]), mean_projection(views)
+        shaded, mean = np.stack([plots.signed_tiles(of_unit) for of_unit in views.projections]), mean_projection(views)
         for kind, tiles in (("projection", shaded), ("patch", views.patches)):
             large[kind].append(sheet(folder, f"{called}-{kind}-{number}", tiles))
         for kind, tiles in (("strongest", shaded[:, 0]), ("mean", each_signed(mean)), ("patch", views.patches[:, 0])):
@@ -69,7 +69,7 @@ def sheet(folder, name, tiles):
 
 def each_signed(projections):
     """Signed (...,f,f,3) -> 0..1 as `plots.signed_tiles`, each by its own scale."""
-    return np.stack([signed_tiles(one[None])[0] for one in projections.reshape(-1, *projections.shape[-3:])]).reshape(projections.shape)
+    return np.stack([plots.signed_tiles(one[None])[0] for one in projections.reshape(-1, *projections.shape[-3:])]).reshape(projections.shape)
 
 
 # ---------------------------------------------------------------------------------------------------------- the pass's numbers

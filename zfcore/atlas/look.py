@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from zfcore import check
+from zfcore import check, plots
 from zfcore.analysis.occlusion import Occlusion, check_square, occlusion
 from zfcore.analysis.top_activations import crops, field_boxes, field_regions
 from zfcore.atlas.sheets import LOSSLESS, fitted, shown_side, webp
@@ -21,7 +21,6 @@ from zfcore.deconvnet import DECONVNET, check_units, descend, feature_layer, fin
 from zfcore.files import file_names
 from zfcore.network import Rules
 from zfcore.ops.softmax_loss import softmax
-from zfcore.plots import signed_tiles
 from zfcore.trained import Trained
 
 STRONGEST, LIKELIEST = 6, 10      # units of a layer, classes that are told
@@ -190,7 +189,7 @@ def _short(values):
 def sheet(projections: NDArray[np.float32]) -> bytes:
     """The WebP file of signed projections (k,f,f,3) in a row: 0 is mid-grey, each to its own scale, the pixels of small ones
     enlarged to squares."""
-    tiles = fitted(np.stack([signed_tiles(one) for one in projections]), _most(projections))
+    tiles = fitted(np.stack([plots.signed_tiles(one) for one in projections]), _most(projections))
     return webp(np.concatenate(list(tiles), axis=1), projections.shape[1] <= LOSSLESS)
 
 

@@ -10,7 +10,7 @@ from zfcore.analysis.matching import matching
 from zfcore.atlas.layer_page import K
 from zfcore.atlas.serve import serve
 from zfcore.atlas.source import Looked, kept_source
-from zfcore.commands.common import SHARED, UNITS, chosen, chosen_units, open_model, open_pictures, option
+from zfcore.commands.common import FORMAT, SHARED, UNITS, chosen, chosen_units, open_model, open_pictures, option
 from zfcore.files import folder_made, inside
 from zfcore.networks import home_of
 from zfcore.terminal import Bar, printable, say
@@ -18,7 +18,7 @@ from zfcore.terminal import Bar, printable, say
 HELP = "walk through a network in a browser: its units, what excites them, how they are connected"
 GOES_ON = True
 OPTIONS = [
-    *[(flags, keywords) for flags, keywords in SHARED if flags[0] not in ("--format", "--output")],
+    *[shared for shared in SHARED if shared is not FORMAT],
     option("--output", help="folder to write (default: RUN/figures/atlas)"),
     option("--layers", nargs="+", help="those that have pages (default: all with weights)"),
     option("--units", default="random:1000", help=UNITS),

@@ -230,7 +230,7 @@ class _Reader:
         self.values[node.output[0]] = made
 
     def _normalising(self, node, inputs):
-        """What a node makes that is a part of PyTorch's response normalisation; None of others."""
+        """Value of a node that is a part of PyTorch's response normalisation; None of others."""
         squares = next((value for value in inputs if isinstance(value, Squares)), None)
         if squares is None:
             twice = node.op_type == "Mul" and len(inputs) == 2 and inputs[0] is inputs[1] and isinstance(inputs[0], Flow)
@@ -248,7 +248,7 @@ class _Reader:
         return made
 
     def _chosen(self, node, inputs):
-        """What an If gives whose condition is known; None of other nodes."""
+        """Value of an If whose condition is known; None of other nodes."""
         if node.op_type != "If" or len(inputs) != 1 or not isinstance(inputs[0], np.ndarray) or inputs[0].size != 1 or len(node.output) != 1:
             return None
         a = self._attributes(node, 1)

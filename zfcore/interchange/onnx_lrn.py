@@ -37,7 +37,7 @@ class Squares:
 
 
 def squares_behind(op_type: str, a: Any, value: Squares, others: Sequence[Any], pictures: Sequence[Any]) -> Squares | None:
-    """What an operator with attributes `a` makes of Squares and constants; None where that is nothing of the kind. `pictures` are
+    """Result of an operator with attributes `a` on Squares and constants; None where that is nothing of the kind. `pictures` are
     the ways in which a shape may write the number of pictures."""
     if not all(one is None or isinstance(one, np.ndarray) and (one.dtype != object or op_type == "Reshape") for one in others):
         return None
