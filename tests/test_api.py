@@ -26,7 +26,7 @@ def test_what_is_not_there_is_said_with_what_is():
 
 def test_the_list_in_the_docstring_is_the_whole_of_it():
     told = set(re.findall(r"\w+", zfcore.__doc__.split("What there is")[1]))
-    results = {"TopActivations", "UnitViews", "Evolution", "Invariance", "Diagnosis", "Occlusion", "Correspondence", "SanityChecks", "Probe",
+    results = {"TopActivations", "UnitViews", "Evolution", "Invariance", "Diagnosis", "Occlusion", "Correspondence", "SanityChecks", "Probe", "Matching",
                "Projection", "Checkpoint", "feature_layers", "shares_of_start"}            # what the named ones return or take
     assert set(zfcore.__all__) - results <= told
 

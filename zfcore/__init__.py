@@ -12,6 +12,7 @@ What there is, from the outside in (zfcore/README.md walks through it):
     top_activations, unit_views     figure 2            evolution       figure 4            invariance      figure 5
     diagnose                        figure 6            occlusion       figure 7            correspondence  figure 8, table 1
     sanity_checks                   what projections owe to what was learned                probe           table 7
+    matching                        which units of two networks answer alike
     project, GRADIENT, DECONVNET, GUIDED                         one activation back to the pixels, by the paper's three rules
     build, MODELS, Network, layers                               networks as tables of layers
     open_data, Pictures                                          pictures
@@ -44,6 +45,7 @@ _PLACES = {                       # {module: what of it is public here}
     "zfcore.analysis.occlusion": ("occlusion", "Occlusion"),
     "zfcore.analysis.correspondence": ("correspondence", "Correspondence"),
     "zfcore.analysis.sanity_checks": ("sanity_checks", "SanityChecks", "shares_of_start"),
+    "zfcore.analysis.matching": ("matching", "Matching"),
     "zfcore.analysis.probing": ("probe", "Probe", "feature_layers"),
     "zfcore.deconvnet": ("project", "Projection", "GRADIENT", "DECONVNET", "GUIDED"),
     "zfcore.models": ("build", "MODELS"),

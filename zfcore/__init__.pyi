@@ -17,6 +17,8 @@ from zfcore.analysis.invariance import Invariance as Invariance
 from zfcore.analysis.invariance import invariance as invariance
 from zfcore.analysis.occlusion import Occlusion as Occlusion
 from zfcore.analysis.occlusion import occlusion as occlusion
+from zfcore.analysis.matching import Matching as Matching
+from zfcore.analysis.matching import matching as matching
 from zfcore.analysis.probing import Probe as Probe
 from zfcore.analysis.probing import feature_layers as feature_layers
 from zfcore.analysis.probing import probe as probe
