@@ -1,0 +1,108 @@
+"""Page, Markdown and CSV of a reproduction: index.html beside the items' figures, reproduction.md, numbers.csv."""
+import html
+import re
+from importlib.resources import files
+from urllib.parse import quote
+
+from jinja2 import Environment, StrictUndefined
+
+from train import report
+from train.paper import ITEMS, outcome
+from train.paper.outcome import VERDICTS
+from zfcore.checkpoint import atomic, write_csv
+from zfcore.terminal import printable
+
+RULE = ("A claim is judged by differences from a control, one a picture, unit, fold or pair of seeds: it agrees where the whole 95 % interval of their mean lies "
+        "on the claim's side of 0, does not agree where it lies on the other side, and is undecided otherwise. Facts without a spread agree where they "
+        "are the paper's. Each claim is judged by itself: of claims without anything in them about one in forty would be found to agree by chance. "
+        "Intervals over pictures or units are about this one network, those over seeds about such trainings.")
+SIGNS = dict(zip(VERDICTS, ("✓", "✗", "?", "–")))
+
+
+def write(setting):
+    """Write all three from the outcomes that there are. Raises Unwritable where the disk refuses."""
+    found = {}
+    for name in ITEMS:
+        try:
+            found[name] = outcome.load(setting.folder(name))
+        except OSError:
+            continue
+    rows = [(name, n.what, n.paper, *("" if x is None else f"{x:.8g}" for x in (n.here, n.low, n.high)), n.unit, n.rule, n.verdict)
+            for name, one in found.items() for n in one.numbers or (outcome.Number(ITEMS[name].claim, None, rule=one.lacking, verdict=one.verdict),)]
+    write_csv(setting.output/"numbers.csv", rows, "item", "what", "paper", "here", "low", "high", "unit", "rule", "verdict")
+    for name, text in (("reproduction.md", markdown(setting, found)), ("index.html", page(setting, found))):
+        with atomic(setting.output/name) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+# -------------------------------------------------------------------------------------------------------------- in words
+def clock(seconds):
+    """"5 s", "3 min", "2.5 h"."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds/60:.0f} min" if seconds < 5400 else f"{seconds/3600:.1f} h"
+
+
+def shown(value):
+    """A number as the page shows it: three digits that count, more where there are more before the point."""
+    if value is None:
+        return ""
+    if abs(value) >= 1000 or value == round(value) and abs(value) < 1e6:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2g}" if 0 < abs(value) < 0.1 else f"{value:.2f}"
+
+
+def interval(number):
+    return "" if number.low is None or number.high is None else f"{shown(number.low)} to {shown(number.high)}"
+
+
+def verdict_in_words(found):
+    """"3 agree, 1 undecided" of an Outcome; why it could not be measured."""
+    if found.lacking:
+        return f"not measurable here: {found.lacking}"
+    words = {VERDICTS[0]: "agree", VERDICTS[1]: "do not agree", VERDICTS[2]: "undecided", VERDICTS[3]: "not measurable here"}
+    singular = {VERDICTS[0]: "agrees", VERDICTS[1]: "does not agree"}
+    return ", ".join(f"{count} {singular.get(word, words[word]) if count == 1 else words[word]}" for word, count in found.verdicts.items()) or "numbers alone"
+
+
+def took(found):
+    """"12 s, said beforehand 10 s; 383 pictures; 6 networks trained"."""
+    of = found.took
+    return "; ".join([clock(of["seconds"]) + (f", said beforehand {clock(found.beforehand)}" if found.beforehand else ""),
+                      *([f"{of['pictures']:,} pictures looked at"] if of["pictures"] else []), *([f"{of['networks']} networks trained"] if of["networks"] else [])])
+
+
+# -------------------------------------------------------------------------------------------------------------- Markdown
+def markdown(setting, found):
+    """The text of reproduction.md."""
+    parts = ["# The paper reproduced", plain(setting.about()), RULE,
+             report.table(["", "asks", "verdicts"], [[name, plain(ITEMS[name].title), plain(verdict_in_words(one))] for name, one in found.items()], text=(0, 1, 2))]
+    for name, one in found.items():
+        item = ITEMS[name]
+        parts += [f"## {name}: {plain(item.title)}", f"Paper, section {item.section}. {plain(item.claim)}"]
+        if one.lacking:
+            parts.append(f"**Not measurable here.** {plain(one.lacking)}")
+        if one.numbers:
+            parts.append(report.table(["", "paper", "here", "95 %", "", "verdict", "by"], [
+                [plain(n.what), plain(n.paper), shown(n.here), interval(n), plain(n.unit), n.verdict, plain(n.rule)] for n in one.numbers], text=(0, 1, 4, 5, 6)))
+        parts += [f"![{plain(picture.shows)}]({quote(name + '/' + picture.file)})" for picture in one.figures]
+        parts += [plain(text) for text in (one.protocol, one.notes) if text]
+        parts.append(f"It took {took(one)}; {', '.join(f'{key} {value}' for key, value in one.versions.items())}; seed {setting.seed}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def plain(text):
+    """Text that Markdown shows as it is: without tags of HTML, links, or ends of cells and lines."""
+    return re.sub(r"([\\`*_\[\]])", r"\\\1", html.escape(printable(text), quote=False)).replace("|", "/")
+
+
+# ------------------------------------------------------------------------------------------------------------------ page
+def page(setting, found):
+    """The text of index.html. Everything that comes from pictures, runs or files is escaped."""
+    template = files("train.paper").joinpath("page.html").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(shown=shown, interval=interval, address=quote, printable=printable)
+    counts = {word: sum(one.verdicts.get(word, 0) for one in found.values()) for word in VERDICTS}
+    return environment.from_string(template).render(
+        about=setting.about(), run=setting.run, scale=setting.scale, seed=setting.seed, rule=RULE, counts=counts, signs=SIGNS,
+        items=[{"item": ITEMS[name], "one": one, "words": verdict_in_words(one), "took": took(one), "sign": SIGNS.get(one.verdict, "~")}
+               for name, one in found.items()],
+        missing=[item for name, item in ITEMS.items() if name not in found])
