@@ -1,11 +1,11 @@
-"""The whole paper on a run and its pictures: every figure and table made, each beside the paper's number or claim, with a verdict.
+"""The whole paper on a run and its pictures: every figure and table, each beside the paper's number or claim, with a verdict.
 
     python -m train.reproduce [fig2 ... table7 | all] --run RUN --output DIR [--data D] [--scale minutes|hours|paper]
     python -m train.reproduce --output DIR --check OTHER
 
-DIR/index.html is the page of it all, reproduction.md and numbers.csv say the same; DIR/ITEM/ holds an item's arrays, figures and
-outcome.json, DIR/networks/ and DIR/features/ what several items share. What is finished is not made again and what was stopped or
-killed goes on, so the command can be given again at any time, with other items too. How long each item takes here is said
+DIR/index.html is the page of it all, reproduction.md and numbers.csv say the same; DIR/ITEM/ holds an item's arrays, figures
+and outcome.json, DIR/networks/ and DIR/features/ what several items share. What is finished is not made again and what was
+stopped or killed goes on, so the command can be given again at any time, with other items too. How long each item takes here is said
 beforehand, measured on a few pictures and steps.
 
 --check OTHER compares DIR with an earlier folder and names every number that is not the same to the bit; the status is then 1.
@@ -35,16 +35,19 @@ def parser():
     p.add_argument("--run", help="a run's folder, a checkpoint file, or a network that comes with zfcore, e.g. drawn")
     p.add_argument("--data", metavar="D", help="class folders, a tar or drawn:NAME (default: what the run was trained on)")
     p.add_argument("--output", metavar="DIR", required=True, help="folder of the reproduction")
-    p.add_argument("--scale", choices=SCALES, default="minutes", help="minutes (default): few pictures and networks; hours: as in bench/results; "
+    p.add_argument("--scale", choices=SCALES, default="minutes", help="minutes (default): few pictures and networks; hours: "
+                                                                      "as in bench/results; "
                                                                       "paper: the paper's own protocol")
     p.add_argument("--caltech101", type=Path, metavar="DIR", help="101_ObjectCategories, for tables 4 and 7")
     p.add_argument("--caltech256", type=Path, metavar="DIR", help="256_ObjectCategories, for tables 5 and 7, figure 9")
     p.add_argument("--voc", type=Path, metavar="DIR", help="VOCdevkit, for table 6")
-    p.add_argument("--landmarks", type=Path, metavar="FILE.json", help="where parts are in pictures that lie beside it, for table 1")
+    p.add_argument("--landmarks", type=Path, metavar="FILE.json", help="where parts are in pictures that lie beside it, for "
+                                                                       "table 1")
     p.add_argument("--seed", type=check.SEED, default=0, help="draws what is random (0)")
     p.add_argument("--device", default="auto", help="auto, cpu or gpu")
     p.add_argument("--workers", type=check.THREADS, default=2, help="threads that decode pictures (2)")
-    p.add_argument("--check", type=Path, metavar="OTHER", help="an earlier folder, to compare with; without ITEM and --run nothing is made")
+    p.add_argument("--check", type=Path, metavar="OTHER", help="an earlier folder, to compare with; without ITEM and --run "
+                                                               "nothing is made")
     return p
 
 
@@ -87,7 +90,8 @@ def prepared(args):
     model = trained.open(args.run, args.device)
     pictures = model.pictures(args.data, workers=args.workers)
     options = {name: getattr(args, name) for name in ("caltech101", "caltech256", "voc", "landmarks")}
-    setting = Setting(args.run, args.data, Path(args.output), args.scale, args.seed, model, pictures, args.device, args.workers, options)
+    setting = Setting(args.run, args.data, Path(args.output), args.scale, args.seed, model, pictures, args.device, args.workers,
+                      options)
     begun = {"scale": args.scale, "seed": args.seed, "key": setting.weights_and_pictures}
     StudyFolder(args.output, scale=SCALES, seed=int, key=str).remember(begun, alone=True)
     return setting
@@ -124,12 +128,15 @@ def kept(output, name):
 
 
 def forecast(setting, items):
-    """{name: seconds} that the items take here; those that cannot be measured are not among them."""
-    speed, seconds = speed_of(setting.model, setting.pictures), {}
+    """{name: seconds} that those items take here which can be measured; what several share is the first one's."""
+    speed, seconds, counted = speed_of(setting.model, setting.pictures), {}, set()
     with Bar(len(items), "item", "how long it will take", stays=False) as bar:
         for item in items:
             if not item.lacks(setting):
-                seconds[item.name] = item.seconds(setting, speed)
+                takes = item.seconds(setting, speed)
+                takes = takes if isinstance(takes, dict) else {item.name: takes}
+                seconds[item.name] = sum(value for what, value in takes.items() if what not in counted)
+                counted.update(takes)
             bar.update()
     return seconds
 
@@ -137,7 +144,8 @@ def forecast(setting, items):
 def said_beforehand(items, scale, seconds):
     """Lines: how long each item will take, all together, and what they will not settle."""
     for item in items:
-        yield f"{item.name:10}" + (f"about {page.clock(seconds[item.name])}" if item.name in seconds else "cannot be measured here")
+        yield f"{item.name:10}" + (f"about {page.clock(seconds[item.name])}" if item.name in seconds else "cannot be measured "
+                                                                                                          "here")
     yield f"{'together':10}about {page.clock(sum(seconds.values()))} on this machine, at --scale {scale}"
     of = {}
     for item in items:
@@ -147,8 +155,8 @@ def said_beforehand(items, scale, seconds):
 
 
 def made(setting, item, beforehand):
-    """The Outcome of an item. Where something is wrong with what it needs, that is its outcome, and it is tried again next time; a disk
-    that is full, or somebody else at work, ends the command."""
+    """The Outcome of an item. Where something is wrong with what it needs, that is its outcome, and it is tried again next time;
+    a disk that is full, or somebody else at work, ends the command."""
     began, key, lacks = time.monotonic(), setting.key(item), item.lacks(setting)
     try:
         found = Outcome(item.name, lacking=lacks) if lacks else item.make(setting)
@@ -162,13 +170,10 @@ def made(setting, item, beforehand):
 
 def summary(setting, wanted):
     """A line an item, and how many claims have which verdict."""
-    found = [kept(setting.output, item.name) for item in wanted]
-    count = {}
-    for one in found:
-        for word, number in one.verdicts.items():
-            count[word] = count.get(word, 0) + number
-    lines = [f"{item.name:10}{page.verdict_in_words(one)}" for item, one in zip(wanted, found)]
-    return "\n".join(["", *lines, "", "claims: " + ", ".join(f"{number} {word}" for word, number in count.items())])
+    found = {item.name: kept(setting.output, item.name) for item in wanted}
+    lines = [f"{name:10}{page.verdict_in_words(one)}" for name, one in found.items()]
+    counts = ", ".join(f"{number} {word}" for word, number in page.claims(found).items())
+    return "\n".join(["", *lines, "", f"claims: {counts}; {page.facts(found)} agree"])
 
 
 # ---------------------------------------------------------------------------------------------------------- --check

@@ -39,7 +39,8 @@ def run(tmp_path_factory):
             for k in range(count):
                 pixels = np.clip(np.array(colour) + rng.normal(0, 60, (37, 41, 3)), 0, 255)
                 Image.fromarray(pixels.astype(np.uint8)).save(root/"pictures"/part/name/f"{k:02}.png")
-    train(["--data", str(root/"pictures"), "--preset", "tiny", "--image-size", "32", "--batch-size", "6", "--epochs", "2", "--keep-epochs", "1", "2",
+    train(["--data", str(root/"pictures"), "--preset", "tiny", "--image-size", "32", "--batch-size", "6", "--epochs", "2",
+           "--keep-epochs", "1", "2",
            "--workers", "0", "--device", "cpu", "--output", str(root/"run")])
     yield root/"run"
     patch.undo()
@@ -49,7 +50,8 @@ def run(tmp_path_factory):
 def undrawn(monkeypatch):
     """Figures take longer than all else: each is one pixel."""
     monkeypatch.setattr(plots, "save", lambda drawn, path: Image.new("RGB", (1, 1)).save(path))
-    for name in ("occlusion", "invariance", "evolution", "diagnostics", "sanity_checks", "correspondence", "unit_blocks", "beside_paper", "learning_curves",
+    for name in ("occlusion", "invariance", "evolution", "diagnostics", "sanity_checks", "correspondence", "unit_blocks",
+                 "beside_paper", "learning_curves",
                  "filters", "accuracy_curve", "accuracy_by_layer", "average_precisions"):
         monkeypatch.setattr(plots, name, lambda *_: None)
 
@@ -65,7 +67,8 @@ def numbers(folder):
 
 # ---------------------------------------------------------------------------------------------------------------- rules
 @pytest.mark.parametrize("differences, verdict", [
-    ([3.0, 4, 5, 4], AGREES), ([-3.0, -4, -5, -4], DOES_NOT), ([3.0, -4, 5, -4], UNDECIDED), ([5.0], UNDECIDED), ([], UNDECIDED),
+    ([3.0, 4, 5, 4], AGREES), ([-3.0, -4, -5, -4], DOES_NOT), ([3.0, -4, 5, -4], UNDECIDED), ([5.0], UNDECIDED),
+                                                  ([], UNDECIDED),
     ([math.nan, 3, 4, 5], AGREES), ([math.nan]*3, UNDECIDED), ([2.0]*7, AGREES), ([0.0]*7, UNDECIDED)])
 def test_paired_differences_are_judged_by_their_whole_interval(differences, verdict):
     found = paired("a claim", differences)
@@ -86,7 +89,8 @@ def test_the_interval_of_two_groups_is_welchs():
     degrees = sum(errors)**2/(errors[0]**2/5 + errors[1]**2/6)
     assert int(degrees) == 7 and found.here == pytest.approx(np.mean(one) - np.mean(other))
     assert found.high - found.here == pytest.approx(2.364624*math.sqrt(sum(errors)), rel=1e-6) and found.verdict == UNDECIDED
-    assert of_two_groups("a claim", [9.0, 10, 11], [1.0, 2, 3]).verdict == AGREES and of_two_groups("", [1.0, 2, 3], [9.0, 10, 11]).verdict == DOES_NOT
+    assert of_two_groups("a claim", [9.0, 10, 11], [1.0, 2, 3]).verdict == AGREES and of_two_groups("", [1.0, 2, 3],
+                                                                                                    [9.0, 10, 11]).verdict == DOES_NOT
     assert of_two_groups("a claim", [1.0], [1.0, 2]).verdict == UNDECIDED
 
 
@@ -97,11 +101,13 @@ def test_the_jackknife_of_a_mean_is_its_students_interval():
 
 
 def test_facts_agree_where_they_are_the_papers():
-    assert exactly("", 110, 110).verdict == AGREES and exactly("", 109, 110).verdict == DOES_NOT and exactly("", 1e-6, 0, near=1e-4).verdict == AGREES
+    assert exactly("", 110, 110).verdict == AGREES and exactly("", 109, 110).verdict == DOES_NOT and exactly("", 1e-6, 0,
+                                                                                                             near=1e-4).verdict == AGREES
 
 
 @pytest.mark.parametrize("words, whole", [
-    ([AGREES, AGREES], AGREES), ([AGREES, UNDECIDED], "agrees in part"), ([DOES_NOT, UNDECIDED], DOES_NOT), ([UNDECIDED], UNDECIDED),
+    ([AGREES, AGREES], AGREES), ([AGREES, UNDECIDED], "agrees in part"), ([DOES_NOT, UNDECIDED], DOES_NOT),
+                                          ([UNDECIDED], UNDECIDED),
     ([UNDECIDED, NOT_HERE], UNDECIDED), ([AGREES, DOES_NOT], "agrees in part"), ([NOT_HERE], NOT_HERE), ([""], ""), ([], "")])
 def test_an_items_verdict_is_that_of_its_claims(words, whole):
     assert Outcome("fig2", tuple(Number("a claim", 1.0, verdict=word) for word in words)).verdict == whole
@@ -110,7 +116,8 @@ def test_an_items_verdict_is_that_of_its_claims(words, whole):
 def views(projections, pictures=None):
     n, k, f = projections.shape[:3]
     pictures = np.zeros((n, k), np.int64) if pictures is None else pictures
-    return UnitViews("conv2", np.arange(n), np.ones((n, k), np.float32), pictures, np.zeros((n, k, 2), np.int64), np.zeros((n, k, 4), np.int64),
+    return UnitViews("conv2", np.arange(n), np.ones((n, k), np.float32), pictures, np.zeros((n, k, 2), np.int64),
+                     np.zeros((n, k, 4), np.int64),
                      np.full((n, k), "x"), projections, np.zeros(projections.shape, np.uint8))
 
 
@@ -134,7 +141,8 @@ def test_the_commonest_class_of_a_unit():
 def test_every_item_has_an_outcome_which_says_what_it_lacks(run, tmp_path, monkeypatch, capsys):
     for name, value in (("epochs", 1), ("image_size", 32)):
         monkeypatch.setitem(ablation.SCALES["tiny"].options, name, value)
-    monkeypatch.setattr(setting.Setting, "of", lambda self, minutes, hours, paper, own=setting.Setting.of: few(own(self, minutes, hours, paper)))
+    monkeypatch.setattr(setting.Setting, "of", lambda self, minutes, hours, paper,
+                        own=setting.Setting.of: few(own(self, minutes, hours, paper)))
     monkeypatch.setattr("zfcore.analysis.invariance.STEPS", 16)
     one = []
 
@@ -148,15 +156,18 @@ def test_every_item_has_an_outcome_which_says_what_it_lacks(run, tmp_path, monke
     made_by(run, tmp_path/"out", "--caltech256", str(tmp_path/"empty"))
     said, found = capsys.readouterr().out, {name: outcome.load(tmp_path/"out"/name) for name in ITEMS}
     assert set(found) == set(ITEMS) and all(f"{name:10}" in said for name in ITEMS)
-    assert {name for name, one in found.items() if one.lacking} == {"table1", "table3", "table4", "fig9", "table5", "table6", "table7"}
-    for name, word in {"table1": "--landmarks", "table3": "--scale hours", "table4": "--caltech101", "table6": "--voc", "fig9": "no class folders"}.items():
+    assert {name for name, one in found.items() if one.lacking} == {"table1", "table3", "table4", "fig9", "table5", "table6",
+                                                                    "table7"}
+    for name, word in {"table1": "--landmarks", "table3": "--scale hours", "table4": "--caltech101", "table6": "--voc",
+                       "fig9": "no class folders"}.items():
         assert word in found[name].lacking
     assert {n.verdict for n in found["fig7"].numbers if n.what == "P falls where the object is hidden"} == {NOT_HERE}
     assert found["fig4"].numbers and found["table2"].took["networks"] == 4 and found["fig6"].took["networks"] == 4
     rows = numbers(tmp_path/"out")
     assert {row["item"] for row in rows} == set(ITEMS) and {row["verdict"] for row in rows} <= {"", *VERDICTS}
     for name, one in found.items():
-        assert all((tmp_path/"out"/name/picture.file).is_file() for picture in one.figures) and one.took["seconds"] >= 0 and one.versions["numpy"]
+        assert all((tmp_path/"out"/name/picture.file).is_file()
+                   for picture in one.figures) and one.took["seconds"] >= 0 and one.versions["numpy"]
         assert one.lacking or one.protocol
 
 
@@ -173,9 +184,11 @@ def test_tables_4_and_7_judge_what_the_folds_have(transfers, tmp_path, monkeypat
     (tmp_path/"table4").mkdir()
     found = make(here)
     claims = {n.what: n for n in found.numbers if n.verdict}
-    assert set(claims) == {"2 a class: features learned elsewhere beat random weights trained there", "2 a class: what was learned serves here",
+    assert set(claims) == {"2 a class: features learned elsewhere beat random weights trained there", "2 a class: what was "
+                                                                                                      "learned serves here",
                            "4 a class: what was learned serves here"}
-    run, untrained = ([n for n in found.numbers if n.what.startswith("4 a class: features of the") and word in n.what][0] for word in ("run", "control"))
+    run, untrained = ([n for n in found.numbers if n.what.startswith("4 a class: features of the") and word in n.what][0]
+                      for word in ("run", "control"))
     assert claims["4 a class: what was learned serves here"].here == pytest.approx(run.here - untrained.here)
     assert found.took["networks"] == 2 and seconds(here, setting.Speed(1, 1, 1)) > 0
     monkeypatch.setattr(setting.Setting, "of", lambda self, minutes, *_: 4 if minutes == 15 else minutes)
@@ -186,7 +199,8 @@ def test_tables_4_and_7_judge_what_the_folds_have(transfers, tmp_path, monkeypat
 def test_table_6_judges_the_classes(transfers, tmp_path):  # noqa: F811
     found = of_transfer.average_precision(of_run(transfers/"run", tmp_path, voc=transfers/"voc"))
     claim, = (n for n in found.numbers if n.verdict)
-    assert claim.what == "the run's features beat features of random weights" and "87.8" in [n.paper for n in found.numbers if n.what.startswith("dog")]
+    assert claim.what == "the run's features beat features of random weights" and "87.8" in [n.paper for n in found.numbers
+                                                                                             if n.what.startswith("dog")]
 
 
 def of_run(run, output, **options):
@@ -237,7 +251,8 @@ def test_a_full_disk_ends_it_and_it_goes_on_when_there_is_room(run, tmp_path, mo
     monkeypatch.setattr(atomic, "__exit__", refuse)
     with pytest.raises(SystemExit) as left:
         made_by(run, tmp_path/"out", "fig1", "fig3")
-    assert left.value.code == 2 and "make room there" in capsys.readouterr().err and "fig3" not in {row["item"] for row in numbers(tmp_path/"out")}
+    assert left.value.code == 2 and "make room there" in capsys.readouterr().err and "fig3" not in {row["item"]
+                                                                                                    for row in numbers(tmp_path/"out")}
     full[0] = False
     made_by(run, tmp_path/"out", "fig1", "fig3")
     assert {row["item"] for row in numbers(tmp_path/"out")} == {"fig1", "fig3"}
@@ -257,12 +272,15 @@ def test_what_could_not_be_made_is_tried_again_and_what_another_option_allows_is
         reproduce.make_all(here, [item])
     assert len(tried) == 2 and outcome.load(tmp_path/"fig3").lacking == "this: expected that, got other"
     table6 = ITEMS["table6"]
-    assert here.key(table6) != of_run(run, tmp_path, voc=tmp_path).key(table6) and here.key(ITEMS["fig2"]) == of_run(run, tmp_path, voc=tmp_path).key(ITEMS["fig2"])
+    assert here.key(table6) != of_run(run, tmp_path, voc=tmp_path).key(table6) and here.key(ITEMS["fig2"]) == of_run(run,
+                                                                                                                     tmp_path, voc=tmp_path).key(ITEMS["fig2"])
 
 
 @pytest.mark.parametrize("words, said", [
-    (["fig10", "--run", "RUN"], "item: expected one of all, fig1"), (["fig3"], "--run: expected"), (["--run", "RUN", "--voc", "nowhere"], "--voc: expected"),
-    (["fig3", "--run", "RUN", "--scale", "hours"], "the study that was begun there (scale minutes)"), (["--check", "nowhere"], "--check: expected")])
+    (["fig10", "--run", "RUN"], "item: expected one of all, fig1"), (["fig3"], "--run: expected"),
+                                         (["--run", "RUN", "--voc", "nowhere"], "--voc: expected"),
+    (["fig3", "--run", "RUN", "--scale", "hours"], "the study that was begun there (scale minutes)"), (["--check", "nowhere"],
+                                                                                                       "--check: expected")])
 def test_what_cannot_be_is_one_sentence(run, tmp_path, capsys, words, said):
     made_by(run, tmp_path/"out", "fig3")
     capsys.readouterr()
@@ -275,7 +293,8 @@ def test_a_folder_that_holds_something_else_is_left_alone(run, tmp_path, capsys)
     (tmp_path/"mine.txt").write_text("precious")
     with pytest.raises(SystemExit) as left:
         made_by(run, tmp_path, "fig3")
-    assert left.value.code == 2 and "a new or empty folder" in capsys.readouterr().err and [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+    assert left.value.code == 2 and "a new or empty folder" in capsys.readouterr().err and [p.name
+                                                                                            for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
 # -------------------------------------------------------------------------------------------------------------- --check
@@ -317,8 +336,10 @@ class Tags(HTMLParser):
 
 def test_hostile_names_are_shown_and_never_run(run, tmp_path):
     here = of_run(run, tmp_path)
-    found = {"fig2": Outcome("fig2", (Number(HOSTILE, 1.0, rule=HOSTILE, unit="%", paper="</table>", verdict=AGREES),), (Picture(f"{HOSTILE}.png", HOSTILE),),
-                             HOSTILE, "\x1b[31m\u202e", took={"seconds": 1.0, "pictures": 2, "networks": 0}, versions={"<b>": "<i>"}),
+    found = {"fig2": Outcome("fig2", (Number(HOSTILE, 1.0, rule=HOSTILE, unit="%", paper="</table>", verdict=AGREES),),
+                             (Picture(f"{HOSTILE}.png", HOSTILE),),
+                             HOSTILE, "\x1b[31m\u202e", took={"seconds": 1.0, "pictures": 2, "networks": 0},
+                             versions={"<b>": "<i>"}),
              "fig3": Outcome("fig3", lacking=HOSTILE, took={"seconds": 1.0, "pictures": 0, "networks": 0}, versions={})}
     text, tags = page.page(here, found), Tags()
     tags.feed(text)
@@ -326,9 +347,11 @@ def test_hostile_names_are_shown_and_never_run(run, tmp_path):
     assert all(address.startswith(("#", "numbers.csv", "reproduction.md", "fig2/%3Cscript%3E")) for address in tags.addresses)
     told = page.markdown(here, found)
     assert "<script" not in told and "</table" not in told and "[x](y)" not in told
-    assert len({line.count("|") for line in told.splitlines() if line.startswith("|") and "alert" in line and line.count("|") > 5}) == 1
+    assert len({line.count("|") for line in told.splitlines() if line.startswith("|") and "alert" in line
+                and line.count("|") > 5}) == 1
 
 
-@pytest.mark.parametrize("value, said", [(None, ""), (0.0, "0"), (62_357_608.0, "62,357,608"), (87.685, "87.7"), (0.10678, "0.11"), (0.0672, "0.067"), (-3.0, "-3"), (-0.456, "-0.46")])
+@pytest.mark.parametrize("value, said", [(None, ""), (0.0, "0"), (62_357_608.0, "62,357,608"), (87.685, "87.7"),
+                                         (0.10678, "0.11"), (0.0672, "0.067"), (-3.0, "-3"), (-0.456, "-0.46")])
 def test_numbers_are_shown_with_the_digits_that_count(value, said):
     assert page.shown(value) == said

@@ -8,6 +8,8 @@
 """
 from train.paper import facts, looking, networks, transfers
 
-ORDER = ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "table1", "table2", "table3", "table4", "fig9", "table5", "table6", "table7", "sanity")
-ITEMS = {item.name: item for item in sorted((*facts.ITEMS, *looking.ITEMS, *networks.ITEMS, *transfers.ITEMS), key=lambda item: ORDER.index(item.name))}
+ORDER = ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "table1", "table2", "table3", "table4", "fig9", "table5",
+         "table6", "table7", "sanity")
+ITEMS = {item.name: item for item in sorted((*facts.ITEMS, *looking.ITEMS, *networks.ITEMS, *transfers.ITEMS),
+                                            key=lambda item: ORDER.index(item.name))}
 ALIASES = {"fig8": "table1"}      # one analysis, two results of the paper

@@ -1,5 +1,5 @@
-"""Outcome of one item of the paper: its numbers beside the paper's, the verdicts on its claims, its figures, and what it took. It
-lies in ITEM/outcome.json, whole or not at all, and is read again instead of being made again.
+"""Outcome of one item of the paper: its numbers beside the paper's, the verdicts on its claims, its figures, and what it took.
+It lies in ITEM/outcome.json, whole or not at all, and is read again instead of being made again.
 
 A claim is judged by differences from a control, one a picture, unit, fold or seed: it agrees where the whole 95 % interval of
 their mean lies on the claim's side of 0, does not where it lies on the other side, and is undecided otherwise (train.claims;
@@ -89,8 +89,8 @@ class Outcome:
 
 # ------------------------------------------------------------------------------------------------------- numbers and rules
 def paired(what, differences, unit="", paper="", of="pictures", little=False):
-    """The Number of a claim by differences from its control, one each `of` something; NaN ones, where nothing could be measured,
-    are left out. With `little` it claims that nothing differs."""
+    """The Number of a claim by differences from its control, one each `of` something; NaN ones, where nothing could be
+    measured, are left out. With `little` it claims that nothing differs."""
     known = np.asarray(differences, float).ravel()
     known = known[np.isfinite(known)]
     if len(known) < 2:
@@ -102,21 +102,23 @@ def paired(what, differences, unit="", paper="", of="pictures", little=False):
 
 
 def of_two_groups(what, one, other, unit="", paper="", of="units"):
-    """The Number of the claim that `one` lies above `other`, two groups that are not paired, by Welch's interval of the difference of
-    their means, the degrees of freedom rounded down."""
+    """The Number of the claim that `one` lies above `other`, two groups that are not paired, by Welch's interval of the
+    difference of their means, the degrees of freedom rounded down."""
     groups = [values[np.isfinite(values)] for values in (np.asarray(one, float).ravel(), np.asarray(other, float).ravel())]
     sizes = " and ".join(str(len(group)) for group in groups)
     if min(map(len, groups)) < 2:
-        return Number(what, None, unit=unit, paper=paper, rule=f"needs two {of} or more on both sides, there are {sizes}", verdict=VERDICTS[2])
+        return Number(what, None, unit=unit, paper=paper, rule=f"needs two {of} or more on both sides, there are {sizes}",
+                      verdict=VERDICTS[2])
     mean = float(groups[0].mean() - groups[1].mean())
     errors = [float(group.var(ddof=1))/len(group) for group in groups]
     degrees = sum(errors)**2/sum(e*e/(len(group) - 1) for e, group in zip(errors, groups)) if sum(errors) else 1
     half = student(max(1, math.floor(degrees)), 0.95)*math.sqrt(sum(errors))
-    return Number(what, mean, mean - half, mean + half, unit, paper, f"95 % interval (Welch's) over {sizes} {of}", verdict(mean, half))
+    return Number(what, mean, mean - half, mean + half, unit, paper, f"95 % interval (Welch's) over {sizes} {of}",
+                  verdict(mean, half))
 
 
 def jackknife(statistic, n):
-    """(value, half its 95 % interval) of a statistic of n things; `statistic(kept)` gives it of the things where kept (n,) bool is True."""
+    """(value, half its 95 % interval) of a statistic of n things; `statistic(kept)` gives it of those where kept (n,) is True."""
     all_ = np.ones(n, bool)
     without = np.array([statistic(all_ & (np.arange(n) != i)) for i in range(n)])
     error = math.sqrt((n - 1)/n*float(np.square(without - without.mean()).sum()))
@@ -140,11 +142,14 @@ def _maybe(where, value):
     return value if value is None else real()(where, value)
 
 
-NUMBER = table({"what": text(), "here": _maybe, "low": _maybe, "high": _maybe, "unit": text(100), "paper": text(), "rule": text(),
+NUMBER = table({"what": text(), "here": _maybe, "low": _maybe, "high": _maybe, "unit": text(100), "paper": text(),
+                "rule": text(),
                 "verdict": choice("", *VERDICTS)})
-FORM = table({"item": text(100), "numbers": listed(NUMBER, 10_000), "figures": listed(table({"file": text(), "shows": text(5000)}), 1000),
+FORM = table({"item": text(100), "numbers": listed(NUMBER, 10_000),
+              "figures": listed(table({"file": text(), "shows": text(5000)}), 1000),
               "protocol": text(20_000), "notes": text(20_000), "lacking": text(5000),
-              "took": table({"seconds": real(0), "pictures": whole(), "networks": whole()}), "beforehand": real(0), "key": text(100),
+              "took": table({"seconds": real(0), "pictures": whole(), "networks": whole()}), "beforehand": real(0),
+              "key": text(100),
               "versions": mapping(text(100))})
 
 

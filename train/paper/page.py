@@ -12,10 +12,11 @@ from train.paper.outcome import VERDICTS
 from zfcore.checkpoint import atomic, write_csv
 from zfcore.terminal import printable
 
-RULE = ("A claim is judged by differences from a control, one a picture, unit, fold or pair of seeds: it agrees where the whole 95 % interval of their mean lies "
-        "on the claim's side of 0, does not agree where it lies on the other side, and is undecided otherwise. Facts without a spread agree where they "
-        "are the paper's. Each claim is judged by itself: of claims without anything in them about one in forty would be found to agree by chance. "
-        "Intervals over pictures or units are about this one network, those over seeds about such trainings.")
+RULE = ("A claim is judged by differences from a control, one a picture, unit, fold or pair of seeds: it agrees where the whole 95 % "
+        "interval of their mean lies on the claim's side of 0, does not agree where it lies on the other side, and is undecided "
+        "otherwise. Facts without a spread agree where they are the paper's. Each claim is judged by itself: of claims without anything "
+        "in them about one in forty would be found to agree by chance. Intervals over pictures or units are about this one network, "
+        "those over seeds about such trainings.")
 SIGNS = dict(zip(VERDICTS, ("✓", "✗", "?", "–")))
 
 
@@ -28,11 +29,16 @@ def write(setting):
         except OSError:
             continue
     rows = [(name, n.what, n.paper, *("" if x is None else f"{x:.8g}" for x in (n.here, n.low, n.high)), n.unit, n.rule, n.verdict)
-            for name, one in found.items() for n in one.numbers or (outcome.Number(ITEMS[name].claim, None, rule=one.lacking, verdict=one.verdict),)]
+            for name, one in found.items() for n in one.numbers or [of_nothing(ITEMS[name], one)]]
     write_csv(setting.output/"numbers.csv", rows, "item", "what", "paper", "here", "low", "high", "unit", "rule", "verdict")
     for name, text in (("reproduction.md", markdown(setting, found)), ("index.html", page(setting, found))):
         with atomic(setting.output/name) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def of_nothing(item, found):
+    """The Number that stands for an Outcome without any."""
+    return outcome.Number(item.claim or item.title, None, rule=found.lacking, verdict=found.verdict)
 
 
 # -------------------------------------------------------------------------------------------------------------- in words
@@ -58,34 +64,39 @@ def verdict_in_words(found):
     """"3 agree, 1 undecided" of an Outcome; why it could not be measured."""
     if found.lacking:
         return f"not measurable here: {found.lacking}"
-    words = {VERDICTS[0]: "agree", VERDICTS[1]: "do not agree", VERDICTS[2]: "undecided", VERDICTS[3]: "not measurable here"}
-    singular = {VERDICTS[0]: "agrees", VERDICTS[1]: "does not agree"}
-    return ", ".join(f"{count} {singular.get(word, words[word]) if count == 1 else words[word]}" for word, count in found.verdicts.items()) or "numbers alone"
+    many = dict(zip(VERDICTS, ("agree", "do not agree", "undecided", "not measurable here")))
+    words = [f"{count} {word if count == 1 else many[word]}" for word, count in found.verdicts.items()]
+    return ", ".join(words) or "numbers alone"
 
 
 def took(found):
     """"12 s, said beforehand 10 s; 383 pictures; 6 networks trained"."""
     of = found.took
     return "; ".join([clock(of["seconds"]) + (f", said beforehand {clock(found.beforehand)}" if found.beforehand else ""),
-                      *([f"{of['pictures']:,} pictures looked at"] if of["pictures"] else []), *([f"{of['networks']} networks trained"] if of["networks"] else [])])
+                      *([f"{of['pictures']:,} pictures looked at"] if of["pictures"] else []),
+                      *([f"{of['networks']} networks trained"] if of["networks"] else [])])
 
 
 # -------------------------------------------------------------------------------------------------------------- Markdown
 def markdown(setting, found):
     """The text of reproduction.md."""
-    parts = ["# The paper reproduced", plain(setting.about()), RULE,
-             report.table(["", "asks", "verdicts"], [[name, plain(ITEMS[name].title), plain(verdict_in_words(one))] for name, one in found.items()], text=(0, 1, 2))]
+    counts = ", ".join(f"{count} {word}" for word, count in claims(found).items())
+    rows = [[name, plain(ITEMS[name].title), plain(verdict_in_words(one))] for name, one in found.items()]
+    parts = ["# The paper reproduced", plain(setting.about()), f"Claims: {counts}. {facts(found)} agree.", RULE,
+             report.table(["", "asks", "verdicts"], rows, text=(0, 1, 2))]
     for name, one in found.items():
-        item = ITEMS[name]
-        parts += [f"## {name}: {plain(item.title)}", f"Paper, section {item.section}. {plain(item.claim)}"]
+        item, of = ITEMS[name], f"{', '.join(f'{key} {value}' for key, value in one.versions.items())}; seed {setting.seed}"
+        parts.append(f"## {name}: {plain(item.title)}")
+        parts.append(f"Paper, section {item.section}. {plain(item.claim)}" if item.claim else f"Not in the paper ({item.section}).")
         if one.lacking:
             parts.append(f"**Not measurable here.** {plain(one.lacking)}")
         if one.numbers:
-            parts.append(report.table(["", "paper", "here", "95 %", "", "verdict", "by"], [
-                [plain(n.what), plain(n.paper), shown(n.here), interval(n), plain(n.unit), n.verdict, plain(n.rule)] for n in one.numbers], text=(0, 1, 4, 5, 6)))
+            rows = [[plain(n.what), plain(n.paper), shown(n.here), interval(n), plain(n.unit), n.verdict, plain(n.rule)]
+                    for n in one.numbers]
+            parts.append(report.table(["", "paper", "here", "95 %", "", "verdict", "by"], rows, text=(0, 1, 4, 5, 6)))
         parts += [f"![{plain(picture.shows)}]({quote(name + '/' + picture.file)})" for picture in one.figures]
         parts += [plain(text) for text in (one.protocol, one.notes) if text]
-        parts.append(f"It took {took(one)}; {', '.join(f'{key} {value}' for key, value in one.versions.items())}; seed {setting.seed}.")
+        parts.append(f"It took {plain(took(one))}; {plain(of)}.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -100,9 +111,25 @@ def page(setting, found):
     template = files("train.paper").joinpath("page.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(shown=shown, interval=interval, address=quote, printable=printable)
-    counts = {word: sum(one.verdicts.get(word, 0) for one in found.values()) for word in VERDICTS}
     return environment.from_string(template).render(
-        about=setting.about(), run=setting.run, scale=setting.scale, seed=setting.seed, rule=RULE, counts=counts, signs=SIGNS,
-        items=[{"item": ITEMS[name], "one": one, "words": verdict_in_words(one), "took": took(one), "sign": SIGNS.get(one.verdict, "~")}
-               for name, one in found.items()],
-        missing=[item for name, item in ITEMS.items() if name not in found])
+        about=setting.about(), run=setting.run, scale=setting.scale, seed=setting.seed, rule=RULE, counts=claims(found),
+        facts=facts(found), signs=SIGNS,
+        items=[shown_item(item, found.get(name)) for name, item in ITEMS.items()])
+
+
+def shown_item(item, one):
+    """Values that the page shows of an item, whose Outcome is None where it is not made yet."""
+    if one is None:
+        return {"item": item, "one": None}
+    return {"item": item, "one": one, "words": verdict_in_words(one), "took": took(one), "sign": SIGNS.get(one.verdict, "~")}
+
+
+def claims(found):
+    """{verdict: how many claims have it} of {item: Outcome}; facts are no claims."""
+    return {word: sum(one.verdicts.get(word, 0) for name, one in found.items() if not ITEMS[name].facts) for word in VERDICTS}
+
+
+def facts(found):
+    """"20 of 20 facts" of {item: Outcome}: those that are the paper's."""
+    counted = [one.verdicts for name, one in found.items() if ITEMS[name].facts]
+    return f"{sum(of.get(VERDICTS[0], 0) for of in counted)} of {sum(sum(of.values()) for of in counted)} facts"

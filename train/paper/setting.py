@@ -38,10 +38,11 @@ class Item:
     name, title   fig5 and what it asks;  section   of the paper, third version on arXiv
     claim         of the paper, in words;  "" for this project's own
     make          function (setting) -> Outcome, without what the command adds: what it took, key, versions
-    seconds       function (setting, Speed) -> about how long that takes here
+    seconds       function (setting, Speed) -> about how long that takes here; {what: seconds} where items share some of it
     lacks         function (setting) -> why it cannot be measured and what to give, "" where it can
     uses          options beside --run, --data, --scale, --seed that its numbers depend on
-    unsettled     {scale: what it will not settle}"""
+    unsettled     {scale: what it will not settle}
+    facts         True where its numbers are facts without a spread, which are not counted among the claims"""
     name: str
     title: str
     section: str
@@ -51,11 +52,13 @@ class Item:
     lacks: Callable = lambda setting: ""
     uses: tuple = ()
     unsettled: dict = field(default_factory=dict)
+    facts: bool = False
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all items share. `data` None: what the run was trained on; `pictures`: its validation part, or all of other data."""
+    """Run, pictures, folder and scale that all items share. `data` None: what the run was trained on; `pictures`: the validation
+    part, of other data that have no parts all."""
     run: str
     data: str | None
     output: Path
@@ -68,7 +71,7 @@ class Setting:
     options: dict = field(default_factory=dict)          # caltech101, caltech256, voc, landmarks: paths or None
 
     def of(self, minutes, hours, paper):
-        """That of the three which this scale has."""
+        """Value of this scale among the three."""
         return dict(zip(SCALES, (minutes, hours, paper)))[self.scale]
 
     @property
@@ -105,13 +108,16 @@ class Setting:
     def about(self):
         """A sentence: whose network, which pictures."""
         network = self.model.network
-        return (f"{network.name}, {network.input_shape[1]}x{network.input_shape[2]} pixels, {len(self.model.classes)} classes, after "
-                f"{self.model.epoch} epochs; {len(self.pictures)} pictures of {data_in_words(self.source)}, the validation part.")
+        return (f"{network.name}, {network.input_shape[1]}x{network.input_shape[2]} pixels, {len(self.model.classes)} "
+                f"classes, after "
+                f"{self.model.epoch} epochs; {len(self.pictures)} pictures of {data_in_words(self.source)}, the validation "
+                f"part.")
 
 
 def versions():
     """{name: version} of what numbers may depend on."""
-    return {"zfcore": zfcore.__version__, "python": platform.python_version(), "numpy": np.__version__, "h5py": h5py.__version__,
+    return {"zfcore": zfcore.__version__, "python": platform.python_version(), "numpy": np.__version__,
+            "h5py": h5py.__version__,
             "pillow": PIL.__version__}
 
 
@@ -122,7 +128,7 @@ def lacking(item, why):
 # -------------------------------------------------------------------------------------------------- how long it takes
 @dataclass(frozen=True)
 class Speed:
-    """Seconds that one picture takes this network: on its way up, for one projection of the last convolution, in a training step."""
+    """Seconds that a picture takes this network: on its way up, for a projection of the last convolution, in a training step."""
     look: float
     project: float
     step: float

@@ -1,9 +1,10 @@
-"""Tables 4 to 7 and figure 9: the run's features on other pictures, studies of train.transfer in the items' folders, which share the
-features that they compute, in OUTPUT/features."""
+"""Tables 4 to 7 and figure 9: the run's features on other pictures, studies of train.transfer in the items' folders, which share
+the features that they compute, in OUTPUT/features."""
 import numpy as np
 
 from train import transfer
-from train.caltech_tables import SCRATCH, TABLE7, TABLES, TREES, caltech_accuracy, caltech_layers, classifiers_in_words, protocol_in_words
+from train.caltech_tables import (SCRATCH, TABLE7, TABLES, TREES, caltech_accuracy, caltech_layers, classifiers_in_words,
+                                  protocol_in_words)
 from train.claims import differences
 from train.paper.outcome import Number, Outcome, Picture, number, paired
 from train.paper.setting import Item
@@ -16,7 +17,7 @@ FOLDS = "the folds draw from the same pictures, so their intervals are rather to
 
 
 def set_for(setting, *names):
-    """The first data set that is given of these options; of a run on drawn pictures the drawn set that is kept apart; or None."""
+    """The first data set that is given by these options; of a run on drawn pictures the drawn set that is kept apart; or None."""
     given = [path for name in names if (path := setting.options.get(name))]
     return str(given[0]) if given else UNSEEN if setting.drawn and not other_set_is_its_own(setting) else None
 
@@ -37,8 +38,9 @@ def no_other_set(*names):
 
 def arguments(setting, table, data, item, *words):
     """The arguments of `python -m train.transfer` for a table, its folder that of the item."""
-    return transfer.parser().parse_args([table, f"--run={setting.run}", f"--data={data}", f"--output={setting.folder(item)}", f"--seed={setting.seed}",
-                                         f"--features={setting.output/'features'}", f"--device={setting.device}", f"--workers={setting.workers}", *words])
+    return transfer.parser().parse_args([
+        table, f"--run={setting.run}", f"--data={data}", f"--output={setting.folder(item)}", f"--features={setting.output/'features'}",
+        f"--seed={setting.seed}", f"--device={setting.device}", f"--workers={setting.workers}", *words])
 
 
 def figure_of(setting, item, table, words):
@@ -47,33 +49,22 @@ def figure_of(setting, item, table, words):
 
 # ------------------------------------------------------------------------------------------- tables 4 and 5, figure 9
 def accuracies(item, table, counts, folds, scratch):
-    """The function that makes an item of `train.caltech_tables.caltech_accuracy`. `counts`, `folds` and `scratch` are of the three scales:
-    training pictures a class; folds; (folds, epochs, training pictures a class) of networks from random weights, () for none."""
+    """(make, seconds) of an Item of `train.caltech_tables.caltech_accuracy`. `counts`, `folds` and `scratch` are of the three scales:
+    training pictures a class; folds; (folds, epochs, pictures a class) of networks from random weights, () for none."""
     def make(setting):
-        data, many = set_for(setting, CALTECH[table]), setting.of(*counts)
-        of_scratch = setting.of(*scratch)
-        words = ["--train", *map(str, many), f"--folds={setting.of(*folds)}"]
-        words += [f"--scratch-folds={of_scratch[0]}", f"--scratch-epochs={of_scratch[1]}", "--scratch", "--scratch-train", *map(str, of_scratch[2])
-                  ] if of_scratch else ["--no-scratch"]
-        study = caltech_accuracy(arguments(setting, table, data, item, *words))
-        top, paper = max(study.layers), TABLES[table]
-        keys = {"features": ("softmax", "run", top, 0), "untrained": ("softmax", "untrained", top, 0), "scratch": SCRATCH}
-        found = {what: {n: study.accuracies(*key, n) for n in many} for what, key in keys.items()}
-        numbers = []
-        for n in many:
-            numbers += [number(f"{n} a class: {words}", list(found[what][n].values()), "%", cell(rows.get(n)), "folds")
-                        for what, words, rows in (("features", "features of the run", paper.features), ("scratch", "trained there from random weights",
-                                                  paper.scratch), ("untrained", "features of the untrained network (control)", {})) if found[what][n]]
-            if found["scratch"][n]:
-                printed = f"{paper.features[n][0] - paper.scratch[n][0]:+.1f}" if n in paper.scratch and n in paper.features else ""
-                numbers.append(paired(f"{n} a class: features learned elsewhere beat random weights trained there",
-                                      differences(found["features"][n], found["scratch"][n]), "points", printed, "folds"))
-            numbers.append(paired(f"{n} a class: what was learned serves here", differences(found["features"][n], found["untrained"][n]), "points",
-                                  of="folds, less the untrained network's features"))
+        many, of_scratch = setting.of(*counts), setting.of(*scratch)
+        words = ["--train", *map(str, many), f"--folds={setting.of(*folds)}", "--scratch" if of_scratch else "--no-scratch"]
+        if of_scratch:
+            few, epochs, trained = of_scratch
+            words += [f"--scratch-folds={few}", f"--scratch-epochs={epochs}", "--scratch-train", *map(str, trained)]
+        study = caltech_accuracy(arguments(setting, table, set_for(setting, CALTECH[table]), item, *words))
         networks = study.kinds("scratch")
-        notes = scratch_in_words(networks, of_scratch[1]) if networks else ""
+        numbers = [each for n in many for each in of_count(study, TABLES[table], n)]
+        if item == "fig9" and {6, 60} <= set(many):
+            numbers.append(of_six(study))
+        said = protocol_in_words(study, many), classifiers_in_words(study), untrained_in_words(study)
         return Outcome(item, tuple(numbers), figure_of(setting, item, table, "Accuracy over training pictures a class, beside the paper's."),
-                       " ".join(filter(None, [protocol_in_words(study, many), classifiers_in_words(study), untrained_in_words(study)])), notes,
+                       " ".join(filter(None, said)), scratch_in_words(networks, of_scratch[1]) if networks else "",
                        took={"pictures": len(study.dataset), "networks": len(networks)})
 
     def seconds(setting, speed):
@@ -83,6 +74,30 @@ def accuracies(item, table, counts, folds, scratch):
         trained = sum(n*classes for n in of_scratch[2])*of_scratch[0]*of_scratch[1]*speed.step if of_scratch else 0
         return 2*pictures*speed.look + 2*len(setting.of(*counts))*setting.of(*folds)*1.0*classes/30 + trained
     return make, seconds
+
+
+def of_count(study, paper, n):
+    """Numbers of n training pictures a class of a finished Folds, and the claims that they decide."""
+    top, by = max(study.layers), "less the untrained network's features"
+    features, untrained, scratch = (study.accuracies(*key, n) for key in (
+        ("softmax", "run", top, 0), ("softmax", "untrained", top, 0), SCRATCH))
+    yield number(f"{n} a class: features of the run", list(features.values()), "%", cell(paper.features.get(n)), "folds")
+    if scratch:
+        both = n in paper.features and n in paper.scratch
+        yield number(f"{n} a class: trained there from random weights", list(scratch.values()), "%", cell(paper.scratch.get(n)), "folds")
+        yield paired(f"{n} a class: features learned elsewhere beat random weights trained there", differences(features, scratch),
+                     "points", f"{paper.features[n][0] - paper.scratch[n][0]:+.1f}" if both else "", "folds")
+    yield number(f"{n} a class: features of the untrained network (control)", list(untrained.values()), "%", of="folds")
+    yield paired(f"{n} a class: what was learned serves here", differences(features, untrained), "points", of=f"folds, {by}")
+
+
+def of_six(study):
+    """The Number of figure 9's own claim. The paper sets 6 pictures a class beside other people's 60; here they are set beside the
+    untrained network's features with 60."""
+    key = max(study.layers), 0
+    return paired("features with 6 pictures a class beat the untrained network's with 60", differences(
+        study.accuracies("softmax", "run", *key, 6), study.accuracies("softmax", "untrained", *key, 60)), "points",
+        "57.1 % with 6 beat Bo et al.'s 55.2 % with 60", "folds")
 
 
 def cell(pair):
@@ -96,26 +111,26 @@ def layers(setting):
     data = set_for(setting, "caltech101", "caltech256")
     n, folds = setting.of(15, 30, None), setting.of(2, 3, 5)
     study = caltech_layers(arguments(setting, "table7", data, "table7", f"--folds={folds}", *([f"--train={n}"] if n else [])))
-    n = study.args.train or {one.train_per_class for one in study.fitted.values()}.pop()
-    there, numbers, column = sorted(study.layers), [], 1 if study.title == TREES[1] else 0
-    curves = {network: {layer: study.accuracies("svm", network, layer, 0, n) for layer in there} for network in ("run", "untrained")}
+    n = n or {one.train_per_class for one in study.fitted.values()}.pop()
+    there, column, numbers = sorted(study.layers), 1 if study.title == TREES[1] else 0, []
+    run, untrained = ({layer: study.accuracies("svm", network, layer, 0, n) for layer in there} for network in ("run", "untrained"))
+    printed = {layer: pairs[column] for (kind, layer), pairs in TABLE7.items() if kind == "svm"}
     for layer in there:
-        paper = TABLE7.get(("svm", layer))
-        numbers.append(number(f"SVM ({layer})", list(curves["run"][layer].values()), "%", cell(paper and paper[column]), "folds"))
-        numbers.append(number(f"SVM ({layer}), untrained (control)", list(curves["untrained"][layer].values()), "%", of="folds"))
+        numbers.append(number(f"SVM ({layer})", list(run[layer].values()), "%", cell(printed.get(layer)), "folds"))
+        numbers.append(number(f"SVM ({layer}), untrained (control)", list(untrained[layer].values()), "%", of="folds"))
     for low, high in zip(there, there[1:]):
         if high > 5:
             continue                                                             # the paper's own rises to 5, and falls to 7
-        printed = [TABLE7[("svm", layer)][column][0] for layer in (low, high) if ("svm", layer) in TABLE7]
-        rise = f"{printed[1] - printed[0]:+.1f}" if len(printed) == 2 else ""
-        steps = {network: differences(curve[high], curve[low]) for network, curve in curves.items()}
-        numbers.append(paired(f"accuracy rises from layer {low} to {high}", steps["run"], "points", rise, "folds"))
-        numbers.append(number(f"untrained (control): from layer {low} to {high}", steps["untrained"], "points", of="folds"))
-        numbers.append(paired(f"by more than the untrained network's from layer {low} to {high}", np.subtract(steps["run"], steps["untrained"]), "points",
-                              of="folds"))
+        rise, control = differences(run[high], run[low]), differences(untrained[high], untrained[low])
+        both = low in printed and high in printed
+        numbers += [paired(f"accuracy rises from layer {low} to {high}", rise, "points",
+                           f"{printed[high][0] - printed[low][0]:+.1f}" if both else "", "folds"),
+                    number(f"untrained (control): from layer {low} to {high}", control, "points", of="folds"),
+                    paired(f"from layer {low} to {high} by more than the untrained network's", np.subtract(rise, control), "points",
+                           of="folds")]
+    said = protocol_in_words(study, [n]), classifiers_in_words(study), untrained_in_words(study)
     return Outcome("table7", tuple(numbers), figure_of(setting, "table7", "table7", "What each layer knows, beside the paper's."),
-                   " ".join([protocol_in_words(study, [n]), classifiers_in_words(study), untrained_in_words(study),
-                             f"The paper's column: {('Caltech-101, 30', 'Caltech-256, 60')[column]} pictures a class."]),
+                   " ".join([*said, f"The paper's column: {('Caltech-101, 30', 'Caltech-256, 60')[column]} pictures a class."]),
                    took={"pictures": len(study.dataset)})
 
 
@@ -132,33 +147,34 @@ def average_precision(setting):
     names, numbers = [*study.train.classes, "mean"], []
     for k, name in enumerate(names):
         printed = f"{TABLE6[name][0]}" if name in TABLE6 else ""
-        numbers += [Number(f"{name}: {WAYS[way]}", float(values[k]), unit="% average precision", paper=printed*(way == "run"), rule="one training")
-                    for way, values in ours.items() if np.isfinite(values[k])]
-    for way in (way for way in ours if way != "run"):
-        numbers.append(paired(f"the run's features beat {WAYS[way]}", ours["run"][:-1] - ours[way][:-1], "points of average precision", of="classes"))
+        numbers += [Number(f"{name}: {WAYS[way]}", float(values[k]), unit="% average precision", paper=printed*(way == "run"),
+                           rule="one training") for way, values in ours.items() if np.isfinite(values[k])]
+    numbers += [paired(f"the run's features beat {WAYS[way]}", ours["run"][:-1] - ours[way][:-1], "points of average precision",
+                       of="classes") for way in ours if way != "run"]
     return Outcome("table6", tuple(numbers), figure_of(setting, "table6", "table6", "Average precision of each class, beside the paper's."),
-                   f"{voc_protocol(study, study.output/'results')} {untrained_in_words(study)}", took={"pictures": len(study.train) + len(study.scored),
-                                                                                                  "networks": int("scratch" in found)})
+                   f"{voc_protocol(study, study.output/'results')} {untrained_in_words(study)}",
+                   took={"pictures": len(study.train) + len(study.scored), "networks": int("scratch" in found)})
 
 
 # ---------------------------------------------------------------------------------------------------------------- items
 MINUTES = {"minutes": f"few folds; networks from random weights at 15 a class alone; {FOLDS}", "hours": FOLDS, "paper": FOLDS}
-PAPER5 = (15, 30, 45, 60)
-TABLE4, TABLE4_SECONDS = accuracies("table4", "table4", ((15, 30),)*3, (3, 5, 5), ((2, 40, (15,)), (2, 60, (15, 30)), (5, 60, (15, 30))))
-TABLE5, TABLE5_SECONDS = accuracies("table5", "table5", (PAPER5,)*3, (2, 5, 5), ((), (2, 60, PAPER5), (5, 60, PAPER5)))
-FIGURE9, FIGURE9_SECONDS = accuracies("fig9", "figure9", ((1, 3, 6, 15, 60), TABLES["figure9"].train, TABLES["figure9"].train), (3, 5, 5), ((), (), ()))
+NONE = {**MINUTES, "minutes": f"two folds; no networks from random weights; {FOLDS}"}
+ONCE = dict.fromkeys(("minutes", "hours", "paper"), "one training each: whether another would come out so")
+COUNTS5, COUNTS9 = TABLES["table5"].train, TABLES["figure9"].train
+TABLE4 = accuracies("table4", "table4", ((15, 30),)*3, (3, 5, 5), ((2, 30, (15,)), (2, 60, (15, 30)), (5, 60, (15, 30))))
+TABLE5 = accuracies("table5", "table5", (COUNTS5,)*3, (2, 5, 5), ((), (2, 60, COUNTS5), (5, 60, COUNTS5)))
+FIGURE9 = accuracies("fig9", "figure9", ((1, 3, 6, 15, 60), COUNTS9, COUNTS9), (3, 5, 5), ((), (), ()))
 BEAT = "Features learned on other pictures beat training from random weights."
 ITEMS = (
-    Item("table4", "Do the features serve for other pictures? Caltech-101", "5.2, table 4", BEAT, TABLE4, TABLE4_SECONDS, no_other_set("caltech101"),
-         ("caltech101",), MINUTES),
-    Item("fig9", "How few pictures are enough? Caltech-256", "5.2, figure 9", "With six pictures a class the features do what others need sixty for.", FIGURE9,
-         FIGURE9_SECONDS, no_other_set("caltech256"), ("caltech256",), MINUTES),
-    Item("table5", "Do the features serve for other pictures? Caltech-256", "5.2, table 5", BEAT, TABLE5, TABLE5_SECONDS, no_other_set("caltech256"),
-         ("caltech256",), {**MINUTES, "minutes": f"two folds; no networks from random weights; {FOLDS}"}),
+    Item("table4", "Do the features serve for other pictures? Caltech-101", "5.2, table 4", BEAT, *TABLE4,
+         no_other_set("caltech101"), ("caltech101",), MINUTES),
+    Item("fig9", "How few pictures are enough? Caltech-256", "5.2, figure 9", "With six pictures a class the features do what others "
+         "need sixty for.", *FIGURE9, no_other_set("caltech256"), ("caltech256",), NONE),
+    Item("table5", "Do the features serve for other pictures? Caltech-256", "5.2, table 5", BEAT, *TABLE5,
+         no_other_set("caltech256"), ("caltech256",), NONE),
     Item("table6", "And where pictures show several things? PASCAL VOC 2012", "5.2, table 6", BEAT, average_precision,
-         lambda setting, speed: 23_000*speed.look + 60 + (setting.scale != "minutes")*60*6000*speed.step, no_voc, ("voc",),
-         {scale: "one training each: whether another would come out so" for scale in ("minutes", "hours", "paper")}),
+         lambda setting, speed: 23_000*speed.look + 60 + (setting.scale != "minutes")*60*6000*speed.step, no_voc, ("voc",), ONCE),
     Item("table7", "What does each layer know?", "5.3, table 7", "Accuracy rises with the layer.", layers,
-         lambda setting, speed: 2400*2*speed.look + 6*7*setting.of(2, 3, 5)*setting.of(1, 2, 4)*1.0, no_other_set("caltech101", "caltech256"),
-         ("caltech101", "caltech256"), {"minutes": f"two folds; {FOLDS}", "hours": FOLDS, "paper": FOLDS}),
+         lambda setting, speed: 2*2400*speed.look + 42*setting.of(2, 3, 5)*setting.of(1, 2, 4),
+         no_other_set("caltech101", "caltech256"), ("caltech101", "caltech256"), NONE),
 )
