@@ -415,7 +415,7 @@ def correlation_with_projection(found):
 
 
 def correlation_with_other_projections(occlusions):
-    """(n,): of the n pictures in a list of Occlusions the same with the projection of the next picture, n > 1: the control of
+    """(n,): of the n pictures in a list of Occlusions the same with the projection of the one before, n > 1: the control of
     `correlation_with_projection`, as projections too lie near the middle."""
     turned = iter(np.roll(np.concatenate([one.projections for one in occlusions]), 1, axis=0))
     return np.concatenate([correlation_with_projection(replace(one, projections=np.stack([next(turned) for _ in one.projections])))
