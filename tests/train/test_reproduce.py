@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.analysis.test_evolution import planted_run
+from tests.analysis.test_top_activations import SIZE
 from tests.train.test_transfer import made as transfers  # noqa: F401  (a fixture)
 from train import ablation, reproduce
 from train.__main__ import main as train
@@ -21,6 +23,8 @@ from zfcore import plots, trained
 from zfcore.analysis.top_activations import UnitViews
 from zfcore.check import Expected
 from zfcore.checkpoint import atomic
+from zfcore.layers import Conv, Flatten, Linear, ReLU
+from zfcore.network import Network
 
 AGREES, DOES_NOT, UNDECIDED, NOT_HERE = VERDICTS
 HOSTILE = "<script>alert(1)<& \"'|`*_[x](y)"
@@ -214,6 +218,19 @@ def test_a_drawn_set_has_boxes_and_a_set_that_is_kept_apart(run, tmp_path, monke
     drawn = setting.Setting("drawn", "", tmp_path, "minutes", 0, trained.open("drawn", "cpu"), here.pictures)
     assert of_transfer.set_for(drawn, "caltech101") == "drawn:unseen" and not looking.no_landmarks(drawn)
     assert "python -m train.reference drawn" in looking.no_epochs(drawn)
+
+
+@pytest.mark.parametrize("layers, made", [
+    ([Flatten("flatten"), Linear("fc8", 2)], {"fig1", "fig3"}),
+    ([Conv("conv1", 5, K=5, S=3), ReLU("relu1"), Flatten("flatten"), Linear("fc8", 2)], {"fig1", "fig2", "fig3", "fig5", "fig7"})])
+def test_a_network_with_one_layer_has_what_it_can_have(tmp_path, monkeypatch, layers, made):
+    network = Network("plain", (3, SIZE - 6, SIZE - 6), layers).init(0, "he")
+    monkeypatch.setattr("zfcore.analysis.invariance.STEPS", 16)
+    run = planted_run(tmp_path, network=network, pictures=3)
+    made_by(run, tmp_path/"out", "fig1", "fig2", "fig3", "fig4", "fig5", "fig7", "fig8", "table7", "sanity")
+    found = {name: outcome.load(tmp_path/"out"/name) for name in ITEMS if (tmp_path/"out"/name).is_dir()}
+    assert {name for name, one in found.items() if not one.lacking} == made and set(found) > {"table1", "table7", "sanity"}
+    assert all("expected" in one.lacking or one.lacking.endswith(".") for name, one in found.items() if name not in made)
 
 
 # -------------------------------------------------------------------------------------------------------- going on

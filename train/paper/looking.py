@@ -35,10 +35,10 @@ def strongest(setting):
     numbers += [paired(f"{of.layer}: the projections of a map are more alike than those of two maps", grouping(of), "cosine",
                        "strong grouping within each map", "units, less the next unit's projections")
                 for of in views[1:]]                                      # layer 1's projections are its filters
-    words = "left the projections of each unit's nine strongest activations (mid-grey is zero), right the patches of the pictures."
+    words = "left projections of each unit's nine strongest activations (mid-grey is zero), right the patches of the pictures."
     how = (f"The {k} strongest pictures of every unit, one activation a picture. Likeness: cosines between the projections of "
-           f"{units.removeprefix('random:')} random units of a layer, pixel by pixel, which see no likeness that is shifted or turned. "
-           "Of one class: over all units that fire.")
+           f"{units.removeprefix('random:')} random units of a layer, pixel by pixel, which see no likeness that is shifted or "
+           "turned. Of one class: over all units that fire.")
     return Outcome("fig2", tuple(numbers), tuple(Picture(path.name, f"{path.stem}: {words}") for path in figures),
                    f"{setting.about()} {how}", took={"pictures": len(setting.pictures)*(2 if model.start is not None else 1)})
 
@@ -57,8 +57,9 @@ def of_one_class(setting, layers, k):
     of_last, of_second = 100*found["run"][last], 100*found["run"][second]
     numbers = [number(f"{layer}: of a unit's nine strongest pictures those of one class", 100*shares, "%", of="units")
                for layer, shares in found["run"].items()]
-    numbers.append(of_two_groups(f"{last} is more class-specific than {second}", of_last, of_second, "points",
-                                 "layer 2: corners, edges; layer 4: class-specific; layer 5: whole objects"))
+    if last != second:
+        numbers.append(of_two_groups(f"{last} is more class-specific than {second}", of_last, of_second, "points",
+                                     "layer 2: corners, edges; layer 4: class-specific; layer 5: whole objects"))
     if "untrained" in found:
         before = 100*found["untrained"][last]
         numbers.append(number(f"{last}, untrained (control): those of one class", before, "%", of="units"))
@@ -127,14 +128,16 @@ def moving(setting):
     against = ["--against=untrained"] if setting.model.start is not None else []
     found, figures = setting.look("fig5", "invariance", f"--pictures=random:{min(count, len(setting.pictures))}", *against)
     tables = [moved.columns(one) for one in found]
-    (low, high), table, numbers = found[0].layers.tolist(), tables[0], []
+    layers, table, numbers = found[0].layers.tolist(), tables[0], []
+    low, high = layers[0], layers[-1]
     for series, words in (("translation", "shift"), ("scale", "zoom")):
         rise = {layer: 100*table[series][f"{layer} early rise"] for layer in (low, high)}
         printed = {low: "about half its plateau within 8 of 63 pixels"} if series == "translation" else {}
         numbers += [number(f"{layer}: of its largest distance after an eighth of the {words}", rise[layer], "%",
                            printed.get(layer, "")) for layer in rise]
-        numbers.append(paired(f"{low} leaves a picture sooner than {high}: {words}", rise[low] - rise[high], "points",
-                              "layer 1 abruptly, layer 7 quasi-linearly"))
+        if low != high:
+            numbers.append(paired(f"{low} leaves a picture sooner than {high}: {words}", rise[low] - rise[high], "points",
+                                  "layer 1 abruptly, layer 7 quasi-linearly"))
         if against:
             before = 100*tables[1][series][f"{high} early rise"]
             numbers.append(number(f"{high}, untrained (control): after an eighth of the {words}", before, "%"))
@@ -144,11 +147,11 @@ def moving(setting):
     numbers += [number(f"the same class at this share of the {words[series]}", kept[series], "%") for series in words]
     numbers += [paired(f"the class is more stable to {words[series]} than to turns", kept[series] - kept["rotation"], "points",
                        "stable to shifts and zooms, not to turns") for series in ("translation", "scale")]
-    words = f"pictures shifted, enlarged and turned; how far that takes {low} and {high} from the picture itself, and P(true class)."
+    words = f"pictures shifted, enlarged and turned; how far that takes {low} and {high} from the picture, and P(true class)."
     whose = "The run", "Untrained, the control"
     return Outcome("fig5", tuple(numbers), tuple(Picture(path.name, f"{of}: {words}") for of, path in zip(whose, figures)),
-                   f"{setting.about()} {len(found[0].labels)} random pictures, 127 or 128 steps of each series; distances relative to "
-                   "the clean picture's features." + ("" if against else " " + NO_START),
+                   f"{setting.about()} {len(found[0].labels)} random pictures, 127 or 128 steps of each series; distances relative "
+                   "to the clean picture's features." + ("" if against else " " + NO_START),
                    took={"pictures": sum(len(one.labels)*sum(map(len, one.steps.values())) for one in found)})
 
 
@@ -181,8 +184,8 @@ def hiding(setting):
     places = found[0].sums[0].size
     return Outcome("fig7", tuple(numbers), shown(figures, "A grey square slides over the picture: (b) the strongest map's sum, (c) "
                                                           "its projections, (d) P(true class), (e) the most probable class."),
-                   f"{setting.about()} {count} random pictures, the square {found[0].size} pixels wide, moved by {found[0].stride}: "
-                   f"{places} places.", took={"pictures": count*places})
+                   f"{setting.about()} {count} random pictures, the square {found[0].size} pixels wide, moved by "
+                   f"{found[0].stride}: {places} places.", took={"pictures": count*places})
 
 
 # --------------------------------------------------------------------------------------------------- figure 8 and table 1
@@ -217,7 +220,7 @@ def corresponding(setting):
         numbers.append(shrinking(found))
     return Outcome("table1", tuple(numbers), shown(figures, "Figure 8: the pictures with a part, or a random place, hidden."),
                    f"{setting.about()} {len(found.pictures)} pictures with their parts, a square of {found.side} pixels, "
-                   f"{found.random.shape[1]} random places a picture. Controls: random places, and the part's places in other pictures.",
+                   f"{found.random.shape[1]} random places a picture. Controls: these, and the part's places in other pictures.",
                    took={"pictures": alike.length(len(found.pictures), len(found.parts), found.random.shape[1])})
 
 
@@ -252,7 +255,7 @@ def shrinking(found):
 
 
 def with_jackknife(what, statistic, n, unit, paper, rule, judge):
-    """The Number of a `statistic` of n pictures; `judge(low, high)` gives the verdict by its interval, which three or fewer lack."""
+    """The Number of a `statistic` of n pictures; `judge(low, high)` is the verdict by its interval, which three or fewer lack."""
     if n < 4:
         value, low, high = float(statistic(np.ones(n, bool))), None, None
         return Number(what, value, low, high, unit, paper, f"{rule}; fewer than four pictures", judge(-np.inf, np.inf))
@@ -290,13 +293,19 @@ def sanity(setting):
             numbers += [number(f"{where}, {NAMED[name]} (control)", control, "%", of=of),
                         paired(claim, 100*values[:, 0] - control, "points", of=of)]
     return Outcome("sanity", tuple(numbers), shown(figures, "The same projection with one thing replaced."),
-                   f"{setting.about()} {len(found.units)} projections from {layer}, each unit with its strongest picture (Adebayo et "
-                   "al. 2018)." + ("" if "untrained" in at else " " + NO_START), took={"pictures": len(found.units)*len(at)})
+                   f"{setting.about()} {len(found.units)} projections from {layer}, each unit with its strongest picture "
+                   "(Adebayo et al. 2018)." + ("" if "untrained" in at else " " + NO_START), took={"pictures": len(found.units)*len(at)})
 
 
 # ---------------------------------------------------------------------------------------------------------------- items
+def no_convolution(setting):
+    return "" if setting.model.network.convolutions else f"{setting.model.name} has no convolution, whose maps could be shown."
+
+
 def no_pool(setting):
     """Sentence why there can be no sanity checks, "" where there can."""
+    if lacks := no_convolution(setting):
+        return lacks
     try:
         checks.check_possible(setting.model.network, checks.last_convolution(setting.model.network))
     except Expected as sentence:
@@ -317,15 +326,15 @@ ONE = {"minutes": f"few pictures: small differences stay undecided; {GENERAL}", 
 ITEMS = (
     Item("fig2", "Which pictures excite a unit most, and what in them?", "4, figure 2",
          "The nine strongest pictures of a map show one thing, ever more of one class from layer 2 to 5.", strongest,
-         seconds_of(3, projections=lambda setting: 9*60*setting.of(1, 2, 4)), unsettled=ONE),
+         seconds_of(3, projections=lambda setting: 9*60*setting.of(1, 2, 4)), no_convolution, unsettled=ONE),
     Item("fig4", "How do they come about?", "4, figure 4", "Low layers settle in a few epochs, upper ones only after 40 to 50.",
          evolving, seconds_of(seen=lambda setting: 8*len(setting.model.classes)*setting.of(20, 100, 400), projections=8*300),
          no_epochs, unsettled=ONE),
     Item("fig5", "How far may a picture move?", "4, figure 5", "Small shifts take layer 1 far away, layer 7 only quasi-linearly; "
          "the class is stable to shifts and zooms, not to turns.", moving,
          seconds_of(seen=lambda setting: 2*2*383*setting.of(8, 50, 200)), unsettled=ONE),          # sampling costs as much again
-    Item("fig7", "What does it rely on?", "4.2, figure 7", "Hiding the object drops P(true class), and the strongest map's sum falls "
-         "where its projection lies.", hiding, seconds_of(1, seen=lambda setting: 300*setting.of(24, 60, 200)), unsettled=ONE),
+    Item("fig7", "What does it rely on?", "4.2, figure 7", "Hiding the object drops P(true class), and the strongest map's sum "
+         "falls where its projection lies.", hiding, seconds_of(1, seen=lambda setting: 300*setting.of(24, 60, 200)), unsettled=ONE),
     Item("table1", "Do the same parts of different objects correspond? Figure 8, table 1", "4.3, figure 8, table 1",
          "Hiding the same part changes features more alike than hiding random places does, at layer 5 more so than at layer 7.",
          corresponding, seconds_of(seen=lambda setting: 90*setting.of(40, 60, 60)), no_landmarks, ("landmarks",), ONE),

@@ -24,7 +24,8 @@ def study_of(setting, table):
 
 def needs_pictures(setting):
     if setting.scale == "paper" and setting.drawn:
-        return "The paper's networks need the pictures of ImageNet: --data DIR; with drawn pictures, --scale hours trains small ones."
+        return ("The paper's networks need the pictures of ImageNet: --data DIR. With drawn pictures, --scale hours trains small "
+                "ones.")
     return ""
 
 
@@ -48,8 +49,9 @@ def trained_rows(setting, table, paper):
         (folder/figure.name).write_bytes(figure.read_bytes())
     notes = [f"{run.name}: {run.failure}" for run in runs if run.failure]
     protocol = ablation.protocol(study.scale.words, runs, study.pictures, study.crops)
-    return Outcome(table, tuple(numbers), (Picture(figure.name, "The rows' errors beside the paper's."),)*figure.is_file(), protocol,
-                   " ".join(notes), took={"networks": sum(run.finished for run in runs), "pictures": len(study.pictures[0])})
+    took = {"networks": sum(run.finished for run in runs), "pictures": len(study.pictures[0])}
+    drawn = (Picture(figure.name, "The rows' errors beside the paper's."),)*figure.is_file()
+    return Outcome(table, tuple(numbers), drawn, protocol, " ".join(notes), took=took)
 
 
 def of_line(line, of):
@@ -67,8 +69,8 @@ def of_claim(one):
     """The Number of a train.claims Judgement."""
     low, high = (None, None) if one.half is None else (one.mean - one.half, one.mean + one.half)
     where, of = "within ±2 points" if one.claim.little else "above 0", ablation.OF[one.claim.of]
-    return Number(one.claim.text, one.mean, low, high, "points", "" if one.paper is None else f"{one.paper:+.1f}",
-                  f"{of}; the whole interval (Student's, corrected for the looks) {where}; {one.pairs} pair{'s'*(one.pairs > 1)} of seeds",
+    rule = f"{of}; the whole interval (Student's, corrected for the looks) {where}; {one.pairs} pair{'s'*(one.pairs > 1)} of seeds"
+    return Number(one.claim.text, one.mean, low, high, "points", "" if one.paper is None else f"{one.paper:+.1f}", rule,
                   one.verdict.partition(":")[0])
 
 
@@ -89,7 +91,8 @@ def first_layers(setting):
     numbers = [Number("run: largest over median RMS of layer 1's filters", own.dominance, rule="1: none dominates; one network",
                       paper="some dominate without the limit of 0.1"),
                Number("run: units that no picture makes fire", silent, **alone),
-               *(Number(f"run: energy of layer 1 in the {name} frequencies", 100*share, **alone) for name, share in own.bands().items()),
+               *(Number(f"run: energy of layer 1 in the {band} frequencies", 100*share, **alone)
+                 for band, share in own.bands().items()),
                Number("without the RMS limit some filters dominate", None, paper="section 3; figure 6 (a)", verdict=VERDICTS[3],
                       rule="needs a second network, trained without the limit: python -m train --rms-max 0")]
     study = study_of(setting, "table2")
@@ -100,13 +103,15 @@ def first_layers(setting):
     found = {(run.config.model, run.config.seed): diagnosed(setting, study, run) for run in runs if run.finished}
     for words, of, claim, sign in COMPARED:
         one, other = ({seed: of(each) for (model, seed), each in found.items() if model == name} for name in pair)
-        numbers += [number(f"{name}: {words}", list(values.values()), "%", of="networks") for name, values in ((alexnet, one), (ours, other))]
+        numbers += [number(f"{name}: {words}", list(values.values()), "%", of="networks")
+                    for name, values in ((alexnet, one), (ours, other))]
         numbers.append(paired(claim, [sign*(one[seed] - other[seed]) for seed in one if seed in other], "points",
                               "section 4.1; figure 6 (b) to (e)", "pairs of seeds"))
     words = "The run's filters of layer 1, projections of layer 2, and their spectra."
     return Outcome("fig6", tuple(numbers), tuple(Picture(path.name, words) for path in figures),
-                   f"{setting.about()} The comparison: AlexNet's layers 1 and 2 (11x11, stride 4) beside figure 3's (7x7, stride 2), networks "
-                   f"of table 2 with {study.looks[0]} seeds each.", took={"networks": len(found), "pictures": len(setting.pictures)})
+                   f"{setting.about()} The comparison: AlexNet's layers 1 and 2 (11x11, stride 4) beside figure 3's (7x7, stride 2), "
+                   f"networks of table 2, {study.looks[0]} seeds each.",
+                   took={"networks": len(found), "pictures": len(setting.pictures)})
 
 
 # what is measured, function of a Diagnosis, the claim, and whether AlexNet has more (1) or less (-1) of it
@@ -161,15 +166,16 @@ def seconds_of_networks(setting, table, of=None):
 
 
 SMALL = "small networks on few pictures: what needs ImageNet and 70 epochs may come out otherwise there"
+AGAIN = f"{SMALL}. Rows of undecided claims get as many seeds again, which is not in this time"
 FEW = "three seeds: differences below some five points stay undecided"
 ITEMS = (
     Item("table2", "Which networks, and how many together?", "5.1, table 2", "The 7x7/2 network beats AlexNet; networks together "
          "beat one.", table2, seconds_of_table2, needs_pictures,
-         unsettled={"minutes": f"{FEW}; not (b), nor the ensemble with it; {SMALL}", "hours": SMALL, "paper": ""}),
+         unsettled={"minutes": f"{FEW}; not (b), nor the ensemble with it; {SMALL}", "hours": AGAIN}),
     Item("fig6", "Are the first layers healthy?", "4.1, figure 6", "Stride 4 and 11x11 filters leave out middle frequencies, kill "
          "filters and alias; without the RMS limit a few filters dominate.", first_layers, seconds_of_figure6, needs_pictures,
          unsettled={"minutes": f"{FEW}; the RMS limit", "hours": f"{SMALL}; the RMS limit", "paper": "the RMS limit"}),
-    Item("table3", "Which layers matter?", "5.1, table 3", "Depth matters: without layers 3, 4 or 6, 7 it is worse, without all far "
-         "worse; the width of 6, 7 hardly matters, wider 3, 4, 5 help.", table3, seconds_of_table3, not_in_minutes,
-         unsettled={"minutes": "all of it", "hours": SMALL, "paper": "one seed: no claim is decided"}),
+    Item("table3", "Which layers matter?", "5.1, table 3", "Depth matters: without layers 3, 4 or 6, 7 it is worse, without all "
+         "far worse; the width of 6, 7 hardly matters, wider 3, 4, 5 help.", table3, seconds_of_table3, not_in_minutes,
+         unsettled={"minutes": "all of it", "hours": AGAIN, "paper": "one seed: no claim is decided"}),
 )

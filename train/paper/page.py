@@ -12,11 +12,11 @@ from train.paper.outcome import VERDICTS
 from zfcore.checkpoint import atomic, write_csv
 from zfcore.terminal import printable
 
-RULE = ("A claim is judged by differences from a control, one a picture, unit, fold or pair of seeds: it agrees where the whole 95 % "
-        "interval of their mean lies on the claim's side of 0, does not agree where it lies on the other side, and is undecided "
-        "otherwise. Facts without a spread agree where they are the paper's. Each claim is judged by itself: of claims without anything "
-        "in them about one in forty would be found to agree by chance. Intervals over pictures or units are about this one network, "
-        "those over seeds about such trainings.")
+RULE = ("A claim is judged by differences from a control, one a picture, unit, fold or pair of seeds: it agrees where the whole "
+        "95 % interval of their mean lies on the claim's side of 0, does not agree where it lies on the other side, and is "
+        "undecided otherwise. Facts without a spread agree where they are the paper's. Each claim is judged by itself: of claims "
+        "without anything in them about one in forty would be found to agree by chance. Intervals over pictures or units are about "
+        "this one network, those over seeds about such trainings.")
 SIGNS = dict(zip(VERDICTS, ("✓", "✗", "?", "–")))
 
 

@@ -17,7 +17,6 @@ from train.features import key_of
 from train.paper.outcome import Outcome
 from zfcore import results
 from zfcore.__main__ import parser, work
-from zfcore.analysis.sanity_checks import last_convolution
 from zfcore.backend import to_host
 from zfcore.commands import COMMANDS
 from zfcore.data import data_in_words, is_drawn
@@ -128,7 +127,7 @@ def lacking(item, why):
 # -------------------------------------------------------------------------------------------------- how long it takes
 @dataclass(frozen=True)
 class Speed:
-    """Seconds that a picture takes this network: on its way up, for a projection of the last convolution, in a training step."""
+    """Seconds that a picture takes this network: on its way up, for a projection of its last layer of maps, in a training step."""
     look: float
     project: float
     step: float
@@ -138,9 +137,9 @@ def speed_of(model, pictures):
     """The Speed of a Trained network, measured on a few of the pictures."""
     number = min(LOOKED, len(pictures))
     x = model.inputs(np.stack([pictures.picture(i) for i in range(number)]))
-    network, layer = model.network, last_convolution(model.network)
+    network, last = model.network, [layer.name for layer in model.network.convolutions or model.network.weighted][-1]
     up = fastest(lambda: to_host(network.forward(x)[0]))
-    down = fastest(lambda: to_host(project(network, x, layer, [0]*number, start=1).pixels))
+    down = fastest(lambda: to_host(project(network, x, last, [0]*number, start=1).pixels))
     return Speed(up/number, down/number, step_seconds(network, x))
 
 

@@ -39,8 +39,8 @@ def no_other_set(*names):
 def arguments(setting, table, data, item, *words):
     """The arguments of `python -m train.transfer` for a table, its folder that of the item."""
     return transfer.parser().parse_args([
-        table, f"--run={setting.run}", f"--data={data}", f"--output={setting.folder(item)}", f"--features={setting.output/'features'}",
-        f"--seed={setting.seed}", f"--device={setting.device}", f"--workers={setting.workers}", *words])
+        table, f"--run={setting.run}", f"--data={data}", f"--output={setting.folder(item)}",
+        f"--features={setting.output/'features'}", f"--seed={setting.seed}", f"--device={setting.device}", f"--workers={setting.workers}", *words])
 
 
 def figure_of(setting, item, table, words):
@@ -49,8 +49,8 @@ def figure_of(setting, item, table, words):
 
 # ------------------------------------------------------------------------------------------- tables 4 and 5, figure 9
 def accuracies(item, table, counts, folds, scratch):
-    """(make, seconds) of an Item of `train.caltech_tables.caltech_accuracy`. `counts`, `folds` and `scratch` are of the three scales:
-    training pictures a class; folds; (folds, epochs, pictures a class) of networks from random weights, () for none."""
+    """(make, seconds) of an Item of `train.caltech_tables.caltech_accuracy`. `counts`, `folds` and `scratch` are of the three
+    scales: training pictures a class; folds; (folds, epochs, pictures a class) of networks from random weights, () for none."""
     def make(setting):
         many, of_scratch = setting.of(*counts), setting.of(*scratch)
         words = ["--train", *map(str, many), f"--folds={setting.of(*folds)}", "--scratch" if of_scratch else "--no-scratch"]
@@ -63,8 +63,9 @@ def accuracies(item, table, counts, folds, scratch):
         if item == "fig9" and {6, 60} <= set(many):
             numbers.append(of_six(study))
         said = protocol_in_words(study, many), classifiers_in_words(study), untrained_in_words(study)
-        return Outcome(item, tuple(numbers), figure_of(setting, item, table, "Accuracy over training pictures a class, beside the paper's."),
-                       " ".join(filter(None, said)), scratch_in_words(networks, of_scratch[1]) if networks else "",
+        drawn = figure_of(setting, item, table, "Accuracy over training pictures a class, beside the paper's.")
+        return Outcome(item, tuple(numbers), drawn, " ".join(filter(None, said)),
+                       scratch_in_words(networks, of_scratch[1]) if networks else "",
                        took={"pictures": len(study.dataset), "networks": len(networks)})
 
     def seconds(setting, speed):
@@ -84,7 +85,8 @@ def of_count(study, paper, n):
     yield number(f"{n} a class: features of the run", list(features.values()), "%", cell(paper.features.get(n)), "folds")
     if scratch:
         both = n in paper.features and n in paper.scratch
-        yield number(f"{n} a class: trained there from random weights", list(scratch.values()), "%", cell(paper.scratch.get(n)), "folds")
+        yield number(f"{n} a class: trained there from random weights", list(scratch.values()), "%", cell(paper.scratch.get(n)),
+                     "folds")
         yield paired(f"{n} a class: features learned elsewhere beat random weights trained there", differences(features, scratch),
                      "points", f"{paper.features[n][0] - paper.scratch[n][0]:+.1f}" if both else "", "folds")
     yield number(f"{n} a class: features of the untrained network (control)", list(untrained.values()), "%", of="folds")
@@ -151,7 +153,8 @@ def average_precision(setting):
                            rule="one training") for way, values in ours.items() if np.isfinite(values[k])]
     numbers += [paired(f"the run's features beat {WAYS[way]}", ours["run"][:-1] - ours[way][:-1], "points of average precision",
                        of="classes") for way in ours if way != "run"]
-    return Outcome("table6", tuple(numbers), figure_of(setting, "table6", "table6", "Average precision of each class, beside the paper's."),
+    drawn = figure_of(setting, "table6", "table6", "Average precision of each class, beside the paper's.")
+    return Outcome("table6", tuple(numbers), drawn,
                    f"{voc_protocol(study, study.output/'results')} {untrained_in_words(study)}",
                    took={"pictures": len(study.train) + len(study.scored), "networks": int("scratch" in found)})
 
@@ -168,8 +171,8 @@ BEAT = "Features learned on other pictures beat training from random weights."
 ITEMS = (
     Item("table4", "Do the features serve for other pictures? Caltech-101", "5.2, table 4", BEAT, *TABLE4,
          no_other_set("caltech101"), ("caltech101",), MINUTES),
-    Item("fig9", "How few pictures are enough? Caltech-256", "5.2, figure 9", "With six pictures a class the features do what others "
-         "need sixty for.", *FIGURE9, no_other_set("caltech256"), ("caltech256",), NONE),
+    Item("fig9", "How few pictures are enough? Caltech-256", "5.2, figure 9", "With six pictures a class the features do what "
+         "others need sixty for.", *FIGURE9, no_other_set("caltech256"), ("caltech256",), NONE),
     Item("table5", "Do the features serve for other pictures? Caltech-256", "5.2, table 5", BEAT, *TABLE5,
          no_other_set("caltech256"), ("caltech256",), NONE),
     Item("table6", "And where pictures show several things? PASCAL VOC 2012", "5.2, table 6", BEAT, average_precision,
