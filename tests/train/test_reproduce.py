@@ -5,6 +5,7 @@ import json
 import math
 import signal
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -218,6 +219,16 @@ def test_a_drawn_set_has_boxes_and_a_set_that_is_kept_apart(run, tmp_path, monke
     drawn = setting.Setting("drawn", "", tmp_path, "minutes", 0, trained.open("drawn", "cpu"), here.pictures)
     assert of_transfer.set_for(drawn, "caltech101") == "drawn:unseen" and not looking.no_landmarks(drawn)
     assert "python -m train.reference drawn" in looking.no_epochs(drawn)
+
+
+def test_figure_6_agrees_where_alexnet_is_what_the_paper_says_it_is():
+    def made_up(mid, silent, alias):
+        dead = {name: np.arange(10) < silent for name in ("conv1", "conv2", "conv3")}
+        return SimpleNamespace(bands=lambda: {"low": 0, "mid": mid, "high": 1 - mid}, dead=dead, aliasing=alias)
+
+    alexnet, ours = made_up(0.2, 4, 0.05), made_up(0.5, 1, -0.01)
+    found = [sign*(of(alexnet) - of(ours)) for _, of, _, sign in networks.COMPARED]
+    np.testing.assert_allclose(found, [30, 30, 6])
 
 
 @pytest.mark.parametrize("layers, made", [
