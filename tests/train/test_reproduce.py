@@ -3,6 +3,7 @@ and that one changed number is found."""
 import csv
 import json
 import math
+import shutil
 import signal
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -199,6 +200,30 @@ def test_tables_4_and_7_judge_what_the_folds_have(transfers, tmp_path, monkeypat
     monkeypatch.setattr(setting.Setting, "of", lambda self, minutes, *_: 4 if minutes == 15 else minutes)
     found = of_transfer.layers(here)
     assert len([n for n in found.numbers if n.verdict]) == 8 and "44.8 ± 0.7" in [n.paper for n in found.numbers]
+
+
+def test_without_its_config_a_run_has_features_and_no_network_from_random_weights(transfers, tmp_path):  # noqa: F811
+    shutil.copytree(transfers/"run", tmp_path/"run", ignore=shutil.ignore_patterns("config.json"))
+    make, seconds = of_transfer.accuracies("table4", "table4", ((2,),)*3, (2,)*3, ((2, 1, (2,)),)*3)
+    here = of_run(tmp_path/"run", tmp_path, caltech101=transfers/"101_ObjectCategories")
+    found = make(here)
+    assert found.took["networks"] == 0 and [n.verdict for n in found.numbers if "beat random weights" in n.what] == [NOT_HERE]
+    assert seconds(here, setting.Speed(0, 0, 1)) == seconds(here, setting.Speed(0, 0, 0))
+
+
+def test_table_1_is_of_the_pictures_beside_the_landmarks(run, tmp_path):
+    for k in range(3):
+        shutil.copy(run.parent/"pictures/val/plum"/f"{k:02}.png", tmp_path)
+    (tmp_path/"marks.json").write_text(json.dumps({f"{k:02}.png": {"nose": [20 + k, 18], "ear": [12, 10 + k]} for k in range(3)}))
+    (tmp_path/"out").mkdir()
+    found = looking.corresponding(of_run(run, tmp_path/"out", landmarks=tmp_path/"marks.json"))
+    claims = {n.what: n for n in found.numbers if n.verdict}
+    assert {what.split(":")[0] for what in claims} == {f"{layer}, {part}" for layer in ("conv5", "fc7") for part in ("nose", "ear", "parts")} | {
+        "what parts are ahead by shrinks from conv5 to fc7"}
+    rows = {n.what: n.here for n in found.numbers if not n.verdict}
+    nose, = (n for what, n in claims.items() if what.startswith("conv5, nose"))
+    assert nose.here == pytest.approx(rows["conv5, random hidden: mean sign change"] - rows["conv5, nose hidden: mean sign change"])
+    assert nose.low is None and "0.079 ± 0.017" in [n.paper for n in found.numbers if n.what == "conv5, nose hidden: mean sign change"]
 
 
 def test_table_6_judges_the_classes(transfers, tmp_path):  # noqa: F811

@@ -6,10 +6,11 @@ from train import transfer
 from train.caltech_tables import (SCRATCH, TABLE7, TABLES, TREES, caltech_accuracy, caltech_layers, classifiers_in_words,
                                   protocol_in_words)
 from train.claims import differences
-from train.paper.outcome import Number, Outcome, Picture, number, paired
+from train.paper.outcome import VERDICTS, Number, Outcome, Picture, number, paired
 from train.paper.setting import Item
 from train.transfer_study import scratch_in_words, untrained_in_words
 from train.voc_table import TABLE6, WAYS, precisions, voc_precision, voc_protocol
+from zfcore.networks import home_of
 
 UNSEEN = "drawn:unseen"           # parts in combinations that no other drawn set has
 CALTECH = {"table4": "caltech101", "table5": "caltech256", "figure9": "caltech256"}
@@ -52,7 +53,7 @@ def accuracies(item, table, counts, folds, scratch):
     """(make, seconds) of an Item of `train.caltech_tables.caltech_accuracy`. `counts`, `folds` and `scratch` are of the three
     scales: training pictures a class; folds; (folds, epochs, pictures a class) of networks from random weights, () for none."""
     def make(setting):
-        many, of_scratch = setting.of(*counts), setting.of(*scratch)
+        many, of_scratch = setting.of(*counts), setting.of(*scratch) if has_config(setting) else ()
         words = ["--train", *map(str, many), f"--folds={setting.of(*folds)}", "--scratch" if of_scratch else "--no-scratch"]
         if of_scratch:
             few, epochs, trained = of_scratch
@@ -62,6 +63,9 @@ def accuracies(item, table, counts, folds, scratch):
         numbers = [each for n in many for each in of_count(study, TABLES[table], n)]
         if item == "fig9" and {6, 60} <= set(many):
             numbers.append(of_six(study))
+        if setting.of(*scratch) and not of_scratch:
+            numbers.append(Number("features learned elsewhere beat random weights trained there", None, verdict=VERDICTS[3],
+                                  rule="needs a run's folder with its config.json, which says how the run was trained"))
         said = protocol_in_words(study, many), classifiers_in_words(study), untrained_in_words(study)
         drawn = figure_of(setting, item, table, "Accuracy over training pictures a class, beside the paper's.")
         return Outcome(item, tuple(numbers), drawn, " ".join(filter(None, said)),
@@ -69,7 +73,7 @@ def accuracies(item, table, counts, folds, scratch):
                        took={"pictures": len(study.dataset), "networks": len(networks)})
 
     def seconds(setting, speed):
-        of_scratch = setting.of(*scratch)
+        of_scratch = setting.of(*scratch) if has_config(setting) else ()
         classes = 30 if set_for(setting, CALTECH[table]) == UNSEEN else TABLES[table].title == "Caltech-101" and 101 or 256
         pictures = classes*80
         trained = sum(n*classes for n in of_scratch[2])*of_scratch[0]*of_scratch[1]*speed.step if of_scratch else 0
@@ -91,6 +95,11 @@ def of_count(study, paper, n):
                      "points", f"{paper.features[n][0] - paper.scratch[n][0]:+.1f}" if both else "", "folds")
     yield number(f"{n} a class: features of the untrained network (control)", list(untrained.values()), "%", of="folds")
     yield paired(f"{n} a class: what was learned serves here", differences(features, untrained), "points", of=f"folds, {by}")
+
+
+def has_config(setting):
+    """Return whether the run's folder says how the run was trained, so that another network can be trained as it was."""
+    return (home_of(setting.run)/"config.json").is_file()
 
 
 def of_six(study):
