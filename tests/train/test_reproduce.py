@@ -197,6 +197,8 @@ def test_tables_4_and_7_judge_what_the_folds_have(transfers, tmp_path, monkeypat
                       for word in ("run", "control"))
     assert claims["4 a class: what was learned serves here"].here == pytest.approx(run.here - untrained.here)
     assert found.took["networks"] == 2 and seconds(here, setting.Speed(1, 1, 1)) > 0
+    again = make(of_run(transfers/"run", tmp_path, caltech101=transfers/".."/transfers.name/"101_ObjectCategories"))        # called otherwise
+    assert again.numbers == found.numbers and len(list((tmp_path/"table4").iterdir())) == 2
     monkeypatch.setattr(setting.Setting, "of", lambda self, minutes, *_: 4 if minutes == 15 else minutes)
     found = of_transfer.layers(here)
     assert len([n for n in found.numbers if n.verdict]) == 8 and "44.8 ± 0.7" in [n.paper for n in found.numbers]

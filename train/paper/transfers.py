@@ -1,5 +1,8 @@
 """Tables 4 to 7 and figure 9: the run's features on other pictures, studies of train.transfer in the items' folders, which share
 the features that they compute, in OUTPUT/features."""
+import hashlib
+import json
+
 import numpy as np
 
 from train import transfer
@@ -38,14 +41,18 @@ def no_other_set(*names):
 
 
 def arguments(setting, table, data, item, *words):
-    """The arguments of `python -m train.transfer` for a table, its folder that of the item."""
+    """The arguments of `python -m train.transfer` for a table. Its folder, in that of the item, is called by the data and the words:
+    where another set is given later, that is another study."""
+    called = hashlib.sha256(json.dumps([str(data), *words]).encode()).hexdigest()[:8]
     return transfer.parser().parse_args([
-        table, f"--run={setting.run}", f"--data={data}", f"--output={setting.folder(item)}",
-        f"--features={setting.output/'features'}", f"--seed={setting.seed}", f"--device={setting.device}", f"--workers={setting.workers}", *words])
+        table, f"--run={setting.run}", f"--data={data}", f"--output={setting.folder(item)/called}",
+        f"--features={setting.output/'features'}", f"--seed={setting.seed}", f"--device={setting.device}",
+        f"--workers={setting.workers}", *words])
 
 
-def figure_of(setting, item, table, words):
-    return (Picture(f"{table}.png", words),)*(setting.folder(item)/f"{table}.png").is_file()
+def figure_of(study, table, words):
+    """The Picture that a study has drawn, if it has."""
+    return (Picture(f"{study.output.name}/{table}.png", words),)*(study.output/f"{table}.png").is_file()
 
 
 # ------------------------------------------------------------------------------------------- tables 4 and 5, figure 9
@@ -67,7 +74,7 @@ def accuracies(item, table, counts, folds, scratch):
             numbers.append(Number("features learned elsewhere beat random weights trained there", None, verdict=VERDICTS[3],
                                   rule="needs a run's folder with its config.json, which says how the run was trained"))
         said = protocol_in_words(study, many), classifiers_in_words(study), untrained_in_words(study)
-        drawn = figure_of(setting, item, table, "Accuracy over training pictures a class, beside the paper's.")
+        drawn = figure_of(study, table, "Accuracy over training pictures a class, beside the paper's.")
         return Outcome(item, tuple(numbers), drawn, " ".join(filter(None, said)),
                        scratch_in_words(networks, of_scratch[1]) if networks else "",
                        took={"pictures": len(study.dataset), "networks": len(networks)})
@@ -140,7 +147,7 @@ def layers(setting):
                     paired(f"from layer {low} to {high} by more than the untrained network's", np.subtract(rise, control), "points",
                            of="folds")]
     said = protocol_in_words(study, [n]), classifiers_in_words(study), untrained_in_words(study)
-    return Outcome("table7", tuple(numbers), figure_of(setting, "table7", "table7", "What each layer knows, beside the paper's."),
+    return Outcome("table7", tuple(numbers), figure_of(study, "table7", "What each layer knows, beside the paper's."),
                    " ".join([*said, f"The paper's column: {('Caltech-101, 30', 'Caltech-256, 60')[column]} pictures a class."]),
                    took={"pictures": len(study.dataset)})
 
@@ -162,7 +169,7 @@ def average_precision(setting):
                            rule="one training") for way, values in ours.items() if np.isfinite(values[k])]
     numbers += [paired(f"the run's features beat {WAYS[way]}", ours["run"][:-1] - ours[way][:-1], "points of average precision",
                        of="classes") for way in ours if way != "run"]
-    drawn = figure_of(setting, "table6", "table6", "Average precision of each class, beside the paper's.")
+    drawn = figure_of(study, "table6", "Average precision of each class, beside the paper's.")
     return Outcome("table6", tuple(numbers), drawn,
                    f"{voc_protocol(study, study.output/'results')} {untrained_in_words(study)}",
                    took={"pictures": len(study.train) + len(study.scored), "networks": int("scratch" in found)})
