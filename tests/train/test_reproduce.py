@@ -21,7 +21,8 @@ from train.paper import ITEMS, looking, networks, outcome, page, setting
 from train.paper import transfers as of_transfer
 from train.paper.outcome import VERDICTS, Number, Outcome, Picture, exactly, jackknife, moved, of_two_groups, paired
 from train.reproduce import main
-from zfcore import plots, trained
+from zfcore import plots, results, trained
+from zfcore.analysis.diagnostics import Diagnosis
 from zfcore.analysis.top_activations import UnitViews
 from zfcore.check import Expected
 from zfcore.checkpoint import atomic
@@ -150,14 +151,7 @@ def test_every_item_has_an_outcome_which_says_what_it_lacks(run, tmp_path, monke
     monkeypatch.setattr(setting.Setting, "of", lambda self, minutes, hours, paper,
                         own=setting.Setting.of: few(own(self, minutes, hours, paper)))
     monkeypatch.setattr("zfcore.analysis.invariance.STEPS", 16)
-    one = []
-
-    def diagnosed(here, study, run, own=networks.diagnosed):
-        """Their Diagnoses take seconds: all have the first one's."""
-        one[:] = one or [own(here, study, run)]
-        return one[0]
-
-    monkeypatch.setattr(networks, "diagnosed", diagnosed)
+    monkeypatch.setattr(networks, "diagnosed", lambda *_: results.load(tmp_path/"out/fig6/diagnostics.h5", Diagnosis))      # theirs take seconds
     (tmp_path/"empty").mkdir()
     made_by(run, tmp_path/"out", "--caltech256", str(tmp_path/"empty"))
     said, found = capsys.readouterr().out, {name: outcome.load(tmp_path/"out"/name) for name in ITEMS}

@@ -71,7 +71,9 @@ class Outcome:
 
     @property
     def verdicts(self):
-        """{verdict: how many claims have it}, in the order of VERDICTS."""
+        """{verdict: how many claims have it}, in the order of VERDICTS; what could not be measured counts as one claim."""
+        if self.lacking:
+            return {VERDICTS[3]: 1}
         count = Counter(number.verdict for number in self.numbers if number.verdict)
         return {word: count[word] for word in VERDICTS if count[word]}
 
@@ -79,8 +81,8 @@ class Outcome:
     def verdict(self):
         """The verdicts in one word or two: that of all its claims, else "in part" where some agree, ..."""
         found = set(self.verdicts)
-        if not found or self.lacking:
-            return VERDICTS[3] if self.lacking else ""
+        if not found:
+            return ""
         decided = found - {VERDICTS[2], VERDICTS[3]}
         if len(found) == 1 or not decided:
             return found.pop() if len(found) == 1 else VERDICTS[2]

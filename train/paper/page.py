@@ -125,8 +125,9 @@ def shown_item(item, one):
 
 
 def claims(found):
-    """{verdict: how many claims have it} of {item: Outcome}; facts are no claims."""
-    return {word: sum(one.verdicts.get(word, 0) for name, one in found.items() if not ITEMS[name].facts) for word in VERDICTS}
+    """{verdict: how many claims of the paper have it} of {item: Outcome}; neither facts nor this project's own checks count."""
+    of_paper = [one.verdicts for name, one in found.items() if ITEMS[name].claim and not ITEMS[name].facts]
+    return {word: sum(of.get(word, 0) for of in of_paper) for word in VERDICTS}
 
 
 def facts(found):
