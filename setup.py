@@ -15,7 +15,8 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["zfcore", "zfcore.*", "train", "train.*"]), "zfcore.kernels", "zfcore.kernels.device"],
     package_dir={"zfcore.kernels": "kernels", "zfcore.kernels.device": "kernels/device"},
-    package_data={"zfcore": ["py.typed", "*.pyi"], "zfcore.networks": ["*.h5", "*.json"], "train.paper": ["*.html"],
+    package_data={"zfcore": ["py.typed", "*.pyi"], "zfcore.networks": ["*.h5", "*.json"], "zfcore.atlas": ["page/*"],
+                  "train.paper": ["*.html"],
                   "zfcore.kernels": ["*.cu", "README.md"], "zfcore.kernels.device": ["*.cuh"]},
     install_requires=["numpy>=2", "h5py>=3.10", "pillow>=10.1", "tqdm>=4.60", "matplotlib>=3.8", "threadpoolctl>=3.5", "jinja2>=3.1"],
     entry_points={"console_scripts": ["zfcore = train.console:main"]},
@@ -24,6 +25,7 @@ setup(
         "cuda12": ["cupy-cuda12x[ctk]>=14"],
         "bench": ["nvidia-cudnn-frontend>=1.14"],
         "import": ["onnx>=1.21", "protobuf>=4", "safetensors>=0.4"],                  # networks from elsewhere
+        "atlas": ["scikit-learn>=1.3"],                        # the map of units
         "heif": ["pillow-heif>=0.20"],                         # pictures of iPhones (.heic)
         "docs": ["pdoc>=16"],
         "test": ["pytest>=8", "hypothesis>=6.100"],

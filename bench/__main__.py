@@ -2,13 +2,13 @@
 import argparse
 import sys
 
-from bench import cpu, figures, gpu, loader, occlusion, pack, projections, recipes, resources, step, tables
-from zfcore.check import Expected, exit_with_message
+from bench import atlas, cpu, figures, gpu, loader, occlusion, pack, projections, recipes, resources, step, tables
+from zfcore.check import Expected, Parser, exit_with_message
 from zfcore.device import select
 
 
 def parser():
-    p = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    p = Parser(prog="python -m bench", description=__doc__)
     gpu.add_arguments(p)
     where = p.add_subparsers(dest="where")
     cpu.add_arguments(where.add_parser("cpu", help="ZFNet on NumPy beside PyTorch on the same cores",
@@ -34,7 +34,7 @@ def main(arguments=None):
     if args.where in ("loader", "pack", "recipes"):
         return {"loader": loader, "pack": pack, "recipes": recipes}[args.where].main(args)
     if args.where == "cpu":
-        apart = {"projections": projections, "occlusion": occlusion}
+        apart = {"projections": projections, "occlusion": occlusion, "atlas": atlas}
         if set(args.parts) - set(apart):
             cpu.main(args)
         for part in apart:

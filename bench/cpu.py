@@ -34,7 +34,7 @@ except ImportError:
 
 RESULTS = Path(__file__).parent / "results" / "cpu.json"
 LAYOUTS = ("channels first", "channels last")
-PARTS = ("network", "layers", "memory", "projections", "occlusion")
+PARTS = ("network", "layers", "memory", "projections", "occlusion", "atlas")
 
 
 def add_arguments(parser):
@@ -43,7 +43,7 @@ def add_arguments(parser):
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS,
                         help="network: forward and training step; layers: each convolution by itself; memory: peak of "
                              "a training step; projections: the deconvnet in forward passes (bench/projections.py); "
-                             "occlusion: figure 7 by the cone alone (bench/occlusion.py)")
+                             "occlusion: figure 7 by the cone alone (bench/occlusion.py); atlas: a whole one (bench/atlas.py)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the JSON file that is written")
 
 

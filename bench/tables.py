@@ -3,6 +3,7 @@
 Between `<!-- NAME:begin -->` and `<!-- NAME:end -->` nothing is typed by hand; FILES says which stand where:
 
     cpu          the whole network on NumPy in three lines, from cpu.json, projections.json and occlusion.json
+    atlas        what an atlas takes, from atlas.json
     layers       all that they have, every convolution by itself too
     loader       what loads and trains how fast, and which limits, from loader.json and every loader-*.json
     pack         what packed sets cost to make and to read, from pack.json and every pack-*.json
@@ -33,7 +34,7 @@ from zfcore.training import resolve
 from zfcore.training.deviations import ANALYSES, deviations, open_questions
 
 ROOT = Path(__file__).parents[1]
-FILES = {"README.md": ("trained", "agreed", "cpu"), "train/README.md": ("train", "networks", "claims", "deviations"),
+FILES = {"README.md": ("trained", "agreed", "cpu"), "zfcore/README.md": ("atlas",), "train/README.md": ("train", "networks", "claims", "deviations"),
          "bench/README.md": ("gpu", "layers", "loader", "pack", "recipes", "table2", "table3", "table4", "table5", "table6",
                              "table7", "table7-caltech", "figure9")}
 RESULTS = ROOT/"bench"/"results"
@@ -110,6 +111,15 @@ def cpu_line(row):
     low, high = row["spread"]
     beside = {"forward": "forward pass", "whole": "every layer whole"}.get(row["best"], f"PyTorch, {row['best']}")
     return text + f" {beside} | {digits(times[row['best']])} | {row['ratio']:.2f} ({low:.2f} to {high:.2f}) |"
+
+
+def atlas_line(results):
+    """A sentence on what the atlas of a network that comes along takes."""
+    if not (results/"atlas.json").exists():
+        return "Not measured yet: `python -m bench cpu --parts atlas`."
+    found = read(results/"atlas.json")
+    return (f"The atlas of `{found['run']}`, {found['units']} units over {found['pictures']} pictures: {found['seconds']:.0f} s, {found['cpu_seconds']:.0f} s of the CPU, "
+            f"{found['megabytes']:.0f} MB in {found['files']} files ({found['cpu']}, {found['cores']} cores, {found['date'][:10]}).")
 
 
 def digits(value):
@@ -293,7 +303,7 @@ def deviations_table(results):
 TABLES = {"cpu": cpu_table, "layers": lambda results: cpu_table(results, with_layers=True), "train": train_table,
           "trained": trained_table, "gpu": gpu_table, "loader": partial(loading_table, what="loader", block=loader_block),
           "pack": partial(loading_table, what="pack", block=pack_block), "deviations": deviations_table,
-          "recipes": recipes_table, "networks": networks_table,
+          "recipes": recipes_table, "networks": networks_table, "atlas": atlas_line,
           **{name: partial(study_table, name=name, command=f"python -m train.ablation {name} --output runs/tables")
              for name in ("table2", "table3")}, "claims": claims_table, "agreed": agreed_table,
           **{name: partial(study_table, name=name, command=f"python -m train.transfer {name.split('-')[0]} --run RUN --data DIR")

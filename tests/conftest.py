@@ -1,6 +1,7 @@
 """What every test has: a cache of drawn pictures and mean images that one run of pytest shares, and not the user's. Which
 tests a run is made of: `-m "not slow"` leaves out what takes long, and only `--all` adds the cases that prove nothing new."""
 import os
+import sys
 
 import pytest
 
@@ -23,10 +24,21 @@ def _cache(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def _unhurried():
-    """How far something is, is told every so many seconds of the whole run, and so in any test."""
+    """How far something is, is told every so many seconds of the whole run, and so in any test. A sentence on standard error is one line."""
     from zfcore import terminal
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(terminal, "TELL_EVERY", 1e9)
+        patch.setattr(terminal, "_width", lambda: 1_000_000)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request):
+    """A run draws its curves and filters, which takes longer than a short training, where the test is marked `figures`. What undoes a
+    test's own monkeypatch leaves this as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "zfcore.training" in sys.modules and not request.node.get_closest_marker("figures"):
+            patch.setattr(sys.modules["zfcore.training"].Training, "draw", lambda training: None)
         yield
 
 

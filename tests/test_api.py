@@ -3,6 +3,7 @@ import inspect
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,13 @@ def test_the_list_in_the_docstring_is_the_whole_of_it():
 def test_importing_it_imports_nothing_else():
     code = "import sys, zfcore; print([name for name in ('numpy', 'h5py', 'matplotlib', 'PIL') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_a_command_does_not_wait_for_matplotlib_until_it_draws():
+    code = ("import sys, train.__main__, train.transfer, zfcore.__main__; print('matplotlib' in sys.modules); from zfcore import plots; "
+            "plots.FORMATS; import zfcore.plots; print('matplotlib' in sys.modules, zfcore.plots is plots)")
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert said.stdout == "False\nTrue True\n", said.stderr
 
 
 def test_the_lines_at_its_head_run():

@@ -127,7 +127,7 @@ def test_units_that_never_fire_are_left_out_of_the_figure_and_counted(place, tmp
     monkeypatch.setattr(Sheet, "text", lambda self, left, top, lines, *more, **look: (
         said.append(lines), text(self, left, top, lines, *more, **look)))
     run(place, tmp_path, "--layers", "conv2", "--units", "0,1,5", "--k", "2")
-    assert said == ["conv2 unit 0", "conv2 unit 5", ["conv2: 1 of 3 units never fire and are left out: 1"]]
+    assert said == ["conv2 unit 0", "conv2 unit 5", ["conv2: 1 of 3 units never fires and is left out: 1"]]
     with_dead = Image.open(tmp_path/"conv2.png").size
     run(place, tmp_path, "--layers", "conv2", "--units", "0,5", "--k", "2")
     assert np.subtract(with_dead, Image.open(tmp_path/"conv2_2.png").size).tolist() == [0, LINE]
@@ -292,7 +292,7 @@ def test_a_result_is_let_go_when_it_is_drawn_unless_something_is_said_of_all(pla
         return draw(views, path)
 
     monkeypatch.setattr(top_activations, "draw", draw)
-    monkeypatch.setattr(top_activations, "PAGE", 30)
+    monkeypatch.setattr(top_activations, "PAGE", 5)
     monkeypatch.setattr(UnitViews, "__hash__", object.__hash__)
-    run(place, tmp_path, "--layers", "conv2", "--units", "all")
+    run(place, tmp_path, "--layers", "conv2", "--units", "0:12")
     assert len(most) == 3 and max(most) <= 2                 # the one in hand, and the one that is being made

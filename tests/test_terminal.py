@@ -1,5 +1,6 @@
 """What a person reads: any name can be printed, copied and drawn; lines fit; progress is told where there is no terminal; what
 nobody reads, and a signal, costs nothing."""
+import ast
 import os
 import re
 import signal
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 
 from tests.train.conftest import write_set
 from train.__main__ import main as train
+from train.predict import main as predict
 from zfcore import check, plots, terminal
+from zfcore.__main__ import main as look
 from zfcore.check import Expected
 from zfcore.checkpoint import load
 
@@ -77,15 +80,104 @@ def test_lines_fit_and_lose_no_word(text):
     assert " ".join(lines).split() == text.split()
 
 
-@pytest.mark.parametrize("line", ["python -m train --resume " + "x"*200, "| " + "a | "*60])
+@pytest.mark.parametrize("line", ["python -m train --resume " + "x"*200, "| " + "a | "*60, "next:  python -m zfcore " + "x"*90 + "      what it is"])
 def test_what_is_copied_and_rows_of_tables_stay_whole(line):
     assert terminal.fitted(line) == [line]
+
+
+prose = st.lists(st.sampled_from("expected got the run's pictures' names (and) another; one, (a) b".split()), max_size=30).map(" ".join)
+paths, odd_paths = (st.builds("/{}/{}.png".format, st.text(alphabet=alphabet, min_size=1, max_size=70), st.text(alphabet="xy z", max_size=40))
+                    for alphabet in ("ab c$猫", "ab c'\"$\\猫"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(prose, paths, odd_paths, prose, st.integers(40, 140))
+def test_what_is_to_be_copied_stands_in_one_line_of_its_sentence(before, typed, odd, after, columns):
+    """A path in a command, in quotes, as a name that is given, or as it was typed."""
+    named, between = f"{typed} 2", "so"
+    copied = terminal.command("python", "-m", "train", "--resume", Path(odd), "--data", "a b"), repr(odd), named, typed
+    for what, names in zip(copied, ((), (), (named,), ())):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["zfcore", typed] if what == typed else ["zfcore"])
+            lines = terminal.fitted(f"{before}: {what}, {between}; {what}) {after}", columns, *names)
+        assert sum(line.count(what) for line in lines) == 2 and " ".join(map(str.strip, lines)).split() == f"{before}: {what}, {between}; {what}) {after}".split()
+        assert all(len(line) <= columns or len(line.strip()) <= len(what) + 3 for line in lines)
+
+
+@posix
+@pytest.mark.parametrize("columns", [0, 50, 163])
+def test_a_sentence_on_standard_error_fits_the_terminal_and_what_was_typed_stays_whole(columns, tmp_path):
+    """On a terminal of so many columns; 0: into a pipe."""
+    missing = tmp_path/("my holiday pictures of "*3)/"the sea"
+    words = ["train", "--data", str(missing), "--device", "cpu"]
+    if columns:
+        import pty
+        import termios
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, columns)) if hasattr(termios, "tcsetwinsize") else pytest.skip("needs tcsetwinsize")
+        process = started(*words, stderr=theirs)
+        os.close(theirs)
+        process.communicate(timeout=60)
+        err = os.read(ours, 2**16).decode().replace("\r\n", "\n")
+        os.close(ours)
+    else:
+        _, _, err = ended(started(*words))
+    lines = err.strip().splitlines()
+    assert sum(str(missing) in line for line in lines) == 1 and lines[0].startswith("error: ")
+    assert len(lines) > 1 and all(len(line) <= (columns or 100) or line.strip(" ,;:") == str(missing) for line in lines)
+
+
+@pytest.mark.parametrize("words", [["train", "--device", "a b " * 40], ["zfcore", "x"], ["train.predict", "--crops", "two\nlines", "--run", "x"],
+                                   ["train", "--seed", "1" * 300], ["train", "--unheard-of", "x"]], ids=lambda words: words[0])
+def test_an_option_that_is_refused_is_refused_in_lines_that_fit(words, capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "_width", lambda: 100)
+    main = {"train": train, "zfcore": look, "train.predict": predict}[words[0]]
+    with pytest.raises(SystemExit) as end:
+        main(words[1:])
+    said = capsys.readouterr().err
+    typed = [word for word in map(terminal.printable, words) if " " in word or len(word) > 99]
+    assert end.value.code == 2 and "error: " in said and all(len(line) <= 100 or any(word in line for word in typed) for line in said.splitlines())
+    assert all(len(line.strip()) < len(word) + 5 for line in said.splitlines() for word in typed if word in line)
+
+
+@given(st.integers(0, 3), st.sampled_from(["picture", "class", "linked folder", "near-duplicate", "branch", "box", "epoch", "training picture"]))
+def test_a_number_agrees_with_its_noun(n, noun):
+    plural = {"class": "classes", "branch": "branches", "box": "boxes"}.get(noun, f"{noun}s")
+    assert terminal.plural(n, noun) == (f"1 {noun}" if n == 1 else f"{n} {plural}")
+
+
+COUNTED = re.compile(r" (?:[a-z-]+ ){0,2}?(?:pictures|classes|files|folders|links|epochs|units|networks|layers|names|steps|runs|near-duplicates|threads|members)\b")
+TOGETHER = re.compile(r"[A-Z_]+$")                         # a constant, which is more than 1
+
+
+def counts(path):
+    """(line, text) of formatted strings in which a number stands before a plural that does not follow it."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for value, after in zip(node.values, node.values[1:]) if isinstance(node, ast.JoinedStr) else ():
+            if isinstance(value, ast.FormattedValue) and isinstance(after, ast.Constant) and COUNTED.match(after.value):
+                text = ast.unparse(value.value)
+                if "plural(" not in text and " if " not in text and not TOGETHER.match(text) and re.search(r"len\(|sum\(|\bn\b|count|total|epoch|number", text):
+                    yield node.lineno, f"{text}{after.value}"
+
+
+@pytest.mark.parametrize("folder", ["zfcore", "train"])
+def test_no_text_has_a_plural_behind_a_number_that_may_be_one(folder):
+    """Files of other engines are read by the interchange, which speaks of their numbers and bytes."""
+    files = [path for path in (ROOT/folder).rglob("*.py") if path.parent.name not in ("interchange", "ops")]
+    assert len(files) > 10 and {str(path): found for path in files if (found := [*counts(path)])} == {}
+
+
+@pytest.mark.parametrize("text, found", [('f"{len(a)} pictures"', 1), ('f"{count} more names"', 1), ('f"{MOST} files"', 0), ('f"{plural(n, \'unit\')} of"', 0),
+                                         ('f"at most {len(a)} left out units, {b} of"', 1), ('f"{path} pictures"', 0)])
+def test_a_plural_behind_a_number_is_seen(text, found, tmp_path):
+    (tmp_path/"a.py").write_text(text)
+    assert len([*counts(tmp_path/"a.py")]) == found
 
 
 def test_where_there_is_no_terminal_a_line_tells_how_far_it_is_and_how_long_it_takes(monkeypatch, capsys):
     monkeypatch.setattr(terminal, "TELL_EVERY", 0.1)
     monkeypatch.setattr(terminal.Bar, "told", -float("inf"))
-    with terminal.Bar(1000, "pictures", "a long \n name "*9, done=100) as bar:
+    with terminal.Bar(1000, "picture", "a long \n name "*9, done=100) as bar:
         for _ in range(5):
             bar.update(60)
             bar.set_postfix(loss="0.123", refresh=False)
@@ -96,12 +188,12 @@ def test_where_there_is_no_terminal_a_line_tells_how_far_it_is_and_how_long_it_t
 
 
 def test_short_bars_tell_nothing_and_many_of_them_no_more_than_one(monkeypatch, capsys):
-    for item in terminal.counted(range(5), "things", "quick"):
+    for item in terminal.counted(range(5), "thing", "quick"):
         pass
     assert capsys.readouterr().err == "" and item == 4
     monkeypatch.setattr(terminal, "TELL_EVERY", 0.15)
     for _ in range(8):
-        with terminal.Bar(3, "steps", "short"):
+        with terminal.Bar(3, "step", "short"):
             time.sleep(0.05)
     assert 1 <= len(capsys.readouterr().err.splitlines()) <= 3
 
@@ -119,7 +211,7 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def options(pictures):
-    return ["--data", str(pictures), "--image-size", "32", "--batch-size", "8", "--epochs", "2", "--workers", "0", "--device", "cpu"]
+    return ["--data", str(pictures), "--preset", "tiny", "--image-size", "32", "--batch-size", "8", "--epochs", "2", "--workers", "0", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from zfcore import check
 from zfcore.data import check_there, data_in_words, is_drawn, open_data
 from zfcore.device import select
 from zfcore.models import build
-from zfcore.terminal import Bar, command, printable, say, status_of, warn
+from zfcore.terminal import Bar, command, plural, printable, say, status_of, warn
 from zfcore.training import Stop, Training, deviations, evaluate, resolve
 from zfcore.training.config import MOST_DECAY, NAMES, flag, resumed
 from zfcore.training.evaluation import open_part, open_runs
@@ -35,7 +35,7 @@ def main(arguments=None):
         drawn = is_drawn(config.data)                         # the classes of other pictures are counted when they are read
         classes = len(open_data(config.data, config.picture_size, config.limit_per_class)[0].classes) if drawn else 1000
         say(build(config.model, classes, config.image_size, config.keep_prob).summary())
-        say(f"\ndata:   {data_in_words(config.data)}, {classes} classes{'' if drawn else ' taken for granted'}\n"
+        say(f"\ndata:   {data_in_words(config.data)}, {plural(classes, 'class')}{'' if drawn else ' taken for granted'}\n"
             f"recipe: {deviations.in_words(config)}")
         return
     if "eval_only" in typed:
@@ -73,7 +73,7 @@ def error_of(folder, config, typed):
     models = [replace(model, data=config.data) if folder else model                 # wherever its pictures lie now
               for model in open_runs([run], config.device, config.precision)]
     pictures, of = open_part(models, data, "val", config.upscale, config.workers)
-    with Bar(len(pictures), "img", "validation", stays=False) as bar:
+    with Bar(len(pictures), "picture", "validation", stays=False) as bar:
         score = evaluate([models[0].with_classes(pictures.dataset.classes)], pictures,
                          config.micro_batch or config.batch_size, bar=bar, of=of)
     return f"{printable(run)}, epoch {models[0].epoch}: {score}"
@@ -90,7 +90,7 @@ def start_in_words(config, pictures):
     limited = (f", not {100*config.start_left:g} %: in so few steps that takes more than the most that is chosen"
                if config.start_left and config.weight_decay == MOST_DECAY else "")
     line = (f"start:  {100*left:.0f} % of the random weights' amplitude will be left{limited} (weight decay {config.weight_decay:g}, "
-            f"{config.epochs} epochs)\n")
+            f"{plural(config.epochs, 'epoch')})\n")
     if left <= WARN_ABOVE:
         return line
     ways, decay = [], config.decay_for(WELL, pictures)
@@ -107,7 +107,10 @@ def describe(training):
     if is_drawn(training.config.data):
         kept_in = training.train.dataset.kept_in
         source += f" (drawn once, then kept in {printable(kept_in.parent)})" if kept_in else " (drawn as it goes, no files)"
-    return f"{source}\n        {len(training.classes)} classes, {len(training.train)} training and {len(training.val)} validation pictures"
+    train, val = training.train, training.val
+    damaged = f"; {len(left)} damaged left out" if (left := [*train.damaged, *val.damaged]) else ""
+    return (f"{source}\n        {plural(len(training.classes), 'class')}, {train.sound} training and {plural(val.sound, 'validation picture')}"
+            f"{damaged}")
 
 
 def closing(training):
@@ -116,7 +119,7 @@ def closing(training):
     upscale = ["--upscale"] if training.config.upscale else []
     best = min(range(len(errors)), key=errors.__getitem__)
     return f"""
-validation error {100*errors[-1]:.1f} % after {len(errors)} epochs; best {100*errors[best]:.1f} % after epoch {best + 1} (centre crop, 1 network, {len(training.val)} pictures)
+validation error {100*errors[-1]:.1f} % after {plural(len(errors), "epoch")}; best {100*errors[best]:.1f} % after epoch {best + 1} (centre crop, 1 network, {plural(training.val.sound, "picture")})
 
   {folder}/best.h5                       the weights (h5ls -r shows what is inside)
   {folder}/log.csv                       one row an epoch

@@ -183,8 +183,8 @@ def asked_again(lines, judgements, scale):
 
 # ------------------------------------------------------------------------------------------------------- command line
 def parser():
-    p = argparse.ArgumentParser(prog="python -m train.ablation", argument_default=argparse.SUPPRESS,
-                                description="Train the rows of the paper's table 2 or 3 and set them beside the paper's numbers.")
+    p = check.Parser(prog="python -m train.ablation", argument_default=argparse.SUPPRESS,
+                     description="Train the rows of the paper's table 2 or 3 and set them beside the paper's numbers.")
     p.add_argument("table", choices=TABLES)
     p.add_argument("--output", metavar="DIR", required=True, help="folder of the runs and tables; both tables may share it")
     p.add_argument("--scale", choices=SCALES, help="tiny (default): small networks on small pictures; full: the paper's")

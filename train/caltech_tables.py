@@ -18,6 +18,7 @@ from zfcore.analysis.duplicates import ABOVE
 from zfcore.analysis.probing import GRID, held_out, probe, random_projection
 from zfcore.data import DRAWN, open_data
 from zfcore.data.caltech import TREES, mean_per_class_accuracy, open_caltech, small_classes, splits
+from zfcore.terminal import plural
 
 
 # ------------------------------------------------------------------------------------------------ the paper's numbers
@@ -284,11 +285,11 @@ def protocol_in_words(study, counts):
         return ""
     left = f" ({', '.join(study.left_out)} left out)" if study.left_out else ""
     most = f"at most {a.test_most} of the others of each class" if a.test_most else "all others"
-    pool = (f"{len(study.dataset)} drawn pictures, of the training and the validation part together" if is_drawn(a.data) else
+    pool = (f"{plural(len(study.dataset), 'drawn picture')}, of the training and the validation part together" if is_drawn(a.data) else
             f"the background {'is a class' if a.background else 'is no class'}")
     return (f"Protocol of the paper: training pictures drawn at random, at most 50 of the others of each class to test on, "
             f"mean of the classes' accuracies, five folds (test pictures and folds are stated for Caltech-101 only); "
-            f"near-duplicates were taken out of ImageNet before the training. Here: {len(study.classes)} classes of "
+            f"near-duplicates were taken out of ImageNet before the training. Here: {plural(len(study.classes), 'class')} of "
             f"{study.title}{left}; {pool}; to test on {most} ({test[0]}{f' to {test[-1]}' if len(test) > 1 else ''} pictures); "
             f"mean of the classes' accuracies ± standard deviation over {a.folds} folds; chance is "
             f"{100/len(study.classes):.1f} %. {duplicates_in_words(study, study.duplicates_left_out, ABOVE)}")

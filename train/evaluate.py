@@ -12,7 +12,6 @@ softmaxes of its crops, and those of an ensemble the mean of its members' probab
     predictions.csv       each picture: its class, the predicted one, their probabilities, the true one's rank (1 is first)
     worst.png             the pictures whose true class was given the least probability
 """
-import argparse
 import filecmp
 import itertools
 import json
@@ -28,7 +27,7 @@ from zfcore.data.transforms import CorruptImage
 from zfcore.files import folder_made, inside, numbered
 from zfcore.kernel import PRECISIONS
 from zfcore.networks import home_of
-from zfcore.terminal import Bar, printable, say
+from zfcore.terminal import Bar, plural, printable, say
 from zfcore.training.evaluation import answers, confused_pairs, confusion, open_part, open_runs, per_class, score, wilson
 
 FILES = ("summary.json", "per_class.csv", "confusion.csv", "confusion.png", "confused_pairs.csv", "predictions.csv",
@@ -57,7 +56,7 @@ def write_worst(path, found, pictures, protocol, most=30):
             continue
         captions.append((f"{p:.3f} {classes[true]}", f"{q:.3f} → {classes[taken]}" if rank else "right"))
         right.append(rank == 0)
-    plots.save(plots.captioned(tiles, captions, right, f"The {len(tiles)} pictures whose true class was given the least probability: P "
+    plots.save(plots.captioned(tiles, captions, right, f"The {plural(len(tiles), 'picture')} whose true class was given the least probability: P "
                     f"and name of the true class; below, of the predicted one.\n{protocol}"), path)
 
 
@@ -144,8 +143,8 @@ def add_options(p, output):
 
 
 def parser():
-    p = argparse.ArgumentParser(prog="python -m train.evaluate",
-                                description="Top-1 and top-5 error of a trained network, or of an ensemble of several.")
+    p = check.Parser(prog="python -m train.evaluate",
+                     description="Top-1 and top-5 error of a trained network, or of an ensemble of several.")
     add_options(p, "evaluation")
     p.add_argument("--data", help="the set, as for python -m train, or one folder of classes (default: what the "
                                   "runs were trained on)")

@@ -40,7 +40,7 @@ def run(config, output=None):
     with empty_folder(output, f"{config.model}-lr-test") as folder:
         training, rows = Training(folder, *materials), []
         with suppress(KeyboardInterrupt), training.interrupt:        # a second Ctrl-C, in the middle of a step
-            for row in counted(measured(training), "steps", "learning rates", STEPS, stays=False):
+            for row in counted(measured(training), "step", "learning rates", STEPS, stays=False):
                 rows.append(row)
                 if training.interrupt.asked:
                     break

@@ -12,7 +12,7 @@ from zfcore.backend import to_host
 from zfcore.checkpoint import atomic, load
 from zfcore.data import data_in_words
 from zfcore.files import anything, mapping, read_json, table, text
-from zfcore.terminal import Bar
+from zfcore.terminal import Bar, plural
 
 
 # ---------------------------------------------------------------------------------------------------------------- rows
@@ -117,7 +117,7 @@ def opened(run):
 def errors(models, part, run, crops):
     """Errors of an ensemble on one part of the pictures, as if it were the validation part; a top-5 error among five classes
     has no meaning."""
-    with Bar(len(part), "img", f"measuring {run.name}", stays=False) as bar:
+    with Bar(len(part), "picture", f"measuring {run.name}", stays=False) as bar:
         score = measured(models, part, run.config.micro_batch or run.config.batch_size, crops, bar)
     return Errors(None, 100*score.top1, 100*score.top5 if score.classes > 5 else None)
 
@@ -245,12 +245,12 @@ def protocol(words, runs, pictures, crops):
     (train, val), c = pictures, runs[0].config
     devices = {read_json(path, table({"device": text()}, others=anything))["device"] for run in runs if (path := run.folder/"config.json").is_file()}
     drops = (f"a tenth of it after epoch {', '.join(map(str, c.drop_after))}" if c.drop_after else
-             f"a tenth of it after {c.patience} epochs without a better validation error")
+             f"a tenth of it after {plural(c.patience, 'epoch')} without a better validation error")
     how = "the mean of ten crops" if crops == "ten" else "the centre crop"
     start = f", a weight decay that leaves {100*c.start_left:g} % of the random start" if c.start_left else ""
     return (f"{words and words + ' '}Every network was trained from scratch on {data_in_words(c.data)}: "
-            f"{len(train.dataset.classes)} classes, {len(train)} training and {len(val)} validation pictures, input "
-            f"{c.image_size}x{c.image_size}, {c.epochs} epochs, batch {c.batch_size}, lr {c.lr:g}, {drops}{start}; the rest as "
+            f"{plural(len(train.dataset.classes), 'class')}, {len(train)} training and {plural(len(val), 'validation picture')}, input "
+            f"{c.image_size}x{c.image_size}, {plural(c.epochs, 'epoch')}, batch {c.batch_size}, lr {c.lr:g}, {drops}{start}; the rest as "
             f"in --preset {c.preset}. Errors in %, mean ± standard deviation over the networks, of the last checkpoint, from "
             f"{how}, nothing dropped out; the training error alike, on the training pictures. (The paper states neither its crops "
             f"nor how it measures the training error.) Seconds: of training one network, the fastest of the row's, validation "

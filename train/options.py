@@ -2,6 +2,7 @@
 import argparse
 from dataclasses import fields
 
+from zfcore import check
 from zfcore.kernel import PRECISIONS
 from zfcore.models import MODELS
 from zfcore.training.config import PRESETS, TrainConfig, flag
@@ -34,8 +35,8 @@ HELP = {
 def parser():
     """The command line of `python -m train`. An option that is not typed is absent from the result, so that presets,
     a config file and a resumed run can tell a typed value from a default."""
-    p = argparse.ArgumentParser(prog="python -m train", argument_default=argparse.SUPPRESS,
-                                description="Train a ZFNet. Without any option: a small one, on drawn pictures, in minutes.")
+    p = check.Parser(prog="python -m train", argument_default=argparse.SUPPRESS,
+                     description="Train a ZFNet. Without any option: a small one, on drawn pictures, in minutes.")
     p.add_argument("--preset", choices=PRESETS, help="defaults to start from (tiny, unless --model is given)")
     for f in fields(TrainConfig):
         if f.name == "preset":

@@ -10,7 +10,6 @@ Shards of 512 pictures are written to OUTPUT.h5.parts/, each whole or not at all
 the shards move into it one by one, so that the disk never needs room for more than the finished file and a shard. Started
 again after whatever ended it, the same command goes on; the bytes of the file depend neither on that nor on --workers.
 """
-import argparse
 import json
 import math
 import os
@@ -43,7 +42,7 @@ from zfcore.data.packed import SUFFIXES, VERSION, create, open_packed
 from zfcore.data.transforms import CorruptImage, decode, square
 from zfcore.files import anything, choice, inside, mapping, opener, parsed, read_json, text, whole
 from zfcore.hdf5 import open_h5
-from zfcore.terminal import Bar, command, counted, printable, say, status_of, warn
+from zfcore.terminal import Bar, command, counted, plural, printable, say, status_of, warn
 
 SHARD = 512               # pictures in a file of OUTPUT.h5.parts
 PIECE = 16                # pictures a thread packs in one go
@@ -90,7 +89,7 @@ class Packing:
             if not self._layout.is_file():
                 todo = [shard for shard in self.shards if not self._is_done(shard)]
                 done = self.total - sum(shard.end - shard.begin for shard in todo)
-                with Bar(self.total, "pictures", "packing", done=done) as bar:
+                with Bar(self.total, "picture", "packing", done=done) as bar:
                     self._pack(todo, bar)
                 self._lay_out()
             self._move_in()
@@ -181,7 +180,7 @@ class Packing:
         dataset, found = self.sets[part], self.damaged[part]
         found.update(damaged)
         for i, reason in damaged.items():
-            warn(printable(f"damaged picture left out: {dataset.names[i]}: {reason}"))
+            warn(printable(f"damaged picture left out: {dataset.names[i]}: {reason}"), dataset.names[i])
         if len(found) > most_damaged(len(dataset)):
             i, reason = next(iter(found.items()))
             raise check.Expected("data", damaged_in_words(len(dataset)), f"{len(found)} of {len(dataset)} in {part}, the first "
@@ -280,7 +279,7 @@ class Packing:
         layout = read_json(self._layout, mapping(whole(), choice(*(shard.path.name for shard in self.shards))))
         with written(self.output):
             with open(self._assembled, "r+b", opener=opener) as file:
-                for name, begin in counted(layout.items(), "shards", "putting together"):
+                for name, begin in counted(layout.items(), "shard", "putting together"):
                     if (path := self.folder/name).is_file():
                         file.seek(begin)
                         file.write(pictures_of(path))
@@ -374,8 +373,8 @@ def main(arguments=None):
         raise check.Expected("OUTPUT", "a name in a folder that exists", args.output)
     started = time.monotonic()
     packing = Packing(**vars(args))
-    say(printable(f"{data_in_words(args.source)}: {len(packing.sets['train'])} training and {len(packing.sets['val'])} validation "
-                  f"pictures of {len(packing.sets['train'].classes)} classes"))
+    say(printable(f"{data_in_words(args.source)}: {len(packing.sets['train'])} training and "
+                  f"{plural(len(packing.sets['val']), 'validation picture')} of {plural(len(packing.sets['train'].classes), 'class')}"))
     try:
         packing.run()
     except KeyboardInterrupt as stop:
@@ -386,7 +385,7 @@ def main(arguments=None):
 
 
 def parser():
-    p = argparse.ArgumentParser(prog="python -m train.pack", description="Pack pictures into one HDF5 file to train from.")
+    p = check.Parser(prog="python -m train.pack", description="Pack pictures into one HDF5 file to train from.")
     p.add_argument("source", metavar="SOURCE", help="ImageNet as downloaded or unpacked, class folders, tars of them, "
                                                      "a packed file, drawn:NAME")
     p.add_argument("output", metavar="OUTPUT.h5", type=Path, help="the file to write; OUTPUT.h5.parts lies beside it meanwhile")
@@ -404,8 +403,8 @@ def closing(packing, seconds):
     count = sum(map(len, open_packed(packing.output)))
     image_size = [] if packing.size == 256 else ["--image-size", packing.crop]
     return f"""
-{printable(packing.output)}: {count} pictures of {packing.size}x{packing.size}, {packing.total - count} left out as damaged, {packing.output.stat().st_size} bytes
-{packing.packed} of them packed in {seconds:.1f} s, {packing.packed/seconds:.0f} pictures/s with {packing.workers} threads
+{printable(packing.output)}: {plural(count, "picture")} of {packing.size}x{packing.size}, {packing.total - count} left out as damaged, {packing.output.stat().st_size} bytes
+{packing.packed} of them packed in {seconds:.1f} s, {packing.packed/seconds:.0f} pictures/s with {plural(packing.workers, "thread")}
 
 next:  {command("python", "-m", "train", "--preset", "zfnet", "--data", packing.output, *image_size)}"""
 

@@ -9,7 +9,6 @@ A folder is written:
     probabilities.csv     each picture: the probability of every class
     predictions.png       the first pictures with their two likeliest classes
 """
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from zfcore.checkpoint import write_csv
 from zfcore.data.folders import Files, is_picture
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import CorruptImage
-from zfcore.terminal import Bar, printable, say
+from zfcore.terminal import Bar, plural, printable, say
 from zfcore.training.evaluation import open_runs, predict
 
 FILES = ("predictions.csv", "probabilities.csv", "predictions.png")
@@ -53,7 +52,7 @@ def write_sheet(path, pictures, found, order, classes):
         except CorruptImage:                                    # its file is gone since
             continue
         captions.append(tuple(f"{found.p[k, n]:.3f} {classes[k]}" for k in order[:2, n]))
-    title = f"{len(tiles)} of {len(found.indices)} pictures: P and name of the likeliest class; below, of the second"
+    title = f"{len(tiles)} of {plural(len(found.indices), 'picture')}: P and name of the likeliest class; below, of the second"
     plots.save(plots.captioned(tiles, captions, [True]*len(tiles), title), path)
 
 
@@ -67,8 +66,8 @@ def in_words(names, order, p, classes):
 
 # ------------------------------------------------------------------------------------------------------- command line
 def parser():
-    p = argparse.ArgumentParser(prog="python -m train.predict",
-                                description="What a trained network, or an ensemble of several, takes pictures for.")
+    p = check.Parser(prog="python -m train.predict",
+                     description="What a trained network, or an ensemble of several, takes pictures for.")
     p.add_argument("pictures", nargs="*", metavar="FILE_OR_FOLDER", help="pictures, and folders with pictures in them or below")
     add_options(p, "predictions")
     return p
@@ -93,7 +92,7 @@ def main(arguments=None):
     pictures = open_files(models, paths, args.upscale, args.workers)
     output = Path(args.output or default_output(runs, "predictions"))
     with whole_folder(output, FILES, "predictions") as (folder, place):
-        with Bar(len(pictures), "pictures", "predicting") as bar:
+        with Bar(len(pictures), "picture", "predicting") as bar:
             found = predict(models, pictures, args.batch_size, args.crops, bar)
         names = [pictures.dataset.names[i] for i in found.indices]
         order = np.argsort(-found.p, axis=0, kind="stable")[:TOP]

@@ -6,7 +6,6 @@ The run is an ordinary one in DIR (default: runs/reference-NAME); stopped or kil
 What is written is its best checkpoint without what only training needs, its weights rounded to float16; the card tells what
 that network, not the one before rounding, does.
 """
-import argparse
 import hashlib
 import json
 import sys
@@ -36,7 +35,7 @@ RECIPES = {
 
 
 def parser():
-    p = argparse.ArgumentParser(prog="python -m train.reference", description=__doc__.split("\n\n")[0])
+    p = check.Parser(prog="python -m train.reference", description=__doc__.split("\n\n")[0])
     p.add_argument("name", choices=RECIPES)
     p.add_argument("--output", metavar="DIR", help="folder of the run (default: runs/reference-NAME)")
     return p
@@ -99,7 +98,7 @@ def measured(pictures, model, before):
     """Errors of a model on validation pictures, what rounding it changed, what is left of the start, how legible projections are."""
     errors = {}
     for crops in ("centre", "ten"):
-        with Bar(len(pictures), "img", f"validation, {crops}", stays=False) as bar:
+        with Bar(len(pictures), "picture", f"validation, {crops}", stays=False) as bar:
             score = evaluate([model], pictures, 64, crops, bar=bar, of="validation pictures")
         errors[crops] = {**asdict(score), "in_words": str(score)}
     images = np.stack([pictures.picture(i) for i in range(min(64, len(pictures)))])

@@ -27,7 +27,7 @@ from train.voc_table import voc_precision
 from zfcore import check
 from zfcore.check import Expected
 from zfcore.data.voc import open_voc
-from zfcore.terminal import printable, say, status_of, warn
+from zfcore.terminal import plural, printable, say, status_of, warn
 from zfcore.training import Stop
 from zfcore.training.config import MOST_EPOCHS
 
@@ -41,8 +41,8 @@ MANY, FOLDS = check.whole_number(1, 10**6), check.whole_number(1, 1000)
 
 
 def parser():
-    p = argparse.ArgumentParser(prog="python -m train.transfer", formatter_class=argparse.RawDescriptionHelpFormatter,
-                                description=__doc__.split("\n\n")[0])
+    p = check.Parser(prog="python -m train.transfer", formatter_class=argparse.RawDescriptionHelpFormatter,
+                     description=__doc__.split("\n\n")[0])
     commands = p.add_subparsers(dest="table", required=True, metavar="|".join(HELP))
     for name, words in HELP.items():
         command = commands.add_parser(name, help=words, description=words)
@@ -96,7 +96,7 @@ def list_duplicates(args):
     study.begin()
     with study.folder.locked():
         found = study.duplicates("")
-    say(f"{len(found.second)} pairs that correlate by {found.above} or more, of {len(set(found.second.tolist()))} new pictures")
+    say(f"{len(found.second)} pairs that correlate by {found.above} or more, of {plural(len(set(found.second.tolist())), 'new picture')}")
 
 
 def open_either(data, size):

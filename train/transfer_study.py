@@ -26,7 +26,7 @@ from zfcore.data import open_data
 from zfcore.files import opener
 from zfcore.models import checkpoint_file, from_table
 from zfcore.networks import home_of
-from zfcore.terminal import Bar
+from zfcore.terminal import Bar, plural
 from zfcore.training import TrainConfig
 from zfcore.training.config import read_options
 
@@ -264,7 +264,7 @@ class Subset:
 def run_in_words(study):
     network, epoch = study.model.network, study.model.epoch
     return (f"The run: {study.args.run} ({network.name}, {network.input_shape[1]}x{network.input_shape[2]} pixels, trained on "
-            f"{len(study.model.classes)} classes, epoch {epoch}). Features: evaluation mode, centre crop; pictures "
+            f"{plural(len(study.model.classes), 'class')}, epoch {epoch}). Features: evaluation mode, centre crop; pictures "
             f"smaller than the input are enlarged.")
 
 
@@ -279,8 +279,9 @@ def untrained_in_words(study):
 def duplicates_in_words(study, left_out, correlation):
     if not study.args.without_duplicates:
         return "Near-duplicates of the run's training pictures were not looked for."
-    return (f"{left_out} pictures of the new set that correlate by {correlation} or more with one that the run was trained on "
-            f"are left out (the paper left such pictures out of ImageNet and trained again).")
+    correlate, are = ("correlates", "is") if left_out == 1 else ("correlate", "are")
+    return (f"{plural(left_out, 'picture')} of the new set that {correlate} by {correlation} or more with one that the run was trained on "
+            f"{are} left out (the paper left such pictures out of ImageNet and trained again).")
 
 
 def scratch_in_words(networks, epochs, most_error=30):
@@ -291,7 +292,7 @@ def scratch_in_words(networks, epochs, most_error=30):
     seconds, errors = [one.seconds for one in networks], [100*one.train_error for one in networks]
     unfinished = (" They do not fit their own training pictures yet: with more --scratch-epochs they may reach more, so what "
                   "the features are ahead by is not settled.") if max(errors) > most_error else ""
-    return (f"From random weights: the run's network and options, {epochs} epochs of the training pictures, the learning rate "
+    return (f"From random weights: the run's network and options, {plural(epochs, 'epoch')} of the training pictures, the learning rate "
             f"divided by 10 after 2/3 and 5/6 of them; the last weights, centre crop. Networks: {len(networks)}; seconds of "
             f"training each: {span(seconds)}; training error at the end, %: {span(errors)}.{unfinished} "
             f"The paper states none of these.")

@@ -17,6 +17,7 @@ from zfcore.analysis.duplicates import ABOVE
 from zfcore.analysis.probing import held_out, probe
 from zfcore.data.voc import average_precision, examples, mean_average_precision, open_voc, write_results
 from zfcore.ops.softmax_loss import softmax
+from zfcore.terminal import plural
 
 # average precision in %: the paper, Sande et al. 2012, Yan et al. 2012
 TABLE6 = {"aeroplane": (96.0, 92.0, 97.3), "bicycle": (77.1, 74.2, 84.2), "bird": (88.4, 73.0, 80.8), "boat": (85.5, 77.5, 85.3),
@@ -169,7 +170,7 @@ def cell(value):
 def voc_protocol(study, place):
     a, source = study.args, study.scored.names[0].split("/")[0]
     return (f"Protocol of the paper: a 20-way softmax trained on trainval of VOC2012, average precision on its test set by the "
-            f"evaluation server. Here: trained on {a.train_part} of {source} ({len(study.numbers)} pictures; one that shows "
+            f"evaluation server. Here: trained on {a.train_part} of {source} ({plural(len(study.numbers), 'picture')}; one that shows "
             f"several classes is an example of each), scored on {a.score_part}, pictures ranked by the softmax's probability, "
             f"difficult objects left out. 2010+: the area under precision over recall, which the server computes since 2010; "
             f"11-point: its definition before. By chance: the share of pictures that show the class. A class without a picture "

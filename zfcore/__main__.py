@@ -3,18 +3,17 @@
     python -m zfcore redraw FILE.h5 ...      draws figures again from what was saved, of any command; it needs no network
     python -m zfcore import FILE ...         a network of another engine becomes a run; export RUN ... is the way back
 """
-import argparse
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from zfcore import check, plots, results
+from zfcore import check, results
 from zfcore.commands import COMMANDS, TOOLS
 from zfcore.commands.common import FORMAT, SHARED
 from zfcore.files import numbered
 from zfcore.terminal import printable, say, status_of, warn
 
-WRITTEN = tuple(f".{kind}" for kind in (*plots.FORMATS, "md", "csv"))
+WRITTEN = tuple(f".{kind}" for kind in (*results.FIGURES, "md", "csv"))
 REDRAW = "draw figures again from saved arrays, of any command; needs no network"
 
 
@@ -27,12 +26,13 @@ def main(arguments=None):
         else:
             redraw(args) if args.command == "redraw" else work(COMMANDS[args.command], args)
     except KeyboardInterrupt as stop:
-        warn("\nstopped" if args.command in TOOLS else "\nstopped; what is on the disk is whole, and the same command goes on with a pass over pictures")
+        goes_on = args.command not in TOOLS or TOOLS[args.command].GOES_ON
+        warn("\nstopped; what is on the disk is whole, and the same command goes on with a pass over pictures" if goes_on else "\nstopped")
         sys.exit(status_of(stop))
 
 
 def parser():
-    p = argparse.ArgumentParser(prog="python -m zfcore", description="Look into a trained network.")
+    p = check.Parser(prog="python -m zfcore", description="Look into a trained network.")
     names = p.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         one = names.add_parser(name, help=command.HELP, description=command.HELP, conflict_handler="resolve")      # its own win

@@ -8,7 +8,7 @@ import argparse
 import functools
 import sys
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -76,6 +76,16 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
 SEED, BATCH, THREADS = whole_number(0, 2**63 - 1), whole_number(1, 2**20), whole_number(0, 1024)
 
 
+class Parser(argparse.ArgumentParser):
+    """Parser of a command line, whose refusals are lines like all others on standard error."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print how the command is used and what is wrong, and leave with status 2."""
+        self.print_usage(sys.stderr)
+        warn(f"{self.prog}: error: {printable(message)}")
+        sys.exit(2)
+
+
 def exit_with_message(main: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator of a command line's `main`, the door of every command: an `Expected`, or what the system refuses (memory, a file,
     a thread), becomes its sentence on standard error and exit status 2, a Ctrl-C, SIGTERM or SIGHUP that `main` does not answer
@@ -86,7 +96,7 @@ def exit_with_message(main: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 return main(*args, **kwargs)
             except Expected as sentence:
-                warn(f"error: {sentence}")
+                warn(f"error: {sentence}", sentence.what)
                 sys.exit(2)
             except KeyboardInterrupt as stop:
                 warn("\nstopped")

@@ -19,7 +19,8 @@ and what it answers otherwise only where the answer is another one:
     inside(outputs)              this layer for inputs around which the padding already lies, which give the outputs at `outputs`
     multiply_adds(shape)         for one picture
     pixelwise                    each output sees its own pixel, and outputs lie where pixels lie: the window is (1, 1, 0)
-    has_weights                  its "w" are weights, drawn at random at the start: weight decay, precision, the rest of the start
+    has_weights                  its "w" are weights, drawn at random at the start: weight decay, precision, the rest of the start,
+                                 and net_weights(units), what each output takes from each unit below
     has_filters                  these are filters KxK, which may be looked at and whose RMS is limited
     rectifies                    its outputs are never negative, and 0 where a unit is off: features are read behind it
     keeps_positive               of inputs that are never negative neither are its outputs
@@ -43,7 +44,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from zfcore import check, files
-from zfcore.backend import empty
+from zfcore.backend import empty, zeros
 from zfcore.hints import Array, Law, Precision, Row, Shape
 from zfcore.ops.avgpool import AvgPoolCache, avgpool, avgpool_backward, divisors
 from zfcore.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_transpose
@@ -149,7 +150,7 @@ class Whole(Layer):
         raise TypeError(f"{type(self).__name__} sees the whole input: it has no cache of a region")
 
 
-class Weighted:
+class Weighted(ABC):
     """Base of Conv and Linear: weights "w" (..., outputs), biases "b" (outputs,)."""
     has_weights = True
     precision: Precision = "fp32"
@@ -162,6 +163,11 @@ class Weighted:
     def parameter_gradients(self, dy: Array, cache: Any) -> dict[str, Array]:
         _, dw, db = self.gradients(dy, cache, need_dx=False)
         return {"w": dw, "b": db}
+
+    @abstractmethod
+    def net_weights(self, units: int) -> Array:
+        """(units,outputs): with what weight each output sees each of `units` maps of the input, or blocks of a flat one that are as
+        long, summed over the places at which it sees it."""
 
     def init(self: Any, shape: Shape, seed: int, law: Law, factor: float) -> tuple[dict[str, Array], dict[str, Array]]:
         """Weights drawn from N(0, std) by a generator of the layer's own, biases 0."""
@@ -204,6 +210,14 @@ class Conv(Weighted, Layer):
 
     def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
         return conv2d(x, *self.arguments(), precision=self.precision)
+
+    def net_weights(self, units: int) -> Array:
+        w, of_group = self.parameters["w"].sum(axis=(1, 2)), units//self.groups              # (C/groups,F)
+        out = zeros((units, self.F), w.dtype, like=w)
+        for group, columns in enumerate(range(0, self.F, self.F//self.groups)):
+            rows, columns = slice(group*of_group, (group + 1)*of_group), slice(columns, columns + self.F//self.groups)
+            out[rows, columns] = w[:, columns]
+        return out
 
     def data_gradient(self, dy: Array, cache: Any) -> Array:
         _, H, W, _ = cache.x.shape
@@ -507,6 +521,9 @@ class Linear(Weighted, Whole):
 
     def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
         return linear(x, self.parameters["w"], self.parameters["b"], self.precision)
+
+    def net_weights(self, units: int) -> Array:
+        return self.parameters["w"].reshape(units, -1, self.M).sum(axis=1)
 
     def data_gradient(self, dy: Array, cache: Any) -> Array:
         return linear_transpose(dy, cache.w, cache.precision)

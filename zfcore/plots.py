@@ -32,7 +32,8 @@ from zfcore.analysis.sanity_checks import SanityChecks
 from zfcore.analysis.top_activations import UnitViews
 from zfcore.checkpoint import atomic
 from zfcore.hints import FilePath
-from zfcore.terminal import printable
+from zfcore.results import FIGURES
+from zfcore.terminal import plural, printable
 
 TRAIN, VAL, GREY = "#7a8fa6", "#c8442d", "#808080"
 UNTRAINED = "#b5893b"                        # of what random weights give, beside what was learned
@@ -45,7 +46,7 @@ WIDEST = 1280                                # pixels, of a sheet: a screen; a R
 MOST = 2**27                                 # numbers in the tiles of a figure
 DPI = 110
 SMALL, LARGE = 12, 14                        # pixels, of letters
-FORMATS = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}                # and what is left out of each
+FORMATS = dict(zip(FIGURES, ({}, {"Date": None}, {"CreationDate": None})))                # and what is left out of each
 STYLE: dict[Any, Any]
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9, "axes.titleweight": "bold",
          "legend.frameon": False, "figure.dpi": DPI, "image.interpolation": "none", "image.composite_image": False,
@@ -176,7 +177,7 @@ def _silent(layer, names, count):
     if not names:
         return ""
     which = ": " + ", ".join(name.removeprefix("unit ") for name in names) if len(names) <= 24 else ""
-    return f"{layer}: {len(names)} of {count} units never fire and are left out{which}"
+    return f"{layer}: {len(names)} of {plural(count, 'unit')} {'never fires and is' if len(names) == 1 else 'never fire and are'} left out{which}"
 
 
 def _block(tiles, pictures, side, zoom):
@@ -387,7 +388,7 @@ def correspondence(found: Sequence[Correspondence], most_random: int = 3) -> "Sh
             tile[top:top + first.side, left:left + first.side] = first.grey
     tiles, gap = _enlarged(np.stack(tiles), 112)/np.float32(255), 4
     width, pixels = tiles.shape[2], montage(tiles, columns, gap)
-    titles = [f"{n} of {len(first.pictures)} pictures", *parts, *(f"{part} of another picture" for part in parts), "random"]
+    titles = [f"{n} of {plural(len(first.pictures), 'picture')}", *parts, *(f"{part} of another picture" for part in parts), "random"]
     means = dict(zip((what for what, _ in first.rows()), np.array([[[mean for mean, _ in of] for _, of in one.rows()]
                                                                  for one in found]).mean(axis=0)))
     texts = [_wrapped(title.replace("_", " "), width)
@@ -412,9 +413,9 @@ def evolution(found: Evolution) -> "Sheet":
 def _strips(found, layer):
     """The block of a layer."""
     units, fires = found.units[layer], (found.pictures[layer] >= 0).any(axis=1)
-    title = f"{layer}: none of these {len(units)} units ever fires" if not fires.any() else layer
+    title = f"{layer}: none of these {plural(len(units), 'unit')} ever fires" if not fires.any() else layer
     if 0 < fires.sum() < len(units):
-        title += f"  ({(~fires).sum()} of {len(units)} units never fire)"
+        title += f"  ({(silent := (~fires).sum())} of {plural(len(units), 'unit')} never {'fires' if silent == 1 else 'fire'})"
     shares = found.values[layer]/np.maximum(found.values[layer].max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
     there = found.pictures[layer] >= 0
     tiles = np.array([[_with_bar(signed_tiles(found.projections[layer][u, e][None])[0], shares[u, e], there[u, e])
@@ -476,7 +477,7 @@ def _first_layer(one, per_filter, what):
 
 def _second_layer(one):
     k, fires = one.projections.shape[1], np.abs(one.projections).any(axis=(1, 2, 3, 4))
-    title = f"{one.layer}: the {k} strongest projections of {fires.sum()} units"
+    title = f"{one.layer}: the {k} strongest projections of {plural(fires.sum(), 'unit')}"
     if not fires.all():
         title += f"; {(~fires).sum()} more never fire"
     there = np.abs(one.projections).any(axis=(2, 3, 4)) - 1                    # -1 where there is no picture, as elsewhere

@@ -48,6 +48,7 @@ FORMAT, VERSION = "zfcore result", 1
 SCALARS = str, bool, int, float, np.generic
 FORMS = {"int": files.whole(-2**63), "float": files.real(infinite=True, nan=True), "text": files.text(2**16), "bool": files.flag}
 FORMER = {"Controls": "SanityChecks"}      # kinds by the names they have in older files
+FIGURES = "png", "svg", "pdf"              # formats of a result's figures
 MOST_TEXT, LARGEST = 2**26, 2**20         # bytes of an array of texts; the largest size of an axis
 
 

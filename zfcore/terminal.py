@@ -1,7 +1,8 @@
 """Floor 0: what a person reads while a command is at work, and what ends it: lines, names, commands to copy, bars, signals.
 
     say(text)                             lines on standard output; raises Unheard where nobody reads them any more
-    warn(text)                            a line on standard error, for which nothing fails
+    warn(text, *names)                    lines on standard error, for which nothing fails
+    plural(n, "picture")                  "1 picture", "2 pictures"
     printable(name)                       a name, whatever is in it, as something that can be printed and drawn
     command("python", "-m", "train", ...) a command that can be copied into a shell
     Bar(total, unit, what)                a progress bar; where there is no terminal, a line at least every 30 seconds
@@ -10,6 +11,7 @@
 import errno
 import io
 import os
+import re
 import shlex
 import signal
 import sys
@@ -24,7 +26,11 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-COLUMNS = 100                    # of a line
+COLUMNS, NARROWEST = 100, 40     # of a line
+WORD = r"""(?:\$'(?:\\.|[^'\\])*'|'[^']*'|"[^"]*"|[^\s'"])+"""       # as a shell has them
+COMMAND = rf"(?:python -m|pip install) {WORD}(?:(?<![,;:)]) {WORD})*"
+COPIED = re.compile(COMMAND + r"""|(?<![^\s(\[])(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")(?!\w)""")
+GLUE = "\0"                      # in place of a space at which no line may end
 TELL_EVERY = 20                  # seconds between two lines about progress, where there is no terminal
 CLOSED = 128 + 13                # the status with which a shell tells of SIGPIPE
 JOINERS = "\u200c\u200d"         # with which Persian, Hindi and others are written
@@ -50,11 +56,19 @@ def status_of(stop: BaseException) -> int:
     return 128 + getattr(stop, "number", signal.SIGINT)
 
 
-# ------------------------------------------------------------------------------------------------------ names and commands
+# ------------------------------------------------------------------------------------------- names, numbers and commands
 def printable(name: object) -> str:
     """`name` as one line of text that can be encoded: what is no character, or moves the cursor, as an escape such as \\n."""
     return "".join(c if c.isprintable() or c in JOINERS or unicodedata.category(c) == "Zs" else c.encode("unicode_escape").decode()
                    for c in str(name))
+
+
+def plural(n: int, noun: str) -> str:
+    """"1 picture", "2 pictures": a number and what it counts, a regular noun, perhaps with words before it."""
+    if n == 1:
+        return f"1 {noun}"
+    hissing = noun.endswith(("s", "x", "ch", "sh")) and not noun.endswith("epoch")
+    return f"{n} {noun}{'es' if hissing else 's'}"
 
 
 def command(*words: object) -> str:
@@ -99,19 +113,44 @@ def say(*texts: object) -> None:
             raise Unheard(*error.args) from None
 
 
-def warn(text: object) -> None:
-    """Print a text on standard error, above the bars. That nobody can read it is no reason to fail."""
+def warn(text: object, *names: object) -> None:
+    """Print a text on standard error, above the bars, in lines that fit the terminal, or of at most 100 columns, none of which ends within
+    one of the `names`. That nobody can read it is no reason to fail."""
+    lines = [part for line in str(text).split("\n") for part in fitted(line, _width(), *names)]
     with suppress(OSError, ValueError, RuntimeError):      # gone; closed; in the middle of another line, from a signal
         with tqdm.external_write_mode(sys.stderr):
-            print(text, file=sys.stderr, flush=True)
+            print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
-def fitted(line: str) -> list[str]:
-    """The line in lines of at most 100 columns, the further ones indented; what is to be copied, and rows of a table, stay whole."""
-    if len(line) <= COLUMNS or "python -m " in line or line.startswith("|"):
+def _width():
+    """Columns of the terminal that standard error is, or else COLUMNS."""
+    try:
+        return max(os.get_terminal_size(sys.stderr.fileno()).columns or COLUMNS, NARROWEST)
+    except (OSError, ValueError, AttributeError):          # no terminal; closed; none at all
+        return COLUMNS
+
+
+def fitted(line: str, columns: int = COLUMNS, *names: object) -> list[str]:
+    """The line in lines of at most so many columns, the further ones indented. What is to be copied stays whole, however long: commands,
+    what stands in quotes, the `names`, the words of the command line and the folder it was given in; so do rows of a table and of
+    commands."""
+    if len(line) <= columns or line.startswith("|") or "  python -m " in line:
         return [line]
     indent = " "*(len(line) - len(line.lstrip()) + 2)
-    return textwrap.wrap(line, COLUMNS, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    for name in map(printable, [*names, *sys.argv, _here()]):
+        if " " in name.strip():
+            line = line.replace(name, name.replace(" ", GLUE))
+    line = COPIED.sub(lambda found: found[0].replace(" ", GLUE), line)
+    lines = textwrap.wrap(line, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return [part.replace(GLUE, " ") for part in lines]
+
+
+def _here():
+    """The folder that the process is in, "" where that is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
 
 
 # ------------------------------------------------------------------------------------------------------------------- bars
@@ -156,7 +195,7 @@ class Bar(tqdm):
         """Progress so far, in at most 100 columns."""
         seconds, moved = time.monotonic() - self.began, self.n - self.first
         left = "time left not known yet" if not (moved > 0 and self.total) else f"{_clock((self.total - self.n)*seconds/moved)} left"
-        of = f"{self.n} of {self.total} {self.thing}, {100*self.n/self.total:.0f} %" if self.total else f"{self.n} {self.thing}"
+        of = f"{self.n} of {plural(self.total, self.thing)}, {100*self.n/self.total:.0f} %" if self.total else plural(self.n, self.thing)
         what = (self.desc or "").removesuffix(": ")
         said = f"{of}, {_clock(seconds)} so far, {left}" + (f", {self.postfix}" if self.postfix else "")
         return f"{what[:max(COLUMNS - len(said) - 2, 10)]}: {said}"[:COLUMNS]

@@ -7,10 +7,10 @@
 
 Every analysis takes one as its first argument; an ensemble is a list of them.
 """
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.backend import CPU, Device, to_device, to_host
 from zfcore.data import check_there, data_in_words, open_data, same_place
-from zfcore.data.folders import VAL_FRACTION, nfc
-from zfcore.data.known import PICTURES, listed_pictures
+from zfcore.data.folders import VAL_FRACTION
+from zfcore.data.known import PICTURES, listed_pictures, listed_places, places
 from zfcore.data.loader import DataSet, Pictures
 from zfcore.data.transforms import centre_crops, ten_crops
 from zfcore.device import select
@@ -30,7 +30,7 @@ from zfcore.models import from_checkpoint, start_of
 from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import softmax
-from zfcore.terminal import printable, warn
+from zfcore.terminal import plural, printable, warn
 
 FOREIGN = {suffix for suffix in SUFFIXES if suffix not in (".h5", ".hdf5")}        # these are zfcore's own too
 
@@ -48,6 +48,7 @@ class Trained:
     val_fraction   which share of that was for validation, where it has no parts
     path       where it was opened; None: nowhere
     begun      makes the same network with the random weights that its training began with; None where they are not known
+    history    {column: values, a row an epoch}, what `plots.learning_curves` draws; {} where it is not known
     device     where the arrays are
 
     Raises Expected where mean image, class names and network do not fit."""
@@ -60,6 +61,7 @@ class Trained:
     begun: Callable[[], Network | None] | None = None
     device: Device = CPU
     val_fraction: float = VAL_FRACTION
+    history: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def __post_init__(self):
         outputs, (_, H, W) = self.network.shapes[-1], self.network.input_shape
@@ -75,8 +77,8 @@ class Trained:
 
     def __repr__(self):
         from_where = f"{self.path}: " if self.path else ""
-        return (f"{from_where}{self.name}, {'x'.join(map(str, self.network.input_shape[1:]))} pixels, {len(self.classes)} classes, "
-                f"after {self.epoch} epochs")
+        return (f"{from_where}{self.name}, {'x'.join(map(str, self.network.input_shape[1:]))} pixels, {plural(len(self.classes), 'class')}, "
+                f"after {plural(self.epoch, 'epoch')}")
 
     @property
     def name(self) -> str:
@@ -155,8 +157,11 @@ class Trained:
         path = self.path and (self.path if self.path.is_dir() else self.path.parent)/PICTURES
         if not path or not path.is_file():
             return False
-        own = {nfc(name.partition("/")[2]) for _, _, name, _ in listed_pictures(path)}
-        return 2*len(own & {nfc(name.partition("/")[2]) for name in dataset.names}) > len(own)
+        if not dataset.classes:
+            return False
+        there = set(places("", dataset))
+        own = set(listed_places([("", *row[1:]) for row in listed_pictures(path)], there))
+        return 2*len(own & there) > len(own)
 
     def prepared(self, dataset: DataSet, upscale: bool = False, workers: int = 2) -> Pictures:
         """The pictures of a data set, prepared as its own were."""
@@ -190,7 +195,7 @@ def open(path: FilePath, device: Literal["auto", "cpu", "gpu"] = "auto", precisi
     return Trained(network, device.array(checkpoint.mean_image), checkpoint.classes, checkpoint.epoch,
                    checkpoint.state.get("data", None if "imported" in checkpoint.state else ""), Path(path),
                    (lambda: start_of(checkpoint, device, precision)) if checkpoint.state.get("init") else None, device,
-                   checkpoint.state.get("val_fraction", VAL_FRACTION))
+                   checkpoint.state.get("val_fraction", VAL_FRACTION), checkpoint.history)
 
 
 def _from_elsewhere(path, device, precision):

@@ -473,7 +473,7 @@ def test_of_the_synthetic_set_the_boxes_are_known_in_the_crop(place, tmp_path, c
     (["--images", "small.png"], r"small.png: expected a shorter side of at least 27 pixels.*got 20x20.*--upscale"),
     (["--images", "one.png", "--square", "28"], "size of the square: expected 1 to 27 pixels.*got 28"),
     (["--images", "one.png", "--label", "clok"], "--label: expected one of the 10 classes, e.g. clock.*got 'clok'"),
-    (["--images", "one.png", "--label", "clock", "car"], "--label: expected one name, or one for each of 1 pictures"),
+    (["--images", "one.png", "--label", "clock", "car"], "--label: expected one name, or one for each of 1 picture"),
     (["--images", "one.png", "--layer", "fc8"], "layer: expected one of maps, got fc8"),
     (["--images", "broken.png"], "broken.png"), (["--images", "none.png"], "none.png.*nothing of that name"),
     (["--images", "one.png", "--others", "broken.png"], "broken.png"),

@@ -81,6 +81,13 @@ def test_cpu_table_has_the_network_at_its_largest_batch_and_the_long_one_everyth
     assert "| peak memory of a training step | 32 | 3.21 GB | | | |" in long
 
 
+def test_the_sentence_on_an_atlas_says_what_was_measured(tmp_path):
+    (tmp_path/"atlas.json").write_text(json.dumps({**CPU, "run": "drawn", "units": 866, "pictures": 1000, "seconds": 71.4, "cpu_seconds": 99.6,
+                                                   "megabytes": 31.2, "files": 400}))
+    assert between(renewed(page("atlas"), tmp_path), "atlas") == (
+        "The atlas of `drawn`, 866 units over 1000 pictures: 71 s, 100 s of the CPU, 31 MB in 400 files (Test CPU, 2 cores, 2026-01-02).")
+
+
 def test_results_of_two_machines_are_two_tables(tmp_path):
     (tmp_path/"cpu.json").write_text(json.dumps(CPU))
     (tmp_path/"occlusion.json").write_text(json.dumps({**CPU, "cores": 8, "cases": []}))

@@ -33,7 +33,7 @@ def write(root, *names, seed=0, side=12):
 
 def by_path(part):
     """The pictures' paths without the part before them."""
-    return {name.partition("/")[2] for name in part.names}
+    return {part.below(i) for i in range(len(part))}
 
 
 def kind(root, *classes, count=30):
@@ -71,7 +71,7 @@ def test_near_duplicates_lie_on_one_side_and_thumbnails_are_made_once(tmp_path, 
     parts = open_folders(root, val_fraction=0.3)
     for part in map(by_path, parts):
         assert all((f"cat/{k:03}.png" in part) == (f"cat/{k:03} copy.jpg" in part) == (f"cat/shot{k}_2.png" in part) for k in range(30))
-    assert "60 near-duplicates kept with their like" in capsys.readouterr().err
+    assert "60 near-duplicates kept with the like" in capsys.readouterr().err
     made = []
     monkeypatch.setattr(split, "thumbnail", lambda dataset, i, make=split.thumbnail: made.append(i) or make(dataset, i))
     assert [part.names for part in open_folders(root, val_fraction=0.3)] == [part.names for part in parts] and not made
@@ -97,7 +97,41 @@ def test_a_fraction_that_is_none_is_refused(tmp_path, fraction):
         open_folders(kind(tmp_path/"photos", "a", "b", count=2), val_fraction=fraction)
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_added_to_a_class_moves_nothing_but_what_had_to_change_over(seed):
+    """Pictures of three classes, few of each, some in groups: then others are added, which are like none that was there."""
+    rng = np.random.default_rng(seed)
+    fraction, before, added = float(rng.uniform(0.05, 0.5)), int(rng.integers(3, 25)), int(rng.integers(1, 25))
+    places, labels = rng.random(before + added), rng.integers(0, 3, before + added)
+    leaders = np.arange(before + added)
+    for k in rng.integers(0, before, 4):
+        leaders[k] = min([j for j in range(before) if labels[j] == labels[k] and leaders[j] == j], default=k)
+    leaders = leaders[leaders]
+    natural = places[leaders] < fraction
+    for n in (before, before + added):
+        found = split.sides(places[:n], labels[:n], leaders[:n], fraction)
+        for label in range(3):
+            of_class = np.flatnonzero(labels[:n] == label)
+            apart = of_class[found[of_class] != natural[of_class]]
+            assert len(set(found[of_class].tolist())) == min(len(of_class), 2)
+            assert len(of_class) != 1 or not found[of_class[0]]
+            assert len(apart) == 0 or len(set(natural[of_class].tolist())) == 1 and len(set(leaders[apart].tolist())) == 1
+
+
 # -------------------------------------------------------------------------------------------------------- what is understood
+@pytest.mark.parametrize("layout", ["{of}", "{part}/{of}", "archive/{of}", "archive/{part}/{of}", "{other}/{of}", "archive/{other}/{of}", "{of}/deep/er"])
+@pytest.mark.parametrize("fraction", [0.3, None])
+def test_a_picture_is_called_by_the_path_at_which_a_person_finds_it(tmp_path, layout, fraction):
+    other = {"train": "Training", "val": "Test"}
+    files = {layout.format(part=part, other=other[part], of=of) + f"/{part} {k}.png" for part in other for of in ("cat", "an owl") for k in range(3)}
+    parts = open_data(str(write(tmp_path/"set", *files)), 16, val_fraction=fraction)
+    assert {name for part in parts for name in part.names} == files == {name for part in parts for name in set(part.names)}
+    assert {part.below(i).split("/")[0] for part in parts for i in range(len(part))} == {"cat", "an owl"}
+    (tmp_path/"set"/parts[1].names[0]).write_bytes(b"no picture")
+    with pytest.raises(CorruptImage, match=f"^{parts[1].names[0]}: "):
+        parts[1].picture(0)
+
+
 @pytest.mark.parametrize("train", ["train", "Train", "TRAINING"])
 @pytest.mark.parametrize("val", ["val", "valid", "Validation", "test"])
 @pytest.mark.parametrize("deeper", ["", "archive/"])
@@ -150,7 +184,7 @@ def test_linked_folders_are_followed_once_and_loops_are_noticed(tmp_path, capsys
     found = set().union(*map(by_path, open_folders(root)))
     assert found == {"cat/000.png", "cat/001.png", "owl/000.png", "owl/001.png", "cat/more/1.png", "cat/more/deep/2.png"}
     said = capsys.readouterr().err
-    assert "1 linked folders followed: 'cat/more -> " in said and "2 links to folders that were looked into before are passed over" in said
+    assert "1 linked folder followed: 'cat/more -> " in said and "2 links to folders looked into before passed over" in said
 
 
 def test_class_folders_equal_but_for_their_unicode_form_are_one(tmp_path):
@@ -276,6 +310,6 @@ def test_links_that_lead_round_are_passed_over_wherever_they_stand(tmp_path, mon
 def test_a_set_with_nothing_to_validate_on_says_what_to_do(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
     root = write_set(tmp_path/"set", (1, 1))/"train"
-    with pytest.raises(Expected, match="--val-fraction, or put some into folders train and val"):
+    with pytest.raises(Expected, match="a class of two or more has some in both; or put them into folders train and val"):
         for part in open_folders(root):
             Pictures(part, 32, 30)

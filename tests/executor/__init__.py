@@ -77,7 +77,7 @@ def plain(x):
 def library(kernel, build="plain"):
     """The compiled form of a `zfcore.kernel.Kernel`, its declared signature held against the source's."""
     path = kernels_folder()/kernel.file
-    compiled = emu.compile(path.read_text(), str(path), kernel.name, tuple(kernel.defines.items()), build)
+    compiled = emu.compile(path.read_text(), f"kernels/{kernel.file}", kernel.name, tuple(kernel.defines.items()), build)
     names = {np.dtype(dtype): ctype for ctype, dtype in CTYPES.items()}
     declared = [f"struct:{EACH*(8 if a.pointer else a.dtype.itemsize)}" if a.each else
                 f"struct:{a.dtype.itemsize}" if a.dtype.names else

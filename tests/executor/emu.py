@@ -30,7 +30,7 @@ GXX = shutil.which(os.environ.get("CXX", "g++"))
 # DWARF 4, because addr2line of binutils 2.40 mistakes the files of DWARF 5; stack-clash protection touches every page of
 # a large frame, so that it cannot jump over the guard page below a stack.
 FLAGS = ["-std=c++20", "-O2", "-g1", "-gdwarf-4", "-fPIC", "-fno-strict-aliasing", "-fno-exceptions",
-         "-fstack-clash-protection", "-U_FORTIFY_SOURCE", "-w", "-Wno-psabi", f"-I{HERE}"]
+         "-fstack-clash-protection", "-U_FORTIFY_SOURCE", "-w", "-Wno-psabi"]
 BUILDS = {
     "plain": [],
     "race": ["-fsanitize=thread", "-fno-tree-vectorize", "-fno-tree-slp-vectorize"],
@@ -102,9 +102,15 @@ def sources():
     return [*compiler(), platform.machine(), *((HERE/name).read_text() for name in RUNTIME + HEADERS)]
 
 
+def where():
+    """Flags that name this checkout's folders. What is compiled names none of them, so that all checkouts share it."""
+    device = kernels_folder()/"device"
+    return [f"-I{HERE}", f"-I{device}", f"-ffile-prefix-map={HERE}=executor", f"-ffile-prefix-map={device}=device"]
+
+
 @cache
 def runtime():
-    how = [*compiler()[1], "-shared", "-Wl,-Bsymbolic", *(HERE/name for name in RUNTIME), "-ldl"]
+    how = [*compiler()[1], *where(), "-shared", "-Wl,-Bsymbolic", *(HERE/name for name in RUNTIME), "-ldl"]
     return built("runtime", sources(), lambda path: run_compiler(*how, "-o", path))
 
 
@@ -112,7 +118,7 @@ def runtime():
 def headers(build):
     """The folder of cuda_emu.h, with all that it includes, as g++ keeps what it has read: half the cost of a small kernel.
     Where g++ cannot take it, it goes on to the next folder and reads the text."""
-    how = [*compiler()[1], *BUILDS[build], "-x", "c++-header", HERE/"cuda_emu.h"]
+    how = [*compiler()[1], *where(), *BUILDS[build], "-x", "c++-header", HERE/"cuda_emu.h"]
     return built("headers", [*sources(), build], lambda path: run_compiler(*how, "-o", path), "/cuda_emu.h.gch").parent
 
 
@@ -128,15 +134,14 @@ def compile(text, label, name, defines=(), build="plain"):
                               f"not {', '.join(foreign)}")
     macros = "".join(f"#define {key} {value}\n" for key, value in defines)    # after the headers, which use short names
     wrapper = f'#include <cuda_emu.h>\n#include <ptx.cuh>\n{macros}#line 1 "{label}"\n{text}\nEMU_EXPORT({name})\n'
-    flags = [*BUILDS[build], f"-I{folder}"]                                   # behind ours, where another ptx.cuh is
 
     def make(path):
         source, object_file = path.with_suffix(".cpp"), path.with_suffix(".o")
         source.write_text(wrapper)
-        run_compiler(f"-I{headers(build)}", *compiler()[1], *flags, "-c", source, "-o", object_file)
+        run_compiler(f"-I{headers(build)}", *compiler()[1], *where(), *BUILDS[build], "-c", source, "-o", object_file)
         run_compiler("-shared", object_file, runtime(), "-o", path)       # no sanitizer library: the hooks are ours
 
-    return Library(built("kernel", [wrapper, *device.values(), flags, *sources()], make), name, label)
+    return Library(built("kernel", [wrapper, *device.values(), build, *sources()], make), name, label)
 
 
 # --------------------------------------------------------------------------------------------------- launching
@@ -287,7 +292,7 @@ class Library:
         header of kernels/device."""
         text = subprocess.run(["addr2line", "-i", "-e", self.path, hex(pc)], capture_output=True, text=True).stdout
         lines = [re.sub(r" \(.*", "", line) for line in text.split("\n") if line]
-        ours = Path(self.label).name, *(str(path) for path in (kernels_folder()/"device").glob("*.cuh"))
+        ours = Path(self.label).name, *(f"/device/{path.name}" for path in (kernels_folder()/"device").glob("*.cuh"))
         own = [line for line in lines if line.rsplit(":", 1)[0].endswith(ours)]
         return Path((own or lines or ["?"])[0]).name
 

@@ -118,7 +118,7 @@ def probes():
 def run_here(probe, settings=emu.Settings()):
     defines, values = tuple(probe.all_defines().items()), probe.arguments()
     names = ["x", "y", *(f"argument {k}" for k in range(2, len(values)))]
-    library = emu.compile(SOURCE.read_text(), str(SOURCE), probe.kernel, defines, settings.build)
+    library = emu.compile(SOURCE.read_text(), SOURCE.name, probe.kernel, defines, settings.build)
     library.launch((1,), probe.block, probe.shared, values, names, {"y"}, settings)
     return values[1]
 

@@ -42,7 +42,7 @@ class Sample:
 
     def run(self, settings=emu.Settings(), text=None):
         """Output and traffic of one launch, of a changed source where `text` is given."""
-        library = emu.compile(text or part(self.name), str(SOURCE), self.name, (), settings.build)
+        library = emu.compile(text or part(self.name), SOURCE.name, self.name, (), settings.build)
         names, values = self.names.split(), self.values()
         traffic = library.launch(self.grid, self.block, self.shared, values, names, {self.output}, settings)
         return values[names.index(self.output)], traffic

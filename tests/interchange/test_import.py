@@ -1,5 +1,11 @@
 """A network from elsewhere, from its file to a run: how it sees pictures, the certificate, the commands, fine-tuning."""
 import json
+import os
+import re
+import tracemalloc
+import zipfile
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +22,7 @@ from zfcore.interchange import certificate
 from zfcore.interchange.foreign import Affine, Convolution, Dense, Flattening, Foreign, MaxPooling, Probabilities, Rectifier, Window
 from zfcore.interchange.lower import to_network
 from zfcore.interchange.preprocessing import GREY, seen_by
-from zfcore.layers import Conv, Flatten, Linear, MaxPool, ReLU
+from zfcore.layers import KINDS, Conv, Flatten, Linear, MaxPool, ReLU
 from zfcore.network import Network
 
 SIDE, CROP = 13, 11
@@ -207,8 +213,72 @@ def test_what_is_no_network_is_one_sentence(tmp_path, capsys, name):
     assert str(tmp_path/name) in refused(capsys, "import", tmp_path/name, "--output", tmp_path/"out") and not (tmp_path/"out").exists()
 
 
+def bomb(path, name, data, method):
+    """Write a zip as PyTorch's, of which the member `name` is `data`."""
+    members = {"x/data.pkl": b"\x80\x02}.", "x/byteorder": b"little", name: data}
+    with zipfile.ZipFile(path, "w") as file:
+        for called, content in members.items():
+            file.writestr(called, content, method if called == name else zipfile.ZIP_STORED)
+
+
+@pytest.mark.parametrize("name, data, method, sentence", [
+    ("x/data.pkl", b"N"*10**7 + b".", zipfile.ZIP_DEFLATED, "'x/data.pkl': expected a member that is neither compressed"),
+    ("x/data.pkl", b"\x80\x02]" + b"2\x86"*10**6 + b".", zipfile.ZIP_STORED, "that goes wrong|that asks for"),
+    ("x/data.pkl", b"N"*2**24 + b".", zipfile.ZIP_STORED, f"at most {2**24} bytes"),
+    ("x/byteorder", b"little"*10**6, zipfile.ZIP_DEFLATED, "'x/byteorder': expected a member that is neither compressed")])
+def test_a_zip_that_would_unfold_is_one_sentence_of_the_command(tmp_path, capsys, name, data, method, sentence):
+    bomb(tmp_path/"a.pt", name, data, method)
+    tracemalloc.start()
+    assert re.search(sentence, refused(capsys, "import", tmp_path/"a.pt", "--model", "zfnet", "--output", tmp_path/"out"))
+    assert tracemalloc.get_traced_memory()[1] < 2**27
+    tracemalloc.stop()
+    assert os.listdir(tmp_path) == ["a.pt"]
+
+
+def test_a_run_goes_where_a_link_leads_and_nothing_is_written_where_it_leads_nowhere(written, tmp_path, capsys):
+    (tmp_path/"real").mkdir()
+    (tmp_path/"file").write_text("mine")
+    for link, to in (("folder", "real"), ("gone", "nothing"), ("text", "file"), ("circle", "circle")):
+        (tmp_path/link).symlink_to(to)
+    before = sorted(tmp_path.rglob("*"))
+    for name, sentence in (("gone", "a link that leads nowhere"), ("circle", "a link that leads nowhere"), ("text", "a new or empty folder"),
+                           ("gone/run", "a place where a folder can be made"), ("text/run", "a place where a folder can be made")):
+        assert sentence in refused(capsys, "import", written[0], "--output", tmp_path/name)
+    assert sorted(tmp_path.rglob("*")) == before and (tmp_path/"file").read_text() == "mine"
+    main(["import", str(written[0]), "--output", str(tmp_path/"folder")])
+    assert sorted(os.listdir(tmp_path/"real")) == ["best.h5", "import.json"] and (tmp_path/"folder").is_symlink()
+
+
+def test_an_export_takes_the_place_of_a_link_and_leaves_what_it_leads_to(tmp_path, capsys):
+    pytest.importorskip("torch", reason="PyTorch, which writes such files, is not installed")
+    (tmp_path/"file").write_text("mine")
+    (tmp_path/"a.pt").symlink_to("file")
+    main(["export", "drawn", "--format", "torch", "--output", str(tmp_path/"a.pt")])
+    assert (tmp_path/"file").read_text() == "mine" and not (tmp_path/"a.pt").is_symlink()
+    assert interchange.read(tmp_path/"a.pt").format == "PyTorch"
+
+
+def test_the_readme_lists_every_kind_and_key_of_a_layer_table():
+    readme = (Path(zfcore.__file__).parent/"README.md").read_text(encoding="utf-8")
+    rows = [line for line in readme.partition("| kind | must be there")[2].partition("\n\n")[0].splitlines() if line.startswith("| ")]
+    for kind, layer in KINDS.items():
+        row, = (line for line in rows if kind in line.split("|")[1].replace(",", " ").split())
+        assert all(re.search(rf"\b{field.name}\b", row) for field in fields(layer) if field.init and field.name != "name"), kind
+
+
+@pytest.mark.parametrize("how", [{"scale": 1e-9}, {"mean": np.full(3, 1e9)}])
+def test_numbers_of_pixels_out_of_their_range_name_the_file(tmp_path, how):
+    foreign, _ = of_nodes(tmp_path)
+    with pytest.raises(zfcore.Expected, match=f"^{foreign.path}: (scale|mean): "):
+        seen_by(foreign, **how)
+    foreign.nodes.insert(0, Affine("factor", "x", "scaled", np.array([1e-9]), np.zeros(1)))
+    foreign.nodes[1].reads = "scaled"
+    with pytest.raises(zfcore.Expected, match=f"^{foreign.path}: factor: scale: "):
+        to_network(foreign, seen_by(foreign), "made")
+
+
 @pytest.mark.parametrize("words, sentence", [
-    (["--format", "onnx", "--output", "a.pth"], "ends in .onnx"), (["--format", "safetensors", "--output", "a.safetensors", "--with-preprocessing"],
+    (["--format", "onnx", "--output", "a.pth"], "ends in .onnx"), (["--format", "torch", "--output", "a.onnx"], "ends in .pth or .pt"), (["--format", "safetensors", "--output", "a.safetensors", "--with-preprocessing"],
                                                                   "--format onnx"), (["--format", "onnx", "--output", "no/a.onnx"], "no/a.onnx")])
 def test_an_export_that_cannot_be_is_one_sentence(tmp_path, capsys, monkeypatch, words, sentence):
     monkeypatch.chdir(tmp_path)

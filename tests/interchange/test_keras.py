@@ -52,12 +52,18 @@ def networks(keras):
                               L.Flatten(), L.Dropout(0.3), L.Dense(6, activation="relu"), L.Dense(5, activation="softmax")],
         "normalised": [L.Conv2D(6, 3), L.BatchNormalization(), L.Activation("relu"), L.BatchNormalization(scale=False), L.ZeroPadding2D(((1, 2), (1, 2))),
                        L.Conv2D(6, 4, groups=2), L.BatchNormalization(center=False, epsilon=0.1), L.AveragePooling2D(2), L.Flatten(), L.Dense(3), L.Softmax()],
+        "a normalisation of units": [L.Cropping2D(((1, 0), (2, 1))), L.Conv2D(4, 3), L.Flatten(), L.BatchNormalization(), L.ReLU(), L.Rescaling(2),
+                                     L.Dense(3)],
+        "units of each pixel": [L.Dense(5, activation="relu"), L.AveragePooling2D(2, padding="same"), L.Dense(4), L.Reshape((-1,)), L.Dense(3)],
+        "windows that lie unevenly": [L.Conv2D(4, 3), L.MaxPooling2D(4, strides=1, padding="same"), L.MaxPooling2D(4, strides=3, padding="same"),
+                                      L.AveragePooling2D((2, 3), strides=1), L.GlobalMaxPooling2D(), L.Dense(2)],
         "to one pixel": [L.Conv2D(4, 3, dilation_rate=2, activation="relu"), L.GlobalAveragePooling2D(), L.Dense(4)],
         "maxima": [L.Conv2D(4, (3, 1), padding="same"), L.ReLU(), L.GlobalMaxPooling2D(), L.Dense(2)]}
 
 
 @pytest.mark.parametrize("functional, suffix", [(False, ".h5"), (True, ".keras"), (True, ".h5")])
-@pytest.mark.parametrize("name", ["same on odd sizes", "normalised", "to one pixel", "maxima"])
+@pytest.mark.parametrize("name", ["same on odd sizes", "normalised", "to one pixel", "maxima", "a normalisation of units", "units of each pixel",
+                                  "windows that lie unevenly"])
 def test_every_layer_is_as_keras_has_it(keras, name, functional, suffix, tmp_path):
     path = tmp_path/f"net{suffix}"
     drawn(keras, networks(keras)[name], functional=functional).save(path)
@@ -102,6 +108,7 @@ def test_means_at_an_uneven_border_are_of_the_pixels_within_and_a_note_says_so(k
     foreign = read(tmp_path/"net.h5")
     assert [note.partition(":")[0] for note in foreign.notes] == ["means"]
     foreign.nodes = foreign.nodes[:1]
+    assert import_network(tmp_path/"net.h5").notes[-1].startswith("parity not checked") or keras.backend.backend() != "torch"
     x = np.random.default_rng(5).standard_normal((3, 6, 6, 2)).astype(np.float32)
     y, _ = as_it_is(foreign, "means").forward(x)
     wanted = [[x[:, i:i + 3, j:j + 3].mean(axis=(1, 2)) for j in (0, 2, 4)] for i in (0, 2, 4)]      # one pixel of padding, behind
@@ -119,7 +126,7 @@ def test_weights_of_a_zip_are_found_as_keras_finds_them_by_the_numbers_of_their_
             del file[f"layers/{group}/vars"].attrs["name"]
     changed(tmp_path/"net.keras", weights=without_names)
     found = import_network(tmp_path/"net.keras")
-    assert np.array_equal(found.foreign.nodes[0].w, model.layers[0].get_weights()[0].transpose(3, 2, 0, 1))
+    assert np.array_equal(read(tmp_path/"net.keras").nodes[0].w, model.layers[0].get_weights()[0].transpose(3, 2, 0, 1))
     assert max(one.relative for one in found.differences) < 1e-5
 
 
@@ -173,6 +180,20 @@ def test_what_zfcore_has_no_layer_for_is_refused_by_name(keras, tmp_path, make, 
 def test_what_is_said_of_the_last_axis_is_refused_where_that_is_of_columns(keras, tmp_path, make, sentence):
     drawn(keras, make(keras.layers, {"data_format": "channels_first"}), (3, 3, 3)).save(tmp_path/"net.h5")
     with pytest.raises(zfcore.Expected, match=sentence):
+        read(tmp_path/"net.h5")
+
+
+@pytest.mark.parametrize("old", ["dim_ordering", "output_dim"])
+def test_a_layer_of_keras_1_is_refused_with_what_to_do(keras, tmp_path, old):
+    drawn(keras, [keras.layers.Conv2D(3, 3, name="one"), keras.layers.Flatten(), keras.layers.Dense(2)]).save(tmp_path/"net.h5")
+    changed(tmp_path/"net.h5", lambda text: text.replace('"data_format": "channels_last"', f'"{old}": "th"', 1))
+    with pytest.raises(zfcore.Expected, match=rf"one \(Conv2D\): expected a layer of Keras 2 or 3, got one of Keras 1, which has {old}.*saved by Keras 2"):
+        read(tmp_path/"net.h5")
+
+
+def test_units_of_each_pixel_are_refused_where_the_last_axis_is_of_columns(keras, tmp_path):
+    drawn(keras, [keras.layers.Conv2D(3, 1, data_format="channels_first"), keras.layers.Dense(3, name="odd")], (3, 3, 3)).save(tmp_path/"net.h5")
+    with pytest.raises(zfcore.Expected, match="odd: expected maps whose channels come last"):
         read(tmp_path/"net.h5")
 
 

@@ -1,6 +1,7 @@
 """ONNX, in and out: other people's graphs and operators against onnxruntime, what is written read back, and files that lie."""
 import os
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -12,10 +13,10 @@ from tests.real_data import REAL_DATA, needs
 from tests.test_deconvnet import autograd, close, rectify, some_units
 from zfcore.check import Expected
 from zfcore.deconvnet import project
-from zfcore.interchange import lower, read, seen_by, to_network
+from zfcore.interchange import import_network, lower, read, seen_by, to_network
 from zfcore.interchange.certificate import compare, entering
-from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Flattening, MaxPooling, Padding, Rectifier,
-                                        Unsupported)
+from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Flattening, MaxPooling, Padding, Probabilities, Rectifier,
+                                        ResponseNorm, Unsupported)
 from zfcore.interchange.onnx_writer import _NODES, write
 from zfcore.layers import (KINDS, AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, LocalResponseNorm, LocalResponseNormWithin,
                            MaxPool, Pad, ReLU)
@@ -133,6 +134,32 @@ def test_weights_are_computed_of_constants_and_read_in_any_precision(tmp_path):
     np.testing.assert_allclose(read(chain(path, (3, 7, 7), nodes, {"shape": np.array([3, 4, 3, 3])})).nodes[0].b, CONV["b"], rtol=2**-8)
 
 
+@pytest.mark.parametrize("kind", [onnx.TensorProto.FLOAT16, FLOAT])
+def test_a_network_of_16_bits_is_held_against_the_same_numbers_in_32(kind, tmp_path):
+    half = {name: array.astype(np.float16) for name, array in {**CONV, **FC}.items()}
+    cast = [("Cast", [], {"to": onnx.TensorProto.FLOAT16})]*(kind == FLOAT)
+    path = chain(tmp_path/"a.onnx", (3, 7, 7), [*cast, ("Conv", ["w", "b"]), ("Relu", []), ("Flatten", []), ("MatMul", ["fc"])], half, kind=kind)
+    assert differences(path) < 1e-5
+    assert any("16 bits" in note for note in read(path).notes)
+    by_itself = runtime(path, drawn((2, 3, 7, 7)).astype(helper.tensor_dtype_to_np_dtype(kind)))
+    ours, _ = lower.as_it_is(read(path), "made").forward(np.moveaxis(drawn((2, 3, 7, 7)), 0, -1).copy())
+    assert 5e-5 < np.abs(ours.T - by_itself).max()/np.abs(by_itself).max() < 5e-3            # what a network of 16 bits rounds
+
+
+def test_weights_are_in_memory_hardly_more_than_once_beside_the_networks(tmp_path):
+    """Of NumPy's arrays and the bytes that are handed about; the file itself, parsed, is one more in memory that this does not count."""
+    wide = drawn((3*16*16, 4000))
+    path = chain(tmp_path/"a.onnx", (3, 16, 16), [("Flatten", []), ("MatMul", ["w"]), ("Relu", []), ("MatMul", ["fc"])],
+                 {"w": wide, "fc": drawn((4000, 3))})
+    imports = [{}, {"mean": np.array([100., 110, 120]), "std": np.array([50., 60, 70])}]
+    for how in imports:
+        tracemalloc.start()
+        found = import_network(path, **how)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert found.differences and peak < 2.5*wide.nbytes
+
+
 def test_maps_that_are_flattened_with_channels_last_give_the_same_scores(tmp_path):
     nodes = [("Conv", ["w", "b"]), ("Transpose", [], {"perm": [0, 2, 3, 1]}), ("Reshape", ["rest"]), ("MatMul", ["fc"])]
     path = chain(tmp_path/"a.onnx", (3, 7, 7), nodes, {**CONV, **FC, "rest": np.array([-1, 100])})
@@ -164,27 +191,134 @@ def test_pixels_in_channels_last_less_a_mean_picture_are_the_networks_preprocess
     ([("Div", ["each"])], {"each": np.array([2, 3, 4], np.float32).reshape(1, 3, 1, 1)}, [Affine]),
     ([("MaxPool", [], {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1})], {}, [MaxPooling]),
     ([("AveragePool", [], {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1]*4, "count_include_pad": 1})], {}, [AveragePooling]),
-    ([("Conv", ["w"], {"auto_pad": "SAME_LOWER", "strides": [2, 2]})], CONV, [Convolution])])
+    ([("Conv", ["w"], {"auto_pad": "SAME_LOWER", "strides": [2, 2]})], CONV, [Convolution]),
+    ([("AveragePool", [], {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 0, 0], "count_include_pad": 1, "ceil_mode": 1})], {}, [AveragePooling]),
+    ([("AveragePool", [], {"kernel_shape": [4, 4], "strides": [3, 3], "pads": [2, 1, 0, 3]})], {}, [AveragePooling]),
+    ([("AveragePool", [], {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 0, 0, 1], "count_include_pad": 1})], {}, [AveragePooling]),
+    ([("MaxPool", [], {"kernel_shape": [4, 4], "strides": [3, 3], "pads": [2, 1, 0, 3]})], {}, [MaxPooling]),
+    ([("MaxPool", [], {"kernel_shape": [2, 2], "auto_pad": "SAME_LOWER"})], {}, [MaxPooling]),
+    ([("ReduceMax", [], {"axes": [2, 3]})], {}, [MaxPooling]), ([("Neg", [])], {}, [Affine]),
+    ([("Pad", ["pads", "two"])], {"pads": np.array([0, 0, 1, 2, 0, 0, 0, -3]), "two": np.float32(2)}, [Affine, Padding, Affine]),
+    ([("Slice", ["from", "to", "axes"])], {"from": np.array([1, -7]), "to": np.array([2**40, -2]), "axes": np.array([-1, 2])}, [Padding]),
+    ([("Clip", ["two"])], {"two": np.float32(2)}, [Affine, Rectifier, Affine]), ([("Max", ["zero"])], {"zero": np.zeros((1, 1), np.float32)}, [Rectifier]),
+    ([("ConvTranspose", ["wide"], {"group": 3, "pads": [1, 0, 2, 1], "dilations": [1, 2]})], {"wide": drawn((3, 2, 3, 2))}, [Convolution]),
+    ([("ConvTranspose", ["wide", "b"], {"auto_pad": "SAME_LOWER"})], {"wide": drawn((3, 4, 2, 2)), **CONV}, [Convolution]),
+    ([("ConvTranspose", ["wide"], {"output_shape": [8, 9]})], {"wide": drawn((3, 4, 3, 3))}, [Convolution]),
+    ([("ConvTranspose", ["wide"], {"pads": [3, 3, 3, 3]})], {"wide": drawn((3, 4, 3, 3))}, [Convolution]),
+    ([helper.make_node("Sqrt", ["var"], ["std"]), helper.make_node("Div", ["gamma", "std"], ["scale"]), helper.make_node("Neg", ["scale"], ["factor"]),
+      helper.make_node("Mul", ["t0", "factor"], ["y"])], {"var": np.float32([[[4]], [[9]], [[2]]]), "gamma": drawn((3, 1, 1))}, [Affine])])
 def test_what_the_usual_nodes_compute_is_onnxruntimes(nodes, constants, found, tmp_path):
     path = chain(tmp_path/"a.onnx", (3, 8, 8), [("Relu", []), *nodes], constants)
     assert kinds(path) == [Rectifier, *found]
     assert differences(path) < 1e-5
 
 
+def test_a_softmax_of_maps_is_over_all_of_them_before_version_13_and_one_of_pixels_is_refused_from_then_on(tmp_path):
+    path = chain(tmp_path/"a.onnx", (3, 7, 7), [("Conv", ["w"]), ("Softmax", [])], CONV, opset=11)
+    assert kinds(path) == [Convolution, Flattening, Probabilities] and differences(path) < 1e-5
+    with pytest.raises(Unsupported, match="a softmax over the classes, got one over axis 1 of 4"):
+        read(chain(path, (3, 7, 7), [("Conv", ["w"]), ("Softmax", [], {"axis": 1})], CONV))
+
+
+def test_normalisation_over_an_even_number_of_maps_has_one_more_above(tmp_path):
+    path = chain(tmp_path/"a.onnx", (3, 7, 7), [("Conv", ["w"]), ("LRN", [], {"size": 2, "alpha": 3.0, "beta": 0.5, "bias": 2.0})], CONV)
+    assert kinds(path) == [Convolution, ResponseNorm]
+    found = import_network(path)
+    assert "node1: onnxruntime has no normalisation over an even number" in found.notes[-1]
+    x, layers = drawn((3, 7, 7, 2)), found.lowered.network.layers
+    y = maps = layers[0].forward(x)[0]
+    for layer in layers[1:]:
+        y, _ = layer.forward(y)
+    squares = maps**2 + np.concatenate([maps[1:]**2, np.zeros_like(maps[:1])])
+    np.testing.assert_allclose(y, maps/np.sqrt(2 + 3/2*squares), rtol=1e-5, atol=1e-6)
+
+
+def torch_normalising(path, n, opset, dynamic=False):
+    """Write a network of PyTorch's with a response normalisation over n maps to `path`, as it exports it."""
+    torch = pytest.importorskip("torch", reason="PyTorch, which makes this file, is not installed")
+    nn = torch.nn
+    network = nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU(), nn.LocalResponseNorm(n, 0.3, 0.7, 2.0), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(63, 4)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(network, torch.rand(1, 3, 9, 9), path, opset_version=opset, dynamo=False, input_names=["x"],
+                          dynamic_axes={"x": {0: "n"}} if dynamic else None)
+    return path
+
+
+@pytest.mark.parametrize("n, opset, dynamic", [(5, 9, False), (5, 17, True), (4, 17, False), (3, 12, True)])
+def test_pytorchs_response_normalisation_is_found_in_what_it_is_made_of(n, opset, dynamic, tmp_path):
+    path = torch_normalising(tmp_path/"a.onnx", n, opset, dynamic)
+    node = read(path).nodes[2]
+    assert (node.n, node.alpha, node.beta, node.k, node.above) == (n, 0.3, 0.7, 2.0, False)
+    assert differences(path) < 1e-5
+
+
+@pytest.mark.parametrize("change", ["window", "pads", "axes", "maps", "branch"])
+def test_squares_that_become_something_else_are_refused(change, tmp_path):
+    path = torch_normalising(tmp_path/"a.onnx", 5, 9)
+    model = onnx.load(path)
+    nodes = {node.op_type: node for node in reversed(model.graph.node)}
+    attributes = {entry.name: entry for node in (nodes["Pad"], nodes["AveragePool"]) for entry in node.attribute}
+    if change == "window":
+        attributes["kernel_shape"].ints[0] = 3
+    elif change == "axes":
+        attributes["kernel_shape"].ints[:] = [1, 5, 1]
+    elif change == "maps":
+        nodes["Div"].input[0] = nodes["Conv"].output[0]
+    elif change == "branch":
+        nodes["Pow"].input[1] = nodes["Mul"].output[0]
+    else:
+        next(entry for entry in nodes["Pad"].attribute if entry.name == "pads").ints[:] = [0, 0, 4, 0, 0, 0, 0, 0, 0, 0]
+    onnx.save(model, path)
+    with pytest.raises(Unsupported, match="squares of maps in a response normalisation"):
+        read(path)
+
+
+@pytest.mark.parametrize("old, new", [(b"/1/Relu", b"\xff1/Relu"), (b"Pow", b"\xffow"), (b"AveragePool", b"\xffveragePool"), (b"Squeeze", b"If\xffeeze")])
+def test_names_that_are_no_text_are_one_sentence(old, new, tmp_path):
+    path = torch_normalising(tmp_path/"a.onnx", 5, 9)
+    path.write_bytes(path.read_bytes().replace(old, new))
+    with pytest.raises(Expected):
+        lower.as_it_is(read(path), "made")
+
+
+def test_a_choice_without_a_condition_is_refused(tmp_path):
+    with pytest.raises(Unsupported, match="choice"):
+        read(chain(tmp_path/"a.onnx", (3, 8, 8), [helper.make_node("If", [], ["y"], "choice")]))
+
+
+def test_all_of_a_single_picture_may_be_flattened_from_the_first_axis_on(tmp_path):
+    nodes = [("Conv", ["w"]), ("Flatten", [], {"axis": 0}), ("MatMul", ["fc"])]
+    assert kinds(chain(tmp_path/"a.onnx", (3, 7, 7), nodes, {**CONV, **FC}, batch=1)) == [Convolution, Flattening, Dense]
+    assert differences(tmp_path/"a.onnx") < 1e-5
+    with pytest.raises(Unsupported, match="axis 0"):
+        read(chain(tmp_path/"a.onnx", (3, 7, 7), nodes, {**CONV, **FC}))
+
+
+def test_pixels_in_another_order_get_filters_of_their_own_where_the_network_begins_with_none(tmp_path):
+    path = chain(tmp_path/"a.onnx", (3, 8, 8), [("MaxPool", [], {"kernel_shape": [2, 2]}), ("Conv", ["w", "b"])], CONV)
+    found = import_network(path, channels="bgr")
+    assert [one.layer for one in found.differences] == ["node0", "node1"] and max(one.relative for one in found.differences) < 1e-6
+    assert [layer.name for layer in found.lowered.network.layers][:2] == ["pixels", "node0"]
+
+
 # --------------------------------------------------------------------------------------------------------- what is refused
 @pytest.mark.parametrize("nodes, words", [
     ([("Sigmoid", [])], "node0: expected an operator that zfcore has a layer for, got 'Sigmoid'"),
     ([("PRelu", ["w"])], "got 'PRelu'; zfcore would need a rectifier with a slope"),
-    ([("Clip", ["zero", "six"])], "node0: expected a clip to 0 and above, got one to 0 and 6"),
+    ([("Clip", ["zero", "six"])], "node0: expected a clip without an upper end, got one to 0 and 6"),
     ([("Relu", []), helper.make_node("Add", ["t0", "x"], ["y"], "sum")], "sum: expected one input that is no constant, got 2"),
     ([("Relu", []), helper.make_node("MatMul", ["w", "t0"], ["y"])], "y: expected units times a constant"),
     ([("Conv", ["b"])], "node0: expected filters"),
-    ([("AveragePool", [], {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1, "count_include_pad": 1})], "node0: expected ceil_mode or"),
     ([("Conv", ["w"], {"dilations": [4, 4]})], "node0: expected maps of at least 9x9 pixels"),
     ([("Conv", ["w"], {"momentum": 1})], "node0: expected attributes of Conv of version 13, got 'momentum'"),
     ([("MaxPool", [], {"strides": [2, 2]})], "node0: expected the attribute kernel_shape"),
-    ([("Pad", ["pads"], {"mode": "reflect"})], "node0: expected padding with zeros, got mode 'reflect'"),
+    ([("Pad", ["pads"], {"mode": "reflect"})], "node0: expected padding with one number, got mode 'reflect'"),
     ([("Softmax", [], {"axis": 2})], "node0: expected a softmax over the classes"),
+    ([("Slice", ["axis", "eight", "axis"])], "node0: expected rows and columns that lie together"),
+    ([("Slice", ["axis", "axis", "two"])], "node0: expected something left of the maps"),
+    ([("ConvTranspose", ["w"], {"strides": [2, 2]})], "node0: expected strides of 1"),
+    ([("Max", ["picture"])], "node0: expected one number for all"),
     ([("Relu", []), ("Add", ["picture"])], "node1: expected one number, or one for each map or unit"),
     ([("Dropout", ["half", "true"])], "node0: expected dropout that does nothing"),
     ([helper.make_node("Relu", ["y"], ["z"]), helper.make_node("Relu", ["z"], ["y"])], "circle"),
@@ -194,7 +328,7 @@ def test_what_the_usual_nodes_compute_is_onnxruntimes(nodes, constants, found, t
     ([helper.make_node("Relu", ["x"], ["y"], domain="com.acme")], "got 'Relu'"),
     ([("Reshape", ["six"])], "node0: expected a shape that is known")])
 def test_what_cannot_be_expressed_is_refused_by_the_name_of_the_node(nodes, words, tmp_path):
-    constants = {**CONV, "zero": np.float32(0), "six": np.float32(6), "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "half": np.float32(0.5),
+    constants = {**CONV, "zero": np.float32(0), "six": np.float32(6), "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "half": np.float32(0.5), "axis": np.array([1]), "two": np.array([2]), "eight": np.array([8]),
                  "true": np.array(True), "picture": drawn((3, 8, 8)), "huge": np.array([10**6, 10**6])}
     with pytest.raises(Expected) as refused:
         read(chain(tmp_path/"a.onnx", (3, 8, 8), nodes, constants))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.interchange.onnx_models import helper, numpy_helper, onnx
-from tests.onnx_cases import cases_of_package, read_case, rows_of_folder
+from tests.onnx_cases import Case, cases_of_package, read_case, rows_of_folder
 from tests.real_data import needs
 from zfcore.check import Expected
 from zfcore.interchange import lower
@@ -16,8 +16,8 @@ from zfcore.interchange.foreign import Probabilities
 from zfcore.interchange.onnx import read
 from zfcore.ops.softmax_loss import softmax
 
-OPERATORS = ("AveragePool", "BatchNormalization", "Clip", "Conv", "Dropout", "Flatten", "Gemm", "GlobalAveragePool", "GlobalMaxPool",
-             "LRN", "LogSoftmax", "MatMul", "MaxPool", "Pad", "Relu", "Softmax")
+OPERATORS = ("AveragePool", "BatchNormalization", "Clip", "Conv", "ConvTranspose", "Dropout", "Flatten", "Gemm", "GlobalAveragePool",
+             "GlobalMaxPool", "LRN", "LogSoftmax", "MatMul", "MaxPool", "Pad", "Relu", "Softmax")
 ANY_AXES = "Relu", "Dropout", "Clip", "Identity"             # to which axes say nothing
 FOUR_PLACES = ["test_averagepool_2d_ceil_last_window_starts_on_pad"]     # whose numbers are written so
 
@@ -64,17 +64,16 @@ def outcome(case, folder):
 
 
 # What the importer expected of those that it refused.
-LEFT_OUT = {"pictures (N,C,H,W) of a fixed size", "pictures that are cast to float before", "no dilation", "windows as high as wide",
-            "the same stride for rows and columns", "padding in front that is the same for rows and columns, and behind not much more",
-            "ceil_mode or count_include_pad", "batch normalisation as it is used", "dropout that does nothing", "a clip to 0 and above", "maxima of at most 15x15 pixels",
-            "scores that are computed of pictures", "the axes behind the pictures as one", "units as they are", "4 biases",
-            "units times a constant", "padding with zeros", "a softmax over the classes", "an odd number of neighbours, or one more below"}
+LEFT_OUT = {"pictures (N,C,H,W) of a fixed size", "pictures that are cast to float before", "no dilation", "the same stride for rows and columns",
+            "an operator that zfcore has a layer for", "batch normalisation as it is used", "dropout that does nothing", "a clip without an upper end",
+            "maxima of at most 15x15 pixels", "scores that are computed of pictures", "the axes behind the pictures as one", "units as they are",
+            "4 biases", "units times a constant", "padding with one number", "a softmax over the classes", "strides of 1"}
 
 
 @needs("onnx_node_cases/cases.json")
 def test_cases_of_the_data_folder_agree_but_for_those_that_are_left_out(tmp_path):
-    outcomes = Counter(outcome(read_case(row), tmp_path) for row in rows_of_folder() if row["op"] in OPERATORS)
-    assert outcomes.pop("agrees") == 47
+    outcomes = Counter(outcome(read_case(row), tmp_path) for row in rows_of_folder())
+    assert outcomes.pop("agrees") == 50
     assert {what.removeprefix("expected ") for what in outcomes} <= LEFT_OUT
 
 
@@ -84,3 +83,34 @@ def test_cases_of_the_package_agree_but_for_those_that_are_left_out(op_type, tmp
     print(f"{op_type}:", ", ".join(f"{count} {what}" for what, count in outcomes.most_common()))
     assert outcomes.pop("agrees") > 0
     assert {what.removeprefix("expected ") for what in outcomes} <= LEFT_OUT
+
+
+# ------------------------------------------------------------------------------------ what the cases do not tell apart
+def pooled_by_definition(x, K, S, pads, ceil, count_padding):
+    """(maxima, means) of one map, window by window; pads are (top, left, bottom, right)."""
+    counts = []
+    for n, before, after in zip(x.shape, pads[:2], pads[2:]):
+        over = (n + before + after - K)/S
+        count = int(np.ceil(over) if ceil else np.floor(over)) + 1
+        counts.append(count - (ceil and (count - 1)*S >= n + before))         # not one that begins in the padding behind
+    y = np.empty((2, *counts))
+    for p, q in np.ndindex(*counts):
+        h, w = p*S - pads[0], q*S - pads[1]
+        seen = x[max(h, 0):max(h + K, 0), max(w, 0):max(w + K, 0)]
+        padded = (min(h + K, x.shape[0] + pads[2]) - h)*(min(w + K, x.shape[1] + pads[3]) - w)
+        y[:, p, q] = seen.max(), seen.sum()/(padded if count_padding else seen.size)
+    return y
+
+
+@pytest.mark.parametrize("ceil_mode", [0, 1])
+@pytest.mark.parametrize("K, S", [(2, 1), (2, 3), (3, 1), (3, 2), (4, 3)])
+def test_pools_see_every_padding_and_way_of_counting(K, S, ceil_mode, tmp_path):
+    rng = np.random.default_rng([K, S, ceil_mode])
+    x = rng.standard_normal((2, 3, 7, 5)).astype(np.float32) - 2                                     # zeros would be the largest
+    for pads in rng.integers(0, K, (10, 4)).tolist():
+        attributes = {"kernel_shape": [K, K], "strides": [S, S], "pads": pads, "ceil_mode": ceil_mode}
+        for op_type, more, which in (("MaxPool", {}, 0), ("AveragePool", {"count_include_pad": 0}, 1), ("AveragePool", {"count_include_pad": 1}, 1)):
+            expected = np.array([[pooled_by_definition(one, K, S, pads, ceil_mode, more.get("count_include_pad"))[which] for one in maps]
+                                 for maps in x])
+            found = imported(Case("", op_type, {**attributes, **more}, 22, [x], [expected]), tmp_path/"case.onnx")
+            np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-6, err_msg=f"{op_type} {pads} {more}")

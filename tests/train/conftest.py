@@ -1,7 +1,9 @@
 """A set of class folders small enough to train on in a second: coloured noise, three classes told apart by their colour."""
+import io
 import os
 import shutil
 import signal
+from functools import cache
 
 import numpy as np
 import pytest
@@ -14,15 +16,25 @@ DRAW = Training.draw
 COLOURS = {"amber": (230, 160, 30), "jade": (40, 170, 110), "plum": (120, 50, 130)}
 
 
-def write_set(root, per_class=(10, 4), size=(41, 37)):
-    rng = np.random.default_rng(0)
+@cache
+def files(per_class, size):
+    """[(part/class/name, bytes)] of the set, which to draw and to write as PNG takes longer than an epoch of training."""
+    rng, found = np.random.default_rng(0), []
     for part, count in zip(("train", "val"), per_class):
         for name, colour in COLOURS.items():
-            folder = root/part/name
-            folder.mkdir(parents=True)
             for k in range(count):
                 pixels = np.clip(np.array(colour) + rng.normal(0, 60, (size[1], size[0], 3)), 0, 255)
-                Image.fromarray(pixels.astype(np.uint8)).save(folder/f"{k:02}.png")
+                Image.fromarray(pixels.astype(np.uint8)).save(file := io.BytesIO(), "png")
+                found.append((f"{part}/{name}/{k:02}.png", file.getvalue()))
+    return found
+
+
+def write_set(root, per_class=(10, 4), size=(41, 37)):
+    for part in ("train", "val"):
+        for name in COLOURS:
+            (root/part/name).mkdir(parents=True)
+    for name, content in files(tuple(per_class), tuple(size)):
+        (root/name).write_bytes(content)
     return root
 
 
@@ -38,11 +50,20 @@ def short(pictures):
             "--lr", "0.003", "--weight-decay", "0.0005", "--keep-prob", "0.7", "--patience", "20", "--workers", "1", "--device", "cpu"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _undrawn():
+    """Nor does a run draw that the tests of a file share."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "draw", lambda training: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def undrawn(request, monkeypatch):
-    """A run draws its curves and filters, which takes longer than to train it, where the test is marked `figures`."""
-    if not request.node.get_closest_marker("figures"):
-        monkeypatch.setattr(Training, "draw", lambda training: None)
+def drawn_where_marked(request):
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("figures"):
+            patch.setattr(Training, "draw", DRAW)
+        yield
 
 
 @pytest.fixture

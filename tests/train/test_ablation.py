@@ -40,11 +40,13 @@ def study(pictures, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def undrawn(request, monkeypatch):
+def undrawn(request):
     """Figures take as long as these trainings: only a test of a plot has one, and none of the runs'."""
-    for name in ("learning_curves", "filters", *(["beside_paper"] if "plot" not in request.node.name else [])):
-        monkeypatch.setattr(plots, name, lambda *_: None)
-    monkeypatch.setattr(plots, "save", lambda drawn, path, save=plots.save: drawn and save(drawn, path))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("learning_curves", "filters", *(["beside_paper"] if "plot" not in request.node.name else [])):
+            patch.setattr(plots, name, lambda *_: None)
+        patch.setattr(plots, "save", lambda drawn, path, save=plots.save: drawn and save(drawn, path))
+        yield
 
 
 @pytest.fixture

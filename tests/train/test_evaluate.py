@@ -173,7 +173,7 @@ def test_a_top5_error_among_six_classes_is_meaningful_and_damaged_pictures_are_t
     pictures.damaged = {7: "cut short"}
     text = str(evaluate([Answering(np.eye(6)[::-1])], pictures, crops="ten"))
     assert "top-5 error 100.0 % (95 %: 20.7 to 100.0)" in text
-    assert text.endswith("(mean of ten crops, 1 network, 1 pictures, 1 damaged left out)")
+    assert text.endswith("(mean of ten crops, 1 network, 1 picture, 1 damaged left out)")
 
 
 # ---------------------------------------------------------------------------------------------------------------- tables

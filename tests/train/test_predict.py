@@ -124,4 +124,4 @@ def test_both_parts_are_looked_at_before_the_first_epoch(tmp_path, monkeypatch, 
     for k in (0, 1):
         (data/"val"/"jade"/f"{k:02}.png").write_bytes(b"no picture")
     sentence = refused(capsys, train, "--data", data, *TINY, "--output", tmp_path/"run")
-    assert "at most 1 damaged pictures" in sentence and "2 of 12" in sentence and not (tmp_path/"run").exists()
+    assert "at most 1 damaged picture," in sentence and "2 of 12" in sentence and not (tmp_path/"run").exists()

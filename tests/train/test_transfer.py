@@ -69,15 +69,17 @@ def write_voc(root, rng):
 
 
 @pytest.fixture(autouse=True)
-def undrawn(request, monkeypatch):
-    """Figures take longer than all else here: only tests marked as drawn have any."""
-    if "drawn" in request.node.name:
-        return
-    for name in ("learning_curves", "filters", "accuracy_curve", "accuracy_by_layer", "average_precisions"):
-        monkeypatch.setattr(plots, name, lambda *_: None)
-    monkeypatch.setattr(plots, "save", lambda drawn, path, save=plots.save: drawn and save(drawn, path))
+def undrawn(request):
+    """Figures take longer than all else here: only tests marked `figures` have any."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.node.get_closest_marker("figures"):
+            for name in ("learning_curves", "filters", "accuracy_curve", "accuracy_by_layer", "average_precisions"):
+                patch.setattr(plots, name, lambda *_: None)
+            patch.setattr(plots, "save", lambda drawn, path, save=plots.save: drawn and save(drawn, path))
+        yield
 
 
+@pytest.mark.figures
 @pytest.mark.parametrize("name", ["table4", "table6", "table7"])
 def test_each_table_has_a_figure_that_is_drawn(call, made, tmp_path, name):
     options = {"table4": ["--train", "3", "--no-scratch"], "table6": ["--no-scratch"], "table7": ["--train", "3", "--folds", "2", "--layers", "2", "5"]}[name]

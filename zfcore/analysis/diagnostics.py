@@ -24,7 +24,7 @@ r = 2/f being the width of a line under that window of f pixels. It is a share o
 white noise among them, about 1 for a grating of the grid's period, a little below 0 where something stands out in the rings.
 It sees the regular comb that smooth maps lay; copies of a filter at scattered points of the grid leave no line.
 """
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,18 +142,12 @@ def judge(model, pictures, top, layers):
         if len(np.unique(top.pictures[layer][alive, 0])) < 2 or len(top.pictures[layer]) < 2:
             continue                                                             # nothing that a control could bring instead
         units = np.sort(shuffled(len(alive), 0, model.network.index(layer))[:LOOKED_AT])
-        found = sanity_checks(model, pictures, first_pictures(top, layer), layer, alive[units], only=JUDGED)
+        found = sanity_checks(model, pictures, top.first(1, layer), layer, alive[units], only=JUDGED)
         at = [found.conditions.tolist().index(name) if name in found.conditions else -1 for name in JUDGED]
         of = np.stack([_means(found.inside), _means(found.in_parts)], axis=1)                # (J,2)
         legible[layer] = np.where(np.array(at)[:, None] < 0, np.nan, of[at])
         areas[layer] = np.array([found.area.mean(), _means(found.parts_area)])
     return legible, areas
-
-
-def first_pictures(top, layer):
-    """The pass `top` with the single strongest picture of each unit of the layer."""
-    kept = {name: {layer: getattr(top, name)[layer][:, :1]} for name in ("values", "pictures", "places", "boxes")}
-    return replace(top, **kept)
 
 
 def _means(shares):

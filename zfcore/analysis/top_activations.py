@@ -13,7 +13,7 @@ import itertools
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from zfcore.files import numbered
 from zfcore.hints import Bar, FilePath, Ints
 from zfcore.network import Rules
 from zfcore.ops.window import Regions, cut
+from zfcore.terminal import plural
 from zfcore.trained import Trained
 
 MID_GREY = 128
@@ -61,6 +62,11 @@ class TopActivations:
     @property
     def complete(self) -> bool:
         return self.ranges.tolist() == [[0, self.total]]
+
+    def first(self, k: int, layer: str) -> "TopActivations":
+        """The pass with the k strongest pictures of each unit of one layer."""
+        kept = {name: {layer: getattr(self, name)[layer][:, :k]} for name in ("values", "pictures", "places", "boxes")}
+        return replace(self, **kept)
 
     def dead(self, layer: str) -> NDArray[np.bool_]:
         """(units,) bool: the units that no picture made fire."""
@@ -166,19 +172,24 @@ def _start(model, pictures, layers, k, batch_size, first):
                    for more, fill, dtype in (((), 0, np.float32), ((), -1, np.int64),            # values, pictures
                                              ((2,), -1, np.int64), ((4,), -1, np.int64))]        # places, boxes
     return TopActivations(*empty_lists, np.array([[first, first]]), len(pictures),
-                          _fingerprint(model, pictures, k, batch_size))
+                          fingerprint(model, pictures, k, batch_size))
 
 
-def _fingerprint(model, pictures, k, batch_size):
+def fingerprint(model, pictures, k, batch_size):
     """A digest of all that the bits of a pass depend on, but for the layers and the shard."""
     dataset = pictures.dataset
     known = dataset.fingerprint() if hasattr(dataset, "fingerprint") else [type(dataset).__name__, *map(str, dataset.names)]
     digest = hashlib.sha256(json.dumps([model.network.input_shape, model.network.table(), known, len(pictures), pictures.size, k,
                                         batch_size]).encode())
-    of_layers = *model.network.parameters().values(), *model.network.buffers().values()
-    for array in [model.mean, *(array for of_layer in of_layers for array in of_layer.values())]:
-        digest.update(np.ascontiguousarray(to_host(array)))
+    for array in arrays_of(model):
+        digest.update(array)
     return digest.hexdigest()
+
+
+def arrays_of(model):
+    """All arrays that a model computes with, on the host."""
+    of_layers = *model.network.parameters().values(), *model.network.buffers().values()
+    return [np.ascontiguousarray(to_host(array)) for array in [model.mean, *(array for of_layer in of_layers for array in of_layer.values())]]
 
 
 def pass_file(path, model, pictures, layers, k=9, batch_size=64):
@@ -199,7 +210,7 @@ def check_pass(found, model, pictures, layers, k, batch_size, what):
     """Raise Expected unless `found`, which `what` names, is a pass over all of these pictures with this network."""
     _continued(found, _start(model, pictures, layers, k, batch_size, first=0), what, model.network)
     if not found.complete:
-        raise check.Expected(what, f"all of {found.total} pictures", f"the pictures {_spoken(found.ranges)}")
+        raise check.Expected(what, f"all of {plural(found.total, 'picture')}", f"the pictures {_spoken(found.ranges)}")
 
 
 def _continued(kept, wanted, file, network):
@@ -369,10 +380,15 @@ def field_regions(network, layer, boxes):
     """The Regions that the boxes (n,4) of units of `layer` are cropped to: the boxes; where the field is wider than the
     network's input, and in fully connected layers, the whole input."""
     seen = network.receptive_fields()[feature_layer(network, layer)]
-    _, H, W = network.input_shape
-    if seen is None or seen[0] > min(H, W):
-        return Regions(*np.zeros_like(boxes[:, :2]).T, H)
+    if seen is None or sees_all(network, layer):
+        return Regions(*np.zeros_like(boxes[:, :2]).T, network.input_shape[1])
     return Regions(*boxes[:, :2].T, seen[0])
+
+
+def sees_all(network, layer):
+    """Return whether a unit of the layer sees the whole input, or a field wider than that."""
+    seen = network.receptive_fields()[feature_layer(network, layer)]
+    return seen is None or seen[0] > min(network.input_shape[1:])
 
 
 def crops(pixels, regions, outside=0):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zfcore import check, plots, trained
+from zfcore import check, results, trained
 from zfcore.data.folders import Files
 from zfcore.data.loader import shuffled
 from zfcore.data.transforms import CorruptImage, check_large_enough
@@ -24,6 +24,7 @@ from zfcore.deconvnet import check_units, feature_layer, unit_count
 from zfcore.files import anything, folder_made, inside, mapping, read_json, table
 from zfcore.kernel import PRECISIONS
 from zfcore.networks import home_of
+from zfcore.terminal import plural
 
 
 def option(*flags, **keywords):
@@ -31,7 +32,7 @@ def option(*flags, **keywords):
     return flags, keywords
 
 
-FORMAT = option("--format", choices=tuple(plots.FORMATS), default="png", help="of figures; svg and pdf have texts and lines as vectors")
+FORMAT = option("--format", choices=results.FIGURES, default="png", help="of figures; svg and pdf have texts and lines as vectors")
 SHARED = [
     option("--run", help="a run's folder (its best.h5), a checkpoint file, or a network that comes with zfcore, e.g. drawn"),
     option("--data", help="class folders, a tar or drawn:NAME (default: what the run was trained on)"),
@@ -112,9 +113,9 @@ def class_numbers(names, classes, count):
     for name in names:
         if name not in classes:
             close = difflib.get_close_matches(name, classes, n=3, cutoff=0.5) or classes[:10]
-            raise check.Expected("--label", f"one of the {len(classes)} classes, e.g. {', '.join(close)}", repr(name))
+            raise check.Expected("--label", f"one of the {plural(len(classes), 'class')}, e.g. {', '.join(close)}", repr(name))
     if len(names) not in (1, count):
-        raise check.Expected("--label", f"one name, or one for each of {count} pictures", f"{len(names)} names")
+        raise check.Expected("--label", f"one name, or one for each of {plural(count, 'picture')}", plural(len(names), "name"))
     return np.array([classes.index(name) for name in names]*(count//len(names)))
 
 

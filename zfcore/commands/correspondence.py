@@ -11,7 +11,7 @@ from zfcore.commands.common import (GREY, PIXELS, class_numbers, images_of, open
                                     output_folder)
 from zfcore.data import is_drawn
 from zfcore.data.landmarks import read_landmarks
-from zfcore.terminal import Bar, printable
+from zfcore.terminal import Bar, plural, printable
 
 HELP = "figure 8 and table 1: whether hiding the same part of different objects changes the features alike"
 OPTIONS = [
@@ -126,7 +126,7 @@ def draw(found, path):
     text = "\n".join(f"| {' | '.join(row)} |" for row in table)
     over = (f"mean and standard deviation over {len(found)} repetitions (networks times seeds)" if many else
             "± standard deviation over the pairs")
-    text += (f"\n\nMean sign change per feature and pair of {len(found[0].pictures)} pictures, {over}; low: alike in all. "
+    text += (f"\n\nMean sign change per feature and pair of {plural(len(found[0].pictures), 'picture')}, {over}; low: alike in all. "
              f"\"of another picture\": the square lies where the part is in another picture.\n\n{what_was_tested(found)}\n")
     with atomic(path.with_suffix(".md")) as temporary:
         temporary.write_text(text, encoding="utf-8")

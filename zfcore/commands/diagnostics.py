@@ -5,7 +5,7 @@ from zfcore import check, plots
 from zfcore.analysis import diagnostics as measured
 from zfcore.analysis import top_activations as top
 from zfcore.commands.common import K, LIMIT, chosen_units, names_of, open_model, open_pictures, option, output_folder
-from zfcore.terminal import Bar, printable
+from zfcore.terminal import Bar, plural, printable
 
 HELP = "figure 6: what is wrong with the first layers, of one run or of two side by side"
 OPTIONS = [
@@ -43,8 +43,8 @@ def in_words(one):
     dead = ", ".join(f"{layer} {of.sum()} of {len(of)}" for layer, of in one.dead.items())
     alias = (f"{one.aliasing:.3f} of the energy of {one.layer}'s projections stands out at the frequencies of the grid of "
              f"{one.stride} pixels" if np.isfinite(one.aliasing) else f"aliasing of {one.layer} cannot be measured")
-    return (f"{one.name}: filter RMS max/median {one.dominance:.2f}; energy of layer 1 {bands}; never fire on {one.total} "
-            f"pictures: {dead}; {alias}")
+    return (f"{one.name}: filter RMS max/median {one.dominance:.2f}; energy of layer 1 {bands}; never fire on "
+            f"{plural(one.total, 'picture')}: {dead}; {alias}")
 
 
 def what_is_legible(one):

@@ -6,7 +6,7 @@ from zfcore.analysis import evolution as growing
 from zfcore.analysis import top_activations as top
 from zfcore.commands.common import (LAYERS, LIMIT, UNITS, chosen_units, classes_of, open_model, open_pictures, option,
                                     output_folder)
-from zfcore.terminal import Bar, printable
+from zfcore.terminal import Bar, plural, printable
 
 HELP = "figure 4: how the strongest projection of a unit comes about over a run's kept epochs"
 OPTIONS = [
@@ -26,7 +26,7 @@ def run(args):
     folder = output_folder(args)
     kept = lambda of: top.pass_file(folder/f"strongest_{of.epoch:04}.h5", of, pictures, layers, 1, args.batch_size)
     epochs = (trained.open(file, args.device, args.precision) for file in files.values())          # one after the other
-    with Bar(growing.length(model.network, pictures, layers, len(files)), "picture", f"{len(files)} epochs") as moving:
+    with Bar(growing.length(model.network, pictures, layers, len(files)), "picture", plural(len(files), "epoch")) as moving:
         found = growing.evolution(epochs, pictures, layers, units, batch_size=args.batch_size, file_of=kept, bar=moving)
     named = {layer: classes_of(model, layer, units[layer]) for layer in layers}
     yield folder/"evolution.h5", replace(found, classes={layer: names for layer, names in named.items() if names is not None})

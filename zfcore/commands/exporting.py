@@ -8,7 +8,9 @@ from zfcore.commands.common import option
 from zfcore.terminal import printable, say
 
 HELP = "a trained network as a file of ONNX, safetensors or PyTorch"
-FORMATS = {"onnx": ("onnx_writer", ".onnx"), "safetensors": ("safetensors", ".safetensors"), "torch": ("pytorch", ".pth")}
+FORMATS = {"onnx": ("onnx_writer", (".onnx",)), "safetensors": ("safetensors", (".safetensors",)),
+           "torch": ("pytorch", (".pth", ".pt"))}
+GOES_ON = False
 OPTIONS = [
     option("run", metavar="RUN", help="a run's folder, a checkpoint file, or a network that comes with zfcore, e.g. drawn"),
     option("--format", choices=tuple(FORMATS), required=True),
@@ -19,9 +21,9 @@ OPTIONS = [
 
 def work(args):
     """Run the command."""
-    module, suffix = FORMATS[args.format]
-    if args.output.suffix.lower() != suffix:
-        raise check.Expected("--output", f"a file whose name ends in {suffix}", args.output)
+    module, suffixes = FORMATS[args.format]
+    if args.output.suffix.lower() not in suffixes:
+        raise check.Expected("--output", f"a file whose name ends in {' or '.join(suffixes)}", args.output)
     if args.with_preprocessing and args.format != "onnx":
         raise check.Expected("--with-preprocessing", "--format onnx, whose graph can do it", args.format)
     model, writer = trained.open(args.run, "cpu"), import_module(f"zfcore.interchange.{module}")

@@ -10,9 +10,10 @@ from zfcore.commands.common import option
 from zfcore.files import folder_made, read_text
 from zfcore.interchange import certificate
 from zfcore.interchange.means import read_answers, read_mean
-from zfcore.terminal import command, printable, say
+from zfcore.terminal import command, plural, printable, say
 
 HELP = "a network of ONNX, Caffe, PyTorch, safetensors or Keras becomes a run"
+GOES_ON = False
 OPTIONS = [
     option("file", metavar="FILE", type=Path, help=", ".join(interchange.SUFFIXES)),
     option("--graph", metavar="PROTOTXT", type=Path, help="the layers of a .caffemodel (default: the .prototxt beside it)"),
@@ -34,6 +35,8 @@ def work(args):
     output = Path(args.output or Path("runs")/args.file.stem)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise check.Expected("--output", "a new or empty folder", output)
+    if output.is_symlink() and not output.exists():
+        raise check.Expected("--output", "a new or empty folder", f"{output}, a link that leads nowhere")
     found = interchange.import_network(args.file, args.graph, args.model, labels_of(args.labels), channels=args.channels,
                                        mean=mean_of(args.mean), std=numbers("--std", args.std), scale=args.scale, size=args.picture_size)
     answers = []
@@ -49,7 +52,7 @@ def in_words(found, answers):
     """The lines of the record: what it is, how it sees, what was assumed and folded, how far it is from the file's own engine."""
     network, foreign = found.lowered.network, found.foreign
     weights = sum(array.size for of_layer in network.parameters().values() for array in of_layer.values())
-    yield f"{printable(foreign.path)} ({foreign.format}): {'x'.join(map(str, foreign.input_shape))}, {len(found.classes)} classes, {weights:,} parameters"
+    yield f"{printable(foreign.path)} ({foreign.format}): {'x'.join(map(str, foreign.input_shape))}, {plural(len(found.classes), 'class')}, {weights:,} parameters"
     yield f"sees:   {found.seen.in_words()}"
     for line in found.notes:
         yield f"note:   {printable(line)}"

@@ -8,7 +8,7 @@ from zfcore.analysis import occlusion as occluding
 from zfcore.analysis import top_activations as top
 from zfcore.commands.common import (GREY, PIXELS, LABEL, asked_for, images_of, labels_of, open_files, open_model, open_pictures, option,
                                     output_folder)
-from zfcore.terminal import Bar, printable
+from zfcore.terminal import Bar, plural, printable
 
 HELP = "figure 7: what of a picture the network relies on, told by a grey square that hides it"
 OPTIONS = [
@@ -91,7 +91,7 @@ def closing(args, found):
         (one.clean_probabilities, one.probabilities.min(axis=(1, 2)),
          (one.most_probable != one.clean_classes[:, None, None]).mean(axis=(1, 2)),
          occluding.correlation_with_projection(one)) for one in found)))
-    who = printable(found[0].names[0]) if len(clean) == 1 else f"over {len(clean)} pictures"
+    who = printable(found[0].names[0]) if len(clean) == 1 else f"over {plural(len(clean), 'picture')}"
     said = (f"{who}: the square takes P of the class from {clean.mean():.2f} to {lowest.mean():.2f} at its worst place, and "
             f"another class wins at {100*lost.mean():.0f} % of the places")
     if found[0].boxes is not None:

@@ -7,13 +7,13 @@ from zfcore.analysis import top_activations as top
 from zfcore.checkpoint import atomic
 from zfcore.commands.common import K, LAYERS, UNITS, chosen_units, classes_of, open_model, open_pictures, option, output_folder
 from zfcore.files import file_names, inside
-from zfcore.terminal import Bar, printable, say
+from zfcore.terminal import Bar, plural, printable, say
 
 HELP = "figure 2: the pictures that excite each unit most, and their projections"
 OPTIONS = [
     LAYERS,
     option("--units", default="random:16", help=UNITS),
-    option("--k", type=K, default=9, help="pictures kept for each unit"),
+    option("--k", type=K, help="pictures kept for each unit (default: 9, or all of fewer)"),
     option("--shard", default="1/1", metavar="I/N", help="look at the I-th of N parts of the data only, and draw nothing"),
     option("--merge", nargs="+", metavar="FILE", help="the files of all shards: join them, then draw"),
     option("--folders", action="store_true", help="also LAYER/unit_0000/{projection,patch}_000.png and info.json")]
@@ -29,6 +29,7 @@ def run(args):
     if args.merge and shard != (1, 1):
         raise check.Expected("--merge", "no --shard beside it", args.shard)
     pictures = open_pictures(args, model)
+    args.k = min(9, len(pictures)) if args.k is None else args.k
     if args.k > len(pictures):
         raise check.Expected("--k", f"at most {len(pictures)}, the pictures that there are", args.k)
     folder = output_folder(args)
@@ -67,7 +68,7 @@ def parse_shard(text):
 def draw(views, path):
     if not (views.pictures >= 0).any():
         path.unlink(missing_ok=True)                         # one of an earlier network would contradict what is said
-        return f"{views.layer}: none of the {len(views.units)} units fires on any picture, so there is no figure"
+        return f"{views.layer}: none of {plural(len(views.units), 'unit')} fires on any picture, so there is no figure"
     plots.save(plots.unit_blocks(views), path)
     return printable(path)
 

@@ -20,6 +20,7 @@ from zfcore.check import Expected
 from zfcore.data.folders import ClassFolders, Folder, Tar, checked, some, told_apart
 from zfcore.data.loader import DataSet, shuffled
 from zfcore.hints import FilePath, Ints
+from zfcore.terminal import plural
 
 TREES = ("101_ObjectCategories", "256_ObjectCategories")
 BACKGROUND = ("BACKGROUND_Google", "257.clutter")
@@ -96,7 +97,7 @@ def splits(labels: NDArray[np.int64], train_per_class: int, test_most: int = 50,
     if len(small):
         found = [f"{(labels == c).sum()} of {classes[c] if classes else f'class {c}'}" for c in small]
         raise Expected("training pictures per class", f"{train_per_class} of each class and one more to test on",
-                       ", ".join(found[:3]) + (f" and {len(found) - 3} more classes" if len(found) > 3 else ""),
+                       ", ".join(found[:3]) + (f" and {plural(len(found) - 3, 'more class')}" if len(found) > 3 else ""),
                        f"take at most {min(np.bincount(labels)[small]) - 1}, or leave the class out")
     kept = np.setdiff1d(labels, without)
     if not len(kept):

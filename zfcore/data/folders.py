@@ -11,7 +11,8 @@
 Parts may also be called `training`, and `valid`, `validation`, `test` or `testing` (the first of these that is there), in small
 letters or not, and lie one folder deeper. Hidden files and folders, and those of systems (SYSTEM), count neither as pictures nor as classes.
 Linked folders are followed, each once within a class. Class folders whose names differ in their Unicode form alone are one.
-What is understood, followed or left out is said, a line each, on standard error.
+What is understood, followed or left out is said, a line each, on standard error. A picture is called by its path below ROOT, where a
+person finds it; in a tar with parts, which nobody opens there, <part>/<class>/<name>.
 
 A data set of zfcore is any object with
     classes     list of str, the readable class names
@@ -38,7 +39,7 @@ from zfcore.data.split import split
 from zfcore.data.transforms import HAS_HEIF, HEIF, MOST_BYTES, SUFFIXES, CorruptImage, decode
 from zfcore.files import Bounded, inside, opener, read_bytes, read_text
 from zfcore.system import read_at
-from zfcore.terminal import printable, warn
+from zfcore.terminal import plural, printable, warn
 
 PARTS = ("train", "val")
 CALLED = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test", "testing")}
@@ -82,7 +83,7 @@ def open_folders(root, limit_per_class=0, shorter_side=None, val_fraction=VAL_FR
     classes = told_apart([names.get(folder) or folder for folder in folders], folders)
     if val_fraction is None and part != "train":           # all that there is
         return tuple(ClassFolders(called, *place, classes, [of_part[folder] if called == "val" else [] for folder in folders],
-                                  limit_per_class, shorter_side) for called in PARTS)
+                                  limit_per_class, shorter_side, _above(part, *place)) for called in PARTS)
     if part == "val":
         raise Expected(root, "a folder or tar train beside it, or class folders", f"only {place[1].rstrip('/')!r}")
     if len(folders) < 2:
@@ -93,20 +94,27 @@ def open_folders(root, limit_per_class=0, shorter_side=None, val_fraction=VAL_FR
 
 def _split(root, place, classes, paths, limit_per_class, shorter_side, val_fraction):
     """(train, val) of the pictures `paths` of each class."""
-    whole = ClassFolders("train", *place, classes, paths, 0, None)
+    whole = ClassFolders("train", *place, classes, paths, 0, None, _above("all", *place))
     is_val = split(root, whole, val_fraction, say)
     ends = np.cumsum([0, *map(len, paths)])
     return tuple(ClassFolders(part, *place, classes, [[path for path, val in zip(of_class, is_val[begin:]) if val == (part == "val")]
-                                                      for of_class, begin in zip(paths, ends)], limit_per_class, shorter_side)
+                                                      for of_class, begin in zip(paths, ends)], limit_per_class, shorter_side,
+                              _above("all", *place))
                  for part in PARTS)
 
 
 def _without_classes(source, prefix, paths, limit, shorter_side):
     """(nothing, the pictures `paths`), two data sets without classes."""
-    sets = [PictureFiles(part, source, prefix, taken, shorter_side) for part, taken in zip(PARTS, ([], paths[:limit or None]))]
+    sets = [PictureFiles(part, source, prefix, taken, shorter_side, _above("all", source, prefix))
+            for part, taken in zip(PARTS, ([], paths[:limit or None]))]
     for dataset in sets:
         dataset.classes, dataset.labels = [], np.zeros(len(dataset), np.int64)
     return tuple(sets)
+
+
+def _above(part, source, prefix):
+    """Path that pictures of a part, or of "all", have before <class folder>/<name> in their names."""
+    return prefix if part == "all" or isinstance(source, Folder) else f"{part}/"
 
 
 def say(line):
@@ -125,13 +133,13 @@ def _left_out(root, places, listings):
         yield f"{root}: folders beside the parts are left alone: {some(beside)}"
     sources = {id(source): source for source, _ in places.values()}.values()
     if links := [link for source in sources for link in source.links]:
-        yield f"{root}: {len(links)} linked folders followed: {some(links)}"
+        yield f"{root}: {plural(len(links), 'linked folder')} followed: {some(links)}"
     if loops := [loop for source in sources for loop in source.loops]:
-        yield f"{root}: {len(loops)} links to folders that were looked into before are passed over: {some(loops)}"
+        yield f"{root}: {plural(len(loops), 'link')} to folders looked into before passed over: {some(loops)}"
     suffixes = sum((source.left_out for source in sources), Counter())
     left = [f"{count} {suffix or 'without suffix'}" for suffix, count in suffixes.most_common()]
     outside = sum(len(listing.get("", [])) for listing in listings.values() if len(listing) > 1)
-    left += [f"{outside} pictures that lie in no class folder"] if outside else []
+    left += [f"{plural(outside, 'picture')} outside of class folders"] if outside else []
     if left:
         yield f"{root}: left out {', '.join(left)}{how_to_read(suffixes)}"
 
@@ -167,19 +175,24 @@ def data_sets(root, places, listings, names, limit_per_class, shorter_side):
         raise Expected(f"{root}: val", "only classes that train has", some(strange))
     classes = told_apart([names.get(folder) or folder for folder in folders], folders)
     return tuple(ClassFolders(part, *places[part], classes, [listings[part].get(folder, []) for folder in folders],
-                              limit_per_class, shorter_side) for part in PARTS)
+                              limit_per_class, shorter_side, _above(part, *places[part])) for part in PARTS)
 
 
 class PictureFiles:
     """Pictures in a folder or tar, read where they lie: a data set as above but for its classes and labels."""
 
-    def __init__(self, part, source, prefix, paths, shorter_side):
-        """Picture i is called <part>/<path>; `source` knows it as <prefix><path>."""
-        self.names, self.shorter_side = [f"{part}/{path}" for path in paths], shorter_side
-        self._source, self._prefix, self._skip = source, prefix, len(part) + 1
+    def __init__(self, part, source, prefix, paths, shorter_side, above=None):
+        """Picture i is called <above><path>, or else <part>/<path>; `source` knows it as <prefix><path>."""
+        above = f"{part}/" if above is None else above
+        self.names, self.shorter_side = [f"{above}{path}" for path in paths], shorter_side
+        self._part, self._source, self._prefix, self._skip = part, source, prefix, len(above)
 
     def __len__(self):
         return len(self.names)
+
+    def below(self, i):
+        """The path of picture i below its part, which is the same wherever and under whatever name that lies."""
+        return self.names[i][self._skip:]
 
     def read(self, i):
         """The bytes of picture i's file."""
@@ -194,8 +207,8 @@ class PictureFiles:
     def fingerprint(self):
         """A digest of every picture's name, size and time of change, and of what decides how it is decoded."""
         digest = hashlib.sha256(f"{self.shorter_side} {self._source.stamp()}".encode())
-        for i, name in enumerate(self.names):
-            digest.update(f"\n{name}\0{self._source.stamp(self._path(i))}".encode(errors="surrogateescape"))
+        for i in range(len(self)):
+            digest.update(f"\n{self._known_as(i)}".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def length(self, i):
@@ -204,11 +217,13 @@ class PictureFiles:
 
     def stamp(self, i):
         """16 bytes that are others when picture i's name, size or time of change is."""
-        told = f"{self.names[i]}\0{self._source.stamp(self._path(i))}"
-        return hashlib.sha256(told.encode(errors="surrogateescape")).digest()[:16]
+        return hashlib.sha256(self._known_as(i).encode(errors="surrogateescape")).digest()[:16]
+
+    def _known_as(self, i):
+        return f"{self._part}/{self.below(i)}\0{self._source.stamp(self._path(i))}"
 
     def _path(self, i):
-        return self._prefix + self.names[i][self._skip:]
+        return self._prefix + self.below(i)
 
 
 class Files:
@@ -232,7 +247,7 @@ class Files:
 def _names_at(path):
     if not os.path.isdir(path):
         if not os.path.lexists(path):
-            raise Expected(path, "a picture or a folder of pictures", "nothing of that name")
+            raise Expected(path or "FILE_OR_FOLDER", "a picture or a folder of pictures", "nothing of that name" if path else "an empty name")
         return [path]
     folder = Folder(path)
     try:
@@ -251,10 +266,10 @@ def _names_at(path):
 class ClassFolders(PictureFiles):
     """One part of a set of class folders: a data set as above. Made by `open_folders`."""
 
-    def __init__(self, part, source, prefix, classes, paths, limit_per_class, shorter_side):
+    def __init__(self, part, source, prefix, classes, paths, limit_per_class, shorter_side, above=None):
         """`paths`: for each class its pictures as <class folder>/<name>, which `source` knows with `prefix` before them."""
         taken = [of_class[:limit_per_class or None] for of_class in paths]
-        super().__init__(part, source, prefix, [path for of_class in taken for path in of_class], shorter_side)
+        super().__init__(part, source, prefix, [path for of_class in taken for path in of_class], shorter_side, above)
         self.classes = classes
         self.labels = np.repeat(np.arange(len(classes)), [len(of_class) for of_class in taken])
 
@@ -335,9 +350,9 @@ def checked(what, listing, suffixes=()):
     return listing
 
 
-def some(names, most=3):
+def some(names, most=3, shown=repr):
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more
+    return ", ".join(map(shown, names[:most])) + more
 
 
 def read_names(table):

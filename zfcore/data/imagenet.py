@@ -84,7 +84,7 @@ class TarOfTars(Tar):
     def _index(self, file):
         inner = {posixpath.basename(member.name)[:-len(".tar")]: member.offset_data
                  for member in members_of(self.path, file) if member.isreg() and member.name.endswith(".tar")}
-        for folder, start in counted(inner.items(), "classes", f"looking through {self.path.name}"):
+        for folder, start in counted(inner.items(), "class", f"looking through {self.path.name}"):
             self.directories.add(folder)
             for member in members_of(f"{self.path}: {folder}.tar", file, start):
                 self._enter(member, f"{folder}/{posixpath.basename(member.name)}")

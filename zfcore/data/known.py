@@ -1,12 +1,16 @@
-"""Pictures that a run knows by name: pictures.csv in its folder, a row each, so that it knows them again wherever they lie."""
+"""Pictures that a run knows by name: pictures.csv in its folder, a row each, so that it knows them again wherever they lie.
+
+What is compared is (part, class, path below the part): the folders above, which a name shows too, may be others later."""
 import csv
 import itertools
 
 from zfcore import check
+from zfcore.data.folders import nfc
 from zfcore.files import opener
 
 PICTURES = "pictures.csv"
 MOST_LINE = 2**17                # characters of a row in it
+MOST_ABOVE = 2                   # folders above those of classes, such as archive/train/
 ADVICE = "without that file the run goes on with any pictures of its classes"
 
 
@@ -21,3 +25,16 @@ def listed_pictures(path):
                 yield row
     except (OSError, csv.Error) as error:
         raise check.Expected(path, "a list of pictures", getattr(error, "strerror", None) or error, ADVICE) from None
+
+
+def places(part, dataset):
+    """The (part, class, path below the part) of every picture of a data set."""
+    below = getattr(dataset, "below", lambda i: dataset.names[i].removeprefix(f"{part}/"))
+    return [(part, dataset.classes[label], nfc(below(i))) for i, label in enumerate(dataset.labels.tolist())]
+
+
+def listed_places(rows, there):
+    """The same of the listed `rows`. Of their names as many folders are left out, the same number of all, as make most of them be
+    `there`, a set of such places."""
+    ways = ([(part, of, nfc(name).split("/", above)[-1]) for part, of, name, _ in rows] for above in range(MOST_ABOVE + 1))
+    return max(ways, key=lambda found: len(there.intersection(found)))

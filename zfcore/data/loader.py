@@ -29,11 +29,11 @@ from zfcore.data.transforms import CorruptImage, TooSmall, check_crop, check_lar
 from zfcore.files import listed, parsed, said, text, whole
 from zfcore.hdf5 import open_h5
 from zfcore.hints import Array
-from zfcore.terminal import Bar, printable, warn
+from zfcore.terminal import Bar, plural, printable, warn
 
 PIECE = 8                 # pictures a thread prepares in one go
 MOST_DAMAGED = 0.01       # more than this share of a set is no accident any more, unless they are
-FEW_DAMAGED = 5           # no more than so many, and at most a tenth of the set
+FEW_DAMAGED = 5           # no more than so many, and at most a tenth of the set, or one of a few
 MEMORY = 2**30            # bytes in which a set is kept if it fits: 5461 pictures of 256x256, 29 000 of 110x110
 NAMED = 5                 # pictures that a sentence names
 RETRY = 1.0               # seconds after which a file that could not be read is tried again
@@ -78,7 +78,7 @@ class Pictures:
                  memory: int = MEMORY) -> None:
         if not len(dataset):
             raise Expected("pictures", "one or more in each part, training and validation", "none",
-                           "of few pictures take a larger --val-fraction, or put some into folders train and val")
+                           "a class of two or more has some in both; or put them into folders train and val")
         check_crop(size, crop)
         if workers < 0:
             raise Expected("--workers", "0 or more", workers)
@@ -95,6 +95,16 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    @property
+    def sound(self) -> int:
+        """Number of the pictures that are not damaged, as far as they have been looked at."""
+        return len(self) - len(self.damaged)
+
+    def of_classes(self) -> NDArray[np.int64]:
+        """Number of each class's pictures that are not damaged, (classes,)."""
+        labels = np.delete(self.dataset.labels, list(self.damaged))
+        return np.bincount(labels, minlength=len(self.dataset.classes))
 
     def picture(self, i: int) -> NDArray[np.uint8]:
         """Picture i prepared: (size,size,3), read-only. Raises CorruptImage."""
@@ -139,7 +149,7 @@ class Pictures:
             self._leave_out(damaged)
             return mean
         total, count = np.zeros((self.size, self.size, 3), np.int64), 0     # whole numbers: exact in any order
-        with Bar(len(self), "pictures", what, hidden=not progress) as bar:
+        with Bar(len(self), "picture", what, hidden=not progress) as bar:
             for pictures, _, indices in self.batches(64, seed=0, epoch=0, shuffle=False):
                 total += pictures.sum(axis=0, dtype=np.uint32)
                 count += len(indices)
@@ -204,7 +214,7 @@ class Pictures:
     def _leave_out(self, damaged):
         for i in sorted(damaged.keys() - self.damaged.keys()):
             self.damaged[i] = damaged[i]
-            warn(printable(f"damaged picture left out: {self.dataset.names[i]}: {damaged[i]}"))
+            warn(printable(f"damaged picture left out: {self.dataset.names[i]}: {damaged[i]}"), self.dataset.names[i])
         if len(self.damaged) > (most_damaged(len(self)) if self.may_be_damaged is None else self.may_be_damaged):
             i, reason = next(iter(self.damaged.items()))
             raise Lost("data", damaged_in_words(len(self)), f"{len(self.damaged)} of {len(self)}, the first being "
@@ -234,12 +244,13 @@ class Pictures:
 
 def most_damaged(count: int) -> float:
     """Largest number of `count` pictures that may be damaged."""
-    return max(MOST_DAMAGED*count, min(FEW_DAMAGED, count//10))
+    return max(MOST_DAMAGED*count, min(FEW_DAMAGED, max(count//10, int(count > 1))))
 
 
 def damaged_in_words(count: int) -> str:
     """Clause that tells how many pictures may be damaged."""
-    return f"at most {int(most_damaged(count))} damaged pictures, 1 % or {FEW_DAMAGED}" if count >= 10 else "no damaged pictures"
+    most = int(most_damaged(count))
+    return f"at most {plural(most, 'damaged picture')}, 1 % or {FEW_DAMAGED}" if most else "no damaged pictures"
 
 
 def shuffled(n: int, seed: int, epoch: int) -> NDArray[np.int64]:

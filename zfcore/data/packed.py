@@ -32,6 +32,7 @@ from zfcore.data.transforms import MOST_BYTES, CorruptImage, decode
 from zfcore.files import opener, text, whole
 from zfcore.hdf5 import MOST_UNFOLDED, Missing, open_h5, short
 from zfcore.system import read_at
+from zfcore.terminal import plural
 
 FORMAT, VERSION = "zfcore pictures", 1
 ENCODINGS = ("jpeg", "raw")
@@ -146,7 +147,7 @@ class _Index:
         n, size = len(self.labels), int(np.prod(self.shape))
         lengths = np.diff(self.offsets)
         if not len(self.names) == len(self.checksums) == len(lengths) == n > 0:
-            return f"{n} labels, {len(self.names)} names, {len(self.checksums)} checksums, {len(self.offsets)} offsets"
+            return f"{n} labels, {plural(len(self.names), 'name')}, {len(self.checksums)} checksums, {len(self.offsets)} offsets"
         if self.first_byte is None:
             return "pictures that do not lie in one piece"
         lies = self.offsets[0] != 0 or self.offsets[-1] != size or not 0 <= lengths.min() <= lengths.max() <= MOST_BYTES

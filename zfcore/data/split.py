@@ -1,9 +1,10 @@
 """Split of a set without parts: pictures for training and pictures for validation.
 
 By name: the hash of a picture's path below the set's folder, a number in [0, 1), is below the fraction for those of validation. So a
-picture stays in its part whatever else is added, taken away or moved with the set. Near-duplicates within a class
+picture stays in its part whatever else is added, taken away or moved with the set, but for two reasons. Near-duplicates within a class
 (`alike.near_duplicates`), such as a series of shots of one thing, go where the first of them by name goes, also those that were there before: a network that has
-learned one knows the others. Each class has at least one picture in both parts, if it has two.
+learned one knows the others. And each class has at least one picture in both parts, if it has two; its only one is learned. Where all of a
+class fall into one part, as few do, the nearest to the other part changes over, and back when others are added that lie there.
 
 Thumbnails to find them by are made once and kept in `cache_folder()`, under the set's place.
 """
@@ -22,7 +23,7 @@ from zfcore.data.loader import cache_folder
 from zfcore.data.transforms import CorruptImage, decode, square
 from zfcore.files import text
 from zfcore.hdf5 import open_h5
-from zfcore.terminal import Bar, printable, warn
+from zfcore.terminal import Bar, plural, printable, warn
 
 MOST = 50_000                     # pictures; among more, near-duplicates are not looked for: that would take longer than an epoch
 STEPS = 2**11                     # of a thumbnail's values: their products then add up exactly, on every machine alike
@@ -33,18 +34,18 @@ def split(root, dataset, fraction, say):
     """bool (n,), True for pictures of validation, of the data set of files `dataset` at `root`. `say` is told what is chosen."""
     if not 0 < fraction < 1:
         raise Expected("--val-fraction", "a share of the pictures, 0 < share < 1", fraction)
-    names, labels, n = [name.partition("/")[2] for name in dataset.names], dataset.labels, len(dataset)
+    labels, n = dataset.labels, len(dataset)
     leaders = np.arange(n)                                 # of each picture, the first by name of those that are like it
     if n <= MOST:
         thumbs = kept_thumbnails(root, dataset)
         for label in np.unique(labels):
             of_class = np.flatnonzero(labels == label)
             leaders[of_class] = of_class[grouped(thumbs[of_class])]
-    places = np.array([place(name) for name in names])
+    places = np.array([place(dataset.below(i)) for i in range(n)])
     is_val = sides(places, labels, leaders, fraction)
-    alike = f"{int((leaders != np.arange(n)).sum())} near-duplicates kept with their like" if n <= MOST else \
+    alike = f"{plural(int((leaders != np.arange(n)).sum()), 'near-duplicate')} kept with the like" if n <= MOST else \
         f"near-duplicates not looked for among more than {MOST} pictures"
-    say(f"{root}: no parts train and val, so {int(is_val.sum())} of {n} pictures are for validation, by their names "
+    say(f"{root}: no parts train and val, so for validation {int(is_val.sum())} of {plural(n, 'picture')}, by their names "
         f"(--val-fraction {fraction:g}; {alike})")
     return is_val
 
@@ -99,7 +100,7 @@ def kept_thumbnails(root, dataset):
     known = _read(path)
     missing = [i for i, key in enumerate(keys) if key not in known]
     with ThreadPoolExecutor(CORES, thread_name_prefix="thumbnails") as pool, \
-            Bar(len(missing), "pictures", "looking for near-duplicates") as bar:
+            Bar(len(missing), "picture", "looking for near-duplicates") as bar:
         for i, thumb in zip(missing, pool.map(lambda i: thumbnail(dataset, i), missing)):
             known[keys[i]] = thumb
             bar.update()

@@ -30,7 +30,7 @@ from zfcore.data.folders import Folder, PictureFiles, Tar, is_picture
 from zfcore.data.loader import MOST_DAMAGED
 from zfcore.files import file_names
 from zfcore.hints import FilePath
-from zfcore.terminal import counted, printable, warn
+from zfcore.terminal import counted, plural, printable, warn
 
 CLASSES = ("aeroplane bicycle bird boat bottle bus car cat chair cow "
            "diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor").split()
@@ -165,7 +165,7 @@ def _labels(source, prefix, part, listed, pictures, classes):
     annotations = set(source.files(f"{prefix}Annotations/"))
     known = part != "test" or any(f"{id}.xml" in annotations for id in listed)
     kept, labels, faults = [], [], {}
-    for id, (line, _) in counted(listed.items(), "pictures", "annotations", stays=False):
+    for id, (line, _) in counted(listed.items(), "picture", "annotations", stays=False):
         path, row = f"{prefix}Annotations/{id}.xml", np.zeros(len(classes), np.int8)
         if id not in pictures:
             faults[id] = f"{id} in line {line} (no such picture)"
@@ -215,7 +215,7 @@ def annotated(name: str, data: bytes, classes: Sequence[str] = CLASSES) -> NDArr
             refuse("a <name> in each <object>", "none")
         if path == ["annotation", "object", tag]:          # not deeper: a person's head and hands have names too
             if tag == "name" and (value not in classes or "name" in objects[-1]):
-                refuse(f"the name of one of the {len(classes)} classes", f"{value!r} beside another" if value in classes else repr(value))
+                refuse(f"the name of one of the {plural(len(classes), 'class')}", f"{value!r} beside another" if value in classes else repr(value))
             if tag in ("difficult", "deleted") and value.lower() not in FLAGS:
                 refuse(f"0 or 1 as <{tag}>", repr(value))
             if tag in ("name", "difficult", "deleted"):
@@ -259,7 +259,7 @@ def _tell(what, expected, faults, total, done):
     first = ", ".join([*faults.values()][:3]) + (f" and {len(faults) - 3} more" if len(faults) > 3 else "")
     if len(faults) > MOST_DAMAGED*total:
         raise Expected(what, f"{expected} but for 1 % of them at most", f"{len(faults)} of {total} otherwise: {first}")
-    warn(printable(f"{what}: {len(faults)} of {total} pictures {done}: {first}"))
+    warn(printable(f"{what}: {len(faults)} of {plural(total, 'picture')} {done}: {first}"))
 
 
 # ------------------------------------------------------------------------------------------------ average precision

@@ -80,6 +80,7 @@ def import_network(path: FilePath, graph: FilePath | None = None, model: str | N
     foreign = read(path, graph, model)
     seen = seen_by(foreign, **how)
     lowered = to_network(foreign, seen, _name_of(foreign.path))
+    foreign.nodes.clear()                                  # whose weights would be in memory twice
     found = compare(foreign, seen, lowered) if foreign.engine else []
     if found:
         check_all(foreign.path, found)

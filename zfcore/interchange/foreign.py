@@ -7,7 +7,8 @@ Arrays are in the order of ONNX, Caffe and PyTorch, batch first: maps (N,C,H,W),
 format that has another order (Keras) turns them round, and says by `Flattening.order` what it cannot turn.
 """
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -179,6 +180,15 @@ def nothing_beside(what: str, graph: object, model: object) -> None:
     for option, value in (("--graph", graph), ("--model", model)):
         if value is not None:
             raise check.Expected(option, f"nothing beside {what}, which says how its layers lie", value)
+
+
+@contextmanager
+def part_of(where: object) -> Iterator[None]:
+    """`with part_of(path):` a sentence about something in it begins with `where` it is."""
+    try:
+        yield
+    except check.Expected as error:
+        raise check.Expected(f"{where}: {error.what}", error.expected, error.got, error.advice) from None
 
 
 class Unsupported(check.Expected):

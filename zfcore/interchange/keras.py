@@ -6,7 +6,7 @@ its own. Keras is the engine, but not for a file that names code which is not Ke
 """
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +21,8 @@ from zfcore.hdf5 import Reader, open_h5, short
 from zfcore.hints import FilePath
 from zfcore.interchange.archive import open_archive
 from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling, Node,
-                                        Padding, Probabilities, Rectifier, Window, in_a_row, nothing_beside, unsupported)
+                                        Padding, Probabilities, Rectifier, Window, in_a_row, nothing_beside, padding,
+                                        unsupported)
 
 MOST_CONFIG, MOST_LAYERS, MOST_DEPTH = 2**24, 1000, 8
 MOST_PARTS = 100                  # groups and arrays in the group of a layer, which has its weights in one or two more
@@ -148,7 +149,7 @@ def _network(path: Path, config: str, weights_of: Callable[["_Layer"], Arrays]) 
     foreign = Foreign("Keras", path, first, (C, H, W), row, notes=notes, engine_hint=_beyond_loading(model, layers) or HINT)
     if not row:
         raise check.Expected(f"{path}: model_config", "layers behind the pictures", "none")
-    _check_row(path, row, layers, C, last)
+    row[:] = _checked(path, row, layers, C, last)
     if foreign.engine_hint == HINT and find_spec("keras") and (find_spec("torch") or find_spec("tensorflow") or find_spec("jax")):
         foreign.engine, foreign.engine_name = _engine(path, last), f"Keras {version('keras')}"
     return foreign
@@ -257,6 +258,9 @@ def _histories(inbound, depth=0):
 
 def _nodes(layer: _Layer, reads: str, weights_of: Callable[[_Layer], Arrays], last: bool) -> list[Node]:
     """The nodes of a layer, of which the last one gives what bears its name."""
+    if old := {"dim_ordering", "output_dim", "nb_filter", "border_mode"} & layer.config.keys():
+        raise layer.refuse("a layer of Keras 2 or 3", f"one of Keras 1, which has {min(old)} and does not say whether its kernels are "
+                           "turned round", "it loaded by Keras 1.2 or 2 and saved by Keras 2")
     if layer.kind not in _MAKE:
         raise layer.refuse("a layer that zfcore has", layer.kind, "a layer for it, or networks that branch")
     activation = layer.config.get("activation", "linear") if layer.kind in ("Conv2D", "Dense", "Activation") else "linear"
@@ -321,12 +325,14 @@ def _global_pooling(kind):
 
 
 def _zeros(layer, arrays, name, reads, gives, last):
-    value = layer.config.get("padding", 1)
+    key, sign = ("cropping", -1) if layer.kind == "Cropping2D" else ("padding", 1)
+    value = layer.config.get(key, 1)
     value = [[value]*2]*2 if type(value) is int else [[n, n] if type(n) is int else n for n in value] if isinstance(value, list) else None
     if not value or len(value) != 2 or not all(isinstance(n, list) and len(n) == 2 and all(type(m) is int and 0 <= m <= 2**14 for m in n)
                                                for n in value):
-        raise layer.refuse("padding, whole numbers from 0", layer.config.get("padding"))
-    return Padding(name, reads, gives, (tuple(value[0]), tuple(value[1])))
+        raise layer.refuse(f"{key}, whole numbers from 0", layer.config.get(key))
+    (top, bottom), (left, right) = value
+    return Padding(name, reads, gives, ((sign*top, sign*bottom), (sign*left, sign*right)))
 
 
 def _batch_normalised(layer, arrays, name, reads, gives, last):
@@ -377,6 +383,13 @@ def _standardised(layer, arrays, name, reads, gives, last):
     return Affine(name, reads, gives, 1/std, -mean/std)
 
 
+def _reshaped(layer, arrays, name, reads, gives, last):
+    target = layer.config.get("target_shape")
+    if not isinstance(target, list) or len(target) != 1:
+        raise layer.refuse("maps that become a row of units", target, "layers that make maps of units")
+    return _flattened(layer, arrays, name, reads, gives, last)
+
+
 def _flattened(layer, arrays, name, reads, gives, last):
     return Flattening(name, reads, gives, "hwc")        # Keras turns maps whose channels come first, too
 
@@ -406,13 +419,15 @@ def _activated(layer, arrays, name, reads, gives, last):
 _MAKE: dict[str, Callable[..., Node | None]]
 _MAKE = {"Conv2D": _convolution, "Dense": _dense, "MaxPooling2D": _pooling(MaxPooling), "AveragePooling2D": _pooling(AveragePooling),
          "GlobalMaxPooling2D": _global_pooling(MaxPooling), "GlobalAveragePooling2D": _global_pooling(AveragePooling),
-         "ZeroPadding2D": _zeros, "BatchNormalization": _batch_normalised, "Rescaling": _rescaled, "Normalization": _standardised,
-         "Flatten": _flattened, "Dropout": _dropped, "SpatialDropout2D": _dropped, "ReLU": _rectified, "Softmax": _softmax,
-         "Activation": _activated}
+         "ZeroPadding2D": _zeros, "Cropping2D": _zeros, "BatchNormalization": _batch_normalised, "Rescaling": _rescaled,
+         "Normalization": _standardised,
+         "Flatten": _flattened, "Reshape": _reshaped, "Dropout": _dropped, "SpatialDropout2D": _dropped, "ReLU": _rectified,
+         "Softmax": _softmax, "Activation": _activated}
 
 
-def _check_row(path: Path, row: Sequence[Node], layers: Sequence[_Layer], C: int, last: bool) -> None:
-    """Raise Expected for weights and factors of another number of channels than there are, and a softmax not over the classes."""
+def _checked(path: Path, row: Sequence[Node], layers: Sequence[_Layer], C: int, last: bool) -> Iterator[Node]:
+    """The nodes, of which a Dense that sees maps is a Convolution. Raises Expected for weights and factors of another number of
+    channels than there are, and a softmax not over the classes."""
     axes = {layer.name: layer.config.get("axis", -1) for layer in layers if layer.kind == "Softmax"}
     count: int | None = C
     are_maps = True
@@ -424,12 +439,17 @@ def _check_row(path: Path, row: Sequence[Node], layers: Sequence[_Layer], C: int
             if count not in (None, found):
                 raise unsupported(path, node.name, f"weights for {count} channels", f"for {found}")
             count = len(node.w)
+            if isinstance(node, Dense) and are_maps:
+                if not last:
+                    raise unsupported(path, node.name, "maps whose channels come last", "columns that it sums over")
+                node = Convolution(node.name, node.reads, node.gives, node.w[:, :, None, None], node.b, Window((1, 1)))
         elif isinstance(node, Affine) and count is not None and node.scale.size not in (1, count):
             raise unsupported(path, node.name, f"1 or {count} numbers, one for each channel", node.scale.size)
         elif isinstance(node, Probabilities):
             axis, right = axes.get(node.name, -1), (-1, 1) if not are_maps else (-1, 3) if last else (1,)
             if axis not in right:
                 raise unsupported(path, node.name, "a softmax over the classes", f"axis {said(axis)}")
+        yield node
 
 
 # --------------------------------------------------------------------------------------------------------------- engine
@@ -472,7 +492,10 @@ def _engine(path: Path, last: bool) -> Callable[[NDArray[np.float32], Sequence[s
         try:
             import keras
             model = keras.models.load_model(path, compile=False, safe_mode=True)
-            wanted = [layer for layer in model.layers if layer.name in names]
+            odd = keras.backend.backend() == "torch" and next(filter(_is_odd, model.layers), None)
+            wanted = [layer for layer in model.layers[:model.layers.index(odd) if odd else None] if layer.name in names]
+            if not wanted:
+                return {}
             part = keras.Model(model.inputs[0], [layer.output for layer in wanted])
             given = part(x.transpose(0, 2, 3, 1) if last else x, training=False)
             arrays = [keras.ops.convert_to_numpy(y) for y in (given if isinstance(given, (list, tuple)) else [given])]
@@ -482,3 +505,12 @@ def _engine(path: Path, last: bool) -> Callable[[NDArray[np.float32], Sequence[s
             raise check.Expected(path, "a network that Keras computes too", short(error) or type(error).__name__) from None
         return {layer.name: y.transpose(0, 3, 1, 2) if last and y.ndim == 4 else y for layer, y in zip(wanted, arrays)}
     return compute
+
+
+def _is_odd(layer: Any) -> bool:
+    """Return whether it is an average pooling whose padding is uneven, where Keras on PyTorch repeats pixels of the border: of windows
+    of two that changes no mean."""
+    if type(layer).__name__ != "AveragePooling2D" or layer.padding != "same" or max(layer.pool_size) < 3:
+        return False
+    size = layer.input.shape[1:3] if layer.data_format == "channels_last" else layer.input.shape[2:4]
+    return any(sum(pair) % 2 for pair in padding(Window(layer.pool_size, layer.strides, "same_upper"), size))

@@ -9,6 +9,7 @@ rounded once. What cannot be expressed exactly is refused, with the node's name.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.hints import Shape
 from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling, Node,
-                                        Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, padding, unsupported)
+                                        Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, padding, part_of,
+                                        unsupported)
 from zfcore.interchange.preprocessing import Preprocessing
 from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm, LocalResponseNormWithin,
                            MaxPool, Pad, ReLU)
@@ -104,7 +106,8 @@ class _Work:
         while self.nodes and isinstance(node := self.nodes[0], Affine) and node.scale.all():
             mean = seen.mean
             shift = (node.shift/(node.scale*seen.scale)).reshape(-1, *[1]*(mean.ndim - 1))
-            seen = replace(seen, mean=mean - shift, scale=seen.scale*node.scale)
+            with part_of(f"{self.foreign.path}: {node.name}"):
+                seen = replace(seen, mean=mean - shift, scale=seen.scale*node.scale)
             self.nodes.pop(0)
             self.folded.append(f"{node.name}: a factor and a shift of the pictures, folded into mean and first weights")
         return seen
@@ -120,11 +123,10 @@ class _Work:
         if isinstance(node, Convolution) and node.groups == 1 and not orders:
             w = seen.into_filters(np.asarray(node.w, np.float64))
         elif isinstance(node, Dense) and orders:
-            w = seen.into_filters(as_maps(node.w, (C, H, W), orders[0]))
-            w = w.reshape(len(w), -1) if orders[0] == "chw" else w.transpose(0, 2, 3, 1).reshape(len(w), -1)
+            w = _by_rows(node.w, lambda rows: as_rows(seen.into_filters(as_maps(rows, (C, H, W), orders[0])), orders[0]))
         else:
-            first, node = 0, Convolution("pixels", self.foreign.input, f"{self.foreign.input} of pixels", np.eye(C)[:, :, None, None],
-                                         None, Window((1, 1)))
+            own = self.foreign.input                       # which it gives, and no engine is asked for
+            first, node = 0, Convolution("pixels", own, own, np.eye(C)[:, :, None, None], None, Window((1, 1)))
             self.nodes.insert(0, node)
             w = seen.into_filters(node.w)
         self.nodes[first] = self.first = replace(node, w=w)
@@ -137,10 +139,8 @@ class _Work:
         """The Network of the nodes, for pictures of `shape`, with its weights."""
         self.build(shape)
         network = Network(name, shape, self.layers)
-        try:
+        with part_of(self.foreign.path):
             return network.load(self.parameters, buffers=self.buffers)
-        except check.Expected as error:
-            raise check.Expected(f"{self.foreign.path}: {error.what}", error.expected, error.got) from None
 
     def build(self, shape: Shape) -> None:
         as_made = self.first is None
@@ -148,16 +148,18 @@ class _Work:
         for node in self.nodes:
             as_made = as_made or node is self.first        # below it lie pixels, not what the file's network sees of them
             if isinstance(node, Flattening):
-                rows = shape if node.order == "hwc" and len(shape) == 3 else rows
+                rows = shape if node.order == "hwc" and len(shape) == 3 and shape[1:] != (1, 1) else rows
             elif isinstance(node, Dense) and rows is not None:
                 node, rows = replace(node, w=as_maps(node.w, rows, "hwc").reshape(len(node.w), -1)), None
-            elif rows is not None and isinstance(node, (Affine, Probabilities)):
-                raise unsupported(self.foreign.path, node.name, "a fully connected layer behind maps in the order H,W,C", "none yet")
+            elif rows is not None and isinstance(node, Affine):
+                node = replace(node, **{key: as_maps(np.broadcast_to(array, (1, *shape)), rows, "hwc").reshape(-1)
+                                        for key, array in (("scale", node.scale), ("shift", node.shift))})
             before = len(self.layers)
             _LAYERS[type(node)](self, node, shape)
             for layer in self.layers[before:]:
                 shape = self._shape_out(node, layer, shape)
-            if len(self.layers) > before and as_made and rows is None and not isinstance(node, (Flattening, Dropping)):
+            if (len(self.layers) > before and as_made and rows is None and not isinstance(node, (Flattening, Dropping))
+                    and node.gives != self.foreign.input):
                 self.tensors[self.layers[-1].name] = node.gives
         if rows is not None:
             raise unsupported(self.foreign.path, self.nodes[-1].name, "a fully connected layer behind maps in the order H,W,C", "none")
@@ -190,9 +192,9 @@ class _Work:
             self.folded.append(f"{node.name}: filters of {'x'.join(map(str, node.window.K))}"
                                + (f" with dilation {'x'.join(map(str, node.window.dilation))}" if set(node.window.dilation) != {1} else "")
                                + f", which stand in filters of {window.K[0]}x{window.K[1]} with zeros")
-        P, rounding, cut = self._placed(node, window, shape)
+        S, P, rounding, cut = self._placed(node, window, shape)
         name = self._name(node.name)
-        self.layers.append(Conv(name, len(w), window.K[0], window.S[0], P, node.groups, rounding))
+        self.layers.append(Conv(name, len(w), window.K[0], S, P, node.groups, rounding))
         self.parameters[name] = {"w": _float32(w.transpose(1, 2, 3, 0)), "b": _bias(node.b, len(w))}
         self.layers += cut
 
@@ -212,18 +214,36 @@ class _Work:
         if max(node.window.K) > LARGEST_POOL:
             raise unsupported(self.foreign.path, node.name, f"maxima of at most {LARGEST_POOL}x{LARGEST_POOL} pixels",
                               "x".join(map(str, node.window.K)), "switches of more than a byte")
-        P, rounding, cut = self._placed(node, node.window, shape, zeros_around=False)
-        self.layers += [MaxPool(self._name(node.name), node.window.K[0], node.window.S[0], P, rounding), *cut]
+        S, P, rounding, cut = self._placed(node, node.window, shape, zeros_around=False)
+        self.layers += [MaxPool(self._name(node.name), node.window.K[0], S, P, rounding), *cut]
 
     def _averagepooling(self, node, shape):
         if node.window is None:
             self.layers.append(AvgPool(self._name(node.name)))
             return
+        if (means := self._as_filters(node, shape)) is not None:
+            self._convolution(means, shape)
+            return
         before = len(self.layers)
-        P, rounding, cut = self._placed(node, node.window, shape, zeros_around=node.borders != "inside")
+        S, P, rounding, cut = self._placed(node, node.window, shape, node.borders != "inside", even=node.borders == "clipped")
         framed = len(self.layers) > before                # then the padding is a part of the maps
         borders = "inside" if framed and node.borders == "clipped" else node.borders
-        self.layers += [AvgPool(self._name(node.name), node.window.K[0], node.window.S[0], P, rounding, borders), *cut]
+        self.layers += [AvgPool(self._name(node.name), node.window.K[0], S, P, rounding, borders), *cut]
+
+    def _as_filters(self, node, shape):
+        """The Convolution that gives the means of windows which are not square or have holes; None of others, and where the means at a
+        border are of fewer pixels."""
+        window, (C, *size) = node.window, _maps(self.foreign.path, node, shape)
+        if len(set(window.K)) == 1 and set(window.dilation) == {1}:
+            return None
+        reach = [1 + (K - 1)*d for K, d in zip(window.K, window.dilation)]
+        ends = [(counted(n, K, S, pair, window.rounding) - 1)*S + K - pair[0] - n
+                for n, K, S, pair in zip(size, reach, window.S, padding(window, size))]
+        if node.borders != "padded" and (max(ends) > 0 or any(pair[0] for pair in padding(window, size))):
+            return None
+        self.folded.append(f"{node.name}: means of {'x'.join(map(str, window.K))} pixels, by filters of a map each")
+        w = np.full((C, 1, *window.K), 1/np.prod(window.K))
+        return Convolution(node.name, node.reads, node.gives, w, None, window, C)
 
     def _padding(self, node, shape):
         (top, bottom), (left, right) = node.pads
@@ -234,13 +254,22 @@ class _Work:
 
     def _responsenorm(self, node, shape):
         within = node.region == "within"
-        if not within and node.above and node.n % 2 == 0:
-            raise unsupported(self.foreign.path, node.name, "an odd number of neighbours, or one more below",
-                              f"{node.n}, of which one more lies above")
+        turned = not within and node.above and node.n % 2 == 0
         if within and node.n % 2 == 0:
             raise unsupported(self.foreign.path, node.name, "an odd window", node.n)
         kind = LocalResponseNormWithin if within else LocalResponseNorm
+        if turned:
+            self._turn_round(f"{node.name}_turned", shape[0])
+            self.folded.append(f"{node.name}: one more of {node.n} neighbours lies above, so maps are turned round before and behind")
         self.layers.append(kind(self._name(node.name), node.n, node.alpha, node.beta, node.k, node.convention))
+        if turned:
+            self._turn_round(f"{node.name}_back", shape[0])
+
+    def _turn_round(self, name, C):
+        """Append filters of a pixel that give the last map first."""
+        name = self._name(name)
+        self.layers.append(Conv(name, C, 1))
+        self.parameters[name] = {"w": _float32(np.eye(C)[::-1, None, None]), "b": _bias(None, C)}
 
     def _affine(self, node, shape):
         """Append a batch normalisation whose running mean is 0 and whose variance is 1."""
@@ -258,9 +287,10 @@ class _Work:
         if node.ratio > 0:
             self.layers.append(Dropout(self._name(node.name), 1 - node.ratio))
 
-    def _placed(self, node, window, shape, zeros_around=True):
-        """(P, rounding, layers behind) with which a layer gives what windows placed as `window` says give on maps of `shape`. A
-        Pad is laid in front where there is no other way, and zeros may stand around."""
+    def _placed(self, node, window, shape, zeros_around=True, even=False):
+        """(S, P, rounding, layers behind) with which a layer gives what windows placed as `window` says give on maps of `shape`.
+        Where that takes more than a cut behind, a Pad is laid in front if zeros may stand around, else more windows are taken than
+        are wanted. `even`: P must be all of the padding."""
         where, (_, H, W) = self.foreign.path, _maps(self.foreign.path, node, shape)
         for what, pair in (("windows as high as wide", window.K), ("the same stride for rows and columns", window.S)):
             if pair[0] != pair[1]:
@@ -271,29 +301,45 @@ class _Work:
         wanted = tuple(counted(n, K, S, pair, window.rounding) for n, pair in zip((H, W), pads))
         if min(wanted) < 1:
             raise unsupported(where, node.name, f"maps of at least {K}x{K} pixels", f"{H}x{W}")
-        P = pads[0][0]
-        if P == pads[1][0] and 0 <= P < K:
-            for rounding in ("floor", "ceil"):
-                try:
-                    got = tuple(output_size(n, K, S, P, rounding) for n in (H, W))
-                except check.Expected:                     # no window fits
-                    continue
-                if got == wanted:
-                    return P, rounding, []
-                if min(a - b for a, b in zip(got, wanted)) >= 0:
-                    self.folded.append(f"{node.name}: what lies behind {wanted[0]}x{wanted[1]} outputs is cut off")
-                    return P, rounding, [Pad(self._name(f"{node.name}_cut"), 0, wanted[0] - got[0], 0, wanted[1] - got[1])]
-        if not zeros_around:
-            raise unsupported(where, node.name, "padding in front that is the same for rows and columns, and behind not much more", pads)
-        (top, bottom), (left, right) = pads
-        self.layers.append(Pad(self._name(f"{node.name}_pad"), top, bottom, left, right))
-        self.folded.append(f"{node.name}: padding {top},{left},{bottom},{right} is laid around the maps before it")
-        return 0, window.rounding, []
+        found = None if even and len(set(sum(pads, ()))) > 1 else next(placements((H, W), K, S, pads, wanted), None)
+        if zeros_around and (found is None or found[0] != S or any(skipped for skipped, _ in found[3])):
+            (top, bottom), (left, right) = pads
+            self.layers.append(Pad(self._name(f"{node.name}_pad"), top, bottom, left, right))
+            self.folded.append(f"{node.name}: padding {top},{left},{bottom},{right} is laid around the maps before it")
+            found = next(placements((H + top + bottom, W + left + right), K, S, ((0, 0), (0, 0)), wanted), None)
+        if found is None:
+            raise unsupported(where, node.name, "less padding than the windows have pixels", pads)
+        step, P, rounding, ((top, bottom), (left, right)) = found
+        behind: list[Layer] = []
+        if top or bottom or left or right:
+            behind.append(Pad(self._name(f"{node.name}_cut"), -top, -bottom, -left, -right))
+            self.folded.append(f"{node.name}: what lies around {wanted[0]}x{wanted[1]} outputs is cut off")
+        if step != S:
+            behind.append(MaxPool(self._name(f"{node.name}_taken"), 1, S))
+            self.folded.append(f"{node.name}: windows at all places, of which every {S}th is taken")
+        return step, P, rounding, behind
 
 
 _LAYERS = {Convolution: _Work._convolution, Dense: _Work._dense, MaxPooling: _Work._maxpooling, AveragePooling: _Work._averagepooling,
            Padding: _Work._padding, Rectifier: _Work._rectifier, ResponseNorm: _Work._responsenorm, Affine: _Work._affine,
            Flattening: _Work._flattening, Dropping: _Work._dropping}
+
+
+def placements(size, K, S, pads, wanted):
+    """Yield (step, P, rounding, (skipped, left over) of rows and of columns) of windows at strides `step`, with P pixels on all
+    sides, among which are the `wanted` ones (rows, columns) at strides S with `pads`: behind those skipped every (S/step)-th."""
+    before = [pair[0] for pair in pads]
+    for step, P, rounding in product(dict.fromkeys((S, 1)), range(max(0, *before), K), ("floor", "ceil")):
+        if any((P - first) % step for first in before):
+            continue
+        try:
+            there = [output_size(n, K, step, P, rounding) for n in size]
+        except check.Expected:                             # no window fits
+            continue
+        skipped = [(P - first)//step for first in before]
+        over = [n - skip - (count - 1)*(S//step) - 1 for n, skip, count in zip(there, skipped, wanted)]
+        if min(over) >= 0:
+            yield step, P, rounding, tuple(zip(skipped, over))
 
 
 # --------------------------------------------------------------------------------------------------------------- arrays
@@ -302,16 +348,31 @@ def scaled(node, affine):
     M = len(node.w)
     scale, shift = (np.broadcast_to(np.asarray(array, np.float64), (M,)) for array in (affine.scale, affine.shift))
     b = np.zeros(M) if node.b is None else np.asarray(node.b, np.float64)
-    w = np.asarray(node.w, np.float64)*scale.reshape(-1, *[1]*(node.w.ndim - 1))
+    w = np.array(node.w, np.float64)
+    w *= scale.reshape(-1, *[1]*(w.ndim - 1))
     return replace(node, w=w, b=b*scale + shift, gives=affine.gives)
 
 
 def as_maps(w, shape, order):
-    """Rows of w (M,D), for maps (C,H,W) that came in `order`, as filters (M,C,H,W) float64."""
+    """Rows of w (M,D), for maps (C,H,W) that came in `order`, as filters (M,C,H,W)."""
     C, H, W = shape
-    w = np.asarray(w, np.float64)
     check.shape("matrix behind maps", w, (None, C*H*W))
     return w.reshape(-1, C, H, W) if order == "chw" else w.reshape(-1, H, W, C).transpose(0, 3, 1, 2)
+
+
+def as_rows(w, order):
+    """Filters (M,C,H,W) as rows (M,D), for maps that come in `order`."""
+    return (w if order == "chw" else w.transpose(0, 2, 3, 1)).reshape(len(w), -1)
+
+
+def _by_rows(w, change):
+    """change(w) of a matrix, whose rows it changes each by itself, in float32 and in memory as a layer has it; a few rows at a
+    time, since in float64 all take twice as much."""
+    changed = np.empty((change(w[:1]).shape[1], len(w)), np.float32).T
+    few = max(2**17//w.shape[1], 1)
+    for k in range(0, len(w), few):
+        changed[k:k + few] = change(w[k:k + few])
+    return changed
 
 
 def squared(w, window):

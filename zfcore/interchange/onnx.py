@@ -8,7 +8,7 @@ of pictures and a product is a Flattening. What zfcore cannot express is refused
 """
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -25,17 +25,19 @@ from zfcore.hints import FilePath, Shape
 from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling,
                                         Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, in_a_row, nothing_beside, padding,
                                         unsupported)
+from zfcore.interchange.onnx_lrn import Squares, squares_behind
 from zfcore.interchange.onnx_metadata import KEY, from_metadata
-from zfcore.interchange.onnx_tensors import COMPUTED, FORMS, MOST_BYTES, PICTURES, Budget, Tensors, computed, settled
+from zfcore.interchange.onnx_tensors import BFLOAT16, COMPUTED, FORMS, HALF, MOST_BYTES, PICTURES, Budget, Tensors, computed, settled
 
 VERSIONS = 6, 28                                   # of the operators, whose rules are followed
+LARGE = 2**16                                      # bytes of a constant
 MOST_NODES, MOST_SIDE = 10**5, 2**14               # pixels of maps, of windows and of what lies around
 HIGHEST = float(np.finfo(np.float32).max)
 NEEDED = {**dict.fromkeys(("PRelu", "LeakyRelu"), "a rectifier with a slope"),
           **dict.fromkeys(("Sigmoid", "Tanh", "Elu", "Selu", "HardSigmoid", "HardSwish", "Gelu", "Softplus", "Erf", "Mish"), "a layer for it"),
-          **dict.fromkeys(("Concat", "Split", "Sum", "Max", "Min", "Mean"), "branches"),
+          **dict.fromkeys(("Concat", "Split", "Sum", "Mean"), "branches"),
           **dict.fromkeys(("RNN", "GRU", "LSTM", "Loop", "Scan", "If"), "recurrence"),
-          **dict.fromkeys(("ConvTranspose", "Upsample", "Resize", "DepthToSpace", "MaxUnpool"), "layers that enlarge maps")}
+          **dict.fromkeys(("Upsample", "Resize", "DepthToSpace", "MaxUnpool"), "layers that enlarge maps")}
 
 
 def read(path: FilePath, graph: FilePath | None = None, model: str | None = None) -> Foreign:
@@ -87,7 +89,7 @@ class _Reader:
         self.tensors, self.budget = Tensors(path), Budget(path)
         self.values = {}                  # name -> Flow or array, of what is known so far
         self.row = []
-        self.aliases = {}                 # name that a node here gives -> name of the same numbers in the file
+        self.aliases = {}                 # name that a node here gives -> that of the same numbers in the file, "" if it has none
         self.preprocessing = {}
         self.notes = []
         self.version = self._version()
@@ -112,9 +114,14 @@ class _Reader:
         self._agree(told)
         row = in_a_row(self.path, self.row, self.first.name, last.name)
         found = Foreign("ONNX", self.path, self.first.name, self.first.shape, row, labels, {**self.preprocessing, **told}, self.notes)
-        if find_spec("onnxruntime"):
+        even = next((node.name for node in row if isinstance(node, ResponseNorm) and node.above), None)
+        if even is not None:
+            found.engine_hint = f"{even}: onnxruntime has no normalisation over an even number of maps"
+        elif find_spec("onnxruntime"):
             found.engine = Engine(self.path, self.first, self.dtype, self.batch, self.aliases)
             found.engine_name = f"onnxruntime {_version_of('onnxruntime', 'onnxruntime-gpu')}"
+            if self.dtype == np.float16 or any(tensor.data_type in (HALF, BFLOAT16) for tensor in self.initialisers.values()):
+                found.notes.append("numbers of 16 bits: zfcore computes with them in 32, and so does onnxruntime beside it")
         else:
             found.engine_hint = "pip install onnxruntime"
         return found
@@ -185,8 +192,8 @@ class _Reader:
             node = makers.get(todo.pop())
             if node is not None and id(node) not in needed:
                 needed[id(node)] = node
-                below[id(node)] = {id(makers[name]) for name in node.input if name in makers}
-                todo += node.input
+                below[id(node)] = {id(makers[name]) for name in read_by(node) if name in makers}
+                todo += read_by(node)
         try:
             return [needed[key] for key in TopologicalSorter(below).static_order()]
         except CycleError as error:
@@ -199,6 +206,10 @@ class _Reader:
         while inputs and inputs[-1] is None:
             inputs.pop()
         flows = [value for value in inputs if isinstance(value, Flow)]
+        for special in (self._normalising, self._chosen) if node.domain in ("", "ai.onnx") else ():
+            if (made := special(node, inputs)) is not None:
+                self.values[node.output[0]] = made
+                return
         if node.domain not in ("", "ai.onnx") or not (node.op_type in LAYERS or node.op_type in COMPUTED):
             raise self._unsupported(node, "an operator that zfcore has a layer for", said(node.op_type), NEEDED.get(node.op_type, ""))
         a = self._attributes(node, len(inputs))
@@ -218,6 +229,36 @@ class _Reader:
             made = LAYERS[node.op_type](self, node, a, *inputs)
         self.values[node.output[0]] = made
 
+    def _normalising(self, node, inputs):
+        """What a node makes that is a part of PyTorch's response normalisation; None of others."""
+        squares = next((value for value in inputs if isinstance(value, Squares)), None)
+        if squares is None:
+            twice = node.op_type == "Mul" and len(inputs) == 2 and inputs[0] is inputs[1] and isinstance(inputs[0], Flow)
+            return Squares(inputs[0].name, inputs[0].shape) if twice and len(inputs[0].shape) == 3 and inputs[0].order == "chw" else None
+        a = self._attributes(node, len(inputs))
+        if node.op_type == "Shape":
+            return self._shape(node, a, squares)
+        if node.op_type == "Div" and isinstance(flow := inputs[0], Flow) and flow.name == squares.of and squares.beta is not None:
+            below, above = squares.above
+            if below in (above, above + 1):
+                return self._add(node, ResponseNorm, flow, flow.shape, n=squares.n, alpha=squares.alpha, beta=squares.beta, k=squares.k)
+        made = squares_behind(node.op_type, a, squares, [value for value in inputs if value is not squares], [-1, self.batch or PICTURES])
+        if made is None or inputs[0] is not squares and node.op_type not in ("Mul", "Add"):
+            raise self._unsupported(node, "squares of maps in a response normalisation, as PyTorch writes it", f"{node.op_type} of them", "branches")
+        return made
+
+    def _chosen(self, node, inputs):
+        """What an If gives whose condition is known; None of other nodes."""
+        if node.op_type != "If" or len(inputs) != 1 or not isinstance(inputs[0], np.ndarray) or inputs[0].size != 1 or len(node.output) != 1:
+            return None
+        a = self._attributes(node, 1)
+        branch = a.then_branch if bool(inputs[0].reshape(())) else a.else_branch
+        if branch.initializer or len(branch.output) != 1 or any(name in self.values for inner in branch.node for name in inner.output):
+            raise self._unsupported(node, "a branch of nodes alone, with one output", "another")
+        for inner in branch.node:
+            self._step(inner)
+        return self._value(node, branch.output[0].name)
+
     def _shape(self, node, a, flow):
         shape = np.array([PICTURES, *flow.axes], object)
         return settled(shape[slice(a.start, a.end)] if self.version >= 15 else shape)
@@ -235,7 +276,7 @@ class _Reader:
         from onnx import defs, helper
         try:
             schema = defs.get_schema(node.op_type, self.version, "")
-        except defs.SchemaError:
+        except (defs.SchemaError, TypeError):                # one that there is none of, or bytes that are no UTF-8
             raise self._unsupported(node, f"an operator of version {self.version}", said(node.op_type)) from None
         if not schema.min_input <= count <= schema.max_input or not node.output or not node.output[0]:
             raise self._unsupported(node, f"{node.op_type} with its inputs and its output", f"{count} and {len(node.output)}")
@@ -258,12 +299,22 @@ class _Reader:
     def _unsupported(self, node, expected, got, needed=""):
         return unsupported(self.path, called(node), expected, got, needed)
 
-    def _add(self, node, kind, flow, shape, **what):
-        """Put a node of the kind behind `flow`, and return the Flow that it gives."""
+    def _add(self, node, kind, flow, shape, inner=False, **what):
+        """Put a node of the kind behind `flow`, and return the Flow that it gives; `inner`: more of the same node follows."""
         if flow.order != "chw" and kind is not Flattening:
             raise self._unsupported(node, "maps (N,C,H,W)", "their axes in another order", "layers of channels last")
-        self.row.append(kind(called(node), flow.name, node.output[0], **what))
-        return Flow(node.output[0], tuple(shape))
+        gives = f"{node.output[0]}, part {len(self.row)}" if inner else node.output[0]
+        if inner:
+            self.aliases[gives] = ""
+        self.row.append(kind(called(node), flow.name, gives, **what))
+        return Flow(gives, tuple(shape))
+
+    def _around(self, node, value, kind, flow, shape, **what):
+        """Put a node behind `flow` that does with `value` what its kind does with 0."""
+        if value:
+            flow = self._add(node, Affine, flow, flow.shape, inner=True, scale=np.ones(1), shift=np.array([-value]))
+        flow = self._add(node, kind, flow, shape, inner=bool(value), **what)
+        return self._add(node, Affine, flow, shape, scale=np.ones(1), shift=np.array([value])) if value else flow
 
     def _constant(self, node, value, what):
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
@@ -307,6 +358,34 @@ class _Reader:
         window, out = self._window(node, a, w.shape[2:], size)
         return self._add(node, Convolution, x, (len(w), *out), w=w, b=self._biases(node, b, len(w)), window=window, groups=a.group)
 
+    def _conv_transpose(self, node, a, x, w=None, b=None):
+        """One of strides 1: a convolution whose filters are turned round, with padding as wide as they are less its own."""
+        C, *size = self._maps(node, x).shape
+        w = self._constant(node, w, "filters")
+        if set(a.strides or [1]) != {1}:
+            raise self._unsupported(node, "strides of 1", said(str(a.strides)), "layers that enlarge maps")
+        if (w.ndim != 4 or a.kernel_shape and list(a.kernel_shape) != list(w.shape[2:]) or a.group < 1 or len(w) != C
+                or C % a.group or not w.size):
+            raise self._unsupported(node, f"filters ({C},F,K,K) in groups, as kernel_shape says", f"{w.shape} in {said(a.group)}")
+        window, _ = self._window(node, a, w.shape[2:], [n + (K - 1)*MOST_SIDE for n, K in zip(size, w.shape[2:])])
+        more = list(a.output_padding or [0, 0])
+        if len(more) != 2 or not all(0 <= n <= MOST_SIDE for n in more):
+            raise self._unsupported(node, "two whole numbers from 0 as output_padding", said(str(more)))
+        reach = [(K - 1)*d for K, d in zip(window.K, window.dilation)]
+        full = [n + far + extra for n, far, extra in zip(size, reach, more)]
+        wanted = list(a.output_shape or [])[-2:] or (size if isinstance(window.pads, str) else None)
+        pads = window.pads
+        if wanted is not None:
+            total = [n - m for n, m in zip(full, wanted)]
+            pads = [(n//2, n - n//2) if a.auto_pad == "SAME_UPPER" else (n - n//2, n//2) for n in total]
+        out = [n - sum(pair) for n, pair in zip(full, pads)]
+        if len(wanted or size) != 2 or min(out) < 1 or min(map(min, pads)) < 0:
+            raise self._unsupported(node, "an output that the filters reach", "x".join(map(str, out)))
+        around = tuple((far - first, far + extra - last) for far, extra, (first, last) in zip(reach, more, pads))
+        w = w.reshape(a.group, C//a.group, *w.shape[1:]).swapaxes(1, 2).reshape(-1, C//a.group, *w.shape[2:])[:, :, ::-1, ::-1]
+        return self._add(node, Convolution, x, (len(w), *out), w=w, b=self._biases(node, b, len(w)), groups=a.group,
+                         window=Window(window.K, (1, 1), around, "floor", window.dilation))
+
     def _biases(self, node, b, count):
         if b is not None and self._constant(node, b, "biases").shape != (count,):
             raise self._unsupported(node, f"{count} biases", f"shape {b.shape}")
@@ -320,27 +399,28 @@ class _Reader:
     def _average_pool(self, node, a, x):
         C, *size = self._maps(node, x).shape
         window, out = self._window(node, a, a.kernel_shape, size)
-        padded = getattr(a, "count_include_pad", 0)              # of version 7 and later
-        if padded and window.rounding == "ceil":
-            raise self._unsupported(node, "ceil_mode or count_include_pad", "both, of which engines make different things")
-        return self._add(node, AveragePooling, x, (C, *out), window=window, borders="padded" if padded else "inside")
+        borders = "clipped" if window.rounding == "ceil" else "padded"
+        if not getattr(a, "count_include_pad", 0):               # of version 7 and later
+            borders = "inside"
+        return self._add(node, AveragePooling, x, (C, *out), window=window, borders=borders)
 
     def _global_pool(self, node, a, x):
         kind = AveragePooling if node.op_type == "GlobalAveragePool" else MaxPooling
         return self._add(node, kind, self._maps(node, x), (x.shape[0], 1, 1), window=None)
 
-    def _reduce_mean(self, node, a, x, axes=None):
+    def _reduced(self, node, a, x, axes=None):
+        kind = AveragePooling if node.op_type == "ReduceMean" else MaxPooling
         axes = self._known(node, a.axes if axes is None and self.version < 18 else axes, "axes")
         C, *_ = self._maps(node, x).shape
         if {axis % 4 for axis in axes} != ({2, 3} if x.order == "chw" else {1, 2}) or len(axes) != 2:
-            raise self._unsupported(node, "a mean over rows and columns", f"one over axes {said(str(axes))}")
+            raise self._unsupported(node, f"a {node.op_type} over rows and columns", f"one over axes {said(str(axes))}")
         if x.order == "hwc":
             x = Flow(x.name, x.shape)
         if a.keepdims:
-            return self._add(node, AveragePooling, x, (C, 1, 1), window=None)
+            return self._add(node, kind, x, (C, 1, 1), window=None)
         name = f"{node.output[0]} as maps"
         self.aliases[name] = node.output[0]
-        self.row.append(AveragePooling(called(node), x.name, name, window=None))
+        self.row.append(kind(called(node), x.name, name, window=None))
         return self._add(node, Flattening, Flow(name, (C, 1, 1)), (C,))
 
     def _pad(self, node, a, x, pads=None, value=None, axes=None):
@@ -357,13 +437,34 @@ class _Reader:
             raise self._unsupported(node, "padding of rows and columns", "pictures or maps more")
         if not any(pads):
             return x
-        if a.mode != "constant" or value and max(pads) > 0:
-            raise self._unsupported(node, "padding with zeros", f"mode {said(a.mode)}, value {value:g}")
+        if a.mode != "constant" and max(pads) > 0 or not abs(value) <= HIGHEST:
+            raise self._unsupported(node, "padding with one number", f"mode {said(a.mode)}, value {value:g}",
+                                    "borders of that kind")
         around = pairs.get(2, (0, 0)), pairs.get(3, (0, 0))
         out = [n + sum(pair) for n, pair in zip(size, around)]
         if any(n < 1 or n + min(pair) < 1 for n, pair in zip(size, around)) or min(out) < 1:
             raise self._unsupported(node, "something left of the maps", "x".join(map(str, out)))
-        return self._add(node, Padding, x, (C, *out), pads=around)
+        return self._around(node, value if max(pads) > 0 else 0, Padding, x, (C, *out), pads=around)
+
+    def _slice(self, node, a, x, starts=None, ends=None, axes=None, steps=None):
+        """A part of the rows and columns."""
+        if self.version < 10:
+            starts, ends, axes = a.starts, a.ends, a.axes
+        starts, ends = self._known(node, starts, "starts"), self._known(node, ends, "ends")
+        axes = [0, 1, 2, 3][:len(starts)] if axes is None else [axis % 4 for axis in self._known(node, axes, "axes")]
+        C, *size = self._maps(node, x).shape
+        around = {0: (0, 0), 1: (0, 0), 2: (0, 0), 3: (0, 0)}
+        for axis, start, end in zip(axes, starts, ends):
+            n = (2**31 - 1, C, *size)[axis]                # of pictures there may be any number
+            first, last = (min(max(place + n if place < 0 else place, 0), n) for place in (start, end))
+            around[axis] = -first, last - n
+        if (any(around[0] + around[1]) or set(self._known(node, [1] if steps is None else steps, "steps")) != {1}
+                or len(set(axes)) != len(axes) or not len(starts) == len(ends) == len(axes)):
+            raise self._unsupported(node, "rows and columns that lie together", "others, or pictures or maps", "branches")
+        out = [n + sum(around[axis]) for axis, n in zip((2, 3), size)]
+        if min(out) < 1:
+            raise self._unsupported(node, "something left of the maps", "x".join(map(str, out)))
+        return self._add(node, Padding, x, (C, *out), pads=(around[2], around[3])) if out != size else x
 
     def _known(self, node, values, what):
         """Whole numbers, as a list, that are attributes or constants."""
@@ -379,9 +480,18 @@ class _Reader:
     def _clip(self, node, a, x, low=None, high=None):
         low, high = (a.min, a.max) if self.version < 11 else (low, high)
         low, high = (ends if value is None else float(np.asarray(value).reshape(-1)[:1].sum()) for value, ends in ((low, -HIGHEST), (high, HIGHEST)))
-        if low > -HIGHEST and low != 0 or high < HIGHEST:
-            raise self._unsupported(node, "a clip to 0 and above", f"one to {low:g} and {high:g}", "a rectifier that ends")
-        return x if low <= -HIGHEST else self._relu(node, a, x)
+        if high < HIGHEST or not low <= HIGHEST:
+            raise self._unsupported(node, "a clip without an upper end", f"one to {low:g} and {high:g}", "a rectifier that ends")
+        return x if low <= -HIGHEST else self._around(node, low, Rectifier, x, x.shape)
+
+    def _max(self, node, a, *inputs):
+        """The larger one of each number and a constant."""
+        flow, = (value for value in inputs if isinstance(value, Flow))
+        constants = [self._constant(node, value, "its other input") for value in inputs if value is not flow]
+        if any(value.size != 1 or value.ndim > len(flow.shape) + 1 for value in constants):
+            raise self._unsupported(node, "one number for all", "several", "branches")
+        low = max((float(value.reshape(())) for value in constants), default=-np.inf)
+        return self._clip(node, SimpleNamespace(min=low, max=HIGHEST), flow, low)
 
     def _lrn(self, node, a, x):
         if not 1 <= a.size <= 2**16 or a.bias <= 0 or a.alpha < 0 or a.beta < 0:
@@ -413,8 +523,11 @@ class _Reader:
         return self._add(node, Dropping, x, x.shape, ratio=ratio)
 
     def _softmax(self, node, a, x):
-        if a.axis not in (1, -len(x.shape)) or x.shape[1:] not in ((), (1, 1)) or x.order != "chw":
+        flat = self.version < 13                                 # then it is over all axes from that one on
+        if a.axis not in (1, -len(x.shape)) or x.shape[1:] not in ((), (1, 1)) and not flat or x.order != "chw":
             raise self._unsupported(node, "a softmax over the classes", f"one over axis {said(a.axis)} of {len(x.shape) + 1}")
+        if x.shape[1:] not in ((), (1, 1)):
+            x = self._add(node, Flattening, x, (math.prod(x.shape),), inner=True)
         return self._add(node, Probabilities, x, x.shape)
 
     def _with_constant(self, node, a, x, y):
@@ -498,7 +611,7 @@ class _Reader:
             raise self._unsupported(node, f"a matrix for {x.shape[0]} units", w.shape[::-1])
 
     def _flatten(self, node, a, x):
-        if a.axis not in (1, -len(x.shape)):
+        if a.axis not in (1, -len(x.shape)) and not (self.batch == 1 and a.axis in (0, -len(x.shape) - 1)):
             raise self._unsupported(node, "the axes behind the pictures as one", f"axis {said(a.axis)}")
         return self._flattened(node, x)
 
@@ -530,6 +643,9 @@ class _Reader:
             raise self._unsupported(node, "maps of one pixel, whose rows and columns are left out", f"axes {said(str(axes))} of {'x'.join(map(str, x.axes))}")
         return self._flattened(node, x)
 
+    def _negative(self, node, a, x):
+        return self._add(node, Affine, x, x.shape, scale=-np.ones(1), shift=np.zeros(1))
+
     def _identity(self, node, a, x):
         return x
 
@@ -558,9 +674,11 @@ class _Reader:
         raise self._unsupported(node, "axes in the order N,C,H,W or N,H,W,C", f"{said(str(list(perm)))} of them")
 
 
-LAYERS = {"Conv": _Reader._conv, "MaxPool": _Reader._max_pool, "AveragePool": _Reader._average_pool,
-          **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _Reader._global_pool), "ReduceMean": _Reader._reduce_mean,
-          "Pad": _Reader._pad, "Relu": _Reader._relu, "Clip": _Reader._clip, "LRN": _Reader._lrn,
+LAYERS = {"Conv": _Reader._conv, "ConvTranspose": _Reader._conv_transpose,
+          "MaxPool": _Reader._max_pool, "AveragePool": _Reader._average_pool,
+          **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _Reader._global_pool),
+          **dict.fromkeys(("ReduceMean", "ReduceMax"), _Reader._reduced), "Max": _Reader._max, "Neg": _Reader._negative,
+          "Pad": _Reader._pad, "Slice": _Reader._slice, "Relu": _Reader._relu, "Clip": _Reader._clip, "LRN": _Reader._lrn,
           "BatchNormalization": _Reader._batch_normalization, "Dropout": _Reader._dropout,
           **dict.fromkeys(("Softmax", "LogSoftmax"), _Reader._softmax),
           **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _Reader._with_constant), "Gemm": _Reader._gemm, "MatMul": _Reader._matmul,
@@ -568,9 +686,16 @@ LAYERS = {"Conv": _Reader._conv, "MaxPool": _Reader._max_pool, "AveragePool": _R
           "Cast": _Reader._cast, "Transpose": _Reader._transpose}
 
 
+def read_by(node: Any) -> list[str]:
+    """Names of the tensors that a node reads, those of its branches included."""
+    inner = [name for entry in node.attribute if entry.HasField("g") for one in entry.g.node for name in read_by(one)]
+    return [*node.input, *inner]
+
+
 def called(node: Any) -> str:
     """Name by which the file calls a node; where it has no name, its output's."""
-    return (node.name or next(filter(None, node.output), "") or node.op_type)[:100]
+    name = node.name or next(filter(None, node.output), "") or node.op_type
+    return (name.decode() if isinstance(name, bytes) else name)[:100]             # protobuf gives bytes where they are no UTF-8
 
 
 def _plain(value):
@@ -593,41 +718,65 @@ def _version_of(*packages):
 @dataclass
 class Engine:
     """Computes tensors of the file at `path` with onnxruntime, of what enters at the Flow `first`, `batch` pictures at once (None: as
-    many as there are); `aliases` are names that the file has others for."""
+    many as there are); `aliases` are names that the file has others for, or none, "". What the file has in 16 bits is given to it in
+    32: its own rounding in 16 is larger than many an error, which it would hide."""
     path: Path
     first: Flow
     dtype: np.dtype[Any]
     batch: int | None
     aliases: Mapping[str, str]
-    sessions: dict[tuple[str, ...], Any] = field(default_factory=dict)
 
     def __call__(self, x: NDArray[np.float32], names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """{name: array (N,...)} of x (N,C,H,W)."""
-        wanted = tuple(dict.fromkeys(self.aliases.get(name, name) for name in names))
+        wanted = list(filter(None, dict.fromkeys(self.aliases.get(name, name) for name in names)))
         count, each = len(x), self.batch or len(x)
-        x = np.concatenate([x, np.repeat(x[:1], -count % each, axis=0)]).astype(self.dtype)
+        dtype = np.dtype(np.float32) if self.dtype == np.float16 else self.dtype
+        x = np.concatenate([x, np.repeat(x[:1], -count % each, axis=0)]).astype(dtype)
+        model, weights = self._model(wanted, dtype)
         try:
-            if wanted not in self.sessions:
-                self.sessions[wanted] = self._session(wanted)
-            rows = [self.sessions[wanted].run(list(wanted), {self.first.name: x[k:k + each]}) for k in range(0, len(x), each)]
-        except check.Expected:
-            raise
+            session = self._session(model)
+            rows = [session.run(wanted, {self.first.name: x[k:k + each], **weights}) for k in range(0, len(x), each)]
         except Exception as error:                        # onnxruntime has a dozen kinds of its own
             raise check.Expected(f"{self.path}: onnxruntime", "to compute it", said(str(error), 300)) from None
         found = dict(zip(wanted, (np.concatenate(arrays)[:count] for arrays in zip(*rows))))
-        return {name: found[self.aliases.get(name, name)] for name in names}
+        return {name: found[own] for name in names if (own := self.aliases.get(name, name))}
 
-    def _session(self, wanted):
+    def _session(self, model):
         import onnxruntime
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
-        return onnxruntime.InferenceSession(self._model(wanted), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-    def _model(self, wanted):
-        """The bytes of a model that gives these tensors, of what enters at `first`, with all of its numbers inside."""
-        from onnx import ValueInfoProto, helper
+    def _model(self, wanted, dtype):
+        """(the bytes of a model that gives these tensors, of what enters at `first`; {name: array} of its large constants, which
+        enter it too: of what enters onnxruntime makes no copy)."""
+        from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
+
+        def entering(name, kind, shape):
+            return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(kind), shape)
         model = parsed(self.path)
         graph, tensors = model.graph, Tensors(self.path)
+        nodes, read = self._needed(graph, wanted)
+        inputs = [entering(self.first.name, dtype, [self.batch or PICTURES, *self.first.axes])]
+        small, large = [], {}
+        for tensor in (tensor for tensor in graph.initializer if tensor.name in read):
+            array = _in_32_bits(tensors.array(tensor))
+            if array.nbytes > LARGE:
+                large[tensor.name] = array
+                inputs.append(entering(tensor.name, array.dtype, array.shape))
+            else:
+                small.append(numpy_helper.from_array(array, tensor.name))
+        cut = helper.make_graph(nodes, graph.name or "graph", inputs, [ValueInfoProto(name=name) for name in wanted], small)
+        for entry in (entry for node in cut.node for entry in node.attribute):
+            if entry.HasField("t"):
+                entry.t.CopyFrom(numpy_helper.from_array(_in_32_bits(tensors.array(entry.t)), entry.t.name))
+            elif entry.name == "to" and entry.i in (HALF, BFLOAT16):
+                entry.i = TensorProto.FLOAT
+        whole = helper.make_model(cut, opset_imports=model.opset_import, ir_version=max(model.ir_version, 4))
+        return whole.SerializeToString(), large
+
+    def _needed(self, graph, wanted):
+        """(the nodes that these tensors need, the names of all that those read)."""
         makers = {name: node for node in graph.node for name in node.output}
         kept, read, todo = set(), set(), list(wanted)
         while todo:
@@ -635,18 +784,9 @@ class Engine:
                 read.add(name)
                 if name != self.first.name and name in makers:
                     kept.add(id(makers[name]))
-                    todo += makers[name].input
-        nodes = [node for node in graph.node if id(node) in kept]
-        constants = [tensor for tensor in graph.initializer if tensor.name in read]
-        known = {tensor.name for tensor in constants}
-        kinds = [kind for kind, (form, _) in FORMS.items() if np.dtype(form) == self.dtype]
-        entering = helper.make_tensor_value_info(self.first.name, kinds[0], [self.batch or PICTURES, *self.first.axes])
-        inputs = [entering, *(value for value in graph.input if value.name in known)]
-        name, opsets, ir = graph.name or "graph", model.opset_import, model.ir_version
-        cut = helper.make_graph(nodes, name, inputs, [ValueInfoProto(name=name) for name in wanted], constants)
-        for tensor in [*cut.initializer, *(entry.t for node in cut.node for entry in node.attribute if entry.HasField("t"))]:
-            if tensor.data_location == tensor.EXTERNAL:
-                tensor.raw_data = tensors.array(tensor).tobytes()
-                tensor.ClearField("external_data")
-                tensor.data_location = tensor.DEFAULT
-        return helper.make_model(cut, opset_imports=opsets, ir_version=ir).SerializeToString()
+                    todo += read_by(makers[name])
+        return [node for node in graph.node if id(node) in kept], read
+
+
+def _in_32_bits(array):
+    return array.astype(np.float32) if array.dtype == np.float16 else array

@@ -248,6 +248,29 @@ def _arithmetic(operation):
     return of_two
 
 
+def _quotient(x, y):
+    if x.dtype.kind in "iu" and ((x < 0).any() or (y <= 0).any()):
+        _refuse()                                          # ONNX rounds it towards 0
+    return x//y if x.dtype.kind in "iu" else x/y
+
+
+def _root(a, take, x):
+    take(x.shape, x.dtype)
+    return np.sqrt(x) if x.dtype.kind == "f" else _refuse()
+
+
+def _negative(a, take, x):
+    take(x.shape, x.dtype)
+    return np.negative(x) if x.dtype.kind in "fi" else _refuse()
+
+
+def _reduced_product(a, take, x, axes=None):
+    if not a.keepdims and x.ndim != 1 or x.dtype.kind not in "fiu":
+        _refuse()
+    take(x.shape, x.dtype)
+    return np.asarray(np.prod(x, axis=_axes(a, axes), keepdims=bool(a.keepdims), dtype=x.dtype))
+
+
 def _whole(n):
     if isinstance(n, str) or n < 0:
         _refuse()
@@ -261,4 +284,5 @@ def _refuse():
 COMPUTED = {"Constant": _constant, "ConstantOfShape": _constant_of_shape, "Gather": _gather, "Concat": _concat, "Unsqueeze": _unsqueeze,
             "Squeeze": _squeeze, "Reshape": _reshape, "Slice": _slice, "Cast": _cast, "Identity": lambda a, take, x: x,
             "Shape": lambda a, take, x: np.array(x.shape, np.int64)[slice(getattr(a, "start", 0), getattr(a, "end", None))],
-            "Transpose": _transpose, "Add": _arithmetic(np.add), "Sub": _arithmetic(np.subtract), "Mul": _arithmetic(np.multiply)}
+            "Transpose": _transpose, "Add": _arithmetic(np.add), "Sub": _arithmetic(np.subtract), "Mul": _arithmetic(np.multiply),
+            "Equal": lambda a, take, x, y: np.asarray(x == y), "Div": _arithmetic(_quotient), "Sqrt": _root, "Neg": _negative, "ReduceProd": _reduced_product}

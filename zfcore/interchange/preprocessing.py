@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zfcore import check
-from zfcore.interchange.foreign import Foreign
+from zfcore.interchange.foreign import Foreign, part_of
 
 SMALLEST = 1e-6                   # factor of pixels
 GREY = np.array([0.299, 0.587, 0.114])                          # of R, G, B, as Pillow, OpenCV and Caffe have it
@@ -132,7 +132,8 @@ def seen_by(foreign: Foreign, channels: str | None = None, mean: NDArray[np.floa
     size = size or said.get("size") or usual
     if size < H:
         raise check.Expected("--picture-size", f"at least the {H} pixels that enter", size)
-    return Preprocessing(order, subtracted, factors, size, tuple(assumed))      # type: ignore[arg-type]
+    with part_of(foreign.path):
+        return Preprocessing(order, subtracted, factors, size, tuple(assumed))      # type: ignore[arg-type]
 
 
 def _are_shares(mean, std):

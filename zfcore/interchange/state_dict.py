@@ -20,7 +20,7 @@ from zfcore.backend import to_host
 from zfcore.files import anything, choice, listed, mapping, parsed, read_json, said, table, text, whole
 from zfcore.hints import Shape
 from zfcore.interchange import foreign as to
-from zfcore.interchange.foreign import Foreign, Window
+from zfcore.interchange.foreign import Foreign, Window, part_of
 from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm, LocalResponseNormWithin,
                            MaxPool, Pad, ReLU)
 from zfcore.models import MODELS, NATIVE_SIZE, build, from_table
@@ -124,10 +124,8 @@ def _ours(path, weights):
     """(network, labels, preprocessing) of a file of zfcore's."""
     where = f"{path}: {ABOUT}"
     found = parsed(where, weights.about, OF_OURS)
-    try:
+    with part_of(where):
         network = from_table("network", found["input"], found["layers"])
-    except check.Expected as error:
-        raise check.Expected(f"{where}: {error.what}", error.expected, error.got, error.advice) from None
     mean = weights.mean
     if mean is None:
         return network, found["classes"] or None, {"channels": "rgb", "mean": np.zeros(3), "scale": np.ones(3)}
@@ -182,7 +180,8 @@ def _of_table(model, groups, shapes, ordered):
         if isinstance(error, check.Expected):
             raise
         raise check.Expected("--model", "a name or path", said(model)) from None
-    network = from_table(Path(model).stem[:60] or "network", found["input"], found["layers"])
+    with part_of(model):
+        network = from_table(Path(model).stem[:60] or "network", found["input"], found["layers"])
     return network, _matched(network, groups, shapes, ordered)
 
 

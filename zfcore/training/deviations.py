@@ -14,6 +14,7 @@ from typing import NamedTuple
 from zfcore.data import data_in_words, is_drawn
 from zfcore.models import OPEN_QUESTIONS, build
 from zfcore.models.variants import IN_TABLES
+from zfcore.terminal import plural
 from zfcore.training.config import MOST_DECAY, PRESETS, TrainConfig, flag
 
 IMAGENET = 1000, 1281167                     # classes and training pictures of ILSVRC2012
@@ -48,7 +49,7 @@ def deviations(config, counts=None):
     """[Deviation]. `counts` are the numbers of classes and training pictures; None where no picture has been looked at."""
     preset, found = PRESETS[config.preset], []
     if is_drawn(config.data) or counts not in (None, IMAGENET):
-        size = "" if counts is None else f": {counts[0]} classes, {counts[1]} training pictures"
+        size = "" if counts is None else f": {plural(counts[0], 'class')}, {plural(counts[1], 'training picture')}"
         found.append(Deviation("pictures", "ImageNet 2012: 1000 classes, 1.3 million training pictures",
                                data_in_words(config.data) + size, "asked for" if config.data else "needs no download"))
     if config.model not in IN_TABLES:
@@ -73,7 +74,7 @@ def open_questions(config):
         found.append(Deviation('weights "1e-2" at the start', "no law", "N(0, 0.01), biases 0",
                                "a constant would not break the symmetry"))
     drops = ("after epochs " + ", ".join(map(str, config.drop_after)) if config.drop_after else
-             f"after {config.patience} epochs without a better validation error, three times at most")
+             f"after {plural(config.patience, 'epoch')} without a better validation error, three times at most")
     return found + [
         weight_decay(config),
         Deviation("when the learning rate falls", "by hand, when the validation error plateaus", f"divided by 10 {drops}",

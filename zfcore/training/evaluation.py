@@ -21,6 +21,7 @@ from zfcore import check, trained
 from zfcore.data import data_in_words, same_place
 from zfcore.data.loader import Pictures
 from zfcore.hints import Bar
+from zfcore.terminal import plural
 from zfcore.trained import Trained
 
 
@@ -56,11 +57,12 @@ class Score:
 
     def __str__(self):
         crops = "centre crop" if self.crops == "centre" else "mean of ten crops"
-        networks = "1 network" if self.networks == 1 else f"mean of {self.networks} networks"
+        networks = "1 network" if self.networks == 1 else f"mean of {plural(self.networks, 'network')}"
+        of = self.of.replace("pictures", "picture", 1) if self.count == 1 else self.of
         top5 = f"top-5 error {self._percent(self.top5)}, " if self.classes > 5 else ""
         damaged = f", {self.left_out} damaged left out" if self.left_out else ""
         return (f"top-1 error {self._percent(self.top1)}, {top5}loss {self.loss:.3f} "
-                f"({crops}, {networks}, {self.count} {self.of}{damaged})")
+                f"({crops}, {networks}, {self.count} {of}{damaged})")
 
     def _percent(self, error):
         low, high = wilson(error, self.count)
@@ -185,8 +187,8 @@ def same_classes(what, classes, run, expected, all_of_them=True):
     strange, missing = sorted(set(classes) - set(expected)), sorted(set(expected) - set(classes))
     if strange or missing and all_of_them:
         other = f"among them {', '.join(strange[:3])}" if strange else f"without {', '.join(missing[:3])}"
-        raise check.Expected(what, f"the {len(expected)} classes of {run} ({', '.join(expected[:3])} ...)",
-                             f"{len(classes)} classes, {other}")
+        raise check.Expected(what, f"the {plural(len(expected), 'class')} of {run} ({', '.join(expected[:3])} ...)",
+                             f"{plural(len(classes), 'class')}, {other}")
 
 
 class Among:

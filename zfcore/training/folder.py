@@ -14,13 +14,13 @@ import numpy as np
 import zfcore
 from zfcore import check
 from zfcore.checkpoint import atomic, load, save, write_csv
-from zfcore.data.folders import PARTS, nfc, some
-from zfcore.data.known import PICTURES, listed_pictures
+from zfcore.data.folders import PARTS, some
+from zfcore.data.known import PICTURES, listed_pictures, listed_places, places
 from zfcore.data.synthetic import Synthetic
 from zfcore.device import select
 from zfcore.files import anything, folder_made, inside, opener, read_json, table, text
 from zfcore.system import lock
-from zfcore.terminal import command, printable, warn
+from zfcore.terminal import command, plural, printable, warn
 from zfcore.training.config import TrainConfig, read_options
 from zfcore.training.deviations import deviations, open_questions
 
@@ -122,35 +122,54 @@ def _rows(part, dataset):
         yield part, dataset.classes[label], name, "" if size is None else str(size)
 
 
-def check_pictures(folder, train, val):
-    """True where there is a list of the run's pictures. Raises Expected unless the two data sets have those, each in its class, wherever
-    they lie now. Those whose files have other sizes are named on standard error."""
+def check_pictures(folder, train, val, data):
+    """True where there is a list of the run's pictures. Raises Expected unless the two data sets of `data` have those, each in its class,
+    wherever they lie now. Those whose files have other sizes are named on standard error; what is in the files is not compared."""
     if isinstance(train, Synthetic) or not (path := inside(folder, PICTURES)).is_file():
         return False
-    there, total, gone, moved, changed = defaultdict(list), 0, [], [], []
+    there, gone, changed = defaultdict(list), [], []
     for part, dataset in zip(PARTS, (train, val)):
-        for _, of, name, size in _rows(part, dataset):
-            there[part, nfc(name)].append((of, name, size))
-    for part, of, name, size in listed_pictures(path):
-        total += 1
-        if not (found := there.get((part, nfc(name)))):
-            gone.append(name)
-            continue
-        its, _, its_size = found.pop(0)
-        if its != of:
-            moved.append(f"{name} from {of} to {its}")
-        elif "" not in (size, its_size) and size != its_size:
-            changed.append(name)
-    new = [name for found in there.values() for _, name, _ in found]
-    faults = [f"{len(names)} {what} ({some(names)})" for names, what in ((gone, "missing"), (new, "new"), (moved, "in other classes"))
-              if names]
-    if faults:
-        raise check.Expected(f"--resume {folder}", f"the {total} pictures that the run began with", ", ".join(faults),
-                             "bring these back, or begin a new run with --init-from")
+        for at, row in zip(places(part, dataset), _rows(part, dataset)):
+            there[at].append(row)
+    listed = [*listed_pictures(path)]
+    for at, row in zip(listed_places(listed, set(there)), listed):
+        if not there[at]:
+            gone.append(row)
+        elif "" not in (sizes := (row[3], there[at].pop(0)[3])) and sizes[0] != sizes[1]:
+            changed.append(row[2])
+    if faults := _faults(gone, [row for rows in there.values() for row in rows]):
+        raise check.Expected(f"--resume {folder}", f"the {plural(len(listed), 'picture')} that the run began with", faults,
+                             f"put them back as they were, or begin another run with these and its weights: "
+                             f"{command('python', '-m', 'train', '--data', data, '--init-from', folder)}")
     if changed:
-        warn(printable(f"{folder}: {len(changed)} of {total} pictures have changed since the run began, which goes on with them as they are: "
-                       f"{some(changed)}"))
+        warn(printable(f"{folder}: of {plural(len(listed), 'picture')} {len(changed)} changed since the run began, which goes on with what "
+                       f"there is now: {some(changed)}"))
     return True
+
+
+def _faults(gone, new):
+    """Words for rows (part, class, name, bytes) that are `gone` and `new`; those that have but one counterpart of the same file name and
+    size were moved."""
+    def by_file(rows):
+        found = defaultdict(list)
+        for row in rows:
+            found[row[2].rpartition("/")[2], row[3]].append(row)
+        return found
+
+    before, now = by_file(gone), by_file(new)
+    moved = [key for key in before if len(before[key]) == len(now[key]) == 1]
+    ways = [_way(*before.pop(key), *now.pop(key)) for key in moved]
+    missing, added = ([name for rows in left.values() for _, _, name, _ in rows] for left in (before, now))
+    return ", ".join(f"{len(names)} {what} ({some(names, shown=shown)})" for names, what, shown in
+                     ((missing, "missing", repr), (ways, "moved", str), (added, "new", repr)) if names)
+
+
+def _way(before, now):
+    """Words for the way of a picture between two rows."""
+    (part, of, name, _), (its_part, its, other, _) = before, now
+    if name != other:
+        return f"{name!r} to {other!r}"
+    return f"{name!r} from {part} to {its_part}" if part != its_part else f"{name!r} from class {of} to {its}"
 
 
 def move(folder, data):

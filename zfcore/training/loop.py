@@ -32,7 +32,7 @@ from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import class_labels, softmax_loss_backward, softmax_loss_onto
 from zfcore.optim import SGD, Plateau
-from zfcore.terminal import Bar, command
+from zfcore.terminal import Bar, command, plural, printable, warn
 from zfcore.trained import Trained
 from zfcore.training.config import TrainConfig, resumed
 from zfcore.training.evaluation import Score, evaluate
@@ -130,8 +130,8 @@ class Training:
         train, val = (part if isinstance(part, Pictures) else Pictures(part, *how) for part in parts)
         classes = train.dataset.classes
         if val.dataset.classes != classes:
-            raise check.Expected("validation pictures", f"the {len(classes)} classes of the training pictures",
-                                 f"{len(val.dataset.classes)} classes or other names")
+            raise check.Expected("validation pictures", f"the {plural(len(classes), 'class')} of the training pictures",
+                                 f"{plural(len(val.dataset.classes), 'class')} or other names")
         if (train.size, train.crop) != how[:2] or (val.size, val.crop) != how[:2]:
             raise check.Expected("pictures", f"squares of {how[0]} pixels for crops of {how[1]}, as the options say",
                                  f"{train.size} for {train.crop} and {val.size} for {val.crop}")
@@ -139,17 +139,19 @@ class Training:
         network, origin = cls.drawn_network(config, classes, checkpoint.layers if checkpoint else None), None
         if checkpoint is not None:
             if checkpoint.classes != classes:
-                raise check.Expected("--resume", f"the {len(checkpoint.classes)} classes of the checkpoint", differing(checkpoint.classes, classes),
+                raise check.Expected("--resume", f"the {plural(len(checkpoint.classes), 'class')} of the checkpoint", differing(checkpoint.classes, classes),
                                      "bring these back, or begin a new run with --init-from")
             if checkpoint.layers != network.table():
                 raise check.Expected("--resume", "the network of the checkpoint", "another network", "the code changed since; start a new run")
-            is_known = folder is not None and check_pictures(folder, train.dataset, val.dataset)
+            is_known = folder is not None and check_pictures(folder, train.dataset, val.dataset, config.data)
             check_resumable("--resume", checkpoint, network, config.picture_size)
             network.load(checkpoint.parameters, device, checkpoint.buffers)
         elif config.init_from:
             origin = start_from(config.init_from, network, classes, device)
         mean = train.prepare()
         val.prepare(what="validation pictures")                                           # so that what is wrong is found before an epoch
+        for line in lacking(train, val):
+            warn(printable(line))
         if checkpoint is not None and checkpoint.mean_image is not None:
             if not is_known and not same_place(config.data, checkpoint.state.get("data", config.data)):
                 check_mean(mean, checkpoint.mean_image)    # a run from before there was a list
@@ -225,7 +227,7 @@ class Training:
         started = saved = looked = time.monotonic()
         earlier = self.sums.seconds            # of this epoch, before an interruption
         self.begin_sums()
-        with Bar(len(self.train), "img", f"epoch {self.epoch + 1}/{c.epochs}", done=self.sums.count, stays=False) as bar:
+        with Bar(self.train.sound, "picture", f"epoch {self.epoch + 1}/{c.epochs}", done=self.sums.count, stays=False) as bar:
             for pictures, labels, indices in self.arriving():
                 if not len(labels):            # all damaged: nothing to learn, but the next one has a number higher
                     self.sums.batches += 1
@@ -271,7 +273,7 @@ class Training:
 
     def validate(self) -> Score:
         """The Score of the network as it is on the validation pictures, from their centre crop. Raises Stop as `run` does."""
-        with Watched(self.interrupt, len(self.val), "img", "validation", stays=False) as bar:
+        with Watched(self.interrupt, self.val.sound, "picture", "validation", stays=False) as bar:
             return evaluate([self.trained], self.val,
                             self.config.micro_batch or self.config.batch_size, bar=bar, of="validation pictures")
 
@@ -360,7 +362,7 @@ class Training:
                 self.plateau.lr /= 10
                 lines.append(f"lr is now {self.plateau.lr:g}, as --drop-after says")
         elif self.plateau.update(score.top1):
-            lines.append(f"validation error has not improved for {self.plateau.patience} epochs: lr is now {self.plateau.lr:g}")
+            lines.append(f"validation error has not improved for {plural(self.plateau.patience, 'epoch')}: lr is now {self.plateau.lr:g}")
         if over_fits(self.history):
             lines.append("over-fits: the validation loss rises while the training error falls; best.h5 keeps the epoch with the lowest "
                          "validation error. Cures: more pictures, fewer epochs, a lower --keep-prob")
@@ -417,8 +419,18 @@ class Training:
 
 
 def counts(train):
-    """The numbers of classes and of training pictures."""
-    return len(train.dataset.classes), len(train)
+    """The numbers of classes and of pictures that are trained on."""
+    return len(train.dataset.classes), train.sound
+
+
+def lacking(train, val):
+    """The lines that tell of classes without pictures to learn from or to be judged on."""
+    classes, learned, judged = train.dataset.classes, train.of_classes(), val.of_classes()
+    for none, verdict in ((learned == 0, "no training picture, so they cannot be learned"),
+                          ((judged == 0) & (learned > 0), "no validation picture, so no error tells how well they are learned")):
+        if none.any():
+            few = [f"{classes[k]!r} ({plural(learned[k], 'training picture')})" for k in np.flatnonzero(none)]
+            yield f"{none.sum()} of {plural(len(classes), 'class')} with {verdict}: {some(few, shown=str)}"
 
 
 def differing(before, now):

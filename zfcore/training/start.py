@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from zfcore import check
 from zfcore.models import from_checkpoint, from_table
+from zfcore.terminal import plural
 
 
 class Origin(NamedTuple):
@@ -32,7 +33,7 @@ def start_from(path, network, classes, device):
     network.load(parameters, device, other.buffers())
     return Origin({"path": str(path), "epoch": checkpoint.epoch, "step": checkpoint.step, "drawn_anew": [] if same else [last]},
                   f"weights of {path} after epoch {checkpoint.epoch}" +
-                  ("" if same else f"; its {len(checkpoint.classes)} classes are not the {len(classes)} here: {last} is drawn anew"))
+                  ("" if same else f"; its {plural(M := len(checkpoint.classes), 'class')} {'is' if M == 1 else 'are'} not the {len(classes)} here: {last} is drawn anew"))
 
 
 def like_source(path, classes, size):

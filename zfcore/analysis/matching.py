@@ -1,0 +1,101 @@
+"""Floor 6: which units of one network answer to pictures as units of another do.
+
+Of each unit the answer to a picture is the strongest activation in its map. Two units are as like as these answers are
+correlated over a data set (Pearson's r; as Li, Yosinski, Clune, Lipson and Hopcroft 2015 compare networks). The best of many units is somewhat
+correlated with anything, so beside each match stands what the best would be by chance: the same with the answers of the other
+network to other pictures.
+"""
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zfcore.analysis.top_activations import decoded
+from zfcore.backend import to_host
+from zfcore.check import Expected
+from zfcore.data.loader import Pictures
+from zfcore.deconvnet import feature_layer
+from zfcore.hints import Bar
+from zfcore.trained import Trained
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Match of each unit of a network's layers in the layers of the same names of another.
+
+    units      {layer: (units,) int64}      the unit of the other network whose answers are correlated most; -1 of a unit that always
+                                            answers the same
+    r          {layer: (units,) float64}    the correlation, NaN where there is no match
+    by_chance  {layer: (units,) float64}    what the best correlation is with answers to other pictures
+    total      pictures"""
+    FORM = {"units": "{layer} int64 U -1..", "r": "{layer} float64 U", "by_chance": "{layer} float64 U", "total": "int 1.."}
+    units: dict[str, NDArray[np.int64]]
+    r: dict[str, NDArray[np.float64]]
+    by_chance: dict[str, NDArray[np.float64]]
+    total: int
+
+
+class Sums:
+    """Sums over pictures from which the correlations of two layers' units follow."""
+    def __init__(self, one, other):
+        self.count, self.a, self.b, self.aa, self.bb = 0, np.zeros(one), np.zeros(other), np.zeros(one), np.zeros(other)
+        self.ab, self.chance = np.zeros((one, other)), np.zeros((one, other))
+
+    def add(self, a, b):
+        """Add the answers (units,N) of both to N pictures."""
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        self.count += a.shape[1]
+        self.a, self.aa = self.a + a.sum(axis=1), self.aa + np.square(a).sum(axis=1)
+        self.b, self.bb = self.b + b.sum(axis=1), self.bb + np.square(b).sum(axis=1)
+        self.ab += a @ b.T
+        self.chance += a @ np.roll(b, b.shape[1]//2, axis=1).T                   # each with an answer to another picture
+
+    def correlations(self, products):
+        """(units,units) float64 of Pearson's r, NaN where an answer never changes."""
+        n = max(self.count, 1)
+        scale = np.sqrt(np.outer(varying(self.aa/n - (self.a/n)**2, self.aa/n), varying(self.bb/n - (self.b/n)**2, self.bb/n)))
+        return np.divide(products/n - np.outer(self.a/n, self.b/n), scale, where=scale > 0, out=np.full(scale.shape, np.nan))
+
+
+def varying(variance, square):
+    """The variances, 0 where they are no more than rounding of the mean squares."""
+    return np.where(variance > 1e-12*square, variance, 0)
+
+
+def matching(model: Trained, pictures: Pictures, other: Trained, others: Pictures, layers: Sequence[str], *, batch_size: int = 64,
+             bar: Bar | None = None) -> Matching:
+    """Match the units of `model` with those of `other`, in one pass over the same data set, which each sees as its own pictures were
+    prepared. `bar` moves on by one a picture. Raises Expected for different data sets, and for a layer that one of them does not have."""
+    if len(pictures) != len(others):
+        raise Expected("pictures", "the same for both networks", f"{len(pictures)} and {len(others)}")
+    count = lambda of, layer: of.network.shapes[feature_layer(of.network, layer) + 1][0]
+    sums = {layer: Sums(count(model, layer), count(other, layer)) for layer in layers}
+    for batch, _, indices in pictures.batches(batch_size, 0, 0, shuffle=False):
+        if not len(indices):                               # all damaged
+            continue
+        ours, theirs = answers(model, batch, layers), answers(other, decoded(others, indices), layers)
+        for layer in layers:
+            sums[layer].add(ours[layer], theirs[layer])
+        if bar is not None:
+            bar.update(len(indices))
+    units, r, chance = {}, {}, {}
+    for layer, of_layer in sums.items():
+        units[layer], r[layer] = best(of_layer.correlations(of_layer.ab))
+        _, chance[layer] = best(of_layer.correlations(of_layer.chance))
+    return Matching(units, r, chance, len(pictures))
+
+
+def answers(model, batch, layers):
+    """{layer: (units,N)}: the strongest activation of each map for each picture."""
+    names = {layer: model.network.layers[feature_layer(model.network, layer)].name for layer in layers}
+    maps = model.network.activations(model.inputs(batch), names.values())
+    return {layer: to_host(maps[name].reshape(len(maps[name]), -1, len(batch)).max(axis=1)) for layer, name in names.items()}
+
+
+def best(correlations):
+    """((units,) int64 of the columns with the largest correlation, -1 where there is none; that correlation)."""
+    known = np.where(np.isnan(correlations), -np.inf, correlations)
+    columns = known.argmax(axis=1)
+    r = known[np.arange(len(known)), columns]
+    return np.where(np.isfinite(r), columns, -1), np.where(np.isfinite(r), r, np.nan)

@@ -1,0 +1,105 @@
+"""Floor 6: the atlas, a folder of pages in which a person walks through a network in a browser, opened from a disk or any web server.
+
+    index.html, page/     the pages: plain HTML, CSS and JavaScript, the same for every atlas
+    data/NAME.js          what they show, each file one call of atlas.receive("NAME", {...}), see zfcore/atlas/sheets.py
+    sheets/, pictures/    pictures in sheets of many, WebP
+    kept/                 while it is made: passes over the pictures, with which a stopped making goes on
+
+    make          writes an atlas, or the rest of one
+    source.py     what it is drawn from       network_page.py, layer_page.py, compare_page.py    what the pages say
+    look.py       one picture as a network sees it      serve.py     the server that answers about a visitor's own pictures
+
+Every file is written whole or not at all, the page of a layer last of its sheets and index.html last of all: what is there is
+right, and is not made again.
+"""
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import zfcore
+from zfcore.analysis.matching import Matching
+from zfcore.atlas.compare_page import compare_pages
+from zfcore.atlas.layer_page import layer_page, projections_of_page
+from zfcore.atlas.look import encoded, look
+from zfcore.atlas.network_page import network_page, notes_of, whole_pictures
+from zfcore.atlas.sheets import Folder, plain
+from zfcore.atlas.source import Kept, Looked
+from zfcore.check import Expected
+from zfcore.files import anything, file_names, inside, numbered, read_json, table
+from zfcore.terminal import Bar, counted
+
+PAGE = Path(__file__).parent/"page"
+RECORD = "atlas.json"
+
+
+def fingerprint(*of: Any) -> str:
+    """Digest of all that an atlas depends on."""
+    return hashlib.sha256(json.dumps([zfcore.__version__, *map(plain, of)]).encode()).hexdigest()
+
+
+def place(output: Path, wanted: str) -> Path:
+    """Folder for the atlas with this fingerprint: `output`; where that holds another one output_2, output_3, ..., the first that is
+    free or holds this one. Raises Expected for a folder that holds something else."""
+    number = 1
+    while (folder := numbered(output, number)).exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not inside(folder, RECORD).is_file():
+            raise Expected("--output", "a new folder, or one with an atlas", f"{folder}, which holds something else")
+        if read_json(folder/RECORD, table({"fingerprint": anything}, others=anything))["fingerprint"] == wanted:
+            break
+        number += 1
+    return folder
+
+
+def is_complete(folder: Path) -> bool:
+    """Return whether the atlas in a folder was made to its end."""
+    return (folder/"index.html").is_file()
+
+
+def make(path: Path, mark: str, source: Looked | Kept, units: Mapping[str, np.ndarray], chosen: Sequence[int] = (),
+         notes: Sequence[str] = (), data: str | None = None, part: str = "val", other: tuple[Looked, Matching] | None = None) -> None:
+    """Write the atlas with the fingerprint `mark` to a folder, or what is missing of it.
+
+    units     {layer: numbers of those that have pages}
+    chosen    pictures of the data that have pages
+    notes     sentences: what is not here, and why
+    data, part   what was looked at
+    other     a network to compare with, and which of its units match"""
+    folder, called = Folder(path), file_names(units)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.write(RECORD, (json.dumps({"format": "zfcore atlas", "fingerprint": mark}) + "\n").encode())
+    pages = []
+    for (layer, of_layer), name in zip(units.items(), called):
+        if (page := folder.known(f"layer-{name}")) is None:
+            with Bar(projections_of_page(source, layer, of_layer), "projection", layer) as bar:
+                page = layer_page(folder, source, layer, name, of_layer, bar)
+        pages.append(page)
+    looks = [picture_page(folder, source, int(number), list(units)) for number in counted(chosen, "picture", "pages of pictures")]
+    whole_pictures(folder, source, pages)
+    compare = other and compare_pages(folder, *other, units, called, pages)
+    network_page(folder, source, list(units), called, pages, looks, [*notes, *notes_of(source, units)], data, part, compare)
+    write_pages(folder)
+    shutil.rmtree(folder.path/"kept", ignore_errors=True)
+
+
+def picture_page(folder, source, number, layers):
+    """Write the page of a picture of the data, or read it where it is there. Returns what it holds."""
+    known = folder.known(f"picture-{number}")
+    if known is not None:
+        return known
+    label = -1 if source.labels is None else int(source.labels[number])
+    follows = label if 0 <= label < len(source.model.classes) else None
+    found = look(source.model, source.pictures.picture(number), layers, follows)
+    page = encoded(found, source.name_of(number), label, number, lambda content, called: folder.write(f"pictures/{called}.webp", content))
+    folder.data(f"picture-{number}", page)
+    return page
+
+
+def write_pages(folder):
+    """Copy the pages themselves, index.html the last."""
+    for path in sorted(PAGE.iterdir(), key=lambda path: path.suffix == ".html"):
+        folder.write(path.name if path.suffix == ".html" else f"page/{path.name}", path.read_bytes())

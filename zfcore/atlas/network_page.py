@@ -1,0 +1,163 @@
+"""The page of the network: its layers, what is known of each, how it learned; and the thumbnails of whole pictures that units refer to."""
+import time
+from importlib.util import find_spec
+
+import numpy as np
+
+import zfcore
+from zfcore import plots
+from zfcore.analysis.top_activations import decoded
+from zfcore.atlas.sheets import fitted, shown_side
+from zfcore.backend import to_host
+from zfcore.data import data_in_words
+from zfcore.deconvnet import unit_count
+from zfcore.networks import card, names
+from zfcore.ops.clip_filter_rms import rms
+from zfcore.terminal import plural
+
+FORMAT, VERSION = "zfcore atlas", 1
+TOLD_ELSEWHERE = "kind", "name", "seed", "number", "rounding", "F", "M", "K", "S", "P"      # of a layer's fields
+COVER, COVER_SIDE = 8, 64         # units of each layer on the first page, and how wide they are
+WHOLE, WHOLE_A_ROW = 96, 8        # pixels of a whole picture's thumbnail; a sheet has as many rows
+
+
+def network_page(folder, source, layers, called, pages, pictures, notes, data, part, compare=None, bar=None):
+    """Write data/network.js: `pages` are what the layers' pages hold, `pictures` the objects of the picture pages."""
+    model = source.model
+    folder.data("network", {
+        "format": FORMAT, "version": VERSION, "made": time.strftime("%Y-%m-%d"), "zfcore": zfcore.__version__,
+        "name": model.name, "run": str(model.path or ""), "epoch": model.epoch, "input": model.network.input_shape,
+        "data": None if data is None else data_in_words(data), "part": part, "total": source.top.total if source.top else 0,
+        "classes": source.classes, "outputs": len(model.classes), "labelled": source.labels is not None, "shares": shares(source), "errors": errors(model), "notes": notes,
+        "table": table(model.network, dict(zip(layers, called))), "layers": [summary(model.network, name, page) for name, page in zip(layers, pages)],
+        "cover": cover(folder, source, layers, pages, bar), "curves": curves(folder, model),
+        "pictures": [{key: one[key] for key in ("number", "name", "label")} for one in pictures], "compare": compare})
+
+
+def shares(source):
+    """Share that each class has of all pictures; None where they have no classes."""
+    return None if source.labels is None else np.bincount(source.labels, minlength=len(source.classes))/len(source.labels)
+
+
+def notes_of(source, units):
+    """Sentences about what the pages do not show of a network that has looked at pictures, and how to have it."""
+    if source.pictures is None:
+        return []
+    found, counts = [], {layer: unit_count(source.model.network, layer) for layer in units}
+    if few := [f"{len(of)} of {counts[layer]} of {layer}" for layer, of in units.items() if len(of) < counts[layer]]:
+        found.append(f"Not all units have pages: {', '.join(few)}. `--units all` makes pages of all.")
+    if source.labels is None:
+        found.append("The pictures have no classes, so nothing is said of selectivity.")
+    if source.model.start is None:
+        found.append("It is not known with which weights its training began, so the sanity checks lack the untrained network.")
+    if not source.epochs and source.model.data is not None:
+        found.append("How the units came about (figure 4) is not shown, as the run kept no epochs; `python -m train --keep-epochs 1 2 5` keeps some.")
+    if find_spec("sklearn") is None:
+        found.append('There are no maps of units, as scikit-learn is not installed: `pip install "zfcore[atlas]"`, then make the atlas in a new folder.')
+    return found
+
+
+def table(network, called):
+    """The layers as they follow each other, those with pages with their names."""
+    rows, fields = [], network.receptive_fields()
+    for layer, entered, shape, seen in zip(network.layers, network.shapes, network.shapes[1:], fields):
+        count = sum(int(np.prod(one)) for one in layer.parameter_shapes(entered).values())
+        rows.append({"name": layer.name, "kind": type(layer).__name__, "settings": settings(layer), "shape": shape, "parameters": count,
+                     "field": seen and seen[0], "jump": seen and seen[1], "page": called.get(layer.name)})
+    return rows
+
+
+def settings(layer):
+    """Settings of a layer in words, e.g. "7x7, stride 2", and what else it has of its own."""
+    fields = {key: value for key, value in layer.fields().items() if key not in TOLD_ELSEWHERE}
+    words = []
+    if layer.window() is not None and not layer.pixelwise:
+        K, S, P = layer.window()
+        words = [f"{K}x{K}", f"stride {S}", *([f"padding {P}"] if P else [])]
+    if fields.get("groups") == 1:
+        del fields["groups"]
+    return ", ".join([*words, *(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in fields.items())])
+
+
+def summary(network, layer, page):
+    """Line of a layer on the first page."""
+    field, known = network.receptive_fields()[network.index(layer)], [one for one in page["selectivity"] or [] if one is not None]
+    return {"name": layer, "units": page["shown_of"], "shown": len(page["units"]), "dead": int(np.sum(page["dead"])),
+            "dominance": dominance(network[layer]), "selectivity": float(np.median(known)) if known else None,
+            "field": field and field[0], "whole": page["whole"]}
+
+
+def dominance(layer):
+    """max/median of the filters' RMS (section 4.1); None for a layer without filters."""
+    if not layer.has_filters:
+        return None
+    sizes = rms(to_host(layer.parameters["w"]))
+    return float(sizes.max()/max(np.median(sizes), np.finfo(float).tiny))
+
+
+def errors(model):
+    """Errors in % on its validation part: of a network that comes along by its card, else as training measured them at the end of the
+    epoch that it is from; None where they are not known."""
+    top5 = len(model.classes) > 5
+    if str(model.path) in names():
+        found = card(str(model.path))["validation"]["centre"]
+        return {"top1": 100*found["top1"], "top5": 100*found["top5"] if top5 else None, "on": f"{found['count']} {found['of']}"}
+    epochs = list(model.history.get("epoch", []))
+    if model.epoch not in epochs:
+        return None
+    top1, of_five = (100*model.history[column][epochs.index(model.epoch)] for column in ("val_error", "val_error_top5"))
+    return {"top1": top1, "top5": of_five if top5 else None, "on": f"the validation part, after epoch {model.epoch}"}
+
+
+def curves(folder, model):
+    """The learning curves as a picture; None where they are not known."""
+    if not model.history:
+        return None
+    plots.save(plots.learning_curves(model.history), folder.path/"curves.svg")
+    last = model.history["val_error"][-1]
+    return {"file": "curves.svg", "alt": f"loss and error over {plural(len(model.history['epoch']), 'epoch')}; the validation error ends at {100*last:.1f} %"}
+
+
+# ------------------------------------------------------------------------------------------------------------------ pictures
+def cover(folder, source, layers, pages, bar=None):
+    """Strips of the first page: of each layer some units that fire, those first that are for one class, else the strongest."""
+    strips, chosen = [], {}
+    for layer, page in zip(layers, pages):
+        score = np.array([-np.inf if one is None else one for one in page["selectivity"] or page["strength"]], float)
+        score[np.array(page["dead"], bool)] = -np.inf
+        at = [k for k in np.argsort(-np.nan_to_num(score, nan=-np.inf), kind="stable")[:COVER] if not page["dead"][k]]
+        units = np.array(page["units"])[at].astype(np.int64)
+        strip = np.full((COVER, COVER_SIDE, COVER_SIDE, 3), 128, np.uint8)
+        if len(units):
+            views = source.views(source.top.first(1, layer), layer, units, bar)
+            tiles = np.stack([plots.signed_tiles(of_unit)[0] for of_unit in views.projections])
+            strip[:len(units)] = padded(fitted(tiles, COVER_SIDE))
+        strips.append(strip)
+        chosen[layer] = units.tolist()
+    if not strips:
+        return None
+    return {"file": folder.sheet("cover", np.concatenate(strips), COVER, lossless=False), "side": COVER_SIDE, "columns": COVER, "units": chosen}
+
+
+def padded(tiles):
+    """Tiles (n,side,side,3) in the middle of squares of COVER_SIDE pixels, mid-grey around them."""
+    rim = COVER_SIDE - tiles.shape[1]
+    return np.pad(tiles, ((0, 0), (rim//2, rim - rim//2), (rim//2, rim - rim//2), (0, 0)), constant_values=128)
+
+
+def whole_pictures(folder, source, pages, bar=None):
+    """Write data/whole.js and thumbnails of the pictures in which a unit sees a part, as the network sees them: the centre crop."""
+    named = sorted({int(n) for page in pages for of_unit in page["pictures"] for n in of_unit if n >= 0})
+    shown = sorted({int(n) for page in pages if not page["whole"] for of_unit in page["pictures"] for n in of_unit if n >= 0})
+    if source.pictures is None:
+        shown = []
+    margin, crop, files = (source.model.size - source.model.crop)//2, source.model.crop, []
+    for number, at in enumerate(range(0, len(shown), WHOLE_A_ROW**2)):
+        numbers = np.array(shown[at:at + WHOLE_A_ROW**2])
+        whole = decoded(source.pictures, numbers)[:, margin:margin + crop, margin:margin + crop]
+        files.append(folder.sheet(f"whole-{number:03}", fitted(whole, WHOLE), WHOLE_A_ROW, lossless=False))
+        if bar is not None:
+            bar.update(len(numbers))
+    folder.data("whole", {"side": shown_side(crop, WHOLE), "columns": WHOLE_A_ROW, "rows": WHOLE_A_ROW, "files": files,
+                          "place": {n: k for k, n in enumerate(shown)}, "names": {n: source.name_of(n) for n in named},
+                          "labels": {} if source.labels is None else {n: int(source.labels[n]) for n in named}})

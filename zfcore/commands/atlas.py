@@ -1,0 +1,145 @@
+"""Floor 7: `zfcore atlas`: a network as a folder of pages, to walk through in a browser."""
+from pathlib import Path
+
+import numpy as np
+
+from zfcore import atlas, check, trained
+from zfcore.analysis import top_activations as top
+from zfcore.analysis.evolution import kept_epochs
+from zfcore.analysis.matching import matching
+from zfcore.atlas.layer_page import K
+from zfcore.atlas.serve import serve
+from zfcore.atlas.source import Looked, kept_source
+from zfcore.commands.common import SHARED, UNITS, chosen, chosen_units, open_model, open_pictures, option
+from zfcore.files import folder_made, inside
+from zfcore.networks import home_of
+from zfcore.terminal import Bar, printable, say
+
+HELP = "walk through a network in a browser: its units, what excites them, how they are connected"
+GOES_ON = True
+OPTIONS = [
+    *[(flags, keywords) for flags, keywords in SHARED if flags[0] not in ("--format", "--output")],
+    option("--output", help="folder to write (default: RUN/figures/atlas)"),
+    option("--layers", nargs="+", help="those that have pages (default: all with weights)"),
+    option("--units", default="random:1000", help=UNITS),
+    option("--pictures", metavar="NUMBERS", help="pictures of the data with pages of their own: all, random:N, FIRST:LAST+1 or 3,5,7 "
+                                                 "(default: the first of each class, up to 12)"),
+    option("--beside", metavar="RUN", help="compare with another network: each unit beside the one there that answers most like it"),
+    option("--limit-per-class", type=check.whole_number(0, 2**31), default=0, help="look at only so many pictures of each class, 0 for all"),
+    option("--serve", action="store_true", help="then answer, at an address of this machine, about pictures that are dropped on the page"),
+    option("--port", type=check.whole_number(0, 65535), default=0, help="of that address (default: any that is free)"),
+]
+STRONGEST = 100                   # pictures of each unit whose classes are counted, at most
+PICTURES = 12                     # with pages of their own
+
+
+def work(args):
+    """Run the command."""
+    model = open_model(args)
+    layers = args.layers or [layer.name for layer in model.network.weighted]
+    units = {layer: chosen_units(args.units, model.network, layer, args.seed) for layer in layers}
+    output = Path(args.output) if args.output else inside(home_of(args.run), "figures/atlas")
+    pictures, why = pictures_or_reason(args, model)
+    if pictures is None:
+        folder = from_kept(args, model, units, output, why)
+    else:
+        folder = from_pictures(args, model, pictures, units, output)
+    say(f"{printable(folder/'index.html')}      open it in a browser")
+    if args.serve:
+        serve(folder, model, list(units), args.port)
+
+
+def pictures_or_reason(args, model):
+    """(the Pictures to look at, ""), or (None, the sentence that says why there are none) of a network whose own are gone."""
+    try:
+        return open_pictures(args, model), ""
+    except check.Expected as error:
+        if args.data is not None or args.part != "val":
+            raise
+        return None, str(error)
+
+
+# -------------------------------------------------------------------------------------------------------------- with pictures
+def from_pictures(args, model, pictures, units, output):
+    """The folder of the atlas of a network with its pictures, whole."""
+    k, numbers, epochs, beside = strongest_counted(pictures), chosen_pictures(args, pictures), epochs_of(args, model), opened_beside(args, model)
+    asked = [{layer: of.tolist() for layer, of in units.items()}, numbers.tolist(), list(epochs), args.seed, args.part]
+    if beside:
+        asked.append(top.fingerprint(*beside, 1, args.batch_size))
+    mark = atlas.fingerprint(top.fingerprint(model, pictures, k, args.batch_size), *asked)
+    folder = atlas.place(output, mark)
+    if atlas.is_complete(folder):
+        return folder
+    with folder_made(folder/"kept") as kept:
+        passes = strongest(args, model, pictures, units, k, kept/"strongest.h5", "strongest pictures")
+        growing = {epoch: (then, strongest(args, then, pictures, units, 1, kept/f"epoch_{epoch:04}.h5", f"epoch {epoch}"))
+                   for epoch, then in epochs.items()}
+        source = Looked(model, pictures, passes, growing, args.seed)
+        other = beside and compared(args, source, *beside, units, kept/"beside.h5")
+        atlas.make(folder, mark, source, units, numbers, data=args.data or model.data or "", part=args.part, other=other)
+    return folder
+
+
+def opened_beside(args, model):
+    """(the network of --beside, the same pictures as it sees them); None without."""
+    if args.beside is None:
+        return None
+    other = trained.open(args.beside, args.device, args.precision)
+    return other, open_pictures(args, other, args.data or model.data or "")
+
+
+def compared(args, source, other, pictures, units, file):
+    """(the other network with its own strongest pictures, how its units match), over the layers that both have."""
+    shared = [layer for layer in units if layer in [each.name for each in other.network.weighted]]
+    if not shared:
+        raise check.Expected("--beside", f"a network with some of the layers {', '.join(units)}", ", ".join(each.name for each in other.network.weighted))
+    passes = strongest(args, other, pictures, shared, 1, file, "the other network's")
+    with Bar(len(pictures), "picture", "answers of both") as bar:
+        found = matching(source.model, source.pictures, other, pictures, shared, batch_size=args.batch_size, bar=bar)
+    return Looked(other, pictures, passes), found
+
+
+def strongest(args, model, pictures, units, k, file, what):
+    with Bar(len(pictures), "picture", what) as bar:
+        return top.top_activations(model, pictures, list(units), k, batch_size=args.batch_size, file=file, bar=bar)
+
+
+def strongest_counted(pictures):
+    """Number of pictures of each unit whose classes are counted: as many as a class has, so that a unit for one class could have
+    that alone; at least those that are shown, at most STRONGEST."""
+    of_class = len(pictures)//max(len(pictures.dataset.classes), 1)
+    return min(max(of_class, K), STRONGEST, len(pictures))
+
+
+def chosen_pictures(args, pictures):
+    """Numbers of the pictures that have pages."""
+    if args.pictures is not None:
+        return chosen("--pictures", args.pictures, len(pictures), f"there are 0 to {len(pictures) - 1}", args.seed, 0)
+    labels = np.asarray(pictures.dataset.labels)
+    first = np.unique(labels, return_index=True)[1] if len(pictures.dataset.classes) and labels.ndim == 1 else np.arange(len(pictures))
+    return np.sort(first[:PICTURES])
+
+
+def epochs_of(args, model):
+    """{epoch: the network then} of the epochs that the run kept, {} where it kept none."""
+    try:
+        files = kept_epochs(args.run)
+    except check.Expected:
+        return {}
+    return {epoch: trained.open(file, args.device, args.precision) for epoch, file in files.items()}
+
+
+# ----------------------------------------------------------------------------------------------------------- without pictures
+def from_kept(args, model, units, output, why):
+    """An atlas of what an earlier pass kept, where the pictures are gone; of the network alone where there is nothing."""
+    source = kept_source(model, inside(home_of(args.run), "figures/top_activations"), list(units), args.seed)
+    units = {layer: np.intersect1d(of, source.of_layer[layer].units) for layer, of in units.items() if layer in source.of_layer}
+    mark = atlas.fingerprint(source.fingerprint, {layer: of.tolist() for layer, of in units.items()}, args.seed)
+    folder = atlas.place(output, mark)
+    if not atlas.is_complete(folder):
+        notes = [f"Its pictures are not to be had ({why}); `--data FOLDER` names others. What is here was kept by `zfcore top-activations`, "
+                 f"without classes, sanity checks, growth and pages of pictures." if units else
+                 f"What its units see is not shown, as there are no pictures ({why}); `--data FOLDER` names some."]
+        with folder_made(folder):
+            atlas.make(folder, mark, source, units, notes=notes)
+    return folder
