@@ -76,6 +76,7 @@ COMMANDS = {
     "table6": Command("train.transfer", f"table6 {TRANSFER} voc --no-scratch"),
     "table7": Command("train.transfer", f"table7 {TRANSFER} 101_ObjectCategories --train 2 --folds 1 --layers 2"),
     "duplicates": Command("train.transfer", f"duplicates {TRANSFER} 101_ObjectCategories"),
+    "reproduce": Command("train.reproduce", "fig3 --run run --output out --workers 0 --device cpu"),
     "pack": Command("train.pack", "pictures out.h5 --size 16 --workers 1"),
     "reference": Command("train.reference", "drawn --output out", (("train.reference", "train_to_the_end"), ("train.reference", "write"))),
     "top-activations": Command("zfcore.__main__", f"top-activations {LOOK} --layers conv1 --units 0:2 --k 1"),

@@ -17,7 +17,7 @@ import zfcore
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT/"README.md", *sorted(ROOT.glob("*/README.md")), *sorted((ROOT/".github").glob("*.md"))]
 COMMANDS = {name: f"{name}.__main__" for name in ("zfcore", "train", "bench")} | {
-    name: name for name in ("train.evaluate", "train.predict", "train.pack", "train.reference", "train.ablation", "train.transfer")}
+    name: name for name in ("train.evaluate", "train.predict", "train.pack", "train.reference", "train.ablation", "train.transfer", "train.reproduce")}
 STAND_INS = {"NAME": "drawn", "COMMAND": "sanity-checks"}
 
 every = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -167,6 +167,13 @@ class Ablation:
             warn(f"{printable(run.folder)}: {error}")
 
 
+    def write(self, table, runs, lines, judgements):
+        """Write what `looked_at` gave as TABLE.md, .csv and .png. Returns the Markdown."""
+        with self.folder.locked(wait=True):                              # who else is at it writes the same
+            return write(self.folder.path, table, lines, judgements, self.looks, OF,
+                         protocol(self.scale.words, runs, self.pictures, self.crops))
+
+
 def asked_again(lines, judgements, scale):
     """The models of which more seeds may decide a claim that is undecided; more of an ensemble are none."""
     rows = {line.row.model for line in lines if isinstance(line.row, Row)}
@@ -242,9 +249,7 @@ def main(arguments=None):
     except (KeyboardInterrupt, Stop) as stopped:
         say(f"stopped; the same command goes on, and with --collect it shows what is there: {printable(output)}")
         sys.exit(status_of(stopped))
-    with study.folder.locked(wait=True):                                 # who else is at it writes the same
-        text = write(output, args.table, lines, claims, study.looks, OF, protocol(study.scale.words, runs, study.pictures, args.crops))
-    say(text, printable(f"{output/args.table}.md, .csv, .png"))
+    say(study.write(args.table, runs, lines, claims), printable(f"{output/args.table}.md, .csv, .png"))
     if all(run.failure for run in runs):
         raise check.Expected(output, "a network that could be trained",
                              f"{len(runs)} that failed, the first by: {runs[0].failure}")

@@ -199,7 +199,7 @@ SCRATCH = "scratch", "", 0, 0                                     # what the key
 
 def caltech_accuracy(args):
     """Tables 4 and 5, figure 9: the new softmax on the topmost layer of the run and of the untrained network, and networks from
-    random weights."""
+    random weights. Returns the finished Folds."""
     table, study = TABLES[args.table], Folds(args)
     if study.title in TREES and study.title != table.tree and not args.train:
         raise check.Expected(args.table, f"{table.title} ({table.tree})", study.title,
@@ -219,11 +219,12 @@ def caltech_accuracy(args):
         study.work([("softmax", network, top, 0, n, fold) for n in train for fold in range(args.folds) for network in NETWORKS],
                    write)
         study.work([(*SCRATCH, n, fold) for fold in range(min(args.folds, args.scratch_folds)) for n in trained], write)
+    return study
 
 
 def caltech_layers(args):
     """Table 7: an SVM and a softmax on the features of each layer of the run and of the untrained network, and an SVM, by which
-    the paper's claim is judged, on equally many random projections of each."""
+    the paper's claim is judged, on equally many random projections of each. Returns the finished Folds."""
     study = Folds(args)
     layers = sorted(set(args.layers or study.layers))
     for layer in layers:
@@ -237,6 +238,7 @@ def caltech_layers(args):
         study.work([(kind, network, layer, reduced, n, fold) for fold in range(args.folds) for layer in layers
                     for kind, reduced in classifiers for network in NETWORKS],
                    lambda: write_layers(study, layers, n, classifiers))
+    return study
 
 
 # --------------------------------------------------------------------------------------------- what is written of them

@@ -6,7 +6,7 @@ import sys
 from zfcore.commands import COMMANDS, TOOLS
 from zfcore.terminal import say
 
-TRAINING = {"train": "train.__main__", **{name: f"train.{name}" for name in ("evaluate", "predict", "ablation", "transfer", "pack")}}
+TRAINING = {"train": "train.__main__", **{name: f"train.{name}" for name in ("evaluate", "predict", "ablation", "transfer", "reproduce", "pack")}}
 
 
 def main(words=None):

@@ -102,7 +102,7 @@ class VOC(TransferStudy):
 
 
 def voc_precision(args):
-    """Table 6."""
+    """Table 6. Returns (the VOC, its Scores by the ways of WAYS)."""
     study = VOC(args)
     study.begin(train_part=args.train_part, score_part=args.score_part, scratch_epochs=args.scratch_epochs)
     with study.folder.locked():
@@ -116,6 +116,7 @@ def voc_precision(args):
         if args.scratch is not False:
             found["scratch"] = study.kept("scratch", study.train_network)
             write_precisions(study, found, seconds)
+    return study, found
 
 
 # --------------------------------------------------------------------------------------------- what is written of it

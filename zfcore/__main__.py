@@ -48,24 +48,29 @@ def parser():
     return p
 
 
-def work(command, args):
+def work(command, args, say=say):
     """Run a command: what it finds is saved and drawn as it comes, what belongs together is drawn at the end. Results that are there
-    already, of other pictures or options, stay: new ones get a number."""
-    found, highest, closing = [], 1, getattr(command, "closing", None)
+    already, of other pictures or options, stay: new ones get a number. What is to be said goes to `say`. Returns the files of the
+    results, and those of the figures."""
+    found, files, figures, highest, closing = [], [], [], 1, getattr(command, "closing", None)
     with ExitStack() as args.left:
         for asked, result in command.run(args):
             file, number = results.keep(asked, result)
             if number > 1:
                 say(f"{printable(asked)} holds another result, which stays; this one is {file.name}")
             highest = max(highest, number)
+            files.append(file)
             if command.TOGETHER or closing:                  # else it goes: all units of a layer would fill the memory
                 found.append(result)
             if not command.TOGETHER:
-                say(command.draw(result, file.with_suffix(f".{args.format}")))
+                figures.append(file.with_suffix(f".{args.format}"))
+                say(command.draw(result, figures[-1]))
     if command.TOGETHER:
-        say(command.draw(found, numbered(file.with_name(f"{command.TOGETHER}.{args.format}"), highest)))
+        figures.append(numbered(file.with_name(f"{command.TOGETHER}.{args.format}"), highest))
+        say(command.draw(found, figures[-1]))
     if closing:
         say(closing(args, found))
+    return files, [figure for figure in figures if figure.is_file()]
 
 
 def redraw(args):

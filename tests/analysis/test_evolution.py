@@ -13,7 +13,7 @@ from zfcore.analysis.evolution import Evolution, cosine, evolution, kept_epochs,
 from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
-from zfcore.deconvnet import project
+from zfcore.deconvnet import project, unit_count
 from zfcore.plots import LABEL, LINE, MARGIN
 from zfcore.trained import Trained
 
@@ -85,6 +85,16 @@ def test_one_filter_that_changes_counts_as_one_unit_of_its_layer():
     distance = 1 - (one*other).sum()/np.sqrt((one**2).sum()*(other**2).sum())
     assert distance > 0.1 and found.change["conv1"][0] == pytest.approx(distance/6, rel=1e-4)
     assert found.moved["conv1"][0] == pytest.approx(1/6)
+
+
+def test_the_change_of_a_layer_is_the_mean_of_its_units_that_fire():
+    found = grown(small(), small(seed=1), small(seed=2))
+    for layer in UNITS:
+        changes = found.changes[layer]
+        assert changes.shape == (2, unit_count(small(), layer))
+        np.testing.assert_allclose(found.change[layer], np.nanmean(changes, axis=1))
+        np.testing.assert_array_equal(np.isnan(changes).mean(axis=1), found.dead[layer][1:])
+    assert grown(small()).changes is None
 
 
 def test_a_unit_that_did_not_fire_there_has_changed_entirely():

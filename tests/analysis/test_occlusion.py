@@ -9,8 +9,8 @@ from PIL import Image
 
 from zfcore import fusion, plots, results
 from zfcore.__main__ import main
-from zfcore.analysis.occlusion import (Occlusion, check_square, correlation_with_projection, drop_form, fall_inside_box, fall_inside_other_boxes,
-                                       occlusion)
+from zfcore.analysis.occlusion import (Occlusion, check_square, correlation_with_other_projections, correlation_with_projection, drop_form,
+                                       fall_inside_box, fall_inside_other_boxes, occlusion)
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
 from zfcore.data.synthetic import CLASSES as DRAWN
@@ -295,6 +295,8 @@ def test_a_map_falls_where_its_projection_lies_and_not_where_another_lies():
     assert correlation_with_projection(replace(found, projections=signed)) == pytest.approx(1, abs=1e-6)
     constant = replace(found, projections=np.zeros_like(found.projections))
     assert np.isnan(correlation_with_projection(constant))
+    three = correlation_with_other_projections([found, shifted, constant])               # each with the one before it
+    assert np.isnan(three[0]) and three[1] == pytest.approx(1, abs=1e-6) and three[2] == correlation_with_projection(shifted)
 
 
 def test_the_drop_form_is_the_mean_fall_over_the_squares_that_cover_a_pixel():

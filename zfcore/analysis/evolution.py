@@ -50,11 +50,13 @@ class Evolution:
     total         pictures in the data set
     unrelated     {layer: (1,) float64}           the scale of `change`: 1 - cosine between the strongest projections of units that
                                                   have nothing to do with each other, at the last epoch; or None
-    classes       {layer: (U,) texts}             the units' classes, of the last layer, where the caller knows them; or None"""
+    classes       {layer: (U,) texts}             the units' classes, of the last layer, where the caller knows them; or None
+    changes       {layer: (E-1,D) float64}        `change` of each of a layer's D units, NaN where it does not fire at the later
+                                                  epoch; or None"""
     FORM = {"epochs": "int64 E 0..", "units": "{layer} int64 U 0..", "projections": "{layer} float32 U E f f 3 finite",
             "values": "{layer} float32 U E finite", "pictures": "{layer} int64 U E -1..", "moved": "{layer} float64 E-1",
             "change": "{layer} float64 E-1", "dead": "{layer} float64 E 0..1", "total": "int 1..",
-            "unrelated": "{unrelated?} float64 1", "classes": "{classes?} text U"}
+            "unrelated": "{unrelated?} float64 1", "classes": "{classes?} text U", "changes": "{changes?} float64 E-1 D"}
     epochs: NDArray[np.int64]
     units: dict[str, NDArray[np.int64]]
     projections: dict[str, NDArray[np.float32]]
@@ -66,6 +68,7 @@ class Evolution:
     total: int
     unrelated: dict[str, NDArray[np.float64]] | None = None
     classes: dict[str, NDArray[np.str_]] | None = None
+    changes: dict[str, NDArray[np.float64]] | None = None
 
 
 def kept_epochs(run: FilePath, wanted: Collection[int] | None = None) -> dict[int, Path]:
@@ -98,7 +101,7 @@ def evolution(models: Iterable[Trained], pictures: Pictures, layers: Sequence[st
 
     Raises Expected for a layer or a unit that there is not, an empty data set, and where there are no models."""
     strips, epochs = {layer: [] for layer in layers}, []
-    moved, change, dead = ({layer: [] for layer in layers} for _ in range(3))
+    moved, changes, dead = ({layer: [] for layer in layers} for _ in range(3))
     model = top = None
     for now in models:
         earlier, before, model = model, top, now
@@ -111,14 +114,16 @@ def evolution(models: Iterable[Trained], pictures: Pictures, layers: Sequence[st
             dead[layer].append(top.dead(layer).mean())
             if earlier is not None:
                 moved[layer].append(_moved(before, top, layer))
-                change[layer].append(_change(earlier, model, pictures, top, layer, bar))
+                changes[layer].append(_changes(earlier, model, pictures, top, layer, bar))
     check.positive("epochs", len(epochs))
     joined = {name: {layer: np.concatenate([getattr(views, name) for views in strips[layer]], axis=1) for layer in layers}
               for name in ("projections", "values", "pictures")}
     numbers = {name: {layer: np.array(row, np.float64) for layer, row in rows.items()}
-               for name, rows in (("moved", moved), ("change", change), ("dead", dead))}
+               for name, rows in (("moved", moved), ("dead", dead))}
+    change = {layer: np.array([_mean(of_step) for of_step in rows], np.float64) for layer, rows in changes.items()}
     unrelated = {layer: np.array([_between_units(model, pictures, top, layer, bar)]) for layer in layers}
-    return Evolution(np.array(epochs, np.int64), units, **joined, **numbers, total=len(pictures), unrelated=unrelated)
+    return Evolution(np.array(epochs, np.int64), units, **joined, **numbers, change=change, total=len(pictures), unrelated=unrelated,
+                     changes={layer: np.array(rows) for layer, rows in changes.items()} if len(epochs) > 1 else None)
 
 
 def _moved(before, top, layer):
@@ -127,16 +132,23 @@ def _moved(before, top, layer):
     return (now != then)[now >= 0].mean() if (now >= 0).any() else np.nan
 
 
-def _change(earlier, model, pictures, top, layer, bar):
-    """Mean over the units that fire of 1 - cosine between the projections by both networks from the place in `top`."""
-    fires, distances = np.flatnonzero(~top.dead(layer)), []
+def _changes(earlier, model, pictures, top, layer, bar):
+    """(D,) of each unit 1 - cosine between the projections by both networks from the place in `top`; NaN where it does not fire."""
+    dead = top.dead(layer)
+    fires, distances = np.flatnonzero(~dead), np.full(len(dead), np.nan)
     for at in range(0, len(fires), PIECE):
         units = fires[at:at + PIECE]
         one, other = (unit_views(of, pictures, top, layer, units, bar=bar).projections[:, 0] for of in (earlier, model))
-        distances.append(1 - cosine(one, other))
+        distances[units] = 1 - cosine(one, other)
     if bar is not None:
-        bar.update(2*int(top.dead(layer).sum()))
-    return np.concatenate(distances).mean() if distances else np.nan
+        bar.update(2*int(dead.sum()))
+    return distances
+
+
+def _mean(distances):
+    """Mean of those that are numbers, NaN without any."""
+    known = distances[~np.isnan(distances)]
+    return known.mean() if len(known) else np.nan
 
 
 def _between_units(model, pictures, top, layer, bar):

@@ -412,3 +412,11 @@ def correlation_with_projection(found):
     fall, hidden = (each - each.mean(axis=(1, 2), keepdims=True) for each in (fall, hidden))
     with np.errstate(invalid="ignore", divide="ignore"):
         return (fall*hidden).sum(axis=(1, 2))/np.sqrt((fall**2).sum(axis=(1, 2))*(hidden**2).sum(axis=(1, 2)))
+
+
+def correlation_with_other_projections(occlusions):
+    """(n,): of the n pictures in a list of Occlusions the same with the projection of the one before, n > 1: the control of
+    `correlation_with_projection`, as projections too lie near the middle."""
+    turned = iter(np.roll(np.concatenate([one.projections for one in occlusions]), 1, axis=0))
+    return np.concatenate([correlation_with_projection(replace(one, projections=np.stack([next(turned) for _ in one.projections])))
+                           for one in occlusions])

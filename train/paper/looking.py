@@ -1,0 +1,357 @@
+"""Figures 2 and 4 to 8, table 1 and this project's sanity checks: what the commands of `python -m zfcore` find, judged."""
+import numpy as np
+
+from train.paper.outcome import VERDICTS, Number, Outcome, Picture, jackknife, number, of_two_groups, paired
+from train.paper.setting import Item
+from zfcore.analysis import correspondence as alike
+from zfcore.analysis import evolution as growing
+from zfcore.analysis import invariance as moved
+from zfcore.analysis import occlusion as occluding
+from zfcore.analysis import sanity_checks as checks
+from zfcore.analysis import top_activations as top
+from zfcore.check import Expected
+from zfcore.data.landmarks import read_landmarks
+from zfcore.terminal import Bar
+
+FACE = "dog face"                 # the drawn class whose parts are hidden in table 1
+NO_BOXES = "needs the objects' boxes, which only drawn pictures tell: --data drawn:objects"
+NO_START = "The run does not say how its weights were drawn, so the untrained network, the control, is not there."
+
+
+def shown(figures, words, most=2):
+    """Pictures of an item's first figures, the last of which says how many there are."""
+    more = f" The first {most} of {len(figures)}; the others lie beside them." if len(figures) > most else ""
+    return tuple(Picture(path.name, words + more*(k == min(most, len(figures)) - 1)) for k, path in enumerate(figures[:most]))
+
+
+# ------------------------------------------------------------------------------------------------------------- figure 2
+def strongest(setting):
+    """Figure 2: a pass each with the run and the untrained network, the control; then the units' pictures and projections."""
+    model, layers = setting.model, [layer.name for layer in setting.model.network.convolutions]
+    units = setting.of("random:12", "random:24", "random:48")
+    k = min(9, len(setting.pictures))
+    views, figures = setting.look("fig2", "top-activations", "--layers", *layers, f"--units={units}", f"--k={k}")
+    numbers = [] if len(setting.pictures.dataset.classes) < 2 else of_one_class(setting, layers, k)
+    numbers += [paired(f"{of.layer}: the projections of a map are more alike than those of two maps", grouping(of), "cosine",
+                       "strong grouping within each map", "units, less the next unit's projections")
+                for of in views[1:]]                                      # layer 1's projections are its filters
+    words = "left projections of each unit's nine strongest activations (mid-grey is zero), right the patches of the pictures."
+    how = (f"The {k} strongest pictures of every unit, one activation a picture. Likeness: cosines between the projections of "
+           f"{units.removeprefix('random:')} random units of a layer, pixel by pixel, which see no likeness that is shifted or "
+           "turned. Of one class: over all units that fire.")
+    return Outcome("fig2", tuple(numbers), tuple(Picture(path.name, f"{path.stem}: {words}") for path in figures),
+                   f"{setting.about()} {how}", took={"pictures": len(setting.pictures)*(2 if model.start is not None else 1)})
+
+
+def of_one_class(setting, layers, k):
+    """Numbers of what share of a unit's strongest pictures is of their commonest class, layer by layer."""
+    model, labels = setting.model, setting.pictures.dataset.labels
+    models = {"run": model, **({"untrained": model.untrained()} if model.start is not None else {})}
+    found = {}
+    for name, of in models.items():
+        file = top.pass_file(setting.folder("fig2")/f"of_one_class_{name}.h5", of, setting.pictures, layers, k)
+        with Bar(len(setting.pictures), "picture", f"fig2, {name}") as bar:
+            passed = top.top_activations(of, setting.pictures, layers, k, file=file, bar=bar)
+        found[name] = {layer: commonest(passed.pictures[layer], labels) for layer in layers}
+    last, second = layers[-1], layers[min(1, len(layers) - 1)]
+    of_last, of_second = 100*found["run"][last], 100*found["run"][second]
+    numbers = [number(f"{layer}: of a unit's nine strongest pictures those of one class", 100*shares, "%", of="units")
+               for layer, shares in found["run"].items()]
+    if last != second:
+        numbers.append(of_two_groups(f"{last} is more class-specific than {second}", of_last, of_second, "points",
+                                     "layer 2: corners, edges; layer 4: class-specific; layer 5: whole objects"))
+    if "untrained" in found:
+        before = 100*found["untrained"][last]
+        numbers.append(number(f"{last}, untrained (control): those of one class", before, "%", of="units"))
+        numbers.append(paired(f"{last} is more class-specific than before training", of_last - before, "points",
+                              of="units, the same unit before its first step"))
+    return numbers
+
+
+def commonest(pictures, labels):
+    """(U,) of pictures (U,k) the share that the commonest class has, NaN where fewer than two are there."""
+    shares = np.full(len(pictures), np.nan)
+    for u, of_unit in enumerate(pictures):
+        there = labels[of_unit[of_unit >= 0]]
+        if len(there) > 1:
+            shares[u] = np.bincount(there).max()/len(there)
+    return shares
+
+
+def grouping(views):
+    """(U,) of UnitViews: mean cosine between two of a unit's projections, less that between one of its and one of the next
+    unit's; NaN of units that fewer than two pictures make fire."""
+    there, found = views.pictures >= 0, np.full(len(views.units), np.nan)
+    flat = views.projections.reshape(*there.shape, -1).astype(np.float64)
+    flat /= np.maximum(np.linalg.norm(flat, axis=2, keepdims=True), np.finfo(float).tiny)
+    fire = np.flatnonzero(there.sum(axis=1) > 1)
+    for u, following in zip(fire, np.roll(fire, -1)):
+        one, other = flat[u][there[u]], flat[following][there[following]]
+        if u != following:
+            found[u] = (one @ one.T)[~np.eye(len(one), dtype=bool)].mean() - (one @ other.T).mean()
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------- figure 4
+def no_epochs(setting):
+    try:
+        kept = growing.kept_epochs(setting.run)
+    except Expected as sentence:
+        return str(sentence)
+    return "" if len(kept) > 1 else f"Kept is epoch {min(kept)} alone; python -m train --keep-epochs 1 2 5 keeps more."
+
+
+def evolving(setting):
+    """Figure 4, and how far each layer still goes in the middle of training."""
+    per_class = setting.of(20, 100, 0)
+    (found,), figures = setting.look("fig4", "evolution", "--units=random:4", f"--limit-per-class={per_class}")
+    epochs, layers = found.epochs.tolist(), list(found.units)
+    step = min(range(len(epochs) - 1), key=lambda k: abs(epochs[k] - epochs[-1]/4))
+    span = f"from epoch {epochs[step]} to {epochs[step + 1]} of {epochs[-1]}"
+    change, first = {layer: found.changes[layer][step] for layer in layers}, layers[0]
+    numbers = [number(f"{layer}: change of its projections {span}", change[layer], "1 - cosine", of="units") for layer in layers]
+    numbers += [of_two_groups(f"{layer} still changes more than {first} {span}", change[layer], change[first], "1 - cosine",
+                              "layers 1, 2 settle in a few epochs, 4, 5 only after 40 to 50 of 70") for layer in layers[1:]]
+    numbers += [number(f"{layer} (control): between units that have nothing to do with each other", found.unrelated[layer],
+                       "1 - cosine") for layer in (first, layers[-1])]
+    looked = f", {per_class} pictures of each class" if per_class else ""
+    return Outcome("fig4", tuple(numbers), shown(figures, "The strongest projection of a unit after the kept epochs; below, how "
+                                                          "much projections change from one to the next."),
+                   f"{setting.about()} Here the training part, as in the paper{looked}. All units that fire; the step of the kept "
+                   "epochs that begins nearest to a quarter of the training is judged.", took={"pictures": found.total*len(epochs)})
+
+
+# ------------------------------------------------------------------------------------------------------------- figure 5
+def moving(setting):
+    """Figure 5, beside the untrained network."""
+    count = setting.of(8, 50, 200)
+    against = ["--against=untrained"] if setting.model.start is not None else []
+    found, figures = setting.look("fig5", "invariance", f"--pictures=random:{min(count, len(setting.pictures))}", *against)
+    tables = [moved.columns(one) for one in found]
+    layers, table, numbers = found[0].layers.tolist(), tables[0], []
+    low, high = layers[0], layers[-1]
+    for series, words in (("translation", "shift"), ("scale", "zoom")):
+        rise = {layer: 100*table[series][f"{layer} early rise"] for layer in (low, high)}
+        printed = {low: "about half its plateau within 8 of 63 pixels"} if series == "translation" else {}
+        numbers += [number(f"{layer}: of its largest distance after an eighth of the {words}", rise[layer], "%",
+                           printed.get(layer, "")) for layer in rise]
+        if low != high:
+            numbers.append(paired(f"{low} leaves a picture sooner than {high}: {words}", rise[low] - rise[high], "points",
+                                  "layer 1 abruptly, layer 7 quasi-linearly"))
+        if against:
+            before = 100*tables[1][series][f"{high} early rise"]
+            numbers.append(number(f"{high}, untrained (control): after an eighth of the {words}", before, "%"))
+            numbers.append(paired(f"that {high} goes so gradually was learned: {words}", before - rise[high], "points"))
+    kept = {series: 100*of["consistency"] for series, of in table.items()}
+    words = {"translation": "shifts", "scale": "zooms", "rotation": "turns"}
+    numbers += [number(f"the same class at this share of the {words[series]}", kept[series], "%") for series in words]
+    numbers += [paired(f"the class is more stable to {words[series]} than to turns", kept[series] - kept["rotation"], "points",
+                       "stable to shifts and zooms, not to turns") for series in ("translation", "scale")]
+    words = f"pictures shifted, enlarged and turned; how far that takes {low} and {high} from the picture, and P(true class)."
+    whose = "The run", "Untrained, the control"
+    return Outcome("fig5", tuple(numbers), tuple(Picture(path.name, f"{of}: {words}") for of, path in zip(whose, figures)),
+                   f"{setting.about()} {len(found[0].labels)} random pictures, 127 or 128 steps of each series; distances relative "
+                   "to the clean picture's features." + ("" if against else " " + NO_START),
+                   took={"pictures": sum(len(one.labels)*sum(map(len, one.steps.values())) for one in found)})
+
+
+# ------------------------------------------------------------------------------------------------------------- figure 7
+def hiding(setting):
+    """Figure 7: where P falls and where the strongest map's sum does, beside other pictures' boxes and projections."""
+    count = min(setting.of(24, 60, 200), len(setting.pictures))
+    found, figures = setting.look("fig7", "occlusion", f"--pictures=random:{count}")
+    clean, lowest, lost, follows = (np.concatenate(each) for each in zip(*(
+        (one.clean_probabilities, one.probabilities.min(axis=(1, 2)),
+         (one.most_probable != one.clean_classes[:, None, None]).mean(axis=(1, 2)),
+         occluding.correlation_with_projection(one)) for one in found)))
+    others = occluding.correlation_with_other_projections(found) if count > 1 else np.full(count, np.nan)
+    numbers = [number("P(true class) of the clean picture", 100*clean, "%"),
+               number("P(true class) at the worst place of the square", 100*lowest, "%"),
+               number("places at which another class wins", 100*lost, "%", "2 and 15 % in two pictures"),
+               number("correlation of the map's fall with its own projection", follows),
+               number("with the projection of another picture (control)", others),
+               paired("the strongest map's sum falls where its projection lies", follows - others, "correlation", "section 4.2",
+                      "pictures, less another picture's projection")]
+    hidden = dict(what="P falls where the object is hidden", paper="hiding the object drops P (section 4.2)")
+    if found[0].boxes is None:
+        numbers.append(Number(**hidden, here=None, rule=NO_BOXES, verdict=VERDICTS[3]))
+    else:
+        inside, area = 100*np.concatenate([occluding.fall_inside_box(one) for one in found], axis=1)
+        elsewhere = 100*occluding.fall_inside_other_boxes(found) if count > 1 else np.full(count, np.nan)
+        numbers += [number("of the fall of P inside the object's box", inside, "%"), number("of the area, the box", area, "%"),
+                    number("of the fall inside the boxes of other pictures (control)", elsewhere, "%"),
+                    paired(**hidden, differences=inside - elsewhere, unit="points", of="pictures, less other pictures' boxes")]
+    places = found[0].sums[0].size
+    return Outcome("fig7", tuple(numbers), shown(figures, "A grey square slides over the picture: (b) the strongest map's sum, (c) "
+                                                          "its projections, (d) P(true class), (e) the most probable class."),
+                   f"{setting.about()} {count} random pictures, the square {found[0].size} pixels wide, moved by "
+                   f"{found[0].stride}: {places} places.", took={"pictures": count*places})
+
+
+# --------------------------------------------------------------------------------------------------- figure 8 and table 1
+TABLE1 = {("right eye", 0): "0.067 ± 0.007", ("left eye", 0): "0.069 ± 0.007", ("nose", 0): "0.079 ± 0.017",
+          ("random", 0): "0.107 ± 0.017", ("right eye", 1): "0.069 ± 0.015", ("left eye", 1): "0.068 ± 0.013",
+          ("nose", 1): "0.069 ± 0.011", ("random", 1): "0.073 ± 0.014"}       # (hidden, layer 5 or 7)
+
+
+def no_landmarks(setting):
+    if setting.options.get("landmarks") or setting.drawn and FACE in setting.model.classes:
+        return ""
+    return ("Where the parts of the objects are is not known of these pictures. --landmarks FILE.json says it: "
+            '{"picture.jpg": {"nose": [x, y], ...}, ...}, COCO keypoints or VIA, the pictures beside it.')
+
+
+def corresponding(setting):
+    """Figure 8 and table 1, with both controls."""
+    marks = setting.options.get("landmarks")
+    if marks:
+        files = [str(path) for name in read_landmarks(marks) if (path := marks.parent/name).is_file()]
+        words = ["--landmarks", str(marks), "--images", *files]
+    else:
+        words = [f"--synthetic={setting.of(40, 60, 60)}", f"--label={FACE}"]
+    (found,), figures = setting.look("table1", "correspondence", *words)
+    numbers = []
+    for k, layer in enumerate(found.layers.tolist()):
+        rows = dict(found.rows())
+        numbers += [Number(f"{layer}, {what} hidden: mean sign change", of[k][0], unit="per feature and pair",
+                           paper=TABLE1.get((what, k), ""), rule=f"± {of[k][1]:.3f} over the pairs") for what, of in rows.items()]
+        numbers += [of_part(found, k, j, layer, part) for j, part in enumerate(found.parts.tolist())]
+        numbers.append(of_common_place(found, k, layer))
+    if len(found.layers) == 2:
+        numbers.append(shrinking(found))
+    return Outcome("table1", tuple(numbers), shown(figures, "Figure 8: the pictures with a part, or a random place, hidden."),
+                   f"{setting.about()} {len(found.pictures)} pictures with their parts, a square of {found.side} pixels, "
+                   f"{found.random.shape[1]} random places a picture. Controls: these, and the part's places in other pictures.",
+                   took={"pictures": alike.length(len(found.pictures), len(found.parts), found.random.shape[1])})
+
+
+def of_part(found, k, j, layer, part):
+    """The Number of the claim that hiding a part changes signs more alike than both controls do; its interval from the jackknife
+    over pictures, its verdict from the permutations."""
+    n, corrected = len(found.pictures), found.corrected[k, j]
+    first, second = np.triu_indices(n, 1)
+    ahead = lambda kept: (found.random[k].mean(axis=0) - found.scores[k, j])[kept[first] & kept[second]].mean()
+    rule = (f"agrees: both p < 0.05, corrected for {found.corrected.size} tests (p {corrected[0]:.2g}, {corrected[1]:.2g}; "
+            f"{found.permutations} permutations); does not: the interval (jackknife over {n} pictures) lies below 0")
+    what = f"{layer}, {part}: more alike than random places, and than other pictures' places of it"
+    return with_jackknife(what, ahead, n, "sign change", "lower than random (section 4.3)", rule,
+                          lambda low, high: VERDICTS[0] if (corrected < 0.05).all() else VERDICTS[1] if high < 0 else VERDICTS[2])
+
+
+def of_common_place(found, k, layer):
+    """The Number of the claim that hiding the parts changes signs more alike than hiding one place, the same in all pictures, does:
+    a control that the paper lacks, as a part of faces that are aligned is at nearly one place too."""
+    n = len(found.pictures)
+    first, second = np.triu_indices(n, 1)
+    ahead = lambda kept: (found.common[k].mean(axis=0) - found.scores[k].mean(axis=0))[kept[first] & kept[second]].mean()
+    return with_jackknife(f"{layer}, parts: more alike than one random place, the same in all pictures", ahead, n, "sign change", "",
+                          f"95 % interval (jackknife over {n} pictures)", by_interval)
+
+
+def by_interval(low, high):
+    return VERDICTS[0] if low > 0 else VERDICTS[1] if high < 0 else VERDICTS[2]
+
+
+def shrinking(found):
+    """The Number of the claim that parts are ahead of random places by less in the upper layer than in the lower one."""
+    n = len(found.pictures)
+    first, second = np.triu_indices(n, 1)
+
+    def lead(kept):
+        pairs = kept[first] & kept[second]
+        of = [1 - found.scores[k][:, pairs].mean()/found.random[k][:, pairs].mean() for k in range(2)]
+        return 100*(of[0] - of[1])
+
+    lower, upper = found.layers.tolist()
+    return with_jackknife(f"what parts are ahead by shrinks from {lower} to {upper}", lead, n, "points",
+                          "0.107 - 0.072 at layer 5, 0.073 - 0.069 at layer 7: 33 and 6 %",
+                          f"95 % interval (jackknife over {n} pictures) of the lead in % of random", by_interval)
+
+
+def with_jackknife(what, statistic, n, unit, paper, rule, judge):
+    """The Number of a `statistic` of n pictures; `judge(low, high)` is the verdict by its interval, which three or fewer lack."""
+    if n < 4:
+        value, low, high = float(statistic(np.ones(n, bool))), None, None
+        return Number(what, value, low, high, unit, paper, f"{rule}; fewer than four pictures", judge(-np.inf, np.inf))
+    mean, half = jackknife(statistic, n)
+    return Number(what, mean, mean - half, mean + half, unit, paper, rule, judge(mean - half, mean + half))
+
+
+# -------------------------------------------------------------------------------------------------------- sanity checks
+CONTROLS = "another unit", "untrained", "weights of the start"            # beside which the energy in the object is judged
+NAMED = {"another unit": "another unit's projection", "untrained": "the untrained network",
+         "other switches": "another picture's switches", "weights of the start": "the start's weights on the way down"}
+
+
+def sanity(setting):
+    """Sanity checks: what projections owe to what was learned."""
+    layer = checks.last_convolution(setting.model.network)
+    units, limit = setting.of("random:32", "all", "all"), setting.of(50, 0, 0)
+    (found,), figures = setting.look("sanity", "sanity-checks", f"--layers={layer}", f"--units={units}", "--k=1",
+                                     f"--limit-per-class={limit}")
+    at, of = {name: j for j, name in enumerate(found.conditions.tolist())}, "projections"
+    numbers = []
+    if found.inside is not None:
+        numbers = [number("energy in the object's box, as trained", 100*found.inside[:, 0], "%", of=of),
+                   number("of the field, the object's box", 100*found.area, "%", of=of)]
+    for name in (found.conditions.tolist()[1], *(name for name in (*CONTROLS, "other switches") if name in at)):
+        called = NAMED.get(name, f"{name} in random order")
+        numbers.append(paired(f"the projection is another one with {called}", 1 - found.cosine[:, at[name]], "1 - cosine", of=of))
+    for name in (name for name in CONTROLS if name in at):
+        for values, where in ((found.inside, "energy in the object's box"), (found.in_parts, "of that, in the object's parts")):
+            claim = f"{where}: more than {NAMED[name]}"
+            if values is None:
+                numbers.append(Number(claim, None, rule=NO_BOXES, verdict=VERDICTS[3]))
+                continue
+            control = 100*values[:, at[name]]
+            numbers += [number(f"{where}, {NAMED[name]} (control)", control, "%", of=of),
+                        paired(claim, 100*values[:, 0] - control, "points", of=of)]
+    return Outcome("sanity", tuple(numbers), shown(figures, "The same projection with one thing replaced."),
+                   f"{setting.about()} {len(found.units)} projections from {layer}, each unit with its strongest picture "
+                   "(Adebayo et al. 2018)." + ("" if "untrained" in at else " " + NO_START), took={"pictures": len(found.units)*len(at)})
+
+
+# ---------------------------------------------------------------------------------------------------------------- items
+def no_convolution(setting):
+    return "" if setting.model.network.convolutions else f"{setting.model.name} has no convolution, whose maps could be shown."
+
+
+def no_pool(setting):
+    """Sentence why there can be no sanity checks, "" where there can."""
+    if lacks := no_convolution(setting):
+        return lacks
+    try:
+        checks.check_possible(setting.model.network, checks.last_convolution(setting.model.network))
+    except Expected as sentence:
+        return str(sentence)
+    return ""
+
+
+def seconds_of(passes=0.0, projections=0, seen=0):
+    """About how long: `passes` over the validation pictures, so many projections, so many pictures; functions of a setting."""
+    def seconds(setting, speed):
+        projected, looked = (of(setting) if callable(of) else of for of in (projections, seen))
+        return 4 + (passes*len(setting.pictures) + looked)*speed.look + projected*speed.project
+    return seconds
+
+
+GENERAL = "one network, so nothing about training in general"
+ONE = {"minutes": f"few pictures: small differences stay undecided; {GENERAL}", "hours": GENERAL, "paper": GENERAL}
+ITEMS = (
+    Item("fig2", "Which pictures excite a unit most, and what in them?", "4, figure 2",
+         "The nine strongest pictures of a map show one thing, ever more of one class from layer 2 to 5.", strongest,
+         seconds_of(3, projections=lambda setting: 9*60*setting.of(1, 2, 4)), no_convolution, unsettled=ONE),
+    Item("fig4", "How do they come about?", "4, figure 4", "Low layers settle in a few epochs, upper ones only after 40 to 50.",
+         evolving, seconds_of(seen=lambda setting: 8*len(setting.model.classes)*setting.of(20, 100, 400), projections=8*300),
+         no_epochs, unsettled=ONE),
+    Item("fig5", "How far may a picture move?", "4, figure 5", "Small shifts take layer 1 far away, layer 7 only quasi-linearly; "
+         "the class is stable to shifts and zooms, not to turns.", moving,
+         seconds_of(seen=lambda setting: 2*2*383*setting.of(8, 50, 200)), unsettled=ONE),          # sampling costs as much again
+    Item("fig7", "What does it rely on?", "4.2, figure 7", "Hiding the object drops P(true class), and the strongest map's sum "
+         "falls where its projection lies.", hiding, seconds_of(1, seen=lambda setting: 300*setting.of(24, 60, 200)), unsettled=ONE),
+    Item("table1", "Do the same parts of different objects correspond? Figure 8, table 1", "4.3, figure 8, table 1",
+         "Hiding the same part changes features more alike than hiding random places does, at layer 5 more so than at layer 7.",
+         corresponding, seconds_of(seen=lambda setting: 90*setting.of(40, 60, 60)), no_landmarks, ("landmarks",), ONE),
+    Item("sanity", "Do projections depend on what was learned?", "Adebayo et al. 2018", "", sanity,
+         seconds_of(0.5, projections=lambda setting: 20*setting.of(32, 256, 256)), no_pool, unsettled=ONE),
+)
