@@ -77,6 +77,8 @@ class DeviceArray(executor.ExecutorArray):
 
     def set(self, host):
         FAKE[0].look()
+        if host.shape != self.shape:
+            raise ValueError("Shape mismatch")
         np.copyto(self.view(np.ndarray), host)
 
     def copy(self):
@@ -173,12 +175,12 @@ class FakeCupy:
         assert self.recording is None, "the host waits for a device that is being recorded"
 
     # ------------------------------------------------------------------------------------------------------ arrays
-    def empty_like(self, like, shape, dtype, order="C"):
+    def empty(self, shape, dtype):
         nbytes = prod(shape)*np.dtype(dtype).itemsize
         return np.asarray(self.allocators[-1](nbytes)).view(dtype).reshape(shape).view(DeviceArray)
 
-    def zeros_like(self, like, shape, dtype, order="C"):
-        array = self.empty_like(like, shape, dtype)
+    def zeros(self, shape, dtype):
+        array = self.empty(shape, dtype)
         if self.recording:
             self.record([array], lambda array: array.fill(0))
         else:
@@ -187,7 +189,7 @@ class FakeCupy:
 
     def asarray(self, host):
         self.look()
-        array = self.empty_like(None, host.shape, host.dtype)
+        array = self.empty(host.shape, host.dtype)
         np.copyto(array.view(np.ndarray), host)
         return array
 
