@@ -17,7 +17,7 @@ from zfcore.cubin import kernels_folder
 from zfcore.kernel import CTYPES, Argument
 
 KERNELS = resources.declared()
-ARCHITECTURES = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]
+ARCHITECTURES = [nvrtc.architecture(capability, (capability,)) for capability in (80, 86, 89, 90, 100, 120)]     # as devices get them
 NAMES = [f"{k.name}-{'-'.join(f'{a}={b}' for a, b in k.defines.items())}" for k in KERNELS]
 LOCKS = defaultdict(Lock)                      # two threads compile nothing twice
 try:
