@@ -74,11 +74,11 @@ def from_pictures(args, model, pictures, units, output):
     if atlas.is_complete(folder):
         return folder
     with atlas.making(folder, mark) as kept:
-        passes = strongest(args, model, pictures, units, k, kept/"strongest.h5", "strongest pictures")
-        growing = {epoch: (then, strongest(args, then, pictures, units, 1, kept/f"epoch_{epoch:04}.h5", f"epoch {epoch}"))
+        passes = strongest(args, model, pictures, units, k, inside(kept, "strongest.h5"), "strongest pictures")
+        growing = {epoch: (then, strongest(args, then, pictures, units, 1, inside(kept, f"epoch_{epoch:04}.h5"), f"epoch {epoch}"))
                    for epoch, then in epochs.items()}
         source = Looked(model, pictures, passes, growing, args.seed)
-        other = beside and compared(args, source, *beside, units, kept/"beside.h5")
+        other = beside and compared(args, source, *beside, units, inside(kept, "beside.h5"))
         atlas.make(folder, source, units, numbers, data=args.data or model.data or "", part=args.part, other=other)
     return folder
 
