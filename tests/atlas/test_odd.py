@@ -119,6 +119,24 @@ def test_views_of_another_pass_are_left_out(run, tmp_path):
     assert found["layer-conv2"]["units"] == [1, 2] and found["layer-conv2"]["sheets"]["columns"] == 4
 
 
+def test_a_network_without_history_says_that_it_has_no_curves(tmp_path):
+    run = run_of(tmp_path/"run", tmp_path/"gone", [Flatten("flatten"), Linear("fc", 3)])
+    assert sum("Learning curves are not shown" in note for note in values(make(run, tmp_path/"atlas"))["network"]["notes"]) == 1
+
+
+def test_units_that_have_pages_are_told_where_not_all_have(run, tmp_path):
+    layers = values(make(run, tmp_path/"atlas", "--layers", "conv2", "fc8", "--units", "0:3", "--pictures", "3"))["network"]["layers"]
+    assert [layer["numbers"] for layer in layers] == [[0, 1, 2], None]
+
+
+def test_another_atlas_in_the_folder_where_one_stands_gets_a_folder_beside_it(run, tmp_path, monkeypatch):
+    (tmp_path/"here").mkdir()
+    monkeypatch.chdir(tmp_path/"here")
+    make(run, ".", *FEW)
+    make(run, ".", *FEW, "--seed", "1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "here_2"] and (tmp_path/"here_2"/"index.html").is_file()
+
+
 # ------------------------------------------------------------------------------------------------ stopped, and made again
 @pytest.fixture(scope="module")
 def whole(run, tmp_path_factory):

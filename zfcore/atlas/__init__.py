@@ -14,6 +14,7 @@ right, and is not made again. Where a folder came from somebody, its data are lo
 """
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,7 +49,7 @@ def fingerprint(*of: Any) -> str:
 def place(output: Path, wanted: str) -> Path:
     """Folder for the atlas with this fingerprint: `output`; where that holds another one output_2, output_3, ..., the first that is
     free or holds this one. Raises Expected for a folder that holds something else."""
-    number = 1
+    number, output = 1, output if output.name not in ("", "..") else Path(os.path.abspath(output))      # "." has no name to number
     while (folder := numbered(output, number)).exists() and not is_free(folder):
         if not inside(folder, RECORD).is_file():
             raise Expected("--output", "a new folder, or one with an atlas", f"{folder}, which holds something else")
