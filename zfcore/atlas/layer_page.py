@@ -34,7 +34,7 @@ def layer_page(folder, source, layer, called, units, bar=None):
 
 
 def known_page(folder, source, layer, called, units):
-    """What data/layer-CALLED.js holds, where it is there. Raises Expected for one that is not of these units of the layer."""
+    """Read what data/layer-CALLED.js holds; None where it is not there. Raises Expected for one that is not of these units of the layer."""
     total, of_units = source.top.total, lambda form: listed(form, len(units), len(units))
     page = folder.known(f"layer-{called}", table({
         "name": choice(layer), "shown_of": choice(unit_count(source.model.network, layer)), "whole": flag, "units": of_units(whole()),
