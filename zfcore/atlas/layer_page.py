@@ -40,7 +40,8 @@ def known_page(folder, source, layer, called, units):
         "name": choice(layer), "shown_of": choice(unit_count(source.model.network, layer)), "whole": flag, "units": of_units(whole()),
         "dead": of_units(flag), "strength": of_units(real()), "pictures": of_units(listed(whole(-1, total - 1), K)),
         "selectivity": or_null(of_units(or_null(real()))),
-        "tiles": table({"side": whole(1, SMALL), "columns": choice(IN_A_ROW), "strongest": text(), "patch": text()}, others=anything)}, others=anything))
+        "tiles": table({"side": whole(1, SMALL), "columns": choice(IN_A_ROW), "strongest": text(), "patch": text()},
+                       others=anything)}, others=anything))
     if page is not None and page["units"] != list(units):
         raise Expected(folder.path/f"data/layer-{called}.js", "the units that are asked for", "others", "remove it, and it is made again")
     return page
