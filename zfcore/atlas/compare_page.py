@@ -33,4 +33,4 @@ def others(folder, other, layer, called, matched, bar):
             tiles[kind].append(fitted(np.where(none[:, None, None, None], pixels.dtype.type(grey), pixels), SMALL))
     field = views.projections.shape[2]
     return {"side": shown_side(field, SMALL), "columns": IN_A_ROW,
-            **{kind: folder.sheet(f"compare-{called}-{kind}", np.concatenate(of), IN_A_ROW, field <= LOSSLESS) for kind, of in tiles.items()}}
+            **{kind: folder.sheet(f"{called}-matched_{kind}", np.concatenate(of), IN_A_ROW, field <= LOSSLESS) for kind, of in tiles.items()}}

@@ -40,10 +40,11 @@ def shares(source):
 
 
 def notes_of(source, units):
-    """Sentences about what the pages do not show of a network that has looked at pictures, and how to have it."""
+    """Sentences about what the pages do not show of a network, and how to have it."""
+    found = [] if source.model.history else ["Learning curves are not shown, as the file of this network holds none."]
     if source.pictures is None:
-        return []
-    found, counts = [], {layer: unit_count(source.model.network, layer) for layer in units}
+        return found
+    counts = {layer: unit_count(source.model.network, layer) for layer in units}
     if few := [f"{len(of)} of {counts[layer]} of {layer}" for layer, of in units.items() if len(of) < counts[layer]]:
         found.append(f"Not all units have pages: {', '.join(few)}. `--units all` makes pages of all.")
     if source.labels is None:
@@ -82,7 +83,8 @@ def settings(layer):
 def summary(network, layer, page):
     """Line of a layer on the first page."""
     field, known = network.receptive_fields()[network.index(layer)], [one for one in page["selectivity"] or [] if one is not None]
-    return {"name": layer, "units": page["shown_of"], "shown": len(page["units"]), "dead": int(np.sum(page["dead"])),
+    return {"name": layer, "units": page["shown_of"], "shown": len(page["units"]),
+            "numbers": None if len(page["units"]) == page["shown_of"] else page["units"], "dead": int(np.sum(page["dead"])),
             "dominance": dominance(network[layer]), "selectivity": float(np.median(known)) if known else None,
             "field": field and field[0], "whole": page["whole"]}
 
