@@ -74,7 +74,7 @@ def screenshot(page, address, path):
         raise check.Expected("the figure atlas", "Playwright and a Chromium, which open the page", "no module named playwright",
                              "pip install playwright") from None
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
         shown = browser.new_page(viewport={"width": 1100, "height": 2080}, color_scheme="light")
         shown.goto(page.resolve().as_uri() + address, wait_until="networkidle")
         shown.screenshot(path=path, full_page=True)

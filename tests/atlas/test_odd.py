@@ -2,6 +2,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from PIL import Image
 
 from tests.atlas.conftest import CLASSES, CROP, SIZE, small, values, write_pictures, write_run
 from tests.atlas.test_atlas import files, make, named
+from tests.spoken import in_one
 from zfcore import atlas
 from zfcore.__main__ import main
 from zfcore.atlas import sheets
@@ -292,3 +294,18 @@ def test_other_places_are_refused_and_stay(run, tmp_path, capsys, place):
     output = {"a file": tmp_path/"letter", "in a file": tmp_path/"letter"/"atlas", "a folder of somebody's": tmp_path/"letters"}[place]
     refused(capsys, run, output, *FEW)
     assert files(tmp_path) == before
+
+
+def test_a_port_that_is_taken_is_told_before_the_work_and_leaves_nothing(run, tmp_path, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(SystemExit) as end:
+            make(run, tmp_path/"atlas", "--serve", "--port", str(taken.getsockname()[1]))
+    assert end.value.code == 2 and "another program listens there" in in_one(capsys.readouterr().err) and not (tmp_path/"atlas").exists()
+
+
+def test_no_page_tells_where_things_lie_on_the_machine_that_made_it(run, tmp_path):
+    make(run, tmp_path/"atlas", "--layers", "fc8", "--data", str(run.parent/"pictures"), "--beside", str(run))
+    data = b"".join(path.read_bytes() for path in (tmp_path/"atlas").rglob("*.js"))
+    assert str(run.parent).encode() not in data and values(tmp_path/"atlas")["network"]["data"] == "pictures"

@@ -8,6 +8,7 @@ import zfcore
 from zfcore import plots
 from zfcore.analysis.top_activations import decoded
 from zfcore.atlas.sheets import fitted, shown_side
+from zfcore.atlas.source import called_in_public
 from zfcore.backend import to_host
 from zfcore.data import data_in_words
 from zfcore.deconvnet import unit_count
@@ -26,8 +27,8 @@ def network_page(folder, source, layers, called, pages, pictures, notes, data, p
     model = source.model
     folder.data("network", {
         "format": FORMAT, "version": VERSION, "made": time.strftime("%Y-%m-%d"), "zfcore": zfcore.__version__,
-        "name": model.name, "run": str(model.path or ""), "epoch": model.epoch, "input": model.network.input_shape,
-        "data": None if data is None else data_in_words(data), "part": part, "total": source.top.total if source.top else 0,
+        "name": model.name, "run": called_in_public(model.path), "epoch": model.epoch, "input": model.network.input_shape,
+        "data": None if data is None else called_in_public(data_in_words(data)), "part": part, "total": source.top.total if source.top else 0,
         "classes": source.classes, "outputs": len(model.classes), "labelled": source.labels is not None, "shares": shares(source), "errors": errors(model), "notes": notes,
         "table": table(model.network, dict(zip(layers, called))), "layers": [summary(model.network, name, page) for name, page in zip(layers, pages)],
         "cover": cover(folder, source, layers, pages, bar), "curves": curves(folder, model),

@@ -80,7 +80,7 @@ class Folder:
             return None
         text, begin, end = read_text(path, MOST_DATA), f"atlas.receive({json.dumps(name)},", ");\n"
         if not (text.startswith(begin) and text.endswith(end)):
-            raise Expected(path, f"a file that begins with {begin} and ends with );", "another", f"remove it, and what `zfcore atlas` made of it comes again")
+            raise Expected(path, f"a file that begins with {begin} and ends with );", "another", "remove it, and what `zfcore atlas` made of it comes again")
         return parsed(path, text[len(begin):-len(end)], form)
 
 

@@ -104,6 +104,11 @@ def chosen(views, rows, k):
                    **{name: getattr(views, name)[rows, :k] for name in of_pictures})
 
 
+def called_in_public(place):
+    """Last name of a path, "" of none: who puts an atlas on a web server tells nobody where things lie on his machine."""
+    return "" if place is None else Path(place).name
+
+
 def classes_of_units(model, layer, units):
     """Numbers of the classes that units of the last layer stand for; None for another layer."""
     is_last = feature_layer(model.network, layer) == len(model.network.layers) - 1

@@ -8,7 +8,7 @@ from zfcore.analysis import top_activations as top
 from zfcore.analysis.evolution import kept_epochs
 from zfcore.analysis.matching import matching
 from zfcore.atlas.layer_page import K
-from zfcore.atlas.serve import serve
+from zfcore.atlas.serve import Server, serve
 from zfcore.atlas.source import Looked, kept_source
 from zfcore.commands.common import FORMAT, SHARED, UNITS, chosen_of_data, chosen_units, open_model, open_pictures, option
 from zfcore.files import inside
@@ -42,6 +42,8 @@ def work(args):
         check.one_of("--layers", layer, weighted)
     units = {layer: chosen_units(args.units, model.network, layer, args.seed) for layer in layers}
     output = Path(args.output) if args.output else inside(home_of(args.run), "figures/atlas")
+    if args.serve:
+        Server(output, model, layers, args.port).server_close()        # a port that cannot be had is told before all the work
     pictures, why = pictures_or_reason(args, model)
     if pictures is None:
         folder = from_kept(args, model, units, output, why)
