@@ -5,8 +5,11 @@ given, with the executor's cuda_emu.h. Names do not tell kernels apart (CuPy has
 used as they are: that a kernel stays within its arrays, in all schedules, tests/kernels proves."""
 import ctypes
 import json
+import math
 from functools import cache
 from pathlib import Path
+
+import numpy as np
 
 from tests import executor
 from tests.executor import emu
@@ -18,7 +21,7 @@ HERE = Path(__file__).parent
 GET = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.POINTER(ctypes.c_int))
 RUN = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_uint), ctypes.c_uint, ctypes.c_uint,
                        ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_char), ctypes.c_int)
-SIZES = {name: dtype.itemsize for name, dtype in ((name, emu.np.dtype(dtype)) for name, dtype in CTYPES.items())} | {
+SIZES = {name: dtype.itemsize for name, dtype in ((name, np.dtype(dtype)) for name, dtype in CTYPES.items())} | {
     "bool": 1, "char": 1, "signed char": 1, "short": 2}
 loaded, failures = [], []                 # the kernels by their numbers; what went wrong below C++, which cannot raise
 
@@ -31,6 +34,8 @@ def enter(library):
     compiler._compile_using_nvrtc_no_warning = _cupys
     from cuda import pathfinder
     pathfinder.find_nvidia_header_directory = lambda _: str(HERE/"shadow")       # g++ reads none of CUDA's headers
+    from cupy.cuda import thrust
+    thrust.argsort = _argsort                             # compiled into the wheel for GPUs alone
     gpu.cached_cubin = _ours
 
 
@@ -42,6 +47,19 @@ def _cupys(source, options=(), arch=None, filename="", name_expressions=None, *_
 def _ours(kernel, arch):
     image = json.dumps({"file": kernel.file, "name": kernel.name, "defines": list(kernel.defines.items())})
     return emu.built("image", [image], lambda path: path.write_text(image), ".cubin")
+
+
+def _argsort(dtype, indices, data, keys, shape):
+    """As CuPy's thrust: stable, along the last axis, on the current stream."""
+    from cupy.cuda import get_current_stream, runtime
+
+    def sort(_):
+        count = math.prod(shape)
+        there = lambda address, dtype: np.frombuffer((ctypes.c_uint8*(count*np.dtype(dtype).itemsize)).from_address(address), dtype)
+        there(indices, np.int64)[:] = np.argsort(there(data, dtype).reshape(shape), axis=-1, kind="stable").ravel()
+
+    if math.prod(shape):
+        runtime.launchHostFunc(get_current_stream().ptr, sort, 0)
 
 
 @GET
