@@ -15,7 +15,7 @@ from tests.executor import emu
 from tests.standin import build
 
 RUNTIME = "cupy_backends.cuda.api.runtime"
-LEGACY, OTHERS = 1, 2                     # streams that may be late
+STREAMS = {"compute": 1, "copies": 2}     # that may be late: the legacy default stream, and all others
 WAITS = {"compute.wait_event": 1, "copies.wait_event": 2, "event.synchronize": 4, "copies.synchronize": 8}
 
 
@@ -47,11 +47,11 @@ def enter():
 
 
 @contextmanager
-def late(streams, deaf=()):
-    """What is issued on these streams inside is done when somebody waits for it, and not before; a wait that `deaf` names does nothing."""
+def late(*streams, deaf=None):
+    """What is issued on these `STREAMS` inside is done when somebody waits for it, and not before; of `WAITS`, `deaf` does nothing."""
     library = enter()
-    library.standin_late(streams)
-    library.standin_deaf(sum(WAITS[wait] for wait in deaf))
+    library.standin_late(sum(STREAMS[name] for name in streams))
+    library.standin_deaf(WAITS.get(deaf, 0))
     try:
         yield library
     finally:

@@ -59,7 +59,7 @@ typedef std::function<int()> Work;
 struct Stream;
 struct Entry { Work work; std::vector<void *> touched; };        // device addresses that must still be there when it runs
 struct Graph { std::vector<Entry> entries; };
-struct Stream { bool blocking; std::deque<Entry> queue; long issued = 0, done = 0; std::shared_ptr<Graph> capture; bool spoiled = false; };
+struct Stream { bool blocking; std::deque<Entry> queue; long issued = 0, done = 0; std::shared_ptr<Graph> capture; bool spoiled = false, dropped = false; };
 struct Event { Stream *stream = nullptr; long place = 0; bool captured = false; std::chrono::steady_clock::time_point when; };
 enum { LEGACY = 1, OTHERS = 2 };                                  // of standin_late
 enum { LEGACY_WAITS_EVENT = 1, OTHER_WAITS_EVENT = 2, EVENT_SYNCHRONIZE = 4, OTHER_SYNCHRONIZE = 8 };      // of standin_deaf
@@ -126,6 +126,10 @@ static int synchronize_all()
     for (auto &[s, own] : others) if (s->capture) return s->spoiled = true, CAPTURE_UNSUPPORTED;
     reach(legacy, legacy.issued);
     for (auto &[s, own] : others) reach(*s, s->issued);
+    for (auto it = others.begin(); it != others.end();) {
+        for (auto &[event, own] : events) if (it->second->dropped && event->stream == it->first) event->stream = nullptr;
+        it = it->second->dropped ? others.erase(it) : std::next(it);
+    }
     return outcome();
 }
 
@@ -142,7 +146,8 @@ EXPORT size_t standin_live() { return live; }
 EXPORT int standin_graphs() { return graphs_live; }
 EXPORT long standin_launches() { return launches; }
 EXPORT long standin_graph_launches() { return graph_launches; }
-EXPORT long standin_pending() { long n = legacy.issued - legacy.done; for (auto &[s, o] : others) n += s->issued - s->done; return n; }
+EXPORT long standin_issued() { return legacy.issued; }              // of the legacy stream's work, in all
+EXPORT long standin_done() { return legacy.done; }
 
 // -------------------------------------------------------------------------------------------------------- the runtime
 EXPORT const char *cudaGetErrorName(int e) { return ERRORS.count(e) ? ERRORS.at(e).first : "cudaErrorUnknown"; }
@@ -254,10 +259,7 @@ EXPORT int cudaStreamCreateWithPriority(Stream **s, unsigned flags, int) { retur
 EXPORT int cudaStreamDestroy(Stream *s)
 {
     if (!others.count(s)) return INVALID_HANDLE;
-    reach(*s, s->issued);                                         // CUDA lets it finish by itself
-    for (auto &[event, own] : events) if (event->stream == s) event->stream = nullptr;
-    others.erase(s);
-    return outcome();
+    return s->dropped = true, OK;                                 // what is issued on it is done nevertheless
 }
 EXPORT int cudaStreamSynchronize(void *handle)
 {
