@@ -9,7 +9,6 @@ import importlib.util
 import os
 import sys
 from contextlib import contextmanager
-from functools import cache
 
 from tests.executor import emu
 from tests.standin import build
@@ -17,6 +16,7 @@ from tests.standin import build
 RUNTIME = "cupy_backends.cuda.api.runtime"
 STREAMS = {"compute": 1, "copies": 2}     # that may be late: the legacy default stream, and all others
 WAITS = {"compute.wait_event": 1, "copies.wait_event": 2, "event.synchronize": 4, "copies.synchronize": 8}
+library = None                            # the driver, by ctypes, of a process that has the stand-in
 
 
 class _Finder:
@@ -29,9 +29,9 @@ class _Finder:
         return importlib.util.spec_from_file_location(name, self.path) if name == RUNTIME else None
 
 
-@cache
 def enter():
-    """The stand-in's library, by ctypes, from now on the driver of this process. Raises build.Missing."""
+    """Make the stand-in the driver of this process, for good. Raises build.Missing."""
+    global library
     if "cupy" in sys.modules:
         raise build.Missing("a process that has not imported CuPy yet")
     driver, runtime = build.built()
@@ -43,13 +43,11 @@ def enter():
     sys.meta_path.insert(0, _Finder(str(runtime)))
     from tests.standin import kernels
     kernels.enter(library)
-    return library
 
 
 @contextmanager
 def late(*streams, deaf=None):
     """What is issued on these `STREAMS` inside is done when somebody waits for it, and not before; of `WAITS`, `deaf` does nothing."""
-    library = enter()
     library.standin_late(sum(STREAMS[name] for name in streams))
     library.standin_deaf(WAITS.get(deaf, 0))
     try:

@@ -46,10 +46,10 @@ class Memory:
 
 def main():
     try:
-        library = standin.enter()
+        standin.enter()
     except build.Missing as missing:
         sys.exit(f"the stand-in needs {missing}")
-    return pytest.main(["-p", "no:cacheprovider", *sys.argv[1:]], plugins=[Memory(library)])
+    return pytest.main(["-p", "no:cacheprovider", *sys.argv[1:]], plugins=[Memory(standin.library)])
 
 
 sys.exit(main())
