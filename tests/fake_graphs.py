@@ -3,9 +3,8 @@
 While a stream is recorded nothing is executed: launches, and the few array operations that CuPy does on the device, go onto
 a list that holds the addresses of their arrays and no reference to them. A replay runs the list. What a graph must not do is
 an error: to wait for the device, to copy from the host, to take memory outside the pool in force, to touch memory of a pool
-that is gone or that a pool may have lent to somebody else by then."""
+that is emptied or that a pool may have lent to somebody else by then."""
 import ctypes
-import weakref
 from contextlib import contextmanager
 from math import prod
 from types import SimpleNamespace
@@ -18,11 +17,11 @@ FAKE = []                         # the FakeCupy of the test that runs
 
 
 class Pool:
-    """Memory that Python drops is lent again at once, its bytes set to those of a NaN."""
+    """Memory that Python drops is lent again at once, its bytes set to those of a NaN. A pool that is dropped keeps it."""
 
     def __init__(self, allocator=None):
         self.idle, self.blocks, self.private = [], {}, allocator is not None
-        FAKE[0].pools.add(self)
+        FAKE[0].pools.append(self)
 
     def malloc(self, nbytes):
         fake = FAKE[0]
@@ -45,12 +44,11 @@ class Pool:
 
 class Lent:
     def __init__(self, pool, block, nbytes):
-        self.pool, self.block = weakref.ref(pool), block
+        self.pool, self.block = pool, block
         self.__array_interface__ = block[-block.ctypes.data % 64:][:nbytes].__array_interface__
 
     def __del__(self):
-        if (pool := self.pool()) is not None:
-            pool.idle.append(self.block)
+        self.pool.idle.append(self.block)
 
 
 class DeviceArray(executor.ExecutorArray):
@@ -77,6 +75,8 @@ class DeviceArray(executor.ExecutorArray):
 
     def set(self, host):
         FAKE[0].look()
+        if host.shape != self.shape:
+            raise ValueError("Shape mismatch")
         np.copyto(self.view(np.ndarray), host)
 
     def copy(self):
@@ -104,7 +104,7 @@ class Address:
                     assert pool.private or not any(block is other for other in pool.idle), "memory that Python has dropped"
                     memory = (ctypes.c_uint8*max(self.nbytes, 1)).from_address(self.start)
                     return np.frombuffer(memory, self.dtype, prod(self.shape)).reshape(self.shape).view(executor.ExecutorArray)
-        raise AssertionError("memory of a pool that is gone")
+        raise AssertionError("memory of a pool that is emptied")
 
 
 class Stream:
@@ -153,7 +153,7 @@ class FakeCupy:
 
     def __init__(self):
         FAKE[:] = [self]
-        self.recording, self.pools, self.launches, self.launched, self.waits = None, weakref.WeakSet(), 0, 0, []
+        self.recording, self.pools, self.launches, self.launched, self.waits = None, [], 0, 0, []
         self.pool, self.streams = Pool(), [Stream(self, legacy=True)]
         self.allocators = [self.pool.malloc]
         self.cuda = SimpleNamespace(
@@ -173,12 +173,12 @@ class FakeCupy:
         assert self.recording is None, "the host waits for a device that is being recorded"
 
     # ------------------------------------------------------------------------------------------------------ arrays
-    def empty_like(self, like, shape, dtype, order="C"):
+    def empty(self, shape, dtype):
         nbytes = prod(shape)*np.dtype(dtype).itemsize
         return np.asarray(self.allocators[-1](nbytes)).view(dtype).reshape(shape).view(DeviceArray)
 
-    def zeros_like(self, like, shape, dtype, order="C"):
-        array = self.empty_like(like, shape, dtype)
+    def zeros(self, shape, dtype):
+        array = self.empty(shape, dtype)
         if self.recording:
             self.record([array], lambda array: array.fill(0))
         else:
@@ -187,7 +187,7 @@ class FakeCupy:
 
     def asarray(self, host):
         self.look()
-        array = self.empty_like(None, host.shape, host.dtype)
+        array = self.empty(host.shape, host.dtype)
         np.copyto(array.view(np.ndarray), host)
         return array
 

@@ -13,14 +13,18 @@ class Elsewhere:
         self.host, self.shape, self.dtype = host, host.shape, host.dtype
 
     def set(self, host):
+        if host.shape != self.shape:
+            raise ValueError("Shape mismatch")
         self.host[...] = host
 
 
 class Module:
     """What is asked of CuPy."""
     asnumpy = staticmethod(lambda array: array.host)
-    empty_like = staticmethod(lambda like, shape, dtype, order: Elsewhere(np.full(shape, 7, dtype, order)))
-    zeros_like = staticmethod(lambda like, shape, dtype, order: Elsewhere(np.zeros(shape, dtype, order)))
+    empty = staticmethod(lambda shape, dtype: Elsewhere(np.full(shape, 7, dtype)))
+    zeros = staticmethod(lambda shape, dtype: Elsewhere(np.zeros(shape, dtype)))
+    empty_like = staticmethod(lambda like, shape, dtype, order: Module.empty(shape or like.shape, dtype))     # () is no shape to it
+    zeros_like = staticmethod(lambda like, shape, dtype, order: Module.zeros(shape or like.shape, dtype))
 
 
 @pytest.fixture
@@ -28,7 +32,7 @@ def there(monkeypatch):
     """An array of a class that `select` has entered."""
     monkeypatch.setitem(backend.MODULES, Elsewhere, Module)
     monkeypatch.setitem(backend.LAUNCHERS, Elsewhere, lambda kernel, grid, arguments: None)
-    return Elsewhere(np.zeros(1))
+    return Elsewhere(np.zeros(3))
 
 
 def test_empty_has_the_shape_and_dtype_asked_for_and_is_contiguous():
@@ -43,8 +47,10 @@ def test_what_is_made_like_an_array_of_a_device_is_on_that_device(there):
     host = np.arange(15, dtype=np.float32).reshape(5, 3)[:, ::2]
     for made, wanted in [(empty((5, 2), np.int32, there), np.full((5, 2), 7)),
                          (zeros((5, 2), np.int32, there), np.zeros((5, 2))),
+                         (empty((), np.int32, there), np.array(7)), (zeros((), np.int32, there), np.array(0)),
                          (to_device(host, there), host), (scalar(3, np.int32, there), np.array(3))]:
         assert type(made) is Elsewhere and runs_kernels(made) and array_module(made) is Module
+        assert made.shape == wanted.shape
         np.testing.assert_array_equal(to_host(made), wanted)
     assert scalar(there, np.int32, there) is there
 

@@ -65,12 +65,14 @@ def empty(shape, dtype, like):
     """An uninitialised array on the device (and of the array class) of `like`."""
     if type(like) is np.ndarray:
         return recycled(shape, dtype)
-    return array_module(like).empty_like(like, shape=shape, dtype=dtype, order="C")
+    module = array_module(like)              # CuPy's empty_like takes the shape () for none given
+    return np.empty_like(like, dtype, "C", shape=shape) if module is np else module.empty(shape, dtype)
 
 
 def zeros(shape, dtype, like):
     """An array of zeros on the device (and of the array class) of `like`."""
-    return array_module(like).zeros_like(like, shape=shape, dtype=dtype, order="C")
+    module = array_module(like)
+    return np.zeros_like(like, dtype, "C", shape=shape) if module is np else module.zeros(shape, dtype)
 
 
 def to_device(host, like):
@@ -79,7 +81,7 @@ def to_device(host, like):
     if array_module(like) is np:
         copy[...] = host
     else:
-        copy.set(np.ascontiguousarray(host))
+        copy.set(host)
     return copy
 
 

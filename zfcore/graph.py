@@ -1,6 +1,7 @@
 """Floor 0: a function's launches recorded as a CUDA graph, and repeated at the price of one."""
 import math
 from functools import partial
+from weakref import finalize
 
 import numpy as np
 
@@ -20,7 +21,7 @@ def capture(cupy, work):
         if graph is not None and shapes == graph.shapes:
             graph.replay(parcel)
         elif shapes == before:
-            graph = None                       # an older one first gives its memory back
+            graph = None                       # an older one gives its memory back first
             graph = _Graph(cupy, work, shapes, parcel)
         else:
             work(*_unpacked(shapes, parcel))
@@ -32,14 +33,17 @@ class _Graph:
 
     A graph holds addresses: of the arrays that `work` was given, which are therefore copies that nobody else has, and of the
     arrays that it makes, which lie in a memory pool that lives as long as the graph, so that what Python drops and CuPy lends
-    again stays with the graph. While a stream is recorded nothing may wait for the device, copy to it or call cuBLAS, which
-    CuPy refuses then; launches, memset and copies within the device are recorded. (CuPy's manual, Stream.begin_capture;
-    CUDA C++ Programming Guide, CUDA graphs.)"""
+    again stays with the graph. When the graph goes the pool is emptied: one that is dropped keeps its memory for good.
+
+    While a stream is recorded nothing may wait for the device, copy to it or call cuBLAS, which CuPy refuses then; launches,
+    memset and copies within the device are recorded. (CuPy's manual, Stream.begin_capture; CUDA C++ Programming Guide, CUDA
+    graphs.)"""
 
     def __init__(self, cupy, work, shapes, parcel):
         self.shapes, self.parcel = shapes, [array.copy() for array in parcel]
         cupy.get_default_memory_pool().free_all_blocks()             # the steps so far have left as much as a graph takes
         self.memory, current = cupy.cuda.MemoryPool(partial(_block, cupy)), cupy.cuda.get_current_stream()
+        finalize(self, self.memory.free_all_blocks).atexit = False   # then the process gives all back, CUDA's way
         stream = cupy.cuda.Stream(non_blocking=True)                 # the default stream cannot be recorded
         stream.wait_event(current.record())
         with stream, cupy.cuda.using_allocator(self.memory.malloc):

@@ -143,8 +143,24 @@ def test_a_graph_keeps_its_memory_and_gives_it_back_when_another_takes_its_place
         run(np.arange(length, dtype=np.float32), given[-1])
         taken = backend.zeros((64,), np.float32, like=total)           # whoever asks next gets none of the graph's memory
         assert fake.asnumpy(total).tolist() == [10*k + i for i in range(5)] and not fake.asnumpy(taken).any()
-    assert fake.launched == 2 and sum(pool.private for pool in fake.pools) == 1
+    assert fake.launched == 2 and [pool.private for pool in fake.pools if pool.blocks] == [False, True]
+    del run
+    assert not any(pool.blocks for pool in fake.pools if pool.private), "a graph that nobody has any more keeps memory"
     assert all((fake.asnumpy(array) == 10*k).all() for k, array in enumerate(given)), "a replay wrote into the caller's array"
+
+
+def test_a_graph_that_could_not_be_recorded_gives_its_memory_back(fake):
+    def work(x):
+        backend.zeros((64,), np.float32, like=x)
+        if fake.recording:
+            backend.to_host(x)
+    run = capture(fake, work)
+    run(np.zeros(3))
+    try:
+        run(np.zeros(3))
+    except AssertionError:
+        assert any(pool.blocks for pool in fake.pools if pool.private)
+    assert len(fake.pools) > 1 and not any(pool.blocks for pool in fake.pools if pool.private)
 
 
 @pytest.mark.parametrize("mistake, sentence", [
