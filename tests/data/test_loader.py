@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 import weakref
-from functools import partial
 from pathlib import Path
 
 import h5py
@@ -21,7 +20,6 @@ from zfcore.data import loader as module
 from zfcore.data.folders import open_folders
 from zfcore.data.loader import Pictures, cache_folder, shuffled
 from zfcore.data.transforms import CorruptImage
-from zfcore.prefetch import prefetch
 
 SIZE = 6
 
