@@ -29,8 +29,9 @@ COMMANDS = {
     "invariance": ("invariance --pictures 0:10", "invariance.png"),
     "correspondence": ("correspondence --synthetic 40", "correspondence.png"),
 }
+ATLAS = "#conv5/31"                         # the page of an atlas that is shown
 EVALUATION = "confusion", "worst"           # what `python -m train.evaluate` draws
-ALL = "synthetic", "combinations", "training", *EVALUATION, *COMMANDS
+ALL = "synthetic", "combinations", "training", *EVALUATION, *COMMANDS, "atlas"
 
 
 def add_arguments(parser):
@@ -60,6 +61,25 @@ def main(args):
                 keep(drawn(output/name/file), name)
                 if name == "correspondence":
                     shutil.copyfile(output/name/"correspondence.md", FOLDER/"table1.md")
+        if "atlas" in wanted:
+            zfcore(["atlas", "--run", args.run, "--output", str(output/"atlas")])
+            keep(screenshot(output/"atlas"/"index.html", ATLAS, output/"atlas.png"), "atlas")
+
+
+def screenshot(page, address, path):
+    """The picture of a page as a browser shows it, 1100 pixels wide, once all on it has been on the screen."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        raise check.Expected("the figure atlas", "Playwright and a Chromium, which open the page", "no module named playwright",
+                             "pip install playwright") from None
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+        shown = browser.new_page(viewport={"width": 1100, "height": 2080}, color_scheme="light")
+        shown.goto(page.resolve().as_uri() + address, wait_until="networkidle")
+        shown.screenshot(path=path, full_page=True)
+        browser.close()
+    return drawn(path)
 
 
 def drawn(path):

@@ -156,7 +156,7 @@ def tried(root, name, option, value):
     said = _text(err)
     if status not in (0, 2):
         wrong.append(f"ended with {status}")
-    if status == 2 and not re.fullmatch(r"(out/.*\n)*(usage: .*\n(  .*\n)*.*: )?error: [^\n]+\n", said):
+    if status == 2 and not re.fullmatch(r"(out/.*\n)*(usage: .*\n(  .*\n)*.*: )?error:( [^\n]+)?\n(  [^\n]+\n)*", said):
         wrong.append(f"said {said[:500]!r}")
     if "Traceback" in said:
         wrong.append(said)

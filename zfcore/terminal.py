@@ -10,6 +10,7 @@
 """
 import errno
 import io
+import math
 import os
 import re
 import shlex
@@ -169,7 +170,7 @@ class Bar(tqdm):
         self.desc, self.postfix = printable(what), getattr(self, "postfix", None)
         self.full = threading.Event()
         if self.disable and not hidden:
-            if self.began - Bar.seen > TELL_EVERY/4:
+            if self.began - Bar.seen > TELL_EVERY/4 or math.isinf(Bar.told):
                 Bar.told = self.began - TELL_EVERY/2                               # the first line after half of the time
             threading.Thread(target=self._tell, name="progress", daemon=True).start()
 

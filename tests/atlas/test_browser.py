@@ -355,6 +355,25 @@ def test_what_feeds_a_unit_is_shown_with_signs_and_leads_there(visit, root):
     visit.shown(f"#block%2Fconv2/{layer['inputs'][4][2][0]}")
 
 
+def test_only_units_with_pages_are_links(browser, root, tmp_path):
+    root = shutil.copytree(root, tmp_path/"fewer")
+    network, picture = data(root, "network"), data(root, "picture-3")
+    for layer, of_picture in zip(network["layers"], picture["layers"]):
+        layer["numbers"] = [one for one in range(layer["units"]) if one not in of_picture["units"][:2]]
+    network["layers"][0]["numbers"] = []
+    network["layers"].pop()                                # so that this layer has no page at all
+    example.receive(root, "network", network)
+    visitor = Visitor(browser, (root/"index.html").as_uri())
+    page = visitor.visit("#picture/3")
+    shown, links = page.locator(".layers article"), [len(one["units"]) - 2 for one in picture["layers"]]
+    links[0] = links[-1] = 0
+    for k, of_picture in enumerate(picture["layers"]):
+        assert shown.nth(k).locator(".unit").count() == len(of_picture["units"]) and shown.nth(k).locator("a.unit").count() == links[k]
+    assert shown.nth(0).locator("h3 a").count() == 1 and shown.nth(len(links) - 1).locator("h3 a").count() == 0
+    assert "no page" in shown.nth(0).locator(".unit").nth(1).get_attribute("title")
+    visitor.close()
+
+
 def test_a_unit_that_never_fires_says_so(visit):
     page = visit.visit("#conv3/19")
     assert "never fires" in page.locator(".lead").inner_text()

@@ -113,7 +113,7 @@ def test_what_is_no_point_is_left_out_counted_and_named(write, tmp_path, capsys)
     write({"a.jpg": {"nose": (1, 2)}}, tmp_path/"marks.json")
     assert read_landmarks(tmp_path/"marks.json") == {"a.jpg": {"nose": (1, 2)}}
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "1 marks that are no points are left out" in said and "'ear'" in said and "a.jpg" in said
+    assert said.count("\n") == 1 and "left out, as they are no points: 1 mark, the first" in said and "'ear'" in said and "a.jpg" in said
 
 
 def test_a_part_twice_in_one_picture_and_two_pictures_of_one_name_are_refused(tmp_path):

@@ -6,6 +6,7 @@ from train.paper.setting import Item
 from zfcore.backend import to_host
 from zfcore.deconvnet import DECONVNET
 from zfcore.models import build
+from zfcore.terminal import plural
 
 # layers of figure 3: side of the maps that each leaves, by the layer that leaves them here
 SIDES = {"conv1": 110, "pool1": 55, "conv2": 26, "pool2": 13, "conv3": 13, "conv4": 13, "conv5": 13, "pool5": 6}
@@ -36,7 +37,7 @@ def deconvnet(setting):
                        ROUNDING),
                exactly("a ReLU hands down the signal where it is positive", wrong["rectifies"], 0, rule="the same bits as "
                                                                                                         "max(s, 0)"))
-    return Outcome("fig1", numbers, protocol=f"{setting.about()} Facts about the arithmetic, on {count} pictures: they have "
+    return Outcome("fig1", numbers, protocol=f"{setting.about()} Facts about the arithmetic, on {plural(count, 'picture')}: they have "
                                              f"no spread and need "
                    "no control.", took={"pictures": count})
 

@@ -11,7 +11,7 @@ from zfcore.analysis import sanity_checks as checks
 from zfcore.analysis import top_activations as top
 from zfcore.check import Expected
 from zfcore.data.landmarks import read_landmarks
-from zfcore.terminal import Bar
+from zfcore.terminal import Bar, plural
 
 FACE = "dog face"                 # the drawn class whose parts are hidden in table 1
 NO_BOXES = "needs the objects' boxes, which only drawn pictures tell: --data drawn:objects"
@@ -150,7 +150,7 @@ def moving(setting):
     words = f"pictures shifted, enlarged and turned; how far that takes {low} and {high} from the picture, and P(true class)."
     whose = "The run", "Untrained, the control"
     return Outcome("fig5", tuple(numbers), tuple(Picture(path.name, f"{of}: {words}") for of, path in zip(whose, figures)),
-                   f"{setting.about()} {len(found[0].labels)} random pictures, 127 or 128 steps of each series; distances relative "
+                   f"{setting.about()} {plural(len(found[0].labels), 'random picture')}, 127 or 128 steps of each series; distances relative "
                    "to the clean picture's features." + ("" if against else " " + NO_START),
                    took={"pictures": sum(len(one.labels)*sum(map(len, one.steps.values())) for one in found)})
 
@@ -184,7 +184,7 @@ def hiding(setting):
     places = found[0].sums[0].size
     return Outcome("fig7", tuple(numbers), shown(figures, "A grey square slides over the picture: (b) the strongest map's sum, (c) "
                                                           "its projections, (d) P(true class), (e) the most probable class."),
-                   f"{setting.about()} {count} random pictures, the square {found[0].size} pixels wide, moved by "
+                   f"{setting.about()} {plural(count, 'random picture')}, the square {found[0].size} pixels wide, moved by "
                    f"{found[0].stride}: {places} places.", took={"pictures": count*places})
 
 
@@ -220,7 +220,7 @@ def corresponding(setting):
     if len(found.layers) == 2:
         numbers.append(shrinking(found))
     return Outcome("table1", tuple(numbers), shown(figures, "Figure 8: the pictures with a part, or a random place, hidden."),
-                   f"{setting.about()} {len(found.pictures)} pictures with their parts, a square of {found.side} pixels, "
+                   f"{setting.about()} {plural(len(found.pictures), 'picture')} with their parts, a square of {found.side} pixels, "
                    f"{found.random.shape[1]} random places a picture. Controls: these, and the part's places in other pictures.",
                    took={"pictures": alike.length(len(found.pictures), len(found.parts), found.random.shape[1])})
 
@@ -232,7 +232,7 @@ def of_part(found, k, j, layer, part):
     first, second = np.triu_indices(n, 1)
     ahead = lambda kept: (found.random[k].mean(axis=0) - found.scores[k, j])[kept[first] & kept[second]].mean()
     rule = (f"agrees: both p < 0.05, corrected for {found.corrected.size} tests (p {corrected[0]:.2g}, {corrected[1]:.2g}; "
-            f"{found.permutations} permutations); does not: the interval (jackknife over {n} pictures) lies below 0")
+            f"{found.permutations} permutations); does not: the interval (jackknife over {plural(n, 'picture')}) lies below 0")
     what = f"{layer}, {part}: more alike than random places, and than other pictures' places of it"
     return with_jackknife(what, ahead, n, "sign change", "lower than random (section 4.3)", rule,
                           lambda low, high: VERDICTS[0] if (corrected < 0.05).all() else VERDICTS[1] if high < 0 else VERDICTS[2])
@@ -245,7 +245,7 @@ def of_common_place(found, k, layer):
     first, second = np.triu_indices(n, 1)
     ahead = lambda kept: (found.common[k].mean(axis=0) - found.scores[k].mean(axis=0))[kept[first] & kept[second]].mean()
     return with_jackknife(f"{layer}, parts: more alike than one random place, the same in all pictures", ahead, n, "sign change", "",
-                          f"95 % interval (jackknife over {n} pictures)", by_interval)
+                          f"95 % interval (jackknife over {plural(n, 'picture')})", by_interval)
 
 
 def by_interval(low, high):
@@ -265,7 +265,7 @@ def shrinking(found):
     lower, upper = found.layers.tolist()
     return with_jackknife(f"what parts are ahead by shrinks from {lower} to {upper}", lead, n, "points",
                           "0.107 - 0.072 at layer 5, 0.073 - 0.069 at layer 7: 33 and 6 %",
-                          f"95 % interval (jackknife over {n} pictures) of the lead in % of random", by_interval)
+                          f"95 % interval (jackknife over {plural(n, 'picture')}) of the lead in % of random", by_interval)
 
 
 def with_jackknife(what, statistic, n, unit, paper, rule, judge):

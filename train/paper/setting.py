@@ -23,6 +23,7 @@ from zfcore.data import data_in_words, is_drawn
 from zfcore.data.loader import Pictures
 from zfcore.deconvnet import project
 from zfcore.models import checkpoint_file
+from zfcore.terminal import plural
 from zfcore.network import Network
 from zfcore.trained import Trained
 
@@ -107,10 +108,9 @@ class Setting:
     def about(self):
         """A sentence: whose network, which pictures."""
         network = self.model.network
-        return (f"{network.name}, {network.input_shape[1]}x{network.input_shape[2]} pixels, {len(self.model.classes)} "
-                f"classes, after "
-                f"{self.model.epoch} epochs; {len(self.pictures)} pictures of {data_in_words(self.source)}, the validation "
-                f"part.")
+        return (f"{network.name}, {network.input_shape[1]}x{network.input_shape[2]} pixels, "
+                f"{plural(len(self.model.classes), 'class')}, after {plural(self.model.epoch, 'epoch')}; "
+                f"{plural(len(self.pictures), 'picture')} of {data_in_words(self.source)}, the validation part.")
 
 
 def versions():

@@ -10,12 +10,14 @@
     look.py       one picture as a network sees it      serve.py     the server that answers about a visitor's own pictures
 
 Every file is written whole or not at all, the page of a layer last of its sheets and index.html last of all: what is there is
-right, and is not made again.
+right, and is not made again. Where a folder came from somebody, its data are looked at before they are believed.
 """
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +25,20 @@ import numpy as np
 
 import zfcore
 from zfcore.analysis.matching import Matching
+from zfcore.analysis.top_activations import decoded
 from zfcore.atlas.compare_page import compare_pages
-from zfcore.atlas.layer_page import layer_page, projections_of_page
+from zfcore.atlas.layer_page import known_page, layer_page, projections_of_page
 from zfcore.atlas.look import encoded, look
 from zfcore.atlas.network_page import network_page, notes_of, whole_pictures
 from zfcore.atlas.sheets import Folder, plain
 from zfcore.atlas.source import Kept, Looked
 from zfcore.check import Expected
-from zfcore.files import anything, file_names, inside, numbered, read_json, table
+from zfcore.files import anything, choice, file_names, folder_made, inside, numbered, opener, read_json, table, text
+from zfcore.system import lock
 from zfcore.terminal import Bar, counted
 
 PAGE = Path(__file__).parent/"page"
-RECORD = "atlas.json"
+RECORD, KEPT = "atlas.json", "kept"
 
 
 def fingerprint(*of: Any) -> str:
@@ -45,8 +49,8 @@ def fingerprint(*of: Any) -> str:
 def place(output: Path, wanted: str) -> Path:
     """Folder for the atlas with this fingerprint: `output`; where that holds another one output_2, output_3, ..., the first that is
     free or holds this one. Raises Expected for a folder that holds something else."""
-    number = 1
-    while (folder := numbered(output, number)).exists() and (not folder.is_dir() or any(folder.iterdir())):
+    number, output = 1, output if output.name not in ("", "..") else Path(os.path.abspath(output))      # "." has no name to number
+    while (folder := numbered(output, number)).exists() and not is_free(folder):
         if not inside(folder, RECORD).is_file():
             raise Expected("--output", "a new folder, or one with an atlas", f"{folder}, which holds something else")
         if read_json(folder/RECORD, table({"fingerprint": anything}, others=anything))["fingerprint"] == wanted:
@@ -55,14 +59,44 @@ def place(output: Path, wanted: str) -> Path:
     return folder
 
 
+def is_free(folder):
+    """Return whether there is nothing in a folder, or only what a kill left before the record was there."""
+    return folder.is_dir() and all(path.name == f".{RECORD}.part" for path in folder.iterdir())
+
+
 def is_complete(folder: Path) -> bool:
-    """Return whether the atlas in a folder was made to its end."""
-    return (folder/"index.html").is_file()
+    """Return whether the atlas in a folder was made to its end, and what was kept for that has gone."""
+    return inside(folder, "index.html").is_file() and not (folder/KEPT).exists()
 
 
-def make(path: Path, mark: str, source: Looked | Kept, units: Mapping[str, np.ndarray], chosen: Sequence[int] = (),
+@contextmanager
+def making(folder: Path, mark: str) -> Iterator[Path]:
+    """`with making(folder, mark) as kept:` the folder is there for the atlas with this fingerprint, and in it the folder `kept`, which
+    goes when the block ends well; nobody else makes one there meanwhile. Raises Expected where somebody does."""
+    with folder_made(folder):
+        if not inside(folder, RECORD).is_file():           # before anything else: a folder without it is not gone on with
+            Folder(folder).write(RECORD, (json.dumps({"format": "zfcore atlas", "fingerprint": mark}) + "\n").encode())
+        with folder_made(inside(folder, KEPT)) as kept, alone(folder):
+            yield kept
+    shutil.rmtree(kept, ignore_errors=True)
+
+
+@contextmanager
+def alone(folder):
+    """`with alone(folder):` no other process does this with the same folder. Raises Expected where one does."""
+    with open(inside(folder, f"{KEPT}/.lock"), "ab", opener=opener) as file:
+        try:
+            lock(file.fileno())
+        except BlockingIOError:
+            raise Expected("--output", "a folder in which no other atlas is being made", folder, "wait for its end, or stop it") from None
+        except OSError:                                    # no locks here, as on some network file systems
+            pass
+        yield
+
+
+def make(path: Path, source: Looked | Kept, units: Mapping[str, np.ndarray], chosen: Sequence[int] = (),
          notes: Sequence[str] = (), data: str | None = None, part: str = "val", other: tuple[Looked, Matching] | None = None) -> None:
-    """Write the atlas with the fingerprint `mark` to a folder, or what is missing of it.
+    """Write an atlas to a folder, or what is missing of it, within `making`.
 
     units     {layer: numbers of those that have pages}
     chosen    pictures of the data that have pages
@@ -70,11 +104,9 @@ def make(path: Path, mark: str, source: Looked | Kept, units: Mapping[str, np.nd
     data, part   what was looked at
     other     a network to compare with, and which of its units match"""
     folder, called = Folder(path), file_names(units)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    folder.write(RECORD, (json.dumps({"format": "zfcore atlas", "fingerprint": mark}) + "\n").encode())
     pages = []
     for (layer, of_layer), name in zip(units.items(), called):
-        if (page := folder.known(f"layer-{name}")) is None:
+        if (page := known_page(folder, source, layer, name, of_layer)) is None:
             with Bar(projections_of_page(source, layer, of_layer), "projection", layer) as bar:
                 page = layer_page(folder, source, layer, name, of_layer, bar)
         pages.append(page)
@@ -83,17 +115,16 @@ def make(path: Path, mark: str, source: Looked | Kept, units: Mapping[str, np.nd
     compare = other and compare_pages(folder, *other, units, called, pages)
     network_page(folder, source, list(units), called, pages, looks, [*notes, *notes_of(source, units)], data, part, compare)
     write_pages(folder)
-    shutil.rmtree(folder.path/"kept", ignore_errors=True)
 
 
 def picture_page(folder, source, number, layers):
     """Write the page of a picture of the data, or read it where it is there. Returns what it holds."""
-    known = folder.known(f"picture-{number}")
+    label = -1 if source.labels is None else int(source.labels[number])
+    known = folder.known(f"picture-{number}", table({"number": choice(number), "name": text(2**16), "label": choice(label)}, others=anything))
     if known is not None:
         return known
-    label = -1 if source.labels is None else int(source.labels[number])
     follows = label if 0 <= label < len(source.model.classes) else None
-    found = look(source.model, source.pictures.picture(number), layers, follows)
+    found = look(source.model, decoded(source.pictures, np.array([number]))[0], layers, follows)
     page = encoded(found, source.name_of(number), label, number, lambda content, called: folder.write(f"pictures/{called}.webp", content))
     folder.data(f"picture-{number}", page)
     return page

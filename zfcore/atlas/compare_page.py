@@ -4,6 +4,7 @@ import numpy as np
 from zfcore.analysis.top_activations import MID_GREY
 from zfcore.atlas.layer_page import IN_A_ROW, SMALL, each_signed, sheets_of
 from zfcore.atlas.sheets import LOSSLESS, fitted, shown_side
+from zfcore.atlas.source import called_in_public
 
 
 def compare_pages(folder, other, found, units, called, pages, bar=None):
@@ -20,7 +21,7 @@ def compare_pages(folder, other, found, units, called, pages, bar=None):
             "others": others(folder, other, layer, name, matched, bar)})
         known = r[np.isfinite(r)]
         rows.append({"name": layer, "other": layer, "mean": float(known.mean()) if len(known) else None})
-    return {"name": other.model.name, "run": str(other.model.path or ""), "layers": rows}
+    return {"name": other.model.name, "run": called_in_public(other.model.path), "layers": rows}
 
 
 def others(folder, other, layer, called, matched, bar):
@@ -33,4 +34,4 @@ def others(folder, other, layer, called, matched, bar):
             tiles[kind].append(fitted(np.where(none[:, None, None, None], pixels.dtype.type(grey), pixels), SMALL))
     field = views.projections.shape[2]
     return {"side": shown_side(field, SMALL), "columns": IN_A_ROW,
-            **{kind: folder.sheet(f"compare-{called}-{kind}", np.concatenate(of), IN_A_ROW, field <= LOSSLESS) for kind, of in tiles.items()}}
+            **{kind: folder.sheet(f"{called}-matched_{kind}", np.concatenate(of), IN_A_ROW, field <= LOSSLESS) for kind, of in tiles.items()}}

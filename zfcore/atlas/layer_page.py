@@ -9,6 +9,7 @@ from zfcore.analysis.top_activations import field_regions, sees_all, unit_views
 from zfcore.atlas.sheets import LOSSLESS, fitted, plain, shown_side
 from zfcore.check import Expected
 from zfcore.deconvnet import unit_count
+from zfcore.files import anything, choice, flag, listed, real, table, text, whole
 
 K = 9                             # pictures of a unit that are shown
 ROWS = 8                          # units that share a sheet
@@ -30,6 +31,25 @@ def layer_page(folder, source, layer, called, units, bar=None):
             "evolution": evolution(folder, source, layer, called, units, bar)})
     folder.data(f"layer-{called}", page)
     return page
+
+
+def known_page(folder, source, layer, called, units):
+    """Read what data/layer-CALLED.js holds; None where it is not there. Raises Expected for one that is not of these units of the layer."""
+    total, of_units = source.top.total, lambda form: listed(form, len(units), len(units))
+    page = folder.known(f"layer-{called}", table({
+        "name": choice(layer), "shown_of": choice(unit_count(source.model.network, layer)), "whole": flag, "units": of_units(whole()),
+        "dead": of_units(flag), "strength": of_units(real()), "pictures": of_units(listed(whole(-1, total - 1), K)),
+        "selectivity": or_null(of_units(or_null(real()))),
+        "tiles": table({"side": whole(1, SMALL), "columns": choice(IN_A_ROW), "strongest": text(), "patch": text()},
+                       others=anything)}, others=anything))
+    if page is not None and page["units"] != list(units):
+        raise Expected(folder.path/f"data/layer-{called}.js", "the units that are asked for", "others", "remove it, and it is made again")
+    return page
+
+
+def or_null(form):
+    """The form of what may also be null."""
+    return lambda where, value: None if value is None else form(where, value)
 
 
 def projections_of_page(source, layer, units):
@@ -58,7 +78,8 @@ def pictures_and_projections(folder, source, top, layer, called, units, bar):
     field = views.projections.shape[2]
     tiles = {"side": shown_side(field, SMALL), "columns": IN_A_ROW,
              **{kind: folder.sheet(f"{called}-{kind}", np.concatenate(of), IN_A_ROW, field <= LOSSLESS) for kind, of in small.items()}}
-    return {"tiles": tiles, "sheets": {"side": shown_side(field, LARGE), "rows": ROWS, "columns": K, **large}}, np.concatenate(described)
+    shown = views.projections.shape[1]                     # K, or as many pictures as there are
+    return {"tiles": tiles, "sheets": {"side": shown_side(field, LARGE), "rows": ROWS, "columns": shown, **large}}, np.concatenate(described)
 
 
 def sheet(folder, name, tiles):

@@ -8,6 +8,7 @@ import zfcore
 from zfcore import plots
 from zfcore.analysis.top_activations import decoded
 from zfcore.atlas.sheets import fitted, shown_side
+from zfcore.atlas.source import called_in_public
 from zfcore.backend import to_host
 from zfcore.data import data_in_words
 from zfcore.deconvnet import unit_count
@@ -26,8 +27,8 @@ def network_page(folder, source, layers, called, pages, pictures, notes, data, p
     model = source.model
     folder.data("network", {
         "format": FORMAT, "version": VERSION, "made": time.strftime("%Y-%m-%d"), "zfcore": zfcore.__version__,
-        "name": model.name, "run": str(model.path or ""), "epoch": model.epoch, "input": model.network.input_shape,
-        "data": None if data is None else data_in_words(data), "part": part, "total": source.top.total if source.top else 0,
+        "name": model.name, "run": called_in_public(model.path), "epoch": model.epoch, "input": model.network.input_shape,
+        "data": None if data is None else called_in_public(data_in_words(data)), "part": part, "total": source.top.total if source.top else 0,
         "classes": source.classes, "outputs": len(model.classes), "labelled": source.labels is not None, "shares": shares(source), "errors": errors(model), "notes": notes,
         "table": table(model.network, dict(zip(layers, called))), "layers": [summary(model.network, name, page) for name, page in zip(layers, pages)],
         "cover": cover(folder, source, layers, pages, bar), "curves": curves(folder, model),
@@ -40,10 +41,11 @@ def shares(source):
 
 
 def notes_of(source, units):
-    """Sentences about what the pages do not show of a network that has looked at pictures, and how to have it."""
+    """Sentences about what the pages do not show of a network, and how to have it."""
+    found = [] if source.model.history else ["Learning curves are not shown, as the file of this network holds none."]
     if source.pictures is None:
-        return []
-    found, counts = [], {layer: unit_count(source.model.network, layer) for layer in units}
+        return found
+    counts = {layer: unit_count(source.model.network, layer) for layer in units}
     if few := [f"{len(of)} of {counts[layer]} of {layer}" for layer, of in units.items() if len(of) < counts[layer]]:
         found.append(f"Not all units have pages: {', '.join(few)}. `--units all` makes pages of all.")
     if source.labels is None:
@@ -82,7 +84,8 @@ def settings(layer):
 def summary(network, layer, page):
     """Line of a layer on the first page."""
     field, known = network.receptive_fields()[network.index(layer)], [one for one in page["selectivity"] or [] if one is not None]
-    return {"name": layer, "units": page["shown_of"], "shown": len(page["units"]), "dead": int(np.sum(page["dead"])),
+    return {"name": layer, "units": page["shown_of"], "shown": len(page["units"]),
+            "numbers": None if len(page["units"]) == page["shown_of"] else page["units"], "dead": int(np.sum(page["dead"])),
             "dominance": dominance(network[layer]), "selectivity": float(np.median(known)) if known else None,
             "field": field and field[0], "whole": page["whole"]}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from zfcore.check import Expected
 from zfcore.checkpoint import atomic
 from zfcore.files import anything, inside, mapping, parsed, read_text
 
@@ -71,13 +72,16 @@ class Folder:
         text = json.dumps(plain(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
         return self.write(f"data/{name}.js", f"atlas.receive({json.dumps(name)},{text});\n".encode("ascii"))
 
-    def known(self, name):
-        """The value of data/NAME.js; None where there is no such file."""
+    def known(self, name, form=mapping(anything)):
+        """The value of data/NAME.js in the `form` that is expected; None where there is no such file. Raises Expected for one that
+        `data` has not written."""
         path = inside(self.path, f"data/{name}.js")
         if not path.is_file():
             return None
-        text = read_text(path, MOST_DATA)
-        return parsed(path, text[len(f"atlas.receive({json.dumps(name)},"):].rstrip().removesuffix(");"), mapping(anything))
+        text, begin, end = read_text(path, MOST_DATA), f"atlas.receive({json.dumps(name)},", ");\n"
+        if not (text.startswith(begin) and text.endswith(end)):
+            raise Expected(path, f"a file that begins with {begin} and ends with );", "another", "remove it, and what `zfcore atlas` made of it comes again")
+        return parsed(path, text[len(begin):-len(end)], form)
 
 
 def plain(value):

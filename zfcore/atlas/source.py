@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from zfcore import results
-from zfcore.analysis.top_activations import TopActivations, UnitViews, arrays_of, unit_views
-from zfcore.check import Expected
+from zfcore.analysis.top_activations import TopActivations, UnitViews, arrays_of, field_regions, unit_views
 from zfcore.data.loader import Pictures
-from zfcore.deconvnet import feature_layer
+from zfcore.deconvnet import feature_layer, unit_count
 from zfcore.files import inside
 from zfcore.trained import Trained
 
@@ -105,6 +104,11 @@ def chosen(views, rows, k):
                    **{name: getattr(views, name)[rows, :k] for name in of_pictures})
 
 
+def called_in_public(place):
+    """Last name of a path, "" of none: who puts an atlas on a web server tells nobody where things lie on his machine."""
+    return "" if place is None else Path(place).name
+
+
 def classes_of_units(model, layer, units):
     """Numbers of the classes that units of the last layer stand for; None for another layer."""
     is_last = feature_layer(model.network, layer) == len(model.network.layers) - 1
@@ -119,8 +123,9 @@ def kept_source(model: Trained, folder: Path, layers: Sequence[str], seed: int =
     for path in sorted(folder.glob("*.h5")):
         if results.kind_of(inside(folder, path.name)) == "UnitViews":
             views = results.load(path, UnitViews)
-            found.setdefault(views.layer, []).append(views)
-    of_layer = {layer: joined(found[layer]) for layer in layers if layer in found and fits(model, top, layer, found[layer])}
+            if views.layer in layers and fits(model, top, views):
+                found.setdefault(views.layer, []).append(views)
+    of_layer = {layer: joined(found[layer]) for layer in layers if layer in found}
     return Kept(model, top, of_layer, seed) if of_layer else Kept(model, seed=seed)
 
 
@@ -132,13 +137,11 @@ def joined(several):
     return UnitViews(several[0].layer, **arrays)
 
 
-def fits(model, top, layer, several):
-    """Return whether views and pass are of one another, and of a network with such a layer."""
-    try:
-        count = model.network.shapes[model.network.index(layer) + 1][0]
-    except Expected:
+def fits(model, top, views):
+    """Return whether views are of this pass, and of a network with such a layer."""
+    layer, count = views.layer, unit_count(model.network, views.layer)
+    if layer not in top.values or len(top.values[layer]) != count or views.units.max() >= count:
         return False
-    k = top.values[layer].shape[1] if layer in top.values else 0
-    return k > 0 and len(top.values[layer]) == count and all(
-        views.pictures.shape[1] <= k and views.units.max() < count and
-        np.array_equal(views.pictures, top.pictures[layer][views.units, :views.pictures.shape[1]]) for views in several)
+    side = field_regions(model.network, layer, views.boxes[:0, 0]).size
+    return views.patches.shape[2] == side and all(np.array_equal(getattr(views, each), getattr(top, each)[layer][views.units])
+                                                  for each in ("values", "pictures", "places", "boxes"))

@@ -8,10 +8,10 @@ from zfcore.analysis import top_activations as top
 from zfcore.analysis.evolution import kept_epochs
 from zfcore.analysis.matching import matching
 from zfcore.atlas.layer_page import K
-from zfcore.atlas.serve import serve
+from zfcore.atlas.serve import Server, serve
 from zfcore.atlas.source import Looked, kept_source
-from zfcore.commands.common import FORMAT, SHARED, UNITS, chosen, chosen_units, open_model, open_pictures, option
-from zfcore.files import folder_made, inside
+from zfcore.commands.common import FORMAT, SHARED, UNITS, chosen_of_data, chosen_units, open_model, open_pictures, option
+from zfcore.files import inside
 from zfcore.networks import home_of
 from zfcore.terminal import Bar, printable, say
 
@@ -36,9 +36,14 @@ PICTURES = 12                     # with pages of their own
 def work(args):
     """Run the command."""
     model = open_model(args)
-    layers = args.layers or [layer.name for layer in model.network.weighted]
+    weighted = [layer.name for layer in model.network.weighted]
+    layers = args.layers or weighted
+    for layer in layers:
+        check.one_of("--layers", layer, weighted)
     units = {layer: chosen_units(args.units, model.network, layer, args.seed) for layer in layers}
     output = Path(args.output) if args.output else inside(home_of(args.run), "figures/atlas")
+    if args.serve:
+        Server(output, model, layers, args.port).server_close()        # a port that cannot be had is told before all the work
     pictures, why = pictures_or_reason(args, model)
     if pictures is None:
         folder = from_kept(args, model, units, output, why)
@@ -54,7 +59,7 @@ def pictures_or_reason(args, model):
     try:
         return open_pictures(args, model), ""
     except check.Expected as error:
-        if args.data is not None or args.part != "val":
+        if args.part != "val" or [asked for asked in (args.data, args.pictures, args.beside) if asked is not None]:
             raise
         return None, str(error)
 
@@ -62,7 +67,7 @@ def pictures_or_reason(args, model):
 # -------------------------------------------------------------------------------------------------------------- with pictures
 def from_pictures(args, model, pictures, units, output):
     """The folder of the atlas of a network with its pictures, whole."""
-    k, numbers, epochs, beside = strongest_counted(pictures), chosen_pictures(args, pictures), epochs_of(args, model), opened_beside(args, model)
+    k, numbers, epochs, beside = strongest_counted(pictures), chosen_pictures(args, pictures), epochs_of(args, model), opened_beside(args, model, units)
     asked = [{layer: of.tolist() for layer, of in units.items()}, numbers.tolist(), list(epochs), args.seed, args.part]
     if beside:
         asked.append(top.fingerprint(*beside, 1, args.batch_size))
@@ -70,33 +75,39 @@ def from_pictures(args, model, pictures, units, output):
     folder = atlas.place(output, mark)
     if atlas.is_complete(folder):
         return folder
-    with folder_made(folder/"kept") as kept:
-        passes = strongest(args, model, pictures, units, k, kept/"strongest.h5", "strongest pictures")
-        growing = {epoch: (then, strongest(args, then, pictures, units, 1, kept/f"epoch_{epoch:04}.h5", f"epoch {epoch}"))
+    with atlas.making(folder, mark) as kept:
+        passes = strongest(args, model, pictures, units, k, inside(kept, "strongest.h5"), "strongest pictures")
+        growing = {epoch: (then, strongest(args, then, pictures, units, 1, inside(kept, f"epoch_{epoch:04}.h5"), f"epoch {epoch}"))
                    for epoch, then in epochs.items()}
         source = Looked(model, pictures, passes, growing, args.seed)
-        other = beside and compared(args, source, *beside, units, kept/"beside.h5")
-        atlas.make(folder, mark, source, units, numbers, data=args.data or model.data or "", part=args.part, other=other)
+        other = beside and compared(args, source, *beside, units, inside(kept, "beside.h5"))
+        atlas.make(folder, source, units, numbers, data=args.data or model.data or "", part=args.part, other=other)
     return folder
 
 
-def opened_beside(args, model):
-    """(the network of --beside, the same pictures as it sees them); None without."""
+def opened_beside(args, model, layers):
+    """(the network of --beside, the same pictures as it sees them); None without. Raises Expected for one that has none of the layers."""
     if args.beside is None:
         return None
     other = trained.open(args.beside, args.device, args.precision)
+    if not shared_layers(layers, other):
+        raise check.Expected("--beside", f"a network with some of the layers {', '.join(layers)}",
+                             ", ".join(each.name for each in other.network.weighted))
     return other, open_pictures(args, other, args.data or model.data or "")
 
 
 def compared(args, source, other, pictures, units, file):
     """(the other network with its own strongest pictures, how its units match), over the layers that both have."""
-    shared = [layer for layer in units if layer in [each.name for each in other.network.weighted]]
-    if not shared:
-        raise check.Expected("--beside", f"a network with some of the layers {', '.join(units)}", ", ".join(each.name for each in other.network.weighted))
+    shared = shared_layers(units, other)
     passes = strongest(args, other, pictures, shared, 1, file, "the other network's")
     with Bar(len(pictures), "picture", "answers of both") as bar:
         found = matching(source.model, source.pictures, other, pictures, shared, batch_size=args.batch_size, bar=bar)
     return Looked(other, pictures, passes), found
+
+
+def shared_layers(layers, other):
+    """Names of those of the layers that the other network has too."""
+    return [layer for layer in layers if layer in [each.name for each in other.network.weighted]]
 
 
 def strongest(args, model, pictures, units, k, file, what):
@@ -114,7 +125,7 @@ def strongest_counted(pictures):
 def chosen_pictures(args, pictures):
     """Numbers of the pictures that have pages."""
     if args.pictures is not None:
-        return chosen("--pictures", args.pictures, len(pictures), f"there are 0 to {len(pictures) - 1}", args.seed, 0)
+        return chosen_of_data(args, pictures)
     labels = np.asarray(pictures.dataset.labels)
     first = np.unique(labels, return_index=True)[1] if len(pictures.dataset.classes) and labels.ndim == 1 else np.arange(len(pictures))
     return np.sort(first[:PICTURES])
@@ -140,6 +151,6 @@ def from_kept(args, model, units, output, why):
         notes = [f"Its pictures are not to be had ({why}); `--data FOLDER` names others. What is here was kept by `zfcore top-activations`, "
                  f"without classes, sanity checks, growth and pages of pictures." if units else
                  f"What its units see is not shown, as there are no pictures ({why}); `--data FOLDER` names some."]
-        with folder_made(folder):
-            atlas.make(folder, mark, source, units, notes=notes)
+        with atlas.making(folder, mark):
+            atlas.make(folder, source, units, notes=notes)
     return folder

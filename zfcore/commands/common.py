@@ -84,10 +84,15 @@ def asked_for(args, model):
     if args.images is not None:
         return open_files(args.images, args, model), np.arange(len(args.images))
     pictures = open_pictures(args, model)
+    return pictures, chosen_of_data(args, pictures)
+
+
+def chosen_of_data(args, pictures):
+    """int64 numbers of the pictures of the data that --pictures names."""
     numbers = chosen("--pictures", args.pictures, len(pictures), f"there are 0 to {len(pictures) - 1}", args.seed, 0)
     if (wrong := numbers[(numbers < 0) | (numbers >= len(pictures))]).size:
         raise check.Expected("--pictures", f"0 to {len(pictures) - 1}", wrong[0])
-    return pictures, numbers
+    return numbers
 
 
 def images_of(pictures, numbers):

@@ -119,9 +119,10 @@
 
   function projection({projection, layer, unit}) {
     if (!projection) return null;
-    const alt = atlas.words.alt("projection", unit, layer), there = atlas.route.unitAddress(layer, unit);
+    const alt = atlas.words.alt("projection", unit, layer), text = `unit ${unit} of ${layer}`;
+    const told = atlas.store.shows(layer, unit) ? make("a", {href: atlas.route.unitAddress(layer, unit)}, text) : text;
     return make("figure", {}, make("img", {class: "plain", src: atlas.store.file(projection), alt}),
-      make("figcaption", {}, "Projection of ", make("a", {href: there}, `unit ${unit} of ${layer}`), ", the strongest here"));
+      make("figcaption", {}, "Projection of ", told, ", the strongest here"));
   }
 
   atlas.occlusion = {show};

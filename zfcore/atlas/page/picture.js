@@ -43,18 +43,17 @@
 
   /** Strongest units of a layer, and where in the picture the one is that is pointed at. */
   function units(picture, layer) {
-    const columns = layer.units.length, heading = make("h3", {}, link(atlas.route.layerAddress(layer.name), name(layer.name)));
+    const columns = layer.units.length, entry = atlas.store.entry(layer.name);
+    const heading = make("h3", {}, entry ? link(atlas.route.layerAddress(layer.name), name(layer.name)) : name(layer.name));
     const {node, move} = boxed(picture);
     const tiles = layer.units.map((unit, k) => {
       const label = atlas.words.alt("projection", unit, layer.name, picture.name, layer.values[k]);
-      const anchor = link(atlas.route.unitAddress(layer.name, unit), atlas.tile.cut(layer.sheet, columns, k, 0, label),
+      const tile = atlas.tile.toUnit(layer.name, unit, atlas.tile.cut(layer.sheet, columns, k, 0, label),
         make("span", {class: "number"}, String(unit)), make("span", {class: "line"}, number(layer.values[k])));
-      anchor.className = "unit";
-      for (const kind of ["mouseenter", "focus"]) anchor.addEventListener(kind, () => move(layer.boxes[k]));
-      return anchor;
+      for (const kind of ["mouseenter", "focus"]) tile.addEventListener(kind, () => move(layer.boxes[k]));
+      return tile;
     });
     if (columns) move(layer.boxes[0]);
-    const entry = atlas.store.entry(layer.name);
     const left = make("div", {}, heading, columns ? node : null);
     return make("article", {class: entry && atlas.tile.crisp(entry)}, left, make("div", {class: "row units"}, tiles));
   }

@@ -1,7 +1,7 @@
 "use strict";
 /* The beginning: the network's data are read, the head of the page is filled, and the page of the address is shown. */
 (() => {
-  const {make, put, link, name, trouble} = atlas.dom;
+  const {make, put, link, name, trouble} = atlas.dom, {plural} = atlas.words;
   const VERSION = 1;
 
   function head(network) {
@@ -13,7 +13,8 @@
     put(document.getElementById("pages"), pages.map(([address, text]) => link(address, text)));
     const by = `Made ${network.made} by zfcore ${network.zfcore} from `;
     put(document.getElementById("footer"), by, make("code", {}, network.run),
-      `, epoch ${network.epoch}`, network.data && [", data ", make("code", {}, network.data)]);
+      `, epoch ${network.epoch}`, network.data && [", data ", make("code", {}, network.data)],
+      network.total ? `, ${plural(network.total, "picture")} looked at` : null);
   }
 
   async function start() {

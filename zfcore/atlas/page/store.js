@@ -29,6 +29,12 @@
   /** The entry of a layer of this name in network.layers, or undefined. */
   const entry = name => atlas.store.network.layers.find(layer => layer.name === name);
 
+  /** Does this unit of the layer of this name have a page? */
+  function shows(name, unit) {
+    const layer = entry(name);
+    return Boolean(layer) && (!layer.numbers || layer.numbers.includes(unit));
+  }
+
   /** Name of the files of a layer: its own, where any system takes that. */
   function page(name) {
     const row = atlas.store.network.table.find(row => row.name === name && row.page);
@@ -43,5 +49,5 @@
   const picture = number => atlas.load(`picture-${number}`);
   const whole = () => atlas.load("whole");
 
-  atlas.store = {network: null, entry, file, layer, comparison, picture, whole};
+  atlas.store = {network: null, entry, shows, file, layer, comparison, picture, whole};
 })();

@@ -51,8 +51,15 @@
     const position = layer ? layer.units.indexOf(unit) : -1;
     const seen = position < 0 ? make("span", {class: "tile empty"}) : ofUnit(layer, position);
     const text = [make("span", {class: "number"}, String(unit)), ...lines.map(line => make("span", {class: "line"}, line))];
-    if (position < 0) return make("span", {class: "unit", title: "This unit has no page in this atlas"}, seen, text);
-    const anchor = link(atlas.route.unitAddress(layer.name, unit), seen, text);
+    return toUnit(layer && layer.name, unit, seen, text);
+  }
+
+  /** What stands for a unit, as a link where the unit has a page. */
+  function toUnit(layer, unit, ...inside) {
+    if (!atlas.store.shows(layer, unit)) {
+      return make("span", {class: "unit", tabindex: "0", title: "This unit has no page in this atlas"}, inside);
+    }
+    const anchor = link(atlas.route.unitAddress(layer, unit), inside);
     anchor.className = "unit";
     return anchor;
   }
@@ -63,5 +70,5 @@
   /** Class of tiles whose pixels are to be seen as squares: those of small fields, which are enlarged. */
   const crisp = entry => entry.field !== null && entry.field < SMALL ? "crisp" : null;
 
-  atlas.tile = {cut, change, label, ofUnit, ofRow, unitLink, size, crisp};
+  atlas.tile = {cut, change, label, ofUnit, ofRow, unitLink, toUnit, size, crisp};
 })();
