@@ -37,7 +37,7 @@ step() {                                    # step NAME SECONDS COMMAND...: runs
 "$python" -c 'from zfcore.device import select; print(select("gpu").description)' 2> "$out/summary.txt" || {
     tail -n 1 "$out/summary.txt"; exit 2; }                # one sentence: no GPU, or what is missing to use it
 step probe 30 "$python" -m tests.executor.probe gpu "$out/hardware.npz"
-step tests 150 "$python" -m pytest tests/kernels tests/train/test_graph.py -k gpu -p no:cacheprovider
+step tests 150 "$python" -m pytest tests/kernels tests/train/test_graph.py tests/gpu -k "gpu or test_graph" -p no:cacheprovider
 step bench 250 "$python" -m bench --output "$out" --rounds 8
 step train 60 "$python" -m train --device gpu --epochs 2 --output "$runs/synthetic"
 if [ -n "${ZFCORE_DATA:-}" ]; then

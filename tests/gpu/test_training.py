@@ -1,13 +1,10 @@
 """Training on a GPU: pictures by prefetch from pinned memory, the step as a CUDA graph, checkpoints; the CPU is what it is held against."""
-import json
 
-import numpy as np
 import pytest
 
 from tests.train.conftest import short, write_set
 from tests.train.test_graph import few_maps
 from train.__main__ import main
-from zfcore import check
 from zfcore.checkpoint import load
 from zfcore.training import loop
 

@@ -1,5 +1,5 @@
-"""python -m tests.standin PYTEST ARGUMENTS: pytest in a process whose GPU is the stand-in. After each test no device memory may be
-in use but what the test's file or session keeps in a fixture: all is freed when the run is over."""
+"""python -m tests.standin PYTEST ARGUMENTS: pytest in a process whose GPU is the stand-in. A test that ends while device memory is in
+use has failed."""
 import gc
 import sys
 
@@ -9,38 +9,29 @@ from tests import standin
 from tests.standin import build
 
 
-class Memory:
-    """Device memory is given back: that of a test when it ends, counted when no fixture of wider scope has been made by it."""
+class Watch:
+    """What is looked at around each test."""
 
-    def __init__(self, library):
-        self.library = library
-
-    def live(self):
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self):
         import cupy
-        gc.collect()
-        self.library.cudaDeviceSynchronize()
-        cupy.get_default_memory_pool().free_all_blocks()
-        return self.library.standin_live()
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item, nextitem):
-        from tests.standin import kernels
-        del kernels.failures[:]
-        return (yield)
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_teardown(self, item, nextitem):
         yield
-        left = self.live()
-        if left and not item.get_closest_marker("keeps_memory"):
+        for collect in (lambda: None, gc.collect):            # it takes longer than many a test
+            collect()
+            standin.library.cudaDeviceSynchronize()
+            cupy.get_default_memory_pool().free_all_blocks()
+            if not (left := standin.library.standin_live()):
+                break
+        else:
             pytest.fail(f"{left} bytes of device memory are still in use after the test", pytrace=False)
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item, call):
-        report = yield
+    def pytest_runtest_makereport(self):
         from tests.standin import kernels
+        report = yield
         if report.failed and kernels.failures:
             report.sections.append(("what went wrong below the driver", "\n".join(map(repr, kernels.failures))))
+        kernels.failures.clear()
         return report
 
 
@@ -48,8 +39,8 @@ def main():
     try:
         standin.enter()
     except build.Missing as missing:
-        sys.exit(f"the stand-in needs {missing}")
-    return pytest.main(["-p", "no:cacheprovider", *sys.argv[1:]], plugins=[Memory(standin.library)])
+        sys.exit(f"the stand-in for a GPU needs {missing}")
+    return pytest.main(["-p", "no:cacheprovider", *sys.argv[1:]], plugins=[Watch()])
 
 
 sys.exit(main())

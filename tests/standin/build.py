@@ -55,7 +55,8 @@ def _cuda_version():
 
 
 def _pip(what, *arguments):
-    pip = [sys.executable, "-m", "pip", *arguments, "--no-deps", "--quiet", "--disable-pip-version-check", "--retries", "1"]
+    pip = [sys.executable, "-m", "pip", *arguments, "--no-deps", "--quiet", "--disable-pip-version-check", "--retries", "1",
+           "--timeout", "20"]
     # CuPy's setup.py, which pip asks for the name of what it has fetched, looks for a CUDA toolkit unless told that there is none.
     outcome = subprocess.run(pip, capture_output=True, text=True, env={**emu.os.environ, "CUPY_INSTALL_USE_STUB": "1"})
     if outcome.returncode:

@@ -42,7 +42,7 @@ static const std::map<int, std::pair<const char *, const char *>> ERRORS = {
 };
 
 // ------------------------------------------------------------------------------------------------------------- memory
-static const size_t TOTAL = 139ull << 30;
+static const size_t TOTAL = 2ull << 30;                           // not an H200's 141 GB: the host's memory is used for it
 static std::map<char *, size_t> device, pinned;
 static size_t live, most = TOTAL;
 
