@@ -1,7 +1,8 @@
 """Training on a GPU: pictures by prefetch from pinned memory, the step as a CUDA graph, checkpoints; the CPU is what it is held against."""
-
+import numpy as np
 import pytest
 
+from tests.standin import STREAMS, late
 from tests.train.conftest import short, write_set
 from tests.train.test_graph import few_maps
 from train.__main__ import main
@@ -32,3 +33,13 @@ def test_a_run_on_a_gpu_has_the_losses_of_one_on_the_cpu(trained):
     for column in ("train_loss", "val_loss"):
         assert [f"{loss:.4f}" for loss in there[column]] == [f"{loss:.4f}" for loss in here[column]]
     assert there["val_error"] == here["val_error"]
+
+
+@pytest.mark.parametrize("schedule", [("copies",), tuple(STREAMS)], ids=" ".join)
+def test_a_run_whose_work_is_done_late_ends_with_the_bits_of_one_whose_work_is_done_at_once(trained, standin, schedule):
+    at_once = load(trained("gpu")/"latest.h5").parameters
+    with late(*schedule):
+        folder = trained("gpu")
+    for name, of_layer in load(folder/"latest.h5").parameters.items():
+        for key, array in of_layer.items():
+            np.testing.assert_array_equal(array, at_once[name][key])
