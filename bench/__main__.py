@@ -16,6 +16,7 @@ def parser():
     loader.add_arguments(where.add_parser("loader", help="whether loading pictures or the device limits training"))
     pack.add_arguments(where.add_parser("pack", help="what packing pictures costs, and what reading the packed file costs"))
     where.add_parser("resources", help="registers and shared memory of each kernel into kernels/README.md; no GPU needed")
+    resources.add_arguments(where.add_parser("compile", help="every kernel into the cache of machine code, on all cores"))
     where.add_parser("tables", help="the tables of the READMEs from the files in bench/results/")
     figures.add_arguments(where.add_parser("figures", help="the figures of the READMEs from a run on the synthetic set"))
     recipes.add_arguments(where.add_parser("recipes", help="how the small recipe was found: error, start left, legibility"))
@@ -27,6 +28,8 @@ def main(arguments=None):
     args = parser().parse_args(arguments)
     if args.where == "resources":
         return resources.main()
+    if args.where == "compile":
+        return resources.ahead(args)
     if args.where == "tables":
         return tables.main()
     if args.where == "figures":

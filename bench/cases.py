@@ -35,6 +35,7 @@ from zfcore.ops.pad import Frame, pad, pad_backward
 from zfcore.ops.relu import relu, relu_backward
 from zfcore.ops.sgd_step import sgd_step
 from zfcore.ops.softmax_loss import softmax, softmax_loss, softmax_loss_backward, softmax_loss_onto
+from zfcore.ops.strongest import Lists, strongest
 
 LR, MOMENTUM, DECAY = 1e-3, 0.9, 5e-4
 BATCH_EPS, BATCH_MOMENTUM = 1e-5, 0.1    # of batch normalisation
@@ -100,7 +101,7 @@ def cases(network=None):
             if isinstance(layer, MaxPool) and isinstance(after, LocalResponseNorm):
                 found.append(pool_norm_case(layer, after, shape, network.shapes[k + 1]))
     return (found + averages(network) + frames(network) + norms_within(network) + batch_norms(network) + losses(network.shapes[-1][0]) + parameters(network)
-            + [crop(*network.input_shape)])
+            + [crop(*network.input_shape)] + listed(network))
 
 
 def on(x, precision):
@@ -481,3 +482,20 @@ def crop(C, H, W):
         return crop_flip(pictures, mean, tops, lefts, flips, H, W),
 
     return Case("crop_flip", "crop_flip", "forward", draw, run, lambda N: 5*C*H*W*N)
+
+
+def listed(network):
+    """The nine strongest pictures of every unit, of the largest maps and of the scores."""
+    largest = next(k for k, layer in enumerate(network.layers) if isinstance(layer, Conv))
+
+    def case(layer, shape):
+        def draw(source, N):
+            lists = [source.array(np.full((shape[0], 9), fill)) for fill in (np.float32(0), -1, -1)]
+            return source.outputs(*shape, N), *lists
+
+        def run(y, *lists):
+            lists = Lists(*lists)
+            strongest(lists, y, np.arange(y.shape[-1]))
+            return tuple(lists)
+        return Case("strongest", layer.name, "nine strongest", draw, run, lambda N: 4*elements(shape)*N)
+    return [case(network.layers[k], network.shapes[k + 1]) for k in (largest, len(network.layers) - 1)]

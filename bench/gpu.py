@@ -35,7 +35,7 @@ from zfcore.backend import to_host
 from zfcore.cubin import kernels_folder
 from zfcore.device import select
 from zfcore.gpu import find_cupy
-from zfcore.kernel import tensors
+from zfcore.kernel import PRECISIONS, tensors
 from zfcore.ops import tuning
 
 RESULTS = Path(__file__).parent/"results"
@@ -79,11 +79,33 @@ extern "C" __global__ void mma_rate(float *y, int steps)
     for (int k = 0; k < 32; k++) sum += d[k / 4][k % 4];
     y[blockIdx.x * blockDim.x + threadIdx.x] = sum;
 }"""
+
+# Every block reads the same few MiB, which the last cache holds, past L1 into shared memory as the convolutions do. Eight copies
+# of a thread are in flight. What the last eight have brought is added up, so that it can be seen what they were.
+READ = r"""
+#include <ptx.cuh>
+extern "C" __global__ void read_rate(float *y, const float *x, int tiles, int steps)
+{
+    __shared__ __align__(16) float held[8][4 * 256];
+    for (int i = 0; i < steps; i++) {
+        const float *tile = x + (blockIdx.x * 7 + i) % tiles * 1024;
+        cp_async16(&held[i % 8][4 * threadIdx.x], tile + 4 * threadIdx.x);
+        cp_async_commit();
+        cp_async_wait<7>();
+    }
+    cp_async_wait<0>();
+    float sum = 0;
+    for (int k = 0; k < 8; k++) sum += held[k][4 * threadIdx.x + k % 4];
+    y[blockIdx.x * blockDim.x + threadIdx.x] = sum;
+}"""
+READ_TILES = 2**11                 # 8 MiB
 MMA_FLOPS = {"tf32": 2*16*8*8, "bf16": 2*16*8*16}          # of one mma of a warp
 
 
 def add_arguments(parser):
     parser.add_argument("--only", default="", metavar="TEXT", help="only cases whose noun and name contain it: conv1, 'pool1 f'")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS,
+                        help="only steps and cases whose products are formed so; what forms none is fp32")
     parser.add_argument("--batch-size", type=check.BATCH, default=128, metavar="N", help="images at once (128, as in the paper)")
     parser.add_argument("--rounds", type=check.whole_number(1, 10_000), default=20, help="how often each contestant is timed")
     parser.add_argument("--output", type=Path, metavar="DIR",
@@ -98,19 +120,21 @@ def main(args, step=None):
     device, cupy = select("gpu"), find_cupy()
     peers.strict_fp32()
     clock, report = Clock(cupy), about(cupy, args)
-    whole = not args.only and args.batch_size == 128 and not args.tune
+    whole = not args.only and args.batch_size == 128 and not args.tune and set(args.precisions) == set(PRECISIONS)
     folder = args.output or (RESULTS if whole else None)
     path = folder and folder/f"{slug(report['device'])}-{report['date'][:10]}.json"
     report["ceilings"] = ceilings(clock, report["multiprocessors"])
     found = {name: (report | report["ceilings"])[name] for name in MEASURED}
     print(f"{report['device']}, driver {report['driver']}, CUDA {report['cuda']}, CuPy {report['cupy']}, PyTorch "
           f"{report['pytorch']}, cuDNN {report['cudnn']}; batch {args.batch_size}")
-    print("ceilings: copy {copy_gb_s:.0f} GB/s; TFLOP/s: fp32 {fma_tflop_s:.1f} (cuBLAS {matmul_tflop_s:.1f}), mma.sync in tf32 "
+    print("ceilings: copy {copy_gb_s:.0f} GB/s, from L2 to shared memory {l2_gb_s:.0f} GB/s; TFLOP/s: fp32 {fma_tflop_s:.1f} (cuBLAS {matmul_tflop_s:.1f}), mma.sync in tf32 "
           "{tf32_tflop_s:.0f}, in bf16 {bf16_tflop_s:.0f}".format(**report["ceilings"]))
     with tuning.use(**(found if args.tune else {})) as in_force:
         report["tuning"] = asdict(in_force)
         print("kernels are chosen for " + ", ".join(f"{name} {report['tuning'][name]:g} (found: {value:g})"
                                                     for name, value in found.items()))
+        if path:
+            save(path, report)
         measure(device, clock, report, args, path, step)
     if path:
         print(f"written to {path}")
@@ -128,7 +152,7 @@ def measure(device, clock, report, args, path, step):
         if path:
             save(path, report)
     for case in cases():
-        if args.only not in f"{case.noun} {case.name}":
+        if args.only not in f"{case.noun} {case.name}" or case.precision not in args.precisions:
             continue
         row = {"noun": case.noun, "name": case.name, "precision": case.precision}
         report["cases"].append(row)
@@ -294,7 +318,8 @@ def of_products(ceilings, precision):
 
 
 def ceilings(clock, multiprocessors):
-    """Ceilings of this device: a copy within its memory (bytes read and written), multiply-adds, mma.sync, a matrix product."""
+    """Ceilings of this device: a copy within its memory (bytes read and written), from L2 to shared memory, multiply-adds,
+    mma.sync, a matrix product."""
     cupy = clock.cupy
     a, b = (cupy.full(2**30, k, np.uint8) for k in (1, 2))
     copy = lambda: [b.data.copy_from_device_async(a.data, a.nbytes) for _ in range(4)]
@@ -304,16 +329,18 @@ def ceilings(clock, multiprocessors):
     z, options = cupy.empty(blocks*256, np.float32), (f"-I{kernels_folder()/'device'}",)
     mma = {name: cupy.RawModule(code=MMA, options=(f"-DPRODUCT=mma_{name}", *options)).get_function("mma_rate") for name in MMA_FLOPS}
     tensor = {name: lambda kernel=kernel: kernel((blocks,), (256,), (z, np.int32(steps))) for name, kernel in mma.items()}
+    read, cached = cupy.RawModule(code=READ, options=options).get_function("read_rate"), cupy.zeros(1024*READ_TILES, np.float32)
+    from_l2 = lambda: read((blocks,), (256,), (z, cached, np.int32(READ_TILES), np.int32(steps//4)))
     left, right = (cupy.asarray(Source(np.asarray, k).normal(8192, 8192)) for k in (0, 1))
     product = cupy.empty_like(left)
     matmul = lambda: cupy.matmul(left, right, out=product)
     clock.wait()
     once = {}
-    for name, run in {"copy": copy, "fma": multiply, "matmul": matmul, **tensor}.items():
+    for name, run in {"copy": copy, "l2": from_l2, "fma": multiply, "matmul": matmul, **tensor}.items():
         once[name] = statistics.median([clock.seconds(run) for _ in range(12)][2:])
     if not bool(cupy.isfinite(y).all() and cupy.isfinite(z).all()):
         raise RuntimeError("the multiply-add kernels computed nonsense")
-    return {"copy_gb_s": 4*2*a.nbytes/once["copy"]/1e9, "fma_tflop_s": 2*16*steps*y.size/once["fma"]/1e12,
+    return {"copy_gb_s": 4*2*a.nbytes/once["copy"]/1e9, "l2_gb_s": 16*z.size*(steps//4)/once["l2"]/1e9, "fma_tflop_s": 2*16*steps*y.size/once["fma"]/1e12,
             "matmul_tflop_s": 2*8192**3/once["matmul"]/1e12,
             **{f"{name}_tflop_s": flops*8*steps*(z.size//32)/once[name]/1e12 for name, flops in MMA_FLOPS.items()}}
 

@@ -1,17 +1,25 @@
 #!/usr/bin/env bash
-# Everything a GPU is needed for, in under ten minutes and without a network: bash bench/on_gpu.sh OUTDIR
+# Everything a GPU is needed for, without a network, as seven calls of less than nine minutes: bash bench/on_gpu.sh NUMBER [OUTDIR]
 #
-#   tests.log        every kernel's tests on CuPy, and the captured step's
-#   probe.log        one tiny kernel per PTX primitive; its answers in hardware.npz belong into tests/executor/
-#   bench.log        the training step and every kernel timed; <device>-<date>.json belongs into bench/results/
-#   train.log        a short training run on drawn pictures
-#   pictures.log     and on the pictures in the folder $ZFCORE_DATA, if it is set
-#   summary.txt      which step failed
+#   1   the device, one tiny kernel per PTX primitive (hardware.npz belongs into tests/executor/), the tests but those of
+#       conv2d, two epochs on drawn pictures
+#   2   ceilings: copy, multiply-adds, mma.sync, from L2 to shared memory, which decides how convolutions are to be built
+#   3   the training step in bf16 and tf32 beside PyTorch, and what of it each kernel takes
+#   4   conv4 and conv2, all passes and precisions, beside cuDNN
+#   5   ncu on one kernel, compute-sanitizer on a few tests, where they are installed
+#   6   the rest: the tests of conv2d, every kernel timed
+#   7   zfnet on the pictures in the folder $ZFCORE_DATA, in bf16 and in fp32
+#
+# Each call compiles the kernels first, on all cores. OUTDIR is $OUT unless it is given. There each step leaves NAME.log as it goes,
+# and what it measures in NAME/<device>-<date>.json, written anew after every case (that of `bench` belongs into bench/results/);
+# summary.txt says which step failed. A step that fails or takes too long does not keep the next one from running.
 #
 # Wants Python with CuPy, NumPy, h5py, Pillow, pytest, matplotlib, tqdm and threadpoolctl; PyTorch and nvidia-cudnn-frontend are
-# measured beside ours where they are installed. A step that fails or takes too long does not keep the next one from running.
+# measured beside ours where they are installed.
 set -uo pipefail
-out=${1:?usage: bash bench/on_gpu.sh OUTDIR}
+usage="usage: bash bench/on_gpu.sh NUMBER [OUTDIR], NUMBER from 1 to 7"
+number=${1:?$usage}
+out=${2:-${OUT:?$usage}}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 cd "$(dirname "$0")/.."
@@ -34,16 +42,49 @@ step() {                                    # step NAME SECONDS COMMAND...: runs
     echo "$name: $status, $((SECONDS - begun)) s" >> "$out/summary.txt"
 }
 
-"$python" -c 'from zfcore.device import select; print(select("gpu").description)' 2> "$out/summary.txt" || {
+measure() {                                 # measure NAME SECONDS OPTIONS...: python -m bench with these, its JSON file in NAME/
+    local name=$1 seconds=$2
+    shift 2
+    step "$name" "$seconds" "$python" -m bench --output "$out/$name" "$@"
+}
+
+trained() {                                 # trained NAME SECONDS OPTIONS...: python -m train with these; its table of epochs is kept
+    local name=$1 seconds=$2
+    shift 2
+    step "$name" "$seconds" "$python" -m train --device gpu --output "$runs/$name" "$@"
+    cp "$runs/$name/log.csv" "$out/$name.csv" 2> /dev/null
+}
+
+installed() {
+    command -v "$1" > /dev/null || { echo "$1: not installed" | tee -a "$out/summary.txt"; false; }
+}
+
+"$python" -c 'from zfcore.device import select; print(select("gpu").description)' > "$out/device.txt" 2> "$out/summary.txt" || {
     tail -n 1 "$out/summary.txt"; exit 2; }                # one sentence: no GPU, or what is missing to use it
-step probe 30 "$python" -m tests.executor.probe gpu "$out/hardware.npz"
-step tests 150 "$python" -m pytest tests/kernels tests/train/test_graph.py tests/gpu -k "gpu or test_graph" -p no:cacheprovider
-step bench 250 "$python" -m bench --output "$out" --rounds 8
-step train 60 "$python" -m train --device gpu --epochs 2 --output "$runs/synthetic"
-if [ -n "${ZFCORE_DATA:-}" ]; then
-    step pictures 80 "$python" -m train --device gpu --data "$ZFCORE_DATA" --preset zfnet --image-size 128 --epochs 1 \
-        --init he --lr 0.003 --workers 8 --output "$runs/pictures"
-fi
+cat "$out/device.txt"
+step compile 100 "$python" -m bench compile
+case $number in
+1)  step probe 30 "$python" -m tests.executor.probe gpu "$out/hardware.npz"
+    step tests 280 "$python" -m pytest tests/train/test_graph.py tests/gpu tests/kernels -k "test_graph or gpu and not conv2d" -p no:cacheprovider
+    trained synthetic 80 --epochs 2;;
+2)  measure ceilings 120 --only ceilings;;
+3)  measure step 400 --only "training step" --precisions bf16 tf32 --rounds 8;;
+4)  measure conv4 200 --only " conv4 " --rounds 8
+    measure conv2 200 --only " conv2 " --rounds 8;;
+5)  installed ncu && step ncu 150 ncu --clock-control none --set full --kernel-name conv2d_forward --launch-count 1 \
+        --export "$out/conv4" "$python" -m bench --only "conv4 forward" --precisions bf16 --rounds 1
+    for tool in memcheck racecheck; do
+        installed compute-sanitizer && step "$tool" 120 compute-sanitizer --tool "$tool" --error-exitcode 9 \
+            "$python" -m pytest tests/kernels -k "gpu and (maxpool or relu or softmax or strongest)" -p no:cacheprovider
+    done;;
+6)  step tests 150 "$python" -m pytest tests/kernels -k "gpu and conv2d" -p no:cacheprovider
+    measure bench 270 --rounds 5;;
+7)  for precision in bf16 fp32; do
+        trained "$precision" 200 --data "${ZFCORE_DATA:-}" --preset zfnet --image-size 224 --precision "$precision" --init he --lr 0.003 \
+            --workers 16
+    done;;
+*)  echo "$usage" >&2; exit 2;;
+esac
 
 echo "== $(hostname), $(date -u +%Y-%m-%dT%H:%M:%SZ)"
 cat "$out/summary.txt"

@@ -1,17 +1,23 @@
 """python -m bench resources: what each kernel takes of a GPU, told by the compiler, written as a table into kernels/README.md.
 
 No GPU is needed: NVRTC compiles every kernel that an operation declares for sm_90a (H100, H200), and its log says the rest.
-Register counts change from one compiler version to the next, so the table names its NVRTC version."""
+Register counts change from one compiler version to the next, so the table names its NVRTC version.
+
+python -m bench compile: all these kernels into the cache of machine code, before a device that is lent by the minute waits for them."""
 import importlib
 import pkgutil
 import re
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import zfcore.ops
 from zfcore import nvrtc
-from zfcore.cubin import compile_cubin, kernels_folder
+from zfcore.check import Expected
+from zfcore.cpu import CORES
+from zfcore.cubin import cached_cubin, compile_cubin, kernels_folder
+from zfcore.gpu import find_cupy
 from zfcore.kernel import KERNELS
 
 README = Path(__file__).parents[1] / "kernels" / "README.md"
@@ -79,3 +85,20 @@ def main():
     before, _, after = between_marks(README.read_text())
     README.write_text(before + BEGIN + "\n" + table() + "\n" + END + after)
     print(f"{len(declared())} kernels, table in {README}")
+
+
+def add_arguments(parser):
+    parser.add_argument("--arch", metavar="SM", help=f"what they are compiled for, such as {ARCH} (default: what this GPU gets)")
+
+
+def ahead(args):
+    """Compile every declared kernel that the cache does not hold, as many at once as there are cores."""
+    known = nvrtc.architectures()
+    arch = args.arch or nvrtc.architecture(int(find_cupy().cuda.Device().compute_capability), known)
+    allowed = [nvrtc.architecture(capability, known) for capability in known if capability >= 80]
+    if arch not in allowed:
+        raise Expected("--arch", ", ".join(allowed), arch)
+    kernels = {(kernel.file, str(kernel.defines)): kernel for kernel in declared()}.values()
+    with ThreadPoolExecutor(CORES) as pool:
+        paths = set(pool.map(lambda kernel: cached_cubin(kernel, arch), kernels))
+    print(f"{len(paths)} files for {arch} in {paths.pop().parent}")

@@ -37,8 +37,9 @@ class Drawn:
 
 
 def measured(device, clock, args):
-    """Yield a row for each precision: {"precision", "launches" of a step, "contestants": {name: its times, or why it failed}}."""
-    for precision in reversed(PRECISIONS):                 # the fastest first: there may be no time for all
+    """Yield a row for each precision: {"precision", "launches" of a step, "kernels": {name: microseconds in a step}, "contestants":
+    {name: its times, or why it failed}}."""
+    for precision in reversed([name for name in PRECISIONS if name in args.precisions]):     # the fastest first: time may not last
         row, runs = {"precision": precision, "contestants": {}}, {}
         for name, make in contestants(precision, args.batch_size, device, clock, row):
             try:
@@ -59,6 +60,7 @@ def lines(row):
         yield f"{row['precision']:8}{name:26}" + (f"{entry['ms']:9.3f} ms{entry['images_per_second']:10.0f} images/s" if "ms" in entry
                                                   else f"  failed: {entry['failed']}")
     yield f"{row['precision']:8}{row.get('launches', '?')} launches a step"
+    yield from (f"{row['precision']:8}  {name:34}{us:9.1f} us" for name, us in row.get("kernels", {}).items())
 
 
 def contestants(precision, N, device, clock, row):
@@ -67,7 +69,8 @@ def contestants(precision, N, device, clock, row):
         training, batch = ready(precision, N, device)
         if not captured:
             training.captured = launch_by_launch(device, training.learn)
-        row["launches"] = launches(training, batch)
+        tape = launched(training, batch)
+        row["launches"], row["kernels"] = len(tape), row.get("kernels") or shares(tape, clock)
         for _ in range(3):                                 # loads the kernels; then the second is recorded, the third replayed
             training.one_step(*batch)
         return lambda: [training.one_step(*batch) for _ in range(STEPS)]
@@ -91,10 +94,19 @@ def ready(precision, N, device, more=()):
     return training, (device.array(pictures), rng.integers(0, CLASSES, N), np.arange(N))
 
 
-def launches(training, batch):
-    """Count of kernels that the next step of `training` launches, which must not be a replay."""
+def launched(training, batch):
+    """The tape (see gpu.recorded) of the next step of `training`, which must not be a replay."""
     pictures, *rest = batch
-    return len(gpu.recorded(lambda pictures: training.one_step(pictures, *rest), [pictures])[1])
+    return gpu.recorded(lambda pictures: training.one_step(pictures, *rest), [pictures])[1]
+
+
+def shares(tape, clock):
+    """{name of a kernel: microseconds of all its launches in a step}, the longest first."""
+    def seconds(name):
+        run = clock.captured(lambda: gpu.replay([entry for entry in tape if entry[0].name == name]), STEPS)
+        return statistics.median(clock.seconds(run) for _ in range(5))/STEPS
+    found = {name: 1e6*seconds(name) for name in {kernel.name: None for kernel, _, _ in tape}}
+    return dict(sorted(found.items(), key=lambda entry: -entry[1]))
 
 
 def torch_steps(precision, N, clock, compiled, where="cuda"):

@@ -25,6 +25,7 @@ struct Products {
     static const int FLOATS = PRECISION == FP32 ? 1 : VECTOR_B;             // of a copy: 4 where N is a multiple of 4
     static const int LANES = BK / FLOATS;                                   // copies in a row
     static const int ACROSS = FLOATS == 4 ? 8 : 1;                          // rows that neighbouring lanes copy to
+    static const int ROWS = THREADS / LANES;                                // of a tile copied at once
     static_assert(THREADS % (LANES * ACROSS) == 0 && BM % ACROSS == 0 && BN % ACROSS == 0, "whole rows");
 
     struct Row { long long at; int r, s; };             // of one row m: offset of x[c,r,s,0], and its place (r,s)
@@ -92,23 +93,23 @@ struct Products {
         next = {.p = p, .q = q, .n = n, .left = next.left - BK};
     }
 
-    __device__ __forceinline__ void copy(Tiles &tiles, const Step *steps) const
+    __device__ __forceinline__ void copy(Tiles &tiles, const Step *steps) const         // see Windows::copy
     {
         const int k = threadIdx.x / ACROSS % LANES * FLOATS;
         const int row = threadIdx.x / (LANES * ACROSS) * ACROSS + threadIdx.x % ACROSS;
         const Step step = steps[k];
 #pragma unroll
-        for (int i0 = 0; i0 < BM; i0 += THREADS / LANES) {
+        for (int i0 = 0; i0 < BM; i0 += ROWS) {
             int i = i0 + row;
-            if (i >= BM) break;
+            if (BM % ROWS && i >= BM) break;
             Row m = shared->rows[i];
             bool wanted = (unsigned)(step.h + m.r) < (unsigned)conv.H && (unsigned)(step.v + m.s) < (unsigned)conv.W;
             copy_floats<FLOATS>(tiles.a_at(k, i), x + (wanted ? step.x + m.at : 0), wanted);
         }
 #pragma unroll
-        for (int i0 = 0; i0 < BN; i0 += THREADS / LANES) {
+        for (int i0 = 0; i0 < BN; i0 += ROWS) {
             int i = i0 + row;
-            if (i >= BN) break;
+            if (BN % ROWS && i >= BN) break;
             long long at = shared->filters[i];
             bool wanted = step.dy >= 0 && at >= 0;
             copy_floats<FLOATS>(tiles.b_at(k, i), dy + (wanted ? step.dy + at : 0), wanted);

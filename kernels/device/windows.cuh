@@ -154,20 +154,22 @@ struct Windows {
                               .dh = inside ? dh : OUTSIDE, .dv = dv};
     }
 
+    // Where a tile is whole rounds of all threads, no thread asks whether it has left it: behind a branch each copy would wait
+    // for the one before. Eight at a time are in flight; more take registers that the product needs.
     __device__ __forceinline__ void copy(Tiles &tiles, const Step *steps) const
     {
-#pragma unroll
+#pragma unroll 8
         for (int i0 = 0; i0 < BK * LANES_A; i0 += THREADS) {
             int i = i0 + threadIdx.x, row = i / LANES_A, m = VECTOR_A * (i % LANES_A);
-            if (i >= BK * LANES_A) break;
+            if (BK * LANES_A % THREADS && i >= BK * LANES_A) break;
             long long from = steps[row].w;
             bool wanted = from >= 0 && m0 + m < M;
             copy_floats<VECTOR_A>(&tiles.a[row][m], w + (wanted ? from + m0 + m : 0), wanted);
         }
-#pragma unroll
+#pragma unroll 8
         for (int row0 = 0; row0 < BK; row0 += ROWS_B) {
             int row = row0 + threadIdx.x / (LANES_B / COLUMNS);
-            if (row >= BK) break;
+            if (BK % ROWS_B && row >= BK) break;
             Step step = steps[row];
 #pragma unroll
             for (int i = 0; i < COLUMNS; i++) {

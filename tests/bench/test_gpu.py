@@ -12,7 +12,7 @@ import pytest
 from bench import gpu, peers
 from bench.__main__ import main
 from bench.cases import Case, Source, cases
-from bench.gpu import FMA, MMA, MMA_FLOPS, allowed, checked, error, floor, measured, recorded, sets_needed, shown, truth
+from bench.gpu import FMA, MMA, MMA_FLOPS, READ, READ_TILES, allowed, checked, error, floor, measured, recorded, sets_needed, shown, truth
 from bench.timing import MOST, Clock, Contestant, microseconds, prepared, ratio, take_turns
 from tests import executor
 from tests.executor import emu
@@ -25,7 +25,7 @@ from zfcore.models.zfnet import zfnet
 from zfcore.ops.relu import relu
 
 N = 6
-CEILINGS = {"copy_gb_s": 4000.0, "fma_tflop_s": 60.0, "matmul_tflop_s": 50.0, "tf32_tflop_s": 300.0, "bf16_tflop_s": 600.0}
+CEILINGS = {"copy_gb_s": 4000.0, "l2_gb_s": 6000.0, "fma_tflop_s": 60.0, "matmul_tflop_s": 50.0, "tf32_tflop_s": 300.0, "bf16_tflop_s": 600.0}
 SMALL = cases(zfnet(classes=7, size=34, maps=(4, 8, 8, 8, 4), units=(12, 8)))
 
 
@@ -249,7 +249,7 @@ def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, c
     monkeypatch.setattr(gpu, "measured", told)
     monkeypatch.setattr(gpu, "still_alive", lambda clock: True)
     monkeypatch.setattr(peers, "strict_fp32", lambda: None)
-    args = types.SimpleNamespace(output=tmp_path, only="conv", batch_size=128, rounds=1, tune=False)
+    args = types.SimpleNamespace(output=tmp_path, only="conv", batch_size=128, rounds=1, tune=False, precisions=PRECISIONS)
     row = {"precision": "bf16", "contestants": {"ours": {"failed": "bad luck"}, "PyTorch eager": {"failed": "worse"}}}
     steps = types.SimpleNamespace(measured=lambda *_: [row], lines=lambda row: ["a step in bf16"])
     assert gpu.main(args, steps) == ["conv2 forward"]            # --only conv
@@ -267,6 +267,14 @@ def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, c
     gpu.main(args)
     assert in_force[-1] == replace(tuning.Tuning(), multiprocessors=2, fma_tflop_s=60.0, copy_gb_s=4000.0) != in_force[0]
     assert about["tuning"] == asdict(in_force[-1]) and tuning.current == tuning.Tuning()
+    about["cases"], args.only, args.output, args.precisions = [], "ceilings", tmp_path/"ceilings", ["bf16"]
+    assert gpu.main(args, steps) == ["ours bf16"]
+    report = json.loads((tmp_path/"ceilings"/"nvidia-test-9000-2026-01-02.json").read_text())
+    assert report["ceilings"] == CEILINGS and not report["cases"], "what the device can do is kept before a case is measured"
+    args.only = " conv2 "
+    gpu.main(args)
+    assert {case["precision"] for case in about["cases"]} == {"bf16"} and all(row["name"].startswith("conv2 ") for row in about["cases"])
+    args.only, args.precisions = "conv", PRECISIONS
     monkeypatch.setattr(gpu, "still_alive", lambda clock: False)
     about["cases"], args.output = [], None
     monkeypatch.setattr(gpu, "RESULTS", tmp_path/"results")
@@ -305,7 +313,7 @@ class ToldCupy:
             get_elapsed_time=lambda first, last: last.at - first.at)
         for name in ("empty", "empty_like", "isfinite", "matmul", "asarray"):
             setattr(self, name, getattr(np, name))
-        self.empty = np.zeros
+        self.empty = self.zeros = np.zeros
 
     def event(self):
         event = types.SimpleNamespace(synchronize=lambda: self.did.append("waited"))
@@ -322,7 +330,7 @@ class ToldCupy:
         return types.SimpleNamespace(nbytes=size, data=types.SimpleNamespace(copy_from_device_async=copy))
 
     def RawModule(self, code, options=()):
-        assert code == FMA or code == MMA and options[0] in ("-DPRODUCT=mma_tf32", "-DPRODUCT=mma_bf16")
+        assert code in (FMA, READ) or code == MMA and options[0] in ("-DPRODUCT=mma_tf32", "-DPRODUCT=mma_bf16")
         return types.SimpleNamespace(get_function=lambda name: lambda grid, block, values: self.did.append((name, grid, block)))
 
 
@@ -342,6 +350,7 @@ def test_ceilings_are_bytes_and_flops_over_the_time_of_the_clock(monkeypatch):
     assert found["copy_gb_s"] == pytest.approx(4*2*2**30/0.005/1e9) and cupy.did.count("copy") == 4*12
     assert ("fma_rate", (1056,), (256,)) in cupy.did
     assert found["fma_tflop_s"] == pytest.approx(2*16*2**14*1056*256/0.005/1e12)
+    assert found["l2_gb_s"] == pytest.approx(16*256*1056*2**12/0.005/1e9) and cupy.did.count(("read_rate", (1056,), (256,))) == 12
     assert found["matmul_tflop_s"] == pytest.approx(2*8192**3/0.005/1e12)
     assert cupy.did.count(("mma_rate", (1056,), (256,))) == 2*12
     assert found["bf16_tflop_s"] == 2*found["tf32_tflop_s"] == pytest.approx(2*16*8*16*8*2**14*1056*8/0.005/1e12)
@@ -359,7 +368,7 @@ def test_cupy_has_what_the_clock_and_the_report_ask_for():
                          cupy.cuda: "get_elapsed_time Device", cupy.cuda.Device: "compute_capability synchronize",
                          cupy.cuda.runtime: "runtimeGetVersion getDeviceProperties",
                          cupy.RawModule: "get_function", cupy.ndarray: "fill copy __dlpack__ transpose",
-                         cupy: "full empty empty_like isfinite matmul asarray pad ascontiguousarray",
+                         cupy: "full zeros empty empty_like isfinite matmul asarray pad ascontiguousarray",
                          cupy.get_default_memory_pool(): "free_all_blocks"}.items():
         assert all(hasattr(owner, name) for name in names.split()), owner
 
@@ -382,6 +391,17 @@ def test_the_kernel_that_measures_the_rate_of_tensor_cores_forms_as_many_product
     one = 1 if name == "bf16" else np.uint32(0x3f802000).view(np.float32)**2            # the words as numbers of that type
     products = MMA_FLOPS[name]/2/(16*8)*one                # that are added to each number of d in a step
     np.testing.assert_allclose(y, sum(range(32)) + 32*steps*products, rtol=1e-6)
+
+
+@executor.requires_executor
+def test_the_kernel_that_measures_the_l2_cache_reads_one_tile_after_the_other():
+    x, y, tiles, steps, blocks = np.arange(11*1024, dtype=np.float32), np.zeros(3*256, np.float32), 11, 14, 3
+    emu.compile(READ, "read.cu", "read_rate").launch((blocks,), 256, 0, [y, x, np.int32(tiles), np.int32(steps)],
+                                                     ["y", "x", "tiles", "steps"], {"y"}, executor.Settings())
+    last = np.array([[(block*7 + i) % tiles for i in range(steps - 8, steps)] for block in range(blocks)])    # steps - 8 is 6: place 6 of 8
+    wanted = sum(1024.0*last[:, k, None] + 4*np.arange(256) + (steps - 8 + k) % 8 % 4 for k in range(8))
+    np.testing.assert_array_equal(y, wanted.ravel())
+    assert 4*1024*READ_TILES < 25e6, "half of the cache of a H100 or H200 holds it"
 
 
 def test_the_kernel_that_measures_the_rate_is_sixteen_multiply_adds_a_step_in_registers():

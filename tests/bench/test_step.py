@@ -10,7 +10,7 @@ from tests.train.test_graph import counts as counts        # a fixture
 from zfcore.kernel import PRECISIONS
 
 SMALL = ["--image-size", "32"]
-CLOCK = types.SimpleNamespace(wait=lambda: None, seconds=lambda run: run() and 2.0)
+CLOCK = types.SimpleNamespace(wait=lambda: None, seconds=lambda run: run() and 2.0, captured=lambda once, passes: lambda: once() or True)
 
 
 def test_ours_is_one_replay_a_step_and_its_launches_are_counted(gpu, standin, counts, monkeypatch):
@@ -19,6 +19,7 @@ def test_ours_is_one_replay_a_step_and_its_launches_are_counted(gpu, standin, co
     monkeypatch.setattr(step, "STEPS", 3)
     found = dict(step.contestants("fp32", 4, gpu, CLOCK, row))
     run = found["ours"]()
+    assert {"conv2d_forward", "sgd_step", "softmax_loss"} <= row["kernels"].keys() and set(row["kernels"].values()) == {2e6/3}
     before = counts.launched, kernels.ours
     run()
     assert counts.launched == before[0] + 3 and kernels.ours == before[1] + 3*row["launches"] and row["launches"] > 20
@@ -30,16 +31,20 @@ def test_ours_is_one_replay_a_step_and_its_launches_are_counted(gpu, standin, co
 
 def test_who_fails_is_told_and_the_others_are_measured(monkeypatch):
     def contestants(precision, N, device, clock, row):
-        row["launches"] = 5
+        row["launches"], row["kernels"] = 5, {"conv2d_forward": 4.5}
         yield "ours", lambda: (lambda: [1])
         yield "PyTorch eager", lambda: 1/0
     monkeypatch.setattr(step, "contestants", contestants)
-    rows = list(step.measured(None, CLOCK, types.SimpleNamespace(batch_size=128, rounds=3)))
+    asked = types.SimpleNamespace(batch_size=128, rounds=3, precisions=PRECISIONS)
+    rows = list(step.measured(None, CLOCK, asked))
     assert sorted(row["precision"] for row in rows) == sorted(PRECISIONS)
+    asked.precisions = ["tf32", "bf16"]
+    assert [row["precision"] for row in step.measured(None, CLOCK, asked)] == ["bf16", "tf32"]
     entry = rows[0]["contestants"]
     assert entry["ours"]["ms"] == 1e3*2.0/step.STEPS and entry["ours"]["images_per_second"] == 128*step.STEPS/2.0
     lines = "\n".join(step.lines(rows[0]))
     assert "failed: ZeroDivisionError" in lines and "640 images/s" in lines and "5 launches" in lines
+    assert "conv2d_forward" in lines and "4.5 us" in lines
 
 
 @pytest.mark.skipif(peers.torch is None, reason="needs PyTorch")

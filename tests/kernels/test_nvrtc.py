@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bench import resources
+from bench.__main__ import main
 from tests.executor import emu
 from zfcore import nvrtc
 from zfcore.check import Expected
@@ -17,7 +18,7 @@ from zfcore.cubin import kernels_folder
 from zfcore.kernel import CTYPES, Argument
 
 KERNELS = resources.declared()
-ARCHITECTURES = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]
+ARCHITECTURES = [nvrtc.architecture(capability, (capability,)) for capability in (80, 86, 89, 90, 100, 120)]     # as devices get them
 NAMES = [f"{k.name}-{'-'.join(f'{a}={b}' for a, b in k.defines.items())}" for k in KERNELS]
 LOCKS = defaultdict(Lock)                      # two threads compile nothing twice
 try:
@@ -128,6 +129,20 @@ def test_table_of_resources_is_the_compilers(compiling):
     if kept.splitlines()[0] != made.splitlines()[0]:
         pytest.skip(f"the table is of another compiler: {kept.splitlines()[0]}")
     assert kept == made, "kernels/README.md is stale: run python -m bench resources"
+
+
+@needs_nvrtc
+def test_all_kernels_are_compiled_ahead_each_file_once_for_each_of_its_settings(monkeypatch, tmp_path, capsys):
+    asked = []
+    monkeypatch.setattr(resources, "cached_cubin", lambda kernel, arch: asked.append((kernel, arch)) or tmp_path/f"{len(asked)}.cubin")
+    main(["compile", "--arch", "sm_100a"])
+    assert {arch for _, arch in asked} == {"sm_100a"}
+    settings = [(kernel.file, str(kernel.defines)) for kernel, _ in asked]
+    assert sorted(settings) == sorted({(kernel.file, str(kernel.defines)) for kernel in KERNELS})
+    assert f"{len(asked)} files for sm_100a in {tmp_path}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["compile", "--arch", "sm_70"])
+    assert "expected sm_80, " in capsys.readouterr().err
 
 
 @needs_nvrtc

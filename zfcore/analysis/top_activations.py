@@ -20,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zfcore import check, results
-from zfcore.backend import array_module, empty, to_device, to_host
-from zfcore.cpu import parallel, slabs
+from zfcore.backend import to_device, to_host
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import CorruptImage
 from zfcore.deconvnet import DECONVNET, check_units, feature_layer, project
 from zfcore.files import numbered
 from zfcore.hints import Bar, FilePath, Ints
 from zfcore.network import Rules
+from zfcore.ops.strongest import Lists, strongest
 from zfcore.ops.window import Regions, cut
 from zfcore.terminal import plural
 from zfcore.trained import Trained
@@ -111,7 +111,7 @@ def top_activations(model: Trained, pictures: Pictures, layers: Sequence[str], k
             break
         for layer, y, _ in network.steps(model.inputs(batch), until=until):
             for name in wanted.get(layer.name, ()):
-                best[name] = _enter(best[name], y, indices)
+                strongest(best[name], y, indices)
         done = min((indices[-1]//batch_size + 1)*batch_size, stop)
         if bar is not None:
             bar.update(done - start)
@@ -132,31 +132,6 @@ def shard_range(shard, count, batch_size):
         raise check.Expected("--shard", "i/n with i from 1 to n", f"{i}/{n}")
     batches = -(-count//batch_size)
     return batches*(i - 1)//n*batch_size, min(batches*i//n*batch_size, count)
-
-
-# A list is three device arrays (units,k): values, pictures, and places as one number, row*Wo + column.
-def _enter(best, y, indices):
-    """The list with the pictures of a batch entered, y (F,Ho,Wo,N) or (M,N)."""
-    xp, k = array_module(y), best[0].shape[1]
-    maps = y.reshape(len(y), -1, len(indices))                                       # (units,Ho*Wo,N)
-    values = xp.concatenate([best[0], _strongest(maps)], axis=1)                     # (units,k+N)
-    order = xp.argsort(-values, axis=1, kind="stable")[:, :k]
-    units, ranks = xp.nonzero(order >= k)                                            # what is new in the lists
-    columns = order[units, ranks] - k
-    kept = xp.minimum(order, k - 1)
-    pictures, places = (xp.take_along_axis(array, kept, axis=1) for array in best[1:])
-    pictures[units, ranks] = to_device(indices, like=y)[columns]
-    places[units, ranks] = maps[units, :, columns].argmax(axis=1)
-    return xp.take_along_axis(values, order, axis=1), pictures, places
-
-
-def _strongest(maps):
-    """The maximum of each map of each picture: (units,places,N) -> (units,N)."""
-    if array_module(maps) is not np:
-        return maps.max(axis=1)
-    out = empty((len(maps), maps.shape[2]), maps.dtype, like=maps)
-    parallel(lambda c: maps[c].max(axis=1, out=out[c]), slabs(maps, 2**21))
-    return out
 
 
 def _never_negative(network, name):
@@ -253,7 +228,7 @@ def _to_lists(found, name, network, like):
     values, pictures, places = found.values[name], found.pictures[name], found.places[name]
     lowest = np.float32(0 if _never_negative(network, name) else -np.inf)
     flat = places[..., 0]*width + places[..., 1]
-    return tuple(to_device(array, like=like) for array in (np.where(pictures < 0, lowest, values), pictures, flat))
+    return Lists(*(to_device(array, like=like) for array in (np.where(pictures < 0, lowest, values), pictures, flat)))
 
 
 def _from_lists(best, found, network, done):
