@@ -65,7 +65,7 @@ cat "$out/device.txt"
 step compile 100 "$python" -m bench compile
 case $number in
 1)  step probe 30 "$python" -m tests.executor.probe gpu "$out/hardware.npz"
-    step tests 280 "$python" -m pytest tests/train/test_graph.py tests/kernels -k "gpu and not conv2d" -p no:cacheprovider
+    step tests 280 "$python" -m pytest tests/train/test_graph.py tests/gpu tests/kernels -k "test_graph or gpu and not conv2d" -p no:cacheprovider
     trained synthetic 80 --epochs 2;;
 2)  measure ceilings 120 --only ceilings;;
 3)  measure step 400 --only "training step" --precisions bf16 tf32 --rounds 8;;

@@ -42,6 +42,26 @@ def undrawn(request):
         yield
 
 
+@pytest.fixture
+def gpu():
+    """A GPU, by the front door: a real one, or in `python -m tests.standin` the stand-in."""
+    from zfcore.check import Expected
+    from zfcore.device import select
+    try:
+        return select("gpu")
+    except Expected as none:
+        pytest.skip(f"no GPU: {none.got}")
+
+
+@pytest.fixture
+def standin(gpu):
+    """The stand-in's driver, by ctypes: no real GPU says when something is done, or does it as late as it may."""
+    from tests import standin
+    if standin.library is None:
+        pytest.skip("a real GPU is not asked so much")
+    return standin.library
+
+
 def pytest_addoption(parser):
     parser.addoption("--all", action="store_true", help="with the cases marked exhaustive, which others cover")
 

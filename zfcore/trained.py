@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zfcore import check
-from zfcore.backend import CPU, Device, to_device, to_host
+from zfcore.backend import CPU, Device, runs_kernels, to_device, to_host
 from zfcore.data import check_there, data_in_words, open_data, same_place
 from zfcore.data.folders import VAL_FRACTION
 from zfcore.data.known import PICTURES, listed_pictures, listed_places, places
@@ -108,7 +108,7 @@ class Trained:
 
     def inputs(self, images: NDArray[np.uint8]) -> Array:
         """uint8 (N,size,size,3) -> the centre crops less the mean, float32 (3,H,W,N) on the device."""
-        return self._seen(to_device(images, like=self.mean), *centre_crops(len(images), images.shape[1], self.crop))
+        return self._seen(self._there(images), *centre_crops(len(images), images.shape[1], self.crop))
 
     def probabilities(self, images: NDArray[np.uint8], crops: Literal["centre", "ten"] = "centre") -> NDArray[np.float32]:
         """P (classes,N) float32 on the host of uint8 images (N,size,size,3): the softmax of the scores, of the centre crop or
@@ -116,13 +116,17 @@ class Trained:
         check.one_of("crops", crops, ("centre", "ten"))
         if not len(images):
             raise check.Expected("pictures", "one or more", "none")
-        check.shape("pictures", images := np.asarray(images), (None, self.size, self.size, 3))
-        n, images, each = len(images), to_device(images, like=self.mean), []
+        check.shape("pictures", images := self._there(images), (None, self.size, self.size, 3))
+        n, each = len(images), []
         views = zip(*(ten_crops(images.shape[1], self.crop) if crops == "ten" else centre_crops(1, images.shape[1], self.crop)))
         for view in views:                                 # (top, left, mirrored), the same for every picture
             y, _ = self.network.forward(self._seen(images, *(np.full(n, value) for value in view)))
             each.append(to_host(softmax(y)))
         return np.mean(each, axis=0)
+
+    def _there(self, images):
+        """Images on the device; those that a loader has sent there already are left as they are."""
+        return images if runs_kernels(images) else to_device(np.asarray(images), like=self.mean)
 
     def _seen(self, images, tops, lefts, flips):
         _, H, W = self.network.input_shape

@@ -1,32 +1,32 @@
-"""The whole step is timed on a GPU; that it is the step which is said is seen here, on the fake device and PyTorch's CPU."""
+"""The whole step is timed on a GPU; that it is the step which is said is seen here, on the stand-in and PyTorch's CPU."""
 import types
 
 import numpy as np
 import pytest
 
 from bench import peers, step
-from tests.train.test_graph import fake as fake            # a fixture
-from zfcore.device import select
+from tests.standin import kernels
+from tests.train.test_graph import counts as counts        # a fixture
 from zfcore.kernel import PRECISIONS
 
 SMALL = ["--image-size", "32"]
 CLOCK = types.SimpleNamespace(wait=lambda: None, seconds=lambda run: run() and 2.0, captured=lambda once, passes: lambda: once() or True)
 
 
-def test_ours_is_one_replay_a_step_and_its_launches_are_counted(fake, monkeypatch):
+def test_ours_is_one_replay_a_step_and_its_launches_are_counted(gpu, standin, counts, monkeypatch):
     ready, row = step.ready, {}
     monkeypatch.setattr(step, "ready", lambda *given: ready(*given, SMALL))
     monkeypatch.setattr(step, "STEPS", 3)
-    found = dict(step.contestants("fp32", 4, select("gpu"), CLOCK, row))
+    found = dict(step.contestants("fp32", 4, gpu, CLOCK, row))
     run = found["ours"]()
     assert {"conv2d_forward", "sgd_step", "softmax_loss"} <= row["kernels"].keys() and set(row["kernels"].values()) == {2e6/3}
-    before = fake.launched, fake.launches
+    before = counts.launched, kernels.ours
     run()
-    assert fake.launched == before[0] + 3 and fake.launches == before[1] + 3*row["launches"] and row["launches"] > 20
+    assert counts.launched == before[0] + 3 and kernels.ours == before[1] + 3*row["launches"] and row["launches"] > 20
     run = found["ours, launch by launch"]()
-    before = fake.launched, fake.launches
+    before = counts.launched, kernels.ours
     run()
-    assert fake.launched == before[0] and fake.launches == before[1] + 3*row["launches"]
+    assert counts.launched == before[0] and kernels.ours == before[1] + 3*row["launches"]
 
 
 def test_who_fails_is_told_and_the_others_are_measured(monkeypatch):

@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 import weakref
-from functools import partial
 from pathlib import Path
 
 import h5py
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.fake_cupy import POISON, FakeCupy
 from tests.real_data import REAL_DATA, needs
 from zfcore.backend import Device
 from zfcore.check import Expected
@@ -22,7 +20,6 @@ from zfcore.data import loader as module
 from zfcore.data.folders import open_folders
 from zfcore.data.loader import Pictures, cache_folder, shuffled
 from zfcore.data.transforms import CorruptImage
-from zfcore.prefetch import prefetch
 
 SIZE = 6
 
@@ -196,34 +193,6 @@ def test_workers_decode_in_their_own_threads():
     dataset.picture = lambda i: names.add(threading.current_thread().name) or Drawn.picture(dataset, i)
     list(pictures(dataset, workers=2).batches(4, 1, 0))
     assert all(name.startswith("pictures") for name in names)
-
-
-# ------------------------------------------------------------------------------------------------------- a device
-@pytest.mark.parametrize("lazy", [(), ("copies",), ("compute",), ("copies", "compute")],
-                         ids=lambda lazy: f"late: {' '.join(lazy) or 'nothing'}")
-@pytest.mark.parametrize("workers", [0, 3])
-def test_on_a_device_arrives_what_arrives_on_the_host(workers, lazy):
-    fake = FakeCupy(lazy)
-    device = Device("gpu", "", fake.asarray, fake.empty_pinned, partial(prefetch, fake))
-    dataset, on_host, on_device = Drawn(201, damaged=[200, 17]), [], []
-    for pixels, labels, indices in pictures(dataset, workers, memory=0).batches(8, 1, 0, shuffle=False, device=device):
-        assert isinstance(pixels, fake.ndarray) and len(pixels) == len(labels)
-        fake.read(pixels, on_device)
-        del pixels
-        on_host.append((labels, indices))
-    fake.compute.synchronize()
-    seen = [(pixels, *rest) for pixels, rest in zip(on_device, on_host)]
-    assert len(seen) == len(on_device) == 26
-    assert same(seen, pictures(Drawn(201, damaged=[200, 17])).batches(8, 1, 0, shuffle=False))
-    assert not threads()
-
-
-def test_batches_for_a_device_are_assembled_in_pinned_memory_that_is_used_again():
-    fake = FakeCupy()
-    device = Device("gpu", "", fake.asarray, fake.empty_pinned, partial(prefetch, fake))
-    for _ in pictures(Drawn(400), workers=2, memory=0).batches(8, 1, 0, device=device):
-        pass
-    assert 4 <= len(fake.host_pool) <= 9 and not any((block == POISON).all() for block in fake.host_pool)
 
 
 # ------------------------------------------------------------------------------------------------- ending early

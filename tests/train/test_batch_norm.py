@@ -4,7 +4,7 @@ import csv
 import numpy as np
 import pytest
 
-from tests.train.test_graph import after_each_step, fake, prepared  # noqa: F401
+from tests.train.test_graph import after_each_step, counts, prepared  # noqa: F401
 from train.__main__ import main
 from train.options import parser
 from zfcore import backend, models
@@ -117,7 +117,7 @@ def test_statistics_that_have_left_the_numbers_are_not_saved(typed, tmp_path):
     assert load(tmp_path/"latest.h5").buffers["bn2"]["var"][3] == 2
 
 
-def test_a_recorded_step_moves_the_statistics_as_an_eager_one_does(options, fake, monkeypatch):  # noqa: F811
+def test_a_recorded_step_moves_the_statistics_as_an_eager_one_does(options, counts, monkeypatch):  # noqa: F811
     monkeypatch.setattr(loop, "build", lambda name, classes, size, keep_prob: Network(name, (3, size, size), [
         Conv("conv1", 6, K=5, S=4), BatchNorm("bn1"), ReLU("relu1"), Flatten("flatten"),
         Linear("fc6", 5), BatchNorm("bn6"), ReLU("relu6"), Linear("fc7", classes)]))
@@ -126,7 +126,7 @@ def test_a_recorded_step_moves_the_statistics_as_an_eager_one_does(options, fake
     ends = []
     for training in (other, one):
         ends.append({**after_each_step(training)[-1], **flat(training.network.buffers())})
-    assert fake.launched == 4
+    assert counts.launched == 4
     assert_same_bits(*ends)
     assert all((ends[0][name, "mean"] != 0).any() for name in ("bn1", "bn6"))
 
