@@ -48,6 +48,8 @@ def add_arguments(parser):
 
 
 def main(args):
+    if args.output.is_dir():
+        raise check.Expected("--output", "a JSON file", f"{args.output}, a folder")       # told before the minutes of measuring
     if torch is None:
         print("PyTorch is not installed: only our own times follow.")
     else:
