@@ -309,3 +309,14 @@ def test_no_page_tells_where_things_lie_on_the_machine_that_made_it(run, tmp_pat
     make(run, tmp_path/"atlas", "--layers", "fc8", "--data", str(run.parent/"pictures"), "--beside", str(run))
     data = b"".join(path.read_bytes() for path in (tmp_path/"atlas").rglob("*.js"))
     assert str(run.parent).encode() not in data and values(tmp_path/"atlas")["network"]["data"] == "pictures"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_why_there_are_no_pictures_is_said_here_and_not_on_the_pages(run, tmp_path, capsys, kept):
+    shutil.copytree(run, tmp_path/"run")
+    if kept:
+        main(["top-activations", "--run", str(tmp_path/"run"), "--layers", "conv2", "--units", "1:3", "--device", "cpu", "--batch-size", "8"])
+    shutil.copy(write_run(tmp_path/"other", tmp_path/"gone")/"best.h5", tmp_path/"run"/"best.h5")
+    make(tmp_path/"run", tmp_path/"atlas")
+    assert str(tmp_path/"gone") in "".join(capsys.readouterr().err.split())
+    assert not any(str(tmp_path).encode() in path.read_bytes() for path in (tmp_path/"atlas").rglob("*.js"))

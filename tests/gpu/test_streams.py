@@ -6,6 +6,7 @@ import pytest
 
 from tests.data.test_loader import Drawn, pictures, same, threads
 from tests.standin import WAITS, late
+from tests.test_prefetch import numbered
 from zfcore.backend import to_host
 
 SCHEDULES = [(), ("copies",), ("compute",), ("copies", "compute")]       # the streams on which everything comes late
@@ -20,17 +21,6 @@ def cupy(standin):
     cupy.get_default_memory_pool().free_all_blocks()
     cupy.get_default_pinned_memory_pool().free_all_blocks()
     return cupy
-
-
-def numbered(device, count, n=6):
-    """Batches (array full of k, k) for k < count, which nobody but the receiver holds on to."""
-    def full(k):
-        host = device.pinned((n, 5), np.uint8)
-        host[...] = k
-        return host
-
-    for k in range(count):
-        yield full(k), k
 
 
 def steps(device, cupy, batches, seen):

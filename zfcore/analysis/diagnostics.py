@@ -109,8 +109,7 @@ def diagnose(model: Trained, pictures: Pictures, units: Ints, *, name: str | Non
         if bar is not None:
             bar.update(k - len(shown))
     kept = unit_views(model, pictures, top, second, units)
-    sizes = rms(w)
-    return Diagnosis(name or model.name, w, network[first].S, sizes, float(sizes.max()/max(np.median(sizes), np.finfo(float).tiny)),
+    return Diagnosis(name or model.name, w, network[first].S, rms(w), dominance(w),
                      radial_shares(w), EDGES, {layer: top.dead(layer) for layer in layers}, top.total,
                      second, kept.units, kept.projections, kept.patches,
                      aliasing(power, network[first].S, kept.projections.shape[2]), measured,
@@ -155,6 +154,12 @@ def _means(shares):
     known = np.isfinite(shares)
     return np.divide(np.where(known, shares, 0).sum(axis=0), known.sum(axis=0), where=known.sum(axis=0) > 0,
                      out=np.full(shares.shape[1:], np.nan))
+
+
+def dominance(w):
+    """max/median of the RMS of filters (C,K,K,F)."""
+    sizes = rms(w)
+    return float(sizes.max()/max(np.median(sizes), np.finfo(float).tiny))
 
 
 def first_two(network):

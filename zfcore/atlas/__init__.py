@@ -29,7 +29,7 @@ from zfcore.analysis.top_activations import decoded
 from zfcore.atlas.compare_page import compare_pages
 from zfcore.atlas.layer_page import known_page, layer_page, projections_of_page
 from zfcore.atlas.look import encoded, look
-from zfcore.atlas.network_page import network_page, notes_of, whole_pictures
+from zfcore.atlas.network_page import FORMAT, network_page, notes_of, whole_pictures
 from zfcore.atlas.sheets import Folder, plain
 from zfcore.atlas.source import Kept, Looked
 from zfcore.check import Expected
@@ -75,7 +75,7 @@ def making(folder: Path, mark: str) -> Iterator[Path]:
     goes when the block ends well; nobody else makes one there meanwhile. Raises Expected where somebody does."""
     with folder_made(folder):
         if not inside(folder, RECORD).is_file():           # before anything else: a folder without it is not gone on with
-            Folder(folder).write(RECORD, (json.dumps({"format": "zfcore atlas", "fingerprint": mark}) + "\n").encode())
+            Folder(folder).write(RECORD, (json.dumps({"format": FORMAT, "fingerprint": mark}) + "\n").encode())
         with folder_made(inside(folder, KEPT)) as kept, alone(folder):
             yield kept
     shutil.rmtree(kept, ignore_errors=True)
@@ -112,7 +112,8 @@ def make(path: Path, source: Looked | Kept, units: Mapping[str, np.ndarray], cho
         pages.append(page)
     looks = [picture_page(folder, source, int(number), list(units)) for number in counted(chosen, "picture", "pages of pictures")]
     whole_pictures(folder, source, pages)
-    compare = other and compare_pages(folder, *other, units, called, pages)
+    with Bar(sum(len(units[layer]) for layer in other[1].units) if other else 0, "projection", "the other network's", hidden=not other) as bar:
+        compare = other and compare_pages(folder, *other, units, called, pages, bar)
     network_page(folder, source, list(units), called, pages, looks, [*notes, *notes_of(source, units)], data, part, compare)
     write_pages(folder)
 

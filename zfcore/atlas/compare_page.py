@@ -7,7 +7,7 @@ from zfcore.atlas.sheets import LOSSLESS, fitted, shown_side
 from zfcore.atlas.source import called_in_public
 
 
-def compare_pages(folder, other, found, units, called, pages, bar=None):
+def compare_pages(folder, other, found, units, called, pages, bar):
     """Write data/compare-CALLED.js of each layer; `other` is the Looked of the other network. Returns what the network's page says of it."""
     rows = []
     for layer, name, page in zip(units, called, pages):

@@ -23,12 +23,12 @@ def layer_page(folder, source, layer, called, units, bar=None):
     """Write the sheets of these units of a layer, and data/layer-CALLED.js, the last. Returns what that holds."""
     top = source.top.first(K, layer)
     pictured, described = pictures_and_projections(folder, source, top, layer, called, units, bar)
-    page = plain({"name": layer, "below": weighted_below(source.model.network, layer), "above": weighted_above(source.model.network, layer),
-            "shown_of": unit_count(source.model.network, layer), "whole": sees_all(source.model.network, layer), "units": units,
-            **of_pass(source, top, layer, units), **pictured,
-            "alike": most_alike(described, ALIKE), "map": plane(described, source.seed), **weights(source.model.network, layer, units),
-            "checks": checks(folder, source, layer, called, units, bar),
-            "evolution": evolution(folder, source, layer, called, units, bar)})
+    page = plain({
+        "name": layer, "below": weighted_below(source.model.network, layer), "above": weighted_above(source.model.network, layer),
+        "shown_of": unit_count(source.model.network, layer), "whole": sees_all(source.model.network, layer), "units": units,
+        **of_pass(source, top, layer, units), **pictured, "alike": most_alike(described, ALIKE), "map": plane(described, source.seed),
+        **weights(source.model.network, layer, units), "checks": checks(folder, source, layer, called, units, bar),
+        "evolution": evolution(folder, source, layer, called, units, bar)})
     folder.data(f"layer-{called}", page)
     return page
 

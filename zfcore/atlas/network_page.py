@@ -6,6 +6,7 @@ import numpy as np
 
 import zfcore
 from zfcore import plots
+from zfcore.analysis import diagnostics
 from zfcore.analysis.top_activations import decoded
 from zfcore.atlas.sheets import fitted, shown_side
 from zfcore.atlas.source import called_in_public
@@ -13,8 +14,7 @@ from zfcore.backend import to_host
 from zfcore.data import data_in_words
 from zfcore.deconvnet import unit_count
 from zfcore.networks import card, names
-from zfcore.ops.clip_filter_rms import rms
-from zfcore.terminal import plural
+from zfcore.terminal import counted, plural
 
 FORMAT, VERSION = "zfcore atlas", 1
 TOLD_ELSEWHERE = "kind", "name", "seed", "number", "rounding", "F", "M", "K", "S", "P"      # of a layer's fields
@@ -22,7 +22,7 @@ COVER, COVER_SIDE = 8, 64         # units of each layer on the first page, and h
 WHOLE, WHOLE_A_ROW = 96, 8        # pixels of a whole picture's thumbnail; a sheet has as many rows
 
 
-def network_page(folder, source, layers, called, pages, pictures, notes, data, part, compare=None, bar=None):
+def network_page(folder, source, layers, called, pages, pictures, notes, data, part, compare=None):
     """Write data/network.js: `pages` are what the layers' pages hold, `pictures` the objects of the picture pages."""
     model = source.model
     folder.data("network", {
@@ -31,7 +31,7 @@ def network_page(folder, source, layers, called, pages, pictures, notes, data, p
         "data": None if data is None else called_in_public(data_in_words(data)), "part": part, "total": source.top.total if source.top else 0,
         "classes": source.classes, "outputs": len(model.classes), "labelled": source.labels is not None, "shares": shares(source), "errors": errors(model), "notes": notes,
         "table": table(model.network, dict(zip(layers, called))), "layers": [summary(model.network, name, page) for name, page in zip(layers, pages)],
-        "cover": cover(folder, source, layers, pages, bar), "curves": curves(folder, model),
+        "cover": cover(folder, source, layers, pages), "curves": curves(folder, model),
         "pictures": [{key: one[key] for key in ("number", "name", "label")} for one in pictures], "compare": compare})
 
 
@@ -92,10 +92,7 @@ def summary(network, layer, page):
 
 def dominance(layer):
     """max/median of the filters' RMS (section 4.1); None for a layer without filters."""
-    if not layer.has_filters:
-        return None
-    sizes = rms(to_host(layer.parameters["w"]))
-    return float(sizes.max()/max(np.median(sizes), np.finfo(float).tiny))
+    return diagnostics.dominance(to_host(layer.parameters["w"])) if layer.has_filters else None
 
 
 def errors(model):
@@ -122,7 +119,7 @@ def curves(folder, model):
 
 
 # ------------------------------------------------------------------------------------------------------------------ pictures
-def cover(folder, source, layers, pages, bar=None):
+def cover(folder, source, layers, pages):
     """Strips of the first page: of each layer some units that fire, those first that are for one class, else the strongest."""
     strips, chosen = [], {}
     for layer, page in zip(layers, pages):
@@ -132,7 +129,7 @@ def cover(folder, source, layers, pages, bar=None):
         units = np.array(page["units"])[at].astype(np.int64)
         strip = np.full((COVER, COVER_SIDE, COVER_SIDE, 3), 128, np.uint8)
         if len(units):
-            views = source.views(source.top.first(1, layer), layer, units, bar)
+            views = source.views(source.top.first(1, layer), layer, units)
             tiles = np.stack([plots.signed_tiles(of_unit)[0] for of_unit in views.projections])
             strip[:len(units)] = padded(fitted(tiles, COVER_SIDE))
         strips.append(strip)
@@ -148,19 +145,17 @@ def padded(tiles):
     return np.pad(tiles, ((0, 0), (rim//2, rim - rim//2), (rim//2, rim - rim//2), (0, 0)), constant_values=128)
 
 
-def whole_pictures(folder, source, pages, bar=None):
+def whole_pictures(folder, source, pages):
     """Write data/whole.js and thumbnails of the pictures in which a unit sees a part, as the network sees them: the centre crop."""
     named = sorted({int(n) for page in pages for of_unit in page["pictures"] for n in of_unit if n >= 0})
     shown = sorted({int(n) for page in pages if not page["whole"] for of_unit in page["pictures"] for n in of_unit if n >= 0})
     if source.pictures is None:
         shown = []
     margin, crop, files = (source.model.size - source.model.crop)//2, source.model.crop, []
-    for number, at in enumerate(range(0, len(shown), WHOLE_A_ROW**2)):
+    for number, at in enumerate(counted(range(0, len(shown), WHOLE_A_ROW**2), "sheet", "whole pictures")):
         numbers = np.array(shown[at:at + WHOLE_A_ROW**2])
         whole = decoded(source.pictures, numbers)[:, margin:margin + crop, margin:margin + crop]
         files.append(folder.sheet(f"whole-{number:03}", fitted(whole, WHOLE), WHOLE_A_ROW, lossless=False))
-        if bar is not None:
-            bar.update(len(numbers))
     folder.data("whole", {"side": shown_side(crop, WHOLE), "columns": WHOLE_A_ROW, "rows": WHOLE_A_ROW, "files": files,
                           "place": {n: k for k, n in enumerate(shown)}, "names": {n: source.name_of(n) for n in named},
                           "labels": {} if source.labels is None else {n: int(source.labels[n]) for n in named}})

@@ -13,7 +13,7 @@ from zfcore.atlas.source import Looked, kept_source
 from zfcore.commands.common import FORMAT, SHARED, UNITS, chosen_of_data, chosen_units, open_model, open_pictures, option
 from zfcore.files import inside
 from zfcore.networks import home_of
-from zfcore.terminal import Bar, printable, say
+from zfcore.terminal import Bar, printable, say, warn
 
 HELP = "walk through a network in a browser: its units, what excites them, how they are connected"
 GOES_ON = True
@@ -148,9 +148,10 @@ def from_kept(args, model, units, output, why):
     mark = atlas.fingerprint(source.fingerprint, {layer: of.tolist() for layer, of in units.items()}, args.seed)
     folder = atlas.place(output, mark)
     if not atlas.is_complete(folder):
-        notes = [f"Its pictures are not to be had ({why}); `--data FOLDER` names others. What is here was kept by `zfcore top-activations`, "
-                 f"without classes, sanity checks, growth and pages of pictures." if units else
-                 f"What its units see is not shown, as there are no pictures ({why}); `--data FOLDER` names some."]
+        notes = ["Its pictures are not to be had; `--data FOLDER` names others. What is here was kept by `zfcore top-activations`, "
+                 "without classes, sanity checks, growth and pages of pictures." if units else
+                 "What its units see is not shown, as there are no pictures; `--data FOLDER` names some."]
+        warn(f"{notes[0]} ({why})")                        # which the pages do not say: it may tell where things lie on this machine
         with atlas.making(folder, mark):
             atlas.make(folder, source, units, notes=notes)
     return folder
