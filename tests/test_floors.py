@@ -13,7 +13,7 @@ FLOORS = [                                        # from the ground up; what sta
     ["zfcore.hdf5", "zfcore.nvrtc"],
     ["zfcore.backend", "zfcore.cubin"],
     ["zfcore.kernel", "zfcore.prefetch", "zfcore.graph"],
-    ["zfcore.ops", "zfcore.gpu"],
+    ["zfcore.ops", "zfcore.gpu", "zfcore.ranks"],
     ["zfcore.layers"],
     ["zfcore.fusion"],
     ["zfcore.network"],

@@ -1,0 +1,58 @@
+"""Floor 1: the ranks of a training: processes, each with a device of its own, that take every step together.
+
+    ranks.rank, ranks.size, ranks.names       the number of this one, 0 to size - 1; how many; where each runs, in words
+    ranks.gather(row)                         every rank's row of bytes, in the order of the ranks
+    ranks.exchange(sends, receives)           arrays: sends[r] goes to rank r, what rank r sends here comes into receives[r]
+    ranks.abort(sentence)                     end all ranks, each of which tells the sentence
+
+Each is a call that all ranks make, in the same order. What travels is bytes. Nothing is added on the way: a library adds in an order that
+depends on how many ranks there are and how they are joined, and zfcore's sums do not (zfcore/reduce.py).
+"""
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NoReturn
+
+from zfcore.check import Expected
+from zfcore.hints import Array
+
+
+class Ranks(ABC):
+    """Ranks as this process sees them."""
+    rank: int
+    size: int
+    names: Sequence[str]          # "rank 3 (host, GPU 1)"
+
+    @property
+    def is_first(self) -> bool:
+        """Return whether this is rank 0, the one that writes files and speaks."""
+        return self.rank == 0
+
+    @abstractmethod
+    def gather(self, row: bytes) -> list[bytes]:
+        """Rows of all ranks, this one's being `row`, in the order of the ranks; they may differ in length."""
+
+    @abstractmethod
+    def exchange(self, sends: Sequence[Array], receives: Sequence[Array]) -> None:
+        """Fill receives[r] with what rank r gives as sends[this rank], the rank's own included. Contiguous arrays; what is sent
+        has the size and dtype that is waited for, which may be 0 elements: then nothing travels between these two."""
+
+    @abstractmethod
+    def abort(self, sentence: str) -> NoReturn:
+        """End this rank and all others with `sentence` (which names this rank) and exit status 2, without waiting for anybody."""
+
+
+class Alone(Ranks):
+    """One process that trains by itself."""
+    rank, size, names = 0, 1, ("rank 0",)
+
+    def gather(self, row: bytes) -> list[bytes]:
+        return [row]
+
+    def exchange(self, sends: Sequence[Array], receives: Sequence[Array]) -> None:
+        receives[0][...] = sends[0]
+
+    def abort(self, sentence: str) -> NoReturn:
+        raise Expected("training", "all ranks at work", sentence)
+
+
+ALONE = Alone()
