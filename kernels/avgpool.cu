@@ -31,12 +31,12 @@
 #ifndef LANES
 #define LANES 4                     // divides N
 #endif
+#include <stored.cuh>
 #ifndef WINDOW                      // macros, so that loops over a window unroll and no division by the stride is left
 #define WINDOW 3
 #define STRIDE 2
 #endif
 const int K = WINDOW, S = STRIDE;
-struct __align__(4 * LANES) Pack { float v[LANES]; };
 
 // How many rows (or columns) from `first` on count, of a map of `size`.
 __device__ __forceinline__ int counted(int first, int size, int P)
@@ -59,14 +59,14 @@ __device__ __forceinline__ Pack share(Pack a, const float *divisors, int p, int 
     return a;
 }
 
-extern "C" __global__ void avgpool_forward(const float *x, const float *divisors, float *y, int rows,
+extern "C" __global__ void avgpool_forward(const stored *x, const float *divisors, stored *y, int rows,
     int H, int W, int Ho, int Wo, int N, int P)
 {
     int packs = N / LANES;
     Place at;
     if (!my_place(at, rows, Ho, Wo, packs)) return;
     int h0 = at.row * S - P, w0 = at.pixel * S - P;                         // the window's first row and column
-    const Pack *map = (const Pack *)x + (long long)at.map * H * W * packs + at.pack;
+    const Stored *map = (const Stored *)x + (long long)at.map * H * W * packs + at.pack;
 
     Pack sum;
     for (int k = 0; k < LANES; k++) sum.v[k] = 0;
@@ -81,10 +81,10 @@ extern "C" __global__ void avgpool_forward(const float *x, const float *divisors
             for (int k = 0; k < LANES; k++) sum.v[k] += a.v[k];
         }
     long long i = (((long long)at.map * Ho + at.row) * Wo + at.pixel) * packs + at.pack;
-    ((Pack *)y)[i] = share(sum, divisors, at.row, at.pixel, H, W, Wo, packs, at.pack, P);
+    ((Stored *)y)[i] = share(sum, divisors, at.row, at.pixel, H, W, Wo, packs, at.pack, P);
 }
 
-extern "C" __global__ void avgpool_backward(const float *dy, const float *divisors, float *dx, int rows,
+extern "C" __global__ void avgpool_backward(const stored *dy, const float *divisors, stored *dx, int rows,
     int H, int W, int Ho, int Wo, int N, int P)
 {
     int packs = N / LANES;
@@ -98,9 +98,9 @@ extern "C" __global__ void avgpool_backward(const float *dy, const float *diviso
     for (int k = 0; k < LANES; k++) sum.v[k] = 0;
     for (int p = p0; p < p1; p++)
         for (int q = q0; q < q1; q++) {
-            Pack a = ((const Pack *)dy)[(((long long)at.map * Ho + p) * Wo + q) * packs + at.pack];
+            Pack a = ((const Stored *)dy)[(((long long)at.map * Ho + p) * Wo + q) * packs + at.pack];
             a = share(a, divisors, p, q, H, W, Wo, packs, at.pack, P);
             for (int k = 0; k < LANES; k++) sum.v[k] += a.v[k];
         }
-    ((Pack *)dx)[(((long long)at.map * H + at.row) * W + at.pixel) * packs + at.pack] = sum;
+    ((Stored *)dx)[(((long long)at.map * H + at.row) * W + at.pixel) * packs + at.pack] = sum;
 }

@@ -23,7 +23,7 @@
 #ifndef LANES
 #define LANES 4                     // divides L
 #endif
-struct __align__(4 * LANES) Pack { float v[LANES]; };
+#include <stored.cuh>
 struct Two { double a, b; };
 
 // The sums of all lanes, in lane 0.
@@ -47,17 +47,17 @@ __device__ __forceinline__ bool my_slice(Slice &at, long long L, int C, int slic
     return at.c < C;
 }
 
-extern "C" __global__ void batch_norm_sums(const float *x, double *partial, long long L, int C, int slices)
+extern "C" __global__ void batch_norm_sums(const stored *x, double *partial, long long L, int C, int slices)
 {
     Slice at;
     if (!my_slice(at, L, C, slices)) return;
-    const float *map = x + at.c * L;
-    double origin = map[0];
+    const stored *map = x + at.c * L;
+    double origin = in_float(map[0]);
     int lane = threadIdx.x % 32;
     Two sum = {0, 0};
 #pragma unroll 4
     for (long long i = at.first + lane; i < at.last; i += 32) {
-        Pack p = ((const Pack *)map)[i];
+        Pack p = ((const Stored *)map)[i];
         for (int k = 0; k < LANES; k++) {
             double d = p.v[k] - origin;
             sum.a += d, sum.b += d * d;
@@ -67,12 +67,12 @@ extern "C" __global__ void batch_norm_sums(const float *x, double *partial, long
     if (lane == 0) ((Two *)partial)[(long long)at.c * slices + at.number] = sum;
 }
 
-extern "C" __global__ void batch_norm_gradient_sums(const float *dy, const float *x, const float *mean, double *partial,
+extern "C" __global__ void batch_norm_gradient_sums(const stored *dy, const stored *x, const float *mean, double *partial,
     long long L, int C, int slices)
 {
     Slice at;
     if (!my_slice(at, L, C, slices)) return;
-    const Pack *above = (const Pack *)(dy + at.c * L), *map = (const Pack *)(x + at.c * L);
+    const Stored *above = (const Stored *)(dy + at.c * L), *map = (const Stored *)(x + at.c * L);
     double middle = mean[at.c];
     int lane = threadIdx.x % 32;
     Two sum = {0, 0};
@@ -96,14 +96,14 @@ __device__ __forceinline__ Two over_slices(const double *partial, int c, int sli
     return over_lanes(sum);
 }
 
-extern "C" __global__ void batch_norm_statistics(const double *partial, const float *x, float *mean, float *var,
+extern "C" __global__ void batch_norm_statistics(const double *partial, const stored *x, float *mean, float *var,
     float *running_mean, float *running_var, long long L, int C, int slices, double momentum)
 {
     int c = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (c >= C) return;
     Two sum = over_slices(partial, c, slices);
     if (threadIdx.x % 32 != 0) return;
-    double middle = x[c * L] + sum.a / L, spread = sum.b - sum.a * sum.a / L;
+    double middle = in_float(x[c * L]) + sum.a / L, spread = sum.b - sum.a * sum.a / L;
     if (spread < 0) spread = 0;                                             // and a NaN stays one
     mean[c] = (float)middle, var[c] = (float)(spread / L);
     running_mean[c] = (float)((1 - momentum) * running_mean[c] + momentum * middle);
@@ -133,36 +133,36 @@ __device__ __forceinline__ bool my_place(Place &at, long long L, int C)
     return i < L / LANES;
 }
 
-extern "C" __global__ void batch_norm_forward(const float *x, const float *gamma, const float *beta, const float *mean,
-    const float *var, float *y, long long L, int C, float eps)
+extern "C" __global__ void batch_norm_forward(const stored *x, const float *gamma, const float *beta, const float *mean,
+    const float *var, stored *y, long long L, int C, float eps)
 {
     Place at;
     if (!my_place(at, L, C)) return;
     float factor = gamma[at.c] / sqrtf(var[at.c] + eps), middle = mean[at.c], constant = beta[at.c];
-    Pack p = ((const Pack *)x)[at.i];
+    Pack p = ((const Stored *)x)[at.i];
     for (int k = 0; k < LANES; k++) p.v[k] = (p.v[k] - middle) * factor + constant;
-    ((Pack *)y)[at.i] = p;
+    ((Stored *)y)[at.i] = p;
 }
 
-extern "C" __global__ void batch_norm_backward(const float *dy, const float *x, const float *gamma, const float *mean,
-    const float *var, const float *dgamma, const float *dbeta, float *dx, long long L, int C, float eps)
+extern "C" __global__ void batch_norm_backward(const stored *dy, const stored *x, const float *gamma, const float *mean,
+    const float *var, const float *dgamma, const float *dbeta, stored *dx, long long L, int C, float eps)
 {
     Place at;
     if (!my_place(at, L, C)) return;
     float root = sqrtf(var[at.c] + eps), factor = gamma[at.c] / root, middle = mean[at.c];
     float of_normal = dgamma[at.c] / root / L, constant = dbeta[at.c] / L;
-    Pack p = ((const Pack *)x)[at.i], g = ((const Pack *)dy)[at.i];
+    Pack p = ((const Stored *)x)[at.i], g = ((const Stored *)dy)[at.i];
     for (int k = 0; k < LANES; k++) g.v[k] = (g.v[k] - ((p.v[k] - middle) * of_normal + constant)) * factor;
-    ((Pack *)dx)[at.i] = g;
+    ((Stored *)dx)[at.i] = g;
 }
 
-extern "C" __global__ void batch_norm_scale(const float *dy, const float *gamma, const float *var, float *dx, long long L,
+extern "C" __global__ void batch_norm_scale(const stored *dy, const float *gamma, const float *var, stored *dx, long long L,
     int C, float eps)
 {
     Place at;
     if (!my_place(at, L, C)) return;
     float factor = gamma[at.c] / sqrtf(var[at.c] + eps);
-    Pack g = ((const Pack *)dy)[at.i];
+    Pack g = ((const Stored *)dy)[at.i];
     for (int k = 0; k < LANES; k++) g.v[k] *= factor;
-    ((Pack *)dx)[at.i] = g;
+    ((Stored *)dx)[at.i] = g;
 }

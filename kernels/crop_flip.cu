@@ -12,11 +12,12 @@
    traffic   15*N*h*w bytes: 3 read, 12 written; the mean is read again for every picture, from cache. Over the
              bandwidth, that is the floor
    spec      zfcore/ops/crop_flip.py: crop_flip_reference                                                 */
+#include <stored.cuh>
 #define TILE 32
 #define WARPS 8
 
 extern "C" __global__ void crop_flip(const unsigned char *pictures, const float *mean, const int *tops, const int *lefts,
-    const unsigned char *flips, float *out, int H, int W, int rows, int columns, int N)
+    const unsigned char *flips, stored *out, int H, int W, int rows, int columns, int N)
 {
     __shared__ float tile[3][TILE][TILE + 1];                               // channel, column, picture
     int lane = threadIdx.x % TILE, warp = threadIdx.x / TILE;
@@ -38,6 +39,6 @@ extern "C" __global__ void crop_flip(const unsigned char *pictures, const float 
     for (int k = warp; k < 3 * TILE; k += WARPS) {
         int ch = k / TILE, column = k % TILE;
         if (n < N && q0 + column < columns)
-            out[(((long long)ch * rows + p) * columns + q0 + column) * N + n] = tile[ch][column][lane];
+            out[(((long long)ch * rows + p) * columns + q0 + column) * N + n] = as_stored(tile[ch][column][lane]);
     }
 }

@@ -15,9 +15,9 @@
 #ifndef LANES
 #define LANES 4
 #endif
-struct __align__(4 * LANES) Pack { float v[LANES]; };
+#include <stored.cuh>
 
-extern "C" __global__ void dropout(const float *x, float *y, long long rows, long long n, long long first, long long N,
+extern "C" __global__ void dropout(const stored *x, stored *y, long long rows, long long n, long long first, long long N,
     long long each, unsigned long long seed, unsigned int layer, const unsigned long long *step,
     unsigned long long keep_below, float scale)
 {
@@ -39,8 +39,8 @@ extern "C" __global__ void dropout(const float *x, float *y, long long rows, lon
     for (int lane = 0; lane < 4; lane += LANES) {
         long long column = 4 * counter + lane - begin;         // of the row in x; a row may begin or end inside a counter
         if (column < 0 || column >= n) continue;
-        Pack values = *(const Pack *)(x + row * n + column);
+        Pack values = *(const Stored *)(x + row * n + column);
         for (int k = 0; k < LANES; k++) values.v[k] = words[lane + k] < keep_below ? values.v[k] * scale : 0;
-        *(Pack *)(y + row * n + column) = values;
+        *(Stored *)(y + row * n + column) = values;
     }
 }

@@ -11,13 +11,13 @@
 #ifndef LANES
 #define LANES 4                     // divides N
 #endif
-struct __align__(4 * LANES) Pack { float v[LANES]; };
+#include <stored.cuh>
 
-extern "C" __global__ void linear_bias_gradient(const float *dy, float *db, int M, int N)
+extern "C" __global__ void linear_bias_gradient(const stored *dy, float *db, int M, int N)
 {
     int m = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32, packs = N / LANES;
     if (m >= M) return;
-    const Pack *row = (const Pack *)dy + (long long)m * packs;
+    const Stored *row = (const Stored *)dy + (long long)m * packs;
     float sum = 0;
     for (int n = lane; n < packs; n += 32) {
         Pack a = row[n];

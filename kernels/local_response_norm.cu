@@ -20,6 +20,7 @@
              of `maps` once more from cache. Behind a pool 4*C*H*W*N + 9*C*L: the maxima are written for the way back, but
              not read again. Over the bandwidth, that is the floor
    spec      zfcore/ops/local_response_norm.py: local_response_norm_reference, local_response_norm_backward_reference  */
+#include <stored.cuh>
 #ifndef NEIGHBOURS
 #define NEIGHBOURS 5
 #define BETA 0.75f
@@ -32,9 +33,9 @@
 #define FORWARD_MAPS 8
 #define BACKWARD_MAPS 4
 
-__device__ __forceinline__ float map_at(const float *column, int c, int C, long long L)
+__device__ __forceinline__ float map_at(const stored *column, int c, int C, long long L)
 {
-    return c >= 0 && c < C ? column[c * L] : 0;
+    return c >= 0 && c < C ? in_float(column[c * L]) : 0;
 }
 
 __device__ __forceinline__ float maps_scale(const float *x, float a, float k)          // s of the NEIGHBOURS maps from x on
@@ -65,7 +66,7 @@ __device__ __forceinline__ bool my_slab(Slab &at, long long L, int C, int maps)
     return at.i < L;
 }
 
-extern "C" __global__ void local_response_norm_forward(const float *x, float *y, long long L, int C, int maps,
+extern "C" __global__ void local_response_norm_forward(const stored *x, stored *y, long long L, int C, int maps,
     float a, float k)
 {
     Slab at;
@@ -79,7 +80,7 @@ extern "C" __global__ void local_response_norm_forward(const float *x, float *y,
         for (int j = CARRY; j < CARRY + FORWARD_MAPS; j++) v[j] = map_at(x, c - BELOW + j, C, L);
 #pragma unroll
         for (int j = 0; j < FORWARD_MAPS; j++)
-            if (c + j < at.last) y[(c + j) * L] = v[j + BELOW] * inverse_power(maps_scale(v + j, a, k));
+            if (c + j < at.last) y[(c + j) * L] = as_stored(v[j + BELOW] * inverse_power(maps_scale(v + j, a, k)));
 #pragma unroll
         for (int j = 0; j < CARRY; j++) v[j] = v[j + FORWARD_MAPS];
     }
@@ -93,8 +94,8 @@ extern "C" __global__ void local_response_norm_forward(const float *x, float *y,
 
 // The windows of one output of the pool in all maps: maximum(c) is that of map c, 0 beyond the maps, kept if the slab owns c.
 struct Windows {
-    const float *x;                 // (C,H,W,N), from image n on
-    float *maxima;                  // (C,L), from this output on, and so is the next
+    const stored *x;                // (C,H,W,N), from image n on
+    stored *maxima;                 // (C,L), from this output on, and so is the next
     unsigned char *switches;
     int h0, w0, H, W, N, C;
     long long L;
@@ -102,7 +103,7 @@ struct Windows {
     __device__ __forceinline__ float maximum(int c, const Slab &at) const
     {
         if (c < 0 || c >= C) return 0;
-        const float *map = x + (long long)c * H * W * N;
+        const stored *map = x + (long long)c * H * W * N;
         float best = __int_as_float(0xff800000);                            // -infinity
         int where = max(-h0, 0) * POOL + max(-w0, 0);
 #pragma unroll
@@ -111,15 +112,15 @@ struct Windows {
             for (int s = 0; s < POOL; s++) {
                 int h = h0 + r, w = w0 + s;
                 float a = __int_as_float(0xff800000);                       // outside the map: never higher
-                if (h >= 0 && h < H && w >= 0 && w < W) a = map[((long long)h * W + w) * N];
+                if (h >= 0 && h < H && w >= 0 && w < W) a = in_float(map[((long long)h * W + w) * N]);
                 if (!(a <= best) && best == best) best = a, where = r * POOL + s;      // higher, or the first NaN
             }
-        if (c >= at.first && c < at.last) maxima[c * L] = best, switches[c * L] = where;
+        if (c >= at.first && c < at.last) maxima[c * L] = as_stored(best), switches[c * L] = where;
         return best;
     }
 };
 
-extern "C" __global__ void local_response_norm_of_maxpool(const float *x, float *maxima, unsigned char *switches, float *y,
+extern "C" __global__ void local_response_norm_of_maxpool(const stored *x, stored *maxima, unsigned char *switches, stored *y,
     int H, int W, int Ho, int Wo, int N, int P, int C, int maps, float a, float k)
 {
     const long long L = (long long)Ho * Wo * N;
@@ -136,14 +137,14 @@ extern "C" __global__ void local_response_norm_of_maxpool(const float *x, float 
         for (int j = CARRY; j < CARRY + POOLED_MAPS; j++) v[j] = windows.maximum(c - BELOW + j, at);
 #pragma unroll
         for (int j = 0; j < POOLED_MAPS; j++)
-            if (c + j < at.last) y[(c + j) * L] = v[j + BELOW] * inverse_power(maps_scale(v + j, a, k));
+            if (c + j < at.last) y[(c + j) * L] = as_stored(v[j + BELOW] * inverse_power(maps_scale(v + j, a, k)));
 #pragma unroll
         for (int j = 0; j < CARRY; j++) v[j] = v[j + POOLED_MAPS];
     }
 }
 
 // t and dy/s^beta run BELOW maps ahead of dx, and x as far ahead of them as neighbours reach: NEIGHBOURS-1 in all.
-extern "C" __global__ void local_response_norm_backward(const float *dy, const float *x, float *dx, long long L, int C,
+extern "C" __global__ void local_response_norm_backward(const stored *dy, const stored *x, stored *dx, long long L, int C,
                                                         int maps, float a, float k)
 {
     Slab at;
@@ -175,7 +176,7 @@ extern "C" __global__ void local_response_norm_backward(const float *dy, const f
 #pragma unroll
             for (int m = 0; m < NEIGHBOURS; m++) sum += t[j + m];
             if (c + j >= at.first && c + j < at.last)
-                dx[(c + j) * L] = RELU && !(v[j] > 0) ? 0 : d[j] - 2 * a * BETA * v[j] * sum;
+                dx[(c + j) * L] = as_stored(RELU && !(v[j] > 0) ? 0 : d[j] - 2 * a * BETA * v[j] * sum);
         }
 #pragma unroll
         for (int j = 0; j < CARRY; j++) v[j] = v[j + BACKWARD_MAPS], t[j] = t[j + BACKWARD_MAPS];

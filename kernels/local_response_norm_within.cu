@@ -23,12 +23,12 @@
 #ifndef LANES
 #define LANES 4                     // divides N
 #endif
+#include <stored.cuh>
 #ifndef WINDOW
 #define WINDOW 3
 #define BETA 0.75f
 #endif
 const int R = WINDOW / 2;
-struct __align__(4 * LANES) Pack { float v[LANES]; };
 
 __device__ __forceinline__ float inverse_power(float s)                                // s^-beta
 {
@@ -38,25 +38,26 @@ __device__ __forceinline__ float inverse_power(float s)                         
 }
 
 // The images `pack` of one map of height x width pixels.
-struct Map {
-    const Pack *first;
+template <class Held> struct Map {
+    const Held *first;
     int height, width, packs;
 
     __device__ __forceinline__ Pack at(int h, int w) const                            // 0 outside the map
     {
         Pack a;
         for (int j = 0; j < LANES; j++) a.v[j] = 0;
-        return h >= 0 && h < height && w >= 0 && w < width ? first[((long long)h * width + w) * packs] : a;
+        if (h >= 0 && h < height && w >= 0 && w < width) a = first[((long long)h * width + w) * packs];
+        return a;
     }
 };
 
-__device__ __forceinline__ Map map_of(const float *maps, const Place &at, int height, int width, int packs)
+template <class Held> __device__ __forceinline__ Map<Held> map_of(const Held *maps, const Place &at, int height, int width, int packs)
 {
-    return {(const Pack *)maps + (long long)at.map * height * width * packs + at.pack, height, width, packs};
+    return {maps + (long long)at.map * height * width * packs + at.pack, height, width, packs};
 }
 
 // Sum over the window around (h,w) of the numbers in it, or of their squares.
-template <bool squares> __device__ __forceinline__ Pack window_sum(const Map &map, int h, int w)
+template <bool squares, class Held> __device__ __forceinline__ Pack window_sum(const Map<Held> &map, int h, int w)
 {
     Pack sum;
     for (int j = 0; j < LANES; j++) sum.v[j] = 0;
@@ -70,19 +71,19 @@ template <bool squares> __device__ __forceinline__ Pack window_sum(const Map &ma
     return sum;
 }
 
-extern "C" __global__ void local_response_norm_within_forward(const float *x, float *y, int rows, int H, int W, int N, int P,
+extern "C" __global__ void local_response_norm_within_forward(const stored *x, stored *y, int rows, int H, int W, int N, int P,
     float a, float k)
 {
     int packs = N / LANES, shift = R - P, Ho = H - 2 * shift, Wo = W - 2 * shift;       // of the middle against the output
     Place at;
     if (!my_place(at, rows, Ho, Wo, packs)) return;
-    Map map = map_of(x, at, H, W, packs);
+    Map<Stored> map = map_of((const Stored *)x, at, H, W, packs);
     Pack sum = window_sum<true>(map, at.row + shift, at.pixel + shift), b = map.at(at.row + shift, at.pixel + shift);
     for (int j = 0; j < LANES; j++) b.v[j] *= inverse_power(k + a * sum.v[j]);
-    ((Pack *)y)[(((long long)at.map * Ho + at.row) * Wo + at.pixel) * packs + at.pack] = b;
+    ((Stored *)y)[(((long long)at.map * Ho + at.row) * Wo + at.pixel) * packs + at.pack] = b;
 }
 
-extern "C" __global__ void local_response_norm_within_terms(const float *dy, const float *x, float *t, float *dx, int rows,
+extern "C" __global__ void local_response_norm_within_terms(const stored *dy, const stored *x, float *t, float *first, int rows,
     int H, int W, int N, int P, float a, float k)
 {
     int packs = N / LANES, shift = R - P, Ho = H - 2 * shift, Wo = W - 2 * shift;
@@ -92,10 +93,10 @@ extern "C" __global__ void local_response_norm_within_terms(const float *dy, con
     Pack d;
     for (int j = 0; j < LANES; j++) d.v[j] = 0;
     if (p >= 0 && p < Ho && q >= 0 && q < Wo) {
-        Map map = map_of(x, at, H, W, packs);
+        Map<Stored> map = map_of((const Stored *)x, at, H, W, packs);
         long long i = (((long long)at.map * Ho + p) * Wo + q) * packs + at.pack;
         Pack sum = window_sum<true>(map, at.row, at.pixel), b = map.at(at.row, at.pixel);
-        d = ((const Pack *)dy)[i];
+        d = ((const Stored *)dy)[i];
         for (int j = 0; j < LANES; j++) {
             float s = k + a * sum.v[j];
             d.v[j] *= inverse_power(s);
@@ -103,19 +104,19 @@ extern "C" __global__ void local_response_norm_within_terms(const float *dy, con
         }
         ((Pack *)t)[i] = b;
     }
-    ((Pack *)dx)[(((long long)at.map * H + at.row) * W + at.pixel) * packs + at.pack] = d;
+    ((Pack *)first)[(((long long)at.map * H + at.row) * W + at.pixel) * packs + at.pack] = d;
 }
 
-extern "C" __global__ void local_response_norm_within_backward(const float *x, const float *t, float *dx, int rows,
+extern "C" __global__ void local_response_norm_within_backward(const stored *x, const float *t, const float *first, stored *dx, int rows,
     int H, int W, int N, int P, float a)
 {
     int packs = N / LANES, shift = R - P;
     Place at;
     if (!my_place(at, rows, H, W, packs)) return;
-    Pack sum = window_sum<false>(map_of(t, at, H - 2 * shift, W - 2 * shift, packs), at.row - shift, at.pixel - shift);
-    Pack b = map_of(x, at, H, W, packs).at(at.row, at.pixel);
-    Pack *out = (Pack *)dx + (((long long)at.map * H + at.row) * W + at.pixel) * packs + at.pack;
-    Pack d = *out;
+    Pack sum = window_sum<false>(map_of((const Pack *)t, at, H - 2 * shift, W - 2 * shift, packs), at.row - shift, at.pixel - shift);
+    Pack b = map_of((const Stored *)x, at, H, W, packs).at(at.row, at.pixel);
+    long long i = (((long long)at.map * H + at.row) * W + at.pixel) * packs + at.pack;
+    Pack d = ((const Pack *)first)[i];
     for (int j = 0; j < LANES; j++) d.v[j] -= 2 * a * BETA * b.v[j] * sum.v[j];
-    *out = d;
+    ((Stored *)dx)[i] = d;
 }

@@ -21,6 +21,7 @@
 #ifndef LANES
 #define LANES 4                     // divides N
 #endif
+#include <stored.cuh>
 #ifndef WINDOW                      // macros, so that the loops over a window unroll and its loads are in flight together
 #define WINDOW 3
 #define STRIDE 2
@@ -29,7 +30,6 @@
 #define RELU 1
 #endif
 const int K = WINDOW, S = STRIDE;
-struct __align__(4 * LANES) Pack { float v[LANES]; };
 struct __align__(LANES) Marks { unsigned char v[LANES]; };
 
 #define MINUS_INFINITY __int_as_float(0xff800000)
@@ -48,14 +48,14 @@ __device__ __forceinline__ bool my_place(Place &at, int height, int width, int p
     return k < in_row;
 }
 
-extern "C" __global__ void maxpool_forward(const float *x, float *y, unsigned char *switches,
+extern "C" __global__ void maxpool_forward(const stored *x, stored *y, unsigned char *switches,
     int H, int W, int Ho, int Wo, int N, int P)
 {
     int packs = N / LANES;
     Place at;
     if (!my_place(at, Ho, Wo, packs)) return;
     int h0 = at.row * S - P, w0 = at.pixel * S - P;                         // the window's first row and column
-    const Pack *map = (const Pack *)x + (long long)at.map * H * W * packs + at.pack;
+    const Stored *map = (const Stored *)x + (long long)at.map * H * W * packs + at.pack;
 
     Pack best;
     Marks where;
@@ -75,12 +75,12 @@ extern "C" __global__ void maxpool_forward(const float *x, float *y, unsigned ch
                 }
         }
     long long i = (((long long)at.map * Ho + at.row) * Wo + at.pixel) * packs + at.pack;
-    ((Pack *)y)[i] = best;
+    ((Stored *)y)[i] = best;
     ((Marks *)switches)[i] = where;
 }
 
-extern "C" __global__ void maxpool_backward(const float *dy, const unsigned char *switches, const float *y,
-    float *dx, int H, int W, int Ho, int Wo, int N, int P)
+extern "C" __global__ void maxpool_backward(const stored *dy, const unsigned char *switches, const stored *y,
+    stored *dx, int H, int W, int Ho, int Wo, int N, int P)
 {
     int packs = N / LANES;
     Place at;                                                               // of a tile of SxS pixels, the border of P included
@@ -99,9 +99,9 @@ extern "C" __global__ void maxpool_backward(const float *dy, const unsigned char
             p = min(max(p, 0), Ho - 1), q = min(max(q, 0), Wo - 1);         // without a branch all loads are in flight together
             long long o = (((long long)at.map * Ho + p) * Wo + q) * packs + at.pack;
             Marks chosen = ((const Marks *)switches)[o];
-            Pack a = ((const Pack *)dy)[o];
+            Pack a = ((const Stored *)dy)[o];
             if (RELU) {
-                Pack top = ((const Pack *)y)[o];
+                Pack top = ((const Stored *)y)[o];
                 for (int k = 0; k < LANES; k++) a.v[k] = top.v[k] > 0 ? a.v[k] : 0;
             }
             for (int k = 0; k < LANES; k++) a.v[k] = exists ? a.v[k] : 0;
@@ -118,6 +118,6 @@ extern "C" __global__ void maxpool_backward(const float *dy, const unsigned char
         for (int s = 0; s < S; s++) {
             int h = at.row * S + r - P, w = at.pixel * S + s - P;
             if (h >= 0 && h < H && w >= 0 && w < W)
-                ((Pack *)dx)[(((long long)at.map * H + h) * W + w) * packs + at.pack] = sum[r][s];
+                ((Stored *)dx)[(((long long)at.map * H + h) * W + w) * packs + at.pack] = sum[r][s];
         }
 }

@@ -12,9 +12,9 @@
 #ifndef LANES
 #define LANES 4                     // divides N
 #endif
-struct __align__(4 * LANES) Pack { float v[LANES]; };           // moved by one load or store
+#include <stored.cuh>
 
-extern "C" __global__ void pad(const float *x, float *y, int rows, int H, int W, int Ho, int Wo, int N, int top, int left)
+extern "C" __global__ void pad(const stored *x, stored *y, int rows, int H, int W, int Ho, int Wo, int N, int top, int left)
 {
     unsigned packs = N / LANES, in_row = (unsigned)Wo * packs;
     unsigned long long first = (unsigned long long)blockIdx.x * blockDim.x;           // the block's first thread
@@ -26,6 +26,6 @@ extern "C" __global__ void pad(const float *x, float *y, int rows, int H, int W,
     Pack a;
     for (int j = 0; j < LANES; j++) a.v[j] = 0;
     if (h >= 0 && h < H && w >= 0 && w < W)
-        a = ((const Pack *)x)[(((long long)(row / Ho) * H + h) * W + w) * packs + k % packs];
-    ((Pack *)y)[(long long)row * in_row + k] = a;
+        a = ((const Stored *)x)[(((long long)(row / Ho) * H + h) * W + w) * packs + k % packs];
+    ((Stored *)y)[(long long)row * in_row + k] = a;
 }

@@ -10,22 +10,22 @@
 #ifndef LANES
 #define LANES 4
 #endif
-struct __align__(4 * LANES) Pack { float v[LANES]; };           // moved by one load or store
+#include <stored.cuh>
 
-extern "C" __global__ void relu_forward(const float *x, float *y, long long total)
+extern "C" __global__ void relu_forward(const stored *x, stored *y, long long total)
 {
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;         // number of the pack
     if (i >= total / LANES) return;
-    Pack a = ((const Pack *)x)[i];
+    Pack a = ((const Stored *)x)[i];
     for (int k = 0; k < LANES; k++) a.v[k] = a.v[k] < 0 ? 0 : a.v[k];
-    ((Pack *)y)[i] = a;
+    ((Stored *)y)[i] = a;
 }
 
-extern "C" __global__ void relu_backward(const float *dy, const float *y, float *dx, long long total)
+extern "C" __global__ void relu_backward(const stored *dy, const stored *y, stored *dx, long long total)
 {
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= total / LANES) return;
-    Pack a = ((const Pack *)dy)[i], b = ((const Pack *)y)[i];
+    Pack a = ((const Stored *)dy)[i], b = ((const Stored *)y)[i];
     for (int k = 0; k < LANES; k++) a.v[k] = b.v[k] > 0 ? a.v[k] : 0;
-    ((Pack *)dx)[i] = a;
+    ((Stored *)dx)[i] = a;
 }

@@ -12,6 +12,7 @@
              image one thread enters what they have found; most images are below all that is listed. No atomics
    traffic   4*M*places*N bytes; the lists are small. Over the bandwidth, that is the floor
    spec      zfcore/ops/strongest.py: strongest_reference                                                        */
+#include <stored.cuh>
 #define IMAGES 32
 #define WARPS 32
 
@@ -38,19 +39,19 @@ __device__ __forceinline__ void enter(Best best, long long picture, float *value
 }
 
 extern "C" __global__ void __launch_bounds__(IMAGES * WARPS) strongest_enter(
-    const float *y, float *values, long long *pictures, long long *places,
+    const stored *y, float *values, long long *pictures, long long *places,
     int listed, int pixels, int N, int from, int until, long long picture)
 {
     __shared__ Best held[WARPS][IMAGES];
     int lane = threadIdx.x % IMAGES, warp = threadIdx.x / IMAGES;
     long long unit = blockIdx.x, list = unit * listed;
-    const float *map = y + unit * pixels * N;
+    const stored *map = y + unit * pixels * N;
     for (int n0 = from; n0 < until; n0 += IMAGES) {
         Best best = {MINUS_INFINITY, pixels};
         if (n0 + lane < until) {
 #pragma unroll 4
             for (int p = warp; p < pixels; p += WARPS) {
-                Best here = {map[(long long)p * N + n0 + lane], p};
+                Best here = {in_float(map[(long long)p * N + n0 + lane]), p};
                 if (before(here, best)) best = here;
             }
         }

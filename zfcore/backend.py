@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zfcore import check
 from zfcore.cpu import CORES
 from zfcore.hints import Array
 from zfcore.memory import recycled
 
+BF16 = np.dtype(np.uint16)        # of arrays that hold bf16, the upper 16 bits of float32 numbers: on devices alone
 LAUNCHERS = {}                    # array class -> launch(kernel, grid, arguments) of a zfcore.kernel.Kernel
 MODULES = {}                      # array class -> the module of its functions, where that is not numpy
 
@@ -48,6 +50,11 @@ CPU = Device("cpu", f"NumPy {np.__version__} on {CORES} core{'s'*(CORES > 1)}")
 def runs_kernels(x):
     """Return whether an operation must launch kernels on `x`; else it runs its NumPy form."""
     return type(x) in LAUNCHERS
+
+
+def check_maps(what, x):
+    """Raise Expected unless x holds float32 or float64, or BF16 on a device."""
+    check.dtype(what, x, np.float32, BF16 if runs_kernels(x) else np.float64)
 
 
 def array_module(x):
@@ -83,6 +90,11 @@ def to_device(host, like):
     else:
         copy.set(host)
     return copy
+
+
+def unread(like):
+    """An array for a `const float *` that a kernel does not read, on the device of `like`."""
+    return empty((1,), np.float32, like)
 
 
 def scalar(value, dtype, like):

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from zfcore.backend import LAUNCHERS, address
+from zfcore.backend import BF16, LAUNCHERS, address
 from zfcore.check import Expected
 
 CTYPES = {"float": np.float32, "double": np.float64, "int": np.int32, "unsigned int": np.uint32,
           "long long": np.int64, "unsigned long long": np.uint64, "unsigned char": np.uint8, "unsigned short": np.uint16}
-PRECISIONS = "fp32", "fp32x3", "tf32", "bf16"          # how kernels form products of float32 numbers (kernels/conv2d.cu)
+PRECISIONS = "fp32", "fp32x3", "tf32", "bf16"          # how kernels form products (kernels/conv2d.cu); in bf16 maps are stored so too
 KERNELS = []                      # every Kernel declared: the engine, the executor, the NVRTC build, the resource table
 GRID = 2**31 - 1, 65535, 65535    # most blocks of a launch along x, y, z
 EACH = 16                         # most tensors of a launch that works on many: TENSORS in the .cu files
@@ -28,13 +28,16 @@ class Argument:
     each: bool                    # a struct with EACH of them, one for each tensor
 
 
-def _parse(signature):
-    """"const float *x, Each<int> H" -> the tuple of its Arguments."""
-    arguments = []
+def _parse(signature, defines=None):
+    """"const float *x, Each<int> H" -> the tuple of its Arguments. What `stored` and `result` are follows from the macros, as
+    in kernels/device/stored.cuh and windows.cuh."""
+    defines, arguments = defines or {}, []
+    stored = BF16 if defines.get("PRECISION") == "BF16" else np.dtype(np.float32)
+    types = {**CTYPES, "stored": stored, "result": np.float32 if defines.get("SUMS") else stored}
     for text in signature.split(","):
         match = re.fullmatch(r"\s*(Each<)?(const\s+)?([A-Za-z ]+?)\s*(\*?)\s*(?:__restrict__\s+)?>?\s*(\w+)\s*", text)
         each, const, ctype, star, name = match.groups()
-        arguments.append(Argument(name, np.dtype(CTYPES[ctype]), bool(star), bool(const), bool(each)))
+        arguments.append(Argument(name, np.dtype(types[ctype]), bool(star), bool(const), bool(each)))
     return tuple(arguments)
 
 
@@ -71,12 +74,15 @@ class Kernel:
     shared: int = 0
 
     def __post_init__(self):
-        object.__setattr__(self, "arguments", _parse(self.signature))
+        object.__setattr__(self, "arguments", _parse(self.signature, self.defines))
         KERNELS.append(self)
 
-    def variant(self, **defines):
+    def variant(self, like=None, **defines):
         """Variant of this kernel, compiled with other macros, say another window size: the declared one stands for the paper's
-        sizes, the others are compiled when they are first launched and are not in `KERNELS`."""
+        sizes, the others are compiled when they are first launched and are not in `KERNELS`. One for maps that are stored as
+        the array `like` is."""
+        if like is not None and like.dtype == BF16:
+            defines["PRECISION"] = "BF16"
         return _variant(self, tuple({**self.defines, **defines}.items()))
 
     def __call__(self, grid, *values):
@@ -132,6 +138,7 @@ def _variant(kernel, defines):
     made = object.__new__(Kernel)
     for name, value in {**vars(kernel), "defines": dict(defines)}.items():
         object.__setattr__(made, name, value)
+    object.__setattr__(made, "arguments", _parse(made.signature, made.defines))
     return made
 
 
@@ -140,7 +147,8 @@ def blocks(total, block):
     return -(-total // block)
 
 
-def lanes(length, *arrays):
-    """Number of neighbouring floats that a thread may move at once: 4 (one float4) where rows of `length` elements are whole
-    fours and the memory of all arrays begins at a multiple of 16 bytes, else 1."""
-    return 4 if length % 4 == 0 and all(address(array) % 16 == 0 for array in arrays) else 1
+def lanes(length, *arrays, most=16):
+    """Number of neighbouring elements that a thread may move at once: what fills `most` bytes (4 of float32, 8 of BF16) where rows of
+    `length` elements are whole such packs and the memory of all arrays begins at a multiple of 16 bytes, else 1."""
+    wide = most//arrays[0].itemsize
+    return wide if length % wide == 0 and all(address(array) % 16 == 0 for array in arrays) else 1

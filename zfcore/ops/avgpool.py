@@ -3,8 +3,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import empty, runs_kernels, to_device
-from zfcore.check import dtype, one_of, shape
+from zfcore.backend import check_maps, empty, runs_kernels, to_device, unread
+from zfcore.check import one_of, shape
 from zfcore.cpu import map_blocks, parallel
 from zfcore.kernel import Kernel, blocks, lanes
 from zfcore.memory import workspace
@@ -12,10 +12,10 @@ from zfcore.ops.window import output_size, tap_pixels
 
 BORDERS = "inside", "padded", "clipped"      # what a window at the border divides by
 FORWARD = Kernel("avgpool.cu", "avgpool_forward",
-                 "const float *x, const float *divisors, float *y, int rows, int H, int W, int Ho, int Wo, int N, int P",
+                 "const stored *x, const float *divisors, stored *y, int rows, int H, int W, int Ho, int Wo, int N, int P",
                  {"WINDOW": 3, "STRIDE": 2, "LANES": 4, "BORDERS": "INSIDE"})
 BACKWARD = Kernel("avgpool.cu", "avgpool_backward",
-                  "const float *dy, const float *divisors, float *dx, int rows, int H, int W, int Ho, int Wo, int N, int P",
+                  "const stored *dy, const float *divisors, stored *dx, int rows, int H, int W, int Ho, int Wo, int N, int P",
                   {"WINDOW": 3, "STRIDE": 2, "LANES": 4, "BORDERS": "INSIDE"})
 
 
@@ -61,7 +61,7 @@ def _window_reference(p, q, H, W, K, S, P, borders):
 def avgpool(x, K, S, P=0, rounding="ceil", borders="inside"):
     """Mean over windows of KxK pixels at stride S.
 
-    x (C,H,W,N) float32 or float64 -> y (C,Ho,Wo,N) and the AvgPoolCache. Ho, Wo: see `output_size`. At the border the pixels
+    x (C,H,W,N) float32, float64 or stored BF16 -> y (C,Ho,Wo,N) and the AvgPoolCache. Ho, Wo: see `output_size`. At the border the pixels
     that there are are added up, and `borders` says how many they count as:
 
     "inside"    so many: the mean of what lies in the map (cuda-convnet; PyTorch with count_include_pad=False)
@@ -71,7 +71,7 @@ def avgpool(x, K, S, P=0, rounding="ceil", borders="inside"):
     an array    (Ho,Wo,N), on the host, of the divisors themselves: windows of larger maps, which know where they lie there
 
     Raises Expected for another rule or dtype, for wrong shapes, and for a window that fits no map."""
-    dtype("avgpool: x", x, np.float32, np.float64)
+    check_maps("avgpool: x", x)
     shape("avgpool: x", x, (None,)*4)
     C, H, W, N = x.shape
     Ho, Wo = output_size(H, K, S, P, rounding), output_size(W, K, S, P, rounding)
@@ -107,7 +107,7 @@ def avgpool_backward(dy, cache):
     """dy (C,Ho,Wo,N) -> dx (C,H,W,N): the transposed averaging. Every pixel asks the windows it lies in and takes of each
     gradient its share, 1/divisor; what overlapping windows bring adds up."""
     (C, H, W, N), (Ho, Wo), K, S, P, _ = cache
-    dtype("avgpool_backward: dy", dy, np.float32, np.float64)
+    check_maps("avgpool_backward: dy", dy)
     shape("avgpool_backward: dy", dy, (C, Ho, Wo, N))
     dx = empty((C, H, W, N), dy.dtype, like=dy)
     if runs_kernels(dy):
@@ -157,7 +157,7 @@ def _launch(kernel, cache, rows, width, source, result):
     """One thread is LANES neighbouring images of one number of `result`, which has `rows` rows of `width` pixels."""
     (_, H, W, N), (Ho, Wo), K, S, P, borders = cache
     given = None if isinstance(borders, str) else to_device(borders.astype(np.float32), like=source)
-    on = source if given is None else given                                # else it is not read
+    on = unread(source) if given is None else given
     wide = lanes(N, source, on, result)
-    tuned = kernel.variant(WINDOW=K, STRIDE=S, LANES=wide, BORDERS="GIVEN" if given is not None else borders.upper())
+    tuned = kernel.variant(source, WINDOW=K, STRIDE=S, LANES=wide, BORDERS="GIVEN" if given is not None else borders.upper())
     tuned(blocks(rows*width*(N//wide), kernel.block), source, on, result, rows, H, W, Ho, Wo, N, P)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import empty, runs_kernels
+from zfcore.backend import BF16, check_maps, empty, runs_kernels
 from zfcore.check import dtype, positive, shape
 from zfcore.cpu import parallel, pieces
 from zfcore.kernel import Kernel, blocks, lanes
@@ -23,22 +23,22 @@ from zfcore.memory import workspace
 
 SLICE, BLOCK = 2**12, 2**15       # numbers of a map that a warp adds up; numbers that a core works on at once
 OF_SLICES = "long long L, int C, int slices"
-SUMS = Kernel("batch_norm.cu", "batch_norm_sums", f"const float *x, double *partial, {OF_SLICES}", {"LANES": 4})
+SUMS = Kernel("batch_norm.cu", "batch_norm_sums", f"const stored *x, double *partial, {OF_SLICES}", {"LANES": 4})
 STATISTICS = Kernel("batch_norm.cu", "batch_norm_statistics",
-                    "const double *partial, const float *x, float *mean, float *var, float *running_mean, float *running_var, "
+                    "const double *partial, const stored *x, float *mean, float *var, float *running_mean, float *running_var, "
                     f"{OF_SLICES}, double momentum")
 FORWARD = Kernel("batch_norm.cu", "batch_norm_forward",
-                 "const float *x, const float *gamma, const float *beta, const float *mean, const float *var, float *y, "
+                 "const stored *x, const float *gamma, const float *beta, const float *mean, const float *var, stored *y, "
                  "long long L, int C, float eps", {"LANES": 4})
 GRADIENT_SUMS = Kernel("batch_norm.cu", "batch_norm_gradient_sums",
-                       f"const float *dy, const float *x, const float *mean, double *partial, {OF_SLICES}", {"LANES": 4})
+                       f"const stored *dy, const stored *x, const float *mean, double *partial, {OF_SLICES}", {"LANES": 4})
 GRADIENTS = Kernel("batch_norm.cu", "batch_norm_gradients",
                    "const double *partial, const float *var, float *dgamma, float *dbeta, int C, int slices, float eps")
 BACKWARD = Kernel("batch_norm.cu", "batch_norm_backward",
-                  "const float *dy, const float *x, const float *gamma, const float *mean, const float *var, "
-                  "const float *dgamma, const float *dbeta, float *dx, long long L, int C, float eps", {"LANES": 4})
+                  "const stored *dy, const stored *x, const float *gamma, const float *mean, const float *var, "
+                  "const float *dgamma, const float *dbeta, stored *dx, long long L, int C, float eps", {"LANES": 4})
 SCALE = Kernel("batch_norm.cu", "batch_norm_scale",
-               "const float *dy, const float *gamma, const float *var, float *dx, long long L, int C, float eps", {"LANES": 4})
+               "const stored *dy, const float *gamma, const float *var, stored *dx, long long L, int C, float eps", {"LANES": 4})
 
 
 class BatchNormCache(NamedTuple):
@@ -83,17 +83,17 @@ def batch_norm_backward_reference(dy, cache):
 
 def batch_norm(x, gamma, beta, mean, var, eps, momentum=None):
     """x (C,H,W,N) or (D,N), gamma, beta and the running mean and var (C,) or (D,), all float32 or all float64
-    -> (y shaped like x, cache).
+    (x stored as BF16: they are float32) -> (y shaped like x, cache).
 
     momentum   None: evaluation, by the running mean and var. A number: training; they are moved in place on their device,
                running = (1 - momentum)*running + momentum*(mean or unbiased variance of the batch)
 
     A map of a single value has no spread: its y is beta, and the running mean and var stay. Raises Expected where shapes or
     dtypes do not fit and unless eps > 0: no root is then 0."""
-    dtype("batch_norm: x", x, np.float32, np.float64)
+    check_maps("batch_norm: x", x)
     positive("batch_norm: eps", eps)
     for what, array in (("gamma", gamma), ("beta", beta), ("mean", mean), ("var", var)):
-        dtype(f"batch_norm: {what}", array, x.dtype)
+        dtype(f"batch_norm: {what}", array, np.float32 if x.dtype == BF16 else x.dtype)
         shape(f"batch_norm: {what}", array, (len(x),))
     if momentum is not None:
         mean, var = _statistics(x, mean, var, float(momentum))
@@ -187,9 +187,9 @@ def _statistics(x, running_mean, running_var, momentum):
     L = _length(x)
     momentum = momentum if L > 1 else 0.0
     if runs_kernels(x):
-        mean, var = (empty(running_mean.shape, x.dtype, like=x) for _ in range(2))
+        mean, var = (empty(running_mean.shape, running_mean.dtype, like=x) for _ in range(2))
         partial, slices = _partial_sums(SUMS, x)
-        STATISTICS(blocks(len(x), STATISTICS.block//32), partial, x, mean, var, running_mean, running_var, L, len(x), slices,
+        STATISTICS.variant(x)(blocks(len(x), STATISTICS.block//32), partial, x, mean, var, running_mean, running_var, L, len(x), slices,
                    momentum)
         return mean, var
     first = x.reshape(len(x), -1)[:, 0].astype(float)
@@ -224,7 +224,7 @@ def _partial_sums(kernel, x, *others):
     slices = max(1, blocks(L, SLICE))
     partial = empty((C, slices, 2), np.float64, like=x)
     arrays = x, *others
-    wide = kernel.variant(LANES=lanes(L, *(array for array in arrays if array.shape == x.shape)))
+    wide = kernel.variant(x, LANES=lanes(L, *(array for array in arrays if array.shape == x.shape)))
     wide(blocks(C*slices, kernel.block//32), *arrays, partial, L, C, slices)
     return partial, slices
 
@@ -233,7 +233,7 @@ def _launch(kernel, out, *arrays, eps):
     """A kernel in which a thread makes LANES neighbouring numbers of one map."""
     L, C = _length(out), len(out)
     wide = lanes(L, *(array for array in arrays if array.shape == out.shape))
-    kernel.variant(LANES=wide)(C*blocks(L//wide, kernel.block), *arrays, L, C, eps)
+    kernel.variant(out, LANES=wide)(C*blocks(L//wide, kernel.block), *arrays, L, C, eps)
 
 
 def _in_blocks(work, *arrays):

@@ -9,7 +9,7 @@ from zfcore.kernel import Kernel, blocks
 
 TILE = 32                         # pictures and columns that one block turns
 KERNEL = Kernel("crop_flip.cu", "crop_flip", "const unsigned char *pictures, const float *mean, const int *tops, "
-                "const int *lefts, const unsigned char *flips, float *out, int H, int W, int rows, int columns, int N")
+                "const int *lefts, const unsigned char *flips, stored *out, int H, int W, int rows, int columns, int N")
 
 
 def crop_flip_reference(pictures, mean, tops, lefts, flips, h, w):
@@ -20,13 +20,14 @@ def crop_flip_reference(pictures, mean, tops, lefts, flips, h, w):
     return out
 
 
-def crop_flip(pictures, mean, tops, lefts, flips, h, w):
+def crop_flip(pictures, mean, tops, lefts, flips, h, w, stored=None):
     """Subtract the mean picture, cut out hxw pixels, mirror some, and turn to batch-last (paper, section 3).
 
     pictures       (N,H,W,3) uint8        mean (3,H,W) float32 (or float64), subtracted pixel by pixel before the crop
     tops, lefts    (N,) integers, the first row and column of each crop;   flips (N,) bool, mirrored left to right.
                    All three may be on the device too (int32, int32, bool): then nobody looks whether the crops fit
-    -> (3,h,w,N) of the mean's dtype. Raises Expected where a crop leaves its picture or shapes do not fit."""
+    stored         the dtype of the outcome on a device, float32 or BF16; None: the mean's
+    -> (3,h,w,N) of the mean's dtype, or `stored`. Raises Expected where a crop leaves its picture or shapes do not fit."""
     dtype("crop_flip: pictures", pictures, np.uint8)
     dtype("crop_flip: mean", mean, np.float32, np.float64)
     shape("crop_flip: pictures", pictures, (None, None, None, 3))
@@ -38,12 +39,12 @@ def crop_flip(pictures, mean, tops, lefts, flips, h, w):
         tops, lefts, flips = _offsets("tops", tops, N, H - h), _offsets("lefts", lefts, N, W - w), np.asarray(flips)
     shape("crop_flip: flips", flips, (N,))
     dtype("crop_flip: flips", flips, bool)
-    out = empty((3, h, w, N), mean.dtype, like=mean)
+    out = empty((3, h, w, N), stored or mean.dtype, like=mean)
     if runs_kernels(pictures):
         if not runs_kernels(tops):
             tops, lefts, flips = (to_device(array, like=pictures) for array in
                                   (tops.astype(np.int32), lefts.astype(np.int32), flips))
-        KERNEL(blocks(w, TILE)*h*blocks(N, TILE), pictures, mean, tops, lefts, flips.view(np.uint8), out, H, W, h, w, N)
+        KERNEL.variant(out)(blocks(w, TILE)*h*blocks(N, TILE), pictures, mean, tops, lefts, flips.view(np.uint8), out, H, W, h, w, N)
         return out
 
     def work(rows):

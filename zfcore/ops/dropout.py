@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import empty, runs_kernels, scalar
-from zfcore.check import Expected, dtype
+from zfcore.backend import check_maps, empty, runs_kernels, scalar
+from zfcore.check import Expected
 from zfcore.cpu import parallel
 from zfcore.kernel import Kernel, blocks, lanes
 
@@ -15,7 +15,7 @@ KEY_STEPS = 0x9E3779B9, 0xBB67AE85
 ROUNDS = 10
 LOW = np.uint64(0xFFFFFFFF)
 
-KERNEL = Kernel("dropout.cu", "dropout", "const float *x, float *y, long long rows, long long n, long long first, long long N, "
+KERNEL = Kernel("dropout.cu", "dropout", "const stored *x, stored *y, long long rows, long long n, long long first, long long N, "
                 "long long each, unsigned long long seed, unsigned int layer, const unsigned long long *step, "
                 "unsigned long long keep_below, float scale", {"LANES": 4})
 
@@ -57,7 +57,7 @@ def dropout_reference(x, keep_prob, key, piece=None):
 def dropout(x, keep_prob, key, piece=None):
     """Keep each unit with probability keep_prob, times 1/keep_prob; set the others to 0.
 
-    x (...,N), float32 or float64 -> y, and the DropoutCache: no mask is stored.
+    x (...,N), float32, float64 or stored BF16 -> y, and the DropoutCache: no mask is stored.
     key = (seed, layer, step) with 0 <= seed, step < 2^64 and 0 <= layer < 2^32; the step may also be an array () of uint64 on
     the device, which `dropout_backward` reads again, so that a captured step draws the mask of its turn. Element e of x, counted in C order
     (e < 2^34), is kept where word e%4 of Philox4x32-10 is below keep_prob * 2^32, with
@@ -78,7 +78,7 @@ def dropout(x, keep_prob, key, piece=None):
         y = empty(x.shape, x.dtype, like=x)
         begun = first % 4 == 0 and (rows == 1 or N % 4 == 0)          # does every row begin with a counter's first word?
         each = blocks(n if begun else n + 3, 4)                       # counters that n elements touch at most
-        draw = KERNEL.variant(LANES=lanes(n, x, y) if begun else 1)
+        draw = KERNEL.variant(x, LANES=lanes(n, x, y, most=4*x.itemsize) if begun else 1)
         seed, layer, step = key
         draw(blocks(rows*each, KERNEL.block), x, y, rows, n, first, N, each, seed, layer, scalar(step, np.uint64, like=x),
              math.ceil(keep_prob*2**32), 1/keep_prob)
@@ -112,7 +112,7 @@ def _kept(first, count, keep_prob, key):
 
 
 def _check(x, keep_prob, key, piece):
-    dtype("dropout: x", x, np.float32, np.float64)
+    check_maps("dropout: x", x)
     if not 0 < keep_prob <= 1:
         raise Expected("dropout: keep_prob", "a probability above 0 and at most 1", keep_prob)
     for what, word, bits in zip(("seed", "layer", "step"), key, (64, 32, 64)):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import empty, runs_kernels
+from zfcore.backend import check_maps, empty, runs_kernels
 from zfcore.check import Expected, dtype, one_of, positive, shape
 from zfcore.cpu import parallel, pieces
 from zfcore.kernel import Kernel, blocks
@@ -13,13 +13,13 @@ from zfcore.ops.maxpool import MaxPoolCache, Pooling, maxpool, pooled_shape
 from zfcore.ops.relu import relu_backward_reference, where_on
 
 FORWARD = Kernel("local_response_norm.cu", "local_response_norm_forward",
-                 "const float *x, float *y, long long L, int C, int maps, float a, float k",
+                 "const stored *x, stored *y, long long L, int C, int maps, float a, float k",
                  {"NEIGHBOURS": 5, "BETA": "0.75f"})
 BACKWARD = Kernel("local_response_norm.cu", "local_response_norm_backward",
-                  "const float *dy, const float *x, float *dx, long long L, int C, int maps, float a, float k",
+                  "const stored *dy, const stored *x, stored *dx, long long L, int C, int maps, float a, float k",
                   {"NEIGHBOURS": 5, "BETA": "0.75f", "RELU": 0})
 OF_MAXPOOL = Kernel("local_response_norm.cu", "local_response_norm_of_maxpool",
-                    "const float *x, float *maxima, unsigned char *switches, float *y, "
+                    "const stored *x, stored *maxima, unsigned char *switches, stored *y, "
                     "int H, int W, int Ho, int Wo, int N, int P, int C, int maps, float a, float k",
                     {"NEIGHBOURS": 5, "BETA": "0.75f", "POOL": 3, "STRIDE": 2})
 
@@ -60,13 +60,13 @@ def local_response_norm_backward_reference(dy, cache, relu=False):
 def local_response_norm(x, n, alpha, beta, k, convention="mean"):
     """y = x / s^beta with s = k + a * (sum of the squares of n neighbouring maps, at the same pixel).
 
-    x (C,H,W,N) float32 or float64 -> y of the same shape, and the cache.
+    x (C,H,W,N) float32, float64 or stored BF16 -> y of the same shape, and the cache.
     The maps of y[c] are c - n//2 .. c - n//2 + n-1, cut at the first and the last map: symmetric for odd n; for even n
     one more below, as in cuda-convnet and PyTorch (ONNX LRN has one more above).
     convention   "mean"   a = alpha/n, as cuda-convnet, Caffe, PyTorch and ONNX read alpha
                  "sum"    a = alpha, the formula of the AlexNet paper taken literally
     Raises Expected unless n, k > 0 and alpha >= 0: s is then never 0."""
-    dtype("local_response_norm: x", x, np.float32, np.float64)
+    check_maps("local_response_norm: x", x)
     rule = normalisation(n, alpha, beta, k, convention)
     y = empty(x.shape, x.dtype, like=x)
     if runs_kernels(x):
@@ -106,7 +106,7 @@ def local_response_norm_of_maxpool(x, pool, norm):
     rule = normalisation(*norm)
     maxima, y = (empty((C, Ho, Wo, N), x.dtype, like=x) for _ in range(2))
     switches = empty(y.shape, np.uint8, like=x)
-    tuned = OF_MAXPOOL.variant(NEIGHBOURS=rule.n, BETA=f"{rule.beta}f", POOL=K, STRIDE=S)
+    tuned = OF_MAXPOOL.variant(x, NEIGHBOURS=rule.n, BETA=f"{rule.beta}f", POOL=K, STRIDE=S)
     grid, maps = _grid(tuned, C, Ho*Wo*N)
     tuned(grid, x, maxima, switches, y, H, W, Ho, Wo, N, P, C, maps, rule.a, rule.k)
     return (maxima, MaxPoolCache(switches, Pooling(x.shape, K, S, P), maxima)), (y, LocalResponseNormCache(maxima, rule))
@@ -147,7 +147,7 @@ def local_response_norm_backward(dy, cache, relu=False):
 def _launch(kernel, rule, *arrays):
     C, L = len(arrays[0]), arrays[0].size//max(len(arrays[0]), 1)
     grid, maps = _grid(kernel, C, L)
-    kernel.variant(NEIGHBOURS=rule.n, BETA=f"{rule.beta}f")(grid, *arrays, L, C, maps, rule.a, rule.k)
+    kernel.variant(arrays[0], NEIGHBOURS=rule.n, BETA=f"{rule.beta}f")(grid, *arrays, L, C, maps, rule.a, rule.k)
 
 
 def _grid(kernel, C, L):

@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import empty, runs_kernels
+from zfcore.backend import check_maps, empty, runs_kernels
 from zfcore.check import Expected, dtype, shape
 from zfcore.cpu import map_blocks, parallel
 from zfcore.kernel import Kernel, blocks, lanes
@@ -12,13 +12,13 @@ from zfcore.ops.local_response_norm import normalisation, to_power
 from zfcore.ops.window import tap_pixels
 
 FORWARD = Kernel("local_response_norm_within.cu", "local_response_norm_within_forward",
-                 "const float *x, float *y, int rows, int H, int W, int N, int P, float a, float k",
+                 "const stored *x, stored *y, int rows, int H, int W, int N, int P, float a, float k",
                  {"WINDOW": 3, "BETA": "0.75f", "LANES": 4})
 TERMS = Kernel("local_response_norm_within.cu", "local_response_norm_within_terms",
-               "const float *dy, const float *x, float *t, float *dx, int rows, int H, int W, int N, int P, float a, float k",
+               "const stored *dy, const stored *x, float *t, float *first, int rows, int H, int W, int N, int P, float a, float k",
                {"WINDOW": 3, "BETA": "0.75f", "LANES": 4})
 BACKWARD = Kernel("local_response_norm_within.cu", "local_response_norm_within_backward",
-                  "const float *x, const float *t, float *dx, int rows, int H, int W, int N, int P, float a",
+                  "const stored *x, const float *t, const float *first, stored *dx, int rows, int H, int W, int N, int P, float a",
                   {"WINDOW": 3, "BETA": "0.75f", "LANES": 4})
 
 
@@ -70,7 +70,7 @@ def local_response_norm_within(x, n, alpha, beta, k, convention="mean", P=None):
     convention   "mean"   a = alpha/(n*n), as Caffe reads alpha: its k is 1
                  "sum"    a = alpha
     Raises Expected for an even n, and unless n, k > 0, alpha >= 0 and 0 <= P <= n//2."""
-    dtype("local_response_norm_within: x", x, np.float32, np.float64)
+    check_maps("local_response_norm_within: x", x)
     shape("local_response_norm_within: x", x, (None,)*4)
     rule = neighbourhood(n, alpha, beta, k, convention, P)
     C, Ho, Wo, N = _shape_out(x.shape, rule)
@@ -110,9 +110,9 @@ def local_response_norm_within_backward(dy, cache):
     n, a, beta, k, P = rule
     dx = empty(x.shape, dy.dtype, like=dy)
     if runs_kernels(dy):
-        t = empty(dy.shape, dy.dtype, like=dy)
-        _launch(TERMS, rule, (dy, x, t, dx), C*H, W, x.shape, a, k)
-        _launch(BACKWARD, rule, (x, t, dx), C*H, W, x.shape, a)
+        t, first = (empty(array.shape, np.float32, like=dy) for array in (dy, dx))
+        _launch(TERMS, rule, (dy, x, t, first), C*H, W, x.shape, a, k)
+        _launch(BACKWARD, rule, (x, t, first, dx), C*H, W, x.shape, a)
         return dx
     middle = n//2 - P
 
@@ -142,7 +142,7 @@ def _launch(kernel, rule, arrays, rows, width, of_maps, *constants):
     """One thread is LANES neighbouring images of one pixel, of the `rows` rows of `width` pixels of all maps together."""
     _, H, W, N = of_maps
     wide = lanes(N, *arrays)
-    tuned = kernel.variant(WINDOW=rule.n, BETA=f"{rule.beta}f", LANES=wide)
+    tuned = kernel.variant(arrays[0], WINDOW=rule.n, BETA=f"{rule.beta}f", LANES=wide)
     tuned(blocks(rows*width*(N//wide), kernel.block), *arrays, rows, H, W, N, rule.P, *constants)
 
 

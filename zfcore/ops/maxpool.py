@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import empty, runs_kernels
-from zfcore.check import Expected, dtype, shape
+from zfcore.backend import check_maps, empty, runs_kernels
+from zfcore.check import Expected, shape
 from zfcore.cpu import map_blocks, parallel
 from zfcore.kernel import Kernel, blocks, lanes
 from zfcore.memory import workspace
@@ -13,10 +13,10 @@ from zfcore.ops.relu import relu_backward, relu_backward_reference
 from zfcore.ops.window import output_size, places, tap_pixels
 
 FORWARD = Kernel("maxpool.cu", "maxpool_forward",
-                 "const float *x, float *y, unsigned char *switches, int H, int W, int Ho, int Wo, int N, int P",
+                 "const stored *x, stored *y, unsigned char *switches, int H, int W, int Ho, int Wo, int N, int P",
                  {"WINDOW": 3, "STRIDE": 2, "LANES": 4})
 BACKWARD = Kernel("maxpool.cu", "maxpool_backward",
-                  "const float *dy, const unsigned char *switches, const float *y, float *dx, "
+                  "const stored *dy, const unsigned char *switches, const stored *y, stored *dx, "
                   "int H, int W, int Ho, int Wo, int N, int P", {"WINDOW": 3, "STRIDE": 2, "LANES": 4, "RELU": 1})
 
 
@@ -61,7 +61,7 @@ def maxpool_backward_reference(dy, cache, relu=False):
 def maxpool(x, K, S, P=0, rounding="ceil"):
     """Maximum over windows of KxK pixels at stride S; what lies outside the map takes no part.
 
-    x (C,H,W,N) float32 or float64 -> y (C,Ho,Wo,N) and the cache (switches, Pooling, y).
+    x (C,H,W,N) float32, float64 or stored BF16 -> y (C,Ho,Wo,N) and the cache (switches, Pooling, y).
     switches (C,Ho,Wo,N) uint8: r*K + s, the place of the maximum in its window; the first in row order wins a tie.
     A NaN wins over every number, as in np.max. K <= 15, so that a place fits a byte. Ho, Wo: see `output_size`.
     Raises Expected for another K, dtype or number of axes, and for a window that fits no map."""
@@ -70,7 +70,7 @@ def maxpool(x, K, S, P=0, rounding="ceil"):
     if runs_kernels(x):
         wide = lanes(N, x, y)
         tiles = C*Ho*blocks(Wo*(N//wide), FORWARD.block)
-        FORWARD.variant(WINDOW=K, STRIDE=S, LANES=wide)(tiles, x, y, switches, H, W, Ho, Wo, N, P)
+        FORWARD.variant(x, WINDOW=K, STRIDE=S, LANES=wide)(tiles, x, y, switches, H, W, Ho, Wo, N, P)
         return y, MaxPoolCache(switches, Pooling(x.shape, K, S, P), y)
     pixels = np.ascontiguousarray(x).reshape(C, H*W, N)
 
@@ -84,7 +84,7 @@ def maxpool(x, K, S, P=0, rounding="ceil"):
 
 def pooled_shape(x, K, S, P, rounding):
     """(C,Ho,Wo,N) of the pooled maps, after the checks of `maxpool`."""
-    dtype("maxpool: x", x, np.float32, np.float64)
+    check_maps("maxpool: x", x)
     shape("maxpool: x", x, (None,)*4)
     if K > 15:
         raise Expected("maxpool", "a window of at most 15x15, whose places fit one byte", f"K {K}")
@@ -146,7 +146,7 @@ def maxpool_backward(dy, cache, relu=False):
     Windows that overlap may have chosen the same pixel; what they bring adds up there. (The paper is silent on this;
     the gradient adds, and so does this.) Every pixel asks the windows it lies in, in the order of their taps."""
     switches, ((C, H, W, N), K, S, P), y = cache
-    dtype("maxpool_backward: dy", dy, np.float32, np.float64)
+    check_maps("maxpool_backward: dy", dy)
     shape("maxpool_backward: dy", dy, switches.shape)
     Ho, Wo = dy.shape[1:3]
     dx = empty((C, H, W, N), dy.dtype, like=dy)
@@ -154,7 +154,7 @@ def maxpool_backward(dy, cache, relu=False):
         on = y if relu else dy                                             # else it is not read
         wide = lanes(N, dy, on, dx)
         tiles = C*((H - 1 + P)//S + 1)*blocks(((W - 1 + P)//S + 1)*(N//wide), BACKWARD.block)     # of SxS pixels
-        tuned = BACKWARD.variant(WINDOW=K, STRIDE=S, LANES=wide, RELU=int(relu))
+        tuned = BACKWARD.variant(dy, WINDOW=K, STRIDE=S, LANES=wide, RELU=int(relu))
         tuned(tiles, dy, switches, on, dx, H, W, Ho, Wo, N, P)
         return dx
     if relu:

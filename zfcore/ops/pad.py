@@ -3,12 +3,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import empty, runs_kernels
+from zfcore.backend import check_maps, empty, runs_kernels
 from zfcore.check import Expected, dtype, shape
 from zfcore.cpu import map_blocks, parallel
 from zfcore.kernel import Kernel, blocks, lanes
 
-KERNEL = Kernel("pad.cu", "pad", "const float *x, float *y, int rows, int H, int W, int Ho, int Wo, int N, int top, int left",
+KERNEL = Kernel("pad.cu", "pad", "const stored *x, stored *y, int rows, int H, int W, int Ho, int Wo, int N, int top, int left",
                 {"LANES": 4})
 
 
@@ -43,16 +43,16 @@ def pad_backward_reference(dy, cache):
 def pad(x, top, bottom, left, right):
     """y[c,p,q] = x[c, p - top, q - left], and 0 where that lies outside the map.
 
-    x (C,H,W,N) float32 or float64 -> y (C, top+H+bottom, left+W+right, N), and the cache, which is the Frame. Numbers below 0
+    x (C,H,W,N) float32, float64 or stored BF16 -> y (C, top+H+bottom, left+W+right, N), and the cache, which is the Frame. Numbers below 0
     cut so many rows or columns off. Raises Expected where they cut all of a map off, and for another dtype or shape."""
-    dtype("pad: x", x, np.float32, np.float64)
+    check_maps("pad: x", x)
     shape("pad: x", x, (None,)*4)
     frame, (C, H, W, N) = Frame(top, bottom, left, right), x.shape
     Ho, Wo = frame.around(H, W)
     y = empty((C, Ho, Wo, N), x.dtype, like=x)
     if runs_kernels(x):
         wide = lanes(N, x, y)
-        KERNEL.variant(LANES=wide)(blocks(C*Ho*Wo*(N//wide), KERNEL.block), x, y, C*Ho, H, W, Ho, Wo, N, top, left)
+        KERNEL.variant(x, LANES=wide)(blocks(C*Ho*Wo*(N//wide), KERNEL.block), x, y, C*Ho, H, W, Ho, Wo, N, top, left)
         return y, frame
     first, last, begin, end = max(top, 0), min(Ho, top + H), max(left, 0), min(Wo, left + W)     # what of y is map
 

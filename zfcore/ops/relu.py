@@ -6,8 +6,8 @@ from zfcore.backend import empty, runs_kernels
 from zfcore.cpu import parallel, slabs
 from zfcore.kernel import Kernel, blocks, lanes
 
-FORWARD = Kernel("relu.cu", "relu_forward", "const float *x, float *y, long long total", {"LANES": 4})
-BACKWARD = Kernel("relu.cu", "relu_backward", "const float *dy, const float *y, float *dx, long long total", {"LANES": 4})
+FORWARD = Kernel("relu.cu", "relu_forward", "const stored *x, stored *y, long long total", {"LANES": 4})
+BACKWARD = Kernel("relu.cu", "relu_backward", "const stored *dy, const stored *y, stored *dx, long long total", {"LANES": 4})
 
 
 def relu_reference(x):
@@ -23,7 +23,7 @@ def relu(x):
     y = empty(x.shape, x.dtype, like=x)
     if runs_kernels(x):
         wide = lanes(x.size, x, y)
-        FORWARD.variant(LANES=wide)(blocks(x.size//wide, FORWARD.block), x, y, x.size)
+        FORWARD.variant(x, LANES=wide)(blocks(x.size//wide, FORWARD.block), x, y, x.size)
     else:
         parallel(lambda k: np.maximum(x[k], 0, out=y[k]), slabs(x))
     return y, y
@@ -36,7 +36,7 @@ def relu_backward(dy, y):
     dx = empty(dy.shape, dy.dtype, like=dy)
     if runs_kernels(dy):
         wide = lanes(dy.size, dy, y, dx)
-        BACKWARD.variant(LANES=wide)(blocks(dy.size//wide, BACKWARD.block), dy, y, dx, dy.size)
+        BACKWARD.variant(dy, LANES=wide)(blocks(dy.size//wide, BACKWARD.block), dy, y, dx, dy.size)
     else:
         parallel(lambda k: where_on(dy[k], y[k] > 0, dx[k]), slabs(dy))
     return dx

@@ -3,13 +3,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zfcore.backend import empty, runs_kernels
+from zfcore.backend import BF16, empty, runs_kernels
 from zfcore.check import dtype, shape
 from zfcore.cpu import parallel, slabs
 from zfcore.kernel import Kernel
 
 ENTER = Kernel("strongest.cu", "strongest_enter",
-               "const float *y, float *values, long long *pictures, long long *places, "
+               "const stored *y, float *values, long long *pictures, long long *places, "
                "int listed, int pixels, int N, int from, int until, long long picture", block=1024)
 
 
@@ -35,15 +35,16 @@ def strongest(lists, y, pictures):
     """Enter the pictures of a batch into `lists`, in place: each picture once, with the strongest activation of the unit's map and
     the first place that has it. A tie goes to the entry that was there before, then to the earlier picture; no NaN is entered.
 
-    y (units,Ho,Wo,N) or (units,N), of the dtype of the values; pictures: N whole numbers on the host, which rise. On a device
+    y (units,Ho,Wo,N) or (units,N), of the dtype of the values or stored as BF16; pictures: N whole numbers on the host, which rise. On a device
     nothing waits and nothing is copied there: the kernel is told where a run of neighbours begins."""
-    dtype("strongest: y", y, lists.values.dtype)
+    if y.dtype != BF16 or not runs_kernels(y):
+        dtype("strongest: y", y, lists.values.dtype)
     shape("strongest: values", lists.values, (len(y), None))
     if runs_kernels(y):
         k, N = lists.values.shape[1], len(pictures)
         begins = [0, *(np.flatnonzero(np.diff(pictures) != 1) + 1).tolist()]
         for first, until in zip(begins, [*begins[1:], N]):
-            ENTER(len(y), y, *lists, k, y.size//max(len(y)*N, 1), N, first, until, int(pictures[first]))
+            ENTER.variant(y)(len(y), y, *lists, k, y.size//max(len(y)*N, 1), N, first, until, int(pictures[first]))
         return
     for array, entered in zip(lists, _entered(lists, y, pictures)):
         array[...] = entered

@@ -1,0 +1,42 @@
+"""How maps are stored: float32 numbers rounded to bf16, their upper 16 bits, and back. A network in bf16 stores all its maps, their
+gradients and a copy of its weights so (`Network.use`); sums, losses and parameters are float32."""
+import numpy as np
+
+from zfcore.backend import BF16, empty, runs_kernels
+from zfcore.check import dtype
+from zfcore.kernel import Kernel, blocks, lanes
+
+DEFINES = {"LANES": 8, "PRECISION": "BF16"}
+TO_STORED = Kernel("convert.cu", "convert_to_stored", "const float *x, stored *y, long long total", DEFINES)
+FROM_STORED = Kernel("convert.cu", "convert_from_stored", "const stored *x, float *y, long long total", DEFINES)
+
+
+def to_bf16(x):
+    """x float32, on the host -> BF16 of its shape: each number the nearest of those whose lower 16 bits are 0, ties to even; every NaN
+    the same one."""
+    bits = np.asarray(x, np.float32).view(np.uint32)
+    nearest = (bits + (np.uint32(0x7fff) + (bits >> 16 & 1))) >> 16
+    return np.where(np.isnan(x), np.uint32(0x7fff), nearest).astype(BF16)
+
+
+def from_bf16(x):
+    """x BF16, on the host -> float32 of its shape, the same numbers."""
+    return (x.astype(np.uint32) << 16).view(np.float32)
+
+
+def convert(x, stored, out=None):
+    """x float32 or BF16 -> the same numbers in the dtype `stored`, one of the two, rounded where they must be; into `out` where it is
+    given. x itself where there is nothing to do. Raises Expected for another dtype of x."""
+    if x.dtype == stored and out is None:
+        return x
+    dtype("convert: x", x, np.float32, BF16)
+    if not runs_kernels(x):
+        made = x if x.dtype == stored else to_bf16(x) if stored == BF16 else from_bf16(x)
+        if out is None:
+            return made
+        out[...] = made
+        return out
+    out = empty(x.shape, stored, like=x) if out is None else out
+    kernel, wide = TO_STORED if stored == BF16 else FROM_STORED, lanes(x.size, min(x, out, key=lambda one: one.itemsize), x, out)
+    kernel.variant(LANES=wide)(blocks(x.size//wide, kernel.block), x, out, x.size)
+    return out
