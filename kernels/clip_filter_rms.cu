@@ -7,12 +7,14 @@
    partial   (slices,F)   float64   of one convolution behind the other; slices = ceil(D/ROWS). Sums in float64, as the
                                     specification has it: else a filter that was just scaled back could seem to exceed again
    clamped                float64, one number
+   copies                 of w as maps are stored; scaled with them where that is not float32 itself
 
    work      one block = FILTERS filters in one slice, both times: a warp reads FILTERS neighbouring weights, coalesced,
              and WARPS warps share the rows; of `scale` one block more, which counts. All sums have a fixed order
    traffic   squares 4*D*F bytes; scale 8*D*F if all filters exceed the limit, and next to nothing if none does. Over the
              bandwidth, that is the floor
    spec      zfcore/ops/clip_filter_rms.py: clip_filter_rms_reference                                     */
+#include <stored.cuh>
 #define FILTERS 32
 #define WARPS 8
 #define ROWS 128
@@ -85,7 +87,7 @@ __device__ __forceinline__ void count(const double *partial, const Each<int> &D,
 }
 
 extern "C" __global__ void clip_filter_rms_scale(Each<float *> w, const double *partial, Each<int> D, Each<int> F, double limit,
-    double *clamped)
+    double *clamped, Each<stored *> copies)
 {
     __shared__ float scale[FILTERS];                                        // 0: leave the filter alone
     Place at = place(D, F);
@@ -97,6 +99,9 @@ extern "C" __global__ void clip_filter_rms_scale(Each<float *> w, const double *
     if (warp == 0 && f < filters) scale[lane] = factor(partial + at.before, f, D.of[at.t], filters, limit);
     __syncthreads();
     if (f < filters && scale[lane] != 0)
-        for (int d = at.slice * ROWS + warp; d < min((at.slice + 1) * ROWS, D.of[at.t]); d += WARPS)
-            w.of[at.t][(long long)d * filters + f] *= scale[lane];
+        for (int d = at.slice * ROWS + warp; d < min((at.slice + 1) * ROWS, D.of[at.t]); d += WARPS) {
+            long long i = (long long)d * filters + f;
+            float scaled = w.of[at.t][i] *= scale[lane];
+            if (PRECISION == BF16) copies.of[at.t][i] = as_stored(scaled);
+        }
 }

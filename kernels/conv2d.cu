@@ -43,10 +43,10 @@
    blockIdx.y = group, blockIdx.z = slice of the reduction. y (slices,F,Ho,Wo,N); of several slices y is only the sum of all,
    to which bias and ReLU are then left */
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_forward(
-    const float *x, const float *w, const float *b, float *y,
+    const stored *x, const stored *w, const float *b, result *y,
     Conv conv, int biased, int relu)
 {
-    __shared__ Shared<Windows> shared;
+    SHARED_TILES(Windows, shared);
     int maps = conv.maps(), filters = conv.filters(), group = blockIdx.y, tiles_m = (filters + BM - 1) / BM;
     Windows block = {
         .w = w, .x = x, .y = y,

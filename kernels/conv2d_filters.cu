@@ -7,9 +7,11 @@
 
    traffic   8 bytes per weight
    spec      zfcore/ops/conv2d_kernels.py: transpose_filters */
-extern "C" __global__ void conv2d_transpose_filters(const float *w, float *transposed, int C, int T, int F)
+#include <stored.cuh>
+
+extern "C" __global__ void conv2d_transpose_filters(const stored *w, stored *transposed, int C, int T, int F)
 {
-    __shared__ float tile[32][33];
+    __shared__ stored tile[32][33];
     int t = blockIdx.y, lane = threadIdx.x % 32, tiles_c = (C + 31) / 32;
     int c0 = blockIdx.x % tiles_c * 32, f0 = blockIdx.x / tiles_c * 32;
     for (int i = threadIdx.x / 32; i < 32; i += blockDim.x / 32)

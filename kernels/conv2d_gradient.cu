@@ -18,13 +18,13 @@
 
 struct Products {
     typedef Strips Tiles;
-    const float *x, *dy;
+    const stored *x, *dy;
     Conv conv;
     int group, maps, filters;         // the group's number, how many maps and filters it has
 
-    static const int FLOATS = PRECISION == FP32 ? 1 : VECTOR_B;             // of a copy: 4 where N is a multiple of 4
-    static const int LANES = BK / FLOATS;                                   // copies in a row
-    static const int ACROSS = FLOATS == 4 ? 8 : 1;                          // rows that neighbouring lanes copy to
+    static const int NUMBERS = PRECISION == FP32 ? 1 : VECTOR_B;            // of a copy: more than 1 where N is a multiple of so many
+    static const int LANES = BK / NUMBERS;                                 // copies in a row
+    static const int ACROSS = NUMBERS > 1 ? 8 : 1;                         // rows that neighbouring lanes copy to
     static const int ROWS = THREADS / LANES;                                // of a tile copied at once
     static_assert(THREADS % (LANES * ACROSS) == 0 && BM % ACROSS == 0 && BN % ACROSS == 0, "whole rows");
 
@@ -95,7 +95,7 @@ struct Products {
 
     __device__ __forceinline__ void copy(Tiles &tiles, const Step *steps) const         // see Windows::copy
     {
-        const int k = threadIdx.x / ACROSS % LANES * FLOATS;
+        const int k = threadIdx.x / ACROSS % LANES * NUMBERS;
         const int row = threadIdx.x / (LANES * ACROSS) * ACROSS + threadIdx.x % ACROSS;
         const Step step = steps[k];
 #pragma unroll
@@ -104,7 +104,7 @@ struct Products {
             if (BM % ROWS && i >= BM) break;
             Row m = shared->rows[i];
             bool wanted = (unsigned)(step.h + m.r) < (unsigned)conv.H && (unsigned)(step.v + m.s) < (unsigned)conv.W;
-            copy_floats<FLOATS>(tiles.a_at(k, i), x + (wanted ? step.x + m.at : 0), wanted);
+            copy_numbers<NUMBERS>(tiles.a_at(k, i), x + (wanted ? step.x + m.at : 0), wanted);
         }
 #pragma unroll
         for (int i0 = 0; i0 < BN; i0 += ROWS) {
@@ -112,7 +112,7 @@ struct Products {
             if (BN % ROWS && i >= BN) break;
             long long at = shared->filters[i];
             bool wanted = step.dy >= 0 && at >= 0;
-            copy_floats<FLOATS>(tiles.b_at(k, i), dy + (wanted ? step.dy + at : 0), wanted);
+            copy_numbers<NUMBERS>(tiles.b_at(k, i), dy + (wanted ? step.dy + at : 0), wanted);
         }
     }
 };
@@ -120,9 +120,9 @@ struct Products {
 /* blockIdx.x = tile of filters * (tiles of rows) + tile of rows, so that blocks that read the same dy run together;
    blockIdx.y = slice, blockIdx.z = group. partial (slices,C/groups,K,K,F): their sum over slices is dw. */
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_filter_gradient(
-    const float *x, const float *dy, float *partial, Conv conv)
+    const stored *x, const stored *dy, float *partial, Conv conv)
 {
-    __shared__ Shared<Products> shared;
+    SHARED_TILES(Products, shared);
     int maps = conv.maps(), filters = conv.filters(), group = blockIdx.z, places = conv.K * conv.K;
     int M = places * maps, tiles_m = (M + BM - 1) / BM;
     int m0 = blockIdx.x % tiles_m * BM, f0 = blockIdx.x / tiles_m * BN;

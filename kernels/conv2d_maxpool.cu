@@ -24,7 +24,7 @@ static_assert(POOL <= STRIDE + 1, "windows share one row at most");
 struct Fold {
     union {
         Shared<Windows> tiles;
-        float row[BM][BN + 8];        // pixel by pixel the images; 8 floats more put the rows of an mma into different banks
+        stored row[BM][BN + 8];       // pixel by pixel the images; 8 numbers more put the rows of an mma into different banks
     };
     float best[BM][STRIP * IMAGES];
     unsigned char where[BM][STRIP * IMAGES];
@@ -33,7 +33,7 @@ static_assert(sizeof(Fold) <= SHARED, "fits what a launch asks for");
 
 // The pool of maps (F,Ho,Wo,N), of which this block has maps from m0 on, images from n0 on and columns of the pool from q0 on.
 struct Pool {
-    float *y;
+    stored *y;
     unsigned char *switches;
     int F, Ho, Wo, N, P, height, width;                 // the last three of the pool
     int m0, n0, q0;
@@ -53,11 +53,11 @@ struct Pool {
 #pragma unroll
             for (int s = 0; s < POOL; s++) {
                 if (v + s < 0 || v + s >= Wo) continue;
-                float a = shared.row[m][(v + s - v0) * IMAGES + n];
+                float a = in_float(shared.row[m][(v + s - v0) * IMAGES + n]);
                 if (!(a <= best) && best == best) best = a, where = r * POOL + s;          // higher, or the first NaN
             }
             long long at = (((long long)(m0 + m) * height + p) * width + q) * N + n0 + n;
-            if (closes) y[at] = best, switches[at] = where;
+            if (closes) y[at] = as_stored(best), switches[at] = where;
             else shared.best[m][k] = best, shared.where[m][k] = where;
         }
     }
@@ -66,7 +66,7 @@ struct Pool {
 /* blockIdx.x = strip * (tiles of maps) + tile of maps, blockIdx.y = group of images, blockIdx.z = run of rows. N is a multiple
    of IMAGES. Ho, Wo are the convolution's, pool_P, height, width the pool's. */
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_maxpool(
-    const float *x, const float *w, const float *b, float *y, unsigned char *switches,
+    const stored *x, const stored *w, const float *b, stored *y, unsigned char *switches,
     Conv conv, int pool_P, int height, int width, int run, int biased)
 {
     DYN_SHARED(raw);
@@ -100,7 +100,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_maxpool(
 #pragma unroll
         for (int i = 0; i < TM; i++)
 #pragma unroll
-            for (int j = 0; j < TN; j++) shared.row[tile_row(i)][tile_column(j)] = sum[i][j];
+            for (int j = 0; j < TN; j++) shared.row[tile_row(i)][tile_column(j)] = as_stored(sum[i][j]);
         __syncthreads();
         for (int p = first; p <= last; p++) pool.fold(shared, h, p);
         __syncthreads();                                // the row is read: tiles again

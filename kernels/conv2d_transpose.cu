@@ -15,9 +15,9 @@
 /* blockIdx.x = tile of columns * (tiles of maps) + tile of maps, blockIdx.y = group, blockIdx.z = phase of the row * S + phase
    of the column. transposed (F,K,K,C/groups) = w with maps and filters exchanged */
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_transpose(
-    const float *dy, const float *transposed, float *dx, Conv conv)
+    const stored *dy, const stored *transposed, stored *dx, Conv conv)
 {
-    __shared__ Shared<Windows> shared;
+    SHARED_TILES(Windows, shared);
     int maps = conv.maps(), filters = conv.filters(), group = blockIdx.y, phase = blockIdx.z, tiles_m = (maps + BM - 1) / BM;
     Windows block = {
         .w = transposed, .x = dy, .y = dx,

@@ -26,6 +26,7 @@ from zfcore.backend import array_module, to_device, to_host, zeros
 from zfcore.hints import Array, Ints, Points
 from zfcore.layers import Layer, LocalResponseNorm, ReLU
 from zfcore.network import Network, Rules, rule_of
+from zfcore.ops.convert import in_float
 from zfcore.ops.relu import relu, relu_backward
 from zfcore.ops.window import Regions, cut, lay
 
@@ -150,7 +151,7 @@ def descend(network: Network, dy: Array, caches: Sequence[Any], rules: Rules = D
     if places is None or dy.ndim == 2:
         return network.backward(dy, caches, rules)[0]
     region = Regions(places[:, 0], places[:, 1], size=1)
-    dy = cut(dy, region)                                                                # (F,1,1,N)
+    dy = cut(network.stored(dy), region)                                                                # (F,1,1,N)
     for k in reversed(range(len(caches))):
         layer, (_, H, W) = network.layers[k], network.shapes[k]
         rule = rule_of(layer, rules)
@@ -165,4 +166,4 @@ def descend(network: Network, dy: Array, caches: Sequence[Any], rules: Rules = D
             if not inside.all():
                 dy[:, to_device(~inside, like=dy)] = 0
         region = below
-    return lay(dy, region, network.input_shape)
+    return in_float(lay(dy, region, network.input_shape))

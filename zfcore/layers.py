@@ -31,7 +31,9 @@ and what it answers otherwise only where the answer is another one:
 
 What a layer is made of is its fields, and they are what a checkpoint stores (`layer.fields()`); parameters are in
 `layer.parameters`, what training keeps in `layer.buffers`, put there by `Network.init` or by a checkpoint. How products are
-formed is no part of it: the `precision` of a layer with weights is fp32 until `Network.use` says otherwise.
+formed is no part of it: the `precision` of a layer with weights is fp32 until `Network.use` says otherwise. In bf16 a copy of the
+weights, stored so, stands beside them (`copy_of`). Arrays of parameters are replaced by others, which the copy follows, and changed in
+place by SGD alone, which changes the copy too.
 """
 import zlib
 from abc import ABC, abstractmethod
@@ -44,11 +46,12 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from zfcore import check, files
-from zfcore.backend import empty, zeros
+from zfcore.backend import BF16, empty, zeros
 from zfcore.hints import Array, Law, Precision, Row, Shape
 from zfcore.ops.avgpool import AvgPoolCache, avgpool, avgpool_backward, divisors
 from zfcore.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_transpose
 from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_transpose
+from zfcore.ops.convert import convert
 from zfcore.ops.dropout import dropout, dropout_backward
 from zfcore.ops.linear import linear, linear_backward, linear_transpose
 from zfcore.ops.local_response_norm import local_response_norm, local_response_norm_backward
@@ -113,6 +116,10 @@ class Layer(ABC):
     def place(self, number: int, shape: Shape) -> None:
         """Learn from the network that this is its layer `number`, which maps (or columns) of `shape` enter."""
 
+    def copy_of(self, key: str) -> Array | None:
+        """The array of BF16 in which the parameter `key` is kept a second time; None where it is not."""
+        return None
+
     def data_gradient(self, dy: Array, cache: Any) -> Array:
         return self.backward(dy, cache)[0]
 
@@ -154,6 +161,9 @@ class Weighted(ABC):
     """Base of Conv and Linear: weights "w" (..., outputs), biases "b" (outputs,)."""
     has_weights = True
     precision: Precision = "fp32"
+    scores = False                               # its outputs are those of the network: float32 whatever is stored
+    copied: Any = (None, None)                   # the array of weights that there is a copy of, and that copy
+    parameters: dict[str, Array]
     gradients: ClassVar[Callable[..., Any]]      # function(dy, cache, need_dx=True) -> (dx or None, dw, db), the operation's
 
     def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
@@ -163,6 +173,19 @@ class Weighted(ABC):
     def parameter_gradients(self, dy: Array, cache: Any) -> dict[str, Array]:
         _, dw, db = self.gradients(dy, cache, need_dx=False)
         return {"w": dw, "b": db}
+
+    def copy_of(self, key: str) -> Array | None:
+        w = self.parameters[key]
+        if self.precision != "bf16" or key != "w":
+            return None
+        if self.copied[0] is not w:
+            self.copied = w, convert(w, BF16)
+        return self.copied[1]
+
+    def factors(self) -> Array:
+        """The weights as products take them."""
+        copy = self.copy_of("w")
+        return self.parameters["w"] if copy is None else copy
 
     @abstractmethod
     def net_weights(self, units: int) -> Array:
@@ -206,7 +229,7 @@ class Conv(Weighted, Layer):
 
     def arguments(self) -> tuple[Array, Array, int, int, int, str]:
         """Arguments of `conv2d` behind x: w, b, S, P, groups, rounding."""
-        return self.parameters["w"], self.parameters["b"], self.S, self.P, self.groups, self.rounding
+        return self.factors(), self.parameters["b"], self.S, self.P, self.groups, self.rounding
 
     def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
         return conv2d(x, *self.arguments(), precision=self.precision)
@@ -520,7 +543,7 @@ class Linear(Weighted, Whole):
         return shape[0]*self.M
 
     def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
-        return linear(x, self.parameters["w"], self.parameters["b"], self.precision)
+        return linear(x, self.factors(), self.parameters["b"], self.precision, self.scores)
 
     def net_weights(self, units: int) -> Array:
         return self.parameters["w"].reshape(units, -1, self.M).sum(axis=1)

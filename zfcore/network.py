@@ -5,6 +5,9 @@
 
 `backward` walks the caches from their end to the pixels. A table of `rules` replaces what a kind of layer hands down by
 something else; that is all the difference between the gradient and the deconvnet (zfcore/deconvnet.py).
+
+In precision bf16 maps are stored so between the layers, in caches and in what `steps` yields (zfcore/ops/convert.py). What a network is
+given may be float32, and what it returns otherwise always is: scores, activations, pixels, gradients.
 """
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
@@ -13,11 +16,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from zfcore import check
-from zfcore.backend import CPU, Device, to_host
+from zfcore.backend import BF16, CPU, Device, to_host
 from zfcore.fusion import BACKWARD, walk
 from zfcore.hints import Array, Arrays, Law, Precision, Row, Shape
 from zfcore.layers import Layer, Step
 from zfcore.ops.conv2d import check_precision
+from zfcore.ops.convert import convert, in_float
 
 Rule: TypeAlias = Callable[[Any, Array, Any], Array]            # (layer, dy, cache) -> dx
 Rules: TypeAlias = Mapping[type[Layer], Rule]                   # of some kinds of layer
@@ -51,7 +55,7 @@ class Network:
         caches = []
         for _, x, cache in self.steps(x, step, until, piece):
             caches.append(cache)
-        return x, caches
+        return in_float(x), caches
 
     def steps(self, x: Array, step: int | None = None, until: str | None = None,
               piece: tuple[int, int] | None = None) -> Iterator[tuple[Layer, Array, Any]]:
@@ -59,7 +63,16 @@ class Network:
         those below the last may yield its output as theirs."""
         check.shape(f"{self.name}: pictures", x, (*self.input_shape, None))
         layers = self.layers if until is None else self.layers[:self.index(until) + 1]
-        return walk(layers, x, None if step is None else Step(step, piece))
+        return walk(layers, self.stored(x), None if step is None else Step(step, piece))
+
+    def stored(self, maps: Array) -> Array:
+        """`maps` as the layers take them and leave them: in precision bf16 as BF16."""
+        return convert(maps, BF16) if self.in_bf16 else maps
+
+    @property
+    def in_bf16(self) -> bool:
+        """Whether maps are stored as BF16."""
+        return any(layer.precision == "bf16" for layer in self.weighted)
 
     def backward(self, dy: Array, caches: Sequence[Any], rules: Rules | None = None,
                  to_pixels: bool = True) -> tuple[Array, dict[str, dict[str, Array]]]:
@@ -68,7 +81,7 @@ class Network:
         rules       {kind of layer: function(layer, dy, cache) -> dx} for kinds that hand down something else than their
                     gradient; then, with {} too, grads are not computed. None: the gradient of everything
         to_pixels   False in training: the first layer's data gradient, which nobody reads, is not computed (dx None)"""
-        grads, k = {}, len(caches) - 1
+        grads, k, dy = {}, len(caches) - 1, self.stored(dy)
         while k >= 0:
             layer, below = self.layers[k], self.layers[k - 1] if k else None
             pair = type(below), type(layer)
@@ -82,16 +95,16 @@ class Network:
             else:
                 dy, grads[layer.name] = layer.backward(dy, caches[k])
             k -= 1
-        return dy, {name: of_layer for name, of_layer in grads.items() if of_layer}
+        return None if dy is None else in_float(dy), {name: of_layer for name, of_layer in grads.items() if of_layer}
 
     def activations(self, x: Array, names: Iterable[str]) -> dict[str, Array]:
         """{name: output of that layer} for pictures x, in evaluation."""
         wanted = {self.index(name) for name in names}
-        out = {}
+        out, x = {}, self.stored(x)
         for k, layer in enumerate(self.layers[:max(wanted) + 1]):
             x, _ = layer.forward(x)
             if k in wanted:
-                out[layer.name] = x
+                out[layer.name] = in_float(x)
         return out
 
     def copy(self) -> "Network":
@@ -151,7 +164,7 @@ class Network:
             factor = 1/8 if layer is first else 1/64 if layer is last else 1
             layer.parameters, layer.buffers = ({key: device.array(array) for key, array in arrays.items()}
                                                for arrays in layer.init(shape, seed, law, factor))
-        return self
+        return self._copied()
 
     def load(self, parameters: Arrays, device: Device = CPU, buffers: Arrays | None = None) -> "Network":
         """Take over {layer name: {"w": array, "b": array}}, and {layer name: {...}} of the layers with buffers. Raises
@@ -170,15 +183,21 @@ class Network:
             for name, of_layer in shapes.items():
                 setattr(self[name], what, {key: device.array(np.ascontiguousarray(to_host(arrays[name][key]), np.float32))
                                            for key in of_layer})
-        return self
+        return self._copied()
 
     def use(self, precision: Precision) -> "Network":
-        """Let all layers with weights form their products in this one of PRECISIONS from now on. It is a
+        """Let all layers with weights form their products in this one of PRECISIONS from now on, and in bf16 maps be stored so. It is a
         way to compute, not a part of the network: parameters stay float32, and no checkpoint keeps it. Raises Expected
         where the device of the parameters does not have it."""
         for layer in self.weighted:
             check_precision("precision", layer.parameters["w"], precision)
-            layer.precision = precision
+            layer.precision, layer.scores = precision, layer is self.layers[-1]
+        return self._copied()
+
+    def _copied(self):
+        """The network, with the copies that its precision takes made now and not in a step that is recorded."""
+        for layer in self.weighted:
+            layer.copy_of("w")
         return self
 
     # ----------------------------------------------------------------------------------------------------- the table

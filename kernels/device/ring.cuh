@@ -24,6 +24,16 @@ struct Shared {
     typename Source::Reduction reduction;
 };
 
+// The tiles of a kernel, called `name`: more than 48 KB lie in the shared memory that a launch asks for, SHARED bytes.
+#ifdef SHARED
+#define SHARED_TILES(Source, name)                                                                                  \
+    static_assert(sizeof(Shared<Source>) <= SHARED, "fits what a launch asks for");                                 \
+    DYN_SHARED(name##_bytes);                                                                                       \
+    Shared<Source> &name = *reinterpret_cast<Shared<Source> *>(name##_bytes)
+#else
+#define SHARED_TILES(Source, name) __shared__ Shared<Source> name
+#endif
+
 template <class Source>
 __device__ __forceinline__ void multiply(Source &source, int tiles, Shared<Source> &shared, float (&sum)[TM][TN])
 {
@@ -51,12 +61,15 @@ __device__ __forceinline__ void multiply(Source &source, int tiles, Shared<Sourc
     }
 }
 
-// Starts copying 4 floats (addresses 16-byte aligned) or 1; zeros where not `wanted`, `from` being valid all the same.
-template <int FLOATS>
-__device__ __forceinline__ void copy_floats(float *to, const float *from, bool wanted)
+// Starts copying COUNT numbers, 16 aligned bytes of them or one; zeros where not `wanted`, `from` being valid all the same. One of 16
+// bits passes a register: cp.async takes no less than 4 bytes.
+template <int COUNT>
+__device__ __forceinline__ void copy_numbers(stored *to, const stored *from, bool wanted)
 {
-    if (FLOATS == 4) cp_async16(to, from, wanted);
-    else cp_async4(to, from, wanted);
+    static_assert(COUNT == 1 || COUNT * sizeof(stored) == 16, "one, or 16 bytes");
+    if constexpr (COUNT > 1) cp_async16(to, from, wanted);
+    else if constexpr (sizeof(stored) == 4) cp_async4(to, from, wanted);
+    else *to = wanted ? *from : 0;
 }
 
 const int OUTSIDE = -0x40000000;      // a row that lies in no map, nor does the sum of two such

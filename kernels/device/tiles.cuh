@@ -9,15 +9,8 @@
    Threads of a warp stand LANES_M x LANES_N. A thread's rows (and columns) come in fours, BM*4/TM apart: LANES_N
    neighbours then read LANES_N*16 bytes in a row, and no two of them the same bank. */
 #pragma once
-#include <ptx.cuh>
+#include <stored.cuh>
 
-#define FP32 0                        // what PRECISION may be
-#define FP32X3 1
-#define TF32 2
-#define BF16 3
-#ifndef PRECISION
-#define PRECISION FP32
-#endif
 
 #ifndef BM
 #define BM 128
@@ -26,7 +19,7 @@
 #define BN 128
 #endif
 #ifndef BK
-#define BK (PRECISION == FP32 ? 8 : 16)
+#define BK (PRECISION == FP32 ? 8 : PRECISION == BF16 ? 32 : 16)
 #endif
 #ifndef TM
 #define TM 8
@@ -38,10 +31,10 @@
 #define LANES_M (PRECISION == FP32 ? 4 : 8)
 #endif
 #ifndef VECTOR_A
-#define VECTOR_A 4                    // floats per copy of filters: 4 where a group's maps out are a multiple of 4
+#define VECTOR_A 4                    // numbers per copy of filters, in bf16 8: where a group's maps out are a multiple of so many; or 1
 #endif
 #ifndef VECTOR_B
-#define VECTOR_B 4                    // floats per copy of windows: 4 where N is a multiple of 4
+#define VECTOR_B 4                    // of windows: where N is such a multiple; or 1
 #endif
 #ifndef BLOCKS
 #define BLOCKS 2                      // that an SM is to hold at a time, which bounds the registers of a thread

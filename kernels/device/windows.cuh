@@ -8,6 +8,19 @@
 #include <ring.cuh>
 #include <conv.cuh>
 
+#ifdef SUMS                           // results are float32 whatever is stored, to be added up, or scores
+typedef float result;
+#else
+typedef stored result;
+#endif
+
+__device__ __forceinline__ void store_one(float *to, float a) { *to = a; }
+__device__ __forceinline__ void store_two(float *to, float a, float b) { *reinterpret_cast<float2 *>(to) = make_float2(a, b); }
+#if PRECISION == BF16
+__device__ __forceinline__ void store_one(stored *to, float a) { *to = as_stored(a); }
+__device__ __forceinline__ void store_two(stored *to, float a, float b) { *reinterpret_cast<unsigned *>(to) = to_bf16x2(a, b); }
+#endif
+
 struct Axis {
     int outputs, first, hop;          // output i of this phase is row first + hop*i of its map
     int size;                         // of the output map
@@ -67,8 +80,8 @@ __device__ __forceinline__ Divisor divisor(unsigned d)
    mma: then a tap is some mma, all zeros or left out, which is the same. Else (the 3 maps of conv1) no tap is left out. */
 struct Windows {
     typedef ::Tiles Tiles;
-    const float *w, *x;               // filters (maps,K,K,M) with rows M_all apart, and maps (maps,H,W,N)
-    float *y;                         // (M,size,size,N)
+    const stored *w, *x;              // filters (maps,K,K,M) with rows M_all apart, and maps (maps,H,W,N)
+    result *y;                        // (M,size,size,N)
     long long w_group, x_group, y_group;      // where those of this group (and slice) begin
     int maps, M, M_all, H, W, N, images, K;   // images of the N that take part, from the first on
     int m0;                           // the block's first map out
@@ -165,7 +178,7 @@ struct Windows {
             if (PARTLY_A && i >= BK * LANES_A) break;
             long long from = steps[row].w;
             bool wanted = from >= 0 && m0 + m < M;
-            copy_floats<VECTOR_A>(&tiles.a[row][m], w + (wanted ? from + m0 + m : 0), wanted);
+            copy_numbers<VECTOR_A>(&tiles.a[row][m], w + (wanted ? from + m0 + m : 0), wanted);
         }
 #pragma unroll 8
         for (int row0 = 0; row0 < BK; row0 += ROWS_B) {
@@ -175,12 +188,12 @@ struct Windows {
 #pragma unroll
             for (int i = 0; i < COLUMNS; i++) {
                 bool wanted = (unsigned)(h[i] + step.dh) < (unsigned)H && (unsigned)(v[i] + step.dv) < (unsigned)W;
-                copy_floats<VECTOR_B>(&tiles.b[row][column(i)], x + (wanted ? step.x + at[i] : 0), wanted);
+                copy_numbers<VECTOR_B>(&tiles.b[row][column(i)], x + (wanted ? step.x + at[i] : 0), wanted);
             }
         }
     }
 
-    static const int PACK = PRECISION == FP32 || VECTOR_B == 1 ? VECTOR_B : 2;      // neighbouring columns that a thread owns
+    static const int PACK = VECTOR_B == 1 ? 1 : PRECISION == FP32 ? 4 : 2;           // neighbouring columns that a thread owns
 
     // y = sum
     __device__ __forceinline__ void store(const float (&sum)[TM][TN]) const
@@ -193,7 +206,7 @@ struct Windows {
             if (tile_column(j) >= block.width) continue;
             Place to = block.place(tile_column(j), images);
             int pixel = (rows.first + rows.hop * to.p) * columns.size + columns.first + columns.hop * to.q;
-            float *column = y + block.y + (long long)pixel * N + to.n;
+            result *column = y + block.y + (long long)pixel * N + to.n;
 #pragma unroll
             for (int i = 0; i < TM; i++) {
                 int m = m0 + tile_row(i);
@@ -201,9 +214,8 @@ struct Windows {
                 if constexpr (PACK == 4)
                     *reinterpret_cast<float4 *>(column + m * map)
                         = make_float4(sum[i][j], sum[i][j + 1], sum[i][j + 2], sum[i][j + 3]);
-                else if constexpr (PACK == 2)
-                    *reinterpret_cast<float2 *>(column + m * map) = make_float2(sum[i][j], sum[i][j + 1]);
-                else column[m * map] = sum[i][j];
+                else if constexpr (PACK == 2) store_two(column + m * map, sum[i][j], sum[i][j + 1]);
+                else store_one(column + m * map, sum[i][j]);
             }
         }
     }

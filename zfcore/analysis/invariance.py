@@ -38,6 +38,7 @@ from zfcore.cpu import parallel, pieces
 from zfcore.data.transforms import check_crop
 from zfcore.deconvnet import feature_layer
 from zfcore.hints import Bar, Ints
+from zfcore.ops.convert import in_float
 from zfcore.ops.softmax_loss import class_labels, softmax
 from zfcore.trained import Trained
 
@@ -154,8 +155,8 @@ def look(network, x, layers):
     outputs = {}
     for layer, y, _ in network.steps(x):
         if layer.name in wanted.values():
-            outputs[layer.name] = y.reshape(-1, x.shape[-1])
-    return {name: outputs[wanted[name]] for name in layers}, y
+            outputs[layer.name] = in_float(y).reshape(-1, x.shape[-1])
+    return {name: outputs[wanted[name]] for name in layers}, in_float(y)
 
 
 def _most_probable(model, square):

@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.analysis.top_activations import MID_GREY, field_boxes
-from zfcore.backend import array_module, empty, to_device, to_host
+from zfcore.backend import BF16, array_module, empty, to_device, to_host
 from zfcore.cpu import parallel, pieces
 from zfcore.deconvnet import feature_layer, project
 from zfcore.fusion import walk
 from zfcore.hints import Bar, Ints
+from zfcore.ops.convert import in_float, to_bf16
 from zfcore.ops.softmax_loss import class_labels, softmax
 from zfcore.ops.window import Regions, cut
 from zfcore.trained import Trained
@@ -112,7 +113,7 @@ def occlusion(model: Trained, pictures: NDArray[np.uint8], labels: Ints | None =
     check.positive("pictures", len(pictures))
     if labels is not None:
         class_labels("labels", labels, network.shapes[-1][0], len(pictures))
-    inputs = [model.inputs(batch) for batch in (pictures, np.full_like(pictures[:1], grey))]       # (3,H,W,n or 1)
+    inputs = [network.stored(model.inputs(batch)) for batch in (pictures, np.full_like(pictures[:1], grey))]       # (3,H,W,n or 1)
     square = partial(_slide, network, inputs[1], layer, tops, lefts, size, criterion, batch_size, incremental, bar)
     each = [square(inputs[0][..., n:n + 1].copy(), None if labels is None else int(labels[n]))
             for n in range(len(pictures))]
@@ -237,7 +238,7 @@ def _look(network, x, feature):
     stages, maps = [], x
     for number, (layer, y, _) in enumerate(network.steps(x)):
         if number == feature:
-            features = y[..., 0]
+            features = in_float(y[..., 0])
         if y.ndim == 2:
             continue
         if stages and layer.pixelwise:
@@ -245,7 +246,7 @@ def _look(network, x, feature):
         else:
             stages.append(Stage(number, [layer], _pad(maps, layer, y.shape[1:3]), y.shape[1:3]))
         maps = y
-    return Clean(x, stages, features, maps, y)
+    return Clean(x, stages, features, maps, in_float(y))
 
 
 def _pad(maps, layer, out):
@@ -254,7 +255,7 @@ def _pad(maps, layer, out):
     rim = [(P, max(0, (n - 1)*S + K - P - size)) for n, size in zip(out, maps.shape[1:3])]
     H, W = maps.shape[1:3]
     padded = empty((len(maps), H + sum(rim[0]), W + sum(rim[1]), 1), maps.dtype, like=maps)
-    padded[...] = layer.border
+    padded[...] = to_bf16(layer.border) if maps.dtype == BF16 else layer.border
     padded[:, P:P + H, P:P + W] = maps
     return padded
 
@@ -270,20 +271,20 @@ def _recompute_cone(network, clean, changed, region, feature, unit):
         changed, region = _fill(around, changed, region.moved(P), above.seen(K, S)), above
         for number, (_, y, _) in enumerate(walk([layer.inside(above), *pixelwise], changed), first):
             if number == feature:
-                features = _whole(clean.features[unit][None, ..., None], y[unit:unit + 1], region)[0]
+                features = _whole(clean.features[unit][None, ..., None], in_float(y[unit:unit + 1]), region)[0]
         changed = y
     x = _whole(clean.maps, changed, region)                                             # (C,H,W,N)
     for _, x, _ in walk(network.layers[first + 1 + len(pixelwise):], x):
         pass
-    return x, features
+    return in_float(x), features
 
 
 def _recompute_all(network, clean, changed, region, feature, unit):
     """Recompute as `_recompute_cone` does, with every layer computed as a whole."""
     for number, (_, x, _) in enumerate(network.steps(_whole(clean.x, changed, region))):
         if number == feature:
-            features = x[unit]
-    return x, features
+            features = in_float(x[unit])
+    return in_float(x), features
 
 
 def reach(first, last, layer, size):

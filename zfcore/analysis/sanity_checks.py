@@ -168,7 +168,7 @@ def length(network: Network, layer: str, count: int, start: Network | None = Non
 def with_weights_of(other):
     """DECONVNET, but the weights on the way down are those of the network `other`."""
     def of_the_other(layer, dy, cache):
-        return layer.data_gradient(dy, cache._replace(w=other[layer.name].parameters["w"]))
+        return layer.data_gradient(dy, cache._replace(w=other[layer.name].factors()))
 
     return {**DECONVNET, **{kind: of_the_other for kind in KINDS.values() if kind.has_weights}}
 

@@ -20,6 +20,7 @@ from zfcore.backend import runs_kernels, to_host
 from zfcore.deconvnet import DECONVNET, check_units, descend, feature_layer, find_places, start_signal
 from zfcore.files import file_names
 from zfcore.network import Rules
+from zfcore.ops.convert import in_float
 from zfcore.ops.softmax_loss import softmax
 from zfcore.trained import Trained
 
@@ -80,7 +81,8 @@ def look(model: Trained, picture: NDArray[np.uint8], layers: Sequence[str], labe
     for k, (_, y, cache) in enumerate(network.steps(x)):
         caches.append(cache)
         if k in features:
-            outputs[k] = y
+            outputs[k] = in_float(y)
+    y = in_float(y)
     check.finite(f"{network.name}: outputs", y)
     probabilities = to_host(softmax(y))[:, 0] if y.ndim == 2 else None
     found = [_strongest(network, layer, caches, outputs[k], most) for layer, k in zip(layers, features)]

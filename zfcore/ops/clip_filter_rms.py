@@ -9,7 +9,7 @@ FILTERS, ROWS = 32, 128           # that one block works on
 SQUARES = Kernel("clip_filter_rms.cu", "clip_filter_rms_squares",
                  "Each<const float *> w, double *partial, Each<int> D, Each<int> F")
 SCALE = Kernel("clip_filter_rms.cu", "clip_filter_rms_scale",
-               "Each<float *> w, const double *partial, Each<int> D, Each<int> F, double limit, double *clamped")
+               "Each<float *> w, const double *partial, Each<int> D, Each<int> F, double limit, double *clamped, Each<stored *> copies")
 
 
 def clip_filter_rms_reference(w, limit):
@@ -29,10 +29,11 @@ def rms(w):
     return np.sqrt(np.einsum("kf,kf->f", flat, flat, dtype=np.float64)/len(flat))
 
 
-def clip_filter_rms(filters, limit, clamped):
+def clip_filter_rms(filters, limit, clamped, copies=None):
     """Scale every filter w[..., f] of each w of `filters` whose RMS over all its weights exceeds `limit` back to that RMS,
     in place, and add the number of filters scaled to `clamped`, an array () of float64 on the device of the filters.
 
+    copies: on a device, of each w an array of BF16 of its shape, which is kept the same.
     The paper's limit is 0.1. Rounding in w's dtype does not count as exceeding, so a filter that was scaled back is left
     alone by the next call."""
     for w in filters:
@@ -41,7 +42,7 @@ def clip_filter_rms(filters, limit, clamped):
     positive("clip_filter_rms: limit", limit)
     if runs_kernels(filters[0]):
         for first in range(0, len(filters), EACH):
-            _launch(filters[first:first + EACH], float(limit), clamped)
+            _launch(*(arrays[first:first + EACH] for arrays in (filters, copies or filters)), float(limit), clamped)
         return
     for w in filters:
         size = rms(w)
@@ -51,10 +52,10 @@ def clip_filter_rms(filters, limit, clamped):
         clamped[...] += over.sum()
 
 
-def _launch(filters, limit, clamped):
+def _launch(filters, copies, limit, clamped):
     F = [w.shape[-1] for w in filters]
     D = [w.size//max(f, 1) for w, f in zip(filters, F)]
     partial = empty((sum(blocks(d, ROWS)*f for d, f in zip(D, F)),), np.float64, like=filters[0])
     grid = sum(blocks(f, FILTERS)*blocks(d, ROWS) for d, f in zip(D, F))
     SQUARES(grid, filters, partial, D, F)
-    SCALE(grid + 1, filters, partial, D, F, limit, clamped)           # the last block counts
+    SCALE.variant(copies[0])(grid + 1, filters, partial, D, F, limit, clamped, copies)           # the last block counts

@@ -9,19 +9,19 @@ section 1.1: layers 1 to 5).
 With `groups` G the maps are dealt into G parts: filters g*F/G ... see only maps g*C/G ..., so w is (C/G,K,K,F).
 
 The NumPy form is conv2d_blocks.py; the CUDA form kernels/conv2d.cu, which conv2d_kernels.py launches. There `precision` says
-how products are formed; maps, filters and sums are float32 in all:
+how products are formed; sums are float32 in all, and so are maps and filters but for bf16:
 
     fp32     by float32 arithmetic, the only one that NumPy has
     fp32x3   as three tf32 products on tensor cores, nearly float32
     tf32     of factors rounded to 11 bits, on tensor cores
-    bf16     of factors rounded to 8 bits, on tensor cores
+    bf16     of maps and filters that are stored as BF16, 8 bits, on tensor cores; gradients of filters and biases are float32
 """
 from typing import NamedTuple
 
 import numpy as np
 
 from zfcore import check
-from zfcore.backend import empty, runs_kernels
+from zfcore.backend import BF16, check_maps, empty, runs_kernels
 from zfcore.cpu import parallel
 from zfcore.kernel import PRECISIONS
 from zfcore.ops import conv2d_blocks, conv2d_kernels
@@ -75,7 +75,7 @@ def conv2d(x, w, b, S, P, groups=1, rounding="ceil", relu=False, precision="fp32
     """x (C,H,W,N), w (C/groups,K,K,F), b (F,) or None -> (y (F,Ho,Wo,N), cache).
 
     S stride, P zeros around the map, Ho and Wo by `output_size(..., rounding)`. relu=True ends in max(y, 0) while y is
-    in cache; the cache of the convolution does not depend on it. float32 or float64, one for all three. The gradients
+    in cache; the cache of the convolution does not depend on it. float32 or float64, one for all three; in bf16 x, w and y are BF16. The gradients
     form their products in the same `precision`. Raises Expected where shapes, dtypes or the precision do not fit."""
     y = empty(check_conv2d(x, w, b, S, P, groups, rounding, precision), x.dtype, like=x)
     cache = ConvCache(x, w, S, P, groups, b is not None, precision)
@@ -93,7 +93,8 @@ def conv2d_transpose(dy, w, S, P, H, W, groups=1, precision="fp32"):
     (paper, section 2.1). Raises Expected where shapes do not fit, dy's size to H and W among them."""
     check.shape("conv2d_transpose dy", dy, (None, None, None, None))
     check_precision("conv2d_transpose precision", dy, precision)
-    check.dtype("conv2d_transpose dy", dy, np.float32, np.float64)
+    check_maps("conv2d_transpose dy", dy)
+    check_stored("conv2d_transpose dy", dy, precision)
     check.shape("conv2d_transpose w", w, (None, None, None, dy.shape[0]))
     (maps, K, _, _), N = w.shape, dy.shape[-1]
     C = maps*groups
@@ -134,16 +135,23 @@ def check_precision(what, x, precision):
         raise check.Expected(what, "fp32, the one that NumPy has", precision, "run it on a GPU, or leave it at fp32")
 
 
+def check_stored(what, x, precision):
+    """Raise unless x is stored as products of this `precision` take it."""
+    if (x.dtype == BF16) != (precision == "bf16"):
+        raise check.Expected(what, f"an array of {BF16 if precision == 'bf16' else 'float32'}, as {precision} takes", x.dtype)
+
+
 def check_conv2d(x, w, b, S, P, groups, rounding, precision):
     """The shape (F,Ho,Wo,N) of conv2d's output, after its checks."""
     check.shape("conv2d x", x, (None, None, None, None))
     check_precision("conv2d precision", x, precision)
-    check.dtype("conv2d x", x, np.float32, np.float64)
+    check_maps("conv2d x", x)
+    check_stored("conv2d x", x, precision)
     _check_filters("conv2d", w, x.shape[0], groups, x.dtype)
     (_, H, W, N), (_, K, _, F) = x.shape, w.shape
     if b is not None:
         check.shape("conv2d b", b, (F,))
-        check.dtype("conv2d b", b, x.dtype)
+        check.dtype("conv2d b", b, np.float32 if x.dtype == BF16 else x.dtype)
     return F, output_size(H, K, S, P, rounding), output_size(W, K, S, P, rounding), N
 
 

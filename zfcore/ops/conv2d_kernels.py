@@ -1,13 +1,15 @@
 """The kernels of convolution (conv2d.py): their declarations, the choice between their tiles, and their launches, which fully
 connected layers share (linear.py). The kernels themselves are kernels/conv2d*.cu, of which conv2d.cu is to be read first."""
-from zfcore.backend import empty
+import numpy as np
+
+from zfcore.backend import BF16, empty, unread
 from zfcore.kernel import PRECISIONS, Kernel, blocks, struct
 from zfcore.ops import tuning
 
 Conv = struct("Conv", "int C, int H, int W, int N, int F, int K, int S, int P, int Ho, int Wo, int groups")
-FORWARD = "const float *x, const float *w, const float *b, float *y, Conv conv, int biased, int relu"
-TRANSPOSE = "const float *dy, const float *transposed, float *dx, Conv conv"
-FILTER_GRADIENT = "const float *x, const float *dy, float *partial, Conv conv"
+FORWARD = "const stored *x, const stored *w, const float *b, result *y, Conv conv, int biased, int relu"
+TRANSPOSE = "const stored *dy, const stored *transposed, stored *dx, Conv conv"
+FILTER_GRADIENT = "const stored *x, const stored *dy, float *partial, Conv conv"
 
 # BM x BN results a block, TM x TN a thread; VECTOR_A floats a copy of filters, VECTOR_B of windows; BLOCKS on an SM
 LARGE = dict(BM=128, BN=128, TM=8, TN=8, VECTOR_A=4, VECTOR_B=4, BLOCKS=2)
@@ -25,34 +27,51 @@ TENSOR_MIDDLE = TENSOR_LARGE | dict(BM=96, TM=6)
 TENSOR_SMALL = dict(BM=32, BN=32, TM=2, TN=8, VECTOR_A=1, VECTOR_B=1, STAGES=4, BLOCKS=8)
 TENSOR_COLOURS = dict(BM=160, BN=96, TM=10, TN=8, VECTOR_B=4, BLOCKS=2)
 
+# and for numbers stored in bf16, 16 bytes of which are 8. More than 48 KB of tiles are asked for as SHARED
+BF16_LARGE = dict(BM=128, BN=128, TM=8, TN=16, VECTOR_A=8, VECTOR_B=8, STAGES=4, BLOCKS=2, SHARED=73728)
+BF16_MIDDLE = BF16_LARGE | dict(BM=96, TM=6)
+BF16_ODD = dict(BM=128, BN=128, TM=8, TN=16, VECTOR_A=1, VECTOR_B=1, BLOCKS=2)
+BF16_SMALL = dict(BM=32, BN=32, TM=2, TN=8, VECTOR_A=8, VECTOR_B=8, STAGES=4, BLOCKS=8)
+BF16_SINGLE = BF16_SMALL | dict(VECTOR_B=1)
+BF16_FEW = dict(BM=16, BN=256, TM=2, TN=16, VECTOR_A=1, VECTOR_B=8, STAGES=3, BLOCKS=2, SHARED=61440)
+BF16_FEW_ODD = dict(BM=16, BN=256, TM=2, TN=16, VECTOR_A=1, VECTOR_B=1, BLOCKS=2)
+BF16_STRIPS = BF16_LARGE | dict(STAGES=3)                             # whose rows are longer
+BF16_COLOURS = dict(BM=160, BN=96, TM=10, TN=8, VECTOR_B=8, STAGES=3, BLOCKS=2, SHARED=73728)
 
-def tiled(file, name, signature, tiles, tensor_tiles):
-    """{precision: a Kernel per tile}: `tiles` of fp32, `tensor_tiles` of every other precision."""
+
+def tiled(file, name, signature, tiles, tensor_tiles, bf16_tiles):
+    """{precision: a Kernel per tile}: `tiles` of fp32, `bf16_tiles` of bf16, `tensor_tiles` of every other precision."""
     def kernels(tiles):
         return [Kernel(file, name, signature, tile, tile["BM"]//tile["TM"]*(tile["BN"]//tile["TN"]), tile.get("SHARED", 0))
                 for tile in tiles]
 
-    return {"fp32": kernels(tiles), **{precision: kernels([tile | dict(PRECISION=precision.upper()) for tile in tensor_tiles])
-                                       for precision in PRECISIONS[1:]}}
+    return {"fp32": kernels(tiles), **{precision: kernels([
+        tile | dict(PRECISION=precision.upper()) for tile in (bf16_tiles if precision == "bf16" else tensor_tiles)])
+        for precision in PRECISIONS[1:]}}
 
 
 FORWARD_KERNELS = tiled("conv2d.cu", "conv2d_forward", FORWARD, [LARGE, LARGE_ODD, MIDDLE, SMALL],
-                        [TENSOR_LARGE, TENSOR_LARGE_ODD, TENSOR_MIDDLE, TENSOR_SMALL])
+                        [TENSOR_LARGE, TENSOR_LARGE_ODD, TENSOR_MIDDLE, TENSOR_SMALL],
+                        [BF16_LARGE, BF16_ODD, BF16_MIDDLE, BF16_SMALL, BF16_SINGLE])
+SUMS_KERNELS = tiled("conv2d.cu", "conv2d_forward", FORWARD, [], [],                        # of bf16 maps, left in float32
+                     [tile | dict(SUMS=1) for tile in (BF16_LARGE, BF16_ODD, BF16_SMALL, BF16_SINGLE)])["bf16"]
 TRANSPOSE_KERNELS = tiled("conv2d_transpose.cu", "conv2d_transpose", TRANSPOSE, [LARGE, LARGE_ODD, MIDDLE, SMALL, FEW, FEW_ODD],
-                          [TENSOR_LARGE, TENSOR_LARGE_ODD, TENSOR_MIDDLE, TENSOR_SMALL])
+                          [TENSOR_LARGE, TENSOR_LARGE_ODD, TENSOR_MIDDLE, TENSOR_SMALL],
+                          [BF16_LARGE, BF16_ODD, BF16_MIDDLE, BF16_SMALL, BF16_SINGLE, BF16_FEW, BF16_FEW_ODD])
 FILTER_GRADIENT_KERNELS = tiled("conv2d_gradient.cu", "conv2d_filter_gradient", FILTER_GRADIENT, [LARGE, COLOURS, SMALL],
-                                [TENSOR_LARGE, TENSOR_LARGE_ODD, TENSOR_COLOURS, TENSOR_SMALL])
+                                [TENSOR_LARGE, TENSOR_LARGE_ODD, TENSOR_COLOURS, TENSOR_SMALL],
+                                [BF16_STRIPS, BF16_ODD, BF16_COLOURS, BF16_SINGLE])
 TRANSPOSE_FILTERS = Kernel("conv2d_filters.cu", "conv2d_transpose_filters",
-                           "const float *w, float *transposed, int C, int T, int F")
+                           "const stored *w, stored *transposed, int C, int T, int F")
 BIAS_GRADIENT = Kernel("conv2d_sums.cu", "conv2d_bias_gradient",
-                       "const float *dy, float *partial, long long length, int F, int slices")
-SUM_SLICES = Kernel("conv2d_sums.cu", "conv2d_sum_slices", "const float *partial, const float *b, float *sum, long long size, "
+                       "const stored *dy, float *partial, long long length, int F, int slices")
+SUM_SLICES = Kernel("conv2d_sums.cu", "conv2d_sum_slices", "const float *partial, const float *b, stored *sum, long long size, "
                     "long long map, int slices, int biased, int relu")
 
 # the same, a thread a number: to be read first, and for tests and bench to hold the others against
-PLAIN = Kernel("conv2d_plain.cu", "conv2d_plain", FORWARD)
-TRANSPOSE_PLAIN = Kernel("conv2d_plain.cu", "conv2d_transpose_plain", TRANSPOSE.replace("transposed", "w"))
-FILTER_GRADIENT_PLAIN = Kernel("conv2d_plain.cu", "conv2d_filter_gradient_plain", FILTER_GRADIENT.replace("partial", "dw"))
+PLAIN = Kernel("conv2d_plain.cu", "conv2d_plain", "const float *x, const float *w, const float *b, float *y, Conv conv, int biased, int relu")
+TRANSPOSE_PLAIN = Kernel("conv2d_plain.cu", "conv2d_transpose_plain", "const float *dy, const float *w, float *dx, Conv conv")
+FILTER_GRADIENT_PLAIN = Kernel("conv2d_plain.cu", "conv2d_filter_gradient_plain", "const float *x, const float *dy, float *dw, Conv conv")
 
 
 def sizes(x, w, y, S, P, groups):
@@ -93,17 +112,14 @@ def _cheapest(kernels, M, columns):
 
 
 def launch_forward(x, w, b, y, S, P, groups, relu, precision, sliced=False):
-    """y = the convolution. sliced: its sums are cut into slices, as their length and the filters say, not N: so an image keeps
+    """y = the convolution, stored as x is or float32. sliced: its sums are cut into slices, as their length and the filters say, not N: so an image keeps
     its bits in any batch."""
     (_, Ho, Wo, N), (maps, K, _, _), M = y.shape, w.shape, w.shape[3]//groups
-    kernels, slices = fitting(FORWARD_KERNELS[precision], M, N), 1
-    if sliced:
-        kernel = _cheapest(kernels, M, Ho*Wo*N)
-        slices = slices_of_rows(maps*K*K, groups*M)
-    else:
-        kernel = _quickest(kernels, M, Ho*Wo*N, groups)
-    out = y if slices == 1 else empty((slices, *y.shape), y.dtype, like=y)
-    kernel((_tiles(kernel, M, Ho*Wo*N), groups, slices), x, w, w if b is None else b, out,
+    slices = slices_of_rows(maps*K*K, groups*M) if sliced else 1
+    out = y if slices == 1 else empty((slices, *y.shape), np.float32, like=y)
+    kernels = fitting(FORWARD_KERNELS[precision] if out.dtype == x.dtype else SUMS_KERNELS, M, N)
+    kernel = _cheapest(kernels, M, Ho*Wo*N) if sliced else _quickest(kernels, M, Ho*Wo*N, groups)
+    kernel((_tiles(kernel, M, Ho*Wo*N), groups, slices), x, w, unread(x) if b is None else b, out,
            sizes(x, w, y, S, P, groups), b is not None and slices == 1, relu and slices == 1)
     if slices > 1:
         _sum_slices(out, y, b, relu)
@@ -112,7 +128,7 @@ def launch_forward(x, w, b, y, S, P, groups, relu, precision, sliced=False):
 def launch_transpose(dy, w, dx, S, P, groups, precision):
     """dx = the transposed convolution."""
     (M, *_), (_, H, W, N) = w.shape, dx.shape
-    if M <= FEW["BM"]:
+    if M <= FEW["BM"] and precision != "bf16":
         precision = "fp32"                                  # tensor cores multiply 16 rows at once, used or not
     transposed = transpose_filters(w)
     columns = blocks(H, S)*blocks(W, S)*N                                       # of the largest phase
@@ -124,7 +140,7 @@ def transpose_filters(w):
     """w (C,K,K,F) -> (F,K,K,C)."""
     C, K, _, F = w.shape
     transposed = empty((F, K, K, C), w.dtype, like=w)
-    TRANSPOSE_FILTERS((blocks(C, 32)*blocks(F, 32), K*K), w, transposed, C, K*K, F)
+    TRANSPOSE_FILTERS.variant(w)((blocks(C, 32)*blocks(F, 32), K*K), w, transposed, C, K*K, F)
     return transposed
 
 
@@ -133,25 +149,25 @@ def slices_of_rows(length, rows):
     return slices_of(length, tuning.current.forward_blocks//blocks(rows, LARGE["BM"]), tuning.current.slice_terms)
 
 
-def launch_filter_gradient(x, dy, shape, S, P, groups, precision, slices=None):
-    """dw of that `shape` (C/groups,K,K,F)."""
+def launch_filter_gradient(x, dy, shape, S, P, groups, precision, slices=None, stored=np.float32):
+    """dw of that `shape` (C/groups,K,K,F), in the dtype `stored`."""
     (maps, K, _, F), (_, Ho, Wo, N) = shape, dy.shape
     rows, columns = maps*K*K, F//groups
     kernels = FILTER_GRADIENT_KERNELS[precision]
-    kernel = _cheapest(kernels if precision == "fp32" else fitting(kernels, 4, N), rows, columns)
+    kernel = _cheapest(kernels if precision == "fp32" else fitting(kernels, 8, N), rows, columns)
     tiles = _tiles(kernel, rows, columns)
     slices = slices or slices_of(Ho*Wo*N, tuning.current.gradient_blocks//(tiles*groups), tuning.current.slice_terms)
-    partial = empty((slices, *shape), x.dtype, like=x)
+    partial = empty((slices, *shape), np.float32, like=x)
     kernel((tiles, slices, groups), x, dy, partial, sizes(x, partial[0], dy, S, P, groups))
-    return _sum_slices(partial)
+    return _sum_slices(partial, None if stored == np.float32 else empty(shape, stored, like=x))
 
 
 def launch_bias_gradient(dy):
     """db (F,) of dy (F,Ho,Wo,N)."""
     F, Ho, Wo, N = dy.shape
     slices = slices_of(Ho*Wo*N, tuning.current.bias_blocks//F, tuning.current.bias_slice_terms)
-    partial = empty((slices, F), dy.dtype, like=dy)
-    BIAS_GRADIENT(F*slices, dy, partial, Ho*Wo*N, F, slices)
+    partial = empty((slices, F), np.float32, like=dy)
+    BIAS_GRADIENT.variant(dy)(F*slices, dy, partial, Ho*Wo*N, F, slices)
     return _sum_slices(partial)
 
 
@@ -161,11 +177,11 @@ def slices_of(length, wanted, least):
 
 
 def _sum_slices(partial, total=None, b=None, relu=False):
-    """partial (slices, ...) -> their sum (...), where b is given plus b of its first axis, and rectified if relu."""
+    """partial (slices, ...) -> their sum (...), in `total` where there is one, where b is given plus b of its first axis, and rectified if relu."""
     if total is None:
         if len(partial) == 1:
             return partial[0]
         total = empty(partial.shape[1:], partial.dtype, like=partial)
-    SUM_SLICES(blocks(total.size, SUM_SLICES.block), partial, partial if b is None else b, total, total.size,
+    SUM_SLICES.variant(total)(blocks(total.size, SUM_SLICES.block), partial, partial if b is None else b, total, total.size,
                total.size//len(total), len(partial), b is not None, relu)
     return total

@@ -2,20 +2,20 @@
 after the other, to the bit. Its reference is theirs; the CUDA form is kernels/conv2d_maxpool.cu, and NumPy calls the two."""
 import numpy as np
 
-from zfcore.backend import empty, runs_kernels
+from zfcore.backend import empty, runs_kernels, unread
 from zfcore.kernel import blocks
 from zfcore.ops import tuning
 from zfcore.ops.conv2d import ConvCache, check_conv2d, conv2d
-from zfcore.ops.conv2d_kernels import MIDDLE, TENSOR_MIDDLE, Conv, tiled
+from zfcore.ops.conv2d_kernels import BF16_MIDDLE, MIDDLE, TENSOR_MIDDLE, Conv, tiled
 from zfcore.ops.maxpool import MaxPoolCache, Pooling, maxpool
 from zfcore.ops.window import output_size
 
 POOLED = dict(POOL=3, STRIDE=2, SHARED=82944)               # shared memory for a stride of 2 or more
 IMAGES = 8                                                  # of a block, as in kernels/conv2d_maxpool.cu
-SIGNATURE = ("const float *x, const float *w, const float *b, float *y, unsigned char *switches, Conv conv, "
+SIGNATURE = ("const stored *x, const stored *w, const float *b, stored *y, unsigned char *switches, Conv conv, "
              "int pool_P, int height, int width, int run, int biased")
 KERNELS = {precision: kernel for precision, [kernel] in tiled(
-    "conv2d_maxpool.cu", "conv2d_maxpool", SIGNATURE, [MIDDLE | POOLED], [TENSOR_MIDDLE | POOLED]).items()}
+    "conv2d_maxpool.cu", "conv2d_maxpool", SIGNATURE, [MIDDLE | POOLED], [TENSOR_MIDDLE | POOLED], [BF16_MIDDLE | dict(STAGES=3) | POOLED]).items()}
 
 
 def conv2d_maxpool(x, w, b, S, P, pool, groups=1, rounding="ceil", precision="fp32"):
@@ -48,6 +48,6 @@ def launch_maxpool(x, w, b, S, P, pool, size, precision):
     tiles = blocks(F, kernel.defines["BM"])*blocks(width, strip)
     wanted = tuning.current.strip_blocks*tuning.current.multiprocessors
     run = blocks(height, blocks(wanted, tiles*(N//IMAGES)))                   # rows of a block, so that there are enough blocks
-    kernel((tiles, N//IMAGES, blocks(height, run)), x, w, w if b is None else b, y, switches,
+    kernel((tiles, N//IMAGES, blocks(height, run)), x, w, unread(x) if b is None else b, y, switches,
            Conv(*x.shape, F, w.shape[1], S, P, Ho, Wo, groups=1), P_pool, height, width, run, b is not None)
     return y, MaxPoolCache(switches, Pooling(size, K_pool, S_pool, P_pool), y)

@@ -24,6 +24,11 @@ def from_bf16(x):
     return (x.astype(np.uint32) << 16).view(np.float32)
 
 
+def in_float(x):
+    """x, as float32 where it is stored as BF16."""
+    return convert(x, np.float32) if x.dtype == BF16 else x
+
+
 def convert(x, stored, out=None):
     """x float32 or BF16 -> the same numbers in the dtype `stored`, one of the two, rounded where they must be; into `out` where it is
     given. x itself where there is nothing to do. Raises Expected for another dtype of x."""
@@ -37,6 +42,6 @@ def convert(x, stored, out=None):
         out[...] = made
         return out
     out = empty(x.shape, stored, like=x) if out is None else out
-    kernel, wide = TO_STORED if stored == BF16 else FROM_STORED, lanes(x.size, min(x, out, key=lambda one: one.itemsize), x, out)
+    kernel, wide = TO_STORED if stored == BF16 else FROM_STORED, lanes(x.size, *sorted((x, out), key=lambda one: one.itemsize))
     kernel.variant(LANES=wide)(blocks(x.size//wide, kernel.block), x, out, x.size)
     return out

@@ -12,14 +12,14 @@ from typing import NamedTuple
 import numpy as np
 
 from zfcore import check
-from zfcore.backend import empty, runs_kernels
+from zfcore.backend import BF16, check_maps, empty, runs_kernels
 from zfcore.cpu import parallel, pieces
 from zfcore.kernel import Kernel, blocks, lanes
-from zfcore.ops.conv2d import check_precision
+from zfcore.ops.conv2d import check_precision, check_stored
 from zfcore.ops.conv2d_kernels import launch_filter_gradient, launch_forward, slices_of_rows, transpose_filters
 
 BLOCK = 512                       # rows of a product that one core forms at once
-BIAS_GRADIENT = Kernel("linear.cu", "linear_bias_gradient", "const float *dy, float *db, int M, int N", {"LANES": 4})
+BIAS_GRADIENT = Kernel("linear.cu", "linear_bias_gradient", "const stored *dy, float *db, int M, int N", {"LANES": 4})
 
 
 class LinearCache(NamedTuple):
@@ -46,17 +46,19 @@ def linear_backward_reference(dy, x, w):
     return dx, dw, dy.sum(axis=1, dtype=np.float64)
 
 
-def linear(x, w, b, precision="fp32"):
+def linear(x, w, b, precision="fp32", scores=False):
     """x (D,N), w (D,M), b (M,), all float32 or all float64 -> (y (M,N), cache). The gradients form their products in the
-    same `precision`. Raises Expected where shapes, dtypes or the precision do not fit."""
+    same `precision`; in bf16 x, w and y are BF16, but y is float32 if they are `scores`, for a loss. Raises Expected where shapes, dtypes or the precision do not fit."""
     check.shape("linear x", x, (None, None))
     check_precision("linear precision", x, precision)
-    check.dtype("linear x", x, np.float32, np.float64)
+    check_maps("linear x", x)
+    check_stored("linear x", x, precision)
     check.shape("linear w", w, (x.shape[0], None))
     check.shape("linear b", b, (w.shape[1],))
-    for what, array in (("linear w", w), ("linear b", b)):
-        check.dtype(what, array, x.dtype)
-    y, cache = empty((w.shape[1], x.shape[1]), x.dtype, like=x), LinearCache(x, w, precision)
+    check.dtype("linear w", w, x.dtype)
+    check.dtype("linear b", b, np.float32 if x.dtype == BF16 else x.dtype)
+    y = empty((w.shape[1], x.shape[1]), b.dtype if scores else x.dtype, like=x)
+    cache = LinearCache(x, w, precision)
     if runs_kernels(x):
         launch_forward(_pixel(x), _pixel(w), b, _pixel(y), 1, 0, 1, False, precision, sliced=True)
         return y, cache
@@ -73,10 +75,11 @@ def linear_transpose(dy, w, precision="fp32"):
     """dy (M,N), w (D,M) -> dx (D,N): the data gradient of linear."""
     check.shape("linear_transpose dy", dy, (w.shape[1], None))
     check_precision("linear_transpose precision", dy, precision)
+    check_stored("linear_transpose dy", dy, precision)
     if runs_kernels(dy):
         # w and dy turned are read along m: the kernel of the filter gradient
         return launch_filter_gradient(_pixel(w), transpose_filters(_pixel(dy)), (len(w), 1, 1, dy.shape[1]), 1, 0, 1, precision,
-                                      slices_of_rows(len(dy), len(w))).reshape(len(w), -1)
+                                      slices_of_rows(len(dy), len(w)), dy.dtype).reshape(len(w), -1)
     dx = empty((len(w), dy.shape[1]), dy.dtype, like=dy)
     parallel(lambda d: np.matmul(w[d], dy, out=dx[d]), pieces(len(w), BLOCK))
     return dx
@@ -90,8 +93,8 @@ def linear_backward(dy, cache, need_dx=True):
     dx = linear_transpose(dy, w, precision) if need_dx else None
     if runs_kernels(dy):
         dw = launch_filter_gradient(_pixel(x), _pixel(dy), _pixel(w).shape, 1, 0, 1, precision).reshape(w.shape)
-        db = empty((len(dy),), dy.dtype, like=dy)
-        BIAS_GRADIENT.variant(LANES=lanes(dy.shape[1], dy))(blocks(len(dy), BIAS_GRADIENT.block//32), dy, db, *dy.shape)
+        db = empty((len(dy),), np.float32, like=dy)
+        BIAS_GRADIENT.variant(dy, LANES=lanes(dy.shape[1], dy))(blocks(len(dy), BIAS_GRADIENT.block//32), dy, db, *dy.shape)
         return dx, dw, db
     dw = empty(w.shape, w.dtype, like=w)
     parallel(lambda d: np.matmul(x[d], dy.T, out=dw[d]), pieces(len(x), BLOCK))

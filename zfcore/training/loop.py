@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from zfcore import check, plots
 from zfcore.analysis.sanity_checks import last_convolution, legibility, shares_of_start
-from zfcore.backend import CPU, Device, runs_kernels, to_host
+from zfcore.backend import BF16, CPU, Device, runs_kernels, to_host
 from zfcore.checkpoint import Checkpoint, Unwritable, atomic, check_resumable, load, save, write_csv
 from zfcore.data import check_there, lasting, open_data, same_place
 from zfcore.data.folders import some
@@ -309,7 +309,7 @@ class Training:
         """The gradients {layer: {"w": dw, "b": db}} of the pictures from number `first` on, of a batch of N, their loss and
         wrong answers added to `totals`. None where the host sees at once that the loss is not finite, as on a CPU."""
         size, share = self.config.image_size, len(labels)/N
-        x = crop_flip(pictures, self.device_mean, *crops, size, size)
+        x = crop_flip(pictures, self.device_mean, *crops, size, size, BF16 if self.network.in_bf16 else None)
         y, caches = self.network.forward(x, step, piece=(first, N))
         cache = softmax_loss_onto(self.totals[:2], y, labels)
         if not runs_kernels(y) and not math.isfinite(self.totals[0]):
