@@ -85,6 +85,11 @@ class Kernel:
             defines["PRECISION"] = "BF16"
         return _variant(self, tuple({**self.defines, **defines}.items()))
 
+    def stored_too(self, **defines):
+        """Declare its variant with these macros for maps that are stored as BF16 as well -> the kernel."""
+        KERNELS.append(self.variant(PRECISION="BF16", **defines))
+        return self
+
     def __call__(self, grid, *values):
         """Launch on `grid` blocks (an int or a tuple of up to three). Arrays must be C-contiguous and of the declared
         dtype; Python numbers are narrowed to the declared type here (a raw launch would pass 64 bits). An Each takes a

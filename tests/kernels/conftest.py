@@ -7,8 +7,10 @@ from tests import executor
 from zfcore import backend
 from zfcore.check import Expected
 from zfcore.device import select
+from zfcore.ops.convert import from_bf16, to_bf16
 
 EPS = float(np.finfo(np.float32).eps)      # 2^-23; one rounding is wrong by at most half of that
+BF16_UNIT = 2.0**-8                        # what rounding to bf16 is wrong by at most, relative to the number
 
 
 class Machine:
@@ -23,14 +25,18 @@ class Machine:
     def host(self, array):
         return np.asarray(backend.to_host(array))
 
+    def stored(self, precision):
+        """A function that brings maps, or filters, there as they are stored where products are formed so."""
+        return (lambda array: self.array(to_bf16(array))) if precision == "bf16" else self.array
+
     def results(self, work):
-        """What `work()` returns, as a tuple of NumPy arrays and numbers."""
+        """What `work()` returns, as a tuple of NumPy arrays and numbers; what is stored as BF16, as float32."""
         runs = [tuple(self.host(part) if hasattr(part, "shape") else np.asarray(part) for part in work()) for _ in range(1 + self.again)]
         runs.append(Machine.first.setdefault((self.test, self.device), runs[0]))
         for run in runs:
             for one, other in zip(run, runs[0], strict=True):
                 assert one.dtype == other.dtype and one.tobytes() == other.tobytes(), "other bits in another run or schedule"
-        return runs[0]
+        return tuple(from_bf16(part) if part.dtype == backend.BF16 else part for part in runs[0])
 
 
 def ways(*names):

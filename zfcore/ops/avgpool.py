@@ -13,10 +13,10 @@ from zfcore.ops.window import output_size, tap_pixels
 BORDERS = "inside", "padded", "clipped"      # what a window at the border divides by
 FORWARD = Kernel("avgpool.cu", "avgpool_forward",
                  "const stored *x, const float *divisors, stored *y, int rows, int H, int W, int Ho, int Wo, int N, int P",
-                 {"WINDOW": 3, "STRIDE": 2, "LANES": 4, "BORDERS": "INSIDE"})
+                 {"WINDOW": 3, "STRIDE": 2, "LANES": 4, "BORDERS": "INSIDE"}).stored_too(LANES=8)
 BACKWARD = Kernel("avgpool.cu", "avgpool_backward",
                   "const stored *dy, const float *divisors, stored *dx, int rows, int H, int W, int Ho, int Wo, int N, int P",
-                  {"WINDOW": 3, "STRIDE": 2, "LANES": 4, "BORDERS": "INSIDE"})
+                  {"WINDOW": 3, "STRIDE": 2, "LANES": 4, "BORDERS": "INSIDE"}).stored_too(LANES=8)
 
 
 class AvgPoolCache(NamedTuple):

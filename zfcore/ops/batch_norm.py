@@ -23,22 +23,22 @@ from zfcore.memory import workspace
 
 SLICE, BLOCK = 2**12, 2**15       # numbers of a map that a warp adds up; numbers that a core works on at once
 OF_SLICES = "long long L, int C, int slices"
-SUMS = Kernel("batch_norm.cu", "batch_norm_sums", f"const stored *x, double *partial, {OF_SLICES}", {"LANES": 4})
+SUMS = Kernel("batch_norm.cu", "batch_norm_sums", f"const stored *x, double *partial, {OF_SLICES}", {"LANES": 4}).stored_too(LANES=8)
 STATISTICS = Kernel("batch_norm.cu", "batch_norm_statistics",
                     "const double *partial, const stored *x, float *mean, float *var, float *running_mean, float *running_var, "
-                    f"{OF_SLICES}, double momentum")
+                    f"{OF_SLICES}, double momentum").stored_too()
 FORWARD = Kernel("batch_norm.cu", "batch_norm_forward",
                  "const stored *x, const float *gamma, const float *beta, const float *mean, const float *var, stored *y, "
-                 "long long L, int C, float eps", {"LANES": 4})
+                 "long long L, int C, float eps", {"LANES": 4}).stored_too(LANES=8)
 GRADIENT_SUMS = Kernel("batch_norm.cu", "batch_norm_gradient_sums",
-                       f"const stored *dy, const stored *x, const float *mean, double *partial, {OF_SLICES}", {"LANES": 4})
+                       f"const stored *dy, const stored *x, const float *mean, double *partial, {OF_SLICES}", {"LANES": 4}).stored_too(LANES=8)
 GRADIENTS = Kernel("batch_norm.cu", "batch_norm_gradients",
                    "const double *partial, const float *var, float *dgamma, float *dbeta, int C, int slices, float eps")
 BACKWARD = Kernel("batch_norm.cu", "batch_norm_backward",
                   "const stored *dy, const stored *x, const float *gamma, const float *mean, const float *var, "
-                  "const float *dgamma, const float *dbeta, stored *dx, long long L, int C, float eps", {"LANES": 4})
+                  "const float *dgamma, const float *dbeta, stored *dx, long long L, int C, float eps", {"LANES": 4}).stored_too(LANES=8)
 SCALE = Kernel("batch_norm.cu", "batch_norm_scale",
-               "const stored *dy, const float *gamma, const float *var, stored *dx, long long L, int C, float eps", {"LANES": 4})
+               "const stored *dy, const float *gamma, const float *var, stored *dx, long long L, int C, float eps", {"LANES": 4}).stored_too(LANES=8)
 
 
 class BatchNormCache(NamedTuple):

@@ -62,11 +62,11 @@ FILTER_GRADIENT_KERNELS = tiled("conv2d_gradient.cu", "conv2d_filter_gradient", 
                                 [TENSOR_LARGE, TENSOR_LARGE_ODD, TENSOR_COLOURS, TENSOR_SMALL],
                                 [BF16_STRIPS, BF16_ODD, BF16_COLOURS, BF16_SINGLE])
 TRANSPOSE_FILTERS = Kernel("conv2d_filters.cu", "conv2d_transpose_filters",
-                           "const stored *w, stored *transposed, int C, int T, int F")
+                           "const stored *w, stored *transposed, int C, int T, int F").stored_too()
 BIAS_GRADIENT = Kernel("conv2d_sums.cu", "conv2d_bias_gradient",
-                       "const stored *dy, float *partial, long long length, int F, int slices")
+                       "const stored *dy, float *partial, long long length, int F, int slices").stored_too()
 SUM_SLICES = Kernel("conv2d_sums.cu", "conv2d_sum_slices", "const float *partial, const float *b, stored *sum, long long size, "
-                    "long long map, int slices, int biased, int relu")
+                    "long long map, int slices, int biased, int relu").stored_too()
 
 # the same, a thread a number: to be read first, and for tests and bench to hold the others against
 PLAIN = Kernel("conv2d_plain.cu", "conv2d_plain", "const float *x, const float *w, const float *b, float *y, Conv conv, int biased, int relu")

@@ -9,7 +9,7 @@ from zfcore.kernel import Kernel, blocks
 
 TILE = 32                         # pictures and columns that one block turns
 KERNEL = Kernel("crop_flip.cu", "crop_flip", "const unsigned char *pictures, const float *mean, const int *tops, "
-                "const int *lefts, const unsigned char *flips, stored *out, int H, int W, int rows, int columns, int N")
+                "const int *lefts, const unsigned char *flips, stored *out, int H, int W, int rows, int columns, int N").stored_too()
 
 
 def crop_flip_reference(pictures, mean, tops, lefts, flips, h, w):

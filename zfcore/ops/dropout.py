@@ -17,7 +17,7 @@ LOW = np.uint64(0xFFFFFFFF)
 
 KERNEL = Kernel("dropout.cu", "dropout", "const stored *x, stored *y, long long rows, long long n, long long first, long long N, "
                 "long long each, unsigned long long seed, unsigned int layer, const unsigned long long *step, "
-                "unsigned long long keep_below, float scale", {"LANES": 4})
+                "unsigned long long keep_below, float scale", {"LANES": 4}).stored_too(LANES=4)
 
 
 class DropoutCache(NamedTuple):

@@ -19,7 +19,7 @@ from zfcore.ops.conv2d import check_precision, check_stored
 from zfcore.ops.conv2d_kernels import launch_filter_gradient, launch_forward, slices_of_rows, transpose_filters
 
 BLOCK = 512                       # rows of a product that one core forms at once
-BIAS_GRADIENT = Kernel("linear.cu", "linear_bias_gradient", "const stored *dy, float *db, int M, int N", {"LANES": 4})
+BIAS_GRADIENT = Kernel("linear.cu", "linear_bias_gradient", "const stored *dy, float *db, int M, int N", {"LANES": 4}).stored_too(LANES=8)
 
 
 class LinearCache(NamedTuple):

@@ -14,14 +14,14 @@ from zfcore.ops.relu import relu_backward_reference, where_on
 
 FORWARD = Kernel("local_response_norm.cu", "local_response_norm_forward",
                  "const stored *x, stored *y, long long L, int C, int maps, float a, float k",
-                 {"NEIGHBOURS": 5, "BETA": "0.75f"})
+                 {"NEIGHBOURS": 5, "BETA": "0.75f"}).stored_too()
 BACKWARD = Kernel("local_response_norm.cu", "local_response_norm_backward",
                   "const stored *dy, const stored *x, stored *dx, long long L, int C, int maps, float a, float k",
-                  {"NEIGHBOURS": 5, "BETA": "0.75f", "RELU": 0})
+                  {"NEIGHBOURS": 5, "BETA": "0.75f", "RELU": 0}).stored_too()
 OF_MAXPOOL = Kernel("local_response_norm.cu", "local_response_norm_of_maxpool",
                     "const stored *x, stored *maxima, unsigned char *switches, stored *y, "
                     "int H, int W, int Ho, int Wo, int N, int P, int C, int maps, float a, float k",
-                    {"NEIGHBOURS": 5, "BETA": "0.75f", "POOL": 3, "STRIDE": 2})
+                    {"NEIGHBOURS": 5, "BETA": "0.75f", "POOL": 3, "STRIDE": 2}).stored_too()
 
 
 class Normalisation(NamedTuple):

@@ -9,7 +9,7 @@ from zfcore.cpu import map_blocks, parallel
 from zfcore.kernel import Kernel, blocks, lanes
 
 KERNEL = Kernel("pad.cu", "pad", "const stored *x, stored *y, int rows, int H, int W, int Ho, int Wo, int N, int top, int left",
-                {"LANES": 4})
+                {"LANES": 4}).stored_too(LANES=8)
 
 
 class Frame(NamedTuple):

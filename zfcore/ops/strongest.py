@@ -10,7 +10,7 @@ from zfcore.kernel import Kernel
 
 ENTER = Kernel("strongest.cu", "strongest_enter",
                "const stored *y, float *values, long long *pictures, long long *places, "
-               "int listed, int pixels, int N, int from, int until, long long picture", block=1024)
+               "int listed, int pixels, int N, int from, int until, long long picture", block=1024).stored_too()
 
 
 class Lists(NamedTuple):
