@@ -3,6 +3,7 @@ import pytest
 
 from tests.kernels.conftest import EPS, close, normal
 from zfcore.ops.clip_filter_rms import clip_filter_rms, clip_filter_rms_reference
+from zfcore.ops.convert import from_bf16, to_bf16
 
 SHAPES = [(6, 7, 37), (1, 1, 3), (2, 3, 300)]         # more weights than a part, more filters than a block, more than a block counts
 
@@ -31,3 +32,16 @@ def test_filters_above_the_limit_are_scaled_back_and_counted(machine, rng, copie
         close(got, scaled, 2*EPS*np.abs(scaled))
         untouched = np.sqrt(np.mean(np.square(w, dtype=float), axis=(0, 1, 2))) <= 0.1
         assert got[..., untouched].tobytes() == w[..., untouched].tobytes()
+
+
+def test_copies_of_filters_are_scaled_with_them(machine, rng):
+    several = [drawn(rng, *shape) for shape in SHAPES]
+
+    def work():
+        filters, copies = [machine.array(w) for w in several], [machine.stored("bf16")(w) for w in several]
+        clip_filter_rms(filters, 0.1, machine.array(np.zeros(())), copies)
+        return *filters, *copies
+
+    found = machine.results(work)
+    for w, copy in zip(found[:3], found[3:], strict=True):
+        np.testing.assert_array_equal(copy, from_bf16(to_bf16(w)))

@@ -3,17 +3,19 @@ import numpy as np
 import pytest
 
 from tests import executor
+from zfcore.backend import BF16
 from zfcore.kernel import PRECISIONS
 from zfcore.ops import tuning
 from zfcore.ops.conv2d import check_conv2d, conv2d, conv2d_reference
 from zfcore.ops.conv2d_maxpool import conv2d_maxpool, launch_maxpool, pool_fits
+from zfcore.ops.convert import from_bf16, to_bf16
 from zfcore.ops.maxpool import maxpool, maxpool_reference
 
 CHAINS = {      # C  H   W  N   F   K  S  P   pool: K, S, P, rounding
-    "three strips, the last short":        (3, 9, 40, 8, 100, 3, 1, 0, (3, 2, 0, "ceil")),
-    "windows over every border":           (2, 11, 13, 16, 20, 4, 2, 1, (3, 2, 1, "ceil")),
+    "three strips, the last short":        (3, 9, 40, 8, 104, 3, 1, 0, (3, 2, 0, "ceil")),
+    "windows over every border":           (2, 11, 13, 16, 24, 4, 2, 1, (3, 2, 1, "ceil")),
     "side by side, a row left over":       (3, 6, 21, 8, 96, 3, 1, 1, (2, 2, 0, "floor")),
-    "with gaps":                           (3, 12, 33, 8, 7*4, 2, 1, 0, (2, 3, 1, "ceil")),
+    "with gaps":                           (3, 12, 33, 8, 5*8, 2, 1, 0, (2, 3, 1, "ceil")),
     "a map smaller than the window":       (16, 3, 3, 8, 96, 2, 1, 0, (3, 2, 1, "ceil")),
 }
 
@@ -34,7 +36,8 @@ def one_after_the_other(machine, name, precision):
     their own tests say."""
     if (key := (machine.device, name, precision)) not in APART:
         (x, w, b), (S, P), pool = chain(name)
-        between = conv2d(*map(machine.array, (x, w, b)), S, P, relu=True, precision=precision)[0]
+        stored = machine.stored(precision)
+        between = conv2d(stored(x), stored(w), machine.array(b), S, P, relu=True, precision=precision)[0]
         y, (switches, *_) = maxpool(between, *pool)
         APART[key] = machine.host(y), machine.host(switches)
     return APART[key]
@@ -47,7 +50,7 @@ def test_convolution_and_pool_in_one_pass_give_the_bits_of_one_after_the_other(m
 
     def together(name):
         (x, w, b), (S, P), pool = chain(name)
-        x, w, b = map(machine.array, (x, w, b))
+        x, w, b = *map(machine.stored(precision), (x, w)), machine.array(b)
         size = check_conv2d(x, w, b, S, P, 1, "ceil", precision)
         for multiprocessors in 132, 1:
             with tuning.use(multiprocessors=multiprocessors):
@@ -58,6 +61,7 @@ def test_convolution_and_pool_in_one_pass_give_the_bits_of_one_after_the_other(m
     found = iter(machine.results(lambda: [array for name in names for array in together(name)]))
     for name in names:
         y, switches = one_after_the_other(machine, name, precision)
+        y = from_bf16(y) if y.dtype == BF16 else y
         assert np.isnan(y).any() and (y == 0).any()
         for wanted in (y, switches)*2:
             assert next(found).tobytes() == wanted.tobytes(), name
@@ -87,12 +91,13 @@ def test_a_convolution_without_bias_takes_its_pool_along(machine):
 
 
 @pytest.mark.parametrize("way", executor.ASYNC_WAYS)
-@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @executor.requires_executor
 def test_rows_and_tiles_take_turns_in_shared_memory_however_late_copies_land(way, precision):
     (x, w, b), (S, P), pool = chain("three strips, the last short")
     with executor.settings(way), tuning.use(multiprocessors=1):
-        x, w, b = map(executor.array, (x[:, :, :11], w, b))
+        stored = (lambda array: executor.array(to_bf16(array))) if precision == "bf16" else executor.array
+        x, w, b = stored(x[:, :, :11]), stored(w), executor.array(b)
         y = launch_maxpool(x, w, b, S, P, pool, check_conv2d(x, w, b, S, P, 1, "ceil", precision), precision)[0]
         wanted, _ = maxpool(conv2d(x, w, b, S, P, relu=True, precision=precision)[0], *pool)
     assert y.tobytes() == wanted.tobytes()

@@ -5,6 +5,7 @@ from tests import executor
 from tests.kernels.conftest import EPS, close, normal
 from zfcore.check import Expected
 from zfcore.kernel import PRECISIONS
+from zfcore.ops.convert import from_bf16, to_bf16
 from zfcore.ops.linear import linear, linear_backward, linear_backward_reference, linear_reference, linear_transpose
 
 
@@ -37,16 +38,18 @@ def test_products_are_formed_in_the_precision_of_the_forward_pass(machine, rng, 
     x, w, b, dy = normal(rng, D, N), normal(rng, D, M), normal(rng, M), normal(rng, M, N)
 
     def work():
-        y, cache = linear(*map(machine.array, (x, w, b)), precision)
-        return y, *linear_backward(machine.array(dy), cache), linear_transpose(machine.array(dy), machine.array(w), precision)
+        stored = machine.stored(precision)
+        y, cache = linear(stored(x), stored(w), machine.array(b), precision)
+        return y, *linear_backward(stored(dy), cache), linear_transpose(stored(dy), stored(w), precision)
 
     y, dx, dw, db, transposed = machine.results(work)
     np.testing.assert_array_equal(transposed, dx)
     sizes = [np.abs(a) for a in (x, w, b, dy)]
     pairs = [(y, linear_reference(x, w, b), linear_reference(*sizes[:3])),
              *zip((dx, dw), linear_backward_reference(dy, x, w), linear_backward_reference(sizes[3], *sizes[:2]))]
-    for got, wanted, size in pairs:
-        close(got, wanted, ((2 + unit)*unit + 60*EPS)*size)
+    for (got, wanted, size), is_stored in zip(pairs, (True, True, False)):
+        error = ((2 + unit)*unit + 60*EPS)*size
+        close(got, wanted, error + (precision == "bf16" and is_stored)*unit*(abs(wanted) + error))
         if precision != "fp32x3":
             assert np.linalg.norm(got - wanted) > unit/8*np.linalg.norm(wanted), "not rounded"
 
@@ -57,13 +60,23 @@ def test_products_are_formed_in_the_precision_of_the_forward_pass(machine, rng, 
 def test_an_image_has_the_same_bits_in_any_batch_though_sums_are_cut(rng, precision, D, M):
     x, w, b, dy = normal(rng, D, 36), normal(rng, D, M), normal(rng, M), normal(rng, M, 36)
 
+    stored = (lambda array: executor.array(to_bf16(array))) if precision == "bf16" else executor.array
+
     def up_and_down(images):
-        y, _ = linear(*map(executor.array, (np.ascontiguousarray(x[:, images]), w, b)), precision)
-        return y, linear_transpose(executor.array(np.ascontiguousarray(dy[:, images])), executor.array(w), precision)
+        y, _ = linear(stored(x[:, images]), stored(w), executor.array(b), precision)
+        return y, linear_transpose(stored(dy[:, images]), stored(w), precision)
 
     for whole, some, one in zip(*map(up_and_down, (slice(None), slice(3, 36), slice(20, 21)))):
         np.testing.assert_array_equal(some, whole[:, 3:])
         np.testing.assert_array_equal(one, whole[:, 20:21])
+
+
+def test_scores_of_what_is_stored_are_the_numbers_before_they_are_rounded(machine, rng):
+    x, w, b = normal(rng, 1100, 9), normal(rng, 1100, 7), normal(rng, 7)
+    stored = machine.stored("bf16")
+    scores, y = machine.results(lambda: [linear(stored(x), stored(w), machine.array(b), "bf16", scores)[0] for scores in (True, False)])
+    np.testing.assert_array_equal(from_bf16(to_bf16(scores)), y)
+    assert (scores != y).mean() > 0.9
 
 
 def test_numpy_refuses_other_precisions_than_fp32_in_a_sentence(rng):

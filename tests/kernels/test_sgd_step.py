@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from tests.kernels.conftest import EPS, close, normal
+from zfcore.ops.convert import from_bf16, to_bf16
 from zfcore.ops.sgd_step import sgd_step, sgd_step_reference
 
 RULE = 0.1, 0.9                                                         # lr, momentum
@@ -49,6 +50,23 @@ def test_more_tensors_than_a_launch_takes_get_the_bits_that_each_gets_alone(mach
     together, alone = (machine.results(lambda: moved(groups)) for groups in ([slice(None)], [slice(k, k + 1) for k in range(19)]))
     for one, other, (w, *_) in zip(together[::2], alone[::2], tensors):
         assert one.tobytes() == other.tobytes() and (one.size == 0 or one.tobytes() != w[offset:].tobytes())
+
+
+@pytest.mark.parametrize("offset", [0, 1], ids=["four at once", "one by one"])
+def test_copies_are_the_new_weights_rounded_and_the_weights_those_of_a_step_without(machine, rng, offset):
+    tensors = drawn(rng, [(4*k + 3,) for k in range(18)])
+
+    def work():
+        moved, alone = ([(*(a[offset:] for a in arrays), decay) for *arrays, decay in on_device(machine, tensors)] for _ in range(2))
+        copies = [machine.array(np.zeros(w.shape[0] + offset, np.uint16))[offset:] for w, *_ in moved]
+        sgd_step(moved, *RULE, copies=copies)
+        sgd_step(alone, *RULE)
+        return [array for group in (copies, [w for w, *_ in moved], [w for w, *_ in alone]) for array in group]
+
+    found = machine.results(work)
+    for copy, w, alone in zip(found[:18], found[18:36], found[36:], strict=True):
+        np.testing.assert_array_equal(copy, from_bf16(to_bf16(w)))
+        np.testing.assert_array_equal(w, alone)
 
 
 @pytest.mark.parametrize("loss", [np.nan, np.inf, 3.0])

@@ -29,19 +29,15 @@ def in_float(x):
     return convert(x, np.float32) if x.dtype == BF16 else x
 
 
-def convert(x, stored, out=None):
-    """x float32 or BF16 -> the same numbers in the dtype `stored`, one of the two, rounded where they must be; into `out` where it is
-    given. x itself where there is nothing to do. Raises Expected for another dtype of x."""
-    if x.dtype == stored and out is None:
-        return x
+def convert(x, stored):
+    """x float32 or BF16 -> the same numbers in the dtype `stored`, one of the two, rounded where they must be; x itself where it is so
+    already. Raises Expected for another dtype of x."""
     dtype("convert: x", x, np.float32, BF16)
+    if x.dtype == stored:
+        return x
     if not runs_kernels(x):
-        made = x if x.dtype == stored else to_bf16(x) if stored == BF16 else from_bf16(x)
-        if out is None:
-            return made
-        out[...] = made
-        return out
-    out = empty(x.shape, stored, like=x) if out is None else out
-    kernel, wide = TO_STORED if stored == BF16 else FROM_STORED, lanes(x.size, *sorted((x, out), key=lambda one: one.itemsize))
-    kernel.variant(LANES=wide)(blocks(x.size//wide, kernel.block), x, out, x.size)
-    return out
+        return to_bf16(x) if stored == BF16 else from_bf16(x)
+    y, kernel = empty(x.shape, stored, like=x), TO_STORED if stored == BF16 else FROM_STORED
+    wide = lanes(x.size, *sorted((x, y), key=lambda array: array.itemsize))
+    kernel.variant(LANES=wide)(blocks(x.size//wide, kernel.block), x, y, x.size)
+    return y
