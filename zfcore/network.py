@@ -191,7 +191,7 @@ class Network:
         where the device of the parameters does not have it."""
         for layer in self.weighted:
             check_precision("precision", layer.parameters["w"], precision)
-            layer.precision, layer.scores = precision, layer is self.layers[-1]
+            layer.precision, layer.scores, layer.copied = precision, layer is self.layers[-1], (None, None)      # another may be old
         return self._copied()
 
     def _copied(self):

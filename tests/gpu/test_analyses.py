@@ -14,7 +14,7 @@ from zfcore.analysis.occlusion import occlusion
 from zfcore.analysis.sanity_checks import sanity_checks
 from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.atlas.look import look
-from zfcore.backend import CPU, to_host
+from zfcore.backend import BF16, CPU, to_host
 from zfcore.data.loader import Pictures
 from zfcore.data.synthetic import Synthetic
 from zfcore.deconvnet import DECONVNET, GRADIENT, GUIDED, project
@@ -36,8 +36,8 @@ def network(seed=0):
     return made.init(seed, "he")
 
 
-def model_on(device, seed=0):
-    there = lambda seed: (lambda made: made.load(made.parameters(), device))(network(seed))
+def model_on(device, seed=0, precision="fp32"):
+    there = lambda seed: (lambda made: made.load(made.parameters(), device).use(precision))(network(seed))
     mean = np.random.default_rng(9).uniform(100, 150, (3, SIZE, SIZE)).astype(np.float32)
     return Trained(there(seed), device.array(mean), CLASSES, epoch=seed + 1, begun=lambda: there(5), device=device)
 
@@ -105,8 +105,13 @@ def corresponding(model):
                           permutations=19, side=6, batch_size=9)
 
 
+def beside(model):
+    """Another network that computes as this one does."""
+    return model_on(model.device, 1, model.network.weighted[0].precision)
+
+
 def grown(model):
-    return evolution([model, model_on(model.device, 1)], pictures(), ["conv1", "conv2"], {"conv1": [0, 4], "conv2": [6]}, batch_size=8)
+    return evolution([model, beside(model)], pictures(), ["conv1", "conv2"], {"conv1": [0, 4], "conv2": [6]}, batch_size=8)
 
 
 def checked(model):
@@ -114,7 +119,7 @@ def checked(model):
 
 
 def matched(model):
-    return matching(model, pictures(), model_on(model.device, 1), pictures(), ["conv1", "fc6"], batch_size=8)
+    return matching(model, pictures(), beside(model), pictures(), ["conv1", "fc6"], batch_size=8)
 
 
 WORK = {"top activations": the_pass, "views": views, "projections": projections, "occlusion": hidden, "invariance": moved,
@@ -127,6 +132,28 @@ WORK = {"top activations": the_pass, "views": views, "projections": projections,
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK)
 def test_what_is_found_on_a_gpu_is_what_is_found_on_the_cpu(gpu, work):
     close(work(model_on(gpu)), work(model_on(CPU)))
+
+
+def numbers(found):
+    """All arrays and numbers of a result, as host arrays in order."""
+    if dataclasses.is_dataclass(found):
+        return [one for field in dataclasses.fields(found) for one in numbers(getattr(found, field.name))]
+    if isinstance(found, dict):
+        return [one for value in found.values() for one in numbers(value)]
+    if isinstance(found, (list, tuple)):
+        return [one for value in found for one in numbers(value)]
+    return [] if found is None or isinstance(found, str) else [to_host(found)]
+
+
+@pytest.mark.parametrize("work", WORK.values(), ids=WORK)
+def test_in_bf16_everything_finds_numbers_as_large_as_those_of_the_cpu_and_none_as_it_is_stored(gpu, work):
+    """Which unit or picture is strongest may hang on the last bit; bits that are taken for numbers are thousands."""
+    got, wanted = numbers(work(model_on(gpu, precision="bf16"))), numbers(work(model_on(CPU)))
+    for one, other in zip(got, wanted, strict=True):
+        assert one.dtype == other.dtype != BF16 and one.ndim == other.ndim
+        if one.dtype.kind == "f" and one.size and np.isfinite(other).any():
+            largest, there = np.nanmax(np.abs(one)), np.nanmax(np.abs(other[np.isfinite(other)]))
+            assert np.isfinite(largest) and largest <= 2*there + 0.5 and there <= 2*largest + 0.5
 
 
 def test_the_features_for_transfer_are_those_of_the_cpu(gpu, tmp_path):

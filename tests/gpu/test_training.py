@@ -35,6 +35,18 @@ def test_a_run_on_a_gpu_has_the_losses_of_one_on_the_cpu(trained):
     assert there["val_error"] == here["val_error"]
 
 
+def test_a_run_in_bf16_learns_nearly_what_one_in_fp32_does_and_goes_on_from_its_checkpoint_to_the_same_bits(trained):
+    whole, here = trained("gpu", "--precision", "bf16"), trained("cpu")
+    for column in ("train_loss", "val_loss"):
+        np.testing.assert_allclose(history(whole)[column], history(here)[column], rtol=0.02)
+    assert history(whole)["train_loss"] != history(here)["train_loss"]
+    part = trained("gpu", "--precision", "bf16", epochs=1)
+    main(["--resume", str(part), "--epochs", "2"])
+    for name, of_layer in load(whole/"latest.h5").parameters.items():
+        for key, array in of_layer.items():
+            np.testing.assert_array_equal(load(part/"latest.h5").parameters[name][key], array)
+
+
 @pytest.mark.parametrize("schedule", [("copies",), tuple(STREAMS)], ids=" ".join)
 def test_a_run_whose_work_is_done_late_ends_with_the_bits_of_one_whose_work_is_done_at_once(trained, standin, schedule):
     at_once = load(trained("gpu")/"latest.h5").parameters

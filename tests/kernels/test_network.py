@@ -8,12 +8,14 @@ from tests import executor
 from tests.test_network import gradients, loss_of, small
 from zfcore import fusion
 from zfcore.analysis.occlusion import occlusion
-from zfcore.backend import runs_kernels, to_host, zeros
+from zfcore.analysis.sanity_checks import randomised
+from zfcore.backend import BF16, runs_kernels, to_host, zeros
 from zfcore.deconvnet import DECONVNET, project
 from zfcore.device import select
 from zfcore.kernel import PRECISIONS
 from zfcore.layers import Conv, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU, Step
 from zfcore.network import Network
+from zfcore.ops.convert import to_bf16
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
 from zfcore.optim import SGD
 from zfcore.trained import Trained
@@ -123,6 +125,61 @@ def test_the_deconvnet_projects_on_kernels_as_on_numpy(machine):
     projected, _ = on_device.backward(machine.array(top.astype(np.float32)), caches, DECONVNET)
     assert runs_kernels(projected)
     assert np.abs(to_host(projected) - wanted).max() < 1e-5*np.abs(wanted).max()
+
+
+# ------------------------------------------------------------------------------------------------- stored as bf16
+def in_bf16(seed=1):
+    """The network of `small` on the executor, and its pictures and labels."""
+    network, x, labels = small()
+    on_device = network.copy().load({name: {key: array.astype(np.float32) for key, array in of_layer.items()}
+                                     for name, of_layer in network.parameters().items()}, select("executor")).use("bf16")
+    return on_device, x.astype(np.float32), labels
+
+
+@executor.requires_executor
+def test_in_bf16_maps_are_stored_so_and_what_leaves_the_network_is_float32():
+    network, x, labels = in_bf16()
+    y, caches = network.forward(executor.array(x), step=4)
+    dx, grads = network.backward(softmax_loss_backward(softmax_loss(y, labels)[1]), caches)
+    left = [y, dx, *flat(grads).values(), *network.activations(executor.array(x), [layer.name for layer in network.layers]).values()]
+    assert {array.dtype for array in left} == {np.dtype(np.float32)}
+    kept = [array for cache in caches for array in arrays_of(cache) if array.dtype != np.uint8]
+    assert kept and {array.dtype for array in kept} == {BF16}
+    wanted_dx, wanted = gradients(small()[0], small()[1], labels)
+    for got, there in [(dx, wanted_dx), *zip(flat(grads).values(), flat(wanted).values(), strict=True)]:
+        assert 0 < np.linalg.norm(to_host(got) - there) < 0.05*np.linalg.norm(there)
+
+
+def copies_are_fresh(network):
+    for layer in network.weighted:
+        w = to_host(layer.parameters["w"])
+        np.testing.assert_array_equal(to_host(layer.factors()), to_bf16(w), err_msg=layer.name)
+        np.testing.assert_array_equal(to_host(layer.copy_of("w")), to_bf16(w))
+        assert layer.copy_of("b") is None
+
+
+@executor.requires_executor
+def test_the_copy_of_the_weights_is_never_stale():
+    network, x, labels = in_bf16()
+    start, device = copy.deepcopy(network), select("executor")
+    copies_are_fresh(network)
+    optimizer, clamped = SGD(network, rms_max=0.3), executor.array(np.zeros(()))
+    for step in range(2):
+        optimizer.step(network, gradients(network, executor.array(x), labels, step)[1], lr=0.05, clamped=clamped)
+        copies_are_fresh(network)
+    assert clamped > 0, "no filter was scaled back"
+    for layer, before in zip(network.weighted, start.weighted):
+        assert (to_host(layer.factors()) != to_host(before.factors())).any()
+    random = randomised(network, [layer.name for layer in network.weighted])
+    copies_are_fresh(random)
+    copies_are_fresh(network)
+    for changed in (network.copy(), network.load(start.parameters(), device), network.init(5, "he", device)):
+        copies_are_fresh(changed)
+    network.layers[0].parameters["w"] = executor.array(np.ones(network.layers[0].parameters["w"].shape, np.float32))
+    copies_are_fresh(network)
+    assert network.use("fp32").layers[0].copy_of("w") is None
+    optimizer.step(network, gradients(network, executor.array(x), labels)[1], lr=0.05)
+    copies_are_fresh(network.use("bf16"))
 
 
 # ------------------------------------------------------------------------------------- incremental forms, bit for bit
