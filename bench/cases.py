@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from zfcore.backend import empty, runs_kernels, zeros
+from zfcore.backend import BF16, empty, runs_kernels, zeros
 from zfcore.fusion import pool_norm
 from zfcore.kernel import PRECISIONS, blocks, lanes
 from zfcore.layers import AvgPool, Conv, Dropout, Linear, LocalResponseNorm, LocalResponseNormWithin, MaxPool, Pad, ReLU
@@ -23,6 +23,7 @@ from zfcore.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_tr
 from zfcore.ops.clip_filter_rms import clip_filter_rms
 from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_transpose
 from zfcore.ops.conv2d_maxpool import conv2d_maxpool
+from zfcore.ops.convert import convert
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.dropout import dropout
 from zfcore.ops.hinge_loss import hinge_loss, hinge_loss_backward
@@ -101,12 +102,25 @@ def cases(network=None):
             if isinstance(layer, MaxPool) and isinstance(after, LocalResponseNorm):
                 found.append(pool_norm_case(layer, after, shape, network.shapes[k + 1]))
     return (found + averages(network) + frames(network) + norms_within(network) + batch_norms(network) + losses(network.shapes[-1][0]) + parameters(network)
-            + [crop(*network.input_shape)] + listed(network))
+            + [crop(*network.input_shape)] + listed(network) + conversions(network))
 
 
 def on(x, precision):
     """The precision that `x` can have: float64 NumPy arrays tell what is right."""
     return precision if runs_kernels(x) else "fp32"
+
+
+def stored(draw, precision, *which):
+    """`draw` whose arrays number `which` are, in bf16 on a device, stored so, as a network does it."""
+    def drawn(source, N):
+        return tuple(convert(array, BF16) if k in which and runs_kernels(array) else array for k, array in enumerate(draw(source, N)))
+
+    return drawn if precision == "bf16" else draw
+
+
+def bytes_of(precision):
+    """Bytes of a number of the maps, or filters, that a network in this precision stores."""
+    return BF16.itemsize if precision == "bf16" else 4
 
 
 def elements(*shapes):
@@ -172,27 +186,35 @@ def conv_cases(layer, shape, out, behind_relu):
         def forward_bias_relu(x, w, b):
             return conv2d(x, w, b, S, P, groups, layer.rounding, relu=True, precision=on(x, precision))[0],
 
-        of = dict(precision=precision)
+        def pass_of(what, draw, run, terms, images, of_filters=bytes_of(precision)):
+            return case(what, stored(draw, precision, *range(2 + (what == "weight gradient"))), run, terms, images, precision=precision,
+                        traffic=lambda N: of_filters*elements(w_shape) + bytes_of(precision)*N*elements(shape, out))
+
         return [
-            case("forward", run=lambda x, w: (conv2d(x, w, None, S, P, groups, layer.rounding, precision=on(x, precision))[0],),
-                 **forward, **of),
-            case("forward, bias and ReLU", lambda source, N: (x(source, N), w(source), source.normal(layer.F)),
-                 forward_bias_relu, lambda N: taps, (0,), **of),
-            case("data gradient", run=lambda dy, w: (conv2d_transpose(dy, w, S, P, *shape[1:], groups, on(dy, precision)),),
-                 **transpose, **of),
-            case("weight gradient", run=lambda x, dy, w: (conv2d_backward(
-                dy, (x, w, S, P, groups, False, on(x, precision)), need_dx=False)[1],), **gradient, **of)]
+            pass_of("forward", run=lambda x, w: (conv2d(x, w, None, S, P, groups, layer.rounding, precision=on(x, precision))[0],),
+                    **forward),
+            pass_of("forward, bias and ReLU", lambda source, N: (x(source, N), w(source), source.normal(layer.F)),
+                    forward_bias_relu, lambda N: taps, (0,)),
+            pass_of("data gradient", run=lambda dy, w: (conv2d_transpose(dy, w, S, P, *shape[1:], groups, on(dy, precision)),),
+                    **transpose),
+            pass_of("weight gradient", run=lambda x, dy, w: (conv2d_backward(
+                dy, (x, w, S, P, groups, False, on(x, precision)), need_dx=False)[1],), of_filters=4, **gradient)]
+
+    def of_bias(precision):
+        return case("bias gradient", stored(lambda source, N: (source.gradients(*out, N),), precision, 0), bias_gradient,
+                    lambda N: elements(out[1:])*N, (), traffic=lambda N: bytes_of(precision)*N*elements(out), flops=lambda N: 0,
+                    precision=precision)
 
     tensor = [one for precision in PRECISIONS[1:] for one in by(precision)
-              if one.what != "data gradient" or shape[0]//groups > conv2d_kernels.FEW["BM"]]       # of few maps it is fp32's
+              if one.what != "data gradient" or precision == "bf16" or shape[0]//groups > conv2d_kernels.FEW["BM"]]    # it is fp32's
     return [
         *by("fp32"),
         case("forward, plain kernel", run=forward_plain, **forward),
         case("data gradient, plain kernel", run=transpose_plain, **transpose),
         case("weight gradient, plain kernel", run=gradient_plain, **gradient),
-        case("bias gradient", lambda source, N: (source.gradients(*out, N),), bias_gradient, lambda N: elements(out[1:])*N, (),
-             traffic=lambda N: 4*N*elements(out), flops=lambda N: 0),
-        *tensor]
+        of_bias("fp32"),
+        *tensor,
+        of_bias("bf16")]
 
 
 def relu_cases(layer, shape, out, behind_relu):
@@ -296,8 +318,9 @@ def conv_pool_cases(conv, pool, shape, out, behind_relu):
             return conv2d_maxpool(x, w, b, conv.S, conv.P, pool.arguments(), conv.groups, conv.rounding,
                                   on(x, precision))[1][0],
 
-        return Case("conv2d_maxpool", conv.name, "forward with its pool", draw, run, precision=precision, images=(0,),
-                    traffic=lambda N: 4*elements(w_shape) + (4*elements(shape) + 5*elements(out))*N, terms=lambda N: taps,
+        size = bytes_of(precision)
+        return Case("conv2d_maxpool", conv.name, "forward with its pool", stored(draw, precision, 0, 1), run, precision=precision, images=(0,),
+                    traffic=lambda N: size*elements(w_shape) + (size*elements(shape) + (size + 1)*elements(out))*N, terms=lambda N: taps,
                     flops=lambda N: 2*conv.multiply_adds(shape)*N, window=(*conv.window(), *shape[1:], *pool.window()))
 
     return [by(precision) for precision in PRECISIONS]
@@ -331,14 +354,14 @@ def linear_cases(layer, shape, out, behind_relu):
         wide(blocks(M, BIAS_GRADIENT.block//32), dy, db, *dy.shape)
         return db,
 
-    moved = lambda N: 4*(D*M + (D + M)*N)
     def by(precision):
         forward = lambda x, w, b: (linear(x, w, b, on(x, precision))[0],)
         backward = lambda dy, x, w: linear_backward(dy, (x, w, on(x, precision)))
-        return [Case("linear", layer.name, "forward", with_bias, forward, moved, lambda N: 2*D*M*N, lambda N: D, (0,),
+        moved = lambda N: bytes_of(precision)*(D*M + (D + M)*N)
+        return [Case("linear", layer.name, "forward", stored(with_bias, precision, 0, 1), forward, moved, lambda N: 2*D*M*N, lambda N: D, (0,),
                      precision=precision),
-                Case("linear", layer.name, "backward", gradients, backward, lambda N: 2*moved(N), lambda N: 4*D*M*N,
-                     lambda N: max(M, N), precision=precision)]
+                Case("linear", layer.name, "backward", stored(gradients, precision, 0, 1, 2), backward,
+                     lambda N: 2*moved(N) + (4 - bytes_of(precision))*D*M, lambda N: 4*D*M*N, lambda N: max(M, N), precision=precision)]
 
     return [*by("fp32"),
             Case("linear", layer.name, "bias gradient", lambda source, N: (source.gradients(M, N),), bias_gradient,
@@ -482,6 +505,16 @@ def crop(C, H, W):
         return crop_flip(pictures, mean, tops, lefts, flips, H, W),
 
     return Case("crop_flip", "crop_flip", "forward", draw, run, lambda N: 5*C*H*W*N)
+
+
+def conversions(network):
+    """The largest maps to bf16 and back, as nothing in a step does it: what is stored so is written so. Pictures are, and projections."""
+    shape = network.shapes[1]
+    there = lambda x: convert(x, BF16) if runs_kernels(x) else x
+    return [Case("convert", "convert", "to bf16", lambda source, N: (source.normal(*shape, N),), lambda x: (there(x),),
+                 lambda N: 6*elements(shape)*N, images=(0,), precision="bf16"),
+            Case("convert", "convert", "from bf16", lambda source, N: (there(source.normal(*shape, N)),),
+                 lambda x: (convert(x, np.float32) if runs_kernels(x) else x,), lambda N: 6*elements(shape)*N, images=(0,), precision="bf16")]
 
 
 def listed(network):

@@ -37,6 +37,7 @@ from zfcore.device import select
 from zfcore.gpu import find_cupy
 from zfcore.kernel import PRECISIONS, tensors
 from zfcore.ops import tuning
+from zfcore.ops.convert import from_bf16
 
 RESULTS = Path(__file__).parent/"results"
 CHECKED = 4                       # images of the batch that are checked
@@ -212,6 +213,7 @@ def truth(case, arrays, N):
     """(outputs in float64 by NumPy, the images they are of): of a few images where each stands for itself, else of all ([])."""
     chosen = sorted(np.random.default_rng(N).choice(N, min(CHECKED, N), replace=False).tolist()) if case.images else []
     host = [to_host(a[..., chosen] if k in case.images else a) for k, a in enumerate(arrays)]
+    host = [from_bf16(a) if a.dtype == backend.BF16 else a for a in host]
     return case.run(*(a.astype(np.float64) if a.dtype == np.float32 else a.copy() for a in host)), chosen
 
 
@@ -264,7 +266,8 @@ def copied(arrays):
 
 def shown(case, outputs, chosen):
     """The outputs of the images that are checked, on the host."""
-    return [to_host(a[..., chosen] if case.images else a) for a in outputs]
+    host = [to_host(a[..., chosen] if case.images else a) for a in outputs]
+    return [from_bf16(a) if a.dtype == backend.BF16 else a for a in host]
 
 
 def error(got, wanted):

@@ -7,7 +7,7 @@ ZFNet's windows reach over the border (the size rule that rounds up). Products a
 
     fp32, fp32x3   no factor is rounded; the error printed beside the ratio would show it
     tf32           cuDNN and cuBLAS may round to TF32, and use tensor cores
-    bf16           what they read and write is bfloat16 beforehand, half the bytes of ours
+    bf16           what they read and write is bfloat16 beforehand, as ours is
 
 cuDNN may try all its algorithms that do so."""
 import contextlib
@@ -17,7 +17,8 @@ import numpy as np
 
 from bench.cases import BATCH_EPS, BATCH_MOMENTUM, DECAY, LR, MOMENTUM
 from bench.timing import Contestant
-from zfcore.backend import array_module, to_host
+from zfcore.backend import BF16, array_module, to_host
+from zfcore.ops.convert import convert, in_float
 
 try:
     import torch
@@ -124,6 +125,7 @@ def tensor(array):
     if isinstance(array, np.ndarray) and array.dtype.kind == "i":
         return torch.from_numpy(array)
     turned = torch.from_dlpack(array)
+    turned = turned.view(torch.bfloat16) if turned.dtype == torch.uint16 else turned              # ours have no dtype for it
     return turned.permute(turned.ndim - 1, *range(turned.ndim - 1)) if turned.ndim > 1 else turned
 
 
@@ -387,7 +389,7 @@ def with_frontend(name, layout, case, sets, clock):
         """batch last -> (memory, dims, strides) with dims (N,C,H,W), strides in elements."""
         axes = (3, 0, 1, 2) if layout == "channels first" else (3, 1, 2, 0)
         memory = xp.ascontiguousarray(array.transpose(axes))
-        memory = to_bf16(memory) if short else memory
+        memory = convert(memory, BF16) if short else memory
         seen = memory if layout == "channels first" else memory.transpose(0, 3, 1, 2)
         return memory, list(seen.shape), [step//seen.itemsize for step in seen.strides]
 
@@ -456,18 +458,8 @@ def with_frontend(name, layout, case, sets, clock):
         run(best)
         clock.wait()
         memory = ready[0][role][0]
-        memory = from_bf16(memory) if short else memory
+        memory = in_float(memory)
         got = memory.transpose((1, 2, 3, 0) if layout == "channels first" else (3, 1, 2, 0))
         return [to_host(xp.ascontiguousarray(got[:, :H, :W] if role == "dx" else got))]
 
     return Contestant(name, lambda: run(best), len(sets), output)
-
-
-def to_bf16(x):
-    """float32 -> bfloat16, to nearest, ties to even, as uint16: neither NumPy nor every CuPy has the type."""
-    bits = x.view(np.uint32)
-    return ((bits + 0x7fff + (bits >> 16 & 1)) >> 16).astype(np.uint16)
-
-
-def from_bf16(short):
-    return (short.astype(np.uint32) << 16).view(np.float32)

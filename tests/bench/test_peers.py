@@ -7,6 +7,7 @@ from bench.cases import Source, cases
 from bench.gpu import error, truth
 from zfcore.kernel import PRECISIONS
 from zfcore.models.zfnet import tiny
+from zfcore.ops.convert import from_bf16, to_bf16
 
 torch = pytest.importorskip("torch")
 N = 3
@@ -35,7 +36,7 @@ def test_pytorch_computes_what_ours_does(case):
 def test_every_operation_that_pytorch_has_is_measured_beside_it():
     alone = {(case.noun, case.what) for case in cases()} - set(peers.TORCH)
     assert alone == {("conv2d", f"{what}, plain kernel") for what in peers.CONVOLUTIONS} | {
-        ("hinge_loss", "forward"), ("hinge_loss", "backward"), ("clip_filter_rms", "all filters"),
+        ("hinge_loss", "forward"), ("hinge_loss", "backward"), ("clip_filter_rms", "all filters"), ("convert", "to bf16"), ("convert", "from bf16"),
         ("crop_flip", "forward"), ("softmax_loss", "forward, added up"), ("strongest", "nine strongest"),
         ("local_response_norm_within", "within maps, forward"), ("local_response_norm_within", "within maps, backward")}
     assert {(case.noun, case.what) for case in cases()} > set(peers.TORCH)
@@ -79,6 +80,6 @@ def test_float32_products_are_rounded_to_tf32_only_where_that_is_asked(monkeypat
 
 def test_bfloat16_is_pytorchs():
     x = np.concatenate([np.random.default_rng(0).standard_normal(1000, np.float32), np.float32([1 + 2**-8, 1 + 3*2**-8, 0, -0.0])])
-    short = peers.to_bf16(x)
+    short = to_bf16(x)
     np.testing.assert_array_equal(short, torch.from_numpy(x).bfloat16().view(torch.uint16).numpy())
-    np.testing.assert_array_equal(peers.from_bf16(short), torch.from_numpy(x).bfloat16().float().numpy())
+    np.testing.assert_array_equal(from_bf16(short), torch.from_numpy(x).bfloat16().float().numpy())
