@@ -1,7 +1,8 @@
 """python -m bench resources: what each kernel takes of a GPU, told by the compiler, written as a table into kernels/README.md.
 
 No GPU is needed: NVRTC compiles every kernel that an operation declares for sm_90a (H100, H200), and its log says the rest.
-Register counts change from one compiler version to the next, so the table names its NVRTC version.
+Register counts change from one compiler version to the next, so the table names its NVRTC version. Printed beside it: what a training
+step moves (bench/traffic.py).
 
 python -m bench compile: all these kernels into the cache of machine code, before a device that is lent by the minute waits for them."""
 import importlib
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import zfcore.ops
+from bench import traffic
 from zfcore import nvrtc
 from zfcore.check import Expected
 from zfcore.cpu import CORES
@@ -84,7 +86,7 @@ def between_marks(text):
 def main():
     before, _, after = between_marks(README.read_text())
     README.write_text(before + BEGIN + "\n" + table() + "\n" + END + after)
-    print(f"{len(declared())} kernels, table in {README}")
+    print(f"{len(declared())} kernels, table in {README}", *traffic.lines(), sep="\n")
 
 
 def add_arguments(parser):

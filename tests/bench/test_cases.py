@@ -5,6 +5,7 @@ import pytest
 from bench.cases import Source, cases
 from bench.gpu import recorded
 from bench.resources import declared
+from bench.traffic import Ghost
 from zfcore import backend
 from zfcore.models.zfnet import tiny, zfnet
 
@@ -40,10 +41,6 @@ def test_layers_that_do_the_same_are_measured_once_and_names_are_unique():
 
 
 # ------------------------------------------------------------------------------------------- what is launched for them
-class Ghost(np.ndarray):
-    """An array whose kernels are not run: memory that nobody touches costs nothing, so the paper's shapes fit anywhere."""
-
-
 class Ghosts(Source):
     def __init__(self):
         super().__init__(lambda host: np.empty_like(host).view(Ghost))

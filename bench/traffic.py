@@ -1,0 +1,110 @@
+"""What a training step of ZFNet moves, counted from the launches that it makes: a prediction, printed by python -m bench resources.
+
+    memory   every array that a launch is given, read or written once; twice what it changes in place. So much the device's memory
+             moves if caches keep what a launch itself reads again, and nothing from one launch to the next
+    tiles    what the blocks of convolutions and products copy from the L2 cache into shared memory, zeros included
+
+No array holds anything and no kernel runs: the shapes say it all."""
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+
+from zfcore import backend
+from zfcore.kernel import PRECISIONS, blocks, tensors
+from zfcore.models.zfnet import zfnet
+from zfcore.ops.crop_flip import crop_flip
+from zfcore.ops.softmax_loss import softmax_loss_backward, softmax_loss_onto
+from zfcore.optim import SGD
+
+IN_PLACE = {"sgd_step": ("w", "v")}                        # arguments that a kernel both reads and writes
+SELDOM = {"clip_filter_rms_scale"}                         # kernels that nearly always leave their arrays alone
+
+
+class Ghost(np.ndarray):
+    """An array whose kernels are not run: memory that nobody touches costs nothing, so the paper's shapes fit anywhere."""
+
+
+DEVICE = backend.Device("ghost", "shapes alone", lambda host: np.empty_like(host).view(Ghost))
+
+
+class Traffic(NamedTuple):
+    """Bytes that launches move, see the head of this file."""
+    memory: int
+    tiles: int
+
+
+def step(precision, N=128):
+    """[(kernel, grid, arguments)] of a training step of ZFNet on N pictures."""
+    tape, before = [], backend.LAUNCHERS.get(Ghost)
+    backend.LAUNCHERS[Ghost] = lambda kernel, grid, arguments: tape.append((kernel, grid, arguments))
+    try:
+        network, array = zfnet(), DEVICE.array
+        for layer, shapes in network.parameter_shapes().items():
+            network[layer].parameters = {key: array(np.empty(shape, np.float32)) for key, shape in shapes.items()}
+        optimizer, (C, H, W) = SGD(network.use(precision)), network.input_shape
+        scalars = [array(np.zeros((), dtype)) for dtype in (np.uint64, np.float32, np.float64, np.float64)]
+        crops = [array(np.zeros(N, dtype)) for dtype in (np.int32, np.int32, bool)]
+        pictures, mean = array(np.empty((N, H + 32, W + 32, C), np.uint8)), array(np.empty((C, H + 32, W + 32), np.float32))
+        tape.clear()                                       # what `use` launched
+        x = crop_flip(pictures, mean, *crops, H, W, backend.BF16 if network.in_bf16 else None)
+        y, caches = network.forward(x, scalars[0], piece=(0, N))
+        cache = softmax_loss_onto(array(np.zeros(2)), y, array(np.zeros(N, np.int32)))
+        _, grads = network.backward(softmax_loss_backward(cache), caches, to_pixels=False)
+        optimizer.step(network, grads, *scalars[1:])
+        return tape
+    finally:
+        backend.LAUNCHERS.pop(Ghost) if before is None else backend.LAUNCHERS.update({Ghost: before})
+
+
+def traffic(tape):
+    """{name of a kernel: Traffic of all its launches}."""
+    found = {}
+    for kernel, grid, arguments in tape:
+        more = Traffic(of_memory(kernel, arguments), of_tiles(kernel, grid, arguments))
+        found[kernel.name] = Traffic(*map(sum, zip(found.get(kernel.name, (0, 0)), more)))
+    return found
+
+
+def of_memory(kernel, arguments):
+    """Bytes of the arrays of a launch."""
+    if kernel.name in SELDOM:
+        return 0
+    times, arrays = Counter(), {}
+    for argument, array in tensors(kernel, arguments):
+        arrays[array.ctypes.data] = array
+        times[array.ctypes.data] = max(times[array.ctypes.data], 1 + (argument.name in IN_PLACE.get(kernel.name, ())))
+    return sum(times[place]*array.nbytes for place, array in arrays.items())
+
+
+def of_tiles(kernel, grid, arguments):
+    """Bytes that the blocks of a launch copy into tiles; 0 where it has none."""
+    tile = kernel.defines
+    if "BM" not in tile:
+        return 0
+    given = dict(zip((argument.name for argument in kernel.arguments), arguments))
+    conv = given["conv"]
+    maps, filters, K, S = (int(conv["C"]//conv["groups"]), int(conv["F"]//conv["groups"]), int(conv["K"]), int(conv["S"]))
+    N, size = int(conv["N"]), given.get("x", given.get("dy")).itemsize
+    if kernel.name == "conv2d_maxpool":
+        rows = (int(given["run"]) - 1)*tile["STRIDE"] + tile["POOL"]               # of the convolution, that a block computes
+        return int(np.prod(grid, dtype=np.int64))*rows*maps*K*K*(tile["BM"] + tile["BN"])*size
+    if kernel.name == "conv2d_filter_gradient":
+        products = [(maps*K*K, filters, int(conv["Ho"])*int(conv["Wo"])*N)]        # rows, columns, steps of the reduction
+    elif kernel.name == "conv2d_forward":
+        products = [(filters, int(conv["Ho"])*int(conv["Wo"])*N, maps*K*K)]
+    else:
+        taps = [len(range(phase, K, S)) for phase in range(S)]
+        products = [(maps, blocks(int(conv["H"]), S)*blocks(int(conv["W"]), S)*N, filters*r*s) for r in taps for s in taps]
+    return int(conv["groups"])*size*sum(steps*(blocks(columns, tile["BN"])*rows + blocks(rows, tile["BM"])*columns)
+                                        for rows, columns, steps in products)
+
+
+def lines():
+    """The prediction as text: a line a precision."""
+    yield "a training step of ZFNet at batch 128, counted from its launches, a prediction:"
+    for precision in PRECISIONS:
+        tape = step(precision)
+        total = Traffic(*map(sum, zip(*traffic(tape).values())))
+        yield (f"{precision:8}{len(tape):4} launches, {total.memory/1e9:5.2f} GB to and from memory, "
+               f"{total.tiles/1e9:5.2f} GB from L2 into tiles")
