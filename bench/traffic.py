@@ -1,4 +1,4 @@
-"""What a training step of ZFNet moves, counted from the launches that it makes: a prediction, printed by python -m bench resources.
+"""Bytes that a training step of ZFNet moves, counted from the launches that it makes: a prediction, printed by python -m bench resources.
 
     memory   every array that a launch is given, read or written once; twice what it changes in place. So much the device's memory
              moves if caches keep what a launch itself reads again, and nothing from one launch to the next

@@ -8,8 +8,8 @@
      CLIPPED    those in the map or its padding, -P .. H+P-1
      GIVEN      divisors[p,q,n], of windows of larger maps, which know where they lie there
 
-   x, dx     (C,H,W,N)    float32    C-contiguous, as are all below
-   y, dy     (C,Ho,Wo,N)  float32
+   x, dx     (C,H,W,N)    stored     C-contiguous, as are all below
+   y, dy     (C,Ho,Wo,N)  stored
    divisors  (Ho,Wo,N)    float32    read where GIVEN alone
 
    work      one thread = LANES neighbouring images of one y, backward of one dx. The rows of all maps lie one behind another

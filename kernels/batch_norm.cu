@@ -8,7 +8,7 @@
    backward         dx[c,i] = f[c] * (dy[c,i] - (dbeta[c] + dgamma[c] * (x[c,i] - mean[c]) / sqrt(var[c] + eps)) / L)
    scale            dx[c,i] = f[c] * dy[c,i], the gradient in evaluation, where mean and var are the running ones
 
-   x, y, dy, dx                     (C,L)          float32   C-contiguous, as is all; L = H*W*N, the numbers of a map; or N
+   x, y, dy, dx                     (C,L)          stored    C-contiguous, as is all; L = H*W*N, the numbers of a map; or N
    gamma, beta, mean, var and gradients, running   (C,)   float32
    partial                          (C,slices,2)   float64   slices by L alone; of float32 numbers products are exact in it
                                                    and the sums, which may nearly cancel, keep their digits

@@ -8,14 +8,14 @@
    db[f]       = sum over p,q,n          dy[f,p,q,n]
 
    x, dx  (C,H,W,N)         y, dy  (F,Ho,Wo,N)         w, dw  (C/groups,K,K,F)         b, db  (F,)
-   float32, C-contiguous. Group g of filters (F/groups of them) sees group g of maps (C/groups of them) only.
+   b, db and dw are float32, the others stored so or, in BF16, as bf16 (stored.cuh); all C-contiguous. Group g of filters (F/groups of them) sees group g of maps (C/groups of them) only.
    Any size, stride and padding; windows may reach over any border; Ho, Wo are the caller's. Offsets are 64 bits wide; a
    map H*W, a filter C/groups*K*K and a batch N must each stay below 2^31 elements.
 
    floor     2 * F*Ho*Wo*N * C/groups*K*K FLOP per pass, less the taps that fall outside the map, over the rate of fp32
              FMAs; for conv1 of ZFNet nearly as much the bytes of y, which each pass moves once
-   traffic   a block of 128 x 128 results copies 1 KiB per step of the reduction for 32768 FLOP: what the L2 cache must
-             deliver is 1/32 byte per FLOP; main memory only sees each array about once
+   traffic   a block of 128 x 128 results copies 1 KiB per step of the reduction for 32768 FLOP, in BF16 half of it: what the L2
+             cache must deliver is 1/32 byte per FLOP, or 1/64; main memory only sees each array about once
    order     in fp32 every y and dx is one chain of FMAs over its own taps, c (or f) slowest, then r, then s, whatever the tile
              and the batch: the fast kernels give the bits of the plain ones. On tensor cores it is one chain of mma, whose
              steps are the same whatever the tile and the batch (windows.cuh). So an image has the same bits in any batch, and
@@ -40,8 +40,8 @@
 #include <windows.cuh>
 
 /* blockIdx.x = tile of columns * (tiles of maps) + tile of maps, so that blocks that read the same windows run together;
-   blockIdx.y = group, blockIdx.z = slice of the reduction. y (slices,F,Ho,Wo,N); of several slices y is only the sum of all,
-   to which bias and ReLU are then left */
+   blockIdx.y = group, blockIdx.z = slice of the reduction. y (slices,F,Ho,Wo,N), float32 where SUMS says so; of several slices y is only the
+   sum of all, to which bias and ReLU are then left */
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_forward(
     const stored *x, const stored *w, const float *b, result *y,
     Conv conv, int biased, int relu)

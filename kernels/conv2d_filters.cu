@@ -1,6 +1,6 @@
 /* conv2d_filters.cu - filters with maps and filters exchanged, as the transposed convolution reads them
 
-   transposed[f,t,c] = w[c,t,f]                    w (C,T,F), T = K*K places t; transposed (F,T,C); float32, C-contiguous
+   transposed[f,t,c] = w[c,t,f]                    w (C,T,F), T = K*K places t; transposed (F,T,C); stored, C-contiguous
 
    A block turns 32 x 32 numbers of one place through shared memory, so that reads and writes are both coalesced; the 33rd
    column puts the numbers of a column into different banks. blockIdx.x = tile of f * (tiles of c) + tile of c, blockIdx.y = t.

@@ -2,7 +2,7 @@
 
    dw[c,r,s,f] = sum over p,q,n   x[c, p*S-P+r, q*S-P+s, n] * dy[f,p,q,n]
 
-   x (C,H,W,N)   dy (F,Ho,Wo,N)   dw (C/groups,K,K,F)   float32, C-contiguous
+   x (C,H,W,N)   dy (F,Ho,Wo,N)   dw (C/groups,K,K,F)   x, dy stored, dw float32; C-contiguous
 
    dw is a matrix of M = K*K*maps rows, m = (r*K + s)*maps + c, and F columns; the reduction runs over outputs (p,q) and
    images. In both operands the reduction is what lies contiguous in memory, so copying turns it: 8 lanes take 8 images
@@ -11,7 +11,7 @@
    costs nothing. The reduction of a tile is dealt into `slices` blocks, as many as shapes alone say; each writes its own
    part of the sum, and conv2d_sum_slices adds these in order.
 
-   traffic   4*(C*H*W*N + F*Ho*Wo*N) bytes, and 4*(slices + 1) per dw; FLOP as conv2d.cu has them
+   traffic   4*(C*H*W*N + F*Ho*Wo*N) bytes, in BF16 half of it, and 4*(slices + 1) per dw; FLOP as conv2d.cu has them
    spec      zfcore/ops/conv2d.py: conv2d_backward_reference */
 #include <ring.cuh>
 #include <conv.cuh>

@@ -3,7 +3,7 @@
 
    dx[c,h,v,n] = sum over f,r,s   w[c,r,s,f] * dy[f,p,q,n]       where p*S-P+r = h and q*S-P+s = v
 
-   dy (F,Ho,Wo,N)   w (C/groups,K,K,F)   dx (C,H,W,N)   float32, C-contiguous
+   dy (F,Ho,Wo,N)   w (C/groups,K,K,F)   dx (C,H,W,N)   stored, C-contiguous
 
    Each of the S*S phases of dx is a gather as the forward pass is one (windows.cuh), of the filters as conv2d_filters.cu leaves
    them: a row of a tile of filters, which are a group's maps of one tap, then lies in one piece.

@@ -4,7 +4,7 @@
    pictures      (N,H,W,3)   uint8     C-contiguous, as are all
    mean          (3,H,W)     float32
    tops, lefts   (N,)        int32;    flips (N,) uint8
-   out           (3,h,w,N)   float32   in the signature h, w are rows, columns
+   out           (3,h,w,N)   stored    in the signature h, w are rows, columns
 
    work      one block = a tile of TILE columns of one row, of TILE pictures, turned in shared memory: a warp reads along
              the columns of one picture (and of the mean), and writes along the pictures of one column. A row of the

@@ -4,7 +4,7 @@
    keep_below = keep_prob * 2^32, rounded up; scale = 1/keep_prob
    e = row*N + first + column, the element's place in a batch of N images of which x holds n, from image `first` on
 
-   x, y      (rows,n)    float32   C-contiguous; y may be x; rows*N at most 2^34. A whole batch comes as one row, n = N
+   x, y      (rows,n)    stored    C-contiguous; y may be x; rows*N at most 2^34. A whole batch comes as one row, n = N
 
    step      uint64, one number in device memory, so that a launch kept in a CUDA graph finds the number of its step
 

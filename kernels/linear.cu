@@ -1,7 +1,7 @@
 /* linear.cu - what a fully connected layer does besides its matrix products, which are convolutions of one pixel: conv2d.cu.
    bias_gradient   db[m] = sum of dy[m,n] over n
 
-   dy        (M,N)   float32   C-contiguous, as is all
+   dy        (M,N)   stored    C-contiguous, as is all
    db        (M,)    float32
 
    work      one warp = one row; its lanes walk n in steps of 32 packs, every access is coalesced. A row's sum always has

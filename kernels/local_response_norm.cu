@@ -6,7 +6,7 @@
    t[j]  = dy[j] * x[j] / s[j]^(beta+1)                           all at the same pixel of the same image
    With RELU dx is 0 where x is not above 0: on through the ReLU that x came out of, with x at hand
 
-   x, y, dy, dx   (C,L)   float32   C-contiguous; L = H*W*N, the pixels of all images
+   x, y, dy, dx   (C,L)   stored    C-contiguous; L = H*W*N, the pixels of all images
    a = alpha/n ("mean") or alpha ("sum"); NEIGHBOURS = n, BELOW = n/2, BETA = beta: macros, so that the maps live in registers
 
    behind a pool: x[c,p,q,n] are the maxima of maps (C,H,W,N) over windows, switches where they were, as maxpool.cu has them;

@@ -6,8 +6,9 @@
              that hold (h,w))                                           all of the same map of the same image
    window of (p,q) = rows p-P .. p-P+WINDOW-1, columns alike; its middle is row p-P+WINDOW/2. WINDOW is odd, P <= WINDOW/2
 
-   x, dx     (C,H,W,N)    float32    C-contiguous, as are all below
-   y, dy, t  (C,Ho,Wo,N)  float32    Ho = H + 2P + 1 - WINDOW, Wo alike: the size of x where P = WINDOW/2
+   x, dx     (C,H,W,N)    stored     C-contiguous, as are all below
+   y, dy     (C,Ho,Wo,N)  stored     Ho = H + 2P + 1 - WINDOW, Wo alike: the size of x where P = WINDOW/2
+   t         (C,Ho,Wo,N)  float32, and so is `first`, the first term of dx, like dx
    a = alpha/n^2 ("mean") or alpha ("sum"); WINDOW = n, BETA = beta: macros, so that small windows unroll
 
    work      one thread = LANES neighbouring images of one y, or of one pixel of dx: `terms` forms t and the first term of dx,

@@ -4,8 +4,8 @@
    dx[c,h,w,n]       = sum of dy[c,p,q,n] over the windows whose switch names (h,w); with RELU only over those with y > 0
    window of (p,q)   = rows p*S-P .. p*S-P+K-1, columns alike, cut at the border
 
-   x, dx     (C,H,W,N)    float32    C-contiguous, as are all below
-   y, dy     (C,Ho,Wo,N)  float32
+   x, dx     (C,H,W,N)    stored     C-contiguous, as are all below
+   y, dy     (C,Ho,Wo,N)  stored
    switches  (C,Ho,Wo,N)  uint8
 
    work      forward: one thread = LANES neighbouring images of one y. backward: LANES images of SxS pixels, the pixels that

@@ -2,8 +2,8 @@
    is the same kernel with the signs turned.
    y[c,p,q,n] = x[c, p - top, q - left, n], and 0 where that lies outside the map
 
-   x   (C,H,W,N)    float32    C-contiguous, as is y
-   y   (C,Ho,Wo,N)  float32
+   x   (C,H,W,N)    stored     C-contiguous, as is y
+   y   (C,Ho,Wo,N)  stored
 
    work      one thread = LANES neighbouring images of one y. The rows of all maps lie one behind another and are cut into blocks
              without a gap. A warp walks n: every access is coalesced

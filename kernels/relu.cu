@@ -2,7 +2,7 @@
    forward    y[i]  = max(x[i], 0); a NaN stays one, so that a network that diverged shows it
    backward   dx[i] = dy[i] where y[i] > 0, else 0
 
-   x, y, dy, dx   any shape, `total` elements   float32   C-contiguous; y may be x, dx may be dy
+   x, y, dy, dx   any shape, `total` elements   stored    C-contiguous; y may be x, dx may be dy
 
    work      one thread = LANES neighbouring elements (LANES divides total)
    traffic   forward 8*total bytes, backward 12*total; over the bandwidth, that is the floor

@@ -3,7 +3,7 @@
    best[n]   = max of y[m,p,n] over places p, and the first such p; a NaN wins over numbers, and enters no list
    list of m = its `listed` strongest entries, then those of images from .. until - 1, strongest first; a tie goes to the earlier
 
-   y         (M,places,N)   float32   the maps, C-contiguous, as are all
+   y         (M,places,N)   stored    the maps, C-contiguous, as are all
    values    (M,listed)     float32   in place, falling
    pictures  (M,listed)     int64     in place; image n is picture `picture` + n - from
    places    (M,listed)     int64     in place; p, which is row*Wo + column

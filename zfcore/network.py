@@ -71,7 +71,7 @@ class Network:
 
     @property
     def in_bf16(self) -> bool:
-        """Whether maps are stored as BF16."""
+        """Return whether maps are stored as BF16."""
         return any(layer.precision == "bf16" for layer in self.weighted)
 
     def backward(self, dy: Array, caches: Sequence[Any], rules: Rules | None = None,

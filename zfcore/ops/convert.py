@@ -1,4 +1,4 @@
-"""How maps are stored: float32 numbers rounded to bf16, their upper 16 bits, and back. A network in bf16 stores all its maps, their
+"""Conversion of maps to how they are stored, float32 numbers rounded to bf16, their upper 16 bits, and back. A network in bf16 stores all its maps, their
 gradients and a copy of its weights so (`Network.use`); sums, losses and parameters are float32."""
 import numpy as np
 
