@@ -113,7 +113,8 @@ def on(x, precision):
 def stored(draw, precision, *which):
     """`draw` whose arrays number `which` are, in bf16 on a device, stored so, as a network does it."""
     def drawn(source, N):
-        return tuple(convert(array, BF16) if k in which and runs_kernels(array) else array for k, array in enumerate(draw(source, N)))
+        return tuple(convert(array, BF16) if k in which and runs_kernels(array) else array
+                     for k, array in enumerate(draw(source, N)))
 
     return drawn if precision == "bf16" else draw
 
@@ -187,12 +188,13 @@ def conv_cases(layer, shape, out, behind_relu):
             return conv2d(x, w, b, S, P, groups, layer.rounding, relu=True, precision=on(x, precision))[0],
 
         def pass_of(what, draw, run, terms, images, of_filters=bytes_of(precision)):
-            return case(what, stored(draw, precision, *range(2 + (what == "weight gradient"))), run, terms, images, precision=precision,
-                        traffic=lambda N: of_filters*elements(w_shape) + bytes_of(precision)*N*elements(shape, out))
+            return case(what, stored(draw, precision, *range(2 + (what == "weight gradient"))), run, terms, images,
+                        traffic=lambda N: of_filters*elements(w_shape) + bytes_of(precision)*N*elements(shape, out),
+                        precision=precision)
 
         return [
-            pass_of("forward", run=lambda x, w: (conv2d(x, w, None, S, P, groups, layer.rounding, precision=on(x, precision))[0],),
-                    **forward),
+            pass_of("forward", run=lambda x, w: (
+                conv2d(x, w, None, S, P, groups, layer.rounding, precision=on(x, precision))[0],), **forward),
             pass_of("forward, bias and ReLU", lambda source, N: (x(source, N), w(source), source.normal(layer.F)),
                     forward_bias_relu, lambda N: taps, (0,)),
             pass_of("data gradient", run=lambda dy, w: (conv2d_transpose(dy, w, S, P, *shape[1:], groups, on(dy, precision)),),
@@ -206,7 +208,8 @@ def conv_cases(layer, shape, out, behind_relu):
                     precision=precision)
 
     tensor = [one for precision in PRECISIONS[1:] for one in by(precision)
-              if one.what != "data gradient" or precision == "bf16" or shape[0]//groups > conv2d_kernels.FEW["BM"]]    # it is fp32's
+              if one.what != "data gradient" or precision == "bf16"
+              or shape[0]//groups > conv2d_kernels.FEW["BM"]]                        # of few maps it is fp32's
     return [
         *by("fp32"),
         case("forward, plain kernel", run=forward_plain, **forward),
@@ -319,8 +322,9 @@ def conv_pool_cases(conv, pool, shape, out, behind_relu):
                                   on(x, precision))[1][0],
 
         size = bytes_of(precision)
-        return Case("conv2d_maxpool", conv.name, "forward with its pool", stored(draw, precision, 0, 1), run, precision=precision, images=(0,),
-                    traffic=lambda N: size*elements(w_shape) + (size*elements(shape) + (size + 1)*elements(out))*N, terms=lambda N: taps,
+        return Case("conv2d_maxpool", conv.name, "forward with its pool", stored(draw, precision, 0, 1), run,
+                    traffic=lambda N: size*elements(w_shape) + (size*elements(shape) + (size + 1)*elements(out))*N,
+                    precision=precision, images=(0,), terms=lambda N: taps,
                     flops=lambda N: 2*conv.multiply_adds(shape)*N, window=(*conv.window(), *shape[1:], *pool.window()))
 
     return [by(precision) for precision in PRECISIONS]
@@ -358,10 +362,11 @@ def linear_cases(layer, shape, out, behind_relu):
         forward = lambda x, w, b: (linear(x, w, b, on(x, precision))[0],)
         backward = lambda dy, x, w: linear_backward(dy, (x, w, on(x, precision)))
         moved = lambda N: bytes_of(precision)*(D*M + (D + M)*N)
-        return [Case("linear", layer.name, "forward", stored(with_bias, precision, 0, 1), forward, moved, lambda N: 2*D*M*N, lambda N: D, (0,),
-                     precision=precision),
+        return [Case("linear", layer.name, "forward", stored(with_bias, precision, 0, 1), forward, moved, lambda N: 2*D*M*N,
+                     lambda N: D, (0,), precision=precision),
                 Case("linear", layer.name, "backward", stored(gradients, precision, 0, 1, 2), backward,
-                     lambda N: 2*moved(N) + (4 - bytes_of(precision))*D*M, lambda N: 4*D*M*N, lambda N: max(M, N), precision=precision)]
+                     lambda N: 2*moved(N) + (4 - bytes_of(precision))*D*M, lambda N: 4*D*M*N,
+                     lambda N: max(M, N), precision=precision)]
 
     return [*by("fp32"),
             Case("linear", layer.name, "bias gradient", lambda source, N: (source.gradients(M, N),), bias_gradient,
@@ -508,13 +513,14 @@ def crop(C, H, W):
 
 
 def conversions(network):
-    """The largest maps to bf16 and back, as nothing in a step does it: what is stored so is written so. Pictures are, and projections."""
+    """The largest maps to bf16 and back. In a step they are written as they are stored; analyses convert."""
     shape = network.shapes[1]
     there = lambda x: convert(x, BF16) if runs_kernels(x) else x
     return [Case("convert", "convert", "to bf16", lambda source, N: (source.normal(*shape, N),), lambda x: (there(x),),
                  lambda N: 6*elements(shape)*N, images=(0,), precision="bf16"),
             Case("convert", "convert", "from bf16", lambda source, N: (there(source.normal(*shape, N)),),
-                 lambda x: (convert(x, np.float32) if runs_kernels(x) else x,), lambda N: 6*elements(shape)*N, images=(0,), precision="bf16")]
+                 lambda x: (convert(x, np.float32) if runs_kernels(x) else x,), lambda N: 6*elements(shape)*N, images=(0,),
+                 precision="bf16")]
 
 
 def listed(network):

@@ -1,8 +1,8 @@
 """python -m bench resources: what each kernel takes of a GPU, told by the compiler, written as a table into kernels/README.md.
 
 No GPU is needed: NVRTC compiles every kernel that an operation declares for sm_90a (H100, H200), and its log says the rest.
-Register counts change from one compiler version to the next, so the table names its NVRTC version. Printed beside it: what a training
-step moves (bench/traffic.py).
+Register counts change from one compiler version to the next, so the table names its NVRTC version. Printed beside it: what a
+training step moves (bench/traffic.py).
 
 python -m bench compile: all these kernels into the cache of machine code, before a device that is lent by the minute waits for them."""
 import importlib

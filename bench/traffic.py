@@ -1,7 +1,8 @@
-"""Bytes that a training step of ZFNet moves, counted from the launches that it makes: a prediction, printed by python -m bench resources.
+"""Bytes that a training step of ZFNet moves, counted from the launches that it makes: a prediction, printed by
+python -m bench resources.
 
-    memory   every array that a launch is given, read or written once; twice what it changes in place. So much the device's memory
-             moves if caches keep what a launch itself reads again, and nothing from one launch to the next
+    memory   every array that a launch is given, read or written once; twice what it changes in place. So much the device's
+             memory moves if caches keep what a launch itself reads again, and nothing from one launch to the next
     tiles    what the blocks of convolutions and products copy from the L2 cache into shared memory, zeros included
 
 No array holds anything and no kernel runs: the shapes say it all."""

@@ -8,7 +8,8 @@
    db[f]       = sum over p,q,n          dy[f,p,q,n]
 
    x, dx  (C,H,W,N)         y, dy  (F,Ho,Wo,N)         w, dw  (C/groups,K,K,F)         b, db  (F,)
-   b, db and dw are float32, the others stored so or, in BF16, as bf16 (stored.cuh); all C-contiguous. Group g of filters (F/groups of them) sees group g of maps (C/groups of them) only.
+   b, db and dw are float32, the others stored (device/stored.cuh); all C-contiguous. Group g of filters (F/groups of them)
+   sees group g of maps (C/groups of them) only.
    Any size, stride and padding; windows may reach over any border; Ho, Wo are the caller's. Offsets are 64 bits wide; a
    map H*W, a filter C/groups*K*K and a batch N must each stay below 2^31 elements.
 
@@ -40,8 +41,8 @@
 #include <windows.cuh>
 
 /* blockIdx.x = tile of columns * (tiles of maps) + tile of maps, so that blocks that read the same windows run together;
-   blockIdx.y = group, blockIdx.z = slice of the reduction. y (slices,F,Ho,Wo,N), float32 where SUMS says so; of several slices y is only the
-   sum of all, to which bias and ReLU are then left */
+   blockIdx.y = group, blockIdx.z = slice of the reduction. y (slices,F,Ho,Wo,N), with SUMS float32 whatever is stored; of
+   several slices y is only the sum of all, to which bias and ReLU are then left */
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_forward(
     const stored *x, const stored *w, const float *b, result *y,
     Conv conv, int biased, int relu)

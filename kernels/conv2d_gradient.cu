@@ -22,7 +22,7 @@ struct Products {
     Conv conv;
     int group, maps, filters;         // the group's number, how many maps and filters it has
 
-    static const int NUMBERS = PRECISION == FP32 ? 1 : VECTOR_B;            // of a copy: more than 1 where N is a multiple of so many
+    static const int NUMBERS = PRECISION == FP32 ? 1 : VECTOR_B;            // of a copy: where N is a multiple of so many, or 1
     static const int LANES = BK / NUMBERS;                                 // copies in a row
     static const int ACROSS = NUMBERS > 1 ? 8 : 1;                         // rows that neighbouring lanes copy to
     static const int ROWS = THREADS / LANES;                                // of a tile copied at once

@@ -28,7 +28,8 @@ extern "C" __global__ void conv2d_bias_gradient(const stored *dy, float *partial
     const stored *map = dy + f * length;
     float sum = 0;
 #pragma unroll 4
-    for (long long i = length * slice / slices + threadIdx.x; i < length * (slice + 1) / slices; i += 256) sum += in_float(map[i]);
+    for (long long i = length * slice / slices + threadIdx.x; i < length * (slice + 1) / slices; i += 256)
+        sum += in_float(map[i]);
     sums[threadIdx.x] = sum;
     __syncthreads();
     for (int half = 128; half > 0; half /= 2) {

@@ -52,7 +52,8 @@ template <class Held> struct Map {
     }
 };
 
-template <class Held> __device__ __forceinline__ Map<Held> map_of(const Held *maps, const Place &at, int height, int width, int packs)
+template <class Held>
+__device__ __forceinline__ Map<Held> map_of(const Held *maps, const Place &at, int height, int width, int packs)
 {
     return {maps + (long long)at.map * height * width * packs + at.pack, height, width, packs};
 }
@@ -108,13 +109,14 @@ extern "C" __global__ void local_response_norm_within_terms(const stored *dy, co
     ((Pack *)first)[(((long long)at.map * H + at.row) * W + at.pixel) * packs + at.pack] = d;
 }
 
-extern "C" __global__ void local_response_norm_within_backward(const stored *x, const float *t, const float *first, stored *dx, int rows,
-    int H, int W, int N, int P, float a)
+extern "C" __global__ void local_response_norm_within_backward(const stored *x, const float *t, const float *first,
+    stored *dx, int rows, int H, int W, int N, int P, float a)
 {
     int packs = N / LANES, shift = R - P;
     Place at;
     if (!my_place(at, rows, H, W, packs)) return;
-    Pack sum = window_sum<false>(map_of((const Pack *)t, at, H - 2 * shift, W - 2 * shift, packs), at.row - shift, at.pixel - shift);
+    Map<Pack> terms = map_of((const Pack *)t, at, H - 2 * shift, W - 2 * shift, packs);
+    Pack sum = window_sum<false>(terms, at.row - shift, at.pixel - shift);
     Pack b = map_of((const Stored *)x, at, H, W, packs).at(at.row, at.pixel);
     long long i = (((long long)at.map * H + at.row) * W + at.pixel) * packs + at.pack;
     Pack d = ((const Pack *)first)[i];

@@ -24,7 +24,8 @@ HELP = {
     "drop_after": "epochs after which lr is divided by 10, instead of by --patience",
     "crops": "training crops: ten (the paper's) or random",
     "device": "auto, cpu or gpu",
-    "precision": f"how products are formed: {', '.join(PRECISIONS)} (on a CPU: fp32); in bf16 maps are stored so too; parameters are float32 in all",
+    "precision": f"how products are formed: {', '.join(PRECISIONS)} (on a CPU: fp32); "
+                 "in bf16 maps are stored so too; parameters are float32 in all",
     "workers": "threads that decode pictures",
     "limit_per_class": "use only so many pictures of each class, 0 for all",
     "val_fraction": "share of the pictures of ROOT/CLASS/*.JPEG that is for validation, chosen by name",

@@ -13,7 +13,7 @@ from zfcore.check import Expected
 
 CTYPES = {"float": np.float32, "double": np.float64, "int": np.int32, "unsigned int": np.uint32,
           "long long": np.int64, "unsigned long long": np.uint64, "unsigned char": np.uint8, "unsigned short": np.uint16}
-PRECISIONS = "fp32", "fp32x3", "tf32", "bf16"          # how kernels form products (kernels/conv2d.cu); in bf16 maps are stored so too
+PRECISIONS = "fp32", "fp32x3", "tf32", "bf16"          # how kernels form products, and in bf16 store maps
 KERNELS = []                      # every Kernel declared: the engine, the executor, the NVRTC build, the resource table
 GRID = 2**31 - 1, 65535, 65535    # most blocks of a launch along x, y, z
 EACH = 16                         # most tensors of a launch that works on many: TENSORS in the .cu files
@@ -153,7 +153,7 @@ def blocks(total, block):
 
 
 def lanes(length, *arrays, most=16):
-    """Number of neighbouring elements that a thread may move at once: what fills `most` bytes (4 of float32, 8 of BF16) where rows of
-    `length` elements are whole such packs and the memory of all arrays begins at a multiple of 16 bytes, else 1."""
+    """Number of neighbouring elements that a thread may move at once: what fills `most` bytes (4 of float32, 8 of BF16) where
+    rows of `length` elements are whole such packs and the memory of all arrays begins at a multiple of 16 bytes, else 1."""
     wide = most//arrays[0].itemsize
     return wide if length % wide == 0 and all(address(array) % 16 == 0 for array in arrays) else 1

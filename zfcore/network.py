@@ -6,8 +6,8 @@
 `backward` walks the caches from their end to the pixels. A table of `rules` replaces what a kind of layer hands down by
 something else; that is all the difference between the gradient and the deconvnet (zfcore/deconvnet.py).
 
-In precision bf16 maps are stored so between the layers, in caches and in what `steps` yields (zfcore/ops/convert.py). What a network is
-given may be float32, and what it returns otherwise always is: scores, activations, pixels, gradients.
+In precision bf16 maps are stored so between the layers, in caches and in what `steps` yields (zfcore/ops/convert.py). What a
+network is given may be float32, and what it returns otherwise always is: scores, activations, pixels, gradients.
 """
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
@@ -186,12 +186,13 @@ class Network:
         return self._copied()
 
     def use(self, precision: Precision) -> "Network":
-        """Let all layers with weights form their products in this one of PRECISIONS from now on, and in bf16 maps be stored so. It is a
-        way to compute, not a part of the network: parameters stay float32, and no checkpoint keeps it. Raises Expected
+        """Let all layers with weights form their products in this one of PRECISIONS from now on, and in bf16 maps be stored so.
+        It is a way to compute, not a part of the network: parameters stay float32, and no checkpoint keeps it. Raises Expected
         where the device of the parameters does not have it."""
         for layer in self.weighted:
             check_precision("precision", layer.parameters["w"], precision)
-            layer.precision, layer.scores, layer.copied = precision, layer is self.layers[-1], (None, None)      # another may be old
+            layer.precision, layer.scores = precision, layer is self.layers[-1]
+            layer.copied = None, None                      # one from before may be old: in fp32 nobody kept it up
         return self._copied()
 
     def _copied(self):

@@ -25,20 +25,21 @@ class SGD:
                          for name, of_layer in network.parameters().items()}
 
     def step(self, network, grads, lr, loss=0.0, clamped=None):
-        """Move every parameter of `network` in place, in one launch (with copies stored as bf16 in two), and scale filters back in two.
+        """Move every parameter of `network` in place, in one launch, those of which there are copies in one of their own, and
+        scale filters back in two.
 
         lr and loss as `sgd_step` has them: nothing moves where the loss is not finite. The number of filters scaled back
         is added to `clamped`, an array () of float64 on the network's device, for whoever wants to know."""
         moved = [(network[name], key, gradient) for name, of_layer in grads.items() for key, gradient in of_layer.items()]
-        copied = [one for one in moved if one[0].copy_of(one[1]) is not None]
-        for part in (copied, [one for one in moved if one[0].copy_of(one[1]) is None]):
+        for has_copy in (True, False):
+            part = [one for one in moved if (one[0].copy_of(one[1]) is not None) == has_copy]
             if part:
-                sgd_step([(layer.parameters[key], gradient, self.velocity[layer.name][key], self.weight_decay if key == "w" else 0.0)
-                          for layer, key, gradient in part], lr, self.momentum, loss,
-                         [layer.copy_of(key) for layer, key, _ in part] if part is copied else None)
+                sgd_step([(layer.parameters[key], gradient, self.velocity[layer.name][key],
+                           self.weight_decay if key == "w" else 0.0) for layer, key, gradient in part], lr, self.momentum, loss,
+                         [layer.copy_of(key) for layer, key, _ in part] if has_copy else None)
         filters = [network[name] for name in grads if network[name].has_filters]
         if filters and self.rms_max is not None:
-            w, copies = ([of(layer) for layer in filters] for of in (lambda layer: layer.parameters["w"], lambda layer: layer.copy_of("w")))
+            w, copies = [layer.parameters["w"] for layer in filters], [layer.copy_of("w") for layer in filters]
             clip_filter_rms(w, self.rms_max, zeros((), np.float64, like=w[0]) if clamped is None else clamped,
                             None if copies[0] is None else copies)
 

@@ -61,8 +61,8 @@ __device__ __forceinline__ void multiply(Source &source, int tiles, Shared<Sourc
     }
 }
 
-// Starts copying COUNT numbers, 16 aligned bytes of them or one; zeros where not `wanted`, `from` being valid all the same. One of 16
-// bits passes a register: cp.async takes no less than 4 bytes.
+// Starts copying COUNT numbers, 16 aligned bytes of them or one; zeros where not `wanted`, `from` being valid all the same. One
+// of 16 bits passes a register: cp.async takes no less than 4 bytes.
 template <int COUNT>
 __device__ __forceinline__ void copy_numbers(stored *to, const stored *from, bool wanted)
 {

@@ -1,8 +1,8 @@
 /* stored.cuh - the numbers of maps as they lie in memory, which PRECISION says, and in registers, where they are float32.
 
-   BF16: the upper 16 bits of a float32 number, rounded to nearest, ties to even; else float32 itself. A kernel reads `stored`, counts in
-   float32 and writes `stored`. Of LANES neighbours, where the file has them, Stored is what one load or store moves, and Pack what
-   a thread counts with: assigning one to the other converts. */
+   BF16: the upper 16 bits of a float32 number, rounded to nearest, ties to even; else float32 itself. A kernel reads `stored`,
+   counts in float32 and writes `stored`. Of LANES neighbours, where the file has them, Stored is what one load or store moves,
+   and Pack what a thread counts with: assigning one to the other converts. */
 #pragma once
 #include <ptx.cuh>
 

@@ -11,8 +11,8 @@
               small*small, 2^-22 of it, is left out: nearly float32, for three times the mma. An infinity becomes NaN
 
    A warp stands 8 x 4 lanes, and a lane owns TM x TN results as in tiles.cuh, so a warp owns 8*TM x 4*TN of them. In one mma
-   lane 4*g + t brings rows g and g+8 and column g, of each steps t and t+4 (in bf16 2t, 2t+1, 2t+8, 2t+9), and gets columns 2t and
-   2t+1 of its rows. */
+   lane 4*g + t brings rows g and g+8 and column g, of each steps t and t+4 (in bf16 2t, 2t+1, 2t+8, 2t+9), and gets columns
+   2t and 2t+1 of its rows. */
 #pragma once
 
 #define MMA_K (PRECISION == BF16 ? 16 : 8)                                  // steps of one mma
@@ -25,9 +25,9 @@ __device__ __forceinline__ int tile_row(int i) { return warp_m() * TM * 8 + i * 
 __device__ __forceinline__ int tile_column(int j) { return warp_n() * TN * 4 + j / 2 * 8 + lane_t() * 2 + j % 2; }
 
 #if PRECISION == BF16
-// ldmatrix hands four 8 x 8 matrices to a warp, to each lane two neighbours of a row of each, with _trans of a column; lanes 8m .. 8m+7
-// name the rows of matrix m. The four stand two by two: matrix 1 is the near neighbour of matrix 0, matrix 2 the far one. 8 numbers
-// more a row of the tile put the rows of a matrix into different banks.
+// ldmatrix hands four 8 x 8 matrices to a warp, to each lane two neighbours of a row of each, with _trans of a column; lanes
+// 8m .. 8m+7 name the rows of matrix m. The four stand two by two: matrix 1 is the near neighbour of matrix 0, matrix 2 the far
+// one. 8 numbers more a row of the tile put the rows of a matrix into different banks.
 __device__ __forceinline__ int matrix_near() { return threadIdx.x % 32 / 8 % 2 * 8; }
 __device__ __forceinline__ int matrix_far() { return threadIdx.x % 32 / 16 * 8; }
 __device__ __forceinline__ int matrix_row() { return threadIdx.x % 8; }

@@ -31,10 +31,10 @@
 #define LANES_M (PRECISION == FP32 ? 4 : 8)
 #endif
 #ifndef VECTOR_A
-#define VECTOR_A 4                    // numbers per copy of filters, in bf16 8: where a group's maps out are a multiple of so many; or 1
+#define VECTOR_A 4                    // numbers a copy of filters, 16 bytes where a group's maps out are whole such; or 1
 #endif
 #ifndef VECTOR_B
-#define VECTOR_B 4                    // of windows: where N is such a multiple; or 1
+#define VECTOR_B 4                    // of windows, where N is; or 1
 #endif
 #ifndef BLOCKS
 #define BLOCKS 2                      // that an SM is to hold at a time, which bounds the registers of a thread

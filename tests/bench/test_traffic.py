@@ -16,7 +16,7 @@ from zfcore.ops.sgd_step import sgd_step
 def launches(monkeypatch):
     """The tape of what ghosts launch in this test."""
     tape = []
-    monkeypatch.setitem(backend.LAUNCHERS, traffic.Ghost, lambda kernel, grid, arguments: tape.append((kernel, grid, arguments)))
+    monkeypatch.setitem(backend.LAUNCHERS, traffic.Ghost, lambda *launch: tape.append(launch))
     return tape
 
 

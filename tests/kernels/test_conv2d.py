@@ -201,7 +201,8 @@ def test_every_forward_tile_of_tensor_cores_equals_the_reference_of_rounded_fact
 
     def forward(name):
         (x, w, b, _), (S, P, groups) = case(name)
-        return conv2d(*map(machine.stored(precision), (x, w)), machine.array(b), S, P, groups, CASES[name][-1], precision=precision)[0]
+        x, w = map(machine.stored(precision), (x, w))
+        return conv2d(x, w, machine.array(b), S, P, groups, CASES[name][-1], precision=precision)[0]
 
     for name, y in zip(fitting, machine.results(lambda: map(forward, fitting)), strict=True):
         close(y, *truth(name, precision)[0])
@@ -398,7 +399,8 @@ def test_an_image_has_the_same_bits_in_any_batch_up_and_down(machine, name, prec
 
     def work():
         for images in (slice(None), slice(30, 33), slice(31, 32)):
-            yield conv2d(stored(x[..., images]), stored(w), machine.array(b), S, P, groups, CASES[name][-1], precision=precision)[0]
+            yield conv2d(stored(x[..., images]), stored(w), machine.array(b), S, P, groups, CASES[name][-1],
+                         precision=precision)[0]
             yield conv2d_transpose(stored(dy[..., images]), stored(w), S, P, *x.shape[1:3], groups, precision)
 
     y, dx, y3, dx3, y1, dx1 = machine.results(work)
@@ -445,7 +447,8 @@ def test_relu_in_the_epilogue_is_relu_of_the_output_and_keeps_a_nan(machine, nam
     (x, w, b, _), (S, P, groups) = case(name)
     x = x.copy()
     x[0, 0, 0, 0] = np.nan
-    forward = lambda relu: conv2d(*map(machine.stored(precision), (x, w)), machine.array(b), S, P, groups, CASES[name][-1], relu, precision)[0]
+    x, w = map(machine.stored(precision), (x, w))
+    forward = lambda relu: conv2d(x, w, machine.array(b), S, P, groups, CASES[name][-1], relu, precision)[0]
     y, rectified = machine.results(lambda: (forward(False), forward(True)))
     assert np.isnan(y).any() and (y < 0).any()
     np.testing.assert_array_equal(rectified, np.maximum(y, 0))
@@ -483,7 +486,8 @@ def test_outputs_whose_place_is_outside_the_map_are_not_multiplied(machine, monk
 
     def work():
         stored = machine.stored(precision)
-        return [conv2d_kernels.launch_filter_gradient(stored(x), stored(part), w.shape, S, P, groups, precision) for part in (upper, left)]
+        return [conv2d_kernels.launch_filter_gradient(stored(x), stored(part), w.shape, S, P, groups, precision)
+                for part in (upper, left)]
 
     upper, left = machine.results(work)       # 4 x 3 outputs at rows -2, 0, 2, 4 and columns -2, 0, 2 of a map of 7 x 5
     np.testing.assert_array_equal(np.isfinite(upper).all(axis=(0, 2, 3)), [True, True, False, False, False])

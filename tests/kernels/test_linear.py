@@ -74,7 +74,8 @@ def test_an_image_has_the_same_bits_in_any_batch_though_sums_are_cut(rng, precis
 def test_scores_of_what_is_stored_are_the_numbers_before_they_are_rounded(machine, rng):
     x, w, b = normal(rng, 1100, 9), normal(rng, 1100, 7), normal(rng, 7)
     stored = machine.stored("bf16")
-    scores, y = machine.results(lambda: [linear(stored(x), stored(w), machine.array(b), "bf16", scores)[0] for scores in (True, False)])
+    forward = lambda scores: linear(stored(x), stored(w), machine.array(b), "bf16", scores)[0]
+    scores, y = machine.results(lambda: map(forward, (True, False)))
     np.testing.assert_array_equal(from_bf16(to_bf16(scores)), y)
     assert (scores != y).mean() > 0.9
 

@@ -141,7 +141,8 @@ def test_in_bf16_maps_are_stored_so_and_what_leaves_the_network_is_float32():
     network, x, labels = in_bf16()
     y, caches = network.forward(executor.array(x), step=4)
     dx, grads = network.backward(softmax_loss_backward(softmax_loss(y, labels)[1]), caches)
-    left = [y, dx, *flat(grads).values(), *network.activations(executor.array(x), [layer.name for layer in network.layers]).values()]
+    activations = network.activations(executor.array(x), [layer.name for layer in network.layers])
+    left = [y, dx, *flat(grads).values(), *activations.values()]
     assert {array.dtype for array in left} == {np.dtype(np.float32)}
     kept = [array for cache in caches for array in arrays_of(cache) if array.dtype != np.uint8]
     assert kept and {array.dtype for array in kept} == {BF16}

@@ -57,7 +57,8 @@ def test_copies_are_the_new_weights_rounded_and_the_weights_those_of_a_step_with
     tensors = drawn(rng, [(4*k + 3,) for k in range(18)])
 
     def work():
-        moved, alone = ([(*(a[offset:] for a in arrays), decay) for *arrays, decay in on_device(machine, tensors)] for _ in range(2))
+        moved, alone = ([(*(a[offset:] for a in arrays), decay) for *arrays, decay in on_device(machine, tensors)]
+                        for _ in range(2))
         copies = [machine.array(np.zeros(w.shape[0] + offset, np.uint16))[offset:] for w, *_ in moved]
         sgd_step(moved, *RULE, copies=copies)
         sgd_step(alone, *RULE)

@@ -1,5 +1,5 @@
-"""Operations on maps that are stored as bf16 count in float32: they give the numbers that they give for the same maps in float32,
-each rounded once. The tests of each operation hold those against its reference."""
+"""Operations on maps that are stored as bf16 count in float32: they give the numbers that they give for the same maps in
+float32, each rounded once. The tests of each operation hold those against its reference."""
 import numpy as np
 import pytest
 
@@ -12,7 +12,7 @@ from zfcore.ops.convert import from_bf16, to_bf16
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.dropout import dropout
 from zfcore.ops.linear import linear, linear_backward
-from zfcore.ops.local_response_norm import (local_response_norm, local_response_norm_backward, local_response_norm_of_maxpool)
+from zfcore.ops.local_response_norm import local_response_norm, local_response_norm_backward, local_response_norm_of_maxpool
 from zfcore.ops.local_response_norm_within import local_response_norm_within, local_response_norm_within_backward
 from zfcore.ops.maxpool import maxpool, maxpool_backward
 from zfcore.ops.pad import pad
@@ -56,7 +56,8 @@ OPERATIONS = {
     "pad": lambda x, dy, _: (pad(x, 1, 2, -1, 3)[0],),
     "local_response_norm": both(lambda x: local_response_norm(x, *NORM), local_response_norm_backward),
     "local_response_norm of a pool": pooled_norm,
-    "local_response_norm_within": both(lambda x: local_response_norm_within(x, 3, 1e-2, 0.75, 1.0), local_response_norm_within_backward),
+    "local_response_norm_within": both(lambda x: local_response_norm_within(x, 3, 1e-2, 0.75, 1.0),
+                                       local_response_norm_within_backward),
     "dropout": lambda x, dy, _: (dropout(x, 0.5, (1, 2, 3))[0],),
     "dropout of a piece": lambda x, dy, _: (dropout(x, 0.5, (1, 2, 3), (2, x.shape[-1] + 5))[0],),
     "transpose_filters": lambda x, dy, _: (transpose_filters(x[:, :5, :5].copy()),),

@@ -8,7 +8,7 @@ from zfcore.ops.convert import convert, from_bf16, in_float, to_bf16
 
 
 def nearest(x):
-    """Of the two neighbours in bf16, by float64 arithmetic alone: the nearer, of equally near ones that with an even last bit."""
+    """Of the two neighbours in bf16, by float64 arithmetic alone: the nearer, of two as near the even one."""
     scale = 2.0**np.floor(np.log2(abs(x)))/128             # of one step of 8 bits
     return float(np.rint(x/scale)*scale)
 

@@ -61,8 +61,8 @@ def _window_reference(p, q, H, W, K, S, P, borders):
 def avgpool(x, K, S, P=0, rounding="ceil", borders="inside"):
     """Mean over windows of KxK pixels at stride S.
 
-    x (C,H,W,N) float32, float64 or stored BF16 -> y (C,Ho,Wo,N) and the AvgPoolCache. Ho, Wo: see `output_size`. At the border the pixels
-    that there are are added up, and `borders` says how many they count as:
+    x (C,H,W,N) float32, float64 or stored BF16 -> y (C,Ho,Wo,N) and the AvgPoolCache. Ho, Wo: see `output_size`. At the
+    border the pixels that there are are added up, and `borders` says how many they count as:
 
     "inside"    so many: the mean of what lies in the map (cuda-convnet; PyTorch with count_include_pad=False)
     "padded"    always K*K: the padding is zeros, however far the window reaches

@@ -23,7 +23,8 @@ from zfcore.memory import workspace
 
 SLICE, BLOCK = 2**12, 2**15       # numbers of a map that a warp adds up; numbers that a core works on at once
 OF_SLICES = "long long L, int C, int slices"
-SUMS = Kernel("batch_norm.cu", "batch_norm_sums", f"const stored *x, double *partial, {OF_SLICES}", {"LANES": 4}).stored_too(LANES=8)
+SUMS = Kernel("batch_norm.cu", "batch_norm_sums", f"const stored *x, double *partial, {OF_SLICES}",
+              {"LANES": 4}).stored_too(LANES=8)
 STATISTICS = Kernel("batch_norm.cu", "batch_norm_statistics",
                     "const double *partial, const stored *x, float *mean, float *var, float *running_mean, float *running_var, "
                     f"{OF_SLICES}, double momentum").stored_too()
@@ -31,14 +32,17 @@ FORWARD = Kernel("batch_norm.cu", "batch_norm_forward",
                  "const stored *x, const float *gamma, const float *beta, const float *mean, const float *var, stored *y, "
                  "long long L, int C, float eps", {"LANES": 4}).stored_too(LANES=8)
 GRADIENT_SUMS = Kernel("batch_norm.cu", "batch_norm_gradient_sums",
-                       f"const stored *dy, const stored *x, const float *mean, double *partial, {OF_SLICES}", {"LANES": 4}).stored_too(LANES=8)
+                       f"const stored *dy, const stored *x, const float *mean, double *partial, {OF_SLICES}",
+                       {"LANES": 4}).stored_too(LANES=8)
 GRADIENTS = Kernel("batch_norm.cu", "batch_norm_gradients",
                    "const double *partial, const float *var, float *dgamma, float *dbeta, int C, int slices, float eps")
 BACKWARD = Kernel("batch_norm.cu", "batch_norm_backward",
                   "const stored *dy, const stored *x, const float *gamma, const float *mean, const float *var, "
-                  "const float *dgamma, const float *dbeta, stored *dx, long long L, int C, float eps", {"LANES": 4}).stored_too(LANES=8)
+                  "const float *dgamma, const float *dbeta, stored *dx, long long L, int C, float eps",
+                  {"LANES": 4}).stored_too(LANES=8)
 SCALE = Kernel("batch_norm.cu", "batch_norm_scale",
-               "const stored *dy, const float *gamma, const float *var, stored *dx, long long L, int C, float eps", {"LANES": 4}).stored_too(LANES=8)
+               "const stored *dy, const float *gamma, const float *var, stored *dx, long long L, int C, float eps",
+               {"LANES": 4}).stored_too(LANES=8)
 
 
 class BatchNormCache(NamedTuple):
@@ -189,8 +193,8 @@ def _statistics(x, running_mean, running_var, momentum):
     if runs_kernels(x):
         mean, var = (empty(running_mean.shape, running_mean.dtype, like=x) for _ in range(2))
         partial, slices = _partial_sums(SUMS, x)
-        STATISTICS.variant(x)(blocks(len(x), STATISTICS.block//32), partial, x, mean, var, running_mean, running_var, L, len(x), slices,
-                   momentum)
+        STATISTICS.variant(x)(blocks(len(x), STATISTICS.block//32), partial, x, mean, var, running_mean, running_var, L, len(x),
+                              slices, momentum)
         return mean, var
     first = x.reshape(len(x), -1)[:, 0].astype(float)
     total, squares = _sums(x, first)

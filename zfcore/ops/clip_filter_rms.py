@@ -9,7 +9,8 @@ FILTERS, ROWS = 32, 128           # that one block works on
 SQUARES = Kernel("clip_filter_rms.cu", "clip_filter_rms_squares",
                  "Each<const float *> w, double *partial, Each<int> D, Each<int> F")
 SCALE = Kernel("clip_filter_rms.cu", "clip_filter_rms_scale",
-               "Each<float *> w, const double *partial, Each<int> D, Each<int> F, double limit, double *clamped, Each<stored *> copies").stored_too()
+               "Each<float *> w, const double *partial, Each<int> D, Each<int> F, double limit, double *clamped, "
+               "Each<stored *> copies").stored_too()
 
 
 def clip_filter_rms_reference(w, limit):

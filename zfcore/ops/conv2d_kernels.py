@@ -69,9 +69,11 @@ SUM_SLICES = Kernel("conv2d_sums.cu", "conv2d_sum_slices", "const float *partial
                     "long long map, int slices, int biased, int relu").stored_too()
 
 # the same, a thread a number: to be read first, and for tests and bench to hold the others against
-PLAIN = Kernel("conv2d_plain.cu", "conv2d_plain", "const float *x, const float *w, const float *b, float *y, Conv conv, int biased, int relu")
+PLAIN = Kernel("conv2d_plain.cu", "conv2d_plain",
+               "const float *x, const float *w, const float *b, float *y, Conv conv, int biased, int relu")
 TRANSPOSE_PLAIN = Kernel("conv2d_plain.cu", "conv2d_transpose_plain", "const float *dy, const float *w, float *dx, Conv conv")
-FILTER_GRADIENT_PLAIN = Kernel("conv2d_plain.cu", "conv2d_filter_gradient_plain", "const float *x, const float *dy, float *dw, Conv conv")
+FILTER_GRADIENT_PLAIN = Kernel("conv2d_plain.cu", "conv2d_filter_gradient_plain",
+                               "const float *x, const float *dy, float *dw, Conv conv")
 
 
 def sizes(x, w, y, S, P, groups):
@@ -112,8 +114,8 @@ def _cheapest(kernels, M, columns):
 
 
 def launch_forward(x, w, b, y, S, P, groups, relu, precision, sliced=False):
-    """y = the convolution, stored as x is or float32. sliced: its sums are cut into slices, as their length and the filters say, not N: so an image keeps
-    its bits in any batch."""
+    """y = the convolution, stored as x is or float32. sliced: its sums are cut into slices, as their length and the filters
+    say, not N: so an image keeps its bits in any batch."""
     (_, Ho, Wo, N), (maps, K, _, _), M = y.shape, w.shape, w.shape[3]//groups
     slices = slices_of_rows(maps*K*K, groups*M) if sliced else 1
     out = y if slices == 1 else empty((slices, *y.shape), np.float32, like=y)
@@ -177,7 +179,8 @@ def slices_of(length, wanted, least):
 
 
 def _sum_slices(partial, total=None, b=None, relu=False):
-    """partial (slices, ...) -> their sum (...), in `total` where there is one, where b is given plus b of its first axis, and rectified if relu."""
+    """partial (slices, ...) -> their sum (...), in `total` where there is one, where b is given plus b of its first axis, and
+    rectified if relu."""
     if total is None:
         if len(partial) == 1:
             return partial[0]

@@ -15,7 +15,8 @@ IMAGES = 8                                                  # of a block, as in 
 SIGNATURE = ("const stored *x, const stored *w, const float *b, stored *y, unsigned char *switches, Conv conv, "
              "int pool_P, int height, int width, int run, int biased")
 KERNELS = {precision: kernel for precision, [kernel] in tiled(
-    "conv2d_maxpool.cu", "conv2d_maxpool", SIGNATURE, [MIDDLE | POOLED], [TENSOR_MIDDLE | POOLED], [BF16_MIDDLE | dict(STAGES=3) | POOLED]).items()}
+    "conv2d_maxpool.cu", "conv2d_maxpool", SIGNATURE, [MIDDLE | POOLED], [TENSOR_MIDDLE | POOLED],
+    [BF16_MIDDLE | dict(STAGES=3) | POOLED]).items()}
 
 
 def conv2d_maxpool(x, w, b, S, P, pool, groups=1, rounding="ceil", precision="fp32"):

@@ -1,5 +1,5 @@
-"""Conversion of maps to how they are stored, float32 numbers rounded to bf16, their upper 16 bits, and back. A network in bf16 stores all its maps, their
-gradients and a copy of its weights so (`Network.use`); sums, losses and parameters are float32."""
+"""Conversion of maps to how they are stored, float32 numbers rounded to bf16, their upper 16 bits, and back. A network in bf16
+stores all its maps, their gradients and a copy of its weights so (`Network.use`); sums, losses and parameters are float32."""
 import numpy as np
 
 from zfcore.backend import BF16, empty, runs_kernels
@@ -12,8 +12,8 @@ FROM_STORED = Kernel("convert.cu", "convert_from_stored", "const stored *x, floa
 
 
 def to_bf16(x):
-    """x float32, on the host -> BF16 of its shape: each number the nearest of those whose lower 16 bits are 0, ties to even; every NaN
-    the same one."""
+    """x float32, on the host -> BF16 of its shape: each number the nearest of those whose lower 16 bits are 0, ties to even;
+    every NaN the same one."""
     bits = np.asarray(x, np.float32).view(np.uint32)
     nearest = (bits + (np.uint32(0x7fff) + (bits >> 16 & 1))) >> 16
     return np.where(np.isnan(x), np.uint32(0x7fff), nearest).astype(BF16)
@@ -30,8 +30,8 @@ def in_float(x):
 
 
 def convert(x, stored):
-    """x float32 or BF16 -> the same numbers in the dtype `stored`, one of the two, rounded where they must be; x itself where it is so
-    already. Raises Expected for another dtype of x."""
+    """x float32 or BF16 -> the same numbers in the dtype `stored`, one of the two, rounded where they must be; x itself where
+    it is so already. Raises Expected for another dtype of x."""
     dtype("convert: x", x, np.float32, BF16)
     if x.dtype == stored:
         return x

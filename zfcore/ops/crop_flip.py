@@ -9,7 +9,8 @@ from zfcore.kernel import Kernel, blocks
 
 TILE = 32                         # pictures and columns that one block turns
 KERNEL = Kernel("crop_flip.cu", "crop_flip", "const unsigned char *pictures, const float *mean, const int *tops, "
-                "const int *lefts, const unsigned char *flips, stored *out, int H, int W, int rows, int columns, int N").stored_too()
+                "const int *lefts, const unsigned char *flips, stored *out, int H, int W, int rows, int columns, "
+                "int N").stored_too()
 
 
 def crop_flip_reference(pictures, mean, tops, lefts, flips, h, w):
@@ -44,7 +45,8 @@ def crop_flip(pictures, mean, tops, lefts, flips, h, w, stored=None):
         if not runs_kernels(tops):
             tops, lefts, flips = (to_device(array, like=pictures) for array in
                                   (tops.astype(np.int32), lefts.astype(np.int32), flips))
-        KERNEL.variant(out)(blocks(w, TILE)*h*blocks(N, TILE), pictures, mean, tops, lefts, flips.view(np.uint8), out, H, W, h, w, N)
+        KERNEL.variant(out)(blocks(w, TILE)*h*blocks(N, TILE), pictures, mean, tops, lefts, flips.view(np.uint8), out,
+                            H, W, h, w, N)
         return out
 
     def work(rows):

@@ -15,8 +15,8 @@ KEY_STEPS = 0x9E3779B9, 0xBB67AE85
 ROUNDS = 10
 LOW = np.uint64(0xFFFFFFFF)
 
-KERNEL = Kernel("dropout.cu", "dropout", "const stored *x, stored *y, long long rows, long long n, long long first, long long N, "
-                "long long each, unsigned long long seed, unsigned int layer, const unsigned long long *step, "
+KERNEL = Kernel("dropout.cu", "dropout", "const stored *x, stored *y, long long rows, long long n, long long first, "
+                "long long N, long long each, unsigned long long seed, unsigned int layer, const unsigned long long *step, "
                 "unsigned long long keep_below, float scale", {"LANES": 4}).stored_too(LANES=4)
 
 

@@ -19,7 +19,8 @@ from zfcore.ops.conv2d import check_precision, check_stored
 from zfcore.ops.conv2d_kernels import launch_filter_gradient, launch_forward, slices_of_rows, transpose_filters
 
 BLOCK = 512                       # rows of a product that one core forms at once
-BIAS_GRADIENT = Kernel("linear.cu", "linear_bias_gradient", "const stored *dy, float *db, int M, int N", {"LANES": 4}).stored_too(LANES=8)
+BIAS_GRADIENT = Kernel("linear.cu", "linear_bias_gradient", "const stored *dy, float *db, int M, int N",
+                       {"LANES": 4}).stored_too(LANES=8)
 
 
 class LinearCache(NamedTuple):
@@ -48,7 +49,8 @@ def linear_backward_reference(dy, x, w):
 
 def linear(x, w, b, precision="fp32", scores=False):
     """x (D,N), w (D,M), b (M,), all float32 or all float64 -> (y (M,N), cache). The gradients form their products in the
-    same `precision`; in bf16 x, w and y are BF16, but y is float32 if they are `scores`, for a loss. Raises Expected where shapes, dtypes or the precision do not fit."""
+    same `precision`; in bf16 x, w and y are BF16, but y is float32 if they are `scores`, for a loss. Raises Expected
+    where shapes, dtypes or the precision do not fit."""
     check.shape("linear x", x, (None, None))
     check_precision("linear precision", x, precision)
     check_maps("linear x", x)

@@ -15,10 +15,12 @@ FORWARD = Kernel("local_response_norm_within.cu", "local_response_norm_within_fo
                  "const stored *x, stored *y, int rows, int H, int W, int N, int P, float a, float k",
                  {"WINDOW": 3, "BETA": "0.75f", "LANES": 4}).stored_too(LANES=8)
 TERMS = Kernel("local_response_norm_within.cu", "local_response_norm_within_terms",
-               "const stored *dy, const stored *x, float *t, float *first, int rows, int H, int W, int N, int P, float a, float k",
+               "const stored *dy, const stored *x, float *t, float *first, int rows, int H, int W, int N, int P, "
+               "float a, float k",
                {"WINDOW": 3, "BETA": "0.75f", "LANES": 4}).stored_too(LANES=8)
 BACKWARD = Kernel("local_response_norm_within.cu", "local_response_norm_within_backward",
-                  "const stored *x, const float *t, const float *first, stored *dx, int rows, int H, int W, int N, int P, float a",
+                  "const stored *x, const float *t, const float *first, stored *dx, int rows, int H, int W, int N, int P, "
+                  "float a",
                   {"WINDOW": 3, "BETA": "0.75f", "LANES": 4}).stored_too(LANES=8)
 
 

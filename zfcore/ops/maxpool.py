@@ -17,7 +17,8 @@ FORWARD = Kernel("maxpool.cu", "maxpool_forward",
                  {"WINDOW": 3, "STRIDE": 2, "LANES": 4}).stored_too(LANES=8)
 BACKWARD = Kernel("maxpool.cu", "maxpool_backward",
                   "const stored *dy, const unsigned char *switches, const stored *y, stored *dx, "
-                  "int H, int W, int Ho, int Wo, int N, int P", {"WINDOW": 3, "STRIDE": 2, "LANES": 4, "RELU": 1}).stored_too(LANES=8)
+                  "int H, int W, int Ho, int Wo, int N, int P",
+                  {"WINDOW": 3, "STRIDE": 2, "LANES": 4, "RELU": 1}).stored_too(LANES=8)
 
 
 class Pooling(NamedTuple):

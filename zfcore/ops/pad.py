@@ -43,8 +43,9 @@ def pad_backward_reference(dy, cache):
 def pad(x, top, bottom, left, right):
     """y[c,p,q] = x[c, p - top, q - left], and 0 where that lies outside the map.
 
-    x (C,H,W,N) float32, float64 or stored BF16 -> y (C, top+H+bottom, left+W+right, N), and the cache, which is the Frame. Numbers below 0
-    cut so many rows or columns off. Raises Expected where they cut all of a map off, and for another dtype or shape."""
+    x (C,H,W,N) float32, float64 or stored BF16 -> y (C, top+H+bottom, left+W+right, N), and the cache, which is the Frame.
+    Numbers below 0 cut so many rows or columns off. Raises Expected where they cut all of a map off, and for another dtype or
+    shape."""
     check_maps("pad: x", x)
     shape("pad: x", x, (None,)*4)
     frame, (C, H, W, N) = Frame(top, bottom, left, right), x.shape

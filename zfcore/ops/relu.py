@@ -7,7 +7,8 @@ from zfcore.cpu import parallel, slabs
 from zfcore.kernel import Kernel, blocks, lanes
 
 FORWARD = Kernel("relu.cu", "relu_forward", "const stored *x, stored *y, long long total", {"LANES": 4}).stored_too(LANES=8)
-BACKWARD = Kernel("relu.cu", "relu_backward", "const stored *dy, const stored *y, stored *dx, long long total", {"LANES": 4}).stored_too(LANES=8)
+BACKWARD = Kernel("relu.cu", "relu_backward", "const stored *dy, const stored *y, stored *dx, long long total",
+                  {"LANES": 4}).stored_too(LANES=8)
 
 
 def relu_reference(x):

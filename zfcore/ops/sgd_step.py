@@ -9,7 +9,8 @@ from zfcore.cpu import parallel, slabs
 from zfcore.kernel import EACH, Kernel, blocks, lanes
 
 KERNEL = Kernel("sgd_step.cu", "sgd_step", "Each<float *> w, Each<const float *> dw, Each<float *> v, Each<long long> total, "
-                "Each<float> weight_decay, float momentum, const float *lr, const double *loss, Each<stored *> copies", {"LANES": 4}).stored_too(LANES=4)
+                "Each<float> weight_decay, float momentum, const float *lr, const double *loss, Each<stored *> copies",
+                {"LANES": 4}).stored_too(LANES=4)
 
 
 def sgd_step_reference(w, dw, v, lr, momentum, weight_decay):

@@ -35,8 +35,8 @@ def strongest(lists, y, pictures):
     """Enter the pictures of a batch into `lists`, in place: each picture once, with the strongest activation of the unit's map and
     the first place that has it. A tie goes to the entry that was there before, then to the earlier picture; no NaN is entered.
 
-    y (units,Ho,Wo,N) or (units,N), of the dtype of the values or stored as BF16; pictures: N whole numbers on the host, which rise. On a device
-    nothing waits and nothing is copied there: the kernel is told where a run of neighbours begins."""
+    y (units,Ho,Wo,N) or (units,N), of the dtype of the values or stored as BF16; pictures: N whole numbers on the host, which
+    rise. On a device nothing waits and nothing is copied there: the kernel is told where a run of neighbours begins."""
     if y.dtype != BF16 or not runs_kernels(y):
         dtype("strongest: y", y, lists.values.dtype)
     shape("strongest: values", lists.values, (len(y), None))
