@@ -17,7 +17,7 @@ FLOORS = [                                        # from the ground up; what sta
     ["zfcore.layers"],
     ["zfcore.fusion"],
     ["zfcore.network"],
-    ["zfcore.optim", "zfcore.checkpoint", "zfcore.networks"],
+    ["zfcore.optim", "zfcore.checkpoint", "zfcore.networks", "zfcore.reduce"],
     ["zfcore.results"],
     ["zfcore.models", "zfcore.data", "zfcore.device"],
     ["zfcore.interchange"],
