@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 
 from tests.ranks.threads import together
+from tests.train.test_accumulation import few_maps
 from train.options import parser
 from zfcore.check import Expected
 from zfcore.checkpoint import load
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures
 from zfcore.ranks import ALONE
-from zfcore.training import Stop, Training, resolve
-from zfcore.training import loop as of_loop
+from zfcore.training import Stop, Training, loop, resolve
 
 CLOCKED = ("images_per_second", "seconds")     # columns of the log that no two runs share
 
 
 def config(options, *more):
     """Batches of 8, 8, 8 and 6 pictures, in 8 leaves or 6; the learning rate falls, filters are scaled back."""
-    return resolve(vars(parser().parse_args([*options, "--epochs", "3", "--patience", "1", "--rms-max", "0.03", "--lr", "0.03",
+    return resolve(vars(parser().parse_args([*options, "--epochs", "3", "--patience", "1", "--rms-max", "0.01", "--lr", "1e-5",
                                              "--micro-batch", "1", *more])))
 
 
@@ -41,10 +41,15 @@ def outcome(folder):
     return digest.hexdigest(), kept.mean_image.tobytes(), kept.epoch, kept.step, history, state, log
 
 
-def run(folder, options, ranks, say=None):
-    training = Training.begin(config(options), folder, ranks=ranks)
-    training.run(say)
+def run(folder, options, ranks, *more):
+    training = Training.begin(config(options, *more), folder, ranks=ranks)
+    training.run()
     return {(name, key): array.tobytes() for name, of_layer in training.network.parameters().items() for key, array in of_layer.items()}
+
+
+@pytest.fixture(autouse=True)
+def _small_network(monkeypatch):
+    monkeypatch.setattr(loop, "build", few_maps)
 
 
 @pytest.fixture
@@ -54,33 +59,52 @@ def damaged(pictures):
         (pictures/name).write_bytes(b"no picture")
 
 
-@pytest.mark.parametrize("size", [2, 3, 5])
-def test_the_bits_do_not_depend_on_the_number_of_ranks(size, options, damaged, tmp_path, capsys):
+def stopped(folder, options, at, ranks):
+    """A run that rank 1 stops after step `at`, and where it was stopped."""
+    training = Training.begin(config(options), folder, ranks=ranks)
+    if ranks.rank == ranks.size - 1:
+        def one_step(*batch, step=training.one_step):
+            step(*batch)
+            training.interrupt.asked = 15*(training.step == at)
+        training.one_step = one_step
+    with pytest.raises(Stop) as stop:
+        training.run()
+    return training.step, stop.value.number
+
+
+def resumed(folder, ranks):
+    Training.resume(folder, ranks=ranks).run()
+
+
+def test_the_bits_do_not_depend_on_the_number_of_ranks_nor_on_who_goes_on(options, damaged, tmp_path, capsys):
     run(tmp_path/"alone", options, ALONE)
     alone, told = outcome(tmp_path/"alone"), capsys.readouterr().err
     assert alone[2:4] == (3, 12) and len(set(alone[4]["lr"])) > 1 and int(float(alone[4]["filters_clamped"][-1])) > 0
-    shutil.rmtree(os.environ["ZFCORE_CACHE"])
-    weights = together(size, partial(run, tmp_path/"together", options))
-    assert outcome(tmp_path/"together") == alone and all(one == weights[0] for one in weights)
-    assert capsys.readouterr().err == told and told.count("damaged picture left out") == 2
-    again = together(size, partial(run, tmp_path/"again", options))       # with the mean image that is kept now
-    assert again == weights
+    assert told.count("damaged picture left out") == 2
+    for size in (2, 3, 5):                                 # 2: with the mean image that the run alone has kept
+        weights = together(size, partial(run, tmp_path/f"{size}", options))
+        assert outcome(tmp_path/f"{size}") == alone and all(one == weights[0] for one in weights)
+        assert capsys.readouterr().err == told
+        shutil.rmtree(os.environ["ZFCORE_CACHE"])
+    assert together(3, partial(stopped, tmp_path/"run", options, 6)) == [(6, 15)]*3
+    assert load(tmp_path/"run"/"latest.h5").step == 6
+    together(2, partial(resumed, tmp_path/"run"))
+    assert outcome(tmp_path/"run") == alone
 
 
 def test_a_batch_of_which_nothing_is_left_is_passed_over_by_all(options, pictures, tmp_path):
-    small = [*options, "--batch-size", "3"]
-    first = Training.begin(config(small), tmp_path/"looked")
+    small = "--batch-size", "3", "--epochs", "1"
+    first = Training.begin(config(options, *small), tmp_path/"looked")
     for i in first.train.drawn(3, first.config.seed, 0)[1]:
         (pictures/first.train.dataset.names[i]).write_bytes(b"no picture")
-    run(tmp_path/"alone", small, ALONE)
-    together(3, partial(run, tmp_path/"together", small))
-    assert outcome(tmp_path/"together") == outcome(tmp_path/"alone") and outcome(tmp_path/"alone")[3] == 29
+    run(tmp_path/"alone", options, ALONE, *small)
+    together(3, lambda ranks: run(tmp_path/"together", options, ranks, *small))
+    assert outcome(tmp_path/"together") == outcome(tmp_path/"alone") and outcome(tmp_path/"alone")[3] == 9
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_a_picture_that_is_damaged_while_they_train_is_left_out_by_all(size, options, pictures, tmp_path, capsys):
+def test_a_picture_that_is_damaged_while_they_train_is_left_out_by_all(options, pictures, tmp_path, capsys):
     def spoiled(folder, ranks):
-        c = config(options)
+        c = config(options, "--epochs", "1")
         parts = [Pictures(part, c.picture_size, c.image_size, workers=1, memory=0) for part in open_data(c.data, c.picture_size)]
         training = Training.begin(c, folder, data=parts, ranks=ranks)
         if ranks.is_first:
@@ -94,7 +118,7 @@ def test_a_picture_that_is_damaged_while_they_train_is_left_out_by_all(size, opt
     alone, told = spoiled(tmp_path/"alone", ALONE), capsys.readouterr().err
     for name, content in before.items():
         (pictures/name).write_bytes(content)
-    assert together(size, partial(spoiled, tmp_path/"together")) == [alone]*size and sum(map(len, alone)) == 2
+    assert together(3, partial(spoiled, tmp_path/"together")) == [alone]*3 and sum(map(len, alone)) == 2
     assert outcome(tmp_path/"together") == outcome(tmp_path/"alone") and capsys.readouterr().err == told != ""
 
 
@@ -116,34 +140,9 @@ def test_too_many_that_are_damaged_end_all_after_the_same_step(options, pictures
     assert found[0] == found[1] and len(found[0][1]) > 3
 
 
-def stopped(folder, options, at, ranks):
-    """A run that rank 1 stops after step `at`, and where it was stopped."""
-    training = Training.begin(config(options), folder, ranks=ranks)
-    if ranks.rank == ranks.size - 1:
-        def one_step(*batch, step=training.one_step):
-            step(*batch)
-            training.interrupt.asked = 15*(training.step == at)
-        training.one_step = one_step
-    with pytest.raises(Stop) as stop:
-        training.run()
-    return training.step, stop.value.number
-
-
-def resumed(folder, ranks):
-    Training.resume(folder, ranks=ranks).run()
-
-
-def test_who_is_asked_to_stop_stops_all_after_the_step_and_any_number_goes_on(options, damaged, tmp_path):
-    run(tmp_path/"whole", options, ALONE)
-    assert together(3, partial(stopped, tmp_path/"run", options, 6)) == [(6, 15)]*3
-    assert load(tmp_path/"run"/"latest.h5").step == 6
-    together(2, partial(resumed, tmp_path/"run"))
-    assert outcome(tmp_path/"run") == outcome(tmp_path/"whole")
-
-
 def test_only_the_first_rank_writes_and_speaks(options, tmp_path, monkeypatch):
     said, saved = {}, []
-    monkeypatch.setattr(of_loop, "save", lambda path, kept, save=of_loop.save: (saved.append(threading.current_thread()), save(path, kept)))
+    monkeypatch.setattr(loop, "save", lambda path, kept, save=loop.save: (saved.append(threading.current_thread()), save(path, kept)))
 
     def work(ranks):
         said[ranks.rank] = []
@@ -157,7 +156,7 @@ def test_only_the_first_rank_writes_and_speaks(options, tmp_path, monkeypatch):
     assert Training.resume(tmp_path/"run").config.micro_batch == 1
 
 
-@pytest.mark.parametrize("more, what", [(["--lr", "0.02"], "--lr 0.03, as rank 0 (here) has, got 0.02"),
+@pytest.mark.parametrize("more, what", [(["--lr", "0.02"], "--lr 1e-05, as rank 0 (here) has, got 0.02"),
                                         (["--limit-per-class", "7"], "--limit-per-class 0, as"), (["--workers", "2"], None)])
 def test_ranks_with_other_options_are_refused_by_name_and_field(more, what, options, tmp_path):
     other = lambda ranks: Training.begin(config(options, *(more if ranks.rank == 1 else [])), tmp_path/"run", ranks=ranks)
