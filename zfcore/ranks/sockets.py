@@ -11,12 +11,12 @@ from zfcore.check import Expected, of_the_system
 from zfcore.hints import Array
 from zfcore.ranks import Failed, Ranks
 from zfcore.ranks.meeting import Links
-from zfcore.ranks.watch import Watch
+from zfcore.ranks.watch import LEFT, Watch
 from zfcore.terminal import refusal, status_of
 
 HEAD = struct.Struct(">QQ")      # before what travels: the number of the call, bytes
 LOOK_EVERY = 0.2                 # seconds, for a failure that the watch has found
-TOLD = 2                         # seconds until the watch tells why a connection has closed
+TOLD = 1                         # seconds until the watch tells why a connection has closed
 
 
 class Sockets(Ranks):
@@ -88,11 +88,15 @@ class Sockets(Ranks):
 
     def closed(self, rank):
         """Raise why the connection to `rank` has closed. Most often the watch knows: another one is lost, for which this one ended."""
+        self.await_failure()
+        self.watch.lose(rank, LEFT if rank in self.watch.left else "a connection that closed")
+        self.raise_failure()
+
+    def await_failure(self):
+        """Give the watch the time to hear of a failure that this one may follow from."""
         until = time.monotonic() + TOLD
         while self.watch.failed is None and time.monotonic() < until:
             time.sleep(0.01)
-        self.watch.lose(rank, "a connection that closed" if rank not in self.watch.left else "one that left while others waited for it")
-        self.raise_failure()
 
     def raise_failure(self):
         if self.watch.failed is not None:
@@ -102,9 +106,9 @@ class Sockets(Ranks):
     def abort(self, sentence: str) -> NoReturn:
         self.fail(Failed(self.names[self.rank], sentence, status=2))
 
-    def fail(self, failed: Failed, error: BaseException | None = None) -> NoReturn:
-        """End all ranks for a failure of this one."""
-        self.watch.fail(failed, self.rank)
+    def fail(self, failed: Failed, error: BaseException | None = None, who: int | None = None) -> NoReturn:
+        """End all ranks for a failure of this one, or of rank `who`."""
+        self.watch.fail(failed, self.rank if who is None else who)
         self.watch.await_answers(len(self.watch.selector.get_map()))
         self.watch.end(error)
         raise AssertionError("the process has ended")
@@ -112,16 +116,24 @@ class Sockets(Ranks):
     def __exit__(self, kind, error, trace):
         if error is None or isinstance(error, SystemExit):
             self.leave()
-        elif self.watch.failed is not None:
+            return
+        if isinstance(error, KeyboardInterrupt):           # perhaps of an mpiexec that ends the others
+            self.await_failure()
+        if self.watch.failed is not None:
             self.watch.end()
         elif isinstance(error, KeyboardInterrupt):
             self.fail(Failed(self.names[self.rank], "stopped", status_of(error)))
         elif isinstance(error, Expected):
-            self.abort(str(error))
+            self.tell(error)
         elif of_the_system(error):
             self.abort(refusal(error))
         else:
             self.fail(Failed(self.names[self.rank], f"{kind.__name__}: {error}", status=2), error)
+
+    def tell(self, error):
+        """End all ranks for an error of this one, or one that all have found in the rank that it names."""
+        who = self.names.index(error.what) if error.what in self.names else self.rank
+        self.fail(Failed(self.names[who], str(error).removeprefix(f"{self.names[who]}: "), status=2), who=who)
 
     def leave(self):
         """Let the others know that this rank has done its part."""

@@ -8,6 +8,7 @@ next call within GRACE seconds, else at once, wherever it is.
 """
 import os
 import selectors
+import signal
 import struct
 import sys
 import threading
@@ -18,12 +19,13 @@ from contextlib import contextmanager, suppress
 
 from zfcore.ranks import LOST, Failed
 from zfcore.system import is_left_alone, waits_for_disk
-from zfcore.terminal import quiet, warn
+from zfcore.terminal import ENDING, quiet, warn
 
 BEAT, SILENT, STALLED, GRACE = 1, 15, 15, 5               # seconds
 BUSY = 0.02                      # of a core, which a rank that does anything uses; the watch itself needs less
 HEAD = struct.Struct(">BI")
-HEALTH, ENDING = struct.Struct(">ff"), struct.Struct(">BI")
+HEALTH, FATE = struct.Struct(">ff"), struct.Struct(">BI")
+LEFT = "one that left while others waited for it"
 ALIVE, END, LEAVES, HEARD = range(4)                      # kinds of messages
 
 
@@ -103,9 +105,9 @@ class Watch(threading.Thread):
             self.left.add(rank)
             self.send(rank, HEARD)
         else:
-            status, who = ENDING.unpack_from(message)
+            status, who = FATE.unpack_from(message)
             self.send(rank, HEARD)
-            self.fail(Failed(self.names[who], message[ENDING.size:].decode(), status), who)
+            self.fail(Failed(self.names[who], message[FATE.size:].decode(), status), who)
 
     def beat(self):
         now, used = time.monotonic(), time.process_time()
@@ -138,7 +140,9 @@ class Watch(threading.Thread):
         health = {0: self.own_health(now), **{rank: of for rank, of in self.health.items() if rank not in self.left}}
         if max(waited for waited, _ in health.values()) > STALLED and min(max(of) for of in health.values()) > STALLED:
             stalled = [rank for rank, (waited, _) in health.items() if waited <= STALLED]
-            if stalled:
+            if self.left:
+                self.lose(min(self.left), LEFT)
+            elif stalled:
                 self.lose(stalled[0], f"a standstill: for {STALLED} s it has neither computed nor waited for the others")
             else:
                 self.lose(0, f"a standstill: for {STALLED} s all ranks have waited for each other")
@@ -156,7 +160,7 @@ class Watch(threading.Thread):
             self.lost = who if failed.status == LOST else None
             self.failed = failed
         for rank in self.links:
-            self.send(rank, END, ENDING.pack(failed.status, who) + str(failed.got).encode())
+            self.send(rank, END, FATE.pack(failed.status, who) + str(failed.got).encode())
         timer = threading.Timer(GRACE, self.end)
         timer.daemon = True
         timer.start()
@@ -183,6 +187,9 @@ class Watch(threading.Thread):
         """End this process with the status of `failed`, or 1 after the traceback of an `error` that is zfcore's own. The first rank on each machine that is
         there says why."""
         self.last.acquire()                    # a second thread that comes here waits for the end
+        if threading.current_thread() is threading.main_thread():
+            for number in ENDING:
+                signal.signal(number, signal.SIG_IGN)      # of an mpiexec that ends the others
         cures = threading.Thread(target=lambda: [cure() for cure in self.cures], daemon=True)
         cures.start()
         cures.join(GRACE)
