@@ -36,9 +36,11 @@ from zfcore.ops.relu import relu, relu_backward
 from zfcore.ops.sgd_step import sgd_step
 from zfcore.ops.softmax_loss import softmax, softmax_loss, softmax_loss_backward, softmax_loss_onto
 from zfcore.ops.strongest import Lists, strongest
+from zfcore.ops.tree_sum import tree_sum
 
 LR, MOMENTUM, DECAY = 1e-3, 0.9, 5e-4
 BATCH_EPS, BATCH_MOMENTUM = 1e-5, 0.1    # of batch normalisation
+RANKS = 8                         # each of which adds up its share of all gradients
 KEPT = 2**22 - 3                  # numbers drawn; a larger array repeats them, out of step with any size of the network
 
 
@@ -451,7 +453,8 @@ def losses(M):
 
 
 def parameters(network):
-    """The step of all parameters, and the limit on all filters where none exceeds it, which is nearly always so."""
+    """The step of all parameters, the limit on all filters where none exceeds it, which is nearly always so, and the sum of the gradients
+    of several ranks that one of them forms."""
     shapes = [shape for of_layer in network.parameter_shapes().values() for shape in of_layer.values()]
     filters = [network.parameter_shapes()[layer.name]["w"] for layer in network.convolutions]
 
@@ -466,7 +469,16 @@ def parameters(network):
         clip_filter_rms(arrays, 0.1, zeros((), np.float64, like=arrays[0]))
         return arrays
 
+    def gradients(source, N):
+        return [source.normal(-(-elements(*shapes)//(4*RANKS))*4) for _ in range(RANKS)]
+
+    def total(*parts):
+        tree_sum(parts, range(RANKS), RANKS)
+        return parts[:1]
+
     return [Case("sgd_step", "sgd_step", "all parameters", triples, step, lambda N: 20*elements(*shapes)),
+            Case("tree_sum", "tree_sum", f"a share of {RANKS} ranks", gradients, total,
+                 lambda N: 4*(RANKS + 1)*(-(-elements(*shapes)//(4*RANKS))*4)),
             Case("clip_filter_rms", "clip_filter_rms", "all filters", lambda source, N: [source.normal(*shape, scale=0.01) for shape in filters],
                  limit, lambda N: 4*elements(*filters))]
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [                                        # from the ground up; what stands in one row does not import each other
     ["zfcore.hints", "zfcore.system", "zfcore.terminal"],
     ["zfcore.check"],
-    ["zfcore.files", "zfcore.cpu", "zfcore.memory", "zfcore.pickles"],
+    ["zfcore.files", "zfcore.cpu", "zfcore.memory", "zfcore.pickles", "zfcore.beside"],
     ["zfcore.hdf5", "zfcore.nvrtc"],
     ["zfcore.backend", "zfcore.cubin"],
     ["zfcore.kernel", "zfcore.prefetch", "zfcore.graph"],
@@ -18,7 +18,7 @@ FLOORS = [                                        # from the ground up; what sta
     ["zfcore.layers"],
     ["zfcore.fusion"],
     ["zfcore.network"],
-    ["zfcore.optim", "zfcore.checkpoint", "zfcore.networks"],
+    ["zfcore.optim", "zfcore.checkpoint", "zfcore.networks", "zfcore.reduce"],
     ["zfcore.results"],
     ["zfcore.models", "zfcore.data", "zfcore.device"],
     ["zfcore.interchange"],

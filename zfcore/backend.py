@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zfcore.beside import Thread
 from zfcore.cpu import CORES
 from zfcore.hints import Array
 from zfcore.memory import recycled
@@ -33,13 +34,16 @@ class Device:
                 on the one before; on the CPU the iterator itself
     capture     function of arrays that returns nothing -> one with the same effect, whose launches are recorded once and
                 then repeated at the price of one; on the CPU the function itself. It takes NumPy arrays too, which it
-                sends, and must do the same whatever the arrays hold, and on the same memory but for them"""
+                sends, and must do the same whatever the arrays hold, and on the same memory but for them. A tuple among its
+                arguments is handed on as it is: for another one it is recorded again
+    beside      () -> what does work beside the caller's: `run(work)`, and `join()` to wait for it"""
     name: str
     description: str
     array: Callable[..., Array] = np.asarray
     pinned: Callable[..., NDArray[Any]] = np.empty
     prefetch: Callable[[Iterable[Any]], Iterator[Any]] = iter
     capture: Callable[[Callable[..., None]], Callable[..., None]] = lambda work: work
+    beside: Callable[[], Any] = Thread
 
 
 CPU = Device("cpu", f"NumPy {np.__version__} on {CORES} core{'s'*(CORES > 1)}")

@@ -8,6 +8,7 @@ import numpy as np
 
 from zfcore import nvrtc
 from zfcore.backend import LAUNCHERS, MODULES, Device, address
+from zfcore.beside import Stream
 from zfcore.check import Expected
 from zfcore.cubin import cached_cubin
 from zfcore.graph import capture
@@ -24,7 +25,7 @@ def device():
     MODULES[cupy.ndarray], LAUNCHERS[cupy.ndarray] = cupy, partial(launch, cupy)
     properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())
     return Device("gpu", f"CuPy {cupy.__version__} on {properties['name'].decode()}", cupy.asarray, empty_pinned,
-                  partial(prefetch, cupy), partial(capture, cupy))
+                  partial(prefetch, cupy), partial(capture, cupy), partial(Stream, cupy))
 
 
 class Card(NamedTuple):

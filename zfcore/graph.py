@@ -1,6 +1,7 @@
 """Floor 0: a function's launches recorded as a CUDA graph, and repeated at the price of one."""
 import math
 from functools import partial
+from typing import NamedTuple
 from weakref import finalize
 
 import numpy as np
@@ -76,16 +77,23 @@ def launch_by_launch(device, work):
     return lambda *arrays: work(*_unpacked(*_parcel(device.array, arrays)))
 
 
+class _Shape(NamedTuple):
+    shape: tuple
+    dtype: np.dtype
+    on_device: bool
+
+
 def _parcel(send, arrays):
-    """(shapes, parcel): `arrays` on the device. Those of NumPy travel together as one array of bytes, parcel[0], by `send`, in a
-    copy that nothing waits for: CuPy lays it in pinned memory first."""
+    """(shapes, parcel): `arrays` on the device, and tuples among them as they are. Those of NumPy travel together as one array of
+    bytes, parcel[0], by `send`, in a copy that nothing waits for: CuPy lays it in pinned memory first."""
+    arrays, given = [array for array in arrays if not isinstance(array, tuple)], arrays
     host = [np.ravel(array).view(np.uint8) for array in arrays if not runs_kernels(array)]
     packed = np.zeros(sum(map(_padded, host)), np.uint8)
     place = 0
     for array in host:
         packed[place:place + array.nbytes] = array
         place += _padded(array)
-    shapes = [(array.shape, array.dtype, runs_kernels(array)) for array in arrays]
+    shapes = [array if isinstance(array, tuple) else _Shape(array.shape, array.dtype, runs_kernels(array)) for array in given]
     return shapes, [send(packed), *filter(runs_kernels, arrays)]
 
 
@@ -93,12 +101,14 @@ def _unpacked(shapes, parcel):
     """Yield the arrays of `_parcel` again, all on the device now."""
     packed, *there = parcel
     place = 0
-    for shape, dtype, on_device in shapes:
-        if on_device:
+    for one in shapes:
+        if not isinstance(one, _Shape):
+            yield one
+        elif one.on_device:
             yield there.pop(0)
         else:
-            array = packed[place:place + math.prod(shape)*dtype.itemsize]
-            yield array.view(dtype).reshape(shape)
+            array = packed[place:place + math.prod(one.shape)*one.dtype.itemsize]
+            yield array.view(one.dtype).reshape(one.shape)
             place += _padded(array)
 
 

@@ -466,7 +466,7 @@ class BatchNorm(Pixelwise):
     def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
         if step is not None and step.piece is not None and x.shape[-1] < step.piece[1]:
             raise check.Expected(self.name, f"the whole batch of {step.piece[1]} pictures, whose mean and variance it takes",
-                                 f"a piece of {x.shape[-1]}", "leave out --micro-batch")
+                                 f"a piece of {x.shape[-1]}", "leave out --micro-batch, and train on one device: several take pieces")
         p, kept, momentum = self.parameters, self.buffers, None if step is None else self.momentum
         return batch_norm(x, p["gamma"], p["beta"], kept["mean"], kept["var"], self.eps, momentum)
 

@@ -62,12 +62,14 @@ class Network:
         return walk(layers, x, None if step is None else Step(step, piece))
 
     def backward(self, dy: Array, caches: Sequence[Any], rules: Rules | None = None,
-                 to_pixels: bool = True) -> tuple[Array, dict[str, dict[str, Array]]]:
+                 to_pixels: bool = True, take: Callable[[str, dict[str, Array]], object] | None = None
+                 ) -> tuple[Array, dict[str, dict[str, Array]]]:
         """dy, shaped like the output of the last traced layer -> (dx, grads).
 
         rules       {kind of layer: function(layer, dy, cache) -> dx} for kinds that hand down something else than their
                     gradient; then, with {} too, grads are not computed. None: the gradient of everything
-        to_pixels   False in training: the first layer's data gradient, which nobody reads, is not computed (dx None)"""
+        to_pixels   False in training: the first layer's data gradient, which nobody reads, is not computed (dx None)
+        take        is handed (layer name, its gradients) as soon as a layer with some has them; grads is then empty"""
         grads, k = {}, len(caches) - 1
         while k >= 0:
             layer, below = self.layers[k], self.layers[k - 1] if k else None
@@ -81,6 +83,8 @@ class Network:
                 dy, grads[layer.name] = None, layer.parameter_gradients(dy, caches[k])
             else:
                 dy, grads[layer.name] = layer.backward(dy, caches[k])
+            if take is not None and (of_layer := grads.pop(layer.name, None)):
+                take(layer.name, of_layer)
             k -= 1
         return dy, {name: of_layer for name, of_layer in grads.items() if of_layer}
 

@@ -98,7 +98,7 @@ def launch(kernel, grid, values):
 backend.LAUNCHERS[ExecutorArray] = launch
 def capture(work):
     """`work` for arrays of which some are on the host still."""
-    return lambda *arrays: work(*(value if isinstance(value, ExecutorArray) else array(value) for value in arrays))
+    return lambda *arrays: work(*(value if isinstance(value, (ExecutorArray, tuple)) else array(value) for value in arrays))
 
 
 DEVICES["executor"] = lambda: backend.Device("executor", "CUDA kernels on NumPy arrays, through g++", array, capture=capture)

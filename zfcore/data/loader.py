@@ -8,7 +8,7 @@ import json
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -29,6 +29,7 @@ from zfcore.data.transforms import CorruptImage, TooSmall, check_crop, check_lar
 from zfcore.files import listed, parsed, said, text, whole
 from zfcore.hdf5 import open_h5
 from zfcore.hints import Array
+from zfcore.ranks import ALONE, Ranks
 from zfcore.terminal import Bar, plural, printable, warn
 
 PIECE = 8                 # pictures a thread prepares in one go
@@ -128,39 +129,74 @@ class Pictures:
 
         `start` leaves out that many batches of the epoch without decoding them: where a resumed run goes on. An exception
         in a thread reaches the caller here; leaving the loop early, in whatever way, ends the threads."""
+        return self.those(self.drawn(batch_size, seed, epoch, shuffle, start), device)
+
+    def drawn(self, batch_size: int, seed: int, epoch: int, shuffle: bool = True, start: int = 0) -> list[NDArray[np.int64]]:
+        """The indices that the batches of `batches` are made of, those of damaged pictures among them."""
         check.positive("--batch-size", batch_size)
         if start < 0:
             raise Expected("start", "0 or more batches", start)
         order = shuffled(len(self), seed, epoch) if shuffle else np.arange(len(self))
-        return device.prefetch(self._ahead([order[k:k + batch_size] for k in range(start*batch_size, len(self), batch_size)],
-                                           max(2, 2*PIECE*self.workers//batch_size), device.pinned))
+        return [order[k:k + batch_size] for k in range(start*batch_size, len(self), batch_size)]
 
-    def prepare(self, progress: bool = True, what: str = "mean image") -> NDArray[np.float32]:
+    def those(self, drawn: Sequence[NDArray[np.int64]], device: Device = CPU,
+              leave_out: Callable[[dict[int, str]], object] | None = None
+              ) -> Iterator[tuple[Array, NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield batches like those of `batches`, of these indices. `leave_out` is handed {index: reason} of damaged pictures that
+        are found, instead of the method of this name: several ranks leave out together what one of them finds."""
+        ahead = max(2, 2*PIECE*self.workers//max(len(drawn[0]), 1)) if drawn else 2
+        return device.prefetch(self._ahead(drawn, ahead, device.pinned, leave_out or self.leave_out))
+
+    def prepare(self, progress: bool = True, what: str = "mean image", ranks: Ranks = ALONE) -> NDArray[np.float32]:
         """The per-pixel mean image, (3,size,size), pixels 0..255, over all pictures that are not damaged.
 
         The data set's own `mean_image` where it has one of this size. Else one pass over the set, with a bar called `what`; it
-        finds the damaged pictures too. Kept in `cache_folder()` under a fingerprint of the set, so that the next run starts at once."""
+        finds the damaged pictures too. Kept in `cache_folder()` under a fingerprint of the set, so that the next run starts at once.
+        Of several `ranks` each looks at a part of the pictures, and the first one alone at what is kept."""
         own = getattr(self.dataset, "mean_image", None)
         if own is not None and own.shape == (3, self.size, self.size):
             return own
         kept = _KeptMean(self)
-        if (found := kept.read()) is not None:
-            mean, damaged = found
-            self._leave_out(damaged)
-            return mean
-        total, count = np.zeros((self.size, self.size, 3), np.int64), 0     # whole numbers: exact in any order
-        with Bar(len(self), "picture", what, hidden=not progress) as bar:
-            for pictures, _, indices in self.batches(64, seed=0, epoch=0, shuffle=False):
+        found = kept.read() if ranks.is_first else None
+        if of_first := ranks.gather(found[0].tobytes() if found else b"")[0]:
+            self.leave_out_together(found[1] if found else {}, ranks)
+            return np.frombuffer(of_first, np.float32).reshape(3, self.size, self.size).copy()
+        total, count, damaged = np.zeros((self.size, self.size, 3), np.int64), 0, {}      # whole numbers: exact in any order
+        drawn = self.drawn(64, seed=0, epoch=0, shuffle=False)[ranks.rank::ranks.size]
+        with Bar(sum(map(len, drawn)), "picture", what, hidden=not (progress and ranks.is_first)) as bar:
+            for pictures, _, indices in self.those(drawn, leave_out=self.leave_out if ranks.size == 1 else damaged.update):
                 total += pictures.sum(axis=0, dtype=np.uint32)
                 count += len(indices)
-                bar.update(count + len(self.damaged) - bar.n)
-        mean = np.ascontiguousarray((total/count).transpose(2, 0, 1), np.float32)   # float64 (H,W,3) -> float32 (3,H,W)
-        if self.all_were_readable:                # else a disk or network may be back at the next run
+                bar.update(count + len(damaged or self.damaged) - bar.n)
+        self.leave_out_together(damaged, ranks)
+        row = np.array([count, self.all_were_readable, *total.flat], np.int64)
+        row = np.sum([np.frombuffer(row, np.int64) for row in ranks.gather(row.tobytes())], axis=0)
+        mean = (row[2:]/row[0]).reshape(total.shape)        # float64 (H,W,3)
+        mean = np.ascontiguousarray(mean.transpose(2, 0, 1), np.float32)
+        if ranks.is_first and row[1] == ranks.size:         # else a disk or network may be back at the next run
             kept.write(mean, self.damaged)
         return mean
 
+    def leave_out(self, damaged: dict[int, str], aloud: bool = True) -> None:
+        """Enter {index: reason} of damaged pictures, and name those that are new on standard error if `aloud`. Raises Lost where
+        they are too many."""
+        for i in sorted(damaged.keys() - self.damaged.keys()):
+            self.damaged[i] = damaged[i]
+            if aloud:
+                warn(printable(f"damaged picture left out: {self.dataset.names[i]}: {damaged[i]}"), self.dataset.names[i])
+        if len(self.damaged) > (most_damaged(len(self)) if self.may_be_damaged is None else self.may_be_damaged):
+            i, reason = next(iter(self.damaged.items()))
+            raise Lost("data", damaged_in_words(len(self)), f"{len(self.damaged)} of {len(self)}, the first being "
+                       f"{self.dataset.names[i]} ({reason})", "mend or remove them")
+
+    def leave_out_together(self, damaged: dict[int, str], ranks: Ranks) -> None:
+        """Leave out what any of the `ranks` has found; `damaged` is what this one has. The first names them."""
+        rows = ranks.gather(json.dumps([*damaged.items()]).encode())
+        self.leave_out(dict(item for name, row in zip(ranks.names, rows) for item in parsed(name, row, listed(_index_and_reason))),
+                       ranks.is_first)
+
     # ------------------------------------------------------------------------------------------------- threads
-    def _ahead(self, batches, ahead, empty):
+    def _ahead(self, batches, ahead, empty, leave_out):
         """Yield the prepared `batches` (arrays of indices) in order, while threads work on the `ahead` that follow, in memory
         that `empty(shape, dtype)` gives."""
         waiting = deque()
@@ -170,9 +206,9 @@ class Pictures:
                 pieces = [slice(k, k + PIECE) for k in range(0, len(indices), PIECE)]
                 waiting.append((pictures, indices, spread(partial(self._fill, pictures, indices, stop), pieces)))
                 if len(waiting) > ahead:
-                    yield self._finished(*waiting.popleft())
+                    yield self._finished(leave_out, *waiting.popleft())
             while waiting:
-                yield self._finished(*waiting.popleft())
+                yield self._finished(leave_out, *waiting.popleft())
 
     def _fill(self, pictures, indices, stop, piece):
         """Prepare the pictures of one piece of a batch; returns {index: reason} of the damaged ones. (The exception itself
@@ -199,26 +235,17 @@ class Pictures:
                 raise
         return self.picture(i)
 
-    def _finished(self, pictures, indices, found):
+    def _finished(self, leave_out, pictures, indices, found):
         """Wait for a batch's pieces -> the batch without its damaged pictures."""
         try:
             damaged = dict(chain.from_iterable(piece.items() for piece in found))
         except TooSmall as first:
             self._refuse_small(first)
         if damaged:
-            self._leave_out(damaged)
+            leave_out(damaged)
             sound = ~np.isin(indices, list(damaged))
             pictures, indices = pictures[sound], indices[sound]
         return pictures, self.dataset.labels[indices], indices
-
-    def _leave_out(self, damaged):
-        for i in sorted(damaged.keys() - self.damaged.keys()):
-            self.damaged[i] = damaged[i]
-            warn(printable(f"damaged picture left out: {self.dataset.names[i]}: {damaged[i]}"), self.dataset.names[i])
-        if len(self.damaged) > (most_damaged(len(self)) if self.may_be_damaged is None else self.may_be_damaged):
-            i, reason = next(iter(self.damaged.items()))
-            raise Lost("data", damaged_in_words(len(self)), f"{len(self.damaged)} of {len(self)}, the first being "
-                       f"{self.dataset.names[i]} ({reason})", "mend or remove them")
 
     def _refuse_small(self, first):
         """Raise Expected, which counts all pictures that are too small, for the set in which `first`, a TooSmall, was found."""

@@ -10,7 +10,9 @@ softmaxes of its crops, and those of an ensemble the mean of its members' probab
 """
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -21,6 +23,7 @@ from zfcore import check, trained
 from zfcore.data import data_in_words, same_place
 from zfcore.data.loader import Pictures
 from zfcore.hints import Bar
+from zfcore.ranks import ALONE, Ranks
 from zfcore.terminal import plural
 from zfcore.trained import Trained
 
@@ -40,6 +43,9 @@ class Answers(NamedTuple):
     p_true: NDArray[np.float32]   # probability of the true class
     p_predicted: NDArray[np.float32]
     indices: NDArray[np.int64]    # numbers of the pictures in their set
+
+
+ANSWER = np.dtype([(name, np.float32 if name.startswith("p_") else np.int64) for name in Answers._fields])     # to one picture
 
 
 @dataclass(frozen=True)
@@ -87,14 +93,19 @@ def batches_of_probabilities(models, pictures, batch_size, crops, bar):
     for batch, labels, indices in pictures.batches(batch_size, 0, 0, shuffle=False, device=models[0].device):
         if not len(labels):                                # all damaged
             continue
-        each = np.stack([model.probabilities(batch, crops) for model in models])
-        check.finite("the network's probabilities", each)  # a NaN would win every comparison by losing it
-        yield each, labels, indices
+        yield probabilities(models, batch, crops), labels, indices
         count += len(labels)
         if bar is not None:
             bar.update(len(labels))
     if not count:
         raise check.Expected("evaluation", "at least one picture", "none")
+
+
+def probabilities(models, batch, crops):
+    """P of each model (models,classes,n) float32 for a batch of pictures."""
+    each = np.stack([model.probabilities(batch, crops) for model in models])
+    check.finite("the network's probabilities", each)      # a NaN would win every comparison by losing it
+    return each
 
 
 def predict(models: Sequence[Trained], pictures: Pictures, batch_size: int = 128, crops: Literal["centre", "ten"] = "centre",
@@ -135,11 +146,40 @@ def score(found, crops, networks, classes=1000, of="pictures", left_out=0):
                  crops, networks, classes, of, left_out)
 
 
+def answers_together(models, pictures, batch_size, crops, bar, ranks):
+    """`answers` of the ensemble, on each of the `ranks`, of which each takes every batch that is its turn."""
+    found, drawn, damaged = [], pictures.drawn(batch_size, 0, 0, shuffle=False), {}
+    with closing(pictures.those(drawn[ranks.rank::ranks.size], models[0].device, damaged.update)) as mine:
+        for _ in range(0, len(drawn), ranks.size):
+            rows = ranks.gather(b"".join(row_of_answers(models, *batch, crops) for batch in islice(mine, 1)))
+            found += [np.frombuffer(row, ANSWER) for row in rows]
+            if bar is not None:
+                bar.update(sum(map(len, found[-ranks.size:])))
+    pictures.leave_out_together(damaged, ranks)
+    whole = np.concatenate(found)
+    if not len(whole):
+        raise check.Expected("evaluation", "at least one picture", "none")
+    return Answers(*(whole[name] for name in Answers._fields))
+
+
+def row_of_answers(models, batch, labels, indices, crops):
+    """The Answers of the ensemble to one batch as bytes, an ANSWER a picture."""
+    if not len(labels):                                    # all damaged
+        return b""
+    row = np.empty(len(labels), ANSWER)
+    for name, column in judge(probabilities(models, batch, crops).mean(axis=0), labels, indices)._asdict().items():
+        row[name] = column
+    return row.tobytes()
+
+
 def evaluate(models: Sequence[Trained], pictures: Pictures, batch_size: int = 128, crops: Literal["centre", "ten"] = "centre",
-             bar: Bar | None = None, of: str = "pictures") -> Score:
+             bar: Bar | None = None, of: str = "pictures", ranks: Ranks = ALONE) -> Score:
     """The Score of the ensemble of `models` on a `Pictures` set; the arguments are those of `predict`, and `of` the words
-    for the set in its text."""
-    found, _ = answers(models, pictures, batch_size, crops, bar)
+    for the set in its text. Several `ranks` share the pictures, and each has the Score that one alone would have."""
+    if ranks.size == 1:
+        found, _ = answers(models, pictures, batch_size, crops, bar)
+    else:
+        found = answers_together(models, pictures, batch_size, crops, bar, ranks)
     return score(found, crops, len(models), len(pictures.dataset.classes), of, len(pictures.damaged))
 
 

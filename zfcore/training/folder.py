@@ -116,10 +116,10 @@ def write_pictures(folder, train, val):
     """pictures.csv: part, class, name and, where it is known, bytes of every picture of these two data sets. Drawn ones, which
     their name says all about, have none."""
     if not isinstance(train, Synthetic):
-        write_csv(folder/PICTURES, (row for part, of in zip(PARTS, (train, val)) for row in _rows(part, of)), "part", "class", "picture", "bytes")
+        write_csv(folder/PICTURES, (row for part, of in zip(PARTS, (train, val)) for row in rows_of(part, of)), "part", "class", "picture", "bytes")
 
 
-def _rows(part, dataset):
+def rows_of(part, dataset):
     """Yield (part, class, name, bytes or "") of each picture."""
     length = getattr(dataset, "length", lambda i: None)
     for i, (name, label) in enumerate(zip(dataset.names, dataset.labels.tolist())):
@@ -127,14 +127,14 @@ def _rows(part, dataset):
         yield part, dataset.classes[label], name, "" if size is None else str(size)
 
 
-def check_pictures(folder, train, val, data):
+def check_pictures(folder, train, val, data, aloud=True):
     """True where there is a list of the run's pictures. Raises Expected unless the two data sets of `data` have those, each in its class,
-    wherever they lie now. Those whose files have other sizes are named on standard error; what is in the files is not compared."""
+    wherever they lie now. Those whose files have other sizes are named on standard error, if `aloud`; what is in the files is not compared."""
     if isinstance(train, Synthetic) or not (path := inside(folder, PICTURES)).is_file():
         return False
     there, gone, changed = defaultdict(list), [], []
     for part, dataset in zip(PARTS, (train, val)):
-        for at, row in zip(places(part, dataset), _rows(part, dataset)):
+        for at, row in zip(places(part, dataset), rows_of(part, dataset)):
             there[at].append(row)
     listed = [*listed_pictures(path)]
     for at, row in zip(listed_places(listed, set(there)), listed):
@@ -146,7 +146,7 @@ def check_pictures(folder, train, val, data):
         raise check.Expected(f"--resume {folder}", f"the {plural(len(listed), 'picture')} that the run began with", faults,
                              f"put them back as they were, or begin another run with these and its weights: "
                              f"{command('python', '-m', 'train', '--data', data, '--init-from', folder)}")
-    if changed:
+    if changed and aloud:
         warn(printable(f"{folder}: of {plural(len(listed), 'picture')} {len(changed)} changed since the run began, which goes on with what "
                        f"there is now: {some(changed)}"))
     return True

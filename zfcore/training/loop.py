@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from zfcore import check, plots
 from zfcore.analysis.sanity_checks import last_convolution, legibility, shares_of_start
-from zfcore.backend import CPU, Device, runs_kernels, to_host
+from zfcore.backend import CPU, Device, runs_kernels, to_host, zeros
 from zfcore.checkpoint import Checkpoint, Unwritable, atomic, check_resumable, load, save, write_csv
 from zfcore.data import check_there, lasting, open_data, same_place
 from zfcore.data.folders import some
@@ -32,8 +33,11 @@ from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import class_labels, softmax_loss_backward, softmax_loss_onto
 from zfcore.optim import SGD, Plateau
+from zfcore.ranks import ALONE, Ranks
+from zfcore.reduce import Cut, GradientSum, leaves, micro_batch, share
 from zfcore.terminal import Bar, command, plural, printable, warn
 from zfcore.trained import Trained
+from zfcore.training.accord import any_asked, check_same, check_weights, facts
 from zfcore.training.config import TrainConfig, resumed
 from zfcore.training.evaluation import Score, evaluate
 from zfcore.training.folder import Lock, check_pictures, move, new_folder, stored_config, write_config, write_pictures
@@ -68,14 +72,16 @@ class Training:
     folder               Path                         where its files go
     train, val, classes  Pictures, Pictures, list     what it learns, what it is judged on, the names of the classes
     network, mean        Network, (3,size,size)       what is trained, and the mean image that it subtracts
+    ranks                Ranks                        who takes the steps together: the first writes and speaks, the others do neither
     epoch, step          int                          whole epochs and steps done
     history              {column: list}               a row an epoch, as log.csv has them
     trained              Trained                      the network as it is, with what it takes to use it"""
 
     def __init__(self, folder: FilePath, config: TrainConfig, train: Pictures, val: Pictures, network: Network,
-                 mean: NDArray[np.float32], origin: Origin | None = None, checkpoint: Checkpoint | None = None) -> None:
+                 mean: NDArray[np.float32], origin: Origin | None = None, checkpoint: Checkpoint | None = None,
+                 ranks: Ranks = ALONE) -> None:
         """The arguments behind `folder` are those of Materials; `folder` is where `run` writes, and must be there by then."""
-        self.folder, self.config, self.origin = Path(folder), config, origin
+        self.folder, self.config, self.origin, self.ranks = Path(folder), config, origin, ranks
         self.train, self.val, self.network = train, val, network
         self.device, self.classes = select(config.device), train.dataset.classes
         self.mean, self.device_mean = mean, self.device.array(mean)
@@ -87,42 +93,46 @@ class Training:
         self.sums = Sums()                     # of the epoch under way, as of the last look
         self.looked = 0, 0                     # steps of the run and pictures of the epoch at the last look
         self.totals = self.device.array(np.zeros(3))       # loss, wrong answers, clamped filters: what `sums` will be
-        self.interrupt, self.guard = Interrupt(), StallGuard(len(self.classes))
+        self.interrupt, self.guard = Interrupt(aloud=ranks.is_first), StallGuard(len(self.classes))
         self.moved_from = config.data          # where the pictures lay when the checkpoint was written
         self.drawn = -math.inf                 # when the curves and filters were drawn last
         self.say: Callable[[str], object] = lambda line: None          # whom the lines of the log are told
+        self.shapes, self.beside = network.parameter_shapes(), self.device.beside()
         self.captured = self.device.capture(self.learn)
         if checkpoint is not None:
             self.go_on_from(checkpoint)
 
     # -------------------------------------------------------------------------------------------------------- doors
     @classmethod
-    def begin(cls, config: TrainConfig, folder: FilePath | None = None, data: Parts | None = None) -> "Training":
+    def begin(cls, config: TrainConfig, folder: FilePath | None = None, data: Parts | None = None, ranks: Ranks = ALONE) -> "Training":
         """A new run of the TrainConfig `config` in `folder`, which is made, or must be empty; None: runs/<date>-<time>-<model>.
 
         `data` (train, val) are data sets, or Pictures, to use instead of what `config.data` names. Every picture is
-        looked at once, those to train on for the mean image, before the folder is made: from then on a run fails only for new reasons. Raises
-        Expected for a folder, pictures or weights that cannot be used."""
-        materials = cls.materials(config, data)
-        folder = new_folder(materials.config, folder, materials.origin, counts(materials.train))
-        return cls(folder, *materials)
+        looked at once, those to train on for the mean image, before the folder is made: from then on a run fails only for new reasons.
+        Each of several `ranks` calls this with the same options, and sees the same pictures. Raises Expected for a folder, pictures or
+        weights that cannot be used, and for ranks that differ or are more than the pieces of a batch."""
+        materials = cls.materials(config, data, ranks=ranks)
+        made = new_folder(materials.config, folder, materials.origin, counts(materials.train)) if ranks.is_first else ""
+        return cls(os.fsdecode(ranks.gather(os.fsencode(made))[0]), *materials, ranks=ranks)
 
     @classmethod
-    def resume(cls, folder: FilePath, data: Parts | FilePath | None = None, **changes: Any) -> "Training":
+    def resume(cls, folder: FilePath, data: Parts | FilePath | None = None, ranks: Ranks = ALONE, **changes: Any) -> "Training":
         """The run in `folder` as it was when its latest checkpoint was written, or from its beginning where it was stopped
         before the first; it ends with the bits of one that was never stopped. `data` as for `begin`, or where the pictures lie
-        now; `changes` are options that may have other values from here on (config.MAY_CHANGE). Raises Expected for a folder without
-        a run, for other changes, and where the code is another than the checkpoint's or pictures or classes are missing or new."""
+        now; `changes` are options that may have other values from here on (config.MAY_CHANGE). `ranks` as for `begin`, as many as
+        there are now: the bits are the same. Raises Expected for a folder without a run, for other changes, and where the code is
+        another than the checkpoint's or pictures or classes are missing or new."""
         if isinstance(data, (str, os.PathLike)):
             changes, data = {**changes, "data": os.fspath(data)}, None
         config, latest = resumed(stored_config(folder), changes), Path(folder)/"latest.h5"
         if data is None:
             check_there(config.data)
-        return cls(folder, *cls.materials(config, data, load(inside(folder, "latest.h5")) if latest.is_file() else None, Path(folder)))
+        checkpoint = load(inside(folder, "latest.h5")) if latest.is_file() else None
+        return cls(folder, *cls.materials(config, data, checkpoint, Path(folder), ranks), ranks=ranks)
 
     @classmethod
     def materials(cls, config: TrainConfig, data: Parts | None = None, checkpoint: Checkpoint | None = None,
-                  folder: Path | None = None) -> Materials:
+                  folder: Path | None = None, ranks: Ranks = ALONE) -> Materials:
         """The Materials of a run, which is to go on from `checkpoint`, that of the run in `folder`, if there is one. Nothing is written."""
         device = select(config.device)
         parts = data or open_data(config.data, config.picture_size, config.limit_per_class, config.val_fraction)
@@ -135,7 +145,8 @@ class Training:
         if (train.size, train.crop) != how[:2] or (val.size, val.crop) != how[:2]:
             raise check.Expected("pictures", f"squares of {how[0]} pixels for crops of {how[1]}, as the options say",
                                  f"{train.size} for {train.crop} and {val.size} for {val.crop}")
-        config = replace(config.decided(len(train)), data=lasting(config.data))
+        config = replace(config.decided(len(train)), data=lasting(config.data),
+                         micro_batch=micro_batch(config.batch_size, config.micro_batch, ranks.size))
         network, origin = cls.drawn_network(config, classes, checkpoint.layers if checkpoint else None), None
         if checkpoint is not None:
             if checkpoint.classes != classes:
@@ -143,14 +154,16 @@ class Training:
                                      "bring these back, or begin a new run with --init-from")
             if checkpoint.layers != network.table():
                 raise check.Expected("--resume", "the network of the checkpoint", "another network", "the code changed since; start a new run")
-            is_known = folder is not None and check_pictures(folder, train.dataset, val.dataset, config.data)
+            is_known = folder is not None and check_pictures(folder, train.dataset, val.dataset, config.data, ranks.is_first)
             check_resumable("--resume", checkpoint, network, config.picture_size)
             network.load(checkpoint.parameters, device, checkpoint.buffers)
         elif config.init_from:
             origin = start_from(config.init_from, network, classes, device)
-        mean = train.prepare()
-        val.prepare(what="validation pictures")                                           # so that what is wrong is found before an epoch
-        for line in lacking(train, val):
+        if ranks.size > 1:
+            check_same(ranks, facts(config, device, train.dataset, val.dataset, network, *((checkpoint.epoch, checkpoint.step) if checkpoint else (0, 0))))
+        mean = train.prepare(ranks=ranks)
+        val.prepare(what="validation pictures", ranks=ranks)                              # so that what is wrong is found before an epoch
+        for line in lacking(train, val) if ranks.is_first else ():
             warn(printable(line))
         if checkpoint is not None and checkpoint.mean_image is not None:
             if not is_known and not same_place(config.data, checkpoint.state.get("data", config.data)):
@@ -202,16 +215,17 @@ class Training:
         at once, the last checkpoint being whole. After either `Training.resume(folder)` goes on. Meanwhile these signals
         are this method's, if it was called in the main thread. What `say` raises ends the run, with what it was to tell saved. Raises Expected where another run is at work in the folder,
         where the loss is not finite, and where the disk refuses or pictures are lost, the last checkpoint being whole."""
-        self.say, self.guard = say or self.say, StallGuard(len(self.classes))
-        with Lock(self.folder), self.interrupt:
+        self.say, self.guard = say if say and self.ranks.is_first else self.say, StallGuard(len(self.classes))
+        with Lock(self.folder) if self.ranks.is_first else nullcontext(), self.interrupt:
             try:
-                if self.moved_from != self.config.data:
-                    move(self.folder, self.config.data)
-                write_config(self.folder, self.config, self.origin, counts(self.train))
-                write_pictures(self.folder, self.train.dataset, self.val.dataset)
-                inside(self.folder, "figures").mkdir(exist_ok=True)
+                if self.ranks.is_first:
+                    self.write_beginning()
                 self.save("latest.h5")         # so that whatever happens next, there is something to resume
                 self.write_log()
+                if self.ranks.size > 1:
+                    pieces = plural(len(leaves(self.config.batch_size, self.config.micro_batch)), "piece")
+                    self.say(f"{self.ranks.size} ranks share each batch: {self.config.batch_size} pictures in {pieces} of {self.config.micro_batch}, "
+                             "which decide about the bits, not the number of ranks")
                 while self.epoch < self.config.epochs:
                     self.one_epoch()
                 self.draw()
@@ -221,30 +235,40 @@ class Training:
                 raise check.Expected(refused.what, refused.expected, refused.got,
                                      f"{refused.advice}, then go on with {command('python', '-m', 'train', '--resume', self.folder)}") from None
 
+    def write_beginning(self) -> None:
+        """What stands in the folder before the first checkpoint."""
+        if self.moved_from != self.config.data:
+            move(self.folder, self.config.data)
+        write_config(self.folder, self.config, self.origin, counts(self.train))
+        write_pictures(self.folder, self.train.dataset, self.val.dataset)
+        inside(self.folder, "figures").mkdir(exist_ok=True)
+
     def one_epoch(self) -> None:
         """The rest of the epoch under way, the validation error, a row of the log, a checkpoint."""
         c = self.config
         started = saved = looked = time.monotonic()
         earlier = self.sums.seconds            # of this epoch, before an interruption
         self.begin_sums()
-        with Bar(self.train.sound, "picture", f"epoch {self.epoch + 1}/{c.epochs}", done=self.sums.count, stays=False) as bar:
-            for pictures, labels, indices in self.arriving():
-                if not len(labels):            # all damaged: nothing to learn, but the next one has a number higher
+        with Bar(self.train.sound, "picture", f"epoch {self.epoch + 1}/{c.epochs}", done=self.sums.count, stays=False,
+                 hidden=not self.ranks.is_first) as bar:
+            for pictures, labels, indices, cut in self.arriving():
+                if not any(cut):               # all damaged: nothing to learn, but the next one has a number higher
                     self.sums.batches += 1
                     continue
-                self.one_step(pictures, labels, indices)
-                bar.update(len(labels))
+                self.one_step(pictures, labels, indices, cut)
+                bar.update(pictures_of(cut))
                 now = time.monotonic()
-                if self.interrupt.asked or now - looked > LOOK_EVERY:
+                asked, look, keep = self.agreed(now - looked > LOOK_EVERY, now - saved > SAVE_EVERY)
+                if asked or look:
                     self.look()
                     looked, self.sums.seconds = now, earlier + time.monotonic() - started
                     bar.set_postfix(loss=f"{self.sums.loss/self.sums.count:.3f}",
                                     error=f"{100*self.sums.wrong/self.sums.count:.1f}%", refresh=False)
-                    if self.interrupt.asked or now - saved > SAVE_EVERY:
+                    if asked or keep:
                         self.save("latest.h5")
                         saved = now
-                    if self.interrupt.asked:
-                        raise Stop(self.interrupt.asked)
+                    if asked:
+                        raise Stop(asked)
             self.look()
             self.sums.seconds = earlier + time.monotonic() - started
         try:
@@ -254,15 +278,40 @@ class Training:
             raise
         self.close_epoch(score)
 
-    def arriving(self) -> Iterator[tuple[Array, Array, Array]]:
-        """The batches that are left of the epoch. Whatever keeps one from arriving - too many pictures lost, a thread that
-        died - the steps so far are saved."""
-        c = self.config
+    def agreed(self, look: bool, keep: bool) -> tuple[int, int, int]:
+        """(signal to stop by or 0, whether to look now, whether to save now), on all ranks the same: who is asked to stop stops all,
+        and the first one's clock counts."""
+        rows = self.ranks.gather(bytes([self.interrupt.asked, look, keep]))
+        return max(row[0] for row in rows), rows[0][1], rows[0][2]
+
+    def arriving(self) -> Iterator[tuple[Array, Array, Array, Cut]]:
+        """The batches that are left of the epoch, of each this rank's leaves, and the Cut of the whole. Whatever keeps one from
+        arriving - too many pictures lost, a thread that died - the steps so far are saved."""
+        c, damaged = self.config, {}
+        drawn = self.train.drawn(c.batch_size, c.seed, self.epoch, start=self.sums.batches)
+        mine = [[batch[leaf] for leaf in self.own(leaves(len(batch), c.micro_batch))] for batch in drawn]
         try:
-            yield from self.train.batches(c.batch_size, c.seed, self.epoch, start=self.sums.batches, device=self.device)
+            together = [np.concatenate([batch[:0], *own]) for batch, own in zip(drawn, mine)]
+            with closing(self.train.those(together, self.device, damaged.update)) as batches:
+                for own, (pictures, labels, indices) in zip(mine, batches):
+                    yield pictures, labels, indices, self.cut(own, indices, damaged)
         except Exception:
             self.rescue()
             raise
+
+    def own(self, of_all: Sequence[Any]) -> Sequence[Any]:
+        """This rank's share of the leaves."""
+        return of_all[share(len(of_all), self.ranks.size, self.ranks.rank)]
+
+    def cut(self, own: Sequence[NDArray[np.int64]], indices: NDArray[np.int64], damaged: dict[int, str]) -> Cut:
+        """The Cut of a batch of whose `own` leaves the pictures `indices` are sound; others may be in `damaged`, which all ranks
+        leave out and which is empty then."""
+        sizes = [len(leaf) if len(indices) == sum(map(len, own)) else int(np.isin(leaf, indices).sum()) for leaf in own]
+        rows = [np.frombuffer(row, np.int64).tolist() for row in self.ranks.gather(np.array([len(damaged), *sizes], np.int64).tobytes())]
+        if any(found for found, *_ in rows):
+            self.train.leave_out_together(damaged, self.ranks)
+            damaged.clear()
+        return tuple(tuple(size for size in sizes if size) for _, *sizes in rows)
 
     def rescue(self) -> None:
         """Save the steps so far. Weights or running statistics that have left the numbers are not saved: no run could go on
@@ -273,51 +322,61 @@ class Training:
 
     def validate(self) -> Score:
         """The Score of the network as it is on the validation pictures, from their centre crop. Raises Stop as `run` does."""
-        with Watched(self.interrupt, self.val.sound, "picture", "validation", stays=False) as bar:
-            return evaluate([self.trained], self.val,
-                            self.config.micro_batch or self.config.batch_size, bar=bar, of="validation pictures")
+        asked = lambda: any_asked(self.ranks, self.interrupt.asked)
+        with Watched(asked, self.val.sound, "picture", "validation", stays=False, hidden=not self.ranks.is_first) as bar:
+            return evaluate([self.trained], self.val, self.config.micro_batch or self.config.batch_size, bar=bar, of="validation pictures",
+                            ranks=self.ranks)
 
-    def one_step(self, pictures: Array, labels: Array, indices: Array) -> None:
-        """Forward, backward, update on one batch of uint8 pictures (N,H,W,3) on the device. What comes of it stays there
-        until `look`."""
+    def one_step(self, pictures: Array, labels: Array, indices: Array, cut: Cut | None = None) -> None:
+        """Forward, backward, update on one batch of uint8 pictures (N,H,W,3) on the device, of `cut` this rank's part; None: on a whole
+        one. What comes of it stays there until `look`."""
         c = self.config
+        if cut is None:
+            cut = tuple(leaf.stop - leaf.start for leaf in leaves(len(labels), c.micro_batch)),
         tops, lefts, flips = DRAW[c.crops](indices, c.seed, self.epoch, pictures.shape[1], c.image_size)
-        labels = class_labels("training labels", labels, len(self.classes), len(indices))
-        self.captured(pictures, tops.astype(np.int32), lefts.astype(np.int32), flips, labels.astype(np.int32),
+        if len(labels):
+            labels = class_labels("training labels", labels, len(self.classes), len(indices))
+        self.captured(cut, pictures, tops.astype(np.int32), lefts.astype(np.int32), flips, labels.astype(np.int32),
                       np.array(self.step, np.uint64), np.array(self.plateau.lr, np.float32))
-        self.sums.count, self.sums.batches, self.step = self.sums.count + len(labels), self.sums.batches + 1, self.step + 1
+        self.sums.count, self.sums.batches, self.step = self.sums.count + pictures_of(cut), self.sums.batches + 1, self.step + 1
 
-    def learn(self, pictures: Array, tops: Array, lefts: Array, flips: Array, labels: Array, step: Array, lr: Array) -> None:
-        """One training step on the device, without host synchronisation. The arrays are as one_step makes them; step and lr
+    def learn(self, cut: Cut, pictures: Array, tops: Array, lefts: Array, flips: Array, labels: Array, step: Array, lr: Array) -> None:
+        """One training step on the device, without host synchronisation. The arguments are as one_step makes them; step and lr
         are arrays too, so that nothing that changes from step to step is part of the code.
 
-        The batch is walked in pieces of --micro-batch pictures, whose gradients add up: to those of the whole batch, but
-        for the rounding of float32 sums. From a loss on that is not finite, no parameter moves: `totals` never gets finite
+        The batch is walked in leaves of --micro-batch pictures, whose gradients add up (zfcore/reduce.py): to those of the whole
+        batch, but for the rounding of float32 sums. From a loss on that is not finite, no parameter moves: `totals` never gets finite
         again. Running statistics do move, before there is a loss; such a run ends at the next look, without saving."""
-        N, grads = len(labels), None
-        for first in range(0, N, self.config.micro_batch or N):
-            piece = slice(first, first + (self.config.micro_batch or N))
+        before, N, counts = pictures_of(cut[:self.ranks.rank]), pictures_of(cut), [len(sizes) for sizes in cut]
+        rows = zeros((sum(counts), 2), np.float64, like=self.totals)
+        sums, first = GradientSum(self.ranks, self.beside, self.shapes, counts, rows, like=self.device_mean), 0
+        for k, size in enumerate(cut[self.ranks.rank]):
+            piece = slice(first, first + size)
             crops = tops[piece], lefts[piece], flips[piece]
-            more = self.gradients(pictures[piece], crops, labels[piece], step, first, N)
-            if more is None:
-                return
-            grads = more if grads is None else added(grads, more)
-        self.optimizer.step(self.network, grads, lr, self.totals[0, ...], self.totals[2, ...])
+            self.gradients(pictures[piece], crops, labels[piece], step, (before + first, N), sums.row(k), sums.add)
+            first += size
+        grads = sums.total()
+        for row in rows:
+            self.totals[:2] += row
+        if runs_kernels(rows) or math.isfinite(self.totals[0]):
+            self.optimizer.step(self.network, grads, lr, self.totals[0, ...], self.totals[2, ...])
 
-    def gradients(self, pictures: Array, crops: tuple[Array, Array, Array], labels: Array, step: Array, first: int,
-                  N: int) -> Arrays | None:
-        """The gradients {layer: {"w": dw, "b": db}} of the pictures from number `first` on, of a batch of N, their loss and
-        wrong answers added to `totals`. None where the host sees at once that the loss is not finite, as on a CPU."""
-        size, share = self.config.image_size, len(labels)/N
+    def gradients(self, pictures: Array, crops: tuple[Array, Array, Array], labels: Array, step: Array, piece: tuple[int, int],
+                  row: Array, take: Callable[[str, dict[str, Array]], object]) -> None:
+        """Hand the gradients of a `piece` (first, N) of a batch to `take`, layer by layer, and add its loss and wrong answers to `row` (2,).
+        Where the host sees at once that the loss is not finite, as on a CPU, they are zeros: nothing moves, but other ranks wait for them."""
+        size, share_of_batch = self.config.image_size, len(labels)/piece[1]
         x = crop_flip(pictures, self.device_mean, *crops, size, size)
-        y, caches = self.network.forward(x, step, piece=(first, N))
-        cache = softmax_loss_onto(self.totals[:2], y, labels)
-        if not runs_kernels(y) and not math.isfinite(self.totals[0]):
-            return None
+        y, caches = self.network.forward(x, step, piece=piece)
+        cache = softmax_loss_onto(row, y, labels)
+        if not runs_kernels(y) and not math.isfinite(row[0]):
+            for name, of_layer in reversed(self.shapes.items()):
+                take(name, {key: zeros(shape, np.float32, like=y) for key, shape in of_layer.items()})
+            return
         dy = softmax_loss_backward(cache)
-        if share < 1:
-            dy *= share                        # from the mean over the piece to its share of the mean over the batch
-        return self.network.backward(dy, caches, to_pixels=False)[1]
+        if share_of_batch < 1:
+            dy *= share_of_batch               # from the mean over the piece to its share of the mean over the batch
+        self.network.backward(dy, caches, to_pixels=False, take=take)
 
     def begin_sums(self) -> None:
         """Let the device add up from where `sums` is."""
@@ -350,6 +409,8 @@ class Training:
                 raise
 
     def close_epoch(self, score: Score) -> None:
+        """A row of the log, a checkpoint, the learning rate of the next epoch."""
+        check_weights(self.ranks, self.step, self.network.parameters(), self.optimizer.velocity, self.network.buffers())
         s = self.sums
         row = (self.epoch + 1, self.step, self.plateau.lr, s.loss/s.count, s.wrong/s.count, score.loss, score.top1,
                score.top5, s.clamped, s.count/s.seconds, s.seconds, *self.legibility(), *self.shares_of_start().values())
@@ -377,21 +438,26 @@ class Training:
             self.say(line)
 
     def shares_of_start(self) -> dict[str, float]:
-        """{layer: share of the energy of its weights that is still their random start}; no numbers where they had none."""
-        if self.config.init_from:
+        """{layer: share of the energy of its weights that is still their random start}; no numbers where they had none, and on a
+        rank that writes no log."""
+        if self.config.init_from or not self.ranks.is_first:
             return {layer.name: math.nan for layer in self.network.weighted}
         return shares_of_start(self.network, self.start())                     # the start is kept only for a moment
 
     def legibility(self) -> tuple[float, float]:
         """(share of the projected energy inside the objects' boxes, the boxes' share of the area) of the last convolution on
-        some validation pictures, see `sanity_checks.legibility`; no numbers where nobody knows the boxes."""
-        if not hasattr(self.val.dataset, "truth"):
+        some validation pictures, see `sanity_checks.legibility`; no numbers where nobody knows the boxes, and on a rank that writes no
+        log."""
+        if not (hasattr(self.val.dataset, "truth") and self.ranks.is_first):
             return math.nan, math.nan
         return legibility(self.trained, self.val)
 
     # ------------------------------------------------------------------------------------------------ on the disk
     def save(self, *names: str) -> None:
-        """One checkpoint under each name, "latest.h5" last: a run resumes from it and then writes the others again."""
+        """One checkpoint under each name, "latest.h5" last: a run resumes from it and then writes the others again.
+        This and what follows is the first rank's alone."""
+        if not self.ranks.is_first:
+            return
         first = self.folder/names[0]
         save(first, Checkpoint(
             model=self.network.name, input_shape=self.network.input_shape, layers=self.network.table(),
@@ -406,12 +472,14 @@ class Training:
 
     def write_log(self) -> None:
         """log.csv, one row an epoch, always written whole from the history that the checkpoint carries."""
+        if not self.ranks.is_first:
+            return
         rows = ([f"{value:.6g}" for value in row] for row in zip(*self.history.values()))
         write_csv(self.folder/"log.csv", rows, *self.columns)
 
     def draw(self) -> None:
         """figures/learning_curves.png and figures/filters.png as they are now."""
-        if self.history["epoch"]:
+        if self.history["epoch"] and self.ranks.is_first:
             plots.save(plots.learning_curves(self.history), self.folder/"figures"/"learning_curves.png")
             first = self.network.layers[0]
             if first.has_filters:
@@ -448,12 +516,9 @@ def check_mean(found, expected):
         raise check.Expected("--data", "the pictures that the run began with", "others, whose mean image is not the same")
 
 
-def added(total, grads):
-    """`total` with `grads` added to it, in place."""
-    for name, of_layer in grads.items():
-        for key, gradient in of_layer.items():
-            total[name][key] += gradient
-    return total
+def pictures_of(cut):
+    """Number of the pictures of a Cut, or of its first ranks."""
+    return sum(map(sum, cut))
 
 
 def epoch_lines(history, epochs, layer, classes, best):

@@ -54,10 +54,10 @@ class StallGuard:
 class Interrupt:
     """Turns the first Ctrl-C, SIGTERM or SIGHUP into `asked`, its number, so that the step under way is finished and saved; the
     next one stops at once, as Ended. In another thread than the main one, where nobody can hear signals, it does nothing; and
-    what the process is to ignore (nohup) it ignores."""
+    what the process is to ignore (nohup) it ignores. It answers if `aloud`."""
 
-    def __init__(self):
-        self.asked, self.before = 0, {}        # signals and who heard them before
+    def __init__(self, aloud=True):
+        self.asked, self.before, self.aloud = 0, {}, aloud       # signals and who heard them before
 
     def __enter__(self):
         self.asked, self.before = 0, {}
@@ -66,7 +66,8 @@ class Interrupt:
             if self.asked:
                 raise Ended(number)
             self.asked = number
-            warn("stopping after this step; Ctrl-C again stops at once, without saving")
+            if self.aloud:
+                warn("stopping after this step; Ctrl-C again stops at once, without saving")
         if threading.current_thread() is threading.main_thread():
             self.before = {s: signal.signal(s, ask) for s in ENDING if signal.getsignal(s) != signal.SIG_IGN}
         return self
@@ -77,13 +78,13 @@ class Interrupt:
 
 
 class Watched(Bar):
-    """A bar that raises Stop when it is moved on after `interrupt` was asked."""
+    """A bar that raises Stop when it is moved on after somebody was `asked` to, () -> the signal's number or 0."""
 
-    def __init__(self, interrupt, *about, **options):
-        self.interrupt = interrupt
+    def __init__(self, asked, *about, **options):
+        self.asked = asked
         super().__init__(*about, **options)
 
     def update(self, n=1):
         super().update(n)
-        if self.interrupt.asked:
-            raise Stop(self.interrupt.asked)
+        if number := self.asked():
+            raise Stop(number)
