@@ -9,6 +9,7 @@ from zfcore import gpu
 from zfcore.check import Expected
 from zfcore.ranks import ALONE, Ranks
 from zfcore.ranks.meeting import Place, meet
+from zfcore.ranks.watch import end_with
 from zfcore.terminal import quiet
 
 FOUR = "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"           # of torchrun; also of train/launch.py, and to set by hand
@@ -20,6 +21,11 @@ MOST = 2**16                     # ranks
 def is_rank(environ: Mapping[str, str] = os.environ) -> bool:
     """Return whether this process is one of several ranks already."""
     return starter(environ) != "nobody"
+
+
+def is_launched(environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether zfcore's own launcher has started this process."""
+    return LAUNCHER in environ
 
 
 def starter(environ: Mapping[str, str]) -> Literal["nobody", "hand", "mpiexec", "srun"]:
@@ -36,7 +42,9 @@ def starter(environ: Mapping[str, str]) -> Literal["nobody", "hand", "mpiexec", 
 
 def number(environ: Mapping[str, str], name: str, low: int, high: int, missing: int | None = None) -> int:
     """The whole number that a variable of the environment holds. Raises Expected for another, and where there is none and no `missing`."""
-    value = environ.get(name, missing)
+    if name not in environ and missing is not None:
+        return missing
+    value = environ.get(name)
     try:
         if low <= int(value) <= high:
             return int(value)
@@ -48,7 +56,10 @@ def number(environ: Mapping[str, str], name: str, low: int, high: int, missing: 
 def open(device: Literal["auto", "cpu", "gpu"], environ: MutableMapping[str, str] = os.environ) -> Ranks:
     """The Ranks that this process is one of, on the device of that name; ALONE where nobody started several. A rank takes one GPU of its machine, and from
     then on this process sees no other. All but rank 0 are quiet from then on. Raises Expected where they do not find each other."""
+    launcher = number(environ, LAUNCHER, 1, 2**31, 0)
     if (by := starter(environ)) == "nobody":
+        if launcher:
+            end_with(launcher)
         return ALONE
     host, listener = socket.gethostname(), None
     if by == "mpiexec":
@@ -60,7 +71,6 @@ def open(device: Literal["auto", "cpu", "gpu"], environ: MutableMapping[str, str
     name = f"rank {place.rank} ({host}, {card.name if card else 'CPU'})"
     links = meet(place, name, host, listener, all_pairs=by != "mpiexec" and not card)
     quiet(place.rank > 0)
-    launcher = number(environ, LAUNCHER, 0, 2**31, 0)
     if card:
         from zfcore.ranks.nccl import Nccl
         return Nccl(links, *gpu.find_nccl(), card.identity, launcher)

@@ -29,6 +29,15 @@ LEFT = "one that left while others waited for it"
 ALIVE, END, LEAVES, HEARD = range(4)                      # kinds of messages
 
 
+def end_with(launcher: int) -> None:
+    """Let this process end when the one that started it has ended: for one that is alone, and has no Watch."""
+    def watch():
+        while not is_left_alone(launcher):
+            time.sleep(BEAT)
+        os._exit(LOST)
+    threading.Thread(target=watch, name="launcher", daemon=True).start()
+
+
 class Watch(threading.Thread):
     """Watch of one rank over `links`, see meeting.Links. `launcher` is the process that ends with the ranks and they with it; 0: none.
 
