@@ -66,7 +66,7 @@ def work(config, typed, folder, changes, ranks):
     folder = training.folder
     if training.origin:
         say(training.origin.sentence)
-    go_on = command("python", "-m", "train", "--resume", folder)
+    go_on = command("python", "-m", "train", "--resume", folder, *(["--devices", typed["devices"]] if "devices" in typed else []))
     try:
         say(f"{training.network.summary()}\n\ndata:   {describe(training)}\n{start_in_words(training.config, len(training.train))}"
             f"recipe: {deviations.in_words(training.config, counts(training.train))}\nrun:    {printable(folder)}\n")

@@ -50,6 +50,7 @@ class Watch(threading.Thread):
         self.rank, self.names, self.hosts, self.links, self.launcher = links.rank, links.names, links.hosts, links.control, launcher
         self.failed: Failed | None = None
         self.lost: int | None = None           # the rank that is not there to tell anything
+        self.spoken = False
         self.checks: list[Callable[[], object]] = []
         self.cures: list[Callable[[], object]] = []
         self.left: set[int] = set()
@@ -167,6 +168,7 @@ class Watch(threading.Thread):
             if self.failed is not None or self.over:
                 return
             self.lost = who if failed.status == LOST else None
+            self.spoken = who == self.rank and failed.status > 128         # by a signal: this rank's command has its words for that
             self.failed = failed
         for rank in self.links:
             self.send(rank, END, FATE.pack(failed.status, who) + str(failed.got).encode())
@@ -205,7 +207,7 @@ class Watch(threading.Thread):
         mine = [r for r, host in enumerate(self.hosts) if host == self.hosts[self.rank] and r != self.lost]
         if error is not None:
             traceback.print_exception(error)
-        elif self.rank == mine[0]:
+        elif self.rank == mine[0] and not self.spoken:
             quiet(False)
             warn(f"error: {self.failed}", self.failed.what)
         for stream in (sys.stdout, sys.stderr):
