@@ -24,7 +24,7 @@ from zfcore.terminal import ENDING, quiet, warn
 BEAT, SILENT, STALLED, GRACE = 1, 15, 15, 5               # seconds
 BUSY = 0.02                      # of a core, which a rank that does anything uses; the watch itself needs less
 HEAD = struct.Struct(">BI")
-HEALTH, FATE = struct.Struct(">ff"), struct.Struct(">BI")
+HEALTH, FATE, RANK = struct.Struct(">ff"), struct.Struct(">BI"), struct.Struct(">I")
 LEFT = "one that left while others waited for it"
 ALIVE, END, LEAVES, HEARD = range(4)                      # kinds of messages
 
@@ -112,8 +112,12 @@ class Watch(threading.Thread):
         elif kind == HEARD:
             self.answers.release()
         elif kind == LEAVES:
-            self.left.add(rank)
-            self.send(rank, HEARD)
+            (who,) = RANK.unpack(message)
+            self.left.add(who)
+            if who == rank:
+                self.send(rank, HEARD)
+            for other in self.links if self.rank == 0 else ():       # so that all know why its connections close
+                self.send(other, LEAVES, message)
         else:
             status, who = FATE.unpack_from(message)
             self.send(rank, HEARD)
@@ -149,7 +153,7 @@ class Watch(threading.Thread):
             return
         health = {0: self.own_health(now), **{rank: of for rank, of in self.health.items() if rank not in self.left}}
         if max(waited for waited, _ in health.values()) > STALLED and min(max(of) for of in health.values()) > STALLED:
-            stalled = [rank for rank, (waited, _) in health.items() if waited <= STALLED]
+            stalled = [rank for rank, (waited, _) in health.items() if not waited]
             if self.left:
                 self.lose(min(self.left), LEFT)
             elif stalled:
@@ -181,7 +185,7 @@ class Watch(threading.Thread):
         there = [rank for rank in self.links if rank not in self.left]
         self.over = True
         for rank in there:
-            self.send(rank, LEAVES)
+            self.send(rank, LEAVES, RANK.pack(self.rank))
         self.await_answers(len(there))
 
     def await_answers(self, count: int) -> None:
