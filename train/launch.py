@@ -20,7 +20,7 @@ from zfcore.ranks import LOST
 from zfcore.ranks.environment import FOUR, LAUNCHER, TOKEN, is_rank
 from zfcore.system import cores
 from zfcore.terminal import ENDING, command, plural, printable, warn
-from zfcore.training.folder import dated
+from zfcore.training.folder import checked_empty, dated
 
 GRACE = 10                       # seconds for the others to end by themselves, after one has failed
 LOOK_EVERY = 0.05                # seconds
@@ -33,7 +33,7 @@ def launch(arguments: list[str], config, devices: int, restarts: int = 0, output
     if is_rank():
         raise Expected("--devices", "none in a process that mpiexec, srun or torchrun has started, as these say how many there are", devices)
     cards = visible_gpus(config.device, devices)
-    folder = resume or Path(output or dated(config.model))
+    folder = resume or checked_empty(Path(output or dated(config.model)))
     again = arguments if resume else ["--resume", os.fspath(folder)]
     for turn in range(restarts + 1):
         begun = resume or (folder/"config.json").is_file()
@@ -104,8 +104,8 @@ class Job:
     def wait(self):
         """Wait until all have ended; GRACE seconds after one has failed or rank 0 has ended, the rest is left to `__exit__`."""
         until = None
-        while any(process.poll() is None for process in self.ranks) and (until is None or time.monotonic() < until):
-            if until is None and (self.ranks[0].returncode is not None or any(process.returncode for process in self.ranks)):
+        while None in (statuses := [process.poll() for process in self.ranks]) and (until is None or time.monotonic() < until):
+            if until is None and (statuses[0] is not None or any(statuses)):
                 until = time.monotonic() + GRACE
             time.sleep(LOOK_EVERY)
 
