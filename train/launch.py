@@ -1,4 +1,4 @@
-"""--devices N: a training of several processes on this machine, started, stopped and, where one is lost, started again.
+"""Launcher of --devices N: a training of several processes on this machine, started, stopped and, where one is lost, started again.
 
 Each process is `python -m train` with the same options, and a rank by the variables that torchrun sets too (zfcore/ranks/environment.py). Rank 0 alone speaks.
 Signals reach the launcher, as the ranks are in sessions of their own: it passes the first one on to rank 0, after which all stop with the same
@@ -24,7 +24,7 @@ from zfcore.training.folder import checked_empty, dated
 
 GRACE = 10                       # seconds for the others to end by themselves, after one has failed
 LOOK_EVERY = 0.05                # seconds
-THREADS = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
+THREADS = "ZFCORE_CORES", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 def launch(arguments: list[str], config, devices: int, restarts: int = 0, output: str | None = None, resume: Path | None = None) -> int:
@@ -53,7 +53,7 @@ def launch(arguments: list[str], config, devices: int, restarts: int = 0, output
 
 
 def visible_gpus(device, wanted):
-    """What CUDA_VISIBLE_DEVICES is to be for each process: a GPU of its own, or none for a CPU."""
+    """CUDA_VISIBLE_DEVICES of each process: a GPU of its own, or none for a CPU."""
     if device == "cpu":
         return [None]*wanted
     try:

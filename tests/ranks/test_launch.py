@@ -124,7 +124,7 @@ def test_it_starts_again_with_those_that_are_left_as_often_as_allowed(monkeypatc
     program(monkeypatch, f"""
 import os, sys
 if int(os.environ["RANK"]) + 1 == int(os.environ["WORLD_SIZE"]):
-    open({str(log)!r}, "a").write(os.environ["WORLD_SIZE"] + " " + os.environ["CUDA_VISIBLE_DEVICES"] + " " + os.environ["OMP_NUM_THREADS"] + "\\n")
+    open({str(log)!r}, "a").write(os.environ["WORLD_SIZE"] + " " + os.environ["CUDA_VISIBLE_DEVICES"] + " " + os.environ["ZFCORE_CORES"] + "\\n")
     os.kill(os.getpid(), 9)
 sys.exit(75)""")
     monkeypatch.setattr(gpu, "count", lambda: 4)

@@ -29,7 +29,7 @@ def is_launched(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def starter(environ: Mapping[str, str]) -> Literal["nobody", "hand", "mpiexec", "srun"]:
-    """Who made this process one of several ranks; "hand" is everybody who sets the FOUR variables. Raises Expected for some of them, or no numbers."""
+    """The one who made this process one of several ranks; "hand" is everybody who sets the FOUR variables. Raises Expected for some of them, or no numbers."""
     by_slurm = number(environ, "SLURM_STEP_NUM_TASKS", 1, MOST, 1) > 1
     if number(environ, "WORLD_SIZE", 1, MOST, 1) > 1 and "RANK" in environ:
         if missing := [name for name in FOUR if name not in environ]:
