@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 from zfcore import gpu
@@ -19,7 +18,7 @@ from zfcore.check import Expected
 from zfcore.ranks import LOST
 from zfcore.ranks.environment import FOUR, LAUNCHER, TOKEN, is_rank
 from zfcore.system import cores
-from zfcore.terminal import ENDING, command, plural, printable, warn
+from zfcore.terminal import ENDING, command, plural, warn
 from zfcore.training.folder import checked_empty, dated
 
 GRACE = 10                       # seconds for the others to end by themselves, after one has failed

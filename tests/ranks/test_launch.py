@@ -9,13 +9,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.train.conftest import pictures, short  # noqa: F401
+from tests.train.conftest import short, write_set
 from train import launch
 from train.__main__ import main
 from zfcore import gpu
 from zfcore.check import Expected
 from zfcore.checkpoint import load
 from zfcore.ranks import LOST
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    return write_set(tmp_path/"pictures")
 
 
 def options(pictures, epochs):

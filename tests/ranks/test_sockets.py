@@ -15,7 +15,7 @@ import pytest
 from train.launch import free_port
 from zfcore.check import Expected
 from zfcore.ranks import LOST, meeting
-from zfcore.ranks.environment import FOUR, TOKEN
+from zfcore.ranks.environment import FOUR
 from zfcore.ranks.meeting import Place, listen, meet
 from zfcore.ranks.sockets import Sockets
 

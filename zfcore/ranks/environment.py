@@ -42,13 +42,12 @@ def starter(environ: Mapping[str, str]) -> Literal["nobody", "hand", "mpiexec", 
 
 def number(environ: Mapping[str, str], name: str, low: int, high: int, missing: int | None = None) -> int:
     """The whole number that a variable of the environment holds. Raises Expected for another, and where there is none and no `missing`."""
-    if name not in environ and missing is not None:
+    if (value := environ.get(name)) is None and missing is not None:
         return missing
-    value = environ.get(name)
     try:
-        if low <= int(value) <= high:
-            return int(value)
-    except (TypeError, ValueError):
+        if low <= int(value or "") <= high:
+            return int(value or "")
+    except ValueError:
         pass
     raise Expected(name, f"a whole number from {low} to {high} in the environment", repr(value))
 

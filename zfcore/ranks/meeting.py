@@ -73,7 +73,7 @@ def meet(place: Place, name: str, host: str, listener: socket.socket | None = No
             _call_each_other(place, links, listener, until)
     for link in (*links.control.values(), *links.data.values()):
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Links(place.rank, *map(list, zip(*((about[0], about[1]) for about in links.about))), links.control, links.data)
+    return Links(place.rank, [about[0] for about in links.about], [about[1] for about in links.about], links.control, links.data)
 
 
 @dataclass

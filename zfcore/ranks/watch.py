@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from zfcore.ranks import LOST, Failed
+from zfcore.ranks.meeting import Links
 from zfcore.system import is_left_alone, waits_for_disk
 from zfcore.terminal import ENDING, quiet, warn
 
@@ -45,7 +46,7 @@ class Watch(threading.Thread):
     checks       functions that are asked every BEAT; what they raise is this rank's failure
     cures        functions that are called before the process ends by force, so that nothing keeps it"""
 
-    def __init__(self, links, launcher: int = 0) -> None:
+    def __init__(self, links: Links, launcher: int = 0) -> None:
         super().__init__(name="ranks", daemon=True)
         self.rank, self.names, self.hosts, self.links, self.launcher = links.rank, links.names, links.hosts, links.control, launcher
         self.failed: Failed | None = None
@@ -211,10 +212,10 @@ class Watch(threading.Thread):
         mine = [r for r, host in enumerate(self.hosts) if host == self.hosts[self.rank] and r != self.lost]
         if error is not None:
             traceback.print_exception(error)
-        elif self.rank == mine[0] and not self.spoken:
+        elif self.failed and self.rank == mine[0] and not self.spoken:
             quiet(False)
             warn(f"error: {self.failed}", self.failed.what)
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError, AttributeError):
                 stream.flush()
-        os._exit(self.failed.status if error is None else 1)
+        os._exit(1 if error is not None or self.failed is None else self.failed.status)
