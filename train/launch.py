@@ -70,18 +70,19 @@ class Job:
     """`with Job(arguments, cards) as job: job.wait()`: processes that train together, a rank for each of `cards`, whose GPU that is."""
 
     def __init__(self, arguments, cards):
-        self.arguments, self.cards, self.signals, self.killed = arguments, cards, [], set()
+        self.arguments, self.cards, self.ranks, self.signals, self.killed = arguments, cards, [], [], set()
 
     def __enter__(self):
         port, token = free_port(), secrets.token_hex(16)
         threads = {name: str(max(cores()//len(self.cards), 1)) for name in THREADS}
         self.before = {number: signal.signal(number, self.pass_on) for number in ENDING if signal.getsignal(number) != signal.SIG_IGN}
-        self.ranks = []
         for rank, card in enumerate(self.cards):
             environment = {**os.environ, **threads, **dict(zip(FOUR, (str(rank), str(len(self.cards)), "127.0.0.1", str(port)))), "LOCAL_RANK": str(rank),
                            TOKEN: token, LAUNCHER: str(os.getpid()), **({} if card is None else {"CUDA_VISIBLE_DEVICES": card})}
             self.ranks.append(subprocess.Popen([sys.executable, "-m", "train", *self.arguments], env=environment, stdin=subprocess.DEVNULL,
                                                start_new_session=True))
+        if self.signals:                       # which came before there was anybody to hear them
+            self.ranks[0].send_signal(self.signals[-1])
         return self
 
     def __exit__(self, *_):

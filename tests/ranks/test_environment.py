@@ -31,6 +31,7 @@ def test_nobody_means_alone():
 def test_places_are_what_the_variables_say():
     hand = environment.by_variables({**HAND, "LOCAL_RANK": "1", "ZFCORE_TOKEN": "x"})
     assert hand == Place(2, 3, 1, "one", 29500, b"x")
+    assert environment.by_variables({**HAND, "TORCHELASTIC_USE_AGENT_STORE": "True"}).port == 29501        # torchrun listens at the other
     slurm = environment.by_slurm(SLURM)
     assert (slurm.rank, slurm.size, slurm.local, slurm.host) == (9, 16, 1, "gpu003") and 20000 <= slurm.port < 40000
     other = environment.by_slurm({**SLURM, "SLURM_STEP_ID": "1", "MASTER_ADDR": "two", "MASTER_PORT": "7"})
@@ -45,7 +46,7 @@ def test_the_first_machine_of_a_list(machines, first):
 @pytest.mark.parametrize("environ, sentence", [
     ({"RANK": "0", "WORLD_SIZE": "2"}, "ranks: expected RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment, got no MASTER_ADDR, MASTER_PORT"),
     ({**HAND, "RANK": "3"}, "RANK: expected a whole number from 0 to 2 in the environment, got '3'"), ({**HAND, "WORLD_SIZE": "many"}, "WORLD_SIZE: expected"),
-    ({**HAND, "MASTER_PORT": "0"}, "MASTER_PORT: expected a whole number from 1 to 65535"), ({**SLURM, "SLURM_STEP_NODELIST": ""}, "SLURM_STEP_NODELIST: expected names"),
+    ({**HAND, "MASTER_PORT": "0"}, "MASTER_PORT: expected a whole number from 1 to 65534"), ({**SLURM, "SLURM_STEP_NODELIST": ""}, "SLURM_STEP_NODELIST: expected names"),
     ({**SLURM, "SLURM_PROCID": "-1"}, "SLURM_PROCID")])
 def test_what_makes_no_rank_is_one_sentence(environ, sentence):
     with pytest.raises(Expected) as refused:

@@ -81,9 +81,10 @@ def open(device: Literal["auto", "cpu", "gpu"], environ: MutableMapping[str, str
 
 def by_variables(environ: Mapping[str, str]) -> Place:
     """Place that the FOUR variables say, and LOCAL_RANK; without that one each rank is taken to be on a machine of its own."""
-    size = number(environ, "WORLD_SIZE", 2, MOST)
-    return Place(number(environ, "RANK", 0, size - 1), size, number(environ, "LOCAL_RANK", 0, MOST, 0), environ["MASTER_ADDR"],
-                 number(environ, "MASTER_PORT", 1, 65535), token(environ, environ.get("TORCHELASTIC_RUN_ID", "")))
+    size, port = number(environ, "WORLD_SIZE", 2, MOST), number(environ, "MASTER_PORT", 1, 65534)
+    taken = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"   # where torchrun itself listens
+    return Place(number(environ, "RANK", 0, size - 1), size, number(environ, "LOCAL_RANK", 0, MOST, 0), environ["MASTER_ADDR"], port + taken,
+                 token(environ, environ.get("TORCHELASTIC_RUN_ID", "")))
 
 
 def by_slurm(environ: Mapping[str, str]) -> Place:

@@ -22,7 +22,7 @@ from zfcore.ranks.meeting import Links
 from zfcore.system import is_left_alone, waits_for_disk
 from zfcore.terminal import ENDING, quiet, warn
 
-BEAT, SILENT, STALLED, GRACE = 1, 15, 15, 5               # seconds
+BEAT, SILENT, STALLED, GRACE = 1, 15, 20, 5               # seconds
 BUSY = 0.02                      # of a core, which a rank that does anything uses; the watch itself needs less
 HEAD = struct.Struct(">BI")
 HEALTH, FATE, RANK = struct.Struct(">ff"), struct.Struct(">BI"), struct.Struct(">I")
@@ -173,7 +173,7 @@ class Watch(threading.Thread):
             if self.failed is not None or self.over:
                 return
             self.lost = who if failed.status == LOST else None
-            self.spoken = who == self.rank and failed.status > 128         # by a signal: this rank's command has its words for that
+            self.spoken = who == self.rank and failed.status > 128         # stopped, which this rank's command has its words for, or unheard
             self.failed = failed
         for rank in self.links:
             self.send(rank, END, FATE.pack(failed.status, who) + str(failed.got).encode())
