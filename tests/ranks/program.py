@@ -62,12 +62,13 @@ def computes(ranks):
 FAILURES = {"raises": lambda ranks: {}["nothing"], "expected": expected, "exits": lambda ranks: os._exit(0), "leaves": lambda ranks: sys.exit(0),
             "sleeps": lambda ranks: time.sleep(1000), "killed": lambda ranks: os.kill(os.getpid(), signal.SIGKILL),
             "stopped": lambda ranks: os.kill(os.getpid(), signal.SIGSTOP), "refuses": lambda ranks: ranks.abort("no more"),
-            "memory": lambda ranks: np.empty(2**45, np.uint8)}
+            "interrupted": lambda ranks: os.kill(os.getpid(), signal.SIGINT), "memory": lambda ranks: np.empty(2**45, np.uint8)}
 
 
 @check.exit_with_message
 def main(what, *sizes):
-    watch.STALLED = watch.SILENT = float(os.environ.get("PATIENCE", watch.STALLED))
+    if "PATIENCE" in os.environ:
+        watch.STALLED = watch.SILENT = float(os.environ["PATIENCE"])
     with open_ranks("cpu") as ranks:
         if what == "moves":
             moves(ranks, *sizes)

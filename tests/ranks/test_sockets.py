@@ -140,6 +140,7 @@ GONE = NAMES + "expected at work until all are done, got a connection that close
 
 @pytest.mark.parametrize("how, status, sentence, its", [
     ("expected", 2, NAMES + "--data: expected a folder, got 'none'", 2), ("refuses", 2, NAMES + "no more", 2), ("memory", 2, NAMES + "memory: expected enough", 2),
+    ("interrupted", 130, NAMES + "stopped", 130),
     ("raises", 2, NAMES + "KeyError: 'nothing'", 1), ("exits", LOST, GONE, 0), ("killed", LOST, GONE, -9),
     ("leaves", LOST, NAMES + ".*got one that left while others waited for it", 0), ("sleeps", LOST, NAMES + ".*standstill.*neither computed nor waited", LOST),
     ("stopped", LOST, NAMES + ".*no sign of life", None)])

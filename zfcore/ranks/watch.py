@@ -209,10 +209,10 @@ class Watch(threading.Thread):
         cures = threading.Thread(target=lambda: [cure() for cure in self.cures], daemon=True)
         cures.start()
         cures.join(GRACE)
-        mine = [r for r, host in enumerate(self.hosts) if host == self.hosts[self.rank] and r != self.lost]
+        speaker = next((r for r, host in enumerate(self.hosts) if host == self.hosts[self.rank] and r != self.lost), self.rank)
         if error is not None:
             traceback.print_exception(error)
-        elif self.failed and self.rank == mine[0] and not self.spoken:
+        elif self.failed and self.rank == speaker and not self.spoken:
             quiet(False)
             warn(f"error: {self.failed}", self.failed.what)
         for stream in (sys.stdout, sys.stderr):
