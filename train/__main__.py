@@ -5,11 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from train import lr_test
+from train.launch import launch
 from train.options import parser
 from zfcore import check
 from zfcore.data import check_there, data_in_words, is_drawn, open_data
 from zfcore.device import select
 from zfcore.models import build
+from zfcore.ranks import ALONE
+from zfcore.ranks.environment import is_launched
+from zfcore.ranks.environment import open as open_ranks
 from zfcore.terminal import Bar, command, plural, printable, say, status_of, warn
 from zfcore.training import Stop, Training, deviations, evaluate, resolve
 from zfcore.training.config import MOST_DECAY, NAMES, flag, resumed
@@ -20,16 +24,30 @@ from zfcore.training.loop import counts
 
 @check.exit_with_message
 def main(arguments=None):
+    arguments = sys.argv[1:] if arguments is None else arguments
     typed = vars(parser().parse_args(arguments))
     for other, reason in (("output", "a run goes on in its own folder"), ("init_from", "a run goes on with its own weights")):
         if "resume" in typed and other in typed:
             raise check.Expected("--resume", f"no {flag(other)} beside it: {reason}", typed[other])
     if "resume" in typed and "lr_test" in typed:
         raise check.Expected("--lr-test", "no --resume beside it", typed["resume"], "--init-from begins with a run's weights")
+    for other in {"dry_run", "eval_only", "lr_test"} & typed.keys():
+        if "devices" in typed:
+            raise check.Expected("--devices", f"no {flag(other)} beside it: that is done in one process", typed["devices"])
+    if "restarts" in typed and "devices" not in typed:
+        raise check.Expected("--restarts", "--devices N beside it", "none", "whatever else starts ranks starts them again by its own options")
     folder = Path(typed["resume"]) if "resume" in typed else None
     asked = {name: value for name, value in typed.items() if name in (*NAMES, "config")}
     changes = {name: value for name, value in asked.items() if name != "config"}
     config = resumed(stored_config(folder), changes) if folder else resolve(asked)
+    if "devices" in typed and not is_launched():
+        sys.exit(launch(arguments, config, typed["devices"], typed.get("restarts", 0), typed.get("output"), folder))
+    with ALONE if typed.keys() & {"dry_run", "eval_only", "lr_test"} else open_ranks(config.device) as ranks:
+        work(config, typed, folder, changes, ranks)
+
+
+def work(config, typed, folder, changes, ranks):
+    """Do what was `typed` with the options of `config`; `folder` is that of the run that goes on, with `changes` of its options."""
     say(f"device: {select(config.device).description}\n{config}\n")
     if "dry_run" in typed:
         drawn = is_drawn(config.data)                         # the classes of other pictures are counted when they are read
@@ -44,11 +62,11 @@ def main(arguments=None):
     if "lr_test" in typed:
         lr_test.run(config, typed.get("output"))
         return
-    training = Training.resume(folder, **changes) if folder else Training.begin(config, typed.get("output"))
+    training = Training.resume(folder, ranks=ranks, **changes) if folder else Training.begin(config, typed.get("output"), ranks=ranks)
     folder = training.folder
     if training.origin:
         say(training.origin.sentence)
-    go_on = command("python", "-m", "train", "--resume", folder)
+    go_on = command("python", "-m", "train", "--resume", folder, *(["--devices", typed["devices"]] if "devices" in typed else []))
     try:
         say(f"{training.network.summary()}\n\ndata:   {describe(training)}\n{start_in_words(training.config, len(training.train))}"
             f"recipe: {deviations.in_words(training.config, counts(training.train))}\nrun:    {printable(folder)}\n")
@@ -58,6 +76,8 @@ def main(arguments=None):
         sys.exit(stop.status)
     except KeyboardInterrupt as stop:
         warn(f"\nstopped at once; the last checkpoint is whole. Go on with: {go_on}")
+        if ranks.size > 1:                     # which this ends
+            raise
         sys.exit(status_of(stop))
     say(closing(training))
 

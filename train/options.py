@@ -55,6 +55,10 @@ def parser():
                         "--start-left and its preset's --drop-after are those for the new number")
     p.add_argument("--output", metavar="DIR", help="the run's folder (default: runs/<date>-<time>-<model>)")
     p.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, from its latest checkpoint")
+    p.add_argument("--devices", type=check.whole_number(1, 1024), metavar="N",
+                   help="train on so many GPUs of this machine, or in so many processes that share its cores: the same bits as on one")
+    p.add_argument("--restarts", type=check.whole_number(0, 1000), metavar="N",
+                   help="with --devices: go on so often, from the latest checkpoint with those that are left, when a process is lost")
     p.add_argument("--eval-only", action="store_true",
                    help="print the validation error of --resume RUN or --init-from RUN (centre crop), train nothing, write nothing")
     p.add_argument("--lr-test", action="store_true",

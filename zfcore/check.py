@@ -20,6 +20,7 @@ from zfcore.terminal import Unheard, at_work, printable, refusal, status_of, war
 class Expected(ValueError):
     """`Expected("conv1.w", "shape (3, 7, 7, 96)", "(96, 3, 7, 7)", "swap the axes")` reads
     "conv1.w: expected shape (3, 7, 7, 96), got (96, 3, 7, 7); swap the axes"."""
+    status = 2                    # of a command that it ends
 
     def __init__(self, what: object, expected: object, got: object, advice: str = "") -> None:
         self.what, self.expected, self.got, self.advice = what, expected, got, advice
@@ -97,7 +98,7 @@ def exit_with_message(main: Callable[..., Any]) -> Callable[..., Any]:
                 return main(*args, **kwargs)
             except Expected as sentence:
                 warn(f"error: {sentence}", sentence.what)
-                sys.exit(2)
+                sys.exit(sentence.status)
             except KeyboardInterrupt as stop:
                 warn("\nstopped")
                 sys.exit(status_of(stop))

@@ -1,5 +1,8 @@
 """Floor 1: the GPU, through CuPy. This is the only file of zfcore that imports it."""
+import warnings
 from functools import cache, partial
+from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +26,35 @@ def device():
     properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())
     return Device("gpu", f"CuPy {cupy.__version__} on {properties['name'].decode()}", cupy.asarray, empty_pinned,
                   partial(prefetch, cupy), partial(capture, cupy), partial(Stream, cupy))
+
+
+class Card(NamedTuple):
+    """One GPU: its name in words, and bytes that tell it from any other in the world."""
+    name: str
+    identity: bytes
+
+
+def card() -> Card:
+    """The current CUDA device. Raises Expected as `find_cupy` does."""
+    runtime = find_cupy().cuda.runtime
+    properties = runtime.getDeviceProperties(runtime.getDevice())
+    return Card(properties["name"].decode(), bytes(properties["uuid"]))
+
+
+def count() -> int:
+    """The number of CUDA devices that this process sees. Raises Expected as `find_cupy` does."""
+    return find_cupy().cuda.runtime.getDeviceCount()
+
+
+def find_nccl() -> tuple[ModuleType, ModuleType]:
+    """The modules CuPy and its NCCL. Raises Expected as `find_cupy` does, and where the library of NCCL is not there."""
+    cupy = find_cupy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")                   # CuPy tells at length what is told below
+        from cupy.cuda import nccl
+    if not nccl.available:
+        raise Expected("several GPUs", "NCCL, by which they exchange", "none", f'pip install "nvidia-nccl-cu{cupy.cuda.runtime.runtimeGetVersion()//1000}"')
+    return cupy, nccl
 
 
 def find_cupy():

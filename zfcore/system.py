@@ -24,8 +24,10 @@ _reading = threading.Lock()
 
 
 def cores() -> int:
-    """The number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of CPU cores that this process may use: those that the system gives it, of which ZFCORE_CORES may leave some to others."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("ZFCORE_CORES", "")
+    return min(there, int(asked)) if asked.isdecimal() and int(asked) else there
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
@@ -93,3 +95,16 @@ def is_left_alone(caller: int) -> bool:
     """Return whether the process `caller` that started this one has gone. Windows does not tell: a child keeps its parent's
     number, which is that of a launcher in a virtual environment; there it is False."""
     return os.name != "nt" and os.getppid() != caller
+
+
+def waits_for_disk() -> bool:
+    """Return whether a thread of this process waits for a disk. Only Linux tells."""
+    return any(_state(thread) == "D" for thread in Path("/proc/self/task").glob("*/stat"))
+
+
+def _state(thread):
+    """The letter that Linux has for what a thread does; "" of one that has ended meanwhile."""
+    try:
+        return thread.read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""

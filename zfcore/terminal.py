@@ -97,13 +97,21 @@ def _encodable(text):
 
 # ------------------------------------------------------------------------------------------------------------------ lines
 class _Output:
-    """Fate of standard output: the first `refusal` of a disk that is full, say. A command goes on without it."""
+    """Fate of standard output: the first `refusal` of a disk that is full, say. A command goes on without it. `quiet`: nothing is told."""
     refusal: OSError | None = None
+    quiet = False
+
+
+def quiet(on: bool = True) -> None:
+    """Let this process tell nothing from now on, in lines or bars, as one of several that do the same; or tell again."""
+    _Output.quiet = on
 
 
 def say(*texts: object) -> None:
     """Print texts on standard output, above the bars, in lines of at most 100 columns. Raises Unheard where its reader has gone;
     what a disk refuses is told when the command ends (`at_work`), and costs no more than the lines."""
+    if _Output.quiet:
+        return
     lines = [part for text in texts for line in str(text).split("\n") for part in fitted(line)]
     try:
         with tqdm.external_write_mode(sys.stdout):
@@ -117,6 +125,8 @@ def say(*texts: object) -> None:
 def warn(text: object, *names: object) -> None:
     """Print a text on standard error, above the bars, in lines that fit the terminal, or of at most 100 columns, none of which ends within
     one of the `names`. That nobody can read it is no reason to fail."""
+    if _Output.quiet:
+        return
     lines = [part for line in str(text).split("\n") for part in fitted(line, _width(), *names)]
     with suppress(OSError, ValueError, RuntimeError):      # gone; closed; in the middle of another line, from a signal
         with tqdm.external_write_mode(sys.stderr):
@@ -164,7 +174,7 @@ class Bar(tqdm):
     told = seen = -float("inf")  # when a line was printed last, and when the last bar ended: many short ones are told like one long
 
     def __init__(self, total: int | None, unit: str, what: str, done: int = 0, stays: bool = True, hidden: bool = False) -> None:
-        on_terminal = bool(sys.stderr) and sys.stderr.isatty()
+        on_terminal, hidden = bool(sys.stderr) and sys.stderr.isatty(), hidden or _Output.quiet
         super().__init__(total=total, unit=f" {unit}", desc=printable(what), initial=done, leave=stays, disable=hidden or not on_terminal)
         self.thing, self.began, self.first = unit, time.monotonic(), done
         self.desc, self.postfix = printable(what), getattr(self, "postfix", None)
