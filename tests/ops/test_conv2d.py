@@ -40,8 +40,7 @@ def form(request, monkeypatch):
 def blocks(request, monkeypatch):
     """Maps in one or few blocks, and cut as finely as can be."""
     if request.param == "cut":
-        for owner, name in ((conv2d_blocks, "BLOCK"), (winograd, "BLOCK"), (winograd, "GRADIENT_BLOCK"),
-                            (winograd, "SLAB")):
+        for owner, name in ((conv2d_blocks, "BLOCK"), (winograd, "BLOCK"), (winograd, "SLAB")):
             monkeypatch.setattr(owner, name, 1)
 
 
@@ -129,6 +128,19 @@ def test_many_maps_and_images_take_the_points_by_themselves_and_equal_the_sum_ov
     for got, wanted in zip(conv2d_backward(dy, cache), (
             np.einsum("fpqnrs,crsf->cpqn", of_dy[..., ::-1, ::-1], w, optimize=True),
             np.einsum("cpqnrs,fpqn->crsf", of_x, dy, optimize=True), dy.sum(axis=(1, 2, 3)))):
+        close(got, wanted)
+
+
+@pytest.mark.parametrize("K, S, products", [(3, 1, 16), (5, 2, 49), (2, 1, 9), (6, 2, 64), (7, 3, 100), (1, 2, 36)])
+def test_points_that_a_phase_has_not_are_neither_multiplied_nor_read(K, S, products, monkeypatch):
+    monkeypatch.setattr(conv2d_blocks, "_saves_products", lambda *sizes: True)
+    monkeypatch.setattr(winograd, "workspace", lambda name, shape, dtype: np.full(shape, np.nan, dtype))
+    monkeypatch.setattr(winograd.np, "empty", lambda shape, dtype: np.full(shape, np.nan, dtype))
+    assert sum(maps.stop - maps.start for maps in winograd.maps_of_points(winograd.phases(2, K, S))) == 2*products
+    x, w, b, dy = case(2, 9, 8, 1, 3, K, S, 0, 1, "ceil")
+    y, cache = conv2d(x, w, b, S, 0)
+    close(y, conv2d_reference(x, w, b, S, 0))
+    for got, wanted in zip(conv2d_backward(dy, cache), conv2d_backward_reference(dy, x, w, S, 0)):
         close(got, wanted)
 
 

@@ -9,12 +9,11 @@ the whole batch as one element. Where maps and filters are many, Winograd's form
     filter_gradient   dw (C/groups,K,K,F), filled from x, dy
 """
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from zfcore.cpu import parallel, pieces, rectangles
 from zfcore.memory import workspace
 from zfcore.ops import winograd
-from zfcore.ops.window import clear, pixels, tap_range, tap_spans
+from zfcore.ops.window import pixels, tap_range, windows
 
 BLOCK = 4*2**20                   # bytes of windows that are multiplied at once
 
@@ -26,7 +25,7 @@ def forward(x, w, b, y, S, P, groups, relu):
     for maps, filters in _groups(C, F, groups):
         bias = None if b is None else b[filters]
         if _saves_products(C//groups, F//groups, K, S, N):
-            jobs += winograd.forward(x[maps], w[..., filters], bias, S, P, y[filters], relu)
+            winograd.forward(x[maps], w[..., filters], bias, S, P, y[filters], relu)
         else:
             matrix = w[..., filters].reshape(-1, F//groups).T                   # (F/G, C/G*K*K)
             jobs += _filter_windows(x[maps], matrix, (K, K), S, (P, P), y[filters], bias, relu)
@@ -44,7 +43,7 @@ def transpose(dy, w, dx, S, P, groups):
     jobs = []
     for maps, filters in _groups(Cg*groups, F, groups):
         if _saves_products(Cg, F//groups, K, S, N):
-            jobs += winograd.transpose(dy[filters], w[..., filters], S, P, dx[maps])
+            winograd.transpose(dy[filters], w[..., filters], S, P, dx[maps])
             continue
         if _maps_are_few(Cg, F//groups):
             jobs += _add_taps(dy[filters], w[..., filters], S, P, dx[maps])
@@ -81,11 +80,11 @@ def _filter_windows(x, matrix, K, S, P, out, bias=None, relu=False):
     def job(rows, columns):
         block = out[:, rows, columns]                                           # (M,p,q,N)
         flat = block.reshape(M, -1)                                             # a view where whole rows lie together
-        windows = _windows(x_pixels, K, S, P, rows, columns).view(x.dtype).reshape(taps, -1)
+        seen = windows(x_pixels, K, S, P, rows, columns).view(x.dtype).reshape(taps, -1)
         if np.may_share_memory(flat, out):
-            np.matmul(matrix, windows, out=flat)
+            np.matmul(matrix, seen, out=flat)
         else:
-            flat = np.matmul(matrix, windows)
+            flat = np.matmul(matrix, seen)
         if bias is not None:
             flat += bias[:, None]
         if relu:
@@ -134,30 +133,13 @@ def _windows_by_gradient(x, dy, K, S, P, dw):
     def job(share, maps):
         total = sums[share, maps].reshape(-1, F)                                # (c*K*K,F)
         for k, (rows, columns) in enumerate(blocks[of_blocks[share]]):
-            windows = _windows(x_pixels[maps], (K, K), S, (P, P), rows, columns).view(x.dtype).reshape(len(total), -1)
-            product = np.matmul(windows, dy[:, rows, columns].reshape(F, -1).T, out=None if k else total)
+            seen = windows(x_pixels[maps], (K, K), S, (P, P), rows, columns).view(x.dtype).reshape(len(total), -1)
+            product = np.matmul(seen, dy[:, rows, columns].reshape(F, -1).T, out=None if k else total)
             if k:
                 total += product
 
     parallel(lambda at: job(*at), [(share, maps) for share in range(len(sums)) for maps in of_maps])
     dw[...] = sums.sum(axis=0)
-
-
-def _windows(x, K, S, P, rows, columns):
-    """pixels x (C,H,W) -> (C,Kr,Ks,p,q): the windows of a block of outputs, zeros where they leave the map."""
-    C, H, W = x.shape
-    p, q = rows.stop - rows.start, columns.stop - columns.start
-    windows = workspace("windows", (C, *K, p, q), x.dtype)
-    c, h, v = x.strides
-    for taps_r, inside_p, top in tap_spans(K[0], H, rows.start, p, S, P[0]):
-        for taps_s, inside_q, left in tap_spans(K[1], W, columns.start, q, S, P[1]):
-            block = windows[:, taps_r, taps_s]
-            inner = block[:, :, :, inside_p, inside_q]
-            if inner.shape != block.shape:
-                clear(block)
-            if inner.size:
-                inner[...] = as_strided(x[:, top:, left:], inner.shape, (c, h, v, h*S, v*S))
-    return windows
 
 
 def _saves_products(C, F, K, S, N):
