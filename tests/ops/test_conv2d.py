@@ -1,4 +1,5 @@
-"""conv2d, its transpose and its weight gradient, in all NumPy forms: plain windows, Winograd's points, added taps."""
+"""conv2d, its transpose and its weight gradient, in all NumPy forms: plain windows, those by filters, Winograd's points, added
+taps."""
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -27,9 +28,10 @@ SHAPES = [(3, 9, 8, 2, 5, 3, 2, 1, 1, "ceil"),          # the last column of win
           (1, 1, 1, 1, 1, 1, 1, 0, 1, "ceil")]
 
 
-@pytest.fixture(params=["windows", "points", "taps"])
+@pytest.fixture(params=["windows", "filters", "points", "taps"])
 def form(request, monkeypatch):
     """Every form on every shape it can take, whatever pays at that size."""
+    monkeypatch.setattr(conv2d_blocks, "MANY", 1 if request.param == "filters" else np.inf)
     monkeypatch.setattr(conv2d_blocks, "_maps_are_few", lambda C, F: request.param == "taps")
     monkeypatch.setattr(conv2d_blocks, "_saves_products",
                         lambda C, F, K, S, N: request.param == "points" and K <= 3*S)

@@ -16,6 +16,7 @@ from zfcore.ops import winograd
 from zfcore.ops.window import pixels, tap_range, windows
 
 BLOCK = 4*2**20                   # bytes of windows that are multiplied at once
+FEW, MANY = 512, 2*2**20          # so few numbers of a map and so many bytes of filters: the cores share the filters
 
 
 def forward(x, w, b, y, S, P, groups, relu):
@@ -76,6 +77,8 @@ def _filter_windows(x, matrix, K, S, P, out, bias=None, relu=False):
     M, Ho, Wo, N = out.shape
     taps = matrix.shape[1]
     x_pixels = pixels(x)
+    if Ho*Wo*N <= FEW and matrix.nbytes >= MANY:
+        return _filter_few_windows(x_pixels, matrix, K, S, P, out, bias, relu)
 
     def job(rows, columns):
         block = out[:, rows, columns]                                           # (M,p,q,N)
@@ -93,6 +96,30 @@ def _filter_windows(x, matrix, K, S, P, out, bias=None, relu=False):
             block[...] = flat.reshape(block.shape)
 
     return [lambda at=at: job(*at) for at in rectangles(Ho, Wo, BLOCK//(taps*N*x.itemsize))]
+
+
+def _filter_few_windows(x, matrix, K, S, P, out, bias, relu):
+    """`_filter_windows` of pixels x (C,H,W) for few outputs and many filters, which leave a core's cache and would be read
+    again for every block of a handful of outputs: all windows are written at once, and a job is some filters."""
+    M, Ho, Wo, _ = out.shape
+    whole = slice(0, Ho), slice(0, Wo)
+    seen = np.empty((len(x), *K, Ho, Wo), x.dtype)
+
+    def write(maps):
+        seen[maps] = windows(x[maps], K, S, P, *whole)
+
+    parallel(write, pieces(len(x), 16))
+    seen = seen.view(out.dtype).reshape(matrix.shape[1], -1)
+
+    def job(filters):
+        flat = np.matmul(matrix[filters], seen)
+        if bias is not None:
+            flat += bias[filters, None]
+        if relu:
+            np.maximum(flat, 0, out=flat)
+        out[filters] = flat.reshape(out[filters].shape)
+
+    return [lambda at=at: job(at) for at in pieces(M, -(-M//8))]
 
 
 def _add_taps(dy, w, S, P, dx):
