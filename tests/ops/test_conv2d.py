@@ -32,6 +32,7 @@ SHAPES = [(3, 9, 8, 2, 5, 3, 2, 1, 1, "ceil"),          # the last column of win
 def form(request, monkeypatch):
     """Every form on every shape it can take, whatever pays at that size."""
     monkeypatch.setattr(conv2d_blocks, "MANY", 1 if request.param == "filters" else np.inf)
+    monkeypatch.setattr(conv2d_blocks, "FEW", np.inf)
     monkeypatch.setattr(conv2d_blocks, "_maps_are_few", lambda C, F: request.param == "taps")
     monkeypatch.setattr(conv2d_blocks, "_saves_products",
                         lambda C, F, K, S, N: request.param == "points" and K <= 3*S)

@@ -13,10 +13,10 @@ import numpy as np
 from zfcore.cpu import parallel, pieces, rectangles
 from zfcore.memory import workspace
 from zfcore.ops import winograd
-from zfcore.ops.window import pixels, tap_range, windows
+from zfcore.ops.window import pixels, tap_pixels, tap_range, windows
 
 BLOCK = 4*2**20                   # bytes of windows that are multiplied at once
-FEW, MANY = 512, 2*2**20          # so few numbers of a map and so many bytes of filters: the cores share the filters
+FEW, MANY = 200, 2*2**20          # so few numbers of a map and so many bytes of filters: the cores share the filters
 
 
 def forward(x, w, b, y, S, P, groups, relu):
@@ -76,9 +76,9 @@ def _filter_windows(x, matrix, K, S, P, out, bias=None, relu=False):
     K and P are pairs, rows and columns, and P may be negative: the first window then starts inside the map."""
     M, Ho, Wo, N = out.shape
     taps = matrix.shape[1]
-    x_pixels = pixels(x)
     if Ho*Wo*N <= FEW and matrix.nbytes >= MANY:
-        return _filter_few_windows(x_pixels, matrix, K, S, P, out, bias, relu)
+        return _filter_few_windows(x, matrix, K, S, P, out, bias, relu)
+    x_pixels = pixels(x)
 
     def job(rows, columns):
         block = out[:, rows, columns]                                           # (M,p,q,N)
@@ -99,27 +99,28 @@ def _filter_windows(x, matrix, K, S, P, out, bias=None, relu=False):
 
 
 def _filter_few_windows(x, matrix, K, S, P, out, bias, relu):
-    """`_filter_windows` of pixels x (C,H,W) for few outputs and many filters, which leave a core's cache and would be read
-    again for every block of a handful of outputs: all windows are written at once, and a job is some filters."""
-    M, Ho, Wo, _ = out.shape
-    whole = slice(0, Ho), slice(0, Wo)
-    seen = np.empty((len(x), *K, Ho, Wo), x.dtype)
-
-    def write(maps):
-        seen[maps] = windows(x[maps], K, S, P, *whole)
-
-    parallel(write, pieces(len(x), 16))
-    seen = seen.view(out.dtype).reshape(matrix.shape[1], -1)
+    """`_filter_windows` of x (C,H,W,N) for few outputs and many filters, which leave a core's cache and would be read again for
+    every block of a handful of outputs. A job is a quarter of the filters, which it applies tap by tap; with the maps of a pixel
+    side by side, what a tap sees of all outputs is copied in long runs."""
+    (C, H, W, N), (M, Ho, Wo, _) = x.shape, out.shape
+    seen = np.zeros((*K, Ho, Wo, N, C), x.dtype)
+    by_pixels = np.ascontiguousarray(x.transpose(1, 2, 3, 0))
+    for r, s in np.ndindex(K):
+        (p, h), (q, w) = tap_pixels(r, H, Ho, S, P[0]), tap_pixels(s, W, Wo, S, P[1])
+        seen[r, s, p, q] = by_pixels[h, w]
+    seen, of_taps = seen.reshape(*K, -1, C), matrix.reshape(M, C, *K)
 
     def job(filters):
-        flat = np.matmul(matrix[filters], seen)
+        total = np.zeros((filters.stop - filters.start, Ho*Wo*N), x.dtype)
+        for r, s in np.ndindex(K):
+            total += of_taps[filters, :, r, s] @ seen[r, s].T
         if bias is not None:
-            flat += bias[filters, None]
+            total += bias[filters, None]
         if relu:
-            np.maximum(flat, 0, out=flat)
-        out[filters] = flat.reshape(out[filters].shape)
+            np.maximum(total, 0, out=total)
+        out[filters] = total.reshape(out[filters].shape)
 
-    return [lambda at=at: job(at) for at in pieces(M, -(-M//8))]
+    return [lambda at=at: job(at) for at in pieces(M, -(-M//4))]
 
 
 def _add_taps(dy, w, S, P, dx):
