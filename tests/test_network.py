@@ -1,4 +1,6 @@
 """A network in a row: its gradient is the derivative of its loss, its caches serve any rules, its errors name the layer."""
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -58,12 +60,35 @@ def test_dropout_draws_by_the_seed_that_the_network_was_drawn_with():
 
 def test_a_relu_computed_by_its_convolution_leaves_the_same_output_and_caches():
     network, x, _ = small()
-    y, caches = network.forward(x, step=4)
+    y, caches = network.forward(x)
     for layer, cache in zip(network.layers, caches):
-        x, plain = layer.forward(x, Step(4))
+        x, plain = layer.forward(x)
         if isinstance(layer, ReLU):
             np.testing.assert_array_equal(cache, plain)
     np.testing.assert_array_equal(y, x)
+
+
+def test_training_keeps_no_map_between_a_convolution_and_its_pool_and_changes_no_bit():
+    network, x, labels = small()
+    logits, caches = network.forward(x, step=4)
+    wanted, alone = one_by_one(network, x)
+    np.testing.assert_array_equal(logits, wanted)
+    below_a_pool = [k for k, pair in enumerate(pairwise(network.layers)) if tuple(map(type, pair)) == (ReLU, MaxPool)]
+    assert below_a_pool and all(caches[k] is None for k in below_a_pool)
+    dy = softmax_loss_backward(softmax_loss(logits, labels)[1])
+    (dx, grads), (dx_alone, grads_alone) = (network.backward(dy, kept) for kept in (caches, alone))
+    np.testing.assert_array_equal(dx, dx_alone)
+    for name, of_layer in grads.items():
+        np.testing.assert_array_equal(of_layer["w"], grads_alone[name]["w"])
+
+
+def one_by_one(network, x):
+    """(y, caches) of a training step, each layer by itself."""
+    caches = []
+    for layer in network.layers:
+        x, cache = layer.forward(x, Step(4))
+        caches.append(cache)
+    return x, caches
 
 
 def test_activations_are_the_outputs_of_the_named_layers_the_convolutions_before_their_relu():
@@ -113,7 +138,7 @@ def normalised_first():
 @pytest.mark.parametrize("make", [small, normalised_first])
 def test_a_relu_whose_backward_the_layer_above_brings_in_leaves_every_gradient_as_it_is(make, monkeypatch):
     network, x, _ = make()
-    y, caches = network.forward(x, step=4)
+    y, caches = one_by_one(network, x)
     top = np.random.default_rng(5).standard_normal(y.shape).astype(y.dtype)
     dy, wanted = top, {}
     for layer, cache in zip(reversed(network.layers), reversed(caches)):                 # each layer by itself

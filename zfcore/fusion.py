@@ -5,6 +5,7 @@ by itself, output and cache, a pass leaves too, to the bit; so that a layer need
                 it does not pay}
     BACKWARD    {(kind below, kind above): function(dy, cache of the one above) -> dx of both}
 """
+from zfcore.backend import runs_kernels
 from zfcore.layers import Conv, LocalResponseNorm, MaxPool, ReLU
 from zfcore.ops.conv2d import conv2d
 from zfcore.ops.conv2d_maxpool import conv2d_maxpool, pool_fits
@@ -19,10 +20,11 @@ def conv_relu(conv, relu, x, step):
 
 
 def conv_relu_pool(conv, relu, pool, x, step):
-    """Run the three as one in training, where nobody asks for the map between, and where a kernel gains by it: the pool's
-    output is told. The ReLU's cache is None, as the pool's tells the gradient where it was on."""
+    """Run the three as one in training, where nobody asks for the map between: a kernel where it gains by it, and on the CPU for
+    the memory that the map leaves for its gradient. The pool's output is told. The ReLU's cache is None, as the pool's tells the
+    gradient where it was on."""
     w, b, S, P, groups, rounding = conv.arguments()
-    if step is None or not pool_fits(x, w, pool.arguments(), groups):
+    if step is None or runs_kernels(x) and not pool_fits(x, w, pool.arguments(), groups):
         return None
     cache, (y, of_pool) = conv2d_maxpool(x, w, b, S, P, pool.arguments(), groups, rounding, conv.precision)
     return [(y, cache), (y, None), (y, of_pool)]

@@ -1,4 +1,5 @@
-"""conv2d, its transpose and its weight gradient, in all NumPy forms: plain windows, Winograd's points, added taps."""
+"""conv2d, its transpose and its weight gradient, in all NumPy forms: plain windows, those by filters, Winograd's points, added
+taps."""
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -27,12 +28,13 @@ SHAPES = [(3, 9, 8, 2, 5, 3, 2, 1, 1, "ceil"),          # the last column of win
           (1, 1, 1, 1, 1, 1, 1, 0, 1, "ceil")]
 
 
-@pytest.fixture(params=["windows", "points", "taps"])
+@pytest.fixture(params=["windows", "filters", "points", "taps"])
 def form(request, monkeypatch):
     """Every form on every shape it can take, whatever pays at that size."""
+    monkeypatch.setattr(conv2d_blocks, "_outputs_are_few", lambda w, y: request.param == "filters")
     monkeypatch.setattr(conv2d_blocks, "_maps_are_few", lambda C, F: request.param == "taps")
     monkeypatch.setattr(conv2d_blocks, "_saves_products",
-                        lambda C, F, K, S, N: request.param == "points" and K <= 3*S)
+                        lambda C, F, K, S: request.param == "points" and K <= 3*S)
     return request.param
 
 
@@ -40,8 +42,7 @@ def form(request, monkeypatch):
 def blocks(request, monkeypatch):
     """Maps in one or few blocks, and cut as finely as can be."""
     if request.param == "cut":
-        for owner, name in ((conv2d_blocks, "BLOCK"), (winograd, "BLOCK"), (winograd, "GRADIENT_BLOCK"),
-                            (winograd, "SLAB")):
+        for owner, name in ((conv2d_blocks, "BLOCK"), (winograd, "BLOCK"), (winograd, "SLAB")):
             monkeypatch.setattr(owner, name, 1)
 
 
@@ -118,9 +119,9 @@ def test_any_size_equals_the_reference(data):
             close(got, wanted)
 
 
-def test_many_maps_and_images_take_the_points_by_themselves_and_equal_the_sum_over_windows():
-    shape = (129, 5, 4, 16, 130, 3, 1, 1, 1, "ceil")
-    assert conv2d_blocks._saves_products(129, 130, 3, 1, 16)
+def test_many_maps_take_the_points_by_themselves_and_equal_the_sum_over_windows():
+    shape = (129, 5, 4, 3, 130, 3, 1, 1, 1, "ceil")
+    assert conv2d_blocks._saves_products(129, 130, 3, 1)
     x, w, b, dy = case(*shape)
     of_x, of_dy = (np.lib.stride_tricks.sliding_window_view(np.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), axis=(1, 2))
                    for maps in (x, dy))                                 # (maps,5,4,N,3,3)
@@ -129,6 +130,19 @@ def test_many_maps_and_images_take_the_points_by_themselves_and_equal_the_sum_ov
     for got, wanted in zip(conv2d_backward(dy, cache), (
             np.einsum("fpqnrs,crsf->cpqn", of_dy[..., ::-1, ::-1], w, optimize=True),
             np.einsum("cpqnrs,fpqn->crsf", of_x, dy, optimize=True), dy.sum(axis=(1, 2, 3)))):
+        close(got, wanted)
+
+
+@pytest.mark.parametrize("K, S, products", [(3, 1, 16), (5, 2, 49), (2, 1, 9), (6, 2, 64), (7, 3, 100), (1, 2, 36)])
+def test_points_that_a_phase_has_not_are_neither_multiplied_nor_read(K, S, products, monkeypatch):
+    monkeypatch.setattr(conv2d_blocks, "_saves_products", lambda *sizes: True)
+    monkeypatch.setattr(winograd, "workspace", lambda name, shape, dtype: np.full(shape, np.nan, dtype))
+    monkeypatch.setattr(winograd.np, "empty", lambda shape, dtype: np.full(shape, np.nan, dtype))
+    assert sum(maps.stop - maps.start for maps in winograd.maps_of_points(winograd.phases(2, K, S))) == 2*products
+    x, w, b, dy = case(2, 9, 8, 1, 3, K, S, 0, 1, "ceil")
+    y, cache = conv2d(x, w, b, S, 0)
+    close(y, conv2d_reference(x, w, b, S, 0))
+    for got, wanted in zip(conv2d_backward(dy, cache), conv2d_backward_reference(dy, x, w, S, 0)):
         close(got, wanted)
 
 

@@ -9,24 +9,26 @@ the whole batch as one element. Where maps and filters are many, Winograd's form
     filter_gradient   dw (C/groups,K,K,F), filled from x, dy
 """
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from zfcore.cpu import parallel, pieces, rectangles
 from zfcore.memory import workspace
 from zfcore.ops import winograd
-from zfcore.ops.window import clear, pixels, tap_range, tap_spans
+from zfcore.ops.window import pixels, tap_pixels, tap_range, windows
 
 BLOCK = 4*2**20                   # bytes of windows that are multiplied at once
+FEW, MANY = 200, 2*2**20          # so few numbers of a map and so many bytes of filters: filters are read once
 
 
 def forward(x, w, b, y, S, P, groups, relu):
     """y = the convolution, rectified if relu."""
-    (_, K, _, F), C, N = w.shape, len(x), x.shape[-1]
+    (_, K, _, F), C = w.shape, len(x)
     jobs = []
     for maps, filters in _groups(C, F, groups):
         bias = None if b is None else b[filters]
-        if _saves_products(C//groups, F//groups, K, S, N):
-            jobs += winograd.forward(x[maps], w[..., filters], bias, S, P, y[filters], relu)
+        if _outputs_are_few(w[..., filters], y[filters]):
+            jobs += _filter_few_windows(x[maps], w[..., filters], S, P, y[filters], bias, relu)
+        elif _saves_products(C//groups, F//groups, K, S):
+            winograd.forward(x[maps], w[..., filters], bias, S, P, y[filters], relu)
         else:
             matrix = w[..., filters].reshape(-1, F//groups).T                   # (F/G, C/G*K*K)
             jobs += _filter_windows(x[maps], matrix, (K, K), S, (P, P), y[filters], bias, relu)
@@ -40,11 +42,11 @@ def transpose(dy, w, dx, S, P, groups):
     phase meet the same every S-th taps, so each phase is a plain convolution of dy with stride 1. Where maps are few, as below
     layer 1, the windows of dy would be many times larger than what is made of them; there dy is multiplied by the filters
     first, and the products are added to the pixels tap by tap."""
-    (Cg, K, _, F), N = w.shape, dy.shape[-1]
+    Cg, K, _, F = w.shape
     jobs = []
     for maps, filters in _groups(Cg*groups, F, groups):
-        if _saves_products(Cg, F//groups, K, S, N):
-            jobs += winograd.transpose(dy[filters], w[..., filters], S, P, dx[maps])
+        if _saves_products(Cg, F//groups, K, S):
+            winograd.transpose(dy[filters], w[..., filters], S, P, dx[maps])
             continue
         if _maps_are_few(Cg, F//groups):
             jobs += _add_taps(dy[filters], w[..., filters], S, P, dx[maps])
@@ -63,9 +65,9 @@ def transpose(dy, w, dx, S, P, groups):
 
 def filter_gradient(x, dy, dw, S, P, groups):
     """dw = the filter gradient."""
-    (_, K, _, F), C, N = dw.shape, len(x), x.shape[-1]
+    (_, K, _, F), C = dw.shape, len(x)
     for maps, filters in _groups(C, F, groups):
-        if _saves_products(C//groups, F//groups, K, S, N):
+        if _saves_products(C//groups, F//groups, K, S):
             winograd.filter_gradient(x[maps], dy[filters], S, P, dw[..., filters])
         else:
             _windows_by_gradient(x[maps], dy[filters], K, S, P, dw[..., filters])
@@ -81,11 +83,11 @@ def _filter_windows(x, matrix, K, S, P, out, bias=None, relu=False):
     def job(rows, columns):
         block = out[:, rows, columns]                                           # (M,p,q,N)
         flat = block.reshape(M, -1)                                             # a view where whole rows lie together
-        windows = _windows(x_pixels, K, S, P, rows, columns).view(x.dtype).reshape(taps, -1)
+        seen = windows(x_pixels, K, S, P, rows, columns).view(x.dtype).reshape(taps, -1)
         if np.may_share_memory(flat, out):
-            np.matmul(matrix, windows, out=flat)
+            np.matmul(matrix, seen, out=flat)
         else:
-            flat = np.matmul(matrix, windows)
+            flat = np.matmul(matrix, seen)
         if bias is not None:
             flat += bias[:, None]
         if relu:
@@ -94,6 +96,31 @@ def _filter_windows(x, matrix, K, S, P, out, bias=None, relu=False):
             block[...] = flat.reshape(block.shape)
 
     return [lambda at=at: job(*at) for at in rectangles(Ho, Wo, BLOCK//(taps*N*x.itemsize))]
+
+
+def _filter_few_windows(x, w, S, P, y, bias, relu):
+    """Jobs that fill y (F,Ho,Wo,N), few outputs of many filters, which leave a core's cache and would be read again for every
+    block of a handful of outputs. A job is a quarter of the filters, which it applies tap by tap; with the maps of a pixel side
+    by side, what a tap sees of all outputs is copied in long runs."""
+    (C, H, W, N), (F, Ho, Wo, _), K = x.shape, y.shape, w.shape[1]
+    seen = np.zeros((K, K, Ho, Wo, N, C), x.dtype)
+    by_pixels = np.ascontiguousarray(x.transpose(1, 2, 3, 0))
+    for r, s in np.ndindex(K, K):
+        (p, h), (q, v) = tap_pixels(r, H, Ho, S, P), tap_pixels(s, W, Wo, S, P)
+        seen[r, s, p, q] = by_pixels[h, v]
+    seen = seen.reshape(K, K, -1, C)
+
+    def job(filters):
+        total = np.zeros((filters.stop - filters.start, Ho*Wo*N), x.dtype)
+        for r, s in np.ndindex(K, K):
+            total += w[:, r, s, filters].T @ seen[r, s].T
+        if bias is not None:
+            total += bias[filters, None]
+        if relu:
+            np.maximum(total, 0, out=total)
+        y[filters] = total.reshape(y[filters].shape)
+
+    return [lambda at=at: job(at) for at in pieces(F, -(-F//4))]
 
 
 def _add_taps(dy, w, S, P, dx):
@@ -134,8 +161,8 @@ def _windows_by_gradient(x, dy, K, S, P, dw):
     def job(share, maps):
         total = sums[share, maps].reshape(-1, F)                                # (c*K*K,F)
         for k, (rows, columns) in enumerate(blocks[of_blocks[share]]):
-            windows = _windows(x_pixels[maps], (K, K), S, (P, P), rows, columns).view(x.dtype).reshape(len(total), -1)
-            product = np.matmul(windows, dy[:, rows, columns].reshape(F, -1).T, out=None if k else total)
+            seen = windows(x_pixels[maps], (K, K), S, (P, P), rows, columns).view(x.dtype).reshape(len(total), -1)
+            product = np.matmul(seen, dy[:, rows, columns].reshape(F, -1).T, out=None if k else total)
             if k:
                 total += product
 
@@ -143,28 +170,15 @@ def _windows_by_gradient(x, dy, K, S, P, dw):
     dw[...] = sums.sum(axis=0)
 
 
-def _windows(x, K, S, P, rows, columns):
-    """pixels x (C,H,W) -> (C,Kr,Ks,p,q): the windows of a block of outputs, zeros where they leave the map."""
-    C, H, W = x.shape
-    p, q = rows.stop - rows.start, columns.stop - columns.start
-    windows = workspace("windows", (C, *K, p, q), x.dtype)
-    c, h, v = x.strides
-    for taps_r, inside_p, top in tap_spans(K[0], H, rows.start, p, S, P[0]):
-        for taps_s, inside_q, left in tap_spans(K[1], W, columns.start, q, S, P[1]):
-            block = windows[:, taps_r, taps_s]
-            inner = block[:, :, :, inside_p, inside_q]
-            if inner.shape != block.shape:
-                clear(block)
-            if inner.size:
-                inner[...] = as_strided(x[:, top:, left:], inner.shape, (c, h, v, h*S, v*S))
-    return windows
+def _saves_products(C, F, K, S):
+    """Return whether Winograd's form is worth its transforms: maps and filters many. (With 64 to 96 of each, as in `tiny`, the two
+    forms take about as long on a core with AVX-512; at 128 this one takes 0.8 of the other's time.)"""
+    return 1 < K <= 3*S and min(C*S*S, F) >= 128
 
 
-def _saves_products(C, F, K, S, N):
-    """Return whether Winograd's form is worth its additions: maps and filters many, images enough to add in long runs. (With 64
-    to 96 of each, as in `tiny`, the plain form takes 0.6 of its time on a core with AVX-512; at 128 both take about as
-    long.)"""
-    return 1 < K <= 3*S and min(C*S*S, F) >= 128 and N >= 16
+def _outputs_are_few(w, y):
+    """Return whether reading the filters w takes longer than filtering."""
+    return y[0].size <= FEW and w.nbytes >= MANY
 
 
 def _maps_are_few(C, F):

@@ -3,10 +3,12 @@ a picture."""
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from zfcore.backend import array_module, empty, to_device, zeros
 from zfcore.check import Expected, one_of
 from zfcore.cpu import parallel, pieces
+from zfcore.memory import workspace
 
 
 def output_size(size, K, S, P, rounding="ceil"):
@@ -72,6 +74,23 @@ def places(x):
 def clear(of_pixels):
     """Set an array of pixels to zero."""
     of_pixels[...] = np.zeros((), of_pixels.dtype)
+
+
+def windows(x, K, S, P, rows, columns):
+    """pixels x (C,H,W) -> (C,Kr,Ks,p,q): the windows of a block of outputs, zeros where they leave the map."""
+    C, H, W = x.shape
+    p, q = rows.stop - rows.start, columns.stop - columns.start
+    out = workspace("windows", (C, *K, p, q), x.dtype)
+    c, h, v = x.strides
+    for taps_r, inside_p, top in tap_spans(K[0], H, rows.start, p, S, P[0]):
+        for taps_s, inside_q, left in tap_spans(K[1], W, columns.start, q, S, P[1]):
+            block = out[:, taps_r, taps_s]
+            inner = block[:, :, :, inside_p, inside_q]
+            if inner.shape != block.shape:
+                clear(block)
+            if inner.size:
+                inner[...] = as_strided(x[:, top:, left:], inner.shape, (c, h, v, h*S, v*S))
+    return out
 
 
 # ------------------------------------------------------------------------------------------- regions, one a picture
