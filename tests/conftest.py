@@ -1,11 +1,12 @@
 """What every test has: a cache of drawn pictures and mean images that one run of pytest shares, and not the user's. Which
 tests a run is made of: `-m "not slow"` leaves out what takes long, and only `--all` adds the cases that prove nothing new."""
+import gc
 import os
 import sys
 
 import pytest
 
-from tests.slow import marked
+from tests.slow import marked, of_a_file
 
 # Read when NumPy and PyTorch are imported, here and in what tests start: for the small products of tests the threads of BLAS cost
 # more than they bring, a third of a training.
@@ -29,6 +30,14 @@ def _unhurried():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(terminal, "TELL_EVERY", 1e9)
         patch.setattr(terminal, "_width", lambda: 1_000_000)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _unflushed():
+    """No test's files outlive a power cut. A disk that refuses to flush, or a kill at that moment, is a test's own monkeypatch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)               # which refuses a descriptor that is closed, too
         yield
 
 
@@ -66,6 +75,22 @@ def pytest_addoption(parser):
     parser.addoption("--all", action="store_true", help="with the cases marked exhaustive, which others cover")
 
 
+def pytest_configure(config):
+    if hasattr(config.option, "loadscopereorder"):         # pytest-xdist hands out files in the order below, not those of most tests first
+        config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is imported and collected stays, so that looking for what may go would look through it in vain, a third of the time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     for item in marked(items):
@@ -74,3 +99,6 @@ def pytest_collection_modifyitems(config, items):
         left_out = {item: None for item in items if item.get_closest_marker("exhaustive")}
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
+    if hasattr(config, "workerinput"):                     # the longest files first, so that all cores are busy until the end
+        seconds = of_a_file()
+        items.sort(key=lambda item: -seconds.get(item.nodeid.split("::")[0], 0))

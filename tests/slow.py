@@ -26,6 +26,14 @@ def table():
     return {name: (float(seconds), int(cases)) for seconds, cases, name in rows}
 
 
+def of_a_file():
+    """{file: seconds of its slow functions}"""
+    taken = defaultdict(float)
+    for name, (seconds, _) in table().items():
+        taken[name.split("::")[0]] += seconds
+    return taken
+
+
 def marked(items):
     """Those of the collected `items` that are slow."""
     of_a_case = {name: seconds/cases for name, (seconds, cases) in table().items()}

@@ -28,6 +28,7 @@ def run(folder, limits=(), **environment):
     return done.returncode, done.stderr.strip().splitlines()
 
 
+@pytest.mark.exhaustive                                # tests/test_terminal.py has them in odder surroundings
 @pytest.mark.parametrize("limits, environment", [([(resource.RLIMIT_NOFILE, 32)], {}), ([], {"HOME": "/dev/null/none", "XDG_CACHE_HOME": "",
                                                                                             "ZFCORE_CACHE": ""})], ids=["files", "home"])
 def test_few_files_and_no_home_are_enough(tmp_path, limits, environment):

@@ -285,7 +285,7 @@ def test_a_command_works_in_odd_surroundings(before, run, tmp_path):
 
 
 @posix
-@pytest.mark.parametrize("kilobytes", [600_000])
+@pytest.mark.parametrize("kilobytes", [pytest.param(600_000, marks=pytest.mark.exhaustive)])     # tests/test_surroundings.py has less
 def test_too_little_memory_is_a_sentence(kilobytes, run, tmp_path):
     words = ["zfcore", "top-activations", "--run", run, "--output", tmp_path/"out", "--units", "0:2", "--device", "cpu", "--workers", "0"]
     process = started(*words, before=f"export OPENBLAS_NUM_THREADS=1; ulimit -v {kilobytes}; ")

@@ -151,7 +151,7 @@ def test_epochs_that_were_kept_are_strips(run, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------ stopped, and made again
-@pytest.mark.parametrize("at", [3, 9, 20])
+@pytest.mark.parametrize("at", [3, pytest.param(9, marks=pytest.mark.exhaustive), 20])
 def test_one_that_was_stopped_goes_on_and_ends_with_the_same_bytes(run, made, tmp_path, monkeypatch, at):
     output, write, left = tmp_path/"atlas", sheets.Folder.write, iter(range(at))
     with monkeypatch.context() as patch:

@@ -1,5 +1,6 @@
 """Every analysis on a GPU finds what it finds on the CPU, where all of them are tested."""
 import dataclasses
+from functools import cache
 
 import numpy as np
 import pytest
@@ -42,8 +43,16 @@ def model_on(device, seed=0, precision="fp32"):
     return Trained(there(seed), device.array(mean), CLASSES, epoch=seed + 1, begun=lambda: there(5), device=device)
 
 
+@cache
+def drawn(count):
+    """Pictures that are drawn once, which takes longer than to look at them."""
+    data = Synthetic("val", count, SIZE)
+    data.picture = cache(data.picture)
+    return data
+
+
 def pictures(count=COUNT):
-    return Pictures(Synthetic("val", count, SIZE), SIZE, CROP, workers=0, memory=0)
+    return Pictures(drawn(count), SIZE, CROP, workers=0, memory=0)
 
 
 def images(n):

@@ -32,13 +32,13 @@ def curve(loss, steps=STEPS):
 
 
 def test_the_rates_grow_by_one_factor_and_the_running_mean_is_that_of_the_losses(typed, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(lr_test, "STEPS", 200)
+    monkeypatch.setattr(lr_test, "STEPS", 120)
     main([*typed, str(tmp_path/"test")])
     rows = rows_of(tmp_path/"test")
     assert sorted(path.name for path in (tmp_path/"test").iterdir()) == ["lr_test.csv", "lr_test.png"]
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1)) and rows[0]["lr"] == LOWEST
     ratios = np.array([b["lr"]/a["lr"] for a, b in zip(rows, rows[1:])])
-    np.testing.assert_allclose(ratios, (HIGHEST/LOWEST)**(1/199), rtol=1e-4)          # six figures are written
+    np.testing.assert_allclose(ratios, (HIGHEST/LOWEST)**(1/119), rtol=1e-4)          # six figures are written
     for k in (0, 1, 7, 30):
         weights = 0.95**np.arange(k, -1, -1)
         assert rows[k]["smoothed"] == pytest.approx((weights*[row["loss"] for row in rows[:k + 1]]).sum()/weights.sum(), rel=1e-4)

@@ -81,6 +81,7 @@ def test_features_of_every_layer_with_weights_but_the_last_are_probed_where_they
     assert list(layers.values())[-1] == ("relu4_2" if network.name == "nin" else "relu7")
 
 
+@pytest.mark.parametrize("trained", [pytest.param("vgg16", marks=pytest.mark.exhaustive), "nin"], indirect=True)
 def test_it_is_diagnosed_and_its_projections_are_judged(trained):
     (model, pictures), network = trained, trained[0].network
     found = diagnose(model, pictures, np.array([0, 3]), k=1)

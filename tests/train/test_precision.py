@@ -7,6 +7,7 @@ from train.__main__ import main
 from train.evaluate import main as evaluate
 from train.network_tables import result_of
 from train.study import Run
+from zfcore import plots
 from zfcore.__main__ import main as analyse
 from zfcore.network import Network
 from zfcore.training import resolve
@@ -20,7 +21,9 @@ def asked(monkeypatch):
     return asked
 
 
-def test_every_network_that_computes_uses_what_is_asked_for(asked, options, tmp_path):
+def test_every_network_that_computes_uses_what_is_asked_for(asked, options, tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "diagnostics", lambda found: None)
+    monkeypatch.setattr(plots, "save", lambda drawn, path: None)
     run = tmp_path/"run"
     for command, words in ((main, [*options, "--precision", "bf16", "--output", str(run)]),
                            (main, ["--resume", str(run), "--eval-only"]), (main, ["--resume", str(run), "--epochs", "3"]),
