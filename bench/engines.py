@@ -7,7 +7,7 @@
     onnxruntime      forward alone, from our ONNX       JAX              jitted, channels last; its step is the gradient alone
 
 Each takes the parameters of `network` and the very pictures that ours gets, laid out beforehand as it likes them, and as many
-threads. None is needed, and none is imported before it is asked for: --help must not wait for a compiler.
+threads. None is needed, and none is loaded before it is asked for: --help must not wait for it.
 """
 import importlib
 import importlib.metadata
@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bench.record import optional
 from zfcore.cpu import CORES
 from zfcore.layers import Conv, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU
 
@@ -53,25 +54,22 @@ def contestants(network, x, labels=None, left_out=()):
 
 
 # ------------------------------------------------------------------------------------------------------------ PyTorch
-def torch():
-    """PyTorch, on as many threads as ours has."""
-    module = importlib.import_module("torch")
-    module.set_num_threads(CORES)
-    return module
+torch = optional("torch")
 
 
 def torch_network(network):
     """The network's layers as a user of PyTorch would write them, with our parameters. Windows that reach over the border are rows
     and columns of zeros before a convolution and ceil_mode in a pool; alpha of LocalResponseNorm is divided by its width, as ours."""
-    nn, modules = torch().nn, []
+    nn, modules = torch.nn, []
+    torch.set_num_threads(CORES)
     for layer, shape, out in zip(network.layers, network.shapes, network.shapes[1:]):
         modules += TORCH[type(layer)](nn, layer, shape, out)
     twin = nn.Sequential(*modules)
     weighted = [module for module in twin if isinstance(module, (nn.Conv2d, nn.Linear))]
     for module, of_layer in zip(weighted, network.parameters().values()):
-        with torch().no_grad():
-            module.weight.copy_(torch().from_numpy(np.moveaxis(of_layer["w"], -1, 0)))
-            module.bias.copy_(torch().from_numpy(of_layer["b"]))
+        with torch.no_grad():
+            module.weight.copy_(torch.from_numpy(np.moveaxis(of_layer["w"], -1, 0)))
+            module.bias.copy_(torch.from_numpy(of_layer["b"]))
     return twin
 
 
@@ -92,41 +90,41 @@ TORCH = {Conv: _torch_conv,
 
 
 def memory_format(layout):
-    return torch().channels_last if layout == "channels last" else torch().contiguous_format
+    return torch.channels_last if layout == "channels last" else torch.contiguous_format
 
 
 def torch_images(x, layout):
     """x (C,H,W,N) as PyTorch's tensor (N,C,H,W) in that layout."""
-    images = torch().from_numpy(np.ascontiguousarray(x.transpose(3, 0, 1, 2)))
+    images = torch.from_numpy(np.ascontiguousarray(x.transpose(3, 0, 1, 2)))
     return images.contiguous(memory_format=memory_format(layout))
 
 
 def torch_twin(network, layout, compiled=False):
     twin = torch_network(network).to(memory_format=memory_format(layout))
-    return torch().compile(twin) if compiled else twin
+    return torch.compile(twin, dynamic=False) if compiled else twin
 
 
 def torch_forward(layout, compiled, network, x):
     twin, images = torch_twin(network, layout, compiled).eval(), torch_images(x, layout)
 
     def run():
-        with torch().no_grad():
+        with torch.no_grad():
             return twin(images).numpy().T
     return run
 
 
 def torch_step(layout, compiled, network, x, labels):
-    learn, images, labels = torch_learner(torch_twin(network, layout, compiled)), torch_images(x, layout), torch().from_numpy(labels)
+    learn, images, labels = torch_learner(torch_twin(network, layout, compiled)), torch_images(x, layout), torch.from_numpy(labels)
     return lambda: learn(images, labels)
 
 
 def torch_learner(twin):
     """A function (images, labels) that does a training step of `twin`, with the momentum that ours has."""
-    optimizer = torch().optim.SGD(twin.train().parameters(), lr=1e-4, momentum=0.9)
+    optimizer = torch.optim.SGD(twin.train().parameters(), lr=1e-4, momentum=0.9)
 
     def learn(images, labels):
         optimizer.zero_grad()
-        torch().nn.functional.cross_entropy(twin(images), labels).backward()
+        torch.nn.functional.cross_entropy(twin(images), labels).backward()
         optimizer.step()
     return learn
 

@@ -16,13 +16,11 @@ import os
 import numpy as np
 
 from bench.cases import BATCH_EPS, BATCH_MOMENTUM, DECAY, LR, MOMENTUM
+from bench.record import optional
 from bench.timing import Contestant
 from zfcore.backend import array_module, to_host
 
-try:
-    import torch
-except ImportError:
-    torch = None
+torch = optional("torch")
 try:
     import cudnn
 except ImportError:
