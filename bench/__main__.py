@@ -2,7 +2,8 @@
 import argparse
 import sys
 
-from bench import atlas, cpu, figures, gpu, loader, occlusion, pack, projections, recipes, resources, step, tables
+from bench import (atlas, cpu, endtoend, figures, gpu, loader, occlusion, pack, projections, recipes, resources, shares, step, tables,
+                   threads)
 from zfcore.check import Expected, Parser, exit_with_message
 from zfcore.device import select
 
@@ -11,7 +12,7 @@ def parser():
     p = Parser(prog="python -m bench", description=__doc__)
     gpu.add_arguments(p)
     where = p.add_subparsers(dest="where")
-    cpu.add_arguments(where.add_parser("cpu", help="ZFNet on NumPy beside PyTorch on the same cores",
+    cpu.add_arguments(where.add_parser("cpu", help="ZFNet on NumPy beside other engines on the same cores",
                                        formatter_class=argparse.ArgumentDefaultsHelpFormatter))
     loader.add_arguments(where.add_parser("loader", help="whether loading pictures or the device limits training"))
     pack.add_arguments(where.add_parser("pack", help="what packing pictures costs, and what reading the packed file costs"))
@@ -37,7 +38,8 @@ def main(arguments=None):
     if args.where in ("loader", "pack", "recipes"):
         return {"loader": loader, "pack": pack, "recipes": recipes}[args.where].main(args)
     if args.where == "cpu":
-        apart = {"projections": projections, "occlusion": occlusion, "atlas": atlas}
+        apart = {"shares": shares, "endtoend": endtoend, "threads": threads, "projections": projections, "occlusion": occlusion, "atlas": atlas}
+        cpu.say_forecast(args)
         if set(args.parts) - set(apart):
             cpu.main(args)
         for part in apart:

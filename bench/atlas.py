@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.cpu import RESULTS, cpu_name
+from bench.cpu import RESULTS
+from bench.record import cpu_name
 from zfcore import trained
 from zfcore.__main__ import main as zfcore
 from zfcore.cpu import CORES

@@ -29,6 +29,7 @@ import numpy as np
 
 from bench import peers
 from bench.cases import Source, cases
+from bench.record import commit
 from bench.timing import Clock, Contestant, microseconds, prepared, ratio, take_turns
 from zfcore import backend, check, nvrtc
 from zfcore.backend import to_host
@@ -377,14 +378,6 @@ def driver():
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True,
                               text=True, timeout=20, check=True).stdout.split()[0]
-
-
-def commit():
-    """Commit that was measured: that of this checkout, or $ZFCORE_COMMIT where a copy without .git is measured."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True,
-                              cwd=Path(__file__).parent, check=True).stdout.strip()
-    return os.environ.get("ZFCORE_COMMIT")
 
 
 def sentence(failure):

@@ -26,7 +26,8 @@ import numpy as np
 import PIL
 from tqdm import tqdm
 
-from bench.cpu import cpu_name, train_step
+from bench.cpu import train_step
+from bench.record import cpu_name
 from zfcore import backend, check
 from zfcore.cpu import CORES
 from zfcore.data import open_data

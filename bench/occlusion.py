@@ -3,22 +3,24 @@
     cone       50x50 pixels moved by 6, 900 places, of every layer only what the square reaches (zfcore, as it is used)
     whole      the same with every layer computed as a whole (zfcore, incremental=False)
     PyTorch    a plain loop: copies of the picture with the square painted on each, forward, batch by batch; in both
-               layouts, of which the faster one counts
+               layouts, and compiled by torch.compile, of which the fastest counts
+    Captum     its Occlusion, as many places at once, over the same network in PyTorch, channels last
 
-Two contests, cone against whole and cone against PyTorch; in each they take turns, round after round (three at most: a
-round takes a minute). Printed is the median over the rounds of how many times as fast the cone is, and its spread. First
+Two contests, cone against whole and cone against the others; in each they take turns, round after round (three at most: a
+round takes minutes). Printed is the median over the rounds of how many times as fast the cone is, and its spread. First
 it is checked that all find the same. Results go to bench/results/occlusion.json.
 """
-import json
-import os
-import platform
-from datetime import datetime, timezone
+import importlib
+import math
+from importlib.util import find_spec
 
 import numpy as np
 
-from bench.cpu import RESULTS, compare, cpu_name, memory_format, torch, torch_twins
+from bench import engines
+from bench.cpu import RESULTS, compare
+from bench.engines import LAYOUTS, memory_format, torch, torch_images, torch_twin
+from bench.record import Record
 from zfcore.analysis.occlusion import occlusion
-from zfcore.cpu import CORES
 from zfcore.models.zfnet import zfnet
 from zfcore.trained import Trained
 
@@ -28,29 +30,28 @@ PLACES = len(range(0, 224 - SIZE + 1, STRIDE))**2
 
 def main(rounds):
     rounds = min(rounds, 3)
-    if torch is not None:
-        torch.set_num_threads(CORES)
     network, mean = zfnet().init(0, "he"), np.full((3, 224, 224), 120, np.float32)
     picture = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
-    check_that_all_find_the_same(contestants(network, picture, mean, stride=58))
+    check_that_all_find_the_same(contestants(network, picture, mean, stride=29))
     cone, whole, *peers = contestants(network, picture, mean, STRIDE).items()
-    report = {"cpu": cpu_name(), "cores": CORES, "numpy": np.__version__, "python": platform.python_version(),
-              "pytorch": torch and torch.__version__, "rounds": rounds, "load_before": os.getloadavg(), "batch_size": BATCH,
-              "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "cases": []}
-    print(f"{'seconds a picture':28}{'cone':>9}{'other':>9}   {'':16}{'times as fast':>14}  (spread)")
-    for name, others in (("cone or every layer whole", [whole]), ("cone or PyTorch", peers)):
+    record = Record(RESULTS.with_name("occlusion.json"), {"engines": engines.versions() | captum(), "pytorch": engines.versions().get("torch"),
+                                                          "rounds": rounds, "batch_size": BATCH})
+    print(f"{'seconds a picture':28}{'cone':>9}{'other':>9}   {'':22}{'times as fast':>14}  (spread)")
+    for name, others in (("cone or every layer whole", [whole]), ("cone or another engine", peers)):
         if not others:
             continue
-        row = {"name": name, "N": PLACES, **compare(name, {"ours": cone[1], **dict(others)}, PLACES, rounds)}
-        report["cases"].append(row)
+        row = record.has("cases", name=name)
+        if row is None:
+            record.add("cases", row := {"name": name, "N": PLACES, **compare(name, {"ours": cone[1], **dict(others)}, PLACES, rounds)})
         ours, theirs = (row["milliseconds"][key]*PLACES/1e3 for key in ("ours", row["best"]))
         high, low = (1/ratio for ratio in row["spread"])
-        print(f"{name:28}{ours:9.2f}{theirs:9.2f}   {row['best']:16}{1/row['ratio']:14.2f}  ({low:.2f} to {high:.2f})",
-              flush=True)
-    path = RESULTS.with_name("occlusion.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    print(f"written to {path}")
+        print(f"{name:28}{ours:9.2f}{theirs:9.2f}   {row['best']:22}{1/row['ratio']:14.2f}  ({low:.2f} to {high:.2f})", flush=True)
+    record.finish()
+
+
+def captum():
+    """{"captum": version} where it and PyTorch are installed, else {}."""
+    return {"captum": importlib.import_module("captum").__version__} if torch and find_spec("captum") else {}
 
 
 def contestants(network, picture, mean, stride):
@@ -60,11 +61,31 @@ def contestants(network, picture, mean, stride):
         return found.probabilities.ravel()
 
     runs = {"cone": lambda: ours(True), "whole": lambda: ours(False)}
+    if torch is None:
+        return runs
     x = picture.transpose(3, 1, 2, 0) - mean[..., None]
-    for layout, twin, image in torch_twins(network, x):
-        runs[layout] = lambda twin=twin.eval(), image=image, layout=layout: torch_loop(twin, image, GREY - mean, stride,
-                                                                                       layout)
+    for name, layout, compiled in (*((f"PyTorch, {layout}", layout, False) for layout in LAYOUTS), ("torch.compile", LAYOUTS[1], True)):
+        twin, image = torch_twin(network, layout, compiled).eval(), torch_images(x, layout)
+        runs[name] = lambda twin=twin, image=image, layout=layout: torch_loop(twin, image, GREY - mean, stride, layout)
+    if captum():
+        twin, image = torch_twin(network, LAYOUTS[1]).eval(), torch_images(x, LAYOUTS[1])
+        runs["Captum"] = lambda: captum_occlusion(twin, image, GREY - mean, stride)
     return runs
+
+
+def captum_occlusion(twin, image, grey, stride):
+    """P(class 0) of image (1,3,224,224) at every place of the square, which Captum asks the network for on the way to its own result,
+    how much each pixel's windows lower the class."""
+    found = []
+
+    def probability(batch):
+        found.append(torch.softmax(twin(batch), dim=1)[:, 0])
+        return found[-1]
+    with torch.no_grad():
+        importlib.import_module("captum.attr").Occlusion(probability).attribute(
+            image, (3, SIZE, SIZE), (3, stride, stride), torch.from_numpy(grey)[None], perturbations_per_eval=BATCH)
+    places = torch.cat(found[1:])                          # the first one is of the picture as it is
+    return places.reshape(math.isqrt(len(places)), -1).T.flatten().numpy()          # Captum goes down the columns
 
 
 def torch_loop(twin, image, grey, stride, layout):

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from bench.cpu import cpu_name
+from bench.record import cpu_name
 from bench.loader import Sample, take_turns
 from train.pack import Packing
 from zfcore import check

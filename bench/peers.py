@@ -16,14 +16,12 @@ import os
 import numpy as np
 
 from bench.cases import BATCH_EPS, BATCH_MOMENTUM, DECAY, LR, MOMENTUM
+from bench.record import optional
 from bench.timing import Contestant
 from zfcore.backend import BF16, array_module, to_host
 from zfcore.ops.convert import convert, in_float
 
-try:
-    import torch
-except ImportError:
-    torch = None
+torch = optional("torch")
 try:
     import cudnn
 except ImportError:

@@ -7,15 +7,11 @@
 Both take turns, round after round; printed is the median over the rounds of the ratio within a round, and its spread.
 Results go to bench/results/projections.json.
 """
-import json
-import platform
-from datetime import datetime, timezone
-
 import numpy as np
 
-from bench.cpu import RESULTS, compare, cpu_name
+from bench.cpu import RESULTS, compare
+from bench.record import Record
 from zfcore.analysis.top_activations import top_activations
-from zfcore.cpu import CORES
 from zfcore.data.loader import Pictures
 from zfcore.deconvnet import project
 from zfcore.models.zfnet import zfnet
@@ -23,6 +19,12 @@ from zfcore.trained import Trained
 
 LAYERS = "conv1", "conv2", "conv3", "conv4", "conv5"
 PASSED, PROJECTED, BATCH = 64, 9, 32
+MEAN = np.full((3, 256, 256), 128, np.float32)
+
+
+def noise(count, size=256):
+    """(count,size,size,3) uint8."""
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
 
 
 class Noise:
@@ -30,7 +32,7 @@ class Noise:
     classes = ["noise", "more noise"]
 
     def __init__(self, count):
-        self.pixels = np.random.default_rng(0).integers(0, 256, (count, 256, 256, 3), np.uint8)
+        self.pixels = noise(count)
         self.names, self.labels = [str(i) for i in range(count)], np.zeros(count, np.int64)
 
     def __len__(self):
@@ -43,29 +45,25 @@ class Decoded(Pictures):
 
 
 def main(rounds):
-    report = {"cpu": cpu_name(), "cores": CORES, "numpy": np.__version__, "python": platform.python_version(),
-              "rounds": rounds, "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "cases": []}
+    record = Record(RESULTS.with_name("projections.json"), {"rounds": rounds})
     print(f"{'milliseconds a picture':28}{'N':>5}{'ours':>9}{'forward':>9}{'ratio':>8}  (spread)")
     for name, N, contestants in cases():
-        row = {"name": name, "N": N, **compare(name, contestants, N, rounds)}
-        report["cases"].append(row)
+        row = record.has("cases", name=name, N=N)
+        if row is None:
+            record.add("cases", row := {"name": name, "N": N, **compare(name, contestants, N, rounds)})
         times, (low, high) = row["milliseconds"], row["spread"]
         print(f"{name:28}{N:5}{times['ours']:9.2f}{times['forward']:9.2f}{row['ratio']:8.2f}  ({low:.2f} to {high:.2f})", flush=True)
-    path = RESULTS.with_name("projections.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    print(f"written to {path}")
+    record.finish()
 
 
 def cases():
     """(name, pictures, {"ours": run, "forward": run})"""
     network = zfnet().init(0, "he")
-    mean = np.full((3, 256, 256), 128, np.float32)
     pictures = Decoded(Noise(PASSED), 256, 224, workers=0, memory=0)
-    x = Trained(network, mean).inputs(pictures.dataset.pixels)                         # (3,224,224,64)
+    x = Trained(network, MEAN).inputs(pictures.dataset.pixels)                         # (3,224,224,64)
     batches = [np.ascontiguousarray(x[..., n:n + BATCH]) for n in range(0, PASSED, BATCH)]
     yield "top-9 pass, layers 1-5", PASSED, {
-        "ours": lambda: top_activations(Trained(network, mean), pictures, LAYERS, 9, batch_size=BATCH),
+        "ours": lambda: top_activations(Trained(network, MEAN), pictures, LAYERS, 9, batch_size=BATCH),
         "forward": lambda: [network.forward(batch) for batch in batches]}
 
     nine, units = np.ascontiguousarray(x[..., :PROJECTED]), np.arange(PROJECTED)*28

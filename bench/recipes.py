@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench.cpu import RESULTS, cpu_name
+from bench.cpu import RESULTS
+from bench.record import cpu_name
 from train.options import parser
 from train.reference import train_to_the_end
 from zfcore import check, trained

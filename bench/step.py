@@ -13,11 +13,12 @@ import statistics
 
 import numpy as np
 
-from bench import cpu, gpu, peers
+from bench import engines, gpu, peers
 from bench.timing import take_turns
 from train.options import parser
 from zfcore.graph import launch_by_launch
 from zfcore.kernel import PRECISIONS
+from zfcore.models.zfnet import zfnet
 from zfcore.training import Training, resolve
 
 STEPS = 10                        # between two looks at the clock
@@ -114,7 +115,7 @@ def torch_steps(precision, N, clock, compiled, where="cuda"):
     torch = peers.torch
     images = torch.randn(N, 3, 224, 224, device=where).mul_(64).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, CLASSES, (N,), device=where)
-    twin = cpu.torch_zfnet().to(where, memory_format=torch.channels_last).train()
+    twin = engines.torch_network(zfnet()).to(where, memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(twin.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4, fused=True)
     forward = compiled(twin)
     short = (lambda: torch.autocast(where, torch.bfloat16)) if precision == "bf16" else contextlib.nullcontext

@@ -2,9 +2,9 @@
 
 Between `<!-- NAME:begin -->` and `<!-- NAME:end -->` nothing is typed by hand; FILES says which stand where:
 
-    cpu          the whole network on NumPy in three lines, from cpu.json, projections.json and occlusion.json
+    cpu          the whole network on NumPy in three lines, from cpu.json, endtoend.json, projections.json and occlusion.json
     atlas        what an atlas takes, from atlas.json
-    layers       all that they have, every convolution by itself too
+    layers       all that they have, every convolution by itself too; behind it threads.json and shares.json
     loader       what loads and trains how fast, and which limits, from loader.json and every loader-*.json
     pack         what packed sets cost to make and to read, from pack.json and every pack-*.json
     train        what the default training run printed last, from train.txt
@@ -41,8 +41,10 @@ RESULTS = ROOT/"bench"/"results"
 NO_GPU = "No kernel has run on hardware yet: there is no figure to show."
 CLASSES = {"fp32": "peers in fp32 without TF32", "fp32x3": "peers in fp32 without TF32", "tf32": "peers in TF32",
            "bf16": "peers in bfloat16, which read and write it too"}
-ON_CPU = "cpu.json", "projections.json", "occlusion.json"
+ON_CPU = "cpu.json", "endtoend.json", "projections.json", "occlusion.json"
 IN_SHORT = "forward", "training step", "projections from layer 5"            # each at its largest batch
+BESIDE = {"forward": "forward pass", "whole": "every layer whole",
+          "channels first": "PyTorch, channels first", "channels last": "PyTorch, channels last"}      # of layers, which have no other engine
 
 
 def main():
@@ -91,7 +93,26 @@ def cpu_table(results, with_layers=False):
                 lines += [f"| peak memory of a training step | {row['N']} | {row['gigabytes']:.2f} GB | | | |"
                           for row in report.get("peak_memory", [])]
         blocks.append("\n".join(lines))
+    if with_layers:
+        blocks += [block(read(results/name)) for name, block in (("threads.json", threads_block), ("shares.json", shares_block))
+                   if (results/name).exists()]
     return "\n\n".join(blocks)
+
+
+def threads_block(report):
+    """How the speed grows with the cores."""
+    lines = ["| | N | cores | ms each | of linear |", "|---|--:|--:|--:|--:|"]
+    return "\n".join(lines + [f"| {row['name']} | {row['N']} | {row['cores']} | {digits(row['milliseconds'])} | {100*row['of_linear']:.0f} % |"
+                              for row in report["cases"]])
+
+
+def shares_block(report):
+    """Which operations the time goes into."""
+    lines = ["| share of the time | outside matrix products | by operation, the largest |", "|---|--:|---|"]
+    for row in report["cases"]:
+        largest = ", ".join(f"`{operation}` {100*share:.0f} %" for operation, share in list(row["by_operation"].items())[:5])
+        lines.append(f"| {row['name']} | {100*row['no_product']:.0f} % | {largest} |")
+    return "\n".join(lines)
 
 
 def by_machine(reports):
@@ -109,7 +130,7 @@ def cpu_line(row):
     if "best" not in row:
         return text + " | | |"
     low, high = row["spread"]
-    beside = {"forward": "forward pass", "whole": "every layer whole"}.get(row["best"], f"PyTorch, {row['best']}")
+    beside = BESIDE.get(row["best"], row["best"])
     return text + f" {beside} | {digits(times[row['best']])} | {row['ratio']:.2f} ({low:.2f} to {high:.2f}) |"
 
 
