@@ -2,8 +2,12 @@
 import argparse
 import sys
 
+<<<<<<< HEAD
 from bench import (atlas, cpu, endtoend, figures, gpu, loader, occlusion, pack, projections, recipes, resources, shares, step, tables,
                    threads)
+=======
+from bench import atlas, cpu, figures, gpu, loader, occlusion, pack, projections, ranks, recipes, resources, step, tables
+>>>>>>> rankbench
 from zfcore.check import Expected, Parser, exit_with_message
 from zfcore.device import select
 
@@ -16,6 +20,7 @@ def parser():
                                        formatter_class=argparse.ArgumentDefaultsHelpFormatter))
     loader.add_arguments(where.add_parser("loader", help="whether loading pictures or the device limits training"))
     pack.add_arguments(where.add_parser("pack", help="what packing pictures costs, and what reading the packed file costs"))
+    ranks.add_arguments(where.add_parser("ranks", help="what several ranks cost here, and where more of them stop paying"))
     where.add_parser("resources", help="registers and shared memory of each kernel into kernels/README.md; no GPU needed")
     resources.add_arguments(where.add_parser("compile", help="every kernel into the cache of machine code, on all cores"))
     where.add_parser("tables", help="the tables of the READMEs from the files in bench/results/")
@@ -35,8 +40,8 @@ def main(arguments=None):
         return tables.main()
     if args.where == "figures":
         return figures.main(args)
-    if args.where in ("loader", "pack", "recipes"):
-        return {"loader": loader, "pack": pack, "recipes": recipes}[args.where].main(args)
+    if args.where in ("loader", "pack", "ranks", "recipes"):
+        return {"loader": loader, "pack": pack, "ranks": ranks, "recipes": recipes}[args.where].main(args)
     if args.where == "cpu":
         apart = {"shares": shares, "endtoend": endtoend, "threads": threads, "projections": projections, "occlusion": occlusion, "atlas": atlas}
         cpu.say_forecast(args)

@@ -4,10 +4,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from train import lr_test
+from train import lr_test, step_time
 from train.launch import launch
 from train.options import parser
 from zfcore import check
+from zfcore.backend import CPU
 from zfcore.data import check_there, data_in_words, is_drawn, open_data
 from zfcore.device import select
 from zfcore.models import build
@@ -32,7 +33,7 @@ def main(arguments=None):
     if "resume" in typed and "lr_test" in typed:
         raise check.Expected("--lr-test", "no --resume beside it", typed["resume"], "--init-from begins with a run's weights")
     for other in {"dry_run", "eval_only", "lr_test"} & typed.keys():
-        if "devices" in typed:
+        if "devices" in typed and other != "dry_run":
             raise check.Expected("--devices", f"no {flag(other)} beside it: that is done in one process", typed["devices"])
     if "restarts" in typed and "devices" not in typed:
         raise check.Expected("--restarts", "--devices N beside it", "none", "whatever else starts ranks starts them again by its own options")
@@ -40,7 +41,7 @@ def main(arguments=None):
     asked = {name: value for name, value in typed.items() if name in (*NAMES, "config")}
     changes = {name: value for name, value in asked.items() if name != "config"}
     config = resumed(stored_config(folder), changes) if folder else resolve(asked)
-    if "devices" in typed and not is_launched():
+    if "devices" in typed and not is_launched() and "dry_run" not in typed:
         sys.exit(launch(arguments, config, typed["devices"], typed.get("restarts", 0), typed.get("output"), folder))
     with ALONE if typed.keys() & {"dry_run", "eval_only", "lr_test"} else open_ranks(config.device) as ranks:
         work(config, typed, folder, changes, ranks)
@@ -55,6 +56,9 @@ def work(config, typed, folder, changes, ranks):
         say(build(config.model, classes, config.image_size, config.keep_prob).summary())
         say(f"\ndata:   {data_in_words(config.data)}, {plural(classes, 'class')}{'' if drawn else ' taken for granted'}\n"
             f"recipe: {deviations.in_words(config)}")
+        if typed.get("devices", 1) > 1:
+            device = select(config.device)
+            say(step_time.in_words(config, device.description, typed["devices"], own=device is not CPU))
         return
     if "eval_only" in typed:
         say(error_of(folder, config, typed))

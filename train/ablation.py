@@ -1,12 +1,13 @@
 """Tables 2 and 3: every row's networks trained from scratch, and what they reach set beside the paper's numbers.
 
     python -m train.ablation table2|table3 --output DIR [--scale tiny|full] [--data DIR] [--seeds N] [--until-decided N]
-                                                         [--rows MODEL ...] [--collect]
+                                                         [--rows MODEL ...] [--devices N] [--collect]
 
 Every network is an ordinary run in DIR/<model>-seed<k>/. What is finished is not trained again and what was stopped or
 killed goes on, so the command can be given again at any time, with more seeds or rows too. Both tables may have the same
-DIR; then the networks that both name are trained once. The same command may be at work several times at once, such as once a
-core: each takes the networks that no other is at, and waits for the others' before it writes the table.
+DIR; then the networks that both name are trained once. --devices N trains N at once, each in a process with a GPU of its own, or with its share of
+the cores: the same table, to the bit. The same command may be at work several times at once, too: each takes the networks that no
+other is at, and waits for the others' before it writes the table.
 
 The paper's claims about the rows are judged by differences, taken seed by seed: seed k draws the same order of pictures and
 the same crops for every row. With --until-decided, claims are looked at after the first seeds and again after each as many
@@ -14,12 +15,14 @@ more, which only the rows of claims still undecided get; train.claims says how t
 """
 import argparse
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 from train.claims import Claim, looks_of
+from train.devices import HELP as DEVICES
+from train.devices import crew
 from train.network_tables import Ensemble, Errors, Row, collect, judged, protocol, result_of, write
 from train.options import HELP
-from train.study import Busy, Run, StudyFolder, pictures_for
+from train.study import Busy, Run, StudyFolder, config_of, pictures_for
 from zfcore import check
 from zfcore.device import select
 from zfcore.models import MODELS, build
@@ -139,6 +142,7 @@ class Ablation:
     looks: list
     pictures: tuple               # (training, validation) Pictures, which all runs share
     crops: str
+    devices: int = 1              # on so many at once
 
     def looked_at(self, train):
         """(runs asked for, Lines, Judgements) when no claim is undecided or no look is left; without `train` as they are."""
@@ -146,7 +150,7 @@ class Ablation:
         for before, seeds in zip((0, *self.looks), self.looks):
             asked += [run for run in self.runs if before <= run.config.seed < seeds and run.config.model in models]
             if train:
-                self.folder.work(asked, self.train, "epoch")
+                self.have_trained(asked)
             lines = collect(self.shown, asked, self.looks[0], self.pictures, self.crops)
             claims = judged(CLAIMS, lines, self.scale.models, self.looks)
             models = asked_again(lines, claims, self.scale)
@@ -154,24 +158,44 @@ class Ablation:
                 break
         return asked, lines, claims
 
+    def have_trained(self, runs):
+        """Train those of the runs that are not finished. Where one fails, that is said, and the others go on."""
+        def tell(run, sentence):
+            if sentence:                                   # else another has done it
+                (warn if run.failure else say)(sentence)
+
+        config = self.runs[0].config
+        with crew(self.devices, config.device, "train.ablation:served", folder=str(self.folder.path), config=asdict(config), crops=self.crops) as several:
+            self.folder.work(runs, self.train, "epoch", tell, several)
+
     def train(self, run, progress):
-        """Train and measure one run. Where it fails, that is entered in its failed.txt, and the others go on."""
+        """Train and measure one run; returns a sentence about it. Where it fails, that is entered in its failed.txt."""
         try:
             self.folder.run_or_resume(run.name, run.config, self.pictures, progress)
             result = result_of(run, self.pictures, self.crops)
-            say(f"{run.name}: validation error {result.errors.top1:.1f} %, {result.seconds:.0f} s of training")
+            return f"{run.name}: validation error {result.errors.top1:.1f} %, {result.seconds:.0f} s of training"
         except Busy:
             raise
         except (check.Expected, MemoryError) as error:                   # CuPy's out of memory is a MemoryError
             run.fail(error)
-            warn(f"{printable(run.folder)}: {error}")
-
+            return f"{printable(run.folder)}: {error}"
 
     def write(self, table, runs, lines, judgements):
         """Write what `looked_at` gave as TABLE.md, .csv and .png. Returns the Markdown."""
         with self.folder.locked(wait=True):                              # who else is at it writes the same
             return write(self.folder.path, table, lines, judgements, self.looks, OF,
                          protocol(self.scale.words, runs, self.pictures, self.crops))
+
+
+def served(folder, config, crops):
+    """A function that trains a run of the study in `folder`, for a process of --devices; `config` is that of one of the runs."""
+    study = Ablation(StudyFolder(folder), None, [], [], [], pictures_for(config_of(config)), crops)
+
+    def do(order, progress, wait):
+        run = Run.of(order)
+        with study.folder.at(run, wait) as is_left:
+            return study.train(run, progress) if is_left else ""
+    return do
 
 
 def asked_again(lines, judgements, scale):
@@ -191,6 +215,7 @@ def parser():
     p.add_argument("--seeds", type=check.whole_number(1, 1000), metavar="N", help="train each network with seeds 0 to N-1")
     p.add_argument("--until-decided", type=check.whole_number(1, 1000), metavar="N", help="train more seeds, up to N, of the rows of undecided claims")
     p.add_argument("--rows", nargs="+", metavar="MODEL", default=[], help="these networks, any --model, instead of the table's")
+    p.add_argument("--devices", type=check.whole_number(1, 1024), metavar="N", default=1, help=DEVICES)
     p.add_argument("--crops", choices=("ten", "centre"), default="ten", help="crops that errors are measured with (default: ten)")
     p.add_argument("--collect", action="store_true", default=False, help="train nothing: the tables of what is there")
     of_training = p.add_argument_group("options of every run, as for python -m train")
@@ -234,7 +259,7 @@ def prepared(args):
     for row in rows:                                       # a size that a network cannot have is said before anything begins
         build(row.model, len(pictures[0].dataset.classes), config.image_size, config.keep_prob)
     folder.remember({"scale": name, "options": options}, may_change=("scale", "options"))      # every run has looked at its own
-    return Ablation(folder, scale, shown, runs, looks, pictures, args.crops)
+    return Ablation(folder, scale, shown, runs, looks, pictures, args.crops, args.devices)
 
 
 @check.exit_with_message

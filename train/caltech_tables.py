@@ -3,16 +3,18 @@ the same on the features of the untrained network and networks trained there fro
 
 What the run is ahead by is taken fold by fold, with Student's 95 % interval over the folds. The folds draw from the same
 pictures and are not independent, so these intervals are rather too narrow than too wide."""
+import argparse
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from train import report
 from train.claims import differences, interval, mean_spread, side, verdict_of_cases, verdict_of_steps
+from train.devices import crew
 from train.report import csv_of
 from train.study import Unit
 from train.transfer_study import (NETWORKS, Fitted, Joined, Subset, TransferStudy, duplicates_in_words, run_in_words,
-                                  scratch_in_words, untrained_in_words)
+                                  scratch_in_words, untrained_in_words, vars_of)
 from zfcore import check, plots
 from zfcore.analysis.duplicates import ABOVE
 from zfcore.analysis.probing import GRID, held_out, probe, random_projection
@@ -97,6 +99,7 @@ class Folds(TransferStudy):
 
     def look(self, layers, most_train):
         """Have both networks' features of `layers`, and `choose_pictures` for that many training pictures a class."""
+        self.looked_at = {"layers": layers, "most_train": most_train}
         self.known = self.features("", layers)
         self.choose_pictures(self.known["run"][layers[0]].pictures, most_train)
         self.seconds = self.known["run"][layers[0]].seconds
@@ -139,38 +142,41 @@ class Folds(TransferStudy):
         return self.projected[key] if reduced else features
 
     def classify(self, kind, network, layer, reduced, train_per_class, fold):
-        """Fit the classifier of one fold, and keep what it reaches."""
+        """The Fitted classifier of one fold."""
         train, test = self.split(train_per_class, fold)
         began, features = time.monotonic(), self.seen(network, layer, reduced)
         found = probe(kind, features, self.rows[train], self.labels[train], self.rows[test], len(self.classes),
                       held_out(self.labels[train], fold), lambda scores, labels, _: self.accuracy(scores.argmax(axis=0), labels))
         accuracy = self.accuracy(found.scores.argmax(axis=0), self.labels[test])
-        self.keep(Fitted(kind, network, layer, reduced, train_per_class, fold, accuracy, found.C, float("nan"),
-                       time.monotonic() - began, len(train), len(test)))
+        return Fitted(kind, network, layer, reduced, train_per_class, fold, accuracy, found.C, float("nan"), time.monotonic() - began,
+                      len(train), len(test))
 
     def train_network(self, train_per_class, fold):
-        """Train one from random weights on the pictures of a fold, and keep what it reaches."""
+        """The Fitted network that is trained from random weights on the pictures of a fold."""
         train, test = self.split(train_per_class, fold)
         sets = [Subset(self.dataset, self.numbers[rows], self.labels[rows], self.classes) for rows in (train, test)]
         name = f"scratch-{train_per_class}-fold{fold}"
         found, seconds, train_error = self.from_random_weights(name, *sets, self.args.seed + fold)
         accuracy = self.accuracy(found.p.argmax(axis=0), found.labels)
-        self.keep(Fitted(*SCRATCH, train_per_class, fold, accuracy, float("nan"), train_error, seconds, len(train), len(test)))
+        return Fitted(*SCRATCH, train_per_class, fold, accuracy, float("nan"), train_error, seconds, len(train), len(test))
 
     def work(self, keys, write):
         """Finish those of `keys` (see `Fitted.key`) that are not; call `write` after each that takes long, and at the
         end."""
-        def do(unit, progress):
-            kind, *_, train_per_class, fold = unit.key
-            if kind == "scratch":
-                self.train_network(train_per_class, fold)
+        def take(unit, fitted):
+            self.keep(fitted if isinstance(fitted, Fitted) else Fitted(**fitted))
+            if unit.key[0] == "scratch":
                 write()
-            else:
-                self.classify(*unit.key)
-            progress()
 
-        self.folder.work([Fit(self.fitted, key) for key in keys], do, "fit")
+        units = [Fit(self.fitted, key) for key in keys]
+        with crew(self.args.devices, self.args.device, "train.caltech_tables:served", arguments=vars_of(self.args), **self.looked_at) as several:
+            self.folder.work(units, lambda unit, progress: self.fit(unit.key), "fit", take, several)
         write()
+
+    def fit(self, key):
+        """The Fitted of a `Fitted.key`."""
+        kind, *_, train_per_class, fold = key
+        return self.train_network(train_per_class, fold) if kind == "scratch" else self.classify(*key)
 
     def accuracies(self, *key):
         """{fold: accuracy in %}, of a `Fitted.key` without its fold."""
@@ -184,6 +190,10 @@ class Fit(Unit):
     key: tuple                    # see `Fitted.key`
 
     @property
+    def order(self):
+        return list(self.key)
+
+    @property
     def name(self):
         kind, network, layer, reduced, train_per_class, fold = self.key
         of = f"{network}, {kind}({layer}{f', {reduced} projections' if reduced else ''})"
@@ -192,6 +202,13 @@ class Fit(Unit):
     @property
     def done(self):
         return int(self.key in self.fitted)
+
+
+def served(arguments, layers, most_train):
+    """A function that finishes a key of the study with these `arguments`, for a process of --devices: the features are there already."""
+    study = Folds(argparse.Namespace(**arguments))
+    study.look(layers, most_train)
+    return lambda key, progress, wait: asdict(study.fit(tuple(key)))
 
 
 SCRATCH = "scratch", "", 0, 0                                     # what the keys of networks from random weights begin with

@@ -67,10 +67,10 @@ def visible_gpus(device, wanted):
 
 
 class Job:
-    """`with Job(arguments, cards) as job: job.wait()`: processes that train together, a rank for each of `cards`, whose GPU that is."""
+    """`with Job(arguments, cards) as job: job.wait()`: processes of `python -m module` that work together, a rank for each of `cards`, whose GPU that is."""
 
-    def __init__(self, arguments, cards):
-        self.arguments, self.cards, self.ranks, self.signals, self.killed = arguments, cards, [], [], set()
+    def __init__(self, arguments, cards, module="train"):
+        self.arguments, self.cards, self.module, self.ranks, self.signals, self.killed = arguments, cards, module, [], [], set()
 
     def __enter__(self):
         port, token = free_port(), secrets.token_hex(16)
@@ -79,7 +79,7 @@ class Job:
         for rank, card in enumerate(self.cards):
             environment = {**os.environ, **threads, **dict(zip(FOUR, (str(rank), str(len(self.cards)), "127.0.0.1", str(port)))), "LOCAL_RANK": str(rank),
                            TOKEN: token, LAUNCHER: str(os.getpid()), **({} if card is None else {"CUDA_VISIBLE_DEVICES": card})}
-            self.ranks.append(subprocess.Popen([sys.executable, "-m", "train", *self.arguments], env=environment, stdin=subprocess.DEVNULL,
+            self.ranks.append(subprocess.Popen([sys.executable, "-m", self.module, *self.arguments], env=environment, stdin=subprocess.DEVNULL,
                                                start_new_session=True))
         if self.signals:                       # which came before there was anybody to hear them
             self.ranks[0].send_signal(self.signals[-1])

@@ -16,6 +16,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from train.devices import HELP as DEVICES
 from train.paper import ALIASES, ITEMS, outcome, page
 from train.paper.outcome import Outcome
 from train.paper.setting import SCALES, Setting, speed_of, versions
@@ -46,6 +47,7 @@ def parser():
     p.add_argument("--seed", type=check.SEED, default=0, help="draws what is random (0)")
     p.add_argument("--device", default="auto", help="auto, cpu or gpu")
     p.add_argument("--workers", type=check.THREADS, default=2, help="threads that decode pictures (2)")
+    p.add_argument("--devices", type=check.whole_number(1, 1024), metavar="N", default=1, help=DEVICES)
     p.add_argument("--check", type=Path, metavar="OTHER", help="an earlier folder, to compare with; without ITEM and --run "
                                                                "nothing is made")
     return p
@@ -91,7 +93,7 @@ def prepared(args):
     pictures = model.pictures(args.data, workers=args.workers)
     options = {name: getattr(args, name) for name in ("caltech101", "caltech256", "voc", "landmarks")}
     setting = Setting(args.run, args.data, Path(args.output), args.scale, args.seed, model, pictures, args.device, args.workers,
-                      options)
+                      options, args.devices)
     begun = {"scale": args.scale, "seed": args.seed, "key": setting.weights_and_pictures}
     StudyFolder(args.output, scale=SCALES, seed=int, key=str).remember(begun, alone=True)
     return setting

@@ -9,7 +9,7 @@
 What is finished is not done again, what was stopped or killed goes on, and what failed is tried again: a study may be begun
 again at any time."""
 import json
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,8 @@ class Unit:
     name        what the bar calls it
     size        what it counts in the bar, of which so much is `done`
     lock        the name of the lock of whoever is at it; "": the study has one for all
-    failure     the sentence with which it failed the last time, or \"\""""
+    failure     the sentence with which it failed the last time, or \"\"
+    order       what another process needs to know to do it, as JSON can hold it"""
     size, lock, failure = 1, "", ""
 
     @property
@@ -73,6 +74,15 @@ class Run(Unit):
     def failure(self):
         path = self.folder/"failed.txt"
         return path.read_text().strip() if path.is_file() and not self.finished else ""
+
+    @property
+    def order(self):
+        return {"config": asdict(self.config), "folder": str(self.folder)}
+
+    @classmethod
+    def of(cls, order):
+        """The run of an `order` that came as JSON."""
+        return cls(config_of(order["config"]), Path(order["folder"]))
 
     def fail(self, error):
         """Enter why it could not be trained. Raises Unwritable where the disk is full, which ends the study."""
@@ -135,24 +145,34 @@ class StudyFolder:
         """`with study.locked():` nobody else writes what the study has found. Raises Busy where somebody does, or waits."""
         return Lock(self.path, wait=wait)
 
-    def work(self, units, do, of="unit"):
-        """`do(unit, progress)` what of `units` is not finished, first what nobody else is at; it calls `progress()` for each
-        share of the unit's size. Returns when all is finished or has failed. `of` is what the bar counts."""
+    def work(self, units, do, of="unit", take=lambda unit, result: None, crew=None):
+        """`take(unit, do(unit, progress))` for what of `units` is not finished, first what nobody else is at; `do` calls `progress()` for
+        each share of the unit's size. With a `train.devices.Crew` its processes do them. Returns when all is finished or has failed. `of` is
+        what the bar counts."""
         elsewhere, done = [], sum(unit.done for unit in units)
         size = sum(unit.size for unit in units)
         with Bar(size, of, "study", done=done, hidden=done >= size) as bar:
+            if crew is not None:
+                return crew.work(units, take, bar)
             for turn in (units, elsewhere):
                 for unit in turn:
                     try:
-                        with Lock(self.path, unit.lock, wait=turn is elsewhere) if unit.lock else nullcontext():
-                            if not (unit.finished or turn is elsewhere and unit.failure):        # it has just failed there
+                        with self.at(unit, wait=turn is elsewhere) as is_left:
+                            if is_left:
                                 bar.n = sum(each.done for each in units)
                                 bar.set_description(unit.name)
-                                do(unit, bar.update)
+                                take(unit, do(unit, bar.update))
                     except Busy:
                         if not unit.lock:
                             raise
                         elsewhere.append(unit)
+
+    @contextmanager
+    def at(self, unit, wait):
+        """`with study.at(unit, wait) as is_left:` nobody else is at it. Raises Busy where somebody is, or waits; `is_left` tells whether it is
+        to be done: after waiting for one whom it failed, it is not."""
+        with Lock(self.path, unit.lock, wait=wait) if unit.lock else nullcontext():
+            yield not (unit.finished or wait and unit.failure)
 
     def kept(self, name, kind, compute):
         """The result of the dataclass `kind` in NAME.h5, computed and kept if it is not there."""
@@ -190,6 +210,11 @@ class StudiedTraining(Training):
     def close_epoch(self, score):
         super().close_epoch(score)
         self.progress()
+
+
+def config_of(options):
+    """The TrainConfig of {option: value} as JSON has kept it, without tuples."""
+    return TrainConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in options.items()})
 
 
 def clear(folder):

@@ -22,6 +22,7 @@ import sys
 from pathlib import Path
 
 from train.caltech_tables import TABLES, caltech_accuracy, caltech_layers, is_drawn, open_pool
+from train.devices import HELP as DEVICES
 from train.transfer_study import TransferStudy
 from train.voc_table import voc_precision
 from zfcore import check
@@ -71,6 +72,8 @@ def common_options(p):
     p.add_argument("--seed", type=check.SEED, default=0, help="of the folds (0)")
     p.add_argument("--device", default="auto", help="auto, cpu or gpu")
     p.add_argument("--workers", type=check.THREADS, default=2, help="threads that decode pictures (2)")
+    if "duplicates" not in p.prog:
+        p.add_argument("--devices", type=check.whole_number(1, 1024), metavar="N", default=1, help=DEVICES)
 
 
 def caltech_options(p, many):

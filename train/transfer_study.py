@@ -199,6 +199,11 @@ class TransferStudy:
                        drop_after=(epochs*2//3, epochs*5//6), device=self.args.device, workers=self.args.workers)
 
 
+def vars_of(args):
+    """The arguments of a command as JSON can hold them, for the processes of its --devices."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+
+
 def thumbnails_of(pictures, what):
     """(numbers, thumbnails) of the pictures of a set that are not damaged."""
     numbers, found = [], []

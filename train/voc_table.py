@@ -4,14 +4,18 @@ network and the same network trained there from random weights; and the files th
 The paper trains a 20-way softmax on train+val and has the server score the test set, whose labels are not public; it does
 not say what it does with pictures that show several classes. Here such a picture is an example of each of them, and
 pictures are ranked by the softmax's probability of a class."""
+import argparse
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from train import report
+from train.devices import crew
+from train.study import Unit
 from train.transfer_study import (NETWORKS, Subset, TransferStudy, duplicates_in_words, run_in_words, scratch_in_words,
-                                  untrained_in_words)
+                                  untrained_in_words, vars_of)
 from zfcore import check, plots
 from zfcore.analysis.duplicates import ABOVE
 from zfcore.analysis.probing import held_out, probe
@@ -96,9 +100,17 @@ class VOC(TransferStudy):
             "scratch", train, Subset(self.scored, np.arange(len(self.scored)), shown, self.train.classes), self.args.seed)
         return Scores(float("nan"), train_error, seconds, len(self.numbers), found.indices, found.p.T.astype(np.float64))
 
-    def kept(self, way, compute):
-        """The Scores in OUT, computed and kept if they are not there."""
-        return self.folder.kept(f"scores-{way}", Scores, compute)
+    def look(self):
+        """Have both networks' features of the topmost layer, and `choose_pictures`."""
+        top = max(self.layers)
+        of_sets = [self.features(name, [top]) for name in self.sets]
+        self.known = {network: [of[network][top] for of in of_sets] for network in NETWORKS}
+        self.choose_pictures(*(of.pictures for of in self.known["run"]))
+        self.seconds = sum(of.seconds for of in self.known["run"])
+
+    def kept(self, way):
+        """The Scores of one of WAYS in OUT, computed and kept if they are not there."""
+        return self.folder.kept(f"scores-{way}", Scores, lambda: self.train_network() if way == "scratch" else self.classify(*self.known[way]))
 
 
 def voc_precision(args):
@@ -106,17 +118,41 @@ def voc_precision(args):
     study = VOC(args)
     study.begin(train_part=args.train_part, score_part=args.score_part, scratch_epochs=args.scratch_epochs)
     with study.folder.locked():
-        top = max(study.layers)
-        of_sets = [study.features(name, [top]) for name in study.sets]
-        features = {network: [of[network][top] for of in of_sets] for network in NETWORKS}
-        study.choose_pictures(*(of.pictures for of in features["run"]))
-        seconds = sum(of.seconds for of in features["run"])
-        found = {network: study.kept(network, lambda: study.classify(*features[network])) for network in NETWORKS}
-        write_precisions(study, found, seconds)
-        if args.scratch is not False:
-            found["scratch"] = study.kept("scratch", study.train_network)
-            write_precisions(study, found, seconds)
+        study.look()
+        ways = [Way(study.output, way) for way in (*NETWORKS, *["scratch"]*(args.scratch is not False))]
+
+        def write():
+            found = {way.name: study.kept(way.name) for way in ways if way.finished}
+            if found.keys() >= set(NETWORKS):
+                write_precisions(study, found, study.seconds)
+            return found
+
+        with crew(args.devices, args.device, "train.voc_table:served", arguments=vars_of(args)) as several:
+            study.folder.work(ways, lambda way, progress: study.kept(way.name) and None, "classifier", lambda *_: write(), several)
+        found = write()
     return study, found
+
+
+@dataclass(frozen=True)
+class Way(Unit):
+    """One of WAYS, whose Scores are kept in the folder `output`."""
+    output: Path
+    name: str
+
+    @property
+    def order(self):
+        return self.name
+
+    @property
+    def done(self):
+        return int((self.output/f"scores-{self.name}.h5").is_file())
+
+
+def served(arguments):
+    """A function that finishes one of WAYS, for a process of --devices: the features are there already."""
+    study = VOC(argparse.Namespace(**arguments))
+    study.look()
+    return lambda way, progress, wait: study.kept(way) and None
 
 
 # --------------------------------------------------------------------------------------------- what is written of it

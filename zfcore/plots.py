@@ -7,7 +7,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -113,6 +113,23 @@ def lr_test(rows: Sequence[tuple[int, float, float, float]], lr: float | None, t
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss")
     axes.legend()
+    return figure
+
+
+@styled
+def step_times(measured: Mapping[int, float], predicted: Mapping[str, Mapping[int, float]], title: str) -> Figure:
+    """Seconds of a training step over the number of ranks: dots for what was `measured`, a line for each of the `predicted` {name: {ranks: seconds}}."""
+    figure, axes = _subplots(figsize=(6.4, 3.8))
+    for (name, of), colour, style in zip(predicted.items(), cycle((TRAIN, VAL, UNTRAINED, GREY)), cycle(("-", "--", "-.", ":"))):
+        axes.loglog(list(of), list(of.values()), color=colour, ls=style, lw=1.3, label=f"predicted: {name}")
+    axes.loglog(list(measured), list(measured.values()), "o", color=INK, ms=5, label="measured")
+    axes.set_title(textwrap.fill(title, 82), loc="left", fontweight="normal")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("ranks")
+    axes.set_ylabel("seconds a step")
+    axes.grid(color="#e4e4e4", lw=0.6)
+    axes.legend(fontsize=8, labelcolor=INK)
     return figure
 
 

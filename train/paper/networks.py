@@ -17,7 +17,7 @@ PAIR = "tiny-alexnet", "tiny"     # whose networks figure 6 compares; at --scale
 def study_of(setting, table):
     """The train.ablation study of a table, at the setting's scale."""
     words = [table, f"--output={setting.output/NETWORKS}", f"--device={setting.device}", f"--workers={setting.workers}",
-             f"--scale={setting.of('tiny', 'tiny', 'full')}", *([] if setting.drawn else [f"--data={setting.source}"])]
+             f"--devices={setting.devices}", f"--scale={setting.of('tiny', 'tiny', 'full')}", *([] if setting.drawn else [f"--data={setting.source}"])]
     words += setting.of(["--seeds=3", "--rows", *PAIR], ["--seeds=5", "--until-decided=10"], [])
     return ablation.prepared(ablation.parser().parse_args(words))
 
@@ -99,7 +99,7 @@ def first_layers(setting):
     alexnet, ours = pair = [study.scale.models.get(name, name) for name in ("alexnet", "zfnet")]
     runs = [run for run in study.runs if run.config.seed < study.looks[0] and run.config.model in pair]
     study.pictures[0].prepare()
-    study.folder.work(runs, study.train, "epoch")
+    study.have_trained(runs)
     found = {(run.config.model, run.config.seed): diagnosed(setting, study, run) for run in runs if run.finished}
     for words, of, claim, sign in COMPARED:
         one, other = ({seed: of(each) for (model, seed), each in found.items() if model == name} for name in pair)

@@ -69,6 +69,7 @@ class Setting:
     device: str = "auto"
     workers: int = 2
     options: dict = field(default_factory=dict)          # caltech101, caltech256, voc, landmarks: paths or None
+    devices: int = 1
 
     def of(self, minutes, hours, paper):
         """Value of this scale among the three."""

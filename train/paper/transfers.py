@@ -47,7 +47,7 @@ def arguments(setting, table, data, item, *words):
     return transfer.parser().parse_args([
         table, f"--run={setting.run}", f"--data={data}", f"--output={setting.folder(item)/called}",
         f"--features={setting.output/'features'}", f"--seed={setting.seed}", f"--device={setting.device}",
-        f"--workers={setting.workers}", *words])
+        f"--workers={setting.workers}", f"--devices={setting.devices}", *words])
 
 
 def figure_of(study, table, words):
