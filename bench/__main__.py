@@ -2,12 +2,8 @@
 import argparse
 import sys
 
-<<<<<<< HEAD
-from bench import (atlas, cpu, endtoend, figures, gpu, loader, occlusion, pack, projections, recipes, resources, shares, step, tables,
-                   threads)
-=======
-from bench import atlas, cpu, figures, gpu, loader, occlusion, pack, projections, ranks, recipes, resources, step, tables
->>>>>>> rankbench
+from bench import (atlas, cpu, endtoend, figures, gpu, loader, occlusion, pack, projections, ranks, recipes, resources, shares, step,
+                   tables, threads)
 from zfcore.check import Expected, Parser, exit_with_message
 from zfcore.device import select
 
