@@ -76,8 +76,8 @@ def conv2d(x, w, b, S, P, groups=1, rounding="ceil", relu=False, precision="fp32
 
     S stride, P zeros around the map, Ho and Wo by `output_size(..., rounding)`. relu=True ends in max(y, 0) while y is
     in cache; the cache of the convolution does not depend on it. float32 or float64, one for all three; in bf16 x, w and
-    y are BF16. The gradients form their products in the same `precision`. Raises Expected where shapes, dtypes or the precision do
-    not fit."""
+    y are BF16. The gradients form their products in the same `precision`. Raises Expected where shapes, dtypes or the precision
+    do not fit."""
     y = empty(check_conv2d(x, w, b, S, P, groups, rounding, precision), x.dtype, like=x)
     cache = ConvCache(x, w, S, P, groups, b is not None, precision)
     if runs_kernels(x):
