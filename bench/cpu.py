@@ -43,8 +43,6 @@ def add_arguments(parser):
 
 
 def main(args):
-    if args.output.is_dir():
-        raise check.Expected("--output", "a JSON file", f"{args.output}, a folder")       # told before the minutes of measuring
     parts = [part for part in OWN if part in args.parts]
     record = Record(args.output, {"engines": engines.versions(), "pytorch": engines.versions().get("torch"), "rounds": args.rounds},
                     ("cases", "peak_memory"), parts)
@@ -98,6 +96,9 @@ def forecast(args):
 
 
 def say_forecast(args):
+    """Say how long it will take. Raises Expected for an output that cannot be written, before the minutes of measuring."""
+    if args.output.is_dir():
+        raise check.Expected("--output", "a JSON file", f"{args.output}, a folder")
     parts = forecast(args)
     shown = ", ".join(f"{part} {max(1, round(seconds/60))}" for part, seconds in parts.items())
     print(f"about {max(1, round(sum(parts.values())/60))} minutes if nothing else runs here: {shown}", flush=True)
