@@ -1,4 +1,4 @@
-"""What is measured, in a JSON file from the first row on, so that a bench that was stopped goes on where it was.
+"""A record of what is measured, in a JSON file from the first row on, so that a bench that was stopped goes on where it was.
 
     record = Record(path, {"rounds": 7, ...}, asked=("network",))
     if not record.has("cases", name=..., N=...): record.add("cases", {...})
