@@ -43,8 +43,6 @@ def add_arguments(parser):
 
 
 def main(args):
-    if args.output.is_dir():
-        raise check.Expected("--output", "a JSON file", f"{args.output}, a folder")       # told before the minutes of measuring
     parts = [part for part in OWN if part in args.parts]
     record = Record(args.output, {"engines": engines.versions(), "pytorch": engines.versions().get("torch"), "rounds": args.rounds},
                     ("cases", "peak_memory"), parts)
@@ -80,7 +78,7 @@ def cases(parts, N, left_out):
 # ---------------------------------------------------------------------------------------------------- how long it takes
 # Forward passes of one image that a part takes a round, an image of the batch; ours counts 1, the engines what they took beside it.
 FORWARD, STEP, LAYERS, COMPILED = 8.5, 27, 9, 60             # COMPILED: seconds a compilation
-ONCE = {"shares": 90, "endtoend": 150, "threads": 120, "projections": 60, "occlusion": 480, "atlas": 120}
+ONCE = {"shares": 150, "endtoend": 150, "threads": 120, "projections": 60, "occlusion": 480, "atlas": 120}
 
 
 def forecast(args):
@@ -98,6 +96,9 @@ def forecast(args):
 
 
 def say_forecast(args):
+    """Say how long it will take. Raises Expected for an output that cannot be written, before the minutes of measuring."""
+    if args.output.is_dir():
+        raise check.Expected("--output", "a JSON file", f"{args.output}, a folder")
     parts = forecast(args)
     shown = ", ".join(f"{part} {max(1, round(seconds/60))}" for part, seconds in parts.items())
     print(f"about {max(1, round(sum(parts.values())/60))} minutes if nothing else runs here: {shown}", flush=True)

@@ -101,6 +101,8 @@ def torch_images(x, layout):
 
 def torch_twin(network, layout, compiled=False):
     twin = torch_network(network).to(memory_format=memory_format(layout))
+    if compiled:
+        torch.compiler.reset()             # else the ninth form of one module would run uncompiled, and say nothing
     return torch.compile(twin, dynamic=False) if compiled else twin
 
 

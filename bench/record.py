@@ -1,4 +1,4 @@
-"""What is measured, in a JSON file from the first row on, so that a bench that was stopped goes on where it was.
+"""A record of what is measured, in a JSON file from the first row on, so that a bench that was stopped goes on where it was.
 
     record = Record(path, {"rounds": 7, ...}, asked=("network",))
     if not record.has("cases", name=..., N=...): record.add("cases", {...})
@@ -35,7 +35,7 @@ class Record:
                        "blas": [f"{library.internal_api} {library.version}" for library in BLAS.libraries], "commit": commit(), **facts,
                        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "load_before": os.getloadavg(), "under_way": True,
                        **{name: [] for name in rows_of}}
-        with contextlib.suppress(Expected):
+        with contextlib.suppress(OSError, Expected):             # none yet, or none that can be gone on with
             self._go_on(read_json(path), rows_of, asked)
 
     def _go_on(self, before, rows_of, asked):

@@ -83,7 +83,8 @@ def cpu_table(results, with_layers=False):
         return "Not measured yet: `python -m bench cpu`."
     blocks = []
     for (cpu, cores, numpy, pytorch), reports in by_machine(found).items():
-        peer = f", PyTorch {pytorch}" if pytorch else ""
+        others = {name: version for report in reports.values() for name, version in report.get("engines", {}).items() if name != "torch"}
+        peer = "".join(f", {name} {version}" for name, version in (({"PyTorch": pytorch} if pytorch else {}) | others).items())
         lines = [f"{cpu}, {cores} cores, NumPy {numpy}{peer}, {min(report['date'] for report in reports.values())[:10]}.", "",
                  "| | N | ms each | beside it | ms each | ours / theirs (spread) |", "|---|--:|--:|---|--:|--:|"]
         for report in reports.values():
@@ -100,14 +101,14 @@ def cpu_table(results, with_layers=False):
 
 
 def threads_block(report):
-    """How the speed grows with the cores."""
+    """Table of how the speed grows with the cores."""
     lines = ["| | N | cores | ms each | of linear |", "|---|--:|--:|--:|--:|"]
     return "\n".join(lines + [f"| {row['name']} | {row['N']} | {row['cores']} | {digits(row['milliseconds'])} | {100*row['of_linear']:.0f} % |"
                               for row in report["cases"]])
 
 
 def shares_block(report):
-    """Which operations the time goes into."""
+    """Table of the operations that the time goes into."""
     lines = ["| share of the time | outside matrix products | by operation, the largest |", "|---|--:|---|"]
     for row in report["cases"]:
         largest = ", ".join(f"`{operation}` {100*share:.0f} %" for operation, share in list(row["by_operation"].items())[:5])

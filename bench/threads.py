@@ -39,7 +39,7 @@ def main(rounds):
 
 @contextmanager
 def kept_to(count):
-    """In the block this thread, and the processes that it starts, may use `count` of the cores."""
+    """Keep this thread, and the processes that it starts in the block, to `count` of the cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[:count])
     try:

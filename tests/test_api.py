@@ -11,6 +11,7 @@ import zfcore
 from zfcore import plots
 from zfcore.trained import Trained
 
+MOST_MODULES = 600                # that a --help loads, the standard library's among them; there were 409 to 543 when this was set
 
 @pytest.mark.parametrize("name", zfcore.__all__)
 def test_every_public_name_is_there_and_explains_itself(name):
@@ -42,6 +43,17 @@ def test_a_command_does_not_wait_for_matplotlib_until_it_draws():
             "plots.FORMATS; import zfcore.plots; print('matplotlib' in sys.modules, zfcore.plots is plots)")
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert said.stdout == "False\nTrue True\n", said.stderr
+
+
+@pytest.mark.parametrize("command", ["zfcore", "train", "train.evaluate", "train.predict", "train.pack", "train.reproduce", "train.ablation",
+                                     "train.transfer", "bench"])
+def test_help_loads_nothing_that_is_slow(command):
+    code = (f"import runpy, sys; sys.argv = ['{command}', '--help']\ntry: runpy.run_module('{command}', run_name='__main__')\n"
+            "except SystemExit: pass\n"
+            "slow = {'matplotlib', 'scipy', 'onnx', 'onnxruntime', 'jax', 'captum', 'keras', 'cv2', 'cupy'}\n"
+            "print(slow & set(sys.modules), 'torch._C' in sys.modules, len(sys.modules), file=sys.stderr)")
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1]).stderr
+    assert said.startswith("set() False ") and int(said.split()[-1]) < MOST_MODULES, said
 
 
 def test_the_lines_at_its_head_run(monkeypatch):

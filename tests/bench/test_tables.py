@@ -32,6 +32,18 @@ def test_the_steps_table_has_a_column_for_whoever_was_there():
     assert tables.steps_table([]) == []
 
 
+def test_cores_and_shares_stand_behind_the_layers(tmp_path):
+    (tmp_path/"cpu.json").write_text(json.dumps(CPU))
+    (tmp_path/"threads.json").write_text(json.dumps({"cases": [{"name": "forward", "N": 32, "cores": 2, "milliseconds": 28.04, "of_linear": 0.934}]}))
+    (tmp_path/"shares.json").write_text(json.dumps({"cases": [{"name": "top-9 pass", "no_product": 0.251, "by_operation": {"winograd": 0.6, "maxpool": 0.4}}]}))
+    text = tables.cpu_table(tmp_path, with_layers=True)
+    assert "| forward | 32 | 2 | 28 | 93 % |" in text and "| top-9 pass | 25 % | `winograd` 60 %, `maxpool` 40 % |" in text
+    assert "winograd" not in tables.cpu_table(tmp_path)
+    (tmp_path/"cpu.json").write_text(json.dumps({**CPU, "engines": {"torch": "2.13", "jax": "0.10"}, "cases": [{**CPU["cases"][0], "best": "JAX", "milliseconds": {"ours": 20.5, "JAX": 30}}]}))
+    text = tables.cpu_table(tmp_path)
+    assert "| forward | 32 | 20.5 | JAX | 30 |" in text and "NumPy 2.4, PyTorch 2.13, jax 0.10, 2026-01-02." in text
+
+
 def between(text, mark):
     return text.split(f"<!-- {mark}:begin -->\n")[1].split(f"<!-- {mark}:end -->")[0].strip()
 
