@@ -31,11 +31,10 @@ SHAPES = [(3, 9, 8, 2, 5, 3, 2, 1, 1, "ceil"),          # the last column of win
 @pytest.fixture(params=["windows", "filters", "points", "taps"])
 def form(request, monkeypatch):
     """Every form on every shape it can take, whatever pays at that size."""
-    monkeypatch.setattr(conv2d_blocks, "MANY", 1 if request.param == "filters" else np.inf)
-    monkeypatch.setattr(conv2d_blocks, "FEW", np.inf)
+    monkeypatch.setattr(conv2d_blocks, "_outputs_are_few", lambda w, y: request.param == "filters")
     monkeypatch.setattr(conv2d_blocks, "_maps_are_few", lambda C, F: request.param == "taps")
     monkeypatch.setattr(conv2d_blocks, "_saves_products",
-                        lambda C, F, K, S, N: request.param == "points" and K <= 3*S)
+                        lambda C, F, K, S: request.param == "points" and K <= 3*S)
     return request.param
 
 
@@ -120,9 +119,9 @@ def test_any_size_equals_the_reference(data):
             close(got, wanted)
 
 
-def test_many_maps_and_images_take_the_points_by_themselves_and_equal_the_sum_over_windows():
-    shape = (129, 5, 4, 16, 130, 3, 1, 1, 1, "ceil")
-    assert conv2d_blocks._saves_products(129, 130, 3, 1, 16)
+def test_many_maps_take_the_points_by_themselves_and_equal_the_sum_over_windows():
+    shape = (129, 5, 4, 3, 130, 3, 1, 1, 1, "ceil")
+    assert conv2d_blocks._saves_products(129, 130, 3, 1)
     x, w, b, dy = case(*shape)
     of_x, of_dy = (np.lib.stride_tricks.sliding_window_view(np.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), axis=(1, 2))
                    for maps in (x, dy))                                 # (maps,5,4,N,3,3)

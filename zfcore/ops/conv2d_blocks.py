@@ -16,16 +16,18 @@ from zfcore.ops import winograd
 from zfcore.ops.window import pixels, tap_pixels, tap_range, windows
 
 BLOCK = 4*2**20                   # bytes of windows that are multiplied at once
-FEW, MANY = 200, 2*2**20          # so few numbers of a map and so many bytes of filters: the cores share the filters
+FEW, MANY = 200, 2*2**20          # so few numbers of a map and so many bytes of filters: filters are read once
 
 
 def forward(x, w, b, y, S, P, groups, relu):
     """y = the convolution, rectified if relu."""
-    (_, K, _, F), C, N = w.shape, len(x), x.shape[-1]
+    (_, K, _, F), C = w.shape, len(x)
     jobs = []
     for maps, filters in _groups(C, F, groups):
         bias = None if b is None else b[filters]
-        if _saves_products(C//groups, F//groups, K, S, N):
+        if _outputs_are_few(w[..., filters], y[filters]):
+            jobs += _filter_few_windows(x[maps], w[..., filters], S, P, y[filters], bias, relu)
+        elif _saves_products(C//groups, F//groups, K, S):
             winograd.forward(x[maps], w[..., filters], bias, S, P, y[filters], relu)
         else:
             matrix = w[..., filters].reshape(-1, F//groups).T                   # (F/G, C/G*K*K)
@@ -40,10 +42,10 @@ def transpose(dy, w, dx, S, P, groups):
     phase meet the same every S-th taps, so each phase is a plain convolution of dy with stride 1. Where maps are few, as below
     layer 1, the windows of dy would be many times larger than what is made of them; there dy is multiplied by the filters
     first, and the products are added to the pixels tap by tap."""
-    (Cg, K, _, F), N = w.shape, dy.shape[-1]
+    Cg, K, _, F = w.shape
     jobs = []
     for maps, filters in _groups(Cg*groups, F, groups):
-        if _saves_products(Cg, F//groups, K, S, N):
+        if _saves_products(Cg, F//groups, K, S):
             winograd.transpose(dy[filters], w[..., filters], S, P, dx[maps])
             continue
         if _maps_are_few(Cg, F//groups):
@@ -63,9 +65,9 @@ def transpose(dy, w, dx, S, P, groups):
 
 def filter_gradient(x, dy, dw, S, P, groups):
     """dw = the filter gradient."""
-    (_, K, _, F), C, N = dw.shape, len(x), x.shape[-1]
+    (_, K, _, F), C = dw.shape, len(x)
     for maps, filters in _groups(C, F, groups):
-        if _saves_products(C//groups, F//groups, K, S, N):
+        if _saves_products(C//groups, F//groups, K, S):
             winograd.filter_gradient(x[maps], dy[filters], S, P, dw[..., filters])
         else:
             _windows_by_gradient(x[maps], dy[filters], K, S, P, dw[..., filters])
@@ -76,8 +78,6 @@ def _filter_windows(x, matrix, K, S, P, out, bias=None, relu=False):
     K and P are pairs, rows and columns, and P may be negative: the first window then starts inside the map."""
     M, Ho, Wo, N = out.shape
     taps = matrix.shape[1]
-    if Ho*Wo*N <= FEW and matrix.nbytes >= MANY:
-        return _filter_few_windows(x, matrix, K, S, P, out, bias, relu)
     x_pixels = pixels(x)
 
     def job(rows, columns):
@@ -98,29 +98,29 @@ def _filter_windows(x, matrix, K, S, P, out, bias=None, relu=False):
     return [lambda at=at: job(*at) for at in rectangles(Ho, Wo, BLOCK//(taps*N*x.itemsize))]
 
 
-def _filter_few_windows(x, matrix, K, S, P, out, bias, relu):
-    """`_filter_windows` of x (C,H,W,N) for few outputs and many filters, which leave a core's cache and would be read again for
-    every block of a handful of outputs. A job is a quarter of the filters, which it applies tap by tap; with the maps of a pixel
-    side by side, what a tap sees of all outputs is copied in long runs."""
-    (C, H, W, N), (M, Ho, Wo, _) = x.shape, out.shape
-    seen = np.zeros((*K, Ho, Wo, N, C), x.dtype)
+def _filter_few_windows(x, w, S, P, y, bias, relu):
+    """Jobs that fill y (F,Ho,Wo,N), few outputs of many filters, which leave a core's cache and would be read again for every
+    block of a handful of outputs. A job is a quarter of the filters, which it applies tap by tap; with the maps of a pixel side
+    by side, what a tap sees of all outputs is copied in long runs."""
+    (C, H, W, N), (F, Ho, Wo, _), K = x.shape, y.shape, w.shape[1]
+    seen = np.zeros((K, K, Ho, Wo, N, C), x.dtype)
     by_pixels = np.ascontiguousarray(x.transpose(1, 2, 3, 0))
-    for r, s in np.ndindex(K):
-        (p, h), (q, w) = tap_pixels(r, H, Ho, S, P[0]), tap_pixels(s, W, Wo, S, P[1])
-        seen[r, s, p, q] = by_pixels[h, w]
-    seen, of_taps = seen.reshape(*K, -1, C), matrix.reshape(M, C, *K)
+    for r, s in np.ndindex(K, K):
+        (p, h), (q, v) = tap_pixels(r, H, Ho, S, P), tap_pixels(s, W, Wo, S, P)
+        seen[r, s, p, q] = by_pixels[h, v]
+    seen = seen.reshape(K, K, -1, C)
 
     def job(filters):
         total = np.zeros((filters.stop - filters.start, Ho*Wo*N), x.dtype)
-        for r, s in np.ndindex(K):
-            total += of_taps[filters, :, r, s] @ seen[r, s].T
+        for r, s in np.ndindex(K, K):
+            total += w[:, r, s, filters].T @ seen[r, s].T
         if bias is not None:
             total += bias[filters, None]
         if relu:
             np.maximum(total, 0, out=total)
-        out[filters] = total.reshape(out[filters].shape)
+        y[filters] = total.reshape(y[filters].shape)
 
-    return [lambda at=at: job(at) for at in pieces(M, -(-M//4))]
+    return [lambda at=at: job(at) for at in pieces(F, -(-F//4))]
 
 
 def _add_taps(dy, w, S, P, dx):
@@ -170,11 +170,15 @@ def _windows_by_gradient(x, dy, K, S, P, dw):
     dw[...] = sums.sum(axis=0)
 
 
-def _saves_products(C, F, K, S, N):
-    """Return whether Winograd's form is worth its additions: maps and filters many, images enough to add in long runs. (With 64
-    to 96 of each, as in `tiny`, the plain form takes 0.6 of its time on a core with AVX-512; at 128 both take about as
-    long.)"""
-    return 1 < K <= 3*S and min(C*S*S, F) >= 128 and N >= 16
+def _saves_products(C, F, K, S):
+    """Return whether Winograd's form is worth its transforms: maps and filters many. (With 64 to 96 of each, as in `tiny`, both
+    forms take about as long on a core with AVX-512; at 128 this one takes 0.8 of the other's time.)"""
+    return 1 < K <= 3*S and min(C*S*S, F) >= 128
+
+
+def _outputs_are_few(w, y):
+    """Return whether reading the filters w takes longer than filtering."""
+    return y[0].size <= FEW and w.nbytes >= MANY
 
 
 def _maps_are_few(C, F):
