@@ -171,7 +171,7 @@ def _windows_by_gradient(x, dy, K, S, P, dw):
 
 
 def _saves_products(C, F, K, S):
-    """Return whether Winograd's form is worth its transforms: maps and filters many. (With 64 to 96 of each, as in `tiny`, the two
+    """Return whether Winograd's form is worth its transforms: maps and filters many. (With 64 to 96 of each, as in `tiny`, both
     forms take about as long on a core with AVX-512; at 128 this one takes 0.8 of the other's time.)"""
     return 1 < K <= 3*S and min(C*S*S, F) >= 128
 
