@@ -12,6 +12,12 @@ def test_first_cases_and_one_test_of_each_file_stay(monkeypatch, tmp_path):
     assert [item.nodeid for item in slow.marked(items)] == ["a.py::many[1]", "a.py::each[0]", "b.py::one", "b.py::two[1]"]
 
 
+def test_a_file_takes_what_its_slow_functions_take(monkeypatch, tmp_path):
+    monkeypatch.setattr(slow, "TABLE", tmp_path/"slow.txt")
+    slow.TABLE.write_text("0.50 30 a.py::many\n2.00 4 a.py::each\n5.00 1 b.py::one\n")
+    assert slow.of_a_file() == {"a.py": 2.5, "b.py": 5}
+
+
 def test_a_run_of_fewer_cases_counts_only_where_each_takes_long(monkeypatch, tmp_path):
     monkeypatch.setattr(slow, "TABLE", tmp_path/"slow.txt")
     monkeypatch.setattr(slow, "TAKEN", {"a": [0.01], "b": [1.5], "c": [0.05]*3, "d": [0.3]})

@@ -82,7 +82,6 @@ def made(tmp_path_factory):
             pictures = root/"pictures" if runs else write_set(root/"pictures")
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("ZFCORE_CACHE", str(root/"cache"))
-                patch.setattr(Training, "draw", DRAW)
                 main([*short(pictures), "--epochs", str(epochs), "--output", str(root/str(epochs))])
             runs[epochs] = root/str(epochs)
         return shutil.copytree(runs[epochs], folder)

@@ -239,6 +239,7 @@ def test_stopped_in_the_middle_and_begun_again_ends_with_the_same_bits(study, tm
 
 def test_killed_before_its_first_checkpoint_a_run_begins_anew(study):
     folder, words = study
+    words += ["--crops", "centre"]
     main(["table3", *words, "--seeds", "1", "--rows", "tiny"])
     for path in (folder/"tiny-seed0").glob("*"):
         if path.name not in ("config.json", "output.txt", "figures", ".lock"):
@@ -249,6 +250,7 @@ def test_killed_before_its_first_checkpoint_a_run_begins_anew(study):
 
 def test_a_network_that_fails_is_said_the_others_go_on_and_the_next_time_it_is_tried_again(study, monkeypatch, capsys):
     folder, words = study
+    words += ["--crops", "centre"]
     whole, failing = Training.one_step, {"tiny", "tiny-without-7"}
     def one_step(self, *batch):
         if self.network.name in failing:
@@ -328,8 +330,8 @@ def test_two_studies_in_one_folder_share_the_work_and_write_one_table(study):
     """As once a core: no network is trained twice, and both wait for the other's."""
     folder, words = study
     folder.mkdir()
-    undrawn = "from train.ablation import main; from train.study import Training; Training.draw = lambda training: None; main()"
-    command = [sys.executable, "-c", undrawn, "table3", *words, "--seeds", "2"]
+    undrawn = "import sys; from unittest import mock; sys.modules['zfcore.plots'] = mock.MagicMock(); from train.ablation import main; main()"
+    command = [sys.executable, "-c", undrawn, "table3", *words, "--seeds", "2", "--crops", "centre"]
     alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=alone) for _ in range(2)]
     told = [process.communicate(timeout=300)[0] for process in both]

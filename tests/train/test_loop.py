@@ -41,7 +41,10 @@ def trained(made, pictures, tmp_path):
     return made(4, tmp_path/"whole")
 
 
-def test_a_run_leaves_what_the_readme_promises(trained):
+@pytest.mark.figures
+def test_a_run_leaves_what_the_readme_promises(options, tmp_path):
+    trained = tmp_path/"whole"
+    main([*options, "--epochs", "4", "--output", str(trained)])
     files = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
     assert files == {"config.json", "pictures.csv", "log.csv", "latest.h5", "best.h5", "epoch_0001.h5", "epoch_0002.h5",
                      "figures/learning_curves.png", "figures/filters.png", ".lock"}
