@@ -9,6 +9,7 @@
 user's cache, where `python -m train --dry-run --devices N` looks for it.
 """
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -17,10 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.cpu import cpu_name
 from train.launch import Job, visible_gpus
 from train.step_time import Bucket, Link, Measured, by_node_seconds, clock, estimate, exchange_seconds, keep, place_of
 from zfcore import check, plots
 from zfcore.backend import CPU, to_host
+from zfcore.cpu import CORES
 from zfcore.device import select
 from zfcore.models import MODELS, NATIVE_SIZE, build
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
@@ -46,7 +49,7 @@ def add_arguments(parser):
     parser.add_argument("--largest", type=check.whole_number(4, 2**31), default=SIZES[-1], metavar="BYTES", help="the longest array that is exchanged (250 MB)")
     parser.add_argument("--network", type=float, nargs=2, metavar=("US", "GB_S"), help="predict nodes joined by another network too, by its latency and bandwidth")
     parser.add_argument("--per-node", type=check.whole_number(1, MOST), default=8, metavar="N", help="ranks of each node of --network (8)")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="JSON file to write (default: none)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write, bench/results/ranks.json for the tables (default: none)")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG to draw (default: none)")
 
 
@@ -59,15 +62,15 @@ def main(args):
     counts = sorted({*(2**k for k in range(args.devices.bit_length()) if 2**k <= args.devices), args.devices})
     for ranks in counts:
         micro_batch(args.batch_size, 0, ranks)                        # more than there are leaves are refused before anything is measured
-    cards, reports = visible_gpus(args.device, args.devices), {}
+    cards, reports, load = visible_gpus(args.device, args.devices), {}, os.getloadavg()[0]
     for ranks in counts:
         reports[ranks] = of_ranks(args, cards[:ranks])
         say(*link_lines(reports[ranks]))
-    report = summed_up(args, reports)
+    report = {**summed_up(args, reports), "load": load}
     keep(place_of(args.model, args.image_size, report["device"]), measured_of(report))
     say(*step_lines(report), "", *verdict(report))
-    if args.report:
-        write(args.report, {**report, "links": {ranks: of["links"] for ranks, of in reports.items()}})
+    if args.output:
+        write(args.output, {**report, "links": reports[counts[-1]]["links"]})
     if args.plot:
         draw(args, report)
         say(f"drawn in {printable(args.plot)}")
@@ -79,7 +82,7 @@ def of_ranks(args, cards):
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder)/"report.json"
         words = ["ranks", f"--model={args.model}", f"--image-size={args.image_size}", f"--batch-size={args.batch_size}", f"--device={args.device}",
-                 f"--rounds={args.rounds}", f"--largest={args.largest}", f"--report={file}"]
+                 f"--rounds={args.rounds}", f"--largest={args.largest}", f"--output={file}"]
         if len(cards) == 1:
             with open_ranks(args.device, {}) as alone:
                 return of_job(args, alone)
@@ -94,8 +97,8 @@ def of_this_rank(args):
     """Measure with the ranks that somebody has started; rank 0 tells."""
     with open_ranks(args.device) as ranks:
         report = of_job(args, ranks)
-        if ranks.is_first and args.report:
-            write(args.report, report)
+        if ranks.is_first and args.output:
+            write(args.output, report)
         elif ranks.is_first:
             say(*link_lines(report), f"a step of {args.batch_size} pictures on {ranks.size} ranks: {clock(report['step']['median'])}, the "
                                      f"arithmetic alone {clock(report['compute']['median'])}")
@@ -108,7 +111,7 @@ def of_job(args, ranks):
         ("gather", lambda size: lambda: ranks.gather(bytes(size)), min(ROWS, args.largest)),
         ("exchange", exchange_of(ranks), args.largest))} if ranks.size > 1 else {}
     found = {name: timed(ranks, run, args.rounds) for name, run in (("step", step.whole), ("compute", step.compute), ("update", step.update))}
-    few, many = (statistics.median(step.leaf_seconds(size) for _ in range(args.rounds + 1)) for size in step.few_and_all)
+    few, many = map(statistics.median, zip(*(map(step.leaf_seconds, step.few_and_all) for _ in range(args.rounds))))
     return {**found, "links": links, "ranks": ranks.size, "way": type(ranks).__name__, "device": step.device.description,
             "own": step.device is not CPU, "buckets": step.buckets(),
             "leaves": [[step.few_and_all[0], few], [step.few_and_all[1], many]]}
@@ -213,9 +216,9 @@ def summed_up(args, reports):
     """The report of all: times of one rank, the link of the most ranks, and the steps beside what is predicted of them."""
     alone, most = reports[min(reports)], reports[max(reports)]
     (few, of_few), (many, of_many) = alone["leaves"]
-    each = (of_many - of_few)/(many - few) if many > few else of_many/many
-    report = {"model": args.model, "image_size": args.image_size, "batch_size": args.batch_size, "device": alone["device"], "own": alone["own"],
-              "fixed": max(of_few - few*each, 0.0), "each": each, "update": alone["update"]["median"],
+    each = max(of_many - of_few, 0)/(many - few) if many > few else of_many/many        # on a busy machine few may take longer
+    report = {"cpu": cpu_name(), "cores": CORES, "ranks": most["ranks"], "way": most["way"], "rounds": args.rounds, "model": args.model, "image_size": args.image_size, "batch_size": args.batch_size, "device": alone["device"], "own": alone["own"],
+              "fixed": max(of_many - many*each, 0.0), "each": each, "update": alone["update"]["median"],
               "buckets": alone["buckets"], "link": link_of(most["links"]["exchange"], most["ranks"]) if most["links"] else Link(1.0, 1.0),
               "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
               "steps": {ranks: {**of["step"], "compute": of["compute"]["median"], "update": of["update"]["median"]} for ranks, of in reports.items()}}
