@@ -35,6 +35,7 @@ from zfcore.terminal import printable, say
 
 CLASSES = 1000                   # of the network that is trained, on noise
 SIZES = tuple(4*10**k for k in range(8)) + (250_000_000,)           # bytes between each two ranks
+SHORT = 4000                     # bytes up to which a message is no more than its latency
 ROWS = 4*10**6                   # bytes of the longest row, which rank 0 has of all
 MOST = 1024                      # ranks that are predicted
 
@@ -204,12 +205,11 @@ class Step:
 
 # ---------------------------------------------------------------------------------------------------- what comes of it
 def link_of(exchange, ranks):
-    """The Link that {bytes: seconds} of exchanges between so many ranks show: latency of a message by the shortest, bandwidth of a rank by the
-    longest."""
+    """The Link that {bytes: seconds} of exchanges between so many ranks show: latency of a message by the fastest of the SHORT ones, bandwidth of a
+    rank by the longest."""
     sizes = {int(size): of["median"] for size, of in exchange.items()}
-    short, long = min(sizes), max(sizes)
-    latency = sizes[short]/(ranks - 1)
-    return Link(latency, (ranks - 1)*long/max(sizes[long] - sizes[short], 1e-9))
+    fastest, long = min(seconds for size, seconds in sizes.items() if size <= SHORT), max(sizes)
+    return Link(fastest/(ranks - 1), (ranks - 1)*long/max(sizes[long] - fastest, 1e-9))
 
 
 def summed_up(args, reports):

@@ -36,8 +36,8 @@ def test_two_ranks_are_measured_kept_told_drawn_and_stand_in_a_table(tmp_path, m
     assert table.count("\n| 1 |") == table.count("\n| 2 |") == 1 and "between 2 ranks by Sockets" in table
 
 
-def test_the_link_is_the_shortest_messages_latency_and_the_longest_ones_bandwidth():
-    times = {"4": {"median": 0.006}, "400": {"median": 0.5}, "8000": {"median": 2.006}}
+def test_the_link_is_the_fastest_short_messages_latency_and_the_longest_ones_bandwidth():
+    times = {"4": {"median": 0.5}, "400": {"median": 0.006}, "5000": {"median": 0.001}, "8000": {"median": 2.006}}
     assert ranks.link_of(times, 4) == (0.002, pytest.approx(3*8000/2))
 
 
