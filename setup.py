@@ -23,6 +23,8 @@ setup(
     extras_require={
         "cuda13": ["cupy-cuda13x[ctk]>=14"],
         "cuda12": ["cupy-cuda12x[ctk]>=14"],
+        "mpi": ["mpi4py>=4", "openmpi>=5; sys_platform != 'win32'"],         # with its mpiexec
+        "nccl": ["nvidia-nccl-cu13>=2.27.7"],                  # beside cuda13
         "bench": ["nvidia-cudnn-frontend>=1.14"],
         "import": ["onnx>=1.21", "protobuf>=4", "safetensors>=0.4"],                  # networks from elsewhere
         "atlas": ["scikit-learn>=1.3"],                        # the map of units

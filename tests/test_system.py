@@ -38,6 +38,25 @@ def test_cores_are_counted_without_affinity(monkeypatch):
     assert system.cores() == 1
 
 
+@pytest.mark.parametrize("asked, found", [("2", 2), ("5", 5), ("6", 5), ("0", 5), ("many", 5), ("", 5)])
+def test_some_cores_are_left_to_others(asked, found, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(5), raising=False)
+    monkeypatch.setenv("ZFCORE_CORES", asked)
+    assert system.cores() == found
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="only Linux tells")
+def test_a_process_that_computes_waits_for_no_disk(monkeypatch, tmp_path):
+    assert not system.waits_for_disk()
+    for thread, state in (("7", "S"), ("8", "D")):
+        (tmp_path/thread).mkdir()
+        (tmp_path/thread/"stat").write_text(f"{thread} (a name) S D) {state} 1 2")
+    monkeypatch.setattr(system, "Path", lambda path: tmp_path)
+    assert system.waits_for_disk()
+    (tmp_path/"8"/"stat").unlink()
+    assert not system.waits_for_disk()
+
+
 class Msvcrt:
     """msvcrt.locking of Windows: a byte of a file belongs to one descriptor."""
     LK_NBLCK = 2

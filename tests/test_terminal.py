@@ -187,6 +187,21 @@ def test_where_there_is_no_terminal_a_line_tells_how_far_it_is_and_how_long_it_t
     assert re.search(r"of 1000 pictures, \d+ %, 0 s so far, \d s left, loss=0.123", lines[-1])
 
 
+def test_one_of_several_that_do_the_same_tells_nothing_until_it_is_asked_to(capfd):
+    terminal.quiet()
+    try:
+        terminal.say("a line")
+        terminal.warn("a word")
+        with terminal.Bar(3, "picture", "reading") as bar:
+            bar.update(1)
+        assert bar.disable and capfd.readouterr() == ("", "")
+    finally:
+        terminal.quiet(False)
+    terminal.say("a line")
+    terminal.warn("a word")
+    assert capfd.readouterr() == ("a line\n", "a word\n")
+
+
 def test_short_bars_tell_nothing_and_many_of_them_no_more_than_one(monkeypatch, capsys):
     for item in terminal.counted(range(5), "thing", "quick"):
         pass

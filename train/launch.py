@@ -1,4 +1,4 @@
-"""--devices N: a training of several processes on this machine, started, stopped and, where one is lost, started again.
+"""Launcher of --devices N: a training of several processes on this machine, started, stopped and, where one is lost, started again.
 
 Each process is `python -m train` with the same options, and a rank by the variables that torchrun sets too (zfcore/ranks/environment.py). Rank 0 alone speaks.
 Signals reach the launcher, as the ranks are in sessions of their own: it passes the first one on to rank 0, after which all stop with the same
@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 from zfcore import gpu
@@ -19,12 +18,12 @@ from zfcore.check import Expected
 from zfcore.ranks import LOST
 from zfcore.ranks.environment import FOUR, LAUNCHER, TOKEN, is_rank
 from zfcore.system import cores
-from zfcore.terminal import ENDING, command, plural, printable, warn
-from zfcore.training.folder import dated
+from zfcore.terminal import ENDING, command, plural, warn
+from zfcore.training.folder import checked_empty, dated
 
 GRACE = 10                       # seconds for the others to end by themselves, after one has failed
 LOOK_EVERY = 0.05                # seconds
-THREADS = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
+THREADS = "ZFCORE_CORES", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 def launch(arguments: list[str], config, devices: int, restarts: int = 0, output: str | None = None, resume: Path | None = None) -> int:
@@ -33,7 +32,7 @@ def launch(arguments: list[str], config, devices: int, restarts: int = 0, output
     if is_rank():
         raise Expected("--devices", "none in a process that mpiexec, srun or torchrun has started, as these say how many there are", devices)
     cards = visible_gpus(config.device, devices)
-    folder = resume or Path(output or dated(config.model))
+    folder = resume or checked_empty(Path(output or dated(config.model)))
     again = arguments if resume else ["--resume", os.fspath(folder)]
     for turn in range(restarts + 1):
         begun = resume or (folder/"config.json").is_file()
@@ -53,7 +52,7 @@ def launch(arguments: list[str], config, devices: int, restarts: int = 0, output
 
 
 def visible_gpus(device, wanted):
-    """What CUDA_VISIBLE_DEVICES is to be for each process: a GPU of its own, or none for a CPU."""
+    """CUDA_VISIBLE_DEVICES of each process: a GPU of its own, or none for a CPU."""
     if device == "cpu":
         return [None]*wanted
     try:
@@ -71,18 +70,19 @@ class Job:
     """`with Job(arguments, cards) as job: job.wait()`: processes of `python -m module` that work together, a rank for each of `cards`, whose GPU that is."""
 
     def __init__(self, arguments, cards, module="train"):
-        self.arguments, self.cards, self.module, self.signals, self.killed = arguments, cards, module, [], set()
+        self.arguments, self.cards, self.module, self.ranks, self.signals, self.killed = arguments, cards, module, [], [], set()
 
     def __enter__(self):
         port, token = free_port(), secrets.token_hex(16)
         threads = {name: str(max(cores()//len(self.cards), 1)) for name in THREADS}
         self.before = {number: signal.signal(number, self.pass_on) for number in ENDING if signal.getsignal(number) != signal.SIG_IGN}
-        self.ranks = []
         for rank, card in enumerate(self.cards):
             environment = {**os.environ, **threads, **dict(zip(FOUR, (str(rank), str(len(self.cards)), "127.0.0.1", str(port)))), "LOCAL_RANK": str(rank),
                            TOKEN: token, LAUNCHER: str(os.getpid()), **({} if card is None else {"CUDA_VISIBLE_DEVICES": card})}
             self.ranks.append(subprocess.Popen([sys.executable, "-m", self.module, *self.arguments], env=environment, stdin=subprocess.DEVNULL,
                                                start_new_session=True))
+        if self.signals:                       # which came before there was anybody to hear them
+            self.ranks[0].send_signal(self.signals[-1])
         return self
 
     def __exit__(self, *_):
@@ -104,8 +104,8 @@ class Job:
     def wait(self):
         """Wait until all have ended; GRACE seconds after one has failed or rank 0 has ended, the rest is left to `__exit__`."""
         until = None
-        while any(process.poll() is None for process in self.ranks) and (until is None or time.monotonic() < until):
-            if until is None and (self.ranks[0].returncode is not None or any(process.returncode for process in self.ranks)):
+        while None in (statuses := [process.poll() for process in self.ranks]) and (until is None or time.monotonic() < until):
+            if until is None and (statuses[0] is not None or any(statuses)):
                 until = time.monotonic() + GRACE
             time.sleep(LOOK_EVERY)
 

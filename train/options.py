@@ -12,7 +12,8 @@ HELP = {
             "pictures), drawn:unseen (30 others); without it: the synthetic set",
     "model": "network to train: " + ", ".join(MODELS),
     "image_size": "side of the network's input in pixels",
-    "micro_batch": "walk a batch in pieces of so many pictures, for a small memory: the same step up to rounding; 0: whole",
+    "micro_batch": "walk a batch in pieces of so many pictures, for a small memory: the same step up to rounding; 0: whole, "
+                   "or for several devices eight pieces",
     "keep_prob": "probability with which dropout keeps a unit",
     "init": "gaussian (N(0, 0.01)) or he",
     "weight_decay": "decay of weights, not of biases",

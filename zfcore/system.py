@@ -24,9 +24,9 @@ _reading = threading.Lock()
 
 
 def cores() -> int:
-    """The number of CPU cores that this process may use: those that the system gives it, of which OMP_NUM_THREADS may leave some to others."""
+    """The number of CPU cores that this process may use: those that the system gives it, of which ZFCORE_CORES may leave some to others."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS", "")
+    asked = os.environ.get("ZFCORE_CORES", "")
     return min(there, int(asked)) if asked.isdecimal() and int(asked) else there
 
 

@@ -64,6 +64,29 @@ def test_what_cuda_refuses_while_capturing_is_refused(cupy, standin, refused):
     assert not stream.is_capturing() and x.tolist() == [0]*9
 
 
+def test_a_second_stream_takes_part_in_a_capture_and_must_be_joined(cupy, standin):
+    x, stream, other = cupy.zeros(9, np.float32), cupy.cuda.Stream(non_blocking=True), cupy.cuda.Stream(non_blocking=True)
+    for joins in (True, False):
+        with stream:
+            stream.begin_capture()
+            x += 1
+            other.wait_event(stream.record())
+            with other:
+                x *= 2
+            if joins:
+                stream.wait_event(other.record())
+                x += 3
+                graph = stream.end_capture()
+            else:
+                with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="Unjoined"):
+                    stream.end_capture()
+        assert not stream.is_capturing() and not other.is_capturing() and x.tolist() == [0]*9
+    graph.launch(stream)
+    graph.launch(stream)
+    stream.synchronize()
+    assert x.tolist() == [15]*9
+
+
 def test_a_graph_that_touches_memory_that_is_gone_is_told(cupy, standin):
     x, stream = cupy.zeros(9, np.float32), cupy.cuda.Stream(non_blocking=True)
     with stream:

@@ -1,7 +1,9 @@
-"""python -m tests.ranks.program WHAT [SIZES ...]: one rank, by its environment, that does WHAT with the others and prints what came of it.
+"""python -m tests.ranks.program WHAT [SIZES ...]: one rank, by its environment, that does WHAT with the others.
 
-    moves             gathers and exchanges arrays of these numbers of elements, odd ones, and prints a hash of all that came
-    raises, expected, exits, leaves, sleeps, spins, killed, stopped, refuses     what the last rank does in step 3 of many, while the others go on"""
+    moves        gathers and exchanges arrays of about these numbers of elements, and prints a hash of all that came to each
+    computes     lets the others wait while the last rank computes
+    another      what the last rank does in step 3 of many, while the others go on: one of FAILURES
+PATIENCE in the environment is how many seconds a rank may be silent or stand still."""
 import hashlib
 import os
 import signal
@@ -11,6 +13,7 @@ import time
 import numpy as np
 
 from zfcore import check
+from zfcore.ranks import watch
 from zfcore.ranks.environment import open as open_ranks
 
 
@@ -40,7 +43,6 @@ def fails(ranks, how):
     for step in range(10**6):
         ranks.gather(b"row")
         if step == 3 and ranks.rank == ranks.size - 1:
-            print(os.getpid(), flush=True)
             FAILURES[how](ranks)
         ranks.exchange([np.ones(1000, np.float32)]*ranks.size, [np.empty(1000, np.float32) for _ in range(ranks.size)])
 
@@ -49,22 +51,31 @@ def expected(ranks):
     raise check.Expected("--data", "a folder", "'none'")
 
 
-def spins(ranks):
-    os.kill(os.getppid(), signal.SIGKILL)                  # the launcher
-    while True:
-        pass
+def computes(ranks):
+    """The last rank computes for longer than a standstill may last, while the others wait."""
+    until = time.monotonic() + 2*watch.STALLED
+    while ranks.rank and time.monotonic() < until:
+        sum(range(10**5))
+    ranks.gather(b"")
 
 
 FAILURES = {"raises": lambda ranks: {}["nothing"], "expected": expected, "exits": lambda ranks: os._exit(0), "leaves": lambda ranks: sys.exit(0),
-            "sleeps": lambda ranks: time.sleep(1000), "spins": spins, "killed": lambda ranks: os.kill(os.getpid(), signal.SIGKILL),
+            "sleeps": lambda ranks: time.sleep(1000), "killed": lambda ranks: os.kill(os.getpid(), signal.SIGKILL),
             "stopped": lambda ranks: os.kill(os.getpid(), signal.SIGSTOP), "refuses": lambda ranks: ranks.abort("no more"),
-            "memory": lambda ranks: np.empty(2**45, np.uint8)}
+            "interrupted": lambda ranks: os.kill(os.getpid(), signal.SIGINT), "memory": lambda ranks: np.empty(2**45, np.uint8)}
 
 
 @check.exit_with_message
 def main(what, *sizes):
+    if "PATIENCE" in os.environ:
+        watch.STALLED = watch.SILENT = float(os.environ["PATIENCE"])
     with open_ranks("cpu") as ranks:
-        moves(ranks, *sizes) if what == "moves" else fails(ranks, what)
+        if what == "moves":
+            moves(ranks, *sizes)
+        elif what == "computes":
+            computes(ranks)
+        else:
+            fails(ranks, what)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ program had left them out, `standin_late` and `standin_deaf` say. Kernels are th
 While a stream is captured, what is issued on it becomes an entry of a graph, which holds addresses; that device memory is still there
 is looked at when the entry runs. What CUDA refuses during a capture is refused, and ends it (CUDA C++ Programming Guide, CUDA Graphs,
 Prohibited and Unhandled Operations). One thread at a time may call. */
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -23,7 +24,7 @@ Prohibited and Unhandled Operations). One thread at a time may call. */
 
 enum Error {
     OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_ADDRESS = 700,
-    LAUNCH_FAILED = 719, NOT_SUPPORTED = 801, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901, CAPTURE_ISOLATION = 905,
+    LAUNCH_FAILED = 719, NOT_SUPPORTED = 801, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901, CAPTURE_UNJOINED = 904, CAPTURE_ISOLATION = 905,
     CAPTURE_IMPLICIT = 906, CAPTURED_EVENT = 907
 };
 static const std::map<int, std::pair<const char *, const char *>> ERRORS = {
@@ -36,6 +37,7 @@ static const std::map<int, std::pair<const char *, const char *>> ERRORS = {
     {NOT_SUPPORTED, {"cudaErrorNotSupported", "operation not supported by the stand-in"}},
     {CAPTURE_UNSUPPORTED, {"cudaErrorStreamCaptureUnsupported", "operation not permitted when stream is capturing"}},
     {CAPTURE_INVALIDATED, {"cudaErrorStreamCaptureInvalidated", "operation failed due to a previous error during capture"}},
+    {CAPTURE_UNJOINED, {"cudaErrorStreamCaptureUnjoined", "capturing stream has unjoined work"}},
     {CAPTURE_ISOLATION, {"cudaErrorStreamCaptureIsolation", "dependency created on uncaptured work in another stream"}},
     {CAPTURE_IMPLICIT, {"cudaErrorStreamCaptureImplicit", "operation would make the legacy stream depend on a capturing blocking stream"}},
     {CAPTURED_EVENT, {"cudaErrorCapturedEvent", "operation not permitted on an event last recorded in a capturing stream"}},
@@ -59,8 +61,11 @@ typedef std::function<int()> Work;
 struct Stream;
 struct Entry { Work work; std::vector<void *> touched; };        // device addresses that must still be there when it runs
 struct Graph { std::vector<Entry> entries; };
-struct Stream { bool blocking; std::deque<Entry> queue; long issued = 0, done = 0; std::shared_ptr<Graph> capture; bool spoiled = false, dropped = false; };
-struct Event { Stream *stream = nullptr; long place = 0; bool captured = false; std::chrono::steady_clock::time_point when; };
+struct Stream {
+    bool blocking; std::deque<Entry> queue; long issued = 0, done = 0; std::shared_ptr<Graph> capture; bool spoiled = false, dropped = false;
+    long recorded = 0, joined = 0;                                // entries of this stream in the capture, and how many another one waits for
+};
+struct Event { Stream *stream = nullptr; long place = 0, recorded = 0; bool captured = false; std::chrono::steady_clock::time_point when; };
 enum { LEGACY = 1, OTHERS = 2 };                                  // of standin_late
 enum { LEGACY_WAITS_EVENT = 1, OTHER_WAITS_EVENT = 2, EVENT_SYNCHRONIZE = 4, OTHER_SYNCHRONIZE = 8 };      // of standin_deaf
 
@@ -98,7 +103,7 @@ static int issue(void *handle, Work work, std::vector<void *> touched = {})
     Stream *s = stream_of(handle);
     if (!known(s)) return INVALID_HANDLE;
     if (s->spoiled) return CAPTURE_INVALIDATED;
-    if (s->capture) return s->capture->entries.push_back({work, touched}), OK;
+    if (s->capture) return s->capture->entries.push_back({work, touched}), s->recorded++, OK;
     if (s == &legacy) {
         for (auto &[other, own] : others) if (other->blocking) {
             if (other->capture) return other->spoiled = true, CAPTURE_IMPLICIT;
@@ -277,7 +282,14 @@ EXPORT int cudaStreamWaitEvent(void *handle, Event *event, unsigned)
 {
     Stream *s = stream_of(handle), *other = event->stream;
     if (deaf & (s == &legacy ? LEGACY_WAITS_EVENT : OTHER_WAITS_EVENT) || !other) return OK;
-    if (event->captured) return NOT_SUPPORTED;                    // streams that join a capture: nobody here does
+    if (event->captured && other->capture) {                      // s joins the capture, or waits within it
+        if (s == &legacy) return other->spoiled = true, CAPTURE_IMPLICIT;
+        if (!s->capture) s->capture = other->capture, s->recorded = s->joined = 0;
+        if (s->capture != other->capture) return s->spoiled = true, CAPTURE_ISOLATION;
+        other->joined = std::max(other->joined, event->recorded);
+        return OK;
+    }
+    if (event->captured) return CAPTURED_EVENT;
     if (s->capture) return s->spoiled = true, CAPTURE_ISOLATION;
     long place = event->place;
     return issue(handle, [=] { if (known(other)) reach(*other, place); return OK; });
@@ -288,7 +300,7 @@ EXPORT int cudaStreamBeginCapture(void *handle, int)
 {
     Stream *s = stream_of(handle);
     if (s == &legacy || s->capture) return CAPTURE_UNSUPPORTED;
-    s->capture = std::make_shared<Graph>();
+    s->capture = std::make_shared<Graph>(), s->recorded = s->joined = 0;
     return OK;
 }
 EXPORT int cudaStreamIsCapturing(void *handle, int *status)
@@ -301,7 +313,12 @@ EXPORT int cudaStreamEndCapture(void *handle, Graph **graph)
     Stream *s = stream_of(handle);
     *graph = nullptr;
     if (!s->capture) return INVALID_VALUE;
-    bool spoiled = s->spoiled;
+    bool spoiled = s->spoiled, unjoined = false;
+    for (auto &[other, own] : others) if (other != s && other->capture == s->capture) {
+        spoiled |= other->spoiled, unjoined |= other->joined < other->recorded;
+        other->capture = nullptr, other->spoiled = false;
+    }
+    if (unjoined) return s->capture = nullptr, s->spoiled = false, CAPTURE_UNJOINED;
     if (!spoiled) *graph = new Graph(*s->capture), graphs_live++;
     s->capture = nullptr, s->spoiled = false;
     return spoiled ? CAPTURE_INVALIDATED : OK;
@@ -320,7 +337,7 @@ EXPORT int cudaEventRecord(Event *event, void *handle)
 {
     Stream *s = stream_of(handle);
     if (!known(s)) return INVALID_HANDLE;
-    event->stream = s, event->place = s->issued, event->captured = !!s->capture, event->when = std::chrono::steady_clock::now();
+    event->stream = s, event->place = s->issued, event->recorded = s->recorded, event->captured = !!s->capture, event->when = std::chrono::steady_clock::now();
     if (s == &legacy) for (auto &[other, own] : others) if (other->blocking && other->done < other->issued)
         return issue(handle, [=] { return OK; }), event->place = s->issued, OK;       // it waits for those as well
     return OK;

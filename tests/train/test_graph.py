@@ -13,6 +13,7 @@ from zfcore.check import Expected
 from zfcore.graph import capture, launch_by_launch
 from zfcore.layers import Conv, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU
 from zfcore.network import Network
+from zfcore.ranks import ALONE
 from zfcore.training import Training, loop, resolve
 from zfcore.training.watch import Sums
 
@@ -45,10 +46,10 @@ def counts(gpu, monkeypatch):
     return counts
 
 
-def prepared(options, *more):
+def prepared(options, *more, ranks=ALONE):
     """A Training just before its first step, with a limit on filters low enough that some are scaled back."""
     words = [*options, "--batch-size", "6", "--device", "gpu", "--init", "he", "--rms-max", "0.05", *more]
-    training = Training("somewhere", *Training.materials(resolve(vars(parser().parse_args(words)))))
+    training = Training("somewhere", *Training.materials(resolve(vars(parser().parse_args(words)))), ranks=ranks)
     training.begin_sums()
     return training
 

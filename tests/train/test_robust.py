@@ -192,7 +192,7 @@ def test_a_worker_that_dies_ends_the_run_with_its_cause_and_the_steps_before_are
 
 # ------------------------------------------------------------------------------------------------------ signals
 def test_ctrl_c_before_the_first_step_is_one_word_and_leaves_no_folder(options, tmp_path, monkeypatch, capsys):
-    def prepare(self, progress=True):
+    def prepare(self, progress=True, ranks=None):
         raise KeyboardInterrupt
     monkeypatch.setattr(loader.Pictures, "prepare", prepare)
     with pytest.raises(SystemExit) as exit:

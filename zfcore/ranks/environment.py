@@ -29,7 +29,7 @@ def is_launched(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def starter(environ: Mapping[str, str]) -> Literal["nobody", "hand", "mpiexec", "srun"]:
-    """Who made this process one of several ranks; "hand" is everybody who sets the FOUR variables. Raises Expected for some of them, or no numbers."""
+    """The one who made this process one of several ranks; "hand" is everybody who sets the FOUR variables. Raises Expected for some of them, or no numbers."""
     by_slurm = number(environ, "SLURM_STEP_NUM_TASKS", 1, MOST, 1) > 1
     if number(environ, "WORLD_SIZE", 1, MOST, 1) > 1 and "RANK" in environ:
         if missing := [name for name in FOUR if name not in environ]:
@@ -42,13 +42,12 @@ def starter(environ: Mapping[str, str]) -> Literal["nobody", "hand", "mpiexec", 
 
 def number(environ: Mapping[str, str], name: str, low: int, high: int, missing: int | None = None) -> int:
     """The whole number that a variable of the environment holds. Raises Expected for another, and where there is none and no `missing`."""
-    if name not in environ and missing is not None:
+    if (value := environ.get(name)) is None and missing is not None:
         return missing
-    value = environ.get(name)
     try:
-        if low <= int(value) <= high:
-            return int(value)
-    except (TypeError, ValueError):
+        if low <= int(value or "") <= high:
+            return int(value or "")
+    except ValueError:
         pass
     raise Expected(name, f"a whole number from {low} to {high} in the environment", repr(value))
 
@@ -82,9 +81,10 @@ def open(device: Literal["auto", "cpu", "gpu"], environ: MutableMapping[str, str
 
 def by_variables(environ: Mapping[str, str]) -> Place:
     """Place that the FOUR variables say, and LOCAL_RANK; without that one each rank is taken to be on a machine of its own."""
-    size = number(environ, "WORLD_SIZE", 2, MOST)
-    return Place(number(environ, "RANK", 0, size - 1), size, number(environ, "LOCAL_RANK", 0, MOST, 0), environ["MASTER_ADDR"],
-                 number(environ, "MASTER_PORT", 1, 65535), token(environ, environ.get("TORCHELASTIC_RUN_ID", "")))
+    size, port = number(environ, "WORLD_SIZE", 2, MOST), number(environ, "MASTER_PORT", 1, 65534)
+    taken = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"   # where torchrun itself listens
+    return Place(number(environ, "RANK", 0, size - 1), size, number(environ, "LOCAL_RANK", 0, MOST, 0), environ["MASTER_ADDR"], port + taken,
+                 token(environ, environ.get("TORCHELASTIC_RUN_ID", "")))
 
 
 def by_slurm(environ: Mapping[str, str]) -> Place:

@@ -11,7 +11,6 @@ import secrets
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -74,7 +73,7 @@ def meet(place: Place, name: str, host: str, listener: socket.socket | None = No
             _call_each_other(place, links, listener, until)
     for link in (*links.control.values(), *links.data.values()):
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Links(place.rank, *map(list, zip(*((about[0], about[1]) for about in links.about))), links.control, links.data)
+    return Links(place.rank, [about[0] for about in links.about], [about[1] for about in links.about], links.control, links.data)
 
 
 @dataclass
@@ -96,8 +95,13 @@ def _await_all(place, mine, listener, until):
             if not _welcome(link, place.token):
                 strangers += 1
                 continue
-            with suppress(OSError, ValueError):            # it has gone again
+            try:
                 _enter(place, joined, link)
+            except (OSError, EOFError, KeyError, IndexError):         # it has gone again, or speaks another language
+                link.close()
+            except Expected as refused:
+                _refuse(link, refused)
+                raise
         missing = [str(r) for r in range(1, place.size) if r not in joined.data or r not in joined.control]
         if missing:
             raise Expected("ranks", f"all {place.size} within {JOIN} s", f"no rank {', '.join(missing)}",
@@ -105,27 +109,32 @@ def _await_all(place, mine, listener, until):
                            f"see that they were started and reach port {listener.getsockname()[1]} of this machine")
     except Expected as refused:
         for link in joined.control.values():
-            with suppress(OSError):
-                _send(link, f"refused\n{refused}")
+            _refuse(link, refused)
         raise
     for link in joined.control.values():
         _send(link, "\n".join(["met", *("\t".join(about) for about in joined.about)]))
     return joined
 
 
+def _refuse(link, sentence):
+    with suppress(OSError):
+        _send(link, f"refused\n{sentence}")
+
+
 def _enter(place, joined, link):
     """Enter a connection by what it says of itself: rank, size, which link, name, host, address (empty), port."""
     rank, size, which, *about = _receive(link).split("\n")
+    rank = int(rank)
     if int(size) != place.size:
         raise Expected(about[0], f"one of {place.size} ranks, as rank 0 knows them", f"one of {size}", "start all with the same WORLD_SIZE")
     of = {"control": joined.control, "data": joined.data}[which]
-    if int(rank) in of:
-        raise Expected(f"rank {rank}", "one process", f"two, on {joined.about[int(rank)][1]} and {about[1]}", "give each a RANK of its own")
-    if not 0 < int(rank) < place.size:
-        raise ValueError
+    if rank not in range(1, place.size):
+        raise Expected(about[0], f"a rank from 1 to {place.size - 1}, beside rank 0", rank)
+    if rank in of:
+        raise Expected(f"rank {rank}", "one process", f"two, on {joined.about[rank][1]} and {about[1]}", "give each a RANK of its own")
     address = link.getpeername()[0]
-    joined.about[int(rank)] = [about[0], about[1], "" if address in ("127.0.0.1", "::1") else address, about[3]]
-    of[int(rank)] = link
+    joined.about[rank] = [about[0], about[1], "" if address in ("127.0.0.1", "::1") else address, about[3]]
+    of[rank] = link
 
 
 def _accepted(listener, until):
@@ -165,6 +174,8 @@ def _call_first(place, mine, until):
             links[which] = _call(place.host, place.port, place.token, until)
             _send(links[which], f"{place.rank}\n{place.size}\n{which}\n{mine}")
         except (OSError, EOFError) as error:
+            if which == "data":                            # why rank 0 has closed comes by the other one
+                break
             links.pop(which, None)
             if time.monotonic() > until:
                 raise Expected(f"rank {place.rank}", f"rank 0 at {place.host}, port {place.port}, within {JOIN} s", error.strerror if isinstance(error, OSError)
@@ -195,7 +206,7 @@ def _call_each_other(place, joined, listener, until):
             missing = [joined.about[r][0] for r in range(place.size) if r != place.rank and r not in joined.data]
             raise Expected(joined.about[place.rank][0], f"all ranks within {JOIN} s", f"nothing from {', '.join(missing)}")
         if _welcome(link, place.token):
-            with suppress(OSError, ValueError, EOFError):
+            with suppress(OSError, EOFError):
                 joined.data[int(_receive(link))] = link
 
 
@@ -236,5 +247,5 @@ def _send(link, text):
 def _receive(link):
     (size,) = HEAD.unpack(_exactly(link, HEAD.size))
     if size > MOST:
-        raise ValueError("too long")
+        raise OSError("a message that is too long")
     return _exactly(link, size).decode()

@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from zfcore.backend import address
 from zfcore.check import Expected
 from zfcore.hints import Array
 from zfcore.ranks.meeting import Links
@@ -43,7 +44,7 @@ class Nccl(Sockets):
         for move, arrays in ((self.communicator.send, sends), (self.communicator.recv, receives)):
             for r, array in enumerate(arrays):
                 if r != self.rank and array.size:
-                    move(array.data.ptr, array.nbytes, self.nccl.NCCL_UINT8, r, stream)
+                    move(address(array), array.nbytes, self.nccl.NCCL_UINT8, r, stream)
         self.nccl.groupEnd()
 
 

@@ -12,7 +12,7 @@ from zfcore.hints import Array
 from zfcore.ranks import Failed, Ranks
 from zfcore.ranks.meeting import Links
 from zfcore.ranks.watch import LEFT, Watch
-from zfcore.terminal import refusal, status_of
+from zfcore.terminal import CLOSED, Unheard, refusal, status_of
 
 HEAD = struct.Struct(">QQ")      # before what travels: the number of the call, bytes
 LOOK_EVERY = 0.2                 # seconds, for a failure that the watch has found
@@ -123,6 +123,8 @@ class Sockets(Ranks):
             self.watch.end()
         elif isinstance(error, KeyboardInterrupt):
             self.fail(Failed(self.names[self.rank], "stopped", status_of(error)))
+        elif isinstance(error, Unheard):
+            self.fail(Failed(self.names[self.rank], "nobody reads what it prints any more", CLOSED))
         elif isinstance(error, Expected):
             self.tell(error)
         elif of_the_system(error):
@@ -143,7 +145,7 @@ class Sockets(Ranks):
 
 
 class _Inward:
-    """What comes from one rank in one call: into the memory `into`, or, where that is None, into as much as it takes."""
+    """Arrival of what one rank sends in one call: into the memory `into`, or, where that is None, into as much as it takes."""
 
     def __init__(self, call, into):
         self.call, self.into, self.whole = call, into, False

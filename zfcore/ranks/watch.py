@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from zfcore.ranks import LOST, Failed
+from zfcore.ranks.meeting import Links
 from zfcore.system import is_left_alone, waits_for_disk
 from zfcore.terminal import ENDING, quiet, warn
 
-BEAT, SILENT, STALLED, GRACE = 1, 15, 15, 5               # seconds
+BEAT, SILENT, STALLED, GRACE = 1, 15, 20, 5               # seconds
 BUSY = 0.02                      # of a core, which a rank that does anything uses; the watch itself needs less
 HEAD = struct.Struct(">BI")
-HEALTH, FATE = struct.Struct(">ff"), struct.Struct(">BI")
+HEALTH, FATE, RANK = struct.Struct(">ff"), struct.Struct(">BI"), struct.Struct(">I")
 LEFT = "one that left while others waited for it"
 ALIVE, END, LEAVES, HEARD = range(4)                      # kinds of messages
 
@@ -45,7 +46,7 @@ class Watch(threading.Thread):
     checks       functions that are asked every BEAT; what they raise is this rank's failure
     cures        functions that are called before the process ends by force, so that nothing keeps it"""
 
-    def __init__(self, links, launcher: int = 0) -> None:
+    def __init__(self, links: Links, launcher: int = 0) -> None:
         super().__init__(name="ranks", daemon=True)
         self.rank, self.names, self.hosts, self.links, self.launcher = links.rank, links.names, links.hosts, links.control, launcher
         self.failed: Failed | None = None
@@ -112,8 +113,12 @@ class Watch(threading.Thread):
         elif kind == HEARD:
             self.answers.release()
         elif kind == LEAVES:
-            self.left.add(rank)
-            self.send(rank, HEARD)
+            (who,) = RANK.unpack(message)
+            self.left.add(who)
+            if who == rank:
+                self.send(rank, HEARD)
+            for other in self.links if self.rank == 0 else ():       # so that all know why its connections close
+                self.send(other, LEAVES, message)
         else:
             status, who = FATE.unpack_from(message)
             self.send(rank, HEARD)
@@ -149,7 +154,7 @@ class Watch(threading.Thread):
             return
         health = {0: self.own_health(now), **{rank: of for rank, of in self.health.items() if rank not in self.left}}
         if max(waited for waited, _ in health.values()) > STALLED and min(max(of) for of in health.values()) > STALLED:
-            stalled = [rank for rank, (waited, _) in health.items() if waited <= STALLED]
+            stalled = [rank for rank, (waited, _) in health.items() if not waited]
             if self.left:
                 self.lose(min(self.left), LEFT)
             elif stalled:
@@ -168,7 +173,7 @@ class Watch(threading.Thread):
             if self.failed is not None or self.over:
                 return
             self.lost = who if failed.status == LOST else None
-            self.spoken = who == self.rank and failed.status > 128         # by a signal: this rank's command has its words for that
+            self.spoken = who == self.rank and failed.status > 128         # stopped, which this rank's command has its words for, or unheard
             self.failed = failed
         for rank in self.links:
             self.send(rank, END, FATE.pack(failed.status, who) + str(failed.got).encode())
@@ -181,7 +186,7 @@ class Watch(threading.Thread):
         there = [rank for rank in self.links if rank not in self.left]
         self.over = True
         for rank in there:
-            self.send(rank, LEAVES)
+            self.send(rank, LEAVES, RANK.pack(self.rank))
         self.await_answers(len(there))
 
     def await_answers(self, count: int) -> None:
@@ -204,13 +209,13 @@ class Watch(threading.Thread):
         cures = threading.Thread(target=lambda: [cure() for cure in self.cures], daemon=True)
         cures.start()
         cures.join(GRACE)
-        mine = [r for r, host in enumerate(self.hosts) if host == self.hosts[self.rank] and r != self.lost]
+        speaker = next((r for r, host in enumerate(self.hosts) if host == self.hosts[self.rank] and r != self.lost), self.rank)
         if error is not None:
             traceback.print_exception(error)
-        elif self.rank == mine[0] and not self.spoken:
+        elif self.failed and self.rank == speaker and not self.spoken:
             quiet(False)
             warn(f"error: {self.failed}", self.failed.what)
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError, AttributeError):
                 stream.flush()
-        os._exit(self.failed.status if error is None else 1)
+        os._exit(1 if error is not None or self.failed is None else self.failed.status)

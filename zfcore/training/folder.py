@@ -77,12 +77,17 @@ def dated(name):
 def empty_folder(output, name):
     """`with empty_folder(output, name) as folder:` make the folder `output`, or runs/<date>-<time>-<name>, which vanishes if it stays
     empty and the block fails. A folder that holds something is refused."""
-    folder = Path(output) if output else dated(name)
+    folder = checked_empty(Path(output) if output else dated(name))
+    with folder_made(folder):
+        yield folder
+
+
+def checked_empty(folder):
+    """The folder, which is not there or holds nothing. Raises Expected for another."""
     if folder.exists() and (not folder.is_dir() or any(path.suffix != ".part" for path in folder.iterdir())):
         raise check.Expected("--output", "a new or empty folder", f"{folder}, which holds something",
                              f"go on with it by {command('python', '-m', 'train', '--resume', folder)}, or name another")
-    with folder_made(folder):
-        yield folder
+    return folder
 
 
 def write_config(folder, config, origin=None, counts=None):
