@@ -6,7 +6,7 @@
     plot     the same prediction for up to 1,024 ranks, with the batch that was measured and with as many pictures for each rank
 
 `mpiexec -n R python -m bench ranks` (or srun, torchrun) measures the links and the step of the ranks that it has started. What is found is kept in the
-user's cache, where `python -m train --dry-run --devices N` looks for it.
+user's cache, where `python -m train --dry-run --devices 2` looks for it.
 """
 import json
 import os
@@ -106,7 +106,7 @@ def of_this_rank(args):
 
 
 def of_job(args, ranks):
-    """What ranks measure together; all of them call it."""
+    """Report of what ranks measure together; all of them call it."""
     step = Step(args, ranks)
     links = {what: {size: timed(ranks, link(size), args.rounds) for size in SIZES if size <= most} for what, link, most in (
         ("gather", lambda size: lambda: ranks.gather(bytes(size)), min(ROWS, args.largest)),
