@@ -6,9 +6,10 @@
     plot     the same prediction for up to 1,024 ranks, with the batch that was measured and with as many pictures for each rank
 
 `mpiexec -n R python -m bench ranks` (or srun, torchrun) measures the links and the step of the ranks that it has started. What is found is kept in the
-user's cache, where `python -m train --dry-run --devices N` looks for it.
+user's cache, where `python -m train --dry-run --devices 2` looks for it.
 """
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -17,10 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.cpu import cpu_name
 from train.launch import Job, visible_gpus
 from train.step_time import Bucket, Link, Measured, by_node_seconds, clock, estimate, exchange_seconds, keep, place_of
 from zfcore import check, plots
 from zfcore.backend import CPU, to_host
+from zfcore.cpu import CORES
 from zfcore.device import select
 from zfcore.models import MODELS, NATIVE_SIZE, build
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
@@ -32,6 +35,7 @@ from zfcore.terminal import printable, say
 
 CLASSES = 1000                   # of the network that is trained, on noise
 SIZES = tuple(4*10**k for k in range(8)) + (250_000_000,)           # bytes between each two ranks
+SHORT = 4000                     # bytes up to which a message is no more than its latency
 ROWS = 4*10**6                   # bytes of the longest row, which rank 0 has of all
 MOST = 1024                      # ranks that are predicted
 
@@ -46,7 +50,7 @@ def add_arguments(parser):
     parser.add_argument("--largest", type=check.whole_number(4, 2**31), default=SIZES[-1], metavar="BYTES", help="the longest array that is exchanged (250 MB)")
     parser.add_argument("--network", type=float, nargs=2, metavar=("US", "GB_S"), help="predict nodes joined by another network too, by its latency and bandwidth")
     parser.add_argument("--per-node", type=check.whole_number(1, MOST), default=8, metavar="N", help="ranks of each node of --network (8)")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="JSON file to write (default: none)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write, bench/results/ranks.json for the tables (default: none)")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG to draw (default: none)")
 
 
@@ -59,15 +63,15 @@ def main(args):
     counts = sorted({*(2**k for k in range(args.devices.bit_length()) if 2**k <= args.devices), args.devices})
     for ranks in counts:
         micro_batch(args.batch_size, 0, ranks)                        # more than there are leaves are refused before anything is measured
-    cards, reports = visible_gpus(args.device, args.devices), {}
+    cards, reports, load = visible_gpus(args.device, args.devices), {}, os.getloadavg()[0]
     for ranks in counts:
         reports[ranks] = of_ranks(args, cards[:ranks])
         say(*link_lines(reports[ranks]))
-    report = summed_up(args, reports)
+    report = {**summed_up(args, reports), "load": load}
     keep(place_of(args.model, args.image_size, report["device"]), measured_of(report))
     say(*step_lines(report), "", *verdict(report))
-    if args.report:
-        write(args.report, {**report, "links": {ranks: of["links"] for ranks, of in reports.items()}})
+    if args.output:
+        write(args.output, {**report, "links": reports[counts[-1]]["links"]})
     if args.plot:
         draw(args, report)
         say(f"drawn in {printable(args.plot)}")
@@ -79,7 +83,7 @@ def of_ranks(args, cards):
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder)/"report.json"
         words = ["ranks", f"--model={args.model}", f"--image-size={args.image_size}", f"--batch-size={args.batch_size}", f"--device={args.device}",
-                 f"--rounds={args.rounds}", f"--largest={args.largest}", f"--report={file}"]
+                 f"--rounds={args.rounds}", f"--largest={args.largest}", f"--output={file}"]
         if len(cards) == 1:
             with open_ranks(args.device, {}) as alone:
                 return of_job(args, alone)
@@ -94,21 +98,21 @@ def of_this_rank(args):
     """Measure with the ranks that somebody has started; rank 0 tells."""
     with open_ranks(args.device) as ranks:
         report = of_job(args, ranks)
-        if ranks.is_first and args.report:
-            write(args.report, report)
+        if ranks.is_first and args.output:
+            write(args.output, report)
         elif ranks.is_first:
             say(*link_lines(report), f"a step of {args.batch_size} pictures on {ranks.size} ranks: {clock(report['step']['median'])}, the "
                                      f"arithmetic alone {clock(report['compute']['median'])}")
 
 
 def of_job(args, ranks):
-    """What ranks measure together; all of them call it."""
+    """Report of what ranks measure together; all of them call it."""
     step = Step(args, ranks)
     links = {what: {size: timed(ranks, link(size), args.rounds) for size in SIZES if size <= most} for what, link, most in (
         ("gather", lambda size: lambda: ranks.gather(bytes(size)), min(ROWS, args.largest)),
         ("exchange", exchange_of(ranks), args.largest))} if ranks.size > 1 else {}
     found = {name: timed(ranks, run, args.rounds) for name, run in (("step", step.whole), ("compute", step.compute), ("update", step.update))}
-    few, many = (statistics.median(step.leaf_seconds(size) for _ in range(args.rounds + 1)) for size in step.few_and_all)
+    few, many = map(statistics.median, zip(*(map(step.leaf_seconds, step.few_and_all) for _ in range(args.rounds))))
     return {**found, "links": links, "ranks": ranks.size, "way": type(ranks).__name__, "device": step.device.description,
             "own": step.device is not CPU, "buckets": step.buckets(),
             "leaves": [[step.few_and_all[0], few], [step.few_and_all[1], many]]}
@@ -201,21 +205,20 @@ class Step:
 
 # ---------------------------------------------------------------------------------------------------- what comes of it
 def link_of(exchange, ranks):
-    """The Link that {bytes: seconds} of exchanges between so many ranks show: latency of a message by the shortest, bandwidth of a rank by the
-    longest."""
+    """The Link that {bytes: seconds} of exchanges between so many ranks show: latency of a message by the fastest of the SHORT ones, bandwidth of a
+    rank by the longest."""
     sizes = {int(size): of["median"] for size, of in exchange.items()}
-    short, long = min(sizes), max(sizes)
-    latency = sizes[short]/(ranks - 1)
-    return Link(latency, (ranks - 1)*long/max(sizes[long] - sizes[short], 1e-9))
+    fastest, long = min(seconds for size, seconds in sizes.items() if size <= SHORT), max(sizes)
+    return Link(fastest/(ranks - 1), (ranks - 1)*long/max(sizes[long] - fastest, 1e-9))
 
 
 def summed_up(args, reports):
     """The report of all: times of one rank, the link of the most ranks, and the steps beside what is predicted of them."""
     alone, most = reports[min(reports)], reports[max(reports)]
     (few, of_few), (many, of_many) = alone["leaves"]
-    each = (of_many - of_few)/(many - few) if many > few else of_many/many
-    report = {"model": args.model, "image_size": args.image_size, "batch_size": args.batch_size, "device": alone["device"], "own": alone["own"],
-              "fixed": max(of_few - few*each, 0.0), "each": each, "update": alone["update"]["median"],
+    each = max(of_many - of_few, 0)/(many - few) if many > few else of_many/many        # on a busy machine few may take longer
+    report = {"cpu": cpu_name(), "cores": CORES, "ranks": most["ranks"], "way": most["way"], "rounds": args.rounds, "model": args.model, "image_size": args.image_size, "batch_size": args.batch_size, "device": alone["device"], "own": alone["own"],
+              "fixed": max(of_many - many*each, 0.0), "each": each, "update": alone["update"]["median"],
               "buckets": alone["buckets"], "link": link_of(most["links"]["exchange"], most["ranks"]) if most["links"] else Link(1.0, 1.0),
               "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
               "steps": {ranks: {**of["step"], "compute": of["compute"]["median"], "update": of["update"]["median"]} for ranks, of in reports.items()}}

@@ -6,6 +6,7 @@ Between `<!-- NAME:begin -->` and `<!-- NAME:end -->` nothing is typed by hand; 
     atlas        what an atlas takes, from atlas.json
     layers       all that they have, every convolution by itself too; behind it threads.json and shares.json
     loader       what loads and trains how fast, and which limits, from loader.json and every loader-*.json
+    ranks        what several ranks cost, from ranks.json
     pack         what packed sets cost to make and to read, from pack.json and every pack-*.json
     train        what the default training run printed last, from train.txt
     trained      its first and its last epoch and its result
@@ -35,7 +36,7 @@ from zfcore.training.deviations import ANALYSES, deviations, open_questions
 
 ROOT = Path(__file__).parents[1]
 FILES = {"README.md": ("trained", "agreed", "cpu"), "zfcore/README.md": ("atlas",), "train/README.md": ("train", "networks", "claims", "deviations"),
-         "bench/README.md": ("gpu", "layers", "loader", "pack", "recipes", "table2", "table3", "table4", "table5", "table6",
+         "bench/README.md": ("gpu", "layers", "loader", "pack", "ranks", "recipes", "table2", "table3", "table4", "table5", "table6",
                              "table7", "table7-caltech", "figure9")}
 RESULTS = ROOT/"bench"/"results"
 NO_GPU = "No kernel has run on hardware yet: there is no figure to show."
@@ -191,6 +192,22 @@ def pack_block(report):
                       f"started again, and the file was {file[again['same_bytes']]}."])
 
 
+def ranks_table(results):
+    path = results/"ranks.json"
+    if not path.exists():
+        return "Not measured yet: `python -m bench ranks --output bench/results/ranks.json`."
+    report = read(path)
+    lines = [f"{report['model']} at {report['image_size']}, batch {report['batch_size']}, on {report['device']}. {circumstances(report)}", "",
+             "| ranks | ms a step (spread) | predicted | communication that nothing hides |", "|--:|--:|--:|--:|"]
+    for ranks, of in report["steps"].items():
+        median, low, high, predicted = (digits(1e3*of[name]) for name in ("median", "lowest", "highest", "predicted"))
+        lines.append(f"| {ranks} | {median} ({low} to {high}) | {predicted} | {100*of['share']:.0f} % |")
+    for what, sizes in report["links"].items():
+        lines += ["", f"| {what}, bytes | ms between {report['ranks']} ranks by {report['way']} (spread) |", "|--:|--:|"]
+        lines += ["| {} | {} ({} to {}) |".format(size, *(f"{1e3*of[name]:.3g}" for name in ("median", "lowest", "highest"))) for size, of in sizes.items()]
+    return "\n".join(lines)
+
+
 # ---------------------------------------------------------------------------------------------------------- on a GPU
 def gpu_table(results):
     newest = {}
@@ -325,7 +342,7 @@ def deviations_table(results):
 TABLES = {"cpu": cpu_table, "layers": lambda results: cpu_table(results, with_layers=True), "train": train_table,
           "trained": trained_table, "gpu": gpu_table, "loader": partial(loading_table, what="loader", block=loader_block),
           "pack": partial(loading_table, what="pack", block=pack_block), "deviations": deviations_table,
-          "recipes": recipes_table, "networks": networks_table, "atlas": atlas_line,
+          "ranks": ranks_table, "recipes": recipes_table, "networks": networks_table, "atlas": atlas_line,
           **{name: partial(study_table, name=name, command=f"python -m train.ablation {name} --output runs/tables")
              for name in ("table2", "table3")}, "claims": claims_table, "agreed": agreed_table,
           **{name: partial(study_table, name=name, command=f"python -m train.transfer {name.split('-')[0]} --run RUN --data DIR")

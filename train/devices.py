@@ -158,7 +158,7 @@ class Crew:
         raise Stop(number)
 
     def _ended(self, member, status):
-        """It is gone: what it was at is another's."""
+        """Give what a process was at that is gone to another."""
         self.members.remove(member)
         if status > 0 and status != LOST:
             raise Failed(member.name, f"expected to work until all is done, got its end with status {status}", 1)

@@ -18,7 +18,7 @@ FILE = "ranks.json"              # in the user's cache: {place: Measured} as JSO
 
 
 class Link(NamedTuple):
-    """What joins two ranks: seconds that a message takes however short it is, bytes a second of a long one."""
+    """Join of two ranks: seconds that a message takes however short it is, bytes a second of a long one."""
     latency: float
     bandwidth: float
 
@@ -31,7 +31,7 @@ class Bucket(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """What one machine was measured at: seconds of a leaf, `fixed` and for `each` picture, and of the update; the link between its ranks, and
+    """Times of one machine: seconds of a leaf, `fixed` and for `each` picture, and of the update; the link between its ranks, and
     `steps` {ranks: seconds} of whole steps of `batch_size` pictures."""
     fixed: float
     each: float
@@ -64,7 +64,7 @@ def by_node_seconds(size: float, nodes: int, per_node: int, inside: Link, betwee
 
 # ---------------------------------------------------------------------------------------------------------------- steps
 def end_of_exchange(compute: float, leaf: float, buckets: Sequence[Bucket], seconds: Callable[[int], float], overlap: bool = True) -> float:
-    """When the last bucket has arrived, in seconds from the beginning of a step whose arithmetic takes `compute`, its last leaf `leaf` of them; without
+    """Time at which the last bucket has arrived, in seconds from the beginning of a step whose arithmetic takes `compute`, its last leaf `leaf` of them; without
     `overlap` nothing travels before all is computed."""
     end = 0.0
     for bucket in buckets:
@@ -120,7 +120,7 @@ def keep(place: str, of: Measured) -> None:
 
 # --------------------------------------------------------------------------------------------------------------- in words
 def in_words(config, device: str, devices: int, own: bool) -> str:
-    """What --dry-run says of so many devices: a step on one, on all, and whether that pays; of the device with this description."""
+    """Sentences of --dry-run about so many devices: a step on one, on all, and whether that pays; of the device with this description."""
     of = kept().get(place := place_of(config.model, config.image_size, device))
     if of is None:
         size = f" --image-size {config.image_size}"

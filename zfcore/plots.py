@@ -119,13 +119,15 @@ def lr_test(rows: Sequence[tuple[int, float, float, float]], lr: float | None, t
 @styled
 def step_times(measured: Mapping[int, float], predicted: Mapping[str, Mapping[int, float]], title: str) -> Figure:
     """Seconds of a training step over the number of ranks: dots for what was `measured`, a line for each of the `predicted` {name: {ranks: seconds}}."""
-    figure, axes = _subplots(figsize=(6.4, 3.8))
+    figure, axes = _subplots(figsize=(7.2, 4))
     for (name, of), colour, style in zip(predicted.items(), cycle((TRAIN, VAL, UNTRAINED, GREY)), cycle(("-", "--", "-.", ":"))):
         axes.loglog(list(of), list(of.values()), color=colour, ls=style, lw=1.3, label=f"predicted: {name}")
     axes.loglog(list(measured), list(measured.values()), "o", color=INK, ms=5, label="measured")
-    axes.set_title(textwrap.fill(title, 82), loc="left", fontweight="normal")
+    axes.set_title(textwrap.fill(title, 88), loc="left", fontweight="normal")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:.2g}")
     axes.set_xlabel("ranks")
     axes.set_ylabel("seconds a step")
     axes.grid(color="#e4e4e4", lw=0.6)

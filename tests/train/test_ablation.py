@@ -343,6 +343,24 @@ def test_two_studies_in_one_folder_share_the_work_and_write_one_table(study):
     assert "Incomplete" not in tables[0]
 
 
+def test_on_two_devices_the_networks_are_those_of_one_and_what_fails_is_said_once(study, tmp_path, capsys):
+    folder, words = study
+    rows = ["--seeds", "1", "--rows", "tiny", "tiny-without-7"]
+    main(["table3", *words, *rows])
+    first = capsys.readouterr().out
+    main(["table3", *words, *rows, "--devices", "2", "--output", str(tmp_path/"two")])
+    second = capsys.readouterr().out
+    for name in ("tiny-seed0", "tiny-without-7-seed0"):
+        assert_same_bits(folder/name/"latest.h5", tmp_path/"two"/name/"latest.h5")
+        assert first.count(f"{name}: validation error") == second.count(f"{name}: validation error") == 1
+    errors = [[row[key] for row in csv.DictReader(open(at/"table3.csv")) for key in ("network", "seed", "top1")] for at in (folder, tmp_path/"two")]
+    assert errors[0] == errors[1] and len(errors[0]) == 6
+    with pytest.raises(SystemExit):
+        main(["table3", *words, *rows, "--devices", "2", "--output", str(tmp_path/"bad"), "--lr", "1e30"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("bad/tiny-seed0: ") == 1 and "2 that failed, the first by: " in said
+
+
 def test_a_network_that_another_is_at_comes_last_and_is_not_tried_again_where_it_fails_there(study, steps):
     folder, words = study
     folder.mkdir()

@@ -197,6 +197,21 @@ def test_a_stopped_command_goes_on_to_the_same_numbers(call, tmp_path, monkeypat
     assert accuracies[0] == accuracies[1]
 
 
+@pytest.mark.parametrize("table", ["table4", "table6"])
+def test_on_two_devices_the_numbers_are_those_of_one(call, made, tmp_path, table):
+    words, data = {"table4": (TABLE4, made/"101_ObjectCategories"), "table6": (["table6", "--scratch-epochs", "2"], made/"voc")}[table]
+    assert call(*words, data=data, output=tmp_path/"one")[0] == 0
+    assert call(*words, "--devices", "2", data=data, output=tmp_path/"two")[0] == 0
+    found = []
+    for name in ("one", "two"):
+        of = rows(tmp_path/name/f"{table}.csv")
+        if table == "table4":
+            of += [{**row, "seconds": ""} for row in rows(tmp_path/name/"parts.csv")]
+        found.append(of)
+    assert found[0] == found[1] and len(found[0]) > 5
+    assert call(*words, "--devices", "2", data=data, output=tmp_path/"two")[0] == 0           # nothing is left, no process begins
+
+
 @pytest.mark.parametrize("killed_at", ["save", "close_epoch", "validate"])
 def test_a_network_from_random_weights_that_was_killed_goes_on_to_the_same_weights(call, tmp_path, monkeypatch, killed_at):
     command = ["table4", "--train", "3", "--folds", "1", "--scratch-folds", "1", "--scratch-epochs", "3"]
