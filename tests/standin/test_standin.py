@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 PARTS = {
     "analyses": ["tests/gpu/test_analyses.py"],
     "streams, training": ["tests/gpu/test_streams.py", "tests/gpu/test_training.py", "tests/gpu/test_driver.py"],
-    "graphs": ["tests/train/test_graph.py", "tests/train/test_beside.py", "tests/train/test_batch_norm.py::test_a_recorded_step_moves_the_statistics_as_an_eager_one_does",
+    "graphs": ["tests/train/test_graph.py", "tests/train/test_beside.py",
+               "tests/train/test_batch_norm.py::test_a_recorded_step_moves_the_statistics_as_an_eager_one_does",
                "tests/bench/test_step.py::test_ours_is_one_replay_a_step_and_its_launches_are_counted"],
     "kernels": ["tests/kernels", "-k", "gpu and not two_to_the_31 and (not test_conv2d.py or conv2d_and_its)"],
 }
