@@ -14,7 +14,6 @@ import numpy as np
 from zfcore.backend import array_module, empty
 from zfcore.check import Expected
 from zfcore.hints import Array, Arrays, Shape
-from zfcore.network import Network
 from zfcore.ops.tree_sum import joined, spans, tree_sum
 from zfcore.ranks import Ranks
 from zfcore.terminal import plural

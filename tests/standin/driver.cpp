@@ -337,7 +337,8 @@ EXPORT int cudaEventRecord(Event *event, void *handle)
 {
     Stream *s = stream_of(handle);
     if (!known(s)) return INVALID_HANDLE;
-    event->stream = s, event->place = s->issued, event->recorded = s->recorded, event->captured = !!s->capture, event->when = std::chrono::steady_clock::now();
+    event->stream = s, event->place = s->issued, event->recorded = s->recorded, event->captured = !!s->capture;
+    event->when = std::chrono::steady_clock::now();
     if (s == &legacy) for (auto &[other, own] : others) if (other->blocking && other->done < other->issued)
         return issue(handle, [=] { return OK; }), event->place = s->issued, OK;       // it waits for those as well
     return OK;

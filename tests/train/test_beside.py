@@ -49,7 +49,7 @@ def twins(options, monkeypatch, eager=False):
     return state(training)
 
 
-def test_a_recorded_step_of_two_ranks_has_the_bits_of_an_eager_one(options, counts, monkeypatch):
+def test_a_recorded_step_of_two_ranks_has_the_bits_of_an_eager_one(options, counts, monkeypatch):   # noqa: F811
     wanted = twins(options, monkeypatch, eager=True)
     assert counts.launched == 0
     got = twins(options, monkeypatch)
@@ -57,7 +57,7 @@ def test_a_recorded_step_of_two_ranks_has_the_bits_of_an_eager_one(options, coun
 
 
 @pytest.mark.parametrize("schedule", [("compute",), ("copies",), tuple(STREAMS)], ids=" ".join)
-def test_however_late_the_second_stream_is_the_step_has_the_same_bits(options, counts, standin, schedule, monkeypatch):
+def test_however_late_the_second_stream_is_the_step_has_the_same_bits(options, counts, standin, schedule, monkeypatch):   # noqa: F811
     wanted = twins(options, monkeypatch, eager=True)
     for eager in (True, False):
         with late(*schedule):

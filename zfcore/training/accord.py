@@ -59,7 +59,7 @@ def checksum(*of: Arrays) -> int:
     """A checksum of all arrays in {layer: {name: array}}, in the order of their names."""
     value = 0
     for array in in_order(of):
-        value = zlib.crc32(np.ascontiguousarray(to_host(array)), value)
+        value = zlib.crc32(np.ascontiguousarray(to_host(array)).data, value)
     return value
 
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -27,7 +27,7 @@ from zfcore.data.loader import DataSet, Lost, Pictures
 from zfcore.data.transforms import one_of_ten, random_crops
 from zfcore.device import select
 from zfcore.files import inside
-from zfcore.hints import Array, Arrays, FilePath, Row
+from zfcore.hints import Array, FilePath, Row
 from zfcore.models import MODELS, build, from_table
 from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
@@ -160,7 +160,8 @@ class Training:
         elif config.init_from:
             origin = start_from(config.init_from, network, classes, device)
         if ranks.size > 1:
-            check_same(ranks, facts(config, device, train.dataset, val.dataset, network, *((checkpoint.epoch, checkpoint.step) if checkpoint else (0, 0))))
+            place = (checkpoint.epoch, checkpoint.step) if checkpoint else (0, 0)
+            check_same(ranks, facts(config, device, train.dataset, val.dataset, network, *place))
         mean = train.prepare(ranks=ranks)
         val.prepare(what="validation pictures", ranks=ranks)                              # so that what is wrong is found before an epoch
         for line in lacking(train, val) if ranks.is_first else ():
@@ -292,9 +293,8 @@ class Training:
         mine = [[batch[leaf] for leaf in self.own(leaves(len(batch), c.micro_batch))] for batch in drawn]
         try:
             together = [np.concatenate([batch[:0], *own]) for batch, own in zip(drawn, mine)]
-            with closing(self.train.those(together, self.device, damaged.update)) as batches:
-                for own, (pictures, labels, indices) in zip(mine, batches):
-                    yield pictures, labels, indices, self.cut(own, indices, damaged)
+            for own, (pictures, labels, indices) in zip(mine, self.train.those(together, self.device, damaged.update)):
+                yield pictures, labels, indices, self.cut(own, indices, damaged)
         except Exception:
             self.rescue()
             raise
