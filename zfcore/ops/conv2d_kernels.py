@@ -2,7 +2,7 @@
 connected layers share (linear.py). The kernels themselves are kernels/conv2d*.cu, of which conv2d.cu is to be read first."""
 import numpy as np
 
-from zfcore.backend import BF16, empty, unread
+from zfcore.backend import empty, unread
 from zfcore.kernel import PRECISIONS, Kernel, blocks, struct
 from zfcore.ops import tuning
 

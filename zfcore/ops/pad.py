@@ -4,7 +4,7 @@ from typing import NamedTuple
 import numpy as np
 
 from zfcore.backend import check_maps, empty, runs_kernels
-from zfcore.check import Expected, dtype, shape
+from zfcore.check import Expected, shape
 from zfcore.cpu import map_blocks, parallel
 from zfcore.kernel import Kernel, blocks, lanes
 
