@@ -31,7 +31,7 @@ def leaves(N: int, size: int) -> list[slice]:
 
 
 def share(count: int, ranks: int, rank: int) -> slice:
-    """Which of `count` leaves the rank takes: neighbouring ones, as many as any other or one more or less."""
+    """The leaves, of `count`, that the rank takes: neighbouring ones, as many as any other or one more or less."""
     return slice(rank*count//ranks, (rank + 1)*count//ranks)
 
 

@@ -171,9 +171,9 @@ class Pictures:
         self.leave_out_together(damaged, ranks)
         row = np.array([count, self.all_were_readable, *total.flat], np.int64)
         row = np.sum([np.frombuffer(row, np.int64) for row in ranks.gather(row.tobytes())], axis=0)
-        mean = (row[2:]/row[0]).reshape(total.shape)        # float64 (H,W,3)
-        mean = np.ascontiguousarray(mean.transpose(2, 0, 1), np.float32)
-        if ranks.is_first and row[1] == ranks.size:         # else a disk or network may be back at the next run
+        (count, readable), total = row[:2], row[2:].reshape(total.shape)
+        mean = np.ascontiguousarray((total/count).transpose(2, 0, 1), np.float32)   # float64 (H,W,3) -> float32 (3,H,W)
+        if ranks.is_first and readable == ranks.size:       # else a disk or network may be back at the next run
             kept.write(mean, self.damaged)
         return mean
 

@@ -1,4 +1,4 @@
-"""What the ranks of a training must have in common: at the start all that a bit depends on, and every epoch the weights."""
+"""Agreement of the ranks of a training: at the start all that a bit depends on, and every epoch the weights."""
 import hashlib
 import json
 import platform
@@ -59,7 +59,7 @@ def checksum(*of: Arrays) -> int:
     """A checksum of all arrays in {layer: {name: array}}, in the order of their names."""
     value = 0
     for array in in_order(of):
-        value = zlib.crc32(np.ascontiguousarray(to_host(array)).data.cast("B"), value)
+        value = zlib.crc32(np.ascontiguousarray(to_host(array)), value)
     return value
 
 

@@ -236,7 +236,7 @@ class Training:
                                      f"{refused.advice}, then go on with {command('python', '-m', 'train', '--resume', self.folder)}") from None
 
     def write_beginning(self) -> None:
-        """What stands in the folder before the first checkpoint."""
+        """Write what stands in the folder before the first checkpoint."""
         if self.moved_from != self.config.data:
             move(self.folder, self.config.data)
         write_config(self.folder, self.config, self.origin, counts(self.train))
@@ -300,7 +300,7 @@ class Training:
             raise
 
     def own(self, of_all: Sequence[Any]) -> Sequence[Any]:
-        """This rank's share of the leaves."""
+        """Leaves, or whatever stands for each, that are this rank's."""
         return of_all[share(len(of_all), self.ranks.size, self.ranks.rank)]
 
     def cut(self, own: Sequence[NDArray[np.int64]], indices: NDArray[np.int64], damaged: dict[int, str]) -> Cut:
@@ -365,7 +365,7 @@ class Training:
                   row: Array, take: Callable[[str, dict[str, Array]], object]) -> None:
         """Hand the gradients of a `piece` (first, N) of a batch to `take`, layer by layer, and add its loss and wrong answers to `row` (2,).
         Where the host sees at once that the loss is not finite, as on a CPU, they are zeros: nothing moves, but other ranks wait for them."""
-        size, share_of_batch = self.config.image_size, len(labels)/piece[1]
+        size, part = self.config.image_size, len(labels)/piece[1]
         x = crop_flip(pictures, self.device_mean, *crops, size, size)
         y, caches = self.network.forward(x, step, piece=piece)
         cache = softmax_loss_onto(row, y, labels)
@@ -374,8 +374,8 @@ class Training:
                 take(name, {key: zeros(shape, np.float32, like=y) for key, shape in of_layer.items()})
             return
         dy = softmax_loss_backward(cache)
-        if share_of_batch < 1:
-            dy *= share_of_batch               # from the mean over the piece to its share of the mean over the batch
+        if part < 1:
+            dy *= part                         # from the mean over the piece to its share of the mean over the batch
         self.network.backward(dy, caches, to_pixels=False, take=take)
 
     def begin_sums(self) -> None:
