@@ -353,7 +353,7 @@ def test_on_two_devices_the_networks_are_those_of_one_and_what_fails_is_said_onc
     for name in ("tiny-seed0", "tiny-without-7-seed0"):
         assert_same_bits(folder/name/"latest.h5", tmp_path/"two"/name/"latest.h5")
         assert first.count(f"{name}: validation error") == second.count(f"{name}: validation error") == 1
-    errors = [[row[key] for row in csv.DictReader(open(at/"table3.csv")) for key in ("network", "seed", "top1")] for at in (folder, tmp_path/"two")]
+    errors = [[row[key] for row in csv.DictReader(open(at/"table3.csv")) for key in ("network", "seed", "val_top1_error")] for at in (folder, tmp_path/"two")]
     assert errors[0] == errors[1] and len(errors[0]) == 6
     with pytest.raises(SystemExit):
         main(["table3", *words, *rows, "--devices", "2", "--output", str(tmp_path/"bad"), "--lr", "1e30"])
