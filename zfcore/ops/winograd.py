@@ -69,7 +69,7 @@ def phases(C, K, S):
 
 
 def maps_of_points(of_phases):
-    """For each of POINTS the slice of the S*S*C maps whose phases have it."""
+    """Slices of the S*S*C maps whose phases have each of POINTS."""
     with_it = [[phase.maps for phase in of_phases if phase.points.start <= k < phase.points.stop] for k in range(len(POINTS))]
     return [slice(maps[0].start, maps[-1].stop) if maps else slice(0, 0) for maps in with_it]
 
