@@ -12,7 +12,8 @@ from zfcore.backend import LAUNCHERS, address
 from zfcore.check import Expected
 
 CTYPES = {"float": np.float32, "double": np.float64, "int": np.int32, "unsigned int": np.uint32,
-          "long long": np.int64, "unsigned long long": np.uint64, "unsigned char": np.uint8, "unsigned short": np.uint16}
+          "long long": np.int64, "unsigned long long": np.uint64, "unsigned char": np.uint8, "unsigned short": np.uint16,
+          "TensorMap": np.dtype("V128")}
 PRECISIONS = "fp32", "fp32x3", "tf32", "bf16"          # how kernels form products of float32 numbers (kernels/conv2d.cu)
 KERNELS = []                      # every Kernel declared: the engine, the executor, the NVRTC build, the resource table
 GRID = 2**31 - 1, 65535, 65535    # most blocks of a launch along x, y, z
@@ -27,14 +28,28 @@ class Argument:
     const: bool
     each: bool                    # a struct with EACH of them, one for each tensor
 
+    @property
+    def is_map(self):
+        """Whether it takes a `TensorMap`."""
+        return self.dtype == CTYPES["TensorMap"]
 
-def _parse(signature):
-    """"const float *x, Each<int> H" -> the tuple of its Arguments."""
+
+@dataclass(frozen=True, eq=False)
+class TensorMap:
+    """What a kernel is told of an `array` of 2 to 5 axes, of which it then fetches boxes by TMA: box is how many elements of
+    each axis. Those of the last one are 128 bytes, and lie in shared memory with the swizzle of that length; all but the last
+    axis lie multiples of 16 bytes apart. What a box has outside of the array comes as zeros."""
+    array: object
+    box: tuple
+
+
+def _parse(signature, macros={}):
+    """"const float *x, Each<int> H" -> the tuple of its Arguments. A type may be one of the macros."""
     arguments = []
     for text in signature.split(","):
-        match = re.fullmatch(r"\s*(Each<)?(const\s+)?([A-Za-z ]+?)\s*(\*?)\s*(?:__restrict__\s+)?>?\s*(\w+)\s*", text)
+        match = re.fullmatch(r"\s*(Each<)?(const\s+)?(?:__grid_constant__\s+)?([A-Za-z ]+?)\s*(\*?)\s*(?:__restrict__\s+)?>?\s*(\w+)\s*", text)
         each, const, ctype, star, name = match.groups()
-        arguments.append(Argument(name, np.dtype(CTYPES[ctype]), bool(star), bool(const), bool(each)))
+        arguments.append(Argument(name, np.dtype(CTYPES[macros.get(ctype, ctype)]), bool(star), bool(const), bool(each)))
     return tuple(arguments)
 
 
@@ -47,9 +62,9 @@ def struct(name, fields):
 
 
 def tensors(kernel, arguments):
-    """(Argument, array) for every array among the `arguments` of a launch, also those of an Each."""
-    return [(argument, array) for argument, value in zip(kernel.arguments, arguments) if argument.pointer
-            for array in (value if argument.each else [value])]
+    """(Argument, array) for every array among the `arguments` of a launch, also those of an Each or behind a TensorMap."""
+    return [(argument, array) for argument, value in zip(kernel.arguments, arguments) if argument.pointer or argument.is_map
+            for array in (value if argument.each else [value.array] if argument.is_map else [value])]
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,7 @@ class Kernel:
     defines         macros given with -D, such as tile sizes
     block           threads per block
     shared          bytes of dynamic shared memory
+    arch            the only architecture that has what it is made of ("sm_90a"); "" where every one has
 
     A declaration enters itself in `KERNELS`."""
     file: str
@@ -69,9 +85,10 @@ class Kernel:
     defines: dict = field(default_factory=dict, hash=False)
     block: int = 256
     shared: int = 0
+    arch: str = ""
 
     def __post_init__(self):
-        object.__setattr__(self, "arguments", _parse(self.signature))
+        object.__setattr__(self, "arguments", _parse(self.signature, self.defines))
         KERNELS.append(self)
 
     def variant(self, **defines):
@@ -98,6 +115,8 @@ class Kernel:
 
     def _ready(self, argument, value, device):
         what = f"{self.name}({argument.name})"
+        if argument.is_map:
+            return _fetched(what, value, device)
         if not argument.pointer:
             return _narrowed(what, argument.dtype, value)
         if type(value) is not device:
@@ -107,6 +126,18 @@ class Kernel:
         if not value.flags.c_contiguous:
             raise Expected(what, "a C-contiguous array", f"a strided view of shape {value.shape}", "copy it first")
         return value
+
+
+def _fetched(what, value, device):
+    """The TensorMap `value`, of an array on that device from which TMA can fetch its boxes."""
+    if not isinstance(value, TensorMap) or type(value.array) is not device:
+        raise Expected(what, f"a TensorMap of an array of class {device.__name__}", type(getattr(value, "array", value)).__name__)
+    array, box = value.array, value.box
+    if not (2 <= array.ndim <= 5 and array.flags.c_contiguous and array.shape[-1]*array.itemsize % 16 == 0 == address(array) % 16):
+        raise Expected(what, "2 to 5 C-contiguous axes, the last of whole 16 bytes, at a multiple of 16 bytes", array.shape)
+    if not (len(box) == array.ndim and all(0 < size <= 256 for size in box) and box[-1]*array.itemsize == 128):
+        raise Expected(what, f"a box of {array.ndim} axes of 1 to 256 elements, the last of 128 bytes", box)
+    return value
 
 
 def _narrowed(what, dtype, value):
