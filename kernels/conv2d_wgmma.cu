@@ -1,5 +1,5 @@
-/* conv2d_wgmma.cu - level 8 of the ladder in conv2d.cu: the forward convolution for a Hopper GPU, whose tiles come by TMA and are
-   multiplied by wgmma
+/* conv2d_wgmma.cu - level 8 of the ladder in conv2d.cu: the forward convolution for a Hopper GPU, whose tiles come by TMA and
+   are multiplied by wgmma
 
    y[f,p,q,n] = b[f] + sum over c,r,s   w[c,r,s,f] * x[c, p*S-P+r, q*S-P+s, n]        (then max(y, 0) if relu)
 

@@ -1,13 +1,13 @@
-/* conv2d_wgmma_gradient.cu - level 8 of the ladder in conv2d.cu: the filter gradient for a Hopper GPU, whose tiles come by TMA and are
-   multiplied by wgmma
+/* conv2d_wgmma_gradient.cu - level 8 of the ladder in conv2d.cu: the filter gradient for a Hopper GPU, whose tiles come by TMA
+   and are multiplied by wgmma
 
    dw[c,r,s,f] = sum over p,q,n   x[c, p*S-P+r, q*S-P+s, n] * dy[f,p,q,n]
 
    x (C,H,W,N)   dy (F,Ho,Wo,N)   bf16, as its 16 bits     dw (C/groups,K,K,F) float32
 
-   A tile has one tap, 128 maps and BN filters. A step of the sum is 64 images of one pixel: one box of x and of dy each for 64 maps
-   or filters, both running along the sum. Pixels for which the tap misses the map are left out. The sum is cut into slices by
-   shapes alone, which conv2d_sum_slices adds in order.
+   A tile has one tap, 128 maps and BN filters. A step of the sum is 64 images of one pixel: one box of x and of dy each for 64
+   maps or filters, both running along the sum. Pixels for which the tap misses the map are left out. The sum is cut into slices
+   by shapes alone, which conv2d_sum_slices adds in order.
 
    spec      zfcore/ops/conv2d.py: conv2d_backward_reference, of rounded factors
 
@@ -65,7 +65,8 @@ struct Gradient {
         for (int half = 0; half < 2; half++) {
             int c = c0 + wgmma_row(2 * half);
             if (c >= conv.maps()) continue;
-            float *row = partial + (((long long)slice * conv.maps() + c) * conv.K * conv.K + tap) * conv.F + group * conv.filters();
+            long long place = ((long long)slice * conv.maps() + c) * conv.K * conv.K + tap;
+            float *row = partial + place * conv.F + group * conv.filters();
 #pragma unroll
             for (int i = 2 * half; i < BN / 2; i += 4) {
                 int f = f0 + wgmma_column(i);

@@ -1,5 +1,5 @@
-/* conv2d_wgmma_transpose.cu - level 8 of the ladder in conv2d.cu: the transposed convolution for a Hopper GPU, whose tiles come by TMA
-   and are multiplied by wgmma
+/* conv2d_wgmma_transpose.cu - level 8 of the ladder in conv2d.cu: the transposed convolution for a Hopper GPU, whose tiles come
+   by TMA and are multiplied by wgmma
 
    dx[c,h,v,n] = sum over f,r,s   w[c,r,s,f] * dy[f,p,q,n]       where p*S-P+r = h and q*S-P+s = v
 

@@ -101,8 +101,8 @@ def _map(value):
 
 @lru_cache(1024)
 def _encoded(start, shape, itemsize, box):
-    """The CUtensorMap of a C-contiguous array at that address (CUDA Driver API, Tensor Map Object Management). Sizes run from the
-    last axis to the first there; the driver wants the memory that it writes at a multiple of 64 bytes."""
+    """The CUtensorMap of a C-contiguous array at that address (CUDA Driver API, Tensor Map Object Management). Sizes run from
+    the last axis to the first there; the driver wants the memory that it writes at a multiple of 64 bytes."""
     def numbers(kind, values):
         return (kind*len(values))(*values)
 
@@ -113,7 +113,7 @@ def _encoded(start, shape, itemsize, box):
     status = ctypes.CDLL("libcuda.so.1").cuTensorMapEncodeTiled(
         ctypes.c_void_p(room.ctypes.data), unsigned, rank, ctypes.c_void_p(start), numbers(ctypes.c_uint64, shape[::-1]),
         numbers(ctypes.c_uint64, strides.tolist()), numbers(ctypes.c_uint32, box[::-1]), numbers(ctypes.c_uint32, (1,)*rank),
-        0, 3, 2, 0)                                       # not interleaved, swizzled by 128 bytes, L2 fetches 128, zeros outside
+        0, 3, 2, 0)                                   # not interleaved; swizzle, L2 promotion of 128 bytes; zeros outside
     if status:
         raise RuntimeError(f"the driver refuses a tensor map of {shape} in boxes {box}, error {status}")
     return room.view("V128")

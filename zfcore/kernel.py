@@ -30,14 +30,13 @@ class Argument:
 
     @property
     def is_map(self):
-        """Whether it takes a `TensorMap`."""
+        """Return whether it takes a `TensorMap`."""
         return self.dtype == CTYPES["TensorMap"]
 
 
 @dataclass(frozen=True, eq=False)
 class TensorMap:
-    """What a kernel is told of an `array` of 2 to 5 axes, of which it then fetches boxes by TMA: box is how many elements of
-    each axis. Those of the last one are 128 bytes, and lie in shared memory with the swizzle of that length; all but the last
+    """Boxes of an `array` of 2 to 5 axes, as a kernel fetches them by TMA: box is how many elements of each axis. Those of the last one are 128 bytes, and lie in shared memory with the swizzle of that length; all but the last
     axis lie multiples of 16 bytes apart. What a box has outside of the array comes as zeros."""
     array: object
     box: tuple
@@ -47,7 +46,8 @@ def _parse(signature, macros={}):
     """"const float *x, Each<int> H" -> the tuple of its Arguments. A type may be one of the macros."""
     arguments = []
     for text in signature.split(","):
-        match = re.fullmatch(r"\s*(Each<)?(const\s+)?(?:__grid_constant__\s+)?([A-Za-z ]+?)\s*(\*?)\s*(?:__restrict__\s+)?>?\s*(\w+)\s*", text)
+        match = re.fullmatch(r"\s*(Each<)?(const\s+)?(?:__grid_constant__\s+)?([A-Za-z ]+?)\s*(\*?)\s*(?:__restrict__\s+)?>?"
+                             r"\s*(\w+)\s*", text)
         each, const, ctype, star, name = match.groups()
         arguments.append(Argument(name, np.dtype(CTYPES[macros.get(ctype, ctype)]), bool(star), bool(const), bool(each)))
     return tuple(arguments)
@@ -131,9 +131,11 @@ class Kernel:
 def _fetched(what, value, device):
     """The TensorMap `value`, of an array on that device from which TMA can fetch its boxes."""
     if not isinstance(value, TensorMap) or type(value.array) is not device:
-        raise Expected(what, f"a TensorMap of an array of class {device.__name__}", type(getattr(value, "array", value)).__name__)
+        raise Expected(what, f"a TensorMap of an array of class {device.__name__}",
+                       type(getattr(value, "array", value)).__name__)
     array, box = value.array, value.box
-    if not (2 <= array.ndim <= 5 and array.flags.c_contiguous and array.shape[-1]*array.itemsize % 16 == 0 == address(array) % 16):
+    whole = array.ndim and array.shape[-1]*array.itemsize % 16 == 0 == address(array) % 16
+    if not (2 <= array.ndim <= 5 and array.flags.c_contiguous and whole):
         raise Expected(what, "2 to 5 C-contiguous axes, the last of whole 16 bytes, at a multiple of 16 bytes", array.shape)
     if not (len(box) == array.ndim and all(0 < size <= 256 for size in box) and box[-1]*array.itemsize == 128):
         raise Expected(what, f"a box of {array.ndim} axes of 1 to 256 elements, the last of 128 bytes", box)

@@ -1,19 +1,20 @@
 /* wgmma_ring.cuh - level 8 of the ladder in conv2d.cu: tiles that a warp of its own fetches and whole warpgroups multiply
 
-   d (BM,BN) += a (BM,CHUNK) b (CHUNK,BN), bf16 in, float32 sums, for a Hopper GPU. A block has three warpgroups. One thread of the
-   last, the producer, asks the tensor memory accelerator for tiles, as far ahead as the ring of STAGES has room; the other two,
-   the consumers, each multiply 64 rows of a by all of b, straight from shared memory, and hold the sums in their registers,
-   of which the producers give them theirs. Two barriers a stage hand it over: `full` counts the bytes that come, `empty` the eight
-   warps that have read it. While a product runs its warps ask for the next: the tensor cores never wait for an instruction.
+   d (BM,BN) += a (BM,CHUNK) b (CHUNK,BN), bf16 in, float32 sums, for a Hopper GPU. A block has three warpgroups. One thread of
+   the last, the producer, asks the tensor memory accelerator for tiles, as far ahead as the ring of STAGES has room; the other
+   two, the consumers, each multiply 64 rows of a by all of b, straight from shared memory, and hold the sums in their
+   registers, of which the producers give them theirs. Two barriers a stage hand it over: `full` counts the bytes that come,
+   `empty` the eight warps that have read it. While a product runs its warps ask for the next: the tensor cores never wait for
+   an instruction.
 
-   Every tile is made of boxes of 64 numbers (128 bytes) by up to 64 rows, as they lie in memory, with the swizzle that TMA writes
-   and wgmma reads. Which way a box lies, its rows along k or its columns, is in the product's operands: A_MN, B_MN.
+   Every tile is made of boxes of 64 numbers (128 bytes) by up to 64 rows, as they lie in memory, with the swizzle that TMA
+   writes and wgmma reads. Which way a box lies, its rows along k or its columns, is in the product's operands: A_MN, B_MN.
 
-   A block stays for good and takes every gridDim.x-th tile, so that the next tile's numbers come while one is stored. Which block
-   takes a tile changes no bit of it.
+   A block stays for good and takes every gridDim.x-th tile, so that the next tile's numbers come while one is stored. Which
+   block takes a tile changes no bit of it.
 
-   Work says what the tiles are: begin(tile) -> the number of steps of its sum; load(step, stage, bar) asks for a step's boxes, of
-   sizeof(Stage) bytes in all; store(d) takes the sums of a consumer. */
+   Work says what the tiles are: begin(tile) -> the number of steps of its sum; load(step, stage, bar) asks for a step's boxes,
+   of sizeof(Stage) bytes in all; store(d) takes the sums of a consumer. */
 #pragma once
 #include <ptx.cuh>
 #include <conv.cuh>
@@ -46,7 +47,8 @@ struct Turn {                         // of the ring: a stage, and the parity of
     __device__ __forceinline__ void advance() { if (++stage == STAGES) stage = 0, parity ^= 1; }
 };
 
-// The sums of a consumer over `steps` stages. A stage is let go when the product after it has been asked for and its own is done.
+// The sums of a consumer over `steps` stages. A stage is let go when the product after it has been asked for and its own is
+// done.
 template <bool A_MN, bool B_MN>
 __device__ __forceinline__ void consume(WgmmaRing &ring, Turn &turn, int consumer, int steps, float (&d)[BN / 2])
 {

@@ -1,10 +1,11 @@
 /* wgmma_windows.cuh - level 8 of the ladder in conv2d.cu: the boxes of forward and transposed convolution
 
    Of one pixel the images are neighbours in memory, so 64 maps of one tap's pixel by 64 images are one box of the map, and no
-   window is ever written out: the sum runs over taps and, fastest, over maps CHUNK by CHUNK, and a step's b is UNITS such boxes.
-   A unit is 64 images of a pixel; a tile has UNITS neighbouring ones, wherever these begin: with N a multiple of BN they are of
-   one pixel, else of several. A tap that misses the map for all of a tile's units is left out; where it misses it for some,
-   TMA writes zeros for these. So it does for maps beyond the group's last (the group is an axis of its own) and images beyond N.
+   window is ever written out: the sum runs over taps and, fastest, over maps CHUNK by CHUNK, and a step's b is UNITS such
+   boxes. A unit is 64 images of a pixel; a tile has UNITS neighbouring ones, wherever these begin: with N a multiple of BN they
+   are of one pixel, else of several. A tap that misses the map for all of a tile's units is left out; where it misses it for
+   some, TMA writes zeros for these. So it does for maps beyond the group's last (the group is an axis of its own) and images
+   beyond N.
 
    Zeros change no sum, and of what is left the order is the same whatever the tile and the batch: an image has the same bits in
    any batch. */
@@ -115,15 +116,20 @@ struct Gather {
                     if constexpr (sizeof(OUTPUT) == 2) {
                         unsigned four[4];
 #pragma unroll
-                        for (int t = 0; t < 4; t++) four[t] = to_bf16x2(value(4 * (8 * j + k + t)), value(4 * (8 * j + k + t) + 1));
+                        for (int t = 0; t < 4; t++) {
+                            int i = 4 * (8 * j + k + t);
+                            four[t] = to_bf16x2(value(i), value(i + 1));
+                        }
                         transpose_of_four(four);
                         int n = (k + lane) * 8;
-                        if (mine && to.n + n < conv.N) *reinterpret_cast<uint4 *>(row + n) = make_uint4(four[0], four[1], four[2], four[3]);
+                        if (mine && to.n + n < conv.N)
+                            *reinterpret_cast<uint4 *>(row + n) = make_uint4(four[0], four[1], four[2], four[3]);
                     } else
 #pragma unroll
                         for (int t = 0; t < 4; t++) {
                             int n = (k + t) * 8 + 2 * lane, i = 4 * (8 * j + k + t);
-                            if (mine && to.n + n < conv.N) *reinterpret_cast<float2 *>(row + n) = make_float2(value(i), value(i + 1));
+                            if (mine && to.n + n < conv.N)
+                                *reinterpret_cast<float2 *>(row + n) = make_float2(value(i), value(i + 1));
                         }
                 }
             }

@@ -90,7 +90,8 @@ def library(kernel, build="plain"):
 
 def launch(kernel, grid, values):
     """The launcher that a `zfcore.kernel.Kernel` calls for ExecutorArrays."""
-    values = [emu.TensorMap(value.array, value.box[::-1], swizzle=True) if isinstance(value, TensorMap) else value for value in values]
+    values = [emu.TensorMap(value.array, value.box[::-1], swizzle=True) if isinstance(value, TensorMap) else value
+              for value in values]
     _traffic.extend(library(kernel, _current.build).launch(
         grid, kernel.block, kernel.shared, values, [a.name for a in kernel.arguments],
         {a.name for a in kernel.arguments if a.pointer and not a.const}, _current))

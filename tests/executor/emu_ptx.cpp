@@ -383,14 +383,15 @@ void fence_async_proxy(Site here)
     enter("fence_async_proxy", here);
     if (launch->race) race::fence(current);
 }
-/* Registers come from the block's pool, an SM's 65536, of which a kernel with __launch_bounds__(threads, 1) starts with an equal
-   share a thread. More are waited for until others have given theirs. */
+/* Registers come from the block's pool, an SM's 65536, of which a kernel with __launch_bounds__(threads, 1) starts with an
+   equal share a thread. More are waited for until others have given theirs. */
 void registers_change(bool more, unsigned count, Site here)
 {
     const char *what = more ? "registers_increase" : "registers_decrease";
     Fiber &f = enter(what, here);
     if ((current / 128 + 1) * 128 > (int)launch->block) fail(here, "%s by an incomplete warpgroup", what);
-    if (more ? count < f.registers : count > f.registers) fail(here, "%s to %u of a thread that has %u", what, count, f.registers);
+    if (more ? count < f.registers : count > f.registers)
+        fail(here, "%s to %u of a thread that has %u", what, count, f.registers);
     warp(~0u, what, 0, nothing, here);
     auto taken = [] { unsigned sum = 0; for (unsigned t = 0; t < launch->block; t++) sum += fibers[t].registers; return sum; };
     while (more && taken() + count - f.registers > 65536) wait_as(AT_REGISTERS);
@@ -413,7 +414,8 @@ void ptx_end_block()
         if (t % 128 < 96 && (f.products != next.products || f.products_hash != next.products_hash))
             fail(f.here, "warps %u and %u of one warpgroup issued different wgmma", t / 32, t / 32 + 1);
         if (t % 128 < 96 && f.registers != next.registers)
-            fail(f.here, "warps %u and %u of one warpgroup ended with %u and %u registers", t / 32, t / 32 + 1, f.registers, next.registers);
+            fail(f.here, "warps %u and %u of one warpgroup ended with %u and %u registers", t / 32, t / 32 + 1, f.registers,
+                 next.registers);
     }
 }
 

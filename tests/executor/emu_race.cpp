@@ -83,8 +83,8 @@ static void look(Word &word, const Access &mine, bool global, const char *name, 
         }
         if (ordered && mine.proxy && old.kind == WRITE && !old.proxy && old.bytes & mine.bytes &&
             !shown(old.thread, old.time, mine.thread))
-            fail_at(mine.where, "%s at byte %ld: TMA or wgmma here, written by thread %d at %s without a fence_async_proxy since", name,
-                    offset, old.thread, place(old.where));
+            fail_at(mine.where, "%s at byte %ld: TMA or wgmma here, written by thread %d at %s without a "
+                    "fence_async_proxy since", name, offset, old.thread, place(old.where));
         bool stronger = mine.kind == WRITE || old.kind == READ || old.kind == mine.kind;
         bool covers = stronger && !(old.bytes & ~mine.bytes);
         if (ordered && covers) old.time = 0, free = &old;
@@ -123,7 +123,8 @@ void access(int thread, const void *address, size_t bytes, Kind kind, uint64_t w
     for (size_t first = p - start, end = first + bytes; first < end; first = (first / 4 + 1) * 4) {
         uint8_t mask = 15 << first % 4 & 15;
         if (end < (first / 4 + 1) * 4) mask &= 15 >> (4 - end % 4);
-        look((*words)[first / 4], {where, now, (uint16_t)thread, mask, uint8_t(kind & ~PROXY), (kind & PROXY) != 0}, !shared, name, first);
+        Access mine = {where, now, (uint16_t)thread, mask, uint8_t(kind & ~PROXY), (kind & PROXY) != 0};
+        look((*words)[first / 4], mine, !shared, name, first);
     }
 }
 

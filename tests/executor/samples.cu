@@ -166,8 +166,9 @@ extern "C" __global__ void __launch_bounds__(160) matmul_wgmma(const __grid_cons
     }
 }
 
-/* y (64,N) = a (64,K) b (K,N) for a Hopper GPU, both in rows along m and n: b comes by TMA, a is turned into bf16 by the threads that
-   multiply, into the swizzled place of each number. N and K multiples of 64; two warpgroups, of which one thread asks for b, give registers away. */
+/* y (64,N) = a (64,K) b (K,N) for a Hopper GPU, both in rows along m and n: b comes by TMA, a is turned into bf16 by the
+   threads that multiply, into the swizzled place of each number. N and K multiples of 64. Two warpgroups, of which one thread asks
+   for b, give registers away. */
 struct Turned { unsigned char a[8192], b[8192]; Mbar full, empty; };
 
 extern "C" __global__ void __launch_bounds__(384) matmul_turned(const float *a, const __grid_constant__ TensorMap b,
@@ -201,7 +202,8 @@ extern "C" __global__ void __launch_bounds__(384) matmul_turned(const float *a, 
             mbar_wait(&tile.full, t & 1);
             wgmma_fence();
             for (int k = 0; k < 64; k += 16)
-                wgmma_bf16<true, true>(d, wgmma_mn_major(tile.a + 128 * k, 8192, 1024), wgmma_mn_major(tile.b + 128 * k, 8192, 1024), t + k > 0);
+                wgmma_bf16<true, true>(d, wgmma_mn_major(tile.a + 128 * k, 8192, 1024),
+                                       wgmma_mn_major(tile.b + 128 * k, 8192, 1024), t + k > 0);
             wgmma_commit();
             wgmma_wait<0>();
             mbar_arrive(&tile.empty);

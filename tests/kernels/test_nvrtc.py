@@ -75,7 +75,7 @@ def test_every_file_meets_every_architecture_and_every_kernel_sm_90a_and_another
 
 @needs_nvrtc
 @pytest.mark.parametrize("kernel, arch", list(covering()), ids=[f"{name}-{arch}" for name, kernel in zip(NAMES, KERNELS)
-                                                                  for arch in ([kernel.arch] if kernel.arch else ARCHITECTURES)])
+                              for arch in ([kernel.arch] if kernel.arch else ARCHITECTURES)])
 def test_kernel_compiles_without_spills_or_complaints(compiling, kernel, arch):
     cubin, log = compiling[kernel, arch].result()
     assert cubin[:4] == b"\x7fELF"
@@ -140,7 +140,8 @@ def test_all_kernels_are_compiled_ahead_each_file_once_for_each_of_its_settings(
     main(["compile", "--arch", "sm_100a"])
     assert {arch for _, arch in asked} == {"sm_100a"}
     settings = [(kernel.file, str(kernel.defines)) for kernel, _ in asked]
-    assert sorted(settings) == sorted({(kernel.file, str(kernel.defines)) for kernel in KERNELS if kernel.arch in ("", "sm_100a")})
+    assert sorted(settings) == sorted(
+        {(kernel.file, str(kernel.defines)) for kernel in KERNELS if kernel.arch in ("", "sm_100a")})
     assert f"{len(asked)} files for sm_100a in {tmp_path}" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["compile", "--arch", "sm_70"])

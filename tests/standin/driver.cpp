@@ -398,8 +398,9 @@ struct TensorMap {
     int16_t lower[2], upper[2]; uint16_t pixels, channels;
     uint8_t rank, item, swizzle, im2col;
 };
-EXPORT int cuTensorMapEncodeTiled(TensorMap *map, int type, unsigned rank, const char *base, const uint64_t *sizes, const uint64_t *strides,
-                                  const unsigned *box, const unsigned *steps, int interleave, int swizzle, int promotion, int fill)
+EXPORT int cuTensorMapEncodeTiled(TensorMap *map, int type, unsigned rank, const char *base, const uint64_t *sizes,
+                                  const uint64_t *strides, const unsigned *box, const unsigned *steps,
+                                  int interleave, int swizzle, int promotion, int fill)
 {
     const int items[] = {1, 2, 4};
     if (type > 2 || interleave || fill || (swizzle && swizzle != 3) || promotion > 3) return NOT_SUPPORTED;

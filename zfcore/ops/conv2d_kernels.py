@@ -69,8 +69,8 @@ def on_wgmma(file, name, signature, **macros):
 
 
 WGMMA_FORWARD = {dtype: on_wgmma("conv2d_wgmma.cu", "conv2d_wgmma_forward",
-                                 "const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, const float *b, OUTPUT *y, "
-                                 "Conv conv, int tiles_m, int tiles_n, int biased, int relu", OUTPUT=output)
+                                 "const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, const float *b, "
+                                 "OUTPUT *y, Conv conv, int tiles_m, int tiles_n, int biased, int relu", OUTPUT=output)
                  for dtype, output in OUTPUTS.items()}
 WGMMA_TRANSPOSE = {dtype: on_wgmma("conv2d_wgmma_transpose.cu", "conv2d_wgmma_transpose",
                                    "const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap w, OUTPUT *dx, "
@@ -199,8 +199,9 @@ def _sum_slices(partial, total=None, b=None, relu=False):
 
 # ---------------------------------------------------------------------------------- bf16 in memory, on a Hopper GPU
 def serves_wgmma(C, F, N, groups):
-    """Whether the kernels on wgmma are to take a convolution of C maps by F filters in bf16, on a GPU that has it (sm_90a). They
-    can where N and the filters of a group are whole eights; where a sum or the outputs are short they multiply mostly zeros."""
+    """Return whether the kernels on wgmma are to take a convolution of C maps by F filters in bf16, on a GPU that has it
+    (sm_90a). They can where N and a group's filters are whole eights; where a sum or the outputs are short they multiply
+    mostly zeros."""
     maps, filters = C//groups, F//groups
     return N % 8 == 0 == filters % 8 and N >= 32 and maps >= 32 and filters >= 32
 
@@ -226,12 +227,13 @@ def launch_wgmma_transpose(dy, w, dx, S, P, groups, kernel=None):
 def launch_wgmma_filter_gradient(x, dy, shape, S, P, groups, slices=None, kernel=None):
     """dw of that `shape` (C/groups,K,K,F), in float32, of bf16 maps x and gradients dy, both uint16."""
     (maps, K, _, F), (_, Ho, Wo, N) = shape, dy.shape
-    kernel = kernel or min(WGMMA_FILTER_GRADIENT, key=lambda kernel: blocks(F//groups, kernel.defines["BN"])*kernel.defines["BN"])
+    kernel = kernel or min(WGMMA_FILTER_GRADIENT, key=lambda one: blocks(F//groups, one.defines["BN"])*one.defines["BN"])
     m, n = blocks(maps, 128), blocks(F//groups, kernel.defines["BN"])
     tiles = K*K*m*n*groups
     slices = slices or slices_of(Ho*Wo*N, tuning.current.wgmma_blocks//tiles, tuning.current.slice_terms)
     partial = empty((slices, *shape), "float32", like=x)
-    kernel(_persistent(tiles*slices), _boxes(x, groups), _boxes(dy, groups), partial, sizes(x, partial[0], dy, S, P, groups), m, n, slices)
+    kernel(_persistent(tiles*slices), _boxes(x, groups), _boxes(dy, groups), partial, sizes(x, partial[0], dy, S, P, groups),
+           m, n, slices)
     return _sum_slices(partial)
 
 
