@@ -36,8 +36,9 @@ class Argument:
 
 @dataclass(frozen=True, eq=False)
 class TensorMap:
-    """Boxes of an `array` of 2 to 5 axes, as a kernel fetches them by TMA: box is how many elements of each axis. Those of the last one are 128 bytes, and lie in shared memory with the swizzle of that length; all but the last
-    axis lie multiples of 16 bytes apart. What a box has outside of the array comes as zeros."""
+    """Boxes of an `array` of 2 to 5 axes, as a kernel fetches them by TMA; box is how many elements of each axis. Those of the
+    last axis are 128 bytes, and lie in shared memory with the swizzle of that length; all but the last axis lie multiples of
+    16 bytes apart. What a box has outside of the array comes as zeros."""
     array: object
     box: tuple
 

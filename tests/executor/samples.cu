@@ -167,8 +167,8 @@ extern "C" __global__ void __launch_bounds__(160) matmul_wgmma(const __grid_cons
 }
 
 /* y (64,N) = a (64,K) b (K,N) for a Hopper GPU, both in rows along m and n: b comes by TMA, a is turned into bf16 by the
-   threads that multiply, into the swizzled place of each number. N and K multiples of 64. Two warpgroups, of which one thread asks
-   for b, give registers away. */
+   threads that multiply, into the swizzled place of each number. N and K multiples of 64. Two warpgroups, of which one
+   thread asks for b, give registers away. */
 struct Turned { unsigned char a[8192], b[8192]; Mbar full, empty; };
 
 extern "C" __global__ void __launch_bounds__(384) matmul_turned(const float *a, const __grid_constant__ TensorMap b,

@@ -250,7 +250,7 @@ def _filter_boxes(w, groups):
 
 
 def _one_float(like):
-    """What stands for a bias where there is none."""
+    """An array in the place of a bias where there is none."""
     return empty((1,), "float32", like=like)
 
 
