@@ -24,7 +24,7 @@
              are added in order. No atomics.
    spec      zfcore/ops/conv2d.py: conv2d_reference, conv2d_backward_reference
 
-   A ladder of seven levels, one idea each, to be read in this order:
+   A ladder of eight levels, one idea each, to be read in this order:
      1  one thread computes one number                                 conv2d_plain.cu
      2  a block multiplies two tiles in shared memory, a thread 8x8    device/tiles.cuh: multiply_tiles
      3  the next tiles are copied while these are multiplied           device/ring.cuh: multiply
@@ -33,6 +33,8 @@
         down; taps that miss the map are never copied                  here, and conv2d_transpose.cu
      6  tiles are filled with windows and gradients                    conv2d_gradient.cu: Products
      7  the max pool behind ReLU is folded out of the tiles            conv2d_maxpool.cu
+     8  of bf16 in memory: a warp of its own has tiles fetched, whole  device/wgmma_ring.cuh, wgmma_windows.cuh: Gather,
+        warpgroups multiply them in shared memory; Hopper alone        conv2d_wgmma.cu, _transpose.cu and _gradient.cu
    The engine launches levels 5 to 7; level 1 is there to be read first and to hold them against. Around them conv2d_filters.cu
    turns the filters for the way down, and conv2d_sums.cu adds what was cut into slices. A file has one kernel at most that is
    made of tiles: all kernels of a file are compiled together, once for each size of the tiles.

@@ -1,6 +1,7 @@
 """Floor 1: the GPU, through CuPy. This is the only file of zfcore that imports it."""
+import ctypes
 import warnings
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from types import ModuleType
 from typing import NamedTuple
 
@@ -108,7 +109,8 @@ def launch(cupy, kernel, grid, arguments):
     """Launch `kernel` on CuPy's current device and stream. A launch that CUDA refuses is a mistake in zfcore and is told at
     once; what goes wrong inside a running kernel shows at a later call, or at the launch itself with
     CUDA_LAUNCH_BLOCKING=1."""
-    values = tuple(_each(argument, value) if argument.each else np.atleast_1d(value) if argument.dtype.names else value
+    values = tuple(_each(argument, value) if argument.each else _map(value) if argument.is_map else
+                   np.atleast_1d(value) if argument.dtype.names else value
                    for argument, value in zip(kernel.arguments, arguments))    # a struct: an array of one element
     try:
         _function(cupy, kernel, cupy.cuda.runtime.getDevice())(grid, (kernel.block,), values, shared_mem=kernel.shared)
@@ -122,3 +124,29 @@ def _each(argument, values):
     struct = np.zeros(1, [("of", np.uint64 if argument.pointer else argument.dtype, EACH)])
     struct["of"][0, :len(values)] = [address(value) if argument.pointer else value for value in values]
     return struct
+
+
+def _map(value):
+    """A TensorMap as CuPy passes it by value: the driver's 128 bytes."""
+    array = value.array
+    return _encoded(address(array), array.shape, array.dtype.itemsize, value.box)
+
+
+@lru_cache(1024)
+def _encoded(start, shape, itemsize, box):
+    """The CUtensorMap of a C-contiguous array at that address (CUDA Driver API, Tensor Map Object Management). Sizes run from
+    the last axis to the first there; the driver wants the memory that it writes at a multiple of 64 bytes."""
+    def numbers(kind, values):
+        return (kind*len(values))(*values)
+
+    room = np.zeros(128 + 64, np.uint8)
+    room = room[-room.ctypes.data % 64:][:128]
+    rank, strides = len(shape), itemsize*np.cumprod(shape[:0:-1], dtype=np.uint64)
+    unsigned = {1: 0, 2: 1, 4: 2}[itemsize]               # CU_TENSOR_MAP_DATA_TYPE_UINT8, 16, 32: bits that nothing converts
+    status = ctypes.CDLL("libcuda.so.1").cuTensorMapEncodeTiled(
+        ctypes.c_void_p(room.ctypes.data), unsigned, rank, ctypes.c_void_p(start), numbers(ctypes.c_uint64, shape[::-1]),
+        numbers(ctypes.c_uint64, strides.tolist()), numbers(ctypes.c_uint32, box[::-1]), numbers(ctypes.c_uint32, (1,)*rank),
+        0, 3, 2, 0)                                   # not interleaved; swizzle, L2 promotion of 128 bytes; zeros outside
+    if status:
+        raise RuntimeError(f"the driver refuses a tensor map of {shape} in boxes {box}, error {status}")
+    return room.view("V128")

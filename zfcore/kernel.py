@@ -12,7 +12,8 @@ from zfcore.backend import BF16, LAUNCHERS, address
 from zfcore.check import Expected
 
 CTYPES = {"float": np.float32, "double": np.float64, "int": np.int32, "unsigned int": np.uint32,
-          "long long": np.int64, "unsigned long long": np.uint64, "unsigned char": np.uint8, "unsigned short": np.uint16}
+          "long long": np.int64, "unsigned long long": np.uint64, "unsigned char": np.uint8, "unsigned short": np.uint16,
+          "TensorMap": np.dtype("V128")}
 PRECISIONS = "fp32", "fp32x3", "tf32", "bf16"          # how kernels form products, and in bf16 store maps
 KERNELS = []                      # every Kernel declared: the engine, the executor, the NVRTC build, the resource table
 GRID = 2**31 - 1, 65535, 65535    # most blocks of a launch along x, y, z
@@ -27,17 +28,32 @@ class Argument:
     const: bool
     each: bool                    # a struct with EACH of them, one for each tensor
 
+    @property
+    def is_map(self):
+        """Return whether it takes a `TensorMap`."""
+        return self.dtype == CTYPES["TensorMap"]
+
+
+@dataclass(frozen=True, eq=False)
+class TensorMap:
+    """Boxes of an `array` of 2 to 5 axes, as a kernel fetches them by TMA; box is how many elements of each axis. Those of the
+    last axis are 128 bytes, and lie in shared memory with the swizzle of that length; all but the last axis lie multiples of
+    16 bytes apart. What a box has outside of the array comes as zeros."""
+    array: object
+    box: tuple
+
 
 def _parse(signature, defines=None):
-    """"const float *x, Each<int> H" -> the tuple of its Arguments. What `stored` and `result` are follows from the macros, as
-    in kernels/device/stored.cuh and windows.cuh."""
+    """"const float *x, Each<int> H" -> the tuple of its Arguments. A type may be one of the macros; what `stored` and `result` are
+    follows from them, as in kernels/device/stored.cuh and windows.cuh."""
     defines, arguments = defines or {}, []
     stored = BF16 if defines.get("PRECISION") == "BF16" else np.dtype(np.float32)
     types = {**CTYPES, "stored": stored, "result": np.float32 if defines.get("SUMS") else stored}
     for text in signature.split(","):
-        match = re.fullmatch(r"\s*(Each<)?(const\s+)?([A-Za-z ]+?)\s*(\*?)\s*(?:__restrict__\s+)?>?\s*(\w+)\s*", text)
+        match = re.fullmatch(r"\s*(Each<)?(const\s+)?(?:__grid_constant__\s+)?([A-Za-z ]+?)\s*(\*?)\s*(?:__restrict__\s+)?>?"
+                             r"\s*(\w+)\s*", text)
         each, const, ctype, star, name = match.groups()
-        arguments.append(Argument(name, np.dtype(types[ctype]), bool(star), bool(const), bool(each)))
+        arguments.append(Argument(name, np.dtype(types[defines.get(ctype, ctype)]), bool(star), bool(const), bool(each)))
     return tuple(arguments)
 
 
@@ -50,9 +66,9 @@ def struct(name, fields):
 
 
 def tensors(kernel, arguments):
-    """(Argument, array) for every array among the `arguments` of a launch, also those of an Each."""
-    return [(argument, array) for argument, value in zip(kernel.arguments, arguments) if argument.pointer
-            for array in (value if argument.each else [value])]
+    """(Argument, array) for every array among the `arguments` of a launch, also those of an Each or behind a TensorMap."""
+    return [(argument, array) for argument, value in zip(kernel.arguments, arguments) if argument.pointer or argument.is_map
+            for array in (value if argument.each else [value.array] if argument.is_map else [value])]
 
 
 @dataclass(frozen=True)
@@ -64,6 +80,7 @@ class Kernel:
     defines         macros given with -D, such as tile sizes
     block           threads per block
     shared          bytes of dynamic shared memory
+    arch            the only architecture that has what it is made of ("sm_90a"); "" where every one has
 
     A declaration enters itself in `KERNELS`."""
     file: str
@@ -72,6 +89,7 @@ class Kernel:
     defines: dict = field(default_factory=dict, hash=False)
     block: int = 256
     shared: int = 0
+    arch: str = ""
 
     def __post_init__(self):
         object.__setattr__(self, "arguments", _parse(self.signature, self.defines))
@@ -109,6 +127,8 @@ class Kernel:
 
     def _ready(self, argument, value, device):
         what = f"{self.name}({argument.name})"
+        if argument.is_map:
+            return _fetched(what, value, device)
         if not argument.pointer:
             return _narrowed(what, argument.dtype, value)
         if type(value) is not device:
@@ -118,6 +138,20 @@ class Kernel:
         if not value.flags.c_contiguous:
             raise Expected(what, "a C-contiguous array", f"a strided view of shape {value.shape}", "copy it first")
         return value
+
+
+def _fetched(what, value, device):
+    """The TensorMap `value`, of an array on that device from which TMA can fetch its boxes."""
+    if not isinstance(value, TensorMap) or type(value.array) is not device:
+        raise Expected(what, f"a TensorMap of an array of class {device.__name__}",
+                       type(getattr(value, "array", value)).__name__)
+    array, box = value.array, value.box
+    whole = array.ndim and array.shape[-1]*array.itemsize % 16 == 0 == address(array) % 16
+    if not (2 <= array.ndim <= 5 and array.flags.c_contiguous and whole):
+        raise Expected(what, "2 to 5 C-contiguous axes, the last of whole 16 bytes, at a multiple of 16 bytes", array.shape)
+    if not (len(box) == array.ndim and all(0 < size <= 256 for size in box) and box[-1]*array.itemsize == 128):
+        raise Expected(what, f"a box of {array.ndim} axes of 1 to 256 elements, the last of 128 bytes", box)
+    return value
 
 
 def _narrowed(what, dtype, value):

@@ -28,7 +28,7 @@ from tests.executor.emu import KernelError, Settings
 from zfcore import backend
 from zfcore.cubin import kernels_folder
 from zfcore.device import DEVICES
-from zfcore.kernel import CTYPES, EACH
+from zfcore.kernel import CTYPES, EACH, TensorMap
 
 requires_executor = pytest.mark.skipif(emu.GXX is None, reason="the CPU executor needs g++")
 
@@ -80,7 +80,7 @@ def library(kernel, build="plain"):
     compiled = emu.compile(path.read_text(), f"kernels/{kernel.file}", kernel.name, tuple(kernel.defines.items()), build)
     names = {np.dtype(dtype): ctype for ctype, dtype in CTYPES.items()}
     declared = [f"struct:{EACH*(8 if a.pointer else a.dtype.itemsize)}" if a.each else
-                f"struct:{a.dtype.itemsize}" if a.dtype.names else
+                f"struct:{a.dtype.itemsize}" if a.dtype.names or a.is_map else
                 ("const " if a.const else "") + names[a.dtype] + (" *" if a.pointer else "") for a in kernel.arguments]
     if declared != compiled.types.split(", "):
         raise KernelError(f"{path.name}: {kernel.name} takes ({compiled.types}), "
@@ -90,6 +90,8 @@ def library(kernel, build="plain"):
 
 def launch(kernel, grid, values):
     """The launcher that a `zfcore.kernel.Kernel` calls for ExecutorArrays."""
+    values = [emu.TensorMap(value.array, value.box[::-1], swizzle=True) if isinstance(value, TensorMap) else value
+              for value in values]
     _traffic.extend(library(kernel, _current.build).launch(
         grid, kernel.block, kernel.shared, values, [a.name for a in kernel.arguments],
         {a.name for a in kernel.arguments if a.pointer and not a.const}, _current))

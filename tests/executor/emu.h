@@ -53,6 +53,8 @@ void wgmma(bool tf32, int n, float *d, uint64_t a, uint64_t b, bool accumulate, 
 void wgmma_fence(Site);
 void wgmma_commit(Site);
 void wgmma_wait(unsigned pending, Site);
+void fence_async_proxy(Site);
+void registers_change(bool more, unsigned count, Site);
 
 // -------------------------------------------------------------------------------------------------- shared memory
 unsigned char *dynamic_shared();                      // 1024-byte aligned

@@ -205,7 +205,7 @@ static void perform(const Tma &t)
 {
     const TensorMap &m = t.map;
     size_t count = tma_bytes(m) / m.item;
-    if (launch->race) race::access(t.thread, t.dst, tma_bytes(m), race::WRITE, where_of(t.here));
+    if (launch->race) race::access(t.thread, t.dst, tma_bytes(m), race::by_proxy(race::WRITE), where_of(t.here));
     if (!m.im2col)
         for (size_t index = 0; index < count; index++) {
             int at[5];
@@ -240,11 +240,12 @@ void tma_load(void *dst, const void *map, uint64_t *bar, int rank, const int *at
     if (t.map.rank != rank || t.map.im2col != (im2col != nullptr)) fail(here, "tma_load: the tensor map is of another kind");
     check_shared(dst, tma_bytes(t.map), t.map.swizzle ? 1024 : 128, "tma_load", here);
     if (t.map.swizzle) shared_address(dst, here);
+    race::access(bar, 8, race::by_proxy(race::ATOMIC), here);
     if (launch->eager_copies) {
         perform(t);
         return offer_turn();
     }
-    race::access(dst, tma_bytes(t.map), race::WRITE, here);
+    race::access(dst, tma_bytes(t.map), race::by_proxy(race::WRITE), here);
     memset(dst, 0xff, tma_bytes(t.map));
     in_flight.push_back(t);
 }
@@ -307,9 +308,9 @@ static void read_operands(const Product &p, double (*a)[16], std::vector<double>
         for (int m = 0; m < 16; m++) a[m][k] = element(oa, first_row + m, k, p.here);
         for (int n = 0; n < p.n; n++) b[k * p.n + n] = element(ob, n, k, p.here);
         for (int n = 0; n < p.n && launch->race; n++)
-            race::access(p.first, arena + ob.at(n, k), ob.item, race::READ, where_of(p.here));
+            race::access(p.first, arena + ob.at(n, k), ob.item, race::by_proxy(race::READ), where_of(p.here));
         for (int m = 0; m < 16 && launch->race; m++)
-            race::access(p.first, arena + oa.at(first_row + m, k), oa.item, race::READ, where_of(p.here));
+            race::access(p.first, arena + oa.at(first_row + m, k), oa.item, race::by_proxy(race::READ), where_of(p.here));
     }
 }
 static void perform(Product &p)
@@ -375,6 +376,29 @@ static void wgmma_wait_all(void **lanes, unsigned)
 }
 void wgmma_wait(unsigned pending, Site here) { warp(~0u, "wgmma_wait", &pending, wgmma_wait_all, here); }
 
+// ------------------------------------------------------------------------------------------------- proxies, registers
+static void nothing(void **, unsigned) {}
+void fence_async_proxy(Site here)
+{
+    enter("fence_async_proxy", here);
+    if (launch->race) race::fence(current);
+}
+/* Registers come from the block's pool, an SM's 65536, of which a kernel with __launch_bounds__(threads, 1) starts with an
+   equal share a thread. More are waited for until others have given theirs. */
+void registers_change(bool more, unsigned count, Site here)
+{
+    const char *what = more ? "registers_increase" : "registers_decrease";
+    Fiber &f = enter(what, here);
+    if ((current / 128 + 1) * 128 > (int)launch->block) fail(here, "%s by an incomplete warpgroup", what);
+    if (more ? count < f.registers : count > f.registers)
+        fail(here, "%s to %u of a thread that has %u", what, count, f.registers);
+    warp(~0u, what, 0, nothing, here);
+    auto taken = [] { unsigned sum = 0; for (unsigned t = 0; t < launch->block; t++) sum += fibers[t].registers; return sum; };
+    while (more && taken() + count - f.registers > 65536) wait_as(AT_REGISTERS);
+    f.registers = count;
+    for (unsigned t = 0; t < launch->block && !more; t++) if (fibers[t].state == AT_REGISTERS) wake(t);
+}
+
 // -------------------------------------------------------------------------------------------------- course of a block
 void ptx_start_block()
 {
@@ -389,6 +413,9 @@ void ptx_end_block()
         const Fiber &f = fibers[t], &next = fibers[t + 32];
         if (t % 128 < 96 && (f.products != next.products || f.products_hash != next.products_hash))
             fail(f.here, "warps %u and %u of one warpgroup issued different wgmma", t / 32, t / 32 + 1);
+        if (t % 128 < 96 && f.registers != next.registers)
+            fail(f.here, "warps %u and %u of one warpgroup ended with %u and %u registers", t / 32, t / 32 + 1, f.registers,
+                 next.registers);
     }
 }
 

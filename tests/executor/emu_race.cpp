@@ -24,7 +24,16 @@ static uint32_t now = 1, block_start, met;
 static uint32_t heard[MAX_THREADS][MAX_THREADS];
 static bool crossed;                                 // knowledge has passed between warps other than by __syncthreads
 
+static std::vector<uint32_t> fences[MAX_THREADS];    // when each thread has shown its writes to TMA and wgmma, in this block
+
+void fence(int thread) { fences[thread].push_back(now++); }
 static uint32_t known(int a, int b) { return std::max(met, heard[a][b]); }
+
+static bool shown(int writer, uint32_t time, int reader)      // has the writer fenced since, and the reader heard of it?
+{
+    auto fence = std::lower_bound(fences[writer].begin(), fences[writer].end(), time);
+    return fence != fences[writer].end() && (writer == reader || known(reader, writer) >= *fence);
+}
 
 void all_meet() { met = now++; }
 void warp_meets(int first, unsigned mask)
@@ -52,7 +61,7 @@ void acquire(const Clock &clock, int thread)
 
 // --------------------------------------------------------------------------------------------------------- the shadow
 // Every 4 bytes of shared memory and of writable arrays remember up to four accesses that a later one could race with.
-struct Access { uint64_t where; uint32_t time; uint16_t thread; uint8_t bytes, kind; };        // bytes: one bit each
+struct Access { uint64_t where; uint32_t time; uint16_t thread; uint8_t bytes, kind, proxy; };        // bytes: one bit each
 typedef std::array<Access, 4> Word;
 static std::vector<Word> dynamic_words, static_words;
 static std::vector<std::vector<Word>> buffer_words;
@@ -72,6 +81,10 @@ static void look(Word &word, const Access &mine, bool global, const char *name, 
             fail_at(mine.where, "race in %s at byte %ld: %s here, %s by %s at %s", name, offset, verbs[mine.kind],
                     verbs[old.kind], other, place(old.where));
         }
+        if (ordered && mine.proxy && old.kind == WRITE && !old.proxy && old.bytes & mine.bytes &&
+            !shown(old.thread, old.time, mine.thread))
+            fail_at(mine.where, "%s at byte %ld: TMA or wgmma here, written by thread %d at %s without a "
+                    "fence_async_proxy since", name, offset, old.thread, place(old.where));
         bool stronger = mine.kind == WRITE || old.kind == READ || old.kind == mine.kind;
         bool covers = stronger && !(old.bytes & ~mine.bytes);
         if (ordered && covers) old.time = 0, free = &old;
@@ -100,7 +113,7 @@ void access(int thread, const void *address, size_t bytes, Kind kind, uint64_t w
             const Buffer &b = launch->buffers[k];
             if (p < b.mapping || p >= b.mapping + b.mapped) continue;
             if (p < b.device || p + bytes > b.device + b.bytes)
-                fail_at(where, "%s outside '%s': byte offset %ld of %zu", kind == READ ? "read" : "write", b.name,
+                fail_at(where, "%s outside '%s': byte offset %ld of %zu", (kind & ~PROXY) == READ ? "read" : "write", b.name,
                         (long)(p - b.device), b.bytes);
             words = &buffer_words[k], start = b.device, name = b.name, shared = false;
         }
@@ -110,7 +123,8 @@ void access(int thread, const void *address, size_t bytes, Kind kind, uint64_t w
     for (size_t first = p - start, end = first + bytes; first < end; first = (first / 4 + 1) * 4) {
         uint8_t mask = 15 << first % 4 & 15;
         if (end < (first / 4 + 1) * 4) mask &= 15 >> (4 - end % 4);
-        look((*words)[first / 4], {where, now, (uint16_t)thread, mask, kind}, !shared, name, first);
+        Access mine = {where, now, (uint16_t)thread, mask, uint8_t(kind & ~PROXY), (kind & PROXY) != 0};
+        look((*words)[first / 4], mine, !shared, name, first);
     }
 }
 
@@ -176,7 +190,11 @@ void start_launch()
     pending.clear(), occurrences.clear(), traffic.clear();
     crossed = false;
 }
-void start_block() { block_start = met = now++; }
+void start_block()
+{
+    block_start = met = now++;
+    for (std::vector<uint32_t> &of_thread : fences) of_thread.clear();
+}
 void end_block() { if (launch->report) count(); }
 void end_launch()                                                 // lines "place space actual ideal" for emu.py
 {

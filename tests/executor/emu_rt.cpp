@@ -100,7 +100,7 @@ void fail(Site here, const char *format, ...)
 
 [[noreturn]] static void deadlock()
 {
-    const char *states[] = {"is ready", "waits", "waits", "waits", "has finished"};
+    const char *states[] = {"is ready", "waits", "waits", "waits", "waits", "has finished"};
     char text[2048];
     int n = 0, block = launch->block;
     auto same = [](const Fiber &a, const Fiber &b) {
@@ -280,6 +280,7 @@ static void run_block(unsigned number)
         Fiber &f = fibers[t];
         f.state = READY, f.doing = "the kernel", f.here = {"", 0};
         f.copies.clear(), f.group = 0, f.products = 0, f.products_hash = 0, f.fenced = false;
+        f.registers = std::min(255u, 65536 / l.block) / 8 * 8;
         prepare(contexts[t], t);
     }
     for (int w = 0; w < warps; w++) {

@@ -7,7 +7,7 @@ namespace emu {
 
 struct Copy { char *dst; const char *src; unsigned bytes; bool pred; unsigned group; Site here; };
 
-enum State { READY, AT_BARRIER, AT_WARP, AT_MBARRIER, FINISHED };
+enum State { READY, AT_BARRIER, AT_WARP, AT_MBARRIER, AT_REGISTERS, FINISHED };
 
 struct Fiber {
     State state;
@@ -17,6 +17,7 @@ struct Fiber {
     uint64_t *bar; unsigned parity;                           // AT_MBARRIER
     std::vector<Copy> copies; unsigned group;                 // cp.async in flight; number of the group being filled
     unsigned products; uint64_t products_hash; bool fenced;   // wgmma issued so far; wgmma_fence since the last wait
+    unsigned registers;                                       // that it may use: all start with an equal share of the SM's
 };
 
 extern Fiber fibers[MAX_THREADS];
@@ -40,7 +41,8 @@ void ptx_end_block();                                //   refuse to end with cop
 bool ptx_finish_a_copy();                            //   lazy TMA loads take effect when nothing else can run
 
 namespace race {                                     // emu_race.cpp; all idle unless launch->race
-enum Kind { READ, WRITE, ATOMIC };
+enum Kind { READ, WRITE, ATOMIC, PROXY = 4 };         // PROXY with one of them: by TMA or wgmma, not by a thread
+inline Kind by_proxy(Kind kind) { return Kind(kind | PROXY); }
 typedef std::vector<uint32_t> Clock;                 // per thread, the time up to which its accesses are known
 void start_launch();
 void start_block();
@@ -50,6 +52,7 @@ void all_meet();                                     // __syncthreads
 void warp_meets(int first, unsigned mask);           // __syncwarp
 void release(Clock &clock, int thread);              // what `thread` knows flows into the barrier ...
 void acquire(const Clock &clock, int thread);        // ... and from there into `thread`
+void fence(int thread);                              // what it has written is seen by TMA and wgmma from now on
 void access(int thread, const void *p, size_t bytes, Kind kind, uint64_t where);
 inline void access(const void *p, size_t bytes, Kind kind, Site here)
 { if (launch->race) access(current, p, bytes, kind, where_of(here)); }

@@ -44,11 +44,11 @@ inline void named_barrier_arrive(int id, int threads, EMU_HERE)
 { emu::arrive("named_barrier_arrive", id, threads, false, here); }
 typedef unsigned long long Mbar;
 inline void mbar_init(Mbar *bar, unsigned count, EMU_HERE) { emu::mbar_init((uint64_t *)bar, count, here); }
-inline void mbar_fence_init() {}
+inline void mbar_fence_init(EMU_HERE) { emu::fence_async_proxy(here); }
 inline void mbar_arrive(Mbar *bar, EMU_HERE) { emu::mbar_arrive((uint64_t *)bar, 0, here); }
 inline void mbar_arrive_expect_tx(Mbar *bar, unsigned bytes, EMU_HERE) { emu::mbar_arrive((uint64_t *)bar, bytes, here); }
 inline void mbar_wait(Mbar *bar, unsigned parity, EMU_HERE) { emu::mbar_wait((uint64_t *)bar, parity, here); }
-inline void fence_async_proxy() {}
+inline void fence_async_proxy(EMU_HERE) { emu::fence_async_proxy(here); }
 
 // -------------------------------------------------------------------------------------------------------------- TMA
 struct alignas(64) TensorMap { unsigned long long opaque[16]; };
@@ -95,5 +95,7 @@ template <int HALF> void wgmma_tf32(float (&d)[HALF], Operand a, Operand b, bool
 inline void wgmma_fence(EMU_HERE) { emu::wgmma_fence(here); }
 inline void wgmma_commit(EMU_HERE) { emu::wgmma_commit(here); }
 template <int PENDING> void wgmma_wait(EMU_HERE) { emu::wgmma_wait(PENDING, here); }
-template <int COUNT> void registers_increase() { static_assert(COUNT >= 24 && COUNT <= 256 && COUNT % 8 == 0, ""); }
-template <int COUNT> void registers_decrease() { static_assert(COUNT >= 24 && COUNT <= 256 && COUNT % 8 == 0, ""); }
+template <int COUNT> void registers_increase(EMU_HERE)
+{ static_assert(COUNT >= 24 && COUNT <= 256 && COUNT % 8 == 0, ""); emu::registers_change(true, COUNT, here); }
+template <int COUNT> void registers_decrease(EMU_HERE)
+{ static_assert(COUNT >= 24 && COUNT <= 256 && COUNT % 8 == 0, ""); emu::registers_change(false, COUNT, here); }

@@ -165,3 +165,53 @@ extern "C" __global__ void __launch_bounds__(160) matmul_wgmma(const __grid_cons
         }
     }
 }
+
+/* y (64,N) = a (64,K) b (K,N) for a Hopper GPU, both in rows along m and n: b comes by TMA, a is turned into bf16 by the
+   threads that multiply, into the swizzled place of each number. N and K multiples of 64. Two warpgroups, of which one
+   thread asks for b, give registers away. */
+struct Turned { unsigned char a[8192], b[8192]; Mbar full, empty; };
+
+extern "C" __global__ void __launch_bounds__(384) matmul_turned(const float *a, const __grid_constant__ TensorMap b,
+                                                                float *y, int N, int K)
+{
+    DYN_SHARED(raw);
+    Turned &tile = *reinterpret_cast<Turned *>(raw);
+    if (threadIdx.x == 0) {
+        mbar_init(&tile.full, 1), mbar_init(&tile.empty, 128);
+        mbar_fence_init();
+    }
+    __syncthreads();
+    if (threadIdx.x >= 128) {
+        registers_decrease<56>();
+        if (threadIdx.x == 128)
+            for (int t = 0; t < K / 64; t++) {
+                mbar_wait(&tile.empty, (t & 1) ^ 1);
+                mbar_arrive_expect_tx(&tile.full, 8192);
+                tma_load_2d(tile.b, &b, &tile.full, blockIdx.x * 64, t * 64);
+            }
+    } else {
+        registers_increase<256>();
+        float d[32];
+        for (int t = 0; t < K / 64; t++) {
+            for (int i = threadIdx.x; i < 64 * 64; i += 128) {              // row k of 128 bytes along m
+                int m = i / 64, k = i % 64, at = k * 128 + (m * 2 ^ k % 8 * 16);
+                *reinterpret_cast<unsigned short *>(tile.a + at) = to_bf16(a[m * K + t * 64 + k]);
+            }
+            fence_async_proxy();                                            // wgmma sees what was written
+            named_barrier_sync(1, 128);
+            mbar_wait(&tile.full, t & 1);
+            wgmma_fence();
+            for (int k = 0; k < 64; k += 16)
+                wgmma_bf16<true, true>(d, wgmma_mn_major(tile.a + 128 * k, 8192, 1024),
+                                       wgmma_mn_major(tile.b + 128 * k, 8192, 1024), t + k > 0);
+            wgmma_commit();
+            wgmma_wait<0>();
+            mbar_arrive(&tile.empty);
+            named_barrier_sync(1, 128);
+        }
+        for (int i = 0; i < 32; i++) {
+            int m = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + i / 2 % 2 * 8;
+            y[m * N + blockIdx.x * 64 + i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2] = d[i];
+        }
+    }
+}

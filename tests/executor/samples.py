@@ -79,6 +79,10 @@ def samples():
     yield product(37, 21, 43, (16, 16), "matmul", 0, half=False)
     yield product(45, 27, 104, (32, 16), "matmul_bf16", 2*48*80, half=True)
     yield product(83, 101, 328, (64, 64), "matmul_wgmma", 4*8192 + 32, half=True, wgmma=True)
+    a, b = rng.standard_normal((64, 192)).astype(np.float32), bf16(rng.standard_normal((192, 128)))
+    yield Sample("matmul_turned", (2,), 384, 2*8192 + 16, lambda: [a, emu.TensorMap(b, (64, 64), swizzle=True),
+                 np.full((64, 128), np.nan, np.float32), np.int32(128), np.int32(192)],
+                 "a b y N K", "y", from_bf16(bf16(a)).astype(float) @ from_bf16(b))
 
 
 SAMPLES = {sample.name: sample for sample in samples()}

@@ -407,6 +407,32 @@ EXPORT int cuModuleGetFunction(Function **f, Module *m, const char *name)
     return OK;
 }
 EXPORT int cuFuncGetAttribute(int *value, int attribute, Function *) { return *value = attribute == 0 ? 1024 : 0, OK; }
+// A tensor map here is the executor's own record (tests/executor/emu_ptx.cpp), of what the kernels use.
+struct TensorMap {
+    const char *base;
+    uint64_t strides[4];
+    uint32_t sizes[5];
+    uint16_t box[5], steps[5];
+    int16_t lower[2], upper[2]; uint16_t pixels, channels;
+    uint8_t rank, item, swizzle, im2col;
+};
+EXPORT int cuTensorMapEncodeTiled(TensorMap *map, int type, unsigned rank, const char *base, const uint64_t *sizes,
+                                  const uint64_t *strides, const unsigned *box, const unsigned *steps,
+                                  int interleave, int swizzle, int promotion, int fill)
+{
+    const int items[] = {1, 2, 4};
+    if (type > 2 || interleave || fill || (swizzle && swizzle != 3) || promotion > 3) return NOT_SUPPORTED;
+    if ((uintptr_t)map % 64 || (uintptr_t)base % 16 || rank < 2 || rank > 5) return INVALID_VALUE;
+    if (box[0] * items[type] % 16 || (swizzle && box[0] * items[type] > 128)) return INVALID_VALUE;
+    memset((void *)map, 0, 128);
+    *map = {base, {}, {}, {}, {}, {}, {}, 0, 0, (uint8_t)rank, (uint8_t)items[type], swizzle == 3, 0};
+    for (unsigned k = 0; k < rank; k++) {
+        if (!sizes[k] || !box[k] || box[k] > 256 || steps[k] != 1 || (k && strides[k - 1] % 16)) return INVALID_VALUE;
+        map->sizes[k] = sizes[k], map->box[k] = box[k], map->steps[k] = 1;
+        if (k) map->strides[k - 1] = strides[k - 1];
+    }
+    return OK;
+}
 EXPORT int cuFuncSetAttribute(Function *, int, int value) { return 0 <= value && value <= 227 << 10 ? OK : INVALID_VALUE; }
 EXPORT int cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
                           void *stream, void **parameters, void **)

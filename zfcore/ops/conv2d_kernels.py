@@ -3,7 +3,7 @@ connected layers share (linear.py). The kernels themselves are kernels/conv2d*.c
 import numpy as np
 
 from zfcore.backend import empty, unread
-from zfcore.kernel import PRECISIONS, Kernel, blocks, struct
+from zfcore.kernel import PRECISIONS, Kernel, TensorMap, blocks, struct
 from zfcore.ops import tuning
 
 Conv = struct("Conv", "int C, int H, int W, int N, int F, int K, int S, int P, int Ho, int Wo, int groups")
@@ -74,6 +74,32 @@ PLAIN = Kernel("conv2d_plain.cu", "conv2d_plain",
 TRANSPOSE_PLAIN = Kernel("conv2d_plain.cu", "conv2d_transpose_plain", "const float *dy, const float *w, float *dx, Conv conv")
 FILTER_GRADIENT_PLAIN = Kernel("conv2d_plain.cu", "conv2d_filter_gradient_plain",
                                "const float *x, const float *dy, float *dw, Conv conv")
+
+# the same for a Hopper GPU, of maps and filters in bf16: 128 x BN results a block, from a ring of STAGES
+WGMMA_TILES = [dict(BN=256, STAGES=4), dict(BN=192, STAGES=5), dict(BN=128, STAGES=6)]
+OUTPUTS = {"float32": "float", "uint16": "unsigned short"}            # dtype of the maps out -> its name in the source
+
+
+def on_wgmma(file, name, signature, **macros):
+    """[a Kernel per tile], each with the shared memory that its ring takes: bf16 boxes of 64 rows, two barriers a stage."""
+    def shared(tile):
+        return tile["STAGES"]*(2*64*(128 + tile["BN"]) + 16)
+
+    return [Kernel(file, name, signature, tile | macros | dict(SHARED=shared(tile)), 384, shared(tile), "sm_90a")
+            for tile in WGMMA_TILES]
+
+
+WGMMA_FORWARD = {dtype: on_wgmma("conv2d_wgmma.cu", "conv2d_wgmma_forward",
+                                 "const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, const float *b, "
+                                 "OUTPUT *y, Conv conv, int tiles_m, int tiles_n, int biased, int relu", OUTPUT=output)
+                 for dtype, output in OUTPUTS.items()}
+WGMMA_TRANSPOSE = {dtype: on_wgmma("conv2d_wgmma_transpose.cu", "conv2d_wgmma_transpose",
+                                   "const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap w, OUTPUT *dx, "
+                                   "Conv conv, int tiles_m, int tiles_n", OUTPUT=output)
+                   for dtype, output in OUTPUTS.items()}
+WGMMA_FILTER_GRADIENT = on_wgmma("conv2d_wgmma_gradient.cu", "conv2d_wgmma_gradient",
+                                 "const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap dy, float *partial, "
+                                 "Conv conv, int tiles_m, int tiles_n, int slices")
 
 
 def sizes(x, w, y, S, P, groups):
@@ -188,3 +214,71 @@ def _sum_slices(partial, total=None, b=None, relu=False):
     SUM_SLICES.variant(total)(blocks(total.size, SUM_SLICES.block), partial, partial if b is None else b, total, total.size,
                total.size//len(total), len(partial), b is not None, relu)
     return total
+
+
+# ---------------------------------------------------------------------------------- bf16 in memory, on a Hopper GPU
+def serves_wgmma(C, F, N, groups):
+    """Return whether the kernels on wgmma are to take a convolution of C maps by F filters in bf16, on a GPU that has it
+    (sm_90a). They can where N and a group's filters are whole eights; where a sum or the outputs are short they multiply
+    mostly zeros."""
+    maps, filters = C//groups, F//groups
+    return N % 8 == 0 == filters % 8 and N >= 32 and maps >= 32 and filters >= 32
+
+
+def launch_wgmma_forward(x, w, b, y, S, P, groups, relu, kernel=None):
+    """y (F,Ho,Wo,N), uint16 or float32, = the convolution of bf16 maps x (C,H,W,N) with bf16 filters w (C/groups,K,K,F), both
+    uint16, plus b (F,) in float32 where there is one."""
+    M, units = w.shape[3]//groups, y.shape[1]*y.shape[2]*blocks(y.shape[3], 64)
+    kernel = kernel or _quickest_wgmma(WGMMA_FORWARD[y.dtype.name], M, 64*units, groups)
+    m, n = blocks(M, 128), blocks(64*units, kernel.defines["BN"])
+    kernel(_persistent(m*n*groups), _boxes(x, groups), _filter_boxes(w, groups), _one_float(y) if b is None else b, y,
+           sizes(x, w, y, S, P, groups), m, n, b is not None, relu)
+
+
+def launch_wgmma_transpose(dy, w, dx, S, P, groups, kernel=None):
+    """dx (C,H,W,N), uint16 or float32, = the transposed convolution of bf16 maps dy and bf16 filters w, both uint16."""
+    M, columns = len(w), 64*blocks(dx.shape[1], S)*blocks(dx.shape[2], S)*blocks(dx.shape[3], 64)         # of the largest phase
+    kernel = kernel or _quickest_wgmma(WGMMA_TRANSPOSE[dx.dtype.name], M, columns, groups*S*S)
+    m, n = blocks(M, 128), blocks(columns, kernel.defines["BN"])
+    kernel(_persistent(m*n*groups*S*S), _boxes(dy, groups), _filter_boxes(w, groups), dx, sizes(dx, w, dy, S, P, groups), m, n)
+
+
+def launch_wgmma_filter_gradient(x, dy, shape, S, P, groups, slices=None, kernel=None):
+    """dw of that `shape` (C/groups,K,K,F), in float32, of bf16 maps x and gradients dy, both uint16."""
+    (maps, K, _, F), (_, Ho, Wo, N) = shape, dy.shape
+    kernel = kernel or min(WGMMA_FILTER_GRADIENT, key=lambda one: blocks(F//groups, one.defines["BN"])*one.defines["BN"])
+    m, n = blocks(maps, 128), blocks(F//groups, kernel.defines["BN"])
+    tiles = K*K*m*n*groups
+    slices = slices or slices_of(Ho*Wo*N, tuning.current.wgmma_blocks//tiles, tuning.current.slice_terms)
+    partial = empty((slices, *shape), "float32", like=x)
+    kernel(_persistent(tiles*slices), _boxes(x, groups), _boxes(dy, groups), partial, sizes(x, partial[0], dy, S, P, groups),
+           m, n, slices)
+    return _sum_slices(partial)
+
+
+def _boxes(x, groups):
+    """Maps x (C,H,W,N) in boxes of 64 images of a pixel by 64 maps of a group."""
+    C, H, W, N = x.shape
+    return TensorMap(x.reshape(groups, C//groups, H, W, N), (1, 64, 1, 1, 64))
+
+
+def _filter_boxes(w, groups):
+    """Filters w (C/groups,K,K,F) in boxes of 64 filters of a group by 64 maps, of a tap."""
+    C, K, _, F = w.shape
+    return TensorMap(w.reshape(C, K*K, groups, F//groups), (64, 1, 1, 64))
+
+
+def _one_float(like):
+    """An array in the place of a bias where there is none."""
+    return empty((1,), "float32", like=like)
+
+
+def _persistent(tiles):
+    """Count of blocks that share so many tiles."""
+    return min(tiles, tuning.current.multiprocessors)
+
+
+def _quickest_wgmma(kernels, M, columns, times):
+    """The kernel whose tiles of `times` M rows by `columns` take the least time, one a multiprocessor at once."""
+    return min(kernels, key=lambda kernel: kernel.defines["BN"]*blocks(
+        times*blocks(M, 128)*blocks(columns, kernel.defines["BN"]), tuning.current.multiprocessors))

@@ -22,6 +22,7 @@ class Tuning:
     mma_cost           of a product on tensor cores, in numbers read from shared memory in the same time: by all of tf32
     forward_blocks     blocks wanted of a forward pass whose sums are cut, two on each of 132 multiprocessors
     gradient_blocks    of a filter gradient, four
+    wgmma_blocks       of a filter gradient on wgmma, one
     bias_blocks        of a bias gradient, eight
     slice_terms        least terms of a slice of a sum of products
     bias_slice_terms   of a bias gradient"""
@@ -32,6 +33,7 @@ class Tuning:
     mma_cost: float = 1/20
     forward_blocks: int = 2*132
     gradient_blocks: int = 4*132
+    wgmma_blocks: int = 132
     bias_blocks: int = 8*132
     slice_terms: int = 512
     bias_slice_terms: int = 8192

@@ -1,0 +1,32 @@
+/* conv2d_wgmma_transpose.cu - level 8 of the ladder in conv2d.cu: the transposed convolution for a Hopper GPU, whose tiles come
+   by TMA and are multiplied by wgmma
+
+   dx[c,h,v,n] = sum over f,r,s   w[c,r,s,f] * dy[f,p,q,n]       where p*S-P+r = h and q*S-P+s = v
+
+   dy (F,Ho,Wo,N)   w (C/groups,K,K,F)   bf16, as its 16 bits     dx (C,H,W,N) bf16 or float32
+
+   As conv2d_wgmma.cu, with maps and filters exchanged, each of the S*S phases of dx a gather of its own (axis.cuh). The filters
+   are read as they are: a box of them has maps as rows now and runs along the sum, which for bf16 wgmma can take either way.
+
+   spec      zfcore/ops/conv2d.py: conv2d_backward_reference, of rounded factors
+
+   It has never run on hardware. */
+#include <ptx.cuh>
+#include <wgmma_windows.cuh>
+static_assert(CHUNK == 64, "a box of filters is one step along the sum");
+
+/* tiles = groups * S*S phases * tiles of columns of the largest * tiles of maps. dy is seen as (groups,F/groups,Ho,Wo,N), w as
+   (C/groups,K*K,groups,F/groups) */
+extern "C" __global__ void __launch_bounds__(THREADS, 1) conv2d_wgmma_transpose(
+    const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap w, OUTPUT *dx,
+    Conv conv, int tiles_m, int tiles_n)
+{
+    DYN_SHARED(raw);
+    Gather work = {
+        .w = &w, .x = &dy, .b = nullptr, .y = dx,
+        .conv = conv,
+        .M = conv.maps(), .maps = conv.filters(),
+        .relu = false, .transposed = true,
+        .tiles_m = tiles_m, .tiles_n = tiles_n, .phases = conv.S * conv.S};
+    walk<false, true>(work, conv.groups * conv.S * conv.S * tiles_n * tiles_m, *reinterpret_cast<WgmmaRing *>(raw));
+}

@@ -1,0 +1,138 @@
+/* wgmma_windows.cuh - level 8 of the ladder in conv2d.cu: the boxes of forward and transposed convolution
+
+   Of one pixel the images are neighbours in memory, so 64 maps of one tap's pixel by 64 images are one box of the map, and no
+   window is ever written out: the sum runs over taps and, fastest, over maps CHUNK by CHUNK, and a step's b is UNITS such
+   boxes. A unit is 64 images of a pixel; a tile has UNITS neighbouring ones, wherever these begin: with N a multiple of BN they
+   are of one pixel, else of several. A tap that misses the map for all of a tile's units is left out; where it misses it for
+   some, TMA writes zeros for these. So it does for maps beyond the group's last (the group is an axis of its own) and images
+   beyond N.
+
+   Zeros change no sum, and of what is left the order is the same whatever the tile and the batch: an image has the same bits in
+   any batch. */
+#pragma once
+#include <wgmma_ring.cuh>
+#include <axis.cuh>
+
+#ifndef OUTPUT
+#define OUTPUT float                  // or unsigned short, the bits of a bf16
+#endif
+
+// Of four lanes each has w[0..3]; afterwards lane t has the w[t] of lanes 0..3.
+__device__ __forceinline__ void transpose_of_four(unsigned (&w)[4])
+{
+#pragma unroll
+    for (int bit = 1; bit < 4; bit *= 2)
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            if (k & bit) continue;
+            bool upper = threadIdx.x & bit;
+            unsigned got = __shfl_xor_sync(0xffffffff, upper ? w[k] : w[k | bit], bit);
+            if (upper) w[k] = got;
+            else w[k | bit] = got;
+        }
+}
+
+struct Gather {
+    const TensorMap *w, *x;           // filters (maps,K*K,groups,filters) and maps (groups,maps,H,W,N) that are read
+    const float *b;                   // (groups*M,), or nullptr
+    OUTPUT *y;                        // (groups*M,size,size,N)
+    Conv conv;
+    int M, maps;                      // a group's maps out and in
+    bool relu, transposed;            // transposed: maps and filters are exchanged
+    int tiles_m, tiles_n, phases;     // tiles of the maps out; of the columns, of the largest phase
+    Axis rows, columns;
+    Span taps_r, taps_s;
+    int group, m0, chunks, per_pixel, first, last;         // units of a pixel; the tile's first unit, and the last there is
+    struct Unit { int p, q, n; };
+    Unit units[UNITS];
+
+    __device__ __forceinline__ Unit unit(int u) const
+    {
+        int pixel = u / per_pixel;
+        return {pixel / columns.outputs, pixel % columns.outputs, u % per_pixel * 64};
+    }
+
+    // Of the tile's numbers the one of its maps out is fastest: blocks that run together read the same windows.
+    __device__ __forceinline__ int begin(int tile)
+    {
+        m0 = tile % tiles_m * BM, tile /= tiles_m;
+        first = tile % tiles_n * UNITS, tile /= tiles_n;
+        int phase = tile % phases;
+        group = tile / phases;
+        if (transposed) {
+            rows = transpose_axis(conv.H, conv.Ho, conv.K, conv.S, conv.P, phase / conv.S);
+            columns = transpose_axis(conv.W, conv.Wo, conv.K, conv.S, conv.P, phase % conv.S);
+        } else {
+            rows = forward_axis(conv.H, conv.Ho, conv.K, conv.S, conv.P);
+            columns = forward_axis(conv.W, conv.Wo, conv.K, conv.S, conv.P);
+        }
+        per_pixel = (conv.N + 63) / 64, chunks = (maps + CHUNK - 1) / CHUNK;
+        last = min(first + UNITS, rows.outputs * columns.outputs * per_pixel) - 1;
+        if (last < first) return 0;                        // the grid is made for the phase that has most
+#pragma unroll
+        for (int j = 0; j < UNITS; j++) units[j] = first + j <= last ? unit(first + j) : Unit{0, 0, conv.N};
+        Unit a = units[0], z = unit(last);
+        taps_r = taps_inside(rows, a.p, z.p);
+        taps_s = a.p == z.p ? taps_inside(columns, a.q, z.q) : taps_inside(columns, 0, columns.outputs - 1);
+        return taps_r.count * taps_s.count * chunks;
+    }
+
+    __device__ __forceinline__ void load(int step, Stage &stage, Mbar *bar) const
+    {
+        int tap = step / chunks, k0 = step % chunks * CHUNK;
+        int r = taps_r.first + tap / taps_s.count, s = taps_s.first + tap % taps_s.count;
+        int place = (rows.tap + rows.tap_hop * r) * conv.K + columns.tap + columns.tap_hop * s;
+#pragma unroll
+        for (int i = 0; i < CONSUMERS; i++)
+            if (transposed) tma_load_4d(stage.a[i], w, bar, k0, group, place, m0 + 64 * i);
+            else tma_load_4d(stage.a[i], w, bar, m0 + 64 * i, group, place, k0);
+#pragma unroll
+        for (int j = 0; j < UNITS; j++)
+            tma_load_5d(stage.b[j], x, bar, units[j].n, columns.start + columns.stride * units[j].q + columns.way * s,
+                        rows.start + rows.stride * units[j].p + rows.way * r, k0, group);
+    }
+
+    // y = the sums, with bias and rectified where asked for: 16 bytes a lane of bf16, 8 of float32.
+    __device__ __forceinline__ void store(const float (&d)[BN / 2]) const
+    {
+        const int lane = threadIdx.x % 4;
+        if (last < first) return;
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            int m = m0 + wgmma_row(2 * half);
+            bool mine = m < M;
+            float bias = b && mine ? b[group * M + m] : 0;
+            auto value = [&](int i) {
+                float sum = d[i + 2 * half] + bias;
+                return relu && sum < 0 ? 0 : sum;                           // NaN stays NaN
+            };
+#pragma unroll
+            for (int j = 0; j < UNITS; j++) {
+                const Unit &to = units[j];
+                long long pixel = (long long)(rows.first + rows.hop * to.p) * columns.size + columns.first + columns.hop * to.q;
+                OUTPUT *row = y + ((long long)(group * M + m) * rows.size * columns.size + pixel) * conv.N + to.n;
+#pragma unroll
+                for (int k = 0; k < 8; k += 4) {                            // four times eight images
+                    if constexpr (sizeof(OUTPUT) == 2) {
+                        unsigned four[4];
+#pragma unroll
+                        for (int t = 0; t < 4; t++) {
+                            int i = 4 * (8 * j + k + t);
+                            four[t] = to_bf16x2(value(i), value(i + 1));
+                        }
+                        transpose_of_four(four);
+                        int n = (k + lane) * 8;
+                        if (mine && to.n + n < conv.N)
+                            *reinterpret_cast<uint4 *>(row + n) = make_uint4(four[0], four[1], four[2], four[3]);
+                    } else
+#pragma unroll
+                        for (int t = 0; t < 4; t++) {
+                            int n = (k + t) * 8 + 2 * lane, i = 4 * (8 * j + k + t);
+                            if (mine && to.n + n < conv.N)
+                                *reinterpret_cast<float2 *>(row + n) = make_float2(value(i), value(i + 1));
+                        }
+                }
+            }
+        }
+    }
+};
