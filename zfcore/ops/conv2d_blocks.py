@@ -113,7 +113,7 @@ def _filter_few_windows(x, w, S, P, y, bias, relu):
     def job(filters):
         total = np.zeros((filters.stop - filters.start, Ho*Wo*N), x.dtype)
         for r, s in np.ndindex(K, K):
-            total += w[:, r, s, filters].T @ seen[r, s].T
+            total += np.matmul(w[:, r, s, filters].T, seen[r, s].T)
         if bias is not None:
             total += bias[filters, None]
         if relu:
