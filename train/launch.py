@@ -17,6 +17,7 @@ from zfcore import gpu
 from zfcore.check import Expected
 from zfcore.ranks import LOST
 from zfcore.ranks.environment import FOUR, LAUNCHER, TOKEN, is_rank
+from zfcore.reduce import micro_batch
 from zfcore.system import cores
 from zfcore.terminal import ENDING, command, plural, warn
 from zfcore.training.folder import checked_empty, dated
@@ -28,9 +29,10 @@ THREADS = "ZFCORE_CORES", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_TH
 
 def launch(arguments: list[str], config, devices: int, restarts: int = 0, output: str | None = None, resume: Path | None = None) -> int:
     """Train with the `arguments` of the command line, and this TrainConfig of theirs, in as many processes; returns the exit status. `restarts`: how often
-    it goes on when one is lost, with those that are left. Raises Expected where there are not so many GPUs, or this is one of several processes already."""
+    it goes on when one is lost, with those that are left. Raises Expected where there are not so many GPUs or pieces of a batch, or this is one of several processes already."""
     if is_rank():
         raise Expected("--devices", "none in a process that mpiexec, srun or torchrun has started, as these say how many there are", devices)
+    micro_batch(config.batch_size, config.micro_batch, devices)            # before so many processes come up
     cards = visible_gpus(config.device, devices)
     folder = resume or checked_empty(Path(output or dated(config.model)))
     again = arguments if resume else ["--resume", os.fspath(folder)]

@@ -105,7 +105,7 @@ def _await_all(place, mine, listener, until):
         missing = [str(r) for r in range(1, place.size) if r not in joined.data or r not in joined.control]
         if missing:
             raise Expected("ranks", f"all {place.size} within {JOIN} s", f"no rank {', '.join(missing)}",
-                           f"{plural(strangers, 'connection')} had another token" if strangers else
+                           f"{plural(strangers, 'connection')} had another token: give all the same ZFCORE_TOKEN" if strangers else
                            f"see that they were started and reach port {listener.getsockname()[1]} of this machine")
     except Expected as refused:
         for link in joined.control.values():
@@ -167,7 +167,7 @@ def _welcome(link, token):
 # ------------------------------------------------------------------------------------------------------------- the others
 def _call_first(place, mine, until):
     """Join rank 0, which may be a while in coming."""
-    links = {}
+    links, is_unknown = {}, False
     while len(links) < 2:
         which = ("control", "data")[len(links)]
         try:
@@ -177,9 +177,13 @@ def _call_first(place, mine, until):
             if which == "data":                            # why rank 0 has closed comes by the other one
                 break
             links.pop(which, None)
+            is_unknown |= isinstance(error, EOFError)      # one with another token hangs up, and then perhaps goes
             if time.monotonic() > until:
-                raise Expected(f"rank {place.rank}", f"rank 0 at {place.host}, port {place.port}, within {JOIN} s", error.strerror if isinstance(error, OSError)
-                               and error.strerror else "no answer", "see that it was started, and that its machine lets others reach this port") from None
+                got, advice = getattr(error, "strerror", None) or "no answer", "that its machine lets others reach this port"
+                if is_unknown:
+                    got, advice = "one that does not know its token", "that ZFCORE_TOKEN is the same for all"
+                raise Expected(f"rank {place.rank}", f"rank 0 at {place.host}, port {place.port}, within {JOIN} s", got,
+                               f"see that it was started, and {advice}") from None
             time.sleep(0.1)
     links["control"].settimeout(max(until - time.monotonic(), 0) + ANSWER)
     try:

@@ -25,7 +25,7 @@ from zfcore.terminal import ENDING, quiet, warn
 BEAT, SILENT, STALLED, GRACE = 1, 15, 20, 5               # seconds
 BUSY = 0.02                      # of a core, which a rank that does anything uses; the watch itself needs less
 HEAD = struct.Struct(">BI")
-HEALTH, FATE, RANK = struct.Struct(">ff"), struct.Struct(">BI"), struct.Struct(">I")
+HEALTH, FATE, RANK = struct.Struct(">ff"), struct.Struct(">BI?"), struct.Struct(">I")
 LEFT = "one that left while others waited for it"
 ALIVE, END, LEAVES, HEARD = range(4)                      # kinds of messages
 
@@ -120,9 +120,9 @@ class Watch(threading.Thread):
             for other in self.links if self.rank == 0 else ():       # so that all know why its connections close
                 self.send(other, LEAVES, message)
         else:
-            status, who = FATE.unpack_from(message)
+            status, who, is_gone = FATE.unpack_from(message)
             self.send(rank, HEARD)
-            self.fail(Failed(self.names[who], message[FATE.size:].decode(), status), who)
+            self.fail(Failed(self.names[who], message[FATE.size:].decode(), status), who, is_gone)
 
     def beat(self):
         now, used = time.monotonic(), time.process_time()
@@ -165,18 +165,19 @@ class Watch(threading.Thread):
     # --------------------------------------------------------------------------------------------------------- ends
     def lose(self, rank: int, got: str, advice: str = "") -> None:
         """Say that `rank` is lost, and end all."""
-        self.fail(Failed(self.names[rank], f"expected at work until all are done, got {got}" + (f"; {advice}" if advice else "")), rank)
+        sentence = f"expected at work until all are done, got {got}" + (f"; {advice}" if advice else "")
+        self.fail(Failed(self.names[rank], sentence), rank, is_gone=rank != self.rank)
 
-    def fail(self, failed: Failed, who: int) -> None:
-        """End all ranks for the failure of rank `who`."""
+    def fail(self, failed: Failed, who: int, is_gone: bool = False) -> None:
+        """End all ranks for the failure of rank `who`, which perhaps is not there to tell of it."""
         with self.ending:
             if self.failed is not None or self.over:
                 return
-            self.lost = who if failed.status == LOST else None
-            self.spoken = who == self.rank and failed.status > 128         # stopped, which this rank's command has its words for, or unheard
+            self.lost = who if is_gone else None
+            self.spoken = who == self.rank and failed.status > 128         # stopped, which its command has words for, or unheard
             self.failed = failed
         for rank in self.links:
-            self.send(rank, END, FATE.pack(failed.status, who) + str(failed.got).encode())
+            self.send(rank, END, FATE.pack(failed.status, who, is_gone) + str(failed.got).encode())
         timer = threading.Timer(GRACE, self.end)
         timer.daemon = True
         timer.start()
