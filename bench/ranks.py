@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.cpu import cpu_name
+from bench.record import cpu_name
 from train.launch import Job, visible_gpus
 from train.step_time import Bucket, Link, Measured, by_node_seconds, clock, estimate, exchange_seconds, keep, place_of
 from zfcore import check, plots
