@@ -29,7 +29,7 @@ def facts(config: TrainConfig, device: Device, train: DataSet, val: DataSet, net
     on."""
     options = {flag(f.name): repr(getattr(config, f.name)) for f in fields(config) if f.name not in MAY_DIFFER}
     return {"zfcore": zfcore.__version__, "numpy": np.__version__, "machine": platform.machine(), **options,
-            "device": device.name if device.name == "cpu" else device.description,        # a CPU's number of cores does not matter
+            "device": device.name if device.name == "cpu" else device.description,        # its cores' number does not matter
             "training pictures": pictures_in_words("train", train), "validation pictures": pictures_in_words("val", val),
             "layers": digest(json.dumps(network.table()).encode()), "place in the run": f"epoch {epoch}, step {step}",
             "weights": f"{checksum(network.parameters(), network.buffers()):08x}"}
