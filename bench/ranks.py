@@ -1,12 +1,13 @@
 """python -m bench ranks: what ranks cost on this machine, and where more of them stop paying.
 
     links    rows gathered and arrays exchanged between the ranks, from 4 bytes to 250 MB: median and spread over the rounds
-    steps    training steps of one batch on 1, 2, 4 ... ranks, beside what train/step_time.py predicts of them from the time of a leaf on one
+    steps    training steps of one batch on 1, 2, 4 ... ranks, beside what train/step_time.py predicts of them from the time of
+             a leaf on one
              rank and from the links, and which share of a step is communication that no arithmetic hides
     plot     the same prediction for up to 1,024 ranks, with the batch that was measured and with as many pictures for each rank
 
-`mpiexec -n R python -m bench ranks` (or srun, torchrun) measures the links and the step of the ranks that it has started. What is found is kept in the
-user's cache, where `python -m train --dry-run --devices 2` looks for it.
+`mpiexec -n R python -m bench ranks` (or srun, torchrun) measures the links and the step of the ranks that it has started. What
+is found is kept in the user's cache, where `python -m train --dry-run --devices 2` looks for it.
 """
 import json
 import os
@@ -41,16 +42,23 @@ MOST = 1024                      # ranks that are predicted
 
 
 def add_arguments(parser):
-    parser.add_argument("--devices", type=check.whole_number(1, MOST), default=2, metavar="N", help="ranks at most: GPUs of this machine, or processes that share its cores (2)")
+    parser.add_argument("--devices", type=check.whole_number(1, MOST), default=2, metavar="N",
+                        help="ranks at most: GPUs of this machine, or processes that share its cores (2)")
     parser.add_argument("--model", choices=MODELS, default="tiny", help="the network that is trained (tiny)")
-    parser.add_argument("--image-size", type=check.whole_number(1, 4096), help="side of its input in pixels (default: what it was made for)")
+    parser.add_argument("--image-size", type=check.whole_number(1, 4096),
+                        help="side of its input in pixels (default: what it was made for)")
     parser.add_argument("--batch-size", type=check.BATCH, default=128, help="pictures of a step, on all ranks together (128)")
     parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
-    parser.add_argument("--rounds", type=check.whole_number(1, 10_000), default=5, help="how often each is timed, after one round that warms up (5)")
-    parser.add_argument("--largest", type=check.whole_number(4, 2**31), default=SIZES[-1], metavar="BYTES", help="the longest array that is exchanged (250 MB)")
-    parser.add_argument("--network", type=float, nargs=2, metavar=("US", "GB_S"), help="predict nodes joined by another network too, by its latency and bandwidth")
-    parser.add_argument("--per-node", type=check.whole_number(1, MOST), default=8, metavar="N", help="ranks of each node of --network (8)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write, bench/results/ranks.json for the tables (default: none)")
+    parser.add_argument("--rounds", type=check.whole_number(1, 10_000), default=5,
+                        help="how often each is timed, after one round that warms up (5)")
+    parser.add_argument("--largest", type=check.whole_number(4, 2**31), default=SIZES[-1], metavar="BYTES",
+                        help="the longest array that is exchanged (250 MB)")
+    parser.add_argument("--network", type=float, nargs=2, metavar=("US", "GB_S"),
+                        help="predict nodes joined by another network too, by its latency and bandwidth")
+    parser.add_argument("--per-node", type=check.whole_number(1, MOST), default=8, metavar="N",
+                        help="ranks of each node of --network (8)")
+    parser.add_argument("--output", type=Path, metavar="FILE",
+                        help="JSON file to write, bench/results/ranks.json for the tables (default: none)")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG to draw (default: none)")
 
 
@@ -62,7 +70,7 @@ def main(args):
         return of_this_rank(args)
     counts = sorted({*(2**k for k in range(args.devices.bit_length()) if 2**k <= args.devices), args.devices})
     for ranks in counts:
-        micro_batch(args.batch_size, 0, ranks)                        # more than there are leaves are refused before anything is measured
+        micro_batch(args.batch_size, 0, ranks)             # more than there are leaves are refused before anything is measured
     cards, reports, load = visible_gpus(args.device, args.devices), {}, os.getloadavg()[0]
     for ranks in counts:
         reports[ranks] = of_ranks(args, cards[:ranks])
@@ -82,7 +90,8 @@ def of_ranks(args, cards):
     """The report of a job of this machine with a rank for each of `cards`."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder)/"report.json"
-        words = ["ranks", f"--model={args.model}", f"--image-size={args.image_size}", f"--batch-size={args.batch_size}", f"--device={args.device}",
+        words = ["ranks", f"--model={args.model}", f"--image-size={args.image_size}", f"--batch-size={args.batch_size}",
+                 f"--device={args.device}",
                  f"--rounds={args.rounds}", f"--largest={args.largest}", f"--output={file}"]
         if len(cards) == 1:
             with open_ranks(args.device, {}) as alone:
@@ -90,7 +99,8 @@ def of_ranks(args, cards):
         with Job(words, cards, "bench") as job:
             job.wait()
         if job.status():
-            raise check.Expected("python -m bench ranks", f"{len(cards)} ranks at work until all is measured", f"the status {job.status()}")
+            raise check.Expected("python -m bench ranks", f"{len(cards)} ranks at work until all is measured",
+                                 f"the status {job.status()}")
         return json.loads(file.read_text())
 
 
@@ -101,7 +111,8 @@ def of_this_rank(args):
         if ranks.is_first and args.output:
             write(args.output, report)
         elif ranks.is_first:
-            say(*link_lines(report), f"a step of {args.batch_size} pictures on {ranks.size} ranks: {clock(report['step']['median'])}, the "
+            say(*link_lines(report),
+                f"a step of {args.batch_size} pictures on {ranks.size} ranks: {clock(report['step']['median'])}, the "
                                      f"arithmetic alone {clock(report['compute']['median'])}")
 
 
@@ -111,7 +122,8 @@ def of_job(args, ranks):
     links = {what: {size: timed(ranks, link(size), args.rounds) for size in SIZES if size <= most} for what, link, most in (
         ("gather", lambda size: lambda: ranks.gather(bytes(size)), min(ROWS, args.largest)),
         ("exchange", exchange_of(ranks), args.largest))} if ranks.size > 1 else {}
-    found = {name: timed(ranks, run, args.rounds) for name, run in (("step", step.whole), ("compute", step.compute), ("update", step.update))}
+    found = {name: timed(ranks, run, args.rounds)
+             for name, run in (("step", step.whole), ("compute", step.compute), ("update", step.update))}
     few, many = map(statistics.median, zip(*(map(step.leaf_seconds, step.few_and_all) for _ in range(args.rounds))))
     return {**found, "links": links, "ranks": ranks.size, "way": type(ranks).__name__, "device": step.device.description,
             "own": step.device is not CPU, "buckets": step.buckets(),
@@ -154,7 +166,8 @@ class Step:
         rng = np.random.default_rng(ranks.rank)
         self.x = self.device.array(rng.standard_normal((3, args.image_size, args.image_size, self.N), np.float32))
         self.labels = self.device.array(rng.integers(0, CLASSES, self.N).astype(np.int32))
-        self.grads = {name: {key: self.device.array(np.zeros(shape, np.float32)) for key, shape in of.items()} for name, of in self.shapes.items()}
+        self.grads = {name: {key: self.device.array(np.zeros(shape, np.float32)) for key, shape in of.items()}
+                      for name, of in self.shapes.items()}
 
     def wait(self):
         """Wait for the device."""
@@ -205,8 +218,8 @@ class Step:
 
 # ---------------------------------------------------------------------------------------------------- what comes of it
 def link_of(exchange, ranks):
-    """The Link that {bytes: seconds} of exchanges between so many ranks show: latency of a message by the fastest of the SHORT ones, bandwidth of a
-    rank by the longest."""
+    """The Link that {bytes: seconds} of exchanges between so many ranks show: latency of a message by the fastest of the SHORT
+    ones, bandwidth of a rank by the longest."""
     sizes = {int(size): of["median"] for size, of in exchange.items()}
     fastest, long = min(seconds for size, seconds in sizes.items() if size <= SHORT), max(sizes)
     return Link(fastest/(ranks - 1), (ranks - 1)*long/max(sizes[long] - fastest, 1e-9))
@@ -217,11 +230,15 @@ def summed_up(args, reports):
     alone, most = reports[min(reports)], reports[max(reports)]
     (few, of_few), (many, of_many) = alone["leaves"]
     each = max(of_many - of_few, 0)/(many - few) if many > few else of_many/many        # on a busy machine few may take longer
-    report = {"cpu": cpu_name(), "cores": CORES, "ranks": most["ranks"], "way": most["way"], "rounds": args.rounds, "model": args.model, "image_size": args.image_size, "batch_size": args.batch_size, "device": alone["device"], "own": alone["own"],
+    report = {"cpu": cpu_name(), "cores": CORES, "ranks": most["ranks"], "way": most["way"], "rounds": args.rounds,
+              "model": args.model, "image_size": args.image_size, "batch_size": args.batch_size, "device": alone["device"],
+              "own": alone["own"],
               "fixed": max(of_many - many*each, 0.0), "each": each, "update": alone["update"]["median"],
-              "buckets": alone["buckets"], "link": link_of(most["links"]["exchange"], most["ranks"]) if most["links"] else Link(1.0, 1.0),
+              "buckets": alone["buckets"],
+              "link": link_of(most["links"]["exchange"], most["ranks"]) if most["links"] else Link(1.0, 1.0),
               "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-              "steps": {ranks: {**of["step"], "compute": of["compute"]["median"], "update": of["update"]["median"]} for ranks, of in reports.items()}}
+              "steps": {ranks: {**of["step"], "compute": of["compute"]["median"], "update": of["update"]["median"]}
+                        for ranks, of in reports.items()}}
     of = measured_of(report)
     for ranks, step in report["steps"].items():
         step["predicted"] = predicted(of, args.batch_size, ranks, report["own"]).step
@@ -230,7 +247,8 @@ def summed_up(args, reports):
 
 
 def measured_of(report):
-    return Measured(report["fixed"], report["each"], report["update"], tuple(Bucket(*bucket) for bucket in report["buckets"]), Link(*report["link"]),
+    return Measured(report["fixed"], report["each"], report["update"], tuple(Bucket(*bucket) for bucket in report["buckets"]),
+                    Link(*report["link"]),
                     report["batch_size"], {ranks: of["median"] for ranks, of in report["steps"].items()}, report["date"])
 
 
@@ -248,10 +266,12 @@ def link_lines(report):
 
 
 def step_lines(report):
-    yield f"\na step of {report['batch_size']} pictures: {report['model']}, {report['image_size']} pixels, on {report['device']}"
+    yield (f"\na step of {report['batch_size']} pictures: {report['model']}, {report['image_size']} pixels, "
+           f"on {report['device']}")
     yield f"{'ranks':>6}  {'measured':>9}  {'lowest':>9}  {'highest':>9}  {'predicted':>9}  communication"
     for ranks, of in report["steps"].items():
-        yield (f"{ranks:>6}  {clock(of['median']):>9}  {clock(of['lowest']):>9}  {clock(of['highest']):>9}  {clock(of['predicted']):>9}  "
+        yield (f"{ranks:>6}  {clock(of['median']):>9}  {clock(of['lowest']):>9}  {clock(of['highest']):>9}  "
+               f"{clock(of['predicted']):>9}  "
                f"{100*of['share']:.0f} %")
 
 
@@ -259,19 +279,22 @@ def verdict(report):
     """Sentences: which number of ranks was the fastest, and up to which it is predicted to pay."""
     steps = {ranks: of["median"] for ranks, of in report["steps"].items()}
     best = min(steps, key=steps.get)
-    yield (f"measured: of {', '.join(map(str, steps))} ranks {best} {'is' if best == 1 else 'are'} the fastest, {steps[min(steps)]/steps[best]:.2f} times as fast as one"
+    yield (f"measured: of {', '.join(map(str, steps))} ranks {best} {'is' if best == 1 else 'are'} the fastest, "
+           f"{steps[min(steps)]/steps[best]:.2f} times as fast as one"
            if len(steps) > 1 else "measured: one rank alone")
     if len(steps) > 1:
         of = measured_of(report)
         line = curve(of, lambda ranks: report["batch_size"], lambda ranks: lambda size: exchange_seconds(size, ranks, of.link))
         ahead = min(line, key=line.get)
         yield ("predicted, each rank with a device such as one alone has here and this link: " +
-               (f"a batch of {report['batch_size']} is the fastest on {ahead} ranks, {line[1]/line[ahead]:.2f} times as fast as on one"
+               (f"a batch of {report['batch_size']} is the fastest on {ahead} ranks, "
+                f"{line[1]/line[ahead]:.2f} times as fast as on one"
                 if ahead > 1 else f"a batch of {report['batch_size']} is slower on every number of ranks than on one"))
 
 
 def curve(of, batch, seconds):
-    """{ranks: predicted seconds a step} for powers of two up to MOST, as far as batch(ranks) has leaves; seconds(ranks)(bytes) is the exchange's."""
+    """{ranks: predicted seconds a step} for powers of two up to MOST, as far as batch(ranks) has leaves; seconds(ranks)(bytes)
+    is the exchange's."""
     found = {}
     for ranks in (2**k for k in range(MOST.bit_length())):
         if ranks <= batch(ranks):
@@ -286,7 +309,8 @@ def draw(args, report):
     def plain(ranks):
         return lambda nbytes: exchange_seconds(nbytes, ranks, of.link)
 
-    lines = {f"batch {size}": curve(of, lambda ranks: size, plain), f"{size} a rank": curve(of, lambda ranks: size*ranks, plain)}
+    lines = {f"batch {size}": curve(of, lambda ranks: size, plain),
+             f"{size} a rank": curve(of, lambda ranks: size*ranks, plain)}
     if args.network:
         between, inside = Link(args.network[0]*1e-6, args.network[1]*1e9), of.link
 
@@ -296,9 +320,11 @@ def draw(args, report):
 
         lines |= {f"batch {size}, nodes of {args.per_node}": curve(of, lambda ranks: size, nodes),
                   f"{size} a rank, nodes of {args.per_node}": curve(of, lambda ranks: size*ranks, nodes)}
-    title = (f"{report['model']}, {report['image_size']} pixels, {report['device']}; predicted: each rank has a device such as one alone has here, the link "
+    title = (f"{report['model']}, {report['image_size']} pixels, {report['device']}; predicted: each rank has a device "
+             f"such as one alone has here, the link "
              f"{clock(of.link.latency)}, {of.link.bandwidth/1e9:.2g} GB/s" +
-             (f", between nodes {args.network[0]:g} us, {args.network[1]:g} GB/s (given, not measured)" if args.network else ""))
+             (f", between nodes {args.network[0]:g} us, {args.network[1]:g} GB/s (given, not measured)" if args.network
+              else ""))
     plots.save(plots.step_times(of.steps, lines, title), args.plot)
 
 

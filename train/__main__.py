@@ -13,7 +13,7 @@ from zfcore.data import check_there, data_in_words, is_drawn, open_data
 from zfcore.device import select
 from zfcore.models import build
 from zfcore.ranks import ALONE
-from zfcore.ranks.environment import is_launched
+from zfcore.ranks.environment import is_launched, is_rank
 from zfcore.ranks.environment import open as open_ranks
 from zfcore.terminal import Bar, command, plural, printable, say, status_of, warn
 from zfcore.training import Stop, Training, deviations, evaluate, resolve
@@ -35,6 +35,9 @@ def main(arguments=None):
     for other in {"dry_run", "eval_only", "lr_test"} & typed.keys():
         if "devices" in typed and other != "dry_run":
             raise check.Expected("--devices", f"no {flag(other)} beside it: that is done in one process", typed["devices"])
+        if is_rank():
+            raise check.Expected(flag(other), "one process, which does that alone", "one of several that mpiexec, srun or torchrun has started",
+                                 "call python -m train itself")
     if "restarts" in typed and "devices" not in typed:
         raise check.Expected("--restarts", "--devices N beside it", "none", "whatever else starts ranks starts them again by its own options")
     folder = Path(typed["resume"]) if "resume" in typed else None

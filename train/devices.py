@@ -1,11 +1,13 @@
-"""--devices N of a study: its units are done in so many processes of this machine, each with a device of its own, which take the next one in turn.
+"""--devices N of a study: its units are done in so many processes of this machine, each with a device of its own, which take
+the next one in turn.
 
     with crew(3, "auto", "train.ablation:served", output="study", ...) as three:
         three.work(units, take, bar)
 
-The processes are told what to do, and tell what they have done, in lines of JSON through pipes; nothing else that they would say is heard, as the
-one that started them speaks for all. They do not outlive it, stop when it is stopped, everything saved, and where one of them is killed
-another does what it was at: as the units are independent, the results are those of one process, to the bit.
+The processes are told what to do, and tell what they have done, in lines of JSON through pipes; nothing else that they would
+say is heard, as the one that started them speaks for all. They do not outlive it, stop when it is stopped, everything saved,
+and where one of them is killed another does what it was at: as the units are independent, the results are those of one process,
+to the bit.
 """
 import json
 import os
@@ -27,13 +29,14 @@ from zfcore.terminal import plural, quiet, refusal, warn
 from zfcore.training import Stop
 from zfcore.training.folder import Busy
 
-HELP = "do the independent parts in so many processes, each on a GPU of its own, or sharing the cores: the same numbers as one, N times its memory (1)"
+HELP = ("do the independent parts in so many processes, each on a GPU of its own, or sharing the cores: the same numbers as "
+        "one, N times its memory (1)")
 
 
 def crew(devices, device, served, **facts):
-    """`with crew(...) as several:` the Crew of so many processes on devices of the kind `device`; None for one, which works here. `served` is
-    "module:function", where function(**facts) gives do(order, progress, wait) -> what JSON can hold. Raises Expected where there are not
-    so many GPUs."""
+    """`with crew(...) as several:` the Crew of so many processes on devices of the kind `device`; None for one, which works
+    here. `served` is "module:function", where function(**facts) gives do(order, progress, wait) -> what JSON can hold. Raises
+    Expected where there are not so many GPUs."""
     return Crew(visible_gpus(device, devices), served, facts) if devices > 1 else nullcontext()
 
 
@@ -44,8 +47,10 @@ class Member:
     def __init__(self, number, card, threads, told, first):
         self.number, self.unit = number, None
         self.name = f"process {number}" + (f" (GPU {card})" if card is not None else "")
-        environment = {**os.environ, **dict.fromkeys(THREADS, str(threads)), **({} if card is None else {"CUDA_VISIBLE_DEVICES": card})}
-        self.process = subprocess.Popen([sys.executable, "-m", "train.devices"], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        environment = {**os.environ, **dict.fromkeys(THREADS, str(threads)),
+                       **({} if card is None else {"CUDA_VISIBLE_DEVICES": card})}
+        self.process = subprocess.Popen([sys.executable, "-m", "train.devices"], env=environment, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE,
                                         text=True, encoding="utf-8", start_new_session=True)       # Ctrl-C is told by one alone
         threading.Thread(target=self._hear, args=(told,), name=self.name, daemon=True).start()
         self.send(first)
@@ -76,7 +81,8 @@ class Member:
 
 
 class Crew:
-    """`with Crew(cards, served, facts) as crew:` a process for each of `cards`, started when there is something for it to do."""
+    """`with Crew(cards, served, facts) as crew:` a process for each of `cards`, started when there is something for it to
+    do."""
 
     def __init__(self, cards, served, facts):
         self.first = {"serve": served, "facts": facts, "parent": os.getpid()}
@@ -100,8 +106,9 @@ class Crew:
                 member.process.wait()
 
     def work(self, units, take, bar):
-        """Have done what of `units` is not finished, first what nobody else is at; `take(unit, result)` what each gives. `bar` moves on with them.
-        Returns when all is finished or has failed. Raises Failed when no process is left, Stop when one was stopped, everything saved."""
+        """Have done what of `units` is not finished, first what nobody else is at; `take(unit, result)` what each gives. `bar`
+        moves on with them. Returns when all is finished or has failed. Raises Failed when no process is left, Stop when one was
+        stopped, everything saved."""
         self.to_do, self.elsewhere, self.take, self.bar = deque(unit for unit in units if not unit.finished), deque(), take, bar
         self.units = units
         while True:
@@ -129,7 +136,8 @@ class Crew:
             self.members.append(Member(number, card, max(cores()//self.size, 1), self.told, self.first))
             return self.members[-1]
         if not self.members:
-            raise Failed("--devices", f"expected at work until all is done, got {'all ' if self.size > 1 else ''}{plural(self.size, 'process')} gone")
+            gone = f"{'all ' if self.size > 1 else ''}{plural(self.size, 'process')} gone"
+            raise Failed("--devices", f"expected at work until all is done, got {gone}")
         return None
 
     def show(self):

@@ -1,9 +1,11 @@
-"""Launcher of --devices N: a training of several processes on this machine, started, stopped and, where one is lost, started again.
+"""Launcher of --devices N: a training of several processes on this machine, started, stopped and, where one is lost, started
+again.
 
-Each process is `python -m train` with the same options, and a rank by the variables that torchrun sets too (zfcore/ranks/environment.py). Rank 0 alone speaks.
-Signals reach the launcher, as the ranks are in sessions of their own: it passes the first one on to rank 0, after which all stop with the same
-step, and the second to all. No rank outlives the launcher, which ends those that do not end by themselves; and where it was killed each
-of them notices (zfcore/ranks/watch.py)."""
+Each process is `python -m train` with the same options, and a rank by the variables that torchrun sets too
+(zfcore/ranks/environment.py). Rank 0 alone speaks. Signals reach the launcher, as the ranks are in sessions of their own: it
+passes the first one on to rank 0, after which all stop with the same step, and the second to all. No rank outlives the
+launcher, which ends those that do not end by themselves; and where it was killed each of them notices
+(zfcore/ranks/watch.py)."""
 import os
 import secrets
 import signal
@@ -17,6 +19,7 @@ from zfcore import gpu
 from zfcore.check import Expected
 from zfcore.ranks import LOST
 from zfcore.ranks.environment import FOUR, LAUNCHER, TOKEN, is_rank
+from zfcore.reduce import micro_batch
 from zfcore.system import cores
 from zfcore.terminal import ENDING, command, plural, warn
 from zfcore.training.folder import checked_empty, dated
@@ -26,11 +29,15 @@ LOOK_EVERY = 0.05                # seconds
 THREADS = "ZFCORE_CORES", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 
-def launch(arguments: list[str], config, devices: int, restarts: int = 0, output: str | None = None, resume: Path | None = None) -> int:
-    """Train with the `arguments` of the command line, and this TrainConfig of theirs, in as many processes; returns the exit status. `restarts`: how often
-    it goes on when one is lost, with those that are left. Raises Expected where there are not so many GPUs, or this is one of several processes already."""
+def launch(arguments: list[str], config, devices: int, restarts: int = 0, output: str | None = None,
+           resume: Path | None = None) -> int:
+    """Train with the `arguments` of the command line, and this TrainConfig of theirs, in as many processes; returns the exit
+    status. `restarts`: how often it goes on when one is lost, with those that are left. Raises Expected where there are not so
+    many GPUs or pieces of a batch, or this is one of several processes already."""
     if is_rank():
-        raise Expected("--devices", "none in a process that mpiexec, srun or torchrun has started, as these say how many there are", devices)
+        raise Expected("--devices",
+                       "none in a process that mpiexec, srun or torchrun has started, as these say how many there are", devices)
+    micro_batch(config.batch_size, config.micro_batch, devices)            # before so many processes come up
     cards = visible_gpus(config.device, devices)
     folder = resume or checked_empty(Path(output or dated(config.model)))
     again = arguments if resume else ["--resume", os.fspath(folder)]
@@ -47,7 +54,8 @@ def launch(arguments: list[str], config, devices: int, restarts: int = 0, output
     if job.status() == LOST and len(lost) == len(job.ranks):
         warn(f"error: ranks: expected at work until all are done, got all {len(lost)} gone")
     if job.status() == LOST and (folder/"config.json").is_file():
-        warn(f"the last checkpoint is whole. Go on with: {command('python', '-m', 'train', '--resume', folder, '--devices', len(cards))}")
+        warn(f"the last checkpoint is whole. Go on with: "
+             f"{command('python', '-m', 'train', '--resume', folder, '--devices', len(cards))}")
     return job.status()
 
 
@@ -62,12 +70,15 @@ def visible_gpus(device, wanted):
             raise
         return [None]*wanted
     if wanted > there:
-        raise Expected("--devices", f"at most the {plural(there, 'GPU')} that there {'is' if there == 1 else 'are'}", wanted, "or --device cpu, where processes share the cores")
-    return [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name][:wanted] or [str(k) for k in range(wanted)]
+        raise Expected("--devices", f"at most the {plural(there, 'GPU')} that there {'is' if there == 1 else 'are'}", wanted,
+                       "or --device cpu, where processes share the cores")
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return named[:wanted] or [str(k) for k in range(wanted)]
 
 
 class Job:
-    """`with Job(arguments, cards) as job: job.wait()`: processes of `python -m module` that work together, a rank for each of `cards`, whose GPU that is."""
+    """`with Job(arguments, cards) as job: job.wait()`: processes of `python -m module` that work together, a rank for each of
+    `cards`, whose GPU that is."""
 
     def __init__(self, arguments, cards, module="train"):
         self.arguments, self.cards, self.module, self.ranks, self.signals, self.killed = arguments, cards, module, [], [], set()
@@ -75,11 +86,14 @@ class Job:
     def __enter__(self):
         port, token = free_port(), secrets.token_hex(16)
         threads = {name: str(max(cores()//len(self.cards), 1)) for name in THREADS}
-        self.before = {number: signal.signal(number, self.pass_on) for number in ENDING if signal.getsignal(number) != signal.SIG_IGN}
+        self.before = {number: signal.signal(number, self.pass_on) for number in ENDING
+                       if signal.getsignal(number) != signal.SIG_IGN}
         for rank, card in enumerate(self.cards):
-            environment = {**os.environ, **threads, **dict(zip(FOUR, (str(rank), str(len(self.cards)), "127.0.0.1", str(port)))), "LOCAL_RANK": str(rank),
+            four = dict(zip(FOUR, (str(rank), str(len(self.cards)), "127.0.0.1", str(port))))
+            environment = {**os.environ, **threads, **four, "LOCAL_RANK": str(rank),
                            TOKEN: token, LAUNCHER: str(os.getpid()), **({} if card is None else {"CUDA_VISIBLE_DEVICES": card})}
-            self.ranks.append(subprocess.Popen([sys.executable, "-m", self.module, *self.arguments], env=environment, stdin=subprocess.DEVNULL,
+            self.ranks.append(subprocess.Popen([sys.executable, "-m", self.module, *self.arguments], env=environment,
+                                               stdin=subprocess.DEVNULL,
                                                start_new_session=True))
         if self.signals:                       # which came before there was anybody to hear them
             self.ranks[0].send_signal(self.signals[-1])
@@ -114,7 +128,8 @@ class Job:
         return [rank for rank, process in enumerate(self.ranks) if process.returncode < 0]
 
     def status(self):
-        """The exit status of all: that of the mistake that one has made, before that of a rank that is lost; by a signal to the launcher, as a shell tells of it."""
+        """The exit status of all: that of the mistake that one has made, before that of a rank that is lost; by a signal to the
+        launcher, as a shell tells of it."""
         statuses = [process.returncode for rank, process in enumerate(self.ranks) if rank not in self.killed]
         failed = [status for status in statuses if status > 0 and status != LOST]
         if failed:

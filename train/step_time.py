@@ -120,7 +120,9 @@ def keep(place: str, of: Measured) -> None:
 
 # --------------------------------------------------------------------------------------------------------------- in words
 def in_words(config, device: str, devices: int, own: bool) -> str:
-    """Sentences of --dry-run about so many devices: a step on one, on all, and whether that pays; of the device with this description."""
+    """Sentences of --dry-run about so many devices: a step on one, on all, and whether that pays; of the device with this description.
+    Raises Expected for more devices than leaves."""
+    micro_batch(config.batch_size, config.micro_batch, devices)
     of = kept().get(place := place_of(config.model, config.image_size, device))
     if of is None:
         size = f" --image-size {config.image_size}"

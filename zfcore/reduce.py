@@ -1,9 +1,9 @@
 """Floor 3: the gradients of a batch, summed over its leaves wherever they were computed.
 
-A batch is cut into leaves of some pictures (`leaves`), whatever the number of ranks, and each rank takes neighbouring ones (`share`).
-Their gradients are added up in the order of one tree over the leaves (zfcore/ops/tree_sum.py): first what is a node within a rank,
-then, a slice of the arrays on each rank, the rest. So the bits do not depend on the number of ranks, and what travels is 2(R - 1)/R
-times the size of the gradients for R ranks: no more than in a ring.
+A batch is cut into leaves of some pictures (`leaves`), whatever the number of ranks, and each rank takes neighbouring ones
+(`share`). Their gradients are added up in the order of one tree over the leaves (zfcore/ops/tree_sum.py): first what is a node
+within a rank, then, a slice of the arrays on each rank, the rest. So the bits do not depend on the number of ranks, and what
+travels is 2(R - 1)/R times the size of the gradients for R ranks: no more than in a ring.
 """
 from collections.abc import Sequence
 from functools import partial
@@ -18,10 +18,10 @@ from zfcore.ops.tree_sum import joined, spans, tree_sum
 from zfcore.ranks import Ranks
 from zfcore.terminal import plural
 
-BUCKET = 2**24                   # bytes of gradients from which on they travel, while those of the layers below are still to come
-LEAVES = 8                       # into which several ranks cut a batch for which no --micro-batch was asked; more for more ranks
+BUCKET = 2**24                   # bytes of gradients from which on they travel, while those of lower layers are still to come
+LEAVES = 8                       # into which several ranks cut a batch if no --micro-batch was asked for; more for more ranks
 
-Cut: TypeAlias = tuple[tuple[int, ...], ...]          # of a batch: the numbers of pictures of each rank's leaves, none of them 0
+Cut: TypeAlias = tuple[tuple[int, ...], ...]        # of a batch: the numbers of pictures of each rank's leaves, none of them 0
 
 
 def leaves(N: int, size: int) -> list[slice]:
@@ -35,14 +35,14 @@ def share(count: int, ranks: int, rank: int) -> slice:
 
 
 def micro_batch(batch_size: int, asked: int, ranks: int) -> int:
-    """The size of the leaves for so many ranks: the one that was `asked` for, or else what makes LEAVES of a batch, or as many as
-    the next power of two above the ranks. Raises Expected where ranks would be left without any."""
+    """The size of the leaves for so many ranks: the one that was `asked` for, or else what makes LEAVES of a batch, or as many
+    as the next power of two above the ranks. Raises Expected where ranks would be left without any."""
     if ranks == 1:
         return asked
     size = asked or max(batch_size//max(LEAVES, 2**(ranks - 1).bit_length()), 1)
     if ranks > (count := len(leaves(batch_size, size))):
-        raise Expected("ranks", f"at most {count}, of which each has a piece of {plural(size, 'picture')} of a batch of {batch_size}", ranks,
-                       "fewer ranks, a smaller --micro-batch or a larger --batch-size")
+        most = f"at most {count}, of which each has a piece of {plural(size, 'picture')} of a batch of {batch_size}"
+        raise Expected("ranks", most, ranks, "fewer ranks, a smaller --micro-batch or a larger --batch-size")
     return size
 
 
@@ -56,8 +56,8 @@ class Place(NamedTuple):
 
 
 def buckets(shapes: dict[str, dict[str, Shape]]) -> list[list[Place]]:
-    """The Places of all gradients, {layer: {"w": shape}} from the pixels up, in the order in which backward makes them, in buckets of
-    BUCKET bytes or a little more. Each place begins at a multiple of four numbers, as kernels like it."""
+    """The Places of all gradients, {layer: {"w": shape}} from the pixels up, in the order in which backward makes them, in
+    buckets of BUCKET bytes or a little more. Each place begins at a multiple of four numbers, as kernels like it."""
     found, at = [[]], 0
     for layer, of_layer in reversed(shapes.items()):
         if 4*at >= BUCKET:
@@ -79,7 +79,8 @@ class GradientSum:
     rows            (leaves,2) float64, zeros, where the rank's own leaves add their loss and wrong answers: `row(k)`
     like            an array on the network's device"""
 
-    def __init__(self, ranks: Ranks, beside: Any, shapes: dict[str, dict[str, Shape]], counts: Sequence[int], rows: Array, like: Array) -> None:
+    def __init__(self, ranks: Ranks, beside: Any, shapes: dict[str, dict[str, Shape]], counts: Sequence[int], rows: Array,
+                 like: Array) -> None:
         self.ranks, self.beside, self.counts, self.rows, self.like = ranks, beside, counts, rows, like
         self.leaves, self.first = sum(counts), sum(counts[:ranks.rank])
         self.begins = [first for rank, count in enumerate(counts)
@@ -147,7 +148,8 @@ class GradientSum:
         cuts = slices(len(total), self.ranks.size)
         mine, ready = cuts[self.ranks.rank], array_module(total).ascontiguousarray
         sends = [ready(parts[:, cut]) for cut in cuts]
-        receives = [empty((len(spans(sum(self.counts[:rank]), sum(self.counts[:rank + 1]), self.leaves)), mine.stop - mine.start), np.float32,
+        receives = [empty((len(spans(sum(self.counts[:rank]), sum(self.counts[:rank + 1]), self.leaves)),
+                           mine.stop - mine.start), np.float32,
                           like=total) for rank in range(self.ranks.size)]
         self.ranks.exchange(sends, receives)
         received = [part for of_rank in receives for part in of_rank]

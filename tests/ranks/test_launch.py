@@ -93,7 +93,7 @@ def test_ctrl_c_at_the_launcher_stops_all_saved_and_its_death_ends_all(pictures,
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 130 and "stopped and saved" in said and not ranks_of(process)
     process = train("--resume", tmp_path/"run", "--devices", 2, stdin=subprocess.DEVNULL)
-    until_said(process, "\nepoch ")
+    until_said(process, "ranks share")
     ranks = ranks_of(process)
     assert len(ranks) == 2
     process.kill()
@@ -102,6 +102,8 @@ def test_ctrl_c_at_the_launcher_stops_all_saved_and_its_death_ends_all(pictures,
     while ranks_of(process) and time.monotonic() < until:
         time.sleep(0.1)
     assert not ranks_of(process)
+    said = " ".join(process.stdout.read().split())
+    assert said.count("error: ") == 1 and "got the end of the process that started it" in said
 
 
 def program(monkeypatch, *sources):
@@ -135,7 +137,7 @@ sys.exit(75)""")
     monkeypatch.setattr(gpu, "count", lambda: 4)
     monkeypatch.setattr(launch, "cores", lambda: 7)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7")
-    config = SimpleNamespace(device="gpu", model="tiny")
+    config = SimpleNamespace(device="gpu", model="tiny", batch_size=32, micro_batch=0)
     assert launch.launch(["--epochs", "2"], config, 4, restarts=2, output=str(tmp_path/"run")) == LOST
     assert log.read_text().splitlines() == ["4 7 1", "3 6 2", "2 5 3"]
     said = capsys.readouterr().err
@@ -146,6 +148,7 @@ sys.exit(75)""")
     (["--devices", "0"], "expected a whole number from 1 to 1024"), (["--devices", "2", "--lr-test"], "--devices: expected no --lr-test beside it"),
     (["--restarts", "1"], "--restarts: expected --devices N beside it"),
     (["--devices", "5", "--device", "gpu"], "--devices: expected at most the 4 GPUs that there are, got 5; or --device cpu"),
+    (["--devices", "33", "--device", "cpu"], "ranks: expected at most 32"),
     (["--devices", "2", "--output", "full"], "--output: expected a new or empty folder")])
 def test_bad_input_is_one_sentence_and_starts_nothing(typed, sentence, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(gpu, "count", lambda: 4)
@@ -158,11 +161,15 @@ def test_bad_input_is_one_sentence_and_starts_nothing(typed, sentence, monkeypat
     assert left.value.code == 2 and sentence in " ".join(capsys.readouterr().err.split())
 
 
-def test_devices_beside_mpiexec_are_refused(monkeypatch, capsys):
+@pytest.mark.parametrize("typed, sentence", [
+    (["--devices", "2"], "--devices: expected none in a process that mpiexec, srun or torchrun has started"),
+    (["--dry-run"], "--dry-run: expected one process"), (["--lr-test"], "--lr-test: expected one process"),
+    (["--eval-only", "--resume", "run"], "--eval-only: expected one process")])
+def test_what_one_process_does_is_refused_beside_mpiexec(typed, sentence, monkeypatch, capsys):
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     with pytest.raises(SystemExit) as left:
-        main(["--devices", "2", "--device", "cpu"])
-    assert left.value.code == 2 and "--devices: expected none in a process that mpiexec, srun or torchrun has started" in " ".join(capsys.readouterr().err.split())
+        main([*typed, "--device", "cpu"])
+    assert left.value.code == 2 and sentence in " ".join(capsys.readouterr().err.split())
 
 
 def test_no_gpu_means_processes_on_the_cpu_unless_it_was_asked_for(monkeypatch):

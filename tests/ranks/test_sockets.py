@@ -94,7 +94,14 @@ def test_a_stranger_and_one_with_another_token_stay_outside(monkeypatch):
     other.join()
     assert links[0].names == links[1].names == ["rank 0", "rank 1"] and set(links[0].data) == {1}
     assert len(received[0]) == 32 and not any(received[1:])          # random bytes, and then nothing
-    assert isinstance(links[2], Expected) and "rank 0" in str(links[2])
+    assert isinstance(links[2], Expected) and "rank 0" in str(links[2]) and "ZFCORE_TOKEN is the same for all" in str(links[2])
+
+
+def test_where_all_have_another_token_rank_0_says_so_too(monkeypatch):
+    monkeypatch.setattr(meeting, "JOIN", 1)
+    port = free_port()
+    found = in_threads(2, lambda rank: join(rank, 2, port, b"one" if rank else b"other"))
+    assert "give all one ZFCORE_TOKEN" in str(found[0]) and "ZFCORE_TOKEN is the same for all" in str(found[1])
 
 
 def test_rows_pass_between_threads_in_any_order_of_arrival():

@@ -101,5 +101,11 @@ def test_dry_run_tells_of_devices_what_was_measured_and_when_one_is_faster(cache
     assert "2.00 times as fast" in told and "measured on 2" not in told and "slower" not in told
 
 
+def test_more_devices_than_leaves_are_refused_where_nothing_was_measured(monkeypatch, tmp_path):
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path))
+    with pytest.raises(Expected, match="expected at most 16, of which each has a piece"):
+        step_time.in_words(resolve({"batch_size": 16}), "a device", 17, own=True)
+
+
 def test_times_have_units():
     assert [clock(s) for s in (90, 1.234, 0.0345, 5e-6)] == ["90 s", "1.23 s", "34.5 ms", "5 us"]

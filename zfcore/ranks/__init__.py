@@ -6,8 +6,9 @@
     ranks.abort(sentence)                     end all ranks, of which the first on each machine tells the sentence
     with ranks:                               in this block an exception of one rank ends all, and at its end this one leaves
 
-Each but the last two is a call that all ranks make, in the same order. What travels is bytes. Nothing is added on the way: a library adds
-in an order that depends on how many ranks there are and how they are joined, and zfcore's sums do not (zfcore/reduce.py).
+Each but the last two is a call that all ranks make, in the same order. What travels is bytes. Nothing is added on the way: a
+library adds in an order that depends on how many ranks there are and how they are joined, and zfcore's sums do not
+(zfcore/reduce.py).
 
     environment.py   by what this process was started as a rank, if it was
     meeting.py       how ranks on any machines find each other
@@ -28,7 +29,8 @@ LOST = 75                        # the exit status of a training that lost a ran
 
 
 class Failed(Expected):
-    """Failure of the rank `who`, by its name, in a `sentence`. It ends all ranks with `status`: LOST, or 2 where it is a user's to mend."""
+    """Failure of the rank `who`, by its name, in a `sentence`. It ends all ranks with `status`: LOST, or 2 where it is a user's
+    to mend."""
 
     def __init__(self, who: str, sentence: str, status: int = LOST) -> None:
         super().__init__(who, "all ranks at work", sentence)
@@ -57,7 +59,8 @@ class Ranks(ABC):
 
     @abstractmethod
     def abort(self, sentence: str) -> NoReturn:
-        """End this rank and all others with `sentence` (which names this rank) and exit status 2, without waiting for anybody."""
+        """End this rank and all others with `sentence` (which names this rank) and exit status 2, without waiting for
+        anybody."""
 
     def __enter__(self) -> "Ranks":
         return self

@@ -1,8 +1,8 @@
 """Meeting of the ranks: rank 0 listens at a known place, the others call there, and each learns where all are.
 
-Whoever connects proves first that it knows the job's token, and is shown the same (HMAC of both sides' random bytes): a process of another
-job, or of somebody who only knows the port, is sent away. What follows is bytes with their length before them; no object is ever unpickled.
-Nothing is encrypted: the network must be trusted to carry what it is given.
+Whoever connects proves first that it knows the job's token, and is shown the same (HMAC of both sides' random bytes): a process
+of another job, or of somebody who only knows the port, is sent away. What follows is bytes with their length before them; no
+object is ever unpickled. Nothing is encrypted: the network must be trusted to carry what it is given.
 """
 import errno
 import hashlib
@@ -25,8 +25,8 @@ MOST = 2**20                     # bytes of a message here; the table of 10,000 
 
 @dataclass(frozen=True)
 class Place:
-    """Place of a process among the ranks, as what started it says: its rank, of how many, `local`: the how-manieth on its machine, where
-    rank 0 listens, and the job's token."""
+    """Place of a process among the ranks, as what started it says: its rank, of how many, `local`: the how-manieth on its
+    machine, where rank 0 listens, and the job's token."""
     rank: int
     size: int
     local: int
@@ -37,8 +37,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Links:
-    """Links of a rank to the others. `control` {rank: socket} holds those of the watch: of rank 0 to all, of the others to rank 0; `data`
-    those for rows and arrays. `names` and `hosts` are those of all ranks, in words."""
+    """Links of a rank to the others. `control` {rank: socket} holds those of the watch: of rank 0 to all, of the others to rank
+    0; `data` those for rows and arrays. `names` and `hosts` are those of all ranks, in words."""
     rank: int
     names: list[str]
     hosts: list[str]
@@ -47,7 +47,8 @@ class Links:
 
 
 def listen(host: str, port: int = 0) -> socket.socket:
-    """A socket that listens at the port, 0: at any that is free; from this machine alone if `host` names it by its loopback address. Raises Expected."""
+    """A socket that listens at the port, 0: at any that is free; from this machine alone if `host` names it by its loopback
+    address. Raises Expected."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         here = address[0] in ("127.0.0.1", "::1")
@@ -62,9 +63,9 @@ def listen(host: str, port: int = 0) -> socket.socket:
 
 
 def meet(place: Place, name: str, host: str, listener: socket.socket | None = None, all_pairs: bool = True) -> Links:
-    """Join the ranks, of which this one is called `name` and runs on the machine `host`, and return the Links to them; without `all_pairs` data
-    goes to and from rank 0 alone. Rank 0 may hand over the socket that it listens with. Raises Expected where they do not all come within JOIN seconds, or two say
-    they were the same."""
+    """Join the ranks, of which this one is called `name` and runs on the machine `host`, and return the Links to them; without
+    `all_pairs` data goes to and from rank 0 alone. Rank 0 may hand over the socket that it listens with. Raises Expected where
+    they do not all come within JOIN seconds, or two say they were the same."""
     until = time.monotonic() + JOIN
     with listener or listen(place.host, place.port if place.rank == 0 else 0) as listener:
         mine = f"{name}\n{host}\n\n{listener.getsockname()[1]}"
@@ -73,7 +74,8 @@ def meet(place: Place, name: str, host: str, listener: socket.socket | None = No
             _call_each_other(place, links, listener, until)
     for link in (*links.control.values(), *links.data.values()):
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Links(place.rank, [about[0] for about in links.about], [about[1] for about in links.about], links.control, links.data)
+    return Links(place.rank, [about[0] for about in links.about], [about[1] for about in links.about], links.control,
+                 links.data)
 
 
 @dataclass
@@ -105,7 +107,7 @@ def _await_all(place, mine, listener, until):
         missing = [str(r) for r in range(1, place.size) if r not in joined.data or r not in joined.control]
         if missing:
             raise Expected("ranks", f"all {place.size} within {JOIN} s", f"no rank {', '.join(missing)}",
-                           f"{plural(strangers, 'connection')} had another token" if strangers else
+                           f"{plural(strangers, 'connection')} had another token; give all one ZFCORE_TOKEN" if strangers else
                            f"see that they were started and reach port {listener.getsockname()[1]} of this machine")
     except Expected as refused:
         for link in joined.control.values():
@@ -126,12 +128,14 @@ def _enter(place, joined, link):
     rank, size, which, *about = _receive(link).split("\n")
     rank = int(rank)
     if int(size) != place.size:
-        raise Expected(about[0], f"one of {place.size} ranks, as rank 0 knows them", f"one of {size}", "start all with the same WORLD_SIZE")
+        raise Expected(about[0], f"one of {place.size} ranks, as rank 0 knows them", f"one of {size}",
+                       "start all with the same WORLD_SIZE")
     of = {"control": joined.control, "data": joined.data}[which]
     if rank not in range(1, place.size):
         raise Expected(about[0], f"a rank from 1 to {place.size - 1}, beside rank 0", rank)
     if rank in of:
-        raise Expected(f"rank {rank}", "one process", f"two, on {joined.about[rank][1]} and {about[1]}", "give each a RANK of its own")
+        raise Expected(f"rank {rank}", "one process", f"two, on {joined.about[rank][1]} and {about[1]}",
+                       "give each a RANK of its own")
     address = link.getpeername()[0]
     joined.about[rank] = [about[0], about[1], "" if address in ("127.0.0.1", "::1") else address, about[3]]
     of[rank] = link
@@ -167,7 +171,7 @@ def _welcome(link, token):
 # ------------------------------------------------------------------------------------------------------------- the others
 def _call_first(place, mine, until):
     """Join rank 0, which may be a while in coming."""
-    links = {}
+    links, is_unknown = {}, False
     while len(links) < 2:
         which = ("control", "data")[len(links)]
         try:
@@ -177,9 +181,13 @@ def _call_first(place, mine, until):
             if which == "data":                            # why rank 0 has closed comes by the other one
                 break
             links.pop(which, None)
+            is_unknown |= isinstance(error, EOFError)      # one with another token hangs up, and then perhaps goes
             if time.monotonic() > until:
-                raise Expected(f"rank {place.rank}", f"rank 0 at {place.host}, port {place.port}, within {JOIN} s", error.strerror if isinstance(error, OSError)
-                               and error.strerror else "no answer", "see that it was started, and that its machine lets others reach this port") from None
+                got, advice = getattr(error, "strerror", None) or "no answer", "that its machine lets others reach this port"
+                if is_unknown:
+                    got, advice = "one that does not know its token", "that ZFCORE_TOKEN is the same for all"
+                raise Expected(f"rank {place.rank}", f"rank 0 at {place.host}, port {place.port}, within {JOIN} s", got,
+                               f"see that it was started, and {advice}") from None
             time.sleep(0.1)
     links["control"].settimeout(max(until - time.monotonic(), 0) + ANSWER)
     try:
@@ -211,7 +219,8 @@ def _call_each_other(place, joined, listener, until):
 
 
 def _call(host, port, token, until):
-    """A connection to one that knows the token. Raises OSError, EOFError; Expected where it is somebody else who listens there."""
+    """A connection to one that knows the token. Raises OSError, EOFError; Expected where it is somebody else who listens
+    there."""
     link = socket.create_connection((host, port), timeout=max(min(ANSWER, until - time.monotonic()), 0.1))
     try:
         asked, mine = _exactly(link, NONCE), secrets.token_bytes(NONCE)

@@ -1,6 +1,8 @@
-"""Ranks that mpiexec has started: arrays go by MPI, over the fastest network that it knows. This is the only file that imports mpi4py.
+"""Ranks that mpiexec has started: arrays go by MPI, over the fastest network that it knows. This is the only file that imports
+mpi4py.
 
-Where the others are is told by MPI; rows and the watch go by TCP, as those of Sockets: MPI does not notice a rank that is stalled."""
+Where the others are is told by MPI; rows and the watch go by TCP, as those of Sockets: MPI does not notice a rank that is
+stalled."""
 import secrets
 import socket
 import time
@@ -17,17 +19,20 @@ PAUSE = 1e-4                     # seconds between two looks whether all has arr
 
 
 def place(environ: Mapping[str, str]) -> tuple[Place, socket.socket | None]:
-    """Place of this process among those of mpiexec, and the socket at which rank 0 listens. Raises Expected without mpi4py, or where its MPI is another than mpiexec's."""
+    """Place of this process among those of mpiexec, and the socket at which rank 0 listens. Raises Expected without mpi4py, or
+    where its MPI is another than mpiexec's."""
     try:
         from mpi4py import MPI
     except ImportError as error:
         raise Expected("mpiexec", "mpi4py, with the MPI that it was built for", error, 'pip install "zfcore[mpi]"') from None
     except RuntimeError as error:                         # the library is not there, or does not begin
-        raise Expected("mpiexec", "an MPI that begins", str(error).splitlines()[0], 'pip install "zfcore[mpi]" brings one with its mpiexec') from None
+        raise Expected("mpiexec", "an MPI that begins", str(error).splitlines()[0],
+                       'pip install "zfcore[mpi]" brings one with its mpiexec') from None
     world = MPI.COMM_WORLD
     wanted = max(number(environ, name, 1, 2**31, 1) for name in BY_MPI)
     if world.size != wanted:
-        raise Expected("mpiexec", f"{wanted} ranks in mpi4py's MPI ({MPI.Get_library_version().split(',')[0].strip()})", world.size,
+        raise Expected("mpiexec", f"{wanted} ranks in mpi4py's MPI ({MPI.Get_library_version().split(',')[0].strip()})",
+                       world.size,
                        "this mpiexec is of another MPI; take the one beside this Python")
     local = world.Split_type(MPI.COMM_TYPE_SHARED)
     host = environ.get("MASTER_ADDR") or ("127.0.0.1" if local.size == world.size else socket.gethostname())

@@ -1,4 +1,5 @@
-"""Ranks on GPUs: arrays go from GPU to GPU by NCCL, rows and the watch by TCP as those of Sockets. It has not run on hardware yet."""
+"""Ranks on GPUs: arrays go from GPU to GPU by NCCL, rows and the watch by TCP as those of Sockets. It has not run on hardware
+yet."""
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -11,8 +12,8 @@ from zfcore.ranks.sockets import Sockets
 
 
 class Nccl(Sockets):
-    """Sockets whose arrays, which are CuPy's, go by NCCL on the current stream; nobody waits for them here. `identity` tells this rank's GPU from any other
-    in the world. Raises Expected where two ranks have one GPU."""
+    """Sockets whose arrays, which are CuPy's, go by NCCL on the current stream; nobody waits for them here. `identity` tells
+    this rank's GPU from any other in the world. Raises Expected where two ranks have one GPU."""
 
     def __init__(self, links: Links, cupy: ModuleType, nccl: Any, identity: bytes, launcher: int = 0) -> None:
         super().__init__(links, launcher)
@@ -28,7 +29,8 @@ class Nccl(Sockets):
         """The communicator of all ranks, whose GPUs and versions have been compared before."""
         cards = self.gather(identity)
         if (first := cards.index(identity)) != self.rank:
-            raise Expected("GPU", "one of its own", f"that of {self.names[first]}", "start no more ranks on a machine than it has GPUs")
+            raise Expected("GPU", "one of its own", f"that of {self.names[first]}",
+                           "start no more ranks on a machine than it has GPUs")
         versions = self.gather(str(self.nccl.get_version()).encode())
         if versions[0] != versions[self.rank]:
             raise Expected("NCCL", f"version {versions[0].decode()}, as rank 0 has", versions[self.rank].decode())

@@ -47,7 +47,8 @@ class Sockets(Ranks):
                   {r: memory(array) for r, array in enumerate(receives) if r != self.rank and array.size})
 
     def swap(self, sends: Mapping[int, Any], receives: Mapping[int, Any], call: int | None = None) -> dict[int, Any]:
-        """Send to some ranks and receive from some, all at once. `receives` holds memory to fill, or None: then as much as comes. Returns what was received."""
+        """Send to some ranks and receive from some, all at once. `receives` holds memory to fill, or None: then as much as
+        comes. Returns what was received."""
         self.calls += call is None
         self.raise_failure()
         out = {rank: [memoryview(HEAD.pack(self.calls, len(what))), memoryview(what)] for rank, what in sends.items()}
@@ -87,7 +88,8 @@ class Sockets(Ranks):
             self.closed(rank)
 
     def closed(self, rank):
-        """Raise why the connection to `rank` has closed. Most often the watch knows: another one is lost, for which this one ended."""
+        """Raise why the connection to `rank` has closed. Most often the watch knows: another one is lost, for which this one
+        ended."""
         self.await_failure()
         self.watch.lose(rank, LEFT if rank in self.watch.left else "a connection that closed")
         self.raise_failure()
@@ -164,7 +166,8 @@ class _Inward:
     def begin(self, call, size):
         self.head, self.into = None, bytearray(size) if self.into is None else self.into
         if (call, size) != (self.call, len(self.into)):
-            raise RuntimeError(f"a call of the ranks, number {self.call}, waits for {len(self.into)} bytes and is sent {size} of number {call}")
+            raise RuntimeError(f"a call of the ranks, number {self.call}, waits for {len(self.into)} bytes "
+                               f"and is sent {size} of number {call}")
         self.left = memoryview(self.into)
 
 

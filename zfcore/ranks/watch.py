@@ -1,10 +1,10 @@
 """Watch over the ranks: a thread in each that tells the others that it lives, and hears when one does not.
 
-Every BEAT seconds each rank tells rank 0, and rank 0 each other, how long it has waited for the others and how long it has done nothing
-at all. A connection that closes before its rank has left, and SILENT seconds without a word, mean a rank that is lost. Where for STALLED
-seconds every rank either waits or does nothing, those that do nothing are stalled: the computer's time tells a rank that sleeps from one that
-computes for long, which is nobody's fault. Whoever finds this tells rank 0, which tells all; each then ends: in order, if it comes to its
-next call within GRACE seconds, else at once, wherever it is.
+Every BEAT seconds each rank tells rank 0, and rank 0 each other, how long it has waited for the others and how long it has done
+nothing at all. A connection that closes before its rank has left, and SILENT seconds without a word, mean a rank that is lost.
+Where for STALLED seconds every rank either waits or does nothing, those that do nothing are stalled: the computer's time tells
+a rank that sleeps from one that computes for long, which is nobody's fault. Whoever finds this tells rank 0, which tells all;
+each then ends: in order, if it comes to its next call within GRACE seconds, else at once, wherever it is.
 """
 import os
 import selectors
@@ -25,7 +25,7 @@ from zfcore.terminal import ENDING, quiet, warn
 BEAT, SILENT, STALLED, GRACE = 1, 15, 20, 5               # seconds
 BUSY = 0.02                      # of a core, which a rank that does anything uses; the watch itself needs less
 HEAD = struct.Struct(">BI")
-HEALTH, FATE, RANK = struct.Struct(">ff"), struct.Struct(">BI"), struct.Struct(">I")
+HEALTH, FATE, RANK = struct.Struct(">ff"), struct.Struct(">BI?"), struct.Struct(">I")
 LEFT = "one that left while others waited for it"
 ALIVE, END, LEAVES, HEARD = range(4)                      # kinds of messages
 
@@ -40,7 +40,8 @@ def end_with(launcher: int) -> None:
 
 
 class Watch(threading.Thread):
-    """Watch of one rank over `links`, see meeting.Links. `launcher` is the process that ends with the ranks and they with it; 0: none.
+    """Watch of one rank over `links`, see meeting.Links. `launcher` is the process that ends with the ranks and they with it;
+    0: none.
 
     failed       Failed or None: why all must end; every call of this rank raises it
     checks       functions that are asked every BEAT; what they raise is this rank's failure
@@ -48,7 +49,8 @@ class Watch(threading.Thread):
 
     def __init__(self, links: Links, launcher: int = 0) -> None:
         super().__init__(name="ranks", daemon=True)
-        self.rank, self.names, self.hosts, self.links, self.launcher = links.rank, links.names, links.hosts, links.control, launcher
+        self.rank, self.names, self.hosts, self.links = links.rank, links.names, links.hosts, links.control
+        self.launcher = launcher
         self.failed: Failed | None = None
         self.lost: int | None = None           # the rank that is not there to tell anything
         self.spoken = False
@@ -120,9 +122,9 @@ class Watch(threading.Thread):
             for other in self.links if self.rank == 0 else ():       # so that all know why its connections close
                 self.send(other, LEAVES, message)
         else:
-            status, who = FATE.unpack_from(message)
+            status, who, is_gone = FATE.unpack_from(message)
             self.send(rank, HEARD)
-            self.fail(Failed(self.names[who], message[FATE.size:].decode(), status), who)
+            self.fail(Failed(self.names[who], message[FATE.size:].decode(), status), who, is_gone)
 
     def beat(self):
         now, used = time.monotonic(), time.process_time()
@@ -165,18 +167,19 @@ class Watch(threading.Thread):
     # --------------------------------------------------------------------------------------------------------- ends
     def lose(self, rank: int, got: str, advice: str = "") -> None:
         """Say that `rank` is lost, and end all."""
-        self.fail(Failed(self.names[rank], f"expected at work until all are done, got {got}" + (f"; {advice}" if advice else "")), rank)
+        sentence = f"expected at work until all are done, got {got}" + (f"; {advice}" if advice else "")
+        self.fail(Failed(self.names[rank], sentence), rank, is_gone=rank != self.rank)
 
-    def fail(self, failed: Failed, who: int) -> None:
-        """End all ranks for the failure of rank `who`."""
+    def fail(self, failed: Failed, who: int, is_gone: bool = False) -> None:
+        """End all ranks for the failure of rank `who`, which perhaps is not there to tell of it."""
         with self.ending:
             if self.failed is not None or self.over:
                 return
-            self.lost = who if failed.status == LOST else None
-            self.spoken = who == self.rank and failed.status > 128         # stopped, which this rank's command has its words for, or unheard
+            self.lost = who if is_gone else None
+            self.spoken = who == self.rank and failed.status > 128         # stopped, for which it has words, or unheard
             self.failed = failed
         for rank in self.links:
-            self.send(rank, END, FATE.pack(failed.status, who) + str(failed.got).encode())
+            self.send(rank, END, FATE.pack(failed.status, who, is_gone) + str(failed.got).encode())
         timer = threading.Timer(GRACE, self.end)
         timer.daemon = True
         timer.start()
@@ -200,8 +203,8 @@ class Watch(threading.Thread):
             self.links[rank].sendall(HEAD.pack(kind, len(message)) + message)
 
     def end(self, error: BaseException | None = None) -> None:
-        """End this process with the status of `failed`, or 1 after the traceback of an `error` that is zfcore's own. The first rank on each machine that is
-        there says why."""
+        """End this process with the status of `failed`, or 1 after the traceback of an `error` that is zfcore's own. The first
+        rank on each machine that is there says why."""
         self.last.acquire()                    # a second thread that comes here waits for the end
         if threading.current_thread() is threading.main_thread():
             for number in ENDING:

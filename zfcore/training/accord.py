@@ -23,11 +23,13 @@ from zfcore.training.folder import rows_of
 MAY_DIFFER = ("data", "workers")     # options: the same pictures may lie elsewhere on another machine
 
 
-def facts(config: TrainConfig, device: Device, train: DataSet, val: DataSet, network: Network, epoch: int, step: int) -> dict[str, str]:
-    """{what: in words} of all that must be the same on all ranks, for `check_same`; `epoch` and `step` are where the run goes on."""
+def facts(config: TrainConfig, device: Device, train: DataSet, val: DataSet, network: Network, epoch: int,
+          step: int) -> dict[str, str]:
+    """{what: in words} of all that must be the same on all ranks, for `check_same`; `epoch` and `step` are where the run goes
+    on."""
     options = {flag(f.name): repr(getattr(config, f.name)) for f in fields(config) if f.name not in MAY_DIFFER}
     return {"zfcore": zfcore.__version__, "numpy": np.__version__, "machine": platform.machine(), **options,
-            "device": device.name if device.name == "cpu" else device.description,          # how many cores a CPU has does not matter
+            "device": device.name if device.name == "cpu" else device.description,        # its cores' number does not matter
             "training pictures": pictures_in_words("train", train), "validation pictures": pictures_in_words("val", val),
             "layers": digest(json.dumps(network.table()).encode()), "place in the run": f"epoch {epoch}, step {step}",
             "weights": f"{checksum(network.parameters(), network.buffers()):08x}"}
@@ -69,14 +71,16 @@ def in_order(of: Iterable[Arrays]) -> Iterator[Array]:
 
 
 def check_weights(ranks: Ranks, step: int, *of: Arrays) -> None:
-    """Raise Expected, on every rank, unless all have the same arrays after that step: they have computed them from the same numbers."""
+    """Raise Expected, on every rank, unless all have the same arrays after that step: they have computed them from the same
+    numbers."""
     if ranks.size == 1:
         return
     found = ranks.gather(checksum(*of).to_bytes(4, "little"))
     (usual, _), = Counter(found).most_common(1)
     for name, one in zip(ranks.names, found):
         if one != usual:
-            raise check.Expected(name, f"the weights of the other ranks after step {step}", "others, so one of them has computed wrongly",
+            raise check.Expected(name, f"the weights of the other ranks after step {step}",
+                                 "others, so one of them has computed wrongly",
                                  "look at that machine's memory and device, then go on from the last checkpoint")
 
 
