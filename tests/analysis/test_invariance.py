@@ -83,6 +83,13 @@ def test_a_ramp_stays_a_ramp_when_it_is_turned_enlarged_and_shifted():
     np.testing.assert_allclose(seen, 100 + 0.9*(u*c - v*s)/zoom - 0.4*(u*s + v*c)/zoom, atol=1e-9)
 
 
+def test_a_step_that_is_not_turned_is_the_same_to_the_bit_alone_and_beside_turned_ones():
+    seen = centre_square(picture(83, 71), 57)
+    shifts, zooms = np.array([-3.5, 0, 4.25, 0]), np.array([1.25, 1, 1.5, 0.75])
+    beside = transform(seen, 44, np.append(shifts, 0), np.append(zooms, 1), np.array([0, 0, 0, 0, 33]))
+    assert np.array_equal(transform(seen, 44, shifts, zooms, np.zeros(4)), beside[..., :4])
+
+
 def test_where_the_picture_shrinks_fine_patterns_become_their_mean():
     board = np.indices((360, 360)).sum(axis=0) % 2*255
     pixels = np.repeat(board[..., None], 3, axis=2).astype(np.uint8)

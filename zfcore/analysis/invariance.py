@@ -242,42 +242,48 @@ def transform(square, crop, shifts, zooms, degrees):
     def job(rows):
         v = (start + np.arange(rows.start, rows.stop))[:, None, None] - shifts
         u = (start + np.arange(crop))[:, None]
-        down, right = u*sin + v*cos, u*cos - v*sin           # (rows,W,N): where a pixel comes from, from the middle
+        if sin.any():
+            down, right = u*sin + v*cos, u*cos - v*sin       # (rows,W,N): where a pixel comes from, from the middle
+        else:
+            down, right = v*cos, u*cos                       # (rows,1,N) and (W,N), the same for each column and row
         pixels = sample(square.planes, middle_row + square.scale*down, middle_column + square.scale*right,
                         square.scale/zooms)
         inside = [(zooms*(S/2 - abs(place)) + 0.5).clip(0, 1) for place in (down, right)]          # an edge one pixel soft
         out[:, rows] = pixels.clip(0, 255)*inside[0]*inside[1]
 
-    parallel(job, pieces(crop, 2**15//max(1, crop*len(zooms))))
+    parallel(job, pieces(crop, 2**14//max(1, crop*len(zooms))))
     return out
 
 
 def sample(planes, rows, columns, width):
-    """Planes (C,h,w) at points `rows`, `columns` (arrays of one shape) -> (C,*shape): the means of the pixels around each
-    point, weighted by the bicubic kernel in both directions.
+    """Planes (C,h,w) at points `rows`, `columns` (arrays that broadcast to one shape) -> (C,*shape): the means of the pixels
+    around each point, weighted by the bicubic kernel in both directions.
 
     The kernel reaches 2 pixels, or 2*width where `width`, the pixels of the planes to one of the result, is above 1. Beyond
     the planes nothing is there: the weights of what is there are scaled up, as Pillow does."""
     C, h, w = planes.shape
-    flat, out = planes.reshape(C, -1), np.zeros((C, *rows.shape), planes.dtype)
-    across = list(zip(*_taps(columns, width, w)))
-    for y, of_row in zip(*_taps(rows, width, h)):
-        line = np.zeros_like(out)
+    flat, out = planes.reshape(C, -1), np.zeros((C, *np.broadcast_shapes(rows.shape, columns.shape)), planes.dtype)
+    across = list(zip(*_taps(columns, width, w, planes.dtype)))
+    for y, of_row in zip(*_taps(rows, width, h, planes.dtype)):
+        line, row = np.zeros_like(out), y*w
         for x, of_column in across:
-            line += of_column.astype(planes.dtype)*flat.take(y*w + x, axis=1)
-        out += of_row.astype(planes.dtype)*line
+            pixels = flat.take(row + x, axis=1)
+            pixels *= of_column
+            line += pixels
+        line *= of_row
+        out += line
     return out
 
 
-def _taps(points, width, length):
-    """(pixels, weights), both (T,*shape): the pixels of an axis that the kernel around each point reaches."""
+def _taps(points, width, length, dtype):
+    """(pixels, weights of `dtype`), both (T,*shape): the pixels of an axis that the kernel around each point reaches."""
     width = np.maximum(width, 1)
     points = points.clip(0, length)                          # a point beyond the picture is black anyway
     first = np.floor(points - 0.5 - 2*width) + 1
     tap = np.arange(int(np.ceil(4*width.max()))).reshape(-1, *[1]*points.ndim)
     pixels = first.astype(np.int64) + tap
     weights = bicubic((pixels + 0.5 - points)/width)*((pixels >= 0) & (pixels < length))
-    return pixels.clip(0, length - 1), weights/weights.sum(axis=0)
+    return pixels.clip(0, length - 1), (weights/weights.sum(axis=0)).astype(dtype)
 
 
 def bicubic(d):
