@@ -31,11 +31,11 @@ class Defect(NamedTuple):
 
 DEFECTS = [
     # ---------------------------------------------------------------------------------------------------- kernels
-    Defect("windows begin a pixel too late", "kernels/device/windows.cuh",
+    Defect("windows begin a pixel too late", "kernels/device/axis.cuh",
            ".inputs = H, .start = -P,", ".inputs = H, .start = 1 - P,", "kernels/test_conv2d.py"),
     Defect("a column outside the map is read on one side", "kernels/device/windows.cuh",
            "&& (unsigned)(v[i] + step.dv) < (unsigned)W;", "&& v[i] + step.dv < W;", "kernels/test_conv2d.py"),
-    Defect("the tap at the last row counts as outside the map", "kernels/device/windows.cuh",
+    Defect("the tap at the last row counts as outside the map", "kernels/device/axis.cuh",
            "int last = axis.way > 0 ? axis.inputs - 1 - low : high;", "int last = axis.way > 0 ? axis.inputs - 2 - low : high;",
            "kernels/test_conv2d.py"),
     Defect("a race: tiles are filled while others still read them", "kernels/device/ring.cuh",
@@ -44,7 +44,7 @@ DEFECTS = [
            "cp_async_wait<STAGES - 2>();", "cp_async_wait<STAGES - 1>();", "kernels/test_conv2d.py"),
     Defect("one of the three products of fp32x3 is left out", "kernels/device/tensor_tiles.cuh",
            "int term = LIMBS == 2 ? 2 : 0;", "int term = LIMBS == 2 ? 1 : 0;", "kernels/test_conv2d.py"),
-    Defect("a phase of the way down has a tap too few", "kernels/device/windows.cuh",
+    Defect("a phase of the way down has a tap too few", "kernels/device/axis.cuh",
            ".taps = (K - phase + S - 1) / S,", ".taps = (K - phase) / S,", "kernels/test_conv2d.py"),
     Defect("the filter gradient leaves out the last column of outputs", "kernels/conv2d_gradient.cu",
            "(size - 1 + conv.P - low) / conv.S, outputs - 1);", "(size - 1 + conv.P - low) / conv.S, outputs - 2);",

@@ -14,19 +14,20 @@ from tests.kernels.conftest import normal
 from zfcore import backend
 from zfcore.ops import tuning
 from zfcore.ops.conv2d import conv2d, conv2d_backward
+from zfcore.ops.conv2d_kernels import launch_wgmma_filter_gradient
 from zfcore.ops.conv2d_maxpool import conv2d_maxpool
 from zfcore.ops.linear import linear, linear_backward
 
 OTHERS = {"multiprocessors": 1, "fma_tflop_s": 1.0, "copy_gb_s": 1e6, "strip_blocks": 30, "mma_cost": 10.0, "forward_blocks": 1,
-          "gradient_blocks": 1, "bias_blocks": 1, "slice_terms": 2**20, "bias_slice_terms": 2**20}
+          "gradient_blocks": 1, "bias_blocks": 1, "wgmma_blocks": 1, "slice_terms": 2**20, "bias_slice_terms": 2**20}
 
 
 class Ghost(np.ndarray):
     """An array of which no number is ever touched."""
 
 
-def ghost(*shape):
-    return np.empty(shape, np.float32).view(Ghost)
+def ghost(*shape, dtype=np.float32):
+    return np.empty(shape, dtype).view(Ghost)
 
 
 @pytest.fixture
@@ -41,6 +42,8 @@ def choices(monkeypatch):
             conv2d_backward(y, cache)
             y, cache = linear(ghost(9216, 16), ghost(9216, 512), ghost(512), precision)
             linear_backward(y, cache)
+        maps, dy = ghost(96, 27, 27, 128, dtype=backend.BF16), ghost(256, 12, 12, 128, dtype=backend.BF16)
+        launch_wgmma_filter_gradient(maps, dy, (96, 5, 5, 256), 2, 0, 1)
 
     return lambda: [(kernel.name, tuple(kernel.defines.items()), grid) for kernel, grid, _ in
                     recorded(layers, [ghost(3, 113, 113, 128)])[1]]
