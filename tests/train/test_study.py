@@ -158,3 +158,11 @@ def test_a_run_that_failed_says_why_until_it_is_finished(tmp_path):
     (run.folder/"config.json").write_text(json.dumps(content))
     with pytest.raises(Expected, match="--momentum: expected 0.5, with which .*tiny-seed3 was started, got 0.9; leave it out"):
         run.check_options()
+
+
+def test_a_unit_that_another_is_at_is_waited_for_and_done_where_that_one_has_not(tmp_path):
+    names, elsewhere = [], Lock(tmp_path, ".first.lock")
+    units = [Counted("first", lock=".first.lock"), Counted("second")]
+    elsewhere.__enter__()
+    StudyFolder(tmp_path).work(units, finish(names), take=lambda unit, result: elsewhere.__exit__() if unit.name == "second" else None)
+    assert names == ["second", "first"] and all(unit.finished for unit in units)

@@ -217,6 +217,8 @@ def _sum_slices(partial, total=None, b=None, relu=False):
 
 
 # ---------------------------------------------------------------------------------- bf16 in memory, on a Hopper GPU
+# Launched by tests alone so far: which convolutions these serve follows from N too, and where wgmma adds up in another order than
+# mma.sync, which no GPU has told yet, an image would have other bits in the last, odd batch of an epoch than in the others.
 def serves_wgmma(C, F, N, groups):
     """Return whether the kernels on wgmma are to take a convolution of C maps by F filters in bf16, on a GPU that has it
     (sm_90a). They can where N and a group's filters are whole eights; where a sum or the outputs are short they multiply
