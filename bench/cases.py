@@ -173,7 +173,7 @@ def conv_cases(layer, shape, out, behind_relu):
 
     def gradient_plain(x, dy, w):
         if not runs_kernels(x):
-            return conv2d_backward(dy, (x, w, S, P, groups, False, "fp32"), need_dx=False)[1],
+            return conv2d_backward(dy, (x, w, S, P, groups, False, "fp32", False), need_dx=False)[1],
         dw, kernel = empty(w.shape, w.dtype, like=w), conv2d_kernels.FILTER_GRADIENT_PLAIN
         kernel(blocks(dw.size, kernel.block), x, dy, dw, sizes(x, w, dy))
         return dw,
@@ -202,7 +202,7 @@ def conv_cases(layer, shape, out, behind_relu):
             pass_of("data gradient", run=lambda dy, w: (conv2d_transpose(dy, w, S, P, *shape[1:], groups, on(dy, precision)),),
                     **transpose),
             pass_of("weight gradient", run=lambda x, dy, w: (conv2d_backward(
-                dy, (x, w, S, P, groups, False, on(x, precision)), need_dx=False)[1],), of_filters=4, **gradient)]
+                dy, (x, w, S, P, groups, False, on(x, precision), False), need_dx=False)[1],), of_filters=4, **gradient)]
 
     def of_bias(precision):
         return case("bias gradient", stored(lambda source, N: (source.gradients(*out, N),), precision, 0), bias_gradient,

@@ -20,6 +20,7 @@ from zfcore.optim import SGD
 
 IN_PLACE = {"sgd_step": ("w", "v")}                        # arguments that a kernel both reads and writes
 SELDOM = {"clip_filter_rms_scale"}                         # kernels that nearly always leave their arrays alone
+ARCH = "sm_90a"                                            # whose kernels the step takes: H100, H200
 
 
 class Ghost(np.ndarray):
@@ -38,6 +39,7 @@ class Traffic(NamedTuple):
 def step(precision, N=128):
     """[(kernel, grid, arguments)] of a training step of ZFNet on N pictures."""
     tape, before = [], backend.LAUNCHERS.get(Ghost)
+    backend.ARCHITECTURES[Ghost] = lambda: ARCH
     backend.LAUNCHERS[Ghost] = lambda kernel, grid, arguments: tape.append((kernel, grid, arguments))
     try:
         network, array = zfnet(), DEVICE.array

@@ -15,11 +15,11 @@
 #include <ptx.cuh>
 #include <wgmma_windows.cuh>
 
-/* tiles = groups * tiles of columns * tiles of maps, which any number of blocks shares. x is seen as (groups,C/groups,H,W,N), w
+/* tiles = slices * groups * tiles of columns * tiles of maps, which any number of blocks shares. x is seen as (groups,C/groups,H,W,N), w
    as (C/groups,K*K,groups,F/groups) */
 extern "C" __global__ void __launch_bounds__(THREADS, 1) conv2d_wgmma_forward(
     const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, const float *b, OUTPUT *y,
-    Conv conv, int tiles_m, int tiles_n, int biased, int relu)
+    Conv conv, int tiles_m, int tiles_n, int slices, int biased, int relu)
 {
     DYN_SHARED(raw);
     Gather work = {
@@ -27,6 +27,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) conv2d_wgmma_forward(
         .conv = conv,
         .M = conv.filters(), .maps = conv.maps(),
         .relu = relu != 0, .transposed = false,
-        .tiles_m = tiles_m, .tiles_n = tiles_n, .phases = 1};
-    walk<true, true>(work, conv.groups * tiles_n * tiles_m, *reinterpret_cast<WgmmaRing *>(raw));
+        .tiles_m = tiles_m, .tiles_n = tiles_n, .phases = 1, .slices = slices};
+    walk<true, true>(work, slices * conv.groups * tiles_n * tiles_m, *reinterpret_cast<WgmmaRing *>(raw));
 }

@@ -15,11 +15,11 @@
 #include <wgmma_windows.cuh>
 static_assert(CHUNK == 64, "a box of filters is one step along the sum");
 
-/* tiles = groups * S*S phases * tiles of columns of the largest * tiles of maps. dy is seen as (groups,F/groups,Ho,Wo,N), w as
+/* tiles = slices * groups * S*S phases * tiles of columns of the largest * tiles of maps. dy is seen as (groups,F/groups,Ho,Wo,N), w as
    (C/groups,K*K,groups,F/groups) */
 extern "C" __global__ void __launch_bounds__(THREADS, 1) conv2d_wgmma_transpose(
     const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap w, OUTPUT *dx,
-    Conv conv, int tiles_m, int tiles_n)
+    Conv conv, int tiles_m, int tiles_n, int slices)
 {
     DYN_SHARED(raw);
     Gather work = {
@@ -27,6 +27,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) conv2d_wgmma_transpose(
         .conv = conv,
         .M = conv.maps(), .maps = conv.filters(),
         .relu = false, .transposed = true,
-        .tiles_m = tiles_m, .tiles_n = tiles_n, .phases = conv.S * conv.S};
-    walk<false, true>(work, conv.groups * conv.S * conv.S * tiles_n * tiles_m, *reinterpret_cast<WgmmaRing *>(raw));
+        .tiles_m = tiles_m, .tiles_n = tiles_n, .phases = conv.S * conv.S, .slices = slices};
+    walk<false, true>(work, slices * conv.groups * conv.S * conv.S * tiles_n * tiles_m, *reinterpret_cast<WgmmaRing *>(raw));
 }

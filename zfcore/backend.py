@@ -23,6 +23,7 @@ from zfcore.memory import recycled
 
 BF16 = np.dtype(np.uint16)        # of arrays that hold bf16, the upper 16 bits of float32 numbers: on devices alone
 LAUNCHERS = {}                    # array class -> launch(kernel, grid, arguments) of a zfcore.kernel.Kernel
+ARCHITECTURES = {}                # array class -> function () -> what its device's kernels are compiled for, such as "sm_90a"
 MODULES = {}                      # array class -> the module of its functions, where that is not numpy
 
 
@@ -54,6 +55,11 @@ CPU = Device("cpu", f"NumPy {np.__version__} on {CORES} core{'s'*(CORES > 1)}")
 def runs_kernels(x):
     """Return whether an operation must launch kernels on `x`; else it runs its NumPy form."""
     return type(x) in LAUNCHERS
+
+
+def architecture(x):
+    """What kernels on the device of `x` are compiled for, such as "sm_90a"; "" where no kernel asks."""
+    return ARCHITECTURES.get(type(x), str)()
 
 
 def check_maps(what, x):

@@ -15,7 +15,7 @@ from zfcore.ops.maxpool import maxpool_backward
 
 def conv_relu(conv, relu, x, step):
     """The ReLU while the outputs are still in cache or registers. What is told as the convolution's output is the ReLU's."""
-    y, cache = conv2d(x, *conv.arguments(), relu=True, precision=conv.precision)
+    y, cache = conv2d(x, *conv.arguments(), relu=True, precision=conv.precision, training=step is not None)
     return [(y, cache), (y, y)]
 
 
@@ -24,9 +24,9 @@ def conv_relu_pool(conv, relu, pool, x, step):
     the memory that the map leaves for its gradient. The pool's output is told. The ReLU's cache is None, as the pool's tells the
     gradient where it was on."""
     w, b, S, P, groups, rounding = conv.arguments()
-    if step is None or runs_kernels(x) and not pool_fits(x, w, pool.arguments(), groups):
+    if step is None or runs_kernels(x) and not pool_fits(x, w, pool.arguments(), groups, training=True):
         return None
-    cache, (y, of_pool) = conv2d_maxpool(x, w, b, S, P, pool.arguments(), groups, rounding, conv.precision)
+    cache, (y, of_pool) = conv2d_maxpool(x, w, b, S, P, pool.arguments(), groups, rounding, conv.precision, training=True)
     return [(y, cache), (y, None), (y, of_pool)]
 
 

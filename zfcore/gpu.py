@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from zfcore import nvrtc
-from zfcore.backend import LAUNCHERS, MODULES, Device, address
+from zfcore.backend import ARCHITECTURES, LAUNCHERS, MODULES, Device, address
 from zfcore.beside import Stream
 from zfcore.check import Expected
 from zfcore.cubin import cached_cubin
@@ -24,6 +24,7 @@ def device():
     cupy = find_cupy()
     from cupyx import empty_pinned
     MODULES[cupy.ndarray], LAUNCHERS[cupy.ndarray] = cupy, partial(launch, cupy)
+    ARCHITECTURES[cupy.ndarray] = lambda: _architecture(cupy, cupy.cuda.runtime.getDevice())
     properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())
     return Device("gpu", f"CuPy {cupy.__version__} on {properties['name'].decode()}", cupy.asarray, empty_pinned,
                   partial(prefetch, cupy), partial(capture, cupy), partial(Stream, cupy))
@@ -96,10 +97,15 @@ def _driver(runtime, error):
 
 
 @cache
+def _architecture(cupy, device):
+    """What kernels for CUDA device number `device` are compiled for."""
+    return nvrtc.architecture(int(cupy.cuda.Device(device).compute_capability), nvrtc.architectures())
+
+
+@cache
 def _function(cupy, kernel, device):
     """The kernel loaded onto CUDA device number `device`."""
-    arch = nvrtc.architecture(int(cupy.cuda.Device(device).compute_capability), nvrtc.architectures())
-    function = cupy.RawModule(path=str(cached_cubin(kernel, arch))).get_function(kernel.name)
+    function = cupy.RawModule(path=str(cached_cubin(kernel, _architecture(cupy, device)))).get_function(kernel.name)
     if kernel.shared > 48*1024:                           # more than every GPU grants unasked
         function.max_dynamic_shared_size_bytes = kernel.shared
     return function

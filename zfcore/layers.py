@@ -232,7 +232,7 @@ class Conv(Weighted, Layer):
         return self.factors(), self.parameters["b"], self.S, self.P, self.groups, self.rounding
 
     def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
-        return conv2d(x, *self.arguments(), precision=self.precision)
+        return conv2d(x, *self.arguments(), precision=self.precision, training=step is not None)
 
     def net_weights(self, units: int) -> Array:
         w, of_group = self.parameters["w"].sum(axis=(1, 2)), units//self.groups              # (C/groups,F)
@@ -543,7 +543,7 @@ class Linear(Weighted, Whole):
         return shape[0]*self.M
 
     def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
-        return linear(x, self.factors(), self.parameters["b"], self.precision, self.scores)
+        return linear(x, self.factors(), self.parameters["b"], self.precision, self.scores, step is not None)
 
     def net_weights(self, units: int) -> Array:
         return self.parameters["w"].reshape(units, -1, self.M).sum(axis=1)

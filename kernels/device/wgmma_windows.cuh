@@ -35,14 +35,16 @@ __device__ __forceinline__ void transpose_of_four(unsigned (&w)[4])
 struct Gather {
     const TensorMap *w, *x;           // filters (maps,K*K,groups,filters) and maps (groups,maps,H,W,N) that are read
     const float *b;                   // (groups*M,), or nullptr
-    OUTPUT *y;                        // (groups*M,size,size,N)
+    OUTPUT *y;                        // (slices,groups*M,size,size,N)
     Conv conv;
     int M, maps;                      // a group's maps out and in
     bool relu, transposed;            // transposed: maps and filters are exchanged
     int tiles_m, tiles_n, phases;     // tiles of the maps out; of the columns, of the largest phase
+    int slices;                       // of the maps in: a sum's are added up by conv2d_sum_slices
     Axis rows, columns;
     Span taps_r, taps_s;
-    int group, m0, chunks, per_pixel, first, last;         // units of a pixel; the tile's first unit, and the last there is
+    int group, m0, slice, chunk0, chunks;                  // the slice's first step along the maps in, and how many
+    int per_pixel, first, last;                            // units of a pixel; the tile's first unit, and the last there is
     struct Unit { int p, q, n; };
     Unit units[UNITS];
 
@@ -58,7 +60,8 @@ struct Gather {
         m0 = tile % tiles_m * BM, tile /= tiles_m;
         first = tile % tiles_n * UNITS, tile /= tiles_n;
         int phase = tile % phases;
-        group = tile / phases;
+        tile /= phases;
+        group = tile % conv.groups, slice = tile / conv.groups;
         if (transposed) {
             rows = transpose_axis(conv.H, conv.Ho, conv.K, conv.S, conv.P, phase / conv.S);
             columns = transpose_axis(conv.W, conv.Wo, conv.K, conv.S, conv.P, phase % conv.S);
@@ -66,7 +69,9 @@ struct Gather {
             rows = forward_axis(conv.H, conv.Ho, conv.K, conv.S, conv.P);
             columns = forward_axis(conv.W, conv.Wo, conv.K, conv.S, conv.P);
         }
-        per_pixel = (conv.N + 63) / 64, chunks = (maps + CHUNK - 1) / CHUNK;
+        int of_all = (maps + CHUNK - 1) / CHUNK;
+        chunk0 = of_all * slice / slices, chunks = of_all * (slice + 1) / slices - chunk0;
+        per_pixel = (conv.N + 63) / 64;
         last = min(first + UNITS, rows.outputs * columns.outputs * per_pixel) - 1;
         if (last < first) return 0;                        // the grid is made for the phase that has most
 #pragma unroll
@@ -79,7 +84,7 @@ struct Gather {
 
     __device__ __forceinline__ void load(int step, Stage &stage, Mbar *bar) const
     {
-        int tap = step / chunks, k0 = step % chunks * CHUNK;
+        int tap = step / chunks, k0 = (chunk0 + step % chunks) * CHUNK;
         int r = taps_r.first + tap / taps_s.count, s = taps_s.first + tap % taps_s.count;
         int place = (rows.tap + rows.tap_hop * r) * conv.K + columns.tap + columns.tap_hop * s;
 #pragma unroll
@@ -110,7 +115,7 @@ struct Gather {
             for (int j = 0; j < UNITS; j++) {
                 const Unit &to = units[j];
                 long long pixel = (long long)(rows.first + rows.hop * to.p) * columns.size + columns.first + columns.hop * to.q;
-                OUTPUT *row = y + ((long long)(group * M + m) * rows.size * columns.size + pixel) * conv.N + to.n;
+                OUTPUT *row = y + ((long long)((slice * conv.groups + group) * M + m) * rows.size * columns.size + pixel) * conv.N + to.n;
 #pragma unroll
                 for (int k = 0; k < 8; k += 4) {                            // four times eight images
                     if constexpr (sizeof(OUTPUT) == 2) {

@@ -66,6 +66,12 @@ def machine(request):
 
 
 @pytest.fixture
+def hopper(monkeypatch):
+    """The executor plays a GPU that has wgmma; a real one has it or the test is skipped."""
+    monkeypatch.setitem(backend.ARCHITECTURES, executor.ExecutorArray, lambda: "sm_90a")
+
+
+@pytest.fixture
 def rng():
     return np.random.default_rng(2013)
 

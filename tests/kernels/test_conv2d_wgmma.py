@@ -149,10 +149,16 @@ def test_relu_and_no_bias(machine):
     right(y, np.maximum(wanted - b, 0), magnitude, products)
 
 
-def test_what_serves_wgmma():
-    assert kernels.serves_wgmma(384, 256, 128, 1) and kernels.serves_wgmma(128, 64, 32, 2)
-    assert not kernels.serves_wgmma(384, 256, 125, 1) and not kernels.serves_wgmma(384, 252, 128, 1)
-    assert not kernels.serves_wgmma(3, 96, 128, 1) and not kernels.serves_wgmma(384, 256, 8, 1)
+@pytest.mark.parametrize("C, F, groups, fits", [
+    (384, 256, 1, True), (32, 32, 1, True), (128, 64, 2, True), (3, 96, 1, False), (384, 252, 1, False), (64, 31, 1, False),
+    (62, 64, 2, False), (64, 48, 2, False)])
+def test_what_training_takes_wgmma_for(hopper, monkeypatch, C, F, groups, fits):
+    x, shape = executor.array(np.zeros((C, 1, 1, 5), np.uint16)), (C//groups, 3, 3, F)
+    assert kernels.takes_wgmma(x, shape, groups, True) == fits
+    assert not kernels.takes_wgmma(x, shape, groups, False)
+    assert not kernels.takes_wgmma(x.astype(np.float32), shape, groups, True)
+    monkeypatch.setitem(backend.ARCHITECTURES, executor.ExecutorArray, lambda: "sm_100a")
+    assert not kernels.takes_wgmma(x, shape, groups, True)
 
 
 @pytest.mark.parametrize("shape, box, sentence", [

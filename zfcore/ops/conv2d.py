@@ -15,6 +15,9 @@ how products are formed; sums are float32 in all, and so are maps and filters bu
     fp32x3   as three tf32 products on tensor cores, nearly float32
     tf32     of factors rounded to 11 bits, on tensor cores
     bf16     of maps and filters that are stored as BF16, 8 bits, on tensor cores; gradients of filters and biases are float32
+
+An image has the same bits in any batch. In bf16 on a Hopper GPU a step of training takes other kernels than everything that looks
+at a network does, and these may add up in another order: which ones follows from `training` and from the filters, not from N.
 """
 from typing import NamedTuple
 
@@ -37,6 +40,7 @@ class ConvCache(NamedTuple):
     groups: int
     biased: bool
     precision: str
+    training: bool
 
 
 # -------------------------------------------------------------------------------------------- the specification
@@ -71,23 +75,23 @@ def conv2d_backward_reference(dy, x, w, S, P, groups=1):
 
 
 # ------------------------------------------------------------------------------------------------- the operation
-def conv2d(x, w, b, S, P, groups=1, rounding="ceil", relu=False, precision="fp32"):
+def conv2d(x, w, b, S, P, groups=1, rounding="ceil", relu=False, precision="fp32", training=False):
     """x (C,H,W,N), w (C/groups,K,K,F), b (F,) or None -> (y (F,Ho,Wo,N), cache).
 
     S stride, P zeros around the map, Ho and Wo by `output_size(..., rounding)`. relu=True ends in max(y, 0) while y is
     in cache; the cache of the convolution does not depend on it. float32 or float64, one for all three; in bf16 x, w and
-    y are BF16. The gradients form their products in the same `precision`. Raises Expected where shapes, dtypes or the precision
-    do not fit."""
+    y are BF16. The gradients form their products in the same `precision`. training: it is a step's, as its gradients will be.
+    Raises Expected where shapes, dtypes or the precision do not fit."""
     y = empty(check_conv2d(x, w, b, S, P, groups, rounding, precision), x.dtype, like=x)
-    cache = ConvCache(x, w, S, P, groups, b is not None, precision)
+    cache = ConvCache(x, w, S, P, groups, b is not None, precision, training)
     if runs_kernels(x):
-        conv2d_kernels.launch_forward(x, w, b, y, S, P, groups, relu, precision)
+        conv2d_kernels.launch_forward(x, w, b, y, S, P, groups, relu, precision, training=training)
     else:
         conv2d_blocks.forward(x, w, b, y, S, P, groups, relu)
     return y, cache
 
 
-def conv2d_transpose(dy, w, S, P, H, W, groups=1, precision="fp32"):
+def conv2d_transpose(dy, w, S, P, H, W, groups=1, precision="fp32", training=False):
     """dy (F,Ho,Wo,N), w (C/groups,K,K,F) -> dx (C,H,W,N): the data gradient of conv2d on maps of H x W.
 
     This is the transposed convolution, the filtering of the deconvnet: each filter flipped and applied to the maps above
@@ -103,7 +107,7 @@ def conv2d_transpose(dy, w, S, P, H, W, groups=1, precision="fp32"):
     _check_size("conv2d_transpose dy", dy, H, W, K, S, P)
     dx = empty((C, H, W, N), dy.dtype, like=dy)
     if runs_kernels(dy):
-        conv2d_kernels.launch_transpose(dy, w, dx, S, P, groups, precision)
+        conv2d_kernels.launch_transpose(dy, w, dx, S, P, groups, precision, training)
     else:
         conv2d_blocks.transpose(dy, w, dx, S, P, groups)
     return dx
@@ -111,14 +115,14 @@ def conv2d_transpose(dy, w, S, P, H, W, groups=1, precision="fp32"):
 
 def conv2d_backward(dy, cache, need_dx=True):
     """dy (F,Ho,Wo,N) -> (dx or None, dw, db); db is None where the convolution had no bias."""
-    x, w, S, P, groups, biased, precision = cache
+    x, w, S, P, groups, biased, precision, training = cache
     (_, H, W, N), (_, K, _, F) = x.shape, w.shape
     check.shape("conv2d_backward dy", dy, (F, None, None, N))
     check.dtype("conv2d_backward dy", dy, x.dtype)
     _check_size("conv2d_backward dy", dy, H, W, K, S, P)
-    dx = conv2d_transpose(dy, w, S, P, H, W, groups, precision) if need_dx else None
+    dx = conv2d_transpose(dy, w, S, P, H, W, groups, precision, training) if need_dx else None
     if runs_kernels(x):
-        dw = conv2d_kernels.launch_filter_gradient(x, dy, w.shape, S, P, groups, precision)
+        dw = conv2d_kernels.launch_filter_gradient(x, dy, w.shape, S, P, groups, precision, training=training)
         return dx, dw, conv2d_kernels.launch_bias_gradient(dy) if biased else None
     dw = empty(w.shape, w.dtype, like=w)
     conv2d_blocks.filter_gradient(x, dy, dw, S, P, groups)

@@ -2,9 +2,10 @@
 connected layers share (linear.py). The kernels themselves are kernels/conv2d*.cu, of which conv2d.cu is to be read first."""
 import numpy as np
 
-from zfcore.backend import empty, unread
+from zfcore.backend import BF16, address, architecture, empty, unread
 from zfcore.kernel import PRECISIONS, Kernel, TensorMap, blocks, struct
 from zfcore.ops import tuning
+from zfcore.ops.pad import KERNEL as PAD
 
 Conv = struct("Conv", "int C, int H, int W, int N, int F, int K, int S, int P, int Ho, int Wo, int groups")
 FORWARD = "const stored *x, const stored *w, const float *b, result *y, Conv conv, int biased, int relu"
@@ -76,6 +77,7 @@ FILTER_GRADIENT_PLAIN = Kernel("conv2d_plain.cu", "conv2d_filter_gradient_plain"
                                "const float *x, const float *dy, float *dw, Conv conv")
 
 # the same for a Hopper GPU, of maps and filters in bf16: 128 x BN results a block, from a ring of STAGES
+HOPPER = "sm_90a"
 WGMMA_TILES = [dict(BN=256, STAGES=4), dict(BN=192, STAGES=5), dict(BN=128, STAGES=6)]
 OUTPUTS = {"float32": "float", "uint16": "unsigned short"}            # dtype of the maps out -> its name in the source
 
@@ -85,17 +87,17 @@ def on_wgmma(file, name, signature, **macros):
     def shared(tile):
         return tile["STAGES"]*(2*64*(128 + tile["BN"]) + 16)
 
-    return [Kernel(file, name, signature, tile | macros | dict(SHARED=shared(tile)), 384, shared(tile), "sm_90a")
+    return [Kernel(file, name, signature, tile | macros | dict(SHARED=shared(tile)), 384, shared(tile), HOPPER)
             for tile in WGMMA_TILES]
 
 
 WGMMA_FORWARD = {dtype: on_wgmma("conv2d_wgmma.cu", "conv2d_wgmma_forward",
                                  "const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, const float *b, "
-                                 "OUTPUT *y, Conv conv, int tiles_m, int tiles_n, int biased, int relu", OUTPUT=output)
+                                 "OUTPUT *y, Conv conv, int tiles_m, int tiles_n, int slices, int biased, int relu", OUTPUT=output)
                  for dtype, output in OUTPUTS.items()}
 WGMMA_TRANSPOSE = {dtype: on_wgmma("conv2d_wgmma_transpose.cu", "conv2d_wgmma_transpose",
                                    "const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap w, OUTPUT *dx, "
-                                   "Conv conv, int tiles_m, int tiles_n", OUTPUT=output)
+                                   "Conv conv, int tiles_m, int tiles_n, int slices", OUTPUT=output)
                    for dtype, output in OUTPUTS.items()}
 WGMMA_FILTER_GRADIENT = on_wgmma("conv2d_wgmma_gradient.cu", "conv2d_wgmma_gradient",
                                  "const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap dy, float *partial, "
@@ -139,9 +141,11 @@ def _cheapest(kernels, M, columns):
     return min(kernels, key=lambda kernel: _tiles(kernel, M, columns)*_cost(kernel))
 
 
-def launch_forward(x, w, b, y, S, P, groups, relu, precision, sliced=False):
+def launch_forward(x, w, b, y, S, P, groups, relu, precision, sliced=False, training=False):
     """y = the convolution, stored as x is or float32. sliced: its sums are cut into slices, as their length and the filters
     say, not N: so an image keeps its bits in any batch."""
+    if takes_wgmma(x, w.shape, groups, training):
+        return launch_wgmma_forward(x, w, b, y, S, P, groups, relu, sliced)
     (_, Ho, Wo, N), (maps, K, _, _), M = y.shape, w.shape, w.shape[3]//groups
     slices = slices_of_rows(maps*K*K, groups*M) if sliced else 1
     out = y if slices == 1 else empty((slices, *y.shape), np.float32, like=y)
@@ -153,8 +157,10 @@ def launch_forward(x, w, b, y, S, P, groups, relu, precision, sliced=False):
         _sum_slices(out, y, b, relu)
 
 
-def launch_transpose(dy, w, dx, S, P, groups, precision):
+def launch_transpose(dy, w, dx, S, P, groups, precision, training=False):
     """dx = the transposed convolution."""
+    if takes_wgmma(dy, w.shape, groups, training):
+        return launch_wgmma_transpose(dy, w, dx, S, P, groups)
     (M, *_), (_, H, W, N) = w.shape, dx.shape
     if M <= FEW["BM"] and precision != "bf16":
         precision = "fp32"                                  # tensor cores multiply 16 rows at once, used or not
@@ -177,8 +183,10 @@ def slices_of_rows(length, rows):
     return slices_of(length, tuning.current.forward_blocks//blocks(rows, LARGE["BM"]), tuning.current.slice_terms)
 
 
-def launch_filter_gradient(x, dy, shape, S, P, groups, precision, slices=None, stored=np.float32):
+def launch_filter_gradient(x, dy, shape, S, P, groups, precision, slices=None, stored=np.float32, training=False):
     """dw of that `shape` (C/groups,K,K,F), in the dtype `stored`."""
+    if takes_wgmma(x, shape, groups, training):
+        return launch_wgmma_filter_gradient(x, dy, shape, S, P, groups, slices)
     (maps, K, _, F), (_, Ho, Wo, N) = shape, dy.shape
     rows, columns = maps*K*K, F//groups
     kernels = FILTER_GRADIENT_KERNELS[precision]
@@ -217,32 +225,46 @@ def _sum_slices(partial, total=None, b=None, relu=False):
 
 
 # ---------------------------------------------------------------------------------- bf16 in memory, on a Hopper GPU
-# Launched by tests alone so far: which convolutions these serve follows from N too, and where wgmma adds up in another order than
-# mma.sync, which no GPU has told yet, an image would have other bits in the last, odd batch of an epoch than in the others.
-def serves_wgmma(C, F, N, groups):
-    """Return whether the kernels on wgmma are to take a convolution of C maps by F filters in bf16, on a GPU that has it
-    (sm_90a). They can where N and a group's filters are whole eights; where a sum or the outputs are short they multiply
-    mostly zeros."""
-    maps, filters = C//groups, F//groups
-    return N % 8 == 0 == filters % 8 and N >= 32 and maps >= 32 and filters >= 32
+# Training takes these, looking at a network never does. Where they may be taken follows from N, as TMA wants whole eights of
+# images, and whether they gain by it; where they are taken must not, since wgmma may add up in another order than mma.sync and an
+# image has the same bits in any batch, also in the last, odd one of an epoch. A step has images enough to fill tiles, and a batch
+# that is odd is copied; one picture alone, which is what a projection or a prediction has, must not pay for the tile's 64.
+def takes_wgmma(x, shape, groups, training):
+    """Return whether a pass over maps, or gradients, like x with filters of that `shape` (C/groups,K,K,F) is for the kernels on
+    wgmma: a training step's, of bf16, on a GPU that has it. Where a sum or the outputs are short they multiply mostly zeros."""
+    maps, filters = shape[0], shape[3]//groups
+    return (training and x.dtype == BF16 and architecture(x) == HOPPER
+            and filters % 8 == 0 and maps >= 32 and filters >= 32)
 
 
-def launch_wgmma_forward(x, w, b, y, S, P, groups, relu, kernel=None):
+def launch_wgmma_forward(x, w, b, y, S, P, groups, relu, sliced=False, kernel=None):
     """y (F,Ho,Wo,N), uint16 or float32, = the convolution of bf16 maps x (C,H,W,N) with bf16 filters w (C/groups,K,K,F), both
-    uint16, plus b (F,) in float32 where there is one."""
-    M, units = w.shape[3]//groups, y.shape[1]*y.shape[2]*blocks(y.shape[3], 64)
-    kernel = kernel or _quickest_wgmma(WGMMA_FORWARD[y.dtype.name], M, 64*units, groups)
-    m, n = blocks(M, 128), blocks(64*units, kernel.defines["BN"])
-    kernel(_persistent(m*n*groups), _boxes(x, groups), _filter_boxes(w, groups), _one_float(y) if b is None else b, y,
-           sizes(x, w, y, S, P, groups), m, n, b is not None, relu)
+    uint16, plus b (F,) in float32 where there is one. sliced: as in `launch_forward`."""
+    (maps, K, _, F), out = w.shape, _of_eights(y)
+    M, units, slices = F//groups, y.shape[1]*y.shape[2]*blocks(y.shape[3], 64), _wgmma_slices(maps*K*K, F) if sliced else 1
+    sums = out if slices == 1 else empty((slices, *out.shape), np.float32, like=y)
+    kernel = kernel or _quickest_wgmma(WGMMA_FORWARD[sums.dtype.name], M, 64*units, groups*slices)
+    m, n, x = blocks(M, 128), blocks(64*units, kernel.defines["BN"]), _in_eights(x)
+    kernel(_persistent(m*n*groups*slices), _boxes(x, groups), _filter_boxes(w, groups), unread(y) if b is None else b, sums,
+           sizes(x, w, out, S, P, groups), m, n, slices, b is not None and slices == 1, relu and slices == 1)
+    if slices > 1:
+        _sum_slices(sums, out, b, relu)
+    _images(out, y)
 
 
-def launch_wgmma_transpose(dy, w, dx, S, P, groups, kernel=None):
+def launch_wgmma_transpose(dy, w, dx, S, P, groups, sliced=False, kernel=None):
     """dx (C,H,W,N), uint16 or float32, = the transposed convolution of bf16 maps dy and bf16 filters w, both uint16."""
-    M, columns = len(w), 64*blocks(dx.shape[1], S)*blocks(dx.shape[2], S)*blocks(dx.shape[3], 64)         # of the largest phase
-    kernel = kernel or _quickest_wgmma(WGMMA_TRANSPOSE[dx.dtype.name], M, columns, groups*S*S)
-    m, n = blocks(M, 128), blocks(columns, kernel.defines["BN"])
-    kernel(_persistent(m*n*groups*S*S), _boxes(dy, groups), _filter_boxes(w, groups), dx, sizes(dx, w, dy, S, P, groups), m, n)
+    (maps, K, _, F), out = w.shape, _of_eights(dx)
+    columns = 64*blocks(dx.shape[1], S)*blocks(dx.shape[2], S)*blocks(dx.shape[3], 64)                    # of the largest phase
+    slices = _wgmma_slices(F//groups*K*K, maps*groups) if sliced else 1
+    sums = out if slices == 1 else empty((slices, *out.shape), np.float32, like=dx)
+    kernel = kernel or _quickest_wgmma(WGMMA_TRANSPOSE[sums.dtype.name], maps, columns, groups*S*S*slices)
+    m, n, dy = blocks(maps, 128), blocks(columns, kernel.defines["BN"]), _in_eights(dy)
+    kernel(_persistent(m*n*groups*S*S*slices), _boxes(dy, groups), _filter_boxes(w, groups), sums,
+           sizes(out, w, dy, S, P, groups), m, n, slices)
+    if slices > 1:
+        _sum_slices(sums, out)
+    _images(out, dx)
 
 
 def launch_wgmma_filter_gradient(x, dy, shape, S, P, groups, slices=None, kernel=None):
@@ -252,10 +274,35 @@ def launch_wgmma_filter_gradient(x, dy, shape, S, P, groups, slices=None, kernel
     m, n = blocks(maps, 128), blocks(F//groups, kernel.defines["BN"])
     tiles = K*K*m*n*groups
     slices = slices or slices_of(Ho*Wo*N, tuning.current.wgmma_blocks//tiles, tuning.current.slice_terms)
-    partial = empty((slices, *shape), "float32", like=x)
+    partial, x, dy = empty((slices, *shape), "float32", like=x), _in_eights(x), _in_eights(dy)
     kernel(_persistent(tiles*slices), _boxes(x, groups), _boxes(dy, groups), partial, sizes(x, partial[0], dy, S, P, groups),
            m, n, slices)
     return _sum_slices(partial)
+
+
+def _wgmma_slices(length, rows):
+    """Count of slices into which sums of `length` terms are cut, of so many rows of outputs."""
+    return slices_of(length, tuning.current.wgmma_blocks//blocks(rows, 128), tuning.current.slice_terms)
+
+
+def _of_eights(y):
+    """y, or where its images are no whole eights an array that has room for as many more."""
+    N = y.shape[-1]
+    return y if N % 8 == 0 else empty((*y.shape[:-1], 8*blocks(N, 8)), y.dtype, like=y)
+
+
+def _in_eights(x):
+    """x as TMA can fetch it: a copy where its images are no whole eights, or it lies across 16 bytes."""
+    return x if x.shape[-1] % 8 == 0 == address(x) % 16 else _images(x, empty(
+        (*x.shape[:-1], 8*blocks(x.shape[-1], 8)), x.dtype, like=x))
+
+
+def _images(x, y):
+    """y = x with fewer images, or with more, of zeros."""
+    if x is not y:
+        rows, (N, images) = x.size//x.shape[-1], (x.shape[-1], y.shape[-1])
+        PAD.variant(x, LANES=1)(blocks(rows*images, PAD.block), x, y, rows, 1, N, 1, images, 1, 0, 0)
+    return y
 
 
 def _boxes(x, groups):
@@ -268,11 +315,6 @@ def _filter_boxes(w, groups):
     """Filters w (C/groups,K,K,F) in boxes of 64 filters of a group by 64 maps, of a tap."""
     C, K, _, F = w.shape
     return TensorMap(w.reshape(C, K*K, groups, F//groups), (64, 1, 1, 64))
-
-
-def _one_float(like):
-    """An array in the place of a bias where there is none."""
-    return empty((1,), "float32", like=like)
 
 
 def _persistent(tiles):

@@ -6,7 +6,7 @@ from zfcore.backend import empty, runs_kernels, unread
 from zfcore.kernel import blocks
 from zfcore.ops import tuning
 from zfcore.ops.conv2d import ConvCache, check_conv2d, conv2d
-from zfcore.ops.conv2d_kernels import BF16_MIDDLE, MIDDLE, TENSOR_MIDDLE, Conv, tiled
+from zfcore.ops.conv2d_kernels import BF16_MIDDLE, MIDDLE, TENSOR_MIDDLE, Conv, takes_wgmma, tiled
 from zfcore.ops.maxpool import MaxPoolCache, Pooling, maxpool
 from zfcore.ops.window import output_size
 
@@ -19,23 +19,25 @@ KERNELS = {precision: kernel for precision, [kernel] in tiled(
     [BF16_MIDDLE | dict(STAGES=3) | POOLED]).items()}
 
 
-def conv2d_maxpool(x, w, b, S, P, pool, groups=1, rounding="ceil", precision="fp32"):
+def conv2d_maxpool(x, w, b, S, P, pool, groups=1, rounding="ceil", precision="fp32", training=False):
     """`conv2d` with relu=True and `maxpool` behind it -> cache of the convolution, (y, cache of the pool), the same bits.
 
     `pool` is maxpool's K, S, P, rounding. Where sizes suit, one kernel does both on a device, and the map between them is
     never in memory; elsewhere the two are called. Raises Expected as they do."""
-    if not pool_fits(x, w, pool, groups):
-        between, cache = conv2d(x, w, b, S, P, groups, rounding, True, precision)
+    if not pool_fits(x, w, pool, groups, training):
+        between, cache = conv2d(x, w, b, S, P, groups, rounding, True, precision, training)
         return cache, maxpool(between, *pool)
     size = check_conv2d(x, w, b, S, P, groups, rounding, precision)
-    return ConvCache(x, w, S, P, groups, b is not None, precision), launch_maxpool(x, w, b, S, P, pool, size, precision)
+    cache = ConvCache(x, w, S, P, groups, b is not None, precision, training)
+    return cache, launch_maxpool(x, w, b, S, P, pool, size, precision)
 
 
-def pool_fits(x, w, pool, groups):
+def pool_fits(x, w, pool, groups, training=False):
     """Return whether the kernel of `conv2d_maxpool` takes these sizes, and gains by it. Of the products it computes about a sixth
-    twice, and it saves writing and reading 4 bytes an output."""
+    twice, and it saves writing and reading 4 bytes an output. What wgmma is to multiply it leaves to it, as it takes N alone that
+    it fits."""
     (C, K, _, F), (K_pool, S_pool, *_), tile = w.shape, pool, MIDDLE["BM"]
-    return (runs_kernels(x) and groups == 1 and x.shape[-1] % IMAGES == 0 and F % tile == 0
+    return (runs_kernels(x) and groups == 1 and not takes_wgmma(x, w.shape, groups, training) and x.shape[-1] % IMAGES == 0 and F % tile == 0
             and C*K*K <= tuning.current.pool_products() and 2 <= S_pool and K_pool <= S_pool + 1)
 
 

@@ -16,7 +16,8 @@ from zfcore.backend import BF16, check_maps, empty, runs_kernels
 from zfcore.cpu import parallel, pieces
 from zfcore.kernel import Kernel, blocks, lanes
 from zfcore.ops.conv2d import check_precision, check_stored
-from zfcore.ops.conv2d_kernels import launch_filter_gradient, launch_forward, slices_of_rows, transpose_filters
+from zfcore.ops.conv2d_kernels import (launch_filter_gradient, launch_forward, launch_wgmma_transpose, slices_of_rows, takes_wgmma,
+                                       transpose_filters)
 
 BLOCK = 512                       # rows of a product that one core forms at once
 BIAS_GRADIENT = Kernel("linear.cu", "linear_bias_gradient", "const stored *dy, float *db, int M, int N",
@@ -28,6 +29,7 @@ class LinearCache(NamedTuple):
     x: np.ndarray
     w: np.ndarray
     precision: str
+    training: bool
 
 
 def linear_reference(x, w, b):
@@ -47,10 +49,10 @@ def linear_backward_reference(dy, x, w):
     return dx, dw, dy.sum(axis=1, dtype=np.float64)
 
 
-def linear(x, w, b, precision="fp32", scores=False):
+def linear(x, w, b, precision="fp32", scores=False, training=False):
     """x (D,N), w (D,M), b (M,), all float32 or all float64 -> (y (M,N), cache). The gradients form their products in the
-    same `precision`; in bf16 x, w and y are BF16, but y is float32 if they are `scores`, for a loss. Raises Expected
-    where shapes, dtypes or the precision do not fit."""
+    same `precision`; in bf16 x, w and y are BF16, but y is float32 if they are `scores`, for a loss. training: it is a step's,
+    see conv2d.py. Raises Expected where shapes, dtypes or the precision do not fit."""
     check.shape("linear x", x, (None, None))
     check_precision("linear precision", x, precision)
     check_maps("linear x", x)
@@ -60,9 +62,9 @@ def linear(x, w, b, precision="fp32", scores=False):
     check.dtype("linear w", w, x.dtype)
     check.dtype("linear b", b, np.float32 if x.dtype == BF16 else x.dtype)
     y = empty((w.shape[1], x.shape[1]), b.dtype if scores else x.dtype, like=x)
-    cache = LinearCache(x, w, precision)
+    cache = LinearCache(x, w, precision, training)
     if runs_kernels(x):
-        launch_forward(_pixel(x), _pixel(w), b, _pixel(y), 1, 0, 1, False, precision, sliced=True)
+        launch_forward(_pixel(x), _pixel(w), b, _pixel(y), 1, 0, 1, False, precision, sliced=True, training=training)
         return y, cache
 
     def job(m):
@@ -73,11 +75,15 @@ def linear(x, w, b, precision="fp32", scores=False):
     return y, cache
 
 
-def linear_transpose(dy, w, precision="fp32"):
-    """dy (M,N), w (D,M) -> dx (D,N): the data gradient of linear."""
+def linear_transpose(dy, w, precision="fp32", training=False):
+    """dy (M,N), w (D,M) -> dx (D,N): the data gradient of linear, a step's if `training`."""
     check.shape("linear_transpose dy", dy, (w.shape[1], None))
     check_precision("linear_transpose precision", dy, precision)
     check_stored("linear_transpose dy", dy, precision)
+    if takes_wgmma(dy, _pixel(w).shape, 1, training):
+        dx = empty((len(w), dy.shape[1]), dy.dtype, like=dy)
+        launch_wgmma_transpose(_pixel(dy), _pixel(w), _pixel(dx), 1, 0, 1, sliced=True)
+        return dx
     if runs_kernels(dy):
         # w and dy turned are read along m: the kernel of the filter gradient
         return launch_filter_gradient(_pixel(w), transpose_filters(_pixel(dy)), (len(w), 1, 1, dy.shape[1]), 1, 0, 1, precision,
@@ -89,12 +95,12 @@ def linear_transpose(dy, w, precision="fp32"):
 
 def linear_backward(dy, cache, need_dx=True):
     """dy (M,N) -> (dx (D,N) or None, dw (D,M), db (M,))."""
-    x, w, precision = cache
+    x, w, precision, training = cache
     check.shape("linear_backward dy", dy, (w.shape[1], x.shape[1]))
     check.dtype("linear_backward dy", dy, x.dtype)
-    dx = linear_transpose(dy, w, precision) if need_dx else None
+    dx = linear_transpose(dy, w, precision, training) if need_dx else None
     if runs_kernels(dy):
-        dw = launch_filter_gradient(_pixel(x), _pixel(dy), _pixel(w).shape, 1, 0, 1, precision).reshape(w.shape)
+        dw = launch_filter_gradient(_pixel(x), _pixel(dy), _pixel(w).shape, 1, 0, 1, precision, training=training).reshape(w.shape)
         db = empty((len(dy),), np.float32, like=dy)
         BIAS_GRADIENT.variant(dy, LANES=lanes(dy.shape[1], dy))(blocks(len(dy), BIAS_GRADIENT.block//32), dy, db, *dy.shape)
         return dx, dw, db
