@@ -3,10 +3,12 @@ python -m bench resources.
 
     memory   every array that a launch is given, read or written once; twice what it changes in place. So much the device's
              memory moves if caches keep what a launch itself reads again, and nothing from one launch to the next
-    tiles    what the blocks of convolutions and products copy from the L2 cache into shared memory, zeros included
+    tiles    what the blocks of convolutions and products copy from the L2 cache into shared memory: zeros that are stored, but
+             neither taps that all of a tile's windows have in the padding nor what lies beyond the last map or image
 
-No array holds anything and no kernel runs: the shapes say it all."""
+In bf16 it is the step of a Hopper GPU, whose kernels on wgmma nobody else has. No array holds anything and no kernel runs: the shapes say it all."""
 from collections import Counter
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -14,13 +16,13 @@ import numpy as np
 from zfcore import backend
 from zfcore.kernel import PRECISIONS, blocks, tensors
 from zfcore.models.zfnet import zfnet
+from zfcore.ops.conv2d_kernels import BOX_MAPS, HOPPER
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import softmax_loss_backward, softmax_loss_onto
 from zfcore.optim import SGD
 
 IN_PLACE = {"sgd_step": ("w", "v")}                        # arguments that a kernel both reads and writes
 SELDOM = {"clip_filter_rms_scale"}                         # kernels that nearly always leave their arrays alone
-ARCH = "sm_90a"                                            # whose kernels the step takes: H100, H200
 
 
 class Ghost(np.ndarray):
@@ -39,7 +41,7 @@ class Traffic(NamedTuple):
 def step(precision, N=128):
     """[(kernel, grid, arguments)] of a training step of ZFNet on N pictures."""
     tape, before = [], backend.LAUNCHERS.get(Ghost)
-    backend.ARCHITECTURES[Ghost] = lambda: ARCH
+    backend.ARCHITECTURES[Ghost] = lambda: HOPPER                # an H100 or H200
     backend.LAUNCHERS[Ghost] = lambda kernel, grid, arguments: tape.append((kernel, grid, arguments))
     try:
         network, array = zfnet(), DEVICE.array
@@ -83,9 +85,11 @@ def of_memory(kernel, arguments):
 def of_tiles(kernel, grid, arguments):
     """Bytes that the blocks of a launch copy into tiles; 0 where it has none."""
     tile = kernel.defines
+    given = dict(zip((argument.name for argument in kernel.arguments), arguments))
+    if kernel.arch == HOPPER:
+        return (of_gradient if kernel.name == "conv2d_wgmma_gradient" else of_gather)(kernel, given)
     if "BM" not in tile:
         return 0
-    given = dict(zip((argument.name for argument in kernel.arguments), arguments))
     conv = given["conv"]
     maps, filters, K, S = (int(conv["C"]//conv["groups"]), int(conv["F"]//conv["groups"]), int(conv["K"]), int(conv["S"]))
     N, size = int(conv["N"]), given.get("x", given.get("dy")).itemsize
@@ -101,6 +105,49 @@ def of_tiles(kernel, grid, arguments):
         products = [(maps, blocks(int(conv["H"]), S)*blocks(int(conv["W"]), S)*N, filters*r*s) for r in taps for s in taps]
     return int(conv["groups"])*size*sum(steps*(blocks(columns, tile["BN"])*rows + blocks(rows, tile["BM"])*columns)
                                         for rows, columns, steps in products)
+
+
+def of_gather(kernel, given):
+    """The same of the forward or transposed convolution on wgmma: tile by tile the taps that meet the map, of each the filters
+    for the tile's outputs and the images of its units."""
+    conv, transposed = given["conv"], kernel.name == "conv2d_wgmma_transpose"
+    C, H, W, N, F, K, S, P, Ho, Wo, groups = map(int, conv.item())
+    M, maps = (C//groups, F//groups) if transposed else (F//groups, C//groups)
+    units, per_pixel, moved = kernel.defines["BN"]//64, blocks(N, 64), 0
+    axes = [[inside(*size, K, S, P, transposed, phase) for phase in range(S if transposed else 1)] for size in ((H, Ho), (W, Wo))]
+    for rows, columns in product(*axes):
+        for first in range(0, len(rows)*len(columns)*per_pixel, units):
+            last = min(first + units, len(rows)*len(columns)*per_pixel) - 1
+            (p, q), (to_p, to_q) = (divmod(unit//per_pixel, len(columns)) for unit in (first, last))
+            taps = rows[p:to_p + 1].any(0).sum()*(columns[q:to_q + 1] if p == to_p else columns).any(0).sum()
+            images = sum(min(64, N - unit % per_pixel*64) for unit in range(first, last + 1))
+            moved += int(taps)*(M + blocks(M, 128)*images)
+    return groups*2*maps*moved
+
+
+def inside(size, size_out, K, S, P, transposed, phase):
+    """bool (outputs,taps) along an axis: whether output i meets the map with tap t; transposed, of one phase of the outputs."""
+    if not transposed:
+        read = S*np.arange(size_out)[:, None] + np.arange(K) - P
+        return (read >= 0) & (read < size)
+    h = np.arange((phase - P) % S, size, S)[:, None]
+    read = (h + P - np.arange(phase, K, S))//S
+    return (read >= 0) & (read < size_out)
+
+
+def of_gradient(kernel, given):
+    """The same of the filter gradient on wgmma: of every tile of rows the pixels at which one of its taps meets the map, with
+    the maps and the filters there."""
+    C, H, W, N, F, K, S, P, Ho, Wo, groups = map(int, given["conv"].item())
+    rows, columns = (inside(*size, K, S, P, False, 0) for size in ((H, Ho), (W, Wo)))
+    maps, filters, moved = C//groups, F//groups, 0
+    boxes = [(tap, min(BOX_MAPS, maps - c)) for tap in range(K*K) for c in range(0, maps, BOX_MAPS)]
+    for first in range(0, len(boxes), 128//BOX_MAPS):
+        tile = boxes[first:first + 128//BOX_MAPS]
+        (r, s), (to_r, to_s) = divmod(tile[0][0], K), divmod(tile[-1][0], K)
+        pixels = rows[:, r:to_r + 1].any(1).sum()*(columns[:, s:to_s + 1] if r == to_r else columns).any(1).sum()
+        moved += int(pixels)*(blocks(filters, kernel.defines["BN"])*sum(count for _, count in tile) + filters)
+    return groups*2*N*moved
 
 
 def lines():

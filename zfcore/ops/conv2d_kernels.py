@@ -76,24 +76,27 @@ TRANSPOSE_PLAIN = Kernel("conv2d_plain.cu", "conv2d_transpose_plain", "const flo
 FILTER_GRADIENT_PLAIN = Kernel("conv2d_plain.cu", "conv2d_filter_gradient_plain",
                                "const float *x, const float *dy, float *dw, Conv conv")
 
-# the same for a Hopper GPU, of maps and filters in bf16: 128 x BN results a block, from a ring of STAGES
+# the same for a Hopper GPU, of maps and filters in bf16: 128 x BN results a block, from a ring of STAGES with CHUNK terms of a sum
 HOPPER = "sm_90a"
 WGMMA_TILES = [dict(BN=256, STAGES=4), dict(BN=192, STAGES=5), dict(BN=128, STAGES=6)]
+WGMMA_FORTY_EIGHT = [dict(BN=256, CHUNK=48, STAGES=6), dict(BN=192, CHUNK=48, STAGES=7), dict(BN=128, CHUNK=48, STAGES=8)]
+BOX_MAPS = 32                                                         # of a tap, side by side in the rows of a filter gradient
 OUTPUTS = {"float32": "float", "uint16": "unsigned short"}            # dtype of the maps out -> its name in the source
 
 
-def on_wgmma(file, name, signature, **macros):
-    """[a Kernel per tile], each with the shared memory that its ring takes: bf16 boxes of 64 rows, two barriers a stage."""
+def on_wgmma(file, name, signature, tiles=WGMMA_TILES, **macros):
+    """[a Kernel per tile], each with the shared memory that its ring takes: bf16 boxes of CHUNK rows, two barriers a stage."""
     def shared(tile):
-        return tile["STAGES"]*(2*64*(128 + tile["BN"]) + 16)
+        return tile["STAGES"]*(2*tile.get("CHUNK", 64)*(128 + tile["BN"]) + 16)
 
     return [Kernel(file, name, signature, tile | macros | dict(SHARED=shared(tile)), 384, shared(tile), HOPPER)
-            for tile in WGMMA_TILES]
+            for tile in tiles]
 
 
 WGMMA_FORWARD = {dtype: on_wgmma("conv2d_wgmma.cu", "conv2d_wgmma_forward",
                                  "const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, const float *b, "
-                                 "OUTPUT *y, Conv conv, int tiles_m, int tiles_n, int slices, int biased, int relu", OUTPUT=output)
+                                 "OUTPUT *y, Conv conv, int tiles_m, int tiles_n, int slices, int biased, int relu",
+                                 WGMMA_TILES + WGMMA_FORTY_EIGHT*(dtype == "uint16"), OUTPUT=output)
                  for dtype, output in OUTPUTS.items()}
 WGMMA_TRANSPOSE = {dtype: on_wgmma("conv2d_wgmma_transpose.cu", "conv2d_wgmma_transpose",
                                    "const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap w, OUTPUT *dx, "
@@ -243,10 +246,11 @@ def launch_wgmma_forward(x, w, b, y, S, P, groups, relu, sliced=False, kernel=No
     (maps, K, _, F), out = w.shape, _of_eights(y)
     M, units, slices = F//groups, y.shape[1]*y.shape[2]*blocks(y.shape[3], 64), _wgmma_slices(maps*K*K, F) if sliced else 1
     sums = out if slices == 1 else empty((slices, *out.shape), np.float32, like=y)
-    kernel = kernel or _quickest_wgmma(WGMMA_FORWARD[sums.dtype.name], M, 64*units, groups*slices)
-    m, n, x = blocks(M, 128), blocks(64*units, kernel.defines["BN"]), _in_eights(x)
-    kernel(_persistent(m*n*groups*slices), _boxes(x, groups), _filter_boxes(w, groups), unread(y) if b is None else b, sums,
-           sizes(x, w, out, S, P, groups), m, n, slices, b is not None and slices == 1, relu and slices == 1)
+    kernel = kernel or _quickest_wgmma(WGMMA_FORWARD[sums.dtype.name], M, 64*units, groups*slices, maps)
+    m, n, x, chunk = blocks(M, 128), blocks(64*units, kernel.defines["BN"]), _in_eights(x), _chunk(kernel)
+    kernel(_persistent(m*n*groups*slices), _boxes(x, groups, chunk), _filter_boxes(w, groups, chunk),
+           unread(y) if b is None else b, sums, sizes(x, w, out, S, P, groups), m, n, slices,
+           b is not None and slices == 1, relu and slices == 1)
     if slices > 1:
         _sum_slices(sums, out, b, relu)
     _images(out, y)
@@ -258,7 +262,7 @@ def launch_wgmma_transpose(dy, w, dx, S, P, groups, sliced=False, kernel=None):
     columns = 64*blocks(dx.shape[1], S)*blocks(dx.shape[2], S)*blocks(dx.shape[3], 64)                    # of the largest phase
     slices = _wgmma_slices(F//groups*K*K, maps*groups) if sliced else 1
     sums = out if slices == 1 else empty((slices, *out.shape), np.float32, like=dx)
-    kernel = kernel or _quickest_wgmma(WGMMA_TRANSPOSE[sums.dtype.name], maps, columns, groups*S*S*slices)
+    kernel = kernel or _quickest_wgmma(WGMMA_TRANSPOSE[sums.dtype.name], maps, columns, groups*S*S*slices, F//groups)
     m, n, dy = blocks(maps, 128), blocks(columns, kernel.defines["BN"]), _in_eights(dy)
     kernel(_persistent(m*n*groups*S*S*slices), _boxes(dy, groups), _filter_boxes(w, groups), sums,
            sizes(out, w, dy, S, P, groups), m, n, slices)
@@ -271,11 +275,11 @@ def launch_wgmma_filter_gradient(x, dy, shape, S, P, groups, slices=None, kernel
     """dw of that `shape` (C/groups,K,K,F), in float32, of bf16 maps x and gradients dy, both uint16."""
     (maps, K, _, F), (_, Ho, Wo, N) = shape, dy.shape
     kernel = kernel or min(WGMMA_FILTER_GRADIENT, key=lambda one: blocks(F//groups, one.defines["BN"])*one.defines["BN"])
-    m, n = blocks(maps, 128), blocks(F//groups, kernel.defines["BN"])
-    tiles = K*K*m*n*groups
+    m, n = blocks(K*K*blocks(maps, BOX_MAPS), 128//BOX_MAPS), blocks(F//groups, kernel.defines["BN"])
+    tiles = m*n*groups
     slices = slices or slices_of(Ho*Wo*N, tuning.current.wgmma_blocks//tiles, tuning.current.slice_terms)
     partial, x, dy = empty((slices, *shape), "float32", like=x), _in_eights(x), _in_eights(dy)
-    kernel(_persistent(tiles*slices), _boxes(x, groups), _boxes(dy, groups), partial, sizes(x, partial[0], dy, S, P, groups),
+    kernel(_persistent(tiles*slices), _boxes(x, groups, BOX_MAPS), _boxes(dy, groups), partial, sizes(x, partial[0], dy, S, P, groups),
            m, n, slices)
     return _sum_slices(partial)
 
@@ -305,16 +309,16 @@ def _images(x, y):
     return y
 
 
-def _boxes(x, groups):
-    """Maps x (C,H,W,N) in boxes of 64 images of a pixel by 64 maps of a group."""
+def _boxes(x, groups, maps=64):
+    """Maps x (C,H,W,N) in boxes of 64 images of a pixel by so many maps of a group."""
     C, H, W, N = x.shape
-    return TensorMap(x.reshape(groups, C//groups, H, W, N), (1, 64, 1, 1, 64))
+    return TensorMap(x.reshape(groups, C//groups, H, W, N), (1, maps, 1, 1, 64))
 
 
-def _filter_boxes(w, groups):
-    """Filters w (C/groups,K,K,F) in boxes of 64 filters of a group by 64 maps, of a tap."""
+def _filter_boxes(w, groups, maps=64):
+    """Filters w (C/groups,K,K,F) in boxes of 64 filters of a group by so many maps, of a tap."""
     C, K, _, F = w.shape
-    return TensorMap(w.reshape(C, K*K, groups, F//groups), (64, 1, 1, 64))
+    return TensorMap(w.reshape(C, K*K, groups, F//groups), (maps, 1, 1, 64))
 
 
 def _persistent(tiles):
@@ -322,7 +326,16 @@ def _persistent(tiles):
     return min(tiles, tuning.current.multiprocessors)
 
 
-def _quickest_wgmma(kernels, M, columns, times):
-    """The kernel whose tiles of `times` M rows by `columns` take the least time, one a multiprocessor at once."""
-    return min(kernels, key=lambda kernel: kernel.defines["BN"]*blocks(
-        times*blocks(M, 128)*blocks(columns, kernel.defines["BN"]), tuning.current.multiprocessors))
+def _chunk(kernel):
+    """Count of terms of a sum in a step of `kernel`."""
+    return kernel.defines.get("CHUNK", 64)
+
+
+def _quickest_wgmma(kernels, M, columns, times, terms):
+    """The kernel whose tiles of `times` M rows by `columns` take the least time, one a multiprocessor at once, for sums of so many
+    terms a tap."""
+    def cost(kernel):
+        tiles = times*blocks(M, 128)*blocks(columns, kernel.defines["BN"])
+        return kernel.defines["BN"]*blocks(tiles, tuning.current.multiprocessors)*_chunk(kernel)*blocks(terms, _chunk(kernel))
+
+    return min(kernels, key=cost)
