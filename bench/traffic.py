@@ -6,7 +6,8 @@ python -m bench resources.
     tiles    what the blocks of convolutions and products copy from the L2 cache into shared memory: zeros that are stored, but
              neither taps that all of a tile's windows have in the padding nor what lies beyond the last map or image
 
-In bf16 it is the step of a Hopper GPU, whose kernels on wgmma nobody else has. No array holds anything and no kernel runs: the shapes say it all."""
+In bf16 it is the step of a Hopper GPU (H100, H200), whose kernels on wgmma no other has. No array holds anything and no kernel
+runs: the shapes say it all."""
 from collections import Counter
 from itertools import product
 from typing import NamedTuple
@@ -41,7 +42,7 @@ class Traffic(NamedTuple):
 def step(precision, N=128):
     """[(kernel, grid, arguments)] of a training step of ZFNet on N pictures."""
     tape, before = [], backend.LAUNCHERS.get(Ghost)
-    backend.ARCHITECTURES[Ghost] = lambda: HOPPER                # an H100 or H200
+    backend.ARCHITECTURES[Ghost] = lambda: HOPPER
     backend.LAUNCHERS[Ghost] = lambda kernel, grid, arguments: tape.append((kernel, grid, arguments))
     try:
         network, array = zfnet(), DEVICE.array
@@ -114,7 +115,8 @@ def of_gather(kernel, given):
     C, H, W, N, F, K, S, P, Ho, Wo, groups = map(int, conv.item())
     M, maps = (C//groups, F//groups) if transposed else (F//groups, C//groups)
     units, per_pixel, moved = kernel.defines["BN"]//64, blocks(N, 64), 0
-    axes = [[inside(*size, K, S, P, transposed, phase) for phase in range(S if transposed else 1)] for size in ((H, Ho), (W, Wo))]
+    axes = [[inside(*size, K, S, P, transposed, phase) for phase in range(S if transposed else 1)]
+            for size in ((H, Ho), (W, Wo))]
     for rows, columns in product(*axes):
         for first in range(0, len(rows)*len(columns)*per_pixel, units):
             last = min(first + units, len(rows)*len(columns)*per_pixel) - 1
@@ -152,7 +154,7 @@ def of_gradient(kernel, given):
 
 def lines():
     """The prediction as text: a line a precision."""
-    yield "a training step of ZFNet at batch 128, counted from its launches, a prediction:"
+    yield f"a training step of ZFNet at batch 128 for {HOPPER} (H100, H200), counted from its launches, a prediction:"
     for precision in PRECISIONS:
         tape = step(precision)
         total = Traffic(*map(sum, zip(*traffic(tape).values())))

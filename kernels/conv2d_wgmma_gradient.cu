@@ -6,10 +6,10 @@
    x (C,H,W,N)   dy (F,Ho,Wo,N)   bf16, as its 16 bits     dw (C/groups,K,K,F) float32
 
    The rows of dw are taken tap by tap, of each the maps in boxes of BOX: a tile has 128 rows, of one tap or of neighbouring
-   ones, so that few maps fill it too, and BN filters. A step of the sum is 64 images of one output pixel: a box of dy for each 64
-   filters, and of x for each BOX maps, at the pixel that its tap sees from there; all run along the sum. Pixels for which every tap
-   of the tile misses the map are left out; where some do, TMA writes zeros. The sum is cut into slices by shapes alone, which
-   conv2d_sum_slices adds in order.
+   ones, so that few maps fill it too, and BN filters. A step of the sum is 64 images of one output pixel: a box of dy for each
+   64 filters, and of x for each BOX maps, at the pixel that its tap sees from there; all run along the sum. Pixels for which
+   every tap of the tile misses the map are left out; where some do, TMA writes zeros. The sum is cut into slices by shapes
+   alone, which conv2d_sum_slices adds in order.
 
    spec      zfcore/ops/conv2d.py: conv2d_backward_reference, of rounded factors
 
@@ -68,7 +68,8 @@ struct Gradient {
         int p = rows.first + pixel / columns.count, q = columns.first + pixel % columns.count;
 #pragma unroll
         for (int i = 0; i < BM / BOX; i++)
-            tma_load_5d(stage.a[0] + 128 * BOX * i, x, bar, n, q * conv.S + boxes[i].v, p * conv.S + boxes[i].h, boxes[i].c, group);
+            tma_load_5d(stage.a[0] + 128 * BOX * i, x, bar, n, q * conv.S + boxes[i].v, p * conv.S + boxes[i].h, boxes[i].c,
+                        group);
 #pragma unroll
         for (int j = 0; j < UNITS; j++) tma_load_5d(stage.b[j], dy, bar, n, q, p, f0 + 64 * j, group);
     }

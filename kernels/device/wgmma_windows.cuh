@@ -7,6 +7,8 @@
    some, TMA writes zeros for these. So it does for maps beyond the group's last (the group is an axis of its own) and images
    beyond N.
 
+   Sums over very many maps for few outputs, those of fully connected layers, are cut into slices of the maps.
+
    Zeros change no sum, and of what is left the order is the same whatever the tile and the batch: an image has the same bits in
    any batch. */
 #pragma once
@@ -115,7 +117,8 @@ struct Gather {
             for (int j = 0; j < UNITS; j++) {
                 const Unit &to = units[j];
                 long long pixel = (long long)(rows.first + rows.hop * to.p) * columns.size + columns.first + columns.hop * to.q;
-                OUTPUT *row = y + ((long long)((slice * conv.groups + group) * M + m) * rows.size * columns.size + pixel) * conv.N + to.n;
+                long long map = (slice * conv.groups + group) * M + m;
+                OUTPUT *row = y + (map * rows.size * columns.size + pixel) * conv.N + to.n;
 #pragma unroll
                 for (int k = 0; k < 8; k += 4) {                            // four times eight images
                     if constexpr (sizeof(OUTPUT) == 2) {

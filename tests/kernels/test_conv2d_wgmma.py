@@ -4,15 +4,18 @@ from functools import cache
 import numpy as np
 import pytest
 
+from bench.gpu import recorded
 from tests import executor
 from tests.executor.samples import bf16, from_bf16
 from tests.kernels.conftest import BF16_UNIT, EPS, close, ways
 from zfcore import backend
 from zfcore.check import Expected
-from zfcore.kernel import TensorMap
+from zfcore.kernel import KERNELS, TensorMap
 from zfcore.ops import conv2d_kernels as kernels
 from zfcore.ops import tuning
-from zfcore.ops.conv2d import conv2d_backward_reference, conv2d_reference
+from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_backward_reference, conv2d_reference
+from zfcore.ops.conv2d_maxpool import pool_fits
+from zfcore.ops.linear import linear, linear_backward
 from zfcore.ops.window import output_size
 
 CASES = {        # C    H  W  N    F   K  S  P  groups
@@ -22,11 +25,17 @@ CASES = {        # C    H  W  N    F   K  S  P  groups
     "taps that meet nothing, one image":  (16, 2, 3, 8, 8, 5, 3, 2, 1),
     "pixels that no window sees":         (8, 5, 6, 24, 16, 1, 2, 0, 1),
     "several tiles of images":            (8, 1, 2, 264, 8, 2, 1, 1, 1),
+    "96 maps, an odd batch":              (96, 4, 2, 37, 40, 3, 2, 1, 1),
+    "two tiles of maps, an odd batch":    (136, 2, 3, 5, 32, 2, 1, 1, 1),
 }
 few = pytest.mark.parametrize("machine", ways("random", "gpu"), indirect=True)
-tiles = pytest.mark.parametrize("tile", range(3), ids=[f"BN{tile['BN']}" for tile in kernels.WGMMA_TILES])
-outputs = pytest.mark.parametrize("dtype", kernels.OUTPUTS)
-cases = pytest.mark.parametrize("name", CASES)
+
+
+def in_turn(by, kernels):
+    """Each of CASES, for each key of `kernels`, called `by`, with one of its kernels: every one of these meets some case, at the
+    cost of one."""
+    return pytest.mark.parametrize(f"name, {by}, tile", [
+        (name, key, (k + 2*d) % len(of_key)) for k, name in enumerate(CASES) for d, (key, of_key) in enumerate(kernels.items())])
 
 
 @cache
@@ -69,20 +78,18 @@ def there(machine, name):
 
 def forward(x, w, b, shape, S, P, groups, dtype="float32", tile=2, relu=False):
     y = backend.empty(shape, dtype, like=x)
-    kernels.launch_wgmma_forward(x, w, b, y, S, P, groups, relu, kernels.WGMMA_FORWARD[dtype][tile])
+    kernels.launch_wgmma_forward(x, w, b, y, S, P, groups, relu, kernel=kernels.WGMMA_FORWARD[dtype][tile])
     return y
 
 
 def transposed(dy, w, shape, S, P, groups, dtype="float32", tile=2):
     dx = backend.empty(shape, dtype, like=dy)
-    kernels.launch_wgmma_transpose(dy, w, dx, S, P, groups, kernels.WGMMA_TRANSPOSE[dtype][tile])
+    kernels.launch_wgmma_transpose(dy, w, dx, S, P, groups, kernel=kernels.WGMMA_TRANSPOSE[dtype][tile])
     return dx
 
 
 @few
-@tiles
-@outputs
-@cases
+@in_turn("dtype", kernels.WGMMA_FORWARD)
 def test_forward_equals_the_reference(machine, name, dtype, tile):
     (x, w, b, dy), (S, P, groups) = there(machine, name)
     [got] = machine.results(lambda: [forward(x, w, b, dy.shape, S, P, groups, dtype, tile)])
@@ -90,9 +97,7 @@ def test_forward_equals_the_reference(machine, name, dtype, tile):
 
 
 @few
-@tiles
-@outputs
-@cases
+@in_turn("dtype", kernels.WGMMA_TRANSPOSE)
 def test_transpose_equals_the_reference(machine, name, dtype, tile):
     (x, w, b, dy), (S, P, groups) = there(machine, name)
     [got] = machine.results(lambda: [transposed(dy, w, x.shape, S, P, groups, dtype, tile)])
@@ -100,9 +105,7 @@ def test_transpose_equals_the_reference(machine, name, dtype, tile):
 
 
 @few
-@tiles
-@cases
-@pytest.mark.parametrize("slices", [1, 3])
+@in_turn("slices", {1: kernels.WGMMA_FILTER_GRADIENT, 3: kernels.WGMMA_FILTER_GRADIENT})
 def test_filter_gradient_equals_the_reference(machine, name, slices, tile):
     (x, w, _, dy), (S, P, groups) = there(machine, name)
     [got] = machine.results(lambda: [kernels.launch_wgmma_filter_gradient(
@@ -159,6 +162,69 @@ def test_what_training_takes_wgmma_for(hopper, monkeypatch, C, F, groups, fits):
     assert not kernels.takes_wgmma(x.astype(np.float32), shape, groups, True)
     monkeypatch.setitem(backend.ARCHITECTURES, executor.ExecutorArray, lambda: "sm_100a")
     assert not kernels.takes_wgmma(x, shape, groups, True)
+
+
+# --------------------------------------------------------------------------------------- chosen by the operations
+def drawn(rng, *shape):
+    """Numbers that bf16 holds, as they are stored."""
+    return bf16(rng.standard_normal(shape, np.float32))
+
+
+def alone(x, first, last):
+    return np.ascontiguousarray(x[..., first:last])
+
+
+@few
+def test_a_layer_in_training_is_wgmmas_in_any_batch_and_elsewhere_not_at_all(machine, hopper, rng):
+    x, w, b, dy = (drawn(rng, 40, 3, 2, 9), drawn(rng, 40, 3, 3, 32), rng.standard_normal(32, np.float32), drawn(rng, 32, 3, 2, 9))
+
+    def passes(x, dy, training):
+        y, cache = conv2d(x, machine.array(w), machine.array(b), 1, 1, precision="bf16", training=training)
+        return [y, *conv2d_backward(dy, cache)]
+
+    for training in True, False:
+        _, tape = recorded(lambda x, dy: passes(x, dy, training), [machine.array(x), machine.array(dy)])
+        products = {kernel.name for kernel, *_ in tape} & {kernel.name for kernel in KERNELS if "BN" in kernel.defines}
+        assert products == ({"conv2d_wgmma_forward", "conv2d_wgmma_transpose", "conv2d_wgmma_gradient"} if training else
+                            {"conv2d_forward", "conv2d_transpose", "conv2d_filter_gradient"})
+    whole = machine.results(lambda: passes(*map(machine.array, (x, dy)), True))
+    wanted = conv2d_backward_reference(*(from_bf16(one).astype(float) for one in (dy, x, w)), 1, 1)
+    for got, there in zip(whole[1:], wanted, strict=True):
+        assert np.linalg.norm(got - there) < 0.004*np.linalg.norm(there)
+    for first, last in (0, 2), (2, 9):
+        parts = passes(machine.array(alone(x, first, last)), machine.array(alone(dy, first, last)), True)
+        for part, one in zip(parts[:2], whole):
+            np.testing.assert_array_equal(from_bf16(machine.host(part)), one[..., first:last])
+
+
+@few
+def test_a_fully_connected_layer_in_training_is_wgmmas_with_its_sums_in_slices(machine, hopper, rng):
+    x, w, b, dy = (drawn(rng, 200, 11), drawn(rng, 200, 136), rng.standard_normal(136, np.float32), drawn(rng, 136, 11))
+
+    def passes(x, dy, scores=False):
+        with tuning.use(slice_terms=64):
+            y, cache = linear(x, machine.array(w), machine.array(b), "bf16", scores, training=True)
+            return [y, *linear_backward(dy, cache)]
+
+    _, tape = recorded(passes, [machine.array(x), machine.array(dy)])
+    named = {kernel.name: dict(zip((one.name for one in kernel.arguments), arguments)) for kernel, _, arguments in tape}
+    assert not {"conv2d_forward", "conv2d_filter_gradient"} & set(named)
+    assert named["conv2d_wgmma_forward"]["slices"] == 3 and named["conv2d_wgmma_transpose"]["slices"] == 2
+    whole = machine.results(lambda: [*passes(machine.array(x), machine.array(dy)), passes(machine.array(x), machine.array(dy), True)[0]])
+    x64, w64, dy64 = (from_bf16(one).astype(float) for one in (x, w, dy))
+    wanted = [w64.T@x64 + b[:, None], w64@dy64, x64@dy64.T, dy64.sum(1), w64.T@x64 + b[:, None]]
+    for got, there, error in zip(whole, wanted, (0.004, 0.004, 1e-6, 1e-6, 1e-6), strict=True):
+        assert np.linalg.norm(got - there) < error*np.linalg.norm(there)
+    parts = passes(machine.array(alone(x, 4, 7)), machine.array(alone(dy, 4, 7)))
+    for part, one in zip(parts[:2], whole):
+        np.testing.assert_array_equal(from_bf16(machine.host(part)), one[..., 4:7])
+
+
+@pytest.mark.parametrize("N", [8, 5])
+def test_a_convolution_that_wgmma_takes_leaves_its_pool_apart_in_any_batch(hopper, N):
+    x, w = executor.array(np.zeros((32, 7, 7, N), np.uint16)), executor.array(np.zeros((32, 3, 3, 96), np.uint16))
+    fits = [pool_fits(x, w, (3, 2, 0, "ceil"), 1, training) for training in (True, False)]
+    assert fits == [False, N == 8]
 
 
 @pytest.mark.parametrize("shape, box, sentence", [

@@ -4,7 +4,9 @@ import copy
 import numpy as np
 import pytest
 
+from bench.gpu import recorded
 from tests import executor
+from tests.kernels.conftest import in_any_order
 from tests.test_network import gradients, loss_of, small
 from zfcore import fusion
 from zfcore.analysis.occlusion import occlusion
@@ -15,7 +17,7 @@ from zfcore.device import select
 from zfcore.kernel import PRECISIONS
 from zfcore.layers import Conv, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU, Step
 from zfcore.network import Network
-from zfcore.ops.convert import to_bf16
+from zfcore.ops.convert import from_bf16, to_bf16
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
 from zfcore.optim import SGD
 from zfcore.trained import Trained
@@ -181,6 +183,40 @@ def test_the_copy_of_the_weights_is_never_stale():
     assert network.use("fp32").layers[0].copy_of("w") is None
     optimizer.step(network, gradients(network, executor.array(x), labels)[1], lr=0.05)
     copies_are_fresh(network.use("bf16"))
+
+
+@in_any_order
+def test_a_step_on_wgmma_is_right_and_a_piece_of_a_batch_has_its_bits(machine, hopper):
+    """Layers with few maps beside layers that wgmma takes, in an odd batch, and in pieces of it."""
+    network = Network("wide", (3, 9, 7), [
+        Conv("conv1", 32, K=3, S=2), ReLU("relu1"), Conv("conv2", 40, K=3, S=1, P=1), ReLU("relu2"), MaxPool("pool2", K=3, S=2),
+        Flatten("flatten"), Linear("fc3", 48), ReLU("relu3"), Linear("fc4", 5)]).init(3, "he")
+    on_device, rng = moved(network, machine).use("bf16"), np.random.default_rng(1)
+    x, labels = rng.standard_normal((3, 9, 7, 7), np.float32), np.arange(7) % 5
+
+    def step(first, last):
+        y, caches = on_device.forward(machine.array(np.ascontiguousarray(x[..., first:last])), step=4, piece=(first, 7))
+        dy = softmax_loss_backward(softmax_loss(y, labels[first:last])[1])
+        dx, grads = on_device.backward(dy*np.float32((last - first)/7), caches)
+        return [y, dx, *flat(grads).values()]
+
+    _, tape = recorded(lambda _: step(0, 7), [machine.array(x)])
+    assert {f"conv2d_wgmma_{one}" for one in ("forward", "transpose", "gradient")} <= {kernel.name for kernel, *_ in tape}
+    _, tape = recorded(on_device.forward, [machine.array(x)])
+    assert not {kernel.arch for kernel, *_ in tape} - {""}
+    whole = machine.results(lambda: step(0, 7))
+    rounded = copy.deepcopy(network)
+    for layer in rounded.weighted:
+        layer.parameters["w"] = from_bf16(to_bf16(layer.parameters["w"])).astype(np.float64)
+        layer.parameters["b"] = layer.parameters["b"].astype(np.float64)
+    y, caches = rounded.forward(x.astype(np.float64), step=4)
+    dx, grads = rounded.backward(softmax_loss_backward(softmax_loss(y, labels)[1]), caches)
+    for got, there in zip(whole, [y, dx, *flat(grads).values()], strict=True):
+        assert 0 < np.linalg.norm(got - there) < 0.03*np.linalg.norm(there)
+    parts = [list(map(machine.host, step(*piece))) for piece in ((0, 2), (2, 7))]
+    np.testing.assert_array_equal(np.concatenate([y for y, *_ in parts], axis=-1), whole[0])
+    for one, other, both in zip(parts[0][2:], parts[1][2:], whole[2:], strict=True):
+        np.testing.assert_allclose(one + other, both, atol=0.02*abs(both).max())
 
 
 # ------------------------------------------------------------------------------------- incremental forms, bit for bit

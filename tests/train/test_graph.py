@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from bench.gpu import recorded
 from tests.standin import STREAMS, late
 from train.options import parser
 from zfcore import backend, graph
@@ -94,6 +95,33 @@ def test_a_replayed_step_has_the_bits_of_an_eager_one(options, counts, more):
             assert np.isfinite(array).all() and mine[key].tobytes() == array.tobytes(), (number, key)
     loss, wrong, clamped = wanted[-1]["totals"]
     assert 0 < loss < 2*12*math.log(3) and 0 <= wrong <= 12 and 0 < clamped <= 2*11      # of two steps of the second epoch
+
+
+def many_maps(name, classes, size, keep_prob):
+    return Network(name, (3, size, size), [
+        Conv("conv1", 32, K=5, S=6), ReLU("relu1"), Conv("conv2", 40, K=3, S=2, P=1), ReLU("relu2"), Flatten("flatten"),
+        Linear("fc6", 32), ReLU("relu6"), Linear("fc8", classes)])
+
+
+def test_a_replayed_step_on_wgmma_has_the_bits_of_an_eager_one(options, counts, monkeypatch):
+    """A tensor map holds an address, and six pictures are copied into eight: both are the graph's for as long as it is."""
+    monkeypatch.setattr(loop, "build", many_maps)
+    one, other = prepared(options, "--precision", "bf16"), prepared(options, "--precision", "bf16")
+    x = other.device.array(np.zeros(1))
+    if backend.architecture(x) != "sm_90a":
+        pytest.skip("a GPU without wgmma")
+    other.captured = launch_by_launch(other.device, other.learn)
+
+    def steps(training):
+        for (pictures, labels, indices), _ in zip(batches(), range(4)):
+            training.one_step(training.device.array(pictures), labels, indices)
+        return state(training)
+
+    wanted, tape = recorded(lambda _: steps(other), [x])
+    assert {f"conv2d_wgmma_{name}" for name in ("forward", "transpose", "gradient")} <= {kernel.name for kernel, *_ in tape}
+    got = steps(one)
+    assert counts.launched == 2
+    assert all(np.isfinite(array).all() and got[key].tobytes() == array.tobytes() for key, array in wanted.items())
 
 
 @pytest.mark.parametrize("schedule", [("compute",), ("copies",), tuple(STREAMS)], ids=" ".join)

@@ -76,7 +76,8 @@ TRANSPOSE_PLAIN = Kernel("conv2d_plain.cu", "conv2d_transpose_plain", "const flo
 FILTER_GRADIENT_PLAIN = Kernel("conv2d_plain.cu", "conv2d_filter_gradient_plain",
                                "const float *x, const float *dy, float *dw, Conv conv")
 
-# the same for a Hopper GPU, of maps and filters in bf16: 128 x BN results a block, from a ring of STAGES with CHUNK terms of a sum
+# the same for a Hopper GPU, of maps and filters in bf16: 128 x BN results a block, from a ring of STAGES, each CHUNK terms of a
+# sum, 64 where it says nothing
 HOPPER = "sm_90a"
 WGMMA_TILES = [dict(BN=256, STAGES=4), dict(BN=192, STAGES=5), dict(BN=128, STAGES=6)]
 WGMMA_FORTY_EIGHT = [dict(BN=256, CHUNK=48, STAGES=6), dict(BN=192, CHUNK=48, STAGES=7), dict(BN=128, CHUNK=48, STAGES=8)]
@@ -228,10 +229,10 @@ def _sum_slices(partial, total=None, b=None, relu=False):
 
 
 # ---------------------------------------------------------------------------------- bf16 in memory, on a Hopper GPU
-# Training takes these, looking at a network never does. Where they may be taken follows from N, as TMA wants whole eights of
-# images, and whether they gain by it; where they are taken must not, since wgmma may add up in another order than mma.sync and an
-# image has the same bits in any batch, also in the last, odd one of an epoch. A step has images enough to fill tiles, and a batch
-# that is odd is copied; one picture alone, which is what a projection or a prediction has, must not pay for the tile's 64.
+# Training takes these, looking at a network never does. wgmma may add up in another order than mma.sync, and an image has the same
+# bits in any batch, also in the last, odd one of an epoch: so what takes them must not follow from N, though TMA wants whole eights
+# of images and tiles have 64. A step has images enough to fill them, and a batch that is odd is copied; one picture alone, of a
+# projection or a prediction, must not pay for 64.
 def takes_wgmma(x, shape, groups, training):
     """Return whether a pass over maps, or gradients, like x with filters of that `shape` (C/groups,K,K,F) is for the kernels on
     wgmma: a training step's, of bf16, on a GPU that has it. Where a sum or the outputs are short they multiply mostly zeros."""
@@ -279,8 +280,8 @@ def launch_wgmma_filter_gradient(x, dy, shape, S, P, groups, slices=None, kernel
     tiles = m*n*groups
     slices = slices or slices_of(Ho*Wo*N, tuning.current.wgmma_blocks//tiles, tuning.current.slice_terms)
     partial, x, dy = empty((slices, *shape), "float32", like=x), _in_eights(x), _in_eights(dy)
-    kernel(_persistent(tiles*slices), _boxes(x, groups, BOX_MAPS), _boxes(dy, groups), partial, sizes(x, partial[0], dy, S, P, groups),
-           m, n, slices)
+    kernel(_persistent(tiles*slices), _boxes(x, groups, BOX_MAPS), _boxes(dy, groups), partial,
+           sizes(x, partial[0], dy, S, P, groups), m, n, slices)
     return _sum_slices(partial)
 
 
@@ -332,8 +333,8 @@ def _chunk(kernel):
 
 
 def _quickest_wgmma(kernels, M, columns, times, terms):
-    """The kernel whose tiles of `times` M rows by `columns` take the least time, one a multiprocessor at once, for sums of so many
-    terms a tap."""
+    """The kernel whose tiles of `times` M rows by `columns` take the least time, one a multiprocessor at once, for sums of so
+    many terms a tap."""
     def cost(kernel):
         tiles = times*blocks(M, 128)*blocks(columns, kernel.defines["BN"])
         return kernel.defines["BN"]*blocks(tiles, tuning.current.multiprocessors)*_chunk(kernel)*blocks(terms, _chunk(kernel))

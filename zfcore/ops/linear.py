@@ -16,8 +16,8 @@ from zfcore.backend import BF16, check_maps, empty, runs_kernels
 from zfcore.cpu import parallel, pieces
 from zfcore.kernel import Kernel, blocks, lanes
 from zfcore.ops.conv2d import check_precision, check_stored
-from zfcore.ops.conv2d_kernels import (launch_filter_gradient, launch_forward, launch_wgmma_transpose, slices_of_rows, takes_wgmma,
-                                       transpose_filters)
+from zfcore.ops.conv2d_kernels import (launch_filter_gradient, launch_forward, launch_wgmma_transpose, slices_of_rows,
+                                       takes_wgmma, transpose_filters)
 
 BLOCK = 512                       # rows of a product that one core forms at once
 BIAS_GRADIENT = Kernel("linear.cu", "linear_bias_gradient", "const stored *dy, float *db, int M, int N",
@@ -100,10 +100,10 @@ def linear_backward(dy, cache, need_dx=True):
     check.dtype("linear_backward dy", dy, x.dtype)
     dx = linear_transpose(dy, w, precision, training) if need_dx else None
     if runs_kernels(dy):
-        dw = launch_filter_gradient(_pixel(x), _pixel(dy), _pixel(w).shape, 1, 0, 1, precision, training=training).reshape(w.shape)
+        dw = launch_filter_gradient(_pixel(x), _pixel(dy), _pixel(w).shape, 1, 0, 1, precision, training=training)
         db = empty((len(dy),), np.float32, like=dy)
         BIAS_GRADIENT.variant(dy, LANES=lanes(dy.shape[1], dy))(blocks(len(dy), BIAS_GRADIENT.block//32), dy, db, *dy.shape)
-        return dx, dw, db
+        return dx, dw.reshape(w.shape), db
     dw = empty(w.shape, w.dtype, like=w)
     parallel(lambda d: np.matmul(x[d], dy.T, out=dw[d]), pieces(len(x), BLOCK))
     return dx, dw, dy.sum(axis=1)
