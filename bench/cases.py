@@ -362,7 +362,7 @@ def linear_cases(layer, shape, out, behind_relu):
 
     def by(precision):
         forward = lambda x, w, b: (linear(x, w, b, on(x, precision))[0],)
-        backward = lambda dy, x, w: linear_backward(dy, (x, w, on(x, precision)))
+        backward = lambda dy, x, w: linear_backward(dy, (x, w, on(x, precision), False))
         moved = lambda N: bytes_of(precision)*(D*M + (D + M)*N)
         return [Case("linear", layer.name, "forward", stored(with_bias, precision, 0, 1), forward, moved, lambda N: 2*D*M*N,
                      lambda N: D, (0,), precision=precision),
