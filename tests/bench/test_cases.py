@@ -70,7 +70,7 @@ SMALLER = cases(zfnet(classes=16, units=(16, 16)))
 
 def test_every_kernel_function_is_launched_at_the_papers_shapes(launched):
     kernels = {kernel.name for case in SMALLER for kernel in launched(case, 128)}
-    assert kernels == {kernel.name for kernel in declared() if not kernel.arch}      # on wgmma no operation runs yet
+    assert kernels == {kernel.name for kernel in declared() if not kernel.arch}      # wgmma is training's alone
 
 
 def test_every_declared_tile_of_conv2d_is_launched_by_zfnet_or_by_the_small_network_at_batch_1_127_or_128(launched):
