@@ -21,6 +21,7 @@ from zfcore.ops.conv2d_kernels import BOX_MAPS, HOPPER
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import softmax_loss_backward, softmax_loss_onto
 from zfcore.optim import SGD
+from zfcore.reduce import buckets
 
 IN_PLACE = {"sgd_step": ("w", "v")}                        # arguments that a kernel both reads and writes
 SELDOM = {"clip_filter_rms_scale"}                         # kernels that nearly always leave their arrays alone
@@ -57,7 +58,8 @@ def step(precision, N=128):
         y, caches = network.forward(x, scalars[0], piece=(0, N))
         cache = softmax_loss_onto(array(np.zeros(2)), y, array(np.zeros(N, np.int32)))
         _, grads = network.backward(softmax_loss_backward(cache), caches, to_pixels=False)
-        optimizer.step(network, grads, *scalars[1:])
+        for bucket in buckets(network.parameter_shapes()):
+            optimizer.step(network, {place.layer: grads[place.layer] for place in bucket}, *scalars[1:])
         return tape
     finally:
         backend.LAUNCHERS.pop(Ghost) if before is None else backend.LAUNCHERS.update({Ghost: before})

@@ -3,12 +3,13 @@ by itself, output and cache, a pass leaves too, to the bit; so that a layer need
 
     FORWARD     {kinds of neighbouring layers, from below: function(*layers, x, step) -> [(output, cache)], one each, or None where
                 it does not pay}
-    BACKWARD    {(kind below, kind above): function(dy, cache of the one above) -> dx of both}
+    BACKWARD    {kinds of neighbouring layers, from below: function(dy, their caches, need_dx) -> (dx of all, gradients of the
+                lowest one's parameters, {} of none)}
 """
 from zfcore.backend import runs_kernels
 from zfcore.layers import Conv, LocalResponseNorm, MaxPool, ReLU
 from zfcore.ops.conv2d import conv2d
-from zfcore.ops.conv2d_maxpool import conv2d_maxpool, pool_fits
+from zfcore.ops.conv2d_maxpool import conv2d_maxpool, conv2d_maxpool_backward, pool_fits
 from zfcore.ops.local_response_norm import local_response_norm_backward, local_response_norm_of_maxpool
 from zfcore.ops.maxpool import maxpool_backward
 
@@ -36,9 +37,21 @@ def pool_norm(pool, norm, x, step):
 
 FORWARD = {(Conv, ReLU, MaxPool): conv_relu_pool, (Conv, ReLU): conv_relu, (MaxPool, LocalResponseNorm): pool_norm}    # longest first
 
+
+def conv_pool_norm_backward(dy, caches, need_dx):
+    """Whether the ReLU was on is asked while the normalisation has the maxima at hand. So the gradient needs no map that the
+    pool spreads it over to be summed for the bias."""
+    of_conv, _, of_pool, of_norm = caches
+    dx, dw, db = conv2d_maxpool_backward(local_response_norm_backward(dy, of_norm, relu=True), of_conv, of_pool, need_dx)
+    return dx, {"w": dw, "b": db}
+
+
 # The layer above has at hand what tells where the ReLU was on: the same gradient without reading and writing the maps again.
-BACKWARD = {(ReLU, MaxPool): lambda dy, cache: maxpool_backward(dy, cache, relu=True),
-            (ReLU, LocalResponseNorm): lambda dy, cache: local_response_norm_backward(dy, cache, relu=True)}
+BACKWARD = {(Conv, ReLU, MaxPool, LocalResponseNorm): conv_pool_norm_backward,                                         # longest first
+            (ReLU, MaxPool, LocalResponseNorm): lambda dy, caches, _: (
+                maxpool_backward(local_response_norm_backward(dy, caches[2], relu=True), caches[1]), {}),
+            (ReLU, MaxPool): lambda dy, caches, _: (maxpool_backward(dy, caches[1], relu=True), {}),
+            (ReLU, LocalResponseNorm): lambda dy, caches, _: (local_response_norm_backward(dy, caches[1], relu=True), {})}
 
 
 def walk(layers, x, step=None):
@@ -57,3 +70,13 @@ def first_pass(layers, x, step):
         if kinds[:len(fused)] == fused and (done := together(*layers[:len(fused)], x, step)) is not None:
             return done
     return [layers[0].forward(x, step)]
+
+
+def backward_pass(layers, rules):
+    """(how many of the last of `layers` share a pass down, its function); (1, None) where none do. What `rules` has another way
+    down for takes part in none, and with rules no layer whose parameters a pass would have to tell of."""
+    for kinds, together in BACKWARD.items():
+        last = layers[-len(kinds):]
+        if tuple(map(type, last)) == kinds and (rules is None or not set(kinds) & set(rules) and not last[0].parameters):
+            return len(kinds), together
+    return 1, None

@@ -17,7 +17,7 @@ import numpy as np
 
 from zfcore import check
 from zfcore.backend import BF16, CPU, Device, to_host
-from zfcore.fusion import BACKWARD, walk
+from zfcore.fusion import backward_pass, walk
 from zfcore.hints import Array, Arrays, Law, Precision, Row, Shape
 from zfcore.layers import Layer, Step
 from zfcore.ops.conv2d import check_precision
@@ -85,12 +85,12 @@ class Network:
         take        is handed (layer name, its gradients) as soon as a layer with some has them; grads is then empty"""
         grads, k, dy = {}, len(caches) - 1, self.stored(dy)
         while k >= 0:
-            layer, below = self.layers[k], self.layers[k - 1] if k else None
-            pair = type(below), type(layer)
-            if pair in BACKWARD and not set(pair) & set(rules or ()):
-                dy, k = BACKWARD[pair](dy, caches[k]), k - 2
-                continue
-            if rules is not None:
+            count, together = backward_pass(self.layers[:k + 1], rules)
+            k -= count - 1                                 # of those that share a pass, to the lowest
+            layer = self.layers[k]
+            if together is not None:
+                dy, grads[layer.name] = together(dy, caches[k:k + count], k > 0 or to_pixels)
+            elif rules is not None:
                 dy = rule_of(layer, rules)(layer, dy, caches[k])
             elif k == 0 and not to_pixels:
                 dy, grads[layer.name] = None, layer.parameter_gradients(dy, caches[k])

@@ -5,7 +5,7 @@ A batch is cut into leaves of some pictures (`leaves`), whatever the number of r
 within a rank, then, a slice of the arrays on each rank, the rest. So the bits do not depend on the number of ranks, and what
 travels is 2(R - 1)/R times the size of the gradients for R ranks: no more than in a ring.
 """
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -77,17 +77,19 @@ class GradientSum:
     shapes          {layer: {"w": shape}} of all parameters, from the pixels up
     counts          number of leaves of each rank in this step, together one or more
     rows            (leaves,2) float64, zeros, where the rank's own leaves add their loss and wrong answers: `row(k)`
-    like            an array on the network's device"""
+    like            an array on the network's device
+    done            is handed {layer: {"w": dw, "b": db}}, some layers' sums, as soon as they are there, on `beside`; by then the
+                    rows of all leaves are. None: nobody asks before `total`"""
 
     def __init__(self, ranks: Ranks, beside: Any, shapes: dict[str, dict[str, Shape]], counts: Sequence[int], rows: Array,
-                 like: Array) -> None:
+                 like: Array, done: Callable[[Arrays], object] | None = None) -> None:
         self.ranks, self.beside, self.counts, self.rows, self.like = ranks, beside, counts, rows, like
         self.leaves, self.first = sum(counts), sum(counts[:ranks.rank])
         self.begins = [first for rank, count in enumerate(counts)
                        for first, _ in spans(sum(counts[:rank]), sum(counts[:rank]) + count, self.leaves)]
         self.held: dict[str, list[tuple[tuple[int, int], Any]]] = {layer: [] for layer in shapes}
         self.left = {layer: counts[ranks.rank] for layer in shapes}
-        self.waiting = buckets(shapes) if ranks.size > 1 else []
+        self.done, self.waiting = done, buckets(shapes) if ranks.size > 1 or done else []
         self.sums: dict[str, dict[str, Array]] = {}
         self.alive: list[Any] = []       # arrays that both sides know, until they meet
 
@@ -109,23 +111,33 @@ class GradientSum:
         self.send()
 
     def send(self) -> None:
-        """Let every bucket travel whose gradients are all there, the rows before the first one."""
+        """Let every bucket go its way whose gradients are all there: between several ranks it travels, the rows before the first
+        one."""
         while self.waiting and not any(self.left[place.layer] for place in self.waiting[0]):
-            if not self.alive:
-                self.alive.append(self.rows)
-                self.beside.run(self.exchange_rows)
             bucket = self.waiting.pop(0)
-            parts = self.packed(bucket)
-            total = empty((parts.shape[1],), np.float32, like=self.like)
-            self.alive += parts, total
-            self.beside.run(partial(self.exchange, parts, total))
-            for place in bucket:
-                self.sums.setdefault(place.layer, {})[place.key] = total[place.first:place.stop].reshape(place.shape)
+            if self.ranks.size > 1:
+                self.travel(bucket)
+            else:
+                self.sums |= {place.layer: self.held[place.layer][0][1] for place in bucket}
+            if self.done is not None:
+                self.beside.run(partial(self.done, {place.layer: self.sums[place.layer] for place in bucket}))
+
+    def travel(self, bucket: list[Place]) -> None:
+        """Let the bucket's sums over all ranks come about."""
+        if not self.alive:
+            self.alive.append(self.rows)
+            self.beside.run(self.exchange_rows)
+        parts = self.packed(bucket)
+        total = empty((parts.shape[1],), np.float32, like=self.like)
+        self.alive += parts, total
+        self.beside.run(partial(self.exchange, parts, total))
+        for place in bucket:
+            self.sums.setdefault(place.layer, {})[place.key] = total[place.first:place.stop].reshape(place.shape)
 
     def total(self) -> Arrays:
-        """{layer: {"w": dw, "b": db}} summed over all leaves of all ranks; `rows` are then all there, too."""
+        """{layer: {"w": dw, "b": db}} summed over all leaves of all ranks; `rows` are then all there, too, and `done` is done."""
         self.send()                      # a rank without a leaf
-        if self.ranks.size == 1:
+        if self.ranks.size == 1 and self.done is None:
             return {layer: held[0][1] for layer, held in self.held.items()}
         self.beside.join()
         self.alive.clear()

@@ -6,10 +6,10 @@ from tests import executor
 from zfcore.backend import BF16
 from zfcore.kernel import PRECISIONS
 from zfcore.ops import tuning
-from zfcore.ops.conv2d import check_conv2d, conv2d, conv2d_reference
-from zfcore.ops.conv2d_maxpool import conv2d_maxpool, launch_maxpool, pool_fits
+from zfcore.ops.conv2d import check_conv2d, conv2d, conv2d_backward, conv2d_reference
+from zfcore.ops.conv2d_maxpool import conv2d_maxpool, conv2d_maxpool_backward, launch_maxpool, pool_fits
 from zfcore.ops.convert import from_bf16, to_bf16
-from zfcore.ops.maxpool import maxpool, maxpool_reference
+from zfcore.ops.maxpool import maxpool, maxpool_backward, maxpool_reference
 
 CHAINS = {      # C  H   W  N   F   K  S  P   pool: K, S, P, rounding
     "three strips, the last short":        (3, 9, 40, 8, 104, 3, 1, 0, (3, 2, 0, "ceil")),
@@ -101,6 +101,24 @@ def test_rows_and_tiles_take_turns_in_shared_memory_however_late_copies_land(way
         y = launch_maxpool(x, w, b, S, P, pool, check_conv2d(x, w, b, S, P, 1, "ceil", precision), precision)[0]
         wanted, _ = maxpool(conv2d(x, w, b, S, P, relu=True, precision=precision)[0], *pool)
     assert y.tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_gradient_of_both_has_the_bits_of_one_behind_the_other_and_the_bias_the_sum_before_the_pool(machine, precision):
+    """Windows that share pixels: in bf16 what the pool adds up there is rounded, what the bias gets is not."""
+    (x, w, b), (S, P), pool = chain("windows over every border")
+    x[~np.isfinite(x)] = 1
+    x, w, b = *map(machine.stored(precision), (x, w)), machine.array(b)
+    cache, (y, of_pool) = conv2d_maxpool(x, w, b, S, P, pool, precision=precision)
+    dy = np.random.default_rng(9).standard_normal(y.shape, np.float32)
+    dy = from_bf16(to_bf16(dy)) if precision == "bf16" else dy
+    stored = machine.stored(precision)(dy)
+    apart = conv2d_backward(maxpool_backward(stored, of_pool), cache)
+    *bits, db = machine.results(lambda: conv2d_maxpool_backward(stored, cache, of_pool))
+    for got, wanted in zip(bits, map(machine.host, apart)):
+        assert got.tobytes() == (from_bf16(wanted) if wanted.dtype == BF16 else wanted).tobytes()
+    terms = dy.astype(np.float64).reshape(len(dy), -1)
+    np.testing.assert_array_less(np.abs(db - terms.sum(axis=1)), 20*2.0**-24*np.abs(terms).sum(axis=1))
 
 
 def test_a_pool_is_taken_along_where_products_are_few_and_sizes_fit(machine):

@@ -66,6 +66,27 @@ def test_layers_that_share_a_pass_leave_the_caches_of_layers_by_themselves(machi
     np.testing.assert_array_equal(to_host(y), to_host(x))
 
 
+@pytest.mark.parametrize("rules", [None, {}], ids=["with gradients of parameters", "without"])
+def test_layers_that_share_a_pass_down_leave_the_gradients_of_layers_by_themselves(machine, rules, monkeypatch):
+    network, x, labels = small()
+    on_device = moved(network, machine)
+    y, caches = on_device.forward(machine.array(x.astype(np.float32)), step=4)
+    dy = softmax_loss_backward(softmax_loss(y, labels)[1])
+    taken = []
+    monkeypatch.setattr(fusion, "BACKWARD", {kinds: lambda *given, kinds=kinds, pass_=pass_: taken.append(kinds) or pass_(*given)
+                                             for kinds, pass_ in fusion.BACKWARD.items()})
+    dx, grads = on_device.backward(dy, caches, rules)
+    first = (Conv, ReLU, MaxPool, LocalResponseNorm)
+    assert taken == [(ReLU, MaxPool), first[1:] if rules is not None else first]
+    for layer, cache in reversed(list(zip(on_device.layers, caches, strict=True))):
+        dy, alone = layer.backward(dy, cache)
+        for key, wanted in alone.items() if rules is None else ():
+            close = np.testing.assert_allclose if key == "b" else np.testing.assert_array_equal
+            close(to_host(grads[layer.name][key]), to_host(wanted), **dict(rtol=1e-5, atol=1e-7) if key == "b" else {})
+    assert rules is None or grads == {}
+    np.testing.assert_array_equal(to_host(dx), to_host(dy))
+
+
 def arrays_of(cache):
     parts = cache if isinstance(cache, tuple) else (cache,)
     return [part for part in parts if isinstance(part, np.ndarray) or runs_kernels(part)]

@@ -4,7 +4,7 @@ import pytest
 
 from zfcore.check import Expected
 from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_reference
-from zfcore.ops.conv2d_maxpool import conv2d_maxpool
+from zfcore.ops.conv2d_maxpool import conv2d_maxpool, conv2d_maxpool_backward
 from zfcore.ops.maxpool import maxpool_backward, maxpool_reference
 
 
@@ -30,6 +30,19 @@ def test_both_caches_lead_the_gradient_down_as_those_of_the_two_operations():
     assert down.shape == between.shape
     for got, wanted in zip(conv2d_backward(down, cache), conv2d_backward(down, alone), strict=True):
         np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("biased, need_dx", [(True, True), (False, True), (True, False)])
+def test_the_gradient_of_both_is_that_of_the_one_behind_the_other(biased, need_dx):
+    rng = np.random.default_rng(5)
+    x, w, b = (rng.standard_normal(size, np.float32) for size in ((3, 9, 8, 2), (3, 3, 3, 5), (5,)))
+    cache, (y, of_pool) = conv2d_maxpool(x, w, b if biased else None, 2, 1, (2, 2, 0, "ceil"))
+    dy = rng.standard_normal(y.shape, np.float32)
+    wanted = conv2d_backward(maxpool_backward(dy, of_pool), cache, need_dx)
+    for got, alone in zip(conv2d_maxpool_backward(dy, cache, of_pool, need_dx), wanted, strict=True):
+        assert (got is None) == (alone is None)
+        if got is not None:
+            np.testing.assert_array_equal(got, alone)
 
 
 def test_what_does_not_fit_is_told_as_the_operations_tell_it():

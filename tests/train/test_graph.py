@@ -9,7 +9,7 @@ import pytest
 from bench.gpu import recorded
 from tests.standin import STREAMS, late
 from train.options import parser
-from zfcore import backend, graph
+from zfcore import backend, graph, reduce
 from zfcore.check import Expected
 from zfcore.graph import capture, launch_by_launch
 from zfcore.layers import Conv, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU
@@ -129,6 +129,21 @@ def test_however_late_work_is_done_the_step_has_the_bits_of_one_done_at_once(opt
     wanted = after_each_step(prepared(options))
     with late(*schedule):
         got = after_each_step(prepared(options), look=len(SIZES) - 1)
+    assert all(got[-1][key].tobytes() == array.tobytes() for key, array in wanted[-1].items())
+
+
+@pytest.mark.parametrize("schedule", [(), ("copies",), tuple(STREAMS)], ids=lambda schedule: " ".join(schedule) or "at once")
+@pytest.mark.parametrize("more", [(), ("--micro-batch", "4")], ids=["whole", "in pieces"])
+def test_layers_that_move_beside_backward_come_to_the_bits_of_all_at_its_end(options, counts, standin, schedule, more, monkeypatch):
+    wanted, moved = after_each_step(prepared(options, *more)), []
+    monkeypatch.setattr(reduce, "BUCKET", 100)
+    training = prepared(options, *more)
+    step, backward = training.optimizer.step, training.network.backward
+    training.optimizer.step = lambda network, grads, *rest: moved.append(list(grads)) or step(network, grads, *rest)
+    training.network.backward = lambda *given, **named: (backward(*given, **named), moved.append("end of backward"))
+    with late(*schedule):
+        got = after_each_step(training, look=len(SIZES) - 1)
+    assert moved[-5:-1] == [["fc8"], ["fc6"], ["conv2"], ["conv1"]] and moved[-1] == "end of backward"
     assert all(got[-1][key].tobytes() == array.tobytes() for key, array in wanted[-1].items())
 
 

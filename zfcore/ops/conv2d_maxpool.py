@@ -5,9 +5,9 @@ import numpy as np
 from zfcore.backend import empty, runs_kernels, unread
 from zfcore.kernel import blocks
 from zfcore.ops import tuning
-from zfcore.ops.conv2d import ConvCache, check_conv2d, conv2d
-from zfcore.ops.conv2d_kernels import BF16_MIDDLE, MIDDLE, TENSOR_MIDDLE, Conv, takes_wgmma, tiled
-from zfcore.ops.maxpool import MaxPoolCache, Pooling, maxpool
+from zfcore.ops.conv2d import ConvCache, check_conv2d, conv2d, conv2d_backward
+from zfcore.ops.conv2d_kernels import BF16_MIDDLE, MIDDLE, TENSOR_MIDDLE, Conv, launch_bias_gradient, takes_wgmma, tiled
+from zfcore.ops.maxpool import MaxPoolCache, Pooling, maxpool, maxpool_backward
 from zfcore.ops.window import output_size
 
 POOLED = dict(POOL=3, STRIDE=2, SHARED=82944)               # shared memory for a stride of 2 or more
@@ -55,3 +55,14 @@ def launch_maxpool(x, w, b, S, P, pool, size, precision):
     kernel((tiles, N//IMAGES, blocks(height, run)), x, w, unread(x) if b is None else b, y, switches,
            Conv(*x.shape, F, w.shape[1], S, P, Ho, Wo, groups=1), P_pool, height, width, run, b is not None)
     return y, MaxPoolCache(switches, Pooling(size, K_pool, S_pool, P_pool), y)
+
+
+def conv2d_maxpool_backward(dy, of_conv, of_pool, need_dx=True):
+    """dy (F,height,width,N), 0 where the ReLU was off -> (dx or None, dw, db) of the convolution, from the caches of the two.
+
+    What `conv2d_backward` makes of `maxpool_backward`, but that on a device the bias's gradient is the sum of dy itself: the
+    pool gives each of its numbers to one pixel. Raises Expected as they do."""
+    if not runs_kernels(dy):
+        return conv2d_backward(maxpool_backward(dy, of_pool), of_conv, need_dx)
+    dx, dw, _ = conv2d_backward(maxpool_backward(dy, of_pool), of_conv._replace(biased=False), need_dx)
+    return dx, dw, launch_bias_gradient(dy) if of_conv.biased else None

@@ -27,7 +27,7 @@ from zfcore.data.loader import DataSet, Lost, Pictures
 from zfcore.data.transforms import one_of_ten, random_crops
 from zfcore.device import select
 from zfcore.files import inside
-from zfcore.hints import Array, FilePath, Row
+from zfcore.hints import Array, Arrays, FilePath, Row
 from zfcore.models import MODELS, build, from_table
 from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
@@ -345,21 +345,29 @@ class Training:
         are arrays too, so that nothing that changes from step to step is part of the code.
 
         The batch is walked in leaves of --micro-batch pictures, whose gradients add up (zfcore/reduce.py): to those of the whole
-        batch, but for the rounding of float32 sums. From a loss on that is not finite, no parameter moves: `totals` never gets finite
+        batch, but for the rounding of float32 sums. On a GPU an upper layer moves while the gradients of those below it are still
+        computed. From a loss on that is not finite, no parameter moves: `totals` never gets finite
         again. Running statistics do move, before there is a loss; such a run ends at the next look, without saving."""
         before, N, counts = pictures_of(cut[:self.ranks.rank]), pictures_of(cut), [len(sizes) for sizes in cut]
         rows = zeros((sum(counts), 2), np.float64, like=self.totals)
-        sums, first = GradientSum(self.ranks, self.beside, self.shapes, counts, rows, like=self.device_mean), 0
+        uncounted = list(rows)
+
+        def move(grads: Arrays) -> None:
+            while uncounted:                   # the losses of all pictures are there before the first sum of gradients
+                self.totals[:2] += uncounted.pop(0)
+            if runs_kernels(rows) or math.isfinite(self.totals[0]):
+                self.optimizer.step(self.network, grads, lr, self.totals[0, ...], self.totals[2, ...])
+
+        early, first = runs_kernels(rows), 0   # on a CPU the same cores would do both
+        sums = GradientSum(self.ranks, self.beside, self.shapes, counts, rows, self.device_mean, move if early else None)
         for k, size in enumerate(cut[self.ranks.rank]):
             piece = slice(first, first + size)
             crops = tops[piece], lefts[piece], flips[piece]
             self.gradients(pictures[piece], crops, labels[piece], step, (before + first, N), sums.row(k), sums.add)
             first += size
         grads = sums.total()
-        for row in rows:
-            self.totals[:2] += row
-        if runs_kernels(rows) or math.isfinite(self.totals[0]):
-            self.optimizer.step(self.network, grads, lr, self.totals[0, ...], self.totals[2, ...])
+        if not early:
+            move(grads)
 
     def gradients(self, pictures: Array, crops: tuple[Array, Array, Array], labels: Array, step: Array, piece: tuple[int, int],
                   row: Array, take: Callable[[str, dict[str, Array]], object]) -> None:
