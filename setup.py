@@ -17,7 +17,7 @@ setup(
     package_dir={"zfcore.kernels": "kernels", "zfcore.kernels.device": "kernels/device"},
     package_data={"zfcore": ["py.typed", "*.pyi"], "zfcore.networks": ["*.h5", "*.json"], "zfcore.atlas": ["page/*"],
                   "train.paper": ["*.html"],
-                  "zfcore.kernels": ["*.cu", "README.md"], "zfcore.kernels.device": ["*.cuh"]},
+                  "zfcore.kernels": ["*.cu", "*.json", "README.md"], "zfcore.kernels.device": ["*.cuh"]},
     install_requires=["numpy>=2", "h5py>=3.10", "pillow>=10.1", "tqdm>=4.60", "matplotlib>=3.8", "threadpoolctl>=3.5", "jinja2>=3.1"],
     entry_points={"console_scripts": ["zfcore = train.console:main"]},
     extras_require={

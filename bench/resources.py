@@ -1,11 +1,13 @@
 """python -m bench resources: what each kernel takes of a GPU, told by the compiler, written as a table into kernels/README.md.
 
 No GPU is needed: NVRTC compiles every kernel that an operation declares for sm_90a (H100, H200), and its log says the rest.
-Register counts change from one compiler version to the next, so the table names its NVRTC version. Printed beside it: what a
-training step moves (bench/traffic.py).
+Register counts change from one compiler version to the next, so the table names its NVRTC version. Beside it kernels/loops.json
+is written: the instructions of main loops, counted in machine code (bench/sass.py), by which the model of a kernel's time goes.
+Printed: what a training step moves (bench/traffic.py) and what time that model predicts for it (bench/prediction.py).
 
 python -m bench compile: all these kernels into the cache of machine code, before a device that is lent by the minute waits for them."""
 import importlib
+import json
 import pkgutil
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -14,15 +16,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import zfcore.ops
-from bench import traffic
+from bench import prediction, sass, traffic
 from zfcore import nvrtc
 from zfcore.check import Expected
 from zfcore.cpu import CORES
 from zfcore.cubin import cached_cubin, compile_cubin, kernels_folder
 from zfcore.gpu import find_cupy
 from zfcore.kernel import KERNELS
+from zfcore.ops import model
 
 README = Path(__file__).parents[1] / "kernels" / "README.md"
+LOOPS = README.with_name("loops.json")
 BEGIN, END = "<!-- written by python -m bench resources -->", "<!-- end -->"
 ARCH = "sm_90a"
 
@@ -76,6 +80,14 @@ def table():
     return "\n".join(lines)
 
 
+def loops():
+    """The text of kernels/loops.json."""
+    found = {model.words(kernel): list(sass.main_loop(compiled(kernel)[0], kernel.name, model.products(kernel)))
+             for kernel in declared() if "BM" in kernel.defines}
+    lines = [f"  {json.dumps(name)}: {json.dumps(counts)}" for name, counts in found.items()]
+    return "\n".join(['{"nvrtc": "%d.%d", "arch": "%s", "loops": {' % (*nvrtc.version(), ARCH), ",\n".join(lines), "}}\n"])
+
+
 def between_marks(text):
     """(before, table, after) of the README's text."""
     before, rest = text.split(BEGIN + "\n", 1)
@@ -86,7 +98,9 @@ def between_marks(text):
 def main():
     before, _, after = between_marks(README.read_text())
     README.write_text(before + BEGIN + "\n" + table() + "\n" + END + after)
-    print(f"{len(declared())} kernels, table in {README}", *traffic.lines(), sep="\n")
+    LOOPS.write_text(loops())
+    model.loops.cache_clear()
+    print(f"{len(declared())} kernels, table in {README}", *traffic.lines(), *prediction.lines(), sep="\n")
 
 
 def add_arguments(parser):

@@ -39,7 +39,7 @@ def cached_cubin(kernel, arch):
     """The path of a file with the machine code, made by NVRTC unless an earlier run left it: a file is named by the
     hash of all that it depends on. It is renamed into place, so two processes may do this at the same time."""
     translation = _translation(kernel, arch)
-    path = _cache_folder() / (hashlib.sha256(repr((nvrtc.version(), translation)).encode()).hexdigest() + ".cubin")
+    path = cache_folder() / (hashlib.sha256(repr((nvrtc.version(), translation)).encode()).hexdigest() + ".cubin")
     if not path.exists():
         cubin, _ = nvrtc.compile(*translation)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
@@ -49,8 +49,8 @@ def cached_cubin(kernel, arch):
 
 
 @functools.cache
-def _cache_folder():
-    """Folder of this user's compiled kernels; a temporary one where there is no home to write to."""
+def cache_folder():
+    """Folder of this user's compiled kernels and of what cards have found out about them; a temporary one where there is no home to write to."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "zfcore" / "kernels"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -4,8 +4,17 @@ from typing import Literal
 from zfcore import gpu
 from zfcore.backend import CPU, Device
 from zfcore.check import Expected
+from zfcore.ops import tuned
 
-DEVICES = {"cpu": lambda: CPU, "gpu": gpu.device}              # name -> function that makes the Device or raises
+
+def _gpu():
+    """The GPU, by what it has found out about its kernels."""
+    device = gpu.device()
+    tuned.use(tuned.of_card(gpu.card().name))
+    return device
+
+
+DEVICES = {"cpu": lambda: CPU, "gpu": _gpu}                    # name -> function that makes the Device or raises
 
 
 def select(name: Literal["auto", "cpu", "gpu"] = "auto") -> Device:

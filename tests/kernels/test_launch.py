@@ -116,7 +116,7 @@ def folder(monkeypatch, tmp_path):
     (tmp_path/"kernels"/"unit.cu").write_text(
         '#include <ptx.cuh>\nextern "C" __global__ void unit(float *y, int n) { y[n] = ONE * FACTOR; }\n')
     monkeypatch.setattr(cubin, "kernels_folder", lambda: tmp_path/"kernels")
-    monkeypatch.setattr(cubin, "_cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(cubin, "cache_folder", lambda: tmp_path)
     return tmp_path/"kernels"
 
 
@@ -158,7 +158,7 @@ def test_an_interrupted_compilation_leaves_no_machine_code(folder, unit, monkeyp
 def test_a_home_that_cannot_be_written_to_costs_only_the_cache(monkeypatch, tmp_path, home):
     (tmp_path/"a file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path/home))
-    folder = cubin._cache_folder.__wrapped__()
+    folder = cubin.cache_folder.__wrapped__()
     assert folder.is_dir() and (tmp_path/"a file" in folder.parents) is False
 
 
@@ -199,7 +199,7 @@ def test_a_launch_loads_the_machine_code_once_and_grants_the_shared_memory(folde
 
 @needs_nvrtc
 def test_cupy_is_given_a_struct_as_one_element_in_the_layout_of_c(cupy, monkeypatch, tmp_path):
-    monkeypatch.setattr(cubin, "_cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(cubin, "cache_folder", lambda: tmp_path)
     monkeypatch.setitem(backend.LAUNCHERS, executor.ExecutorArray, partial(gpu.launch, cupy))
     conv2d_kernels.PLAIN(1, ROW, ROW, ROW, ROW, conv2d_kernels.Conv(*range(2, 13)), True, False)
     _, _, arguments, *_ = cupy.asked[-1]

@@ -4,7 +4,7 @@ import numpy as np
 
 from zfcore.backend import BF16, address, architecture, empty, unread
 from zfcore.kernel import PRECISIONS, Kernel, TensorMap, blocks, struct
-from zfcore.ops import tuning
+from zfcore.ops import model, tuned, tuning
 from zfcore.ops.pad import KERNEL as PAD
 
 Conv = struct("Conv", "int C, int H, int W, int N, int F, int K, int S, int P, int Ho, int Wo, int groups")
@@ -119,30 +119,29 @@ def _tiles(kernel, M, columns):
     return blocks(M, kernel.defines["BM"])*blocks(columns, kernel.defines["BN"])
 
 
-def _cost(kernel):
-    """Cost of a block per step of the reduction, in numbers read from shared memory. Tensor cores are so fast that
-    copying the tiles counts too, and the products."""
-    tile = kernel.defines
-    if "PRECISION" not in tile:
-        return tile["BM"]*tile["BN"]*(1/tile["TM"] + 1/tile["TN"])
-    return tile["BM"]*tile["BN"]*(1/(8*tile["TM"]) + 1/(4*tile["TN"]) + tuning.current.mma_cost) + tile["BM"] + tile["BN"]
-
-
 def fitting(kernels, M, N):
     """Kernels of `kernels` whose copies fit rows of M filters and of N images."""
     return [kernel for kernel in kernels
             if M % kernel.defines.get("VECTOR_A", 1) == 0 and N % kernel.defines.get("VECTOR_B", 1) == 0]
 
 
-def _quickest(kernels, M, columns, times):
-    """The kernel whose tiles, `times` M rows by `columns` in rounds of one a multiprocessor, take the least time."""
-    multiprocessors = tuning.current.multiprocessors
-    return min(kernels, key=lambda kernel: blocks(times*_tiles(kernel, M, columns), multiprocessors)*_cost(kernel))
+def _quickest(kernels, M, columns, length, times):
+    """The kernel whose tiles, `times` M rows by `columns` of sums of `length` terms, take the least time: as this card has found
+    it, or by the model. All of `kernels` add in the same order."""
+    def seconds(kernel):
+        steps = blocks(length, model.sizes(kernel)[2])
+        return model.seconds(kernel, times*_tiles(kernel, M, columns), steps, model.tile_bytes(kernel, M, columns), tuning.current)
+    question = f"{kernels[0].name} {model.precision(kernels[0])}: {times} of {M} x {columns}, {length} terms"
+    return tuned.current.quickest(question, kernels, seconds)
 
 
-def _cheapest(kernels, M, columns):
-    """The kernel whose tiles cost least in all: of sums that are cut into slices there are always blocks enough."""
-    return min(kernels, key=lambda kernel: _tiles(kernel, M, columns)*_cost(kernel))
+def _cheapest(kernels, M, columns, slices):
+    """The kernel whose tiles cost least in all, of sums that can be cut into so many slices, by what is shipped: into how many
+    the sums of a filter gradient are cut follows from its tiles, so this is the same on every GPU."""
+    def cost(kernel):
+        share = model.share(kernel, model.tile_bytes(kernel, M, columns), tuning.SHIPPED)
+        return blocks(slices*_tiles(kernel, M, columns), tuning.SHIPPED.multiprocessors)*share
+    return min(kernels, key=cost)
 
 
 def launch_forward(x, w, b, y, S, P, groups, relu, precision, sliced=False, training=False):
@@ -154,7 +153,7 @@ def launch_forward(x, w, b, y, S, P, groups, relu, precision, sliced=False, trai
     slices = slices_of_rows(maps*K*K, groups*M) if sliced else 1
     out = y if slices == 1 else empty((slices, *y.shape), np.float32, like=y)
     kernels = fitting(FORWARD_KERNELS[precision] if out.dtype == x.dtype else SUMS_KERNELS, M, N)
-    kernel = _cheapest(kernels, M, Ho*Wo*N) if sliced else _quickest(kernels, M, Ho*Wo*N, groups)
+    kernel = _cheapest(kernels, M, Ho*Wo*N, slices) if sliced else _quickest(kernels, M, Ho*Wo*N, maps*K*K, groups)
     kernel((_tiles(kernel, M, Ho*Wo*N), groups, slices), x, w, unread(x) if b is None else b, out,
            sizes(x, w, y, S, P, groups), b is not None and slices == 1, relu and slices == 1)
     if slices > 1:
@@ -170,7 +169,7 @@ def launch_transpose(dy, w, dx, S, P, groups, precision, training=False):
         precision = "fp32"                                  # tensor cores multiply 16 rows at once, used or not
     transposed = transpose_filters(w)
     columns = blocks(H, S)*blocks(W, S)*N                                       # of the largest phase
-    kernel = _quickest(fitting(TRANSPOSE_KERNELS[precision], M, N), M, columns, groups*S*S)
+    kernel = _quickest(fitting(TRANSPOSE_KERNELS[precision], M, N), M, columns, len(dy)//groups*blocks(w.shape[1], S)**2, groups*S*S)
     kernel((_tiles(kernel, M, columns), groups, S*S), dy, transposed, dx, sizes(dx, w, dy, S, P, groups))
 
 
@@ -194,7 +193,8 @@ def launch_filter_gradient(x, dy, shape, S, P, groups, precision, slices=None, s
     (maps, K, _, F), (_, Ho, Wo, N) = shape, dy.shape
     rows, columns = maps*K*K, F//groups
     kernels = FILTER_GRADIENT_KERNELS[precision]
-    kernel = _cheapest(kernels if precision == "fp32" else fitting(kernels, 8, N), rows, columns)
+    kernel = _cheapest(kernels if precision == "fp32" else fitting(kernels, 8, N), rows, columns,
+                       slices or max(1, Ho*Wo*N//tuning.SHIPPED.slice_terms))
     tiles = _tiles(kernel, rows, columns)
     slices = slices or slices_of(Ho*Wo*N, tuning.current.gradient_blocks//(tiles*groups), tuning.current.slice_terms)
     partial = empty((slices, *shape), np.float32, like=x)

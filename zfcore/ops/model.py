@@ -1,0 +1,112 @@
+"""The time of a kernel that is made of tiles, predicted: by what its main loop asks of a multiprocessor.
+
+    cycles of a step, of a block     the longest of these, and a part of the others that does not hide behind it:
+        issue      instructions of its warps, counted in machine code, over four schedulers
+        math       products over the rate of FMAs, mma.sync or wgmma
+        shared     128 bytes a cycle to and from shared memory, counted in machine code
+        L2         bytes of its two tiles over a multiprocessor's share of the L2 cache
+    time                             those of all blocks of the multiprocessor that has most, but no less than each round of blocks
+                                     waits for the L2 cache; or the bytes of memory over the rate of a copy
+
+The counts stand in kernels/loops.json, which `python -m bench resources` writes; the rates in tuning.py. Nothing of it is measured."""
+from functools import cache
+from typing import NamedTuple
+
+from zfcore.cubin import kernels_folder
+from zfcore.files import listed, mapping, read_json, table, text, whole
+from zfcore.kernel import blocks
+
+FORM = table({"nvrtc": text(), "arch": text(), "loops": mapping(listed(whole(), 4, 4), text())})
+TERMS = {"fp32": 8, "fp32x3": 16, "tf32": 16, "bf16": 32, "wgmma": 64}       # of the sum in a tile, BK in kernels/device
+WGMMA_ROWS = 128                                          # of a tile on wgmma
+SCHEDULERS = 4                                            # of a multiprocessor
+UNHIDDEN = 0.1                                            # part of what is shorter than the longest; predicted
+
+
+class Loop(NamedTuple):
+    """Counts of a kernel's main loop, of one warp: steps of tiles that it takes, instructions, products among them (FFMA or HMMA),
+    wavefronts of shared memory."""
+    steps: int
+    instructions: int
+    products: int
+    wavefronts: int
+
+
+class Cycles(NamedTuple):
+    """Cycles of a step of a block, by what they are spent on."""
+    issue: float
+    math: float
+    shared: float
+    l2: float
+
+    def together(self):
+        """Cycles of all four at a time."""
+        return max(self) + UNHIDDEN*(sum(self) - max(self))
+
+
+def words(kernel):
+    """The kernel in words: its file, its name, its macros."""
+    return " ".join([kernel.file, kernel.name, *(f"{name}={value}" for name, value in kernel.defines.items())])
+
+
+@cache
+def loops():
+    """{a kernel in words: its Loop}, of every declared kernel whose tiles are multiplied by FFMA or mma.sync."""
+    return {name: Loop(*counts) for name, counts in read_json(kernels_folder()/"loops.json", FORM)["loops"].items()}
+
+
+def precision(kernel):
+    """Precision of the products of its tiles, "wgmma" for those in bf16 that wgmma forms."""
+    return "wgmma" if kernel.arch else kernel.defines.get("PRECISION", "FP32").lower()
+
+
+def sizes(kernel):
+    """(rows, columns, terms of the sum) of its tiles."""
+    tile = kernel.defines
+    return tile.get("BM", WGMMA_ROWS), tile["BN"], tile.get("CHUNK", TERMS[precision(kernel)])
+
+
+def tile_bytes(kernel, M, columns):
+    """Bytes of both tiles of a step, on average over the blocks for M rows by so many columns: what lies beyond is not fetched."""
+    rows, across, terms = sizes(kernel)
+    return (M/blocks(M, rows) + columns/blocks(columns, across))*terms*(2 if precision(kernel) in ("bf16", "wgmma") else 4)
+
+
+def products(kernel):
+    """Products that a warp forms in a step: FFMA, or mma of 16 x 8 results over 16 terms in bf16 and 8 else, of which fp32x3 takes three."""
+    of_warp = kernel.defines["TM"]*kernel.defines["TN"]*sizes(kernel)[2]
+    return of_warp//{"fp32": 1, "fp32x3": 4*8, "tf32": 4*8, "bf16": 4*16}[precision(kernel)]*(3 if precision(kernel) == "fp32x3" else 1)
+
+
+def cycles(kernel, moved, tuning):
+    """The Cycles of a step of a block that moves so many bytes into tiles, on the GPU that `tuning` describes."""
+    rows, columns, terms = sizes(kernel)
+    a_cycle = 1e9*tuning.clock_ghz*tuning.multiprocessors                    # of all multiprocessors in a second
+    l2 = moved*a_cycle/(1e9*tuning.l2_gb_s)
+    math = 2*rows*columns*terms*a_cycle/(1e12*tuning.tflop_s(precision(kernel)))
+    if kernel.arch:                                        # a thread asks for tiles, and for products that take hundreds of cycles
+        return Cycles(0, math, 0, l2)
+    loop, warps = loops()[words(kernel)], kernel.block/32
+    return Cycles(warps*loop.instructions/loop.steps/SCHEDULERS, math, warps*loop.wavefronts/loop.steps, l2)
+
+
+def wait(kernel, tuning):
+    """Cycles that a step of a block takes at least: its tiles were asked for as many steps before as there are stages but one."""
+    return tuning.l2_latency/(kernel.defines.get("STAGES", 2) - 1)
+
+
+def at_once(kernel):
+    """Count of blocks that a multiprocessor is to hold at a time."""
+    return kernel.defines.get("BLOCKS", 1)
+
+
+def share(kernel, moved, tuning):
+    """Cycles of a multiprocessor that a step of one of its blocks costs, where it has as many as it holds."""
+    return max(cycles(kernel, moved, tuning).together(), wait(kernel, tuning)/at_once(kernel))
+
+
+def seconds(kernel, count, steps, moved, tuning):
+    """Time of `count` blocks of so many steps each, which move so many bytes each into tiles."""
+    of_one = blocks(count, tuning.multiprocessors)
+    longest = max(of_one*cycles(kernel, moved, tuning).together(), blocks(of_one, at_once(kernel))*wait(kernel, tuning))
+    return steps*longest/(1e9*tuning.clock_ghz)
