@@ -77,6 +77,7 @@ def unpool_rows(dy, switches, y, relu, dx, K, S, P, first, last):
     """Rows first:last of dx (C,H,W,N), as `maxpool_backward` has them, of dy (C,Ho,Wo,N). relu: where y is above 0 alone."""
     C, H, W, N = dx.shape
     Ho, Wo = dy.shape[1:3]
+    zero = dx.dtype.type(0)
     for c in range(C):
         for h in range(first, last):
             row = dx[c, h]
@@ -93,10 +94,10 @@ def unpool_rows(dy, switches, y, relu, dx, K, S, P, first, last):
                         pixel, place = row[q*S - P + s], np.uint8(r*K + s)
                         if relu:
                             for n in range(N):
-                                pixel[n] += above[n] if (chosen[n] == place) & (maxima[n] > 0) else 0
+                                pixel[n] += above[n] if (chosen[n] == place) & (maxima[n] > zero) else zero
                         else:
                             for n in range(N):
-                                pixel[n] += above[n] if chosen[n] == place else 0
+                                pixel[n] += above[n] if chosen[n] == place else zero
 
 
 # --------------------------------------------------------------------------------------- local response normalisation
@@ -126,6 +127,7 @@ def normalise(x, y, n, a, k, first, last):
 def normalise_back(dy, x, dx, n, a, k, factor, relu, first, last):
     """Columns first:last of dx (C,L), as `local_response_norm_backward` has it; factor is 2*a*beta with beta 0.75."""
     C = len(x)
+    zero = x.dtype.type(0)
     s, shared = np.empty(STRIP, x.dtype), np.empty(STRIP, x.dtype)
     term = np.empty((C, STRIP), x.dtype)                                              # dy y / s of each map
     for start in range(first, last, STRIP):
@@ -155,4 +157,4 @@ def normalise_back(dy, x, dx, n, a, k, factor, relu, first, last):
                         shared[j] += near[j]
             for j in range(count):
                 down = out[j] - shared[j]*own[j]*factor
-                out[j] = down if own[j] > 0 or not relu else 0
+                out[j] = down if (own[j] > zero) | (not relu) else zero
