@@ -9,6 +9,7 @@ from zfcore.check import Expected, dtype, one_of, positive, shape
 from zfcore.cpu import parallel, pieces
 from zfcore.kernel import Kernel, blocks
 from zfcore.memory import workspace
+from zfcore.ops import loops
 from zfcore.ops.maxpool import MaxPoolCache, Pooling, maxpool, pooled_shape
 from zfcore.ops.relu import relu_backward_reference, where_on
 
@@ -73,6 +74,10 @@ def local_response_norm(x, n, alpha, beta, k, convention="mean"):
         _launch(FORWARD, rule, x, y)
         return y, LocalResponseNormCache(x, rule)
     columns, out = x.reshape(len(x), -1), y.reshape(len(x), -1)          # (C, pixels of all images)
+    if loop := _loop(loops.normalise, rule, columns):
+        number = x.dtype.type
+        parallel(lambda block: loop(columns, out, n, number(rule.a), number(k), block.start, block.stop), _blocks(columns))
+        return y, LocalResponseNormCache(x, rule)
 
     def work(block):
         x = columns[:, block]
@@ -119,12 +124,16 @@ def local_response_norm_backward(dy, cache, relu=False):
     x, rule = cache
     dtype("local_response_norm_backward: dy", dy, x.dtype)
     shape("local_response_norm_backward: dy", dy, x.shape)
-    n, a, beta, _ = rule
+    n, a, beta, k = rule
     dx = empty(dy.shape, dy.dtype, like=dy)
     if runs_kernels(dy):
         _launch(BACKWARD.variant(RELU=int(relu)), rule, dy, x, dx)
         return dx
     columns, above, out = (array.reshape(len(x), -1) for array in (x, dy, dx))
+    if loop := _loop(loops.normalise_back, rule, columns):
+        scalars = [x.dtype.type(number) for number in (a, k, 2*a*beta)]
+        parallel(lambda block: loop(above, columns, out, n, *scalars, relu, block.start, block.stop), _blocks(columns))
+        return dx
 
     def work(block):
         x, dy, dx = columns[:, block], above[:, block], out[:, block]
@@ -142,6 +151,11 @@ def local_response_norm_backward(dy, cache, relu=False):
 
     parallel(work, _blocks(columns))
     return dx
+
+
+def _loop(loop, rule, columns):
+    """The compiled `loop`, which knows of no power but 0.75; None where there is none."""
+    return loops.compiled(loop, columns) if rule.beta == 0.75 and columns.flags.c_contiguous else None
 
 
 def _launch(kernel, rule, *arrays):

@@ -9,6 +9,7 @@ from zfcore.check import Expected, shape
 from zfcore.cpu import map_blocks, parallel
 from zfcore.kernel import Kernel, blocks, lanes
 from zfcore.memory import workspace
+from zfcore.ops import loops
 from zfcore.ops.relu import relu_backward, relu_backward_reference
 from zfcore.ops.window import output_size, places, tap_pixels
 
@@ -73,11 +74,15 @@ def maxpool(x, K, S, P=0, rounding="ceil"):
         tiles = C*Ho*blocks(Wo*(N//wide), FORWARD.block)
         FORWARD.variant(x, WINDOW=K, STRIDE=S, LANES=wide)(tiles, x, y, switches, H, W, Ho, Wo, N, P)
         return y, MaxPoolCache(switches, Pooling(x.shape, K, S, P), y)
-    pixels = np.ascontiguousarray(x).reshape(C, H*W, N)
+    x, loop = np.ascontiguousarray(x), loops.compiled(loops.pool_rows, x)
+    pixels = x.reshape(C, H*W, N)
 
     def work(block):
         maps, rows = block
-        _pool_rows(pixels[maps], (H, W), y[maps, rows], switches[maps, rows], K, S, P, rows.start)
+        if loop:
+            loop(x[maps], y[maps], switches[maps], K, S, P, rows.start, rows.stop)
+        else:
+            _pool_rows(pixels[maps], (H, W), y[maps, rows], switches[maps, rows], K, S, P, rows.start)
 
     parallel(work, map_blocks(C, Ho, S*W*N*x.itemsize))
     return y, MaxPoolCache(switches, Pooling(x.shape, K, S, P), y)
@@ -157,6 +162,12 @@ def maxpool_backward(dy, cache, relu=False):
         tiles = C*((H - 1 + P)//S + 1)*blocks(((W - 1 + P)//S + 1)*(N//wide), BACKWARD.block)     # of SxS pixels
         tuned = BACKWARD.variant(dy, WINDOW=K, STRIDE=S, LANES=wide, RELU=int(relu))
         tuned(tiles, dy, switches, on, dx, H, W, Ho, Wo, N, P)
+        return dx
+    if N >= loops.MANY and (loop := loops.compiled(loops.unpool_rows, dx)):
+        dy = np.ascontiguousarray(dy)
+        on = y if relu else dy                                             # else it is not read
+        parallel(lambda at: loop(dy[at[0]], switches[at[0]], on[at[0]], relu, dx[at[0]], K, S, P, at[1].start, at[1].stop),
+                 map_blocks(C, H, W*N*dy.itemsize))
         return dx
     if relu:
         dy = relu_backward(dy, y)

@@ -1,0 +1,160 @@
+"""Loops that NumPy cannot express: what several of its calls compute one after another, in one pass over memory.
+
+Where numba is installed (`pip install zfcore[fast]`) it compiles them, and large arrays go through them; without it nothing but
+time is lost. The NumPy form of an operation is the specification: a loop forms the same sums in the same order, without fused
+multiply-adds, and gives the same bits (of two zeros that a maximum meets, either). A loop is one core's; `parallel` spreads the
+blocks, and a loop does not hold Python's lock. Arrays lie together in memory, but for their first axis.
+"""
+from functools import cache
+from importlib.util import find_spec
+
+import numpy as np
+
+LEAST = 2**18                     # bytes of an array from which on a loop is worth the fifth of a second that loading numba takes
+
+MANY = 8                          # images from which on those of a pixel are a loop worth the name
+
+
+def compiled(loop, x):
+    """The function `loop` of this file as numba compiles it, for an array as large as x; None where NumPy's form is to do."""
+    return _compiled(loop) if x.nbytes >= LEAST else None
+
+
+@cache
+def _compiled(loop):
+    if find_spec("numba") is None:
+        return None
+    from numba import njit
+    return njit(nogil=True, cache=True, error_model="numpy")(loop)
+
+
+# ---------------------------------------------------------------------------------------------------------- max pooling
+def pool_rows(x, y, switches, K, S, P, first, last):
+    """Rows first:last of y (C,Ho,Wo,N) and switches, as `maxpool` has them, of x (C,H,W,N). First the maxima over the rows of a
+    window, of every column; then those over K neighbouring columns, from every column on, of which each S-th are kept. Round
+    about lies -inf, at a place behind all places."""
+    C, H, W, N = x.shape
+    Wo, wide = y.shape[2], W + P + K + S
+    best, rows = np.full(wide*N, -np.inf, x.dtype), np.full(wide*N, 240, np.int32)
+    high, places = best[P*N:P*N + W*N], rows[P*N:P*N + W*N]
+    runs, length, step = (Wo, N, N) if N >= MANY else (1, (wide - K)*N, S*N)
+    maxima, chosen = np.empty(runs*length, x.dtype), np.empty(runs*length, np.int32)
+    for c in range(C):
+        for p in range(first, last):
+            top = max(p*S - P, 0)
+            under, here = x[c, top].reshape(W*N), np.int32((top - p*S + P)*K)
+            for j in range(W*N):
+                high[j] = under[j]
+                places[j] = here
+            for h in range(top + 1, min(p*S - P + K, H)):
+                under, here = x[c, h].reshape(W*N), np.int32((h - p*S + P)*K)
+                for j in range(W*N):
+                    v, m, at = under[j], high[j], places[j]
+                    more = (not v <= m) & (m == m)                                    # a NaN wins, the first of several
+                    high[j] = v if more else m
+                    places[j] = here if more else at
+            for run in range(runs):
+                left, at_left = run*S*N, run*length
+                for j in range(length):
+                    maxima[at_left + j] = best[left + j]
+                    chosen[at_left + j] = rows[left + j]
+                for s in range(1, K):
+                    tap, places_of_tap = best[left + s*N:], rows[left + s*N:]
+                    of_run, at_run = maxima[at_left:at_left + length], chosen[at_left:at_left + length]
+                    for j in range(length):
+                        v, place, m, at = tap[j], np.int32(places_of_tap[j] + s), of_run[j], at_run[j]
+                        more = ((not v <= m) & (m == m)) | ((place < at) & ((v == m) | ((v != v) & (m != m))))
+                        of_run[j] = v if more else m
+                        at_run[j] = place if more else at
+            for q in range(Wo):
+                out, where, high_of, place_of = y[c, p, q], switches[c, p, q], maxima[q*step:q*step + N], chosen[q*step:q*step + N]
+                for n in range(N):
+                    out[n] = high_of[n]
+                    where[n] = place_of[n]
+
+
+def unpool_rows(dy, switches, y, relu, dx, K, S, P, first, last):
+    """Rows first:last of dx (C,H,W,N), as `maxpool_backward` has them, of dy (C,Ho,Wo,N). relu: where y is above 0 alone."""
+    C, H, W, N = dx.shape
+    Ho, Wo = dy.shape[1:3]
+    zero = dx.dtype.type(0)
+    for c in range(C):
+        for h in range(first, last):
+            row = dx[c, h]
+            for w in range(W):
+                for n in range(N):
+                    row[w, n] = 0
+            for r in range((h + P) % S, K, S):
+                p = (h + P - r)//S
+                if p < 0 or p >= Ho:
+                    continue
+                for q in range(Wo - 1, -1, -1):
+                    above, chosen, maxima = dy[c, p, q], switches[c, p, q], y[c, p, q]
+                    for s in range(max(0, P - q*S), min(K, W - q*S + P)):
+                        pixel, place = row[q*S - P + s], np.uint8(r*K + s)
+                        if relu:
+                            for n in range(N):
+                                pixel[n] += above[n] if (chosen[n] == place) & (maxima[n] > zero) else zero
+                        else:
+                            for n in range(N):
+                                pixel[n] += above[n] if chosen[n] == place else zero
+
+
+# --------------------------------------------------------------------------------------- local response normalisation
+STRIP = 256                       # pixels that go through all maps together, so that the maps near by stay in cache
+
+
+def normalise(x, y, n, a, k, first, last):
+    """Columns first:last of y (C,L) = x / s^0.75, s = k + a*(sum of the squares of n maps), as `local_response_norm` has it."""
+    C = len(x)
+    s = np.empty(STRIP, x.dtype)
+    for start in range(first, last, STRIP):
+        count = min(STRIP, last - start)
+        for c in range(C):
+            own, out = x[c, start:start + count], y[c, start:start + count]
+            for j in range(count):
+                s[j] = own[j]*own[j]
+            for shift in range(-(n//2), n - n//2):
+                if shift != 0 and 0 <= c + shift < C:
+                    near = x[c + shift, start:start + count]
+                    for j in range(count):
+                        s[j] += near[j]*near[j]
+            for j in range(count):
+                root = np.sqrt(s[j]*a + k)
+                out[j] = own[j]/(np.sqrt(root)*root)
+
+
+def normalise_back(dy, x, dx, n, a, k, factor, relu, first, last):
+    """Columns first:last of dx (C,L), as `local_response_norm_backward` has it; factor is 2*a*beta with beta 0.75."""
+    C = len(x)
+    zero = x.dtype.type(0)
+    s, shared = np.empty(STRIP, x.dtype), np.empty(STRIP, x.dtype)
+    term = np.empty((C, STRIP), x.dtype)                                              # dy y / s of each map
+    for start in range(first, last, STRIP):
+        count = min(STRIP, last - start)
+        for c in range(C):
+            own, above, out, mine = x[c, start:start + count], dy[c, start:start + count], dx[c, start:start + count], term[c]
+            for j in range(count):
+                s[j] = own[j]*own[j]
+            for shift in range(-(n//2), n - n//2):
+                if shift != 0 and 0 <= c + shift < C:
+                    near = x[c + shift, start:start + count]
+                    for j in range(count):
+                        s[j] += near[j]*near[j]
+            for j in range(count):
+                scale = s[j]*a + k
+                root = np.sqrt(scale)
+                out[j] = above[j]/(np.sqrt(root)*root)
+                mine[j] = out[j]*own[j]/scale
+        for c in range(C):
+            own, out = x[c, start:start + count], dx[c, start:start + count]
+            for j in range(count):
+                shared[j] = term[c, j]
+            for shift in range(n//2 + 1 - n, n//2 + 1):                              # the maps that have this one among theirs
+                if shift != 0 and 0 <= c + shift < C:
+                    near = term[c + shift]
+                    for j in range(count):
+                        shared[j] += near[j]
+            for j in range(count):
+                down = out[j] - shared[j]*own[j]*factor
+                out[j] = down if (own[j] > zero) | (not relu) else zero
