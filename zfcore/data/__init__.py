@@ -84,5 +84,5 @@ def _open_drawn(data, size, limit_per_class):
 
 
 def learned_from(size: int, count: int) -> dict[str, int]:
-    """What the card of a network says of `count` drawn pictures of the ten objects that it was trained on."""
+    """Facts by which the card of a network tells that it was trained on `count` drawn pictures of the ten objects."""
     return {"size": size, "drawings": VERSION, "count": count}
