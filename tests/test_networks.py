@@ -10,6 +10,7 @@ from zfcore.analysis.diagnostics import JUDGED, judge
 from zfcore.analysis.sanity_checks import shares_of_start
 from zfcore.analysis.top_activations import top_activations
 from zfcore.check import Expected
+from zfcore.data import open_data
 from zfcore.data.loader import Pictures
 from zfcore.data.synthetic import Synthetic
 from zfcore.models import checkpoint_file, from_checkpoint, start_of
@@ -64,6 +65,24 @@ def test_little_of_the_random_start_is_left_and_its_projections_are_legible(open
         assert trained[0] > other[0] and trained[0] > weights[0] + 0.05 and trained[0] > untrained[0] + 0.05
         assert (trained[1] > np.array([weights[1], untrained[1]])).all()
         assert len(legible[layer]) == len(JUDGED)
+
+
+def test_training_on_its_pictures_begins_with_its_mean_image(opened, monkeypatch, tmp_path):
+    """As far as 90 pictures, as many of each class, can tell, it is theirs: a version of the drawings too many would be noticed."""
+    card, _, checkpoint, pictures = opened
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path))
+    train, val = open_data("", pictures.size)
+    monkeypatch.setattr(Synthetic, "picture", lambda *_: pytest.fail("a picture was drawn"))
+    assert all(np.array_equal(Pictures(part, pictures.size, pictures.crop).prepare(), checkpoint.mean_image) for part in (train, val))
+    monkeypatch.undo()
+    some = np.mean([np.asarray(Synthetic("train", 4000, pictures.size).picture(i)) for i in range(1000, 1090)], axis=0)
+    coarse = (some.transpose(2, 0, 1) - checkpoint.mean_image)[:, :108, :108].reshape(3, 3, 36, 3, 36).mean(axis=(2, 4))
+    assert np.abs(coarse).max() < 15                                      # 90 pictures differ from all by 4 to 7
+
+
+@pytest.mark.parametrize("data, size, limit", (("", 110, 399), ("", 111, 0), ("drawn:unseen", 110, 0)))
+def test_other_pictures_have_no_mean_image_that_comes_along(data, size, limit):
+    assert all(part.mean_image is None for part in open_data(data, size, limit))
 
 
 def test_a_name_is_a_run_for_every_command_and_its_figures_have_a_place(tmp_path, monkeypatch, capsys):

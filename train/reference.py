@@ -20,6 +20,7 @@ from zfcore.analysis.diagnostics import JUDGED, judge, judged_layers
 from zfcore.analysis.sanity_checks import shares_of_start
 from zfcore.analysis.top_activations import top_activations
 from zfcore.checkpoint import atomic, load, save
+from zfcore.data import learned_from
 from zfcore.files import anything, read_json, table
 from zfcore.models import checkpoint_file
 from zfcore.terminal import Bar, printable, say
@@ -72,7 +73,7 @@ def write(name, run):
     checkpoint = load(checkpoint_file(run))
     rounded = {layer: {key: array.astype(np.float16) for key, array in of_layer.items()}
                for layer, of_layer in checkpoint.parameters.items()}
-    file = networks.FOLDER/f"{name}.h5"
+    file, limit = networks.FOLDER/f"{name}.h5", resolve(RECIPES[name]).limit_per_class
     with atomic(file) as new, atomic(file.with_suffix(".json")) as new_card:
         save(new, replace(checkpoint, parameters=rounded, velocity={}, history={},
                           state={key: checkpoint.state[key] for key in ("data", "seed", "init")}))
@@ -80,8 +81,9 @@ def write(name, run):
         card = {"name": name, "file": file.name, "sha256": hashlib.sha256(new.read_bytes()).hexdigest(), "bytes": new.stat().st_size,
                 "made_by": f"python -m train.reference {name}", "model": model.name, "input": model.crop,
                 "parameters": model.network.parameter_count(), "classes": model.classes,
+                "learned_from": learned_from(model.size, len(model.dataset(part="train", limit_per_class=limit))),
                 **about_the_run(checkpoint_file(run), checkpoint),
-                **measured(model.pictures(limit_per_class=resolve(RECIPES[name]).limit_per_class), model, trained.open(run, "cpu"))}
+                **measured(model.pictures(limit_per_class=limit), model, trained.open(run, "cpu"))}
         new_card.write_text(json.dumps(card, indent=1) + "\n")
     return f"{printable(file)}: {card['bytes']/1e6:.1f} MB; {card['validation']['centre']['in_words']}"
 

@@ -216,22 +216,25 @@ def test_helpers_draw_the_rest_and_end_with_the_data_set(monkeypatch):
     """Pictures that were never asked for turn up in the file, the last ones first."""
     monkeypatch.setattr(synthetic, "HELP_AFTER", 3)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
-    began, ended = [], []
-    start, stop = subprocess.Popen, synthetic._end
+    began, start = [], subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda *args, **kw: began.append(start(*args, **kw)) or began[-1])
-    monkeypatch.setattr(synthetic, "_end", lambda helper: ended.append(stop(helper)))
     data = kept(5000)
     for i in range(3):
         data.picture(i)
-    assert len(began) == 2
+    assert len(began) == 3                                                # one for each core: who called them only waits
+    monkeypatch.setattr(synthetic, "render", lambda *_: pytest.fail("drawn by who called the helpers"))
+    right = Synthetic("train", 5000, SIZE, drawings=COMBINATIONS)
+    asked = data.picture(1234).tobytes()
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not all(data._kept.read(i) for i in (4999, 4998, 4997, 4996)):
         time.sleep(0.05)
-    assert data._kept.read(4996) == Synthetic("train", 5000, SIZE, drawings=COMBINATIONS).picture(4996).tobytes()
-    data.picture(3)
-    assert len(began) == 2                                                # asked for once
+    monkeypatch.undo()
+    assert data._kept.read(4996) == right.picture(4996).tobytes() and asked == right.picture(1234).tobytes()
+    for helper in began:                                                  # as after a Ctrl-C, of which they hear too
+        helper.kill()
+    assert data.picture(2345).tobytes() == right.picture(2345).tobytes()
     del data
-    assert len(ended) == 2 and all(helper.poll() is not None for helper in began)
+    assert all(helper.poll() is not None and helper.stdin.closed and helper.stdout.closed for helper in began)
 
 
 def test_a_system_that_starts_no_helper_costs_time_alone(monkeypatch):
@@ -243,16 +246,21 @@ def test_a_system_that_starts_no_helper_costs_time_alone(monkeypatch):
     assert shown(kept()) == plain()
 
 
-def test_a_helper_ends_when_whoever_called_it_is_gone(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["", f'["combinations", "train", 5000, {SIZE}, 0, 1, {os.getppid() + 1}]'])
-    synthetic.help_drawing()                                              # at once: that is nobody's child
-    assert kept(5000)._kept.read(4999) is None
+HELPER = [sys.executable, "-c", "from zfcore.data import synthetic; synthetic.help_drawing()"]
+
+
+def test_a_helper_ends_when_whoever_called_it_is_gone():
+    facts = f'["combinations", "train", 1000000, {SIZE}, 0, 0, 1]'
+    helper = subprocess.Popen([*HELPER, facts], stdin=subprocess.PIPE, cwd=Path(__file__).parents[2])
+    helper.stdin.close()
+    assert helper.wait(60) == 0
 
 
 def test_a_helper_draws_its_share_backwards_and_calls_no_helpers(monkeypatch):
     monkeypatch.setattr(synthetic, "HELP_AFTER", 2)
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a helper of a helper"))
-    monkeypatch.setattr(sys, "argv", ["", f'["combinations", "train", 11, {SIZE}, 0, 3, {os.getppid()}]'])
+    monkeypatch.setattr(synthetic, "_listen", lambda asked: None)
+    monkeypatch.setattr(sys, "argv", ["", f'["combinations", "train", 12, {SIZE}, 0, 1, 3]'])
     synthetic.help_drawing()
     assert [i for i in range(12) if kept()._kept.read(i)] == [1, 4, 7, 10]
 

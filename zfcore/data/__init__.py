@@ -6,13 +6,14 @@
 import os
 from pathlib import Path
 
+from zfcore import networks
 from zfcore.check import Expected
 from zfcore.data.cifar import is_cifar, open_cifar
 from zfcore.data.folders import VAL_FRACTION, open_folders
 from zfcore.data.imagenet import looks_like_imagenet, open_imagenet
 from zfcore.data.loader import DataSet
 from zfcore.data.packed import SUFFIXES, open_packed
-from zfcore.data.synthetic import SETS, SPLITS, Synthetic
+from zfcore.data.synthetic import SETS, SPLITS, VERSION, Synthetic
 from zfcore.files import said
 
 DRAWN = "drawn:"                                 # before the name of a set of `SETS`
@@ -77,5 +78,11 @@ def _open_drawn(data, size, limit_per_class):
     if data and name not in SETS or data == DRAWN:
         raise Expected("--data", "one of " + ", ".join(DRAWN + known for known in SETS), repr(data))
     drawings = SETS[name]
-    return tuple(Synthetic(split, len(drawings.classes)*min(limit_per_class or most, most), size, drawings=drawings, keep=True)
-                 for split, most in zip(SPLITS, PER_CLASS[name]))
+    counts = [len(drawings.classes)*min(limit_per_class or most, most) for most in PER_CLASS[name]]
+    mean = networks.mean_image(learned_from(size, counts[0])) if name == "objects" else None
+    return tuple(Synthetic(split, count, size, drawings=drawings, keep=True, mean_image=mean) for split, count in zip(SPLITS, counts))
+
+
+def learned_from(size: int, count: int) -> dict[str, int]:
+    """Facts by which the card of a network tells that it was trained on `count` drawn pictures of the ten objects."""
+    return {"size": size, "drawings": VERSION, "count": count}

@@ -15,12 +15,14 @@ import hashlib
 import json
 import math
 import os
+import struct
 import subprocess
 import sys
 import threading
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import PIL
@@ -31,7 +33,7 @@ from zfcore.cpu import BLAS
 from zfcore.data.combinations import COMBINATIONS, UNSEEN
 from zfcore.data.drawings import OBJECTS, Pen, Sketch, box, curve, ellipse, mix, ribbon, shade, smooth, turned
 from zfcore.data.kept import KeptPictures
-from zfcore.system import cores, is_left_alone
+from zfcore.system import cores
 
 SETS = {"objects": OBJECTS, "combinations": COMBINATIONS, "unseen": UNSEEN}
 CLASSES = OBJECTS.classes
@@ -39,8 +41,9 @@ SPLITS = ("train", "val")
 MOST = 2**56                      # pictures a set and split, at most half of it
 VERSION = 2                       # to be raised with every change to what a picture looks like: kept ones are then drawn anew
 HELP_AFTER = 48                   # pictures of a set drawn one after the other, after which all are likely to be asked for
-MOST_HELPERS = 7
+MOST_HELPERS = 8
 _DRAWING = threading.Lock()         # drawing is Python: two threads at it take twice as long for each, so other processes help
+_NUMBER = struct.Struct("<q")       # of a picture that a helper is asked for
 SMALLEST = 16                     # pixels a side, below which nothing can be recognised
 
 
@@ -352,13 +355,14 @@ class Synthetic:
 
     classes, labels (int64 (count,), balanced), names ("synthetic/train/000123"), picture(i), truth(i), fingerprint().
     Picture i depends on (drawings, seed, split, i) alone, not on count, order or thread; another size shows the same scene.
-    With `keep` a picture is drawn once and read from the disk from then on (`KeptPictures`), and whoever has had many drawn
-    is helped by other processes, one for each further core, which draw from the end of the set on.
+    With `keep` a picture is drawn once and read from the disk from then on (`KeptPictures`), and for whoever has had many drawn
+    other processes draw, one for each core: what is asked for, and meanwhile the rest from the end of the set on.
+    `mean_image` is that of the training set, float32 (3,size,size), where it is known without drawing; else None.
     Raises `Expected` for a split, count, size, seed or picture number that there cannot be."""
 
     shorter_side = None                           # a picture is not drawn for a size that it will be brought to
 
-    def __init__(self, split, count, size, seed=0, drawings=OBJECTS, keep=False):
+    def __init__(self, split, count, size, seed=0, drawings=OBJECTS, keep=False, mean_image=None):
         check.one_of("synthetic set: split", split, SPLITS)
         _whole("synthetic set: number of pictures", count, 1, MOST//2)
         _whole("synthetic set: picture size", size, SMALLEST, 4096)
@@ -368,7 +372,9 @@ class Synthetic:
         self.names = [f"{drawings.name}/{split}/{i:06d}" for i in range(count)]
         name = f"drawn-{drawings.name}-{split}-{self.size}"
         self._kept = KeptPictures(name, self._facts(), 3*self.size*self.size) if keep else None
+        self.mean_image = mean_image
         self._drawn = 0                           # pictures that were not found kept
+        self._helpers = None                      # a queue of those that are free, once they are called
 
     def _facts(self):
         """Facts that every picture depends on beside its number."""
@@ -397,12 +403,14 @@ class Synthetic:
         if self._kept is None:
             return render(self.scene(i), self.size)
         _whole(f"{self.drawings.name}/{self.split}: picture", i, 0, len(self) - 1)
-        if (pixels := self._kept.read(i)) is None:
+        if (pixels := self._kept.read(i)) is None and self._helpers is not None and _draw_by_helper(self._helpers, i):
+            pixels = self._kept.read(i)
+        if pixels is None:
             with _DRAWING, BLAS:                  # whose other threads would wait busily, on the cores of the helpers
                 pixels = render(self.scene(i), self.size).tobytes()
                 self._drawn += 1
                 if self._drawn == HELP_AFTER and self.kept_in:
-                    _call_helpers(self)
+                    self._helpers = _called_helpers(self)
             self._kept.write(i, pixels)
         return Image.frombytes("RGB", (self.size, self.size), pixels)
 
@@ -413,36 +421,68 @@ class Synthetic:
                      {name: (x*self.size, y*self.size) for name, (x, y) in unit.parts.items()}, unit.visible)
 
 
-def _call_helpers(data):
-    """Start the processes that draw the set of `data` into its file from the end on. They are new interpreters, not forks nor
-    children of `multiprocessing`, so that nothing is asked of the caller's main module; they end with the caller or `data`."""
-    helpers = min(cores() - 1, MOST_HELPERS)
+def _called_helpers(data):
+    """A queue of processes that draw the set of `data` into its file, None where there are none. They are new interpreters, not
+    forks nor children of `multiprocessing`, so that nothing is asked of the caller's main module; they end with the caller or
+    `data`. The caller's own threads draw no more: each would keep Python's lock from a network that is training meanwhile."""
+    helpers, free = min(cores(), MOST_HELPERS), SimpleQueue()
+    if helpers == 1:
+        return None
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
     for k in range(helpers):
-        facts = [data.drawings.name, data.split, len(data) - k, data.size, data.seed, helpers, os.getpid()]
+        facts = [data.drawings.name, data.split, len(data), data.size, data.seed, k, helpers]
         command = [sys.executable, "-c", "from zfcore.data import synthetic; synthetic.help_drawing()", json.dumps(facts)]
         try:
-            helper = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                      env={**os.environ, "PYTHONPATH": path})
+            helper = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                      stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path})
         except OSError:                           # no room for another process: the set is drawn all the same
-            return
+            break
         weakref.finalize(data, _end, helper)
+        free.put(helper)
+    return None if free.empty() else free
+
+
+def _draw_by_helper(helpers, i):
+    """Wait for one of the `helpers` to be free and to draw picture i; False where it has ended, as after its share of the set."""
+    helper = helpers.get()
+    try:
+        helper.stdin.write(_NUMBER.pack(i))
+        return bool(helper.stdout.read(1))
+    except OSError:
+        return False
+    finally:
+        helpers.put(helper)
 
 
 def _end(helper):
     helper.kill()                                 # what it is writing is then drawn again
     helper.wait()
+    helper.stdin.close()
+    helper.stdout.close()
 
 
 def help_drawing():
-    """Work of a helper: draw every `step`-th picture that is not kept, backwards, until none is left or `caller` is gone."""
-    name, split, count, size, seed, step, caller = json.loads(sys.argv[1])
+    """Work of a helper: draw the pictures whose numbers come in, each told by a byte when it is kept, and meanwhile every
+    `step`-th of the set that is not kept, backwards, until none is left."""
+    name, split, count, size, seed, first, step = json.loads(sys.argv[1])
     data = Synthetic(split, count, size, seed, next(of for of in SETS.values() if of.name == name), keep=True)
     data._drawn = HELP_AFTER                      # who helps calls no helpers
-    for i in range(count - 1, -1, -step):
-        if is_left_alone(caller) or data.kept_in is None:
+    asked = SimpleQueue()
+    threading.Thread(target=_listen, args=(asked,), daemon=True).start()
+    for i in range(count - 1 - first, -1, -step):
+        while not asked.empty():
+            data.picture(asked.get())
+            os.write(1, b".")
+        if data.kept_in is None:
             break
         data.picture(i)
+
+
+def _listen(asked):
+    """Put the numbers that come in into the queue `asked`; end this process when the caller has gone, however that came."""
+    while len(number := os.read(0, _NUMBER.size)) == _NUMBER.size:      # sys.stdin could not be closed under this thread
+        asked.put(*_NUMBER.unpack(number))
+    os._exit(0)
 
 
 def _whole(what, value, low, high):

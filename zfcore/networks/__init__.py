@@ -8,7 +8,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from zfcore import check, files
+from zfcore.hdf5 import open_h5
 from zfcore.hints import FilePath
 from zfcore.terminal import command
 
@@ -52,3 +56,13 @@ def card(name: str) -> dict[str, Any]:
     """Card of the network `name`, as `python -m train.reference` wrote it. Raises Expected for another name."""
     check.one_of("network", name, names())
     return files.read_json(FOLDER/f"{name}.json", CARD)
+
+
+def mean_image(of: dict[str, int]) -> NDArray[np.float32] | None:
+    """The mean image (3,size,size) of the drawn pictures `of` {"size", "drawings" (their version), "count"}, where one of the networks
+    was trained on just these; else None. Who has it need not draw all of them before training begins."""
+    for name in names():
+        if (about := card(name)).get("learned_from") == of:
+            with open_h5(FOLDER/about["file"]) as file:
+                return file.group("preprocessing").array("mean_image", np.float32, (3, of["size"], of["size"]), finite=True)
+    return None

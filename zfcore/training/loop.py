@@ -107,8 +107,9 @@ class Training:
     def begin(cls, config: TrainConfig, folder: FilePath | None = None, data: Parts | None = None, ranks: Ranks = ALONE) -> "Training":
         """A new run of the TrainConfig `config` in `folder`, which is made, or must be empty; None: runs/<date>-<time>-<model>.
 
-        `data` (train, val) are data sets, or Pictures, to use instead of what `config.data` names. Every picture is
-        looked at once, those to train on for the mean image, before the folder is made: from then on a run fails only for new reasons.
+        `data` (train, val) are data sets, or Pictures, to use instead of what `config.data` names. Every picture is looked at once,
+        those to train on for the mean image, before the folder is made: from then on a run fails only for new reasons. Only sets
+        that bring their mean image, packed or drawn ones, are not.
         Each of several `ranks` calls this with the same options, and sees the same pictures. Raises Expected for a folder, pictures or
         weights that cannot be used, and for ranks that differ or are more than the pieces of a batch."""
         materials = cls.materials(config, data, ranks=ranks)
