@@ -24,6 +24,18 @@ def _cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _compiled(tmp_path_factory):
+    """Where Python is told to keep no compiled modules, each process that a test starts would compile all of zfcore, half of its CPU time:
+    they keep them in a folder of this run."""
+    root = tmp_path_factory.getbasetemp()
+    with pytest.MonkeyPatch.context() as patch:
+        if sys.dont_write_bytecode:
+            patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+            patch.setenv("PYTHONPYCACHEPREFIX", str((root.parent if "PYTEST_XDIST_WORKER" in os.environ else root)/"compiled"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _unhurried():
     """How far something is, is told every so many seconds of the whole run, and so in any test. A sentence on standard error is one line."""
     from zfcore import terminal

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.train.conftest import write_set
@@ -50,20 +50,26 @@ def test_a_command_that_is_copied_gives_the_shell_the_same_words(encoding):
     assert terminal.command(Path("-x")) == "./-x"
 
 
-@settings(max_examples=6, deadline=None)
-@given(names)
-@example("$\\frac{a$")
-@example(os.fsdecode(b"\xff\n"))
-def test_every_name_can_be_drawn(tmp_path_factory, name):
-    """As a caption, as a class of a confusion matrix, in a title, in every format."""
-    folder, picture = tmp_path_factory.mktemp("drawn"), np.zeros((8, 8, 3), np.uint8)
-    classes = [name, f"{name} 2"]
-    sheet = plots.captioned([picture], [(name, name)], [False], name)
-    figure = plots.confusion(np.array([[3, 1], [0, 2]]), classes, [(*classes, 1, 4)], name)
-    for drawn in (sheet, figure):
+def drawn(names, folder):
+    """Captions, classes of a confusion matrix and a title, in every format."""
+    picture, n = np.zeros((8, 8, 3), np.uint8), len(names)
+    sheet = plots.captioned([picture]*n, [(name, name) for name in names], [False]*n, "".join(names))
+    figure = plots.confusion(np.eye(n, dtype=int), names, [(names[0], names[-1], 1, 4)], "".join(names))
+    for one in (sheet, figure):
         for kind in ("png", "svg"):
-            plots.save(drawn, folder/f"a.{kind}")
-    plots.save(plots.average_precisions(classes, {name: np.array([3, 4])}, np.array([1, 1])), folder/"b.png")
+            plots.save(one, folder/f"a.{kind}")
+    plots.save(plots.average_precisions(names, {name: np.arange(n) for name in names[:2]}, np.ones(n)), folder/"b.png")
+
+
+def test_every_name_can_be_drawn(tmp_path):
+    drawn([*NAMES, "$\\frac{a$", os.fsdecode(b"\xff\n")], tmp_path)
+
+
+@pytest.mark.exhaustive
+@settings(max_examples=20, deadline=None)
+@given(names)
+def test_any_other_name_can_be_drawn(tmp_path_factory, name):
+    drawn([name, f"{name} 2"], tmp_path_factory.mktemp("drawn"))
 
 
 def test_a_logarithmic_axis_keeps_its_numbers(tmp_path):
@@ -105,7 +111,7 @@ def test_what_is_to_be_copied_stands_in_one_line_of_its_sentence(before, typed, 
 
 
 @posix
-@pytest.mark.parametrize("columns", [0, 50, 163])
+@pytest.mark.parametrize("columns", [0, 50, pytest.param(163, marks=pytest.mark.exhaustive)])
 def test_a_sentence_on_standard_error_fits_the_terminal_and_what_was_typed_stays_whole(columns, tmp_path):
     """On a terminal of so many columns; 0: into a pipe."""
     missing = tmp_path/("my holiday pictures of "*3)/"the sea"
@@ -275,9 +281,9 @@ def test_a_full_disk_under_standard_output_costs_only_what_was_printed(command, 
 
 
 @posix
-@pytest.mark.parametrize("before", ["export PYTHONIOENCODING=ascii; unset HOME XDG_CACHE_HOME ZFCORE_CACHE; ", "exec >&-; ", "ulimit -n 32; exec 2>&-; ",
-                                    "export PYTHONIOENCODING=latin-1 LC_ALL=C HOME=/nowhere; unset ZFCORE_CACHE; "],
-                         ids=["ascii, no HOME", "no stdout", "few files, no stderr", "latin-1, HOME gone"])
+@pytest.mark.parametrize("before", ["export PYTHONIOENCODING=ascii; unset HOME XDG_CACHE_HOME ZFCORE_CACHE; ulimit -n 32; exec 2>&-; ",
+                                    "export PYTHONIOENCODING=latin-1 LC_ALL=C HOME=/nowhere; unset ZFCORE_CACHE; exec >&-; "],
+                         ids=["ascii, no HOME, few files, no stderr", "latin-1, HOME gone, no stdout"])
 def test_a_command_works_in_odd_surroundings(before, run, tmp_path):
     words = ["zfcore", "top-activations", "--run", run, "--output", tmp_path/"猫 $ \n", "--layers", "conv1", "--units", "0:2", "--device", "cpu", "--workers", "0"]
     status, _, err = ended(started(*words, before=before))
@@ -332,7 +338,8 @@ def test_what_is_to_be_ignored_is_ignored_as_under_nohup():
 
 
 @posix
-@pytest.mark.parametrize("words", [["train", "--dry-run"], ["zfcore", "--help"], ["train.evaluate", "--help"]], ids=lambda words: words[0])
+@pytest.mark.parametrize("words", [["train", "--dry-run"], ["zfcore", "--help"], pytest.param(["train.evaluate", "--help"], marks=pytest.mark.exhaustive)],
+                         ids=lambda words: words[0])
 def test_ctrl_c_while_modules_are_imported_is_quiet(words):
     process = subprocess.Popen([sys.executable, "-X", "importtime", "-m", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while "numpy" not in (line := process.stderr.readline()) and line:

@@ -334,6 +334,7 @@ def run(place, output, *more):
           *map(str, more)])
 
 
+@pytest.mark.figures
 def test_the_command_leaves_arrays_table_and_figure_and_draws_them_again(place, tmp_path, capsys):
     files = [place/f"{i}.png" for i in range(3)]
     run(place, tmp_path, "--images", *files, "--landmarks", place/"marks.json", "--layers", "fc6", "conv1")

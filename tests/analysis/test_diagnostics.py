@@ -230,6 +230,7 @@ def test_networks_are_called_by_model_and_two_of_one_model_by_what_tells_them_ap
     assert called((one, first, 3), (one, second, 9)) == ["small, epoch 3", "small, epoch 9"]
 
 
+@pytest.mark.figures
 def test_two_runs_are_set_side_by_side_in_the_order_given(run, tmp_path, capsys):
     command("diagnostics", "--run", run/"epoch_0007.h5", "--run", run, "--output", tmp_path, "--units", "0", "--k", "2")
     assert {p.name for p in tmp_path.iterdir()} == {f"{name}_{k}.h5" for name in ("strongest", "diagnostics") for k in (1, 2)} | {

@@ -227,6 +227,7 @@ def run(tmp_path_factory):
     return planted_run(tmp_path_factory.mktemp("evolution"), 1, 4, 30)
 
 
+@pytest.mark.figures
 def test_the_command_leaves_arrays_and_a_figure_that_comes_back_from_them_alone(run, tmp_path, capsys):
     command("evolution", "--run", run, "--output", tmp_path, "--layers", "conv1", "conv2", "--units", "0:2")
     assert {p.name for p in tmp_path.iterdir()} == {"evolution.h5", "evolution.png", "strongest_0001.h5", "strongest_0004.h5",
@@ -240,6 +241,7 @@ def test_the_command_leaves_arrays_and_a_figure_that_comes_back_from_them_alone(
     assert (tmp_path/"moved"/"evolution.png").read_bytes() == (tmp_path/"evolution.png").read_bytes()
 
 
+@pytest.mark.figures
 def test_each_tile_of_a_strip_has_its_own_scale_and_below_it_the_strength_beside_the_largest(run, tmp_path):
     command("evolution", "--run", run, "--output", tmp_path, "--layers", "conv1", "--units", "0:2", "--epochs", "1", "30")
     found, sheet = results.load(tmp_path/"evolution.h5", Evolution), np.asarray(Image.open(tmp_path/"evolution.png"))
@@ -264,6 +266,7 @@ def made_up(pictures):
                      {"conv2": np.array([0.1, 0.1])}, 24)
 
 
+@pytest.mark.figures
 def test_a_unit_that_never_fires_has_no_row_and_an_epoch_in_which_it_does_not_is_paper(tmp_path):
     heights = []
     for pictures in ([[1, 2], [3, 4], [5, 6]], [[1, 2], [-1, -1], [5, 6]], [[1, 2], [-1, -1], [-1, 6]], [[-1, -1]]*3):

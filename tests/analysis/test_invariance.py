@@ -272,6 +272,7 @@ def refused(capsys, *arguments):
     return capsys.readouterr().err.strip().split("\n")[-1]
 
 
+@pytest.mark.figures
 def test_the_command_leaves_arrays_figure_and_numbers_and_draws_the_figure_again(place, tmp_path, capsys):
     main(["invariance", "--run", str(place/"run.h5"), "--images", str(place/"one.png"), str(place/"two.png"), "--label", "b", "d",
           "--output", str(tmp_path), "--against", str(place/"run.h5")])

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zfcore import plots
+from zfcore.atlas import layer_page
 from zfcore.checkpoint import Checkpoint, save
 from zfcore.layers import Conv, Flatten, Linear, MaxPool, ReLU
 from zfcore.network import Network
@@ -43,6 +45,25 @@ def write_pictures(root, per_class=8):
             for i in range(count):
                 Image.fromarray(rng.integers(0, 256, (SIZE + 4, SIZE, 3), np.uint8)).save(folder/f"{i}.png")
     return root
+
+
+def told_curves(history):
+    """The file that stands for learning curves."""
+    return f"<svg><!-- {history} --></svg>"
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _undrawn():
+    """Learning curves and maps of units take longer than the rest of a small network's atlas: the former are what they are drawn of, the latter
+    two numbers of what describes a unit. tests/test_plots.py and test_portraits.py have both as they are."""
+    def plane(described, seed):
+        return np.where(described.any(axis=1)[:, None], described[:, :2], np.nan)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "learning_curves", told_curves)
+        patch.setattr(plots, "save", lambda drawn, path, save=plots.save: path.write_text(drawn) if isinstance(drawn, str) else save(drawn, path))
+        patch.setattr(layer_page, "plane", plane)
+        yield
 
 
 @pytest.fixture(scope="session")

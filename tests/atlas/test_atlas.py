@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.atlas.conftest import CLASSES, CROP, small, values, write_run
+from tests.atlas.conftest import CLASSES, CROP, small, told_curves, values, write_run
 from zfcore import atlas, trained
 from zfcore.__main__ import main
 from zfcore.analysis.portraits import net_weights
@@ -132,8 +132,9 @@ def test_pictures_of_parts_are_kept_whole_and_names_of_all(run, made, told):
     assert np.abs(tile - sheets.fitted(crop[None], 96)[0]).mean() < 30 < np.abs(tile - sheets.fitted(crop[None, ::-1], 96)[0]).mean()
 
 
-def test_the_first_page_knows_the_network_its_errors_and_what_is_not_here(told):
+def test_the_first_page_knows_the_network_its_errors_and_what_is_not_here(run, made, told):
     network = told["network"]
+    assert (made/network["curves"]["file"]).read_text() == told_curves(trained.open(run, "cpu").history)
     assert [row["name"] for row in network["table"]] == [layer.name for layer in small().layers] and network["total"] == 24
     assert network["errors"] == {"top1": 12.5, "top5": None, "on": "the validation part, after epoch 2"}
     assert [row["dead"] for row in network["layers"]][:2] == [0, 1] and network["curves"]["alt"].endswith("ends at 12.5 %")
@@ -151,7 +152,7 @@ def test_epochs_that_were_kept_are_strips(run, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------ stopped, and made again
-@pytest.mark.parametrize("at", [3, pytest.param(9, marks=pytest.mark.exhaustive), 20])
+@pytest.mark.parametrize("at", [*(pytest.param(k, marks=pytest.mark.exhaustive) for k in (3, 9)), 20])
 def test_one_that_was_stopped_goes_on_and_ends_with_the_same_bytes(run, made, tmp_path, monkeypatch, at):
     output, write, left = tmp_path/"atlas", sheets.Folder.write, iter(range(at))
     with monkeypatch.context() as patch:

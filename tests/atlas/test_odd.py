@@ -191,7 +191,7 @@ def test_one_that_was_killed_goes_on(run, whole, tmp_path, when):
     assert files(make(run, output, *FEW)) == files(whole)
 
 
-@pytest.mark.parametrize("most", [200, 1500, 6000])
+@pytest.mark.parametrize("most", [200, pytest.param(1500, marks=pytest.mark.exhaustive), 6000])
 def test_a_disk_that_fills_up_is_one_sentence_and_with_room_it_goes_on(run, whole, tmp_path, capsys, most):
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -30,7 +30,7 @@ from zfcore.training.folder import Lock, new_folder
 ROOT = Path(__file__).parents[2]
 SMALL = SCALES["tiny"]
 SHORT = ["--image-size", "32", "--batch-size", "8", "--epochs", "2", "--drop-after", "--limit-per-class", "0", "--workers", "1",
-         "--device", "cpu"]
+         "--device", "cpu", "--crops", "centre"]
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_pairs_of_rows_in_the_papers_order_are_counted_and_its_ties_are_not():
 # ------------------------------------------------------------------------------------------------------------- training
 def test_a_study_trains_each_row_and_seed_once_and_writes_table_and_plot(study, steps, capsys):
     folder, words = study
-    main(["table3", *words, "--seeds", "2", "--rows", "tiny", "tiny-without-7"])
+    main(["table3", *words, "--seeds", "2", "--crops", "ten"])
     assert list(dict.fromkeys(steps)) == [("tiny", 0), ("tiny-without-7", 0), ("tiny", 1), ("tiny-without-7", 1)]
     text = (folder/"table3.md").read_text()
     assert " ".join(text.split()) in " ".join(capsys.readouterr().out.split()) and "Incomplete" not in text and "mean of ten crops" in text
@@ -163,7 +163,7 @@ def test_a_run_of_a_study_is_an_ordinary_one_whose_errors_are_those_of_train_eva
     folder, words = study
     for name in ("00.png", "01.png", "02.png"):            # errors of three equal classes would be alike in both parts
         (pictures/"val"/"jade"/name).unlink()
-    main(["table2", *words, "--seeds", "2", "--rows", "tiny", "--rms-max", "0.02"])
+    main(["table2", *words, "--seeds", "2", "--rows", "tiny", "--rms-max", "0.02", "--crops", "ten"])
     kept = json.loads((folder/"tiny-seed0"/"results-ten.json").read_text())
     found, trained = kept["errors"], checkpoint.load(folder/"tiny-seed0"/"latest.h5")
     both = [sum(checkpoint.load(folder/f"tiny-seed{k}"/"latest.h5").history["filters_clamped"]) for k in range(2)]
@@ -239,7 +239,6 @@ def test_stopped_in_the_middle_and_begun_again_ends_with_the_same_bits(study, tm
 
 def test_killed_before_its_first_checkpoint_a_run_begins_anew(study):
     folder, words = study
-    words += ["--crops", "centre"]
     main(["table3", *words, "--seeds", "1", "--rows", "tiny"])
     for path in (folder/"tiny-seed0").glob("*"):
         if path.name not in ("config.json", "output.txt", "figures", ".lock"):
@@ -250,7 +249,6 @@ def test_killed_before_its_first_checkpoint_a_run_begins_anew(study):
 
 def test_a_network_that_fails_is_said_the_others_go_on_and_the_next_time_it_is_tried_again(study, monkeypatch, capsys):
     folder, words = study
-    words += ["--crops", "centre"]
     whole, failing = Training.one_step, {"tiny", "tiny-without-7"}
     def one_step(self, *batch):
         if self.network.name in failing:
@@ -284,7 +282,7 @@ def test_a_run_that_python_m_train_resumes_further_is_not_taken_for_the_studys(s
     train(["--resume", str(folder/"tiny-seed0"), "--epochs", "3"])
     assert "--epochs: expected 3, with which" in refused(["table3", *words, "--rows", "tiny"], capsys)
     main(["table3", *words, "--seeds", "1", "--rows", "tiny", "--epochs", "3"])
-    assert json.loads((folder/"tiny-seed0"/"results-ten.json").read_text())["epochs"] == 3
+    assert json.loads((folder/"tiny-seed0"/"results-centre.json").read_text())["epochs"] == 3
 
 
 def refused(words, capsys):
@@ -331,7 +329,7 @@ def test_two_studies_in_one_folder_share_the_work_and_write_one_table(study):
     folder, words = study
     folder.mkdir()
     undrawn = "import sys; from unittest import mock; sys.modules['zfcore.plots'] = mock.MagicMock(); from train.ablation import main; main()"
-    command = [sys.executable, "-c", undrawn, "table3", *words, "--seeds", "2", "--crops", "centre"]
+    command = [sys.executable, "-c", undrawn, "table3", *words, "--seeds", "2"]
     alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=alone) for _ in range(2)]
     told = [process.communicate(timeout=300)[0] for process in both]
@@ -405,7 +403,7 @@ def test_seeds_are_added_for_rows_of_undecided_claims_alone(study, instant, monk
     assert "2 looks at a claim, after 2, 3 seeds" in text and "the whole 97.5 % interval" in text
     assert "2 pairs | agrees |" in text
     before = text
-    main(["table3", "--output", str(folder), *rows, "--seeds", "2", "--until-decided", "3", "--collect"])
+    main(["table3", "--output", str(folder), *rows, "--seeds", "2", "--until-decided", "3", "--collect", "--crops", "centre"])
     assert (folder/"table3.md").read_text() == before
     assert "--until-decided: expected no fewer than the first 2" in refused(
         ["table3", *words, *rows, "--seeds", "2", "--until-decided", "1"], capsys)

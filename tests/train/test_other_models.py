@@ -7,6 +7,7 @@ import pytest
 import zfcore
 from train.__main__ import main
 from zfcore import models
+from zfcore.analysis import diagnostics
 from zfcore.analysis.diagnostics import JUDGED, diagnose, judged_layers
 from zfcore.analysis.invariance import default_layers, look
 from zfcore.analysis.occlusion import occlusion
@@ -48,6 +49,7 @@ def test_two_steps_move_every_layer(trained):
                for layer, begun in zip(model.network.weighted, model.start.weighted))
 
 
+@pytest.mark.parametrize("trained", [pytest.param("vgg16", marks=pytest.mark.exhaustive), "nin"], indirect=True)
 def test_every_layer_is_projected_and_the_cone_is_the_dense_way_down(trained):
     network = trained[0].network
     x = inputs(network)
@@ -82,7 +84,8 @@ def test_features_of_every_layer_with_weights_but_the_last_are_probed_where_they
 
 
 @pytest.mark.parametrize("trained", [pytest.param("vgg16", marks=pytest.mark.exhaustive), "nin"], indirect=True)
-def test_it_is_diagnosed_and_its_projections_are_judged(trained):
+def test_it_is_diagnosed_and_its_projections_are_judged(trained, monkeypatch):
+    monkeypatch.setattr(diagnostics, "LOOKED_AT", 5)
     (model, pictures), network = trained, trained[0].network
     found = diagnose(model, pictures, np.array([0, 3]), k=1)
     assert found.layer == network.convolutions[1].name and set(found.start) == {layer.name for layer in network.weighted}

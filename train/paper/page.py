@@ -1,6 +1,7 @@
 """Page, Markdown and CSV of a reproduction: index.html beside the items' figures, reproduction.md, numbers.csv."""
 import html
 import re
+from functools import cache
 from importlib.resources import files
 from urllib.parse import quote
 
@@ -108,13 +109,18 @@ def plain(text):
 # ------------------------------------------------------------------------------------------------------------------ page
 def page(setting, found):
     """The text of index.html. Everything that comes from pictures, runs or files is escaped."""
-    template = files("train.paper").joinpath("page.html").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(shown=shown, interval=interval, address=quote, printable=printable)
-    return environment.from_string(template).render(
+    return template().render(
         about=setting.about(), run=setting.run, scale=setting.scale, seed=setting.seed, rule=RULE, counts=claims(found),
         facts=facts(found), signs=SIGNS,
         items=[shown_item(item, found.get(name)) for name, item in ITEMS.items()])
+
+
+@cache
+def template():
+    """The template of index.html, compiled once: the page is written anew after each item."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(shown=shown, interval=interval, address=quote, printable=printable)
+    return environment.from_string(files("train.paper").joinpath("page.html").read_text(encoding="utf-8"))
 
 
 def shown_item(item, one):
