@@ -110,7 +110,7 @@ def where():
 
 @cache
 def runtime():
-    how = [*compiler()[1], *where(), "-shared", "-Wl,-Bsymbolic", *(HERE/name for name in RUNTIME), "-ldl"]
+    how = [*compiler()[1], "-O3", *where(), "-shared", "-Wl,-Bsymbolic", *(HERE/name for name in RUNTIME), "-ldl"]
     return built("runtime", sources(), lambda path: run_compiler(*how, "-o", path))
 
 

@@ -79,6 +79,12 @@ static float as_float(unsigned bits) { float x; memcpy(&x, &bits, 4); return x; 
 static float tf32(unsigned bits) { return as_float(bits & ~0x1fffu); }                 // the low 13 bits are not read
 static float bf16(unsigned pair, int half) { return as_float((half ? pair >> 16 : pair & 0xffff) << 16); }
 
+// sums[j] += by * row[j]: many sums at once, where one after the other would wait for each addition
+static void add_multiple(double *sums, double by, const double *row, int n)
+{
+    for (int j = 0; j < n; j++) sums[j] += by * row[j];
+}
+
 struct Mma { float *d; const unsigned *a, *b; bool tf32; };
 
 static void mma_all(void **lanes, unsigned)                    // d (16,8) += a (16,K) b (K,8); a row of 4 lanes per 8x8
@@ -98,17 +104,21 @@ static void mma_all(void **lanes, unsigned)                    // d (16,8) += a 
             if (is_tf32) b[t + 4 * i][g] = tf32(mine.b[i]);
             else for (int half = 0; half < 2; half++) b[2 * t + half + 8 * i][g] = bf16(mine.b[i], half);
     }
-    for (int lane = 0; lane < 32; lane++)
-        for (int i = 0; i < 4; i++) {
-            int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
-            double sum = ((Mma *)lanes[lane])->d[i];
-            for (int k = 0; k < K; k++) sum += a[row][k] * b[k][column];
-            ((Mma *)lanes[lane])->d[i] = sum;
+    for (int lane = 0; lane < 32; lane += 4)                    // the four lanes that hold a row, and the row 8 below it
+        for (int below = 0; below < 2; below++) {
+            double sums[8];
+            auto of = [&](int column) -> float & { return ((Mma *)lanes[lane + column / 2])->d[2 * below + column % 2]; };
+            for (int column = 0; column < 8; column++) sums[column] = of(column);
+            for (int k = 0; k < K; k++) add_multiple(sums, a[lane / 4 + 8 * below][k], b[k], 8);
+            for (int column = 0; column < 8; column++) of(column) = sums[column];
         }
 }
 void mma(const char *op, float *d, const unsigned *a, const unsigned *b, Site here)
 {
-    Mma mine = {d, a, b, strstr(op, "tf32") != nullptr};
+    static const char *last = "";
+    static bool tf32 = false;
+    if (op != last) last = op, tf32 = strstr(op, "tf32") != nullptr;
+    Mma mine = {d, a, b, tf32};
     warp(~0u, op, &mine, mma_all, here);
 }
 
@@ -187,19 +197,21 @@ static size_t tma_bytes(const TensorMap &m)
 }
 static unsigned swizzle_128b(unsigned address) { return address ^ (address >> 3 & 0x70); }      // bits 4-6 ^= bits 7-9
 
-static void put(const Tma &t, size_t index, const int *at)      // element `index` of the box, from coordinates `at`
+static void put(const Tma &t, size_t index, const int *at, int count)   // elements `index`.. of the box, a row from `at` on
 {
     const TensorMap &m = t.map;
-    bool inside = at[0] >= 0 && at[0] < (int)m.sizes[0];
+    bool inside = true;
     const char *src = m.base + (int64_t)at[0] * m.item;
     for (int k = 1; k < m.rank; k++) {
         inside = inside && at[k] >= 0 && at[k] < (int)m.sizes[k];
         src += at[k] * (int64_t)m.strides[k - 1];
     }
-    char *dst = t.dst + index * m.item;
-    if (m.swizzle) dst = arena + swizzle_128b(dst - arena);
-    if (inside) memcpy(dst, src, m.item);
-    else memset(dst, 0, m.item);
+    for (int i = 0; i < count; i++, src += m.item) {
+        char *dst = t.dst + (index + i) * m.item;
+        if (m.swizzle) dst = arena + swizzle_128b(dst - arena);
+        if (inside && at[0] + i >= 0 && at[0] + i < (int)m.sizes[0]) memcpy(dst, src, m.item);
+        else memset(dst, 0, m.item);
+    }
 }
 static void perform(const Tma &t)
 {
@@ -207,19 +219,17 @@ static void perform(const Tma &t)
     size_t count = tma_bytes(m) / m.item;
     if (launch->race) race::access(t.thread, t.dst, tma_bytes(m), race::by_proxy(race::WRITE), where_of(t.here));
     if (!m.im2col)
-        for (size_t index = 0; index < count; index++) {
-            int at[5];
-            size_t rest = index;
-            for (int k = 0; k < m.rank; k++) at[k] = t.at[k] + rest % m.box[k], rest /= m.box[k];
-            put(t, index, at);
+        for (size_t index = 0; index < count; index += m.box[0]) {
+            int at[5] = {t.at[0]};
+            size_t rest = index / m.box[0];
+            for (int k = 1; k < m.rank; k++) at[k] = t.at[k] + rest % m.box[k], rest /= m.box[k];
+            put(t, index, at, m.box[0]);
         }
     else {                                                      // pixels in the order w, h, n inside the corners
         int w = t.at[1], h = t.at[2], n = t.at[3];
         for (size_t pixel = 0; pixel < m.pixels; pixel++) {
-            for (int c = 0; c < m.channels; c++) {
-                int at[4] = {t.at[0] + c, w + t.offsets[0], h + t.offsets[1], n};
-                put(t, pixel * m.channels + c, at);
-            }
+            int at[4] = {t.at[0], w + t.offsets[0], h + t.offsets[1], n};
+            put(t, pixel * m.channels, at, m.channels);
             if ((w += m.steps[1]) < (int)m.sizes[1] + m.upper[0]) continue;
             w = m.lower[0];
             if ((h += m.steps[2]) < (int)m.sizes[2] + m.upper[1]) continue;
@@ -291,42 +301,49 @@ static Operand decode(uint64_t d, bool tf32, bool mn_major, Site here)
     if (o.start % (mn_major ? 1024 : 32)) fail(here, "wgmma: a descriptor starting at byte %u is not emulated", o.start);
     return o;
 }
-static double element(const Operand &o, int mn, int k, Site here)
+// The 16 bytes that the swizzle leaves together, as numbers: from element (mn, k) on along the major axis.
+static void read_together(const Product &p, const Operand &o, int mn, int k, double *numbers)
 {
-    unsigned address = o.at(mn, k), bits = 0;
-    if (address + o.item > launch->shared)
-        fail(here, "wgmma reads byte %u of %u in dynamic shared memory", address, launch->shared);
-    memcpy(&bits, arena + address, o.item);
-    return o.item == 4 ? tf32(bits) : bf16(bits, 0);
-}
-static void read_operands(const Product &p, double (*a)[16], std::vector<double> &b)
-{
-    int K = p.tf32 ? 8 : 16, first_row = p.first / 32 % 4 * 16;
-    Operand oa = decode(p.a, p.tf32, p.a_mn, p.here), ob = decode(p.b, p.tf32, p.b_mn, p.here);
-    b.resize(K * p.n);
-    for (int k = 0; k < K; k++) {
-        for (int m = 0; m < 16; m++) a[m][k] = element(oa, first_row + m, k, p.here);
-        for (int n = 0; n < p.n; n++) b[k * p.n + n] = element(ob, n, k, p.here);
-        for (int n = 0; n < p.n && launch->race; n++)
-            race::access(p.first, arena + ob.at(n, k), ob.item, race::by_proxy(race::READ), where_of(p.here));
-        for (int m = 0; m < 16 && launch->race; m++)
-            race::access(p.first, arena + oa.at(first_row + m, k), oa.item, race::by_proxy(race::READ), where_of(p.here));
+    unsigned address = o.at(mn, k);
+    for (unsigned i = 0; i < 16 / o.item; i++) {
+        unsigned bits = 0, byte = address + i * o.item;
+        if (byte + o.item > launch->shared)
+            fail(p.here, "wgmma reads byte %u of %u in dynamic shared memory", byte, launch->shared);
+        memcpy(&bits, arena + byte, o.item);
+        numbers[i] = o.item == 4 ? tf32(bits) : bf16(bits, 0);
     }
+    if (launch->race) race::access(p.first, arena + address, 16, race::by_proxy(race::READ), where_of(p.here));
+}
+static void read_operand(const Product &p, const Operand &o, int first, int many, int K, double *numbers)    // (K,many)
+{
+    double some[8];
+    int count = 16 / o.item;
+    for (int along = 0; along < (o.mn_major ? many : K); along += count)
+        for (int across = 0; across < (o.mn_major ? K : many); across++) {
+            int mn = o.mn_major ? along : across, k = o.mn_major ? across : along;
+            read_together(p, o, first + mn, k, some);
+            for (int i = 0; i < count; i++) numbers[o.mn_major ? k * many + mn + i : (k + i) * many + mn] = some[i];
+        }
+}
+static double left[16 * 16], right[16 * 256];                   // (K,16) and (K,n): what a product multiplies
+static void read_operands(const Product &p)
+{
+    Operand a = decode(p.a, p.tf32, p.a_mn, p.here), b = decode(p.b, p.tf32, p.b_mn, p.here);
+    read_operand(p, a, p.first / 32 % 4 * 16, 16, p.tf32 ? 8 : 16, left);
+    read_operand(p, b, 0, p.n, p.tf32 ? 8 : 16, right);
 }
 static void perform(Product &p)
 {
-    double a[16][16];
-    std::vector<double> b;
-    int K = p.tf32 ? 8 : 16;
-    read_operands(p, a, b);
-    for (int lane = 0; lane < 32; lane++)
-        for (int i = 0; i < p.n / 2; i++) {
-            int row = lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
-            float &d = p.lanes[lane][i];
-            double sum = !p.accumulate ? 0 : p.saved.empty() ? d : p.saved[lane * p.n / 2 + i];
-            for (int k = 0; k < K; k++) sum += a[row][k] * b[k * p.n + column];
-            d = sum;
-        }
+    read_operands(p);
+    for (int row = 0; row < 16; row++) {
+        double sums[256];
+        auto place = [&](int column) { return column / 8 * 4 + row / 8 * 2 + column % 2; };       // of a lane's sums
+        auto lane = [&](int column) { return row % 8 * 4 + column % 8 / 2; };
+        for (int j = 0; j < p.n; j++)
+            sums[j] = !p.accumulate ? 0 : p.saved.empty() ? p.lanes[lane(j)][place(j)] : p.saved[lane(j) * p.n / 2 + place(j)];
+        for (int k = 0; k < (p.tf32 ? 8 : 16); k++) add_multiple(sums, left[k * 16 + row], right + k * p.n, p.n);
+        for (int j = 0; j < p.n; j++) p.lanes[lane(j)][place(j)] = sums[j];
+    }
 }
 static void wgmma_all(void **lanes, unsigned)
 {
@@ -344,9 +361,7 @@ static void wgmma_all(void **lanes, unsigned)
         f.products_hash = (f.products_hash * 31 + p.a) * 31 + p.b * 31 + p.n;
     }
     if (launch->eager_wgmma) return perform(p);
-    double a[16][16];
-    std::vector<double> b;
-    if (launch->race) read_operands(p, a, b);                   // a product reads from its issue on, until its wait
+    if (launch->race) read_operands(p);                   // a product reads from its issue on, until its wait
     auto same = [&](const Product &q) { return q.lanes[0] == p.lanes[0]; };
     bool chained = std::any_of(products.begin(), products.end(), same);
     for (int lane = 0; lane < 32 && !chained; lane++) {         // until the wait, the registers are undefined

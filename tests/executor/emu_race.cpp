@@ -28,11 +28,12 @@ static std::vector<uint32_t> fences[MAX_THREADS];    // when each thread has sho
 
 void fence(int thread) { fences[thread].push_back(now++); }
 static uint32_t known(int a, int b) { return std::max(met, heard[a][b]); }
+static bool knows(int a, int b, uint32_t time) { return met >= time || heard[a][b] >= time; }      // mostly without the large table
 
 static bool shown(int writer, uint32_t time, int reader)      // has the writer fenced since, and the reader heard of it?
 {
     auto fence = std::lower_bound(fences[writer].begin(), fences[writer].end(), time);
-    return fence != fences[writer].end() && (writer == reader || known(reader, writer) >= *fence);
+    return fence != fences[writer].end() && (writer == reader || knows(reader, writer, *fence));
 }
 
 void all_meet() { met = now++; }
@@ -61,7 +62,8 @@ void acquire(const Clock &clock, int thread)
 
 // --------------------------------------------------------------------------------------------------------- the shadow
 // Every 4 bytes of shared memory and of writable arrays remember up to four accesses that a later one could race with.
-struct Access { uint64_t where; uint32_t time; uint16_t thread; uint8_t bytes, kind, proxy; };        // bytes: one bit each
+// A word of them is a line of the cache.
+struct Access { uint64_t where; uint32_t time; uint16_t thread; uint8_t bytes : 4, kind : 3, proxy : 1; };      // bytes: one bit each
 typedef std::array<Access, 4> Word;
 static std::vector<Word> dynamic_words, static_words;
 static std::vector<std::vector<Word>> buffer_words;
@@ -73,7 +75,7 @@ static void look(Word &word, const Access &mine, bool global, const char *name, 
     for (Access &old : word) {
         if (!old.time || (!global && old.time <= block_start)) { old.time = 0, free = &old; continue; }
         bool foreign = old.time <= block_start;                                       // another block: never ordered
-        bool ordered = !foreign && (old.thread == mine.thread || known(mine.thread, old.thread) >= old.time);
+        bool ordered = !foreign && (old.thread == mine.thread || knows(mine.thread, old.thread, old.time));
         bool harmless = (old.kind == READ && mine.kind == READ) || (old.kind == ATOMIC && mine.kind == ATOMIC);
         if (!ordered && !harmless && old.bytes & mine.bytes) {
             char other[64];
@@ -123,7 +125,7 @@ void access(int thread, const void *address, size_t bytes, Kind kind, uint64_t w
     for (size_t first = p - start, end = first + bytes; first < end; first = (first / 4 + 1) * 4) {
         uint8_t mask = 15 << first % 4 & 15;
         if (end < (first / 4 + 1) * 4) mask &= 15 >> (4 - end % 4);
-        Access mine = {where, now, (uint16_t)thread, mask, uint8_t(kind & ~PROXY), (kind & PROXY) != 0};
+        Access mine = {where, now, (uint16_t)thread, mask, uint8_t(kind & ~PROXY), uint8_t((kind & PROXY) != 0)};
         look((*words)[first / 4], mine, !shared, name, first);
     }
 }
