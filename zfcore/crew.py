@@ -1,5 +1,5 @@
-"""Floor 7: --devices N of a study, or of a pass over pictures: its units are done in so many processes of this machine, each with a device of its own, which take
-the next one in turn.
+"""Floor 7: --devices N of a study, or of a pass over pictures: its units are done in so many processes of this machine, each
+with a device of its own, which take the next one in turn.
 
     with crew(3, "auto", "train.ablation:served", output="study", ...) as three:
         three.work(units, take, bar)

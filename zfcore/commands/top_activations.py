@@ -19,7 +19,8 @@ OPTIONS = [
     option("--shard", default="1/1", metavar="I/N", help="look at the I-th of N parts of the data only, and draw nothing"),
     option("--merge", nargs="+", metavar="FILE", help="the files of all shards: join them, then draw"),
     option("--devices", type=check.whole_number(1, 1024), default=1, metavar="N",
-           help="let so many processes look at a part of the data each, with a GPU of its own, or sharing the cores: the same files (1)"),
+           help="let so many processes look at a part of the data each, with a GPU of its own, or sharing the cores: the same "
+                "files (1)"),
     option("--folders", action="store_true", help="also LAYER/unit_0000/{projection,patch}_000.png and info.json")]
 RESULT, TOGETHER = top.UnitViews, None
 PAGE = 64                         # units of a layer that share a file and a sheet
@@ -92,8 +93,8 @@ def of_devices(args, layers, file, pictures):
         first, stop = top.shard_range((number, args.devices), len(pictures), args.batch_size)
         parts.append(Part(number, args.devices, file.with_name(f"{file.stem}_{number}_of_{args.devices}.h5"), stop - first))
     if empty := sum(not part.size for part in parts):
-        raise check.Expected("--devices", f"at most {args.devices - empty}, as there are so many batches of {args.batch_size} pictures",
-                             args.devices, "fewer devices, or a smaller --batch-size")
+        most = f"at most {args.devices - empty}, as there are so many batches of {args.batch_size} pictures"
+        raise check.Expected("--devices", most, args.devices, "fewer devices, or a smaller --batch-size")
 
     def take(part, damaged):
         part.done = part.size
