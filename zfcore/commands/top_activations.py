@@ -86,8 +86,8 @@ class Part(crew.Unit):
 
 
 def of_devices(args, layers, file, pictures):
-    """The TopActivations of all pictures, each of --devices processes looking at a shard of them. A shard's file is beside `file`
-    until all are joined, so that a pass that was stopped goes on."""
+    """The TopActivations of all pictures, each of --devices processes looking at a shard of them. A shard's file is beside
+    `file` until all are joined, so that a pass that was stopped goes on."""
     parts = []
     for number in range(1, args.devices + 1):
         first, stop = top.shard_range((number, args.devices), len(pictures), args.batch_size)
