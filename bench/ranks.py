@@ -20,11 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from bench.record import cpu_name
-from train.launch import Job, visible_gpus
+from train.launch import Job
 from train.step_time import Bucket, Link, Measured, by_node_seconds, clock, estimate, exchange_seconds, keep, place_of
 from zfcore import check, plots
 from zfcore.backend import CPU, to_host
 from zfcore.cpu import CORES
+from zfcore.crew import visible_gpus
 from zfcore.device import select
 from zfcore.models import MODELS, NATIVE_SIZE, build
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward

@@ -65,6 +65,30 @@ def test_a_precision_that_a_cpu_has_not_is_refused_in_a_sentence(place, capsys, 
     assert not (tmp_path/"out").exists()
 
 
+def test_top_activations_on_several_devices_leaves_the_files_of_one_and_names_a_damaged_picture_once(place, tmp_path, capsys):
+    (place/"data"/"val"/"bee"/"12.png").write_bytes(b"no picture")
+    try:
+        for devices in ("1", "2"):
+            run(place, tmp_path/devices, "--layers", "fc8", "--k", "2", "--devices", devices)
+            assert capsys.readouterr().err.count("damaged picture left out") == 1
+    finally:
+        (place/"data"/"val"/"bee"/"12.png").unlink()
+    files = {name: {file.name: file.read_bytes() for file in (tmp_path/name).iterdir()} for name in ("1", "2")}
+    assert files["2"] == files["1"] and files["1"].keys() == {"fc8.h5", "fc8.png", "top_activations.h5"}
+
+
+def test_a_shard_that_cannot_be_made_is_named_and_more_devices_than_batches_are_refused(place, tmp_path, capsys):
+    alike = "top-activations", "--run", place/"run", "--output", tmp_path, "--workers", "0", "--batch-size", "8", "--device", "cpu"
+    assert "--devices: expected at most 3, as there are so many batches of 8 pictures, got 4" in refused(capsys, *alike, "--devices", "4")
+    assert "--devices: expected no --shard or --merge" in refused(capsys, *alike, "--devices", "2", "--shard", "1/2")
+    (tmp_path/"top_activations_2_of_2.h5").write_bytes(b"no shard")
+    with pytest.raises(SystemExit) as left:
+        main(list(map(str, [*alike, "--devices", "2"])))
+    said = " ".join(capsys.readouterr().err.split())                     # in lines, after perhaps one about progress
+    assert left.value.code == 2 and "error: process 2, at shard 2/2: " in said and "top_activations_2_of_2.h5" in said
+    assert not (tmp_path/"top_activations.h5").exists()
+
+
 def test_top_activations_leaves_arrays_and_a_figure_of_each_layer(place, tmp_path):
     run(place, tmp_path, "--layers", "conv1", "fc8", "--units", "0:2", "--k", "4")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["conv1.h5", "conv1.png", "fc8.h5", "fc8.png", "top_activations.h5"]

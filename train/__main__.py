@@ -73,7 +73,8 @@ def work(config, typed, folder, changes, ranks):
     folder = training.folder
     if training.origin:
         say(training.origin.sentence)
-    go_on = command("python", "-m", "train", "--resume", folder, *(["--devices", typed["devices"]] if "devices" in typed else []))
+    devices = ["--devices", ranks.size] if is_launched() else []
+    go_on = command("python", "-m", "train", "--resume", folder, *devices)
     try:
         say(f"{training.network.summary()}\n\ndata:   {describe(training)}\n{start_in_words(training.config, len(training.train))}"
             f"recipe: {deviations.in_words(training.config, counts(training.train))}\nrun:    {printable(folder)}\n")
@@ -86,7 +87,7 @@ def work(config, typed, folder, changes, ranks):
         if ranks.size > 1:                     # which this ends
             raise
         sys.exit(status_of(stop))
-    say(closing(training))
+    say(closing(training, devices))
 
 
 def error_of(folder, config, typed):
@@ -140,8 +141,8 @@ def describe(training):
             f"{damaged}")
 
 
-def closing(training):
-    """The last lines of a run: the error, where the files lie, what to do next."""
+def closing(training, devices):
+    """The last lines of a run: the error, where the files lie, what to do next, there with the options `devices`."""
     errors, folder, run = training.history["val_error"], printable(training.folder), training.folder
     upscale = ["--upscale"] if training.config.upscale else []
     best = min(range(len(errors)), key=errors.__getitem__)
@@ -155,7 +156,7 @@ validation error {100*errors[-1]:.1f} % after {plural(len(errors), "epoch")}; be
 
 next:  {command("python", "-m", "zfcore", "top-activations", "--run", run)}      what its units see
        {command("python", "-m", "train.evaluate", "--run", run, "--crops", "ten", *upscale)}
-       {command("python", "-m", "train", "--resume", run, "--epochs", training.config.epochs + 10)}"""
+       {command("python", "-m", "train", "--resume", run, "--epochs", training.config.epochs + 10, *devices)}"""
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ import sys
 from dataclasses import asdict, dataclass, fields, replace
 
 from train.claims import Claim, looks_of
-from train.devices import HELP as DEVICES
-from train.devices import crew
 from train.network_tables import Ensemble, Errors, Row, collect, judged, protocol, result_of, write
 from train.options import HELP
 from train.study import Busy, Run, StudyFolder, config_of, pictures_for
 from zfcore import check
+from zfcore.crew import HELP as DEVICES
+from zfcore.crew import crew
 from zfcore.device import select
 from zfcore.models import MODELS, build
 from zfcore.models.variants import EDITS, variant_name

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from train import report
 from train.claims import differences, interval, mean_spread, side, verdict_of_cases, verdict_of_steps
-from train.devices import crew
 from train.report import csv_of
 from train.study import Unit
 from train.transfer_study import (NETWORKS, Fitted, Joined, Subset, TransferStudy, duplicates_in_words, run_in_words,
@@ -18,6 +17,7 @@ from train.transfer_study import (NETWORKS, Fitted, Joined, Subset, TransferStud
 from zfcore import check, plots
 from zfcore.analysis.duplicates import ABOVE
 from zfcore.analysis.probing import GRID, held_out, probe, random_projection
+from zfcore.crew import crew
 from zfcore.data import DRAWN, open_data
 from zfcore.data.caltech import TREES, mean_per_class_accuracy, open_caltech, small_classes, splits
 from zfcore.terminal import plural

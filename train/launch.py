@@ -15,8 +15,8 @@ import sys
 import time
 from pathlib import Path
 
-from zfcore import gpu
 from zfcore.check import Expected
+from zfcore.crew import THREADS, visible_gpus
 from zfcore.ranks import LOST
 from zfcore.ranks.environment import FOUR, LAUNCHER, TOKEN, is_rank
 from zfcore.reduce import micro_batch
@@ -26,7 +26,6 @@ from zfcore.training.folder import checked_empty, dated
 
 GRACE = 10                       # seconds for the others to end by themselves, after one has failed
 LOOK_EVERY = 0.05                # seconds
-THREADS = "ZFCORE_CORES", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 def launch(arguments: list[str], config, devices: int, restarts: int = 0, output: str | None = None,
@@ -57,23 +56,6 @@ def launch(arguments: list[str], config, devices: int, restarts: int = 0, output
         warn(f"the last checkpoint is whole. Go on with: "
              f"{command('python', '-m', 'train', '--resume', folder, '--devices', len(cards))}")
     return job.status()
-
-
-def visible_gpus(device, wanted):
-    """CUDA_VISIBLE_DEVICES of each process: a GPU of its own, or none for a CPU."""
-    if device == "cpu":
-        return [None]*wanted
-    try:
-        there = gpu.count()
-    except Expected:
-        if device == "gpu":
-            raise
-        return [None]*wanted
-    if wanted > there:
-        raise Expected("--devices", f"at most the {plural(there, 'GPU')} that there {'is' if there == 1 else 'are'}", wanted,
-                       "or --device cpu, where processes share the cores")
-    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return named[:wanted] or [str(k) for k in range(wanted)]
 
 
 class Job:

@@ -16,13 +16,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from train.devices import HELP as DEVICES
 from train.paper import ALIASES, ITEMS, outcome, page
 from train.paper.outcome import Outcome
 from train.paper.setting import SCALES, Setting, speed_of, versions
 from train.study import StudyFolder
 from zfcore import check, trained
 from zfcore.checkpoint import Unwritable
+from zfcore.crew import HELP as DEVICES
 from zfcore.terminal import Bar, command, printable, say, status_of
 from zfcore.training import Stop
 from zfcore.training.folder import Busy

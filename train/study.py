@@ -16,6 +16,7 @@ from pathlib import Path
 
 from zfcore import check, results
 from zfcore.checkpoint import atomic
+from zfcore.crew import Unit
 from zfcore.data import open_data, same_place
 from zfcore.data.loader import Pictures
 from zfcore.files import folder_made, opener, read_json
@@ -28,21 +29,6 @@ FREE = set(MAY_CHANGE) - {"epochs", "data"}                         # options th
 
 
 # --------------------------------------------------------------------------------------------------------------- units
-class Unit:
-    """A piece of a study's work, which is done once.
-
-    name        what the bar calls it
-    size        what it counts in the bar, of which so much is `done`
-    lock        the name of the lock of whoever is at it; "": the study has one for all
-    failure     the sentence with which it failed the last time, or \"\"
-    order       what another process needs to know to do it, as JSON can hold it"""
-    size, lock, failure = 1, "", ""
-
-    @property
-    def finished(self):
-        return self.done >= self.size
-
-
 @dataclass(frozen=True)
 class Run(Unit):
     """One network to train: its options, its folder. It counts its epochs."""
@@ -147,7 +133,7 @@ class StudyFolder:
 
     def work(self, units, do, of="unit", take=lambda unit, result: None, crew=None):
         """`take(unit, do(unit, progress))` for what of `units` is not finished, first what nobody else is at; `do` calls `progress()` for
-        each share of the unit's size. With a `train.devices.Crew` its processes do them. Returns when all is finished or has failed. `of` is
+        each share of the unit's size. With a `zfcore.crew.Crew` its processes do them. Returns when all is finished or has failed. `of` is
         what the bar counts."""
         elsewhere, done = [], sum(unit.done for unit in units)
         size = sum(unit.size for unit in units)

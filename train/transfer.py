@@ -22,11 +22,11 @@ import sys
 from pathlib import Path
 
 from train.caltech_tables import TABLES, caltech_accuracy, caltech_layers, is_drawn, open_pool
-from train.devices import HELP as DEVICES
 from train.transfer_study import TransferStudy
 from train.voc_table import voc_precision
 from zfcore import check
 from zfcore.check import Expected
+from zfcore.crew import HELP as DEVICES
 from zfcore.data.voc import open_voc
 from zfcore.terminal import plural, printable, say, status_of, warn
 from zfcore.training import Stop

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from train import report
-from train.devices import crew
 from train.study import Unit
 from train.transfer_study import (NETWORKS, Subset, TransferStudy, duplicates_in_words, run_in_words, scratch_in_words,
                                   untrained_in_words, vars_of)
 from zfcore import check, plots
 from zfcore.analysis.duplicates import ABOVE
 from zfcore.analysis.probing import held_out, probe
+from zfcore.crew import crew
 from zfcore.data.voc import average_precision, examples, mean_average_precision, open_voc, write_results
 from zfcore.ops.softmax_loss import softmax
 from zfcore.terminal import plural

@@ -131,7 +131,7 @@ def test_ranks_that_do_not_come_or_come_twice_are_named_to_all(others, sentence,
 
 
 def test_a_port_in_use_is_one_sentence():
-    with listen("127.0.0.1") as listener, pytest.raises(Expected, match="in use; end what an earlier job has left there, or choose another with MASTER_PORT"):
+    with listen("127.0.0.1") as listener, pytest.raises(Expected, match="in use; end what an earlier job has left there, see that one process alone has RANK 0, or choose"):
         listen("127.0.0.1", listener.getsockname()[1])
 
 

@@ -4,6 +4,7 @@ import csv
 import numpy as np
 import pytest
 
+from tests.ranks.threads import together
 from tests.train.test_graph import after_each_step, counts, prepared  # noqa: F401
 from train.__main__ import main
 from train.options import parser
@@ -105,6 +106,12 @@ def test_pieces_of_a_batch_are_refused_with_the_option_that_makes_them(typed, tm
     assert ("bn1: expected the whole batch of 8 pictures, whose mean and variance it takes, got a piece of 4; "
             "leave out --micro-batch") in capsys.readouterr().err
     main([*typed, "--micro-batch", "8", "--epochs", "1", "--output", str(tmp_path/"whole")])
+
+
+def test_several_ranks_which_each_see_a_part_of_a_batch_are_refused(typed, tmp_path):
+    config = resolve(vars(parser().parse_args(typed)))
+    with pytest.raises(Expected, match="bn1: expected the whole batch of 8 pictures.*train on one device: several take pieces"):
+        together(2, lambda ranks: Training.begin(config, tmp_path/"two", ranks=ranks).run())
 
 
 def test_statistics_that_have_left_the_numbers_are_not_saved(typed, tmp_path):

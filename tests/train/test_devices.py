@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from train.devices import crew
 from train.study import StudyFolder, Unit
 from zfcore.checkpoint import Unwritable
+from zfcore.crew import crew
 from zfcore.ranks import Failed
 from zfcore.training import Stop
 from zfcore.training.folder import Busy, Lock
@@ -153,7 +153,7 @@ def test_where_all_are_killed_a_sentence_ends_the_study(tmp_path):
 
 
 def test_what_ends_one_process_with_a_sentence_or_a_mistake_ends_all(tmp_path, capfd):
-    with pytest.raises(Failed, match="process 1: .*expected room, got none") as failed:
+    with pytest.raises(Failed, match="process 1, at full-1: .*expected room, got none") as failed:
         work(tmp_path, *named(tmp_path, "full-1", "stops-1"))
     assert failed.value.status == 2
     if (tmp_path/"stops-1.begun").exists():                # it may not have come so far

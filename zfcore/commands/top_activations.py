@@ -1,8 +1,10 @@
 """Floor 7: figure 2."""
 import json
-from dataclasses import replace
+from argparse import Namespace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from zfcore import check, plots, results
+from zfcore import check, crew, plots, results
 from zfcore.analysis import top_activations as top
 from zfcore.checkpoint import atomic
 from zfcore.commands.common import K, LAYERS, UNITS, chosen_units, classes_of, open_model, open_pictures, option, output_folder
@@ -16,6 +18,9 @@ OPTIONS = [
     option("--k", type=K, help="pictures kept for each unit (default: 9, or all of fewer)"),
     option("--shard", default="1/1", metavar="I/N", help="look at the I-th of N parts of the data only, and draw nothing"),
     option("--merge", nargs="+", metavar="FILE", help="the files of all shards: join them, then draw"),
+    option("--devices", type=check.whole_number(1, 1024), default=1, metavar="N",
+           help="let so many processes look at a part of the data each, with a GPU of its own, or sharing the cores: the same "
+                "files (1)"),
     option("--folders", action="store_true", help="also LAYER/unit_0000/{projection,patch}_000.png and info.json")]
 RESULT, TOGETHER = top.UnitViews, None
 PAGE = 64                         # units of a layer that share a file and a sheet
@@ -28,6 +33,8 @@ def run(args):
     shard = parse_shard(args.shard)
     if args.merge and shard != (1, 1):
         raise check.Expected("--merge", "no --shard beside it", args.shard)
+    if args.devices > 1 and (args.merge or shard != (1, 1)):
+        raise check.Expected("--devices", "no --shard or --merge beside it, as it makes and joins shards itself", args.devices)
     pictures = open_pictures(args, model)
     args.k = min(9, len(pictures)) if args.k is None else args.k
     if args.k > len(pictures):
@@ -41,6 +48,8 @@ def run(args):
         found = top.merge([results.load(shard, top.TopActivations) for shard in args.merge])
         top.check_pass(found, model, pictures, layers, args.k, args.batch_size, "--merge")
         results.save(file, found)
+    if args.devices > 1 and not (file.exists() and results.load(file, top.TopActivations).complete):
+        results.save(file, of_devices(args, layers, file, pictures))
     first, stop = top.shard_range(shard, len(pictures), args.batch_size)
     with Bar(stop - first, "picture", "strongest pictures") as moving:
         found = top.top_activations(model, pictures, layers, args.k, batch_size=args.batch_size, shard=shard, file=file, bar=moving)
@@ -55,6 +64,67 @@ def run(args):
                 yield folder/(f"{called}.h5" if len(units[layer]) <= PAGE else f"{called}_{number:02}.h5"), views
                 if args.folders:
                     write_folders(views, folder, called)
+
+
+# ------------------------------------------------------------------------------------------------------ on several devices
+@dataclass
+class Part(crew.Unit):
+    """One shard of a pass, `number` of `count`, which a process leaves in `file`."""
+    number: int
+    count: int
+    file: Path
+    size: int
+    done: int = 0
+
+    @property
+    def name(self):
+        return f"shard {self.number}/{self.count}"
+
+    @property
+    def order(self):
+        return {"shard": [self.number, self.count], "file": str(self.file)}
+
+
+def of_devices(args, layers, file, pictures):
+    """The TopActivations of all pictures, each of --devices processes looking at a shard of them. A shard's file is beside
+    `file` until all are joined, so that a pass that was stopped goes on."""
+    parts = []
+    for number in range(1, args.devices + 1):
+        first, stop = top.shard_range((number, args.devices), len(pictures), args.batch_size)
+        parts.append(Part(number, args.devices, file.with_name(f"{file.stem}_{number}_of_{args.devices}.h5"), stop - first))
+    if empty := sum(not part.size for part in parts):
+        most = f"at most {args.devices - empty}, as there are so many batches of {args.batch_size} pictures"
+        raise check.Expected("--devices", most, args.devices, "fewer devices, or a smaller --batch-size")
+
+    def take(part, damaged):
+        part.done = part.size
+        pictures.leave_out({int(index): reason for index, reason in damaged.items()})
+
+    options = {name: getattr(args, name) for name in OF_A_PART}
+    with (crew.crew(args.devices, args.device, f"{__name__}:served", layers=layers, k=args.k, options=options) as several,
+          Bar(len(pictures), "picture", "strongest pictures") as bar):
+        several.work(parts, take, bar)
+    found = top.merge([results.load(part.file, top.TopActivations) for part in parts])
+    for part in parts:
+        part.file.unlink()
+    return found
+
+
+OF_A_PART = "run", "data", "part", "batch_size", "device", "precision", "workers", "upscale"
+
+
+def served(layers, k, options):
+    """In a process of a crew: do(order, progress, wait) makes the pass over a shard, and returns {index: reason} of damaged
+    pictures."""
+    args = Namespace(**options)
+    model = open_model(args)
+    pictures = open_pictures(args, model)
+
+    def do(order, progress, wait):
+        top.top_activations(model, pictures, layers, k, batch_size=args.batch_size, shard=tuple(order["shard"]),
+                            file=order["file"], bar=Namespace(update=lambda count: progress(int(count))))
+        return {int(index): reason for index, reason in pictures.damaged.items()}
+    return do
 
 
 def parse_shard(text):

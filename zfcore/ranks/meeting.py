@@ -59,7 +59,8 @@ def listen(host: str, port: int = 0) -> socket.socket:
         if error.errno != errno.EADDRINUSE:
             raise
         raise Expected(f"port {port}", "a free one, for rank 0 to listen at", "one in use",
-                       "end what an earlier job has left there, or choose another with MASTER_PORT") from None
+                       "end what an earlier job has left there, see that one process alone has RANK 0, or choose another with "
+                       "MASTER_PORT") from None
 
 
 def meet(place: Place, name: str, host: str, listener: socket.socket | None = None, all_pairs: bool = True) -> Links:
@@ -108,7 +109,8 @@ def _await_all(place, mine, listener, until):
         if missing:
             raise Expected("ranks", f"all {place.size} within {JOIN} s", f"no rank {', '.join(missing)}",
                            f"{plural(strangers, 'connection')} had another token; give all one ZFCORE_TOKEN" if strangers else
-                           f"see that they were started and reach port {listener.getsockname()[1]} of this machine")
+                           "see that they were started, each with a RANK of its own, and reach port "
+                           f"{listener.getsockname()[1]} of this machine")
     except Expected as refused:
         for link in joined.control.values():
             _refuse(link, refused)

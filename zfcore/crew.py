@@ -1,5 +1,5 @@
-"""--devices N of a study: its units are done in so many processes of this machine, each with a device of its own, which take
-the next one in turn.
+"""Floor 7: --devices N of a study, or of a pass over pictures: its units are done in so many processes of this machine, each
+with a device of its own, which take the next one in turn.
 
     with crew(3, "auto", "train.ablation:served", output="study", ...) as three:
         three.work(units, take, bar)
@@ -20,7 +20,7 @@ from collections import deque
 from contextlib import nullcontext
 from importlib import import_module
 
-from train.launch import THREADS, visible_gpus
+from zfcore import gpu
 from zfcore.check import Expected, exit_with_message
 from zfcore.ranks import LOST, Failed
 from zfcore.ranks.watch import end_with
@@ -29,6 +29,7 @@ from zfcore.terminal import plural, quiet, refusal, warn
 from zfcore.training import Stop
 from zfcore.training.folder import Busy
 
+THREADS = "ZFCORE_CORES", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 HELP = ("do the independent parts in so many processes, each on a GPU of its own, or sharing the cores: the same numbers as "
         "one, N times its memory (1)")
 
@@ -40,16 +41,48 @@ def crew(devices, device, served, **facts):
     return Crew(visible_gpus(device, devices), served, facts) if devices > 1 else nullcontext()
 
 
+class Unit:
+    """A piece of a study's work, which is done once.
+
+    name        what the bar calls it
+    size        what it counts in the bar, of which so much is `done`
+    lock        the name of the lock of whoever is at it; "": the study has one for all
+    failure     the sentence with which it failed the last time, or \"\"
+    order       what another process needs to know to do it, as JSON can hold it"""
+    size, lock, failure = 1, "", ""
+
+    @property
+    def finished(self):
+        return self.done >= self.size
+
+
+def visible_gpus(device, wanted):
+    """CUDA_VISIBLE_DEVICES of each of so many `wanted` processes: a GPU of its own, or none for a CPU."""
+    if device == "cpu":
+        return [None]*wanted
+    try:
+        there = gpu.count()
+    except Expected:
+        if device == "gpu":
+            raise
+        return [None]*wanted
+    if wanted > there:
+        raise Expected("--devices", f"at most the {plural(there, 'GPU')} that there {'is' if there == 1 else 'are'}", wanted,
+                       "or --device cpu, where processes share the cores")
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return named[:wanted] or [str(k) for k in range(wanted)]
+
+
 # ------------------------------------------------------------------------------------------------------ the one that speaks
 class Member:
-    """One process of a crew, and the `unit` that it is at."""
+    """One process of a crew, and the `unit` that it is at, of which so much is done: `moved`."""
 
     def __init__(self, number, card, threads, told, first):
-        self.number, self.unit = number, None
+        self.number, self.unit, self.moved = number, None, 0
         self.name = f"process {number}" + (f" (GPU {card})" if card is not None else "")
         environment = {**os.environ, **dict.fromkeys(THREADS, str(threads)),
                        **({} if card is None else {"CUDA_VISIBLE_DEVICES": card})}
-        self.process = subprocess.Popen([sys.executable, "-m", "train.devices"], env=environment, stdin=subprocess.PIPE,
+        self.process = subprocess.Popen([sys.executable, "-m", "zfcore.crew"], env=environment, stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE,
                                         text=True, encoding="utf-8", start_new_session=True)       # Ctrl-C is told by one alone
         threading.Thread(target=self._hear, args=(told,), name=self.name, daemon=True).start()
@@ -69,7 +102,7 @@ class Member:
             pass
 
     def begin(self, unit, wait):
-        self.unit = unit
+        self.unit, self.moved = unit, unit.done
         self.send({"order": unit.order, "wait": wait})
 
     def leave(self):
@@ -141,11 +174,13 @@ class Crew:
         return None
 
     def show(self):
-        self.bar.n = sum(unit.done for unit in self.units)
+        moved = {id(one.unit): one.moved for one in self.members}
+        self.bar.n = sum(max(unit.done, moved.get(id(unit), 0)) for unit in self.units)
         self.bar.set_description(" ".join(one.unit.name for one in self.members if one.unit) or "study")
 
     # ------------------------------------------------------------------------------------------- what a process tells
     def _progress(self, member, count):
+        member.moved += count
         self.bar.update(count)
 
     def _done(self, member, result):
@@ -160,7 +195,7 @@ class Crew:
         self.elsewhere.append(unit)
 
     def _failed(self, member, sentence):
-        raise Failed(member.name, sentence, Expected.status)
+        raise Failed(f"{member.name}, at {member.unit.name}" if member.unit else member.name, sentence, Expected.status)
 
     def _stopped(self, member, number):
         raise Stop(number)
