@@ -58,7 +58,7 @@ def runs_kernels(x):
 
 
 def architecture(x):
-    """What kernels on the device of `x` are compiled for, such as "sm_90a"; "" where no kernel asks."""
+    """Name of what kernels on the device of `x` are compiled for, such as "sm_90a"; "" where no kernel asks."""
     return ARCHITECTURES.get(type(x), str)()
 
 

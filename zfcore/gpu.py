@@ -98,7 +98,7 @@ def _driver(runtime, error):
 
 @cache
 def _architecture(cupy, device):
-    """What kernels for CUDA device number `device` are compiled for."""
+    """Name of what kernels for CUDA device number `device` are compiled for."""
     return nvrtc.architecture(int(cupy.cuda.Device(device).compute_capability), nvrtc.architectures())
 
 
