@@ -132,9 +132,9 @@ def test_the_gradient_that_spreads_over_the_map_on_its_way_has_the_bits_of_the_m
     def ways(name):
         (x, w, _), (S, P), pool = chain(name)
         x[~np.isfinite(x)] = 1
-        cache, (y, of_pool) = conv2d_maxpool(*map(machine.stored(precision), (x, w)), None, S, P, pool, precision=precision)
+        cache, (y, of_pool) = conv2d_maxpool(*map(machine.stored(precision), (x[:, :, :12, :8], w)), None, S, P, pool, precision=precision)
         dy = machine.stored(precision)(np.random.default_rng(9).standard_normal(y.shape, np.float32))
-        with tuning.use(slice_terms=200):
+        with tuning.use(slice_terms=100):
             assert gradient_fits(cache, of_pool)
             return conv2d_maxpool_backward(dy, cache, of_pool, need_dx=False), conv2d_backward(maxpool_backward(dy, of_pool), cache, False)
 

@@ -1,5 +1,6 @@
 """Convolution, ReLU and max pooling in one pass, the map between them never in memory: what conv2d.py and maxpool.py leave one
-after the other, to the bit. Its reference is theirs; the CUDA form is kernels/conv2d_maxpool.cu, and NumPy calls the two."""
+after the other, to the bit; and its way back. Its reference is theirs; the CUDA form is kernels/conv2d_maxpool.cu and
+conv2d_maxpool_gradient.cu, and NumPy calls the two."""
 import numpy as np
 
 from zfcore import check
