@@ -342,12 +342,13 @@ def conv_pool_cases(conv, pool, shape, out, behind_relu):
             return conv2d_maxpool_backward(dy, of_conv, of_pool, need_dx=False)[1:]
 
         size = bytes_of(precision)
-        return Case("conv2d_maxpool", conv.name, "weight gradient through its pool", stored(draw_gradient, precision, 0, 1, 2), run,
+        return Case("conv2d_maxpool", conv.name, "weight gradient through its pool", stored(draw_gradient, precision, 0, 1, 2),
+                    run,
                     traffic=lambda N: 4*elements(w_shape) + (size*elements(shape) + (2*size + 1)*elements(out))*N,
                     precision=precision, terms=lambda N: elements(conv.shape_out(shape)[1:])*N,
                     flops=lambda N: 2*conv.multiply_adds(shape)*N, window=(*conv.window(), *shape[1:], *pool.window()))
 
-    return [by(precision) for precision in PRECISIONS] + [gradient(precision) for precision in PRECISIONS[1:] if not behind_relu]
+    return [*map(by, PRECISIONS), *(gradient(precision) for precision in PRECISIONS[1:] if not behind_relu)]
 
 
 def pool_norm_case(pool, norm, shape, out):

@@ -3,8 +3,8 @@ python -m bench resources.
 
     memory   every array that a launch is given, read or written once; twice what it changes in place. So much the device's
              memory moves if caches keep what a launch itself reads again, and nothing from one launch to the next
-    tiles    what the blocks of convolutions and products copy from the L2 cache into shared memory, zeros included; of a gradient
-             that is spread over a map on its way, what comes of it
+    tiles    what the blocks of convolutions and products copy from the L2 cache into shared memory, zeros included; of a
+             gradient that is spread over a map on its way, what comes of it
 
 No array holds anything and no kernel runs: the shapes say it all."""
 from collections import Counter

@@ -3,13 +3,13 @@
 
    dw[c,r,s,f] = sum over p,q,n   x[c, p*S-P+r, q*S-P+s, n] * (sum of dy[f,i,j,n] over the windows whose switch names (p,q))
 
-   x (C,H,W,N)   dy (F,height,width,N)   switches like dy, uint8, as maxpool.cu has them   dw (C,K,K,F)   x, dy stored, dw float32;
-   C-contiguous
+   x (C,H,W,N)   dy (F,height,width,N)   switches like dy, uint8, as maxpool.cu has them   dw (C,K,K,F)
+   x, dy stored, dw float32; C-contiguous
 
-   work      products.cuh says what a block does. An output asks the windows that it lies in, at most 4 of a pool 3x3 at stride 2, in
-             the order in which maxpool_backward asks them: the bits are those of the two kernels
-   traffic   5*F*height*width*N bytes of them and 4*C*H*W*N, in BF16 3 and 2, and 4*(slices + 1) per dw, where all rows are one tile;
-             without it 8*F*Ho*Wo*N more. From the L2 cache windows come once for each of the 9 outputs of a window
+   work      products.cuh says what a block does. An output asks the windows that it lies in, at most 4 of a pool 3x3 at stride
+             2, in the order in which maxpool_backward asks them: the bits are those of the two kernels
+   traffic   5*F*height*width*N + 4*C*H*W*N bytes, in BF16 3 and 2, and 4*(slices + 1) per dw, where all rows are one tile;
+             without it 8*F*Ho*Wo*N more. From the L2 cache a window comes once for each of its 9 outputs
    spec      zfcore/ops/conv2d_maxpool.py: conv2d_maxpool_backward
 
    POOL and STRIDE are always given. */
@@ -28,7 +28,7 @@ struct Windows {
     int images;
 
     struct At {
-        long long window;             // offset of dy[0,i,j,n], of the last window that begins at or before the output, or above it
+        long long window;             // offset of dy[0,i,j,n], of the last window that begins at or before the output
         short r, s;                   // the output's place there
         unsigned exists;              // bit a*REACH + b: window (i-a, j-b) is one of the pool's and holds the output
     };
@@ -42,7 +42,8 @@ struct Windows {
         for (int a = 0; a < REACH; a++)
 #pragma unroll
             for (int b = 0; b < REACH; b++)
-                if (inside && r + a * STRIDE < POOL && s + b * STRIDE < POOL && i >= a && i - a < height && j >= b && j - b < width)
+                if (inside && r + a * STRIDE < POOL && s + b * STRIDE < POOL
+                    && i >= a && i - a < height && j >= b && j - b < width)
                     exists |= 1u << (a * REACH + b);
         return {((long long)i * width + j) * conv.N + n, (short)r, (short)s, exists};
     }
@@ -73,7 +74,8 @@ struct Windows {
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_maxpool_filter_gradient(
-    const stored *x, const stored *dy, const unsigned char *switches, float *partial, Conv conv, int height, int width, int pool_P)
+    const stored *x, const stored *dy, const unsigned char *switches, float *partial,
+    Conv conv, int height, int width, int pool_P)
 {
     SHARED_TILES(Products<Windows>, shared);
     filter_gradient(x, Windows{dy, switches, height, width, pool_P, conv.N}, partial, conv, shared);

@@ -13,8 +13,8 @@
 
    At                          of one output, what a step has to know; at(conv, p, q, n, inside) makes it
    of_map(conv)                numbers of one filter's map in memory
-   copy<NUMBERS>(to, at, map)  brings the gradients of NUMBERS images from there on into a tile, of the filter whose map begins at
-                               offset `map`; zeros where that is below 0 or the output was not `inside` */
+   copy<NUMBERS>(to, at, map)  brings the gradients of NUMBERS images from there on into a tile, of the filter whose map
+                               begins at offset `map`; zeros where that is below 0 or the output was not `inside` */
 #pragma once
 #include <ring.cuh>
 #include <conv.cuh>
@@ -30,7 +30,7 @@ struct Products {
     static const int NUMBERS = PRECISION == FP32 ? 1 : VECTOR_B;            // of a copy: where N is a multiple of so many, or 1
     static const int IN_ROW = BK / NUMBERS;                                // copies of a row
     static const int ACROSS = NUMBERS > 1 ? 8 : 1;                         // rows that neighbouring lanes copy to
-    static const int ROWS = THREADS / IN_ROW;                                // of a tile copied at once
+    static const int ROWS = THREADS / IN_ROW;                              // of a tile copied at once
     static_assert(THREADS % (IN_ROW * ACROSS) == 0 && BM % ACROSS == 0 && BN % ACROSS == 0, "whole rows");
 
     struct Row { long long at; int r, s; };             // of one row m: offset of x[c,r,s,0], and its place (r,s)

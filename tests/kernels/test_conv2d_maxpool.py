@@ -123,8 +123,8 @@ def test_the_gradient_of_both_has_the_bits_of_one_behind_the_other_and_the_bias_
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_the_gradient_that_spreads_over_the_map_on_its_way_has_the_bits_of_the_map(machine, precision, monkeypatch):
-    """Of several tiles of filters, of windows over every border and of such that share no pixel; the same tile of the gradient in
-    both ways. That of maxpool_backward is the reference's, as its own tests say."""
+    """Of several tiles of filters, of windows over every border and of such that share no pixel; dw's tiles are the same in both
+    ways. The map that maxpool_backward leaves is the reference's, as its own tests say."""
     names = ["three strips, the last short", "windows over every border"] + ["with gaps"]*(precision == "bf16")
     monkeypatch.setitem(conv2d_kernels.FILTER_GRADIENT_KERNELS, precision, [
         kernel for kernel in conv2d_kernels.FILTER_GRADIENT_KERNELS[precision] if kernel.defines["BM"] == 160])
@@ -132,13 +132,15 @@ def test_the_gradient_that_spreads_over_the_map_on_its_way_has_the_bits_of_the_m
     def ways(name):
         (x, w, _), (S, P), pool = chain(name)
         x[~np.isfinite(x)] = 1
-        cache, (y, of_pool) = conv2d_maxpool(*map(machine.stored(precision), (x[:, :, :12, :8], w)), None, S, P, pool, precision=precision)
+        x, w = map(machine.stored(precision), (x[:, :, :12, :8], w))
+        cache, (y, of_pool) = conv2d_maxpool(x, w, None, S, P, pool, precision=precision)
         dy = machine.stored(precision)(np.random.default_rng(9).standard_normal(y.shape, np.float32))
         with tuning.use(slice_terms=100):
             assert gradient_fits(cache, of_pool)
-            return conv2d_maxpool_backward(dy, cache, of_pool, need_dx=False), conv2d_backward(maxpool_backward(dy, of_pool), cache, False)
+            return (conv2d_maxpool_backward(dy, cache, of_pool, need_dx=False)[1],
+                    conv2d_backward(maxpool_backward(dy, of_pool), cache, need_dx=False)[1])
 
-    found = machine.results(lambda: [way[1] for name in names for way in ways(name)])
+    found = machine.results(lambda: [dw for name in names for dw in ways(name)])
     for name, one, other in zip(names, found[::2], found[1::2], strict=True):
         assert np.isfinite(one).all() and one.any() and one.tobytes() == other.tobytes(), name
 
@@ -147,7 +149,8 @@ def test_the_gradient_that_spreads_over_the_map_on_its_way_has_the_bits_of_the_m
 @executor.requires_executor
 def test_gradients_stand_in_their_tile_before_it_is_multiplied_however_late_copies_land(way):
     (x, w, _), (S, P), pool = chain("windows over every border")
-    cache, (y, of_pool) = conv2d_maxpool(executor.array(to_bf16(x[..., :8])), executor.array(to_bf16(w)), None, S, P, pool, precision="bf16")
+    x, w = (executor.array(to_bf16(array)) for array in (x[..., :8], w))
+    cache, (y, of_pool) = conv2d_maxpool(x, w, None, S, P, pool, precision="bf16")
     dy = executor.array(to_bf16(np.random.default_rng(9).standard_normal(y.shape, np.float32)))
     with executor.settings("forward"):
         wanted = conv2d_maxpool_backward(dy, cache, of_pool, need_dx=False)[1]

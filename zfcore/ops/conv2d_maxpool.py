@@ -8,8 +8,8 @@ from zfcore.backend import empty, runs_kernels, unread
 from zfcore.kernel import blocks
 from zfcore.ops import tuning
 from zfcore.ops.conv2d import ConvCache, check_conv2d, conv2d, conv2d_backward
-from zfcore.ops.conv2d_kernels import (BF16_COLOURS, BF16_MIDDLE, MIDDLE, TENSOR_COLOURS, TENSOR_MIDDLE, Conv, launch_bias_gradient,
-                                       slices_of, sum_slices, tiled)
+from zfcore.ops.conv2d_kernels import (BF16_COLOURS, BF16_MIDDLE, MIDDLE, TENSOR_COLOURS, TENSOR_MIDDLE, Conv,
+                                       launch_bias_gradient, slices_of, sum_slices, tiled)
 from zfcore.ops.maxpool import MaxPoolCache, Pooling, maxpool, maxpool_backward
 from zfcore.ops.window import output_size
 
