@@ -21,8 +21,8 @@ from zfcore.ops import conv2d_kernels
 from zfcore.ops.avgpool import AvgPoolCache, avgpool, avgpool_backward
 from zfcore.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_transpose
 from zfcore.ops.clip_filter_rms import clip_filter_rms
-from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_transpose
-from zfcore.ops.conv2d_maxpool import conv2d_maxpool
+from zfcore.ops.conv2d import ConvCache, conv2d, conv2d_backward, conv2d_transpose
+from zfcore.ops.conv2d_maxpool import conv2d_maxpool, conv2d_maxpool_backward
 from zfcore.ops.convert import convert
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.dropout import dropout
@@ -31,7 +31,7 @@ from zfcore.ops.linear import BIAS_GRADIENT, linear, linear_backward
 from zfcore.ops.local_response_norm import local_response_norm, local_response_norm_backward
 from zfcore.ops.local_response_norm_within import (LocalResponseNormWithinCache, local_response_norm_within,
                                                    local_response_norm_within_backward, neighbourhood)
-from zfcore.ops.maxpool import Pooling, maxpool, maxpool_backward
+from zfcore.ops.maxpool import MaxPoolCache, Pooling, maxpool, maxpool_backward
 from zfcore.ops.pad import Frame, pad, pad_backward
 from zfcore.ops.relu import relu, relu_backward
 from zfcore.ops.sgd_step import sgd_step
@@ -329,7 +329,26 @@ def conv_pool_cases(conv, pool, shape, out, behind_relu):
                     precision=precision, images=(0,), terms=lambda N: taps,
                     flops=lambda N: 2*conv.multiply_adds(shape)*N, window=(*conv.window(), *shape[1:], *pool.window()))
 
-    return [by(precision) for precision in PRECISIONS]
+    def gradient(precision):
+        """Of the filters and the bias, as training asks them of the first layer, whose data gradient nobody needs."""
+        def draw_gradient(source, N):
+            x, w, _ = draw(source, N)
+            switches = maxpool(source.outputs(*conv.shape_out(shape), N), *pool.arguments())[1].switches
+            return x, source.gradients(*out, N), w, switches
+
+        def run(x, dy, w, switches):
+            of_conv = ConvCache(x, w, conv.S, conv.P, conv.groups, True, on(x, precision))
+            of_pool = MaxPoolCache(switches, Pooling((*conv.shape_out(shape), x.shape[-1]), *pool.window()), None)
+            return conv2d_maxpool_backward(dy, of_conv, of_pool, need_dx=False)[1:]
+
+        size = bytes_of(precision)
+        return Case("conv2d_maxpool", conv.name, "weight gradient through its pool", stored(draw_gradient, precision, 0, 1, 2),
+                    run,
+                    traffic=lambda N: 4*elements(w_shape) + (size*elements(shape) + (2*size + 1)*elements(out))*N,
+                    precision=precision, terms=lambda N: elements(conv.shape_out(shape)[1:])*N,
+                    flops=lambda N: 2*conv.multiply_adds(shape)*N, window=(*conv.window(), *shape[1:], *pool.window()))
+
+    return [*map(by, PRECISIONS), *(gradient(precision) for precision in PRECISIONS[1:] if not behind_relu)]
 
 
 def pool_norm_case(pool, norm, shape, out):

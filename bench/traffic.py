@@ -4,7 +4,8 @@ python -m bench resources.
     memory   every array that a launch is given, read or written once; twice what it changes in place. So much the device's
              memory moves if caches keep what a launch itself reads again, and nothing from one launch to the next
     tiles    what the blocks of convolutions and products copy from the L2 cache into shared memory: zeros that are stored, but
-             neither taps that all of a tile's windows have in the padding nor what lies beyond the last map or image
+             neither taps that all of a tile's windows have in the padding nor what lies beyond the last map or image; of a
+             gradient that is spread over a map on its way, what comes of it
 
 In bf16 it is the step of a Hopper GPU (H100, H200), whose kernels on wgmma no other has. No array holds anything and no kernel
 runs: the shapes say it all."""
@@ -99,7 +100,7 @@ def of_tiles(kernel, grid, arguments):
     if kernel.name == "conv2d_maxpool":
         rows = (int(given["run"]) - 1)*tile["STRIDE"] + tile["POOL"]               # of the convolution, that a block computes
         return int(np.prod(grid, dtype=np.int64))*rows*maps*K*K*(tile["BM"] + tile["BN"])*size
-    if kernel.name == "conv2d_filter_gradient":
+    if kernel.name in ("conv2d_filter_gradient", "conv2d_maxpool_filter_gradient"):
         products = [(maps*K*K, filters, int(conv["Ho"])*int(conv["Wo"])*N)]        # rows, columns, steps of the reduction
     elif kernel.name == "conv2d_forward":
         products = [(filters, int(conv["Ho"])*int(conv["Wo"])*N, maps*K*K)]

@@ -31,8 +31,9 @@
      4  tensor cores multiply the two tiles, in shorter numbers        device/tensor_tiles.cuh, where PRECISION is not FP32
      5  tiles are filled with windows, on the way up and on the way    device/windows.cuh: Windows
         down; taps that miss the map are never copied                  here, and conv2d_transpose.cu
-     6  tiles are filled with windows and gradients                    conv2d_gradient.cu: Products
-     7  the max pool behind ReLU is folded out of the tiles            conv2d_maxpool.cu
+     6  tiles are filled with windows and gradients                    device/products.cuh: Products, and conv2d_gradient.cu
+     7  the max pool behind ReLU is folded out of the tiles, and on    conv2d_maxpool.cu,
+        the way down into them                                         conv2d_maxpool_gradient.cu
      8  of bf16 in memory: a warp of its own has tiles fetched, whole  device/wgmma_ring.cuh, wgmma_windows.cuh: Gather,
         warpgroups multiply them in shared memory; Hopper alone        conv2d_wgmma.cu, _transpose.cu and _gradient.cu
    The engine launches levels 5 to 8; level 1 is there to be read first and to hold them against. Around them conv2d_filters.cu

@@ -47,7 +47,7 @@ def conv_pool_norm_backward(dy, caches, need_dx):
 
 
 # The layer above has at hand what tells where the ReLU was on: the same gradient without reading and writing the maps again.
-BACKWARD = {(Conv, ReLU, MaxPool, LocalResponseNorm): conv_pool_norm_backward,                                         # longest first
+BACKWARD = {(Conv, ReLU, MaxPool, LocalResponseNorm): conv_pool_norm_backward,                                   # longest first
             (ReLU, MaxPool, LocalResponseNorm): lambda dy, caches, _: (
                 maxpool_backward(local_response_norm_backward(dy, caches[2], relu=True), caches[1]), {}),
             (ReLU, MaxPool): lambda dy, caches, _: (maxpool_backward(dy, caches[1], relu=True), {}),

@@ -78,8 +78,8 @@ class GradientSum:
     counts          number of leaves of each rank in this step, together one or more
     rows            (leaves,2) float64, zeros, where the rank's own leaves add their loss and wrong answers: `row(k)`
     like            an array on the network's device
-    done            is handed {layer: {"w": dw, "b": db}}, some layers' sums, as soon as they are there, on `beside`; by then the
-                    rows of all leaves are. None: nobody asks before `total`"""
+    done            is handed {layer: {"w": dw, "b": db}}, some layers' sums, as soon as they are there, on `beside`; by then
+                    the rows of all leaves are. None: nobody asks before `total`"""
 
     def __init__(self, ranks: Ranks, beside: Any, shapes: dict[str, dict[str, Shape]], counts: Sequence[int], rows: Array,
                  like: Array, done: Callable[[Arrays], object] | None = None) -> None:
@@ -111,8 +111,8 @@ class GradientSum:
         self.send()
 
     def send(self) -> None:
-        """Let every bucket go its way whose gradients are all there: between several ranks it travels, the rows before the first
-        one."""
+        """Let every bucket go its way whose gradients are all there: between several ranks it travels, the rows before the
+        first one."""
         while self.waiting and not any(self.left[place.layer] for place in self.waiting[0]):
             bucket = self.waiting.pop(0)
             if self.ranks.size > 1:
@@ -135,7 +135,7 @@ class GradientSum:
             self.sums.setdefault(place.layer, {})[place.key] = total[place.first:place.stop].reshape(place.shape)
 
     def total(self) -> Arrays:
-        """{layer: {"w": dw, "b": db}} summed over all leaves of all ranks; `rows` are then all there, too, and `done` is done."""
+        """{layer: {"w": dw, "b": db}} summed over all leaves of all ranks; `rows` are all there, too, and `done` is done."""
         self.send()                      # a rank without a leaf
         if self.ranks.size == 1 and self.done is None:
             return {layer: held[0][1] for layer, held in self.held.items()}

@@ -5,11 +5,11 @@ import pytest
 from tests import executor
 from zfcore.backend import BF16
 from zfcore.kernel import PRECISIONS
-from zfcore.ops import tuning
+from zfcore.ops import conv2d_kernels, tuning
 from zfcore.ops.conv2d import check_conv2d, conv2d, conv2d_backward, conv2d_reference
-from zfcore.ops.conv2d_maxpool import conv2d_maxpool, conv2d_maxpool_backward, launch_maxpool, pool_fits
+from zfcore.ops.conv2d_maxpool import conv2d_maxpool, conv2d_maxpool_backward, gradient_fits, launch_maxpool, pool_fits
 from zfcore.ops.convert import from_bf16, to_bf16
-from zfcore.ops.maxpool import maxpool, maxpool_backward, maxpool_reference
+from zfcore.ops.maxpool import Pooling, maxpool, maxpool_backward, maxpool_reference
 
 CHAINS = {      # C  H   W  N   F   K  S  P   pool: K, S, P, rounding
     "three strips, the last short":        (3, 9, 40, 8, 104, 3, 1, 0, (3, 2, 0, "ceil")),
@@ -121,6 +121,43 @@ def test_the_gradient_of_both_has_the_bits_of_one_behind_the_other_and_the_bias_
     np.testing.assert_array_less(np.abs(db - terms.sum(axis=1)), 20*2.0**-24*np.abs(terms).sum(axis=1))
 
 
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_the_gradient_that_spreads_over_the_map_on_its_way_has_the_bits_of_the_map(machine, precision, monkeypatch):
+    """Of several tiles of filters, of windows over every border and of such that share no pixel; dw's tiles are the same in both
+    ways. The map that maxpool_backward leaves is the reference's, as its own tests say."""
+    names = ["three strips, the last short", "windows over every border"] + ["with gaps"]*(precision == "bf16")
+    monkeypatch.setitem(conv2d_kernels.FILTER_GRADIENT_KERNELS, precision, [
+        kernel for kernel in conv2d_kernels.FILTER_GRADIENT_KERNELS[precision] if kernel.defines["BM"] == 160])
+
+    def ways(name):
+        (x, w, _), (S, P), pool = chain(name)
+        x[~np.isfinite(x)] = 1
+        x, w = map(machine.stored(precision), (x[:, :, :12, :8], w))
+        cache, (y, of_pool) = conv2d_maxpool(x, w, None, S, P, pool, precision=precision)
+        dy = machine.stored(precision)(np.random.default_rng(9).standard_normal(y.shape, np.float32))
+        with tuning.use(slice_terms=100):
+            assert gradient_fits(cache, of_pool)
+            return (conv2d_maxpool_backward(dy, cache, of_pool, need_dx=False)[1],
+                    conv2d_backward(maxpool_backward(dy, of_pool), cache, need_dx=False)[1])
+
+    found = machine.results(lambda: [dw for name in names for dw in ways(name)])
+    for name, one, other in zip(names, found[::2], found[1::2], strict=True):
+        assert np.isfinite(one).all() and one.any() and one.tobytes() == other.tobytes(), name
+
+
+@pytest.mark.parametrize("way", executor.ASYNC_WAYS)
+@executor.requires_executor
+def test_gradients_stand_in_their_tile_before_it_is_multiplied_however_late_copies_land(way):
+    (x, w, _), (S, P), pool = chain("windows over every border")
+    x, w = (executor.array(to_bf16(array)) for array in (x[..., :8], w))
+    cache, (y, of_pool) = conv2d_maxpool(x, w, None, S, P, pool, precision="bf16")
+    dy = executor.array(to_bf16(np.random.default_rng(9).standard_normal(y.shape, np.float32)))
+    with executor.settings("forward"):
+        wanted = conv2d_maxpool_backward(dy, cache, of_pool, need_dx=False)[1]
+    with executor.settings(way):
+        assert conv2d_maxpool_backward(dy, cache, of_pool, need_dx=False)[1].tobytes() == wanted.tobytes()
+
+
 def test_a_pool_is_taken_along_where_products_are_few_and_sizes_fit(machine):
     def fits(C=3, K=7, F=96, N=128, pool=(3, 2, 0, "ceil"), groups=1, array=machine.array):
         x, w = np.empty((C, 9, 9, N), np.float32), np.empty((C//groups, K, K, F), np.float32)
@@ -129,3 +166,16 @@ def test_a_pool_is_taken_along_where_products_are_few_and_sizes_fit(machine):
     assert fits() and fits(N=8, F=192, pool=(2, 2, 1, "floor"))
     assert not any([fits(array=np.asarray), fits(N=12), fits(F=24), fits(C=96, K=5, F=384), fits(C=6, groups=2),
                     fits(pool=(4, 2, 0, "ceil")), fits(pool=(2, 1, 0, "ceil"))])
+
+
+def test_the_gradient_spreads_on_its_way_where_its_rows_are_one_tile(machine):
+    cache, of_pool = conv2d_maxpool(np.zeros((1, 3, 3, 1), np.float32), np.zeros((1, 1, 1, 1), np.float32), None, 1, 0, (3, 2))
+    of_pool = of_pool[1]
+
+    def fits(C=3, K=7, F=96, N=128, pool=(3, 2, 0), groups=1, precision="bf16"):
+        x, w = np.empty((C, 9, 9, N), np.uint16), np.empty((C//groups, K, K, F), np.uint16)
+        return gradient_fits(cache._replace(x=x, w=w, groups=groups, precision=precision),
+                             of_pool._replace(pooling=Pooling((F, 5, 5, N), *pool)))
+
+    assert fits() and fits(N=8, F=10, pool=(2, 2, 1), precision="tf32")
+    assert not any([fits(precision="fp32"), fits(N=12), fits(C=96, K=5), fits(C=6, groups=2), fits(pool=(5, 2, 0))])

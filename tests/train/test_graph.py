@@ -134,7 +134,8 @@ def test_however_late_work_is_done_the_step_has_the_bits_of_one_done_at_once(opt
 
 @pytest.mark.parametrize("schedule", [(), ("copies",), tuple(STREAMS)], ids=lambda schedule: " ".join(schedule) or "at once")
 @pytest.mark.parametrize("more", [(), ("--micro-batch", "4")], ids=["whole", "in pieces"])
-def test_layers_that_move_beside_backward_come_to_the_bits_of_all_at_its_end(options, counts, standin, schedule, more, monkeypatch):
+def test_layers_that_move_beside_backward_come_to_the_bits_of_all_at_its_end(options, counts, standin, schedule, more,
+                                                                             monkeypatch):
     wanted, moved = after_each_step(prepared(options, *more)), []
     monkeypatch.setattr(reduce, "BUCKET", 100)
     training = prepared(options, *more)

@@ -157,7 +157,7 @@ def launch_forward(x, w, b, y, S, P, groups, relu, precision, sliced=False, trai
     kernel((_tiles(kernel, M, Ho*Wo*N), groups, slices), x, w, unread(x) if b is None else b, out,
            sizes(x, w, y, S, P, groups), b is not None and slices == 1, relu and slices == 1)
     if slices > 1:
-        _sum_slices(out, y, b, relu)
+        sum_slices(out, y, b, relu)
 
 
 def launch_transpose(dy, w, dx, S, P, groups, precision, training=False):
@@ -199,7 +199,7 @@ def launch_filter_gradient(x, dy, shape, S, P, groups, precision, slices=None, s
     slices = slices or slices_of(Ho*Wo*N, tuning.current.gradient_blocks//(tiles*groups), tuning.current.slice_terms)
     partial = empty((slices, *shape), np.float32, like=x)
     kernel((tiles, slices, groups), x, dy, partial, sizes(x, partial[0], dy, S, P, groups))
-    return _sum_slices(partial, None if stored == np.float32 else empty(shape, stored, like=x))
+    return sum_slices(partial, None if stored == np.float32 else empty(shape, stored, like=x))
 
 
 def launch_bias_gradient(dy):
@@ -208,7 +208,7 @@ def launch_bias_gradient(dy):
     slices = slices_of(Ho*Wo*N, tuning.current.bias_blocks//F, tuning.current.bias_slice_terms)
     partial = empty((slices, F), np.float32, like=dy)
     BIAS_GRADIENT.variant(dy)(F*slices, dy, partial, Ho*Wo*N, F, slices)
-    return _sum_slices(partial)
+    return sum_slices(partial)
 
 
 def slices_of(length, wanted, least):
@@ -216,7 +216,7 @@ def slices_of(length, wanted, least):
     return max(1, min(wanted, length//least))
 
 
-def _sum_slices(partial, total=None, b=None, relu=False):
+def sum_slices(partial, total=None, b=None, relu=False):
     """partial (slices, ...) -> their sum (...), in `total` where there is one, where b is given plus b of its first axis, and
     rectified if relu."""
     if total is None:
@@ -253,7 +253,7 @@ def launch_wgmma_forward(x, w, b, y, S, P, groups, relu, sliced=False, kernel=No
            unread(y) if b is None else b, sums, sizes(x, w, out, S, P, groups), m, n, slices,
            b is not None and slices == 1, relu and slices == 1)
     if slices > 1:
-        _sum_slices(sums, out, b, relu)
+        sum_slices(sums, out, b, relu)
     _images(out, y)
 
 
@@ -268,7 +268,7 @@ def launch_wgmma_transpose(dy, w, dx, S, P, groups, sliced=False, kernel=None):
     kernel(_persistent(m*n*groups*S*S*slices), _boxes(dy, groups), _filter_boxes(w, groups), sums,
            sizes(out, w, dy, S, P, groups), m, n, slices)
     if slices > 1:
-        _sum_slices(sums, out)
+        sum_slices(sums, out)
     _images(out, dx)
 
 
@@ -282,7 +282,7 @@ def launch_wgmma_filter_gradient(x, dy, shape, S, P, groups, slices=None, kernel
     partial, x, dy = empty((slices, *shape), "float32", like=x), _in_eights(x), _in_eights(dy)
     kernel(_persistent(tiles*slices), _boxes(x, groups, BOX_MAPS), _boxes(dy, groups), partial,
            sizes(x, partial[0], dy, S, P, groups), m, n, slices)
-    return _sum_slices(partial)
+    return sum_slices(partial)
 
 
 def _wgmma_slices(length, rows):

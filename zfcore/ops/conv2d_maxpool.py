@@ -1,12 +1,15 @@
 """Convolution, ReLU and max pooling in one pass, the map between them never in memory: what conv2d.py and maxpool.py leave one
-after the other, to the bit. Its reference is theirs; the CUDA form is kernels/conv2d_maxpool.cu, and NumPy calls the two."""
+after the other, to the bit; and its way back. Its reference is theirs; the CUDA form is kernels/conv2d_maxpool.cu and
+conv2d_maxpool_gradient.cu, and NumPy calls the two."""
 import numpy as np
 
+from zfcore import check
 from zfcore.backend import empty, runs_kernels, unread
 from zfcore.kernel import blocks
 from zfcore.ops import tuning
 from zfcore.ops.conv2d import ConvCache, check_conv2d, conv2d, conv2d_backward
-from zfcore.ops.conv2d_kernels import BF16_MIDDLE, MIDDLE, TENSOR_MIDDLE, Conv, launch_bias_gradient, takes_wgmma, tiled
+from zfcore.ops.conv2d_kernels import (BF16_COLOURS, BF16_MIDDLE, MIDDLE, TENSOR_COLOURS, TENSOR_MIDDLE, Conv,
+                                        launch_bias_gradient, slices_of, sum_slices, takes_wgmma, tiled)
 from zfcore.ops.maxpool import MaxPoolCache, Pooling, maxpool, maxpool_backward
 from zfcore.ops.window import output_size
 
@@ -17,6 +20,11 @@ SIGNATURE = ("const stored *x, const stored *w, const float *b, stored *y, unsig
 KERNELS = {precision: kernel for precision, [kernel] in tiled(
     "conv2d_maxpool.cu", "conv2d_maxpool", SIGNATURE, [MIDDLE | POOLED], [TENSOR_MIDDLE | POOLED],
     [BF16_MIDDLE | dict(STAGES=3) | POOLED]).items()}
+WINDOWS = dict(POOL=3, STRIDE=2)
+GRADIENT_SIGNATURE = ("const stored *x, const stored *dy, const unsigned char *switches, float *partial, Conv conv, "
+                      "int height, int width, int pool_P")
+GRADIENT_KERNELS = tiled("conv2d_maxpool_gradient.cu", "conv2d_maxpool_filter_gradient", GRADIENT_SIGNATURE, [],
+                         [TENSOR_COLOURS | WINDOWS], [BF16_COLOURS | WINDOWS])
 
 
 def conv2d_maxpool(x, w, b, S, P, pool, groups=1, rounding="ceil", precision="fp32", training=False):
@@ -60,9 +68,36 @@ def launch_maxpool(x, w, b, S, P, pool, size, precision):
 def conv2d_maxpool_backward(dy, of_conv, of_pool, need_dx=True):
     """dy (F,height,width,N), 0 where the ReLU was off -> (dx or None, dw, db) of the convolution, from the caches of the two.
 
-    What `conv2d_backward` makes of `maxpool_backward`, but that on a device the bias's gradient is the sum of dy itself: the
-    pool gives each of its numbers to one pixel. Raises Expected as they do."""
+    What `conv2d_backward` makes of `maxpool_backward`. But on a device the bias's gradient is the sum of dy itself, as the pool
+    gives each of its numbers to one pixel; and where sizes suit and nobody needs dx, one kernel spreads dy over the map between
+    as it forms dw, with the same bits, and that map is never in memory. Raises Expected as they do."""
     if not runs_kernels(dy):
         return conv2d_backward(maxpool_backward(dy, of_pool), of_conv, need_dx)
-    dx, dw, _ = conv2d_backward(maxpool_backward(dy, of_pool), of_conv._replace(biased=False), need_dx)
-    return dx, dw, launch_bias_gradient(dy) if of_conv.biased else None
+    db = launch_bias_gradient(dy) if of_conv.biased else None
+    if not need_dx and gradient_fits(of_conv, of_pool):
+        return None, launch_filter_gradient(dy, of_conv, of_pool), db
+    return *conv2d_backward(maxpool_backward(dy, of_pool), of_conv._replace(biased=False), need_dx)[:2], db
+
+
+def gradient_fits(of_conv, of_pool):
+    """Return whether the kernel of `conv2d_maxpool_backward` takes these sizes, and gains by it: with one tile for all rows of
+    dw each number of the map is formed once, and neither written nor read."""
+    (maps, K, _, _), kernels = of_conv.w.shape, GRADIENT_KERNELS[of_conv.precision]
+    return (bool(kernels) and of_conv.groups == 1 and of_conv.x.shape[-1] % IMAGES == 0 and maps*K*K <= kernels[0].defines["BM"]
+            and of_pool.pooling.K <= 2*of_pool.pooling.S)
+
+
+def launch_filter_gradient(dy, of_conv, of_pool):
+    """dw (C,K,K,F) in float32."""
+    x, w, (switches, ((_, Ho, Wo, N), K_pool, S_pool, P_pool), _) = of_conv.x, of_conv.w, of_pool
+    check.shape("conv2d_maxpool_backward dy", dy, switches.shape)
+    check.dtype("conv2d_maxpool_backward dy", dy, x.dtype)
+    (maps, K, _, F), (_, height, width, _) = w.shape, dy.shape
+    [kernel] = GRADIENT_KERNELS[of_conv.precision]
+    kernel = kernel.variant(POOL=K_pool, STRIDE=S_pool)
+    tiles = blocks(maps*K*K, kernel.defines["BM"])*blocks(F, kernel.defines["BN"])
+    slices = slices_of(Ho*Wo*N, tuning.current.gradient_blocks//tiles, tuning.current.slice_terms)
+    partial = empty((slices, *w.shape), np.float32, like=x)
+    kernel((tiles, slices, 1), x, dy, switches, partial,
+           Conv(*x.shape, F, K, of_conv.S, of_conv.P, Ho, Wo, groups=1), height, width, P_pool)
+    return sum_slices(partial)
