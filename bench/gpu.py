@@ -88,8 +88,8 @@ WGMMA = r"""
 #include <ptx.cuh>
 extern "C" __global__ void __launch_bounds__(256, 1) wgmma_rate(float *y, int steps)
 {
-    __shared__ __align__(1024) unsigned char tiles[(2 * 64 + 256) * 128];
-    for (int k = threadIdx.x; k < sizeof tiles / 4; k += 256) reinterpret_cast<unsigned *>(tiles)[k] = 0x3f803f80u;
+    DYN_SHARED(tiles);
+    for (int k = threadIdx.x; k < (2 * 64 + 256) * 32; k += 256) reinterpret_cast<unsigned *>(tiles)[k] = 0x3f803f80u;
     fence_async_proxy();
     __syncthreads();
     const unsigned char *a = tiles + threadIdx.x / 128 * 64 * 128, *b = tiles + 2 * 64 * 128;
@@ -107,7 +107,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) wgmma_rate(float *y, int st
     for (int i = 0; i < 128; i++) sum += d[i];
     y[blockIdx.x * blockDim.x + threadIdx.x] = sum;
 }"""
-WGMMA_FLOPS = 2*128*256*64         # of a step of a block
+WGMMA_FLOPS, WGMMA_BYTES = 2*128*256*64, (2*64 + 256)*128          # of a step of a block; of its shared memory
 
 # Every block reads the same few MiB, which the last cache holds, past L1 into shared memory as the convolutions do. Eight copies
 # of a thread are in flight. What the last eight have brought is added up, so that it can be seen what they were.
@@ -364,7 +364,7 @@ def ceilings(clock, multiprocessors, hopper):
     tensor = {name: lambda kernel=kernel: kernel((blocks,), (256,), (z, np.int32(steps))) for name, kernel in mma.items()}
     if hopper:                                             # of two -arch NVRTC takes the first, CuPy adds its own behind
         wgmma = cupy.RawModule(code=WGMMA, options=("-arch=sm_90a", *options)).get_function("wgmma_rate")
-        tensor["wgmma"] = lambda: wgmma((multiprocessors,), (256,), (z, np.int32(steps)))
+        tensor["wgmma"] = lambda: wgmma((multiprocessors,), (256,), (z, np.int32(steps)), shared_mem=WGMMA_BYTES)
     read, cached = cupy.RawModule(code=READ, options=options).get_function("read_rate"), cupy.zeros(1024*READ_TILES, np.float32)
     from_l2 = lambda: read((blocks,), (256,), (z, cached, np.int32(READ_TILES), np.int32(steps//4)))
     left, right = (cupy.asarray(Source(np.asarray, k).normal(8192, 8192)) for k in (0, 1))

@@ -12,7 +12,7 @@ import pytest
 from bench import gpu, peers
 from bench.__main__ import main
 from bench.cases import Case, Source, cases
-from bench.gpu import FMA, MMA, MMA_FLOPS, READ, READ_TILES, WGMMA, WGMMA_FLOPS, allowed, checked, error, floor, measured, recorded, sets_needed, shown, truth
+from bench.gpu import FMA, MMA, MMA_FLOPS, READ, READ_TILES, WGMMA, WGMMA_BYTES, WGMMA_FLOPS, allowed, checked, error, floor, measured, recorded, sets_needed, shown, truth
 from bench.timing import MOST, Clock, Contestant, microseconds, prepared, ratio, take_turns
 from tests import executor
 from tests.executor import emu
@@ -333,7 +333,7 @@ class ToldCupy:
 
     def RawModule(self, code, options=()):
         assert code in (FMA, READ) or (code, options[0]) in [(MMA, "-DPRODUCT=mma_tf32"), (MMA, "-DPRODUCT=mma_bf16"), (WGMMA, "-arch=sm_90a")]
-        return types.SimpleNamespace(get_function=lambda name: lambda grid, block, values: self.did.append((name, grid, block)))
+        return types.SimpleNamespace(get_function=lambda name: lambda grid, block, values, shared_mem=0: self.did.append((name, grid, block)))
 
 
 def test_the_clock_captures_and_replays_on_its_own_stream():
@@ -401,7 +401,7 @@ def test_the_kernel_that_measures_the_rate_of_tensor_cores_forms_as_many_product
 @executor.requires_executor
 def test_the_kernel_that_measures_the_rate_of_wgmma_forms_as_many_products_as_it_says():
     y, steps = np.zeros(256, np.float32), 3
-    emu.compile(WGMMA, "wgmma.cu", "wgmma_rate").launch((1,), 256, 0, [y, np.int32(steps)], ["y", "steps"], {"y"}, executor.Settings())
+    emu.compile(WGMMA, "wgmma.cu", "wgmma_rate").launch((1,), 256, WGMMA_BYTES, [y, np.int32(steps)], ["y", "steps"], {"y"}, executor.Settings())
     products = WGMMA_FLOPS/2/(256*128)                     # of ones, that are added to each of the 128 sums of a thread in a step
     np.testing.assert_array_equal(y, sum(range(128)) + 128*steps*products)
 
