@@ -27,9 +27,9 @@ def test_only_a_hopper_gpu_has_the_last_rung():
     assert [case.what for case in ladder.cases(hopper=False)] == [case.what for case in ladder.cases()[:-1]]
 
 
-def test_each_step_is_predicted_to_be_faster_than_the_one_before():
+def test_tensor_cores_are_predicted_to_be_faster_with_each_step():
     found = [ladder.predicted(rung) for rung in ladder.rungs()]
-    assert found[0] is None and found[1:] == sorted(found[1:])
+    assert found[0] is None and found[2:] == sorted(found[2:]) and found[1] < 1.05*found[2]       # two blocks hide each other's waits
     assert all(0 < rate < ladder.PEAKS[rung.precision] for rate, rung in zip(found[1:], ladder.rungs()[1:]))
 
 

@@ -1,4 +1,4 @@
-"""What a card has found quickest: a table that `python -m bench tune` writes on it, in the folder of its compiled kernels.
+"""Table of what a card has found quickest: `python -m bench tune` writes it there, in the folder of its compiled kernels.
 
 A table decides about speed alone: all kernels among which it chooses give the same bits (kernels/conv2d.cu, order). What it does
 not know, the model decides (model.py)."""
