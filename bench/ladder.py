@@ -103,6 +103,7 @@ def table(results):
     lines = ["| step | what is new | precision | peak, TFLOP/s | predicted share of it | measured |", "|--:|---|---|--:|--:|--:|"]
     for k, (rung, of) in enumerate(zip(rungs(), cases())):
         peak, expected, found = PEAKS[rung.precision], predicted(rung), times.get(of.name)
-        lines.append(f"| {k + 1} | {rung.what} | {rung.precision} | {peak:.0f} | " + ("not modelled" if expected is None else f"{expected/peak:.0%}")
-                     + f" | {'not yet' if found is None else f'{found/peak:.0%}'} |")
+        expected = "not modelled" if expected is None else f"{expected/peak:.0%}"
+        found = "not yet" if found is None else f"{found/peak:.0%}"
+        lines.append(f"| {k + 1} | {rung.what} | {rung.precision} | {peak:.0f} | {expected} | {found} |")
     return "\n".join(lines)

@@ -1,8 +1,10 @@
-"""python -m bench tune: which tiles of the convolutions are quickest on this GPU, written as the table that zfcore chooses by from then
-on (zfcore/ops/tuned.py), in the folder of the compiled kernels. It takes minutes; the file is written anew after every question.
+"""python -m bench tune: which tiles of the convolutions are quickest on this GPU, written as the table that zfcore chooses by from
+then on (zfcore/ops/tuned.py), in the folder of the compiled kernels. It takes minutes; the file is written anew after every
+question.
 
-Asked is what the convolutions of NETWORKS ask at this batch, on their way up and on their way down, in every precision: each kernel that could
-answer is launched as the operation launches it. What decides bits is not asked: filter gradients and sums that are cut into slices."""
+Asked is what the convolutions of NETWORKS ask at this batch, on their way up and on their way down, in every precision: each
+kernel that could answer is launched as the operation launches it. What decides bits is not asked: filter gradients and sums that
+are cut into slices."""
 import json
 import os
 from datetime import datetime, timezone
@@ -63,7 +65,8 @@ def save(path, report):
 
 
 def passes(network, N):
-    """(run, draw) of every convolution of the network on its way up and on its way down, in each precision, as bench/cases.py has them."""
+    """(run, draw) of every convolution of the network on its way up and on its way down, in each precision,
+    as bench/cases.py has them."""
     for k, layer in enumerate(network.layers):
         if not isinstance(layer, Conv):
             continue

@@ -156,7 +156,8 @@ def registers(x):
     return np.concatenate([(np.arange(len(x))[:, None] % 3*held).sum(0), x[np.arange(256, 384) % len(x)]]).astype(np.float32)
 
 
-FORMULAS = {"rewritten": rewritten, "registers": registers, "conversions": conversions, "shuffles": shuffles, "copies": copies, "fragments": ldmatrix, "tile": tile,
+FORMULAS = {"rewritten": rewritten, "registers": registers, "conversions": conversions,
+            "shuffles": shuffles, "copies": copies, "fragments": ldmatrix, "tile": tile,
             "product_tf32": lambda x: mma(x, False), "product_bf16": lambda x: mma(x, True)}
 
 

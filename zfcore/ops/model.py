@@ -73,9 +73,11 @@ def tile_bytes(kernel, M, columns):
 
 
 def products(kernel):
-    """Products that a warp forms in a step: FFMA, or mma of 16 x 8 results over 16 terms in bf16 and 8 else, of which fp32x3 takes three."""
+    """Products that a warp forms in a step: FFMA, or mma of 16 x 8 results over 16 terms in bf16 and 8 else, of which fp32x3
+    takes three."""
     of_warp = kernel.defines["TM"]*kernel.defines["TN"]*sizes(kernel)[2]
-    return of_warp//{"fp32": 1, "fp32x3": 4*8, "tf32": 4*8, "bf16": 4*16}[precision(kernel)]*(3 if precision(kernel) == "fp32x3" else 1)
+    limbs = 3 if precision(kernel) == "fp32x3" else 1
+    return limbs*of_warp//{"fp32": 1, "fp32x3": 4*8, "tf32": 4*8, "bf16": 4*16}[precision(kernel)]
 
 
 def cycles(kernel, moved, tuning):

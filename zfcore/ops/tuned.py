@@ -11,7 +11,8 @@ from zfcore.files import mapping, read_json, real, table, text
 from zfcore.ops.model import words
 from zfcore.terminal import warn
 
-FORM = table({"device": text(), "kernels": text(), "choices": mapping(table({"quickest": text(), "us": mapping(real(above=0), text())}), text())},
+ANSWER = table({"quickest": text(), "us": mapping(real(above=0), text())})
+FORM = table({"device": text(), "kernels": text(), "choices": mapping(ANSWER, text())},
              {"driver": text(), "date": text()})
 
 
