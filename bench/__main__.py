@@ -3,7 +3,7 @@ import argparse
 import sys
 
 from bench import (atlas, cpu, endtoend, figures, gpu, loader, occlusion, pack, projections, ranks, recipes, resources, shares, step,
-                   tables, threads)
+                   tables, threads, tune)
 from zfcore.check import Expected, Parser, exit_with_message
 from zfcore.device import select
 
@@ -19,6 +19,7 @@ def parser():
     ranks.add_arguments(where.add_parser("ranks", help="what several ranks cost here, and where more of them stop paying"))
     where.add_parser("resources", help="registers and shared memory of each kernel into kernels/README.md; no GPU needed")
     resources.add_arguments(where.add_parser("compile", help="every kernel into the cache of machine code, on all cores"))
+    tune.add_arguments(where.add_parser("tune", help="which tiles of convolutions are quickest on this GPU, for zfcore to choose by"))
     where.add_parser("tables", help="the tables of the READMEs from the files in bench/results/")
     figures.add_arguments(where.add_parser("figures", help="the figures of the READMEs from a run on the synthetic set"))
     recipes.add_arguments(where.add_parser("recipes", help="how the small recipe was found: error, start left, legibility"))
@@ -34,6 +35,8 @@ def main(arguments=None):
         return resources.ahead(args)
     if args.where == "tables":
         return tables.main()
+    if args.where == "tune":
+        return tune.main(args)
     if args.where == "figures":
         return figures.main(args)
     if args.where in ("loader", "pack", "ranks", "recipes"):

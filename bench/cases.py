@@ -98,11 +98,13 @@ def cases(network=None):
         if type(layer) in MAKERS and work not in seen:
             seen.add(work)
             found += MAKERS[type(layer)](layer, shape, network.shapes[k + 1], behind_relu=k > 0)
+            if type(layer) in OF_MAPS:
+                found += MAKERS[type(layer)](layer, shape, network.shapes[k + 1], k > 0, "bf16")
             after, behind = [*network.layers, None, None][k + 1:k + 3]
             if isinstance(layer, Conv) and isinstance(behind, MaxPool):
                 found += conv_pool_cases(layer, behind, shape, network.shapes[k + 3], behind_relu=k > 0)
             if isinstance(layer, MaxPool) and isinstance(after, LocalResponseNorm):
-                found.append(pool_norm_case(layer, after, shape, network.shapes[k + 1]))
+                found += [pool_norm_case(layer, after, shape, network.shapes[k + 1], precision) for precision in STORED]
     return (found + averages(network) + frames(network) + norms_within(network) + batch_norms(network) + losses(network.shapes[-1][0]) + parameters(network)
             + [crop(*network.input_shape)] + listed(network) + conversions(network))
 
@@ -222,26 +224,27 @@ def conv_cases(layer, shape, out, behind_relu):
         of_bias("bf16")]
 
 
-def relu_cases(layer, shape, out, behind_relu):
-    size = elements(shape)
-    return [Case("relu", layer.name, "forward", lambda source, N: (source.normal(*shape, N),), lambda x: (relu(x)[0],),
-                 lambda N: 8*size*N, images=(0,)),
-            Case("relu", layer.name, "backward", lambda source, N: (source.normal(*shape, N), source.outputs(*shape, N)),
-                 lambda dy, y: (relu_backward(dy, y),), lambda N: 12*size*N, images=(0, 1))]
+def relu_cases(layer, shape, out, behind_relu, precision="fp32"):
+    size, of = bytes_of(precision)*elements(shape), dict(precision=precision)
+    return [Case("relu", layer.name, "forward", stored(lambda source, N: (source.normal(*shape, N),), precision, 0), lambda x: (relu(x)[0],),
+                 lambda N: 2*size*N, images=(0,), **of),
+            Case("relu", layer.name, "backward", stored(lambda source, N: (source.normal(*shape, N), source.outputs(*shape, N)), precision, 0, 1),
+                 lambda dy, y: (relu_backward(dy, y),), lambda N: 3*size*N, images=(0, 1), **of)]
 
 
-def pool_cases(layer, shape, out, behind_relu):
+def pool_cases(layer, shape, out, behind_relu, precision="fp32"):
     K, S, P = layer.window()
-    window = K, S, P, *shape[1:]
+    size, of = bytes_of(precision), dict(window=(K, S, P, *shape[1:]), precision=precision)
 
     def forward(x):
         y, (switches, *_) = maxpool(x, K, S, P, layer.rounding)
         return y, switches
 
-    def inputs(source, N):
-        x = source.outputs(*shape, N)
+    def inputs(source, N):                                 # the switches are those of x as it is stored
+        x, = stored(lambda source, N: (source.outputs(*shape, N),), precision, 0)(source, N)
+        dy, = stored(lambda source, N: (source.normal(*out, N),), precision, 0)(source, N)
         y, switches = forward(x)
-        return x, source.normal(*out, N), switches, y
+        return x, dy, switches, y
 
     def backward(x, dy, switches):                         # x tells its shape, and peers where the maxima are
         return maxpool_backward(dy, (switches, Pooling(x.shape, K, S, P), None)),
@@ -249,16 +252,16 @@ def pool_cases(layer, shape, out, behind_relu):
     def backward_relu(x, dy, switches, y):
         return maxpool_backward(dy, (switches, Pooling(x.shape, K, S, P), y), relu=True),
 
-    traffic = lambda N: (4*elements(shape) + 5*elements(out))*N              # a switch is a byte
-    return [Case("maxpool", layer.name, "forward", lambda source, N: (source.outputs(*shape, N),), forward, traffic,
-                 images=(0,), window=window),
+    traffic = lambda N: (size*elements(shape) + (size + 1)*elements(out))*N              # a switch is a byte
+    return [Case("maxpool", layer.name, "forward", stored(lambda source, N: (source.outputs(*shape, N),), precision, 0), forward, traffic,
+                 images=(0,), **of),
             Case("maxpool", layer.name, "backward", lambda source, N: inputs(source, N)[:3], backward, traffic,
-                 images=(0, 1, 2), window=window),
+                 images=(0, 1, 2), **of),
             Case("maxpool", layer.name, "backward and ReLU's", inputs, backward_relu,
-                 lambda N: (4*elements(shape) + 9*elements(out))*N, images=(0, 1, 2, 3), window=window)]
+                 lambda N: (size*elements(shape) + (2*size + 1)*elements(out))*N, images=(0, 1, 2, 3), **of)]
 
 
-def average_cases(layer, shape, out, behind_relu):
+def average_cases(layer, shape, out, behind_relu, precision="fp32"):
     K, S, P, rounding, borders = layer.arguments(shape[1:])
 
     def forward(x):
@@ -267,12 +270,13 @@ def average_cases(layer, shape, out, behind_relu):
     def backward(dy):
         return avgpool_backward(dy, AvgPoolCache((*shape, dy.shape[-1]), out[1:], K, S, P, borders)),
 
-    of = dict(traffic=lambda N: 4*elements(shape, out)*N, terms=lambda N: K*K, images=(0,), window=(K, S, P, *shape[1:]))
-    return [Case("avgpool", layer.name, "forward", lambda source, N: (source.outputs(*shape, N),), forward, **of),
-            Case("avgpool", layer.name, "backward", lambda source, N: (source.normal(*out, N),), backward, **of)]
+    of = dict(traffic=lambda N: bytes_of(precision)*elements(shape, out)*N, terms=lambda N: K*K, images=(0,), window=(K, S, P, *shape[1:]),
+              precision=precision)
+    return [Case("avgpool", layer.name, "forward", stored(lambda source, N: (source.outputs(*shape, N),), precision, 0), forward, **of),
+            Case("avgpool", layer.name, "backward", stored(lambda source, N: (source.normal(*out, N),), precision, 0), backward, **of)]
 
 
-def norm_cases(layer, shape, out, behind_relu):
+def norm_cases(layer, shape, out, behind_relu, precision="fp32"):
     constants = layer.n, layer.alpha, layer.beta, layer.k, layer.convention
     _, (_, rule) = local_response_norm(np.ones((1, 1), np.float32), *constants)
 
@@ -282,32 +286,35 @@ def norm_cases(layer, shape, out, behind_relu):
     def cached(source, N):
         return source.normal(*shape, N), source.outputs(*shape, N)
 
-    size = elements(shape)
-    return [Case("local_response_norm", layer.name, "forward", lambda source, N: (source.outputs(*shape, N),),
-                 lambda x: (local_response_norm(x, *constants)[0],), lambda N: 8*size*N, images=(0,)),
-            Case("local_response_norm", layer.name, "backward", cached, backward, lambda N: 12*size*N, images=(0, 1))]
+    size, of = bytes_of(precision)*elements(shape), dict(precision=precision)
+    return [Case("local_response_norm", layer.name, "forward", stored(lambda source, N: (source.outputs(*shape, N),), precision, 0),
+                 lambda x: (local_response_norm(x, *constants)[0],), lambda N: 2*size*N, images=(0,), **of),
+            Case("local_response_norm", layer.name, "backward", stored(cached, precision, 0, 1), backward, lambda N: 3*size*N,
+                 images=(0, 1), **of)]
 
 
-def norm_within_cases(layer, shape, out, behind_relu):
-    constants, size = layer.arguments(), elements(shape)
+def norm_within_cases(layer, shape, out, behind_relu, precision="fp32"):
+    constants, size, of = layer.arguments(), bytes_of(precision)*elements(shape), dict(precision=precision)
     rule = neighbourhood(*constants)
 
     def backward(dy, x):
         return local_response_norm_within_backward(dy, LocalResponseNormWithinCache(x, rule)),
 
-    return [Case("local_response_norm_within", layer.name, "within maps, forward", lambda source, N: (source.outputs(*shape, N),),
-                 lambda x: (local_response_norm_within(x, *constants)[0],), lambda N: 8*size*N, images=(0,)),
+    return [Case("local_response_norm_within", layer.name, "within maps, forward",
+                 stored(lambda source, N: (source.outputs(*shape, N),), precision, 0),
+                 lambda x: (local_response_norm_within(x, *constants)[0],), lambda N: 2*size*N, images=(0,), **of),
             Case("local_response_norm_within", layer.name, "within maps, backward",
-                 lambda source, N: (source.normal(*shape, N), source.outputs(*shape, N)), backward, lambda N: 12*size*N, images=(0, 1))]
+                 stored(lambda source, N: (source.normal(*shape, N), source.outputs(*shape, N)), precision, 0, 1), backward,
+                 lambda N: 3*size*N, images=(0, 1), **of)]
 
 
-def frame_cases(layer, shape, out, behind_relu):
-    frame = Frame(*layer.arguments())
-    kept = elements((shape[0], *map(min, shape[1:], out[1:])))
-    return [Case("pad", layer.name, "forward", lambda source, N: (source.outputs(*shape, N),), lambda x: (pad(x, *frame)[0],),
-                 lambda N: 4*(kept + elements(out))*N, images=(0,), window=frame),
-            Case("pad", layer.name, "backward", lambda source, N: (source.gradients(*out, N),), lambda dy: (pad_backward(dy, frame),),
-                 lambda N: 4*(kept + elements(shape))*N, images=(0,), window=frame)]
+def frame_cases(layer, shape, out, behind_relu, precision="fp32"):
+    frame, size = Frame(*layer.arguments()), bytes_of(precision)
+    kept, of = elements((shape[0], *map(min, shape[1:], out[1:]))), dict(images=(0,), window=frame, precision=precision)
+    return [Case("pad", layer.name, "forward", stored(lambda source, N: (source.outputs(*shape, N),), precision, 0),
+                 lambda x: (pad(x, *frame)[0],), lambda N: size*(kept + elements(out))*N, **of),
+            Case("pad", layer.name, "backward", stored(lambda source, N: (source.gradients(*out, N),), precision, 0),
+                 lambda dy: (pad_backward(dy, frame),), lambda N: size*(kept + elements(shape))*N, **of)]
 
 
 def conv_pool_cases(conv, pool, shape, out, behind_relu):
@@ -351,13 +358,15 @@ def conv_pool_cases(conv, pool, shape, out, behind_relu):
     return [*map(by, PRECISIONS), *(gradient(precision) for precision in PRECISIONS[1:] if not behind_relu)]
 
 
-def pool_norm_case(pool, norm, shape, out):
+def pool_norm_case(pool, norm, shape, out, precision):
     def run(x):
         (maxima, (switches, *_)), (y, _) = pool_norm(pool, norm, x, None)
         return maxima, y, switches
 
-    return Case("local_response_norm", norm.name, "forward with its pool", lambda source, N: (source.outputs(*shape, N),), run,
-                lambda N: (4*elements(shape) + 9*elements(out))*N, images=(0,), window=(*pool.window(), *shape[1:]))
+    size = bytes_of(precision)
+    return Case("local_response_norm", norm.name, "forward with its pool", stored(lambda source, N: (source.outputs(*shape, N),), precision, 0),
+                run, lambda N: (size*elements(shape) + (2*size + 1)*elements(out))*N, images=(0,), window=(*pool.window(), *shape[1:]),
+                precision=precision)
 
 
 def linear_cases(layer, shape, out, behind_relu):
@@ -395,14 +404,16 @@ def linear_cases(layer, shape, out, behind_relu):
             *(case for precision in PRECISIONS[1:] for case in by(precision))]
 
 
-def dropout_cases(layer, shape, out, behind_relu):
+def dropout_cases(layer, shape, out, behind_relu, precision="fp32"):
     key = layer.seed, layer.number, 2**32 + 1
-    return [Case("dropout", layer.name, "forward", lambda source, N: (source.outputs(*shape, N),),
-                 lambda x: (dropout(x, layer.keep_prob, key)[0],), lambda N: 8*elements(shape)*N)]
+    return [Case("dropout", layer.name, "forward", stored(lambda source, N: (source.outputs(*shape, N),), precision, 0),
+                 lambda x: (dropout(x, layer.keep_prob, key)[0],), lambda N: 2*bytes_of(precision)*elements(shape)*N, precision=precision)]
 
 
 MAKERS = {Conv: conv_cases, ReLU: relu_cases, MaxPool: pool_cases, AvgPool: average_cases, LocalResponseNorm: norm_cases,
           LocalResponseNormWithin: norm_within_cases, Pad: frame_cases, Linear: linear_cases, Dropout: dropout_cases}
+OF_MAPS = ReLU, MaxPool, LocalResponseNorm, Dropout         # which form no products: in fp32 and stored in bf16
+STORED = "fp32", "bf16"
 
 
 def averages(network):
@@ -410,20 +421,22 @@ def averages(network):
     first = next(k for k, layer in enumerate(network.layers) if isinstance(layer, MaxPool))
     ways = (AvgPool("average1", *network.layers[first].arguments()), network.shapes[first]), (
         AvgPool("average"), [shape for shape in network.shapes if len(shape) == 3][-1])
-    return [case for layer, shape in ways for case in average_cases(layer, shape, layer.shape_out(shape), True)]
+    return [case for layer, shape in ways for precision in STORED
+            for case in average_cases(layer, shape, layer.shape_out(shape), True, precision)]
 
 
 def frames(network):
     """A frame of zeros around the first maps, and a row and a column cut off them: networks from elsewhere come to have such."""
     shape = network.shapes[1]
-    return [case for layer in (Pad("frame1", 1, 1, 1, 1), Pad("cut1", 0, -1, 0, -1))
-            for case in frame_cases(layer, shape, layer.shape_out(shape), True)]
+    return [case for layer in (Pad("frame1", 1, 1, 1, 1), Pad("cut1", 0, -1, 0, -1)) for precision in STORED
+            for case in frame_cases(layer, shape, layer.shape_out(shape), True, precision)]
 
 
 def norms_within(network):
     """Layer that normalises within maps, as Caffe's ZFNet does it, where the network normalises across them."""
     return [case for layer, shape in zip(network.layers, network.shapes) if type(layer) is LocalResponseNorm
-            for case in norm_within_cases(LocalResponseNormWithin(layer.name, 3, 5e-5), shape, shape, True)]
+            for precision in STORED
+            for case in norm_within_cases(LocalResponseNormWithin(layer.name, 3, 5e-5), shape, shape, True, precision)]
 
 
 # --------------------------------------------------------------------------------------- losses, parameters, pictures

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import peers
+from bench import ladder, peers
 from bench.cases import Source, cases
 from bench.record import commit
 from bench.timing import Clock, Contestant, microseconds, prepared, ratio, take_turns
@@ -44,7 +44,8 @@ RESULTS = Path(__file__).parent/"results"
 CHECKED = 4                       # images of the batch that are checked
 SETS = 256                        # most sets of arrays that take turns
 EPS = float(np.finfo(np.float32).eps)
-MEASURED = "multiprocessors", "fma_tflop_s", "copy_gb_s"         # fields of zfcore.ops.tuning that this finds out
+MEASURED = ("multiprocessors", "fma_tflop_s", "tf32_tflop_s", "bf16_tflop_s", "wgmma_tflop_s", "copy_gb_s",
+            "l2_gb_s")            # fields of zfcore.ops.tuning that this finds out, of wgmma where there is such
 FACTORS = {"fp32": 0.0, "fp32x3": 4*EPS, "tf32": 2.0**-11, "bf16": 2.0**-8}     # relative error of a rounded factor
 
 # Sixteen chains of multiply-adds a thread, enough that the pipelines are never empty; nothing is read, little is written.
@@ -81,6 +82,32 @@ extern "C" __global__ void mma_rate(float *y, int steps)
     for (int k = 0; k < 32; k++) sum += d[k / 4][k % 4];
     y[blockIdx.x * blockDim.x + threadIdx.x] = sum;
 }"""
+
+# The same of wgmma, on Hopper: two warpgroups multiply the same 64 rows each by the same 256 columns, which lie in shared memory for good.
+WGMMA = r"""
+#include <ptx.cuh>
+extern "C" __global__ void __launch_bounds__(256, 1) wgmma_rate(float *y, int steps)
+{
+    DYN_SHARED(tiles);
+    for (int k = threadIdx.x; k < (2 * 64 + 256) * 32; k += 256) reinterpret_cast<unsigned *>(tiles)[k] = 0x3f803f80u;
+    fence_async_proxy();
+    __syncthreads();
+    const unsigned char *a = tiles + threadIdx.x / 128 * 64 * 128, *b = tiles + 2 * 64 * 128;
+    float d[128];
+    for (int i = 0; i < 128; i++) d[i] = i;
+    for (int step = 0; step < steps; step++) {
+        wgmma_fence();
+        #pragma unroll
+        for (int k = 0; k < 4; k++) wgmma_bf16(d, wgmma_k_major(a + 32 * k), wgmma_k_major(b + 32 * k), true);
+        wgmma_commit();
+        wgmma_wait<1>();
+    }
+    wgmma_wait<0>();
+    float sum = 0;
+    for (int i = 0; i < 128; i++) sum += d[i];
+    y[blockIdx.x * blockDim.x + threadIdx.x] = sum;
+}"""
+WGMMA_FLOPS, WGMMA_BYTES = 2*128*256*64, (2*64 + 256)*128          # of a step of a block; of its shared memory
 
 # Every block reads the same few MiB, which the last cache holds, past L1 into shared memory as the convolutions do. Eight copies
 # of a thread are in flight. What the last eight have brought is added up, so that it can be seen what they were.
@@ -125,12 +152,14 @@ def main(args, step=None):
     whole = not args.only and args.batch_size == 128 and not args.tune and set(args.precisions) == set(PRECISIONS)
     folder = args.output or (RESULTS if whole else None)
     path = folder and folder/f"{slug(report['device'])}-{report['date'][:10]}.json"
-    report["ceilings"] = ceilings(clock, report["multiprocessors"])
-    found = {name: (report | report["ceilings"])[name] for name in MEASURED}
+    hopper = report["capability"] == "90"
+    report["ceilings"] = ceilings(clock, report["multiprocessors"], hopper)
+    found = {name: value for name, value in (report | report["ceilings"]).items() if name in MEASURED}
     print(f"{report['device']}, driver {report['driver']}, CUDA {report['cuda']}, CuPy {report['cupy']}, PyTorch "
           f"{report['pytorch']}, cuDNN {report['cudnn']}; batch {args.batch_size}")
-    print("ceilings: copy {copy_gb_s:.0f} GB/s, from L2 to shared memory {l2_gb_s:.0f} GB/s; TFLOP/s: fp32 {fma_tflop_s:.1f} (cuBLAS {matmul_tflop_s:.1f}), mma.sync in tf32 "
-          "{tf32_tflop_s:.0f}, in bf16 {bf16_tflop_s:.0f}".format(**report["ceilings"]))
+    print("ceilings: copy {copy_gb_s:.0f} GB/s, from L2 to shared memory {l2_gb_s:.0f} GB/s; TFLOP/s: fp32 {fma_tflop_s:.1f} (cuBLAS "
+          "{matmul_tflop_s:.1f}), mma.sync in tf32 {tf32_tflop_s:.0f}, in bf16 {bf16_tflop_s:.0f}".format(**report["ceilings"])
+          + (f", wgmma in bf16 {report['ceilings']['wgmma_tflop_s']:.0f}" if hopper else ""))
     with tuning.use(**(found if args.tune else {})) as in_force:
         report["tuning"] = asdict(in_force)
         print("kernels are chosen for " + ", ".join(f"{name} {report['tuning'][name]:g} (found: {value:g})"
@@ -153,7 +182,7 @@ def measure(device, clock, report, args, path, step):
         print(*step.lines(row), sep="\n", flush=True)
         if path:
             save(path, report)
-    for case in cases():
+    for case in [*cases(), *ladder.cases(hopper=report["capability"] == "90")]:
         if args.only not in f"{case.noun} {case.name}" or case.precision not in args.precisions:
             continue
         row = {"noun": case.noun, "name": case.name, "precision": case.precision}
@@ -321,9 +350,9 @@ def of_products(ceilings, precision):
             "bf16": ceilings["bf16_tflop_s"]}[precision]
 
 
-def ceilings(clock, multiprocessors):
+def ceilings(clock, multiprocessors, hopper):
     """Ceilings of this device: a copy within its memory (bytes read and written), from L2 to shared memory, multiply-adds,
-    mma.sync, a matrix product."""
+    mma.sync, on Hopper wgmma, a matrix product."""
     cupy = clock.cupy
     a, b = (cupy.full(2**30, k, np.uint8) for k in (1, 2))
     copy = lambda: [b.data.copy_from_device_async(a.data, a.nbytes) for _ in range(4)]
@@ -333,6 +362,9 @@ def ceilings(clock, multiprocessors):
     z, options = cupy.empty(blocks*256, np.float32), (f"-I{kernels_folder()/'device'}",)
     mma = {name: cupy.RawModule(code=MMA, options=(f"-DPRODUCT=mma_{name}", *options)).get_function("mma_rate") for name in MMA_FLOPS}
     tensor = {name: lambda kernel=kernel: kernel((blocks,), (256,), (z, np.int32(steps))) for name, kernel in mma.items()}
+    if hopper:                                             # of two -arch NVRTC takes the first, CuPy adds its own behind
+        wgmma = cupy.RawModule(code=WGMMA, options=("-arch=sm_90a", *options)).get_function("wgmma_rate")
+        tensor["wgmma"] = lambda: wgmma((multiprocessors,), (256,), (z, np.int32(steps)), shared_mem=WGMMA_BYTES)
     read, cached = cupy.RawModule(code=READ, options=options).get_function("read_rate"), cupy.zeros(1024*READ_TILES, np.float32)
     from_l2 = lambda: read((blocks,), (256,), (z, cached, np.int32(READ_TILES), np.int32(steps//4)))
     left, right = (cupy.asarray(Source(np.asarray, k).normal(8192, 8192)) for k in (0, 1))
@@ -346,6 +378,7 @@ def ceilings(clock, multiprocessors):
         raise RuntimeError("the multiply-add kernels computed nonsense")
     return {"copy_gb_s": 4*2*a.nbytes/once["copy"]/1e9, "l2_gb_s": 16*z.size*(steps//4)/once["l2"]/1e9, "fma_tflop_s": 2*16*steps*y.size/once["fma"]/1e12,
             "matmul_tflop_s": 2*8192**3/once["matmul"]/1e12,
+            **({"wgmma_tflop_s": WGMMA_FLOPS*steps*multiprocessors/once["wgmma"]/1e12} if hopper else {}),
             **{f"{name}_tflop_s": flops*8*steps*(z.size//32)/once[name]/1e12 for name, flops in MMA_FLOPS.items()}}
 
 

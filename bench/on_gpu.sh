@@ -3,9 +3,10 @@
 #
 #   1   the device, one tiny kernel per PTX primitive (hardware.npz belongs into tests/executor/), the tests but those of
 #       conv2d, two epochs on drawn pictures
-#   2   ceilings: copy, multiply-adds, mma.sync, from L2 to shared memory, which decides how convolutions are to be built
+#   2   ceilings: copy, multiply-adds, mma.sync, wgmma, from L2 to shared memory, which decides how convolutions are to be built;
+#       then which tiles are quickest here, which the calls after it go by (that table belongs beside them: see python -m bench tune)
 #   3   the training step in bf16 and tf32 beside PyTorch, and what of it each kernel takes
-#   4   conv4 and conv2, all passes and precisions, beside cuDNN
+#   4   conv4, its ladder among it, and conv2, all passes and precisions, beside cuDNN
 #   5   ncu on one kernel, compute-sanitizer on a few tests, where they are installed
 #   6   the rest: the tests of conv2d, every kernel timed
 #   7   zfnet on the pictures in the folder $ZFCORE_DATA, in bf16 and in fp32
@@ -67,7 +68,9 @@ case $number in
 1)  step probe 30 "$python" -m tests.executor.probe gpu "$out/hardware.npz"
     step tests 280 "$python" -m pytest tests/train/test_graph.py tests/gpu tests/kernels -k "test_graph or gpu and not conv2d" -p no:cacheprovider
     trained synthetic 80 --epochs 2;;
-2)  measure ceilings 120 --only ceilings;;
+2)  measure ceilings 120 --only ceilings
+    step tune 280 "$python" -m bench tune
+    cp "${XDG_CACHE_HOME:-$HOME/.cache}"/zfcore/kernels/*.json "$out" 2> /dev/null;;
 3)  measure step 400 --only "training step" --precisions bf16 tf32 --rounds 8;;
 4)  measure conv4 200 --only " conv4 " --rounds 8
     measure conv2 200 --only " conv2 " --rounds 8;;

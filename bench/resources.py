@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import zfcore.ops
-from bench import prediction, sass, traffic
+from bench import ladder, prediction, sass, traffic
+from bench.gpu import RESULTS
 from zfcore import nvrtc
 from zfcore.check import Expected
 from zfcore.cpu import CORES
@@ -28,6 +29,7 @@ from zfcore.ops import model
 README = Path(__file__).parents[1] / "kernels" / "README.md"
 LOOPS = README.with_name("loops.json")
 BEGIN, END = "<!-- written by python -m bench resources -->", "<!-- end -->"
+BEGIN_LADDER, END_LADDER = "<!-- the ladder, written by python -m bench resources -->", "<!-- end of the ladder -->"
 ARCH = "sm_90a"
 
 
@@ -83,24 +85,30 @@ def table():
 def loops():
     """The text of kernels/loops.json."""
     found = {model.words(kernel): list(sass.main_loop(compiled(kernel)[0], kernel.name, model.products(kernel)))
-             for kernel in declared() if "BM" in kernel.defines}
+             for kernel in [*declared(), *(rung.kernel for rung in ladder.rungs())] if "BM" in kernel.defines}
     lines = [f"  {json.dumps(name)}: {json.dumps(counts)}" for name, counts in found.items()]
     return "\n".join(['{"nvrtc": "%d.%d", "arch": "%s", "loops": {' % (*nvrtc.version(), ARCH), ",\n".join(lines), "}}\n"])
 
 
-def between_marks(text):
+def between_marks(text, begin=BEGIN, end=END):
     """(before, table, after) of the README's text."""
-    before, rest = text.split(BEGIN + "\n", 1)
-    inside, after = rest.split("\n" + END, 1)
+    before, rest = text.split(begin + "\n", 1)
+    inside, after = rest.split("\n" + end, 1)
     return before, inside, after
 
 
+def written(text, table, begin=BEGIN, end=END):
+    """The README's text with this table between the marks."""
+    before, _, after = between_marks(text, begin, end)
+    return before + begin + "\n" + table + "\n" + end + after
+
+
 def main():
-    before, _, after = between_marks(README.read_text())
-    README.write_text(before + BEGIN + "\n" + table() + "\n" + END + after)
     LOOPS.write_text(loops())
     model.loops.cache_clear()
-    print(f"{len(declared())} kernels, table in {README}", *traffic.lines(), *prediction.lines(), sep="\n")
+    text = written(README.read_text(), ladder.table(RESULTS), BEGIN_LADDER, END_LADDER)
+    README.write_text(written(text, table()))
+    print(f"{len(declared())} kernels, tables in {README}, counts in {LOOPS}", *traffic.lines(), *prediction.lines(), sep="\n")
 
 
 def add_arguments(parser):

@@ -50,7 +50,8 @@ def cached_cubin(kernel, arch):
 
 @functools.cache
 def cache_folder():
-    """Folder of this user's compiled kernels and of what cards have found out about them; a temporary one where there is no home to write to."""
+    """Folder of this user's compiled kernels and of what cards have found out about them; a temporary one where there is no
+    home to write to."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "zfcore" / "kernels"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -42,6 +42,17 @@ __device__ __forceinline__ void multiply(Source &source, int tiles, Shared<Sourc
 #pragma unroll
         for (int j = 0; j < TN; j++) sum[i][j] = 0;
     __syncthreads();                                    // the Reduction is there
+#if STAGES == 1                         // level 2 of the ladder by itself, to be measured: nothing is copied ahead
+    for (int t = 0; t < tiles; t++) {
+        source.plan(shared.plan[0], t * BK);
+        __syncthreads();
+        source.copy(shared.ring[0], shared.plan[0]);
+        cp_async_commit();
+        cp_async_wait<0>();
+        __syncthreads();
+        multiply_tiles(shared.ring[0], sum);
+    }
+#else
 #pragma unroll
     for (int t = 0; t < STAGES - 1; t++) {
         source.plan(shared.plan[t % 2], t * BK);
@@ -59,6 +70,7 @@ __device__ __forceinline__ void multiply(Source &source, int tiles, Shared<Sourc
         source.plan(shared.plan[(next + 1) % 2], (next + 1) * BK);
         multiply_tiles(shared.ring[t % STAGES], sum);
     }
+#endif
 }
 
 // Starts copying COUNT numbers, 16 aligned bytes of them or one; zeros where not `wanted`, `from` being valid all the same. One

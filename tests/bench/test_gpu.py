@@ -12,12 +12,13 @@ import pytest
 from bench import gpu, peers
 from bench.__main__ import main
 from bench.cases import Case, Source, cases
-from bench.gpu import FMA, MMA, MMA_FLOPS, READ, READ_TILES, allowed, checked, error, floor, measured, recorded, sets_needed, shown, truth
+from bench.gpu import FMA, MMA, MMA_FLOPS, READ, READ_TILES, WGMMA, WGMMA_BYTES, WGMMA_FLOPS, allowed, checked, error, floor, measured, recorded, sets_needed, shown, truth
 from bench.timing import MOST, Clock, Contestant, microseconds, prepared, ratio, take_turns
 from tests import executor
 from tests.executor import emu
 from zfcore import backend
 from zfcore.check import Expected
+from zfcore.cubin import kernels_folder
 from zfcore.device import select
 from zfcore.kernel import PRECISIONS, Kernel, _parse
 from zfcore.ops import tuning
@@ -230,7 +231,7 @@ def test_a_wrong_kernel_is_not_timed(on_executor):
 
 def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, capsys):
     """The whole of main, with a device that is told."""
-    about = {"device": "NVIDIA Test 9000", "multiprocessors": 2, "l2_bytes": 1, "driver": None, "cuda": "13.0", "cupy": "14",
+    about = {"device": "NVIDIA Test 9000", "capability": "89", "multiprocessors": 2, "l2_bytes": 1, "driver": None, "cuda": "13.0", "cupy": "14",
              "pytorch": None, "cudnn": None, "date": "2026-01-02T03:04:05+00:00", "cases": [], "steps": []}
 
     in_force = []
@@ -265,7 +266,8 @@ def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, c
     assert "conv2 forward" in capsys.readouterr().out and report["tuning"] == asdict(tuning.Tuning())
     about["cases"], args.tune = [], True
     gpu.main(args)
-    assert in_force[-1] == replace(tuning.Tuning(), multiprocessors=2, fma_tflop_s=60.0, copy_gb_s=4000.0) != in_force[0]
+    assert in_force[-1] == replace(tuning.Tuning(), multiprocessors=2, fma_tflop_s=60.0, tf32_tflop_s=300.0, bf16_tflop_s=600.0,
+                                   copy_gb_s=4000.0, l2_gb_s=6000.0) != in_force[0]
     assert about["tuning"] == asdict(in_force[-1]) and tuning.current == tuning.Tuning()
     about["cases"], args.only, args.output, args.precisions = [], "ceilings", tmp_path/"ceilings", ["bf16"]
     assert gpu.main(args, steps) == ["ours bf16"]
@@ -330,8 +332,8 @@ class ToldCupy:
         return types.SimpleNamespace(nbytes=size, data=types.SimpleNamespace(copy_from_device_async=copy))
 
     def RawModule(self, code, options=()):
-        assert code in (FMA, READ) or code == MMA and options[0] in ("-DPRODUCT=mma_tf32", "-DPRODUCT=mma_bf16")
-        return types.SimpleNamespace(get_function=lambda name: lambda grid, block, values: self.did.append((name, grid, block)))
+        assert code in (FMA, READ) or (code, options[0]) in [(MMA, "-DPRODUCT=mma_tf32"), (MMA, "-DPRODUCT=mma_bf16"), (WGMMA, "-arch=sm_90a")]
+        return types.SimpleNamespace(get_function=lambda name: lambda grid, block, values, shared_mem=0: self.did.append((name, grid, block)))
 
 
 def test_the_clock_captures_and_replays_on_its_own_stream():
@@ -346,13 +348,16 @@ def test_the_clock_captures_and_replays_on_its_own_stream():
 def test_ceilings_are_bytes_and_flops_over_the_time_of_the_clock(monkeypatch):
     cupy = ToldCupy()
     monkeypatch.setattr(gpu.Source, "normal", lambda self, *shape: np.zeros((2, 2), np.float32))
-    found = gpu.ceilings(Clock(cupy), 132)
+    assert "wgmma_tflop_s" not in gpu.ceilings(Clock(cupy), 132, hopper=False)
+    cupy.did.clear()
+    found = gpu.ceilings(Clock(cupy), 132, hopper=True)
     assert found["copy_gb_s"] == pytest.approx(4*2*2**30/0.005/1e9) and cupy.did.count("copy") == 4*12
     assert ("fma_rate", (1056,), (256,)) in cupy.did
     assert found["fma_tflop_s"] == pytest.approx(2*16*2**14*1056*256/0.005/1e12)
     assert found["l2_gb_s"] == pytest.approx(16*256*1056*2**12/0.005/1e9) and cupy.did.count(("read_rate", (1056,), (256,))) == 12
     assert found["matmul_tflop_s"] == pytest.approx(2*8192**3/0.005/1e12)
     assert cupy.did.count(("mma_rate", (1056,), (256,))) == 2*12
+    assert found["wgmma_tflop_s"] == pytest.approx(2*128*256*64*2**14*132/0.005/1e12) and cupy.did.count(("wgmma_rate", (132,), (256,))) == 12
     assert found["bf16_tflop_s"] == 2*found["tf32_tflop_s"] == pytest.approx(2*16*8*16*8*2**14*1056*8/0.005/1e12)
 
 
@@ -394,6 +399,14 @@ def test_the_kernel_that_measures_the_rate_of_tensor_cores_forms_as_many_product
 
 
 @executor.requires_executor
+def test_the_kernel_that_measures_the_rate_of_wgmma_forms_as_many_products_as_it_says():
+    y, steps = np.zeros(256, np.float32), 3
+    emu.compile(WGMMA, "wgmma.cu", "wgmma_rate").launch((1,), 256, WGMMA_BYTES, [y, np.int32(steps)], ["y", "steps"], {"y"}, executor.Settings())
+    products = WGMMA_FLOPS/2/(256*128)                     # of ones, that are added to each of the 128 sums of a thread in a step
+    np.testing.assert_array_equal(y, sum(range(128)) + 128*steps*products)
+
+
+@executor.requires_executor
 def test_the_kernel_that_measures_the_l2_cache_reads_one_tile_after_the_other():
     x, y, tiles, steps, blocks = np.arange(11*1024, dtype=np.float32), np.zeros(3*256, np.float32), 11, 14, 3
     emu.compile(READ, "read.cu", "read_rate").launch((blocks,), 256, 0, [y, x, np.int32(tiles), np.int32(steps)],
@@ -404,13 +417,15 @@ def test_the_kernel_that_measures_the_l2_cache_reads_one_tile_after_the_other():
     assert 4*1024*READ_TILES < 25e6, "half of the cache of a H100 or H200 holds it"
 
 
-def test_the_kernel_that_measures_the_rate_is_sixteen_multiply_adds_a_step_in_registers():
+def test_kernels_that_measure_rates_keep_their_sums_in_registers():
     from zfcore import nvrtc
     try:
-        _, log = nvrtc.compile(FMA, "fma.cu", ("-arch=sm_90a", "--ptxas-options=-v"), {})
+        for code in FMA, WGMMA:
+            headers = {path.name: path.read_text() for path in (kernels_folder()/"device").glob("*.cuh")}
+            _, log = nvrtc.compile(code, "rate.cu", ("-arch=sm_90a", "-std=c++20", "--ptxas-options=-v"), headers)
+            assert "0 bytes stack frame, 0 bytes spill stores" in log
     except Expected as none:
         pytest.skip(str(none))
-    assert "0 bytes stack frame, 0 bytes spill stores" in log
 
 
 def test_a_machine_without_a_gpu_gets_one_sentence_and_status_2(monkeypatch, capsys):

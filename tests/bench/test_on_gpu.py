@@ -28,7 +28,7 @@ def run(tmp_path, number, broken="", **environment):
 
 @pytest.mark.parametrize("number, steps, asked", [
     ("1", ["probe", "tests", "synthetic"], ["-m tests.executor.probe gpu", "-k test_graph or gpu and not conv2d", "-m train --device gpu"]),
-    ("2", ["ceilings"], ["/ceilings --only ceilings"]),
+    ("2", ["ceilings", "tune"], ["/ceilings --only ceilings", "-m bench tune"]),
     ("3", ["step"], ["--only training step --precisions bf16 tf32"]),
     ("4", ["conv4", "conv2"], ["--only  conv4 ", "--only  conv2 "]),
     ("5", ["ncu", "memcheck", "racecheck"], ["--kernel-name conv2d_forward", "--tool memcheck", "--tool racecheck"]),

@@ -11,7 +11,8 @@ from zfcore.ops.convert import from_bf16, to_bf16
 
 torch = pytest.importorskip("torch")
 N = 3
-CASES = [case for case in cases(tiny(size=52)) if (case.noun, case.what) in peers.TORCH]      # conv1 and pool1 reach over
+CASES = [case for case in cases(tiny(size=52)) if (case.noun, case.what) in peers.TORCH and (      # conv1 and pool1 reach over
+    case.precision != "bf16" or case.noun in ("conv2d", "conv2d_maxpool", "linear"))]             # maps are stored in bf16 on devices alone
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])

@@ -133,4 +133,46 @@ extern "C" __global__ void __launch_bounds__(128) warpgroup(const unsigned *x, f
     wgmma_wait<0>();
     for (int i = 0; i < WIDTH / 2; i++) y[i * 128 + threadIdx.x] = d[i];
 }
+
+/* d (64,64) after `rounds` products of tiles that threads write anew before each: what wgmma reads of shared memory is what was
+   written before the fence, and not what the round before left. */
+extern "C" __global__ void __launch_bounds__(128) rewritten(const unsigned *x, float *y, int words, int rounds)
+{
+    DYN_SHARED(raw);
+    float d[32];
+    for (int i = 0; i < 32; i++) d[i] = 1000;
+    for (int round = 0; round < rounds; round++) {
+        for (int k = threadIdx.x; k < words; k += 128) reinterpret_cast<unsigned *>(raw)[k] = x[(k + 37 * round) % words];
+        fence_async_proxy();
+        __syncthreads();
+        wgmma_fence();
+        for (int step = 0; step < 4; step++)
+            wgmma_bf16(d, wgmma_k_major(raw + 32 * step), wgmma_k_major(raw + 8192 + 32 * step), true);
+        wgmma_commit();
+        wgmma_wait<0>();
+        __syncthreads();
+    }
+    for (int i = 0; i < 32; i++) y[i * 128 + threadIdx.x] = d[i];
+}
+
+/* Two warpgroups of three take the registers that the last gives away, and hold HELD numbers each, all needed until the end. */
+#define HELD 180
+extern "C" __global__ void __launch_bounds__(384, 1) registers(const float *x, float *y)
+{
+    if (threadIdx.x / 128 == 2) {
+        registers_decrease<56>();
+        y[threadIdx.x] = x[threadIdx.x % HELD];
+    } else {
+        registers_increase<224>();
+        float held[HELD], sum = 0;
+#pragma unroll
+        for (int k = 0; k < HELD; k++) held[k] = x[k] + threadIdx.x;
+        for (int round = 0; round < 3; round++)
+#pragma unroll
+            for (int k = 0; k < HELD; k++) held[k] += held[(k + 7) % HELD];
+#pragma unroll
+        for (int k = 0; k < HELD; k++) sum += held[k] * (k % 3);
+        y[threadIdx.x] = sum;
+    }
+}
 #endif

@@ -143,7 +143,21 @@ def warpgroup(words, size, b_at, steps, leading, defines):
     return y
 
 
-FORMULAS = {"conversions": conversions, "shuffles": shuffles, "copies": copies, "fragments": ldmatrix, "tile": tile,
+def rewritten(words, size, rounds):
+    """The products of all rounds, each of the words as they were written before it."""
+    defines = {"WIDTH": 64, "A_IS_MN": "false", "B_IS_MN": "false"}
+    return 1000 + sum(warpgroup(np.roll(words, -37*k), size, 8192, 4, 8192, defines) - 1000 for k in range(rounds))
+
+
+def registers(x):
+    held = x[:, None] + np.arange(256, dtype=np.float32)
+    for k in 3*list(range(len(x))):
+        held[k] += held[(k + 7) % len(x)]
+    return np.concatenate([(np.arange(len(x))[:, None] % 3*held).sum(0), x[np.arange(256, 384) % len(x)]]).astype(np.float32)
+
+
+FORMULAS = {"rewritten": rewritten, "registers": registers, "conversions": conversions,
+            "shuffles": shuffles, "copies": copies, "fragments": ldmatrix, "tile": tile,
             "product_tf32": lambda x: mma(x, False), "product_bf16": lambda x: mma(x, True)}
 
 

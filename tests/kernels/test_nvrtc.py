@@ -131,6 +131,7 @@ def test_table_of_resources_is_the_compilers(compiling):
     if kept.splitlines()[0] != made.splitlines()[0]:
         pytest.skip(f"the table is of another compiler: {kept.splitlines()[0]}")
     assert kept == made, "kernels/README.md is stale: run python -m bench resources"
+    assert resources.LOOPS.read_text() == resources.loops(), "kernels/loops.json is stale: run python -m bench resources"
 
 
 @needs_nvrtc

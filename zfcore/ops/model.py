@@ -73,9 +73,11 @@ def tile_bytes(kernel, M, columns):
 
 
 def products(kernel):
-    """Products that a warp forms in a step: FFMA, or mma of 16 x 8 results over 16 terms in bf16 and 8 else, of which fp32x3 takes three."""
+    """Products that a warp forms in a step: FFMA, or mma of 16 x 8 results over 16 terms in bf16 and 8 else, of which fp32x3
+    takes three."""
     of_warp = kernel.defines["TM"]*kernel.defines["TN"]*sizes(kernel)[2]
-    return of_warp//{"fp32": 1, "fp32x3": 4*8, "tf32": 4*8, "bf16": 4*16}[precision(kernel)]*(3 if precision(kernel) == "fp32x3" else 1)
+    limbs = 3 if precision(kernel) == "fp32x3" else 1
+    return limbs*of_warp//{"fp32": 1, "fp32x3": 4*8, "tf32": 4*8, "bf16": 4*16}[precision(kernel)]
 
 
 def cycles(kernel, moved, tuning):
@@ -90,9 +92,11 @@ def cycles(kernel, moved, tuning):
     return Cycles(warps*loop.instructions/loop.steps/SCHEDULERS, math, warps*loop.wavefronts/loop.steps, l2)
 
 
-def wait(kernel, tuning):
-    """Cycles that a step of a block takes at least: its tiles were asked for as many steps before as there are stages but one."""
-    return tuning.l2_latency/(kernel.defines.get("STAGES", 2) - 1)
+def wait(kernel, moved, tuning):
+    """Cycles that a step of a block takes at least: its tiles were asked for as many steps before as there are stages but one.
+    With one stage nothing else is done meanwhile."""
+    stages = kernel.defines.get("STAGES", 2)
+    return tuning.l2_latency/(stages - 1) if stages > 1 else tuning.l2_latency + cycles(kernel, moved, tuning).together()
 
 
 def at_once(kernel):
@@ -102,11 +106,11 @@ def at_once(kernel):
 
 def share(kernel, moved, tuning):
     """Cycles of a multiprocessor that a step of one of its blocks costs, where it has as many as it holds."""
-    return max(cycles(kernel, moved, tuning).together(), wait(kernel, tuning)/at_once(kernel))
+    return max(cycles(kernel, moved, tuning).together(), wait(kernel, moved, tuning)/at_once(kernel))
 
 
 def seconds(kernel, count, steps, moved, tuning):
     """Time of `count` blocks of so many steps each, which move so many bytes each into tiles."""
     of_one = blocks(count, tuning.multiprocessors)
-    longest = max(of_one*cycles(kernel, moved, tuning).together(), blocks(of_one, at_once(kernel))*wait(kernel, tuning))
+    longest = max(of_one*cycles(kernel, moved, tuning).together(), blocks(of_one, at_once(kernel))*wait(kernel, moved, tuning))
     return steps*longest/(1e9*tuning.clock_ghz)

@@ -1,4 +1,4 @@
-"""What a card has found quickest: a table that `python -m bench tune` writes on it, in the folder of its compiled kernels.
+"""Table of what a card has found quickest: `python -m bench tune` writes it there, in the folder of its compiled kernels.
 
 A table decides about speed alone: all kernels among which it chooses give the same bits (kernels/conv2d.cu, order). What it does
 not know, the model decides (model.py)."""
@@ -11,7 +11,8 @@ from zfcore.files import mapping, read_json, real, table, text
 from zfcore.ops.model import words
 from zfcore.terminal import warn
 
-FORM = table({"device": text(), "kernels": text(), "choices": mapping(table({"quickest": text(), "us": mapping(real(above=0), text())}), text())},
+ANSWER = table({"quickest": text(), "us": mapping(real(above=0), text())})
+FORM = table({"device": text(), "kernels": text(), "choices": mapping(ANSWER, text())},
              {"driver": text(), "date": text()})
 
 

@@ -2,8 +2,8 @@
 replaces them.
 
 Nothing is asked of the device itself. `python -m bench --tune` puts what it has measured in the place of most of the fields
-that decide about speed alone; model.py makes times of them. The others decide bits as well, those of sums that are cut into slices and added up afterwards:
-they are the same on every GPU, and with other values a network gets other roundings."""
+that decide about speed alone; model.py makes times of them. The others decide bits as well, those of sums that are cut into
+slices and added up afterwards: they are the same on every GPU, and with other values a network gets other roundings."""
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
