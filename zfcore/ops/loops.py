@@ -10,9 +10,9 @@ from importlib.util import find_spec
 
 import numpy as np
 
-LEAST = 2**18                     # bytes of an array from which on a loop is worth the fifth of a second that loading numba takes
-
+LEAST = 2**17                     # bytes of an array from which on a loop is taken: below, loading numba costs more than it saves
 MANY = 8                          # images from which on those of a pixel are a loop worth the name
+BUDGET = 2**19                    # bytes of the blocks that the cores share
 
 
 def compiled(loop, x):
