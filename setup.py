@@ -26,6 +26,7 @@ setup(
         "mpi": ["mpi4py>=4", "openmpi>=5; sys_platform != 'win32'"],         # with its mpiexec
         "nccl": ["nvidia-nccl-cu13>=2.27.7"],                  # beside cuda13
         "bench": ["nvidia-cudnn-frontend>=1.14"],
+        "fast": ["numba>=0.61"],                               # pooling and normalisation in one pass on a CPU
         "import": ["onnx>=1.21", "protobuf>=4", "safetensors>=0.4"],                  # networks from elsewhere
         "atlas": ["scikit-learn>=1.3"],                        # the map of units
         "heif": ["pillow-heif>=0.20"],                         # pictures of iPhones (.heic)

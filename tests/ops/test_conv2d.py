@@ -146,6 +146,32 @@ def test_points_that_a_phase_has_not_are_neither_multiplied_nor_read(K, S, produ
         close(got, wanted)
 
 
+def test_points_of_filters_are_made_once_and_again_when_filters_change_in_place(monkeypatch):
+    made, make = [], winograd.filter_points
+    monkeypatch.setattr(winograd, "filter_points", lambda *of: made.append(of) or make(*of))
+    monkeypatch.setattr(conv2d_blocks, "_saves_products", lambda *sizes: True)
+    x, w, b, dy = case(3, 9, 8, 1, 5, 3, 1, 1, 1, "ceil")
+    for times in (1, 2):
+        y, cache = conv2d(x, w, b, 1, 1)
+        dx, _, _ = conv2d_backward(dy, cache)
+        conv2d(x, w, b, 1, 1)
+        assert len(made) == times
+        close(y, conv2d_reference(x, w, b, 1, 1))
+        close(dx, conv2d_backward_reference(dy, x, w, 1, 1)[0])
+        w[2, 1, 0, 4] += 1
+
+
+def test_points_are_kept_of_a_few_filters_the_last_asked_for(monkeypatch):
+    monkeypatch.setattr(winograd, "_KEPT", kept := {})
+    several = [case(2, 5, 5, 1, 3, 3, 1, 1, 1, "ceil", seed=seed)[1] for seed in range(winograd.MOST_KEPT + 2)]
+    of_phases = winograd.phases(2, 3, 1)
+    first = winograd.kept_filter_points(several[0], 1, of_phases)
+    for w in several[1:]:
+        winograd.kept_filter_points(w, 1, of_phases)
+        assert winograd.kept_filter_points(several[0], 1, of_phases) is first
+    assert len(kept) == winograd.MOST_KEPT
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_float32_stays_float32_and_rounds_like_float32(shape, form):
     *_, S, P, groups, rounding = shape

@@ -25,10 +25,10 @@ def forward(x, w, b, y, S, P, groups, relu):
     jobs = []
     for maps, filters in _groups(C, F, groups):
         bias = None if b is None else b[filters]
-        if _outputs_are_few(w[..., filters], y[filters]):
-            jobs += _filter_few_windows(x[maps], w[..., filters], S, P, y[filters], bias, relu)
-        elif _saves_products(C//groups, F//groups, K, S):
+        if _saves_products(C//groups, F//groups, K, S):
             winograd.forward(x[maps], w[..., filters], bias, S, P, y[filters], relu)
+        elif _outputs_are_few(w[..., filters], y[filters]):
+            jobs += _filter_few_windows(x[maps], w[..., filters], S, P, y[filters], bias, relu)
         else:
             matrix = w[..., filters].reshape(-1, F//groups).T                   # (F/G, C/G*K*K)
             jobs += _filter_windows(x[maps], matrix, (K, K), S, (P, P), y[filters], bias, relu)

@@ -1,18 +1,17 @@
 """Loops that NumPy cannot express: what several of its calls compute one after another, in one pass over memory.
 
-Where numba is installed (`pip install zfcore[fast]`) it compiles them, and large arrays go through them; without it nothing but
+Where numba is installed (`pip install "zfcore[fast]"`) it compiles them, and large arrays go through them; without it nothing but
 time is lost. The NumPy form of an operation is the specification: a loop forms the same sums in the same order, without fused
 multiply-adds, and gives the same bits (of two zeros that a maximum meets, either). A loop is one core's; `parallel` spreads the
 blocks, and a loop does not hold Python's lock. Arrays lie together in memory, but for their first axis.
 """
 from functools import cache
-from importlib.util import find_spec
 
 import numpy as np
 
-LEAST = 2**18                     # bytes of an array from which on a loop is worth the fifth of a second that loading numba takes
-
+LEAST = 2**17                     # bytes of an array from which on a loop is taken: below, loading numba costs more than it saves
 MANY = 8                          # images from which on those of a pixel are a loop worth the name
+BUDGET = 2**19                    # bytes of the blocks that the cores share
 
 
 def compiled(loop, x):
@@ -22,9 +21,10 @@ def compiled(loop, x):
 
 @cache
 def _compiled(loop):
-    if find_spec("numba") is None:
+    try:
+        from numba import njit
+    except ImportError:                                     # not there, or older than NumPy and says so
         return None
-    from numba import njit
     return njit(nogil=True, cache=True, error_model="numpy")(loop)
 
 

@@ -84,7 +84,7 @@ def maxpool(x, K, S, P=0, rounding="ceil"):
         else:
             _pool_rows(pixels[maps], (H, W), y[maps, rows], switches[maps, rows], K, S, P, rows.start)
 
-    parallel(work, map_blocks(C, Ho, S*W*N*x.itemsize))
+    parallel(work, map_blocks(C, Ho, S*W*N*x.itemsize, budget=loops.BUDGET if loop else 2**22))
     return y, MaxPoolCache(switches, Pooling(x.shape, K, S, P), y)
 
 
@@ -167,7 +167,7 @@ def maxpool_backward(dy, cache, relu=False):
         dy = np.ascontiguousarray(dy)
         on = y if relu else dy                                             # else it is not read
         parallel(lambda at: loop(dy[at[0]], switches[at[0]], on[at[0]], relu, dx[at[0]], K, S, P, at[1].start, at[1].stop),
-                 map_blocks(C, H, W*N*dy.itemsize))
+                 map_blocks(C, H, W*N*dy.itemsize, budget=loops.BUDGET))
         return dx
     if relu:
         dy = relu_backward(dy, y)

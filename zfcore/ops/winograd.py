@@ -41,6 +41,9 @@ POINTS = sorted(product(range(4), repeat=2), key=lambda at: [(1, 0), (0, 0), (0,
 KINDS = [(True, False), (True, True), (False, True), (False, False)]
 
 
+MOST_KEPT, _KEPT = 8, {}          # {where filters lie, and how: (a copy of them, their U)}, the last asked for last
+
+
 class Phase(NamedTuple):
     """Phase (a,b): its maps among the S*S*C, its points among POINTS, and the taps and points of a row and of a column."""
     a: int
@@ -88,11 +91,24 @@ def filter_points(w, S, of_phases):
     return U
 
 
+def kept_filter_points(w, S, of_phases):
+    """`filter_points` as it was computed for these filters, which is compared number by number: whoever changes filters in place need
+    not say so. Of a picture or two the products take no longer than making U, and a step meets its filters twice."""
+    key = w.__array_interface__["data"][0], w.shape, w.strides, w.dtype, S
+    filters, U = _KEPT.pop(key, (None, None))
+    if filters is None or not all(parallel(lambda maps: np.array_equal(filters[maps], w[maps]), pieces(len(w), 16))):
+        filters, U = w.copy(), filter_points(w, S, of_phases)
+    while len(_KEPT) >= MOST_KEPT:
+        _KEPT.pop(next(iter(_KEPT)), None)                      # the one that was asked for longest ago
+    _KEPT[key] = filters, U
+    return U
+
+
 def forward(x, w, b, S, P, y, relu):
     """Fill y (F,Ho,Wo,N) with the convolution of x (C,H,W,N)."""
     (C, K, _, F), N, x = w.shape, x.shape[-1], pixels(x)
     of_phases, [whole] = phases(C, K, S), phases(F, 3, 1)
-    U, of_points = filter_points(w, S, of_phases), maps_of_points(of_phases)
+    U, of_points = kept_filter_points(w, S, of_phases), maps_of_points(of_phases)
     for rows, columns, V, M in _blocks(y.shape[1:3], S*S*C, F, N, w.dtype):
         _input_points(x, S, P, of_phases, rows, columns, V)
         _multiply((U[point, maps, part].T, V[point, maps], M[point, part])
@@ -106,7 +122,7 @@ def transpose(dy, w, S, P, dx):
     Phase (a,b) of dx is the convolution of dy with the flipped taps of that phase; all phases share the tiles of dy."""
     (C, K, _, F), N, dy = w.shape, dy.shape[-1], pixels(dy)
     of_phases, whole = phases(C, K, S), phases(F, 3, 1)
-    U, of_points = filter_points(w, S, of_phases), maps_of_points(of_phases)
+    U, of_points = kept_filter_points(w, S, of_phases), maps_of_points(of_phases)
     for rows, columns, V, M in _blocks([(size - 1 + P)//S + 1 for size in dx.shape[1:3]], F, S*S*C, N, w.dtype):
         _input_points(dy, 1, 2, whole, rows, columns, V, B[FLIPPED])
         _multiply((U[point, maps][part], V[point], M[point, maps][part])
@@ -165,6 +181,11 @@ def _blocks(size, C, F, N, dtype):
             yield rows, columns, workspace("V", (16, C, *of_tiles), dtype), workspace("M", (16, F, *of_tiles), dtype)
 
 
+def _slabs(of_point, maps):
+    """Slices of so many maps, whose tiles at all points take at most SLAB; eight or more, where there is enough to cut."""
+    return pieces(maps, min(SLAB//(16*of_point[0].nbytes), -(-maps//8)))
+
+
 def _input_points(x, S, P, of_phases, rows, columns, V, transform=B):
     """V (16,S*S*C,ti,tj,N) = B' d B for the tiles d of pixels x (C,H,W)."""
     def job(at):
@@ -175,7 +196,7 @@ def _input_points(x, S, P, of_phases, rows, columns, V, transform=B):
         _transform(matrix, d.reshape(len(d), -1, V[0, 0].size), V[phase.points, phase.maps][:, maps])
 
     matrices = [phase.matrix(transform, V.dtype) for phase in of_phases]
-    parallel(job, product(zip(of_phases, matrices), pieces(len(x), SLAB//(16*V[0, 0].nbytes))))
+    parallel(job, product(zip(of_phases, matrices), _slabs(V[0], len(x))))
 
 
 def _gradient_points(dy, rows, columns, D):
@@ -186,7 +207,7 @@ def _gradient_points(dy, rows, columns, D):
 
     [whole] = phases(len(dy), 3, 1)
     matrix = whole.matrix(A, D.dtype, (2, 2))
-    parallel(job, pieces(len(dy), SLAB//(16*D[0, 0].nbytes)))
+    parallel(job, _slabs(D[0], len(dy)))
 
 
 def _transform(matrix, tiles, out):
@@ -216,4 +237,4 @@ def _outputs(M, of_phases, transform, out, S, start, rows, columns, bias=None, r
                 places(out)[maps, top + 2*S*i0:top + 2*S*(i1 - 1) + 1:2*S,
                             left + 2*S*j0:left + 2*S*(j1 - 1) + 1:2*S] = places(y)[:, u, v, i0:i1, j0:j1]
 
-    parallel(job, product(zip(of_phases, matrices), pieces(F, SLAB//(16*M[0, 0].nbytes))))
+    parallel(job, product(zip(of_phases, matrices), _slabs(M[0], F)))
