@@ -8,8 +8,9 @@ from PIL import Image
 
 from zfcore import results
 from zfcore.__main__ import main
-from zfcore.analysis.invariance import (Invariance, Series, centre_square, columns, consistency, default_layers, distances,
-                                        early_rise, invariance, look, mean_height, paper_series, sample, subtract, transform)
+from zfcore.analysis.invariance import (Bordered, Invariance, Series, centre_square, columns, consistency, default_layers,
+                                        distances, early_rise, invariance, look, mean_height, paper_series, sample, subtract,
+                                        transform)
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
 from zfcore.data.transforms import square
@@ -124,8 +125,9 @@ def test_beyond_the_turned_square_is_black_though_the_picture_goes_on():
 
 def test_a_point_on_a_pixels_middle_gives_the_pixel_and_a_point_beyond_gives_a_finite_number():
     planes = np.random.default_rng(0).uniform(0, 255, (3, 7, 9))
-    np.testing.assert_allclose(sample(planes, np.array([2.5, 0.5]), np.array([4.5, 8.5]), 1), planes[:, [2, 0], [4, 8]])
-    assert np.isfinite(sample(planes, np.array([-50.0, 90]), np.array([400.0, -3]), 1.7)).all()
+    at = lambda rows, columns, width: sample(Bordered.of(planes, width), np.array(rows), np.array(columns), width)
+    np.testing.assert_allclose(at([2.5, 0.5], [4.5, 8.5], 1), planes[:, [2, 0], [4, 8]])
+    assert np.isfinite(at([-50.0, 90], [400.0, -3], 1.7)).all()
 
 
 # --------------------------------------------------------------------------------------------------------- the series

@@ -32,6 +32,7 @@ from zfcore import check
 from zfcore.analysis.invariance import default_layers, look, subtract
 from zfcore.analysis.top_activations import MID_GREY
 from zfcore.backend import to_host
+from zfcore.cpu import parallel, pieces
 from zfcore.deconvnet import feature_layer
 from zfcore.hints import Bar
 from zfcore.trained import Trained
@@ -219,10 +220,10 @@ def _derangements(groups, count, seed):
 
 def masked(picture, corners, side, grey=MID_GREY):
     """A picture (H,W,3) with a grey square at each of the corners (K,2): (K,H,W,3)."""
-    row, column = np.arange(picture.shape[0])[:, None], np.arange(picture.shape[1])
-    top, left = corners.T[..., None, None]
-    hidden = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)      # (K,H,W)
-    return np.where(hidden[..., None], np.uint8(grey), picture)
+    shown = np.repeat(picture[None], len(corners), axis=0)
+    for one, (top, left) in zip(shown, corners.tolist()):
+        one[top:top + side, left:left + side] = grey
+    return shown
 
 
 def _signs(model, pictures, corners, side, grey, layers, batch_size, bar):
@@ -297,11 +298,14 @@ def place_test(differ, groups, permutations=9999, seed=0):
 def _share_as_low(differ, own, drawn):
     """p = (1 + number of draws with a score no larger than the part's)/(1 + draws): if the hypothesis holds, p is at most any
     level a with a probability of at most a, whatever the number of draws. own (n,), drawn (M,n): masks."""
-    n, drawn = len(differ), np.concatenate([own[None], drawn])
-    scores, picture = np.empty(len(drawn)), np.arange(n)
-    for first in range(0, len(drawn), 256):                  # (256,n,n) at a time; a picture does not differ from itself
-        of = drawn[first:first + 256]
-        scores[first:first + 256] = differ[picture[:, None], of[:, :, None], picture, of[:, None, :]].sum(axis=(1, 2))
+    (n, K), drawn = differ.shape[:2], np.concatenate([own[None], drawn])
+    scores, flat = np.empty(len(drawn)), np.ascontiguousarray(differ).ravel()         # of n*K by n*K, K rows a picture
+
+    def score(some):
+        of = np.arange(n)*K + drawn[some]
+        scores[some] = flat.take(of[:, :, None]*(n*K) + of[:, None, :]).sum(axis=(1, 2))        # none differs from itself
+
+    parallel(score, pieces(len(drawn), 2**15//n**2))
     return (1 + int((scores[1:] <= scores[0] + 1e-9*n*n).sum()))/len(drawn)
 
 

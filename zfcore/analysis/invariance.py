@@ -238,58 +238,132 @@ def transform(square, crop, shifts, zooms, degrees):
     zooms, turn = np.asarray(zooms), np.deg2rad(degrees)
     cos, sin = np.cos(turn)/zooms, np.sin(turn)/zooms
     out = np.empty((3, crop, crop, len(zooms)), square.planes.dtype)
+    u, width = start + np.arange(crop), square.scale/zooms
+    inside = lambda place, zooms: (zooms*(S/2 - abs(place)) + 0.5).clip(0, 1)          # an edge one pixel soft
+    points = lambda down, right: (middle_row + square.scale*down, middle_column + square.scale*right)
 
-    def job(rows):
-        v = (start + np.arange(rows.start, rows.stop))[:, None, None] - shifts
-        u = (start + np.arange(crop))[:, None]
-        if sin.any():
-            down, right = u*sin + v*cos, u*cos - v*sin       # (rows,W,N): where a pixel comes from, from the middle
-        else:
-            down, right = v*cos, u*cos                       # (rows,1,N) and (W,N), the same for each column and row
-        pixels = sample(square.planes, middle_row + square.scale*down, middle_column + square.scale*right,
-                        square.scale/zooms)
-        inside = [(zooms*(S/2 - abs(place)) + 0.5).clip(0, 1) for place in (down, right)]          # an edge one pixel soft
-        out[:, rows] = pixels.clip(0, 255)*inside[0]*inside[1]
+    def some_rows(rows):
+        v, across = u[rows, None, None] - shifts, u[:, None]
+        down, right = across*sin + v*cos, across*cos - v*sin     # (rows,W,N): where a pixel comes from, from the middle
+        pixels = sample(bordered, *points(down, right), width)
+        out[:, rows] = pixels.clip(0, 255)*inside(down, zooms)*inside(right, zooms)
 
-    parallel(job, pieces(crop, 2**14//max(1, crop*len(zooms))))
+    def some_steps(steps):
+        factor, numbers = zooms[steps, None], range(*steps.indices(len(zooms)))
+        down, right = (u - np.asarray(shifts)[steps, None])*cos[steps, None], u*cos[steps, None]      # (N,H), (N,W)
+        grids = sample_grids(square.planes, *points(down, right), width[steps])
+        for number, pixels, rows, columns in zip(numbers, grids, inside(down, factor), inside(right, factor)):
+            out[..., number] = pixels.clip(0, 255)*rows[:, None]*columns
+
+    if sin.any():
+        bordered = Bordered.of(square.planes, width)
+        parallel(some_rows, pieces(crop, 2**13//max(1, crop*len(zooms))))
+    else:                                                    # rows stay rows
+        parallel(some_steps, pieces(len(zooms), -(-len(zooms)//4)))
     return out
 
 
-def sample(planes, rows, columns, width):
-    """Planes (C,h,w) at points `rows`, `columns` (arrays that broadcast to one shape) -> (C,*shape): the means of the pixels
+class Bordered(NamedTuple):
+    """Planes (C,h,w) with zeros around, as wide as the kernel reaches, the C values of a pixel side by side: fetched at once."""
+    pixels: np.ndarray            # (h + 2*border, w + 2*border, C or up to 3 more)
+    border: int
+    shape: tuple                  # C, h, w
+
+    @classmethod
+    def of(cls, planes, width):
+        """The Bordered of planes that are sampled with a `width`, or several."""
+        (C, h, w), border = planes.shape, _reach(width) + 1
+        pixels = np.zeros((h + 2*border, w + 2*border, -(-C//4)*4), planes.dtype)
+        pixels[border:-border, border:-border, :C] = planes.transpose(1, 2, 0)
+        return cls(pixels, border, planes.shape)
+
+
+def sample(bordered, rows, columns, width):
+    """Planes, which are Bordered, at points `rows`, `columns` (arrays of one shape) -> (C,*shape): the means of the pixels
     around each point, weighted by the bicubic kernel in both directions.
 
     The kernel reaches 2 pixels, or 2*width where `width`, the pixels of the planes to one of the result, is above 1. Beyond
     the planes nothing is there: the weights of what is there are scaled up, as Pillow does."""
-    C, h, w = planes.shape
-    flat, out = planes.reshape(C, -1), np.zeros((C, *np.broadcast_shapes(rows.shape, columns.shape)), planes.dtype)
-    across = list(zip(*_taps(columns, width, w, planes.dtype)))
-    for y, of_row in zip(*_taps(rows, width, h, planes.dtype)):
-        line, row = np.zeros_like(out), y*w
-        for x, of_column in across:
-            pixels = flat.take(row + x, axis=1)
-            pixels *= of_column
-            line += pixels
+    pixels, border, (C, h, w) = bordered
+    (top, down), (left, across) = _taps(rows, width, h, pixels.dtype), _taps(columns, width, w, pixels.dtype)
+    long, flat = pixels.shape[1], pixels.reshape(-1, pixels.shape[2])
+    at = ((top + border)*long + left + border).ravel()
+    down, across = (_for_each_value(weights, flat.shape[1]) for weights in (down, across))
+    out = np.zeros((at.size, flat.shape[1]), pixels.dtype)
+    for r, of_row in enumerate(down):
+        line = np.zeros_like(out)
+        for s, of_column in enumerate(across):
+            found = flat[r*long + s:].take(at, axis=0)
+            found *= of_column
+            line += found
         line *= of_row
         out += line
+    return out[:, :C].T.reshape(C, *rows.shape)
+
+
+def _for_each_value(weights, count):
+    """Weights (T,*shape) -> (T,points,count), each `count` times."""
+    out = np.empty((len(weights), weights[0].size, count), weights.dtype)
+    for k in range(count):
+        out[..., k] = weights.reshape(len(weights), -1)
     return out
 
 
+def sample_grids(planes, rows, columns, width):
+    """Yield planes (C,h,w) on N grids, `rows` (N,H) by `columns` (N,W), `width` (N,): (C,H,W) each, to the bit as `sample` does.
+
+    Each row of the planes is filtered once for all rows of a grid, and for all grids that have the same columns."""
+    _, h, w = planes.shape
+    columns_of = np.ascontiguousarray(planes.transpose(2, 1, 0))                    # (w,h,C)
+    top, down = _taps(rows, width[:, None], h, planes.dtype)
+    left, across = _taps(columns, width[:, None], w, planes.dtype)
+    for n in range(len(rows)):
+        if not n or width[n] != width[n - 1] or (columns[n] != columns[n - 1]).any():
+            lines = np.ascontiguousarray(_weighted(columns_of, left[n], across[:, n]).transpose(1, 0, 2))      # (h,W,C)
+        yield _weighted(lines, top[n], down[:, n]).transpose(2, 0, 1)
+
+
+def _weighted(lines, first, weights):
+    """Sums of `lines` (n,...) over T of them from the `first` (m,) on, each with its weight (T,m): (m,...)."""
+    out = 0
+    for tap, of_tap in enumerate(weights):
+        found = lines.take((first + tap).clip(0, len(lines) - 1), axis=0)              # of weight 0 where there is none
+        found *= of_tap[:, None, None]
+        out += found
+    return out
+
+
+def _reach(width):
+    """Pixels of an axis that the kernel reaches, the most of all points."""
+    return int(np.ceil(4*np.maximum(width, 1).max()))
+
+
 def _taps(points, width, length, dtype):
-    """(pixels, weights of `dtype`), both (T,*shape): the pixels of an axis that the kernel around each point reaches."""
-    width = np.maximum(width, 1)
+    """(first pixel, (*shape); weights of `dtype`, (T,*shape)) of the pixels of an axis that the kernel around a point reaches.
+    Pixels that there are not have weight 0."""
     points = points.clip(0, length)                          # a point beyond the picture is black anyway
+    reach, width = _reach(width), np.maximum(width, 1)
     first = np.floor(points - 0.5 - 2*width) + 1
-    tap = np.arange(int(np.ceil(4*width.max()))).reshape(-1, *[1]*points.ndim)
-    pixels = first.astype(np.int64) + tap
-    weights = bicubic((pixels + 0.5 - points)/width)*((pixels >= 0) & (pixels < length))
-    return pixels.clip(0, length - 1), (weights/weights.sum(axis=0)).astype(dtype)
+    weights, total = np.empty((reach, *points.shape)), 0
+    inside = first.min() >= 0 and first.max() + reach <= length
+    for tap, of_tap in enumerate(weights):                   # one after the other they stay in the cache
+        pixels = first + tap
+        of_tap[...] = bicubic((pixels + 0.5 - points)/width)
+        if not inside:
+            of_tap *= (pixels >= 0) & (pixels < length)
+        total += of_tap
+    return first.astype(np.int64), (weights/total).astype(dtype)
 
 
 def bicubic(d):
     """Keys' kernel with a = -1/2 (Keys 1981): 1 at 0, 0 at the other whole numbers and from 2 on."""
     d = abs(d)
-    return np.where(d < 1, (1.5*d - 2.5)*d*d + 1, np.where(d < 2, ((-0.5*d + 2.5)*d - 4)*d + 2, 0))
+    if d.max() <= 1:
+        return (1.5*d - 2.5)*d*d + 1
+    far = ((-0.5*d + 2.5)*d - 4)*d + 2
+    if d.max() > 2:
+        far[d > 2] = 0
+    return far if d.min() >= 1 else np.where(d < 1, (1.5*d - 2.5)*d*d + 1, far)
 
 
 def subtract(pictures, mean):

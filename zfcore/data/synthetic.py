@@ -19,10 +19,11 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import numpy as np
 import PIL
@@ -44,6 +45,11 @@ HELP_AFTER = 48                   # pictures of a set drawn one after the other,
 MOST_HELPERS = 8
 _DRAWING = threading.Lock()         # drawing is Python: two threads at it take twice as long for each, so other processes help
 _NUMBER = struct.Struct("<q")       # of a picture that a helper is asked for
+PATIENCE = 5                      # seconds that a helper may take for a picture, its own start among them
+HELPER = """import sys
+sys.path[:] = filter(None, sys.path)      # nothing from the folder that one happens to be in
+from zfcore.data import synthetic
+synthetic.help_drawing()"""
 SMALLEST = 16                     # pixels a side, below which nothing can be recognised
 
 
@@ -403,9 +409,7 @@ class Synthetic:
         if self._kept is None:
             return render(self.scene(i), self.size)
         _whole(f"{self.drawings.name}/{self.split}: picture", i, 0, len(self) - 1)
-        if (pixels := self._kept.read(i)) is None and self._helpers is not None and _draw_by_helper(self._helpers, i):
-            pixels = self._kept.read(i)
-        if pixels is None:
+        if (pixels := self._kept.read(i) or self._drawn_by_helper(i)) is None:
             with _DRAWING, BLAS:                  # whose other threads would wait busily, on the cores of the helpers
                 pixels = render(self.scene(i), self.size).tobytes()
                 self._drawn += 1
@@ -413,6 +417,27 @@ class Synthetic:
                     self._helpers = _called_helpers(self)
             self._kept.write(i, pixels)
         return Image.frombytes("RGB", (self.size, self.size), pixels)
+
+    def _drawn_by_helper(self, i):
+        """The bytes of picture i, drawn by one of the helpers; None where there is none. One that has ended, as after its share
+        of the set, or lets PATIENCE seconds go by is not asked again."""
+        if (helpers := self._helpers) is None:
+            return None
+        try:
+            helper = helpers.get(timeout=PATIENCE)
+            helper.stdin.write(_NUMBER.pack(i))
+        except Empty:
+            self._helpers = None
+            return None
+        except OSError:
+            return None
+        until, pixels = time.monotonic() + PATIENCE, None
+        while pixels is None and helper.poll() is None and time.monotonic() < until:
+            time.sleep(0.002)
+            pixels = self._kept.read(i)
+        if pixels is not None:
+            helpers.put(helper)
+        return pixels
 
     def truth(self, i):
         """The Truth of picture i, in its pixels."""
@@ -431,9 +456,9 @@ def _called_helpers(data):
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
     for k in range(helpers):
         facts = [data.drawings.name, data.split, len(data), data.size, data.seed, k, helpers]
-        command = [sys.executable, "-c", "from zfcore.data import synthetic; synthetic.help_drawing()", json.dumps(facts)]
+        command = [sys.executable, "-c", HELPER, json.dumps(facts)]
         try:
-            helper = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            helper = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
                                       stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path})
         except OSError:                           # no room for another process: the set is drawn all the same
             break
@@ -442,28 +467,15 @@ def _called_helpers(data):
     return None if free.empty() else free
 
 
-def _draw_by_helper(helpers, i):
-    """Wait for one of the `helpers` to be free and to draw picture i; False where it has ended, as after its share of the set."""
-    helper = helpers.get()
-    try:
-        helper.stdin.write(_NUMBER.pack(i))
-        return bool(helper.stdout.read(1))
-    except OSError:
-        return False
-    finally:
-        helpers.put(helper)
-
-
 def _end(helper):
     helper.kill()                                 # what it is writing is then drawn again
     helper.wait()
     helper.stdin.close()
-    helper.stdout.close()
 
 
 def help_drawing():
-    """Work of a helper: draw the pictures whose numbers come in, each told by a byte when it is kept, and meanwhile every
-    `step`-th of the set that is not kept, backwards, until none is left."""
+    """Work of a helper: draw the pictures whose numbers come in, and meanwhile every `step`-th of the set that is not kept,
+    backwards, until none is left."""
     name, split, count, size, seed, first, step = json.loads(sys.argv[1])
     data = Synthetic(split, count, size, seed, next(of for of in SETS.values() if of.name == name), keep=True)
     data._drawn = HELP_AFTER                      # who helps calls no helpers
@@ -472,7 +484,6 @@ def help_drawing():
     for i in range(count - 1 - first, -1, -step):
         while not asked.empty():
             data.picture(asked.get())
-            os.write(1, b".")
         if data.kept_in is None:
             break
         data.picture(i)
