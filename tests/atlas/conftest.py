@@ -56,13 +56,13 @@ def told_curves(history):
 def _undrawn():
     """Learning curves and maps of units take longer than the rest of a small network's atlas: the former are what they are drawn of, the latter
     two numbers of what describes a unit. tests/test_plots.py and test_portraits.py have both as they are."""
-    def plane(described, seed):
+    def arranged(described, seed):
         return np.where(described.any(axis=1)[:, None], described[:, :2], np.nan)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "learning_curves", told_curves)
         patch.setattr(plots, "save", lambda drawn, path, save=plots.save: path.write_text(drawn) if isinstance(drawn, str) else save(drawn, path))
-        patch.setattr(sys.modules[f"{atlas.__name__}.layer_page"], "plane", plane)
+        patch.setattr(sys.modules[f"{atlas.__name__}.layer_page"], "arranged", arranged)
         yield
 
 
