@@ -1,12 +1,12 @@
 """A run of a small network that has learned nothing, with class folders of noise."""
 import json
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from zfcore import plots
-from zfcore.atlas import layer_page
+from zfcore import atlas, plots
 from zfcore.checkpoint import Checkpoint, save
 from zfcore.layers import Conv, Flatten, Linear, MaxPool, ReLU
 from zfcore.network import Network
@@ -56,13 +56,13 @@ def told_curves(history):
 def _undrawn():
     """Learning curves and maps of units take longer than the rest of a small network's atlas: the former are what they are drawn of, the latter
     two numbers of what describes a unit. tests/test_plots.py and test_portraits.py have both as they are."""
-    def plane(described, seed):
+    def arranged(described, seed):
         return np.where(described.any(axis=1)[:, None], described[:, :2], np.nan)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "learning_curves", told_curves)
         patch.setattr(plots, "save", lambda drawn, path, save=plots.save: path.write_text(drawn) if isinstance(drawn, str) else save(drawn, path))
-        patch.setattr(layer_page, "plane", plane)
+        patch.setattr(sys.modules[f"{atlas.__name__}.layer_page"], "arranged", arranged)
         yield
 
 

@@ -80,6 +80,8 @@ def test_its_numbers_are_those_of_the_analyses(run, told):
         for u, histogram in enumerate(page["histogram"]):
             assert sum(count for _, count in histogram) == page["counted"][u] == (top.pictures[layer][u] >= 0).sum()
     assert told["layer-conv2"]["dead"][2] and told["layer-conv2"]["common"][2] == -1
+    assert [place == [None, None] for place in told["layer-conv2"]["map"]] == [u == 2 for u in range(11)]
+    assert all(counts == sorted(counts, reverse=True) for of_unit in told["layer-conv1"]["histogram"] for counts in [[n for _, n in of_unit]])
     assert [told[f"layer-{layer}"]["class"] for layer in LAYERS] == [None, None, None, [0, 1, 2]]
 
 

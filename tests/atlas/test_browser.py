@@ -78,17 +78,33 @@ class Visitor:
 
     def close(self, forgiven=()):
         self.context.close()
+        self.check(forgiven)
+
+    def check(self, forgiven=()):
+        """Nothing went wrong, and nothing was asked of another place."""
         assert [text for text in self.wrong if not any(part in text for part in forgiven)] == []
         own = self.at.removesuffix("index.html")
         assert [url for url in self.asked if not url.startswith((own, unquote(own), "data:", "blob:"))] == []
 
 
-@pytest.fixture
-def visit(browser, root):
-    """From disk, at 1440 pixels."""
+@pytest.fixture(scope="module")
+def visitor(browser, root):
+    """From disk, at 1440 pixels: one for all, as each begins a process of Chromium's."""
     visitor = Visitor(browser, (root/"index.html").as_uri())
     yield visitor
-    visitor.close()
+    visitor.context.close()
+
+
+@pytest.fixture
+def visit(visitor):
+    """Who comes for the first time: the pages have kept nothing from a test before."""
+    visitor.page.goto("about:blank")
+    visitor.page.mouse.move(0, 0)
+    visitor.wrong.clear()
+    visitor.asked.clear()
+    yield visitor
+    visitor.page.evaluate("localStorage.clear()")
+    visitor.check()
 
 
 def data(root, name):

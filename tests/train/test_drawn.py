@@ -1,6 +1,7 @@
 """The drawn sets in training, evaluation and the studies: chosen by name, told by name, kept between runs."""
 import numpy as np
 import pytest
+from PIL import Image
 
 from train import evaluate
 from train.__main__ import main
@@ -32,6 +33,7 @@ def test_a_run_on_a_drawn_set_tells_it_keeps_its_pictures_and_is_evaluated(cache
     assert (tmp_path/"run"/"log.csv").read_text().split(",")[:6] == (tmp_path/"again"/"log.csv").read_text().split(",")[:6]
     monkeypatch.undo()
     monkeypatch.setenv("ZFCORE_CACHE", str(cache))
+    monkeypatch.setattr(synthetic.Synthetic, "picture", lambda *_: Image.new("RGB", (37, 37)))
     evaluate.main(["--run", str(tmp_path/"run"), "--device", "cpu"])
     assert "600 validation pictures of the drawn combinations that are kept apart" in in_one(capsys.readouterr().out)
 

@@ -25,10 +25,9 @@ def config(options):
 
 
 @pytest.fixture
-def whole(config, tmp_path):
+def whole(made, config, tmp_path):
     """The folder of a run of two epochs that nothing stopped."""
-    Training.begin(config, tmp_path/"whole").run()
-    return tmp_path/"whole"
+    return made(2, tmp_path/"whole")
 
 
 def test_a_few_lines_train_print_nothing_and_give_what_open_gives(config, tmp_path, capsys):

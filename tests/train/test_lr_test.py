@@ -32,13 +32,13 @@ def curve(loss, steps=STEPS):
 
 
 def test_the_rates_grow_by_one_factor_and_the_running_mean_is_that_of_the_losses(typed, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(lr_test, "STEPS", 120)
+    monkeypatch.setattr(lr_test, "STEPS", 90)
     main([*typed, str(tmp_path/"test")])
     rows = rows_of(tmp_path/"test")
     assert sorted(path.name for path in (tmp_path/"test").iterdir()) == ["lr_test.csv", "lr_test.png"]
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1)) and rows[0]["lr"] == LOWEST
     ratios = np.array([b["lr"]/a["lr"] for a, b in zip(rows, rows[1:])])
-    np.testing.assert_allclose(ratios, (HIGHEST/LOWEST)**(1/119), rtol=1e-4)          # six figures are written
+    np.testing.assert_allclose(ratios, (HIGHEST/LOWEST)**(1/89), rtol=1e-4)          # six figures are written
     for k in (0, 1, 7, 30):
         weights = 0.95**np.arange(k, -1, -1)
         assert rows[k]["smoothed"] == pytest.approx((weights*[row["loss"] for row in rows[:k + 1]]).sum()/weights.sum(), rel=1e-4)
@@ -76,7 +76,7 @@ def test_a_loss_that_diverges_or_is_not_finite_ends_it_there(what, options, tmp_
     assert f"diverged at a learning rate of {rows[-1]['lr']:.2g}, step {len(rows)}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.exhaustive), signal.SIGTERM])
 def test_a_signal_keeps_what_was_measured(number, typed, tmp_path, monkeypatch, capsys):
     def one_step(self, *batch, step=Training.one_step):
         if self.step == 12:

@@ -215,7 +215,7 @@ def test_a_stopped_command_goes_on_to_the_same_numbers(call, finished, tmp_path,
     assert accuracies[0] == accuracies[1]
 
 
-@pytest.mark.parametrize("table", ["table4", "table6"])
+@pytest.mark.parametrize("table", ["table4", pytest.param("table6", marks=pytest.mark.exhaustive)])
 def test_on_two_devices_the_numbers_are_those_of_one(call, finished, made, tmp_path, table):
     words, data = {"table4": (TABLE4, made/"101_ObjectCategories"), "table6": (["table6", "--scratch-epochs", "2"], made/"voc")}[table]
     if table == "table4":
