@@ -24,9 +24,17 @@ CASES = {        # C    H  W  N    F   K  S  P  groups
     "several tiles of images":            (8, 1, 2, 264, 8, 2, 1, 1, 1),
 }
 few = pytest.mark.parametrize("machine", ways("random", "gpu"), indirect=True)
-tiles = pytest.mark.parametrize("tile", range(3), ids=[f"BN{tile['BN']}" for tile in kernels.WGMMA_TILES])
-outputs = pytest.mark.parametrize("dtype", kernels.OUTPUTS)
-cases = pytest.mark.parametrize("name", CASES)
+
+
+def in_turn(word, values):
+    """Every case with each of the `values` of `word` in one tile, so that each tile has a third of the cases; all with --all."""
+    rows = [(name, value, tile, (k + j + tile) % 3 != 0) for k, name in enumerate(CASES) for j, value in enumerate(values) for tile in range(3)]
+    return pytest.mark.parametrize(f"name, {word}, tile", [
+        pytest.param(name, value, tile, id=f"{name}-{value}-BN{kernels.WGMMA_TILES[tile]['BN']}", marks=[pytest.mark.exhaustive]*more)
+        for name, value, tile, more in rows])
+
+
+outputs = in_turn("dtype", kernels.OUTPUTS)
 
 
 @cache
@@ -80,9 +88,7 @@ def transposed(dy, w, shape, S, P, groups, dtype="float32", tile=2):
 
 
 @few
-@tiles
 @outputs
-@cases
 def test_forward_equals_the_reference(machine, name, dtype, tile):
     (x, w, b, dy), (S, P, groups) = there(machine, name)
     [got] = machine.results(lambda: [forward(x, w, b, dy.shape, S, P, groups, dtype, tile)])
@@ -90,9 +96,7 @@ def test_forward_equals_the_reference(machine, name, dtype, tile):
 
 
 @few
-@tiles
 @outputs
-@cases
 def test_transpose_equals_the_reference(machine, name, dtype, tile):
     (x, w, b, dy), (S, P, groups) = there(machine, name)
     [got] = machine.results(lambda: [transposed(dy, w, x.shape, S, P, groups, dtype, tile)])
@@ -100,9 +104,7 @@ def test_transpose_equals_the_reference(machine, name, dtype, tile):
 
 
 @few
-@tiles
-@cases
-@pytest.mark.parametrize("slices", [1, 3])
+@in_turn("slices", [1, 3])
 def test_filter_gradient_equals_the_reference(machine, name, slices, tile):
     (x, w, _, dy), (S, P, groups) = there(machine, name)
     [got] = machine.results(lambda: [kernels.launch_wgmma_filter_gradient(
