@@ -14,7 +14,7 @@ import importlib.metadata
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ class Engine(NamedTuple):
 
 def installed():
     """The engines of ENGINES whose packages are there."""
-    return [engine for engine in ENGINES if find_spec(engine.package)]
+    return [engine for engine in ENGINES if PathFinder.find_spec(engine.package)]     # importlib.util's would load one that is `optional`
 
 
 def versions():

@@ -225,7 +225,7 @@ def test_the_cone_of_a_square_that_hides_is_every_layer_whole(layer, size):
                  CPU, {name: {key: np.float32(np.abs(array)) for key, array in of_layer.items()} for name, of_layer in network.buffers().items()})
     rng = np.random.default_rng(5)
     pictures, mean = rng.integers(0, 256, (2, 11, 11, 3), dtype=np.uint8), rng.uniform(0, 200, (3, 11, 11)).astype(np.float32)
-    cone, whole = (occlusion(Trained(network, mean), pictures, [0, 2], layer="above", size=size, stride=3, incremental=how) for how in (True, False))
+    cone, whole = (occlusion(Trained(network, mean), pictures, [0, 2], layer="above", size=size, stride=4, incremental=how) for how in (True, False))
     for name in ("sums", "probabilities"):
         np.testing.assert_allclose(getattr(cone, name), getattr(whole, name), rtol=1e-5, atol=1e-6, err_msg=name)
     assert whole.sums.std() > 0

@@ -22,7 +22,7 @@ def short(tmp_path, monkeypatch):
     of, all_of = recipes.config_of, Trained.pictures
     monkeypatch.setattr(recipes, "config_of", lambda recipe: replace(
         of(recipe), image_size=32, limit_per_class=4, batch_size=20, epochs=2, workers=0, device="cpu"))
-    monkeypatch.setattr(Trained, "pictures", lambda model, data: all_of(model, data, limit_per_class=9))
+    monkeypatch.setattr(Trained, "pictures", lambda model, data: all_of(model, data, limit_per_class=5))
     monkeypatch.setattr(recipes, "RESULTS", tmp_path/"cpu.json")
 
 

@@ -7,6 +7,7 @@ import pytest
 from bench import peers, step
 from tests.standin import kernels
 from tests.train.test_graph import counts as counts        # a fixture
+from tests.train.test_graph import few_maps
 from zfcore.kernel import PRECISIONS
 
 SMALL = ["--image-size", "32"]
@@ -52,6 +53,7 @@ def test_who_fails_is_told_and_the_others_are_measured(monkeypatch):
 def test_pytorchs_step_moves_its_weights(precision, monkeypatch):
     twins = []
     monkeypatch.setattr(step, "STEPS", 1)
+    monkeypatch.setattr(step, "zfnet", lambda: few_maps("few", step.CLASSES, 224, 0.5).init(1, "he"))
     run = step.torch_steps(precision, 1, CLOCK, lambda twin: twins.append(twin) or twin, where="cpu")
     before = twins[0][-1].bias.detach().numpy().copy()
     run()

@@ -284,17 +284,19 @@ class Library:
         return traffic(self.named(report.value.decode()))
 
     def named(self, text):
-        return re.sub(r"<pc \+(\w+)>", lambda m: self.line(int(m[1], 16)), text)
-
-    @cache
-    def line(self, pc):
-        """file.cu:12 for an address in the compiled kernel: of the inlined calls there, the innermost in the .cu file or in a
-        header of kernels/device."""
-        text = subprocess.run(["addr2line", "-i", "-e", self.path, hex(pc)], capture_output=True, text=True).stdout
-        lines = [re.sub(r" \(.*", "", line) for line in text.split("\n") if line]
+        """`text` with file.cu:12 for each address in the compiled kernel: of the inlined calls there, the innermost in the .cu file
+        or in a header of kernels/device."""
+        addresses = sorted(set(re.findall(r"<pc \+(\w+)>", text)))
+        if not addresses:
+            return text
+        said = subprocess.run(["addr2line", "-a", "-i", "-e", self.path, *addresses], capture_output=True, text=True).stdout
         ours = Path(self.label).name, *(f"/device/{path.name}" for path in (kernels_folder()/"device").glob("*.cuh"))
-        own = [line for line in lines if line.rsplit(":", 1)[0].endswith(ours)]
-        return Path((own or lines or ["?"])[0]).name
+        places = {}
+        for address, of_address in zip(addresses, re.split(r"^0x\w+\n", said, flags=re.M)[1:]):
+            lines = [re.sub(r" \(.*", "", line) for line in of_address.split("\n") if line]
+            own = [line for line in lines if line.rsplit(":", 1)[0].endswith(ours)]
+            places[address] = Path((own or lines or ["?"])[0]).name
+        return re.sub(r"<pc \+(\w+)>", lambda m: places.get(m[1], "?"), text)
 
 
 def struct(values):

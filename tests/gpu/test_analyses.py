@@ -138,9 +138,14 @@ WORK = {"top activations": the_pass, "views": views, "projections": projections,
         "evaluation": lambda model: [evaluate([model], pictures(7), 4, crops) for crops in ("centre", "ten")]}
 
 
+@cache
+def on_the_cpu(work):
+    return work(model_on(CPU))
+
+
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK)
 def test_what_is_found_on_a_gpu_is_what_is_found_on_the_cpu(gpu, work):
-    close(work(model_on(gpu)), work(model_on(CPU)))
+    close(work(model_on(gpu)), on_the_cpu(work))
 
 
 def numbers(found):
@@ -157,7 +162,7 @@ def numbers(found):
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK)
 def test_in_bf16_everything_finds_numbers_as_large_as_those_of_the_cpu_and_none_as_it_is_stored(gpu, work):
     """Which unit or picture is strongest may hang on the last bit; bits that are taken for numbers are thousands."""
-    got, wanted = numbers(work(model_on(gpu, precision="bf16"))), numbers(work(model_on(CPU)))
+    got, wanted = numbers(work(model_on(gpu, precision="bf16"))), numbers(on_the_cpu(work))
     for one, other in zip(got, wanted, strict=True):
         assert one.dtype == other.dtype != BF16 and one.ndim == other.ndim
         if one.dtype.kind == "f" and one.size and np.isfinite(other).any():

@@ -17,10 +17,10 @@ class Machine:
     """Where a test's kernels run. `array` brings a NumPy array there; `results` brings arrays back and holds every way of
     running the same test, and a second run of it where `again`, to the same bits. What one run leaves behind another meets in the
     executor too, where two schedules share what was compiled."""
-    first = {}                                      # (test, executor or gpu) -> the bits of its first run
+    first = {}                                      # (test, executor or gpu, name of a result) -> its bits in the first run
 
-    def __init__(self, test, device, again):
-        self.test, self.device, self.array, self.again = test, device.name, device.array, again
+    def __init__(self, test, device, way, again):
+        self.test, self.device, self.array, self.way, self.again = test, device.name, device.array, way, again
 
     def host(self, array):
         return np.asarray(backend.to_host(array))
@@ -29,10 +29,17 @@ class Machine:
         """A function that brings maps, or filters, there as they are stored where products are formed so."""
         return (lambda array: self.array(to_bf16(array))) if precision == "bf16" else self.array
 
-    def results(self, work):
-        """What `work()` returns, as a tuple of NumPy arrays and numbers; what is stored as BF16, as float32."""
+    def some(self, names):
+        """Of the names of cases those that this way is given: which threads meet, and where, all have in common, so that a few
+        tell it as well as all would. Numbers and bounds are looked at in all."""
+        return names[:2] + names[-1:] if self.way in ("skewed", "race") else names
+
+    def results(self, work, names=None):
+        """What `work()` returns, as a tuple of NumPy arrays and numbers; what is stored as BF16, as float32. Where not every way
+        has the same ones, `names` says which they are."""
         runs = [tuple(self.host(part) if hasattr(part, "shape") else np.asarray(part) for part in work()) for _ in range(1 + self.again)]
-        runs.append(Machine.first.setdefault((self.test, self.device), runs[0]))
+        runs.append(tuple(Machine.first.setdefault((self.test, self.device, name), part)
+                          for name, part in zip(range(len(runs[0])) if names is None else names, runs[0], strict=True)))
         for run in runs:
             for one, other in zip(run, runs[0], strict=True):
                 assert one.dtype == other.dtype and one.tobytes() == other.tobytes(), "other bits in another run or schedule"
@@ -55,14 +62,14 @@ def machine(request):
         (name, str(value)) for name, value in request.node.callspec.params.items() if name != "machine"))
     if request.param == "gpu":
         try:
-            yield Machine(test, select("gpu"), again=True)
+            yield Machine(test, select("gpu"), "gpu", again=True)
         except Expected as none:
             pytest.skip(f"no GPU: {none.got}")
     elif executor.emu.GXX is None:
         pytest.skip("the CPU executor needs g++")
     else:
         with executor.settings(request.param):
-            yield Machine(test, select("executor"), again=False)
+            yield Machine(test, select("executor"), request.param, again=False)
 
 
 @pytest.fixture

@@ -93,6 +93,7 @@ def arrays_of(cache):
     return [part for part in parts if isinstance(part, np.ndarray) or runs_kernels(part)]
 
 
+@in_any_order
 def test_training_takes_a_pool_into_its_convolution_and_changes_no_bit(machine, monkeypatch):
     """conv1 keeps no map of its own, conv2, with too many products, does; evaluation keeps both."""
     network = Network("wide", (3, 13, 11), [

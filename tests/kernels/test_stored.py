@@ -66,19 +66,19 @@ OPERATIONS = {
 
 
 @pytest.mark.parametrize("N", [3, 8], ids=["one by one", "eight at once"])
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_gives_the_numbers_of_float32_rounded_once(machine, rng, name, N):
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_an_operation_gives_the_numbers_of_float32_rounded_once(machine, rng, operation, N):
     x = to_bf16(np.where(rng.random((7, 6, 40, N)) < 0.3, 0, normal(rng, 7, 6, 40, N)))
     x[0, 0, 0, 0], x[1, 1, 1, 1] = to_bf16(np.float32(np.nan)), to_bf16(np.float32(np.inf))
 
     def work(stored):
         there = (lambda bits: machine.array(bits)) if stored else (lambda bits: machine.array(from_bf16(bits)))
         gradient = lambda y: there(to_bf16(np.random.default_rng(5).standard_normal(y.shape, np.float32)))
-        return OPERATIONS[name](there(x), gradient, machine.array)
+        return OPERATIONS[operation](there(x), gradient, machine.array)
 
     found = machine.results(lambda: [*work(True), *work(False)])
     for one, other in zip(found[:len(found)//2], found[len(found)//2:], strict=True):
-        is_map = other.dtype == np.float32 and name != "strongest"
+        is_map = other.dtype == np.float32 and operation != "strongest"
         np.testing.assert_array_equal(one, from_bf16(to_bf16(other)) if is_map else other)
 
 

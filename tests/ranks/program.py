@@ -51,6 +51,11 @@ def expected(ranks):
     raise check.Expected("--data", "a folder", "'none'")
 
 
+def interrupted(ranks):
+    signal.signal(signal.SIGINT, signal.default_int_handler)       # which a shell leaves out of what it starts in the background
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def computes(ranks):
     """The last rank computes for longer than a standstill may last, while the others wait."""
     until = time.monotonic() + 2*watch.STALLED
@@ -62,7 +67,7 @@ def computes(ranks):
 FAILURES = {"raises": lambda ranks: {}["nothing"], "expected": expected, "exits": lambda ranks: os._exit(0), "leaves": lambda ranks: sys.exit(0),
             "sleeps": lambda ranks: time.sleep(1000), "killed": lambda ranks: os.kill(os.getpid(), signal.SIGKILL),
             "stopped": lambda ranks: os.kill(os.getpid(), signal.SIGSTOP), "refuses": lambda ranks: ranks.abort("no more"),
-            "interrupted": lambda ranks: os.kill(os.getpid(), signal.SIGINT), "memory": lambda ranks: np.empty(2**45, np.uint8)}
+            "interrupted": interrupted, "memory": lambda ranks: np.empty(2**45, np.uint8)}
 
 
 @check.exit_with_message
