@@ -1,13 +1,11 @@
 """The ladder of conv2d (kernels/conv2d.cu): one convolution of ZFNet, conv4 on its way up, by each step that made it faster, beside
 the rate that no kernel of that kind exceeds. Its rows are measured by `python -m bench --only ladder`; python -m bench resources
 writes the table into kernels/README.md, with what the model predicts (zfcore/ops/model.py) until there is a measurement."""
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 
 from bench.cases import Case, bytes_of, elements, on, stored
-from zfcore.backend import BF16, empty, runs_kernels
+from zfcore.backend import empty, runs_kernels
 from zfcore.files import read_json
 from zfcore.kernel import blocks
 from zfcore.models.zfnet import zfnet

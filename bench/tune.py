@@ -70,7 +70,7 @@ def passes(network, N):
     for k, layer in enumerate(network.layers):
         if not isinstance(layer, Conv):
             continue
-        shape, out, (K, S, P) = network.shapes[k], network.shapes[k + 1], layer.window()
+        shape, out, (_, S, P) = network.shapes[k], network.shapes[k + 1], layer.window()
         w_shape = layer.parameter_shapes(shape)["w"]
         for precision in PRECISIONS:
             up = lambda x, w, layer=layer, S=S, P=P, precision=precision: conv2d(

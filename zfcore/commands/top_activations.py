@@ -114,7 +114,7 @@ OF_A_PART = "run", "data", "part", "batch_size", "device", "precision", "workers
 
 
 def served(layers, k, options):
-    """In a process of a crew: do(order, progress, wait) makes the pass over a shard, and returns {index: reason} of damaged
+    """Work of a process of a crew: do(order, progress, wait) makes the pass over a shard, and returns {index: reason} of damaged
     pictures."""
     args = Namespace(**options)
     model = open_model(args)
