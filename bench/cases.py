@@ -330,7 +330,7 @@ def conv_pool_cases(conv, pool, shape, out, behind_relu):
                     flops=lambda N: 2*conv.multiply_adds(shape)*N, window=(*conv.window(), *shape[1:], *pool.window()))
 
     def gradient(precision):
-        """Of the filters and the bias, as training asks them of the first layer, whose data gradient nobody needs."""
+        """Gradients of the filters and the bias, as training asks them of the first layer, whose data gradient nobody needs."""
         def draw_gradient(source, N):
             x, w, _ = draw(source, N)
             switches = maxpool(source.outputs(*conv.shape_out(shape), N), *pool.arguments())[1].switches

@@ -39,8 +39,8 @@ FORWARD = {(Conv, ReLU, MaxPool): conv_relu_pool, (Conv, ReLU): conv_relu, (MaxP
 
 
 def conv_pool_norm_backward(dy, caches, need_dx):
-    """Whether the ReLU was on is asked while the normalisation has the maxima at hand. So the gradient needs no map that the
-    pool spreads it over to be summed for the bias."""
+    """Ask whether the ReLU was on while the normalisation has the maxima at hand: so the bias's gradient is summed before the
+    pool spreads it over a map."""
     of_conv, _, of_pool, of_norm = caches
     dx, dw, db = conv2d_maxpool_backward(local_response_norm_backward(dy, of_norm, relu=True), of_conv, of_pool, need_dx)
     return dx, {"w": dw, "b": db}
