@@ -48,8 +48,7 @@ struct Products {
         const int M = conv.K * conv.K * maps, m1 = min(m0 + BM, M) - 1;
         for (int i = threadIdx.x; i < BM; i += THREADS) {
             int place = (m0 + i) / maps, c = (m0 + i) % maps, r = place / conv.K, s = place % conv.K;
-            long long at = ((((long long)group * maps + c) * conv.H + r) * conv.W + s) * conv.N;
-            shared->rows[i] = {at, r, s};                                   // beyond M: not stored
+            shared->rows[i] = {((((long long)group * maps + c) * conv.H + r) * conv.W + s) * conv.N, r, s};   // beyond M: not stored
         }
         for (int i = threadIdx.x; i < BN; i += THREADS)
             shared->filters[i] = f0 + i < filters ? (long long)(group * filters + f0 + i) * dy.of_map(conv) : -1;

@@ -42,7 +42,6 @@ POINTS = sorted(product(range(4), repeat=2), key=lambda at: [(1, 0), (0, 0), (0,
 KINDS = [(True, False), (True, True), (False, True), (False, False)]
 
 
-
 class Phase(NamedTuple):
     """Phase (a,b): its maps among the S*S*C, its points among POINTS, and the taps and points of a row and of a column."""
     a: int
