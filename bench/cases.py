@@ -337,14 +337,14 @@ def conv_pool_cases(conv, pool, shape, out, behind_relu):
                     flops=lambda N: 2*conv.multiply_adds(shape)*N, window=(*conv.window(), *shape[1:], *pool.window()))
 
     def gradient(precision):
-        """Of the filters and the bias, as training asks them of the first layer, whose data gradient nobody needs."""
+        """Case of the gradients of filters and bias, as training asks them of the first layer, whose data gradient nobody needs."""
         def draw_gradient(source, N):
             x, w, _ = draw(source, N)
             switches = maxpool(source.outputs(*conv.shape_out(shape), N), *pool.arguments())[1].switches
             return x, source.gradients(*out, N), w, switches
 
         def run(x, dy, w, switches):
-            of_conv = ConvCache(x, w, conv.S, conv.P, conv.groups, True, on(x, precision))
+            of_conv = ConvCache(x, w, conv.S, conv.P, conv.groups, True, on(x, precision), True)
             of_pool = MaxPoolCache(switches, Pooling((*conv.shape_out(shape), x.shape[-1]), *pool.window()), None)
             return conv2d_maxpool_backward(dy, of_conv, of_pool, need_dx=False)[1:]
 

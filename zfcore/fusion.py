@@ -16,7 +16,7 @@ from zfcore.ops.maxpool import maxpool_backward
 
 def conv_relu(conv, relu, x, step):
     """The ReLU while the outputs are still in cache or registers. What is told as the convolution's output is the ReLU's."""
-    y, cache = conv2d(x, *conv.arguments(), relu=True, precision=conv.precision, training=step is not None)
+    y, cache = conv2d(x, *conv.arguments(), relu=True, precision=conv.precision)
     return [(y, cache), (y, y)]
 
 
@@ -25,9 +25,9 @@ def conv_relu_pool(conv, relu, pool, x, step):
     the memory that the map leaves for its gradient. The pool's output is told. The ReLU's cache is None, as the pool's tells the
     gradient where it was on."""
     w, b, S, P, groups, rounding = conv.arguments()
-    if step is None or runs_kernels(x) and not pool_fits(x, w, pool.arguments(), groups, True):
+    if step is None or runs_kernels(x) and not pool_fits(x, w, pool.arguments(), groups):
         return None
-    cache, (y, of_pool) = conv2d_maxpool(x, w, b, S, P, pool.arguments(), groups, rounding, conv.precision, training=True)
+    cache, (y, of_pool) = conv2d_maxpool(x, w, b, S, P, pool.arguments(), groups, rounding, conv.precision)
     return [(y, cache), (y, None), (y, of_pool)]
 
 
@@ -39,8 +39,8 @@ FORWARD = {(Conv, ReLU, MaxPool): conv_relu_pool, (Conv, ReLU): conv_relu, (MaxP
 
 
 def conv_pool_norm_backward(dy, caches, need_dx):
-    """The normalisation asks where the ReLU was on, as it has the maxima at hand. So the gradient needs no map that the pool
-    spreads it over to be summed for the bias."""
+    """Ask whether the ReLU was on while the normalisation has the maxima at hand: so the bias's gradient is summed before the
+    pool spreads it over a map."""
     of_conv, _, of_pool, of_norm = caches
     dx, dw, db = conv2d_maxpool_backward(local_response_norm_backward(dy, of_norm, relu=True), of_conv, of_pool, need_dx)
     return dx, {"w": dw, "b": db}

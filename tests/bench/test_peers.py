@@ -42,7 +42,8 @@ def test_every_operation_that_pytorch_has_is_measured_beside_it():
         ("hinge_loss", "forward"), ("hinge_loss", "backward"), ("clip_filter_rms", "all filters"),
         ("convert", "to bf16"), ("convert", "from bf16"), ("tree_sum", "a share of 8 ranks"),
         ("crop_flip", "forward"), ("softmax_loss", "forward, added up"), ("strongest", "nine strongest"),
-        ("local_response_norm_within", "within maps, forward"), ("local_response_norm_within", "within maps, backward")}
+        ("local_response_norm_within", "within maps, forward"), ("local_response_norm_within", "within maps, backward"),
+        ("conv2d_maxpool", "weight gradient through its pool")}
     assert {(case.noun, case.what) for case in cases()} > set(peers.TORCH)
 
 

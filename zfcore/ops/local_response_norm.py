@@ -76,7 +76,8 @@ def local_response_norm(x, n, alpha, beta, k, convention="mean"):
     columns, out = x.reshape(len(x), -1), y.reshape(len(x), -1)          # (C, pixels of all images)
     if loop := _loop(loops.normalise, rule, columns):
         number = x.dtype.type
-        parallel(lambda block: loop(columns, out, n, number(rule.a), number(k), block.start, block.stop), _blocks(columns, loops.BUDGET))
+        parallel(lambda block: loop(columns, out, n, number(rule.a), number(k), block.start, block.stop),
+                 _blocks(columns, loops.BUDGET))
         return y, LocalResponseNormCache(x, rule)
 
     def work(block):
@@ -132,7 +133,8 @@ def local_response_norm_backward(dy, cache, relu=False):
     columns, above, out = (array.reshape(len(x), -1) for array in (x, dy, dx))
     if loop := _loop(loops.normalise_back, rule, columns):
         scalars = [x.dtype.type(number) for number in (a, k, 2*a*beta)]
-        parallel(lambda block: loop(above, columns, out, n, *scalars, relu, block.start, block.stop), _blocks(columns, loops.BUDGET))
+        parallel(lambda block: loop(above, columns, out, n, *scalars, relu, block.start, block.stop),
+                 _blocks(columns, loops.BUDGET))
         return dx
 
     def work(block):

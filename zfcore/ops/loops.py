@@ -67,7 +67,8 @@ def pool_rows(x, y, switches, K, S, P, first, last):
                         of_run[j] = v if more else m
                         at_run[j] = place if more else at
             for q in range(Wo):
-                out, where, high_of, place_of = y[c, p, q], switches[c, p, q], maxima[q*step:q*step + N], chosen[q*step:q*step + N]
+                out, where = y[c, p, q], switches[c, p, q]
+                high_of, place_of = maxima[q*step:q*step + N], chosen[q*step:q*step + N]
                 for n in range(N):
                     out[n] = high_of[n]
                     where[n] = place_of[n]

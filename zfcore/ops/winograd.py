@@ -33,6 +33,7 @@ SLAB = 2**21                      # bytes of tiles transformed at once
 B = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])      # B' of the text
 G = np.array([[1, 0, 0], [.5, .5, .5], [.5, -.5, .5], [0, 0, 1]])
 A = np.array([[1, 0], [1, 1], [1, -1], [0, -1]])
+MOST_KEPT, _KEPT = 8, {}          # {where filters lie, and how: (a copy of them, their U)}, the last asked for last
 FLIPPED = [3, 1, 2, 0]            # the points of flipped taps: with d and y flipped as well everything is the same
 
 # By whether a point is the last of its row and of its column, and a phase has three taps: in these orders the points of each
@@ -40,8 +41,6 @@ FLIPPED = [3, 1, 2, 0]            # the points of flipped taps: with d and y fli
 POINTS = sorted(product(range(4), repeat=2), key=lambda at: [(1, 0), (0, 0), (0, 1), (1, 1)].index((at[0] == 3, at[1] == 3)))
 KINDS = [(True, False), (True, True), (False, True), (False, False)]
 
-
-MOST_KEPT, _KEPT = 8, {}          # {where filters lie, and how: (a copy of them, their U)}, the last asked for last
 
 
 class Phase(NamedTuple):

@@ -351,7 +351,8 @@ class Training:
 
         The batch is walked in leaves of --micro-batch pictures, whose gradients add up (zfcore/reduce.py): to those of the whole
         batch, but for the rounding of float32 sums. On a GPU an upper layer moves while the gradients of those below it are
-        still computed. From a loss on that is not finite, no parameter moves: `totals` never gets finite again. Running statistics do move, before there is a loss; such a run ends at the next look, without saving."""
+        still computed. From a loss on that is not finite, no parameter moves: `totals` never gets finite again.
+        Running statistics do move, before there is a loss; such a run ends at the next look, without saving."""
         before, N, counts = pictures_of(cut[:self.ranks.rank]), pictures_of(cut), [len(sizes) for sizes in cut]
         rows = zeros((sum(counts), 2), np.float64, like=self.totals)
         uncounted = list(rows)
