@@ -58,8 +58,9 @@ def exchange_seconds(size: float, ranks: int, link: Link) -> float:
 
 
 def by_node_seconds(size: float, nodes: int, per_node: int, inside: Link, between: Link) -> float:
-    """The same in two stages, of equal sums: first within a node, then each rank with those of the other nodes that have its slice."""
-    return exchange_seconds(size, per_node, inside) + exchange_seconds(size/per_node, nodes, between)
+    """The same on nodes of so many ranks, whose slices go `inside` a node or `between` two, one after the other."""
+    near, far, part = per_node - 1, (nodes - 1)*per_node, size/(nodes*per_node)
+    return 2*(near*(inside.latency + part/inside.bandwidth) + far*(between.latency + part/between.bandwidth))
 
 
 # ---------------------------------------------------------------------------------------------------------------- steps

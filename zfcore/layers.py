@@ -487,11 +487,16 @@ class BatchNorm(Pixelwise):
         return {"gamma": one, "beta": zero}, {"mean": zero.copy(), "var": one.copy()}
 
     def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
-        if step is not None and step.piece is not None and x.shape[-1] < step.piece[1]:
-            raise check.Expected(self.name, f"the whole batch of {step.piece[1]} pictures, whose mean and variance it takes",
-                                 f"a piece of {x.shape[-1]}", "leave out --micro-batch, and train on one device: several take pieces")
+        if step is not None and step.piece is not None:
+            self.check_whole(x.shape[-1], step.piece[1])
         p, kept, momentum = self.parameters, self.buffers, None if step is None else self.momentum
         return batch_norm(x, p["gamma"], p["beta"], kept["mean"], kept["var"], self.eps, momentum)
+
+    def check_whole(self, count: int, N: int) -> None:
+        """Raise Expected where it is to learn from `count` pictures of a batch of N, and not from all."""
+        if count < N:
+            raise check.Expected(self.name, f"the whole batch of {N} pictures, whose mean and variance it takes",
+                                 f"a piece of {count}", "leave out --micro-batch, and train on one device: several take pieces")
 
     def backward(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
         dx, dgamma, dbeta = batch_norm_backward(dy, cache)

@@ -81,6 +81,7 @@ def test_a_run_that_is_stopped_by_one_rank_and_goes_on_with_others_of_which_one_
     until_said(again, "going on with 2 processes, restart 1 of 1")
     said, _ = again.communicate(timeout=300)
     assert again.returncode == 0 and "epoch   8/8" in said
+    assert f"python -m train --resume {tmp_path/'several'} --epochs 18 --devices 2" in " ".join(said.split())
     main([*typed, "--output", str(tmp_path/"one")])
     assert same(tmp_path/"several", tmp_path/"one")
 

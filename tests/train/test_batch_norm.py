@@ -105,13 +105,15 @@ def test_pieces_of_a_batch_are_refused_with_the_option_that_makes_them(typed, tm
         main([*typed, "--micro-batch", "4", "--output", str(tmp_path/"pieces")])
     assert ("bn1: expected the whole batch of 8 pictures, whose mean and variance it takes, got a piece of 4; "
             "leave out --micro-batch") in capsys.readouterr().err
+    assert not (tmp_path/"pieces").exists()
     main([*typed, "--micro-batch", "8", "--epochs", "1", "--output", str(tmp_path/"whole")])
 
 
 def test_several_ranks_which_each_see_a_part_of_a_batch_are_refused(typed, tmp_path):
     config = resolve(vars(parser().parse_args(typed)))
     with pytest.raises(Expected, match="bn1: expected the whole batch of 8 pictures.*train on one device: several take pieces"):
-        together(2, lambda ranks: Training.begin(config, tmp_path/"two", ranks=ranks).run())
+        together(2, lambda ranks: Training.begin(config, tmp_path/"two", ranks=ranks))
+    assert not (tmp_path/"two").exists()
 
 
 def test_statistics_that_have_left_the_numbers_are_not_saved(typed, tmp_path):

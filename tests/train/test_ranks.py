@@ -16,7 +16,7 @@ from zfcore.checkpoint import load
 from zfcore.data import open_data
 from zfcore.data.loader import Pictures
 from zfcore.ranks import ALONE
-from zfcore.training import Stop, Training, loop, resolve
+from zfcore.training import Stop, Training, accord, loop, resolve
 
 CLOCKED = ("images_per_second", "seconds")     # columns of the log that no two runs share
 
@@ -166,6 +166,18 @@ def test_ranks_with_other_options_are_refused_by_name_and_field(more, what, opti
     with pytest.raises(Expected) as refusal:
         together(2, other)
     assert str(refusal.value).startswith(f"rank 1 (here): expected {what}") and not (tmp_path/"run").exists()
+
+
+def test_ranks_whose_kernels_are_compiled_for_another_gpu_are_refused(options, tmp_path, monkeypatch):
+    of_rank = threading.local()
+    monkeypatch.setattr(accord, "architecture", lambda array: of_rank.name)
+
+    def begin(ranks):
+        of_rank.name = "sm_80" if ranks.rank == 2 else "sm_90a"
+        Training.begin(config(options), tmp_path/"run", ranks=ranks)
+    with pytest.raises(Expected, match=r"^rank 2 \(here\): expected kernels sm_90a, as rank 0 \(here\) has, got sm_80; let all"):
+        together(3, begin)
+    assert not (tmp_path/"run").exists()
 
 
 def test_ranks_with_other_pictures_are_refused(options, pictures, tmp_path):

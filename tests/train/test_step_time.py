@@ -21,11 +21,11 @@ def test_an_exchange_moves_what_a_ring_moves_and_waits_for_a_message_of_each_oth
     assert exchange_seconds(300, 5, Link(0, 100)) == pytest.approx(2*4/5*3) and exchange_seconds(0, 5, LINK) == 2*4*0.5
 
 
-def test_in_stages_only_a_nodes_share_of_the_bytes_leaves_each_rank():
+def test_a_rank_sends_its_slice_to_those_of_its_node_by_one_link_and_to_all_others_by_the_other():
     fast = Link(0.0, 1000.0)
     assert by_node_seconds(300, 1, 4, LINK, fast) == exchange_seconds(300, 4, LINK)
     assert by_node_seconds(300, 4, 1, fast, LINK) == exchange_seconds(300, 4, LINK)
-    inside, between = 2*2/3*300/1000, 2*(4*0.5 + 4/5*100/100)                       # 5 nodes of 3
+    inside, between = 2*2*20/1000, 2*12*(0.5 + 20/100)                              # 5 nodes of 3: slices of 20 bytes
     assert by_node_seconds(300, 5, 3, fast, LINK) == pytest.approx(inside + between)
 
 

@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from zfcore.check import Expected
-from zfcore.terminal import plural
 
 JOIN = 60                        # seconds for all ranks to meet
 ANSWER = 5                       # seconds for an answer of one that is connected
@@ -90,13 +89,13 @@ class _Joined:
 # ---------------------------------------------------------------------------------------------------------------- rank 0
 def _await_all(place, mine, listener, until):
     joined = _Joined([[]]*place.size, {}, {})
-    joined.about[0], strangers = mine.split("\n"), 0
+    joined.about[0], strangers = mine.split("\n"), False
     try:
         while min(len(joined.control), len(joined.data)) < place.size - 1:
             if (link := _accepted(listener, until)) is None:
                 break
             if not _welcome(link, place.token):
-                strangers += 1
+                strangers = True               # how many is not known: each calls again and again
                 continue
             try:
                 _enter(place, joined, link)
@@ -108,7 +107,7 @@ def _await_all(place, mine, listener, until):
         missing = [str(r) for r in range(1, place.size) if r not in joined.data or r not in joined.control]
         if missing:
             raise Expected("ranks", f"all {place.size} within {JOIN} s", f"no rank {', '.join(missing)}",
-                           f"{plural(strangers, 'connection')} had another token; give all one ZFCORE_TOKEN" if strangers else
+                           "one that called had another token; give all one ZFCORE_TOKEN" if strangers else
                            "see that they were started, each with a RANK of its own, and reach port "
                            f"{listener.getsockname()[1]} of this machine")
     except Expected as refused:

@@ -11,7 +11,7 @@ import numpy as np
 
 import zfcore
 from zfcore import check
-from zfcore.backend import Device, to_host
+from zfcore.backend import Device, architecture, to_host
 from zfcore.data.loader import DataSet
 from zfcore.files import mapping, parsed, text
 from zfcore.hints import Array, Arrays
@@ -30,6 +30,7 @@ def facts(config: TrainConfig, device: Device, train: DataSet, val: DataSet, net
     options = {flag(f.name): repr(getattr(config, f.name)) for f in fields(config) if f.name not in MAY_DIFFER}
     return {"zfcore": zfcore.__version__, "numpy": np.__version__, "machine": platform.machine(), **options,
             "device": device.name if device.name == "cpu" else device.description,        # its cores' number does not matter
+            "kernels": architecture(next(in_order([network.parameters()]))) or "none",     # a newer GPU's have other bits
             "training pictures": pictures_in_words("train", train), "validation pictures": pictures_in_words("val", val),
             "layers": digest(json.dumps(network.table()).encode()), "place in the run": f"epoch {epoch}, step {step}",
             "weights": f"{checksum(network.parameters(), network.buffers()):08x}"}
