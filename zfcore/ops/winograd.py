@@ -90,7 +90,7 @@ def filter_points(w, S, of_phases):
 
 
 def kept_filter_points(w, S, of_phases):
-    """`filter_points` as it was computed for these filters, which are compared number by number: whoever changes filters in place
+    """`filter_points` as it was computed for these filters, compared number by number: whoever changes filters in place
     need not say so. Of a picture or two the products take no longer than making U, and a step meets its filters twice."""
     key = w.__array_interface__["data"][0], w.shape, w.strides, w.dtype, S
     filters, U = _KEPT.pop(key, (None, None))
