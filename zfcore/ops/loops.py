@@ -1,7 +1,7 @@
 """Loops that NumPy cannot express: what several of its calls compute one after another, in one pass over memory.
 
-Where numba is installed (`pip install "zfcore[fast]"`) it compiles them, and large arrays go through them; without it nothing but
-time is lost. The NumPy form of an operation is the specification: a loop forms the same sums in the same order, without fused
+Where numba is installed (`pip install "zfcore[fast]"`) it compiles them, and large arrays go through them; without it nothing
+but time is lost. The NumPy form is the specification: a loop forms the same sums in the same order, without fused
 multiply-adds, and gives the same bits (of two zeros that a maximum meets, either). A loop is one core's; `parallel` spreads the
 blocks, and a loop does not hold Python's lock. Arrays lie together in memory, but for their first axis.
 """
@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-LEAST = 2**17                     # bytes of an array from which on a loop is taken: below, loading numba costs more than it saves
+LEAST = 2**17                     # bytes of an array from which on a loop is taken: below, loading numba costs more
 MANY = 8                          # images from which on those of a pixel are a loop worth the name
 BUDGET = 2**19                    # bytes of the blocks that the cores share
 

@@ -67,8 +67,8 @@ def pixels(x):
 
 
 def places(x):
-    """`pixels` of x itself, never of a copy: what is assigned to them is in x. Its last axis must lie together in memory. Those of
-    one image are its numbers, which NumPy copies in two thirds of the time of elements whose kind it does not know."""
+    """`pixels` of x itself, never of a copy: what is assigned to them is in x. Its last axis must lie together in memory. Those
+    of one image are its numbers, which NumPy copies in two thirds of the time of elements whose kind it does not know."""
     return x[..., 0] if x.shape[-1] == 1 else x.view(np.dtype((np.void, x.shape[-1]*x.itemsize)))[..., 0]
 
 

@@ -90,8 +90,8 @@ def filter_points(w, S, of_phases):
 
 
 def kept_filter_points(w, S, of_phases):
-    """`filter_points` as it was computed for these filters, which is compared number by number: whoever changes filters in place need
-    not say so. Of a picture or two the products take no longer than making U, and a step meets its filters twice."""
+    """`filter_points` as it was computed for these filters, compared number by number: whoever changes filters in place
+    need not say so. Of a picture or two the products take no longer than making U, and a step meets its filters twice."""
     key = w.__array_interface__["data"][0], w.shape, w.strides, w.dtype, S
     filters, U = _KEPT.pop(key, (None, None))
     if filters is None or not all(parallel(lambda maps: np.array_equal(filters[maps], w[maps]), pieces(len(w), 16))):
