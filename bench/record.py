@@ -8,6 +8,7 @@ A file is gone on with if it was not finished and was begun on the same machine 
 a finished one are measured again; those of parts that nobody asked for stay, where all of that is the same too.
 """
 import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -32,6 +33,7 @@ class Record:
     def __init__(self, path, facts, rows_of=("cases",), asked=()):
         self.path = path
         self.report = {"cpu": cpu_name(), "cores": CORES, "python": platform.python_version(), "numpy": np.__version__,
+                       "numba": installed_version("numba"),                          # which the loops of zfcore/ops/loops.py are compiled by
                        "blas": [f"{library.internal_api} {library.version}" for library in BLAS.libraries], "commit": commit(), **facts,
                        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "load_before": os.getloadavg(), "under_way": True,
                        **{name: [] for name in rows_of}}
@@ -81,6 +83,12 @@ def cpu_name():
             if text.startswith("model name"):
                 return text.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def installed_version(package):
+    """Version of a package by its metadata, which imports nothing; None where it is not installed."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
 
 
 def optional(name):

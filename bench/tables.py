@@ -86,7 +86,8 @@ def cpu_table(results, with_layers=False):
     for (cpu, cores, numpy, pytorch), reports in by_machine(found).items():
         others = {name: version for report in reports.values() for name, version in report.get("engines", {}).items() if name != "torch"}
         peer = "".join(f", {name} {version}" for name, version in (({"PyTorch": pytorch} if pytorch else {}) | others).items())
-        lines = [f"{cpu}, {cores} cores, NumPy {numpy}{peer}, {min(report['date'] for report in reports.values())[:10]}.", "",
+        numba = "".join(sorted({f" with numba {report['numba']}" for report in reports.values() if report.get("numba")}))
+        lines = [f"{cpu}, {cores} cores, NumPy {numpy}{numba}{peer}, {min(report['date'] for report in reports.values())[:10]}.", "",
                  "| | N | ms each | beside it | ms each | ours / theirs (spread) |", "|---|--:|--:|---|--:|--:|"]
         for report in reports.values():
             largest = {row["name"]: row for row in report["cases"]}

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from bench import tables
-from bench.tables import NO_GPU, digits, renewed
+from bench.tables import NO_GPU, cpu_table, digits, renewed
 from zfcore.check import Expected
 
 CPU = {"cpu": "Test CPU", "cores": 2, "numpy": "2.4", "pytorch": "2.13", "date": "2026-01-02T03:04:05+00:00", "cases": [
@@ -91,6 +91,8 @@ def test_cpu_table_has_the_network_at_its_largest_batch_and_the_long_one_everyth
     assert "conv1" not in short and "| forward | 8 |" not in short and "| forward | 8 |" in long
     assert "| conv1 forward | 32 | 123 | | | |" in long
     assert "| peak memory of a training step | 32 | 3.21 GB | | | |" in long
+    (tmp_path/"cpu.json").write_text(json.dumps(CPU | {"numba": "0.68"}))
+    assert cpu_table(tmp_path).startswith("Test CPU, 2 cores, NumPy 2.4 with numba 0.68, PyTorch 2.13")
 
 
 def test_the_sentence_on_an_atlas_says_what_was_measured(tmp_path):
