@@ -89,13 +89,15 @@ def cpu_table(results, with_layers=False):
         numba = "".join(sorted({f" with numba {report['numba']}" for report in reports.values() if report.get("numba")}))
         lines = [f"{cpu}, {cores} cores, NumPy {numpy}{numba}{peer}, {min(report['date'] for report in reports.values())[:10]}.", "",
                  "| | N | ms each | beside it | ms each | ours / theirs (spread) |", "|---|--:|--:|---|--:|--:|"]
+        head = len(lines)
         for report in reports.values():
             largest = {row["name"]: row for row in report["cases"]}
             lines += map(cpu_line, report["cases"] if with_layers else (largest[name] for name in IN_SHORT if name in largest))
             if with_layers:
                 lines += [f"| peak memory of a training step | {row['N']} | {row['gigabytes']:.2f} GB | | | |"
                           for row in report.get("peak_memory", [])]
-        blocks.append("\n".join(lines))
+        if len(lines) > head:                                  # a machine may have measured nothing of what is shown in short
+            blocks.append("\n".join(lines))
     if with_layers:
         blocks += [block(read(results/name)) for name, block in (("threads.json", threads_block), ("shares.json", shares_block))
                    if (results/name).exists()]

@@ -93,6 +93,8 @@ def test_cpu_table_has_the_network_at_its_largest_batch_and_the_long_one_everyth
     assert "| peak memory of a training step | 32 | 3.21 GB | | | |" in long
     (tmp_path/"cpu.json").write_text(json.dumps(CPU | {"numba": "0.68"}))
     assert cpu_table(tmp_path).startswith("Test CPU, 2 cores, NumPy 2.4 with numba 0.68, PyTorch 2.13")
+    (tmp_path/"occlusion.json").write_text(json.dumps(CPU | {"cpu": "Other", "cases": [{**first, "name": "cone or every layer whole"}]}))
+    assert "Other" in cpu_table(tmp_path, with_layers=True) and "Other" not in cpu_table(tmp_path)
 
 
 def test_the_sentence_on_an_atlas_says_what_was_measured(tmp_path):
@@ -104,7 +106,7 @@ def test_the_sentence_on_an_atlas_says_what_was_measured(tmp_path):
 
 def test_results_of_two_machines_are_two_tables(tmp_path):
     (tmp_path/"cpu.json").write_text(json.dumps(CPU))
-    (tmp_path/"occlusion.json").write_text(json.dumps({**CPU, "cores": 8, "cases": []}))
+    (tmp_path/"projections.json").write_text(json.dumps({**CPU, "cores": 8}))
     assert between(renewed(page("cpu"), tmp_path), "cpu").count("Test CPU") == 2
 
 
