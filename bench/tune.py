@@ -5,8 +5,6 @@ question.
 Asked is what the convolutions of NETWORKS ask at this batch, on their way up and on their way down, in every precision: each
 kernel that could answer is launched as the operation launches it. What decides bits is not asked: filter gradients and sums that
 are cut into slices."""
-import json
-import os
 from datetime import datetime, timezone
 
 import numpy as np
@@ -54,17 +52,11 @@ def main(args):
         best = min(times, key=times.get)
         report["choices"][question] = {"quickest": best, "us": times}
         print(f"{question:60}{times[best]:10.1f} us  {best}", flush=True)
-        save(tuned.path_of(name), report)
+        gpu.save(tuned.path_of(name), report)
     print(f"written to {tuned.path_of(name)}")
 
 
-def save(path, report):
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(report, indent=1) + "\n")
-    os.replace(beside, path)
-
-
-def passes(network, N):
+def passes(network):
     """(run, draw) of every convolution of the network on its way up and on its way down, in each precision,
     as bench/cases.py has them."""
     for k, layer in enumerate(network.layers):
@@ -86,7 +78,7 @@ def measured(device, clock, networks, args):
     """Yield (question, {kernel in words: microseconds}) of each question, once."""
     before, known = tuned.current, set()
     try:
-        for run, draw in (one for network in networks for one in passes(network, args.batch_size)):
+        for run, draw in (one for network in networks for one in passes(network)):
             arrays, asked = draw(Source(device.array), args.batch_size), Asked()
             tuned.use(asked)
             gpu.recorded(run_of(run), arrays)

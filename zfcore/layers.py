@@ -16,6 +16,7 @@ and what it answers otherwise only where the answer is another one:
     buffer_shapes(shape)         {name: shape} of what training keeps beside the parameters, such as running means
     data_gradient(dy, cache)     dx alone                    parameter_gradients(dy, cache)   the rest alone
     place(number, shape)         told by the network: which of its layers this is, and the shape of one picture that enters it
+    check_whole(count, N)        refuses to learn from count pictures of a batch of N, where the layer takes no less than all
     inside(outputs)              this layer for inputs around which the padding already lies, which give the outputs at `outputs`
     multiply_adds(shape)         for one picture
     pixelwise                    each output sees its own pixel, and outputs lie where pixels lie: the window is (1, 1, 0)
@@ -115,6 +116,9 @@ class Layer(ABC):
 
     def place(self, number: int, shape: Shape) -> None:
         """Learn from the network that this is its layer `number`, which maps (or columns) of `shape` enter."""
+
+    def check_whole(self, count: int, N: int) -> None:
+        """Raise Expected where the layer is to learn from `count` pictures of a batch of N and takes no less than all. Most take any."""
 
     def copy_of(self, key: str) -> Array | None:
         """The array of BF16 in which the parameter `key` is kept a second time; None where it is not."""
@@ -493,7 +497,6 @@ class BatchNorm(Pixelwise):
         return batch_norm(x, p["gamma"], p["beta"], kept["mean"], kept["var"], self.eps, momentum)
 
     def check_whole(self, count: int, N: int) -> None:
-        """Raise Expected where it is to learn from `count` pictures of a batch of N, and not from all."""
         if count < N:
             raise check.Expected(self.name, f"the whole batch of {N} pictures, whose mean and variance it takes",
                                  f"a piece of {count}", "leave out --micro-batch, and train on one device: several take pieces")

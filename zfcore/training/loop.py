@@ -28,7 +28,6 @@ from zfcore.data.transforms import one_of_ten, random_crops
 from zfcore.device import select
 from zfcore.files import inside
 from zfcore.hints import Array, Arrays, FilePath, Row
-from zfcore.layers import BatchNorm
 from zfcore.models import MODELS, build, from_table
 from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
@@ -151,8 +150,7 @@ class Training:
                          micro_batch=micro_batch(config.batch_size, config.micro_batch, ranks.size))
         network, origin = cls.drawn_network(config, classes, checkpoint.layers if checkpoint else None), None
         for layer in network.layers:
-            if isinstance(layer, BatchNorm):
-                layer.check_whole(config.micro_batch or config.batch_size, config.batch_size)
+            layer.check_whole(config.micro_batch or config.batch_size, config.batch_size)
         if checkpoint is not None:
             if checkpoint.classes != classes:
                 raise check.Expected("--resume", f"the {plural(len(checkpoint.classes), 'class')} of the checkpoint", differing(checkpoint.classes, classes),
