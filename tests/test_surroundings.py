@@ -39,8 +39,8 @@ def test_few_files_and_no_home_are_enough(tmp_path, limits, environment):
 def test_too_little_memory_is_one_sentence(tmp_path):
     status, said = run(tmp_path, [(resource.RLIMIT_AS, 400*2**20)], OPENBLAS_NUM_THREADS="1")
     assert "Traceback" not in "".join(said)
-    if said[-1].startswith("OpenBLAS error: Memory"):      # it ends the process itself, when its own buffer is the one too many
-        assert status == 1
+    if "OpenBLAS error: Memory" in "".join(said):          # it ends the process itself, by exit or by a fault, when its own buffer is the one too many
+        assert status != 0
     else:
         assert status == 2 and re.search("^error: .*memory", "".join(said), re.DOTALL | re.MULTILINE)
 
