@@ -83,10 +83,12 @@ class Case:
     images: tuple = ()            # which inputs have images as their last axis, if an image's outputs depend on it alone
     window: tuple = ()            # (K, S, P, H, W) of a convolution or a pool, the Frame of a pad, for peers
     precision: str = "fp32"       # in which products are formed, by peers too
+    wgmma: bool = False           # as a step of training launches it on a Hopper GPU; no other has what it takes
 
     @property
     def name(self):
-        return f"{self.layer} {self.what}" + (f", {self.precision}" if self.precision != "fp32" else "")
+        return (f"{self.layer} {self.what}" + (f", {self.precision}" if self.precision != "fp32" else "")
+                + (" by wgmma" if self.wgmma else ""))
 
 
 def cases(network=None):
@@ -186,25 +188,25 @@ def conv_cases(layer, shape, out, behind_relu):
     def bias_gradient(dy):
         return conv2d_kernels.launch_bias_gradient(dy) if runs_kernels(dy) else dy.sum(axis=(1, 2, 3)),
 
-    def by(precision):
+    def by(precision, training=False):
         """Every pass with products formed in this precision."""
         def forward_bias_relu(x, w, b):
-            return conv2d(x, w, b, S, P, groups, layer.rounding, relu=True, precision=on(x, precision))[0],
+            return conv2d(x, w, b, S, P, groups, layer.rounding, True, on(x, precision), training)[0],
 
         def pass_of(what, draw, run, terms, images, of_filters=bytes_of(precision)):
             return case(what, stored(draw, precision, *range(2 + (what == "weight gradient"))), run, terms, images,
                         traffic=lambda N: of_filters*elements(w_shape) + bytes_of(precision)*N*elements(shape, out),
-                        precision=precision)
+                        precision=precision, wgmma=training)
 
         return [
             pass_of("forward", run=lambda x, w: (
-                conv2d(x, w, None, S, P, groups, layer.rounding, precision=on(x, precision))[0],), **forward),
+                conv2d(x, w, None, S, P, groups, layer.rounding, False, on(x, precision), training)[0],), **forward),
             pass_of("forward, bias and ReLU", lambda source, N: (x(source, N), w(source), source.normal(layer.F)),
                     forward_bias_relu, lambda N: taps, (0,)),
-            pass_of("data gradient", run=lambda dy, w: (conv2d_transpose(dy, w, S, P, *shape[1:], groups, on(dy, precision)),),
-                    **transpose),
+            pass_of("data gradient", run=lambda dy, w: (
+                conv2d_transpose(dy, w, S, P, *shape[1:], groups, on(dy, precision), training),), **transpose),
             pass_of("weight gradient", run=lambda x, dy, w: (conv2d_backward(
-                dy, (x, w, S, P, groups, False, on(x, precision), False), need_dx=False)[1],), of_filters=4, **gradient)]
+                dy, (x, w, S, P, groups, False, on(x, precision), training), need_dx=False)[1],), of_filters=4, **gradient)]
 
     def of_bias(precision):
         return case("bias gradient", stored(lambda source, N: (source.gradients(*out, N),), precision, 0), bias_gradient,
@@ -221,6 +223,7 @@ def conv_cases(layer, shape, out, behind_relu):
         case("weight gradient, plain kernel", run=gradient_plain, **gradient),
         of_bias("fp32"),
         *tensor,
+        *(by("bf16", training=True) if conv2d_kernels.fits_wgmma(w_shape, groups) else ()),
         of_bias("bf16")]
 
 
@@ -388,20 +391,22 @@ def linear_cases(layer, shape, out, behind_relu):
         wide(blocks(M, BIAS_GRADIENT.block//32), dy, db, *dy.shape)
         return db,
 
-    def by(precision):
-        forward = lambda x, w, b: (linear(x, w, b, on(x, precision))[0],)
-        backward = lambda dy, x, w: linear_backward(dy, (x, w, on(x, precision), False))
+    def by(precision, training=False):
+        of = dict(precision=precision, wgmma=training)
+        forward = lambda x, w, b: (linear(x, w, b, on(x, precision), training=training)[0],)
+        backward = lambda dy, x, w: linear_backward(dy, (x, w, on(x, precision), training))
         moved = lambda N: bytes_of(precision)*(D*M + (D + M)*N)
         return [Case("linear", layer.name, "forward", stored(with_bias, precision, 0, 1), forward, moved, lambda N: 2*D*M*N,
-                     lambda N: D, (0,), precision=precision),
+                     lambda N: D, (0,), **of),
                 Case("linear", layer.name, "backward", stored(gradients, precision, 0, 1, 2), backward,
                      lambda N: 2*moved(N) + (4 - bytes_of(precision))*D*M, lambda N: 4*D*M*N,
-                     lambda N: max(M, N), precision=precision)]
+                     lambda N: max(M, N), **of)]
 
     return [*by("fp32"),
             Case("linear", layer.name, "bias gradient", lambda source, N: (source.gradients(M, N),), bias_gradient,
                  lambda N: 4*M*N, terms=lambda N: N),
-            *(case for precision in PRECISIONS[1:] for case in by(precision))]
+            *(case for precision in PRECISIONS[1:] for case in by(precision)),
+            *(by("bf16", training=True) if conv2d_kernels.fits_wgmma((D, 1, 1, M), 1) else ())]
 
 
 def dropout_cases(layer, shape, out, behind_relu, precision="fp32"):

@@ -182,8 +182,9 @@ def measure(device, clock, report, args, path, step):
         print(*step.lines(row), sep="\n", flush=True)
         if path:
             save(path, report)
-    for case in [*cases(), *ladder.cases(hopper=report["capability"] == "90")]:
-        if args.only not in f"{case.noun} {case.name}" or case.precision not in args.precisions:
+    hopper = report["capability"] == "90"
+    for case in [*cases(), *ladder.cases()]:
+        if args.only not in f"{case.noun} {case.name}" or case.precision not in args.precisions or case.wgmma and not hopper:
             continue
         row = {"noun": case.noun, "name": case.name, "precision": case.precision}
         report["cases"].append(row)
@@ -202,7 +203,7 @@ def measure(device, clock, report, args, path, step):
 
 def measured(case, device, clock, report, args):
     """The row of a case: what it moves and multiplies, its error, its times, its peers."""
-    N, bandwidth, rate = args.batch_size, 1e9*report["ceilings"]["copy_gb_s"], 1e12*of_products(report["ceilings"], case.precision)
+    N, bandwidth, rate = args.batch_size, 1e9*report["ceilings"]["copy_gb_s"], 1e12*of_products(report["ceilings"], case)
     arrays = tuple(case.draw(Source(device.array), N))
     wanted, chosen = truth(case, arrays, N)
     outputs, tape = checked(case, arrays)
@@ -344,10 +345,12 @@ def floor(nbytes, flops, bandwidth, rate):
     return {"floor_us": max(move, multiply), "bound": "memory" if move >= multiply else "math"}
 
 
-def of_products(ceilings, precision):
+def of_products(ceilings, case):
     """TFLOP/s that kernels like ours cannot exceed: three tf32 products make one of fp32x3."""
+    if case.wgmma:
+        return ceilings["wgmma_tflop_s"]
     return {"fp32": ceilings["fma_tflop_s"], "fp32x3": ceilings["tf32_tflop_s"]/3, "tf32": ceilings["tf32_tflop_s"],
-            "bf16": ceilings["bf16_tflop_s"]}[precision]
+            "bf16": ceilings["bf16_tflop_s"]}[case.precision]
 
 
 def ceilings(clock, multiprocessors, hopper):

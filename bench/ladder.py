@@ -45,12 +45,12 @@ def rungs():
             Rung("TMA and wgmma", "bf16", conv2d_kernels.WGMMA_FORWARD["uint16"][0])]
 
 
-def cases(network=None, hopper=True):
-    """A Case for every rung, of a Hopper GPU also for those that no other has."""
+def cases(network=None):
+    """A Case for every rung."""
     network = network or zfnet()
     place = network.index(LAYER)
     layer, shape, out = network.layers[place], network.shapes[place], network.shapes[place + 1]
-    return [case(k + 1, rung, layer, shape, out) for k, rung in enumerate(rungs()) if hopper or not rung.kernel.arch]
+    return [case(k + 1, rung, layer, shape, out) for k, rung in enumerate(rungs())]
 
 
 def case(number, rung, layer, shape, out):
@@ -70,7 +70,7 @@ def case(number, rung, layer, shape, out):
 
     return Case("conv2d", layer.name, f"ladder {number}, {rung.what}", stored(draw, rung.precision, 0, 1), run,
                 lambda N: size*(elements(w_shape) + N*elements(shape, out)), lambda N: 2*layer.multiply_adds(shape)*N,
-                lambda N: taps, (0,), (K, S, P, *shape[1:]), rung.precision)
+                lambda N: taps, (0,), (K, S, P, *shape[1:]), rung.precision, bool(rung.kernel.arch))
 
 
 def predicted(rung):

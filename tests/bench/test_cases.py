@@ -8,6 +8,7 @@ from bench.resources import declared
 from bench.traffic import Ghost
 from zfcore import backend
 from zfcore.models.zfnet import tiny, zfnet
+from zfcore.ops.conv2d_kernels import HOPPER
 
 PAPER = {case.name: case for case in cases()}
 
@@ -58,6 +59,7 @@ class Ghosts(Source):
 def launched(monkeypatch):
     """A function: the kernels a case launches at batch N, in order."""
     monkeypatch.setitem(backend.LAUNCHERS, Ghost, lambda kernel, grid, arguments: None)
+    monkeypatch.setitem(backend.ARCHITECTURES, Ghost, lambda: HOPPER)
 
     def kernels(case, N):
         return [kernel for kernel, _, _ in recorded(case.run, case.draw(Ghosts(), N))[1]]
@@ -69,18 +71,18 @@ SMALLER = cases(zfnet(classes=16, units=(16, 16)))
 
 
 def test_every_kernel_function_is_launched_at_the_papers_shapes(launched):
-    kernels = {kernel.name for case in SMALLER for kernel in launched(case, 128)}
-    assert kernels == {kernel.name for kernel in declared() if not kernel.arch}      # wgmma is training's alone
+    kernels = {kernel.name for case in cases() for kernel in launched(case, 128)}
+    assert kernels == {kernel.name for kernel in declared()}
 
 
-def test_every_declared_tile_of_conv2d_is_launched_by_zfnet_or_by_the_small_network_at_batch_1_127_or_128(launched):
+def test_every_declared_tile_of_conv2d_is_launched_by_zfnet_or_by_the_small_network_at_some_batch(launched):
     def tile(kernel):
         return kernel.name, tuple(kernel.defines.items())
 
     convolutions = [case for case in SMALLER + cases(tiny()) if case.noun.startswith(("conv2d", "linear"))]
-    convolutions.append(PAPER["fc8 forward, bf16"])                          # many outputs, all of whose sums are cut
-    used = {tile(kernel) for case in convolutions for N in (1, 127, 128) for kernel in launched(case, N)}
-    assert {tile(kernel) for kernel in declared() if kernel.file.startswith("conv2d") and not kernel.arch} <= used
+    convolutions += [case for case in PAPER.values() if case.noun == "linear" and case.precision == "bf16"]     # whose sums are cut
+    used = {tile(kernel) for case in convolutions for N in (1, 127, 128, 192, 256) for kernel in launched(case, N)}
+    assert {tile(kernel) for kernel in declared() if kernel.file.startswith("conv2d")} <= used
 
 
 @pytest.mark.parametrize("name, kernels", [

@@ -43,6 +43,20 @@ def test_the_check_passes_every_case_in_the_executor(case):
     assert tape
 
 
+WIDE = [case for case in cases(zfnet(classes=40, size=34, maps=(4, 8, 32, 40, 4), units=(32, 40))) if case.wgmma]
+
+
+@executor.requires_executor
+@pytest.mark.parametrize("case", WIDE, ids=[case.name for case in WIDE])
+def test_rows_by_wgmma_launch_what_training_does_on_a_hopper_gpu_and_pass_the_check(case, monkeypatch):
+    monkeypatch.setitem(backend.ARCHITECTURES, executor.ExecutorArray, lambda: "sm_90a")
+    arrays = case.draw(Source(executor.array), N)
+    wanted, chosen = truth(case, arrays, N)
+    outputs, tape = checked(case, arrays)
+    assert error(shown(case, outputs, chosen), wanted) <= allowed(case, N)
+    assert any(kernel.arch for kernel, _, _ in tape)
+
+
 FORGETFUL = """extern "C" __global__ void f(const float *x, float *y, int total)
 {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -262,6 +276,7 @@ def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, c
     report = json.loads((tmp_path/"nvidia-test-9000-2026-01-02.json").read_text())
     rows = {row["name"]: row for row in report["cases"]}
     assert rows["conv2 forward"]["failed"] == "RuntimeError: bad" and rows["conv5 forward"]["us"] == 10
+    assert not any("by wgmma" in name for name in rows), "which capability 8.9 has not"
     assert "pool1 forward" not in rows and not list(tmp_path.glob("*.part"))
     assert "conv2 forward" in capsys.readouterr().out and report["tuning"] == asdict(tuning.Tuning())
     about["cases"], args.tune = [], True
@@ -362,8 +377,9 @@ def test_ceilings_are_bytes_and_flops_over_the_time_of_the_clock(monkeypatch):
 
 
 def test_three_products_in_tf32_make_one_in_fp32x3():
-    rates = [gpu.of_products(CEILINGS, precision) for precision in PRECISIONS]
-    assert rates == [60, 100, 300, 600]
+    of = {case.name: gpu.of_products(CEILINGS | {"wgmma_tflop_s": 700}, case) for case in cases() if (case.layer, case.what) == ("conv2", "forward")}
+    assert of == {"conv2 forward": 60, "conv2 forward, fp32x3": 100, "conv2 forward, tf32": 300, "conv2 forward, bf16": 600,
+                  "conv2 forward, bf16 by wgmma": 700}
 
 
 def test_cupy_has_what_the_clock_and_the_report_ask_for():

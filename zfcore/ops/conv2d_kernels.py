@@ -236,9 +236,13 @@ def sum_slices(partial, total=None, b=None, relu=False):
 def takes_wgmma(x, shape, groups, training):
     """Return whether a pass over maps, or gradients, like x with filters of that `shape` (C/groups,K,K,F) is for the kernels on
     wgmma: a training step's, of bf16, on a GPU that has it. Where a sum or the outputs are short they multiply mostly zeros."""
+    return training and x.dtype == BF16 and architecture(x) == HOPPER and fits_wgmma(shape, groups)
+
+
+def fits_wgmma(shape, groups):
+    """Return whether filters of that `shape` (C/groups,K,K,F) are enough for them, and as TMA wants them."""
     maps, filters = shape[0], shape[3]//groups
-    return (training and x.dtype == BF16 and architecture(x) == HOPPER
-            and filters % 8 == 0 and maps >= 32 and filters >= 32)
+    return filters % 8 == 0 and maps >= 32 and filters >= 32
 
 
 def launch_wgmma_forward(x, w, b, y, S, P, groups, relu, sliced=False, kernel=None):
