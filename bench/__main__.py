@@ -2,7 +2,7 @@
 import argparse
 import sys
 
-from bench import (atlas, cpu, endtoend, figures, gpu, loader, occlusion, pack, projections, ranks, recipes, resources, shares, step,
+from bench import (analyses, atlas, cpu, endtoend, figures, gpu, loader, occlusion, pack, projections, ranks, recipes, resources, shares, step,
                    tables, threads, tune)
 from zfcore.check import Expected, Parser, exit_with_message
 from zfcore.device import select
@@ -42,7 +42,8 @@ def main(arguments=None):
     if args.where in ("loader", "pack", "ranks", "recipes"):
         return {"loader": loader, "pack": pack, "ranks": ranks, "recipes": recipes}[args.where].main(args)
     if args.where == "cpu":
-        apart = {"shares": shares, "endtoend": endtoend, "threads": threads, "projections": projections, "occlusion": occlusion, "atlas": atlas}
+        apart = {"shares": shares, "endtoend": endtoend, "threads": threads, "projections": projections, "occlusion": occlusion,
+                 "analyses": analyses, "atlas": atlas}
         cpu.say_forecast(args)
         if set(args.parts) - set(apart):
             cpu.main(args)

@@ -28,7 +28,7 @@ from zfcore.optim import SGD
 
 RESULTS = Path(__file__).parent / "results" / "cpu.json"
 OWN = ("network", "layers", "memory")                        # parts that are measured here; the others have files of their own
-PARTS = (*OWN, "shares", "endtoend", "threads", "projections", "occlusion", "atlas")
+PARTS = (*OWN, "shares", "endtoend", "threads", "projections", "occlusion", "analyses", "atlas")
 
 
 def add_arguments(parser):
@@ -38,7 +38,8 @@ def add_arguments(parser):
                         help="network: forward and training step; layers: each convolution by itself; memory: peak of "
                              "a training step; shares: which operations take the time (bench/shares.py); endtoend: tiny with its pictures "
                              "(bench/endtoend.py); threads: on fewer cores (bench/threads.py); projections: the deconvnet in forward passes "
-                             "(bench/projections.py); occlusion: figure 7 by the cone alone (bench/occlusion.py); atlas: a whole one (bench/atlas.py)")
+                             "(bench/projections.py); occlusion: figure 7 by the cone alone (bench/occlusion.py); analyses: each figure by its "
+                             "command (bench/analyses.py); atlas: a whole one (bench/atlas.py)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the JSON file that is written")
 
 
@@ -78,7 +79,7 @@ def cases(parts, N, left_out):
 # ---------------------------------------------------------------------------------------------------- how long it takes
 # Forward passes of one image that a part takes a round, an image of the batch; ours counts 1, the engines what they took beside it.
 FORWARD, STEP, LAYERS, COMPILED = 8.5, 27, 9, 60             # COMPILED: seconds a compilation
-ONCE = {"shares": 150, "endtoend": 150, "threads": 120, "projections": 60, "occlusion": 480, "atlas": 120}
+ONCE = {"shares": 150, "endtoend": 150, "threads": 120, "projections": 60, "occlusion": 480, "analyses": 120, "atlas": 120}
 
 
 def forecast(args):

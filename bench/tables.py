@@ -3,6 +3,7 @@
 Between `<!-- NAME:begin -->` and `<!-- NAME:end -->` nothing is typed by hand; FILES says which stand where:
 
     cpu          the whole network on NumPy in three lines, from cpu.json, endtoend.json, projections.json and occlusion.json
+    analyses     how long each analysis takes, from analyses.json
     atlas        what an atlas takes, from atlas.json
     layers       all that they have, every convolution by itself too; behind it threads.json and shares.json
     loader       what loads and trains how fast, and which limits, from loader.json and every loader-*.json
@@ -35,7 +36,7 @@ from zfcore.training import resolve
 from zfcore.training.deviations import ANALYSES, deviations, open_questions
 
 ROOT = Path(__file__).parents[1]
-FILES = {"README.md": ("trained", "agreed", "cpu"), "zfcore/README.md": ("atlas",), "train/README.md": ("train", "networks", "claims", "deviations"),
+FILES = {"README.md": ("trained", "agreed", "cpu"), "zfcore/README.md": ("analyses", "atlas"), "train/README.md": ("train", "networks", "claims", "deviations"),
          "bench/README.md": ("gpu", "layers", "loader", "pack", "ranks", "recipes", "table2", "table3", "table4", "table5", "table6",
                              "table7", "table7-caltech", "figure9")}
 RESULTS = ROOT/"bench"/"results"
@@ -137,6 +138,19 @@ def cpu_line(row):
     low, high = row["spread"]
     beside = BESIDE.get(row["best"], row["best"])
     return text + f" {beside} | {digits(times[row['best']])} | {row['ratio']:.2f} ({low:.2f} to {high:.2f}) |"
+
+
+def analyses_table(results):
+    """A row a command that looks into the network that comes along, and all of them."""
+    if not (results/"analyses.json").exists():
+        return "Not measured yet: `python -m bench cpu --parts analyses`."
+    report = read(results/"analyses.json")
+    lines = [f"`{report['run']}`, seconds. {report['cpu']}, {report['cores']} cores, NumPy {report['numpy']}"
+             f"{' with numba ' + report['numba'] if report['numba'] else ''}, {report['date'][:10]}.", "",
+             "| | by the clock | of the CPU |", "|---|--:|--:|"]
+    lines += [f"| {row['name']} | {digits(row['seconds'])} | {digits(row['cpu_seconds'])} |" for row in report["cases"]]
+    total = (digits(sum(row[what] for row in report["cases"])) for what in ("seconds", "cpu_seconds"))
+    return "\n".join([*lines, f"| all of them, one after the other | {' | '.join(total)} |"])
 
 
 def atlas_line(results):
@@ -345,7 +359,8 @@ def deviations_table(results):
 TABLES = {"cpu": cpu_table, "layers": lambda results: cpu_table(results, with_layers=True), "train": train_table,
           "trained": trained_table, "gpu": gpu_table, "loader": partial(loading_table, what="loader", block=loader_block),
           "pack": partial(loading_table, what="pack", block=pack_block), "deviations": deviations_table,
-          "ranks": ranks_table, "recipes": recipes_table, "networks": networks_table, "atlas": atlas_line,
+          "ranks": ranks_table, "recipes": recipes_table, "networks": networks_table, "analyses": analyses_table,
+          "atlas": atlas_line,
           **{name: partial(study_table, name=name, command=f"python -m train.ablation {name} --output runs/tables")
              for name in ("table2", "table3")}, "claims": claims_table, "agreed": agreed_table,
           **{name: partial(study_table, name=name, command=f"python -m train.transfer {name.split('-')[0]} --run RUN --data DIR")

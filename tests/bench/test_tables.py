@@ -97,6 +97,14 @@ def test_cpu_table_has_the_network_at_its_largest_batch_and_the_long_one_everyth
     assert "Other" in cpu_table(tmp_path, with_layers=True) and "Other" not in cpu_table(tmp_path)
 
 
+def test_the_analyses_are_a_row_each_and_their_sum(tmp_path):
+    rows = [{"name": "invariance (figure 5)", "seconds": 2.04, "cpu_seconds": 3.06}, {"name": "where it is wrong", "seconds": 1.5, "cpu_seconds": 2.5}]
+    (tmp_path/"analyses.json").write_text(json.dumps({**CPU, "run": "drawn", "numba": None, "cases": rows}))
+    table = between(renewed(page("analyses"), tmp_path), "analyses")
+    assert table.startswith("`drawn`, seconds. Test CPU, 2 cores, NumPy 2.4, 2026-01-02.")
+    assert table.endswith("| where it is wrong | 1.5 | 2.5 |\n| all of them, one after the other | 3.54 | 5.56 |")
+
+
 def test_the_sentence_on_an_atlas_says_what_was_measured(tmp_path):
     (tmp_path/"atlas.json").write_text(json.dumps({**CPU, "run": "drawn", "units": 866, "pictures": 1000, "seconds": 71.4, "cpu_seconds": 99.6,
                                                    "megabytes": 31.2, "files": 400}))
