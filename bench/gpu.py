@@ -12,11 +12,8 @@ For each case of bench/cases.py, in this order:
 One JSON file a run, written anew after every case, so that what was measured outlives whatever happens next.
 """
 import contextlib
-import json
 import math
-import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -29,11 +26,12 @@ import numpy as np
 
 from bench import ladder, peers
 from bench.cases import Source, cases
-from bench.record import commit
+from bench.record import commit, save
 from bench.timing import Clock, Contestant, microseconds, prepared, ratio, take_turns
 from zfcore import backend, check, nvrtc
 from zfcore.backend import to_host
 from zfcore.cubin import kernels_folder
+from zfcore.files import slug
 from zfcore.device import select
 from zfcore.gpu import find_cupy
 from zfcore.kernel import PRECISIONS, tensors
@@ -418,17 +416,6 @@ def driver():
 
 def sentence(failure):
     return f"{type(failure).__name__}: {str(failure).strip()}".splitlines()[0]
-
-
-def slug(text):
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def save(path, report):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
-    os.replace(beside, path)
 
 
 def line(row):

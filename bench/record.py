@@ -63,10 +63,15 @@ class Record:
         print(f"written to {self.path}", flush=True)
 
     def _write(self):
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = self.path.with_name(self.path.name + ".new")
-        new.write_text(json.dumps(self.report, indent=1) + "\n")
-        os.replace(new, self.path)
+        save(self.path, self.report)
+
+
+def save(path, report):
+    """Write `report` as JSON into the file `path`, in place of what was there, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(path.name + ".new")
+    new.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+    os.replace(new, path)
 
 
 def commit():

@@ -1,28 +1,29 @@
 """python -m bench tune: which tiles of the convolutions are quickest on this GPU, written as the table that zfcore chooses by from
 then on (zfcore/ops/tuned.py), in the folder of the compiled kernels. It takes minutes; the file is written anew after every
-question.
+question, and what it knew before of the same kernels stays in it.
 
-Asked is what the convolutions of NETWORKS ask at this batch, on their way up and on their way down, in every precision: each
-kernel that could answer is launched as the operation launches it. What decides bits is not asked: filter gradients and sums that
-are cut into slices."""
+Asked is what the convolutions of these networks ask at these batches, on their way up and on their way down, in every precision:
+each kernel that could answer is launched as the operation launches it. What decides bits is not asked: filter gradients and sums
+that are cut into slices."""
 from datetime import datetime, timezone
+from itertools import product
 
 import numpy as np
 
 from bench import gpu
 from bench.cases import Source, stored
+from bench.record import save
 from bench.timing import Clock, Contestant, prepared, take_turns
 from zfcore import check
 from zfcore.device import select
 from zfcore.gpu import card, find_cupy
 from zfcore.kernel import PRECISIONS
 from zfcore.layers import Conv
-from zfcore.models.alexnet import alexnet
-from zfcore.models.zfnet import zfnet
+from zfcore.models import MODELS, build
 from zfcore.ops import model, tuned
 from zfcore.ops.conv2d import conv2d, conv2d_transpose
 
-NETWORKS = zfnet, alexnet
+CLASSES = 1000                     # which no convolution sees
 
 
 class Asked(tuned.Choices):
@@ -39,7 +40,10 @@ class Asked(tuned.Choices):
 
 
 def add_arguments(parser):
-    parser.add_argument("--batch-size", type=check.BATCH, default=128, metavar="N", help="images at once (128, as in the paper)")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["zfnet", "alexnet"], metavar="NAME",
+                        help="the networks whose convolutions are asked for (zfnet alexnet)")
+    parser.add_argument("--batch-sizes", type=check.BATCH, nargs="+", default=[128], metavar="N",
+                        help="images at once (128, as in the paper)")
     parser.add_argument("--rounds", type=check.whole_number(1, 10_000), default=5, help="how often each kernel is timed")
 
 
@@ -47,12 +51,12 @@ def main(args):
     device, clock = select("gpu"), Clock(find_cupy())
     name = card().name
     report = {"device": name, "driver": gpu.driver() or "", "kernels": tuned.version(),
-              "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "choices": {}}
-    for question, times in measured(device, clock, [make() for make in NETWORKS], args):
+              "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "choices": tuned.known(name)}
+    for question, times in measured(device, clock, [build(one, CLASSES) for one in args.models], args):
         best = min(times, key=times.get)
         report["choices"][question] = {"quickest": best, "us": times}
         print(f"{question:60}{times[best]:10.1f} us  {best}", flush=True)
-        gpu.save(tuned.path_of(name), report)
+        save(tuned.path_of(name), report)
     print(f"written to {tuned.path_of(name)}")
 
 
@@ -78,8 +82,8 @@ def measured(device, clock, networks, args):
     """Yield (question, {kernel in words: microseconds}) of each question, once."""
     before, known = tuned.current, set()
     try:
-        for run, draw in (one for network in networks for one in passes(network)):
-            arrays, asked = draw(Source(device.array), args.batch_size), Asked()
+        for (run, draw), N in product((one for network in networks for one in passes(network)), args.batch_sizes):
+            arrays, asked = draw(Source(device.array), N), Asked()
             tuned.use(asked)
             gpu.recorded(run_of(run), arrays)
             for question, kernels in asked.questions.items():

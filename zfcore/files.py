@@ -6,6 +6,7 @@
     unfolded(path, most)                 a compressed file to read from, up to `most` bytes of what it unfolds to
     file_names(names)                    names of layers, classes, pictures as names that files can have on any system
     inside(folder, name)                 the path of a file of somebody's folder, which no link leads out of
+    slug(text)                           a name as that of a file, in small letters, digits and hyphens
     folder_made(path)                    a folder that goes again if it stays empty
 
 A form is a function (where, value) -> value, which raises Expected, calling the value `where`. They are made by `text`,
@@ -18,6 +19,7 @@ import json
 import lzma
 import math
 import os
+import re
 import stat
 import unicodedata
 from collections import Counter
@@ -106,6 +108,11 @@ def file_names(names: Iterable[str]) -> list[str]:
         taken.add(_alike(called))
         found.append(called)
     return found
+
+
+def slug(text):
+    """`text` in small letters, digits and hyphens: "NVIDIA H200" as nvidia-h200."""
+    return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def _escaped(character):

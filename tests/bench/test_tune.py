@@ -32,16 +32,16 @@ def folder(monkeypatch, tmp_path):
 @pytest.fixture
 def tuned_here(monkeypatch, capsys):
     """A function: the questions and answers of bench tune on a card whose kernels take as long as `seconds` says, and what it printed."""
-    def ran(seconds):
+    def ran(seconds, N=8):
         clock = ToldClock()
 
         def replay(tape):
             clock.now += sum(seconds(kernel) for kernel, _, _ in tape)
         monkeypatch.setitem(backend.LAUNCHERS, traffic.Ghost, lambda *launch: None)
         for owner, name, value in ((tune, "select", lambda name: traffic.DEVICE), (tune, "find_cupy", lambda: None), (tune, "Clock", lambda cupy: clock),
-                                   (tune, "card", lambda: types.SimpleNamespace(name=NAME)), (tune, "NETWORKS", [SMALL]), (gpu, "replay", replay)):
+                                   (tune, "card", lambda: types.SimpleNamespace(name=NAME)), (tune, "build", lambda name, classes: SMALL()), (gpu, "replay", replay)):
             monkeypatch.setattr(owner, name, value)
-        tune.main(types.SimpleNamespace(batch_size=8, rounds=3))
+        tune.main(types.SimpleNamespace(models=["small"], batch_sizes=[N], rounds=3))
         return json.loads(tuned.path_of(NAME).read_text())["choices"], capsys.readouterr().out
     return ran
 
@@ -72,6 +72,14 @@ def test_the_quickest_tile_of_every_question_is_written_and_then_taken(tuned_her
     by_model = launched()
     tuned.use(tuned.Choices())
     assert launched() == by_model
+
+
+def test_what_other_batches_have_found_stays_in_the_table_of_the_same_kernels(tuned_here):
+    eight, _ = tuned_here(small_is_quick)
+    both, _ = tuned_here(lambda kernel: LONG, N=24)
+    assert eight.items() <= both.items() and len(both) > len(eight)
+    tuned.path_of(NAME).write_text(tuned.path_of(NAME).read_text().replace(tuned.version(), "older"))
+    assert not eight.keys() & tuned_here(small_is_quick, N=24)[0].keys()
 
 
 def ghost(*shape):

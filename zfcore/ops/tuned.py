@@ -3,11 +3,10 @@
 A table decides about speed alone: all kernels among which it chooses give the same bits (kernels/conv2d.cu, order). What it does
 not know, the model decides (model.py)."""
 import hashlib
-import re
 
 from zfcore.check import Expected
 from zfcore.cubin import cache_folder, kernels_folder
-from zfcore.files import mapping, read_json, real, table, text
+from zfcore.files import mapping, read_json, real, slug, table, text
 from zfcore.ops.model import words
 from zfcore.terminal import warn
 
@@ -30,7 +29,7 @@ current = Choices()
 
 def path_of(device):
     """The file of the table of a device of this name."""
-    return cache_folder()/f"{re.sub('[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
+    return cache_folder()/f"{slug(device)}.json"
 
 
 def version():
@@ -40,20 +39,25 @@ def version():
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
-def of_card(device):
-    """The Choices that a card of this name has written. There are none where it has not, nor, which is told in a sentence, where
-    the file is no such table, another device's or one of other kernels."""
+def known(device):
+    """{question: {"quickest": kernel, "us": {kernel: microseconds}}} that a card of this name has written; {} where it has not. Told
+    in a sentence and left out is a file that is no such table, another device's or one of other kernels."""
     try:
         found = read_json(path_of(device), FORM)
         for what, here in {"device": device, "kernels": version()}.items():
             if found[what] != here:
                 raise Expected(what, here, found[what])
     except FileNotFoundError:
-        return Choices()
+        return {}
     except (OSError, Expected) as error:
         warn(f"{path_of(device)} is not used, kernels are chosen by a model of the GPU ({error}); run python -m bench tune again")
-        return Choices()
-    return Choices({question: answer["quickest"] for question, answer in found["choices"].items()})
+        return {}
+    return found["choices"]
+
+
+def of_card(device):
+    """The Choices that a card of this name has written."""
+    return Choices({question: answer["quickest"] for question, answer in known(device).items()})
 
 
 def use(choices):
