@@ -117,7 +117,7 @@ class Communicator:
 @exit_with_message
 def main():
     nccl = SimpleNamespace(get_version=lambda: 22907 + (how == "version")*rank, get_unique_id=lambda: (0,)*128, NcclCommunicator=Communicator)
-    with Nccl(meet(Place(rank, 2, rank, "127.0.0.1", port, b"secret"), f"rank {rank} (here, H200)", f"machine {rank*(how == 'async')}"), None, nccl, b"GPU" if how == "same" else b"GPU%d" % rank):
+    with Nccl(meet(Place(rank, 2, rank, "127.0.0.1", port, b"secret"), f"rank {rank} (here, H200)", f"machine {rank*(how == 'async')}", "GPU"), None, nccl, b"GPU" if how == "same" else b"GPU%d" % rank):
         time.sleep(60)                         # a kernel that waits for the others
 main()
 """

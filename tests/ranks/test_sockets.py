@@ -62,8 +62,8 @@ def in_threads(size, work):
     return found
 
 
-def join(rank, size, port, token=b"secret", name=None):
-    return meet(Place(rank, size, rank, "127.0.0.1", port, token), name or f"rank {rank}", "here")
+def join(rank, size, port, token=b"secret", kind="CPU"):
+    return meet(Place(rank, size, rank, "127.0.0.1", port, token), f"rank {rank}", "here", kind)
 
 
 def test_a_stranger_and_one_with_another_token_stay_outside(monkeypatch):
@@ -85,7 +85,7 @@ def test_a_stranger_and_one_with_another_token_stay_outside(monkeypatch):
 
     def work(rank):
         if rank == 0:
-            return meet(Place(0, 2, 0, "127.0.0.1", port, b"secret"), "rank 0", "here", listener)
+            return meet(Place(0, 2, 0, "127.0.0.1", port, b"secret"), "rank 0", "here", "CPU", listener)
         if rank == 2:
             return join(1, 2, port, b"other")
         time.sleep(0.5)

@@ -73,7 +73,7 @@ def open(device: Literal["auto", "cpu", "gpu"], environ: MutableMapping[str, str
         place = by_variables(environ) if by == "hand" else by_slurm(environ)
     card = own_gpu(device, place.local, environ)
     name = f"rank {place.rank} ({host}, {card.name if card else 'CPU'})"
-    links = meet(place, name, host, listener, all_pairs=by != "mpiexec" and not card)
+    links = meet(place, name, host, "GPU" if card else "CPU", listener, all_pairs=by != "mpiexec" and not card)
     quiet(place.rank > 0)
     if card:
         from zfcore.ranks.nccl import Nccl

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 
 import numpy as np
+import PIL
 
 import zfcore
 from zfcore import check
-from zfcore.backend import Device, architecture, to_host
+from zfcore.backend import CPU, Device, architecture, to_host
+from zfcore.cpu import arithmetic
 from zfcore.data.loader import DataSet
 from zfcore.files import mapping, parsed, text
 from zfcore.hints import Array, Arrays
@@ -21,6 +23,8 @@ from zfcore.training.config import TrainConfig, flag
 from zfcore.training.folder import rows_of
 
 MAY_DIFFER = ("data", "workers")     # options: the same pictures may lie elsewhere on another machine
+LEVELS = {"BLAS": ": OPENBLAS_CORETYPE in the environment of all, the older processor's, lets OpenBLAS take one code",
+          "NumPy's vector code": ": NPY_DISABLE_CPU_FEATURES in the newer processor's environment leaves out what the other lacks"}
 
 
 def facts(config: TrainConfig, device: Device, train: DataSet, val: DataSet, network: Network, epoch: int,
@@ -28,8 +32,10 @@ def facts(config: TrainConfig, device: Device, train: DataSet, val: DataSet, net
     """{what: in words} of all that must be the same on all ranks, for `check_same`; `epoch` and `step` are where the run goes
     on."""
     options = {flag(f.name): repr(getattr(config, f.name)) for f in fields(config) if f.name not in MAY_DIFFER}
-    return {"zfcore": zfcore.__version__, "numpy": np.__version__, "machine": platform.machine(), **options,
-            "device": device.name if device.name == "cpu" else device.description,        # its cores' number does not matter
+    return {"zfcore": zfcore.__version__, "numpy": np.__version__, "Pillow": PIL.__version__, "machine": platform.machine(),
+            **options,
+            "device": device.name if device is CPU else device.description,               # its cores' number does not matter
+            **(arithmetic() if device is CPU else {}),
             "kernels": architecture(next(in_order([network.parameters()]))) or "none",     # a newer GPU's have other bits
             "training pictures": pictures_in_words("train", train), "validation pictures": pictures_in_words("val", val),
             "layers": digest(json.dumps(network.table()).encode()), "place in the run": f"epoch {epoch}, step {step}",
@@ -55,7 +61,8 @@ def check_same(ranks: Ranks, mine: Mapping[str, str]) -> None:
     for name, row in zip(ranks.names, rows):
         for what in {**rows[0], **row}:
             if (wanted := rows[0].get(what)) != (got := row.get(what)):
-                raise check.Expected(name, f"{what} {wanted}, as {ranks.names[0]} has", got, "let all ranks have the same")
+                raise check.Expected(name, f"{what} {wanted}, as {ranks.names[0]} has", got,
+                                     f"let all ranks have the same{LEVELS.get(what, '')}")
 
 
 def checksum(*of: Arrays) -> int:
