@@ -205,10 +205,25 @@ def ranks_table(results):
     for ranks, of in report["steps"].items():
         median, low, high, predicted = (digits(1e3*of[name]) for name in ("median", "lowest", "highest", "predicted"))
         lines.append(f"| {ranks} | {median} ({low} to {high}) | {predicted} | {100*of['share']:.0f} % |")
+    lines += alone_table(report.get("alone", ()))
     for what, sizes in report["links"].items():
         lines += ["", f"| {what}, bytes | ms between {report['ranks']} ranks by {report['way']} (spread) |", "|--:|--:|"]
         lines += ["| {} | {} ({} to {}) |".format(size, *(f"{1e3*of[name]:.3g}" for name in ("median", "lowest", "highest"))) for size, of in sizes.items()]
     return "\n".join(lines)
+
+
+def alone_table(rows):
+    """Lines of the table of steps on one rank, as shares of steps that know of no ranks."""
+    if not rows:
+        return []
+    lines = ["", "| a step on one rank, as a share of one that knows of none | ms | by the clock (spread) | that one once more | "
+             "by the processor's time (spread) | that one once more |", "|---|--:|--:|--:|--:|--:|"]
+    for row in rows:
+        shares = ("{median:.3f} ({lowest:.3f} to {highest:.3f})".format(**row[what][by])
+                  for by in ("clock", "processor") for what in ("ranks", "again"))
+        lines.append(f"| {row['model']} at {row['image_size']}, batch {row['batch_size']}, {row['turns']} turns | "
+                     f"{digits(1e3*row['plain'])} | " + " | ".join(shares) + " |")
+    return lines
 
 
 # ---------------------------------------------------------------------------------------------------------- on a GPU

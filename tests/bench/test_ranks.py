@@ -20,6 +20,8 @@ def parsed(*typed):
 
 def test_two_ranks_are_measured_kept_told_drawn_and_stand_in_a_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    monkeypatch.setattr(ranks, "BESIDE", (("tiny", 3),))
+    monkeypatch.setitem(ranks.NATIVE_SIZE, "tiny", 48)
     args = parsed("--devices", "2", "--output", str(tmp_path/"new"/"ranks.json"), "--plot", str(tmp_path/"p.png"), "--network", "20", "1")
     ranks.main(args)
     report, said = json.loads((tmp_path/"new"/"ranks.json").read_text()), capsys.readouterr().out
@@ -34,6 +36,36 @@ def test_two_ranks_are_measured_kept_told_drawn_and_stand_in_a_table(tmp_path, m
     assert Image.open(tmp_path/"p.png").size[0] > 500
     table = tables.ranks_table(tmp_path/"new")
     assert table.count("\n| 1 |") == table.count("\n| 2 |") == 1 and "between 2 ranks by Sockets" in table
+    assert [(row["image_size"], row["batch_size"], row["turns"]) for row in report["alone"]] == [(32, 8, 4), (48, 3, 4)]
+    for row in report["alone"]:
+        cells = next(line for line in table.split("\n") if f"tiny at {row['image_size']}, batch {row['batch_size']}, 4 turns" in line).split(" | ")
+        for cell, of in zip(cells[2:], (row["ranks"]["clock"], row["again"]["clock"], row["ranks"]["processor"], row["again"]["processor"])):
+            assert 0 < of["lowest"] <= of["median"] <= of["highest"] and cell.startswith(f"{of['median']:.3f} ({of['lowest']:.3f} to ")
+    assert said.count("a step on one rank, as a share of one that knows of none: ") == 2
+
+
+def test_steps_that_are_compared_take_turns_at_being_first_and_only_the_first_turn_is_left_out(monkeypatch):
+    calls, now = [], [0.0]
+    monkeypatch.setattr(ranks.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(ranks.time, "process_time", lambda: 10*now[0])
+
+    def taking(name):
+        def run():
+            calls.append(name)
+            now[0] += "abc".index(name) + 1
+        return run
+    found = ranks.in_turns([taking(name) for name in "abc"], 4)
+    assert "".join(calls) == "abcbcacababcbca" and found == [[(1, 10), (2, 20), (3, 30)]]*4
+
+
+def test_a_step_on_one_rank_moves_the_weights_as_one_that_knows_of_none():
+    moved = []
+    for way in ("plain", "whole"):
+        step = ranks.Step(parsed(), ALONE)
+        getattr(step, way)()
+        moved.append({(name, key): array.tobytes() for name, of in step.network.parameters().items() for key, array in of.items()})
+    assert moved[0] == moved[1] != {(name, key): array.tobytes() for name, of in ranks.Step(parsed(), ALONE).network.parameters().items()
+                                    for key, array in of.items()}
 
 
 def test_the_link_is_the_fastest_short_messages_latency_and_the_longest_ones_bandwidth():
