@@ -114,6 +114,50 @@ def program(monkeypatch, *sources):
                                                                                       env=env, **how))
 
 
+VALIDATES = """
+import os, sys, time
+from pathlib import Path
+from train.__main__ import main
+from zfcore.training import evaluation
+def slowly(*batch, answers=evaluation.row_of_answers):
+    row, begun = answers(*batch), Path({begun!r}, os.environ["RANK"])
+    if begun.exists():           # its second batch
+        begun.with_suffix(".second").touch()
+        time.sleep(1)            # in which the signal comes
+    begun.touch()
+    return row
+evaluation.row_of_answers = slowly
+main({typed!r})
+"""
+
+
+@linux
+@pytest.mark.parametrize("whom", [(1,), (0, 1)], ids=["one rank", "both"])
+def test_a_stop_in_the_middle_of_validation_ends_all_saved_and_the_run_goes_on_with_the_same_bits(whom, tmp_path, monkeypatch):
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    typed = options(write_set(tmp_path/"pictures", (3, 5)), 2)             # 5 batches to judge, of which the ranks take turns
+    (begun := tmp_path/"begun").mkdir()
+    program(monkeypatch, VALIDATES.format(begun=str(begun), typed=[*typed, "--output", str(tmp_path/"run")]))
+    with launch.Job([], [None]*2) as job:
+        until = time.monotonic() + 60
+        while len(list(begun.glob("*.second"))) < 2 and time.monotonic() < until:
+            time.sleep(0.02)
+        stopped = time.monotonic()
+        for rank in whom:
+            job.ranks[rank].send_signal(signal.SIGTERM)
+        job.wait()
+        assert time.monotonic() - stopped < 30
+    assert job.status() == 143 and [rank.returncode for rank in job.ranks] == [143, 143]           # not LOST: all have heard of it
+    kept = load(tmp_path/"run"/"latest.h5")
+    assert (kept.epoch, kept.step) == (0, 2) and kept.state["sums_batches"] == 2          # all of the epoch is trained, and not judged yet
+    assert {file.name for file in (tmp_path/"run").rglob("*")} == {".lock", "config.json", "pictures.csv", "latest.h5", "log.csv", "figures"}
+    monkeypatch.undo()
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    main(["--resume", str(tmp_path/"run")])
+    main([*typed, "--output", str(tmp_path/"one")])
+    assert same(tmp_path/"run", tmp_path/"one")
+
+
 @pytest.mark.parametrize("sources, status", [
     (["pass"], 0), (["pass", "import sys; sys.exit(2)"], 2), (["import sys; sys.exit(75)", "import os; os.kill(os.getpid(), 9)"], LOST),
     (["import sys; sys.exit(2)", "import sys; sys.exit(1)"], 1), (["import sys; sys.exit(143)"], 143), (["pass", "import time; time.sleep(60)"], LOST)])
