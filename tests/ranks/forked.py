@@ -71,7 +71,7 @@ def work(jobs, folder):
     started = {}
     for job, (words, size, environment) in jobs.items():
         port = str(free_port())
-        started[job] = [Rank(words, {**environment, **dict(zip(FOUR, (str(rank), str(size), "127.0.0.1", port)))}, folder/f"{len(started)}-{rank}")
+        started[job] = [Rank(words, {**environment, **dict(zip(FOUR, (str(rank), str(size), "127.0.0.1", port))), "LOCAL_RANK": str(rank)}, folder/f"{len(started)}-{rank}")
                         for rank in range(size)]
     waiting, begun, last = list(started.values()), time.monotonic(), {}
     while waiting:

@@ -3,7 +3,7 @@
     moves        gathers and exchanges arrays of about these numbers of elements, and prints a hash of all that came to each
     computes     lets the others wait while the last rank computes
     same, version, async      ranks on GPUs that a stand-in for NCCL joins: the last has the first one's GPU or another NCCL, or hears that its network is lost
-    another      what the last rank does in step 3 of many, while the others go on: one of FAILURES
+    another      what the last rank, or WHO in the environment, does in step 3 of many, while the others go on: one of FAILURES
 SILENT, STALLED and GRACE in the environment are seconds of zfcore/ranks/watch.py."""
 import hashlib
 import os
@@ -47,7 +47,7 @@ def between(a, b, most, turn):
 def fails(ranks, how):
     for step in range(10**6):
         ranks.gather(b"row")
-        if step == 3 and ranks.rank == ranks.size - 1:
+        if step == 3 and ranks.rank == int(os.environ.get("WHO", ranks.size - 1)):
             FAILURES[how](ranks)
         ranks.exchange([np.ones(1000, np.float32)]*ranks.size, [np.empty(1000, np.float32) for _ in range(ranks.size)])
 

@@ -1,5 +1,6 @@
 """--devices N: the bits are those of one process, through signals and kills; bad input is one sentence; nobody outlives the launcher."""
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -118,6 +119,22 @@ def program(monkeypatch, *sources):
     real = subprocess.Popen
     monkeypatch.setattr(launch.subprocess, "Popen", lambda command, env, **how: real([sys.executable, "-c", sources[min(int(env["RANK"]), len(sources) - 1)]],
                                                                                       env=env, **how))
+
+
+def test_what_one_rank_alone_is_warned_of_is_told_with_its_name_and_what_several_are_once(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    for name in ("these", "those"):
+        write_set(tmp_path/name, (3, 1))
+        (tmp_path/name/f"{name} too").mkdir()              # beside the parts
+    typed = [[*options(tmp_path/name, 1), "--output", str(tmp_path/"run")] for name in ("these", "these", "those")]
+    program(monkeypatch, *(f"from zfcore.training import Training; Training.draw = lambda self: None; from train.__main__ import main; main({one!r})"
+                           for one in typed))
+    with launch.Job([], [None]*3) as job:
+        job.wait()
+    assert job.status() == 0
+    said = " ".join(capfd.readouterr().err.split())
+    assert said.count("folders beside the parts are left alone: 'these too'") == said.count("folders beside the parts are left alone: 'those too'") == 1
+    assert re.search(r"rank 2 \([^)]+, CPU\): \S+those: folders beside", said) and "rank 1" not in said
 
 
 VALIDATES = """

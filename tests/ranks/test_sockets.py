@@ -31,7 +31,8 @@ def ended():
     """What came of all jobs that these tests are about, which are at work at once."""
     patience = {"computes": {"STALLED": "2"}, "sleeps": {"STALLED": "2", "GRACE": "1"}, "stopped": {"SILENT": "2", "GRACE": "1"}}
     return forked.run({**{size: [["moves", *map(str, most)], int(size), {}] for size, most in MOVES.items()},
-                       **{how: [[how], 3, patience.get(how, {})] for how in FAILS}, "computes": [["computes"], 2, patience["computes"]]})
+                       **{how: [[how], 3, patience.get(how, {"GRACE": "60"})] for how in FAILS},             # in order, before that is over
+                       "first": [["killed"], 3, {"WHO": "0", "GRACE": "60"}], "computes": [["computes"], 2, patience["computes"]]})
 
 
 @pytest.mark.parametrize("size", MOVES)
@@ -41,16 +42,17 @@ def test_what_is_sent_arrives(size, ended):
     assert len(told) == 1 and len(*told) == 8*int(size) + 1
 
 
-def test_interpreters_of_their_own_are_ranks_too_and_end_where_one_fails():
+def test_interpreters_that_a_hand_has_started_are_ranks_who_say_who_speaks_and_end_where_one_fails():
     port = free_port()
     processes = [subprocess.Popen([sys.executable, "-m", "tests.ranks.program", "raises"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                   env={**os.environ, **dict(zip(FOUR, (str(rank), "2", "127.0.0.1", str(port))))}) for rank in range(2)]
     try:
-        said = [process.communicate(timeout=30)[1] for process in processes]
+        (out, said), (its_out, its) = (process.communicate(timeout=30) for process in processes)
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [2, 1] and said[0].count("error: rank 1 (") == 1 and said[1].count("KeyError: 'nothing'") == 1
+    assert [process.returncode for process in processes] == [2, 1] and said.count("error: rank 1 (") == 1 and its.count("KeyError: 'nothing'") == 1
+    assert out == "" and re.fullmatch(r"rank 1 \(.+, CPU\): at work with rank 0 \(.+, CPU\), which speaks for all 2", " ".join(its_out.split()))
 
 
 def in_threads(size, work):
@@ -166,6 +168,13 @@ def test_one_that_fails_ends_all_with_one_sentence_that_names_it(how, status, se
     assert len(re.findall("error: ", said)) == 1 and re.search("error: " + sentence, said) and "Traceback" not in said
     assert ("Traceback" in its_errors) == (its == 1)       # a mistake in zfcore, which only its own rank shows
     assert all(seconds < 15 for *_, seconds in others)
+
+
+def test_where_the_first_rank_is_killed_the_next_one_says_so(ended):
+    (its, *_), *others = ended["first"]
+    assert its == -signal.SIGKILL and [of[0] for of in others] == [LOST]*2
+    said = " ".join(" ".join(err.split()) for _, _, err, _ in others)
+    assert said.count("error: ") == 1 and re.search("error: " + GONE.replace("rank 2", "rank 0"), said)
 
 
 def test_what_is_computed_for_long_is_no_standstill(ended):
