@@ -29,7 +29,7 @@ FAILS = "expected", "refuses", "memory", "interrupted", "raises", "exits", "kill
 @pytest.fixture(scope="module")
 def ended():
     """What came of all jobs that these tests are about, which are at work at once."""
-    patience = {"computes": {"STALLED": "2"}, "sleeps": {"STALLED": "2", "GRACE": "1"}, "stopped": {"SILENT": "2", "GRACE": "1"}}
+    patience = {"computes": {"STALLED": "2"}, "sleeps": {"STALLED": "2", "GRACE": "1"}, "stopped": {"SILENT": "2", "GRACE": "60"}}
     return forked.run({**{size: [["moves", *map(str, most)], int(size), {}] for size, most in MOVES.items()},
                        **{how: [[how], 3, patience.get(how, {"GRACE": "60"})] for how in FAILS},             # in order, before that is over
                        "first": [["killed"], 3, {"WHO": "0", "GRACE": "60"}], "computes": [["computes"], 2, patience["computes"]]})
