@@ -101,7 +101,8 @@ def test_blas_has_one_thread_inside_and_as_many_as_before_outside(cores):
 
 def told(**environment):
     """What `arithmetic` tells in a process with these variables."""
-    return subprocess.run([sys.executable, "-c", "from zfcore.cpu import arithmetic; print(arithmetic())"], capture_output=True, text=True, check=True,
+    program = "from zfcore.cpu import arithmetic; print(arithmetic())"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
                           env={**os.environ, **environment}).stdout
 
 

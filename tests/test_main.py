@@ -85,7 +85,8 @@ def test_top_activations_on_several_devices_leaves_the_files_of_one_and_names_a_
 
 
 def slowed(**facts):
-    """In a process of --devices: work as `served`, kept after every batch, whose second one lasts until somebody ends it; a file then tells who it is."""
+    """In a process of --devices: work as `served`, kept after every batch, whose second one lasts until somebody ends it; a
+    file then tells who it is."""
     top = top_activations.top
     top.top_activations = partial(top.top_activations, every=0)
     do = top_activations.served(**facts)
@@ -116,19 +117,21 @@ def test_a_stop_in_the_middle_of_a_shard_ends_all_and_the_same_command_goes_on(w
         members.append(time.monotonic())
 
     thread = threading.Thread(target=stop)
+    slow = lambda devices, device, served, **facts: crew.Crew([None]*devices, "tests.test_main:slowed", facts)
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as left:
-        patch.setattr(top_activations.crew, "crew", lambda devices, device, served, **facts: crew.Crew([None]*devices, "tests.test_main:slowed", facts))
+        patch.setattr(top_activations.crew, "crew", slow)
         thread.start()
         run(place, tmp_path/"run", *typed)
     thread.join()
     said = " ".join(capsys.readouterr().err.split())
     assert time.monotonic() - members.pop() < 30 and left.value.code == 143 and are_gone(members)
-    assert said.count("stopped; what is on the disk is whole, and the same command goes on with a pass over pictures") == 1 and "error" not in said
+    assert said.count("stopped; what is on the disk is whole, and the same command goes on") == 1 and "error" not in said
     there = {file.name: results.load(file, TopActivations).ranges.tolist() for file in (tmp_path/"run").iterdir()}
     assert there == {"top_activations_1_of_2.h5": [[0, 4]], "top_activations_2_of_2.h5": [[12, 16]]}
     run(place, tmp_path/"run", *typed)
     run(place, tmp_path/"one", *typed[:-4], "--batch-size", "4")
-    assert {file.name: file.read_bytes() for file in (tmp_path/"run").iterdir()} == {file.name: file.read_bytes() for file in (tmp_path/"one").iterdir()}
+    one, other = ({file.name: file.read_bytes() for file in (tmp_path/name).iterdir()} for name in ("run", "one"))
+    assert one == other
 
 
 def test_a_shard_that_cannot_be_made_is_named_and_more_devices_than_batches_are_refused(place, tmp_path, capsys):

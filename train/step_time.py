@@ -83,8 +83,8 @@ def traffic(network: Network, batch_size: int) -> Traffic:
 
 
 def by_factors_seconds(of: Traffic, ranks: int, link: Link) -> float:
-    """Seconds of a step's communication, were the factors of fully connected layers sent instead of their gradients: they go to all
-    and nothing comes back."""
+    """Seconds of a step's communication, were the factors of fully connected layers sent instead of their gradients: they go to
+    all and nothing comes back."""
     return exchange_seconds(of.gradients - of.connected, ranks, link) + exchange_seconds(of.factors, ranks, link)/2
 
 

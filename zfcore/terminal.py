@@ -97,8 +97,8 @@ def _encodable(text):
 
 # ------------------------------------------------------------------------------------------------------------------ lines
 class _Output:
-    """Fate of standard output: the first `refusal` of a disk that is full, say. A command goes on without it. `quiet`: nothing is told.
-    `kept`: lists in which warnings are kept besides."""
+    """Fate of standard output: the first `refusal` of a disk that is full, say. A command goes on without it. `quiet`: nothing
+    is told. `kept`: lists in which warnings are kept besides."""
     refusal: OSError | None = None
     quiet = False
     kept: list[list[str]] = []

@@ -1,9 +1,9 @@
-"""python -m tests.ranks.forked: jobs of tests.ranks.program, all at once, whose ranks are forks of this process: it has imported all that they need, and has
-no thread that a fork would lack.
+"""python -m tests.ranks.forked: jobs of tests.ranks.program, all at once, whose ranks are forks of this process: it has
+imported all that they need, and has no thread that a fork would lack.
 
-On standard input stands what to do as JSON, {job: [words of the program, number of ranks, {variable: value} of their environment]}; on standard output what
-came of it, {job: [[status, output, errors, seconds] of each rank]}. `run` is the function that does both ends. A rank that is there after LIMIT seconds, or
-ALONE seconds after all others of its job, is killed."""
+On standard input stands what to do as JSON, {job: [words of the program, number of ranks, {variable: value} of their
+environment]}; on standard output what came of it, {job: [[status, output, errors, seconds] of each rank]}. `run` does both
+ends. A rank that is there after LIMIT seconds, or ALONE seconds after all others of its job, is killed."""
 import json
 import os
 import subprocess
@@ -22,7 +22,8 @@ LIMIT, ALONE = 25, 3             # seconds
 
 def run(jobs):
     """What came of these jobs; of one that is killed here the status is -9."""
-    done = subprocess.run([sys.executable, "-m", __name__], input=json.dumps(jobs), stdout=subprocess.PIPE, text=True, check=True, timeout=2*LIMIT)
+    done = subprocess.run([sys.executable, "-m", __name__], input=json.dumps(jobs), stdout=subprocess.PIPE, text=True,
+                          check=True, timeout=2*LIMIT)
     return json.loads(done.stdout)
 
 
@@ -70,9 +71,10 @@ def work(jobs, folder):
     """{job: its ranks}, after all have ended."""
     started = {}
     for job, (words, size, environment) in jobs.items():
-        port = str(free_port())
-        started[job] = [Rank(words, {**environment, **dict(zip(FOUR, (str(rank), str(size), "127.0.0.1", port))), "LOCAL_RANK": str(rank)}, folder/f"{len(started)}-{rank}")
-                        for rank in range(size)]
+        port, number, started[job] = str(free_port()), len(started), []
+        for rank in range(size):
+            four = dict(zip(FOUR, (str(rank), str(size), "127.0.0.1", port)))
+            started[job].append(Rank(words, {**environment, **four, "LOCAL_RANK": str(rank)}, folder/f"{number}-{rank}"))
     waiting, begun, last = list(started.values()), time.monotonic(), {}
     while waiting:
         for ranks in [*waiting]:

@@ -2,7 +2,8 @@
 
     moves        gathers and exchanges arrays of about these numbers of elements, and prints a hash of all that came to each
     computes     lets the others wait while the last rank computes
-    same, version, async      ranks on GPUs that a stand-in for NCCL joins: the last has the first one's GPU or another NCCL, or hears that its network is lost
+    same, version, async      ranks on GPUs that a stand-in for NCCL joins: the last has the first one's GPU or another NCCL, or
+                 hears that its network is lost
     another      what the last rank, or WHO in the environment, does in step 3 of many, while the others go on: one of FAILURES
 SILENT, STALLED and GRACE in the environment are seconds of zfcore/ranks/watch.py."""
 import hashlib

@@ -29,10 +29,10 @@ MOVES = {"2": ["131071", "0", "1"], "3": ["7", "20011"]}
 def ended():
     """(status, output, errors, seconds) of what mpiexec has started, all of it at once."""
     jobs = {**{size: (size, "moves", *most) for size, most in MOVES.items()}, **{how: ("3", how) for how in FAILS}}
-    begun, processes = time.monotonic(), {
-        job: subprocess.Popen([MPIEXEC, "-n", size, *(["--oversubscribe"] if OPEN else []), sys.executable, "-m", "tests.ranks.program", *words],
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **AS_ROOT, "STALLED": "2", "GRACE": "1"})
-        for job, (size, *words) in jobs.items()}
+    program = [*(["--oversubscribe"] if OPEN else []), sys.executable, "-m", "tests.ranks.program"]
+    begun, environment = time.monotonic(), {**os.environ, **AS_ROOT, "STALLED": "2", "GRACE": "1"}
+    processes = {job: subprocess.Popen([MPIEXEC, "-n", size, *program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                       text=True, env=environment) for job, (size, *words) in jobs.items()}
     try:
         said = {job: process.communicate(timeout=60) for job, process in processes.items()}
     finally:

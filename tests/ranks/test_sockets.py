@@ -29,10 +29,11 @@ FAILS = "expected", "refuses", "memory", "interrupted", "raises", "exits", "kill
 @pytest.fixture(scope="module")
 def ended():
     """What came of all jobs that these tests are about, which are at work at once."""
-    patience = {"computes": {"STALLED": "2"}, "sleeps": {"STALLED": "2", "GRACE": "1"}, "stopped": {"SILENT": "2", "GRACE": "60"}}
+    in_order = {"GRACE": "60"}                             # before that is over
+    patience = {"sleeps": {"STALLED": "2", "GRACE": "1"}, "stopped": {"SILENT": "2", **in_order}}
     return forked.run({**{size: [["moves", *map(str, most)], int(size), {}] for size, most in MOVES.items()},
-                       **{how: [[how], 3, patience.get(how, {"GRACE": "60"})] for how in FAILS},             # in order, before that is over
-                       "first": [["killed"], 3, {"WHO": "0", "GRACE": "60"}], "computes": [["computes"], 2, patience["computes"]]})
+                       **{how: [[how], 3, patience.get(how, in_order)] for how in FAILS},
+                       "first": [["killed"], 3, {"WHO": "0", **in_order}], "computes": [["computes"], 2, {"STALLED": "2"}]})
 
 
 @pytest.mark.parametrize("size", MOVES)
@@ -43,16 +44,19 @@ def test_what_is_sent_arrives(size, ended):
 
 
 def test_interpreters_that_a_hand_has_started_are_ranks_who_say_who_speaks_and_end_where_one_fails():
-    port = free_port()
-    processes = [subprocess.Popen([sys.executable, "-m", "tests.ranks.program", "raises"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                  env={**os.environ, **dict(zip(FOUR, (str(rank), "2", "127.0.0.1", str(port))))}) for rank in range(2)]
+    command, port = [sys.executable, "-m", "tests.ranks.program", "raises"], str(free_port())
+    places = [dict(zip(FOUR, (str(rank), "2", "127.0.0.1", port))) for rank in range(2)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                  env={**os.environ, **place}) for place in places]
     try:
         (out, said), (its_out, its) = (process.communicate(timeout=30) for process in processes)
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [2, 1] and said.count("error: rank 1 (") == 1 and its.count("KeyError: 'nothing'") == 1
-    assert out == "" and re.fullmatch(r"rank 1 \(.+, CPU\): at work with rank 0 \(.+, CPU\), which speaks for all 2", " ".join(its_out.split()))
+    assert [process.returncode for process in processes] == [2, 1]
+    assert said.count("error: rank 1 (") == 1 and its.count("KeyError: 'nothing'") == 1
+    speaks = r"rank 1 \(.+, CPU\): at work with rank 0 \(.+, CPU\), which speaks for all 2"
+    assert out == "" and re.fullmatch(speaks, " ".join(its_out.split()))
 
 
 def in_threads(size, work):

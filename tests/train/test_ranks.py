@@ -188,7 +188,8 @@ def test_ranks_whose_cpus_run_other_code_are_refused(what, variable, options, tm
     def begin(ranks):
         of_rank.code = "other" if ranks.rank == 1 else "this"
         Training.begin(config(options), tmp_path/"run", ranks=ranks)
-    with pytest.raises(Expected, match=rf"^rank 1 \(here\): expected {what} this, as rank 0 \(here\) has, got other; .*{variable}"):
+    sentence = rf"^rank 1 \(here\): expected {what} this, as rank 0 \(here\) has, got other; .*{variable}"
+    with pytest.raises(Expected, match=sentence):
         together(3, begin)
     assert not (tmp_path/"run").exists()
 

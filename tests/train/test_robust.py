@@ -243,7 +243,8 @@ needs_flock = pytest.mark.skipif(system.fcntl is None, reason="needs flock")
 def test_a_second_run_in_a_folder_is_refused_with_the_process_of_the_first_and_readers_are_not(whole, tmp_path, capsys):
     before = (whole/"latest.h5").read_bytes()
     with Lock(whole):
-        assert f"process {os.getpid()} on {socket.gethostname()} training there" in refused(capsys, "--resume", whole, "--epochs", "3")
+        owner = f"process {os.getpid()} on {socket.gethostname()}"
+        assert f"{owner} training there" in refused(capsys, "--resume", whole, "--epochs", "3")
         assert from_checkpoint(whole)[1].epoch and load(whole/"latest.h5").epoch == 2
         evaluate(["--run", str(whole), "--output", str(tmp_path/"evaluation")])
     assert (whole/"latest.h5").read_bytes() == before

@@ -5,8 +5,8 @@ import pytest
 
 from train import step_time
 from train.__main__ import main
-from train.step_time import (Bucket, Link, Measured, by_factors_seconds, by_node_seconds, clock, end_of_exchange, estimate, exchange_seconds, kept,
-                             place_of, traffic)
+from train.step_time import (Bucket, Link, Measured, by_factors_seconds, by_node_seconds, clock, end_of_exchange, estimate,
+                             exchange_seconds, kept, place_of, traffic)
 from zfcore.check import Expected
 from zfcore.device import select
 from zfcore.layers import Conv, Flatten, Linear
