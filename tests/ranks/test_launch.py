@@ -126,7 +126,7 @@ def test_what_one_rank_alone_is_warned_of_is_told_with_its_name_and_what_several
     for name in ("these", "those"):
         write_set(tmp_path/name, (3, 1))
         (tmp_path/name/f"{name} too").mkdir()              # beside the parts
-    typed = [[*options(tmp_path/name, 1), "--output", str(tmp_path/"run")] for name in ("these", "these", "those")]
+    typed = [[*options(tmp_path/name, 1), "--output", str(tmp_path/"run")] for name in ("these", "those", "those")]
     begin = ("from train.__main__ import main; from zfcore.training import Training; "
              "Training.draw = lambda self: None; main({!r})")
     program(monkeypatch, *map(begin.format, typed))
@@ -135,7 +135,7 @@ def test_what_one_rank_alone_is_warned_of_is_told_with_its_name_and_what_several
     assert job.status() == 0
     said = " ".join(capfd.readouterr().err.split())
     assert said.count("left alone: 'these too'") == said.count("left alone: 'those too'") == 1
-    assert re.search(r"rank 2 \([^)]+, CPU\): \S+those: folders beside", said) and "rank 1" not in said
+    assert re.search(r"rank 1 \([^)]+, CPU\): \S+those: folders beside", said) and "rank 2" not in said
 
 
 VALIDATES = """
