@@ -1,5 +1,7 @@
 """python -m bench ranks: what ranks cost on this machine, and where more of them stop paying.
 
+    alone    a training step on one rank beside one that knows of no ranks, in turns, and beside that one once more, which tells
+             what differs by chance
     links    rows gathered and arrays exchanged between the ranks, from 4 bytes to 250 MB: median and spread over the rounds
     steps    training steps of one batch on 1, 2, 4 ... ranks, beside what train/step_time.py predicts of them from the time of
              a leaf on one
@@ -9,6 +11,7 @@
 `mpiexec -n R python -m bench ranks` (or srun, torchrun) measures the links and the step of the ranks that it has started. What
 is found is kept in the user's cache, where `python -m train --dry-run --devices 2` looks for it.
 """
+import argparse
 import json
 import os
 import statistics
@@ -30,6 +33,7 @@ from zfcore.device import select
 from zfcore.models import MODELS, NATIVE_SIZE, build
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
 from zfcore.optim import SGD
+from zfcore.ranks import ALONE
 from zfcore.ranks.environment import is_rank
 from zfcore.ranks.environment import open as open_ranks
 from zfcore.reduce import GradientSum, buckets, leaves, micro_batch, share
@@ -40,6 +44,8 @@ SIZES = tuple(4*10**k for k in range(8)) + (250_000_000,)           # bytes betw
 SHORT = 4000                     # bytes up to which a message is no more than its latency
 ROWS = 4*10**6                   # bytes of the longest row, which rank 0 has of all
 MOST = 1024                      # ranks that are predicted
+TURNS = 4                        # in which steps are compared, for each of the rounds
+BESIDE = ("alexnet", 16),        # a network with many weights and its batch, whose steps are compared too
 
 
 def add_arguments(parser):
@@ -76,9 +82,9 @@ def main(args):
     for ranks in counts:
         reports[ranks] = of_ranks(args, cards[:ranks])
         say(*link_lines(reports[ranks]))
-    report = {**summed_up(args, reports), "load": load}
+    report = {**summed_up(args, reports), "alone": list(compared(args)), "load": load}
     keep(place_of(args.model, args.image_size, report["device"]), measured_of(report))
-    say(*step_lines(report), "", *verdict(report))
+    say(*step_lines(report), "", *alone_lines(report), "", *verdict(report))
     if args.output:
         write(args.output, {**report, "links": reports[counts[-1]]["links"]})
     if args.plot:
@@ -131,6 +137,32 @@ def of_job(args, ranks):
             "leaves": [[step.few_and_all[0], few], [step.few_and_all[1], many]]}
 
 
+def compared(args):
+    """Yield for each network a row of what a step takes on one rank, as shares of one that knows of no ranks."""
+    beside = [(model, NATIVE_SIZE.get(model, 224), batch) for model, batch in BESIDE]
+    for model, size, batch in [(args.model, args.image_size, args.batch_size), *beside]:
+        step = Step(argparse.Namespace(device=args.device, model=model, image_size=size, batch_size=batch), ALONE)
+        times = in_turns((step.plain, step.whole, step.plain), TURNS*args.rounds)
+        shares = {what: {by: spread([turn[k][which]/turn[0][which] for turn in times])
+                         for which, by in enumerate(("clock", "processor"))} for k, what in ((1, "ranks"), (2, "again"))}
+        yield {"model": model, "image_size": size, "batch_size": batch, "turns": len(times),
+               "plain": statistics.median(plain for (plain, _), *_ in times), **shares}
+
+
+def in_turns(runs, turns):
+    """[[(seconds by the clock, of the processor's time) of each run] of each turn], after one that warms up; each turn begins
+    with another of the `runs`."""
+    found = []
+    for turn in range(turns + 1):
+        times = [None]*len(runs)
+        for k in range(turn, turn + len(runs)):
+            began = time.perf_counter(), time.process_time()
+            runs[k % len(runs)]()
+            times[k % len(runs)] = time.perf_counter() - began[0], time.process_time() - began[1]
+        found.append(times)
+    return found[1:]
+
+
 def timed(ranks, run, rounds):
     """{"median", "lowest", "highest"} seconds of `run()`, which all ranks begin together."""
     times = []
@@ -139,7 +171,11 @@ def timed(ranks, run, rounds):
         began = time.perf_counter()
         run()
         times.append(time.perf_counter() - began)
-    return {"median": statistics.median(times[1:]), "lowest": min(times[1:]), "highest": max(times[1:])}
+    return spread(times[1:])
+
+
+def spread(values):
+    return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
 
 
 def exchange_of(ranks):
@@ -174,18 +210,25 @@ class Step:
         """Wait for the device."""
         to_host(self.labels[:1])
 
-    def leaf(self, size, take):
-        """Forward and backward of a leaf."""
+    def leaf(self, size, take=None):
+        """Forward and backward of a leaf; returns the gradients that `take` is not handed."""
         y, caches = self.network.forward(self.x[..., :size], 0)
         _, cache = softmax_loss(y, self.labels[:size])
-        self.network.backward(softmax_loss_backward(cache), caches, to_pixels=False, take=take)
+        return self.network.backward(softmax_loss_backward(cache), caches, to_pixels=False, take=take)[1]
 
     def whole(self):
+        self.ranks.gather(np.array([0, *self.sizes], np.int64).tobytes())     # the pictures that are left of each leaf
         rows = self.device.array(np.zeros((sum(self.counts), 2), np.float64))
         sums = GradientSum(self.ranks, self.beside, self.shapes, self.counts, rows, like=self.x)
         for size in self.sizes:
             self.leaf(size, sums.add)
         self.optimizer.step(self.network, sums.total(), 1e-6)
+        self.ranks.gather(bytes(3))                        # who is to stop, look, save
+        self.wait()
+
+    def plain(self):
+        """The step of all pictures where nobody has heard of ranks."""
+        self.optimizer.step(self.network, self.leaf(self.N), 1e-6)
         self.wait()
 
     def compute(self):
@@ -274,6 +317,15 @@ def step_lines(report):
         yield (f"{ranks:>6}  {clock(of['median']):>9}  {clock(of['lowest']):>9}  {clock(of['highest']):>9}  "
                f"{clock(of['predicted']):>9}  "
                f"{100*of['share']:.0f} %")
+
+
+def alone_lines(report):
+    for row in report["alone"]:
+        yield (f"a step on one rank, as a share of one that knows of none: {row['batch_size']} pictures, {row['model']}, "
+               f"{row['image_size']} pixels, {clock(row['plain'])}, {row['turns']} turns")
+        for by, words in ("clock", "by the clock"), ("processor", "by the processor's time"):
+            shares = ("{median:.3f} ({lowest:.3f} to {highest:.3f})".format(**row[what][by]) for what in ("ranks", "again"))
+            yield "    {:<24} {}; that one once more {}".format(words, *shares)
 
 
 def verdict(report):

@@ -29,14 +29,17 @@ from pathlib import Path
 
 from bench import recipes
 from train.options import parser
+from train.step_time import Link, by_factors_seconds, clock, exchange_seconds, traffic
 from zfcore import networks
 from zfcore.check import Expected
 from zfcore.files import read_json
+from zfcore.models import NATIVE_SIZE, build
 from zfcore.training import resolve
 from zfcore.training.deviations import ANALYSES, deviations, open_questions
 
 ROOT = Path(__file__).parents[1]
-FILES = {"README.md": ("trained", "agreed", "cpu"), "zfcore/README.md": ("analyses", "atlas"), "train/README.md": ("train", "networks", "claims", "deviations"),
+FILES = {"README.md": ("trained", "agreed", "cpu"), "zfcore/README.md": ("analyses", "atlas"),
+         "train/README.md": ("train", "factors", "networks", "claims", "deviations"),
          "bench/README.md": ("gpu", "layers", "loader", "pack", "ranks", "recipes", "table2", "table3", "table4", "table5", "table6",
                              "table7", "table7-caltech", "figure9")}
 RESULTS = ROOT/"bench"/"results"
@@ -219,9 +222,43 @@ def ranks_table(results):
     for ranks, of in report["steps"].items():
         median, low, high, predicted = (digits(1e3*of[name]) for name in ("median", "lowest", "highest", "predicted"))
         lines.append(f"| {ranks} | {median} ({low} to {high}) | {predicted} | {100*of['share']:.0f} % |")
+    lines += alone_table(report.get("alone", ()))
     for what, sizes in report["links"].items():
         lines += ["", f"| {what}, bytes | ms between {report['ranks']} ranks by {report['way']} (spread) |", "|--:|--:|"]
         lines += ["| {} | {} ({} to {}) |".format(size, *(f"{1e3*of[name]:.3g}" for name in ("median", "lowest", "highest"))) for size, of in sizes.items()]
+    return "\n".join(lines)
+
+
+def alone_table(rows):
+    """Lines of the table of steps on one rank, as shares of steps that know of no ranks."""
+    if not rows:
+        return []
+    lines = ["", "| a step on one rank, as a share of one that knows of none | ms | by the clock (spread) | that one once more "
+             "| by the processor's time (spread) | that one once more |", "|---|--:|--:|--:|--:|--:|"]
+    for row in rows:
+        shares = ("{median:.3f} ({lowest:.3f} to {highest:.3f})".format(**row[what][by])
+                  for by in ("clock", "processor") for what in ("ranks", "again"))
+        lines.append(f"| {row['model']} at {row['image_size']}, batch {row['batch_size']}, {row['turns']} turns | "
+                     f"{digits(1e3*row['plain'])} | " + " | ".join(shares) + " |")
+    return lines
+
+
+def factors_table(results):
+    """Predictions of what it would bring to send the factors of fully connected layers instead of their gradients; `results` is
+    not asked."""
+    links = {speed: Link(0.0, speed*1e9/8) for speed in (1, 10, 25, 100)}
+    lines = [f"| predicted for batches of 128, on 2 to 16 ranks | {' | '.join(f'{speed} Gb/s' for speed in links)} |",
+             "|---|" + "--:|"*len(links)]
+    for model, name in (("zfnet", "ZFNet"), ("tiny", "`tiny`")):
+        of = traffic(build(model, 1000, NATIVE_SIZE.get(model, 224)), 128)
+        ways = {f"{name}'s gradients, {of.gradients/1e6:.1f} MB, travel in": partial(exchange_seconds, of.gradients),
+                f"with {of.factors/1e6:.1f} MB of factors instead of {of.connected/1e6:.1f} MB of gradients":
+                partial(by_factors_seconds, of)}
+        for words, seconds in ways.items():
+            times = (f"{clock(seconds(2, link))} to {clock(seconds(16, link))}" for link in links.values())
+            lines.append(f"| {words} | {' | '.join(times)} |")
+        least = [", by factors ".join(clock(2*seconds(2, link)) for seconds in ways.values()) for link in links.values()]
+        lines.append(f"| ranks gain only where one device takes longer a step than | {' | '.join(least)} |")
     return "\n".join(lines)
 
 
@@ -359,8 +396,8 @@ def deviations_table(results):
 TABLES = {"cpu": cpu_table, "layers": lambda results: cpu_table(results, with_layers=True), "train": train_table,
           "trained": trained_table, "gpu": gpu_table, "loader": partial(loading_table, what="loader", block=loader_block),
           "pack": partial(loading_table, what="pack", block=pack_block), "deviations": deviations_table,
-          "ranks": ranks_table, "recipes": recipes_table, "networks": networks_table, "analyses": analyses_table,
-          "atlas": atlas_line,
+          "ranks": ranks_table, "factors": factors_table, "recipes": recipes_table, "networks": networks_table,
+          "analyses": analyses_table, "atlas": atlas_line,
           **{name: partial(study_table, name=name, command=f"python -m train.ablation {name} --output runs/tables")
              for name in ("table2", "table3")}, "claims": claims_table, "agreed": agreed_table,
           **{name: partial(study_table, name=name, command=f"python -m train.transfer {name.split('-')[0]} --run RUN --data DIR")

@@ -1,4 +1,7 @@
 """Blocks cover their arrays once, and what is done with them comes back in order on any number of cores."""
+import os
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -94,3 +97,18 @@ def test_blas_has_one_thread_inside_and_as_many_as_before_outside(cores):
         inside = callers.map(lambda k: cpu.parallel(lambda _: (time.sleep(0.001*k), threads())[1], range(6)), range(4))
         assert all(n == 1 for one in inside for item in one for n in item)
     assert threads() == before
+
+
+def told(**environment):
+    """What `arithmetic` tells in a process with these variables."""
+    program = "from zfcore.cpu import arithmetic; print(arithmetic())"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
+                          env={**os.environ, **environment}).stdout
+
+
+@pytest.mark.skipif("openblas" not in cpu.arithmetic()["BLAS"] or "X86_V3" not in cpu.arithmetic()["NumPy's vector code"],
+                    reason="needs OpenBLAS on a processor for which it has several codes")
+def test_the_code_that_is_told_is_the_one_that_the_environment_lets_libraries_take():
+    cores = {told(OPENBLAS_CORETYPE=core) for core in ("Haswell", "Sandybridge")}
+    assert len(cores) == 2 and any("Haswell" in words for words in cores)
+    assert told(NPY_DISABLE_CPU_FEATURES=cpu.arithmetic()["NumPy's vector code"].replace(",", "")) not in {told(), *cores}

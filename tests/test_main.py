@@ -3,16 +3,23 @@ import base64
 import gc
 import io
 import json
+import os
 import re
 import shutil
+import signal
+import threading
+import time
 import weakref
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from zfcore import results
+from tests.train.test_devices import are_gone, tell_pid, until
+from zfcore import crew, results
 from zfcore.__main__ import main
 from zfcore.analysis.top_activations import TopActivations, UnitViews
 from zfcore.checkpoint import Checkpoint, load, save
@@ -75,6 +82,56 @@ def test_top_activations_on_several_devices_leaves_the_files_of_one_and_names_a_
         (place/"data"/"val"/"bee"/"12.png").unlink()
     files = {name: {file.name: file.read_bytes() for file in (tmp_path/name).iterdir()} for name in ("1", "2")}
     assert files["2"] == files["1"] and files["1"].keys() == {"fc8.h5", "fc8.png", "top_activations.h5"}
+
+
+def slowed(**facts):
+    """In a process of --devices: work as `served`, kept after every batch, whose second one lasts until somebody ends it; a
+    file then tells who it is."""
+    top = top_activations.top
+    top.top_activations = partial(top.top_activations, every=0)
+    do = top_activations.served(**facts)
+
+    def one(order, progress, wait):
+        batches = []
+
+        def told(count):
+            progress(count)
+            batches.append(count)
+            if sum(map(bool, batches)) == 2:
+                tell_pid(Path(order["file"]).parents[1]/f"begun-{order['shard'][0]}")
+                time.sleep(60)
+        return do(order, told, wait)
+    return one
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("whom", ["parent", "member"])
+def test_a_stop_in_the_middle_of_a_shard_ends_all_and_the_same_command_goes_on(whom, place, tmp_path, monkeypatch, capsys):
+    typed, members = ("--layers", "fc8", "--k", "2", "--devices", "2", "--batch-size", "4"), []
+
+    def stop():
+        for k in (1, 2):
+            until(tmp_path/f"begun-{k}")
+        members.extend(int((tmp_path/f"begun-{k}").read_text()) for k in (1, 2))
+        os.kill(members[1] if whom == "member" else os.getpid(), signal.SIGTERM)
+        members.append(time.monotonic())
+
+    thread = threading.Thread(target=stop)
+    slow = lambda devices, device, served, **facts: crew.Crew([None]*devices, "tests.test_main:slowed", facts)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as left:
+        patch.setattr(top_activations.crew, "crew", slow)
+        thread.start()
+        run(place, tmp_path/"run", *typed)
+    thread.join()
+    said = " ".join(capsys.readouterr().err.split())
+    assert time.monotonic() - members.pop() < 30 and left.value.code == 143 and are_gone(members)
+    assert said.count("stopped; what is on the disk is whole, and the same command goes on") == 1 and "error" not in said
+    there = {file.name: results.load(file, TopActivations).ranges.tolist() for file in (tmp_path/"run").iterdir()}
+    assert there == {"top_activations_1_of_2.h5": [[0, 4]], "top_activations_2_of_2.h5": [[12, 16]]}
+    run(place, tmp_path/"run", *typed)
+    run(place, tmp_path/"one", *typed[:-4], "--batch-size", "4")
+    one, other = ({file.name: file.read_bytes() for file in (tmp_path/name).iterdir()} for name in ("run", "one"))
+    assert one == other
 
 
 def test_a_shard_that_cannot_be_made_is_named_and_more_devices_than_batches_are_refused(place, tmp_path, capsys):

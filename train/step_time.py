@@ -4,6 +4,7 @@ A rank goes through its leaves (zfcore/reduce.py), a leaf of n pictures in fixed
 gradients is ready; each then travels while backward goes on, one after the other: to the ranks that add up its slices, and back. After the
 last one the weights are updated. What the network does meanwhile to the arithmetic, and how ranks wait for the slowest of them, is left out."""
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from zfcore.check import Expected
 from zfcore.checkpoint import atomic
 from zfcore.data.loader import cache_folder
 from zfcore.files import folder_made, listed, mapping, read_json, real, table, text, whole
+from zfcore.layers import Linear
+from zfcore.network import Network
 from zfcore.reduce import leaves, micro_batch, share
 
 FILE = "ranks.json"              # in the user's cache: {place: Measured} as JSON
@@ -61,6 +64,28 @@ def by_node_seconds(size: float, nodes: int, per_node: int, inside: Link, betwee
     """The same on nodes of so many ranks, whose slices go `inside` a node or `between` two, one after the other."""
     near, far, part = per_node - 1, (nodes - 1)*per_node, size/(nodes*per_node)
     return 2*(near*(inside.latency + part/inside.bandwidth) + far*(between.latency + part/between.bandwidth))
+
+
+class Traffic(NamedTuple):
+    """Bytes of a step's gradients, of those of fully connected layers among them, and of the factors of these: what goes into a
+    layer and what comes back to its output, of which dw is the product over the pictures of the batch."""
+    gradients: int
+    connected: int
+    factors: int
+
+
+def traffic(network: Network, batch_size: int) -> Traffic:
+    """The Traffic of a network's step of so many pictures."""
+    sizes = {name: 4*sum(math.prod(shape) for shape in of.values()) for name, of in network.parameter_shapes().items()}
+    connected = [layer for layer in network.layers if isinstance(layer, Linear)]
+    factors = sum(4*batch_size*sum(network.parameter_shapes()[layer.name]["w"]) for layer in connected)
+    return Traffic(sum(sizes.values()), sum(sizes[layer.name] for layer in connected), factors)
+
+
+def by_factors_seconds(of: Traffic, ranks: int, link: Link) -> float:
+    """Seconds of a step's communication, were the factors of fully connected layers sent instead of their gradients: they go to
+    all and nothing comes back."""
+    return exchange_seconds(of.gradients - of.connected, ranks, link) + exchange_seconds(of.factors, ranks, link)/2
 
 
 # ---------------------------------------------------------------------------------------------------------------- steps

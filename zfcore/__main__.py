@@ -12,6 +12,7 @@ from zfcore.commands import COMMANDS, TOOLS
 from zfcore.commands.common import FORMAT, SHARED
 from zfcore.files import numbered
 from zfcore.terminal import printable, say, status_of, warn
+from zfcore.training import Stop
 
 WRITTEN = tuple(f".{kind}" for kind in (*results.FIGURES, "md", "csv"))
 REDRAW = "draw figures again from saved arrays, of any command; needs no network"
@@ -25,7 +26,7 @@ def main(arguments=None):
             TOOLS[args.command].work(args)
         else:
             redraw(args) if args.command == "redraw" else work(COMMANDS[args.command], args)
-    except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, Stop) as stop:              # here, or at one of the processes of --devices
         goes_on = args.command not in TOOLS or TOOLS[args.command].GOES_ON
         warn("\nstopped; what is on the disk is whole, and the same command goes on with a pass over pictures" if goes_on else "\nstopped")
         sys.exit(status_of(stop))

@@ -6,6 +6,7 @@ from contextlib import suppress
 from itertools import product
 from queue import SimpleQueue
 
+import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from zfcore.system import cores
@@ -123,6 +124,15 @@ class _OneThread:
 
 
 BLAS = _OneThread()
+
+
+def arithmetic() -> dict[str, str]:
+    """{what: in words}: the code that NumPy and BLAS have chosen for this CPU, on which the bits of its products and powers
+    depend."""
+    facts = [library.info() for library in BLAS.libraries]
+    blas = [" ".join(str(of[name]) for name in ("internal_api", "version", "architecture") if of.get(name)) for of in facts]
+    vectors = np.show_config("dicts")["SIMD Extensions"].get("found", [])
+    return {"BLAS": ", ".join(sorted(blas)) or "none", "NumPy's vector code": ", ".join(vectors) or "none"}
 
 
 # ------------------------------------------------------------------------------------------------------------ blocks

@@ -176,7 +176,7 @@ class Crew:
     def show(self):
         moved = {id(one.unit): one.moved for one in self.members}
         self.bar.n = sum(max(unit.done, moved.get(id(unit), 0)) for unit in self.units)
-        self.bar.set_description(" ".join(one.unit.name for one in self.members if one.unit) or "study")
+        self.bar.set_description("; ".join(one.unit.name for one in self.members if one.unit) or "study")
 
     # ------------------------------------------------------------------------------------------- what a process tells
     def _progress(self, member, count):

@@ -97,9 +97,11 @@ def _encodable(text):
 
 # ------------------------------------------------------------------------------------------------------------------ lines
 class _Output:
-    """Fate of standard output: the first `refusal` of a disk that is full, say. A command goes on without it. `quiet`: nothing is told."""
+    """Fate of standard output: the first `refusal` of a disk that is full, say. A command goes on without it. `quiet`: nothing
+    is told. `kept`: lists in which warnings are kept besides."""
     refusal: OSError | None = None
     quiet = False
+    kept: list[list[str]] = []
 
 
 def quiet(on: bool = True) -> None:
@@ -125,12 +127,25 @@ def say(*texts: object) -> None:
 def warn(text: object, *names: object) -> None:
     """Print a text on standard error, above the bars, in lines that fit the terminal, or of at most 100 columns, none of which ends within
     one of the `names`. That nobody can read it is no reason to fail."""
+    for texts in _Output.kept:
+        texts.append(str(text))
     if _Output.quiet:
         return
     lines = [part for line in str(text).split("\n") for part in fitted(line, _width(), *names)]
     with suppress(OSError, ValueError, RuntimeError):      # gone; closed; in the middle of another line, from a signal
         with tqdm.external_write_mode(sys.stderr):
             print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def warnings_kept() -> Iterator[list[str]]:
+    """`with warnings_kept() as texts:` what `warn` is given meanwhile is in `texts`, whether or not this process is quiet."""
+    texts: list[str] = []
+    _Output.kept.append(texts)
+    try:
+        yield texts
+    finally:
+        _Output.kept = [others for others in _Output.kept if others is not texts]
 
 
 def _width():

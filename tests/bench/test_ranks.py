@@ -1,6 +1,7 @@
 """bench ranks: a report of real ranks, the link that times show, what is predicted and drawn, and what is refused."""
 import argparse
 import json
+from itertools import product
 
 import pytest
 from PIL import Image
@@ -20,6 +21,8 @@ def parsed(*typed):
 
 def test_two_ranks_are_measured_kept_told_drawn_and_stand_in_a_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    monkeypatch.setattr(ranks, "BESIDE", (("tiny", 3),))
+    monkeypatch.setitem(ranks.NATIVE_SIZE, "tiny", 48)
     args = parsed("--devices", "2", "--output", str(tmp_path/"new"/"ranks.json"), "--plot", str(tmp_path/"p.png"), "--network", "20", "1")
     ranks.main(args)
     report, said = json.loads((tmp_path/"new"/"ranks.json").read_text()), capsys.readouterr().out
@@ -34,6 +37,38 @@ def test_two_ranks_are_measured_kept_told_drawn_and_stand_in_a_table(tmp_path, m
     assert Image.open(tmp_path/"p.png").size[0] > 500
     table = tables.ranks_table(tmp_path/"new")
     assert table.count("\n| 1 |") == table.count("\n| 2 |") == 1 and "between 2 ranks by Sockets" in table
+    assert [(row["image_size"], row["batch_size"], row["turns"]) for row in report["alone"]] == [(32, 8, 4), (48, 3, 4)]
+    for row in report["alone"]:
+        begins = f"| tiny at {row['image_size']}, batch {row['batch_size']}, 4 turns | "
+        (line,) = (line for line in table.split("\n") if line.startswith(begins))
+        for cell, (by, what) in zip(line.split(" | ")[2:], product(("clock", "processor"), ("ranks", "again")), strict=True):
+            of = row[what][by]
+            assert 0 < of["lowest"] <= of["median"] <= of["highest"]
+            assert cell.startswith(f"{of['median']:.3f} ({of['lowest']:.3f} to ")
+    assert said.count("a step on one rank, as a share of one that knows of none: ") == 2
+
+
+def test_steps_that_are_compared_take_turns_at_being_first_and_only_the_first_turn_is_left_out(monkeypatch):
+    calls, now = [], [0.0]
+    monkeypatch.setattr(ranks.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(ranks.time, "process_time", lambda: 10*now[0])
+
+    def taking(name):
+        def run():
+            calls.append(name)
+            now[0] += "abc".index(name) + 1
+        return run
+    found = ranks.in_turns([taking(name) for name in "abc"], 4)
+    assert "".join(calls) == "abcbcacababcbca" and found == [[(1, 10), (2, 20), (3, 30)]]*4
+
+
+def test_a_step_on_one_rank_moves_the_weights_as_one_that_knows_of_none():
+    found = []
+    for way in ("plain", "whole", "wait"):
+        step = ranks.Step(parsed(), ALONE)
+        getattr(step, way)()
+        found.append([array.tobytes() for of in step.network.parameters().values() for array in of.values()])
+    assert found[0] == found[1] != found[2]
 
 
 def test_the_link_is_the_fastest_short_messages_latency_and_the_longest_ones_bandwidth():

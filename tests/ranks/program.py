@@ -2,19 +2,25 @@
 
     moves        gathers and exchanges arrays of about these numbers of elements, and prints a hash of all that came to each
     computes     lets the others wait while the last rank computes
-    another      what the last rank does in step 3 of many, while the others go on: one of FAILURES
-PATIENCE in the environment is how many seconds a rank may be silent or stand still."""
+    same, version, async      ranks on GPUs that a stand-in for NCCL joins: the last has the first one's GPU or another NCCL, or
+                 hears that its network is lost
+    another      what the last rank, or WHO in the environment, does in step 3 of many, while the others go on: one of FAILURES
+SILENT, STALLED and GRACE in the environment are seconds of zfcore/ranks/watch.py."""
 import hashlib
 import os
 import signal
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 
 from zfcore import check
 from zfcore.ranks import watch
+from zfcore.ranks.environment import by_variables
 from zfcore.ranks.environment import open as open_ranks
+from zfcore.ranks.meeting import meet
+from zfcore.ranks.nccl import Nccl
 
 
 def moves(ranks, *sizes):
@@ -42,7 +48,7 @@ def between(a, b, most, turn):
 def fails(ranks, how):
     for step in range(10**6):
         ranks.gather(b"row")
-        if step == 3 and ranks.rank == ranks.size - 1:
+        if step == 3 and ranks.rank == int(os.environ.get("WHO", ranks.size - 1)):
             FAILURES[how](ranks)
         ranks.exchange([np.ones(1000, np.float32)]*ranks.size, [np.empty(1000, np.float32) for _ in range(ranks.size)])
 
@@ -64,6 +70,31 @@ def computes(ranks):
     ranks.gather(b"")
 
 
+class Communicator:
+    """NCCL's of one rank, to which a kernel hangs that waits for the others for ever."""
+
+    def __init__(self, size, unique, rank, is_lost=False):
+        self.is_lost = is_lost
+
+    def check_async_error(self):
+        if self.is_lost:
+            raise RuntimeError("NCCL_ERROR_SYSTEM_ERROR: unhandled system error")
+
+    def abort(self):
+        print("aborted", flush=True)
+
+
+def on_gpus(how):
+    """Join by NCCL, each rank on a machine of its own where the network is lost, and then wait for a kernel."""
+    place = by_variables(os.environ)
+    is_last = place.rank + 1 == place.size
+    nccl = SimpleNamespace(get_version=lambda: 22907 + (how == "version" and is_last), get_unique_id=lambda: (0,)*128,
+                           NcclCommunicator=lambda *of: Communicator(*of, is_lost=how == "async" and is_last))
+    links = meet(place, f"rank {place.rank} (here, H200)", f"machine {place.rank*(how == 'async')}", "GPU")
+    with Nccl(links, None, nccl, b"GPU" if how == "same" else b"GPU%d" % place.rank):
+        time.sleep(60)
+
+
 FAILURES = {"raises": lambda ranks: {}["nothing"], "expected": expected, "exits": lambda ranks: os._exit(0), "leaves": lambda ranks: sys.exit(0),
             "sleeps": lambda ranks: time.sleep(1000), "killed": lambda ranks: os.kill(os.getpid(), signal.SIGKILL),
             "stopped": lambda ranks: os.kill(os.getpid(), signal.SIGSTOP), "refuses": lambda ranks: ranks.abort("no more"),
@@ -72,8 +103,10 @@ FAILURES = {"raises": lambda ranks: {}["nothing"], "expected": expected, "exits"
 
 @check.exit_with_message
 def main(what, *sizes):
-    if "PATIENCE" in os.environ:
-        watch.STALLED = watch.SILENT = float(os.environ["PATIENCE"])
+    for name in {"SILENT", "STALLED", "GRACE"} & os.environ.keys():
+        setattr(watch, name, float(os.environ[name]))
+    if what in ("same", "version", "async"):
+        return on_gpus(what)
     with open_ranks("cpu") as ranks:
         if what == "moves":
             moves(ranks, *sizes)

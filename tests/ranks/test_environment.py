@@ -1,9 +1,13 @@
 """Which rank a process is, by what started it."""
+import re
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
 
+from tests.ranks.test_sockets import in_threads
+from train.launch import free_port
 from zfcore import gpu
 from zfcore.check import Expected
 from zfcore.ranks import ALONE, environment
@@ -92,3 +96,22 @@ def test_more_ranks_than_gpus_and_no_gpu_at_all(monkeypatch):
     assert environment.own_gpu("auto", 0, {}) is None
     with pytest.raises(Expected, match="a CUDA device"):
         environment.own_gpu("gpu", 0, {})
+
+
+@pytest.mark.parametrize("kinds", [("GPU", "CPU", "GPU"), ("CPU", "CPU", "GPU")])
+def test_a_rank_on_another_kind_of_device_is_told_to_all(kinds, monkeypatch):
+    of_rank, port = threading.local(), free_port()
+
+    def card():
+        if of_rank.kind == "CPU":
+            raise Expected("--device gpu", "a CUDA device", "none")
+        return gpu.Card("H200", b"GPU")
+    monkeypatch.setattr(gpu, "card", card)
+
+    def work(rank):
+        of_rank.kind = kinds[rank]
+        environment.open("auto", {"RANK": str(rank), "WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
+    found, other = in_threads(3, work), kinds.index("CPU" if kinds[0] == "GPU" else "GPU")
+    assert all(isinstance(refused, Expected) and refused.status == 2 for refused in found)
+    sentence = rf"rank {other} \(.+\): expected a {kinds[0]}, as rank 0 \(.+\) has, got a {kinds[other]}; "
+    assert all(re.search(sentence, str(refused)) for refused in found)

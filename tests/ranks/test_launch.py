@@ -1,5 +1,6 @@
 """--devices N: the bits are those of one process, through signals and kills; bad input is one sentence; nobody outlives the launcher."""
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,12 @@ from zfcore import gpu
 from zfcore.check import Expected
 from zfcore.checkpoint import load
 from zfcore.ranks import LOST
+from zfcore.training import Training
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(monkeypatch):
+    monkeypatch.setattr(Training, "draw", lambda training: None)
 
 
 @pytest.fixture
@@ -68,9 +75,9 @@ linux = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes ar
 
 @linux
 def test_a_run_that_is_stopped_by_one_rank_and_goes_on_with_others_of_which_one_is_killed_has_the_bits_of_one_process(pictures, tmp_path):
-    typed = options(pictures, 8)
+    typed = options(pictures, 5)
     several = train(*typed, "--output", tmp_path/"several", "--devices", 2)
-    until_said(several, "epoch   1/8")
+    until_said(several, "epoch   1/5")
     os.kill(ranks_of(several)[1], signal.SIGTERM)
     said, _ = several.communicate(timeout=300)
     assert several.returncode == 143 and "stopped and saved after epoch" in said and f"--resume {tmp_path/'several'} --devices 2" in " ".join(said.split())
@@ -80,8 +87,8 @@ def test_a_run_that_is_stopped_by_one_rank_and_goes_on_with_others_of_which_one_
     os.kill(ranks_of(again)[0], signal.SIGKILL)
     until_said(again, "going on with 2 processes, restart 1 of 1")
     said, _ = again.communicate(timeout=300)
-    assert again.returncode == 0 and "epoch   8/8" in said
-    assert f"python -m train --resume {tmp_path/'several'} --epochs 18 --devices 2" in " ".join(said.split())
+    assert again.returncode == 0 and "epoch   5/5" in said
+    assert f"python -m train --resume {tmp_path/'several'} --epochs 15 --devices 2" in " ".join(said.split())
     main([*typed, "--output", str(tmp_path/"one")])
     assert same(tmp_path/"several", tmp_path/"one")
 
@@ -112,6 +119,66 @@ def program(monkeypatch, *sources):
     real = subprocess.Popen
     monkeypatch.setattr(launch.subprocess, "Popen", lambda command, env, **how: real([sys.executable, "-c", sources[min(int(env["RANK"]), len(sources) - 1)]],
                                                                                       env=env, **how))
+
+
+def test_what_one_rank_alone_is_warned_of_is_told_with_its_name_and_what_several_are_once(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    for name in ("these", "those"):
+        write_set(tmp_path/name, (3, 1))
+        (tmp_path/name/f"{name} too").mkdir()              # beside the parts
+    typed = [[*options(tmp_path/name, 1), "--output", str(tmp_path/"run")] for name in ("these", "those", "those")]
+    begin = ("from train.__main__ import main; from zfcore.training import Training; "
+             "Training.draw = lambda self: None; main({!r})")
+    program(monkeypatch, *map(begin.format, typed))
+    with launch.Job([], [None]*3) as job:
+        job.wait()
+    assert job.status() == 0
+    said = " ".join(capfd.readouterr().err.split())
+    assert said.count("left alone: 'these too'") == said.count("left alone: 'those too'") == 1
+    assert re.search(r"rank 1 \([^)]+, CPU\): \S+those: folders beside", said) and "rank 2" not in said
+
+
+VALIDATES = """
+import os, sys, time
+from pathlib import Path
+from train.__main__ import main
+from zfcore.training import evaluation
+def slowly(*batch, answers=evaluation.row_of_answers):
+    row, begun = answers(*batch), Path({begun!r}, os.environ["RANK"])
+    if begun.exists():           # its second batch
+        begun.with_suffix(".second").touch()
+        time.sleep(1)            # in which the signal comes
+    begun.touch()
+    return row
+evaluation.row_of_answers = slowly
+main({typed!r})
+"""
+
+
+@linux
+@pytest.mark.parametrize("whom", [(1,), (0, 1)], ids=["one rank", "both"])
+def test_a_stop_in_the_middle_of_validation_ends_all_saved_and_the_run_goes_on_with_the_same_bits(whom, tmp_path, monkeypatch):
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    typed = options(write_set(tmp_path/"pictures", (3, 5)), 2)             # 5 batches to judge, of which the ranks take turns
+    (begun := tmp_path/"begun").mkdir()
+    program(monkeypatch, VALIDATES.format(begun=str(begun), typed=[*typed, "--output", str(tmp_path/"run")]))
+    with launch.Job([], [None]*2) as job:
+        until = time.monotonic() + 60
+        while len(list(begun.glob("*.second"))) < 2 and time.monotonic() < until:
+            time.sleep(0.02)
+        stopped = time.monotonic()
+        for rank in whom:
+            job.ranks[rank].send_signal(signal.SIGTERM)
+        job.wait()
+        assert time.monotonic() - stopped < 30
+    assert job.status() == 143 and [rank.returncode for rank in job.ranks] == [143, 143]    # not LOST: all have heard of it
+    kept = load(tmp_path/"run"/"latest.h5")
+    assert (kept.epoch, kept.step) == (0, 2) and kept.state["sums_batches"] == 2            # trained, and not judged yet
+    whole = {".lock", "config.json", "pictures.csv", "latest.h5", "log.csv", "figures"}
+    assert {file.name for file in (tmp_path/"run").rglob("*")} == whole
+    main(["--resume", str(tmp_path/"run")])
+    main([*typed, "--output", str(tmp_path/"one")])
+    assert same(tmp_path/"run", tmp_path/"one")
 
 
 @pytest.mark.parametrize("sources, status", [

@@ -1,14 +1,12 @@
 """Ranks that exchange by NCCL, which a stand-in is here: threads of one process, memory copied by its address. It has not run on hardware yet."""
 import ctypes
-import os
-import subprocess
-import sys
 import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from tests.ranks import forked
 from tests.ranks.test_sockets import in_threads, join
 from train.launch import free_port
 from zfcore.ranks.nccl import Nccl
@@ -97,45 +95,17 @@ def test_what_is_exchanged_arrives_wherever_it_is_more_than_nothing(size, kind):
     assert in_threads(size, work) == [[True]*3*size]*size
 
 
-PROGRAM = """
-import sys, time
-from types import SimpleNamespace
-from zfcore.check import exit_with_message
-from zfcore.ranks.meeting import Place, meet
-from zfcore.ranks.nccl import Nccl
-rank, port, how = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-
-class Communicator:
-    def __init__(self, *about):
-        self.begun = time.monotonic()
-    def check_async_error(self):
-        if rank == 1 and how == "async":
-            raise RuntimeError("NCCL_ERROR_SYSTEM_ERROR: unhandled system error")
-    def abort(self):
-        print("aborted", flush=True)
-
-@exit_with_message
-def main():
-    nccl = SimpleNamespace(get_version=lambda: 22907 + (how == "version")*rank, get_unique_id=lambda: (0,)*128, NcclCommunicator=Communicator)
-    with Nccl(meet(Place(rank, 2, rank, "127.0.0.1", port, b"secret"), f"rank {rank} (here, H200)", f"machine {rank*(how == 'async')}"), None, nccl, b"GPU" if how == "same" else b"GPU%d" % rank):
-        time.sleep(60)                         # a kernel that waits for the others
-main()
-"""
+@pytest.fixture(scope="module")
+def ended():
+    """What came of pairs of ranks, one of which is not as the other."""
+    return forked.run({how: [[how], 2, {"GRACE": "1"}] for how in ("same", "version", "async")})
 
 
 @pytest.mark.parametrize("how, status, sentence", [
     ("same", 2, "GPU: expected one of its own, got that of rank 0 (here, H200); start no more ranks on a machine than it has GPUs"),
     ("version", 2, "NCCL: expected version 22907, as rank 0 has, got 22908"),
     ("async", 75, "expected at work until all are done, got RuntimeError: NCCL_ERROR_SYSTEM_ERROR: unhandled system error")])
-def test_two_ranks_on_one_gpu_another_version_and_a_lost_network_are_told_and_end_what_spins(how, status, sentence):
-    port = free_port()
-    processes = [subprocess.Popen([sys.executable, "-c", PROGRAM, str(rank), str(port), how], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                  env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}) for rank in range(2)]
-    try:
-        found = [process.communicate(timeout=30) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [status]*2
-    assert [out for out, _ in found] == ["aborted\n" if how == "async" else ""]*2
-    assert sum(" ".join(err.split()).count(f"error: rank 1 (here, H200): {sentence}") for _, err in found) >= 1
+def test_two_ranks_on_one_gpu_another_version_and_a_lost_network_are_told_and_end_what_spins(how, status, sentence, ended):
+    assert [rank[0] for rank in ended[how]] == [status]*2
+    assert [out for _, out, _, _ in ended[how]] == ["aborted\n" if how == "async" else ""]*2
+    assert sum(" ".join(err.split()).count(f"error: rank 1 (here, H200): {sentence}") for _, _, err, _ in ended[how]) >= 1

@@ -2,6 +2,7 @@
 one sentence that names it."""
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
+from tests.ranks import forked
 from train.launch import free_port
 from zfcore.check import Expected
 from zfcore.ranks import LOST, meeting
@@ -20,29 +22,41 @@ from zfcore.ranks.meeting import Place, listen, meet
 from zfcore.ranks.sockets import Sockets
 
 
-def start(size, *words, port=None, **environment):
-    """Processes of tests.ranks.program that are the ranks."""
-    port = port or free_port()
-    return [subprocess.Popen([sys.executable, "-m", "tests.ranks.program", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                             env={**os.environ, **dict(zip(FOUR, (str(rank), str(size), "127.0.0.1", str(port)))), **environment})
-            for rank in range(size)]
+MOVES = {"2": [3_276_803, 1, 0], "3": [0, 1, 131_071, 5], "5": [7, 20_011]}
+FAILS = "expected", "refuses", "memory", "interrupted", "raises", "exits", "killed", "leaves", "sleeps", "stopped"
 
 
-def ends(processes, timeout=30):
-    """[(status, standard output, standard error)] of each."""
+@pytest.fixture(scope="module")
+def ended():
+    """What came of all jobs that these tests are about, which are at work at once."""
+    in_order = {"GRACE": "60"}                             # before that is over
+    patience = {"sleeps": {"STALLED": "2", "GRACE": "1"}, "stopped": {"SILENT": "2", **in_order}}
+    return forked.run({**{size: [["moves", *map(str, most)], int(size), {}] for size, most in MOVES.items()},
+                       **{how: [[how], 3, patience.get(how, in_order)] for how in FAILS},
+                       "first": [["killed"], 3, {"WHO": "0", **in_order}], "computes": [["computes"], 2, {"STALLED": "2"}]})
+
+
+@pytest.mark.parametrize("size", MOVES)
+def test_what_is_sent_arrives(size, ended):
+    assert [(status, err) for status, _, err, _ in ended[size]] == [(0, "")]*int(size)
+    told = {out for _, out, _, _ in ended[size]}
+    assert len(told) == 1 and len(*told) == 8*int(size) + 1
+
+
+def test_interpreters_that_a_hand_has_started_are_ranks_who_say_who_speaks_and_end_where_one_fails():
+    command, port = [sys.executable, "-m", "tests.ranks.program", "raises"], str(free_port())
+    places = [dict(zip(FOUR, (str(rank), "2", "127.0.0.1", port))) for rank in range(2)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                  env={**os.environ, **place}) for place in places]
     try:
-        found = [process.communicate(timeout=timeout) for process in processes]
+        (out, said), (its_out, its) = (process.communicate(timeout=30) for process in processes)
     finally:
         for process in processes:
             process.kill()
-    return [(process.returncode, *texts) for process, texts in zip(processes, found)]
-
-
-@pytest.mark.parametrize("size, most", [(2, [3_276_803, 1, 0]), (3, [0, 1, 131_071, 5]), (5, [7, 20_011])])
-def test_what_is_sent_arrives(size, most):
-    found = ends(start(size, "moves", *most), 60)
-    assert [(status, err) for status, _, err in found] == [(0, "")]*size
-    assert len({out for _, out, _ in found}) == 1 and len(found[0][1]) == 8*size + 1
+    assert [process.returncode for process in processes] == [2, 1]
+    assert said.count("error: rank 1 (") == 1 and its.count("KeyError: 'nothing'") == 1
+    speaks = r"rank 1 \(.+, CPU\): at work with rank 0 \(.+, CPU\), which speaks for all 2"
+    assert out == "" and re.fullmatch(speaks, " ".join(its_out.split()))
 
 
 def in_threads(size, work):
@@ -62,8 +76,8 @@ def in_threads(size, work):
     return found
 
 
-def join(rank, size, port, token=b"secret", name=None):
-    return meet(Place(rank, size, rank, "127.0.0.1", port, token), name or f"rank {rank}", "here")
+def join(rank, size, port, token=b"secret", kind="CPU"):
+    return meet(Place(rank, size, rank, "127.0.0.1", port, token), f"rank {rank}", "here", kind)
 
 
 def test_a_stranger_and_one_with_another_token_stay_outside(monkeypatch):
@@ -81,14 +95,14 @@ def test_a_stranger_and_one_with_another_token_stay_outside(monkeypatch):
     other = threading.Thread(target=strange)
     other.start()
     time.sleep(0.1)
-    monkeypatch.setattr(meeting, "JOIN", 2)
+    monkeypatch.setattr(meeting, "JOIN", 1)
 
     def work(rank):
         if rank == 0:
-            return meet(Place(0, 2, 0, "127.0.0.1", port, b"secret"), "rank 0", "here", listener)
+            return meet(Place(0, 2, 0, "127.0.0.1", port, b"secret"), "rank 0", "here", "CPU", listener)
         if rank == 2:
             return join(1, 2, port, b"other")
-        time.sleep(0.5)
+        time.sleep(0.2)
         return join(1, 2, port)
     links = in_threads(3, work)
     other.join()
@@ -150,18 +164,22 @@ GONE = NAMES + "expected at work until all are done, got a connection that close
     ("interrupted", 130, NAMES + "stopped", 130),
     ("raises", 2, NAMES + "KeyError: 'nothing'", 1), ("exits", LOST, GONE, 0), ("killed", LOST, GONE, -9),
     ("leaves", LOST, NAMES + ".*got one that left while others waited for it", 0), ("sleeps", LOST, NAMES + ".*standstill.*neither computed nor waited", LOST),
-    ("stopped", LOST, NAMES + ".*no sign of life", None)])
-def test_one_that_fails_ends_all_with_one_sentence_that_names_it(how, status, sentence, its):
-    begun, processes = time.monotonic(), start(3, how, PATIENCE="3")
-    found = ends(processes[:2], 25)
-    mine = ends(processes[2:], 10) if its is not None else [processes[2].kill()]
-    assert time.monotonic() - begun < 30
-    assert [of[0] for of in found] == [status]*2 and (its is None or mine[0][0] == its)
-    said = " ".join(" ".join(of[2].split()) for of in found)
+    ("stopped", LOST, NAMES + ".*no sign of life", -signal.SIGKILL)])
+def test_one_that_fails_ends_all_with_one_sentence_that_names_it(how, status, sentence, its, ended):
+    *others, (its_status, _, its_errors, _) = ended[how]
+    assert [of[0] for of in others] == [status]*2 and its_status == its
+    said = " ".join(" ".join(err.split()) for _, _, err, _ in others)
     assert len(re.findall("error: ", said)) == 1 and re.search("error: " + sentence, said) and "Traceback" not in said
-    if its == 1:                                           # a mistake in zfcore, which only its own rank shows
-        assert "Traceback" in mine[0][2]
+    assert ("Traceback" in its_errors) == (its == 1)       # a mistake in zfcore, which only its own rank shows
+    assert all(seconds < 15 for *_, seconds in others)
 
 
-def test_what_is_computed_for_long_is_no_standstill():
-    assert [of[0] for of in ends(start(2, "computes", PATIENCE="1.5"))] == [0, 0]
+def test_where_the_first_rank_is_killed_the_next_one_says_so(ended):
+    (its, *_), *others = ended["first"]
+    assert its == -signal.SIGKILL and [of[0] for of in others] == [LOST]*2
+    said = " ".join(" ".join(err.split()) for _, _, err, _ in others)
+    assert said.count("error: ") == 1 and re.search("error: " + GONE.replace("rank 2", "rank 0"), said)
+
+
+def test_what_is_computed_for_long_is_no_standstill(ended):
+    assert [of[0] for of in ended["computes"]] == [0, 0]

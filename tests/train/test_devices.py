@@ -69,11 +69,17 @@ def until(path, seconds=120):
     raise AssertionError(f"no {path}")
 
 
+def tell_pid(path):
+    """Leave this process's number in a file, which is there only when it is whole."""
+    path.with_suffix(".new").write_text(str(os.getpid()))
+    path.with_suffix(".new").rename(path)
+
+
 def stops(folder, name):
     """As a training does: finish what is under way, then stop."""
     heard = []
     signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
-    (folder/f"{name}.begun").write_text(str(os.getpid()))
+    tell_pid(folder/f"{name}.begun")
     while not heard:
         time.sleep(0.01)
     (folder/f"{name}.saved").touch()
@@ -180,7 +186,6 @@ def begun(folder):
     files = [folder/f"stops-{k}.begun" for k in (1, 2)]
     for file in files:
         until(file)
-    time.sleep(0.1)
     return process, [int(file.read_text()) for file in files]
 
 

@@ -180,6 +180,20 @@ def test_ranks_whose_kernels_are_compiled_for_another_gpu_are_refused(options, t
     assert not (tmp_path/"run").exists()
 
 
+@pytest.mark.parametrize("what, variable", [("BLAS", "OPENBLAS_CORETYPE"), ("NumPy's vector code", "NPY_DISABLE_CPU_FEATURES")])
+def test_ranks_whose_cpus_run_other_code_are_refused(what, variable, options, tmp_path, monkeypatch):
+    of_rank = threading.local()
+    monkeypatch.setattr(accord, "arithmetic", lambda: {"BLAS": "this", "NumPy's vector code": "this", what: of_rank.code})
+
+    def begin(ranks):
+        of_rank.code = "other" if ranks.rank == 1 else "this"
+        Training.begin(config(options), tmp_path/"run", ranks=ranks)
+    sentence = rf"^rank 1 \(here\): expected {what} this, as rank 0 \(here\) has, got other; .*{variable}"
+    with pytest.raises(Expected, match=sentence):
+        together(3, begin)
+    assert not (tmp_path/"run").exists()
+
+
 def test_ranks_with_other_pictures_are_refused(options, pictures, tmp_path):
     shutil.copytree(pictures, tmp_path/"others")
     same = lambda ranks: Training.begin(config([*options, *(["--data", str(tmp_path/"others")] if ranks.rank else [])]), tmp_path/"run", ranks=ranks)

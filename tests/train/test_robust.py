@@ -3,6 +3,7 @@ import errno
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -242,7 +243,8 @@ needs_flock = pytest.mark.skipif(system.fcntl is None, reason="needs flock")
 def test_a_second_run_in_a_folder_is_refused_with_the_process_of_the_first_and_readers_are_not(whole, tmp_path, capsys):
     before = (whole/"latest.h5").read_bytes()
     with Lock(whole):
-        assert f"process {os.getpid()} training there" in refused(capsys, "--resume", whole, "--epochs", "3")
+        owner = f"process {os.getpid()} on {socket.gethostname()}"
+        assert f"{owner} training there" in refused(capsys, "--resume", whole, "--epochs", "3")
         assert from_checkpoint(whole)[1].epoch and load(whole/"latest.h5").epoch == 2
         evaluate(["--run", str(whole), "--output", str(tmp_path/"evaluation")])
     assert (whole/"latest.h5").read_bytes() == before
@@ -254,12 +256,12 @@ def test_a_lock_ends_with_its_process_however_that_ends(tmp_path):
     script = f"import time; from zfcore.training.folder import Lock; Lock({str(tmp_path)!r}).__enter__(); print('held', flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
-    with pytest.raises(Expected, match=f"process {process.pid} training there"):
+    with pytest.raises(Expected, match=f"process {process.pid} on .* training there"):
         Lock(tmp_path).__enter__()
     process.kill()
     process.communicate()
     with Lock(tmp_path):
-        assert (tmp_path/".lock").read_text() == str(os.getpid())
+        assert (tmp_path/".lock").read_text() == f"{os.getpid()} on {socket.gethostname()}"
 
 
 @needs_flock

@@ -5,9 +5,12 @@ import pytest
 
 from train import step_time
 from train.__main__ import main
-from train.step_time import Bucket, Link, Measured, by_node_seconds, clock, end_of_exchange, estimate, exchange_seconds, kept, place_of
+from train.step_time import (Bucket, Link, Measured, by_factors_seconds, by_node_seconds, clock, end_of_exchange, estimate,
+                             exchange_seconds, kept, place_of, traffic)
 from zfcore.check import Expected
 from zfcore.device import select
+from zfcore.layers import Conv, Flatten, Linear
+from zfcore.network import Network
 from zfcore.training import resolve
 
 LINK = Link(0.5, 100.0)           # half a second a message, 100 bytes a second
@@ -27,6 +30,13 @@ def test_a_rank_sends_its_slice_to_those_of_its_node_by_one_link_and_to_all_othe
     assert by_node_seconds(300, 4, 1, fast, LINK) == exchange_seconds(300, 4, LINK)
     inside, between = 2*2*20/1000, 2*12*(0.5 + 20/100)                              # 5 nodes of 3: slices of 20 bytes
     assert by_node_seconds(300, 5, 3, fast, LINK) == pytest.approx(inside + between)
+
+
+def test_factors_travel_once_and_are_as_long_as_what_goes_into_a_layer_and_comes_back_to_its_output():
+    network = Network("one", (2, 8, 8), [Conv("conv1", 3, K=3, P=1), Flatten("flatten"), Linear("fc", 5)])
+    of = traffic(network, 7)
+    assert of == (4*(2*9*3 + 3) + 4*(192*5 + 5), 4*(192*5 + 5), 4*7*(192 + 5))
+    assert by_factors_seconds(of, 3, Link(0, 100)) == pytest.approx(2*2/3*4*57/100 + 2/3*4*7*197/100)
 
 
 def test_what_is_ready_early_travels_behind_the_arithmetic_one_after_the_other():

@@ -11,7 +11,7 @@ from zfcore.check import Expected
 from zfcore.ranks import ALONE, Ranks
 from zfcore.ranks.meeting import Place, meet
 from zfcore.ranks.watch import end_with
-from zfcore.terminal import quiet
+from zfcore.terminal import quiet, say
 
 FOUR = "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"           # of torchrun; also of train/launch.py, and to set by hand
 TOKEN, LAUNCHER = "ZFCORE_TOKEN", "ZFCORE_LAUNCHER"                  # what all ranks of a job know; who started it
@@ -73,7 +73,9 @@ def open(device: Literal["auto", "cpu", "gpu"], environ: MutableMapping[str, str
         place = by_variables(environ) if by == "hand" else by_slurm(environ)
     card = own_gpu(device, place.local, environ)
     name = f"rank {place.rank} ({host}, {card.name if card else 'CPU'})"
-    links = meet(place, name, host, listener, all_pairs=by != "mpiexec" and not card)
+    links = meet(place, name, host, "GPU" if card else "CPU", listener, all_pairs=by != "mpiexec" and not card)
+    if by == "hand" and not launcher and place.rank and not place.local:        # on a machine where nobody else speaks
+        say(f"{name}: at work with {links.names[0]}, which speaks for all {place.size}")
     quiet(place.rank > 0)
     if card:
         from zfcore.ranks.nccl import Nccl

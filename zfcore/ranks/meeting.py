@@ -62,13 +62,14 @@ def listen(host: str, port: int = 0) -> socket.socket:
                        "MASTER_PORT") from None
 
 
-def meet(place: Place, name: str, host: str, listener: socket.socket | None = None, all_pairs: bool = True) -> Links:
-    """Join the ranks, of which this one is called `name` and runs on the machine `host`, and return the Links to them; without
-    `all_pairs` data goes to and from rank 0 alone. Rank 0 may hand over the socket that it listens with. Raises Expected where
-    they do not all come within JOIN seconds, or two say they were the same."""
+def meet(place: Place, name: str, host: str, kind: str, listener: socket.socket | None = None, all_pairs: bool = True) -> Links:
+    """Join the ranks, of which this one is called `name`, runs on the machine `host` and has a device of the `kind` "CPU" or
+    "GPU", and return the Links to them; without `all_pairs` data goes to and from rank 0 alone. Rank 0 may hand over the socket
+    that it listens with. Raises Expected where they do not all come within JOIN seconds, two say they were the same, or one has
+    a device of another kind than rank 0: these neither exchange in the same way nor compute the same bits."""
     until = time.monotonic() + JOIN
     with listener or listen(place.host, place.port if place.rank == 0 else 0) as listener:
-        mine = f"{name}\n{host}\n\n{listener.getsockname()[1]}"
+        mine = f"{name}\n{host}\n\n{listener.getsockname()[1]}\n{kind}"
         links = _await_all(place, mine, listener, until) if place.rank == 0 else _call_first(place, mine, until)
         if all_pairs and place.rank:
             _call_each_other(place, links, listener, until)
@@ -80,7 +81,7 @@ def meet(place: Place, name: str, host: str, listener: socket.socket | None = No
 
 @dataclass
 class _Joined:
-    """`about` holds of each rank [name, host, address, port]."""
+    """`about` holds of each rank [name, host, address, port, kind]."""
     about: list[list[str]]
     control: dict[int, socket.socket]
     data: dict[int, socket.socket]
@@ -110,6 +111,7 @@ def _await_all(place, mine, listener, until):
                            "one that called had another token; give all one ZFCORE_TOKEN" if strangers else
                            "see that they were started, each with a RANK of its own, and reach port "
                            f"{listener.getsockname()[1]} of this machine")
+        _check_kinds(joined.about)             # when all are there to hear it
     except Expected as refused:
         for link in joined.control.values():
             _refuse(link, refused)
@@ -124,8 +126,17 @@ def _refuse(link, sentence):
         _send(link, f"refused\n{sentence}")
 
 
+def _check_kinds(about):
+    """Raise Expected where one has a device of another kind than rank 0."""
+    first, *_, wanted = about[0]
+    for name, *_, kind in about:
+        if kind != wanted:
+            raise Expected(name, f"a {wanted}, as {first} has", f"a {kind}",
+                           "see that each rank finds a GPU that works, or let all take --device cpu")
+
+
 def _enter(place, joined, link):
-    """Enter a connection by what it says of itself: rank, size, which link, name, host, address (empty), port."""
+    """Enter a connection by what it says of itself: rank, size, which link, name, host, address (empty), port, kind."""
     rank, size, which, *about = _receive(link).split("\n")
     rank = int(rank)
     if int(size) != place.size:
@@ -138,7 +149,7 @@ def _enter(place, joined, link):
         raise Expected(f"rank {rank}", "one process", f"two, on {joined.about[rank][1]} and {about[1]}",
                        "give each a RANK of its own")
     address = link.getpeername()[0]
-    joined.about[rank] = [about[0], about[1], "" if address in ("127.0.0.1", "::1") else address, about[3]]
+    joined.about[rank] = [about[0], about[1], "" if address in ("127.0.0.1", "::1") else address, about[3], about[4]]
     of[rank] = link
 
 
@@ -203,7 +214,7 @@ def _call_first(place, mine, until):
 def _call_each_other(place, joined, listener, until):
     """Connect to the ranks below this one, and let those above connect."""
     for rank in range(1, place.rank):
-        name, _, address, port = joined.about[rank]
+        name, _, address, port, _ = joined.about[rank]
         try:
             joined.data[rank] = _call(address or place.host, int(port), place.token, until)
             _send(joined.data[rank], str(place.rank))

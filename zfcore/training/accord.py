@@ -8,19 +8,27 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 
 import numpy as np
+import PIL
 
 import zfcore
 from zfcore import check
-from zfcore.backend import Device, architecture, to_host
+from zfcore.backend import CPU, Device, architecture, to_host
+from zfcore.cpu import arithmetic
 from zfcore.data.loader import DataSet
-from zfcore.files import mapping, parsed, text
+from zfcore.files import listed, mapping, parsed, text
 from zfcore.hints import Array, Arrays
 from zfcore.network import Network
 from zfcore.ranks import Ranks
+from zfcore.terminal import warn
 from zfcore.training.config import TrainConfig, flag
 from zfcore.training.folder import rows_of
 
 MAY_DIFFER = ("data", "workers")     # options: the same pictures may lie elsewhere on another machine
+SAME_PICTURES = (": the digits stand for their classes, names and bytes; rsync -rcn --out-format=%n ROOT/ HOST:ROOT/ names "
+                 "those that differ")
+ADVICE = {"training pictures": SAME_PICTURES, "validation pictures": SAME_PICTURES,
+          "BLAS": ": OPENBLAS_CORETYPE in the environment of all, the older processor's, lets OpenBLAS take one code",
+          "NumPy's vector code": ": NPY_DISABLE_CPU_FEATURES in the newer processor's environment leaves out what the older lacks"}
 
 
 def facts(config: TrainConfig, device: Device, train: DataSet, val: DataSet, network: Network, epoch: int,
@@ -28,8 +36,10 @@ def facts(config: TrainConfig, device: Device, train: DataSet, val: DataSet, net
     """{what: in words} of all that must be the same on all ranks, for `check_same`; `epoch` and `step` are where the run goes
     on."""
     options = {flag(f.name): repr(getattr(config, f.name)) for f in fields(config) if f.name not in MAY_DIFFER}
-    return {"zfcore": zfcore.__version__, "numpy": np.__version__, "machine": platform.machine(), **options,
-            "device": device.name if device.name == "cpu" else device.description,        # its cores' number does not matter
+    return {"zfcore": zfcore.__version__, "numpy": np.__version__, "Pillow": PIL.__version__, "machine": platform.machine(),
+            **options,
+            "device": device.name if device is CPU else device.description,               # its cores' number does not matter
+            **(arithmetic() if device is CPU else {}),
             "kernels": architecture(next(in_order([network.parameters()]))) or "none",     # a newer GPU's have other bits
             "training pictures": pictures_in_words("train", train), "validation pictures": pictures_in_words("val", val),
             "layers": digest(json.dumps(network.table()).encode()), "place in the run": f"epoch {epoch}, step {step}",
@@ -55,7 +65,8 @@ def check_same(ranks: Ranks, mine: Mapping[str, str]) -> None:
     for name, row in zip(ranks.names, rows):
         for what in {**rows[0], **row}:
             if (wanted := rows[0].get(what)) != (got := row.get(what)):
-                raise check.Expected(name, f"{what} {wanted}, as {ranks.names[0]} has", got, "let all ranks have the same")
+                raise check.Expected(name, f"{what} {wanted}, as {ranks.names[0]} has", got,
+                                     f"let all ranks have the same{ADVICE.get(what, '')}")
 
 
 def checksum(*of: Arrays) -> int:
@@ -83,6 +94,19 @@ def check_weights(ranks: Ranks, step: int, *of: Arrays) -> None:
             raise check.Expected(name, f"the weights of the other ranks after step {step}",
                                  "others, so one of them has computed wrongly",
                                  "look at that machine's memory and device, then go on from the last checkpoint")
+
+
+def tell_once(ranks: Ranks, warnings: Iterable[str]) -> None:
+    """Let the first rank, which alone speaks, tell what others were warned of and itself was not, with the name of the first
+    that was. `warnings` are this rank's."""
+    rows = ranks.gather(json.dumps([*warnings]).encode())
+    rows = [parsed(name, row, listed(text(2**16))) for name, row in zip(ranks.names, rows)]
+    told = {*rows[0]}
+    for name, row in zip(ranks.names, rows) if ranks.is_first else ():
+        for line in row:
+            if line not in told:
+                warn(f"{name}: {line}")
+            told.add(line)
 
 
 def any_asked(ranks: Ranks, asked: int) -> int:

@@ -2,6 +2,7 @@
 import json
 import os
 import platform
+import socket
 import time
 from collections import defaultdict
 from contextlib import contextmanager, suppress
@@ -34,8 +35,8 @@ class Lock:
     """`with Lock(folder):` nobody else trains in `folder` meanwhile. Raises Busy where somebody does, or waits for their end.
 
     The system drops a lock with the process that holds it, however that ends; the file `.lock`, or another `name`, that stays
-    means nothing but holds the process id for the sentence. Who only reads needs no lock: every file of a run is replaced
-    whole.
+    means nothing but holds the process id and its machine for the sentence. Who only reads needs no lock: every file of a run
+    is replaced whole.
     Where there are no such locks (some network file systems) training goes on without."""
 
     def __init__(self, folder, name=".lock", wait=False):
@@ -46,12 +47,12 @@ class Lock:
             self.descriptor = opener(self.folder/self.name, os.O_RDWR | os.O_CREAT)
             lock(self.descriptor, self.wait)
             os.ftruncate(self.descriptor, 0)
-            os.write(self.descriptor, str(os.getpid()).encode())
+            os.write(self.descriptor, f"{os.getpid()} on {socket.gethostname()}".encode())
         except BlockingIOError:
-            owner = os.read(self.descriptor, 20).decode() or "that has just begun"
+            owner = printable(os.read(self.descriptor, 300).decode(errors="replace")) or "that has just begun"
             os.close(self.descriptor)
             raise Busy(self.folder, "a folder in which no other run is at work", f"process {owner} training there",
-                       "wait for its end, or stop it with Ctrl-C") from None
+                       "wait for its end, or stop it: with Ctrl-C, or where nobody hears that any more by kill") from None
         except OSError:                        # no locks here, or a folder that cannot be written, which `save` will tell
             pass
         return self

@@ -35,9 +35,9 @@ from zfcore.ops.softmax_loss import class_labels, softmax_loss_backward, softmax
 from zfcore.optim import SGD, Plateau
 from zfcore.ranks import ALONE, Ranks
 from zfcore.reduce import Cut, GradientSum, leaves, micro_batch, share
-from zfcore.terminal import Bar, command, plural, printable, warn
+from zfcore.terminal import Bar, command, plural, printable, warn, warnings_kept
 from zfcore.trained import Trained
-from zfcore.training.accord import any_asked, check_same, check_weights, facts
+from zfcore.training.accord import any_asked, check_same, check_weights, facts, tell_once
 from zfcore.training.config import TrainConfig, resumed
 from zfcore.training.evaluation import Score, evaluate
 from zfcore.training.folder import Lock, check_pictures, move, new_folder, stored_config, write_config, write_pictures
@@ -136,7 +136,8 @@ class Training:
                   folder: Path | None = None, ranks: Ranks = ALONE) -> Materials:
         """The Materials of a run, which is to go on from `checkpoint`, that of the run in `folder`, if there is one. Nothing is written."""
         device = select(config.device)
-        parts = data or open_data(config.data, config.picture_size, config.limit_per_class, config.val_fraction)
+        with warnings_kept() as warnings:
+            parts = data or open_data(config.data, config.picture_size, config.limit_per_class, config.val_fraction)
         how = config.picture_size, config.image_size, config.upscale, config.workers
         train, val = (part if isinstance(part, Pictures) else Pictures(part, *how) for part in parts)
         classes = train.dataset.classes
@@ -165,6 +166,7 @@ class Training:
         if ranks.size > 1:
             place = (checkpoint.epoch, checkpoint.step) if checkpoint else (0, 0)
             check_same(ranks, facts(config, device, train.dataset, val.dataset, network, *place))
+            tell_once(ranks, warnings)
         mean = train.prepare(ranks=ranks)
         val.prepare(what="validation pictures", ranks=ranks)                              # so that what is wrong is found before an epoch
         for line in lacking(train, val) if ranks.is_first else ():
