@@ -267,6 +267,7 @@ def test_training_into_a_pipe_that_is_closed_keeps_the_epoch_and_ends_as_a_shell
     assert load(tmp_path/"b"/"latest.h5").epoch >= 1 and (tmp_path/"b"/"log.csv").read_text().count("\n") >= 2
 
 
+@pytest.mark.figures
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("command", ["train", pytest.param("evaluate", marks=pytest.mark.exhaustive)])
 def test_a_full_disk_under_standard_output_costs_only_what_was_printed(command, options, run, tmp_path):
