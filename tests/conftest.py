@@ -12,7 +12,7 @@ from tests.slow import marked, of_a_file
 # Read when NumPy and PyTorch are imported, here and in what tests start: for the small products of tests the threads of BLAS cost
 # more than they bring, a third of a training.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-STARTED = str(Path(__file__).with_name("started")) + os.pathsep
+STARTED = str(Path(__file__).with_name("started"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,7 +41,7 @@ def _compiled(tmp_path_factory):
 def _started():
     """What processes that tests start leave out, tests/started/sitecustomize.py says."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", STARTED + os.environ.get("PYTHONPATH", ""))
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [STARTED, os.environ.get("PYTHONPATH")])))
         yield
 
 
@@ -69,7 +69,7 @@ def undrawn(request):
     those that it starts. What undoes a test's own monkeypatch leaves this as it is."""
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("figures"):
-            patch.setenv("PYTHONPATH", os.environ["PYTHONPATH"].removeprefix(STARTED))
+            patch.setenv("PYTHONPATH", os.environ["PYTHONPATH"].removeprefix(STARTED).removeprefix(os.pathsep))
         elif "zfcore.training" in sys.modules:
             patch.setattr(sys.modules["zfcore.training"].Training, "draw", lambda training: None)
         yield
