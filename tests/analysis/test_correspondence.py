@@ -109,7 +109,8 @@ def test_a_part_that_one_unit_reads_in_all_pictures_scores_0_and_lower_than_rand
 def test_the_scores_and_their_p_are_those_of_a_slow_loop():
     pictures, places, network = *toys(4), colour_finder()
     pictures += np.random.default_rng(3).integers(0, 5, pictures.shape, np.uint8)
-    found = correspondence(Trained(network, MEAN), pictures, places, ["red", "none"], layers=["conv1", "fc6"], random=3, permutations=199, grey=200, side=8, batch_size=5)
+    found = correspondence(Trained(network, MEAN), pictures, places, ["red", "none"], layers=["conv1", "fc6"], random=3,
+                           permutations=199, grey=200, side=8, batch_size=5)
 
     def features(picture, name):
         x = np.ascontiguousarray(picture.transpose(2, 0, 1)[..., None] - MEAN[:, 2:32, 2:32, None])

@@ -85,7 +85,8 @@ def undrawn(request):
 @pytest.mark.figures
 @pytest.mark.parametrize("name", ["table4", "table6", "table7"])
 def test_each_table_has_a_figure_that_is_drawn(call, made, tmp_path, name):
-    options = {"table4": ["--train", "3", "--folds", "2", "--no-scratch"], "table6": ["--no-scratch"], "table7": ["--train", "3", "--folds", "2", "--layers", "2", "5"]}[name]
+    options = {"table4": ["--train", "3", "--folds", "2", "--no-scratch"], "table6": ["--no-scratch"],
+               "table7": ["--train", "3", "--folds", "2", "--layers", "2", "5"]}[name]
     assert call(name, *options, data=made/("voc" if name == "table6" else "101_ObjectCategories"))[0] == 0
     with Image.open(tmp_path/f"out/{name}.png") as figure:
         assert figure.size[0] > 500 and len(figure.convert("RGB").getcolors(10**6)) > 20
