@@ -76,6 +76,6 @@ def pytest_sessionfinish(session):
     for name, taken in TAKEN.items():
         if len(taken) >= rows.get(name, (0, 0))[1]:
             rows[name] = sum(taken), len(taken)
-        elif max(taken) >= SHARED:
+        elif max(taken) >= SHARED and rows[name][0] < LIMIT*rows[name][1]:
             rows[name] = max(taken), 1
     TABLE.write_text("".join(f"{seconds:.2f} {cases} {name}\n" for name, (seconds, cases) in sorted(rows.items()) if seconds >= LIMIT))
