@@ -172,7 +172,7 @@ def test_what_is_counted_is_the_mean_of_the_classes_on_the_test_pictures_of_each
         x -= x[train].mean(axis=0)
         x /= np.sqrt(np.square(x[train]).sum(axis=1).mean())
         predicted = theirs(C=found.C, max_iter=5000, tol=1e-8).fit(x[train], labels).predict(x[test])
-        asked.append((train, test, predicted))
+        asked.append((train, test, predicted, held))
         return found
 
     monkeypatch.setattr(caltech_tables, "probe", watched)
@@ -180,12 +180,13 @@ def test_what_is_counted_is_the_mean_of_the_classes_on_the_test_pictures_of_each
     of_all = np.repeat(np.arange(4), COUNTS)                             # classes are sorted as CALTECH is
     parts = sorted(rows(tmp_path/"out/parts.csv"), key=lambda part: (part["fold"], part["network"]))        # as they were asked
     assert len(asked) == len(parts) == 4
-    for (chosen, test, predicted), part in zip(asked, parts):
+    for (chosen, test, predicted, _), part in zip(asked, parts):
         assert not set(chosen) & set(test) and np.bincount(of_all[chosen]).tolist() == [3]*4
         assert np.bincount(of_all[test]).tolist() == [4, 4, 4, 4]
         each = [np.mean(predicted[of_all[test] == c] == c) for c in range(4)]
         assert float(part["accuracy"]) == pytest.approx(np.mean(each), abs=0.07)
     assert np.array_equal(asked[0][0], asked[1][0]) and not np.array_equal(asked[0][0], asked[2][0])
+    assert np.array_equal(asked[0][3], asked[1][3]) and not np.array_equal(asked[0][3], asked[2][3])         # held out to choose C
 
 
 def test_a_finished_table_is_not_computed_again_and_may_get_more_folds(call, finished, tmp_path, monkeypatch):
