@@ -57,7 +57,8 @@ def captum():
 def contestants(network, picture, mean, stride):
     """{"cone": run, "whole": run, layout: run}; each run returns P(class 0) at every place of the square, in row order."""
     def ours(incremental):
-        found = occlusion(Trained(network, mean), picture, [0], layer=None, size=SIZE, stride=stride, grey=GREY, criterion="sum", batch_size=BATCH, incremental=incremental)
+        found = occlusion(Trained(network, mean), picture, [0], layer=None, size=SIZE, stride=stride, grey=GREY, criterion="sum",
+                          batch_size=BATCH, incremental=incremental)
         return found.probabilities.ravel()
 
     runs = {"cone": lambda: ours(True), "whole": lambda: ours(False)}

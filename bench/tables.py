@@ -161,7 +161,8 @@ def atlas_line(results):
     if not (results/"atlas.json").exists():
         return "Not measured yet: `python -m bench cpu --parts atlas`."
     found = read(results/"atlas.json")
-    return (f"The atlas of `{found['run']}`, {found['units']} units over {found['pictures']} pictures: {found['seconds']:.0f} s, {found['cpu_seconds']:.0f} s of the CPU, "
+    return (f"The atlas of `{found['run']}`, {found['units']} units over {found['pictures']} pictures: {found['seconds']:.0f} s, "
+            f"{found['cpu_seconds']:.0f} s of the CPU, "
             f"{found['megabytes']:.0f} MB in {found['files']} files ({found['cpu']}, {found['cores']} cores, {found['date'][:10]}).")
 
 

@@ -3,6 +3,7 @@ tests a run is made of: `-m "not slow"` leaves out what takes long, and only `--
 import gc
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.slow import marked, of_a_file
 # Read when NumPy and PyTorch are imported, here and in what tests start: for the small products of tests the threads of BLAS cost
 # more than they bring, a third of a training.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+STARTED = str(Path(__file__).with_name("started"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,6 +38,14 @@ def _compiled(tmp_path_factory):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _started():
+    """What processes that tests start leave out, tests/started/sitecustomize.py says."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [STARTED, os.environ.get("PYTHONPATH")])))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _unhurried():
     """How far something is, is told every so many seconds of the whole run, and so in any test. A sentence on standard error is one line."""
     from zfcore import terminal
@@ -55,10 +65,12 @@ def _unflushed():
 
 @pytest.fixture(autouse=True)
 def undrawn(request):
-    """A run draws its curves and filters, which takes longer than a short training, where the test is marked `figures`. What undoes a
-    test's own monkeypatch leaves this as it is."""
+    """A run draws its curves and filters, which takes longer than a short training, where the test is marked `figures`, and so do
+    those that it starts. What undoes a test's own monkeypatch leaves this as it is."""
     with pytest.MonkeyPatch.context() as patch:
-        if "zfcore.training" in sys.modules and not request.node.get_closest_marker("figures"):
+        if request.node.get_closest_marker("figures"):
+            patch.setenv("PYTHONPATH", os.environ["PYTHONPATH"].removeprefix(STARTED).removeprefix(os.pathsep))
+        elif "zfcore.training" in sys.modules:
             patch.setattr(sys.modules["zfcore.training"].Training, "draw", lambda training: None)
         yield
 

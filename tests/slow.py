@@ -5,14 +5,15 @@ and writes slow.txt, the table by which conftest.py marks them.
 
 A function of LIMIT or more stands there. All its cases are marked but the first, where a case takes less than LIMIT on
 average, so that most subjects keep a fast test; and a file whose tests all are slow keeps the cheapest. Measure all of them, then
-`-m "not slow"`: there a first case pays for what others shared, and is marked too where that takes ten times LIMIT."""
+`-m "not slow"`: there a first case pays for what others shared, and where that takes SHARED or more it stands there alone and all are
+marked. Again, if you like: then the next pays."""
 import os
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
-TABLE, LIMIT = Path(__file__).with_name("slow.txt"), 0.1
+TABLE, LIMIT, SHARED = Path(__file__).with_name("slow.txt"), 0.1, 0.3
 TAKEN = defaultdict(list)                      # function -> seconds of its cases
 
 
@@ -73,6 +74,8 @@ def pytest_sessionfinish(session):
         return
     rows = table()
     for name, taken in TAKEN.items():
-        if len(taken) >= rows.get(name, (0, 0))[1] or sum(taken)/len(taken) >= 10*LIMIT:
+        if len(taken) >= rows.get(name, (0, 0))[1]:
             rows[name] = sum(taken), len(taken)
+        elif max(taken) >= SHARED and rows[name][0] < LIMIT*rows[name][1]:
+            rows[name] = max(taken), 1
     TABLE.write_text("".join(f"{seconds:.2f} {cases} {name}\n" for name, (seconds, cases) in sorted(rows.items()) if seconds >= LIMIT))

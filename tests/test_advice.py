@@ -10,8 +10,8 @@ from zfcore.commands import COMMANDS, TOOLS
 
 ROOT = Path(__file__).parents[1]
 WORD = re.compile(r"--[a-z][a-z0-9-]*")
-MODULES = ["train.options", "train.evaluate", "train.predict", "train.pack", "train.reference", "train.ablation", "train.transfer", "train.reproduce", "zfcore.__main__",
-           "bench.__main__"]
+MODULES = ["train.options", "train.evaluate", "train.predict", "train.pack", "train.reference", "train.ablation", "train.transfer",
+           "train.reproduce", "zfcore.__main__", "bench.__main__"]
 OF_OTHERS = {"--ptxas-options", "--query-gpu", "--format", "--always", "--dirty", "--abbrev"}    # of ptxas, nvidia-smi, git
 
 

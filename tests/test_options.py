@@ -12,10 +12,11 @@ from zfcore.check import whole_number
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs FIFOs and alarms")
 ONCE_FAILED = {                       # with what they answered
-    "endless": [("train", "--epochs", "huge"), ("train --resume", "--epochs", "large"), ("train --lr-test", "--epochs", "large"), ("ablation", "--seeds", "large"),
-                ("table4", "--folds", "large")],
-    "a traceback": [("train", "--image-size", "large"), ("train --lr-test", "--image-size", "huge"), ("train", "--patience", "huge"), ("table4", "--seed", "huge"),
-                    ("top-activations", "--units", "a range"), ("occlusion", "--pictures", "a range"), ("sanity-checks", "--seed", "minus one")]}
+    "endless": [("train", "--epochs", "huge"), ("train --resume", "--epochs", "large"), ("train --lr-test", "--epochs", "large"),
+                ("ablation", "--seeds", "large"), ("table4", "--folds", "large")],
+    "a traceback": [("train", "--image-size", "large"), ("train --lr-test", "--image-size", "huge"), ("train", "--patience", "huge"),
+                    ("table4", "--seed", "huge"), ("top-activations", "--units", "a range"), ("occlusion", "--pictures", "a range"),
+                    ("sanity-checks", "--seed", "minus one")]}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,8 @@ def test_whole_numbers_of_a_command_have_bounds(name):
     assert [option for option, action in odd_options.COMMANDS[name].options().items() if action.type is int] == []
 
 
-@pytest.mark.parametrize("words, fits", [("1", True), ("7", True), (" 3 ", True), ("0", False), ("8", False), ("2.0", False), ("", False), ("nan", False), ("9"*5000, False)])
+@pytest.mark.parametrize("words, fits", [("1", True), ("7", True), (" 3 ", True), ("0", False), ("8", False), ("2.0", False),
+                                         ("", False), ("nan", False), ("9"*5000, False)])
 def test_a_whole_number_has_bounds_and_a_sentence(words, fits):
     if fits:
         assert whole_number(1, 7)(words) == int(words)

@@ -55,7 +55,8 @@ def test_a_read_only_disk_is_one_sentence(tmp_path, capsys, monkeypatch, what):
     if what == "mkdir":
         monkeypatch.setattr(os, "mkdir", refuse)
     else:
-        monkeypatch.setattr(os, "open", lambda path, flags, *more, **how: refuse(path) if flags & (os.O_WRONLY | os.O_RDWR) else sound(path, flags, *more, **how))
+        monkeypatch.setattr(os, "open", lambda path, flags, *more, **how: refuse(path) if flags & (os.O_WRONLY | os.O_RDWR)
+                            else sound(path, flags, *more, **how))
     with pytest.raises(SystemExit) as left:
         main([*WORK, str(data), "--device", "cpu", "--output", str(tmp_path/"out")])
     said = capsys.readouterr().err.strip().splitlines()[-1]

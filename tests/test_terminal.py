@@ -24,7 +24,8 @@ from zfcore.checkpoint import load
 
 ROOT = Path(__file__).parents[1]
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
-NAMES = ["a $x_1$ b", "two\nlines", os.fsdecode(b"no \xff utf-8 \xfe"), "猫 кот γάτα قط", "\x1b[31mred", "-dash", "it's \"q\"", "tab\t", "a\\b$", "🐈"]
+NAMES = ["a $x_1$ b", "two\nlines", os.fsdecode(b"no \xff utf-8 \xfe"),
+         "猫 кот γάτα قط", "\x1b[31mred", "-dash", "it's \"q\"", "tab\t", "a\\b$", "🐈"]
 names = st.one_of(st.sampled_from(NAMES), st.binary(min_size=1, max_size=12).map(os.fsdecode), st.text(min_size=1, max_size=12))
 
 
@@ -106,7 +107,8 @@ def test_what_is_to_be_copied_stands_in_one_line_of_its_sentence(before, typed, 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", ["zfcore", typed] if what == typed else ["zfcore"])
             lines = terminal.fitted(f"{before}: {what}, {between}; {what}) {after}", columns, *names)
-        assert sum(line.count(what) for line in lines) == 2 and " ".join(map(str.strip, lines)).split() == f"{before}: {what}, {between}; {what}) {after}".split()
+        assert sum(line.count(what) for line in lines) == 2
+        assert " ".join(map(str.strip, lines)).split() == f"{before}: {what}, {between}; {what}) {after}".split()
         assert all(len(line) <= columns or len(line.strip()) <= len(what) + 3 for line in lines)
 
 
@@ -152,7 +154,8 @@ def test_a_number_agrees_with_its_noun(n, noun):
     assert terminal.plural(n, noun) == (f"1 {noun}" if n == 1 else f"{n} {plural}")
 
 
-COUNTED = re.compile(r" (?:[a-z-]+ ){0,2}?(?:pictures|classes|files|folders|links|epochs|units|networks|layers|names|steps|runs|near-duplicates|threads|members)\b")
+COUNTED = re.compile(r" (?:[a-z-]+ ){0,2}?(?:pictures|classes|files|folders|links|epochs|units|networks|layers|names|steps|runs|"
+                     r"near-duplicates|threads|members)\b")
 TOGETHER = re.compile(r"[A-Z_]+$")                         # a constant, which is more than 1
 
 
@@ -267,6 +270,7 @@ def test_training_into_a_pipe_that_is_closed_keeps_the_epoch_and_ends_as_a_shell
     assert load(tmp_path/"b"/"latest.h5").epoch >= 1 and (tmp_path/"b"/"log.csv").read_text().count("\n") >= 2
 
 
+@pytest.mark.figures
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("command", ["train", pytest.param("evaluate", marks=pytest.mark.exhaustive)])
 def test_a_full_disk_under_standard_output_costs_only_what_was_printed(command, options, run, tmp_path):
@@ -285,7 +289,8 @@ def test_a_full_disk_under_standard_output_costs_only_what_was_printed(command, 
                                     "export PYTHONIOENCODING=latin-1 LC_ALL=C HOME=/nowhere; unset ZFCORE_CACHE; exec >&-; "],
                          ids=["ascii, no HOME, few files, no stderr", "latin-1, HOME gone, no stdout"])
 def test_a_command_works_in_odd_surroundings(before, run, tmp_path):
-    words = ["zfcore", "top-activations", "--run", run, "--output", tmp_path/"猫 $ \n", "--layers", "conv1", "--units", "0:2", "--device", "cpu", "--workers", "0"]
+    words = ["zfcore", "top-activations", "--run", run, "--output", tmp_path/"猫 $ \n", "--layers", "conv1", "--units", "0:2",
+             "--device", "cpu", "--workers", "0"]
     status, _, err = ended(started(*words, before=before))
     assert status == 0 and (tmp_path/"猫 $ \n"/"conv1.png").is_file(), err
 

@@ -146,8 +146,9 @@ def closing(training, devices):
     errors, folder, run = training.history["val_error"], printable(training.folder), training.folder
     upscale = ["--upscale"] if training.config.upscale else []
     best = min(range(len(errors)), key=errors.__getitem__)
+    protocol = f"(centre crop, 1 network, {plural(training.val.sound, 'picture')})"
     return f"""
-validation error {100*errors[-1]:.1f} % after {plural(len(errors), "epoch")}; best {100*errors[best]:.1f} % after epoch {best + 1} (centre crop, 1 network, {plural(training.val.sound, "picture")})
+validation error {100*errors[-1]:.1f} % after {plural(len(errors), "epoch")}; best {100*errors[best]:.1f} % after epoch {best + 1} {protocol}
 
   {folder}/best.h5                       the weights (h5ls -r shows what is inside)
   {folder}/log.csv                       one row an epoch

@@ -402,8 +402,9 @@ def closing(packing, seconds):
     """The last lines: what was packed, how fast, and the command that trains from it."""
     count = sum(map(len, open_packed(packing.output)))
     image_size = [] if packing.size == 256 else ["--image-size", packing.crop]
+    damaged, size = f"{packing.total - count} left out as damaged", packing.output.stat().st_size
     return f"""
-{printable(packing.output)}: {plural(count, "picture")} of {packing.size}x{packing.size}, {packing.total - count} left out as damaged, {packing.output.stat().st_size} bytes
+{printable(packing.output)}: {plural(count, "picture")} of {packing.size}x{packing.size}, {damaged}, {size} bytes
 {packing.packed} of them packed in {seconds:.1f} s, {packing.packed/seconds:.0f} pictures/s with {plural(packing.workers, "thread")}
 
 next:  {command("python", "-m", "train", "--preset", "zfnet", "--data", packing.output, *image_size)}"""

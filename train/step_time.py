@@ -90,8 +90,8 @@ def by_factors_seconds(of: Traffic, ranks: int, link: Link) -> float:
 
 # ---------------------------------------------------------------------------------------------------------------- steps
 def end_of_exchange(compute: float, leaf: float, buckets: Sequence[Bucket], seconds: Callable[[int], float], overlap: bool = True) -> float:
-    """Time at which the last bucket has arrived, in seconds from the beginning of a step whose arithmetic takes `compute`, its last leaf `leaf` of them; without
-    `overlap` nothing travels before all is computed."""
+    """Time at which the last bucket has arrived, in seconds from the beginning of a step whose arithmetic takes `compute`, its last
+    leaf `leaf` of them; without `overlap` nothing travels before all is computed."""
     end = 0.0
     for bucket in buckets:
         ready = compute - leaf*(1 - bucket.ready) if overlap else compute
@@ -100,8 +100,9 @@ def end_of_exchange(compute: float, leaf: float, buckets: Sequence[Bucket], seco
 
 
 def estimate(of: Measured, batch_size: int, ranks: int, seconds: Callable[[int], float], micro: int = 0, own: bool = True, overlap: bool = True) -> Estimate:
-    """Estimate of a step of `batch_size` pictures on so many ranks; `seconds(bytes)` is what a bucket takes. With `own` each rank has a device
-    such as the one that was measured; else they share its cores, and for each picture they are together no faster. Raises Expected for more ranks than leaves."""
+    """Estimate of a step of `batch_size` pictures on so many ranks; `seconds(bytes)` is what a bucket takes. With `own` each rank has
+    a device such as the one that was measured; else they share its cores, and for each picture they are together no faster. Raises
+    Expected for more ranks than leaves."""
     sizes = [leaf.stop - leaf.start for leaf in leaves(batch_size, micro_batch(batch_size, micro, ranks))]
     most = max((sizes[share(len(sizes), ranks, rank)] for rank in range(ranks)), key=sum)
     slower = 1 if own else ranks

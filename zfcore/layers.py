@@ -596,8 +596,8 @@ FORMER = {"ContrastNorm": LocalResponseNorm.__name__}            # kinds by the 
 # The form of the fields that layers have, whatever their kind; of other fields their own kind must ask. What fits together is
 # asked by `shape_out`.
 FORMS = {"name": files.name, **{size: files.whole(1, 2**24) for size in ("F", "M", "K", "S", "groups", "n")},
-         "P": files.whole(0, 2**24), **{rim: files.whole(-2**14, 2**14) for rim in ("top", "bottom", "left", "right")}, "rounding": files.choice("ceil", "floor"),
-         "borders": files.choice("inside", "padded", "clipped"),
+         "P": files.whole(0, 2**24), **{rim: files.whole(-2**14, 2**14) for rim in ("top", "bottom", "left", "right")},
+         "rounding": files.choice("ceil", "floor"), "borders": files.choice("inside", "padded", "clipped"),
          "convention": files.choice("mean", "sum"), "alpha": files.real(0), "beta": files.real(0), "k": files.real(0),
          "eps": files.real(above=0), "momentum": files.real(0, 1), "keep_prob": files.real(0, 1, above=0),
          "seed": files.whole(), "number": files.whole()}

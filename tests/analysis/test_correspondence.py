@@ -3,6 +3,7 @@ import csv
 import itertools
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from zfcore.analysis.correspondence import (GROUP, PARTS, Correspondence, common
                                             sign_of_change)
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
+from zfcore.data import open_data
 from zfcore.data.landmarks import read_landmarks
-from zfcore.data.synthetic import CLASSES
+from zfcore.data.synthetic import CLASSES, Synthetic
 from zfcore.data.transforms import square
 from zfcore.layers import Conv, Flatten, Linear, MaxPool, ReLU
 from zfcore.network import Network
@@ -107,7 +109,8 @@ def test_a_part_that_one_unit_reads_in_all_pictures_scores_0_and_lower_than_rand
 def test_the_scores_and_their_p_are_those_of_a_slow_loop():
     pictures, places, network = *toys(4), colour_finder()
     pictures += np.random.default_rng(3).integers(0, 5, pictures.shape, np.uint8)
-    found = correspondence(Trained(network, MEAN), pictures, places, ["red", "none"], layers=["conv1", "fc6"], random=3, permutations=199, grey=200, side=8, batch_size=5)
+    found = correspondence(Trained(network, MEAN), pictures, places, ["red", "none"], layers=["conv1", "fc6"], random=3,
+                           permutations=199, grey=200, side=8, batch_size=5)
 
     def features(picture, name):
         x = np.ascontiguousarray(picture.transpose(2, 0, 1)[..., None] - MEAN[:, 2:32, 2:32, None])
@@ -323,7 +326,8 @@ def place(tmp_path_factory):
         Image.fromarray(whole).save(place/f"{i}.png")
         marks[f"{i}.png"] = {"red": (2*at[0] + 4).tolist(), "none": (2*at[1] + 4).tolist()}
     (place/"marks.json").write_text(json.dumps(marks))
-    (place/"far.json").write_text(json.dumps({**marks, "1.png": {"red": [68, 3]}}))
+    for side, at in (("right", [68, 3]), ("left", [-0.5, 3]), ("above", [3, -0.5]), ("below", [3, 68])):
+        (place/f"{side}.json").write_text(json.dumps({**marks, "1.png": {"red": at}}))
     (place/"rim.json").write_text(json.dumps({**marks, "1.png": {"red": [1, 40]}}))
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(place/"small.png")
     return place
@@ -393,6 +397,23 @@ def test_synthetic_faces_show_all_parts_and_are_of_the_class(place, tmp_path):
     assert (right >= left).all() and (right > left).any()                    # the sides on the picture
 
 
+@pytest.mark.parametrize("at", [(1.5, 17), (17, 1.5), (32.5, 17), (17, 32.5)], ids=["left", "above", "right", "below"])
+def test_a_synthetic_face_with_a_part_beyond_the_crop_is_passed_over(place, tmp_path, monkeypatch, at):
+    """Of 34 pixels the network sees those from 2 to 32."""
+    first = CLASSES.index("cat face")
+
+    def moved(data, i, truth=Synthetic.truth):
+        found = truth(data, i)
+        return replace(found, parts={**found.parts, "nose": at}) if i == first else found
+
+    whole = open_data("", SIDE)[1]
+    assert all(whole.truth(first).visible[part] for part in PARTS)
+    monkeypatch.setattr(Synthetic, "truth", moved)
+    run(place, tmp_path, "--synthetic", 2, "--label", "cat face")
+    found = results.load(tmp_path/"correspondence.h5", Correspondence)
+    assert len(found.names) == 2 and whole.names[first] not in found.names.tolist()
+
+
 def test_another_drawn_set_is_looked_at_when_it_is_named(place, tmp_path, monkeypatch):
     monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
     label = "round head, pricked ears, slit eyes, beak"
@@ -408,7 +429,8 @@ def test_another_drawn_set_is_looked_at_when_it_is_named(place, tmp_path, monkey
     (["--synthetic", "900"], "--synthetic: expected at most"),
     (["--synthetic", "3", "--label", "dragon"], "--label.*'dragon'"),
     (["--synthetic", "3", "--label", "clock"], "parts of a clock: expected one of"),
-    (["--images", "0.png", "1.png", "--landmarks", "far.json"], "red in 1.png: expected a place inside its 68x68 pixels, got 68, 3"),
+    *((["--images", "0.png", "1.png", "--landmarks", f"{side}.json"], f"red in 1.png: expected a place inside its 68x68 pixels, got {at}")
+      for side, at in (("right", "68, 3"), ("left", "-0.5, 3"), ("above", "3, -0.5"), ("below", "3, 68"))),
     (["--images", "0.png", "1.png", "--landmarks", "rim.json"], "red in 1.png: expected a place in the centre crop"),
     (["--images", "0.png", "1.png", "--landmarks", "marks.json", "--parts", "tail"], "parts of 0.png: expected one of red, none"),
     (["--images", "0.png", "small.png", "--landmarks", "marks.json"], "the parts of small.png"),

@@ -177,7 +177,8 @@ def test_an_unchanged_picture_has_distance_0_to_the_bit_whatever_the_batch():
 
 
 def test_a_shift_invariant_network_moves_in_layer_1_and_nowhere_above():
-    found = invariance(Trained(shift_invariant(), MEAN), [blob(), blob()[:, ::-1]], layers=["conv1", "pool2", "fc6"], series={"shift": series(np.arange(-5.0, 6), clean=5)}, batch_size=4)
+    found = invariance(Trained(shift_invariant(), MEAN), [blob(), blob()[:, ::-1]], layers=["conv1", "pool2", "fc6"],
+                       series={"shift": series(np.arange(-5.0, 6), clean=5)}, batch_size=4)
     assert (found.relative["shift"][:, 0, [0, 4, 6, 10]] > 0.1).all()
     assert found.relative["shift"][:, 1:].max() < 1e-4 and found.unit["shift"][:, 1:].max() < 1e-4
     assert (consistency(found.most_probable["shift"], 5) == 1).all()

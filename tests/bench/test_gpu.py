@@ -12,7 +12,8 @@ import pytest
 from bench import gpu, peers
 from bench.__main__ import main
 from bench.cases import Case, Source, cases
-from bench.gpu import FMA, MMA, MMA_FLOPS, READ, READ_TILES, WGMMA, WGMMA_BYTES, WGMMA_FLOPS, allowed, checked, error, floor, measured, recorded, sets_needed, shown, truth
+from bench.gpu import (FMA, MMA, MMA_FLOPS, READ, READ_TILES, WGMMA, WGMMA_BYTES, WGMMA_FLOPS, allowed, checked, error, floor,
+                       measured, recorded, sets_needed, shown, truth)
 from bench.timing import MOST, Clock, Contestant, microseconds, prepared, ratio, take_turns
 from tests import executor
 from tests.executor import emu

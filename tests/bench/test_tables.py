@@ -15,7 +15,8 @@ ROW = {"noun": "conv2d", "name": "conv1 forward", "precision": "fp32", "us": 100
        "flops": 43.71e9, "share_of_floor": 0.7286, "error": 4.1e-7, "best_peer": "PyTorch channels last", "ratio": 0.9,
        "ratio_spread": [0.88, 0.91], "peers": {"PyTorch channels last": {"us": 900.0, "error": 3e-7}}}
 GPU = {"device": "NVIDIA Test", "date": "2026-01-02T03:04:05+00:00", "commit": "abc", "driver": None, "cuda": "13.0", "cupy": "14.2",
-       "pytorch": "2.11", "cudnn": 91900, "N": 128, "ceilings": {"copy_gb_s": 4301.2, "fma_tflop_s": 60.04, "tf32_tflop_s": 310.2, "bf16_tflop_s": 620.4}, "steps": [], "cases": [
+       "pytorch": "2.11", "cudnn": 91900, "N": 128, "steps": [],
+       "ceilings": {"copy_gb_s": 4301.2, "fma_tflop_s": 60.04, "tf32_tflop_s": 310.2, "bf16_tflop_s": 620.4}, "cases": [
            ROW, {"noun": "relu", "name": "relu1 forward", "precision": "fp32", "us": 300.0, "spread": [299.0, 301.0], "bound": "memory",
                  "bytes": 1189478400, "flops": 0, "share_of_floor": 0.92, "error": 0.0, "peers": {}},
            {**ROW, "name": "conv1 forward, bf16", "precision": "bf16"},
@@ -39,7 +40,8 @@ def test_cores_and_shares_stand_behind_the_layers(tmp_path):
     text = tables.cpu_table(tmp_path, with_layers=True)
     assert "| forward | 32 | 2 | 28 | 93 % |" in text and "| top-9 pass | 25 % | `winograd` 60 %, `maxpool` 40 % |" in text
     assert "winograd" not in tables.cpu_table(tmp_path)
-    (tmp_path/"cpu.json").write_text(json.dumps({**CPU, "engines": {"torch": "2.13", "jax": "0.10"}, "cases": [{**CPU["cases"][0], "best": "JAX", "milliseconds": {"ours": 20.5, "JAX": 30}}]}))
+    case = {**CPU["cases"][0], "best": "JAX", "milliseconds": {"ours": 20.5, "JAX": 30}}
+    (tmp_path/"cpu.json").write_text(json.dumps({**CPU, "engines": {"torch": "2.13", "jax": "0.10"}, "cases": [case]}))
     text = tables.cpu_table(tmp_path)
     assert "| forward | 32 | 20.5 | JAX | 30 |" in text and "NumPy 2.4, PyTorch 2.13, jax 0.10, 2026-01-02." in text
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.analysis.test_correspondence import toys
+from zfcore.analysis import diagnostics
 from zfcore.analysis.correspondence import correspondence
 from zfcore.analysis.diagnostics import diagnose
 from zfcore.analysis.evolution import evolution
@@ -131,9 +132,15 @@ def matched(model):
     return matching(model, pictures(), beside(model), pictures(), ["conv1", "fc6"], batch_size=8)
 
 
+def diagnosed(model):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(diagnostics, "LOOKED_AT", 3)
+        return diagnose(model, pictures(), [2, 4], name="small", k=2, batch_size=8)
+
+
 WORK = {"top activations": the_pass, "views": views, "projections": projections, "occlusion": hidden, "invariance": moved,
         "correspondence": corresponding, "evolution": grown, "sanity checks": checked, "matching": matched,
-        "diagnostics": lambda model: diagnose(model, pictures(), [2, 4], name="small", k=2, batch_size=8),
+        "diagnostics": diagnosed,
         "a look": lambda model: look(model, images(1)[0], ["conv2", "fc8"], stride=12, most=3),
         "evaluation": lambda model: [evaluate([model], pictures(7), 4, crops) for crops in ("centre", "ten")]}
 

@@ -43,8 +43,8 @@ def of_nodes(tmp_path, C=3, first="convolution", **said):
         maps = maps*scale[:, None, None] + shift[:, None, None]
         return np.maximum(maps, 0).reshape(len(x), -1) @ units.T
 
-    nodes = {"convolution": [Convolution("c", "x", "a", w, b, Window((3, 3))), Affine("n", "a", "n", scale, shift), Rectifier("r", "n", "b"), Flattening("f", "b", "d"),
-                             Dense("l", "d", "y", units, None)],
+    nodes = {"convolution": [Convolution("c", "x", "a", w, b, Window((3, 3))), Affine("n", "a", "n", scale, shift),
+                             Rectifier("r", "n", "b"), Flattening("f", "b", "d"), Dense("l", "d", "y", units, None)],
              "matrix": [Flattening("f", "x", "d"), Dense("l", "d", "y", matrix, None)],
              "last axis": [Flattening("f", "x", "d", "hwc"), Dense("l", "d", "y", matrix, None)],
              "pool": [MaxPooling("p", "x", "a", Window((CROP, CROP))), Flattening("f", "a", "d"), Dense("l", "d", "y", matrix[:, :C], None)]}
@@ -278,8 +278,10 @@ def test_numbers_of_pixels_out_of_their_range_name_the_file(tmp_path, how):
 
 
 @pytest.mark.parametrize("words, sentence", [
-    (["--format", "onnx", "--output", "a.pth"], "ends in .onnx"), (["--format", "torch", "--output", "a.onnx"], "ends in .pth or .pt"), (["--format", "safetensors", "--output", "a.safetensors", "--with-preprocessing"],
-                                                                  "--format onnx"), (["--format", "onnx", "--output", "no/a.onnx"], "no/a.onnx")])
+    (["--format", "onnx", "--output", "a.pth"], "ends in .onnx"),
+    (["--format", "torch", "--output", "a.onnx"], "ends in .pth or .pt"),
+    (["--format", "safetensors", "--output", "a.safetensors", "--with-preprocessing"], "--format onnx"),
+    (["--format", "onnx", "--output", "no/a.onnx"], "no/a.onnx")])
 def test_an_export_that_cannot_be_is_one_sentence(tmp_path, capsys, monkeypatch, words, sentence):
     monkeypatch.chdir(tmp_path)
     assert sentence in refused(capsys, "export", "drawn", *words)

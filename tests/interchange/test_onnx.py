@@ -328,8 +328,9 @@ def test_pixels_in_another_order_get_filters_of_their_own_where_the_network_begi
     ([helper.make_node("Relu", ["x"], ["y"], domain="com.acme")], "got 'Relu'"),
     ([("Reshape", ["six"])], "node0: expected a shape that is known")])
 def test_what_cannot_be_expressed_is_refused_by_the_name_of_the_node(nodes, words, tmp_path):
-    constants = {**CONV, "zero": np.float32(0), "six": np.float32(6), "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "half": np.float32(0.5), "axis": np.array([1]), "two": np.array([2]), "eight": np.array([8]),
-                 "true": np.array(True), "picture": drawn((3, 8, 8)), "huge": np.array([10**6, 10**6])}
+    constants = {**CONV, "zero": np.float32(0), "six": np.float32(6), "half": np.float32(0.5), "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+                 "axis": np.array([1]), "two": np.array([2]), "eight": np.array([8]), "huge": np.array([10**6, 10**6]),
+                 "true": np.array(True), "picture": drawn((3, 8, 8))}
     with pytest.raises(Expected) as refused:
         read(chain(tmp_path/"a.onnx", (3, 8, 8), nodes, constants))
     assert words in str(refused.value) and str(refused.value).startswith(f"{tmp_path}/a.onnx: ")

@@ -1,5 +1,6 @@
 """Every kernel test runs under two schedules of the CPU executor, in its race build and its bounds build, and on a GPU
-where CuPy sees one; with --all under the plain schedules too, whose orders the race build has watched already. A test's sizes all differ and divide no tile; where a kernel has a wide form, both are launched."""
+where CuPy sees one; with --all under the plain schedules too, whose orders the race build has watched already. A test's sizes
+all differ and divide no tile; where a kernel has a wide form, both are launched."""
 import numpy as np
 import pytest
 

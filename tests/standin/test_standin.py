@@ -13,10 +13,12 @@ from tests.standin import build
 ROOT = Path(__file__).parents[2]
 # Of test_conv2d.py all cases would take a minute more, and arrays of more than 2^31 elements the host's memory.
 PARTS = {
+    "the driver, streams": ["tests/gpu/test_driver.py", "tests/gpu/test_streams.py"],                # a first look: seconds
     "graphs": ["tests/train/test_graph.py", "tests/train/test_beside.py",
                "tests/train/test_batch_norm.py::test_a_recorded_step_moves_the_statistics_as_an_eager_one_does",
                "tests/bench/test_step.py::test_ours_is_one_replay_a_step_and_its_launches_are_counted"],
-    "analyses, streams, training, kernels": ["tests/gpu", "tests/kernels", "-k", "gpu and not two_to_the_31 and (not test_conv2d.py or conv2d_and_its)"],
+    "analyses, training, kernels": ["tests/gpu", "--ignore=tests/gpu/test_driver.py", "--ignore=tests/gpu/test_streams.py", "tests/kernels",
+                                    "-k", "gpu and not two_to_the_31 and (not test_conv2d.py or conv2d_and_its)"],
 }
 
 

@@ -25,6 +25,14 @@ from zfcore.trained import Trained
 from zfcore.training.evaluation import answers, confused_pairs, confusion, evaluate, judge, per_class, predict, score, wilson
 
 
+@pytest.fixture(autouse=True)
+def undrawn(request, monkeypatch):
+    """Of matrices of confusion, which take as long as an evaluation, only tests marked `figures` have any."""
+    if not request.node.get_closest_marker("figures"):
+        monkeypatch.setattr(plots, "confusion", lambda *_: None)
+        monkeypatch.setattr(plots, "save", lambda drawn, path, save=plots.save: save(drawn, path) if drawn else path.touch())
+
+
 class Known:
     """Stands for a Pictures set, in batches of three; with the networks below their answers are known."""
     def __init__(self, labels, classes="abcdefghij"):
@@ -232,6 +240,7 @@ def test_the_worst_pictures_are_those_of_least_probability_worst_first_without_w
     assert captions == [("0.200 a", "0.800 → b"), ("0.600 b", "right"), ("0.600 a", "right")]
 
 
+@pytest.mark.figures
 @pytest.mark.parametrize("M", [2, 61, 1000])
 def test_a_single_mistake_is_seen_in_the_matrix_of_however_many_classes(M, tmp_path):
     counts = 50*np.eye(M, dtype=int)
@@ -287,6 +296,7 @@ def test_a_run_is_printed_and_written_with_its_protocol(trained, tmp_path, capsy
         assert summary["top5_error"] is None and summary["members"][0]["top1_error"] == summary["top1_error"]
 
 
+@pytest.mark.figures
 def test_the_tables_on_disk_say_what_the_summary_says(trained, tmp_path):
     _, runs = trained
     run("--run", *runs, "--output", tmp_path/"new")

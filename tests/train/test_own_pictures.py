@@ -51,7 +51,8 @@ def test_numbers_are_of_what_is_trained_on_and_names_are_paths_that_a_person_can
     assert "'one of a kind' (1 training picture)" in in_one(said.err)
 
     evaluate(["--run", str(run), "--output", str(tmp_path/"evaluation"), "--device", "cpu"])
-    look(["top-activations", "--run", str(run), "--output", str(tmp_path/"top"), "--layers", "conv1", "--units", "0:3", "--k", "2", "--device", "cpu", "--folders"])
+    look(["top-activations", "--run", str(run), "--output", str(tmp_path/"top"), "--layers", "conv1", "--units", "0:3", "--k", "2",
+          "--device", "cpu", "--folders"])
     names = [*column(run/"pictures.csv", "picture"), *column(tmp_path/"evaluation"/"predictions.csv", "name"), *left_out,
              *json.loads((tmp_path/"evaluation"/"summary.json").read_text())["damaged"],
              *re.findall(r'"name": "([^"]*)"', "".join(path.read_text() for path in (tmp_path/"top").rglob("info.json")))]

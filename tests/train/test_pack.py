@@ -402,7 +402,7 @@ def test_a_picture_that_could_not_be_read_is_tried_again_at_the_next_start(pictu
 def test_a_full_disk_is_one_sentence_and_progress_is_kept(pictures, tmp_path, most):
     """The limit on a file's size stands for a disk that is full: for the parts, for the file's frame, for the whole file."""
     code = ("import sys; from train import pack; pack.SHARD = 8; pack.main(sys.argv[1:])")
-    command = [sys.executable, "-c", code, str(pictures), str(tmp_path/"p.h5"), *SIZE]
+    command = [sys.executable, "-B", "-c", code, str(pictures), str(tmp_path/"p.h5"), *SIZE]       # -B: Python keeps a module cut off
     full = subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)))
     assert full.returncode == 2, full.stderr

@@ -14,6 +14,7 @@ from train import caltech_tables, study, transfer_study, voc_table
 from train.__main__ import main as train
 from train.caltech_tables import TABLE7, TABLES, claim_of_features, claim_of_layers, claim_of_six
 from train.report import mean_spread
+from train.study import measured
 from train.transfer import main
 from train.transfer_study import Fitted, Joined
 from train.voc_table import TABLE6, Scores
@@ -26,6 +27,7 @@ from zfcore.data.transforms import centre_crops
 from zfcore.data.voc import CLASSES, average_precision
 from zfcore.models import build
 from zfcore.ops.crop_flip import crop_flip
+from zfcore.trained import Trained
 from zfcore.training import Training
 from zfcore.training.folder import Lock
 
@@ -83,7 +85,8 @@ def undrawn(request):
 @pytest.mark.figures
 @pytest.mark.parametrize("name", ["table4", "table6", "table7"])
 def test_each_table_has_a_figure_that_is_drawn(call, made, tmp_path, name):
-    options = {"table4": ["--train", "3", "--folds", "2", "--no-scratch"], "table6": ["--no-scratch"], "table7": ["--train", "3", "--folds", "2", "--layers", "2", "5"]}[name]
+    options = {"table4": ["--train", "3", "--folds", "2", "--no-scratch"], "table6": ["--no-scratch"],
+               "table7": ["--train", "3", "--folds", "2", "--layers", "2", "5"]}[name]
     assert call(name, *options, data=made/("voc" if name == "table6" else "101_ObjectCategories"))[0] == 0
     with Image.open(tmp_path/f"out/{name}.png") as figure:
         assert figure.size[0] > 500 and len(figure.convert("RGB").getcolors(10**6)) > 20
@@ -169,7 +172,7 @@ def test_what_is_counted_is_the_mean_of_the_classes_on_the_test_pictures_of_each
         x -= x[train].mean(axis=0)
         x /= np.sqrt(np.square(x[train]).sum(axis=1).mean())
         predicted = theirs(C=found.C, max_iter=5000, tol=1e-8).fit(x[train], labels).predict(x[test])
-        asked.append((train, test, predicted))
+        asked.append((train, test, predicted, held))
         return found
 
     monkeypatch.setattr(caltech_tables, "probe", watched)
@@ -177,12 +180,13 @@ def test_what_is_counted_is_the_mean_of_the_classes_on_the_test_pictures_of_each
     of_all = np.repeat(np.arange(4), COUNTS)                             # classes are sorted as CALTECH is
     parts = sorted(rows(tmp_path/"out/parts.csv"), key=lambda part: (part["fold"], part["network"]))        # as they were asked
     assert len(asked) == len(parts) == 4
-    for (chosen, test, predicted), part in zip(asked, parts):
+    for (chosen, test, predicted, _), part in zip(asked, parts):
         assert not set(chosen) & set(test) and np.bincount(of_all[chosen]).tolist() == [3]*4
         assert np.bincount(of_all[test]).tolist() == [4, 4, 4, 4]
         each = [np.mean(predicted[of_all[test] == c] == c) for c in range(4)]
         assert float(part["accuracy"]) == pytest.approx(np.mean(each), abs=0.07)
     assert np.array_equal(asked[0][0], asked[1][0]) and not np.array_equal(asked[0][0], asked[2][0])
+    assert np.array_equal(asked[0][3], asked[1][3]) and not np.array_equal(asked[0][3], asked[2][3])         # held out to choose C
 
 
 def test_a_finished_table_is_not_computed_again_and_may_get_more_folds(call, finished, tmp_path, monkeypatch):
@@ -266,6 +270,31 @@ def test_networks_from_random_weights_have_the_runs_options_but_see_no_test_pict
     part = next(part for part in rows(tmp_path/"out/parts.csv") if part["kind"] == "scratch")
     assert part["train"] == "12" and part["test"] == str(sum(COUNTS) - 12)
     assert float(part["train_error"]) == pytest.approx(float(log[-1]["train_error"]), abs=1e-4)
+
+
+def test_each_fold_begins_with_a_seed_of_its_own_and_is_judged_on_centre_crops(call, made, tmp_path, monkeypatch):
+    """Of networks that are not trained at all, which takes no time and tells it as well."""
+    begun, judged, mean = {}, [], load(made/"run/best.h5").mean_image
+
+    def start(folder, name, config, pictures):
+        begun[name] = config.seed
+        network = build("tiny", len(CALTECH), 32, 0.9).init(config.seed, "he")
+        return Trained(network, mean, list(CALTECH)), {"seconds": [1.0], "train_error": [0.5]}
+
+    def watched(models, pictures, *rest, **more):
+        judged.append((models[0], pictures, measured(models, pictures, *rest, **more)))
+        return judged[-1][-1]
+
+    monkeypatch.setattr(study.StudyFolder, "run_or_resume", start)
+    monkeypatch.setattr(transfer_study, "measured", watched)
+    assert call("table4", "--train", 2, "--folds", 2, "--scratch-folds", 2, "--seed", 5)[0] == 0
+    assert begun == {"scratch-2-fold0": 5, "scratch-2-fold1": 6}
+    for model, pictures, found in judged:
+        squares = np.stack([pictures.picture(i) for i in range(len(pictures))])
+        scores, _ = model.network.forward(crop_flip(squares, mean, *centre_crops(len(squares), 37, 32), 32, 32))
+        p = np.exp(scores - scores.max(axis=0))
+        np.testing.assert_allclose(found.p, p/p.sum(axis=0), rtol=1e-3)
+    assert {part["fold"] for part in rows(tmp_path/"out/parts.csv") if part["kind"] == "scratch"} == {"0", "1"} and len(judged) == 2
 
 
 def test_table5_is_for_caltech_256_unless_numbers_are_given(call, tmp_path):

@@ -92,7 +92,8 @@ class Diagnosis:
 def diagnose(model: Trained, pictures: Pictures, units: Ints, *, name: str | None = None, k: int = 9, batch_size: int = 64,
              file: FilePath | None = None, bar: Bar | None = None) -> Diagnosis:
     """Diagnosis of a network over a data set; `units` of layer 2 are kept with their k strongest pictures' projections, and
-    aliasing is measured on those of all its units. `name` is what it is called, None: by its model. `bar` moves on by one a picture and one a projection (`length`).
+    aliasing is measured on those of all its units. `name` is what it is called, None: by its model. `bar` moves on by one a picture
+    and one a projection (`length`).
 
     Raises Expected for a network that does not begin with two convolutions, or an empty data set."""
     network, start = model.network, model.start

@@ -29,7 +29,8 @@ def network_page(folder, source, layers, called, pages, pictures, notes, data, p
         "format": FORMAT, "version": VERSION, "made": time.strftime("%Y-%m-%d"), "zfcore": zfcore.__version__,
         "name": model.name, "run": called_in_public(model.path), "epoch": model.epoch, "input": model.network.input_shape,
         "data": None if data is None else called_in_public(data_in_words(data)), "part": part, "total": source.top.total if source.top else 0,
-        "classes": source.classes, "outputs": len(model.classes), "labelled": source.labels is not None, "shares": shares(source), "errors": errors(model), "notes": notes,
+        "classes": source.classes, "outputs": len(model.classes), "labelled": source.labels is not None,
+        "shares": shares(source), "errors": errors(model), "notes": notes,
         "table": table(model.network, dict(zip(layers, called))), "layers": [summary(model.network, name, page) for name, page in zip(layers, pages)],
         "cover": cover(folder, source, layers, pages), "curves": curves(folder, model),
         "pictures": [{key: one[key] for key in ("number", "name", "label")} for one in pictures], "compare": compare})

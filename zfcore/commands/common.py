@@ -138,7 +138,8 @@ def originals(dataset, numbers, crop, upscale):
 
 
 def output_folder(args):
-    """--output, or RUN/figures/COMMAND: made, with `args.left` for an ExitStack of what is to be left at the end, and found to take files, before anything is computed."""
+    """--output, or RUN/figures/COMMAND: made, with `args.left` for an ExitStack of what is to be left at the end, and found to take
+    files, before anything is computed."""
     home = Path(args.output) if args.output else home_of(first_run(args))
     folder = home if args.output else inside(home, f"figures/{args.command.replace('-', '_')}")
     try:

@@ -52,7 +52,8 @@ def in_words(found, answers):
     """The lines of the record: what it is, how it sees, what was assumed and folded, how far it is from the file's own engine."""
     network, foreign = found.lowered.network, found.foreign
     weights = sum(array.size for of_layer in network.parameters().values() for array in of_layer.values())
-    yield f"{printable(foreign.path)} ({foreign.format}): {'x'.join(map(str, foreign.input_shape))}, {plural(len(found.classes), 'class')}, {weights:,} parameters"
+    yield (f"{printable(foreign.path)} ({foreign.format}): {'x'.join(map(str, foreign.input_shape))}, "
+           f"{plural(len(found.classes), 'class')}, {weights:,} parameters")
     yield f"sees:   {found.seen.in_words()}"
     for line in found.notes:
         yield f"note:   {printable(line)}"

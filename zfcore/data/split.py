@@ -1,10 +1,11 @@
 """Split of a set without parts: pictures for training and pictures for validation.
 
-By name: the hash of a picture's path below the set's folder, a number in [0, 1), is below the fraction for those of validation. So a
-picture stays in its part whatever else is added, taken away or moved with the set, but for two reasons. Near-duplicates within a class
-(`alike.near_duplicates`), such as a series of shots of one thing, go where the first of them by name goes, also those that were there before: a network that has
-learned one knows the others. And each class has at least one picture in both parts, if it has two; its only one is learned. Where all of a
-class fall into one part, as few do, the nearest to the other part changes over, and back when others are added that lie there.
+By name: the hash of a picture's path below the set's folder, a number in [0, 1), is below the fraction for those of validation. So
+a picture stays in its part whatever else is added, taken away or moved with the set, but for two reasons. Near-duplicates within a
+class (`alike.near_duplicates`), such as a series of shots of one thing, go where the first of them by name goes, also those that were
+there before: a network that has learned one knows the others. And each class has at least one picture in both parts, if it has two;
+its only one is learned. Where all of a class fall into one part, as few do, the nearest to the other part changes over, and back
+when others are added that lie there.
 
 Thumbnails to find them by are made once and kept in `cache_folder()`, under the set's place.
 """

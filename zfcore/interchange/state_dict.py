@@ -174,7 +174,8 @@ def _of_table(model, groups, shapes, ordered):
     try:
         found = read_json(model, FORM)
     except OSError as error:
-        raise check.Expected("--model", f"{', '.join(name for name in MODELS if '-' not in name)} or another of zfcore's models, or a JSON file with a layer table",
+        known = ", ".join(name for name in MODELS if "-" not in name)
+        raise check.Expected("--model", f"{known} or another of zfcore's models, or a JSON file with a layer table",
                              f"{said(model)} ({error.strerror or error})") from None
     except ValueError as error:
         if isinstance(error, check.Expected):

@@ -19,8 +19,8 @@ Several ranks (zfcore/ranks), each of which makes the same Training with its `ra
 A Training is complete when it is made: whoever has one can call any of its methods. Two doors make one, `begin` for a new run
 and `resume` for one that is there; what is wrong with options, pictures, weights or folders is an `Expected` there, before the
 first step. Nothing here reads a command line or leaves the process. On standard error there are bars, on a terminal alone,
-damaged pictures by name, classes without pictures in a part, the folder that drawn pictures are kept in and the answer to Ctrl-C; the lines of a run's log go to
-whom `run(say=...)` names.
+damaged pictures by name, classes without pictures in a part, the folder that drawn pictures are kept in and the answer to
+Ctrl-C; the lines of a run's log go to whom `run(say=...)` names.
 """
 from zfcore.training.config import PRESETS, TrainConfig, resolve
 from zfcore.training.evaluation import Score, evaluate, predict

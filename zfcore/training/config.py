@@ -127,8 +127,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "zfnet-b": dict(model="zfnet-b"),
     "alexnet": dict(model="alexnet"),
 }
-# What --resume may be given another value for. Data may have been moved, but must be the same pictures. Another device, micro-batch or precision changes the rounding of sums: the
-# run goes on as it would have, but no longer with the same bits.
+# What --resume may be given another value for. Data may have been moved, but must be the same pictures. Another device, micro-batch
+# or precision changes the rounding of sums: the run goes on as it would have, but no longer with the same bits.
 MAY_CHANGE = ("epochs", "data", "workers", "device", "micro_batch", "precision")
 
 

@@ -219,8 +219,9 @@ class Training:
 
         The first Ctrl-C, SIGTERM or SIGHUP ends the step under way, saves it and raises Stop; a second one raises KeyboardInterrupt
         at once, the last checkpoint being whole. After either `Training.resume(folder)` goes on. Meanwhile these signals
-        are this method's, if it was called in the main thread. What `say` raises ends the run, with what it was to tell saved. Raises Expected where another run is at work in the folder,
-        where the loss is not finite, and where the disk refuses or pictures are lost, the last checkpoint being whole."""
+        are this method's, if it was called in the main thread. What `say` raises ends the run, with what it was to tell saved.
+        Raises Expected where another run is at work in the folder, where the loss is not finite, and where the disk refuses or
+        pictures are lost, the last checkpoint being whole."""
         self.say, self.guard = say if say and self.ranks.is_first else self.say, StallGuard(len(self.classes))
         with Lock(self.folder) if self.ranks.is_first else nullcontext(), self.interrupt:
             try:
@@ -476,7 +477,8 @@ class Training:
             model=self.network.name, input_shape=self.network.input_shape, layers=self.network.table(),
             classes=self.classes, parameters=self.network.parameters(), velocity=self.optimizer.velocity, buffers=self.network.buffers(),
             mean_image=self.mean, epoch=self.epoch, step=self.step, history=self.history,
-            state={"data": self.config.data, "val_fraction": self.config.val_fraction, "seed": self.config.seed, "init": "" if self.config.init_from else self.config.init,
+            state={"data": self.config.data, "val_fraction": self.config.val_fraction, "seed": self.config.seed,
+                   "init": "" if self.config.init_from else self.config.init,
                    **{f"plateau_{k}": v for k, v in vars(self.plateau).items()},
                    **{f"sums_{k}": v for k, v in vars(self.sums).items()}}))
         for name in names[1:]:

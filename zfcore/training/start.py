@@ -33,7 +33,8 @@ def start_from(path, network, classes, device):
     network.load(parameters, device, other.buffers())
     return Origin({"path": str(path), "epoch": checkpoint.epoch, "step": checkpoint.step, "drawn_anew": [] if same else [last]},
                   f"weights of {path} after epoch {checkpoint.epoch}" +
-                  ("" if same else f"; its {plural(M := len(checkpoint.classes), 'class')} {'is' if M == 1 else 'are'} not the {len(classes)} here: {last} is drawn anew"))
+                  ("" if same else f"; its {plural(M := len(checkpoint.classes), 'class')} {'is' if M == 1 else 'are'} not the "
+                   f"{len(classes)} here: {last} is drawn anew"))
 
 
 def like_source(path, classes, size):
