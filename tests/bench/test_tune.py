@@ -31,15 +31,18 @@ def folder(monkeypatch, tmp_path):
 
 @pytest.fixture
 def tuned_here(monkeypatch, capsys):
-    """A function: the questions and answers of bench tune on a card whose kernels take as long as `seconds` says, and what it printed."""
+    """A function: the questions and answers of bench tune on a card whose kernels take as long as `seconds` says, and what it
+    printed."""
     def ran(seconds, N=8):
         clock = ToldClock()
 
         def replay(tape):
             clock.now += sum(seconds(kernel) for kernel, _, _ in tape)
         monkeypatch.setitem(backend.LAUNCHERS, traffic.Ghost, lambda *launch: None)
-        for owner, name, value in ((tune, "select", lambda name: traffic.DEVICE), (tune, "find_cupy", lambda: None), (tune, "Clock", lambda cupy: clock),
-                                   (tune, "card", lambda: types.SimpleNamespace(name=NAME)), (tune, "build", lambda name, classes: SMALL()), (gpu, "replay", replay)):
+        for owner, name, value in ((tune, "select", lambda name: traffic.DEVICE), (tune, "find_cupy", lambda: None),
+                                   (tune, "Clock", lambda cupy: clock),
+                                   (tune, "card", lambda: types.SimpleNamespace(name=NAME)),
+                                   (tune, "build", lambda name, classes: SMALL()), (gpu, "replay", replay)):
             monkeypatch.setattr(owner, name, value)
         tune.main(types.SimpleNamespace(models=["small"], batch_sizes=[N], rounds=3))
         return json.loads(tuned.path_of(NAME).read_text())["choices"], capsys.readouterr().out
@@ -102,7 +105,8 @@ def test_a_table_is_read_when_its_card_is_selected(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("changes, got", [
-    ({"device": "NVIDIA Other"}, "device: expected NVIDIA Test 9000, got NVIDIA Other"), ({"kernels": "old"}, "kernels: expected .*, got old"),
+    ({"device": "NVIDIA Other"}, "device: expected NVIDIA Test 9000, got NVIDIA Other"),
+    ({"kernels": "old"}, "kernels: expected .*, got old"),
     ({"choices": {"f": {"quickest": "f.cu f"}}}, "without us"), ({"choices": [1]}, "a list of 1"), ({"strange": 1}, "strange")])
 def test_a_table_of_something_else_is_told_in_a_sentence_and_not_used(changes, got, capsys):
     written(**changes)

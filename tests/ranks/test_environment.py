@@ -14,8 +14,8 @@ from zfcore.ranks import ALONE, environment
 from zfcore.ranks.meeting import Place
 
 HAND = {"RANK": "2", "WORLD_SIZE": "3", "MASTER_ADDR": "one", "MASTER_PORT": "29500"}
-SLURM = {"SLURM_STEP_NUM_TASKS": "16", "SLURM_PROCID": "9", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "1234567", "SLURM_STEP_ID": "0",
-         "SLURM_STEP_NODELIST": "gpu[003-004]"}
+SLURM = {"SLURM_STEP_NUM_TASKS": "16", "SLURM_PROCID": "9", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "1234567",
+         "SLURM_STEP_ID": "0", "SLURM_STEP_NODELIST": "gpu[003-004]"}
 
 
 @pytest.mark.parametrize("environ, who", [
@@ -35,22 +35,27 @@ def test_nobody_means_alone():
 def test_places_are_what_the_variables_say():
     hand = environment.by_variables({**HAND, "LOCAL_RANK": "1", "ZFCORE_TOKEN": "x"})
     assert hand == Place(2, 3, 1, "one", 29500, b"x")
-    assert environment.by_variables({**HAND, "TORCHELASTIC_USE_AGENT_STORE": "True"}).port == 29501        # torchrun listens at the other
+    # torchrun listens at the other
+    assert environment.by_variables({**HAND, "TORCHELASTIC_USE_AGENT_STORE": "True"}).port == 29501
     slurm = environment.by_slurm(SLURM)
     assert (slurm.rank, slurm.size, slurm.local, slurm.host) == (9, 16, 1, "gpu003") and 20000 <= slurm.port < 40000
     other = environment.by_slurm({**SLURM, "SLURM_STEP_ID": "1", "MASTER_ADDR": "two", "MASTER_PORT": "7"})
     assert (other.host, other.port) == ("two", 7) and other.token != slurm.token       # two steps of a job are two trainings
 
 
-@pytest.mark.parametrize("machines, first", [("one", "one"), ("one,two", "one"), ("gpu[003-010,012],login1", "gpu003"), ("n[1,5]", "n1"), ("a-b7", "a-b7")])
+@pytest.mark.parametrize("machines, first", [("one", "one"), ("one,two", "one"), ("gpu[003-010,012],login1", "gpu003"),
+                                             ("n[1,5]", "n1"), ("a-b7", "a-b7")])
 def test_the_first_machine_of_a_list(machines, first):
     assert environment.first_machine(machines) == first
 
 
 @pytest.mark.parametrize("environ, sentence", [
-    ({"RANK": "0", "WORLD_SIZE": "2"}, "ranks: expected RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment, got no MASTER_ADDR, MASTER_PORT"),
-    ({**HAND, "RANK": "3"}, "RANK: expected a whole number from 0 to 2 in the environment, got '3'"), ({**HAND, "WORLD_SIZE": "many"}, "WORLD_SIZE: expected"),
-    ({**HAND, "MASTER_PORT": "0"}, "MASTER_PORT: expected a whole number from 1 to 65534"), ({**SLURM, "SLURM_STEP_NODELIST": ""}, "SLURM_STEP_NODELIST: expected names"),
+    ({"RANK": "0", "WORLD_SIZE": "2"}, "ranks: expected RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment, got no "
+                                       "MASTER_ADDR, MASTER_PORT"),
+    ({**HAND, "RANK": "3"}, "RANK: expected a whole number from 0 to 2 in the environment, got '3'"),
+    ({**HAND, "WORLD_SIZE": "many"}, "WORLD_SIZE: expected"),
+    ({**HAND, "MASTER_PORT": "0"}, "MASTER_PORT: expected a whole number from 1 to 65534"),
+    ({**SLURM, "SLURM_STEP_NODELIST": ""}, "SLURM_STEP_NODELIST: expected names"),
     ({**SLURM, "SLURM_PROCID": "-1"}, "SLURM_PROCID")])
 def test_what_makes_no_rank_is_one_sentence(environ, sentence):
     with pytest.raises(Expected) as refused:
@@ -74,11 +79,13 @@ def test_a_library_of_mpi_that_cannot_be_loaded_and_an_mpiexec_of_another_mpi_ar
         environment.open("cpu", {"OMPI_COMM_WORLD_SIZE": "2"})
     one = SimpleNamespace(COMM_WORLD=SimpleNamespace(size=1), Get_library_version=lambda: "Open MPI v5.0.11, package")
     monkeypatch.setitem(sys.modules, "mpi4py", SimpleNamespace(MPI=one))
-    with pytest.raises(Expected, match=r"expected 2 ranks in mpi4py's MPI \(Open MPI v5.0.11\), got 1; this mpiexec is of another MPI"):
+    with pytest.raises(Expected,
+                       match=r"expected 2 ranks in mpi4py's MPI \(Open MPI v5.0.11\), got 1; this mpiexec is of another MPI"):
         environment.open("cpu", {"PMI_SIZE": "2"})
 
 
-@pytest.mark.parametrize("visible, local, left", [(None, 3, "3"), ("4,5,7", 2, "7"), ("5", 3, "5"), ("GPU-a,GPU-b", 0, "GPU-a")])
+@pytest.mark.parametrize("visible, local, left", [(None, 3, "3"), ("4,5,7", 2, "7"), ("5", 3, "5"),
+                                                  ("GPU-a,GPU-b", 0, "GPU-a")])
 def test_a_rank_sees_its_own_gpu_alone(visible, local, left, monkeypatch):
     environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     monkeypatch.setattr(gpu, "card", lambda: gpu.Card("H200", environ["CUDA_VISIBLE_DEVICES"].encode()))

@@ -1,4 +1,5 @@
-"""Ranks that mpiexec starts: the same program as over TCP, the same ends. Where mpi4py, or the mpiexec beside this Python, is missing these tests are skipped."""
+"""Ranks that mpiexec starts: the same program as over TCP, the same ends. Where mpi4py, or the mpiexec beside this Python, is
+missing these tests are skipped."""
 import os
 import re
 import shutil

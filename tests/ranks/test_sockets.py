@@ -1,5 +1,5 @@
-"""Ranks joined by TCP: what is sent arrives; who is not one of them stays outside; and one that is lost, stalls or fails ends all, in time and with
-one sentence that names it."""
+"""Ranks joined by TCP: what is sent arrives; who is not one of them stays outside; and one that is lost, stalls or fails ends
+all, in time and with one sentence that names it."""
 import os
 import re
 import signal
@@ -115,7 +115,8 @@ def test_where_all_have_another_token_rank_0_says_so_too(monkeypatch):
     monkeypatch.setattr(meeting, "JOIN", 1)
     port = free_port()
     found = in_threads(2, lambda rank: join(rank, 2, port, b"one" if rank else b"other"))
-    assert "got no rank 1; one that called had another token; give all one ZFCORE_TOKEN" in str(found[0]) and "ZFCORE_TOKEN is the same for all" in str(found[1])
+    assert "got no rank 1; one that called had another token; give all one ZFCORE_TOKEN" in str(found[0])
+    assert "ZFCORE_TOKEN is the same for all" in str(found[1])
 
 
 def test_rows_pass_between_threads_in_any_order_of_arrival():
@@ -133,7 +134,8 @@ def test_rows_pass_between_threads_in_any_order_of_arrival():
 
 
 @pytest.mark.parametrize("others, sentence", [
-    ([(1, 3)], "expected all 3 within 1 s, got no rank 2"), ([(1, 3), (1, 3)], "rank 1: expected one process, got two, on here and here"),
+    ([(1, 3)], "expected all 3 within 1 s, got no rank 2"),
+    ([(1, 3), (1, 3)], "rank 1: expected one process, got two, on here and here"),
     ([(1, 2), (2, 2)], "start all with the same WORLD_SIZE")])
 def test_ranks_that_do_not_come_or_come_twice_are_named_to_all(others, sentence, monkeypatch):
     monkeypatch.setattr(meeting, "JOIN", 1)
@@ -145,7 +147,9 @@ def test_ranks_that_do_not_come_or_come_twice_are_named_to_all(others, sentence,
 
 
 def test_a_port_in_use_is_one_sentence():
-    with listen("127.0.0.1") as listener, pytest.raises(Expected, match="in use; end what an earlier job has left there, see that one process alone has RANK 0, or choose"):
+    with listen("127.0.0.1") as listener, pytest.raises(Expected,
+                                                        match="in use; end what an earlier job has left there, see that one "
+                                                              "process alone has RANK 0, or choose"):
         listen("127.0.0.1", listener.getsockname()[1])
 
 
@@ -160,10 +164,11 @@ GONE = NAMES + "expected at work until all are done, got a connection that close
 
 
 @pytest.mark.parametrize("how, status, sentence, its", [
-    ("expected", 2, NAMES + "--data: expected a folder, got 'none'", 2), ("refuses", 2, NAMES + "no more", 2), ("memory", 2, NAMES + "memory: expected enough", 2),
-    ("interrupted", 130, NAMES + "stopped", 130),
+    ("expected", 2, NAMES + "--data: expected a folder, got 'none'", 2), ("refuses", 2, NAMES + "no more", 2),
+    ("memory", 2, NAMES + "memory: expected enough", 2), ("interrupted", 130, NAMES + "stopped", 130),
     ("raises", 2, NAMES + "KeyError: 'nothing'", 1), ("exits", LOST, GONE, 0), ("killed", LOST, GONE, -9),
-    ("leaves", LOST, NAMES + ".*got one that left while others waited for it", 0), ("sleeps", LOST, NAMES + ".*standstill.*neither computed nor waited", LOST),
+    ("leaves", LOST, NAMES + ".*got one that left while others waited for it", 0),
+    ("sleeps", LOST, NAMES + ".*standstill.*neither computed nor waited", LOST),
     ("stopped", LOST, NAMES + ".*no sign of life", -signal.SIGKILL)])
 def test_one_that_fails_ends_all_with_one_sentence_that_names_it(how, status, sentence, its, ended):
     *others, (its_status, _, its_errors, _) = ended[how]
