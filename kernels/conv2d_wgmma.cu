@@ -18,9 +18,9 @@
 #include <wgmma_windows.cuh>
 
 /* tiles = slices * groups * tiles of columns * tiles of maps, which any number of blocks shares. x is seen as
-   (groups,C/groups,H,W,N), w as (C/groups,K*K,groups,F/groups); y (slices,F,Ho,Wo,N), of several slices float32, bias and ReLU
+   (groups,C/groups,H,W,N), w as (C/groups,K,K,groups,F/groups); y (slices,F,Ho,Wo,N), of several slices float32, bias and ReLU
    left to their sum */
-extern "C" __global__ void __launch_bounds__(THREADS, 1) conv2d_wgmma_forward(
+extern "C" __global__ void __cluster_dims__(PAIR, 1, 1) __launch_bounds__(THREADS, 1) conv2d_wgmma_forward(
     const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, const float *b, OUTPUT *y,
     Conv conv, int tiles_m, int tiles_n, int slices, int biased, int relu)
 {
@@ -31,5 +31,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) conv2d_wgmma_forward(
         .M = conv.filters(), .maps = conv.maps(),
         .relu = relu != 0, .transposed = false,
         .tiles_m = tiles_m, .tiles_n = tiles_n, .phases = 1, .slices = slices};
-    walk<true, true>(work, slices * conv.groups * tiles_n * tiles_m, *reinterpret_cast<WgmmaRing *>(raw));
+    walk<true, true>(work, slices * conv.groups * pairs_of(tiles_m, tiles_n), *reinterpret_cast<WgmmaRing *>(raw));
 }

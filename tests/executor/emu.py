@@ -141,7 +141,10 @@ def compile(text, label, name, defines=(), build="plain"):
         run_compiler(f"-I{headers(build)}", *compiler()[1], *where(), *BUILDS[build], "-c", source, "-o", object_file)
         run_compiler("-shared", object_file, runtime(), "-o", path)       # no sanitizer library: the hooks are ours
 
-    return Library(built("kernel", [wrapper, *device.values(), build, *sources()], make), name, label)
+    cluster = re.search(rf"__cluster_dims__\((\w+), 1, 1\)[^;{{]*\b{name}\(", text)
+    sizes = dict(re.findall(r"^#define (\w+) (\d+)", "".join(device.values()), re.M))
+    blocks = int(sizes.get(cluster[1], cluster[1])) if cluster else 1
+    return Library(built("kernel", [wrapper, *device.values(), build, *sources()], make), name, label, blocks)
 
 
 # --------------------------------------------------------------------------------------------------- launching
@@ -159,7 +162,7 @@ class Launch(ctypes.Structure):
     _fields_ = [("call", ctypes.c_void_p), ("touch", ctypes.c_void_p), ("name", ctypes.c_char_p),
                 ("values", ctypes.POINTER(Value)), ("n_values", ctypes.c_int),
                 ("buffers", ctypes.POINTER(Buffer)), ("n_buffers", ctypes.c_int),
-                ("grid", ctypes.c_uint*3), ("block", ctypes.c_uint), ("shared", ctypes.c_uint),
+                ("grid", ctypes.c_uint*3), ("block", ctypes.c_uint), ("cluster", ctypes.c_uint), ("shared", ctypes.c_uint),
                 ("schedule", ctypes.c_int), ("eager_copies", ctypes.c_int), ("eager_wgmma", ctypes.c_int),
                 ("race", ctypes.c_int), ("seed", ctypes.c_uint), ("seconds", ctypes.c_double),
                 ("message", ctypes.c_void_p), ("report", ctypes.c_void_p),
@@ -246,8 +249,8 @@ _running = threading.Lock()           # the runtime has one set of fibers
 class Library:
     """One compiled kernel."""
 
-    def __init__(self, path, name, label):
-        self.path, self.name, self.label = path, name, label
+    def __init__(self, path, name, label, cluster=1):
+        self.path, self.name, self.label, self.cluster = path, name, label, cluster          # blocks that run together
         self.dll = ctypes.CDLL(str(path))
         self.dll.emu_types.restype = ctypes.c_char_p
         self.types = self.dll.emu_types().decode()
@@ -259,6 +262,9 @@ class Library:
         line where settings.report asks for it."""
         if not (0 < block <= 1024 and 0 <= shared <= 227*1024 and len(grid) <= 3):
             raise KernelError(f"{self.name}: no GPU runs a block of {block} threads with {shared} bytes, grid {grid}")
+        if grid[0] % self.cluster or (self.cluster > 1 and (block % 128 or self.cluster*block > 1024)):
+            raise KernelError(f"{self.name}: expected a grid of whole clusters of {self.cluster} blocks, these of whole warpgroups "
+                              f"and of 1024 threads together, got {grid[0]} of {block}")
         flat = [(k, one) for k, value in enumerate(values) for one in (value if isinstance(value, tuple) else [value])]
         buffers, places = merge([one for _, one in flat], [names[k] for k, _ in flat], writable)
         storage = [value.packed() if isinstance(value, TensorMap) else struct(value) if isinstance(value, tuple) else
@@ -273,7 +279,7 @@ class Library:
         message, report = ctypes.create_string_buffer(8192), ctypes.create_string_buffer(65536)
         job = Launch(ctypes.cast(self.dll.emu_call, ctypes.c_void_p), ctypes.cast(self.dll.emu_touch, ctypes.c_void_p),
                      self.name.encode(), packed, len(packed), buffers, len(buffers),
-                     (ctypes.c_uint*3)(*grid, *[1]*(3 - len(grid))), block, shared, SCHEDULES.index(settings.schedule),
+                     (ctypes.c_uint*3)(*grid, *[1]*(3 - len(grid))), block, self.cluster, shared, SCHEDULES.index(settings.schedule),
                      settings.copies == "eager", settings.wgmma == "eager", settings.build == "race", settings.seed,
                      settings.seconds, ctypes.addressof(message), settings.report and ctypes.addressof(report) or None,
                      len(message), len(report))
