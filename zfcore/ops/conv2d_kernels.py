@@ -249,7 +249,7 @@ def launch_wgmma_forward(x, w, b, y, S, P, groups, relu, sliced=False, kernel=No
     sums = out if slices == 1 else empty((slices, *out.shape), np.float32, like=y)
     kernel = kernel or _quickest_wgmma(WGMMA_FORWARD[sums.dtype.name], M, 64*units, groups*slices, maps)
     m, n, x, chunk = blocks(M, 128), blocks(64*units, kernel.defines["BN"]), _in_eights(x), _chunk(kernel)
-    kernel(_persistent(groups*slices*pairs(m, n)), _boxes(x, groups, chunk), _filter_boxes(w, groups, chunk),
+    kernel(_persistent(groups*slices*model.pairs(m, n)), _boxes(x, groups, chunk), _filter_boxes(w, groups, chunk),
            unread(y) if b is None else b, sums, sizes(x, w, out, S, P, groups), m, n, slices,
            b is not None and slices == 1, relu and slices == 1)
     if slices > 1:
@@ -265,7 +265,7 @@ def launch_wgmma_transpose(dy, w, dx, S, P, groups, sliced=False, kernel=None):
     sums = out if slices == 1 else empty((slices, *out.shape), np.float32, like=dx)
     kernel = kernel or _quickest_wgmma(WGMMA_TRANSPOSE[sums.dtype.name], maps, columns, groups*S*S*slices, F//groups)
     m, n, dy = blocks(maps, 128), blocks(columns, kernel.defines["BN"]), _in_eights(dy)
-    kernel(_persistent(groups*S*S*slices*pairs(m, n)), _boxes(dy, groups), _filter_boxes(w, groups), sums,
+    kernel(_persistent(groups*S*S*slices*model.pairs(m, n)), _boxes(dy, groups), _filter_boxes(w, groups), sums,
            sizes(out, w, dy, S, P, groups), m, n, slices)
     if slices > 1:
         sum_slices(sums, out)
@@ -280,7 +280,7 @@ def launch_wgmma_filter_gradient(x, dy, shape, S, P, groups, slices=None, kernel
     tiles = m*n*groups
     slices = slices or slices_of(Ho*Wo*N, tuning.current.wgmma_blocks//tiles, tuning.current.slice_terms)
     partial, x, dy = empty((slices, *shape), "float32", like=x), _in_eights(x), _in_eights(dy)
-    kernel(_persistent(groups*slices*pairs(m, n)), _boxes(x, groups, BOX_MAPS), _boxes(dy, groups), partial,
+    kernel(_persistent(groups*slices*model.pairs(m, n)), _boxes(x, groups, BOX_MAPS), _boxes(dy, groups), partial,
            sizes(x, partial[0], dy, S, P, groups), m, n, slices)
     return sum_slices(partial)
 
@@ -322,13 +322,8 @@ def _filter_boxes(w, groups, maps=64):
     return TensorMap(w.reshape(C, K, K, groups, F//groups), (maps, 1, 1, 1, 64))
 
 
-def pairs(m, n):
-    """Count of pairs, as kernels/device/wgmma_ring.cuh deals them, of m by n tiles."""
-    return n//2*m + n % 2*blocks(m, 2)
-
-
 def _persistent(pairs):
-    """Count of blocks, in clusters of two, that share so many pairs of tiles."""
+    """Count of blocks, two a cluster, that share so many pairs of tiles."""
     return 2*min(pairs, max(tuning.current.multiprocessors//2, 1))
 
 
@@ -341,7 +336,7 @@ def _quickest_wgmma(kernels, M, columns, times, terms):
     """The kernel whose tiles of `times` M rows by `columns` take the least time, one a multiprocessor at once, for sums of so
     many terms a tap."""
     def cost(kernel):
-        of_all = times*pairs(blocks(M, 128), blocks(columns, kernel.defines["BN"]))
-        return kernel.defines["BN"]*blocks(of_all, tuning.current.multiprocessors//2)*_chunk(kernel)*blocks(terms, _chunk(kernel))
+        rounds = blocks(times*model.tiles(kernel, M, columns), tuning.current.multiprocessors)
+        return kernel.defines["BN"]*rounds*_chunk(kernel)*blocks(terms, _chunk(kernel))
 
     return min(kernels, key=cost)
