@@ -9,7 +9,8 @@
    ones, so that few maps fill it too, and BN filters. A step of the sum is 64 images of one output pixel: a box of dy for each
    64 filters, and of x for each BOX maps, at the pixel that its tap sees from there; all run along the sum. Pixels for which
    every tap of the tile misses the map are left out; where some do, TMA writes zeros. The sum is cut into slices by shapes
-   alone, which conv2d_sum_slices adds in order.
+   alone, which conv2d_sum_slices adds in order. Two tiles of a cluster that read the same dy may differ in what is left out, and so
+   in where a slice begins: they walk through what is for either of them, one with zeros where a step is not its own.
 
    spec      zfcore/ops/conv2d.py: conv2d_backward_reference, of rounded factors
 
@@ -33,7 +34,7 @@ struct Gradient {
     struct Stretch { int first, end; };                    // of the sum: steps, numbered as if taps met all of the map
     Outputs seen;                     // by taps of the pair
     int first;                        // of the steps there, the pair's first
-    Stretch mine;
+    Stretch mine;                     // of the pair's steps those that are this tile's
     struct Box { int h, v, c; };      // where it lies for output (0,0)
     Box boxes[BM / BOX];
 
@@ -49,10 +50,9 @@ struct Gradient {
         rank = of_pair, shares_x = tile.shares_a;
         first_box = tile.m * (BM / BOX), f0 = tile.n * BN;
         per_pixel = (conv.N + 63) / 64;
-        mine = stretch(first_box);
         int pair_box = shares_x ? first_box : first_box - rank * (BM / BOX);
-        Stretch other = shares_x ? mine : stretch(pair_box + (1 - rank) * (BM / BOX));
-        int start = min(mine.first, other.first), end = max(mine.end, other.end);
+        Stretch own = stretch(first_box), other = shares_x ? own : stretch(pair_box + (1 - rank) * (BM / BOX));
+        int start = min(own.first, other.first), end = max(own.end, other.end);
         if (end <= start) return 0;
         seen = outputs(pair_box, shares_x ? BM / BOX : PAIR * BM / BOX);
 #pragma unroll
@@ -61,7 +61,7 @@ struct Gradient {
             boxes[i] = {tap / conv.K - conv.P, tap % conv.K - conv.P, tap < conv.K * conv.K ? c : conv.maps()};
         }
         first = step_of(seen, start);
-        mine = mine.end ? Stretch{step_of(seen, mine.first) - first, step_of(seen, mine.end - 1) + 1 - first} : Stretch{0, 0};
+        mine = own.end ? Stretch{step_of(seen, own.first) - first, step_of(seen, own.end - 1) + 1 - first} : Stretch{0, 0};
         return step_of(seen, end - 1) + 1 - first;
     }
 
@@ -140,7 +140,7 @@ struct Gradient {
     }
 };
 
-/* tiles = slices * groups * tiles of filters * tiles of rows. x is seen as (groups,C/groups,H,W,N), dy as
+/* Pairs of tiles: slices * groups * those of tiles_m by tiles_n tiles, of rows and filters. x is seen as (groups,C/groups,H,W,N), dy as
    (groups,F/groups,Ho,Wo,N); partial (slices,C/groups,K,K,F) */
 extern "C" __global__ void __cluster_dims__(PAIR, 1, 1) __launch_bounds__(THREADS, 1) conv2d_wgmma_gradient(
     const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap dy, float *partial,

@@ -15,8 +15,8 @@
 #include <wgmma_windows.cuh>
 static_assert(CHUNK == 64, "a box of filters is one step along the sum");
 
-/* tiles = slices * groups * S*S phases * tiles of columns of the largest * tiles of maps. dy is seen as
-   (groups,F/groups,Ho,Wo,N), w as (C/groups,K,K,groups,F/groups); dx (slices,C,H,W,N), of several slices float32 */
+/* Pairs of tiles: slices * groups * S*S phases * those of tiles_m by tiles_n tiles, of maps and of columns of the largest phase. dy is
+   seen as (groups,F/groups,Ho,Wo,N), w as (C/groups,K,K,groups,F/groups); dx (slices,C,H,W,N), of several slices float32 */
 extern "C" __global__ void __cluster_dims__(PAIR, 1, 1) __launch_bounds__(THREADS, 1) conv2d_wgmma_transpose(
     const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap w, OUTPUT *dx,
     Conv conv, int tiles_m, int tiles_n, int slices)

@@ -48,9 +48,9 @@ struct WgmmaRing {
 };
 static_assert(sizeof(WgmmaRing) <= SHARED, "fits what a launch asks for");
 
-// Tiles are dealt in pairs. Of two neighbouring columns of tiles each gives pairs that read its b; of an odd count of tiles the last
-// ones of both read the same a. Of an odd count of columns the last is by itself, and its last pair may have a tile too many, m =
-// tiles_m, of which there is nothing to fetch and nothing to store.
+// Tiles are dealt in pairs, out of two neighbouring columns of them at a time. Two of a column read the same b, the dearer operand;
+// where a column has an odd count, the last ones of both columns read the same a. An odd last column is dealt by itself: if its
+// count is odd too, its last pair has a tile m = tiles_m, of which there is nothing to fetch and nothing to store.
 struct Tile { int m, n; bool shares_a; };                 // else it shares b
 __device__ __forceinline__ int pairs_of(int tiles_m, int tiles_n) { return tiles_n / 2 * tiles_m + tiles_n % 2 * ((tiles_m + 1) / 2); }
 __device__ __forceinline__ Tile tile_of(int pair, int rank, int tiles_m, int tiles_n)
@@ -129,7 +129,7 @@ __device__ __forceinline__ void walk(Work &work, int pairs, WgmmaRing &ring)
                 int steps = work.begin(pair, rank);
                 for (int step = 0; step < steps; step++) {
                     mbar_wait(&ring.empty[turn.stage], turn.parity ^ 1);
-                    mbar_arrive_expect_tx(&ring.full[turn.stage], sizeof(Stage));
+                    mbar_arrive_expect_tx(&ring.full[turn.stage], sizeof(Stage));          // the other's may have come before
                     work.load(step, ring.stages[turn.stage], &ring.full[turn.stage]);
                     turn.advance();
                 }

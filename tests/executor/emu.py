@@ -262,9 +262,6 @@ class Library:
         line where settings.report asks for it."""
         if not (0 < block <= 1024 and 0 <= shared <= 227*1024 and len(grid) <= 3):
             raise KernelError(f"{self.name}: no GPU runs a block of {block} threads with {shared} bytes, grid {grid}")
-        if grid[0] % self.cluster or (self.cluster > 1 and (block % 128 or self.cluster*block > 1024)):
-            raise KernelError(f"{self.name}: expected a grid of whole clusters of {self.cluster} blocks, these of whole warpgroups "
-                              f"and of 1024 threads together, got {grid[0]} of {block}")
         flat = [(k, one) for k, value in enumerate(values) for one in (value if isinstance(value, tuple) else [value])]
         buffers, places = merge([one for _, one in flat], [names[k] for k, _ in flat], writable)
         storage = [value.packed() if isinstance(value, TensorMap) else struct(value) if isinstance(value, tuple) else

@@ -473,6 +473,11 @@ extern "C" __attribute__((visibility("default"))) int emu_launch(emu::Launch *l)
 {
     using namespace emu;
     static char *arena_ends[MAX_CLUSTER];
+    if (l->cluster > 1 && (l->grid[0] % l->cluster || l->block % 128 || l->cluster > MAX_CLUSTER || l->cluster * l->block > MAX_THREADS)) {
+        snprintf(l->message, l->message_size, "%s: expected a grid of whole clusters of %u blocks, these of whole warpgroups and "
+                 "%d threads in all, got %u blocks of %u", l->name, l->cluster, MAX_THREADS, l->grid[0], l->block);
+        return 1;
+    }
     if (!stacks) {
         size_t mapped;
         stacks = reserve(MAX_THREADS * STACK, mapped) + GUARD;
