@@ -72,8 +72,9 @@ def pairs(m, n):
 
 
 def dealt(m, n):
-    """These pairs, of each the places of its tiles, ((m, n), (m, n)): of two columns such that share their column, and of an odd m
-    the last two, which share their row; an odd last column by itself, with a tile (m, n-1) that there is not, where m is odd too."""
+    """Pairs of m by n tiles as these are dealt, of each the places of both, ((row, column), (row, column)). They share a column, but
+    for the last tiles of two neighbouring columns, which share a row where m is odd. Where n is odd too, the last is there with a
+    tile (m, n-1) that there is not."""
     for first in range(0, n, 2):
         couple = [first, first + 1] if first + 1 < n else [first]
         for column in couple:
@@ -104,7 +105,7 @@ def tile_bytes(kernel, M, columns):
 
 
 def extents(total, size):
-    """How much of `total` is in each of the tiles of that size that cover it, and in one more."""
+    """Parts of `total` in each of the tiles of that size that cover it, and in one more, 0."""
     return [min(size, total - first) for first in range(0, total, size)] + [0]
 
 
