@@ -5,7 +5,8 @@ python -m bench resources.
              memory moves if caches keep what a launch itself reads again, and nothing from one launch to the next
     tiles    what the blocks of convolutions and products copy from the L2 cache into shared memory, once where two blocks of a
              cluster share it: zeros that are stored, but neither taps that all of a tile's windows, or of a pair's, have in the
-             padding nor what lies beyond the last map or image; of a gradient that is spread over a map on its way, what comes of it
+             padding nor what lies beyond the last map or image; of a gradient that is spread over a map on its way, what comes
+             of it
 
 In bf16 it is the step of a Hopper GPU (H100, H200), whose kernels on wgmma no other has. No array holds anything and no kernel
 runs: the shapes say it all."""
@@ -147,8 +148,8 @@ def inside(size, size_out, K, S, P, transposed, phase):
 
 
 def of_gradient(kernel, given):
-    """The same of the filter gradient on wgmma: pair by pair of tiles the steps from the first to the last that is for one of them,
-    with the filters there; and of each tile of rows the steps that are its own, with its maps."""
+    """The same of the filter gradient on wgmma: pair by pair of tiles the steps from the first to the last that is for one of
+    them, with the filters there; and of each tile of rows the steps that are its own, with its maps."""
     C, H, W, N, F, K, S, P, Ho, Wo, groups = map(int, given["conv"].item())
     rows, columns = (inside(*size, K, S, P, False, 0) for size in ((H, Ho), (W, Wo)))
     slices, tiles_m, tiles_n = (int(given[name]) for name in ("slices", "tiles_m", "tiles_n"))

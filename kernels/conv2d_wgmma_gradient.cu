@@ -9,8 +9,8 @@
    ones, so that few maps fill it too, and BN filters. A step of the sum is 64 images of one output pixel: a box of dy for each
    64 filters, and of x for each BOX maps, at the pixel that its tap sees from there; all run along the sum. Pixels for which
    every tap of the tile misses the map are left out; where some do, TMA writes zeros. The sum is cut into slices by shapes
-   alone, which conv2d_sum_slices adds in order. Two tiles of a cluster that read the same dy may differ in what is left out, and so
-   in where a slice begins: they walk through what is for either of them, one with zeros where a step is not its own.
+   alone, which conv2d_sum_slices adds in order. Two tiles of a cluster that read the same dy may differ in what is left out,
+   and so in where a slice begins: they walk through what is for either of them, one with zeros where a step is not its own.
 
    spec      zfcore/ops/conv2d.py: conv2d_backward_reference, of rounded factors
 
@@ -77,7 +77,10 @@ struct Gradient {
     }
 
     // steps * some / slices, which may be more than 32 bits before it is divided.
-    __device__ __forceinline__ int part_of(int steps, int some) const { return steps / slices * some + steps % slices * some / slices; }
+    __device__ __forceinline__ int part_of(int steps, int some) const
+    {
+        return steps / slices * some + steps % slices * some / slices;
+    }
 
     // The outputs at which a tap of so many boxes meets the map.
     __device__ __forceinline__ Outputs outputs(int box, int many) const
@@ -140,8 +143,8 @@ struct Gradient {
     }
 };
 
-/* Pairs of tiles: slices * groups * those of tiles_m by tiles_n tiles, of rows and filters. x is seen as (groups,C/groups,H,W,N), dy as
-   (groups,F/groups,Ho,Wo,N); partial (slices,C/groups,K,K,F) */
+/* Pairs of tiles: slices * groups * those of tiles_m by tiles_n tiles, of rows and filters. x is seen as
+   (groups,C/groups,H,W,N), dy as (groups,F/groups,Ho,Wo,N); partial (slices,C/groups,K,K,F) */
 extern "C" __global__ void __cluster_dims__(PAIR, 1, 1) __launch_bounds__(THREADS, 1) conv2d_wgmma_gradient(
     const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap dy, float *partial,
     Conv conv, int tiles_m, int tiles_n, int slices)

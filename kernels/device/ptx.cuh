@@ -110,8 +110,8 @@ PTX_INLINE void mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (
 PTX_INLINE void named_barrier_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" :: "r"(id), "r"(threads) : "memory"); }
 PTX_INLINE void named_barrier_arrive(int id, int threads) { asm volatile("bar.arrive %0, %1;" :: "r"(id), "r"(threads) : "memory"); }
 
-// Blocks of a cluster, __cluster_dims__(blocks, 1, 1), run at the same time. All their threads meet in cluster_sync: before another
-// block's mbarriers are used, which are then set up, and before one leaves whose shared memory another may still reach.
+// Blocks of a cluster, __cluster_dims__(blocks, 1, 1), run at the same time. All their threads meet in cluster_sync: before
+// another block's mbarriers are used, which are then set up, and before one leaves whose shared memory another may still reach.
 PTX_INLINE unsigned cluster_rank()                                 // this block's number in its cluster
 {
     unsigned rank;
@@ -147,8 +147,8 @@ PTX_INLINE void mbar_wait(Mbar *bar, unsigned parity)
                  "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra AGAIN;\n}"
                  :: "r"(shared_address(bar)), "r"(parity) : "memory");
 }
-// The same at the mbarrier of the cluster's block `rank` that lies where `bar` does in this one. What the thread has read before it is
-// read; that what it has written is seen there, it does not say.
+// The same at the mbarrier of the cluster's block `rank` that lies where `bar` does in this one. What the thread has read
+// before it is read; that what it has written is seen there, it does not say.
 PTX_INLINE void mbar_arrive_at(unsigned rank, Mbar *bar)
 {
     asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
@@ -181,9 +181,10 @@ PTX_INLINE void tma_load_5d(void *dst, const TensorMap *map, Mbar *bar, int c0, 
     asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3,%4,%5,%6,%7}], [%2];"
                  :: "r"(shared_address(dst)), "l"(map), "r"(shared_address(bar)), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4) : "memory");
 }
-// The same to each block of the cluster whose bit is set in `blocks`, to the place where `dst` lies in this one; there the mbarrier
-// at the place of `bar` counts the bytes. They cross from the L2 cache once.
-PTX_INLINE void tma_multicast_5d(unsigned short blocks, void *dst, const TensorMap *map, Mbar *bar, int c0, int c1, int c2, int c3, int c4)
+// The same to each block of the cluster whose bit is set in `blocks`, to the place where `dst` lies in this one; there the
+// mbarrier at the place of `bar` counts the bytes. They cross from the L2 cache once.
+PTX_INLINE void tma_multicast_5d(unsigned short blocks, void *dst, const TensorMap *map, Mbar *bar,
+                                 int c0, int c1, int c2, int c3, int c4)
 {
     asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
                  "[%0], [%1, {%3,%4,%5,%6,%7}], [%2], %8;"

@@ -12,11 +12,11 @@
 
    Two blocks that run at the same time, a cluster, take a pair of neighbouring tiles, which read the same b or the same a. What
    both read they fetch in turn, box by box, each box for both: so it crosses from the L2 cache once. A stage is empty when the
-   warps of both blocks have read it, as either block may write into both; so both take as many steps, and zeros stand in for what
-   one of them lacks.
+   warps of both blocks have read it, as either block may write into both; so both take as many steps, and zeros stand in for
+   what one of them lacks.
 
-   The blocks stay for good and take every so-many-th pair, so that the next pair's numbers come while one is stored. Which blocks
-   take a pair changes no bit of it.
+   The blocks stay for good and take every so-many-th pair, so that the next pair's numbers come while one is stored. Which
+   blocks take a pair changes no bit of it.
 
    Work says what the tiles are: begin(pair, rank) -> the number of steps of its sum, the same for both ranks; load(step, stage,
    bar) asks for a step's boxes, of sizeof(Stage) bytes in all with those that the other block asks for; store(d) takes the sums
@@ -48,11 +48,14 @@ struct WgmmaRing {
 };
 static_assert(sizeof(WgmmaRing) <= SHARED, "fits what a launch asks for");
 
-// Tiles are dealt in pairs, out of two neighbouring columns of them at a time. Two of a column read the same b, the dearer operand;
-// where a column has an odd count, the last ones of both columns read the same a. An odd last column is dealt by itself: if its
-// count is odd too, its last pair has a tile m = tiles_m, of which there is nothing to fetch and nothing to store.
+// Tiles are dealt in pairs, out of two neighbouring columns of them at a time. Two of a column read the same b, the dearer
+// operand; where a column has an odd count, the last ones of both columns read the same a. An odd last column is dealt by
+// itself: if its count is odd too, its last pair has a tile m = tiles_m, of which there is nothing to fetch, nothing to store.
 struct Tile { int m, n; bool shares_a; };                 // else it shares b
-__device__ __forceinline__ int pairs_of(int tiles_m, int tiles_n) { return tiles_n / 2 * tiles_m + tiles_n % 2 * ((tiles_m + 1) / 2); }
+__device__ __forceinline__ int pairs_of(int tiles_m, int tiles_n)
+{
+    return tiles_n / 2 * tiles_m + tiles_n % 2 * ((tiles_m + 1) / 2);
+}
 __device__ __forceinline__ Tile tile_of(int pair, int rank, int tiles_m, int tiles_n)
 {
     int n = pair / tiles_m * 2, i = pair % tiles_m, half = tiles_m / 2;

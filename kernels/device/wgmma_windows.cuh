@@ -3,9 +3,9 @@
    Of one pixel the images are neighbours in memory, so 64 maps of one tap's pixel by 64 images are one box of the map, and no
    window is ever written out: the sum runs over taps and, fastest, over maps CHUNK by CHUNK, and a step's b is UNITS such
    boxes. A unit is 64 images of a pixel; a tile has UNITS neighbouring ones, wherever these begin: with N a multiple of BN they
-   are of one pixel, else of several. A tap that misses the map for all units of a tile, or of two that read the same filters, is
-   left out; where it misses it for some, TMA writes zeros for these. So it does for maps beyond the group's last (the group is an axis of its own) and images
-   beyond N.
+   are of one pixel, else of several. A tap that misses the map for all units of a tile, or of two that read the same filters,
+   is left out; where it misses it for some, TMA writes zeros for these. So it does for maps beyond the group's last (the group
+   is an axis of its own) and images beyond N.
 
    Sums over very many maps for few outputs, those of fully connected layers, are cut into slices of the maps.
 

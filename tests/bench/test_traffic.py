@@ -68,7 +68,8 @@ def test_tiles_of_a_convolution_on_wgmma_leave_out_taps_in_the_padding(launches,
         seen = sum(tiles, [])
         rows = {p for p, *_ in seen}
         columns = {q for _, q, _ in seen} if len(rows) == 1 else range(Wo)
-        return 2*C*len(meets(H, S, P, rows, range(K)))*len(meets(W, S, P, columns, range(K)))*(filters + sum(n for *_, n in seen))
+        taps = len(meets(H, S, P, rows, range(K)))*len(meets(W, S, P, columns, range(K)))
+        return 2*C*taps*(filters + sum(n for *_, n in seen))
 
     for couple in couples([pixels[first:first + units] for first in range(0, len(pixels), units)]):
         moved += sum(step(128 + 128, tile) for tile in couple)              # two tiles of filters see the same windows
@@ -79,7 +80,8 @@ def test_tiles_of_a_convolution_on_wgmma_leave_out_taps_in_the_padding(launches,
 def test_tiles_of_a_filter_gradient_on_wgmma_are_what_its_pairs_walk_through(launches, monkeypatch):
     monkeypatch.setitem(backend.ARCHITECTURES, traffic.Ghost, lambda: "sm_90a")
     C, H, W, N, F, K, S, P, Ho, Wo = 48, 5, 9, 72, 264, 5, 2, 2, 3, 5
-    y, cache = conv2d(ghost(C, H, W, N, dtype=BF16), ghost(C, K, K, F, dtype=BF16), ghost(F), S, P, precision="bf16", training=True)
+    x, w = ghost(C, H, W, N, dtype=BF16), ghost(C, K, K, F, dtype=BF16)
+    _, cache = conv2d(x, w, ghost(F), S, P, precision="bf16", training=True)
     conv2d_backward(ghost(F, Ho, Wo, N, dtype=BF16), cache)
     gradient = next(launch for launch in launches if launch[0].name == "conv2d_wgmma_gradient")
     slices = dict(zip((one.name for one in gradient[0].arguments), gradient[2]))["slices"]

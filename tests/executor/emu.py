@@ -141,10 +141,15 @@ def compile(text, label, name, defines=(), build="plain"):
         run_compiler(f"-I{headers(build)}", *compiler()[1], *where(), *BUILDS[build], "-c", source, "-o", object_file)
         run_compiler("-shared", object_file, runtime(), "-o", path)       # no sanitizer library: the hooks are ours
 
-    cluster = re.search(rf"__cluster_dims__\((\w+), 1, 1\)[^;{{]*\b{name}\(", text)
-    sizes = dict(re.findall(r"^#define (\w+) (\d+)", "".join(device.values()), re.M))
-    blocks = int(sizes.get(cluster[1], cluster[1])) if cluster else 1
-    return Library(built("kernel", [wrapper, *device.values(), build, *sources()], make), name, label, blocks)
+    cluster = blocks_together(text, name, "".join(device.values()))
+    return Library(built("kernel", [wrapper, *device.values(), build, *sources()], make), name, label, cluster)
+
+
+def blocks_together(text, name, headers):
+    """Count of blocks in a cluster of kernel `name`: a number or a macro of the headers in its __cluster_dims__; 1 without."""
+    found = re.search(rf"__cluster_dims__\((\w+), 1, 1\)[^;{{]*\b{name}\(", text)
+    macros = dict(re.findall(r"^#define (\w+) (\d+)", headers, re.M))
+    return int(macros.get(found[1], found[1])) if found else 1
 
 
 # --------------------------------------------------------------------------------------------------- launching
@@ -276,8 +281,9 @@ class Library:
         message, report = ctypes.create_string_buffer(8192), ctypes.create_string_buffer(65536)
         job = Launch(ctypes.cast(self.dll.emu_call, ctypes.c_void_p), ctypes.cast(self.dll.emu_touch, ctypes.c_void_p),
                      self.name.encode(), packed, len(packed), buffers, len(buffers),
-                     (ctypes.c_uint*3)(*grid, *[1]*(3 - len(grid))), block, self.cluster, shared, SCHEDULES.index(settings.schedule),
-                     settings.copies == "eager", settings.wgmma == "eager", settings.build == "race", settings.seed,
+                     (ctypes.c_uint*3)(*grid, *[1]*(3 - len(grid))), block, self.cluster, shared,
+                     SCHEDULES.index(settings.schedule), settings.copies == "eager", settings.wgmma == "eager",
+                     settings.build == "race", settings.seed,
                      settings.seconds, ctypes.addressof(message), settings.report and ctypes.addressof(report) or None,
                      len(message), len(report))
         with _running:

@@ -3,8 +3,9 @@
 The race build is compiled with -fsanitize=thread but linked without its library: its calls for every load and store end
 here. Two accesses race when they touch the same bytes, one writes, and no barrier lies between. "Between" is known from
 time stamps: `now` counts synchronisations, an access is stamped with it, and known(a, b) is the time up to which thread
-a has heard of b's accesses. __syncthreads, and in a cluster cluster_sync, lets all hear of all (one number, `met`), __syncwarp does for its lanes, a
-named barrier or an mbarrier carries a clock from those who arrive to those who wait. Shuffles and mma order nothing. */
+a has heard of b's accesses. __syncthreads, in a cluster cluster_sync, lets all hear of all (one number, `met`), __syncwarp does
+for its lanes, a named barrier or an mbarrier carries a clock from those who arrive to those who wait. Shuffles and mma order
+nothing. */
 #include "emu_rt.h"
 #include <algorithm>
 #include <array>
@@ -110,8 +111,8 @@ static void look(Word &word, const Access &mine, bool global, const char *name, 
 
 static void note_traffic(bool shared, int thread, size_t offset, size_t bytes, uint64_t where);
 
-// The last time that each thread of another block of the cluster has reached into a block's shared memory. One of the block must
-// know of it, or it might have left before.
+// The last time that each thread of another block of the cluster has reached into a block's shared memory. One of the block
+// must know of it, or it might have left before.
 struct Reach { uint32_t time; uint64_t where; };
 static std::map<int, Reach> reached[MAX_CLUSTER];
 
@@ -120,7 +121,8 @@ void leave(int rank)
     for (auto &[thread, last] : reached[rank]) {
         bool known_of = false;
         for (int t = first_of(rank); t < first_of(rank + 1) && !known_of; t++) known_of = knows(t, thread, last.time);
-        if (!known_of) fail_at(last.where, "%s reaches here into block %d of the cluster, which may leave before that", who(thread), rank);
+        if (!known_of)
+            fail_at(last.where, "%s reaches here into block %d of the cluster, which may leave before that", who(thread), rank);
     }
 }
 

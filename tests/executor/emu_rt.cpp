@@ -1,8 +1,9 @@
 /* emu_rt.cpp - fibers, schedules, barriers, warp rendezvous, guard pages, reports.
 
-Blocks run one after another in one OS thread, those of a cluster together. A fiber that must wait switches straight to the next ready one, and which
-that is, is the schedule: forward and reverse in the order of threads (and of blocks), random, or skewed: warps have
-priorities drawn per block and the first one that can run does, so that one warp runs as far ahead as barriers let it. */
+Blocks run one after another in one OS thread, those of a cluster together. A fiber that must wait switches straight to the
+next ready one, and which that is, is the schedule: forward and reverse in the order of threads (and of blocks), random, or
+skewed: warps have priorities drawn per block or cluster and the first one that can run does, so that one warp runs as far ahead
+as barriers let it. */
 #include "emu_rt.h"
 #include <algorithm>
 #include <csetjmp>
@@ -473,9 +474,10 @@ extern "C" __attribute__((visibility("default"))) int emu_launch(emu::Launch *l)
 {
     using namespace emu;
     static char *arena_ends[MAX_CLUSTER];
-    if (l->cluster > 1 && (l->grid[0] % l->cluster || l->block % 128 || l->cluster > MAX_CLUSTER || l->cluster * l->block > MAX_THREADS)) {
-        snprintf(l->message, l->message_size, "%s: expected a grid of whole clusters of %u blocks, these of whole warpgroups and "
-                 "%d threads in all, got %u blocks of %u", l->name, l->cluster, MAX_THREADS, l->grid[0], l->block);
+    bool whole = l->grid[0] % l->cluster == 0 && l->block % 128 == 0;
+    if (l->cluster > 1 && !(whole && l->cluster <= MAX_CLUSTER && l->cluster * l->block <= MAX_THREADS)) {
+        snprintf(l->message, l->message_size, "%s: expected a grid of whole clusters of %u blocks, these of whole warpgroups "
+                 "and at most %d threads in all, got %u blocks of %u", l->name, l->cluster, MAX_THREADS, l->grid[0], l->block);
         return 1;
     }
     if (!stacks) {

@@ -1,6 +1,7 @@
 /* probe.cu - one tiny kernel for each primitive of ptx.cuh whose layout or rounding the executor had to take from the
    text of the PTX ISA. probe.py runs them here and on a GPU; what the hardware answered is what the executor is then held to.
-   Every kernel is one block, or one cluster of two, and writes y completely; numbers are small integers, so that sums are exact. */
+   Every kernel is one block, or one cluster of two, and writes y completely; numbers are small integers, so that sums are
+   exact. */
 #include <ptx.cuh>
 
 extern "C" __global__ void conversions(const float *x, unsigned *y, int total)
@@ -103,8 +104,8 @@ extern "C" __global__ void tile(const __grid_constant__ TensorMap map, unsigned 
     for (int k = threadIdx.x; k < words; k += blockDim.x) y[k] = reinterpret_cast<unsigned *>(raw)[k];
 }
 
-/* Two blocks of a cluster load half a box each, into its place in those blocks whose bits are set in the loader's mask; then all
-   threads of both arrive at both blocks' other mbarrier. y: what lies in each block's shared memory, and its number. */
+/* Two blocks of a cluster load half a box each, into its place in those blocks whose bits are set in the loader's mask; then
+   all threads of both arrive at both blocks' other mbarrier. y: what lies in each block's shared memory, and its number. */
 extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(128) multicast(
     const __grid_constant__ TensorMap map, unsigned *y, int words, int rows, int mask0, int mask1)
 {

@@ -79,7 +79,8 @@ def multicast(array, mask0, mask1):
     """Of the array, rows of 64 uint16, each of two blocks loads half, into the blocks of its mask."""
     rows, words = array.shape[0]//2, array.size//2
     box = emu.TensorMap(array.reshape(1, 1, 1, *array.shape), (64, rows, 1, 1, 1), swizzle=True)
-    return Probe("multicast", [box, words, rows, mask0, mask1], (2, words + 1), block=128, shared=words*4 + 16, hopper=True, grid=(2,))
+    return Probe("multicast", [box, words, rows, mask0, mask1], (2, words + 1), block=128, shared=words*4 + 16, hopper=True,
+                 grid=(2,))
 
 
 def warpgroup(seed, n, a_mn=False, b_mn=False, tf32=False):

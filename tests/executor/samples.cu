@@ -166,7 +166,7 @@ extern "C" __global__ void __launch_bounds__(160) matmul_wgmma(const __grid_cons
     }
 }
 
-/* And by clusters of two blocks, one below the other, which read the same 64 columns of b: each fetches half of them for both. */
+/* And by clusters of two blocks, one below the other, which read the same 64 columns of b: each fetches half for both. */
 struct Halves { unsigned char a[2][8192], b[2][8192]; Mbar full[2], empty[2]; };
 
 extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(256) matmul_cluster(const __grid_constant__ TensorMap a,

@@ -83,7 +83,8 @@ def samples():
     yield product(37, 21, 43, (16, 16), "matmul", 0, half=False)
     yield product(45, 27, 104, (32, 16), "matmul_bf16", 2*48*80, half=True)
     yield product(83, 101, 328, (64, 64), "matmul_wgmma", 4*8192 + 32, half=True, boxes=[(64, 64)]*2)
-    yield product(170, 101, 328, (64, 64), "matmul_cluster", 4*8192 + 32, half=True, boxes=[(64, 64, 1, 1, 1), (64, 32, 1, 1, 1)])
+    yield product(170, 101, 328, (64, 64), "matmul_cluster", 4*8192 + 32, half=True,
+                  boxes=[(64, 64, 1, 1, 1), (64, 32, 1, 1, 1)])
     a, b = rng.standard_normal((64, 192)).astype(np.float32), bf16(rng.standard_normal((192, 128)))
     yield Sample("matmul_turned", (2,), 384, 2*8192 + 16, lambda: [a, emu.TensorMap(b, (64, 64), swizzle=True),
                  np.full((64, 128), np.nan, np.float32), np.int32(128), np.int32(192)],

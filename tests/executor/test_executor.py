@@ -233,7 +233,7 @@ def test_what_a_thread_knows_it_tells_its_block_and_by_an_mbarrier_another():
 
 
 @pytest.mark.parametrize("old, sentence", [
-    ("y[threadIdx.x] = threadIdx.x;\n        __syncthreads();", r"race in y at byte \d+: .* here, write by thread \d+ of block 0 at"),
+    ("y[threadIdx.x] = threadIdx.x;\n        __syncthreads();", r"race in y at byte \d+: .* by thread \d+ of block 0 at"),
     ("mbar_wait(bar, 0);\n        __syncthreads();", "race in y at byte"),
     ("if (threadIdx.x == 5) mbar_wait(bar, 0);", "race in y at byte")])
 def test_a_block_of_a_cluster_knows_of_the_other_only_what_it_is_told(old, sentence):

@@ -72,9 +72,9 @@ def pairs(m, n):
 
 
 def dealt(m, n):
-    """Pairs of m by n tiles as these are dealt, of each the places of both, ((row, column), (row, column)). They share a column, but
-    for the last tiles of two neighbouring columns, which share a row where m is odd. Where n is odd too, the last is there with a
-    tile (m, n-1) that there is not."""
+    """Pairs of m by n tiles as these are dealt, of each the places of both, ((row, column), (row, column)). They share a
+    column, but for the last tiles of two neighbouring columns, which share a row where m is odd. Where n is odd too, the last
+    is there with a tile (m, n-1) that there is not."""
     for first in range(0, n, 2):
         couple = [first, first + 1] if first + 1 < n else [first]
         for column in couple:
@@ -91,8 +91,8 @@ def tiles(kernel, M, columns):
 
 
 def tile_bytes(kernel, M, columns):
-    """Bytes of both operands of a step that a block fetches, on average over those for M rows by so many columns: what lies beyond is
-    not fetched, and on wgmma what a pair shares by one of its two blocks."""
+    """Bytes of both operands of a step that a block fetches, on average over those for M rows by so many columns: what lies
+    beyond is not fetched, and on wgmma what a pair shares by one of its two blocks."""
     rows, across, terms = sizes(kernel)
     m, n = blocks(M, rows), blocks(columns, across)
     numbers = M/m + columns/n
