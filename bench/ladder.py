@@ -80,8 +80,8 @@ def predicted(rung):
     layer, shape, (F, Ho, Wo) = network.layers[place], network.shapes[place], network.shapes[place + 1]
     if not kernel.arch and model.words(kernel) not in model.loops():
         return None
-    rows, across, terms = model.sizes(kernel)
-    count, steps = blocks(F, rows)*blocks(Ho*Wo*N, across), blocks(elements(layer.parameter_shapes(shape)["w"][:3]), terms)
+    _, _, terms = model.sizes(kernel)
+    count, steps = model.tiles(kernel, F, Ho*Wo*N), blocks(elements(layer.parameter_shapes(shape)["w"][:3]), terms)
     seconds = model.seconds(kernel, count, steps, model.tile_bytes(kernel, F, Ho*Wo*N), tuning.SHIPPED)
     return 2*layer.multiply_adds(shape)*N/seconds/1e12
 

@@ -38,8 +38,7 @@ def of_tiles(kernel, grid, arguments):
     if not (moved := traffic.of_tiles(kernel, grid, arguments)):
         return None
     M, columns, times = outputs(kernel, dict(zip((argument.name for argument in kernel.arguments), arguments)))
-    rows, across, _ = model.sizes(kernel)
-    count = times*blocks(M, rows)*blocks(columns, across) if kernel.arch else int(np.prod(grid, dtype=np.int64))
+    count = times*model.tiles(kernel, M, columns) if kernel.arch else int(np.prod(grid, dtype=np.int64))
     of_step = model.tile_bytes(kernel, M, columns)
     return count, moved/of_step/count, of_step
 

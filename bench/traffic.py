@@ -3,9 +3,10 @@ python -m bench resources.
 
     memory   every array that a launch is given, read or written once; twice what it changes in place. So much the device's
              memory moves if caches keep what a launch itself reads again, and nothing from one launch to the next
-    tiles    what the blocks of convolutions and products copy from the L2 cache into shared memory: zeros that are stored, but
-             neither taps that all of a tile's windows have in the padding nor what lies beyond the last map or image; of a
-             gradient that is spread over a map on its way, what comes of it
+    tiles    what the blocks of convolutions and products copy from the L2 cache into shared memory, once where two blocks of a
+             cluster share it: zeros that are stored, but neither taps that all of a tile's windows, or of a pair's, have in the
+             padding nor what lies beyond the last map or image; of a gradient that is spread over a map on its way, what comes
+             of it
 
 In bf16 it is the step of a Hopper GPU (H100, H200), whose kernels on wgmma no other has. No array holds anything and no kernel
 runs: the shapes say it all."""
@@ -18,6 +19,7 @@ import numpy as np
 from zfcore import backend
 from zfcore.kernel import PRECISIONS, blocks, tensors
 from zfcore.models.zfnet import zfnet
+from zfcore.ops import model
 from zfcore.ops.conv2d_kernels import BOX_MAPS, HOPPER
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import softmax_loss_backward, softmax_loss_onto
@@ -112,21 +114,26 @@ def of_tiles(kernel, grid, arguments):
 
 
 def of_gather(kernel, given):
-    """The same of the forward or transposed convolution on wgmma: tile by tile the taps that meet the map, of each the filters
-    for the tile's outputs and the images of its units."""
+    """The same of the forward or transposed convolution on wgmma: pair by pair of tiles the taps that meet the map, of each the
+    filters for the tiles' outputs and the images of their units, once each."""
     conv, transposed = given["conv"], kernel.name == "conv2d_wgmma_transpose"
     C, H, W, N, F, K, S, P, Ho, Wo, groups = map(int, conv.item())
     M, maps = (C//groups, F//groups) if transposed else (F//groups, C//groups)
-    units, per_pixel, moved = kernel.defines["BN"]//64, blocks(N, 64), 0
+    of_tile, per_pixel, moved = kernel.defines["BN"]//64, blocks(N, 64), 0
+    high = model.extents(M, model.WGMMA_ROWS)
     axes = [[inside(*size, K, S, P, transposed, phase) for phase in range(S if transposed else 1)]
             for size in ((H, Ho), (W, Wo))]
     for rows, columns in product(*axes):
-        for first in range(0, len(rows)*len(columns)*per_pixel, units):
-            last = min(first + units, len(rows)*len(columns)*per_pixel) - 1
+        units = len(rows)*len(columns)*per_pixel
+        for pair in model.dealt(int(given["tiles_m"]), int(given["tiles_n"])):
+            (_, n), (_, to_n) = pair
+            first, last = n*of_tile, min((to_n + 1)*of_tile, units) - 1
+            if last < first:
+                continue
             (p, q), (to_p, to_q) = (divmod(unit//per_pixel, len(columns)) for unit in (first, last))
             taps = rows[p:to_p + 1].any(0).sum()*(columns[q:to_q + 1] if p == to_p else columns).any(0).sum()
             images = sum(min(64, N - unit % per_pixel*64) for unit in range(first, last + 1))
-            moved += int(taps)*(M + blocks(M, 128)*images)
+            moved += int(taps)*(sum(high[m] for m in {m for m, _ in pair}) + images)
     return groups*2*maps*moved
 
 
@@ -141,18 +148,38 @@ def inside(size, size_out, K, S, P, transposed, phase):
 
 
 def of_gradient(kernel, given):
-    """The same of the filter gradient on wgmma: of every tile of rows the pixels at which one of its taps meets the map, with
-    the maps and the filters there."""
+    """The same of the filter gradient on wgmma: pair by pair of tiles the steps from the first to the last that is for one of
+    them, with the filters there; and of each tile of rows the steps that are its own, with its maps."""
     C, H, W, N, F, K, S, P, Ho, Wo, groups = map(int, given["conv"].item())
     rows, columns = (inside(*size, K, S, P, False, 0) for size in ((H, Ho), (W, Wo)))
-    maps, filters, moved = C//groups, F//groups, 0
-    boxes = [(tap, min(BOX_MAPS, maps - c)) for tap in range(K*K) for c in range(0, maps, BOX_MAPS)]
-    for first in range(0, len(boxes), 128//BOX_MAPS):
-        tile = boxes[first:first + 128//BOX_MAPS]
-        (r, s), (to_r, to_s) = divmod(tile[0][0], K), divmod(tile[-1][0], K)
-        pixels = rows[:, r:to_r + 1].any(1).sum()*(columns[:, s:to_s + 1] if r == to_r else columns).any(1).sum()
-        moved += int(pixels)*(blocks(filters, kernel.defines["BN"])*sum(count for _, count in tile) + filters)
-    return groups*2*N*moved
+    slices, tiles_m, tiles_n = (int(given[name]) for name in ("slices", "tiles_m", "tiles_n"))
+    boxes = [(tap, min(BOX_MAPS, C//groups - c)) for tap in range(K*K) for c in range(0, C//groups, BOX_MAPS)]
+    of_tile, wide, moved = 128//BOX_MAPS, model.extents(F//groups, kernel.defines["BN"]), 0
+
+    def steps(m, to_m):
+        """bool (Ho*Wo, steps of a pixel): those at which a tap of these tiles meets the map."""
+        (r, s), (to_r, to_s) = (divmod(tap, K) for tap, _ in (boxes[m*of_tile], boxes[min((to_m + 1)*of_tile, len(boxes)) - 1]))
+        met = np.outer(rows[:, r:to_r + 1].any(1), (columns[:, s:to_s + 1] if r == to_r else columns).any(1))
+        return np.repeat(met.reshape(-1, 1), blocks(N, 64), 1)
+
+    def part(m, number):
+        """The steps of slice `number` of tile m, the first and the last, and how many images they have."""
+        found = np.flatnonzero(steps(m, m))
+        found = found[len(found)*number//slices:len(found)*(number + 1)//slices]
+        return found[:1].tolist() + found[-1:].tolist(), int(images[found].sum())
+
+    images = np.tile(np.minimum(64, N - 64*np.arange(blocks(N, 64))), Ho*Wo)
+    for pair, number in product(model.dealt(tiles_m, tiles_n), range(slices)):
+        there = sorted({m for m, _ in pair if m < tiles_m})
+        ends = []
+        for m in there:
+            of_part, count = part(m, number)
+            ends += of_part
+            moved += count*sum(maps for _, maps in boxes[m*of_tile:(m + 1)*of_tile])
+        if ends:
+            met = steps(there[0], pair[1][0]).ravel()[min(ends):max(ends) + 1]
+            moved += int(images[min(ends):max(ends) + 1][met].sum())*sum(wide[n] for n in {n for _, n in pair})
+    return groups*2*moved
 
 
 def lines():

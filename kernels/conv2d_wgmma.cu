@@ -9,7 +9,8 @@
 
    CHUNK maps of a tap are a step of the sum: 48 where that leaves fewer beyond the last, as of 96, which multiply zeros.
 
-   traffic   a block of 128 x 256 results fetches 48 KiB for 4.2 MFLOP: of the L2 cache 1/87 byte per FLOP
+   traffic   two blocks of 128 x 256 results that see the same windows fetch 64 KiB for 8.4 MFLOP: of the L2 cache 1/128 byte
+             per FLOP; two with the same filters 80 KiB, 1/102
    order     tap by tap, of each the maps in sixteens; zeros change nothing (wgmma_windows.cuh). No atomics
    spec      zfcore/ops/conv2d.py: conv2d_reference, of rounded factors
 
@@ -17,10 +18,10 @@
 #include <ptx.cuh>
 #include <wgmma_windows.cuh>
 
-/* tiles = slices * groups * tiles of columns * tiles of maps, which any number of blocks shares. x is seen as
-   (groups,C/groups,H,W,N), w as (C/groups,K*K,groups,F/groups); y (slices,F,Ho,Wo,N), of several slices float32, bias and ReLU
-   left to their sum */
-extern "C" __global__ void __launch_bounds__(THREADS, 1) conv2d_wgmma_forward(
+/* Pairs of tiles: slices * groups * those that tiles_m by tiles_n tiles of maps and columns make; any number of clusters shares
+   them. x is seen as (groups,C/groups,H,W,N), w as (C/groups,K,K,groups,F/groups); y (slices,F,Ho,Wo,N), of several slices
+   float32, bias and ReLU left to their sum */
+extern "C" __global__ void __cluster_dims__(PAIR, 1, 1) __launch_bounds__(THREADS, 1) conv2d_wgmma_forward(
     const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, const float *b, OUTPUT *y,
     Conv conv, int tiles_m, int tiles_n, int slices, int biased, int relu)
 {
@@ -31,5 +32,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) conv2d_wgmma_forward(
         .M = conv.filters(), .maps = conv.maps(),
         .relu = relu != 0, .transposed = false,
         .tiles_m = tiles_m, .tiles_n = tiles_n, .phases = 1, .slices = slices};
-    walk<true, true>(work, slices * conv.groups * tiles_n * tiles_m, *reinterpret_cast<WgmmaRing *>(raw));
+    walk<true, true>(work, slices * conv.groups * pairs_of(tiles_m, tiles_n), *reinterpret_cast<WgmmaRing *>(raw));
 }

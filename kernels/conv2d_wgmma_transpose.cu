@@ -15,9 +15,10 @@
 #include <wgmma_windows.cuh>
 static_assert(CHUNK == 64, "a box of filters is one step along the sum");
 
-/* tiles = slices * groups * S*S phases * tiles of columns of the largest * tiles of maps. dy is seen as
-   (groups,F/groups,Ho,Wo,N), w as (C/groups,K*K,groups,F/groups); dx (slices,C,H,W,N), of several slices float32 */
-extern "C" __global__ void __launch_bounds__(THREADS, 1) conv2d_wgmma_transpose(
+/* Pairs of tiles: slices * groups * S*S phases * those of tiles_m by tiles_n tiles, of maps and of columns of the largest
+   phase. dy is seen as (groups,F/groups,Ho,Wo,N), w as (C/groups,K,K,groups,F/groups); dx (slices,C,H,W,N), of several slices
+   float32 */
+extern "C" __global__ void __cluster_dims__(PAIR, 1, 1) __launch_bounds__(THREADS, 1) conv2d_wgmma_transpose(
     const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap w, OUTPUT *dx,
     Conv conv, int tiles_m, int tiles_n, int slices)
 {
@@ -28,5 +29,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) conv2d_wgmma_transpose(
         .M = conv.maps(), .maps = conv.filters(),
         .relu = false, .transposed = true,
         .tiles_m = tiles_m, .tiles_n = tiles_n, .phases = conv.S * conv.S, .slices = slices};
-    walk<false, true>(work, slices * conv.groups * conv.S * conv.S * tiles_n * tiles_m, *reinterpret_cast<WgmmaRing *>(raw));
+    int pairs = slices * conv.groups * conv.S * conv.S * pairs_of(tiles_m, tiles_n);
+    walk<false, true>(work, pairs, *reinterpret_cast<WgmmaRing *>(raw));
 }

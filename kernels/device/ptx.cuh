@@ -110,6 +110,16 @@ PTX_INLINE void mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (
 PTX_INLINE void named_barrier_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" :: "r"(id), "r"(threads) : "memory"); }
 PTX_INLINE void named_barrier_arrive(int id, int threads) { asm volatile("bar.arrive %0, %1;" :: "r"(id), "r"(threads) : "memory"); }
 
+// Blocks of a cluster, __cluster_dims__(blocks, 1, 1), run at the same time. All their threads meet in cluster_sync: before
+// another block's mbarriers are used, which are then set up, and before one leaves whose shared memory another may still reach.
+PTX_INLINE unsigned cluster_rank()                                 // this block's number in its cluster
+{
+    unsigned rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+PTX_INLINE void cluster_sync() { asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory"); }
+
 // An mbarrier counts arrivals and bytes. A phase ends when `count` threads have arrived and all expected bytes have come;
 // then the next begins. Phases have parities 0, 1, 0, ...; mbar_wait returns once the phase of that parity has ended, so
 // waiting for parity 1 on a fresh mbarrier returns at once.
@@ -137,6 +147,13 @@ PTX_INLINE void mbar_wait(Mbar *bar, unsigned parity)
                  "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra AGAIN;\n}"
                  :: "r"(shared_address(bar)), "r"(parity) : "memory");
 }
+// The same at the mbarrier of the cluster's block `rank` that lies where `bar` does in this one. What the thread has read
+// before it is read; that what it has written is seen there, it does not say.
+PTX_INLINE void mbar_arrive_at(unsigned rank, Mbar *bar)
+{
+    asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" :: "r"(shared_address(bar)), "r"(rank) : "memory");
+}
 // Ordinary writes to shared memory before it are seen by TMA and wgmma after it; each writing thread, before the barrier.
 PTX_INLINE void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
@@ -163,6 +180,16 @@ PTX_INLINE void tma_load_5d(void *dst, const TensorMap *map, Mbar *bar, int c0, 
 {
     asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3,%4,%5,%6,%7}], [%2];"
                  :: "r"(shared_address(dst)), "l"(map), "r"(shared_address(bar)), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4) : "memory");
+}
+// The same to each block of the cluster whose bit is set in `blocks`, to the place where `dst` lies in this one; there the
+// mbarrier at the place of `bar` counts the bytes. They cross from the L2 cache once.
+PTX_INLINE void tma_multicast_5d(unsigned short blocks, void *dst, const TensorMap *map, Mbar *bar,
+                                 int c0, int c1, int c2, int c3, int c4)
+{
+    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
+                 "[%0], [%1, {%3,%4,%5,%6,%7}], [%2], %8;"
+                 :: "r"(shared_address(dst)), "l"(map), "r"(shared_address(bar)), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4),
+                    "h"(blocks) : "memory");
 }
 // im2col, tensor (C,W,H,N): from pixel (w,h,n) on, as many pixels as the map says, walking w, h, n inside the box of its
 // corners; of each, the channels from c on at (w + offset_w, h + offset_h).

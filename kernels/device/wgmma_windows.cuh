@@ -3,9 +3,9 @@
    Of one pixel the images are neighbours in memory, so 64 maps of one tap's pixel by 64 images are one box of the map, and no
    window is ever written out: the sum runs over taps and, fastest, over maps CHUNK by CHUNK, and a step's b is UNITS such
    boxes. A unit is 64 images of a pixel; a tile has UNITS neighbouring ones, wherever these begin: with N a multiple of BN they
-   are of one pixel, else of several. A tap that misses the map for all of a tile's units is left out; where it misses it for
-   some, TMA writes zeros for these. So it does for maps beyond the group's last (the group is an axis of its own) and images
-   beyond N.
+   are of one pixel, else of several. A tap that misses the map for all units of a tile, or of two that read the same filters,
+   is left out; where it misses it for some, TMA writes zeros for these. So it does for maps beyond the group's last (the group
+   is an axis of its own) and images beyond N.
 
    Sums over very many maps for few outputs, those of fully connected layers, are cut into slices of the maps.
 
@@ -35,7 +35,7 @@ __device__ __forceinline__ void transpose_of_four(unsigned (&w)[4])
 }
 
 struct Gather {
-    const TensorMap *w, *x;           // filters (maps,K*K,groups,filters) and maps (groups,maps,H,W,N) that are read
+    const TensorMap *w, *x;           // filters (maps,K,K,groups,filters) and maps (groups,maps,H,W,N) that are read
     const float *b;                   // (groups*M,), or nullptr
     OUTPUT *y;                        // (slices,groups*M,size,size,N)
     Conv conv;
@@ -47,6 +47,8 @@ struct Gather {
     Span taps_r, taps_s;
     int group, m0, slice, chunk0, chunks;                  // the slice's first step along the maps in, and how many
     int per_pixel, first, last;                            // units of a pixel; the tile's first unit, and the last there is
+    int rank;
+    bool shares_w;                                         // with the other tile of the pair; else they see the same units
     struct Unit { int p, q, n; };
     Unit units[UNITS];
 
@@ -56,14 +58,15 @@ struct Gather {
         return {pixel / columns.outputs, pixel % columns.outputs, u % per_pixel * 64};
     }
 
-    // Of the tile's numbers the one of its maps out is fastest: blocks that run together read the same windows.
-    __device__ __forceinline__ int begin(int tile)
+    // Of a pair's numbers the one of its maps out is fastest: blocks that run together read the same windows.
+    __device__ __forceinline__ int begin(int pair, int of_pair)
     {
-        m0 = tile % tiles_m * BM, tile /= tiles_m;
-        first = tile % tiles_n * UNITS, tile /= tiles_n;
-        int phase = tile % phases;
-        tile /= phases;
-        group = tile % conv.groups, slice = tile / conv.groups;
+        int pairs = pairs_of(tiles_m, tiles_n), phase = pair / pairs % phases;
+        Tile tile = tile_of(pair % pairs, of_pair, tiles_m, tiles_n);
+        rank = of_pair, shares_w = tile.shares_a;
+        m0 = tile.m * BM, first = tile.n * UNITS;
+        pair /= pairs * phases;
+        group = pair % conv.groups, slice = pair / conv.groups;
         if (transposed) {
             rows = transpose_axis(conv.H, conv.Ho, conv.K, conv.S, conv.P, phase / conv.S);
             columns = transpose_axis(conv.W, conv.Wo, conv.K, conv.S, conv.P, phase % conv.S);
@@ -74,11 +77,14 @@ struct Gather {
         int of_all = (maps + CHUNK - 1) / CHUNK;
         chunk0 = of_all * slice / slices, chunks = of_all * (slice + 1) / slices - chunk0;
         per_pixel = (conv.N + 63) / 64;
-        last = min(first + UNITS, rows.outputs * columns.outputs * per_pixel) - 1;
-        if (last < first) return 0;                        // the grid is made for the phase that has most
+        int units_of_all = rows.outputs * columns.outputs * per_pixel;
+        last = min(first + UNITS, units_of_all) - 1;
 #pragma unroll
         for (int j = 0; j < UNITS; j++) units[j] = first + j <= last ? unit(first + j) : Unit{0, 0, conv.N};
-        Unit a = units[0], z = unit(last);
+        int pair_first = shares_w ? first - rank * UNITS : first;
+        int pair_last = min(pair_first + (shares_w ? PAIR : 1) * UNITS, units_of_all) - 1;
+        if (pair_last < pair_first) return 0;              // the grid is made for the phase that has most
+        Unit a = unit(pair_first), z = unit(pair_last);
         taps_r = taps_inside(rows, a.p, z.p);
         taps_s = a.p == z.p ? taps_inside(columns, a.q, z.q) : taps_inside(columns, 0, columns.outputs - 1);
         return taps_r.count * taps_s.count * chunks;
@@ -88,15 +94,17 @@ struct Gather {
     {
         int tap = step / chunks, k0 = (chunk0 + step % chunks) * CHUNK;
         int r = taps_r.first + tap / taps_s.count, s = taps_s.first + tap % taps_s.count;
-        int place = (rows.tap + rows.tap_hop * r) * conv.K + columns.tap + columns.tap_hop * s;
 #pragma unroll
-        for (int i = 0; i < CONSUMERS; i++)
-            if (transposed) tma_load_4d(stage.a[i], w, bar, k0, group, place, m0 + 64 * i);
-            else tma_load_4d(stage.a[i], w, bar, m0 + 64 * i, group, place, k0);
+        for (int i = 0; i < CONSUMERS; i++) {
+            int m = m0 + 64 * i;
+            fetch(shares_w, i, rank, stage.a[i], w, bar, transposed ? k0 : m, group, columns.tap + columns.tap_hop * s,
+                  rows.tap + rows.tap_hop * r, transposed ? m : k0);
+        }
 #pragma unroll
         for (int j = 0; j < UNITS; j++)
-            tma_load_5d(stage.b[j], x, bar, units[j].n, columns.start + columns.stride * units[j].q + columns.way * s,
-                        rows.start + rows.stride * units[j].p + rows.way * r, k0, group);
+            fetch(!shares_w, step + j, rank, stage.b[j], x, bar, units[j].n,
+                  columns.start + columns.stride * units[j].q + columns.way * s,
+                  rows.start + rows.stride * units[j].p + rows.way * r, k0, group);
     }
 
     // y = the sums, with bias and rectified where asked for: 16 bytes a lane of bf16, 8 of float32.

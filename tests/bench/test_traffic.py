@@ -51,29 +51,65 @@ def meets(size, S, P, of, taps):
     return [r for r in taps if any(0 <= p*S - P + r < size for p in of)]
 
 
+def couples(tiles):
+    """Two neighbours each, the last by itself if they are odd."""
+    return [tiles[k:k + 2] for k in range(0, len(tiles), 2)]
+
+
 def test_tiles_of_a_convolution_on_wgmma_leave_out_taps_in_the_padding(launches, monkeypatch):
     monkeypatch.setitem(backend.ARCHITECTURES, traffic.Ghost, lambda: "sm_90a")
-    C, H, W, N, F, K, S, P, Ho, Wo = 48, 5, 9, 72, 136, 5, 2, 2, 3, 5
-    y, cache = conv2d(ghost(C, H, W, N, dtype=BF16), ghost(C, K, K, F, dtype=BF16), ghost(F), S, P, precision="bf16", training=True)
+    C, H, W, N, F, K, S, P, Ho, Wo = 48, 5, 9, 72, 264, 5, 2, 2, 3, 5
+    conv2d(ghost(C, H, W, N, dtype=BF16), ghost(C, K, K, F, dtype=BF16), ghost(F), S, P, precision="bf16", training=True)
     [forward] = launches
     pixels, moved, units = [(p, q, n) for p in range(Ho) for q in range(Wo) for n in (64, 8)], 0, forward[0].defines["BN"]//64
-    for first in range(0, len(pixels), units):
-        tile = pixels[first:first + units]
-        rows = {p for p, *_ in tile}
-        columns = {q for _, q, _ in tile} if len(rows) == 1 else range(Wo)
+
+    def step(filters, *tiles):
+        """Bytes of all steps for these filters, which tiles of columns share."""
+        seen = sum(tiles, [])
+        rows = {p for p, *_ in seen}
+        columns = {q for _, q, _ in seen} if len(rows) == 1 else range(Wo)
         taps = len(meets(H, S, P, rows, range(K)))*len(meets(W, S, P, columns, range(K)))
-        moved += 2*C*taps*(F + 2*sum(n for *_, n in tile))                   # two tiles of filters see the same windows
+        return 2*C*taps*(filters + sum(n for *_, n in seen))
+
+    for couple in couples([pixels[first:first + units] for first in range(0, len(pixels), units)]):
+        moved += sum(step(128 + 128, tile) for tile in couple)              # two tiles of filters see the same windows
+        moved += step(8, *couple)                                           # two tiles of windows see the last filters
     assert of_tiles(*forward) == moved
 
+
+def test_tiles_of_a_filter_gradient_on_wgmma_are_what_its_pairs_walk_through(launches, monkeypatch):
+    monkeypatch.setitem(backend.ARCHITECTURES, traffic.Ghost, lambda: "sm_90a")
+    C, H, W, N, F, K, S, P, Ho, Wo = 48, 5, 9, 72, 264, 5, 2, 2, 3, 5
+    x, w = ghost(C, H, W, N, dtype=BF16), ghost(C, K, K, F, dtype=BF16)
+    _, cache = conv2d(x, w, ghost(F), S, P, precision="bf16", training=True)
     conv2d_backward(ghost(F, Ho, Wo, N, dtype=BF16), cache)
     gradient = next(launch for launch in launches if launch[0].name == "conv2d_wgmma_gradient")
-    moved, boxes = 0, [(tap, maps) for tap in range(K*K) for maps in (32, 16)]
-    for first in range(0, len(boxes), 4):
-        tile = boxes[first:first + 4]
+    slices = dict(zip((one.name for one in gradient[0].arguments), gradient[2]))["slices"]
+    boxes, moved = [(tap, maps) for tap in range(K*K) for maps in (32, 16)], 0
+    tiles = [boxes[first:first + 4] for first in range(0, len(boxes), 4)]
+    assert (len(tiles), slices, gradient[0].defines["BN"]) == (13, 2, 192)  # 264 filters: tiles of 192 and 72
+
+    def steps(tile):
+        """(pixel, images) at which one of its taps meets the map."""
         rows = {tap//K for tap, _ in tile}
         columns = {tap % K for tap, _ in tile} if len(rows) == 1 else range(K)
-        pixels = sum(bool(meets(H, S, P, [p], rows)) for p in range(Ho))*sum(bool(meets(W, S, P, [q], columns)) for q in range(Wo))
-        moved += 2*N*pixels*(F + -(-F//gradient[0].defines["BN"])*sum(maps for _, maps in tile))
+        return [(p, q, n) for p in range(Ho) for q in range(Wo) for n in (64, 8)
+                if meets(H, S, P, [p], rows) and meets(W, S, P, [q], columns)]
+
+    def images(steps):
+        return sum(n for *_, n in steps)
+
+    def walked(number, filters, *pair):
+        """Bytes of a slice, of x for each tile, of dy from the first step of one of them to the last."""
+        own = [steps(tile)[len(steps(tile))*number//2:len(steps(tile))*(number + 1)//2] for tile in pair]
+        places = [(p, q, -n) for p, q, n in sum(own, [])]
+        between = [(p, q, n) for p, q, n in steps(sum(pair, [])) if min(places) <= (p, q, -n) <= max(places)]
+        return 2*(images(between)*filters + sum(images(part)*sum(maps for _, maps in tile) for part, tile in zip(own, pair)))
+
+    for number in range(slices):
+        for couple in couples(tiles):
+            moved += (walked(number, 192, *couple) + walked(number, 72, *couple) if len(couple) == 2 else
+                      walked(number, 192 + 72, *couple))                    # the last rows, with all filters
     assert of_tiles(*gradient) == moved
 
 
@@ -83,8 +119,8 @@ def test_tiles_of_a_transposed_convolution_on_wgmma_are_those_of_its_phases(laun
     [(kernel, grid, arguments)], moved = launches, 0
     for h0, w0 in ((1, 1), (1, 0), (0, 1), (0, 0)):                          # the first pixel of a phase
         pixels = [(h, w) for h in range(h0, 5, 2) for w in range(w0, 7, 2)]
-        for first in range(0, len(pixels), kernel.defines["BN"]//64):
-            tile = pixels[first:first + kernel.defines["BN"]//64]
+        for first in range(0, len(pixels), 2*kernel.defines["BN"]//64):      # of two tiles of columns, which share the filters
+            tile = pixels[first:first + 2*kernel.defines["BN"]//64]
             rows = {h for h, _ in tile}
             columns = {w for _, w in tile} if len(rows) == 1 else range(w0, 7, 2)
             taps = [sum(any((at + 1 - r) % 2 == 0 and 0 <= (at + 1 - r)//2 < size for at in of) for r in range(3))

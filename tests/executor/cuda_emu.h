@@ -22,6 +22,7 @@ missing on purpose: a kernel that needs it fails to compile instead of meaning s
 #define __shared__ static thread_local      // one OS thread runs a block; the loader can tell where its variables lie
 #define __align__(n) __attribute__((aligned(n)))
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)                // emu.py reads it
 #define __grid_constant__
 #define __CUDA_ARCH__ 900
 #define asm assembly_belongs_into_ptx_cuh

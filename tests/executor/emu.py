@@ -141,7 +141,15 @@ def compile(text, label, name, defines=(), build="plain"):
         run_compiler(f"-I{headers(build)}", *compiler()[1], *where(), *BUILDS[build], "-c", source, "-o", object_file)
         run_compiler("-shared", object_file, runtime(), "-o", path)       # no sanitizer library: the hooks are ours
 
-    return Library(built("kernel", [wrapper, *device.values(), build, *sources()], make), name, label)
+    cluster = blocks_together(text, name, "".join(device.values()))
+    return Library(built("kernel", [wrapper, *device.values(), build, *sources()], make), name, label, cluster)
+
+
+def blocks_together(text, name, headers):
+    """Count of blocks in a cluster of kernel `name`: a number or a macro of the headers in its __cluster_dims__; 1 without."""
+    found = re.search(rf"__cluster_dims__\((\w+), 1, 1\)[^;{{]*\b{name}\(", text)
+    macros = dict(re.findall(r"^#define (\w+) (\d+)", headers, re.M))
+    return int(macros.get(found[1], found[1])) if found else 1
 
 
 # --------------------------------------------------------------------------------------------------- launching
@@ -159,7 +167,7 @@ class Launch(ctypes.Structure):
     _fields_ = [("call", ctypes.c_void_p), ("touch", ctypes.c_void_p), ("name", ctypes.c_char_p),
                 ("values", ctypes.POINTER(Value)), ("n_values", ctypes.c_int),
                 ("buffers", ctypes.POINTER(Buffer)), ("n_buffers", ctypes.c_int),
-                ("grid", ctypes.c_uint*3), ("block", ctypes.c_uint), ("shared", ctypes.c_uint),
+                ("grid", ctypes.c_uint*3), ("block", ctypes.c_uint), ("cluster", ctypes.c_uint), ("shared", ctypes.c_uint),
                 ("schedule", ctypes.c_int), ("eager_copies", ctypes.c_int), ("eager_wgmma", ctypes.c_int),
                 ("race", ctypes.c_int), ("seed", ctypes.c_uint), ("seconds", ctypes.c_double),
                 ("message", ctypes.c_void_p), ("report", ctypes.c_void_p),
@@ -246,8 +254,8 @@ _running = threading.Lock()           # the runtime has one set of fibers
 class Library:
     """One compiled kernel."""
 
-    def __init__(self, path, name, label):
-        self.path, self.name, self.label = path, name, label
+    def __init__(self, path, name, label, cluster=1):
+        self.path, self.name, self.label, self.cluster = path, name, label, cluster          # blocks that run together
         self.dll = ctypes.CDLL(str(path))
         self.dll.emu_types.restype = ctypes.c_char_p
         self.types = self.dll.emu_types().decode()
@@ -273,8 +281,9 @@ class Library:
         message, report = ctypes.create_string_buffer(8192), ctypes.create_string_buffer(65536)
         job = Launch(ctypes.cast(self.dll.emu_call, ctypes.c_void_p), ctypes.cast(self.dll.emu_touch, ctypes.c_void_p),
                      self.name.encode(), packed, len(packed), buffers, len(buffers),
-                     (ctypes.c_uint*3)(*grid, *[1]*(3 - len(grid))), block, shared, SCHEDULES.index(settings.schedule),
-                     settings.copies == "eager", settings.wgmma == "eager", settings.build == "race", settings.seed,
+                     (ctypes.c_uint*3)(*grid, *[1]*(3 - len(grid))), block, self.cluster, shared,
+                     SCHEDULES.index(settings.schedule), settings.copies == "eager", settings.wgmma == "eager",
+                     settings.build == "race", settings.seed,
                      settings.seconds, ctypes.addressof(message), settings.report and ctypes.addressof(report) or None,
                      len(message), len(report))
         with _running:

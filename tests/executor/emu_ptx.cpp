@@ -15,7 +15,7 @@ static void check_shared(const void *address, size_t bytes, size_t alignment, co
 {
     const char *p = (const char *)address;
     auto within = [&](const char *start, size_t size) { return p >= start && p + bytes <= start + size; };
-    if (!within(arena, launch->shared) && !within(statics, statics_bytes))
+    if (!within(arena, launch->shared) && !(launch->cluster == 1 && within(statics, statics_bytes)))
         fail(here, "%s: %zu bytes that do not lie in shared memory", what, bytes);
     if ((uintptr_t)p % alignment) fail(here, "%s: the shared address is not a multiple of %zu", what, alignment);
 }
@@ -136,6 +136,17 @@ static Mbarrier *valid(uint64_t *bar, const char *what, Site here)
     if (m->tag != TAG) fail(here, "%s: no mbarrier was initialised here", what);
     return m;
 }
+// Where p, in the running thread's shared memory, lies in that of block `rank` of its cluster.
+template <class T> static T *there(T *p, unsigned rank) { return (T *)(arenas[rank] + ((char *)p - arena)); }
+static Mbarrier *valid_at(unsigned rank, uint64_t *bar, const char *what, Site here)
+{
+    check_shared(bar, 8, 8, what, here);
+    if (rank >= launch->cluster) fail(here, "%s: block %u of a cluster of %u", what, rank, launch->cluster);
+    if (has_left(rank)) fail(here, "%s: block %u of the cluster has left", what, rank);
+    Mbarrier *m = (Mbarrier *)there(bar, rank);
+    if (m->tag != TAG) fail(here, "%s: no mbarrier was initialised here in block %u of the cluster", what, rank);
+    return m;
+}
 void mbar_init(uint64_t *bar, unsigned count, Site here)
 {
     enter("mbar_init", here);
@@ -152,19 +163,28 @@ static void complete_if_due(uint64_t *bar)
     unsigned parity = m->phase;
     m->phase ^= 1, m->pending = m->expected;
     if (launch->race) clocks[bar].completed.swap(clocks[bar].arriving), clocks[bar].arriving.clear();
-    for (unsigned t = 0; t < launch->block; t++)
+    for (int t = 0; t < threads; t++)
         if (fibers[t].state == AT_MBARRIER && fibers[t].bar == bar && fibers[t].parity == parity) wake(t);
 }
-void mbar_arrive(uint64_t *bar, unsigned bytes, Site here)
+static void arrive(Mbarrier *m, unsigned bytes, Site here)
 {
-    enter("mbar_arrive", here);
-    Mbarrier *m = valid(bar, "mbar_arrive", here);
+    uint64_t *bar = (uint64_t *)m;
     race::access(bar, 8, race::ATOMIC, here);
     if (!m->pending) fail(here, "mbar_arrive: more than the %u arrivals that this phase expects", (unsigned)m->expected);
     if (launch->race) race::release(clocks[bar].arriving, current);
     m->bytes += bytes, m->pending--;
     complete_if_due(bar);
     offer_turn();
+}
+void mbar_arrive(uint64_t *bar, unsigned bytes, Site here)
+{
+    enter("mbar_arrive", here);
+    arrive(valid(bar, "mbar_arrive", here), bytes, here);
+}
+void mbar_arrive_at(unsigned rank, uint64_t *bar, Site here)
+{
+    enter("mbar_arrive_at", here);
+    arrive(valid_at(rank, bar, "mbar_arrive_at", here), 0, here);
 }
 void mbar_wait(uint64_t *bar, unsigned parity, Site here)
 {
@@ -185,7 +205,9 @@ struct alignas(64) TensorMap {                                  // packed by emu
     int16_t lower[2], upper[2]; uint16_t pixels, channels;      // im2col: corners (w,h) of the box of pixels
     uint8_t rank, item, swizzle, im2col;
 };
-struct Tma { char *dst; TensorMap map; uint64_t *bar; int at[5]; unsigned short offsets[2]; int thread; Site here; };
+struct Tma {                                                    // to one block of the cluster
+    char *dst; TensorMap map; uint64_t *bar; int at[5]; unsigned short offsets[2]; int rank, thread; Site here;
+};
 static std::vector<Tma> in_flight;
 
 static size_t tma_bytes(const TensorMap &m)
@@ -208,7 +230,7 @@ static void put(const Tma &t, size_t index, const int *at, int count)   // eleme
     }
     for (int i = 0; i < count; i++, src += m.item) {
         char *dst = t.dst + (index + i) * m.item;
-        if (m.swizzle) dst = arena + swizzle_128b(dst - arena);
+        if (m.swizzle) dst = arenas[t.rank] + swizzle_128b(dst - arenas[t.rank]);
         if (inside && at[0] + i >= 0 && at[0] + i < (int)m.sizes[0]) memcpy(dst, src, m.item);
         else memset(dst, 0, m.item);
     }
@@ -217,6 +239,7 @@ static void perform(const Tma &t)
 {
     const TensorMap &m = t.map;
     size_t count = tma_bytes(m) / m.item;
+    if (has_left(t.rank)) fail(t.here, "this copy goes into block %d of the cluster, which has left", t.rank);
     if (launch->race) race::access(t.thread, t.dst, tma_bytes(m), race::by_proxy(race::WRITE), where_of(t.here));
     if (!m.im2col)
         for (size_t index = 0; index < count; index += m.box[0]) {
@@ -240,24 +263,36 @@ static void perform(const Tma &t)
     ((Mbarrier *)t.bar)->bytes -= tma_bytes(m);
     complete_if_due(t.bar);
 }
-void tma_load(void *dst, const void *map, uint64_t *bar, int rank, const int *at, const unsigned short *im2col, Site here)
+static void start(const Tma &t)
 {
-    enter("tma_load", here);
-    valid(bar, "tma_load", here);
-    Tma t = {(char *)dst, *(const TensorMap *)map, bar, {}, {}, current, here};
+    race::access(t.bar, 8, race::by_proxy(race::ATOMIC), t.here);
+    if (launch->eager_copies) return perform(t);
+    race::access(t.dst, tma_bytes(t.map), race::by_proxy(race::WRITE), t.here);
+    memset(t.dst, 0xff, tma_bytes(t.map));
+    in_flight.push_back(t);
+}
+void tma_load(void *dst, const void *map, uint64_t *bar, int rank, const int *at, const unsigned short *im2col,
+              const unsigned short *blocks, Site here)
+{
+    enter(blocks ? "tma_multicast" : "tma_load", here);
+    Tma t = {(char *)dst, *(const TensorMap *)map, bar, {}, {}, rank_of(current), current, here};
     std::copy_n(at, rank, t.at);
     if (im2col) std::copy_n(im2col, 2, t.offsets);
     if (t.map.rank != rank || t.map.im2col != (im2col != nullptr)) fail(here, "tma_load: the tensor map is of another kind");
     check_shared(dst, tma_bytes(t.map), t.map.swizzle ? 1024 : 128, "tma_load", here);
     if (t.map.swizzle) shared_address(dst, here);
-    race::access(bar, 8, race::by_proxy(race::ATOMIC), here);
-    if (launch->eager_copies) {
-        perform(t);
-        return offer_turn();
-    }
-    race::access(dst, tma_bytes(t.map), race::by_proxy(race::WRITE), here);
-    memset(dst, 0xff, tma_bytes(t.map));
-    in_flight.push_back(t);
+    if (!blocks) {
+        valid(bar, "tma_load", here);
+        start(t);
+    } else if (!*blocks || *blocks >> launch->cluster)
+        fail(here, "tma_multicast to blocks %#x of a cluster of %u", *blocks, launch->cluster);
+    else
+        for (t.rank = 0; t.rank < (int)launch->cluster; t.rank++)
+            if (*blocks >> t.rank & 1) {
+                t.dst = there((char *)dst, t.rank), t.bar = (uint64_t *)valid_at(t.rank, bar, "tma_multicast", here);
+                start(t);
+            }
+    if (launch->eager_copies) offer_turn();
 }
 bool ptx_finish_a_copy()
 {
@@ -372,7 +407,7 @@ static void wgmma_all(void **lanes, unsigned)
 }
 void wgmma(bool tf32, int n, float *d, uint64_t a, uint64_t b, bool accumulate, bool a_mn, bool b_mn, Site here)
 {
-    if ((current / 128 + 1) * 128 > (int)launch->block) fail(here, "wgmma by an incomplete warpgroup");
+    if ((current / 128 + 1) * 128 > threads) fail(here, "wgmma by an incomplete warpgroup");
     Wgmma mine = {tf32, accumulate, a_mn, b_mn, n, a, b, d};
     warp(~0u, "wgmma", &mine, wgmma_all, here);
 }
@@ -404,14 +439,15 @@ void registers_change(bool more, unsigned count, Site here)
 {
     const char *what = more ? "registers_increase" : "registers_decrease";
     Fiber &f = enter(what, here);
-    if ((current / 128 + 1) * 128 > (int)launch->block) fail(here, "%s by an incomplete warpgroup", what);
+    if ((current / 128 + 1) * 128 > threads) fail(here, "%s by an incomplete warpgroup", what);
     if (more ? count < f.registers : count > f.registers)
         fail(here, "%s to %u of a thread that has %u", what, count, f.registers);
     warp(~0u, what, 0, nothing, here);
-    auto taken = [] { unsigned sum = 0; for (unsigned t = 0; t < launch->block; t++) sum += fibers[t].registers; return sum; };
+    int first = first_of(rank_of(current)), end = first + launch->block;
+    auto taken = [=] { unsigned sum = 0; for (int t = first; t < end; t++) sum += fibers[t].registers; return sum; };
     while (more && taken() + count - f.registers > 65536) wait_as(AT_REGISTERS);
     f.registers = count;
-    for (unsigned t = 0; t < launch->block && !more; t++) if (fibers[t].state == AT_REGISTERS) wake(t);
+    for (int t = first; t < end && !more; t++) if (fibers[t].state == AT_REGISTERS) wake(t);
 }
 
 // -------------------------------------------------------------------------------------------------- course of a block
@@ -424,7 +460,7 @@ void ptx_end_block()
 {
     if (!in_flight.empty()) fail(in_flight[0].here, "the block ended before this TMA load was waited for");
     if (!products.empty()) fail(products[0].here, "the block ended before this wgmma was waited for");
-    for (unsigned t = 0; t + 32 < launch->block; t += 32) {
+    for (int t = 0; t + 32 < threads; t += 32) {
         const Fiber &f = fibers[t], &next = fibers[t + 32];
         if (t % 128 < 96 && (f.products != next.products || f.products_hash != next.products_hash))
             fail(f.here, "warps %u and %u of one warpgroup issued different wgmma", t / 32, t / 32 + 1);

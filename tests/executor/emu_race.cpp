@@ -3,8 +3,9 @@
 The race build is compiled with -fsanitize=thread but linked without its library: its calls for every load and store end
 here. Two accesses race when they touch the same bytes, one writes, and no barrier lies between. "Between" is known from
 time stamps: `now` counts synchronisations, an access is stamped with it, and known(a, b) is the time up to which thread
-a has heard of b's accesses. __syncthreads lets all hear of all (one number, `met`), __syncwarp does for its lanes, a
-named barrier or an mbarrier carries a clock from those who arrive to those who wait. Shuffles and mma order nothing. */
+a has heard of b's accesses. __syncthreads, in a cluster cluster_sync, lets all hear of all (one number, `met`), __syncwarp does
+for its lanes, a named barrier or an mbarrier carries a clock from those who arrive to those who wait. Shuffles and mma order
+nothing. */
 #include "emu_rt.h"
 #include <algorithm>
 #include <array>
@@ -37,9 +38,22 @@ static bool shown(int writer, uint32_t time, int reader)      // has the writer 
 }
 
 void all_meet() { met = now++; }
+void block_meets(int rank)
+{
+    if (launch->cluster == 1) return all_meet();
+    int first = first_of(rank), end = first_of(rank + 1);
+    crossed = true;
+    for (int u = 0; u < threads; u++) {
+        uint32_t latest = 0;
+        for (int t = first; t < end; t++) latest = std::max(latest, heard[t][u]);
+        if (rank_of(u) == rank) latest = now;
+        for (int t = first; t < end; t++) heard[t][u] = latest;
+    }
+    now++;
+}
 void warp_meets(int first, unsigned mask)
 {
-    int from = crossed ? 0 : first, to = crossed ? launch->block : std::min<int>(first + 32, launch->block);
+    int from = crossed ? 0 : first, to = crossed ? threads : std::min(first + 32, threads);
     for (int u = from; u < to; u++) {
         uint32_t latest = 0;
         for (int k = 0; k < 32; k++) if (mask >> k & 1) latest = std::max(latest, heard[first + k][u]);
@@ -51,8 +65,8 @@ void warp_meets(int first, unsigned mask)
 void release(Clock &clock, int thread)
 {
     crossed = true;
-    clock.resize(launch->block);
-    for (unsigned u = 0; u < launch->block; u++) clock[u] = std::max(clock[u], known(thread, u));
+    clock.resize(threads);
+    for (int u = 0; u < threads; u++) clock[u] = std::max(clock[u], known(thread, u));
     clock[thread] = now++;
 }
 void acquire(const Clock &clock, int thread)
@@ -65,7 +79,7 @@ void acquire(const Clock &clock, int thread)
 // A word of them is a line of the cache.
 struct Access { uint64_t where; uint32_t time; uint16_t thread; uint8_t bytes : 4, kind : 3, proxy : 1; };      // bytes: one bit each
 typedef std::array<Access, 4> Word;
-static std::vector<Word> dynamic_words, static_words;
+static std::vector<Word> dynamic_words[MAX_CLUSTER], static_words;
 static std::vector<std::vector<Word>> buffer_words;
 
 static void look(Word &word, const Access &mine, bool global, const char *name, long offset)
@@ -79,14 +93,14 @@ static void look(Word &word, const Access &mine, bool global, const char *name, 
         bool harmless = (old.kind == READ && mine.kind == READ) || (old.kind == ATOMIC && mine.kind == ATOMIC);
         if (!ordered && !harmless && old.bytes & mine.bytes) {
             char other[64];
-            snprintf(other, sizeof other, foreign ? "thread %d of another block" : "thread %d", old.thread);
+            snprintf(other, sizeof other, "%s%s", who(old.thread), foreign ? " of another block" : "");
             fail_at(mine.where, "race in %s at byte %ld: %s here, %s by %s at %s", name, offset, verbs[mine.kind],
                     verbs[old.kind], other, place(old.where));
         }
         if (ordered && mine.proxy && old.kind == WRITE && !old.proxy && old.bytes & mine.bytes &&
             !shown(old.thread, old.time, mine.thread))
-            fail_at(mine.where, "%s at byte %ld: TMA or wgmma here, written by thread %d at %s without a "
-                    "fence_async_proxy since", name, offset, old.thread, place(old.where));
+            fail_at(mine.where, "%s at byte %ld: TMA or wgmma here, written by %s at %s without a "
+                    "fence_async_proxy since", name, offset, who(old.thread), place(old.where));
         bool stronger = mine.kind == WRITE || old.kind == READ || old.kind == mine.kind;
         bool covers = stronger && !(old.bytes & ~mine.bytes);
         if (ordered && covers) old.time = 0, free = &old;
@@ -97,6 +111,21 @@ static void look(Word &word, const Access &mine, bool global, const char *name, 
 
 static void note_traffic(bool shared, int thread, size_t offset, size_t bytes, uint64_t where);
 
+// The last time that each thread of another block of the cluster has reached into a block's shared memory. One of the block
+// must know of it, or it might have left before.
+struct Reach { uint32_t time; uint64_t where; };
+static std::map<int, Reach> reached[MAX_CLUSTER];
+
+void leave(int rank)
+{
+    for (auto &[thread, last] : reached[rank]) {
+        bool known_of = false;
+        for (int t = first_of(rank); t < first_of(rank + 1) && !known_of; t++) known_of = knows(t, thread, last.time);
+        if (!known_of)
+            fail_at(last.where, "%s reaches here into block %d of the cluster, which may leave before that", who(thread), rank);
+    }
+}
+
 void access(int thread, const void *address, size_t bytes, Kind kind, uint64_t where)
 {
     const char *p = (const char *)address;
@@ -104,10 +133,13 @@ void access(int thread, const void *address, size_t bytes, Kind kind, uint64_t w
     std::vector<Word> *words = nullptr;
     const char *start, *name;
     bool shared = true;
-    if (p >= arena && p < arena + (256 << 10)) {
-        words = &dynamic_words, start = arena, name = "dynamic shared memory";
-        if (p + bytes > arena + launch->shared)
-            fail_at(where, "outside dynamic shared memory: byte offset %ld of %u", (long)(p - arena), launch->shared);
+    int rank = 0;
+    while (rank < (int)launch->cluster && !in_arena(p, rank)) rank++;
+    if (rank < (int)launch->cluster) {
+        words = &dynamic_words[rank], start = arenas[rank], name = "dynamic shared memory";
+        if (p + bytes > start + launch->shared)
+            fail_at(where, "outside dynamic shared memory: byte offset %ld of %u", (long)(p - start), launch->shared);
+        if (rank != rank_of(thread)) reached[rank][thread] = {now, where};
     } else if (p >= statics && p < statics + statics_bytes)
         words = &static_words, start = statics, name = "static shared memory";
     else
@@ -144,7 +176,7 @@ static std::map<Line, Traffic> traffic;
 static void note_traffic(bool shared, int thread, size_t offset, size_t bytes, uint64_t where)
 {
     std::vector<int> &times = occurrences[{where, shared}];
-    times.resize(launch->block);
+    times.resize(threads);
     Instruction &i = pending[{where, shared}][{thread / 32, times[thread]++}];
     i.lane[thread % 32] = offset, i.bytes = std::max(i.bytes, bytes);
 }
@@ -185,7 +217,8 @@ static void count()
 // ------------------------------------------------------------------------------------------------- course of a launch
 void start_launch()
 {
-    dynamic_words.resize((MAX_SHARED + 1024) / 4), static_words.resize(statics_bytes / 4 + 1);
+    for (unsigned rank = 0; rank < launch->cluster; rank++) dynamic_words[rank].resize((MAX_SHARED + 1024) / 4);
+    static_words.resize(statics_bytes / 4 + 1);
     buffer_words.assign(launch->n_buffers, {});
     for (int k = 0; k < launch->n_buffers; k++)
         if (launch->buffers[k].writable) buffer_words[k].resize(launch->buffers[k].bytes / 4 + 1);
@@ -195,6 +228,7 @@ void start_launch()
 void start_block()
 {
     block_start = met = now++;
+    for (auto &of_block : reached) of_block.clear();
     for (std::vector<uint32_t> &of_thread : fences) of_thread.clear();
 }
 void end_block() { if (launch->report) count(); }

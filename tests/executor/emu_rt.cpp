@@ -1,8 +1,9 @@
 /* emu_rt.cpp - fibers, schedules, barriers, warp rendezvous, guard pages, reports.
 
-Blocks run one after another in one OS thread. A fiber that must wait switches straight to the next ready one, and which
-that is, is the schedule: forward and reverse in the order of threads (and of blocks), random, or skewed: warps have
-priorities drawn per block and the first one that can run does, so that one warp runs as far ahead as barriers let it. */
+Blocks run one after another in one OS thread, those of a cluster together. A fiber that must wait switches straight to the
+next ready one, and which that is, is the schedule: forward and reverse in the order of threads (and of blocks), random, or
+skewed: warps have priorities drawn per block or cluster and the first one that can run does, so that one warp runs as far ahead
+as barriers let it. */
 #include "emu_rt.h"
 #include <algorithm>
 #include <csetjmp>
@@ -23,9 +24,9 @@ uint3 threadIdx, blockIdx, blockDim, gridDim;
 namespace emu {
 
 Fiber fibers[MAX_THREADS];
-int current;
+int current, threads;
 const Launch *launch;
-char *arena, *statics;
+char *arenas[MAX_CLUSTER], *arena, *statics;
 size_t statics_bytes;
 
 // ----------------------------------------------------------------------------------------------- switching stacks
@@ -81,7 +82,7 @@ const char *place(uint64_t where)
 [[noreturn]] static void fail_with(uint64_t where, const char *format, va_list arguments)
 {
     int n = snprintf(launch->message, launch->message_size, "%s: %s, block (%u,%u,%u), thread %d: ", place(where),
-                     launch->name, blockIdx.x, blockIdx.y, blockIdx.z, current);
+                     launch->name, blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x);
     vsnprintf(launch->message + n, launch->message_size - n, format, arguments);
     siglongjmp(escape, 1);
 }
@@ -100,23 +101,26 @@ void fail(Site here, const char *format, ...)
 
 [[noreturn]] static void deadlock()
 {
-    const char *states[] = {"is ready", "waits", "waits", "waits", "waits", "has finished"};
+    const char *states[] = {"is ready", "waits", "waits", "waits", "waits", "waits", "has finished"};
     char text[2048];
-    int n = 0, block = launch->block;
+    int n = 0;
     auto same = [](const Fiber &a, const Fiber &b) {
         return a.state == b.state && (a.state == FINISHED || (a.doing == b.doing && a.here.line == b.here.line));
     };
-    for (int first = 0, last; first < block && n < 1800; first = last + 1) {
-        for (last = first; last + 1 < block && same(fibers[first], fibers[last + 1]);) last++;
+    for (int first = 0, last; first < threads && n < 1800; first = last + 1) {
+        int rank = rank_of(first), begin = first_of(rank);
+        for (last = first; last + 1 < first_of(rank + 1) && same(fibers[first], fibers[last + 1]);) last++;
         const Fiber &f = fibers[first];
-        n += snprintf(text + n, 200, "; thread %d..%d %s", first, last, states[f.state]);
+        n += snprintf(text + n, 200, "; thread %d..%d", first - begin, last - begin);
+        if (launch->cluster > 1) n += snprintf(text + n, 200, " of block %d", rank);
+        n += snprintf(text + n, 200, " %s", states[f.state]);
         if (f.state != FINISHED) n += snprintf(text + n, 200, " in %s at %s", f.doing, place(where_of(f.here)));
     }
     fail(fibers[current].here, "deadlock, nothing can run%s", text);
 }
 
 // ------------------------------------------------------------------------------------------------------- schedules
-static uint32_t ready[MAX_THREADS / 32], alive;
+static uint32_t ready[MAX_THREADS / 32], alive, alive_in[MAX_CLUSTER];
 static int priority[MAX_THREADS / 32], warps;
 static uint64_t dice;
 unsigned roll() { dice ^= dice << 13, dice ^= dice >> 7, dice ^= dice << 17; return dice >> 16; }
@@ -147,13 +151,20 @@ static int choose()                                  // the next thread to run, 
     return -1;
 }
 
+static uint3 first_block;                            // of the cluster
+static void take(int next)                           // what built-in variables say is the next thread's
+{
+    current = next;
+    int rank = rank_of(next);
+    threadIdx.x = next - first_of(rank), blockIdx.x = first_block.x + rank, arena = arenas[rank];
+}
 static void next_turn()
 {
     int next;
     while ((next = choose()) < 0) if (!ptx_finish_a_copy()) deadlock();
     if (next == current) return;
     Context &mine = contexts[current];
-    current = threadIdx.x = next;
+    take(next);
     switch_context(mine, contexts[next]);
 }
 
@@ -169,6 +180,17 @@ void wait_as(State state)
     ready[current / 32] &= ~(1u << current % 32);
     next_turn();
 }
+bool has_left(int rank) { return !alive_in[rank]; }
+bool in_arena(const char *p, int rank) { return p >= arenas[rank] && p < arenas[rank] + (256 << 10); }
+const char *who(int fiber)
+{
+    static char text[2][40];
+    static int turn;
+    char *out = text[turn ^= 1];
+    int n = snprintf(out, 40, "thread %d", fiber - first_of(rank_of(fiber)));
+    if (launch->cluster > 1) snprintf(out + n, 40 - n, " of block %d", rank_of(fiber));
+    return out;
+}
 bool on_stack(const char *p) { return p >= stacks && p < stacks + MAX_THREADS * STACK; }
 void wake(int thread)
 {
@@ -179,14 +201,15 @@ void offer_turn() { if (launch->schedule >= RANDOM) next_turn(); }
 
 // -------------------------------------------------------------------------------------------------- block barriers
 struct Barrier { unsigned arrived, threads; int holds, result; Site here; const char *doing; race::Clock clock; };
-static Barrier barriers[16];                         // 0 is __syncthreads, 1..15 are the named ones
+static Barrier barriers[MAX_CLUSTER][16], whole_cluster;                 // 0 is __syncthreads, 1..15 are the named ones
 
 static int meet(const char *doing, int number, unsigned threads, bool wait, int holds, Site here)
 {
     Fiber &f = enter(doing, here);
-    Barrier &b = barriers[number];
-    if (number == 0 && alive < launch->block)
-        fail(here, "%s after %u threads of the block have returned", doing, launch->block - alive);
+    int rank = rank_of(current);
+    Barrier &b = barriers[rank][number];
+    if (number == 0 && alive_in[rank] < launch->block)
+        fail(here, "%s after %u threads of the block have returned", doing, launch->block - alive_in[rank]);
     if (b.arrived && number == 0 && (b.here.line != here.line || b.doing != doing))
         fail(here, "divergent barrier: here in %s, others in %s at %s", doing, b.doing, place(where_of(b.here)));
     if (b.arrived && b.threads != threads)
@@ -204,13 +227,28 @@ static int meet(const char *doing, int number, unsigned threads, bool wait, int 
     }
     b.arrived = 0;
     b.result = b.holds;
-    if (launch->race && !number) race::all_meet();
+    if (launch->race && !number) race::block_meets(rank);
     if (launch->race && number) race::acquire(b.clock, current);
-    for (unsigned t = 0; t < launch->block; t++)
+    for (int t = first_of(rank); t < first_of(rank + 1); t++)
         if (fibers[t].state == AT_BARRIER && fibers[t].barrier == number) wake(t);
     next_turn();
     return b.result;
 }
+void cluster_sync(Site here)
+{
+    enter("cluster_sync", here);
+    Barrier &b = whole_cluster;
+    if (alive < (unsigned)threads) fail(here, "cluster_sync after %u threads of the cluster have returned", threads - alive);
+    if (b.arrived && b.here.line != here.line)
+        fail(here, "divergent barrier: here in cluster_sync, others in another at %s", place(where_of(b.here)));
+    b.here = here;
+    if (++b.arrived < (unsigned)threads) return wait_as(AT_CLUSTER);
+    b.arrived = 0;
+    if (launch->race) race::all_meet();
+    for (int t = 0; t < threads; t++) if (fibers[t].state == AT_CLUSTER) wake(t);
+    next_turn();
+}
+unsigned cluster_rank() { return rank_of(current); }
 int vote(const char *doing, int predicate, Site here) { return meet(doing, 0, launch->block, true, predicate, here); }
 void arrive(const char *doing, int number, unsigned threads, bool wait, Site here)
 {
@@ -257,26 +295,31 @@ static void run_thread()
     launch->call(values);
     Fiber &f = fibers[current];
     int w = current / 32, lane = current % 32;
-    if (barriers[0].arrived)
-        fail(barriers[0].here, "%s waits for the whole block, but this thread has returned", barriers[0].doing);
+    int rank = rank_of(current);
+    if (const Barrier &b = barriers[rank][0]; b.arrived)
+        fail(b.here, "%s waits for the whole block, but this thread has returned", b.doing);
+    if (whole_cluster.arrived)
+        fail(whole_cluster.here, "cluster_sync waits for the whole cluster, but this thread has returned");
     for (uint32_t others = waiting[w]; others; others &= others - 1)
         if (const Fiber &o = fibers[(current & ~31) + __builtin_ctz(others)]; o.mask >> lane & 1)
             fail(o.here, "%s waits for lanes %08x, but lane %d has returned", o.doing, o.mask, lane);
     f.state = FINISHED;
     finished[w] |= 1u << lane;
     ready[w] &= ~(1u << lane);
+    alive_in[rank]--;
+    if (launch->race && has_left(rank)) race::leave(rank);
     if (--alive) next_turn();
     else switch_context(contexts[current], home);
     __builtin_unreachable();
 }
 
-static void run_block(unsigned number)
+static void run_cluster(unsigned first)              // number of its first block
 {
     const Launch &l = *launch;
-    blockIdx = {number % l.grid[0], number / l.grid[0] % l.grid[1], number / l.grid[0] / l.grid[1]};
+    first_block = blockIdx = {first % l.grid[0], first / l.grid[0] % l.grid[1], first / l.grid[0] / l.grid[1]};
     memset(statics, 0xff, statics_bytes);            // NaN as float, -1 as int
-    memset(arena, 0xff, l.shared);
-    for (unsigned t = 0; t < l.block; t++) {
+    for (unsigned rank = 0; rank < l.cluster; rank++) memset(arenas[rank], 0xff, l.shared), alive_in[rank] = l.block;
+    for (int t = 0; t < threads; t++) {
         Fiber &f = fibers[t];
         f.state = READY, f.doing = "the kernel", f.here = {"", 0};
         f.copies.clear(), f.group = 0, f.products = 0, f.products_hash = 0, f.fenced = false;
@@ -284,18 +327,18 @@ static void run_block(unsigned number)
         prepare(contexts[t], t);
     }
     for (int w = 0; w < warps; w++) {
-        unsigned lanes = std::min(32u, l.block - 32 * w);
+        int lanes = std::min(32, threads - 32 * w);
         ready[w] = lanes == 32 ? ~0u : (1u << lanes) - 1;
         finished[w] = ~ready[w], waiting[w] = 0;     // lanes that do not exist count as finished
         priority[w] = w;
     }
     for (int w = warps - 1; w > 0; w--) std::swap(priority[w], priority[roll() % (w + 1)]);
-    for (Barrier &b : barriers) b.arrived = 0, b.clock.clear();
-    alive = l.block;
+    for (auto &of_block : barriers) for (Barrier &b : of_block) b.arrived = 0, b.clock.clear();
+    whole_cluster.arrived = 0, alive = threads;
     ptx_start_block();
     if (l.race) race::start_block();
-    current = l.schedule == REVERSE ? 0 : l.block - 1;
-    current = threadIdx.x = choose();
+    current = l.schedule == REVERSE ? 0 : threads - 1;
+    take(choose());
     switch_context(home, contexts[current]);
     ptx_end_block();
     if (l.race) race::end_block();
@@ -408,12 +451,12 @@ static int find_statics(dl_phdr_info *info, size_t, void *kernel_base)
 
 static void run_blocks()
 {
-    unsigned total = launch->grid[0] * launch->grid[1] * launch->grid[2];
+    unsigned total = launch->grid[0] * launch->grid[1] * launch->grid[2] / launch->cluster;
     std::vector<unsigned> order(total);
     std::iota(order.begin(), order.end(), 0);
     if (launch->schedule == REVERSE) std::reverse(order.begin(), order.end());
     for (unsigned k = total - 1; launch->schedule >= RANDOM && k > 0; k--) std::swap(order[k], order[roll() % (k + 1)]);
-    for (unsigned number : order) run_block(number);
+    for (unsigned number : order) run_cluster(number * launch->cluster);
 }
 
 unsigned char *dynamic_shared() { return (unsigned char *)arena; }
@@ -430,21 +473,30 @@ unsigned shared_address(const void *p, Site here)
 extern "C" __attribute__((visibility("default"))) int emu_launch(emu::Launch *l)
 {
     using namespace emu;
-    static char *arena_end;
+    static char *arena_ends[MAX_CLUSTER];
+    bool whole = l->grid[0] % l->cluster == 0 && l->block % 128 == 0;
+    if (l->cluster > 1 && !(whole && l->cluster <= MAX_CLUSTER && l->cluster * l->block <= MAX_THREADS)) {
+        snprintf(l->message, l->message_size, "%s: expected a grid of whole clusters of %u blocks, these of whole warpgroups "
+                 "and at most %d threads in all, got %u blocks of %u", l->name, l->cluster, MAX_THREADS, l->grid[0], l->block);
+        return 1;
+    }
     if (!stacks) {
         size_t mapped;
         stacks = reserve(MAX_THREADS * STACK, mapped) + GUARD;
         for (int t = 0; t < MAX_THREADS; t++) mprotect(stacks + t * STACK + PAGE, STACK - PAGE, PROT_READ | PROT_WRITE);
-        char *guarded = reserve(256 << 10, mapped);
-        mprotect(guarded + GUARD, 256 << 10, PROT_READ | PROT_WRITE);
-        arena_end = guarded + GUARD + (256 << 10);
+        for (char *&end : arena_ends) {
+            char *guarded = reserve(256 << 10, mapped);
+            mprotect(guarded + GUARD, 256 << 10, PROT_READ | PROT_WRITE);
+            end = guarded + GUARD + (256 << 10);
+        }
     }
     launch = l;
     owner = pthread_self();
     dice = 0x9e3779b97f4a7c15 ^ (uint64_t)(l->seed + 1) * 0xbf58476d1ce4e5b9;
-    warps = (l->block + 31) / 32;
+    threads = l->cluster * l->block, warps = (threads + 31) / 32;
     blockDim = {l->block, 1, 1}, gridDim = {l->grid[0], l->grid[1], l->grid[2]}, threadIdx = {0, 0, 0};
-    arena = arena_end - (l->shared + 1023) / 1024 * 1024;
+    for (unsigned rank = 0; rank < l->cluster; rank++) arenas[rank] = arena_ends[rank] - (l->shared + 1023) / 1024 * 1024;
+    arena = arenas[0];
     l->touch();
     Dl_info kernel;
     dladdr((void *)l->call, &kernel);
@@ -466,6 +518,8 @@ extern "C" __attribute__((visibility("default"))) int emu_launch(emu::Launch *l)
     take_signals();
     volatile bool good = false;
     if (!mapped) snprintf(l->message, l->message_size, "%s: no memory for the arguments", l->name);
+    else if (l->cluster > 1 && statics_bytes > 1)    // every kernel has a byte of them, emu_first_touch
+        snprintf(l->message, l->message_size, "%s: static shared memory in a cluster is not emulated", l->name);
     else if (!sigsetjmp(escape, 1)) {
         set_timer(l->seconds);
         run_blocks();

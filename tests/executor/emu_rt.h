@@ -7,7 +7,7 @@ namespace emu {
 
 struct Copy { char *dst; const char *src; unsigned bytes; bool pred; unsigned group; Site here; };
 
-enum State { READY, AT_BARRIER, AT_WARP, AT_MBARRIER, AT_REGISTERS, FINISHED };
+enum State { READY, AT_BARRIER, AT_CLUSTER, AT_WARP, AT_MBARRIER, AT_REGISTERS, FINISHED };
 
 struct Fiber {
     State state;
@@ -20,10 +20,16 @@ struct Fiber {
     unsigned registers;                                       // that it may use: all start with an equal share of the SM's
 };
 
-extern Fiber fibers[MAX_THREADS];
-extern int current;                                  // the running thread
+extern Fiber fibers[MAX_THREADS];                    // of the blocks of a cluster, one block after the other
+extern int current;                                  // the running one
+extern int threads;                                  // how many of them there are
 extern const Launch *launch;
-extern char *arena;                                  // dynamic shared memory
+extern char *arenas[MAX_CLUSTER], *arena;            // dynamic shared memory of each block, and of the running thread's
+inline int rank_of(int fiber) { return fiber / (int)launch->block; }             // the number of its block in the cluster
+inline int first_of(int rank) { return rank * (int)launch->block; }              // its first fiber
+bool has_left(int rank);                             // all threads of that block have returned
+bool in_arena(const char *p, int rank);
+const char *who(int fiber);                          // "thread 12", in a cluster "thread 12 of block 1"
 extern char *statics; extern size_t statics_bytes;   // the __shared__ variables
 
 Fiber &enter(const char *doing, Site here);          // notes where the running fiber is
@@ -48,12 +54,14 @@ void start_launch();
 void start_block();
 void end_block();
 void end_launch();
-void all_meet();                                     // __syncthreads
+void all_meet();                                     // cluster_sync; __syncthreads where a block is by itself
 void warp_meets(int first, unsigned mask);           // __syncwarp
 void release(Clock &clock, int thread);              // what `thread` knows flows into the barrier ...
 void acquire(const Clock &clock, int thread);        // ... and from there into `thread`
 void fence(int thread);                              // what it has written is seen by TMA and wgmma from now on
 void access(int thread, const void *p, size_t bytes, Kind kind, uint64_t where);
+void block_meets(int rank);                          // __syncthreads
+void leave(int rank);                                // all threads of that block have returned
 inline void access(const void *p, size_t bytes, Kind kind, Site here)
 { if (launch->race) access(current, p, bytes, kind, where_of(here)); }
 }

@@ -1,6 +1,7 @@
 /* probe.cu - one tiny kernel for each primitive of ptx.cuh whose layout or rounding the executor had to take from the
    text of the PTX ISA. probe.py runs them here and on a GPU; what the hardware answered is what the executor is then held to.
-   Every kernel is one block and writes y completely; numbers are small integers, so that sums are exact. */
+   Every kernel is one block, or one cluster of two, and writes y completely; numbers are small integers, so that sums are
+   exact. */
 #include <ptx.cuh>
 
 extern "C" __global__ void conversions(const float *x, unsigned *y, int total)
@@ -101,6 +102,32 @@ extern "C" __global__ void tile(const __grid_constant__ TensorMap map, unsigned 
     __syncthreads();
     mbar_wait(bar, 0);
     for (int k = threadIdx.x; k < words; k += blockDim.x) y[k] = reinterpret_cast<unsigned *>(raw)[k];
+}
+
+/* Two blocks of a cluster load half a box each, into its place in those blocks whose bits are set in the loader's mask; then
+   all threads of both arrive at both blocks' other mbarrier. y: what lies in each block's shared memory, and its number. */
+extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(128) multicast(
+    const __grid_constant__ TensorMap map, unsigned *y, int words, int rows, int mask0, int mask1)
+{
+    DYN_SHARED(raw);
+    unsigned *tile = reinterpret_cast<unsigned *>(raw);
+    Mbar *full = reinterpret_cast<Mbar *>(raw + words * 4), *all = full + 1;
+    int rank = cluster_rank(), mine = rank ? mask1 : mask0;
+    for (int k = threadIdx.x; k < words; k += 128) tile[k] = k;
+    fence_async_proxy();
+    if (threadIdx.x == 0) {
+        mbar_init(full, 1), mbar_init(all, 2 * 128);
+        mbar_fence_init();
+        mbar_arrive_expect_tx(full, ((mask0 >> rank & 1) + (mask1 >> rank & 1)) * words * 2);
+    }
+    cluster_sync();
+    if (threadIdx.x == 0 && mine) tma_multicast_5d(mine, raw + rank * words * 2, &map, full, 0, rank * rows, 0, 0, 0);
+    mbar_wait(full, 0);
+    mbar_arrive_at(0, all), mbar_arrive_at(1, all);
+    mbar_wait(all, 0);
+    for (int k = threadIdx.x; k < words; k += 128) y[blockIdx.x * (words + 1) + k] = tile[k];
+    if (threadIdx.x == 0) y[blockIdx.x * (words + 1) + words] = rank;
+    cluster_sync();
 }
 
 /* y: d (64,WIDTH) as the 128 threads hold it, WIDTH/2 rows of 128, after `steps` products of the operands that lie at 0

@@ -30,6 +30,7 @@ class Probe:
     shared: int = 0
     hopper: bool = False
     defines: dict = field(default_factory=dict)
+    grid: tuple = (1,)
 
     def arguments(self):
         y = np.full(self.shape, 255, np.uint8 if self.dtype is np.uint8 else self.dtype)
@@ -74,6 +75,14 @@ def tile(array, rank, words, at, **how):
     return Probe("tile", values, (words,), shared=words*4 + 8, hopper=True, defines={"RANK": rank})
 
 
+def multicast(array, mask0, mask1):
+    """Of the array, rows of 64 uint16, each of two blocks loads half, into the blocks of its mask."""
+    rows, words = array.shape[0]//2, array.size//2
+    box = emu.TensorMap(array.reshape(1, 1, 1, *array.shape), (64, rows, 1, 1, 1), swizzle=True)
+    return Probe("multicast", [box, words, rows, mask0, mask1], (2, words + 1), block=128, shared=words*4 + 16, hopper=True,
+                 grid=(2,))
+
+
 def warpgroup(seed, n, a_mn=False, b_mn=False, tf32=False):
     rng = np.random.default_rng(seed)
     if tf32:                                                                  # K = 32 in 4 steps: rows of 128 bytes
@@ -106,6 +115,9 @@ def probes():
                            channels=32, pixels=30, lower=(-1, -1), upper=(-1, -1)),
         "tma im2col stride 2": tile(images, 0, 32*21, (0, -1, 3, 0, 1, 2), channels=64, pixels=21,
                                     lower=(-1, -1), upper=(-2, -1), steps=(1, 2, 2, 1), swizzle=True),
+        "tma multicast": multicast(images.reshape(-1, 64)[:48], 3, 3),
+        "tma multicast, each to the other": multicast(images.reshape(-1, 64)[48:80], 2, 1),
+        "tma multicast, one to both, one to nobody": multicast(images.reshape(-1, 64)[:32], 0, 3),
         **{f"wgmma bf16 n={n}": warpgroup(n, n) for n in (64, 96, 128, 192, 256)},
         "wgmma bf16 b mn-major": warpgroup(1, 128, b_mn=True),
         "wgmma bf16 a mn-major": warpgroup(2, 64, a_mn=True),
@@ -121,7 +133,7 @@ def run_here(probe, settings=emu.Settings()):
     defines, values = tuple(probe.all_defines().items()), probe.arguments()
     names = ["x", "y", *(f"argument {k}" for k in range(2, len(values)))]
     library = emu.compile(SOURCE.read_text(), SOURCE.name, probe.kernel, defines, settings.build)
-    library.launch((1,), probe.block, probe.shared, values, names, {"y"}, settings)
+    library.launch(probe.grid, probe.block, probe.shared, values, names, {"y"}, settings)
     return values[1]
 
 
@@ -164,7 +176,7 @@ def run_on_gpu(probe, cupy, arch):
             values.append(encoded(value, keep[-1].data.ptr) if isinstance(value, emu.TensorMap) else keep[-1])
         else:
             values.append(value)
-    kernel((1,), (probe.block,), tuple(values), shared_mem=probe.shared)
+    kernel(probe.grid, (probe.block,), tuple(values), shared_mem=probe.shared)
     cupy.cuda.Device().synchronize()
     return cupy.asnumpy(values[1])
 

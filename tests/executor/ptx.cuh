@@ -48,13 +48,16 @@ inline void mbar_fence_init(EMU_HERE) { emu::fence_async_proxy(here); }
 inline void mbar_arrive(Mbar *bar, EMU_HERE) { emu::mbar_arrive((uint64_t *)bar, 0, here); }
 inline void mbar_arrive_expect_tx(Mbar *bar, unsigned bytes, EMU_HERE) { emu::mbar_arrive((uint64_t *)bar, bytes, here); }
 inline void mbar_wait(Mbar *bar, unsigned parity, EMU_HERE) { emu::mbar_wait((uint64_t *)bar, parity, here); }
+inline void mbar_arrive_at(unsigned rank, Mbar *bar, EMU_HERE) { emu::mbar_arrive_at(rank, (uint64_t *)bar, here); }
+inline unsigned cluster_rank() { return emu::cluster_rank(); }
+inline void cluster_sync(EMU_HERE) { emu::cluster_sync(here); }
 inline void fence_async_proxy(EMU_HERE) { emu::fence_async_proxy(here); }
 
 // -------------------------------------------------------------------------------------------------------------- TMA
 struct alignas(64) TensorMap { unsigned long long opaque[16]; };
 #define EMU_TMA(rank, parameters, ...)                                                                              \
     inline void tma_load_##rank##d(void *dst, const TensorMap *map, Mbar *bar, parameters, EMU_HERE)                \
-    { int at[] = {__VA_ARGS__}; emu::tma_load(dst, map, (uint64_t *)bar, rank, at, nullptr, here); }
+    { int at[] = {__VA_ARGS__}; emu::tma_load(dst, map, (uint64_t *)bar, rank, at, nullptr, nullptr, here); }
 #define EMU_INTS2 int c0, int c1
 #define EMU_INTS3 int c0, int c1, int c2
 #define EMU_INTS4 int c0, int c1, int c2, int c3
@@ -63,12 +66,17 @@ EMU_TMA(2, EMU_INTS2, c0, c1)
 EMU_TMA(3, EMU_INTS3, c0, c1, c2)
 EMU_TMA(4, EMU_INTS4, c0, c1, c2, c3)
 EMU_TMA(5, EMU_INTS5, c0, c1, c2, c3, c4)
+inline void tma_multicast_5d(unsigned short blocks, void *dst, const TensorMap *map, Mbar *bar, EMU_INTS5, EMU_HERE)
+{
+    int at[] = {c0, c1, c2, c3, c4};
+    emu::tma_load(dst, map, (uint64_t *)bar, 5, at, nullptr, &blocks, here);
+}
 inline void tma_load_im2col_4d(void *dst, const TensorMap *map, Mbar *bar, int c, int w, int h, int n,
                                unsigned short offset_w, unsigned short offset_h, EMU_HERE)
 {
     int at[] = {c, w, h, n};
     unsigned short offsets[] = {offset_w, offset_h};
-    emu::tma_load(dst, map, (uint64_t *)bar, 4, at, offsets, here);
+    emu::tma_load(dst, map, (uint64_t *)bar, 4, at, offsets, nullptr, here);
 }
 
 // ------------------------------------------------------------------------------------------------------------ wgmma

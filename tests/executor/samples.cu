@@ -166,6 +166,50 @@ extern "C" __global__ void __launch_bounds__(160) matmul_wgmma(const __grid_cons
     }
 }
 
+/* And by clusters of two blocks, one below the other, which read the same 64 columns of b: each fetches half for both. */
+struct Halves { unsigned char a[2][8192], b[2][8192]; Mbar full[2], empty[2]; };
+
+extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(256) matmul_cluster(const __grid_constant__ TensorMap a,
+                                                                                           const __grid_constant__ TensorMap b,
+                                                                                           float *y, int M, int N, int K)
+{
+    DYN_SHARED(raw);
+    Halves &ring = *reinterpret_cast<Halves *>(raw);
+    int tiles = (K + 63) / 64, rank = cluster_rank();
+    if (threadIdx.x == 0) {
+        for (int s = 0; s < 2; s++) mbar_init(&ring.full[s], 1), mbar_init(&ring.empty[s], 2 * 4);
+        mbar_fence_init();
+    }
+    cluster_sync();                                             // the barriers of both blocks are there
+    if (threadIdx.x == 128)
+        for (int t = 0; t < tiles; t++) {
+            int s = t % 2, turn = t / 2;
+            mbar_wait(&ring.empty[s], (turn & 1) ^ 1);
+            mbar_arrive_expect_tx(&ring.full[s], 2 * 8192);
+            tma_load_5d(ring.a[s], &a, &ring.full[s], t * 64, blockIdx.x * 64, 0, 0, 0);
+            tma_multicast_5d(3, ring.b[s] + rank * 4096, &b, &ring.full[s], t * 64, blockIdx.y * 64 + rank * 32, 0, 0, 0);
+        }
+    if (threadIdx.x < 128) {
+        float d[32];
+        for (int t = 0; t < tiles; t++) {
+            int s = t % 2, turn = t / 2;
+            mbar_wait(&ring.full[s], turn & 1);
+            wgmma_fence();
+            for (int step = 0; step < 4; step++)
+                wgmma_bf16(d, wgmma_k_major(ring.a[s] + 32 * step), wgmma_k_major(ring.b[s] + 32 * step), t + step > 0);
+            wgmma_commit();
+            wgmma_wait<0>();
+            if (threadIdx.x % 32 < 2) mbar_arrive_at(threadIdx.x % 32, &ring.empty[s]);
+        }
+        for (int i = 0; i < 32; i++) {
+            int m = blockIdx.x * 64 + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + i / 2 % 2 * 8;
+            int n = blockIdx.y * 64 + i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2;
+            if (m < M && n < N) y[(long long)m * N + n] = d[i];
+        }
+    }
+    cluster_sync();                                             // neither block's memory is reached any more
+}
+
 /* y (64,N) = a (64,K) b (K,N) for a Hopper GPU, both in rows along m and n: b comes by TMA, a is turned into bf16 by the
    threads that multiply, into the swizzled place of each number. N and K multiples of 64. Two warpgroups, of which one
    thread asks for b, give registers away. */

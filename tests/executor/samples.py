@@ -48,7 +48,8 @@ class Sample:
         return values[names.index(self.output)], traffic
 
 
-def product(M, N, K, tile, name, shared, half, wgmma=False):
+def product(M, N, K, tile, name, shared, half, boxes=()):
+    """The sample `name` of a product; boxes: those by which TMA fetches a and b."""
     a, b = rng.standard_normal((M, K)).astype(np.float32), rng.standard_normal((K, N)).astype(np.float32)
     if half:
         a, b = bf16(a), bf16(b.T.copy())                                      # b (N,K)
@@ -57,11 +58,14 @@ def product(M, N, K, tile, name, shared, half, wgmma=False):
         expected = a.astype(float) @ b
 
     def values():
-        operands = [emu.TensorMap(x, (64, 64), swizzle=True) for x in (a, b)] if wgmma else [a, b]
+        operands = [emu.TensorMap(x.reshape(*[1]*(len(box) - 2), *x.shape), box, swizzle=True)
+                    for x, box in zip((a, b), boxes)] or [a, b]
         return [*operands, np.full((M, N), np.nan, np.float32), np.int32(M), np.int32(N), np.int32(K)]
 
-    block = {"matmul": 256, "matmul_bf16": 64, "matmul_wgmma": 160}[name]
-    return Sample(name, (-(-N//tile[1]), -(-M//tile[0])), block, shared, values, "a b y M N K", "y", expected)
+    block = {"matmul": 256, "matmul_bf16": 64, "matmul_wgmma": 160, "matmul_cluster": 256}[name]
+    m, n = -(-M//tile[0]), -(-N//tile[1])
+    grid = (m + m % 2, n) if name == "matmul_cluster" else (n, m)
+    return Sample(name, grid, block, shared, values, "a b y M N K", "y", expected)
 
 
 def samples():
@@ -78,7 +82,9 @@ def samples():
                  "x y rounds", "y", runs + 1.0)
     yield product(37, 21, 43, (16, 16), "matmul", 0, half=False)
     yield product(45, 27, 104, (32, 16), "matmul_bf16", 2*48*80, half=True)
-    yield product(83, 101, 328, (64, 64), "matmul_wgmma", 4*8192 + 32, half=True, wgmma=True)
+    yield product(83, 101, 328, (64, 64), "matmul_wgmma", 4*8192 + 32, half=True, boxes=[(64, 64)]*2)
+    yield product(170, 101, 328, (64, 64), "matmul_cluster", 4*8192 + 32, half=True,
+                  boxes=[(64, 64, 1, 1, 1), (64, 32, 1, 1, 1)])
     a, b = rng.standard_normal((64, 192)).astype(np.float32), bf16(rng.standard_normal((192, 128)))
     yield Sample("matmul_turned", (2,), 384, 2*8192 + 16, lambda: [a, emu.TensorMap(b, (64, 64), swizzle=True),
                  np.full((64, 128), np.nan, np.float32), np.int32(128), np.int32(192)],

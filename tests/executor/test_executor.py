@@ -187,6 +187,96 @@ def test_result_does_not_depend_on_order_unless_the_kernel_does():
     assert len({tuple(order) for order in orders.values()}) == 4
 
 
+# ------------------------------------------------------------------------------------------------------------ clusters
+PAIR = 'extern "C" __global__ void __cluster_dims__(2, 1, 1) f('
+
+
+@pytest.mark.parametrize("way", executor.WAYS)
+def test_blocks_of_a_cluster_know_their_number_and_wait_for_each_other(way):
+    text = PAIR + """int *y)
+{
+    int block = blockIdx.y * gridDim.x + blockIdx.x, other = block ^ 1;
+    y[block * 128 + threadIdx.x] = cluster_rank() * 1000 + threadIdx.x;
+    cluster_sync();
+    int seen = y[other * 128 + 127 - threadIdx.x];
+    cluster_sync();
+    y[block * 128 + threadIdx.x] = seen;
+}"""
+    y, settings = np.zeros((3, 4, 128), np.int32), ASYNC_WAYS[way]
+    run(text, y, block=128, grid=(4, 3), build=settings.build, schedule=settings.schedule)
+    np.testing.assert_array_equal(y, np.broadcast_to(np.array([[1000], [0]]*2) + np.arange(127, -1, -1), y.shape))
+
+
+MESSAGE = PAIR + """int *y)
+{
+    DYN_SHARED(raw);
+    Mbar *bar = reinterpret_cast<Mbar *>(raw);
+    if (threadIdx.x == 0) mbar_init(bar, 1);
+    cluster_sync();
+    if (cluster_rank() == 0) {
+        y[threadIdx.x] = threadIdx.x;
+        __syncthreads();
+        if (threadIdx.x == 100) mbar_arrive_at(1, bar);
+    } else {
+        if (threadIdx.x == 5) mbar_wait(bar, 0);
+        __syncthreads();
+        y[threadIdx.x] += 1000;
+    }
+    cluster_sync();
+}"""
+
+
+def test_what_a_thread_knows_it_tells_its_block_and_by_an_mbarrier_another():
+    y = np.zeros(128, np.int32)
+    run(MESSAGE, y, block=128, grid=(2,), shared=8, build="race")
+    np.testing.assert_array_equal(y, 1000 + np.arange(128))
+
+
+@pytest.mark.parametrize("old, sentence", [
+    ("y[threadIdx.x] = threadIdx.x;\n        __syncthreads();", r"race in y at byte \d+: .* by thread \d+ of block 0 at"),
+    ("mbar_wait(bar, 0);\n        __syncthreads();", "race in y at byte"),
+    ("if (threadIdx.x == 5) mbar_wait(bar, 0);", "race in y at byte")])
+def test_a_block_of_a_cluster_knows_of_the_other_only_what_it_is_told(old, sentence):
+    said = old.replace("__syncthreads();", "").replace("if (threadIdx.x == 5) mbar_wait(bar, 0);", "")
+    assert MESSAGE.count(old) == 1
+    with pytest.raises(KernelError, match=sentence):
+        run(MESSAGE.replace(old, said), np.zeros(128, np.int32), block=128, grid=(2,), shared=8, build="race")
+
+
+@pytest.mark.parametrize("leaves, schedule, copies, sentence", [
+    ("before", "reverse", "eager", "tma_multicast: block 1 of the cluster has left"),
+    ("after", "reverse", "lazy", "this copy goes into block 1 of the cluster, which has left"),
+    ("after", "forward", "lazy", "the block ended before this TMA load was waited for")])
+def test_a_copy_into_a_block_that_leaves_before_it_comes_is_an_error(leaves, schedule, copies, sentence):
+    text = PAIR + """const __grid_constant__ TensorMap x, int *y)
+{
+    DYN_SHARED(raw);
+    Mbar *bar = reinterpret_cast<Mbar *>(raw + 1024);
+    if (threadIdx.x == 0) mbar_init(bar, 1), mbar_fence_init();
+    cluster_sync();
+    if (LEAVES_before && cluster_rank() == 1) return;
+    if (threadIdx.x == 0 && cluster_rank() == 0) {
+        mbar_arrive_expect_tx(bar, 1024);
+        tma_multicast_5d(3, raw, &x, bar, 0, 0, 0, 0, 0);
+    }
+    if (LEAVES_after) cluster_sync();
+    if (cluster_rank() == 1) return;
+    mbar_wait(bar, 0);
+    y[threadIdx.x] = raw[threadIdx.x];
+}"""
+    for when in "before", "after":
+        text = text.replace(f"LEAVES_{when}", str(when == leaves).lower())
+    x = emu.TensorMap(np.zeros((1, 1, 1, 8, 64), np.uint16), (64, 8, 1, 1, 1), swizzle=True)
+    with pytest.raises(KernelError, match=f"f.cu:11: .*{sentence}"):
+        run(text, x, np.zeros(128, np.int32), block=128, grid=(2,), shared=1032, copies=copies, schedule=schedule)
+
+
+@pytest.mark.parametrize("grid, block", [((3,), 128), ((2, 2), 64), ((2,), 640)])
+def test_a_cluster_that_is_not_whole_is_refused(grid, block):
+    with pytest.raises(KernelError, match="expected a grid of whole clusters of 2 blocks"):
+        run(PAIR + "int *y) { cluster_sync(); }", np.zeros(1, np.int32), block=block, grid=grid)
+
+
 # ------------------------------------------------------------------------------------------------------------- reports
 def test_bank_conflicts_and_sectors_are_counted_per_line():
     text = """extern "C" __global__ void f(const float *x, float *y)
@@ -265,6 +355,6 @@ def test_portable_context_switch_runs_the_same_kernels():
     """ucontext, for processors other than x86-64."""
     code = "from tests.executor import emu\nemu.FLAGS += ['-DEMU_UCONTEXT', '-O0']\nimport numpy as np\n" \
            "from tests.executor.samples import SAMPLES\n" \
-           "for name in ('matmul', 'matmul_wgmma'):\n" \
+           "for name in ('matmul', 'matmul_wgmma', 'matmul_cluster'):\n" \
            "    y, _ = SAMPLES[name].run()\n    np.testing.assert_allclose(y, SAMPLES[name].expected, atol=1e-4)\n"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)

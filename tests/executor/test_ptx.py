@@ -114,6 +114,16 @@ def tile(tensor_map, words, *at):
     return (swizzled(out) if tensor_map.swizzle else out).reshape(-1).view(np.uint32)
 
 
+def multicast(tensor_map, words, rows, *masks):
+    """Numbers 0, 1, ... where nothing came, then the block's number."""
+    x, out = tensor_map.array.reshape(2, rows, 64), np.empty((2, words + 1), np.uint32)
+    for rank in 0, 1:
+        halves = [swizzled(x[by]).reshape(-1).view(np.uint32) if masks[by] >> rank & 1 else np.arange(words//2) + by*words//2
+                  for by in (0, 1)]
+        out[rank] = [*np.concatenate(halves), rank]
+    return out
+
+
 def warpgroup(words, size, b_at, steps, leading, defines):
     """Operands in 1024-byte atoms of 8 rows, their 16-byte chunks swizzled; K-major: a row is an m or n; MN-major: a k."""
     tf32, n = "TF32" in defines, defines["WIDTH"]
@@ -156,7 +166,7 @@ def registers(x):
     return np.concatenate([(np.arange(len(x))[:, None] % 3*held).sum(0), x[np.arange(256, 384) % len(x)]]).astype(np.float32)
 
 
-FORMULAS = {"rewritten": rewritten, "registers": registers, "conversions": conversions,
+FORMULAS = {"multicast": multicast, "rewritten": rewritten, "registers": registers, "conversions": conversions,
             "shuffles": shuffles, "copies": copies, "fragments": ldmatrix, "tile": tile,
             "product_tf32": lambda x: mma(x, False), "product_bf16": lambda x: mma(x, True)}
 

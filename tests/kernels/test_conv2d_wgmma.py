@@ -27,6 +27,9 @@ CASES = {        # C    H  W  N    F   K  S  P  groups
     "several tiles of images":            (8, 1, 2, 264, 8, 2, 1, 1, 1),
     "96 maps, an odd batch":              (96, 4, 2, 37, 40, 3, 2, 1, 1),
     "two tiles of maps, an odd batch":    (136, 2, 3, 5, 32, 2, 1, 1, 1),
+    "three tiles of filters, odd columns": (40, 2, 2, 24, 264, 2, 1, 1, 1),
+    "three tiles of maps, four phases":   (264, 5, 3, 8, 8, 3, 2, 1, 1),
+    "pairs of each kind":                 (72, 2, 3, 8, 136, 3, 1, 1, 1),
 }
 few = pytest.mark.parametrize("machine", ways("random", "gpu"), indirect=True)
 
@@ -118,10 +121,13 @@ ALL_WAYS = pytest.mark.parametrize("machine", ways("skewed", "race", "bounds", "
 
 @ALL_WAYS
 def test_three_passes_in_every_order_of_threads(machine):
-    (x, w, b, dy), (S, P, groups) = there(machine, "taps that meet nothing, one image")
-    y, dx, dw = machine.results(lambda: [forward(x, w, b, dy.shape, S, P, groups), transposed(dy, w, x.shape, S, P, groups),
-                                         kernels.launch_wgmma_filter_gradient(x, dy, w.shape, S, P, groups, 2)])
-    for got, wanted in zip((y, dx, dw), truth("taps that meet nothing, one image")):
+    """More steps than stages, few clusters of blocks for many tiles, odd counts of these."""
+    (x, w, b, dy), (S, P, groups) = there(machine, "pairs of each kind")
+    with tuning.use(multiprocessors=5):
+        y, dx, dw = machine.results(lambda: [
+            forward(x, w, b, dy.shape, S, P, groups), transposed(dy, w, x.shape, S, P, groups),
+            kernels.launch_wgmma_filter_gradient(x, dy, w.shape, S, P, groups, 2, kernels.WGMMA_FILTER_GRADIENT[2])])
+    for got, wanted in zip((y, dx, dw), truth("pairs of each kind")):
         right(got, *wanted)
 
 

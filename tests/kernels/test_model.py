@@ -68,6 +68,27 @@ def test_wgmma_is_bound_by_its_products_and_the_cache():
     assert found.math == pytest.approx(2*128*256*64*132*1.83e9/790e12)
 
 
+@pytest.mark.parametrize("m", range(1, 6))
+@pytest.mark.parametrize("n", range(1, 6))
+def test_every_tile_is_dealt_once_and_in_a_pair_with_one_that_reads_the_same(m, n):
+    found = list(model.dealt(m, n))
+    assert len(found) == model.pairs(m, n) == -(-m*n//2)
+    there = [tile for pair in found for tile in pair if tile != (m, n - 1)]
+    assert sorted(there) == [(row, column) for row in range(m) for column in range(n)]
+    for (row, column), other in found:
+        assert other == (row + 1, column) or (other == (row, column + 1) and row == m - 1 and m % 2)
+
+
+def test_what_two_tiles_share_is_fetched_by_one_of_their_blocks():
+    kernel = kernels.WGMMA_FORWARD["uint16"][0]           # 128 x 256 results, 64 terms a step
+    assert model.tile_bytes(kernel, 256, 512) == 2*64*(256 + 256)/2
+    assert model.tile_bytes(kernel, 128, 512) == 2*64*(128 + 512)/2
+    assert model.tile_bytes(kernel, 384, 512) == 2*64*(2*(256 + 256) + 128 + 512)/6
+    assert model.tile_bytes(kernel, 40, 100) == 2*64*(40 + 100)/2 and model.tiles(kernel, 40, 100) == 2      # one of them idle
+    assert model.tile_bytes(kernel, 300, 700) == pytest.approx(
+        2*64*((256 + 256) + (256 + 256) + (44 + 512) + (256 + 188) + (44 + 188))/10) and model.tiles(kernel, 300, 700) == 10
+
+
 def test_the_file_of_counts_is_one_object():
     found = json.loads((kernels_folder()/"loops.json").read_text())
     assert set(found) == {"nvrtc", "arch", "loops"} and found["arch"] == "sm_90a"

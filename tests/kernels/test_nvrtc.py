@@ -87,7 +87,7 @@ def test_kernel_compiles_without_spills_or_complaints(compiling, kernel, arch):
 @pytest.mark.parametrize("kernel", KERNELS, ids=NAMES)
 def test_declared_signature_is_the_one_of_the_source(kernel):
     text = (kernels_folder()/kernel.file).read_text()
-    written = re.search(rf'extern "C" __global__ void(?: __launch_bounds__\([^)]*\))? {kernel.name}\(([^)]*)\)', text)[1]
+    written = re.search(rf'extern "C" __global__ void(?: __\w+__\([^)]*\))* {kernel.name}\(([^)]*)\)', text)[1]
     one_form = lambda signature: re.sub(r"\s+|__restrict__|__grid_constant__", " ", signature).replace("* ", "*").split()
     assert one_form(written) == one_form(kernel.signature)
 
@@ -120,7 +120,7 @@ def test_each_kernel_of_a_file_is_told_its_own_resources(compiling):
 
 def test_every_global_function_is_declared():
     written = {(path.name, name) for path in kernels_folder().glob("*.cu")
-               for name in re.findall(r'extern "C" __global__ void(?: __launch_bounds__\([^)]*\))? (\w+)\(', path.read_text())}
+               for name in re.findall(r'extern "C" __global__ void(?: __\w+__\([^)]*\))* (\w+)\(', path.read_text())}
     assert written == {(k.file, k.name) for k in KERNELS}
 
 

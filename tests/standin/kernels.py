@@ -114,7 +114,7 @@ def _launch(library, grid, block, shared, values, message, room):
     packed = (emu.Value*count)(*[(values[k], -1, 0) for k in range(count)])
     now = executor._current
     job = emu.Launch(ctypes.cast(library.dll.emu_call, ctypes.c_void_p), ctypes.cast(library.dll.emu_touch, ctypes.c_void_p),
-                     library.name.encode(), packed, count, None, 0, (ctypes.c_uint*3)(*grid), block, shared,
+                     library.name.encode(), packed, count, None, 0, (ctypes.c_uint*3)(*grid), block, library.cluster, shared,
                      emu.SCHEDULES.index(now.schedule), now.copies == "eager", now.wgmma == "eager", False, now.seed, now.seconds,
                      ctypes.addressof(message.contents), None, room, 0)
     with emu._running:

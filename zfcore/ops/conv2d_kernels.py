@@ -253,7 +253,7 @@ def launch_wgmma_forward(x, w, b, y, S, P, groups, relu, sliced=False, kernel=No
     sums = out if slices == 1 else empty((slices, *out.shape), np.float32, like=y)
     kernel = kernel or _quickest_wgmma(WGMMA_FORWARD[sums.dtype.name], M, 64*units, groups*slices, maps)
     m, n, x, chunk = blocks(M, 128), blocks(64*units, kernel.defines["BN"]), _in_eights(x), _chunk(kernel)
-    kernel(_persistent(m*n*groups*slices), _boxes(x, groups, chunk), _filter_boxes(w, groups, chunk),
+    kernel(_persistent(groups*slices*model.pairs(m, n)), _boxes(x, groups, chunk), _filter_boxes(w, groups, chunk),
            unread(y) if b is None else b, sums, sizes(x, w, out, S, P, groups), m, n, slices,
            b is not None and slices == 1, relu and slices == 1)
     if slices > 1:
@@ -269,7 +269,7 @@ def launch_wgmma_transpose(dy, w, dx, S, P, groups, sliced=False, kernel=None):
     sums = out if slices == 1 else empty((slices, *out.shape), np.float32, like=dx)
     kernel = kernel or _quickest_wgmma(WGMMA_TRANSPOSE[sums.dtype.name], maps, columns, groups*S*S*slices, F//groups)
     m, n, dy = blocks(maps, 128), blocks(columns, kernel.defines["BN"]), _in_eights(dy)
-    kernel(_persistent(m*n*groups*S*S*slices), _boxes(dy, groups), _filter_boxes(w, groups), sums,
+    kernel(_persistent(groups*S*S*slices*model.pairs(m, n)), _boxes(dy, groups), _filter_boxes(w, groups), sums,
            sizes(out, w, dy, S, P, groups), m, n, slices)
     if slices > 1:
         sum_slices(sums, out)
@@ -284,7 +284,7 @@ def launch_wgmma_filter_gradient(x, dy, shape, S, P, groups, slices=None, kernel
     tiles = m*n*groups
     slices = slices or slices_of(Ho*Wo*N, tuning.current.wgmma_blocks//tiles, tuning.current.slice_terms)
     partial, x, dy = empty((slices, *shape), "float32", like=x), _in_eights(x), _in_eights(dy)
-    kernel(_persistent(tiles*slices), _boxes(x, groups, BOX_MAPS), _boxes(dy, groups), partial,
+    kernel(_persistent(groups*slices*model.pairs(m, n)), _boxes(x, groups, BOX_MAPS), _boxes(dy, groups), partial,
            sizes(x, partial[0], dy, S, P, groups), m, n, slices)
     return sum_slices(partial)
 
@@ -323,12 +323,12 @@ def _boxes(x, groups, maps=64):
 def _filter_boxes(w, groups, maps=64):
     """Filters w (C/groups,K,K,F) in boxes of 64 filters of a group by so many maps, of a tap."""
     C, K, _, F = w.shape
-    return TensorMap(w.reshape(C, K*K, groups, F//groups), (maps, 1, 1, 64))
+    return TensorMap(w.reshape(C, K, K, groups, F//groups), (maps, 1, 1, 1, 64))
 
 
-def _persistent(tiles):
-    """Count of blocks that share so many tiles."""
-    return min(tiles, tuning.current.multiprocessors)
+def _persistent(pairs):
+    """Count of blocks, two a cluster, that share so many pairs of tiles."""
+    return 2*min(pairs, max(tuning.current.multiprocessors//2, 1))
 
 
 def _chunk(kernel):
@@ -340,7 +340,7 @@ def _quickest_wgmma(kernels, M, columns, times, terms):
     """The kernel whose tiles of `times` M rows by `columns` take the least time, one a multiprocessor at once, for sums of so
     many terms a tap."""
     def cost(kernel):
-        tiles = times*blocks(M, 128)*blocks(columns, kernel.defines["BN"])
-        return kernel.defines["BN"]*blocks(tiles, tuning.current.multiprocessors)*_chunk(kernel)*blocks(terms, _chunk(kernel))
+        rounds = blocks(times*model.tiles(kernel, M, columns), tuning.current.multiprocessors)
+        return kernel.defines["BN"]*rounds*_chunk(kernel)*blocks(terms, _chunk(kernel))
 
     return min(kernels, key=cost)

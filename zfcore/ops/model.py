@@ -66,10 +66,47 @@ def sizes(kernel):
     return tile.get("BM", WGMMA_ROWS), tile["BN"], tile.get("CHUNK", TERMS[precision(kernel)])
 
 
+def pairs(m, n):
+    """Count of the pairs in which m by n tiles are dealt to clusters of two blocks (kernels/device/wgmma_ring.cuh)."""
+    return n//2*m + n % 2*blocks(m, 2)
+
+
+def dealt(m, n):
+    """Pairs of m by n tiles as these are dealt, of each the places of both, ((row, column), (row, column)). They share a
+    column, but for the last tiles of two neighbouring columns, which share a row where m is odd. Where n is odd too, the last
+    is there with a tile (m, n-1) that there is not."""
+    for first in range(0, n, 2):
+        couple = [first, first + 1] if first + 1 < n else [first]
+        for column in couple:
+            yield from (((row, column), (row + 1, column)) for row in range(0, m - m % 2*(len(couple) == 2), 2))
+        if m % 2 and len(couple) == 2:
+            yield (m - 1, first), (m - 1, first + 1)
+
+
+def tiles(kernel, M, columns):
+    """Count of tiles for M rows by so many columns, on wgmma with those that fill up a pair."""
+    rows, across, _ = sizes(kernel)
+    m, n = blocks(M, rows), blocks(columns, across)
+    return 2*pairs(m, n) if kernel.arch else m*n
+
+
 def tile_bytes(kernel, M, columns):
-    """Bytes of both tiles of a step, on average over the blocks for M rows by so many columns: what lies beyond is not fetched."""
+    """Bytes of both operands of a step that a block fetches, on average over those for M rows by so many columns: what lies
+    beyond is not fetched, and on wgmma what a pair shares by one of its two blocks."""
     rows, across, terms = sizes(kernel)
-    return (M/blocks(M, rows) + columns/blocks(columns, across))*terms*(2 if precision(kernel) in ("bf16", "wgmma") else 4)
+    m, n = blocks(M, rows), blocks(columns, across)
+    numbers = M/m + columns/n
+    if kernel.arch:
+        high, wide = extents(M, rows), extents(columns, across)
+        numbers = sum(high[row] for pair in dealt(m, n) for row in {row for row, _ in pair})
+        numbers += sum(wide[column] for pair in dealt(m, n) for column in {column for _, column in pair})
+        numbers /= tiles(kernel, M, columns)
+    return numbers*terms*(2 if precision(kernel) in ("bf16", "wgmma") else 4)
+
+
+def extents(total, size):
+    """Parts of `total` in each of the tiles of that size that cover it, and in one more, 0."""
+    return [min(size, total - first) for first in range(0, total, size)] + [0]
 
 
 def products(kernel):
