@@ -23,8 +23,11 @@ def compiled(loop, x):
 def _compiled(loop):
     try:
         from numba import njit
+        from numba.extending import register_jitable
     except ImportError:                                     # not there, or older than NumPy and says so
         return None
+    for part in PARTS:
+        register_jitable(part)                              # compiled with each loop that calls it
     return njit(nogil=True, cache=True, error_model="numpy")(loop)
 
 
@@ -159,3 +162,123 @@ def normalise_back(dy, x, dx, n, a, k, factor, relu, first, last):
             for j in range(count):
                 down = out[j] - shared[j]*own[j]*factor
                 out[j] = down if (own[j] > zero) | (not relu) else zero
+
+
+# ------------------------------------------------------------------------------------------------- windows and tiles
+TILES = 2**10                     # bytes of a tap's pixels, of a few rows of tiles, which so stay in cache with those of all taps
+
+
+def taps(x, top, left, step, wide, out):
+    """out (tall*wide*N,) = the pixels (top + step*i, left + step*j) of a map x (H,W,N) for j < wide, row by row; 0 outside."""
+    (H, W, N), tall = x.shape, out.size//(wide*x.shape[2])
+    lo = min(max(0, -(left//step)), wide)
+    hi = max(lo, min(wide, (W - 1 - left)//step + 1))
+    for i in range(tall):
+        h, row = top + step*i, out[i*wide*N:(i + 1)*wide*N]
+        if h < 0 or h >= H or lo == hi:
+            for j in range(wide*N):
+                row[j] = 0
+            continue
+        for j in range(lo*N):
+            row[j] = 0
+        for j in range(hi*N, wide*N):
+            row[j] = 0
+        seen = x[h].reshape(W*N)[(left + step*lo)*N:]
+        inside = row[lo*N:hi*N]
+        if step == 1:
+            for j in range(inside.size):
+                inside[j] = seen[j]
+        elif N == 1:
+            for j in range(inside.size):
+                inside[j] = seen[j*step]
+        else:
+            for j in range(hi - lo):
+                pixel, to = seen[j*step*N:j*step*N + N], inside[j*N:j*N + N]
+                for n in range(N):
+                    to[n] = pixel[n]
+
+
+def windows(x, out, top, left, S):
+    """out (C,Kr,Ks,p,q*N): the windows of x (C,H,W,N) at stride S, the first of which begins at pixel (top, left)."""
+    C, Kr, Ks, p, length = out.shape
+    for c in range(C):
+        for r in range(Kr):
+            for s in range(Ks):
+                taps(x[c], top + r, left + s, S, length//x.shape[3], out[c, r, s].reshape(p*length))
+
+
+def weigh(weights, numbers, m, start, out):
+    """out (count,) = the sum of weights[t]*numbers[t,m,start:start+count], in the order of t, without those of weight 0."""
+    empty = True
+    for t in range(len(weights)):
+        weight, terms = weights[t], numbers[t, m, start:start + out.size]
+        if weight == 0:
+            continue
+        if empty:
+            for j in range(out.size):
+                out[j] = weight*terms[j]
+        else:
+            for j in range(out.size):
+                out[j] += weight*terms[j]
+        empty = False
+
+
+def to_points(x, sizes, top, left, step, apart, wide, matrix, V, first):
+    """V (points,maps,tiles*N), maps `first` and following, = matrix (points,numbers) @ the tiles of x (C,H,W,N), `wide` in a row.
+    Tile (i,j) begins at pixel (top + step*i, left + step*j); it has `sizes` rows and columns, so many pixels `apart`."""
+    N, (rows, columns) = x.shape[3], sizes
+    length = max(1, TILES//(wide*N*x.itemsize))*wide*N
+    numbers = np.empty((rows*columns, 1, length), x.dtype)
+    for c in range(len(x)):
+        for start in range(0, V.shape[2], length):
+            count = min(length, V.shape[2] - start)
+            below = top + start//(wide*N)*step
+            for r in range(rows):
+                for s in range(columns):
+                    taps(x[c], below + apart*r, left + apart*s, step, wide, numbers[r*columns + s, 0, :count])
+            for k in range(len(V)):
+                weigh(matrix[k], numbers, 0, 0, V[k, first + c, start:start + count])
+
+
+def from_points(M, first, matrix, bias, relu, y, sizes, top, left, step, apart, wide):
+    """The reverse: tiles of y (F,Ho,Wo,N), as `to_points` has those of x, = matrix (numbers,points) @ M (points,maps,tiles*N), of
+    maps `first` and following, + bias (F,), rectified if relu. What lies outside is left out."""
+    (F, H, W, N), (rows, columns) = y.shape, sizes
+    zero = y.dtype.type(0)
+    length = max(1, TILES//(wide*N*y.itemsize))*wide*N
+    numbers = np.empty(length, y.dtype)
+    for f in range(F):
+        for start in range(0, M.shape[2], length):
+            out = numbers[:min(length, M.shape[2] - start)]
+            for r in range(rows):
+                for s in range(columns):
+                    weigh(matrix[r*columns + s], M, first + f, start, out)
+                    for j in range(out.size):
+                        v = out[j] + bias[f]
+                        out[j] = zero if relu and v <= zero else v
+                    h = top + start//(wide*N)*step + apart*r
+                    put(out, y[f], h, left + apart*s, step, wide)
+
+
+def put(numbers, y, top, left, step, wide):
+    """The reverse of `taps`: the pixels of a map y (H,W,N) = numbers (tall*wide*N,), without those outside."""
+    (H, W, N), tall = y.shape, numbers.size//(wide*y.shape[2])
+    lo = min(max(0, -(left//step)), wide)
+    hi = max(lo, min(wide, (W - 1 - left)//step + 1))
+    for i in range(tall):
+        h = top + step*i
+        if h < 0 or h >= H or lo == hi:
+            continue
+        inside = numbers[(i*wide + lo)*N:(i*wide + hi)*N]
+        row = y[h].reshape(W*N)[(left + step*lo)*N:]
+        if N == 1:
+            for j in range(hi - lo):
+                row[j*step] = inside[j]
+        else:
+            for j in range(hi - lo):
+                pixel, to = inside[j*N:j*N + N], row[j*step*N:j*step*N + N]
+                for n in range(N):
+                    to[n] = pixel[n]
+
+
+PARTS = taps, weigh, put          # loops that others call

@@ -26,7 +26,8 @@ import numpy as np
 
 from zfcore.cpu import parallel, pieces
 from zfcore.memory import workspace
-from zfcore.ops.window import pixels, places, tap_range, windows
+from zfcore.ops import loops
+from zfcore.ops.window import places, tap_range, windows
 
 BLOCK = 2**26                     # bytes of V and M, or V and D, that all cores work on
 SLAB = 2**21                      # bytes of tiles transformed at once
@@ -79,11 +80,16 @@ def filter_points(w, S, of_phases):
     """w (C,K,K,F) -> U = G g G' (16,S*S*C,F); what a phase has not is not filled."""
     C, _, _, F = w.shape
     U = np.empty((16, S*S*C, F), w.dtype)
+    loop = loops.compiled(loops.to_points, U)
 
     def job(at):
         phase, maps = at
-        taps = w[maps, phase.a::S, phase.b::S].reshape(maps.stop - maps.start, -1, F)
-        _transform(phase.matrix(G, w.dtype, phase.taps), taps, U[phase.points, phase.maps][:, maps])
+        matrix = phase.matrix(G, w.dtype, phase.taps)
+        if loop:
+            loop(w[maps], phase.taps, phase.a, phase.b, S, S, 1, matrix, U[phase.points], phase.maps.start + maps.start)
+        else:
+            taps = w[maps, phase.a::S, phase.b::S].reshape(maps.stop - maps.start, -1, F)
+            _transform(matrix, taps, U[phase.points, phase.maps][:, maps])
 
     parallel(job, product(of_phases, pieces(C, 16)))
     return U
@@ -95,7 +101,8 @@ def kept_filter_points(w, S, of_phases):
     key = w.__array_interface__["data"][0], w.shape, w.strides, w.dtype, S
     filters, U = _KEPT.pop(key, (None, None))
     if filters is None or not all(parallel(lambda maps: np.array_equal(filters[maps], w[maps]), pieces(len(w), 16))):
-        filters, U = w.copy(), filter_points(w, S, of_phases)
+        filters = w.copy()
+        U = filter_points(filters, S, of_phases)
     while len(_KEPT) >= MOST_KEPT:
         _KEPT.pop(next(iter(_KEPT)), None)                      # the one that was asked for longest ago
     _KEPT[key] = filters, U
@@ -104,7 +111,7 @@ def kept_filter_points(w, S, of_phases):
 
 def forward(x, w, b, S, P, y, relu):
     """Fill y (F,Ho,Wo,N) with the convolution of x (C,H,W,N)."""
-    (C, K, _, F), N, x = w.shape, x.shape[-1], pixels(x)
+    (C, K, _, F), N, x = w.shape, x.shape[-1], np.ascontiguousarray(x)
     of_phases, [whole] = phases(C, K, S), phases(F, 3, 1)
     U, of_points = kept_filter_points(w, S, of_phases), maps_of_points(of_phases)
     for rows, columns, V, M in _blocks(y.shape[1:3], S*S*C, F, N, w.dtype):
@@ -118,7 +125,7 @@ def transpose(dy, w, S, P, dx):
     """Fill dx (C,H,W,N) with the transposed convolution of dy (F,Ho,Wo,N).
 
     Phase (a,b) of dx is the convolution of dy with the flipped taps of that phase; all phases share the tiles of dy."""
-    (C, K, _, F), N, dy = w.shape, dy.shape[-1], pixels(dy)
+    (C, K, _, F), N, dy = w.shape, dy.shape[-1], np.ascontiguousarray(dy)
     of_phases, whole = phases(C, K, S), phases(F, 3, 1)
     U, of_points = kept_filter_points(w, S, of_phases), maps_of_points(of_phases)
     for rows, columns, V, M in _blocks([(size - 1 + P)//S + 1 for size in dx.shape[1:3]], F, S*S*C, N, w.dtype):
@@ -132,7 +139,7 @@ def filter_gradient(x, dy, S, P, dw):
     """Fill dw (C,K,K,F) = G' (sum over tiles of (A dy A') * V) G, cut to the taps there are. Tiles are taken in blocks,
     one after another; within a block each point's product is one core's, so the order of the sums is fixed."""
     (C, K, _, F), N, dtype = dw.shape, dy.shape[-1], dw.dtype
-    of_phases, (Ho, Wo), x, dy = phases(C, K, S), dy.shape[1:3], pixels(x), pixels(dy)
+    of_phases, (Ho, Wo), x, dy = phases(C, K, S), dy.shape[1:3], np.ascontiguousarray(x), np.ascontiguousarray(dy)
     of_points, dU = maps_of_points(of_phases), np.zeros((16, S*S*C, F), dtype)
     for rows, columns, V, D in _blocks((Ho, Wo), S*S*C, F, N, dtype):
         _input_points(x, S, P, of_phases, rows, columns, V)
@@ -185,27 +192,41 @@ def _slabs(of_point, maps):
 
 
 def _input_points(x, S, P, of_phases, rows, columns, V, transform=B):
-    """V (16,S*S*C,ti,tj,N) = B' d B for the tiles d of pixels x (C,H,W)."""
+    """V (16,S*S*C,ti,tj,N) = B' d B for the tiles d of x (C,H,W,N)."""
     def job(at):
         (phase, matrix), maps = at
+        if loop:
+            top, left = (2*S*tiles.start + of - P for tiles, of in ((rows, phase.a), (columns, phase.b)))
+            loop(x[maps], phase.sizes, top, left, 2*S, S, V.shape[3], matrix, _flat_points(V[phase.points]), phase.maps.start + maps.start)
+            return
         h, w = (phase.a - P) % S, (phase.b - P) % S                             # the first pixel of the phase
         zeros = (h + P - phase.a)//S, (w + P - phase.b)//S                      # and how many lie before it
-        d = windows(x[maps, h::S, w::S], phase.sizes, 2, zeros, rows, columns).view(V.dtype)
+        d = windows(places(x)[maps, h::S, w::S], phase.sizes, 2, zeros, rows, columns).view(V.dtype)
         _transform(matrix, d.reshape(len(d), -1, V[0, 0].size), V[phase.points, phase.maps][:, maps])
 
+    loop = loops.compiled(loops.to_points, V)
     matrices = [phase.matrix(transform, V.dtype) for phase in of_phases]
     parallel(job, product(zip(of_phases, matrices), _slabs(V[0], len(x))))
 
 
 def _gradient_points(dy, rows, columns, D):
-    """D (16,F,ti,tj,N) = A e A' for the tiles e of 2x2 pixels of dy (F,Ho,Wo)."""
+    """D (16,F,ti,tj,N) = A e A' for the tiles e of 2x2 pixels of dy (F,Ho,Wo,N)."""
     def job(maps):
-        e = windows(dy[maps], (2, 2), 2, (0, 0), rows, columns).view(D.dtype)
+        if loop:
+            loop(dy[maps], (2, 2), 2*rows.start, 2*columns.start, 2, 1, D.shape[3], matrix, _flat_points(D), maps.start)
+            return
+        e = windows(places(dy)[maps], (2, 2), 2, (0, 0), rows, columns).view(D.dtype)
         _transform(matrix, e.reshape(len(e), 4, -1), D[:, maps])
 
+    loop = loops.compiled(loops.to_points, D)
     [whole] = phases(len(dy), 3, 1)
     matrix = whole.matrix(A, D.dtype, (2, 2))
     parallel(job, _slabs(D[0], len(dy)))
+
+
+def _flat_points(V):
+    """V (points,c,ti,tj,N) -> (points,c,ti*tj*N)."""
+    return V.reshape(*V.shape[:2], -1)
 
 
 def _transform(matrix, tiles, out):
@@ -217,10 +238,15 @@ def _outputs(M, of_phases, transform, out, S, start, rows, columns, bias=None, r
     """out (F,Ho,Wo,N) = A' M A: phase (a,b) of a tile (i,j) begins at row start + a + 2*S*i, column start + b + 2*S*j."""
     F, Ho, Wo, N = out.shape
     ti, tj = M.shape[2:4]
-    matrices = [phase.matrix(transform, M.dtype, (2, 2)).T for phase in of_phases]
+    matrices = [np.ascontiguousarray(phase.matrix(transform, M.dtype, (2, 2)).T) for phase in of_phases]
+    loop, none = loops.compiled(loops.from_points, M), np.zeros(F, M.dtype)
 
     def job(at):
         (phase, matrix), maps = at
+        if loop:
+            top, left = start + phase.a + 2*S*rows.start, start + phase.b + 2*S*columns.start
+            loop(_flat_points(M[phase.points]), phase.maps.start + maps.start, matrix, (none if bias is None else bias)[maps], relu, out[maps], (2, 2), top, left, 2*S, S, tj)
+            return
         of_phase = M[phase.points, phase.maps][:, maps]
         y = workspace("outputs", (of_phase.shape[1], 2, 2, ti, tj, N), M.dtype)
         np.matmul(matrix, of_phase.reshape(*of_phase.shape[:2], -1).swapaxes(0, 1), out=y.reshape(len(y), 4, -1))
