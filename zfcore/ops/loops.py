@@ -165,120 +165,126 @@ def normalise_back(dy, x, dx, n, a, k, factor, relu, first, last):
 
 
 # ------------------------------------------------------------------------------------------------- windows and tiles
-TILES = 2**10                     # bytes of a tap's pixels, of a few rows of tiles, which so stay in cache with those of all taps
-
-
-def taps(x, top, left, step, wide, out):
-    """out (tall*wide*N,) = the pixels (top + step*i, left + step*j) of a map x (H,W,N) for j < wide, row by row; 0 outside."""
-    (H, W, N), tall = x.shape, out.size//(wide*x.shape[2])
-    lo = min(max(0, -(left//step)), wide)
-    hi = max(lo, min(wide, (W - 1 - left)//step + 1))
-    for i in range(tall):
-        h, row = top + step*i, out[i*wide*N:(i + 1)*wide*N]
-        if h < 0 or h >= H or lo == hi:
-            for j in range(wide*N):
-                row[j] = 0
-            continue
-        for j in range(lo*N):
-            row[j] = 0
-        for j in range(hi*N, wide*N):
-            row[j] = 0
-        seen = x[h].reshape(W*N)[(left + step*lo)*N:]
-        inside = row[lo*N:hi*N]
-        if step == 1:
-            for j in range(inside.size):
-                inside[j] = seen[j]
-        elif N == 1:
-            for j in range(inside.size):
-                inside[j] = seen[j*step]
-        else:
-            for j in range(hi - lo):
-                pixel, to = seen[j*step*N:j*step*N + N], inside[j*N:j*N + N]
-                for n in range(N):
-                    to[n] = pixel[n]
+STRETCH = 2**11                   # bytes of a tap's pixels that go through a transform together, which so stay in cache
 
 
 def windows(x, out, top, left, S):
-    """out (C,Kr,Ks,p,q*N): the windows of x (C,H,W,N) at stride S, the first of which begins at pixel (top, left)."""
-    C, Kr, Ks, p, length = out.shape
+    """out (C,Kr,Ks,p,q*N): the windows of x (C,H,W,N) at stride S, the first of which begins at pixel (top, left); 0 outside."""
+    (C, H, W, N), (_, Kr, Ks, p, length) = x.shape, out.shape
+    q = length//N
     for c in range(C):
         for r in range(Kr):
             for s in range(Ks):
-                taps(x[c], top + r, left + s, S, length//x.shape[3], out[c, r, s].reshape(p*length))
+                first = left + s
+                lo = min(max(0, -(first//S)), q)                                      # the windows lo:hi have this tap inside
+                hi = max(lo, min(q, (W - 1 - first)//S + 1))
+                for i in range(p):
+                    row, h = out[c, r, s, i], top + r + i*S
+                    if h < 0 or h >= H:
+                        row[:] = 0
+                        continue
+                    row[:lo*N] = 0
+                    row[hi*N:] = 0
+                    seen = x[c, h].reshape(W*N)[(first + lo*S)*N:]
+                    inside = row[lo*N:hi*N]
+                    if N == 1:
+                        for j in range(inside.size):
+                            inside[j] = seen[j*S]
+                    elif S == 1:
+                        for j in range(inside.size):
+                            inside[j] = seen[j]
+                    else:
+                        for j in range(hi - lo):
+                            pixel, to = seen[j*S*N:j*S*N + N], inside[j*N:j*N + N]
+                            for n in range(N):
+                                to[n] = pixel[n]
 
 
-def weigh(weights, numbers, m, start, out):
-    """out (count,) = the sum of weights[t]*numbers[t,m,start:start+count], in the order of t, without those of weight 0."""
-    empty = True
-    for t in range(len(weights)):
-        weight, terms = weights[t], numbers[t, m, start:start + out.size]
-        if weight == 0:
-            continue
-        if empty:
-            for j in range(out.size):
-                out[j] = weight*terms[j]
-        else:
-            for j in range(out.size):
-                out[j] += weight*terms[j]
-        empty = False
-
-
-def to_points(x, sizes, top, left, step, apart, wide, matrix, V, first):
-    """V (points,maps,tiles*N), maps `first` and following, = matrix (points,numbers) @ the tiles of x (C,H,W,N), `wide` in a row.
-    Tile (i,j) begins at pixel (top + step*i, left + step*j); it has `sizes` rows and columns, so many pixels `apart`."""
-    N, (rows, columns) = x.shape[3], sizes
-    length = max(1, TILES//(wide*N*x.itemsize))*wide*N
-    numbers = np.empty((rows*columns, 1, length), x.dtype)
-    for c in range(len(x)):
-        for start in range(0, V.shape[2], length):
-            count = min(length, V.shape[2] - start)
-            below = top + start//(wide*N)*step
-            for r in range(rows):
-                for s in range(columns):
-                    taps(x[c], below + apart*r, left + apart*s, step, wide, numbers[r*columns + s, 0, :count])
+def to_points(x, places, matrix, V, first):
+    """Maps `first` and following of V (points,maps,tiles*N) = matrix (points,numbers) @ the tiles of x (C,H*W,N), the numbers of
+    which stand at `places` (numbers,tiles); a place below 0 is outside, and 0."""
+    (C, _, N), (taps, tiles) = x.shape, places.shape
+    zero, (weights, terms) = x.dtype.type(0), without_zeros(matrix)
+    count = max(1, STRETCH//(N*x.itemsize))
+    numbers = np.empty((taps, 1, count*N), x.dtype)
+    for c in range(C):
+        flat = x[c].reshape(-1)
+        for start in range(0, tiles, count):
+            stop = min(start + count, tiles)
+            for t in range(taps):
+                of_tap, place = numbers[t, 0], places[t, start:stop]
+                if N == 1:
+                    for j in range(place.size):
+                        of_tap[j] = flat[place[j]] if place[j] >= 0 else zero
+                else:
+                    for j in range(place.size):
+                        to = of_tap[j*N:j*N + N]
+                        if place[j] < 0:
+                            for n in range(N):
+                                to[n] = 0
+                        else:
+                            pixel = x[c, place[j]]
+                            for n in range(N):
+                                to[n] = pixel[n]
             for k in range(len(V)):
-                weigh(matrix[k], numbers, 0, 0, V[k, first + c, start:start + count])
+                weigh(weights[k], terms[k], numbers, 0, 0, V[k, first + c, start*N:stop*N])
 
 
-def from_points(M, first, matrix, bias, relu, y, sizes, top, left, step, apart, wide):
-    """The reverse: tiles of y (F,Ho,Wo,N), as `to_points` has those of x, = matrix (numbers,points) @ M (points,maps,tiles*N), of
-    maps `first` and following, + bias (F,), rectified if relu. What lies outside is left out."""
-    (F, H, W, N), (rows, columns) = y.shape, sizes
-    zero = y.dtype.type(0)
-    length = max(1, TILES//(wide*N*y.itemsize))*wide*N
-    numbers = np.empty(length, y.dtype)
+def from_points(M, first, matrix, bias, relu, y, places):
+    """The reverse: the tiles of y (F,H*W,N) = matrix (numbers,points) @ maps `first` and following of M (points,maps,tiles*N),
+    + bias (F,), rectified if relu; what is outside is left out."""
+    (F, _, N), (taps, tiles) = y.shape, places.shape
+    zero, (weights, terms) = y.dtype.type(0), without_zeros(matrix)
+    count = max(1, STRETCH//(N*y.itemsize))
+    numbers = np.empty(count*N, y.dtype)
     for f in range(F):
-        for start in range(0, M.shape[2], length):
-            out = numbers[:min(length, M.shape[2] - start)]
-            for r in range(rows):
-                for s in range(columns):
-                    weigh(matrix[r*columns + s], M, first + f, start, out)
-                    for j in range(out.size):
-                        v = out[j] + bias[f]
-                        out[j] = zero if relu and v <= zero else v
-                    h = top + start//(wide*N)*step + apart*r
-                    put(out, y[f], h, left + apart*s, step, wide)
+        flat = y[f].reshape(-1)
+        for start in range(0, tiles, count):
+            stop = min(start + count, tiles)
+            for t in range(taps):
+                place, of_tap = places[t, start:stop], numbers[:(stop - start)*N]
+                weigh(weights[t], terms[t], M, first + f, start*N, of_tap)
+                for j in range(of_tap.size):
+                    v = of_tap[j] + bias[f]
+                    of_tap[j] = zero if relu & (v <= zero) else v
+                if N == 1:
+                    for j in range(place.size):
+                        if place[j] >= 0:
+                            flat[place[j]] = of_tap[j]
+                    continue
+                for j in range(place.size):
+                    if place[j] >= 0:
+                        pixel, of_tile = y[f, place[j]], of_tap[j*N:j*N + N]
+                        for n in range(N):
+                            pixel[n] = of_tile[n]
 
 
-def put(numbers, y, top, left, step, wide):
-    """The reverse of `taps`: the pixels of a map y (H,W,N) = numbers (tall*wide*N,), without those outside."""
-    (H, W, N), tall = y.shape, numbers.size//(wide*y.shape[2])
-    lo = min(max(0, -(left//step)), wide)
-    hi = max(lo, min(wide, (W - 1 - left)//step + 1))
-    for i in range(tall):
-        h = top + step*i
-        if h < 0 or h >= H or lo == hi:
-            continue
-        inside = numbers[(i*wide + lo)*N:(i*wide + hi)*N]
-        row = y[h].reshape(W*N)[(left + step*lo)*N:]
-        if N == 1:
-            for j in range(hi - lo):
-                row[j*step] = inside[j]
-        else:
-            for j in range(hi - lo):
-                pixel, to = inside[j*N:j*N + N], row[j*step*N:j*step*N + N]
-                for n in range(N):
-                    to[n] = pixel[n]
+def without_zeros(matrix):
+    """(weights, terms) of the same shape: what is not 0 in each row of a matrix and where it stands, in order, as many as the
+    fullest row has, in fours; a row that has fewer ends in weights of 0."""
+    weights, terms = np.zeros((len(matrix), matrix.shape[1] + 3), matrix.dtype), np.zeros((len(matrix), matrix.shape[1] + 3), np.int64)
+    for k in range(len(matrix)):
+        count = 0
+        for t in range(matrix.shape[1]):
+            if matrix[k, t] != 0:
+                weights[k, count], terms[k, count] = matrix[k, t], t
+                count += 1
+    return weights, terms
 
 
-PARTS = taps, weigh, put          # loops that others call
+def weigh(weights, terms, numbers, m, start, out):
+    """out (count,) = the sum of weights[t]*numbers[terms[t],m,start:start+count], in the order of t, four at a time."""
+    stop = start + out.size
+    for t in range(0, len(weights) - 3, 4):
+        u, v, w, x = weights[t], weights[t + 1], weights[t + 2], weights[t + 3]
+        a, b = numbers[terms[t], m, start:stop], numbers[terms[t + 1], m, start:stop]
+        c, d = numbers[terms[t + 2], m, start:stop], numbers[terms[t + 3], m, start:stop]
+        if t == 0:
+            for j in range(out.size):
+                out[j] = u*a[j] + v*b[j] + w*c[j] + x*d[j]
+        elif u != 0:
+            for j in range(out.size):
+                out[j] = out[j] + u*a[j] + v*b[j] + w*c[j] + x*d[j]
+
+
+PARTS = without_zeros, weigh      # loops that others call

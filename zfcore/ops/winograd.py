@@ -18,6 +18,7 @@ multiplied for those phases alone that have it.
 
     ti tj   rows and columns of tiles      U filters, V inputs, D gradients, M outputs at the points
 """
+import functools
 import math
 from itertools import product
 from typing import NamedTuple
@@ -78,7 +79,7 @@ def maps_of_points(of_phases):
 
 def filter_points(w, S, of_phases):
     """w (C,K,K,F) -> U = G g G' (16,S*S*C,F); what a phase has not is not filled."""
-    C, _, _, F = w.shape
+    C, K, _, F = w.shape
     U = np.empty((16, S*S*C, F), w.dtype)
     loop = loops.compiled(loops.to_points, U)
 
@@ -86,7 +87,8 @@ def filter_points(w, S, of_phases):
         phase, maps = at
         matrix = phase.matrix(G, w.dtype, phase.taps)
         if loop:
-            loop(w[maps], phase.taps, phase.a, phase.b, S, S, 1, matrix, U[phase.points], phase.maps.start + maps.start)
+            at_taps = tile_places(w.shape[1:3], phase.taps, (phase.a, phase.b), 1, S, (1, 1))
+            loop(w[maps].reshape(-1, K*K, F), at_taps, matrix, U[phase.points], phase.maps.start + maps.start)
         else:
             taps = w[maps, phase.a::S, phase.b::S].reshape(maps.stop - maps.start, -1, F)
             _transform(matrix, taps, U[phase.points, phase.maps][:, maps])
@@ -196,8 +198,9 @@ def _input_points(x, S, P, of_phases, rows, columns, V, transform=B):
     def job(at):
         (phase, matrix), maps = at
         if loop:
-            top, left = (2*S*tiles.start + of - P for tiles, of in ((rows, phase.a), (columns, phase.b)))
-            loop(x[maps], phase.sizes, top, left, 2*S, S, V.shape[3], matrix, _flat_points(V[phase.points]), phase.maps.start + maps.start)
+            start = 2*S*rows.start + phase.a - P, 2*S*columns.start + phase.b - P
+            at_tiles = tile_places(x.shape[1:3], phase.sizes, start, 2*S, S, V.shape[2:4])
+            loop(x[maps].reshape(len(x[maps]), -1, x.shape[3]), at_tiles, matrix, _flat_points(V[phase.points]), phase.maps.start + maps.start)
             return
         h, w = (phase.a - P) % S, (phase.b - P) % S                             # the first pixel of the phase
         zeros = (h + P - phase.a)//S, (w + P - phase.b)//S                      # and how many lie before it
@@ -213,7 +216,8 @@ def _gradient_points(dy, rows, columns, D):
     """D (16,F,ti,tj,N) = A e A' for the tiles e of 2x2 pixels of dy (F,Ho,Wo,N)."""
     def job(maps):
         if loop:
-            loop(dy[maps], (2, 2), 2*rows.start, 2*columns.start, 2, 1, D.shape[3], matrix, _flat_points(D), maps.start)
+            at_tiles = tile_places(dy.shape[1:3], (2, 2), (2*rows.start, 2*columns.start), 2, 1, D.shape[2:4])
+            loop(dy[maps].reshape(len(dy[maps]), -1, dy.shape[3]), at_tiles, matrix, _flat_points(D), maps.start)
             return
         e = windows(places(dy)[maps], (2, 2), 2, (0, 0), rows, columns).view(D.dtype)
         _transform(matrix, e.reshape(len(e), 4, -1), D[:, maps])
@@ -222,6 +226,16 @@ def _gradient_points(dy, rows, columns, D):
     [whole] = phases(len(dy), 3, 1)
     matrix = whole.matrix(A, D.dtype, (2, 2))
     parallel(job, _slabs(D[0], len(dy)))
+
+
+@functools.lru_cache(512)
+def tile_places(size, numbers, start, step, apart, tiles):
+    """(numbers,tiles): the place in a flat map of `size` of each number of each tile, -1 outside. Tile (i,j) begins at pixel start
+    + step*(i,j), and its `numbers`, rows and columns, are `apart`."""
+    rows, columns = (begin + apart*np.arange(many)[:, None] + step*np.arange(count)
+                     for begin, many, count in zip(start, numbers, tiles))
+    inside = ((rows >= 0) & (rows < size[0]))[:, None, :, None] & ((columns >= 0) & (columns < size[1]))[:, None]
+    return np.where(inside, rows[:, None, :, None]*size[1] + columns[:, None], -1).reshape(math.prod(numbers), -1)
 
 
 def _flat_points(V):
@@ -244,8 +258,10 @@ def _outputs(M, of_phases, transform, out, S, start, rows, columns, bias=None, r
     def job(at):
         (phase, matrix), maps = at
         if loop:
-            top, left = start + phase.a + 2*S*rows.start, start + phase.b + 2*S*columns.start
-            loop(_flat_points(M[phase.points]), phase.maps.start + maps.start, matrix, (none if bias is None else bias)[maps], relu, out[maps], (2, 2), top, left, 2*S, S, tj)
+            first = start + phase.a + 2*S*rows.start, start + phase.b + 2*S*columns.start
+            at_tiles = tile_places((Ho, Wo), (2, 2), first, 2*S, S, (ti, tj))
+            loop(_flat_points(M[phase.points]), phase.maps.start + maps.start, matrix, (none if bias is None else bias)[maps], relu,
+                 out[maps].reshape(len(out[maps]), -1, N), at_tiles)
             return
         of_phase = M[phase.points, phase.maps][:, maps]
         y = workspace("outputs", (of_phase.shape[1], 2, 2, ti, tj, N), M.dtype)
