@@ -32,11 +32,11 @@ from zfcore.ops.window import places, tap_range, windows
 
 BLOCK = 2**26                     # bytes of V and M, or V and D, that all cores work on
 SLAB = 2**21                      # bytes of tiles transformed at once
-B = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])      # B' of the text
-G = np.array([[1, 0, 0], [.5, .5, .5], [.5, -.5, .5], [0, 0, 1]])
-A = np.array([[1, 0], [1, 1], [1, -1], [0, -1]])
+B = (1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)                  # B' of the text
+G = (1, 0, 0), (.5, .5, .5), (.5, -.5, .5), (0, 0, 1)
+A = (1, 0), (1, 1), (1, -1), (0, -1)
 MOST_KEPT, _KEPT = 8, {}          # {where filters lie, and how: (a copy of them, their U)}, the last asked for last
-FLIPPED = [3, 1, 2, 0]            # the points of flipped taps: with d and y flipped as well everything is the same
+FLIPPED_B, FLIPPED_A = (tuple(of[k] for k in (3, 1, 2, 0)) for of in (B, A))    # of flipped taps: with d and y flipped all is the same
 
 # By whether a point is the last of its row and of its column, and a phase has three taps: in these orders the points of each
 # kind of phase lie side by side, and the phases of each kind of point.
@@ -56,10 +56,16 @@ class Phase(NamedTuple):
     def matrix(self, transform, dtype, sizes=None):
         """The transform (points, numbers) of one direction by rows and columns at once: (this phase's points, numbers), of the
         first `sizes` numbers of a row and of a column."""
-        rows, columns = (transform[:, :size] for size in sizes or self.sizes)
-        return np.stack([np.outer(rows[i], columns[j]).reshape(-1) for i, j in POINTS[self.points]]).astype(dtype)
+        return _matrix(transform, self.points.start, self.points.stop, sizes or self.sizes, dtype)
 
 
+@functools.lru_cache(256)
+def _matrix(transform, first, last, sizes, dtype):
+    rows, columns = (np.array(transform)[:, :size] for size in sizes)
+    return np.stack([np.outer(rows[i], columns[j]).reshape(-1) for i, j in POINTS[first:last]]).astype(dtype)
+
+
+@functools.lru_cache(256)
 def phases(C, K, S):
     """The phases of filters (C,K,K,F) at stride S, in the order of their maps."""
     taps = [len(range(a, K, S)) for a in range(S)]
@@ -68,7 +74,7 @@ def phases(C, K, S):
         sizes = tuple(3 + (taps[of] == 3) for of in (a, b))
         on = [k for k, (i, j) in enumerate(POINTS) if i < sizes[0] and j < sizes[1]]
         found.append(Phase(a, b, slice(len(found)*C, (len(found) + 1)*C), slice(on[0], on[-1] + 1), (taps[a], taps[b]), sizes))
-    return found
+    return tuple(found)
 
 
 def maps_of_points(of_phases):
@@ -79,19 +85,13 @@ def maps_of_points(of_phases):
 
 def filter_points(w, S, of_phases):
     """w (C,K,K,F) -> U = G g G' (16,S*S*C,F); what a phase has not is not filled."""
-    C, K, _, F = w.shape
+    C, _, _, F = w.shape
     U = np.empty((16, S*S*C, F), w.dtype)
-    loop = loops.compiled(loops.to_points, U)
 
     def job(at):
         phase, maps = at
-        matrix = phase.matrix(G, w.dtype, phase.taps)
-        if loop:
-            at_taps = tile_places(w.shape[1:3], phase.taps, (phase.a, phase.b), 1, S, (1, 1))
-            loop(w[maps].reshape(-1, K*K, F), at_taps, matrix, U[phase.points], phase.maps.start + maps.start)
-        else:
-            taps = w[maps, phase.a::S, phase.b::S].reshape(maps.stop - maps.start, -1, F)
-            _transform(matrix, taps, U[phase.points, phase.maps][:, maps])
+        taps = w[maps, phase.a::S, phase.b::S].reshape(maps.stop - maps.start, -1, F)
+        _transform(phase.matrix(G, w.dtype, phase.taps), taps, U[phase.points, phase.maps][:, maps])
 
     parallel(job, product(of_phases, pieces(C, 16)))
     return U
@@ -103,8 +103,7 @@ def kept_filter_points(w, S, of_phases):
     key = w.__array_interface__["data"][0], w.shape, w.strides, w.dtype, S
     filters, U = _KEPT.pop(key, (None, None))
     if filters is None or not all(parallel(lambda maps: np.array_equal(filters[maps], w[maps]), pieces(len(w), 16))):
-        filters = w.copy()
-        U = filter_points(filters, S, of_phases)
+        filters, U = w.copy(), filter_points(w, S, of_phases)
     while len(_KEPT) >= MOST_KEPT:
         _KEPT.pop(next(iter(_KEPT)), None)                      # the one that was asked for longest ago
     _KEPT[key] = filters, U
@@ -114,13 +113,13 @@ def kept_filter_points(w, S, of_phases):
 def forward(x, w, b, S, P, y, relu):
     """Fill y (F,Ho,Wo,N) with the convolution of x (C,H,W,N)."""
     (C, K, _, F), N, x = w.shape, x.shape[-1], np.ascontiguousarray(x)
-    of_phases, [whole] = phases(C, K, S), phases(F, 3, 1)
+    of_phases, whole = phases(C, K, S), phases(F, 3, 1)
     U, of_points = kept_filter_points(w, S, of_phases), maps_of_points(of_phases)
     for rows, columns, V, M in _blocks(y.shape[1:3], S*S*C, F, N, w.dtype):
         _input_points(x, S, P, of_phases, rows, columns, V)
         _multiply((U[point, maps, part].T, V[point, maps], M[point, part])
                   for point, maps in enumerate(of_points) for part in pieces(F, 256))
-        _outputs(M, [whole], A, y, 1, 0, rows, columns, b, relu)
+        _outputs(M, whole, A, y, 1, 0, rows, columns, b, relu)
 
 
 def transpose(dy, w, S, P, dx):
@@ -131,10 +130,10 @@ def transpose(dy, w, S, P, dx):
     of_phases, whole = phases(C, K, S), phases(F, 3, 1)
     U, of_points = kept_filter_points(w, S, of_phases), maps_of_points(of_phases)
     for rows, columns, V, M in _blocks([(size - 1 + P)//S + 1 for size in dx.shape[1:3]], F, S*S*C, N, w.dtype):
-        _input_points(dy, 1, 2, whole, rows, columns, V, B[FLIPPED])
+        _input_points(dy, 1, 2, whole, rows, columns, V, FLIPPED_B)
         _multiply((U[point, maps][part], V[point], M[point, maps][part])
                   for point, maps in enumerate(of_points) for part in pieces(maps.stop - maps.start, 256))
-        _outputs(M, of_phases, A[FLIPPED], dx, S, -P, rows, columns)
+        _outputs(M, of_phases, FLIPPED_A, dx, S, -P, rows, columns)
 
 
 def filter_gradient(x, dy, S, P, dw):
@@ -188,44 +187,15 @@ def _blocks(size, C, F, N, dtype):
             yield rows, columns, workspace("V", (16, C, *of_tiles), dtype), workspace("M", (16, F, *of_tiles), dtype)
 
 
-def _slabs(of_point, maps):
-    """Slices of so many maps, whose tiles at all points take at most SLAB; eight or more, where there is enough to cut."""
-    return pieces(maps, min(SLAB//(16*of_point[0].nbytes), -(-maps//8)))
+def _slabs(of_point, maps, of_phases):
+    """Slices of so many maps, whose tiles at all points take at most SLAB; enough of all phases together that no core waits long."""
+    return pieces(maps, min(SLAB//(16*of_point[0].nbytes), -(-maps*len(of_phases)//16)))
 
 
-def _input_points(x, S, P, of_phases, rows, columns, V, transform=B):
-    """V (16,S*S*C,ti,tj,N) = B' d B for the tiles d of x (C,H,W,N)."""
-    def job(at):
-        (phase, matrix), maps = at
-        if loop:
-            start = 2*S*rows.start + phase.a - P, 2*S*columns.start + phase.b - P
-            at_tiles = tile_places(x.shape[1:3], phase.sizes, start, 2*S, S, V.shape[2:4])
-            loop(x[maps].reshape(len(x[maps]), -1, x.shape[3]), at_tiles, matrix, _flat_points(V[phase.points]), phase.maps.start + maps.start)
-            return
-        h, w = (phase.a - P) % S, (phase.b - P) % S                             # the first pixel of the phase
-        zeros = (h + P - phase.a)//S, (w + P - phase.b)//S                      # and how many lie before it
-        d = windows(places(x)[maps, h::S, w::S], phase.sizes, 2, zeros, rows, columns).view(V.dtype)
-        _transform(matrix, d.reshape(len(d), -1, V[0, 0].size), V[phase.points, phase.maps][:, maps])
-
-    loop = loops.compiled(loops.to_points, V)
-    matrices = [phase.matrix(transform, V.dtype) for phase in of_phases]
-    parallel(job, product(zip(of_phases, matrices), _slabs(V[0], len(x))))
-
-
-def _gradient_points(dy, rows, columns, D):
-    """D (16,F,ti,tj,N) = A e A' for the tiles e of 2x2 pixels of dy (F,Ho,Wo,N)."""
-    def job(maps):
-        if loop:
-            at_tiles = tile_places(dy.shape[1:3], (2, 2), (2*rows.start, 2*columns.start), 2, 1, D.shape[2:4])
-            loop(dy[maps].reshape(len(dy[maps]), -1, dy.shape[3]), at_tiles, matrix, _flat_points(D), maps.start)
-            return
-        e = windows(places(dy)[maps], (2, 2), 2, (0, 0), rows, columns).view(D.dtype)
-        _transform(matrix, e.reshape(len(e), 4, -1), D[:, maps])
-
-    loop = loops.compiled(loops.to_points, D)
-    [whole] = phases(len(dy), 3, 1)
-    matrix = whole.matrix(A, D.dtype, (2, 2))
-    parallel(job, _slabs(D[0], len(dy)))
+def _loop(loop, V):
+    """The compiled `loop`, None where NumPy's form is to do. Of one number a point that is a product with a vector, for which BLAS
+    adds in another order."""
+    return loops.compiled(loop, V) if V[0, 0].size > 1 else None
 
 
 @functools.lru_cache(512)
@@ -238,7 +208,44 @@ def tile_places(size, numbers, start, step, apart, tiles):
     return np.where(inside, rows[:, None, :, None]*size[1] + columns[:, None], -1).reshape(math.prod(numbers), -1)
 
 
-def _flat_points(V):
+def _input_points(x, S, P, of_phases, rows, columns, V, transform=B):
+    """V (16,S*S*C,ti,tj,N) = B' d B for the tiles d of x (C,H,W,N)."""
+    flat, loop = x.reshape(len(x), -1, x.shape[3]), _loop(loops.to_points, V)
+
+    def job(at):
+        phase, maps = at
+        matrix = phase.matrix(transform, V.dtype)
+        if loop:
+            start = 2*S*rows.start + phase.a - P, 2*S*columns.start + phase.b - P
+            loop(flat[maps], tile_places(x.shape[1:3], phase.sizes, start, 2*S, S, V.shape[2:4]), matrix,
+                 _flat_tiles(V[phase.points]), phase.maps.start + maps.start)
+            return
+        h, w = (phase.a - P) % S, (phase.b - P) % S                             # the first pixel of the phase
+        zeros = (h + P - phase.a)//S, (w + P - phase.b)//S                      # and how many lie before it
+        d = windows(places(x)[maps, h::S, w::S], phase.sizes, 2, zeros, rows, columns).view(V.dtype)
+        _transform(matrix, d.reshape(len(d), -1, V[0, 0].size), V[phase.points, phase.maps][:, maps])
+
+    parallel(job, product(of_phases, _slabs(V[0], len(x), of_phases)))
+
+
+def _gradient_points(dy, rows, columns, D):
+    """D (16,F,ti,tj,N) = A e A' for the tiles e of 2x2 pixels of dy (F,Ho,Wo,N)."""
+    flat, loop = dy.reshape(len(dy), -1, dy.shape[3]), _loop(loops.to_points, D)
+    whole = phases(len(dy), 3, 1)
+    matrix = whole[0].matrix(A, D.dtype, (2, 2))
+
+    def job(maps):
+        if loop:
+            start = 2*rows.start, 2*columns.start
+            loop(flat[maps], tile_places(dy.shape[1:3], (2, 2), start, 2, 1, D.shape[2:4]), matrix, _flat_tiles(D), maps.start)
+            return
+        e = windows(places(dy)[maps], (2, 2), 2, (0, 0), rows, columns).view(D.dtype)
+        _transform(matrix, e.reshape(len(e), 4, -1), D[:, maps])
+
+    parallel(job, _slabs(D[0], len(dy), whole))
+
+
+def _flat_tiles(V):
     """V (points,c,ti,tj,N) -> (points,c,ti*tj*N)."""
     return V.reshape(*V.shape[:2], -1)
 
@@ -250,18 +257,17 @@ def _transform(matrix, tiles, out):
 
 def _outputs(M, of_phases, transform, out, S, start, rows, columns, bias=None, relu=False):
     """out (F,Ho,Wo,N) = A' M A: phase (a,b) of a tile (i,j) begins at row start + a + 2*S*i, column start + b + 2*S*j."""
-    F, Ho, Wo, N = out.shape
-    ti, tj = M.shape[2:4]
-    matrices = [np.ascontiguousarray(phase.matrix(transform, M.dtype, (2, 2)).T) for phase in of_phases]
-    loop, none = loops.compiled(loops.from_points, M), np.zeros(F, M.dtype)
+    (F, Ho, Wo, N), (ti, tj) = out.shape, M.shape[2:4]
+    flat, loop = out.reshape(F, -1, N), _loop(loops.from_points, M)
+    none = np.zeros(F, M.dtype)
 
     def job(at):
-        (phase, matrix), maps = at
+        phase, maps = at
+        matrix = np.ascontiguousarray(phase.matrix(transform, M.dtype, (2, 2)).T)
+        top, left = start + phase.a + 2*S*rows.start, start + phase.b + 2*S*columns.start
         if loop:
-            first = start + phase.a + 2*S*rows.start, start + phase.b + 2*S*columns.start
-            at_tiles = tile_places((Ho, Wo), (2, 2), first, 2*S, S, (ti, tj))
-            loop(_flat_points(M[phase.points]), phase.maps.start + maps.start, matrix, (none if bias is None else bias)[maps], relu,
-                 out[maps].reshape(len(out[maps]), -1, N), at_tiles)
+            loop(_flat_tiles(M[phase.points]), phase.maps.start + maps.start, matrix, (none if bias is None else bias)[maps], relu, flat[maps],
+                 tile_places((Ho, Wo), (2, 2), (top, left), 2*S, S, (ti, tj)))
             return
         of_phase = M[phase.points, phase.maps][:, maps]
         y = workspace("outputs", (of_phase.shape[1], 2, 2, ti, tj, N), M.dtype)
@@ -271,10 +277,10 @@ def _outputs(M, of_phases, transform, out, S, start, rows, columns, bias=None, r
         if relu:
             np.maximum(y, 0, out=y)
         for u, v in np.ndindex(2, 2):
-            top, left = start + phase.a + S*(2*rows.start + u), start + phase.b + S*(2*columns.start + v)
-            (i0, i1), (j0, j1) = tap_range(top, Ho, ti, 2*S, 0), tap_range(left, Wo, tj, 2*S, 0)
+            (i0, i1), (j0, j1) = (tap_range(first + S*of, size, tiles, 2*S, 0)
+                                  for first, of, size, tiles in ((top, u, Ho, ti), (left, v, Wo, tj)))
             if i1 > i0 and j1 > j0:
-                places(out)[maps, top + 2*S*i0:top + 2*S*(i1 - 1) + 1:2*S,
-                            left + 2*S*j0:left + 2*S*(j1 - 1) + 1:2*S] = places(y)[:, u, v, i0:i1, j0:j1]
+                places(out)[maps, top + S*(u + 2*i0):top + S*(u + 2*i1 - 2) + 1:2*S,
+                            left + S*(v + 2*j0):left + S*(v + 2*j1 - 2) + 1:2*S] = places(y)[:, u, v, i0:i1, j0:j1]
 
-    parallel(job, product(zip(of_phases, matrices), _slabs(M[0], F)))
+    parallel(job, product(of_phases, _slabs(M[0], F, of_phases)))
