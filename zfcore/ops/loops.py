@@ -108,6 +108,19 @@ def unpool_rows(dy, switches, y, relu, dx, K, S, P, first, last):
 STRIP = 256                       # pixels that go through all maps together, so that the maps near by stay in cache
 
 
+def squares(x, c, n, start, s):
+    """s (count,) = the sum of the squares of x (C,L) at columns `start` and following, of map c and then of the n-1 near it."""
+    count = s.size
+    own = x[c, start:start + count]
+    for j in range(count):
+        s[j] = own[j]*own[j]
+    for shift in range(-(n//2), n - n//2):
+        if shift != 0 and 0 <= c + shift < len(x):
+            near = x[c + shift, start:start + count]
+            for j in range(count):
+                s[j] += near[j]*near[j]
+
+
 def normalise(x, y, n, a, k, first, last):
     """Columns first:last of y (C,L) = x / s^0.75, s = k + a*(sum of the squares of n maps), as `local_response_norm` has it."""
     C = len(x)
@@ -116,13 +129,7 @@ def normalise(x, y, n, a, k, first, last):
         count = min(STRIP, last - start)
         for c in range(C):
             own, out = x[c, start:start + count], y[c, start:start + count]
-            for j in range(count):
-                s[j] = own[j]*own[j]
-            for shift in range(-(n//2), n - n//2):
-                if shift != 0 and 0 <= c + shift < C:
-                    near = x[c + shift, start:start + count]
-                    for j in range(count):
-                        s[j] += near[j]*near[j]
+            squares(x, c, n, start, s[:count])
             for j in range(count):
                 root = np.sqrt(s[j]*a + k)
                 out[j] = own[j]/(np.sqrt(root)*root)
@@ -138,13 +145,7 @@ def normalise_back(dy, x, dx, n, a, k, factor, relu, first, last):
         count = min(STRIP, last - start)
         for c in range(C):
             own, above, out, mine = x[c, start:start + count], dy[c, start:start + count], dx[c, start:start + count], term[c]
-            for j in range(count):
-                s[j] = own[j]*own[j]
-            for shift in range(-(n//2), n - n//2):
-                if shift != 0 and 0 <= c + shift < C:
-                    near = x[c + shift, start:start + count]
-                    for j in range(count):
-                        s[j] += near[j]*near[j]
+            squares(x, c, n, start, s[:count])
             for j in range(count):
                 scale = s[j]*a + k
                 root = np.sqrt(scale)
@@ -165,98 +166,122 @@ def normalise_back(dy, x, dx, n, a, k, factor, relu, first, last):
 
 
 # ------------------------------------------------------------------------------------------------- windows and tiles
-STRETCH = 2**11                   # bytes of a tap's pixels that go through a transform together, which so stay in cache
+STRETCH = 2**13                   # bytes of a tap's pixels that go through a transform together, which so stay in cache
 
 
 def windows(x, out, top, left, S):
     """out (C,Kr,Ks,p,q*N): the windows of x (C,H,W,N) at stride S, the first of which begins at pixel (top, left); 0 outside."""
-    (C, H, W, N), (_, Kr, Ks, p, length) = x.shape, out.shape
-    q = length//N
-    for c in range(C):
-        for r in range(Kr):
-            for s in range(Ks):
-                first = left + s
-                lo = min(max(0, -(first//S)), q)                                      # the windows lo:hi have this tap inside
-                hi = max(lo, min(q, (W - 1 - first)//S + 1))
-                for i in range(p):
-                    row, h = out[c, r, s, i], top + r + i*S
-                    if h < 0 or h >= H:
-                        row[:] = 0
-                        continue
-                    row[:lo*N] = 0
-                    row[hi*N:] = 0
-                    seen = x[c, h].reshape(W*N)[(first + lo*S)*N:]
-                    inside = row[lo*N:hi*N]
-                    if N == 1:
-                        for j in range(inside.size):
-                            inside[j] = seen[j*S]
-                    elif S == 1:
-                        for j in range(inside.size):
-                            inside[j] = seen[j]
-                    else:
-                        for j in range(hi - lo):
-                            pixel, to = seen[j*S*N:j*S*N + N], inside[j*N:j*N + N]
-                            for n in range(N):
-                                to[n] = pixel[n]
+    for c in range(len(x)):
+        see(x[c], top, left, S, 1, out[c], out.shape[3])
 
 
-def to_points(x, places, matrix, V, first):
-    """Maps `first` and following of V (points,maps,tiles*N) = matrix (points,numbers) @ the tiles of x (C,H*W,N), the numbers of
-    which stand at `places` (numbers,tiles); a place below 0 is outside, and 0."""
-    (C, _, N), (taps, tiles) = x.shape, places.shape
-    zero, (weights, terms) = x.dtype.type(0), without_zeros(matrix)
-    count = max(1, STRETCH//(N*x.itemsize))
-    numbers = np.empty((taps, 1, count*N), x.dtype)
-    for c in range(C):
-        flat = x[c].reshape(-1)
-        for start in range(0, tiles, count):
-            stop = min(start + count, tiles)
-            for t in range(taps):
-                of_tap, place = numbers[t, 0], places[t, start:stop]
-                if N == 1:
+def to_points(x, sizes, top, left, step, apart, matrix, V, first, wide):
+    """Maps `first` and following of V (points,maps,tiles*N) = matrix (points,numbers) @ the tiles of x (C,H,W,N), `wide` in a row.
+    A tile is a window of `sizes` rows and columns, as `see` has them."""
+    (_, H, W, N), length = x.shape, wide*x.shape[3]
+    zero, rows, tall = x.dtype.type(0), V.shape[2]//length, max(1, STRETCH//(length*x.itemsize))
+    weights, terms = without_zeros(matrix)
+    tiles = np.empty((*sizes, tall, length), x.dtype)
+    numbers = tiles.reshape(matrix.shape[1], 1, tall*length)
+    places = places_in(H, W, sizes, top, left, step, apart, rows if N == 1 else 0, wide)
+    for c in range(len(x)):
+        for i in range(0, rows, tall):
+            count = min(tall, rows - i)
+            if N == 1:                                                                # lines would be short
+                pixels = x[c].reshape(H*W)
+                for t in range(len(places)):
+                    of_tap, place = numbers[t, 0], places[t, i*wide:(i + count)*wide]
                     for j in range(place.size):
-                        of_tap[j] = flat[place[j]] if place[j] >= 0 else zero
-                else:
-                    for j in range(place.size):
-                        to = of_tap[j*N:j*N + N]
-                        if place[j] < 0:
-                            for n in range(N):
-                                to[n] = 0
-                        else:
-                            pixel = x[c, place[j]]
-                            for n in range(N):
-                                to[n] = pixel[n]
+                        of_tap[j] = pixels[place[j]] if place[j] >= 0 else zero
+            else:
+                see(x[c], top + step*i, left, step, apart, tiles, count)
             for k in range(len(V)):
-                weigh(weights[k], terms[k], numbers, 0, 0, V[k, first + c, start*N:stop*N])
+                weigh(weights[k], terms[k], numbers, 0, 0, V[k, first + c, i*length:(i + count)*length])
 
 
-def from_points(M, first, matrix, bias, relu, y, places):
-    """The reverse: the tiles of y (F,H*W,N) = matrix (numbers,points) @ maps `first` and following of M (points,maps,tiles*N),
+def see(x, top, left, step, apart, out, p):
+    """out (Kr,Ks,p,q*N): the first p rows of windows of a map x (H,W,N). Tap (r,s) of window (i,j) is pixel
+    (top + step*i + apart*r, left + step*j + apart*s), 0 outside; step is a multiple of apart. Each row of the map is read once and
+    dealt to lines, in which the pixels that a tap sees lie together."""
+    (H, W, N), (Kr, Ks, _, length) = x.shape, out.shape
+    many = step//apart
+    count = length//N + (Ks - 1)//many
+    lines = np.empty((min(many, Ks), count*N), x.dtype)
+    for v in range((p - 1)*many + Kr):
+        h = top + apart*v
+        for a in range(len(lines)):
+            line, start = lines[a], left + apart*a
+            lo = min(max(0, -(start//step)), count)
+            hi = max(lo, min(count, (W - 1 - start)//step + 1)) if 0 <= h < H else lo
+            line[:lo*N] = 0
+            line[hi*N:] = 0
+            if lo < hi:
+                deal(x[h].reshape(W*N)[(start + lo*step)*N:], step, N, line[lo*N:hi*N])
+        for r in range(v % many, Kr, many):
+            i = (v - r)//many
+            if 0 <= i < p:
+                for s in range(Ks):
+                    seen, line = out[r, s, i], lines[s % many, s//many*N:s//many*N + length]
+                    for j in range(length):
+                        seen[j] = line[j]
+
+
+def deal(row, step, N, line):
+    """line (count*N,) = every step-th pixel of a row."""
+    if N == 1:
+        for j in range(line.size):
+            line[j] = row[j*step]
+    else:
+        for j in range(line.size//N):
+            pixel, to = row[j*step*N:j*step*N + N], line[j*N:j*N + N]
+            for n in range(N):
+                to[n] = pixel[n]
+
+
+def from_points(M, first, matrix, bias, relu, y, sizes, top, left, step, apart, wide):
+    """The reverse: the tiles of y (F,H,W,N) = matrix (numbers,points) @ maps `first` and following of M (points,maps,tiles*N),
     + bias (F,), rectified if relu; what is outside is left out."""
-    (F, _, N), (taps, tiles) = y.shape, places.shape
+    (F, H, W, N), tiles = y.shape, M.shape[2]//y.shape[3]
     zero, (weights, terms) = y.dtype.type(0), without_zeros(matrix)
+    places = places_in(H, W, sizes, top, left, step, apart, tiles//wide, wide)
     count = max(1, STRETCH//(N*y.itemsize))
     numbers = np.empty(count*N, y.dtype)
     for f in range(F):
-        flat = y[f].reshape(-1)
+        pixels, of_filter = y[f].reshape(H*W, N), bias[f]
         for start in range(0, tiles, count):
-            stop = min(start + count, tiles)
-            for t in range(taps):
-                place, of_tap = places[t, start:stop], numbers[:(stop - start)*N]
+            for t in range(len(places)):
+                place = places[t, start:start + count]
+                of_tap = numbers[:place.size*N]
                 weigh(weights[t], terms[t], M, first + f, start*N, of_tap)
                 for j in range(of_tap.size):
-                    v = of_tap[j] + bias[f]
+                    v = of_tap[j] + of_filter
                     of_tap[j] = zero if relu & (v <= zero) else v
                 if N == 1:
+                    alone = pixels.reshape(H*W)
                     for j in range(place.size):
                         if place[j] >= 0:
-                            flat[place[j]] = of_tap[j]
+                            alone[place[j]] = of_tap[j]
                     continue
                 for j in range(place.size):
                     if place[j] >= 0:
-                        pixel, of_tile = y[f, place[j]], of_tap[j*N:j*N + N]
+                        pixel, of_tile = pixels[place[j]], of_tap[j*N:j*N + N]
                         for n in range(N):
                             pixel[n] = of_tile[n]
+
+
+def places_in(H, W, sizes, top, left, step, apart, tall, wide):
+    """(taps,windows): the place in a flat map of H*W pixels of each tap of tall*wide windows, as `see` has them; -1 outside."""
+    Kr, Ks = sizes
+    places = np.full((Kr*Ks, tall*wide), -1)
+    for r in range(Kr):
+        for s in range(Ks):
+            for i in range(tall):
+                h = top + step*i + apart*r
+                for j in range(wide):
+                    w = left + step*j + apart*s
+                    if 0 <= h < H and 0 <= w < W:
+                        places[r*Ks + s, i*wide + j] = h*W + w
+    return places
 
 
 def without_zeros(matrix):
@@ -273,7 +298,7 @@ def without_zeros(matrix):
 
 
 def weigh(weights, terms, numbers, m, start, out):
-    """out (count,) = the sum of weights[t]*numbers[terms[t],m,start:start+count], in the order of t, four at a time."""
+    """out (count,) = the sum of weights[t]*numbers[terms[t],m,start:start+count], in the order of t, four in a pass over it."""
     stop = start + out.size
     for t in range(0, len(weights) - 3, 4):
         u, v, w, x = weights[t], weights[t + 1], weights[t + 2], weights[t + 3]
@@ -287,4 +312,4 @@ def weigh(weights, terms, numbers, m, start, out):
                 out[j] = out[j] + u*a[j] + v*b[j] + w*c[j] + x*d[j]
 
 
-PARTS = without_zeros, weigh      # loops that others call
+PARTS = squares, deal, see, places_in, without_zeros, weigh      # loops that others call

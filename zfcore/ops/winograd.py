@@ -198,27 +198,16 @@ def _loop(loop, V):
     return loops.compiled(loop, V) if V[0, 0].size > 1 else None
 
 
-@functools.lru_cache(512)
-def tile_places(size, numbers, start, step, apart, tiles):
-    """(numbers,tiles): the place in a flat map of `size` of each number of each tile, -1 outside. Tile (i,j) begins at pixel start
-    + step*(i,j), and its `numbers`, rows and columns, are `apart`."""
-    rows, columns = (begin + apart*np.arange(many)[:, None] + step*np.arange(count)
-                     for begin, many, count in zip(start, numbers, tiles))
-    inside = ((rows >= 0) & (rows < size[0]))[:, None, :, None] & ((columns >= 0) & (columns < size[1]))[:, None]
-    return np.where(inside, rows[:, None, :, None]*size[1] + columns[:, None], -1).reshape(math.prod(numbers), -1)
-
-
 def _input_points(x, S, P, of_phases, rows, columns, V, transform=B):
     """V (16,S*S*C,ti,tj,N) = B' d B for the tiles d of x (C,H,W,N)."""
-    flat, loop = x.reshape(len(x), -1, x.shape[3]), _loop(loops.to_points, V)
+    loop = _loop(loops.to_points, V)
 
     def job(at):
         phase, maps = at
         matrix = phase.matrix(transform, V.dtype)
         if loop:
-            start = 2*S*rows.start + phase.a - P, 2*S*columns.start + phase.b - P
-            loop(flat[maps], tile_places(x.shape[1:3], phase.sizes, start, 2*S, S, V.shape[2:4]), matrix,
-                 _flat_tiles(V[phase.points]), phase.maps.start + maps.start)
+            loop(x[maps], phase.sizes, 2*S*rows.start + phase.a - P, 2*S*columns.start + phase.b - P, 2*S, S, matrix,
+                 _flat_tiles(V[phase.points]), phase.maps.start + maps.start, V.shape[3])
             return
         h, w = (phase.a - P) % S, (phase.b - P) % S                             # the first pixel of the phase
         zeros = (h + P - phase.a)//S, (w + P - phase.b)//S                      # and how many lie before it
@@ -230,14 +219,13 @@ def _input_points(x, S, P, of_phases, rows, columns, V, transform=B):
 
 def _gradient_points(dy, rows, columns, D):
     """D (16,F,ti,tj,N) = A e A' for the tiles e of 2x2 pixels of dy (F,Ho,Wo,N)."""
-    flat, loop = dy.reshape(len(dy), -1, dy.shape[3]), _loop(loops.to_points, D)
+    loop = _loop(loops.to_points, D)
     whole = phases(len(dy), 3, 1)
     matrix = whole[0].matrix(A, D.dtype, (2, 2))
 
     def job(maps):
         if loop:
-            start = 2*rows.start, 2*columns.start
-            loop(flat[maps], tile_places(dy.shape[1:3], (2, 2), start, 2, 1, D.shape[2:4]), matrix, _flat_tiles(D), maps.start)
+            loop(dy[maps], (2, 2), 2*rows.start, 2*columns.start, 2, 1, matrix, _flat_tiles(D), maps.start, D.shape[3])
             return
         e = windows(places(dy)[maps], (2, 2), 2, (0, 0), rows, columns).view(D.dtype)
         _transform(matrix, e.reshape(len(e), 4, -1), D[:, maps])
@@ -258,16 +246,15 @@ def _transform(matrix, tiles, out):
 def _outputs(M, of_phases, transform, out, S, start, rows, columns, bias=None, relu=False):
     """out (F,Ho,Wo,N) = A' M A: phase (a,b) of a tile (i,j) begins at row start + a + 2*S*i, column start + b + 2*S*j."""
     (F, Ho, Wo, N), (ti, tj) = out.shape, M.shape[2:4]
-    flat, loop = out.reshape(F, -1, N), _loop(loops.from_points, M)
-    none = np.zeros(F, M.dtype)
+    loop, none = _loop(loops.from_points, M), np.zeros(F, M.dtype)
 
     def job(at):
         phase, maps = at
         matrix = np.ascontiguousarray(phase.matrix(transform, M.dtype, (2, 2)).T)
         top, left = start + phase.a + 2*S*rows.start, start + phase.b + 2*S*columns.start
         if loop:
-            loop(_flat_tiles(M[phase.points]), phase.maps.start + maps.start, matrix, (none if bias is None else bias)[maps], relu, flat[maps],
-                 tile_places((Ho, Wo), (2, 2), (top, left), 2*S, S, (ti, tj)))
+            loop(_flat_tiles(M[phase.points]), phase.maps.start + maps.start, matrix, (none if bias is None else bias)[maps], relu,
+                 out[maps], (2, 2), top, left, 2*S, S, tj)
             return
         of_phase = M[phase.points, phase.maps][:, maps]
         y = workspace("outputs", (of_phase.shape[1], 2, 2, ti, tj, N), M.dtype)
