@@ -69,6 +69,12 @@ def pool_rows(x, y, switches, K, S, P, first, last):
                         more = ((not v <= m) & (m == m)) | ((place < at) & ((v == m) | ((v != v) & (m != m))))
                         of_run[j] = v if more else m
                         at_run[j] = place if more else at
+            if N == 1:
+                out, where = y[c, p].reshape(Wo), switches[c, p].reshape(Wo)
+                for q in range(Wo):
+                    out[q] = maxima[q*step]
+                    where[q] = chosen[q*step]
+                continue
             for q in range(Wo):
                 out, where = y[c, p, q], switches[c, p, q]
                 high_of, place_of = maxima[q*step:q*step + N], chosen[q*step:q*step + N]
