@@ -174,7 +174,7 @@ def _windows(x, K, S, P, rows, columns):
     C, (Kr, Ks), N, p, q = len(x), K, x.shape[3], rows.stop - rows.start, columns.stop - columns.start
     if loop := loops.compiled(loops.windows, x):
         seen = workspace("windows", (C, Kr, Ks, p, q*N), x.dtype)
-        loop(x, seen, rows.start*S - P[0], columns.start*S - P[1], S)
+        loop(x, (rows.start*S - P[0], columns.start*S - P[1], S, 1), seen, p)
     else:
         seen = windows(places(x), K, S, P, rows, columns).view(x.dtype)
     return seen.reshape(C*Kr*Ks, p*q*N)

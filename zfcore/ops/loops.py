@@ -175,85 +175,69 @@ def normalise_back(dy, x, dx, n, a, k, factor, relu, first, last):
 STRETCH = 2**13                   # bytes of a tap's pixels that go through a transform together, which so stay in cache
 
 
-def windows(x, out, top, left, S):
-    """out (C,Kr,Ks,p,q*N): the windows of x (C,H,W,N) at stride S, the first of which begins at pixel (top, left); 0 outside."""
-    for c in range(len(x)):
-        see(x[c], top, left, S, 1, out[c], out.shape[3])
+def windows(x, grid, out, p):
+    """out (C,Kr,Ks,p,q*N): the first p rows of windows of x (C,H,W,N). With grid (top, left, step, apart) tap (r,s) of window (i,j)
+    is pixel (top + step*i + apart*r, left + step*j + apart*s), 0 outside; step is a multiple of apart. Each row of a map is read
+    once and dealt to lines, in which the pixels that a tap sees lie together."""
+    (C, H, W, N), (_, Kr, Ks, _, length), (top, left, step, apart) = x.shape, out.shape, grid
+    many = step//apart
+    count = length//N + (Ks - 1)//many
+    lines = np.empty((min(many, Ks), count*N), x.dtype)
+    for c in range(C):
+        for v in range((p - 1)*many + Kr):
+            h = top + apart*v
+            for a in range(len(lines)):
+                line, start = lines[a], left + apart*a
+                lo = min(max(0, -(start//step)), count)                               # the pixels lo:hi of the line are inside
+                hi = max(lo, min(count, (W - 1 - start)//step + 1)) if 0 <= h < H else lo
+                for j in range(lo*N):
+                    line[j] = 0
+                for j in range(hi*N, count*N):
+                    line[j] = 0
+                for j in range(lo, hi):
+                    pixel, to = x[c, h, start + j*step], line[j*N:j*N + N]
+                    for n in range(N):
+                        to[n] = pixel[n]
+            for r in range(v % many, Kr, many):
+                i = (v - r)//many
+                if 0 <= i < p:
+                    for s in range(Ks):
+                        seen, line = out[c, r, s, i], lines[s % many, s//many*N:s//many*N + length]
+                        for j in range(length):
+                            seen[j] = line[j]
 
 
-def to_points(x, sizes, top, left, step, apart, matrix, V, first, wide):
-    """Maps `first` and following of V (points,maps,tiles*N) = matrix (points,numbers) @ the tiles of x (C,H,W,N), `wide` in a row.
-    A tile is a window of `sizes` rows and columns, as `see` has them."""
+def to_points(x, places, grid, sizes, wide, weights, terms, V, first):
+    """Maps `first` and following of V (points,maps,tiles*N) = the tiles of x (C,H,W,N), `wide` in a row, as `weigh` has it. A tile
+    is a window of `sizes` rows and columns, as `windows` has it. Of one image `places` (numbers,tiles) are known, -1 outside:
+    rows of so few numbers are not worth dealing."""
     (_, H, W, N), length = x.shape, wide*x.shape[3]
-    zero, rows, tall = x.dtype.type(0), V.shape[2]//length, max(1, STRETCH//(length*x.itemsize))
-    weights, terms = without_zeros(matrix)
-    tiles = np.empty((*sizes, tall, length), x.dtype)
-    numbers = tiles.reshape(matrix.shape[1], 1, tall*length)
-    places = places_in(H, W, sizes, top, left, step, apart, rows if N == 1 else 0, wide)
+    rows, tall = V.shape[2]//length, max(1, STRETCH//(length*x.itemsize))
+    tiles, zero = np.empty((1, sizes[0], sizes[1], tall, length), x.dtype), x.dtype.type(0)
+    numbers = tiles.reshape(sizes[0]*sizes[1], 1, tall*length)
     for c in range(len(x)):
         for i in range(0, rows, tall):
             count = min(tall, rows - i)
-            if N == 1:                                                                # lines would be short
+            if N == 1:
                 pixels = x[c].reshape(H*W)
                 for t in range(len(places)):
                     of_tap, place = numbers[t, 0], places[t, i*wide:(i + count)*wide]
                     for j in range(place.size):
                         of_tap[j] = pixels[place[j]] if place[j] >= 0 else zero
             else:
-                see(x[c], top + step*i, left, step, apart, tiles, count)
+                windows(x[c:c + 1], (grid[0] + i*grid[2], grid[1], grid[2], grid[3]), tiles, count)
             for k in range(len(V)):
                 weigh(weights[k], terms[k], numbers, 0, 0, V[k, first + c, i*length:(i + count)*length])
 
 
-def see(x, top, left, step, apart, out, p):
-    """out (Kr,Ks,p,q*N): the first p rows of windows of a map x (H,W,N). Tap (r,s) of window (i,j) is pixel
-    (top + step*i + apart*r, left + step*j + apart*s), 0 outside; step is a multiple of apart. Each row of the map is read once and
-    dealt to lines, in which the pixels that a tap sees lie together."""
-    (H, W, N), (Kr, Ks, _, length) = x.shape, out.shape
-    many = step//apart
-    count = length//N + (Ks - 1)//many
-    lines = np.empty((min(many, Ks), count*N), x.dtype)
-    for v in range((p - 1)*many + Kr):
-        h = top + apart*v
-        for a in range(len(lines)):
-            line, start = lines[a], left + apart*a
-            lo = min(max(0, -(start//step)), count)
-            hi = max(lo, min(count, (W - 1 - start)//step + 1)) if 0 <= h < H else lo
-            line[:lo*N] = 0
-            line[hi*N:] = 0
-            if lo < hi:
-                deal(x[h].reshape(W*N)[(start + lo*step)*N:], step, N, line[lo*N:hi*N])
-        for r in range(v % many, Kr, many):
-            i = (v - r)//many
-            if 0 <= i < p:
-                for s in range(Ks):
-                    seen, line = out[r, s, i], lines[s % many, s//many*N:s//many*N + length]
-                    for j in range(length):
-                        seen[j] = line[j]
-
-
-def deal(row, step, N, line):
-    """line (count*N,) = every step-th pixel of a row."""
-    if N == 1:
-        for j in range(line.size):
-            line[j] = row[j*step]
-    else:
-        for j in range(line.size//N):
-            pixel, to = row[j*step*N:j*step*N + N], line[j*N:j*N + N]
-            for n in range(N):
-                to[n] = pixel[n]
-
-
-def from_points(M, first, matrix, bias, relu, y, sizes, top, left, step, apart, wide):
-    """The reverse: the tiles of y (F,H,W,N) = matrix (numbers,points) @ maps `first` and following of M (points,maps,tiles*N),
-    + bias (F,), rectified if relu; what is outside is left out."""
-    (F, H, W, N), tiles = y.shape, M.shape[2]//y.shape[3]
-    zero, (weights, terms) = y.dtype.type(0), without_zeros(matrix)
-    places = places_in(H, W, sizes, top, left, step, apart, tiles//wide, wide)
+def from_points(M, first, weights, terms, bias, relu, y, places):
+    """The reverse: the numbers of y (F,H*W,N) at `places` (numbers,tiles) = what `weigh` makes of maps `first` and following of
+    M (points,maps,tiles*N), + bias (F,), rectified if relu."""
+    (F, _, N), tiles, zero = y.shape, places.shape[1], y.dtype.type(0)
     count = max(1, STRETCH//(N*y.itemsize))
     numbers = np.empty(count*N, y.dtype)
     for f in range(F):
-        pixels, of_filter = y[f].reshape(H*W, N), bias[f]
+        pixels, of_filter = y[f].reshape(y[f].size), bias[f]
         for start in range(0, tiles, count):
             for t in range(len(places)):
                 place = places[t, start:start + count]
@@ -263,44 +247,15 @@ def from_points(M, first, matrix, bias, relu, y, sizes, top, left, step, apart, 
                     v = of_tap[j] + of_filter
                     of_tap[j] = zero if relu & (v <= zero) else v
                 if N == 1:
-                    alone = pixels.reshape(H*W)
                     for j in range(place.size):
                         if place[j] >= 0:
-                            alone[place[j]] = of_tap[j]
+                            pixels[place[j]] = of_tap[j]
                     continue
                 for j in range(place.size):
                     if place[j] >= 0:
-                        pixel, of_tile = pixels[place[j]], of_tap[j*N:j*N + N]
+                        pixel, of_tile = pixels[place[j]*N:place[j]*N + N], of_tap[j*N:j*N + N]
                         for n in range(N):
                             pixel[n] = of_tile[n]
-
-
-def places_in(H, W, sizes, top, left, step, apart, tall, wide):
-    """(taps,windows): the place in a flat map of H*W pixels of each tap of tall*wide windows, as `see` has them; -1 outside."""
-    Kr, Ks = sizes
-    places = np.full((Kr*Ks, tall*wide), -1)
-    for r in range(Kr):
-        for s in range(Ks):
-            for i in range(tall):
-                h = top + step*i + apart*r
-                for j in range(wide):
-                    w = left + step*j + apart*s
-                    if 0 <= h < H and 0 <= w < W:
-                        places[r*Ks + s, i*wide + j] = h*W + w
-    return places
-
-
-def without_zeros(matrix):
-    """(weights, terms) of the same shape: what is not 0 in each row of a matrix and where it stands, in order, as many as the
-    fullest row has, in fours; a row that has fewer ends in weights of 0."""
-    weights, terms = np.zeros((len(matrix), matrix.shape[1] + 3), matrix.dtype), np.zeros((len(matrix), matrix.shape[1] + 3), np.int64)
-    for k in range(len(matrix)):
-        count = 0
-        for t in range(matrix.shape[1]):
-            if matrix[k, t] != 0:
-                weights[k, count], terms[k, count] = matrix[k, t], t
-                count += 1
-    return weights, terms
 
 
 def weigh(weights, terms, numbers, m, start, out):
@@ -318,4 +273,4 @@ def weigh(weights, terms, numbers, m, start, out):
                 out[j] = out[j] + u*a[j] + v*b[j] + w*c[j] + x*d[j]
 
 
-PARTS = squares, deal, see, places_in, without_zeros, weigh      # loops that others call
+PARTS = squares, windows, weigh     # loops that others call

@@ -58,11 +58,26 @@ class Phase(NamedTuple):
         first `sizes` numbers of a row and of a column."""
         return _matrix(transform, self.points.start, self.points.stop, sizes or self.sizes, dtype)
 
+    def terms(self, transform, dtype, sizes=None, back=False):
+        """(weights, terms) of `matrix`, or of it transposed, for `loops.weigh`: what is not 0 in each row and where it stands, in
+        order, in fours; a row that has fewer than the fullest ends in weights of 0."""
+        return _terms(transform, self.points.start, self.points.stop, sizes or self.sizes, dtype, back)
+
 
 @functools.lru_cache(256)
 def _matrix(transform, first, last, sizes, dtype):
     rows, columns = (np.array(transform)[:, :size] for size in sizes)
     return np.stack([np.outer(rows[i], columns[j]).reshape(-1) for i, j in POINTS[first:last]]).astype(dtype)
+
+
+@functools.lru_cache(256)
+def _terms(transform, first, last, sizes, dtype, back):
+    matrix = _matrix(transform, first, last, sizes, dtype)
+    matrix = np.pad(matrix.T if back else matrix, ((0, 0), (0, 3)))
+    most = -(-np.count_nonzero(matrix, axis=1).max()//4)*4
+    terms = np.argsort(matrix == 0, axis=1, kind="stable")[:, :most]                         # the zeros last
+    weights = np.take_along_axis(matrix, terms, axis=1)
+    return weights, np.where(weights == 0, 0, terms)
 
 
 @functools.lru_cache(256)
@@ -198,6 +213,16 @@ def _loop(loop, V):
     return loops.compiled(loop, V) if V[0, 0].size > 1 else None
 
 
+@functools.lru_cache(256)
+def _tile_places(size, grid, sizes, tiles):
+    """(numbers,tiles): where in a flat map of `size` each number of each tile is, -1 outside; grid as in `loops.windows`."""
+    top, left, step, apart = grid
+    rows, columns = (begin + apart*np.arange(taps)[:, None] + step*np.arange(count)
+                     for begin, taps, count in ((top, sizes[0], tiles[0]), (left, sizes[1], tiles[1])))
+    inside = ((rows >= 0) & (rows < size[0]))[:, None, :, None] & ((columns >= 0) & (columns < size[1]))[:, None]
+    return np.where(inside, rows[:, None, :, None]*size[1] + columns[:, None], -1).reshape(math.prod(sizes), -1)
+
+
 def _input_points(x, S, P, of_phases, rows, columns, V, transform=B):
     """V (16,S*S*C,ti,tj,N) = B' d B for the tiles d of x (C,H,W,N)."""
     loop = _loop(loops.to_points, V)
@@ -206,8 +231,8 @@ def _input_points(x, S, P, of_phases, rows, columns, V, transform=B):
         phase, maps = at
         matrix = phase.matrix(transform, V.dtype)
         if loop:
-            loop(x[maps], phase.sizes, 2*S*rows.start + phase.a - P, 2*S*columns.start + phase.b - P, 2*S, S, matrix,
-                 _flat_tiles(V[phase.points]), phase.maps.start + maps.start, V.shape[3])
+            grid = 2*S*rows.start + phase.a - P, 2*S*columns.start + phase.b - P, 2*S, S
+            _tiles_to_points(loop, x[maps], grid, phase.sizes, phase.terms(transform, V.dtype), V[phase.points], phase.maps.start + maps.start)
             return
         h, w = (phase.a - P) % S, (phase.b - P) % S                             # the first pixel of the phase
         zeros = (h + P - phase.a)//S, (w + P - phase.b)//S                      # and how many lie before it
@@ -225,12 +250,20 @@ def _gradient_points(dy, rows, columns, D):
 
     def job(maps):
         if loop:
-            loop(dy[maps], (2, 2), 2*rows.start, 2*columns.start, 2, 1, matrix, _flat_tiles(D), maps.start, D.shape[3])
+            grid = 2*rows.start, 2*columns.start, 2, 1
+            _tiles_to_points(loop, dy[maps], grid, (2, 2), whole[0].terms(A, D.dtype, (2, 2)), D, maps.start)
             return
         e = windows(places(dy)[maps], (2, 2), 2, (0, 0), rows, columns).view(D.dtype)
         _transform(matrix, e.reshape(len(e), 4, -1), D[:, maps])
 
     parallel(job, _slabs(D[0], len(dy), whole))
+
+
+def _tiles_to_points(loop, x, grid, sizes, terms, V, first):
+    """The compiled `to_points` of the maps x (c,H,W,N)."""
+    one = x.shape[3] == 1
+    places = _tile_places(x.shape[1:3], grid, sizes, V.shape[2:4] if one else (0, 0))
+    loop(x, places, grid, sizes, V.shape[3], *terms, _flat_tiles(V), first)
 
 
 def _flat_tiles(V):
@@ -250,12 +283,13 @@ def _outputs(M, of_phases, transform, out, S, start, rows, columns, bias=None, r
 
     def job(at):
         phase, maps = at
-        matrix = np.ascontiguousarray(phase.matrix(transform, M.dtype, (2, 2)).T)
         top, left = start + phase.a + 2*S*rows.start, start + phase.b + 2*S*columns.start
         if loop:
-            loop(_flat_tiles(M[phase.points]), phase.maps.start + maps.start, matrix, (none if bias is None else bias)[maps], relu,
-                 out[maps], (2, 2), top, left, 2*S, S, tj)
+            loop(_flat_tiles(M[phase.points]), phase.maps.start + maps.start, *phase.terms(transform, M.dtype, (2, 2), back=True),
+                 (none if bias is None else bias)[maps], relu, out[maps].reshape(-1, Ho*Wo, N),
+                 _tile_places((Ho, Wo), (top, left, 2*S, S), (2, 2), (ti, tj)))
             return
+        matrix = phase.matrix(transform, M.dtype, (2, 2)).T
         of_phase = M[phase.points, phase.maps][:, maps]
         y = workspace("outputs", (of_phase.shape[1], 2, 2, ti, tj, N), M.dtype)
         np.matmul(matrix, of_phase.reshape(*of_phase.shape[:2], -1).swapaxes(0, 1), out=y.reshape(len(y), 4, -1))
