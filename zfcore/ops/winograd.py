@@ -60,7 +60,7 @@ class Phase(NamedTuple):
 
     def terms(self, transform, dtype, sizes=None, back=False):
         """(weights, terms) of `matrix`, or of it transposed, for `loops.weigh`: what is not 0 in each row and where it stands, in
-        order, in fours; a row that has fewer than the fullest ends in weights of 0."""
+        order, in fours; a row that has fewer than the fullest ends in weights of 0. None where BLAS adds in another order."""
         return _terms(transform, self.points.start, self.points.stop, sizes or self.sizes, dtype, back)
 
 
@@ -73,11 +73,21 @@ def _matrix(transform, first, last, sizes, dtype):
 @functools.lru_cache(256)
 def _terms(transform, first, last, sizes, dtype, back):
     matrix = _matrix(transform, first, last, sizes, dtype)
-    matrix = np.pad(matrix.T if back else matrix, ((0, 0), (0, 3)))
+    matrix = matrix.T if back else matrix
     most = -(-np.count_nonzero(matrix, axis=1).max()//4)*4
-    terms = np.argsort(matrix == 0, axis=1, kind="stable")[:, :most]                         # the zeros last
-    weights = np.take_along_axis(matrix, terms, axis=1)
-    return weights, np.where(weights == 0, 0, terms)
+    padded = np.pad(matrix, ((0, 0), (0, 3)))
+    terms = np.argsort(padded == 0, axis=1, kind="stable")[:, :most]                         # the zeros last
+    weights = np.take_along_axis(padded, terms, axis=1)
+    terms[weights == 0] = 0
+    return (weights, terms) if _adds_in_order(matrix, weights, terms) else None
+
+
+def _adds_in_order(matrix, weights, terms):
+    """Return whether BLAS adds the terms of matrix @ tiles one after another, as a loop does. Some of its kernels do, such as OpenBLAS's
+    for AVX-512 in float32; others add two sums, or do so in the last columns: tried with some numbers of columns."""
+    tiles = np.random.default_rng(0).standard_normal((matrix.shape[1], 512)).astype(matrix.dtype)
+    wanted = sum(weights[:, t, None]*tiles[terms[:, t]] for t in range(weights.shape[1]))
+    return all(np.array_equal(np.matmul(matrix, tiles[:, :count]), wanted[:, :count]) for count in (*range(2, 66), 512))
 
 
 @functools.lru_cache(256)
@@ -208,8 +218,8 @@ def _slabs(of_point, maps, of_phases):
 
 
 def _loop(loop, V):
-    """The compiled `loop`, None where NumPy's form is to do. Of one number a point that is a product with a vector, for which BLAS
-    adds in another order."""
+    """The compiled `loop`, None where NumPy's form is to do. Of one number a point it is a product with a vector, for which BLAS has
+    an order of its own."""
     return loops.compiled(loop, V) if V[0, 0].size > 1 else None
 
 
@@ -229,32 +239,28 @@ def _input_points(x, S, P, of_phases, rows, columns, V, transform=B):
 
     def job(at):
         phase, maps = at
-        matrix = phase.matrix(transform, V.dtype)
-        if loop:
+        if loop and (terms := phase.terms(transform, V.dtype)):
             grid = 2*S*rows.start + phase.a - P, 2*S*columns.start + phase.b - P, 2*S, S
-            _tiles_to_points(loop, x[maps], grid, phase.sizes, phase.terms(transform, V.dtype), V[phase.points], phase.maps.start + maps.start)
+            _tiles_to_points(loop, x[maps], grid, phase.sizes, terms, V[phase.points], phase.maps.start + maps.start)
             return
         h, w = (phase.a - P) % S, (phase.b - P) % S                             # the first pixel of the phase
         zeros = (h + P - phase.a)//S, (w + P - phase.b)//S                      # and how many lie before it
         d = windows(places(x)[maps, h::S, w::S], phase.sizes, 2, zeros, rows, columns).view(V.dtype)
-        _transform(matrix, d.reshape(len(d), -1, V[0, 0].size), V[phase.points, phase.maps][:, maps])
+        _transform(phase.matrix(transform, V.dtype), d.reshape(len(d), -1, V[0, 0].size), V[phase.points, phase.maps][:, maps])
 
     parallel(job, product(of_phases, _slabs(V[0], len(x), of_phases)))
 
 
 def _gradient_points(dy, rows, columns, D):
     """D (16,F,ti,tj,N) = A e A' for the tiles e of 2x2 pixels of dy (F,Ho,Wo,N)."""
-    loop = _loop(loops.to_points, D)
-    whole = phases(len(dy), 3, 1)
-    matrix = whole[0].matrix(A, D.dtype, (2, 2))
+    loop, whole = _loop(loops.to_points, D), phases(len(dy), 3, 1)
 
     def job(maps):
-        if loop:
-            grid = 2*rows.start, 2*columns.start, 2, 1
-            _tiles_to_points(loop, dy[maps], grid, (2, 2), whole[0].terms(A, D.dtype, (2, 2)), D, maps.start)
+        if loop and (terms := whole[0].terms(A, D.dtype, (2, 2))):
+            _tiles_to_points(loop, dy[maps], (2*rows.start, 2*columns.start, 2, 1), (2, 2), terms, D, maps.start)
             return
         e = windows(places(dy)[maps], (2, 2), 2, (0, 0), rows, columns).view(D.dtype)
-        _transform(matrix, e.reshape(len(e), 4, -1), D[:, maps])
+        _transform(whole[0].matrix(A, D.dtype, (2, 2)), e.reshape(len(e), 4, -1), D[:, maps])
 
     parallel(job, _slabs(D[0], len(dy), whole))
 
@@ -284,9 +290,8 @@ def _outputs(M, of_phases, transform, out, S, start, rows, columns, bias=None, r
     def job(at):
         phase, maps = at
         top, left = start + phase.a + 2*S*rows.start, start + phase.b + 2*S*columns.start
-        if loop:
-            loop(_flat_tiles(M[phase.points]), phase.maps.start + maps.start, *phase.terms(transform, M.dtype, (2, 2), back=True),
-                 (none if bias is None else bias)[maps], relu, out[maps].reshape(-1, Ho*Wo, N),
+        if loop and (terms := phase.terms(transform, M.dtype, (2, 2), back=True)):
+            loop(_flat_tiles(M[phase.points]), phase.maps.start + maps.start, *terms, (none if bias is None else bias)[maps], relu, out[maps].reshape(-1, Ho*Wo, N),
                  _tile_places((Ho, Wo), (top, left, 2*S, S), (2, 2), (ti, tj)))
             return
         matrix = phase.matrix(transform, M.dtype, (2, 2)).T
