@@ -150,7 +150,8 @@ def test_where_blas_adds_in_another_order_numpys_form_is_taken(monkeypatch):
 
 def test_blas_that_sums_pairs_is_noticed(monkeypatch):
     matmul = np.matmul
-    monkeypatch.setattr(winograd.np, "matmul", lambda left, right: matmul(left[:, ::2], right[::2]) + matmul(left[:, 1::2], right[1::2]))
+    monkeypatch.setattr(winograd.np, "matmul",
+                        lambda left, right: matmul(left[:, ::2], right[::2]) + matmul(left[:, 1::2], right[1::2]))
     assert winograd._terms.__wrapped__(winograd.A, 0, 16, (2, 2), np.dtype(np.float32), True) is None
 
 

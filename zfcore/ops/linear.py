@@ -69,7 +69,7 @@ def linear(x, w, b, precision="fp32", scores=False, training=False):
         return y, cache
 
     def job(m):
-        np.add(np.matmul(x.T, w[:, m]).T, b[m, None], out=y[m])    # BLAS is quicker with the few images as rows; the bits are the same
+        np.add(np.matmul(x.T, w[:, m]).T, b[m, None], out=y[m])     # BLAS is quicker with the few images as rows, same bits
 
     M, N = y.shape
     parallel(job, pieces(M, BLOCK if N > 1 else max(BLOCK, min(LONG, M//2))))

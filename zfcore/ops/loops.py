@@ -2,8 +2,8 @@
 
 Where numba is installed (`pip install "zfcore[fast]"`) it compiles them, and large arrays go through them; without it nothing
 but time is lost. The NumPy form is the specification: a loop forms the same sums in the same order, without fused
-multiply-adds, and gives the same bits (of two zeros that a maximum meets, either). A loop is one core's; `parallel` spreads the
-blocks, and a loop does not hold Python's lock. Arrays lie together in memory, but for their first axis.
+multiply-adds, and gives the same bits of finite numbers (of two zeros that a maximum meets, either). A loop is one core's;
+`parallel` spreads the blocks, and a loop does not hold Python's lock. Arrays lie together in memory, but for their first axis.
 """
 from functools import cache
 
@@ -176,9 +176,9 @@ STRETCH = 2**13                   # bytes of a tap's pixels that go through a tr
 
 
 def windows(x, grid, out, p):
-    """out (C,Kr,Ks,p,q*N): the first p rows of windows of x (C,H,W,N). With grid (top, left, step, apart) tap (r,s) of window (i,j)
-    is pixel (top + step*i + apart*r, left + step*j + apart*s), 0 outside; step is a multiple of apart. Each row of a map is read
-    once and dealt to lines, in which the pixels that a tap sees lie together."""
+    """out (C,Kr,Ks,p,q*N): the first p rows of windows of x (C,H,W,N). With grid (top, left, step, apart) tap (r,s) of window
+    (i,j) is pixel (top + step*i + apart*r, left + step*j + apart*s), 0 outside; step is a multiple of apart. Each row of a map
+    is read once and dealt to lines, in which the pixels that a tap sees lie together."""
     (C, H, W, N), (_, Kr, Ks, _, length), (top, left, step, apart) = x.shape, out.shape, grid
     many = step//apart
     count = length//N + (Ks - 1)//many
@@ -208,9 +208,9 @@ def windows(x, grid, out, p):
 
 
 def to_points(x, places, grid, sizes, wide, weights, terms, V, first):
-    """Maps `first` and following of V (points,maps,tiles*N) = the tiles of x (C,H,W,N), `wide` in a row, as `weigh` has it. A tile
-    is a window of `sizes` rows and columns, as `windows` has it. Of one image `places` (numbers,tiles) are known, -1 outside:
-    rows of so few numbers are not worth dealing."""
+    """Maps `first` and following of V (points,maps,tiles*N) = what `weigh` makes of the tiles of x (C,H,W,N), `wide` in a row.
+    A tile is a window of `sizes` rows and columns, as `windows` has it. Where N is 1, rows are too short to be dealt: there a
+    number is looked up at its `places` (numbers,tiles), -1 outside."""
     (_, H, W, N), length = x.shape, wide*x.shape[3]
     rows, tall = V.shape[2]//length, max(1, STRETCH//(length*x.itemsize))
     tiles, zero = np.empty((1, sizes[0], sizes[1], tall, length), x.dtype), x.dtype.type(0)

@@ -10,7 +10,8 @@ Four neighbouring inputs d and three taps g make two neighbouring outputs y with
 and by rows and columns a tile of 2x2 outputs with 16, not 36. At each of these 4x4 points the sum over maps is one matrix
 product for all tiles and images. With coefficients 0, 1 and 1/2 the rounding stays near that of the plain sum, and an
 input that an output does not see adds exactly 0 to it. The gradients are the same three maps transposed. What takes a tile
-to its points and back is a small matrix product as well: by rows and columns at once, and from cache to cache.
+to its points and back is a small matrix product as well: by rows and columns at once, and from cache to cache; where it is
+compiled (loops.py), without the many zeros of the matrix.
 
 A stride S is taken apart: pixels (S*i + a - P, S*j + b - P) form the phase (a,b), S*S*C maps in all, which meet the taps
 w[:, a::S, b::S] at stride 1. Of these there are at most 3x3 if K <= 3S. Where g2 is missing, g has no last point: a point is
@@ -36,7 +37,7 @@ B = (1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)                  #
 G = (1, 0, 0), (.5, .5, .5), (.5, -.5, .5), (0, 0, 1)
 A = (1, 0), (1, 1), (1, -1), (0, -1)
 MOST_KEPT, _KEPT = 8, {}          # {where filters lie, and how: (a copy of them, their U)}, the last asked for last
-FLIPPED_B, FLIPPED_A = (tuple(of[k] for k in (3, 1, 2, 0)) for of in (B, A))    # of flipped taps: with d and y flipped all is the same
+FLIPPED_B, FLIPPED_A = (tuple(of[k] for k in (3, 1, 2, 0)) for of in (B, A))   # of flipped taps: then d and y are flipped, too
 
 # By whether a point is the last of its row and of its column, and a phase has three taps: in these orders the points of each
 # kind of phase lie side by side, and the phases of each kind of point.
@@ -59,8 +60,8 @@ class Phase(NamedTuple):
         return _matrix(transform, self.points.start, self.points.stop, sizes or self.sizes, dtype)
 
     def terms(self, transform, dtype, sizes=None, back=False):
-        """(weights, terms) of `matrix`, or of it transposed, for `loops.weigh`: what is not 0 in each row and where it stands, in
-        order, in fours; a row that has fewer than the fullest ends in weights of 0. None where BLAS adds in another order."""
+        """(weights, terms) of `matrix`, or of it transposed, for `loops.weigh`: what is not 0 in each row and where it stands,
+        in order, in fours; a row that has fewer than the fullest ends in weights of 0. None where BLAS has another order."""
         return _terms(transform, self.points.start, self.points.stop, sizes or self.sizes, dtype, back)
 
 
@@ -83,8 +84,8 @@ def _terms(transform, first, last, sizes, dtype, back):
 
 
 def _adds_in_order(matrix, weights, terms):
-    """Return whether BLAS adds the terms of matrix @ tiles one after another, as a loop does. Some of its kernels do, such as OpenBLAS's
-    for AVX-512 in float32; others add two sums, or do so in the last columns: tried with some numbers of columns."""
+    """Return whether BLAS adds the terms of matrix @ tiles one after another, as a loop does. Some kernels do, as OpenBLAS's
+    for AVX-512 in float32; others add up two sums, or do so in the last columns: so all numbers of those are tried."""
     tiles = np.random.default_rng(0).standard_normal((matrix.shape[1], 512)).astype(matrix.dtype)
     wanted = sum(weights[:, t, None]*tiles[terms[:, t]] for t in range(weights.shape[1]))
     return all(np.array_equal(np.matmul(matrix, tiles[:, :count]), wanted[:, :count]) for count in (*range(2, 66), 512))
@@ -213,13 +214,13 @@ def _blocks(size, C, F, N, dtype):
 
 
 def _slabs(of_point, maps, of_phases):
-    """Slices of so many maps, whose tiles at all points take at most SLAB; enough of all phases together that no core waits long."""
+    """Slices of so many maps, whose tiles at all points take at most SLAB; of all phases together 16 or more."""
     return pieces(maps, min(SLAB//(16*of_point[0].nbytes), -(-maps*len(of_phases)//16)))
 
 
 def _loop(loop, V):
-    """The compiled `loop`, None where NumPy's form is to do. Of one number a point it is a product with a vector, for which BLAS has
-    an order of its own."""
+    """The compiled `loop`, None where NumPy's form is to do: of one number a point that is a product with a vector, for which
+    BLAS has an order of its own."""
     return loops.compiled(loop, V) if V[0, 0].size > 1 else None
 
 
@@ -291,8 +292,9 @@ def _outputs(M, of_phases, transform, out, S, start, rows, columns, bias=None, r
         phase, maps = at
         top, left = start + phase.a + 2*S*rows.start, start + phase.b + 2*S*columns.start
         if loop and (terms := phase.terms(transform, M.dtype, (2, 2), back=True)):
-            loop(_flat_tiles(M[phase.points]), phase.maps.start + maps.start, *terms, (none if bias is None else bias)[maps], relu, out[maps].reshape(-1, Ho*Wo, N),
-                 _tile_places((Ho, Wo), (top, left, 2*S, S), (2, 2), (ti, tj)))
+            at_tiles = _tile_places((Ho, Wo), (top, left, 2*S, S), (2, 2), (ti, tj))
+            loop(_flat_tiles(M[phase.points]), phase.maps.start + maps.start, *terms, (none if bias is None else bias)[maps], relu,
+                 out[maps].reshape(-1, Ho*Wo, N), at_tiles)
             return
         matrix = phase.matrix(transform, M.dtype, (2, 2)).T
         of_phase = M[phase.points, phase.maps][:, maps]
