@@ -182,19 +182,15 @@ def windows(x, grid, out, p):
     (C, H, W, N), (_, Kr, Ks, _, length), (top, left, step, apart) = x.shape, out.shape, grid
     many = step//apart
     count = length//N + (Ks - 1)//many
-    lines = np.empty((min(many, Ks), count*N), x.dtype)
+    lines = np.zeros((min(many, Ks), count*N), x.dtype)                               # zero for good where they lie outside
+    zero = x.dtype.type(0)
     for c in range(C):
         for v in range((p - 1)*many + Kr):
             h = top + apart*v
-            for a in range(len(lines)):
+            inside = 0 <= h < H
+            for a in range(len(lines) if inside else 0):
                 line, start = lines[a], left + apart*a
-                lo = min(max(0, -(start//step)), count)                               # the pixels lo:hi of the line are inside
-                hi = max(lo, min(count, (W - 1 - start)//step + 1)) if 0 <= h < H else lo
-                for j in range(lo*N):
-                    line[j] = 0
-                for j in range(hi*N, count*N):
-                    line[j] = 0
-                for j in range(lo, hi):
+                for j in range(max(0, -(start//step)), min(count, (W - 1 - start)//step + 1)):
                     pixel, to = x[c, h, start + j*step], line[j*N:j*N + N]
                     for n in range(N):
                         to[n] = pixel[n]
@@ -204,7 +200,7 @@ def windows(x, grid, out, p):
                     for s in range(Ks):
                         seen, line = out[c, r, s, i], lines[s % many, s//many*N:s//many*N + length]
                         for j in range(length):
-                            seen[j] = line[j]
+                            seen[j] = line[j] if inside else zero
 
 
 def to_points(x, places, grid, sizes, wide, weights, terms, V, first):
