@@ -4,7 +4,8 @@ import sys
 import numpy as np
 import pytest
 
-from zfcore.ops import loops
+from zfcore.ops import conv2d_blocks, loops, winograd
+from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_backward_reference, conv2d_reference, conv2d_transpose
 from zfcore.ops.local_response_norm import local_response_norm, local_response_norm_backward
 from zfcore.ops.maxpool import maxpool, maxpool_backward
 
@@ -15,6 +16,8 @@ def by_loops(request, monkeypatch):
     used = []
     if request.param == "compiled":
         pytest.importorskip("numba")
+    else:
+        monkeypatch.setattr(loops, "STRETCH", 64)                 # numba keeps what it compiled with the STRETCH of then
 
     def take(loop, x):
         used.append(loop)
@@ -76,6 +79,82 @@ def test_normalisation_and_its_way_back(maps_seen, dtype, by_loops):
 def test_another_power_is_numpys(by_loops):
     x = maps((3, 4, 4, 2), np.float32)
     same(*by_loops(lambda: local_response_norm(x, 5, 1e-2, 0.5, 2)[:1]))
+
+
+CONVOLUTIONS = [(5, 13, 11, 7, 3, 1, 1, 1, "ceil"),          # C H W F K S P groups rounding: conv3 of ZFNet in small
+                (3, 14, 9, 5, 5, 2, 0, 1, "ceil"),           # conv2, whose last windows reach over the border
+                (6, 9, 12, 4, 3, 2, 2, 2, "floor"),          # two groups, phases without a last point
+                (2, 15, 13, 3, 7, 3, 6, 1, "ceil"),          # nine phases, P = K - 1
+                (3, 10, 7, 2, 1, 2, 0, 1, "ceil"),           # S > K
+                (2, 2, 3, 3, 3, 1, 0, 1, "ceil")]            # a window larger than the map
+
+
+@pytest.mark.parametrize("N", [1, 3, 9])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("form", ["points", "windows"])
+@pytest.mark.parametrize("shape", CONVOLUTIONS)
+@pytest.mark.parametrize("block", [2**26, 2**14])
+def test_convolution_and_its_gradients(shape, N, dtype, form, block, by_loops, monkeypatch):
+    C, H, W, F, K, S, P, groups, rounding = shape
+    monkeypatch.setattr(conv2d_blocks, "_saves_products", lambda *sizes: form == "points")
+    monkeypatch.setattr(winograd, "BLOCK", block)
+    monkeypatch.setattr(conv2d_blocks, "BLOCK", block)
+    rng = np.random.default_rng(0)
+    x, w, b = (rng.standard_normal(size).astype(dtype) for size in ((C, H, W, N), (C//groups, K, K, F), (F,)))
+
+    def run():
+        y, cache = conv2d(x, w, b, S, P, groups, rounding)
+        dy = np.random.default_rng(1).standard_normal(y.shape).astype(dtype)
+        return (y, conv2d(x, w, b, S, P, groups, rounding, relu=True)[0], conv2d(x, w, None, S, P, groups, rounding)[0],
+                conv2d_transpose(dy, w, S, P, H, W, groups), *conv2d_backward(dy, cache))
+
+    wanted = [loops.windows] if form == "windows" else [loops.to_points, loops.from_points]
+    same(*by_loops(run, *wanted))
+
+
+def test_one_tile_of_one_image_is_numpys_whose_product_with_a_vector_adds_in_another_order(by_loops, monkeypatch):
+    monkeypatch.setattr(conv2d_blocks, "_saves_products", lambda *sizes: True)
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(size).astype(np.float32) for size in ((5, 2, 2, 1), (5, 3, 3, 7)))
+    same(*by_loops(lambda: conv2d(x, w, None, 1, 1)[:1]))
+
+
+@pytest.mark.parametrize("shape", CONVOLUTIONS)
+@pytest.mark.parametrize("N", [1, 3])
+def test_the_loops_alone_equal_the_reference_whatever_blas_does(shape, N, monkeypatch):
+    C, H, W, F, K, S, P, groups, rounding = shape
+    monkeypatch.setattr(conv2d_blocks, "_saves_products", lambda *sizes: True)
+    monkeypatch.setattr(winograd, "_adds_in_order", lambda *of: True)
+    monkeypatch.setattr(winograd, "_terms", winograd._terms.__wrapped__)
+    used = set()
+    monkeypatch.setattr(loops, "compiled", lambda loop, x: used.add(loop) or loop)
+    rng = np.random.default_rng(0)
+    x, w, b = (rng.standard_normal(size) for size in ((C, H, W, N), (C//groups, K, K, F), (F,)))
+    y, cache = conv2d(x, w, b, S, P, groups, rounding)
+    dy = rng.standard_normal(y.shape)
+    for got, wanted in zip((y, *conv2d_backward(dy, cache)), (conv2d_reference(x, w, b, S, P, groups, rounding),
+                                                              *conv2d_backward_reference(dy, x, w, S, P, groups))):
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-12*abs(wanted).max())
+    assert used == {loops.to_points, loops.from_points} or y[0].size == 1
+
+
+def test_where_blas_adds_in_another_order_numpys_form_is_taken(monkeypatch):
+    [whole] = winograd.phases(5, 3, 1)
+    monkeypatch.setattr(winograd, "_adds_in_order", lambda *of: False)
+    monkeypatch.setattr(winograd, "_terms", winograd._terms.__wrapped__)
+    monkeypatch.setattr(loops, "compiled", lambda loop, x: lambda *of: pytest.fail("a loop"))
+    y = np.zeros((7, 6, 5, 3))
+    for rows, columns, V, M in winograd._blocks((6, 5), 5, 7, 3, y.dtype):
+        winograd._input_points(np.ones((5, 6, 5, 3)), 1, 1, [whole], rows, columns, V)
+        winograd._gradient_points(y, rows, columns, M)
+        winograd._outputs(M, winograd.phases(7, 3, 1), winograd.A, y, 1, 0, rows, columns)
+
+
+def test_blas_that_sums_pairs_is_noticed(monkeypatch):
+    matmul = np.matmul
+    monkeypatch.setattr(winograd.np, "matmul",
+                        lambda left, right: matmul(left[:, ::2], right[::2]) + matmul(left[:, 1::2], right[1::2]))
+    assert winograd._terms.__wrapped__(winograd.A, 0, 16, (2, 2), np.dtype(np.float32), True) is None
 
 
 def test_small_arrays_and_an_installation_without_numba_take_numpys_form(monkeypatch):

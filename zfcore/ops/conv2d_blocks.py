@@ -12,8 +12,8 @@ import numpy as np
 
 from zfcore.cpu import parallel, pieces, rectangles
 from zfcore.memory import workspace
-from zfcore.ops import winograd
-from zfcore.ops.window import pixels, tap_pixels, tap_range, windows
+from zfcore.ops import loops, winograd
+from zfcore.ops.window import places, tap_pixels, tap_range, windows
 
 BLOCK = 4*2**20                   # bytes of windows that are multiplied at once
 FEW, MANY = 200, 2*2**20          # so few numbers of a map and so many bytes of filters: filters are read once
@@ -77,13 +77,12 @@ def _filter_windows(x, matrix, K, S, P, out, bias=None, relu=False):
     """Jobs that fill out (M,Ho,Wo,N), which may be strided, with matrix (M, C*Kr*Ks) @ windows of x (C,H,W,N);
     K and P are pairs, rows and columns, and P may be negative: the first window then starts inside the map."""
     M, Ho, Wo, N = out.shape
-    taps = matrix.shape[1]
-    x_pixels = pixels(x)
+    taps, x = matrix.shape[1], np.ascontiguousarray(x)
 
     def job(rows, columns):
         block = out[:, rows, columns]                                           # (M,p,q,N)
         flat = block.reshape(M, -1)                                             # a view where whole rows lie together
-        seen = windows(x_pixels, K, S, P, rows, columns).view(x.dtype).reshape(taps, -1)
+        seen = _windows(x, K, S, P, rows, columns)                              # (taps, p*q*N)
         if np.may_share_memory(flat, out):
             np.matmul(matrix, seen, out=flat)
         else:
@@ -152,7 +151,7 @@ def _windows_by_gradient(x, dy, K, S, P, dw):
     """dw (C,K,K,F) = windows of x (C,H,W,N) @ dy (F,Ho,Wo,N) transposed. A few maps at a time; where maps are few, the
     outputs are dealt into shares as well, whose sums are added in order at the end."""
     C, N, (F, Ho, Wo, _) = x.shape[0], x.shape[-1], dy.shape
-    x_pixels = pixels(x)
+    x = np.ascontiguousarray(x)
     of_maps = pieces(C, 512//K**2)
     blocks = rectangles(Ho, Wo, BLOCK//(min(C*K*K, 512)*N*x.itemsize))
     of_blocks = pieces(len(blocks), -(-len(blocks)*len(of_maps)//16))
@@ -161,13 +160,24 @@ def _windows_by_gradient(x, dy, K, S, P, dw):
     def job(share, maps):
         total = sums[share, maps].reshape(-1, F)                                # (c*K*K,F)
         for k, (rows, columns) in enumerate(blocks[of_blocks[share]]):
-            seen = windows(x_pixels[maps], (K, K), S, (P, P), rows, columns).view(x.dtype).reshape(len(total), -1)
+            seen = _windows(x[maps], (K, K), S, (P, P), rows, columns)
             product = np.matmul(seen, dy[:, rows, columns].reshape(F, -1).T, out=None if k else total)
             if k:
                 total += product
 
     parallel(lambda at: job(*at), [(share, maps) for share in range(len(sums)) for maps in of_maps])
     dw[...] = sums.sum(axis=0)
+
+
+def _windows(x, K, S, P, rows, columns):
+    """(C*Kr*Ks, p*q*N): `windows` of x (C,H,W,N), which lies together in memory."""
+    C, (Kr, Ks), N, p, q = len(x), K, x.shape[3], rows.stop - rows.start, columns.stop - columns.start
+    if loop := loops.compiled(loops.windows, x):
+        seen = workspace("windows", (C, Kr, Ks, p, q*N), x.dtype)
+        loop(x, (rows.start*S - P[0], columns.start*S - P[1], S, 1), seen, p)
+    else:
+        seen = windows(places(x), K, S, P, rows, columns).view(x.dtype)
+    return seen.reshape(C*Kr*Ks, p*q*N)
 
 
 def _saves_products(C, F, K, S):

@@ -20,6 +20,7 @@ from zfcore.ops.conv2d_kernels import (launch_filter_gradient, launch_forward, l
                                        takes_wgmma, transpose_filters)
 
 BLOCK = 512                       # rows of a product that one core forms at once
+LONG = 2048                       # columns of w that are read at once where each number is used once: memory likes long runs
 BIAS_GRADIENT = Kernel("linear.cu", "linear_bias_gradient", "const stored *dy, float *db, int M, int N",
                        {"LANES": 4}).stored_too(LANES=8)
 
@@ -68,10 +69,10 @@ def linear(x, w, b, precision="fp32", scores=False, training=False):
         return y, cache
 
     def job(m):
-        np.matmul(w[:, m].T, x, out=y[m])
-        y[m] += b[m, None]
+        np.add(np.matmul(x.T, w[:, m]).T, b[m, None], out=y[m])     # BLAS is quicker with the few images as rows, same bits
 
-    parallel(job, pieces(len(y), BLOCK))
+    M, N = y.shape
+    parallel(job, pieces(M, BLOCK if N > 1 else max(BLOCK, min(LONG, M//2))))
     return y, cache
 
 

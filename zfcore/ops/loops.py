@@ -2,8 +2,8 @@
 
 Where numba is installed (`pip install "zfcore[fast]"`) it compiles them, and large arrays go through them; without it nothing
 but time is lost. The NumPy form is the specification: a loop forms the same sums in the same order, without fused
-multiply-adds, and gives the same bits (of two zeros that a maximum meets, either). A loop is one core's; `parallel` spreads the
-blocks, and a loop does not hold Python's lock. Arrays lie together in memory, but for their first axis.
+multiply-adds, and gives the same bits of finite numbers (of two zeros that a maximum meets, either). A loop is one core's;
+`parallel` spreads the blocks, and a loop does not hold Python's lock. Arrays lie together in memory, but for their first axis.
 """
 from functools import cache
 
@@ -23,8 +23,11 @@ def compiled(loop, x):
 def _compiled(loop):
     try:
         from numba import njit
+        from numba.extending import register_jitable
     except ImportError:                                     # not there, or older than NumPy and says so
         return None
+    for part in PARTS:
+        register_jitable(part)                              # compiled with each loop that calls it
     return njit(nogil=True, cache=True, error_model="numpy")(loop)
 
 
@@ -66,6 +69,12 @@ def pool_rows(x, y, switches, K, S, P, first, last):
                         more = ((not v <= m) & (m == m)) | ((place < at) & ((v == m) | ((v != v) & (m != m))))
                         of_run[j] = v if more else m
                         at_run[j] = place if more else at
+            if N == 1:
+                out, where = y[c, p].reshape(Wo), switches[c, p].reshape(Wo)
+                for q in range(Wo):
+                    out[q] = maxima[q*step]
+                    where[q] = chosen[q*step]
+                continue
             for q in range(Wo):
                 out, where = y[c, p, q], switches[c, p, q]
                 high_of, place_of = maxima[q*step:q*step + N], chosen[q*step:q*step + N]
@@ -105,6 +114,19 @@ def unpool_rows(dy, switches, y, relu, dx, K, S, P, first, last):
 STRIP = 256                       # pixels that go through all maps together, so that the maps near by stay in cache
 
 
+def squares(x, c, n, start, s):
+    """s (count,) = the sum of the squares of x (C,L) at columns `start` and following, of map c and then of the n-1 near it."""
+    count = s.size
+    own = x[c, start:start + count]
+    for j in range(count):
+        s[j] = own[j]*own[j]
+    for shift in range(-(n//2), n - n//2):
+        if shift != 0 and 0 <= c + shift < len(x):
+            near = x[c + shift, start:start + count]
+            for j in range(count):
+                s[j] += near[j]*near[j]
+
+
 def normalise(x, y, n, a, k, first, last):
     """Columns first:last of y (C,L) = x / s^0.75, s = k + a*(sum of the squares of n maps), as `local_response_norm` has it."""
     C = len(x)
@@ -113,13 +135,7 @@ def normalise(x, y, n, a, k, first, last):
         count = min(STRIP, last - start)
         for c in range(C):
             own, out = x[c, start:start + count], y[c, start:start + count]
-            for j in range(count):
-                s[j] = own[j]*own[j]
-            for shift in range(-(n//2), n - n//2):
-                if shift != 0 and 0 <= c + shift < C:
-                    near = x[c + shift, start:start + count]
-                    for j in range(count):
-                        s[j] += near[j]*near[j]
+            squares(x, c, n, start, s[:count])
             for j in range(count):
                 root = np.sqrt(s[j]*a + k)
                 out[j] = own[j]/(np.sqrt(root)*root)
@@ -135,13 +151,7 @@ def normalise_back(dy, x, dx, n, a, k, factor, relu, first, last):
         count = min(STRIP, last - start)
         for c in range(C):
             own, above, out, mine = x[c, start:start + count], dy[c, start:start + count], dx[c, start:start + count], term[c]
-            for j in range(count):
-                s[j] = own[j]*own[j]
-            for shift in range(-(n//2), n - n//2):
-                if shift != 0 and 0 <= c + shift < C:
-                    near = x[c + shift, start:start + count]
-                    for j in range(count):
-                        s[j] += near[j]*near[j]
+            squares(x, c, n, start, s[:count])
             for j in range(count):
                 scale = s[j]*a + k
                 root = np.sqrt(scale)
@@ -159,3 +169,104 @@ def normalise_back(dy, x, dx, n, a, k, factor, relu, first, last):
             for j in range(count):
                 down = out[j] - shared[j]*own[j]*factor
                 out[j] = down if (own[j] > zero) | (not relu) else zero
+
+
+# ------------------------------------------------------------------------------------------------- windows and tiles
+STRETCH = 2**13                   # bytes of a tap's pixels that go through a transform together, which so stay in cache
+
+
+def windows(x, grid, out, p):
+    """out (C,Kr,Ks,p,q*N): the first p rows of windows of x (C,H,W,N). With grid (top, left, step, apart) tap (r,s) of window
+    (i,j) is pixel (top + step*i + apart*r, left + step*j + apart*s), 0 outside; step is a multiple of apart. Each row of a map
+    is read once and dealt to lines, in which the pixels that a tap sees lie together."""
+    (C, H, W, N), (_, Kr, Ks, _, length), (top, left, step, apart) = x.shape, out.shape, grid
+    many = step//apart
+    count = length//N + (Ks - 1)//many
+    lines = np.zeros((min(many, Ks), count*N), x.dtype)                               # zero for good where they lie outside
+    zero = x.dtype.type(0)
+    for c in range(C):
+        for v in range((p - 1)*many + Kr):
+            h = top + apart*v
+            inside = 0 <= h < H
+            for a in range(len(lines) if inside else 0):
+                line, start = lines[a], left + apart*a
+                for j in range(max(0, -(start//step)), min(count, (W - 1 - start)//step + 1)):
+                    pixel, to = x[c, h, start + j*step], line[j*N:j*N + N]
+                    for n in range(N):
+                        to[n] = pixel[n]
+            for r in range(v % many, Kr, many):
+                i = (v - r)//many
+                if 0 <= i < p:
+                    for s in range(Ks):
+                        seen, line = out[c, r, s, i], lines[s % many, s//many*N:s//many*N + length]
+                        for j in range(length):
+                            seen[j] = line[j] if inside else zero
+
+
+def to_points(x, places, grid, sizes, wide, weights, terms, V, first):
+    """Maps `first` and following of V (points,maps,tiles*N) = what `weigh` makes of the tiles of x (C,H,W,N), `wide` in a row.
+    A tile is a window of `sizes` rows and columns, as `windows` has it. Where N is 1, rows are too short to be dealt: there a
+    number is looked up at its `places` (numbers,tiles), -1 outside."""
+    (_, H, W, N), length = x.shape, wide*x.shape[3]
+    rows, tall = V.shape[2]//length, max(1, STRETCH//(length*x.itemsize))
+    tiles, zero = np.empty((1, sizes[0], sizes[1], tall, length), x.dtype), x.dtype.type(0)
+    numbers = tiles.reshape(sizes[0]*sizes[1], 1, tall*length)
+    for c in range(len(x)):
+        for i in range(0, rows, tall):
+            count = min(tall, rows - i)
+            if N == 1:
+                pixels = x[c].reshape(H*W)
+                for t in range(len(places)):
+                    of_tap, place = numbers[t, 0], places[t, i*wide:(i + count)*wide]
+                    for j in range(place.size):
+                        of_tap[j] = pixels[place[j]] if place[j] >= 0 else zero
+            else:
+                windows(x[c:c + 1], (grid[0] + i*grid[2], grid[1], grid[2], grid[3]), tiles, count)
+            for k in range(len(V)):
+                weigh(weights[k], terms[k], numbers, 0, 0, V[k, first + c, i*length:(i + count)*length])
+
+
+def from_points(M, first, weights, terms, bias, relu, y, places):
+    """The reverse: the numbers of y (F,H*W,N) at `places` (numbers,tiles) = what `weigh` makes of maps `first` and following of
+    M (points,maps,tiles*N), + bias (F,), rectified if relu."""
+    (F, _, N), tiles, zero = y.shape, places.shape[1], y.dtype.type(0)
+    count = max(1, STRETCH//(N*y.itemsize))
+    numbers = np.empty(count*N, y.dtype)
+    for f in range(F):
+        pixels, of_filter = y[f].reshape(y[f].size), bias[f]
+        for start in range(0, tiles, count):
+            for t in range(len(places)):
+                place = places[t, start:start + count]
+                of_tap = numbers[:place.size*N]
+                weigh(weights[t], terms[t], M, first + f, start*N, of_tap)
+                for j in range(of_tap.size):
+                    v = of_tap[j] + of_filter
+                    of_tap[j] = zero if relu & (v <= zero) else v
+                if N == 1:
+                    for j in range(place.size):
+                        if place[j] >= 0:
+                            pixels[place[j]] = of_tap[j]
+                    continue
+                for j in range(place.size):
+                    if place[j] >= 0:
+                        pixel, of_tile = pixels[place[j]*N:place[j]*N + N], of_tap[j*N:j*N + N]
+                        for n in range(N):
+                            pixel[n] = of_tile[n]
+
+
+def weigh(weights, terms, numbers, m, start, out):
+    """out (count,) = the sum of weights[t]*numbers[terms[t],m,start:start+count], in the order of t, four in a pass over it."""
+    stop = start + out.size
+    for t in range(0, len(weights) - 3, 4):
+        u, v, w, x = weights[t], weights[t + 1], weights[t + 2], weights[t + 3]
+        a, b = numbers[terms[t], m, start:stop], numbers[terms[t + 1], m, start:stop]
+        c, d = numbers[terms[t + 2], m, start:stop], numbers[terms[t + 3], m, start:stop]
+        if t == 0:
+            for j in range(out.size):
+                out[j] = u*a[j] + v*b[j] + w*c[j] + x*d[j]
+        elif u != 0:
+            for j in range(out.size):
+                out[j] = out[j] + u*a[j] + v*b[j] + w*c[j] + x*d[j]
+
+
+PARTS = squares, windows, weigh     # loops that others call
