@@ -111,7 +111,7 @@ def file_names(names: Iterable[str]) -> list[str]:
 
 
 def slug(text):
-    """`text` in small letters, digits and hyphens: "NVIDIA H200" as nvidia-h200."""
+    """`text` in small letters, digits and hyphens: "NVIDIA RTX 4090" as nvidia-rtx-4090."""
     return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
