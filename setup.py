@@ -1,5 +1,5 @@
-"""zfcore installs the packages `zfcore`, with the CUDA sources inside it as `zfcore/kernels`, and `train`, and the command `zfcore`;
-bench and tests are run from the checkout and are not installed."""
+"""zfcore installs the packages `zfcore`, with the CUDA sources inside it as `zfcore/kernels`, and `train`, and the command
+`zfcore`; bench and tests are run from the checkout and are not installed."""
 import re
 from pathlib import Path
 
@@ -18,7 +18,8 @@ setup(
     package_data={"zfcore": ["py.typed", "*.pyi"], "zfcore.networks": ["*.h5", "*.json"], "zfcore.atlas": ["page/*"],
                   "train.paper": ["*.html"],
                   "zfcore.kernels": ["*.cu", "*.json", "README.md"], "zfcore.kernels.device": ["*.cuh"]},
-    install_requires=["numpy>=2", "h5py>=3.10", "pillow>=10.1", "tqdm>=4.60", "matplotlib>=3.8", "threadpoolctl>=3.5", "jinja2>=3.1"],
+    install_requires=["numpy>=2", "h5py>=3.10", "pillow>=10.1", "tqdm>=4.60", "matplotlib>=3.8", "threadpoolctl>=3.5",
+                      "jinja2>=3.1"],
     entry_points={"console_scripts": ["zfcore = train.console:main"]},
     extras_require={
         "cuda13": ["cupy-cuda13x[ctk]>=14"],

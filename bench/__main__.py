@@ -2,8 +2,8 @@
 import argparse
 import sys
 
-from bench import (analyses, atlas, cpu, endtoend, figures, gpu, loader, occlusion, pack, projections, ranks, recipes, resources, shares, step,
-                   tables, threads, tune)
+from bench import (analyses, atlas, cpu, endtoend, figures, gpu, loader, occlusion, pack, projections, ranks, recipes,
+                   resources, shares, step, tables, threads, tune)
 from zfcore.check import Expected, Parser, exit_with_message
 from zfcore.device import select
 
@@ -19,7 +19,8 @@ def parser():
     ranks.add_arguments(where.add_parser("ranks", help="what several ranks cost here, and where more of them stop paying"))
     where.add_parser("resources", help="registers and shared memory of each kernel into kernels/README.md; no GPU needed")
     resources.add_arguments(where.add_parser("compile", help="every kernel into the cache of machine code, on all cores"))
-    tune.add_arguments(where.add_parser("tune", help="which tiles of convolutions are quickest on this GPU, for zfcore to choose by"))
+    tune.add_arguments(where.add_parser("tune", help="which tiles of convolutions are quickest on this GPU, for zfcore to "
+                                                     "choose by"))
     where.add_parser("tables", help="the tables of the READMEs from the files in bench/results/")
     figures.add_arguments(where.add_parser("figures", help="the figures of the READMEs from a run on the synthetic set"))
     recipes.add_arguments(where.add_parser("recipes", help="how the small recipe was found: error, start left, legibility"))

@@ -1,8 +1,9 @@
-"""python -m bench cpu --parts analyses: how long one waits for each figure of the network `drawn`, by the command that a user types.
+"""python -m bench cpu --parts analyses: how long one waits for each figure of the network `drawn`, by the command that a user
+types.
 
 Each command is a process of its own, from its start to its last file, once; the pictures are drawn before, since whoever looks
-into a network has trained on them. Figure 4 needs the kept epochs of a run, which no network that comes along has. Results go to
-bench/results/analyses.json: seconds by the clock, and of the CPU.
+into a network has trained on them. Figure 4 needs the kept epochs of a run, which no network that comes along has. Results go
+to bench/results/analyses.json: seconds by the clock, and of the CPU.
 """
 import resource
 import subprocess
@@ -46,7 +47,8 @@ def measured(command):
     with tempfile.TemporaryDirectory() as folder:
         words = ["-m", *command.split(), "--run", RUN]
         began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, *words, "--device", "cpu", "--output", str(Path(folder)/"out")], check=True, capture_output=True)
+        subprocess.run([sys.executable, *words, "--device", "cpu", "--output", str(Path(folder)/"out")], check=True,
+                       capture_output=True)
         seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     return {"command": " ".join(["python", *words]), "seconds": seconds,
             "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}

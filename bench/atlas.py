@@ -1,7 +1,8 @@
-"""python -m bench cpu --parts atlas: what `zfcore atlas --run drawn` takes, made once in an empty folder, its pictures drawn before.
+"""python -m bench cpu --parts atlas: what `zfcore atlas --run drawn` takes, made once in an empty folder, its pictures drawn
+before.
 
-Results go to bench/results/atlas.json: seconds by the clock and of the CPU, how many projections and pages, how many MB in how many
-files. The cache of drawn pictures is filled first, since whoever makes an atlas has trained on them.
+Results go to bench/results/atlas.json: seconds by the clock and of the CPU, how many projections and pages, how many MB in how
+many files. The cache of drawn pictures is filled first, since whoever makes an atlas has trained on them.
 """
 import json
 import os
@@ -34,10 +35,12 @@ def main(rounds):
         files = [path for path in Path(folder).rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
     units = sum(model.network.shapes[model.network.index(layer.name) + 1][0] for layer in model.network.weighted)
-    report = {"cpu": cpu_name(), "cores": CORES, "numpy": np.__version__, "python": platform.python_version(), "load_before": os.getloadavg(),
-              "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "run": RUN, "pictures": len(pictures), "units": units,
-              "seconds": seconds, "cpu_seconds": cpu, "megabytes": size/1e6, "files": len(files)}
+    report = {"cpu": cpu_name(), "cores": CORES, "numpy": np.__version__, "python": platform.python_version(),
+              "load_before": os.getloadavg(),
+              "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "run": RUN, "pictures": len(pictures),
+              "units": units, "seconds": seconds, "cpu_seconds": cpu, "megabytes": size/1e6, "files": len(files)}
     path = RESULTS.with_name("atlas.json")
     path.write_text(json.dumps(report, indent=1) + "\n")
-    print(f"{RUN}: {units} units, {len(pictures)} pictures in {seconds:.0f} s, {cpu:.0f} s of the CPU; {size/1e6:.0f} MB in {len(files)} files")
+    print(f"{RUN}: {units} units, {len(pictures)} pictures in {seconds:.0f} s, {cpu:.0f} s of the CPU; {size/1e6:.0f} MB in "
+          f"{len(files)} files")
     print(f"written to {path}")

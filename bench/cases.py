@@ -107,7 +107,8 @@ def cases(network=None):
                 found += conv_pool_cases(layer, behind, shape, network.shapes[k + 3], behind_relu=k > 0)
             if isinstance(layer, MaxPool) and isinstance(after, LocalResponseNorm):
                 found += [pool_norm_case(layer, after, shape, network.shapes[k + 1], precision) for precision in STORED]
-    return (found + averages(network) + frames(network) + norms_within(network) + batch_norms(network) + losses(network.shapes[-1][0]) + parameters(network)
+    return (found + averages(network) + frames(network) + norms_within(network) + batch_norms(network)
+            + losses(network.shapes[-1][0]) + parameters(network)
             + [crop(*network.input_shape)] + listed(network) + conversions(network))
 
 
@@ -229,9 +230,10 @@ def conv_cases(layer, shape, out, behind_relu):
 
 def relu_cases(layer, shape, out, behind_relu, precision="fp32"):
     size, of = bytes_of(precision)*elements(shape), dict(precision=precision)
-    return [Case("relu", layer.name, "forward", stored(lambda source, N: (source.normal(*shape, N),), precision, 0), lambda x: (relu(x)[0],),
-                 lambda N: 2*size*N, images=(0,), **of),
-            Case("relu", layer.name, "backward", stored(lambda source, N: (source.normal(*shape, N), source.outputs(*shape, N)), precision, 0, 1),
+    return [Case("relu", layer.name, "forward", stored(lambda source, N: (source.normal(*shape, N),), precision, 0),
+                 lambda x: (relu(x)[0],), lambda N: 2*size*N, images=(0,), **of),
+            Case("relu", layer.name, "backward", stored(lambda source, N: (source.normal(*shape, N), source.outputs(*shape, N)),
+                                                        precision, 0, 1),
                  lambda dy, y: (relu_backward(dy, y),), lambda N: 3*size*N, images=(0, 1), **of)]
 
 
@@ -256,8 +258,8 @@ def pool_cases(layer, shape, out, behind_relu, precision="fp32"):
         return maxpool_backward(dy, (switches, Pooling(x.shape, K, S, P), y), relu=True),
 
     traffic = lambda N: (size*elements(shape) + (size + 1)*elements(out))*N              # a switch is a byte
-    return [Case("maxpool", layer.name, "forward", stored(lambda source, N: (source.outputs(*shape, N),), precision, 0), forward, traffic,
-                 images=(0,), **of),
+    return [Case("maxpool", layer.name, "forward", stored(lambda source, N: (source.outputs(*shape, N),), precision, 0),
+                 forward, traffic, images=(0,), **of),
             Case("maxpool", layer.name, "backward", lambda source, N: inputs(source, N)[:3], backward, traffic,
                  images=(0, 1, 2), **of),
             Case("maxpool", layer.name, "backward and ReLU's", inputs, backward_relu,
@@ -273,10 +275,12 @@ def average_cases(layer, shape, out, behind_relu, precision="fp32"):
     def backward(dy):
         return avgpool_backward(dy, AvgPoolCache((*shape, dy.shape[-1]), out[1:], K, S, P, borders)),
 
-    of = dict(traffic=lambda N: bytes_of(precision)*elements(shape, out)*N, terms=lambda N: K*K, images=(0,), window=(K, S, P, *shape[1:]),
-              precision=precision)
-    return [Case("avgpool", layer.name, "forward", stored(lambda source, N: (source.outputs(*shape, N),), precision, 0), forward, **of),
-            Case("avgpool", layer.name, "backward", stored(lambda source, N: (source.normal(*out, N),), precision, 0), backward, **of)]
+    of = dict(traffic=lambda N: bytes_of(precision)*elements(shape, out)*N, terms=lambda N: K*K, images=(0,),
+              window=(K, S, P, *shape[1:]), precision=precision)
+    return [Case("avgpool", layer.name, "forward", stored(lambda source, N: (source.outputs(*shape, N),), precision, 0),
+                 forward, **of),
+            Case("avgpool", layer.name, "backward", stored(lambda source, N: (source.normal(*out, N),), precision, 0), backward,
+                 **of)]
 
 
 def norm_cases(layer, shape, out, behind_relu, precision="fp32"):
@@ -290,7 +294,8 @@ def norm_cases(layer, shape, out, behind_relu, precision="fp32"):
         return source.normal(*shape, N), source.outputs(*shape, N)
 
     size, of = bytes_of(precision)*elements(shape), dict(precision=precision)
-    return [Case("local_response_norm", layer.name, "forward", stored(lambda source, N: (source.outputs(*shape, N),), precision, 0),
+    return [Case("local_response_norm", layer.name, "forward",
+                 stored(lambda source, N: (source.outputs(*shape, N),), precision, 0),
                  lambda x: (local_response_norm(x, *constants)[0],), lambda N: 2*size*N, images=(0,), **of),
             Case("local_response_norm", layer.name, "backward", stored(cached, precision, 0, 1), backward, lambda N: 3*size*N,
                  images=(0, 1), **of)]
@@ -340,7 +345,8 @@ def conv_pool_cases(conv, pool, shape, out, behind_relu):
                     flops=lambda N: 2*conv.multiply_adds(shape)*N, window=(*conv.window(), *shape[1:], *pool.window()))
 
     def gradient(precision):
-        """Case of the gradients of filters and bias, as training asks them of the first layer, whose data gradient nobody needs."""
+        """Case of the gradients of filters and bias, as training asks them of the first layer, whose data gradient nobody
+        needs."""
         def draw_gradient(source, N):
             x, w, _ = draw(source, N)
             switches = maxpool(source.outputs(*conv.shape_out(shape), N), *pool.arguments())[1].switches
@@ -367,9 +373,10 @@ def pool_norm_case(pool, norm, shape, out, precision):
         return maxima, y, switches
 
     size = bytes_of(precision)
-    return Case("local_response_norm", norm.name, "forward with its pool", stored(lambda source, N: (source.outputs(*shape, N),), precision, 0),
-                run, lambda N: (size*elements(shape) + (2*size + 1)*elements(out))*N, images=(0,), window=(*pool.window(), *shape[1:]),
-                precision=precision)
+    return Case("local_response_norm", norm.name, "forward with its pool",
+                stored(lambda source, N: (source.outputs(*shape, N),), precision, 0),
+                run, lambda N: (size*elements(shape) + (2*size + 1)*elements(out))*N, images=(0,),
+                window=(*pool.window(), *shape[1:]), precision=precision)
 
 
 def linear_cases(layer, shape, out, behind_relu):
@@ -412,7 +419,8 @@ def linear_cases(layer, shape, out, behind_relu):
 def dropout_cases(layer, shape, out, behind_relu, precision="fp32"):
     key = layer.seed, layer.number, 2**32 + 1
     return [Case("dropout", layer.name, "forward", stored(lambda source, N: (source.outputs(*shape, N),), precision, 0),
-                 lambda x: (dropout(x, layer.keep_prob, key)[0],), lambda N: 2*bytes_of(precision)*elements(shape)*N, precision=precision)]
+                 lambda x: (dropout(x, layer.keep_prob, key)[0],), lambda N: 2*bytes_of(precision)*elements(shape)*N,
+                 precision=precision)]
 
 
 MAKERS = {Conv: conv_cases, ReLU: relu_cases, MaxPool: pool_cases, AvgPool: average_cases, LocalResponseNorm: norm_cases,
@@ -431,7 +439,8 @@ def averages(network):
 
 
 def frames(network):
-    """A frame of zeros around the first maps, and a row and a column cut off them: networks from elsewhere come to have such."""
+    """A frame of zeros around the first maps, and a row and a column cut off them: networks from elsewhere come to have
+    such."""
     shape = network.shapes[1]
     return [case for layer in (Pad("frame1", 1, 1, 1, 1), Pad("cut1", 0, -1, 0, -1)) for precision in STORED
             for case in frame_cases(layer, shape, layer.shape_out(shape), True, precision)]
@@ -446,7 +455,8 @@ def norms_within(network):
 
 # --------------------------------------------------------------------------------------- losses, parameters, pictures
 def batch_norms(network):
-    """Cases of a normalisation behind the first and the last convolution and the first fully connected layer; the paper has none."""
+    """Cases of a normalisation behind the first and the last convolution and the first fully connected layer; the paper has
+    none."""
     convolutions = [layer.name for layer in network.convolutions]
     flat = next(layer.name for layer in network.weighted if not layer.has_filters)
     names = dict.fromkeys([convolutions[0], convolutions[-1], flat])
@@ -518,8 +528,8 @@ def losses(M):
 
 
 def parameters(network):
-    """The step of all parameters, the limit on all filters where none exceeds it, which is nearly always so, and the sum of the gradients
-    of several ranks that one of them forms."""
+    """The step of all parameters, the limit on all filters where none exceeds it, which is nearly always so, and the sum of the
+    gradients of several ranks that one of them forms."""
     shapes = [shape for of_layer in network.parameter_shapes().values() for shape in of_layer.values()]
     filters = [network.parameter_shapes()[layer.name]["w"] for layer in network.convolutions]
 
@@ -544,7 +554,8 @@ def parameters(network):
     return [Case("sgd_step", "sgd_step", "all parameters", triples, step, lambda N: 20*elements(*shapes)),
             Case("tree_sum", "tree_sum", f"a share of {RANKS} ranks", gradients, total,
                  lambda N: 4*(RANKS + 1)*(-(-elements(*shapes)//(4*RANKS))*4)),
-            Case("clip_filter_rms", "clip_filter_rms", "all filters", lambda source, N: [source.normal(*shape, scale=0.01) for shape in filters],
+            Case("clip_filter_rms", "clip_filter_rms", "all filters",
+                 lambda source, N: [source.normal(*shape, scale=0.01) for shape in filters],
                  limit, lambda N: 4*elements(*filters))]
 
 

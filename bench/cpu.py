@@ -33,19 +33,22 @@ PARTS = (*OWN, "shares", "endtoend", "threads", "projections", "occlusion", "ana
 
 def add_arguments(parser):
     parser.add_argument("--batch-sizes", type=check.BATCH, nargs="+", default=[1, 32, 128], metavar="N", help="images at once")
-    parser.add_argument("--rounds", type=check.whole_number(1, 10_000), default=7, help="how often each is timed, after one round that warms up")
+    parser.add_argument("--rounds", type=check.whole_number(1, 10_000), default=7,
+                        help="how often each is timed, after one round that warms up")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS,
                         help="network: forward and training step; layers: each convolution by itself; memory: peak of "
-                             "a training step; shares: which operations take the time (bench/shares.py); endtoend: tiny with its pictures "
-                             "(bench/endtoend.py); threads: on fewer cores (bench/threads.py); projections: the deconvnet in forward passes "
-                             "(bench/projections.py); occlusion: figure 7 by the cone alone (bench/occlusion.py); analyses: each figure by its "
-                             "command (bench/analyses.py); atlas: a whole one (bench/atlas.py)")
+                             "a training step; shares: which operations take the time (bench/shares.py); endtoend: tiny with "
+                             "its pictures (bench/endtoend.py); threads: on fewer cores (bench/threads.py); projections: the "
+                             "deconvnet in forward passes (bench/projections.py); occlusion: figure 7 by the cone alone "
+                             "(bench/occlusion.py); analyses: each figure by its command (bench/analyses.py); atlas: a whole "
+                             "one (bench/atlas.py)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the JSON file that is written")
 
 
 def main(args):
     parts = [part for part in OWN if part in args.parts]
-    record = Record(args.output, {"engines": engines.versions(), "pytorch": engines.versions().get("torch"), "rounds": args.rounds},
+    record = Record(args.output, {"engines": engines.versions(), "pytorch": engines.versions().get("torch"),
+                                  "rounds": args.rounds},
                     ("cases", "peak_memory"), parts)
     report = record.report
     print(f"{report['cpu']}, {report['cores']} cores, NumPy {report['numpy']}; beside it "
@@ -77,7 +80,8 @@ def cases(parts, N, left_out):
 
 
 # ---------------------------------------------------------------------------------------------------- how long it takes
-# Forward passes of one image that a part takes a round, an image of the batch; ours counts 1, the engines what they took beside it.
+# Forward passes of one image that a part takes a round, an image of the batch; ours counts 1, the engines what they took beside
+# it.
 FORWARD, STEP, LAYERS, COMPILED = 8.5, 27, 9, 60             # COMPILED: seconds a compilation
 ONCE = {"shares": 150, "endtoend": 150, "threads": 120, "projections": 60, "occlusion": 480, "analyses": 120, "atlas": 120}
 
@@ -168,7 +172,8 @@ def network_cases(N, left_out):
     def step():
         network, (x, labels) = zfnet().init(0), pictures(N)
         optimizer = SGD(network, rms_max=None)
-        return {"ours": lambda: train_step(network, optimizer, x, labels, 0), **engines.contestants(network, x, labels, left_out)}
+        return {"ours": lambda: train_step(network, optimizer, x, labels, 0),
+                **engines.contestants(network, x, labels, left_out)}
 
     return ("forward", forward), ("training step", step)
 

@@ -1,12 +1,13 @@
-"""python -m bench cpu --parts endtoend: `tiny` trained on pictures that are not in memory yet, beside PyTorch with its DataLoader.
+"""python -m bench cpu --parts endtoend: `tiny` trained on pictures that are not in memory yet, beside PyTorch with its
+DataLoader.
 
     drawn      pictures of the embedded set, drawn as they are asked for, as in a first epoch without a cache
     decoded    the same pictures as JPEGs of 160 pixels, decoded and scaled
 
-Ours is the loader and the step of `python -m train`. PyTorch has the same network and the same pictures, drawn or decoded, scaled, cropped
-and mirrored by the same functions, in DataLoader's own process or in as many others as there are cores, and torch.compile; the best counts.
-An epoch of PICTURES is timed, three rounds at most. First it is checked that both see the same pictures. Results go to
-bench/results/endtoend.json.
+Ours is the loader and the step of `python -m train`. PyTorch has the same network and the same pictures, drawn or decoded,
+scaled, cropped and mirrored by the same functions, in DataLoader's own process or in as many others as there are cores, and
+torch.compile; the best counts. An epoch of PICTURES is timed, three rounds at most. First it is checked that both see the same
+pictures. Results go to bench/results/endtoend.json.
 """
 import tempfile
 from pathlib import Path
@@ -34,11 +35,13 @@ MEAN = np.full((3, SIZE, SIZE), 128, np.float32)
 
 def main(rounds):
     rounds = min(rounds, 3)
-    record = Record(RESULTS.with_name("endtoend.json"), {"engines": engines.versions(), "pytorch": engines.versions().get("torch"),
+    record = Record(RESULTS.with_name("endtoend.json"), {"engines": engines.versions(),
+                                                         "pytorch": engines.versions().get("torch"),
                                                          "rounds": rounds, "batch_size": BATCH})
     print(f"{'milliseconds a picture':28}{'':>5}{'ours':>9}{'best':>9}   {'which':22}{'ratio':>6}  (spread)")
     with tempfile.TemporaryDirectory() as folder:
-        for name, dataset in (("tiny, drawn", lambda: Synthetic("train", PICTURES, SIZE)), ("tiny, decoded", lambda: written(Path(folder)))):
+        for name, dataset in (("tiny, drawn", lambda: Synthetic("train", PICTURES, SIZE)),
+                              ("tiny, decoded", lambda: written(Path(folder)))):
             row = record.has("cases", name=name)
             if row is None:
                 runs = contestants(dataset())

@@ -36,7 +36,8 @@ class Engine(NamedTuple):
 
 def installed():
     """The engines of ENGINES whose packages are there."""
-    return [engine for engine in ENGINES if PathFinder.find_spec(engine.package)]     # importlib.util's would load one that is `optional`
+    # importlib.util's would load one that is `optional`
+    return [engine for engine in ENGINES if PathFinder.find_spec(engine.package)]
 
 
 def versions():
@@ -58,8 +59,9 @@ torch = optional("torch")
 
 
 def torch_network(network):
-    """The network's layers as a user of PyTorch would write them, with our parameters. Windows that reach over the border are rows
-    and columns of zeros before a convolution and ceil_mode in a pool; alpha of LocalResponseNorm is divided by its width, as ours."""
+    """The network's layers as a user of PyTorch would write them, with our parameters. Windows that reach over the border are
+    rows and columns of zeros before a convolution and ceil_mode in a pool; alpha of LocalResponseNorm is divided by its width,
+    as ours."""
     nn, modules = torch.nn, []
     torch.set_num_threads(CORES)
     for layer, shape, out in zip(network.layers, network.shapes, network.shapes[1:]):
@@ -116,7 +118,8 @@ def torch_forward(layout, compiled, network, x):
 
 
 def torch_step(layout, compiled, network, x, labels):
-    learn, images, labels = torch_learner(torch_twin(network, layout, compiled)), torch_images(x, layout), torch.from_numpy(labels)
+    learn, images, labels = torch_learner(torch_twin(network, layout, compiled)), torch_images(x,
+                                                                                               layout), torch.from_numpy(labels)
     return lambda: learn(images, labels)
 
 
@@ -150,7 +153,8 @@ def jax_network(network):
     """(function (parameters, images (N,H,W,C)) -> scores (N,M), parameters). Dropout is left out, in its favour."""
     jax = importlib.import_module("jax")
     lax, layers = jax.lax, []
-    parameters = {name: {key: jax.numpy.asarray(array) for key, array in of_layer.items()} for name, of_layer in network.parameters().items()}
+    parameters = {name: {key: jax.numpy.asarray(array) for key, array in of_layer.items()}
+                  for name, of_layer in network.parameters().items()}
 
     def over(layer, shape, out):
         K, S, P = layer.window()
@@ -172,7 +176,8 @@ def jax_network(network):
 
     kinds = {Conv: conv, MaxPool: pool, LocalResponseNorm: norm,
              ReLU: lambda layer, shape, out, x: jax.numpy.maximum(x, 0),
-             Flatten: lambda layer, shape, out, x: x.transpose(0, 3, 1, 2).reshape(len(x), -1),        # in our order of features
+             # in our order of features
+             Flatten: lambda layer, shape, out, x: x.transpose(0, 3, 1, 2).reshape(len(x), -1),
              Dropout: lambda layer, shape, out, x: x,
              Linear: lambda layer, shape, out, x, w, b: x @ w + b}
     for layer, *shapes in zip(network.layers, network.shapes, network.shapes[1:]):

@@ -81,7 +81,8 @@ extern "C" __global__ void mma_rate(float *y, int steps)
     y[blockIdx.x * blockDim.x + threadIdx.x] = sum;
 }"""
 
-# The same of wgmma, on Hopper: two warpgroups multiply the same 64 rows each by the same 256 columns, which lie in shared memory for good.
+# The same of wgmma, on Hopper: two warpgroups multiply the same 64 rows each by the same 256 columns, which lie in shared
+# memory for good.
 WGMMA = r"""
 #include <ptx.cuh>
 extern "C" __global__ void __launch_bounds__(256, 1) wgmma_rate(float *y, int steps)
@@ -107,8 +108,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) wgmma_rate(float *y, int st
 }"""
 WGMMA_FLOPS, WGMMA_BYTES = 2*128*256*64, (2*64 + 256)*128          # of a step of a block; of its shared memory
 
-# Every block reads the same few MiB, which the last cache holds, past L1 into shared memory as the convolutions do. Eight copies
-# of a thread are in flight. What the last eight have brought is added up, so that it can be seen what they were.
+# Every block reads the same few MiB, which the last cache holds, past L1 into shared memory as the convolutions do. Eight
+# copies of a thread are in flight. What the last eight have brought is added up, so that it can be seen what they were.
 READ = r"""
 #include <ptx.cuh>
 extern "C" __global__ void read_rate(float *y, const float *x, int tiles, int steps)
@@ -130,16 +131,19 @@ MMA_FLOPS = {"tf32": 2*16*8*8, "bf16": 2*16*8*16}          # of one mma of a war
 
 
 def add_arguments(parser):
-    parser.add_argument("--only", default="", metavar="TEXT", help="only cases whose noun and name contain it: conv1, 'pool1 f'")
+    parser.add_argument("--only", default="", metavar="TEXT",
+                        help="only cases whose noun and name contain it: conv1, 'pool1 f'")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS,
                         help="only steps and cases whose products are formed so; what forms none is fp32")
-    parser.add_argument("--batch-size", type=check.BATCH, default=128, metavar="N", help="images at once (128, as in the paper)")
+    parser.add_argument("--batch-size", type=check.BATCH, default=128, metavar="N",
+                        help="images at once (128, as in the paper)")
     parser.add_argument("--rounds", type=check.whole_number(1, 10_000), default=20, help="how often each contestant is timed")
     parser.add_argument("--output", type=Path, metavar="DIR",
                         help="where the JSON file goes (default: bench/results; none for another batch, a part of the cases or "
                              "--tune)")
     parser.add_argument("--tune", action="store_true",
-                        help="choose kernels by what this run finds the GPU to be, not what zfcore/ops/tuning.py takes it to be")
+                        help="choose kernels by what this run finds the GPU to be, not what zfcore/ops/tuning.py takes it to "
+                             "be")
 
 
 def main(args, step=None):
@@ -155,8 +159,8 @@ def main(args, step=None):
     found = {name: value for name, value in (report | report["ceilings"]).items() if name in MEASURED}
     print(f"{report['device']}, driver {report['driver']}, CUDA {report['cuda']}, CuPy {report['cupy']}, PyTorch "
           f"{report['pytorch']}, cuDNN {report['cudnn']}; batch {args.batch_size}")
-    print("ceilings: copy {copy_gb_s:.0f} GB/s, from L2 to shared memory {l2_gb_s:.0f} GB/s; TFLOP/s: fp32 {fma_tflop_s:.1f} (cuBLAS "
-          "{matmul_tflop_s:.1f}), mma.sync in tf32 {tf32_tflop_s:.0f}, in bf16 {bf16_tflop_s:.0f}".format(**report["ceilings"])
+    print("ceilings: copy {copy_gb_s:.0f} GB/s, from L2 to shared memory {l2_gb_s:.0f} GB/s; TFLOP/s: fp32 {fma_tflop_s:.1f} "
+          "(cuBLAS {matmul_tflop_s:.1f}), mma.sync in tf32 {tf32_tflop_s:.0f}, in bf16 {bf16_tflop_s:.0f}".format(**report["ceilings"])
           + (f", wgmma in bf16 {report['ceilings']['wgmma_tflop_s']:.0f}" if hopper else ""))
     with tuning.use(**(found if args.tune else {})) as in_force:
         report["tuning"] = asdict(in_force)
@@ -361,7 +365,8 @@ def ceilings(clock, multiprocessors, hopper):
     y = cupy.empty(blocks*256, np.float32)
     multiply = lambda: fma((blocks,), (256,), (y, np.float32(0.999), np.float32(0.001), np.int32(steps)))
     z, options = cupy.empty(blocks*256, np.float32), (f"-I{kernels_folder()/'device'}",)
-    mma = {name: cupy.RawModule(code=MMA, options=(f"-DPRODUCT=mma_{name}", *options)).get_function("mma_rate") for name in MMA_FLOPS}
+    mma = {name: cupy.RawModule(code=MMA, options=(f"-DPRODUCT=mma_{name}", *options)).get_function("mma_rate")
+           for name in MMA_FLOPS}
     tensor = {name: lambda kernel=kernel: kernel((blocks,), (256,), (z, np.int32(steps))) for name, kernel in mma.items()}
     if hopper:                                             # of two -arch NVRTC takes the first, CuPy adds its own behind
         wgmma = cupy.RawModule(code=WGMMA, options=("-arch=sm_90a", *options)).get_function("wgmma_rate")
@@ -377,8 +382,8 @@ def ceilings(clock, multiprocessors, hopper):
         once[name] = statistics.median([clock.seconds(run) for _ in range(12)][2:])
     if not bool(cupy.isfinite(y).all() and cupy.isfinite(z).all()):
         raise RuntimeError("the multiply-add kernels computed nonsense")
-    return {"copy_gb_s": 4*2*a.nbytes/once["copy"]/1e9, "l2_gb_s": 16*z.size*(steps//4)/once["l2"]/1e9, "fma_tflop_s": 2*16*steps*y.size/once["fma"]/1e12,
-            "matmul_tflop_s": 2*8192**3/once["matmul"]/1e12,
+    return {"copy_gb_s": 4*2*a.nbytes/once["copy"]/1e9, "l2_gb_s": 16*z.size*(steps//4)/once["l2"]/1e9,
+            "fma_tflop_s": 2*16*steps*y.size/once["fma"]/1e12, "matmul_tflop_s": 2*8192**3/once["matmul"]/1e12,
             **({"wgmma_tflop_s": WGMMA_FLOPS*steps*multiprocessors/once["wgmma"]/1e12} if hopper else {}),
             **{f"{name}_tflop_s": flops*8*steps*(z.size//32)/once[name]/1e12 for name, flops in MMA_FLOPS.items()}}
 

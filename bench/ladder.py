@@ -1,6 +1,7 @@
-"""The ladder of conv2d (kernels/conv2d.cu): one convolution of ZFNet, conv4 on its way up, by each step that made it faster, beside
-the rate that no kernel of that kind exceeds. Its rows are measured by `python -m bench --only ladder`; python -m bench resources
-writes the table into kernels/README.md, with what the model predicts (zfcore/ops/model.py) until there is a measurement."""
+"""The ladder of conv2d (kernels/conv2d.cu): one convolution of ZFNet, conv4 on its way up, by each step that made it faster,
+beside the rate that no kernel of that kind exceeds. Its rows are measured by `python -m bench --only ladder`; python -m bench
+resources writes the table into kernels/README.md, with what the model predicts (zfcore/ops/model.py) until there is a
+measurement."""
 from dataclasses import dataclass
 
 
@@ -98,7 +99,8 @@ def measured(results):
 def table(results):
     """The lines of the table of kernels/README.md."""
     times = measured(results)
-    lines = ["| step | what is new | precision | peak, TFLOP/s | predicted share of it | measured |", "|--:|---|---|--:|--:|--:|"]
+    lines = ["| step | what is new | precision | peak, TFLOP/s | predicted share of it | measured |",
+             "|--:|---|---|--:|--:|--:|"]
     for k, (rung, of) in enumerate(zip(rungs(), cases())):
         peak, expected, found = PEAKS[rung.precision], predicted(rung), times.get(of.name)
         expected = "not modelled" if expected is None else f"{expected/peak:.0%}"

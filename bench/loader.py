@@ -47,9 +47,11 @@ WAITING = 0.7                     # of the rate of decoding from memory: below i
 
 def add_arguments(parser):
     powers = [2**k for k in range(CORES.bit_length())]
-    parser.add_argument("--data", default="", help="what python -m train --data takes; without it the synthetic set, which is drawn")
+    parser.add_argument("--data", default="",
+                        help="what python -m train --data takes; without it the synthetic set, which is drawn")
     parser.add_argument("--model", choices=MODELS, default="tiny", help="the network that is trained")
-    parser.add_argument("--image-size", type=check.whole_number(1, 4096), help="side of its input in pixels (default: what it was made for)")
+    parser.add_argument("--image-size", type=check.whole_number(1, 4096),
+                        help="side of its input in pixels (default: what it was made for)")
     parser.add_argument("--batch-size", type=check.BATCH, default=128)
     parser.add_argument("--workers", type=check.THREADS, nargs="+", default=powers, metavar="N", help="threads that decode")
     parser.add_argument("--device", default="auto", help="auto, cpu or gpu")
@@ -207,7 +209,8 @@ def line(row):
 def verdict(report):
     """One or two sentences: which of the two limits, and what to change."""
     def best(name):
-        return max((row for row in report["cases"] if row["name"] == name), key=lambda row: row["pictures_per_second"], default=None)
+        return max((row for row in report["cases"] if row["name"] == name), key=lambda row: row["pictures_per_second"],
+                   default=None)
 
     together, loader, device, kept = map(best, ("together", "loader", "device", "kept"))
     share = f"training gets {together['pictures_per_second']:.0f} of the {device['pictures_per_second']:.0f} pictures/s that the " \
@@ -220,11 +223,11 @@ def verdict(report):
     elif loader["pictures_per_second"] < device["pictures_per_second"]:
         text = f"The loader limits: {share}, for it brings {loader['pictures_per_second']:.0f}; to change that, {advice(report)}."
     else:
-        text = (f"The thread that feeds the device limits: {share} though the loader brings {loader['pictures_per_second']:.0f}; "
-                f"try fewer --workers.")
+        text = (f"The thread that feeds the device limits: {share} though the loader brings "
+                f"{loader['pictures_per_second']:.0f}; try fewer --workers.")
     if kept:
-        text += (f" This is so in the first epoch alone: the set fits into memory, and from the second epoch on the loader brings "
-                 f"{kept['pictures_per_second']:.0f}.")
+        text += (f" This is so in the first epoch alone: the set fits into memory, and from the second epoch on the loader "
+                 f"brings {kept['pictures_per_second']:.0f}.")
     return text
 
 
@@ -234,7 +237,8 @@ def advice(report):
                          for name in ("decoding", "loader"))
     most, fewer = max(loading), [rate for workers, rate in loading.items() if workers < max(loading)]
     if loading[most] < WAITING*decoding[most]:
-        return (f"read faster, for the threads wait for the disk: more of them at once (--workers {2*most}), or the set on a local one" +
+        return (f"read faster, for the threads wait for the disk: more of them at once (--workers {2*most}), or the set on a "
+                f"local one" +
                 (", in one file (python -m train.pack)" if report["kind"] == "files" else ""))
     if not report["on_cpu"] and most < report["cores"] and (not fewer or loading[most] > GAIN*max(fewer)):
         return f"use more threads (--workers {min(2*most, report['cores'])})"

@@ -34,7 +34,8 @@ def main(rounds):
     picture = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
     check_that_all_find_the_same(contestants(network, picture, mean, stride=29))
     cone, whole, *peers = contestants(network, picture, mean, STRIDE).items()
-    record = Record(RESULTS.with_name("occlusion.json"), {"engines": engines.versions() | captum(), "pytorch": engines.versions().get("torch"),
+    record = Record(RESULTS.with_name("occlusion.json"), {"engines": engines.versions() | captum(),
+                                                          "pytorch": engines.versions().get("torch"),
                                                           "rounds": rounds, "batch_size": BATCH})
     print(f"{'seconds a picture':28}{'cone':>9}{'other':>9}   {'':22}{'times as fast':>14}  (spread)")
     for name, others in (("cone or every layer whole", [whole]), ("cone or another engine", peers)):
@@ -42,10 +43,12 @@ def main(rounds):
             continue
         row = record.has("cases", name=name)
         if row is None:
-            record.add("cases", row := {"name": name, "N": PLACES, **compare(name, {"ours": cone[1], **dict(others)}, PLACES, rounds)})
+            record.add("cases", row := {"name": name, "N": PLACES,
+                                        **compare(name, {"ours": cone[1], **dict(others)}, PLACES, rounds)})
         ours, theirs = (row["milliseconds"][key]*PLACES/1e3 for key in ("ours", row["best"]))
         high, low = (1/ratio for ratio in row["spread"])
-        print(f"{name:28}{ours:9.2f}{theirs:9.2f}   {row['best']:22}{1/row['ratio']:14.2f}  ({low:.2f} to {high:.2f})", flush=True)
+        print(f"{name:28}{ours:9.2f}{theirs:9.2f}   {row['best']:22}{1/row['ratio']:14.2f}  ({low:.2f} to {high:.2f})",
+              flush=True)
     record.finish()
 
 
@@ -57,15 +60,16 @@ def captum():
 def contestants(network, picture, mean, stride):
     """{"cone": run, "whole": run, layout: run}; each run returns P(class 0) at every place of the square, in row order."""
     def ours(incremental):
-        found = occlusion(Trained(network, mean), picture, [0], layer=None, size=SIZE, stride=stride, grey=GREY, criterion="sum",
-                          batch_size=BATCH, incremental=incremental)
+        found = occlusion(Trained(network, mean), picture, [0], layer=None, size=SIZE, stride=stride, grey=GREY,
+                          criterion="sum", batch_size=BATCH, incremental=incremental)
         return found.probabilities.ravel()
 
     runs = {"cone": lambda: ours(True), "whole": lambda: ours(False)}
     if torch is None:
         return runs
     x = picture.transpose(3, 1, 2, 0) - mean[..., None]
-    for name, layout, compiled in (*((f"PyTorch, {layout}", layout, False) for layout in LAYOUTS), ("torch.compile", LAYOUTS[1], True)):
+    for name, layout, compiled in (*((f"PyTorch, {layout}", layout, False) for layout in LAYOUTS),
+                                   ("torch.compile", LAYOUTS[1], True)):
         twin, image = torch_twin(network, layout, compiled).eval(), torch_images(x, layout)
         runs[name] = lambda twin=twin, image=image, layout=layout: torch_loop(twin, image, GREY - mean, stride, layout)
     if captum():
@@ -75,8 +79,8 @@ def contestants(network, picture, mean, stride):
 
 
 def captum_occlusion(twin, image, grey, stride):
-    """P(class 0) of image (1,3,224,224) at every place of the square, which Captum asks the network for on the way to its own result,
-    how much each pixel's windows lower the class."""
+    """P(class 0) of image (1,3,224,224) at every place of the square, which Captum asks the network for on the way to its own
+    result, how much each pixel's windows lower the class."""
     found = []
 
     def probability(batch):

@@ -1,7 +1,8 @@
 """python -m bench pack: what a packed set costs to make, and what it costs to read.
 
     packing      python -m train.pack: pictures a second, bytes a picture, as JPEG and as pixels
-    resumed      the same after a kill -9 in the middle: seconds until it packs on, and whether the file is the same in every byte
+    resumed      the same after a kill -9 in the middle: seconds until it packs on, and whether the file is the same in every
+                 byte
     decoding     the packed JPEGs, in memory already, are decoded by so many threads
     reading      the same from the file, in random order, each compared with its checksum
     pixels       the packed pixels from their file, in random order, each compared with its checksum
@@ -41,13 +42,17 @@ PACKINGS = 3                      # of each encoding, in turns
 
 
 def add_arguments(parser):
-    parser.add_argument("--data", default="", help="what python -m train --data takes; without it the synthetic set, which is drawn")
+    parser.add_argument("--data", default="",
+                        help="what python -m train --data takes; without it the synthetic set, which is drawn")
     parser.add_argument("--size", type=check.whole_number(8, 4096), default=256, help="side of the stored squares in pixels")
-    parser.add_argument("--workers", type=check.THREADS, nargs="+", default=sorted({1, CORES}), metavar="N", help="threads that read")
+    parser.add_argument("--workers", type=check.THREADS, nargs="+", default=sorted({1, CORES}), metavar="N",
+                        help="threads that read")
     parser.add_argument("--upscale", action="store_true", help="enlarge pictures that are smaller than training takes")
     parser.add_argument("--rounds", type=check.whole_number(1, 10_000), default=31, help="how often reading is timed")
-    parser.add_argument("--folder", help="where there is room for the packed files meanwhile (default: the system's for such files)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write, bench/results/pack.json for the tables "
+    parser.add_argument("--folder",
+                        help="where there is room for the packed files meanwhile (default: the system's for such files)")
+    parser.add_argument("--output", type=Path, metavar="FILE",
+                        help="JSON file to write, bench/results/pack.json for the tables "
                                                                     "(default: none)")
 
 
@@ -167,8 +172,8 @@ def lines(report):
     """The report as it is printed."""
     yield f"{report['data']} at {report['size']} pixels; {report['cpu']}, {report['cores']} cores, load {report['load']:.1f} at the beginning"
     for row in report["packing"]:
-        yield ("packing {encoding}: {pictures} pictures, {pictures_per_second:.0f} a second ({0:.0f} to {1:.0f}) with {workers} threads, "
-               "{bytes_per_picture:.0f} bytes each".format(*row["spread"], **row))
+        yield ("packing {encoding}: {pictures} pictures, {pictures_per_second:.0f} a second ({0:.0f} to {1:.0f}) with "
+               "{workers} threads, {bytes_per_picture:.0f} bytes each".format(*row["spread"], **row))
     again = report["resumed"]
     yield (f"killed with {again['pictures']} packed: packs on after {again['seconds']:.2f} s, the file is "
            f"{'the same' if again['same_bytes'] else 'ANOTHER ONE'}")

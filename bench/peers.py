@@ -35,8 +35,10 @@ CONVOLUTIONS = "forward", "data gradient", "weight gradient"
 
 
 def strict_fp32():
-    """Call it before anything runs on the GPU: no library may round the factors of a float32 product where it is not asked to."""
-    os.environ.pop("NVIDIA_TF32_OVERRIDE", None)           # read by cuDNN and cuBLAS when they start; it wins over what is asked
+    """Call it before anything runs on the GPU: no library may round the factors of a float32 product where it is not asked
+    to."""
+    # read by cuDNN and cuBLAS when they start; it wins over what is asked
+    os.environ.pop("NVIDIA_TF32_OVERRIDE", None)
     if torch is not None:
         allow_tf32(False)
         torch.backends.cudnn.benchmark = True

@@ -1,5 +1,5 @@
-"""The time of a training step of ZFNet on a H100 or H200, predicted from its launches (bench/traffic.py) by the model that kernels
-are chosen by (zfcore/ops/model.py): printed by python -m bench resources. Nothing of it is measured.
+"""The time of a training step of ZFNet on a H100 or H200, predicted from its launches (bench/traffic.py) by the model that
+kernels are chosen by (zfcore/ops/model.py): printed by python -m bench resources. Nothing of it is measured.
 
 A launch takes what its blocks take, or its bytes at the rate of a copy if that is more, and LAUNCH besides."""
 from typing import NamedTuple
@@ -33,8 +33,8 @@ def outputs(kernel, given):
 
 
 def of_tiles(kernel, grid, arguments):
-    """(blocks, steps of each, bytes of a step) of a launch that is made of tiles; blocks that stay for several tiles are counted
-    once for each. None where there are none."""
+    """(blocks, steps of each, bytes of a step) of a launch that is made of tiles; blocks that stay for several tiles are
+    counted once for each. None where there are none."""
     if not (moved := traffic.of_tiles(kernel, grid, arguments)):
         return None
     M, columns, times = outputs(kernel, dict(zip((argument.name for argument in kernel.arguments), arguments)))
@@ -66,7 +66,8 @@ def shares(tape):
 
 
 def issued(tape):
-    """(products on tensor cores in an issue slot, issue slots in the cycles that these products take) of the main loops of a step."""
+    """(products on tensor cores in an issue slot, issue slots in the cycles that these products take) of the main loops of a
+    step."""
     slots = products = cycles = 0
     for kernel, grid, arguments in tape:
         if (tiles := of_tiles(kernel, grid, arguments)) and model.precision(kernel) not in ("fp32", "wgmma"):
@@ -85,7 +86,8 @@ def lines():
         tape = traffic.step(precision)
         parts, found = shares(tape), issued(tape)
         yield f"{precision:8}{1e3*sum(part.seconds for part in parts.values()):6.2f} ms" + (
-            f"; main loops on mma.sync: {found[0]:.3f} products an issue slot, {found[1]:.2f} issue slots in a cycle that the products "
+            f"; main loops on mma.sync: {found[0]:.3f} products an issue slot, {found[1]:.2f} issue slots in a cycle that the "
+            f"products "
             "take" if found else "")
         for name, part in list(parts.items())[:MOST]:
             longest = sorted(part.bounds.items(), key=lambda one: -one[1])

@@ -52,7 +52,8 @@ def main(rounds):
         if row is None:
             record.add("cases", row := {"name": name, "N": N, **compare(name, contestants, N, rounds)})
         times, (low, high) = row["milliseconds"], row["spread"]
-        print(f"{name:28}{N:5}{times['ours']:9.2f}{times['forward']:9.2f}{row['ratio']:8.2f}  ({low:.2f} to {high:.2f})", flush=True)
+        print(f"{name:28}{N:5}{times['ours']:9.2f}{times['forward']:9.2f}{row['ratio']:8.2f}  ({low:.2f} to {high:.2f})",
+              flush=True)
     record.finish()
 
 

@@ -115,15 +115,16 @@ def measure(file):
             "in_parts": {layer: legible.get(layer, unread)[:2, 1].tolist() for layer in layers}}
 
 
-HEAD = ("| `python -m train` with | epochs | error | start left in layer 5 | layer 5 in the box | another unit's | classes in the box | "
-        "another's | layer 5 in the parts | another unit's |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+HEAD = ("| `python -m train` with | epochs | error | start left in layer 5 | layer 5 in the box | another unit's | classes in "
+        "the box | another's | layer 5 in the parts | another unit's |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
 
 
 def line(row):
     (conv, other), (classes, another) = row["in_box"].values()
     shares = (row["error"], row["start"], conv, other, classes, another, *list(row["in_parts"].values())[0])
     asked = ", ".join(filter(None, (f"`{row['options'] or '(no option)'}`", row.get("words"))))
-    return f"| {asked} | {row['epochs']} | " + " | ".join("-" if np.isnan(share) else f"{100*share:.1f} %" for share in shares) + " |"
+    return f"| {asked} | {row['epochs']} | " + " | ".join("-" if np.isnan(share) else f"{100*share:.1f} %"
+                                                          for share in shares) + " |"
 
 
 def table(report):

@@ -4,8 +4,8 @@
     if not record.has("cases", name=..., N=...): record.add("cases", {...})
     record.finish()
 
-A file is gone on with if it was not finished and was begun on the same machine with the same versions, commit and facts. Rows of
-a finished one are measured again; those of parts that nobody asked for stay, where all of that is the same too.
+A file is gone on with if it was not finished and was begun on the same machine with the same versions, commit and facts. Rows
+of a finished one are measured again; those of parts that nobody asked for stay, where all of that is the same too.
 """
 import contextlib
 import importlib.metadata
@@ -33,10 +33,12 @@ class Record:
     def __init__(self, path, facts, rows_of=("cases",), asked=()):
         self.path = path
         self.report = {"cpu": cpu_name(), "cores": CORES, "python": platform.python_version(), "numpy": np.__version__,
-                       "numba": installed_version("numba"),                          # which the loops of zfcore/ops/loops.py are compiled by
-                       "blas": [f"{library.internal_api} {library.version}" for library in BLAS.libraries], "commit": commit(), **facts,
-                       "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "load_before": os.getloadavg(), "under_way": True,
-                       **{name: [] for name in rows_of}}
+                       # which the loops of zfcore/ops/loops.py are compiled by
+                       "numba": installed_version("numba"),
+                       "blas": [f"{library.internal_api} {library.version}" for library in BLAS.libraries], "commit": commit(),
+                       **facts,
+                       "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "load_before": os.getloadavg(),
+                       "under_way": True, **{name: [] for name in rows_of}}
         with contextlib.suppress(OSError, Expected):             # none yet, or none that can be gone on with
             self._go_on(read_json(path), rows_of, asked)
 
@@ -45,7 +47,8 @@ class Record:
             return {key: value for key, value in report.items() if key not in (*ONCE, *rows_of)}
         if isinstance(before, dict) and circumstances(before) == json.loads(json.dumps(circumstances(self.report))):
             for name in rows_of:
-                self.report[name] = [row for row in before.get(name, []) if before.get("under_way") or row.get("part") not in asked]
+                self.report[name] = [row for row in before.get(name, []) if before.get("under_way")
+                                     or row.get("part") not in asked]
 
     def has(self, rows, **which):
         """The row of the list `rows` in which these entries are, None where there is none yet."""

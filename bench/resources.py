@@ -5,7 +5,8 @@ Register counts change from one compiler version to the next, so the table names
 is written: the instructions of main loops, counted in machine code (bench/sass.py), by which the model of a kernel's time goes.
 Printed: what a training step moves (bench/traffic.py) and what time that model predicts for it (bench/prediction.py).
 
-python -m bench compile: all these kernels into the cache of machine code, before a device that is lent by the minute waits for them."""
+python -m bench compile: all these kernels into the cache of machine code, before a device that is lent by the minute waits for
+them."""
 import importlib
 import json
 import pkgutil
@@ -112,7 +113,8 @@ def main():
 
 
 def add_arguments(parser):
-    parser.add_argument("--arch", metavar="SM", help=f"what they are compiled for, such as {ARCH} (default: what this GPU gets)")
+    parser.add_argument("--arch", metavar="SM",
+                        help=f"what they are compiled for, such as {ARCH} (default: what this GPU gets)")
 
 
 def ahead(args):

@@ -1,7 +1,7 @@
 """Instructions of a kernel's main loop, counted in its machine code, which is 16 bytes an instruction from sm_70 on.
 
-NVIDIA documents no encoding; what is needed of it stands in CODES and `_target`, as nvdisasm 13.5 tells it of sm_90a. Of any other
-instruction it is only known that it takes an issue slot of its warp."""
+NVIDIA documents no encoding; what is needed of it stands in CODES and `_target`, as nvdisasm 13.5 tells it of sm_90a. Of any
+other instruction it is only known that it takes an issue slot of its warp."""
 import struct
 
 import numpy as np
@@ -12,7 +12,8 @@ from zfcore.ops.model import Loop
 CODES = {"FFMA": (0x223, 0x423, 0x623, 0x823), "HMMA": (0x23c,), "LDS": (0x984,), "LDSM": (0x83b,), "LDGSTS": (0xfae,),
          "STS": (0x388, 0x988), "BRA": (0x947,)}        # the lowest 12 bits of an instruction
 NEVER = 15                        # a predicate that is false whatever happens
-WAVEFRONTS = {"LDS": {6: 2}, "STS": {5: 2, 6: 4}, "LDGSTS": {5: 2, 6: 4}}     # of a warp's access of 8 or 16 bytes a lane, else one
+# of a warp's access of 8 or 16 bytes a lane, else one
+WAVEFRONTS = {"LDS": {6: 2}, "STS": {5: 2, 6: 4}, "LDGSTS": {5: 2, 6: 4}}
 
 
 def main_loop(cubin, name, products):
@@ -38,8 +39,8 @@ def kinds_of(code):
 
 
 def wavefronts(code, kinds):
-    """Count of 128 bytes that a warp reads from shared memory and writes to it, if no bank is asked twice. Reads of 8 or 16 bytes are
-    here always shared by lanes, those of 16 by four or eight."""
+    """Count of 128 bytes that a warp reads from shared memory and writes to it, if no bank is asked twice. Reads of 8 or 16
+    bytes are here always shared by lanes, those of 16 by four or eight."""
     asks = np.isin(kinds, ["LDS", "LDSM", "LDGSTS", "STS"]) & (code[:, 0] >> np.uint64(12) & np.uint64(15) != NEVER)
     found = 0
     for kind, word in zip(kinds[asks], code[asks, 1].tolist()):
@@ -60,8 +61,8 @@ def instructions(cubin, name):
 
 
 def _target(code, k):
-    """The number of the instruction that branch number `k` leads to: its offset, in fours of bytes, has its lowest 8 bits at bit
-    16 and the others from bit 34 on."""
+    """The number of the instruction that branch number `k` leads to: its offset, in fours of bytes, has its lowest 8 bits at
+    bit 16 and the others from bit 34 on."""
     low, high = (int(half) for half in code[k])
     offset = (low >> 34 | (high & 0x3ffff) << 30) << 8 | low >> 16 & 0xff
     offset -= (offset >> 55) << 56

@@ -1,9 +1,10 @@
-"""python -m bench cpu --parts shares: which operations the time of a piece of work goes into, and how much of it is no matrix product.
+"""python -m bench cpu --parts shares: which operations the time of a piece of work goes into, and how much of it is no matrix
+product.
 
-While the work runs, another thread looks every few milliseconds where each thread that computes is: in which file of zfcore/ops, and
-whether at a product (np.matmul). A thread that waits for work is not counted. The full ZFNet on 224 x 224 pixels, pictures
-of noise that are decoded already; forward passes and steps of 32, and what looks into it: the top-9 pass, projections, figure 5
-and figure 8. Results go to bench/results/shares.json.
+While the work runs, another thread looks every few milliseconds where each thread that computes is: in which file of
+zfcore/ops, and whether at a product (np.matmul). A thread that waits for work is not counted. The full ZFNet on 224 x 224
+pixels, pictures of noise that are decoded already; forward passes and steps of 32, and what looks into it: the top-9 pass,
+projections, figure 5 and figure 8. Results go to bench/results/shares.json.
 """
 import linecache
 import sys
@@ -63,8 +64,8 @@ def works():
 
 
 def shares(work):
-    """{"looks": count, "no_product": share of the time, "by_operation": {name: share}}, the largest first, of a function that is
-    called once before anything is counted and then until enough was seen."""
+    """{"looks": count, "no_product": share of the time, "by_operation": {name: share}}, the largest first, of a function that
+    is called once before anything is counted and then until enough was seen."""
     work()
     products, operations, stop = Counter(), Counter(), threading.Event()
     watcher = threading.Thread(target=_watch, args=(threading.get_ident(), products, operations, stop), daemon=True)
@@ -79,7 +80,8 @@ def shares(work):
         watcher.join()
         sys.setswitchinterval(before)
     looks = operations.total()
-    return {"looks": looks, "no_product": products[False]/looks, "by_operation": {name: count/looks for name, count in operations.most_common()}}
+    return {"looks": looks, "no_product": products[False]/looks,
+            "by_operation": {name: count/looks for name, count in operations.most_common()}}
 
 
 def _watch(first, products, operations, stop):
@@ -95,8 +97,8 @@ def _watch(first, products, operations, stop):
 
 
 def where(frame):
-    """(operation, whether at a product) of a thread at `frame`, None where it waits or has nothing to do with zfcore. An operation
-    is a file of zfcore/ops, else the file of zfcore that is at work."""
+    """(operation, whether at a product) of a thread at `frame`, None where it waits or has nothing to do with zfcore. An
+    operation is a file of zfcore/ops, else the file of zfcore that is at work."""
     if Path(frame.f_code.co_filename).name in WAITING or frame.f_code.co_name in ("wait", "acquire", "get"):
         return None
     path, own = frame.f_code.co_filename, None

@@ -1,10 +1,11 @@
 """The whole training step of ZFNet on a GPU, beside PyTorch's: the first part of python -m bench.
 
-    ours                     `Training.one_step`, all that python -m train does with a batch once its pictures are on the device:
-                             crops drawn on the host, one copy, one CUDA graph (crop, forward, loss, backward, update, limit)
+    ours                     `Training.one_step`, all that python -m train does with a batch once its pictures are on the
+                             device: crops drawn on the host, one copy, one CUDA graph (crop, forward, loss, backward, update,
+                             limit)
     ours, launch by launch   the same without the graph
-    PyTorch eager            forward, loss, backward and fused SGD of the same network, channels last, on pictures that are on the
-                             device and cropped, without the limit on filters; bf16 by autocast
+    PyTorch eager            forward, loss, backward and fused SGD of the same network, channels last, on pictures that are on
+                             the device and cropped, without the limit on filters; bf16 by autocast
     torch.compile            the same, compiled with mode="reduce-overhead", which makes CUDA graphs too
 
 PyTorch's factors are rounded as ours are; it has no fp32x3, which stands beside its fp32."""
@@ -38,9 +39,10 @@ class Drawn:
 
 
 def measured(device, clock, args):
-    """Yield a row for each precision: {"precision", "launches" of a step, "kernels": {name: microseconds in a step}, "contestants":
-    {name: its times, or why it failed}}."""
-    for precision in reversed([name for name in PRECISIONS if name in args.precisions]):     # the fastest first: time may not last
+    """Yield a row for each precision: {"precision", "launches" of a step, "kernels": {name: microseconds in a step},
+    "contestants": {name: its times, or why it failed}}."""
+    # the fastest first: time may not last
+    for precision in reversed([name for name in PRECISIONS if name in args.precisions]):
         row, runs = {"precision": precision, "contestants": {}}, {}
         for name, make in contestants(precision, args.batch_size, device, clock, row):
             try:
@@ -58,7 +60,8 @@ def measured(device, clock, args):
 def lines(row):
     """A row as it is printed."""
     for name, entry in row["contestants"].items():
-        yield f"{row['precision']:8}{name:26}" + (f"{entry['ms']:9.3f} ms{entry['images_per_second']:10.0f} images/s" if "ms" in entry
+        yield f"{row['precision']:8}{name:26}" + (f"{entry['ms']:9.3f} ms{entry['images_per_second']:10.0f} images/s"
+                                                  if "ms" in entry
                                                   else f"  failed: {entry['failed']}")
     yield f"{row['precision']:8}{row.get('launches', '?')} launches a step"
     yield from (f"{row['precision']:8}  {name:34}{us:9.1f} us" for name, us in row.get("kernels", {}).items())
@@ -80,7 +83,8 @@ def contestants(precision, N, device, clock, row):
     yield "ours, launch by launch", lambda: ours(False)
     if peers.torch is not None and precision != "fp32x3":
         yield "PyTorch eager", lambda: torch_steps(precision, N, clock, lambda twin: twin)
-        yield "torch.compile", lambda: torch_steps(precision, N, clock, lambda twin: peers.torch.compile(twin, mode="reduce-overhead"))
+        yield "torch.compile", lambda: torch_steps(precision, N, clock,
+                                                   lambda twin: peers.torch.compile(twin, mode="reduce-overhead"))
 
 
 def ready(precision, N, device, more=()):

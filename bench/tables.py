@@ -40,8 +40,8 @@ from zfcore.training.deviations import ANALYSES, deviations, open_questions
 ROOT = Path(__file__).parents[1]
 FILES = {"README.md": ("trained", "agreed", "cpu"), "zfcore/README.md": ("analyses", "atlas"),
          "train/README.md": ("train", "factors", "networks", "claims", "deviations"),
-         "bench/README.md": ("gpu", "layers", "loader", "pack", "ranks", "recipes", "table2", "table3", "table4", "table5", "table6",
-                             "table7", "table7-caltech", "figure9")}
+         "bench/README.md": ("gpu", "layers", "loader", "pack", "ranks", "recipes", "table2", "table3", "table4", "table5",
+                             "table6", "table7", "table7-caltech", "figure9")}
 RESULTS = ROOT/"bench"/"results"
 NO_GPU = "No kernel has run on hardware yet: there is no figure to show."
 CLASSES = {"fp32": "peers in fp32 without TF32", "fp32x3": "peers in fp32 without TF32", "tf32": "peers in TF32",
@@ -49,7 +49,8 @@ CLASSES = {"fp32": "peers in fp32 without TF32", "fp32x3": "peers in fp32 withou
 ON_CPU = "cpu.json", "endtoend.json", "projections.json", "occlusion.json"
 IN_SHORT = "forward", "training step", "projections from layer 5"            # each at its largest batch
 BESIDE = {"forward": "forward pass", "whole": "every layer whole",
-          "channels first": "PyTorch, channels first", "channels last": "PyTorch, channels last"}      # of layers, which have no other engine
+          # of layers, which have no other engine
+          "channels first": "PyTorch, channels first", "channels last": "PyTorch, channels last"}
 
 
 def main():
@@ -88,10 +89,12 @@ def cpu_table(results, with_layers=False):
         return "Not measured yet: `python -m bench cpu`."
     blocks = []
     for (cpu, cores, numpy, pytorch), reports in by_machine(found).items():
-        others = {name: version for report in reports.values() for name, version in report.get("engines", {}).items() if name != "torch"}
+        others = {name: version for report in reports.values() for name, version in report.get("engines", {}).items()
+                  if name != "torch"}
         peer = "".join(f", {name} {version}" for name, version in (({"PyTorch": pytorch} if pytorch else {}) | others).items())
         numba = "".join(sorted({f" with numba {report['numba']}" for report in reports.values() if report.get("numba")}))
-        lines = [f"{cpu}, {cores} cores, NumPy {numpy}{numba}{peer}, {min(report['date'] for report in reports.values())[:10]}.", "",
+        lines = [f"{cpu}, {cores} cores, NumPy {numpy}{numba}{peer}, "
+                 f"{min(report['date'] for report in reports.values())[:10]}.", "",
                  "| | N | ms each | beside it | ms each | ours / theirs (spread) |", "|---|--:|--:|---|--:|--:|"]
         head = len(lines)
         for report in reports.values():
@@ -111,7 +114,8 @@ def cpu_table(results, with_layers=False):
 def threads_block(report):
     """Table of how the speed grows with the cores."""
     lines = ["| | N | cores | ms each | of linear |", "|---|--:|--:|--:|--:|"]
-    return "\n".join(lines + [f"| {row['name']} | {row['N']} | {row['cores']} | {digits(row['milliseconds'])} | {100*row['of_linear']:.0f} % |"
+    return "\n".join(lines + [f"| {row['name']} | {row['N']} | {row['cores']} | {digits(row['milliseconds'])} | "
+                              f"{100*row['of_linear']:.0f} % |"
                               for row in report["cases"]])
 
 
@@ -161,9 +165,10 @@ def atlas_line(results):
     if not (results/"atlas.json").exists():
         return "Not measured yet: `python -m bench cpu --parts atlas`."
     found = read(results/"atlas.json")
-    return (f"The atlas of `{found['run']}`, {found['units']} units over {found['pictures']} pictures: {found['seconds']:.0f} s, "
-            f"{found['cpu_seconds']:.0f} s of the CPU, "
-            f"{found['megabytes']:.0f} MB in {found['files']} files ({found['cpu']}, {found['cores']} cores, {found['date'][:10]}).")
+    return (f"The atlas of `{found['run']}`, {found['units']} units over {found['pictures']} pictures: {found['seconds']:.0f} "
+            f"s, {found['cpu_seconds']:.0f} s of the CPU, "
+            f"{found['megabytes']:.0f} MB in {found['files']} files ({found['cpu']}, {found['cores']} cores, "
+            f"{found['date'][:10]}).")
 
 
 def digits(value):
@@ -186,8 +191,9 @@ def circumstances(report):
 
 
 def loader_block(report):
-    lines = [f"**{report['data']}** ({report['kind']}): {report['pictures']} pictures brought to {report['picture_size']} pixels; "
-             f"{report['model']} at {report['image_size']}, batch {report['batch_size']}, on {report['device']}. {circumstances(report)}", "",
+    lines = [f"**{report['data']}** ({report['kind']}): {report['pictures']} pictures brought to {report['picture_size']} "
+             f"pixels; {report['model']} at {report['image_size']}, batch {report['batch_size']}, on {report['device']}. "
+             f"{circumstances(report)}", "",
              "| | threads | pictures/s (spread) | of the device alone (spread) |", "|---|--:|--:|--:|",
              *map(loader_line, report["cases"]), "", report["verdict"]]
     return "\n".join(lines)
@@ -196,7 +202,8 @@ def loader_block(report):
 def loader_line(row):
     low, high = map(digits, row["spread"])
     text = f"| {row['name']} | {row['workers'] or ''} | {digits(row['pictures_per_second'])} ({low} to {high}) |"
-    return text + (" {:.2f} ({:.2f} to {:.2f}) |".format(row["of_device"], *row["of_device_spread"]) if "of_device" in row else " |")
+    return text + (" {:.2f} ({:.2f} to {:.2f}) |".format(row["of_device"], *row["of_device_spread"]) if "of_device" in row
+                   else " |")
 
 
 def pack_block(report):
@@ -209,7 +216,8 @@ def pack_block(report):
         shares = ("" if what == "decoding" or key not in row else " {:.2f} ({:.2f} to {:.2f})".format(*row[key])
                   for key in ("of_decoding", "cpu_of_decoding"))
         lines.append(f"| {what} | {row['workers']} | {speed} |{' |'.join(shares)} |")
-    return "\n".join([*lines, "", f"Killed with {again['pictures']} pictures packed, it packed on {again['seconds']:.1f} s after it was "
+    return "\n".join([*lines, "", f"Killed with {again['pictures']} pictures packed, it packed on {again['seconds']:.1f} s "
+                                  f"after it was "
                       f"started again, and the file was {file[again['same_bytes']]}."])
 
 
@@ -218,7 +226,8 @@ def ranks_table(results):
     if not path.exists():
         return "Not measured yet: `python -m bench ranks --output bench/results/ranks.json`."
     report = read(path)
-    lines = [f"{report['model']} at {report['image_size']}, batch {report['batch_size']}, on {report['device']}. {circumstances(report)}", "",
+    lines = [f"{report['model']} at {report['image_size']}, batch {report['batch_size']}, on {report['device']}. "
+             f"{circumstances(report)}", "",
              "| ranks | ms a step (spread) | predicted | communication that nothing hides |", "|--:|--:|--:|--:|"]
     for ranks, of in report["steps"].items():
         median, low, high, predicted = (digits(1e3*of[name]) for name in ("median", "lowest", "highest", "predicted"))
@@ -226,7 +235,8 @@ def ranks_table(results):
     lines += alone_table(report.get("alone", ()))
     for what, sizes in report["links"].items():
         lines += ["", f"| {what}, bytes | ms between {report['ranks']} ranks by {report['way']} (spread) |", "|--:|--:|"]
-        lines += ["| {} | {} ({} to {}) |".format(size, *(f"{1e3*of[name]:.3g}" for name in ("median", "lowest", "highest"))) for size, of in sizes.items()]
+        lines += ["| {} | {} ({} to {}) |".format(size, *(f"{1e3*of[name]:.3g}" for name in ("median", "lowest", "highest")))
+                  for size, of in sizes.items()]
     return "\n".join(lines)
 
 
@@ -275,10 +285,11 @@ def gpu_table(results):
 def gpu_block(report):
     ceilings = report["ceilings"]
     peers = ", ".join(f"{what} {report[key]}" for what, key in (("PyTorch", "pytorch"), ("cuDNN", "cudnn")) if report[key])
-    lines = [f"**{report['device']}**, {report['date'][:10]}, commit {report['commit'] or 'unknown'}: driver {report['driver'] or 'unknown'}, "
-             f"CUDA {report['cuda']}, CuPy {report['cupy']}, {peers or 'no peer installed'}. Batch {report['N']}. "
-             f"Measured ceilings: copy {ceilings['copy_gb_s']:.0f} GB/s; TFLOP/s: fp32 {ceilings['fma_tflop_s']:.1f}, mma.sync in "
-             f"tf32 {ceilings['tf32_tflop_s']:.0f}, in bf16 {ceilings['bf16_tflop_s']:.0f}."]
+    lines = [f"**{report['device']}**, {report['date'][:10]}, commit {report['commit'] or 'unknown'}: driver "
+             f"{report['driver'] or 'unknown'}, CUDA {report['cuda']}, CuPy {report['cupy']}, {peers or 'no peer installed'}. "
+             f"Batch {report['N']}. Measured ceilings: copy {ceilings['copy_gb_s']:.0f} GB/s; TFLOP/s: fp32 "
+             f"{ceilings['fma_tflop_s']:.1f}, mma.sync in tf32 {ceilings['tf32_tflop_s']:.0f}, in bf16 "
+             f"{ceilings['bf16_tflop_s']:.0f}."]
     lines += steps_table(report["steps"])
     for precision, beside in CLASSES.items():
         rows = [row for row in report["cases"] if row["precision"] == precision]
@@ -294,10 +305,12 @@ def steps_table(steps):
     names = list(dict.fromkeys(name for row in steps for name in row["contestants"]))
     if not names:
         return []
-    lines = ["", "A whole training step, ms (spread):", "", f"| products in | launches | {' | '.join(names)} |", "|---|--:" + "|--:"*len(names) + "|"]
+    lines = ["", "A whole training step, ms (spread):", "", f"| products in | launches | {' | '.join(names)} |",
+             "|---|--:" + "|--:"*len(names) + "|"]
     for row in steps:
         cells = [row["contestants"].get(name, {}) for name in names]
-        shown = ["failed" if "failed" in cell else "{:.2f} ({:.2f} to {:.2f})".format(cell["ms"], *cell["spread"]) if cell else ""
+        shown = ["failed" if "failed" in cell else "{:.2f} ({:.2f} to {:.2f})".format(cell["ms"], *cell["spread"]) if cell
+                 else ""
                  for cell in cells]
         lines.append(f"| {row['precision']} | {row.get('launches', '')} | {' | '.join(shown)} |")
     return lines
@@ -355,8 +368,8 @@ def agreed_table(results):
     if not said:
         return table
     counts = (sum(word.startswith(how) for word in said) for how in ("agrees", "does not agree", "undecided"))
-    return ("Of the {} differences between rows of tables 2 and 3 that the paper builds on, {} agree in small, {} do not and {} are\n"
-            "undecided: [the claims](train/README.md#which-layers-matter-tables-2-and-3).").format(len(said), *counts)
+    return ("Of the {} differences between rows of tables 2 and 3 that the paper builds on, {} agree in small, {} do not and "
+            "{} are\nundecided: [the claims](train/README.md#which-layers-matter-tables-2-and-3).").format(len(said), *counts)
 
 
 def recipes_table(results):
@@ -368,15 +381,16 @@ def recipes_table(results):
 
 def networks_table(results):
     """The networks that come with zfcore, from their cards; `results` is not asked."""
-    lines = ["| `--run` | network | data | epochs | top-1 error, centre crop | ten crops | start left in conv5 | conv5 in the box | another unit's "
-             "| untrained | MB |", "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|"]
+    lines = ["| `--run` | network | data | epochs | top-1 error, centre crop | ten crops | start left in conv5 | conv5 in the "
+             "box | another unit's | untrained | MB |", "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|"]
     for card in map(networks.card, networks.names()):
         of, box = card["legible"]["conv5"], "{:.0f} %".format
         errors = (f"{100*card['validation'][crops]['top1']:.1f} %" for crops in ("centre", "ten"))
         boxes = (box(100*of["in_the_box"][name]) for name in ("as trained", "another unit", "untrained"))
-        lines.append(f"| `{card['name']}` | {card['model']}, {card['input']}x{card['input']} | {card['options']['data'] or 'ten drawn classes'} "
-                     f"| {card['epoch']} | {' | '.join(errors)} | {100*card['start_left']['conv5']:.0f} % | {' | '.join(boxes)} "
-                     f"(the box: {100*of['box_area']:.0f} % of the area) | {card['bytes']/1e6:.1f} |")
+        lines.append(f"| `{card['name']}` | {card['model']}, {card['input']}x{card['input']} | "
+                     f"{card['options']['data'] or 'ten drawn classes'} | {card['epoch']} | {' | '.join(errors)} | "
+                     f"{100*card['start_left']['conv5']:.0f} % | {' | '.join(boxes)} (the box: {100*of['box_area']:.0f} % of "
+                     f"the area) | {card['bytes']/1e6:.1f} |")
     return "\n".join(lines) if len(lines) > 2 else "None is there yet: `python -m train.reference drawn`."
 
 
@@ -401,5 +415,6 @@ TABLES = {"cpu": cpu_table, "layers": lambda results: cpu_table(results, with_la
           "analyses": analyses_table, "atlas": atlas_line,
           **{name: partial(study_table, name=name, command=f"python -m train.ablation {name} --output runs/tables")
              for name in ("table2", "table3")}, "claims": claims_table, "agreed": agreed_table,
-          **{name: partial(study_table, name=name, command=f"python -m train.transfer {name.split('-')[0]} --run RUN --data DIR")
+          **{name: partial(study_table, name=name, command=f"python -m train.transfer {name.split('-')[0]} --run RUN --data "
+                                                           f"DIR")
              for name in ("table4", "table5", "table6", "table7", "table7-caltech", "figure9")}}

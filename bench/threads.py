@@ -1,7 +1,7 @@
 """python -m bench cpu --parts threads: the full ZFNet on 1, 2, 4 and 8 cores, of those that there are.
 
-Each number of cores is a process of its own that is allowed so many, from the start. Printed is the median time of an image, and how
-much of so many times the speed of one core is reached. Results go to bench/results/threads.json.
+Each number of cores is a process of its own that is allowed so many, from the start. Printed is the median time of an image,
+and how much of so many times the speed of one core is reached. Results go to bench/results/threads.json.
 """
 import multiprocessing
 import os
@@ -53,7 +53,8 @@ def measured(rounds):
     network, learner, (x, labels) = zfnet().init(0, "he"), zfnet().init(0), pictures(N)
     optimizer = SGD(learner, rms_max=None)
     found = {}
-    for name, run in (("forward", lambda: network.forward(x)), ("training step", lambda: train_step(learner, optimizer, x, labels, 0))):
+    for name, run in (("forward", lambda: network.forward(x)),
+                      ("training step", lambda: train_step(learner, optimizer, x, labels, 0))):
         times = []
         for _ in range(rounds + 1):
             start = time.perf_counter()

@@ -1,10 +1,10 @@
-"""python -m bench tune: which tiles of the convolutions are quickest on this GPU, written as the table that zfcore chooses by from
-then on (zfcore/ops/tuned.py), in the folder of the compiled kernels. It takes minutes; the file is written anew after every
-question, and what it knew before of the same kernels stays in it.
+"""python -m bench tune: which tiles of the convolutions are quickest on this GPU, written as the table that zfcore chooses by
+from then on (zfcore/ops/tuned.py), in the folder of the compiled kernels. It takes minutes; the file is written anew after
+every question, and what it knew before of the same kernels stays in it.
 
-Asked is what the convolutions of these networks ask at these batches, on their way up and on their way down, in every precision:
-each kernel that could answer is launched as the operation launches it. What decides bits is not asked: filter gradients and sums
-that are cut into slices."""
+Asked is what the convolutions of these networks ask at these batches, on their way up and on their way down, in every
+precision: each kernel that could answer is launched as the operation launches it. What decides bits is not asked: filter
+gradients and sums that are cut into slices."""
 from datetime import datetime, timezone
 from itertools import product
 
@@ -74,7 +74,8 @@ def passes(network):
             down = lambda dy, w, layer=layer, S=S, P=P, shape=shape, precision=precision: conv2d_transpose(
                 dy, w, S, P, *shape[1:], layer.groups, precision)
             for run, maps in (up, shape), (down, out):
-                yield run, stored(lambda source, N, maps=maps, w_shape=w_shape: (source.outputs(*maps, N), source.normal(*w_shape)),
+                yield run, stored(lambda source, N, maps=maps, w_shape=w_shape: (source.outputs(*maps, N),
+                                                                                 source.normal(*w_shape)),
                                   precision, 0, 1)
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from tests.slow import marked, of_a_file
 
-# Read when NumPy and PyTorch are imported, here and in what tests start: for the small products of tests the threads of BLAS cost
-# more than they bring, a third of a training.
+# Read when NumPy and PyTorch are imported, here and in what tests start: for the small products of tests the threads of BLAS
+# cost more than they bring, a third of a training.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 STARTED = str(Path(__file__).with_name("started"))
 
@@ -27,8 +27,8 @@ def _cache(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def _compiled(tmp_path_factory):
-    """Where Python is told to keep no compiled modules, each process that a test starts would compile all of zfcore, half of its CPU time:
-    they keep them in a folder of this run."""
+    """Where Python is told to keep no compiled modules, each process that a test starts would compile all of zfcore, half of
+    its CPU time: they keep them in a folder of this run."""
     root = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
         if sys.dont_write_bytecode:
@@ -47,7 +47,8 @@ def _started():
 
 @pytest.fixture(scope="session", autouse=True)
 def _unhurried():
-    """How far something is, is told every so many seconds of the whole run, and so in any test. A sentence on standard error is one line."""
+    """How far something is, is told every so many seconds of the whole run, and so in any test. A sentence on standard error is
+    one line."""
     from zfcore import terminal
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(terminal, "TELL_EVERY", 1e9)
@@ -57,7 +58,8 @@ def _unhurried():
 
 @pytest.fixture(scope="session", autouse=True)
 def _unflushed():
-    """No test's files outlive a power cut. A disk that refuses to flush, or a kill at that moment, is a test's own monkeypatch."""
+    """No test's files outlive a power cut. A disk that refuses to flush, or a kill at that moment, is a test's own
+    monkeypatch."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", os.fstat)               # which refuses a descriptor that is closed, too
         yield
@@ -65,8 +67,8 @@ def _unflushed():
 
 @pytest.fixture(autouse=True)
 def undrawn(request):
-    """A run draws its curves and filters, which takes longer than a short training, where the test is marked `figures`, and so do
-    those that it starts. What undoes a test's own monkeypatch leaves this as it is."""
+    """A run draws its curves and filters, which takes longer than a short training, where the test is marked `figures`, and so
+    do those that it starts. What undoes a test's own monkeypatch leaves this as it is."""
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("figures"):
             patch.setenv("PYTHONPATH", os.environ["PYTHONPATH"].removeprefix(STARTED).removeprefix(os.pathsep))
@@ -100,13 +102,15 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    if hasattr(config.option, "loadscopereorder"):         # pytest-xdist hands out files in the order below, not those of most tests first
+    # pytest-xdist hands out files in the order below, not those of most tests first
+    if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
-    """What is imported and collected stays, so that looking for what may go would look through it in vain, a third of the time."""
+    """What is imported and collected stays, so that looking for what may go would look through it in vain, a third of the
+    time."""
     gc.disable()
     try:
         return (yield)

@@ -85,7 +85,8 @@ def tried_option(seed, place, odd, kinds):
     """As `tried`, of a command with an odd value of an option."""
     status, wrong = odd_options.tried(place, *odd)
     if wrong:
-        print(f"{wrong}\nFAILED: {', '.join(odd)}. Again: python -m tests.faults --only --seed {seed} --kind {' '.join(kinds)}", flush=True)
+        print(f"{wrong}\nFAILED: {', '.join(odd)}. Again: python -m tests.faults --only --seed {seed} --kind {' '.join(kinds)}",
+              flush=True)
         return "failed"
     return "refused" if status else "sound"
 

@@ -1,5 +1,5 @@
-"""python -m tests.kills FOLDER KILLS OPTIONS ...: a training of `python -m train` with these options that is killed at KILLS random moments
-and gone on with each time, until it ends by itself in FOLDER. Prints how often it was killed.
+"""python -m tests.kills FOLDER KILLS OPTIONS ...: a training of `python -m train` with these options that is killed at KILLS
+random moments and gone on with each time, until it ends by itself in FOLDER. Prints how often it was killed.
 
 A process that has loaded everything forks the training and kills it after a random time, again and again."""
 import os

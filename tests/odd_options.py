@@ -30,7 +30,8 @@ from train.__main__ import main as train
 from zfcore import plots
 
 MOST_SECONDS = 20
-VALUES = {"missing": [], "nought": ["0"], "minus one": ["-1"], "large": ["1000000000"], "huge": ["1" + "0"*30], "nan": ["nan"], "inf": ["inf"],
+VALUES = {"missing": [], "nought": ["0"], "minus one": ["-1"], "large": ["1000000000"], "huge": ["1" + "0"*30], "nan": ["nan"],
+          "inf": ["inf"],
           "tiny": ["1e-320"], "empty": [""], "not ASCII": ["né-日本"], "no UTF-8": ["\udcff"], "a range": ["0:1000000000"],
           "a folder": ["odd/folder"], "a FIFO": ["odd/fifo"], "300 characters": ["x"*300]}
 
@@ -54,7 +55,8 @@ class Command:
             if not (named := [word for word in words if word in below[0].choices]):
                 break
             of = below[0].choices[named[0]]
-        return {action.option_strings[0]: action for action in of._actions if action.option_strings and action.nargs != 0 and action.dest != "help"}
+        return {action.option_strings[0]: action for action in of._actions if action.option_strings and action.nargs != 0
+                and action.dest != "help"}
 
 
 SHORT = "--preset tiny --image-size 32 --batch-size 8 --epochs 1 --workers 0 --device cpu --data pictures"
@@ -71,18 +73,21 @@ COMMANDS = {
     "predict": Command("train.predict", f"one.png two.png {LOOK}"),
     "ablation": Command("train.ablation", f"table3 --output out {SHORT_STUDY} --seeds 1 --rows tiny"),
     "table4": Command("train.transfer", f"table4 {TRANSFER} 101_ObjectCategories --train 2 --folds 1 --no-scratch"),
-    "table5": Command("train.transfer", f"table5 {TRANSFER} 101_ObjectCategories --train 2 --folds 1 --scratch-folds 1 --scratch-epochs 1"),
+    "table5": Command("train.transfer", f"table5 {TRANSFER} 101_ObjectCategories --train 2 --folds 1 --scratch-folds 1 "
+                                        f"--scratch-epochs 1"),
     "figure9": Command("train.transfer", f"figure9 {TRANSFER} 101_ObjectCategories --train 2 --folds 1 --no-scratch"),
     "table6": Command("train.transfer", f"table6 {TRANSFER} voc --no-scratch"),
     "table7": Command("train.transfer", f"table7 {TRANSFER} 101_ObjectCategories --train 2 --folds 1 --layers 2"),
     "duplicates": Command("train.transfer", f"duplicates {TRANSFER} 101_ObjectCategories"),
     "reproduce": Command("train.reproduce", "fig3 --run run --output out --workers 0 --device cpu"),
     "pack": Command("train.pack", "pictures out.h5 --size 16 --workers 1"),
-    "reference": Command("train.reference", "drawn --output out", (("train.reference", "train_to_the_end"), ("train.reference", "write"))),
+    "reference": Command("train.reference", "drawn --output out",
+                         (("train.reference", "train_to_the_end"), ("train.reference", "write"))),
     "top-activations": Command("zfcore.__main__", f"top-activations {LOOK} --layers conv1 --units 0:2 --k 1"),
     "occlusion": Command("zfcore.__main__", f"occlusion {LOOK} --pictures 0 --others --stride 16"),
     "invariance": Command("zfcore.__main__", f"invariance {LOOK} --pictures 0"),
-    "correspondence": Command("zfcore.__main__", f"correspondence {LOOK} --images one.png two.png --landmarks marks.json --random 1 --permutations 9"),
+    "correspondence": Command("zfcore.__main__", f"correspondence {LOOK} --images one.png two.png --landmarks marks.json "
+                                                 f"--random 1 --permutations 9"),
     "evolution": Command("zfcore.__main__", f"evolution {LOOK} --layers conv1 --units 0"),
     "diagnostics": Command("zfcore.__main__", f"diagnostics {LOOK} --units 0 --k 1"),
     "sanity-checks": Command("zfcore.__main__", f"sanity-checks {LOOK} --units 0 --k 1"),
@@ -91,7 +96,8 @@ COMMANDS = {
     "redraw": Command("zfcore.__main__", "redraw none.h5"),
     "console": Command("train.console", ""),
     "bench": Command("bench.__main__", "", (("bench.gpu", "main"),)),
-    "bench cpu": Command("bench.__main__", "cpu --output out.json", (("bench.cpu", "say_forecast"), *((f"bench.{part}", "main") for part in (
+    "bench cpu": Command("bench.__main__", "cpu --output out.json",
+                         (("bench.cpu", "say_forecast"), *((f"bench.{part}", "main") for part in (
         "cpu", "shares", "endtoend", "threads", "projections", "occlusion", "atlas")))),
     "bench loader": Command("bench.__main__", "loader --output out.json", (("bench.loader", "main"),)),
     "bench pack": Command("bench.__main__", "pack --output out.json", (("bench.pack", "main"),)),
@@ -112,7 +118,8 @@ def make(root):
     write_voc(root/"voc", rng)
     for name in ("one.png", "two.png"):
         noise(rng, (90, 90, 90)).save(root/name)
-    (root/"marks.json").write_text(json.dumps({"one.png": {"nose": [20, 21], "eye": [12, 10]}, "two.png": {"nose": [19, 22], "eye": [13, 12]}}))
+    (root/"marks.json").write_text(json.dumps({"one.png": {"nose": [20, 21], "eye": [12, 10]},
+                                               "two.png": {"nose": [19, 22], "eye": [13, 12]}}))
     (root/"odd/folder").mkdir(parents=True)
     (root/"odd/folder/precious.txt").write_text("mine")
     os.mkfifo(root/"odd/fifo")
@@ -124,7 +131,8 @@ def make(root):
 def inputs():
     """[(command, option, value)] of all commands, options and values."""
     return [(name, option, value) for name, command in COMMANDS.items() for option in command.options() for value in VALUES
-            if (option, value) != ("--data", "empty") or name[:5] != "train" and name not in ("ablation", "evolution")]     # the whole synthetic set
+            # the whole synthetic set
+            if (option, value) != ("--data", "empty") or name[:5] != "train" and name not in ("ablation", "evolution")]
 
 
 def words_of(name, option, value):
@@ -198,7 +206,8 @@ def _quick(work=()):
     nothing = lambda *_, **__: None
     with contextlib.ExitStack() as patches:
         patches.enter_context(mock.patch.object(plots, "save", lambda *_: None))
-        for name in ("learning_curves", "filters", "accuracy_curve", "accuracy_by_layer", "average_precisions", "beside_paper", "confusion", "captioned",
+        for name in ("learning_curves", "filters", "accuracy_curve", "accuracy_by_layer", "average_precisions", "beside_paper",
+                     "confusion", "captioned",
                      "unit_blocks", "occlusion", "invariance", "evolution", "diagnostics", "sanity_checks", "lr_test"):
             patches.enter_context(mock.patch.object(plots, name, nothing))
         patches.enter_context(mock.patch.object(lr_test, "STEPS", 3))

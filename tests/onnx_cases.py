@@ -43,8 +43,8 @@ def cases_of_package(op_type):
 
 
 def specified(op_type):
-    """The cases that the package makes when the module of an operator is imported; each is told to `expect`. So that it is told,
-    whoever has imported the module before, it is imported anew."""
+    """The cases that the package makes when the module of an operator is imported; each is told to `expect`. So that it is
+    told, whoever has imported the module before, it is imported anew."""
     from onnx import defs
     from onnx.backend.test.case import node as package
     told = []

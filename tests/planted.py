@@ -1,11 +1,11 @@
-"""Would it be noticed? `python -m tests.planted` plants one defect at a time into a copy of the tree, runs there the files of tests
-that are about its place, with the cases that plain `pytest` runs, and prints which of them notice.
+"""Would it be noticed? `python -m tests.planted` plants one defect at a time into a copy of the tree, runs there the files of
+tests that are about its place, with the cases that plain `pytest` runs, and prints which of them notice.
 
     python -m tests.planted                 all of them, as many at once as there are cores; status 1 unless each is noticed
     python -m tests.planted maxpool seed    those whose description or file has one of these words
 
-A defect is one that somebody could make: a sign, a side, an axis, a seed, a barrier, a check that is gone. Before a test is cut,
-made smaller or left to --all, this must still end with status 0; what it misses needs a test.
+A defect is one that somebody could make: a sign, a side, an axis, a seed, a barrier, a check that is gone. Before a test is
+cut, made smaller or left to --all, this must still end with status 0; what it misses needs a test.
 """
 import os
 import shutil
@@ -72,13 +72,15 @@ DEFECTS = [
     Defect("a gradient on its way into a tile asks one window a row too few", "kernels/conv2d_maxpool_gradient.cu",
            "b < REACH; b++)", "b < REACH - 1; b++)", "kernels/test_conv2d_maxpool.py"),
     Defect("wrong switch: row and column exchanged", "kernels/maxpool.cu",
-           "chosen.v[k] == (j * S + r) * K + i * S + s ?", "chosen.v[k] == (i * S + s) * K + j * S + r ?", "kernels/test_maxpool.py"),
+           "chosen.v[k] == (j * S + r) * K + i * S + s ?", "chosen.v[k] == (i * S + s) * K + j * S + r ?",
+           "kernels/test_maxpool.py"),
     Defect("the right half of the largest tree is not added", "kernels/tree_sum.cu",
            "s < TENSORS; s *= 2", "s < TENSORS / 2; s *= 2", "kernels/test_tree_sum.py"),
     Defect("of equally strong places the last is listed", "kernels/strongest.cu",
            "a.value == b.value && a.place < b.place", "a.value == b.value && a.place > b.place", "kernels/test_strongest.py"),
     Defect("of equally strong pictures the later comes first", "kernels/strongest.cu",
-           "rank > 0 && best.value > values[rank - 1]", "rank > 0 && best.value >= values[rank - 1]", "kernels/test_strongest.py"),
+           "rank > 0 && best.value > values[rank - 1]", "rank > 0 && best.value >= values[rank - 1]",
+           "kernels/test_strongest.py"),
     Defect("a picture behind a gap is listed with its neighbour's number", "zfcore/ops/strongest.py",
            "int(pictures[first]))", "int(pictures[0]) + first)", "kernels/test_strongest.py"),
     Defect("a pool that is dropped keeps the memory of its graph", "zfcore/graph.py",
@@ -109,7 +111,8 @@ DEFECTS = [
     Defect("the column of a switch at the left border is the padding's", "zfcore/ops/maxpool.py",
            "    np.maximum(column, s0, out=column)\n", "", "ops/test_maxpool.py"),
     Defect("even windows of maps reach to the wrong side on the way back", "zfcore/ops/local_response_norm.py",
-           "_neighbours(power, n, n - 1 - n//2, shared)", "_neighbours(power, n, n//2, shared)", "ops/test_local_response_norm.py"),
+           "_neighbours(power, n, n - 1 - n//2, shared)", "_neighbours(power, n, n//2, shared)",
+           "ops/test_local_response_norm.py"),
     Defect("wrong axis: crops are mirrored upside down", "zfcore/ops/crop_flip.py",
            "crop[flips, ..., ::-1]", "crop[flips, :, ::-1]", "ops/test_crop_flip.py"),
     Defect("the size of a filter is that of its first map", "zfcore/ops/clip_filter_rms.py",
@@ -124,14 +127,16 @@ DEFECTS = [
     Defect("dropout has one seed in all runs", "zfcore/layers.py",
            "        self.seed = seed\n", "", "test_network.py test_layers.py train/test_loop.py"),
     Defect("a missing check: weights that are not finite are loaded", "zfcore/network.py",
-           '                    check.finite(f"{name}.{key}", arrays[name][key])\n', "", "test_network.py test_checkpoint.py test_layers.py"),
+           '                    check.finite(f"{name}.{key}", arrays[name][key])\n', "",
+           "test_network.py test_checkpoint.py test_layers.py"),
     Defect("biases decay too", "zfcore/optim.py",
            'self.weight_decay if key == "w" else 0.0', "self.weight_decay", "test_optim.py test_yardstick.py"),
     # -------------------------------------------------------------------------------------------- deconvnet and analyses
     Defect("the deconvnet goes through the normalisation", "zfcore/deconvnet.py",
            "{ReLU: rectify, LocalResponseNorm: skip}", "{ReLU: rectify}", "test_deconvnet.py"),
     Defect("the cone keeps what it put into the padding", "zfcore/deconvnet.py",
-           "                dy[:, to_device(~inside, like=dy)] = 0\n", "                pass\n", "test_layers.py test_deconvnet.py"),
+           "                dy[:, to_device(~inside, like=dy)] = 0\n", "                pass\n",
+           "test_layers.py test_deconvnet.py"),
     Defect("the strongest place has row and column exchanged", "zfcore/deconvnet.py",
            "np.divmod(strongest.astype(np.int64), Wo)", "np.divmod(strongest.astype(np.int64), Wo)[::-1]", "test_deconvnet.py"),
     Defect("a one-sided border: the square's cone ends too early", "zfcore/analysis/occlusion.py",
@@ -142,7 +147,8 @@ DEFECTS = [
            "for value in (-1, 0, 1):", "for value in (-1, 1):", "analysis/test_correspondence.py"),
     Defect("rows and columns of a box exchanged", "zfcore/analysis/sanity_checks.py",
            "((regions.tops, boxes[:, 1], boxes[:, 3]), (regions.lefts, boxes[:, 0], boxes[:, 2]))",
-           "((regions.tops, boxes[:, 0], boxes[:, 2]), (regions.lefts, boxes[:, 1], boxes[:, 3]))", "analysis/test_sanity_checks.py"),
+           "((regions.tops, boxes[:, 0], boxes[:, 2]), (regions.lefts, boxes[:, 1], boxes[:, 3]))",
+           "analysis/test_sanity_checks.py"),
     Defect("equal activations are listed in any order", "zfcore/ops/strongest.py",
            "np.argsort(-values, axis=1, kind=\"stable\")", "np.argsort(values, axis=1, kind=\"stable\")[:, ::-1]",
            "ops/test_strongest.py"),
@@ -159,17 +165,18 @@ DEFECTS = [
            "if not 0 <= self.labels.min() <= self.labels.max() < classes:", "if False:", "data test_hostile.py"),
     # ------------------------------------------------------------------------------------------------------- training
     Defect("velocities are lost when a run is resumed", "zfcore/training/loop.py",
-           "{key: self.device.array(array) for key, array in of_layer.items()}", "{key: self.device.array(0*array) for key, array in of_layer.items()}",
-           "train/test_loop.py"),
+           "{key: self.device.array(array) for key, array in of_layer.items()}",
+           "{key: self.device.array(0*array) for key, array in of_layer.items()}", "train/test_loop.py"),
     Defect("a piece of a batch counts as a whole one", "zfcore/training/loop.py",
            "            dy *= part ", "            dy *= 1 ", "train/test_accumulation.py"),
     Defect("a rank begins to count its pictures at 0, and drops what others do", "zfcore/training/loop.py",
            "step, (before + first, N)", "step, (first, N)", "train/test_ranks.py"),
     Defect("what one rank finds damaged the others keep", "zfcore/data/loader.py",
-           "self.leave_out(dict(item for name, row in zip(ranks.names, rows)", "self.leave_out(dict(item for name, row in zip(ranks.names, rows[:1])",
-           "train/test_ranks.py"),
+           "self.leave_out(dict(item for name, row in zip(ranks.names, rows)",
+           "self.leave_out(dict(item for name, row in zip(ranks.names, rows[:1])", "train/test_ranks.py"),
     Defect("ranks add up in the order in which they are", "zfcore/reduce.py",
-           "tree_sum(received, self.begins, self.leaves)", "tree_sum(received, range(len(received)), len(received))", "ranks/test_reduce.py"),
+           "tree_sum(received, self.begins, self.leaves)", "tree_sum(received, range(len(received)), len(received))",
+           "ranks/test_reduce.py"),
     Defect("the shares of the start are told of another seed", "zfcore/training/loop.py",
            "network.table()).init(self.config.seed,", "network.table()).init(0,", "train"),
     Defect("a file is renamed before it is on the disk", "zfcore/checkpoint.py",
@@ -180,14 +187,15 @@ DEFECTS = [
            "if self.waited < self.patience or", "if self.waited <= self.patience or", "test_optim.py train/test_loop.py"),
     # ------------------------------------------------------------------------------------------------- commands, studies
     Defect("an interval that is as wide as n numbers make it, not their mean", "train/claims.py",
-           "float(np.std(values, ddof=1))/math.sqrt(n)\n\n\ndef differences", "float(np.std(values, ddof=1))\n\n\ndef differences",
-           "train/test_claims.py"),
+           "float(np.std(values, ddof=1))/math.sqrt(n)\n\n\ndef differences",
+           "float(np.std(values, ddof=1))\n\n\ndef differences", "train/test_claims.py"),
     Defect("a claim that contradicts counts as undecided", "train/claims.py",
            "agrees, contradicts = low > 0, high < 0", "agrees, contradicts = low > 0, False", "train/test_claims.py"),
     Defect("the running mean of the range test begins at 0", "train/lr_test.py",
            "smoothed = mean/(1 - KEPT**training.step)", "smoothed = mean", "train/test_lr_test.py"),
     Defect("a study goes on with other options", "train/study.py",
-           "if name not in FREE and not same and asked is not None:", "if False:", "train/test_ablation.py train/test_study.py"),
+           "if name not in FREE and not same and asked is not None:", "if False:",
+           "train/test_ablation.py train/test_study.py"),
     Defect("a shard with a picture too few counts as done", "train/pack.py",
            "found[\"lengths\"].size + len(damaged) != shard.end - shard.begin or", "", "train/test_pack.py"),
     # ------------------------------------------------------------------------------------------- networks from elsewhere
@@ -196,7 +204,8 @@ DEFECTS = [
     Defect("the bias below a normalisation is not scaled", "zfcore/interchange/lower.py", "b*scale + shift", "b + shift",
            "interchange/test_import.py"),
     Defect("an odd pixel of padding lies on the other side", "zfcore/interchange/foreign.py",
-           "if window.pads == \"same_upper\"", "if window.pads != \"same_upper\"", "interchange/test_onnx_cases.py interchange/test_onnx.py"),
+           "if window.pads == \"same_upper\"", "if window.pads != \"same_upper\"",
+           "interchange/test_onnx_cases.py interchange/test_onnx.py"),
     Defect("a network that computes something else is written", "zfcore/interchange/certificate.py",
            "if not found.relative <= LIMIT:", "if False:", "interchange/test_import.py"),
 ]
@@ -217,8 +226,8 @@ def trial(defect):
         command = [sys.executable, "-m", "pytest", f"--maxfail={ENOUGH}", "-q", "--tb=no", "-p", "no:cacheprovider",
                    *(str(Path("tests", name)) for name in defect.tests.split())]
         try:
-            done = subprocess.run(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True,
-                                  timeout=PATIENCE)
+            done = subprocess.run(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True,
+                                  text=True, timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             return 0, [f"nothing within {PATIENCE} s"]
         failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
@@ -232,8 +241,8 @@ def main():
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for defect, (count, lines) in zip(chosen, pool.map(trial, chosen)):
             noticed += bool(count)
-            print(f"{'noticed' if count else 'MISSED '}  {defect.what} ({defect.file})", *(f"           {line[:180]}" for line in lines),
-                  sep="\n", flush=True)
+            print(f"{'noticed' if count else 'MISSED '}  {defect.what} ({defect.file})",
+                  *(f"           {line[:180]}" for line in lines), sep="\n", flush=True)
     print(f"{noticed} of {len(chosen)} were noticed")
     sys.exit(noticed < len(chosen))
 

@@ -4,9 +4,9 @@ and writes slow.txt, the table by which conftest.py marks them.
     seconds cases file::function          CPU time of this process and of its children, all cases of the function together
 
 A function of LIMIT or more stands there. All its cases are marked but the first, where a case takes less than LIMIT on
-average, so that most subjects keep a fast test; and a file whose tests all are slow keeps the cheapest. Measure all of them, then
-`-m "not slow"`: there a first case pays for what others shared, and where that takes SHARED or more it stands there alone and all are
-marked. Again, if you like: then the next pays."""
+average, so that most subjects keep a fast test; and a file whose tests all are slow keeps the cheapest. Measure all of them,
+then `-m "not slow"`: there a first case pays for what others shared, and where that takes SHARED or more it stands there alone
+and all are marked. Again, if you like: then the next pays."""
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -78,4 +78,5 @@ def pytest_sessionfinish(session):
             rows[name] = sum(taken), len(taken)
         elif max(taken) >= SHARED and rows[name][0] < LIMIT*rows[name][1]:
             rows[name] = max(taken), 1
-    TABLE.write_text("".join(f"{seconds:.2f} {cases} {name}\n" for name, (seconds, cases) in sorted(rows.items()) if seconds >= LIMIT))
+    TABLE.write_text("".join(f"{seconds:.2f} {cases} {name}\n" for name, (seconds, cases) in sorted(rows.items())
+                             if seconds >= LIMIT))

@@ -10,8 +10,8 @@ from zfcore.commands import COMMANDS, TOOLS
 
 ROOT = Path(__file__).parents[1]
 WORD = re.compile(r"--[a-z][a-z0-9-]*")
-MODULES = ["train.options", "train.evaluate", "train.predict", "train.pack", "train.reference", "train.ablation", "train.transfer",
-           "train.reproduce", "zfcore.__main__", "bench.__main__"]
+MODULES = ["train.options", "train.evaluate", "train.predict", "train.pack", "train.reference", "train.ablation",
+           "train.transfer", "train.reproduce", "zfcore.__main__", "bench.__main__"]
 OF_OTHERS = {"--ptxas-options", "--query-gpu", "--format", "--always", "--dirty", "--abbrev"}    # of ptxas, nvidia-smi, git
 
 
@@ -33,7 +33,8 @@ def named(path):
     left_out = {id(part) for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "command"
                 for part in ast.walk(node)}                # commands that are advised, which have options of their own
     left_out |= {id(node.body[0].value) for node in ast.walk(tree)
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and node.body and isinstance(node.body[0], ast.Expr)}
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and node.body
+                 and isinstance(node.body[0], ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in left_out:
             yield from ((node.lineno, word) for word in WORD.findall(node.value))
@@ -42,7 +43,8 @@ def named(path):
 @pytest.mark.parametrize("folder", ["zfcore", "train", "bench"])
 def test_every_option_that_a_text_names_is_one_of_a_command(folder):
     known = set().union(*map(options, MODULES), OF_OTHERS)
-    assert [f"{path.name}:{line}: {word}" for path in sorted((ROOT/folder).rglob("*.py")) for line, word in named(path) if word not in known] == []
+    assert [f"{path.name}:{line}: {word}" for path in sorted((ROOT/folder).rglob("*.py")) for line, word in named(path)
+            if word not in known] == []
 
 
 @pytest.mark.parametrize("name", sorted({**COMMANDS, **TOOLS}))

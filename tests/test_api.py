@@ -11,7 +11,8 @@ import zfcore
 from zfcore import plots
 from zfcore.trained import Trained
 
-MOST_MODULES = 650                # that --help of all commands together loads, the standard library's among them; there were 598 when this was set
+# that --help of all commands together loads, the standard library's among them; there were 598 when this was set
+MOST_MODULES = 650
 
 @pytest.mark.parametrize("name", zfcore.__all__)
 def test_every_public_name_is_there_and_explains_itself(name):
@@ -28,7 +29,8 @@ def test_what_is_not_there_is_said_with_what_is():
 
 def test_the_list_in_the_docstring_is_the_whole_of_it():
     told = set(re.findall(r"\w+", zfcore.__doc__.split("What there is")[1]))
-    results = {"TopActivations", "UnitViews", "Evolution", "Invariance", "Diagnosis", "Occlusion", "Correspondence", "SanityChecks", "Probe", "Matching",
+    results = {"TopActivations", "UnitViews", "Evolution", "Invariance", "Diagnosis", "Occlusion", "Correspondence",
+               "SanityChecks", "Probe", "Matching",
                "Projection", "Checkpoint", "feature_layers", "shares_of_start"}            # what the named ones return or take
     assert set(zfcore.__all__) - results <= told
 
@@ -39,15 +41,16 @@ def test_importing_it_imports_nothing_else():
 
 
 def test_a_command_does_not_wait_for_matplotlib_until_it_draws():
-    code = ("import sys, train.__main__, train.transfer, zfcore.__main__; print('matplotlib' in sys.modules); from zfcore import plots; "
-            "plots.FORMATS; import zfcore.plots; print('matplotlib' in sys.modules, zfcore.plots is plots)")
+    code = ("import sys, train.__main__, train.transfer, zfcore.__main__; print('matplotlib' in sys.modules); from zfcore "
+            "import plots; plots.FORMATS; import zfcore.plots; print('matplotlib' in sys.modules, zfcore.plots is plots)")
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert said.stdout == "False\nTrue True\n", said.stderr
 
 
 def test_help_loads_nothing_that_is_slow():
     """All commands in one process, one after the other: what one of them loads is there for the next."""
-    commands = ["zfcore", "train", "train.evaluate", "train.predict", "train.pack", "train.reproduce", "train.ablation", "train.transfer", "bench"]
+    commands = ["zfcore", "train", "train.evaluate", "train.predict", "train.pack", "train.reproduce", "train.ablation",
+                "train.transfer", "bench"]
     code = ("import runpy, sys\n"
             f"for command in {commands}:\n"
             "    sys.argv = [command, '--help']\n"
@@ -55,7 +58,8 @@ def test_help_loads_nothing_that_is_slow():
             "    except SystemExit: pass\n"
             "    slow = {'matplotlib', 'scipy', 'onnx', 'onnxruntime', 'jax', 'captum', 'keras', 'cv2', 'cupy', 'torch._C'}\n"
             "    print(command, slow & set(sys.modules), len(sys.modules), file=sys.stderr)")
-    said = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1]).stderr
+    said = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True,
+                          cwd=Path(__file__).parents[1]).stderr
     lines = [line.split() for line in said.splitlines()]
     assert [(command, slow) for command, slow, _ in lines] == [(command, "set()") for command in commands]
     assert max(int(modules) for _, _, modules in lines) < MOST_MODULES, said

@@ -23,7 +23,8 @@ class Module:
     asnumpy = staticmethod(lambda array: array.host)
     empty = staticmethod(lambda shape, dtype: Elsewhere(np.full(shape, 7, dtype)))
     zeros = staticmethod(lambda shape, dtype: Elsewhere(np.zeros(shape, dtype)))
-    empty_like = staticmethod(lambda like, shape, dtype, order: Module.empty(shape or like.shape, dtype))     # () is no shape to it
+    # () is no shape to it
+    empty_like = staticmethod(lambda like, shape, dtype, order: Module.empty(shape or like.shape, dtype))
     zeros_like = staticmethod(lambda like, shape, dtype, order: Module.zeros(shape or like.shape, dtype))
 
 

@@ -202,7 +202,8 @@ def test_a_batch_of_different_units_is_each_of_them_alone():
         batch = project(network, x, layer, units)
         for n in range(N):
             alone = project(network, np.ascontiguousarray(x[..., n:n + 1]), layer, units[n:n + 1])
-            np.testing.assert_allclose(alone.pixels[..., 0], batch.pixels[..., n], rtol=0, atol=1e-12*np.abs(batch.pixels).max())
+            np.testing.assert_allclose(alone.pixels[..., 0], batch.pixels[..., n], rtol=0,
+                                       atol=1e-12*np.abs(batch.pixels).max())
             assert alone.values[0] == pytest.approx(batch.values[n]) and (alone.places[0] == batch.places[n]).all()
 
 

@@ -17,7 +17,8 @@ import zfcore
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT/"README.md", *sorted(ROOT.glob("*/README.md")), *sorted((ROOT/".github").glob("*.md"))]
 COMMANDS = {name: f"{name}.__main__" for name in ("zfcore", "train", "bench")} | {
-    name: name for name in ("train.evaluate", "train.predict", "train.pack", "train.reference", "train.ablation", "train.transfer", "train.reproduce")}
+    name: name for name in ("train.evaluate", "train.predict", "train.pack", "train.reference", "train.ablation",
+                            "train.transfer", "train.reproduce")}
 STAND_INS = {"NAME": "drawn", "COMMAND": "sanity-checks"}
 
 every = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -45,7 +46,8 @@ def test_no_other_page_has_python_that_nobody_runs():
 # ---------------------------------------------------------------------------------------------------- docstrings
 VAGUE = {*"what how whether which who whom whose where why when that this these those it its something somebody someone nobody".split(),
          *"nothing everything everybody anything anybody whatever as so until unless while if also because".split(),
-         *"of from for in into along up within told thing things".split()}              # name neither what is done nor what it is
+         # name neither what is done nor what it is
+         *"of from for in into along up within told thing things".split()}
 
 
 def vague(source):
@@ -63,8 +65,10 @@ def test_a_docstring_begins_with_a_verb_or_a_noun(folder):
     assert {str(path.relative_to(ROOT)): found for path in files if (found := vague(path.read_text("utf-8")))} == {}
 
 
-@pytest.mark.parametrize("said, found", [("What a unit sees.", ["What"]), ("\n    whether it is so", ["whether"]), ("The thing.", ["thing"]),
-                                         ("Whatever", ["Whatever"]), ("Whitening.", []), ("The form.", []), ("`x`: what", []), ("", [])])
+@pytest.mark.parametrize("said, found", [("What a unit sees.", ["What"]), ("\n    whether it is so", ["whether"]),
+                                         ("The thing.", ["thing"]),
+                                         ("Whatever", ["Whatever"]), ("Whitening.", []), ("The form.", []), ("`x`: what", []),
+                                         ("", [])])
 def test_a_vague_docstring_is_seen_wherever_it_stands(said, found):
     assert vague(f'"""{said}"""') == vague(f'class A:\n  async def b():\n    """{said}"""') == found
 

@@ -7,11 +7,14 @@ from hypothesis import strategies as st
 
 from zfcore.files import file_names, name
 
-ODD = ["", ".", "..", "con", "CON", "Con.txt", "aux ", "nul.tar.gz", "lpt9", "com1 .x", "a/b", "a\\b", "C:x", "C:\\x", "a*?", "-rf", "~", ".hidden", "x.", "x ",
-       "\udcff", "a\nb", "\x1b[2J", "x"*300, "\u4e00"*99, "Owl", "owl", "OWL", "gr\u00fcn", "gru\u0308n", "100%", "a%2Fb", "\x00", "\u202e", '"', "<|>"]
+ODD = ["", ".", "..", "con", "CON", "Con.txt", "aux ", "nul.tar.gz", "lpt9", "com1 .x", "a/b", "a\\b", "C:x", "C:\\x", "a*?",
+       "-rf", "~", ".hidden", "x.", "x ",
+       "\udcff", "a\nb", "\x1b[2J", "x"*300, "\u4e00"*99, "Owl", "owl", "OWL", "gr\u00fcn", "gru\u0308n", "100%", "a%2Fb",
+       "\x00", "\u202e", '"', "<|>"]
 
 
-@given(st.lists(st.one_of(st.sampled_from(ODD), st.text(max_size=120), st.text(alphabet="aA./\\%: -~\udc80\u00e4", max_size=6)), unique=True, max_size=12))
+@given(st.lists(st.one_of(st.sampled_from(ODD), st.text(max_size=120), st.text(alphabet="aA./\\%: -~\udc80\u00e4", max_size=6)),
+                unique=True, max_size=12))
 @settings(max_examples=120, deadline=None)
 def test_any_system_takes_them_and_no_two_are_one_there(names):
     found = file_names(names)

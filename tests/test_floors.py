@@ -74,8 +74,8 @@ def test_a_file_imports_only_from_lower_floors(path):
             assert floor(name) < floor(own), f"{own} imports {name}"
 
 
-@pytest.mark.parametrize("library, file", [("cupy", "zfcore.gpu"), ("cupyx", "zfcore.gpu"), ("mpi4py", "zfcore.ranks.mpi"), ("matplotlib", "zfcore.plots"),
-                                           ("numba", "zfcore.ops.loops")])
+@pytest.mark.parametrize("library, file", [("cupy", "zfcore.gpu"), ("cupyx", "zfcore.gpu"), ("mpi4py", "zfcore.ranks.mpi"),
+                                           ("matplotlib", "zfcore.plots"), ("numba", "zfcore.ops.loops")])
 def test_a_library_is_imported_by_its_one_file(library, file):
     found = {module(path) for path in FILES for name in imports(path) if name.split(".")[0] == library}
     assert found <= {file}

@@ -116,9 +116,12 @@ def frame(top, bottom):
     (relabelled(lambda rows: rows[0].update(name="a\nb")), "name: expected a name that a file could have"),
     (relabelled(lambda rows: rows[0].update(name="con")), "name: expected a name that a file could have"),
     (relabelled(lambda rows: rows.insert(1, frame(2**14 + 1, 0))), "top: expected a whole number from -16384 to 16384"),
-    (relabelled(lambda rows: rows.insert(1, frame(2**14, 2**14))), "rim: expected at most 268435456 numbers in the padded maps"),
-    (relabelled(lambda rows: rows.insert(1, frame(-5, -3))), "rim: expected fewer rows to cut off than the 8 of the map, got 5 and 3"),
-    (relabelled(lambda rows: rows.insert(1, {"kind": "LocalResponseNormWithin", "name": "norm", "n": 4})), "norm: expected an odd n"),
+    (relabelled(lambda rows: rows.insert(1, frame(2**14, 2**14))),
+     "rim: expected at most 268435456 numbers in the padded maps"),
+    (relabelled(lambda rows: rows.insert(1, frame(-5, -3))), "rim: expected fewer rows to cut off than the 8 of the map, got 5 "
+                                                             "and 3"),
+    (relabelled(lambda rows: rows.insert(1, {"kind": "LocalResponseNormWithin", "name": "norm", "n": 4})), "norm: expected an "
+                                                                                                           "odd n"),
     (lambda f: f["preprocessing/mean_image"].write_direct(np.full((3, 19, 19), np.nan, np.float32)),
      "mean_image: expected finite values"),
 ], ids=range(25))

@@ -19,17 +19,21 @@ from zfcore.ops.window import Regions
 from zfcore.trained import Trained
 
 LAYERS = [
-    Conv("layer", 4, K=3, S=2), Conv("layer", 4, K=3, P=1), Conv("layer", 6, K=2, S=2, P=1, groups=3), Conv("layer", 4, K=3, S=2, rounding="floor"),
-    MaxPool("layer", K=3, S=2), MaxPool("layer", K=3, S=1, P=1), MaxPool("layer", K=2, S=3, P=1), MaxPool("layer", K=3, S=2, rounding="floor"),
+    Conv("layer", 4, K=3, S=2), Conv("layer", 4, K=3, P=1), Conv("layer", 6, K=2, S=2, P=1, groups=3),
+    Conv("layer", 4, K=3, S=2, rounding="floor"),
+    MaxPool("layer", K=3, S=2), MaxPool("layer", K=3, S=1, P=1), MaxPool("layer", K=2, S=3, P=1),
+    MaxPool("layer", K=3, S=2, rounding="floor"),
     AvgPool("layer", K=3, S=2), AvgPool("layer", K=2, S=3, P=1), AvgPool("layer", K=3, S=2, P=1, borders="padded"),
     AvgPool("layer", K=5, S=2, borders="padded"), AvgPool("layer", K=3, S=2, P=1, borders="clipped"),
     AvgPool("layer", K=5, S=3, borders="clipped"), AvgPool("layer", K=3, S=1, P=2, borders="clipped"),
     AvgPool("layer", K=3, S=2, P=1, rounding="floor"), AvgPool("layer"),
-    Pad("layer", 0, -1, 0, -1), Pad("layer", 1, 1, 1, 1), Pad("layer", 0, 2, 0, 1), Pad("layer", 2, -1, 0, 1), Pad("layer", -1, 0, -2, 3),
-    Pad("layer", 1, 0, -2, 1), Pad("layer", 0, 0, 0, 0),
-    LocalResponseNormWithin("layer", n=3, alpha=0.5), LocalResponseNormWithin("layer", n=5, alpha=0.1, beta=0.6, k=0.5, convention="sum"),
+    Pad("layer", 0, -1, 0, -1), Pad("layer", 1, 1, 1, 1), Pad("layer", 0, 2, 0, 1), Pad("layer", 2, -1, 0, 1),
+    Pad("layer", -1, 0, -2, 3), Pad("layer", 1, 0, -2, 1), Pad("layer", 0, 0, 0, 0),
+    LocalResponseNormWithin("layer", n=3, alpha=0.5), LocalResponseNormWithin("layer", n=5, alpha=0.1, beta=0.6, k=0.5,
+                                                                              convention="sum"),
     LocalResponseNormWithin("layer", n=1, alpha=0.5),
-    ReLU("layer"), LocalResponseNorm("layer", n=3, alpha=0.5, k=1.0), BatchNorm("layer"), Dropout("layer", 0.6), Flatten("layer")]
+    ReLU("layer"), LocalResponseNorm("layer", n=3, alpha=0.5, k=1.0), BatchNorm("layer"), Dropout("layer", 0.6),
+    Flatten("layer")]
 FLAT = [Linear("layer", 4), BatchNorm("layer", eps=0.01)]                  # these are given units, not maps
 LAYERS += FLAT
 MAPS = (3, 11, 9)
@@ -68,7 +72,8 @@ def alone(layer):
     """(the layer with parameters in float64, an input for it)."""
     layer, shape = copied(layer), (12,) if layer in FLAT else MAPS
     rng = np.random.default_rng(1)
-    layer.parameters, layer.buffers = ({key: array.astype(float) + 0.1*rng.standard_normal(array.shape) for key, array in arrays.items()}
+    layer.parameters, layer.buffers = ({key: array.astype(float) + 0.1*rng.standard_normal(array.shape)
+                                        for key, array in arrays.items()}
                                        for arrays in layer.init(shape, 3, "he", 1))
     layer.buffers = {key: np.abs(array) for key, array in layer.buffers.items()}
     return layer, rng.standard_normal((*shape, 4))
@@ -107,18 +112,23 @@ def test_the_mean_of_whole_maps_fits_any_size_and_has_no_border():
 def test_a_pad_takes_maps_that_are_many_and_refuses_those_that_would_be_too_large():
     assert Pad("rim", 1, 1, 1, 1).shape_out((4096, 7, 7)) == (4096, 9, 9)
     for rims in ((2**14, 0, 0, 0), (0, 0, 2**13, 2**13)):                 # long and thin: in a cone it is a square
-        with pytest.raises(Expected, match="rim: expected at most 268435456 numbers in the padded maps of a picture, seen as squares, got 3x"):
+        with pytest.raises(Expected,
+                           match="rim: expected at most 268435456 numbers in the padded maps of a picture, seen as squares, "
+                                 "got 3x"):
             Pad("rim", *rims).shape_out((3, 5, 5))
 
 
 def test_a_frame_under_the_first_convolution_and_a_cut_behind_it_leave_its_units_and_its_cones_what_they_are():
     """As networks come from elsewhere. The maps of conv1 are still read behind its ReLU."""
-    network = Network("elsewhere", (3, 9, 9), [Pad("frame", 0, 2, 1, -1), Conv("conv1", 4, K=3), Pad("cut", -1, -1, 0, -2), ReLU("relu1"),
-                                               LocalResponseNormWithin("norm1", 3, 0.5), Flatten("flat"), Linear("fc2", 3)]).init(1, "he")
+    network = Network("elsewhere", (3, 9, 9), [Pad("frame", 0, 2, 1, -1), Conv("conv1", 4, K=3), Pad("cut", -1, -1, 0, -2),
+                                               ReLU("relu1"),
+                                               LocalResponseNormWithin("norm1", 3, 0.5), Flatten("flat"),
+                                               Linear("fc2", 3)]).init(1, "he")
     assert feature_layer(network, "conv1") == network.index("relu1") and network.shapes[4] == (4, 7, 5)
     pictures, mean = np.random.default_rng(0).integers(0, 256, (2, 9, 9, 3), dtype=np.uint8), np.full((3, 9, 9), 100, np.float32)
     for size in (1, 3):
-        cone, whole = (occlusion(Trained(network, mean), pictures, [0, 2], size=size, stride=2, incremental=how) for how in (True, False))
+        cone, whole = (occlusion(Trained(network, mean), pictures, [0, 2], size=size, stride=2, incremental=how)
+                       for how in (True, False))
         np.testing.assert_allclose(cone.sums, whole.sums, rtol=1e-5, atol=1e-4)
         np.testing.assert_allclose(cone.probabilities, whole.probabilities, rtol=1e-5, atol=1e-6)
     x = pictures.transpose(3, 1, 2, 0) - np.float32(100)
@@ -127,8 +137,8 @@ def test_a_frame_under_the_first_convolution_and_a_cut_behind_it_leave_its_units
         dy = np.zeros_like(y)
         dy[1, place[0], place[1]] = 1
         for rules in (GRADIENT, DECONVNET, GUIDED):
-            np.testing.assert_allclose(descend(network, dy, caches, rules, np.array([place, place])), descend(network, dy, caches, rules),
-                                       rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(descend(network, dy, caches, rules, np.array([place, place])),
+                                       descend(network, dy, caches, rules), rtol=1e-4, atol=1e-6)
 
 
 def test_nothing_comes_down_from_zeros_that_were_laid_around_maps():
@@ -214,18 +224,23 @@ def test_the_cone_of_a_place_is_the_dense_way_down(layer, rules):
     dy = np.zeros_like(y)
     dy[2, places[:, 0], places[:, 1], np.arange(N)] = 1.5
     assert len(caches) == top + 1
-    np.testing.assert_allclose(descend(network, dy, caches, rules, places), descend(network, dy, caches, rules), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(descend(network, dy, caches, rules, places), descend(network, dy, caches, rules), rtol=1e-9,
+                               atol=1e-9)
 
 
 @of_maps
 @pytest.mark.parametrize("size", (1, 4))
 def test_the_cone_of_a_square_that_hides_is_every_layer_whole(layer, size):
     network = around(layer, (3, 11, 11))
-    network.load({name: {key: np.float32(array) for key, array in of_layer.items()} for name, of_layer in network.parameters().items()},
-                 CPU, {name: {key: np.float32(np.abs(array)) for key, array in of_layer.items()} for name, of_layer in network.buffers().items()})
+    network.load({name: {key: np.float32(array) for key, array in of_layer.items()}
+                  for name, of_layer in network.parameters().items()},
+                 CPU,
+                 {name: {key: np.float32(np.abs(array)) for key, array in of_layer.items()}
+                  for name, of_layer in network.buffers().items()})
     rng = np.random.default_rng(5)
     pictures, mean = rng.integers(0, 256, (2, 11, 11, 3), dtype=np.uint8), rng.uniform(0, 200, (3, 11, 11)).astype(np.float32)
-    cone, whole = (occlusion(Trained(network, mean), pictures, [0, 2], layer="above", size=size, stride=4, incremental=how) for how in (True, False))
+    cone, whole = (occlusion(Trained(network, mean), pictures, [0, 2], layer="above", size=size, stride=4, incremental=how)
+                   for how in (True, False))
     for name in ("sums", "probabilities"):
         np.testing.assert_allclose(getattr(cone, name), getattr(whole, name), rtol=1e-5, atol=1e-6, err_msg=name)
     assert whole.sums.std() > 0
@@ -234,7 +249,8 @@ def test_the_cone_of_a_square_that_hides_is_every_layer_whole(layer, size):
 @every
 def test_a_checkpoint_gives_it_back(layer, tmp_path):
     network = around(layer)
-    single = {name: {key: np.float32(array) for key, array in of_layer.items()} for name, of_layer in network.parameters().items()}
+    single = {name: {key: np.float32(array) for key, array in of_layer.items()}
+              for name, of_layer in network.parameters().items()}
     kept = {name: {key: np.float32(array) for key, array in of_layer.items()} for name, of_layer in network.buffers().items()}
     network.load(single, CPU, kept)
     assert json.loads(json.dumps(network.table())) == network.table()
@@ -259,7 +275,8 @@ def test_what_a_training_step_drew_or_took_is_not_cut_to_a_window(layer):
 
 
 @pytest.mark.parametrize("options, sentence", [
-    ({"eps": 0}, "bn: eps: expected a number above 0, got 0"), ({"eps": float("nan")}, "bn: eps"), ({"momentum": 1.5}, "bn: momentum: expected 0 <= "),
+    ({"eps": 0}, "bn: eps: expected a number above 0, got 0"), ({"eps": float("nan")}, "bn: eps"),
+    ({"momentum": 1.5}, "bn: momentum: expected 0 <= "),
     ({"momentum": -0.1}, "bn: momentum"), ({"momentum": float("nan")}, "bn: momentum")])
 def test_a_batch_norm_that_cannot_be_is_refused_when_it_is_made(options, sentence):
     with pytest.raises(Expected, match=sentence):

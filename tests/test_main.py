@@ -47,7 +47,8 @@ def place(tmp_path_factory):
                 pixels = rng.integers(0, 256, (SIZE, SIZE + i, 3), np.uint8)
                 Image.fromarray(pixels).save(place/"data"/part/name/f"{i:02}.png")
     save(place/"run"/"best.h5", Checkpoint("small", network.input_shape, network.table(), ["bee", "cow"], network.parameters(),
-                                           mean_image=np.full((3, SIZE, SIZE), 127, np.float32), state={"data": str(place/"data")}))
+                                           mean_image=np.full((3, SIZE, SIZE), 127, np.float32),
+                                           state={"data": str(place/"data")}))
     return place
 
 
@@ -67,7 +68,8 @@ def refused(capsys, *arguments):
 
 
 def test_a_precision_that_a_cpu_has_not_is_refused_in_a_sentence(place, capsys, tmp_path):
-    said = refused(capsys, "top-activations", "--run", place/"run", "--device", "cpu", "--precision", "tf32", "--output", tmp_path/"out")
+    said = refused(capsys, "top-activations", "--run", place/"run", "--device", "cpu", "--precision", "tf32", "--output",
+                   tmp_path/"out")
     assert said == ("error: precision: expected fp32, the one that NumPy has, got tf32; run it on a GPU, or leave it at fp32")
     assert not (tmp_path/"out").exists()
 
@@ -273,8 +275,8 @@ def test_shards_are_merged_into_the_pass_and_drawn(place, tmp_path, capsys):
     for i in (1, 2):
         run(place, tmp_path, "--layers", "conv1", "--shard", f"{i}/2")
     parts = [str(tmp_path/f"top_activations_{i}_of_2.h5") for i in (1, 2)]
-    said = refused(capsys, "top-activations", "--run", place/"run", "--output", tmp_path/"one", "--layers", "conv1", "--batch-size", 8,
-                   "--merge", parts[0])
+    said = refused(capsys, "top-activations", "--run", place/"run", "--output", tmp_path/"one", "--layers", "conv1",
+                   "--batch-size", 8, "--merge", parts[0])
     assert "--merge: expected all of 24 pictures, got the pictures 0 to 7" in said
     run(place, tmp_path/"both", "--layers", "conv1", "--units", "0:2", "--merge", *parts)
     for name in ("top_activations.h5", "conv1.h5"):
@@ -303,7 +305,8 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(place, tmp_path, ca
 
 def test_a_missing_run_an_output_that_is_a_file_and_a_wrong_file_to_redraw_are_one_sentence(place, tmp_path, capsys):
     (tmp_path/"file").write_text("")
-    assert "--output: expected a place where a folder can be made" in refused(capsys, "top-activations", "--run", place/"run", "--output", tmp_path/"file")
+    assert "--output: expected a place where a folder can be made" in refused(capsys, "top-activations", "--run", place/"run",
+                                                                              "--output", tmp_path/"file")
     assert "which does not exist" in refused(capsys, "top-activations", "--run", tmp_path/"no")
     assert "--run: expected" in refused(capsys, "top-activations")
     assert "a whole HDF5 file" in refused(capsys, "redraw", tmp_path/"file")
@@ -331,22 +334,26 @@ def test_a_picture_that_does_not_decode_is_named(place, tmp_path, capsys):
 def test_an_empty_data_set_is_one_sentence(place, tmp_path, capsys):
     for part in ("train", "val"):
         (tmp_path/"data"/part/"bee").mkdir(parents=True)
-    assert "data" in refused(capsys, "top-activations", "--run", place/"run", "--data", tmp_path/"data", "--output", tmp_path/"out")
+    assert "data" in refused(capsys, "top-activations", "--run", place/"run", "--data", tmp_path/"data", "--output",
+                             tmp_path/"out")
     assert not (tmp_path/"out").exists()
 
 
 def test_a_network_without_pooling_has_figures_too(place, tmp_path):
-    network = Network("plain", (3, CROP, CROP), [Conv("conv1", 4, K=5, S=2), ReLU("relu1"), Conv("conv2", 5, K=3), ReLU("relu2")])
+    network = Network("plain", (3, CROP, CROP), [Conv("conv1", 4, K=5, S=2), ReLU("relu1"), Conv("conv2", 5, K=3),
+                                                 ReLU("relu2")])
     network.init(0, "he")
     save(tmp_path/"plain.h5", Checkpoint("plain", network.input_shape, network.table(), ["bee", "cow"], network.parameters(),
-                                         mean_image=np.full((3, SIZE, SIZE), 127, np.float32), state={"data": str(place/"data")}))
+                                         mean_image=np.full((3, SIZE, SIZE), 127, np.float32),
+                                         state={"data": str(place/"data")}))
     main(["top-activations", "--run", str(tmp_path/"plain.h5"), "--output", str(tmp_path/"out"), "--units", "0:2"])
     assert results.load(tmp_path/"out"/"conv2.h5", UnitViews).projections.any()
 
 
 def test_a_command_with_other_options_or_after_more_training_keeps_a_pass_of_its_own_beside_the_first(place, tmp_path):
     """The page's commands follow each other in one folder, and a run that was gone on with is looked into again."""
-    for options in (["--layers", "conv1"], ["--layers", "conv1", "conv2"], ["--layers", "conv2", "--k", "3"], ["--layers", "conv1"]):
+    for options in (["--layers", "conv1"], ["--layers", "conv1", "conv2"], ["--layers", "conv2", "--k", "3"],
+                    ["--layers", "conv1"]):
         run(place, tmp_path, *options, "--units", "0:2")
     assert sorted(path.name for path in tmp_path.glob("top_activations*")) == [
         "top_activations.h5", "top_activations_2.h5", "top_activations_3.h5"]
@@ -358,7 +365,8 @@ def test_a_command_with_other_options_or_after_more_training_keeps_a_pass_of_its
     main(["top-activations", "--run", str(tmp_path/"run"), "--output", str(tmp_path), "--workers", "0", "--batch-size", "8",
           "--device", "cpu", "--layers", "conv1", "--units", "0:2"])
     assert (tmp_path/"top_activations_4.h5").exists() and (tmp_path/"top_activations.h5").read_bytes() == before
-    (tmp_path/"top_activations.h5").write_bytes(before[:1000])                             # a damaged one is told, not passed over
+    # a damaged one is told, not passed over
+    (tmp_path/"top_activations.h5").write_bytes(before[:1000])
     with pytest.raises(SystemExit):
         run(place, tmp_path, "--layers", "conv1")
 

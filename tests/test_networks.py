@@ -68,12 +68,14 @@ def test_little_of_the_random_start_is_left_and_its_projections_are_legible(open
 
 
 def test_training_on_its_pictures_begins_with_its_mean_image(opened, monkeypatch, tmp_path):
-    """As far as 90 pictures, as many of each class, can tell, it is theirs: a version of the drawings too many would be noticed."""
+    """As far as 90 pictures, as many of each class, can tell, it is theirs: a version of the drawings too many would be
+    noticed."""
     card, _, checkpoint, pictures = opened
     monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path))
     train, val = open_data("", pictures.size)
     monkeypatch.setattr(Synthetic, "picture", lambda *_: pytest.fail("a picture was drawn"))
-    assert all(np.array_equal(Pictures(part, pictures.size, pictures.crop).prepare(), checkpoint.mean_image) for part in (train, val))
+    assert all(np.array_equal(Pictures(part, pictures.size, pictures.crop).prepare(), checkpoint.mean_image)
+               for part in (train, val))
     monkeypatch.undo()
     some = np.mean([np.asarray(Synthetic("train", 4000, pictures.size).picture(i)) for i in range(1000, 1090)], axis=0)
     coarse = (some.transpose(2, 0, 1) - checkpoint.mean_image)[:, :108, :108].reshape(3, 3, 36, 3, 36).mean(axis=(2, 4))
@@ -96,4 +98,5 @@ def test_what_is_no_run_is_told_with_the_names_that_there_are(tmp_path, monkeypa
     with pytest.raises(Expected, match="one of .*drawn.*, got darwn"):
         from_checkpoint("darwn")
     (tmp_path/"drawn").mkdir()
-    assert checkpoint_file("drawn").parent.name == "drawn" and checkpoint_file("drawn").name == "latest.h5"   # a folder of one's own
+    # a folder of one's own
+    assert checkpoint_file("drawn").parent.name == "drawn" and checkpoint_file("drawn").name == "latest.h5"

@@ -12,11 +12,12 @@ from zfcore.check import whole_number
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs FIFOs and alarms")
 ONCE_FAILED = {                       # with what they answered
-    "endless": [("train", "--epochs", "huge"), ("train --resume", "--epochs", "large"), ("train --lr-test", "--epochs", "large"),
-                ("ablation", "--seeds", "large"), ("table4", "--folds", "large")],
-    "a traceback": [("train", "--image-size", "large"), ("train --lr-test", "--image-size", "huge"), ("train", "--patience", "huge"),
-                    ("table4", "--seed", "huge"), ("top-activations", "--units", "a range"), ("occlusion", "--pictures", "a range"),
-                    ("sanity-checks", "--seed", "minus one")]}
+    "endless": [("train", "--epochs", "huge"), ("train --resume", "--epochs", "large"),
+                ("train --lr-test", "--epochs", "large"), ("ablation", "--seeds", "large"), ("table4", "--folds", "large")],
+    "a traceback": [("train", "--image-size", "large"), ("train --lr-test", "--image-size", "huge"),
+                    ("train", "--patience", "huge"),
+                    ("table4", "--seed", "huge"), ("top-activations", "--units", "a range"),
+                    ("occlusion", "--pictures", "a range"), ("sanity-checks", "--seed", "minus one")]}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,9 @@ def test_sound_arguments_of_a_command_are_refused_by_none_of_its_options(name):
         parser.parse_args(odd_options.COMMANDS[name].words.split())
 
 
-@pytest.mark.parametrize("name", [name for name in odd_options.COMMANDS if not name.startswith(("train", "ablation", "pack", "console"))])
+@pytest.mark.parametrize("name",
+                         [name for name in odd_options.COMMANDS
+                          if not name.startswith(("train", "ablation", "pack", "console"))])
 def test_whole_numbers_of_a_command_have_bounds(name):
     """`int` takes any; a training's are looked at by TrainConfig, those of packing by its `main`."""
     assert [option for option, action in odd_options.COMMANDS[name].options().items() if action.type is int] == []

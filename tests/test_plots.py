@@ -50,7 +50,8 @@ def test_a_picture_among_vectors_lies_at_its_pixels(tmp_path):
 
 def test_drawing_leaves_matplotlibs_settings_and_figures_alone(tmp_path):
     before = matplotlib.rcParams.copy()
-    plots.save(plots.learning_curves({"epoch": [1, 2], "lr": [0.1, 0.01], **{f"{part}_{what}": [1.0, 0.5] for part in ("train", "val")
+    plots.save(plots.learning_curves({"epoch": [1, 2], "lr": [0.1, 0.01],
+                                      **{f"{part}_{what}": [1.0, 0.5] for part in ("train", "val")
                                                                   for what in ("loss", "error")}}), tmp_path/"curves.png")
     plots.save(page(170, 90), tmp_path/"page.svg")
     assert matplotlib.rcParams.copy() == before

@@ -23,14 +23,18 @@ def run(folder, limits=(), **environment):
     def lower():
         for which, number in limits:
             resource.setrlimit(which, (number, number))
-    done = subprocess.run([sys.executable, "-m", "zfcore", *WORK, data, "--output", folder/"out"], preexec_fn=lower, capture_output=True, text=True,
-                          cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), "MPLCONFIGDIR": str(folder), **environment}, timeout=120)
+    done = subprocess.run([sys.executable, "-m", "zfcore", *WORK, data, "--output", folder/"out"], preexec_fn=lower,
+                          capture_output=True, text=True,
+                          cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), "MPLCONFIGDIR": str(folder), **environment},
+                          timeout=120)
     return done.returncode, done.stderr.strip().splitlines()
 
 
 @pytest.mark.exhaustive                                # tests/test_terminal.py has them in odder surroundings
-@pytest.mark.parametrize("limits, environment", [([(resource.RLIMIT_NOFILE, 32)], {}), ([], {"HOME": "/dev/null/none", "XDG_CACHE_HOME": "",
-                                                                                            "ZFCORE_CACHE": ""})], ids=["files", "home"])
+@pytest.mark.parametrize("limits, environment", [([(resource.RLIMIT_NOFILE, 32)], {}),
+                                                 ([], {"HOME": "/dev/null/none", "XDG_CACHE_HOME": "",
+                                                                                            "ZFCORE_CACHE": ""})],
+                         ids=["files", "home"])
 def test_few_files_and_no_home_are_enough(tmp_path, limits, environment):
     status, said = run(tmp_path, limits, **environment)
     assert status == 0 and (tmp_path/"out"/"conv1.png").is_file() and "Traceback" not in "".join(said)
@@ -39,7 +43,8 @@ def test_few_files_and_no_home_are_enough(tmp_path, limits, environment):
 def test_too_little_memory_is_one_sentence(tmp_path):
     status, said = run(tmp_path, [(resource.RLIMIT_AS, 400*2**20)], OPENBLAS_NUM_THREADS="1")
     assert "Traceback" not in "".join(said)
-    if "OpenBLAS error: Memory" in "".join(said):          # it ends the process itself, by exit or by a fault, when its own buffer is the one too many
+    # it ends the process itself, by exit or by a fault, when its own buffer is the one too many
+    if "OpenBLAS error: Memory" in "".join(said):
         assert status != 0
     else:
         assert status == 2 and re.search("^error: .*memory", "".join(said), re.DOTALL | re.MULTILINE)

@@ -97,12 +97,14 @@ def test_what_is_flushed_may_be_written_and_folders_are_not_opened_on_windows(tm
     monkeypatch.setattr(os, "open", lambda path, flags, open=os.open: opened.append((path, flags)) or open(path, flags))
     system.flush(tmp_path/"x")
     system.flush(tmp_path)
-    assert [(path, flags & (os.O_RDWR | os.O_WRONLY) != 0) for path, flags in opened] == [(tmp_path/"x", True), (tmp_path, False)]
+    assert [(path, flags & (os.O_RDWR | os.O_WRONLY) != 0) for path, flags in opened] == [(tmp_path/"x", True),
+                                                                                          (tmp_path, False)]
     monkeypatch.setattr(system, "os", SimpleNamespace(name="nt"))
     system.flush(tmp_path)
 
 
-@pytest.mark.parametrize("number, times, given_up", [(32, 2, False), (5, 2, False), (32, 99, True), (None, 1, True), (1, 1, True)])
+@pytest.mark.parametrize("number, times, given_up", [(32, 2, False), (5, 2, False), (32, 99, True), (None, 1, True),
+                                                     (1, 1, True)])
 def test_a_file_that_is_open_elsewhere_is_replaced_when_it_is_closed(tmp_path, monkeypatch, number, times, given_up):
     calls = []
 

@@ -45,7 +45,8 @@ def test_a_command_that_is_copied_gives_the_shell_the_same_words(encoding):
     """Also from a terminal that shows nothing but ASCII."""
     words = [*NAMES, "plain", "", "a b", "$HOME", "`ls`", "*"]
     script = f"import sys; from zfcore.terminal import command; print(command(*{words!r}))"
-    line = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding}).stdout
+    line = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True,
+                          env={**os.environ, "PYTHONIOENCODING": encoding}).stdout
     heard = subprocess.run(["bash", "-c", b"printf '%s\\0' " + line.rstrip(b"\n")], capture_output=True).stdout
     assert heard.split(b"\0")[:-1] == [os.fsencode(word) for word in words]
     assert terminal.command(Path("-x")) == "./-x"
@@ -87,13 +88,16 @@ def test_lines_fit_and_lose_no_word(text):
     assert " ".join(lines).split() == text.split()
 
 
-@pytest.mark.parametrize("line", ["python -m train --resume " + "x"*200, "| " + "a | "*60, "next:  python -m zfcore " + "x"*90 + "      what it is"])
+@pytest.mark.parametrize("line", ["python -m train --resume " + "x"*200, "| " + "a | "*60,
+                                  "next:  python -m zfcore " + "x"*90 + "      what it is"])
 def test_what_is_copied_and_rows_of_tables_stay_whole(line):
     assert terminal.fitted(line) == [line]
 
 
-prose = st.lists(st.sampled_from("expected got the run's pictures' names (and) another; one, (a) b".split()), max_size=30).map(" ".join)
-paths, odd_paths = (st.builds("/{}/{}.png".format, st.text(alphabet=alphabet, min_size=1, max_size=70), st.text(alphabet="xy z", max_size=40))
+prose = st.lists(st.sampled_from("expected got the run's pictures' names (and) another; one, (a) b".split()),
+                 max_size=30).map(" ".join)
+paths, odd_paths = (st.builds("/{}/{}.png".format, st.text(alphabet=alphabet, min_size=1, max_size=70),
+                              st.text(alphabet="xy z", max_size=40))
                     for alphabet in ("ab c$猫", "ab c'\"$\\猫"))
 
 
@@ -135,7 +139,8 @@ def test_a_sentence_on_standard_error_fits_the_terminal_and_what_was_typed_stays
     assert len(lines) > 1 and all(len(line) <= (columns or 100) or line.strip(" ,;:") == str(missing) for line in lines)
 
 
-@pytest.mark.parametrize("words", [["train", "--device", "a b " * 40], ["zfcore", "x"], ["train.predict", "--crops", "two\nlines", "--run", "x"],
+@pytest.mark.parametrize("words", [["train", "--device", "a b " * 40], ["zfcore", "x"],
+                                   ["train.predict", "--crops", "two\nlines", "--run", "x"],
                                    ["train", "--seed", "1" * 300], ["train", "--unheard-of", "x"]], ids=lambda words: words[0])
 def test_an_option_that_is_refused_is_refused_in_lines_that_fit(words, capsys, monkeypatch):
     monkeypatch.setattr(terminal, "_width", lambda: 100)
@@ -144,18 +149,20 @@ def test_an_option_that_is_refused_is_refused_in_lines_that_fit(words, capsys, m
         main(words[1:])
     said = capsys.readouterr().err
     typed = [word for word in map(terminal.printable, words) if " " in word or len(word) > 99]
-    assert end.value.code == 2 and "error: " in said and all(len(line) <= 100 or any(word in line for word in typed) for line in said.splitlines())
+    assert end.value.code == 2 and "error: " in said and all(len(line) <= 100 or any(word in line for word in typed)
+                                                             for line in said.splitlines())
     assert all(len(line.strip()) < len(word) + 5 for line in said.splitlines() for word in typed if word in line)
 
 
-@given(st.integers(0, 3), st.sampled_from(["picture", "class", "linked folder", "near-duplicate", "branch", "box", "epoch", "training picture"]))
+@given(st.integers(0, 3),
+       st.sampled_from(["picture", "class", "linked folder", "near-duplicate", "branch", "box", "epoch", "training picture"]))
 def test_a_number_agrees_with_its_noun(n, noun):
     plural = {"class": "classes", "branch": "branches", "box": "boxes"}.get(noun, f"{noun}s")
     assert terminal.plural(n, noun) == (f"1 {noun}" if n == 1 else f"{n} {plural}")
 
 
-COUNTED = re.compile(r" (?:[a-z-]+ ){0,2}?(?:pictures|classes|files|folders|links|epochs|units|networks|layers|names|steps|runs|"
-                     r"near-duplicates|threads|members)\b")
+COUNTED = re.compile(r" (?:[a-z-]+ "
+                     r"){0,2}?(?:pictures|classes|files|folders|links|epochs|units|networks|layers|names|steps|runs|near-duplicates|threads|members)\b")
 TOGETHER = re.compile(r"[A-Z_]+$")                         # a constant, which is more than 1
 
 
@@ -176,7 +183,8 @@ def test_no_text_has_a_plural_behind_a_number_that_may_be_one(folder):
     assert len(files) > 10 and {str(path): found for path in files if (found := [*counts(path)])} == {}
 
 
-@pytest.mark.parametrize("text, found", [('f"{len(a)} pictures"', 1), ('f"{count} more names"', 1), ('f"{MOST} files"', 0), ('f"{plural(n, \'unit\')} of"', 0),
+@pytest.mark.parametrize("text, found", [('f"{len(a)} pictures"', 1), ('f"{count} more names"', 1), ('f"{MOST} files"', 0),
+                                         ('f"{plural(n, \'unit\')} of"', 0),
                                          ('f"at most {len(a)} left out units, {b} of"', 1), ('f"{path} pictures"', 0)])
 def test_a_plural_behind_a_number_is_seen(text, found, tmp_path):
     (tmp_path/"a.py").write_text(text)
@@ -235,7 +243,8 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def options(pictures):
-    return ["--data", str(pictures), "--preset", "tiny", "--image-size", "32", "--batch-size", "8", "--epochs", "2", "--workers", "0", "--device", "cpu"]
+    return ["--data", str(pictures), "--preset", "tiny", "--image-size", "32", "--batch-size", "8", "--epochs", "2",
+            "--workers", "0", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +257,8 @@ def run(options, tmp_path_factory):
 def started(*words, before="", **more):
     """A command in a shell, after what is to be set there."""
     line = f"{before}exec {terminal.command(sys.executable, '-m', *words)}"
-    return subprocess.Popen(["bash", "-c", line], cwd=ROOT, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more})
+    return subprocess.Popen(["bash", "-c", line], cwd=ROOT,
+                            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more})
 
 
 def ended(process, seconds=60):
@@ -264,8 +274,11 @@ def test_training_into_a_pipe_that_is_closed_keeps_the_epoch_and_ends_as_a_shell
     process = started("train", *options, "--output", tmp_path/"run", stdout=write)
     os.close(write)
     assert ended(process) == (141, None, "")
-    process = subprocess.Popen(["bash", "-c", f"{terminal.command(sys.executable, '-m', 'train', *options, '--output', tmp_path/'b')} | grep -m1 'epoch  '; "
-                                              "exit ${PIPESTATUS[0]}"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(["bash", "-c",
+                                f"{terminal.command(sys.executable, '-m', 'train', *options, '--output', tmp_path/'b')} | grep "
+                                f"-m1 'epoch  '; "
+                                              "exit ${PIPESTATUS[0]}"], cwd=ROOT, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
     ended(process)
     assert load(tmp_path/"b"/"latest.h5").epoch >= 1 and (tmp_path/"b"/"log.csv").read_text().count("\n") >= 2
 
@@ -274,7 +287,8 @@ def test_training_into_a_pipe_that_is_closed_keeps_the_epoch_and_ends_as_a_shell
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("command", ["train", pytest.param("evaluate", marks=pytest.mark.exhaustive)])
 def test_a_full_disk_under_standard_output_costs_only_what_was_printed(command, options, run, tmp_path):
-    words = {"train": ["train", *options, "--output", tmp_path/"run"], "evaluate": ["train.evaluate", "--run", run, "--output", tmp_path/"out"]}[command]
+    words = {"train": ["train", *options, "--output", tmp_path/"run"],
+             "evaluate": ["train.evaluate", "--run", run, "--output", tmp_path/"out"]}[command]
     with open("/dev/full", "w") as full:
         status, _, err = ended(started(*words, stdout=full))
     assert status == 2 and "standard output: expected a place that takes what is printed, got No space left" in err
@@ -285,7 +299,8 @@ def test_a_full_disk_under_standard_output_costs_only_what_was_printed(command, 
 
 
 @posix
-@pytest.mark.parametrize("before", ["export PYTHONIOENCODING=ascii; unset HOME XDG_CACHE_HOME ZFCORE_CACHE; ulimit -n 32; exec 2>&-; ",
+@pytest.mark.parametrize("before",
+                         ["export PYTHONIOENCODING=ascii; unset HOME XDG_CACHE_HOME ZFCORE_CACHE; ulimit -n 32; exec 2>&-; ",
                                     "export PYTHONIOENCODING=latin-1 LC_ALL=C HOME=/nowhere; unset ZFCORE_CACHE; exec >&-; "],
                          ids=["ascii, no HOME, few files, no stderr", "latin-1, HOME gone, no stdout"])
 def test_a_command_works_in_odd_surroundings(before, run, tmp_path):
@@ -296,9 +311,11 @@ def test_a_command_works_in_odd_surroundings(before, run, tmp_path):
 
 
 @posix
-@pytest.mark.parametrize("kilobytes", [pytest.param(600_000, marks=pytest.mark.exhaustive)])     # tests/test_surroundings.py has less
+# tests/test_surroundings.py has less
+@pytest.mark.parametrize("kilobytes", [pytest.param(600_000, marks=pytest.mark.exhaustive)])
 def test_too_little_memory_is_a_sentence(kilobytes, run, tmp_path):
-    words = ["zfcore", "top-activations", "--run", run, "--output", tmp_path/"out", "--units", "0:2", "--device", "cpu", "--workers", "0"]
+    words = ["zfcore", "top-activations", "--run", run, "--output", tmp_path/"out", "--units", "0:2", "--device", "cpu",
+             "--workers", "0"]
     process = started(*words, before=f"export OPENBLAS_NUM_THREADS=1; ulimit -v {kilobytes}; ")
     status, _, err = ended(process)
     assert status == 0 or status == 2 and err.count("error:") == 1
@@ -322,7 +339,8 @@ def test_a_signal_ends_training_saved_and_said(number, options, tmp_path):
 def test_a_signal_ends_every_other_command_with_a_word(number):
     script = ("import os, signal, sys, time; from zfcore.check import exit_with_message\n@exit_with_message\ndef main():\n"
               " print('begun', flush=True); time.sleep(30)\nmain()")
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True)
     assert process.stdout.readline() == "begun\n"
     process.send_signal(number)
     assert ended(process)[::2] == (128 + number, "\nstopped\n")
@@ -343,10 +361,12 @@ def test_what_is_to_be_ignored_is_ignored_as_under_nohup():
 
 
 @posix
-@pytest.mark.parametrize("words", [["train", "--dry-run"], ["zfcore", "--help"], pytest.param(["train.evaluate", "--help"], marks=pytest.mark.exhaustive)],
+@pytest.mark.parametrize("words", [["train", "--dry-run"], ["zfcore", "--help"],
+                                   pytest.param(["train.evaluate", "--help"], marks=pytest.mark.exhaustive)],
                          ids=lambda words: words[0])
 def test_ctrl_c_while_modules_are_imported_is_quiet(words):
-    process = subprocess.Popen([sys.executable, "-X", "importtime", "-m", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-X", "importtime", "-m", *words], cwd=ROOT, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
     while "numpy" not in (line := process.stderr.readline()) and line:
         pass
     process.send_signal(signal.SIGINT)
@@ -357,7 +377,8 @@ def test_ctrl_c_while_modules_are_imported_is_quiet(words):
 
 # ------------------------------------------------------------------------------------------------------------- advice
 def test_what_the_system_refuses_is_a_sentence(capsys):
-    for error in (MemoryError(), OSError(24, "Too many open files", "a\nb"), RuntimeError("can't start new thread"), PermissionError(13, "no", "x")):
+    for error in (MemoryError(), OSError(24, "Too many open files", "a\nb"), RuntimeError("can't start new thread"),
+                  PermissionError(13, "no", "x")):
         @check.exit_with_message
         def main(error=error):
             raise error

@@ -43,8 +43,8 @@ def test_names_that_are_not_one_for_each_output_are_refused(classes):
     assert Trained(network(), MEAN).classes == ()                        # none are none
 
 
-@pytest.mark.parametrize("shape, sentence", [((3, 9, 8), "the same rim"), ((3, 5, 3), "the same rim"), ((1, 9, 7), "mean image: expected shape"),
-                                             ((9, 7), "mean image: expected shape")])
+@pytest.mark.parametrize("shape, sentence", [((3, 9, 8), "the same rim"), ((3, 5, 3), "the same rim"),
+                                             ((1, 9, 7), "mean image: expected shape"), ((9, 7), "mean image: expected shape")])
 def test_a_mean_image_has_the_pictures_shape_and_the_same_rim_everywhere(shape, sentence):
     with pytest.raises(Expected, match=sentence):
         Trained(network(), np.zeros(shape, np.float32), NAMES)

@@ -36,10 +36,11 @@ def main(arguments=None):
         if "devices" in typed and other != "dry_run":
             raise check.Expected("--devices", f"no {flag(other)} beside it: that is done in one process", typed["devices"])
         if is_rank():
-            raise check.Expected(flag(other), "one process, which does that alone", "one of several that mpiexec, srun or torchrun has started",
-                                 "call python -m train itself")
+            raise check.Expected(flag(other), "one process, which does that alone",
+                                 "one of several that mpiexec, srun or torchrun has started", "call python -m train itself")
     if "restarts" in typed and "devices" not in typed:
-        raise check.Expected("--restarts", "--devices N beside it", "none", "whatever else starts ranks starts them again by its own options")
+        raise check.Expected("--restarts", "--devices N beside it", "none",
+                             "whatever else starts ranks starts them again by its own options")
     folder = Path(typed["resume"]) if "resume" in typed else None
     asked = {name: value for name, value in typed.items() if name in (*NAMES, "config")}
     changes = {name: value for name, value in asked.items() if name != "config"}
@@ -51,7 +52,8 @@ def main(arguments=None):
 
 
 def work(config, typed, folder, changes, ranks):
-    """Do what was `typed` with the options of `config`; `folder` is that of the run that goes on, with `changes` of its options."""
+    """Do what was `typed` with the options of `config`; `folder` is that of the run that goes on, with `changes` of its
+    options."""
     say(f"device: {select(config.device).description}\n{config}\n")
     if "dry_run" in typed:
         drawn = is_drawn(config.data)                         # the classes of other pictures are counted when they are read
@@ -69,15 +71,17 @@ def work(config, typed, folder, changes, ranks):
     if "lr_test" in typed:
         lr_test.run(config, typed.get("output"))
         return
-    training = Training.resume(folder, ranks=ranks, **changes) if folder else Training.begin(config, typed.get("output"), ranks=ranks)
+    training = Training.resume(folder, ranks=ranks, **changes) if folder else Training.begin(config, typed.get("output"),
+                                                                                             ranks=ranks)
     folder = training.folder
     if training.origin:
         say(training.origin.sentence)
     devices = ["--devices", ranks.size] if is_launched() else []
     go_on = command("python", "-m", "train", "--resume", folder, *devices)
     try:
-        say(f"{training.network.summary()}\n\ndata:   {describe(training)}\n{start_in_words(training.config, len(training.train))}"
-            f"recipe: {deviations.in_words(training.config, counts(training.train))}\nrun:    {printable(folder)}\n")
+        say(f"{training.network.summary()}\n\ndata:   "
+            f"{describe(training)}\n{start_in_words(training.config, len(training.train))}recipe: "
+            f"{deviations.in_words(training.config, counts(training.train))}\nrun:    {printable(folder)}\n")
         training.run(say=say)
     except Stop as stop:
         say(f"stopped and saved after epoch {training.epoch}, step {training.step}; go on with: {go_on}")
@@ -91,7 +95,8 @@ def work(config, typed, folder, changes, ranks):
 
 
 def error_of(folder, config, typed):
-    """--eval-only: the validation error of the latest checkpoint of --resume, or of --init-from, in words. Nothing is written."""
+    """--eval-only: the validation error of the latest checkpoint of --resume, or of --init-from, in words. Nothing is
+    written."""
     if not (folder or config.init_from):
         raise check.Expected("--eval-only", "--resume RUN or --init-from RUN beside it", "neither")
     run = folder/"latest.h5" if folder else config.init_from
@@ -107,7 +112,8 @@ def error_of(folder, config, typed):
     return f"{printable(run)}, epoch {models[0].epoch}: {score}"
 
 
-WARN_ABOVE, WELL = 0.5, 0.4       # of the start left at the end: a run says how to leave less; what was found to be little enough
+# of the start left at the end: a run says how to leave less; what was found to be little enough
+WARN_ABOVE, WELL = 0.5, 0.4
 
 
 def start_in_words(config, pictures):
@@ -117,8 +123,8 @@ def start_in_words(config, pictures):
     left = config.forecast(pictures)
     limited = (f", not {100*config.start_left:g} %: in so few steps that takes more than the most that is chosen"
                if config.start_left and config.weight_decay == MOST_DECAY else "")
-    line = (f"start:  {100*left:.0f} % of the random weights' amplitude will be left{limited} (weight decay {config.weight_decay:g}, "
-            f"{plural(config.epochs, 'epoch')})\n")
+    line = (f"start:  {100*left:.0f} % of the random weights' amplitude will be left{limited} (weight decay "
+            f"{config.weight_decay:g}, {plural(config.epochs, 'epoch')})\n")
     if left <= WARN_ABOVE:
         return line
     ways, decay = [], config.decay_for(WELL, pictures)
@@ -137,8 +143,8 @@ def describe(training):
         source += f" (drawn once, then kept in {printable(kept_in.parent)})" if kept_in else " (drawn as it goes, no files)"
     train, val = training.train, training.val
     damaged = f"; {len(left)} damaged left out" if (left := [*train.damaged, *val.damaged]) else ""
-    return (f"{source}\n        {plural(len(training.classes), 'class')}, {train.sound} training and {plural(val.sound, 'validation picture')}"
-            f"{damaged}")
+    return (f"{source}\n        {plural(len(training.classes), 'class')}, {train.sound} training and "
+            f"{plural(val.sound, 'validation picture')}{damaged}")
 
 
 def closing(training, devices):
@@ -148,7 +154,8 @@ def closing(training, devices):
     best = min(range(len(errors)), key=errors.__getitem__)
     protocol = f"(centre crop, 1 network, {plural(training.val.sound, 'picture')})"
     return f"""
-validation error {100*errors[-1]:.1f} % after {plural(len(errors), "epoch")}; best {100*errors[best]:.1f} % after epoch {best + 1} {protocol}
+validation error {100*errors[-1]:.1f} % after {plural(len(errors), "epoch")}; best {100*errors[best]:.1f} % after epoch {best +
+1} {protocol}
 
   {folder}/best.h5                       the weights (h5ls -r shows what is inside)
   {folder}/log.csv                       one row an epoch

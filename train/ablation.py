@@ -5,9 +5,9 @@
 
 Every network is an ordinary run in DIR/<model>-seed<k>/. What is finished is not trained again and what was stopped or
 killed goes on, so the command can be given again at any time, with more seeds or rows too. Both tables may have the same
-DIR; then the networks that both name are trained once. --devices N trains N at once, each in a process with a GPU of its own, or with its share of
-the cores: the same table, to the bit. The same command may be at work several times at once, too: each takes the networks that no
-other is at, and waits for the others' before it writes the table.
+DIR; then the networks that both name are trained once. --devices N trains N at once, each in a process with a GPU of its own,
+or with its share of the cores: the same table, to the bit. The same command may be at work several times at once, too: each
+takes the networks that no other is at, and waits for the others' before it writes the table.
 
 The paper's claims about the rows are judged by differences, taken seed by seed: seed k draws the same order of pictures and
 the same crops for every row. With --until-decided, claims are looked at after the first seeds and again after each as many
@@ -89,11 +89,12 @@ class Scale:
 
 # Errors must be neither at the ceiling nor at the floor, on classes that only a combination of parts tells apart, and half of
 # the random start is left: this leaves the base networks near 50 %, in a minute each on one core. The 126 classes of
-# drawn:combinations would need more steps than sixty networks can have on two cores. The learning rate falls at the same epoch in
-# all of them: left to the plateau rule, a row would be judged by whether its plateau came in time. At the rate of tiny some rows
-# die in their first steps and never learn.
+# drawn:combinations would need more steps than sixty networks can have on two cores. The learning rate falls at the same epoch
+# in all of them: left to the plateau rule, a row would be judged by whether its plateau came in time. At the rate of tiny some
+# rows die in their first steps and never learn.
 SCALES = {
-    "tiny": Scale("Networks called tiny have a quarter of the paper's maps in layers 1 to 5 and 256 units, not 4096, in layers 6, 7.",
+    "tiny": Scale("Networks called tiny have a quarter of the paper's maps in layers 1 to 5 and 256 units, not 4096, in layers "
+                  "6, 7.",
                   {variant_name(big, edit): variant_name(small, edit) for edit in ("", *EDITS)
                    for big, small in (("zfnet", "tiny"), ("alexnet", "tiny-alexnet"))},
                   dict(preset="tiny", data="drawn:unseen", image_size=48, epochs=20, lr=0.002, start_left=0.5, keep_epochs=()),
@@ -165,7 +166,8 @@ class Ablation:
                 (warn if run.failure else say)(sentence)
 
         config = self.runs[0].config
-        with crew(self.devices, config.device, "train.ablation:served", folder=str(self.folder.path), config=asdict(config), crops=self.crops) as several:
+        with crew(self.devices, config.device, "train.ablation:served", folder=str(self.folder.path), config=asdict(config),
+                  crops=self.crops) as several:
             self.folder.work(runs, self.train, "epoch", tell, several)
 
     def train(self, run, progress):
@@ -188,7 +190,8 @@ class Ablation:
 
 
 def served(folder, config, crops):
-    """A function that trains a run of the study in `folder`, for a process of --devices; `config` is that of one of the runs."""
+    """A function that trains a run of the study in `folder`, for a process of --devices; `config` is that of one of the
+    runs."""
     study = Ablation(StudyFolder(folder), None, [], [], [], pictures_for(config_of(config)), crops)
 
     def do(order, progress, wait):
@@ -213,10 +216,12 @@ def parser():
     p.add_argument("--output", metavar="DIR", required=True, help="folder of the runs and tables; both tables may share it")
     p.add_argument("--scale", choices=SCALES, help="tiny (default): small networks on small pictures; full: the paper's")
     p.add_argument("--seeds", type=check.whole_number(1, 1000), metavar="N", help="train each network with seeds 0 to N-1")
-    p.add_argument("--until-decided", type=check.whole_number(1, 1000), metavar="N", help="train more seeds, up to N, of the rows of undecided claims")
+    p.add_argument("--until-decided", type=check.whole_number(1, 1000), metavar="N",
+                   help="train more seeds, up to N, of the rows of undecided claims")
     p.add_argument("--rows", nargs="+", metavar="MODEL", default=[], help="these networks, any --model, instead of the table's")
     p.add_argument("--devices", type=check.whole_number(1, 1024), metavar="N", default=1, help=DEVICES)
-    p.add_argument("--crops", choices=("ten", "centre"), default="ten", help="crops that errors are measured with (default: ten)")
+    p.add_argument("--crops", choices=("ten", "centre"), default="ten",
+                   help="crops that errors are measured with (default: ten)")
     p.add_argument("--collect", action="store_true", default=False, help="train nothing: the tables of what is there")
     of_training = p.add_argument_group("options of every run, as for python -m train")
     for f in OPTIONS.values():

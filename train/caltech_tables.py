@@ -53,8 +53,10 @@ TABLES = {
                      {"Sohn et al. 2011": SOHN, "Bo et al. 2013": BO_256}, scratch_by_default=False),
 }
 # (classifier, layer): accuracies in table 7 on Caltech-101 (30 pictures a class) and Caltech-256 (60)
-TABLE7 = {("svm", 1): ((44.8, 0.7), (24.6, 0.4)), ("svm", 2): ((66.2, 0.5), (39.6, 0.3)), ("svm", 3): ((72.3, 0.4), (46.0, 0.3)),
-          ("svm", 4): ((76.6, 0.4), (51.3, 0.1)), ("svm", 5): ((86.2, 0.8), (65.6, 0.3)), ("svm", 7): ((85.5, 0.4), (71.7, 0.2)),
+TABLE7 = {("svm", 1): ((44.8, 0.7), (24.6, 0.4)), ("svm", 2): ((66.2, 0.5), (39.6, 0.3)),
+          ("svm", 3): ((72.3, 0.4), (46.0, 0.3)),
+          ("svm", 4): ((76.6, 0.4), (51.3, 0.1)), ("svm", 5): ((86.2, 0.8), (65.6, 0.3)),
+          ("svm", 7): ((85.5, 0.4), (71.7, 0.2)),
           ("softmax", 5): ((82.9, 0.4), (65.7, 0.5)), ("softmax", 7): ((85.4, 0.4), (72.6, 0.1))}
 TABLE7_TRAIN = {TREES[0]: 30, TREES[1]: 60}
 CLAIM7 = 5                        # the last of the layers of which the paper says that accuracy rises with them
@@ -146,10 +148,11 @@ class Folds(TransferStudy):
         train, test = self.split(train_per_class, fold)
         began, features = time.monotonic(), self.seen(network, layer, reduced)
         found = probe(kind, features, self.rows[train], self.labels[train], self.rows[test], len(self.classes),
-                      held_out(self.labels[train], fold), lambda scores, labels, _: self.accuracy(scores.argmax(axis=0), labels))
+                      held_out(self.labels[train], fold),
+                      lambda scores, labels, _: self.accuracy(scores.argmax(axis=0), labels))
         accuracy = self.accuracy(found.scores.argmax(axis=0), self.labels[test])
-        return Fitted(kind, network, layer, reduced, train_per_class, fold, accuracy, found.C, float("nan"), time.monotonic() - began,
-                      len(train), len(test))
+        return Fitted(kind, network, layer, reduced, train_per_class, fold, accuracy, found.C, float("nan"),
+                      time.monotonic() - began, len(train), len(test))
 
     def train_network(self, train_per_class, fold):
         """The Fitted network that is trained from random weights on the pictures of a fold."""
@@ -169,7 +172,8 @@ class Folds(TransferStudy):
                 write()
 
         units = [Fit(self.fitted, key) for key in keys]
-        with crew(self.args.devices, self.args.device, "train.caltech_tables:served", arguments=vars_of(self.args), **self.looked_at) as several:
+        with crew(self.args.devices, self.args.device, "train.caltech_tables:served", arguments=vars_of(self.args),
+                  **self.looked_at) as several:
             self.folder.work(units, lambda unit, progress: self.fit(unit.key), "fit", take, several)
         write()
 
@@ -205,7 +209,8 @@ class Fit(Unit):
 
 
 def served(arguments, layers, most_train):
-    """A function that finishes a key of the study with these `arguments`, for a process of --devices: the features are there already."""
+    """A function that finishes a key of the study with these `arguments`, for a process of --devices: the features are there
+    already."""
     study = Folds(argparse.Namespace(**arguments))
     study.look(layers, most_train)
     return lambda key, progress, wait: asdict(study.fit(tuple(key)))
@@ -302,7 +307,8 @@ def protocol_in_words(study, counts):
         return ""
     left = f" ({', '.join(study.left_out)} left out)" if study.left_out else ""
     most = f"at most {a.test_most} of the others of each class" if a.test_most else "all others"
-    pool = (f"{plural(len(study.dataset), 'drawn picture')}, of the training and the validation part together" if is_drawn(a.data) else
+    pool = (f"{plural(len(study.dataset), 'drawn picture')}, of the training and the validation part together"
+            if is_drawn(a.data) else
             f"the background {'is a class' if a.background else 'is no class'}")
     return (f"Protocol of the paper: training pictures drawn at random, at most 50 of the others of each class to test on, "
             f"mean of the classes' accuracies, five folds (test pictures and folds are stated for Caltech-101 only); "
@@ -319,8 +325,9 @@ def classifiers_in_words(study):
     times = [one.seconds for one in fitted]
     chosen = ", ".join(f"{C:g}" for C in sorted({one.C for one in fitted}))
     return (f"{run_in_words(study)} They took {study.seconds:.0f} s. Classifiers: fitted to their optimum, C chosen on a "
-            f"held-out third of the training pictures ({chosen}), {np.mean(times):.1f} s each ({min(times):.1f} to {max(times):.1f}). "
-            f"The paper does not say how it trained them; its 30 pictures a class of Caltech-101 took it 17 minutes.")
+            f"held-out third of the training pictures ({chosen}), {np.mean(times):.1f} s each ({min(times):.1f} to "
+            f"{max(times):.1f}). The paper does not say how it trained them; its 30 pictures a class of Caltech-101 took it 17 "
+            f"minutes.")
 
 
 LEARNED = {"agrees": "what the run learned serves here", "agrees in part": "what the run learned serves here in part",
@@ -353,7 +360,8 @@ def claim_of_six(ours, untrained):
     if not ours.get(6):
         return ""
     most = max(ours)
-    share = (f"; those of random weights reach {untrained[6][0]:.1f} %, {100*untrained[6][0]/untrained[most][0]:.0f} % of theirs"
+    share = (f"; those of random weights reach {untrained[6][0]:.1f} %, {100*untrained[6][0]/untrained[most][0]:.0f} % of "
+             f"theirs"
              if untrained.get(6) and untrained.get(most) else "")
     return (f"With 6 pictures a class the features reach {ours[6][0]:.1f} %, which is {100*ours[6][0]/ours[most][0]:.0f} % of "
             f"what they reach with {most}{share} (the paper, Caltech-256: 57.1 %, 77 % of 74.2 with 60).")
@@ -361,7 +369,8 @@ def claim_of_six(ours, untrained):
 
 def write_layers(study, layers, n, classifiers):
     """Table 7 as Markdown, CSV and a figure."""
-    curves = {(kind, reduced): [{layer: study.accuracies(kind, network, layer, reduced, n) for layer in layers} for network in NETWORKS]
+    curves = {(kind, reduced): [{layer: study.accuracies(kind, network, layer, reduced, n) for layer in layers}
+                                for network in NETWORKS]
               for kind, reduced in classifiers}
     here, fewest = f"here: {study.title}, {n} a class", study.fewest
     rows, numbers = [], []
@@ -397,7 +406,8 @@ WORDS = {"svm": "SVM", "softmax": "softmax"}
 def panels(curves, here, fewest):
     """(the paper's panels, ours) as `plots.accuracy_by_layer` takes them. `curves`: {(kind, reduced): [{layer: {fold: accuracy
     in %}} of each of NETWORKS]}."""
-    paper = {title: {word: {layer: pairs[k] for (of, layer), pairs in TABLE7.items() if of == kind} for kind, word in WORDS.items()}
+    paper = {title: {word: {layer: pairs[k] for (of, layer), pairs in TABLE7.items() if of == kind}
+                     for kind, word in WORDS.items()}
              for k, title in enumerate(("paper: Caltech-101, 30 a class", "paper: Caltech-256, 60 a class"))}
     full, equal = {}, {}
     for (kind, reduced), of_networks in curves.items():
@@ -422,7 +432,8 @@ def claim_of_layers(what, run, untrained):
     no_finding = " A fall that both have is no finding about what was learned." if both else ""
     return (f"Claim 10 of the paper, that accuracy rises with the layer, for the SVM on {what} of layers {layers[0]} to "
             f"{layers[-1]}: {verdict_of_steps(curves[0])}, it {of_run}. The control, the untrained network's, {of_untrained}."
-            f"{no_finding} What the run is ahead by, {amounts}, {of_lead}; that it rises with the layer: {verdict_of_steps(curves[2])}.")
+            f"{no_finding} What the run is ahead by, {amounts}, {of_lead}; that it rises with the layer: "
+            f"{verdict_of_steps(curves[2])}.")
 
 
 def steps_in_words(sides, layers):

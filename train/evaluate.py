@@ -56,7 +56,8 @@ def write_worst(path, found, pictures, protocol, most=30):
             continue
         captions.append((f"{p:.3f} {classes[true]}", f"{q:.3f} → {classes[taken]}" if rank else "right"))
         right.append(rank == 0)
-    plots.save(plots.captioned(tiles, captions, right, f"The {plural(len(tiles), 'picture')} whose true class was given the least probability: P "
+    plots.save(plots.captioned(tiles, captions, right, f"The {plural(len(tiles), 'picture')} whose true class was given the "
+                                                       f"least probability: P "
                     f"and name of the true class; below, of the predicted one.\n{protocol}"), path)
 
 
@@ -64,7 +65,8 @@ def write_summary(path, pictures, models, ensemble, singles):
     """summary.json: the Scores of the ensemble and of each of its `models`, in full."""
     damaged = {pictures.dataset.names[i]: reason for i, reason in sorted(pictures.damaged.items())}
     content = {**as_json(ensemble), "combination": "mean of the softmaxes of the crops, then of the networks",
-               "damaged": damaged, "picture_size": pictures.size, "device": models[0].device.description, "zfcore": zfcore.__version__,
+               "damaged": damaged, "picture_size": pictures.size, "device": models[0].device.description,
+               "zfcore": zfcore.__version__,
                "members": [{"run": str(model.path), "model": model.name, "input_shape": model.network.input_shape,
                             "epoch": model.epoch, **as_json(alone)} for model, alone in zip(models, singles)]}
     with atomic(path) as temporary:
@@ -83,8 +85,8 @@ def as_json(found):
 
 @contextmanager
 def whole_folder(path, files=FILES, what="an evaluation"):
-    """`with whole_folder(path) as (new, place):` fill the folder `new`. When the block ends well it becomes `path`, or where that
-    holds other answers, which stay, path_2, path_3, ...; `place()` tells which. It vanishes when not. A folder that holds
+    """`with whole_folder(path) as (new, place):` fill the folder `new`. When the block ends well it becomes `path`, or where
+    that holds other answers, which stay, path_2, path_3, ...; `place()` tells which. It vanishes when not. A folder that holds
     anything else is refused."""
     path, places = Path(path).resolve(), []
     if strange := strangers(path, files):
@@ -153,7 +155,8 @@ def parser():
 
 
 def default_output(runs, what="evaluation"):
-    """RUN/evaluation; RUN/evaluation-NAME for RUN/NAME.h5; for an ensemble evaluation-of-N-networks in the first run's; or `what`."""
+    """RUN/evaluation; RUN/evaluation-NAME for RUN/NAME.h5; for an ensemble evaluation-of-N-networks in the first run's; or
+    `what`."""
     first = Path(runs[0])
     word = f"-{first.stem}" if first.is_file() else ""
     return inside(home_of(first), f"{what}{word}" if len(runs) == 1 else f"{what}-of-{len(runs)}-networks")

@@ -82,8 +82,8 @@ def key_of(checkpoint_file, pictures, start=None):
 
 
 def features_of(model, pictures, layers, folder, bar=None):
-    """{layer: Features} of a `Pictures` set for layers of a `Trained` model, by name; from the centre crops, dropout doing nothing.
-    What `folder` has is not computed again. `bar` is a tqdm bar that moves on by one a picture."""
+    """{layer: Features} of a `Pictures` set for layers of a `Trained` model, by name; from the centre crops, dropout doing
+    nothing. What `folder` has is not computed again. `bar` is a tqdm bar that moves on by one a picture."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

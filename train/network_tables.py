@@ -193,7 +193,8 @@ def drawing(lines):
     if not drawn:
         return None
     trains = with_training(drawn)
-    ours = [[(result.errors.train if trains else None, result.errors.top1) for result in line.results.values()] for line in drawn]
+    ours = [[(result.errors.train if trains else None, result.errors.top1) for result in line.results.values()]
+            for line in drawn]
     return plots.beside_paper([line.row.label for line in drawn], [line.row.paper[:2] for line in drawn], ours)
 
 
@@ -243,15 +244,17 @@ def figures(x):
 def protocol(words, runs, pictures, crops):
     """The sentences above a table that say how its numbers came about, `words` of the scale first."""
     (train, val), c = pictures, runs[0].config
-    devices = {read_json(path, table({"device": text()}, others=anything))["device"] for run in runs if (path := run.folder/"config.json").is_file()}
+    devices = {read_json(path, table({"device": text()}, others=anything))["device"] for run in runs
+               if (path := run.folder/"config.json").is_file()}
     drops = (f"a tenth of it after epoch {', '.join(map(str, c.drop_after))}" if c.drop_after else
              f"a tenth of it after {plural(c.patience, 'epoch')} without a better validation error")
     how = "the mean of ten crops" if crops == "ten" else "the centre crop"
     start = f", a weight decay that leaves {100*c.start_left:g} % of the random start" if c.start_left else ""
     return (f"{words and words + ' '}Every network was trained from scratch on {data_in_words(c.data)}: "
-            f"{plural(len(train.dataset.classes), 'class')}, {len(train)} training and {plural(len(val), 'validation picture')}, input "
-            f"{c.image_size}x{c.image_size}, {plural(c.epochs, 'epoch')}, batch {c.batch_size}, lr {c.lr:g}, {drops}{start}; the rest as "
-            f"in --preset {c.preset}. Errors in %, mean ± standard deviation over the networks, of the last checkpoint, from "
-            f"{how}, nothing dropped out; the training error alike, on the training pictures. (The paper states neither its crops "
-            f"nor how it measures the training error.) Seconds: of training one network, the fastest of the row's, validation "
-            f"not counted, on {', '.join(sorted(devices)) or 'no device yet'}.")
+            f"{plural(len(train.dataset.classes), 'class')}, {len(train)} training and "
+            f"{plural(len(val), 'validation picture')}, input {c.image_size}x{c.image_size}, {plural(c.epochs, 'epoch')}, "
+            f"batch {c.batch_size}, lr {c.lr:g}, {drops}{start}; the rest as in --preset {c.preset}. Errors in %, mean ± "
+            f"standard deviation over the networks, of the last checkpoint, from {how}, nothing dropped out; the training "
+            f"error alike, on the training pictures. (The paper states neither its crops nor how it measures the training "
+            f"error.) Seconds: of training one network, the fastest of the row's, validation not counted, on "
+            f"{', '.join(sorted(devices)) or 'no device yet'}.")

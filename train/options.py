@@ -8,8 +8,8 @@ from zfcore.models import MODELS
 from zfcore.training.config import PRESETS, TrainConfig, flag
 
 HELP = {
-    "data": "class folders ROOT/CLASS/*.JPEG, or ROOT/train/CLASS/*.JPEG and ROOT/val/..., tars of them; drawn:combinations (126 classes of drawn "
-            "pictures), drawn:unseen (30 others); without it: the synthetic set",
+    "data": "class folders ROOT/CLASS/*.JPEG, or ROOT/train/CLASS/*.JPEG and ROOT/val/..., tars of them; drawn:combinations "
+            "(126 classes of drawn pictures), drawn:unseen (30 others); without it: the synthetic set",
     "model": "network to train: " + ", ".join(MODELS),
     "image_size": "side of the network's input in pixels",
     "micro_batch": "walk a batch in pieces of so many pictures, for a small memory: the same step up to rounding; 0: whole, "
@@ -56,12 +56,16 @@ def parser():
     p.add_argument("--output", metavar="DIR", help="the run's folder (default: runs/<date>-<time>-<model>)")
     p.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, from its latest checkpoint")
     p.add_argument("--devices", type=check.whole_number(1, 1024), metavar="N",
-                   help="train on so many GPUs of this machine, or in so many processes that share its cores: the same bits as on one")
+                   help="train on so many GPUs of this machine, or in so many processes that share its cores: the same bits as "
+                        "on one")
     p.add_argument("--restarts", type=check.whole_number(0, 1000), metavar="N",
-                   help="with --devices: go on so often, from the latest checkpoint with those that are left, when a process is lost")
+                   help="with --devices: go on so often, from the latest checkpoint with those that are left, when a process "
+                        "is lost")
     p.add_argument("--eval-only", action="store_true",
-                   help="print the validation error of --resume RUN or --init-from RUN (centre crop), train nothing, write nothing")
+                   help="print the validation error of --resume RUN or --init-from RUN (centre crop), train nothing, write "
+                        "nothing")
     p.add_argument("--lr-test", action="store_true",
-                   help="find a learning rate: some hundred steps with a growing one, a curve and a suggestion; no run is begun")
+                   help="find a learning rate: some hundred steps with a growing one, a curve and a suggestion; no run is "
+                        "begun")
     p.add_argument("--dry-run", action="store_true", help="print the options and the network, train nothing")
     return p

@@ -46,7 +46,8 @@ from zfcore.terminal import Bar, command, counted, plural, printable, say, statu
 
 SHARD = 512               # pictures in a file of OUTPUT.h5.parts
 PIECE = 16                # pictures a thread packs in one go
-PARTS_OF = re.compile(r"(train|val)-\d{8,}\.npz|lock|(work|layout)\.json|assembled\.h5|\..*\.part")      # names in OUTPUT.h5.parts
+# names in OUTPUT.h5.parts
+PARTS_OF = re.compile(r"(train|val)-\d{8,}\.npz|lock|(work|layout)\.json|assembled\.h5|\..*\.part")
 AHEAD = 1                 # shards that threads work on while one is written
 
 
@@ -82,7 +83,8 @@ class Packing:
         """Pack what is not packed yet, then put the file together under its final name."""
         if os.path.lexists(self.output):
             if not self._is_finished():
-                raise check.Expected(self.output, "a file that does not exist yet", "one that does", "remove it or choose another name")
+                raise check.Expected(self.output, "a file that does not exist yet", "one that does",
+                                     "remove it or choose another name")
             self._clear()                                  # all that a kill after the last step left to do
             return
         with self._folder_of_parts():
@@ -100,7 +102,8 @@ class Packing:
     def _folder_of_parts(self):
         """Hold OUTPUT.h5.parts, new or of the same work, with a lock that ends with this process, however it ends."""
         if self.folder.exists() and (strange := self._strangers()):
-            raise check.Expected(self.folder, "a folder of parts and nothing else", ", ".join(map(repr, strange[:3])), "choose another name")
+            raise check.Expected(self.folder, "a folder of parts and nothing else", ", ".join(map(repr, strange[:3])),
+                                 "choose another name")
         with written(self.folder):
             self.folder.mkdir(exist_ok=True)
             lock = open(inside(self.output.parent, self.folder.name)/"lock", "w", opener=opener)
@@ -132,22 +135,26 @@ class Packing:
         """Options of `now` that are others than in the work.json that is there."""
         before = read_json(self.folder/"work.json", mapping(anything))
         changed = [key for key in now if now[key] != before.get(key)]
-        return [] if changed == ["upscale"] and self.upscale else changed          # what was packed without it is the same with it
+        # what was packed without it is the same with it
+        return [] if changed == ["upscale"] and self.upscale else changed
 
     def _strangers(self):
         """The names of what lies in OUTPUT.h5.parts and is no part."""
-        return sorted(path.name for path in self.folder.iterdir() if path.is_symlink() or not path.is_file() or not PARTS_OF.fullmatch(path.name))
+        return sorted(path.name for path in self.folder.iterdir() if path.is_symlink() or not path.is_file()
+                      or not PARTS_OF.fullmatch(path.name))
 
     def _clear(self):
-        """Remove OUTPUT.h5.parts, which holds nothing but what was made there; last what says whose it is, as a kill may come."""
+        """Remove OUTPUT.h5.parts, which holds nothing but what was made there; last what says whose it is, as a kill may
+        come."""
         for path in sorted(self.folder.iterdir(), key=lambda path: path.name == "work.json"):
             if PARTS_OF.fullmatch(path.name):
                 path.unlink()
         self.folder.rmdir()
 
     def _is_finished(self):
-        """Return whether the output is what this work has made, and only OUTPUT.h5.parts was still to go: nothing in it is to be moved any
-        more, its work.json is of this very work, or it is empty; and the output is of this source, options and pictures."""
+        """Return whether the output is what this work has made, and only OUTPUT.h5.parts was still to go: nothing in it is to
+        be moved any more, its work.json is of this very work, or it is empty; and the output is of this source, options and
+        pictures."""
         if not self.folder.is_dir() or self._strangers() or self._assembled.exists() or any(self.folder.glob("*.npz")):
             return False
         if any(self.folder.iterdir()) and (not (self.folder/"work.json").is_file() or self._changed(self._work())):
@@ -374,7 +381,8 @@ def main(arguments=None):
     started = time.monotonic()
     packing = Packing(**vars(args))
     say(printable(f"{data_in_words(args.source)}: {len(packing.sets['train'])} training and "
-                  f"{plural(len(packing.sets['val']), 'validation picture')} of {plural(len(packing.sets['train'].classes), 'class')}"))
+                  f"{plural(len(packing.sets['val']), 'validation picture')} of "
+                  f"{plural(len(packing.sets['train'].classes), 'class')}"))
     try:
         packing.run()
     except KeyboardInterrupt as stop:
@@ -405,7 +413,8 @@ def closing(packing, seconds):
     damaged, size = f"{packing.total - count} left out as damaged", packing.output.stat().st_size
     return f"""
 {printable(packing.output)}: {plural(count, "picture")} of {packing.size}x{packing.size}, {damaged}, {size} bytes
-{packing.packed} of them packed in {seconds:.1f} s, {packing.packed/seconds:.0f} pictures/s with {plural(packing.workers, "thread")}
+{packing.packed} of them packed in {seconds:.1f} s, {packing.packed/seconds:.0f} pictures/s with {plural(packing.workers,
+"thread")}
 
 next:  {command("python", "-m", "train", "--preset", "zfnet", "--data", packing.output, *image_size)}"""
 

@@ -76,7 +76,8 @@ def parser():
 def divided(runs, paths):
     """(runs, paths of pictures) of the words behind --run and of the others: `--run RUN photo.jpg` names one of each."""
     first, *others = runs
-    pictures = [word for word in others if is_picture(Path(word).name) or Path(word).is_dir() and not any(Path(word).glob("*.h5"))]
+    pictures = [word for word in others if is_picture(Path(word).name) or Path(word).is_dir()
+                and not any(Path(word).glob("*.h5"))]
     if not (paths := [*paths, *pictures]):
         raise check.Expected("FILE_OR_FOLDER", "pictures, or folders of pictures", "none")
     return [first, *(word for word in others if word not in pictures)], paths

@@ -28,10 +28,12 @@ from zfcore.training import Stop, Training, evaluate, resolve
 from zfcore.training.folder import stored_config
 
 EPOCHS = (1, 2, 5, 10, 20, 30, 40)
-# Trained as long as the validation error falls; drawn-wide, which takes longer, keeps more of its start (its card says how much).
+# Trained as long as the validation error falls; drawn-wide, which takes longer, keeps more of its start (its card says how
+# much).
 RECIPES = {
     "drawn": dict(preset="tiny", epochs=40, start_left=0.03, drop_after=(30,), keep_epochs=EPOCHS),
-    "drawn-wide": dict(preset="tiny", model="small", image_size=128, epochs=20, start_left=0.1, drop_after=(15,), keep_epochs=EPOCHS),
+    "drawn-wide": dict(preset="tiny", model="small", image_size=128, epochs=20, start_left=0.1, drop_after=(15,),
+                       keep_epochs=EPOCHS),
 }
 
 
@@ -55,8 +57,8 @@ def main(arguments=None):
 
 
 def train_to_the_end(config, run, kind=Training):
-    """Begin a run in the folder `run`, a Training of that `kind`, or go on with it. Raises Expected where one with other options
-    is there."""
+    """Begin a run in the folder `run`, a Training of that `kind`, or go on with it. Raises Expected where one with other
+    options is there."""
     if (run/"config.json").is_file():
         stored = stored_config(run)
         chosen = stored.weight_decay if config.weight_decay is None else config.weight_decay
@@ -69,7 +71,8 @@ def train_to_the_end(config, run, kind=Training):
 
 
 def write(name, run):
-    """Write the network of a finished run as zfcore's network `name`, with its card, both or neither. Returns what was written, in words."""
+    """Write the network of a finished run as zfcore's network `name`, with its card, both or neither. Returns what was written,
+    in words."""
     checkpoint = load(checkpoint_file(run))
     rounded = {layer: {key: array.astype(np.float16) for key, array in of_layer.items()}
                for layer, of_layer in checkpoint.parameters.items()}
@@ -78,7 +81,8 @@ def write(name, run):
         save(new, replace(checkpoint, parameters=rounded, velocity={}, history={},
                           state={key: checkpoint.state[key] for key in ("data", "seed", "init")}))
         model = trained.open(new, "cpu")
-        card = {"name": name, "file": file.name, "sha256": hashlib.sha256(new.read_bytes()).hexdigest(), "bytes": new.stat().st_size,
+        card = {"name": name, "file": file.name, "sha256": hashlib.sha256(new.read_bytes()).hexdigest(),
+                "bytes": new.stat().st_size,
                 "made_by": f"python -m train.reference {name}", "model": model.name, "input": model.crop,
                 "parameters": model.network.parameter_count(), "classes": model.classes,
                 "learned_from": learned_from(model.size, len(model.dataset(part="train", limit_per_class=limit))),
@@ -93,11 +97,13 @@ def about_the_run(file, checkpoint):
     needed = dict.fromkeys(("started", "device", "versions", "options"), anything)
     config = read_json(file.parent/"config.json", table(needed, others=anything))
     return {"epoch": checkpoint.epoch, "seconds": round(sum(checkpoint.history["seconds"])), "trained": config["started"][:10],
-            "device": config["device"], "versions": {**config["versions"], "zfcore": zfcore.__version__}, "options": config["options"]}
+            "device": config["device"], "versions": {**config["versions"], "zfcore": zfcore.__version__},
+            "options": config["options"]}
 
 
 def measured(pictures, model, before):
-    """Errors of a model on validation pictures, what rounding it changed, what is left of the start, how legible projections are."""
+    """Errors of a model on validation pictures, what rounding it changed, what is left of the start, how legible projections
+    are."""
     errors = {}
     for crops in ("centre", "ten"):
         with Bar(len(pictures), "picture", f"validation, {crops}", stays=False) as bar:

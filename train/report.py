@@ -46,15 +46,16 @@ def verdicts(judgements, looks):
     text = (f"{decided} of {len(judgements)} claims are decided. Differences in points: of two rows seed by seed, with an "
             f"ensemble from every seed to its one number. \"agrees\": the whole {percent} % interval (Student's) lies on the "
             f"claim's side, for what hardly matters within ±{LITTLE:g} points; \"does not agree\": it lies on the other side; "
-            f"\"undecided\": neither; beside it an estimate, how many pairs would decide were their mean and spread the true ones.")
+            f"\"undecided\": neither; beside it an estimate, how many pairs would decide were their mean and spread the true "
+            f"ones.")
     if any(one.claim.little for one in judgements):
         text += (f" That something hardly matters is therefore undecided where the interval holds +{LITTLE:g} or -{LITTLE:g}, "
                  f"though all of it may lie on one side of 0.")
     if len(looks) > 1:
         text += (f" Rows of undecided claims got more seeds: at most {len(looks)} looks at a claim, after "
                  f"{', '.join(map(str, looks))} seeds, fixed beforehand. An interval of one look is one of {percent} %, so "
-                 f"that those of all looks together hold the true difference in 95 % of studies at least. Each claim is judged by "
-                 f"the first look that decides it.")
+                 f"that those of all looks together hold the true difference in 95 % of studies at least. Each claim is judged "
+                 f"by the first look that decides it.")
     return text
 
 

@@ -5,8 +5,8 @@
 
 DIR/index.html is the page of it all, reproduction.md and numbers.csv say the same; DIR/ITEM/ holds an item's arrays, figures
 and outcome.json, DIR/networks/ and DIR/features/ what several items share. What is finished is not made again and what was
-stopped or killed goes on, so the command can be given again at any time, with other items too. How long each item takes here is said
-beforehand, measured on a few pictures and steps.
+stopped or killed goes on, so the command can be given again at any time, with other items too. How long each item takes here is
+said beforehand, measured on a few pictures and steps.
 
 --check OTHER compares DIR with an earlier folder and names every number that is not the same to the bit; the status is then 1.
 """
@@ -157,8 +157,8 @@ def said_beforehand(items, scale, seconds):
 
 
 def made(setting, item, beforehand):
-    """The Outcome of an item. Where something is wrong with what it needs, that is its outcome, and it is tried again next time;
-    a disk that is full, or somebody else at work, ends the command."""
+    """The Outcome of an item. Where something is wrong with what it needs, that is its outcome, and it is tried again next
+    time; a disk that is full, or somebody else at work, ends the command."""
     began, key, lacks = time.monotonic(), setting.key(item), item.lacks(setting)
     try:
         found = Outcome(item.name, lacking=lacks) if lacks else item.make(setting)

@@ -1,8 +1,10 @@
-"""Time of a training step on several ranks, predicted from what `python -m bench ranks` has measured and kept in the user's cache.
+"""Time of a training step on several ranks, predicted from what `python -m bench ranks` has measured and kept in the user's
+cache.
 
-A rank goes through its leaves (zfcore/reduce.py), a leaf of n pictures in fixed + each*n seconds. In backward of the last one bucket after bucket of
-gradients is ready; each then travels while backward goes on, one after the other: to the ranks that add up its slices, and back. After the
-last one the weights are updated. What the network does meanwhile to the arithmetic, and how ranks wait for the slowest of them, is left out."""
+A rank goes through its leaves (zfcore/reduce.py), a leaf of n pictures in fixed + each*n seconds. In backward of the last one
+bucket after bucket of gradients is ready; each then travels while backward goes on, one after the other: to the ranks that add
+up its slices, and back. After the last one the weights are updated. What the network does meanwhile to the arithmetic, and how
+ranks wait for the slowest of them, is left out."""
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -34,8 +36,8 @@ class Bucket(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """Times of one machine: seconds of a leaf, `fixed` and for `each` picture, and of the update; the link between its ranks, and
-    `steps` {ranks: seconds} of whole steps of `batch_size` pictures."""
+    """Times of one machine: seconds of a leaf, `fixed` and for `each` picture, and of the update; the link between its ranks,
+    and `steps` {ranks: seconds} of whole steps of `batch_size` pictures."""
     fixed: float
     each: float
     update: float
@@ -55,8 +57,8 @@ class Estimate(NamedTuple):
 
 # ------------------------------------------------------------------------------------------------------- communication
 def exchange_seconds(size: float, ranks: int, link: Link) -> float:
-    """Seconds in which `size` bytes are summed over the ranks: each sends every other one its slice, and gets the sums back. A rank sends
-    2(R - 1)/R times `size`, as in a ring, in 2(R - 1) messages."""
+    """Seconds in which `size` bytes are summed over the ranks: each sends every other one its slice, and gets the sums back. A
+    rank sends 2(R - 1)/R times `size`, as in a ring, in 2(R - 1) messages."""
     return 2*((ranks - 1)*link.latency + (ranks - 1)/ranks*size/link.bandwidth)
 
 
@@ -89,9 +91,10 @@ def by_factors_seconds(of: Traffic, ranks: int, link: Link) -> float:
 
 
 # ---------------------------------------------------------------------------------------------------------------- steps
-def end_of_exchange(compute: float, leaf: float, buckets: Sequence[Bucket], seconds: Callable[[int], float], overlap: bool = True) -> float:
-    """Time at which the last bucket has arrived, in seconds from the beginning of a step whose arithmetic takes `compute`, its last
-    leaf `leaf` of them; without `overlap` nothing travels before all is computed."""
+def end_of_exchange(compute: float, leaf: float, buckets: Sequence[Bucket], seconds: Callable[[int], float],
+                    overlap: bool = True) -> float:
+    """Time at which the last bucket has arrived, in seconds from the beginning of a step whose arithmetic takes `compute`, its
+    last leaf `leaf` of them; without `overlap` nothing travels before all is computed."""
     end = 0.0
     for bucket in buckets:
         ready = compute - leaf*(1 - bucket.ready) if overlap else compute
@@ -99,10 +102,11 @@ def end_of_exchange(compute: float, leaf: float, buckets: Sequence[Bucket], seco
     return end
 
 
-def estimate(of: Measured, batch_size: int, ranks: int, seconds: Callable[[int], float], micro: int = 0, own: bool = True, overlap: bool = True) -> Estimate:
-    """Estimate of a step of `batch_size` pictures on so many ranks; `seconds(bytes)` is what a bucket takes. With `own` each rank has
-    a device such as the one that was measured; else they share its cores, and for each picture they are together no faster. Raises
-    Expected for more ranks than leaves."""
+def estimate(of: Measured, batch_size: int, ranks: int, seconds: Callable[[int], float], micro: int = 0, own: bool = True,
+             overlap: bool = True) -> Estimate:
+    """Estimate of a step of `batch_size` pictures on so many ranks; `seconds(bytes)` is what a bucket takes. With `own` each
+    rank has a device such as the one that was measured; else they share its cores, and for each picture they are together no
+    faster. Raises Expected for more ranks than leaves."""
     sizes = [leaf.stop - leaf.start for leaf in leaves(batch_size, micro_batch(batch_size, micro, ranks))]
     most = max((sizes[share(len(sizes), ranks, rank)] for rank in range(ranks)), key=sum)
     slower = 1 if own else ranks
@@ -119,8 +123,8 @@ def place_of(model: str, image_size: int, device: str) -> str:
 
 
 NUMBERS = {name: real(0) for name in ("fixed", "each", "update")}
-FORM = mapping(table({**NUMBERS, "buckets": listed(listed(real(0), 2, 2)), "link": listed(real(above=0), 2, 2), "batch_size": whole(1),
-                      "steps": mapping(real(0)), "date": text()}))
+FORM = mapping(table({**NUMBERS, "buckets": listed(listed(real(0), 2, 2)), "link": listed(real(above=0), 2, 2),
+                      "batch_size": whole(1), "steps": mapping(real(0)), "date": text()}))
 
 
 def kept() -> dict[str, Measured]:
@@ -129,7 +133,8 @@ def kept() -> dict[str, Measured]:
     if folder is None or not (folder/FILE).is_file():
         return {}
     try:
-        return {place: Measured(**{**of, "buckets": tuple(Bucket(*bucket) for bucket in of["buckets"]), "link": Link(*of["link"]),
+        return {place: Measured(**{**of, "buckets": tuple(Bucket(*bucket) for bucket in of["buckets"]),
+                                   "link": Link(*of["link"]),
                                    "steps": {int(ranks): seconds for ranks, seconds in of["steps"].items()}})
                 for place, of in read_json(folder/FILE, FORM).items()}
     except ValueError as error:                            # an Expected is one, too
@@ -147,8 +152,8 @@ def keep(place: str, of: Measured) -> None:
 
 # --------------------------------------------------------------------------------------------------------------- in words
 def in_words(config, device: str, devices: int, own: bool) -> str:
-    """Sentences of --dry-run about so many devices: a step on one, on all, and whether that pays; of the device with this description.
-    Raises Expected for more devices than leaves."""
+    """Sentences of --dry-run about so many devices: a step on one, on all, and whether that pays; of the device with this
+    description. Raises Expected for more devices than leaves."""
     micro_batch(config.batch_size, config.micro_batch, devices)
     of = kept().get(place := place_of(config.model, config.image_size, device))
     if of is None:
@@ -156,10 +161,12 @@ def in_words(config, device: str, devices: int, own: bool) -> str:
         return (f"ranks:  how long a step takes on {devices} devices was not measured here ({place}); "
                 f"`python -m bench ranks --model {config.model}{size} --devices {devices}` measures it")
     alone = estimate(of, config.batch_size, 1, lambda size: 0.0, config.micro_batch)
-    several = estimate(of, config.batch_size, devices, lambda size: exchange_seconds(size, devices, of.link), config.micro_batch, own)
+    several = estimate(of, config.batch_size, devices, lambda size: exchange_seconds(size, devices, of.link),
+                       config.micro_batch, own)
     speed = alone.step/several.step
-    told = (f"ranks:  predicted from what was measured here on {of.date[:10]}: a step of {config.batch_size} pictures takes {clock(alone.step)} on one device, "
-            f"{clock(several.step)} on {devices}, {clock(several.exposed)} of them waiting for gradients: {speed:.2f} times as fast")
+    told = (f"ranks:  predicted from what was measured here on {of.date[:10]}: a step of {config.batch_size} pictures takes "
+            f"{clock(alone.step)} on one device, {clock(several.step)} on {devices}, {clock(several.exposed)} of them waiting "
+            f"for gradients: {speed:.2f} times as fast")
     if config.batch_size == of.batch_size and devices in of.steps:
         told += f"\n        measured on {devices}: {clock(of.steps[devices])}"
     if speed < 1:

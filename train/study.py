@@ -132,9 +132,9 @@ class StudyFolder:
         return Lock(self.path, wait=wait)
 
     def work(self, units, do, of="unit", take=lambda unit, result: None, crew=None):
-        """`take(unit, do(unit, progress))` for what of `units` is not finished, first what nobody else is at; `do` calls `progress()` for
-        each share of the unit's size. With a `zfcore.crew.Crew` its processes do them. Returns when all is finished or has failed. `of` is
-        what the bar counts."""
+        """`take(unit, do(unit, progress))` for what of `units` is not finished, first what nobody else is at; `do` calls
+        `progress()` for each share of the unit's size. With a `zfcore.crew.Crew` its processes do them. Returns when all is
+        finished or has failed. `of` is what the bar counts."""
         elsewhere, done = [], sum(unit.done for unit in units)
         size = sum(unit.size for unit in units)
         with Bar(size, of, "study", done=done, hidden=done >= size) as bar:
@@ -155,8 +155,8 @@ class StudyFolder:
 
     @contextmanager
     def at(self, unit, wait):
-        """`with study.at(unit, wait) as is_left:` nobody else is at it. Raises Busy where somebody is, or waits; `is_left` tells whether it is
-        to be done: after waiting for one whom it failed, it is not."""
+        """`with study.at(unit, wait) as is_left:` nobody else is at it. Raises Busy where somebody is, or waits; `is_left`
+        tells whether it is to be done: after waiting for one whom it failed, it is not."""
         with Lock(self.path, unit.lock, wait=wait) if unit.lock else nullcontext():
             yield not (unit.finished or wait and unit.failure)
 

@@ -32,7 +32,8 @@ from zfcore.terminal import plural, printable, say, status_of, warn
 from zfcore.training import Stop
 from zfcore.training.config import MOST_EPOCHS
 
-HELP = {"table4": "Caltech-101: a new softmax on the run's features and on an untrained network's, and training from random weights",
+HELP = {"table4": "Caltech-101: a new softmax on the run's features and on an untrained network's, and training from random "
+                  "weights",
         "table5": "Caltech-256: the same",
         "table6": "PASCAL VOC: average precision, and files for the evaluation server",
         "table7": "Caltech: an SVM and a softmax on the features of each layer, beside the untrained network's",
@@ -53,7 +54,8 @@ def parser():
         if name in (*TABLES, "table6"):
             scratch_options(command, folds=name != "table6")
     command = commands.choices["table7"]
-    command.add_argument("--layers", type=check.whole_number(1, 1000), nargs="+", metavar="L", help="layers to look at (all that have one above them)")
+    command.add_argument("--layers", type=check.whole_number(1, 1000), nargs="+", metavar="L",
+                         help="layers to look at (all that have one above them)")
     command = commands.choices["table6"]
     command.add_argument("--train-part", default="train", help="a file of ImageSets/Main (train); the paper: trainval")
     command.add_argument("--score-part", default="val", help="another one (val); the paper: test, by the server")
@@ -77,16 +79,19 @@ def common_options(p):
 
 
 def caltech_options(p, many):
-    p.add_argument("--train", type=MANY, nargs="+" if many else None, metavar="N", help="training pictures a class (the paper's)")
+    p.add_argument("--train", type=MANY, nargs="+" if many else None, metavar="N",
+                   help="training pictures a class (the paper's)")
     p.add_argument("--folds", type=FOLDS, default=5, help="draws of training and test pictures (5)")
-    p.add_argument("--test-most", type=check.whole_number(0, 10**6), default=50, metavar="N", help="test pictures a class at most, 0 for all others (50)")
+    p.add_argument("--test-most", type=check.whole_number(0, 10**6), default=50, metavar="N",
+                   help="test pictures a class at most, 0 for all others (50)")
     p.add_argument("--background", action="store_true", help="the pictures of no class are one more class")
     p.add_argument("--leave-out-small", action="store_true", help="go on without classes that have too few pictures")
 
 
 def scratch_options(p, folds):
     p.add_argument("--scratch", action=argparse.BooleanOptionalAction, help="train networks from random weights too")
-    p.add_argument("--scratch-epochs", type=check.whole_number(1, MOST_EPOCHS), default=60, metavar="N", help="epochs of each (60)")
+    p.add_argument("--scratch-epochs", type=check.whole_number(1, MOST_EPOCHS), default=60, metavar="N",
+                   help="epochs of each (60)")
     if folds:
         p.add_argument("--scratch-folds", type=FOLDS, default=5, metavar="N", help="of the folds, on how many (5)")
         p.add_argument("--scratch-train", type=MANY, nargs="+", metavar="N", help="for which numbers a class (all)")
@@ -99,7 +104,8 @@ def list_duplicates(args):
     study.begin()
     with study.folder.locked():
         found = study.duplicates("")
-    say(f"{len(found.second)} pairs that correlate by {found.above} or more, of {plural(len(set(found.second.tolist())), 'new picture')}")
+    say(f"{len(found.second)} pairs that correlate by {found.above} or more, of "
+        f"{plural(len(set(found.second.tolist())), 'new picture')}")
 
 
 def open_either(data, size):

@@ -89,8 +89,8 @@ class TransferStudy:
 
     @cached_property
     def start(self):
-        """(seed, law) that `Network.init` draws the untrained network with: RUN's own, as its checkpoint or its config.json says;
-        (0, "he") where neither does."""
+        """(seed, law) that `Network.init` draws the untrained network with: RUN's own, as its checkpoint or its config.json
+        says; (0, "he") where neither does."""
         state = load(self.checkpoint_file).state
         if state.get("init"):
             return state["seed"], state["init"]
@@ -157,7 +157,8 @@ class TransferStudy:
         if rows:
             plots.save(plots.pairs([(new.picture(i), own.picture(j)) for i, j, _ in rows[:40]],
                         [(new.dataset.names[i].split("/", 1)[-1], f"{value:.3f}") for i, _, value in rows[:40]],
-                        f"{len(rows)} pairs: left a new picture, right one that the run was trained on; below, their correlation"
+                        f"{len(rows)} pairs: left a new picture, right one that the run was trained on; below, their "
+                        f"correlation"
                         + (". The first 40." if len(rows) > 40 else ".")), file.with_suffix(".png"))
         return found
 
@@ -223,7 +224,8 @@ def read_fitted(path):
         try:
             rows = [Fitted(**{f.name: f.type(row[f.name]) for f in fields(Fitted)}) for row in csv.DictReader(file)]
         except (KeyError, ValueError, TypeError) as error:
-            raise check.Expected(path, "the rows that this command wrote", f"others ({error})", "name another --output") from None
+            raise check.Expected(path, "the rows that this command wrote", f"others ({error})",
+                                 "name another --output") from None
     return {one.key: one for one in rows}
 
 
@@ -285,8 +287,8 @@ def duplicates_in_words(study, left_out, correlation):
     if not study.args.without_duplicates:
         return "Near-duplicates of the run's training pictures were not looked for."
     correlate, are = ("correlates", "is") if left_out == 1 else ("correlate", "are")
-    return (f"{plural(left_out, 'picture')} of the new set that {correlate} by {correlation} or more with one that the run was trained on "
-            f"{are} left out (the paper left such pictures out of ImageNet and trained again).")
+    return (f"{plural(left_out, 'picture')} of the new set that {correlate} by {correlation} or more with one that the run was "
+            f"trained on {are} left out (the paper left such pictures out of ImageNet and trained again).")
 
 
 def scratch_in_words(networks, epochs, most_error=30):
@@ -297,9 +299,9 @@ def scratch_in_words(networks, epochs, most_error=30):
     seconds, errors = [one.seconds for one in networks], [100*one.train_error for one in networks]
     unfinished = (" They do not fit their own training pictures yet: with more --scratch-epochs they may reach more, so what "
                   "the features are ahead by is not settled.") if max(errors) > most_error else ""
-    return (f"From random weights: the run's network and options, {plural(epochs, 'epoch')} of the training pictures, the learning rate "
-            f"divided by 10 after 2/3 and 5/6 of them; the last weights, centre crop. Networks: {len(networks)}; seconds of "
-            f"training each: {span(seconds)}; training error at the end, %: {span(errors)}.{unfinished} "
+    return (f"From random weights: the run's network and options, {plural(epochs, 'epoch')} of the training pictures, the "
+            f"learning rate divided by 10 after 2/3 and 5/6 of them; the last weights, centre crop. Networks: {len(networks)}; "
+            f"seconds of training each: {span(seconds)}; training error at the end, %: {span(errors)}.{unfinished} "
             f"The paper states none of these.")
 
 

@@ -24,12 +24,13 @@ from zfcore.ops.softmax_loss import softmax
 from zfcore.terminal import plural
 
 # average precision in %: the paper, Sande et al. 2012, Yan et al. 2012
-TABLE6 = {"aeroplane": (96.0, 92.0, 97.3), "bicycle": (77.1, 74.2, 84.2), "bird": (88.4, 73.0, 80.8), "boat": (85.5, 77.5, 85.3),
+TABLE6 = {"aeroplane": (96.0, 92.0, 97.3), "bicycle": (77.1, 74.2, 84.2), "bird": (88.4, 73.0, 80.8),
+          "boat": (85.5, 77.5, 85.3),
           "bottle": (55.8, 54.3, 60.8), "bus": (85.8, 85.2, 89.9), "car": (78.6, 81.9, 86.8), "cat": (91.2, 76.4, 89.3),
           "chair": (65.0, 65.2, 75.4), "cow": (74.4, 63.2, 77.8), "diningtable": (67.7, 63.2, 77.8), "dog": (87.8, 68.9, 83.0),
           "horse": (86.0, 78.2, 87.5), "motorbike": (85.1, 81.0, 90.1), "person": (90.9, 91.6, 95.0),
-          "pottedplant": (52.2, 55.9, 57.8), "sheep": (83.6, 69.4, 79.2), "sofa": (61.1, 65.4, 73.4), "train": (91.8, 86.7, 94.5),
-          "tvmonitor": (76.1, 77.4, 80.7), "mean": (79.0, 74.3, 82.2)}
+          "pottedplant": (52.2, 55.9, 57.8), "sheep": (83.6, 69.4, 79.2), "sofa": (61.1, 65.4, 73.4),
+          "train": (91.8, 86.7, 94.5), "tvmonitor": (76.1, 77.4, 80.7), "mean": (79.0, 74.3, 82.2)}
 DEFINITIONS = {"2010": "2010+", "11-point": "11-point"}
 WAYS = {"run": "features of the run", "untrained": "features of random weights", "scratch": "from random weights"}
 COMPETITIONS = {"run": "comp2", "scratch": "comp1"}             # of the evaluation server: other pictures, VOC's own ones alone
@@ -110,7 +111,8 @@ class VOC(TransferStudy):
 
     def kept(self, way):
         """The Scores of one of WAYS in OUT, computed and kept if they are not there."""
-        return self.folder.kept(f"scores-{way}", Scores, lambda: self.train_network() if way == "scratch" else self.classify(*self.known[way]))
+        return self.folder.kept(f"scores-{way}", Scores, lambda: self.train_network() if way == "scratch"
+                                else self.classify(*self.known[way]))
 
 
 def voc_precision(args):
@@ -128,7 +130,8 @@ def voc_precision(args):
             return found
 
         with crew(args.devices, args.device, "train.voc_table:served", arguments=vars_of(args)) as several:
-            study.folder.work(ways, lambda way, progress: study.kept(way.name) and None, "classifier", lambda *_: write(), several)
+            study.folder.work(ways, lambda way, progress: study.kept(way.name) and None, "classifier", lambda *_: write(),
+                              several)
         found = write()
     return study, found
 
@@ -181,16 +184,19 @@ def write_precisions(study, found, seconds):
     columns = [(f"{WAYS[way]}, {word}", ours[way][definition]) for way in found for definition, word in DEFINITIONS.items()]
     head = ["Average precision in %", f"pictures in {a.train_part}", f"in {a.score_part}", "by chance",
             *(name for name, _ in columns), "paper", "Sande et al. 2012", "Yan et al. 2012"]
-    rows = [[name, *counts[k], *(cell(values[k]) for values in (chance, *(column for _, column in columns))), *map(cell, published[name])]
+    rows = [[name, *counts[k], *(cell(values[k]) for values in (chance, *(column for _, column in columns))),
+             *map(cell, published[name])]
             for k, name in enumerate(names)]
     places = [write_results(study.output, [study.scored.names[i] for i in found[way].pictures], found[way].p,
-                            study.scored.year or 2012, a.score_part, name, study.train.classes) for way, name in COMPETITIONS.items() if way in found]
+                            study.scored.year or 2012, a.score_part, name, study.train.classes)
+              for way, name in COMPETITIONS.items() if way in found]
     paragraphs = [
         report.table(head, rows), voc_protocol(study, places[0]), classifier_in_words(study, found, seconds),
         untrained_in_words(study),
         # of a picture of several classes one example at most can be right: no training error is too high
         scratch_in_words([found["scratch"]] if "scratch" in found else [], a.scratch_epochs, most_error=100), claim(ours)]
-    numbers = [[name, *counts[k], *(f"{values[k]:.6g}" for values in (chance, *(column for _, column in columns))), *published[name]]
+    numbers = [[name, *counts[k], *(f"{values[k]:.6g}" for values in (chance, *(column for _, column in columns))),
+                *published[name]]
                for k, name in enumerate(names)]
     header = ("class", "train_pictures", "scored_pictures", "chance",
               *(f"{way}_{definition}" for way in found for definition in DEFINITIONS), "paper", "sande_2012", "yan_2012")
@@ -206,11 +212,11 @@ def cell(value):
 def voc_protocol(study, place):
     a, source = study.args, study.scored.names[0].split("/")[0]
     return (f"Protocol of the paper: a 20-way softmax trained on trainval of VOC2012, average precision on its test set by the "
-            f"evaluation server. Here: trained on {a.train_part} of {source} ({plural(len(study.numbers), 'picture')}; one that shows "
-            f"several classes is an example of each), scored on {a.score_part}, pictures ranked by the softmax's probability, "
-            f"difficult objects left out. 2010+: the area under precision over recall, which the server computes since 2010; "
-            f"11-point: its definition before. By chance: the share of pictures that show the class. A class without a picture "
-            f"to train on or to score has no precision and is not in the mean. "
+            f"evaluation server. Here: trained on {a.train_part} of {source} ({plural(len(study.numbers), 'picture')}; one "
+            f"that shows several classes is an example of each), scored on {a.score_part}, pictures ranked by the softmax's "
+            f"probability, difficult objects left out. 2010+: the area under precision over recall, which the server computes "
+            f"since 2010; 11-point: its definition before. By chance: the share of pictures that show the class. A class "
+            f"without a picture to train on or to score has no precision and is not in the mean. "
             f"{duplicates_in_words(study, study.left_out, ABOVE)} The server's files lie in "
             f"`{place.relative_to(study.output).as_posix()}` (comp2: features; comp1: only VOC's own pictures).")
 
@@ -237,5 +243,5 @@ def beside(ours, way):
     """Comparison of the run's features with another of `WAYS`."""
     one, other = ours["run"]["2010"], ours[way]["2010"]
     lead, count, there = one[-1] - other[-1], int((one[:-1] > other[:-1]).sum()), int((~np.isnan(one[:-1])).sum())
-    return (f"{'ahead' if lead > 0 else 'not ahead'} (mean {one[-1]:.1f} against {other[-1]:.1f} %, ahead in {count} of {there} "
-            f"classes)")
+    return (f"{'ahead' if lead > 0 else 'not ahead'} (mean {one[-1]:.1f} against {other[-1]:.1f} %, ahead in {count} of "
+            f"{there} classes)")

@@ -32,7 +32,8 @@ _words = getattr(sys, "orig_argv", [])
 _module = _words[_words.index("-m") + 1] if "-m" in _words[:-1] else ""
 _is_command = _module.split(".")[0] in ("zfcore", "train", "bench") or os.path.basename((sys.argv or [""])[0]) == "zfcore"
 if _is_command and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)         # until the command begins (terminal.at_work) Ctrl-C ends it without a word
+    # until the command begins (terminal.at_work) Ctrl-C ends it without a word
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 __version__ = "0.1.0"
 
@@ -74,7 +75,8 @@ def _read_when_used(module):
 
 
 def __getattr__(name):
-    if name == "plots" and "zfcore.plots" not in sys.modules:      # matplotlib: half a second, which a command that draws nothing saves
+    # matplotlib: half a second, which a command that draws nothing saves
+    if name == "plots" and "zfcore.plots" not in sys.modules:
         globals()[name] = _read_when_used("zfcore.plots")
         return globals()[name]
     if name in _MODULES:

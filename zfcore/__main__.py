@@ -1,4 +1,5 @@
-"""Floor 8: python -m zfcore COMMAND ...: run a command of zfcore/commands, save what it finds (HDF5), draw it beside that, say it.
+"""Floor 8: python -m zfcore COMMAND ...: run a command of zfcore/commands, save what it finds (HDF5), draw it beside that, say
+it.
 
     python -m zfcore redraw FILE.h5 ...      draws figures again from what was saved, of any command; it needs no network
     python -m zfcore import FILE ...         a network of another engine becomes a run; export RUN ... is the way back
@@ -28,7 +29,8 @@ def main(arguments=None):
             redraw(args) if args.command == "redraw" else work(COMMANDS[args.command], args)
     except (KeyboardInterrupt, Stop) as stop:              # here, or at one of the processes of --devices
         goes_on = args.command not in TOOLS or TOOLS[args.command].GOES_ON
-        warn("\nstopped; what is on the disk is whole, and the same command goes on with a pass over pictures" if goes_on else "\nstopped")
+        warn("\nstopped; what is on the disk is whole, and the same command goes on with a pass over pictures" if goes_on
+             else "\nstopped")
         sys.exit(status_of(stop))
 
 
@@ -50,9 +52,9 @@ def parser():
 
 
 def work(command, args, say=say):
-    """Run a command: what it finds is saved and drawn as it comes, what belongs together is drawn at the end. Results that are there
-    already, of other pictures or options, stay: new ones get a number. What is to be said goes to `say`. Returns the files of the
-    results, and those of the figures."""
+    """Run a command: what it finds is saved and drawn as it comes, what belongs together is drawn at the end. Results that are
+    there already, of other pictures or options, stay: new ones get a number. What is to be said goes to `say`. Returns the
+    files of the results, and those of the figures."""
     found, files, figures, highest, closing = [], [], [], 1, getattr(command, "closing", None)
     with ExitStack() as args.left:
         for asked, result in command.run(args):
@@ -80,7 +82,8 @@ def redraw(args):
     kinds = {command.RESULT.__name__: command for command in COMMANDS.values()}
     for file in args.files:
         if file.suffix.lower() in WRITTEN:
-            raise check.Expected(file, f"another ending than {', '.join(WRITTEN)}, of what is drawn and written beside it", file.suffix, "rename it")
+            raise check.Expected(file, f"another ending than {', '.join(WRITTEN)}, of what is drawn and written beside it",
+                                 file.suffix, "rename it")
         if (kind := results.kind_of(file)) not in kinds:
             raise check.Expected(file, f"a result that a command draws, one of {', '.join(kinds)}", kind)
         results.load(file, kinds[kind].RESULT)             # and let go: all units of a layer would fill the memory

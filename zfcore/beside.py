@@ -24,11 +24,11 @@ class Thread:
 
 
 class Stream:
-    """A second stream of a GPU. What `run` is given it launches at once; there it comes after all that the current stream had by then.
-    `join` lets the current stream wait for it, not the host. Both can be recorded.
+    """A second stream of a GPU. What `run` is given it launches at once; there it comes after all that the current stream had
+    by then. `join` lets the current stream wait for it, not the host. Both can be recorded.
 
-    CuPy lends memory that Python has dropped to the stream that it was made on: so arrays that both streams know must be held until
-    `join`."""
+    CuPy lends memory that Python has dropped to the stream that it was made on: so arrays that both streams know must be held
+    until `join`."""
 
     def __init__(self, cupy: Any) -> None:
         self.cupy, self.stream = cupy, cupy.cuda.Stream(non_blocking=True)

@@ -61,7 +61,8 @@ def one_of(what: object, value: object, choices: Collection[Any]) -> None:
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """A `type` for argparse: a whole number from `low` to `high`. Any other is answered as argparse answers, with the option's name."""
+    """A `type` for argparse: a whole number from `low` to `high`. Any other is answered as argparse answers, with the option's
+    name."""
     def of(words: str) -> int:
         """The number that `words` say."""
         try:
@@ -88,9 +89,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def exit_with_message(main: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator of a command line's `main`, the door of every command: an `Expected`, or what the system refuses (memory, a file,
-    a thread), becomes its sentence on standard error and exit status 2, a Ctrl-C, SIGTERM or SIGHUP that `main` does not answer
-    itself one word and the status that a shell has for it. What else a command's surroundings are is said in `terminal.at_work`."""
+    """Decorator of a command line's `main`, the door of every command: an `Expected`, or what the system refuses (memory, a
+    file, a thread), becomes its sentence on standard error and exit status 2, a Ctrl-C, SIGTERM or SIGHUP that `main` does not
+    answer itself one word and the status that a shell has for it. What else a command's surroundings are is said in
+    `terminal.at_work`."""
     @functools.wraps(main)
     def run(*args, **kwargs):
         with at_work():
@@ -111,6 +113,7 @@ def exit_with_message(main: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def of_the_system(error: Exception) -> bool:
-    """Return whether it says that the system, not zfcore, has failed. A reader of standard output that has gone is no failure."""
+    """Return whether it says that the system, not zfcore, has failed. A reader of standard output that has gone is no
+    failure."""
     no_thread = isinstance(error, RuntimeError) and "start new thread" in str(error)
     return isinstance(error, MemoryError) or no_thread or isinstance(error, OSError) and not isinstance(error, Unheard) and bool(error.errno)

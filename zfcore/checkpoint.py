@@ -50,7 +50,8 @@ PLATEAU = {"lr": real(above=0), "patience": whole(1), "margin": real(0, 1), "dro
            "best": real(0, infinite=True), "waited": whole()}
 SUMS = {"loss": real(), "seconds": real(0), "wrong": whole(), "count": whole(), "batches": whole(), "clamped": whole()}
 GOES_ON = {**{f"plateau_{key}": form for key, form in PLATEAU.items()}, **{f"sums_{key}": form for key, form in SUMS.items()}}
-STATE = {"data": text(10_000), "imported": text(60_000), "val_fraction": real(0, 1), "seed": whole(), "init": choice("", "gaussian", "he"), **GOES_ON}
+STATE = {"data": text(10_000), "imported": text(60_000), "val_fraction": real(0, 1), "seed": whole(),
+         "init": choice("", "gaussian", "he"), **GOES_ON}
 
 
 @dataclass
@@ -242,7 +243,8 @@ class atomic:
         self.temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise Unwritable(f"writing {self.path}", "a disk with room that may be written", error.strerror or short(error),
-                             "; ".join(filter(None, ("what was in the file before is untouched", ADVICE.get(error.errno))))) from None
+                             "; ".join(filter(None, ("what was in the file before is untouched",
+                                                     ADVICE.get(error.errno))))) from None
         return False
 
 

@@ -78,8 +78,8 @@ def read_bytes(path, most):
 
 
 def read_text(path, most=2**26):
-    """The text of the file at `path`, UTF-8 with or without a mark at its beginning, or UTF-16 with one, as editors write it; bytes
-    that are none become question marks. Raises OSError."""
+    """The text of the file at `path`, UTF-8 with or without a mark at its beginning, or UTF-16 with one, as editors write it;
+    bytes that are none become question marks. Raises OSError."""
     data = read_bytes(path, most)
     return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace")
 
@@ -94,9 +94,9 @@ def inside(folder, name):
 
 
 def file_names(names: Iterable[str]) -> list[str]:
-    """Names of files of layers, classes or pictures of these different names: they themselves, where any system takes them. What it
-    may not take is written as in addresses, "a/b" as "a%2Fb" and "con" as "%63on", and two names that are one on a system which
-    does not tell a from A, or too long, end in a digest of the name."""
+    """Names of files of layers, classes or pictures of these different names: they themselves, where any system takes them.
+    What it may not take is written as in addresses, "a/b" as "a%2Fb" and "con" as "%63on", and two names that are one on a
+    system which does not tell a from A, or too long, end in a digest of the name."""
     found, taken = [], set()
     for one in names:
         called = "".join(c if c.isprintable() and c not in FORBIDDEN + "%" else _escaped(c) for c in one) or "%"
@@ -131,8 +131,8 @@ def _alike(called):
 
 @contextmanager
 def folder_made(path):
-    """`with folder_made(path):` the folder is there, with those above it. Of what was made for that, what is still empty vanishes
-    when the block fails. Raises Expected where it cannot be made."""
+    """`with folder_made(path):` the folder is there, with those above it. Of what was made for that, what is still empty
+    vanishes when the block fails. Raises Expected where it cannot be made."""
     missing = [folder for folder in (Path(path), *Path(path).parents) if not folder.exists()]
     try:
         Path(path).mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Floor 2: layers that share a pass over memory, as tables in which the engine looks things up. What each layer would have left
 by itself, output and cache, a pass leaves too, to the bit; so that a layer need not know its neighbours.
 
-    FORWARD     {kinds of neighbouring layers, from below: function(*layers, x, step) -> [(output, cache)], one each, or None where
-                it does not pay}
+    FORWARD     {kinds of neighbouring layers, from below: function(*layers, x, step) -> [(output, cache)], one each, or None
+                where it does not pay}
     BACKWARD    {kinds of neighbouring layers, from below: function(dy, their caches, need_dx) -> (dx of all, gradients of the
                 lowest one's parameters, {} of none)}
 """
@@ -21,9 +21,9 @@ def conv_relu(conv, relu, x, step):
 
 
 def conv_relu_pool(conv, relu, pool, x, step):
-    """Run the three as one in training, where nobody asks for the map between: a kernel where it gains by it, and on the CPU for
-    the memory that the map leaves for its gradient. The pool's output is told. The ReLU's cache is None, as the pool's tells the
-    gradient where it was on."""
+    """Run the three as one in training, where nobody asks for the map between: a kernel where it gains by it, and on the CPU
+    for the memory that the map leaves for its gradient. The pool's output is told. The ReLU's cache is None, as the pool's
+    tells the gradient where it was on."""
     w, b, S, P, groups, rounding = conv.arguments()
     if step is None or runs_kernels(x) and not pool_fits(x, w, pool.arguments(), groups, True):
         return None
@@ -35,7 +35,8 @@ def pool_norm(pool, norm, x, step):
     return list(local_response_norm_of_maxpool(x, pool.arguments(), norm.arguments()))
 
 
-FORWARD = {(Conv, ReLU, MaxPool): conv_relu_pool, (Conv, ReLU): conv_relu, (MaxPool, LocalResponseNorm): pool_norm}    # longest first
+# longest first
+FORWARD = {(Conv, ReLU, MaxPool): conv_relu_pool, (Conv, ReLU): conv_relu, (MaxPool, LocalResponseNorm): pool_norm}
 
 
 def conv_pool_norm_backward(dy, caches, need_dx):

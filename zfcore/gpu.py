@@ -55,7 +55,8 @@ def find_nccl() -> tuple[ModuleType, ModuleType]:
         warnings.simplefilter("ignore")                   # CuPy tells at length what is told below
         from cupy.cuda import nccl
     if not nccl.available:
-        raise Expected("several GPUs", "NCCL, by which they exchange", "none", f'pip install "nvidia-nccl-cu{cupy.cuda.runtime.runtimeGetVersion()//1000}"')
+        raise Expected("several GPUs", "NCCL, by which they exchange", "none",
+                       f'pip install "nvidia-nccl-cu{cupy.cuda.runtime.runtimeGetVersion()//1000}"')
     return cupy, nccl
 
 

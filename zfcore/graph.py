@@ -84,8 +84,8 @@ class _Shape(NamedTuple):
 
 
 def _parcel(send, arrays):
-    """(shapes, parcel): `arrays` on the device, and tuples among them as they are. Those of NumPy travel together as one array of
-    bytes, parcel[0], by `send`, in a copy that nothing waits for: CuPy lays it in pinned memory first."""
+    """(shapes, parcel): `arrays` on the device, and tuples among them as they are. Those of NumPy travel together as one array
+    of bytes, parcel[0], by `send`, in a copy that nothing waits for: CuPy lays it in pinned memory first."""
     arrays, given = [array for array in arrays if not isinstance(array, tuple)], arrays
     host = [np.ravel(array).view(np.uint8) for array in arrays if not runs_kernels(array)]
     packed = np.zeros(sum(map(_padded, host)), np.uint8)

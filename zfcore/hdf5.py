@@ -30,9 +30,9 @@ ONE_CHUNK = 2**22                                    # bytes that a chunk may ha
 
 @contextmanager
 def open_h5(path, advice="", member=None):
-    """`with open_h5(path) as file:` the `Reader` of a file's root, or of that of a `member` of the file at `path`, which is a file too.
-    Raises OSError where it cannot be opened or is no regular file, Expected for whatever is wrong with it, h5py's own exceptions,
-    which may be any, included; `advice` is what to do."""
+    """`with open_h5(path) as file:` the `Reader` of a file's root, or of that of a `member` of the file at `path`, which is a
+    file too. Raises OSError where it cannot be opened or is no regular file, Expected for whatever is wrong with it, h5py's own
+    exceptions, which may be any, included; `advice` is what to do."""
     if member is None:
         with open(path, "rb", opener=opener) as file:
             size = os.fstat(file.fileno()).st_size
@@ -97,7 +97,8 @@ class Reader:
     def _open(self, name, what):
         encoded = name.encode(errors="surrogateescape")
         if name not in self:
-            raise Missing(self.place(name), what, "none", self.advice)            # nor is there one with "/" in it, which may lead anywhere
+            # nor is there one with "/" in it, which may lead anywhere
+            raise Missing(self.place(name), what, "none", self.advice)
         if self._group.id.links.get_info(encoded).type != h5py.h5l.TYPE_HARD:
             raise Expected(self.place(name), f"{what} in the file itself", "a link to somewhere else", self.advice)
         found = h5py.h5o.open(self._group.id, encoded)

@@ -44,8 +44,8 @@ class TensorMap:
 
 
 def _parse(signature, defines=None):
-    """"const float *x, Each<int> H" -> the tuple of its Arguments. A type may be one of the macros; what `stored` and `result` are
-    follows from them, as in kernels/device/stored.cuh and windows.cuh."""
+    """"const float *x, Each<int> H" -> the tuple of its Arguments. A type may be one of the macros; what `stored` and `result`
+    are follows from them, as in kernels/device/stored.cuh and windows.cuh."""
     defines, arguments = defines or {}, []
     stored = BF16 if defines.get("PRECISION") == "BF16" else np.dtype(np.float32)
     types = {**CTYPES, "stored": stored, "result": np.float32 if defines.get("SUMS") else stored}

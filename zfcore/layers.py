@@ -17,11 +17,12 @@ and what it answers otherwise only where the answer is another one:
     data_gradient(dy, cache)     dx alone                    parameter_gradients(dy, cache)   the rest alone
     place(number, shape)         told by the network: which of its layers this is, and the shape of one picture that enters it
     check_whole(count, N)        refuses to learn from count pictures of a batch of N, where the layer takes no less than all
-    inside(outputs)              this layer for inputs around which the padding already lies, which give the outputs at `outputs`
+    inside(outputs)              this layer for inputs around which the padding already lies, which give the outputs at
+                                 `outputs`
     multiply_adds(shape)         for one picture
     pixelwise                    each output sees its own pixel, and outputs lie where pixels lie: the window is (1, 1, 0)
-    has_weights                  its "w" are weights, drawn at random at the start: weight decay, precision, the rest of the start,
-                                 and net_weights(units), what each output takes from each unit below
+    has_weights                  its "w" are weights, drawn at random at the start: weight decay, precision, the rest of the
+                                 start, and net_weights(units), what each output takes from each unit below
     has_filters                  these are filters KxK, which may be looked at and whose RMS is limited
     rectifies                    its outputs are never negative, and 0 where a unit is off: features are read behind it
     keeps_positive               of inputs that are never negative neither are its outputs
@@ -118,7 +119,8 @@ class Layer(ABC):
         """Learn from the network that this is its layer `number`, which maps (or columns) of `shape` enter."""
 
     def check_whole(self, count: int, N: int) -> None:
-        """Raise Expected where the layer is to learn from `count` pictures of a batch of N and takes no less than all. Most take any."""
+        """Raise Expected where the layer is to learn from `count` pictures of a batch of N and takes no less than all. Most
+        take any."""
 
     def copy_of(self, key: str) -> Array | None:
         """The array of BF16 in which the parameter `key` is kept a second time; None where it is not."""
@@ -193,8 +195,8 @@ class Weighted(ABC):
 
     @abstractmethod
     def net_weights(self, units: int) -> Array:
-        """(units,outputs): with what weight each output sees each of `units` maps of the input, or blocks of a flat one that are as
-        long, summed over the places at which it sees it."""
+        """(units,outputs): with what weight each output sees each of `units` maps of the input, or blocks of a flat one that
+        are as long, summed over the places at which it sees it."""
 
     def init(self: Any, shape: Shape, seed: int, law: Law, factor: float) -> tuple[dict[str, Array], dict[str, Array]]:
         """Weights drawn from N(0, std) by a generator of the layer's own, biases 0."""
@@ -349,8 +351,8 @@ class AvgPool(Layer):
 class Pad(Layer):
     """Zeros around the maps: so many rows and columns, where below 0 so many are cut off.
 
-    Its window is square, as all are: where the rows are moved by another number than the columns, it holds more than the pixel that
-    an output is, and it always holds the pixel that lies where the output does."""
+    Its window is square, as all are: where the rows are moved by another number than the columns, it holds more than the pixel
+    that an output is, and it always holds the pixel that lies where the output does."""
     top: int
     bottom: int
     left: int
@@ -588,8 +590,8 @@ class Dropout(Pixelwise):
         return None
 
 
-KINDS = {kind.__name__: kind for kind in (Conv, MaxPool, AvgPool, Pad, ReLU, LocalResponseNorm, LocalResponseNormWithin, BatchNorm,
-                                          Flatten, Linear, Dropout)}
+KINDS = {kind.__name__: kind for kind in (Conv, MaxPool, AvgPool, Pad, ReLU, LocalResponseNorm, LocalResponseNormWithin,
+                                          BatchNorm, Flatten, Linear, Dropout)}
 FORMER = {"ContrastNorm": LocalResponseNorm.__name__}            # kinds by the names they have in older checkpoints
 
 

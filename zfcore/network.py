@@ -28,8 +28,8 @@ Rules: TypeAlias = Mapping[type[Layer], Rule]                   # of some kinds 
 
 
 class Network:
-    """`layers` applied in order to pictures of `input_shape` (C,H,W); `name` is the model's. The network has copies of the layers,
-    which share their arrays: what it tells them, of their place and seed, it tells no other network's."""
+    """`layers` applied in order to pictures of `input_shape` (C,H,W); `name` is the model's. The network has copies of the
+    layers, which share their arrays: what it tells them, of their place and seed, it tells no other network's."""
 
     def __init__(self, name: str, input_shape: Sequence[int], layers: Iterable[Layer]) -> None:
         layers = [_copied(layer) for layer in layers]
@@ -244,8 +244,8 @@ class Network:
 
 
 def rule_of(layer: Layer, rules: Rules) -> Rule:
-    """The function (layer, dy, cache) -> dx that `rules` has for the layer's kind, or the kind that it descends from; the layer's
-    own gradient where they have none."""
+    """The function (layer, dy, cache) -> dx that `rules` has for the layer's kind, or the kind that it descends from; the
+    layer's own gradient where they have none."""
     kind = type(layer)
     return next((rules[one] for one in kind.__mro__ if one in rules), kind.data_gradient)
 

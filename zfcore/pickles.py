@@ -1,9 +1,9 @@
 """Floor 1: pickles, followed and not loaded.
 
-A pickle is a program for a machine with a stack and a memory, and loading one may do whatever its author likes. So none is loaded
-here, nor is Python's own machine used: `followed` goes through the instructions, and a `Machine` obeys those that make numbers,
-text, lists, tuples and dictionaries. Where the program names a function or class, one of our own from a short table stands in its
-place. It imports and calls nothing else, whatever the program says; what was asked for is named in the sentence.
+A pickle is a program for a machine with a stack and a memory, and loading one may do whatever its author likes. So none is
+loaded here, nor is Python's own machine used: `followed` goes through the instructions, and a `Machine` obeys those that make
+numbers, text, lists, tuples and dictionaries. Where the program names a function or class, one of our own from a short table
+stands in its place. It imports and calls nothing else, whatever the program says; what was asked for is named in the sentence.
 """
 import pickletools
 from collections.abc import Callable, Mapping
@@ -32,7 +32,8 @@ def followed(what: object, data: bytes, machine: "Machine", holds: str, for_code
                        f"nothing of it was run; {for_code}") from None
     except Exception as error:                             # a program that is no sound one may fail anywhere
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:150]
-        raise Expected(what, f"a whole pickle of {holds}", f"one that goes wrong at byte {place} ({reason})", for_damage) from None
+        raise Expected(what, f"a whole pickle of {holds}", f"one that goes wrong at byte {place} ({reason})",
+                       for_damage) from None
 
 
 class Code(Exception):

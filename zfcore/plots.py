@@ -52,7 +52,8 @@ STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "
          "legend.frameon": False, "figure.dpi": DPI, "image.interpolation": "none", "image.composite_image": False,
          "svg.hashsalt": "zfcore", "pdf.fonttype": 42, "text.parse_math": False}       # a name may hold a $
 Pixels: TypeAlias = NDArray[np.floating[Any]]
-Curves: TypeAlias = Mapping[str, Mapping[int, tuple[float, float | None]]]      # {name of a row: {place: (mean, spread or None)}}
+# {name of a row: {place: (mean, spread or None)}}
+Curves: TypeAlias = Mapping[str, Mapping[int, tuple[float, float | None]]]
 Errors: TypeAlias = tuple[float | None, float | None]                           # in training, in validation
 
 styled = matplotlib.rc_context(STYLE)        # a decorator: within the function, so that a user's own figures stay as they are
@@ -60,14 +61,15 @@ styled = matplotlib.rc_context(STYLE)        # a decorator: within the function,
 
 @styled
 def save(drawn: "Figure | Sheet", path: FilePath) -> None:
-    """Write a Figure of matplotlib or a Sheet, which is what the functions below return, in the format that `path` ends with: .png,
-    or .svg and .pdf. All or nothing. Raises Expected for another ending, and where the disk refuses."""
+    """Write a Figure of matplotlib or a Sheet, which is what the functions below return, in the format that `path` ends with:
+    .png, or .svg and .pdf. All or nothing. Raises Expected for another ending, and where the disk refuses."""
     kind = Path(path).suffix[1:]
     check.one_of(f"{path}: format", kind, FORMATS)
     if isinstance(drawn, Sheet) and kind != "png":
         drawn = drawn.figure()
     with atomic(Path(path)) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")                    # of an alphabet that the font lacks: a box stands for it
+        # of an alphabet that the font lacks: a box stands for it
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         if isinstance(drawn, Sheet):
             drawn.image().save(temporary, "PNG", compress_type=Image.RLE)          # a third of the time, 5 % more bytes
         else:
@@ -118,9 +120,11 @@ def lr_test(rows: Sequence[tuple[int, float, float, float]], lr: float | None, t
 
 @styled
 def step_times(measured: Mapping[int, float], predicted: Mapping[str, Mapping[int, float]], title: str) -> Figure:
-    """Seconds of a training step over the number of ranks: dots for what was `measured`, a line for each of the `predicted` {name: {ranks: seconds}}."""
+    """Seconds of a training step over the number of ranks: dots for what was `measured`, a line for each of the `predicted`
+    {name: {ranks: seconds}}."""
     figure, axes = _subplots(figsize=(7.2, 4))
-    for (name, of), colour, style in zip(predicted.items(), cycle((TRAIN, VAL, UNTRAINED, GREY)), cycle(("-", "--", "-.", ":"))):
+    for (name, of), colour, style in zip(predicted.items(), cycle((TRAIN, VAL, UNTRAINED, GREY)),
+                                         cycle(("-", "--", "-.", ":"))):
         axes.loglog(list(of), list(of.values()), color=colour, ls=style, lw=1.3, label=f"predicted: {name}")
     axes.loglog(list(measured), list(measured.values()), "o", color=INK, ms=5, label="measured")
     axes.set_title(textwrap.fill(title, 88), loc="left", fontweight="normal")
@@ -407,11 +411,13 @@ def correspondence(found: Sequence[Correspondence], most_random: int = 3) -> "Sh
             tile[top:top + first.side, left:left + first.side] = first.grey
     tiles, gap = _enlarged(np.stack(tiles), 112)/np.float32(255), 4
     width, pixels = tiles.shape[2], montage(tiles, columns, gap)
-    titles = [f"{n} of {plural(len(first.pictures), 'picture')}", *parts, *(f"{part} of another picture" for part in parts), "random"]
+    titles = [f"{n} of {plural(len(first.pictures), 'picture')}", *parts, *(f"{part} of another picture" for part in parts),
+              "random"]
     means = dict(zip((what for what, _ in first.rows()), np.array([[[mean for mean, _ in of] for _, of in one.rows()]
                                                                  for one in found]).mean(axis=0)))
     texts = [_wrapped(title.replace("_", " "), width)
-             + [f"{layer}: {score:.3f}" for layer, score in zip(first.layers.tolist(), means.get(title, ()))] for title in titles]
+             + [f"{layer}: {score:.3f}" for layer, score in zip(first.layers.tolist(), means.get(title, ()))]
+             for title in titles]
     head = LINE*max(map(len, texts)) + 14
     sheet = Sheet(pixels.shape[1] + 2*MARGIN, head + pixels.shape[0] + MARGIN)
     sheet.picture(MARGIN, head, pixels)
@@ -547,8 +553,8 @@ def _statistics(found):
 
 def sanity_checks(found: SanityChecks, most: int = 4) -> "Sheet":
     """An `analysis.sanity_checks.SanityChecks`: for up to `most` units the strongest picture, its projection as trained and
-    under each control, each tile to its own scale; above each column the means over all projections, above the patches the share of the
-    area that the box has, and of the box its parts."""
+    under each control, each tile to its own scale; above each column the means over all projections, above the patches the
+    share of the area that the box has, and of the box its parts."""
     rows = np.unique(found.units, return_index=True)[1][:most]
     patches, made = found.patches[rows]/np.float32(255), found.projections[rows]               # (R,f,f,3), (R,J,f,f,3)
     tiles = np.concatenate([patches[:, None], [[signed_tiles(tile[None])[0] for tile in row] for row in made]], axis=1)
@@ -641,8 +647,8 @@ def accuracy_curve(paper: Curves, here: Curves, paper_title: str, here_title: st
         for name, of, colour, style in rows:
             if of:
                 counts, (means, spreads) = sorted(of), zip(*(of[n] for n in sorted(of)))
-                axes.errorbar(counts, means, [spread or 0 for spread in spreads], color=colour, ls=style, lw=1.5, marker="o", ms=3.5,
-                              capsize=2, label=name)
+                axes.errorbar(counts, means, [spread or 0 for spread in spreads], color=colour, ls=style, lw=1.5, marker="o",
+                              ms=3.5, capsize=2, label=name)
         axes.set_title(title, loc="left")
         axes.set_xlabel("training pictures a class")
         axes.grid(axis="y", color="#e4e4e4", lw=0.6)
@@ -655,15 +661,17 @@ def accuracy_curve(paper: Curves, here: Curves, paper_title: str, here_title: st
 
 @styled
 def accuracy_by_layer(paper: Mapping[str, Curves], here: Mapping[str, Curves], chance: float) -> Figure:
-    """Table 7: accuracy in % over the layer, the paper's panels and then ours, which have a line at `chance`. A panel is {title:
-    {"SVM", "softmax" or one of these and ", untrained": {layer: (mean, spread or None)}}}; the untrained network's is dashed."""
+    """Table 7: accuracy in % over the layer, the paper's panels and then ours, which have a line at `chance`. A panel is
+    {title: {"SVM", "softmax" or one of these and ", untrained": {layer: (mean, spread or None)}}}; the untrained network's is
+    dashed."""
     panels, looks = {**paper, **here}, {"SVM": (VAL, "o"), "softmax": (TRAIN, "s")}
     figure, axes = _subplots(1, len(panels), figsize=(2.8*len(panels), 3.3), sharey=True, sharex=True)
     for place, (title, rows) in zip(axes, panels.items()):
         for name, of in rows.items():
             kind, _, untrained = name.partition(", ")
             (colour, shape), layers = looks[kind], sorted(of)
-            place.errorbar(layers, [of[n][0] for n in layers], [of[n][1] or 0 for n in layers], color=colour, marker=shape, ms=4,
+            place.errorbar(layers, [of[n][0] for n in layers], [of[n][1] or 0 for n in layers], color=colour, marker=shape,
+                           ms=4,
                            mfc=PAPER if untrained else colour, lw=1.5, ls="--" if untrained else "-", capsize=2, label=name)
         if title in here:
             place.axhline(chance, color=GREY, lw=1, ls=":", label="by chance")
@@ -742,8 +750,8 @@ def beside_paper(labels: Sequence[str], paper: Sequence[Errors], ours: Sequence[
                     axes.plot([min(values), max(values)], [place + lift]*2, color=colour, lw=1)
                     axes.scatter([_mean(values)], [place + lift], s=30, color=colour, zorder=3)
             if mean is not None:
-                axes.text(1.01, place, f"{mean:.1f}  rank {ranked.index(mean) + 1}", transform=axes.get_yaxis_transform(), va="center",
-                          fontsize=8, color=INK)
+                axes.text(1.01, place, f"{mean:.1f}  rank {ranked.index(mean) + 1}", transform=axes.get_yaxis_transform(),
+                          va="center", fontsize=8, color=INK)
         several = any(len(row) > 1 for row in rows)
         axes.set(xscale="log", xlabel="top-1 error, %" + several*"  (mean, and every seed)", ylim=(len(labels) - 0.5, -0.5))
         axes.set_title(title, loc="left")

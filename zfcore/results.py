@@ -46,7 +46,8 @@ Kind = TypeVar("Kind", bound=Result)
 
 FORMAT, VERSION = "zfcore result", 1
 SCALARS = str, bool, int, float, np.generic
-FORMS = {"int": files.whole(-2**63), "float": files.real(infinite=True, nan=True), "text": files.text(2**16), "bool": files.flag}
+FORMS = {"int": files.whole(-2**63), "float": files.real(infinite=True, nan=True), "text": files.text(2**16),
+         "bool": files.flag}
 FORMER = {"Controls": "SanityChecks"}      # kinds by the names they have in older files
 FIGURES = "png", "svg", "pdf"              # formats of a result's figures
 MOST_TEXT, LARGEST = 2**26, 2**20         # bytes of an array of texts; the largest size of an axis
@@ -63,8 +64,8 @@ def save(path: FilePath, result: Result) -> None:
 
 
 def keep(path: FilePath, result: Result) -> tuple[Path, int]:
-    """Save the result so that no other one is lost: as `path`, or where that holds another result as path_2, path_3, ..., the first
-    that is free or holds this one. Returns (the file, its number). Raises Expected where the disk refuses."""
+    """Save the result so that no other one is lost: as `path`, or where that holds another result as path_2, path_3, ..., the
+    first that is free or holds this one. Returns (the file, its number). Raises Expected where the disk refuses."""
     values = {field.name: _on_host(value) for field in fields(result) if (value := getattr(result, field.name)) is not None}
     own = digest(values)
     file, number = next((file, number) for number in itertools.count(1)

@@ -24,7 +24,8 @@ _reading = threading.Lock()
 
 
 def cores() -> int:
-    """The number of CPU cores that this process may use: those that the system gives it, of which ZFCORE_CORES may leave some to others."""
+    """The number of CPU cores that this process may use: those that the system gives it, of which ZFCORE_CORES may leave some
+    to others."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = os.environ.get("ZFCORE_CORES", "")
     return min(there, int(asked)) if asked.isdecimal() and int(asked) else there
@@ -40,8 +41,9 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
 
 
 def lock(descriptor: int, wait: bool = False) -> None:
-    """Hold an open file for this process, until it is closed or the process ends, however that ends. Raises BlockingIOError where
-    another one holds it, or waits for its end; another OSError where there are no locks, as on some network file systems."""
+    """Hold an open file for this process, until it is closed or the process ends, however that ends. Raises BlockingIOError
+    where another one holds it, or waits for its end; another OSError where there are no locks, as on some network file
+    systems."""
     if fcntl is not None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     elif msvcrt is None:
@@ -79,8 +81,8 @@ def flush(path: Path) -> None:
 
 
 def replace(old: Path, new: Path, seconds: float = 2) -> None:
-    """Give the file `old` the name `new`, in place of a file that has it. Windows refuses that while somebody has `new` open: it is
-    asked again for so many seconds. Raises OSError."""
+    """Give the file `old` the name `new`, in place of a file that has it. Windows refuses that while somebody has `new` open:
+    it is asked again for so many seconds. Raises OSError."""
     until = time.monotonic() + seconds
     while True:
         try:

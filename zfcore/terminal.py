@@ -60,7 +60,8 @@ def status_of(stop: BaseException) -> int:
 # ------------------------------------------------------------------------------------------- names, numbers and commands
 def printable(name: object) -> str:
     """`name` as one line of text that can be encoded: what is no character, or moves the cursor, as an escape such as \\n."""
-    return "".join(c if c.isprintable() or c in JOINERS or unicodedata.category(c) == "Zs" else c.encode("unicode_escape").decode()
+    return "".join(c if c.isprintable() or c in JOINERS or unicodedata.category(c) == "Zs"
+                   else c.encode("unicode_escape").decode()
                    for c in str(name))
 
 
@@ -73,7 +74,8 @@ def plural(n: int, noun: str) -> str:
 
 
 def command(*words: object) -> str:
-    """The words of a command, quoted so that a shell (bash, zsh) reads these words again, whatever names of files are in them."""
+    """The words of a command, quoted so that a shell (bash, zsh) reads these words again, whatever names of files are in
+    them."""
     return " ".join(map(_quoted, words))
 
 
@@ -83,7 +85,8 @@ def _quoted(word):
         text = f"./{text}"                                 # else it would be taken for an option
     if printable(text) == text and _encodable(text):
         return shlex.quote(text)
-    return "$'" + "".join(chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\x{byte:02x}" for byte in os.fsencode(text)) + "'"
+    return "$'" + "".join(chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\x{byte:02x}"
+                          for byte in os.fsencode(text)) + "'"
 
 
 def _encodable(text):
@@ -110,8 +113,8 @@ def quiet(on: bool = True) -> None:
 
 
 def say(*texts: object) -> None:
-    """Print texts on standard output, above the bars, in lines of at most 100 columns. Raises Unheard where its reader has gone;
-    what a disk refuses is told when the command ends (`at_work`), and costs no more than the lines."""
+    """Print texts on standard output, above the bars, in lines of at most 100 columns. Raises Unheard where its reader has
+    gone; what a disk refuses is told when the command ends (`at_work`), and costs no more than the lines."""
     if _Output.quiet:
         return
     lines = [part for text in texts for line in str(text).split("\n") for part in fitted(line)]
@@ -125,8 +128,8 @@ def say(*texts: object) -> None:
 
 
 def warn(text: object, *names: object) -> None:
-    """Print a text on standard error, above the bars, in lines that fit the terminal, or of at most 100 columns, none of which ends within
-    one of the `names`. That nobody can read it is no reason to fail."""
+    """Print a text on standard error, above the bars, in lines that fit the terminal, or of at most 100 columns, none of which
+    ends within one of the `names`. That nobody can read it is no reason to fail."""
     for texts in _Output.kept:
         texts.append(str(text))
     if _Output.quiet:
@@ -157,9 +160,9 @@ def _width():
 
 
 def fitted(line: str, columns: int = COLUMNS, *names: object) -> list[str]:
-    """The line in lines of at most so many columns, the further ones indented. What is to be copied stays whole, however long: commands,
-    what stands in quotes, the `names`, the words of the command line and the folder it was given in; so do rows of a table and of
-    commands."""
+    """The line in lines of at most so many columns, the further ones indented. What is to be copied stays whole, however long:
+    commands, what stands in quotes, the `names`, the words of the command line and the folder it was given in; so do rows of a
+    table and of commands."""
     if len(line) <= columns or line.startswith("|") or "  python -m " in line:
         return [line]
     indent = " "*(len(line) - len(line.lstrip()) + 2)
@@ -181,16 +184,19 @@ def _here():
 
 # ------------------------------------------------------------------------------------------------------------------- bars
 class Bar(tqdm):
-    """`with Bar(total, "picture", "evaluating") as bar: ... bar.update(n)`: a bar of tqdm on a terminal. Anywhere else, in a file
-    or a notebook, lines on standard error tell at least every 30 seconds how far it is and how long it will take.
+    """`with Bar(total, "picture", "evaluating") as bar: ... bar.update(n)`: a bar of tqdm on a terminal. Anywhere else, in a
+    file or a notebook, lines on standard error tell at least every 30 seconds how far it is and how long it will take.
 
     done     what of `total` was done before
     stays    whether the bar stays on the screen when it is full"""
-    told = seen = -float("inf")  # when a line was printed last, and when the last bar ended: many short ones are told like one long
+    # when a line was printed last, and when the last bar ended: many short ones are told like one long
+    told = seen = -float("inf")
 
-    def __init__(self, total: int | None, unit: str, what: str, done: int = 0, stays: bool = True, hidden: bool = False) -> None:
+    def __init__(self, total: int | None, unit: str, what: str, done: int = 0, stays: bool = True,
+                 hidden: bool = False) -> None:
         on_terminal, hidden = bool(sys.stderr) and sys.stderr.isatty(), hidden or _Output.quiet
-        super().__init__(total=total, unit=f" {unit}", desc=printable(what), initial=done, leave=stays, disable=hidden or not on_terminal)
+        super().__init__(total=total, unit=f" {unit}", desc=printable(what), initial=done, leave=stays,
+                         disable=hidden or not on_terminal)
         self.thing, self.began, self.first = unit, time.monotonic(), done
         self.desc, self.postfix = printable(what), getattr(self, "postfix", None)
         self.full = threading.Event()
@@ -268,14 +274,16 @@ def at_work() -> Iterator[None]:
 
 
 def _hear():
-    """{signal: who heard it before}, of those that raise Ended from now on. What somebody wants ignored (nohup) stays ignored."""
+    """{signal: who heard it before}, of those that raise Ended from now on. What somebody wants ignored (nohup) stays
+    ignored."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     before = {number: signal.getsignal(number) for number in ENDING}
     before = {number: handler for number, handler in before.items() if handler == signal.SIG_DFL}
     for number in before:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else _end)
-    before.pop(signal.SIGINT, None)                        # it was that only while modules were imported, see zfcore/__init__.py
+    # it was that only while modules were imported, see zfcore/__init__.py
+    before.pop(signal.SIGINT, None)
     return before
 
 

@@ -77,8 +77,8 @@ class Trained:
 
     def __repr__(self):
         from_where = f"{self.path}: " if self.path else ""
-        return (f"{from_where}{self.name}, {'x'.join(map(str, self.network.input_shape[1:]))} pixels, {plural(len(self.classes), 'class')}, "
-                f"after {plural(self.epoch, 'epoch')}")
+        return (f"{from_where}{self.name}, {'x'.join(map(str, self.network.input_shape[1:]))} pixels, "
+                f"{plural(len(self.classes), 'class')}, after {plural(self.epoch, 'epoch')}")
 
     @property
     def name(self) -> str:
@@ -175,10 +175,12 @@ class Trained:
         """Model with this one's outputs in the order of `classes`, which must be its own: with them the last axis of its last
         weights and of all that lies behind these. Raises Expected for others."""
         if sorted(classes) != sorted(self.classes):
-            raise check.Expected(f"{self.name}: classes", f"its own {len(self.classes)} in another order", f"{len(classes)}, others among them")
+            raise check.Expected(f"{self.name}: classes", f"its own {len(self.classes)} in another order",
+                                 f"{len(classes)}, others among them")
         order, network = [self.classes.index(name) for name in classes], self.network.copy()
         if not network.weighted and order != sorted(order):
-            raise check.Expected(f"{self.name}: classes", "a network with weights, which can be put into another order", "one without")
+            raise check.Expected(f"{self.name}: classes", "a network with weights, which can be put into another order",
+                                 "one without")
         for layer in network.layers[network.index(network.weighted[-1].name):] if network.weighted else ():
             layer.parameters, layer.buffers = ({key: array[..., order] for key, array in arrays.items()}
                                                for arrays in (layer.parameters, layer.buffers))
@@ -186,10 +188,10 @@ class Trained:
 
 
 def open(path: FilePath, device: Literal["auto", "cpu", "gpu"] = "auto", precision: Precision = "fp32") -> Trained:
-    """The trained network of a run's folder (its best.h5), a checkpoint file, one that comes with zfcore ("drawn"), or a file of
-    another engine that says how its layers lie (alexnet.onnx, a .caffemodel beside its .prototxt), on `device`, its products formed
-    in that `precision`. What is assumed of such a file is told; `python -m zfcore import` takes more. Raises Expected for what is none
-    of these, or has no mean image."""
+    """The trained network of a run's folder (its best.h5), a checkpoint file, one that comes with zfcore ("drawn"), or a file
+    of another engine that says how its layers lie (alexnet.onnx, a .caffemodel beside its .prototxt), on `device`, its products
+    formed in that `precision`. What is assumed of such a file is told; `python -m zfcore import` takes more. Raises Expected
+    for what is none of these, or has no mean image."""
     device = select(device)
     if Path(path).suffix.lower() in FOREIGN and Path(path).is_file():
         return _from_elsewhere(Path(path), device, precision)

@@ -12,5 +12,6 @@ def drawn_where_marked(request):
         if not request.node.get_closest_marker("figures"):
             for name in ("occlusion", "invariance", "evolution", "diagnostics", "sanity_checks", "correspondence"):
                 patch.setattr(plots, name, lambda *_, **__: None)
-            patch.setattr(plots, "save", lambda drawn, path, save=plots.save: save(drawn, path) if drawn else Image.new("RGB", (1, 1)).save(path))
+            patch.setattr(plots, "save", lambda drawn, path, save=plots.save: save(drawn, path) if drawn
+                          else Image.new("RGB", (1, 1)).save(path))
         yield

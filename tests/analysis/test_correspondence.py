@@ -42,8 +42,8 @@ def colour_finder():
 
 
 def toys(n=6, seed=0):
-    """(pictures (n,CROP,CROP,3), places (n,2,2)): a red spot, which is part 0, a green and a blue one on grey, far apart; part 1 is
-    nothing but background."""
+    """(pictures (n,CROP,CROP,3), places (n,2,2)): a red spot, which is part 0, a green and a blue one on grey, far apart; part
+    1 is nothing but background."""
     rng, pictures, places = np.random.default_rng(seed), np.full((n, CROP, CROP, 3), 100, np.uint8), np.empty((n, 2, 2))
     quarters = np.array([(7, 7), (7, 22), (22, 7), (22, 22)])
     for picture, place in zip(pictures, places):
@@ -88,7 +88,8 @@ def test_the_square_is_that_of_figure_8():
 def test_squares_lie_around_their_parts_pushed_inside_and_random_ones_where_the_seed_says():
     pictures, places = toys(5)
     places[0, 0], places[1, 0] = (0, 29.9), (15, 12)
-    run = lambda seed: correspondence(Trained(colour_finder(), MEAN), pictures, places, ["red", "none"], random=7, permutations=9, side=6, seed=seed)
+    run = lambda seed: correspondence(Trained(colour_finder(), MEAN), pictures, places, ["red", "none"], random=7,
+                                      permutations=9, side=6, seed=seed)
     one, other, third = run(0), run(0), run(1)
     assert one.corners.shape == (5, 2 + 2*7, 2) and one.corners[0, 0].tolist() == [24, 0] and one.corners[1, 0].tolist() == [9, 12]
     assert one.corners.min() >= 0 and one.corners.max() <= CROP - 6
@@ -99,7 +100,8 @@ def test_squares_lie_around_their_parts_pushed_inside_and_random_ones_where_the_
 
 def test_a_part_that_one_unit_reads_in_all_pictures_scores_0_and_lower_than_random():
     pictures, places = toys(12)
-    found = correspondence(Trained(colour_finder(), MEAN), pictures, places, ["red", "none"], layers=["fc6", "conv1"], random=10, permutations=999, side=13)
+    found = correspondence(Trained(colour_finder(), MEAN), pictures, places, ["red", "none"], layers=["fc6", "conv1"],
+                           random=10, permutations=999, side=13)
     assert (found.scores[0] == 0).all()                                      # red gone everywhere; nothing gone anywhere
     assert found.random[0].mean() > 0.1 and found.p_values[0, :, 0].max() < 0.05
     assert found.lent[0, 0].mean() > 0.1 and found.p_values[0, 0, 1] < 0.05
@@ -153,8 +155,10 @@ def test_the_rows_of_table_1_are_means_and_spreads_over_pairs():
 
 def test_places_are_lent_within_groups_and_never_by_a_picture_to_itself():
     pictures, places = toys(23)
-    places = np.rint(places)                                                  # no two corners of a part are told apart by rounding
-    found = correspondence(Trained(colour_finder(), MEAN), pictures, places, ["red", "none"], layers=["fc6"], random=8, permutations=9, side=6)
+    # no two corners of a part are told apart by rounding
+    places = np.rint(places)
+    found = correspondence(Trained(colour_finder(), MEAN), pictures, places, ["red", "none"], layers=["fc6"], random=8,
+                           permutations=9, side=6)
     group = np.empty(23, int)
     for number, members in enumerate(groups_of(23, 0)):
         group[members] = number
@@ -181,7 +185,8 @@ def test_the_bar_is_told_how_many_pictures_are_shown():
             self.n += by
     pictures, places = toys(21)
     bar = Count()
-    correspondence(Trained(colour_finder(), MEAN), pictures, places, ["red", "none"], layers=["fc6"], random=3, permutations=9, batch_size=7, bar=bar)
+    correspondence(Trained(colour_finder(), MEAN), pictures, places, ["red", "none"], layers=["fc6"], random=3, permutations=9,
+                   batch_size=7, bar=bar)
     assert bar.n == length(21, 2, 3)
 
 
@@ -240,8 +245,8 @@ def test_where_the_part_is_like_the_random_places_p_stays_below_a_level_as_often
 
 
 def planted(n, rng, of_place=0.0, of_part=0.0, D=80):
-    """(groups, differ (n,G,n,G)) of pictures whose parts' places resemble each other: hiding the square moves a feature in a way
-    that is common to all places with the weight `of_place`, to all true parts with the weight `of_part`, else anyhow."""
+    """(groups, differ (n,G,n,G)) of pictures whose parts' places resemble each other: hiding the square moves a feature in a
+    way that is common to all places with the weight `of_place`, to all true parts with the weight `of_part`, else anyhow."""
     groups, common = groups_of(n, 0), rng.standard_normal((2, D))
     lenders = lenders_of(groups)
     at_place = common[0] + 0.5*rng.standard_normal((n, D))                     # of picture j's place, wherever it is used
@@ -266,7 +271,8 @@ def test_where_the_part_matters_the_places_p_is_as_small_as_permutations_allow()
 @pytest.mark.parametrize("of_place", [0, 1])
 def test_where_the_place_alone_matters_or_nothing_p_stays_below_a_level_as_often_as_the_level_says(of_place):
     """The test against random squares would find every such part: they resemble each other, and random squares do not."""
-    p = [place_test(planted(7, np.random.default_rng(trial), of_place)[1], groups_of(7, 0), 99, seed=trial) for trial in range(400)]
+    p = [place_test(planted(7, np.random.default_rng(trial), of_place)[1], groups_of(7, 0), 99, seed=trial)
+         for trial in range(400)]
     for level in (0.05, 0.1, 0.3, 0.6):
         assert np.mean(np.array(p) <= level) == pytest.approx(level, abs=0.065)
 
@@ -319,8 +325,8 @@ def test_one_picture_and_a_part_outside_the_crop_are_refused():
 def place(tmp_path_factory):
     """A run on 30 of 34 pixels, three pictures of 68 and where their red spot is."""
     place, network, marks = tmp_path_factory.mktemp("place"), colour_finder(), {}
-    save(place/"run.h5", Checkpoint("colours", network.input_shape, network.table(), CLASSES, network.parameters(), mean_image=MEAN,
-                                    state={"data": ""}))
+    save(place/"run.h5", Checkpoint("colours", network.input_shape, network.table(), CLASSES, network.parameters(),
+                                    mean_image=MEAN, state={"data": ""}))
     for i, (pixels, at) in enumerate(zip(*toys(3))):
         whole = np.pad(pixels, ((2, 2), (2, 2), (0, 0)), mode="edge").repeat(2, axis=0).repeat(2, axis=1)
         Image.fromarray(whole).save(place/f"{i}.png")
@@ -344,7 +350,8 @@ def test_the_command_leaves_arrays_table_and_figure_and_draws_them_again(place, 
     run(place, tmp_path, "--images", *files, "--landmarks", place/"marks.json", "--layers", "fc6", "conv1")
     assert {p.name for p in tmp_path.iterdir()} == {f"correspondence.{end}" for end in ("h5", "png", "csv", "md")}
     found = results.load(tmp_path/"correspondence.h5", Correspondence)
-    np.testing.assert_array_equal(found.corners[:, :2], np.rint(toys(3)[1][..., ::-1] - found.side/2).clip(0, CROP - found.side))
+    np.testing.assert_array_equal(found.corners[:, :2],
+                                  np.rint(toys(3)[1][..., ::-1] - found.side/2).clip(0, CROP - found.side))
     text = (tmp_path/"correspondence.md").read_text().split("\n")
     assert text[0] == "| masked | fc6 | conv1 |" and re.match(r"\| red \| 0.000 ± 0.000 \| 0.\d{3} ± 0.\d{3} \|", text[2])
     assert text[4].startswith("| red of another picture |") and text[7].startswith("| random, one place |")
@@ -417,9 +424,11 @@ def test_a_synthetic_face_with_a_part_beyond_the_crop_is_passed_over(place, tmp_
 def test_another_drawn_set_is_looked_at_when_it_is_named(place, tmp_path, monkeypatch):
     monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
     label = "round head, pricked ears, slit eyes, beak"
-    run(place, tmp_path/"found", "--data", "drawn:combinations", "--synthetic", 2, "--label", label, "--parts", "nose", "left ear")
+    run(place, tmp_path/"found", "--data", "drawn:combinations", "--synthetic", 2, "--label", label, "--parts", "nose",
+        "left ear")
     found = results.load(tmp_path/"found"/"correspondence.h5", Correspondence)
-    assert found.parts.tolist() == ["nose", "left ear"] and all(name.startswith("combinations/") for name in found.names.tolist())
+    assert found.parts.tolist() == ["nose", "left ear"] and all(name.startswith("combinations/")
+                                                                for name in found.names.tolist())
 
 
 @pytest.mark.parametrize("more, sentence", [
@@ -429,10 +438,12 @@ def test_another_drawn_set_is_looked_at_when_it_is_named(place, tmp_path, monkey
     (["--synthetic", "900"], "--synthetic: expected at most"),
     (["--synthetic", "3", "--label", "dragon"], "--label.*'dragon'"),
     (["--synthetic", "3", "--label", "clock"], "parts of a clock: expected one of"),
-    *((["--images", "0.png", "1.png", "--landmarks", f"{side}.json"], f"red in 1.png: expected a place inside its 68x68 pixels, got {at}")
+    *((["--images", "0.png", "1.png", "--landmarks", f"{side}.json"], f"red in 1.png: expected a place inside its 68x68 "
+                                                                      f"pixels, got {at}")
       for side, at in (("right", "68, 3"), ("left", "-0.5, 3"), ("above", "3, -0.5"), ("below", "3, 68"))),
     (["--images", "0.png", "1.png", "--landmarks", "rim.json"], "red in 1.png: expected a place in the centre crop"),
-    (["--images", "0.png", "1.png", "--landmarks", "marks.json", "--parts", "tail"], "parts of 0.png: expected one of red, none"),
+    (["--images", "0.png", "1.png", "--landmarks", "marks.json", "--parts", "tail"], "parts of 0.png: expected one of red, "
+                                                                                     "none"),
     (["--images", "0.png", "small.png", "--landmarks", "marks.json"], "the parts of small.png"),
     (["--images", "0.png", "1.png", "--landmarks", "nothing.json"], "nothing.json"),
     (["--landmarks", "marks.json"], "--images: expected the pictures of --landmarks"),

@@ -1,4 +1,5 @@
-"""What is wrong with the first layers: planted filters, gratings and dead units are found, and nothing where there is nothing."""
+"""What is wrong with the first layers: planted filters, gratings and dead units are found, and nothing where there is
+nothing."""
 import json
 
 import numpy as np
@@ -9,8 +10,8 @@ from tests.analysis.test_evolution import command, planted_run, refused
 from tests.analysis.test_top_activations import COUNT, CROP, MEAN, SIZE, Noise, Stopping, pictures_of, small
 from zfcore import results
 from zfcore.commands.common import names_of
-from zfcore.analysis.diagnostics import (EDGES, HIGH, JUDGED, LOW, Diagnosis, aliasing, diagnose, first_two, judged_layers, length,
-                                         power_spectrum, radial_shares, radius, rectified)
+from zfcore.analysis.diagnostics import (EDGES, HIGH, JUDGED, LOW, Diagnosis, aliasing, diagnose, first_two, judged_layers,
+                                         length, power_spectrum, radial_shares, radius, rectified)
 from zfcore.analysis.top_activations import top_activations, unit_views
 from zfcore.check import Expected
 from zfcore.data.loader import Pictures
@@ -21,7 +22,8 @@ from zfcore.trained import Trained
 
 
 def diagnosed(network=None, data=None, units=(2, 4), **options):
-    return diagnose(Trained(network or small(), MEAN), pictures_of(data or Noise()), list(units), name="small", k=3, batch_size=8, **options)
+    return diagnose(Trained(network or small(), MEAN), pictures_of(data or Noise()), list(units), name="small", k=3,
+                    batch_size=8, **options)
 
 
 def measured(projections, stride):
@@ -46,9 +48,11 @@ def test_of_the_drawn_set_every_layer_above_a_pool_is_judged_beside_its_controls
     found, alone = (diagnose(Trained(small(), mean, begun=begun), pictures, [2], name="small", k=2, batch_size=8)
                     for begun in (lambda: start, None))
     assert judged_layers(small()) == ["conv2", "fc6", "fc8"]
-    assert list(found.legible) == list(found.areas) == ["conv2", "fc6"]                   # one picture excites all classes of `small`
+    # one picture excites all classes of `small`
+    assert list(found.legible) == list(found.areas) == ["conv2", "fc6"]
     for layer, (box, parts) in found.areas.items():
-        assert found.legible[layer].shape == (len(JUDGED), 2) and ((found.legible[layer] >= 0) & (found.legible[layer] <= 1)).all()
+        assert found.legible[layer].shape == (len(JUDGED), 2) and ((found.legible[layer] >= 0)
+                                                                   & (found.legible[layer] <= 1)).all()
         assert 0 < parts < box < 1
         np.testing.assert_array_equal(found.legible[layer][:2], alone.legible[layer][:2])               # the units are the same
         assert np.isnan(alone.legible[layer][2:]).all()                                                 # no such control
@@ -122,7 +126,8 @@ def test_white_noise_has_no_aliasing_and_a_grating_of_the_grids_period_nothing_e
 def test_harmonics_of_the_grid_count_and_gratings_off_it_do_not():
     assert measured(grating(51, (0.5, 0.25), (0, 0.5)), 4) > 0.93
     for wave in ((0, 0.125), (0.125, 0.125), (0.25, 0.125), (0, 0.375), (0, 0)):
-        assert -0.15 < measured(grating(51, wave), 4) < 0.02              # in the ring around a line it counts a little less than 0
+        # in the ring around a line it counts a little less than 0
+        assert -0.15 < measured(grating(51, wave), 4) < 0.02
 
 
 def test_a_planted_share_is_found_again():
@@ -233,7 +238,8 @@ def test_networks_are_called_by_model_and_two_of_one_model_by_what_tells_them_ap
 @pytest.mark.figures
 def test_two_runs_are_set_side_by_side_in_the_order_given(run, tmp_path, capsys):
     command("diagnostics", "--run", run/"epoch_0007.h5", "--run", run, "--output", tmp_path, "--units", "0", "--k", "2")
-    assert {p.name for p in tmp_path.iterdir()} == {f"{name}_{k}.h5" for name in ("strongest", "diagnostics") for k in (1, 2)} | {
+    assert {p.name for p in tmp_path.iterdir()} == {f"{name}_{k}.h5" for name in ("strongest", "diagnostics")
+                                                    for k in (1, 2)} | {
         "diagnostics.png"}
     one, other = (results.load(tmp_path/f"diagnostics_{k}.h5", Diagnosis) for k in (1, 2))
     assert (one.name, other.name) == ("small, epoch 7", "small, epoch 0") and (one.filters != other.filters).any()

@@ -50,8 +50,8 @@ def plain(network):
 
 def grown(*networks, data=None, units=UNITS, **options):
     epochs = [10**k for k in range(len(networks))]
-    return evolution([Trained(network, MEAN, epoch=epoch) for epoch, network in zip(epochs, networks)], pictures_of(data or Noise()),
-                     list(units), units, batch_size=8, **options)
+    return evolution([Trained(network, MEAN, epoch=epoch) for epoch, network in zip(epochs, networks)],
+                     pictures_of(data or Noise()), list(units), units, batch_size=8, **options)
 
 
 def test_the_strips_are_the_strongest_pictures_projections_of_each_epoch():
@@ -81,7 +81,8 @@ def test_one_filter_that_changes_counts_as_one_unit_of_its_layer():
     before, after = small(), changed(turn_filter_3)
     found = grown(before, after)
     top = top_activations(Trained(after, MEAN), pictures_of(Noise()), ["conv1"], 1, batch_size=8)
-    one, other = (unit_views(Trained(net, MEAN), pictures_of(Noise()), top, "conv1", [3]).projections for net in (before, after))
+    one, other = (unit_views(Trained(net, MEAN), pictures_of(Noise()), top, "conv1", [3]).projections
+                  for net in (before, after))
     distance = 1 - (one*other).sum()/np.sqrt((one**2).sum()*(other**2).sum())
     assert distance > 0.1 and found.change["conv1"][0] == pytest.approx(distance/6, rel=1e-4)
     assert found.moved["conv1"][0] == pytest.approx(1/6)
@@ -301,7 +302,8 @@ def test_a_run_without_kept_epochs_a_single_file_an_empty_set_and_a_folder_that_
     assert "a run's folder" in refused(capsys, "evolution", "--run", run/"epoch_0004.h5")
     assert "python -m train.reference drawn trains one" in refused(capsys, "evolution", "--run", "drawn")
     (tmp_path/"file").write_text("")
-    assert "--output: expected a place where a folder can be made" in refused(capsys, "evolution", "--run", run, "--output", tmp_path/"file")
+    assert "--output: expected a place where a folder can be made" in refused(capsys, "evolution", "--run", run, "--output",
+                                                                              tmp_path/"file")
     for part in ("train", "val"):
         (tmp_path/"none"/part/"bee").mkdir(parents=True)
     assert "none" in refused(capsys, "evolution", "--run", run, "--data", tmp_path/"none", "--output", tmp_path/"out")

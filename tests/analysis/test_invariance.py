@@ -102,8 +102,8 @@ def test_where_the_picture_shrinks_fine_patterns_become_their_mean():
 
 
 def test_the_largest_zoom_still_sees_every_pixel_of_a_large_picture():
-    """Averaged in advance no further than to one a pixel: an edge of the original stays sharp when enlarged, without the kernel's
-    overshooting the range of pixels."""
+    """Averaged in advance no further than to one a pixel: an edge of the original stays sharp when enlarged, without the
+    kernel's overshooting the range of pixels."""
     pixels = np.zeros((400, 400, 3), np.uint8)
     pixels[:, 200:] = 255
     seen = transform(centre_square(pixels, 50), 40, [0], [2], [0])[0, 20, :, 0]           # 4 pixels to one here
@@ -171,7 +171,8 @@ MEAN = np.full((3, 40, 40), 90, np.float32)
 
 def test_an_unchanged_picture_has_distance_0_to_the_bit_whatever_the_batch():
     for batch_size in (1, 3, 64):
-        found = invariance(Trained(shift_invariant(), MEAN), [picture(40, 40)], series={"none": series([0.0, 4], clean=0)}, batch_size=batch_size)
+        found = invariance(Trained(shift_invariant(), MEAN), [picture(40, 40)], series={"none": series([0.0, 4], clean=0)},
+                           batch_size=batch_size)
         for of in (found.distances, found.relative, found.unit):
             assert (of["none"][0, :, 0] == 0).all() and (of["none"][0, :, 1] > 0).all()
 
@@ -194,7 +195,8 @@ def test_each_step_stands_at_its_own_place_whatever_the_batch():
         features, scores = look(network, subtract(x, MEAN), ["conv1", "fc6"])
         for k, f in enumerate(features.values()):
             f = f.astype(float)
-            np.testing.assert_allclose(found.distances["all"][n, k], np.linalg.norm(f - f[:, 3:4], axis=0), rtol=1e-4, atol=1e-3)
+            np.testing.assert_allclose(found.distances["all"][n, k], np.linalg.norm(f - f[:, 3:4], axis=0), rtol=1e-4,
+                                       atol=1e-3)
         p = np.exp(scores - scores.max(axis=0))
         np.testing.assert_allclose(found.probabilities["all"][n], (p/p.sum(axis=0))[label], rtol=1e-4)
         np.testing.assert_array_equal(found.most_probable["all"][n], scores.argmax(axis=0))
@@ -277,8 +279,8 @@ def refused(capsys, *arguments):
 
 @pytest.mark.figures
 def test_the_command_leaves_arrays_figure_and_numbers_and_draws_the_figure_again(place, tmp_path, capsys):
-    main(["invariance", "--run", str(place/"run.h5"), "--images", str(place/"one.png"), str(place/"two.png"), "--label", "b", "d",
-          "--output", str(tmp_path), "--against", str(place/"run.h5")])
+    main(["invariance", "--run", str(place/"run.h5"), "--images", str(place/"one.png"), str(place/"two.png"), "--label", "b",
+          "d", "--output", str(tmp_path), "--against", str(place/"run.h5")])
     expected = {f"{name}.{end}" for name in ("invariance", "against") for end in ("h5", "png", "csv")}
     assert {p.name for p in tmp_path.iterdir()} == expected
     found, other = (results.load(tmp_path/f"{name}.h5", Invariance) for name in ("invariance", "against"))
@@ -309,5 +311,6 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(place, tmp_path, ca
 
 
 def test_a_small_picture_is_enlarged_when_that_is_asked_for(place, tmp_path):
-    main(["invariance", "--run", str(place/"run.h5"), "--images", str(place/"small.png"), "--upscale", "--output", str(tmp_path)])
+    main(["invariance", "--run", str(place/"run.h5"), "--images", str(place/"small.png"), "--upscale", "--output",
+          str(tmp_path)])
     assert results.load(tmp_path/"invariance.h5", Invariance).pictures["scale"].shape == (1, 8, 30, 30, 3)

@@ -9,8 +9,8 @@ from PIL import Image
 
 from zfcore import fusion, plots, results
 from zfcore.__main__ import main
-from zfcore.analysis.occlusion import (Occlusion, check_square, correlation_with_other_projections, correlation_with_projection, drop_form,
-                                       fall_inside_box, fall_inside_other_boxes, occlusion)
+from zfcore.analysis.occlusion import (Occlusion, check_square, correlation_with_other_projections, correlation_with_projection,
+                                       drop_form, fall_inside_box, fall_inside_other_boxes, occlusion)
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
 from zfcore.data.synthetic import CLASSES as DRAWN
@@ -111,7 +111,8 @@ def test_the_cone_alone_gives_what_the_whole_network_gives_for_every_painted_pic
 def test_in_float32_the_classes_are_the_same_and_the_values_differ_by_rounding():
     network, pictures, mean = made("zfnet")
     network.load(network.parameters())
-    cone, whole = (occlusion(Trained(network, mean.astype(np.float32)), pictures, size=11, stride=3, incremental=way) for way in (True, False))
+    cone, whole = (occlusion(Trained(network, mean.astype(np.float32)), pictures, size=11, stride=3, incremental=way)
+                   for way in (True, False))
     np.testing.assert_array_equal(cone.most_probable, whole.most_probable)
     np.testing.assert_allclose(cone.probabilities, whole.probabilities, rtol=0, atol=1e-5)
     np.testing.assert_allclose(cone.sums, whole.sums, rtol=1e-5)
@@ -165,7 +166,8 @@ def test_the_square_of_the_paper_has_30_by_30_places_always_inside():
 def test_the_strongest_map_is_that_of_the_clean_picture_by_its_sum_or_by_its_maximum():
     network, pictures, mean = made("zfnet")
     y = network.activations(pictures.transpose(3, 1, 2, 0) - mean[..., None], ["relu1"])["relu1"]           # (F,H,W,N)
-    by_sum, by_max = (occlusion(Trained(network, mean), pictures, None, layer="conv1", size=40, stride=20, criterion=which) for which in ("sum", "max"))
+    by_sum, by_max = (occlusion(Trained(network, mean), pictures, None, layer="conv1", size=40, stride=20, criterion=which)
+                      for which in ("sum", "max"))
     assert by_sum.units.tolist() == y.sum(axis=(1, 2)).argmax(axis=0).tolist()
     assert by_max.units.tolist() == y.max(axis=(1, 2)).argmax(axis=0).tolist()
     assert by_sum.units.tolist() != by_max.units.tolist()
@@ -176,7 +178,8 @@ def test_without_a_label_the_class_of_the_clean_picture_is_followed():
     network, pictures, mean = made("zfnet")
     x = np.ascontiguousarray(pictures.transpose(3, 1, 2, 0) - mean[..., None])
     best = network.forward(x)[0].argmax(axis=0)
-    unknown, known = (occlusion(Trained(network, mean), pictures, labels, size=30, stride=20) for labels in (None, (best + 1) % CLASSES))
+    unknown, known = (occlusion(Trained(network, mean), pictures, labels, size=30, stride=20)
+                      for labels in (None, (best + 1) % CLASSES))
     assert unknown.labels.tolist() == unknown.clean_classes.tolist() == best.tolist()
     assert known.labels.tolist() == ((best + 1) % CLASSES).tolist() and known.clean_classes.tolist() == best.tolist()
     assert (known.clean_probabilities < unknown.clean_probabilities).all()
@@ -483,7 +486,8 @@ def test_of_the_synthetic_set_the_boxes_are_known_in_the_crop(place, tmp_path, c
     (["--images", "one.png", "--layer", "fc8"], "layer: expected one of maps, got fc8"),
     (["--images", "broken.png"], "broken.png"), (["--images", "none.png"], "none.png.*nothing of that name"),
     (["--images", "one.png", "--others", "broken.png"], "broken.png"),
-    (["--pictures", "12"], "--pictures: expected 0 to 11, got 12"), (["--pictures", "some"], "--pictures: expected all, random:N"),
+    (["--pictures", "12"], "--pictures: expected 0 to 11, got 12"),
+    (["--pictures", "some"], "--pictures: expected all, random:N"),
     ([], "either --images FILES or --pictures NUMBERS, got neither"),
     (["--images", "one.png", "--pictures", "1"], "either --images FILES or --pictures NUMBERS, got both")])
 def test_bad_input_is_one_sentence_and_leaves_nothing_behind(place, tmp_path, capsys, monkeypatch, more, sentence):

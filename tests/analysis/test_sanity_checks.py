@@ -1,4 +1,5 @@
-"""Sanity checks of projections: each replaces one thing and nothing else, and planted cases have the similarities they must have."""
+"""Sanity checks of projections: each replaces one thing and nothing else, and planted cases have the similarities they must
+have."""
 import h5py
 import numpy as np
 import pytest
@@ -6,8 +7,10 @@ import pytest
 from tests.analysis.test_evolution import command, planted_run, refused
 from tests.analysis.test_top_activations import CROP, MEAN, SIZE, Noise, pictures_of, small
 from zfcore import results
-from zfcore.analysis.sanity_checks import (PART, SanityChecks, cascade, conditions, legibility, length, object_boxes, randomised,
-                                           rank_correlation, sanity_checks, shares_in_boxes, shares_in_parts, shares_of_start, similarities)
+from zfcore.analysis.sanity_checks import (PART, SanityChecks, cascade, conditions, legibility, length, object_boxes,
+                                           randomised,
+                                           rank_correlation, sanity_checks, shares_in_boxes, shares_in_parts, shares_of_start,
+                                           similarities)
 from zfcore.analysis.top_activations import crops, field_regions, top_activations
 from zfcore.check import Expected
 from zfcore.data.loader import Pictures
@@ -45,7 +48,8 @@ def test_the_conditions_go_down_from_the_units_own_layer():
 def test_only_those_that_are_asked_for_are_made_and_are_the_same(monkeypatch):
     network, start, only = small(), small(seed=5), ("as trained", "another unit", "untrained")
     every, _ = controlled(network, start=start)
-    monkeypatch.setattr("zfcore.analysis.sanity_checks.randomised", lambda *_: pytest.fail("a network was made that nobody asked for"))
+    monkeypatch.setattr("zfcore.analysis.sanity_checks.randomised",
+                        lambda *_: pytest.fail("a network was made that nobody asked for"))
     some, _ = controlled(network, start=start, only=only)
     assert some.conditions.tolist() == list(only)
     at = [every.conditions.tolist().index(condition) for condition in only]
@@ -184,7 +188,8 @@ def _one_picture():
 # ------------------------------------------------------------------------------------------------------- the numbers
 def test_rank_correlation_follows_order_alone_and_shares_ranks_among_equals():
     values = np.array([0.1, 5, 2, 3.5, -1])
-    assert rank_correlation(values, np.exp(values)) == pytest.approx(1) and rank_correlation(values, -values**3) == pytest.approx(-1)
+    assert rank_correlation(values, np.exp(values)) == pytest.approx(1) and rank_correlation(values,
+                                                                                             -values**3) == pytest.approx(-1)
     one, other = np.array([1, 2, 2, 3]), np.array([1, 3, 2, 4])           # ranks 1, 2.5, 2.5, 4 and 1, 3, 2, 4
     assert rank_correlation(one, other) == pytest.approx(4.5/np.sqrt(4.5*5))
     assert rank_correlation(values, np.ones(5)) == 0
@@ -198,7 +203,8 @@ def test_similarities_look_at_the_pixels_inside_the_picture_only():
     cosines, ranks = similarities(network, projections, Regions(np.array([-9]), np.array([4]), 17))
     below = projections[0, :, 9:]
     strengths = np.abs(below).sum(axis=-1).reshape(2, -1)
-    assert ranks[0, 1] == pytest.approx(rank_correlation(*strengths)) and abs(ranks[0, 1]) < 0.3 and ranks[0, 0] == pytest.approx(1)
+    assert ranks[0,
+                 1] == pytest.approx(rank_correlation(*strengths)) and abs(ranks[0, 1]) < 0.3 and ranks[0, 0] == pytest.approx(1)
     assert cosines[0, 1] == pytest.approx((below[0]*below[1]).sum()/np.sqrt((below[0]**2).sum()*(below[1]**2).sum()), rel=1e-5)
 
 
@@ -239,7 +245,8 @@ def test_on_the_drawn_set_every_condition_has_its_share_in_the_box():
 # -------------------------------------------------------------------------------------------- the start of the weights
 def test_a_network_that_is_still_its_start_projects_as_its_start_does():
     found, _ = controlled(small(), start=small())
-    assert found.conditions.tolist()[-2:] == ["weights of the start", "untrained"] and length(small(), "conv2", 7, small()) == 49
+    assert found.conditions.tolist()[-2:] == ["weights of the start", "untrained"] and length(small(), "conv2", 7,
+                                                                                              small()) == 49
     np.testing.assert_allclose(found.cosine[:, -2:], 1)
 
 
@@ -277,7 +284,8 @@ def test_the_share_of_the_start_is_one_for_the_start_and_falls_with_what_is_lear
 # ------------------------------------------------------------------------------------------------------------- parts
 def test_energy_in_parts_is_counted_inside_the_box_around_the_parts_that_are_seen():
     regions = Regions(np.array([0, -4]), np.array([0, 3]), CROP)
-    truth = Truth(0, (13, 8, 33, 28), {"eye": (18, 15), "hand": (29, 22), "foot": (20, 26)}, {"eye": True, "hand": True, "foot": False})
+    truth = Truth(0, (13, 8, 33, 28), {"eye": (18, 15), "hand": (29, 22), "foot": (20, 26)},
+                  {"eye": True, "hand": True, "foot": False})
     margin, radius = 3, PART*20
     planted = np.zeros((2, 3, CROP, CROP, 3), np.float32)
     for i, (top, left) in enumerate(((0, 0), (-4, 3))):

@@ -29,10 +29,14 @@ def write_run(folder, data, network=None, **state):
     """A run's folder with best.h5, which says that it was trained on the pictures at `data`."""
     network, folder = network or small(), folder
     folder.mkdir()
-    history = {column: [2.0, 1.0] for column in ("train_loss", "val_loss")} | {"epoch": [1, 2], "lr": [0.1, 0.1], "train_error": [0.5, 0.25],
-                                                                                   "val_error": [0.5, 0.125], "val_error_top5": [0, 0]}
-    save(folder/"best.h5", Checkpoint("small", network.input_shape, network.table(), CLASSES, network.parameters(), epoch=2, history=history,
-                                      mean_image=np.full((3, SIZE, SIZE), 120, np.float32), state={"data": str(data), "seed": 0, "init": "he", **state}))
+    history = {column: [2.0, 1.0] for column in ("train_loss", "val_loss")} | {"epoch": [1, 2], "lr": [0.1, 0.1],
+                                                                               "train_error": [0.5, 0.25],
+                                                                                   "val_error": [0.5, 0.125],
+                                                                               "val_error_top5": [0, 0]}
+    save(folder/"best.h5", Checkpoint("small", network.input_shape, network.table(), CLASSES, network.parameters(), epoch=2,
+                                      history=history,
+                                      mean_image=np.full((3, SIZE, SIZE), 120, np.float32),
+                                      state={"data": str(data), "seed": 0, "init": "he", **state}))
     return folder
 
 
@@ -54,14 +58,16 @@ def told_curves(history):
 
 @pytest.fixture(scope="package", autouse=True)
 def _undrawn():
-    """Learning curves and maps of units take longer than the rest of a small network's atlas: the former are what they are drawn of, the latter
-    two numbers of what describes a unit. tests/test_plots.py and test_portraits.py have both as they are."""
+    """Learning curves and maps of units take longer than the rest of a small network's atlas: the former are what they are
+    drawn of, the latter two numbers of what describes a unit. tests/test_plots.py and test_portraits.py have both as they
+    are."""
     def arranged(described, seed):
         return np.where(described.any(axis=1)[:, None], described[:, :2], np.nan)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "learning_curves", told_curves)
-        patch.setattr(plots, "save", lambda drawn, path, save=plots.save: path.write_text(drawn) if isinstance(drawn, str) else save(drawn, path))
+        patch.setattr(plots, "save", lambda drawn, path, save=plots.save: path.write_text(drawn) if isinstance(drawn, str)
+                      else save(drawn, path))
         patch.setattr(sys.modules[f"{atlas.__name__}.layer_page"], "arranged", arranged)
         yield
 

@@ -19,7 +19,8 @@ LAYERS = ["conv1", "conv2", "fc6", "fc8"]
 
 
 def make(run, output, *options):
-    main(["atlas", "--run", str(run), "--output", str(output), "--device", "cpu", "--workers", "1", "--batch-size", "8", *options])
+    main(["atlas", "--run", str(run), "--output", str(output), "--device", "cpu", "--workers", "1", "--batch-size", "8",
+          *options])
     return output
 
 
@@ -61,7 +62,8 @@ def test_sheets_have_the_tiles_that_data_speak_of(made, told):
             assert len(page["sheets"][kind]) == -(-count//page["sheets"]["rows"])
             for number, name in enumerate(page["sheets"][kind]):
                 rows = min(count - number*page["sheets"]["rows"], page["sheets"]["rows"])
-                assert Image.open(made/name).size == (page["sheets"]["side"]*page["sheets"]["columns"], page["sheets"]["side"]*rows)
+                assert Image.open(made/name).size == (page["sheets"]["side"]*page["sheets"]["columns"],
+                                                      page["sheets"]["side"]*rows)
         for kind in ("strongest", "mean", "patch"):
             tiles = page["tiles"]
             rows = -(-count//tiles["columns"])
@@ -81,7 +83,8 @@ def test_its_numbers_are_those_of_the_analyses(run, told):
             assert sum(count for _, count in histogram) == page["counted"][u] == (top.pictures[layer][u] >= 0).sum()
     assert told["layer-conv2"]["dead"][2] and told["layer-conv2"]["common"][2] == -1
     assert [place == [None, None] for place in told["layer-conv2"]["map"]] == [u == 2 for u in range(11)]
-    assert all(counts == sorted(counts, reverse=True) for of_unit in told["layer-conv1"]["histogram"] for counts in [[n for _, n in of_unit]])
+    assert all(counts == sorted(counts, reverse=True) for of_unit in told["layer-conv1"]["histogram"]
+               for counts in [[n for _, n in of_unit]])
     assert [told[f"layer-{layer}"]["class"] for layer in LAYERS] == [None, None, None, [0, 1, 2]]
 
 
@@ -115,7 +118,8 @@ def test_controls_are_those_of_the_sanity_checks_and_a_layer_below_all_pools_has
     pictures = model.pictures(workers=0)
     top = top_activations(model, pictures, LAYERS, 9, batch_size=8).first(1, "conv2")
     checks = told["layer-conv2"]["checks"]
-    alone = sanity_checks(model, pictures, top, "conv2", [4], only=CONTROLS)           # whose other unit depends on who is asked with it
+    # whose other unit depends on who is asked with it
+    alone = sanity_checks(model, pictures, top, "conv2", [4], only=CONTROLS)
     assert told["layer-conv1"]["checks"] is None and checks["conditions"] == list(CONTROLS) == alone.conditions.tolist()
     assert checks["cosine"][2] is None and checks["cosine"][4][0] == 1
     np.testing.assert_allclose(np.array(checks["cosine"][4])[2:], alone.cosine[0, 2:], rtol=1e-4, atol=1e-6)
@@ -131,7 +135,8 @@ def test_pictures_of_parts_are_kept_whole_and_names_of_all(run, made, told):
     sheet = np.asarray(Image.open(made/whole["files"][0]), float)
     left, top = whole["side"]*(place % whole["columns"]), whole["side"]*(place//whole["columns"])
     tile, crop = sheet[top:top + whole["side"], left:left + whole["side"]], model.pictures(workers=0).picture(int(n))[3:3 + CROP, 3:3 + CROP]
-    assert np.abs(tile - sheets.fitted(crop[None], 96)[0]).mean() < 30 < np.abs(tile - sheets.fitted(crop[None, ::-1], 96)[0]).mean()
+    assert np.abs(tile - sheets.fitted(crop[None], 96)[0]).mean() < 30 < np.abs(tile
+                                                                                - sheets.fitted(crop[None, ::-1], 96)[0]).mean()
 
 
 def test_the_first_page_knows_the_network_its_errors_and_what_is_not_here(run, made, told):
@@ -191,7 +196,8 @@ def test_a_folder_with_something_else_is_refused(run, tmp_path, capsys):
 # ------------------------------------------------------------------------------------------------------ without pictures
 def test_without_its_pictures_it_is_drawn_from_what_was_kept(run, told, tmp_path):
     shutil.copytree(run, tmp_path/"run")
-    main(["top-activations", "--run", str(tmp_path/"run"), "--layers", "conv2", "--units", "1:6", "--device", "cpu", "--batch-size", "8"])
+    main(["top-activations", "--run", str(tmp_path/"run"), "--layers", "conv2", "--units", "1:6", "--device", "cpu",
+          "--batch-size", "8"])
     write_run(tmp_path/"other", tmp_path/"gone")
     shutil.copy(tmp_path/"other"/"best.h5", tmp_path/"run"/"best.h5")
     found = values(make(tmp_path/"run", tmp_path/"atlas"))
@@ -223,7 +229,8 @@ def test_data_are_ascii_and_say_null_for_what_is_no_number(tmp_path):
     assert folder.known("odd") == {"a": [None, 0.33333], "b": "</script>\u2028\u732b", "3": [0, 1]} and folder.known("even") is None
 
 
-@pytest.mark.parametrize("field, most, side", [(1, 96, 96), (7, 96, 91), (33, 96, 66), (96, 96, 96), (97, 96, 96), (224, 96, 96)])
+@pytest.mark.parametrize("field, most, side", [(1, 96, 96), (7, 96, 91), (33, 96, 66), (96, 96, 96), (97, 96, 96),
+                                               (224, 96, 96)])
 def test_tiles_are_enlarged_by_whole_factors_or_shrunk(field, most, side):
     tiles = np.random.default_rng(0).integers(0, 256, (2, field, field, 3), np.uint8)
     shown = sheets.fitted(tiles, most)
@@ -238,7 +245,8 @@ def test_tiles_are_enlarged_by_whole_factors_or_shrunk(field, most, side):
 def test_beside_itself_each_unit_is_its_own_match(run, tmp_path):
     found = values(make(run, tmp_path/"atlas", "--layers", "conv2", "fc8", "--beside", str(run)))
     page = found["compare-conv2"]
-    assert [match and match[0] for match in page["matches"]] == [None if u == 2 else u for u in range(11)]          # unit 2 never fires
+    # unit 2 never fires
+    assert [match and match[0] for match in page["matches"]] == [None if u == 2 else u for u in range(11)]
     assert all(match is None or match[1] == 1 for match in page["matches"])
     assert [row["mean"] for row in found["network"]["compare"]["layers"]] == [1, 1]
     ours, theirs = (np.asarray(Image.open(tmp_path/"atlas"/page[side]["patch"])) for side in ("tiles", "others"))

@@ -1,4 +1,5 @@
-"""Odd networks and data, half-made folders of strangers, disks that fill up: an atlas is right or is refused with one sentence."""
+"""Odd networks and data, half-made folders of strangers, disks that fill up: an atlas is right or is refused with one
+sentence."""
 import os
 import shutil
 import signal
@@ -31,7 +32,8 @@ def run_of(folder, data, layers, classes=CLASSES):
     network = Network("odd", (3, CROP, CROP), layers).init(0, "he")
     folder.mkdir()
     save(folder/"best.h5", Checkpoint("odd", network.input_shape, network.table(), classes, network.parameters(), epoch=1,
-                                      mean_image=np.full((3, SIZE, SIZE), 120, np.float32), state={"data": str(data), "seed": 0, "init": "he"}))
+                                      mean_image=np.full((3, SIZE, SIZE), 120, np.float32),
+                                      state={"data": str(data), "seed": 0, "init": "he"}))
     return folder
 
 
@@ -54,7 +56,8 @@ def check_sheets(folder):
             assert Image.open(folder/tiles["projection"][0]).width == tiles["side"]*tiles["columns"]
             assert all(len(of_unit) == tiles["columns"] for of_unit in page["values"])
     names = Counter(file for name, page in found.items() if name.startswith("layer-") for file in named(page))
-    assert max(names.values(), default=1) == 1 and all((folder/name).is_file() for page in found.values() for name in named(page))
+    assert max(names.values(), default=1) == 1 and all((folder/name).is_file() for page in found.values()
+                                                       for name in named(page))
     return found
 
 
@@ -68,11 +71,13 @@ def test_with_fewer_pictures_than_are_shown_the_sheets_have_as_many_columns(run,
     ([Flatten("flatten"), Linear("fc", 3)], CLASSES),
     ([Conv("conv", 5, K=5, S=2)], []),
     ([Conv("layer", 4, K=5, S=4), ReLU("r"), Flatten("f"), Linear("network", 1)], ["only"]),
-    ([Conv("whole", 4, K=5, S=4), ReLU("r"), Conv("picture", 4, K=3), ReLU("s"), Flatten("f"), Linear("picture-0", 3)], CLASSES)])
+    ([Conv("whole", 4, K=5, S=4), ReLU("r"), Conv("picture", 4, K=3), ReLU("s"), Flatten("f"), Linear("picture-0", 3)],
+     CLASSES)])
 def test_odd_networks_have_all_of_their_pages(run, tmp_path, layers, classes):
     data = write_pictures(tmp_path/"pictures", per_class=4)
     found = check_sheets(make(run_of(tmp_path/"run", data, layers, classes), tmp_path/"atlas", "--units", "0"))
-    assert {f"layer-{layer.name}" for layer in layers if isinstance(layer, Conv | Linear)} | {"network", "whole", "picture-0"} <= set(found)
+    assert {f"layer-{layer.name}" for layer in layers if isinstance(layer, Conv | Linear)} | {"network", "whole",
+                                                                                              "picture-0"} <= set(found)
 
 
 def test_a_layer_of_dead_units_says_so(run, tmp_path):
@@ -87,7 +92,8 @@ def test_sheets_of_a_comparison_are_those_of_no_layer(tmp_path):
     layers = [Conv("a", 3, K=5, S=4), ReLU("r"), Conv("compare-a", 3, K=3), ReLU("s"), Flatten("f"), Linear("a-matched", 3)]
     run = run_of(tmp_path/"run", write_pictures(tmp_path/"pictures", per_class=4), layers)
     found = check_sheets(make(run, tmp_path/"atlas", "--units", "0", "--beside", str(run)))
-    of_layers, of_others = ({file for name, page in found.items() if name.startswith(begin) for file in named(page.get(key, page))}
+    of_layers, of_others = ({file for name, page in found.items() if name.startswith(begin)
+                             for file in named(page.get(key, page))}
                             for begin, key in (("layer-", ""), ("compare-", "others")))
     assert of_others and not of_layers & of_others
 
@@ -114,7 +120,8 @@ def test_another_network_without_a_common_layer_is_refused_before_anything_is_ma
 def test_views_of_another_pass_are_left_out(run, tmp_path):
     shutil.copytree(run, tmp_path/"run")
     for k, units in (("4", "1:3"), ("3", "4:6")):
-        main(["top-activations", "--run", str(tmp_path/"run"), "--layers", "conv2", "--units", units, "--k", k, "--device", "cpu", "--batch-size", "8"])
+        main(["top-activations", "--run", str(tmp_path/"run"), "--layers", "conv2", "--units", units, "--k", k, "--device",
+              "cpu", "--batch-size", "8"])
     write_run(tmp_path/"other", tmp_path/"gone")
     shutil.copy(tmp_path/"other"/"best.h5", tmp_path/"run"/"best.h5")
     found = check_sheets(make(tmp_path/"run", tmp_path/"atlas"))
@@ -127,7 +134,8 @@ def test_a_network_without_history_says_that_it_has_no_curves(tmp_path):
 
 
 def test_units_that_have_pages_are_told_where_not_all_have(run, tmp_path):
-    layers = values(make(run, tmp_path/"atlas", "--layers", "conv2", "fc8", "--units", "0:3", "--pictures", "3"))["network"]["layers"]
+    layers = values(make(run, tmp_path/"atlas", "--layers", "conv2", "fc8", "--units", "0:3", "--pictures",
+                         "3"))["network"]["layers"]
     assert [layer["numbers"] for layer in layers] == [[0, 1, 2], None]
 
 
@@ -150,7 +158,8 @@ def half(run, tmp_path_factory):
     """A folder in which the making was stopped when the pages of all layers were there."""
     output, write = tmp_path_factory.mktemp("half")/"atlas", sheets.Folder.write
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sheets.Folder, "write", lambda folder, name, content: 1/0 if name == "data/network.js" else write(folder, name, content))
+        patch.setattr(sheets.Folder, "write", lambda folder, name, content: 1/0 if name == "data/network.js"
+                      else write(folder, name, content))
         with pytest.raises(ZeroDivisionError):
             make(run, output, *FEW)
     return output
@@ -182,7 +191,8 @@ def test_one_that_was_stopped_after_its_last_page_loses_what_was_kept(run, whole
 def test_one_that_was_killed_goes_on(run, whole, tmp_path, when):
     output = tmp_path/"atlas"
     options = ["--run", str(run), "--output", str(output), "--device", "cpu", "--workers", "1", "--batch-size", "8", *FEW]
-    process = subprocess.Popen([sys.executable, "-m", "zfcore", "atlas", *options], stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2])
+    process = subprocess.Popen([sys.executable, "-m", "zfcore", "atlas", *options], stderr=subprocess.DEVNULL,
+                               cwd=Path(__file__).parents[2])
     while process.poll() is None and not (output/when).exists():
         time.sleep(0.001)
     process.kill()
@@ -252,16 +262,18 @@ def linked(name):
 
 def of_another_network(folder, elsewhere):
     write_run(elsewhere/"run", write_pictures(elsewhere/"pictures"), small(seed=1))
-    main(["top-activations", "--run", str(elsewhere/"run"), "--layers", "conv2", "--units", "1", "--device", "cpu", "--batch-size", "8",
-          "--output", str(elsewhere/"found")])
+    main(["top-activations", "--run", str(elsewhere/"run"), "--layers", "conv2", "--units", "1", "--device", "cpu",
+          "--batch-size", "8", "--output", str(elsewhere/"found")])
     shutil.copy(elsewhere/"found"/"top_activations.h5", folder/"kept"/"strongest.h5")
 
 
 HOSTILE = {
-    "record no JSON": written("atlas.json", "{"), "record a list": written("atlas.json", "[]"), "record without fingerprint": written("atlas.json", "{}"),
-    "record a link": linked("atlas.json"), "kept a link": linked("kept"), "data a link": linked("data"), "sheets a link": linked("sheets"),
-    "page a link": linked("page"), "index a link": linked("index.html"),
-    "a page empty": written("data/layer-conv2.js", ""), "a page cut off": written("data/layer-conv2.js", 'atlas.receive("layer-conv2",{"na'),
+    "record no JSON": written("atlas.json", "{"), "record a list": written("atlas.json", "[]"),
+    "record without fingerprint": written("atlas.json", "{}"),
+    "record a link": linked("atlas.json"), "kept a link": linked("kept"), "data a link": linked("data"),
+    "sheets a link": linked("sheets"), "page a link": linked("page"), "index a link": linked("index.html"),
+    "a page empty": written("data/layer-conv2.js", ""), "a page cut off": written("data/layer-conv2.js",
+                                                                                  'atlas.receive("layer-conv2",{"na'),
     "a page of something else": written("data/layer-conv2.js", "alert(1)"),
     "a page deep": written("data/layer-conv2.js", 'atlas.receive("layer-conv2",' + "["*100_000 + ");\n"),
     "a page with code behind": changed("data/layer-conv2.js", ");\n", ");alert(1);//);\n"),
@@ -271,7 +283,8 @@ HOSTILE = {
     "numbers of pictures beyond the data": changed("data/layer-conv2.js", '"pictures":[[', '"pictures":[[99,'),
     "a picture of another class": changed("data/picture-3.js", '"label":3', '"label":2'),
     "a picture a list": written("data/picture-3.js", 'atlas.receive("picture-3",[]);\n'),
-    "a pass of another network": of_another_network, "a pass no HDF5": written("kept/strongest.h5", "{}"), "a pass a link": linked("kept/strongest.h5"),
+    "a pass of another network": of_another_network, "a pass no HDF5": written("kept/strongest.h5", "{}"),
+    "a pass a link": linked("kept/strongest.h5"),
 }
 
 
@@ -291,7 +304,8 @@ def test_other_places_are_refused_and_stay(run, tmp_path, capsys, place):
     (tmp_path/"letters"/"kept").mkdir(parents=True)
     (tmp_path/"letters"/"kept"/"letter").write_text("dear aunt")
     before = files(tmp_path)
-    output = {"a file": tmp_path/"letter", "in a file": tmp_path/"letter"/"atlas", "a folder of somebody's": tmp_path/"letters"}[place]
+    output = {"a file": tmp_path/"letter", "in a file": tmp_path/"letter"/"atlas",
+              "a folder of somebody's": tmp_path/"letters"}[place]
     refused(capsys, run, output, *FEW)
     assert files(tmp_path) == before
 
@@ -315,7 +329,8 @@ def test_no_page_tells_where_things_lie_on_the_machine_that_made_it(run, tmp_pat
 def test_why_there_are_no_pictures_is_said_here_and_not_on_the_pages(run, tmp_path, capsys, kept):
     shutil.copytree(run, tmp_path/"run")
     if kept:
-        main(["top-activations", "--run", str(tmp_path/"run"), "--layers", "conv2", "--units", "1:3", "--device", "cpu", "--batch-size", "8"])
+        main(["top-activations", "--run", str(tmp_path/"run"), "--layers", "conv2", "--units", "1:3", "--device", "cpu",
+              "--batch-size", "8"])
     shutil.copy(write_run(tmp_path/"other", tmp_path/"gone")/"best.h5", tmp_path/"run"/"best.h5")
     make(tmp_path/"run", tmp_path/"atlas")
     assert str(tmp_path/"gone") in "".join(capsys.readouterr().err.split())

@@ -13,15 +13,16 @@ def passed(pictures):
     pictures = np.array(pictures, np.int64)
     filler = {"values": np.where(pictures < 0, 0, 1).astype(np.float32), "places": np.zeros((*pictures.shape, 2), np.int64),
               "boxes": np.zeros((*pictures.shape, 4), np.int64)}
-    return TopActivations(pictures={"conv": pictures}, **{name: {"conv": array} for name, array in filler.items()}, ranges=np.array([[0, 40]]),
-                          total=40, fingerprint="")
+    return TopActivations(pictures={"conv": pictures}, **{name: {"conv": array} for name, array in filler.items()},
+                          ranges=np.array([[0, 40]]), total=40, fingerprint="")
 
 
 def viewed(projections, fires=None):
     """Views with these projections (U,k,f,f,3)."""
     U, k, f, *_ = projections.shape
     pictures = np.zeros((U, k), np.int64) if fires is None else np.where(fires, 0, -1)
-    return UnitViews("conv", np.arange(U), np.ones((U, k), np.float32), pictures, np.zeros((U, k, 2), np.int64), np.zeros((U, k, 4), np.int64),
+    return UnitViews("conv", np.arange(U), np.ones((U, k), np.float32), pictures, np.zeros((U, k, 2), np.int64),
+                     np.zeros((U, k, 4), np.int64),
                      np.full((U, k), "a"), projections.astype(np.float32), np.zeros((U, k, f, f, 3), np.uint8))
 
 
@@ -49,7 +50,8 @@ def test_a_class_that_is_common_anyway_makes_nobody_selective():
 # ------------------------------------------------------------------------------------------------------------ weights
 @pytest.mark.parametrize("groups", [1, 2])
 def test_net_weights_say_what_constant_maps_below_make_of_a_unit(groups):
-    network = Network("n", (4, 9, 7), [Conv("first", 6, K=2), ReLU("relu"), AvgPool("pool", K=2, S=1), Conv("second", 8, K=3, groups=groups)]).init(3, "he")
+    network = Network("n", (4, 9, 7), [Conv("first", 6, K=2), ReLU("relu"), AvgPool("pool", K=2, S=1),
+                                       Conv("second", 8, K=3, groups=groups)]).init(3, "he")
     maps = np.random.default_rng(0).standard_normal(6).astype(np.float32)
     below = np.broadcast_to(maps[:, None, None, None], (6, 7, 5, 1)).copy()
     y, _ = network["second"].forward(below)
@@ -57,7 +59,8 @@ def test_net_weights_say_what_constant_maps_below_make_of_a_unit(groups):
 
 
 def test_net_weights_of_a_fully_connected_layer_add_up_the_places_of_each_map():
-    network = Network("n", (3, 5, 4), [Conv("first", 6, K=2), Flatten("flat"), Linear("classes", 7), ReLU("relu"), Linear("top", 2)]).init(3, "he")
+    network = Network("n", (3, 5, 4), [Conv("first", 6, K=2), Flatten("flat"), Linear("classes", 7), ReLU("relu"),
+                                       Linear("top", 2)]).init(3, "he")
     maps = np.random.default_rng(0).standard_normal(6).astype(np.float32)
     y, _ = network["classes"].forward(np.repeat(maps, 4*3)[:, None])
     np.testing.assert_allclose(y[:, 0], maps @ portraits.net_weights(network, "classes"), rtol=1e-4, atol=1e-6)

@@ -80,7 +80,8 @@ def test_every_declared_tile_of_conv2d_is_launched_by_zfnet_or_by_the_small_netw
         return kernel.name, tuple(kernel.defines.items())
 
     convolutions = [case for case in SMALLER + cases(tiny()) if case.noun.startswith(("conv2d", "linear"))]
-    convolutions += [case for case in PAPER.values() if case.noun == "linear" and case.precision == "bf16"]     # whose sums are cut
+    # whose sums are cut
+    convolutions += [case for case in PAPER.values() if case.noun == "linear" and case.precision == "bf16"]
     used = {tile(kernel) for case in convolutions for N in (1, 127, 128, 192, 256) for kernel in launched(case, N)}
     assert {tile(kernel) for kernel in declared() if kernel.file.startswith("conv2d")} <= used
 
@@ -89,7 +90,8 @@ def test_every_declared_tile_of_conv2d_is_launched_by_zfnet_or_by_the_small_netw
     ("conv2 forward", ["conv2d_forward"]), ("conv2 data gradient", ["conv2d_transpose_filters", "conv2d_transpose"]),
     ("norm1 backward", ["local_response_norm_backward"]), ("pool1 backward", ["maxpool_backward"]),
     ("average1 forward", ["avgpool_forward"]), ("average backward", ["avgpool_backward"]),
-    ("frame1 forward", ["pad"]), ("cut1 backward", ["pad"]), ("norm1 within maps, forward", ["local_response_norm_within_forward"]),
+    ("frame1 forward", ["pad"]), ("cut1 backward", ["pad"]),
+    ("norm1 within maps, forward", ["local_response_norm_within_forward"]),
     ("norm2 within maps, backward", ["local_response_norm_within_terms", "local_response_norm_within_backward"]),
     ("softmax_loss backward", ["softmax_loss_gradient"]), ("relu1 backward", ["relu_backward"]),
     ("conv1 weight gradient, plain kernel", ["conv2d_filter_gradient_plain"]), ("fc6 bias gradient", ["linear_bias_gradient"])])

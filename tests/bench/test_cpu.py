@@ -1,4 +1,5 @@
-"""`python -m bench cpu` says what it cannot do before it measures, tells how long it takes, and has the best of the engines beside ours."""
+"""`python -m bench cpu` says what it cannot do before it measures, tells how long it takes, and has the best of the engines
+beside ours."""
 from types import SimpleNamespace
 
 import pytest

@@ -13,7 +13,8 @@ THERE = [pytest.param(engine, id=engine.name) for engine in engines.installed() 
 def network_and_pictures():
     """conv1 and pool1 reach over at 52 pixels, no two axes are as long, and nothing is dropped, which would be at random."""
     rng = np.random.default_rng(3)
-    return tiny(7, 52, keep_prob=1).init(1, "he"), rng.uniform(-128, 128, (3, 52, 52, 5)).astype(np.float32), rng.integers(0, 7, 5)
+    return tiny(7, 52,
+                keep_prob=1).init(1, "he"), rng.uniform(-128, 128, (3, 52, 52, 5)).astype(np.float32), rng.integers(0, 7, 5)
 
 
 @pytest.mark.parametrize("engine", THERE)
@@ -48,6 +49,7 @@ def test_jaxs_step_is_the_gradient_of_our_loss():
 
 
 def test_engines_that_cannot_train_have_no_step_beside_ours(monkeypatch):
-    monkeypatch.setattr(engines, "installed", lambda: [engines.Engine("runs", "sys", lambda *_: print), engines.Engine("both", "sys", None, lambda *_: print)])
+    monkeypatch.setattr(engines, "installed", lambda: [engines.Engine("runs", "sys", lambda *_: print),
+                                                       engines.Engine("both", "sys", None, lambda *_: print)])
     assert list(engines.contestants(None, None, [0])) == ["both"]
     assert list(engines.contestants(None, None, None, ["both"])) == ["runs"]

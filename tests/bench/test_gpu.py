@@ -27,7 +27,8 @@ from zfcore.models.zfnet import zfnet
 from zfcore.ops.relu import relu
 
 N = 6
-CEILINGS = {"copy_gb_s": 4000.0, "l2_gb_s": 6000.0, "fma_tflop_s": 60.0, "matmul_tflop_s": 50.0, "tf32_tflop_s": 300.0, "bf16_tflop_s": 600.0}
+CEILINGS = {"copy_gb_s": 4000.0, "l2_gb_s": 6000.0, "fma_tflop_s": 60.0, "matmul_tflop_s": 50.0, "tf32_tflop_s": 300.0,
+            "bf16_tflop_s": 600.0}
 SMALL = cases(zfnet(classes=7, size=34, maps=(4, 8, 8, 8, 4), units=(12, 8)))
 
 
@@ -149,7 +150,8 @@ class ToldClock:
 
 def test_short_operations_are_repeated_until_they_last_two_milliseconds():
     clock = ToldClock()
-    for seconds, sets, operations in ((5e-6, 1, 400), (1e-6, 10, 2000), (1.5e-3, 1, 2), (3e-3, 2, 2), (1e-9, 64, 64*(MOST//64))):
+    for seconds, sets, operations in ((5e-6, 1, 400), (1e-6, 10, 2000), (1.5e-3, 1, 2), (3e-3, 2, 2),
+                                      (1e-9, 64, 64*(MOST//64))):
         run, count = prepared(clock, clock.lasting("f", seconds, sets))
         assert count == pytest.approx(operations, abs=sets)
         assert clock.seconds(run) == pytest.approx(count*seconds)
@@ -246,7 +248,8 @@ def test_a_wrong_kernel_is_not_timed(on_executor):
 
 def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, capsys):
     """The whole of main, with a device that is told."""
-    about = {"device": "NVIDIA Test 9000", "capability": "89", "multiprocessors": 2, "l2_bytes": 1, "driver": None, "cuda": "13.0", "cupy": "14",
+    about = {"device": "NVIDIA Test 9000", "capability": "89", "multiprocessors": 2, "l2_bytes": 1, "driver": None,
+             "cuda": "13.0", "cupy": "14",
              "pytorch": None, "cudnn": None, "date": "2026-01-02T03:04:05+00:00", "cases": [], "steps": []}
 
     in_force = []
@@ -291,7 +294,8 @@ def test_a_failed_case_is_reported_and_the_others_go_on(monkeypatch, tmp_path, c
     assert report["ceilings"] == CEILINGS and not report["cases"], "what the device can do is kept before a case is measured"
     args.only = " conv2 "
     gpu.main(args)
-    assert {case["precision"] for case in about["cases"]} == {"bf16"} and all(row["name"].startswith("conv2 ") for row in about["cases"])
+    assert {case["precision"] for case in about["cases"]} == {"bf16"} and all(row["name"].startswith("conv2 ")
+                                                                              for row in about["cases"])
     args.only, args.precisions = "conv", PRECISIONS
     monkeypatch.setattr(gpu, "still_alive", lambda clock: False)
     about["cases"], args.output = [], None
@@ -327,8 +331,8 @@ class ToldCupy:
     def __init__(self):
         self.did, self.current, self.now = [], None, 0
         self.cuda = types.SimpleNamespace(
-            Stream=lambda non_blocking: ToldStream(self), Event=self.event, Device=lambda: types.SimpleNamespace(synchronize=int),
-            get_elapsed_time=lambda first, last: last.at - first.at)
+            Stream=lambda non_blocking: ToldStream(self), Event=self.event,
+            Device=lambda: types.SimpleNamespace(synchronize=int), get_elapsed_time=lambda first, last: last.at - first.at)
         for name in ("empty", "empty_like", "isfinite", "matmul", "asarray"):
             setattr(self, name, getattr(np, name))
         self.empty = self.zeros = np.zeros
@@ -348,7 +352,8 @@ class ToldCupy:
         return types.SimpleNamespace(nbytes=size, data=types.SimpleNamespace(copy_from_device_async=copy))
 
     def RawModule(self, code, options=()):
-        assert code in (FMA, READ) or (code, options[0]) in [(MMA, "-DPRODUCT=mma_tf32"), (MMA, "-DPRODUCT=mma_bf16"), (WGMMA, "-arch=sm_90a")]
+        assert code in (FMA, READ) or (code, options[0]) in [(MMA, "-DPRODUCT=mma_tf32"), (MMA, "-DPRODUCT=mma_bf16"),
+                                                             (WGMMA, "-arch=sm_90a")]
         return types.SimpleNamespace(get_function=lambda name: lambda grid, block, values, shared_mem=0: self.did.append((name, grid, block)))
 
 
@@ -370,7 +375,8 @@ def test_ceilings_are_bytes_and_flops_over_the_time_of_the_clock(monkeypatch):
     assert found["copy_gb_s"] == pytest.approx(4*2*2**30/0.005/1e9) and cupy.did.count("copy") == 4*12
     assert ("fma_rate", (1056,), (256,)) in cupy.did
     assert found["fma_tflop_s"] == pytest.approx(2*16*2**14*1056*256/0.005/1e12)
-    assert found["l2_gb_s"] == pytest.approx(16*256*1056*2**12/0.005/1e9) and cupy.did.count(("read_rate", (1056,), (256,))) == 12
+    assert found["l2_gb_s"] == pytest.approx(16*256*1056*2**12/0.005/1e9) and cupy.did.count(("read_rate", (1056,),
+                                                                                              (256,))) == 12
     assert found["matmul_tflop_s"] == pytest.approx(2*8192**3/0.005/1e12)
     assert cupy.did.count(("mma_rate", (1056,), (256,))) == 2*12
     assert found["wgmma_tflop_s"] == pytest.approx(2*128*256*64*2**14*132/0.005/1e12) and cupy.did.count(("wgmma_rate", (132,), (256,))) == 12
@@ -378,7 +384,8 @@ def test_ceilings_are_bytes_and_flops_over_the_time_of_the_clock(monkeypatch):
 
 
 def test_three_products_in_tf32_make_one_in_fp32x3():
-    of = {case.name: gpu.of_products(CEILINGS | {"wgmma_tflop_s": 700}, case) for case in cases() if (case.layer, case.what) == ("conv2", "forward")}
+    of = {case.name: gpu.of_products(CEILINGS | {"wgmma_tflop_s": 700}, case) for case in cases()
+          if (case.layer, case.what) == ("conv2", "forward")}
     assert of == {"conv2 forward": 60, "conv2 forward, fp32x3": 100, "conv2 forward, tf32": 300, "conv2 forward, bf16": 600,
                   "conv2 forward, bf16 by wgmma": 700}
 
@@ -409,7 +416,8 @@ def test_the_kernel_that_measures_the_rate_computes_its_chains():
 def test_the_kernel_that_measures_the_rate_of_tensor_cores_forms_as_many_products_as_it_says(name):
     y, steps = np.zeros(32, np.float32), 3
     emu.compile(MMA.replace("0x3f803f80u + 0x10001u * (threadIdx.x % 32 + k)", "0x3f803f80u"), "mma.cu", "mma_rate",
-                (("PRODUCT", f"mma_{name}"),)).launch((1,), 32, 0, [y, np.int32(steps)], ["y", "steps"], {"y"}, executor.Settings())
+                (("PRODUCT", f"mma_{name}"),)).launch((1,), 32, 0, [y, np.int32(steps)], ["y", "steps"], {"y"},
+                                                      executor.Settings())
     one = 1 if name == "bf16" else np.uint32(0x3f802000).view(np.float32)**2            # the words as numbers of that type
     products = MMA_FLOPS[name]/2/(16*8)*one                # that are added to each number of d in a step
     np.testing.assert_allclose(y, sum(range(32)) + 32*steps*products, rtol=1e-6)
@@ -418,8 +426,10 @@ def test_the_kernel_that_measures_the_rate_of_tensor_cores_forms_as_many_product
 @executor.requires_executor
 def test_the_kernel_that_measures_the_rate_of_wgmma_forms_as_many_products_as_it_says():
     y, steps = np.zeros(256, np.float32), 3
-    emu.compile(WGMMA, "wgmma.cu", "wgmma_rate").launch((1,), 256, WGMMA_BYTES, [y, np.int32(steps)], ["y", "steps"], {"y"}, executor.Settings())
-    products = WGMMA_FLOPS/2/(256*128)                     # of ones, that are added to each of the 128 sums of a thread in a step
+    emu.compile(WGMMA, "wgmma.cu", "wgmma_rate").launch((1,), 256, WGMMA_BYTES, [y, np.int32(steps)], ["y", "steps"], {"y"},
+                                                        executor.Settings())
+    # of ones, that are added to each of the 128 sums of a thread in a step
+    products = WGMMA_FLOPS/2/(256*128)
     np.testing.assert_array_equal(y, sum(range(128)) + 128*steps*products)
 
 
@@ -428,7 +438,8 @@ def test_the_kernel_that_measures_the_l2_cache_reads_one_tile_after_the_other():
     x, y, tiles, steps, blocks = np.arange(11*1024, dtype=np.float32), np.zeros(3*256, np.float32), 11, 14, 3
     emu.compile(READ, "read.cu", "read_rate").launch((blocks,), 256, 0, [y, x, np.int32(tiles), np.int32(steps)],
                                                      ["y", "x", "tiles", "steps"], {"y"}, executor.Settings())
-    last = np.array([[(block*7 + i) % tiles for i in range(steps - 8, steps)] for block in range(blocks)])    # steps - 8 is 6: place 6 of 8
+    # steps - 8 is 6: place 6 of 8
+    last = np.array([[(block*7 + i) % tiles for i in range(steps - 8, steps)] for block in range(blocks)])
     wanted = sum(1024.0*last[:, k, None] + 4*np.arange(256) + (steps - 8 + k) % 8 % 4 for k in range(8))
     np.testing.assert_array_equal(y, wanted.ravel())
     assert 4*1024*READ_TILES < 25e6, "half of the cache of a H100 or H200 holds it"

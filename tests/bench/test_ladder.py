@@ -29,13 +29,15 @@ def test_only_a_hopper_gpu_has_the_last_rung():
 
 def test_tensor_cores_are_predicted_to_be_faster_with_each_step():
     found = [ladder.predicted(rung) for rung in ladder.rungs()]
-    assert found[0] is None and found[2:] == sorted(found[2:]) and found[1] < 1.05*found[2]       # two blocks hide each other's waits
+    # two blocks hide each other's waits
+    assert found[0] is None and found[2:] == sorted(found[2:]) and found[1] < 1.05*found[2]
     assert all(0 < rate < ladder.PEAKS[rung.precision] for rate, rung in zip(found[1:], ladder.rungs()[1:]))
 
 
 def test_the_table_says_what_is_measured_by_the_newest_file(tmp_path):
     rows = ladder.table(tmp_path).splitlines()
-    assert len(rows) == 2 + len(ladder.rungs()) and rows[2].startswith("| 1 | a thread a number | fp32 | 67 | not modelled | not yet |")
+    assert len(rows) == 2 + len(ladder.rungs()) and rows[2].startswith("| 1 | a thread a number | fp32 | 67 | not modelled | "
+                                                                       "not yet |")
     last = ladder.cases()[-1]
     for date, us in ("2026-01-02", 200.0), ("2027-01-02", 100.0):
         cases = [{"name": last.name, "flops": last.flops(128), "us": us}, {"name": "conv4 forward", "flops": 1, "us": 1.0}]

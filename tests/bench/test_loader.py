@@ -37,7 +37,8 @@ def test_the_report_has_a_row_for_each_contestant_and_ends_with_the_verdict(root
     main(parsed("--data", str(root), "--rounds", "2", "--output", str(tmp_path/"new"/"loader.json")))
     report, said = json.loads((tmp_path/"new"/"loader.json").read_text()), capsys.readouterr().out
     assert [(row["name"], row["workers"]) for row in report["cases"]] == [
-        ("decoding", 1), ("decoding", 2), ("loader", 1), ("loader", 2), ("kept", 2), ("device", None), ("together", 1), ("together", 2)]
+        ("decoding", 1), ("decoding", 2), ("loader", 1), ("loader", 2), ("kept", 2), ("device", None), ("together", 1),
+        ("together", 2)]
     assert all(0 < row["spread"][0] <= row["pictures_per_second"] <= row["spread"][1] for row in report["cases"])
     assert (report["data"], report["kind"], report["pictures"], report["picture_size"]) == ("some set", "files", 30, 37)
     assert all(line(row) in said for row in report["cases"]) and report["verdict"] == verdict(report)
@@ -75,7 +76,8 @@ def counted(root, monkeypatch):
     return dataset, decoded, read
 
 
-@pytest.mark.parametrize("key, decodes, reads", [(("decoding", 1), True, False), (("loader", 2), True, True), (("kept", 2), False, False),
+@pytest.mark.parametrize("key, decodes, reads", [(("decoding", 1), True, False), (("loader", 2), True, True),
+                                                 (("kept", 2), False, False),
                                                  (("device", None), False, False), (("together", 1), True, True)],
                          ids=lambda value: str(value[0]) if isinstance(value, tuple) else "")
 def test_each_contestant_reads_and_decodes_what_it_says_it_does(root, monkeypatch, key, decodes, reads):
@@ -153,9 +155,11 @@ def report(decoding, loaders, device, together, kept=None, kind="files", on_cpu=
     def row(name, workers, rate, **more):
         return {"name": name, "workers": workers, "pictures_per_second": rate, "spread": [rate, rate], **more}
 
-    cases = [row("decoding", 1, decoding/max(loaders)), row("decoding", max(loaders), decoding), *(row("loader", n, rate) for n, rate in loaders.items()),
+    cases = [row("decoding", 1, decoding/max(loaders)), row("decoding", max(loaders), decoding),
+             *(row("loader", n, rate) for n, rate in loaders.items()),
              *([row("kept", max(loaders), kept)] if kept else []), row("device", None, device),
-             *(row("together", n, rate, of_device=rate/device, of_device_spread=[rate/device]*2) for n, rate in together.items())]
+             *(row("together", n, rate, of_device=rate/device, of_device_spread=[rate/device]*2)
+               for n, rate in together.items())]
     return {"cases": cases, "kind": kind, "on_cpu": on_cpu, "cores": cores}
 
 
@@ -163,11 +167,13 @@ def report(decoding, loaders, device, together, kept=None, kind="files", on_cpu=
     (dict(decoding=2400, loaders={4: 1200, 8: 2400}, device=1000, together={4: 950, 8: 990}),
      "The device limits: training gets 990 of the 1000 pictures/s that the device does alone (99 %)", "--workers 4 is enough."),
     (dict(decoding=2500, loaders={4: 1200, 8: 2400}, device=9000, together={4: 1200, 8: 2390}),
-     "The loader limits: training gets 2390 of the 9000", "for it brings 2400; to change that, use more threads (--workers 16)."),
+     "The loader limits: training gets 2390 of the 9000", "for it brings 2400; to change that, use more threads (--workers "
+                                                          "16)."),
     (dict(decoding=4700, loaders={8: 2300, 16: 4600}, device=9000, together={8: 2300, 16: 4500}),
      "The loader limits", "decode less: pack the set at the size that is needed (python -m train.pack)."),
     (dict(decoding=4800, loaders={8: 2300, 16: 2400}, device=9000, together={16: 2400}, kind="jpeg", cores=32),
-     "The loader limits", "read faster, for the threads wait for the disk: more of them at once (--workers 32), or the set on a local one."),
+     "The loader limits", "read faster, for the threads wait for the disk: more of them at once (--workers 32), or the set on "
+                          "a local one."),
     (dict(decoding=4800, loaders={8: 500, 16: 1000}, device=9000, together={16: 1000}, cores=32),
      "The loader limits", "or the set on a local one, in one file (python -m train.pack)."),
     (dict(decoding=4700, loaders={8: 4500, 16: 4600}, device=9000, together={16: 4500}, kind="jpeg", cores=32),
@@ -179,18 +185,20 @@ def report(decoding, loaders, device, together, kept=None, kind="files", on_cpu=
     (dict(decoding=560, loaders={1: 300, 2: 550}, device=300, together={1: 150, 2: 160}, on_cpu=True, cores=2),
      "The cores are shared: training gets 160 of the 300", "to change that, decode less: pack"),
     (dict(decoding=4700, loaders={8: 2300, 16: 4600}, device=9000, together={16: 4500}, kept=80000),
-     "The loader limits", "in the first epoch alone: the set fits into memory, and from the second epoch on the loader brings 80000."),
+     "The loader limits", "in the first epoch alone: the set fits into memory, and from the second epoch on the loader brings "
+                          "80000."),
     (dict(decoding=90, loaders={2: 90}, device=300, together={2: 80}, kind="drawn", on_cpu=True, cores=2),
      "The cores are shared", "train on pictures instead of drawings"),
-], ids=["device", "more threads", "pack", "disk of a packed set", "disk of files", "raw", "raw already", "feeding", "cpu", "kept",
-        "drawn"])
+], ids=["device", "more threads", "pack", "disk of a packed set", "disk of files", "raw", "raw already", "feeding", "cpu",
+        "kept", "drawn"])
 def test_the_verdict_names_what_limits_and_what_to_change(facts, begins, contains):
     said = verdict(report(**facts))
     assert said.startswith(begins) and contains in said and said.endswith(".")
 
 
 def test_the_table_is_made_of_the_file(tmp_path):
-    facts = {**report(300, {8: 2300}, 9000, {8: 2000}), "cpu": "Test CPU", "load": 0.25, "device": "CuPy on Test", "data": "folk", "pictures": 77,
+    facts = {**report(300, {8: 2300}, 9000, {8: 2000}), "cpu": "Test CPU", "load": 0.25, "device": "CuPy on Test",
+             "data": "folk", "pictures": 77,
              "picture_size": 256, "model": "zfnet", "image_size": 224, "batch_size": 128, "date": "2026-01-02T03:04:05+00:00",
              "verdict": "Nothing limits."}
     (tmp_path/"loader.json").write_text(json.dumps(facts))

@@ -9,7 +9,8 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2]/"bench"/"on_gpu.sh"
 NUMBERS = "1234567"
-pytestmark = pytest.mark.skipif(shutil.which("bash") is None or shutil.which("timeout") is None, reason="needs bash and timeout")
+pytestmark = pytest.mark.skipif(shutil.which("bash") is None or shutil.which("timeout") is None,
+                                reason="needs bash and timeout")
 
 
 def run(tmp_path, number, broken="", **environment):
@@ -27,7 +28,8 @@ def run(tmp_path, number, broken="", **environment):
 
 
 @pytest.mark.parametrize("number, steps, asked", [
-    ("1", ["probe", "tests", "synthetic"], ["-m tests.executor.probe gpu", "-k test_graph or gpu and not conv2d", "-m train --device gpu"]),
+    ("1", ["probe", "tests", "synthetic"], ["-m tests.executor.probe gpu", "-k test_graph or gpu and not conv2d",
+                                            "-m train --device gpu"]),
     ("2", ["ceilings", "tune"], ["/ceilings --only ceilings", "-m bench tune"]),
     ("3", ["step"], ["--only training step --precisions bf16 tf32"]),
     ("4", ["conv4", "conv2"], ["--only  conv4 ", "--only  conv2 "]),

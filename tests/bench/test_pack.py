@@ -32,7 +32,8 @@ def parsed(*typed):
 
 def test_the_report_has_packing_resuming_and_reading_and_makes_the_table(root, tmp_path, capsys):
     (tmp_path/"room").mkdir()
-    main(parsed("--data", str(root), "--rounds", "3", "--folder", str(tmp_path/"room"), "--output", str(tmp_path/"new"/"pack.json")))
+    main(parsed("--data", str(root), "--rounds", "3", "--folder", str(tmp_path/"room"), "--output",
+                str(tmp_path/"new"/"pack.json")))
     report, said = json.loads((tmp_path/"new"/"pack.json").read_text()), capsys.readouterr().out
     jpeg, raw = report["packing"]
     assert [(row["encoding"], row["pictures"], row["workers"]) for row in (jpeg, raw)] == [("jpeg", 42, 2), ("raw", 42, 2)]
@@ -72,7 +73,8 @@ def test_what_is_timed_of_decoding_asks_no_file_and_of_the_others_does(root, tmp
 
 
 def test_shares_of_decoding_are_taken_within_a_round_and_among_as_many_threads():
-    seconds = {("decoding", 1): [(2, 3), (4, 1), (4, 1)], ("decoding", 2): [(100, 100)]*3, ("reading", 1): [(4, 4), (4, 1), (5, 4)]}
+    seconds = {("decoding", 1): [(2, 3), (4, 1), (4, 1)], ("decoding", 2): [(100, 100)]*3,
+               ("reading", 1): [(4, 4), (4, 1), (5, 4)]}
     assert case(("reading", 1), seconds) == {
         "name": "reading", "workers": 1, "pictures_per_second": 0.25, "spread": [0.2, 0.25], "cpu_ms": 4000.0,
         "of_decoding": [0.8, 0.5, 1.0], "cpu_of_decoding": [0.75, 0.25, 1.0]}

@@ -12,11 +12,14 @@ from zfcore.ops.convert import from_bf16, to_bf16
 torch = pytest.importorskip("torch")
 N = 3
 CASES = [case for case in cases(tiny(size=52)) if (case.noun, case.what) in peers.TORCH and (      # conv1 and pool1 reach over
-    case.precision != "bf16" or case.noun in ("conv2d", "conv2d_maxpool", "linear"))]             # maps are stored in bf16 on devices alone
+    # maps are stored in bf16 on devices alone
+    case.precision != "bf16" or case.noun in ("conv2d", "conv2d_maxpool", "linear"))]
 
 
 # On the CPU PyTorch computes in TF32 what it does in float32.
-@pytest.mark.parametrize("case", [pytest.param(case, id=case.name, marks=[pytest.mark.exhaustive]*(case.precision in ("tf32", "fp32x3")))
+@pytest.mark.parametrize("case",
+                         [pytest.param(case, id=case.name,
+                                       marks=[pytest.mark.exhaustive]*(case.precision in ("tf32", "fp32x3")))
                                   for case in CASES])
 def test_pytorch_computes_what_ours_does(case):
     arrays = case.draw(Source(np.asarray), N)
@@ -84,7 +87,8 @@ def test_float32_products_are_rounded_to_tf32_only_where_that_is_asked(monkeypat
 
 
 def test_bfloat16_is_pytorchs():
-    x = np.concatenate([np.random.default_rng(0).standard_normal(1000, np.float32), np.float32([1 + 2**-8, 1 + 3*2**-8, 0, -0.0])])
+    x = np.concatenate([np.random.default_rng(0).standard_normal(1000, np.float32),
+                        np.float32([1 + 2**-8, 1 + 3*2**-8, 0, -0.0])])
     short = to_bf16(x)
     np.testing.assert_array_equal(short, torch.from_numpy(x).bfloat16().view(torch.uint16).numpy())
     np.testing.assert_array_equal(from_bf16(short), torch.from_numpy(x).bfloat16().float().numpy())

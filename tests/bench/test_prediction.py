@@ -39,16 +39,19 @@ def test_a_convolution_takes_the_steps_of_its_blocks(launches):
 def test_a_transposed_convolution_takes_the_taps_of_its_phases(launches):
     conv2d_transpose(ghost(24, 4, 5, 8), ghost(40, 3, 3, 24), 2, 1, 7, 9, precision="tf32")
     count, steps, _ = prediction.of_tiles(*launches[-1])
-    assert count == np.prod(launches[-1][1]) and steps == pytest.approx(24*9/4/16)             # a quarter of the taps on average
+    # a quarter of the taps on average
+    assert count == np.prod(launches[-1][1]) and steps == pytest.approx(24*9/4/16)
 
 
 def test_shares_add_up_the_longest_first():
     tape = traffic.step("bf16", 8)
     found = prediction.shares(tape)
     assert sum(part.launches for part in found.values()) == len(tape)
-    assert sum(part.seconds for part in found.values()) == pytest.approx(sum(prediction.of_launch(*launch)[0] for launch in tape))
+    assert sum(part.seconds for part in found.values()) == pytest.approx(sum(prediction.of_launch(*launch)[0]
+                                                                             for launch in tape))
     times = [part.seconds for part in found.values()]
-    assert times == sorted(times, reverse=True) and all(sum(part.bounds.values()) == pytest.approx(part.seconds) for part in found.values())
+    assert times == sorted(times, reverse=True) and all(sum(part.bounds.values()) == pytest.approx(part.seconds)
+                                                        for part in found.values())
     products, slots = prediction.issued(tape)
     assert 0 < products < 1 and slots > 0
     assert prediction.issued([launch for launch in tape if "BM" not in launch[0].defines]) is None

@@ -16,18 +16,21 @@ from zfcore.ranks import ALONE
 def parsed(*typed):
     parser = argparse.ArgumentParser()
     ranks.add_arguments(parser)
-    return parser.parse_args(["--device", "cpu", "--image-size", "32", "--batch-size", "8", "--rounds", "1", "--largest", "4000", *typed])
+    return parser.parse_args(["--device", "cpu", "--image-size", "32", "--batch-size", "8", "--rounds", "1", "--largest",
+                              "4000", *typed])
 
 
 def test_two_ranks_are_measured_kept_told_drawn_and_stand_in_a_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
     monkeypatch.setattr(ranks, "BESIDE", (("tiny", 3),))
     monkeypatch.setitem(ranks.NATIVE_SIZE, "tiny", 48)
-    args = parsed("--devices", "2", "--output", str(tmp_path/"new"/"ranks.json"), "--plot", str(tmp_path/"p.png"), "--network", "20", "1")
+    args = parsed("--devices", "2", "--output", str(tmp_path/"new"/"ranks.json"), "--plot", str(tmp_path/"p.png"), "--network",
+                  "20", "1")
     ranks.main(args)
     report, said = json.loads((tmp_path/"new"/"ranks.json").read_text()), capsys.readouterr().out
     assert report["way"] == "Sockets" and report["ranks"] == 2 and not report["own"]
-    assert {what: list(sizes) for what, sizes in report["links"].items()} == dict.fromkeys(("gather", "exchange"), ["4", "40", "400", "4000"])
+    assert {what: list(sizes) for what, sizes in report["links"].items()} == dict.fromkeys(("gather", "exchange"),
+                                                                                           ["4", "40", "400", "4000"])
     assert list(report["steps"]) == ["1", "2"] and report["steps"]["1"]["share"] == 0 <= report["steps"]["2"]["share"] < 1
     assert all(0 < of["lowest"] <= of["median"] <= of["highest"] and of["predicted"] > 0 for of in report["steps"].values())
     assert sum(size for size, _ in report["buckets"]) >= 4*300_000 and all(0 < ready <= 1 for _, ready in report["buckets"])
@@ -81,15 +84,16 @@ def test_an_exchange_reaches_every_rank_and_one_rank_alone_is_timed():
 
 
 def test_a_curve_ends_where_leaves_do_and_a_verdict_names_the_fastest():
-    report = {"fixed": 0.0, "each": 0.1, "update": 0.0, "buckets": [[100, 1.0]], "link": [0.01, 1e9], "batch_size": 16, "date": "2026-11-29",
-              "steps": {1: {"median": 1.6}, 2: {"median": 3.2}}}
+    report = {"fixed": 0.0, "each": 0.1, "update": 0.0, "buckets": [[100, 1.0]], "link": [0.01, 1e9], "batch_size": 16,
+              "date": "2026-11-29", "steps": {1: {"median": 1.6}, 2: {"median": 3.2}}}
     of = ranks.measured_of(report)
     assert of.link == Link(0.01, 1e9)
     line = ranks.curve(of, lambda n: 16, lambda n: lambda size: 0.0)
     assert list(line) == [1, 2, 4, 8, 16] and line[16] == pytest.approx(0.1)
     assert list(ranks.curve(of, lambda n: 16*n, lambda n: lambda size: 0.0))[-1] == 1024
     told = " ".join(ranks.verdict(report))
-    assert "of 1, 2 ranks 1 is the fastest" in told and "a batch of 16 is the fastest on 8 ranks, 4.71 times" in told      # 0.2 + 2*7*0.01
+    # 0.2 + 2*7*0.01
+    assert "of 1, 2 ranks 1 is the fastest" in told and "a batch of 16 is the fastest on 8 ranks, 4.71 times" in told
     told = " ".join(ranks.verdict({**report, "link": [10.0, 1e9]}))
     assert "a batch of 16 is slower on every number of ranks than on one" in told
 

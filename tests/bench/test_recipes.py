@@ -44,7 +44,8 @@ def test_a_run_that_was_stopped_goes_on_and_one_of_another_recipe_is_refused(sho
 
 def test_what_no_option_does_is_done_before_the_first_step(short, tmp_path):
     run(tmp_path, "half-start", "without-normalisation")
-    for name, recipe in (("half-start", recipes.RECIPES["half-start"]), ("without-normalisation", recipes.RECIPES["without-normalisation"])):
+    for name, recipe in (("half-start", recipes.RECIPES["half-start"]),
+                         ("without-normalisation", recipes.RECIPES["without-normalisation"])):
         network, checkpoint = from_checkpoint(tmp_path/"runs"/name/"latest.h5")
         w, w0 = (net["conv3"].parameters["w"] for net in (network, start_of(checkpoint)))
         assert float((w*w0).sum()/(w0*w0).sum()) == pytest.approx(0.5 if name == "half-start" else 1, abs=0.05)
@@ -59,6 +60,7 @@ def test_a_run_is_trained_once_and_its_row_tells_error_start_and_legibility(shor
     assert [row["name"] for row in report["rows"]] == ["decay-0.03", "drop-lr-0.004"]
     row = report["rows"][0]
     assert (row["epochs"], row["steps"]) == (2, 4) and row["start"] == pytest.approx(1, abs=0.01)
-    assert list(row["in_box"]) == ["conv5", "fc8"] and all(0 < share < 1 for shares in row["in_box"].values() for share in shares)
+    assert list(row["in_box"]) == ["conv5", "fc8"] and all(0 < share < 1 for shares in row["in_box"].values()
+                                                           for share in shares)
     text = recipes.table(report)
     assert text.count("\n") == 3 and "| `--weight-decay 0.03 --epochs 10 --patience 3` | 2 |" in text

@@ -11,7 +11,8 @@ from tests.train.test_graph import few_maps
 from zfcore.kernel import PRECISIONS
 
 SMALL = ["--image-size", "32"]
-CLOCK = types.SimpleNamespace(wait=lambda: None, seconds=lambda run: run() and 2.0, captured=lambda once, passes: lambda: once() or True)
+CLOCK = types.SimpleNamespace(wait=lambda: None, seconds=lambda run: run() and 2.0,
+                              captured=lambda once, passes: lambda: once() or True)
 
 
 def test_ours_is_one_replay_a_step_and_its_launches_are_counted(gpu, standin, counts, monkeypatch):

@@ -11,14 +11,15 @@ CPU = {"cpu": "Test CPU", "cores": 2, "numpy": "2.4", "pytorch": "2.13", "date":
     {"name": "forward", "N": 32, "milliseconds": {"ours": 20.51, "channels last": 30.0, "channels first": 40.0},
      "best": "channels last", "ratio": 0.684, "spread": [0.6, 0.75]},
     {"name": "conv1 forward", "N": 32, "milliseconds": {"ours": 123.4}}], "peak_memory": [{"N": 32, "gigabytes": 3.21}]}
-ROW = {"noun": "conv2d", "name": "conv1 forward", "precision": "fp32", "us": 1000.0, "spread": [990.0, 1100.0], "bound": "math", "bytes": 671900000,
+ROW = {"noun": "conv2d", "name": "conv1 forward", "precision": "fp32", "us": 1000.0, "spread": [990.0, 1100.0], "bound": "math",
+       "bytes": 671900000,
        "flops": 43.71e9, "share_of_floor": 0.7286, "error": 4.1e-7, "best_peer": "PyTorch channels last", "ratio": 0.9,
        "ratio_spread": [0.88, 0.91], "peers": {"PyTorch channels last": {"us": 900.0, "error": 3e-7}}}
-GPU = {"device": "NVIDIA Test", "date": "2026-01-02T03:04:05+00:00", "commit": "abc", "driver": None, "cuda": "13.0", "cupy": "14.2",
-       "pytorch": "2.11", "cudnn": 91900, "N": 128, "steps": [],
+GPU = {"device": "NVIDIA Test", "date": "2026-01-02T03:04:05+00:00", "commit": "abc", "driver": None, "cuda": "13.0",
+       "cupy": "14.2", "pytorch": "2.11", "cudnn": 91900, "N": 128, "steps": [],
        "ceilings": {"copy_gb_s": 4301.2, "fma_tflop_s": 60.04, "tf32_tflop_s": 310.2, "bf16_tflop_s": 620.4}, "cases": [
-           ROW, {"noun": "relu", "name": "relu1 forward", "precision": "fp32", "us": 300.0, "spread": [299.0, 301.0], "bound": "memory",
-                 "bytes": 1189478400, "flops": 0, "share_of_floor": 0.92, "error": 0.0, "peers": {}},
+           ROW, {"noun": "relu", "name": "relu1 forward", "precision": "fp32", "us": 300.0, "spread": [299.0, 301.0],
+                 "bound": "memory", "bytes": 1189478400, "flops": 0, "share_of_floor": 0.92, "error": 0.0, "peers": {}},
            {**ROW, "name": "conv1 forward, bf16", "precision": "bf16"},
            {"noun": "conv2d", "name": "conv2 forward", "precision": "fp32", "failed": "AssertionError: off"}]}
 
@@ -35,8 +36,10 @@ def test_the_steps_table_has_a_column_for_whoever_was_there():
 
 def test_cores_and_shares_stand_behind_the_layers(tmp_path):
     (tmp_path/"cpu.json").write_text(json.dumps(CPU))
-    (tmp_path/"threads.json").write_text(json.dumps({"cases": [{"name": "forward", "N": 32, "cores": 2, "milliseconds": 28.04, "of_linear": 0.934}]}))
-    (tmp_path/"shares.json").write_text(json.dumps({"cases": [{"name": "top-9 pass", "no_product": 0.251, "by_operation": {"winograd": 0.6, "maxpool": 0.4}}]}))
+    (tmp_path/"threads.json").write_text(json.dumps({"cases": [{"name": "forward", "N": 32, "cores": 2, "milliseconds": 28.04,
+                                                                "of_linear": 0.934}]}))
+    (tmp_path/"shares.json").write_text(json.dumps({"cases": [{"name": "top-9 pass", "no_product": 0.251,
+                                                               "by_operation": {"winograd": 0.6, "maxpool": 0.4}}]}))
     text = tables.cpu_table(tmp_path, with_layers=True)
     assert "| forward | 32 | 2 | 28 | 93 % |" in text and "| top-9 pass | 25 % | `winograd` 60 %, `maxpool` 40 % |" in text
     assert "winograd" not in tables.cpu_table(tmp_path)
@@ -83,8 +86,8 @@ def test_cpu_table_has_the_network_at_its_largest_batch_and_the_long_one_everyth
     first, *others = CPU["cases"]
     (tmp_path/"cpu.json").write_text(json.dumps({**CPU, "cases": [{**first, "N": 8}, first, *others]}))
     (tmp_path/"projections.json").write_text(json.dumps({**CPU, "peak_memory": [], "cases": [
-        {"name": "projections from layer 5", "N": 64, "milliseconds": {"ours": 11.0, "forward": 10.0}, "best": "forward", "ratio": 1.1,
-         "spread": [1.0, 1.2]}]}))
+        {"name": "projections from layer 5", "N": 64, "milliseconds": {"ours": 11.0, "forward": 10.0}, "best": "forward",
+         "ratio": 1.1, "spread": [1.0, 1.2]}]}))
     text = renewed(page("cpu", "layers"), tmp_path)
     short, long = between(text, "cpu"), between(text, "layers")
     assert short.startswith("Test CPU, 2 cores, NumPy 2.4, PyTorch 2.13, 2026-01-02.")
@@ -95,12 +98,14 @@ def test_cpu_table_has_the_network_at_its_largest_batch_and_the_long_one_everyth
     assert "| peak memory of a training step | 32 | 3.21 GB | | | |" in long
     (tmp_path/"cpu.json").write_text(json.dumps(CPU | {"numba": "0.68"}))
     assert cpu_table(tmp_path).startswith("Test CPU, 2 cores, NumPy 2.4 with numba 0.68, PyTorch 2.13")
-    (tmp_path/"occlusion.json").write_text(json.dumps(CPU | {"cpu": "Other", "cases": [{**first, "name": "cone or every layer whole"}]}))
+    (tmp_path/"occlusion.json").write_text(json.dumps(CPU | {"cpu": "Other", "cases": [{**first, "name": "cone or every layer "
+                                                                                                         "whole"}]}))
     assert "Other" in cpu_table(tmp_path, with_layers=True) and "Other" not in cpu_table(tmp_path)
 
 
 def test_the_analyses_are_a_row_each_and_their_sum(tmp_path):
-    rows = [{"name": "invariance (figure 5)", "seconds": 2.04, "cpu_seconds": 3.06}, {"name": "where it is wrong", "seconds": 1.5, "cpu_seconds": 2.5}]
+    rows = [{"name": "invariance (figure 5)", "seconds": 2.04, "cpu_seconds": 3.06},
+            {"name": "where it is wrong", "seconds": 1.5, "cpu_seconds": 2.5}]
     (tmp_path/"analyses.json").write_text(json.dumps({**CPU, "run": "drawn", "numba": None, "cases": rows}))
     table = between(renewed(page("analyses"), tmp_path), "analyses")
     assert table.startswith("`drawn`, seconds. Test CPU, 2 cores, NumPy 2.4, 2026-01-02.")
@@ -108,10 +113,11 @@ def test_the_analyses_are_a_row_each_and_their_sum(tmp_path):
 
 
 def test_the_sentence_on_an_atlas_says_what_was_measured(tmp_path):
-    (tmp_path/"atlas.json").write_text(json.dumps({**CPU, "run": "drawn", "units": 866, "pictures": 1000, "seconds": 71.4, "cpu_seconds": 99.6,
-                                                   "megabytes": 31.2, "files": 400}))
+    (tmp_path/"atlas.json").write_text(json.dumps({**CPU, "run": "drawn", "units": 866, "pictures": 1000, "seconds": 71.4,
+                                                   "cpu_seconds": 99.6, "megabytes": 31.2, "files": 400}))
     assert between(renewed(page("atlas"), tmp_path), "atlas") == (
-        "The atlas of `drawn`, 866 units over 1000 pictures: 71 s, 100 s of the CPU, 31 MB in 400 files (Test CPU, 2 cores, 2026-01-02).")
+        "The atlas of `drawn`, 866 units over 1000 pictures: 71 s, 100 s of the CPU, 31 MB in 400 files (Test CPU, 2 cores, "
+        "2026-01-02).")
 
 
 def test_results_of_two_machines_are_two_tables(tmp_path):
@@ -151,13 +157,16 @@ def test_train_table_is_the_text_as_it_was_printed(tmp_path):
 
 
 def test_what_a_training_printed_in_short_is_its_first_and_last_epoch_and_its_result(tmp_path):
-    (tmp_path/"train.txt").write_text("epoch   1/3  a\nepoch   2/3  b\nlr is now 1\nepoch   3/3  c\n\nvalidation error 9.9 %\n  runs/x\n")
+    (tmp_path/"train.txt").write_text("epoch   1/3  a\nepoch   2/3  b\nlr is now 1\nepoch   3/3  c\n\nvalidation error 9.9 %\n "
+                                      " runs/x\n")
     assert between(renewed(page("trained"), tmp_path), "trained").split("\n") == [
         "```", "epoch   1/3  a", "...", "epoch   3/3  c", "validation error 9.9 %", "```"]
 
 
 def test_marks_without_a_table_or_without_their_end_are_refused(tmp_path):
-    with pytest.raises(Expected, match="marks cpu, layers, train, trained, gpu, .*table2, table3, claims, agreed, table4, .*figure9, got other"):
+    with pytest.raises(Expected,
+                       match="marks cpu, layers, train, trained, gpu, .*table2, table3, claims, agreed, table4, .*figure9, got "
+                             "other"):
         renewed(page("other"), tmp_path)
     with pytest.raises(Expected, match="to have its"):
         renewed(page("cpu").replace("cpu:end", "gpu:end"), tmp_path)
@@ -175,8 +184,10 @@ def test_three_figures_without_an_exponent():
 
 
 def test_claims_of_two_networks_come_from_table_2_and_the_others_from_table_3(tmp_path):
-    (tmp_path/"table2.md").write_text("| figure 3 | `tiny` | 38.4 |\n\n| 1 beats | of five |\n| 3 wider | of one |\n| 4 middle | of five |\n")
-    (tmp_path/"table3.md").write_text("| claim | | |\n| 1 beats | of three |\n| 2 depth | here |\n| 3 wider | of three |\n| 4 middle | no |\n")
+    (tmp_path/"table2.md").write_text("| figure 3 | `tiny` | 38.4 |\n\n| 1 beats | of five |\n| 3 wider | of one |\n| 4 middle "
+                                      "| of five |\n")
+    (tmp_path/"table3.md").write_text("| claim | | |\n| 1 beats | of three |\n| 2 depth | here |\n| 3 wider | of three |\n| 4 "
+                                      "middle | no |\n")
     text = renewed(page("claims", "table2"), tmp_path)
     assert between(text, "claims").splitlines()[2:] == ["| 1 beats | of five |", "| 2 depth | here |", "| 3 wider | of three |",
                                                         "| 4 middle | of five |"]

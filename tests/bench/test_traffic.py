@@ -115,7 +115,8 @@ def test_tiles_of_a_filter_gradient_on_wgmma_are_what_its_pairs_walk_through(lau
 
 def test_tiles_of_a_transposed_convolution_on_wgmma_are_those_of_its_phases(launches, monkeypatch):
     monkeypatch.setitem(backend.ARCHITECTURES, traffic.Ghost, lambda: "sm_90a")
-    conv2d_transpose(ghost(32, 3, 4, 40, dtype=BF16), ghost(40, 3, 3, 32, dtype=BF16), 2, 1, 5, 7, precision="bf16", training=True)
+    conv2d_transpose(ghost(32, 3, 4, 40, dtype=BF16), ghost(40, 3, 3, 32, dtype=BF16), 2, 1, 5, 7, precision="bf16",
+                     training=True)
     [(kernel, grid, arguments)], moved = launches, 0
     for h0, w0 in ((1, 1), (1, 0), (0, 1), (0, 0)):                          # the first pixel of a phase
         pixels = [(h, w) for h in range(h0, 5, 2) for w in range(w0, 7, 2)]

@@ -12,7 +12,8 @@ from tests.real_data import REAL_DATA, needs
 from zfcore.check import Expected
 from zfcore.data.caltech import mean_per_class_accuracy, open_caltech, over_folds, small_classes, splits
 
-TREE_101 = {"accordion": ["image_0001.jpg", "image_0003.jpg"], "Faces": ["image_0002.jpg"], "BACKGROUND_Google": ["image_0001.jpg"]}
+TREE_101 = {"accordion": ["image_0001.jpg", "image_0003.jpg"], "Faces": ["image_0002.jpg"],
+            "BACKGROUND_Google": ["image_0001.jpg"]}
 TREE_256 = {"002.american-flag": ["002_0001.jpg", "002_0002.jpg"], "001.ak47": ["001_0007.jpg"],
             "251.airplanes-101": ["251_0001.jpg"], "257.clutter": ["257_0001.jpg"]}
 
@@ -246,7 +247,8 @@ def test_leaving_a_class_out_does_not_change_what_is_drawn_of_the_others():
         assert np.array_equal(found, part[LABELS[part] != 1])
 
 
-@pytest.mark.parametrize("options, sentence", [(dict(train_per_class=0), "training pictures per class: expected a number above 0"),
+@pytest.mark.parametrize("options, sentence",
+                         [(dict(train_per_class=0), "training pictures per class: expected a number above 0"),
                                                (dict(train_per_class=1, test_most=-1), "test pictures per class: expected 0"),
                                                (dict(train_per_class=1, fold=-1), "fold: expected 0 or more"),
                                                (dict(train_per_class=1, seed=-1), "seed: expected 0 or more"),

@@ -85,7 +85,8 @@ def write_python_100(root):
     place.mkdir(parents=True)
     for name, (pixels, fine, coarse) in BATCHES_100.items():
         (place/name).write_bytes(python2_pickle(pixels, fine_labels=fine, coarse_labels=coarse))
-    (place / "meta").write_bytes(pickle.dumps({b"fine_label_names": [name.encode() for name in FINE], b"coarse_label_names": COARSE}))
+    (place / "meta").write_bytes(pickle.dumps({b"fine_label_names": [name.encode() for name in FINE],
+                                               b"coarse_label_names": COARSE}))
     return place
 
 
@@ -119,7 +120,8 @@ def pack(place, path, mode):
 def check_ten(train, val):
     assert train.classes == val.classes == TEN
     expected = list(BATCHES_10.values())
-    assert train.labels.dtype == np.int64 and train.labels.tolist() == [label for _, labels, _ in expected[:5] for label in labels]
+    assert train.labels.dtype == np.int64 and train.labels.tolist() == [label for _, labels, _ in expected[:5]
+                                                                        for label in labels]
     assert val.labels.tolist() == expected[5][1]
     assert len(train) == len(train.names) == 60 and len(val) == 12
     for data, pixels in ((train, np.concatenate([pixels for pixels, _, _ in expected[:5]])), (val, expected[5][0])):
@@ -201,7 +203,8 @@ def test_what_is_not_cifar_is_left_to_others(tmp_path):
     (tmp_path / "train/cat").mkdir(parents=True)
     (tmp_path / "train/cat/1.png").write_bytes(b"x")
     (tmp_path / "meta").write_text("a file of that name")
-    assert not any(map(is_cifar, (tmp_path, pack(tmp_path / "train", tmp_path / "x.tar", "w"), tmp_path / "meta", tmp_path / "no")))
+    assert not any(map(is_cifar, (tmp_path, pack(tmp_path / "train", tmp_path / "x.tar", "w"), tmp_path / "meta",
+                                  tmp_path / "no")))
 
 
 def test_a_large_tar_is_not_gone_through(tmp_path):
@@ -317,7 +320,8 @@ def one_name(place):
 
 @pytest.mark.parametrize("spoil", [missing_batch, missing_names, cut_short, emptied, no_pickle, no_labels, too_few_labels,
                                    label_too_large, label_far_too_large, label_of_truth, other_width, other_type, no_pixels,
-                                   list_of_lists, no_dictionary, names_that_are_none, one_name], ids=lambda spoil: spoil.__name__)
+                                   list_of_lists, no_dictionary, names_that_are_none, one_name],
+                         ids=lambda spoil: spoil.__name__)
 def test_bad_input_is_answered_with_one_sentence(ten, spoil):
     sentence = spoil(ten)
     with pytest.raises(Expected, match=sentence) as caught:
@@ -328,8 +332,10 @@ def test_bad_input_is_answered_with_one_sentence(ten, spoil):
 def test_a_binary_file_cut_short_or_with_a_strange_label_is_refused(tmp_path):
     place = write_binary(tmp_path)
     whole = (place / "data_batch_5.bin").read_bytes()
-    for data, sentence in ((whole[:-1], "data_batch_5.bin: expected records of 3073 bytes.* got 36875 bytes"), (b"", "got 0 bytes"),
-                           (whole[:3073] + b"\x0a" + whole[3074:], "data_batch_5.bin, picture 1: expected a label from 0 to 9, got 10")):
+    for data, sentence in ((whole[:-1], "data_batch_5.bin: expected records of 3073 bytes.* got 36875 bytes"),
+                           (b"", "got 0 bytes"),
+                           (whole[:3073] + b"\x0a" + whole[3074:],
+                            "data_batch_5.bin, picture 1: expected a label from 0 to 9, got 10")):
         (place / "data_batch_5.bin").write_bytes(data)
         with pytest.raises(Expected, match=sentence):
             open_cifar(place)
@@ -414,7 +420,8 @@ MALICIOUS = {
     "list called": by_hand(b"]", b"U\x01a\x85R"),
     "state of a dictionary": by_hand(b"}", b"}U\x09__class__Nsb"),
     "state of a global": by_hand(b"cnumpy\nndarray\n", b"}U\x01aK\x01sb"),
-    "eval as codec": by_hand(b"}", b"U\x01a", b"c_codecs\nencode\n", b"X\x01\x00\x00\x00a", b"X\x06\x00\x00\x00rot_13", b"\x86R", b"s"),
+    "eval as codec": by_hand(b"}", b"U\x01a", b"c_codecs\nencode\n", b"X\x01\x00\x00\x00a", b"X\x06\x00\x00\x00rot_13",
+                             b"\x86R", b"s"),
     "memory far away": by_hand(b"}r\xff\xff\xff\x7f"),
     "memory not written": by_hand(b"}U\x01ah\x05s"),
     "stack emptied": by_hand(b"}", b"e"),
@@ -423,7 +430,9 @@ MALICIOUS = {
     "two things left": by_hand(b"}", b"}"),
     "popped": by_hand(b"}", b"K\x010"),
     "huge text": by_hand(b"}U\x01aT\xff\xff\xff\x7fabc"),
-    "array in a set of bytes": by_hand(b"}U\x01a" + b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R" + b"(K\x01K\x09\x85"
+    "array in a set of bytes": by_hand(b"}U\x01a"
+                                       + b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+                                       + b"(K\x01K\x09\x85"
                                        + b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R" + b"\x89U\x03abctb" + b"s"),
 }
 
@@ -442,8 +451,10 @@ def test_a_pickle_that_holds_more_than_data_is_refused_and_nothing_of_it_is_run(
 
 
 @pytest.mark.parametrize("which, what", [("os.system", f"{os.name}.system' at byte"), ("nested", "builtins.eval' at byte"),
-                                         ("subprocess", "subprocess.Popen"), ("inst", "the instruction INST"), ("newobj", "NEWOBJ"),
-                                         ("stack global through the memory", "os.system"), ("object array", "an array of type 'O8'"),
+                                         ("subprocess", "subprocess.Popen"), ("inst", "the instruction INST"),
+                                         ("newobj", "NEWOBJ"),
+                                         ("stack global through the memory", "os.system"),
+                                         ("object array", "an array of type 'O8'"),
                                          ("reduce_ex", "collections.OrderedDict"), ("numpy.load", "numpy.load' at byte 6")])
 def test_what_a_pickle_asks_for_is_named(which, what):
     with pytest.raises(Expected, match=f"asks for .*{what}.*; nothing of it was run"):
@@ -455,7 +466,8 @@ def test_code_in_any_file_of_a_set_stops_it_from_being_opened(tmp_path):
         place = write_python2(tmp_path / str(k))
         whole = pickle.loads((place/name).read_bytes(), encoding="bytes")
         (place/name).write_bytes(pickle.dumps({**whole, "extra": Calls(os.system, "echo sprung")}))
-        with pytest.raises(Expected, match=f"{name}: expected a pickle of numbers, text and arrays alone, got one that asks for"):
+        with pytest.raises(Expected,
+                           match=f"{name}: expected a pickle of numbers, text and arrays alone, got one that asks for"):
             open_cifar(place)
 
 
@@ -498,7 +510,8 @@ def test_random_damage_ends_in_a_sentence_or_in_data():
 
 
 def test_what_is_read_is_what_pickle_would_load():
-    arrays = {"a": np.arange(24, dtype=">i4").reshape(2, 3, 4), "b": np.asfortranarray(np.arange(6, dtype=np.int64).reshape(2, 3)),
+    arrays = {"a": np.arange(24, dtype=">i4").reshape(2, 3, 4),
+              "b": np.asfortranarray(np.arange(6, dtype=np.int64).reshape(2, 3)),
               "d": np.array(7, np.int8), "e": np.arange(9, dtype=np.uint8)[::2]}
     others = {"text": "gr\u00fcn", "bytes": b"\0\xff", "numbers": [0, -1, 255, 256, 65536, -2**31, 2**40, -2**70], "none": None,
               "truths": (True, False), "deep": [[], {}, (), ("a",), ("a", "b"), ("a", "b", "c", "d"), {"k": [1]}]}

@@ -80,7 +80,8 @@ def text(value, wide=False):
 
 def meta_mat(ids=IDS, compressed=True, wide=True, code=9, name=b"synsets"):
     """The devkit's meta.mat: structures with 8 fields, of which some are arrays; first the leaves, then inner synsets."""
-    fields = [b"ILSVRC2012_ID", b"WNID", b"words", b"gloss", b"num_children", b"children", b"wordnet_height", b"num_train_images"]
+    fields = [b"ILSVRC2012_ID", b"WNID", b"words", b"gloss", b"num_children", b"children", b"wordnet_height",
+              b"num_train_images"]
     rows = [(n, wnid, WORDS.get(wnid, "?"), 0) for n, wnid in ids.items()] + [(6, "n00001740", "entity", 2)]
     cells = b"".join(number(n, code) + text(wnid, wide) + text(words, wide) + text("a gloss; " + words, wide) + number(children)
                      + array(6, (1, children), b"", element(9, struct.pack(f"<{children}d", *range(children))))
@@ -97,7 +98,8 @@ def meta_mat(ids=IDS, compressed=True, wide=True, code=9, name=b"synsets"):
 # ------------------------------------------------------------------------------------------------------------------ lists
 GROUND_TRUTH = "".join(f"{n}\n" for n in VAL)
 SYNSETS = "".join(f"{IDS[n]}\n" for n in VAL)
-SOLUTION = "ImageId,PredictionString\n" + "".join(f"{val_name(k)[:-5]},{IDS[VAL[k - 1]]} 85 1 499 272 {IDS[VAL[k - 1]]} 1 2 3 4 \n"
+SOLUTION = "ImageId,PredictionString\n" + "".join(f"{val_name(k)[:-5]},{IDS[VAL[k - 1]]} 85 1 499 272 {IDS[VAL[k - 1]]} 1 2 3 "
+                                                  f"4 \n"
                                                   for k in (5, 2, 8, 1, 3, 4, 7, 6))            # in no order, as Kaggle's
 TABLE = "".join(f"{synset} {words}\n" for synset, words in WORDS.items())
 DEVKIT = {"ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt": GROUND_TRUTH.encode(),
@@ -132,10 +134,12 @@ def flat(root):
 
 
 def original_tars(root):
-    inner = {f"{synset}.tar": tar_bytes({name.rsplit("/")[-1]: data for name, data in FILES.items() if f"train/{synset}/" in name})
+    inner = {f"{synset}.tar": tar_bytes({name.rsplit("/")[-1]: data for name, data in FILES.items()
+                                         if f"train/{synset}/" in name})
              for synset in TRAIN}
     write(root, {"ILSVRC2012_img_train.tar": tar_bytes(inner),
-                 "ILSVRC2012_img_val.tar": tar_bytes({name[4:]: data for name, data in FILES.items() if name.startswith("val/")})})
+                 "ILSVRC2012_img_val.tar": tar_bytes({name[4:]: data for name, data in FILES.items()
+                                                      if name.startswith("val/")})})
     return root, root
 
 
@@ -228,7 +232,8 @@ def test_limit_per_class_and_fingerprint_are_those_of_class_folders(tmp_path):
         open_imagenet(root, -1)
 
 
-@pytest.mark.parametrize("form", [dict(), dict(compressed=False), dict(wide=False), dict(code=2), dict(code=4, compressed=False)],
+@pytest.mark.parametrize("form", [dict(), dict(compressed=False), dict(wide=False), dict(code=2),
+                                  dict(code=4, compressed=False)],
                          ids=str)
 def test_meta_mat_is_read_in_every_form_matlab_writes(tmp_path, form):
     write(flat(tmp_path)[0], {"ILSVRC2012_validation_ground_truth.txt": GROUND_TRUTH, "meta.mat": meta_mat(**form)})
@@ -357,7 +362,8 @@ def no_train(root):
 
 @pytest.mark.parametrize("spoil", [no_labels, numbers_without_meta, another_mat_file, no_mat_file, unknown_number, no_number,
                                    an_inner_synset, list_too_short, no_synsets, empty_list, binary_list, damaged_archive,
-                                   another_archive, half_sorted, class_without_pictures, no_train], ids=lambda spoil: spoil.__name__)
+                                   another_archive, half_sorted, class_without_pictures, no_train],
+                         ids=lambda spoil: spoil.__name__)
 def test_bad_input_is_answered_with_one_sentence(tmp_path, spoil):
     root, _ = flat(tmp_path)
     sentence = spoil(root)
@@ -411,7 +417,8 @@ def test_an_inner_tar_that_is_damaged_is_named(tmp_path):
 def test_imagenette_as_original_tars_gives_what_its_class_folders_give(tmp_path):
     train, val = open_folders(REAL_DATA/"imagenette160", limit_per_class=3)
     folders = {name.split("/")[1] for name in train.names}
-    inner = {f"{synset}.tar": tar_bytes({name.rsplit("/")[-1]: train.read(i) for i, name in enumerate(train.names) if synset in name})
+    inner = {f"{synset}.tar": tar_bytes({name.rsplit("/")[-1]: train.read(i) for i, name in enumerate(train.names)
+                                         if synset in name})
              for synset in sorted(folders)}
     write(tmp_path, {"ILSVRC2012_img_train.tar": tar_bytes(inner),
                      "ILSVRC2012_img_val.tar": tar_bytes({val_name(i + 1): val.read(i) for i in range(len(val))}),

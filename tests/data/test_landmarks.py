@@ -13,7 +13,8 @@ PARTS = ["nose", "left eye", "Gr\u00fc\u00dfe \u4e00"]
 def drawn(seed):
     """Marks of a few pictures, some without any."""
     rng = np.random.default_rng(seed)
-    return {f"picture {k}.jpg": {part: (round(float(x), 2), float(y)) for part, x, y in zip(PARTS, rng.uniform(0, 900, 3), rng.integers(0, 900, 3))
+    return {f"picture {k}.jpg": {part: (round(float(x), 2), float(y))
+                                 for part, x, y in zip(PARTS, rng.uniform(0, 900, 3), rng.integers(0, 900, 3))
                                  if rng.random() < 0.7} for k in range(int(rng.integers(1, 5)))}
 
 
@@ -28,7 +29,8 @@ def with_a_mark_of_windows(marks, path):
 
 
 def coco(marks, path, folder="images/"):
-    annotations = [{"id": k, "image_id": 10 + k, "category_id": 1, "bbox": [0, 0, 1, 1], "iscrowd": 0, "segmentation": [], "num_keypoints": len(of),
+    annotations = [{"id": k, "image_id": 10 + k, "category_id": 1, "bbox": [0, 0, 1, 1], "iscrowd": 0, "segmentation": [],
+                    "num_keypoints": len(of),
                     "keypoints": [value for part in PARTS for value in ([*of[part], 2] if part in of else [0, 0, 0])]}
                    for k, of in enumerate(marks.values())]
     path.write_text(json.dumps({
@@ -44,7 +46,8 @@ def coco_of_windows(marks, path):
 
 def via(marks, path, old=False):
     def region(part, at):
-        return {"shape_attributes": {"name": "point", "cx": at[0], "cy": at[1]}, "region_attributes": {"part": part, "note": ""}}
+        return {"shape_attributes": {"name": "point", "cx": at[0], "cy": at[1]},
+                "region_attributes": {"part": part, "note": ""}}
     regions = {name: [region(part, at) for part, at in of.items()] for name, of in marks.items()}
     path.write_text(json.dumps({f"{name}{7*k}": {"filename": name, "size": 7*k, "file_attributes": {}, "regions": {
         str(i): one for i, one in enumerate(regions[name])} if old else regions[name]} for k, name in enumerate(marks)}))
@@ -75,14 +78,16 @@ def labelme(marks, path):
     folder = path.with_suffix("")
     folder.mkdir()
     for name, of in marks.items():
-        shapes = [{"label": part, "points": [list(at)], "group_id": None, "description": "", "shape_type": "point", "flags": {}} for part, at in of.items()]
+        shapes = [{"label": part, "points": [list(at)], "group_id": None, "description": "", "shape_type": "point", "flags": {}}
+                  for part, at in of.items()]
         (folder/name).with_suffix(".json").write_text(json.dumps({
-            "version": "5.2.1", "flags": {}, "shapes": shapes, "imagePath": f"..\\pictures\\{name}", "imageData": "iVBORw0KGgo"*100,
-            "imageHeight": 900, "imageWidth": 900}))
+            "version": "5.2.1", "flags": {}, "shapes": shapes, "imagePath": f"..\\pictures\\{name}",
+            "imageData": "iVBORw0KGgo"*100, "imageHeight": 900, "imageWidth": 900}))
     return folder
 
 
-@pytest.mark.parametrize("write", [own, with_a_mark_of_windows, coco, coco_of_windows, via, via_of_old, via_project, via_boxes, labelme],
+@pytest.mark.parametrize("write", [own, with_a_mark_of_windows, coco, coco_of_windows, via, via_of_old, via_project, via_boxes,
+                                   labelme],
                          ids=lambda write: write.__name__)
 def test_each_tool_says_the_same(write, tmp_path):
     for seed in range(8):
@@ -92,13 +97,15 @@ def test_each_tool_says_the_same(write, tmp_path):
 
 def boxes(marks, path):
     content = json.loads(via(marks, path).read_text())
-    content["a.jpg0"]["regions"].append({"shape_attributes": {"name": "rect", "x": 1, "y": 2, "width": 3, "height": 4}, "region_attributes": {"part": "ear"}})
+    content["a.jpg0"]["regions"].append({"shape_attributes": {"name": "rect", "x": 1, "y": 2, "width": 3, "height": 4},
+                                         "region_attributes": {"part": "ear"}})
     return path.write_text(json.dumps(content))
 
 
 def polygons(marks, path):
     path.write_text(json.dumps({"imagePath": "a.jpg", "shapes": [
-        {"label": "nose", "points": [[1, 2]], "shape_type": "point"}, {"label": "ear", "points": [[1, 2], [3, 4], [5, 6]], "shape_type": "polygon"}]}))
+        {"label": "nose", "points": [[1, 2]], "shape_type": "point"},
+        {"label": "ear", "points": [[1, 2], [3, 4], [5, 6]], "shape_type": "polygon"}]}))
 
 
 def boxes_of_coco(marks, path):

@@ -349,7 +349,9 @@ def test_a_picture_found_damaged_in_a_later_epoch_is_left_out_from_then_on(capsy
 def test_one_in_a_hundred_or_a_few_may_be_damaged_and_not_more(count, most):
     damaged = [i % count for i in range(3, 4 + most)]
     assert sum(len(labels) for _, labels, _ in pictures(Drawn(count, damaged=damaged[1:])).batches(8, 1, 0)) == count - most
-    with pytest.raises(Expected, match=rf"data: expected {f'at most {most}' if most else 'no'} damaged pictures?.*, got {most + 1} of {count}, "
+    with pytest.raises(Expected,
+                       match=rf"data: expected {f'at most {most}' if most else 'no'} damaged pictures?.*, got {most + 1} of "
+                             rf"{count}, "
                                        rf"the first being picture {min(damaged)} \(scratched\)"):
         list(pictures(Drawn(count, damaged=damaged)).batches(8, 1, 0, shuffle=False))
 
@@ -401,7 +403,8 @@ def test_a_share_that_stays_away_ends_the_loop_with_a_sentence(monkeypatch):
         raise CorruptImage(dataset.names[i], "Transport endpoint is not connected", lasting=False)
 
     dataset.picture = gone
-    with pytest.raises(Expected, match=r"at most 5 damaged pictures, 1 % or 5, got 8 of 200, the first being picture 0 \(Transport"):
+    with pytest.raises(Expected,
+                       match=r"at most 5 damaged pictures, 1 % or 5, got 8 of 200, the first being picture 0 \(Transport"):
         list(pictures(dataset, workers=2).batches(8, 1, 0, shuffle=False))
 
 

@@ -70,7 +70,8 @@ def test_near_duplicates_lie_on_one_side_and_thumbnails_are_made_once(tmp_path, 
         Image.fromarray((np.asarray(picture)*0.8).astype(np.uint8)).save(root/f"cat/shot{k}_2.png")
     parts = open_folders(root, val_fraction=0.3)
     for part in map(by_path, parts):
-        assert all((f"cat/{k:03}.png" in part) == (f"cat/{k:03} copy.jpg" in part) == (f"cat/shot{k}_2.png" in part) for k in range(30))
+        assert all((f"cat/{k:03}.png" in part) == (f"cat/{k:03} copy.jpg" in part) == (f"cat/shot{k}_2.png" in part)
+                   for k in range(30))
     assert "60 near-duplicates kept with the like" in capsys.readouterr().err
     made = []
     monkeypatch.setattr(split, "thumbnail", lambda dataset, i, make=split.thumbnail: made.append(i) or make(dataset, i))
@@ -119,11 +120,13 @@ def test_what_is_added_to_a_class_moves_nothing_but_what_had_to_change_over(seed
 
 
 # -------------------------------------------------------------------------------------------------------- what is understood
-@pytest.mark.parametrize("layout", ["{of}", "{part}/{of}", "archive/{of}", "archive/{part}/{of}", "{other}/{of}", "archive/{other}/{of}", "{of}/deep/er"])
+@pytest.mark.parametrize("layout", ["{of}", "{part}/{of}", "archive/{of}", "archive/{part}/{of}", "{other}/{of}",
+                                    "archive/{other}/{of}", "{of}/deep/er"])
 @pytest.mark.parametrize("fraction", [0.3, None])
 def test_a_picture_is_called_by_the_path_at_which_a_person_finds_it(tmp_path, layout, fraction):
     other = {"train": "Training", "val": "Test"}
-    files = {layout.format(part=part, other=other[part], of=of) + f"/{part} {k}.png" for part in other for of in ("cat", "an owl") for k in range(3)}
+    files = {layout.format(part=part, other=other[part], of=of) + f"/{part} {k}.png" for part in other
+             for of in ("cat", "an owl") for k in range(3)}
     parts = open_data(str(write(tmp_path/"set", *files)), 16, val_fraction=fraction)
     assert {name for part in parts for name in part.names} == files == {name for part in parts for name in set(part.names)}
     assert {part.below(i).split("/")[0] for part in parts for i in range(len(part))} == {"cat", "an owl"}
@@ -161,7 +164,8 @@ def test_of_a_set_without_parts_or_with_one_all_is_there_where_nothing_is_split(
 def test_what_is_left_out_is_said_by_suffix_and_number_and_what_systems_make_is_not_counted(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("zfcore.data.folders.HAS_HEIF", False)
     root = kind(tmp_path/"photos", "cat", "owl", count=3)
-    for name in (*(f"cat/{k}.heix" for k in range(7)), *(f"owl/{k}.txt" for k in range(2)), "owl/README", ".DS_Store", "cat/._001.png",
+    for name in (*(f"cat/{k}.heix" for k in range(7)), *(f"owl/{k}.txt" for k in range(2)), "owl/README", ".DS_Store",
+                 "cat/._001.png",
                  "cat/Thumbs.db", "owl/desktop.ini", ".ipynb_checkpoints/000.png", "cat/.ipynb_checkpoints/000-checkpoint.png",
                  "@eaDir/001.png/SYNOPHOTO_THUMB_M.jpg", "cat/@eaDir/001.png/SYNOPHOTO_THUMB_M.jpg", "__MACOSX/cat/001.png",
                  "$RECYCLE.BIN/x.png", "System Volume Information/y.png"):
@@ -189,7 +193,8 @@ def test_linked_folders_are_followed_once_and_loops_are_noticed(tmp_path, capsys
 
 def test_class_folders_equal_but_for_their_unicode_form_are_one(tmp_path):
     forms = [unicodedata.normalize(form, "gr\u00fcn") for form in ("NFC", "NFD")]
-    root = write(tmp_path/"set", f"train/{forms[0]}/1.png", "train/rot/2.png", f"val/{forms[1]}/3.png", "val/rot/4.png", f"train/{forms[1]}/5.png")
+    root = write(tmp_path/"set", f"train/{forms[0]}/1.png", "train/rot/2.png", f"val/{forms[1]}/3.png", "val/rot/4.png",
+                 f"train/{forms[1]}/5.png")
     train, val = open_folders(root)
     assert train.classes == val.classes == [forms[0], "rot"]
     if len(os.listdir(root/"train")) == 3:                 # a file system that tells them apart
@@ -209,7 +214,8 @@ def test_lists_of_names_are_read_as_editors_write_them(tmp_path, between, end, e
     assert read_names(table)["n03"] == "elk" and (between == " " or read_names(table)["great owl"] == "night bird")
 
 
-# ------------------------------------------------------------------------------------------------------- damaged and odd pictures
+# ------------------------------------------------------------------------------------------------------- damaged and odd
+# pictures
 def jpeg(side, **options):
     small = np.random.default_rng(side).integers(0, 256, (side//8, side//6, 3), dtype=np.uint8)
     file = io.BytesIO()
@@ -234,8 +240,8 @@ def png(width, depth, colour_type, row, height=1, **chunks):
     """The bytes of a PNG, of which one row is there."""
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)), *((k.encode(), v) for k, v in chunks.items()),
-             (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")]
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)),
+             *((k.encode(), v) for k, v in chunks.items()), (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
@@ -274,7 +280,8 @@ def test_a_telephones_picture_is_decoded_at_reduced_scale_and_a_huge_png_is_refu
 def test_all_pictures_that_are_too_small_are_counted_and_five_named(tmp_path):
     root = write(kind(tmp_path/"photos", "a", count=20), *(f"a/small{k}.png" for k in range(8)), side=7)
     for method in (lambda pictures: pictures.prepare(progress=False), lambda pictures: list(pictures.batches(4, 0, 0))):
-        with pytest.raises(Expected, match=r"8 of 28 that are smaller: .*small0.png \(10x7\), .*small4.png \(10x7\) and 3 more") as caught:
+        with pytest.raises(Expected,
+                           match=r"8 of 28 that are smaller: .*small0.png \(10x7\), .*small4.png \(10x7\) and 3 more") as caught:
             method(Pictures(Files([root]), 16, 10, workers=2))
         assert str(caught.value).count("/small") == 5
 
@@ -291,7 +298,8 @@ def test_a_list_of_classes_that_is_no_file_of_its_own_folder_is_refused(spoil, t
     if spoil == "FIFO":
         os.mkfifo(root/"classes.txt")
     else:
-        (root/"classes.txt").symlink_to({"link": tmp_path/"elsewhere.txt", "loop": "classes.txt", "nowhere": tmp_path/"none"}[spoil])
+        (root/"classes.txt").symlink_to({"link": tmp_path/"elsewhere.txt", "loop": "classes.txt",
+                                         "nowhere": tmp_path/"none"}[spoil])
     with pytest.raises(Expected, match="classes.txt"):
         open_folders(root)
 

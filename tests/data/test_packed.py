@@ -1,4 +1,5 @@
-"""The packed file, read: by any number of threads and processes, checked by the byte, every wrong file refused in a sentence."""
+"""The packed file, read: by any number of threads and processes, checked by the byte, every wrong file refused in a
+sentence."""
 import os
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -207,7 +208,8 @@ def test_a_flipped_byte_anywhere_else_is_refused_or_changes_nothing(path, encodi
 
 def facts(path):
     train, val = open_packed(path)
-    return [(d.classes, d.names, d.labels.tolist(), d.mean_image.tolist(), [d.read(i) for i in range(len(d))]) for d in (train, val)]
+    return [(d.classes, d.names, d.labels.tolist(), d.mean_image.tolist(), [d.read(i) for i in range(len(d))])
+            for d in (train, val)]
 
 
 def test_a_file_that_shrinks_after_it_was_opened_gives_damaged(path):
@@ -294,7 +296,8 @@ def a_nan_in_the_mean(path):
 
 
 def fewer_labels(path):
-    return write(path, labels=[0, 1, 2]), "train: expected as many pictures, labels.* got 3 labels, 7 names, 7 checksums, 8 offsets"
+    return write(path,
+                 labels=[0, 1, 2]), "train: expected as many pictures, labels.* got 3 labels, 7 names, 7 checksums, 8 offsets"
 
 
 def fewer_checksums(path):

@@ -163,17 +163,19 @@ def test_a_picture_is_an_example_of_each_class_it_shows(root):
 
 
 # -------------------------------------------------------------------------------------------------------- annotations
-@pytest.mark.parametrize("objects, sentence", [([("dog", 0), ("unicorn", 0)], "a.xml:12: expected the name of one of the 20 .* 'unicorn'"),
+@pytest.mark.parametrize("objects, sentence",
+                         [([("dog", 0), ("unicorn", 0)], "a.xml:12: expected the name of one of the 20 .* 'unicorn'"),
                                                ([("", 0)], "a.xml:5: expected the name of one of the 20 classes, got ''"),
                                                ([("Dog", 0)], "a.xml:5: expected the name of one .* 'Dog'"),
-                                               ([("dog", 0), ("cat", "rather")], "a.xml:14: expected 0 or 1 as <difficult>, got 'rather'")])
+                                               ([("dog", 0), ("cat", "rather")], "a.xml:14: expected 0 or 1 as <difficult>, "
+                                                                                 "got 'rather'")])
 def test_what_an_object_says_wrongly_is_named_with_its_line(objects, sentence):
     with pytest.raises(Expected, match=sentence):
         annotated("a.xml", annotation(objects).encode())
 
 
-@pytest.mark.parametrize("said, label", [("", 1), ("0", 1), (" 0 ", 1), ("false", 1), ("False", 1), ("Unspecified", 1), ("no", 1), ("1", 0), ("true", 0),
-                                         ("TRUE", 0), ("yes", 0)])
+@pytest.mark.parametrize("said, label", [("", 1), ("0", 1), (" 0 ", 1), ("false", 1), ("False", 1), ("Unspecified", 1),
+                                         ("no", 1), ("1", 0), ("true", 0), ("TRUE", 0), ("yes", 0)])
 def test_flags_in_words_and_empty_ones_are_read(said, label):
     assert annotated("a.xml", annotation([("dog", said)]).encode())[DOG] == label
 
@@ -208,7 +210,9 @@ def test_two_names_in_one_object_are_refused():
         annotated("a.xml", b"<annotation><object><name>cat</name><name>dog</name></object></annotation>")
 
 
-@pytest.mark.parametrize("file, text", [("labelmap.txt", "# label:color_rgb:parts:actions\nbackground:0,0,0::\nteddy:1,2,3::\nz\u00f6bra:4,5,6:leg,head:\n"),
+@pytest.mark.parametrize("file, text",
+                         [("labelmap.txt",
+                           "# label:color_rgb:parts:actions\nbackground:0,0,0::\nteddy:1,2,3::\nz\u00f6bra:4,5,6:leg,head:\n"),
                                         ("classes.txt", "\ufeffteddy\r\nz\u00f6bra\r\n\r\n")])
 def test_classes_of_ones_own_are_those_that_the_set_lists(tmp_path, file, text):
     objects = {"a 1": [("teddy", 0)], "b": [("z\u00f6bra", 0), ("teddy", 1)]}
@@ -230,7 +234,8 @@ def test_a_list_of_classes_that_names_one_twice_or_none_is_refused(root, place):
             open_voc(root)
 
 
-DAMAGED = [b"", b"<annotation>", b"\xff\xfe\x00", annotation([("unicorn", 0)]).encode(), annotation([("cow", "rather")]).encode(),
+DAMAGED = [b"", b"<annotation>", b"\xff\xfe\x00", annotation([("unicorn", 0)]).encode(),
+           annotation([("cow", "rather")]).encode(),
            b"<annotation><object/></annotation>", b"<html/>", b'<!DOCTYPE annotation><annotation/>', b"\x00"*99]
 
 
@@ -268,8 +273,8 @@ def test_xml_that_is_no_annotation_is_refused():
         annotated("a.xml", b"\n<html><object><name>dog</name></object></html>")
 
 
-@pytest.mark.parametrize("doctype", ['<!DOCTYPE annotation [<!ENTITY a "dog"><!ENTITY b "&a;&a;&a;&a;">]>', "<!DOCTYPE annotation>",
-                                     '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'])
+@pytest.mark.parametrize("doctype", ['<!DOCTYPE annotation [<!ENTITY a "dog"><!ENTITY b "&a;&a;&a;&a;">]>',
+                                     "<!DOCTYPE annotation>", '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'])
 def test_a_doctype_and_with_it_every_entity_is_refused(doctype):
     with pytest.raises(Expected, match="a.xml:1: expected an annotation without DOCTYPE and entities"):
         annotated("a.xml", annotation([("&b;", 0)], before=doctype).encode())
@@ -277,7 +282,8 @@ def test_a_doctype_and_with_it_every_entity_is_refused(doctype):
 
 def test_a_deep_and_a_long_annotation_are_read_in_no_time():
     start = time.perf_counter()
-    row = annotated("a.xml", b"<annotation>" + b"<a>"*200000 + b"</a>"*200000 + b"<object><name>cow</name></object></annotation>")
+    row = annotated("a.xml", b"<annotation>" + b"<a>"*200000 + b"</a>"*200000
+                    + b"<object><name>cow</name></object></annotation>")
     assert (row > 0).nonzero()[0].tolist() == [COW] and time.perf_counter() - start < 5
 
 
@@ -356,7 +362,8 @@ def a_class_file_of_other_numbers(root, place):
 
 @pytest.mark.parametrize("spoil", [no_main, no_such_part, empty_list, a_list_with_labels, a_way_out, a_picture_twice,
                                    a_picture_missing, an_annotation_missing, annotations_missing, no_objects, an_unknown_class,
-                                   a_class_file_that_contradicts, a_class_file_of_other_numbers], ids=lambda spoil: spoil.__name__)
+                                   a_class_file_that_contradicts, a_class_file_of_other_numbers],
+                         ids=lambda spoil: spoil.__name__)
 def test_bad_input_is_answered_with_one_sentence_from_a_folder_and_from_a_tar(root, place, spoil):
     sentence = spoil(root, place)
     for where in (root, tar(root.parent / "x.tar", root, "")):
@@ -500,7 +507,8 @@ def test_scores_keep_their_order_in_the_files_however_close_they_are(tmp_path, k
 
 
 def test_results_that_cannot_be_right_are_not_written(tmp_path):
-    for names, scores, sentence in ((["a"], np.zeros((1, 19)), "scores: expected shape"), (["a"], np.zeros((2, 20)), "scores: expected shape"),
+    for names, scores, sentence in ((["a"], np.zeros((1, 19)), "scores: expected shape"),
+                                    (["a"], np.zeros((2, 20)), "scores: expected shape"),
                                     (["a"], np.full((1, 20), np.nan), "scores: expected finite values")):
         with pytest.raises(Expected, match=sentence):
             write_results(tmp_path / "out", names, scores)

@@ -293,8 +293,8 @@ class Library:
         return traffic(self.named(report.value.decode()))
 
     def named(self, text):
-        """`text` with file.cu:12 for each address in the compiled kernel: of the inlined calls there, the innermost in the .cu file
-        or in a header of kernels/device."""
+        """`text` with file.cu:12 for each address in the compiled kernel: of the inlined calls there, the innermost in the .cu
+        file or in a header of kernels/device."""
         addresses = sorted(set(re.findall(r"<pc \+(\w+)>", text)))
         if not addresses:
             return text

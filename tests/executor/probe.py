@@ -122,7 +122,8 @@ def probes():
         "wgmma bf16 b mn-major": warpgroup(1, 128, b_mn=True),
         "wgmma bf16 a mn-major": warpgroup(2, 64, a_mn=True),
         "wgmma bf16 both mn-major": warpgroup(3, 128, a_mn=True, b_mn=True),
-        "fence.proxy": replace(warpgroup(4, 64), kernel="rewritten", values=[bf16_bits(small(rng, 128*64)).view(np.uint32), 64*64, 3]),
+        "fence.proxy": replace(warpgroup(4, 64), kernel="rewritten",
+                               values=[bf16_bits(small(rng, 128*64)).view(np.uint32), 64*64, 3]),
         "setmaxnreg": Probe("registers", [small(rng, 180)], (384,), np.float32, 384, hopper=True),
         **{f"wgmma tf32 n={n}": warpgroup(n, n, tf32=True) for n in (64, 96, 128, 192, 256)},
     }

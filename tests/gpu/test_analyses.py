@@ -99,7 +99,8 @@ def projections(model):
 
 
 def hidden(model):
-    return [occlusion(model, images(2), layer="conv2", size=9, stride=8, batch_size=7, incremental=incremental) for incremental in (True, False)]
+    return [occlusion(model, images(2), layer="conv2", size=9, stride=8, batch_size=7, incremental=incremental)
+            for incremental in (True, False)]
 
 
 def moved(model):
@@ -111,8 +112,8 @@ def moved(model):
 
 def corresponding(model):
     shown, places = toys(4)
-    return correspondence(model, np.resize(shown, (4, CROP, CROP, 3)), places, ["red", "none"], layers=["conv2", "fc6"], random=2,
-                          permutations=19, side=6, batch_size=9)
+    return correspondence(model, np.resize(shown, (4, CROP, CROP, 3)), places, ["red", "none"], layers=["conv2", "fc6"],
+                          random=2, permutations=19, side=6, batch_size=9)
 
 
 def beside(model):

@@ -46,8 +46,8 @@ def test_memory_is_counted_and_there_is_no_more_than_there_is(cupy, standin):
 
 
 @pytest.mark.parametrize("refused", [
-    lambda cupy, stream, x: stream.synchronize(), lambda cupy, stream, x: x.get(), lambda cupy, stream, x: x.set(np.zeros(9, np.float32)),
-    lambda cupy, stream, x: cupy.cuda.runtime.deviceSynchronize(),
+    lambda cupy, stream, x: stream.synchronize(), lambda cupy, stream, x: x.get(),
+    lambda cupy, stream, x: x.set(np.zeros(9, np.float32)), lambda cupy, stream, x: cupy.cuda.runtime.deviceSynchronize(),
     lambda cupy, stream, x: stream.wait_event(cupy.cuda.Stream.null.record())],
     ids=["to wait", "to read", "to send", "to wait for the device", "to wait for another stream"])
 def test_what_cuda_refuses_while_capturing_is_refused(cupy, standin, refused):
@@ -118,7 +118,8 @@ def test_a_late_stream_does_nothing_before_it_is_waited_for(cupy, standin):
 
 def test_a_kernel_that_goes_wrong_says_where(cupy, gpu, standin, tmp_path, monkeypatch):
     (tmp_path/"device").mkdir()
-    (tmp_path/"wrong.cu").write_text('extern "C" __global__ void wrong(float *y, int n)\n{\n    if (threadIdx.x < 7) __syncthreads();\n}\n')
+    (tmp_path/"wrong.cu").write_text('extern "C" __global__ void wrong(float *y, int n)\n{\n    if (threadIdx.x < 7) '
+                                     '__syncthreads();\n}\n')
     from tests.executor import emu
     from tests.standin import kernels
     monkeypatch.setattr(kernels, "kernels_folder", lambda: tmp_path)

@@ -1,4 +1,5 @@
-"""Batches reach a GPU ahead of use, and no wait may be left out: on the stand-in everything comes as early, or as late, as CUDA allows."""
+"""Batches reach a GPU ahead of use, and no wait may be left out: on the stand-in everything comes as early, or as late, as CUDA
+allows."""
 import gc
 
 import numpy as np
@@ -10,7 +11,8 @@ from tests.test_prefetch import numbered
 from zfcore.backend import to_host
 
 SCHEDULES = [(), ("copies",), ("compute",), ("copies", "compute")]       # the streams on which everything comes late
-in_all_schedules = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: f"late: {' '.join(schedule) or 'nothing'}")
+in_all_schedules = pytest.mark.parametrize("schedule", SCHEDULES,
+                                           ids=lambda schedule: f"late: {' '.join(schedule) or 'nothing'}")
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""Training on a GPU: pictures by prefetch from pinned memory, the step as a CUDA graph, checkpoints; the CPU is what it is held against."""
+"""Training on a GPU: pictures by prefetch from pinned memory, the step as a CUDA graph, checkpoints; the CPU is what it is held
+against."""
 import numpy as np
 import pytest
 

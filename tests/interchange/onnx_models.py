@@ -9,8 +9,8 @@ helper, numpy_helper, FLOAT = onnx.helper, onnx.numpy_helper, onnx.TensorProto.F
 
 
 def chain(path, shape, nodes, constants=(), opset=13, batch="N", kind=FLOAT, ir=7, output=None):
-    """Write a model of `nodes` to `path`: (op_type, constants it reads, attributes), each reading what the one before gives, or NodeProto.
-    `shape` is that of a picture as the file has it; constants {name: array}."""
+    """Write a model of `nodes` to `path`: (op_type, constants it reads, attributes), each reading what the one before gives, or
+    NodeProto. `shape` is that of a picture as the file has it; constants {name: array}."""
     protos, at = [], "x"
     for k, node in enumerate(nodes):
         if isinstance(node, tuple):
@@ -21,13 +21,14 @@ def chain(path, shape, nodes, constants=(), opset=13, batch="N", kind=FLOAT, ir=
     graph = helper.make_graph(protos, "chain", [helper.make_tensor_value_info("x", kind, [batch, *shape])],
                               [onnx.ValueInfoProto(name=output or at)],
                               [numpy_helper.from_array(np.asarray(array), name) for name, array in dict(constants).items()])
-    path.write_bytes(helper.make_model(graph, ir_version=ir, opset_imports=[helper.make_opsetid("", opset)]).SerializeToString())
+    path.write_bytes(helper.make_model(graph, ir_version=ir,
+                                       opset_imports=[helper.make_opsetid("", opset)]).SerializeToString())
     return path
 
 
 def of_package(name, path, side=224, fc6=None, seed=0):
-    """Write the graph called `name` of the package onnx to `path`, its weights drawn so that the signal keeps its size; for pictures
-    of another `side`, of which `fc6` units enter the layer of that name."""
+    """Write the graph called `name` of the package onnx to `path`, its weights drawn so that the signal keeps its size; for
+    pictures of another `side`, of which `fc6` units enter the layer of that name."""
     model = onnx.load(Path(onnx.__file__).parent/f"backend/test/data/light/light_{name}.onnx")
     graph, rng = model.graph, np.random.default_rng(seed)
     shapes = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}

@@ -33,7 +33,8 @@ def draw(*shape, seed=0):
 
 
 def of_nodes(tmp_path, C=3, first="convolution", **said):
-    """A Foreign of two layers for pictures (C,CROP,CROP), and a function that computes its scores of x (N,C,CROP,CROP) in float64."""
+    """A Foreign of two layers for pictures (C,CROP,CROP), and a function that computes its scores of x (N,C,CROP,CROP) in
+    float64."""
     w, b, units = draw(5, C, 3, 3), draw(5), draw(4, 5*9*9, seed=1)
     matrix, scale, shift = draw(4, C*CROP*CROP, seed=2), draw(5, seed=3), draw(5, seed=4)
 
@@ -47,7 +48,8 @@ def of_nodes(tmp_path, C=3, first="convolution", **said):
                              Rectifier("r", "n", "b"), Flattening("f", "b", "d"), Dense("l", "d", "y", units, None)],
              "matrix": [Flattening("f", "x", "d"), Dense("l", "d", "y", matrix, None)],
              "last axis": [Flattening("f", "x", "d", "hwc"), Dense("l", "d", "y", matrix, None)],
-             "pool": [MaxPooling("p", "x", "a", Window((CROP, CROP))), Flattening("f", "a", "d"), Dense("l", "d", "y", matrix[:, :C], None)]}
+             "pool": [MaxPooling("p", "x", "a", Window((CROP, CROP))), Flattening("f", "a", "d"),
+                      Dense("l", "d", "y", matrix[:, :C], None)]}
     scores = {"convolution": by_convolution, "matrix": lambda x: x.reshape(len(x), -1) @ matrix.T,
               "last axis": lambda x: x.transpose(0, 2, 3, 1).reshape(len(x), -1) @ matrix.T,
               "pool": lambda x: x.max(axis=(2, 3)) @ matrix[:, :C].T}
@@ -59,7 +61,9 @@ def of_nodes(tmp_path, C=3, first="convolution", **said):
 @pytest.mark.parametrize("channels, how", [
     ("rgb", {}), ("bgr", {}), ("grey", {}), ("rgb", {"mean": np.array([120., 110, 100]), "std": np.array([50., 60, 70])}),
     ("bgr", {"mean": np.array([120., 110, 100]), "scale": 0.017}), ("grey", {"mean": np.array([33.]), "std": np.array([78.])}),
-    ("bgr", {"mean": draw(3, SIDE, SIDE)*20 + 100}), ("rgb", {"mean": np.array([.485, .456, .406]), "std": np.array([.229, .224, .225])})])
+    ("bgr", {"mean": draw(3, SIDE, SIDE)*20 + 100}), ("rgb",
+                                                      {"mean": np.array([.485, .456, .406]),
+                                                       "std": np.array([.229, .224, .225])})])
 def test_pixels_give_the_scores_that_the_network_has_for_what_it_sees(tmp_path, first, channels, how):
     foreign, scores = of_nodes(tmp_path, 1 if channels == "grey" else 3, first)
     seen = seen_by(foreign, channels=channels, size=SIDE, **how)
@@ -85,7 +89,8 @@ def test_pixels_give_the_scores_that_the_network_has_for_what_it_sees(tmp_path, 
 @pytest.mark.parametrize("C, how, sentence", [
     (3, {"channels": "grey"}, "rgb or bgr for a network of three"), (1, {"channels": "bgr"}, "grey for a network of one"),
     (3, {"std": np.ones(3), "scale": 1.0}, "either --std or --scale"), (3, {"std": np.array([1., 0, 1])}, "numbers above 0"),
-    (3, {"mean": np.ones(2)}, "one number or 3"), (3, {"size": CROP - 1}, f"at least the {CROP} pixels"), (3, {"scale": 0.0}, "other than 0"),
+    (3, {"mean": np.ones(2)}, "one number or 3"), (3, {"size": CROP - 1}, f"at least the {CROP} pixels"),
+    (3, {"scale": 0.0}, "other than 0"),
     (2, {}, "one channel or three"), (3, {"mean": np.ones((3, 9, 9)), "size": 12}, "a picture (3, 12, 12)")])
 def test_what_does_not_fit_the_network_is_one_sentence(tmp_path, C, how, sentence):
     foreign, _ = of_nodes(tmp_path, C)
@@ -97,7 +102,8 @@ def test_what_does_not_fit_the_network_is_one_sentence(tmp_path, C, how, sentenc
 def test_what_the_file_says_is_taken_and_what_nobody_says_is_told(tmp_path):
     foreign, _ = of_nodes(tmp_path, channels="bgr", mean=[1, 2, 3], scale=0.5, size=SIDE)
     seen = seen_by(foreign)
-    assert (seen.channels, seen.mean.tolist(), seen.scale.tolist(), seen.size, seen.assumed) == ("bgr", [1, 2, 3], [0.5]*3, SIDE, ())
+    assert (seen.channels, seen.mean.tolist(), seen.scale.tolist(), seen.size,
+            seen.assumed) == ("bgr", [1, 2, 3], [0.5]*3, SIDE, ())
     assert seen.as_timm(CROP)["mean"] == pytest.approx([3/255, 2/255, 1/255])                         # in R,G,B
     foreign, _ = of_nodes(tmp_path)
     assert [line.partition(":")[0] for line in seen_by(foreign).assumed] == ["channels", "pixels"]
@@ -127,7 +133,8 @@ def test_a_network_that_computes_something_else_is_noticed_and_the_layer_named(t
     foreign.engine = engine
     found = {one.layer: one.relative for one in certificate.compare(foreign, seen, lowered)}
     assert found.keys() == {"c", "r", "l"} and found["c"] == found["r"] == 0 and found["l"] > certificate.LIMIT
-    with pytest.raises(zfcore.Expected, match="l: expected what the file's own engine computes.*l is the first layer that differs"):
+    with pytest.raises(zfcore.Expected,
+                       match="l: expected what the file's own engine computes.*l is the first layer that differs"):
         certificate.check_all("file", certificate.compare(foreign, seen, lowered))
 
 
@@ -137,8 +144,8 @@ def written(tmp_path_factory):
     """A network of zfcore's as an ONNX file."""
     onnx_writer = pytest.importorskip("zfcore.interchange.onnx_writer")
     pytest.importorskip("onnx", reason="the package onnx, which reads and writes such files, is not installed")
-    network = Network("made", (3, 32, 32), [Conv("conv1", 6, 5, 2), ReLU("relu1"), MaxPool("pool1", 3, 2), Conv("conv2", 8, 3), ReLU("relu2"),
-                                            Flatten("flatten"), Linear("fc", 3)]).init(3, "he")
+    network = Network("made", (3, 32, 32), [Conv("conv1", 6, 5, 2), ReLU("relu1"), MaxPool("pool1", 3, 2), Conv("conv2", 8, 3),
+                                            ReLU("relu2"), Flatten("flatten"), Linear("fc", 3)]).init(3, "he")
     path = tmp_path_factory.mktemp("written")/"made here.onnx"
     onnx_writer.write(network, path)
     return path, network
@@ -163,11 +170,14 @@ def test_a_file_becomes_a_run_that_commands_and_training_take(written, tmp_path,
     model = zfcore.open(tmp_path/"run", "cpu")
     assert model.data is None and model.network["fc"].parameters["w"].tobytes() == network["fc"].parameters["w"].tobytes()
     data = write_set(tmp_path/"pictures", (8, 4), (40, 44))
-    main(["top-activations", "--run", str(tmp_path/"run"), "--data", str(data), "--units", "0:2", "--k", "2", "--device", "cpu"])
+    main(["top-activations", "--run", str(tmp_path/"run"), "--data", str(data), "--units", "0:2", "--k", "2", "--device",
+          "cpu"])
     picture = next((data/"val").rglob("*.png"))
     main(["occlusion", "--run", str(tmp_path/"run"), "--images", str(picture), "--stride", "16", "--device", "cpu"])
-    assert "--data: expected pictures to look at" in refused(capsys, "top-activations", "--run", tmp_path/"run", "--device", "cpu")
-    options = ["--init-from", str(tmp_path/"run"), "--data", str(data), "--batch-size", "8", "--lr", "1e-4", "--workers", "0", "--device", "cpu"]
+    assert "--data: expected pictures to look at" in refused(capsys, "top-activations", "--run", tmp_path/"run", "--device",
+                                                             "cpu")
+    options = ["--init-from", str(tmp_path/"run"), "--data", str(data), "--batch-size", "8", "--lr", "1e-4", "--workers", "0",
+               "--device", "cpu"]
     train([*options, "--epochs", "2", "--output", str(tmp_path/"whole")])
     train([*options, "--epochs", "1", "--output", str(tmp_path/"parts")])
     train(["--resume", str(tmp_path/"parts"), "--epochs", "2", "--workers", "0"])
@@ -189,10 +199,12 @@ def test_opening_a_file_says_what_was_assumed_and_gives_the_same_network(written
 
 
 @pytest.mark.parametrize("more, sentence", [
-    (["--labels", "two.txt"], "3 names, one for each output, got 2"), (["--labels", "none.txt"], "--labels: expected a text file"),
+    (["--labels", "two.txt"], "3 names, one for each output, got 2"),
+    (["--labels", "none.txt"], "--labels: expected a text file"),
     (["--mean", "a,b"], "--mean: expected numbers"), (["--mean", "nan"], "finite"), (["--mean", "none.npy"], "none.npy"),
     (["--graph", "x.prototxt"], "--graph"), (["--check", "wrong.npz"], "answers: expected what the file's own engine computes"),
-    (["--check", "two.txt"], "two.txt"), (["--channels", "grey"], "rgb or bgr"), (["--output", "full"], "a new or empty folder")])
+    (["--check", "two.txt"], "two.txt"), (["--channels", "grey"], "rgb or bgr"),
+    (["--output", "full"], "a new or empty folder")])
 def test_bad_input_is_one_sentence_and_leaves_nothing_behind(written, tmp_path, capsys, monkeypatch, more, sentence):
     monkeypatch.chdir(tmp_path)
     (tmp_path/"two.txt").write_text("a\nb\n")
@@ -241,8 +253,10 @@ def test_a_run_goes_where_a_link_leads_and_nothing_is_written_where_it_leads_now
     for link, to in (("folder", "real"), ("gone", "nothing"), ("text", "file"), ("circle", "circle")):
         (tmp_path/link).symlink_to(to)
     before = sorted(tmp_path.rglob("*"))
-    for name, sentence in (("gone", "a link that leads nowhere"), ("circle", "a link that leads nowhere"), ("text", "a new or empty folder"),
-                           ("gone/run", "a place where a folder can be made"), ("text/run", "a place where a folder can be made")):
+    for name, sentence in (("gone", "a link that leads nowhere"), ("circle", "a link that leads nowhere"),
+                           ("text", "a new or empty folder"),
+                           ("gone/run", "a place where a folder can be made"),
+                           ("text/run", "a place where a folder can be made")):
         assert sentence in refused(capsys, "import", written[0], "--output", tmp_path/name)
     assert sorted(tmp_path.rglob("*")) == before and (tmp_path/"file").read_text() == "mine"
     main(["import", str(written[0]), "--output", str(tmp_path/"folder")])
@@ -260,7 +274,8 @@ def test_an_export_takes_the_place_of_a_link_and_leaves_what_it_leads_to(tmp_pat
 
 def test_the_readme_lists_every_kind_and_key_of_a_layer_table():
     readme = (Path(zfcore.__file__).parent/"README.md").read_text(encoding="utf-8")
-    rows = [line for line in readme.partition("| kind | must be there")[2].partition("\n\n")[0].splitlines() if line.startswith("| ")]
+    rows = [line for line in readme.partition("| kind | must be there")[2].partition("\n\n")[0].splitlines()
+            if line.startswith("| ")]
     for kind, layer in KINDS.items():
         row, = (line for line in rows if kind in line.split("|")[1].replace(",", " ").split())
         assert all(re.search(rf"\b{field.name}\b", row) for field in fields(layer) if field.init and field.name != "name"), kind

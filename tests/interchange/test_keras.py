@@ -39,7 +39,8 @@ def drawn(keras, layers, shape=(13, 13, 3), functional=False):
     else:
         model = keras.Sequential([inputs, *layers])
     rng = np.random.default_rng(1)
-    model.set_weights([rng.uniform(0.5, 1.5, w.shape) if w.ndim == 1 else rng.standard_normal(w.shape)*np.sqrt(2/np.prod(w.shape[:-1]))
+    model.set_weights([rng.uniform(0.5, 1.5, w.shape) if w.ndim == 1
+                       else rng.standard_normal(w.shape)*np.sqrt(2/np.prod(w.shape[:-1]))
                        for w in model.get_weights()])
     return model
 
@@ -48,22 +49,27 @@ def networks(keras):
     L = keras.layers
     return {
         "same on odd sizes": [L.Rescaling(1/127.5, offset=-1), L.Conv2D(5, 3, strides=2, padding="same", activation="relu"),
-                              L.MaxPooling2D(3, strides=2, padding="same"), L.Conv2D(4, 2, padding="same", use_bias=False), L.ReLU(),
+                              L.MaxPooling2D(3, strides=2, padding="same"), L.Conv2D(4, 2, padding="same", use_bias=False),
+                              L.ReLU(),
                               L.Flatten(), L.Dropout(0.3), L.Dense(6, activation="relu"), L.Dense(5, activation="softmax")],
-        "normalised": [L.Conv2D(6, 3), L.BatchNormalization(), L.Activation("relu"), L.BatchNormalization(scale=False), L.ZeroPadding2D(((1, 2), (1, 2))),
-                       L.Conv2D(6, 4, groups=2), L.BatchNormalization(center=False, epsilon=0.1), L.AveragePooling2D(2), L.Flatten(), L.Dense(3), L.Softmax()],
-        "a normalisation of units": [L.Cropping2D(((1, 0), (2, 1))), L.Conv2D(4, 3), L.Flatten(), L.BatchNormalization(), L.ReLU(), L.Rescaling(2),
-                                     L.Dense(3)],
-        "units of each pixel": [L.Dense(5, activation="relu"), L.AveragePooling2D(2, padding="same"), L.Dense(4), L.Reshape((-1,)), L.Dense(3)],
-        "windows that lie unevenly": [L.Conv2D(4, 3), L.MaxPooling2D(4, strides=1, padding="same"), L.MaxPooling2D(4, strides=3, padding="same"),
+        "normalised": [L.Conv2D(6, 3), L.BatchNormalization(), L.Activation("relu"), L.BatchNormalization(scale=False),
+                       L.ZeroPadding2D(((1, 2), (1, 2))),
+                       L.Conv2D(6, 4, groups=2), L.BatchNormalization(center=False, epsilon=0.1), L.AveragePooling2D(2),
+                       L.Flatten(), L.Dense(3), L.Softmax()],
+        "a normalisation of units": [L.Cropping2D(((1, 0), (2, 1))), L.Conv2D(4, 3), L.Flatten(), L.BatchNormalization(),
+                                     L.ReLU(), L.Rescaling(2), L.Dense(3)],
+        "units of each pixel": [L.Dense(5, activation="relu"), L.AveragePooling2D(2, padding="same"), L.Dense(4),
+                                L.Reshape((-1,)), L.Dense(3)],
+        "windows that lie unevenly": [L.Conv2D(4, 3), L.MaxPooling2D(4, strides=1, padding="same"),
+                                      L.MaxPooling2D(4, strides=3, padding="same"),
                                       L.AveragePooling2D((2, 3), strides=1), L.GlobalMaxPooling2D(), L.Dense(2)],
         "to one pixel": [L.Conv2D(4, 3, dilation_rate=2, activation="relu"), L.GlobalAveragePooling2D(), L.Dense(4)],
         "maxima": [L.Conv2D(4, (3, 1), padding="same"), L.ReLU(), L.GlobalMaxPooling2D(), L.Dense(2)]}
 
 
 @pytest.mark.parametrize("functional, suffix", [(False, ".h5"), (True, ".keras"), (True, ".h5")])
-@pytest.mark.parametrize("name", ["same on odd sizes", "normalised", "to one pixel", "maxima", "a normalisation of units", "units of each pixel",
-                                  "windows that lie unevenly"])
+@pytest.mark.parametrize("name", ["same on odd sizes", "normalised", "to one pixel", "maxima", "a normalisation of units",
+                                  "units of each pixel", "windows that lie unevenly"])
 def test_every_layer_is_as_keras_has_it(keras, name, functional, suffix, tmp_path):
     path = tmp_path/f"net{suffix}"
     drawn(keras, networks(keras)[name], functional=functional).save(path)
@@ -74,7 +80,8 @@ def test_every_layer_is_as_keras_has_it(keras, name, functional, suffix, tmp_pat
 
 def test_a_softmax_that_keras_fuses_is_compared_and_padding_before_the_first_weights_is_not(keras, tmp_path):
     L = keras.layers
-    drawn(keras, [L.Rescaling(1/255), L.ZeroPadding2D(1), L.Conv2D(3, 3), L.Flatten(), L.Dense(4, activation="softmax")]).save(tmp_path/"net.keras")
+    drawn(keras, [L.Rescaling(1/255), L.ZeroPadding2D(1), L.Conv2D(3, 3), L.Flatten(),
+                  L.Dense(4, activation="softmax")]).save(tmp_path/"net.keras")
     found = import_network(tmp_path/"net.keras")
     assert [one.layer for one in found.differences][-1] == "softmax" and len(found.differences) == 2
     assert max(one.relative for one in found.differences) < 1e-5
@@ -85,13 +92,15 @@ def test_a_grey_network_and_one_with_channels_first_are_as_keras_has_them(keras,
     drawn(keras, [L.Conv2D(3, 3, activation="relu"), L.Flatten(), L.Dense(2)], (9, 9, 1)).save(tmp_path/"grey.keras")
     assert import_network(tmp_path/"grey.keras").seen.channels == "grey"
     first = "channels_first"
-    drawn(keras, [L.Conv2D(4, 3, data_format=first), L.MaxPooling2D(2, data_format=first), L.Flatten(data_format=first), L.Dense(2)],
+    drawn(keras, [L.Conv2D(4, 3, data_format=first), L.MaxPooling2D(2, data_format=first), L.Flatten(data_format=first),
+                  L.Dense(2)],
           (3, 11, 11)).save(tmp_path/"first.h5")
     found = import_network(tmp_path/"first.h5")
     assert found.foreign.input_shape == (3, 11, 11) and max(one.relative for one in found.differences) < 1e-5
 
 
-@pytest.mark.parametrize("axis, suffix", [(-1, ".h5"), (-1, ".keras"), (None, ".keras")])     # Keras cannot read its own .h5 of axis None
+# Keras cannot read its own .h5 of axis None
+@pytest.mark.parametrize("axis, suffix", [(-1, ".h5"), (-1, ".keras"), (None, ".keras")])
 def test_a_normalisation_that_was_adapted_is_as_keras_has_it(keras, axis, suffix, tmp_path):
     L = keras.layers
     normalised = L.Normalization(axis=axis)
@@ -104,21 +113,24 @@ def test_a_normalisation_that_was_adapted_is_as_keras_has_it(keras, axis, suffix
 def test_means_at_an_uneven_border_are_of_the_pixels_within_and_a_note_says_so(keras, tmp_path):
     """Keras itself gives two answers, by its backend: the yardstick is the mean."""
     L = keras.layers
-    drawn(keras, [L.AveragePooling2D(3, strides=2, padding="same", name="means"), L.Flatten(), L.Dense(2)], (6, 6, 3)).save(tmp_path/"net.h5")
+    drawn(keras, [L.AveragePooling2D(3, strides=2, padding="same", name="means"), L.Flatten(), L.Dense(2)],
+          (6, 6, 3)).save(tmp_path/"net.h5")
     foreign = read(tmp_path/"net.h5")
     assert [note.partition(":")[0] for note in foreign.notes] == ["means"]
     foreign.nodes = foreign.nodes[:1]
     assert import_network(tmp_path/"net.h5").notes[-1].startswith("parity not checked") or keras.backend.backend() != "torch"
     x = np.random.default_rng(5).standard_normal((3, 6, 6, 2)).astype(np.float32)
     y, _ = as_it_is(foreign, "means").forward(x)
-    wanted = [[x[:, i:i + 3, j:j + 3].mean(axis=(1, 2)) for j in (0, 2, 4)] for i in (0, 2, 4)]      # one pixel of padding, behind
+    # one pixel of padding, behind
+    wanted = [[x[:, i:i + 3, j:j + 3].mean(axis=(1, 2)) for j in (0, 2, 4)] for i in (0, 2, 4)]
     assert np.allclose(to_host(y), np.moveaxis(np.array(wanted), 2, 0), atol=1e-6)
 
 
 def test_weights_of_a_zip_are_found_as_keras_finds_them_by_the_numbers_of_their_kind(keras, tmp_path):
     """Earlier versions of Keras 3 wrote no names into the file, and layers may be called as groups of others are."""
     L = keras.layers
-    model = drawn(keras, [L.Conv2D(3, 3, name="conv2d_1", padding="same"), L.Conv2D(3, 3, name="conv2d"), L.Flatten(), L.Dense(2)], (7, 7, 3))
+    model = drawn(keras, [L.Conv2D(3, 3, name="conv2d_1", padding="same"), L.Conv2D(3, 3, name="conv2d"), L.Flatten(),
+                          L.Dense(2)], (7, 7, 3))
     model.save(tmp_path/"net.keras")
 
     def without_names(file):
@@ -174,7 +186,8 @@ def test_what_zfcore_has_no_layer_for_is_refused_by_name(keras, tmp_path, make, 
 
 
 @pytest.mark.parametrize("make, sentence", [
-    (lambda L, first: [L.Normalization(mean=[1, 2, 3], variance=[4, 5, 6]), L.Conv2D(3, 1, **first)], "normalisation of each channel, got axis -1"),
+    (lambda L, first: [L.Normalization(mean=[1, 2, 3], variance=[4, 5, 6]), L.Conv2D(3, 1, **first)], "normalisation of each "
+                                                                                                      "channel, got axis -1"),
     (lambda L, first: [L.Rescaling([1, 2, 3]), L.Conv2D(3, 1, **first)], "one number for all"),
     (lambda L, first: [L.Conv2D(3, 1, **first), L.Softmax()], "a softmax over the classes, got axis -1")])
 def test_what_is_said_of_the_last_axis_is_refused_where_that_is_of_columns(keras, tmp_path, make, sentence):
@@ -187,12 +200,15 @@ def test_what_is_said_of_the_last_axis_is_refused_where_that_is_of_columns(keras
 def test_a_layer_of_keras_1_is_refused_with_what_to_do(keras, tmp_path, old):
     drawn(keras, [keras.layers.Conv2D(3, 3, name="one"), keras.layers.Flatten(), keras.layers.Dense(2)]).save(tmp_path/"net.h5")
     changed(tmp_path/"net.h5", lambda text: text.replace('"data_format": "channels_last"', f'"{old}": "th"', 1))
-    with pytest.raises(zfcore.Expected, match=rf"one \(Conv2D\): expected a layer of Keras 2 or 3, got one of Keras 1, which has {old}.*saved by Keras 2"):
+    with pytest.raises(zfcore.Expected,
+                       match=rf"one \(Conv2D\): expected a layer of Keras 2 or 3, got one of Keras 1, which has {old}.*saved "
+                             rf"by Keras 2"):
         read(tmp_path/"net.h5")
 
 
 def test_units_of_each_pixel_are_refused_where_the_last_axis_is_of_columns(keras, tmp_path):
-    drawn(keras, [keras.layers.Conv2D(3, 1, data_format="channels_first"), keras.layers.Dense(3, name="odd")], (3, 3, 3)).save(tmp_path/"net.h5")
+    drawn(keras, [keras.layers.Conv2D(3, 1, data_format="channels_first"), keras.layers.Dense(3, name="odd")],
+          (3, 3, 3)).save(tmp_path/"net.h5")
     with pytest.raises(zfcore.Expected, match="odd: expected maps whose channels come last"):
         read(tmp_path/"net.h5")
 
@@ -259,10 +275,14 @@ def test_whatever_is_cut_or_flipped_is_read_or_refused_in_one_sentence(saved, tm
 
 @pytest.mark.parametrize("change, sentence", [
     (lambda config: "["*100_000, "model_config"), (lambda config: "{}", "Sequential or Functional"),
-    (lambda config: config.replace('"conv"', '"other"'), "kernel"), (lambda config: config.replace("[3, 3]", "[3, 5]"), "kernels of"),
+    (lambda config: config.replace('"conv"', '"other"'), "kernel"),
+    (lambda config: config.replace("[3, 3]", "[3, 5]"), "kernels of"),
     (lambda config: config.replace("[null, 7, 7, 3]", "[null, 7, 100000000, 3]"), "fixed sizes"),
-    (lambda config: json.dumps({"class_name": "Sequential", "config": {"layers": [{"class_name": "Lambda", "config": {"name": "evil"}}]}}), "of a fixed size"),
-    (lambda config: config.replace('"class_name": "Flatten"', '"class_name": "Lambda"'), r"\(Lambda\): expected a layer that zfcore has")])
+    (lambda config: json.dumps({"class_name": "Sequential",
+                                "config": {"layers": [{"class_name": "Lambda", "config": {"name": "evil"}}]}}), "of a fixed "
+                                                                                                                "size"),
+    (lambda config: config.replace('"class_name": "Flatten"', '"class_name": "Lambda"'), r"\(Lambda\): expected a layer that "
+                                                                                         r"zfcore has")])
 def test_a_configuration_that_lies_is_one_sentence(saved, tmp_path, change, sentence):
     path = copied(saved, tmp_path, ".h5")
     changed(path, change)
@@ -285,9 +305,10 @@ def of_layer(name, /, **fields):
 @pytest.mark.parametrize("fields, sentence", [
     ({"activation": ["relu"]}, "one of the activations"), ({"data_format": ["channels_last"]}, "data_format channels_first or"),
     ({"activation": {"class_name": "relu", "module": "mine", "registered_name": "Mine>relu"}}, "one of the activations"),
-    ({"registered_name": "Mine>Conv2D", "module": "mine"}, "a layer of Keras's own, got 'Mine>Conv2D'"), ({"filters": 5}, "for filters 5"),
-    ({"use_bias": "no"}, "true or false"), ({"name": "/"}, "a name that can be printed"), ({"name": "../conv"}, "a name that can be printed"),
-    ({"name": "a\0b"}, "a name that can be printed")])
+    ({"registered_name": "Mine>Conv2D", "module": "mine"}, "a layer of Keras's own, got 'Mine>Conv2D'"),
+    ({"filters": 5}, "for filters 5"),
+    ({"use_bias": "no"}, "true or false"), ({"name": "/"}, "a name that can be printed"),
+    ({"name": "../conv"}, "a name that can be printed"), ({"name": "a\0b"}, "a name that can be printed")])
 def test_fields_that_lie_are_one_sentence_about_them(saved, tmp_path, fields, sentence, suffix):
     path = copied(saved, tmp_path, suffix)
     changed(path, of_layer("conv", **fields))
@@ -295,7 +316,8 @@ def test_fields_that_lie_are_one_sentence_about_them(saved, tmp_path, fields, se
         read(path)
 
 
-@pytest.mark.parametrize("called, shape", [("conv/kernel", (3, 3, 5, 3)), ("conv/bias", (4,)), ("conv/bias", (1,)), ("conv/bias", (3, 1)),
+@pytest.mark.parametrize("called, shape", [("conv/kernel", (3, 3, 5, 3)), ("conv/bias", (4,)), ("conv/bias", (1,)),
+                                           ("conv/bias", (3, 1)),
                                            ("scores/kernel", (6, 2)), ("scores/kernel", (75, 0)), ("scores/bias", (3,))])
 def test_weights_of_other_shapes_are_one_sentence(saved, tmp_path, called, shape, monkeypatch):
     path, layer = copied(saved, tmp_path, ".h5"), called.partition("/")[0]
@@ -326,7 +348,8 @@ def test_weights_for_other_channels_than_there_are_name_the_layer(keras, saved, 
     with pytest.raises(zfcore.Expected, match="conv: expected weights for 3 channels, got for 5"):
         read(path)
     L = keras.layers
-    drawn(keras, [L.Conv2D(4, 3), L.BatchNormalization(name="norm"), L.Flatten(), L.Dense(2)], (7, 7, 3)).save(tmp_path/"norm.keras")
+    drawn(keras, [L.Conv2D(4, 3), L.BatchNormalization(name="norm"), L.Flatten(), L.Dense(2)],
+          (7, 7, 3)).save(tmp_path/"norm.keras")
 
     def fewer(file):
         for k in range(4):

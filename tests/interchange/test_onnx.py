@@ -15,11 +15,11 @@ from zfcore.check import Expected
 from zfcore.deconvnet import project
 from zfcore.interchange import import_network, lower, read, seen_by, to_network
 from zfcore.interchange.certificate import compare, entering
-from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Flattening, MaxPooling, Padding, Probabilities, Rectifier,
-                                        ResponseNorm, Unsupported)
+from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Flattening, MaxPooling, Padding,
+                                        Probabilities, Rectifier, ResponseNorm, Unsupported)
 from zfcore.interchange.onnx_writer import _NODES, write
-from zfcore.layers import (KINDS, AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, LocalResponseNorm, LocalResponseNormWithin,
-                           MaxPool, Pad, ReLU)
+from zfcore.layers import (KINDS, AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, LocalResponseNorm,
+                           LocalResponseNormWithin, MaxPool, Pad, ReLU)
 from zfcore.models import build
 from zfcore.network import Network
 
@@ -93,8 +93,8 @@ def test_digits_are_read_as_is_known():
     assert differences(path) < 1e-5
 
 
-@pytest.mark.parametrize("name, node", [("densenet121", "n22"), ("inception_v1", "n23"), ("resnet50", "n14"), ("shufflenet", "n7"),
-                                        ("squeezenet", "n9")])
+@pytest.mark.parametrize("name, node", [("densenet121", "n22"), ("inception_v1", "n23"), ("resnet50", "n14"),
+                                        ("shufflenet", "n7"), ("squeezenet", "n9")])
 def test_branches_are_refused_by_the_name_of_the_node_where_they_meet(name, node):
     with pytest.raises(Unsupported, match=f": {node}: "):
         read(f"{onnx.__path__[0]}/backend/test/data/light/light_{name}.onnx")
@@ -107,9 +107,11 @@ FC = {"fc": drawn((4*5*5, 6), 2)}
 
 @pytest.mark.parametrize("batch", ["N", 1, 3])
 def test_a_shape_that_is_put_together_of_the_number_of_pictures_is_a_flattening(batch, tmp_path):
-    nodes = [("Conv", ["w", "b"], {}), helper.make_node("Shape", ["t0"], ["shape"]), helper.make_node("Gather", ["shape", "zero"], ["n"]),
+    nodes = [("Conv", ["w", "b"], {}), helper.make_node("Shape", ["t0"], ["shape"]),
+             helper.make_node("Gather", ["shape", "zero"], ["n"]),
              helper.make_node("Unsqueeze", ["n", "axes"], ["row"]), helper.make_node("Cast", ["row"], ["whole"], to=7),
-             helper.make_node("Concat", ["whole", "rest"], ["wanted"], axis=0), helper.make_node("Reshape", ["t0", "wanted"], ["flat"]),
+             helper.make_node("Concat", ["whole", "rest"], ["wanted"], axis=0),
+             helper.make_node("Reshape", ["t0", "wanted"], ["flat"]),
              helper.make_node("MatMul", ["flat", "fc"], ["y"]), helper.make_node("Add", ["y", "c"], ["scores"])]
     path = chain(tmp_path/"a.onnx", (3, 7, 7), nodes, batch=batch, constants={
         **CONV, **FC, "zero": np.array(0), "axes": np.array([0]), "rest": np.array([-1]), "c": drawn(6, 3)})
@@ -120,9 +122,11 @@ def test_a_shape_that_is_put_together_of_the_number_of_pictures_is_a_flattening(
 def test_weights_are_computed_of_constants_and_read_in_any_precision(tmp_path):
     half, whole = CONV["w"].astype(np.float16), CONV["b"].astype(np.float64)
     wide = helper.make_tensor("wide", onnx.TensorProto.BFLOAT16, [4], CONV["b"].tolist())
-    nodes = [helper.make_node("Constant", [], ["stored"], value=numpy_helper.from_array(half.transpose(1, 0, 2, 3).reshape(3, 36))),
+    nodes = [helper.make_node("Constant", [], ["stored"],
+                              value=numpy_helper.from_array(half.transpose(1, 0, 2, 3).reshape(3, 36))),
              helper.make_node("Constant", [], ["bfloat"], value=wide),
-             helper.make_node("Reshape", ["stored", "shape"], ["shaped"]), helper.make_node("Transpose", ["shaped"], ["turned"], perm=[1, 0, 2, 3]),
+             helper.make_node("Reshape", ["stored", "shape"], ["shaped"]),
+             helper.make_node("Transpose", ["shaped"], ["turned"], perm=[1, 0, 2, 3]),
              helper.make_node("Cast", ["turned"], ["w"], to=FLOAT), helper.make_node("Cast", ["double"], ["b"], to=FLOAT),
              helper.make_node("Conv", ["x", "w", "b"], ["y"])]
     path = chain(tmp_path/"a.onnx", (3, 7, 7), nodes, {"shape": np.array([3, 4, 3, 3]), "double": whole})
@@ -131,14 +135,16 @@ def test_weights_are_computed_of_constants_and_read_in_any_precision(tmp_path):
     np.testing.assert_array_equal(node.b, CONV["b"])
     assert differences(path) < 1e-5
     nodes[-2] = helper.make_node("Cast", ["bfloat"], ["b"], to=FLOAT)
-    np.testing.assert_allclose(read(chain(path, (3, 7, 7), nodes, {"shape": np.array([3, 4, 3, 3])})).nodes[0].b, CONV["b"], rtol=2**-8)
+    np.testing.assert_allclose(read(chain(path, (3, 7, 7), nodes, {"shape": np.array([3, 4, 3, 3])})).nodes[0].b, CONV["b"],
+                               rtol=2**-8)
 
 
 @pytest.mark.parametrize("kind", [onnx.TensorProto.FLOAT16, FLOAT])
 def test_a_network_of_16_bits_is_held_against_the_same_numbers_in_32(kind, tmp_path):
     half = {name: array.astype(np.float16) for name, array in {**CONV, **FC}.items()}
     cast = [("Cast", [], {"to": onnx.TensorProto.FLOAT16})]*(kind == FLOAT)
-    path = chain(tmp_path/"a.onnx", (3, 7, 7), [*cast, ("Conv", ["w", "b"]), ("Relu", []), ("Flatten", []), ("MatMul", ["fc"])], half, kind=kind)
+    path = chain(tmp_path/"a.onnx", (3, 7, 7), [*cast, ("Conv", ["w", "b"]), ("Relu", []), ("Flatten", []), ("MatMul", ["fc"])],
+                 half, kind=kind)
     assert differences(path) < 1e-5
     assert any("16 bits" in note for note in read(path).notes)
     by_itself = runtime(path, drawn((2, 3, 7, 7)).astype(helper.tensor_dtype_to_np_dtype(kind)))
@@ -147,7 +153,8 @@ def test_a_network_of_16_bits_is_held_against_the_same_numbers_in_32(kind, tmp_p
 
 
 def test_weights_are_in_memory_hardly_more_than_once_beside_the_networks(tmp_path):
-    """Of NumPy's arrays and the bytes that are handed about; the file itself, parsed, is one more in memory that this does not count."""
+    """Of NumPy's arrays and the bytes that are handed about; the file itself, parsed, is one more in memory that this does not
+    count."""
     wide = drawn((3*16*16, 4000))
     path = chain(tmp_path/"a.onnx", (3, 16, 16), [("Flatten", []), ("MatMul", ["w"]), ("Relu", []), ("MatMul", ["fc"])],
                  {"w": wide, "fc": drawn((4000, 3))})
@@ -169,9 +176,10 @@ def test_maps_that_are_flattened_with_channels_last_give_the_same_scores(tmp_pat
 
 def test_pixels_in_channels_last_less_a_mean_picture_are_the_networks_preprocessing(tmp_path):
     mean = np.random.default_rng(1).uniform(0, 255, (3, 7, 7)).astype(np.float32)
-    nodes = [("Cast", [], {"to": FLOAT}), ("Transpose", [], {"perm": [0, 3, 1, 2]}), ("Sub", ["mean"]), ("Mul", ["factor"]), ("Conv", ["w", "b"]),
-             ("Flatten", [])]
-    path = chain(tmp_path/"a.onnx", (7, 7, 3), nodes, {**CONV, "mean": mean, "factor": np.float32(1/64)}, kind=onnx.TensorProto.UINT8)
+    nodes = [("Cast", [], {"to": FLOAT}), ("Transpose", [], {"perm": [0, 3, 1, 2]}), ("Sub", ["mean"]), ("Mul", ["factor"]),
+             ("Conv", ["w", "b"]), ("Flatten", [])]
+    path = chain(tmp_path/"a.onnx", (7, 7, 3), nodes, {**CONV, "mean": mean, "factor": np.float32(1/64)},
+                 kind=onnx.TensorProto.UINT8)
     foreign, seen, lowered = imported(path)
     assert foreign.input_shape == (3, 7, 7) and not seen.assumed[1:]
     pixels = np.random.default_rng(2).integers(0, 256, (2, 7, 7, 3), np.uint8)
@@ -187,26 +195,36 @@ def test_pixels_in_channels_last_less_a_mean_picture_are_the_networks_preprocess
     ([("GlobalAveragePool", []), ("Squeeze", ["axes"])], {"axes": np.array([2, 3])}, [AveragePooling, Flattening]),
     ([("ReduceMean", [], {"axes": [-1, 2], "keepdims": 0})], {}, [AveragePooling, Flattening]),
     ([("GlobalMaxPool", []), ("Reshape", ["rest"])], {"rest": np.array([0, -1])}, [MaxPooling, Flattening]),
-    ([("Identity", []), ("Mul", ["each"]), ("Sub", ["one"])], {"each": drawn((3, 1, 1)), "one": np.float32(2)}, [Affine, Affine]),
+    ([("Identity", []), ("Mul", ["each"]), ("Sub", ["one"])], {"each": drawn((3, 1, 1)), "one": np.float32(2)},
+     [Affine, Affine]),
     ([("Div", ["each"])], {"each": np.array([2, 3, 4], np.float32).reshape(1, 3, 1, 1)}, [Affine]),
     ([("MaxPool", [], {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1})], {}, [MaxPooling]),
-    ([("AveragePool", [], {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1]*4, "count_include_pad": 1})], {}, [AveragePooling]),
+    ([("AveragePool", [], {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1]*4, "count_include_pad": 1})], {},
+     [AveragePooling]),
     ([("Conv", ["w"], {"auto_pad": "SAME_LOWER", "strides": [2, 2]})], CONV, [Convolution]),
-    ([("AveragePool", [], {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 0, 0], "count_include_pad": 1, "ceil_mode": 1})], {}, [AveragePooling]),
+    ([("AveragePool", [], {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 0, 0], "count_include_pad": 1,
+                           "ceil_mode": 1})], {}, [AveragePooling]),
     ([("AveragePool", [], {"kernel_shape": [4, 4], "strides": [3, 3], "pads": [2, 1, 0, 3]})], {}, [AveragePooling]),
-    ([("AveragePool", [], {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 0, 0, 1], "count_include_pad": 1})], {}, [AveragePooling]),
+    ([("AveragePool", [], {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 0, 0, 1], "count_include_pad": 1})], {},
+     [AveragePooling]),
     ([("MaxPool", [], {"kernel_shape": [4, 4], "strides": [3, 3], "pads": [2, 1, 0, 3]})], {}, [MaxPooling]),
     ([("MaxPool", [], {"kernel_shape": [2, 2], "auto_pad": "SAME_LOWER"})], {}, [MaxPooling]),
     ([("ReduceMax", [], {"axes": [2, 3]})], {}, [MaxPooling]), ([("Neg", [])], {}, [Affine]),
-    ([("Pad", ["pads", "two"])], {"pads": np.array([0, 0, 1, 2, 0, 0, 0, -3]), "two": np.float32(2)}, [Affine, Padding, Affine]),
-    ([("Slice", ["from", "to", "axes"])], {"from": np.array([1, -7]), "to": np.array([2**40, -2]), "axes": np.array([-1, 2])}, [Padding]),
-    ([("Clip", ["two"])], {"two": np.float32(2)}, [Affine, Rectifier, Affine]), ([("Max", ["zero"])], {"zero": np.zeros((1, 1), np.float32)}, [Rectifier]),
-    ([("ConvTranspose", ["wide"], {"group": 3, "pads": [1, 0, 2, 1], "dilations": [1, 2]})], {"wide": drawn((3, 2, 3, 2))}, [Convolution]),
+    ([("Pad", ["pads", "two"])], {"pads": np.array([0, 0, 1, 2, 0, 0, 0, -3]), "two": np.float32(2)},
+     [Affine, Padding, Affine]),
+    ([("Slice", ["from", "to", "axes"])], {"from": np.array([1, -7]), "to": np.array([2**40, -2]), "axes": np.array([-1, 2])},
+     [Padding]),
+    ([("Clip", ["two"])], {"two": np.float32(2)}, [Affine, Rectifier, Affine]),
+    ([("Max", ["zero"])], {"zero": np.zeros((1, 1), np.float32)}, [Rectifier]),
+    ([("ConvTranspose", ["wide"], {"group": 3, "pads": [1, 0, 2, 1], "dilations": [1, 2]})], {"wide": drawn((3, 2, 3, 2))},
+     [Convolution]),
     ([("ConvTranspose", ["wide", "b"], {"auto_pad": "SAME_LOWER"})], {"wide": drawn((3, 4, 2, 2)), **CONV}, [Convolution]),
     ([("ConvTranspose", ["wide"], {"output_shape": [8, 9]})], {"wide": drawn((3, 4, 3, 3))}, [Convolution]),
     ([("ConvTranspose", ["wide"], {"pads": [3, 3, 3, 3]})], {"wide": drawn((3, 4, 3, 3))}, [Convolution]),
-    ([helper.make_node("Sqrt", ["var"], ["std"]), helper.make_node("Div", ["gamma", "std"], ["scale"]), helper.make_node("Neg", ["scale"], ["factor"]),
-      helper.make_node("Mul", ["t0", "factor"], ["y"])], {"var": np.float32([[[4]], [[9]], [[2]]]), "gamma": drawn((3, 1, 1))}, [Affine])])
+    ([helper.make_node("Sqrt", ["var"], ["std"]), helper.make_node("Div", ["gamma", "std"], ["scale"]),
+      helper.make_node("Neg", ["scale"], ["factor"]),
+      helper.make_node("Mul", ["t0", "factor"], ["y"])], {"var": np.float32([[[4]], [[9]], [[2]]]), "gamma": drawn((3, 1, 1))},
+     [Affine])])
 def test_what_the_usual_nodes_compute_is_onnxruntimes(nodes, constants, found, tmp_path):
     path = chain(tmp_path/"a.onnx", (3, 8, 8), [("Relu", []), *nodes], constants)
     assert kinds(path) == [Rectifier, *found]
@@ -221,7 +239,8 @@ def test_a_softmax_of_maps_is_over_all_of_them_before_version_13_and_one_of_pixe
 
 
 def test_normalisation_over_an_even_number_of_maps_has_one_more_above(tmp_path):
-    path = chain(tmp_path/"a.onnx", (3, 7, 7), [("Conv", ["w"]), ("LRN", [], {"size": 2, "alpha": 3.0, "beta": 0.5, "bias": 2.0})], CONV)
+    path = chain(tmp_path/"a.onnx", (3, 7, 7), [("Conv", ["w"]),
+                                                ("LRN", [], {"size": 2, "alpha": 3.0, "beta": 0.5, "bias": 2.0})], CONV)
     assert kinds(path) == [Convolution, ResponseNorm]
     found = import_network(path)
     assert "node1: onnxruntime has no normalisation over an even number" in found.notes[-1]
@@ -237,7 +256,8 @@ def torch_normalising(path, n, opset, dynamic=False):
     """Write a network of PyTorch's with a response normalisation over n maps to `path`, as it exports it."""
     torch = pytest.importorskip("torch", reason="PyTorch, which makes this file, is not installed")
     nn = torch.nn
-    network = nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU(), nn.LocalResponseNorm(n, 0.3, 0.7, 2.0), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(63, 4)).eval()
+    network = nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU(), nn.LocalResponseNorm(n, 0.3, 0.7, 2.0), nn.MaxPool2d(2),
+                            nn.Flatten(), nn.Linear(63, 4)).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(network, torch.rand(1, 3, 9, 9), path, opset_version=opset, dynamo=False, input_names=["x"],
@@ -274,7 +294,8 @@ def test_squares_that_become_something_else_are_refused(change, tmp_path):
         read(path)
 
 
-@pytest.mark.parametrize("old, new", [(b"/1/Relu", b"\xff1/Relu"), (b"Pow", b"\xffow"), (b"AveragePool", b"\xffveragePool"), (b"Squeeze", b"If\xffeeze")])
+@pytest.mark.parametrize("old, new", [(b"/1/Relu", b"\xff1/Relu"), (b"Pow", b"\xffow"), (b"AveragePool", b"\xffveragePool"),
+                                      (b"Squeeze", b"If\xffeeze")])
 def test_names_that_are_no_text_are_one_sentence(old, new, tmp_path):
     path = torch_normalising(tmp_path/"a.onnx", 5, 9)
     path.write_bytes(path.read_bytes().replace(old, new))
@@ -298,7 +319,8 @@ def test_all_of_a_single_picture_may_be_flattened_from_the_first_axis_on(tmp_pat
 def test_pixels_in_another_order_get_filters_of_their_own_where_the_network_begins_with_none(tmp_path):
     path = chain(tmp_path/"a.onnx", (3, 8, 8), [("MaxPool", [], {"kernel_shape": [2, 2]}), ("Conv", ["w", "b"])], CONV)
     found = import_network(path, channels="bgr")
-    assert [one.layer for one in found.differences] == ["node0", "node1"] and max(one.relative for one in found.differences) < 1e-6
+    assert [one.layer for one in found.differences] == ["node0", "node1"] and max(one.relative
+                                                                                  for one in found.differences) < 1e-6
     assert [layer.name for layer in found.lowered.network.layers][:2] == ["pixels", "node0"]
 
 
@@ -324,11 +346,13 @@ def test_pixels_in_another_order_get_filters_of_their_own_where_the_network_begi
     ([helper.make_node("Relu", ["y"], ["z"]), helper.make_node("Relu", ["z"], ["y"])], "circle"),
     ([helper.make_node("Relu", ["nowhere"], ["y"])], "y: expected inputs that other nodes give first"),
     ([helper.make_node("Relu", ["x"], ["w"])], "expected to be made by one node"),
-    ([helper.make_node("ConstantOfShape", ["huge"], ["c"]), helper.make_node("Add", ["x", "c"], ["y"])], "c: expected constants of at most"),
+    ([helper.make_node("ConstantOfShape", ["huge"], ["c"]), helper.make_node("Add", ["x", "c"], ["y"])], "c: expected "
+     "constants of at most"),
     ([helper.make_node("Relu", ["x"], ["y"], domain="com.acme")], "got 'Relu'"),
     ([("Reshape", ["six"])], "node0: expected a shape that is known")])
 def test_what_cannot_be_expressed_is_refused_by_the_name_of_the_node(nodes, words, tmp_path):
-    constants = {**CONV, "zero": np.float32(0), "six": np.float32(6), "half": np.float32(0.5), "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+    constants = {**CONV, "zero": np.float32(0), "six": np.float32(6), "half": np.float32(0.5),
+                 "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
                  "axis": np.array([1]), "two": np.array([2]), "eight": np.array([8]), "huge": np.array([10**6, 10**6]),
                  "true": np.array(True), "picture": drawn((3, 8, 8))}
     with pytest.raises(Expected) as refused:
@@ -346,7 +370,8 @@ def test_windows_that_layers_cannot_have_are_refused_before_memory_is_taken_for_
 
 
 def two_readers(path):
-    chain(path, (3, 8, 8), [("Relu", []), helper.make_node("Conv", ["t0", "w"], ["a"]), helper.make_node("Conv", ["t0", "w"], ["b"]),
+    chain(path, (3, 8, 8), [("Relu", []), helper.make_node("Conv", ["t0", "w"], ["a"]),
+                            helper.make_node("Conv", ["t0", "w"], ["b"]),
                             helper.make_node("Concat", ["a", "b"], ["y"], "meet", axis=1)], {"w": CONV["w"]})
 
 
@@ -402,7 +427,8 @@ def beside(location, offset=0, length=None, make=None):
     (of_one_tensor(beside("weights.bin", offset=8)), "w: expected 432 bytes from byte 8 on in weights.bin"),
     (of_one_tensor(beside("weights.bin", length=9)), "w: expected 432 bytes"),
     (of_one_tensor(beside("link.bin", make=lambda folder: (folder/"link.bin").symlink_to("weights.bin"))), "which is a link"),
-    (of_one_tensor(beside("link.bin", make=lambda folder: os.link(folder/"weights.bin", folder/"link.bin"))), "which is a link"),
+    (of_one_tensor(beside("link.bin", make=lambda folder: os.link(folder/"weights.bin", folder/"link.bin"))),
+     "which is a link"),
     (of_one_tensor(beside("in/w.bin", make=lambda folder: (folder/"in").symlink_to("/etc"))), "leads out of it"),
     (of_one_tensor(beside("fifo.bin", make=lambda folder: os.mkfifo(folder/"fifo.bin"))), "got a file of 0 bytes"),
     (of_one_tensor(beside("gone.bin")), "w: expected its numbers in ")])
@@ -428,8 +454,10 @@ def test_weights_in_a_file_beside_it_are_read(tmp_path):
 
 def test_whatever_is_cut_or_flipped_is_read_or_refused_in_one_sentence(tmp_path):
     path, rng, refused = tmp_path/"a.onnx", np.random.default_rng(3), 0
-    network = Network("small", (3, 9, 9), [Conv("conv1", 4, 3), BatchNorm("bn1"), ReLU("relu1"), MaxPool("pool1", 2, 2), Dropout("drop"),
-                                           LocalResponseNorm("norm1"), Pad("pad", 1, 0, 0, -1), Flatten("flat"), Linear("fc2", 3)]).init(1)
+    network = Network("small", (3, 9, 9), [Conv("conv1", 4, 3), BatchNorm("bn1"), ReLU("relu1"), MaxPool("pool1", 2, 2),
+                                           Dropout("drop"),
+                                           LocalResponseNorm("norm1"), Pad("pad", 1, 0, 0, -1), Flatten("flat"),
+                                           Linear("fc2", 3)]).init(1)
     write(network, path, drawn((3, 11, 11)), ["a", "b", "c"], preprocessing=True)
     sound = path.read_bytes()
     heads = len(sound) - 3*network.parameter_count()                      # most of the damage to what is no weight
@@ -489,7 +517,8 @@ def test_the_network_that_comes_with_zfcore_is_onnxruntimes_to_a_millionth(tmp_p
 
 
 def test_a_batch_normalisation_is_written_and_read_again_folded(tmp_path):
-    network = Network("normed", (3, 9, 9), [Conv("conv1", 4, 3), BatchNorm("bn1"), ReLU("relu1"), Flatten("flat"), Linear("fc2", 3)]).init(1, "he")
+    network = Network("normed", (3, 9, 9), [Conv("conv1", 4, 3), BatchNorm("bn1"), ReLU("relu1"), Flatten("flat"),
+                                            Linear("fc2", 3)]).init(1, "he")
     rng = np.random.default_rng(5)
     for of_layer in (network["bn1"].parameters, network["bn1"].buffers):
         of_layer.update({key: rng.uniform(0.5, 2, 4).astype(np.float32) for key in of_layer})
@@ -509,13 +538,15 @@ def test_every_kind_of_layer_is_written_or_refused_by_its_name(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-WINDOW = {"K": st.integers(1, 4), "S": st.integers(1, 3), "P": st.integers(0, 2), "rounding": st.sampled_from(["ceil", "floor"])}
+WINDOW = {"K": st.integers(1, 4), "S": st.integers(1, 3), "P": st.integers(0, 2),
+          "rounding": st.sampled_from(["ceil", "floor"])}
 LAYERS = st.lists(st.one_of(
     st.builds(Conv, st.just(""), st.integers(1, 3).map(lambda n: 2*n), **WINDOW, groups=st.sampled_from([1, 1, 2])),
     st.builds(MaxPool, st.just(""), **WINDOW),
-    st.builds(AvgPool, st.just(""), **WINDOW, borders=st.sampled_from(["inside", "padded", "clipped"])), st.builds(AvgPool, st.just("")),
-    st.builds(LocalResponseNorm, st.just(""), st.sampled_from([1, 3, 5]), st.sampled_from([1e-4, 0.3]), st.sampled_from([0.5, 0.75]),
-              st.sampled_from([1.0, 2.0]), st.sampled_from(["mean", "sum"])),
+    st.builds(AvgPool, st.just(""), **WINDOW, borders=st.sampled_from(["inside", "padded", "clipped"])),
+    st.builds(AvgPool, st.just("")),
+    st.builds(LocalResponseNorm, st.just(""), st.sampled_from([1, 3, 5]), st.sampled_from([1e-4, 0.3]),
+              st.sampled_from([0.5, 0.75]), st.sampled_from([1.0, 2.0]), st.sampled_from(["mean", "sum"])),
     st.builds(Pad, st.just(""), *[st.integers(-1, 3)]*4), st.builds(BatchNorm, st.just("")), st.builds(ReLU, st.just("")),
     st.builds(Dropout, st.just(""), st.sampled_from([0.5, 0.7]))), min_size=1, max_size=7)
 

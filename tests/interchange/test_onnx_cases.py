@@ -16,8 +16,8 @@ from zfcore.interchange.foreign import Probabilities
 from zfcore.interchange.onnx import read
 from zfcore.ops.softmax_loss import softmax
 
-OPERATORS = ("AveragePool", "BatchNormalization", "Clip", "Conv", "ConvTranspose", "Dropout", "Flatten", "Gemm", "GlobalAveragePool",
-             "GlobalMaxPool", "LRN", "LogSoftmax", "MatMul", "MaxPool", "Pad", "Relu", "Softmax")
+OPERATORS = ("AveragePool", "BatchNormalization", "Clip", "Conv", "ConvTranspose", "Dropout", "Flatten", "Gemm",
+             "GlobalAveragePool", "GlobalMaxPool", "LRN", "LogSoftmax", "MatMul", "MaxPool", "Pad", "Relu", "Softmax")
 ANY_AXES = "Relu", "Dropout", "Clip", "Identity"             # to which axes say nothing
 FOUR_PLACES = ["test_averagepool_2d_ceil_last_window_starts_on_pad"]     # whose numbers are written so
 
@@ -29,12 +29,14 @@ def one_node(case, path):
     nodes, names = [], [f"c{k}" if array is not None else "" for k, array in enumerate(case.inputs)]
     if x.ndim == 2 and case.op_type not in ANY_AXES:
         nodes, at = [helper.make_node("Flatten", ["x"], ["units"])], "units"
-    attributes = {key: numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value for key, value in case.attributes.items()}
+    attributes = {key: numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
+                  for key, value in case.attributes.items()}
     outputs = ["y", *(f"y{k}" if array is not None else "" for k, array in enumerate(case.outputs[1:]))]
     nodes.append(helper.make_node(case.op_type, [at, *names[1:]], outputs, case.op_type, **attributes))
     kind = helper.np_dtype_to_tensor_dtype(x.dtype)
     graph = helper.make_graph(nodes, "case", [helper.make_tensor_value_info("x", kind, shape)], [onnx.ValueInfoProto(name="y")],
-                              [numpy_helper.from_array(array, name) for name, array in list(zip(names, case.inputs))[1:] if name])
+                              [numpy_helper.from_array(array, name) for name, array in list(zip(names, case.inputs))[1:]
+                               if name])
     path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", max(case.opset, 6))]).SerializeToString())
     return x.reshape(shape)
 
@@ -64,9 +66,11 @@ def outcome(case, folder):
 
 
 # What the importer expected of those that it refused.
-LEFT_OUT = {"pictures (N,C,H,W) of a fixed size", "pictures that are cast to float before", "no dilation", "the same stride for rows and columns",
-            "an operator that zfcore has a layer for", "batch normalisation as it is used", "dropout that does nothing", "a clip without an upper end",
-            "maxima of at most 15x15 pixels", "scores that are computed of pictures", "the axes behind the pictures as one", "units as they are",
+LEFT_OUT = {"pictures (N,C,H,W) of a fixed size", "pictures that are cast to float before", "no dilation",
+            "the same stride for rows and columns", "an operator that zfcore has a layer for",
+            "batch normalisation as it is used", "dropout that does nothing", "a clip without an upper end",
+            "maxima of at most 15x15 pixels", "scores that are computed of pictures", "the axes behind the pictures as one",
+            "units as they are",
             "4 biases", "units times a constant", "padding with one number", "a softmax over the classes", "strides of 1"}
 
 
@@ -106,11 +110,14 @@ def pooled_by_definition(x, K, S, pads, ceil, count_padding):
 @pytest.mark.parametrize("K, S", [(2, 1), (2, 3), (3, 1), (3, 2), (4, 3)])
 def test_pools_see_every_padding_and_way_of_counting(K, S, ceil_mode, tmp_path):
     rng = np.random.default_rng([K, S, ceil_mode])
-    x = rng.standard_normal((2, 3, 7, 5)).astype(np.float32) - 2                                     # zeros would be the largest
+    # zeros would be the largest
+    x = rng.standard_normal((2, 3, 7, 5)).astype(np.float32) - 2
     for pads in rng.integers(0, K, (10, 4)).tolist():
         attributes = {"kernel_shape": [K, K], "strides": [S, S], "pads": pads, "ceil_mode": ceil_mode}
-        for op_type, more, which in (("MaxPool", {}, 0), ("AveragePool", {"count_include_pad": 0}, 1), ("AveragePool", {"count_include_pad": 1}, 1)):
-            expected = np.array([[pooled_by_definition(one, K, S, pads, ceil_mode, more.get("count_include_pad"))[which] for one in maps]
+        for op_type, more, which in (("MaxPool", {}, 0), ("AveragePool", {"count_include_pad": 0}, 1),
+                                     ("AveragePool", {"count_include_pad": 1}, 1)):
+            expected = np.array([[pooled_by_definition(one, K, S, pads, ceil_mode, more.get("count_include_pad"))[which]
+                                  for one in maps]
                                  for maps in x])
             found = imported(Case("", op_type, {**attributes, **more}, 22, [x], [expected]), tmp_path/"case.onnx")
             np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-6, err_msg=f"{op_type} {pads} {more}")

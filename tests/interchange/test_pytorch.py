@@ -21,7 +21,8 @@ ROWS = [{"kind": "Conv", "name": "conv1", "F": 6, "K": 5, "rounding": "floor"}, 
         {"kind": "MaxPool", "name": "pool1", "K": 2, "S": 2, "rounding": "floor"},
         {"kind": "Conv", "name": "conv2", "F": 16, "K": 5, "rounding": "floor"}, {"kind": "ReLU", "name": "relu2"},
         {"kind": "MaxPool", "name": "pool2", "K": 2, "S": 2, "rounding": "floor"}, {"kind": "Flatten", "name": "flatten"},
-        {"kind": "Linear", "name": "fc1", "M": 120}, {"kind": "ReLU", "name": "relu3"}, {"kind": "Linear", "name": "fc2", "M": 84},
+        {"kind": "Linear", "name": "fc1", "M": 120}, {"kind": "ReLU", "name": "relu3"},
+        {"kind": "Linear", "name": "fc2", "M": 84},
         {"kind": "ReLU", "name": "relu4"}, {"kind": "Linear", "name": "fc3", "M": 10}]
 LENET = {"input": [3, 32, 32], "layers": ROWS}
 SMALL = {"input": [3, 7, 7], "layers": [
@@ -62,9 +63,12 @@ def read_all(path):
 @FORMS
 def test_every_tensor_is_what_torch_reads(torch, tmp_path, zipped):
     whole = torch.arange(60, dtype=torch.float32).reshape(3, 4, 5)
-    tensors = {"plain": whole, "turned": whole.permute(2, 0, 1), "part": whole[1:, ::2, 3], "row": whole[2, 1], "number": torch.tensor(7.5),
-               "none": torch.zeros(0, 3), "half": torch.randn(3, 5).half(), "bfloat16": torch.randn(7).bfloat16(), "double": torch.randn(3).double(),
-               "long": torch.tensor([2**40, -1]), "int": torch.tensor([-3], dtype=torch.int32), "byte": torch.tensor([0, 255], dtype=torch.uint8),
+    tensors = {"plain": whole, "turned": whole.permute(2, 0, 1), "part": whole[1:, ::2, 3], "row": whole[2, 1],
+               "number": torch.tensor(7.5),
+               "none": torch.zeros(0, 3), "half": torch.randn(3, 5).half(), "bfloat16": torch.randn(7).bfloat16(),
+               "double": torch.randn(3).double(),
+               "long": torch.tensor([2**40, -1]), "int": torch.tensor([-3], dtype=torch.int32),
+               "byte": torch.tensor([0, 255], dtype=torch.uint8),
                "bool": torch.tensor([True, False]), "parameter": torch.nn.Parameter(torch.randn(2, 3))}
     path = save(torch, tensors, tmp_path/"x.pt", zipped)
     found = read_all(path)
@@ -90,20 +94,24 @@ def test_a_state_dict_is_found_alone_or_within_a_checkpoint(torch, tmp_path, zip
 
 
 def test_every_kind_of_layer_computes_what_torch_does(torch, tmp_path):
-    rows = [{"kind": "Conv", "name": "a", "F": 6, "K": 3, "S": 2, "P": 2, "groups": 3}, {"kind": "BatchNorm", "name": "b", "eps": 1e-3},
-            {"kind": "ReLU", "name": "c"}, {"kind": "LocalResponseNorm", "name": "d", "n": 4, "alpha": 0.5, "convention": "sum"},
+    rows = [{"kind": "Conv", "name": "a", "F": 6, "K": 3, "S": 2, "P": 2, "groups": 3},
+            {"kind": "BatchNorm", "name": "b", "eps": 1e-3},
+            {"kind": "ReLU", "name": "c"}, {"kind": "LocalResponseNorm", "name": "d", "n": 4, "alpha": 0.5,
+                                            "convention": "sum"},
             {"kind": "AvgPool", "name": "e", "K": 3, "S": 2, "P": 1, "borders": "inside"},
             {"kind": "LocalResponseNormWithin", "name": "f", "n": 3, "alpha": 0.7},
             {"kind": "AvgPool", "name": "g", "K": 2, "S": 2, "P": 1, "borders": "clipped"}, {"kind": "BatchNorm", "name": "h"},
             {"kind": "Pad", "name": "i", "top": 1, "bottom": 0, "left": 2, "right": -1},
             {"kind": "AvgPool", "name": "j", "K": 3, "S": 2, "P": 1, "borders": "padded"},
-            {"kind": "MaxPool", "name": "k", "K": 2, "S": 2}, {"kind": "Dropout", "name": "l"}, {"kind": "AvgPool", "name": "m"},
-            {"kind": "Flatten", "name": "n"}, {"kind": "Linear", "name": "o", "M": 5}]
+            {"kind": "MaxPool", "name": "k", "K": 2, "S": 2}, {"kind": "Dropout", "name": "l"},
+            {"kind": "AvgPool", "name": "m"}, {"kind": "Flatten", "name": "n"}, {"kind": "Linear", "name": "o", "M": 5}]
     rng = torch.Generator().manual_seed(5)
     norm = lambda name: {f"{name}.weight": torch.rand(6, generator=rng) + .5, f"{name}.bias": torch.randn(6, generator=rng),
-                         f"{name}.running_mean": torch.randn(6, generator=rng), f"{name}.running_var": torch.rand(6, generator=rng) + .5,
+                         f"{name}.running_mean": torch.randn(6, generator=rng),
+                         f"{name}.running_var": torch.rand(6, generator=rng) + .5,
                          f"{name}.num_batches_tracked": torch.tensor(9)}
-    state = {"a.weight": torch.randn(6, 1, 3, 3, generator=rng), **norm("b"), **norm("h"), "o.weight": torch.randn(5, 6, generator=rng)}
+    state = {"a.weight": torch.randn(6, 1, 3, 3, generator=rng), **norm("b"), **norm("h"),
+             "o.weight": torch.randn(5, 6, generator=rng)}
     path = save(torch, state, tmp_path/"x.pt")
     found = interchange.import_network(path, model=table(tmp_path, {"input": [3, 29, 29], "layers": rows}))
     assert {one.layer for one in found.differences} >= set("acdefghijkmo")
@@ -115,7 +123,8 @@ def test_classes_and_size_of_a_named_model_follow_from_the_weights(torch, tmp_pa
     from zfcore.models import build
     for size, fits in ((96, True), (70, None)):
         network = build("tiny", 7, size)
-        state = {f"{layer}.{key}": torch.zeros(shape) for layer, of in state_dict.wanted(network).items() for key, shape in of.items()}
+        state = {f"{layer}.{key}": torch.zeros(shape) for layer, of in state_dict.wanted(network).items()
+                 for key, shape in of.items()}
         path = save(torch, state, tmp_path/"x.pt")
         if fits:
             assert interchange.read(path, model="tiny").input_shape == (3, 96, 96)
@@ -127,15 +136,18 @@ def test_classes_and_size_of_a_named_model_follow_from_the_weights(torch, tmp_pa
 
 def test_what_differs_is_said_layer_by_layer(torch, tmp_path):
     """The AlexNet of torchvision is not the paper's."""
-    shapes = {"features.0": (64, 3, 11, 11), "features.3": (192, 64, 5, 5), "features.6": (384, 192, 3, 3), "features.8": (256, 384, 3, 3),
-              "features.10": (256, 256, 3, 3), "classifier.1": (4096, 9216), "classifier.4": (4096, 4096), "classifier.6": (1000, 4096)}
+    shapes = {"features.0": (64, 3, 11, 11), "features.3": (192, 64, 5, 5), "features.6": (384, 192, 3, 3),
+              "features.8": (256, 384, 3, 3),
+              "features.10": (256, 256, 3, 3), "classifier.1": (4096, 9216), "classifier.4": (4096, 4096),
+              "classifier.6": (1000, 4096)}
     state = {f"{name}.weight": torch.zeros(1).expand(shape) for name, shape in shapes.items()}
     path = tmp_path/"x.pt"
     expanded = save(torch, state, path)
     with pytest.raises(Expected, match="features.0.weight: expected a tensor within its storage of 1 numbers"):
         interchange.read(expanded, model="alexnet")
     with pytest.raises(Expected) as caught:
-        state_dict.foreign("PyTorch", path, state_dict.Weights({f"{name}.weight": shape for name, shape in shapes.items()}, None, None), "alexnet")
+        state_dict.foreign("PyTorch", path, state_dict.Weights({f"{name}.weight": shape for name, shape in shapes.items()},
+                                                               None, None), "alexnet")
     assert "5 that do not (conv1 96x3x11x11: features.0 64x3x11x11; conv2 256x96x5x5: features.3 192x64x5x5; " in str(caught.value)
     assert "fc6" not in str(caught.value)
 
@@ -154,8 +166,8 @@ def test_without_a_model_the_sentence_lists_what_is_there(torch, tmp_path):
 
 @needs("networks/cifar_torchvision.pt")
 def test_a_known_network_gives_its_known_answers(tmp_path):
-    found = interchange.import_network(REAL_DATA/"networks/cifar_torchvision.pt", model=table(tmp_path, LENET), mean=np.array([127.5]),
-                                       std=np.array([127.5]))
+    found = interchange.import_network(REAL_DATA/"networks/cifar_torchvision.pt", model=table(tmp_path, LENET),
+                                       mean=np.array([127.5]), std=np.array([127.5]))
     with np.load(REAL_DATA/"networks/captum_cifar.npz") as known:
         assert certificate.against_answers(found.seen, found.lowered, known["x"], known["y"]).relative < 2e-6
 
@@ -192,7 +204,8 @@ def zip_of(path, data, **members):
 
 def tensor(offset=b"K\0", shape=b"(K\2K\3t", strides=b"(K\3K\1t", count=b"K\6", key=b"0", kind=b"FloatStorage"):
     """The pickle of {"a.weight": a tensor}, made by hand."""
-    return (b"\x80\x02}U\x08a.weightctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\n" + kind + b"\nU" + bytes([len(key)]) + key
+    return (b"\x80\x02}U\x08a.weightctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\n" + kind + b"\nU"
+            + bytes([len(key)]) + key
             + b"U\x03cpu" + count + b"tQ" + offset + shape + strides + b"\x89NtRs.")
 
 
@@ -237,15 +250,17 @@ EVIL = {
     "a storage that is not there": tensor(key=b"7"),
     "a storage elsewhere": tensor(key=b"../data.pkl"),
     "nested lists": b"\x80\x02" + b"]"*100_000 + b"a"*99_999 + b".",
-    "nested tuples": b"\x80\x02}(K\1" + b"".join(b"q" + bytes([k]) + b"h" + bytes([k]) + b"\x86" for k in range(200)) + b"K\1u.",
-    "a far memory": b"\x80\x02}r\xff\xff\xff\x7f.",
+    "nested tuples": b"\x80\x02}(K\1" + b"".join(b"q" + bytes([k]) + b"h" + bytes([k]) + b"\x86" for k in range(200))
+    + b"K\1u.", "a far memory": b"\x80\x02}r\xff\xff\xff\x7f.",
     "a text of 4 GB": b"\x80\x02X\xff\xff\xff\xffab.",
     "bytes of 2^60": b"\x80\x04\x8e\0\0\0\0\0\0\0\x10ab.",
     "a frame of 2^60": b"\x80\x04\x95\0\0\0\0\0\0\0\x10}.",
     "a number of a million digits": b"\x80\x02I" + b"9"*10**6 + b"\n.",
-    "lists turned into dictionaries again and again": b"\x80\x02ccollections\nOrderedDict\nq\0]q\1(" + b"(U\1aK\1t"*1000 + b"e\x85Rh\1"
+    "lists turned into dictionaries again and again": b"\x80\x02ccollections\nOrderedDict\nq\0]q\1(" + b"(U\1aK\1t"*1000
+    + b"e\x85Rh\1"
                                                       + b"h\0h\1\x85R"*10**4 + b".",
-    "nothing": b"", "no tensors": pickle.dumps({}, 2), "text": b"hello", "a list": pickle.dumps([1], 2), "a number": pickle.dumps(5, 2)}
+    "nothing": b"", "no tensors": pickle.dumps({}, 2), "text": b"hello", "a list": pickle.dumps([1], 2),
+    "a number": pickle.dumps(5, 2)}
 
 SENTENCES = {"outside": "expected a tensor within its storage of 6 numbers, got shape", "negative": "for a size or place",
              "10^200": "for a size or place", "more": "expected ", "nested": "", "torch.load": "asks for 'torch.load'",
@@ -338,7 +353,8 @@ def test_a_zip_whose_members_lie_over_each_other_gives_no_more_than_it_has(tmp_p
     """One storage of a megabyte, named a hundred times in the list of members."""
     numbers = np.zeros(2**18, np.float32).tobytes()
     names = [f"s{k}" for k in range(100)]
-    pickles = b"\x80\x02}(" + b"".join(tensor(shape=b"(" + long(2**18) + b"t", strides=b"(K\1t", count=long(2**18), key=str(k).encode())[3:-2]
+    pickles = b"\x80\x02}(" + b"".join(tensor(shape=b"(" + long(2**18) + b"t", strides=b"(K\1t", count=long(2**18),
+                                              key=str(k).encode())[3:-2]
                                        .replace(b"U\x08a.weight", b"U\x06a%02d.we" % k) for k in range(100)) + b"u."
     path = zip_of(tmp_path/"x.pt", pickles, s0=numbers)
     with zipfile.ZipFile(path, "a") as file:

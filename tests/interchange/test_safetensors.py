@@ -9,19 +9,21 @@ from tests.interchange.test_pytorch import SMALL, table
 from zfcore import interchange
 from zfcore.check import Expected
 from zfcore.interchange import pytorch, safetensors, state_dict
-from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, LocalResponseNorm, LocalResponseNormWithin, MaxPool, Pad,
-                           ReLU)
+from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, LocalResponseNorm, LocalResponseNormWithin,
+                           MaxPool, Pad, ReLU)
 from zfcore.models import build
 from zfcore.network import Network
 
 MEAN = np.random.default_rng(2).random((3, 19, 19), np.float32)*255
 # Every kind of layer that torch.nn has, each size another; names that are no names in Python, or a module's own.
-LAYERS = [Conv("conv 1", F=6, K=4, S=3, P=1), ReLU("forward"), MaxPool("pool.1", K=3, S=2, P=1), LocalResponseNorm("norm1", 4, 0.5, convention="sum"),
+LAYERS = [Conv("conv 1", F=6, K=4, S=3, P=1), ReLU("forward"), MaxPool("pool.1", K=3, S=2, P=1),
+          LocalResponseNorm("norm1", 4, 0.5, convention="sum"),
           Pad("pad", 1, 0, 2, -1), Conv("conv2", F=8, K=2, S=1, P=1, groups=2, rounding="floor"), ReLU("relu"),
           AvgPool("pool2", K=3, S=2, P=1, borders="padded"), Dropout("drop", 0.8), Flatten("flatten"), Linear("fc-3", 5)]
-OTHERS = [Conv("conv1", F=4, K=5, S=2, P=3), BatchNorm("norm1", 1e-3), ReLU("relu1"), AvgPool("pool1", K=3, S=2, P=1, borders="clipped"),
-          AvgPool("pool2", K=2, S=2, P=1, borders="inside"), MaxPool("pool3", K=2, S=2, P=1, rounding="floor"), Conv("conv2", 7, 1), AvgPool("pool4"),
-          Flatten("flatten"), BatchNorm("norm2"), Linear("fc3", 3)]
+OTHERS = [Conv("conv1", F=4, K=5, S=2, P=3), BatchNorm("norm1", 1e-3), ReLU("relu1"),
+          AvgPool("pool1", K=3, S=2, P=1, borders="clipped"),
+          AvgPool("pool2", K=2, S=2, P=1, borders="inside"), MaxPool("pool3", K=2, S=2, P=1, rounding="floor"),
+          Conv("conv2", 7, 1), AvgPool("pool4"), Flatten("flatten"), BatchNorm("norm2"), Linear("fc3", 3)]
 
 
 def network(layers=LAYERS, size=17):
@@ -110,7 +112,8 @@ def test_safetensors_own_package_reads_what_is_written(tmp_path):
     assert np.array_equal(found["conv_1.weight"], made["conv 1"].parameters["w"].transpose(3, 0, 1, 2))
     with package.safe_open(tmp_path/"x.safetensors", "np") as file:
         assert json.loads(file.metadata()["zfcore"])["layers"] == made.table()
-    odd = {"half": np.arange(6, dtype=np.float16).reshape(2, 3), "double": np.array([1/3]), "long": np.array([[2**40]]), "none": np.zeros((0, 3), np.float32),
+    odd = {"half": np.arange(6, dtype=np.float16).reshape(2, 3), "double": np.array([1/3]), "long": np.array([[2**40]]),
+           "none": np.zeros((0, 3), np.float32),
            "number": np.array(3, np.int32), "byte": np.array([0, 255], np.uint8), "bool": np.array([True, False])}
     save_file(odd, tmp_path/"odd.safetensors")
     with safetensors.opened(tmp_path/"odd.safetensors") as weights:
@@ -135,9 +138,12 @@ def test_tensors_of_others_are_matched_by_shape_whatever_order_they_stand_in(tmp
     arrays = {f"{name}.weight": rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     path = tmp_path/"x.safetensors"
     plain(path, arrays)
-    rows = [SMALL["layers"][0], {"kind": "Conv", "name": "b", "F": 2, "K": 1}, {"kind": "Conv", "name": "c", "F": 2, "K": 1}, *SMALL["layers"][2:]]
+    rows = [SMALL["layers"][0], {"kind": "Conv", "name": "b", "F": 2, "K": 1}, {"kind": "Conv", "name": "c", "F": 2, "K": 1},
+            *SMALL["layers"][2:]]
     found = interchange.read(path, model=table(tmp_path, {"input": [3, 7, 7], "layers": rows}))
-    assert [np.array_equal(node.w, arrays[f"{name}.weight"]) for node, name in zip(found.nodes[:3], ("features.0", "features.2", "features.10"))] == [True]*3
+    assert [np.array_equal(node.w, arrays[f"{name}.weight"]) for node, name in zip(found.nodes[:3],
+                                                                                   ("features.0", "features.2",
+                                                                                    "features.10"))] == [True]*3
     assert found.notes == ["tensors: matched to layers by shape, and by the order of their names"]
 
 
@@ -159,8 +165,10 @@ def put(**fields):
 
 CHANGES = {"beyond the end": put(data_offsets=[0, 2**40]), "10^12 numbers": put(shape=[10**12, 1], data_offsets=[0, 4*10**12]),
            "10^15 axes of nothing": put(shape=[0, 2**40, 2**40], data_offsets=[0, 0]), "another size": put(shape=[2, 2]),
-           "negative": put(shape=[-2, -3]), "a gap": put(data_offsets=[4, 28]), "overlapping": put(data_offsets=[0, 0], shape=[0]),
-           "backwards": put(data_offsets=[24, 0]), "another type": put(dtype="F8_E4M3"), "no type": put(dtype=None), "fraction": put(shape=[2.0, 3]),
+           "negative": put(shape=[-2, -3]), "a gap": put(data_offsets=[4, 28]),
+           "overlapping": put(data_offsets=[0, 0], shape=[0]),
+           "backwards": put(data_offsets=[24, 0]), "another type": put(dtype="F8_E4M3"), "no type": put(dtype=None),
+           "fraction": put(shape=[2.0, 3]),
            "more": put(extra=1), "huge number": put(shape=[10**30, 3]), "a hundred axes": put(shape=[1]*100),
            "a list": lambda header: header.update({"b": []}), "metadata": lambda header: header.update(__metadata__={"a": 1}),
            "odd name": lambda header: header.update({"a\nb": header.pop("a.weight")}),
@@ -168,9 +176,11 @@ CHANGES = {"beyond the end": put(data_offsets=[0, 2**40]), "10^12 numbers": put(
            "other description": lambda header: header.update(__metadata__={"zfcore": json.dumps(
                {"version": 1, "input": [3, 4, 4], "layers": [{"kind": "Nonsense", "name": "a"}], "classes": []})}),
            "description of another": lambda header: header.update(__metadata__={"zfcore": json.dumps(
-               {"version": 1, "input": [3, 4, 4], "layers": [{"kind": "Flatten", "name": "a"}, {"kind": "Linear", "name": "b", "M": 2}], "classes": []})}),
+               {"version": 1, "input": [3, 4, 4], "layers": [{"kind": "Flatten", "name": "a"},
+                                                             {"kind": "Linear", "name": "b", "M": 2}], "classes": []})}),
            "a layer of nothing but size": lambda header: header.update(__metadata__={"zfcore": json.dumps(
-               {"version": 1, "input": [2**14]*3, "layers": [{"kind": "Conv", "name": "a", "F": 2**24, "K": 1}], "classes": []})})}
+               {"version": 1, "input": [2**14]*3, "layers": [{"kind": "Conv", "name": "a", "F": 2**24, "K": 1}],
+                "classes": []})})}
 
 
 @pytest.mark.parametrize("which", CHANGES)
@@ -181,7 +191,8 @@ def test_a_header_that_is_wrong_is_one_sentence(which, tmp_path):
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("head", [b"", b"\1", struct.pack("<Q", 0), struct.pack("<Q", 2**63), struct.pack("<Q", 10) + b"\xff"*10,
+@pytest.mark.parametrize("head", [b"", b"\1", struct.pack("<Q", 0), struct.pack("<Q", 2**63),
+                                  struct.pack("<Q", 10) + b"\xff"*10,
                                   struct.pack("<Q", 200_000) + b"["*200_000, struct.pack("<Q", 2**40) + b"{}"])
 def test_a_file_without_a_header_is_one_sentence(head, tmp_path):
     (tmp_path/"x.safetensors").write_bytes(head)

@@ -16,8 +16,8 @@ BF16_UNIT = 2.0**-8                        # what rounding to bf16 is wrong by a
 
 class Machine:
     """Where a test's kernels run. `array` brings a NumPy array there; `results` brings arrays back and holds every way of
-    running the same test, and a second run of it where `again`, to the same bits. What one run leaves behind another meets in the
-    executor too, where two schedules share what was compiled."""
+    running the same test, and a second run of it where `again`, to the same bits. What one run leaves behind another meets in
+    the executor too, where two schedules share what was compiled."""
     first = {}                                      # (test, executor or gpu, name of a result) -> its bits in the first run
 
     def __init__(self, test, device, way, again):
@@ -36,9 +36,10 @@ class Machine:
         return names[:2] + names[-1:] if self.way in ("skewed", "race") else names
 
     def results(self, work, names=None):
-        """What `work()` returns, as a tuple of NumPy arrays and numbers; what is stored as BF16, as float32. Where not every way
-        has the same ones, `names` says which they are."""
-        runs = [tuple(self.host(part) if hasattr(part, "shape") else np.asarray(part) for part in work()) for _ in range(1 + self.again)]
+        """What `work()` returns, as a tuple of NumPy arrays and numbers; what is stored as BF16, as float32. Where not every
+        way has the same ones, `names` says which they are."""
+        runs = [tuple(self.host(part) if hasattr(part, "shape") else np.asarray(part) for part in work())
+                for _ in range(1 + self.again)]
         runs.append(tuple(Machine.first.setdefault((self.test, self.device, name), part)
                           for name, part in zip(range(len(runs[0])) if names is None else names, runs[0], strict=True)))
         for run in runs:
@@ -52,8 +53,8 @@ def ways(*names):
     return [pytest.param(way, marks=[] if way in names else pytest.mark.exhaustive) for way in (*executor.WAYS, "gpu")]
 
 
-# For what does not depend on the order of threads: the numbers of a kernel of which another test sees the order, or whose threads
-# have nothing to do with each other.
+# For what does not depend on the order of threads: the numbers of a kernel of which another test sees the order, or whose
+# threads have nothing to do with each other.
 in_any_order = pytest.mark.parametrize("machine", ways("random", "gpu"), indirect=True)
 
 

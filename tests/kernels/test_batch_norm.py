@@ -39,7 +39,8 @@ def test_batch_norm_and_its_gradients_equal_the_reference(machine, rng, shape, m
     close(mean, wanted_mean, EPS*np.abs(wanted_mean))
     close(var, wanted_var, EPS*np.abs(wanted_var))
     close(dbeta, wanted_dbeta, EPS*np.abs(wanted_dbeta))
-    of_gamma = np.abs(wanted_dgamma) + np.abs(cache.mean*wanted_dbeta)/root           # the rounding of the mean is in every x - mean
+    # the rounding of the mean is in every x - mean
+    of_gamma = np.abs(wanted_dgamma) + np.abs(cache.mean*wanted_dbeta)/root
     close(dgamma, wanted_dgamma, 2*EPS*of_gamma)
     through = (column(np.abs(wanted_dbeta)) + size*column(of_gamma))/(x.size//len(x)) if momentum else 0
     close(dx, wanted_dx, 6*EPS*column(np.abs(gamma)/root)*(np.abs(dy) + through))

@@ -5,7 +5,8 @@ from tests.kernels.conftest import EPS, close, normal
 from zfcore.ops.clip_filter_rms import clip_filter_rms, clip_filter_rms_reference
 from zfcore.ops.convert import from_bf16, to_bf16
 
-SHAPES = [(6, 7, 37), (1, 1, 3), (2, 3, 300)]         # more weights than a part, more filters than a block, more than a block counts
+# more weights than a part, more filters than a block, more than a block counts
+SHAPES = [(6, 7, 37), (1, 1, 3), (2, 3, 300)]
 
 
 def drawn(rng, C, K, F):

@@ -77,7 +77,8 @@ def sums(name, low):
     """(y, dx, dw) in float64, of factors that are rounded to so many bits less."""
     (x, w, b, dy), (S, P, groups) = case(name)
     x, w, rounded_dy = (rounded(array, low) for array in (x, w, dy))
-    return conv2d_reference(x, w, b, S, P, groups, CASES[name][-1]), *conv2d_backward_reference(rounded_dy, x, w, S, P, groups)[:2]
+    return conv2d_reference(x, w, b, S, P, groups, CASES[name][-1]), *conv2d_backward_reference(rounded_dy, x, w, S, P,
+                                                                                                groups)[:2]
 
 
 @cache
@@ -123,12 +124,13 @@ def tiles(kernels, *precisions):
         return ["random", "gpu"] if precision == "fp32x3" else ["random", "skewed", "race", "bounds", "gpu"]
 
     found = [(way, kernel) for precision in precisions for kernel in kernels[precision] for way in ways(precision)]
-    return pytest.mark.parametrize("machine, kernel", found, indirect=["machine"], ids=[f"{way} {by(kernel)}" for way, kernel in found])
+    return pytest.mark.parametrize("machine, kernel", found, indirect=["machine"],
+                                   ids=[f"{way} {by(kernel)}" for way, kernel in found])
 
 
 def sliced(kernels, *precisions):
-    """`tiles`, with the sum in three slices, and in one where that is not the same once more: under one schedule, in a precision
-    with mma and in the one without."""
+    """`tiles`, with the sum in three slices, and in one where that is not the same once more: under one schedule, in a
+    precision with mma and in the one without."""
     [names, found], given = tiles(kernels, *precisions).args, tiles(kernels, *precisions).kwargs
     tells = lambda way, kernel: way in ("random", "gpu") and precision_of(kernel) in ("fp32", "tf32")
     rows = [pytest.param(*row, slices, id=f"{one}-{slices}", marks=[] if slices > 1 or tells(*row) else pytest.mark.exhaustive)
@@ -274,7 +276,8 @@ def test_fp32x3_is_about_as_near_to_the_truth_as_fp32(machine):
 @in_any_order
 def test_few_maps_stored_in_float32_are_transposed_in_fp32_whatever_the_precision(machine):
     (x, w, _, dy), (S, P, groups) = case("tails on every tile, odd")
-    results = machine.results(lambda: [conv2d_transpose(machine.array(dy), machine.array(w), S, P, *x.shape[1:3], groups, precision)
+    results = machine.results(lambda: [conv2d_transpose(machine.array(dy), machine.array(w), S, P, *x.shape[1:3], groups,
+                                                        precision)
                                        for precision in PRECISIONS if precision != "bf16"])
     for dx in results[1:]:
         np.testing.assert_array_equal(dx, results[0])

@@ -32,8 +32,8 @@ def chain(name, dtype=np.float32):
 
 
 def one_after_the_other(machine, name, precision):
-    """(y, switches) of conv2d, ReLU and maxpool there, in whatever way they were asked for first: all ways give their bits, which
-    their own tests say."""
+    """(y, switches) of conv2d, ReLU and maxpool there, in whatever way they were asked for first: all ways give their bits,
+    which their own tests say."""
     if (key := (machine.device, name, precision)) not in APART:
         (x, w, b), (S, P), pool = chain(name)
         stored = machine.stored(precision)
@@ -63,7 +63,8 @@ def test_convolution_and_pool_in_one_pass_give_the_bits_of_one_after_the_other(m
             assert pooling == (size, *pool[:3])
             yield from (y, switches)
 
-    found = iter(machine.results(lambda: [array for name in names for array in together(name)], [(name, k) for name in names for k in range(4)]))
+    found = iter(machine.results(lambda: [array for name in names for array in together(name)],
+                                 [(name, k) for name in names for k in range(4)]))
     for name in names:
         y, switches = one_after_the_other(machine, name, precision)
         y = from_bf16(y) if y.dtype == BF16 else y
@@ -128,8 +129,8 @@ def test_the_gradient_of_both_has_the_bits_of_one_behind_the_other_and_the_bias_
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_the_gradient_that_spreads_over_the_map_on_its_way_has_the_bits_of_the_map(machine, precision, monkeypatch):
-    """Of several tiles of filters, of windows over every border and of such that share no pixel; dw's tiles are the same in both
-    ways. The map that maxpool_backward leaves is the reference's, as its own tests say."""
+    """Of several tiles of filters, of windows over every border and of such that share no pixel; dw's tiles are the same in
+    both ways. The map that maxpool_backward leaves is the reference's, as its own tests say."""
     names = ["three strips, the last short", "windows over every border"] + ["with gaps"]*(precision == "bf16")
     monkeypatch.setitem(conv2d_kernels.FILTER_GRADIENT_KERNELS, precision, [
         kernel for kernel in conv2d_kernels.FILTER_GRADIENT_KERNELS[precision] if kernel.defines["BM"] == 160])

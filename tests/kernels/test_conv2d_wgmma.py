@@ -35,10 +35,11 @@ few = pytest.mark.parametrize("machine", ways("random", "gpu"), indirect=True)
 
 
 def in_turn(by, kernels):
-    """Each of CASES, for each key of `kernels`, called `by`, with one of its kernels: every one of these meets some case, at the
-    cost of one."""
+    """Each of CASES, for each key of `kernels`, called `by`, with one of its kernels: every one of these meets some case, at
+    the cost of one."""
     return pytest.mark.parametrize(f"name, {by}, tile", [
-        (name, key, (k + 2*d) % len(of_key)) for k, name in enumerate(CASES) for d, (key, of_key) in enumerate(kernels.items())])
+        (name, key, (k + 2*d) % len(of_key)) for k, name in enumerate(CASES)
+        for d, (key, of_key) in enumerate(kernels.items())])
 
 
 @cache
@@ -182,7 +183,8 @@ def alone(x, first, last):
 
 @few
 def test_a_layer_in_training_is_wgmmas_in_any_batch_and_elsewhere_not_at_all(machine, hopper, rng):
-    x, w, b, dy = (drawn(rng, 40, 3, 2, 9), drawn(rng, 40, 3, 3, 32), rng.standard_normal(32, np.float32), drawn(rng, 32, 3, 2, 9))
+    x, w, b, dy = (drawn(rng, 40, 3, 2, 9), drawn(rng, 40, 3, 3, 32), rng.standard_normal(32, np.float32),
+                   drawn(rng, 32, 3, 2, 9))
 
     def passes(x, dy, training):
         y, cache = conv2d(x, machine.array(w), machine.array(b), 1, 1, precision="bf16", training=training)
@@ -216,7 +218,8 @@ def test_a_fully_connected_layer_in_training_is_wgmmas_with_its_sums_in_slices(m
     named = {kernel.name: dict(zip((one.name for one in kernel.arguments), arguments)) for kernel, _, arguments in tape}
     assert not {"conv2d_forward", "conv2d_filter_gradient"} & set(named)
     assert named["conv2d_wgmma_forward"]["slices"] == 3 and named["conv2d_wgmma_transpose"]["slices"] == 2
-    whole = machine.results(lambda: [*passes(machine.array(x), machine.array(dy)), passes(machine.array(x), machine.array(dy), True)[0]])
+    whole = machine.results(lambda: [*passes(machine.array(x), machine.array(dy)),
+                                     passes(machine.array(x), machine.array(dy), True)[0]])
     x64, w64, dy64 = (from_bf16(one).astype(float) for one in (x, w, dy))
     wanted = [w64.T@x64 + b[:, None], w64@dy64, x64@dy64.T, dy64.sum(1), w64.T@x64 + b[:, None]]
     for got, there, error in zip(whole, wanted, (0.004, 0.004, 1e-6, 1e-6, 1e-6), strict=True):

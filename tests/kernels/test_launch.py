@@ -50,8 +50,10 @@ def test_a_number_that_32_bits_cannot_hold_is_refused():
 @pytest.mark.parametrize("conv, sentence", [
     ((3, 5), r"conv2d_plain\(conv\): expected 11 numbers \(C, H, W, N, F, K, S, P, Ho, Wo, groups\), got \(3, 5\)"),
     (7, r"conv2d_plain\(conv\): expected 11 numbers .*, got 7"),
-    (conv2d_kernels.Conv(1, 1, 1, 2**31, *[1]*7), r"conv2d_plain\(conv\).N: expected a whole number that fits int32, got 2147483648"),
-    (conv2d_kernels.Conv(1, 1, 1, 1, 1, ROW, *[1]*5), r"conv2d_plain\(conv\).K: expected a number \(int32\), got ExecutorArray")])
+    (conv2d_kernels.Conv(1, 1, 1, 2**31, *[1]*7), r"conv2d_plain\(conv\).N: expected a whole number that fits int32, got "
+                                                  r"2147483648"),
+    (conv2d_kernels.Conv(1, 1, 1, 1, 1, ROW, *[1]*5),
+     r"conv2d_plain\(conv\).K: expected a number \(int32\), got ExecutorArray")])
 def test_a_wrong_struct_is_told_by_its_field(conv, sentence):
     with pytest.raises(Expected, match=sentence):
         conv2d_kernels.PLAIN(1, ROW, ROW, ROW, ROW, conv, False, False)

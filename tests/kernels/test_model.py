@@ -16,7 +16,8 @@ LARGE = kernels.FORWARD_KERNELS["bf16"][0]                # 128 x 128 results, 3
 
 
 def test_every_tile_that_is_multiplied_by_ffma_or_mma_is_counted():
-    counted = {model.words(kernel): kernel for kernel in [*TILED, *(rung.kernel for rung in ladder.rungs())] if "BM" in kernel.defines}
+    counted = {model.words(kernel): kernel for kernel in [*TILED, *(rung.kernel for rung in ladder.rungs())]
+               if "BM" in kernel.defines}
     assert set(model.loops()) == set(counted)
     for name, loop in model.loops().items():
         assert loop.products == loop.steps*model.products(counted[name]) and loop.instructions > loop.products and loop.wavefronts > 0
@@ -50,7 +51,9 @@ def test_blocks_come_in_rounds_and_few_of_them_wait_for_the_cache():
     busy = dict(l2_latency=1.0)
     assert seconds(132, **busy) == seconds(1, **busy) and seconds(133, **busy) == seconds(264, **busy) == 2*seconds(132, **busy)
     slow = dict(l2_latency=90_000.0)                       # two blocks wait together, three stages ahead
-    assert seconds(264, **slow) == seconds(1, **slow) == pytest.approx(50*30_000/1.83e9) and seconds(265, **slow) == 2*seconds(264, **slow)
+    assert seconds(264,
+                   **slow) == seconds(1, **slow) == pytest.approx(50*30_000/1.83e9) and seconds(265,
+                                                                                                **slow) == 2*seconds(264, **slow)
 
 
 def test_a_kernel_of_one_stage_waits_and_then_multiplies():

@@ -245,7 +245,8 @@ def test_a_step_on_wgmma_is_right_and_a_piece_of_a_batch_has_its_bits(machine, h
 # ------------------------------------------------------------------------------------- incremental forms, bit for bit
 @pytest.fixture(params=PRECISIONS)
 def seeing(request):
-    """(network on the executor in that precision, pictures (n,s,s,3), mean): 3 maps, which tensor cores cannot fill, then 16."""
+    """(network on the executor in that precision, pictures (n,s,s,3), mean): 3 maps, which tensor cores cannot fill, then
+    16."""
     network = Network("small", (3, 23, 19), [
         Conv("conv1", 16, K=5, S=2), ReLU("relu1"), MaxPool("pool1", K=3, S=2), LocalResponseNorm("norm1"),
         Conv("conv2", 16, K=3, P=1), ReLU("relu2"), Conv("conv3", 8, K=3, P=1), ReLU("relu3"),
@@ -263,7 +264,8 @@ def test_a_projection_alone_is_the_one_of_the_batch_bit_for_bit(seeing):
         together = project(network, x, layer, [1, 3, 1])
         for n in range(3):
             alone = project(network, executor.array(to_host(x)[..., n:n + 1]), layer, [[1, 3, 1][n]])
-            np.testing.assert_array_equal(to_host(alone.pixels)[..., 0], to_host(together.pixels)[..., n], f"{layer}, picture {n}")
+            np.testing.assert_array_equal(to_host(alone.pixels)[..., 0], to_host(together.pixels)[..., n],
+                                          f"{layer}, picture {n}")
     assert to_host(together.pixels).any()
 
 

@@ -18,7 +18,8 @@ from zfcore.cubin import kernels_folder
 from zfcore.kernel import CTYPES, Argument
 
 KERNELS = resources.declared()
-ARCHITECTURES = [nvrtc.architecture(capability, (capability,)) for capability in (80, 86, 89, 90, 100, 120)]     # as devices get them
+# as devices get them
+ARCHITECTURES = [nvrtc.architecture(capability, (capability,)) for capability in (80, 86, 89, 90, 100, 120)]
 NAMES = [f"{k.name}-{'-'.join(f'{a}={b}' for a, b in k.defines.items())}" for k in KERNELS]
 LOCKS = defaultdict(Lock)                      # two threads compile nothing twice
 try:
@@ -137,7 +138,8 @@ def test_table_of_resources_is_the_compilers(compiling):
 @needs_nvrtc
 def test_all_kernels_are_compiled_ahead_each_file_once_for_each_of_its_settings(monkeypatch, tmp_path, capsys):
     asked = []
-    monkeypatch.setattr(resources, "cached_cubin", lambda kernel, arch: asked.append((kernel, arch)) or tmp_path/f"{len(asked)}.cubin")
+    monkeypatch.setattr(resources, "cached_cubin", lambda kernel, arch: asked.append((kernel, arch))
+                        or tmp_path/f"{len(asked)}.cubin")
     main(["compile", "--arch", "sm_100a"])
     assert {arch for _, arch in asked} == {"sm_100a"}
     settings = [(kernel.file, str(kernel.defines)) for kernel, _ in asked]

@@ -6,7 +6,8 @@ from zfcore.ops.convert import from_bf16, to_bf16
 from zfcore.ops.sgd_step import sgd_step, sgd_step_reference
 
 RULE = 0.1, 0.9                                                         # lr, momentum
-SHAPES = [(3, 7, 7, 5), (9, 116), (1,), (7, 300), (6,)]                 # one, four and more than a block, and what is left of a four
+# one, four and more than a block, and what is left of a four
+SHAPES = [(3, 7, 7, 5), (9, 116), (1,), (7, 300), (6,)]
 
 
 def drawn(rng, shapes=SHAPES):
@@ -47,7 +48,8 @@ def test_more_tensors_than_a_launch_takes_get_the_bits_that_each_gets_alone(mach
             sgd_step(device[group], *RULE)
         return [array for w, _, v, _ in device for array in (w, v)]
 
-    together, alone = (machine.results(lambda: moved(groups)) for groups in ([slice(None)], [slice(k, k + 1) for k in range(19)]))
+    together, alone = (machine.results(lambda: moved(groups))
+                       for groups in ([slice(None)], [slice(k, k + 1) for k in range(19)]))
     for one, other, (w, *_) in zip(together[::2], alone[::2], tensors):
         assert one.tobytes() == other.tobytes() and (one.size == 0 or one.tobytes() != w[offset:].tobytes())
 

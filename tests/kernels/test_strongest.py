@@ -9,7 +9,8 @@ BATCHES = np.arange(3, 40), np.array([40, 41, 43, 44, 47]), np.array([90])     #
 @pytest.mark.parametrize("shape, k", [((7, 6), 9), ((), 3), ((2, 3), 1)], ids=["maps", "units", "fewer places than warps"])
 def test_the_lists_are_those_of_the_reference_to_the_bit(machine, rng, shape, k):
     units = 5
-    maps = [np.round(rng.standard_normal((units, *shape, len(batch)), np.float32), 1) for batch in BATCHES]      # ties everywhere
+    # ties everywhere
+    maps = [np.round(rng.standard_normal((units, *shape, len(batch)), np.float32), 1) for batch in BATCHES]
     maps[0][1] = np.abs(maps[0][1]) - 99                                       # no picture of it enters the list
     maps[0][2, ..., 4] = maps[1][3, ..., 2] = np.nan
     maps[2][4] = -np.inf

@@ -5,7 +5,8 @@ from tests.kernels.conftest import normal
 from zfcore.ops.tree_sum import spans, tree_sum
 
 
-@pytest.mark.parametrize("total, offset", [(1036, 0), (1037, 0), (260, 1)], ids=["four at once", "an odd length", "off the 16 bytes"])
+@pytest.mark.parametrize("total, offset", [(1036, 0), (1037, 0), (260, 1)],
+                         ids=["four at once", "an odd length", "off the 16 bytes"])
 @pytest.mark.parametrize("cuts", [(0, 1, 2), (0, 3, 6, 8), (0, 2, 5, 7), (0, 1, 2, 4, 8, 16), (0, 7, 14, 21)], ids=str)
 def test_the_bits_are_those_of_numpy(machine, rng, total, offset, cuts):
     leaves = cuts[-1]

@@ -18,8 +18,8 @@ from zfcore.ops.conv2d_kernels import launch_wgmma_filter_gradient
 from zfcore.ops.conv2d_maxpool import conv2d_maxpool
 from zfcore.ops.linear import linear, linear_backward
 
-OTHERS = {"multiprocessors": 1, "fma_tflop_s": 1.0, "copy_gb_s": 1e6, "strip_blocks": 30, "forward_blocks": 1, "clock_ghz": 50.0,
-          "tf32_tflop_s": 1.0, "bf16_tflop_s": 1.0, "wgmma_tflop_s": 1.0, "l2_gb_s": 50.0, "l2_latency": 1e5,
+OTHERS = {"multiprocessors": 1, "fma_tflop_s": 1.0, "copy_gb_s": 1e6, "strip_blocks": 30, "forward_blocks": 1,
+          "clock_ghz": 50.0, "tf32_tflop_s": 1.0, "bf16_tflop_s": 1.0, "wgmma_tflop_s": 1.0, "l2_gb_s": 50.0, "l2_latency": 1e5,
           "gradient_blocks": 1, "bias_blocks": 1, "wgmma_blocks": 1, "slice_terms": 2**20, "bias_slice_terms": 2**20}
 
 
@@ -51,7 +51,8 @@ def choices(monkeypatch):
         launch_wgmma_filter_gradient(maps, dy, (96, 5, 5, 256), 2, 0, 1)
 
     return lambda: [(kernel.name, tuple(kernel.defines.items()), grid) for kernel, grid, _ in
-                    recorded(layers, [ghost(3, 113, 113, 128)])[1]] + [tuning.current.tflop_s("wgmma")]        # what bench predicts by
+                    # what bench predicts by
+                    recorded(layers, [ghost(3, 113, 113, 128)])[1]] + [tuning.current.tflop_s("wgmma")]
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(tuning.Tuning)])

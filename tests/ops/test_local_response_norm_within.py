@@ -7,11 +7,15 @@ from zfcore.check import Expected
 from zfcore.ops import local_response_norm_within as module
 from zfcore.ops.avgpool import BORDERS, avgpool
 from zfcore.ops.local_response_norm_within import (local_response_norm_within, local_response_norm_within_backward,
-                                                   local_response_norm_within_backward_reference, local_response_norm_within_reference)
+                                                   local_response_norm_within_backward_reference,
+                                                   local_response_norm_within_reference)
 
-# alpha is large on purpose: at the 5e-5 of Caffe's ZFNet the whole sum hides below a tolerance. n, alpha, beta, k, convention, P
-RULES = [(3, 5.0, 0.75, 1.0, "mean", None), (5, 0.7, 0.5, 1.5, "sum", None), (1, 0.6, 0.75, 1.0, "mean", None), (3, 0.9, 1.0, 2.0, "mean", 0),
-         (5, 0.8, 0.75, 0.5, "sum", 1), (5, 6.0, 0.6, 1.0, "mean", 0), (13, 0.9, 0.75, 1.0, "sum", None), (401, 0.9, 0.75, 1.0, "sum", None)]
+# alpha is large on purpose: at the 5e-5 of Caffe's ZFNet the whole sum hides below a tolerance. n, alpha, beta, k, convention,
+# P
+RULES = [(3, 5.0, 0.75, 1.0, "mean", None), (5, 0.7, 0.5, 1.5, "sum", None), (1, 0.6, 0.75, 1.0, "mean", None),
+         (3, 0.9, 1.0, 2.0, "mean", 0),
+         (5, 0.8, 0.75, 0.5, "sum", 1), (5, 6.0, 0.6, 1.0, "mean", 0), (13, 0.9, 0.75, 1.0, "sum", None),
+         (401, 0.9, 0.75, 1.0, "sum", None)]
 SHAPE = (3, 9, 7, 4)                                                        # C, H, W, N
 every = pytest.mark.parametrize("rule", RULES)
 
@@ -31,7 +35,8 @@ def test_local_response_norm_within_and_its_backward_are_the_reference(rule, dty
     assert y.dtype == dx.dtype == dtype and y.shape == wanted.shape and cache.rule == cache_ref.rule
     tolerance = 40*np.finfo(dtype).eps
     np.testing.assert_allclose(y, wanted, rtol=tolerance)
-    np.testing.assert_allclose(dx, local_response_norm_within_backward_reference(dy.astype(float), cache_ref), rtol=tolerance, atol=9*tolerance)
+    np.testing.assert_allclose(dx, local_response_norm_within_backward_reference(dy.astype(float), cache_ref), rtol=tolerance,
+                               atol=9*tolerance)
 
 
 @every
@@ -57,7 +62,8 @@ def test_the_sum_is_caffes_mean_of_squares_and_divides_by_all_of_a_window_at_bor
 
 def test_the_two_conventions_differ_by_the_pixels_of_a_window_in_alpha():
     x = numbers(5)
-    mean, total = (local_response_norm_within(x, 3, alpha, 0.75, 1.0, convention)[0] for alpha, convention in ((0.9, "mean"), (0.1, "sum")))
+    mean, total = (local_response_norm_within(x, 3, alpha, 0.75, 1.0, convention)[0]
+                   for alpha, convention in ((0.9, "mean"), (0.1, "sum")))
     np.testing.assert_allclose(mean, total, rtol=1e-14)
     assert not np.allclose(mean, local_response_norm_within(x, 3, 0.9, 0.75, 1.0, "sum")[0])
 
@@ -100,7 +106,8 @@ def test_inputs_are_left_alone_and_numpy_numbers_do_not_widen_float32():
     np.testing.assert_array_equal((x, dy), kept)
 
 
-@pytest.mark.parametrize("wrong", [dict(n=0), dict(n=4), dict(k=0.0), dict(alpha=-1.0), dict(convention="max"), dict(P=2), dict(P=-1)])
+@pytest.mark.parametrize("wrong", [dict(n=0), dict(n=4), dict(k=0.0), dict(alpha=-1.0), dict(convention="max"), dict(P=2),
+                                   dict(P=-1)])
 def test_a_rule_that_could_divide_by_zero_or_has_no_middle_is_refused(wrong):
     rule = dict(n=3, alpha=1e-4, beta=0.75, k=1.0, convention="mean")
     with pytest.raises(Expected, match="local_response_norm.*: " + next(iter(wrong))):
@@ -127,4 +134,5 @@ def test_opencv_computes_the_same_of_caffes_layer(n):
     network = cv2.dnn.readNetFromCaffe(np.frombuffer(text.encode(), np.uint8))
     x = numbers(11, np.float32)
     network.setInput(np.ascontiguousarray(x.transpose(3, 0, 1, 2)))
-    np.testing.assert_allclose(local_response_norm_within(x, n, 0.5, 0.75, 1.0)[0], network.forward().transpose(1, 2, 3, 0), rtol=3e-6)
+    np.testing.assert_allclose(local_response_norm_within(x, n, 0.5, 0.75, 1.0)[0], network.forward().transpose(1, 2, 3, 0),
+                               rtol=3e-6)

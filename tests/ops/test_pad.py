@@ -39,7 +39,8 @@ def test_numpy_pads_so_what_is_cut(frame):
     top, bottom, left, right = frame
     x = maps()
     kept = x[:, max(-top, 0):5 - max(-bottom, 0), max(-left, 0):4 - max(-right, 0)]
-    np.testing.assert_array_equal(pad(x, *frame)[0], np.pad(kept, ((0, 0), *np.maximum(((top, bottom), (left, right)), 0), (0, 0))))
+    np.testing.assert_array_equal(pad(x, *frame)[0], np.pad(kept,
+                                                            ((0, 0), *np.maximum(((top, bottom), (left, right)), 0), (0, 0))))
 
 
 @pytest.mark.parametrize("budget", [1, 70, 300, 2**22])

@@ -3,8 +3,8 @@ import pytest
 
 from tests.ops.slope import slope
 from zfcore.check import Expected
-from zfcore.ops.softmax_loss import (softmax, softmax_loss, softmax_loss_backward, softmax_loss_backward_reference, softmax_loss_onto,
-                                     softmax_loss_reference, softmax_reference)
+from zfcore.ops.softmax_loss import (softmax, softmax_loss, softmax_loss_backward, softmax_loss_backward_reference,
+                                     softmax_loss_onto, softmax_loss_reference, softmax_reference)
 
 M, N = 7, 5
 

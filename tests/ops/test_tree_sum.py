@@ -73,7 +73,8 @@ def test_tree_sum_is_the_reference(leaves, dtype):
 
 def test_three_leaves_by_hand():
     big, one = np.array([2.0**24], np.float32), np.array([1.0], np.float32)
-    parts = [one.copy(), big, one.copy()]                                     # (1 + 2^24) + 1 loses both; 2^24 + (1 + 1) does not
+    # (1 + 2^24) + 1 loses both; 2^24 + (1 + 1) does not
+    parts = [one.copy(), big, one.copy()]
     tree_sum(parts, [0, 1, 2], 3)
     assert parts[0] == 2.0**24
     parts = [one.copy(), one.copy(), np.array([2.0**24], np.float32)]

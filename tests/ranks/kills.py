@@ -1,6 +1,6 @@
-"""python -m tests.ranks.kills FOLDER KILLS OPTIONS ...: a training of `python -m train` with these options in 1 to MOST processes, one of which is killed
-at a random moment, KILLS times, and each time it goes on with another number of processes, until it ends by itself in FOLDER. Prints how
-often it was killed with how many processes."""
+"""python -m tests.ranks.kills FOLDER KILLS OPTIONS ...: a training of `python -m train` with these options in 1 to MOST
+processes, one of which is killed at a random moment, KILLS times, and each time it goes on with another number of processes,
+until it ends by itself in FOLDER. Prints how often it was killed with how many processes."""
 import random
 import shutil
 import sys

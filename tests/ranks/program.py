@@ -58,7 +58,8 @@ def expected(ranks):
 
 
 def interrupted(ranks):
-    signal.signal(signal.SIGINT, signal.default_int_handler)       # which a shell leaves out of what it starts in the background
+    # which a shell leaves out of what it starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -95,7 +96,8 @@ def on_gpus(how):
         time.sleep(60)
 
 
-FAILURES = {"raises": lambda ranks: {}["nothing"], "expected": expected, "exits": lambda ranks: os._exit(0), "leaves": lambda ranks: sys.exit(0),
+FAILURES = {"raises": lambda ranks: {}["nothing"], "expected": expected, "exits": lambda ranks: os._exit(0),
+            "leaves": lambda ranks: sys.exit(0),
             "sleeps": lambda ranks: time.sleep(1000), "killed": lambda ranks: os.kill(os.getpid(), signal.SIGKILL),
             "stopped": lambda ranks: os.kill(os.getpid(), signal.SIGSTOP), "refuses": lambda ranks: ranks.abort("no more"),
             "interrupted": interrupted, "memory": lambda ranks: np.empty(2**45, np.uint8)}

@@ -1,4 +1,5 @@
-"""--devices N: the bits are those of one process, through signals and kills; bad input is one sentence; nobody outlives the launcher."""
+"""--devices N: the bits are those of one process, through signals and kills; bad input is one sentence; nobody outlives the
+launcher."""
 import os
 import re
 import signal
@@ -37,7 +38,8 @@ def options(pictures, epochs):
 
 
 def train(*words, **how):
-    return subprocess.Popen([sys.executable, "-m", "train", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **how)
+    return subprocess.Popen([sys.executable, "-m", "train", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True, **how)
 
 
 def until_said(process, words):
@@ -117,7 +119,9 @@ def test_ctrl_c_at_the_launcher_stops_all_saved_and_its_death_ends_all(pictures,
 def program(monkeypatch, *sources):
     """Let the launcher start these programs as its ranks instead of trainings, the last one for all further ones."""
     real = subprocess.Popen
-    monkeypatch.setattr(launch.subprocess, "Popen", lambda command, env, **how: real([sys.executable, "-c", sources[min(int(env["RANK"]), len(sources) - 1)]],
+    monkeypatch.setattr(launch.subprocess, "Popen",
+                        lambda command, env, **how: real([sys.executable, "-c",
+                                                          sources[min(int(env["RANK"]), len(sources) - 1)]],
                                                                                       env=env, **how))
 
 
@@ -182,8 +186,10 @@ def test_a_stop_in_the_middle_of_validation_ends_all_saved_and_the_run_goes_on_w
 
 
 @pytest.mark.parametrize("sources, status", [
-    (["pass"], 0), (["pass", "import sys; sys.exit(2)"], 2), (["import sys; sys.exit(75)", "import os; os.kill(os.getpid(), 9)"], LOST),
-    (["import sys; sys.exit(2)", "import sys; sys.exit(1)"], 1), (["import sys; sys.exit(143)"], 143), (["pass", "import time; time.sleep(60)"], LOST)])
+    (["pass"], 0), (["pass", "import sys; sys.exit(2)"], 2),
+    (["import sys; sys.exit(75)", "import os; os.kill(os.getpid(), 9)"], LOST),
+    (["import sys; sys.exit(2)", "import sys; sys.exit(1)"], 1), (["import sys; sys.exit(143)"], 143),
+    (["pass", "import time; time.sleep(60)"], LOST)])
 def test_the_status_is_that_of_the_mistake_or_the_loss(sources, status, monkeypatch):
     monkeypatch.setattr(launch, "GRACE", 0.5)
     program(monkeypatch, *sources)
@@ -213,7 +219,8 @@ sys.exit(75)""")
 
 
 @pytest.mark.parametrize("typed, sentence", [
-    (["--devices", "0"], "expected a whole number from 1 to 1024"), (["--devices", "2", "--lr-test"], "--devices: expected no --lr-test beside it"),
+    (["--devices", "0"], "expected a whole number from 1 to 1024"),
+    (["--devices", "2", "--lr-test"], "--devices: expected no --lr-test beside it"),
     (["--restarts", "1"], "--restarts: expected --devices N beside it"),
     (["--devices", "5", "--device", "gpu"], "--devices: expected at most the 4 GPUs that there are, got 5; or --device cpu"),
     (["--devices", "33", "--device", "cpu"], "ranks: expected at most 32"),

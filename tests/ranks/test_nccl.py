@@ -1,4 +1,5 @@
-"""Ranks that exchange by NCCL, which a stand-in is here: threads of one process, memory copied by its address. It has not run on hardware yet."""
+"""Ranks that exchange by NCCL, which a stand-in is here: threads of one process, memory copied by its address. It has not run
+on hardware yet."""
 import ctypes
 import threading
 from types import SimpleNamespace
@@ -15,8 +16,9 @@ PATIENCE = 20                    # seconds
 
 
 class StandIn:
-    """NCCL as CuPy has it, for `size` ranks in threads: `of(rank)` is the module that the rank sees. A unique id is of the `kind` of CuPy 14, a tuple of
-    signed numbers, or of 15, bytes. What a rank sends is there when both have ended their groups."""
+    """NCCL as CuPy has it, for `size` ranks in threads: `of(rank)` is the module that the rank sees. A unique id is of the
+    `kind` of CuPy 14, a tuple of signed numbers, or of 15, bytes. What a rank sends is there when both have ended their
+    groups."""
     NCCL_UINT8 = 1
 
     def __init__(self, size, kind=tuple):
@@ -30,7 +32,8 @@ class StandIn:
             self.barrier.wait(PATIENCE)
             return Communicator(self, rank)
         group = lambda begins: setattr(self, f"open{rank}", []) if begins else self.move(rank)
-        return SimpleNamespace(NCCL_UINT8=self.NCCL_UINT8, get_version=lambda: 22907, NcclCommunicator=communicator, groupStart=lambda: group(True),
+        return SimpleNamespace(NCCL_UINT8=self.NCCL_UINT8, get_version=lambda: 22907, NcclCommunicator=communicator,
+                               groupStart=lambda: group(True),
                                groupEnd=lambda: group(False), get_unique_id=lambda: self.unique if self.kind is bytes else
                                tuple(np.frombuffer(self.unique, np.int8).tolist()))
 
@@ -102,7 +105,8 @@ def ended():
 
 
 @pytest.mark.parametrize("how, status, sentence", [
-    ("same", 2, "GPU: expected one of its own, got that of rank 0 (here, H200); start no more ranks on a machine than it has GPUs"),
+    ("same", 2, "GPU: expected one of its own, got that of rank 0 (here, H200); start no more ranks on a machine than it has "
+                "GPUs"),
     ("version", 2, "NCCL: expected version 22907, as rank 0 has, got 22908"),
     ("async", 75, "expected at work until all are done, got RuntimeError: NCCL_ERROR_SYSTEM_ERROR: unhandled system error")])
 def test_two_ranks_on_one_gpu_another_version_and_a_lost_network_are_told_and_end_what_spins(how, status, sentence, ended):

@@ -32,7 +32,8 @@ class AtOnce:
 
 def gradients(leaf):
     rng = np.random.default_rng(leaf)
-    return {layer: {key: (rng.standard_normal(shape)*10.0**rng.integers(-3, 4)).astype(np.float32) for key, shape in of_layer.items()}
+    return {layer: {key: (rng.standard_normal(shape)*10.0**rng.integers(-3, 4)).astype(np.float32)
+                    for key, shape in of_layer.items()}
             for layer, of_layer in SHAPES.items()}
 
 
@@ -93,7 +94,8 @@ def test_gradients_travel_while_those_of_lower_layers_are_still_to_come(monkeypa
 
     for seen, calls in together(2, work):
         assert seen == [0, 0, 0, 0, 3, 5, 5, 7]           # with the first one the rows; gamma and beta wait for conv1
-        assert sum(sum(sizes) for _, sizes in calls) < 2.2*sum(4*np.prod(shape) for of in SHAPES.values() for shape in of.values())
+        assert sum(sum(sizes) for _, sizes in calls) < 2.2*sum(4*np.prod(shape) for of in SHAPES.values()
+                                                               for shape in of.values())
 
 
 @given(st.integers(1, 300), st.integers(1, 40))
@@ -132,7 +134,8 @@ def test_buckets_hold_every_gradient_once_from_the_last_layer_down(size):
 
 
 @pytest.mark.parametrize("batch_size, asked, ranks, size", [
-    (128, 0, 1, 0), (128, 16, 1, 16), (128, 0, 2, 16), (128, 0, 8, 16), (128, 0, 9, 8), (128, 5, 26, 5), (10, 0, 7, 1), (3, 0, 3, 1)])
+    (128, 0, 1, 0), (128, 16, 1, 16), (128, 0, 2, 16), (128, 0, 8, 16), (128, 0, 9, 8), (128, 5, 26, 5), (10, 0, 7, 1),
+    (3, 0, 3, 1)])
 def test_a_batch_is_cut_by_what_was_asked_for_or_into_eight(batch_size, asked, ranks, size):
     assert micro_batch(batch_size, asked, ranks) == size
 

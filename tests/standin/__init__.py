@@ -2,8 +2,8 @@
 
     python -m tests.standin tests/gpu tests/kernels -k "gpu and relu"          pytest, in a process that has the stand-in
 
-All that pytest runs so finds a GPU by the front door, `select("gpu")`. CuPy is the installed one, but for its module `runtime`; kernels
-run in the executor. It cannot be left again, so a process has it from the first import of CuPy to its end."""
+All that pytest runs so finds a GPU by the front door, `select("gpu")`. CuPy is the installed one, but for its module `runtime`;
+kernels run in the executor. It cannot be left again, so a process has it from the first import of CuPy to its end."""
 import ctypes
 import importlib.util
 import os
@@ -47,7 +47,8 @@ def enter():
 
 @contextmanager
 def late(*streams, deaf=None):
-    """What is issued on these `STREAMS` inside is done when somebody waits for it, and not before; of `WAITS`, `deaf` does nothing."""
+    """What is issued on these `STREAMS` inside is done when somebody waits for it, and not before; of `WAITS`, `deaf` does
+    nothing."""
     library.standin_late(sum(STREAMS[name] for name in streams))
     library.standin_deaf(WAITS.get(deaf, 0))
     try:

@@ -1,5 +1,5 @@
-"""python -m tests.standin PYTEST ARGUMENTS: pytest in a process whose GPU is the stand-in. A test that ends while device memory is in
-use has failed."""
+"""python -m tests.standin PYTEST ARGUMENTS: pytest in a process whose GPU is the stand-in. A test that ends while device memory
+is in use has failed."""
 import gc
 import sys
 
@@ -10,8 +10,8 @@ from tests.standin import build
 
 
 class Watch:
-    """What is looked at around each test, and which are run: of the kernels, whose numbers in all sizes the executor shows, one case
-    of each function in each precision, as CuPy hands all sizes on alike."""
+    """What is looked at around each test, and which are run: of the kernels, whose numbers in all sizes the executor shows, one
+    case of each function in each precision, as CuPy hands all sizes on alike."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, config, items):

@@ -1,8 +1,9 @@
 """Builds what takes the place of the driver and of one of CuPy's modules.
 
-CuPy's wheel finds the driver, libcuda.so.1, when it first needs it, so another one will do. But the CUDA runtime is linked into its
-module `cupy_backends.cuda.api.runtime`, and talks to the driver by tables that are documented nowhere. So this one module is compiled
-again, from the source distribution of the very version that is installed, against driver.cpp; all others are the wheel's."""
+CuPy's wheel finds the driver, libcuda.so.1, when it first needs it, so another one will do. But the CUDA runtime is linked into
+its module `cupy_backends.cuda.api.runtime`, and talks to the driver by tables that are documented nowhere. So this one module
+is compiled again, from the source distribution of the very version that is installed, against driver.cpp; all others are the
+wheel's."""
 import os
 import re
 import subprocess
@@ -26,7 +27,8 @@ class Missing(Exception):
 
 @cache
 def cupy_version():
-    found = {d.metadata["Name"].lower(): d.version for d in distributions() if (d.metadata["Name"] or "").lower().startswith("cupy")}
+    found = {d.metadata["Name"].lower(): d.version for d in distributions()
+             if (d.metadata["Name"] or "").lower().startswith("cupy")}
     if "cupy-cuda13x" not in found:
         raise Missing("the wheel cupy-cuda13x")
     return found["cupy-cuda13x"]
@@ -58,7 +60,8 @@ def _cuda_version():
 def _pip(what, *arguments):
     pip = [sys.executable, "-m", "pip", *arguments, "--no-deps", "--quiet", "--disable-pip-version-check", "--retries", "1",
            "--timeout", "20"]
-    # CuPy's setup.py, which pip asks for the name of what it has fetched, looks for a CUDA toolkit unless told that there is none.
+    # CuPy's setup.py, which pip asks for the name of what it has fetched, looks for a CUDA toolkit unless told that there is
+    # none.
     outcome = subprocess.run(pip, capture_output=True, text=True, env={**os.environ, "CUPY_INSTALL_USE_STUB": "1"})
     if outcome.returncode:
         raise Missing(f"{what}, which pip cannot fetch ({(outcome.stderr.strip() or 'no word').splitlines()[-1]})")
@@ -77,10 +80,12 @@ def _module(path, version, cuda, library):
         (folder/"properties.h").write_text(f"#define STANDIN_PROPERTIES {_properties(backends)}\n")
         settings = {"CUPY_CUDA_VERSION": cuda, "CUPY_HIP_VERSION": 0, "CUPY_USE_CUDA_PYTHON": False, "CUPY_CUFFT_STATIC": False}
         subprocess.run([sys.executable, "-m", "cython", "--cplus", "-3", *(f"-E{k}={v}" for k, v in settings.items()),
-                        "-o", folder/"runtime.cpp", "cupy_backends/cuda/api/runtime.pyx"], check=True, cwd=source, capture_output=True,
-                       env={**os.environ, "PYTHONPATH": str(folder/"cython")})
-        emu.run_compiler("-std=c++17", "-O0", "-w", "-fPIC", "-fpermissive", "-shared", "-DCUPY_NO_CUDA", "-include", folder/"properties.h",
-                         f"-I{backends/'cuda'/'api'}", f"-I{sysconfig.get_paths()['include']}", folder/"runtime.cpp", library, "-o", path)
+                        "-o", folder/"runtime.cpp", "cupy_backends/cuda/api/runtime.pyx"], check=True, cwd=source,
+                       capture_output=True, env={**os.environ, "PYTHONPATH": str(folder/"cython")})
+        emu.run_compiler("-std=c++17", "-O0", "-w", "-fPIC", "-fpermissive", "-shared", "-DCUPY_NO_CUDA", "-include",
+                         folder/"properties.h",
+                         f"-I{backends/'cuda'/'api'}", f"-I{sysconfig.get_paths()['include']}", folder/"runtime.cpp", library,
+                         "-o", path)
 
 
 def _properties(backends):

@@ -1,8 +1,8 @@
 """The kernels of the stand-in: what the driver is given to load is no machine code but a line that says what to run.
 
-A kernel of zfcore runs as the CPU executor compiles it. One of CuPy's own is compiled by g++ from the source that NVRTC would have been
-given, with the executor's cuda_emu.h. Names do not tell kernels apart (CuPy has a `cupy_fill` for every dtype); images do. Pointers are
-used as they are: that a kernel stays within its arrays, in all schedules, tests/kernels proves."""
+A kernel of zfcore runs as the CPU executor compiles it. One of CuPy's own is compiled by g++ from the source that NVRTC would
+have been given, with the executor's cuda_emu.h. Names do not tell kernels apart (CuPy has a `cupy_fill` for every dtype);
+images do. Pointers are used as they are: that a kernel stays within its arrays, in all schedules, tests/kernels proves."""
 import ctypes
 import json
 import math
@@ -56,7 +56,8 @@ def _argsort(dtype, indices, data, keys, shape):
 
     def sort(_):
         count = math.prod(shape)
-        there = lambda address, dtype: np.frombuffer((ctypes.c_uint8*(count*np.dtype(dtype).itemsize)).from_address(address), dtype)
+        there = lambda address, dtype: np.frombuffer((ctypes.c_uint8*(count*np.dtype(dtype).itemsize)).from_address(address),
+                                                     dtype)
         there(indices, np.int64)[:] = np.argsort(there(data, dtype).reshape(shape), axis=-1, kind="stable").ravel()
 
     if math.prod(shape):
@@ -115,8 +116,8 @@ def _launch(library, grid, block, shared, values, message, room):
     now = executor._current
     job = emu.Launch(ctypes.cast(library.dll.emu_call, ctypes.c_void_p), ctypes.cast(library.dll.emu_touch, ctypes.c_void_p),
                      library.name.encode(), packed, count, None, 0, (ctypes.c_uint*3)(*grid), block, library.cluster, shared,
-                     emu.SCHEDULES.index(now.schedule), now.copies == "eager", now.wgmma == "eager", False, now.seed, now.seconds,
-                     ctypes.addressof(message.contents), None, room, 0)
+                     emu.SCHEDULES.index(now.schedule), now.copies == "eager", now.wgmma == "eager", False, now.seed,
+                     now.seconds, ctypes.addressof(message.contents), None, room, 0)
     with emu._running:
         failed = library.run(ctypes.byref(job))
     if failed:

@@ -1,5 +1,5 @@
-"""The real CuPy without a GPU: the tests that need one, in a process of their own whose GPU is the stand-in. Where a GPU is, they run
-on it by themselves. What the stand-in needs and does not find, its tests are skipped by."""
+"""The real CuPy without a GPU: the tests that need one, in a process of their own whose GPU is the stand-in. Where a GPU is,
+they run on it by themselves. What the stand-in needs and does not find, its tests are skipped by."""
 import os
 import subprocess
 import sys
@@ -17,7 +17,8 @@ PARTS = {
     "graphs": ["tests/train/test_graph.py", "tests/train/test_beside.py",
                "tests/train/test_batch_norm.py::test_a_recorded_step_moves_the_statistics_as_an_eager_one_does",
                "tests/bench/test_step.py::test_ours_is_one_replay_a_step_and_its_launches_are_counted"],
-    "analyses, training, kernels": ["tests/gpu", "--ignore=tests/gpu/test_driver.py", "--ignore=tests/gpu/test_streams.py", "tests/kernels",
+    "analyses, training, kernels": ["tests/gpu", "--ignore=tests/gpu/test_driver.py", "--ignore=tests/gpu/test_streams.py",
+                                    "tests/kernels",
                                     "-k", "gpu and not two_to_the_31 and (not test_conv2d.py or conv2d_and_its)"],
 }
 
@@ -34,7 +35,7 @@ def built():
 
 @pytest.mark.parametrize("part", PARTS)
 def test_on_the_stand_in(part):
-    outcome = subprocess.run([sys.executable, "-m", "tests.standin", *PARTS[part], "--tb=short"], cwd=ROOT, capture_output=True, text=True,
-                             env={key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")})
+    outcome = subprocess.run([sys.executable, "-m", "tests.standin", *PARTS[part], "--tb=short"], cwd=ROOT, capture_output=True,
+                             text=True, env={key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")})
     assert outcome.returncode == 0, outcome.stdout[-20_000:] + outcome.stderr[-2000:]
     assert " passed" in outcome.stdout and " skipped" not in outcome.stdout, outcome.stdout[-2000:]

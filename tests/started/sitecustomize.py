@@ -1,6 +1,6 @@
-"""Python reads this file first in every process that a test starts, as conftest.py has put its folder on their path. There no run
-draws curves and filters, and no loop is compiled: to load matplotlib and numba takes three times as long as such a run trains. A test
-that is marked `figures` starts processes without it."""
+"""Python reads this file first in every process that a test starts, as conftest.py has put its folder on their path. There no
+run draws curves and filters, and no loop is compiled: to load matplotlib and numba takes three times as long as such a run
+trains. A test that is marked `figures` starts processes without it."""
 import sys
 from importlib.machinery import PathFinder
 

@@ -47,7 +47,8 @@ def pictures(tmp_path, monkeypatch):
 def short(pictures):
     """What makes a run short, as it would be typed."""
     return ["--data", str(pictures), "--preset", "tiny", "--image-size", "32", "--batch-size", "8", "--epochs", "2",
-            "--lr", "0.003", "--weight-decay", "0.0005", "--keep-prob", "0.7", "--patience", "20", "--workers", "1", "--device", "cpu"]
+            "--lr", "0.003", "--weight-decay", "0.0005", "--keep-prob", "0.7", "--patience", "20", "--workers", "1", "--device",
+            "cpu"]
 
 
 @pytest.fixture(scope="session", autouse=True)

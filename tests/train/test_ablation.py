@@ -36,7 +36,8 @@ SHORT = ["--image-size", "32", "--batch-size", "8", "--epochs", "2", "--drop-aft
 @pytest.fixture
 def study(pictures, tmp_path):
     """The folder of a study, and what makes it short, as it would be typed."""
-    return tmp_path/"study", ["--output", str(tmp_path/"study"), "--data", str(pictures), *SHORT, "--rows", "tiny", "tiny-without-7"]
+    return tmp_path/"study", ["--output", str(tmp_path/"study"), "--data", str(pictures), *SHORT, "--rows", "tiny",
+                              "tiny-without-7"]
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +156,8 @@ def test_a_study_trains_each_row_and_seed_once_and_writes_table_and_plot(study, 
     def state():
         return (folder/"table3.md").read_text(), len(steps), (folder/"tiny-seed0"/"latest.h5").stat().st_mtime_ns
     before = state()
-    main(["table3", "--output", str(folder), "--seeds", "2", "--rows", "tiny", "tiny-without-7"])       # its options are remembered
+    # its options are remembered
+    main(["table3", "--output", str(folder), "--seeds", "2", "--rows", "tiny", "tiny-without-7"])
     assert state() == before
 
 
@@ -316,8 +318,8 @@ def test_bad_input_is_one_sentence_and_nothing_is_left_behind(study, change, sen
 def test_a_study_json_that_is_none_is_one_sentence(study, capsys):
     folder, words = study
     folder.mkdir()
-    for content in ("", "[]", '{"scale": "huge", "options": {}}', '{"scale": [], "options": {}}', '{"scale": "tiny", "options": 3}',
-                    "["*100000):
+    for content in ("", "[]", '{"scale": "huge", "options": {}}', '{"scale": [], "options": {}}',
+                    '{"scale": "tiny", "options": 3}', "["*100000):
         (folder/"study.json").write_text(content)
         assert "expected the scale and options of a study" in refused(["table3", *words], capsys)
     (folder/"study.json").write_text('{"scale": "tiny", "options": {"lr": "high"}}')
@@ -351,7 +353,8 @@ def test_on_two_devices_the_networks_are_those_of_one_and_what_fails_is_said_onc
     for name in ("tiny-seed0", "tiny-without-7-seed0"):
         assert_same_bits(folder/name/"latest.h5", tmp_path/"two"/name/"latest.h5")
         assert first.count(f"{name}: validation error") == second.count(f"{name}: validation error") == 1
-    errors = [[row[key] for row in csv.DictReader(open(at/"table3.csv")) for key in ("network", "seed", "val_top1_error")] for at in (folder, tmp_path/"two")]
+    errors = [[row[key] for row in csv.DictReader(open(at/"table3.csv")) for key in ("network", "seed", "val_top1_error")]
+              for at in (folder, tmp_path/"two")]
     assert errors[0] == errors[1] and len(errors[0]) == 6
     with pytest.raises(SystemExit):
         main(["table3", *words, *rows, "--devices", "2", "--output", str(tmp_path/"bad"), "--lr", "1e30"])

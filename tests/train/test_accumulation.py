@@ -14,14 +14,16 @@ BATCHES = [slice(0, 10), slice(10, 20), slice(20, 27)]     # pieces of 4: 4, 4, 
 
 def few_maps(name, classes, size, keep_prob):
     """Small enough for the executor."""
-    return Network(name, (3, size, size), [Conv("conv1", 6, K=5, S=4), ReLU("relu1"), MaxPool("pool1", K=3, S=2), LocalResponseNorm("norm1"),
+    return Network(name, (3, size, size), [Conv("conv1", 6, K=5, S=4), ReLU("relu1"), MaxPool("pool1", K=3, S=2),
+                                           LocalResponseNorm("norm1"),
                                            Flatten("flatten"), Linear("fc6", 24), ReLU("relu6"), Dropout("drop6", keep_prob),
                                            Linear("fc8", classes)])
 
 
 def after_three_steps(options, device, micro_batch):
     """(losses and wrong answers, parameters) of a run that has seen BATCHES."""
-    words = [*options, "--batch-size", "10", "--micro-batch", str(micro_batch), "--device", device, "--init", "he", "--lr", "0.01"]
+    words = [*options, "--batch-size", "10", "--micro-batch", str(micro_batch), "--device", device, "--init", "he", "--lr",
+             "0.01"]
     training = Training("nowhere", *Training.materials(resolve(vars(parser().parse_args(words)))))
     rng, losses = np.random.default_rng(4), []
     pictures, labels = rng.integers(0, 256, (27, 37, 37, 3), dtype=np.uint8), rng.integers(0, 3, 27)

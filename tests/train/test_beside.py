@@ -1,5 +1,5 @@
-"""The sum over ranks beside backward: on a thread, and on a GPU's second stream, where it is recorded with the step. NCCL is not asked for:
-here the other rank is a twin who sends what this one does."""
+"""The sum over ranks beside backward: on a thread, and on a GPU's second stream, where it is recorded with the step. NCCL is
+not asked for: here the other rank is a twin who sends what this one does."""
 import threading
 
 import numpy as np
@@ -53,7 +53,8 @@ def test_a_recorded_step_of_two_ranks_has_the_bits_of_an_eager_one(options, coun
     wanted = twins(options, monkeypatch, eager=True)
     assert counts.launched == 0
     got = twins(options, monkeypatch)
-    assert counts.launched > 0 and all(np.isfinite(array).all() and got[key].tobytes() == array.tobytes() for key, array in wanted.items())
+    assert counts.launched > 0 and all(np.isfinite(array).all() and got[key].tobytes() == array.tobytes()
+                                       for key, array in wanted.items())
 
 
 @pytest.mark.parametrize("schedule", [("compute",), ("copies",), tuple(STREAMS)], ids=" ".join)

@@ -26,7 +26,8 @@ def test_students_t_is_that_of_the_printed_tables(degrees, confidence, table):
     assert student(degrees, confidence) == pytest.approx(table, abs=6e-4)
 
 
-@pytest.mark.parametrize("degrees, confidence", [(1, 0.9), (2, 0.975), (3, 0.5), (6, 0.99), (11, 0.95), (38, 0.9875), (101, 0.95)])
+@pytest.mark.parametrize("degrees, confidence", [(1, 0.9), (2, 0.975), (3, 0.5), (6, 0.99), (11, 0.95), (38, 0.9875),
+                                                 (101, 0.95)])
 def test_between_the_quantiles_lies_so_much_of_students_density(degrees, confidence):
     t = student(degrees, confidence)
     x = np.linspace(-t, t, 200001)
@@ -90,8 +91,8 @@ def test_differences_are_of_common_seeds_and_change_their_sign_with_the_rows(a, 
 # ------------------------------------------------------------------------------------------------------------- verdicts
 @pytest.mark.parametrize("mean, half, little, word", [
     (2, 1, False, "agrees"), (-2, 1, False, "does not agree"), (1, 2, False, "undecided"), (0.5, 1, True, "agrees"),
-    (4, 1, True, "does not agree"), (-4, 1, True, "does not agree"), (1.5, 1, True, "undecided"), (-3.5, 3.3, True, "undecided"),
-    (1, None, False, "undecided: one pair"), (0, None, True, "undecided: one pair")])
+    (4, 1, True, "does not agree"), (-4, 1, True, "does not agree"), (1.5, 1, True, "undecided"),
+    (-3.5, 3.3, True, "undecided"), (1, None, False, "undecided: one pair"), (0, None, True, "undecided: one pair")])
 def test_a_claim_agrees_where_its_whole_interval_lies_on_its_side(mean, half, little, word):
     assert verdict(mean, half, little) == word
 
@@ -102,7 +103,8 @@ def test_a_claim_is_undecided_exactly_where_its_interval_holds_points_of_both_si
     sides = {abs(point) <= 8*LITTLE if little else point > 0 for point in range(mean - half, mean + half + 1)}
     if not little and 0 in (mean - half, mean + half):
         sides = {True, False}                              # no difference at all is on neither side
-    assert verdict(mean/8, half/8, little) == ("undecided" if len(sides) == 2 else "agrees" if sides == {True} else "does not agree")
+    assert verdict(mean/8, half/8, little) == ("undecided" if len(sides) == 2 else "agrees" if sides == {True}
+                                               else "does not agree")
 
 
 def test_a_side_is_decided_by_the_interval():

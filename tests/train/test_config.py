@@ -50,7 +50,8 @@ def test_a_runs_config_json_is_a_config_file(tmp_path):
     ('{"weight_decay": null, "start_left": 0}', "--weight-decay: expected a number, or --start-left"),
     ('{"lr": "fast"}', "lr: expected a value of type float, got 'fast'"), ('{"epochs": 2.5}', "type int"),
     ('{"keep_epochs": 3}', "keep_epochs"), ('{"keep_epochs": [true]}', "keep_epochs"),
-    ('{"epochs": true}', "epochs: expected a value of type int, got True"), ('{"lr": false}', "lr: expected a value of type float")])
+    ('{"epochs": true}', "epochs: expected a value of type int, got True"),
+    ('{"lr": false}', "lr: expected a value of type float")])
 def test_a_bad_config_file_is_named_with_what_is_wrong(tmp_path, content, sentence):
     (tmp_path/"c.json").write_text(content)
     with pytest.raises(Expected, match=sentence):
@@ -97,7 +98,8 @@ def test_on_a_cpu_a_run_in_another_precision_is_refused_before_anything_is_writt
 
 # ------------------------------------------------------------------------------------------------ the start, forgotten
 def test_the_decay_follows_from_the_share_of_the_start_that_is_to_be_left_and_the_forecast_says_it():
-    for words in ((), ("--epochs", "20"), ("--epochs", "30", "--lr", "0.002", "--drop-after", "15", "29"), ("--batch-size", "48")):
+    for words in ((), ("--epochs", "20"), ("--epochs", "30", "--lr", "0.002", "--drop-after", "15", "29"),
+                  ("--batch-size", "48")):
         c = resolve(typed("--start-left", "0.6", *words)).decided(3001)
         assert 0 < c.weight_decay < MOST_DECAY and c.forecast(3001) == pytest.approx(0.6, abs=0.01), words
     assert c.decided(10) is c                                             # a number stays what it is
@@ -127,7 +129,8 @@ def test_a_decay_that_is_typed_is_taken_as_it_is_and_both_are_one_too_many():
 def test_a_file_with_one_of_the_two_means_that_one_and_a_runs_own_file_repeats_the_run(tmp_path):
     path = tmp_path/"c.json"
     for content, expected in (({"weight_decay": 0.02}, (0.02, 0)), ({"start_left": 0.5}, (None, 0.5)),
-                              ({"weight_decay": 0.02, "start_left": 0.5}, (None, 0.5)), ({"weight_decay": 0.02, "start_left": 0}, (0.02, 0)),
+                              ({"weight_decay": 0.02, "start_left": 0.5}, (None, 0.5)),
+                              ({"weight_decay": 0.02, "start_left": 0}, (0.02, 0)),
                               ({"weight_decay": None, "start_left": 0.5}, (None, 0.5))):
         path.write_text(json.dumps({"preset": "tiny", **content}))
         c = resolve(typed("--config", str(path)))
@@ -139,7 +142,8 @@ def test_a_file_with_one_of_the_two_means_that_one_and_a_runs_own_file_repeats_t
     ((), 4000, "40 % of the random weights' amplitude will be left (weight decay 0.0", ""),
     (("--weight-decay", "0.0005"), 4000, "99 % of", "--start-left 0.4, which makes the weight decay 0.03"),
     (("--weight-decay", "0.0005", "--patience", "3"), 4000, "98 % of", "or with --epochs 489"),
-    (("--epochs", "1"), 100, "of the random weights' amplitude will be left, not 40 %: in so few steps that takes more than the most that is chosen",
+    (("--epochs", "1"), 100, "of the random weights' amplitude will be left, not 40 %: in so few steps that takes more than "
+                             "the most that is chosen",
      "40 % are left with --epochs "),
     (("--init-from", "drawn"), 100, "", "")))
 def test_a_run_says_what_will_be_left_of_its_start_and_where_that_is_much_what_would_take_it_away(words, pictures, line, advice):
@@ -173,7 +177,8 @@ def test_another_run_of_a_runs_options_with_other_epochs_has_the_presets_fall_fo
 
 
 @pytest.mark.parametrize("options, sentence", [
-    ({"lr": "fast"}, "--lr: expected a value of type float, got 'fast'"), ({"epochs": 2.5}, "--epochs: expected a value of type int"),
+    ({"lr": "fast"}, "--lr: expected a value of type float, got 'fast'"),
+    ({"epochs": 2.5}, "--epochs: expected a value of type int"),
     ({"epochs": True}, "--epochs"), ({"keep_epochs": [1, 2]}, "--keep-epochs: expected a value of type tuple"),
     ({"drop_after": (-1,)}, "--drop-after: expected a value of type tuple of whole numbers"), ({"upscale": 1}, "--upscale")])
 def test_an_option_of_another_type_is_answered_when_the_config_is_made(options, sentence):

@@ -22,7 +22,8 @@ def test_without_a_command_all_are_listed(words, capsys):
 def test_what_it_is_given_goes_to_the_command(tmp_path, capsys):
     console.main(["train", "--dry-run", "--epochs", "7"])
     said = capsys.readouterr().out
-    assert "epochs           7" in said and "the synthetic set, 10 classes\n" in said and "369,962" in said        # as it will be trained
+    # as it will be trained
+    assert "epochs           7" in said and "the synthetic set, 10 classes\n" in said and "369,962" in said
     with pytest.raises(SystemExit) as left:
         console.main(["redraw", str(tmp_path/"none.h5")])
     assert left.value.code == 2 and "which does not exist" in capsys.readouterr().err

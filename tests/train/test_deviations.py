@@ -33,7 +33,8 @@ def test_the_papers_presets_on_imagenet_depart_in_nothing_and_say_what_is_open(p
 @pytest.mark.parametrize("words, what, here", [
     (["--image-size", "64"], "--image-size", "64"), (["--epochs", "7"], "--epochs", "7"), (["--lr", "0.02"], "--lr", "0.02"),
     (["--batch-size", "32"], "--batch-size", "32"), (["--momentum", "0.8"], "--momentum", "0.8"),
-    (["--keep-prob", "0.8"], "--keep-prob", "0.8"), (["--init", "he"], "--init", "he"), (["--rms-max", "0"], "--rms-max", "0.0"),
+    (["--keep-prob", "0.8"], "--keep-prob", "0.8"), (["--init", "he"], "--init", "he"),
+    (["--rms-max", "0"], "--rms-max", "0.0"),
     (["--crops", "random"], "--crops", "random"), (["--no-upscale"], "--upscale", "off"),
     (["--limit-per-class", "5"], "--limit-per-class", "5"), (["--data", ""], "pictures", "synthetic"),
     (["--model", "alexnet-b"], "network", "alexnet-b")])
@@ -68,15 +69,16 @@ def test_what_is_open_follows_the_options():
     assert "two groups" in here["AlexNet's two halves"] and here["when the learning rate falls"].endswith("after epochs 3, 8")
     assert here["padding, rounding of sizes"].endswith("0, 2, 1, 1, 1")
     assert "before the pool" in here["constants of the contrast normalisation"]
-    assert not any(word in what for what in here for word in ("1e-2", "ten crops", "RMS", "stride"))     # these are deviations then
+    # these are deviations then
+    assert not any(word in what for what in here for word in ("1e-2", "ten crops", "RMS", "stride"))
 
 
 def test_every_reason_of_tiny_is_its_own_and_every_option_is_either_stated_or_not_the_papers_matter():
     tiny = deviations(typed())
     assert len(tiny) == len(PRESETS["tiny"].keys() - {"weight_decay", "start_left", "drop_after"}) + 1        # and the pictures
     assert all(entry.why and entry.why != "asked for" for entry in tiny)
-    silent = {"preset", "data", "model", "micro_batch", "weight_decay", "start_left", "patience", "drop_after", "seed", "device", "workers",
-              "keep_epochs", "val_fraction"}
+    silent = {"preset", "data", "model", "micro_batch", "weight_decay", "start_left", "patience", "drop_after", "seed",
+              "device", "workers", "keep_epochs", "val_fraction"}
     assert STATED.keys() | silent == TrainConfig.__dataclass_fields__.keys() and not STATED.keys() & silent
     assert set(IN_TABLES) < set(MODELS)
 

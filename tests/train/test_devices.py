@@ -1,5 +1,5 @@
-"""Crew: units done in several processes. Each once, what nobody else is at first; a process that is killed, fails, is stopped; and no one outlives the
-one that started them."""
+"""Crew: units done in several processes. Each once, what nobody else is at first; a process that is killed, fails, is stopped;
+and no one outlives the one that started them."""
 import os
 import re
 import signal
@@ -37,14 +37,16 @@ class Named(Unit):
 
 
 def served(folder, also=""):
-    """In a process of the crew: write a unit's name, this process and its surroundings into tried.txt; then do what the name says."""
+    """In a process of the crew: write a unit's name, this process and its surroundings into tried.txt; then do what the name
+    says."""
     folder, study = Path(folder), StudyFolder(folder)
 
     def do(name, progress, wait):
         with study.at(Named(folder, name, ".locked" if name.startswith("locked") else ""), wait) as is_left:
             if is_left:
                 with open(folder/"tried.txt", "a") as file:
-                    file.write(f"{name} {os.getpid()} {os.environ['OMP_NUM_THREADS']} {os.environ.get('CUDA_VISIBLE_DEVICES', '-')}\n")
+                    file.write(f"{name} {os.getpid()} {os.environ['OMP_NUM_THREADS']} "
+                               f"{os.environ.get('CUDA_VISIBLE_DEVICES', '-')}\n")
                 print("noise", file=sys.stdout, flush=True)
                 WAYS[name.split("-")[0]](folder, name)
                 progress()
@@ -98,7 +100,8 @@ WAYS = {"quick": lambda *_: None, "locked": lambda *_: None, "dies": dies_once, 
 
 def work(folder, *units, devices=2, results=None):
     with crew(devices, "cpu", "tests.train.test_devices:served", folder=str(folder), also="é\n\"") as several:
-        StudyFolder(folder).work(units, None, take=lambda unit, result: None if results is None else results.append((unit.name, result)), crew=several)
+        StudyFolder(folder).work(units, None, take=lambda unit, result: None if results is None
+                                 else results.append((unit.name, result)), crew=several)
 
 
 def named(folder, *names):
@@ -112,7 +115,8 @@ def tried(folder):
 def test_each_unit_is_done_once_by_processes_at_once_and_tells_what_it_gave(tmp_path, capfd):
     (tmp_path/"quick-done").touch()
     results = []
-    work(tmp_path, *named(tmp_path, "pair-0", "quick-done", "pair-1", "quick-2", "quick-3"), results=results)     # a pair meets, or waits for ever
+    # a pair meets, or waits for ever
+    work(tmp_path, *named(tmp_path, "pair-0", "quick-done", "pair-1", "quick-2", "quick-3"), results=results)
     lines = tried(tmp_path)
     assert sorted(name for name, *_ in lines) == ["pair-0", "pair-1", "quick-2", "quick-3"]
     assert len({pid for name, pid, *_ in lines if name.startswith("pair")}) == 2
@@ -140,7 +144,8 @@ def test_a_unit_that_another_is_at_comes_last_and_is_waited_for(tmp_path):
     with crew(2, "cpu", "tests.train.test_devices:served", folder=str(tmp_path)) as several:
         StudyFolder(tmp_path).work(units, None, take=take, crew=several)
     assert results[-1] == "locked-1" and sorted(results) == ["locked-1", "quick-1", "quick-2"]
-    with pytest.raises(Failed, match="process 1: .*expected nobody, got somebody"):            # of a study that has one lock for all
+    # of a study that has one lock for all
+    with pytest.raises(Failed, match="process 1: .*expected nobody, got somebody"):
         work(tmp_path, *named(tmp_path, "busy-1"))
 
 
@@ -192,7 +197,8 @@ def begun(folder):
 def are_gone(pids, seconds=30):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if not any(Path(f"/proc/{pid}").exists() and not re.search(r"^State:\s+Z", Path(f"/proc/{pid}/status").read_text(), re.M) for pid in pids):
+        if not any(Path(f"/proc/{pid}").exists() and not re.search(r"^State:\s+Z", Path(f"/proc/{pid}/status").read_text(),
+                                                                   re.M) for pid in pids):
             return True
         time.sleep(0.1)
     return False

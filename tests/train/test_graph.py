@@ -1,5 +1,5 @@
-"""The step as a CUDA graph, on a GPU or the stand-in: recorded once, its launches run again with other pictures, labels, crops, step
-number and learning rate give the bits of eager steps."""
+"""The step as a CUDA graph, on a GPU or the stand-in: recorded once, its launches run again with other pictures, labels, crops,
+step number and learning rate give the bits of eager steps."""
 import gc
 import math
 
@@ -24,8 +24,10 @@ RATES = 0.02, 0.02, 0.02, 0.002, 0.002, 0.002, 0.0002
 
 def few_maps(name, classes, size, keep_prob):
     return Network(name, (3, size, size), [
-        Conv("conv1", 6, K=5, S=4), ReLU("relu1"), MaxPool("pool1", K=3, S=2), LocalResponseNorm("norm1"), Conv("conv2", 5, K=3, P=1),
-        ReLU("relu2"), Flatten("flatten"), Linear("fc6", 13), ReLU("relu6"), Dropout("drop6", keep_prob), Linear("fc8", classes)])
+        Conv("conv1", 6, K=5, S=4), ReLU("relu1"), MaxPool("pool1", K=3, S=2), LocalResponseNorm("norm1"),
+        Conv("conv2", 5, K=3, P=1),
+        ReLU("relu2"), Flatten("flatten"), Linear("fc6", 13), ReLU("relu6"), Dropout("drop6", keep_prob),
+        Linear("fc8", classes)])
 
 
 class Counts:
@@ -34,7 +36,8 @@ class Counts:
 
 @pytest.fixture
 def counts(gpu, monkeypatch):
-    """The Counts of the test, on a GPU that trains `few_maps`. What a graph holds on to and nobody has is gone before each replay."""
+    """The Counts of the test, on a GPU that trains `few_maps`. What a graph holds on to and nobody has is gone before each
+    replay."""
     counts = Counts()
 
     def replay(self, parcel, replay=graph._Graph.replay):
@@ -65,7 +68,8 @@ def batches():
 def state(training):
     """Everything on the device that a step changes."""
     arrays = {(name, key): array for name, of_layer in training.network.parameters().items() for key, array in of_layer.items()}
-    arrays |= {(name, key, "v"): array for name, of_layer in training.optimizer.velocity.items() for key, array in of_layer.items()}
+    arrays |= {(name, key, "v"): array for name, of_layer in training.optimizer.velocity.items()
+               for key, array in of_layer.items()}
     return {key: backend.to_host(array) for key, array in {**arrays, "totals": training.totals}.items()}
 
 
@@ -222,7 +226,8 @@ def test_a_graph_keeps_its_memory_and_gives_it_back_when_another_takes_its_place
 
 
 @pytest.mark.parametrize("mistake", [
-    lambda x: backend.to_host(x), lambda x: float(x[0]), lambda x: backend.to_device(np.zeros(3), like=x)], ids=["read", "number", "send"])
+    lambda x: backend.to_host(x), lambda x: float(x[0]), lambda x: backend.to_device(np.zeros(3), like=x)],
+                         ids=["read", "number", "send"])
 def test_a_step_that_needs_the_host_cannot_be_recorded_and_gives_its_memory_back(gpu, standin, mistake):
     x, recorded = gpu.array(np.zeros(3)), []
     cupy = module_of(x)

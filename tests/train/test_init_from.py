@@ -19,7 +19,8 @@ def source(made, tmp_path):
 
 
 def trained_from(source, *words):
-    training = Training("nowhere", *Training.materials(resolve(vars(parser().parse_args([*words, "--init-from", str(source)])))))
+    training = Training("nowhere",
+                        *Training.materials(resolve(vars(parser().parse_args([*words, "--init-from", str(source)])))))
     return training, training.origin.sentence
 
 
@@ -76,7 +77,8 @@ def test_what_does_not_fit_is_one_sentence_and_leaves_no_folder(source, options,
     assert exit.value.code == 2 and sentence in capsys.readouterr().err and not (tmp_path/"run").exists()
 
 
-def test_the_source_and_its_epoch_are_printed_and_stay_in_config_json_when_the_run_is_resumed(source, options, tmp_path, capsys):
+def test_the_source_and_its_epoch_are_printed_and_stay_in_config_json_when_the_run_is_resumed(source, options, tmp_path,
+                                                                                              capsys):
     run = tmp_path/"run"
     main([*options, "--epochs", "1", "--init-from", str(source), "--output", str(run)])
     assert f"weights of {source} after epoch 1" in in_one(capsys.readouterr().out)

@@ -37,7 +37,8 @@ def test_a_few_lines_train_print_nothing_and_give_what_open_gives(config, tmp_pa
     model, opened = mine.trained, zfcore.open(tmp_path/"run"/"latest.h5")
     images = np.stack([mine.val.picture(i) for i in range(5)])
     np.testing.assert_array_equal(model.probabilities(images), opened.probabilities(images))
-    assert (model.epoch, model.classes, model.data, model.path) == (opened.epoch, opened.classes, opened.data, tmp_path/"run") and model.epoch == 2
+    assert (model.epoch, model.classes, model.data, model.path) == (opened.epoch, opened.classes, opened.data,
+                                                                    tmp_path/"run") and model.epoch == 2
     for name, of_layer in opened.start.parameters().items():
         np.testing.assert_array_equal(model.start.parameters()[name]["w"], of_layer["w"])
     assert (model.start["conv1"].parameters["w"] != model.network["conv1"].parameters["w"]).any()
@@ -68,7 +69,8 @@ def test_every_attribute_is_there_when_it_is_made_and_every_method_works(config,
     assert_same_bits(whole/"latest.h5", tmp_path/"run"/"latest.h5")
 
 
-def test_a_run_that_is_stopped_goes_on_in_the_same_object_or_in_another_to_the_same_bits(config, whole, tmp_path, ctrl_c_after, capsys):
+def test_a_run_that_is_stopped_goes_on_in_the_same_object_or_in_another_to_the_same_bits(config, whole, tmp_path, ctrl_c_after,
+                                                                                         capsys):
     for name in ("same", "another"):
         ctrl_c_after(5)
         mine = Training.begin(config, tmp_path/name)
@@ -95,7 +97,8 @@ def test_in_another_thread_it_runs_too(config, whole, tmp_path):
 
 def test_data_sets_and_pictures_of_ones_own_take_the_place_of_those_that_the_options_name(config, whole, tmp_path):
     sets = open_data(config.data, config.picture_size)
-    for name, data in (("sets", sets), ("prepared", [Pictures(part, config.picture_size, config.image_size, workers=0) for part in sets])):
+    for name, data in (("sets", sets),
+                       ("prepared", [Pictures(part, config.picture_size, config.image_size, workers=0) for part in sets])):
         mine = Training.begin(replace(config, data="elsewhere"), tmp_path/name, data)
         assert name == "sets" or [mine.train, mine.val] == data
         mine.run()
@@ -120,10 +123,10 @@ def test_what_is_wrong_is_an_expected_and_leaves_no_folder(config, whole, tmp_pa
     other = open_data("", config.picture_size, 1)[1]
     refused("the 3 classes of the training pictures, got 10 classes", Training.begin, config, tmp_path/"new", (train, other))
     others = [Pictures(part, config.picture_size, config.image_size + 2) for part in (train, val)]
-    refused("pictures: expected squares of 37 pixels for crops of 32, as the options say, got 37 for 34", Training.begin, config,
-            tmp_path/"new", others)
-    refused("--init-from: expected a network whose next layer", Training.begin, replace(config, init_from=str(whole), model="tiny-alexnet"),
-            tmp_path/"new")
+    refused("pictures: expected squares of 37 pixels for crops of 32, as the options say, got 37 for 34", Training.begin,
+            config, tmp_path/"new", others)
+    refused("--init-from: expected a network whose next layer", Training.begin,
+            replace(config, init_from=str(whole), model="tiny-alexnet"), tmp_path/"new")
     assert not (tmp_path/"new").exists()
     refused("which holds something", Training.begin, config, whole)
     refused("a run's folder with a latest.h5", Training.resume, tmp_path/"new")

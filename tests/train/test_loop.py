@@ -61,11 +61,13 @@ def test_the_log_tells_of_every_layer_how_much_of_the_start_is_left_and_it_is_wh
     layers = [name for name in rows[0] if name.startswith("start_")]
     assert layers == [f"start_{name}" for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")]
     assert all(float(rows[-1][name]) == pytest.approx(1, abs=1e-4) for name in layers)
-    assert rows[0]["in_box"] == "nan" and "start's energy 100 %" in capsys.readouterr().out       # of photographs nobody knows the boxes
+    # of photographs nobody knows the boxes
+    assert rows[0]["in_box"] == "nan" and "start's energy 100 %" in capsys.readouterr().out
 
 
 def test_on_drawn_pictures_the_log_tells_what_projections_have_in_the_box(tmp_path, capsys):
-    main(["--image-size", "32", "--limit-per-class", "3", "--epochs", "1", "--workers", "0", "--device", "cpu", "--output", str(tmp_path/"run")])
+    main(["--image-size", "32", "--limit-per-class", "3", "--epochs", "1", "--workers", "0", "--device", "cpu", "--output",
+          str(tmp_path/"run")])
     with open(tmp_path/"run"/"log.csv") as file:
         row = list(csv.DictReader(file))[0]
     assert 0 < float(row["in_box"]) < 1 and 0 < float(row["box_area"]) < 1
@@ -131,7 +133,8 @@ def test_stopped_in_the_middle_of_an_epoch_and_resumed_equals_uninterrupted(trai
         assert whole[column] == part[column]
 
 
-def test_a_batch_lost_to_damage_counts_so_that_a_resumed_run_repeats_none(options, pictures, tmp_path, monkeypatch, ctrl_c_after):
+def test_a_batch_lost_to_damage_counts_so_that_a_resumed_run_repeats_none(options, pictures, tmp_path, monkeypatch,
+                                                                          ctrl_c_after):
     monkeypatch.setattr(loader, "MOST_DAMAGED", 0.1)
     (pictures/"train/jade/03.png").write_bytes(b"no picture")
     one_by_one = [*options, "--epochs", "1", "--batch-size", "1"]
@@ -148,8 +151,8 @@ def test_a_batch_lost_to_damage_counts_so_that_a_resumed_run_repeats_none(option
 
 def test_killed_twenty_times_at_random_moments_and_resumed_equals_uninterrupted(trained, options, tmp_path):
     """A process that has loaded everything forks a training run and kills it after a random time, again and again."""
-    run = subprocess.run([sys.executable, "-m", "tests.kills", str(tmp_path/"killed"), "20", *options, "--epochs", "4"], cwd=ROOT,
-                         capture_output=True, text=True, timeout=300)
+    run = subprocess.run([sys.executable, "-m", "tests.kills", str(tmp_path/"killed"), "20", *options, "--epochs", "4"],
+                         cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0 and run.stdout.strip() == "20", run.stderr
     assert_same_bits(trained/"latest.h5", tmp_path/"killed"/"latest.h5")
     assert_same_bits(trained/"best.h5", tmp_path/"killed"/"best.h5")
@@ -255,7 +258,8 @@ LOW = [1.0, 0.5]                  # validation losses down to the lowest
     ([*LOW, 0.54, 0.54, 0.54], [0.9, 0.5, 0.4, 0.3, 0.2], []),                           # too little
     ([*LOW, 0.6, 0.54, 0.6, 0.6], [0.9, 0.5, 0.4, 0.3, 0.2, 0.1], []),                   # not three in a row
     ([*LOW, 0.6, 0.54, 0.6, 0.6, 0.6], [0.9, 0.5, 0.4, 0.3, 0.2, 0.1, 0.1], [7]),
-    ([*LOW, 0.6, 0.6, 0.6], [0.9, 0.5, 0.6, 0.6, 0.5], []),                              # the training error does not fall: it diverges
+    # the training error does not fall: it diverges
+    ([*LOW, 0.6, 0.6, 0.6], [0.9, 0.5, 0.6, 0.6, 0.5], []),
     ([*LOW, 0.6, 0.6, 0.4], [0.9, 0.5, 0.4, 0.3, 0.2], [])])                             # a new lowest
 def test_a_loss_that_rises_while_the_training_error_falls_is_told_once(losses, errors, epochs):
     found = [n for n in range(1, len(losses) + 1) if over_fits({"val_loss": losses[:n], "train_error": errors[:n]})]

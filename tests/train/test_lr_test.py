@@ -41,7 +41,8 @@ def test_the_rates_grow_by_one_factor_and_the_running_mean_is_that_of_the_losses
     np.testing.assert_allclose(ratios, (HIGHEST/LOWEST)**(1/89), rtol=1e-4)          # six figures are written
     for k in (0, 1, 7, 30):
         weights = 0.95**np.arange(k, -1, -1)
-        assert rows[k]["smoothed"] == pytest.approx((weights*[row["loss"] for row in rows[:k + 1]]).sum()/weights.sum(), rel=1e-4)
+        assert rows[k]["smoothed"] == pytest.approx((weights*[row["loss"] for row in rows[:k + 1]]).sum()/weights.sum(),
+                                                    rel=1e-4)
     assert rows[0]["loss"] == pytest.approx(math.log(3), rel=0.2) and min(row["smoothed"] for row in rows) < 0.8*math.log(3)
     out = capsys.readouterr().out
     lr = float(out.split("suggested: --lr ")[1].split(",")[0])
@@ -64,7 +65,8 @@ def prepared(config):
 
 
 @pytest.mark.parametrize("what", [lambda k: 10.0*2**k, lambda k: math.nan if k == 40 else 1.0,
-                                  pytest.param(lambda k: math.inf if k == 40 else 1.0, marks=pytest.mark.exhaustive)], ids=["growing", "nan", "inf"])
+                                  pytest.param(lambda k: math.inf if k == 40 else 1.0, marks=pytest.mark.exhaustive)],
+                         ids=["growing", "nan", "inf"])
 def test_a_loss_that_diverges_or_is_not_finite_ends_it_there(what, options, tmp_path, monkeypatch, capsys):
     def added_up(self):
         return self.sums.count*(what(self.step - 1) if self.step > 30 else 1.0), 0.0, 0.0

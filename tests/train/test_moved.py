@@ -46,7 +46,8 @@ def test_a_run_goes_on_with_its_pictures_at_another_place_bit_for_bit_and_all_it
     assert json.loads((run/"config.json").read_text())["options"]["data"] == str(pictures)
     kept = load(run/"best.h5")
     if kept.epoch == before.epoch:                         # nothing else in it is another
-        assert kept.step == before.step and all(np.array_equal(kept.velocity[layer][key], array) for layer, of in before.velocity.items()
+        assert kept.step == before.step and all(np.array_equal(kept.velocity[layer][key], array)
+                                                for layer, of in before.velocity.items()
                                                 for key, array in of.items())
     assert len(zfcore.open(run).pictures()) == 12
 
@@ -117,14 +118,16 @@ def test_what_was_moved_is_named_from_where_to_where(seed, run, pictures, capsys
             file.write(bytes(k))                           # behind the picture's end: no two files of one size
     main(["--resume", str(run), "--data", str(pictures), "--epochs", "2"])
     ways = {}
-    for name in rng.choice(sorted(path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png")), 3, replace=False).tolist():
+    for name in rng.choice(sorted(path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png")), 3,
+                           replace=False).tolist():
         part, of, file = name.split("/")
         to = ["train", "val"][int(rng.integers(2))], str(rng.choice([colour for colour in COLOURS if colour != of])), "deep"
         ways[name] = "/".join((*to, file))
         (pictures/ways[name]).parent.mkdir(exist_ok=True)
         (pictures/name).rename(pictures/ways[name])
     said = refused(capsys, "--resume", run, "--epochs", "3")
-    assert "got 3 moved (" in said and "missing" not in said and said.endswith(command("python", "-m", "train", "--data", pictures, "--init-from", run))
+    assert "got 3 moved (" in said and "missing" not in said and said.endswith(command("python", "-m", "train", "--data",
+                                                                                       pictures, "--init-from", run))
     assert all(f"{name!r} to {to!r}" in said for name, to in ways.items())
     for name, to in ways.items():
         (pictures/to).rename(pictures/name)
@@ -132,7 +135,8 @@ def test_what_was_moved_is_named_from_where_to_where(seed, run, pictures, capsys
 
 
 @pytest.mark.parametrize("before, now", [("{part}/{path}", "{path}"), ("{part}/{path}", "archive/{path}"), ("{path}", "{path}"),
-                                         ("archive/{path}", "{path}"), ("{part}/{path}", "{other}/{path}"), ("archive/{part}/{path}", "{other}/{path}")])
+                                         ("archive/{path}", "{path}"), ("{part}/{path}", "{other}/{path}"),
+                                         ("archive/{part}/{path}", "{other}/{path}")])
 def test_a_run_knows_its_pictures_by_whatever_name_it_listed_them(before, now, made, tmp_path):
     """As older versions did, or from a folder that was called otherwise then."""
     run, other = made(1, tmp_path/"run"), {"train": "Training", "val": "Valid"}
@@ -190,7 +194,8 @@ def test_a_run_from_before_there_was_a_list_knows_its_pictures_by_their_mean(run
                                            "bytes": str((pictures/"train/amber/00.png").stat().st_size)}
 
 
-@pytest.mark.parametrize("text", ["part,class,picture,bytes\ntrain,amber\n", "x,y\n" + "a\n"*5, 'part,class,picture,bytes\n"' + "x"*200_000 + '",1,2,3\n',
+@pytest.mark.parametrize("text", ["part,class,picture,bytes\ntrain,amber\n", "x,y\n" + "a\n"*5,
+                                  'part,class,picture,bytes\n"' + "x"*200_000 + '",1,2,3\n',
                                   "\n,,,\x00,\n", "\udcff,a\n\udcff\n"])
 def test_a_list_that_is_none_is_one_sentence(text, run, pictures, capsys):
     (run/"pictures.csv").write_bytes(text.encode(errors="surrogateescape"))

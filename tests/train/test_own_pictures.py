@@ -46,13 +46,14 @@ def test_numbers_are_of_what_is_trained_on_and_names_are_paths_that_a_person_can
     train, val = (sum(part.of_classes()) for part in parts)
     assert train + val == 58 and f"4 classes, {train} training and {val} validation pictures; 3 damaged left out" in in_one(said.out)
     assert f"{val} pictures)" in in_one(said.out)
-    pictures = [entry for entry in json.loads((run/"config.json").read_text())["departures"] if f"{train} training pictures" in str(entry)]
+    pictures = [entry for entry in json.loads((run/"config.json").read_text())["departures"]
+                if f"{train} training pictures" in str(entry)]
     assert pictures and in_one(said.err).count("1 of 4 classes with no validation picture") == 1
     assert "'one of a kind' (1 training picture)" in in_one(said.err)
 
     evaluate(["--run", str(run), "--output", str(tmp_path/"evaluation"), "--device", "cpu"])
-    look(["top-activations", "--run", str(run), "--output", str(tmp_path/"top"), "--layers", "conv1", "--units", "0:3", "--k", "2",
-          "--device", "cpu", "--folders"])
+    look(["top-activations", "--run", str(run), "--output", str(tmp_path/"top"), "--layers", "conv1", "--units", "0:3", "--k",
+          "2", "--device", "cpu", "--folders"])
     names = [*column(run/"pictures.csv", "picture"), *column(tmp_path/"evaluation"/"predictions.csv", "name"), *left_out,
              *json.loads((tmp_path/"evaluation"/"summary.json").read_text())["damaged"],
              *re.findall(r'"name": "([^"]*)"', "".join(path.read_text() for path in (tmp_path/"top").rglob("info.json")))]
@@ -77,11 +78,13 @@ def test_classes_that_lack_pictures_are_named_with_how_many_they_have(seed):
     parts = [Pictures(Some(of), 8, 8) for of in counts]
     for part, bad in zip(parts, damaged):
         part.damaged = dict.fromkeys(np.flatnonzero(bad).tolist(), "")
-    sound = [[sum(label == k and not lost for label, lost in zip(part.dataset.labels, bad)) for k in range(5)] for part, bad in zip(parts, damaged)]
+    sound = [[sum(label == k and not lost for label, lost in zip(part.dataset.labels, bad)) for k in range(5)]
+             for part, bad in zip(parts, damaged)]
     lines = [*lacking(*parts)]
     not_learned = [k for k in range(5) if not sound[0][k]]
     not_judged = [k for k in range(5) if sound[0][k] and not sound[1][k]]
     assert len(lines) == bool(not_learned) + bool(not_judged)
     for line, classes in zip(lines, filter(None, (not_learned, not_judged))):
         assert line.startswith(f"{len(classes)} of 5 classes with no ")
-        assert all(f"'{'abcde'[k]}' ({sound[0][k]} training picture{'' if sound[0][k] == 1 else 's'})" in line for k in classes[:3])
+        assert all(f"'{'abcde'[k]}' ({sound[0][k]} training picture{'' if sound[0][k] == 1 else 's'})" in line
+                   for k in classes[:3])

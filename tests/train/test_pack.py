@@ -85,7 +85,8 @@ def test_a_packed_file_explains_itself(pictures, tmp_path):
         assert set(file) == {"classes", "mean_image", "train", "val"}
         assert set(file["train"]) == set(file["val"]) == {"pictures", "offsets", "checksums", "labels", "names", "left_out"}
         assert file["classes"][:].tolist() == [b"amber", b"jade", b"plum"]
-        small = [dataset for part in ("train", "val") for name, dataset in file[part].items() if name != "pictures" and dataset.size]
+        small = [dataset for part in ("train", "val") for name, dataset in file[part].items() if name != "pictures"
+                 and dataset.size]
         assert all(dataset.fletcher32 for dataset in [*small, file["classes"], file["mean_image"]])
         begin, end = file["val/offsets"][:2]
         assert bytes(file["val/pictures"][begin:begin + 2]) == b"\xff\xd8"           # a JPEG file
@@ -277,13 +278,14 @@ def test_upscale_may_be_added_when_it_turns_out_to_be_needed(pictures, tmp_path,
 
 
 # ------------------------------------------------------------------------------------------------------ what goes wrong
-@pytest.mark.parametrize("options, word", [(["--raw"], "encoding"), (["--quality", "94"], "quality"), (["--size", "31"], "size"),
-                                           (["--limit-per-class", "2"], "state of the pictures")])
+@pytest.mark.parametrize("options, word", [(["--raw"], "encoding"), (["--quality", "94"], "quality"),
+                                           (["--size", "31"], "size"), (["--limit-per-class", "2"], "state of the pictures")])
 def test_parts_of_other_options_are_refused(pictures, tmp_path, monkeypatch, capsys, options, word):
     output = tmp_path/"p.h5"
     stopped_half_way(pictures, output, monkeypatch)
     before = {path.name: path.read_bytes() for path in Path(f"{output}.parts").iterdir()}
-    assert f"expected parts of the same work, got parts with another {word}" in refused(capsys, pictures, output, *SIZE, *options)
+    assert f"expected parts of the same work, got parts with another {word}" in refused(capsys, pictures, output, *SIZE,
+                                                                                        *options)
     assert {path.name: path.read_bytes() for path in Path(f"{output}.parts").iterdir()} == before
 
 
@@ -402,7 +404,8 @@ def test_a_picture_that_could_not_be_read_is_tried_again_at_the_next_start(pictu
 def test_a_full_disk_is_one_sentence_and_progress_is_kept(pictures, tmp_path, most):
     """The limit on a file's size stands for a disk that is full: for the parts, for the file's frame, for the whole file."""
     code = ("import sys; from train import pack; pack.SHARD = 8; pack.main(sys.argv[1:])")
-    command = [sys.executable, "-B", "-c", code, str(pictures), str(tmp_path/"p.h5"), *SIZE]       # -B: Python keeps a module cut off
+    # -B: Python keeps a module cut off
+    command = [sys.executable, "-B", "-c", code, str(pictures), str(tmp_path/"p.h5"), *SIZE]
     full = subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)))
     assert full.returncode == 2, full.stderr

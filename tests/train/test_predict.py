@@ -1,5 +1,5 @@
-"""Own pictures from the folder to the prediction: what is trained on ROOT/CLASS/*.png is judged on its other part, on other folders, and
-says what it takes pictures without classes for."""
+"""Own pictures from the folder to the prediction: what is trained on ROOT/CLASS/*.png is judged on its other part, on other
+folders, and says what it takes pictures without classes for."""
 import csv
 import json
 import shutil
@@ -27,7 +27,8 @@ def made(tmp_path_factory):
         patch.setenv("ZFCORE_CACHE", str(root/"cache"))
         write_set(root/"set")
         for seed in "01":
-            train(["--data", str(root/"set"/"train"), "--val-fraction", "0.3", *TINY, "--seed", seed, "--output", str(root/f"run{seed}")])
+            train(["--data", str(root/"set"/"train"), "--val-fraction", "0.3", *TINY, "--seed", seed, "--output",
+                   str(root/f"run{seed}")])
         yield root/"set"/"train", [root/"run0", root/"run1"]
 
 
@@ -51,7 +52,8 @@ def test_a_run_is_judged_on_its_own_other_part_and_on_all_of_other_folders(made,
     data, (first, _) = made
     shutil.copytree(data/"jade", tmp_path/"other"/"jade")
     parts = open_folders(data, val_fraction=0.3)
-    for k, (words, count) in enumerate((((), len(parts[1])), (("--data", data), len(parts[1])), (("--data", data, "--part", "train"), len(parts[0])),
+    for k, (words, count) in enumerate((((), len(parts[1])), (("--data", data), len(parts[1])),
+                                        (("--data", data, "--part", "train"), len(parts[0])),
                          (("--data", tmp_path/"other"), 10), (("--data", data.parent), 12))):
         evaluate([*map(str, ["--run", first, *words, "--output", tmp_path/f"out{k}"]), "--device", "cpu"])
         assert json.loads((tmp_path/f"out{k}"/"summary.json").read_text())["count"] == count
@@ -73,7 +75,8 @@ def test_a_run_is_judged_on_its_validation_pictures_wherever_they_lie_now(made, 
 
 def test_a_name_that_there_is_not_is_no_damaged_picture(made, tmp_path, capsys):
     data, (first, _) = made
-    assert "nope.png: expected a picture or a folder of pictures" in refused(capsys, main, "--run", first, data/"jade", tmp_path/"nope.png")
+    assert "nope.png: expected a picture or a folder of pictures" in refused(capsys, main, "--run", first, data/"jade",
+                                                                             tmp_path/"nope.png")
 
 
 def test_what_has_no_classes_or_no_such_part_is_refused_by_name(made, tmp_path, capsys):
@@ -95,11 +98,13 @@ def test_predictions_are_those_of_the_library_the_likeliest_first(made, tmp_path
     models = [zfcore.open(path, "cpu") for path in runs[:many]]
     found = predict(models, Pictures(Files(files, models[0].size), models[0].size, models[0].crop), crops=crops)
     head, *table = rows(tmp_path/"out"/"probabilities.csv")
-    assert head == ["name", *models[0].classes] and [row[0] for row in table] == [str(files[0]), *map(str, sorted(files[1].iterdir()))]
+    assert head == ["name", *models[0].classes] and [row[0] for row in table] == [str(files[0]),
+                                                                                  *map(str, sorted(files[1].iterdir()))]
     np.testing.assert_allclose(np.array([row[1:] for row in table], float), found.p.T, rtol=1e-4)
     _, *top = rows(tmp_path/"out"/"predictions.csv")
     for row, p in zip(top, found.p.T):
-        assert row[1::2] == [models[0].classes[k] for k in np.argsort(-p)] and np.allclose(np.float32(row[2::2]), np.sort(p)[::-1], rtol=1e-4)
+        assert row[1::2] == [models[0].classes[k] for k in np.argsort(-p)] and np.allclose(np.float32(row[2::2]),
+                                                                                           np.sort(p)[::-1], rtol=1e-4)
     said = capsys.readouterr().out
     assert f"{files[0]}: {top[0][1]} {100*float(top[0][2]):.1f} %, " in said and {path.name for path in (tmp_path/"out").iterdir()} == set(FILES)
 

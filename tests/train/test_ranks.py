@@ -44,7 +44,8 @@ def outcome(folder):
 def run(folder, options, ranks, *more):
     training = Training.begin(config(options, *more), folder, ranks=ranks)
     training.run()
-    return {(name, key): array.tobytes() for name, of_layer in training.network.parameters().items() for key, array in of_layer.items()}
+    return {(name, key): array.tobytes() for name, of_layer in training.network.parameters().items()
+            for key, array in of_layer.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +106,8 @@ def test_a_batch_of_which_nothing_is_left_is_passed_over_by_all(options, picture
 def test_a_picture_that_is_damaged_while_they_train_is_left_out_by_all(options, pictures, tmp_path, capsys):
     def spoiled(folder, ranks):
         c = config(options, "--epochs", "1")
-        parts = [Pictures(part, c.picture_size, c.image_size, workers=1, memory=0) for part in open_data(c.data, c.picture_size)]
+        parts = [Pictures(part, c.picture_size, c.image_size, workers=1, memory=0)
+                 for part in open_data(c.data, c.picture_size)]
         training = Training.begin(c, folder, data=parts, ranks=ranks)
         if ranks.is_first:
             for name in ("train/jade/03.png", "val/plum/01.png"):
@@ -125,7 +127,8 @@ def test_a_picture_that_is_damaged_while_they_train_is_left_out_by_all(options, 
 def test_too_many_that_are_damaged_end_all_after_the_same_step(options, pictures, tmp_path):
     def spoiled(ranks):
         c = config(options)
-        parts = [Pictures(part, c.picture_size, c.image_size, workers=0, memory=0) for part in open_data(c.data, c.picture_size)]
+        parts = [Pictures(part, c.picture_size, c.image_size, workers=0, memory=0)
+                 for part in open_data(c.data, c.picture_size)]
         training = Training.begin(c, tmp_path/"run", data=parts, ranks=ranks)
         ranks.gather(b"")
         if ranks.is_first:
@@ -142,7 +145,8 @@ def test_too_many_that_are_damaged_end_all_after_the_same_step(options, pictures
 
 def test_only_the_first_rank_writes_and_speaks(options, tmp_path, monkeypatch):
     said, saved = {}, []
-    monkeypatch.setattr(loop, "save", lambda path, kept, save=loop.save: (saved.append(threading.current_thread()), save(path, kept)))
+    monkeypatch.setattr(loop, "save", lambda path, kept, save=loop.save: (saved.append(threading.current_thread()),
+                                                                          save(path, kept)))
 
     def work(ranks):
         said[ranks.rank] = []
@@ -152,7 +156,8 @@ def test_only_the_first_rank_writes_and_speaks(options, tmp_path, monkeypatch):
 
     (first, size), *others = together(2, work)
     assert set(saved) == {first} and size == 1 and said[1] == []
-    assert said[0][0] == ("2 ranks share each batch: 8 pictures in 8 pieces of 1, which decide about the bits, not the number of ranks")
+    assert said[0][0] == ("2 ranks share each batch: 8 pictures in 8 pieces of 1, which decide about the bits, not the number "
+                          "of ranks")
     assert Training.resume(tmp_path/"run").config.micro_batch == 1
 
 
@@ -175,7 +180,8 @@ def test_ranks_whose_kernels_are_compiled_for_another_gpu_are_refused(options, t
     def begin(ranks):
         of_rank.name = "sm_80" if ranks.rank == 2 else "sm_90a"
         Training.begin(config(options), tmp_path/"run", ranks=ranks)
-    with pytest.raises(Expected, match=r"^rank 2 \(here\): expected kernels sm_90a, as rank 0 \(here\) has, got sm_80; let all"):
+    with pytest.raises(Expected,
+                       match=r"^rank 2 \(here\): expected kernels sm_90a, as rank 0 \(here\) has, got sm_80; let all"):
         together(3, begin)
     assert not (tmp_path/"run").exists()
 
@@ -196,11 +202,14 @@ def test_ranks_whose_cpus_run_other_code_are_refused(what, variable, options, tm
 
 def test_ranks_with_other_pictures_are_refused(options, pictures, tmp_path):
     shutil.copytree(pictures, tmp_path/"others")
-    same = lambda ranks: Training.begin(config([*options, *(["--data", str(tmp_path/"others")] if ranks.rank else [])]), tmp_path/"run", ranks=ranks)
+    same = lambda ranks: Training.begin(config([*options, *(["--data", str(tmp_path/"others")] if ranks.rank else [])]),
+                                        tmp_path/"run", ranks=ranks)
     together(2, same)                                      # wherever they lie
     shutil.rmtree(tmp_path/"run")
     (tmp_path/"others"/"val"/"plum"/"01.png").unlink()
-    with pytest.raises(Expected, match=r"rank 1 \(here\): expected validation pictures 12 \(\w+\), as rank 0 \(here\) has, got 11 \(\w+\)"):
+    with pytest.raises(Expected,
+                       match=r"rank 1 \(here\): expected validation pictures 12 \(\w+\), as rank 0 \(here\) has, got 11 "
+                             r"\(\w+\)"):
         together(2, same)
 
 
@@ -230,13 +239,15 @@ def test_a_loss_that_is_not_finite_on_one_rank_ends_all_and_nothing_moved(option
         training.one_step(*batch)
         with pytest.raises(Expected, match="a finite loss, got nan at epoch 1, step 1"):
             training.look()
-        return all(np.array_equal(array, before[name][key]) for name, of in training.network.parameters().items() for key, array in of.items())
+        return all(np.array_equal(array, before[name][key]) for name, of in training.network.parameters().items()
+                   for key, array in of.items())
 
     assert together(2, work) == [True, True]
 
 
 def test_more_ranks_than_pieces_are_refused(options, tmp_path):
-    with pytest.raises(Expected, match="ranks: expected at most 2, of which each has a piece of 4 pictures of a batch of 8, got 3"):
+    with pytest.raises(Expected,
+                       match="ranks: expected at most 2, of which each has a piece of 4 pictures of a batch of 8, got 3"):
         together(3, lambda ranks: Training.begin(config(options, "--micro-batch", "4"), tmp_path/"run", ranks=ranks))
 
 

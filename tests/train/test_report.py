@@ -31,7 +31,8 @@ def test_claims_are_a_table_with_what_would_decide_them():
     assert rows[0] == "| 3 x | top-1 error | +1.2 | -3.5 (-6.9 to -0.1), 10 pairs | undecided; about 36 pairs |"
     assert rows[1].endswith("| undecided; more than 1000 pairs |") and rows[2].endswith("| agrees |")
     single = Judgement(Claim("1 y", "a", "b"), None, 1.7, None, "undecided: one pair", 1)
-    assert report.claims_table([single], {"top1": "top-1 error"}).endswith("| 1 y | top-1 error |  | +1.7 | undecided: one pair |")
+    assert report.claims_table([single], {"top1": "top-1 error"}).endswith("| 1 y | top-1 error |  | +1.7 | undecided: one "
+                                                                           "pair |")
 
 
 def test_that_an_interval_on_one_side_of_0_may_be_undecided_is_said_where_a_claim_is_of_little_matter():

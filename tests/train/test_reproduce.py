@@ -1,5 +1,5 @@
-"""python -m train.reproduce: verdict rules on made-up numbers, every item's outcome, going on after a stop, what is shown of hostile names,
-and that one changed number is found."""
+"""python -m train.reproduce: verdict rules on made-up numbers, every item's outcome, going on after a stop, what is shown of
+hostile names, and that one changed number is found."""
 import csv
 import json
 import math
@@ -151,7 +151,8 @@ def test_every_item_has_an_outcome_which_says_what_it_lacks(run, tmp_path, monke
     monkeypatch.setattr(setting.Setting, "of", lambda self, minutes, hours, paper,
                         own=setting.Setting.of: few(own(self, minutes, hours, paper)))
     monkeypatch.setattr("zfcore.analysis.invariance.STEPS", 16)
-    monkeypatch.setattr(networks, "diagnosed", lambda *_: results.load(tmp_path/"out/fig6/diagnostics.h5", Diagnosis))      # theirs take seconds
+    # theirs take seconds
+    monkeypatch.setattr(networks, "diagnosed", lambda *_: results.load(tmp_path/"out/fig6/diagnostics.h5", Diagnosis))
     (tmp_path/"empty").mkdir()
     made_by(run, tmp_path/"out", "--caltech256", str(tmp_path/"empty"))
     said, found = capsys.readouterr().out, {name: outcome.load(tmp_path/"out"/name) for name in ITEMS}
@@ -191,7 +192,8 @@ def test_tables_4_and_7_judge_what_the_folds_have(transfers, tmp_path, monkeypat
                       for word in ("run", "control"))
     assert claims["4 a class: what was learned serves here"].here == pytest.approx(run.here - untrained.here)
     assert found.took["networks"] == 2 and seconds(here, setting.Speed(1, 1, 1)) > 0
-    again = make(of_run(transfers/"run", tmp_path, caltech101=transfers/".."/transfers.name/"101_ObjectCategories"))        # called otherwise
+    # called otherwise
+    again = make(of_run(transfers/"run", tmp_path, caltech101=transfers/".."/transfers.name/"101_ObjectCategories"))
     assert again.numbers == found.numbers and len(list((tmp_path/"table4").iterdir())) == 2
     monkeypatch.setattr(setting.Setting, "of", lambda self, minutes, *_: 4 if minutes == 15 else minutes)
     found = of_transfer.layers(here)
@@ -210,16 +212,20 @@ def test_without_its_config_a_run_has_features_and_no_network_from_random_weight
 def test_table_1_is_of_the_pictures_beside_the_landmarks(run, tmp_path):
     for k in range(3):
         shutil.copy(run.parent/"pictures/val/plum"/f"{k:02}.png", tmp_path)
-    (tmp_path/"marks.json").write_text(json.dumps({f"{k:02}.png": {"nose": [20 + k, 18], "ear": [12, 10 + k]} for k in range(3)}))
+    (tmp_path/"marks.json").write_text(json.dumps({f"{k:02}.png": {"nose": [20 + k, 18], "ear": [12, 10 + k]}
+                                                   for k in range(3)}))
     (tmp_path/"out").mkdir()
     found = looking.corresponding(of_run(run, tmp_path/"out", landmarks=tmp_path/"marks.json"))
     claims = {n.what: n for n in found.numbers if n.verdict}
-    assert {what.split(":")[0] for what in claims} == {f"{layer}, {part}" for layer in ("conv5", "fc7") for part in ("nose", "ear", "parts")} | {
+    assert {what.split(":")[0] for what in claims} == {f"{layer}, {part}" for layer in ("conv5", "fc7")
+                                                       for part in ("nose", "ear", "parts")} | {
         "what parts are ahead by shrinks from conv5 to fc7"}
     rows = {n.what: n.here for n in found.numbers if not n.verdict}
     nose, = (n for what, n in claims.items() if what.startswith("conv5, nose"))
-    assert nose.here == pytest.approx(rows["conv5, random hidden: mean sign change"] - rows["conv5, nose hidden: mean sign change"])
-    assert nose.low is None and "0.079 ± 0.017" in [n.paper for n in found.numbers if n.what == "conv5, nose hidden: mean sign change"]
+    assert nose.here == pytest.approx(rows["conv5, random hidden: mean sign change"]
+                                      - rows["conv5, nose hidden: mean sign change"])
+    assert nose.low is None and "0.079 ± 0.017" in [n.paper for n in found.numbers
+                                                    if n.what == "conv5, nose hidden: mean sign change"]
 
 
 def test_table_6_judges_the_classes(transfers, tmp_path):  # noqa: F811
@@ -254,7 +260,8 @@ def test_figure_6_agrees_where_alexnet_is_what_the_paper_says_it_is():
 
 @pytest.mark.parametrize("layers, made", [
     ([Flatten("flatten"), Linear("fc8", 2)], {"fig1", "fig3"}),
-    ([Conv("conv1", 5, K=5, S=3), ReLU("relu1"), Flatten("flatten"), Linear("fc8", 2)], {"fig1", "fig2", "fig3", "fig5", "fig7"})])
+    ([Conv("conv1", 5, K=5, S=3), ReLU("relu1"), Flatten("flatten"), Linear("fc8", 2)],
+     {"fig1", "fig2", "fig3", "fig5", "fig7"})])
 def test_a_network_with_one_layer_has_what_it_can_have(tmp_path, monkeypatch, layers, made):
     network = Network("plain", (3, SIZE - 6, SIZE - 6), layers).init(0, "he")
     monkeypatch.setattr("zfcore.analysis.invariance.STEPS", 16)

@@ -1,4 +1,5 @@
-"""Whatever stops a run - a full disk, a signal, a second run, a folder that is gone - no progress is lost and one sentence says why."""
+"""Whatever stops a run - a full disk, a signal, a second run, a folder that is gone - no progress is lost and one sentence says
+why."""
 import errno
 import os
 import shutil
@@ -68,7 +69,8 @@ def test_a_disk_that_refuses_a_file_is_named_and_the_run_goes_on_when_it_is_mend
 def test_a_disk_too_small_for_the_first_checkpoint_leaves_a_run_that_can_be_resumed(whole, options, tmp_path):
     run = tmp_path/"run"
     script = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6)); from train.__main__ import main; main()"
-    done = subprocess.run([sys.executable, "-c", script, *options, "--output", str(run)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script, *options, "--output", str(run)], cwd=ROOT, capture_output=True,
+                          text=True)
     assert done.returncode == 2 and done.stderr.count("error:") == 1, done.stderr
     assert "latest.h5" in done.stderr and "make room there" in done.stderr
     assert not list(run.glob(".latest*")) and not list(run.glob("*.h5"))
@@ -150,7 +152,8 @@ def test_pictures_that_vanish_or_break_in_the_third_epoch_are_named_and_the_run_
 
 
 @pytest.mark.parametrize("part, step, kept", [("train", 5, [5, 6]), ("val", 6, [8])])
-def test_a_run_that_loses_its_pictures_keeps_its_steps_and_goes_on_when_they_are_back(part, step, kept, options, pictures, tmp_path,
+def test_a_run_that_loses_its_pictures_keeps_its_steps_and_goes_on_when_they_are_back(part, step, kept, options, pictures,
+                                                                                      tmp_path,
                                                                                     read_anew, monkeypatch, capsys):
     before_step(step, monkeypatch, lambda: vanish(*(pictures/part/"plum").glob("*.png")))
     said = refused(capsys, *options, "--workers", "0", "--output", tmp_path/"run")
@@ -177,7 +180,8 @@ def test_weights_that_are_no_numbers_any_more_do_not_replace_the_last_checkpoint
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_a_worker_that_dies_ends_the_run_with_its_cause_and_the_steps_before_are_kept(workers, whole, options, tmp_path, read_anew,
+def test_a_worker_that_dies_ends_the_run_with_its_cause_and_the_steps_before_are_kept(workers, whole, options, tmp_path,
+                                                                                      read_anew,
                                                                                      monkeypatch, capsys):
     def square(*args, real=loader.square):
         if dead:
@@ -220,7 +224,8 @@ def test_sigterm_saves_and_stops_with_status_143_and_the_run_goes_on(options, tm
     assert_same_bits(tmp_path/"whole"/"latest.h5", run/"latest.h5")
 
 
-def test_a_signal_during_the_validation_is_heard_there_and_the_epoch_is_not_trained_again(whole, options, tmp_path, monkeypatch):
+def test_a_signal_during_the_validation_is_heard_there_and_the_epoch_is_not_trained_again(whole, options, tmp_path,
+                                                                                          monkeypatch):
     calls = []
     def evaluate(*args, real=loop.evaluate, **options):
         calls.append(os.kill(os.getpid(), signal.SIGTERM))

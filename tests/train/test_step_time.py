@@ -1,4 +1,5 @@
-"""Predicted times of a step: against what is computed by hand, at the ends where one of two times hides the other, and what --dry-run says."""
+"""Predicted times of a step: against what is computed by hand, at the ends where one of two times hides the other, and what
+--dry-run says."""
 import json
 
 import pytest
@@ -44,7 +45,8 @@ def test_what_is_ready_early_travels_behind_the_arithmetic_one_after_the_other()
     assert end_of_exchange(8.0, 4.0, buckets, seconds) == 12.0             # ready at 6, 7, 8; end at 9, 11, 12
     assert end_of_exchange(8.0, 4.0, buckets, seconds, overlap=False) == 8.0 + 6.0
     assert end_of_exchange(8.0, 8.0, [Bucket(30, 0.0), Bucket(20, 0.0)], seconds) == 5.0
-    assert end_of_exchange(8.0, 4.0, [Bucket(10, 0.5), Bucket(10, 1.0)], seconds) == 9.0       # the second waits for the arithmetic
+    # the second waits for the arithmetic
+    assert end_of_exchange(8.0, 4.0, [Bucket(10, 0.5), Bucket(10, 1.0)], seconds) == 9.0
 
 
 def test_a_step_is_the_sum_without_overlap_and_the_longer_of_both_where_all_is_hidden():
@@ -86,7 +88,8 @@ def test_a_spoilt_cache_is_one_sentence(cache, content):
     if content == "steps":
         content = json.dumps({"a": {**json.loads((cache/"ranks.json").read_text())["a"], "steps": {"two": 1.0}}})
     (cache/"ranks.json").write_text(content)
-    with pytest.raises(Expected, match="ranks.json: expected what python -m bench ranks writes, got .*; remove it and measure again"):
+    with pytest.raises(Expected,
+                       match="ranks.json: expected what python -m bench ranks writes, got .*; remove it and measure again"):
         kept()
 
 
@@ -106,7 +109,9 @@ def test_dry_run_tells_of_devices_what_was_measured_and_when_one_is_faster(cache
     told = said("--devices", "2")
     assert f"a step of 16 pictures takes 4.25 s on one device, {clock(several.step)} on 2, {clock(several.exposed)} of them waiting" in told
     assert "measured on 2: 9 s" in told and "2 devices are slower than one with batches of 16 over this network: train on one" in told
-    step_time.keep(place, Measured(**{**vars(OF), "each": 4.0, "fixed": 0.0, "link": Link(1e-9, 1e12), "update": 0.0, "batch_size": 99}))
+    step_time.keep(place,
+                   Measured(**{**vars(OF), "each": 4.0, "fixed": 0.0, "link": Link(1e-9, 1e12), "update": 0.0,
+                               "batch_size": 99}))
     told = step_time.in_words(resolve({"image_size": 32, "batch_size": 16}), select("cpu").description, 2, own=True)
     assert "2.00 times as fast" in told and "measured on 2" not in told and "slower" not in told
 

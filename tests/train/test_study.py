@@ -32,14 +32,16 @@ def test_options_are_remembered_and_other_ones_refused_but_for_those_that_may_ch
     study.remember({"seed": 1, "key": "ab", "data": "there", "test_most": None}, may_change=["data"])
     assert study.stored() == {"seed": 1, "key": "ab", "data": "there", "test_most": None}
     for changed, sentence in (({"seed": 2}, r"begun there \(seed 1\), got 2; name another folder"),
-                              ({"test_most": 9}, r"\(test most None\), got 9"), ({"key": "cd"}, r"\(pictures or weights\), got others")):
+                              ({"test_most": 9}, r"\(test most None\), got 9"),
+                              ({"key": "cd"}, r"\(pictures or weights\), got others")):
         with pytest.raises(Expected, match=sentence):
             study.remember({**study.stored(), **changed}, may_change=["data"])
     assert study.stored()["seed"] == 1
 
 
 @pytest.mark.parametrize("content", ["", "3", "{}", '{"scale": "tiny"}', '{"scale": "big", "options": {}}',
-                                     '{"scale": {}, "options": {}}', '{"scale": "tiny", "options": []}', "["*100000, '"\udcff"'])
+                                     '{"scale": {}, "options": {}}', '{"scale": "tiny", "options": []}', "["*100000,
+                                     '"\udcff"'])
 def test_what_is_no_study_json_is_one_sentence(tmp_path, content):
     (tmp_path/"study.json").write_text(content, errors="surrogateescape")
     with pytest.raises(Expected, match="study.json: expected the scale and options of a study, got something else; remove it"):
@@ -145,7 +147,8 @@ def test_what_a_run_left_before_its_first_checkpoint_is_cleared_away_and_nothing
 
 def test_a_run_that_failed_says_why_until_it_is_finished(tmp_path):
     run = Run(resolve({"model": "tiny", "epochs": 2, "seed": 3}), tmp_path/"tiny-seed3")
-    assert (run.name, run.size, run.done, run.finished, run.failure, run.lock) == ("tiny-seed3", 2, 0, False, "", ".tiny.3.lock")
+    assert (run.name, run.size, run.done, run.finished, run.failure, run.lock) == ("tiny-seed3", 2, 0, False, "",
+                                                                                   ".tiny.3.lock")
     run.check_options()
     new_folder(run.config, run.folder)
     run.check_options()
@@ -164,5 +167,6 @@ def test_a_unit_that_another_is_at_is_waited_for_and_done_where_that_one_has_not
     names, elsewhere = [], Lock(tmp_path, ".first.lock")
     units = [Counted("first", lock=".first.lock"), Counted("second")]
     elsewhere.__enter__()
-    StudyFolder(tmp_path).work(units, finish(names), take=lambda unit, result: elsewhere.__exit__() if unit.name == "second" else None)
+    StudyFolder(tmp_path).work(units, finish(names), take=lambda unit, result: elsewhere.__exit__() if unit.name == "second"
+                               else None)
     assert names == ["second", "first"] and all(unit.finished for unit in units)

@@ -67,7 +67,8 @@ def write_voc(root, rng):
     ids = sorted(objects)
     write_year(root, {"train": ids[:15], "val": ids[15:]}, objects, labels)
     for id, things in objects.items():
-        colour = np.mean([{"dog": (230, 160, 30), "cat": (40, 170, 110)}.get(name, (90, 90, 160)) for name, _ in things], axis=0)
+        colour = np.mean([{"dog": (230, 160, 30), "cat": (40, 170, 110)}.get(name, (90, 90, 160)) for name, _ in things],
+                         axis=0)
         noise(rng, colour).save(root/f"VOCdevkit/VOC2012/JPEGImages/{id}.jpg", quality=95)
 
 
@@ -95,8 +96,8 @@ def test_each_table_has_a_figure_that_is_drawn(call, made, tmp_path, name):
 def command(made, *arguments, output, data=None, run=None):
     """The command on `made`: its exit status."""
     try:
-        main([arguments[0], "--run", str(run or made/"run"), "--data", str(data or made/"101_ObjectCategories"), "--output", str(output), "--workers", "1",
-              "--device", "cpu", *map(str, arguments[1:])])
+        main([arguments[0], "--run", str(run or made/"run"), "--data", str(data or made/"101_ObjectCategories"), "--output",
+              str(output), "--workers", "1", "--device", "cpu", *map(str, arguments[1:])])
     except SystemExit as end:
         return end.code
     return 0
@@ -115,7 +116,8 @@ def call(made, tmp_path, monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def finished(made):
-    """finished(arguments): the folder of the command on `made`, which is given once and went on to its end. Nobody changes it."""
+    """finished(arguments): the folder of the command on `made`, which is given once and went on to its end. Nobody changes
+    it."""
     folders = {}
 
     def run(*arguments):
@@ -186,7 +188,8 @@ def test_what_is_counted_is_the_mean_of_the_classes_on_the_test_pictures_of_each
         each = [np.mean(predicted[of_all[test] == c] == c) for c in range(4)]
         assert float(part["accuracy"]) == pytest.approx(np.mean(each), abs=0.07)
     assert np.array_equal(asked[0][0], asked[1][0]) and not np.array_equal(asked[0][0], asked[2][0])
-    assert np.array_equal(asked[0][3], asked[1][3]) and not np.array_equal(asked[0][3], asked[2][3])         # held out to choose C
+    # held out to choose C
+    assert np.array_equal(asked[0][3], asked[1][3]) and not np.array_equal(asked[0][3], asked[2][3])
 
 
 def test_a_finished_table_is_not_computed_again_and_may_get_more_folds(call, finished, tmp_path, monkeypatch):
@@ -221,7 +224,8 @@ def test_a_stopped_command_goes_on_to_the_same_numbers(call, finished, tmp_path,
 
 @pytest.mark.parametrize("table", ["table4", pytest.param("table6", marks=pytest.mark.exhaustive)])
 def test_on_two_devices_the_numbers_are_those_of_one(call, finished, made, tmp_path, table):
-    words, data = {"table4": (TABLE4, made/"101_ObjectCategories"), "table6": (["table6", "--scratch-epochs", "2"], made/"voc")}[table]
+    words, data = {"table4": (TABLE4, made/"101_ObjectCategories"),
+                   "table6": (["table6", "--scratch-epochs", "2"], made/"voc")}[table]
     if table == "table4":
         shutil.copytree(finished(*words), tmp_path/"one")
     else:
@@ -234,11 +238,13 @@ def test_on_two_devices_the_numbers_are_those_of_one(call, finished, made, tmp_p
             of += [{**row, "seconds": ""} for row in rows(tmp_path/name/"parts.csv")]
         found.append(of)
     assert found[0] == found[1] and len(found[0]) > 5
-    assert call(*words, "--devices", "2", data=data, output=tmp_path/"two")[0] == 0           # nothing is left, no process begins
+    # nothing is left, no process begins
+    assert call(*words, "--devices", "2", data=data, output=tmp_path/"two")[0] == 0
 
 
 @pytest.mark.parametrize("killed_at", ["save", "close_epoch", "validate"])
-def test_a_network_from_random_weights_that_was_killed_goes_on_to_the_same_weights(call, finished, tmp_path, monkeypatch, killed_at):
+def test_a_network_from_random_weights_that_was_killed_goes_on_to_the_same_weights(call, finished, tmp_path, monkeypatch,
+                                                                                   killed_at):
     words = ["table4", "--train", "3", "--folds", "1", "--scratch-folds", "1", "--scratch-epochs", "3"]
     whole = finished(*words)
     original, calls = getattr(Training, killed_at), []
@@ -337,8 +343,8 @@ def test_table7_has_the_untrained_network_beside_the_run_and_what_that_is_ahead_
         run, untrained = ([accuracy[row["classifier"], network, row["layer"], reduced, fold] for fold in "012"]
                           for network in ("run", "untrained"))
         points = np.subtract(run, untrained)
-        for key, value in (("accuracy", np.mean(run)), ("untrained_accuracy", np.mean(untrained)), ("ahead_by", np.mean(points)),
-                           ("ahead_by_95_half", 4.303*np.std(points, ddof=1)/3**0.5)):
+        for key, value in (("accuracy", np.mean(run)), ("untrained_accuracy", np.mean(untrained)),
+                           ("ahead_by", np.mean(points)), ("ahead_by_95_half", 4.303*np.std(points, ddof=1)/3**0.5)):
             assert float(row[key]) == pytest.approx(value, abs=1e-3*max(1, abs(value)))
     [(here, chance)] = drawn[-1:]
     full, equal = here.values()
@@ -588,7 +594,8 @@ def test_pairs_are_named_rightly_behind_a_damaged_picture(call, made, tmp_path, 
 
 # ------------------------------------------------------------------------------------------------------------ bad input
 @pytest.mark.parametrize("arguments, sentence", [
-    (["table4", "--train", "9", "--no-scratch"], "per class: expected 9 of each class .* got 9 of amber, 7 of jade, 8 of slate"),
+    (["table4", "--train", "9", "--no-scratch"],
+     "per class: expected 9 of each class .* got 9 of amber, 7 of jade, 8 of slate"),
     (["table7", "--train", "2", "--layers", "3", "8"], "--layers: expected one of 1, 2, 3, 4, 5, 6, 7, got 8"),
     (["table4", "--train", "2", "--device", "abacus"], "--device: expected .*abacus"),
     (["table6"], "expected VOCdevkit"),
@@ -616,11 +623,13 @@ def test_numbers_of_other_options_weights_or_pictures_are_not_mixed(call, made, 
     command = ["table4", "--train", "2", "--folds", "1", "--no-scratch"]
     call(*command)
     kept = json.loads((tmp_path/"out/study.json").read_text())           # as earlier versions have it, whose studies go on
-    assert kept == {"table": "table4", "run": str(made/"run/best.h5"), "data": str(made/"101_ObjectCategories"), "key": kept["key"],
+    assert kept == {"table": "table4", "run": str(made/"run/best.h5"), "data": str(made/"101_ObjectCategories"),
+                    "key": kept["key"],
                     "seed": 0, "untrained": [1, "he"], "without_duplicates": False, "test_most": 50, "background": False,
                     "classes_left_out_below": False, "scratch_epochs": 60}
     for more, sentence in ((["--test-most", "3"], r"the study that was begun there \(test most 50\), got 3"),
-                           (["--seed", "4"], r"\(seed 0\), got 4"), (["--without-duplicates"], r"\(without duplicates False\)")):
+                           (["--seed", "4"], r"\(seed 0\), got 4"),
+                           (["--without-duplicates"], r"\(without duplicates False\)")):
         status, _, told = call(*command, *more)
         assert status == 2 and re.search(sentence, told) and "name another folder" in told
     (made/"101_ObjectCategories/slate/image_0099.jpg").rename(made/"101_ObjectCategories/slate/image_0098.jpg")

@@ -16,7 +16,8 @@ ROUNDING = 1e-4                   # of float32 sums over thousands of products
 
 
 def deconvnet(setting):
-    """Figure 1, on the run's own layers and pictures: filters transposed, values put where the maxima were, signals rectified."""
+    """Figure 1, on the run's own layers and pictures: filters transposed, values put where the maxima were, signals
+    rectified."""
     model, count = setting.model, min(4, len(setting.pictures))
     x = model.inputs(np.stack([setting.pictures.picture(i) for i in range(count)]))
     rng, wrong = np.random.Generator(np.random.Philox(key=[setting.seed, 1])), dict.fromkeys(("filters", "switches",
@@ -37,7 +38,8 @@ def deconvnet(setting):
                        ROUNDING),
                exactly("a ReLU hands down the signal where it is positive", wrong["rectifies"], 0, rule="the same bits as "
                                                                                                         "max(s, 0)"))
-    return Outcome("fig1", numbers, protocol=f"{setting.about()} Facts about the arithmetic, on {plural(count, 'picture')}: they have "
+    return Outcome("fig1", numbers,
+                   protocol=f"{setting.about()} Facts about the arithmetic, on {plural(count, 'picture')}: they have "
                                              f"no spread and need "
                    "no control.", took={"pictures": count})
 

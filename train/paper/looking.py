@@ -109,16 +109,20 @@ def evolving(setting):
     step = min(range(len(epochs) - 1), key=lambda k: abs(epochs[k] - epochs[-1]/4))
     span = f"from epoch {epochs[step]} to {epochs[step + 1]} of {epochs[-1]}"
     change, first = {layer: found.changes[layer][step] for layer in layers}, layers[0]
-    numbers = [number(f"{layer}: change of its projections {span}", change[layer], "1 - cosine", of="units") for layer in layers]
+    numbers = [number(f"{layer}: change of its projections {span}", change[layer], "1 - cosine", of="units")
+               for layer in layers]
     numbers += [of_two_groups(f"{layer} still changes more than {first} {span}", change[layer], change[first], "1 - cosine",
                               "layers 1, 2 settle in a few epochs, 4, 5 only after 40 to 50 of 70") for layer in layers[1:]]
     numbers += [number(f"{layer} (control): between units that have nothing to do with each other", found.unrelated[layer],
                        "1 - cosine") for layer in (first, layers[-1])]
     looked = f", {per_class} pictures of each class" if per_class else ""
-    return Outcome("fig4", tuple(numbers), shown(figures, "The strongest projection of a unit after the kept epochs; below, how "
+    return Outcome("fig4", tuple(numbers), shown(figures,
+                                                 "The strongest projection of a unit after the kept epochs; below, how "
                                                           "much projections change from one to the next."),
-                   f"{setting.about()} Here the training part, as in the paper{looked}. All units that fire; the step of the kept "
-                   "epochs that begins nearest to a quarter of the training is judged.", took={"pictures": found.total*len(epochs)})
+                   f"{setting.about()} Here the training part, as in the paper{looked}. All units that fire; the step of the "
+                   f"kept "
+                   "epochs that begins nearest to a quarter of the training is judged.",
+                   took={"pictures": found.total*len(epochs)})
 
 
 # ------------------------------------------------------------------------------------------------------------- figure 5
@@ -150,7 +154,8 @@ def moving(setting):
     words = f"pictures shifted, enlarged and turned; how far that takes {low} and {high} from the picture, and P(true class)."
     whose = "The run", "Untrained, the control"
     return Outcome("fig5", tuple(numbers), tuple(Picture(path.name, f"{of}: {words}") for of, path in zip(whose, figures)),
-                   f"{setting.about()} {plural(len(found[0].labels), 'random picture')}, 127 or 128 steps of each series; distances relative "
+                   f"{setting.about()} {plural(len(found[0].labels), 'random picture')}, 127 or 128 steps of each series; "
+                   f"distances relative "
                    "to the clean picture's features." + ("" if against else " " + NO_START),
                    took={"pictures": sum(len(one.labels)*sum(map(len, one.steps.values())) for one in found)})
 
@@ -182,7 +187,8 @@ def hiding(setting):
                     number("of the fall inside the boxes of other pictures (control)", elsewhere, "%"),
                     paired(**hidden, differences=inside - elsewhere, unit="points", of="pictures, less other pictures' boxes")]
     places = found[0].sums[0].size
-    return Outcome("fig7", tuple(numbers), shown(figures, "A grey square slides over the picture: (b) the strongest map's sum, (c) "
+    return Outcome("fig7", tuple(numbers), shown(figures,
+                                                 "A grey square slides over the picture: (b) the strongest map's sum, (c) "
                                                           "its projections, (d) P(true class), (e) the most probable class."),
                    f"{setting.about()} {plural(count, 'random picture')}, the square {found[0].size} pixels wide, moved by "
                    f"{found[0].stride}: {places} places.", took={"pictures": count*places})
@@ -214,20 +220,22 @@ def corresponding(setting):
     for k, layer in enumerate(found.layers.tolist()):
         rows = dict(found.rows())
         numbers += [Number(f"{layer}, {what} hidden: mean sign change", of[k][0], unit="per feature and pair",
-                           paper=TABLE1.get((what, k), ""), rule=f"± {of[k][1]:.3f} over the pairs") for what, of in rows.items()]
+                           paper=TABLE1.get((what, k), ""), rule=f"± {of[k][1]:.3f} over the pairs")
+                    for what, of in rows.items()]
         numbers += [of_part(found, k, j, layer, part) for j, part in enumerate(found.parts.tolist())]
         numbers.append(of_common_place(found, k, layer))
     if len(found.layers) == 2:
         numbers.append(shrinking(found))
     return Outcome("table1", tuple(numbers), shown(figures, "Figure 8: the pictures with a part, or a random place, hidden."),
-                   f"{setting.about()} {plural(len(found.pictures), 'picture')} with their parts, a square of {found.side} pixels, "
-                   f"{found.random.shape[1]} random places a picture. Controls: these, and the part's places in other pictures.",
+                   f"{setting.about()} {plural(len(found.pictures), 'picture')} with their parts, a square of {found.side} "
+                   f"pixels, {found.random.shape[1]} random places a picture. Controls: these, and the part's places in other "
+                   f"pictures.",
                    took={"pictures": alike.length(len(found.pictures), len(found.parts), found.random.shape[1])})
 
 
 def of_part(found, k, j, layer, part):
-    """The Number of the claim that hiding a part changes signs more alike than both controls do; its interval from the jackknife
-    over pictures, its verdict from the permutations."""
+    """The Number of the claim that hiding a part changes signs more alike than both controls do; its interval from the
+    jackknife over pictures, its verdict from the permutations."""
     n, corrected = len(found.pictures), found.corrected[k, j]
     first, second = np.triu_indices(n, 1)
     ahead = lambda kept: (found.random[k].mean(axis=0) - found.scores[k, j])[kept[first] & kept[second]].mean()
@@ -235,17 +243,18 @@ def of_part(found, k, j, layer, part):
             f"{found.permutations} permutations); does not: the interval (jackknife over {plural(n, 'picture')}) lies below 0")
     what = f"{layer}, {part}: more alike than random places, and than other pictures' places of it"
     return with_jackknife(what, ahead, n, "sign change", "lower than random (section 4.3)", rule,
-                          lambda low, high: VERDICTS[0] if (corrected < 0.05).all() else VERDICTS[1] if high < 0 else VERDICTS[2])
+                          lambda low, high: VERDICTS[0] if (corrected < 0.05).all() else VERDICTS[1] if high < 0
+                          else VERDICTS[2])
 
 
 def of_common_place(found, k, layer):
-    """The Number of the claim that hiding the parts changes signs more alike than hiding one place, the same in all pictures, does:
-    a control that the paper lacks, as a part of faces that are aligned is at nearly one place too."""
+    """The Number of the claim that hiding the parts changes signs more alike than hiding one place, the same in all pictures,
+    does: a control that the paper lacks, as a part of faces that are aligned is at nearly one place too."""
     n = len(found.pictures)
     first, second = np.triu_indices(n, 1)
     ahead = lambda kept: (found.common[k].mean(axis=0) - found.scores[k].mean(axis=0))[kept[first] & kept[second]].mean()
-    return with_jackknife(f"{layer}, parts: more alike than one random place, the same in all pictures", ahead, n, "sign change", "",
-                          f"95 % interval (jackknife over {plural(n, 'picture')})", by_interval)
+    return with_jackknife(f"{layer}, parts: more alike than one random place, the same in all pictures", ahead, n,
+                          "sign change", "", f"95 % interval (jackknife over {plural(n, 'picture')})", by_interval)
 
 
 def by_interval(low, high):
@@ -269,7 +278,8 @@ def shrinking(found):
 
 
 def with_jackknife(what, statistic, n, unit, paper, rule, judge):
-    """The Number of a `statistic` of n pictures; `judge(low, high)` is the verdict by its interval, which three or fewer lack."""
+    """The Number of a `statistic` of n pictures; `judge(low, high)` is the verdict by its interval, which three or fewer
+    lack."""
     if n < 4:
         value, low, high = float(statistic(np.ones(n, bool))), None, None
         return Number(what, value, low, high, unit, paper, f"{rule}; fewer than four pictures", judge(-np.inf, np.inf))
@@ -296,7 +306,8 @@ def sanity(setting):
                    number("of the field, the object's box", 100*found.area, "%", of=of)]
     for name in (found.conditions.tolist()[1], *(name for name in (*CONTROLS, "other switches") if name in at)):
         called = NAMED.get(name, f"{name} in random order")
-        numbers.append(paired(f"the projection is another one with {called}", 1 - found.cosine[:, at[name]], "1 - cosine", of=of))
+        numbers.append(paired(f"the projection is another one with {called}", 1 - found.cosine[:, at[name]], "1 - cosine",
+                              of=of))
     for name in (name for name in CONTROLS if name in at):
         for values, where in ((found.inside, "energy in the object's box"), (found.in_parts, "of that, in the object's parts")):
             claim = f"{where}: more than {NAMED[name]}"
@@ -308,7 +319,8 @@ def sanity(setting):
                         paired(claim, 100*values[:, 0] - control, "points", of=of)]
     return Outcome("sanity", tuple(numbers), shown(figures, "The same projection with one thing replaced."),
                    f"{setting.about()} {len(found.units)} projections from {layer}, each unit with its strongest picture "
-                   "(Adebayo et al. 2018)." + ("" if "untrained" in at else " " + NO_START), took={"pictures": len(found.units)*len(at)})
+                   "(Adebayo et al. 2018)." + ("" if "untrained" in at else " " + NO_START),
+                   took={"pictures": len(found.units)*len(at)})
 
 
 # ---------------------------------------------------------------------------------------------------------------- items
@@ -344,11 +356,14 @@ ITEMS = (
     Item("fig4", "How do they come about?", "4, figure 4", "Low layers settle in a few epochs, upper ones only after 40 to 50.",
          evolving, seconds_of(seen=lambda setting: 8*len(setting.model.classes)*setting.of(20, 100, 400), projections=8*300),
          no_epochs, unsettled=ONE),
-    Item("fig5", "How far may a picture move?", "4, figure 5", "Small shifts take layer 1 far away, layer 7 only quasi-linearly; "
+    Item("fig5", "How far may a picture move?", "4, figure 5",
+         "Small shifts take layer 1 far away, layer 7 only quasi-linearly; "
          "the class is stable to shifts and zooms, not to turns.", moving,
-         seconds_of(seen=lambda setting: 2*2*383*setting.of(8, 50, 200)), unsettled=ONE),          # sampling costs as much again
+         # sampling costs as much again
+         seconds_of(seen=lambda setting: 2*2*383*setting.of(8, 50, 200)), unsettled=ONE),
     Item("fig7", "What does it rely on?", "4.2, figure 7", "Hiding the object drops P(true class), and the strongest map's sum "
-         "falls where its projection lies.", hiding, seconds_of(1, seen=lambda setting: 300*setting.of(24, 60, 200)), unsettled=ONE),
+         "falls where its projection lies.", hiding, seconds_of(1, seen=lambda setting: 300*setting.of(24, 60, 200)),
+         unsettled=ONE),
     Item("table1", "Do the same parts of different objects correspond? Figure 8, table 1", "4.3, figure 8, table 1",
          "Hiding the same part changes features more alike than hiding random places does, at layer 5 more so than at layer 7.",
          corresponding, seconds_of(seen=lambda setting: 90*setting.of(40, 60, 60)), no_landmarks, ("landmarks",), ONE),

@@ -17,22 +17,23 @@ PAIR = "tiny-alexnet", "tiny"     # whose networks figure 6 compares; at --scale
 def study_of(setting, table):
     """The train.ablation study of a table, at the setting's scale."""
     words = [table, f"--output={setting.output/NETWORKS}", f"--device={setting.device}", f"--workers={setting.workers}",
-             f"--devices={setting.devices}", f"--scale={setting.of('tiny', 'tiny', 'full')}", *([] if setting.drawn else [f"--data={setting.source}"])]
+             f"--devices={setting.devices}", f"--scale={setting.of('tiny', 'tiny', 'full')}",
+             *([] if setting.drawn else [f"--data={setting.source}"])]
     words += setting.of(["--seeds=3", "--rows", *PAIR], ["--seeds=5", "--until-decided=10"], [])
     return ablation.prepared(ablation.parser().parse_args(words))
 
 
 def needs_pictures(setting):
     if setting.scale == "paper" and setting.drawn:
-        return ("The paper's networks need the pictures of ImageNet: --data DIR. With drawn pictures, --scale hours trains small "
-                "ones.")
+        return ("The paper's networks need the pictures of ImageNet: --data DIR. With drawn pictures, --scale hours trains "
+                "small ones.")
     return ""
 
 
 def not_in_minutes(setting):
     if setting.scale == "minutes":
-        return ("Not at --scale minutes: one network of each of its 12 rows takes longer than all else, and one decides nothing. "
-                "--scale hours trains five to ten of each.")
+        return ("Not at --scale minutes: one network of each of its 12 rows takes longer than all else, and one decides "
+                "nothing. --scale hours trains five to ten of each.")
     return needs_pictures(setting)
 
 
@@ -61,8 +62,8 @@ def of_line(line, of):
     of_networks = f"{line.networks} networks together"
     if isinstance(line.row, Row):
         of_networks = f"{mean_spread(pair)}, mean ± spread over {line.networks} networks" if pair else line.missing
-    return Number(f"{line.row.label}: {words}", pair[0] if pair else None, unit="%", paper="" if paper is None else f"{paper:.1f}",
-                  rule=of_networks if pair else line.missing)
+    return Number(f"{line.row.label}: {words}", pair[0] if pair else None, unit="%",
+                  paper="" if paper is None else f"{paper:.1f}", rule=of_networks if pair else line.missing)
 
 
 def of_claim(one):
@@ -109,8 +110,8 @@ def first_layers(setting):
                               "section 4.1; figure 6 (b) to (e)", "pairs of seeds"))
     words = "The run's filters of layer 1, projections of layer 2, and their spectra."
     return Outcome("fig6", tuple(numbers), tuple(Picture(path.name, words) for path in figures),
-                   f"{setting.about()} The comparison: AlexNet's layers 1 and 2 (11x11, stride 4) beside figure 3's (7x7, stride 2), "
-                   f"networks of table 2, {study.looks[0]} seeds each.",
+                   f"{setting.about()} The comparison: AlexNet's layers 1 and 2 (11x11, stride 4) beside figure 3's (7x7, "
+                   f"stride 2), networks of table 2, {study.looks[0]} seeds each.",
                    took={"networks": len(found), "pictures": len(setting.pictures)})
 
 
@@ -169,13 +170,16 @@ SMALL = "small networks on few pictures: what needs ImageNet and 70 epochs may c
 AGAIN = f"{SMALL}. Rows of undecided claims get as many seeds again, which is not in this time"
 FEW = "three seeds: differences below some five points stay undecided"
 ITEMS = (
-    Item("table2", "Which networks, and how many together?", "5.1, table 2", "The 7x7/2 network beats AlexNet; networks together "
+    Item("table2", "Which networks, and how many together?", "5.1, table 2",
+         "The 7x7/2 network beats AlexNet; networks together "
          "beat one.", table2, seconds_of_table2, needs_pictures,
          unsettled={"minutes": f"{FEW}; not (b), nor the ensemble with it; {SMALL}", "hours": AGAIN}),
-    Item("fig6", "Are the first layers healthy?", "4.1, figure 6", "Stride 4 and 11x11 filters leave out middle frequencies, kill "
+    Item("fig6", "Are the first layers healthy?", "4.1, figure 6",
+         "Stride 4 and 11x11 filters leave out middle frequencies, kill "
          "filters and alias; without the RMS limit a few filters dominate.", first_layers, seconds_of_figure6, needs_pictures,
          unsettled={"minutes": f"{FEW}; the RMS limit", "hours": f"{SMALL}; the RMS limit", "paper": "the RMS limit"}),
-    Item("table3", "Which layers matter?", "5.1, table 3", "Depth matters: without layers 3, 4 or 6, 7 it is worse, without all "
+    Item("table3", "Which layers matter?", "5.1, table 3",
+         "Depth matters: without layers 3, 4 or 6, 7 it is worse, without all "
          "far worse; the width of 6, 7 hardly matters, wider 3, 4, 5 help.", table3, seconds_of_table3, not_in_minutes,
          unsettled={"minutes": "all of it", "hours": AGAIN, "paper": "one seed: no claim is decided"}),
 )

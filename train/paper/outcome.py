@@ -120,7 +120,8 @@ def of_two_groups(what, one, other, unit="", paper="", of="units"):
 
 
 def jackknife(statistic, n):
-    """(value, half its 95 % interval) of a statistic of n things; `statistic(kept)` gives it of those where kept (n,) is True."""
+    """(value, half its 95 % interval) of a statistic of n things; `statistic(kept)` gives it of those where kept (n,) is
+    True."""
     all_ = np.ones(n, bool)
     without = np.array([statistic(all_ & (np.arange(n) != i)) for i in range(n)])
     error = math.sqrt((n - 1)/n*float(np.square(without - without.mean()).sum()))

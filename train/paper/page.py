@@ -13,11 +13,11 @@ from train.paper.outcome import VERDICTS
 from zfcore.checkpoint import atomic, write_csv
 from zfcore.terminal import printable
 
-RULE = ("A claim is judged by differences from a control, one a picture, unit, fold or pair of seeds: it agrees where the whole "
-        "95 % interval of their mean lies on the claim's side of 0, does not agree where it lies on the other side, and is "
-        "undecided otherwise. Facts without a spread agree where they are the paper's. Each claim is judged by itself: of claims "
-        "without anything in them about one in forty would be found to agree by chance. Intervals over pictures or units are about "
-        "this one network, those over seeds about such trainings.")
+RULE = ("A claim is judged by differences from a control, one a picture, unit, fold or pair of seeds: it agrees where the "
+        "whole 95 % interval of their mean lies on the claim's side of 0, does not agree where it lies on the other side, and "
+        "is undecided otherwise. Facts without a spread agree where they are the paper's. Each claim is judged by itself: of "
+        "claims without anything in them about one in forty would be found to agree by chance. Intervals over pictures or "
+        "units are about this one network, those over seeds about such trainings.")
 SIGNS = dict(zip(VERDICTS, ("✓", "✗", "?", "–")))
 
 
@@ -29,7 +29,8 @@ def write(setting):
             found[name] = outcome.load(setting.folder(name))
         except OSError:
             continue
-    rows = [(name, n.what, n.paper, *("" if x is None else f"{x:.8g}" for x in (n.here, n.low, n.high)), n.unit, n.rule, n.verdict)
+    rows = [(name, n.what, n.paper, *("" if x is None else f"{x:.8g}" for x in (n.here, n.low, n.high)), n.unit, n.rule,
+             n.verdict)
             for name, one in found.items() for n in one.numbers or [of_nothing(ITEMS[name], one)]]
     write_csv(setting.output/"numbers.csv", rows, "item", "what", "paper", "here", "low", "high", "unit", "rule", "verdict")
     for name, text in (("reproduction.md", markdown(setting, found)), ("index.html", page(setting, found))):
@@ -88,7 +89,8 @@ def markdown(setting, found):
     for name, one in found.items():
         item, of = ITEMS[name], f"{', '.join(f'{key} {value}' for key, value in one.versions.items())}; seed {setting.seed}"
         parts.append(f"## {name}: {plain(item.title)}")
-        parts.append(f"Paper, section {item.section}. {plain(item.claim)}" if item.claim else f"Not in the paper ({item.section}).")
+        parts.append(f"Paper, section {item.section}. {plain(item.claim)}" if item.claim
+                     else f"Not in the paper ({item.section}).")
         if one.lacking:
             parts.append(f"**Not measurable here.** {plain(one.lacking)}")
         if one.numbers:

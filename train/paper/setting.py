@@ -57,8 +57,8 @@ class Item:
 
 @dataclass(frozen=True)
 class Setting:
-    """Run, pictures, folder and scale that all items share. `data` None: what the run was trained on; `pictures`: the validation
-    part, of other data that have no parts all."""
+    """Run, pictures, folder and scale that all items share. `data` None: what the run was trained on; `pictures`: the
+    validation part, of other data that have no parts all."""
     run: str
     data: str | None
     output: Path
@@ -128,7 +128,8 @@ def lacking(item, why):
 # -------------------------------------------------------------------------------------------------- how long it takes
 @dataclass(frozen=True)
 class Speed:
-    """Seconds that a picture takes this network: on its way up, for a projection of its last layer of maps, in a training step."""
+    """Seconds that a picture takes this network: on its way up, for a projection of its last layer of maps, in a training
+    step."""
     look: float
     project: float
     step: float

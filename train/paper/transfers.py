@@ -1,5 +1,5 @@
-"""Tables 4 to 7 and figure 9: the run's features on other pictures, studies of train.transfer in the items' folders, which share
-the features that they compute, in OUTPUT/features."""
+"""Tables 4 to 7 and figure 9: the run's features on other pictures, studies of train.transfer in the items' folders, which
+share the features that they compute, in OUTPUT/features."""
 import hashlib
 import json
 
@@ -21,7 +21,8 @@ FOLDS = "the folds draw from the same pictures, so their intervals are rather to
 
 
 def set_for(setting, *names):
-    """The first data set that is given by these options; of a run on drawn pictures the drawn set that is kept apart; or None."""
+    """The first data set that is given by these options; of a run on drawn pictures the drawn set that is kept apart; or
+    None."""
     given = [path for name in names if (path := setting.options.get(name))]
     return str(given[0]) if given else UNSEEN if setting.drawn and not other_set_is_its_own(setting) else None
 
@@ -41,8 +42,8 @@ def no_other_set(*names):
 
 
 def arguments(setting, table, data, item, *words):
-    """The arguments of `python -m train.transfer` for a table. Its folder, in that of the item, is called by the data and the words:
-    where another set is given later, that is another study."""
+    """The arguments of `python -m train.transfer` for a table. Its folder, in that of the item, is called by the data and the
+    words: where another set is given later, that is another study."""
     called = hashlib.sha256(json.dumps([str(data), *words]).encode()).hexdigest()[:8]
     return transfer.parser().parse_args([
         table, f"--run={setting.run}", f"--data={data}", f"--output={setting.folder(item)/called}",
@@ -98,7 +99,8 @@ def of_count(study, paper, n):
         both = n in paper.features and n in paper.scratch
         yield number(f"{n} a class: trained there from random weights", list(scratch.values()), "%", cell(paper.scratch.get(n)),
                      "folds")
-        yield paired(f"{n} a class: features learned elsewhere beat random weights trained there", differences(features, scratch),
+        yield paired(f"{n} a class: features learned elsewhere beat random weights trained there",
+                     differences(features, scratch),
                      "points", f"{paper.features[n][0] - paper.scratch[n][0]:+.1f}" if both else "", "folds")
     yield number(f"{n} a class: features of the untrained network (control)", list(untrained.values()), "%", of="folds")
     yield paired(f"{n} a class: what was learned serves here", differences(features, untrained), "points", of=f"folds, {by}")
@@ -110,8 +112,8 @@ def has_config(setting):
 
 
 def of_six(study):
-    """The Number of figure 9's own claim. The paper sets 6 pictures a class beside other people's 60; here they are set beside the
-    untrained network's features with 60."""
+    """The Number of figure 9's own claim. The paper sets 6 pictures a class beside other people's 60; here they are set beside
+    the untrained network's features with 60."""
     key = max(study.layers), 0
     return paired("features with 6 pictures a class beat the untrained network's with 60", differences(
         study.accuracies("softmax", "run", *key, 6), study.accuracies("softmax", "untrained", *key, 60)), "points",
@@ -131,7 +133,8 @@ def layers(setting):
     study = caltech_layers(arguments(setting, "table7", data, "table7", f"--folds={folds}", *([f"--train={n}"] if n else [])))
     n = n or {one.train_per_class for one in study.fitted.values()}.pop()
     there, column, numbers = sorted(study.layers), 1 if study.title == TREES[1] else 0, []
-    run, untrained = ({layer: study.accuracies("svm", network, layer, 0, n) for layer in there} for network in ("run", "untrained"))
+    run, untrained = ({layer: study.accuracies("svm", network, layer, 0, n) for layer in there}
+                      for network in ("run", "untrained"))
     printed = {layer: pairs[column] for (kind, layer), pairs in TABLE7.items() if kind == "svm"}
     for layer in there:
         numbers.append(number(f"SVM ({layer})", list(run[layer].values()), "%", cell(printed.get(layer)), "folds"))
@@ -144,8 +147,8 @@ def layers(setting):
         numbers += [paired(f"accuracy rises from layer {low} to {high}", rise, "points",
                            f"{printed[high][0] - printed[low][0]:+.1f}" if both else "", "folds"),
                     number(f"untrained (control): from layer {low} to {high}", control, "points", of="folds"),
-                    paired(f"from layer {low} to {high} by more than the untrained network's", np.subtract(rise, control), "points",
-                           of="folds")]
+                    paired(f"from layer {low} to {high} by more than the untrained network's", np.subtract(rise, control),
+                           "points", of="folds")]
     said = protocol_in_words(study, [n]), classifiers_in_words(study), untrained_in_words(study)
     return Outcome("table7", tuple(numbers), figure_of(study, "table7", "What each layer knows, beside the paper's."),
                    " ".join([*said, f"The paper's column: {('Caltech-101, 30', 'Caltech-256, 60')[column]} pictures a class."]),
@@ -192,7 +195,8 @@ ITEMS = (
     Item("table5", "Do the features serve for other pictures? Caltech-256", "5.2, table 5", BEAT, *TABLE5,
          no_other_set("caltech256"), ("caltech256",), NONE),
     Item("table6", "And where pictures show several things? PASCAL VOC 2012", "5.2, table 6", BEAT, average_precision,
-         lambda setting, speed: 23_000*speed.look + 60 + (setting.scale != "minutes")*60*6000*speed.step, no_voc, ("voc",), ONCE),
+         lambda setting, speed: 23_000*speed.look + 60 + (setting.scale != "minutes")*60*6000*speed.step, no_voc, ("voc",),
+         ONCE),
     Item("table7", "What does each layer know?", "5.3, table 7", "Accuracy rises with the layer.", layers,
          lambda setting, speed: 2*2400*speed.look + 42*setting.of(2, 3, 5)*setting.of(1, 2, 4),
          no_other_set("caltech101", "caltech256"), ("caltech101", "caltech256"), NONE),

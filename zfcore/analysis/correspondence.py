@@ -45,7 +45,8 @@ PARTS = "right eye", "left eye", "nose"                    # the paper's, as the
 
 @dataclass(frozen=True)
 class Correspondence:
-    """n pictures, m = n*(n-1)/2 pairs of them in the order of np.triu_indices(n, 1), P parts, R random squares a picture, L layers.
+    """n pictures, m = n*(n-1)/2 pairs of them in the order of np.triu_indices(n, 1), P parts, R random squares a picture, L
+    layers.
 
     parts        (P,) texts             layers      (L,) texts              side    pixels, of the square;  grey    its value
     pictures     (n,H,W,3) uint8        as the network sees them: the centre crop
@@ -251,7 +252,8 @@ def _signs(model, pictures, corners, side, grey, layers, batch_size, bar):
 
 
 def sign_of_change(clean, features):
-    """sign(clean - features) in int8; what moved by no more than MOVED of the largest clean feature has not moved. clean (D,)."""
+    """sign(clean - features) in int8; what moved by no more than MOVED of the largest clean feature has not moved. clean
+    (D,)."""
     change = clean - features
     return (np.sign(change)*(abs(change) > MOVED*abs(clean).max())).astype(np.int8)
 
@@ -273,8 +275,8 @@ def random_test(differ, part, random, permutations=9999, seed=0):
     """p of the one-sided test whether the mean score of mask `part` is lower than that of the masks `random` (their numbers).
 
     The hypothesis tested: hiding the part is like hiding one more random place, so that in each picture, independently of the
-    others, the part's square and its random squares could change names. So in each picture one of them all is drawn, and the mean
-    score over the pairs of pictures is formed as for the part.
+    others, the part's square and its random squares could change names. So in each picture one of them all is drawn, and the
+    mean score over the pairs of pictures is formed as for the part.
 
     differ (n,K,n,K), see `hamming`"""
     rng = np.random.Generator(np.random.Philox(key=[seed, 1]))

@@ -57,8 +57,9 @@ class Diagnosis:
     aliasing     of the projections of `measured` units of layer 2; NaN where it has no meaning: stride 1, or a field of fewer
                  than 8 strides, in which lines cannot be told apart
     start        {layer: (1,) float64}   share of the start in its weights' energy, {} where the start is not known
-    legible      {layer: (4,2) float64}   of the projections of up to LOOKED_AT units under each of JUDGED: mean share of the energy
-                 inside the object's box, and of the box's inside its parts; {} where the truth is not known. NaN: no such control
+    legible      {layer: (4,2) float64}   of the projections of up to LOOKED_AT units under each of JUDGED: mean share of the
+                 energy inside the object's box, and of the box's inside its parts; {} where the truth is not known. NaN: no
+                 such control
     areas        {layer: (2,) float64}    what these shares are of the area
     """
     FORM = {"name": "text", "filters": "float32 3 K K F finite", "stride": "int 1..", "rms": "float64 F 0..",
@@ -92,8 +93,8 @@ class Diagnosis:
 def diagnose(model: Trained, pictures: Pictures, units: Ints, *, name: str | None = None, k: int = 9, batch_size: int = 64,
              file: FilePath | None = None, bar: Bar | None = None) -> Diagnosis:
     """Diagnosis of a network over a data set; `units` of layer 2 are kept with their k strongest pictures' projections, and
-    aliasing is measured on those of all its units. `name` is what it is called, None: by its model. `bar` moves on by one a picture
-    and one a projection (`length`).
+    aliasing is measured on those of all its units. `name` is what it is called, None: by its model. `bar` moves on by one a
+    picture and one a projection (`length`).
 
     Raises Expected for a network that does not begin with two convolutions, or an empty data set."""
     network, start = model.network, model.start
@@ -114,7 +115,8 @@ def diagnose(model: Trained, pictures: Pictures, units: Ints, *, name: str | Non
                      radial_shares(w), EDGES, {layer: top.dead(layer) for layer in layers}, top.total,
                      second, kept.units, kept.projections, kept.patches,
                      aliasing(power, network[first].S, kept.projections.shape[2]), measured,
-                     {} if start is None else {layer: np.array([share]) for layer, share in shares_of_start(network, start).items()},
+                     {} if start is None else {layer: np.array([share])
+                                               for layer, share in shares_of_start(network, start).items()},
                      *judge(model, pictures, top, upper))
 
 

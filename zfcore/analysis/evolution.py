@@ -48,7 +48,8 @@ class Evolution:
     moved, change {layer: (E-1,) float64}         NaN where no unit fires at the later epoch
     dead          {layer: (E,) float64}           share of all units that no picture makes fire
     total         pictures in the data set
-    unrelated     {layer: (1,) float64}           the scale of `change`: 1 - cosine between the strongest projections of units that
+    unrelated     {layer: (1,) float64}           the scale of `change`: 1 - cosine between the strongest projections of units
+                  that
                                                   have nothing to do with each other, at the last epoch; or None
     classes       {layer: (U,) texts}             the units' classes, of the last layer, where the caller knows them; or None
     changes       {layer: (E-1,D) float64}        `change` of each of a layer's D units, NaN where it does not fire at the later
@@ -122,7 +123,8 @@ def evolution(models: Iterable[Trained], pictures: Pictures, layers: Sequence[st
                for name, rows in (("moved", moved), ("dead", dead))}
     change = {layer: np.array([_mean(of_step) for of_step in rows], np.float64) for layer, rows in changes.items()}
     unrelated = {layer: np.array([_between_units(model, pictures, top, layer, bar)]) for layer in layers}
-    return Evolution(np.array(epochs, np.int64), units, **joined, **numbers, change=change, total=len(pictures), unrelated=unrelated,
+    return Evolution(np.array(epochs, np.int64), units, **joined, **numbers, change=change, total=len(pictures),
+                     unrelated=unrelated,
                      changes={layer: np.array(rows) for layer, rows in changes.items()} if len(epochs) > 1 else None)
 
 
@@ -133,7 +135,8 @@ def _moved(before, top, layer):
 
 
 def _changes(earlier, model, pictures, top, layer, bar):
-    """(D,) of each unit 1 - cosine between the projections by both networks from the place in `top`; NaN where it does not fire."""
+    """(D,) of each unit 1 - cosine between the projections by both networks from the place in `top`; NaN where it does not
+    fire."""
     dead = top.dead(layer)
     fires, distances = np.flatnonzero(~dead), np.full(len(dead), np.nan)
     for at in range(0, len(fires), PIECE):

@@ -264,7 +264,8 @@ def transform(square, crop, shifts, zooms, degrees):
 
 
 class Bordered(NamedTuple):
-    """Planes (C,h,w) with zeros around, as wide as the kernel reaches, the C values of a pixel side by side: fetched at once."""
+    """Planes (C,h,w) with zeros around, as wide as the kernel reaches, the C values of a pixel side by side: fetched at
+    once."""
     pixels: np.ndarray            # (h + 2*border, w + 2*border, C or up to 3 more)
     border: int
     shape: tuple                  # C, h, w
@@ -310,7 +311,8 @@ def _for_each_value(weights, count):
 
 
 def sample_grids(planes, rows, columns, width):
-    """Yield planes (C,h,w) on N grids, `rows` (N,H) by `columns` (N,W), `width` (N,): (C,H,W) each, to the bit as `sample` does.
+    """Yield planes (C,h,w) on N grids, `rows` (N,H) by `columns` (N,W), `width` (N,): (C,H,W) each, to the bit as `sample`
+    does.
 
     Each row of the planes is filtered once for all rows of a grid, and for all grids that have the same columns."""
     _, h, w = planes.shape

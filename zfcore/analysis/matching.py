@@ -1,9 +1,9 @@
 """Floor 6: which units of one network answer to pictures as units of another do.
 
 Of each unit the answer to a picture is the strongest activation in its map. Two units are as like as these answers are
-correlated over a data set (Pearson's r; as Li, Yosinski, Clune, Lipson and Hopcroft 2015 compare networks). The best of many units is somewhat
-correlated with anything, so beside each match stands what the best would be by chance: the same with the answers of the other
-network to other pictures.
+correlated over a data set (Pearson's r; as Li, Yosinski, Clune, Lipson and Hopcroft 2015 compare networks). The best of many
+units is somewhat correlated with anything, so beside each match stands what the best would be by chance: the same with the
+answers of the other network to other pictures.
 """
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ from zfcore.trained import Trained
 class Matching:
     """Match of each unit of a network's layers in the layers of the same names of another.
 
-    units      {layer: (units,) int64}      the unit of the other network whose answers are correlated most; -1 of a unit that always
+    units      {layer: (units,) int64}      the unit of the other network whose answers are correlated most; -1 of a unit that
+               always
                                             answers the same
     r          {layer: (units,) float64}    the correlation, NaN where there is no match
     by_chance  {layer: (units,) float64}    what the best correlation is with answers to other pictures
@@ -63,10 +64,11 @@ def varying(variance, square):
     return np.where(variance > 1e-12*square, variance, 0)
 
 
-def matching(model: Trained, pictures: Pictures, other: Trained, others: Pictures, layers: Sequence[str], *, batch_size: int = 64,
-             bar: Bar | None = None) -> Matching:
-    """Match the units of `model` with those of `other`, in one pass over the same data set, which each sees as its own pictures were
-    prepared. `bar` moves on by one a picture. Raises Expected for different data sets, and for a layer that one of them does not have."""
+def matching(model: Trained, pictures: Pictures, other: Trained, others: Pictures, layers: Sequence[str], *,
+             batch_size: int = 64, bar: Bar | None = None) -> Matching:
+    """Match the units of `model` with those of `other`, in one pass over the same data set, which each sees as its own pictures
+    were prepared. `bar` moves on by one a picture. Raises Expected for different data sets, and for a layer that one of them
+    does not have."""
     if len(pictures) != len(others):
         raise Expected("pictures", "the same for both networks", f"{len(pictures)} and {len(others)}")
     count = lambda of, layer: of.network.shapes[feature_layer(of.network, layer) + 1][0]

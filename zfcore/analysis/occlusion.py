@@ -393,8 +393,8 @@ def fall_inside_box(found):
 
 
 def fall_inside_other_boxes(occlusions):
-    """(n,): of the n pictures in a list of Occlusions the mean share of the fall that lies inside the boxes of the others, n > 1:
-    the control of `fall_inside_box`, as all objects stand near the middle. NaN as there."""
+    """(n,): of the n pictures in a list of Occlusions the mean share of the fall that lies inside the boxes of the others, n >
+    1: the control of `fall_inside_box`, as all objects stand near the middle. NaN as there."""
     boxes, shares = np.concatenate([one.boxes for one in occlusions]), []
     for turn in range(1, len(boxes)):
         turned = iter(np.roll(boxes, turn, axis=0))
@@ -419,5 +419,6 @@ def correlation_with_other_projections(occlusions):
     """(n,): of the n pictures in a list of Occlusions the same with the projection of the one before, n > 1: the control of
     `correlation_with_projection`, as projections too lie near the middle."""
     turned = iter(np.roll(np.concatenate([one.projections for one in occlusions]), 1, axis=0))
-    return np.concatenate([correlation_with_projection(replace(one, projections=np.stack([next(turned) for _ in one.projections])))
+    return np.concatenate([correlation_with_projection(replace(one,
+                                                               projections=np.stack([next(turned) for _ in one.projections])))
                            for one in occlusions])

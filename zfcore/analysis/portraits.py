@@ -26,7 +26,8 @@ EXACT = 400                       # units up to which the exact way onto the pla
 
 # ------------------------------------------------------------------------------------------------------------ classes
 def class_counts(top: TopActivations, layer: str, labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """(units,classes) int64: of each unit's strongest pictures in the pass `top`, how many have which of `labels` (pictures,)."""
+    """(units,classes) int64: of each unit's strongest pictures in the pass `top`, how many have which of `labels`
+    (pictures,)."""
     pictures = top.pictures[layer]
     units, ranks = np.nonzero(pictures >= 0)
     of = units*classes + labels[pictures[units, ranks]]
@@ -36,7 +37,8 @@ def class_counts(top: TopActivations, layer: str, labels: NDArray[np.int64], cla
 class Selectivity(NamedTuple):
     """Selectivity of the units of a layer for classes.
 
-    common    (units,) int64      the commonest class among a unit's strongest pictures, the first of several; -1: none, as fewer
+    common    (units,) int64      the commonest class among a unit's strongest pictures, the first of several; -1: none, as
+              fewer
                                   than FEWEST pictures make it fire
     excess    (units,) float64    that class's share of these pictures, less its share of all pictures: near 0 where the unit
                                   does not care, near 1 where it fires for one class alone. NaN: none"""
@@ -64,15 +66,16 @@ def weighted_below(network: Network, layer: str) -> str | None:
 
 def net_weights(network: Network, layer: str) -> NDArray[np.float32]:
     """(units below, units) float32: the weight with which each unit of a layer with weights sees each unit of the one below (of
-    the first: each colour), summed over the places at which it sees it. What lies between is left aside: a normalisation scales, a pool chooses."""
+    the first: each colour), summed over the places at which it sees it. What lies between is left aside: a normalisation
+    scales, a pool chooses."""
     below = weighted_below(network, layer)
     count = network.input_shape[0] if below is None else network.shapes[network.index(below) + 1][0]
     return to_host(network[layer].net_weights(count))
 
 
 def strongest_weights(weights: NDArray[np.float32], most: int) -> list[list[tuple[int, float]]]:
-    """Largest weights, up to `most` by their size, of each column of `weights` (inputs,units), as (input, weight): the largest first, a
-    tie in order."""
+    """Largest weights, up to `most` by their size, of each column of `weights` (inputs,units), as (input, weight): the largest
+    first, a tie in order."""
     order = np.argsort(-np.abs(weights), axis=0, kind="stable")[:most]
     return [[(int(i), float(weights[i, unit])) for i in order[:, unit] if weights[i, unit]] for unit in range(weights.shape[1])]
 
@@ -99,19 +102,21 @@ def descriptor(mean: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def most_alike(described: NDArray[np.float32], most: int) -> list[list[tuple[int, float]]]:
-    """Units most alike to each of U units with descriptors (U,D), up to `most` others, as (position, cosine), the most alike first.
-    Units that never fire are alike to none."""
+    """Units most alike to each of U units with descriptors (U,D), up to `most` others, as (position, cosine), the most alike
+    first. Units that never fire are alike to none."""
     fires = np.asarray(described.any(axis=1))
     cosines = described @ described.T
     cosines[:, ~fires] = -np.inf
     np.fill_diagonal(cosines, -np.inf)
     order = np.argsort(-cosines, axis=1, kind="stable")[:, :most]
-    return [[(int(j), float(cosines[i, j])) for j in order[i] if fires[i] and np.isfinite(cosines[i, j])] for i in range(len(described))]
+    return [[(int(j), float(cosines[i, j])) for j in order[i] if fires[i] and np.isfinite(cosines[i, j])]
+            for i in range(len(described))]
 
 
 def arranged(described: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]:
-    """(U,2) in 0..1: units on a plane so that those with like descriptors (U,D) lie together (t-SNE, van der Maaten and Hinton 2008, as
-    scikit-learn computes it); NaN for units that never fire. Distances between groups mean nothing. Raises Expected without scikit-learn."""
+    """(U,2) in 0..1: units on a plane so that those with like descriptors (U,D) lie together (t-SNE, van der Maaten and Hinton
+    2008, as scikit-learn computes it); NaN for units that never fire. Distances between groups mean nothing. Raises Expected
+    without scikit-learn."""
     try:
         from sklearn.manifold import TSNE
     except ImportError:
@@ -121,7 +126,8 @@ def arranged(described: NDArray[np.float32], seed: int = 0) -> NDArray[np.float6
         places[fires] = np.stack([(np.arange(len(fires)) + 0.5)/max(len(fires), 1), np.full(len(fires), 0.5)], axis=1)
         return places
     method = "exact" if len(fires) <= EXACT else "barnes_hut"
-    found = TSNE(perplexity=min(30, (len(fires) - 1)/3), init="pca", random_state=seed, method=method).fit_transform(described[fires])
+    found = TSNE(perplexity=min(30, (len(fires) - 1)/3), init="pca", random_state=seed,
+                 method=method).fit_transform(described[fires])
     low, high = found.min(axis=0), found.max(axis=0)
     places[fires] = (found - low)/np.where(high > low, high - low, 1)
     return places

@@ -88,9 +88,9 @@ def sanity_checks(model: Trained, pictures: Pictures, top: TopActivations, layer
                   batch_size: int = 32, only: Collection[str] | None = None, bar: Bar | None = None) -> SanityChecks:
     """Sanity checks of the projections of `units` of `layer` from the strongest pictures that the pass `top` found for them.
 
-    `only` names the `conditions` that are wanted, None for all. `bar` moves on by one a projection (`length` says how many). Raises Expected
-    where a control is impossible: a network or layer without pooling below it has no switches, a layer with one unit no other
-    unit, one picture no other picture."""
+    `only` names the `conditions` that are wanted, None for all. `bar` moves on by one a projection (`length` says how many).
+    Raises Expected where a control is impossible: a network or layer without pooling below it has no switches, a layer with one
+    unit no other unit, one picture no other picture."""
     network, start = model.network, model.start
     units = check_units(network, layer, units)
     check_possible(network, layer)
@@ -260,8 +260,8 @@ PART = 0.1                                     # radius of the disc around a par
 
 def shares_in_parts(network, projections, regions, truths, margin):
     """(in_parts, parts_area): of what projections (n,J,f,f,3) in `regions` have inside the objects' boxes the share of energy
-    within PART of a part that is seen, (n,J); and of the boxes' area inside field and picture the share of these discs, (n,). No
-    number where no part is seen. A pixel counts by its middle."""
+    within PART of a part that is seen, (n,J); and of the boxes' area inside field and picture the share of these discs, (n,).
+    No number where no part is seen. A pixel counts by its middle."""
     _, H, W = network.input_shape
     in_picture = regions.pixels(H, W)[1].transpose(2, 0, 1)                                  # (n,f,f)
     energy = np.square(projections, dtype=float).sum(axis=-1)                                # (n,J,f,f)

@@ -135,7 +135,8 @@ def shard_range(shard, count, batch_size):
 
 
 def _never_negative(network, name):
-    """Return whether the layer's outputs come out of a ReLU, perhaps through pools and norms: then only above 0 a unit fires."""
+    """Return whether the layer's outputs come out of a ReLU, perhaps through pools and norms: then only above 0 a unit
+    fires."""
     way_down = reversed(network.layers[:feature_layer(network, name) + 1])
     return next((layer.rectifies for layer in way_down if not layer.keeps_positive), False)
 
@@ -154,8 +155,8 @@ def fingerprint(model, pictures, k, batch_size):
     """A digest of all that the bits of a pass depend on, but for the layers and the shard."""
     dataset = pictures.dataset
     known = dataset.fingerprint() if hasattr(dataset, "fingerprint") else [type(dataset).__name__, *map(str, dataset.names)]
-    digest = hashlib.sha256(json.dumps([model.network.input_shape, model.network.table(), known, len(pictures), pictures.size, k,
-                                        batch_size]).encode())
+    digest = hashlib.sha256(json.dumps([model.network.input_shape, model.network.table(), known, len(pictures), pictures.size,
+                                        k, batch_size]).encode())
     for array in arrays_of(model):
         digest.update(array)
     return digest.hexdigest()
@@ -164,7 +165,8 @@ def fingerprint(model, pictures, k, batch_size):
 def arrays_of(model):
     """All arrays that a model computes with, on the host."""
     of_layers = *model.network.parameters().values(), *model.network.buffers().values()
-    return [np.ascontiguousarray(to_host(array)) for array in [model.mean, *(array for of_layer in of_layers for array in of_layer.values())]]
+    return [np.ascontiguousarray(to_host(array))
+            for array in [model.mean, *(array for of_layer in of_layers for array in of_layer.values())]]
 
 
 def pass_file(path, model, pictures, layers, k=9, batch_size=64):
@@ -211,7 +213,8 @@ def _continued(kept, wanted, file, network):
 
 
 def _possible(kept, name, network):
-    """Return whether the places of a pass lie in the maps of the layer, the boxes around them, and both are -1 where no picture is."""
+    """Return whether the places of a pass lie in the maps of the layer, the boxes around them, and both are -1 where no picture
+    is."""
     filled, places = kept.pictures[name] >= 0, kept.places[name]
     size = np.array(network.shapes[feature_layer(network, name) + 1][1:] or (1, 1))
     return bool((places < size).all() and ((places >= 0) == filled[..., None]).all() and

@@ -1,4 +1,5 @@
-"""Floor 6: the atlas, a folder of pages in which a person walks through a network in a browser, opened from a disk or any web server.
+"""Floor 6: the atlas, a folder of pages in which a person walks through a network in a browser, opened from a disk or any web
+server.
 
     index.html, page/     the pages: plain HTML, CSS and JavaScript, the same for every atlas
     data/NAME.js          what they show, each file one call of atlas.receive("NAME", {...}), see zfcore/atlas/sheets.py
@@ -47,9 +48,10 @@ def fingerprint(*of: Any) -> str:
 
 
 def place(output: Path, wanted: str) -> Path:
-    """Folder for the atlas with this fingerprint: `output`; where that holds another one output_2, output_3, ..., the first that is
-    free or holds this one. Raises Expected for a folder that holds something else."""
-    number, output = 1, output if output.name not in ("", "..") else Path(os.path.abspath(output))      # "." has no name to number
+    """Folder for the atlas with this fingerprint: `output`; where that holds another one output_2, output_3, ..., the first
+    that is free or holds this one. Raises Expected for a folder that holds something else."""
+    # "." has no name to number
+    number, output = 1, output if output.name not in ("", "..") else Path(os.path.abspath(output))
     while (folder := numbered(output, number)).exists() and not is_free(folder):
         if not inside(folder, RECORD).is_file():
             raise Expected("--output", "a new folder, or one with an atlas", f"{folder}, which holds something else")
@@ -71,8 +73,8 @@ def is_complete(folder: Path) -> bool:
 
 @contextmanager
 def making(folder: Path, mark: str) -> Iterator[Path]:
-    """`with making(folder, mark) as kept:` the folder is there for the atlas with this fingerprint, and in it the folder `kept`, which
-    goes when the block ends well; nobody else makes one there meanwhile. Raises Expected where somebody does."""
+    """`with making(folder, mark) as kept:` the folder is there for the atlas with this fingerprint, and in it the folder
+    `kept`, which goes when the block ends well; nobody else makes one there meanwhile. Raises Expected where somebody does."""
     with folder_made(folder):
         if not inside(folder, RECORD).is_file():           # before anything else: a folder without it is not gone on with
             Folder(folder).write(RECORD, (json.dumps({"format": FORMAT, "fingerprint": mark}) + "\n").encode())
@@ -88,14 +90,16 @@ def alone(folder):
         try:
             lock(file.fileno())
         except BlockingIOError:
-            raise Expected("--output", "a folder in which no other atlas is being made", folder, "wait for its end, or stop it") from None
+            raise Expected("--output", "a folder in which no other atlas is being made", folder,
+                           "wait for its end, or stop it") from None
         except OSError:                                    # no locks here, as on some network file systems
             pass
         yield
 
 
 def make(path: Path, source: Looked | Kept, units: Mapping[str, np.ndarray], chosen: Sequence[int] = (),
-         notes: Sequence[str] = (), data: str | None = None, part: str = "val", other: tuple[Looked, Matching] | None = None) -> None:
+         notes: Sequence[str] = (), data: str | None = None, part: str = "val",
+         other: tuple[Looked, Matching] | None = None) -> None:
     """Write an atlas to a folder, or what is missing of it, within `making`.
 
     units     {layer: numbers of those that have pages}
@@ -110,9 +114,11 @@ def make(path: Path, source: Looked | Kept, units: Mapping[str, np.ndarray], cho
             with Bar(projections_of_page(source, layer, of_layer), "projection", layer) as bar:
                 page = layer_page(folder, source, layer, name, of_layer, bar)
         pages.append(page)
-    looks = [picture_page(folder, source, int(number), list(units)) for number in counted(chosen, "picture", "pages of pictures")]
+    looks = [picture_page(folder, source, int(number), list(units))
+             for number in counted(chosen, "picture", "pages of pictures")]
     whole_pictures(folder, source, pages)
-    with Bar(sum(len(units[layer]) for layer in other[1].units) if other else 0, "projection", "the other network's", hidden=not other) as bar:
+    with Bar(sum(len(units[layer]) for layer in other[1].units) if other else 0, "projection", "the other network's",
+             hidden=not other) as bar:
         compare = other and compare_pages(folder, *other, units, called, pages, bar)
     network_page(folder, source, list(units), called, pages, looks, [*notes, *notes_of(source, units)], data, part, compare)
     write_pages(folder)
@@ -121,12 +127,14 @@ def make(path: Path, source: Looked | Kept, units: Mapping[str, np.ndarray], cho
 def picture_page(folder, source, number, layers):
     """Write the page of a picture of the data, or read it where it is there. Returns what it holds."""
     label = -1 if source.labels is None else int(source.labels[number])
-    known = folder.known(f"picture-{number}", table({"number": choice(number), "name": text(2**16), "label": choice(label)}, others=anything))
+    known = folder.known(f"picture-{number}", table({"number": choice(number), "name": text(2**16), "label": choice(label)},
+                                                    others=anything))
     if known is not None:
         return known
     follows = label if 0 <= label < len(source.model.classes) else None
     found = look(source.model, decoded(source.pictures, np.array([number]))[0], layers, follows)
-    page = encoded(found, source.name_of(number), label, number, lambda content, called: folder.write(f"pictures/{called}.webp", content))
+    page = encoded(found, source.name_of(number), label, number,
+                   lambda content, called: folder.write(f"pictures/{called}.webp", content))
     folder.data(f"picture-{number}", page)
     return page
 

@@ -8,7 +8,8 @@ from zfcore.atlas.source import called_in_public
 
 
 def compare_pages(folder, other, found, units, called, pages, bar):
-    """Write data/compare-CALLED.js of each layer; `other` is the Looked of the other network. Returns what the network's page says of it."""
+    """Write data/compare-CALLED.js of each layer; `other` is the Looked of the other network. Returns what the network's page
+    says of it."""
     rows = []
     for layer, name, page in zip(units, called, pages):
         if layer not in found.units:
@@ -30,8 +31,10 @@ def others(folder, other, layer, called, matched, bar):
     for _, of_sheet in sheets_of(matched):
         views = other.views(other.top.first(1, layer), layer, np.maximum(of_sheet, 0), bar)
         none = of_sheet < 0
-        for kind, pixels, grey in (("strongest", each_signed(views.projections[:, 0]), 0.5), ("patch", views.patches[:, 0], MID_GREY)):
+        for kind, pixels, grey in (("strongest", each_signed(views.projections[:, 0]), 0.5),
+                                   ("patch", views.patches[:, 0], MID_GREY)):
             tiles[kind].append(fitted(np.where(none[:, None, None, None], pixels.dtype.type(grey), pixels), SMALL))
     field = views.projections.shape[2]
     return {"side": shown_side(field, SMALL), "columns": IN_A_ROW,
-            **{kind: folder.sheet(f"{called}-matched_{kind}", np.concatenate(of), IN_A_ROW, field <= LOSSLESS) for kind, of in tiles.items()}}
+            **{kind: folder.sheet(f"{called}-matched_{kind}", np.concatenate(of), IN_A_ROW, field <= LOSSLESS)
+               for kind, of in tiles.items()}}

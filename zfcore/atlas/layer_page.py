@@ -2,8 +2,8 @@
 import numpy as np
 
 from zfcore import plots
-from zfcore.analysis.portraits import (arranged, class_counts, descriptor, mean_projection, most_alike, net_weights, selectivity, strongest_weights,
-                                       weighted_below)
+from zfcore.analysis.portraits import (arranged, class_counts, descriptor, mean_projection, most_alike, net_weights,
+                                       selectivity, strongest_weights, weighted_below)
 from zfcore.analysis.sanity_checks import check_possible, conditions, found_pictures, sanity_checks
 from zfcore.analysis.top_activations import field_regions, sees_all, unit_views
 from zfcore.atlas.sheets import LOSSLESS, fitted, plain, shown_side
@@ -24,9 +24,11 @@ def layer_page(folder, source, layer, called, units, bar=None):
     top = source.top.first(K, layer)
     pictured, described = pictures_and_projections(folder, source, top, layer, called, units, bar)
     page = plain({
-        "name": layer, "below": weighted_below(source.model.network, layer), "above": weighted_above(source.model.network, layer),
+        "name": layer, "below": weighted_below(source.model.network, layer),
+        "above": weighted_above(source.model.network, layer),
         "shown_of": unit_count(source.model.network, layer), "whole": sees_all(source.model.network, layer), "units": units,
-        **of_pass(source, top, layer, units), **pictured, "alike": most_alike(described, ALIKE), "map": plane(described, source.seed),
+        **of_pass(source, top, layer, units), **pictured, "alike": most_alike(described, ALIKE),
+        "map": plane(described, source.seed),
         **weights(source.model.network, layer, units), "checks": checks(folder, source, layer, called, units, bar),
         "evolution": evolution(folder, source, layer, called, units, bar)})
     folder.data(f"layer-{called}", page)
@@ -34,16 +36,19 @@ def layer_page(folder, source, layer, called, units, bar=None):
 
 
 def known_page(folder, source, layer, called, units):
-    """Read what data/layer-CALLED.js holds; None where it is not there. Raises Expected for one that is not of these units of the layer."""
+    """Read what data/layer-CALLED.js holds; None where it is not there. Raises Expected for one that is not of these units of
+    the layer."""
     total, of_units = source.top.total, lambda form: listed(form, len(units), len(units))
     page = folder.known(f"layer-{called}", table({
-        "name": choice(layer), "shown_of": choice(unit_count(source.model.network, layer)), "whole": flag, "units": of_units(whole()),
+        "name": choice(layer), "shown_of": choice(unit_count(source.model.network, layer)), "whole": flag,
+        "units": of_units(whole()),
         "dead": of_units(flag), "strength": of_units(real()), "pictures": of_units(listed(whole(-1, total - 1), K)),
         "selectivity": or_null(of_units(or_null(real()))),
         "tiles": table({"side": whole(1, SMALL), "columns": choice(IN_A_ROW), "strongest": text(), "patch": text()},
                        others=anything)}, others=anything))
     if page is not None and page["units"] != list(units):
-        raise Expected(folder.path/f"data/layer-{called}.js", "the units that are asked for", "others", "remove it, and it is made again")
+        raise Expected(folder.path/f"data/layer-{called}.js", "the units that are asked for", "others",
+                       "remove it, and it is made again")
     return page
 
 
@@ -77,9 +82,11 @@ def pictures_and_projections(folder, source, top, layer, called, units, bar):
         described.append(descriptor(mean))
     field = views.projections.shape[2]
     tiles = {"side": shown_side(field, SMALL), "columns": IN_A_ROW,
-             **{kind: folder.sheet(f"{called}-{kind}", np.concatenate(of), IN_A_ROW, field <= LOSSLESS) for kind, of in small.items()}}
+             **{kind: folder.sheet(f"{called}-{kind}", np.concatenate(of), IN_A_ROW, field <= LOSSLESS)
+                for kind, of in small.items()}}
     shown = views.projections.shape[1]                     # K, or as many pictures as there are
-    return {"tiles": tiles, "sheets": {"side": shown_side(field, LARGE), "rows": ROWS, "columns": shown, **large}}, np.concatenate(described)
+    return {"tiles": tiles, "sheets": {"side": shown_side(field, LARGE), "rows": ROWS, "columns": shown,
+                                       **large}}, np.concatenate(described)
 
 
 def sheet(folder, name, tiles):
@@ -90,7 +97,8 @@ def sheet(folder, name, tiles):
 
 def each_signed(projections):
     """Signed (...,f,f,3) -> 0..1 as `plots.signed_tiles`, each by its own scale."""
-    return np.stack([plots.signed_tiles(one[None])[0] for one in projections.reshape(-1, *projections.shape[-3:])]).reshape(projections.shape)
+    return np.stack([plots.signed_tiles(one[None])[0] for one in projections.reshape(-1,
+                                                                                     *projections.shape[-3:])]).reshape(projections.shape)
 
 
 # ---------------------------------------------------------------------------------------------------------- the pass's numbers
@@ -115,7 +123,8 @@ def weighted_above(network, layer):
 
 
 def weights(network, layer, units):
-    """The units below that feed these units most, and those above that these feed most, with the weights; None where there are none."""
+    """The units below that feed these units most, and those above that these feed most, with the weights; None where there are
+    none."""
     above, below = weighted_above(network, layer), weighted_below(network, layer)
     return {"inputs": below and strongest_weights(net_weights(network, layer)[:, units], FEEDING),
             "outputs": above and strongest_weights(net_weights(network, above)[units].T, FEEDING)}
@@ -143,7 +152,8 @@ def controls_of(source, layer):
 
 
 def checks(folder, source, layer, called, units, bar):
-    """Strongest projection of each unit under the controls, with its cosine to the one as trained; None where there are none."""
+    """Strongest projection of each unit under the controls, with its cosine to the one as trained; None where there are
+    none."""
     if not (controls := controls_of(source, layer)):
         return None
     sheets, cosines, first = [], [], source.top.first(1, layer)
@@ -152,7 +162,8 @@ def checks(folder, source, layer, called, units, bar):
         alive = np.flatnonzero(~first.dead(layer)[of_sheet])
         shown, of = np.zeros((len(of_sheet), len(controls), side, side, 3), np.float32), [None]*len(of_sheet)
         if len(alive):
-            found = sanity_checks(source.model, source.pictures, first, layer, of_sheet[alive], seed=source.seed, only=controls, bar=bar)
+            found = sanity_checks(source.model, source.pictures, first, layer, of_sheet[alive], seed=source.seed, only=controls,
+                                  bar=bar)
             shown[alive] = found.projections
             for u, row in zip(alive, found.cosine):
                 of[u] = row
@@ -163,12 +174,14 @@ def checks(folder, source, layer, called, units, bar):
 
 # ----------------------------------------------------------------------------------------------------------------- evolution
 def evolution(folder, source, layer, called, units, bar):
-    """Strips of the units over the kept epochs (paper, figure 4): at each the strongest picture's projection. None without epochs."""
+    """Strips of the units over the kept epochs (paper, figure 4): at each the strongest picture's projection. None without
+    epochs."""
     if not source.epochs:
         return None
     sheets, values = [], []
     for number, of_sheet in sheets_of(units):
-        views = [unit_views(model, source.pictures, top.first(1, layer), layer, of_sheet, bar=bar) for model, top in source.epochs.values()]
+        views = [unit_views(model, source.pictures, top.first(1, layer), layer, of_sheet, bar=bar)
+                 for model, top in source.epochs.values()]
         strips = np.stack([one.projections[:, 0] for one in views], axis=1)                  # (rows,E,f,f,3)
         sheets.append(sheet(folder, f"{called}-evolution-{number}", each_signed(strips)))
         values += np.stack([one.values[:, 0] for one in views], axis=1).tolist()

@@ -1,4 +1,5 @@
-"""The page of the network: its layers, what is known of each, how it learned; and the thumbnails of whole pictures that units refer to."""
+"""The page of the network: its layers, what is known of each, how it learned; and the thumbnails of whole pictures that units
+refer to."""
 import time
 from importlib.util import find_spec
 
@@ -28,10 +29,12 @@ def network_page(folder, source, layers, called, pages, pictures, notes, data, p
     folder.data("network", {
         "format": FORMAT, "version": VERSION, "made": time.strftime("%Y-%m-%d"), "zfcore": zfcore.__version__,
         "name": model.name, "run": called_in_public(model.path), "epoch": model.epoch, "input": model.network.input_shape,
-        "data": None if data is None else called_in_public(data_in_words(data)), "part": part, "total": source.top.total if source.top else 0,
+        "data": None if data is None else called_in_public(data_in_words(data)), "part": part,
+        "total": source.top.total if source.top else 0,
         "classes": source.classes, "outputs": len(model.classes), "labelled": source.labels is not None,
         "shares": shares(source), "errors": errors(model), "notes": notes,
-        "table": table(model.network, dict(zip(layers, called))), "layers": [summary(model.network, name, page) for name, page in zip(layers, pages)],
+        "table": table(model.network, dict(zip(layers, called))),
+        "layers": [summary(model.network, name, page) for name, page in zip(layers, pages)],
         "cover": cover(folder, source, layers, pages), "curves": curves(folder, model),
         "pictures": [{key: one[key] for key in ("number", "name", "label")} for one in pictures], "compare": compare})
 
@@ -54,9 +57,11 @@ def notes_of(source, units):
     if source.model.start is None:
         found.append("It is not known with which weights its training began, so the sanity checks lack the untrained network.")
     if not source.epochs and source.model.data is not None:
-        found.append("How the units came about (figure 4) is not shown, as the run kept no epochs; `python -m train --keep-epochs 1 2 5` keeps some.")
+        found.append("How the units came about (figure 4) is not shown, as the run kept no epochs; `python -m train "
+                     "--keep-epochs 1 2 5` keeps some.")
     if find_spec("sklearn") is None:
-        found.append('There are no maps of units, as scikit-learn is not installed: `pip install "zfcore[atlas]"`, then make the atlas in a new folder.')
+        found.append('There are no maps of units, as scikit-learn is not installed: `pip install "zfcore[atlas]"`, then make '
+                     'the atlas in a new folder.')
     return found
 
 
@@ -65,8 +70,8 @@ def table(network, called):
     rows, fields = [], network.receptive_fields()
     for layer, entered, shape, seen in zip(network.layers, network.shapes, network.shapes[1:], fields):
         count = sum(int(np.prod(one)) for one in layer.parameter_shapes(entered).values())
-        rows.append({"name": layer.name, "kind": type(layer).__name__, "settings": settings(layer), "shape": shape, "parameters": count,
-                     "field": seen and seen[0], "jump": seen and seen[1], "page": called.get(layer.name)})
+        rows.append({"name": layer.name, "kind": type(layer).__name__, "settings": settings(layer), "shape": shape,
+                     "parameters": count, "field": seen and seen[0], "jump": seen and seen[1], "page": called.get(layer.name)})
     return rows
 
 
@@ -79,12 +84,14 @@ def settings(layer):
         words = [f"{K}x{K}", f"stride {S}", *([f"padding {P}"] if P else [])]
     if fields.get("groups") == 1:
         del fields["groups"]
-    return ", ".join([*words, *(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in fields.items())])
+    return ", ".join([*words,
+                      *(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in fields.items())])
 
 
 def summary(network, layer, page):
     """Line of a layer on the first page."""
-    field, known = network.receptive_fields()[network.index(layer)], [one for one in page["selectivity"] or [] if one is not None]
+    field, known = network.receptive_fields()[network.index(layer)], [one for one in page["selectivity"] or []
+                                                                      if one is not None]
     return {"name": layer, "units": page["shown_of"], "shown": len(page["units"]),
             "numbers": None if len(page["units"]) == page["shown_of"] else page["units"], "dead": int(np.sum(page["dead"])),
             "dominance": dominance(network[layer]), "selectivity": float(np.median(known)) if known else None,
@@ -97,8 +104,8 @@ def dominance(layer):
 
 
 def errors(model):
-    """Errors in % on its validation part: of a network that comes along by its card, else as training measured them at the end of the
-    epoch that it is from; None where they are not known."""
+    """Errors in % on its validation part: of a network that comes along by its card, else as training measured them at the end
+    of the epoch that it is from; None where they are not known."""
     top5 = len(model.classes) > 5
     if str(model.path) in names():
         found = card(str(model.path))["validation"]["centre"]
@@ -116,7 +123,9 @@ def curves(folder, model):
         return None
     plots.save(plots.learning_curves(model.history), folder.path/"curves.svg")
     last = model.history["val_error"][-1]
-    return {"file": "curves.svg", "alt": f"loss and error over {plural(len(model.history['epoch']), 'epoch')}; the validation error ends at {100*last:.1f} %"}
+    return {"file": "curves.svg",
+            "alt": f"loss and error over {plural(len(model.history['epoch']), 'epoch')}; the validation error ends at "
+                   f"{100*last:.1f} %"}
 
 
 # ------------------------------------------------------------------------------------------------------------------ pictures
@@ -137,7 +146,8 @@ def cover(folder, source, layers, pages):
         chosen[layer] = units.tolist()
     if not strips:
         return None
-    return {"file": folder.sheet("cover", np.concatenate(strips), COVER, lossless=False), "side": COVER_SIDE, "columns": COVER, "units": chosen}
+    return {"file": folder.sheet("cover", np.concatenate(strips), COVER, lossless=False), "side": COVER_SIDE, "columns": COVER,
+            "units": chosen}
 
 
 def padded(tiles):
@@ -147,7 +157,8 @@ def padded(tiles):
 
 
 def whole_pictures(folder, source, pages):
-    """Write data/whole.js and thumbnails of the pictures in which a unit sees a part, as the network sees them: the centre crop."""
+    """Write data/whole.js and thumbnails of the pictures in which a unit sees a part, as the network sees them: the centre
+    crop."""
     named = sorted({int(n) for page in pages for of_unit in page["pictures"] for n in of_unit if n >= 0})
     shown = sorted({int(n) for page in pages if not page["whole"] for of_unit in page["pictures"] for n in of_unit if n >= 0})
     if source.pictures is None:

@@ -40,7 +40,8 @@ def fitted(tiles, most):
 def webp(pixels, lossless=False):
     """(H,W,3), uint8 or in 0..1 -> bytes of a WebP file."""
     buffer = io.BytesIO()
-    Image.fromarray(visible(pixels)).save(buffer, "WEBP", lossless=lossless, quality=QUALITY, method=2)      # 4 takes three times as long for 3 % less
+    # 4 takes three times as long for 3 % less
+    Image.fromarray(visible(pixels)).save(buffer, "WEBP", lossless=lossless, quality=QUALITY, method=2)
     return buffer.getvalue()
 
 
@@ -73,14 +74,15 @@ class Folder:
         return self.write(f"data/{name}.js", f"atlas.receive({json.dumps(name)},{text});\n".encode("ascii"))
 
     def known(self, name, form=mapping(anything)):
-        """The value of data/NAME.js in the `form` that is expected; None where there is no such file. Raises Expected for one that
-        `data` has not written."""
+        """The value of data/NAME.js in the `form` that is expected; None where there is no such file. Raises Expected for one
+        that `data` has not written."""
         path = inside(self.path, f"data/{name}.js")
         if not path.is_file():
             return None
         text, begin, end = read_text(path, MOST_DATA), f"atlas.receive({json.dumps(name)},", ");\n"
         if not (text.startswith(begin) and text.endswith(end)):
-            raise Expected(path, f"a file that begins with {begin} and ends with );", "another", "remove it, and what `zfcore atlas` made of it comes again")
+            raise Expected(path, f"a file that begins with {begin} and ends with );", "another",
+                           "remove it, and what `zfcore atlas` made of it comes again")
         return parsed(path, text[len(begin):-len(end)], form)
 
 

@@ -1,4 +1,5 @@
-"""Sources of an atlas: a network with the pictures that it looked at, or, where these are gone, what an earlier pass kept of them."""
+"""Sources of an atlas: a network with the pictures that it looked at, or, where these are gone, what an earlier pass kept of
+them."""
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace

@@ -22,11 +22,14 @@ OPTIONS = [
     option("--output", help="folder to write (default: RUN/figures/atlas)"),
     option("--layers", nargs="+", help="those that have pages (default: all with weights)"),
     option("--units", default="random:1000", help=UNITS),
-    option("--pictures", metavar="NUMBERS", help="pictures of the data with pages of their own: all, random:N, FIRST:LAST+1 or 3,5,7 "
-                                                 "(default: the first of each class, up to 12)"),
-    option("--beside", metavar="RUN", help="compare with another network: each unit beside the one there that answers most like it"),
-    option("--limit-per-class", type=check.whole_number(0, 2**31), default=0, help="look at only so many pictures of each class, 0 for all"),
-    option("--serve", action="store_true", help="then answer, at an address of this machine, about pictures that are dropped on the page"),
+    option("--pictures", metavar="NUMBERS", help="pictures of the data with pages of their own: all, random:N, FIRST:LAST+1 or "
+                                                 "3,5,7 (default: the first of each class, up to 12)"),
+    option("--beside", metavar="RUN", help="compare with another network: each unit beside the one there that answers most "
+                                           "like it"),
+    option("--limit-per-class", type=check.whole_number(0, 2**31), default=0,
+           help="look at only so many pictures of each class, 0 for all"),
+    option("--serve", action="store_true", help="then answer, at an address of this machine, about pictures that are dropped "
+                                                "on the page"),
     option("--port", type=check.whole_number(0, 65535), default=0, help="of that address (default: any that is free)"),
 ]
 STRONGEST = 100                   # pictures of each unit whose classes are counted, at most
@@ -77,7 +80,8 @@ def from_pictures(args, model, pictures, units, output):
         return folder
     with atlas.making(folder, mark) as kept:
         passes = strongest(args, model, pictures, units, k, inside(kept, "strongest.h5"), "strongest pictures")
-        growing = {epoch: (then, strongest(args, then, pictures, units, 1, inside(kept, f"epoch_{epoch:04}.h5"), f"epoch {epoch}"))
+        growing = {epoch: (then, strongest(args, then, pictures, units, 1, inside(kept, f"epoch_{epoch:04}.h5"),
+                                           f"epoch {epoch}"))
                    for epoch, then in epochs.items()}
         source = Looked(model, pictures, passes, growing, args.seed)
         other = beside and compared(args, source, *beside, units, inside(kept, "beside.h5"))
@@ -86,7 +90,8 @@ def from_pictures(args, model, pictures, units, output):
 
 
 def opened_beside(args, model, layers):
-    """(the network of --beside, the same pictures as it sees them); None without. Raises Expected for one that has none of the layers."""
+    """(the network of --beside, the same pictures as it sees them); None without. Raises Expected for one that has none of the
+    layers."""
     if args.beside is None:
         return None
     other = trained.open(args.beside, args.device, args.precision)
@@ -116,8 +121,8 @@ def strongest(args, model, pictures, units, k, file, what):
 
 
 def strongest_counted(pictures):
-    """Number of pictures of each unit whose classes are counted: as many as a class has, so that a unit for one class could have
-    that alone; at least those that are shown, at most STRONGEST."""
+    """Number of pictures of each unit whose classes are counted: as many as a class has, so that a unit for one class could
+    have that alone; at least those that are shown, at most STRONGEST."""
     of_class = len(pictures)//max(len(pictures.dataset.classes), 1)
     return min(max(of_class, K), STRONGEST, len(pictures))
 
@@ -148,10 +153,11 @@ def from_kept(args, model, units, output, why):
     mark = atlas.fingerprint(source.fingerprint, {layer: of.tolist() for layer, of in units.items()}, args.seed)
     folder = atlas.place(output, mark)
     if not atlas.is_complete(folder):
-        notes = ["Its pictures are not to be had; `--data FOLDER` names others. What is here was kept by `zfcore top-activations`, "
-                 "without classes, sanity checks, growth and pages of pictures." if units else
+        notes = ["Its pictures are not to be had; `--data FOLDER` names others. What is here was kept by `zfcore "
+                 "top-activations`, without classes, sanity checks, growth and pages of pictures." if units else
                  "What its units see is not shown, as there are no pictures; `--data FOLDER` names some."]
-        warn(f"{notes[0]} ({why})")                        # which the pages do not say: it may tell where things lie on this machine
+        # which the pages do not say: it may tell where things lie on this machine
+        warn(f"{notes[0]} ({why})")
         with atlas.making(folder, mark):
             atlas.make(folder, source, units, notes=notes)
     return folder

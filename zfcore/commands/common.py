@@ -7,7 +7,8 @@ A command is a module whose name is the command's, with - for _:
     TOGETHER             the name of the one figure of all results of a call; None: a figure each, under the name of its file
     run(args)            yields (file, result), each to be saved and drawn as it comes
     draw(found, path)    the figure of a result, or of all, and what is beside it -> what is to be said, in lines
-    closing(args, all)   what is to be said of all results at the end; of a command without it, a result is let go when it is drawn
+    closing(args, all)   what is to be said of all results at the end; of a command without it, a result is let go when it is
+                         drawn
 """
 import difflib
 import tempfile
@@ -32,7 +33,8 @@ def option(*flags, **keywords):
     return flags, keywords
 
 
-FORMAT = option("--format", choices=results.FIGURES, default="png", help="of figures; svg and pdf have texts and lines as vectors")
+FORMAT = option("--format", choices=results.FIGURES, default="png",
+                help="of figures; svg and pdf have texts and lines as vectors")
 SHARED = [
     option("--run", help="a run's folder (its best.h5), a checkpoint file, or a network that comes with zfcore, e.g. drawn"),
     option("--data", help="class folders, a tar or drawn:NAME (default: what the run was trained on)"),
@@ -49,7 +51,8 @@ SHARED = [
 K, PIXELS, GREY = check.whole_number(1, 10_000), check.whole_number(1, 4096), check.whole_number(0, 255)
 LAYERS = option("--layers", nargs="+", help="e.g. conv1 conv5 fc8 (default: all convolutions)")
 UNITS = "all, random:N, FIRST:LAST+1 or numbers like 3,5,7; of each layer"
-LIMIT = option("--limit-per-class", type=check.whole_number(0, 2**31), default=0, help="look at only so many pictures of each class, 0 for all")
+LIMIT = option("--limit-per-class", type=check.whole_number(0, 2**31), default=0,
+               help="look at only so many pictures of each class, 0 for all")
 LABEL = option("--label", nargs="+", metavar="NAME", help="class whose probability is followed, one or one for each picture "
                                                           "(default: the data's; for files what the network takes them for)")
 
@@ -138,8 +141,8 @@ def originals(dataset, numbers, crop, upscale):
 
 
 def output_folder(args):
-    """--output, or RUN/figures/COMMAND: made, with `args.left` for an ExitStack of what is to be left at the end, and found to take
-    files, before anything is computed."""
+    """--output, or RUN/figures/COMMAND: made, with `args.left` for an ExitStack of what is to be left at the end, and found to
+    take files, before anything is computed."""
     home = Path(args.output) if args.output else home_of(first_run(args))
     folder = home if args.output else inside(home, f"figures/{args.command.replace('-', '_')}")
     try:
@@ -208,7 +211,8 @@ def chosen(flag, text, count, advice, *seeds):
             check.positive(flag, int(number))
             return np.sort(shuffled(count, *seeds)[:int(number)])
         if ":" in text:
-            numbers = np.arange(max(int(kind or 0), -1), min(int(number or count), count + 1))      # what is beyond is refused by its first
+            # what is beyond is refused by its first
+            numbers = np.arange(max(int(kind or 0), -1), min(int(number or count), count + 1))
         else:
             numbers = np.array([int(word) for word in text.split(",")], np.int64)
         check.positive(flag, len(numbers))

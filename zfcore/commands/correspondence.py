@@ -7,8 +7,8 @@ from zfcore import check, plots
 from zfcore.analysis import correspondence as alike
 from zfcore.analysis import top_activations as top
 from zfcore.checkpoint import atomic, write_csv
-from zfcore.commands.common import (GREY, PIXELS, class_numbers, images_of, open_files, open_model, open_pictures, option, originals,
-                                    output_folder)
+from zfcore.commands.common import (GREY, PIXELS, class_numbers, images_of, open_files, open_model, open_pictures, option,
+                                    originals, output_folder)
 from zfcore.data import is_drawn
 from zfcore.data.landmarks import read_landmarks
 from zfcore.terminal import Bar, plural, printable
@@ -17,14 +17,17 @@ HELP = "figure 8 and table 1: whether hiding the same part of different objects 
 OPTIONS = [
     option("--run", action="append", help="a run's folder (its best.h5) or a checkpoint file; given several times, the table "
                                           "says in how many networks a part is found"),
-    option("--seeds", type=check.whole_number(1, 1000), default=1, metavar="N", help="draw the controls N times, with seeds from --seed on"),
+    option("--seeds", type=check.whole_number(1, 1000), default=1, metavar="N",
+           help="draw the controls N times, with seeds from --seed on"),
     option("--images", nargs="+", metavar="FILE", help="pictures to look at, and where their parts are:"),
-    option("--landmarks", metavar="FILE.json", help='{"picture.jpg": {"nose": [x, y], ...}, ...}, in pixels of each picture, COCO keypoints, '
+    option("--landmarks", metavar="FILE.json", help='{"picture.jpg": {"nose": [x, y], ...}, ...}, in pixels of each picture, '
+                                                    'COCO keypoints, '
                                                        "VIA or a folder of LabelMe files"),
-    option("--synthetic", type=check.whole_number(2, 100_000), metavar="N", help="or N pictures of the synthetic set whose parts are all to be seen"),
+    option("--synthetic", type=check.whole_number(2, 100_000), metavar="N",
+           help="or N pictures of the synthetic set whose parts are all to be seen"),
     option("--label", metavar="NAME", default="dog face", help="the class of --synthetic"),
-    option("--parts", nargs="+", metavar="NAME", help="parts to mask (default: those that all pictures have; of the synthetic set "
-                                                      "the eyes and the nose)"),
+    option("--parts", nargs="+", metavar="NAME", help="parts to mask (default: those that all pictures have; of the synthetic "
+                                                      "set the eyes and the nose)"),
     option("--layers", nargs="+", help="default: the last convolution and the last hidden layer"),
     option("--random", type=check.whole_number(1, 10_000), default=20, metavar="N", help="random squares a picture"),
     option("--permutations", type=check.whole_number(1, 10**6), default=9999, help="of the test against the random squares"),
@@ -61,7 +64,8 @@ def masked_by(args, path):
 
 
 def landmarked_files(args, model):
-    """(Pictures, their numbers, (n,P,2) places of the parts in the centre crop, names of the P parts) of --images, --landmarks."""
+    """(Pictures, their numbers, (n,P,2) places of the parts in the centre crop, names of the P parts) of --images,
+    --landmarks."""
     marks = read_landmarks(args.landmarks)
     if not args.images:
         raise check.Expected("--images", "the pictures of --landmarks", "none")
@@ -126,8 +130,9 @@ def draw(found, path):
     text = "\n".join(f"| {' | '.join(row)} |" for row in table)
     over = (f"mean and standard deviation over {len(found)} repetitions (networks times seeds)" if many else
             "± standard deviation over the pairs")
-    text += (f"\n\nMean sign change per feature and pair of {plural(len(found[0].pictures), 'picture')}, {over}; low: alike in all. "
-             f"\"of another picture\": the square lies where the part is in another picture.\n\n{what_was_tested(found)}\n")
+    text += (f"\n\nMean sign change per feature and pair of {plural(len(found[0].pictures), 'picture')}, {over}; low: alike in "
+             f"all. \"of another picture\": the square lies where the part is in another "
+             f"picture.\n\n{what_was_tested(found)}\n")
     with atomic(path.with_suffix(".md")) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return "\n".join([printable(path.with_suffix(".md")), printable(path), text[text.index("Mean"):].strip()])

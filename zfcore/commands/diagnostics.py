@@ -26,9 +26,11 @@ def run(args):
     folder, names = output_folder(args), names_of([model for model, *_ in opened])
     for number, (name, (model, pictures, units)) in enumerate(zip(names, opened), 1):
         ending = "" if len(opened) == 1 else f"_{number}"
-        file = top.pass_file(folder/f"strongest{ending}.h5", model, pictures, measured.looked_at(model.network), args.k, args.batch_size)
+        file = top.pass_file(folder/f"strongest{ending}.h5", model, pictures, measured.looked_at(model.network), args.k,
+                             args.batch_size)
         with Bar(measured.length(model.network, pictures, args.k), "picture", name) as moving:
-            found = measured.diagnose(model, pictures, units, name=name, k=args.k, batch_size=args.batch_size, file=file, bar=moving)
+            found = measured.diagnose(model, pictures, units, name=name, k=args.k, batch_size=args.batch_size, file=file,
+                                      bar=moving)
         yield folder/f"diagnostics{ending}.h5", found
 
 

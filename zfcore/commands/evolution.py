@@ -11,7 +11,8 @@ from zfcore.terminal import Bar, plural, printable
 HELP = "figure 4: how the strongest projection of a unit comes about over a run's kept epochs"
 OPTIONS = [
     option("--part", choices=("train", "val"), default="train", help="the part of the data to look at (the paper: train)"),
-    option("--epochs", type=check.whole_number(0, 10**6), nargs="+", metavar="N", help="some of the kept epochs (default: all)"),
+    option("--epochs", type=check.whole_number(0, 10**6), nargs="+", metavar="N",
+           help="some of the kept epochs (default: all)"),
     LAYERS,
     option("--units", default="random:6", help=UNITS), LIMIT]
 RESULT, TOGETHER = growing.Evolution, None

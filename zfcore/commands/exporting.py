@@ -15,7 +15,8 @@ OPTIONS = [
     option("run", metavar="RUN", help="a run's folder, a checkpoint file, or a network that comes with zfcore, e.g. drawn"),
     option("--format", choices=tuple(FORMATS), required=True),
     option("--output", metavar="FILE", type=Path, required=True),
-    option("--with-preprocessing", action="store_true", help="onnx: the graph takes uint8 RGB pictures, and subtracts the mean itself"),
+    option("--with-preprocessing", action="store_true", help="onnx: the graph takes uint8 RGB pictures, and subtracts the mean "
+                                                             "itself"),
 ]
 
 

@@ -15,10 +15,10 @@ OPTIONS = [
     option("--images", nargs="+", metavar="FILE", help="pictures to look at"),
     option("--pictures", metavar="NUMBERS", help="or pictures of the data: all, random:N, FIRST:LAST+1 or 3,5,7"),
     LABEL,
-    option("--layers", nargs="+", help="where to measure; conv1 is after its ReLU, norm1 the end of the layer (default: the first "
-                                       "convolution and the last hidden layer)"),
-    option("--against", metavar="RUN", help="a second network, to compare the numbers with; untrained: this one before its first "
-                                            "step")]
+    option("--layers", nargs="+", help="where to measure; conv1 is after its ReLU, norm1 the end of the layer (default: the "
+                                       "first convolution and the last hidden layer)"),
+    option("--against", metavar="RUN", help="a second network, to compare the numbers with; untrained: this one before its "
+                                            "first step")]
 RESULT, TOGETHER = moved.Invariance, None
 
 
@@ -35,13 +35,14 @@ def run(args):
     for name, (model, pictures, labels, names) in ready.items():
         series = moved.paper_series(model.size, model.crop)
         with Bar(len(pictures)*sum(len(one.steps) for one in series.values()), "step", name) as moving:
-            found = moved.invariance(model, pictures, labels, layers=args.layers, series=series, batch_size=args.batch_size, bar=moving)
+            found = moved.invariance(model, pictures, labels, layers=args.layers, series=series, batch_size=args.batch_size,
+                                     bar=moving)
         yield folder/f"{name}.h5", replace(found, names=np.array(names), classes=np.array(model.classes, dtype=str))
 
 
 def moving_pictures(args, model):
-    """(pictures in all their pixels, labels or None, names). The synthetic ones are drawn larger than the network wants them, so
-    that there is something to see when they are enlarged."""
+    """(pictures in all their pixels, labels or None, names). The synthetic ones are drawn larger than the network wants them,
+    so that there is something to see when they are enlarged."""
     pictures, numbers = asked_for(args, model)
     dataset = pictures.dataset
     labels = labels_of(args, dataset, numbers, model.classes)
@@ -71,8 +72,8 @@ def closing(args, found):
 def in_words(found):
     table = {series: {what: values.mean() for what, values in of.items()} for series, of in moved.columns(found).items()}
     words = {"translation": "enlarged and shifted", "scale": "enlarged", "rotation": "turned"}
-    kept = "; ".join(f"{words[series]}: the same class at {100*of['consistency']:.0f} % of the steps, P(true) {of['P(mean)']:.2f} on "
-                     f"average against {of['P(clean)']:.2f}" for series, of in table.items())
+    kept = "; ".join(f"{words[series]}: the same class at {100*of['consistency']:.0f} % of the steps, P(true) "
+                     f"{of['P(mean)']:.2f} on average against {of['P(clean)']:.2f}" for series, of in table.items())
     rises = {layer: table["translation"][f"{layer} early rise"] for layer in found.layers}
     early = " and ".join(f"{100*rise:.0f} % of its distance at {layer}" for layer, rise in rises.items())
     return f"{kept}. After an eighth of the largest shift a picture has gone {early} (in a straight line: 12 %)"

@@ -6,8 +6,8 @@ import numpy as np
 from zfcore import plots
 from zfcore.analysis import occlusion as occluding
 from zfcore.analysis import top_activations as top
-from zfcore.commands.common import (GREY, PIXELS, LABEL, asked_for, images_of, labels_of, open_files, open_model, open_pictures, option,
-                                    output_folder)
+from zfcore.commands.common import (GREY, PIXELS, LABEL, asked_for, images_of, labels_of, open_files, open_model, open_pictures,
+                                    option, output_folder)
 from zfcore.terminal import Bar, plural, printable
 
 HELP = "figure 7: what of a picture the network relies on, told by a grey square that hides it"
@@ -52,7 +52,8 @@ def strongest_others(args, model, layer, folder):
     """A function of (units of `layer`, numbers of the pictures they were followed in) that gives for each unit the views
     (n,m,f,f,3) of the pictures of --others, or of the data, that excite it most, its own picture left out; None for none."""
     of_data = args.others is None
-    if args.others == [] or of_data and args.data is None and model.data is None:          # of a network from elsewhere there are none
+    # of a network from elsewhere there are none
+    if args.others == [] or of_data and args.data is None and model.data is None:
         return lambda units, own: None
     if of_data:
         pictures = open_pictures(args, model)

@@ -52,7 +52,8 @@ def run(args):
         results.save(file, of_devices(args, layers, file, pictures))
     first, stop = top.shard_range(shard, len(pictures), args.batch_size)
     with Bar(stop - first, "picture", "strongest pictures") as moving:
-        found = top.top_activations(model, pictures, layers, args.k, batch_size=args.batch_size, shard=shard, file=file, bar=moving)
+        found = top.top_activations(model, pictures, layers, args.k, batch_size=args.batch_size, shard=shard, file=file,
+                                    bar=moving)
     if shard != (1, 1):
         return say(printable(file))
     with Bar(args.k*sum(map(len, units.values())), "projection", "projections") as moving:
@@ -114,8 +115,8 @@ OF_A_PART = "run", "data", "part", "batch_size", "device", "precision", "workers
 
 
 def served(layers, k, options):
-    """Work of a process of a crew: do(order, progress, wait) makes the pass over a shard, and returns {index: reason} of damaged
-    pictures."""
+    """Work of a process of a crew: do(order, progress, wait) makes the pass over a shard, and returns {index: reason} of
+    damaged pictures."""
     args = Namespace(**options)
     model = open_model(args)
     pictures = open_pictures(args, model)

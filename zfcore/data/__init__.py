@@ -22,7 +22,8 @@ IN_WORDS = {"objects": "the synthetic set", "combinations": "the drawn combinati
 PER_CLASS = {"objects": (400, 100), "combinations": (100, 20), "unseen": (60, 20)}      # pictures to train, to validate on
 
 
-def open_data(data: str, size: int, limit_per_class: int = 0, val_fraction: float | None = VAL_FRACTION) -> tuple[DataSet, DataSet]:
+def open_data(data: str, size: int, limit_per_class: int = 0,
+              val_fraction: float | None = VAL_FRACTION) -> tuple[DataSet, DataSet]:
     """(train, val) data sets of the packed file, the ILSVRC2012 tree, the CIFAR files, or the class folders or tars at `data`;
     or a drawn set at `size` pixels: "drawn:objects", which is also "", "drawn:combinations" or "drawn:unseen". Of class folders
     without parts `val_fraction` is for validation; None: all of them, train being empty, and pictures without classes will do.
@@ -60,7 +61,8 @@ def lasting(data: str) -> str:
 def check_there(data: str) -> None:
     """Raise Expected where nothing lies at `data`, at which a run found its pictures."""
     if not is_drawn(data) and not os.path.exists(data):
-        raise Expected("--data", "the run's pictures", f"{said(data, 1000)}, which does not exist", "--data NEW names where they are now")
+        raise Expected("--data", "the run's pictures", f"{said(data, 1000)}, which does not exist",
+                       "--data NEW names where they are now")
 
 
 def is_drawn(data: str) -> bool:
@@ -80,7 +82,8 @@ def _open_drawn(data, size, limit_per_class):
     drawings = SETS[name]
     counts = [len(drawings.classes)*min(limit_per_class or most, most) for most in PER_CLASS[name]]
     mean = networks.mean_image(learned_from(size, counts[0])) if name == "objects" else None
-    return tuple(Synthetic(split, count, size, drawings=drawings, keep=True, mean_image=mean) for split, count in zip(SPLITS, counts))
+    return tuple(Synthetic(split, count, size, drawings=drawings, keep=True, mean_image=mean)
+                 for split, count in zip(SPLITS, counts))
 
 
 def learned_from(size: int, count: int) -> dict[str, int]:

@@ -240,11 +240,11 @@ def _kind(thing):
 
 # ----------------------------------------------------------------------------------------------- pickles, not loaded
 def read_pickle(name, data):
-    """The dictionary that a pickle, bytes `data` called `name` in messages, describes, its arrays as NumPy arrays. Nothing of it
-    is run (zfcore/pickles.py): in place of six functions of NumPy and Python, `MADE`, it has our own. Raises Expected for
+    """The dictionary that a pickle, bytes `data` called `name` in messages, describes, its arrays as NumPy arrays. Nothing of
+    it is run (zfcore/pickles.py): in place of six functions of NumPy and Python, `MADE`, it has our own. Raises Expected for
     whatever else it asks for, by name."""
-    found, _ = followed(name, data, Machine(MADE, 2*len(data)), "numbers, text and arrays", "fetch the file from where CIFAR is published",
-                        "fetch the file again if it is damaged")
+    found, _ = followed(name, data, Machine(MADE, 2*len(data)), "numbers, text and arrays",
+                        "fetch the file from where CIFAR is published", "fetch the file again if it is damaged")
     if not isinstance(found, dict):
         raise Expected(name, "a whole pickle of a dictionary", _kind(found))
     return {key: item.values if isinstance(item, _Array) else item for key, item in found.items()}

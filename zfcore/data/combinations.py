@@ -138,7 +138,8 @@ def whiskers(pen, paint, x, y):
 
 # ------------------------------------------------------------------------------------------------------- vehicles
 def vehicle(pen, paint, body, wheels, windows, top):
-    """Draw a vehicle from the side. A body is (outline, (x0, y0, x1, y1) of the panes, x of the top); the others are functions below."""
+    """Draw a vehicle from the side. A body is (outline, (x0, y0, x1, y1) of the panes, x of the top); the others are functions
+    below."""
     outline, panes, at = body
     low = pen.between(0.3, 0.36)
     hull = smooth(*outline) if len(outline) > 12 else polygon(*outline)

@@ -9,10 +9,10 @@
     in the folder ROOT              with or without one folder around them
 
 Parts may also be called `training`, and `valid`, `validation`, `test` or `testing` (the first of these that is there), in small
-letters or not, and lie one folder deeper. Hidden files and folders, and those of systems (SYSTEM), count neither as pictures nor as classes.
-Linked folders are followed, each once within a class. Class folders whose names differ in their Unicode form alone are one.
-What is understood, followed or left out is said, a line each, on standard error. A picture is called by its path below ROOT, where a
-person finds it; in a tar with parts, which nobody opens there, <part>/<class>/<name>.
+letters or not, and lie one folder deeper. Hidden files and folders, and those of systems (SYSTEM), count neither as pictures
+nor as classes. Linked folders are followed, each once within a class. Class folders whose names differ in their Unicode form
+alone are one. What is understood, followed or left out is said, a line each, on standard error. A picture is called by its path
+below ROOT, where a person finds it; in a tar with parts, which nobody opens there, <part>/<class>/<name>.
 
 A data set of zfcore is any object with
     classes     list of str, the readable class names
@@ -44,9 +44,10 @@ from zfcore.terminal import plural, printable, warn
 PARTS = ("train", "val")
 CALLED = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test", "testing")}
 VAL_FRACTION = 0.1                                # of the pictures of a set without parts
-SYSTEM = frozenset(("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "icon\uf00d", "$recycle.bin", "recycler",
-                    "system volume information", "__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot",
-                    "__pycache__", "lost+found"))
+SYSTEM = frozenset(("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "icon\uf00d", "$recycle.bin",
+                    "recycler",
+                    "system volume information", "__macosx", "@eadir", "#recycle", "#snapshot", "@recycle",
+                    "@recently-snapshot", "__pycache__", "lost+found"))
 LIST = "classes.txt"
 SEPARATOR = re.compile(r"\s*\t\s*|(?:\s*[,;]\s*|[^\S\t]+)(?!.*\t)")             # a tab, and where there is none another
 MOST_HEADER = 2**20                               # bytes of a name in a tar
@@ -59,9 +60,9 @@ def open_folders(root, limit_per_class=0, shorter_side=None, val_fraction=VAL_FR
     Classes are the sorted folder names of train; a file classes.txt beside the parts ("n01440764 tench" a line) gives them
     readable names. Pictures are sorted by class, then by name; of each class the first `limit_per_class` are taken (0: all).
     `shorter_side` is the size they will be brought to, so that far larger JPEGs are decoded at reduced scale
-    (`transforms.decode`). Of a set without parts, `val_fraction` is for validation; None: all of it, as of a set that has only that
-    part, and pictures without class folders will do: train is empty then. Raises Expected, one sentence, for whatever is missing,
-    empty or inconsistent."""
+    (`transforms.decode`). Of a set without parts, `val_fraction` is for validation; None: all of it, as of a set that has only
+    that part, and pictures without class folders will do: train is empty then. Raises Expected, one sentence, for whatever is
+    missing, empty or inconsistent."""
     root = Path(root)
     if limit_per_class < 0:
         raise Expected("--limit-per-class", "0 (all) or more", limit_per_class)
@@ -97,7 +98,8 @@ def _split(root, place, classes, paths, limit_per_class, shorter_side, val_fract
     whole = ClassFolders("train", *place, classes, paths, 0, None, _above("all", *place))
     is_val = split(root, whole, val_fraction, say)
     ends = np.cumsum([0, *map(len, paths)])
-    return tuple(ClassFolders(part, *place, classes, [[path for path, val in zip(of_class, is_val[begin:]) if val == (part == "val")]
+    return tuple(ClassFolders(part, *place, classes,
+                              [[path for path, val in zip(of_class, is_val[begin:]) if val == (part == "val")]
                                                       for of_class, begin in zip(paths, ends)], limit_per_class, shorter_side,
                               _above("all", *place))
                  for part in PARTS)
@@ -126,7 +128,8 @@ def _left_out(root, places, listings):
     """The lines that tell which names were understood, which folders linked from elsewhere, and which files are not taken."""
     understood = [f"{prefix.rstrip('/')!r} is taken for {part}" for part, (_, prefix) in places.items()
                   if part in PARTS and prefix and prefix.rstrip("/") != part]
-    understood += [f"its pictures lie in {prefix.rstrip('/')!r}" for part, (_, prefix) in places.items() if part == "all" and prefix]
+    understood += [f"its pictures lie in {prefix.rstrip('/')!r}" for part, (_, prefix) in places.items() if part == "all"
+                   and prefix]
     if understood:
         yield f"{root}: {', '.join(understood)}"
     if beside := _beside(places):
@@ -227,8 +230,8 @@ class PictureFiles:
 
 
 class Files:
-    """Picture files as a data set whose classes nobody knows: a file by its path, a folder for all pictures below it. Raises Expected
-    for what is neither, and for folders without pictures."""
+    """Picture files as a data set whose classes nobody knows: a file by its path, a folder for all pictures below it. Raises
+    Expected for what is neither, and for folders without pictures."""
 
     def __init__(self, paths, shorter_side=None):
         self.names, self.classes, self.shorter_side = [name for path in paths for name in _names_at(str(path))], [], shorter_side
@@ -247,7 +250,8 @@ class Files:
 def _names_at(path):
     if not os.path.isdir(path):
         if not os.path.lexists(path):
-            raise Expected(path or "FILE_OR_FOLDER", "a picture or a folder of pictures", "nothing of that name" if path else "an empty name")
+            raise Expected(path or "FILE_OR_FOLDER", "a picture or a folder of pictures",
+                           "nothing of that name" if path else "an empty name")
         return [path]
     folder = Folder(path)
     try:
@@ -276,8 +280,8 @@ class ClassFolders(PictureFiles):
 
 # ---------------------------------------------------------------------------------------- where the parts lie
 def _find_parts(root):
-    """{"train": (source, prefix), "val": (source, prefix)}, only one of them, or {"all": ...} of a set without parts; what the prefix
-    is put before is <class>/<name>."""
+    """{"train": (source, prefix), "val": (source, prefix)}, only one of them, or {"all": ...} of a set without parts; what the
+    prefix is put before is <class>/<name>."""
     if root.is_file():
         return _parts_in(root, Tar(root))
     if not root.is_dir():
@@ -337,8 +341,8 @@ def _names_beside(root, places):
 
 
 def checked(what, listing, suffixes=()):
-    """`listing` without the pictures that lie in no class folder, such as a contact sheet beside the folders. `suffixes` are those of
-    the files that were left out."""
+    """`listing` without the pictures that lie in no class folder, such as a contact sheet beside the folders. `suffixes` are
+    those of the files that were left out."""
     outside = listing.pop("", [])
     if not listing:
         raise Expected(what, "class folders with pictures in them",
@@ -356,9 +360,9 @@ def some(names, most=3, shown=repr):
 
 
 def read_names(table):
-    """{class folder: readable name} after the file `table`, "n01440764 tench" a line; {} where there is none. Between the two stands
-    a tab, or else a space, comma or semicolon; what holds one of these may stand in quotes. Raises Expected for a link that leads elsewhere, and for
-    what is no file."""
+    """{class folder: readable name} after the file `table`, "n01440764 tench" a line; {} where there is none. Between the two
+    stands a tab, or else a space, comma or semicolon; what holds one of these may stand in quotes. Raises Expected for a link
+    that leads elsewhere, and for what is no file."""
     names, others = {}, {}
     try:
         lines = read_text(inside(table.parent, table.name)).splitlines() if _is_there(table) else []
@@ -400,9 +404,10 @@ def nfc(name):
 
 # -------------------------------------------------------------------------------- sources: a folder or a tar
 # Paths inside a source are written with "/". `classes(prefix)` gives {class folder: sorted paths <class folder>/<name>},
-# class folders without pictures too, and under "" the pictures that lie in none; it counts in `left_out`, by suffix, what are no pictures,
-# and lists in `links` the linked folders it went into and in `loops` those it did not, since they were looked into before.
-# `files(prefix)` and `folders(prefix)` are the names that lie directly below it, `names()` all that lie directly in the source.
+# class folders without pictures too, and under "" the pictures that lie in none; it counts in `left_out`, by suffix, what are
+# no pictures, and lists in `links` the linked folders it went into and in `loops` those it did not, since they were looked into
+# before. `files(prefix)` and `folders(prefix)` are the names that lie directly below it, `names()` all that lie directly in the
+# source.
 
 def _is_folder(entry):
     """True for a folder, or a link to one; a link that leads to itself is none."""

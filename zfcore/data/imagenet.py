@@ -151,7 +151,8 @@ def _validation_synsets(what, folders):
                        f"{META}, or {DEVKIT}", f"none of these in {', '.join(map(str, folders))}")
     wrong = next((synset for synset in found.values() if not SYNSET.fullmatch(synset)), None)
     if wrong is not None or not found:
-        raise Expected(path, "a synset such as n01440764 for every validation picture", "none" if wrong is None else repr(wrong))
+        raise Expected(path, "a synset such as n01440764 for every validation picture",
+                       "none" if wrong is None else repr(wrong))
     return path, found
 
 

@@ -21,7 +21,8 @@ def listed_pictures(path):
             rows = csv.reader(iter(lambda: file.readline(MOST_LINE), ""))
             for row in itertools.islice(rows, 1, None):
                 if len(row) != 4:
-                    raise check.Expected(f"{path}:{rows.line_num}", "part, class, picture and bytes", f"{len(row)} columns", ADVICE)
+                    raise check.Expected(f"{path}:{rows.line_num}", "part, class, picture and bytes", f"{len(row)} columns",
+                                         ADVICE)
                 yield row
     except (OSError, csv.Error) as error:
         raise check.Expected(path, "a list of pictures", getattr(error, "strerror", None) or error, ADVICE) from None
@@ -34,7 +35,7 @@ def places(part, dataset):
 
 
 def listed_places(rows, there):
-    """The same of the listed `rows`. Of their names as many folders are left out, the same number of all, as make most of them be
-    `there`, a set of such places."""
+    """The same of the listed `rows`. Of their names as many folders are left out, the same number of all, as make most of them
+    be `there`, a set of such places."""
     ways = ([(part, of, nfc(name).split("/", above)[-1]) for part, of, name, _ in rows] for above in range(MOST_ABOVE + 1))
     return max(ways, key=lambda found: len(there.intersection(found)))

@@ -34,21 +34,24 @@ def regions(where, value):
 PLACE = real(-LARGEST, LARGEST)
 OWN = mapping(mapping(listed(PLACE, 2, 2), text(), MOST_PARTS))
 COCO = table({"images": listed(table({"id": identity, "file_name": text()}, others=anything)),
-              "annotations": listed(table({"image_id": identity}, {"category_id": identity, "keypoints": listed(PLACE, 3*MOST_PARTS)}, anything)),
-              "categories": listed(table({"id": identity, "name": text()}, {"keypoints": listed(text(), MOST_PARTS)}, anything))},
+              "annotations": listed(table({"image_id": identity},
+                                          {"category_id": identity, "keypoints": listed(PLACE, 3*MOST_PARTS)}, anything)),
+              "categories": listed(table({"id": identity, "name": text()}, {"keypoints": listed(text(), MOST_PARTS)},
+                                         anything))},
              others=anything)
 SHAPE = table({"label": text(), "points": listed(listed(PLACE, 2, 2))}, {"shape_type": text()}, anything)
 LABELME = table({"imagePath": text(), "shapes": listed(SHAPE)}, others=anything)
-REGION = table({"shape_attributes": table({"name": text()}, {"cx": PLACE, "cy": PLACE}, anything), "region_attributes": mapping(anything)},
+REGION = table({"shape_attributes": table({"name": text()}, {"cx": PLACE, "cy": PLACE}, anything),
+                "region_attributes": mapping(anything)},
                others=anything)
 VIA = mapping(table({"filename": text(), "regions": regions}, others=anything))
 PROJECT = table({"_via_img_metadata": VIA}, others=anything)
 
 
 def read_landmarks(path: FilePath) -> dict[str, dict[str, tuple[float, float]]]:
-    """{picture: {part: (x, y)}} of a file, or a folder of files, of one of the forms above, in pixels of the picture; a pixel's left
-    edge is its number. Pictures are called by their names without folders. Raises Expected for another form, for a part that is marked
-    twice in one picture, and for two pictures of one name."""
+    """{picture: {part: (x, y)}} of a file, or a folder of files, of one of the forms above, in pixels of the picture; a pixel's
+    left edge is its number. Pictures are called by their names without folders. Raises Expected for another form, for a part
+    that is marked twice in one picture, and for two pictures of one name."""
     path = Path(path)
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files:
@@ -59,8 +62,10 @@ def read_landmarks(path: FilePath) -> dict[str, dict[str, tuple[float, float]]]:
             name = re.split(r"[/\\]", picture)[-1]
             of = marks.setdefault(name, {})
             if full.setdefault(name, picture) != picture or part in of:
-                raise Expected(f"--landmarks {file}", "each picture and each of its parts once", f"{part!r} of {picture!r} beside "
-                               f"{'another one' if part in of else repr(full[name])}", "name the parts of several objects differently")
+                raise Expected(f"--landmarks {file}", "each picture and each of its parts once",
+                               f"{part!r} of {picture!r} beside "
+                               f"{'another one' if part in of else repr(full[name])}",
+                               "name the parts of several objects differently")
             if at is not None:
                 of[part] = tuple(map(float, at))
             elif part is not None:
@@ -71,8 +76,8 @@ def read_landmarks(path: FilePath) -> dict[str, dict[str, tuple[float, float]]]:
 
 
 def _points(file):
-    """Yield (picture, part, (x, y)) of what is marked in a file: None for the place of what is no point, and for part and place of a
-    picture without marks."""
+    """Yield (picture, part, (x, y)) of what is marked in a file: None for the place of what is no point, and for part and place
+    of a picture without marks."""
     try:
         content = read_json(file, None, MOST_BYTES)
         form, points = _kind(content)
@@ -111,7 +116,8 @@ def _of_coco(coco):
         picture, kind = names.get(annotation["image_id"]), kinds.get(annotation.get("category_id"), {})
         parts, values = kind.get("keypoints", []), annotation.get("keypoints", [])
         if picture is None or len(values) != 3*len(parts):
-            raise Expected(f"annotation {number}", f"the number of a picture, and x, y, visible of the {len(parts)} keypoints of its category",
+            raise Expected(f"annotation {number}",
+                           f"the number of a picture, and x, y, visible of the {len(parts)} keypoints of its category",
                            f"{len(values)} numbers" if picture is not None else repr(annotation["image_id"]))
         yield picture, None if values else kind.get("name", "an annotation"), None
         for part, x, y, visible in zip(parts, values[::3], values[1::3], values[2::3]):
@@ -133,7 +139,8 @@ def _of_via(pictures):
             said, shape = [_chosen(value) for value in region["region_attributes"].values()], region["shape_attributes"]
             parts = [part for part in said if part]
             if len(parts) != 1:
-                raise Expected(f"a region of {picture['filename']!r}", "one attribute, the name of its part", f"{len(parts)} of them")
+                raise Expected(f"a region of {picture['filename']!r}", "one attribute, the name of its part",
+                               f"{len(parts)} of them")
             is_point = shape["name"] == "point" and {"cx", "cy"} <= set(shape)
             yield picture["filename"], parts[0], (shape["cx"], shape["cy"]) if is_point else None
 

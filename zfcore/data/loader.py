@@ -142,8 +142,8 @@ class Pictures:
     def those(self, drawn: Sequence[NDArray[np.int64]], device: Device = CPU,
               leave_out: Callable[[dict[int, str]], object] | None = None
               ) -> Iterator[tuple[Array, NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield batches like those of `batches`, of these indices. `leave_out` is handed {index: reason} of damaged pictures that
-        are found, instead of the method of this name: several ranks leave out together what one of them finds."""
+        """Yield batches like those of `batches`, of these indices. `leave_out` is handed {index: reason} of damaged pictures
+        that are found, instead of the method of this name: several ranks leave out together what one of them finds."""
         ahead = max(2, 2*PIECE*self.workers//max(len(drawn[0]), 1)) if drawn else 2
         return device.prefetch(self._ahead(drawn, ahead, device.pinned, leave_out or self.leave_out))
 
@@ -151,8 +151,8 @@ class Pictures:
         """The per-pixel mean image, (3,size,size), pixels 0..255, over all pictures that are not damaged.
 
         The data set's own `mean_image` where it has one of this size. Else one pass over the set, with a bar called `what`; it
-        finds the damaged pictures too. Kept in `cache_folder()` under a fingerprint of the set, so that the next run starts at once.
-        Of several `ranks` each looks at a part of the pictures, and the first one alone at what is kept."""
+        finds the damaged pictures too. Kept in `cache_folder()` under a fingerprint of the set, so that the next run starts at
+        once. Of several `ranks` each looks at a part of the pictures, and the first one alone at what is kept."""
         own = getattr(self.dataset, "mean_image", None)
         if own is not None and own.shape == (3, self.size, self.size):
             return own
@@ -178,8 +178,8 @@ class Pictures:
         return mean
 
     def leave_out(self, damaged: dict[int, str], aloud: bool = True) -> None:
-        """Enter {index: reason} of damaged pictures, and name those that are new on standard error if `aloud`. Raises Lost where
-        they are too many."""
+        """Enter {index: reason} of damaged pictures, and name those that are new on standard error if `aloud`. Raises Lost
+        where they are too many."""
         for i in sorted(damaged.keys() - self.damaged.keys()):
             self.damaged[i] = damaged[i]
             if aloud:
@@ -192,7 +192,8 @@ class Pictures:
     def leave_out_together(self, damaged: dict[int, str], ranks: Ranks) -> None:
         """Leave out what any of the `ranks` has found; `damaged` is what this one has. The first names them."""
         rows = ranks.gather(json.dumps([*damaged.items()]).encode())
-        self.leave_out(dict(item for name, row in zip(ranks.names, rows) for item in parsed(name, row, listed(_index_and_reason))),
+        self.leave_out(dict(item for name, row in zip(ranks.names, rows)
+                            for item in parsed(name, row, listed(_index_and_reason))),
                        ranks.is_first)
 
     # ------------------------------------------------------------------------------------------------- threads
@@ -253,7 +254,8 @@ class Pictures:
             small = [name for name in spread(self._small, range(len(self))) if name]
         shown = ", ".join(small[:NAMED]) + (f" and {len(small) - NAMED} more" if len(small) > NAMED else "")
         raise TooSmall("data" if len(small) > 1 else first.what, first.expected,
-                       f"{len(small)} of {len(self)} that are smaller: {shown}" if len(small) > 1 else first.got, first.advice) from None
+                       f"{len(small)} of {len(self)} that are smaller: {shown}" if len(small) > 1 else first.got,
+                       first.advice) from None
 
     def _small(self, i):
         """Name and size of picture i if it is too small."""

@@ -1,11 +1,11 @@
 """Split of a set without parts: pictures for training and pictures for validation.
 
-By name: the hash of a picture's path below the set's folder, a number in [0, 1), is below the fraction for those of validation. So
-a picture stays in its part whatever else is added, taken away or moved with the set, but for two reasons. Near-duplicates within a
-class (`alike.near_duplicates`), such as a series of shots of one thing, go where the first of them by name goes, also those that were
-there before: a network that has learned one knows the others. And each class has at least one picture in both parts, if it has two;
-its only one is learned. Where all of a class fall into one part, as few do, the nearest to the other part changes over, and back
-when others are added that lie there.
+By name: the hash of a picture's path below the set's folder, a number in [0, 1), is below the fraction for those of validation.
+So a picture stays in its part whatever else is added, taken away or moved with the set, but for two reasons. Near-duplicates
+within a class (`alike.near_duplicates`), such as a series of shots of one thing, go where the first of them by name goes, also
+those that were there before: a network that has learned one knows the others. And each class has at least one picture in both
+parts, if it has two; its only one is learned. Where all of a class fall into one part, as few do, the nearest to the other part
+changes over, and back when others are added that lie there.
 
 Thumbnails to find them by are made once and kept in `cache_folder()`, under the set's place.
 """
@@ -26,13 +26,15 @@ from zfcore.files import text
 from zfcore.hdf5 import open_h5
 from zfcore.terminal import Bar, plural, printable, warn
 
-MOST = 50_000                     # pictures; among more, near-duplicates are not looked for: that would take longer than an epoch
+# pictures; among more, near-duplicates are not looked for: that would take longer than an epoch
+MOST = 50_000
 STEPS = 2**11                     # of a thumbnail's values: their products then add up exactly, on every machine alike
 KEY = 16                          # bytes of a digest of a picture's name, size and time
 
 
 def split(root, dataset, fraction, say):
-    """bool (n,), True for pictures of validation, of the data set of files `dataset` at `root`. `say` is told what is chosen."""
+    """bool (n,), True for pictures of validation, of the data set of files `dataset` at `root`. `say` is told what is
+    chosen."""
     if not 0 < fraction < 1:
         raise Expected("--val-fraction", "a share of the pictures, 0 < share < 1", fraction)
     labels, n = dataset.labels, len(dataset)
@@ -58,8 +60,8 @@ def place(name):
 
 
 def sides(places, labels, leaders, fraction):
-    """bool (n,): `places` (n,) below `fraction`, each picture's being that of its leader; then of each class that has two pictures
-    one group, or of a class that is one group one picture, is moved if all are on one side."""
+    """bool (n,): `places` (n,) below `fraction`, each picture's being that of its leader; then of each class that has two
+    pictures one group, or of a class that is one group one picture, is moved if all are on one side."""
     by_group = places[leaders]
     is_val = by_group < fraction
     for label in np.unique(labels):

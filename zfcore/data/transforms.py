@@ -86,8 +86,8 @@ def _is_jpeg(data):
 
 
 def _opened(data):
-    """The bytes of a picture file -> the picture, not yet decoded, and the colour that is transparent in it, if there is one, as its
-    own pixels have it. A JPEG does not pass Pillow's limit, which knows nothing of `draft`."""
+    """The bytes of a picture file -> the picture, not yet decoded, and the colour that is transparent in it, if there is one,
+    as its own pixels have it. A JPEG does not pass Pillow's limit, which knows nothing of `draft`."""
     if _is_jpeg(data):
         return JpegImagePlugin.jpeg_factory(io.BytesIO(data))
     if HAS_HEIF and data[4:8] == b"ftyp":
@@ -105,8 +105,8 @@ def _opened(data):
 
 
 def _without_end(data, draft):
-    """The JPEG `data`, cut short, if it lacks no more than its end: a few of its rows, or of a progressive one nothing but a part of
-    the last refinement. Raises OSError where it lacks more."""
+    """The JPEG `data`, cut short, if it lacks no more than its end: a few of its rows, or of a progressive one nothing but a
+    part of the last refinement. Raises OSError where it lacks more."""
     def with_end(end):
         picture = JpegImagePlugin.jpeg_factory(io.BytesIO(data.rstrip(b"\xff") + end + b"\xff\xd9"))
         height = picture.height
@@ -128,7 +128,8 @@ def _without_end(data, draft):
 
 
 def _has_all_scans(data):
-    """Return whether a progressive JPEG has, at least in part, the scan that brings each component's last coefficient to its last bit."""
+    """Return whether a progressive JPEG has, at least in part, the scan that brings each component's last coefficient to its
+    last bit."""
     components, done, at = set(), set(), 2
     while 0 <= (at := data.find(b"\xff", at)) < len(data) - 12:
         marker, length = data[at + 1], int.from_bytes(data[at + 2:at + 4], "big")
@@ -137,7 +138,8 @@ def _has_all_scans(data):
             continue
         if marker == 0xc2:                                                   # the frame: which components there are
             components = {data[at + 10 + 3*k] for k in range(data[at + 9])}
-        if marker == 0xda:                                                   # a scan: components, first and last coefficient, bits
+        # a scan: components, first and last coefficient, bits
+        if marker == 0xda:
             count = data[at + 4]
             of_scan, (_, last, bits) = data[at + 5:at + 5 + 2*count:2], data[at + 5 + 2*count:at + 8 + 2*count]
             done |= set(of_scan) if last == 63 and bits & 15 == 0 else set()
@@ -220,7 +222,8 @@ def check_large_enough(picture: Image.Image, crop: int, upscale: bool, name: str
     """Raise TooSmall for a picture whose shorter side is below `crop`, unless `upscale`."""
     if min(picture.size) < crop and not upscale:
         raise TooSmall(name, f"a shorter side of at least {crop} pixels, as the network's input has",
-                       "{}x{}".format(*picture.size), "--upscale enlarges small pictures; python -m train --image-size makes a network for them")
+                       "{}x{}".format(*picture.size),
+                       "--upscale enlarges small pictures; python -m train --image-size makes a network for them")
 
 
 # ------------------------------------------------------------------------------------------------------ crops

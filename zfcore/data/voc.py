@@ -7,9 +7,9 @@
                       labelmap.txt or classes.txt       of a set with classes of its own: their names, one a line
 
 The XML is what counts; the files of single classes are compared with it where they are present. The labels of the test
-part are kept by the evaluation server, for which `write_results` writes. Annotations are taken as people's tools write them: flags
-in words or empty, pictures listed with their suffix or in quotes, spaces in their names, further elements of any kind. What is
-no annotation of the set's classes is a damaged picture.
+part are kept by the evaluation server, for which `write_results` writes. Annotations are taken as people's tools write them:
+flags in words or empty, pictures listed with their suffix or in quotes, spaces in their names, further elements of any kind.
+What is no annotation of the set's classes is a damaged picture.
 
 The paper trains a softmax over the 20 classes and does not say what it does with a picture that shows several. Here such a
 picture is an example of each (`examples`). Its "Acc %" can only be average precision, which is what the server returns.
@@ -127,7 +127,8 @@ def _classes(source, prefix):
     names = [line.split(":")[0].strip() for line in lines if line and not line.startswith("#")]
     names = [name for name in names if name and name.lower() != "background"]
     if not 0 < len(names) == len(set(names)) <= MOST_CLASSES:
-        raise Expected(f"{source.path}/{path}", "a class in each line, each once", f"{len(names)}, {len(set(names))} of them different")
+        raise Expected(f"{source.path}/{path}", "a class in each line, each once",
+                       f"{len(names)}, {len(set(names))} of them different")
     return names
 
 
@@ -190,8 +191,8 @@ def _labels(source, prefix, part, listed, pictures, classes):
 
 
 def annotated(name: str, data: bytes, classes: Sequence[str] = CLASSES) -> NDArray[np.int8]:
-    """The bytes of an annotation, called `name` in messages -> a row of labels, (C,), all -1 if it has no objects. An object that
-    LabelMe marks as deleted is none.
+    """The bytes of an annotation, called `name` in messages -> a row of labels, (C,), all -1 if it has no objects. An object
+    that LabelMe marks as deleted is none.
 
     Nothing is expanded or fetched: a DOCTYPE, without which there are no entities, is refused. Raises Expected."""
     row, path, text, objects = np.full(len(classes), -1, np.int8), [], [], []
@@ -215,7 +216,8 @@ def annotated(name: str, data: bytes, classes: Sequence[str] = CLASSES) -> NDArr
             refuse("a <name> in each <object>", "none")
         if path == ["annotation", "object", tag]:          # not deeper: a person's head and hands have names too
             if tag == "name" and (value not in classes or "name" in objects[-1]):
-                refuse(f"the name of one of the {plural(len(classes), 'class')}", f"{value!r} beside another" if value in classes else repr(value))
+                refuse(f"the name of one of the {plural(len(classes), 'class')}",
+                       f"{value!r} beside another" if value in classes else repr(value))
             if tag in ("difficult", "deleted") and value.lower() not in FLAGS:
                 refuse(f"0 or 1 as <{tag}>", repr(value))
             if tag in ("name", "difficult", "deleted"):
@@ -253,7 +255,8 @@ def _compare(source, prefix, part, lists, ids, labels, classes, there):
 
 
 def _tell(what, expected, faults, total, done):
-    """Report on what was done about `faults` {picture: sentence} of `total` pictures, on standard error; above 1 %, Expected."""
+    """Report on what was done about `faults` {picture: sentence} of `total` pictures, on standard error; above 1 %,
+    Expected."""
     if not faults:
         return
     first = ", ".join([*faults.values()][:3]) + (f" and {len(faults) - 3} more" if len(faults) > 3 else "")
@@ -315,7 +318,8 @@ _DEFINITIONS = {"2010": _area, "11-point": _eleven_points}
 
 # ---------------------------------------------------------------------------------------------- the evaluation server
 def write_results(folder: FilePath, names: Sequence[str], scores: NDArray[np.floating[Any]], year: int = 2012,
-                  part: str = "test", competition: Literal["comp1", "comp2"] = "comp2", classes: Sequence[str] = CLASSES) -> Path:
+                  part: str = "test", competition: Literal["comp1", "comp2"] = "comp2",
+                  classes: Sequence[str] = CLASSES) -> Path:
     """Write what the VOC evaluation server takes, a file a class, and return where they lie:
     `folder`/results/VOC<year>/Main/<competition>_cls_<part>_<class>.txt, a line "<picture> <score>" for each picture.
 

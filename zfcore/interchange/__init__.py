@@ -6,9 +6,9 @@
     certificate.compare(...)       the two beside each other, layer by layer, the other computed by its own engine
     onnx_writer.write(...) and others     a network of zfcore's -> a file
 
-A format is a module of its own: onnx.py, caffe.py, pytorch.py (and safetensors.py, whose files hold weights alone), keras.py. Each
-has `read(path, graph, model)`. A file is not believed: nothing in it is executed, no other file is opened outside its folder, and
-what is there is looked at before memory is taken for it.
+A format is a module of its own: onnx.py, caffe.py, pytorch.py (and safetensors.py, whose files hold weights alone), keras.py.
+Each has `read(path, graph, model)`. A file is not believed: nothing in it is executed, no other file is opened outside its
+folder, and what is there is looked at before memory is taken for it.
 """
 import hashlib
 import re
@@ -38,8 +38,8 @@ def read(path: FilePath, graph: FilePath | None = None, model: str | None = None
     graph   the file that says how its layers lie, where the weights do not: Caffe's prototxt
     model   likewise, for files that hold weights alone: the name of one of zfcore's models, or a JSON file with a layer table
 
-    Raises Expected for what is no such file, is damaged, or asks for more than such a file may; Unsupported, naming the node, for
-    what zfcore has no layer for; and where a package that reads the format is not installed, a sentence that names it."""
+    Raises Expected for what is no such file, is damaged, or asks for more than such a file may; Unsupported, naming the node,
+    for what zfcore has no layer for; and where a package that reads the format is not installed, a sentence that names it."""
     path = Path(path)
     if (name := SUFFIXES.get(path.suffix.lower())) is None:
         raise check.Expected(path, f"a file whose name ends in one of {', '.join(SUFFIXES)}", path.suffix or "no ending")
@@ -68,15 +68,16 @@ class Imported:
         """Record that the run keeps of it, as JSON can hold it."""
         crop = self.foreign.input_shape[1]
         return {"format": self.foreign.format, "file": self.foreign.path.name, "sha256": sha256_of(self.foreign.path),
-                "preprocessing": self.seen.as_timm(crop), "notes": self.notes, "engine": self.foreign.engine_name if self.differences else "",
+                "preprocessing": self.seen.as_timm(crop), "notes": self.notes,
+                "engine": self.foreign.engine_name if self.differences else "",
                 "differences": {one.layer: one.relative for one in self.differences}}
 
 
 def import_network(path: FilePath, graph: FilePath | None = None, model: str | None = None, labels: Sequence[str] | None = None,
                    **how: Any) -> Imported:
     """The network in a file of another engine as one of zfcore's: read, brought into zfcore's layers, and held against its own
-    engine where that is installed. `labels` name its classes, `how` says how it sees pictures, as `preprocessing.seen_by` takes it.
-    Raises Expected as `read` does, and where the scores are not those of the file's own engine."""
+    engine where that is installed. `labels` name its classes, `how` says how it sees pictures, as `preprocessing.seen_by` takes
+    it. Raises Expected as `read` does, and where the scores are not those of the file's own engine."""
     foreign = read(path, graph, model)
     seen = seen_by(foreign, **how)
     lowered = to_network(foreign, seen, _name_of(foreign.path))
@@ -85,7 +86,8 @@ def import_network(path: FilePath, graph: FilePath | None = None, model: str | N
     if found:
         check_all(foreign.path, found)
     classes, of_classes = _named(labels or foreign.labels, lowered.network.shapes[-1])
-    unchecked = [] if found else ["parity not checked: " + (f"{foreign.engine_name} does not show the scores" if foreign.engine else
+    unchecked = [] if found else ["parity not checked: " + (f"{foreign.engine_name} does not show the scores" if foreign.engine
+                                                            else
                                                             foreign.engine_hint or "no engine of this format is here")]
     notes = [*foreign.notes, *seen.assumed, *lowered.folded, *of_classes, *unchecked]
     return Imported(foreign, seen, lowered, classes, found, notes)

@@ -48,7 +48,8 @@ class Archive:
             raise Expected(where, "a member of the zip file", "none")
         size = member.file_size
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 or member.compress_size != size:
-            raise Expected(where, "a member that is neither compressed nor encrypted", "one that is", "save it as its own library does")
+            raise Expected(where, "a member that is neither compressed nor encrypted", "one that is",
+                           "save it as its own library does")
         if size > (limit := self.left if most is None else min(most, self.left)):
             raise Expected(where, f"at most {limit} bytes", f"{size}")
         self.left -= size

@@ -1,8 +1,8 @@
 """A certificate that an imported network is the one in its file: every layer beside what the file's own engine computes.
 
-Both are given the same pictures, of random pixels, or inputs that somebody brings with the answers; each layer's largest difference
-is held against its largest value. Float32 sums in another order differ by about 1e-6 of that; a network whose scores differ by more
-than LIMIT is not the one in the file.
+Both are given the same pictures, of random pixels, or inputs that somebody brings with the answers; each layer's largest
+difference is held against its largest value. Float32 sums in another order differ by about 1e-6 of that; a network whose scores
+differ by more than LIMIT is not the one in the file.
 """
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,13 +36,13 @@ class Difference:
 
 
 def compare(foreign: Foreign, seen: Preprocessing, lowered: Lowered) -> list[Difference]:
-    """The Difference of every layer that computes what a node of the file does, the scores last, or their softmax where the engine
-    shows no more; [] where it shows neither. `foreign` must have an engine."""
+    """The Difference of every layer that computes what a node of the file does, the scores last, or their softmax where the
+    engine shows no more; [] where it shows neither. `foreign` must have an engine."""
     C, H, W = foreign.input_shape
     pixels = np.random.default_rng(SEED).integers(0, 256, (PICTURES, H, W, 3), np.uint8)
     x = seen.of_pixels(pixels)
     asked = dict.fromkeys([*lowered.tensors.values(), *filter(None, [lowered.probabilities])])
-    theirs: Mapping[str, NDArray[Any]] = foreign.engine(x, list(asked))                                        # type: ignore[misc]
+    theirs: Mapping[str, NDArray[Any]] = foreign.engine(x, list(asked))  # type: ignore[misc]
     found, y = [], entering(seen, lowered, x)
     for layer in lowered.network.layers:
         with np.errstate(over="ignore", invalid="ignore"):           # told by `check_same`
@@ -68,13 +68,15 @@ def difference(layer: str, ours: NDArray[Any], theirs: NDArray[Any]) -> Differen
     """The Difference of `ours`, batch last, from `theirs`, batch first. Raises Expected where they have other shapes."""
     theirs = np.moveaxis(theirs, 0, -1).astype(np.float64)
     if theirs.size != ours.size:
-        raise check.Expected(f"{layer}: outputs of the file's own engine", f"{ours.size} numbers, of shape {ours.shape}", theirs.shape)
+        raise check.Expected(f"{layer}: outputs of the file's own engine", f"{ours.size} numbers, of shape {ours.shape}",
+                             theirs.shape)
     theirs = theirs.reshape(ours.shape)
     return Difference(layer, ours.shape[:-1], float(np.abs(ours - theirs).max(initial=0)), float(np.abs(theirs).max(initial=0)))
 
 
 def against_answers(seen: Preprocessing, lowered: Lowered, x: NDArray[np.float32], y: NDArray[Any]) -> Difference:
-    """The Difference from answers y (N,classes) that somebody knows for inputs x (N,C,H,W): scores, or probabilities if they sum to 1."""
+    """The Difference from answers y (N,classes) that somebody knows for inputs x (N,C,H,W): scores, or probabilities if they
+    sum to 1."""
     check.shape("--check: x", x, (None, *(len(seen.scale), *lowered.network.input_shape[1:])))
     scores = to_host(lowered.network.forward(entering(seen, lowered, np.asarray(x, np.float32)))[0])
     are_probabilities = (y >= 0).all() and np.allclose(y.reshape(len(y), -1).sum(axis=1), 1, atol=1e-3)
@@ -82,8 +84,8 @@ def against_answers(seen: Preprocessing, lowered: Lowered, x: NDArray[np.float32
 
 
 def check_all(what: object, found: list[Difference]) -> None:
-    """Raise Expected unless the last of them, that of the scores, is no more than the rounding of float32; the sentence names the first
-    layer that differs by more."""
+    """Raise Expected unless the last of them, that of the scores, is no more than the rounding of float32; the sentence names
+    the first layer that differs by more."""
     first = next((one for one in found if not one.relative <= LIMIT), None)
     check_same(what, found[-1], f"{first.layer} is the first layer that differs, by {first.relative:.1e}; " if first else "")
 
@@ -94,7 +96,8 @@ def check_same(what: object, found: Difference, where: str = "") -> None:
         raise check.Expected(f"{what}: {found.layer}", "numbers that are finite for pictures of random pixels", "others",
                              "look at --mean, --std and --scale; or its weights are damaged")
     if not found.relative <= LIMIT:
-        raise check.Expected(f"{what}: {found.layer}", f"what the file's own engine computes, to {LIMIT:g} of the largest value",
+        raise check.Expected(f"{what}: {found.layer}",
+                             f"what the file's own engine computes, to {LIMIT:g} of the largest value",
                              f"a difference of {found.relative:.1e}", f"{where}nothing is written; please report the network")
 
 
@@ -102,4 +105,6 @@ def table(found: list[Difference]) -> list[str]:
     """The lines of a table of Differences."""
     width = max((len(one.layer) for one in found), default=5)
     head = f"{'layer':{width}}  {'maps or units':>15}  {'difference':>10}  {'of largest':>10}"
-    return [head, *(f"{one.layer:{width}}  {'x'.join(map(str, one.shape)):>15}  {one.absolute:10.1e}  {one.relative:10.1e}" for one in found)]
+    return [head,
+            *(f"{one.layer:{width}}  {'x'.join(map(str, one.shape)):>15}  {one.absolute:10.1e}  {one.relative:10.1e}"
+              for one in found)]

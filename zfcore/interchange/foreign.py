@@ -59,8 +59,8 @@ def counted(size: int, K: int, S: int, pads: tuple[int, int], rounding: str) -> 
 # ----------------------------------------------------------------------------------------------------------------- nodes
 @dataclass
 class Node:
-    """A step of a network: `name` is what the file calls it, for layers and for sentences; it reads the tensor `reads` and makes
-    the tensor `gives`, by the file's names for them."""
+    """A step of a network: `name` is what the file calls it, for layers and for sentences; it reads the tensor `reads` and
+    makes the tensor `gives`, by the file's names for them."""
     name: str
     reads: str
     gives: str
@@ -90,7 +90,8 @@ class MaxPooling(Node):
 
 @dataclass
 class AveragePooling(Node):
-    """Means of windows, None: of whole maps; what they divide by at the border is `borders`, as `zfcore.layers.AvgPool` has it."""
+    """Means of windows, None: of whole maps; what they divide by at the border is `borders`, as `zfcore.layers.AvgPool` has
+    it."""
     window: Window | None
     borders: Literal["inside", "padded", "clipped"] = "inside"
 
@@ -108,8 +109,9 @@ class Rectifier(Node):
 
 @dataclass
 class ResponseNorm(Node):
-    """x / (k + a*(sum of squares))^beta over n neighbours: maps ("across"), or pixels of the same map ("within", n x n of them).
-    a = alpha/(number of neighbours) in the "mean" convention, alpha in the "sum" one. Of an even n one more map lies `above`."""
+    """x / (k + a*(sum of squares))^beta over n neighbours: maps ("across"), or pixels of the same map ("within", n x n of
+    them). a = alpha/(number of neighbours) in the "mean" convention, alpha in the "sum" one. Of an even n one more map lies
+    `above`."""
     n: int
     alpha: float
     beta: float
@@ -156,8 +158,8 @@ class Foreign:
     labels        names of the classes, where the file has them
     preprocessing what the file says of it, as keywords of `preprocessing.Preprocessing`
     notes         a line for each thing that was assumed or computed when it was read
-    engine        computes it with the format's own engine: (x float32 (N,C,H,W), names of tensors) -> {name: array}; None: there
-                  is none here, and `engine_hint` says what to install"""
+    engine        computes it with the format's own engine: (x float32 (N,C,H,W), names of tensors) -> {name: array}; None:
+                  there is none here, and `engine_hint` says what to install"""
     format: str
     path: Path
     input: str
@@ -201,10 +203,11 @@ def unsupported(where: object, node: str, expected: str, got: object, needed: st
 
 
 def in_a_row(where: object, nodes: Iterable[Node], first: str, last: str | None = None) -> list[Node]:
-    """The nodes in the order in which they are computed, from the tensor called `first` to the one called `last`, or to the end.
+    """The nodes in the order in which they are computed, from the tensor called `first` to the one called `last`, or to the
+    end.
 
-    Raises Unsupported, naming a node, where two read the same tensor (branches), or one that nobody makes; Expected for a tensor
-    that is made twice and for nodes that lead round in a circle."""
+    Raises Unsupported, naming a node, where two read the same tensor (branches), or one that nobody makes; Expected for a
+    tensor that is made twice and for nodes that lead round in a circle."""
     nodes = list(nodes)
     if len(nodes) > MOST_NODES:
         raise check.Expected(where, f"at most {MOST_NODES} nodes", len(nodes))

@@ -1,8 +1,9 @@
 """Keras: Sequential networks, and functional ones whose layers lie in a row, in HDF5 (.h5, of Keras 2 and 3) or a zip (.keras).
 
-Kernels (K,K,C,F) and matrices (D,M) are turned here. Where maps are flattened the rows of the matrix behind them are in the order
-H,W,C, for maps whose channels come first too. "same" is a padding of which an odd pixel lies behind. A layer's activation is a node of
-its own. Keras is the engine, but not for a file that names code which is not Keras's own: to load that would be to run it.
+Kernels (K,K,C,F) and matrices (D,M) are turned here. Where maps are flattened the rows of the matrix behind them are in the
+order H,W,C, for maps whose channels come first too. "same" is a padding of which an odd pixel lies behind. A layer's activation
+is a node of its own. Keras is the engine, but not for a file that names code which is not Keras's own: to load that would be to
+run it.
 """
 import os
 from collections import Counter
@@ -20,8 +21,8 @@ from zfcore.files import anything, listed, mapping, parsed, said, text
 from zfcore.hdf5 import Reader, open_h5, short
 from zfcore.hints import FilePath
 from zfcore.interchange.archive import open_archive
-from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling, Node,
-                                        Padding, Probabilities, Rectifier, Window, in_a_row, nothing_beside, padding,
+from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling,
+                                        Node, Padding, Probabilities, Rectifier, Window, in_a_row, nothing_beside, padding,
                                         unsupported)
 
 MOST_CONFIG, MOST_LAYERS, MOST_DEPTH = 2**24, 1000, 8
@@ -29,7 +30,8 @@ MOST_PARTS = 100                  # groups and arrays in the group of a layer, w
 HINT = "pip install keras torch"
 OBJECT = mapping(anything)
 GROUPS = {"Conv2D": "conv2d", "Dense": "dense", "BatchNormalization": "batch_normalization", "Normalization": "normalization"}
-OWN = {None, "keras", "keras.layers", "keras.models", "keras.src.models.functional", "keras.src.models.sequential", "keras.initializers",
+OWN = {None, "keras", "keras.layers", "keras.models", "keras.src.models.functional", "keras.src.models.sequential",
+       "keras.initializers",
        "keras.regularizers", "keras.constraints", "keras.dtype_policies"}           # modules whose classes nobody else wrote
 PLAIN = {"__keras_tensor__", "__tuple__"}                          # what Keras describes as if it were of a class
 FLOATS = np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.float64)
@@ -38,8 +40,8 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def read(path: FilePath, graph: FilePath | None = None, model: str | None = None) -> Foreign:
-    """The network in the Keras file at `path`, which has all that it takes: `graph` and `model` must be None. Raises Expected for what
-    is no such file or is damaged, and Unsupported, naming the layer, for what zfcore has no layer for."""
+    """The network in the Keras file at `path`, which has all that it takes: `graph` and `model` must be None. Raises Expected
+    for what is no such file or is damaged, and Unsupported, naming the layer, for what zfcore has no layer for."""
     path = Path(path)
     nothing_beside("a Keras file", graph, model)
     try:
@@ -50,7 +52,8 @@ def read(path: FilePath, graph: FilePath | None = None, model: str | None = None
                     return _network(path, config, _Numbered(file))
         with open_h5(path) as file:
             if file.attribute("format", anything, "") == "zfcore":
-                raise check.Expected(path, "a network of Keras", "a checkpoint of zfcore's", f"it is opened as it is: --run {path}")
+                raise check.Expected(path, "a network of Keras", "a checkpoint of zfcore's",
+                                     f"it is opened as it is: --run {path}")
             config = file.attribute("model_config", text(MOST_CONFIG), "")
             if not config:
                 raise check.Expected(path, "a network of Keras, with the attribute model_config", "none, weights alone perhaps",
@@ -65,7 +68,8 @@ def read(path: FilePath, graph: FilePath | None = None, model: str | None = None
 def _by_name(weights, layer):
     """{"kernel": array, ...} of a layer, in HDF5 as model.save wrote it: by the ends of their names, "a/b/kernel:0"."""
     group, wanted = weights, layer.variables()
-    for part in layer.name.split("/") if wanted else ():   # one at a time: each is looked at, that no link leads out of the file
+    # one at a time: each is looked at, that no link leads out of the file
+    for part in layer.name.split("/") if wanted else ():
         if part not in group:
             return {}
         group = group.group(part)
@@ -91,8 +95,8 @@ def _leaves(group: Reader, wanted: Sequence[str]) -> Arrays:
 
 
 class _Numbered:
-    """The arrays of a .keras `file`. Its groups are called after kinds of layers and numbered, dense, dense_1, as Keras comes to them,
-    whatever the layers are called; so it is to be asked for all of them in their order."""
+    """The arrays of a .keras `file`. Its groups are called after kinds of layers and numbered, dense, dense_1, as Keras comes
+    to them, whatever the layers are called; so it is to be asked for all of them in their order."""
 
     def __init__(self, file: Reader) -> None:
         self._layers, self._seen = file.group("layers"), Counter()
@@ -110,7 +114,8 @@ class _Numbered:
         if (other := found.attribute("name", text(), layer.name)) != layer.name:
             raise check.Expected(found.place(), f"the weights of {layer.name}", f"those of {said(other)}")
         if sorted(found.names()) != [str(k) for k in range(len(wanted))]:
-            raise layer.refuse(f"weights {', '.join(wanted)}", f"{len(found.names())} of them", "quantised layers, if it is one")
+            raise layer.refuse(f"weights {', '.join(wanted)}", f"{len(found.names())} of them",
+                               "quantised layers, if it is one")
         return {name: found.array(str(k), FLOATS, finite=True) for k, name in enumerate(wanted) if name != "count"}
 
 
@@ -127,7 +132,8 @@ def _network(path: Path, config: str, weights_of: Callable[["_Layer"], Arrays]) 
     formats = {layer.order() for layer in layers} - {None}
     if shape is None or len(formats) > 1:
         raise check.Expected(f"{path}: model_config", "pictures (H,W,C) of a fixed size, and one order of axes",
-                             f"none, and {len(formats)} orders" if shape is None else "several orders", "save it with an Input layer")
+                             f"none, and {len(formats)} orders" if shape is None else "several orders",
+                             "save it with an Input layer")
     last = formats != {"channels_first"}
     C, H, W = (shape[2], *shape[:2]) if last else shape
     entering = [layer for layer in layers if layer.kind == "InputLayer"]
@@ -143,14 +149,16 @@ def _network(path: Path, config: str, weights_of: Callable[["_Layer"], Arrays]) 
     if len(outputs) != 1:
         raise unsupported(path, "output_layers", "one output", ", ".join(outputs)[:200] or "none", "networks of several heads")
     row = in_a_row(path, nodes, first, outputs[0])
-    notes = [f"{node.name}: means of the pixels that lie within the maps, as Keras on TensorFlow has them; on PyTorch it repeats pixels of "
+    notes = [f"{node.name}: means of the pixels that lie within the maps, as Keras on TensorFlow has them; on PyTorch it "
+             f"repeats pixels of "
              "the border where the padding is uneven" for node in row
              if isinstance(node, AveragePooling) and node.window is not None and node.window.pads == "same_upper"]
     foreign = Foreign("Keras", path, first, (C, H, W), row, notes=notes, engine_hint=_beyond_loading(model, layers) or HINT)
     if not row:
         raise check.Expected(f"{path}: model_config", "layers behind the pictures", "none")
     row[:] = _checked(path, row, layers, C, last)
-    if foreign.engine_hint == HINT and find_spec("keras") and (find_spec("torch") or find_spec("tensorflow") or find_spec("jax")):
+    if foreign.engine_hint == HINT and find_spec("keras") and (find_spec("torch") or find_spec("tensorflow")
+                                                               or find_spec("jax")):
         foreign.engine, foreign.engine_name = _engine(path, last), f"Keras {version('keras')}"
     return foreign
 
@@ -162,16 +170,19 @@ class _Layer:
         self.path, self.row, self.kind = path, row, row.get("class_name")
         config = row.get("config")
         self.name = config.get("name", row.get("name")) if isinstance(config, dict) else None
-        if (not isinstance(self.kind, str) or not isinstance(self.name, str) or len(self.name) > 1000 or not self.name.isprintable()
+        if (not isinstance(self.kind, str) or not isinstance(self.name, str) or len(self.name) > 1000
+            or not self.name.isprintable()
                 or {"", ".", ".."} & set(self.name.split("/"))):
             raise check.Expected(f"{path}: layers", "layers with class_name, config and a name that can be printed", said(row))
         self.config = config
         if not _is_own(row):
-            raise self.refuse("a layer of Keras's own", f"{said(row.get('registered_name'))} of {said(row.get('module'))}", "a layer for it")
+            raise self.refuse("a layer of Keras's own", f"{said(row.get('registered_name'))} of {said(row.get('module'))}",
+                              "a layer for it")
 
     def refuse(self, expected, got, needed=""):
         """The sentence about something that the layer has."""
-        return unsupported(self.path, f"{self.name} ({self.kind})", expected, said(got) if not isinstance(got, str) else got, needed)
+        return unsupported(self.path, f"{self.name} ({self.kind})", expected, said(got) if not isinstance(got, str) else got,
+                           needed)
 
     def shape(self):
         """Shape of the pictures that enter, where the layer says it; None elsewhere."""
@@ -206,7 +217,8 @@ class _Layer:
         return value
 
     def source(self, before):
-        """Name of the layer that it reads: the one `before` it in a Sequential model, else of its inbound nodes the only one."""
+        """Name of the layer that it reads: the one `before` it in a Sequential model, else of its inbound nodes the only
+        one."""
         if before is not None:
             return before
         found = list(dict.fromkeys(_histories(self.row.get("inbound_nodes"))))
@@ -239,7 +251,8 @@ class _Layer:
 
 
 def _histories(inbound, depth=0):
-    """Names of the layers whose outputs stand in inbound_nodes, as Keras 2 ([name, 0, 0, {}]) or 3 (keras_history) writes them."""
+    """Names of the layers whose outputs stand in inbound_nodes, as Keras 2 ([name, 0, 0, {}]) or 3 (keras_history) writes
+    them."""
     if depth > MOST_DEPTH:
         return
     if isinstance(inbound, dict):
@@ -259,7 +272,8 @@ def _histories(inbound, depth=0):
 def _nodes(layer: _Layer, reads: str, weights_of: Callable[[_Layer], Arrays], last: bool) -> list[Node]:
     """The nodes of a layer, of which the last one gives what bears its name."""
     if old := {"dim_ordering", "output_dim", "nb_filter", "border_mode"} & layer.config.keys():
-        raise layer.refuse("a layer of Keras 2 or 3", f"one of Keras 1, which has {min(old)} and does not say whether its kernels are "
+        raise layer.refuse("a layer of Keras 2 or 3",
+                           f"one of Keras 1, which has {min(old)} and does not say whether its kernels are "
                            "turned round", "it loaded by Keras 1.2 or 2 and saved by Keras 2")
     if layer.kind not in _MAKE:
         raise layer.refuse("a layer that zfcore has", layer.kind, "a layer for it, or networks that branch")
@@ -291,7 +305,8 @@ def _kernel(layer, arrays, axes, count):
     kernel, bias = arrays["kernel"], arrays.get("bias")
     found, said_of_it = kernel.shape, layer.config.get(count)
     if kernel.ndim != axes or found[-1] != said_of_it or not kernel.size or bias is not None and bias.shape != found[-1:]:
-        raise layer.refuse(f"a kernel of {axes} axes and a bias for {count} {said(said_of_it)}", f"{found}, {getattr(bias, 'shape', 'none')}")
+        raise layer.refuse(f"a kernel of {axes} axes and a bias for {count} {said(said_of_it)}",
+                           f"{found}, {getattr(bias, 'shape', 'none')}")
     return kernel, bias
 
 
@@ -328,7 +343,8 @@ def _zeros(layer, arrays, name, reads, gives, last):
     key, sign = ("cropping", -1) if layer.kind == "Cropping2D" else ("padding", 1)
     value = layer.config.get(key, 1)
     value = [[value]*2]*2 if type(value) is int else [[n, n] if type(n) is int else n for n in value] if isinstance(value, list) else None
-    if not value or len(value) != 2 or not all(isinstance(n, list) and len(n) == 2 and all(type(m) is int and 0 <= m <= 2**14 for m in n)
+    if not value or len(value) != 2 or not all(isinstance(n, list) and len(n) == 2
+                                               and all(type(m) is int and 0 <= m <= 2**14 for m in n)
                                                for n in value):
         raise layer.refuse(f"{key}, whole numbers from 0", layer.config.get(key))
     (top, bottom), (left, right) = value
@@ -370,7 +386,8 @@ def _standardised(layer, arrays, name, reads, gives, last):
     axis = layer.config.get("axis", -1)
     axis = (*axis, None)[0] if isinstance(axis, list) and len(axis) < 2 else axis           # none: one number for all
     if layer.config.get("invert") or axis is not None and axis not in ((-1, 3) if last else (1,)):
-        raise layer.refuse("a normalisation of each channel", f"axis {said(axis)}" if not layer.config.get("invert") else "its inverse")
+        raise layer.refuse("a normalisation of each channel",
+                           f"axis {said(axis)}" if not layer.config.get("invert") else "its inverse")
     given = [arrays.get(key, layer.config.get(key)) for key in ("mean", "variance")]
     try:
         mean, var = (np.array(value, np.float64).reshape(-1) for value in given)
@@ -417,7 +434,8 @@ def _activated(layer, arrays, name, reads, gives, last):
 
 
 _MAKE: dict[str, Callable[..., Node | None]]
-_MAKE = {"Conv2D": _convolution, "Dense": _dense, "MaxPooling2D": _pooling(MaxPooling), "AveragePooling2D": _pooling(AveragePooling),
+_MAKE = {"Conv2D": _convolution, "Dense": _dense, "MaxPooling2D": _pooling(MaxPooling),
+         "AveragePooling2D": _pooling(AveragePooling),
          "GlobalMaxPooling2D": _global_pooling(MaxPooling), "GlobalAveragePooling2D": _global_pooling(AveragePooling),
          "ZeroPadding2D": _zeros, "Cropping2D": _zeros, "BatchNormalization": _batch_normalised, "Rescaling": _rescaled,
          "Normalization": _standardised,
@@ -461,11 +479,13 @@ def _is_own(thing: Mapping[str, Any]) -> bool:
 
 def _is_program(kind: object) -> bool:
     """Return whether Keras may run what is described as being of this class."""
-    return not isinstance(kind, str) or kind.startswith("_") and kind not in PLAIN or kind in ("Lambda", "function") or ">" in kind
+    return not isinstance(kind, str) or kind.startswith("_") and kind not in PLAIN or kind in ("Lambda",
+                                                                                               "function") or ">" in kind
 
 
 def _beyond_loading(model: Mapping[str, Any], layers: Sequence[_Layer]) -> str:
-    """A line about something for which Keras is not to load the file, or would compute it in other numbers; "" where there is none."""
+    """A line about something for which Keras is not to load the file, or would compute it in other numbers; "" where there is
+    none."""
     left = [{key: model.get(key) for key in ("class_name", "module", "registered_name", "config")}]
     while left:
         thing = left.pop()
@@ -508,8 +528,8 @@ def _engine(path: Path, last: bool) -> Callable[[NDArray[np.float32], Sequence[s
 
 
 def _is_odd(layer: Any) -> bool:
-    """Return whether it is an average pooling whose padding is uneven, where Keras on PyTorch repeats pixels of the border: of windows
-    of two that changes no mean."""
+    """Return whether it is an average pooling whose padding is uneven, where Keras on PyTorch repeats pixels of the border: of
+    windows of two that changes no mean."""
     if type(layer).__name__ != "AveragePooling2D" or layer.padding != "same" or max(layer.pool_size) < 3:
         return False
     size = layer.input.shape[1:3] if layer.data_format == "channels_last" else layer.input.shape[2:4]

@@ -1,7 +1,7 @@
 """Lowering of a Foreign network to one of zfcore's layers that computes the same.
 
-What zfcore's layers do otherwise is brought into their form here, each with a line in `Lowered.folded`: a scaling and a shift go
-into the weights below them, how pictures are seen into the first weights (preprocessing.py), a softmax at the end is left to
+What zfcore's layers do otherwise is brought into their form here, each with a line in `Lowered.folded`: a scaling and a shift
+go into the weights below them, how pictures are seen into the first weights (preprocessing.py), a softmax at the end is left to
 zfcore, which has its own, filters that are not square or that have holes become square ones with zeros, padding that is not the
 same on all sides is expressed by the rounding, by a frame cut off or by one laid around. All of it is formed in float64 and
 rounded once. What cannot be expressed exactly is refused, with the node's name.
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.hints import Shape
-from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling, Node,
-                                        Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, padding, part_of,
-                                        unsupported)
+from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling,
+                                        Node, Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, padding,
+                                        part_of, unsupported)
 from zfcore.interchange.preprocessing import Preprocessing
-from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm, LocalResponseNormWithin,
-                           MaxPool, Pad, ReLU)
+from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm,
+                           LocalResponseNormWithin, MaxPool, Pad, ReLU)
 from zfcore.network import Network
 from zfcore.ops.window import output_size
 
@@ -32,8 +32,8 @@ EPS = 1e-5                        # of a BatchNorm that stands for a scaling and
 
 @dataclass
 class Lowered:
-    """`network`, with its weights; `mean` (3,size,size), which is subtracted from pictures; of each layer that gives what a node
-    gave, `tensors` {layer: the file's name of that}; `folded`, a line for each thing that was brought into another form;
+    """`network`, with its weights; `mean` (3,size,size), which is subtracted from pictures; of each layer that gives what a
+    node gave, `tensors` {layer: the file's name of that}; `folded`, a line for each thing that was brought into another form;
     `probabilities`, the file's name of what the softmax gives that was left out."""
     network: Network
     mean: NDArray[np.float32]
@@ -162,7 +162,8 @@ class _Work:
                     and node.gives != self.foreign.input):
                 self.tensors[self.layers[-1].name] = node.gives
         if rows is not None:
-            raise unsupported(self.foreign.path, self.nodes[-1].name, "a fully connected layer behind maps in the order H,W,C", "none")
+            raise unsupported(self.foreign.path, self.nodes[-1].name, "a fully connected layer behind maps in the order H,W,C",
+                              "none")
         if len(shape) == 3 and shape[1:] == (1, 1):
             self.layers.append(Flatten(self._name("scores")))
 
@@ -173,7 +174,8 @@ class _Work:
             raise unsupported(self.foreign.path, node.name, error.expected, error.got, error.advice) from None
 
     def _name(self, wanted):
-        """A name for a layer, and for a figure's file: letters, digits, "_", "-" and "." of the node's, which no other layer has."""
+        """A name for a layer, and for a figure's file: letters, digits, "_", "-" and "." of the node's, which no other layer
+        has."""
         plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", wanted).strip("_.-")[:100] or "layer"
         name, number = plain, 2
         while name.lower() in self.names:
@@ -185,12 +187,14 @@ class _Work:
         given = replace(node.window, pads=padding(node.window, _maps(self.foreign.path, node, shape)[1:]))
         side = max(1 + (K - 1)*d for K, d in zip(given.K, given.dilation))
         if node.w.shape[0]*node.w.shape[1]*side**2 > max(MOST_SQUARED, node.w.size):
-            raise unsupported(self.foreign.path, node.name, f"filters that stand in square ones of {MOST_SQUARED} numbers in all",
+            raise unsupported(self.foreign.path, node.name,
+                              f"filters that stand in square ones of {MOST_SQUARED} numbers in all",
                               f"{side}x{side} each", "dilation")
         w, window = squared(node.w, given)
         if window is not given:
             self.folded.append(f"{node.name}: filters of {'x'.join(map(str, node.window.K))}"
-                               + (f" with dilation {'x'.join(map(str, node.window.dilation))}" if set(node.window.dilation) != {1} else "")
+                               + (f" with dilation {'x'.join(map(str, node.window.dilation))}"
+                                  if set(node.window.dilation) != {1} else "")
                                + f", which stand in filters of {window.K[0]}x{window.K[1]} with zeros")
         S, P, rounding, cut = self._placed(node, window, shape)
         name = self._name(node.name)
@@ -231,8 +235,8 @@ class _Work:
         self.layers += [AvgPool(self._name(node.name), node.window.K[0], S, P, rounding, borders), *cut]
 
     def _as_filters(self, node, shape):
-        """The Convolution that gives the means of windows which are not square or have holes; None of others, and where the means at a
-        border are of fewer pixels."""
+        """The Convolution that gives the means of windows which are not square or have holes; None of others, and where the
+        means at a border are of fewer pixels."""
         window, (C, *size) = node.window, _maps(self.foreign.path, node, shape)
         if len(set(window.K)) == 1 and set(window.dilation) == {1}:
             return None
@@ -260,7 +264,8 @@ class _Work:
         kind = LocalResponseNormWithin if within else LocalResponseNorm
         if turned:
             self._turn_round(f"{node.name}_turned", shape[0])
-            self.folded.append(f"{node.name}: one more of {node.n} neighbours lies above, so maps are turned round before and behind")
+            self.folded.append(f"{node.name}: one more of {node.n} neighbours lies above, so maps are turned round before and "
+                               f"behind")
         self.layers.append(kind(self._name(node.name), node.n, node.alpha, node.beta, node.k, node.convention))
         if turned:
             self._turn_round(f"{node.name}_back", shape[0])
@@ -288,9 +293,9 @@ class _Work:
             self.layers.append(Dropout(self._name(node.name), 1 - node.ratio))
 
     def _placed(self, node, window, shape, zeros_around=True, even=False):
-        """(S, P, rounding, layers behind) with which a layer gives what windows placed as `window` says give on maps of `shape`.
-        Where that takes more than a cut behind, a Pad is laid in front if zeros may stand around, else more windows are taken than
-        are wanted. `even`: P must be all of the padding."""
+        """(S, P, rounding, layers behind) with which a layer gives what windows placed as `window` says give on maps of
+        `shape`. Where that takes more than a cut behind, a Pad is laid in front if zeros may stand around, else more windows
+        are taken than are wanted. `even`: P must be all of the padding."""
         where, (_, H, W) = self.foreign.path, _maps(self.foreign.path, node, shape)
         for what, pair in (("windows as high as wide", window.K), ("the same stride for rows and columns", window.S)):
             if pair[0] != pair[1]:
@@ -320,14 +325,16 @@ class _Work:
         return step, P, rounding, behind
 
 
-_LAYERS = {Convolution: _Work._convolution, Dense: _Work._dense, MaxPooling: _Work._maxpooling, AveragePooling: _Work._averagepooling,
+_LAYERS = {Convolution: _Work._convolution, Dense: _Work._dense, MaxPooling: _Work._maxpooling,
+           AveragePooling: _Work._averagepooling,
            Padding: _Work._padding, Rectifier: _Work._rectifier, ResponseNorm: _Work._responsenorm, Affine: _Work._affine,
            Flattening: _Work._flattening, Dropping: _Work._dropping}
 
 
 def placements(size, K, S, pads, wanted):
     """Yield (step, P, rounding, (skipped, left over) of rows and of columns) of windows at strides `step`, with P pixels on all
-    sides, among which are the `wanted` ones (rows, columns) at strides S with `pads`: behind those skipped every (S/step)-th."""
+    sides, among which are the `wanted` ones (rows, columns) at strides S with `pads`: behind those skipped every
+    (S/step)-th."""
     before = [pair[0] for pair in pads]
     for step, P, rounding in product(dict.fromkeys((S, 1)), range(max(0, *before), K), ("floor", "ceil")):
         if any((P - first) % step for first in before):

@@ -1,8 +1,10 @@
-"""ONNX: networks of nodes in a row, of operators of version 6 and later, as PyTorch, TensorFlow, CNTK and many others export them.
+"""ONNX: networks of nodes in a row, of operators of version 6 and later, as PyTorch, TensorFlow, CNTK and many others export
+them.
 
-Which attributes an operator of a version has, and their defaults, the package `onnx` knows; what they mean is in its specification
-(https://onnx.ai/onnx/operators). What is computed of constants is computed here, so that a shape which is put together of the number
-of pictures and a product is a Flattening. What zfcore cannot express is refused by the node's name, and nothing is guessed.
+Which attributes an operator of a version has, and their defaults, the package `onnx` knows; what they mean is in its
+specification (https://onnx.ai/onnx/operators). What is computed of constants is computed here, so that a shape which is put
+together of the number of pictures and a product is a Flattening. What zfcore cannot express is refused by the node's name, and
+nothing is guessed.
 
 `zfcore.interchange.onnx_writer` writes such files.
 """
@@ -23,8 +25,8 @@ from zfcore import check
 from zfcore.files import read_bytes, said
 from zfcore.hints import FilePath, Shape
 from zfcore.interchange.foreign import (Affine, AveragePooling, Convolution, Dense, Dropping, Flattening, Foreign, MaxPooling,
-                                        Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, in_a_row, nothing_beside, padding,
-                                        unsupported)
+                                        Padding, Probabilities, Rectifier, ResponseNorm, Window, counted, in_a_row,
+                                        nothing_beside, padding, unsupported)
 from zfcore.interchange.onnx_lrn import Squares, squares_behind
 from zfcore.interchange.onnx_metadata import KEY, from_metadata
 from zfcore.interchange.onnx_tensors import BFLOAT16, COMPUTED, FORMS, HALF, MOST_BYTES, PICTURES, Budget, Tensors, computed, settled
@@ -34,15 +36,16 @@ LARGE = 2**16                                      # bytes of a constant
 MOST_NODES, MOST_SIDE = 10**5, 2**14               # pixels of maps, of windows and of what lies around
 HIGHEST = float(np.finfo(np.float32).max)
 NEEDED = {**dict.fromkeys(("PRelu", "LeakyRelu"), "a rectifier with a slope"),
-          **dict.fromkeys(("Sigmoid", "Tanh", "Elu", "Selu", "HardSigmoid", "HardSwish", "Gelu", "Softplus", "Erf", "Mish"), "a layer for it"),
+          **dict.fromkeys(("Sigmoid", "Tanh", "Elu", "Selu", "HardSigmoid", "HardSwish", "Gelu", "Softplus", "Erf", "Mish"),
+                          "a layer for it"),
           **dict.fromkeys(("Concat", "Split", "Sum", "Mean"), "branches"),
           **dict.fromkeys(("RNN", "GRU", "LSTM", "Loop", "Scan", "If"), "recurrence"),
           **dict.fromkeys(("Upsample", "Resize", "DepthToSpace", "MaxUnpool"), "layers that enlarge maps")}
 
 
 def read(path: FilePath, graph: FilePath | None = None, model: str | None = None) -> Foreign:
-    """The network in the ONNX file at `path`, which has all that it takes: `graph` and `model` must be None. Raises Expected for what
-    is no such file or is damaged, and Unsupported, naming the node, for what zfcore has no layer for."""
+    """The network in the ONNX file at `path`, which has all that it takes: `graph` and `model` must be None. Raises Expected
+    for what is no such file or is damaged, and Unsupported, naming the node, for what zfcore has no layer for."""
     path = Path(path)
     nothing_beside("an ONNX file", graph, model)
     try:
@@ -89,7 +92,8 @@ class _Reader:
         self.tensors, self.budget = Tensors(path), Budget(path)
         self.values = {}                  # name -> Flow or array, of what is known so far
         self.row = []
-        self.aliases = {}                 # name that a node here gives -> that of the same numbers in the file, "" if it has none
+        # name that a node here gives -> that of the same numbers in the file, "" if it has none
+        self.aliases = {}
         self.preprocessing = {}
         self.notes = []
         self.version = self._version()
@@ -100,20 +104,24 @@ class _Reader:
         """The Foreign."""
         outputs = [value.name for value in self.graph.output]
         if len(outputs) != 1:
-            raise check.Expected(f"{self.path}: outputs", "one, the scores", f"{len(outputs)}: {', '.join(map(said, outputs[:4]))}",
+            raise check.Expected(f"{self.path}: outputs", "one, the scores",
+                                 f"{len(outputs)}: {', '.join(map(said, outputs[:4]))}",
                                  "zfcore would need several heads" if outputs else "")
         with np.errstate(all="ignore"):                   # numbers that are too large for anything are refused later, as such
             for node in self._ordered(outputs[0]):
                 self._step(node)
         last = self.values.get(outputs[0])
         if not isinstance(last, Flow) or not self.row:
-            raise check.Expected(f"{self.path}: {said(outputs[0])}", "scores that are computed of pictures", "constants or pictures")
+            raise check.Expected(f"{self.path}: {said(outputs[0])}", "scores that are computed of pictures",
+                                 "constants or pictures")
         if last.order != "chw":
             raise check.Expected(f"{self.path}: {said(outputs[0])}", "scores in the order of their maps", "another order")
-        labels, told = from_metadata(self.path, {item.key: item.value for item in self.model.metadata_props}.get(KEY), self.first.shape)
+        labels, told = from_metadata(self.path, {item.key: item.value for item in self.model.metadata_props}.get(KEY),
+                                     self.first.shape)
         self._agree(told)
         row = in_a_row(self.path, self.row, self.first.name, last.name)
-        found = Foreign("ONNX", self.path, self.first.name, self.first.shape, row, labels, {**self.preprocessing, **told}, self.notes)
+        found = Foreign("ONNX", self.path, self.first.name, self.first.shape, row, labels, {**self.preprocessing, **told},
+                        self.notes)
         even = next((node.name for node in row if isinstance(node, ResponseNorm) and node.above), None)
         if even is not None:
             found.engine_hint = f"{even}: onnxruntime has no normalisation over an even number of maps"
@@ -148,7 +156,8 @@ class _Reader:
         if len(self.graph.node) > MOST_NODES:
             raise check.Expected(self.path, f"at most {MOST_NODES} nodes", len(self.graph.node))
         if self.graph.sparse_initializer:
-            raise check.Expected(self.path, "weights that are written in full", "sparse ones", "zfcore would need sparse weights")
+            raise check.Expected(self.path, "weights that are written in full", "sparse ones",
+                                 "zfcore would need sparse weights")
         return found
 
     def _initialisers(self):
@@ -211,7 +220,8 @@ class _Reader:
                 self.values[node.output[0]] = made
                 return
         if node.domain not in ("", "ai.onnx") or not (node.op_type in LAYERS or node.op_type in COMPUTED):
-            raise self._unsupported(node, "an operator that zfcore has a layer for", said(node.op_type), NEEDED.get(node.op_type, ""))
+            raise self._unsupported(node, "an operator that zfcore has a layer for", said(node.op_type),
+                                    NEEDED.get(node.op_type, ""))
         a = self._attributes(node, len(inputs))
         if node.op_type == "Shape" and flows:
             made = self._shape(node, a, flows[0])
@@ -241,10 +251,13 @@ class _Reader:
         if node.op_type == "Div" and isinstance(flow := inputs[0], Flow) and flow.name == squares.of and squares.beta is not None:
             below, above = squares.above
             if below in (above, above + 1):
-                return self._add(node, ResponseNorm, flow, flow.shape, n=squares.n, alpha=squares.alpha, beta=squares.beta, k=squares.k)
-        made = squares_behind(node.op_type, a, squares, [value for value in inputs if value is not squares], [-1, self.batch or PICTURES])
+                return self._add(node, ResponseNorm, flow, flow.shape, n=squares.n, alpha=squares.alpha, beta=squares.beta,
+                                 k=squares.k)
+        made = squares_behind(node.op_type, a, squares, [value for value in inputs if value is not squares],
+                              [-1, self.batch or PICTURES])
         if made is None or inputs[0] is not squares and node.op_type not in ("Mul", "Add"):
-            raise self._unsupported(node, "squares of maps in a response normalisation, as PyTorch writes it", f"{node.op_type} of them", "branches")
+            raise self._unsupported(node, "squares of maps in a response normalisation, as PyTorch writes it",
+                                    f"{node.op_type} of them", "branches")
         return made
 
     def _chosen(self, node, inputs):
@@ -253,7 +266,8 @@ class _Reader:
             return None
         a = self._attributes(node, 1)
         branch = a.then_branch if bool(inputs[0].reshape(())) else a.else_branch
-        if branch.initializer or len(branch.output) != 1 or any(name in self.values for inner in branch.node for name in inner.output):
+        if branch.initializer or len(branch.output) != 1 or any(name in self.values for inner in branch.node
+                                                                for name in inner.output):
             raise self._unsupported(node, "a branch of nodes alone, with one output", "another")
         for inner in branch.node:
             self._step(inner)
@@ -323,7 +337,8 @@ class _Reader:
 
     def _maps(self, node, flow):
         if not isinstance(flow, Flow) or len(flow.shape) != 3:
-            raise self._unsupported(node, "maps", "units, which have no rows and columns" if isinstance(flow, Flow) else "a constant")
+            raise self._unsupported(node, "maps", "units, which have no rows and columns" if isinstance(flow, Flow)
+                                    else "a constant")
         return flow
 
     # ------------------------------------------------------------------------------------------------------------- windows
@@ -331,13 +346,14 @@ class _Reader:
         """(Window, (H,W) of what comes out)."""
         kernel, strides, pads = list(kernel or ()), a.strides or [1, 1], a.pads or [0]*4
         dilations = getattr(a, "dilations", None) or [1, 1]
-        for name, values, least, count in (("kernel_shape", kernel, 1, 2), ("strides", strides, 1, 2), ("dilations", dilations, 1, 2),
-                                           ("pads", pads, 0, 4)):
+        for name, values, least, count in (("kernel_shape", kernel, 1, 2), ("strides", strides, 1, 2),
+                                           ("dilations", dilations, 1, 2), ("pads", pads, 0, 4)):
             if len(values) != count or not all(least <= n <= MOST_SIDE for n in values):
                 raise self._unsupported(node, f"{count} numbers from {least} to {MOST_SIDE} as {name}", said(str(values)))
         if a.auto_pad not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
             raise self._unsupported(node, "a known auto_pad", said(a.auto_pad))
-        around = {"NOTSET": ((pads[0], pads[2]), (pads[1], pads[3])), "VALID": ((0, 0), (0, 0))}.get(a.auto_pad, a.auto_pad.lower())
+        around = {"NOTSET": ((pads[0], pads[2]), (pads[1], pads[3])),
+                  "VALID": ((0, 0), (0, 0))}.get(a.auto_pad, a.auto_pad.lower())
         ceil = getattr(a, "ceil_mode", 0) and a.auto_pad == "NOTSET"
         window = Window(tuple(kernel), tuple(strides), around, "ceil" if ceil else "floor", tuple(dilations))
         reach = [1 + (K - 1)*d for K, d in zip(kernel, dilations)]
@@ -356,7 +372,8 @@ class _Reader:
         if a.group < 1 or w.shape[1]*a.group != C or w.shape[0] % a.group:
             raise self._unsupported(node, f"filters for {C} maps in {said(a.group)} groups", w.shape)
         window, out = self._window(node, a, w.shape[2:], size)
-        return self._add(node, Convolution, x, (len(w), *out), w=w, b=self._biases(node, b, len(w)), window=window, groups=a.group)
+        return self._add(node, Convolution, x, (len(w), *out), w=w, b=self._biases(node, b, len(w)), window=window,
+                         groups=a.group)
 
     def _conv_transpose(self, node, a, x, w=None, b=None):
         """One of strides 1: a convolution whose filters are turned round, with padding as wide as they are less its own."""
@@ -366,7 +383,8 @@ class _Reader:
             raise self._unsupported(node, "strides of 1", said(str(a.strides)), "layers that enlarge maps")
         if (w.ndim != 4 or a.kernel_shape and list(a.kernel_shape) != list(w.shape[2:]) or a.group < 1 or len(w) != C
                 or C % a.group or not w.size):
-            raise self._unsupported(node, f"filters ({C},F,K,K) in groups, as kernel_shape says", f"{w.shape} in {said(a.group)}")
+            raise self._unsupported(node, f"filters ({C},F,K,K) in groups, as kernel_shape says",
+                                    f"{w.shape} in {said(a.group)}")
         window, _ = self._window(node, a, w.shape[2:], [n + (K - 1)*MOST_SIDE for n, K in zip(size, w.shape[2:])])
         more = list(a.output_padding or [0, 0])
         if len(more) != 2 or not all(0 <= n <= MOST_SIDE for n in more):
@@ -473,15 +491,18 @@ class _Reader:
             raise self._unsupported(node, f"known whole numbers as {what}", "others")
         return values.reshape(-1).tolist()
 
-    # ------------------------------------------------------------------------------------------------ pixel by pixel, unit by unit
+    # ------------------------------------------------------------------------------------------------ pixel by pixel, unit by
+    # unit
     def _relu(self, node, a, x):
         return self._add(node, Rectifier, x, x.shape)
 
     def _clip(self, node, a, x, low=None, high=None):
         low, high = (a.min, a.max) if self.version < 11 else (low, high)
-        low, high = (ends if value is None else float(np.asarray(value).reshape(-1)[:1].sum()) for value, ends in ((low, -HIGHEST), (high, HIGHEST)))
+        low, high = (ends if value is None else float(np.asarray(value).reshape(-1)[:1].sum())
+                     for value, ends in ((low, -HIGHEST), (high, HIGHEST)))
         if high < HIGHEST or not low <= HIGHEST:
-            raise self._unsupported(node, "a clip without an upper end", f"one to {low:g} and {high:g}", "a rectifier that ends")
+            raise self._unsupported(node, "a clip without an upper end", f"one to {low:g} and {high:g}",
+                                    "a rectifier that ends")
         return x if low <= -HIGHEST else self._around(node, low, Rectifier, x, x.shape)
 
     def _max(self, node, a, *inputs):
@@ -495,7 +516,8 @@ class _Reader:
 
     def _lrn(self, node, a, x):
         if not 1 <= a.size <= 2**16 or a.bias <= 0 or a.alpha < 0 or a.beta < 0:
-            raise self._unsupported(node, "a size, a bias above 0, alpha and beta not below", f"{said(a.size)}, {a.bias:g}, {a.alpha:g}, {a.beta:g}")
+            raise self._unsupported(node, "a size, a bias above 0, alpha and beta not below",
+                                    f"{said(a.size)}, {a.bias:g}, {a.alpha:g}, {a.beta:g}")
         return self._add(node, ResponseNorm, self._maps(node, x), x.shape, n=a.size, alpha=a.alpha, beta=a.beta, k=a.bias,
                          above=a.size % 2 == 0)
 
@@ -514,7 +536,8 @@ class _Reader:
         return self._add(node, Affine, x, x.shape, scale=scale, shift=beta - mean*scale)
 
     def _dropout(self, node, a, x, ratio=None, training=None):
-        ratio = getattr(a, "ratio", 0.5) if ratio is None else _plain(float(self._constant(node, ratio, "ratio").reshape(-1)[:1].sum()))
+        ratio = getattr(a, "ratio", 0.5) if ratio is None else _plain(float(self._constant(node, ratio,
+                                                                                           "ratio").reshape(-1)[:1].sum()))
         trains = not a.is_test if self.version < 7 else training is not None and bool(np.asarray(training).any())
         if trains and ratio:
             raise self._unsupported(node, "dropout that does nothing", "as it is in training", "an export for inference")
@@ -559,7 +582,8 @@ class _Reader:
         if c.size == 1 and c.ndim <= rank:
             return c.reshape(1)
         if (1,)*(rank - c.ndim) + c.shape != (1, flow.shape[0], *[1]*(rank - 2)) or flow.order != "chw":
-            raise self._unsupported(node, "one number, or one for each map or unit", f"shape {c.shape}", "a constant for every pixel")
+            raise self._unsupported(node, "one number, or one for each map or unit", f"shape {c.shape}",
+                                    "a constant for every pixel")
         return c.reshape(-1)
 
     def _is_picture(self, flow, c):
@@ -578,7 +602,8 @@ class _Reader:
         self.first = flow
         return flow
 
-    # ---------------------------------------------------------------------------------------------------------- products and shapes
+    # ---------------------------------------------------------------------------------------------------------- products and
+    # shapes
     def _gemm(self, node, a, x, w=None, c=None):
         w = self._matrix(node, x, w)
         if a.transA:
@@ -633,14 +658,16 @@ class _Reader:
             others = math.prod(n for n in rest if n != -1)
             rest = [math.prod(x.shape)//others if n == -1 and others else n for n in rest]
         if pictures not in ([-1], [PICTURES], own[:1]) or rest not in (own[1:], [math.prod(x.shape)]):
-            raise self._unsupported(node, "one row of each picture's maps", f"the shape {said(str(shape))} for {'x'.join(map(str, own))}")
+            raise self._unsupported(node, "one row of each picture's maps",
+                                    f"the shape {said(str(shape))} for {'x'.join(map(str, own))}")
         return x if rest == own[1:] else self._flattened(node, x)
 
     def _squeeze(self, node, a, x, axes=None):
         axes = self._known(node, a.axes if self.version < 13 else axes, "axes")
         left = [n for k, n in enumerate(x.axes, 1) if k not in {axis % (len(x.shape) + 1) for axis in axes}]
         if left != [x.shape[0]] or math.prod(x.shape) != x.shape[0]:
-            raise self._unsupported(node, "maps of one pixel, whose rows and columns are left out", f"axes {said(str(axes))} of {'x'.join(map(str, x.axes))}")
+            raise self._unsupported(node, "maps of one pixel, whose rows and columns are left out",
+                                    f"axes {said(str(axes))} of {'x'.join(map(str, x.axes))}")
         return self._flattened(node, x)
 
     def _negative(self, node, a, x):
@@ -681,7 +708,8 @@ LAYERS = {"Conv": _Reader._conv, "ConvTranspose": _Reader._conv_transpose,
           "Pad": _Reader._pad, "Slice": _Reader._slice, "Relu": _Reader._relu, "Clip": _Reader._clip, "LRN": _Reader._lrn,
           "BatchNormalization": _Reader._batch_normalization, "Dropout": _Reader._dropout,
           **dict.fromkeys(("Softmax", "LogSoftmax"), _Reader._softmax),
-          **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _Reader._with_constant), "Gemm": _Reader._gemm, "MatMul": _Reader._matmul,
+          **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _Reader._with_constant), "Gemm": _Reader._gemm,
+          "MatMul": _Reader._matmul,
           "Flatten": _Reader._flatten, "Reshape": _Reader._reshape, "Squeeze": _Reader._squeeze, "Identity": _Reader._identity,
           "Cast": _Reader._cast, "Transpose": _Reader._transpose}
 
@@ -717,9 +745,9 @@ def _version_of(*packages):
 # ------------------------------------------------------------------------------------------------------------- onnxruntime
 @dataclass
 class Engine:
-    """Computes tensors of the file at `path` with onnxruntime, of what enters at the Flow `first`, `batch` pictures at once (None: as
-    many as there are); `aliases` are names that the file has others for, or none, "". What the file has in 16 bits is given to it in
-    32: its own rounding in 16 is larger than many an error, which it would hide."""
+    """Computes tensors of the file at `path` with onnxruntime, of what enters at the Flow `first`, `batch` pictures at once
+    (None: as many as there are); `aliases` are names that the file has others for, or none, "". What the file has in 16 bits is
+    given to it in 32: its own rounding in 16 is larger than many an error, which it would hide."""
     path: Path
     first: Flow
     dtype: np.dtype[Any]
@@ -748,8 +776,8 @@ class Engine:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def _model(self, wanted, dtype):
-        """(the bytes of a model that gives these tensors, of what enters at `first`; {name: array} of its large constants, which
-        enter it too: of what enters onnxruntime makes no copy)."""
+        """(the bytes of a model that gives these tensors, of what enters at `first`; {name: array} of its large constants,
+        which enter it too: of what enters onnxruntime makes no copy)."""
         from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 
         def entering(name, kind, shape):

@@ -18,7 +18,8 @@ MOST_NEIGHBOURS = 2**16
 
 @dataclass(frozen=True)
 class Squares:
-    """(k + alpha*mean)^beta of the squares of the maps `of` (C,H,W), each over n neighbours; `more` zeros are below and above."""
+    """(k + alpha*mean)^beta of the squares of the maps `of` (C,H,W), each over n neighbours; `more` zeros are below and
+    above."""
     of: str
     shape: Shape
     deep: bool = False                # with an axis more
@@ -37,8 +38,8 @@ class Squares:
 
 
 def squares_behind(op_type: str, a: Any, value: Squares, others: Sequence[Any], pictures: Sequence[Any]) -> Squares | None:
-    """Result of an operator with attributes `a` on Squares and constants; None where that is nothing of the kind. `pictures` are
-    the ways in which a shape may write the number of pictures."""
+    """Result of an operator with attributes `a` on Squares and constants; None where that is nothing of the kind. `pictures`
+    are the ways in which a shape may write the number of pictures."""
     if not all(one is None or isinstance(one, np.ndarray) and (one.dtype != object or op_type == "Reshape") for one in others):
         return None
     first = others[0] if others else None

@@ -1,4 +1,5 @@
-"""Metadata that zfcore itself writes into an ONNX file beside the graph, and reads again: names of classes, and how pictures are seen."""
+"""Metadata that zfcore itself writes into an ONNX file beside the graph, and reads again: names of classes, and how pictures
+are seen."""
 import base64
 import binascii
 import json
@@ -28,8 +29,8 @@ def to_metadata(classes: Sequence[str], mean: NDArray[np.float32] | None) -> str
 
 
 def from_metadata(path: FilePath, written: str | None, shape: Shape) -> tuple[list[str] | None, dict[str, Any]]:
-    """(names of classes or None, keywords of `preprocessing.Preprocessing`) of the text of a network for pictures of `shape`; None:
-    it has none."""
+    """(names of classes or None, keywords of `preprocessing.Preprocessing`) of the text of a network for pictures of `shape`;
+    None: it has none."""
     if written is None:
         return None, {}
     where = f"{path}: metadata {KEY}"

@@ -1,7 +1,7 @@
 """The constants of an ONNX file: tensors, in it or in a file beside it, and what its nodes compute of them.
 
-What a tensor declares is held against what is there before memory is taken for it. How many pictures there are is not known when
-a shape is computed: shapes are then arrays of objects, in which PICTURES stands for that number.
+What a tensor declares is held against what is there before memory is taken for it. How many pictures there are is not known
+when a shape is computed: shapes are then arrays of objects, in which PICTURES stands for that number.
 """
 import math
 import os
@@ -108,7 +108,8 @@ class Tensors:
             for place in [path, *list(path.parents)[:len(parts) - 1]]:
                 status = os.lstat(place)
                 if stat.S_ISLNK(status.st_mode) or place == path and status.st_nlink > 1:
-                    raise Expected(called, "its numbers in a file of its own", f"{place}, which is a link", "put the file itself there")
+                    raise Expected(called, "its numbers in a file of its own", f"{place}, which is a link",
+                                   "put the file itself there")
         except OSError as error:
             raise Expected(called, f"its numbers in {path}", error.strerror) from None
         self._same(tensor, f"{size} bytes from byte {offset} on in {location}", offset + size <= status_size(path),
@@ -157,11 +158,12 @@ def settled(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def computed(op_type: str, a: Any, inputs: Sequence[NDArray[Any] | None], budget: Budget, node: str) -> NDArray[Any]:
-    """Compute what the operator `op_type`, one of COMPUTED, makes of constants; `a` has its attributes. Raises Expected, calling it `node`,
-    where the inputs do not fit together."""
+    """Compute what the operator `op_type`, one of COMPUTED, makes of constants; `a` has its attributes. Raises Expected,
+    calling it `node`, where the inputs do not fit together."""
     try:
         with np.errstate(all="ignore"):
-            return settled(COMPUTED[op_type](a, lambda shape, dtype: budget.take(node, shape, np.dtype(dtype).itemsize), *inputs))
+            return settled(COMPUTED[op_type](a, lambda shape, dtype: budget.take(node, shape, np.dtype(dtype).itemsize),
+                                             *inputs))
     except Expected:
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
@@ -281,8 +283,11 @@ def _refuse():
     raise ValueError
 
 
-COMPUTED = {"Constant": _constant, "ConstantOfShape": _constant_of_shape, "Gather": _gather, "Concat": _concat, "Unsqueeze": _unsqueeze,
+COMPUTED = {"Constant": _constant, "ConstantOfShape": _constant_of_shape, "Gather": _gather, "Concat": _concat,
+            "Unsqueeze": _unsqueeze,
             "Squeeze": _squeeze, "Reshape": _reshape, "Slice": _slice, "Cast": _cast, "Identity": lambda a, take, x: x,
             "Shape": lambda a, take, x: np.array(x.shape, np.int64)[slice(getattr(a, "start", 0), getattr(a, "end", None))],
-            "Transpose": _transpose, "Add": _arithmetic(np.add), "Sub": _arithmetic(np.subtract), "Mul": _arithmetic(np.multiply),
-            "Equal": lambda a, take, x, y: np.asarray(x == y), "Div": _arithmetic(_quotient), "Sqrt": _root, "Neg": _negative, "ReduceProd": _reduced_product}
+            "Transpose": _transpose, "Add": _arithmetic(np.add), "Sub": _arithmetic(np.subtract),
+            "Mul": _arithmetic(np.multiply),
+            "Equal": lambda a, take, x, y: np.asarray(x == y), "Div": _arithmetic(_quotient), "Sqrt": _root, "Neg": _negative,
+            "ReduceProd": _reduced_product}

@@ -1,7 +1,7 @@
 """Networks of zfcore's as ONNX files, which onnxruntime and others run without zfcore.
 
-Operators of version 13, any number of pictures, weights by PyTorch's names ("conv1.weight"), nodes and tensors by the layers'. What
-zfcore rounds up stands there as padding behind the maps, which every engine understands alike.
+Operators of version 13, any number of pictures, weights by PyTorch's names ("conv1.weight"), nodes and tensors by the layers'.
+What zfcore rounds up stands there as padding behind the maps, which every engine understands alike.
 """
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ from zfcore.checkpoint import atomic
 from zfcore.files import opener
 from zfcore.hints import Array, FilePath
 from zfcore.interchange.onnx_metadata import KEY, to_metadata
-from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, LocalResponseNorm, LocalResponseNormWithin, MaxPool, Pad,
-                           ReLU)
+from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, LocalResponseNorm, LocalResponseNormWithin,
+                           MaxPool, Pad, ReLU)
 from zfcore.network import Network
 from zfcore.ops.window import output_size
 
@@ -26,12 +26,12 @@ def write(network: Network, path: FilePath, mean: Array | None = None, classes: 
     """Write `network` to the ONNX file `path`, whole or not at all.
 
     mean            the mean image (3,size,size) of its pictures, which is kept in the file's metadata, as `classes` are
-    preprocessing   take uint8 RGB pictures (N,H,W,3), the centre crops of those, and subtract the mean's in the graph; else float
-                    ones (N,3,H,W) less the mean
+    preprocessing   take uint8 RGB pictures (N,H,W,3), the centre crops of those, and subtract the mean's in the graph; else
+                    float ones (N,3,H,W) less the mean
     softmax         give probabilities, not scores
 
-    Raises Expected, naming the layer, for what ONNX cannot express, for more than 2 GB of weights and where the disk refuses, and
-    where the package onnx is not installed."""
+    Raises Expected, naming the layer, for what ONNX cannot express, for more than 2 GB of weights and where the disk refuses,
+    and where the package onnx is not installed."""
     try:
         import onnx
     except ImportError:
@@ -118,7 +118,8 @@ class _Writer:
         self.node("MaxPool", layer.name, **_window(layer, shape, out))
 
     def avgpool(self, layer, shape, out):
-        """A window that may reach over the padding, and divides by what lies within it, has the padding in the maps themselves."""
+        """A window that may reach over the padding, and divides by what lies within it, has the padding in the maps
+        themselves."""
         if layer.K is None:
             return self.node("GlobalAveragePool", layer.name)
         window, P = _window(layer, shape, out), layer.P
@@ -157,7 +158,8 @@ class _Writer:
         self.node("Flatten", layer.name)
 
     def linear(self, layer, shape, out):
-        w, b = self.array(f"{layer.name}.weight", to_host(layer.parameters["w"]).T), self.array(f"{layer.name}.bias", layer.parameters["b"])
+        w, b = self.array(f"{layer.name}.weight", to_host(layer.parameters["w"]).T), self.array(f"{layer.name}.bias",
+                                                                                                layer.parameters["b"])
         self.node("Gemm", layer.name, [w, b], transB=1)
 
     def dropout(self, layer, shape, out):
@@ -165,8 +167,8 @@ class _Writer:
 
 
 _NODES = {Conv: _Writer.conv, MaxPool: _Writer.maxpool, AvgPool: _Writer.avgpool, Pad: _Writer.pad, ReLU: _Writer.relu,
-          LocalResponseNorm: _Writer.response_norm, LocalResponseNormWithin: _Writer.response_norm_within, BatchNorm: _Writer.batch_norm,
-          Flatten: _Writer.flatten, Linear: _Writer.linear, Dropout: _Writer.dropout}
+          LocalResponseNorm: _Writer.response_norm, LocalResponseNormWithin: _Writer.response_norm_within,
+          BatchNorm: _Writer.batch_norm, Flatten: _Writer.flatten, Linear: _Writer.linear, Dropout: _Writer.dropout}
 
 
 def _window(layer, shape, out):

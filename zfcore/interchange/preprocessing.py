@@ -1,7 +1,7 @@
 """Preprocessing of a network of somebody else's: x = (pixel - mean)*scale, of channels in its own order.
 
-zfcore subtracts a mean image of RGB pixels, 0..255, and no more. The rest is put into the first weights (lower.py), which can do
-it as well: a factor of a channel, another order, the grey of three.
+zfcore subtracts a mean image of RGB pixels, 0..255, and no more. The rest is put into the first weights (lower.py), which can
+do it as well: a factor of a channel, another order, the grey of three.
 """
 from dataclasses import dataclass
 from typing import Literal
@@ -40,7 +40,8 @@ class Preprocessing:
         check.finite("mean", self.mean)
         check.finite("scale", self.scale)
         if not ((SMALLEST <= abs(self.scale)) & (abs(self.scale) <= 1/SMALLEST)).all():
-            raise check.Expected("scale", f"numbers other than 0, from {SMALLEST:g} to {1/SMALLEST:g} in size", self.scale.tolist())
+            raise check.Expected("scale", f"numbers other than 0, from {SMALLEST:g} to {1/SMALLEST:g} in size",
+                                 self.scale.tolist())
         if np.abs(self.mean).max() > 1/SMALLEST:
             raise check.Expected("mean", f"numbers of pixels, at most {1/SMALLEST:g}", self.mean.reshape(-1)[:3].tolist())
 
@@ -59,7 +60,8 @@ class Preprocessing:
         return w[:, ::-1] if self.channels == "bgr" else w
 
     def pixels(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
-        """x (N,C,H,W), as the network was made for -> the RGB pixels (3,H,W,N) that are seen so; of a grey one three times the same."""
+        """x (N,C,H,W), as the network was made for -> the RGB pixels (3,H,W,N) that are seen so; of a grey one three times the
+        same."""
         own = x/self.scale[:, None, None] + self._mean_of(*x.shape[2:])
         rgb = own[:, ::-1] if self.channels == "bgr" else np.broadcast_to(own, (len(x), 3, *x.shape[2:]))
         return np.moveaxis(rgb, 0, -1)
@@ -88,7 +90,8 @@ class Preprocessing:
         return f"{channels}, pixels 0 to 255 less {mean}{scale}; squares of {self.size} pixels, of which the centre enters"
 
     def as_timm(self, crop: int) -> dict[str, object]:
-        """The same by the names of the library timm, which has mean and std of pixels 0 to 1 in RGB; of a mean picture its mean."""
+        """The same by the names of the library timm, which has mean and std of pixels 0 to 1 in RGB; of a mean picture its
+        mean."""
         mean = self.mean.reshape(len(self.mean), -1).mean(axis=1)/255
         std = 1/(255*self.scale)
         order = slice(None, None, -1) if self.channels == "bgr" else slice(None)
@@ -98,10 +101,13 @@ class Preprocessing:
 
 def seen_by(foreign: Foreign, channels: str | None = None, mean: NDArray[np.float64] | None = None,
             std: NDArray[np.float64] | None = None, scale: float | None = None, size: int | None = None) -> Preprocessing:
-    """The Preprocessing of a Foreign: what is given here, else what its file says, else what is usual, with a line in `assumed`.
+    """The Preprocessing of a Foreign: what is given here, else what its file says, else what is usual, with a line in
+    `assumed`.
 
-    mean     (C,) in R,G,B, or a picture (C,S,S) in the network's own order        std   (C,), what pixels less the mean are divided by
-    scale    what they are multiplied by, in place of `std`                        size  of pictures; the mean picture's own by default
+    mean     (C,) in R,G,B, or a picture (C,S,S) in the network's own order        std   (C,), what pixels less the mean are
+             divided by
+    scale    what they are multiplied by, in place of `std`                        size  of pictures; the mean picture's own by
+             default
 
     mean and std that are all at most 1 are those of pixels 0 to 1, as torchvision and timm have them. Raises Expected for what
     does not fit the network."""
@@ -115,7 +121,8 @@ def seen_by(foreign: Foreign, channels: str | None = None, mean: NDArray[np.floa
         assumed.append(f"channels: {'grey' if C == 1 else 'R, G, B'}, since nobody says --channels")
     order = channels or said.get("channels") or ("grey" if C == 1 else "rgb")
     if (order == "grey") != (C == 1):
-        raise check.Expected("--channels", "grey for a network of one channel" if C == 1 else "rgb or bgr for a network of three", order)
+        raise check.Expected("--channels", "grey for a network of one channel" if C == 1
+                             else "rgb or bgr for a network of three", order)
     if mean is None and std is None and scale is None and not {"mean", "scale"} & said.keys():
         assumed.append("pixels: 0 to 255, nothing subtracted, since neither the file nor --mean, --std or --scale says more")
     if scale is None and _are_shares(mean, std):
@@ -124,11 +131,12 @@ def seen_by(foreign: Foreign, channels: str | None = None, mean: NDArray[np.floa
     if std is not None and not (std > 0).all():
         raise check.Expected("--std", "numbers above 0", std.tolist())
     subtracted = _of_channels("--mean", mean, said.get("mean", 0.0), C, order)
-    factors = _of_channels("--std or --scale", 1/std if std is not None else None if scale is None else np.array([scale], float),
-                           said.get("scale", 1.0), C, order)
+    factors = _of_channels("--std or --scale", 1/std if std is not None else None if scale is None
+                           else np.array([scale], float), said.get("scale", 1.0), C, order)
     usual = subtracted.shape[1] if subtracted.ndim == 3 else 256 if 200 <= H < 256 else H        # 224 and 227 of 256
     if size is None and "size" not in said and usual != H and subtracted.ndim == 1:
-        assumed.append(f"pictures: squares of {usual} pixels, of which the centre {H}x{W} enters, since nobody says --picture-size")
+        assumed.append(f"pictures: squares of {usual} pixels, of which the centre {H}x{W} enters, since nobody says "
+                       f"--picture-size")
     size = size or said.get("size") or usual
     if size < H:
         raise check.Expected("--picture-size", f"at least the {H} pixels that enter", size)
@@ -143,7 +151,8 @@ def _are_shares(mean, std):
 
 
 def _of_channels(what, given, said, C, order):
-    """float64 (C,) in the network's own order, or a picture: of `given`, in R,G,B, else what the file has `said`, in its own."""
+    """float64 (C,) in the network's own order, or a picture: of `given`, in R,G,B, else what the file has `said`, in its
+    own."""
     if given is None:
         own = np.asarray(said, np.float64)
         return own if own.ndim == 3 else np.broadcast_to(own.reshape(-1), (C,))

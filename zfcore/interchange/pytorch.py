@@ -1,8 +1,9 @@
-"""PyTorch's files of weights, written by torch and read with NumPy alone: .pt and .pth, as a zip (since 1.6) or as pickles in a row (before).
+"""PyTorch's files of weights, written by torch and read with NumPy alone: .pt and .pth, as a zip (since 1.6) or as pickles in a
+row (before).
 
-A state_dict alone or within a dictionary is taken. The pickle in it is followed by zfcore/pickles.py, where tensors are made of our
-own functions; a whole module, which is a program, is refused by name. Every tensor is looked at before its numbers are: it must lie
-within its storage, and the storage within the file.
+A state_dict alone or within a dictionary is taken. The pickle in it is followed by zfcore/pickles.py, where tensors are made of
+our own functions; a whole module, which is a program, is refused by name. Every tensor is looked at before its numbers are: it
+must lie within its storage, and the storage within the file.
 """
 import math
 import os
@@ -36,20 +37,21 @@ LARGEST_RANK = 8
 MAGIC, PROTOCOL = 0x1950a86a20f9469cfc6c, 1001                                # of the older form
 NESTED = "state_dict", "model_state_dict", "model"
 SAVE = "save what model.state_dict() gives, and import that"
-DTYPES = {"Float": "<f4", "Double": "<f8", "Half": "<f2", "BFloat16": "<u2", "Long": "<i8", "Int": "<i4", "Short": "<i2", "Char": "i1",
-          "Byte": "u1", "Bool": "?"}
+DTYPES = {"Float": "<f4", "Double": "<f8", "Half": "<f2", "BFloat16": "<u2", "Long": "<i8", "Int": "<i4", "Short": "<i2",
+          "Char": "i1", "Byte": "u1", "Bool": "?"}
 
 
 def read(path: Path, graph: Path | None, model: str | None) -> Foreign:
-    """The network whose weights are in a file of PyTorch's, and whose layers `model` names (`state_dict.foreign`). `graph` is not
-    needed. Raises Expected for everything that is wrong with the file, and for one that is more than weights."""
+    """The network whose weights are in a file of PyTorch's, and whose layers `model` names (`state_dict.foreign`). `graph` is
+    not needed. Raises Expected for everything that is wrong with the file, and for one that is more than weights."""
     with opened(path) as weights:
         return state_dict.foreign("PyTorch", path, weights, model)
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Weights]:
-    """`with opened(path) as weights:` the Weights in a file, whose numbers may be asked for within. bfloat16 comes as float32."""
+    """`with opened(path) as weights:` the Weights in a file, whose numbers may be asked for within. bfloat16 comes as
+    float32."""
     with open(path, "rb", opener=opener) as file:
         is_zip = file.read(4) == b"PK\3\4"
         file.seek(0)
@@ -67,7 +69,8 @@ def opened(path: Path) -> Iterator[Weights]:
         if isinstance(mean, _Tensor):
             mean.check(f"{path}: {state_dict.MEAN}")
         yield Weights(shapes, lambda name: numbers(tensors[name]), lambda: _by_torch(path, within),
-                      about=about if isinstance(about, str) else None, mean=numbers(mean) if isinstance(mean, _Tensor) else None)
+                      about=about if isinstance(about, str) else None,
+                      mean=numbers(mean) if isinstance(mean, _Tensor) else None)
 
 
 def _by_torch(path, within):
@@ -114,7 +117,8 @@ def _legacy(path, file):
     for key in keys:
         file.seek(place)
         if file.read(8) != struct.pack("<q", storages[key].count):
-            raise Expected(f"{path}: storage {said(key)}", f"{storages[key].count} numbers", "another number, or the end of the file")
+            raise Expected(f"{path}: storage {said(key)}", f"{storages[key].count} numbers",
+                           "another number, or the end of the file")
         places[key] = place + 8
         place += 8 + storages[key].size
 
@@ -128,7 +132,8 @@ def _state_dict(path, found):
     """(the key of the state_dict in what was saved, None if it is that itself; {name: _Tensor} of it)."""
     if not isinstance(found, dict):
         raise Expected(path, "a dictionary of tensors", "a tensor alone" if isinstance(found, _Tensor) else said(found), SAVE)
-    inner = [key for key, thing in found.items() if isinstance(thing, dict) and any(isinstance(one, _Tensor) for one in thing.values())]
+    inner = [key for key, thing in found.items() if isinstance(thing, dict)
+             and any(isinstance(one, _Tensor) for one in thing.values())]
     known = [key for key in NESTED if key in inner]
     if not known and any(isinstance(thing, _Tensor) for thing in found.values()):
         within, chosen = None, found
@@ -253,7 +258,8 @@ def _whole(value):
     return value
 
 
-MADE = {"collections.OrderedDict": _Ordered, "torch._utils._rebuild_tensor": _tensor, "torch._utils._rebuild_tensor_v2": _tensor,
+MADE = {"collections.OrderedDict": _Ordered, "torch._utils._rebuild_tensor": _tensor,
+        "torch._utils._rebuild_tensor_v2": _tensor,
         "torch._utils._rebuild_parameter": _parameter, "torch.Size": tuple, "torch.device": lambda *words: None,
         **{f"torch.{kind}Storage": None for kind in DTYPES},
         **dict.fromkeys(("torch.float32", "torch.float64", "torch.float16", "torch.bfloat16", "torch.int64", "torch.int32"))}
@@ -261,8 +267,8 @@ MADE = {"collections.OrderedDict": _Ordered, "torch._utils._rebuild_tensor": _te
 
 # -------------------------------------------------------------------------------------------------------------- written
 def write(network: Network, path: FilePath, mean: NDArray[np.float32] | None, classes: Sequence[str]) -> None:
-    """Write {"state_dict": ..., "mean_image": (3,S,S), "zfcore": ...} to `path` by torch.save, all or nothing: the weights for the
-    network that `sequential` prints. Raises Expected where PyTorch is not installed, Unwritable where the disk refuses."""
+    """Write {"state_dict": ..., "mean_image": (3,S,S), "zfcore": ...} to `path` by torch.save, all or nothing: the weights for
+    the network that `sequential` prints. Raises Expected where PyTorch is not installed, Unwritable where the disk refuses."""
     try:
         import torch
     except ImportError:
@@ -275,19 +281,22 @@ def write(network: Network, path: FilePath, mean: NDArray[np.float32] | None, cl
 
 
 def sequential(network: Network) -> str:
-    """The network as a program of PyTorch's, whose `network` takes the state_dict that `write` and safetensors.write write, and gives
-    the scores of pictures (N,C,H,W) in RGB, 0 to 255, less the mean. Raises Expected for a layer that torch.nn has no module for."""
+    """The network as a program of PyTorch's, whose `network` takes the state_dict that `write` and safetensors.write write, and
+    gives the scores of pictures (N,C,H,W) in RGB, 0 to 255, less the mean. Raises Expected for a layer that torch.nn has no
+    module for."""
     names, lines = state_dict.module_names(network), []
     for layer, (shape, out) in zip(network.layers, pairwise(network.shapes)):
         if type(layer) not in _MODULES:
             raise Expected(f"{network.name}: {layer.name}", "layers that torch.nn has modules for", type(layer).__name__)
-        lines += [f'    ("{names[layer.name]}{suffix}", nn.{module}),' for suffix, module in _MODULES[type(layer)](layer, shape, out)]
-    return "\n".join(["from collections import OrderedDict", "", "from torch import nn", "", "network = nn.Sequential(OrderedDict([", *lines,
-                      "])).eval()", ""])
+        lines += [f'    ("{names[layer.name]}{suffix}", nn.{module}),'
+                  for suffix, module in _MODULES[type(layer)](layer, shape, out)]
+    return "\n".join(["from collections import OrderedDict", "", "from torch import nn", "",
+                      "network = nn.Sequential(OrderedDict([", *lines, "])).eval()", ""])
 
 
 def _framed(layer, shape, out, module, value=0):
-    """[(suffix, module)] with what PyTorch cannot say of its padding laid around the maps before it. `module`: what it is but for that."""
+    """[(suffix, module)] with what PyTorch cannot say of its padding laid around the maps before it. `module`: what it is but
+    for that."""
     behind = [(count - 1)*layer.S + layer.K - size - layer.P for count, size in zip(out[1:], shape[1:])]
     as_floor = [1 + (size + 2*layer.P - layer.K)//layer.S for size in shape[1:]]
     if as_floor == list(out[1:]) and 2*layer.P <= layer.K:

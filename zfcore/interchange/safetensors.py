@@ -1,11 +1,12 @@
 """Files of safetensors: a header in JSON that says where each tensor lies, and the tensors.
 
-    8 bytes    length of the header          {"conv1.weight": {"dtype": "F32", "shape": [96, 3, 7, 7], "data_offsets": [0, 56448]},
+    8 bytes    length of the header          {"conv1.weight": {"dtype": "F32", "shape": [96, 3, 7, 7], "data_offsets": [0,
+               56448]},
     header     JSON, as on the right          ..., "__metadata__": {"zfcore": "..."}}
     data       little-endian, from the header's end on, without gaps
 
-There is no program in it, and no package is needed. Tensors stand in the order of their names, so what is matched to layers goes by
-shapes too; what zfcore writes says itself what network it is.
+There is no program in it, and no package is needed. Tensors stand in the order of their names, so what is matched to layers
+goes by shapes too; what zfcore writes says itself what network it is.
 """
 import json
 import math
@@ -28,7 +29,8 @@ from zfcore.interchange.foreign import Foreign
 from zfcore.interchange.state_dict import Weights
 from zfcore.network import Network
 
-DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?"}
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
+          "U8": "u1", "BOOL": "?"}
 METADATA, ALIGNED = "__metadata__", 8
 MOST_NUMBERS = 2**48
 TENSOR = table({"dtype": choice(*DTYPES), "shape": listed(whole(0, 2**48), 8), "data_offsets": listed(whole(0, 2**60), 2, 2)})
@@ -36,20 +38,22 @@ HEADER = table({}, {METADATA: mapping(text(MOST_JSON))}, TENSOR)
 
 
 def read(path: Path, graph: Path | None, model: str | None) -> Foreign:
-    """The network whose weights are in a file of safetensors, and whose layers `model` names (`state_dict.foreign`), or the file
-    itself if zfcore wrote it. `graph` is not needed. Raises Expected for everything that is wrong with the file."""
+    """The network whose weights are in a file of safetensors, and whose layers `model` names (`state_dict.foreign`), or the
+    file itself if zfcore wrote it. `graph` is not needed. Raises Expected for everything that is wrong with the file."""
     with opened(path) as weights:
         return state_dict.foreign("safetensors", path, weights, model)
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Weights]:
-    """`with opened(path) as weights:` the Weights in a file, whose numbers may be asked for within. bfloat16 comes as float32."""
+    """`with opened(path) as weights:` the Weights in a file, whose numbers may be asked for within. bfloat16 comes as
+    float32."""
     with open(path, "rb", opener=opener) as file:
         size = os.fstat(file.fileno()).st_size
         length = struct.unpack("<Q", head)[0] if len(head := file.read(8)) == 8 else 0
         if not 0 < length <= min(MOST_JSON, size - 8):
-            raise Expected(path, "a file of safetensors, which begins with its header's length", f"{length} in one of {size} bytes")
+            raise Expected(path, "a file of safetensors, which begins with its header's length",
+                           f"{length} in one of {size} bytes")
         try:
             header = parsed(path, file.read(length).decode(), HEADER)
         except UnicodeDecodeError:

@@ -1,8 +1,8 @@
 """Weights without a network: tensors with names, and the layers that somebody says they are of.
 
 A file of weights alone does not tell how its layers lie. `--model` does: one of zfcore's models, whose classes and pictures'
-size follow from the tensors, or a JSON file with a layer table. Tensors are matched to the layers with weights in the file's order,
-and every shape must fit.
+size follow from the tensors, or a JSON file with a layer table. Tensors are matched to the layers with weights in the file's
+order, and every shape must fit.
 """
 import json
 import re
@@ -21,8 +21,8 @@ from zfcore.files import anything, choice, listed, mapping, parsed, read_json, s
 from zfcore.hints import Shape
 from zfcore.interchange import foreign as to
 from zfcore.interchange.foreign import Foreign, Window, part_of
-from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm, LocalResponseNormWithin,
-                           MaxPool, Pad, ReLU)
+from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm,
+                           LocalResponseNormWithin, MaxPool, Pad, ReLU)
 from zfcore.models import MODELS, NATIVE_SIZE, build, from_table
 from zfcore.network import Network
 
@@ -53,11 +53,11 @@ class Weights:
 
 
 def foreign(form: str, path: Path, weights: Weights, model: str | None) -> Foreign:
-    """The network `model`, a name of MODELS or a JSON file, with the Weights of the file at `path`. A file of zfcore's says itself
-    what network it is, what classes it has and how it sees pictures.
+    """The network `model`, a name of MODELS or a JSON file, with the Weights of the file at `path`. A file of zfcore's says
+    itself what network it is, what classes it has and how it sees pictures.
 
-    Raises Expected where the shapes are not those of the layers, with both beside each other; where no model is given, with what is
-    in the file."""
+    Raises Expected where the shapes are not those of the layers, with both beside each other; where no model is given, with
+    what is in the file."""
     shapes, numbers, ordered = weights.shapes, weights.numbers, weights.ordered
     groups = grouped(shapes)
     labels, seen = None, {}
@@ -65,7 +65,8 @@ def foreign(form: str, path: Path, weights: Weights, model: str | None) -> Forei
         network, labels, seen = _ours(path, weights)
         owners = _matched(network, groups, shapes, ordered)
     elif model is None:
-        raise check.Expected(f"--model for {path}", "one of zfcore's models, or a JSON file with a layer table, as the file holds weights alone",
+        raise check.Expected(f"--model for {path}",
+                             "one of zfcore's models, or a JSON file with a layer table, as the file holds weights alone",
                              _in_words(groups, shapes))
     else:
         network, owners = _named(model, groups, shapes, ordered) if model in MODELS else _of_table(model, groups, shapes, ordered)
@@ -79,8 +80,10 @@ def foreign(form: str, path: Path, weights: Weights, model: str | None) -> Forei
     by_name = ordered or _names_of(network, groups) is not None
     notes = [] if by_name else ["tensors: matched to layers by shape, and by the order of their names"]
     torch = all(map(_version, weights.needs)) and _version("torch")
-    return Foreign(form, path, "input", network.input_shape, nodes, labels, seen, notes, engine_hint=f"pip install {' '.join(weights.needs)}",
-                   engine_name=f"PyTorch {torch}" if torch else "", engine=_engine(network, owners, weights.by_torch) if torch else None)
+    return Foreign(form, path, "input", network.input_shape, nodes, labels, seen, notes,
+                   engine_hint=f"pip install {' '.join(weights.needs)}",
+                   engine_name=f"PyTorch {torch}" if torch else "",
+                   engine=_engine(network, owners, weights.by_torch) if torch else None)
 
 
 def _version(package):
@@ -93,8 +96,8 @@ def _version(package):
 
 # ----------------------------------------------------------------------------------------------------- what zfcore writes
 def module_names(network: Network) -> dict[str, str]:
-    """{layer: its name as a module of PyTorch}: letters, digits and "_", with a digit in it, as no attribute of a module has, and no
-    other layer's."""
+    """{layer: its name as a module of PyTorch}: letters, digits and "_", with a digit in it, as no attribute of a module has,
+    and no other layer's."""
     names: dict[str, str] = {}
     for number, layer in enumerate(network.layers, 1):
         name = re.sub(r"\W", "_", layer.name, flags=re.ASCII)
@@ -106,7 +109,8 @@ def tensors(network: Network) -> dict[str, NDArray[np.float32]]:
     """{"conv1.weight": (F,C/groups,K,K), "fc6.weight": (M,D), ...}: the parameters as PyTorch names and turns them."""
     found, names = {}, module_names(network)
     for layer in network.layers:
-        ours = {"weight": "w", "bias": "b"} if layer.has_weights else {"weight": "gamma", "bias": "beta", "running_mean": "mean", "running_var": "var"}
+        ours = {"weight": "w", "bias": "b"} if layer.has_weights else {"weight": "gamma", "bias": "beta",
+                                                                       "running_mean": "mean", "running_var": "var"}
         arrays = {**layer.parameters, **layer.buffers}
         for theirs, key in ours.items():
             if key in arrays:
@@ -132,12 +136,14 @@ def _ours(path, weights):
     check.shape(f"{path}: {MEAN}", mean, (3, None, None))
     if mean.shape[1] != mean.shape[2] or mean.shape[1] < max(network.input_shape[1:]):
         raise check.Expected(f"{path}: {MEAN}", "a square picture, no smaller than what enters", mean.shape)
-    return network, found["classes"] or None, {"channels": "rgb", "mean": mean.astype(np.float64), "scale": np.ones(3), "size": mean.shape[1]}
+    return network, found["classes"] or None, {"channels": "rgb", "mean": mean.astype(np.float64), "scale": np.ones(3),
+                                               "size": mean.shape[1]}
 
 
 # -------------------------------------------------------------------------------------------------- whose tensors they are
 def grouped(shapes: Mapping[str, Shape]) -> dict[str, Group]:
-    """{name of a layer: {"weight": name of its tensor, "bias": ...}}, in the file's order, of names such as "features.0.weight"."""
+    """{name of a layer: {"weight": name of its tensor, "bias": ...}}, in the file's order, of names such as
+    "features.0.weight"."""
     groups: dict[str, Group] = {}
     for name in shapes:
         owner, _, key = name.rpartition(".")
@@ -165,8 +171,10 @@ def _named(model, groups, shapes, ordered):
             fits.append((network, owners))
     if len(fits) > 1:
         small, large = fits[0][0].input_shape[1], fits[-1][0].input_shape[1]
-        raise check.Expected(f"--model {model}", f"weights for pictures of {NATIVE_SIZE.get(model, 224)} pixels, or of one size alone",
-                             f"weights that fit all from {small} to {large}", "write the layer table with its input into a JSON file")
+        raise check.Expected(f"--model {model}",
+                             f"weights for pictures of {NATIVE_SIZE.get(model, 224)} pixels, or of one size alone",
+                             f"weights that fit all from {small} to {large}",
+                             "write the layer table with its input into a JSON file")
     return fits[0] if fits else (build(model, classes), None)
 
 
@@ -230,7 +238,8 @@ def _names_of(network, groups):
 def _fits(needed, group, shapes):
     """Return whether the tensors are those that a layer needs; biases, and the scale of a normalisation, may be missing."""
     optional = {"bias", "weight"} if "running_mean" in needed else {"bias"}
-    return set(needed) - optional <= set(group) <= set(needed) and all(shapes[name] == needed[key] for key, name in group.items())
+    return set(needed) - optional <= set(group) <= set(needed) and all(shapes[name] == needed[key]
+                                                                       for key, name in group.items())
 
 
 def _natural(name):
@@ -305,8 +314,10 @@ def _engine(network, owners, by_torch):
         tensors = by_torch()
         y, given = torch.from_numpy(np.array(x, np.float32)), {}
         with torch.no_grad():
-            for layer, of_layer, out in zip(network.layers, [owners.get(layer.name, {}) for layer in network.layers], network.shapes[1:]):
-                y = _TORCH[type(layer)](torch.nn.functional, layer, y, {key: tensors[name].float() for key, name in of_layer.items()}, out)
+            for layer, of_layer, out in zip(network.layers, [owners.get(layer.name, {}) for layer in network.layers],
+                                            network.shapes[1:]):
+                y = _TORCH[type(layer)](torch.nn.functional, layer, y,
+                                        {key: tensors[name].float() for key, name in of_layer.items()}, out)
                 if layer.name in names:
                     given[layer.name] = y.numpy().copy()
         return given
@@ -340,7 +351,8 @@ def _within(F, layer, y, of, out):
 
 
 _TORCH = {
-    Conv: lambda F, layer, y, of, out: F.conv2d(_framed(F, layer, y, out), of["weight"], of.get("bias"), layer.S, 0, 1, layer.groups),
+    Conv: lambda F, layer, y, of, out: F.conv2d(_framed(F, layer, y, out), of["weight"], of.get("bias"), layer.S, 0, 1,
+                                                layer.groups),
     Linear: lambda F, layer, y, of, out: F.linear(y, of["weight"], of.get("bias")),
     MaxPool: lambda F, layer, y, of, out: F.max_pool2d(_framed(F, layer, y, out, -np.inf), layer.K, layer.S),
     AvgPool: _avg_pool,
@@ -348,8 +360,8 @@ _TORCH = {
     LocalResponseNorm: lambda F, layer, y, of, out: F.local_response_norm(
         y, layer.n, layer.alpha*(layer.n if layer.convention == "sum" else 1), layer.beta, layer.k),
     LocalResponseNormWithin: _within,
-    BatchNorm: lambda F, layer, y, of, out: F.batch_norm(y, of["running_mean"], of["running_var"], of.get("weight"), of.get("bias"),
-                                                         eps=layer.eps),
+    BatchNorm: lambda F, layer, y, of, out: F.batch_norm(y, of["running_mean"], of["running_var"], of.get("weight"),
+                                                         of.get("bias"), eps=layer.eps),
     Flatten: lambda F, layer, y, of, out: y.flatten(1),
     Dropout: lambda F, layer, y, of, out: y,
     Pad: lambda F, layer, y, of, out: F.pad(y, (layer.left, layer.right, layer.top, layer.bottom))}

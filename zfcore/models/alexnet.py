@@ -46,7 +46,8 @@ def tiny_alexnet(classes: int = 10, size: int = 96, keep_prob: float = 0.5) -> N
 def open_questions(table: list[Row]) -> list[tuple[str, str, str, str]]:
     """[(what, what the paper says, what the layer table does, why)] about this network."""
     (_, second, *_) = [row for row in table if row["kind"] == "Conv"]
-    halves = (("every map sees every map", "one GPU in the paper; `--model alexnet-grouped` has the split") if second["groups"] == 1
+    halves = (("every map sees every map", "one GPU in the paper; `--model alexnet-grouped` has the split")
+              if second["groups"] == 1
               else ("layers 2, 4 and 5 in two groups", "asked for"))
     return [padding(table, "AlexNet's 55, 27, 13"), constants(table, "before the pool"),
             ("AlexNet's two halves", "the exact architecture; whether split as over two GPUs is not said", *halves)]

@@ -67,7 +67,8 @@ def open_questions(table: list[Row]) -> list[tuple[str, str, str, str]]:
 def padding(table: list[Row], gives: str) -> tuple[str, str, str, str]:
     """The entry of `open_questions` about padding, which `gives` the paper's sizes."""
     paddings = ", ".join(str(row["P"]) for row in table if row["kind"] == "Conv")
-    return ("padding, rounding of sizes", "", f"sizes round up; padding {paddings}", f"the rule of cuda-convnet, which gives {gives}")
+    return ("padding, rounding of sizes", "", f"sizes round up; padding {paddings}",
+            f"the rule of cuda-convnet, which gives {gives}")
 
 
 def constants(table: list[Row], where: str) -> tuple[str, str, str, str]:

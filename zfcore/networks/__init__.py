@@ -27,7 +27,8 @@ def names() -> list[str]:
 
 
 def place(path: FilePath) -> Path:
-    """`path` as a Path. Raises Expected for what is none, and for the empty one, which would be the folder one happens to be in."""
+    """`path` as a Path. Raises Expected for what is none, and for the empty one, which would be the folder one happens to be
+    in."""
     if not isinstance(path, (str, os.PathLike)) or not str(path):
         raise check.Expected("checkpoint", f"a run's folder, a checkpoint file or one of {', '.join(names())}", repr(path))
     return Path(path)
@@ -40,7 +41,8 @@ def file_of(path: FilePath) -> Path:
         return FOLDER/f"{path}.h5"
     if not os.path.exists(path):
         raise check.Expected("checkpoint", f"a run's folder, a checkpoint file or one of {', '.join(names())}",
-                             f"{path}, which does not exist", f"{command('python', '-m', 'train', '--output', path)} trains one")
+                             f"{path}, which does not exist",
+                             f"{command('python', '-m', 'train', '--output', path)} trains one")
     return path
 
 
@@ -59,8 +61,8 @@ def card(name: str) -> dict[str, Any]:
 
 
 def mean_image(of: dict[str, int]) -> NDArray[np.float32] | None:
-    """The mean image (3,size,size) of the drawn pictures `of` {"size", "drawings" (their version), "count"}, where one of the networks
-    was trained on just these; else None. Who has it need not draw all of them before training begins."""
+    """The mean image (3,size,size) of the drawn pictures `of` {"size", "drawings" (their version), "count"}, where one of the
+    networks was trained on just these; else None. Who has it need not draw all of them before training begins."""
     for name in names():
         if (about := card(name)).get("learned_from") == of:
             with open_h5(FOLDER/about["file"]) as file:

@@ -126,11 +126,12 @@ def fitting(kernels, M, N):
 
 
 def _quickest(kernels, M, columns, length, times):
-    """The kernel whose tiles, `times` M rows by `columns` of sums of `length` terms, take the least time: as this card has found
-    it, or by the model. All of `kernels` add in the same order."""
+    """The kernel whose tiles, `times` M rows by `columns` of sums of `length` terms, take the least time: as this card has
+    found it, or by the model. All of `kernels` add in the same order."""
     def seconds(kernel):
         steps = blocks(length, model.sizes(kernel)[2])
-        return model.seconds(kernel, times*_tiles(kernel, M, columns), steps, model.tile_bytes(kernel, M, columns), tuning.current)
+        return model.seconds(kernel, times*_tiles(kernel, M, columns), steps, model.tile_bytes(kernel, M, columns),
+                             tuning.current)
     question = f"{kernels[0].name} {model.precision(kernels[0])}: {times} of {M} x {columns}, {length} terms"
     return tuned.current.quickest(question, kernels, seconds)
 
@@ -169,7 +170,8 @@ def launch_transpose(dy, w, dx, S, P, groups, precision, training=False):
         precision = "fp32"                                  # tensor cores multiply 16 rows at once, used or not
     transposed = transpose_filters(w)
     columns = blocks(H, S)*blocks(W, S)*N                                       # of the largest phase
-    kernel = _quickest(fitting(TRANSPOSE_KERNELS[precision], M, N), M, columns, len(dy)//groups*blocks(w.shape[1], S)**2, groups*S*S)
+    kernel = _quickest(fitting(TRANSPOSE_KERNELS[precision], M, N), M, columns, len(dy)//groups*blocks(w.shape[1], S)**2,
+                       groups*S*S)
     kernel((_tiles(kernel, M, columns), groups, S*S), dy, transposed, dx, sizes(dx, w, dy, S, P, groups))
 
 
@@ -229,10 +231,10 @@ def sum_slices(partial, total=None, b=None, relu=False):
 
 
 # ---------------------------------------------------------------------------------- bf16 in memory, on a Hopper GPU
-# Training takes these, looking at a network never does. wgmma may add up in another order than mma.sync, and an image has the same
-# bits in any batch, also in the last, odd one of an epoch: so what takes them must not follow from N, though TMA wants whole eights
-# of images and tiles have 64. A step has images enough to fill them, and a batch that is odd is copied; one picture alone, of a
-# projection or a prediction, must not pay for 64.
+# Training takes these, looking at a network never does. wgmma may add up in another order than mma.sync, and an image has the
+# same bits in any batch, also in the last, odd one of an epoch: so what takes them must not follow from N, though TMA wants
+# whole eights of images and tiles have 64. A step has images enough to fill them, and a batch that is odd is copied; one
+# picture alone, of a projection or a prediction, must not pay for 64.
 def takes_wgmma(x, shape, groups, training):
     """Return whether a pass over maps, or gradients, like x with filters of that `shape` (C/groups,K,K,F) is for the kernels on
     wgmma: a training step's, of bf16, on a GPU that has it. Where a sum or the outputs are short they multiply mostly zeros."""

@@ -42,8 +42,8 @@ def conv2d_maxpool(x, w, b, S, P, pool, groups=1, rounding="ceil", precision="fp
 
 def pool_fits(x, w, pool, groups, training=False):
     """Return whether the kernel of `conv2d_maxpool` takes these sizes, and gains by it. Of the products it computes about a
-    sixth twice, and it saves writing and reading 4 bytes an output. It takes some N alone, so it leaves to wgmma what is wgmma's
-    in any batch."""
+    sixth twice, and it saves writing and reading 4 bytes an output. It takes some N alone, so it leaves to wgmma what is
+    wgmma's in any batch."""
     (C, K, _, F), (K_pool, S_pool, *_), tile = w.shape, pool, MIDDLE["BM"]
     return (runs_kernels(x) and groups == 1 and not takes_wgmma(x, w.shape, groups, training)
             and x.shape[-1] % IMAGES == 0 and F % tile == 0

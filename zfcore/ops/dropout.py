@@ -59,8 +59,8 @@ def dropout(x, keep_prob, key, piece=None):
 
     x (...,N), float32, float64 or stored BF16 -> y, and the DropoutCache: no mask is stored.
     key = (seed, layer, step) with 0 <= seed, step < 2^64 and 0 <= layer < 2^32; the step may also be an array () of uint64 on
-    the device, which `dropout_backward` reads again, so that a captured step draws the mask of its turn. Element e of x, counted in C order
-    (e < 2^34), is kept where word e%4 of Philox4x32-10 is below keep_prob * 2^32, with
+    the device, which `dropout_backward` reads again, so that a captured step draws the mask of its turn. Element e of x,
+    counted in C order (e < 2^34), is kept where word e%4 of Philox4x32-10 is below keep_prob * 2^32, with
         counter words   e//4, layer, step's low 32 bits, step's high 32 bits
         key words       seed's low 32 bits, seed's high 32 bits
     and is then multiplied by 1/keep_prob, rounded to x's dtype.

@@ -1,4 +1,5 @@
-"""Local response normalisation within maps: Caffe's LRN with the region WITHIN_CHANNEL, of the ZFNet that detectors are built on."""
+"""Local response normalisation within maps: Caffe's LRN with the region WITHIN_CHANNEL, of the ZFNet that detectors are built
+on."""
 from typing import NamedTuple
 
 import numpy as np
@@ -85,7 +86,8 @@ def local_response_norm_within(x, n, alpha, beta, k, convention="mean", P=None):
     def work(block):
         maps, rows = block
         s, spare = _scales(x[maps], rows, Wo, rule)
-        np.divide(x[maps, rows.start + middle:rows.stop + middle, middle:middle + Wo], to_power(s, rule.beta, s, spare), out=y[maps, rows])
+        np.divide(x[maps, rows.start + middle:rows.stop + middle, middle:middle + Wo], to_power(s, rule.beta, s, spare),
+                  out=y[maps, rows])
 
     parallel(work, map_blocks(C, Ho, Wo*N*x.itemsize))
     return y, LocalResponseNormWithinCache(x, rule)
@@ -179,8 +181,8 @@ def _scales(x, rows, Wo, rule):
 
 
 def _back_to_pixels(t, of_pixels, down, P, n):
-    """Sums of t (C,rows,Wo,N) over the outputs that see a pixel, for pixels (C,h,W,N) of which the first lies in row `down` counted
-    from the first output's."""
+    """Sums of t (C,rows,Wo,N) over the outputs that see a pixel, for pixels (C,h,W,N) of which the first lies in row `down`
+    counted from the first output's."""
     C, h, W, N = of_pixels
     across = workspace("sums", (C, t.shape[1], W, N), t.dtype)
     sums = workspace("squares", of_pixels, t.dtype)

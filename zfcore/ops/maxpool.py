@@ -177,7 +177,8 @@ def maxpool_backward(dy, cache, relu=False):
         maps, rows = block
         slab = dx[maps, rows]
         c, tall = slab.shape[:2]
-        masks, selected = (workspace(name, (c, -(-tall//S), Wo, N), kind) for name, kind in (("masks", np.int8), ("selected", bits)))
+        masks, selected = (workspace(name, (c, -(-tall//S), Wo, N), kind)
+                           for name, kind in (("masks", np.int8), ("selected", bits)))
         phase = workspace("phase", (c, -(-tall//S), -(-W//S), N), dy.dtype)
         for a, b in np.ndindex(S, S):                     # the pixels of every S-th row and column: they meet the same taps
             i, j = slice((a - P - rows.start) % S, None, S), slice((b - P) % S, None, S)

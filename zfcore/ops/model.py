@@ -5,10 +5,11 @@
         math       products over the rate of FMAs, mma.sync or wgmma
         shared     128 bytes a cycle to and from shared memory, counted in machine code
         L2         bytes of its two tiles over a multiprocessor's share of the L2 cache
-    time                             those of all blocks of the multiprocessor that has most, but no less than each round of blocks
-                                     waits for the L2 cache; or the bytes of memory over the rate of a copy
+    time                             those of all blocks of the multiprocessor that has most, but no less than each round of
+                                     blocks waits for the L2 cache; or the bytes of memory over the rate of a copy
 
-The counts stand in kernels/loops.json, which `python -m bench resources` writes; the rates in tuning.py. Nothing of it is measured."""
+The counts stand in kernels/loops.json, which `python -m bench resources` writes; the rates in tuning.py. Nothing of it is
+measured."""
 from functools import cache
 from typing import NamedTuple
 
@@ -24,8 +25,8 @@ UNHIDDEN = 0.1                                            # part of what is shor
 
 
 class Loop(NamedTuple):
-    """Counts of a kernel's main loop, of one warp: steps of tiles that it takes, instructions, products among them (FFMA or HMMA),
-    wavefronts of shared memory."""
+    """Counts of a kernel's main loop, of one warp: steps of tiles that it takes, instructions, products among them (FFMA or
+    HMMA), wavefronts of shared memory."""
     steps: int
     instructions: int
     products: int
@@ -123,7 +124,8 @@ def cycles(kernel, moved, tuning):
     a_cycle = 1e9*tuning.clock_ghz*tuning.multiprocessors                    # of all multiprocessors in a second
     l2 = moved*a_cycle/(1e9*tuning.l2_gb_s)
     math = 2*rows*columns*terms*a_cycle/(1e12*tuning.tflop_s(precision(kernel)))
-    if kernel.arch:                                        # a thread asks for tiles, and for products that take hundreds of cycles
+    # a thread asks for tiles, and for products that take hundreds of cycles
+    if kernel.arch:
         return Cycles(0, math, 0, l2)
     loop, warps = loops()[words(kernel)], kernel.block/32
     return Cycles(warps*loop.instructions/loop.steps/SCHEDULERS, math, warps*loop.wavefronts/loop.steps, l2)

@@ -23,7 +23,8 @@ class Frame(NamedTuple):
         """Size (Ho,Wo) of maps (H,W) with this frame. Raises Expected where it cuts all of a map off."""
         for what, size, before, after in (("rows", H, self.top, self.bottom), ("columns", W, self.left, self.right)):
             if size + min(before, 0) + min(after, 0) < 1:
-                raise Expected("pad", f"fewer {what} to cut off than the {size} of the map", f"{-min(before, 0)} and {-min(after, 0)}")
+                raise Expected("pad", f"fewer {what} to cut off than the {size} of the map",
+                               f"{-min(before, 0)} and {-min(after, 0)}")
         return H + self.top + self.bottom, W + self.left + self.right
 
 

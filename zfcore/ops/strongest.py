@@ -32,8 +32,9 @@ def strongest_reference(lists, y, pictures):
 
 
 def strongest(lists, y, pictures):
-    """Enter the pictures of a batch into `lists`, in place: each picture once, with the strongest activation of the unit's map and
-    the first place that has it. A tie goes to the entry that was there before, then to the earlier picture; no NaN is entered.
+    """Enter the pictures of a batch into `lists`, in place: each picture once, with the strongest activation of the unit's map
+    and the first place that has it. A tie goes to the entry that was there before, then to the earlier picture; no NaN is
+    entered.
 
     y (units,Ho,Wo,N) or (units,N), of the dtype of the values or stored as BF16; pictures: N whole numbers on the host, which
     rise. On a device nothing waits and nothing is copied there: the kernel is told where a run of neighbours begins."""

@@ -5,8 +5,9 @@
                 +       +
                     +
 
-Whoever holds some neighbouring leaves adds those up that are a node together (`joined`), and hands on one array for each node that
-is not part of a larger one of theirs: the spans. What then comes of all spans has the bits that it has of the single leaves."""
+Whoever holds some neighbouring leaves adds those up that are a node together (`joined`), and hands on one array for each node
+that is not part of a larger one of theirs: the spans. What then comes of all spans has the bits that it has of the single
+leaves."""
 import numpy as np
 
 from zfcore.backend import runs_kernels

@@ -1,7 +1,7 @@
 """Table of what a card has found quickest: `python -m bench tune` writes it there, in the folder of its compiled kernels.
 
-A table decides about speed alone: all kernels among which it chooses give the same bits (kernels/conv2d.cu, order). What it does
-not know, the model decides (model.py)."""
+A table decides about speed alone: all kernels among which it chooses give the same bits (kernels/conv2d.cu, order). What it
+does not know, the model decides (model.py)."""
 import hashlib
 
 from zfcore.check import Expected
@@ -40,8 +40,8 @@ def version():
 
 
 def known(device):
-    """{question: {"quickest": kernel, "us": {kernel: microseconds}}} that a card of this name has written; {} where it has not. Told
-    in a sentence and left out is a file that is no such table, another device's or one of other kernels."""
+    """{question: {"quickest": kernel, "us": {kernel: microseconds}}} that a card of this name has written; {} where it has not.
+    Told in a sentence and left out is a file that is no such table, another device's or one of other kernels."""
     try:
         found = read_json(path_of(device), FORM)
         for what, here in {"device": device, "kernels": version()}.items():
@@ -50,7 +50,8 @@ def known(device):
     except FileNotFoundError:
         return {}
     except (OSError, Expected) as error:
-        warn(f"{path_of(device)} is not used, kernels are chosen by a model of the GPU ({error}); run python -m bench tune again")
+        warn(f"{path_of(device)} is not used, kernels are chosen by a model of the GPU ({error}); run python -m bench tune "
+             f"again")
         return {}
     return found["choices"]
 

@@ -13,7 +13,8 @@ class Tuning:
     """Speed alone:
 
     multiprocessors    that launches are cut for; of an H200, by its data sheet
-    clock_ghz          10^9 cycles a second, by its data sheet: 4096 FLOPs of bf16 a cycle and multiprocessor are its 989 TFLOP/s
+    clock_ghz          10^9 cycles a second, by its data sheet: 4096 FLOPs of bf16 a cycle and multiprocessor are its 989
+                       TFLOP/s
     fma_tflop_s        10^12 FLOPs a second of multiply-adds in float32, two each; predicted, of 67 by the data sheet
     tf32_tflop_s       of mma.sync in tf32; predicted, of 494: 62 %, as others have measured mma.sync on Hopper
     bf16_tflop_s       of mma.sync in bf16; predicted, of 989

@@ -293,8 +293,8 @@ def _outputs(M, of_phases, transform, out, S, start, rows, columns, bias=None, r
         top, left = start + phase.a + 2*S*rows.start, start + phase.b + 2*S*columns.start
         if loop and (terms := phase.terms(transform, M.dtype, (2, 2), back=True)):
             at_tiles = _tile_places((Ho, Wo), (top, left, 2*S, S), (2, 2), (ti, tj))
-            loop(_flat_tiles(M[phase.points]), phase.maps.start + maps.start, *terms, (none if bias is None else bias)[maps], relu,
-                 out[maps].reshape(-1, Ho*Wo, N), at_tiles)
+            loop(_flat_tiles(M[phase.points]), phase.maps.start + maps.start, *terms, (none if bias is None else bias)[maps],
+                 relu, out[maps].reshape(-1, Ho*Wo, N), at_tiles)
             return
         matrix = phase.matrix(transform, M.dtype, (2, 2)).T
         of_phase = M[phase.points, phase.maps][:, maps]

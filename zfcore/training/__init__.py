@@ -14,7 +14,8 @@
     evaluation.py    Score, evaluate, predict: the error of a network or an ensemble, from one crop or ten
     deviations.py    where a run differs from the paper's recipe, and what the paper leaves open
 
-Several ranks (zfcore/ranks), each of which makes the same Training with its `ranks`, share the steps of a run: the bits are those of one.
+Several ranks (zfcore/ranks), each of which makes the same Training with its `ranks`, share the steps of a run: the bits are
+those of one.
 
 A Training is complete when it is made: whoever has one can call any of its methods. Two doors make one, `begin` for a new run
 and `resume` for one that is there; what is wrong with options, pictures, weights or folders is an `Expected` there, before the

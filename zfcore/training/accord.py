@@ -28,7 +28,8 @@ SAME_PICTURES = (": the digits stand for their classes, names and bytes; rsync -
                  "those that differ")
 ADVICE = {"training pictures": SAME_PICTURES, "validation pictures": SAME_PICTURES,
           "BLAS": ": OPENBLAS_CORETYPE in the environment of all, the older processor's, lets OpenBLAS take one code",
-          "NumPy's vector code": ": NPY_DISABLE_CPU_FEATURES in the newer processor's environment leaves out what the older lacks"}
+          "NumPy's vector code": ": NPY_DISABLE_CPU_FEATURES in the newer processor's environment leaves out what the older "
+                                 "lacks"}
 
 
 def facts(config: TrainConfig, device: Device, train: DataSet, val: DataSet, network: Network, epoch: int,

@@ -76,7 +76,8 @@ class TrainConfig:
         if self.weight_decay is None and not self.start_left:
             raise check.Expected("--weight-decay", "a number, or --start-left above 0, which chooses one", "neither")
         if not 0 <= self.start_left < 1:
-            raise check.Expected("--start-left", "a share of the start, 0 <= share < 1 (0: whatever --weight-decay leaves)", self.start_left)
+            raise check.Expected("--start-left", "a share of the start, 0 <= share < 1 (0: whatever --weight-decay leaves)",
+                                 self.start_left)
         if not self.init_from:                             # else it may be a network from elsewhere
             check.one_of("--model", self.model, MODELS)
         check.one_of("--init", self.init, ("gaussian", "he"))
@@ -121,14 +122,14 @@ def late_drop(epochs):
 # What each preset changes. "tiny" is what runs when nothing is asked for; the other three follow the paper. A function is
 # called with the number of epochs.
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": dict(model="tiny", image_size=96, epochs=9, batch_size=32, lr=0.003, weight_decay=None, start_left=0.4, keep_prob=0.9,
-                 init="he", drop_after=late_drop, crops="random", upscale=False),
+    "tiny": dict(model="tiny", image_size=96, epochs=9, batch_size=32, lr=0.003, weight_decay=None, start_left=0.4,
+                 keep_prob=0.9, init="he", drop_after=late_drop, crops="random", upscale=False),
     "zfnet": dict(),
     "zfnet-b": dict(model="zfnet-b"),
     "alexnet": dict(model="alexnet"),
 }
-# What --resume may be given another value for. Data may have been moved, but must be the same pictures. Another device, micro-batch
-# or precision changes the rounding of sums: the run goes on as it would have, but no longer with the same bits.
+# What --resume may be given another value for. Data may have been moved, but must be the same pictures. Another device,
+# micro-batch or precision changes the rounding of sums: the run goes on as it would have, but no longer with the same bits.
 MAY_CHANGE = ("epochs", "data", "workers", "device", "micro_batch", "precision")
 
 
@@ -195,7 +196,8 @@ def resumed(stored, changes):
         check.one_of("option", name, NAMES)
         if value != getattr(stored, name) and name not in MAY_CHANGE:
             raise check.Expected(f"--resume with {flag(name)}", f"the run's own value {getattr(stored, name)!r}",
-                                 repr(value), f"leave it out, or start a new run; {', '.join(map(flag, MAY_CHANGE))} may change")
+                                 repr(value),
+                                 f"leave it out, or start a new run; {', '.join(map(flag, MAY_CHANGE))} may change")
     return replace(stored, **changes)
 
 

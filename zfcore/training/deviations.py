@@ -38,7 +38,8 @@ STATED = {
     "init": ('"1e-2", biases 0', "N(0, 0.01) is too small a start for few maps and 96 pixels"),
     "rms_max": ("0.1", ""),
     "crops": ("ten: four corners, the centre, mirrored too", "few pictures: any place shows more of them"),
-    "upscale": ("the shorter side of every picture brought to 256", "a picture smaller than asked for is more likely a mistake"),
+    "upscale": ("the shorter side of every picture brought to 256",
+                "a picture smaller than asked for is more likely a mistake"),
     "limit_per_class": ("every training picture", ""),
     "init_from": ("weights drawn at random", ""),
     "precision": ("one GTX 580, which multiplies in float32", ""),
@@ -97,9 +98,11 @@ def open_questions(config):
 def weight_decay(config):
     """Answer of --weight-decay, or --start-left which chooses it, to the paper's silence."""
     if config.start_left:
-        return Deviation("weight decay", "", f"so much on weights that {100*config.start_left:.0f} % of their start is left at the end"
+        return Deviation("weight decay", "",
+                         f"so much on weights that {100*config.start_left:.0f} % of their start is left at the end"
                          + (f": {config.weight_decay:g}" if config.weight_decay is not None else "")
-                         + (", the most that is chosen, which leaves more" if config.weight_decay == MOST_DECAY else "") + "; none on biases",
+                         + (", the most that is chosen, which leaves more" if config.weight_decay == MOST_DECAY else "")
+                         + "; none on biases",
                          "in few steps AlexNet's leaves the random start in the weights, which projections then show")
     return Deviation("weight decay", "", f"{config.weight_decay:g} on weights, none on biases",
                      "AlexNet's value" if config.weight_decay == TrainConfig.weight_decay else "asked for")

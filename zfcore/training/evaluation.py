@@ -209,8 +209,8 @@ def per_class(found, counts, classes):
 
 # ------------------------------------------------------------------------------------- runs and pictures that fit together
 def open_runs(runs, device, precision):
-    """[Trained]. Raises Expected for runs that cannot be an ensemble: all must know the same classes, in whatever order, and see
-    the same pictures, so of one size; what crop a network takes of it is its own matter."""
+    """[Trained]. Raises Expected for runs that cannot be an ensemble: all must know the same classes, in whatever order, and
+    see the same pictures, so of one size; what crop a network takes of it is its own matter."""
     if len({Path(run).resolve() for run in runs}) < len(runs):
         raise check.Expected("--run", "different runs", "one of them twice")
     models = [trained.open(run, device, precision) for run in runs]
@@ -246,8 +246,8 @@ class Among:
 
 
 def open_part(models, data, part, upscale, workers):
-    """(Pictures, the words for them) of the part "train" or "val" of `data`; None: of what all the models were trained on. Of a set
-    without parts all pictures are judged; it may have some of the classes only."""
+    """(Pictures, the words for them) of the part "train" or "val" of `data`; None: of what all the models were trained on. Of a
+    set without parts all pictures are judged; it may have some of the classes only."""
     trained_on = {model.data for model in models}
     if data is None and len(trained_on) > 1:
         raise check.Expected("--data", "the set to evaluate on, since the runs were trained on different ones", "none")

@@ -76,8 +76,8 @@ def dated(name):
 
 @contextmanager
 def empty_folder(output, name):
-    """`with empty_folder(output, name) as folder:` make the folder `output`, or runs/<date>-<time>-<name>, which vanishes if it stays
-    empty and the block fails. A folder that holds something is refused."""
+    """`with empty_folder(output, name) as folder:` make the folder `output`, or runs/<date>-<time>-<name>, which vanishes if it
+    stays empty and the block fails. A folder that holds something is refused."""
     folder = checked_empty(Path(output) if output else dated(name))
     with folder_made(folder):
         yield folder
@@ -122,7 +122,8 @@ def write_pictures(folder, train, val):
     """pictures.csv: part, class, name and, where it is known, bytes of every picture of these two data sets. Drawn ones, which
     their name says all about, have none."""
     if not isinstance(train, Synthetic):
-        write_csv(folder/PICTURES, (row for part, of in zip(PARTS, (train, val)) for row in rows_of(part, of)), "part", "class", "picture", "bytes")
+        write_csv(folder/PICTURES, (row for part, of in zip(PARTS, (train, val)) for row in rows_of(part, of)), "part", "class",
+                  "picture", "bytes")
 
 
 def rows_of(part, dataset):
@@ -134,8 +135,9 @@ def rows_of(part, dataset):
 
 
 def check_pictures(folder, train, val, data, aloud=True):
-    """True where there is a list of the run's pictures. Raises Expected unless the two data sets of `data` have those, each in its class,
-    wherever they lie now. Those whose files have other sizes are named on standard error, if `aloud`; what is in the files is not compared."""
+    """True where there is a list of the run's pictures. Raises Expected unless the two data sets of `data` have those, each in
+    its class, wherever they lie now. Those whose files have other sizes are named on standard error, if `aloud`; what is in the
+    files is not compared."""
     if isinstance(train, Synthetic) or not (path := inside(folder, PICTURES)).is_file():
         return False
     there, gone, changed = defaultdict(list), [], []
@@ -153,14 +155,14 @@ def check_pictures(folder, train, val, data, aloud=True):
                              f"put them back as they were, or begin another run with these and its weights: "
                              f"{command('python', '-m', 'train', '--data', data, '--init-from', folder)}")
     if changed and aloud:
-        warn(printable(f"{folder}: of {plural(len(listed), 'picture')} {len(changed)} changed since the run began, which goes on with what "
-                       f"there is now: {some(changed)}"))
+        warn(printable(f"{folder}: of {plural(len(listed), 'picture')} {len(changed)} changed since the run began, which goes "
+                       f"on with what there is now: {some(changed)}"))
     return True
 
 
 def _faults(gone, new):
-    """Words for rows (part, class, name, bytes) that are `gone` and `new`; those that have but one counterpart of the same file name and
-    size were moved."""
+    """Words for rows (part, class, name, bytes) that are `gone` and `new`; those that have but one counterpart of the same file
+    name and size were moved."""
     def by_file(rows):
         found = defaultdict(list)
         for row in rows:

@@ -72,7 +72,8 @@ class Training:
     folder               Path                         where its files go
     train, val, classes  Pictures, Pictures, list     what it learns, what it is judged on, the names of the classes
     network, mean        Network, (3,size,size)       what is trained, and the mean image that it subtracts
-    ranks                Ranks                        who takes the steps together: the first writes and speaks, the others do neither
+    ranks                Ranks                        who takes the steps together: the first writes and speaks, the others do
+                         neither
     epoch, step          int                          whole epochs and steps done
     history              {column: list}               a row an epoch, as log.csv has them
     trained              Trained                      the network as it is, with what it takes to use it"""
@@ -104,14 +105,15 @@ class Training:
 
     # -------------------------------------------------------------------------------------------------------- doors
     @classmethod
-    def begin(cls, config: TrainConfig, folder: FilePath | None = None, data: Parts | None = None, ranks: Ranks = ALONE) -> "Training":
+    def begin(cls, config: TrainConfig, folder: FilePath | None = None, data: Parts | None = None,
+              ranks: Ranks = ALONE) -> "Training":
         """A new run of the TrainConfig `config` in `folder`, which is made, or must be empty; None: runs/<date>-<time>-<model>.
 
-        `data` (train, val) are data sets, or Pictures, to use instead of what `config.data` names. Every picture is looked at once,
-        those to train on for the mean image, before the folder is made: from then on a run fails only for new reasons. Only sets
-        that bring their mean image, packed or drawn ones, are not.
-        Each of several `ranks` calls this with the same options, and sees the same pictures. Raises Expected for a folder, pictures or
-        weights that cannot be used, and for ranks that differ or are more than the pieces of a batch."""
+        `data` (train, val) are data sets, or Pictures, to use instead of what `config.data` names. Every picture is looked at
+        once, those to train on for the mean image, before the folder is made: from then on a run fails only for new reasons.
+        Only sets that bring their mean image, packed or drawn ones, are not.
+        Each of several `ranks` calls this with the same options, and sees the same pictures. Raises Expected for a folder,
+        pictures or weights that cannot be used, and for ranks that differ or are more than the pieces of a batch."""
         materials = cls.materials(config, data, ranks=ranks)
         made = new_folder(materials.config, folder, materials.origin, counts(materials.train)) if ranks.is_first else ""
         return cls(os.fsdecode(ranks.gather(os.fsencode(made))[0]), *materials, ranks=ranks)
@@ -120,9 +122,9 @@ class Training:
     def resume(cls, folder: FilePath, data: Parts | FilePath | None = None, ranks: Ranks = ALONE, **changes: Any) -> "Training":
         """The run in `folder` as it was when its latest checkpoint was written, or from its beginning where it was stopped
         before the first; it ends with the bits of one that was never stopped. `data` as for `begin`, or where the pictures lie
-        now; `changes` are options that may have other values from here on (config.MAY_CHANGE). `ranks` as for `begin`, as many as
-        there are now: the bits are the same. Raises Expected for a folder without a run, for other changes, and where the code is
-        another than the checkpoint's or pictures or classes are missing or new."""
+        now; `changes` are options that may have other values from here on (config.MAY_CHANGE). `ranks` as for `begin`, as many
+        as there are now: the bits are the same. Raises Expected for a folder without a run, for other changes, and where the
+        code is another than the checkpoint's or pictures or classes are missing or new."""
         if isinstance(data, (str, os.PathLike)):
             changes, data = {**changes, "data": os.fspath(data)}, None
         config, latest = resumed(stored_config(folder), changes), Path(folder)/"latest.h5"
@@ -134,7 +136,8 @@ class Training:
     @classmethod
     def materials(cls, config: TrainConfig, data: Parts | None = None, checkpoint: Checkpoint | None = None,
                   folder: Path | None = None, ranks: Ranks = ALONE) -> Materials:
-        """The Materials of a run, which is to go on from `checkpoint`, that of the run in `folder`, if there is one. Nothing is written."""
+        """The Materials of a run, which is to go on from `checkpoint`, that of the run in `folder`, if there is one. Nothing is
+        written."""
         device = select(config.device)
         with warnings_kept() as warnings:
             parts = data or open_data(config.data, config.picture_size, config.limit_per_class, config.val_fraction)
@@ -154,10 +157,12 @@ class Training:
             layer.check_whole(config.micro_batch or config.batch_size, config.batch_size)
         if checkpoint is not None:
             if checkpoint.classes != classes:
-                raise check.Expected("--resume", f"the {plural(len(checkpoint.classes), 'class')} of the checkpoint", differing(checkpoint.classes, classes),
+                raise check.Expected("--resume", f"the {plural(len(checkpoint.classes), 'class')} of the checkpoint",
+                                     differing(checkpoint.classes, classes),
                                      "bring these back, or begin a new run with --init-from")
             if checkpoint.layers != network.table():
-                raise check.Expected("--resume", "the network of the checkpoint", "another network", "the code changed since; start a new run")
+                raise check.Expected("--resume", "the network of the checkpoint", "another network",
+                                     "the code changed since; start a new run")
             is_known = folder is not None and check_pictures(folder, train.dataset, val.dataset, config.data, ranks.is_first)
             check_resumable("--resume", checkpoint, network, config.picture_size)
             network.load(checkpoint.parameters, device, checkpoint.buffers)
@@ -168,7 +173,8 @@ class Training:
             check_same(ranks, facts(config, device, train.dataset, val.dataset, network, *place))
             tell_once(ranks, warnings)
         mean = train.prepare(ranks=ranks)
-        val.prepare(what="validation pictures", ranks=ranks)                              # so that what is wrong is found before an epoch
+        # so that what is wrong is found before an epoch
+        val.prepare(what="validation pictures", ranks=ranks)
         for line in lacking(train, val) if ranks.is_first else ():
             warn(printable(line))
         if checkpoint is not None and checkpoint.mean_image is not None:
@@ -179,8 +185,8 @@ class Training:
 
     @staticmethod
     def drawn_network(config: TrainConfig, classes: Sequence[str], table: Sequence[Row] | None = None) -> Network:
-        """The Network that `config` names, for these classes, its weights drawn at random on its device. One from elsewhere has the
-        layers of `table`, of a run that goes on, or else of the network that --init-from names."""
+        """The Network that `config` names, for these classes, its weights drawn at random on its device. One from elsewhere has
+        the layers of `table`, of a run that goes on, or else of the network that --init-from names."""
         if config.model in MODELS:
             network = build(config.model, len(classes), config.image_size, config.keep_prob)
         elif table is not None:
@@ -193,8 +199,10 @@ class Training:
         """Take from the run's own `checkpoint`, besides weights and mean image, everything that a later bit depends on."""
         self.optimizer.velocity = {name: {key: self.device.array(array) for key, array in of_layer.items()}
                                    for name, of_layer in checkpoint.velocity.items()}
-        unknown = [math.nan]*len(checkpoint.history["epoch"])                  # to a checkpoint from before there was the column
-        self.history = {column: checkpoint.history.get(column, list(unknown)) for column in self.columns}   # HDF5 sorts them by name
+        # to a checkpoint from before there was the column
+        unknown = [math.nan]*len(checkpoint.history["epoch"])
+        # HDF5 sorts them by name
+        self.history = {column: checkpoint.history.get(column, list(unknown)) for column in self.columns}
         self.epoch, self.step, self.moved_from = checkpoint.epoch, checkpoint.step, checkpoint.state.get("data", self.config.data)
         for key, value in checkpoint.state.items():
             owner, _, name = key.partition("_")
@@ -205,8 +213,8 @@ class Training:
     def trained(self) -> Trained:
         """The Trained of the network as it is now, after the last step; zfcore.open(folder) gives that of the best epoch."""
         begun = None if self.config.init_from else lambda: self.start(self.device).use(self.config.precision)
-        return Trained(self.network, self.device_mean, self.classes, self.epoch, self.config.data, self.folder, begun, self.device,
-                       self.config.val_fraction)
+        return Trained(self.network, self.device_mean, self.classes, self.epoch, self.config.data, self.folder, begun,
+                       self.device, self.config.val_fraction)
 
     def start(self, device: Device = CPU) -> Network:
         """The network with the weights that were drawn for it, on `device`."""
@@ -217,11 +225,11 @@ class Training:
     def run(self, say: Callable[[str], object] | None = None) -> None:
         """Train to config.epochs. `say`, e.g. `print`, is called with each line of the log, and with advice.
 
-        The first Ctrl-C, SIGTERM or SIGHUP ends the step under way, saves it and raises Stop; a second one raises KeyboardInterrupt
-        at once, the last checkpoint being whole. After either `Training.resume(folder)` goes on. Meanwhile these signals
-        are this method's, if it was called in the main thread. What `say` raises ends the run, with what it was to tell saved.
-        Raises Expected where another run is at work in the folder, where the loss is not finite, and where the disk refuses or
-        pictures are lost, the last checkpoint being whole."""
+        The first Ctrl-C, SIGTERM or SIGHUP ends the step under way, saves it and raises Stop; a second one raises
+        KeyboardInterrupt at once, the last checkpoint being whole. After either `Training.resume(folder)` goes on. Meanwhile
+        these signals are this method's, if it was called in the main thread. What `say` raises ends the run, with what it was
+        to tell saved. Raises Expected where another run is at work in the folder, where the loss is not finite, and where the
+        disk refuses or pictures are lost, the last checkpoint being whole."""
         self.say, self.guard = say if say and self.ranks.is_first else self.say, StallGuard(len(self.classes))
         with Lock(self.folder) if self.ranks.is_first else nullcontext(), self.interrupt:
             try:
@@ -231,7 +239,8 @@ class Training:
                 self.write_log()
                 if self.ranks.size > 1:
                     pieces = plural(len(leaves(self.config.batch_size, self.config.micro_batch)), "piece")
-                    self.say(f"{self.ranks.size} ranks share each batch: {self.config.batch_size} pictures in {pieces} of {self.config.micro_batch}, "
+                    self.say(f"{self.ranks.size} ranks share each batch: {self.config.batch_size} pictures in {pieces} of "
+                             f"{self.config.micro_batch}, "
                              "which decide about the bits, not the number of ranks")
                 while self.epoch < self.config.epochs:
                     self.one_epoch()
@@ -240,7 +249,8 @@ class Training:
                 if not (self.folder/"config.json").is_file():
                     raise
                 raise check.Expected(refused.what, refused.expected, refused.got,
-                                     f"{refused.advice}, then go on with {command('python', '-m', 'train', '--resume', self.folder)}") from None
+                                     f"{refused.advice}, then go on with "
+                                     f"{command('python', '-m', 'train', '--resume', self.folder)}") from None
 
     def write_beginning(self) -> None:
         """Write what stands in the folder before the first checkpoint."""
@@ -286,8 +296,8 @@ class Training:
         self.close_epoch(score)
 
     def agreed(self, look: bool, keep: bool) -> tuple[int, int, int]:
-        """(signal to stop by or 0, whether to look now, whether to save now), on all ranks the same: who is asked to stop stops all,
-        and the first one's clock counts."""
+        """(signal to stop by or 0, whether to look now, whether to save now), on all ranks the same: who is asked to stop stops
+        all, and the first one's clock counts."""
         rows = self.ranks.gather(bytes([self.interrupt.asked, look, keep]))
         return max(row[0] for row in rows), rows[0][1], rows[0][2]
 
@@ -310,10 +320,11 @@ class Training:
         return of_all[share(len(of_all), self.ranks.size, self.ranks.rank)]
 
     def cut(self, own: Sequence[NDArray[np.int64]], indices: NDArray[np.int64], damaged: dict[int, str]) -> Cut:
-        """The Cut of a batch of whose `own` leaves the pictures `indices` are sound; others may be in `damaged`, which all ranks
-        leave out and which is empty then."""
+        """The Cut of a batch of whose `own` leaves the pictures `indices` are sound; others may be in `damaged`, which all
+        ranks leave out and which is empty then."""
         sizes = [len(leaf) if len(indices) == sum(map(len, own)) else int(np.isin(leaf, indices).sum()) for leaf in own]
-        rows = [np.frombuffer(row, np.int64).tolist() for row in self.ranks.gather(np.array([len(damaged), *sizes], np.int64).tobytes())]
+        rows = [np.frombuffer(row, np.int64).tolist() for row in self.ranks.gather(np.array([len(damaged), *sizes],
+                                                                                            np.int64).tobytes())]
         if any(found for found, *_ in rows):
             self.train.leave_out_together(damaged, self.ranks)
             damaged.clear()
@@ -330,12 +341,12 @@ class Training:
         """The Score of the network as it is on the validation pictures, from their centre crop. Raises Stop as `run` does."""
         asked = lambda: any_asked(self.ranks, self.interrupt.asked)
         with Watched(asked, self.val.sound, "picture", "validation", stays=False, hidden=not self.ranks.is_first) as bar:
-            return evaluate([self.trained], self.val, self.config.micro_batch or self.config.batch_size, bar=bar, of="validation pictures",
-                            ranks=self.ranks)
+            return evaluate([self.trained], self.val, self.config.micro_batch or self.config.batch_size, bar=bar,
+                            of="validation pictures", ranks=self.ranks)
 
     def one_step(self, pictures: Array, labels: Array, indices: Array, cut: Cut | None = None) -> None:
-        """Forward, backward, update on one batch of uint8 pictures (N,H,W,3) on the device, of `cut` this rank's part; None: on a whole
-        one. What comes of it stays there until `look`."""
+        """Forward, backward, update on one batch of uint8 pictures (N,H,W,3) on the device, of `cut` this rank's part; None: on
+        a whole one. What comes of it stays there until `look`."""
         c = self.config
         if cut is None:
             cut = tuple(leaf.stop - leaf.start for leaf in leaves(len(labels), c.micro_batch)),
@@ -346,13 +357,14 @@ class Training:
                       np.array(self.step, np.uint64), np.array(self.plateau.lr, np.float32))
         self.sums.count, self.sums.batches, self.step = self.sums.count + pictures_of(cut), self.sums.batches + 1, self.step + 1
 
-    def learn(self, cut: Cut, pictures: Array, tops: Array, lefts: Array, flips: Array, labels: Array, step: Array, lr: Array) -> None:
+    def learn(self, cut: Cut, pictures: Array, tops: Array, lefts: Array, flips: Array, labels: Array, step: Array,
+              lr: Array) -> None:
         """One training step on the device, without host synchronisation. The arguments are as one_step makes them; step and lr
         are arrays too, so that nothing that changes from step to step is part of the code.
 
-        The batch is walked in leaves of --micro-batch pictures, whose gradients add up (zfcore/reduce.py): to those of the whole
-        batch, but for the rounding of float32 sums. On a GPU an upper layer moves while the gradients of those below it are
-        still computed. From a loss on that is not finite, no parameter moves: `totals` never gets finite again.
+        The batch is walked in leaves of --micro-batch pictures, whose gradients add up (zfcore/reduce.py): to those of the
+        whole batch, but for the rounding of float32 sums. On a GPU an upper layer moves while the gradients of those below it
+        are still computed. From a loss on that is not finite, no parameter moves: `totals` never gets finite again.
         Running statistics do move, before there is a loss; such a run ends at the next look, without saving."""
         before, N, counts = pictures_of(cut[:self.ranks.rank]), pictures_of(cut), [len(sizes) for sizes in cut]
         rows = zeros((sum(counts), 2), np.float64, like=self.totals)
@@ -377,8 +389,9 @@ class Training:
 
     def gradients(self, pictures: Array, crops: tuple[Array, Array, Array], labels: Array, step: Array, piece: tuple[int, int],
                   row: Array, take: Callable[[str, dict[str, Array]], object]) -> None:
-        """Hand the gradients of a `piece` (first, N) of a batch to `take`, layer by layer, and add its loss and wrong answers to `row` (2,).
-        Where the host sees at once that the loss is not finite, as on a CPU, they are zeros: nothing moves, but other ranks wait for them."""
+        """Hand the gradients of a `piece` (first, N) of a batch to `take`, layer by layer, and add its loss and wrong answers
+        to `row` (2,). Where the host sees at once that the loss is not finite, as on a CPU, they are zeros: nothing moves, but
+        other ranks wait for them."""
         size, part = self.config.image_size, len(labels)/piece[1]
         x = crop_flip(pictures, self.device_mean, *crops, size, size, BF16 if self.network.in_bf16 else None)
         y, caches = self.network.forward(x, step, piece=piece)
@@ -411,8 +424,8 @@ class Training:
         if not math.isfinite(loss):
             steps = f"step {self.step}" if self.step == step + 1 else f"steps {step + 1} to {self.step}"
             raise check.Expected("training", "a finite loss", f"{loss} at epoch {self.epoch + 1}, {steps}",
-                                 f"lower the learning rate (it was {self.plateau.lr:g}), python -m train --lr, or try its --init he; {self.folder} "
-                                 f"keeps the last checkpoint")
+                                 f"lower the learning rate (it was {self.plateau.lr:g}), python -m train --lr, or try its "
+                                 f"--init he; {self.folder} keeps the last checkpoint")
         mean, steps = (loss - s.loss)/max(s.count - count, 1), self.step - step
         s.loss, s.wrong, s.clamped, self.looked = loss, int(wrong), int(clamped), (self.step, s.count)
         if steps > 0 and (advice := self.guard.update(mean, steps)):
@@ -437,10 +450,11 @@ class Training:
                 self.plateau.lr /= 10
                 lines.append(f"lr is now {self.plateau.lr:g}, as --drop-after says")
         elif self.plateau.update(score.top1):
-            lines.append(f"validation error has not improved for {plural(self.plateau.patience, 'epoch')}: lr is now {self.plateau.lr:g}")
+            lines.append(f"validation error has not improved for {plural(self.plateau.patience, 'epoch')}: lr is now "
+                         f"{self.plateau.lr:g}")
         if over_fits(self.history):
-            lines.append("over-fits: the validation loss rises while the training error falls; best.h5 keeps the epoch with the lowest "
-                         "validation error. Cures: more pictures, fewer epochs, a lower --keep-prob")
+            lines.append("over-fits: the validation loss rises while the training error falls; best.h5 keeps the epoch with "
+                         "the lowest validation error. Cures: more pictures, fewer epochs, a lower --keep-prob")
         self.epoch, self.sums = self.epoch + 1, Sums()
         kept = [f"epoch_{self.epoch:04}.h5"] if self.epoch in self.config.keep_epochs else []
         self.save(*kept, *(["best.h5"] if best else []), "latest.h5")
@@ -452,16 +466,16 @@ class Training:
             self.say(line)
 
     def shares_of_start(self) -> dict[str, float]:
-        """{layer: share of the energy of its weights that is still their random start}; no numbers where they had none, and on a
-        rank that writes no log."""
+        """{layer: share of the energy of its weights that is still their random start}; no numbers where they had none, and on
+        a rank that writes no log."""
         if self.config.init_from or not self.ranks.is_first:
             return {layer.name: math.nan for layer in self.network.weighted}
         return shares_of_start(self.network, self.start())                     # the start is kept only for a moment
 
     def legibility(self) -> tuple[float, float]:
         """(share of the projected energy inside the objects' boxes, the boxes' share of the area) of the last convolution on
-        some validation pictures, see `sanity_checks.legibility`; no numbers where nobody knows the boxes, and on a rank that writes no
-        log."""
+        some validation pictures, see `sanity_checks.legibility`; no numbers where nobody knows the boxes, and on a rank that
+        writes no log."""
         if not (hasattr(self.val.dataset, "truth") and self.ranks.is_first):
             return math.nan, math.nan
         return legibility(self.trained, self.val)
@@ -475,8 +489,8 @@ class Training:
         first = self.folder/names[0]
         save(first, Checkpoint(
             model=self.network.name, input_shape=self.network.input_shape, layers=self.network.table(),
-            classes=self.classes, parameters=self.network.parameters(), velocity=self.optimizer.velocity, buffers=self.network.buffers(),
-            mean_image=self.mean, epoch=self.epoch, step=self.step, history=self.history,
+            classes=self.classes, parameters=self.network.parameters(), velocity=self.optimizer.velocity,
+            buffers=self.network.buffers(), mean_image=self.mean, epoch=self.epoch, step=self.step, history=self.history,
             state={"data": self.config.data, "val_fraction": self.config.val_fraction, "seed": self.config.seed,
                    "init": "" if self.config.init_from else self.config.init,
                    **{f"plateau_{k}": v for k, v in vars(self.plateau).items()},
@@ -510,7 +524,8 @@ def lacking(train, val):
     """The lines that tell of classes without pictures to learn from or to be judged on."""
     classes, learned, judged = train.dataset.classes, train.of_classes(), val.of_classes()
     for none, verdict in ((learned == 0, "no training picture, so they cannot be learned"),
-                          ((judged == 0) & (learned > 0), "no validation picture, so no error tells how well they are learned")):
+                          ((judged == 0) & (learned > 0),
+                           "no validation picture, so no error tells how well they are learned")):
         if none.any():
             few = [f"{classes[k]!r} ({plural(learned[k], 'training picture')})" for k in np.flatnonzero(none)]
             yield f"{none.sum()} of {plural(len(classes), 'class')} with {verdict}: {some(few, shown=str)}"
@@ -519,7 +534,8 @@ def lacking(train, val):
 def differing(before, now):
     """Words for what has become of the classes `before`."""
     found = [(sorted(set(before) - set(now)), "missing"), (sorted(set(now) - set(before)), "new")]
-    return "other classes: " + (", ".join(f"{len(names)} {what} ({some(names)})" for names, what in found if names) or "another order")
+    return "other classes: " + (", ".join(f"{len(names)} {what} ({some(names)})" for names, what in found if names)
+                                or "another order")
 
 
 MOST_APART = 2                   # grey levels between two mean images of the same pictures, which other decoders read
@@ -541,7 +557,8 @@ def epoch_lines(history, epochs, layer, classes, best):
     h = {column: values[-1] for column, values in history.items()}
     start, number = h[f"start_{layer}"], f"epoch {int(h['epoch']):3}/{epochs}"
     return (f"{number}  lr {h['lr']:<7g} train loss {h['train_loss']:.3f} error {100*h['train_error']:5.1f} %"
-            f"  val loss {h['val_loss']:.3f} error {100*h['val_error']:5.1f} %" + ("  best" if best else "") + "\n" + " "*len(number)
+            f"  val loss {h['val_loss']:.3f} error {100*h['val_error']:5.1f} %" + ("  best" if best else "") + "\n"
+            + " "*len(number)
             + (f"  top-5 {100*h['val_error_top5']:4.1f} %" if classes > 5 else "")
             + (f"  clamped {int(h['filters_clamped'])}" if h["filters_clamped"] else "")
             + (f"  start's energy {100*start:3.0f} %" if math.isfinite(start) else "")
@@ -553,8 +570,8 @@ RISE, FALL = 3, 0.1              # epochs, and the share of the lowest validatio
 
 
 def over_fits(history):
-    """Return whether it is seen with the last row, and with none before: for RISE epochs the validation loss has been FALL above its
-    lowest while the training error is below what it was there."""
+    """Return whether it is seen with the last row, and with none before: for RISE epochs the validation loss has been FALL
+    above its lowest while the training error is below what it was there."""
     def seen(losses, errors):
         lowest = min(range(len(losses)), key=losses.__getitem__)
         since = losses[lowest + 1:]

@@ -38,8 +38,8 @@ def start_from(path, network, classes, device):
 
 
 def like_source(path, classes, size):
-    """The Network of another run or checkpoint file, without its weights, for so many classes and pictures of `size` pixels: where it
-    has others, its last layer with weights has another number of outputs."""
+    """The Network of another run or checkpoint file, without its weights, for so many classes and pictures of `size` pixels:
+    where it has others, its last layer with weights has another number of outputs."""
     other, _ = from_checkpoint(path)
     last, rows = other.weighted[-1].name, other.table()
     outputs = "M" if "M" in other[last].fields() else "F"

@@ -47,8 +47,9 @@ class StallGuard:
         if self.steps < self.after or self.said:
             return None
         self.said = True
-        return (f"the loss has stayed at ln(classes) = {self.guess:.2f}, that of guessing, for {self.after} steps. Cures: --init he "
-                f"(N(0, 0.01) is too small for few maps or small pictures), a larger --lr, or a look at whether the labels are right")
+        return (f"the loss has stayed at ln(classes) = {self.guess:.2f}, that of guessing, for {self.after} steps. Cures: "
+                f"--init he (N(0, 0.01) is too small for few maps or small pictures), a larger --lr, or a look at whether the "
+                f"labels are right")
 
 
 class Interrupt:
