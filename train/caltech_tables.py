@@ -228,8 +228,7 @@ def caltech_accuracy(args):
                              "give --train to apply its protocol to another set")
     top = max(study.layers)
     train = sorted(set(args.train or table.train))
-    scratch = table.scratch_by_default if args.scratch is None else args.scratch
-    trained = sorted(set(args.scratch_train or train)) if scratch else []
+    trained = sorted(set(args.scratch_train or train)) if args.scratch else []
     study.check_sizes(max([*train, *trained]))
     study.begin(max([*train, *trained]), scratch_epochs=args.scratch_epochs)
     with study.folder.locked():

@@ -28,6 +28,7 @@ from zfcore import check
 from zfcore.check import Expected
 from zfcore.crew import HELP as DEVICES
 from zfcore.data.voc import open_voc
+from zfcore.networks import home_of
 from zfcore.terminal import plural, printable, say, status_of, warn
 from zfcore.training import Stop
 from zfcore.training.config import MOST_EPOCHS
@@ -53,6 +54,7 @@ def parser():
             caltech_options(command, many=name != "table7")
         if name in (*TABLES, "table6"):
             scratch_options(command, folds=name != "table6")
+        command.set_defaults(scratch=name == "table6" or name in TABLES and TABLES[name].scratch_by_default)
     command = commands.choices["table7"]
     command.add_argument("--layers", type=check.whole_number(1, 1000), nargs="+", metavar="L",
                          help="layers to look at (all that have one above them)")
@@ -64,7 +66,7 @@ def parser():
 
 
 def common_options(p):
-    p.add_argument("--run", required=True, help="a run's folder, or a checkpoint in it")
+    p.add_argument("--run", required=True, help="a run's folder, a checkpoint in it, or a network that comes with zfcore")
     p.add_argument("--data", required=True, metavar="DIR", help="the new set: a folder, an uncompressed tar, or drawn:unseen")
     p.add_argument("--output", metavar="OUT", help="folder of this study (RUN/<name of the table>)")
     p.add_argument("--features", metavar="DIR", help="where computed features are kept (RUN/features)")
@@ -127,8 +129,7 @@ COMMANDS = {**dict.fromkeys(TABLES, caltech_accuracy), "table6": voc_precision, 
 def main(arguments=None):
     args = parser().parse_args(arguments)
     if args.output is None:
-        run = Path(args.run)
-        args.output = (run if run.is_dir() else run.parent)/args.table
+        args.output = home_of(args.run)/args.table
     try:
         COMMANDS[args.table](args)
     except (Stop, KeyboardInterrupt) as stopped:

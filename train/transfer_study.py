@@ -25,7 +25,7 @@ from zfcore.checkpoint import load, write_csv
 from zfcore.data import open_data
 from zfcore.files import opener
 from zfcore.models import checkpoint_file, from_table
-from zfcore.networks import home_of
+from zfcore.networks import home_of, recipe_of
 from zfcore.terminal import Bar, plural
 from zfcore.training import TrainConfig
 from zfcore.training.config import read_options
@@ -65,6 +65,9 @@ class TransferStudy:
         self.output = self.folder.path
         check.positive("--scratch-epochs", getattr(args, "scratch_epochs", 1))
         self.model = trained.open(args.run, args.device)
+        if (args.scratch or args.without_duplicates) and not self.has_recipe:
+            raise check.Expected("--run", "a run's folder with its config.json, which says what it was trained on and how",
+                                 args.run, "--no-scratch goes without networks from random weights" if args.scratch else "")
         self.layers = feature_layers(self.model.network)
         self.sets = {name: self.pictures(dataset) for name, dataset in open_sets(self.model.size).items()}
         self.fitted = {}
@@ -89,12 +92,12 @@ class TransferStudy:
 
     @cached_property
     def start(self):
-        """(seed, law) that `Network.init` draws the untrained network with: RUN's own, as its checkpoint or its config.json
-        says; (0, "he") where neither does."""
+        """(seed, law) that `Network.init` draws the untrained network with: RUN's own, as its checkpoint or its recipe says;
+        (0, "he") where neither does."""
         state = load(self.checkpoint_file).state
         if state.get("init"):
             return state["seed"], state["init"]
-        if not self.has_config:
+        if not self.has_recipe:
             return 0, "he"
         config = self.run_config()
         return config.seed, config.init
@@ -170,15 +173,11 @@ class TransferStudy:
         return own, *thumbnails_of(own, "thumbnails of the run's pictures")
 
     @property
-    def has_config(self):
-        return (self.run_folder/"config.json").is_file()
+    def has_recipe(self):
+        return recipe_of(self.args.run).is_file()
 
     def run_config(self):
-        path = self.run_folder/"config.json"
-        if not self.has_config:
-            raise check.Expected("--run", "a run's folder with its config.json, which says what it was trained on and how",
-                                 self.args.run)
-        return TrainConfig(**read_options(path))
+        return TrainConfig(**read_options(recipe_of(self.args.run)))
 
     # -------------------------------------------------------------------------------- a network from random weights
     def from_random_weights(self, name, train, test, seed):
@@ -277,7 +276,7 @@ def run_in_words(study):
 
 def untrained_in_words(study):
     seed, law = study.start
-    known = study.model.begun or study.has_config
+    known = study.model.begun or study.has_recipe
     why = "those of the run's own start" if known else "as the run does not say its own"
     return (f"The untrained network, the control, whose features are those of random weights: the run's architecture with seed "
             f"{seed} and the law \"{law}\" ({why}), the same pictures, mean image, folds and classifiers; one draw.")

@@ -121,7 +121,7 @@ def voc_precision(args):
     study.begin(train_part=args.train_part, score_part=args.score_part, scratch_epochs=args.scratch_epochs)
     with study.folder.locked():
         study.look()
-        ways = [Way(study.output, way) for way in (*NETWORKS, *["scratch"]*(args.scratch is not False))]
+        ways = [Way(study.output, way) for way in (*NETWORKS, *["scratch"]*args.scratch)]
 
         def write():
             found = {way.name: study.kept(way.name) for way in ways if way.finished}

@@ -18,7 +18,7 @@ from train.study import measured
 from train.transfer import main
 from train.transfer_study import Fitted, Joined
 from train.voc_table import TABLE6, Scores
-from zfcore import plots, results
+from zfcore import networks, plots, results
 from zfcore.analysis.probing import probe, random_projection
 from zfcore.checkpoint import load, save, write_csv
 from zfcore.data.caltech import open_caltech
@@ -662,7 +662,20 @@ def test_a_checkpoint_alone_gives_features_but_no_network_from_random_weights(ca
     assert status == 2 and "(untrained [0, 'he']), got [1, 'he']" in told
     (alone.parent/"config.json").unlink()
     status, _, told = call("table4", "--train", 2, "--folds", 1, run=alone, output=tmp_path/"other")
-    assert status == 2 and "a run's folder with its config.json" in told
+    assert status == 2 and "a run's folder with its config.json" in told and "--no-scratch goes without" in told
+    assert not (tmp_path/"other").exists()                 # it is told before anything is computed
+    status, _, told = call("table7", "--train", 2, "--without-duplicates", run=alone, output=tmp_path/"other")
+    assert status == 2 and "a run's folder with its config.json" in told and not (tmp_path/"other").exists()
+
+
+def test_of_a_network_that_comes_along_the_card_tells_how_to_train_another(call, made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"runs/drawn").mkdir(parents=True)            # where what is found out about it belongs: no config.json counts here
+    shutil.copy(made/"run/config.json", tmp_path/"runs/drawn")
+    assert call("table4", "--train", 2, "--folds", 1, "--scratch-epochs", 1, run="drawn")[0] == 0
+    options = json.loads((tmp_path/"out/scratch-2-fold0/config.json").read_text())["options"]
+    assert (options["model"], options["image_size"], options["lr"], options["init"]) == ("tiny", 96, 0.003, "he")
+    assert options["start_left"] == networks.card("drawn")["options"]["start_left"] and options["init_from"] == ""
 
 
 def test_parts_are_read_as_they_were_written(tmp_path):

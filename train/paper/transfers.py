@@ -13,7 +13,7 @@ from train.paper.outcome import VERDICTS, Number, Outcome, Picture, number, pair
 from train.paper.setting import Item
 from train.transfer_study import scratch_in_words, untrained_in_words
 from train.voc_table import TABLE6, WAYS, precisions, voc_precision, voc_protocol
-from zfcore.networks import home_of
+from zfcore.networks import recipe_of
 
 UNSEEN = "drawn:unseen"           # parts in combinations that no other drawn set has
 CALTECH = {"table4": "caltech101", "table5": "caltech256", "figure9": "caltech256"}
@@ -61,7 +61,7 @@ def accuracies(item, table, counts, folds, scratch):
     """(make, seconds) of an Item of `train.caltech_tables.caltech_accuracy`. `counts`, `folds` and `scratch` are of the three
     scales: training pictures a class; folds; (folds, epochs, pictures a class) of networks from random weights, () for none."""
     def make(setting):
-        many, of_scratch = setting.of(*counts), setting.of(*scratch) if has_config(setting) else ()
+        many, of_scratch = setting.of(*counts), setting.of(*scratch) if has_recipe(setting) else ()
         words = ["--train", *map(str, many), f"--folds={setting.of(*folds)}", "--scratch" if of_scratch else "--no-scratch"]
         if of_scratch:
             few, epochs, trained = of_scratch
@@ -81,7 +81,7 @@ def accuracies(item, table, counts, folds, scratch):
                        took={"pictures": len(study.dataset), "networks": len(networks)})
 
     def seconds(setting, speed):
-        of_scratch = setting.of(*scratch) if has_config(setting) else ()
+        of_scratch = setting.of(*scratch) if has_recipe(setting) else ()
         classes = 30 if set_for(setting, CALTECH[table]) == UNSEEN else TABLES[table].title == "Caltech-101" and 101 or 256
         pictures = classes*80
         trained = sum(n*classes for n in of_scratch[2])*of_scratch[0]*of_scratch[1]*speed.step if of_scratch else 0
@@ -106,9 +106,9 @@ def of_count(study, paper, n):
     yield paired(f"{n} a class: what was learned serves here", differences(features, untrained), "points", of=f"folds, {by}")
 
 
-def has_config(setting):
-    """Return whether the run's folder says how the run was trained, so that another network can be trained as it was."""
-    return (home_of(setting.run)/"config.json").is_file()
+def has_recipe(setting):
+    """Return whether it is known how the run was trained, so that another network can be trained as it was."""
+    return recipe_of(setting.run).is_file()
 
 
 def of_six(study):

@@ -24,7 +24,7 @@ from zfcore.data.transforms import CorruptImage, check_large_enough
 from zfcore.deconvnet import check_units, feature_layer, unit_count
 from zfcore.files import anything, folder_made, inside, mapping, read_json, table
 from zfcore.kernel import PRECISIONS
-from zfcore.networks import home_of
+from zfcore.networks import home_of, recipe_of
 from zfcore.terminal import plural
 
 
@@ -185,10 +185,11 @@ def names_of(models, most=2):
 
 
 def options_of(run):
-    """The options that a run's config.json tells of its training, but for what belongs to the machine; {} without one."""
-    folder = Path(run) if Path(run).is_dir() else Path(run).parent
+    """The options that a run's config.json or a network's card tells of its training, but for what belongs to the machine; {}
+    without one."""
     try:
-        told = read_json(inside(folder, "config.json"), table({"options": mapping(anything)}, others=anything))["options"]
+        file = recipe_of(run)
+        told = read_json(inside(file.parent, file.name), table({"options": mapping(anything)}, others=anything))["options"]
         return {key: value for key, value in told.items() if key not in ("preset", "device", "workers", "keep_epochs")}
     except (OSError, check.Expected):
         return {}

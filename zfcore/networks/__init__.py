@@ -54,6 +54,14 @@ def home_of(path: FilePath) -> Path:
     return Path("runs")/path if file_of(path).parent == FOLDER else path.parent
 
 
+def recipe_of(path: FilePath) -> Path:
+    """The JSON file whose "options" say how a network was trained: the config.json of its run, or the card of one that comes
+    with zfcore. It need not be there."""
+    file = place(path)
+    comes_along = not os.path.isdir(file) and (file := file_of(file)).parent == FOLDER
+    return file.with_suffix(".json") if comes_along else home_of(path)/"config.json"
+
+
 def card(name: str) -> dict[str, Any]:
     """Card of the network `name`, as `python -m train.reference` wrote it. Raises Expected for another name."""
     check.one_of("network", name, names())
