@@ -9,9 +9,9 @@ from train.launch import launch
 from train.options import parser
 from zfcore import check
 from zfcore.backend import CPU
+from zfcore.checkpoint import load
 from zfcore.data import check_there, data_in_words, is_drawn, open_data
 from zfcore.device import select
-from zfcore.models import build
 from zfcore.ranks import ALONE
 from zfcore.ranks.environment import is_launched, is_rank
 from zfcore.ranks.environment import open as open_ranks
@@ -58,7 +58,8 @@ def work(config, typed, folder, changes, ranks):
     if "dry_run" in typed:
         drawn = is_drawn(config.data)                         # the classes of other pictures are counted when they are read
         classes = len(open_data(config.data, config.picture_size, config.limit_per_class)[0].classes) if drawn else 1000
-        say(build(config.model, classes, config.image_size, config.keep_prob).summary())
+        begun = folder and (folder/"latest.h5").is_file()
+        say(Training.blank_network(config, classes, load(folder/"latest.h5").layers if begun else None).summary())
         say(f"\ndata:   {data_in_words(config.data)}, {plural(classes, 'class')}{'' if drawn else ' taken for granted'}\n"
             f"recipe: {deviations.in_words(config)}")
         if typed.get("devices", 1) > 1:

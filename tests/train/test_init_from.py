@@ -1,5 +1,6 @@
 """A run that starts from another run's weights: what is taken over, what is drawn anew, what is refused."""
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from tests.train.conftest import write_set
 from tests.spoken import in_one
 from train.__main__ import main
 from train.options import parser
-from zfcore.checkpoint import load
+from zfcore.checkpoint import load, save
 from zfcore.training import Training, resolve
 
 
@@ -65,9 +66,29 @@ def test_the_model_and_size_are_the_sources_unless_typed(source):
     assert resolve(vars(parser().parse_args(["--init-from", str(source), "--image-size", "64"]))).image_size == 64
 
 
+def test_a_dry_run_of_a_network_from_elsewhere_shows_its_layers(source, options, tmp_path, capsys):
+    own = load(source/"best.h5")
+    save(tmp_path/"other.h5", replace(own, model="of_cifar"))
+    words = [*options, "--dry-run"]
+    main(words)
+    shown = capsys.readouterr().out
+    main([*words, "--init-from", str(tmp_path/"other.h5")])
+    assert table_of(capsys.readouterr().out) == table_of(shown).replace("tiny", "of_cifar")
+    main([*options, "--epochs", "1", "--init-from", str(tmp_path/"other.h5"), "--output", str(tmp_path/"run")])
+    (tmp_path/"other.h5").unlink()                         # the run has its layers
+    capsys.readouterr()
+    main(["--resume", str(tmp_path/"run"), "--dry-run"])
+    assert "of_cifar" in table_of(capsys.readouterr().out)
+
+
+def table_of(printed):
+    """The table of layers in what was printed."""
+    return printed.partition("\n\n")[2].partition("\n\n")[0]
+
+
 @pytest.mark.parametrize("words, sentence", [
     (["--model", "tiny-alexnet"], "expected a network whose next layer is conv1 (Conv F=24 K=11 S=4 P=0"),
-    (["--image-size", "96", "--upscale"], "fc6.w: expected shape ("),
+    (["--image-size", "96", "--upscale"], "--image-size: expected 32, for which"),
     (["--init-from", "nowhere"], "nowhere"),
     (["--resume", "RUN"], "no --init-from beside it")])
 def test_what_does_not_fit_is_one_sentence_and_leaves_no_folder(source, options, words, sentence, tmp_path, capsys):

@@ -185,15 +185,20 @@ class Training:
 
     @staticmethod
     def drawn_network(config: TrainConfig, classes: Sequence[str], table: Sequence[Row] | None = None) -> Network:
-        """The Network that `config` names, for these classes, its weights drawn at random on its device. One from elsewhere has
-        the layers of `table`, of a run that goes on, or else of the network that --init-from names."""
-        if config.model in MODELS:
-            network = build(config.model, len(classes), config.image_size, config.keep_prob)
-        elif table is not None:
-            network = from_table(config.model, (3, config.image_size, config.image_size), table)
-        else:
-            network = like_source(config.init_from, len(classes), config.image_size)
+        """The Network that `config` names, for these classes, its weights drawn at random on its device; `table` as for
+        `blank_network`."""
+        network = Training.blank_network(config, len(classes), table)
         return network.init(config.seed, config.init, select(config.device)).use(config.precision)
+
+    @staticmethod
+    def blank_network(config: TrainConfig, classes: int, table: Sequence[Row] | None = None) -> Network:
+        """The Network that `config` names, for so many classes, without weights. One from elsewhere has the layers of `table`,
+        of a run that goes on, or else of the network that --init-from names."""
+        if config.model in MODELS:
+            return build(config.model, classes, config.image_size, config.keep_prob)
+        if table is not None:
+            return from_table(config.model, (3, config.image_size, config.image_size), table)
+        return like_source(config.init_from, classes, config.image_size)
 
     def go_on_from(self, checkpoint: Checkpoint) -> None:
         """Take from the run's own `checkpoint`, besides weights and mean image, everything that a later bit depends on."""

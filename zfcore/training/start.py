@@ -27,6 +27,10 @@ def start_from(path, network, classes, device):
         if row != its_row:
             raise check.Expected("--init-from", f"a network whose next layer is {in_words(row)}", in_words(its_row),
                                  f"the network to train is {network.name}, the other {other.name}")
+    shapes, its_shapes = (of.parameter_shapes() for of in (network, other))
+    if any(shapes[layer] != its_shapes[layer] for layer in shapes if same or layer != last):
+        raise check.Expected("--image-size", f"{other.input_shape[1]}, for which {path} has its weights",
+                             network.input_shape[1])
     parameters = other.parameters()
     if not same:
         parameters = {**parameters, last: network.parameters()[last]}
