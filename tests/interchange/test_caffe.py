@@ -53,9 +53,9 @@ def test_in_the_right_order_of_channels_the_cat_is_a_cat_and_in_the_other_a_dog(
 
 @needs("networks/cifar10_quick.prototxt")
 def test_a_network_says_how_its_training_saw_pictures_and_what_is_assumed():
-    notes = read(*QUICK, None).notes
-    assert any(note.startswith("channels: B, G, R") and "assumed" in note for note in notes)
-    assert any("mean.binaryproto" in note and "--mean" in note for note in notes)
+    told = read(*QUICK, None).told
+    assert told["channels"].startswith("channels: B, G, R") and "assumed" in told["channels"]
+    assert "mean.binaryproto" in told["mean"] and "--mean" in told["mean"]
 
 
 @needs("networks/cifar10_quick.prototxt")

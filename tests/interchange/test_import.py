@@ -109,6 +109,15 @@ def test_what_the_file_says_is_taken_and_what_nobody_says_is_told(tmp_path):
     assert [line.partition(":")[0] for line in seen_by(foreign).assumed] == ["channels", "pixels"]
 
 
+def test_what_a_file_tells_of_pictures_is_a_note_unless_it_is_said_otherwise():
+    foreign = Foreign("", None, "x", (3, SIDE, SIDE), [], preprocessing={"channels": "bgr", "scale": np.full(3, 0.5)},
+                      told={"channels": "channels: B, G, R", "mean": "mean: not here", "scale": "scale: 0.5"})
+    notes = lambda **said: [line.partition(":")[0] for line in seen_by(foreign, **said).assumed]
+    assert notes() == ["channels", "mean", "scale"] and notes(channels="bgr") == ["mean", "scale"]
+    assert notes(channels="rgb", mean=np.array([3., 2, 1])) == ["scale"]
+    assert notes(mean=np.array([3., 2, 1]), scale=2) == notes(mean=np.array([3., 2, 1]), std=np.array([3., 2, 1])) == ["channels"]
+
+
 def test_a_softmax_of_pictures_is_no_network(tmp_path):
     foreign = Foreign("test", tmp_path/"file", "x", (3, CROP, CROP), [Probabilities("p", "x", "y")])
     with pytest.raises(zfcore.Expected, match="layers between pictures and scores, got none"):

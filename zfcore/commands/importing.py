@@ -28,7 +28,7 @@ OPTIONS = [
     option("--std", metavar="R,G,B", help="what pixels less the mean are divided by"),
     option("--scale", type=float, help="what they are multiplied by, e.g. 0.00392157"),
     option("--picture-size", metavar="N", type=check.whole_number(1, 4096),
-           help="side of the squares of which the centre enters"),
+           help="pictures are brought to NxN pixels, whose middle the network is given"),
     option("--check", metavar="X.npz", type=Path, help="inputs x (N,C,H,W) as the network was made for and answers y "
                                                        "(N,classes) that must come out"),
 ]

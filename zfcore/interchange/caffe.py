@@ -56,7 +56,7 @@ def read(path: Path, graph: Path | None, model: str | None) -> Foreign:
     shape = _input_shape(path, where, entering, row, reading.blobs)
     nodes = reading.converted(row, shape[0])
     brought_by = (layer for layer in (entering.layer, *of_weights) if layer and layer.kind in DATA - {"Input"})
-    seen = _preprocessing(where, next(brought_by, None), shape[0], notes)
+    seen, told = _preprocessing(where, next(brought_by, None), shape[0])
     if unused := sorted(reading.blobs.keys() - {step.name for step in row}):
         notes.append(f"weights of layers that are not in {where.name} are left aside: {', '.join(unused)[:200]}")
     beyond = _beyond_opencv(row, reading.blobs)
@@ -64,7 +64,8 @@ def read(path: Path, graph: Path | None, model: str | None) -> Foreign:
         text = read_bytes(graph, MOST_TEXT)
     else:
         text = _deployed(entering.name, shape, kept)
-    return _with_engine(Foreign("Caffe", path, entering.name, shape, nodes, preprocessing=seen, notes=notes), text, beyond)
+    return _with_engine(Foreign("Caffe", path, entering.name, shape, nodes, preprocessing=seen, told=told,
+                                notes=notes), text, beyond)
 
 
 # ---------------------------------------------------------------------------------------------------------------- layers
@@ -396,39 +397,39 @@ def _rounds_down(pooling):
 
 
 # -------------------------------------------------------------------------------------------------------------- pictures
-def _preprocessing(where, layer, C, notes):
-    """Keywords of Preprocessing: what the layer that brings pictures in training does to them; the usual order of channels."""
-    seen = {}
+def _preprocessing(where, layer, C):
+    """Keywords of Preprocessing: what the layer that brings pictures in training does to them; the usual order of channels. And
+    a line about each."""
+    seen, told = {}, {}
     if C == 3:
         seen["channels"] = "bgr"
-        notes.append("channels: B, G, R, as OpenCV gave them to Caffe; assumed, since no file of Caffe's says so")
+        told["channels"] = "channels: B, G, R, as OpenCV gave them to Caffe; assumed, since no file of Caffe's says so"
     if layer is None:
-        return seen
+        return seen, told
     for said in (layer.said(name) for name in ("transform_param", "data_param", "image_data_param")):
         if said.scale != 1:
             seen["scale"] = np.full(C, said.scale)
-            notes.append(f"scale: {said.scale:g}, as the layer {layer.name} of the training has it")
+            told["scale"] = f"scale: {said.scale:g}, as the layer {layer.name} of the training has it"
         if len(values := getattr(said, "mean_value", ())):
             if len(values) not in (1, C):
                 raise check.Expected(f"{where}: {layer.name}", f"1 or {C} mean_value", len(values))
             seen["mean"] = np.broadcast_to(np.array(values, np.float64), (C,))
             numbered = ", ".join(f"{value:g}" for value in values)
-            notes.append(f"mean: {numbered}, as the layer {layer.name} of the training has it")
+            told["mean"] = f"mean: {numbered}, as the layer {layer.name} of the training has it"
         if name := words(said.mean_file):
-            seen |= _mean_beside(where, re.split(r"[\\/]", name)[-1], layer, C, notes)
-    return seen
+            mean, told["mean"] = _mean_beside(where, re.split(r"[\\/]", name)[-1], layer, C)
+            seen |= mean
+    return seen, told
 
 
-def _mean_beside(where, name, layer, C, notes):
-    """The mean in the file called `name`, if it lies beside the network."""
+def _mean_beside(where, name, layer, C):
+    """The mean in the file called `name`, {} unless it lies beside the network, and a line about it."""
     if name not in _names_beside(where):
-        notes.append(f"mean: in the file {name}, says the layer {layer.name} of the training; it does not lie here: say --mean")
-        return {}
+        return {}, f"mean: in the file {name}, says the layer {layer.name} of the training; it does not lie here: say --mean"
     mean = read_mean(inside(where.parent, name))
     if len(mean) != C:
         raise check.Expected(where.parent/name, f"a mean of {C} channels", len(mean))
-    notes.append(f"mean: of {name}, which lies beside the network, as the layer {layer.name} of the training has it")
-    return {"mean": mean}
+    return {"mean": mean}, f"mean: of {name}, which lies beside the network, as the layer {layer.name} of the training has it"
 
 
 # ---------------------------------------------------------------------------------------------------------------- engine

@@ -157,7 +157,8 @@ class Foreign:
     nodes         in the order in which they are computed; `output` is what the last one gives
     labels        names of the classes, where the file has them
     preprocessing what the file says of it, as keywords of `preprocessing.Preprocessing`
-    notes         a line for each thing that was assumed or computed when it was read
+    told          a line about each of these, or about one that the file leaves open, by its keyword
+    notes         a line for each other thing that was assumed or computed when it was read
     engine        computes it with the format's own engine: (x float32 (N,C,H,W), names of tensors) -> {name: array}; None:
                   there is none here, and `engine_hint` says what to install"""
     format: str
@@ -167,6 +168,7 @@ class Foreign:
     nodes: list[Node]
     labels: list[str] | None = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    told: Mapping[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     engine: Callable[[NDArray[np.float32], Sequence[str]], Mapping[str, NDArray[Any]]] | None = None
     engine_name: str = ""

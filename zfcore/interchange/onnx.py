@@ -121,7 +121,7 @@ class _Reader:
         self._agree(told)
         row = in_a_row(self.path, self.row, self.first.name, last.name)
         found = Foreign("ONNX", self.path, self.first.name, self.first.shape, row, labels, {**self.preprocessing, **told},
-                        self.notes)
+                        notes=self.notes)
         even = next((node.name for node in row if isinstance(node, ResponseNorm) and node.above), None)
         if even is not None:
             found.engine_hint = f"{even}: onnxruntime has no normalisation over an even number of maps"

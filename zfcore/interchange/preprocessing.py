@@ -24,7 +24,7 @@ class Preprocessing:
     mean       (C,) or a picture (C,S,S), in that order, in units of pixels
     scale      (C,), what pixels less their mean are multiplied by
     size       side of the squares that pictures are brought to, of which the centre enters
-    assumed    a line for each of these that nobody said"""
+    assumed    a line for each of these that the file says, or nobody"""
     channels: Literal["rgb", "bgr", "grey"]
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
@@ -87,7 +87,8 @@ class Preprocessing:
         mean = "a mean picture" if self.mean.ndim == 3 else "nothing" if not self.mean.any() else ", ".join(f"{m:.4g}" for m in self.mean)
         factors = self.scale if len(set(self.scale.tolist())) > 1 else self.scale[:1]
         scale = "" if (self.scale == 1).all() else " times " + ", ".join(f"{s:.4g}" for s in factors)
-        return f"{channels}, pixels 0 to 255 less {mean}{scale}; squares of {self.size} pixels, of which the centre enters"
+        return (f"{channels}, pixels 0 to 255 less {mean}{scale}; pictures are brought to {self.size}x{self.size} pixels, and their "
+                f"middle, as large as the network's input, is what it is given")
 
     def as_timm(self, crop: int) -> dict[str, object]:
         """The same by the names of the library timm, which has mean and std of pixels 0 to 1 in RGB; of a mean picture its
@@ -101,7 +102,7 @@ class Preprocessing:
 
 def seen_by(foreign: Foreign, channels: str | None = None, mean: NDArray[np.float64] | None = None,
             std: NDArray[np.float64] | None = None, scale: float | None = None, size: int | None = None) -> Preprocessing:
-    """The Preprocessing of a Foreign: what is given here, else what its file says, else what is usual, with a line in
+    """The Preprocessing of a Foreign: what is given here, else what its file says, else what is usual, with lines in
     `assumed`.
 
     mean     (C,) in R,G,B, or a picture (C,S,S) in the network's own order        std   (C,), what pixels less the mean are
@@ -111,7 +112,8 @@ def seen_by(foreign: Foreign, channels: str | None = None, mean: NDArray[np.floa
 
     mean and std that are all at most 1 are those of pixels 0 to 1, as torchvision and timm have them. Raises Expected for what
     does not fit the network."""
-    said, assumed = foreign.preprocessing, []
+    given = {"channels": channels, "mean": mean, "scale": std if scale is None else scale}
+    said, assumed = foreign.preprocessing, [line for key, line in foreign.told.items() if given.get(key) is None]
     C, H, W = foreign.input_shape
     if C not in (1, 3) or H != W:
         raise check.Expected(f"{foreign.path}: {foreign.input}", "square pictures of one channel or three", f"{C}x{H}x{W}")
@@ -135,7 +137,7 @@ def seen_by(foreign: Foreign, channels: str | None = None, mean: NDArray[np.floa
                            else np.array([scale], float), said.get("scale", 1.0), C, order)
     usual = subtracted.shape[1] if subtracted.ndim == 3 else 256 if 200 <= H < 256 else H        # 224 and 227 of 256
     if size is None and "size" not in said and usual != H and subtracted.ndim == 1:
-        assumed.append(f"pictures: squares of {usual} pixels, of which the centre {H}x{W} enters, since nobody says "
+        assumed.append(f"pictures: brought to {usual}x{usual} pixels, whose middle {H}x{W} the network is given, since nobody says "
                        f"--picture-size")
     size = size or said.get("size") or usual
     if size < H:

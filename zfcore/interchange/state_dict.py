@@ -80,7 +80,7 @@ def foreign(form: str, path: Path, weights: Weights, model: str | None) -> Forei
     by_name = ordered or _names_of(network, groups) is not None
     notes = [] if by_name else ["tensors: matched to layers by shape, and by the order of their names"]
     torch = all(map(_version, weights.needs)) and _version("torch")
-    return Foreign(form, path, "input", network.input_shape, nodes, labels, seen, notes,
+    return Foreign(form, path, "input", network.input_shape, nodes, labels, seen, notes=notes,
                    engine_hint=f"pip install {' '.join(weights.needs)}",
                    engine_name=f"PyTorch {torch}" if torch else "",
                    engine=_engine(network, owners, weights.by_torch) if torch else None)
