@@ -1,5 +1,6 @@
 """The networks that come with zfcore: each is what its card says, and its projections can still be read."""
 import hashlib
+import os
 
 import numpy as np
 import pytest
@@ -98,5 +99,20 @@ def test_what_is_no_run_is_told_with_the_names_that_there_are(tmp_path, monkeypa
     with pytest.raises(Expected, match="one of .*drawn.*, got darwn"):
         from_checkpoint("darwn")
     (tmp_path/"drawn").mkdir()
+    (tmp_path/"drawn/latest.h5").touch()
     # a folder of one's own
     assert checkpoint_file("drawn").parent.name == "drawn" and checkpoint_file("drawn").name == "latest.h5"
+
+
+def test_a_folder_of_runs_names_the_newest_and_a_word_the_network_that_is_written_like_it(tmp_path):
+    for age, name in ((30, "older"), (10, "newest"), (20, "between")):
+        (tmp_path/name).mkdir()
+        (tmp_path/name/"latest.h5").touch()
+        os.utime(tmp_path/name/"latest.h5", (10**9 - age,)*2)
+    (tmp_path/"none").mkdir()
+    for path, sentence in ((tmp_path, f"which holds 3 runs; the newest is {tmp_path/'newest'}"),
+                           (tmp_path/"none", "which has neither"), ("drawm", "drawm, which does not exist; drawn?"),
+                           ("x", "python -m train --output x trains one"), ("", "''")):
+        with pytest.raises(Expected) as refused:
+            checkpoint_file(path)
+        assert refused.value.what == "--run" and str(refused.value).endswith(sentence)

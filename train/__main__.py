@@ -10,7 +10,7 @@ from train.options import parser
 from zfcore import check
 from zfcore.backend import CPU
 from zfcore.checkpoint import load
-from zfcore.data import check_there, data_in_words, is_drawn, open_data
+from zfcore.data import check_there, data_in_words, is_drawn
 from zfcore.device import select
 from zfcore.ranks import ALONE
 from zfcore.ranks.environment import is_launched, is_rank
@@ -57,7 +57,7 @@ def work(config, typed, folder, changes, ranks):
     say(f"device: {select(config.device).description}\n{config}\n")
     if "dry_run" in typed:
         drawn = is_drawn(config.data)                         # the classes of other pictures are counted when they are read
-        classes = len(open_data(config.data, config.picture_size, config.limit_per_class)[0].classes) if drawn else 1000
+        classes = len(config.parts()[0].classes) if drawn else 1000
         begun = folder and (folder/"latest.h5").is_file()
         say(Training.blank_network(config, classes, load(folder/"latest.h5").layers if begun else None).summary())
         say(f"\ndata:   {data_in_words(config.data)}, {plural(classes, 'class')}{'' if drawn else ' taken for granted'}\n"

@@ -15,7 +15,7 @@ from zfcore.checkpoint import write_csv
 from zfcore.terminal import counted, printable, say
 from zfcore.training import Training
 from zfcore.training.folder import empty_folder
-from zfcore.training.watch import Sums
+from zfcore.training.watch import Sums, told_by_the_loss
 
 STEPS, LOWEST, HIGHEST = 500, 1e-5, 1.0      # 100 steps a decade
 KEPT = 0.95                                  # of the running mean at each step: about the last 20 steps speak
@@ -39,7 +39,8 @@ def run(config, output=None):
         say(materials.origin.sentence)
     with empty_folder(output, f"{config.model}-lr-test") as folder:
         training, rows = Training(folder, *materials), []
-        with suppress(KeyboardInterrupt), training.interrupt:        # a second Ctrl-C, in the middle of a step
+        # a second Ctrl-C comes in the middle of a step
+        with suppress(KeyboardInterrupt), training.interrupt, told_by_the_loss():
             for row in counted(measured(training), "step", "learning rates", STEPS, stays=False):
                 rows.append(row)
                 if training.interrupt.asked:

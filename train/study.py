@@ -17,7 +17,7 @@ from pathlib import Path
 from zfcore import check, results
 from zfcore.checkpoint import atomic
 from zfcore.crew import Unit
-from zfcore.data import open_data, same_place
+from zfcore.data import same_place
 from zfcore.data.loader import Pictures
 from zfcore.files import folder_made, opener, read_json
 from zfcore.terminal import Bar
@@ -216,8 +216,8 @@ def clear(folder):
 
 def pictures_for(config, datasets=None):
     """(training, validation) Pictures as runs with these options take them: of two data sets, or of what config.data names."""
-    datasets = datasets or open_data(config.data, config.picture_size, config.limit_per_class, config.val_fraction)
-    return tuple(Pictures(part, config.picture_size, config.image_size, config.upscale, config.workers) for part in datasets)
+    return tuple(Pictures(part, config.picture_size, config.image_size, config.upscale, config.workers)
+                 for part in datasets or config.parts())
 
 
 def measured(models, pictures, batch_size, crops="centre", bar=None, probabilities=False):

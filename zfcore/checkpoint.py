@@ -209,7 +209,7 @@ class Unwritable(check.Expected):
 ADVICE: dict[int | None, str]
 ADVICE = {**dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room there"),
           **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make the folder writable"),
-          errno.ENOENT: "the folder is gone"}
+          errno.ENOENT: "there is no such folder"}
 
 
 class atomic:
@@ -243,7 +243,7 @@ class atomic:
         self.temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise Unwritable(f"writing {self.path}", "a disk with room that may be written", error.strerror or short(error),
-                             "; ".join(filter(None, ("what was in the file before is untouched",
+                             "; ".join(filter(None, ("what was in the file before is untouched" if self.path.exists() else "",
                                                      ADVICE.get(error.errno))))) from None
         return False
 

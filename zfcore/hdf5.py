@@ -44,6 +44,9 @@ def open_h5(path, advice="", member=None):
     except (Expected, MemoryError):
         raise
     except Exception as error:          # h5py answers a damaged file with OSError, RuntimeError, ValueError and others
+        if member is None and not h5py.is_hdf5(path):
+            raise Expected(path, "an HDF5 file", "a file that does not begin as one" if size else "an empty file",
+                           advice) from None
         raise Expected(path, "a whole HDF5 file", f"one cut short or damaged ({short(error)})", advice) from None
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from zfcore.checkpoint import load, save
 from zfcore.data import loader
 from zfcore.models import start_of
 from zfcore.training import Training, resolve
-from zfcore.training.folder import new_folder
+from zfcore.training import folder as of_folder
+from zfcore.training.folder import checked_empty, new_folder, stored_config
 from zfcore.training.loop import over_fits
 from zfcore.training.watch import Interrupt, StallGuard
 
@@ -177,17 +179,26 @@ def test_a_stall_at_the_loss_of_guessing_is_said_once_with_its_cures_and_learnin
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(options, tmp_path, capsys):
-    with np.errstate(all="ignore"), pytest.raises(SystemExit) as exit:
-        main([*options, "--lr", "1e30", "--rms-max", "0", "--output", str(tmp_path/"run")])
-    assert exit.value.code == 2 and "expected a finite loss" in capsys.readouterr().err
-    load(tmp_path/"run"/"latest.h5")
+    for law, cure in (("he", "python -m train --lr;"), ("gaussian", "python -m train --lr, or try its --init he;")):
+        with warnings.catch_warnings(record=True) as numpys, pytest.raises(SystemExit) as exit:
+            warnings.simplefilter("always")
+            main([*options, "--lr", "1e30", "--rms-max", "0", "--init", law, "--output", str(tmp_path/law)])
+        err = capsys.readouterr().err
+        assert exit.value.code == 2 and "expected a finite loss" in err and cure in err
+        assert not [one for one in numpys if issubclass(one.category, RuntimeWarning)]
+        load(tmp_path/law/"latest.h5")
 
 
 @pytest.mark.parametrize("change, sentence", [
     (["--data", "nowhere"], "nowhere, which does not exist"),
     (["--image-size", "64"], "--upscale"),
     (["--model", "resnet"], "one of tiny, small, zfnet"),
-    (["--resume", "nowhere"], "--resume: expected a run's folder with a latest.h5, got nowhere"),
+    (["--resume", "nowhere"], "--resume: expected a run's folder with a latest.h5, got nowhere\n"),
+    (["--resume", "drawn"], "got drawn; python -m train --init-from drawn begins a run with its weights"),
+    (["--init-from", "drawm"], "--init-from: expected a run's folder, a checkpoint file or one of drawn, drawn-wide, got drawm, "
+                               "which does not exist; drawn?"),
+    (["--data", "", "--image-size", "13"], "--image-size: expected 14 to 3584, for which pictures can be drawn, got 13"),
+    (["--data", "", "--image-size", "3585"], "--image-size: expected 14 to 3584, for which pictures can be drawn, got 3585"),
 ])
 def test_bad_input_is_one_sentence_exit_status_2_and_no_folder(options, change, sentence, tmp_path, capsys):
     words = change if "--resume" in change else [*options, *change, "--output", str(tmp_path/"run")]
@@ -208,6 +219,25 @@ def test_an_output_folder_that_holds_something_is_refused(trained, options, caps
     with pytest.raises(SystemExit):
         main([*options, "--output", str(trained)])
     assert "which holds something; go on with it by python -m train --resume" in capsys.readouterr().err
+    (trained/"config.json").unlink()                       # what is no run does not go on
+    with pytest.raises(Expected, match="which holds something; name another$"):
+        checked_empty(trained)
+    with pytest.raises(Expected, match="latest.h5, a file; name another$"):
+        checked_empty(trained/"latest.h5")
+
+
+def test_of_two_runs_that_begin_in_one_folder_at_the_same_moment_the_later_one_is_refused(tmp_path, monkeypatch):
+    first, second = (resolve({"seed": seed}) for seed in (1, 2))
+
+    def looked_at(folder, look=of_folder.checked_empty):
+        found = look(folder)
+        monkeypatch.setattr(of_folder, "checked_empty", look)
+        new_folder(first, folder)                          # the other one, between this one's look and its first file
+        return found
+    monkeypatch.setattr(of_folder, "checked_empty", looked_at)
+    with pytest.raises(Expected, match="run, in which another run has just begun; name another"):
+        new_folder(second, tmp_path/"run")
+    assert stored_config(tmp_path/"run").seed == 1
 
 
 def test_resume_refuses_a_changed_option_a_damaged_file_and_changed_classes(options, pictures, tmp_path, capsys):

@@ -102,7 +102,7 @@ def test_a_folder_that_vanishes_ends_the_run_and_is_not_made_again(options, tmp_
             shutil.rmtree(self.folder)
     monkeypatch.setattr(Training, "one_step", one_step)
     said = refused(capsys, *options, "--output", tmp_path/"run")
-    assert "the folder is gone" in said and "--resume" not in said and not (tmp_path/"run").exists()
+    assert "there is no such folder" in said and "--resume" not in said and not (tmp_path/"run").exists()
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_again(whole, tmp_path):

@@ -608,7 +608,7 @@ def test_what_is_asked_wrongly_is_one_sentence_and_leaves_nothing(call, tmp_path
 
 def test_what_is_no_caltech_no_run_and_no_folder_of_a_study_is_refused(call, made, tmp_path):
     assert "expected 101_ObjectCategories or" in call(*TABLE4, data=made/"voc")[2]
-    assert "checkpoint: expected a file" in call(*TABLE4, run=tmp_path)[2]
+    assert "--run: expected a run's folder, with its best.h5 or latest.h5" in call(*TABLE4, run=tmp_path)[2]
     assert "another part than --train-part" in call("table6", "--score-part", "train", data=made/"voc")[2]
     (tmp_path/"full").mkdir()
     (tmp_path/"full/thesis.tex").write_text("")

@@ -50,7 +50,7 @@ HELPER = """import sys
 sys.path[:] = filter(None, sys.path)      # nothing from the folder that one happens to be in
 from zfcore.data import synthetic
 synthetic.help_drawing()"""
-SMALLEST = 16                     # pixels a side, below which nothing can be recognised
+SMALLEST, LARGEST = 16, 4096      # pixels a side; below nothing can be recognised
 
 
 # ------------------------------------------------------------------------------------------------------ the scene
@@ -371,7 +371,7 @@ class Synthetic:
     def __init__(self, split, count, size, seed=0, drawings=OBJECTS, keep=False, mean_image=None):
         check.one_of("synthetic set: split", split, SPLITS)
         _whole("synthetic set: number of pictures", count, 1, MOST//2)
-        _whole("synthetic set: picture size", size, SMALLEST, 4096)
+        _whole("synthetic set: picture size", size, SMALLEST, LARGEST)
         _whole("synthetic set: seed", seed, 0, 2**64 - 1)
         self.split, self.size, self.seed, self.drawings, self.classes = split, int(size), int(seed), drawings, drawings.classes
         self.labels = np.arange(count, dtype=np.int64) % len(self.classes)

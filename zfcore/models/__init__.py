@@ -24,6 +24,7 @@ from zfcore.models.vgg import vgg11, vgg16
 from zfcore.models.zfnet import small, tiny, zfnet
 from zfcore.network import Network
 from zfcore.networks import file_of, place
+from zfcore.terminal import plural
 
 OF_PAPER: dict[str, Callable[..., Network]]
 OF_PAPER = {"tiny": tiny, "small": small, "zfnet": zfnet, "alexnet": alexnet, "tiny-alexnet": tiny_alexnet, **VARIANTS}
@@ -68,6 +69,17 @@ def start_of(checkpoint: Checkpoint, device: Device = CPU, precision: Precision 
 def checkpoint_file(path: FilePath) -> Path:
     """The checkpoint that a file, a run's folder or the name of a network of zfcore's means."""
     path = place(path)
-    if os.path.isdir(path):                       # False for what no path can be: too long, a zero byte
-        return next((inside(path, name) for name in ("best.h5", "latest.h5") if (path/name).is_file()), path/"latest.h5")
-    return file_of(path)
+    if not os.path.isdir(path):                   # so for what no path can be: too long, a zero byte
+        return file_of(path)
+    if found := _own_file(path):
+        return inside(path, found.name)
+    below = {file.parent: file.stat().st_mtime for run in sorted(path.iterdir()) if run.is_dir() and (file := _own_file(run))}
+    newest = max(below, key=below.__getitem__, default=None)
+    raise check.Expected("--run", "a run's folder, with its best.h5 or latest.h5",
+                         f"{path}, which holds {plural(len(below), 'run')}" if below else f"{path}, which has neither",
+                         f"the newest is {newest}" if below else "")
+
+
+def _own_file(folder):
+    """The checkpoint of a run's folder that counts, None where there is none."""
+    return next((folder/name for name in ("best.h5", "latest.h5") if (folder/name).is_file()), None)

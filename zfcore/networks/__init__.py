@@ -4,6 +4,7 @@ Each is a checkpoint without what only training needs, its weights rounded to fl
 weights that its card NAME.json describes: data, recipe, errors, how legible its projections are, and the file's checksum. One
 command makes both, `python -m train.reference NAME`.
 """
+import difflib
 import os
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def place(path: FilePath) -> Path:
     """`path` as a Path. Raises Expected for what is none, and for the empty one, which would be the folder one happens to be
     in."""
     if not isinstance(path, (str, os.PathLike)) or not str(path):
-        raise check.Expected("checkpoint", f"a run's folder, a checkpoint file or one of {', '.join(names())}", repr(path))
+        raise check.Expected("--run", f"a run's folder, a checkpoint file or one of {', '.join(names())}", repr(path))
     return Path(path)
 
 
@@ -40,8 +41,9 @@ def file_of(path: FilePath) -> Path:
     if not os.path.isfile(path) and str(path) in names():
         return FOLDER/f"{path}.h5"
     if not os.path.exists(path):
-        raise check.Expected("checkpoint", f"a run's folder, a checkpoint file or one of {', '.join(names())}",
-                             f"{path}, which does not exist",
+        alike = difflib.get_close_matches(str(path), names(), 1)
+        raise check.Expected("--run", f"a run's folder, a checkpoint file or one of {', '.join(names())}",
+                             f"{path}, which does not exist", f"{alike[0]}?" if alike else
                              f"{command('python', '-m', 'train', '--output', path)} trains one")
     return path
 

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zfcore import check
+from zfcore.data import is_drawn, open_data
 from zfcore.data.folders import VAL_FRACTION
+from zfcore.data.loader import DataSet
+from zfcore.data.synthetic import LARGEST, SMALLEST
 from zfcore.device import DEVICES
 from zfcore.files import read_json, said
 from zfcore.hints import Law, Precision
@@ -88,7 +91,14 @@ class TrainConfig:
     @property
     def picture_size(self) -> int:
         """Side of the square that pictures are brought to before the crop: 256 for a crop of 224."""
-        return round(self.image_size*256/224)
+        return picture_size(self.image_size)
+
+    def parts(self) -> tuple[DataSet, DataSet]:
+        """The data sets (train, val) that `data` names. Raises Expected as `open_data` does."""
+        if is_drawn(self.data) and not SMALLEST <= self.picture_size <= LARGEST:
+            sizes = [n for n in range(1, LARGEST) if SMALLEST <= picture_size(n) <= LARGEST]
+            raise check.Expected("--image-size", f"{sizes[0]} to {sizes[-1]}, for which pictures can be drawn", self.image_size)
+        return open_data(self.data, self.picture_size, self.limit_per_class, self.val_fraction)
 
     def forecast(self, pictures: int) -> float:
         """The share of the random start that will be left after training on so many pictures, see `optim.start_left`: 0..1,
@@ -112,6 +122,11 @@ class TrainConfig:
 
     def __str__(self):
         return "\n".join(f"{name:16} {value}" for name, value in asdict(self).items())
+
+
+def picture_size(crop):
+    """Side of the squares of which crops of so many pixels are taken."""
+    return round(crop*256/224)
 
 
 def late_drop(epochs):
@@ -146,7 +161,7 @@ def resolve(typed: Mapping[str, Any]) -> TrainConfig:
         check.one_of("option", name, NAMES)
     asked = {**from_file, **typed}
     if asked.get("init_from"):
-        network, _ = from_checkpoint(asked["init_from"])
+        network = _source(asked["init_from"])
         asked = {"model": network.name, "image_size": network.input_shape[1], **asked}
     model = asked.get("model")
     preset = asked.get("preset") or (model if model in PRESETS else "zfnet" if model else "tiny")
@@ -158,6 +173,15 @@ def resolve(typed: Mapping[str, Any]) -> TrainConfig:
     if "image_size" not in values and model:
         values["image_size"] = NATIVE_SIZE.get(model, 224)
     return TrainConfig(**values)
+
+
+def _source(path):
+    """The network that --init-from names."""
+    try:
+        return from_checkpoint(path)[0]
+    except check.Expected as sentence:
+        what = "--init-from" if sentence.what == "--run" else sentence.what
+        raise check.Expected(what, sentence.expected, sentence.got, sentence.advice) from None
 
 
 def _decay(typed, asked):

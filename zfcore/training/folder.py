@@ -20,6 +20,7 @@ from zfcore.data.known import PICTURES, listed_pictures, listed_places, places
 from zfcore.data.synthetic import Synthetic
 from zfcore.device import select
 from zfcore.files import anything, folder_made, inside, opener, read_json, table, text
+from zfcore.networks import names
 from zfcore.system import lock
 from zfcore.terminal import command, plural, printable, warn
 from zfcore.training.config import TrainConfig, read_options
@@ -63,9 +64,18 @@ class Lock:
 
 
 def new_folder(config, output=None, origin=None, counts=None):
-    """Make the folder of a new run, runs/<date>-<time>-<model> if `output` is None, and write config.json into it."""
-    with empty_folder(output, config.model) as folder:
-        write_config(folder, config, origin, counts)
+    """Make the folder of a new run, runs/<date>-<time>-<model> if `output` is None, and write config.json into it. Of two runs
+    that do so at the same moment one is refused."""
+    with empty_folder(output, config.model) as folder, Lock(folder):
+        if (folder/"config.json").exists():                # since it was looked at
+            raise check.Expected("--output", "a new or empty folder", f"{folder}, in which another run has just begun",
+                                 "name another")
+        try:
+            write_config(folder, config, origin, counts)
+        except BaseException:
+            with suppress(OSError):
+                (folder/".lock").unlink()                  # nothing is left then, and the folder vanishes
+            raise
     return folder
 
 
@@ -85,9 +95,12 @@ def empty_folder(output, name):
 
 def checked_empty(folder):
     """The folder, which is not there or holds nothing. Raises Expected for another."""
-    if folder.exists() and (not folder.is_dir() or any(path.suffix != ".part" for path in folder.iterdir())):
+    if folder.exists() and not folder.is_dir():
+        raise check.Expected("--output", "a new or empty folder", f"{folder}, a file", "name another")
+    if folder.exists() and any(path.suffix != ".part" for path in folder.iterdir()):
+        go_on = f"go on with it by {command('python', '-m', 'train', '--resume', folder)}, or "
         raise check.Expected("--output", "a new or empty folder", f"{folder}, which holds something",
-                             f"go on with it by {command('python', '-m', 'train', '--resume', folder)}, or name another")
+                             f"{go_on if (folder/'config.json').is_file() else ''}name another")
     return folder
 
 
@@ -113,7 +126,10 @@ def stored_config(folder):
     folder = Path(folder)
     begun = any(inside(folder, path.name) for path in folder.glob("*.h5"))
     if not (folder/("latest.h5" if begun else "config.json")).is_file():
-        raise check.Expected("--resume", "a run's folder with a latest.h5", folder)
+        from_weights = folder.is_file() or str(folder) in names()
+        raise check.Expected("--resume", "a run's folder with a latest.h5", folder,
+                             f"{command('python', '-m', 'train', '--init-from', folder)} begins a run with its weights"
+                             if from_weights else "")
     return TrainConfig(**read_options(inside(folder, "config.json")))
 
 

@@ -21,7 +21,7 @@ from zfcore import check, plots
 from zfcore.analysis.sanity_checks import last_convolution, legibility, shares_of_start
 from zfcore.backend import BF16, CPU, Device, runs_kernels, to_host, zeros
 from zfcore.checkpoint import Checkpoint, Unwritable, atomic, check_resumable, load, save, write_csv
-from zfcore.data import check_there, lasting, open_data, same_place
+from zfcore.data import check_there, lasting, same_place
 from zfcore.data.folders import some
 from zfcore.data.loader import DataSet, Lost, Pictures
 from zfcore.data.transforms import one_of_ten, random_crops
@@ -42,7 +42,7 @@ from zfcore.training.config import TrainConfig, resumed
 from zfcore.training.evaluation import Score, evaluate
 from zfcore.training.folder import Lock, check_pictures, move, new_folder, stored_config, write_config, write_pictures
 from zfcore.training.start import Origin, like_source, start_from
-from zfcore.training.watch import Interrupt, StallGuard, Stop, Sums, Watched
+from zfcore.training.watch import Interrupt, StallGuard, Stop, Sums, Watched, told_by_the_loss
 
 COLUMNS = ("epoch", "step", "lr", "train_loss", "train_error", "val_loss", "val_error", "val_error_top5",
            "filters_clamped", "images_per_second", "seconds", "in_box", "box_area")
@@ -140,7 +140,7 @@ class Training:
         written."""
         device = select(config.device)
         with warnings_kept() as warnings:
-            parts = data or open_data(config.data, config.picture_size, config.limit_per_class, config.val_fraction)
+            parts = data or config.parts()
         how = config.picture_size, config.image_size, config.upscale, config.workers
         train, val = (part if isinstance(part, Pictures) else Pictures(part, *how) for part in parts)
         classes = train.dataset.classes
@@ -236,7 +236,7 @@ class Training:
         to tell saved. Raises Expected where another run is at work in the folder, where the loss is not finite, and where the
         disk refuses or pictures are lost, the last checkpoint being whole."""
         self.say, self.guard = say if say and self.ranks.is_first else self.say, StallGuard(len(self.classes))
-        with Lock(self.folder) if self.ranks.is_first else nullcontext(), self.interrupt:
+        with Lock(self.folder) if self.ranks.is_first else nullcontext(), self.interrupt, told_by_the_loss():
             try:
                 if self.ranks.is_first:
                     self.write_beginning()
@@ -428,9 +428,10 @@ class Training:
         loss, wrong, clamped = self.added_up()
         if not math.isfinite(loss):
             steps = f"step {self.step}" if self.step == step + 1 else f"steps {step + 1} to {self.step}"
+            law = "" if self.config.init == "he" or self.config.init_from else ", or try its --init he"
             raise check.Expected("training", "a finite loss", f"{loss} at epoch {self.epoch + 1}, {steps}",
-                                 f"lower the learning rate (it was {self.plateau.lr:g}), python -m train --lr, or try its "
-                                 f"--init he; {self.folder} keeps the last checkpoint")
+                                 f"lower the learning rate (it was {self.plateau.lr:g}), python -m train --lr{law}; "
+                                 f"{self.folder} keeps the last checkpoint")
         mean, steps = (loss - s.loss)/max(s.count - count, 1), self.step - step
         s.loss, s.wrong, s.clamped, self.looked = loss, int(wrong), int(clamped), (self.step, s.count)
         if steps > 0 and (advice := self.guard.update(mean, steps)):

@@ -2,6 +2,8 @@
 import math
 import signal
 import threading
+import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from zfcore.terminal import ENDING, Bar, Ended, status_of, warn
@@ -50,6 +52,15 @@ class StallGuard:
         return (f"the loss has stayed at ln(classes) = {self.guess:.2f}, that of guessing, for {self.after} steps. Cures: "
                 f"--init he (N(0, 0.01) is too small for few maps or small pictures), a larger --lr, or a look at whether the "
                 f"labels are right")
+
+
+@contextmanager
+def told_by_the_loss():
+    """`with told_by_the_loss():` NumPy is silent about numbers that leave float32, on whichever thread: the loss is infinite or
+    NaN then, and whoever looks at it says so in a sentence."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(overflow|invalid value) encountered", RuntimeWarning)
+        yield
 
 
 class Interrupt:
