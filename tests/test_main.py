@@ -79,7 +79,7 @@ def test_top_activations_on_several_devices_leaves_the_files_of_one_and_names_a_
     try:
         for devices in ("1", "2"):
             run(place, tmp_path/devices, "--layers", "fc8", "--k", "2", "--devices", devices)
-            assert capsys.readouterr().err.count("damaged picture left out") == 1
+            assert capsys.readouterr().err.count("picture left out") == 1
     finally:
         (place/"data"/"val"/"bee"/"12.png").unlink()
     files = {name: {file.name: file.read_bytes() for file in (tmp_path/name).iterdir()} for name in ("1", "2")}
@@ -309,7 +309,7 @@ def test_a_missing_run_an_output_that_is_a_file_and_a_wrong_file_to_redraw_are_o
                                                                               "--output", tmp_path/"file")
     assert "which does not exist" in refused(capsys, "top-activations", "--run", tmp_path/"no")
     assert "--run: expected" in refused(capsys, "top-activations")
-    assert "a whole HDF5 file" in refused(capsys, "redraw", tmp_path/"file")
+    assert "an HDF5 file, got an empty file" in refused(capsys, "redraw", tmp_path/"file")
     assert "which does not exist" in refused(capsys, "redraw", tmp_path/"none.h5")
 
 
@@ -317,7 +317,7 @@ def test_a_missing_run_an_output_that_is_a_file_and_a_wrong_file_to_redraw_are_o
 def test_redraw_never_writes_over_what_it_draws_from(name, place, tmp_path, capsys):
     run(place, tmp_path, "--layers", "conv1", "--units", "0:2")
     before = (tmp_path/"conv1.h5").rename(tmp_path/name).read_bytes()
-    assert "another ending than" in refused(capsys, "redraw", tmp_path/name) and (tmp_path/name).read_bytes() == before
+    assert "expected a result's .h5, got ." in refused(capsys, "redraw", tmp_path/name) and (tmp_path/name).read_bytes() == before
 
 
 def test_a_picture_that_does_not_decode_is_named(place, tmp_path, capsys):

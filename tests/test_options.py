@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 
 from tests import odd_options
-from zfcore.check import whole_number
+from zfcore.check import Parser, whole_number
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs FIFOs and alarms")
 ONCE_FAILED = {                       # with what they answered
@@ -60,6 +60,21 @@ def test_sound_arguments_of_a_command_are_refused_by_none_of_its_options(name):
 def test_whole_numbers_of_a_command_have_bounds(name):
     """`int` takes any; a training's are looked at by TrainConfig, those of packing by its `main`."""
     assert [option for option, action in odd_options.COMMANDS[name].options().items() if action.type is int] == []
+
+
+@pytest.mark.parametrize("words, sentence", [
+    (["--data", ""], "--data: expected a word, got an empty one"), (["--data="], "--data: expected a word, got an empty one"),
+    (["", "--data", "x"], "arguments: expected a word, got an empty one"),
+    (["-x.jpg"], "unrecognized arguments: -x.jpg; a file of that name is ./-x.jpg"), (["-y.jpg"], "unrecognized arguments: -y.jpg\n")])
+def test_an_empty_word_is_refused_and_a_file_that_looks_like_an_option_is_told_how_to_be_named(words, sentence, tmp_path,
+                                                                                              monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"-x.jpg").touch()
+    parser = Parser(prog="command")
+    parser.add_argument("--data")
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(words)
+    assert end.value.code == 2 and sentence in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words, fits", [("1", True), ("7", True), (" 3 ", True), ("0", False), ("8", False), ("2.0", False),

@@ -88,6 +88,12 @@ def test_lines_fit_and_lose_no_word(text):
     assert " ".join(lines).split() == text.split()
 
 
+def test_a_number_and_its_percent_sign_stay_on_one_line():
+    for shift in range(20):
+        lines = terminal.fitted("x"*(terminal.COLUMNS - 20 + shift) + " owl 0.6 %, (12 %)")
+        assert "0.6 %," in " | ".join(lines) and "(12 %)" in " | ".join(lines)
+
+
 @pytest.mark.parametrize("line", ["python -m train --resume " + "x"*200, "| " + "a | "*60,
                                   "next:  python -m zfcore " + "x"*90 + "      what it is"])
 def test_what_is_copied_and_rows_of_tables_stay_whole(line):

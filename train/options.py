@@ -9,7 +9,7 @@ from zfcore.training.config import PRESETS, TrainConfig, flag
 
 HELP = {
     "data": "class folders ROOT/CLASS/*.JPEG, or ROOT/train/CLASS/*.JPEG and ROOT/val/..., tars of them; drawn:combinations "
-            "(126 classes of drawn pictures), drawn:unseen (30 others); without it: the synthetic set",
+            "(126 classes of drawn pictures), drawn:unseen (30 others); without it: the synthetic set, drawn:objects",
     "model": "network to train: " + ", ".join(MODELS),
     "image_size": "side of the network's input in pixels",
     "micro_batch": "walk a batch in pieces of so many pictures, for a small memory: the same step up to rounding; 0: whole, "

@@ -187,7 +187,7 @@ class Packing:
         dataset, found = self.sets[part], self.damaged[part]
         found.update(damaged)
         for i, reason in damaged.items():
-            warn(printable(f"damaged picture left out: {dataset.names[i]}: {reason}"), dataset.names[i])
+            warn(printable(f"picture left out: {dataset.names[i]}: {reason}"), dataset.names[i])
         if len(found) > most_damaged(len(dataset)):
             i, reason = next(iter(found.items()))
             raise check.Expected("data", damaged_in_words(len(dataset)), f"{len(found)} of {len(dataset)} in {part}, the first "

@@ -3,12 +3,14 @@
     python -m train.predict --run RUN [RUN ...] FILE_OR_FOLDER ... [--crops centre|ten] [--output DIR]
 
 The probabilities of a picture are those of `train.evaluate`: the mean of the softmaxes of its crops, and over several networks.
-A folder is written:
+Pictures that are damaged or too small are left out, by name. A folder is written; where
+it holds the predictions of other pictures these stay, and the new ones go into the same name with _2 behind it:
 
     predictions.csv       each picture: its five likeliest classes, the first first, and their probabilities
     probabilities.csv     each picture: the probability of every class
     predictions.png       the first pictures with their two likeliest classes
 """
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from zfcore import check, plots
 from zfcore.checkpoint import write_csv
 from zfcore.data.folders import Files, is_picture
 from zfcore.data.loader import Pictures
-from zfcore.data.transforms import CorruptImage
+from zfcore.data.transforms import CorruptImage, TooSmall, check_large_enough
 from zfcore.terminal import Bar, plural, printable, say
 from zfcore.training.evaluation import open_runs, predict
 
@@ -26,10 +28,34 @@ FILES = ("predictions.csv", "probabilities.csv", "predictions.png")
 TOP, SHOWN, LINES = 5, 30, 20     # classes of a picture in the table; pictures on the sheet; pictures in what is printed
 
 
+class LargeEnough(Files):
+    """Files of which those that have fewer pixels than the network's input, `crop` a side, cannot be used."""
+
+    def __init__(self, paths, shorter_side, crop):
+        super().__init__(paths, shorter_side, written=is_own_sheet)
+        self.crop = crop
+
+    def picture(self, i):
+        try:
+            check_large_enough(picture := super().picture(i), self.crop, False, self.names[i])
+        except TooSmall as small:
+            raise CorruptImage(self.names[i], f"{small.got} pixels, where the network's input has {self.crop}x{self.crop}; "
+                                              f"--upscale enlarges it") from None
+        return picture
+
+
+def is_own_sheet(path):
+    """Return whether a picture is one that this command has written, beside its tables."""
+    folder, name = os.path.split(path)
+    return name in FILES and set(FILES) <= set(os.listdir(folder))
+
+
 def open_files(models, paths, upscale, workers):
-    """The Pictures of files and of all those below folders, prepared as those of `models` were; any of them may be damaged."""
-    dataset = Files(paths, models[0].size)
-    pictures = Pictures(dataset, models[0].size, max(model.crop for model in models), upscale, workers)
+    """The Pictures of files and of all those below folders, prepared as those of `models` were; any of them may be damaged or
+    too small."""
+    size, crop = models[0].size, max(model.crop for model in models)
+    dataset = LargeEnough(paths, size, 0 if upscale else crop)
+    pictures = Pictures(dataset, size, crop, upscale, workers)
     pictures.may_be_damaged = len(dataset)
     return pictures
 

@@ -10,7 +10,6 @@ said beforehand, measured on a few pictures and steps.
 
 --check OTHER compares DIR with an earlier folder and names every number that is not the same to the bit; the status is then 1.
 """
-import argparse
 import sys
 import time
 from dataclasses import replace
@@ -31,7 +30,7 @@ MOVED = 1                         # the status where --check finds numbers that 
 
 
 def parser():
-    p = argparse.ArgumentParser(prog="python -m train.reproduce", description=__doc__.split("\n\n")[0])
+    p = check.Parser(prog="python -m train.reproduce", description=__doc__.split("\n\n")[0])
     p.add_argument("items", nargs="*", metavar="ITEM", help=f"all (default), or some of {', '.join([*ITEMS, *ALIASES])}")
     p.add_argument("--run", help="a run's folder, a checkpoint file, or a network that comes with zfcore, e.g. drawn")
     p.add_argument("--data", metavar="D", help="class folders, a tar or drawn:NAME (default: what the run was trained on)")

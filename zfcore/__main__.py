@@ -82,8 +82,8 @@ def redraw(args):
     kinds = {command.RESULT.__name__: command for command in COMMANDS.values()}
     for file in args.files:
         if file.suffix.lower() in WRITTEN:
-            raise check.Expected(file, f"another ending than {', '.join(WRITTEN)}, of what is drawn and written beside it",
-                                 file.suffix, "rename it")
+            raise check.Expected(file, "a result's .h5", f"{file.suffix}, the ending of what is drawn and written beside one",
+                                 "rename it if it is a result")
         if (kind := results.kind_of(file)) not in kinds:
             raise check.Expected(file, f"a result that a command draws, one of {', '.join(kinds)}", kind)
         results.load(file, kinds[kind].RESULT)             # and let go: all units of a layer would fill the memory

@@ -162,13 +162,14 @@ def _width():
 def fitted(line: str, columns: int = COLUMNS, *names: object) -> list[str]:
     """The line in lines of at most so many columns, the further ones indented. What is to be copied stays whole, however long:
     commands, what stands in quotes, the `names`, the words of the command line and the folder it was given in; so do rows of a
-    table and of commands."""
+    table and of commands, and a number and its %."""
     if len(line) <= columns or line.startswith("|") or "  python -m " in line:
         return [line]
     indent = " "*(len(line) - len(line.lstrip()) + 2)
     for name in map(printable, [*names, *sys.argv, _here()]):
         if " " in name.strip():
             line = line.replace(name, name.replace(" ", GLUE))
+    line = re.sub(r"(?<=\d) (?=%)", GLUE, line)
     line = COPIED.sub(lambda found: found[0].replace(" ", GLUE), line)
     lines = textwrap.wrap(line, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     return [part.replace(GLUE, " ") for part in lines]

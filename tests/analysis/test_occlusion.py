@@ -468,7 +468,7 @@ def test_the_whole_network_at_every_place_says_the_same(place, tmp_path, capsys)
 
 
 def test_of_the_synthetic_set_the_boxes_are_known_in_the_crop(place, tmp_path, capsys):
-    command(place, "--data", "", "--pictures", "3:5", "--others", "--output", tmp_path)
+    command(place, "--data", "drawn:objects", "--pictures", "3:5", "--others", "--output", tmp_path)
     found, drawn = results.load(tmp_path/"occlusion.h5", Occlusion), Synthetic("val", 1000, 31)
     for i, box in zip((3, 4), found.boxes):
         x0, y0, x1, y1 = drawn.truth(i).box

@@ -323,7 +323,7 @@ def test_damaged_pictures_are_named_once_counted_and_left_out(workers, memory, c
         assert all(np.array_equal(row, loader.picture(i)) for indices, pixels in got for i, row in zip(indices, pixels))
     assert loader.damaged == {17: "scratched", 140: "scratched"}
     said = capsys.readouterr().err
-    assert said.count("damaged picture left out: picture 17: scratched\n") == 1 == said.count("picture 140")
+    assert said.count("picture left out: picture 17: scratched\n") == 1 == said.count("picture 140")
 
 
 def test_a_damaged_picture_is_not_tried_again():
@@ -342,7 +342,7 @@ def test_a_picture_found_damaged_in_a_later_epoch_is_left_out_from_then_on(capsy
     assert sum(len(indices) for _, _, indices in loader.batches(8, 1, 0)) == 300
     dataset.damaged[9] = "vanished"
     assert sorted({len(indices) for _, _, indices in loader.batches(100, 1, 1)}) == [99, 100]
-    assert capsys.readouterr().err == "damaged picture left out: picture 9: vanished\n"
+    assert capsys.readouterr().err == "picture left out: picture 9: vanished\n"
 
 
 @pytest.mark.parametrize("count, most", [(1, 0), (2, 1), (9, 1), (19, 1), (60, 5), (200, 5), (700, 7)])
@@ -392,7 +392,7 @@ def test_a_file_that_cannot_be_read_twice_is_left_out(monkeypatch, capsys):
     for epoch in range(2):
         assert sum(len(labels) for _, labels, _ in loader.batches(8, 1, epoch)) == 100
     assert loader.dataset.asked[7] == 2
-    assert capsys.readouterr().err == "damaged picture left out: picture 7: Stale file handle\n"
+    assert capsys.readouterr().err == "picture left out: picture 7: Stale file handle\n"
 
 
 def test_a_share_that_stays_away_ends_the_loop_with_a_sentence(monkeypatch):
@@ -641,7 +641,7 @@ def test_a_file_that_vanishes_in_the_third_epoch_is_named_and_left_out(root, cap
             (root / "train/owl/011.png").unlink()
         counts.append(sum(len(labels) for _, labels, _ in loader.batches(16, 1, epoch)))
     assert counts == [220, 220, 219, 219]
-    assert capsys.readouterr().err == "damaged picture left out: train/owl/011.png: No such file or directory\n"
+    assert capsys.readouterr().err == "picture left out: train/owl/011.png: No such file or directory\n"
 
 
 def test_a_file_damaged_in_the_third_epoch_is_named_and_left_out(root, capsys):
@@ -653,7 +653,7 @@ def test_a_file_damaged_in_the_third_epoch_is_named_and_left_out(root, capsys):
         counts.append(sum(len(labels) for _, labels, _ in loader.batches(16, 1, epoch)))
     assert counts == [220, 220, 219, 219]
     said = capsys.readouterr().err
-    assert said.startswith("damaged picture left out: train/owl/011.png: ") and said.count("\n") == 1
+    assert said.startswith("picture left out: train/owl/011.png: ") and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"no picture")], ids=["vanished", "damaged"])

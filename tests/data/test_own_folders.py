@@ -92,6 +92,13 @@ def test_a_class_of_one_picture_is_learned_and_a_class_of_one_shot_is_divided(tm
     assert "one/0.png" in train and len([name for name in val if name.startswith("shot/")]) == 1
 
 
+@pytest.mark.parametrize("below, lacks", [("", "parts train and val"), ("train", "part val")])
+def test_what_is_lacking_where_pictures_are_split_is_said(tmp_path, below, lacks, capsys):
+    kind(tmp_path/"photos"/below, "a", "b", count=4)
+    open_folders(tmp_path/"photos")
+    assert f"photos: no {lacks}, so for validation" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, float("nan")])
 def test_a_fraction_that_is_none_is_refused(tmp_path, fraction):
     with pytest.raises(Expected, match="--val-fraction"):

@@ -160,6 +160,8 @@ def test_the_rate_of_tiny_falls_for_the_last_fifth_whatever_the_epochs_unless_pa
     assert resolve(typed("--epochs", "40")).drop_after == (32,)
     assert resolve(typed("--epochs", "1")).drop_after == ()
     assert resolve(typed("--patience", "4")).drop_after == () and resolve(typed("--drop-after", "3")).drop_after == (3,)
+    with pytest.raises(Expected, match="--patience or --drop-after, which is used instead of it, got both"):
+        resolve(typed("--patience", "3", "--drop-after", "3"))
 
 
 def test_another_run_of_a_runs_options_with_other_epochs_has_the_presets_fall_for_them_and_keeps_one_that_was_asked_for(tmp_path):

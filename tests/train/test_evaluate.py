@@ -84,7 +84,7 @@ def test_a_nan_is_refused_in_one_sentence():
 
 
 def test_no_pictures_or_no_members_are_refused():
-    with pytest.raises(Expected, match="at least one picture"):
+    with pytest.raises(Expected, match="pictures: expected at least one that can be used, got none"):
         evaluate([Answering(None)], Known([]))
     with pytest.raises(Expected, match="members"):
         evaluate([], Known([0]))

@@ -52,6 +52,14 @@ def test_a_run_goes_on_with_its_pictures_at_another_place_bit_for_bit_and_all_it
     assert len(zfcore.open(run).pictures()) == 12
 
 
+def test_an_evaluation_of_a_run_whose_pictures_were_moved_says_how_to_name_them(run, tmp_path, capsys):
+    checkpoint = load(run/"best.h5")
+    save(run/"best.h5", replace(checkpoint, state={**checkpoint.state, "data": str(tmp_path/"gone")}))
+    with pytest.raises(SystemExit) as end:
+        evaluate(["--run", str(run), "--device", "cpu"])
+    assert end.value.code == 2 and "gone', which does not exist; --data NEW names where they are now" in capsys.readouterr().err
+
+
 def test_what_a_relative_place_names_is_found_from_any_folder(pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main([*short(pictures), "--data", "pictures", "--epochs", "1", "--output", "run"])

@@ -38,7 +38,7 @@ def test_numbers_are_of_what_is_trained_on_and_names_are_paths_that_a_person_can
     run = tmp_path/"run"
     main([*short(own), "--epochs", "1", "--output", str(run)])
     said = capsys.readouterr()
-    left_out = re.findall(r"damaged picture left out: (\S+):", said.err)
+    left_out = re.findall(r"picture left out: (\S+):", said.err)
     assert sorted(left_out) == ["amber/00.png", "jade/11.png", "plum/10.png"]
     parts = [Pictures(part, 37, 32) for part in open_data(str(own), 37)]
     for part in parts:

@@ -360,7 +360,7 @@ def test_damaged_pictures_are_named_counted_left_out_and_recorded(pictures, tmp_
         patch.setattr(loader, "MOST_DAMAGED", 0.1)
         packed(pictures, output)
     out, err = capsys.readouterr()
-    assert err.count("damaged picture left out: ") == 2 and "train/jade/03.png: not a picture in a known format" in err
+    assert err.count("picture left out: ") == 2 and "train/jade/03.png: not a picture in a known format" in err
     assert "40 pictures of 32x32, 2 left out" in " ".join(out.split())
     train, val = open_packed(output)
     assert "train/jade/03.png" not in train.names and np.bincount(train.labels).tolist() == [10, 9, 10]

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import zfcore
 from tests.train.conftest import write_set
@@ -85,6 +86,10 @@ def test_what_has_no_classes_or_no_such_part_is_refused_by_name(made, tmp_path, 
     shutil.copytree(data, tmp_path/"other")
     for path in [*(tmp_path/"other").rglob("*.png")]:
         path.rename(path.with_name(f"other {path.name}"))
+    (tmp_path/"other"/"jade").rename(tmp_path/"other"/"green")
+    said = refused(capsys, evaluate, "--run", first, "--data", tmp_path/"other")
+    assert "among them green; a file classes.txt beside" in said and "zfcore import --labels" in said
+    (tmp_path/"other"/"green").rename(tmp_path/"other"/"jade")
     assert "--part val has 30" in refused(capsys, evaluate, "--run", first, "--data", tmp_path/"other", "--part", "train")
     assert "pictures without a class folder" in refused(capsys, train, "--data", data/"jade", "--output", tmp_path/"run")
 
@@ -118,9 +123,26 @@ def test_pictures_may_stand_before_or_behind_the_runs_and_damaged_ones_are_left_
     for words in ((tmp_path/"mine", "--run", first), ("--run", first, tmp_path/"mine")):
         run(*words, "--output", tmp_path/"out")
         tables.append(rows(tmp_path/"out"/"predictions.csv"))
-        assert capsys.readouterr().err.count("damaged picture left out: ") == 6
+        assert capsys.readouterr().err.count("picture left out: ") == 6
     assert tables[0] == tables[1] and len(tables[0]) == 1 + 4
     assert "FILE_OR_FOLDER: expected pictures" in refused(capsys, main, "--run", first)
+
+
+def test_a_folder_may_hold_what_was_predicted_of_it_before_and_small_pictures(made, tmp_path, capsys):
+    data, (first, _) = made
+    shutil.copytree(data/"jade", tmp_path/"mine")
+    Image.new("RGB", (31, 90)).save(tmp_path/"mine"/"small.png")
+    shutil.copy(data/"plum"/"03.png", tmp_path/"mine"/"predictions.png")       # a picture of that name is one
+    for _ in range(2):
+        run("--run", first, tmp_path/"mine", "--output", tmp_path/"mine"/"out")
+        said = capsys.readouterr()
+        assert "small.png: 31x90 pixels, where the network's input has 32x32; --upscale enlarges it" in said.err
+        assert len(rows(tmp_path/"mine"/"out"/"predictions.csv")) == 1 + 11
+    assert {path.name for path in (tmp_path/"mine"/"out").iterdir()} == set(FILES)
+    run("--run", first, tmp_path/"mine", "--upscale", "--output", tmp_path/"out")
+    assert len(rows(tmp_path/"out"/"predictions.csv")) == 1 + 12
+    assert "pictures: expected at least one that can be used, got 1 that cannot" in refused(capsys, main, "--run", first,
+                                                                                            tmp_path/"mine"/"small.png")
 
 
 def test_both_parts_are_looked_at_before_the_first_epoch(tmp_path, monkeypatch, capsys):

@@ -89,14 +89,14 @@ def open_folders(root, limit_per_class=0, shorter_side=None, val_fraction=VAL_FR
         raise Expected(root, "a folder or tar train beside it, or class folders", f"only {place[1].rstrip('/')!r}")
     if len(folders) < 2:
         raise Expected(root, "at least two classes", f"only {folders[0]!r}")
-    return _split(root, place, classes, [of_part[folder] for folder in folders], limit_per_class, shorter_side,
+    return _split(root, part, place, classes, [of_part[folder] for folder in folders], limit_per_class, shorter_side,
                   VAL_FRACTION if val_fraction is None else val_fraction)
 
 
-def _split(root, place, classes, paths, limit_per_class, shorter_side, val_fraction):
-    """(train, val) of the pictures `paths` of each class."""
+def _split(root, part, place, classes, paths, limit_per_class, shorter_side, val_fraction):
+    """(train, val) of the pictures `paths` of each class; `part` is "train" where that alone is there, else "all"."""
     whole = ClassFolders("train", *place, classes, paths, 0, None, _above("all", *place))
-    is_val = split(root, whole, val_fraction, say)
+    is_val = split(root, whole, val_fraction, say, "part val" if part == "train" else "parts train and val")
     ends = np.cumsum([0, *map(len, paths)])
     return tuple(ClassFolders(part, *place, classes,
                               [[path for path, val in zip(of_class, is_val[begin:]) if val == (part == "val")]
@@ -230,11 +230,12 @@ class PictureFiles:
 
 
 class Files:
-    """Picture files as a data set whose classes nobody knows: a file by its path, a folder for all pictures below it. Raises
-    Expected for what is neither, and for folders without pictures."""
+    """Picture files as a data set whose classes nobody knows: a file by its path, a folder for all pictures below it, but those
+    that are `written` there by zfcore. Raises Expected for what is neither, and for folders without pictures."""
 
-    def __init__(self, paths, shorter_side=None):
-        self.names, self.classes, self.shorter_side = [name for path in paths for name in _names_at(str(path))], [], shorter_side
+    def __init__(self, paths, shorter_side=None, written=lambda path: False):
+        self.names, self.classes = [name for path in paths for name in _names_at(str(path), written)], []
+        self.shorter_side = shorter_side
         self.labels = np.zeros(len(self.names), np.int64)
 
     def __len__(self):
@@ -247,7 +248,7 @@ class Files:
             raise CorruptImage(self.names[i], error.strerror or str(error)) from None
 
 
-def _names_at(path):
+def _names_at(path, written):
     if not os.path.isdir(path):
         if not os.path.lexists(path):
             raise Expected(path or "FILE_OR_FOLDER", "a picture or a folder of pictures",
@@ -259,6 +260,7 @@ def _names_at(path):
     except OSError as error:
         raise Expected(path, "a folder that can be read", f"{error.strerror} ({error.filename})") from None
     names = sorted(os.path.join(path, name) for of_class in listing.values() for name in of_class)
+    names = [name for name in names if not written(name)]
     if not names:
         raise Expected(path, "pictures in it or in folders below it", "none",
                        "pictures are files named " + " ".join(sorted(SUFFIXES)) + how_to_read(folder.left_out))

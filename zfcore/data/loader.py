@@ -183,7 +183,7 @@ class Pictures:
         for i in sorted(damaged.keys() - self.damaged.keys()):
             self.damaged[i] = damaged[i]
             if aloud:
-                warn(printable(f"damaged picture left out: {self.dataset.names[i]}: {damaged[i]}"), self.dataset.names[i])
+                warn(printable(f"picture left out: {self.dataset.names[i]}: {damaged[i]}"), self.dataset.names[i])
         if len(self.damaged) > (most_damaged(len(self)) if self.may_be_damaged is None else self.may_be_damaged):
             i, reason = next(iter(self.damaged.items()))
             raise Lost("data", damaged_in_words(len(self)), f"{len(self.damaged)} of {len(self)}, the first being "

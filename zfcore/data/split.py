@@ -32,9 +32,9 @@ STEPS = 2**11                     # of a thumbnail's values: their products then
 KEY = 16                          # bytes of a digest of a picture's name, size and time
 
 
-def split(root, dataset, fraction, say):
-    """bool (n,), True for pictures of validation, of the data set of files `dataset` at `root`. `say` is told what is
-    chosen."""
+def split(root, dataset, fraction, say, lacks="parts train and val"):
+    """bool (n,), True for pictures of validation, of the data set of files `dataset` at `root`, which `lacks` that. `say` is
+    told what is chosen."""
     if not 0 < fraction < 1:
         raise Expected("--val-fraction", "a share of the pictures, 0 < share < 1", fraction)
     labels, n = dataset.labels, len(dataset)
@@ -48,7 +48,7 @@ def split(root, dataset, fraction, say):
     is_val = sides(places, labels, leaders, fraction)
     alike = f"{plural(int((leaders != np.arange(n)).sum()), 'near-duplicate')} kept with the like" if n <= MOST else \
         f"near-duplicates not looked for among more than {MOST} pictures"
-    say(f"{root}: no parts train and val, so for validation {int(is_val.sum())} of {plural(n, 'picture')}, by their names "
+    say(f"{root}: no {lacks}, so for validation {int(is_val.sum())} of {plural(n, 'picture')}, by their names "
         f"(--val-fraction {fraction:g}; {alike})")
     return is_val
 

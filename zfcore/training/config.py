@@ -202,6 +202,8 @@ def _drops(typed, from_file, preset):
     the one that was typed, or else the file's, counts. A run's config.json holds both; where its --drop-after is the one that
     its preset has for its number of epochs, and another number is typed, the preset's for that number is meant, as in
     `_decay`."""
+    if {"patience", "drop_after"} <= set(typed):
+        raise check.Expected("options", "--patience or --drop-after, which is used instead of it", "both")
     rule = preset.get("drop_after")
     if "drop_after" in typed:
         return {}

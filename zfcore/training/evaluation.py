@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zfcore import check, trained
-from zfcore.data import data_in_words, same_place
+from zfcore.data import check_there, data_in_words, same_place
 from zfcore.data.loader import Pictures
 from zfcore.hints import Bar
 from zfcore.ranks import ALONE, Ranks
@@ -98,7 +98,13 @@ def batches_of_probabilities(models, pictures, batch_size, crops, bar):
         if bar is not None:
             bar.update(len(labels))
     if not count:
-        raise check.Expected("evaluation", "at least one picture", "none")
+        raise none_left(pictures)
+
+
+def none_left(pictures):
+    """Expected, for a `Pictures` set of which nothing can be used."""
+    left = len(pictures.damaged)
+    return check.Expected("pictures", "at least one that can be used", f"{left} that cannot" if left else "none")
 
 
 def probabilities(models, batch, crops):
@@ -158,7 +164,7 @@ def answers_together(models, pictures, batch_size, crops, bar, ranks):
     pictures.leave_out_together(damaged, ranks)
     whole = np.concatenate(found)
     if not len(whole):
-        raise check.Expected("evaluation", "at least one picture", "none")
+        raise none_left(pictures)
     return Answers(*(whole[name] for name in Answers._fields))
 
 
@@ -222,13 +228,13 @@ def open_runs(runs, device, precision):
     return models
 
 
-def same_classes(what, classes, run, expected, all_of_them=True):
+def same_classes(what, classes, run, expected, all_of_them=True, advice=""):
     """Raise Expected unless `classes` are the `expected` ones of `run`, in whatever order, or some of them."""
     strange, missing = sorted(set(classes) - set(expected)), sorted(set(expected) - set(classes))
     if strange or missing and all_of_them:
         other = f"among them {', '.join(strange[:3])}" if strange else f"without {', '.join(missing[:3])}"
         raise check.Expected(what, f"the {plural(len(expected), 'class')} of {run} ({', '.join(expected[:3])} ...)",
-                             f"{plural(len(classes), 'class')}, {other}")
+                             f"{plural(len(classes), 'class')}, {other}", advice)
 
 
 class Among:
@@ -251,13 +257,16 @@ def open_part(models, data, part, upscale, workers):
     trained_on = {model.data for model in models}
     if data is None and len(trained_on) > 1:
         raise check.Expected("--data", "the set to evaluate on, since the runs were trained on different ones", "none")
-    data = trained_on.pop() if data is None else data
+    if data is None and (data := trained_on.pop()) is not None:
+        check_there(data)
     owner = next((model for model in models if None not in (data, model.data) and same_place(data, model.data)), models[0])
     dataset = owner.dataset(data, part)
     if not dataset.classes:
         raise check.Expected("--data", "class folders, whose names tell what is right", f"{data}, pictures without classes",
                              "python -m train.predict says what they are taken for")
-    same_classes("--data", dataset.classes, models[0].path, models[0].classes, all_of_them=False)
+    same_classes("--data", dataset.classes, models[0].path, models[0].classes, all_of_them=False,
+                 advice="a file classes.txt beside the class folders, FOLDER NAME a line, gives them the network's names; those of a "
+                        "network from elsewhere are what python -m zfcore import --labels says")
     if len(dataset.classes) < len(models[0].classes):
         dataset = Among(dataset, list(models[0].classes))
     of = f"{'validation' if part == 'val' else 'training'} pictures of {data_in_words(data)}"
