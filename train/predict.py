@@ -4,7 +4,7 @@
 
 The probabilities of a picture are those of `train.evaluate`: the mean of the softmaxes of its crops, and over several networks.
 Pictures that are damaged or too small are left out, by name. A folder is written; where
-it holds the predictions of other pictures these stay, and the new ones go into the same name with _2 behind it:
+it holds other predictions these stay, and the new ones go into a folder of the same name with _2 behind it:
 
     predictions.csv       each picture: its five likeliest classes, the first first, and their probabilities
     probabilities.csv     each picture: the probability of every class

@@ -222,6 +222,7 @@ def test_networks_are_called_by_model_and_two_of_one_model_by_what_tells_them_ap
                             (second, {"model": "small", "rms_max": 0.03, "lr": 0.1, "workers": 2})):
         folder.mkdir()
         (folder/"config.json").write_text(json.dumps({"options": options}))
+        (folder/"best.h5").touch()
     one, other = small(), Network("large", (3, CROP, CROP), small().layers)
 
     def called(*models):
@@ -229,6 +230,7 @@ def test_networks_are_called_by_model_and_two_of_one_model_by_what_tells_them_ap
 
     assert called((one, first, 3)) == ["small"] and called((one, first, 3), (other, second, 3)) == ["small", "large"]
     assert called((one, first, 3), (one, second/"best.h5", 3)) == ["small, rms-max 0.0", "small, rms-max 0.03"]
+    assert called((one, "drawn", 3), (one, second, 3))[0] == "small, model tiny, lr 0.003"          # as its card tells
     assert called((one, first, 3), (one, first/"epoch_0009.h5", 9)) == ["small, epoch 3", "small, epoch 9"]
     assert called((one, first, 3), (one, run, 3)) == ["small, the first", "small, the second"]             # no config.json
     (second/"config.json").write_text("[1")

@@ -87,8 +87,8 @@ class Preprocessing:
         mean = "a mean picture" if self.mean.ndim == 3 else "nothing" if not self.mean.any() else ", ".join(f"{m:.4g}" for m in self.mean)
         factors = self.scale if len(set(self.scale.tolist())) > 1 else self.scale[:1]
         scale = "" if (self.scale == 1).all() else " times " + ", ".join(f"{s:.4g}" for s in factors)
-        return (f"{channels}, pixels 0 to 255 less {mean}{scale}; pictures are brought to {self.size}x{self.size} pixels, and their "
-                f"middle, as large as the network's input, is what it is given")
+        return (f"{channels}, pixels 0 to 255 less {mean}{scale}; pictures are brought to {self.size}x{self.size} pixels, and "
+                f"their middle, as large as the network's input, is what it is given")
 
     def as_timm(self, crop: int) -> dict[str, object]:
         """The same by the names of the library timm, which has mean and std of pixels 0 to 1 in RGB; of a mean picture its
@@ -137,8 +137,8 @@ def seen_by(foreign: Foreign, channels: str | None = None, mean: NDArray[np.floa
                            else np.array([scale], float), said.get("scale", 1.0), C, order)
     usual = subtracted.shape[1] if subtracted.ndim == 3 else 256 if 200 <= H < 256 else H        # 224 and 227 of 256
     if size is None and "size" not in said and usual != H and subtracted.ndim == 1:
-        assumed.append(f"pictures: brought to {usual}x{usual} pixels, whose middle {H}x{W} the network is given, since nobody says "
-                       f"--picture-size")
+        assumed.append(f"pictures: brought to {usual}x{usual} pixels, whose middle {H}x{W} the network is given, since nobody "
+                       f"says --picture-size")
     size = size or said.get("size") or usual
     if size < H:
         raise check.Expected("--picture-size", f"at least the {H} pixels that enter", size)
