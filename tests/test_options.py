@@ -64,7 +64,7 @@ def test_whole_numbers_of_a_command_have_bounds(name):
 
 @pytest.mark.parametrize("words, sentence", [
     (["--data", ""], "--data: expected a word, got an empty one"), (["--data="], "--data: expected a word, got an empty one"),
-    (["", "--data", "x"], "arguments: expected a word, got an empty one"),
+    (["--data", "x", ""], "arguments: expected a word, got an empty one"),
     (["-x.jpg"], "unrecognized arguments: -x.jpg; a file of that name is ./-x.jpg"),
     (["-y.jpg"], "unrecognized arguments: -y.jpg\n")])
 def test_an_empty_word_is_refused_and_a_file_that_looks_like_an_option_is_told_how_to_be_named(words, sentence, tmp_path,

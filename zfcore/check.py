@@ -81,15 +81,15 @@ SEED, BATCH, THREADS = whole_number(0, 2**63 - 1), whole_number(1, 2**20), whole
 
 class Parser(argparse.ArgumentParser):
     """Parser of a command line, whose refusals are lines like all others on standard error. An empty word is refused wherever
-    it stands: it is a variable of the shell that was not set, and would be taken for "none" or the default."""
+    it stands: it may be a variable of the shell that is not set, and would be taken for "none" or the default."""
 
     def parse_known_args(self, args=None, namespace=None):
         """Parse as argparse does."""
         words = sys.argv[1:] if args is None else [*args]
         for before, word in zip(["", *words], words):
             if word == "" or word.startswith("--") and word.endswith("="):
-                self.error(f"{word[:-1] or before or 'arguments'}: expected a word, got an empty one; without the option its "
-                           f"default counts")
+                option = word[:-1] or (before if before.startswith("-") else "arguments")
+                self.error(f"{option}: expected a word, got an empty one, perhaps a variable of the shell that is not set")
         return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
