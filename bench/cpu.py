@@ -42,7 +42,7 @@ def add_arguments(parser):
                              "deconvnet in forward passes (bench/projections.py); occlusion: figure 7 by the cone alone "
                              "(bench/occlusion.py); analyses: each figure by its command (bench/analyses.py); atlas: a whole "
                              "one (bench/atlas.py)")
-    parser.add_argument("--output", type=Path, default=RESULTS, metavar="DIR", help=f"the folder of the JSON files ({RESULTS})")
+    parser.add_argument("--output", type=Path, default=RESULTS, metavar="DIR", help="the folder of the JSON files")
 
 
 def main(args):
