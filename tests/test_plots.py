@@ -78,7 +78,10 @@ def test_filters_are_large_in_six_or_eight_columns_each_to_its_own_scale(count, 
     w = np.random.default_rng(0).standard_normal((3, 7, 7, count)).astype(np.float32)
     w[..., 1] /= 1000
     plots.save(plots.filters(w), tmp_path/"filters.png")
-    sheet = np.asarray(Image.open(tmp_path/"filters.png"))
-    assert sheet.shape[1] == columns*(63 + 3) - 3 and sheet.shape[0] == -(-count//columns)*(63 + 3) - 3
-    shown = sheet[4:63:9, 66 + 4:66 + 63:9]
+    sheet, side, rim = np.asarray(Image.open(tmp_path/"filters.png")), 672//columns, plots.MARGIN
+    assert sheet.shape[:2] == (plots.LABEL + -(-count//columns)*(side + 3) - 3 + 2*rim, columns*(side + 3) - 3 + 2*rim)
+    assert sheet[rim:rim + plots.LABEL].min() < 128          # a title
+    zoom, left = side//7, rim + side + 3
+    top = rim + plots.LABEL
+    shown = sheet[top + zoom//2:top + side:zoom, left + zoom//2:left + side:zoom]
     np.testing.assert_allclose(shown, 127.5 + 127.5*(w[..., 1]/np.abs(w[..., 1]).max()).transpose(1, 2, 0), atol=0.51)
