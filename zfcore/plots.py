@@ -208,7 +208,7 @@ def _say_why(sheet, left, top, there, projected, side, tile):
     for k in range(len(there)):
         place = left + k % side*(tile + 1), top + k//side*(tile + 1), tile, tile
         if not there[k]:
-            return _word(sheet, *place, f"fires on {k} only")
+            return _word(sheet, *place, f"fires on {plural(k, 'picture')} only")
         if not projected[k]:
             _word(sheet, *place, "all rectified to 0", PAPER)
 
@@ -561,7 +561,7 @@ def _statistics(found):
             for place, share in zip(places, shares):
                 axes.text(place, share, f"{share:.0f}", ha="center", va="bottom", fontsize=7, color=INK)
         axes.set_title("units that never fire, %", loc="left")
-        axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
+        axes.set_xticks(range(len(ticks)), [_short(layer, 8) for layer in ticks], fontsize=8)
         axes.set_ylim(0, max(axes.get_ylim()[1], 1))
 
     def with_legend(draw):
@@ -661,15 +661,17 @@ def confusion(counts: NDArray[np.integer[Any]], classes: Sequence[str], pairs: S
 
 
 def _short(name, most=24):
-    name = printable(name)
-    return name if len(name) <= most else name[:most - 1] + "…"
+    """A name without its middle where it is long: names of runs and of layers differ at their ends."""
+    name, end = printable(name), most//2
+    return name if len(name) <= most else f"{name[:most - end - 1]}…{name[-end:]}"
 
 
 @styled
 def accuracy_curve(paper: Curves, here: Curves, paper_title: str, here_title: str, chance: float) -> Figure:
     """Tables 4 and 5, figure 9: accuracy in % over the training pictures a class, of the paper, left, and ours, right, with a
-    line at `chance`; a panel of single dots has their numbers beside them. Each is {name of a row: {pictures: (mean, spread or
-    None)}}; of the paper the last two rows are its own, the others grey; ours are of random weights trained here, of the features of random weights, of the run's features."""
+    line at `chance`; where a panel has single dots alone, their numbers stand beside them. Each is {name of a row: {pictures:
+    (mean, spread or None)}}; of the paper the last two rows are its own, the others grey; ours are of random weights trained
+    here, of the features of random weights, of the run's features."""
     figure, panels = _subplots(1, 2, figsize=(9.5, 3.6), sharey=True, sharex=True)
     *others, scratch, features = paper.items()
     looks = [(name, of, GREY, ls) for (name, of), ls in zip(others, (":", "--", "-."))]
@@ -727,18 +729,18 @@ def average_precisions(names: Sequence[str], columns: Mapping[str, NDArray[np.fl
                        chance: NDArray[np.float64]) -> Figure:
     """Table 6: a row a class, a dot for the average precision in % of each of `columns` {name: (K,)}: the paper, the run's
     features, those of random weights, networks from random weights; and a stroke at `chance`. NaN leaves a place empty."""
-    figure, axes = _subplots(figsize=(7, 0.9 + 0.22*len(names)))
+    figure, axes = _subplots(figsize=(7, 1.1 + 0.22*len(names)))
     places = np.arange(len(names))
     axes.scatter(chance, places, marker="|", s=70, color=GREY, lw=1.2, label="by chance")
     for (name, values), colour, shape in zip(columns.items(), (GREY, VAL, UNTRAINED, TRAIN), "Dovs"):
         axes.scatter(values, places, s=26, color=colour, marker=shape, label=printable(name), zorder=3, alpha=0.9, lw=0)
     axes.set_yticks(places, list(map(printable, names)))
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.axhline(len(names) - 1.5, color=GREY, lw=0.5)
     axes.grid(color="#e4e4e4", lw=0.6)
     axes.set_axisbelow(True)
     axes.set(xlim=(-2, 102), xlabel="average precision, %")
-    axes.legend(fontsize=8, labelcolor=INK, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4)
+    figure.legend(fontsize=8, labelcolor=INK, loc="outside upper center", ncols=3)
     return figure
 
 
@@ -974,7 +976,7 @@ def _font(size):
 
 
 def _legible(text):
-    """Whether the font has all the letters of `text`; for one that it lacks it has a box."""
+    """True where the font has all letters of `text`: for one that it lacks it has a box."""
     return all(map(_letters().__contains__, map(ord, printable(text))))
 
 
