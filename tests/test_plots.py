@@ -1,5 +1,6 @@
 """Sheets and settings: what is drawn stays inside its page, and drawing leaves no trace in matplotlib."""
 import inspect
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -262,6 +263,23 @@ def test_epochs_are_whole_lie_inside_and_a_fall_of_the_rate_is_named_once(epochs
         ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
         assert ticks and ticks == [int(tick) for tick in ticks] and low <= 0.5 and high >= epochs + 0.5
         assert [text.get_text() for text in axes.get_legend().texts][2:] == ["the learning rate falls"]*(epochs > 1)
+
+
+@pytest.mark.parametrize("draw, found", [(plots.unit_blocks, unit_views(layer="fc8")),
+                                         (plots.sanity_checks, sanity_checks())])
+def test_a_unit_of_a_class_whose_letters_the_font_lacks_has_the_class_s_number(draw, found):
+    names = np.array(["Katze", "犬", "café"][:len(found.units)])
+    said = " ".join(words(draw(replace(found, classes=names))))
+    assert "Katze" in said and f"class {found.units[1]}" in said and "犬" not in said
+
+
+def test_what_follows_a_class_has_its_number_where_the_font_lacks_letters():
+    found = an_occlusion()
+    said = words(plots.occlusion(replace(found, classes=np.array(["犬", *found.classes[1:]]))))
+    assert sum("class 0" in line for line in said) >= 3 and not any("犬" in line for line in said)
+    found = an_evolution(["fc8"])
+    said = words(plots.evolution(replace(found, classes={"fc8": np.array(["犬", "owl"])})))
+    assert {"class", "3", "owl"} <= set(said) and "犬" not in said
 
 
 def test_a_class_whose_letters_the_font_lacks_has_its_number():

@@ -215,7 +215,7 @@ def _say_why(sheet, left, top, there, projected, side, tile):
 
 def _unit(views, u):
     """Name of a unit behind its layer's name: by its class where it has one."""
-    return f"unit {views.units[u]}" if views.classes is None else str(views.classes[u])
+    return f"unit {views.units[u]}" if views.classes is None else _named(views.classes[u], views.units[u])
 
 
 def _silent(layer, names, count):
@@ -247,7 +247,7 @@ def occlusion(found: Occlusion) -> "Sheet":
     down = LABEL + 2*row + MARGIN
     sheet = Sheet(lefts[-1] + side + 172, len(found.pictures)*down + 12)
     for i, label in enumerate(found.labels.tolist()):
-        name = str(label if found.classes is None else found.classes[label])
+        name = str(label) if found.classes is None else _named(found.classes[label], label)
         fall = np.nanmax(np.abs(found.drops[i]))
         panels = [
             ("(a) hidden where P falls most", _occluded),
@@ -362,7 +362,8 @@ def _class_legend(sheet, left, top, found, i):
     """A square in the colour of each class, its name and its share of the places."""
     classes, counts = _winners(found, i)
     few = len(CLASSES) - 1
-    entries = [(str(k if found.classes is None else found.classes[k]), count) for k, count in zip(classes[:few], counts)]
+    entries = [(str(k) if found.classes is None else _named(found.classes[k], k), count)
+               for k, count in zip(classes[:few], counts)]
     if len(classes) > few:
         entries.append((f"{len(classes) - few} others", counts[few:].sum()))
     for line, (colour, (name, count)) in enumerate(zip(CLASSES, entries)):
@@ -470,7 +471,7 @@ def _strips(found, layer):
                        for e in range(len(found.epochs))] for u in np.flatnonzero(fires)])
     heads = [[f"epoch {epoch}"] for epoch in found.epochs.tolist()]
     classes = (found.classes or {}).get(layer)
-    names = [["unit", str(units[u])] if classes is None else str(classes[u]).split() for u in np.flatnonzero(fires)]
+    names = [["unit", str(units[u])] if classes is None else _named(classes[u], units[u]).split() for u in np.flatnonzero(fires)]
     return _table(tiles, title, heads, names, ~there[fires], "does not fire")
 
 
@@ -594,7 +595,8 @@ def sanity_checks(found: SanityChecks, most: int = 4) -> "Sheet":
             heads[0].append("")
             for head, share in zip(heads[1:], np.nanmean(shares, axis=0)):
                 head.append(f"in {word} {100*share:.0f} %")
-    names = [["unit", str(found.units[k])] if found.classes is None else str(found.classes[k]).split() for k in rows]
+    names = [["unit", str(found.units[k])] if found.classes is None else _named(found.classes[k], found.units[k]).split()
+             for k in rows]
     return _table(tiles, ", ".join(title), heads, [[found.layer, *name] for name in names], np.zeros(tiles.shape[:2], bool), "")
 
 
@@ -614,7 +616,7 @@ def confusion(counts: NDArray[np.integer[Any]], classes: Sequence[str], pairs: S
     have their counts in the cells, up to 60 their names at the sides; of a thousand, each is a pixel wide. A name in letters that
     the font lacks is replaced by the class's number."""
     M = len(counts)
-    names = {name: _short(name) if _legible(name) else f"class {number}" for number, name in enumerate(classes)}
+    names = {name: _short(_named(name, number)) for number, name in enumerate(classes)}
     cell = max(1, min(60, 960//M))                                        # pixels; whole ones, so that no class is lost
     side, named, margin = cell*M, M <= 60, 30
     if named:
@@ -975,9 +977,9 @@ def _font(size):
     return ImageFont.truetype(findfont("DejaVu Sans"), size)
 
 
-def _legible(text):
-    """True where the font has all letters of `text`: for one that it lacks it has a box."""
-    return all(map(_letters().__contains__, map(ord, printable(text))))
+def _named(name, number):
+    """A class's name, or, as the font has a box for a letter that it lacks, its number."""
+    return str(name) if all(ord(letter) in _letters() for letter in printable(name)) else f"class {number}"
 
 
 @cache
