@@ -139,7 +139,7 @@ def an_evolution(layers=("conv1", LONG, "conv3")):
 def a_diagnosis(name, units=12):
     filters = signed_of(3, 7, 7, 24)
     return Diagnosis(name, filters, 4, floats_of(24), 1.5, floats_of(24, len(EDGES) - 1), EDGES,
-                     {f"conv{k}": np.arange(9) < k for k in range(1, 6)} | {"fc6": np.ones(9, bool), LONG: np.ones(9, bool)}, 60,
+                     {f"conv{k}": np.arange(9) < k for k in range(1, 6)} | dict.fromkeys(("fc6", LONG), np.ones(9, bool)), 60,
                      "conv2", np.arange(units), signed_of(units, 4, 11, 11, 3), bytes_of(units, 4, 11, 11, 3), -0.0078, 40)
 
 
@@ -204,7 +204,8 @@ DRAWN = {
                   (np.eye(90, dtype=int), [f"{k} {LONG}" for k in range(90)], [], "no error")],
     "accuracy_curve": [(PAPER, dict(zip(OURS, (points(15), {}, points(15)))), "paper", f"here: {LONG}", 3.3),
                        (PAPER, dict(zip(OURS, [points(15, 60)]*3)), "paper", "here", 3.3)],
-    "accuracy_by_layer": [({"paper": {"SVM": points(1, 2, 7)}}, {"here": {"SVM": points(7), "softmax, untrained": points(7)}}, 9)],
+    "accuracy_by_layer": [({"paper": {"SVM": points(1, 2, 7)}},
+                           {"here": {"SVM": points(7), "softmax, untrained": points(7)}}, 9)],
     "average_precisions": [([LONG, "car", "mean"], dict.fromkeys(("the paper, test", *(f"here, {what}" for what in OURS)),
                                                                np.array([1, 100, 50.5])),
                             np.array([0.0, 100, 7]))],

@@ -471,7 +471,8 @@ def _strips(found, layer):
                        for e in range(len(found.epochs))] for u in np.flatnonzero(fires)])
     heads = [[f"epoch {epoch}"] for epoch in found.epochs.tolist()]
     classes = (found.classes or {}).get(layer)
-    names = [["unit", str(units[u])] if classes is None else _named(classes[u], units[u]).split() for u in np.flatnonzero(fires)]
+    names = [["unit", str(units[u])] if classes is None else _named(classes[u], units[u]).split()
+             for u in np.flatnonzero(fires)]
     return _table(tiles, title, heads, names, ~there[fires], "does not fire")
 
 
@@ -578,8 +579,8 @@ def _statistics(found):
 
 def sanity_checks(found: SanityChecks, most: int = 4) -> "Sheet":
     """An `analysis.sanity_checks.SanityChecks`: for up to `most` units the strongest picture, its projection as trained and
-    under each control, each tile to its own scale; above each column the means over all projections. The title has the share of
-    the area that the box has, and of the box its parts, which is what a projection that is nowhere in particular has in them."""
+    under each control, each tile to its own scale; above each column the means over all projections. The title has the share
+    of the area that the box has, and of the box its parts: what a projection that is nowhere in particular has in them."""
     rows = np.unique(found.units, return_index=True)[1][:most]
     patches, made = found.patches[rows]/np.float32(255), found.projections[rows]               # (R,f,f,3), (R,J,f,f,3)
     tiles = np.concatenate([patches[:, None], [[signed_tiles(tile[None])[0] for tile in row] for row in made]], axis=1)
@@ -609,12 +610,12 @@ def _in_words(condition, layer):
 def confusion(counts: NDArray[np.integer[Any]], classes: Sequence[str], pairs: Sequence[tuple[str, str, int, int]],
               title: str) -> Figure:
     """Confusion matrix: how often pictures of each class (rows) were taken for each (columns), as a share of the row: right
-    answers in one colour, wrong ones in another, on a square-root scale and never paler than a quarter, so that a single mistake is seen.
-    Beside it the most confused pairs.
+    answers in one colour, wrong ones in another, on a square-root scale and never paler than a quarter, so that a single
+    mistake is seen. Beside it the most confused pairs.
 
     counts (M,M); pairs: (true, predicted, count, pictures of the true class), the most confused first. Few classes
-    have their counts in the cells, up to 60 their names at the sides; of a thousand, each is a pixel wide. A name in letters that
-    the font lacks is replaced by the class's number."""
+    have their counts in the cells, up to 60 their names at the sides; of a thousand, each is a pixel wide. A name in letters
+    that the font lacks is replaced by the class's number."""
     M = len(counts)
     names = {name: _short(_named(name, number)) for number, name in enumerate(classes)}
     cell = max(1, min(60, 960//M))                                        # pixels; whole ones, so that no class is lost
@@ -688,7 +689,8 @@ def accuracy_curve(paper: Curves, here: Curves, paper_title: str, here_title: st
                               ms=3.5, capsize=2, label=name)
         if all(len(of) <= 1 for _, of, _, _ in rows):            # dots without a line to follow
             for n, (mean, _) in (point for _, of, _, _ in rows for point in of.items()):
-                axes.annotate(f"{mean:.1f}", (n, mean), (-7, 0), textcoords="offset points", ha="right", va="center", fontsize=8)
+                axes.annotate(f"{mean:.1f}", (n, mean), (-7, 0), textcoords="offset points", ha="right", va="center",
+                              fontsize=8)
         axes.set_title(title, loc="left")
         axes.set_xlabel("training pictures a class")
         axes.grid(axis="y", color="#e4e4e4", lw=0.6)
