@@ -50,7 +50,7 @@ def main(arguments=None):
             cpu.main(args)
         for part in apart:
             if part in args.parts:
-                apart[part].main(args.rounds)
+                apart[part].main(args.rounds, args.output)
         return
     try:
         select("gpu")

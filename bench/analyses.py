@@ -3,7 +3,7 @@ types.
 
 Each command is a process of its own, from its start to its last file, once; the pictures are drawn before, since whoever looks
 into a network has trained on them. Figure 4 needs the kept epochs of a run, which no network that comes along has. Results go
-to bench/results/analyses.json: seconds by the clock, and of the CPU.
+to analyses.json in the folder --output: seconds by the clock, and of the CPU.
 """
 import resource
 import subprocess
@@ -12,7 +12,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.cpu import RESULTS
 from bench.record import Record
 from zfcore import trained
 
@@ -28,11 +27,11 @@ COMMANDS = {                      # what it shows: its module and options
 }
 
 
-def main(rounds):
+def main(rounds, folder):
     pictures = trained.open(RUN, "cpu").pictures()
     for i in range(len(pictures)):
         pictures.picture(i)
-    record = Record(RESULTS.with_name("analyses.json"), {"run": RUN})
+    record = Record(folder/"analyses.json", {"run": RUN})
     print(f"{'seconds':36}{'clock':>8}{'CPU':>8}")
     for name, command in COMMANDS.items():
         row = record.has("cases", name=name)

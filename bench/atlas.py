@@ -1,7 +1,7 @@
 """python -m bench cpu --parts atlas: what `zfcore atlas --run drawn` takes, made once in an empty folder, its pictures drawn
 before.
 
-Results go to bench/results/atlas.json: seconds by the clock and of the CPU, how many projections and pages, how many MB in how
+Results go to atlas.json in the folder --output: seconds by the clock and of the CPU, how many projections and pages, how many MB in how
 many files. The cache of drawn pictures is filled first, since whoever makes an atlas has trained on them.
 """
 import json
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.cpu import RESULTS
 from bench.record import cpu_name
 from zfcore import trained
 from zfcore.__main__ import main as zfcore
@@ -23,7 +22,7 @@ from zfcore.cpu import CORES
 RUN = "drawn"
 
 
-def main(rounds):
+def main(rounds, folder):
     model = trained.open(RUN, "cpu")
     pictures = model.pictures()
     for i in range(len(pictures)):
@@ -39,7 +38,7 @@ def main(rounds):
               "load_before": os.getloadavg(),
               "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "run": RUN, "pictures": len(pictures),
               "units": units, "seconds": seconds, "cpu_seconds": cpu, "megabytes": size/1e6, "files": len(files)}
-    path = RESULTS.with_name("atlas.json")
+    path = folder/"atlas.json"
     path.write_text(json.dumps(report, indent=1) + "\n")
     print(f"{RUN}: {units} units, {len(pictures)} pictures in {seconds:.0f} s, {cpu:.0f} s of the CPU; {size/1e6:.0f} MB in "
           f"{len(files)} files")

@@ -2,8 +2,8 @@
 
 All use the same number of threads. They take turns, round after round, so that whatever else the machine does meets them
 alike; what is printed is the median over the rounds of the ratio within a round to the engine whose median is best, and the
-lowest and highest of these ratios. First it is checked that all compute the same. Results go to bench/results/cpu.json, case by
-case; given again after it was stopped, the bench goes on where it was.
+lowest and highest of these ratios. First it is checked that all compute the same. Results go to cpu.json in the folder
+--output, case by case; given again after it was stopped, the bench goes on where it was.
 """
 import contextlib
 import multiprocessing
@@ -26,7 +26,7 @@ from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_transpose
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
 from zfcore.optim import SGD
 
-RESULTS = Path(__file__).parent / "results" / "cpu.json"
+RESULTS = Path("runs", "bench")                              # those that the READMEs show lie in bench/results
 OWN = ("network", "layers", "memory")                        # parts that are measured here; the others have files of their own
 PARTS = (*OWN, "shares", "endtoend", "threads", "projections", "occlusion", "analyses", "atlas")
 
@@ -42,12 +42,12 @@ def add_arguments(parser):
                              "deconvnet in forward passes (bench/projections.py); occlusion: figure 7 by the cone alone "
                              "(bench/occlusion.py); analyses: each figure by its command (bench/analyses.py); atlas: a whole "
                              "one (bench/atlas.py)")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="the JSON file that is written")
+    parser.add_argument("--output", type=Path, default=RESULTS, metavar="DIR", help="the folder of the JSON files")
 
 
 def main(args):
     parts = [part for part in OWN if part in args.parts]
-    record = Record(args.output, {"engines": engines.versions(), "pytorch": engines.versions().get("torch"),
+    record = Record(args.output/"cpu.json", {"engines": engines.versions(), "pytorch": engines.versions().get("torch"),
                                   "rounds": args.rounds},
                     ("cases", "peak_memory"), parts)
     report = record.report
@@ -102,8 +102,8 @@ def forecast(args):
 
 def say_forecast(args):
     """Say how long it will take. Raises Expected for an output that cannot be written, before the minutes of measuring."""
-    if args.output.is_dir():
-        raise check.Expected("--output", "a JSON file", f"{args.output}, a folder")
+    if args.output.exists() and not args.output.is_dir():
+        raise check.Expected("--output", "a folder", f"{args.output}, a file")
     parts = forecast(args)
     shown = ", ".join(f"{part} {max(1, round(seconds/60))}" for part, seconds in parts.items())
     print(f"about {max(1, round(sum(parts.values())/60))} minutes if nothing else runs here: {shown}", flush=True)

@@ -7,7 +7,7 @@ DataLoader.
 Ours is the loader and the step of `python -m train`. PyTorch has the same network and the same pictures, drawn or decoded,
 scaled, cropped and mirrored by the same functions, in DataLoader's own process or in as many others as there are cores, and
 torch.compile; the best counts. An epoch of PICTURES is timed, three rounds at most. First it is checked that both see the same
-pictures. Results go to bench/results/endtoend.json.
+pictures. Results go to endtoend.json in the folder --output.
 """
 import tempfile
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from bench import engines
-from bench.cpu import RESULTS, compare, line
+from bench.cpu import compare, line
 from bench.engines import LAYOUTS, torch, torch_learner, torch_twin
 from bench.loader import training_step
 from bench.record import Record
@@ -33,9 +33,9 @@ STORED = 160                      # pixels of the JPEGs
 MEAN = np.full((3, SIZE, SIZE), 128, np.float32)
 
 
-def main(rounds):
+def main(rounds, folder):
     rounds = min(rounds, 3)
-    record = Record(RESULTS.with_name("endtoend.json"), {"engines": engines.versions(),
+    record = Record(folder/"endtoend.json", {"engines": engines.versions(),
                                                          "pytorch": engines.versions().get("torch"),
                                                          "rounds": rounds, "batch_size": BATCH})
     print(f"{'milliseconds a picture':28}{'':>5}{'ours':>9}{'best':>9}   {'which':22}{'ratio':>6}  (spread)")

@@ -27,6 +27,7 @@ COMMANDS = {
     "sanity_checks": ("sanity-checks --layers conv5 --units all --k 1 --limit-per-class 50", "conv5.png"),
     "occlusion": ("occlusion --pictures 10,12,25", "occlusion.png"),
     "invariance": ("invariance --pictures 0:10", "invariance.png"),
+    "invariance_untrained": ("invariance --pictures 0:10 --against untrained", "against.png"),
     "correspondence": ("correspondence --synthetic 40", "correspondence.png"),
 }
 ATLAS = "#conv5/31"                         # the page of an atlas that is shown

@@ -8,7 +8,7 @@
 
 Two contests, cone against whole and cone against the others; in each they take turns, round after round (three at most: a
 round takes minutes). Printed is the median over the rounds of how many times as fast the cone is, and its spread. First
-it is checked that all find the same. Results go to bench/results/occlusion.json.
+it is checked that all find the same. Results go to occlusion.json in the folder --output.
 """
 import importlib
 import math
@@ -17,7 +17,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from bench import engines
-from bench.cpu import RESULTS, compare
+from bench.cpu import compare
 from bench.engines import LAYOUTS, memory_format, torch, torch_images, torch_twin
 from bench.record import Record
 from zfcore.analysis.occlusion import occlusion
@@ -28,13 +28,13 @@ BATCH, SIZE, STRIDE, GREY = 64, 50, 6, 128
 PLACES = len(range(0, 224 - SIZE + 1, STRIDE))**2
 
 
-def main(rounds):
+def main(rounds, folder):
     rounds = min(rounds, 3)
     network, mean = zfnet().init(0, "he"), np.full((3, 224, 224), 120, np.float32)
     picture = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
     check_that_all_find_the_same(contestants(network, picture, mean, stride=29))
     cone, whole, *peers = contestants(network, picture, mean, STRIDE).items()
-    record = Record(RESULTS.with_name("occlusion.json"), {"engines": engines.versions() | captum(),
+    record = Record(folder/"occlusion.json", {"engines": engines.versions() | captum(),
                                                           "pytorch": engines.versions().get("torch"),
                                                           "rounds": rounds, "batch_size": BATCH})
     print(f"{'seconds a picture':28}{'cone':>9}{'other':>9}   {'':22}{'times as fast':>14}  (spread)")

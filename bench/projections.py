@@ -5,11 +5,11 @@
                    pass of the nine pictures through the whole network
 
 Both take turns, round after round; printed is the median over the rounds of the ratio within a round, and its spread.
-Results go to bench/results/projections.json.
+Results go to projections.json in the folder --output.
 """
 import numpy as np
 
-from bench.cpu import RESULTS, compare
+from bench.cpu import compare
 from bench.record import Record
 from zfcore.analysis.top_activations import top_activations
 from zfcore.data.loader import Pictures
@@ -44,8 +44,8 @@ class Decoded(Pictures):
         return self.dataset.pixels[i]
 
 
-def main(rounds):
-    record = Record(RESULTS.with_name("projections.json"), {"rounds": rounds})
+def main(rounds, folder):
+    record = Record(folder/"projections.json", {"rounds": rounds})
     print(f"{'milliseconds a picture':28}{'N':>5}{'ours':>9}{'forward':>9}{'ratio':>8}  (spread)")
     for name, N, contestants in cases():
         row = record.has("cases", name=name, N=N)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench.cpu import RESULTS
 from bench.record import cpu_name
 from train.options import parser
 from train.reference import train_to_the_end
@@ -22,6 +21,8 @@ from zfcore.cpu import CORES
 from zfcore.files import read_json
 from zfcore.layers import LocalResponseNorm
 from zfcore.training import Training, resolve
+
+RESULTS = Path(__file__).parent/"results"
 
 
 def scaled_start(factor):
@@ -73,7 +74,7 @@ def add_arguments(parser):
 
 
 def main(args):
-    path = RESULTS.with_name("recipes.json")
+    path = RESULTS/"recipes.json"
     rows = {row["name"]: row for row in read_json(path)["rows"]} if path.exists() else {}
     for name in args.only or RECIPES:
         folder, recipe = Path(args.output)/name, RECIPES[name]

@@ -4,7 +4,7 @@ product.
 While the work runs, another thread looks every few milliseconds where each thread that computes is: in which file of
 zfcore/ops, and whether at a product (np.matmul). A thread that waits for work is not counted. The full ZFNet on 224 x 224
 pixels, pictures of noise that are decoded already; forward passes and steps of 32, and what looks into it: the top-9 pass,
-projections, figure 5 and figure 8. Results go to bench/results/shares.json.
+projections, figure 5 and figure 8. Results go to shares.json in the folder --output.
 """
 import linecache
 import sys
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import zfcore
-from bench.cpu import RESULTS, pictures, train_step
+from bench.cpu import pictures, train_step
 from bench.projections import LAYERS, MEAN, Decoded, Noise, noise
 from bench.record import Record
 from zfcore.analysis.correspondence import correspondence
@@ -34,8 +34,8 @@ HERE = str(Path(zfcore.__file__).parent)
 WAITING = "threading.py", "queue.py", "prefetch.py", "thread.py", "selectors.py", "_base.py"
 
 
-def main(rounds):
-    record = Record(RESULTS.with_name("shares.json"), {"every": EVERY})
+def main(rounds, folder):
+    record = Record(folder/"shares.json", {"every": EVERY})
     print(f"{'share of the time, %':28}{'no product':>11}   by operation")
     for name, work in works():
         row = record.has("cases", name=name)

@@ -1,7 +1,7 @@
 """python -m bench cpu --parts threads: the full ZFNet on 1, 2, 4 and 8 cores, of those that there are.
 
 Each number of cores is a process of its own that is allowed so many, from the start. Printed is the median time of an image,
-and how much of so many times the speed of one core is reached. Results go to bench/results/threads.json.
+and how much of so many times the speed of one core is reached. Results go to threads.json in the folder --output.
 """
 import multiprocessing
 import os
@@ -9,7 +9,7 @@ import statistics
 import time
 from contextlib import contextmanager
 
-from bench.cpu import RESULTS, pictures, train_step
+from bench.cpu import pictures, train_step
 from bench.record import Record
 from zfcore.cpu import CORES
 from zfcore.models.zfnet import zfnet
@@ -18,12 +18,12 @@ from zfcore.optim import SGD
 COUNTS, N = (1, 2, 4, 8), 32
 
 
-def main(rounds):
+def main(rounds, folder):
     rounds = min(rounds, 5)
     if not hasattr(os, "sched_setaffinity"):
         print("threads: this system does not let a process be kept to some of the cores")
         return
-    record = Record(RESULTS.with_name("threads.json"), {"rounds": rounds})
+    record = Record(folder/"threads.json", {"rounds": rounds})
     print(f"{'milliseconds an image':28}{'cores':>6}{'ours':>9}{'of linear':>11}")
     for count in (count for count in COUNTS if count <= CORES):
         if not record.has("cases", cores=count):

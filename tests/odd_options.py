@@ -96,9 +96,9 @@ COMMANDS = {
     "redraw": Command("zfcore.__main__", "redraw none.h5"),
     "console": Command("train.console", ""),
     "bench": Command("bench.__main__", "", (("bench.gpu", "main"),)),
-    "bench cpu": Command("bench.__main__", "cpu --output out.json",
+    "bench cpu": Command("bench.__main__", "cpu --output out",
                          (("bench.cpu", "say_forecast"), *((f"bench.{part}", "main") for part in (
-        "cpu", "shares", "endtoend", "threads", "projections", "occlusion", "atlas")))),
+        "cpu", "shares", "endtoend", "threads", "projections", "occlusion", "analyses", "atlas")))),
     "bench loader": Command("bench.__main__", "loader --output out.json", (("bench.loader", "main"),)),
     "bench pack": Command("bench.__main__", "pack --output out.json", (("bench.pack", "main"),)),
     "bench figures": Command("bench.__main__", "figures --run run", (("bench.figures", "main"),)),

@@ -1,10 +1,23 @@
 """Sheets and settings: what is drawn stays inside its page, and drawing leaves no trace in matplotlib."""
+import inspect
+from dataclasses import replace
+
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from zfcore import plots
+from zfcore.analysis.correspondence import Correspondence
+from zfcore.analysis.diagnostics import EDGES, Diagnosis
+from zfcore.analysis.evolution import Evolution
+from zfcore.analysis.invariance import Invariance
+from zfcore.analysis.occlusion import Occlusion
+from zfcore.analysis.sanity_checks import SanityChecks
+from zfcore.analysis.top_activations import UnitViews
 from zfcore.plots import LARGE, Sheet
 
 
@@ -78,7 +91,216 @@ def test_filters_are_large_in_six_or_eight_columns_each_to_its_own_scale(count, 
     w = np.random.default_rng(0).standard_normal((3, 7, 7, count)).astype(np.float32)
     w[..., 1] /= 1000
     plots.save(plots.filters(w), tmp_path/"filters.png")
-    sheet = np.asarray(Image.open(tmp_path/"filters.png"))
-    assert sheet.shape[1] == columns*(63 + 3) - 3 and sheet.shape[0] == -(-count//columns)*(63 + 3) - 3
-    shown = sheet[4:63:9, 66 + 4:66 + 63:9]
+    sheet, side, rim = np.asarray(Image.open(tmp_path/"filters.png")), 672//columns, plots.MARGIN
+    assert sheet.shape[:2] == (plots.LABEL + -(-count//columns)*(side + 3) - 3 + 2*rim, columns*(side + 3) - 3 + 2*rim)
+    assert sheet[rim:rim + plots.LABEL].min() < 128          # a title
+    zoom, left = side//7, rim + side + 3
+    top = rim + plots.LABEL
+    shown = sheet[top + zoom//2:top + side:zoom, left + zoom//2:left + side:zoom]
     np.testing.assert_allclose(shown, 127.5 + 127.5*(w[..., 1]/np.abs(w[..., 1]).max()).transpose(1, 2, 0), atol=0.51)
+
+
+# ------------------------------------------------------------------------------------------------- nothing beyond the edge
+LONG = "features/inception_4c/relu_3x3_reduce"               # a layer as others name theirs
+RUN = "20261129-061650-tiny-alexnet-half-the-rate"
+CONTROLS = ["as trained", "conv5", "conv5 to conv4", "weights of the start"]
+
+
+def bytes_of(*shape):
+    return np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+
+
+def floats_of(*shape):
+    return np.random.default_rng(2).random(shape)
+
+
+def signed_of(*shape):
+    return np.random.default_rng(3).standard_normal(shape).astype(np.float32)
+
+
+def unit_views(f=9, layer="conv5"):
+    """Three units: one with four pictures, one with two of four, the second of which leaves nothing, one that never fires."""
+    pictures = np.array([[3, 1, 4, 0], [2, 5, -1, -1], [-1]*4])
+    projections = signed_of(3, 4, f, f, 3)*(pictures >= 0)[..., None, None, None]
+    projections[1, 1] = 0
+    return UnitViews(layer, np.array([7, 100, 4095]), floats_of(3, 4).astype(np.float32), pictures, np.zeros((3, 4, 2), int),
+                     np.zeros((3, 4, 4), int), np.full((3, 4), "a.png"), projections, bytes_of(3, 4, f, f, 3))
+
+
+def an_evolution(layers=("conv1", LONG, "conv3")):
+    """Two units of each layer over four epochs; the second of each fires at the last three alone."""
+    pictures = {layer: np.array([[0, 1, 2, 3], [-1, 1, 2, 3]]) for layer in layers}
+    return Evolution(np.array([1, 2, 1000, 1200]), {layer: np.array([3, 4095]) for layer in layers},
+                     {layer: signed_of(2, 4, 5, 5, 3) for layer in layers}, {layer: floats_of(2, 4) for layer in layers},
+                     pictures, {layer: floats_of(3) for layer in layers}, {layer: floats_of(3)*1e-4 for layer in layers},
+                     {layer: np.zeros(4) for layer in layers}, 60)
+
+
+def a_diagnosis(name, units=12):
+    filters = signed_of(3, 7, 7, 24)
+    return Diagnosis(name, filters, 4, floats_of(24), 1.5, floats_of(24, len(EDGES) - 1), EDGES,
+                     {f"conv{k}": np.arange(9) < k for k in range(1, 6)} | dict.fromkeys(("fc6", LONG), np.ones(9, bool)), 60,
+                     "conv2", np.arange(units), signed_of(units, 4, 11, 11, 3), bytes_of(units, 4, 11, 11, 3), -0.0078, 40)
+
+
+def sanity_checks(**truth):
+    return SanityChecks("conv5", np.array(CONTROLS), np.array([0, 4095]), np.arange(2), np.array(["a", "b"]),
+                        bytes_of(2, 9, 9, 3), signed_of(2, 4, 9, 9, 3), floats_of(2, 4), floats_of(2, 4), **truth)
+
+
+def an_occlusion():
+    n, H, R = 2, 24, 4
+    return Occlusion("conv5", "sum", 9, 5, 128, np.arange(R)*5, np.arange(R)*5, bytes_of(n, H, H, 3), np.array([0, 2]),
+                     np.array([3, 4095]), floats_of(n)*1e5, floats_of(n), np.array([0, 2]), floats_of(n, R, R)*1e5,
+                     floats_of(n, R, R), np.arange(n*R*R).reshape(n, R, R) % 11, floats_of(n, H, H) - 0.5,
+                     signed_of(n, H, H, 3), signed_of(n, 9, 9, 3), names=np.array(["n02123045/" + LONG + ".JPEG", "4"]),
+                     classes=np.array([f"{LONG} {k}" for k in range(11)]))
+
+
+def an_invariance():
+    series = {"translation": 5, "scale": 4, "rotation": 6}
+    each = lambda *shape: {name: floats_of(*(steps if each is None else each for each in shape))
+                           for name, steps in series.items()}
+    return Invariance(np.array(["conv1", "fc7"]), np.arange(3), {name: np.linspace(0, 357, m) for name, m in series.items()},
+                      dict.fromkeys(series, 0), each(3, 2, None), each(3, 2, None), each(3, 2, None), each(3, None),
+                      dict.fromkeys(series), dict.fromkeys(series), dict.fromkeys(series, bytes_of(3, 8, 12, 12, 3)))
+
+
+def a_correspondence():
+    n, parts = 4, ["left_eye", "upper_lip_of_the_mouth"]
+    return Correspondence(np.array(parts), np.array(["conv5", "fc7"]), 5, 128, bytes_of(n, 30, 30, 3), np.full((n, 6, 2), 7),
+                          np.array([[1, 2, 3, 0]]*2), *(floats_of(2, 2, 6) for _ in range(3)), floats_of(2, 2, 2, 6),
+                          floats_of(2, 2, 2), 100)
+
+
+def history(epochs):
+    return {"epoch": list(range(1, epochs + 1)), "lr": [10.0**-k for k in range(epochs)],
+            **{f"{part}_{what}": floats_of(epochs) for part in ("train", "val") for what in ("loss", "error")}}
+
+
+def points(*counts):
+    return {n: (50.25, 1.5) for n in counts}
+
+
+PAPER = {"Bo et al. 2013": points(60), "non-pretrained": points(15, 60), "ImageNet-pretrained": points(15, 60)}
+OURS = "from random weights", "features of random weights", "features of the run"
+COUNTS = np.diag([1000, 900, 800]) + np.eye(3, k=1, dtype=int)*77
+ERRORS = [[(0.1, 96.67), (0.3, 96.33)], [(None, 95.83)], [(None, 100.0)]]
+# name of a plot: what it draws, each with names as long, and as few or as many of a thing, as there may be
+DRAWN = {
+    "learning_curves": [(history(1),), (history(3),), (history(90),)],
+    "lr_test": [([(k, 10.0**(k - 6), 2.3, 2.4) for k in range(6)], 0.01, LONG + " " + "the loss falls fastest there; "*9)],
+    "step_times": [({1: 0.3, 2: 0.2}, {f"{LONG}, {k} GB/s": {1: 0.3, 1024: 0.01} for k in (1, 9)}, "a step of ZFNet; "*15)],
+    "filters": [(signed_of(3, 7, 7, 1),), (signed_of(3, 7, 7, 24),), (signed_of(3, 11, 11, 96),)],
+    "unit_blocks": [(unit_views(),), (unit_views(90),), (unit_views(3, LONG),)],
+    "occlusion": [(an_occlusion(),)],
+    "invariance": [(an_invariance(),)],
+    "correspondence": [([a_correspondence()],)],
+    "evolution": [(an_evolution(),), (an_evolution([f"{k}/{LONG}" for k in range(8)]),)],
+    "diagnostics": [([a_diagnosis("tiny")],), ([a_diagnosis(RUN), a_diagnosis(RUN + "-2", 7)],)],
+    "sanity_checks": [(sanity_checks(),), (sanity_checks(inside=floats_of(2, 4), area=floats_of(2), in_parts=floats_of(2, 4),
+                                                         parts_area=floats_of(2)),)],
+    "confusion": [(COUNTS, [LONG, "car", "犬"], [(LONG, "犬", 77, 1000)]*4, "top-1 error 0.3 %, loss 0.027; "*6),
+                  (np.eye(90, dtype=int), [f"{k} {LONG}" for k in range(90)], [], "no error")],
+    "accuracy_curve": [(PAPER, dict(zip(OURS, (points(15), {}, points(15)))), "paper", f"here: {LONG}", 3.3),
+                       (PAPER, dict(zip(OURS, [points(15, 60)]*3)), "paper", "here", 3.3)],
+    "accuracy_by_layer": [({"paper": {"SVM": points(1, 2, 7)}},
+                           {"here": {"SVM": points(7), "softmax, untrained": points(7)}}, 9)],
+    "average_precisions": [([LONG, "car", "mean"], dict.fromkeys(("the paper, test", *(f"here, {what}" for what in OURS)),
+                                                               np.array([1, 100, 50.5])),
+                            np.array([0.0, 100, 7]))],
+    "pairs": [([(bytes_of(20, 20, 3), bytes_of(20, 20, 3))]*3, [(LONG*2, "car")]*3, f"{RUN} and\n{LONG}")],
+    "captioned": [([bytes_of(20, 31, 3)]*7, [("car 100 %", LONG*2)]*7, [True, False]*4, RUN*3)],
+    "beside_paper": [([LONG, "(a), all seeds", "three"], [(19.1, 40.5), (None, 38.1), (None, None)], ERRORS)],
+}
+
+
+def test_there_is_something_to_draw_for_every_plot():
+    public = {name: of for name, of in vars(plots).items() if inspect.isfunction(of) and name[0] != "_"
+              and inspect.unwrap(of).__module__ == plots.__name__}
+    assert set(DRAWN) == {name for name, of in public.items() if of.__annotations__["return"] in (Figure, "Sheet")}
+
+
+@pytest.mark.parametrize("name, number", [(name, number) for name, cases in DRAWN.items() for number in range(len(cases))])
+def test_every_text_lies_within_its_figure(name, number, monkeypatch):
+    boxes = []                                               # of what is drawn: ticks beyond an axis are there, and are not
+
+    def draw(text, renderer, draw=Text.draw):
+        if text.get_text():
+            boxes.append((text.get_text(), text.get_window_extent(renderer).extents))
+        draw(text, renderer)
+    monkeypatch.setattr(Text, "draw", draw)
+    drawn = getattr(plots, name)(*DRAWN[name][number])
+    figure = drawn.figure() if isinstance(drawn, Sheet) else drawn
+    with matplotlib.rc_context(plots.STYLE):
+        FigureCanvasAgg(figure).draw()
+    assert boxes
+    beyond = [(text, box.round().tolist()) for text, box in boxes
+              if min(box[:2]) < -1 or box[2] > figure.bbox.width + 1 or box[3] > figure.bbox.height + 1]
+    assert not beyond, figure.bbox.size
+
+
+def words(sheet):
+    return [line for _, _, line, *_ in sheet.texts]
+
+
+def test_a_place_says_why_it_is_empty_and_why_nothing_is_projected_to_it():
+    said = " ".join(words(plots.unit_blocks(unit_views())))
+    assert said.count("all rectified to 0") == 1 and said.count("fires on 2 pictures only") == 1
+    sheet = plots.evolution(an_evolution(["conv1"]))
+    assert " ".join(words(sheet)).count("does not fire") == 1 and len(sheet.pictures) == 2*4 - 1
+
+
+def test_a_control_says_what_is_done_to_its_layers_and_the_title_what_a_share_is_a_share_of():
+    said = " ".join(words(plots.sanity_checks(sanity_checks(inside=np.full((2, 4), 0.9), area=np.array([0.5, 0.7])))))
+    assert said.count("random order of weights:") == 2 and "random order of weights: conv5 to conv4" in said
+    assert "box: 60 % of the area" in said and "in box 90 %" in said and "parts" not in said
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 90])
+def test_epochs_are_whole_lie_inside_and_a_fall_of_the_rate_is_named_once(epochs):
+    for axes in plots.learning_curves(history(epochs)).axes:
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert ticks and ticks == [int(tick) for tick in ticks] and low <= 0.5 and high >= epochs + 0.5
+        assert [text.get_text() for text in axes.get_legend().texts][2:] == ["the learning rate falls"]*(epochs > 1)
+
+
+@pytest.mark.parametrize("draw, found", [(plots.unit_blocks, unit_views(layer="fc8")),
+                                         (plots.sanity_checks, sanity_checks())])
+def test_a_unit_of_a_class_whose_letters_the_font_lacks_has_the_class_s_number(draw, found):
+    names = np.array(["Katze", "犬", "café"][:len(found.units)])
+    said = " ".join(words(draw(replace(found, classes=names))))
+    assert "Katze" in said and f"class {found.units[1]}" in said and "犬" not in said
+
+
+def test_what_follows_a_class_has_its_number_where_the_font_lacks_letters():
+    found = an_occlusion()
+    said = words(plots.occlusion(replace(found, classes=np.array(["犬", *found.classes[1:]]))))
+    assert sum("class 0" in line for line in said) >= 3 and not any("犬" in line for line in said)
+    found = an_evolution(["fc8"])
+    said = words(plots.evolution(replace(found, classes={"fc8": np.array(["犬", "owl"])})))
+    assert {"class", "3", "owl"} <= set(said) and "犬" not in said
+
+
+def test_a_class_whose_letters_the_font_lacks_has_its_number():
+    figure = plots.confusion(COUNTS, ["Katze", "犬", "café"], [("犬", "café", 77, 977)], "title")
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["Katze", "class 1", "café"]
+    assert any("77 of 977   class 1 → café" in text.get_text() for text in figure.texts)
+
+
+def test_a_long_name_keeps_both_ends():
+    assert plots._short("x"*24) == "x"*24 and plots._short("abcdefghij", 6) == "ab…hij"
+
+
+def test_errors_that_hardly_differ_are_not_drawn_as_if_they_did():
+    for errors, factor in (([96.67, 95.33], 1.125), ([20.0, 40.0], 2)):
+        figure = plots.beside_paper(["a", "b"], [(None, 40.5), (None, 36)], [[(None, error)] for error in errors])
+        low, high = figure.axes[1].get_xlim()
+        assert low < min(errors) < max(errors) < high and factor*0.999 < high/low < 1.15*factor
+
+
+@pytest.mark.parametrize("units, columns", [(5, 5), (7, 4), (12, 4), (13, 5), (15, 5), (16, 4), (9, 3)])
+def test_blocks_of_layer_2_leave_as_few_places_empty_as_can_be(units, columns):
+    blocks = plots._second_layer(a_diagnosis("tiny", units)).pictures[0][2]
+    assert blocks.width == columns*(2*4*11 + 1) + 6*(columns - 1)

@@ -10,6 +10,7 @@ So `runs_kernels(x)` is the only question an operation asks. Nothing here knows 
 """
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,8 @@ class Device:
     beside: Callable[[], Any] = Thread
 
 
-CPU = Device("cpu", f"NumPy {np.__version__} on {CORES} core{'s'*(CORES > 1)}")
+NUMBA = " with numba"*(find_spec("numba") is not None)       # which is loaded where a loop is (zfcore/ops/loops.py)
+CPU = Device("cpu", f"NumPy {np.__version__}{NUMBA} on {CORES} core{'s'*(CORES > 1)}")
 
 
 def runs_kernels(x):

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
@@ -78,22 +78,31 @@ def save(drawn: "Figure | Sheet", path: FilePath) -> None:
 
 @styled
 def learning_curves(history: Mapping[str, Sequence[float]]) -> Figure:
-    """Loss and error in % over the epochs, training and validation; thin lines where the learning rate fell."""
+    """Loss and error in % over the epochs, training and validation; thin lines where the learning rate fell, as the legend
+    says."""
     epochs = history["epoch"]
     figure, (left, right) = _subplots(1, 2, figsize=(8, 3))
     for axes, name, factor, title in ((left, "loss", 1, "loss (cross-entropy)"), (right, "error", 100, "top-1 error, %")):
         for part, colour, word in (("train", TRAIN, "training"), ("val", VAL, "validation")):
             values = factor*np.array(history[f"{part}_{name}"])
-            axes.plot(epochs, values, color=colour, marker="o", ms=2.5, lw=1.5, label=f"{word} ({values[-1]:.3g})")
-        for before, after, epoch in zip(history["lr"], history["lr"][1:], epochs[1:]):
-            if after < before:
-                axes.axvline(epoch - 0.5, color=GREY, lw=0.5)
+            axes.plot(epochs, values, color=colour, marker="o", ms=2.5, lw=1.5, label=f"{word} ({values[-1]:.3g})",
+                      clip_on=False)
+        falls = [epoch for before, after, epoch in zip(history["lr"], history["lr"][1:], epochs[1:]) if after < before]
+        for number, epoch in enumerate(falls):
+            axes.axvline(epoch - 0.5, color=GREY, lw=0.5, label="_" if number else "the learning rate falls")
         axes.set_title(title, loc="left")
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        margin = max(0.5, 0.03*(epochs[-1] - epochs[0]))
+        axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
+        axes.xaxis.set_major_locator(_whole_numbers())
         axes.set_ylim(bottom=0)
         axes.legend()
     return figure
+
+
+def _whole_numbers(most="auto"):
+    """Ticks at whole numbers alone, be it a single one: else matplotlib, which wants two, takes fractions."""
+    return MaxNLocator(most, integer=True, min_n_ticks=1)
 
 
 @styled
@@ -140,14 +149,15 @@ def step_times(measured: Mapping[int, float], predicted: Mapping[str, Mapping[in
 
 
 def filters(w: Pixels) -> "Sheet":
-    """First-layer filters w (3,K,K,F) as colour tiles of about 64 pixels, six in a row or, of many, eight.
+    """First-layer filters w (3,K,K,F) as colour tiles, six in a row or, of many, eight, about as wide as a page of text.
 
     Mid-grey is zero, and each filter has a scale of its own: what it looks for is legible, how strong it is not."""
-    tiles = _enlarged(filter_tiles(w, per_filter=True), 64)
-    picture = as_image(montage(tiles, _filter_columns(len(tiles)), gap=3))
-    sheet = Sheet(*picture.size)
-    sheet.picture(0, 0, picture)
-    return sheet
+    columns = _filter_columns(w.shape[3])
+    tiles = _enlarged(filter_tiles(w, per_filter=True), 672/columns)
+    return _beside([_titled(montage(tiles, columns, gap=3), f"filters of layer 1, {OWN_SCALE}", LARGE)], WIDEST)
+
+
+OWN_SCALE = "each to its own scale"
 
 
 def _filter_columns(count):
@@ -164,7 +174,8 @@ def filter_tiles(w: Pixels, per_filter: bool = False) -> Pixels:
 def unit_blocks(views: UnitViews) -> "Sheet":
     """Figure 2 of an `analysis.top_activations.UnitViews`: for each unit that fires a block of its strongest projections (0 is
     mid-grey, one scale a block) beside the block of the picture patches they come from. All projections of a unit of the
-    first layer are its filter, so that is shown once. Units that never fire are counted in a line below.
+    first layer are its filter, so that is shown once. A place says why it has no picture, or why nothing is projected to it.
+    Units that never fire are counted in a line below.
 
     A tile of few pixels is enlarged, each pixel to a square, to about 64."""
     fires, k, f = views.pictures[:, 0] >= 0, *views.projections.shape[1:3]
@@ -182,6 +193,7 @@ def unit_blocks(views: UnitViews) -> "Sheet":
         sheet.text(left, top - 5, _fitted(f"{views.layer} {_unit(views, u)}", 2*block, LARGE), size=LARGE)
         if views.filters is None:
             sheet.picture(left, top, _block(signed_tiles(views.projections[u]), views.pictures[u], side, zoom))
+            _say_why(sheet, left, top, views.pictures[u] >= 0, views.projections[u].any(axis=(1, 2, 3)), side, f*zoom)
         else:
             larger = block//f
             sheet.picture(left + (block - f*larger)//2, top, _enlarged(signed_tiles(views.filters[u][None]), f*larger)[0])
@@ -190,9 +202,20 @@ def unit_blocks(views: UnitViews) -> "Sheet":
     return sheet
 
 
+def _say_why(sheet, left, top, there, projected, side, tile):
+    """Words in the places of a block of side x side tiles: the first without a picture, and those where the ReLUs on the way
+    down left nothing."""
+    for k in range(len(there)):
+        place = left + k % side*(tile + 1), top + k//side*(tile + 1), tile, tile
+        if not there[k]:
+            return _word(sheet, *place, f"fires on {plural(k, 'picture')} only")
+        if not projected[k]:
+            _word(sheet, *place, "all rectified to 0", PAPER)
+
+
 def _unit(views, u):
     """Name of a unit behind its layer's name: by its class where it has one."""
-    return f"unit {views.units[u]}" if views.classes is None else str(views.classes[u])
+    return f"unit {views.units[u]}" if views.classes is None else _named(views.classes[u], views.units[u])
 
 
 def _silent(layer, names, count):
@@ -224,7 +247,7 @@ def occlusion(found: Occlusion) -> "Sheet":
     down = LABEL + 2*row + MARGIN
     sheet = Sheet(lefts[-1] + side + 172, len(found.pictures)*down + 12)
     for i, label in enumerate(found.labels.tolist()):
-        name = str(label if found.classes is None else found.classes[label])
+        name = str(label) if found.classes is None else _named(found.classes[label], label)
         fall = np.nanmax(np.abs(found.drops[i]))
         panels = [
             ("(a) hidden where P falls most", _occluded),
@@ -339,7 +362,8 @@ def _class_legend(sheet, left, top, found, i):
     """A square in the colour of each class, its name and its share of the places."""
     classes, counts = _winners(found, i)
     few = len(CLASSES) - 1
-    entries = [(str(k if found.classes is None else found.classes[k]), count) for k, count in zip(classes[:few], counts)]
+    entries = [(str(k) if found.classes is None else _named(found.classes[k], k), count)
+               for k, count in zip(classes[:few], counts)]
     if len(classes) > few:
         entries.append((f"{len(classes) - few} others", counts[few:].sum()))
     for line, (colour, (name, count)) in enumerate(zip(CLASSES, entries)):
@@ -429,8 +453,8 @@ def correspondence(found: Sequence[Correspondence], most_random: int = 3) -> "Sh
 def evolution(found: Evolution) -> "Sheet":
     """Figure 4 of an `analysis.evolution.Evolution`: a block a layer, a row a unit, a column an epoch. Each tile has a scale of
     its own: in the first epochs a projection is weak, and to one scale with the last it would be grey. How strong it is
-    the bar below it says, the activation beside the unit's largest; paper is where the unit does not fire. Units that never
-    do are counted behind the layer's name. Below, the two numbers of each step."""
+    the bar below it says, the activation beside the unit's largest; where the unit does not fire, the place says so. Units that
+    never do are counted behind the layer's name. Below, the two numbers of each step."""
     sheet = _beside([_strips(found, layer) for layer in found.projections], WIDEST)
     return sheet if len(found.epochs) < 2 else _above(sheet, _steps(found))
 
@@ -443,39 +467,39 @@ def _strips(found, layer):
         title += f"  ({(silent := (~fires).sum())} of {plural(len(units), 'unit')} never {'fires' if silent == 1 else 'fire'})"
     shares = found.values[layer]/np.maximum(found.values[layer].max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
     there = found.pictures[layer] >= 0
-    tiles = np.array([[_with_bar(signed_tiles(found.projections[layer][u, e][None])[0], shares[u, e], there[u, e])
+    tiles = np.array([[_with_bar(signed_tiles(found.projections[layer][u, e][None])[0], shares[u, e])
                        for e in range(len(found.epochs))] for u in np.flatnonzero(fires)])
     heads = [[f"epoch {epoch}"] for epoch in found.epochs.tolist()]
     classes = (found.classes or {}).get(layer)
-    names = [["unit", str(units[u])] if classes is None else str(classes[u]).split() for u in np.flatnonzero(fires)]
-    return _table(tiles, title, heads, names)
+    names = [["unit", str(units[u])] if classes is None else _named(classes[u], units[u]).split()
+             for u in np.flatnonzero(fires)]
+    return _table(tiles, title, heads, names, ~there[fires], "does not fire")
 
 
-def _with_bar(tile, share, fires, side=80):
-    """A tile (f,f,3) enlarged to about `side` pixels, below it a bar of that share of its width; paper where nothing fires."""
+def _with_bar(tile, share, side=80):
+    """A tile (f,f,3) enlarged to about `side` pixels, below it a bar of that share of its width."""
     pixels = _enlarged(tile[None], side)[0]
     bar = np.ones((7, *pixels.shape[1:]), np.float32)
     bar[3:] = np.array(matplotlib.colors.to_rgb(FAINT))
     bar[3:, :round(share*bar.shape[1])] = np.array(matplotlib.colors.to_rgb(INK))
-    whole = np.concatenate([pixels, bar])
-    return whole if fires else np.ones_like(whole)
+    return np.concatenate([pixels, bar])
 
 
 def _steps(found):
     """A panel a number: over the later epoch of each step, a line a layer, from dark (layer 1) to light, named at its end."""
     titles = ("change of the projections, 1 - cosine", "units with another strongest picture, %")
-    sheet, epochs = Sheet(1080, 230), found.epochs.tolist()
+    sheet, epochs = Sheet(1080, 250), found.epochs.tolist()
 
     def panel(title, curves, factor):
         def draw(axes):
             for k, (layer, row) in enumerate(curves.items()):
                 axes.plot(range(len(row)), factor*row, color=matplotlib.colormaps[HEAT](k/len(curves)), marker="o", ms=3,
-                          label=f"{layer}  {factor*row[-1]:.2g}")
+                          label=f"{_short(layer, 12)}  {factor*row[-1]:.2g}")
             axes.set_title(title, loc="left")
             axes.set_xticks(range(len(epochs) - 1), [f"{a} to\n{b}" for a, b in pairwise(epochs)])
-            axes.set_xlabel("epochs; behind a layer's name: the last step")
+            axes.set_xlabel("epochs")
             axes.set_ylim(0, factor*1.02)
-            axes.legend(loc="upper left", bbox_to_anchor=(1, 1.05), fontsize=8)
+            axes.legend(loc="upper left", bbox_to_anchor=(1, 1.05), fontsize=8, title="the last step", title_fontsize=8)
         return draw
     for left, title, curves, factor in zip((MARGIN + 30, MARGIN + 570), titles, (found.change, found.moved), (1, 100)):
         sheet.panel(left, 24, 330, 150, panel(title, curves, factor))
@@ -490,7 +514,7 @@ def diagnostics(found: Sequence[Diagnosis]) -> "Sheet":
         name = _titled(np.ones((1, 1, 3)), one.name, LARGE)
         heading = Sheet(MARGIN + name.width, name.height - 12)
         heading.put(name, MARGIN, 0)
-        filters = [_first_layer(one, False, "to one scale"), _first_layer(one, True, "each to its own scale")]
+        filters = [_first_layer(one, False, "to one scale"), _first_layer(one, True, OWN_SCALE)]
         page = _above(_above(page, heading), _beside([_above(*filters), _second_layer(one)], WIDEST))
     return _above(page, _statistics(found))
 
@@ -505,10 +529,13 @@ def _second_layer(one):
     title = f"{one.layer}: the {k} strongest projections of {plural(fires.sum(), 'unit')}"
     if not fires.all():
         title += f"; {(~fires).sum()} more never fire"
+    if np.isfinite(one.aliasing):
+        title += f"; aliasing {one.aliasing:.3f}"
     there = np.abs(one.projections).any(axis=(2, 3, 4)) - 1                    # -1 where there is no picture, as elsewhere
     zoom, side = max(1, round(45/one.projections.shape[2])), int(np.ceil(np.sqrt(k)))
     units = [_block(signed_tiles(one.projections[u]), there[u], side, zoom) for u in np.flatnonzero(fires)]
-    return _titled(montage(np.stack(units), 5, gap=6) if units else np.ones((1, 1, 3)), title)
+    columns = min((5, 4, 3), key=lambda columns: -len(units) % columns)           # with the fewest empty places in the last row
+    return _titled(montage(np.stack(units), columns, gap=6) if units else np.ones((1, 1, 3)), title)
 
 
 def _statistics(found):
@@ -517,14 +544,14 @@ def _statistics(found):
 
     def sizes(axes):
         for one, colour in zip(found, (TRAIN, VAL)):
-            axes.plot(np.sort(one.rms)[::-1], color=colour, label=f"{one.name}: max/median {one.dominance:.2f}")
+            axes.plot(np.sort(one.rms)[::-1], color=colour, label=f"{_short(one.name)}: max/median {one.dominance:.2f}")
         axes.set_title("RMS of layer 1's filters, sorted", loc="left")
 
     def spectra(axes):
         for one, colour in zip(found, (TRAIN, VAL)):
             low, mid, high = (100*share for share in one.bands().values())
             axes.stairs(100*np.nanmean(one.spectrum, axis=0), one.edges, color=colour, lw=1.5,
-                        label=f"{one.name}: low {low:.0f}, mid {mid:.0f}, high {high:.0f} %")
+                        label=f"{_short(one.name)}: low {low:.0f}, mid {mid:.0f}, high {high:.0f} %")
         axes.set_title("energy of layer 1's filters, %", loc="left")
         axes.set_xlabel("cycles a pixel")
 
@@ -532,12 +559,11 @@ def _statistics(found):
         for number, (one, colour) in enumerate(zip(found, (TRAIN, VAL))):
             places = np.arange(len(one.dead)) + (number - (len(found) - 1)/2)*0.38
             shares = [100*of.mean() for of in one.dead.values()]
-            alias = "" if np.isnan(one.aliasing) else f"; {one.layer} aliasing {one.aliasing:.3f}"
-            axes.bar(places, shares, 0.36, color=colour, label=f"{one.name}{alias}")
+            axes.bar(places, shares, 0.36, color=colour, label=_short(one.name))
             for place, share in zip(places, shares):
                 axes.text(place, share, f"{share:.0f}", ha="center", va="bottom", fontsize=7, color=INK)
         axes.set_title("units that never fire, %", loc="left")
-        axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
+        axes.set_xticks(range(len(ticks)), [_short(layer, 8) for layer in ticks], fontsize=8)
         axes.set_ylim(0, max(axes.get_ylim()[1], 1))
 
     def with_legend(draw):
@@ -553,41 +579,54 @@ def _statistics(found):
 
 def sanity_checks(found: SanityChecks, most: int = 4) -> "Sheet":
     """An `analysis.sanity_checks.SanityChecks`: for up to `most` units the strongest picture, its projection as trained and
-    under each control, each tile to its own scale; above each column the means over all projections, above the patches the
-    share of the area that the box has, and of the box its parts."""
+    under each control, each tile to its own scale; above each column the means over all projections. The title has the share
+    of the area that the box has, and of the box its parts: what a projection that is nowhere in particular has in them."""
     rows = np.unique(found.units, return_index=True)[1][:most]
     patches, made = found.patches[rows]/np.float32(255), found.projections[rows]               # (R,f,f,3), (R,J,f,f,3)
     tiles = np.concatenate([patches[:, None], [[signed_tiles(tile[None])[0] for tile in row] for row in made]], axis=1)
     tiles = np.stack([_enlarged(row, 80) for row in tiles])
     means = zip(found.conditions.tolist(), found.cosine.mean(axis=0), found.rank.mean(axis=0))
-    heads = [["patch", "", ""], *([*_wrapped(name, max(90, tiles.shape[3])), f"cosine {cosine:.2f}", f"rank {rank:.2f}"]
-                                  for name, cosine, rank in means)]
-    for word, shares, area in (("box", found.inside, found.area), ("parts", found.in_parts, found.parts_area)):
+    heads = [["patch", "", ""], *([*_wrapped(_in_words(name, found.layer), max(90, tiles.shape[3])), f"cosine {cosine:.2f}",
+                                   f"rank {rank:.2f}"] for name, cosine, rank in means)]
+    title = []
+    for word, whole, shares, area in (("box", "area", found.inside, found.area),
+                                      ("parts", "box", found.in_parts, found.parts_area)):
         if shares is not None and np.isfinite(shares).any():
-            heads[0].append(f"area {100*np.nanmean(area):.0f} %")
+            title.append(f"{word}: {100*np.nanmean(area):.0f} % of the {whole}")
+            heads[0].append("")
             for head, share in zip(heads[1:], np.nanmean(shares, axis=0)):
                 head.append(f"in {word} {100*share:.0f} %")
-    names = [["unit", str(found.units[k])] if found.classes is None else str(found.classes[k]).split() for k in rows]
-    return _table(tiles, "", heads, [[found.layer, *name] for name in names])
+    names = [["unit", str(found.units[k])] if found.classes is None else _named(found.classes[k], found.units[k]).split()
+             for k in rows]
+    return _table(tiles, ", ".join(title), heads, [[found.layer, *name] for name in names], np.zeros(tiles.shape[:2], bool), "")
+
+
+def _in_words(condition, layer):
+    """A control as a heading: "conv5 to conv4" alone does not say what is done to these layers."""
+    return f"random order of weights: {condition}" if condition.split(" to ")[0] == layer else condition
 
 
 @styled
 def confusion(counts: NDArray[np.integer[Any]], classes: Sequence[str], pairs: Sequence[tuple[str, str, int, int]],
               title: str) -> Figure:
     """Confusion matrix: how often pictures of each class (rows) were taken for each (columns), as a share of the row: right
-    answers in one
-    colour, wrong ones in another, on a square-root scale and never paler than a quarter, so that a single mistake is seen.
-    Beside it the most confused pairs.
+    answers in one colour, wrong ones in another, on a square-root scale and never paler than a quarter, so that a single
+    mistake is seen. Beside it the most confused pairs.
 
     counts (M,M); pairs: (true, predicted, count, pictures of the true class), the most confused first. Few classes
-    have their counts in the cells, up to 60 their names at the sides; of a thousand, each is a pixel wide."""
+    have their counts in the cells, up to 60 their names at the sides; of a thousand, each is a pixel wide. A name in letters
+    that the font lacks is replaced by the class's number."""
     M = len(counts)
+    names = {name: _short(_named(name, number)) for number, name in enumerate(classes)}
     cell = max(1, min(60, 960//M))                                        # pixels; whole ones, so that no class is lost
     side, named, margin = cell*M, M <= 60, 30
     if named:
-        margin += int(max(_length(_short(name)) for name in classes))
+        margin += int(max(map(_length, names.values())))
     left, panel = max(margin, 60), max(side, 180)                         # the right panel is as high as the matrix, or higher
-    width = left + side + 460
+    lines = ["most confused:", *(_fitted(f"{count} of {of}   {names[true]} → {names[taken]}", 340)
+                                 for true, taken, count, of in pairs[:min(40, panel//17 - 1)])]
+    listed = left + side + 110                                            # where they begin
+    width = int(listed + 1.05*max(map(_length, lines))) + MARGIN          # matplotlib's letters are a little wider than PIL's
     title = textwrap.wrap(printable(title), int(width/7.5))
     top = 15*len(title) + 25
     height = top + panel + max(margin, 60)
@@ -615,28 +654,27 @@ def confusion(counts: NDArray[np.integer[Any]], classes: Sequence[str], pairs: S
             axes.text(j, i, counts[i, j], ha="center", va="center", fontsize=8, color=PAPER if shares[i, j] > 0.5 else "black")
     ticks = range(M) if named else range(0, M, 100 if M > 400 else 20)
     for axis, word, turn in ((axes.xaxis, "predicted", 90 if named else 0), (axes.yaxis, "true", 0)):
-        axis.set_ticks(ticks, [_short(classes[k]) if named else k for k in ticks], fontsize=7, rotation=turn)
+        axis.set_ticks(ticks, [names[classes[k]] if named else k for k in ticks], fontsize=7, rotation=turn)
         axis.set_label_text(f"{word} class" + ("" if named else ", by number"), color=INK)
     axes.tick_params(length=2, colors=INK)
     axes.spines[:].set(visible=True, linewidth=0.5)
     figure.text(10/width, 1 - 10/height, "\n".join(title), va="top", color=INK)
-    lines = [_fitted(f"{count} of {of}   {_short(true)} → {_short(taken)}", 340)
-             for true, taken, count, of in pairs[:min(40, panel//17 - 1)]]
-    figure.text((left + side + 110)/width, 1 - top/height, "\n".join(["most confused:", *lines]), va="top", fontsize=8,
-                color=INK, linespacing=1.4)
+    figure.text(listed/width, 1 - top/height, "\n".join(lines), va="top", fontsize=8, color=INK, linespacing=1.4)
     return figure
 
 
 def _short(name, most=24):
-    name = printable(name)
-    return name if len(name) <= most else name[:most - 1] + "…"
+    """A name without its middle where it is long: names of runs and of layers differ at their ends."""
+    name, end = printable(name), most//2
+    return name if len(name) <= most else f"{name[:most - end - 1]}…{name[-end:]}"
 
 
 @styled
 def accuracy_curve(paper: Curves, here: Curves, paper_title: str, here_title: str, chance: float) -> Figure:
     """Tables 4 and 5, figure 9: accuracy in % over the training pictures a class, of the paper, left, and ours, right, with a
-    line at `chance`. Each is {name of a row: {pictures: (mean, spread or None)}}; of the paper the last two rows are its own,
-    the others grey; ours are of random weights trained here, of the features of random weights, of the run's features."""
+    line at `chance`; where a panel has single dots alone, their numbers stand beside them. Each is {name of a row: {pictures:
+    (mean, spread or None)}}; of the paper the last two rows are its own, the others grey; ours are of random weights trained
+    here, of the features of random weights, of the run's features."""
     figure, panels = _subplots(1, 2, figsize=(9.5, 3.6), sharey=True, sharex=True)
     *others, scratch, features = paper.items()
     looks = [(name, of, GREY, ls) for (name, of), ls in zip(others, (":", "--", "-."))]
@@ -649,6 +687,10 @@ def accuracy_curve(paper: Curves, here: Curves, paper_title: str, here_title: st
                 counts, (means, spreads) = sorted(of), zip(*(of[n] for n in sorted(of)))
                 axes.errorbar(counts, means, [spread or 0 for spread in spreads], color=colour, ls=style, lw=1.5, marker="o",
                               ms=3.5, capsize=2, label=name)
+        if all(len(of) <= 1 for _, of, _, _ in rows):            # dots without a line to follow
+            for n, (mean, _) in (point for _, of, _, _ in rows for point in of.items()):
+                axes.annotate(f"{mean:.1f}", (n, mean), (-7, 0), textcoords="offset points", ha="right", va="center",
+                              fontsize=8)
         axes.set_title(title, loc="left")
         axes.set_xlabel("training pictures a class")
         axes.grid(axis="y", color="#e4e4e4", lw=0.6)
@@ -677,7 +719,7 @@ def accuracy_by_layer(paper: Mapping[str, Curves], here: Mapping[str, Curves], c
             place.axhline(chance, color=GREY, lw=1, ls=":", label="by chance")
         place.set_title(title, loc="left", fontsize=8)
         place.set_xlabel("features of layer")
-        place.xaxis.set_major_locator(MaxNLocator(integer=True))
+        place.xaxis.set_major_locator(_whole_numbers())
         place.grid(axis="y", color="#e4e4e4", lw=0.6)
         place.set_axisbelow(True)
         place.set_ylim(0, 100)
@@ -691,18 +733,18 @@ def average_precisions(names: Sequence[str], columns: Mapping[str, NDArray[np.fl
                        chance: NDArray[np.float64]) -> Figure:
     """Table 6: a row a class, a dot for the average precision in % of each of `columns` {name: (K,)}: the paper, the run's
     features, those of random weights, networks from random weights; and a stroke at `chance`. NaN leaves a place empty."""
-    figure, axes = _subplots(figsize=(7, 0.9 + 0.22*len(names)))
+    figure, axes = _subplots(figsize=(7, 1.1 + 0.22*len(names)))
     places = np.arange(len(names))
     axes.scatter(chance, places, marker="|", s=70, color=GREY, lw=1.2, label="by chance")
     for (name, values), colour, shape in zip(columns.items(), (GREY, VAL, UNTRAINED, TRAIN), "Dovs"):
         axes.scatter(values, places, s=26, color=colour, marker=shape, label=printable(name), zorder=3, alpha=0.9, lw=0)
     axes.set_yticks(places, list(map(printable, names)))
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.axhline(len(names) - 1.5, color=GREY, lw=0.5)
     axes.grid(color="#e4e4e4", lw=0.6)
     axes.set_axisbelow(True)
     axes.set(xlim=(-2, 102), xlabel="average precision, %")
-    axes.legend(fontsize=8, labelcolor=INK, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4)
+    figure.legend(fontsize=8, labelcolor=INK, loc="outside upper center", ncols=3)
     return figure
 
 
@@ -756,7 +798,9 @@ def beside_paper(labels: Sequence[str], paper: Sequence[Errors], ours: Sequence[
         axes.set(xscale="log", xlabel="top-1 error, %" + several*"  (mean, and every seed)", ylim=(len(labels) - 0.5, -0.5))
         axes.set_title(title, loc="left")
         low, high = axes.get_xlim()
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True) if high < 1.5*low else FixedLocator(ERRORS))
+        if high < LEAST_RATIO*low:
+            low, high = axes.set_xlim(*np.sqrt(low*high)*np.array([LEAST_RATIO**-0.5, LEAST_RATIO**0.5]))
+        axes.xaxis.set_major_locator(_whole_numbers(6) if high < 1.5*low else FixedLocator(ERRORS))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(axis="x", color="#e4e4e4", lw=0.6)
@@ -770,6 +814,7 @@ def beside_paper(labels: Sequence[str], paper: Sequence[Errors], ours: Sequence[
 
 
 ERRORS = 0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100     # %: places of ticks
+LEAST_RATIO = 1.125                          # of an axis' ends: of the paper's own table 2; less would make much of chance
 LEAST_ERROR = 0.05                           # %: what a row without errors is drawn at, as a logarithm has no 0
 
 
@@ -848,9 +893,9 @@ class Sheet:
         return left/self.width, 1 - (top + height)/self.height, width/self.width, height/self.height
 
 
-def _table(tiles, title, heads, names):
+def _table(tiles, title, heads, names, empty, word):
     """Tiles (R,C,h,w,3) in 0..1 as a Sheet: rows with their names (lists of lines) at the left, columns with their heads above;
-    of no tiles the title alone."""
+    of no tiles the title alone. Where `empty` (R,C), there is no tile, and the word why."""
     if not tiles.size:
         return _titled(np.ones((1, 1, 3)), title, LARGE)
     (R, C, height, width), gap = tiles.shape[:4], 4
@@ -861,10 +906,20 @@ def _table(tiles, title, heads, names):
     for k, head in enumerate(heads):
         sheet.text(left + k*across, top - 6 - LINE*(len(head) - 1), head)
         for row in range(R):
-            sheet.picture(left + k*across, top + row*down, tiles[row, k])
+            if empty[row, k]:
+                _word(sheet, left + k*across, top + row*down, width, height, word)
+            else:
+                sheet.picture(left + k*across, top + row*down, tiles[row, k])
     for row, name in enumerate(names):
         sheet.text(left - 6, top + row*down + height//2 + 4 - LINE*(len(name) - 1)//2, name, align="right")
     return sheet
+
+
+def _word(sheet, left, top, width, height, text, colour=INK):
+    """A few words in a place of width x height pixels, in lines about its middle."""
+    lines = _wrapped(text, width - 4)
+    first = top + (height - LINE*len(lines))//2 + SMALL
+    sheet.text(left + 2, first, lines, colour)
 
 
 def _enlarged(tiles, side):
@@ -922,6 +977,16 @@ def _subplots(*shape, figsize, **more):
 @cache
 def _font(size):
     return ImageFont.truetype(findfont("DejaVu Sans"), size)
+
+
+def _named(name, number):
+    """A class's name, or, as the font has a box for a letter that it lacks, its number."""
+    return str(name) if all(ord(letter) in _letters() for letter in printable(name)) else f"class {number}"
+
+
+@cache
+def _letters():
+    return get_font(findfont("DejaVu Sans")).get_charmap()
 
 
 def _length(text, size=SMALL):

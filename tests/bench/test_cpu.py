@@ -1,5 +1,6 @@
 """`python -m bench cpu` says what it cannot do before it measures, tells how long it takes, and has the best of the engines
 beside ours."""
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,15 +9,15 @@ from bench import cpu, engines
 from zfcore.check import Expected
 
 
-def test_an_output_that_is_a_folder_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
+def test_an_output_that_is_a_file_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(cpu, "forecast", None)             # the first measurement
-    with pytest.raises(Expected, match="--output: expected a JSON file, got .*, a folder"):
-        cpu.say_forecast(SimpleNamespace(output=tmp_path))
+    with pytest.raises(Expected, match="--output: expected a folder, got .*, a file"):
+        cpu.say_forecast(SimpleNamespace(output=Path(__file__)))
 
 
 def test_every_part_that_is_asked_for_has_a_forecast(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cpu, "zfnet", lambda: SimpleNamespace(init=lambda seed: SimpleNamespace(forward=lambda x: None)))
-    args = SimpleNamespace(output=tmp_path/"cpu.json", batch_sizes=[1], rounds=1, parts=cpu.PARTS)
+    args = SimpleNamespace(output=tmp_path, batch_sizes=[1], rounds=1, parts=cpu.PARTS)
     assert list(cpu.forecast(args)) == list(cpu.PARTS) and all(seconds > 0 for seconds in cpu.forecast(args).values())
     args.parts = ("threads", "network")
     cpu.say_forecast(args)
@@ -47,7 +48,7 @@ def test_what_is_stopped_goes_on_without_measuring_again(tmp_path, monkeypatch):
     monkeypatch.setattr(cpu, "compare", compare)
     monkeypatch.setattr(cpu, "checked_engines", dict)
     monkeypatch.setattr(cpu, "network_cases", lambda N, left_out: (("forward", dict), ("training step", dict)))
-    args, stopping = SimpleNamespace(output=tmp_path/"cpu.json", batch_sizes=[1, 3], rounds=2, parts=["network"]), True
+    args, stopping = SimpleNamespace(output=tmp_path, batch_sizes=[1, 3], rounds=2, parts=["network"]), True
     with pytest.raises(KeyboardInterrupt):
         cpu.main(args)
     stopping = False

@@ -23,7 +23,7 @@ def short(tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "config_of", lambda recipe: replace(
         of(recipe), image_size=32, limit_per_class=4, batch_size=20, epochs=2, workers=0, device="cpu"))
     monkeypatch.setattr(Trained, "pictures", lambda model, data: all_of(model, data, limit_per_class=5))
-    monkeypatch.setattr(recipes, "RESULTS", tmp_path/"cpu.json")
+    monkeypatch.setattr(recipes, "RESULTS", tmp_path)
 
 
 def run(tmp_path, *names):

@@ -188,6 +188,25 @@ def test_a_folder_that_refuses_is_told_once_and_nothing_is_lost(folder, capsys):
     assert capsys.readouterr().err.count("drawn pictures are not kept for the next run") == 1 and data.kept_in is None
 
 
+@pytest.mark.parametrize("refused", ["exists", "mkdir"])
+def test_a_thread_whose_folder_another_has_given_up_meanwhile_draws_on(folder, capsys, monkeypatch, refused):
+    pictures = KeptPictures("some", [1], 3)
+
+    def lost(path, *_, **__):
+        pictures.path = None                               # what the other thread does where the disk refuses
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(Path, refused, lost)
+    pictures.write(0, b"abc")
+    assert pictures.path is None and capsys.readouterr().err == "", "the other one has told it"
+
+
+def test_what_is_not_kept_is_told_with_the_folder_and_how_to_name_another(folder, capsys):
+    folder.write_text("a file")
+    KeptPictures("some", [1], 3).write(0, b"abc")
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"in {folder}" in told and "ZFCORE_CACHE" in told and "[Errno" not in told
+
+
 def test_without_a_home_nothing_is_kept(monkeypatch):
     monkeypatch.delenv("ZFCORE_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)

@@ -163,3 +163,11 @@ def test_small_arrays_and_an_installation_without_numba_take_numpys_form(monkeyp
     monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.setattr(loops, "_compiled", loops._compiled.__wrapped__)
     assert loops.compiled(loops.pool_rows, large) is None
+
+
+def test_numba_whose_library_finds_no_memory_is_as_none(monkeypatch):
+    class Unloaded:
+        def __getattr__(self, name):
+            raise OSError("Could not find/load shared object file 'libllvmlite.so'")
+    monkeypatch.setitem(sys.modules, "numba", Unloaded())
+    assert loops._compiled.__wrapped__(loops.pool_rows) is None

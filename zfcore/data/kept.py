@@ -6,6 +6,7 @@ fit its checksum, and the picture is made again."""
 import hashlib
 import json
 import struct
+import threading
 import zlib
 
 from zfcore.data.loader import cache_folder
@@ -27,6 +28,7 @@ class KeptPictures:
         self.fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
         folder = cache_folder()
         self.path = folder/f"{name}-{self.fingerprint[:16]}.raw" if folder else None
+        self._refusal = threading.Lock()
 
     def read(self, i):
         """The bytes of picture i, or None where there is no whole record of it."""
@@ -42,26 +44,31 @@ class KeptPictures:
 
     def write(self, i, pixels):
         """Keep the bytes of picture i. What lies before it and is not written yet takes no room on most file systems."""
-        if self.path is None:
+        path = self.path                          # which another thread may take away meanwhile
+        if path is None:
             return
         try:
-            if not self.path.exists():
-                self._begin()
-            with open(self.path, "r+b", buffering=0, opener=opener) as file:
+            if not path.exists():
+                _begin(path)
+            with open(path, "r+b", buffering=0, opener=opener) as file:
                 file.seek(i*(CHECKSUM.size + self.length))
                 file.write(CHECKSUM.pack(self._checksum(i, pixels)) + pixels)
         except OSError as error:
-            self.path = None
-            warn(f"drawn pictures are not kept for the next run: {error}")
-
-    def _begin(self):
-        """Make the file, unless somebody else just does."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            open(self.path, "xb", opener=opener).close()
-        except FileExistsError:
-            return
-        warn(f"pictures are drawn once and kept in {printable(self.path)}")
+            with self._refusal:
+                first, self.path = self.path is not None, None
+            if first:
+                warn(f"drawn pictures are not kept for the next run in {printable(path.parent)}: {error.strerror or error}; "
+                     "ZFCORE_CACHE in the environment names another folder")
 
     def _checksum(self, i, pixels):
         return zlib.crc32(pixels, zlib.crc32(f"{self.fingerprint} {i}".encode()))
+
+
+def _begin(path):
+    """Make the file, unless somebody else just does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        open(path, "xb", opener=opener).close()
+    except FileExistsError:
+        return
+    warn(f"pictures are drawn once and kept in {printable(path)}")

@@ -24,7 +24,7 @@ def _compiled(loop):
     try:
         from numba import njit
         from numba.extending import register_jitable
-    except ImportError:                                     # not there, or older than NumPy and says so
+    except (ImportError, OSError):             # not there, or older than NumPy and says so; no memory for its library
         return None
     for part in PARTS:
         register_jitable(part)                              # compiled with each loop that calls it

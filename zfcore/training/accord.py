@@ -24,8 +24,8 @@ from zfcore.training.config import TrainConfig, flag
 from zfcore.training.folder import rows_of
 
 MAY_DIFFER = ("data", "workers")     # options: the same pictures may lie elsewhere on another machine
-SAME_PICTURES = (": the digits stand for their classes, names and bytes; rsync -rcn --out-format=%n ROOT/ HOST:ROOT/ names "
-                 "those that differ")
+SAME_PICTURES = (": the digits stand for their classes, names and bytes; rsync -rcni ROOT/ HOST:ROOT/ names those "
+                 "that differ")
 ADVICE = {"training pictures": SAME_PICTURES, "validation pictures": SAME_PICTURES,
           "BLAS": ": OPENBLAS_CORETYPE in the environment of all, the older processor's, lets OpenBLAS take one code",
           "NumPy's vector code": ": NPY_DISABLE_CPU_FEATURES in the newer processor's environment leaves out what the older "
