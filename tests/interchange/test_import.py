@@ -115,7 +115,8 @@ def test_what_a_file_tells_of_pictures_is_a_note_unless_it_is_said_otherwise():
     notes = lambda **said: [line.partition(":")[0] for line in seen_by(foreign, **said).assumed]
     assert notes() == ["channels", "mean", "scale"] and notes(channels="bgr") == ["mean", "scale"]
     assert notes(channels="rgb", mean=np.array([3., 2, 1])) == ["scale"]
-    assert notes(mean=np.array([3., 2, 1]), scale=2) == notes(mean=np.array([3., 2, 1]), std=np.array([3., 2, 1])) == ["channels"]
+    assert notes(mean=np.array([3., 2, 1]), scale=2) == notes(mean=np.array([3., 2, 1]),
+                                                              std=np.array([3., 2, 1])) == ["channels"]
 
 
 def test_a_softmax_of_pictures_is_no_network(tmp_path):

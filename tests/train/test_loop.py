@@ -195,9 +195,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(op
     (["--model", "resnet"], "one of tiny, small, zfnet"),
     (["--resume", "nowhere"], "--resume: expected a run's folder with a latest.h5, got nowhere\n"),
     (["--resume", "drawn"], "got drawn; python -m train --init-from drawn begins a run with its weights"),
-    (["--init-from", "drawm"], "--init-from: expected a run's folder, a checkpoint file or one of drawn, drawn-wide, got drawm, "
-                               "which does not exist; drawn?"),
-    (["--data", "drawn:objects", "--image-size", "13"], "--image-size: expected 14 to 3584, for which pictures can be drawn, got 13"),
+    (["--init-from", "drawm"], "--init-from: expected a run's folder, a checkpoint file or one of drawn, drawn-wide, got "
+                               "drawm, which does not exist; drawn?"),
+    (["--data", "drawn:objects", "--image-size", "13"], "--image-size: expected 14 to 3584, for which pictures can be drawn, "
+                                                        "got 13"),
     (["--data", "drawn:objects", "--image-size", "3585"], "expected 14 to 3584, for which pictures can be drawn, got 3585"),
 ])
 def test_bad_input_is_one_sentence_exit_status_2_and_no_folder(options, change, sentence, tmp_path, capsys):

@@ -670,7 +670,8 @@ def test_a_checkpoint_alone_gives_features_but_no_network_from_random_weights(ca
 
 def test_of_a_network_that_comes_along_the_card_tells_how_to_train_another(call, made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path/"runs/drawn").mkdir(parents=True)            # where what is found out about it belongs: no config.json counts here
+    # where what is found out about it belongs: no config.json counts here
+    (tmp_path/"runs/drawn").mkdir(parents=True)
     shutil.copy(made/"run/config.json", tmp_path/"runs/drawn")
     assert call("table4", "--train", 2, "--folds", 1, "--scratch-epochs", 1, run="drawn")[0] == 0
     options = json.loads((tmp_path/"out/scratch-2-fold0/config.json").read_text())["options"]

@@ -265,8 +265,8 @@ def open_part(models, data, part, upscale, workers):
         raise check.Expected("--data", "class folders, whose names tell what is right", f"{data}, pictures without classes",
                              "python -m train.predict says what they are taken for")
     same_classes("--data", dataset.classes, models[0].path, models[0].classes, all_of_them=False,
-                 advice="a file classes.txt beside the class folders, FOLDER NAME a line, gives them the network's names; those "
-                        "of a network from elsewhere are what python -m zfcore import --labels says")
+                 advice="a file classes.txt beside the class folders, FOLDER NAME a line, gives them the network's names; "
+                        "those of a network from elsewhere are what python -m zfcore import --labels says")
     if len(dataset.classes) < len(models[0].classes):
         dataset = Among(dataset, list(models[0].classes))
     of = f"{'validation' if part == 'val' else 'training'} pictures of {data_in_words(data)}"
