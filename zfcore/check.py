@@ -83,7 +83,7 @@ class Parser(argparse.ArgumentParser):
     """Parser of a command line, whose refusals are lines like all others on standard error. An empty word is refused wherever
     it stands: it may be a variable of the shell that is not set, and would be taken for "none" or the default."""
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:    # type: ignore[override]
         """Parse as argparse does."""
         words = sys.argv[1:] if args is None else [*args]
         for before, word in zip(["", *words], words):

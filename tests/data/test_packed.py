@@ -239,12 +239,12 @@ def a_folder(path):
 
 def no_hdf5(path):
     path.write_text("I am no HDF5 file. "*999)
-    return path, "expected a whole HDF5 file, got one cut short or damaged"
+    return path, "expected an HDF5 file, got a file that does not begin as one; copy it or pack it again"
 
 
 def empty(path):
     path.write_bytes(b"")
-    return path, "expected a whole HDF5 file"
+    return path, "expected an HDF5 file, got an empty file"
 
 
 def a_checkpoint(path):

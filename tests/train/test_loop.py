@@ -241,6 +241,12 @@ def test_of_two_runs_that_begin_in_one_folder_at_the_same_moment_the_later_one_i
     assert stored_config(tmp_path/"run").seed == 1
 
 
+def test_where_a_run_was_killed_before_its_first_file_was_whole_another_begins(tmp_path):
+    for left in ".lock", "config.json.part":
+        (tmp_path/left).write_text("123 on a machine")
+    assert stored_config(new_folder(resolve({"seed": 3}), tmp_path)).seed == 3
+
+
 def test_resume_refuses_a_changed_option_a_damaged_file_and_changed_classes(options, pictures, tmp_path, capsys):
     trained = tmp_path/"whole"
     main([*options, "--epochs", "1", "--output", str(trained)])

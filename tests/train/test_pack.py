@@ -97,7 +97,7 @@ def test_any_source_can_be_packed_a_packed_file_and_the_synthetic_set_too(pictur
     second = packed(first, tmp_path/"second.h5", "--raw")
     for a, b in zip(open_packed(first), open_packed(second)):
         assert a.names == b.names and all(a.read(i) == b.read(i) for i in range(len(a)))
-    pack.main(["", str(tmp_path/"drawn.h5"), "--size", "16", "--limit-per-class", "1"])
+    pack.main(["drawn:objects", str(tmp_path/"drawn.h5"), "--size", "16", "--limit-per-class", "1"])
     assert [len(part) for part in open_packed(tmp_path/"drawn.h5")] == [10, 10]
     pack.main(["drawn:unseen", str(tmp_path/"unseen.h5"), "--size", "16", "--limit-per-class", "1"])
     assert [len(part) for part in open_packed(tmp_path/"unseen.h5")] == [30, 30]

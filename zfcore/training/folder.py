@@ -94,10 +94,11 @@ def empty_folder(output, name):
 
 
 def checked_empty(folder):
-    """The folder, which is not there or holds nothing. Raises Expected for another."""
+    """The folder, which is not there or holds nothing but what a run leaves that was killed as it began. Raises Expected for
+    another."""
     if folder.exists() and not folder.is_dir():
         raise check.Expected("--output", "a new or empty folder", f"{folder}, a file", "name another")
-    if folder.exists() and any(path.suffix != ".part" for path in folder.iterdir()):
+    if folder.exists() and any(path.suffix != ".part" and path.name != ".lock" for path in folder.iterdir()):
         go_on = f"go on with it by {command('python', '-m', 'train', '--resume', folder)}, or "
         raise check.Expected("--output", "a new or empty folder", f"{folder}, which holds something",
                              f"{go_on if (folder/'config.json').is_file() else ''}name another")
