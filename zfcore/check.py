@@ -7,6 +7,7 @@ something that is theirs to mend. A traceback always means a mistake in zfcore.
 import argparse
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn
@@ -126,8 +127,13 @@ def exit_with_message(main: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+NO_LIBRARY = "failed to map segment|find/load shared object file 'libllvmlite"     # as Python and numba tell that memory is gone
+
+
 def of_the_system(error: Exception) -> bool:
     """Return whether it says that the system, not zfcore, has failed. A reader of standard output that has gone is no
     failure."""
     no_thread = isinstance(error, RuntimeError) and "start new thread" in str(error)
-    return isinstance(error, MemoryError) or no_thread or isinstance(error, OSError) and not isinstance(error, Unheard) and bool(error.errno)
+    no_library = isinstance(error, (ImportError, OSError)) and re.search(NO_LIBRARY, str(error)) is not None
+    refused = isinstance(error, OSError) and not isinstance(error, Unheard) and bool(error.errno)
+    return isinstance(error, MemoryError) or no_thread or no_library or refused

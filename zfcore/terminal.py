@@ -317,7 +317,7 @@ def _printed(failed=False):
 
 def refusal(error: BaseException) -> str:
     """The sentence about something that the system does not give: memory, a thread, a file."""
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno:
         where = printable(error.filename) if error.filename is not None else "the system"
         return f"{where}: expected that it can be used, got {error.strerror or printable(error)}"
     return f"memory: expected enough for what was asked for, got {printable(error) or 'no more'}; a smaller batch or smaller pictures need less"

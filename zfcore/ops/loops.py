@@ -24,11 +24,11 @@ def _compiled(loop):
     try:
         from numba import njit
         from numba.extending import register_jitable
+        for part in PARTS:
+            register_jitable(part)                          # compiled with each loop that calls it
+        return njit(nogil=True, cache=True, error_model="numpy")(loop)
     except (ImportError, OSError):             # not there, or older than NumPy and says so; no memory for its library
         return None
-    for part in PARTS:
-        register_jitable(part)                              # compiled with each loop that calls it
-    return njit(nogil=True, cache=True, error_model="numpy")(loop)
 
 
 # ---------------------------------------------------------------------------------------------------------- max pooling
