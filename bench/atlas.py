@@ -27,11 +27,11 @@ def main(rounds, folder):
     pictures = model.pictures()
     for i in range(len(pictures)):
         pictures.picture(i)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as made:
         began, cpu = time.perf_counter(), time.process_time()
-        zfcore(["atlas", "--run", RUN, "--output", str(Path(folder)/"atlas"), "--device", "cpu"])
+        zfcore(["atlas", "--run", RUN, "--output", str(Path(made)/"atlas"), "--device", "cpu"])
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-        files = [path for path in Path(folder).rglob("*") if path.is_file()]
+        files = [path for path in Path(made).rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
     units = sum(model.network.shapes[model.network.index(layer.name) + 1][0] for layer in model.network.weighted)
     report = {"cpu": cpu_name(), "cores": CORES, "numpy": np.__version__, "python": platform.python_version(),

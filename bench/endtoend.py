@@ -39,9 +39,9 @@ def main(rounds, folder):
                                                          "pytorch": engines.versions().get("torch"),
                                                          "rounds": rounds, "batch_size": BATCH})
     print(f"{'milliseconds a picture':28}{'':>5}{'ours':>9}{'best':>9}   {'which':22}{'ratio':>6}  (spread)")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as drawn_in:
         for name, dataset in (("tiny, drawn", lambda: Synthetic("train", PICTURES, SIZE)),
-                              ("tiny, decoded", lambda: written(Path(folder)))):
+                              ("tiny, decoded", lambda: written(Path(drawn_in)))):
             row = record.has("cases", name=name)
             if row is None:
                 runs = contestants(dataset())
