@@ -88,12 +88,11 @@ def cpu_table(results, with_layers=False):
     if not found:
         return "Not measured yet: `python -m bench cpu`."
     blocks = []
-    for (cpu, cores, numpy, pytorch), reports in by_machine(found).items():
+    for (cpu, cores, numpy, numba, pytorch), reports in by_machine(found).items():
         others = {name: version for report in reports.values() for name, version in report.get("engines", {}).items()
                   if name != "torch"}
         peer = "".join(f", {name} {version}" for name, version in (({"PyTorch": pytorch} if pytorch else {}) | others).items())
-        numba = "".join(sorted({f" with numba {report['numba']}" for report in reports.values() if report.get("numba")}))
-        lines = [f"{cpu}, {cores} cores, NumPy {numpy}{numba}{peer}, "
+        lines = [f"{cpu}, {cores} cores, NumPy {numpy}{f' with numba {numba}' if numba else ''}{peer}, "
                  f"{min(report['date'] for report in reports.values())[:10]}.", "",
                  "| | N | ms each | beside it | ms each | ours / theirs (spread) |", "|---|--:|--:|---|--:|--:|"]
         head = len(lines)
@@ -129,10 +128,10 @@ def shares_block(report):
 
 
 def by_machine(reports):
-    """{(cpu, cores, numpy, pytorch or None): {file: report}}: what was measured alike shares a table."""
+    """{(cpu, cores, numpy, numba or None, pytorch or None): {file: report}}: what was measured alike shares a table."""
     machines = {}
     for name, report in reports.items():
-        machines.setdefault((report["cpu"], report["cores"], report["numpy"]), {})[name] = report
+        machines.setdefault((report["cpu"], report["cores"], report["numpy"], report.get("numba")), {})[name] = report
     return {(*key, next((r["pytorch"] for r in group.values() if r.get("pytorch")), None)): group
             for key, group in machines.items()}
 

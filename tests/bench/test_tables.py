@@ -122,8 +122,9 @@ def test_the_sentence_on_an_atlas_says_what_was_measured(tmp_path):
 
 def test_results_of_two_machines_are_two_tables(tmp_path):
     (tmp_path/"cpu.json").write_text(json.dumps(CPU))
-    (tmp_path/"projections.json").write_text(json.dumps({**CPU, "cores": 8}))
-    assert between(renewed(page("cpu"), tmp_path), "cpu").count("Test CPU") == 2
+    for other in {"cores": 8}, {"numba": "0.68"}:
+        (tmp_path/"projections.json").write_text(json.dumps({**CPU, **other}))
+        assert between(renewed(page("cpu"), tmp_path), "cpu").count("Test CPU") == 2
 
 
 def test_gpu_table_shows_the_newest_run_of_each_device(tmp_path):
