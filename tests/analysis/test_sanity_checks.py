@@ -3,13 +3,13 @@ have."""
 import h5py
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from tests.analysis.test_evolution import command, planted_run, refused
 from tests.analysis.test_top_activations import CROP, MEAN, SIZE, Noise, pictures_of, small
 from zfcore import results
 from zfcore.analysis.sanity_checks import (PART, SanityChecks, cascade, conditions, legibility, length, object_boxes,
-                                           randomised,
-                                           rank_correlation, sanity_checks, shares_in_boxes, shares_in_parts, shares_of_start,
+                                           randomised, rank_correlation, sanity_checks, shares_in_boxes, shares_in_parts, shares_of_start,
                                            similarities)
 from zfcore.analysis.top_activations import crops, field_regions, top_activations
 from zfcore.check import Expected
@@ -17,6 +17,7 @@ from zfcore.data.loader import Pictures
 from zfcore.data.synthetic import Synthetic, Truth, render
 from zfcore.deconvnet import DECONVNET, descend, project, start_signal
 from zfcore.layers import Conv, MaxPool, ReLU
+from zfcore.models.zfnet import zfnet
 from zfcore.network import Network
 from zfcore.ops.window import Regions
 from zfcore.trained import Trained
@@ -279,6 +280,15 @@ def test_the_share_of_the_start_is_one_for_the_start_and_falls_with_what_is_lear
     shares = shares_of_start(network, start)
     assert shares["conv1"] == pytest.approx(1) and shares["conv2"] == pytest.approx(1)
     assert shares["fc6"] == pytest.approx(0.25, rel=1e-4)
+
+
+def test_the_share_of_the_start_has_the_same_bits_on_any_number_of_threads():
+    network, start = (zfnet(classes=7, size=64, maps=(16, 24, 24, 24, 16), units=(512, 64)).init(seed) for seed in (1, 2))
+    found = []
+    for threads in 1, 2:
+        with threadpool_limits(threads):
+            found.append(shares_of_start(network, start))
+    assert found[0] == found[1]
 
 
 # ------------------------------------------------------------------------------------------------------------- parts

@@ -312,5 +312,10 @@ def shares_of_start(network: Network, start: Network) -> dict[str, float]:
     shares = {}
     for layer, begun in zip(network.weighted, start.weighted):
         w, w0 = (to_host(of.parameters["w"]).ravel().astype(np.float64) for of in (layer, begun))
-        shares[layer.name] = float((w @ w0)**2/max((w @ w)*(w0 @ w0), np.finfo(float).tiny))
+        shares[layer.name] = _dot(w, w0)**2/max(_dot(w, w)*_dot(w0, w0), np.finfo(float).tiny)
     return shares
+
+
+def _dot(a, b):
+    """Dot product, of the same bits on any number of threads: BLAS would cut it among its own."""
+    return float((a*b).sum())
