@@ -48,8 +48,7 @@ def add_arguments(parser):
 def main(args):
     parts = [part for part in OWN if part in args.parts]
     record = Record(args.output/"cpu.json", {"engines": engines.versions(), "pytorch": engines.versions().get("torch"),
-                                  "rounds": args.rounds},
-                    ("cases", "peak_memory"), parts)
+                                             "rounds": args.rounds}, ("cases", "peak_memory"), parts)
     report = record.report
     print(f"{report['cpu']}, {report['cores']} cores, NumPy {report['numpy']}; beside it "
           + (", ".join(f"{name} {version}" for name, version in report["engines"].items()) or "nothing that is installed"))

@@ -35,9 +35,8 @@ MEAN = np.full((3, SIZE, SIZE), 128, np.float32)
 
 def main(rounds, folder):
     rounds = min(rounds, 3)
-    record = Record(folder/"endtoend.json", {"engines": engines.versions(),
-                                                         "pytorch": engines.versions().get("torch"),
-                                                         "rounds": rounds, "batch_size": BATCH})
+    record = Record(folder/"endtoend.json", {"engines": engines.versions(), "pytorch": engines.versions().get("torch"),
+                                             "rounds": rounds, "batch_size": BATCH})
     print(f"{'milliseconds a picture':28}{'':>5}{'ours':>9}{'best':>9}   {'which':22}{'ratio':>6}  (spread)")
     with tempfile.TemporaryDirectory() as drawn_in:
         for name, dataset in (("tiny, drawn", lambda: Synthetic("train", PICTURES, SIZE)),

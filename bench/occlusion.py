@@ -34,9 +34,8 @@ def main(rounds, folder):
     picture = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
     check_that_all_find_the_same(contestants(network, picture, mean, stride=29))
     cone, whole, *peers = contestants(network, picture, mean, STRIDE).items()
-    record = Record(folder/"occlusion.json", {"engines": engines.versions() | captum(),
-                                                          "pytorch": engines.versions().get("torch"),
-                                                          "rounds": rounds, "batch_size": BATCH})
+    record = Record(folder/"occlusion.json", {"engines": engines.versions() | captum(), "pytorch": engines.versions().get("torch"),
+                                              "rounds": rounds, "batch_size": BATCH})
     print(f"{'seconds a picture':28}{'cone':>9}{'other':>9}   {'':22}{'times as fast':>14}  (spread)")
     for name, others in (("cone or every layer whole", [whole]), ("cone or another engine", peers)):
         if not others:
