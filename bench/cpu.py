@@ -1,8 +1,8 @@
 """python -m bench cpu: the full ZFNet at 224 x 224 on NumPy, beside the same network by other engines (bench/engines.py).
 
 All use the same number of threads. They take turns, round after round, so that whatever else the machine does meets them
-alike; what is printed is the median over the rounds of the ratio within a round to the engine whose median is best, and the
-lowest and highest of these ratios. First it is checked that all compute the same. Results go to cpu.json in the folder
+alike, each for LONG or one call; what is printed is the median over the rounds of the ratio within a round to the engine whose
+median is best, and the lowest and highest of these ratios. First it is checked that all compute the same. Results go to cpu.json in the folder
 --output, case by case; given again after it was stopped, the bench goes on where it was.
 """
 import contextlib
@@ -28,6 +28,7 @@ from zfcore.optim import SGD
 
 RESULTS = Path("runs", "bench")                              # those that the READMEs show lie in bench/results
 OWN = ("network", "layers", "memory")                        # parts that are measured here; the others have files of their own
+LONG = 0.3                                                   # seconds of a turn, or one call where that takes longer
 PARTS = (*OWN, "shares", "endtoend", "threads", "projections", "occlusion", "analyses", "atlas")
 
 
@@ -91,11 +92,11 @@ def forecast(args):
     network.forward(x)
     start = time.perf_counter()
     network.forward(x)
-    seconds, count = (time.perf_counter() - start)/8, sum(args.batch_sizes)
-    turns = args.rounds + 1
+    seconds = (time.perf_counter() - start)/8
+    turns, count = args.rounds + 1, sum(max(N, LONG/seconds) for N in args.batch_sizes)
     compiles = 2*len(args.batch_sizes) + 1 if torch else 0
     found = {"network": turns*count*seconds*(FORWARD + STEP) + compiles*COMPILED, "layers": turns*count*seconds*LAYERS,
-             "memory": 10*count*seconds + 5*len(args.batch_sizes), **ONCE}
+             "memory": 10*sum(args.batch_sizes)*seconds + 5*len(args.batch_sizes), **ONCE}
     return {part: found[part] for part in PARTS if part in args.parts}
 
 
@@ -114,10 +115,9 @@ def compare(name, runs, N, rounds):
     times = {key: [] for key in runs}
     for warm in tqdm(range(-1, rounds), desc=name, leave=False, disable=None):
         for key, run in runs.items():
-            start = time.perf_counter()
-            run()
+            seconds = of_a_turn(run)
             if warm >= 0:
-                times[key].append((time.perf_counter() - start)/N*1e3)
+                times[key].append(seconds/N*1e3)
     row = {"milliseconds": {key: statistics.median(each) for key, each in times.items()}}
     peers = [key for key in runs if key != "ours"]
     if peers:
@@ -125,6 +125,17 @@ def compare(name, runs, N, rounds):
         ratios = sorted(ours/theirs for ours, theirs in zip(times["ours"], times[best]))
         row |= {"best": best, "ratio": statistics.median(ratios), "spread": [ratios[0], ratios[-1]]}
     return row
+
+
+def of_a_turn(run):
+    """Seconds of one call of `run`, the median of as many as LONG holds: the first of them would find its arrays out of cache,
+    and the cores at what the one before it left its threads waiting for."""
+    each = []
+    while sum(each) < LONG:
+        start = time.perf_counter()
+        run()
+        each.append(time.perf_counter() - start)
+    return statistics.median(each)
 
 
 def line(row):

@@ -37,6 +37,15 @@ def test_the_best_engine_counts(monkeypatch):
     assert row["best"] == "fast" and row["ratio"] == pytest.approx(0.25) and row["milliseconds"]["ours"] == pytest.approx(100)
 
 
+def test_a_turn_of_short_calls_is_told_by_their_median(monkeypatch):
+    monkeypatch.setattr(cpu.time, "perf_counter", lambda: clock[0])
+    clock, lasting = [0.0], iter([0.2, *[0.01]*1000])
+
+    def run():
+        clock[0] += next(lasting)
+    assert cpu.of_a_turn(run) == pytest.approx(0.01) and cpu.LONG <= clock[0] < cpu.LONG + 0.02
+
+
 def test_what_is_stopped_goes_on_without_measuring_again(tmp_path, monkeypatch):
     measured = []
 

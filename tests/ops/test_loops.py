@@ -108,7 +108,7 @@ def test_convolution_and_its_gradients(shape, N, dtype, form, block, by_loops, m
         return (y, conv2d(x, w, b, S, P, groups, rounding, relu=True)[0], conv2d(x, w, None, S, P, groups, rounding)[0],
                 conv2d_transpose(dy, w, S, P, H, W, groups), *conv2d_backward(dy, cache))
 
-    wanted = [loops.windows] if form == "windows" else [loops.to_points, loops.from_points]
+    wanted = [loops.windows, loops.add_bias] if form == "windows" else [loops.to_points, loops.from_points]
     same(*by_loops(run, *wanted))
 
 

@@ -87,10 +87,7 @@ def _filter_windows(x, matrix, K, S, P, out, bias=None, relu=False):
             np.matmul(matrix, seen, out=flat)
         else:
             flat = np.matmul(matrix, seen)
-        if bias is not None:
-            flat += bias[:, None]
-        if relu:
-            np.maximum(flat, 0, out=flat)
+        _add_bias(flat, bias, relu)
         if not np.may_share_memory(flat, out):
             block[...] = flat.reshape(block.shape)
 
@@ -113,13 +110,21 @@ def _filter_few_windows(x, w, S, P, y, bias, relu):
         total = np.zeros((filters.stop - filters.start, Ho*Wo*N), x.dtype)
         for r, s in np.ndindex(K, K):
             total += np.matmul(w[:, r, s, filters].T, seen[r, s].T)
-        if bias is not None:
-            total += bias[filters, None]
-        if relu:
-            np.maximum(total, 0, out=total)
+        _add_bias(total, None if bias is None else bias[filters], relu)
         y[filters] = total.reshape(y[filters].shape)
 
     return [lambda at=at: job(at) for at in pieces(F, -(-F//4))]
+
+
+def _add_bias(y, bias, relu):
+    """y (F,L) += bias (F,) or None, then rectified if relu: in one pass, while y is in cache."""
+    if bias is not None and relu and (loop := loops.compiled(loops.add_bias, y)):
+        loop(y, bias)
+        return
+    if bias is not None:
+        y += bias[:, None]
+    if relu:
+        np.maximum(y, 0, out=y)
 
 
 def _add_taps(dy, w, S, P, dx):

@@ -254,6 +254,16 @@ def from_points(M, first, weights, terms, bias, relu, y, places):
                             pixel[n] = of_tile[n]
 
 
+def add_bias(y, bias):
+    """y (F,L) = max(y + bias (F,), 0), in place."""
+    zero = y.dtype.type(0)
+    for f in range(len(y)):
+        of_filter, offset = y[f], bias[f]
+        for j in range(of_filter.size):
+            v = of_filter[j] + offset
+            of_filter[j] = zero if v <= zero else v
+
+
 def weigh(weights, terms, numbers, m, start, out):
     """out (count,) = the sum of weights[t]*numbers[terms[t],m,start:start+count], in the order of t, four in a pass over it."""
     stop = start + out.size

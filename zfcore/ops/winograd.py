@@ -128,7 +128,8 @@ def kept_filter_points(w, S, of_phases):
     need not say so. Of a picture or two the products take no longer than making U, and a step meets its filters twice."""
     key = w.__array_interface__["data"][0], w.shape, w.strides, w.dtype, S
     filters, U = _KEPT.pop(key, (None, None))
-    if filters is None or not all(parallel(lambda maps: np.array_equal(filters[maps], w[maps]), pieces(len(w), 16))):
+    in_8 = pieces(len(w), -(-len(w)//8))
+    if filters is None or not all(parallel(lambda maps: np.array_equal(filters[maps], w[maps]), in_8)):
         filters, U = w.copy(), filter_points(w, S, of_phases)
     while len(_KEPT) >= MOST_KEPT:
         _KEPT.pop(next(iter(_KEPT)), None)                      # the one that was asked for longest ago
@@ -143,8 +144,7 @@ def forward(x, w, b, S, P, y, relu):
     U, of_points = kept_filter_points(w, S, of_phases), maps_of_points(of_phases)
     for rows, columns, V, M in _blocks(y.shape[1:3], S*S*C, F, N, w.dtype):
         _input_points(x, S, P, of_phases, rows, columns, V)
-        _multiply((U[point, maps, part].T, V[point, maps], M[point, part])
-                  for point, maps in enumerate(of_points) for part in pieces(F, 256))
+        _multiply((U[point, maps].T, V[point, maps], M[point]) for point, maps in enumerate(of_points))
         _outputs(M, whole, A, y, 1, 0, rows, columns, b, relu)
 
 
@@ -157,27 +157,26 @@ def transpose(dy, w, S, P, dx):
     U, of_points = kept_filter_points(w, S, of_phases), maps_of_points(of_phases)
     for rows, columns, V, M in _blocks([(size - 1 + P)//S + 1 for size in dx.shape[1:3]], F, S*S*C, N, w.dtype):
         _input_points(dy, 1, 2, whole, rows, columns, V, FLIPPED_B)
-        _multiply((U[point, maps][part], V[point], M[point, maps][part])
-                  for point, maps in enumerate(of_points) for part in pieces(maps.stop - maps.start, 256))
+        _multiply((U[point, maps], V[point], M[point, maps]) for point, maps in enumerate(of_points))
         _outputs(M, of_phases, FLIPPED_A, dx, S, -P, rows, columns)
 
 
 def filter_gradient(x, dy, S, P, dw):
-    """Fill dw (C,K,K,F) = G' (sum over tiles of (A dy A') * V) G, cut to the taps there are. Tiles are taken in blocks,
+    """Fill dw (C,K,K,F) = G' (sum over tiles of V * (A dy A')) G, cut to the taps there are. Tiles are taken in blocks,
     one after another; within a block each point's product is one core's, so the order of the sums is fixed."""
     (C, K, _, F), N, dtype = dw.shape, dy.shape[-1], dw.dtype
     of_phases, (Ho, Wo), x, dy = phases(C, K, S), dy.shape[1:3], np.ascontiguousarray(x), np.ascontiguousarray(dy)
-    of_points, dU = maps_of_points(of_phases), np.zeros((16, S*S*C, F), dtype)
+    of_points, dU = maps_of_points(of_phases), np.zeros((16, F, S*S*C), dtype)
     for rows, columns, V, D in _blocks((Ho, Wo), S*S*C, F, N, dtype):
         _input_points(x, S, P, of_phases, rows, columns, V)
         _gradient_points(dy, rows, columns, D)
-        _add_products([(V[point, maps], _flat(D[point]).T, dU[point, maps]) for point, maps in enumerate(of_points)])
+        _add_products((D[point], _flat(V[point, maps]).T, dU[point, :, maps]) for point, maps in enumerate(of_points))
 
     def job(at):
         phase, maps = at
         taps = dw[maps, phase.a::S, phase.b::S]
-        of_phase = dU[phase.points, phase.maps][:, maps].swapaxes(0, 1)                       # (c,points,F)
-        taps[...] = np.matmul(phase.matrix(G, dtype, phase.taps).T, of_phase).reshape(taps.shape)
+        of_phase = dU[phase.points, :, phase.maps][..., maps].transpose(2, 0, 1)              # (c,points,F)
+        taps[...] = np.matmul(phase.matrix(G, dtype, phase.taps).T, np.ascontiguousarray(of_phase)).reshape(taps.shape)
 
     parallel(job, product(of_phases, pieces(C, 16)))
 
@@ -188,7 +187,8 @@ def _multiply(factors):
 
 
 def _add_products(factors):
-    """total (c,F) += left (c,ti,tj,N) @ right (ti*tj*N,F) of each (left, right, total)."""
+    """total (F,c) += left (F,ti,tj,N) @ right (ti*tj*N,c) of each (left, right, total): the filters, which are more than the
+    maps of conv2, as rows, as BLAS packs what is on the right anew for so many rows."""
     def job(of):
         left, right, total = of
         total += np.matmul(_flat(left), right, out=workspace("more", total.shape, total.dtype))
@@ -214,8 +214,8 @@ def _blocks(size, C, F, N, dtype):
 
 
 def _slabs(of_point, maps, of_phases):
-    """Slices of so many maps, whose tiles at all points take at most SLAB; of all phases together 16 or more."""
-    return pieces(maps, min(SLAB//(16*of_point[0].nbytes), -(-maps*len(of_phases)//16)))
+    """Slices of so many maps, whose tiles at all points take at most SLAB; of all phases together 8 or more."""
+    return pieces(maps, min(SLAB//(16*of_point[0].nbytes), -(-maps*len(of_phases)//8)))
 
 
 def _loop(loop, V):
