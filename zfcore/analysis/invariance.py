@@ -38,6 +38,7 @@ from zfcore.cpu import parallel, pieces
 from zfcore.data.transforms import check_crop
 from zfcore.deconvnet import feature_layer
 from zfcore.hints import Bar, Ints
+from zfcore.ops import loops
 from zfcore.ops.convert import in_float
 from zfcore.ops.softmax_loss import class_labels, softmax
 from zfcore.trained import Trained
@@ -45,6 +46,7 @@ from zfcore.trained import Trained
 LARGEST_SHIFT, STEPS = 63/224, 128           # of the input's side; of a series from end to end
 LARGEST_ZOOM = 2
 SHOWN = 8                                    # pictures of a series in the figure
+ROWS, COLUMNS = 512, 32                      # of features, whose squares are added at once
 
 
 @dataclass(frozen=True)
@@ -199,12 +201,36 @@ def _along(model, square, label, layers, series, batch_size, bar):
 def distances(clean, features):
     """Distances of features (D,N) from the clean ones (D,1): (raw, relative, unit), each (N,) float64."""
     xp = array_module(features)
-    length = lambda f: xp.sqrt(xp.square(f).sum(axis=0, dtype=np.float64))
+    scale = lambda norm: (1/xp.where(norm > 0, norm, 1)).astype(features.dtype)
     one, all_ = length(clean), length(features)
-    unit = lambda f, norm: f*(1/xp.where(norm > 0, norm, 1)).astype(f.dtype)
-    raw = length(features - clean)
+    raw = length(features, clean)
+    unit = length(features, clean, scale(all_), scale(one))
     relative = xp.where(one > 0, raw/xp.where(one > 0, one, 1), np.nan)
-    return tuple(to_host(values) for values in (raw, relative, length(unit(features, all_) - unit(clean, one))))
+    return tuple(to_host(values) for values in (raw, relative, unit))
+
+
+def length(f, g=None, of_f=1, of_g=1):
+    """|f*of_f - g*of_g| of each column of f (D,N), where there is a g (D,1): (N,) float64. On the host what lies between the
+    bars is never in memory as a whole; its squares are added row after row."""
+    xp, N = array_module(f), f.shape[1]
+    apart = lambda rows, columns, factor: f[rows, columns]*factor if g is None else f[rows, columns]*factor - g[rows]*of_g
+    if xp is not np or N == 1:                               # NumPy adds the numbers of one column by pairs
+        return xp.sqrt(xp.square(apart(slice(None), slice(None), of_f)).sum(axis=0, dtype=np.float64))
+    factors, loop = np.broadcast_to(np.asarray(of_f, f.dtype), N).copy(), loops.compiled(loops.add_squares, f)
+    other = np.zeros(len(f), f.dtype) if g is None else (g*of_g)[:, 0]
+
+    def job(columns):
+        total = np.zeros(columns.stop - columns.start)
+        if loop:
+            loop(f[:, columns], factors[columns], other, total)
+            return total
+        for rows in pieces(len(f), ROWS):
+            squares = np.square(apart(rows, columns, factors[columns])).astype(np.float64)
+            squares[0] += total
+            squares.sum(axis=0, out=total)
+        return total
+
+    return np.sqrt(np.concatenate(parallel(job, pieces(N, COLUMNS))))
 
 
 # ------------------------------------------------------------------------------------------------------- the sampler

@@ -171,6 +171,16 @@ def normalise_back(dy, x, dx, n, a, k, factor, relu, first, last):
                 out[j] = down if (own[j] > zero) | (not relu) else zero
 
 
+# ----------------------------------------------------------------------------------------------------------- distances
+def add_squares(f, factors, other, total):
+    """total (N,) float64 += the squares of f (D,N)*factors (N,) - other (D,), row after row."""
+    for d in range(len(f)):
+        row, less = f[d], other[d]
+        for n in range(total.size):
+            v = row[n]*factors[n] - less
+            total[n] += v*v
+
+
 # ------------------------------------------------------------------------------------------------- windows and tiles
 STRETCH = 2**13                   # bytes of a tap's pixels that go through a transform together, which so stay in cache
 
