@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 
+from zfcore.analysis.invariance import Bordered, distances, sample
 from zfcore.ops import conv2d_blocks, loops, winograd
 from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_backward_reference, conv2d_reference, conv2d_transpose
 from zfcore.ops.local_response_norm import local_response_norm, local_response_norm_backward
@@ -79,6 +80,26 @@ def test_normalisation_and_its_way_back(maps_seen, dtype, by_loops):
 def test_another_power_is_numpys(by_loops):
     x = maps((3, 4, 4, 2), np.float32)
     same(*by_loops(lambda: local_response_norm(x, 5, 1e-2, 0.5, 2)[:1]))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("planes, width", [((3, 40, 37), 1.0), ((1, 9, 30), 0.3), ((4, 33, 12), 2.7), ((3, 5, 4), 1.5)])
+def test_sampling_of_a_picture_at_points_within_and_beyond_it(planes, width, dtype, by_loops):
+    rng = np.random.default_rng(0)
+    picture = rng.uniform(0, 255, planes).astype(dtype)
+    rows, columns = (rng.uniform(-3, size + 3, (7, 19, 5)) for size in planes[1:])
+    rows[0], columns[0] = rows[0].round(), columns[0].round()                        # on edges of pixels
+    rows[1], columns[1] = np.floor(rows[1]) + 0.5, np.floor(columns[1]) + 0.5        # in their middles
+    widths = width*np.linspace(1, 1.5, 5)
+    same(*by_loops(lambda: [sample(Bordered.of(picture, widths), rows, columns, widths)], loops.sample))
+
+
+@pytest.mark.parametrize("shape", [(700, 17), (1100, 64), (3, 2)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_distances_of_features(shape, dtype, by_loops):
+    features = maps(shape, dtype) + np.random.default_rng(1).standard_normal(shape).astype(dtype)
+    features[:, 1] = 0
+    same(*by_loops(lambda: distances(features[:, :1].copy(), features), loops.add_squares))
 
 
 CONVOLUTIONS = [(5, 13, 11, 7, 3, 1, 1, 1, "ceil"),          # C H W F K S P groups rounding: conv3 of ZFNet in small

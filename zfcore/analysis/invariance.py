@@ -312,6 +312,10 @@ def sample(bordered, rows, columns, width):
     The kernel reaches 2 pixels, or 2*width where `width`, the pixels of the planes to one of the result, is above 1. Beyond
     the planes nothing is there: the weights of what is there are scaled up, as Pillow does."""
     pixels, border, (C, h, w) = bordered
+    if loop := loops.compiled(loops.sample, pixels):
+        out = np.empty((C, rows.size), pixels.dtype)
+        loop(pixels, border, rows.ravel(), columns.ravel(), np.broadcast_to(width, rows.shape).ravel(), out)
+        return out.reshape(C, *rows.shape)
     (top, down), (left, across) = _taps(rows, width, h, pixels.dtype), _taps(columns, width, w, pixels.dtype)
     long, flat = pixels.shape[1], pixels.reshape(-1, pixels.shape[2])
     at = ((top + border)*long + left + border).ravel()

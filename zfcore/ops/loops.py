@@ -171,6 +171,59 @@ def normalise_back(dy, x, dx, n, a, k, factor, relu, first, last):
                 out[j] = down if (own[j] > zero) | (not relu) else zero
 
 
+# ------------------------------------------------------------------------------------------------- pictures at points
+def sample(pixels, border, rows, columns, width, out):
+    """out (C,points) = `sample` of zfcore/analysis/invariance.py at points (rows[k], columns[k]), of `width` (points,), in pixels
+    (h + 2*border,w + 2*border,C or more), of which the border is 0."""
+    tall, wide, several = pixels.shape
+    flat, reach = pixels.reshape(pixels.size), border - 1
+    top, left, line = np.empty(STRIP), np.empty(STRIP), np.empty(STRIP, out.dtype)
+    down, across = np.empty((reach, STRIP), out.dtype), np.empty((reach, STRIP), out.dtype)
+    raw, at = np.empty((reach + 1, STRIP)), np.empty(STRIP, np.int64)
+    for start in range(0, rows.size, STRIP):
+        here = slice(start, min(start + STRIP, rows.size))
+        taps(rows[here], width[here], tall - 2*border, top, down, raw)
+        taps(columns[here], width[here], wide - 2*border, left, across, raw)
+        for j in range(here.stop - start):
+            at[j] = ((np.int64(top[j]) + border)*wide + np.int64(left[j]) + border)*several
+        for c in range(len(out)):
+            found = out[c, here]
+            for j in range(found.size):
+                found[j] = 0
+            for r in range(reach):
+                for j in range(found.size):
+                    line[j] = 0
+                for s in range(reach):
+                    shift, of_column = (r*wide + s)*several + c, across[s]
+                    for j in range(found.size):
+                        line[j] += flat[at[j] + shift]*of_column[j]
+                of_row = down[r]
+                for j in range(found.size):
+                    found[j] += line[j]*of_row[j]
+
+
+def taps(points, width, length, first, weights, raw):
+    """The first pixel (STRIP,) of an axis of `length` that the kernel around each point reaches, and the weights (T,STRIP) of
+    that and the next, as `_taps` of invariance.py has them; raw (T + 1,STRIP) is memory."""
+    count, total = points.size, raw[len(weights)]
+    for j in range(count):
+        first[j] = np.floor(min(max(points[j], 0.0), float(length)) - 0.5 - 2*max(width[j], 1.0)) + 1
+        total[j] = 0
+    for t in range(len(weights)):
+        of_tap = raw[t]
+        for j in range(count):
+            pixel = first[j] + t
+            d = abs((pixel + 0.5 - min(max(points[j], 0.0), float(length)))/max(width[j], 1.0))
+            near, far = (1.5*d - 2.5)*d*d + 1, ((-0.5*d + 2.5)*d - 4)*d + 2
+            weight = near if d < 1 else (far if d <= 2 else 0.0)
+            of_tap[j] = weight if (pixel >= 0) & (pixel < length) else 0.0
+            total[j] += of_tap[j]
+    for t in range(len(weights)):
+        of_tap, out = raw[t], weights[t]
+        for j in range(count):
+            out[j] = of_tap[j]/total[j]
+
+
 # ----------------------------------------------------------------------------------------------------------- distances
 def add_squares(f, factors, other, total):
     """total (N,) float64 += the squares of f (D,N)*factors (N,) - other (D,), row after row."""
@@ -289,4 +342,4 @@ def weigh(weights, terms, numbers, m, start, out):
                 out[j] = out[j] + u*a[j] + v*b[j] + w*c[j] + x*d[j]
 
 
-PARTS = squares, windows, weigh     # loops that others call
+PARTS = squares, windows, weigh, taps     # loops that others call
