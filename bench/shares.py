@@ -54,7 +54,7 @@ def works():
     learner = zfnet().init(0)
     optimizer = SGD(learner, rms_max=None)
     yield "training step, N 32", lambda: train_step(learner, optimizer, x, labels, 0)
-    set_of, nine = Decoded(Noise(64), 256, 224, workers=0, memory=0), np.ascontiguousarray(x[..., :9])
+    set_of, nine = Decoded(Noise(256), 256, 224, workers=0, memory=0), np.ascontiguousarray(x[..., :9])
     yield "top-9 pass", lambda: top_activations(model, set_of, LAYERS, 9, batch_size=32)
     yield "projections from layer 5", lambda: project(network, nine, "conv5", np.arange(9)*28)
     one = list(noise(1))
