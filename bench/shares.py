@@ -102,7 +102,7 @@ def where(frame):
     if Path(frame.f_code.co_filename).name in WAITING or frame.f_code.co_name in ("wait", "acquire", "get"):
         return None
     path, own = frame.f_code.co_filename, None
-    product = path.startswith(HERE) and "np.matmul(" in linecache.getline(path, frame.f_lineno)
+    product = path.startswith(HERE) and "np.matmul(" in linecache.getline(path, frame.f_lineno or 0)
     while frame:
         path = frame.f_code.co_filename
         if path.startswith(HERE):
