@@ -107,6 +107,12 @@ def pytest_configure(config):
         config.option.loadscopereorder = False
 
 
+@pytest.hookimpl(optionalhook=True, wrapper=True)
+def pytest_xdist_auto_num_workers():
+    """`-n auto` is one worker more than cores: a tenth of the time tests wait, for processes and for what must not come."""
+    return (yield) + 1
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
     """What is imported and collected stays, so that looking for what may go would look through it in vain, a third of the

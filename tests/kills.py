@@ -12,7 +12,7 @@ import time
 from train.__main__ import main
 
 
-def train_and_kill(folder, wanted, *options, seed=5, longest=0.6):
+def train_and_kill(folder, wanted, *options, seed=5, longest=0.4):
     rng, kills = random.Random(seed), 0
     while True:
         resume = os.path.exists(os.path.join(folder, "config.json"))

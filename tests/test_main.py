@@ -11,14 +11,14 @@ import threading
 import time
 import weakref
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.train.test_devices import are_gone, tell_pid, until
+from tests.crews import until
+from tests.train.test_devices import are_gone
 from zfcore import crew, results
 from zfcore.__main__ import main
 from zfcore.analysis.top_activations import TopActivations, UnitViews
@@ -86,26 +86,6 @@ def test_top_activations_on_several_devices_leaves_the_files_of_one_and_names_a_
     assert files["2"] == files["1"] and files["1"].keys() == {"fc8.h5", "fc8.png", "top_activations.h5"}
 
 
-def slowed(**facts):
-    """In a process of --devices: work as `served`, kept after every batch, whose second one lasts until somebody ends it; a
-    file then tells who it is."""
-    top = top_activations.top
-    top.top_activations = partial(top.top_activations, every=0)
-    do = top_activations.served(**facts)
-
-    def one(order, progress, wait):
-        batches = []
-
-        def told(count):
-            progress(count)
-            batches.append(count)
-            if sum(map(bool, batches)) == 2:
-                tell_pid(Path(order["file"]).parents[1]/f"begun-{order['shard'][0]}")
-                time.sleep(60)
-        return do(order, told, wait)
-    return one
-
-
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("whom", ["parent", "member"])
 def test_a_stop_in_the_middle_of_a_shard_ends_all_and_the_same_command_goes_on(whom, place, tmp_path, monkeypatch, capsys):
@@ -119,7 +99,7 @@ def test_a_stop_in_the_middle_of_a_shard_ends_all_and_the_same_command_goes_on(w
         members.append(time.monotonic())
 
     thread = threading.Thread(target=stop)
-    slow = lambda devices, device, served, **facts: crew.Crew([None]*devices, "tests.test_main:slowed", facts)
+    slow = lambda devices, device, served, **facts: crew.Crew([None]*devices, "tests.crews:slowed", facts)
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as left:
         patch.setattr(top_activations.crew, "crew", slow)
         thread.start()

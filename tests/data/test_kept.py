@@ -272,7 +272,7 @@ def test_a_helper_that_stands_still_is_given_up_and_nothing_of_the_folder_one_is
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     data = kept(400)
     data.picture(0)
-    assert data._drawn_by_helper(200) == plain(201)[200]
+    assert data._drawn_by_helper(200) == Synthetic("train", 400, SIZE, drawings=COMBINATIONS).picture(200).tobytes()
     monkeypatch.setattr(synthetic, "PATIENCE", 0.1)
     monkeypatch.setattr(data._kept, "read", lambda i: None)
     assert [data._drawn_by_helper(i) for i in range(4)] == [None]*4 and data._helpers is None

@@ -26,6 +26,8 @@ def silhouette(scene, size, name, layers=("behind", "object", "front")):
     """(size,size) bool: the pixels where the colour of the layer `name` shows. The layer is painted once black and once
     white: shadows and light stay what they were, so only its own pixels change."""
     layer = getattr(scene, name)
+    if not layer.polygons:
+        return np.zeros((size, size), bool)
     black, white = (render(dataclasses.replace(scene, **{name: Layer(layer.polygons, [(v, v, v)]*len(layer.polygons))}),
                            size, layers) for v in (0, 255))
     return np.abs(pixels(black) - pixels(white)).max(axis=2) > 60

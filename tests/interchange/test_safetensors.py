@@ -64,7 +64,7 @@ def test_read_back_it_is_the_same_network_to_the_bit(form, name, tmp_path):
     assert max((one.relative for one in found.differences), default=0) < 5e-6
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny-alexnet", "nin", "vgg11"])
+@pytest.mark.parametrize("name", ["tiny", "tiny-alexnet", "nin", pytest.param("vgg11", marks=pytest.mark.exhaustive)])
 def test_models_come_back_to_the_bit(name, tmp_path):
     made = build(name, 3, 64).init(1)
     safetensors.write(made, tmp_path/"x.safetensors", None, ["a", "b", "c"])

@@ -64,10 +64,11 @@ def interrupted(ranks):
 
 
 def computes(ranks):
-    """The last rank computes for longer than a standstill may last, while the others wait."""
+    """The last rank computes for longer than a standstill may last, a tenth of the time, while the others wait."""
     until = time.monotonic() + 2*watch.STALLED
     while ranks.rank and time.monotonic() < until:
         sum(range(10**5))
+        time.sleep(0.01)
     ranks.gather(b"")
 
 

@@ -11,101 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from train.study import StudyFolder, Unit
-from zfcore.checkpoint import Unwritable
+from tests.crews import Named, named, until, work
+from train.study import StudyFolder
 from zfcore.crew import crew
 from zfcore.ranks import Failed
-from zfcore.training import Stop
-from zfcore.training.folder import Busy, Lock
+from zfcore.training.folder import Lock
 
 ROOT = Path(__file__).parents[2]
-
-
-class Named(Unit):
-    """A unit whose order is its name, done when a file of that name is in `folder`, and its failure in NAME.failed."""
-
-    def __init__(self, folder, name, lock=""):
-        self.folder, self.name, self.lock, self.order = folder, name, lock, name
-
-    @property
-    def done(self):
-        return int((self.folder/self.name).is_file())
-
-    @property
-    def failure(self):
-        return "failed" if (self.folder/f"{self.name}.failed").is_file() else ""
-
-
-def served(folder, also=""):
-    """In a process of the crew: write a unit's name, this process and its surroundings into tried.txt; then do what the name
-    says."""
-    folder, study = Path(folder), StudyFolder(folder)
-
-    def do(name, progress, wait):
-        with study.at(Named(folder, name, ".locked" if name.startswith("locked") else ""), wait) as is_left:
-            if is_left:
-                with open(folder/"tried.txt", "a") as file:
-                    file.write(f"{name} {os.getpid()} {os.environ['OMP_NUM_THREADS']} "
-                               f"{os.environ.get('CUDA_VISIBLE_DEVICES', '-')}\n")
-                print("noise", file=sys.stdout, flush=True)
-                WAYS[name.split("-")[0]](folder, name)
-                progress()
-                (folder/name).write_text("")
-                return {"name": name, "also": also, "a third": 1/3}
-    return do
-
-
-def dies_once(folder, name):
-    try:
-        (folder/f"{name}.once").touch(exist_ok=False)
-    except FileExistsError:
-        return
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def until(path, seconds=120):
-    for _ in range(int(seconds/0.02)):
-        if path.exists():
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"no {path}")
-
-
-def tell_pid(path):
-    """Leave this process's number in a file, which is there only when it is whole."""
-    path.with_suffix(".new").write_text(str(os.getpid()))
-    path.with_suffix(".new").rename(path)
-
-
-def stops(folder, name):
-    """As a training does: finish what is under way, then stop."""
-    heard = []
-    signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
-    tell_pid(folder/f"{name}.begun")
-    while not heard:
-        time.sleep(0.01)
-    (folder/f"{name}.saved").touch()
-    raise Stop(signal.SIGTERM)
-
-
-def full(folder, name):
-    raise Unwritable(folder, "room", "none")
-
-
-WAYS = {"quick": lambda *_: None, "locked": lambda *_: None, "dies": dies_once, "stops": stops, "full": full,
-        "dead": lambda *_: os.kill(os.getpid(), signal.SIGKILL), "wrong": lambda *_: {}["nothing"],
-        "pair": lambda folder, name: ((folder/f"{name}.there").touch(), until(folder/f"pair-{1 - int(name[-1])}.there")),
-        "busy": lambda folder, name: (_ for _ in ()).throw(Busy(folder, "nobody", "somebody"))}
-
-
-def work(folder, *units, devices=2, results=None):
-    with crew(devices, "cpu", "tests.train.test_devices:served", folder=str(folder), also="é\n\"") as several:
-        StudyFolder(folder).work(units, None, take=lambda unit, result: None if results is None
-                                 else results.append((unit.name, result)), crew=several)
-
-
-def named(folder, *names):
-    return [Named(folder, name) for name in names]
 
 
 def tried(folder):
@@ -141,7 +53,7 @@ def test_a_unit_that_another_is_at_comes_last_and_is_waited_for(tmp_path):
             elsewhere.__exit__()
 
     elsewhere.__enter__()
-    with crew(2, "cpu", "tests.train.test_devices:served", folder=str(tmp_path)) as several:
+    with crew(2, "cpu", "tests.crews:served", folder=str(tmp_path)) as several:
         StudyFolder(tmp_path).work(units, None, take=take, crew=several)
     assert results[-1] == "locked-1" and sorted(results) == ["locked-1", "quick-1", "quick-2"]
     # of a study that has one lock for all
@@ -177,7 +89,7 @@ def test_what_ends_one_process_with_a_sentence_or_a_mistake_ends_all(tmp_path, c
 PARENT = """
 import sys, signal
 from pathlib import Path
-from tests.train.test_devices import named, work
+from tests.crews import named, work
 from zfcore.terminal import at_work
 folder = Path(sys.argv[1])
 with at_work():

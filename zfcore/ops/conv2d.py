@@ -45,33 +45,35 @@ class ConvCache(NamedTuple):
 
 # -------------------------------------------------------------------------------------------- the specification
 def conv2d_reference(x, w, b, S, P, groups=1, rounding="ceil"):
-    """y (F,Ho,Wo,N) in float64, output by output."""
+    """y (F,Ho,Wo,N) in float64, tap by tap of each output pixel."""
     (C, H, W, N), (_, K, _, F) = x.shape, w.shape
     Ho, Wo = output_size(H, K, S, P, rounding), output_size(W, K, S, P, rounding)
-    y = np.zeros((F, Ho, Wo, N))
-    for f, p, q in np.ndindex(F, Ho, Wo):
-        first = f//(F//groups)*(C//groups)                            # the first map that filter f sees
-        for c, r, s in np.ndindex(C//groups, K, K):
-            h, v = p*S - P + r, q*S - P + s
-            if 0 <= h < H and 0 <= v < W:
-                y[f, p, q] += w[c, r, s, f].astype(np.float64)*x[first + c, h, v]
-        if b is not None:
-            y[f, p, q] += b[f]
-    return y
+    x, w, y = x.astype(np.float64), w.astype(np.float64), np.zeros((F, Ho, Wo, N))
+    for p, q, r, s in np.ndindex(Ho, Wo, K, K):
+        h, v = p*S - P + r, q*S - P + s
+        if 0 <= h < H and 0 <= v < W:
+            for maps, filters in _groups_reference(C, F, groups):
+                y[filters, p, q] += w[:, r, s, filters].T @ x[maps, h, v]
+    return y if b is None else y + b[:, None, None, None]
 
 
 def conv2d_backward_reference(dy, x, w, S, P, groups=1):
     """(dx, dw, db) in float64: every product of conv2d_reference, walked once more."""
     (C, H, W, _), (_, K, _, F) = x.shape, w.shape
+    dy, x, w = (array.astype(np.float64) for array in (dy, x, w))
     dx, dw = np.zeros(x.shape), np.zeros(w.shape)
-    for f, p, q in np.ndindex(dy.shape[:3]):
-        first = f//(F//groups)*(C//groups)
-        for c, r, s in np.ndindex(C//groups, K, K):
-            h, v = p*S - P + r, q*S - P + s
-            if 0 <= h < H and 0 <= v < W:
-                dx[first + c, h, v] += w[c, r, s, f].astype(np.float64)*dy[f, p, q]
-                dw[c, r, s, f] += np.dot(x[first + c, h, v].astype(np.float64), dy[f, p, q])
-    return dx, dw, dy.sum(axis=(1, 2, 3), dtype=np.float64)
+    for p, q, r, s in np.ndindex(*dy.shape[1:3], K, K):
+        h, v = p*S - P + r, q*S - P + s
+        if 0 <= h < H and 0 <= v < W:
+            for maps, filters in _groups_reference(C, F, groups):
+                dx[maps, h, v] += w[:, r, s, filters] @ dy[filters, p, q]
+                dw[:, r, s, filters] += x[maps, h, v] @ dy[filters, p, q].T
+    return dx, dw, dy.sum(axis=(1, 2, 3))
+
+
+def _groups_reference(C, F, groups):
+    """(maps, filters) of each group, told without the NumPy form's own."""
+    return [(slice(g*C//groups, (g + 1)*C//groups), slice(g*F//groups, (g + 1)*F//groups)) for g in range(groups)]
 
 
 # ------------------------------------------------------------------------------------------------- the operation
