@@ -19,7 +19,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +43,7 @@ VERSION = 2                       # to be raised with every change to what a pic
 HELP_AFTER = 48                   # pictures of a set drawn one after the other, after which all are likely to be asked for
 MOST_HELPERS = 8
 _DRAWING = threading.Lock()         # drawing is Python: two threads at it take twice as long for each, so other processes help
-_NUMBER = struct.Struct("<q")       # of a picture that a helper is asked for
+_ASKED = struct.Struct("<2q")       # a picture that a helper is asked for: number of the set, number in it
 PATIENCE = 5                      # seconds that a helper may take for a picture, its own start among them
 HELPER = """import sys
 sys.path[:] = filter(None, sys.path)      # nothing from the folder that one happens to be in
@@ -362,13 +361,13 @@ class Synthetic:
     classes, labels (int64 (count,), balanced), names ("synthetic/train/000123"), picture(i), truth(i), fingerprint().
     Picture i depends on (drawings, seed, split, i) alone, not on count, order or thread; another size shows the same scene.
     With `keep` a picture is drawn once and read from the disk from then on (`KeptPictures`), and for whoever has had many drawn
-    other processes draw, one for each core: what is asked for, and meanwhile the rest from the end of the set on.
+    other processes draw (`Helpers`). Those of the set `before`, of the same size, go on with this one.
     `mean_image` is that of the training set, float32 (3,size,size), where it is known without drawing; else None.
     Raises `Expected` for a split, count, size, seed or picture number that there cannot be."""
 
     shorter_side = None                           # a picture is not drawn for a size that it will be brought to
 
-    def __init__(self, split, count, size, seed=0, drawings=OBJECTS, keep=False, mean_image=None):
+    def __init__(self, split, count, size, seed=0, drawings=OBJECTS, keep=False, mean_image=None, before=None):
         check.one_of("synthetic set: split", split, SPLITS)
         _whole("synthetic set: number of pictures", count, 1, MOST//2)
         _whole("synthetic set: picture size", size, SMALLEST, LARGEST)
@@ -380,7 +379,9 @@ class Synthetic:
         self._kept = KeptPictures(name, self._facts(), 3*self.size*self.size) if keep else None
         self.mean_image = mean_image
         self._drawn = 0                           # pictures that were not found kept
-        self._helpers = None                      # a queue of those that are free, once they are called
+        self._helpers = before._helpers if before else Helpers(3*self.size*self.size)
+        self._number = len(self._helpers.sets)    # among the sets that they draw
+        self._helpers.sets.append([drawings.name, split, len(self), self.size, self.seed])
 
     def _facts(self):
         """Facts that every picture depends on beside its number."""
@@ -391,6 +392,10 @@ class Synthetic:
     def kept_in(self):
         """The file in which drawn pictures are kept, None where none are."""
         return self._kept and self._kept.path
+
+    def is_kept(self, i):
+        """Return whether a whole record of picture i is there."""
+        return self._kept.read(i) is not None
 
     def fingerprint(self):
         """A str that changes when a picture may have changed."""
@@ -409,34 +414,20 @@ class Synthetic:
         if self._kept is None:
             return render(self.scene(i), self.size)
         _whole(f"{self.drawings.name}/{self.split}: picture", i, 0, len(self) - 1)
-        if (pixels := self._kept.read(i) or self._drawn_by_helper(i)) is None:
-            with _DRAWING, BLAS:                  # whose other threads would wait busily, on the cores of the helpers
-                pixels = render(self.scene(i), self.size).tobytes()
+        pixels = self._kept.read(i) or self._helpers.picture(self._number, i)
+        if pixels is None:
+            with _DRAWING:
+                pixels = self.draw(i)
                 self._drawn += 1
                 if self._drawn == HELP_AFTER and self.kept_in:
-                    self._helpers = _called_helpers(self)
-            self._kept.write(i, pixels)
+                    self._helpers.call(self._number)
         return Image.frombytes("RGB", (self.size, self.size), pixels)
 
-    def _drawn_by_helper(self, i):
-        """The bytes of picture i, drawn by one of the helpers; None where there is none. One that has ended, as after its share
-        of the set, or lets PATIENCE seconds go by is not asked again."""
-        if (helpers := self._helpers) is None:
-            return None
-        try:
-            helper = helpers.get(timeout=PATIENCE)
-            helper.stdin.write(_NUMBER.pack(i))
-        except Empty:
-            self._helpers = None
-            return None
-        except OSError:
-            return None
-        until, pixels = time.monotonic() + PATIENCE, None
-        while pixels is None and helper.poll() is None and time.monotonic() < until:
-            time.sleep(0.002)
-            pixels = self._kept.read(i)
-        if pixels is not None:
-            helpers.put(helper)
+    def draw(self, i):
+        """The bytes of picture i, drawn here and kept."""
+        with BLAS:                                # whose other threads would wait busily, on the cores of the helpers
+            pixels = render(self.scene(i), self.size).tobytes()
+        self._kept.write(i, pixels)
         return pixels
 
     def truth(self, i):
@@ -446,25 +437,82 @@ class Synthetic:
                      {name: (x*self.size, y*self.size) for name, (x, y) in unit.parts.items()}, unit.visible)
 
 
-def _called_helpers(data):
-    """A queue of processes that draw the set of `data` into its file, None where there are none. They are new interpreters, not
-    forks nor children of `multiprocessing`, so that nothing is asked of the caller's main module; they end with the caller or
-    `data`. The caller's own threads draw no more: each would keep Python's lock from a network that is training meanwhile."""
-    helpers, free = min(cores(), MOST_HELPERS), SimpleQueue()
-    if helpers == 1:
-        return None
-    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
-    for k in range(helpers):
-        facts = [data.drawings.name, data.split, len(data), data.size, data.seed, k, helpers]
-        command = [sys.executable, "-c", HELPER, json.dumps(facts)]
+def _whole(what, value, low, high):
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not (whole and low <= value <= high):
+        raise check.Expected(what, f"a whole number from {low} to {high}", repr(value))
+
+
+# ---------------------------------------------------------------------------------------------------------- helpers
+class Helpers:
+    """Processes that draw pictures of `sets`, each `length` bytes, one for each core once they are called. What they draw they
+    keep: what is asked for, which they also send, and meanwhile the rest.
+
+    They are new interpreters, not forks nor children of `multiprocessing`, so that nothing is asked of the caller's main module;
+    they end with the caller or with the last of the sets. The caller's own threads draw no more: each would keep Python's lock
+    from a network that is training meanwhile."""
+
+    def __init__(self, length):
+        self.sets, self._length = [], length      # of each the drawings' name, split, count, size, seed
+        self._there, self._free = 0, SimpleQueue()
+
+    def call(self, first):
+        """Start them, unless they are there. They begin with the rest of set number `first` and go on with those behind it."""
+        helpers = min(cores(), MOST_HELPERS)
+        if helpers == 1 or self._there:
+            return
+        path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+        # one thread of OpenBLAS: the others would begin by waiting busily
+        environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
+        for k in range(helpers):
+            command = [sys.executable, "-c", HELPER, json.dumps([self.sets, first, k, helpers])]
+            try:
+                helper = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                          stderr=subprocess.DEVNULL, env=environment)
+            except OSError:                       # no room for another process: the set is drawn all the same
+                break
+            sent = SimpleQueue()
+            threading.Thread(target=_receive, args=(helper.stdout, self._length, sent), daemon=True).start()
+            weakref.finalize(self, _end, helper)
+            self._there += 1
+            self._free.put((helper, sent))
+
+    def picture(self, number, i):
+        """The bytes of picture i of set `number`, drawn by one of them; None where none is there. One that has ended, as after
+        its share of the sets, or lets PATIENCE seconds go by is not asked again."""
+        if not self._there:
+            return None
         try:
-            helper = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                                      stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path})
-        except OSError:                           # no room for another process: the set is drawn all the same
-            break
-        weakref.finalize(data, _end, helper)
-        free.put(helper)
-    return None if free.empty() else free
+            helper, sent = self._free.get(timeout=PATIENCE)
+        except Empty:
+            return None
+        try:
+            helper.stdin.write(_ASKED.pack(number, i))
+            pixels = sent.get(timeout=PATIENCE)
+        except (OSError, Empty):
+            pixels = None
+        if pixels is None:
+            self._there -= 1
+        else:
+            self._free.put((helper, sent))
+        return pixels
+
+
+def _receive(pipe, length, sent):
+    """Put what a helper draws into the queue `sent`, `length` bytes each, and None when it has ended."""
+    with pipe:
+        while pixels := _all_of(pipe, length):
+            sent.put(pixels)
+    sent.put(None)
+
+
+def _all_of(pipe, length):
+    """`length` bytes; b"" where the pipe ends before."""
+    parts = []
+    while length and (part := pipe.read(length)):
+        parts.append(part)
+        length -= len(part)
+    return b"" if length else b"".join(parts)
 
 
 def _end(helper):
@@ -474,32 +522,31 @@ def _end(helper):
 
 
 def help_drawing():
-    """Work of a helper: draw the pictures whose numbers come in, and meanwhile every `step`-th of the set that is not kept,
-    backwards, until none is left."""
-    name, split, count, size, seed, first, step = json.loads(sys.argv[1])
-    data = Synthetic(split, count, size, seed, next(of for of in SETS.values() if of.name == name), keep=True)
-    data._drawn = HELP_AFTER                      # who helps calls no helpers
+    """Work of a helper: draw the pictures that are asked for, and meanwhile every `step`-th that is not kept of the sets from
+    number `first` on, backwards, until none is left."""
+    facts, first, k, step = json.loads(sys.argv[1])
+    drawings = {of.name: of for of in SETS.values()}
+    sets = [Synthetic(split, count, size, seed, drawings[name], keep=True) for name, split, count, size, seed in facts]
     asked = SimpleQueue()
     threading.Thread(target=_listen, args=(asked,), daemon=True).start()
-    for i in range(count - 1 - first, -1, -step):
-        while not asked.empty():
-            data.picture(asked.get())
-        if data.kept_in is None:
-            break
-        data.picture(i)
+    for data in sets[first:]:
+        for i in range(len(data) - 1 - k, -1, -step):
+            while not asked.empty():
+                number, wanted = asked.get()
+                sys.stdout.buffer.write(sets[number].draw(wanted))
+                sys.stdout.buffer.flush()
+            if data.kept_in is None:
+                return
+            if not data.is_kept(i):
+                data.draw(i)
 
 
 def _listen(asked):
-    """Put the numbers that come in into the queue `asked`; end this process when the caller has gone, however that came."""
-    while len(number := os.read(0, _NUMBER.size)) == _NUMBER.size:      # sys.stdin could not be closed under this thread
-        asked.put(*_NUMBER.unpack(number))
+    """Put the pictures that are asked for into the queue `asked`, (number of the set, number in it) each; end this process when
+    the caller has gone, however that came."""
+    while len(row := os.read(0, _ASKED.size)) == _ASKED.size:               # sys.stdin could not be closed under this thread
+        asked.put(_ASKED.unpack(row))
     os._exit(0)
-
-
-def _whole(what, value, low, high):
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not (whole and low <= value <= high):
-        raise check.Expected(what, f"a whole number from {low} to {high}", repr(value))
 
 
 def contact_sheet(size=96, columns=10, seed=0, drawings=OBJECTS, rows=24):
