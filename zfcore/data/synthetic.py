@@ -21,6 +21,7 @@ import sys
 import threading
 import weakref
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -76,7 +77,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Scene:
-    """Scene as `render` needs it, in the unit square; `truth` too is in the unit square."""
+    """Scene as `render` needs it, in the unit square; `truth` too is in the unit square, and does not say what is visible."""
     truth: Truth
     behind: Layer
     object: Layer
@@ -99,11 +100,8 @@ def scene(of, seed, split, index, label):
     front = _occluders(Pen(rng, light), truth.box)
     ground = _ground(Pen(rng, light), base)
     behind = _clutter(Pen(rng, light), ground, of, label)
-    places = np.array(list(truth.parts.values()))
-    seen = ((places > 0) & (places < 1)).all(axis=1) & ~covered(front, places)
-    visible = dict(zip(truth.parts, seen.tolist()))
     tilt, warm, strength = rng.uniform(-0.5, 0.5), rng.uniform(-0.08, 0.08), rng.uniform(0.72, 1.12)
-    return Scene(Truth(label, truth.box, truth.parts, visible), behind, body, front, ground,
+    return Scene(truth, behind, body, front, ground,
                  (math.sin(tilt), math.cos(tilt), rng.uniform(0.3, 0.8), rng.uniform(0.01, 0.5)),
                  (rng.uniform(4, 13), rng.uniform(3, 8)), light,
                  (strength*(1 + warm), strength, strength*(1 - warm), rng.uniform(0, 0.45)), key)
@@ -113,7 +111,7 @@ def _pose(rng, widest):
     """(2,2) matrix of a rotation up to `widest` radians, a mirror half of the time and a stretch; (2,) perspective."""
     turn, stretch, mirror = rng.uniform(-widest, widest), rng.uniform(0.86, 1.16), rng.random() < 0.5
     c, s = math.cos(turn), math.sin(turn)
-    matrix = np.array([(c, -s), (s, c)]) @ np.diag([(-1 if mirror else 1)*stretch, 1/stretch])
+    matrix = np.array([(c, -s), (s, c)])*((-1 if mirror else 1)*stretch, 1/stretch)
     return matrix, rng.uniform(-0.16, 0.16, 2), mirror
 
 
@@ -131,7 +129,7 @@ def _place(rng, light, of, label):
     of.draw(pen, of.classes[label])
     names, marks = list(pen.parts), np.array(list(pen.parts.values()))
     points = _project(np.concatenate([*pen.polygons, marks]), matrix, perspective)
-    low, high = points.min(axis=0), points.max(axis=0)
+    low, high = _bounds(points)
     longer = rng.uniform(0.68, 0.98)
     scale = longer/(high - low).max()
     size = (high - low)*scale
@@ -148,8 +146,14 @@ def _place(rng, light, of, label):
 
 def _cut(points, polygons):
     """`points`, one array of the points of all `polygons` (and perhaps more), cut into as many polygons again."""
-    ends = np.cumsum([len(p) for p in polygons])
-    return [points[end - len(p):end] for end, p in zip(ends, polygons)]
+    ends = list(accumulate(map(len, polygons)))
+    return [points[start:end] for start, end in zip([0, *ends], ends)]
+
+
+def _bounds(points):
+    """The lowest and the highest (2,) of points (n,2): a column after the other, as along short rows NumPy is slow."""
+    x, y = points.T
+    return np.array((x.min(), y.min())), np.array((x.max(), y.max()))
 
 
 def _ground(pen, base):
@@ -190,7 +194,7 @@ def _strew_parts(pen, of, name):
         part = other.of_group(pen.pick(groups))
         polygons = part.polygons
         points = _project(np.concatenate(polygons), *_pose(pen.rng, 3.1)[:2])
-        low, high = points.min(axis=0), points.max(axis=0)
+        low, high = _bounds(points)
         points = (points - (low + high)/2)*pen.between(0.08, 0.2)/(high - low).max() + pen.rng.uniform(0, 1, 2)
         for polygon, colour in zip(_cut(points, polygons), part.colours):
             pen.flat(polygon, colour)
@@ -233,6 +237,13 @@ def _twig(pen, x, y, r, colour):
     leaf = smooth((0, 0), (r*0.4, -r*0.6), (0, -r*1.4), (-r*0.4, -r*0.6))
     for k, (px, py) in enumerate(stalk[::3]):
         pen.solid(turned(leaf, (60 if k % 2 else 140)*-side + pen.between(-20, 20), px, py), colour, outline=0.004)
+
+
+def visible(scene):
+    """{name of a part: bool}, see `Truth`."""
+    places = np.array(list(scene.truth.parts.values()))
+    seen = ((places > 0) & (places < 1)).all(axis=1) & ~covered(scene.front, places)
+    return dict(zip(scene.truth.parts, seen.tolist()))
 
 
 def covered(layer, points):
@@ -286,11 +297,11 @@ def _paint(layer, corners, fine, width, height):
 
 
 def _moved(image, dx, dy):
-    """(h,w) uint8: the "L" image moved by -dx, -dy pixels, with nothing beyond its edges. Value for value what Pillow's
-    bilinear affine transform gives, which finds the place of each pixel anew."""
-    values = np.asarray(image, np.float64)
+    """The image (h,w) uint8 moved by -dx, -dy pixels, with nothing beyond its edges. Value for value what Pillow's bilinear
+    affine transform gives, which finds the place of each pixel anew."""
+    values = image
     for by in (dx, dy):
-        values = np.ascontiguousarray(values.T)                          # whole rows move faster than pixels of them
+        values = values.T.astype(np.float64, order="C")                  # whole rows move faster than pixels of them
         at = np.arange(len(values)) + 0.5 + by
         outside = (at < 0) | (at >= len(values))
         at -= 0.5
@@ -319,10 +330,10 @@ def _lay(picture, layer, light, grain, height):
     points -= x0, y0
     points *= fine
     bands, solid = _paint(layer, points, fine, x1 - x0, y1 - y0)
-    soft = solid.filter(ImageFilter.BoxBlur(thick))
+    soft = np.asarray(solid.filter(ImageFilter.BoxBlur(thick)))
     shadow = _moved(soft, 1.5*thick*light[0], 1.5*thick*light[1])
     picture *= (1 - shadow*np.float32(0.45/255))*(1 - bands[3]*np.float32(1/255))
-    slope = np.asarray(soft, np.float32)*np.float32(thick/255)
+    slope = soft*np.float32(thick/255)
     relief[:, 1:-1] += (slope[:, :-2] - slope[:, 2:])*np.float32(light[0]*0.5)
     relief[1:-1] += (slope[:-2] - slope[2:])*np.float32(light[1]*0.5)
     bands[:3] *= relief
@@ -432,9 +443,9 @@ class Synthetic:
 
     def truth(self, i):
         """The Truth of picture i, in its pixels."""
-        unit = self.scene(i).truth
+        unit = (scene := self.scene(i)).truth
         return Truth(unit.label, tuple(v*self.size for v in unit.box),
-                     {name: (x*self.size, y*self.size) for name, (x, y) in unit.parts.items()}, unit.visible)
+                     {name: (x*self.size, y*self.size) for name, (x, y) in unit.parts.items()}, visible(scene))
 
 
 def _whole(what, value, low, high):
