@@ -1,16 +1,25 @@
-"""python -m bench cpu --parts endtoend: `tiny` trained on pictures that are not in memory yet, beside PyTorch with its
-DataLoader.
+"""python -m bench cpu --parts endtoend: `tiny` trained from its pictures on, beside PyTorch with its DataLoader.
 
-    drawn      pictures of the embedded set, drawn as they are asked for, as in a first epoch without a cache
+    drawn      pictures of the embedded set, which are drawn when they are asked for
     decoded    the same pictures as JPEGs of 160 pixels, decoded and scaled
 
-Ours is the loader and the step of `python -m train`. PyTorch has the same network and the same pictures, drawn or decoded,
-scaled, cropped and mirrored by the same functions, in DataLoader's own process or in as many others as there are cores, and
-torch.compile; the best counts. An epoch of PICTURES is timed, three rounds at most. First it is checked that both see the same
-pictures. Results go to endtoend.json in the folder --output.
+Ours are the loader and the step of `python -m train`, with what its user has by default:
+
+    first epoch      nothing is there: the cache is empty in each round. Helpers draw, their start and their end are in the
+                     time, and what is drawn is written into the cache
+    later epochs     the pictures lie in memory, as those of a set that fits into 1 GiB do from the second epoch on
+
+PyTorch has the same network and the same pictures, drawn or decoded, scaled, cropped and mirrored by the same functions, in as
+many processes of DataLoader as there are cores, which stay from epoch to epoch in the rows of later ones, eager or with
+torch.compile; the best counts. It keeps nothing of what an epoch has made, unless its user writes that, so its later epochs draw
+and decode again. An epoch of PICTURES is timed, three rounds at most, after one that is not counted (compilation).
+First it is checked that both see the same pictures. Results go to endtoend.json in the folder --output.
 """
+import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -27,29 +36,41 @@ from zfcore.data.synthetic import CLASSES, Synthetic
 from zfcore.data.transforms import random_crops, square
 from zfcore.models.zfnet import tiny
 from zfcore.ops.crop_flip import crop_flip
+from zfcore.terminal import warnings_kept
 
-PICTURES, BATCH, SIZE, CROP = 512, 32, 110, 96
+PICTURES, BATCH, SIZE, CROP = 2048, 32, 110, 96
 STORED = 160                      # pixels of the JPEGs
 MEAN = np.full((3, SIZE, SIZE), 128, np.float32)
+KINDS, EPOCHS = ("drawn", "decoded"), ("first epoch", "later epochs")
 
 
 def main(rounds, folder):
     rounds = min(rounds, 3)
     record = Record(folder/"endtoend.json", {"engines": engines.versions(), "pytorch": engines.versions().get("torch"),
-                                             "rounds": rounds, "batch_size": BATCH})
+                                             "rounds": rounds, "pictures": PICTURES})
     print(f"{'milliseconds a picture':28}{'':>5}{'ours':>9}{'best':>9}   {'which':22}{'ratio':>6}  (spread)")
-    with tempfile.TemporaryDirectory() as drawn_in:
-        for name, dataset in (("tiny, drawn", lambda: Synthetic("train", PICTURES, SIZE)),
-                              ("tiny, decoded", lambda: written(Path(drawn_in)))):
-            row = record.has("cases", name=name)
-            if row is None:
-                runs = contestants(dataset())
-                record.add("cases", row := {"name": name, "N": PICTURES, **compare(name, runs, PICTURES, rounds)})
-            print(line(row), flush=True)
+    with tempfile.TemporaryDirectory() as jpegs:
+        for kind in KINDS:
+            for epoch in EPOCHS:
+                name = f"tiny, {kind}, {epoch}"
+                row = record.has("cases", name=name)
+                if row is None:
+                    runs = contestants(opener(kind, Path(jpegs)), epoch)
+                    record.add("cases", row := {"name": name, "N": BATCH, **compare(name, runs, PICTURES, rounds)})
+                print(line(row), flush=True)
     record.finish()
 
 
-def written(folder):
+def opener(kind, folder):
+    """A function that opens the data set; with `keep` as `python -m train` does."""
+    if kind == "drawn":
+        return lambda keep: Synthetic("train", PICTURES, SIZE, keep=keep)
+    if not any(folder.iterdir()):
+        write_jpegs(folder)
+    return lambda keep: open_data(str(folder), SIZE)[0]
+
+
+def write_jpegs(folder):
     """The pictures as JPEGs in a folder a class, as the data set that a user would open."""
     drawn = Synthetic("train", PICTURES, STORED)
     for i in range(PICTURES):
@@ -57,25 +78,36 @@ def written(folder):
             path = folder/part/CLASSES[drawn.labels[i]]/f"{i:04}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             drawn.picture(i).save(path, quality=90)
-    return open_data(str(folder), SIZE)[0]
 
 
-def contestants(dataset):
+def contestants(opened, epoch):
     """{"ours": run, ...}; each trains for an epoch of the data set."""
-    loader, step = Pictures(dataset, SIZE, CROP, memory=0), training_step("tiny", backend.CPU, len(CLASSES), CROP, SIZE)
+    step, is_first = training_step("tiny", backend.CPU, len(CLASSES), CROP, SIZE), epoch == "first epoch"
+    loader = Pictures(opened(keep=False), SIZE, CROP)
 
-    def ours():
-        for batch in loader.batches(BATCH, seed=0, epoch=0):
+    def first_epoch():
+        with empty_cache():
+            train(Pictures(opened(keep=True), SIZE, CROP))
+
+    def train(pictures):
+        for batch in pictures.batches(BATCH, seed=0, epoch=0):
             step(*batch)
-    runs = {"ours": ours}
+
+    runs = {"ours": first_epoch if is_first else lambda: train(loader)}
     if torch is None:
         return runs
     check_that_both_see_the_same(loader)
-    for name, compiled, workers in (("DataLoader, 0 workers", False, 0), (f"DataLoader, {CORES} workers", False, CORES),
-                                    ("DataLoader, compiled", True, CORES)):
+    for name, compiled in (("DataLoader, eager", False), ("DataLoader, compiled", True)):
         learn = torch_learner(torch_twin(tiny(len(CLASSES), CROP).init(0, "he"), LAYOUTS[1], compiled))
-        runs[name] = lambda learn=learn, workers=workers: torch_epoch(dataset, learn, workers)
+        batches = torch_batches(loader.dataset, stay=not is_first)
+        runs[name] = lambda learn=learn, batches=batches: torch_epoch(batches, learn)
     return runs
+
+
+@contextmanager
+def empty_cache():
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, ZFCORE_CACHE=folder), warnings_kept():
+        yield
 
 
 class Items:
@@ -95,9 +127,12 @@ class Items:
         return torch.from_numpy(np.ascontiguousarray(x[..., ::-1] if flip else x)), int(self.dataset.labels[i])
 
 
-def torch_epoch(dataset, learn, workers):
+def torch_batches(dataset, stay):
+    return torch.utils.data.DataLoader(Items(dataset), BATCH, shuffle=True, num_workers=CORES, persistent_workers=stay)
+
+
+def torch_epoch(batches, learn):
     torch.set_num_threads(CORES)
-    batches = torch.utils.data.DataLoader(Items(dataset), BATCH, shuffle=True, num_workers=workers)
     for images, labels in batches:
         learn(images.contiguous(memory_format=engines.memory_format(LAYOUTS[1])), labels)
 
