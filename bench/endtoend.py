@@ -62,12 +62,18 @@ def main(rounds, folder):
 
 
 def opener(kind, folder):
-    """A function that opens the data set; with `keep` as `python -m train` does."""
+    """A function that opens the data set; with `keep` as `python -m train` does, of whose pictures all will be asked for."""
     if kind == "drawn":
-        return lambda keep: Synthetic("train", PICTURES, SIZE, keep=keep)
+        return drawn
     if not any(folder.iterdir()):
         write_jpegs(folder)
     return lambda keep: open_data(str(folder), SIZE)[0]
+
+
+def drawn(keep):
+    data = Synthetic("train", PICTURES, SIZE, keep=keep)
+    data.expect()
+    return data
 
 
 def write_jpegs(folder):

@@ -315,11 +315,42 @@ def test_a_helper_draws_its_share_of_each_set_backwards_and_calls_no_helpers(mon
     assert [i for i in range(8) if kept(split="val").is_kept(i)] == [0, 3, 6]
 
 
-def test_the_helpers_of_the_training_pictures_go_on_with_those_to_validate_on(monkeypatch):
-    began, start = [], subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", lambda *args, **kw: began.append(start(*args, **kw)) or began[-1])
-    monkeypatch.setattr(synthetic, "HELP_AFTER", 1)
+@pytest.fixture
+def began(monkeypatch):
+    """The processes that are started from now on."""
+    found, start = [], subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **kw: found.append(start(*args, **kw)) or found[-1])
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    return found
+
+
+def test_the_loader_calls_helpers_where_all_pictures_will_be_asked_for_and_are_not_kept(began, monkeypatch, capsys):
+    monkeypatch.setattr(synthetic, "HELP_AFTER", 20)
+    for count, helpers in ((20, 0), (21, 2)):
+        data = kept(count)
+        data.mean_image = np.zeros((3, SIZE, SIZE), np.float32)
+        Pictures(data, SIZE, SIZE).prepare()
+        assert len(began) == helpers
+    assert capsys.readouterr().err.count("pictures are drawn once and kept in") == 1
+    for helper in began:
+        assert helper.wait(60) == 0
+    assert all(map(data.is_kept, range(21)))
+    again = kept(21)
+    again.expect()
+    assert len(began) == 2, "all of them are kept"
+    Synthetic("train", 21, SIZE).expect()
+    assert len(began) == 2, "nothing is"
+
+
+def test_a_set_that_cannot_be_kept_has_no_helpers(began, folder, monkeypatch):
+    monkeypatch.setattr(synthetic, "HELP_AFTER", 3)
+    folder.write_text("a file where the folder should be")
+    kept(12).expect()
+    assert not began
+
+
+def test_the_helpers_of_the_training_pictures_go_on_with_those_to_validate_on(began, monkeypatch):
+    monkeypatch.setattr(synthetic, "HELP_AFTER", 1)
     train, val = open_data("drawn:combinations", SIZE, 1)
     train.picture(0)
     assert val.picture(7).tobytes() == Synthetic("val", 126, SIZE, drawings=COMBINATIONS).picture(7).tobytes()

@@ -42,6 +42,7 @@ SPLITS = ("train", "val")
 MOST = 2**56                      # pictures a set and split, at most half of it
 VERSION = 2                       # to be raised with every change to what a picture looks like: kept ones are then drawn anew
 HELP_AFTER = 48                   # pictures of a set drawn one after the other, after which all are likely to be asked for
+LOOKED_AT = 16
 MOST_HELPERS = 8
 _DRAWING = threading.Lock()         # drawing is Python: two threads at it take twice as long for each, so other processes help
 _ASKED = struct.Struct("<2q")       # a picture that a helper is asked for: number of the set, number in it
@@ -433,6 +434,16 @@ class Synthetic:
                 if self._drawn == HELP_AFTER and self.kept_in:
                     self._helpers.call(self._number)
         return Image.frombytes("RGB", (self.size, self.size), pixels)
+
+    def expect(self):
+        """Call the helpers at once, where all pictures will be asked for and not all of those LOOKED_AT are kept."""
+        if self._kept is None or len(self) <= HELP_AFTER:
+            return
+        if all(map(self.is_kept, range(0, len(self), -(-len(self)//LOOKED_AT)))):
+            return
+        self.draw(0)                              # which begins the file, and says so, or finds that nothing can be kept
+        if self.kept_in:
+            self._helpers.call(self._number)
 
     def draw(self, i):
         """The bytes of picture i, drawn here and kept."""
