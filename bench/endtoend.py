@@ -8,11 +8,12 @@ Ours are the loader and the step of `python -m train`, with what its user has by
     first epoch      nothing is there: the cache is empty in each round. Helpers draw, their start and their end are in the
                      time, and what is drawn is written into the cache
     later epochs     the pictures lie in memory, as those of a set that fits into 1 GiB do from the second epoch on
+    in memory        the same, and what PyTorch would draw lies in memory too, as a user may arrange it there
 
 PyTorch has the same network and the same pictures, drawn or decoded, scaled, cropped and mirrored by the same functions, in as
 many processes of DataLoader as there are cores, which stay from epoch to epoch in the rows of later ones, eager or with
-torch.compile; the best counts. It keeps nothing of what an epoch has made, unless its user writes that, so its later epochs draw
-and decode again. An epoch of PICTURES is timed, three rounds at most, after one that is not counted (compilation).
+torch.compile; the best counts. By itself it keeps nothing of what an epoch has made, so its later epochs draw and decode
+again. An epoch of PICTURES is timed, three rounds at most, after one that is not counted (compilation).
 First it is checked that both see the same pictures. Results go to endtoend.json in the folder --output.
 """
 import os
@@ -41,7 +42,8 @@ from zfcore.terminal import warnings_kept
 PICTURES, BATCH, SIZE, CROP = 2048, 32, 110, 96
 STORED = 160                      # pixels of the JPEGs
 MEAN = np.full((3, SIZE, SIZE), 128, np.float32)
-KINDS, EPOCHS = ("drawn", "decoded"), ("first epoch", "later epochs")
+FIRST, LATER, KEPT = "first epoch", "later epochs", "in memory"
+ROWS = ("drawn", FIRST), ("drawn", LATER), ("decoded", FIRST), ("decoded", LATER), ("drawn", KEPT)
 
 
 def main(rounds, folder):
@@ -50,14 +52,13 @@ def main(rounds, folder):
                                              "rounds": rounds, "pictures": PICTURES})
     print(f"{'milliseconds a picture':28}{'':>5}{'ours':>9}{'best':>9}   {'which':22}{'ratio':>6}  (spread)")
     with tempfile.TemporaryDirectory() as jpegs:
-        for kind in KINDS:
-            for epoch in EPOCHS:
-                name = f"tiny, {kind}, {epoch}"
-                row = record.has("cases", name=name)
-                if row is None:
-                    runs = contestants(opener(kind, Path(jpegs)), epoch)
-                    record.add("cases", row := {"name": name, "N": BATCH, **compare(name, runs, PICTURES, rounds)})
-                print(line(row), flush=True)
+        for kind, epoch in ROWS:
+            name = f"tiny, {kind}, {epoch}"
+            row = record.has("cases", name=name)
+            if row is None:
+                runs = contestants(opener(kind, Path(jpegs)), epoch)
+                record.add("cases", row := {"name": name, "N": BATCH, **compare(name, runs, PICTURES, rounds)})
+            print(line(row), flush=True)
     record.finish()
 
 
@@ -88,7 +89,7 @@ def write_jpegs(folder):
 
 def contestants(opened, epoch):
     """{"ours": run, ...}; each trains for an epoch of the data set."""
-    step, is_first = training_step("tiny", backend.CPU, len(CLASSES), CROP, SIZE), epoch == "first epoch"
+    step = training_step("tiny", backend.CPU, len(CLASSES), CROP, SIZE)
     loader = Pictures(opened(keep=False), SIZE, CROP)
 
     def first_epoch():
@@ -99,13 +100,14 @@ def contestants(opened, epoch):
         for batch in pictures.batches(BATCH, seed=0, epoch=0):
             step(*batch)
 
-    runs = {"ours": first_epoch if is_first else lambda: train(loader)}
+    runs = {"ours": first_epoch if epoch == FIRST else lambda: train(loader)}
     if torch is None:
         return runs
     check_that_both_see_the_same(loader)
+    dataset = Remembered(loader.dataset) if epoch == KEPT else loader.dataset
     for name, compiled in (("DataLoader, eager", False), ("DataLoader, compiled", True)):
         learn = torch_learner(torch_twin(tiny(len(CLASSES), CROP).init(0, "he"), LAYOUTS[1], compiled))
-        batches = torch_batches(loader.dataset, stay=not is_first)
+        batches = torch_batches(dataset, stay=epoch != FIRST)
         runs[name] = lambda learn=learn, batches=batches: torch_epoch(batches, learn)
     return runs
 
@@ -131,6 +133,17 @@ class Items:
         rows, columns = slice(top, top + CROP), slice(left, left + CROP)
         x = pixels[rows, columns].transpose(2, 0, 1) - MEAN[:, rows, columns]
         return torch.from_numpy(np.ascontiguousarray(x[..., ::-1] if flip else x)), int(self.dataset.labels[i])
+
+
+class Remembered:
+    """A data set whose pictures lie in memory, drawn."""
+
+    def __init__(self, dataset):
+        self.labels, self.names = dataset.labels, dataset.names
+        self.picture = [dataset.picture(i) for i in range(len(dataset))].__getitem__
+
+    def __len__(self):
+        return len(self.labels)
 
 
 def torch_batches(dataset, stay):

@@ -8,6 +8,8 @@ import pytest
 from bench import endtoend
 from zfcore.data import synthetic
 
+TORCH = endtoend.torch
+
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
@@ -51,11 +53,36 @@ def test_the_jpegs_are_the_drawn_pictures(tmp_path):
         assert np.abs(apart).mean() < 6
 
 
+@pytest.mark.skipif(TORCH is None, reason="PyTorch is not installed")
+def test_pytorch_draws_in_every_epoch_but_where_the_pictures_lie_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(endtoend, "torch", TORCH)
+    monkeypatch.setattr(endtoend, "torch_twin", lambda network, layout, compiled: TORCH.nn.Sequential(TORCH.nn.Flatten(),
+                                                                                                     TORCH.nn.Linear(3*96*96, 10)))
+    opened = []
+
+    class Counted(synthetic.Synthetic):
+        def picture(self, i):
+            with open(tmp_path/"drawn", "a") as file:                     # in processes of DataLoader's
+                file.write(".")
+            return super().picture(i)
+
+    def drawn(keep):
+        opened.append(keep)
+        return Counted("train", 40, endtoend.SIZE)
+    for epoch, each in ((endtoend.FIRST, 40), (endtoend.LATER, 40), (endtoend.KEPT, 0)):
+        runs = endtoend.contestants(drawn, epoch)
+        for _ in range(2):
+            before = (tmp_path/"drawn").stat().st_size
+            runs["DataLoader, eager"]()
+            assert (tmp_path/"drawn").stat().st_size - before == each
+
+
 def test_every_row_is_measured_and_written(tmp_path, capsys):
     endtoend.main(1, tmp_path)
     rows = json.loads((tmp_path/"endtoend.json").read_text())["cases"]
     assert [row["name"] for row in rows] == ["tiny, drawn, first epoch", "tiny, drawn, later epochs",
-                                             "tiny, decoded, first epoch", "tiny, decoded, later epochs"]
+                                             "tiny, decoded, first epoch", "tiny, decoded, later epochs",
+                                             "tiny, drawn, in memory"]
     assert all(row["N"] == 20 and row["milliseconds"]["ours"] > 0 for row in rows)
     out = capsys.readouterr().out
     assert all(row["name"] in out for row in rows)
