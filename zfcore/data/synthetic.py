@@ -1,10 +1,11 @@
 """The embedded data sets: drawn objects whose truth is known. None comes as a file.
 
 Picture i of a split is a function of (seed, split, i): a Philox generator with that key draws a `Scene` of polygons in
-the unit square, which `render` paints at any size. The scene says where the object and its named parts are and which
-parts something covers; that is what lets occlusion, projections and correspondence be checked.
+the unit square, which `render` paints at any size. Of the same draws `truth` says where the object and its named parts are and
+which parts something covers; that is what lets occlusion, projections and correspondence be checked.
 
     scene       class, pose, light, background, what lies around and what stands in front
+    truth       where the object and its parts are
     render      scene -> picture
     Synthetic   the data set; SETS names what there is to draw
 
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -78,8 +79,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Scene:
-    """Scene as `render` needs it, in the unit square; `truth` too is in the unit square, and does not say what is visible."""
-    truth: Truth
+    """Scene as `render` needs it, in the unit square."""
     behind: Layer
     object: Layer
     front: Layer
@@ -93,19 +93,41 @@ class Scene:
 
 def scene(of, seed, split, index, label):
     """The scene of picture `index`, whose object is of class `label` of the `Drawings`."""
-    key = (seed, MOST*of.number + 2*index + SPLITS.index(split))
-    rng = np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
-    angle = rng.uniform(-2.6, -0.54)                                     # the lamp is above: y is negative
-    light = (math.cos(angle), math.sin(angle))
-    truth, body, base = _place(rng, light, of, label)
-    front = _occluders(Pen(rng, light), truth.box)
+    key = _key(of, seed, split, index)
+    rng = _generator(key)
+    light, _, body, base, front = _foreground(rng, of, label)
     ground = _ground(Pen(rng, light), base)
     behind = _clutter(Pen(rng, light), ground, of, label)
     tilt, warm, strength = rng.uniform(-0.5, 0.5), rng.uniform(-0.08, 0.08), rng.uniform(0.72, 1.12)
-    return Scene(truth, behind, body, front, ground,
+    return Scene(behind, body, front, ground,
                  (math.sin(tilt), math.cos(tilt), rng.uniform(0.3, 0.8), rng.uniform(0.01, 0.5)),
                  (rng.uniform(4, 13), rng.uniform(3, 8)), light,
                  (strength*(1 + warm), strength, strength*(1 - warm), rng.uniform(0, 0.45)), key)
+
+
+def truth(of, seed, split, index, label):
+    """The Truth of that picture, in the unit square. What lies behind the object is not drawn for it."""
+    _, found, _, _, front = _foreground(_generator(_key(of, seed, split, index)), of, label)
+    places = np.array(list(found.parts.values()))
+    seen = ((places > 0) & (places < 1)).all(axis=1) & ~covered(front, places)
+    return replace(found, visible=dict(zip(found.parts, seen.tolist())))
+
+
+def _key(of, seed, split, index):
+    return seed, MOST*of.number + 2*index + SPLITS.index(split)
+
+
+def _generator(key, stream=0):
+    return np.random.Generator(np.random.Philox(key=np.array(key, np.uint64), counter=[0, 0, 0, stream]))
+
+
+def _foreground(rng, of, label):
+    """Draw what comes first: (the direction towards the lamp, truth without visibility, the object's Layer, its colour, the
+    Layer in front of it)."""
+    angle = rng.uniform(-2.6, -0.54)                                     # the lamp is above: y is negative
+    light = (math.cos(angle), math.sin(angle))
+    truth, body, base = _place(rng, light, of, label)
+    return light, truth, body, base, _occluders(Pen(rng, light), truth.box)
 
 
 def _pose(rng, widest):
@@ -240,13 +262,6 @@ def _twig(pen, x, y, r, colour):
         pen.solid(turned(leaf, (60 if k % 2 else 140)*-side + pen.between(-20, 20), px, py), colour, outline=0.004)
 
 
-def visible(scene):
-    """{name of a part: bool}, see `Truth`."""
-    places = np.array(list(scene.truth.parts.values()))
-    seen = ((places > 0) & (places < 1)).all(axis=1) & ~covered(scene.front, places)
-    return dict(zip(scene.truth.parts, seen.tolist()))
-
-
 def covered(layer, points):
     """(m,) bool: which of `points` (m,2) lie in a polygon of the layer, by the even-odd rule."""
     x, y = points[:, :1], points[:, 1:]
@@ -269,8 +284,7 @@ _FALLOFF[0, 0] = 0
 
 def _texture(key, size):
     """Two independent (size, size) fields of 1/f noise with mean 0 and standard deviation 1, from one complex FFT."""
-    rng = np.random.Generator(np.random.Philox(key=np.array(key, np.uint64), counter=[0, 0, 0, 1]))
-    white = rng.random((2, _GRAIN, _GRAIN), np.float32)
+    white = _generator(key, stream=1).random((2, _GRAIN, _GRAIN), np.float32)
     white -= np.float32(0.5)
     white *= _FALLOFF
     spectrum = np.empty((_GRAIN, _GRAIN), np.complex64)
@@ -418,8 +432,12 @@ class Synthetic:
 
     def scene(self, i):
         """The scene of picture i, in the unit square."""
+        return scene(*self._which(i))
+
+    def _which(self, i):
+        """Arguments of the functions `scene` and `truth`."""
         _whole(f"{self.drawings.name}/{self.split}: picture", i, 0, len(self) - 1)
-        return scene(self.drawings, self.seed, self.split, int(i), int(self.labels[i]))
+        return self.drawings, self.seed, self.split, int(i), int(self.labels[i])
 
     def picture(self, i):
         """Picture i, PIL RGB."""
@@ -454,9 +472,9 @@ class Synthetic:
 
     def truth(self, i):
         """The Truth of picture i, in its pixels."""
-        unit = (scene := self.scene(i)).truth
+        unit = truth(*self._which(i))
         return Truth(unit.label, tuple(v*self.size for v in unit.box),
-                     {name: (x*self.size, y*self.size) for name, (x, y) in unit.parts.items()}, visible(scene))
+                     {name: (x*self.size, y*self.size) for name, (x, y) in unit.parts.items()}, unit.visible)
 
 
 def _whole(what, value, low, high):
