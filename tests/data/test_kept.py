@@ -7,6 +7,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import PIL
@@ -280,6 +281,15 @@ def test_a_helper_that_stands_still_or_ends_is_given_up(monkeypatch, what_it_doe
     monkeypatch.setattr(synthetic, "PATIENCE", 0.2)
     assert [data.picture(i).tobytes() for i in range(4)] == plain(4)
     monkeypatch.setattr(data._helpers, "_free", None)                     # nobody is waited for any more
+    assert data._helpers.picture(0, 4) is None
+
+
+def test_helpers_of_which_none_gets_free_are_given_up(monkeypatch):
+    data = called(monkeypatch)
+    monkeypatch.setattr(synthetic, "PATIENCE", 0.1)
+    monkeypatch.setattr(data._helpers, "_free", SimpleQueue())
+    assert data._helpers.picture(0, 4) is None
+    monkeypatch.setattr(data._helpers, "_free", None)
     assert data._helpers.picture(0, 4) is None
 
 

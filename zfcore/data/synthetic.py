@@ -519,12 +519,13 @@ class Helpers:
 
     def picture(self, number, i):
         """The bytes of picture i of set `number`, drawn by one of them; None where none is there. One that has ended, as after
-        its share of the sets, or lets PATIENCE seconds go by is not asked again."""
+        its share of the sets, or lets PATIENCE seconds go by is not asked again, and none where for so long none is free."""
         if not self._there:
             return None
         try:
             helper, sent = self._free.get(timeout=PATIENCE)
         except Empty:
+            self._there = 0
             return None
         try:
             helper.stdin.write(_ASKED.pack(number, i))
