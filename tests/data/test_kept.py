@@ -279,9 +279,9 @@ def test_a_helper_that_stands_still_or_ends_is_given_up(monkeypatch, what_it_doe
     monkeypatch.setattr(synthetic, "HELPER", what_it_does)
     data = called(monkeypatch)
     monkeypatch.setattr(synthetic, "PATIENCE", 0.2)
-    assert [data.picture(i).tobytes() for i in range(4)] == plain(4)
+    assert [data._helpers.picture(0, i) for i in (1, 2)] == [None, None]
     monkeypatch.setattr(data._helpers, "_free", None)                     # nobody is waited for any more
-    assert data._helpers.picture(0, 4) is None
+    assert [data.picture(i).tobytes() for i in range(4)] == plain(4)
 
 
 def test_helpers_of_which_none_gets_free_are_given_up(monkeypatch):
