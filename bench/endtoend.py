@@ -12,9 +12,9 @@ Ours are the loader and the step of `python -m train`, with what its user has by
 
 PyTorch has the same network and the same pictures, drawn or decoded, scaled, cropped and mirrored by the same functions, in as
 many processes of DataLoader as there are cores, which stay from epoch to epoch in the rows of later ones, eager or with
-torch.compile; the best counts. By itself it keeps nothing of what an epoch has made, so its later epochs draw and decode
-again. An epoch of PICTURES is timed, three rounds at most, after one that is not counted (compilation).
-First it is checked that both see the same pictures. Results go to endtoend.json in the folder --output.
+torch.compile; where all lies in memory, also without such processes. The best counts. By itself it keeps nothing of what an
+epoch has made, so its later epochs draw and decode again. An epoch of PICTURES is timed, three rounds at most, after one that
+is not counted (compilation). First it is checked that both see the same pictures. Results go to endtoend.json in the folder --output.
 """
 import os
 import tempfile
@@ -37,7 +37,6 @@ from zfcore.data.synthetic import CLASSES, Synthetic
 from zfcore.data.transforms import random_crops, square
 from zfcore.models.zfnet import tiny
 from zfcore.ops.crop_flip import crop_flip
-from zfcore.terminal import warnings_kept
 
 PICTURES, BATCH, SIZE, CROP = 2048, 32, 110, 96
 STORED = 160                      # pixels of the JPEGs
@@ -105,16 +104,17 @@ def contestants(opened, epoch):
         return runs
     check_that_both_see_the_same(loader)
     dataset = Remembered(loader.dataset) if epoch == KEPT else loader.dataset
-    for name, compiled in (("DataLoader, eager", False), ("DataLoader, compiled", True)):
+    for name, compiled, workers in (("DataLoader, eager", False, CORES), ("DataLoader, compiled", True, CORES),
+                                    *([("compiled, one process", True, 0)] if epoch == KEPT else [])):
         learn = torch_learner(torch_twin(tiny(len(CLASSES), CROP).init(0, "he"), LAYOUTS[1], compiled))
-        batches = torch_batches(dataset, stay=epoch != FIRST)
+        batches = torch_batches(dataset, workers, stay=bool(workers) and epoch != FIRST)
         runs[name] = lambda learn=learn, batches=batches: torch_epoch(batches, learn)
     return runs
 
 
 @contextmanager
 def empty_cache():
-    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, ZFCORE_CACHE=folder), warnings_kept():
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, ZFCORE_CACHE=folder):
         yield
 
 
@@ -146,8 +146,8 @@ class Remembered:
         return len(self.labels)
 
 
-def torch_batches(dataset, stay):
-    return torch.utils.data.DataLoader(Items(dataset), BATCH, shuffle=True, num_workers=CORES, persistent_workers=stay)
+def torch_batches(dataset, workers, stay):
+    return torch.utils.data.DataLoader(Items(dataset), BATCH, shuffle=True, num_workers=workers, persistent_workers=stay)
 
 
 def torch_epoch(batches, learn):
