@@ -83,7 +83,7 @@ def cases(parts, N, left_out):
 # Forward passes of one image that a part takes a round, an image of the batch; ours counts 1, the engines what they took beside
 # it.
 FORWARD, STEP, LAYERS, COMPILED = 8.5, 27, 9, 60             # COMPILED: seconds a compilation
-ONCE = {"shares": 150, "endtoend": 150, "threads": 120, "projections": 60, "occlusion": 480, "analyses": 120, "atlas": 120}
+ONCE = {"shares": 150, "endtoend": 300, "threads": 120, "projections": 60, "occlusion": 480, "analyses": 120, "atlas": 120}
 
 
 def forecast(args):

@@ -1,16 +1,26 @@
-"""python -m bench cpu --parts endtoend: `tiny` trained on pictures that are not in memory yet, beside PyTorch with its
-DataLoader.
+"""python -m bench cpu --parts endtoend: `tiny` trained from its pictures on, beside PyTorch with its DataLoader.
 
-    drawn      pictures of the embedded set, drawn as they are asked for, as in a first epoch without a cache
+    drawn      pictures of the embedded set, which are drawn when they are asked for
     decoded    the same pictures as JPEGs of 160 pixels, decoded and scaled
 
-Ours is the loader and the step of `python -m train`. PyTorch has the same network and the same pictures, drawn or decoded,
-scaled, cropped and mirrored by the same functions, in DataLoader's own process or in as many others as there are cores, and
-torch.compile; the best counts. An epoch of PICTURES is timed, three rounds at most. First it is checked that both see the same
-pictures. Results go to endtoend.json in the folder --output.
+Ours are the loader and the step of `python -m train`, with what its user has by default:
+
+    first epoch      nothing is there: the cache is empty in each round. Helpers draw, their start and their end are in the
+                     time, and what is drawn is written into the cache
+    later epochs     the pictures lie in memory, as those of a set that fits into 1 GiB do from the second epoch on
+    in memory        the same, and what PyTorch would draw lies in memory too, as a user may arrange it there
+
+PyTorch has the same network and the same pictures, drawn or decoded, scaled, cropped and mirrored by the same functions, in as
+many processes of DataLoader as there are cores, which stay from epoch to epoch in the rows of later ones, eager or with
+torch.compile; where all lies in memory, also without such processes. The best counts. By itself it keeps nothing of what an
+epoch has made, so its later epochs draw and decode again. An epoch of PICTURES is timed, three rounds at most, after one that
+is not counted (compilation). First it is checked that both see the same pictures. Results go to endtoend.json in the folder --output.
 """
+import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -28,28 +38,45 @@ from zfcore.data.transforms import random_crops, square
 from zfcore.models.zfnet import tiny
 from zfcore.ops.crop_flip import crop_flip
 
-PICTURES, BATCH, SIZE, CROP = 512, 32, 110, 96
+PICTURES, BATCH, SIZE, CROP = 2048, 32, 110, 96
 STORED = 160                      # pixels of the JPEGs
 MEAN = np.full((3, SIZE, SIZE), 128, np.float32)
+FIRST, LATER, KEPT = "first epoch", "later epochs", "in memory"
+ROWS = ("drawn", FIRST), ("drawn", LATER), ("decoded", FIRST), ("decoded", LATER), ("drawn", KEPT)
 
 
 def main(rounds, folder):
     rounds = min(rounds, 3)
     record = Record(folder/"endtoend.json", {"engines": engines.versions(), "pytorch": engines.versions().get("torch"),
-                                             "rounds": rounds, "batch_size": BATCH})
+                                             "rounds": rounds, "pictures": PICTURES})
     print(f"{'milliseconds a picture':28}{'':>5}{'ours':>9}{'best':>9}   {'which':22}{'ratio':>6}  (spread)")
-    with tempfile.TemporaryDirectory() as drawn_in:
-        for name, dataset in (("tiny, drawn", lambda: Synthetic("train", PICTURES, SIZE)),
-                              ("tiny, decoded", lambda: written(Path(drawn_in)))):
+    with tempfile.TemporaryDirectory() as jpegs:
+        for kind, epoch in ROWS:
+            name = f"tiny, {kind}, {epoch}"
             row = record.has("cases", name=name)
             if row is None:
-                runs = contestants(dataset())
-                record.add("cases", row := {"name": name, "N": PICTURES, **compare(name, runs, PICTURES, rounds)})
+                runs = contestants(opener(kind, Path(jpegs)), epoch)
+                record.add("cases", row := {"name": name, "N": BATCH, **compare(name, runs, PICTURES, rounds)})
             print(line(row), flush=True)
     record.finish()
 
 
-def written(folder):
+def opener(kind, folder):
+    """A function that opens the data set; with `keep` as `python -m train` does, of whose pictures all will be asked for."""
+    if kind == "drawn":
+        return drawn
+    if not any(folder.iterdir()):
+        write_jpegs(folder)
+    return lambda keep: open_data(str(folder), SIZE)[0]
+
+
+def drawn(keep):
+    data = Synthetic("train", PICTURES, SIZE, keep=keep)
+    data.expect()
+    return data
+
+
+def write_jpegs(folder):
     """The pictures as JPEGs in a folder a class, as the data set that a user would open."""
     drawn = Synthetic("train", PICTURES, STORED)
     for i in range(PICTURES):
@@ -57,25 +84,38 @@ def written(folder):
             path = folder/part/CLASSES[drawn.labels[i]]/f"{i:04}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             drawn.picture(i).save(path, quality=90)
-    return open_data(str(folder), SIZE)[0]
 
 
-def contestants(dataset):
+def contestants(opened, epoch):
     """{"ours": run, ...}; each trains for an epoch of the data set."""
-    loader, step = Pictures(dataset, SIZE, CROP, memory=0), training_step("tiny", backend.CPU, len(CLASSES), CROP, SIZE)
+    step = training_step("tiny", backend.CPU, len(CLASSES), CROP, SIZE)
+    loader = Pictures(opened(keep=False), SIZE, CROP)
 
-    def ours():
-        for batch in loader.batches(BATCH, seed=0, epoch=0):
+    def first_epoch():
+        with empty_cache():
+            train(Pictures(opened(keep=True), SIZE, CROP))
+
+    def train(pictures):
+        for batch in pictures.batches(BATCH, seed=0, epoch=0):
             step(*batch)
-    runs = {"ours": ours}
+
+    runs = {"ours": first_epoch if epoch == FIRST else lambda: train(loader)}
     if torch is None:
         return runs
     check_that_both_see_the_same(loader)
-    for name, compiled, workers in (("DataLoader, 0 workers", False, 0), (f"DataLoader, {CORES} workers", False, CORES),
-                                    ("DataLoader, compiled", True, CORES)):
+    dataset = Remembered(loader.dataset) if epoch == KEPT else loader.dataset
+    for name, compiled, workers in (("DataLoader, eager", False, CORES), ("DataLoader, compiled", True, CORES),
+                                    *([("compiled, one process", True, 0)] if epoch == KEPT else [])):
         learn = torch_learner(torch_twin(tiny(len(CLASSES), CROP).init(0, "he"), LAYOUTS[1], compiled))
-        runs[name] = lambda learn=learn, workers=workers: torch_epoch(dataset, learn, workers)
+        batches = torch_batches(dataset, workers, stay=bool(workers) and epoch != FIRST)
+        runs[name] = lambda learn=learn, batches=batches: torch_epoch(batches, learn)
     return runs
+
+
+@contextmanager
+def empty_cache():
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, ZFCORE_CACHE=folder):
+        yield
 
 
 class Items:
@@ -95,9 +135,23 @@ class Items:
         return torch.from_numpy(np.ascontiguousarray(x[..., ::-1] if flip else x)), int(self.dataset.labels[i])
 
 
-def torch_epoch(dataset, learn, workers):
+class Remembered:
+    """A data set whose pictures lie in memory, drawn."""
+
+    def __init__(self, dataset):
+        self.labels, self.names = dataset.labels, dataset.names
+        self.picture = [dataset.picture(i) for i in range(len(dataset))].__getitem__
+
+    def __len__(self):
+        return len(self.labels)
+
+
+def torch_batches(dataset, workers, stay):
+    return torch.utils.data.DataLoader(Items(dataset), BATCH, shuffle=True, num_workers=workers, persistent_workers=stay)
+
+
+def torch_epoch(batches, learn):
     torch.set_num_threads(CORES)
-    batches = torch.utils.data.DataLoader(Items(dataset), BATCH, shuffle=True, num_workers=workers)
     for images, labels in batches:
         learn(images.contiguous(memory_format=engines.memory_format(LAYOUTS[1])), labels)
 

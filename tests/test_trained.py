@@ -1,8 +1,12 @@
 """A trained network fits its mean image and its names, and its outputs can be put in another order."""
+import inspect
+
 import numpy as np
 import pytest
 
+import zfcore
 from zfcore.check import Expected
+from zfcore.data.synthetic import Synthetic
 from zfcore.layers import BatchNorm, Flatten, Linear, ReLU
 from zfcore.network import Network
 from zfcore.trained import Trained
@@ -48,3 +52,46 @@ def test_names_that_are_not_one_for_each_output_are_refused(classes):
 def test_a_mean_image_has_the_pictures_shape_and_the_same_rim_everywhere(shape, sentence):
     with pytest.raises(Expected, match=sentence):
         Trained(network(), np.zeros(shape, np.float32), NAMES)
+
+
+# --------------------------------------------------------------------------------------------- pictures of another size
+@pytest.fixture(scope="module")
+def drawn():
+    """A network for pictures of 110 pixels, whose crops have 96; such pictures, and what of them excites it most."""
+    model = zfcore.open("drawn")
+    right = zfcore.Pictures(Synthetic("val", 10, 110), 110, 96)
+    return model, right, zfcore.top_activations(model, right, ["conv5"], k=1)
+
+
+TAKES_PICTURES = {
+    "Trained.inputs": lambda model, wrong, images, top: model.inputs(images),
+    "Trained.probabilities": lambda model, wrong, images, top: model.probabilities(images),
+    "top_activations": lambda model, wrong, images, top: zfcore.top_activations(model, wrong, ["conv5"]),
+    "unit_views": lambda model, wrong, images, top: zfcore.unit_views(model, wrong, top, "conv5", [3]),
+    "evolution": lambda model, wrong, images, top: zfcore.evolution([model], wrong, ["conv5"], {"conv5": [3]}),
+    "diagnose": lambda model, wrong, images, top: zfcore.diagnose(model, wrong, [3]),
+    "occlusion": lambda model, wrong, images, top: zfcore.occlusion(model, images),
+    "sanity_checks": lambda model, wrong, images, top: zfcore.sanity_checks(model, wrong, top, "conv5", [3]),
+    "matching": lambda model, wrong, images, top: zfcore.matching(model, wrong, model, wrong, ["conv5"]),
+    "evaluate": lambda model, wrong, images, top: zfcore.training.evaluate([model], wrong)}
+
+
+@pytest.mark.parametrize("name", TAKES_PICTURES)
+def test_pictures_of_another_size_are_told_as_the_caller_has_them(drawn, name):
+    """96 pixels, as what enters the network has; the sentence is about what was given, not about what was made of it."""
+    model, _, top = drawn
+    wrong = zfcore.Pictures(Synthetic("val", 10, 96), 96, 96)
+    images = np.stack([wrong.picture(i) for i in range(2)])
+    with pytest.raises(Expected, match=r"^pictures: expected shape \(any, 110, 110, 3\), got \(\d+, 96, 96, 3\)"):
+        TAKES_PICTURES[name](model, wrong, images, top)
+
+
+def test_every_analysis_of_pictures_is_asked():
+    """Those that are not take crops or pictures of any size, no pictures, or what others found."""
+    asked = {name.rpartition(".")[2] for name in TAKES_PICTURES}
+    takes = {name for name in zfcore.__all__ if "pictures" in parameters_of(getattr(zfcore, name))}
+    assert takes - asked == {"correspondence", "invariance"}
+
+
+def parameters_of(thing):
+    return inspect.signature(thing).parameters if inspect.isfunction(thing) else ()

@@ -108,7 +108,7 @@ class Trained:
 
     def inputs(self, images: NDArray[np.uint8]) -> Array:
         """uint8 (N,size,size,3) -> the centre crops less the mean, float32 (3,H,W,N) on the device."""
-        return self._seen(self._there(images), *centre_crops(len(images), images.shape[1], self.crop))
+        return self._seen(self._there(images), *centre_crops(len(images), self.size, self.crop))
 
     def probabilities(self, images: NDArray[np.uint8], crops: Literal["centre", "ten"] = "centre") -> NDArray[np.float32]:
         """P (classes,N) float32 on the host of uint8 images (N,size,size,3): the softmax of the scores, of the centre crop or
@@ -116,17 +116,19 @@ class Trained:
         check.one_of("crops", crops, ("centre", "ten"))
         if not len(images):
             raise check.Expected("pictures", "one or more", "none")
-        check.shape("pictures", images := self._there(images), (None, self.size, self.size, 3))
-        n, each = len(images), []
-        views = zip(*(ten_crops(images.shape[1], self.crop) if crops == "ten" else centre_crops(1, images.shape[1], self.crop)))
+        images, n, each = self._there(images), len(images), []
+        views = zip(*(ten_crops(self.size, self.crop) if crops == "ten" else centre_crops(1, self.size, self.crop)))
         for view in views:                                 # (top, left, mirrored), the same for every picture
             y, _ = self.network.forward(self._seen(images, *(np.full(n, value) for value in view)))
             each.append(to_host(softmax(y)))
         return np.mean(each, axis=0)
 
     def _there(self, images):
-        """Images on the device; those that a loader has sent there already are left as they are."""
-        return images if runs_kernels(images) else to_device(np.asarray(images), like=self.mean)
+        """Images on the device; those that a loader has sent there already are left as they are. Raises Expected for another
+        size."""
+        images = images if runs_kernels(images) else to_device(np.asarray(images), like=self.mean)
+        check.shape("pictures", images, (None, *self.mean.shape[1:], 3))
+        return images
 
     def _seen(self, images, tops, lefts, flips):
         _, H, W = self.network.input_shape

@@ -1,4 +1,5 @@
 """Kept pictures: whole or not there, whoever writes, reads, kills or damages, and never those of another set."""
+import json
 import os
 import signal
 import subprocess
@@ -6,6 +7,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import PIL
@@ -265,34 +267,111 @@ def test_a_system_that_starts_no_helper_costs_time_alone(monkeypatch):
     assert shown(kept()) == plain()
 
 
-def test_a_helper_that_stands_still_is_given_up_and_nothing_of_the_folder_one_is_in_is_imported(monkeypatch, tmp_path):
+def test_nothing_of_the_folder_one_is_in_is_imported(monkeypatch, tmp_path):
     (tmp_path/"grp.py").write_text("raise SystemExit")                    # tarfile would take it for Python's own
     monkeypatch.chdir(tmp_path)
+    data = called(monkeypatch)
+    assert data._helpers.picture(0, 200) == Synthetic("train", 400, SIZE, drawings=COMBINATIONS).picture(200).tobytes()
+
+
+@pytest.mark.parametrize("what_it_does", ("import time; time.sleep(100)", "", "print('short')"))
+def test_a_helper_that_stands_still_or_ends_is_given_up(monkeypatch, what_it_does):
+    monkeypatch.setattr(synthetic, "HELPER", what_it_does)
+    data = called(monkeypatch)
+    monkeypatch.setattr(synthetic, "PATIENCE", 0.2)
+    assert [data._helpers.picture(0, i) for i in (1, 2)] == [None, None]
+    monkeypatch.setattr(data._helpers, "_free", None)                     # nobody is waited for any more
+    assert [data.picture(i).tobytes() for i in range(4)] == plain(4)
+
+
+def test_helpers_of_which_none_gets_free_are_given_up(monkeypatch):
+    data = called(monkeypatch)
+    monkeypatch.setattr(synthetic, "PATIENCE", 0.1)
+    monkeypatch.setattr(data._helpers, "_free", SimpleQueue())
+    assert data._helpers.picture(0, 4) is None
+    monkeypatch.setattr(data._helpers, "_free", None)
+    assert data._helpers.picture(0, 4) is None
+
+
+def called(monkeypatch, helpers=2):
+    """A set for which so many helpers have been called."""
     monkeypatch.setattr(synthetic, "HELP_AFTER", 1)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(helpers)), raising=False)
     data = kept(400)
     data.picture(0)
-    assert data._drawn_by_helper(200) == Synthetic("train", 400, SIZE, drawings=COMBINATIONS).picture(200).tobytes()
-    monkeypatch.setattr(synthetic, "PATIENCE", 0.1)
-    monkeypatch.setattr(data._kept, "read", lambda i: None)
-    assert [data._drawn_by_helper(i) for i in range(4)] == [None]*4 and data._helpers is None
+    return data
 
 
 def test_a_helper_ends_when_whoever_called_it_is_gone():
-    facts = f'["combinations", "train", 1000000, {SIZE}, 0, 0, 1]'
-    helper = subprocess.Popen([sys.executable, "-c", synthetic.HELPER, facts], stdin=subprocess.PIPE,
+    helper = subprocess.Popen([sys.executable, "-c", synthetic.HELPER, facts(1_000_000)], stdin=subprocess.PIPE,
                               env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
     helper.stdin.close()
     assert helper.wait(60) == 0
 
 
-def test_a_helper_draws_its_share_backwards_and_calls_no_helpers(monkeypatch):
+def facts(*counts, first=0, k=0, step=1):
+    """The argument of a helper for sets of so many pictures, training and validation."""
+    return json.dumps([[["combinations", split, count, SIZE, 0] for split, count in zip(("train", "val"), counts)], first, k, step])
+
+
+@pytest.mark.parametrize("first, in_train", ((0, [1, 4, 7, 10]), (1, [])))
+def test_a_helper_draws_its_share_of_each_set_backwards_and_calls_no_helpers(monkeypatch, first, in_train):
     monkeypatch.setattr(synthetic, "HELP_AFTER", 2)
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a helper of a helper"))
     monkeypatch.setattr(synthetic, "_listen", lambda asked: None)
-    monkeypatch.setattr(sys, "argv", ["", f'["combinations", "train", 12, {SIZE}, 0, 1, 3]'])
+    monkeypatch.setattr(sys, "argv", ["", facts(12, 8, first=first, k=1, step=3)])
     synthetic.help_drawing()
-    assert [i for i in range(12) if kept()._kept.read(i)] == [1, 4, 7, 10]
+    assert [i for i in range(12) if kept().is_kept(i)] == in_train
+    assert [i for i in range(8) if kept(split="val").is_kept(i)] == [0, 3, 6]
+
+
+@pytest.fixture
+def began(monkeypatch):
+    """The processes that are started from now on."""
+    found, start = [], subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **kw: found.append(start(*args, **kw)) or found[-1])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    return found
+
+
+def test_the_loader_calls_helpers_where_all_pictures_will_be_asked_for_and_are_not_kept(began, monkeypatch, capsys):
+    monkeypatch.setattr(synthetic, "HELP_AFTER", 20)
+    for count, helpers in ((20, 0), (21, 2)):
+        data = kept(count)
+        data.mean_image = np.zeros((3, SIZE, SIZE), np.float32)
+        Pictures(data, SIZE, SIZE).prepare()
+        assert len(began) == helpers
+    assert capsys.readouterr().err.count("pictures are drawn once and kept in") == 1
+    for helper in began:
+        assert helper.wait(60) == 0
+    assert all(map(data.is_kept, range(21)))
+    again = kept(21)
+    again.expect()
+    assert len(began) == 2, "all of them are kept"
+    Synthetic("train", 21, SIZE).expect()
+    assert len(began) == 2, "nothing is"
+
+
+def test_a_set_that_cannot_be_kept_has_no_helpers(began, folder, monkeypatch):
+    monkeypatch.setattr(synthetic, "HELP_AFTER", 3)
+    folder.write_text("a file where the folder should be")
+    kept(12).expect()
+    assert not began
+
+
+def test_the_helpers_of_the_training_pictures_go_on_with_those_to_validate_on(began, monkeypatch):
+    monkeypatch.setattr(synthetic, "HELP_AFTER", 1)
+    train, val = open_data("drawn:combinations", SIZE, 1)
+    train.picture(0)
+    assert val.picture(7).tobytes() == Synthetic("val", 126, SIZE, drawings=COMBINATIONS).picture(7).tobytes()
+    assert len(began) == 2 and not val._drawn, "the same ones, asked from the first picture on"
+    for helper in began:
+        assert helper.wait(60) == 0
+    assert all(data.is_kept(i) for data in (train, val) for i in range(126))
+    del train
+    assert not any(helper.stdin.closed for helper in began)
+    del val
+    assert all(helper.stdin.closed for helper in began)
 
 
 # ---------------------------------------------------------------------------------------------------------- the door

@@ -105,7 +105,7 @@ def test_a_shadow_moves_as_in_pillow_s_affine_transform():
         height, width = rng.integers(1, 30, 2)
         image = Image.fromarray(rng.integers(0, 256, (height, width), np.uint8))
         wanted = image.transform(image.size, Image.Transform.AFFINE, (1, 0, by[0], 0, 1, by[1]), Image.Resampling.BILINEAR)
-        assert np.array_equal(_moved(image, *by), wanted), (by, height, width)
+        assert np.array_equal(_moved(np.asarray(image), *by), wanted), (by, height, width)
 
 
 def test_polygons_are_those_that_pillow_makes_of_a_list_of_their_corners():

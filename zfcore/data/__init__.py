@@ -13,7 +13,7 @@ from zfcore.data.folders import VAL_FRACTION, open_folders
 from zfcore.data.imagenet import looks_like_imagenet, open_imagenet
 from zfcore.data.loader import DataSet
 from zfcore.data.packed import SUFFIXES, open_packed
-from zfcore.data.synthetic import SETS, SPLITS, VERSION, Synthetic
+from zfcore.data.synthetic import SETS, VERSION, Synthetic
 from zfcore.files import said
 
 DRAWN = "drawn:"                                 # before the name of a set of `SETS`
@@ -82,8 +82,8 @@ def _open_drawn(data, size, limit_per_class):
     drawings = SETS[name]
     counts = [len(drawings.classes)*min(limit_per_class or most, most) for most in PER_CLASS[name]]
     mean = networks.mean_image(learned_from(size, counts[0])) if name == "objects" else None
-    return tuple(Synthetic(split, count, size, drawings=drawings, keep=True, mean_image=mean)
-                 for split, count in zip(SPLITS, counts))
+    train = Synthetic("train", counts[0], size, drawings=drawings, keep=True, mean_image=mean)
+    return train, Synthetic("val", counts[1], size, drawings=drawings, keep=True, mean_image=mean, before=train)
 
 
 def learned_from(size: int, count: int) -> dict[str, int]:

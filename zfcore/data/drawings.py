@@ -62,20 +62,26 @@ def _ramp(start, stop, count):
 def smooth(*points):
     """Closed curve through the points (Catmull-Rom, 5 points a piece)."""
     p = np.array(points, dtype=float)
-    return (_CATMULL_ROM @ p[_four(len(p)) % len(p)]).reshape(-1, 2)
+    return (_CATMULL_ROM @ p[_four_around(len(p))]).reshape(-1, 2)
 
 
 def curve(*points):
     """Open curve through the points, from the first to the last."""
     p = np.array(points, dtype=float)
-    pieces = _CATMULL_ROM @ p[_four(len(p) - 1).clip(0, len(p) - 1)]
+    pieces = _CATMULL_ROM @ p[_four_within(len(p) - 1)]
     return np.concatenate([pieces.reshape(-1, 2), p[-1:]])
 
 
 @cache
-def _four(pieces):
-    """(pieces,4): the numbers of the points that each piece of a curve depends on, beyond the ends too."""
-    return np.arange(pieces)[:, None] + (-1, 0, 1, 2)
+def _four_around(pieces):
+    """(pieces,4): the numbers of the points that each piece of a closed curve depends on."""
+    return (np.arange(pieces)[:, None] + (-1, 0, 1, 2)) % pieces
+
+
+@cache
+def _four_within(pieces):
+    """The same of an open curve, whose ends stand for what would lie beyond them."""
+    return (np.arange(pieces)[:, None] + (-1, 0, 1, 2)).clip(0, pieces)
 
 
 def polygon(*points):
@@ -136,10 +142,10 @@ def _across(d):
     """Vectors d (n,2) turned by 90 degrees and made one long."""
     x, y = d.T
     length = np.sqrt(x*x + y*y) + 1e-9
-    return d[:, ::-1]*_QUARTER/length[:, None]
-
-
-_QUARTER = np.array((1.0, -1.0))
+    normals = np.empty_like(d)
+    np.divide(y, length, out=normals[:, 0])
+    np.divide(x, -length, out=normals[:, 1])
+    return normals
 
 
 def turned(points, degrees, x=0, y=0):

@@ -152,7 +152,10 @@ class Pictures:
 
         The data set's own `mean_image` where it has one of this size. Else one pass over the set, with a bar called `what`; it
         finds the damaged pictures too. Kept in `cache_folder()` under a fingerprint of the set, so that the next run starts at
-        once. Of several `ranks` each looks at a part of the pictures, and the first one alone at what is kept."""
+        once. Of several `ranks` each looks at a part of the pictures, and the first one alone at what is kept. A data set that
+        has a method `expect` is told by it that all of its pictures will be asked for."""
+        if expect := getattr(self.dataset, "expect", None):
+            expect()
         own = getattr(self.dataset, "mean_image", None)
         if own is not None and own.shape == (3, self.size, self.size):
             return own

@@ -1,10 +1,11 @@
 """The embedded data sets: drawn objects whose truth is known. None comes as a file.
 
 Picture i of a split is a function of (seed, split, i): a Philox generator with that key draws a `Scene` of polygons in
-the unit square, which `render` paints at any size. The scene says where the object and its named parts are and which
-parts something covers; that is what lets occlusion, projections and correspondence be checked.
+the unit square, which `render` paints at any size. Of the same draws `truth` says where the object and its named parts are and
+which parts something covers; that is what lets occlusion, projections and correspondence be checked.
 
     scene       class, pose, light, background, what lies around and what stands in front
+    truth       where the object and its parts are
     render      scene -> picture
     Synthetic   the data set; SETS names what there is to draw
 
@@ -19,9 +20,9 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -42,9 +43,10 @@ SPLITS = ("train", "val")
 MOST = 2**56                      # pictures a set and split, at most half of it
 VERSION = 2                       # to be raised with every change to what a picture looks like: kept ones are then drawn anew
 HELP_AFTER = 48                   # pictures of a set drawn one after the other, after which all are likely to be asked for
+LOOKED_AT = 16
 MOST_HELPERS = 8
 _DRAWING = threading.Lock()         # drawing is Python: two threads at it take twice as long for each, so other processes help
-_NUMBER = struct.Struct("<q")       # of a picture that a helper is asked for
+_ASKED = struct.Struct("<2q")       # a picture that a helper is asked for: number of the set, number in it
 PATIENCE = 5                      # seconds that a helper may take for a picture, its own start among them
 HELPER = """import sys
 sys.path[:] = filter(None, sys.path)      # nothing from the folder that one happens to be in
@@ -77,8 +79,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Scene:
-    """Scene as `render` needs it, in the unit square; `truth` too is in the unit square."""
-    truth: Truth
+    """Scene as `render` needs it, in the unit square."""
     behind: Layer
     object: Layer
     front: Layer
@@ -92,29 +93,48 @@ class Scene:
 
 def scene(of, seed, split, index, label):
     """The scene of picture `index`, whose object is of class `label` of the `Drawings`."""
-    key = (seed, MOST*of.number + 2*index + SPLITS.index(split))
-    rng = np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
-    angle = rng.uniform(-2.6, -0.54)                                     # the lamp is above: y is negative
-    light = (math.cos(angle), math.sin(angle))
-    truth, body, base = _place(rng, light, of, label)
-    front = _occluders(Pen(rng, light), truth.box)
+    key = _key(of, seed, split, index)
+    rng = _generator(key)
+    light, _, body, base, front = _foreground(rng, of, label)
     ground = _ground(Pen(rng, light), base)
     behind = _clutter(Pen(rng, light), ground, of, label)
-    places = np.array(list(truth.parts.values()))
-    seen = ((places > 0) & (places < 1)).all(axis=1) & ~covered(front, places)
-    visible = dict(zip(truth.parts, seen.tolist()))
     tilt, warm, strength = rng.uniform(-0.5, 0.5), rng.uniform(-0.08, 0.08), rng.uniform(0.72, 1.12)
-    return Scene(Truth(label, truth.box, truth.parts, visible), behind, body, front, ground,
+    return Scene(behind, body, front, ground,
                  (math.sin(tilt), math.cos(tilt), rng.uniform(0.3, 0.8), rng.uniform(0.01, 0.5)),
                  (rng.uniform(4, 13), rng.uniform(3, 8)), light,
                  (strength*(1 + warm), strength, strength*(1 - warm), rng.uniform(0, 0.45)), key)
+
+
+def truth(of, seed, split, index, label):
+    """The Truth of that picture, in the unit square. What lies behind the object is not drawn for it."""
+    _, found, _, _, front = _foreground(_generator(_key(of, seed, split, index)), of, label)
+    places = np.array(list(found.parts.values()))
+    seen = ((places > 0) & (places < 1)).all(axis=1) & ~covered(front, places)
+    return replace(found, visible=dict(zip(found.parts, seen.tolist())))
+
+
+def _key(of, seed, split, index):
+    return seed, MOST*of.number + 2*index + SPLITS.index(split)
+
+
+def _generator(key, stream=0):
+    return np.random.Generator(np.random.Philox(key=np.array(key, np.uint64), counter=[0, 0, 0, stream]))
+
+
+def _foreground(rng, of, label):
+    """Draw what comes first: (the direction towards the lamp, truth without visibility, the object's Layer, its colour, the
+    Layer in front of it)."""
+    angle = rng.uniform(-2.6, -0.54)                                     # the lamp is above: y is negative
+    light = (math.cos(angle), math.sin(angle))
+    truth, body, base = _place(rng, light, of, label)
+    return light, truth, body, base, _occluders(Pen(rng, light), truth.box)
 
 
 def _pose(rng, widest):
     """(2,2) matrix of a rotation up to `widest` radians, a mirror half of the time and a stretch; (2,) perspective."""
     turn, stretch, mirror = rng.uniform(-widest, widest), rng.uniform(0.86, 1.16), rng.random() < 0.5
     c, s = math.cos(turn), math.sin(turn)
-    matrix = np.array([(c, -s), (s, c)]) @ np.diag([(-1 if mirror else 1)*stretch, 1/stretch])
+    matrix = np.array([(c, -s), (s, c)])*((-1 if mirror else 1)*stretch, 1/stretch)
     return matrix, rng.uniform(-0.16, 0.16, 2), mirror
 
 
@@ -132,7 +152,7 @@ def _place(rng, light, of, label):
     of.draw(pen, of.classes[label])
     names, marks = list(pen.parts), np.array(list(pen.parts.values()))
     points = _project(np.concatenate([*pen.polygons, marks]), matrix, perspective)
-    low, high = points.min(axis=0), points.max(axis=0)
+    low, high = _bounds(points)
     longer = rng.uniform(0.68, 0.98)
     scale = longer/(high - low).max()
     size = (high - low)*scale
@@ -149,8 +169,14 @@ def _place(rng, light, of, label):
 
 def _cut(points, polygons):
     """`points`, one array of the points of all `polygons` (and perhaps more), cut into as many polygons again."""
-    ends = np.cumsum([len(p) for p in polygons])
-    return [points[end - len(p):end] for end, p in zip(ends, polygons)]
+    ends = list(accumulate(map(len, polygons)))
+    return [points[start:end] for start, end in zip([0, *ends], ends)]
+
+
+def _bounds(points):
+    """The lowest and the highest (2,) of points (n,2): a column after the other, as along short rows NumPy is slow."""
+    x, y = points.T
+    return np.array((x.min(), y.min())), np.array((x.max(), y.max()))
 
 
 def _ground(pen, base):
@@ -191,7 +217,7 @@ def _strew_parts(pen, of, name):
         part = other.of_group(pen.pick(groups))
         polygons = part.polygons
         points = _project(np.concatenate(polygons), *_pose(pen.rng, 3.1)[:2])
-        low, high = points.min(axis=0), points.max(axis=0)
+        low, high = _bounds(points)
         points = (points - (low + high)/2)*pen.between(0.08, 0.2)/(high - low).max() + pen.rng.uniform(0, 1, 2)
         for polygon, colour in zip(_cut(points, polygons), part.colours):
             pen.flat(polygon, colour)
@@ -258,8 +284,7 @@ _FALLOFF[0, 0] = 0
 
 def _texture(key, size):
     """Two independent (size, size) fields of 1/f noise with mean 0 and standard deviation 1, from one complex FFT."""
-    rng = np.random.Generator(np.random.Philox(key=np.array(key, np.uint64), counter=[0, 0, 0, 1]))
-    white = rng.random((2, _GRAIN, _GRAIN), np.float32)
+    white = _generator(key, stream=1).random((2, _GRAIN, _GRAIN), np.float32)
     white -= np.float32(0.5)
     white *= _FALLOFF
     spectrum = np.empty((_GRAIN, _GRAIN), np.complex64)
@@ -287,11 +312,11 @@ def _paint(layer, corners, fine, width, height):
 
 
 def _moved(image, dx, dy):
-    """(h,w) uint8: the "L" image moved by -dx, -dy pixels, with nothing beyond its edges. Value for value what Pillow's
-    bilinear affine transform gives, which finds the place of each pixel anew."""
-    values = np.asarray(image, np.float64)
+    """The image (h,w) uint8 moved by -dx, -dy pixels, with nothing beyond its edges. Value for value what Pillow's bilinear
+    affine transform gives, which finds the place of each pixel anew."""
+    values = image
     for by in (dx, dy):
-        values = np.ascontiguousarray(values.T)                          # whole rows move faster than pixels of them
+        values = values.T.astype(np.float64, order="C")                  # whole rows move faster than pixels of them
         at = np.arange(len(values)) + 0.5 + by
         outside = (at < 0) | (at >= len(values))
         at -= 0.5
@@ -320,10 +345,10 @@ def _lay(picture, layer, light, grain, height):
     points -= x0, y0
     points *= fine
     bands, solid = _paint(layer, points, fine, x1 - x0, y1 - y0)
-    soft = solid.filter(ImageFilter.BoxBlur(thick))
+    soft = np.asarray(solid.filter(ImageFilter.BoxBlur(thick)))
     shadow = _moved(soft, 1.5*thick*light[0], 1.5*thick*light[1])
     picture *= (1 - shadow*np.float32(0.45/255))*(1 - bands[3]*np.float32(1/255))
-    slope = np.asarray(soft, np.float32)*np.float32(thick/255)
+    slope = soft*np.float32(thick/255)
     relief[:, 1:-1] += (slope[:, :-2] - slope[:, 2:])*np.float32(light[0]*0.5)
     relief[1:-1] += (slope[:-2] - slope[2:])*np.float32(light[1]*0.5)
     bands[:3] *= relief
@@ -362,13 +387,13 @@ class Synthetic:
     classes, labels (int64 (count,), balanced), names ("synthetic/train/000123"), picture(i), truth(i), fingerprint().
     Picture i depends on (drawings, seed, split, i) alone, not on count, order or thread; another size shows the same scene.
     With `keep` a picture is drawn once and read from the disk from then on (`KeptPictures`), and for whoever has had many drawn
-    other processes draw, one for each core: what is asked for, and meanwhile the rest from the end of the set on.
+    other processes draw (`Helpers`). Those of the set `before`, of the same size, go on with this one.
     `mean_image` is that of the training set, float32 (3,size,size), where it is known without drawing; else None.
     Raises `Expected` for a split, count, size, seed or picture number that there cannot be."""
 
     shorter_side = None                           # a picture is not drawn for a size that it will be brought to
 
-    def __init__(self, split, count, size, seed=0, drawings=OBJECTS, keep=False, mean_image=None):
+    def __init__(self, split, count, size, seed=0, drawings=OBJECTS, keep=False, mean_image=None, before=None):
         check.one_of("synthetic set: split", split, SPLITS)
         _whole("synthetic set: number of pictures", count, 1, MOST//2)
         _whole("synthetic set: picture size", size, SMALLEST, LARGEST)
@@ -380,7 +405,9 @@ class Synthetic:
         self._kept = KeptPictures(name, self._facts(), 3*self.size*self.size) if keep else None
         self.mean_image = mean_image
         self._drawn = 0                           # pictures that were not found kept
-        self._helpers = None                      # a queue of those that are free, once they are called
+        self._helpers = before._helpers if before else Helpers(3*self.size*self.size)
+        self._number = len(self._helpers.sets)    # among the sets that they draw
+        self._helpers.sets.append([drawings.name, split, len(self), self.size, self.seed])
 
     def _facts(self):
         """Facts that every picture depends on beside its number."""
@@ -392,6 +419,10 @@ class Synthetic:
         """The file in which drawn pictures are kept, None where none are."""
         return self._kept and self._kept.path
 
+    def is_kept(self, i):
+        """Return whether a whole record of picture i is there."""
+        return self._kept.read(i) is not None
+
     def fingerprint(self):
         """A str that changes when a picture may have changed."""
         return hashlib.sha256(json.dumps([*self._facts(), len(self)]).encode()).hexdigest()
@@ -401,70 +432,128 @@ class Synthetic:
 
     def scene(self, i):
         """The scene of picture i, in the unit square."""
+        return scene(*self._which(i))
+
+    def _which(self, i):
+        """Arguments of the functions `scene` and `truth`."""
         _whole(f"{self.drawings.name}/{self.split}: picture", i, 0, len(self) - 1)
-        return scene(self.drawings, self.seed, self.split, int(i), int(self.labels[i]))
+        return self.drawings, self.seed, self.split, int(i), int(self.labels[i])
 
     def picture(self, i):
         """Picture i, PIL RGB."""
         if self._kept is None:
             return render(self.scene(i), self.size)
         _whole(f"{self.drawings.name}/{self.split}: picture", i, 0, len(self) - 1)
-        if (pixels := self._kept.read(i) or self._drawn_by_helper(i)) is None:
-            with _DRAWING, BLAS:                  # whose other threads would wait busily, on the cores of the helpers
-                pixels = render(self.scene(i), self.size).tobytes()
+        pixels = self._kept.read(i) or self._helpers.picture(self._number, i)
+        if pixels is None:
+            with _DRAWING:
+                pixels = self.draw(i)
                 self._drawn += 1
                 if self._drawn == HELP_AFTER and self.kept_in:
-                    self._helpers = _called_helpers(self)
-            self._kept.write(i, pixels)
+                    self._helpers.call(self._number)
         return Image.frombytes("RGB", (self.size, self.size), pixels)
 
-    def _drawn_by_helper(self, i):
-        """The bytes of picture i, drawn by one of the helpers; None where there is none. One that has ended, as after its share
-        of the set, or lets PATIENCE seconds go by is not asked again."""
-        if (helpers := self._helpers) is None:
-            return None
-        try:
-            helper = helpers.get(timeout=PATIENCE)
-            helper.stdin.write(_NUMBER.pack(i))
-        except Empty:
-            self._helpers = None
-            return None
-        except OSError:
-            return None
-        until, pixels = time.monotonic() + PATIENCE, None
-        while pixels is None and helper.poll() is None and time.monotonic() < until:
-            time.sleep(0.002)
-            pixels = self._kept.read(i)
-        if pixels is not None:
-            helpers.put(helper)
+    def expect(self):
+        """Call the helpers at once, where all pictures will be asked for and not all of those LOOKED_AT are kept."""
+        if self._kept is None or len(self) <= HELP_AFTER:
+            return
+        if all(map(self.is_kept, range(0, len(self), -(-len(self)//LOOKED_AT)))):
+            return
+        self.draw(0)                              # which begins the file, and says so, or finds that nothing can be kept
+        if self.kept_in:
+            self._helpers.call(self._number)
+
+    def draw(self, i):
+        """The bytes of picture i, drawn here and kept."""
+        with BLAS:                                # whose other threads would wait busily, on the cores of the helpers
+            pixels = render(self.scene(i), self.size).tobytes()
+        self._kept.write(i, pixels)
         return pixels
 
     def truth(self, i):
         """The Truth of picture i, in its pixels."""
-        unit = self.scene(i).truth
+        unit = truth(*self._which(i))
         return Truth(unit.label, tuple(v*self.size for v in unit.box),
                      {name: (x*self.size, y*self.size) for name, (x, y) in unit.parts.items()}, unit.visible)
 
 
-def _called_helpers(data):
-    """A queue of processes that draw the set of `data` into its file, None where there are none. They are new interpreters, not
-    forks nor children of `multiprocessing`, so that nothing is asked of the caller's main module; they end with the caller or
-    `data`. The caller's own threads draw no more: each would keep Python's lock from a network that is training meanwhile."""
-    helpers, free = min(cores(), MOST_HELPERS), SimpleQueue()
-    if helpers == 1:
-        return None
-    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
-    for k in range(helpers):
-        facts = [data.drawings.name, data.split, len(data), data.size, data.seed, k, helpers]
-        command = [sys.executable, "-c", HELPER, json.dumps(facts)]
+def _whole(what, value, low, high):
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not (whole and low <= value <= high):
+        raise check.Expected(what, f"a whole number from {low} to {high}", repr(value))
+
+
+# ---------------------------------------------------------------------------------------------------------- helpers
+class Helpers:
+    """Processes that draw pictures of `sets`, each `length` bytes, one for each core once they are called. What they draw they
+    keep: what is asked for, which they also send, and meanwhile the rest.
+
+    They are new interpreters, not forks nor children of `multiprocessing`, so that nothing is asked of the caller's main module;
+    they end with the caller or with the last of the sets. The caller's own threads draw no more: each would keep Python's lock
+    from a network that is training meanwhile."""
+
+    def __init__(self, length):
+        self.sets, self._length = [], length      # of each the drawings' name, split, count, size, seed
+        self._there, self._free = 0, SimpleQueue()
+
+    def call(self, first):
+        """Start them, unless they are there. They begin with the rest of set number `first` and go on with those behind it."""
+        helpers = min(cores(), MOST_HELPERS)
+        if helpers == 1 or self._there:
+            return
+        path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+        # one thread of OpenBLAS: the others would begin by waiting busily
+        environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
+        for k in range(helpers):
+            command = [sys.executable, "-c", HELPER, json.dumps([self.sets, first, k, helpers])]
+            try:
+                helper = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                          stderr=subprocess.DEVNULL, env=environment)
+            except OSError:                       # no room for another process: the set is drawn all the same
+                break
+            sent = SimpleQueue()
+            threading.Thread(target=_receive, args=(helper.stdout, self._length, sent), daemon=True).start()
+            weakref.finalize(self, _end, helper)
+            self._there += 1
+            self._free.put((helper, sent))
+
+    def picture(self, number, i):
+        """The bytes of picture i of set `number`, drawn by one of them; None where none is there. One that has ended, as after
+        its share of the sets, or lets PATIENCE seconds go by is not asked again, and none where for so long none is free."""
+        if not self._there:
+            return None
         try:
-            helper = subprocess.Popen(command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                                      stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path})
-        except OSError:                           # no room for another process: the set is drawn all the same
-            break
-        weakref.finalize(data, _end, helper)
-        free.put(helper)
-    return None if free.empty() else free
+            helper, sent = self._free.get(timeout=PATIENCE)
+        except Empty:
+            self._there = 0
+            return None
+        try:
+            helper.stdin.write(_ASKED.pack(number, i))
+            pixels = sent.get(timeout=PATIENCE)
+        except (OSError, Empty):
+            pixels = None
+        if pixels is None:
+            self._there -= 1
+        else:
+            self._free.put((helper, sent))
+        return pixels
+
+
+def _receive(pipe, length, sent):
+    """Put what a helper draws into the queue `sent`, `length` bytes each, and None when it has ended."""
+    with pipe:
+        while pixels := _all_of(pipe, length):
+            sent.put(pixels)
+    sent.put(None)
+
+
+def _all_of(pipe, length):
+    """`length` bytes; b"" where the pipe ends before."""
+    parts = []
+    while length and (part := pipe.read(length)):
+        parts.append(part)
+        length -= len(part)
+    return b"" if length else b"".join(parts)
 
 
 def _end(helper):
@@ -474,32 +563,31 @@ def _end(helper):
 
 
 def help_drawing():
-    """Work of a helper: draw the pictures whose numbers come in, and meanwhile every `step`-th of the set that is not kept,
-    backwards, until none is left."""
-    name, split, count, size, seed, first, step = json.loads(sys.argv[1])
-    data = Synthetic(split, count, size, seed, next(of for of in SETS.values() if of.name == name), keep=True)
-    data._drawn = HELP_AFTER                      # who helps calls no helpers
+    """Work of a helper: draw the pictures that are asked for, and meanwhile every `step`-th that is not kept of the sets from
+    number `first` on, backwards, until none is left."""
+    facts, first, k, step = json.loads(sys.argv[1])
+    drawings = {of.name: of for of in SETS.values()}
+    sets = [Synthetic(split, count, size, seed, drawings[name], keep=True) for name, split, count, size, seed in facts]
     asked = SimpleQueue()
     threading.Thread(target=_listen, args=(asked,), daemon=True).start()
-    for i in range(count - 1 - first, -1, -step):
-        while not asked.empty():
-            data.picture(asked.get())
-        if data.kept_in is None:
-            break
-        data.picture(i)
+    for data in sets[first:]:
+        for i in range(len(data) - 1 - k, -1, -step):
+            while not asked.empty():
+                number, wanted = asked.get()
+                sys.stdout.buffer.write(sets[number].draw(wanted))
+                sys.stdout.buffer.flush()
+            if data.kept_in is None:
+                return
+            if not data.is_kept(i):
+                data.draw(i)
 
 
 def _listen(asked):
-    """Put the numbers that come in into the queue `asked`; end this process when the caller has gone, however that came."""
-    while len(number := os.read(0, _NUMBER.size)) == _NUMBER.size:      # sys.stdin could not be closed under this thread
-        asked.put(*_NUMBER.unpack(number))
+    """Put the pictures that are asked for into the queue `asked`, (number of the set, number in it) each; end this process when
+    the caller has gone, however that came."""
+    while len(row := os.read(0, _ASKED.size)) == _ASKED.size:               # sys.stdin could not be closed under this thread
+        asked.put(_ASKED.unpack(row))
     os._exit(0)
-
-
-def _whole(what, value, low, high):
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not (whole and low <= value <= high):
-        raise check.Expected(what, f"a whole number from {low} to {high}", repr(value))
 
 
 def contact_sheet(size=96, columns=10, seed=0, drawings=OBJECTS, rows=24):

@@ -14,7 +14,7 @@ from PIL import Image, JpegImagePlugin, UnidentifiedImageError, features
 
 from zfcore.check import Expected
 
-HAS_HEIF, HAS_AVIF = find_spec("pillow_heif") is not None, "avif" in features.get_supported_modules()
+HAS_HEIF, HAS_AVIF = find_spec("pillow_heif") is not None, "avif" in features.modules and features.check_module("avif")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM",        # told by content, whatever the file is called
            *(["AVIF"] if HAS_AVIF else []), *(["HEIF"] if HAS_HEIF else []))
 HEIF = frozenset((".heic", ".heif", ".hif"))

@@ -465,11 +465,11 @@ class Training:
         kept = [f"epoch_{self.epoch:04}.h5"] if self.epoch in self.config.keep_epochs else []
         self.save(*kept, *(["best.h5"] if best else []), "latest.h5")
         self.write_log()
-        if time.monotonic() - self.drawn > DRAW_EVERY:
-            self.draw()
-            self.drawn = time.monotonic()
         for line in lines:                     # after all is on the disk: a terminal that is gone costs nothing
             self.say(line)
+        if time.monotonic() - self.drawn > DRAW_EVERY:     # nor are figures waited for: loading matplotlib takes half a second
+            self.draw()
+            self.drawn = time.monotonic()
 
     def shares_of_start(self) -> dict[str, float]:
         """{layer: share of the energy of its weights that is still their random start}; no numbers where they had none, and on

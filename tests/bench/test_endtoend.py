@@ -1,0 +1,88 @@
+"""An epoch from the pictures on: the first one from an empty cache in every round, the later ones from memory."""
+import json
+import os
+
+import numpy as np
+import pytest
+
+from bench import endtoend
+from zfcore.data import synthetic
+
+TORCH = endtoend.torch
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    monkeypatch.setattr(endtoend, "PICTURES", 40)
+    monkeypatch.setattr(endtoend, "BATCH", 20)
+    monkeypatch.setattr(endtoend, "torch", None)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The scenes that are drawn in this process, one entry each."""
+    found, render = [], synthetic.render
+    monkeypatch.setattr(synthetic, "render", lambda *args: found.append(args) or render(*args))
+    return found
+
+
+def test_a_first_epoch_finds_nothing_and_leaves_nothing(tmp_path, drawn, monkeypatch):
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    run = endtoend.contestants(endtoend.opener("drawn", tmp_path), "first epoch")["ours"]
+    for rounds in (1, 2):
+        run()
+        assert len(drawn) == 40*rounds                                    # too few for helpers
+    assert not (tmp_path/"cache").exists() and os.environ["ZFCORE_CACHE"] == str(tmp_path/"cache")
+
+
+def test_later_epochs_draw_nothing(tmp_path, drawn):
+    run = endtoend.contestants(endtoend.opener("drawn", tmp_path), "later epochs")["ours"]
+    run()
+    run()
+    assert len(drawn) == 40
+
+
+def test_the_jpegs_are_the_drawn_pictures(tmp_path):
+    data = endtoend.opener("decoded", tmp_path)(keep=True)
+    right = synthetic.Synthetic("train", 40, endtoend.STORED)
+    assert len(data) == 40 and sorted(data.classes) == sorted(right.classes)
+    for i in range(40):
+        k = int(data.names[i].rpartition("/")[2].removesuffix(".jpg"))
+        assert data.classes[data.labels[i]] == right.classes[right.labels[k]]
+        apart = np.asarray(data.picture(i), float) - np.asarray(right.picture(k), float)
+        assert np.abs(apart).mean() < 6
+
+
+@pytest.mark.skipif(TORCH is None, reason="PyTorch is not installed")
+def test_pytorch_draws_in_every_epoch_but_where_the_pictures_lie_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(endtoend, "torch", TORCH)
+    monkeypatch.setattr(endtoend, "torch_twin", lambda network, layout, compiled: TORCH.nn.Sequential(TORCH.nn.Flatten(),
+                                                                                                     TORCH.nn.Linear(3*96*96, 10)))
+    opened = []
+
+    class Counted(synthetic.Synthetic):
+        def picture(self, i):
+            with open(tmp_path/"drawn", "a") as file:                     # in processes of DataLoader's
+                file.write(".")
+            return super().picture(i)
+
+    def drawn(keep):
+        opened.append(keep)
+        return Counted("train", 40, endtoend.SIZE)
+    for epoch, each in ((endtoend.FIRST, 40), (endtoend.LATER, 40), (endtoend.KEPT, 0)):
+        runs = endtoend.contestants(drawn, epoch)
+        for _ in range(2):
+            before = (tmp_path/"drawn").stat().st_size
+            runs["DataLoader, eager"]()
+            assert (tmp_path/"drawn").stat().st_size - before == each
+
+
+def test_every_row_is_measured_and_written(tmp_path, capsys):
+    endtoend.main(1, tmp_path)
+    rows = json.loads((tmp_path/"endtoend.json").read_text())["cases"]
+    assert [row["name"] for row in rows] == ["tiny, drawn, first epoch", "tiny, drawn, later epochs",
+                                             "tiny, decoded, first epoch", "tiny, decoded, later epochs",
+                                             "tiny, drawn, in memory"]
+    assert all(row["N"] == 20 and row["milliseconds"]["ours"] > 0 for row in rows)
+    out = capsys.readouterr().out
+    assert all(row["name"] in out for row in rows)
