@@ -15,7 +15,7 @@ What there is, from the outside in (zfcore/README.md walks through it):
     matching                        which units of two networks answer alike
     project, GRADIENT, DECONVNET, GUIDED                         one activation back to the pixels, by the paper's three rules
     build, MODELS, Network, layers                               networks as tables of layers
-    open_data, Pictures                                          pictures
+    open_data, DataSet, Pictures, CorruptImage                   pictures, also of one's own making
     training                                                     TrainConfig, Training: what `python -m train` does
     save_result, load_result, plots                              arrays to files, arrays to figures
     select                                                       a device by its name
@@ -52,7 +52,8 @@ _PLACES = {                       # {module: what of it is public here}
     "zfcore.models": ("build", "MODELS"),
     "zfcore.network": ("Network",),
     "zfcore.data": ("open_data",),
-    "zfcore.data.loader": ("Pictures",),
+    "zfcore.data.loader": ("DataSet", "Pictures"),
+    "zfcore.data.transforms": ("CorruptImage",),
     "zfcore.device": ("select",),
     "zfcore.check": ("Expected",),
     "zfcore.checkpoint": ("Checkpoint",),

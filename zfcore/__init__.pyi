@@ -29,7 +29,9 @@ from zfcore.analysis.top_activations import unit_views as unit_views
 from zfcore.check import Expected as Expected
 from zfcore.checkpoint import Checkpoint as Checkpoint
 from zfcore.data import open_data as open_data
+from zfcore.data.loader import DataSet as DataSet
 from zfcore.data.loader import Pictures as Pictures
+from zfcore.data.transforms import CorruptImage as CorruptImage
 from zfcore.deconvnet import DECONVNET as DECONVNET
 from zfcore.deconvnet import GRADIENT as GRADIENT
 from zfcore.deconvnet import GUIDED as GUIDED

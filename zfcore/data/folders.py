@@ -14,13 +14,7 @@ nor as classes. Linked folders are followed, each once within a class. Class fol
 alone are one. What is understood, followed or left out is said, a line each, on standard error. A picture is called by its path
 below ROOT, where a person finds it; in a tar with parts, which nobody opens there, <part>/<class>/<name>.
 
-A data set of zfcore is any object with
-    classes     list of str, the readable class names
-    labels      int64 (n,), numbers into `classes`
-    names       list of n str, one for each picture
-    len()       n
-    picture(i)  PIL picture number i, mode RGB; raises `transforms.CorruptImage` where it cannot be used
-and, if its mean image is worth keeping on disk, `fingerprint()`, a str that changes when a picture may have changed.
+What they are opened as is a data set as `zfcore.data.loader.DataSet` says.
 """
 import hashlib
 import os

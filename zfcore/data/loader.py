@@ -25,7 +25,7 @@ from zfcore import check
 from zfcore.backend import CPU, Device
 from zfcore.check import Expected
 from zfcore.checkpoint import new_hdf5
-from zfcore.data.transforms import CorruptImage, TooSmall, check_crop, check_large_enough, square
+from zfcore.data.transforms import CorruptImage, TooSmall, check_crop, check_large_enough, square, to_rgb
 from zfcore.files import listed, parsed, said, text, whole
 from zfcore.hdf5 import open_h5
 from zfcore.hints import Array
@@ -45,21 +45,48 @@ class Lost(Expected):
 
 
 class DataSet(Protocol):
-    """Pictures with labels, as `zfcore.open_data` gives them and whoever has others may write them: `labels` (n,), of VOC
-    (n,20); `names`, one a picture, are for messages. `picture(i)` raises `transforms.CorruptImage` where it cannot be used."""
+    """Pictures with labels, as `zfcore.open_data` gives them and whoever has others may write them: any object with these five.
+    Where its mean image is worth keeping on the disk, it also has `fingerprint()`, a str that changes when a picture may have
+    changed."""
 
     @property
-    def classes(self) -> Sequence[str]: ...
+    def classes(self) -> Sequence[str]:
+        """Names of the classes, a list or tuple of str."""
 
     @property
-    def labels(self) -> NDArray[Any]: ...
+    def labels(self) -> NDArray[Any]:
+        """Numbers into `classes`, an array (n,) of whole numbers; of VOC, whose pictures show several, (n,20)."""
 
     @property
-    def names(self) -> Sequence[str]: ...
+    def names(self) -> Sequence[str]:
+        """Name of each picture, n of them, for messages and tables."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """n, the number of pictures."""
 
-    def picture(self, i: int) -> Image.Image: ...
+    def picture(self, i: int) -> Image.Image:
+        """Picture number i, a PIL picture of any mode and size, always the same one. Raises `zfcore.CorruptImage` where it
+        cannot be used; it is then left out."""
+
+
+def check_data_set(dataset: DataSet) -> None:
+    """Raise Expected, which names the attribute, for what does not keep to the protocol DataSet."""
+    if missing := [name for name in ("classes", "labels", "names", "__len__", "picture") if not hasattr(dataset, name)]:
+        raise Expected("data set", "an object with classes, labels, names, len() and picture(i), as zfcore.DataSet says",
+                       f"{said(dataset)} without {missing[0].strip('_')}", "zfcore.open_data opens folders and files")
+    classes, labels, n = dataset.classes, dataset.labels, len(dataset)
+    if not isinstance(classes, (list, tuple)) or not all(isinstance(name, str) for name in classes):
+        raise Expected("data set: classes", "a list of names", said(classes))
+    if not isinstance(labels, np.ndarray) or labels.ndim not in (1, 2) or labels.ndim == 1 and labels.dtype.kind not in "iu":
+        raise Expected("data set: labels", "an array of whole numbers, one a picture",
+                       f"{labels.dtype} {labels.shape}" if isinstance(labels, np.ndarray) else said(labels),
+                       "numpy.array(labels) makes one of a list")
+    for what, found in (("labels", len(labels)), ("names", len(dataset.names))):
+        if found != n:
+            raise Expected(f"data set: {what}", f"{n}, one a picture", found)
+    if labels.ndim == 1 and classes and n and not 0 <= labels.min() <= labels.max() < len(classes):
+        raise Expected("data set: labels", f"0 to {len(classes) - 1}, numbers into its {plural(len(classes), 'class')}",
+                       f"{labels.min()} to {labels.max()}")
 
 
 class Pictures:
@@ -77,6 +104,7 @@ class Pictures:
 
     def __init__(self, dataset: DataSet, size: int, crop: int, upscale: bool = False, workers: int = 2,
                  memory: int = MEMORY) -> None:
+        check_data_set(dataset)
         if not len(dataset):
             raise Expected("pictures", "one or more in each part, training and validation", "none",
                            "a class of two or more has some in both; or put them into folders train and val")
@@ -115,11 +143,22 @@ class Pictures:
             return kept
         if i in self.damaged:
             raise CorruptImage(self.dataset.names[i], self.damaged[i])
-        pixels = square(self.dataset.picture(i), self.size, self.crop, self.upscale, self.dataset.names[i])
+        pixels = square(self._original(i), self.size, self.crop, self.upscale, self.dataset.names[i])
         if self._kept is not None:
             self._kept[i] = pixels
             self._is_kept[i] = True               # after the pixels: another thread may be looking
         return pixels
+
+    def _original(self, i):
+        """Picture i as the data set gives it, in mode RGB. Raises CorruptImage, and Expected for what is no PIL picture."""
+        picture = self.dataset.picture(i)
+        if not isinstance(picture, Image.Image):
+            raise Expected(f"data set: picture {i}", "a PIL picture", type(picture).__name__,
+                           "PIL.Image.fromarray makes one of a uint8 array (H,W,3)")
+        try:
+            return picture if picture.mode == "RGB" else to_rgb(picture)
+        except ValueError as error:
+            raise CorruptImage(self.dataset.names[i], str(error)) from None
 
     def batches(self, batch_size: int, seed: int, epoch: int, shuffle: bool = True, start: int = 0,
                 device: Device = CPU) -> Iterator[tuple[Array, NDArray[np.int64], NDArray[np.int64]]]:
@@ -265,7 +304,7 @@ class Pictures:
         if self._is_kept[i]:
             return ""
         try:
-            check_large_enough(picture := self.dataset.picture(i), self.crop, self.upscale, self.dataset.names[i])
+            check_large_enough(picture := self._original(i), self.crop, self.upscale, self.dataset.names[i])
         except TooSmall as small:
             return f"{small.what} ({small.got})"
         except CorruptImage:
