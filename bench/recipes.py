@@ -18,6 +18,7 @@ from zfcore.analysis.sanity_checks import last_convolution, shares_of_start
 from zfcore.analysis.top_activations import top_activations
 from zfcore.checkpoint import load
 from zfcore.cpu import CORES
+from zfcore.data import OBJECTS
 from zfcore.files import read_json
 from zfcore.layers import LocalResponseNorm
 from zfcore.training import Training, resolve
@@ -90,8 +91,8 @@ def changed(change):
     """A Training whose network is changed as soon as it is drawn."""
     class Changed(Training):
         @staticmethod
-        def drawn_network(config, classes, table=None):
-            network = Training.drawn_network(config, classes, table)
+        def drawn_network(config, classes):
+            network = Training.drawn_network(config, classes)
             change(network)
             return network
     return Changed
@@ -106,7 +107,7 @@ def measure(file):
     model, checkpoint = trained.open(file), load(file)
     if model.start is None:
         raise check.Expected(file, "a checkpoint that tells its start", "one without")
-    pictures = model.pictures("")
+    pictures = model.pictures(OBJECTS)
     layers, unread = [last_convolution(model.network), model.network.layers[-1].name], np.full((4, 2), np.nan)
     legible, _ = judge(model, pictures, top_activations(model, pictures, layers, 1), layers)
     history = checkpoint.history

@@ -178,7 +178,7 @@ DEFECTS = [
            "tree_sum(received, self.begins, self.leaves)", "tree_sum(received, range(len(received)), len(received))",
            "ranks/test_reduce.py"),
     Defect("the shares of the start are told of another seed", "zfcore/training/loop.py",
-           "network.table()).init(self.config.seed,", "network.table()).init(0,", "train"),
+           "network.table()).init(*self.seed_and_law,", "network.table()).init(0, self.seed_and_law[1],", "train"),
     Defect("a file is renamed before it is on the disk", "zfcore/checkpoint.py",
            "                flush(self.temporary)\n", "", "test_checkpoint.py train/test_robust.py"),
     Defect("the fifth wrong class still counts as top 5", "zfcore/training/evaluation.py",

@@ -9,9 +9,9 @@ from train.launch import launch
 from train.options import parser
 from zfcore import check
 from zfcore.backend import CPU
-from zfcore.checkpoint import load
 from zfcore.data import check_there, data_in_words, is_drawn
 from zfcore.device import select
+from zfcore.models import from_checkpoint
 from zfcore.ranks import ALONE
 from zfcore.ranks.environment import is_launched, is_rank
 from zfcore.ranks.environment import open as open_ranks
@@ -59,7 +59,7 @@ def work(config, typed, folder, changes, ranks):
         drawn = is_drawn(config.data)                         # the classes of other pictures are counted when they are read
         classes = len(config.parts()[0].classes) if drawn else 1000
         begun = folder and (folder/"latest.h5").is_file()
-        say(Training.blank_network(config, classes, load(folder/"latest.h5").layers if begun else None).summary())
+        say((from_checkpoint(folder/"latest.h5")[0] if begun else Training.blank_network(config, classes)).summary())
         say(f"\ndata:   {data_in_words(config.data)}, {plural(classes, 'class')}{'' if drawn else ' taken for granted'}\n"
             f"recipe: {deviations.in_words(config)}")
         if typed.get("devices", 1) > 1:

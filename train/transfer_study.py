@@ -169,6 +169,9 @@ class TransferStudy:
     def run_thumbnails(self):
         """(Pictures, numbers, thumbnails) of what RUN was trained on."""
         config = self.run_config()
+        if config.data is None:
+            raise check.Expected("--without-duplicates", "a run whose training pictures can be found again",
+                                 f"{self.args.run}, which was given data sets in Python")
         own = self.pictures(open_data(config.data, self.model.size, config.limit_per_class)[0])
         return own, *thumbnails_of(own, "thumbnails of the run's pictures")
 

@@ -38,6 +38,7 @@ class Network:
         if twice:
             raise check.Expected(name, "layers of different names", f"{twice[0]} twice")
         self.name, self.input_shape, self.layers = name, tuple(input_shape), layers
+        self.drawn: tuple[int, Law] | None = None          # seed and law that `init` drew weights by, whatever became of them
         self.shapes = [self.input_shape]                   # shapes[k] enters layers[k], shapes[k+1] leaves it
         for number, layer in enumerate(self.layers):
             self.shapes.append(layer.shape_out(self.shapes[-1]))
@@ -113,7 +114,9 @@ class Network:
 
     def copy(self) -> "Network":
         """The same network with layers of its own, which share the arrays, so that those of one may be replaced."""
-        return Network(self.name, self.input_shape, self.layers)
+        twin = Network(self.name, self.input_shape, self.layers)
+        twin.drawn = self.drawn
+        return twin
 
     # -------------------------------------------------------------------------------------------------- parameters
     def index(self, name: str) -> int:
@@ -163,6 +166,7 @@ class Network:
                      scores below 1, and a step moves the scores about as much through layer 1, where the pixels make
                      gradients large, as through the layers above it"""
         check.one_of("init", law, ("gaussian", "he"))
+        self.drawn = seed, law
         first, last = (self.weighted or [None])[0], (self.weighted or [None])[-1]
         for layer, shape in zip(self.layers, self.shapes):
             factor = 1/8 if layer is first else 1/64 if layer is last else 1

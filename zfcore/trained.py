@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.backend import CPU, Device, runs_kernels, to_device, to_host
-from zfcore.data import check_there, data_in_words, open_data, same_place
+from zfcore.data import OBJECTS, check_there, data_in_words, open_data, said_place, same_place
 from zfcore.data.folders import VAL_FRACTION
 from zfcore.data.known import PICTURES, listed_pictures, listed_places, places
 from zfcore.data.loader import DataSet, Pictures
@@ -26,7 +26,7 @@ from zfcore.data.transforms import centre_crops, ten_crops
 from zfcore.device import select
 from zfcore.hints import Array, FilePath, Precision
 from zfcore.interchange import SUFFIXES, import_network
-from zfcore.models import from_checkpoint, start_of
+from zfcore.models import checkpoint_file, from_checkpoint, start_of
 from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import softmax
@@ -44,7 +44,8 @@ class Trained:
                squares of `size` pixels, and their crop, less that of the mean, is what enters
     classes    what its last layer's units stand for
     epoch      after how many epochs of training
-    data       what it was trained on, as `zfcore.open_data` takes it; None: of a network from elsewhere nobody knows; and
+    data       what it was trained on, as `zfcore.open_data` takes it; None: nobody knows, as of a network from elsewhere or
+               of one that was trained on data sets of somebody's own; and
     val_fraction   which share of that was for validation, where it has no parts
     path       where it was opened; None: nowhere
     begun      makes the same network with the random weights that its training began with; None where they are not known
@@ -134,22 +135,24 @@ class Trained:
         _, H, W = self.network.input_shape
         return crop_flip(images, self.mean, tops, lefts, flips, H, W)
 
-    def pictures(self, data: str | None = None, part: Literal["train", "val"] = "val", upscale: bool = False, workers: int = 2,
-                 limit_per_class: int = 0) -> Pictures:
+    def pictures(self, data: FilePath | None = None, part: Literal["train", "val"] = "val", upscale: bool = False,
+                 workers: int = 2, limit_per_class: int = 0) -> Pictures:
         """The pictures of a part of `data` (None: what it was trained on), prepared as its own were; `upscale` enlarges those
-        smaller than the network's input, which otherwise are refused. Raises Expected as `zfcore.open_data` does."""
+        smaller than the network's input, which otherwise are refused. Raises Expected as `zfcore.open_data` does, for the
+        empty name, and where those that it was trained on are not known."""
         return self.prepared(self.dataset(data, part, limit_per_class), upscale, workers)
 
-    def dataset(self, data: str | None = None, part: Literal["train", "val"] = "val", limit_per_class: int = 0) -> DataSet:
+    def dataset(self, data: FilePath | None = None, part: Literal["train", "val"] = "val", limit_per_class: int = 0) -> DataSet:
         """The data set of a part of `data` (None: what it was trained on). Where other data have no parts, all of them are
         "val", but of its own pictures, wherever they lie now, those that are for validation."""
         check.one_of("part", part, ("train", "val"))
-        own = data is None or self.data is not None and same_place(data, self.data)
         if data is None:
-            if self.data is None:
-                raise check.Expected("--data", "pictures to look at, since this network was trained elsewhere", "none")
             check_there(self.data)
-            data = self.data
+        elif not said_place(data):
+            raise check.Expected("data", "a folder, a file or the name of a drawn set", "an empty name",
+                                 f"{OBJECTS} is the set of drawn objects")
+        data = said_place(self.data if data is None else data)
+        own = same_place(data, self.data)
         found = open_data(data, self.size, limit_per_class, self.val_fraction if own else None)
         if not own and not len(found[0]) and self._knows(found[1]):                # its own, which lie elsewhere now
             found = open_data(data, self.size, limit_per_class, self.val_fraction)
@@ -200,8 +203,10 @@ def open(path: FilePath, device: Literal["auto", "cpu", "gpu"] = "auto", precisi
     network, checkpoint = from_checkpoint(path, device, precision)
     if checkpoint.mean_image is None:
         raise check.Expected(path, "a checkpoint with a mean image", "one without")
-    return Trained(network, device.array(checkpoint.mean_image), checkpoint.classes, checkpoint.epoch,
-                   checkpoint.state.get("data", None if "imported" in checkpoint.state else ""), Path(path),
+    data = checkpoint.state.get("data")
+    if data == "" and (checkpoint_file(path).parent/PICTURES).is_file():       # an older run on data sets of somebody's own,
+        data = None                                                            # since drawn pictures are not listed
+    return Trained(network, device.array(checkpoint.mean_image), checkpoint.classes, checkpoint.epoch, data, Path(path),
                    (lambda: start_of(checkpoint, device, precision)) if checkpoint.state.get("init") else None, device,
                    checkpoint.state.get("val_fraction", VAL_FRACTION), checkpoint.history)
 

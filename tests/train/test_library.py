@@ -121,7 +121,7 @@ def test_what_is_wrong_is_an_expected_and_leaves_no_folder(config, whole, tmp_pa
     refused("--upscale", Training.begin, replace(config, image_size=64), tmp_path/"new")
     train, val = open_data(config.data, config.picture_size)
     other = open_data("", config.picture_size, 1)[1]
-    refused("the 3 classes of the training pictures, got 10 classes", Training.begin, config, tmp_path/"new", (train, other))
+    refused("the 3 classes of the training pictures, got other classes: 3 missing .*, 10 new", Training.begin, config, tmp_path/"new", (train, other))
     others = [Pictures(part, config.picture_size, config.image_size + 2) for part in (train, val)]
     refused("pictures: expected squares of 37 pixels for crops of 32, as the options say, got 37 for 34", Training.begin,
             config, tmp_path/"new", others)

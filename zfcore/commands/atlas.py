@@ -11,6 +11,7 @@ from zfcore.atlas.layer_page import K
 from zfcore.atlas.serve import Server, serve
 from zfcore.atlas.source import Looked, kept_source
 from zfcore.commands.common import FORMAT, SHARED, UNITS, chosen_of_data, chosen_units, open_model, open_pictures, option
+from zfcore.data import OBJECTS
 from zfcore.files import inside
 from zfcore.networks import home_of
 from zfcore.terminal import Bar, printable, say, warn
@@ -98,7 +99,7 @@ def opened_beside(args, model, layers):
     if not shared_layers(layers, other):
         raise check.Expected("--beside", f"a network with some of the layers {', '.join(layers)}",
                              ", ".join(each.name for each in other.network.weighted))
-    return other, open_pictures(args, other, args.data or model.data or "")
+    return other, open_pictures(args, other, args.data or model.data or OBJECTS)
 
 
 def compared(args, source, other, pictures, units, file):

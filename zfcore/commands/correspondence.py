@@ -9,7 +9,7 @@ from zfcore.analysis import top_activations as top
 from zfcore.checkpoint import atomic, write_csv
 from zfcore.commands.common import (GREY, PIXELS, class_numbers, images_of, open_files, open_model, open_pictures, option,
                                     originals, output_folder)
-from zfcore.data import is_drawn
+from zfcore.data import OBJECTS, is_drawn
 from zfcore.data.landmarks import read_landmarks
 from zfcore.terminal import Bar, plural, printable
 
@@ -93,7 +93,7 @@ def landmarked_files(args, model):
 def synthetic_faces(args, model):
     """Landmarks as `landmarked_files` gives them, of the first pictures of --label in the synthetic set, or the drawn one that
     --data names, that show all parts."""
-    pictures = open_pictures(args, model, args.data if is_drawn(args.data or "") else "")
+    pictures = open_pictures(args, model, args.data if args.data and is_drawn(args.data) else OBJECTS)
     parts, crop = args.parts or list(alike.PARTS), model.crop
     dataset, numbers, places = pictures.dataset, [], []
     label = class_numbers([args.label], dataset.classes, 1)[0]

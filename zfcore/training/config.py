@@ -1,12 +1,13 @@
 """Every option of a training run: its default, its source, its checks, and the presets that set several at once."""
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from zfcore import check
-from zfcore.data import is_drawn, open_data
+from zfcore.data import is_drawn, open_data, said_place
 from zfcore.data.folders import VAL_FRACTION
 from zfcore.data.loader import DataSet
 from zfcore.data.synthetic import LARGEST, SMALLEST
@@ -30,8 +31,8 @@ class TrainConfig:
     """A run's options, as config.json keeps them. The defaults are the paper's recipe (section 3) where it has one;
     what it leaves open is marked "ours"."""
     preset: str = "zfnet"            # the set of defaults that the run started from
-    data: str = ""                   # class folders or tar, or drawn:NAME; empty: the synthetic set
-    model: str = "zfnet"             # one of zfcore.models.MODELS
+    data: str | None = ""            # class folders or tar, or drawn:NAME; empty: the synthetic set; None: nobody knows where
+    model: str = "zfnet"             # one of zfcore.models.MODELS, or the name of a network of one's own
     image_size: int = 224            # side of the crop that enters the network; pictures are kept at 256/224 of it
     epochs: int = 70
     batch_size: int = 128
@@ -57,6 +58,9 @@ class TrainConfig:
     keep_epochs: tuple[int, ...] = PAPER_EPOCHS  # these epochs' checkpoints stay as epoch_NNNN.h5
 
     def __post_init__(self):
+        for name in ("data", "init_from"):
+            if isinstance(path := getattr(self, name), os.PathLike):
+                object.__setattr__(self, name, os.fsdecode(path))
         for name in NAMES:
             of_the_kind(flag(name), name, getattr(self, name))
         for name in ("image_size", "epochs", "batch_size", "lr", "patience"):
@@ -81,8 +85,6 @@ class TrainConfig:
         if not 0 <= self.start_left < 1:
             raise check.Expected("--start-left", "a share of the start, 0 <= share < 1 (0: whatever --weight-decay leaves)",
                                  self.start_left)
-        if not self.init_from:                             # else it may be a network from elsewhere
-            check.one_of("--model", self.model, MODELS)
         check.one_of("--init", self.init, ("gaussian", "he"))
         check.one_of("--crops", self.crops, ("ten", "random"))
         check.one_of("--device", self.device, ("auto", *DEVICES))
@@ -98,7 +100,7 @@ class TrainConfig:
         if is_drawn(self.data) and not SMALLEST <= self.picture_size <= LARGEST:
             sizes = [n for n in range(1, LARGEST) if SMALLEST <= picture_size(n) <= LARGEST]
             raise check.Expected("--image-size", f"{sizes[0]} to {sizes[-1]}, for which pictures can be drawn", self.image_size)
-        return open_data(self.data, self.picture_size, self.limit_per_class, self.val_fraction)
+        return open_data(said_place(self.data), self.picture_size, self.limit_per_class, self.val_fraction)
 
     def forecast(self, pictures: int) -> float:
         """The share of the random start that will be left after training on so many pictures, see `optim.start_left`: 0..1,
@@ -163,7 +165,8 @@ def resolve(typed: Mapping[str, Any]) -> TrainConfig:
     if asked.get("init_from"):
         network = _source(asked["init_from"])
         asked = {"model": network.name, "image_size": network.input_shape[1], **asked}
-    model = asked.get("model")
+    if (model := asked.get("model")) is not None and not asked.get("init_from"):       # which may be a network from elsewhere
+        check.one_of("--model", model, MODELS)
     preset = asked.get("preset") or (model if model in PRESETS else "zfnet" if model else "tiny")
     check.one_of("--preset", preset, PRESETS)
     values = {**PRESETS[preset], **_decay(typed, asked), **_drops(typed, from_file, PRESETS[preset]), "preset": preset}
@@ -254,7 +257,7 @@ def of_the_kind(what, name, value):
         fits = isinstance(value, tuple) and all(type(n) is int and n >= 0 for n in value)
     else:
         fits = type(value) is kind or kind is float and (type(value) is int or isinstance(value, float))
-        fits = fits or value is None and name == "weight_decay"
+        fits = fits or value is None and name in ("data", "weight_decay")
     if not fits:
         of = " of whole numbers" if kind is tuple else ""
         raise check.Expected(what, f"a value of type {kind.__name__}{of}", repr(value))

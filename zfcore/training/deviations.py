@@ -52,7 +52,7 @@ def deviations(config, counts=None):
     if is_drawn(config.data) or counts not in (None, IMAGENET):
         size = "" if counts is None else f": {plural(counts[0], 'class')}, {plural(counts[1], 'training picture')}"
         found.append(Deviation("pictures", "ImageNet 2012: 1000 classes, 1.3 million training pictures",
-                               data_in_words(config.data) + size, "asked for" if config.data else "needs no download"))
+                               data_in_words(config.data) + size, "needs no download" if config.data == "" else "asked for"))
     if config.model not in IN_TABLES:
         small = config.model == preset.get("model")
         found.append(Deviation("network", "those of tables 2 and 3", config.model,

@@ -170,7 +170,7 @@ def check_pictures(folder, train, val, data, aloud=True):
     if faults := _faults(gone, [row for rows in there.values() for row in rows]):
         raise check.Expected(f"--resume {folder}", f"the {plural(len(listed), 'picture')} that the run began with", faults,
                              f"put them back as they were, or begin another run with these and its weights: "
-                             f"{command('python', '-m', 'train', '--data', data, '--init-from', folder)}")
+                             f"{command('python', '-m', 'train', '--data', data or 'FOLDER', '--init-from', folder)}")
     if changed and aloud:
         warn(printable(f"{folder}: of {plural(len(listed), 'picture')} {len(changed)} changed since the run began, which goes "
                        f"on with what there is now: {some(changed)}"))
@@ -203,8 +203,15 @@ def _way(before, now):
 
 
 def move(folder, data):
-    """Let the checkpoints that the run keeps, beside the latest one, say that its pictures lie at `data` now."""
+    """Let the checkpoints that the run keeps, beside the latest one, say that its pictures lie at `data` now; None: that nobody
+    knows where."""
     for path in (folder/"best.h5", *folder.glob("epoch_*.h5")):
         with suppress(check.Expected):                     # one that is missing or damaged stays as it is
             kept = load(inside(folder, path.name))
-            save(path, replace(kept, state={**kept.state, "data": data}))
+            others = {key: value for key, value in kept.state.items() if key != "data"}
+            save(path, replace(kept, state={**others, **place_in_state(data)}))
+
+
+def place_in_state(data):
+    """Entry of a checkpoint's state that says where the pictures lie; none where nobody knows."""
+    return {} if data is None else {"data": data}

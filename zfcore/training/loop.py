@@ -21,13 +21,14 @@ from zfcore import check, plots
 from zfcore.analysis.sanity_checks import last_convolution, legibility, shares_of_start
 from zfcore.backend import BF16, CPU, Device, runs_kernels, to_host, zeros
 from zfcore.checkpoint import Checkpoint, Unwritable, atomic, check_resumable, load, save, write_csv
-from zfcore.data import check_there, lasting, same_place
+from zfcore.data import check_there, known_place, lasting, said_place, same_place
 from zfcore.data.folders import some
 from zfcore.data.loader import DataSet, Lost, Pictures
 from zfcore.data.transforms import one_of_ten, random_crops
 from zfcore.device import select
-from zfcore.files import inside
-from zfcore.hints import Array, Arrays, FilePath, Row
+from zfcore.files import inside, said
+from zfcore.hints import Array, Arrays, FilePath
+from zfcore.layers import KINDS
 from zfcore.models import MODELS, build, from_table
 from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
@@ -40,13 +41,15 @@ from zfcore.trained import Trained
 from zfcore.training.accord import any_asked, check_same, check_weights, facts, tell_once
 from zfcore.training.config import TrainConfig, resumed
 from zfcore.training.evaluation import Score, evaluate
-from zfcore.training.folder import Lock, check_pictures, move, new_folder, stored_config, write_config, write_pictures
+from zfcore.training.folder import (Lock, check_pictures, move, new_folder, place_in_state, stored_config, write_config,
+                                    write_pictures)
 from zfcore.training.start import Origin, like_source, start_from
 from zfcore.training.watch import Interrupt, StallGuard, Stop, Sums, Watched, told_by_the_loss
 
 COLUMNS = ("epoch", "step", "lr", "train_loss", "train_error", "val_loss", "val_error", "val_error_top5",
            "filters_clamped", "images_per_second", "seconds", "in_box", "box_area")
 DRAW = {"ten": one_of_ten, "random": random_crops}
+STILL = 1 - 1e-6                 # share of a draw in the weights (`shares_of_start`) above which they are still what was drawn
 SAVE_EVERY = 600                 # seconds between checkpoints inside a long epoch
 LOOK_EVERY = 0.2                 # seconds between looks at what the device has added up; between two it runs without a pause
 DRAW_EVERY = 10                  # seconds between drawings of the curves and filters
@@ -82,9 +85,15 @@ class Training:
                  mean: NDArray[np.float32], origin: Origin | None = None, checkpoint: Checkpoint | None = None,
                  ranks: Ranks = ALONE) -> None:
         """The arguments behind `folder` are those of Materials; `folder` is where `run` writes, and must be there by then."""
-        self.folder, self.config, self.origin, self.ranks = Path(folder), config, origin, ranks
+        for layer in network.layers:
+            if KINDS.get(kind := type(layer).__name__) is not type(layer):
+                raise check.Expected(f"{network.name}: {layer.name}", "a kind of layer that a checkpoint can be read with",
+                                     kind, f"zfcore.layers.KINDS[{kind!r}] = {kind} makes it one")
+        # a network and pictures that were given, and not named, are what the run is
+        self.config = config = replace(config, model=network.name, data=known_place(config.data, train.dataset))
+        self.folder, self.origin, self.ranks = Path(folder), origin, ranks
         self.train, self.val, self.network = train, val, network
-        self.device, self.classes = select(config.device), train.dataset.classes
+        self.device, self.classes = select(config.device), list(train.dataset.classes)
         self.mean, self.device_mean = mean, self.device.array(mean)
         self.optimizer = SGD(network, config.momentum, config.weight_decay, config.rms_max or None)
         self.plateau = Plateau(config.lr, config.patience)
@@ -100,33 +109,39 @@ class Training:
         self.say: Callable[[str], object] = lambda line: None          # whom the lines of the log are told
         self.shapes, self.beside = network.parameter_shapes(), self.device.beside()
         self.captured = self.device.capture(self.learn)
+        self.seed_and_law = network.drawn      # seed and law of the weights that training began with; None: not known
         if checkpoint is not None:
             self.go_on_from(checkpoint)
+        elif self.seed_and_law and not all(share > STILL for share in shares_of_start(network, self.start()).values()):
+            self.seed_and_law = None           # others since
 
     # -------------------------------------------------------------------------------------------------------- doors
     @classmethod
     def begin(cls, config: TrainConfig, folder: FilePath | None = None, data: Parts | None = None,
-              ranks: Ranks = ALONE) -> "Training":
+              ranks: Ranks = ALONE, network: Network | None = None) -> "Training":
         """A new run of the TrainConfig `config` in `folder`, which is made, or must be empty; None: runs/<date>-<time>-<model>.
 
-        `data` (train, val) are data sets, or Pictures, to use instead of what `config.data` names. Every picture is looked at
-        once, those to train on for the mean image, before the folder is made: from then on a run fails only for new reasons.
-        Only sets that bring their mean image, packed or drawn ones, are not.
+        `data` (train, val) are data sets, or Pictures, to use instead of what `config.data` names; where it names nothing, the
+        run does not know where they are to be found again. Every picture is looked at once, those to train on for the mean
+        image, before the folder is made: from then on a run fails only for new reasons. Only sets that bring their mean image,
+        packed or drawn ones, are not. `network` is one to train instead of what `config.model` names, itself and not a copy;
+        one without weights is drawn as the options say.
         Each of several `ranks` calls this with the same options, and sees the same pictures. Raises Expected for a folder,
         pictures or weights that cannot be used, and for ranks that differ or are more than the pieces of a batch."""
-        materials = cls.materials(config, data, ranks=ranks)
-        made = new_folder(materials.config, folder, materials.origin, counts(materials.train)) if ranks.is_first else ""
-        return cls(os.fsdecode(ranks.gather(os.fsencode(made))[0]), *materials, ranks=ranks)
+        new = cls("", *cls.materials(config, data, ranks=ranks, network=network), ranks=ranks)
+        made = new_folder(new.config, folder, new.origin, counts(new.train)) if ranks.is_first else ""
+        new.folder = Path(os.fsdecode(ranks.gather(os.fsencode(made))[0]))
+        return new
 
     @classmethod
     def resume(cls, folder: FilePath, data: Parts | FilePath | None = None, ranks: Ranks = ALONE, **changes: Any) -> "Training":
         """The run in `folder` as it was when its latest checkpoint was written, or from its beginning where it was stopped
         before the first; it ends with the bits of one that was never stopped. `data` as for `begin`, or where the pictures lie
         now; `changes` are options that may have other values from here on (config.MAY_CHANGE). `ranks` as for `begin`, as many
-        as there are now: the bits are the same. Raises Expected for a folder without a run, for other changes, and where the
-        code is another than the checkpoint's or pictures or classes are missing or new."""
+        as there are now: the bits are the same. The network is that of the checkpoint. Raises Expected for a folder without a
+        run, for other changes, and where pictures or classes are missing or new."""
         if isinstance(data, (str, os.PathLike)):
-            changes, data = {**changes, "data": os.fspath(data)}, None
+            changes, data = {**changes, "data": said_place(data)}, None
         config, latest = resumed(stored_config(folder), changes), Path(folder)/"latest.h5"
         if data is None:
             check_there(config.data)
@@ -135,39 +150,48 @@ class Training:
 
     @classmethod
     def materials(cls, config: TrainConfig, data: Parts | None = None, checkpoint: Checkpoint | None = None,
-                  folder: Path | None = None, ranks: Ranks = ALONE) -> Materials:
-        """The Materials of a run, which is to go on from `checkpoint`, that of the run in `folder`, if there is one. Nothing is
-        written."""
+                  folder: Path | None = None, ranks: Ranks = ALONE, network: Network | None = None) -> Materials:
+        """The Materials of a run, which is to go on from `checkpoint`, that of the run in `folder`, if there is one, or to
+        train the `network` that it is given. Nothing is written."""
         device = select(config.device)
+        if data is not None and (isinstance(data, str) or not isinstance(data, Sequence) or len(data) != 2):
+            raise check.Expected("data", "(train, val), two data sets or Pictures", said(data),
+                                 "a folder or the name of a drawn set is what TrainConfig(data=...) takes")
         with warnings_kept() as warnings:
             parts = data or config.parts()
         how = config.picture_size, config.image_size, config.upscale, config.workers
         train, val = (part if isinstance(part, Pictures) else Pictures(part, *how) for part in parts)
-        classes = train.dataset.classes
-        if val.dataset.classes != classes:
+        classes = list(train.dataset.classes)
+        if list(val.dataset.classes) != classes:
             raise check.Expected("validation pictures", f"the {plural(len(classes), 'class')} of the training pictures",
-                                 f"{plural(len(val.dataset.classes), 'class')} or other names")
+                                 differing(classes, list(val.dataset.classes)))
         if (train.size, train.crop) != how[:2] or (val.size, val.crop) != how[:2]:
             raise check.Expected("pictures", f"squares of {how[0]} pixels for crops of {how[1]}, as the options say",
                                  f"{train.size} for {train.crop} and {val.size} for {val.crop}")
         config = replace(config.decided(len(train)), data=lasting(config.data),
                          micro_batch=micro_batch(config.batch_size, config.micro_batch, ranks.size))
-        network, origin = cls.drawn_network(config, classes, checkpoint.layers if checkpoint else None), None
+        if checkpoint is not None:
+            network = from_table(checkpoint.model, checkpoint.input_shape, checkpoint.layers)
+        elif network is None:
+            network = cls.drawn_network(config, classes)
+        elif set(network.parameters()) == set(network.parameter_shapes()):
+            network.load(network.parameters(), device, network.buffers()).use(config.precision)
+        else:
+            network.init(config.seed, config.init, device).use(config.precision)
+        origin = None
         for layer in network.layers:
             layer.check_whole(config.micro_batch or config.batch_size, config.batch_size)
         if checkpoint is not None:
-            if checkpoint.classes != classes:
+            if list(checkpoint.classes) != classes:
                 raise check.Expected("--resume", f"the {plural(len(checkpoint.classes), 'class')} of the checkpoint",
                                      differing(checkpoint.classes, classes),
                                      "bring these back, or begin a new run with --init-from")
-            if checkpoint.layers != network.table():
-                raise check.Expected("--resume", "the network of the checkpoint", "another network",
-                                     "the code changed since; start a new run")
             is_known = folder is not None and check_pictures(folder, train.dataset, val.dataset, config.data, ranks.is_first)
             check_resumable("--resume", checkpoint, network, config.picture_size)
-            network.load(checkpoint.parameters, device, checkpoint.buffers)
+            network.load(checkpoint.parameters, device, checkpoint.buffers).use(config.precision)
         elif config.init_from:
             origin = start_from(config.init_from, network, classes, device)
+        check_fits(network, config.image_size, len(classes))
         if ranks.size > 1:
             place = (checkpoint.epoch, checkpoint.step) if checkpoint else (0, 0)
             check_same(ranks, facts(config, device, train.dataset, val.dataset, network, *place))
@@ -178,26 +202,23 @@ class Training:
         for line in lacking(train, val) if ranks.is_first else ():
             warn(printable(line))
         if checkpoint is not None and checkpoint.mean_image is not None:
-            if not is_known and not same_place(config.data, checkpoint.state.get("data", config.data)):
+            if not is_known and not same_place(config.data, checkpoint.state.get("data")):
                 check_mean(mean, checkpoint.mean_image)    # a run from before there was a list
             mean = checkpoint.mean_image
         return Materials(config, train, val, network, mean, origin, checkpoint)
 
     @staticmethod
-    def drawn_network(config: TrainConfig, classes: Sequence[str], table: Sequence[Row] | None = None) -> Network:
-        """The Network that `config` names, for these classes, its weights drawn at random on its device; `table` as for
-        `blank_network`."""
-        network = Training.blank_network(config, len(classes), table)
+    def drawn_network(config: TrainConfig, classes: Sequence[str]) -> Network:
+        """The Network that `config` names, for these classes, its weights drawn at random on its device."""
+        network = Training.blank_network(config, len(classes))
         return network.init(config.seed, config.init, select(config.device)).use(config.precision)
 
     @staticmethod
-    def blank_network(config: TrainConfig, classes: int, table: Sequence[Row] | None = None) -> Network:
-        """The Network that `config` names, for so many classes, without weights. One from elsewhere has the layers of `table`,
-        of a run that goes on, or else of the network that --init-from names."""
-        if config.model in MODELS:
+    def blank_network(config: TrainConfig, classes: int) -> Network:
+        """The Network that `config` names, for so many classes, without weights. One from elsewhere has the layers of the
+        network that --init-from names."""
+        if config.model in MODELS or not config.init_from:
             return build(config.model, classes, config.image_size, config.keep_prob)
-        if table is not None:
-            return from_table(config.model, (3, config.image_size, config.image_size), table)
         return like_source(config.init_from, classes, config.image_size)
 
     def go_on_from(self, checkpoint: Checkpoint) -> None:
@@ -208,7 +229,10 @@ class Training:
         unknown = [math.nan]*len(checkpoint.history["epoch"])
         # HDF5 sorts them by name
         self.history = {column: checkpoint.history.get(column, list(unknown)) for column in self.columns}
-        self.epoch, self.step, self.moved_from = checkpoint.epoch, checkpoint.step, checkpoint.state.get("data", self.config.data)
+        self.epoch, self.step, self.moved_from = checkpoint.epoch, checkpoint.step, checkpoint.state.get("data")
+        # the oldest do not say by which law
+        law = checkpoint.state.get("init", "" if self.config.init_from else self.config.init)
+        self.seed_and_law = (checkpoint.state.get("seed", self.config.seed), law) if law else None
         for key, value in checkpoint.state.items():
             owner, _, name = key.partition("_")
             if owner in ("plateau", "sums"):
@@ -217,14 +241,16 @@ class Training:
     @property
     def trained(self) -> Trained:
         """The Trained of the network as it is now, after the last step; zfcore.open(folder) gives that of the best epoch."""
-        begun = None if self.config.init_from else lambda: self.start(self.device).use(self.config.precision)
+        begun = (lambda: self.start(self.device).use(self.config.precision)) if self.seed_and_law else None
         return Trained(self.network, self.device_mean, self.classes, self.epoch, self.config.data, self.folder, begun,
                        self.device, self.config.val_fraction)
 
     def start(self, device: Device = CPU) -> Network:
-        """The network with the weights that were drawn for it, on `device`."""
+        """The network with the weights that were drawn for it, on `device`. Raises Expected where that is not known."""
+        if self.seed_and_law is None:
+            raise check.Expected(self.folder, "a run whose weights were drawn at random as it began", "another")
         network = self.network
-        return from_table(network.name, network.input_shape, network.table()).init(self.config.seed, self.config.init, device)
+        return from_table(network.name, network.input_shape, network.table()).init(*self.seed_and_law, device)
 
     # ------------------------------------------------------------------------------------------------------ running
     def run(self, say: Callable[[str], object] | None = None) -> None:
@@ -474,7 +500,7 @@ class Training:
     def shares_of_start(self) -> dict[str, float]:
         """{layer: share of the energy of its weights that is still their random start}; no numbers where they had none, and on
         a rank that writes no log."""
-        if self.config.init_from or not self.ranks.is_first:
+        if self.seed_and_law is None or not self.ranks.is_first:
             return {layer.name: math.nan for layer in self.network.weighted}
         return shares_of_start(self.network, self.start())                     # the start is kept only for a moment
 
@@ -497,8 +523,8 @@ class Training:
             model=self.network.name, input_shape=self.network.input_shape, layers=self.network.table(),
             classes=self.classes, parameters=self.network.parameters(), velocity=self.optimizer.velocity,
             buffers=self.network.buffers(), mean_image=self.mean, epoch=self.epoch, step=self.step, history=self.history,
-            state={"data": self.config.data, "val_fraction": self.config.val_fraction, "seed": self.config.seed,
-                   "init": "" if self.config.init_from else self.config.init,
+            state={**place_in_state(self.config.data), "val_fraction": self.config.val_fraction,
+                   **dict(zip(("seed", "init"), self.seed_and_law or (self.config.seed, ""))),
                    **{f"plateau_{k}": v for k, v in vars(self.plateau).items()},
                    **{f"sums_{k}": v for k, v in vars(self.sums).items()}}))
         for name in names[1:]:
@@ -519,6 +545,13 @@ class Training:
             first = self.network.layers[0]
             if first.has_filters:
                 plots.save(plots.filters(to_host(first.parameters["w"])), self.folder/"figures"/"filters.png")
+
+
+def check_fits(network, size, classes):
+    """Raise Expected unless the network takes pictures of that size and tells so many classes apart."""
+    if (network.input_shape, network.shapes[-1]) != ((3, size, size), (classes,)):
+        raise check.Expected(network.name, f"a network from (3, {size}, {size}), as --image-size says, to ({classes},), a "
+                             "score for each class", f"one from {network.input_shape} to {network.shapes[-1]}")
 
 
 def counts(train):
