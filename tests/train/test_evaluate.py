@@ -45,8 +45,8 @@ class Known:
 
 
 class Answering:
-    """Stands for a model whose probabilities are rows of p (N,classes)."""
-    device = CPU
+    """Stands for a model whose probabilities are rows of p (N,classes), and which knows no names of them."""
+    device, classes = CPU, ()
 
     def __init__(self, p):
         self.p = p

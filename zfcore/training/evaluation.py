@@ -89,6 +89,9 @@ def batches_of_probabilities(models, pictures, batch_size, crops, bar):
     """Yield (P of each model (models,classes,n) float32, labels, indices) for the batches of `pictures`, in order."""
     check.positive("members of the ensemble", len(models))
     check.one_of("--crops", crops, ("centre", "ten"))
+    if any(list(model.classes) != list(models[0].classes) for model in models):
+        raise check.Expected("members of the ensemble", "the same classes in the same order", "others",
+                             "the method with_classes of each puts the same ones into one order")
     count = 0
     for batch, labels, indices in pictures.batches(batch_size, 0, 0, shuffle=False, device=models[0].device):
         if not len(labels):                                # all damaged
@@ -128,6 +131,8 @@ def predict(models: Sequence[Trained], pictures: Pictures, batch_size: int = 128
 # ---------------------------------------------------------------------------------------------------------- judgement
 def judge(p, labels, indices):
     """The Answers that probabilities p (classes,N) amount to."""
+    if labels.max(initial=0) >= len(p):
+        raise check.Expected("pictures", f"labels below {len(p)}, the network's number of classes", labels.max())
     n = np.arange(len(labels))
     p_true = p[labels, n]
     rank = (p >= p_true).sum(axis=0) - 1                   # not the true class itself
@@ -181,7 +186,9 @@ def row_of_answers(models, batch, labels, indices, crops):
 def evaluate(models: Sequence[Trained], pictures: Pictures, batch_size: int = 128, crops: Literal["centre", "ten"] = "centre",
              bar: Bar | None = None, of: str = "pictures", ranks: Ranks = ALONE) -> Score:
     """The Score of the ensemble of `models` on a `Pictures` set; the arguments are those of `predict`, and `of` the words
-    for the set in its text. Several `ranks` share the pictures, and each has the Score that one alone would have."""
+    for the set in its text. Several `ranks` share the pictures, and each has the Score that one alone would have. Raises
+    Expected unless all know the classes of the pictures, in whatever order."""
+    models = in_order_of(pictures.dataset.classes, models)
     if ranks.size == 1:
         found, _ = answers(models, pictures, batch_size, crops, bar)
     else:
@@ -237,6 +244,18 @@ def same_classes(what, classes, run, expected, all_of_them=True, advice=""):
                              f"{plural(len(classes), 'class')}, {other}", advice)
 
 
+def in_order_of(classes, models):
+    """The models with their outputs in the order of `classes`, the names of those of a data set; those that know no names are
+    believed to have it. Raises Expected where they know others."""
+    found = []
+    for model in models:
+        if model.classes and list(model.classes) != list(classes):
+            same_classes("pictures", classes, model.path or model.name, model.classes)
+            model = model.with_classes(classes)
+        found.append(model)
+    return found
+
+
 class Among:
     """A data set whose classes are some of `classes`, as one of all of them."""
 
@@ -257,9 +276,9 @@ def open_part(models, data, part, upscale, workers):
     trained_on = {model.data for model in models}
     if data is None and len(trained_on) > 1:
         raise check.Expected("--data", "the set to evaluate on, since the runs were trained on different ones", "none")
-    if data is None and (data := trained_on.pop()) is not None:
-        check_there(data)
-    owner = next((model for model in models if None not in (data, model.data) and same_place(data, model.data)), models[0])
+    if data is None:
+        check_there(data := trained_on.pop())
+    owner = next((model for model in models if same_place(data, model.data)), models[0])
     dataset = owner.dataset(data, part)
     if not dataset.classes:
         raise check.Expected("--data", "class folders, whose names tell what is right", f"{data}, pictures without classes",
