@@ -1,0 +1,250 @@
+"""Training on data sets and networks that are given in Python: what a run knows of them, what it says it does not, what is
+refused, and when."""
+import csv
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import zfcore
+from tests.train.test_loop import assert_same_bits
+from train.__main__ import main as train
+from train.evaluate import main as evaluate_command
+from zfcore.analysis.sanity_checks import shares_of_start
+from zfcore.checkpoint import load, save
+from zfcore.layers import Conv, Dropout, Flatten, Linear, MaxPool, Pixelwise, ReLU
+from zfcore.training import Training, evaluate, resolve
+
+CONFIG = resolve({"preset": "tiny", "image_size": 32, "epochs": 2, "batch_size": 10, "workers": 0, "device": "cpu"})
+
+
+class Squares:
+    """Pictures with a bright square at the top, in the middle or at the bottom; `more` replaces attributes."""
+
+    def __init__(self, n=20, seed=0, **more):
+        self.classes, self.names, self.seed = ["top", "middle", "bottom"], [f"square {seed} {i}" for i in range(n)], seed
+        self.labels, self.n = np.arange(n) % 3, n
+        vars(self).update(more)
+
+    def __len__(self):
+        return self.n
+
+    def picture(self, i):
+        pixels = np.random.default_rng([self.seed, i]).integers(0, 120, (40, 40, 3)).astype(np.uint8)
+        pixels[13*(i % 3):13*(i % 3) + 13] += np.uint8(100)
+        return Image.fromarray(pixels)
+
+
+@dataclass
+class Halved(Pixelwise):
+    """A kind of layer that no table knows."""
+
+    def forward(self, x, step=None):
+        return x/2, None
+
+    def backward(self, dy, cache):
+        return dy/2, {}
+
+    def cut_cache(self, cache, outputs, inputs):
+        return None
+
+
+def table(*more, classes=3, size=32):
+    return zfcore.Network("mine", (3, size, size), [
+        Conv("conv1", 6, K=5, S=2), ReLU("relu1"), MaxPool("pool1", K=3, S=2), *more, Flatten("flatten"), Dropout("drop", 0.8),
+        Linear("fc2", classes)])
+
+
+DATA = Squares(), Squares(12, 1)
+
+
+def begun(folder, **more):
+    return Training.begin(more.pop("config", CONFIG), folder, **{"data": DATA, **more})
+
+
+def ran(training):
+    training.run()
+    return training
+
+
+# ------------------------------------------------------------------------------------------------ where the pictures are
+def test_a_run_on_given_pictures_does_not_take_others_for_its_own(tmp_path, capsys):
+    mine = ran(begun(tmp_path/"run"))
+    for model in (mine.trained, zfcore.open(tmp_path/"run")):
+        assert model.data is None
+        with pytest.raises(zfcore.Expected, match="that this network was trained on are not known.*`prepared` a data set"):
+            model.pictures()
+        assert evaluate([model], model.prepared(DATA[1])).count == 12
+    with pytest.raises(zfcore.Expected, match=r"--data: .* not known.*data=\(train, val\)"):
+        Training.resume(tmp_path/"run", epochs=3)
+    for command in (lambda: evaluate_command(["--run", str(tmp_path/"run")]), lambda: train(["--resume", str(tmp_path/"run")])):
+        with pytest.raises(SystemExit, match="2"):
+            command()
+        assert "--data: expected the pictures" in capsys.readouterr().err
+    first, = [row for row in json.loads((tmp_path/"run"/"config.json").read_text())["departures"] if row["what"] == "pictures"]
+    assert first["here"] == "a data set given in Python: 3 classes, 20 training pictures" and first["why"] == "asked for"
+    assert ran(Training.resume(tmp_path/"run", DATA, epochs=3)).epoch == 3
+
+
+def test_a_place_that_the_options_name_and_the_drawn_set_are_remembered(tmp_path):
+    named = str(tmp_path/"elsewhere")
+    assert begun(tmp_path/"named", config=replace(CONFIG, data=named)).trained.data == named
+    drawn, combined = (zfcore.open_data(name, CONFIG.picture_size, 1) for name in ("", "drawn:combinations"))
+    assert begun(tmp_path/"drawn", data=drawn).trained.data == ""
+    assert begun(tmp_path/"combined", data=combined).trained.data is None         # "" would be the objects
+
+
+def test_an_older_run_on_given_pictures_which_said_drawn_ones_opens_and_mends_itself(tmp_path):
+    ran(begun(tmp_path/"run"))
+    for file in tmp_path.glob("run/*.h5"):
+        checkpoint = load(file)
+        checkpoint.state["data"] = ""
+        save(file, checkpoint)
+    config = tmp_path/"run"/"config.json"
+    config.write_text(config.read_text().replace('"data": null', '"data": ""'))
+    assert zfcore.open(tmp_path/"run").data is None
+    ran(Training.resume(tmp_path/"run", DATA, epochs=3))
+    assert not any("data" in load(file).state for file in tmp_path.glob("run/*.h5"))
+
+
+def test_paths_are_taken_as_texts_are_and_an_empty_name_is_no_name(tmp_path):
+    for at in (tmp_path/"a", tmp_path/"b"):
+        at.mkdir()
+        Squares().picture(0).resize((120, 120)).save(at/"0.png")
+    model = zfcore.open("drawn")
+    assert len(model.pictures(tmp_path)) == len(model.pictures(str(tmp_path))) == 2
+    assert len(zfcore.open_data(tmp_path, 110, val_fraction=None)[1]) == 2
+    assert resolve({"data": tmp_path}) == resolve({"data": str(tmp_path)})
+    for wrong in ("", 3, DATA[0], b"drawn:objects"):
+        with pytest.raises(zfcore.Expected, match="data: expected a folder, a file or the name of a drawn set"):
+            model.pictures(wrong)
+
+
+# ------------------------------------------------------------------------------------------------------ classes by name
+def test_an_evaluation_goes_by_the_names_of_the_classes(tmp_path):
+    model = ran(begun(tmp_path/"run")).trained
+    order = [2, 0, 1]
+    turned = Squares(12, 1, classes=[DATA[1].classes[k] for k in order], labels=np.argsort(order)[DATA[1].labels])
+    other, own = (evaluate([model], model.prepared(of)) for of in (turned, DATA[1]))
+    assert other.top1 == own.top1 < 0.7 and other.loss == pytest.approx(own.loss, rel=1e-6)
+    for classes in (["top", "middle", "else"], ["top", "middle", "bottom", "else"], ["top", "middle"]):
+        labels = np.zeros(12, int)
+        with pytest.raises(zfcore.Expected, match="pictures: expected the 3 classes of"):
+            evaluate([model], model.prepared(Squares(12, classes=classes, labels=labels)))
+    with pytest.raises(zfcore.Expected, match="the same classes in the same order"):
+        zfcore.training.predict([model, model.with_classes(turned.classes)], model.prepared(DATA[1]))
+    nameless = replace(model, classes=())
+    with pytest.raises(zfcore.Expected, match="labels below 3"):
+        evaluate([nameless], model.prepared(Squares(12, classes=list("abcd"), labels=np.arange(12) % 4)))
+
+
+# ------------------------------------------------------------------------------------------------------------ a network
+@pytest.mark.parametrize("law, seed", [("he", 1), ("gaussian", 7)])
+def test_the_start_is_the_one_that_the_network_had_and_a_resumed_run_knows_it(tmp_path, law, seed):
+    network = table().init(seed, law)
+    first = {name: of["w"].copy() for name, of in network.parameters().items()}
+    mine = ran(begun(tmp_path/"run", network=network))
+    ran(Training.resume(tmp_path/"run", DATA, epochs=3))
+    for model in (mine.trained, zfcore.open(tmp_path/"run")):
+        of = model.untrained().network.parameters()
+        assert all((of[name]["w"] == w).all() for name, w in first.items())
+    last = zfcore.open(tmp_path/"run"/"latest.h5")
+    with open(tmp_path/"run"/"log.csv") as file:
+        row = [*csv.DictReader(file)][2]
+    for name, share in shares_of_start(last.network, table().init(seed, law)).items():
+        assert float(row[f"start_{name}"]) == pytest.approx(share, rel=1e-5)
+
+
+def test_weights_that_are_no_draw_any_more_are_no_known_start(tmp_path):
+    changed, trained = table().init(0, "he"), ran(begun(tmp_path/"first", network=table())).network
+    changed["conv1"].parameters["w"][0, 0, 0, 0] += 1
+    for name, network in (("changed", changed), ("trained", trained)):
+        mine = ran(begun(tmp_path/name, network=network))
+        assert np.isnan(mine.history["start_conv1"]).all()
+        for model in (mine.trained, zfcore.open(tmp_path/name)):
+            with pytest.raises(zfcore.Expected, match="how its weights were drawn"):
+                model.untrained()
+
+
+def test_a_table_of_ones_own_is_drawn_as_the_options_say_and_resumed_to_the_same_bits(tmp_path):
+    ran(begun(tmp_path/"whole", network=table()))
+    ran(begun(tmp_path/"part", config=replace(CONFIG, epochs=1), network=table()))
+    assert Training.resume(tmp_path/"part", DATA).config.model == "mine"
+    ran(Training.resume(tmp_path/"part", DATA, epochs=2))
+    assert_same_bits(tmp_path/"whole"/"latest.h5", tmp_path/"part"/"latest.h5")
+    start, drawn = zfcore.open(tmp_path/"whole").start, table().init(CONFIG.seed, CONFIG.init)
+    assert (start["fc2"].parameters["w"] == drawn["fc2"].parameters["w"]).all()
+
+
+@pytest.mark.parametrize("network, sentence", [
+    (lambda: table(Halved("half")), r"mine: half: expected a kind of layer .* got Halved; zfcore.layers.KINDS\['Halved'\]"),
+    (lambda: table(classes=4), r"mine: expected a network from \(3, 32, 32\), .* to \(3,\), .* to \(4,\)"),
+    (lambda: table(size=34), r"from \(3, 32, 32\), .* got one from \(3, 34, 34\)")])
+def test_a_network_that_cannot_be_trained_is_refused_before_anything_is_written(tmp_path, network, sentence):
+    with pytest.raises(zfcore.Expected, match=sentence):
+        begun(tmp_path/"run", network=network())
+    assert not (tmp_path/"run").exists()
+
+
+# ----------------------------------------------------------------------------------------------------------- a data set
+THREE = np.arange(20) % 3
+
+
+@pytest.mark.parametrize("wrong, sentence", [
+    (dict(labels=THREE.tolist()), "labels: expected an array of whole numbers, one a picture, got a list of 20"),
+    (dict(labels=THREE.astype(float)), r"labels: .* got float64 \(20,\)"), (dict(labels=THREE[:19]), "labels: expected 20, "),
+    (dict(labels=THREE - 1), "labels: expected 0 to 2, .*, got -1 to 1"), (dict(labels=THREE + 1), "labels: .* got 1 to 3"),
+    (dict(names=["a"]), "names: expected 20, one a picture, got 1"),
+    (dict(classes=np.array(["top", "middle", "bottom"])), "classes: expected a list of names"),
+    (dict(classes="abc"), "classes: expected a list of names"), (dict(classes=[0, 1, 2]), "classes: expected a list of names"),
+    (dict(picture=lambda i: np.zeros((40, 40, 3), np.uint8)), "picture 0: expected a PIL picture, got ndarray"),
+    (dict(picture=lambda i: None), "picture 0: expected a PIL picture, got NoneType")])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_data_set_that_breaks_the_protocol_is_refused_in_a_sentence(tmp_path, wrong, sentence, workers):
+    with pytest.raises(zfcore.Expected, match=f"data set: {sentence}"):
+        begun(tmp_path/"run", data=(Squares(**wrong), DATA[1]), config=replace(CONFIG, workers=workers))
+    assert not (tmp_path/"run").exists()
+
+
+def test_what_the_protocol_leaves_open_is_taken(tmp_path):
+    given = Squares(classes=("top", "middle", "bottom"), labels=THREE.astype(np.uint8), names=(*DATA[0].names,))
+    mine = begun(tmp_path/"run", data=(given, DATA[1]))
+    assert ran(mine).classes == ["top", "middle", "bottom"]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
+def test_a_picture_of_any_mode_is_brought_to_three_colours(mode):
+    plain = Squares(3)
+    other = zfcore.Pictures(Squares(3, picture=lambda i: plain.picture(i).convert(mode)), 40, 32, workers=0)
+    wanted = zfcore.Pictures(Squares(3, picture=lambda i: plain.picture(i).convert(mode).convert("RGB")), 40, 32, workers=0)
+    assert (other.picture(1) == wanted.picture(1)).all() and other.picture(1).shape == (40, 40, 3)
+
+
+def test_a_picture_that_cannot_be_used_is_named_and_left_out(capsys):
+    def picture(i):
+        if i == 4:
+            raise zfcore.CorruptImage("the fourth", "too dark")
+        return DATA[0].picture(i).convert("F") if i == 5 else DATA[0].picture(i)
+    pictures = zfcore.Pictures(Squares(picture=picture), 40, 32, workers=0)
+    pictures.prepare(progress=False)
+    assert sorted(pictures.damaged) == [4, 5] and "too dark" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("data", ["folder", Path("folder"), DATA[0], DATA[:1], (*DATA, DATA[0]), 3, {}])
+def test_data_are_two_data_sets(tmp_path, data):
+    with pytest.raises(zfcore.Expected, match=r"data: expected \(train, val\), two data sets or Pictures"):
+        begun(tmp_path/"run", data=data)
+
+
+@pytest.mark.parametrize("part", ["folder", Path("folder"), DATA, 3, None])
+def test_a_part_is_a_data_set(tmp_path, part):
+    with pytest.raises(zfcore.Expected, match="data set: expected an object with classes, labels, names"):
+        begun(tmp_path/"run", data=(DATA[0], part))
+
+
+def test_parts_of_other_classes_are_refused_and_say_how_they_differ(tmp_path):
+    with pytest.raises(zfcore.Expected, match="validation pictures: .* another order"):
+        begun(tmp_path/"run", data=(DATA[0], Squares(12, classes=["bottom", "middle", "top"])))
