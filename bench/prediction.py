@@ -37,10 +37,20 @@ def of_tiles(kernel, grid, arguments):
     counted once for each. None where there are none."""
     if not (moved := traffic.of_tiles(kernel, grid, arguments)):
         return None
+    if kernel.name == "conv2d_wgmma_maxpool_gradient":
+        return of_spread(kernel, grid, arguments, moved)
     M, columns, times = outputs(kernel, dict(zip((argument.name for argument in kernel.arguments), arguments)))
     count = times*model.tiles(kernel, M, columns) if kernel.arch else int(np.prod(grid, dtype=np.int64))
     of_step = model.tile_bytes(kernel, M, columns)
     return count, moved/of_step/count, of_step
+
+
+def of_spread(kernel, grid, arguments, moved):
+    """The same of conv2d_wgmma_maxpool_gradient: an output, of 64 images, is a step."""
+    *_, conv, _, _, pool_P = arguments
+    count, columns = int(np.prod(grid)), int(np.prod(traffic.columns_of_windows(kernel, conv, pool_P)))
+    steps = blocks(columns, grid[1])*kernel.defines["STRIDE"]**2
+    return count, steps, moved/count/steps
 
 
 def of_launch(kernel, grid, arguments):

@@ -17,11 +17,12 @@ WAVEFRONTS = {"LDS": {6: 2}, "STS": {5: 2, 6: 4}, "LDGSTS": {5: 2, 6: 4}}
 
 
 def main_loop(cubin, name, products):
-    """The Loop of kernel `name`: of its innermost loops the one that multiplies most. `products` is how many a warp has to form
-    in a step, in instructions of any kind that multiplies. Raises Expected where no loop holds whole steps."""
+    """The Loop of kernel `name`: of its innermost loops the one that multiplies most, or on wgmma the one that writes most into
+    tiles. `products` is how many a warp has to form in a step, in instructions of any kind that multiplies, or to write. Raises
+    Expected where no loop holds whole steps."""
     code = instructions(cubin, name)
     kinds = kinds_of(code)
-    multiplies = kinds == ("HMMA" if (kinds == "HMMA").any() else "FFMA")
+    multiplies = kinds == next((kind for kind in ("HMMA", "FFMA") if (kinds == kind).any()), "STS")
     ends = [(target, k) for k in np.flatnonzero(kinds == "BRA").tolist() if (target := _target(code, k)) <= k]
     loops = [(first, last) for first, last in ends if multiplies[first:last + 1].any()]
     inner = [one for one in loops if not any(other != one and one[0] <= other[0] and other[1] <= one[1] for other in loops)]

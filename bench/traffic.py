@@ -92,6 +92,8 @@ def of_tiles(kernel, grid, arguments):
     """Bytes that the blocks of a launch copy into tiles; 0 where it has none."""
     tile = kernel.defines
     given = dict(zip((argument.name for argument in kernel.arguments), arguments))
+    if kernel.name == "conv2d_wgmma_maxpool_gradient":
+        return of_spread(kernel, given)
     if kernel.arch == HOPPER:
         return (of_gradient if kernel.name == "conv2d_wgmma_gradient" else of_gather)(kernel, given)
     if "BM" not in tile:
@@ -180,6 +182,28 @@ def of_gradient(kernel, given):
             met = steps(there[0], pair[1][0]).ravel()[min(ends):max(ends) + 1]
             moved += int(images[min(ends):max(ends) + 1][met].sum())*sum(wide[n] for n in {n for _, n in pair})
     return groups*2*moved
+
+
+def columns_of_windows(kernel, conv, pool_P):
+    """(sixty-fours of images, rows, columns) of the columns of outputs that conv2d_wgmma_maxpool_gradient walks through."""
+    stride = kernel.defines["STRIDE"]
+    return blocks(int(conv["N"]), 64), *((int(conv[size]) - 1 + int(pool_P))//stride + 1 for size in ("Ho", "Wo"))
+
+
+def of_spread(kernel, given):
+    """The same of conv2d_wgmma_maxpool_gradient: of each column what its outputs see, in atoms of 8 pixels, and the windows of
+    the pool that begin there and a row above; at the first of a slice also those before."""
+    C, H, W, N, F, K, S, *_ = map(int, given["conv"].item())
+    shape = columns_of_windows(kernel, given["conv"], given["pool_P"])
+    slices, stride, count = len(given["partial"]), kernel.defines["STRIDE"], int(np.prod(shape))
+    height, width, firsts = int(given["height"]), int(given["width"]), {count*k//slices for k in range(slices)}
+    seen = 2*8*C*stride*(K + (stride - 1)*S)*blocks(F, kernel.defines["BN"])
+    moved = 0
+    for at, (chunk, i, j) in enumerate(np.ndindex(shape)):
+        rows = sum(0 <= i - a < height for a in range(blocks(kernel.defines["POOL"], stride)))
+        columns = (j < width) + (at in firsts and 0 < j <= width)
+        moved += min(64, N - 64*chunk)*(seen + 3*F*rows*columns)
+    return moved
 
 
 def lines():

@@ -2,12 +2,14 @@
 import numpy as np
 import pytest
 
-from bench import traffic
+from bench import prediction, traffic
 from bench.traffic import DEVICE, of_memory, of_tiles, step
 from zfcore import backend
 from zfcore.backend import BF16
-from zfcore.ops import conv2d_kernels
-from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_transpose
+from zfcore.ops import conv2d_kernels, tuning
+from zfcore.ops.conv2d import ConvCache, conv2d, conv2d_backward, conv2d_transpose
+from zfcore.ops.conv2d_maxpool import conv2d_maxpool_backward
+from zfcore.ops.maxpool import MaxPoolCache, Pooling
 from zfcore.ops.relu import relu_backward
 from zfcore.ops.sgd_step import sgd_step
 
@@ -128,6 +130,24 @@ def test_tiles_of_a_transposed_convolution_on_wgmma_are_those_of_its_phases(laun
                     for of, size in ((rows, 3), (columns, 4))]
             moved += 2*32*taps[0]*taps[1]*(40 + 40*len(tile))
     assert of_tiles(kernel, grid, arguments) == moved
+
+
+def test_tiles_of_the_gradient_under_a_pool_on_wgmma_are_windows_and_what_outputs_see(launches, monkeypatch):
+    monkeypatch.setitem(backend.ARCHITECTURES, traffic.Ghost, lambda: "sm_90a")
+    C, K, S, F, N = 3, 4, 2, 104, 72
+    x, w = ghost(C, 11, 13, N, dtype=BF16), ghost(C, K, K, F, dtype=BF16)
+    of_conv, of_pool = ConvCache(x, w, S, 0, 1, True, "bf16", True), MaxPoolCache(
+        ghost(F, 2, 3, N, dtype=np.uint8), Pooling((F, 5, 6, N), 3, 2, 0), None)
+    with tuning.use(slice_terms=1, wgmma_blocks=2*5):
+        conv2d_maxpool_backward(ghost(F, 2, 3, N, dtype=BF16), of_conv, of_pool, need_dx=False)
+    columns = [(images, i, j) for images in (64, 8) for i in range(3) for j in range(3)]
+    seen = sum(2*2*8*C*(K + S)*images for images, *_ in columns)             # 8 pixels a row, for two outputs next to each other
+    windows = [(images, i - a, j) for images, i, j in columns for a in (0, 1)]
+    windows += [(images, i - a, j - 1) for k in range(5) for images, i, j in [columns[18*k//5]] for a in (0, 1)]
+    there = sum(3*F*images for images, i, j in windows if 0 <= i < 2 and 0 <= j < 3)
+    assert of_tiles(*launches[0]) == 2*seen + there                          # two tiles of filters
+    count, steps, moved = prediction.of_tiles(*launches[0])
+    assert (count, steps) == (2*5, 4*4) and moved == pytest.approx((2*seen + there)/(2*5*4*4))
 
 
 def test_a_step_in_bf16_moves_less_than_half_the_tiles_of_tf32_and_little_more_than_half_of_what_is_no_parameter():

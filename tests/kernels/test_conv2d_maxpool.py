@@ -2,14 +2,17 @@
 import numpy as np
 import pytest
 
+from bench.gpu import recorded
 from tests import executor
+from tests.kernels.conftest import Machine
 from zfcore.backend import BF16
-from zfcore.kernel import PRECISIONS
+from zfcore.device import select
+from zfcore.kernel import PRECISIONS, blocks
 from zfcore.ops import conv2d_kernels, tuning
-from zfcore.ops.conv2d import check_conv2d, conv2d, conv2d_backward, conv2d_reference
-from zfcore.ops.conv2d_maxpool import conv2d_maxpool, conv2d_maxpool_backward, gradient_fits, launch_maxpool, pool_fits
+from zfcore.ops.conv2d import check_conv2d, conv2d, conv2d_backward, conv2d_backward_reference, conv2d_reference
+from zfcore.ops.conv2d_maxpool import conv2d_maxpool, conv2d_maxpool_backward, gradient_fits, gradient_fits_wgmma, launch_maxpool, pool_fits
 from zfcore.ops.convert import from_bf16, to_bf16
-from zfcore.ops.maxpool import Pooling, maxpool, maxpool_backward, maxpool_reference
+from zfcore.ops.maxpool import Pooling, maxpool, maxpool_backward, maxpool_backward_reference, maxpool_reference
 
 CHAINS = {      # C  H   W  N   F   K  S  P   pool: K, S, P, rounding
     "three strips, the last short":        (3, 9, 40, 8, 104, 3, 1, 0, (3, 2, 0, "ceil")),
@@ -162,6 +165,64 @@ def test_gradients_stand_in_their_tile_before_it_is_multiplied_however_late_copi
         wanted = conv2d_maxpool_backward(dy, cache, of_pool, need_dx=False)[1]
     with executor.settings(way):
         assert conv2d_maxpool_backward(dy, cache, of_pool, need_dx=False)[1].tobytes() == wanted.tobytes()
+
+
+ON_WGMMA = {    # C  H   W  N   F   K  S  P   pool: K, S, P, rounding; slices
+    "windows of 7, the second colour of images a tail": (3, 17, 19, 72, 16, 7, 2, 1, (3, 2, 1, "ceil"), 7),
+    "two tiles of filters":                             (2, 9, 11, 24, 104, 4, 2, 0, (3, 2, 0, "ceil"), 2),
+    "side by side, a row left over":                    (3, 6, 8, 8, 8, 3, 1, 1, (2, 2, 0, "floor"), 1),
+    "more slices than steps":                           (5, 6, 5, 8, 24, 2, 1, 0, (3, 2, 1, "ceil"), 19),
+}
+
+
+def on_wgmma(machine, name):
+    """([dw, db] of the way back from the pool there, the same in float64). Whole numbers, whose sums are exact in any order."""
+    C, H, W, N, F, K, S, P, pool, slices = ON_WGMMA[name]
+    rng = np.random.default_rng(8)
+    x, w, b = (rng.integers(-2, 3, size).astype(np.float32) for size in ((C, H, W, N), (C, K, K, F), (F,)))
+    between = np.maximum(conv2d(x, w, b, S, P)[0], 0)
+    y, of_pool = maxpool_reference(between, *pool)
+    dy = rng.integers(-3, 4, y.shape).astype(np.float32)*(y > 0)
+    wanted = conv2d_backward_reference(maxpool_backward_reference(dy, of_pool).astype(float), x.astype(float), w, S, P)[1]
+    _, cache = conv2d(*map(machine.stored("bf16"), (x, w)), machine.array(b), S, P, precision="bf16", training=True)
+    of_pool, dy = of_pool._replace(switches=machine.array(of_pool.switches)), machine.stored("bf16")(dy)
+    with tuning.use(slice_terms=1, wgmma_blocks=slices*blocks(F, 96)):
+        (dx, *got), tape = recorded(lambda dy: conv2d_maxpool_backward(dy, cache, of_pool, need_dx=False), [dy])
+    assert dx is None and [kernel.name for kernel, *_ in tape] == ["conv2d_wgmma_maxpool_gradient"] + ["conv2d_sum_slices"]*(slices > 1)
+    return got, (wanted, from_bf16(machine.host(dy)).sum((1, 2, 3)))
+
+
+def test_the_gradient_on_wgmma_and_the_biass_are_the_reference(machine, hopper):
+    wanted = {}
+
+    def work():
+        for name in machine.some(list(ON_WGMMA)):
+            got, wanted[name] = on_wgmma(machine, name)
+            yield from got
+
+    names = machine.some(list(ON_WGMMA))
+    found = machine.results(work, [(name, k) for name in names for k in range(2)])
+    for name, dw, db in zip(names, found[::2], found[1::2], strict=True):
+        np.testing.assert_array_equal(dw, wanted[name][0], name)
+        np.testing.assert_array_equal(db, wanted[name][1], name)
+
+
+@pytest.mark.parametrize("way", executor.ASYNC_WAYS)
+@executor.requires_executor
+def test_the_gradient_on_wgmma_waits_for_what_it_multiplies_however_late_that_comes(way, hopper):
+    with executor.settings(way):
+        (dw, db), wanted = on_wgmma(Machine("", select("executor"), way, again=False), "more slices than steps")
+    np.testing.assert_array_equal(executor.plain(dw), wanted[0])
+    np.testing.assert_array_equal(executor.plain(db), wanted[1])
+
+
+@pytest.mark.parametrize("shape, S, groups, pool, fits", [
+    ((3, 7, 7, 96), 2, 1, (3, 2), True), ((8, 3, 3, 8), 1, 1, (2, 1), True), ((3, 8, 8, 96), 2, 1, (4, 2), True),
+    ((3, 9, 9, 96), 2, 1, (3, 2), False), ((4, 7, 7, 96), 1, 1, (3, 2), False), ((3, 7, 7, 96), 3, 1, (3, 2), False),
+    ((3, 7, 7, 100), 2, 1, (3, 2), False), ((3, 7, 7, 96), 2, 2, (3, 2), False), ((3, 7, 7, 96), 1, 1, (3, 3), False),
+    ((3, 7, 7, 96), 2, 1, (5, 2), False)])
+def test_what_the_gradient_on_wgmma_takes(shape, S, groups, pool, fits):
+    assert gradient_fits_wgmma(shape, S, groups, *pool) == fits
 
 
 def test_a_pool_is_taken_along_where_products_are_few_and_sizes_fit(machine):

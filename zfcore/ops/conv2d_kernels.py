@@ -238,7 +238,12 @@ def sum_slices(partial, total=None, b=None, relu=False):
 def takes_wgmma(x, shape, groups, training):
     """Return whether a pass over maps, or gradients, like x with filters of that `shape` (C/groups,K,K,F) is for the kernels on
     wgmma: a training step's, of bf16, on a GPU that has it. Where a sum or the outputs are short they multiply mostly zeros."""
-    return training and x.dtype == BF16 and architecture(x) == HOPPER and fits_wgmma(shape, groups)
+    return on_hopper(x, training) and fits_wgmma(shape, groups)
+
+
+def on_hopper(x, training):
+    """Return whether this is a training step's pass over bf16 on a GPU that has wgmma."""
+    return training and x.dtype == BF16 and architecture(x) == HOPPER
 
 
 def fits_wgmma(shape, groups):

@@ -1,15 +1,15 @@
 """Convolution, ReLU and max pooling in one pass, the map between them never in memory: what conv2d.py and maxpool.py leave one
 after the other, to the bit; and its way back. Its reference is theirs; the CUDA form is kernels/conv2d_maxpool.cu and
-conv2d_maxpool_gradient.cu, and NumPy calls the two."""
+conv2d_maxpool_gradient.cu, on a Hopper GPU conv2d_wgmma_maxpool_gradient.cu, and NumPy calls the two."""
 import numpy as np
 
 from zfcore import check
 from zfcore.backend import empty, runs_kernels, unread
-from zfcore.kernel import blocks
+from zfcore.kernel import Kernel, TensorMap, blocks
 from zfcore.ops import tuning
 from zfcore.ops.conv2d import ConvCache, check_conv2d, conv2d, conv2d_backward
-from zfcore.ops.conv2d_kernels import (BF16_COLOURS, BF16_MIDDLE, MIDDLE, TENSOR_COLOURS, TENSOR_MIDDLE, Conv,
-                                        launch_bias_gradient, slices_of, sum_slices, takes_wgmma, tiled)
+from zfcore.ops.conv2d_kernels import (BF16_COLOURS, BF16_MIDDLE, HOPPER, MIDDLE, TENSOR_COLOURS, TENSOR_MIDDLE, Conv,
+                                        launch_bias_gradient, on_hopper, slices_of, sum_slices, takes_wgmma, tiled)
 from zfcore.ops.maxpool import MaxPoolCache, Pooling, maxpool, maxpool_backward
 from zfcore.ops.window import output_size
 
@@ -25,6 +25,12 @@ GRADIENT_SIGNATURE = ("const stored *x, const stored *dy, const unsigned char *s
                       "int height, int width, int pool_P")
 GRADIENT_KERNELS = tiled("conv2d_maxpool_gradient.cu", "conv2d_maxpool_filter_gradient", GRADIENT_SIGNATURE, [],
                          [TENSOR_COLOURS | WINDOWS], [BF16_COLOURS | WINDOWS])
+# the same on wgmma, and the bias's: the rows of a map in atoms of 8 pixels of 64 images, 24 of them a window
+WINDOW_ATOMS, STAGE_ATOMS = 24, 30
+WGMMA_GRADIENT = Kernel("conv2d_wgmma_maxpool_gradient.cu", "conv2d_wgmma_maxpool_gradient",
+                        "const __grid_constant__ TensorMap x, const stored *dy, const unsigned char *switches, float *partial, "
+                        "Conv conv, int height, int width, int pool_P",
+                        WINDOWS | dict(BM=192, BN=96, STAGES=4, SHARED=221248, PRECISION="BF16"), 384, 221248, HOPPER)
 
 
 def conv2d_maxpool(x, w, b, S, P, pool, groups=1, rounding="ceil", precision="fp32", training=False):
@@ -70,9 +76,12 @@ def conv2d_maxpool_backward(dy, of_conv, of_pool, need_dx=True):
 
     What `conv2d_backward` makes of `maxpool_backward`. But on a device the bias's gradient is the sum of dy itself, as the pool
     gives each of its numbers to one pixel; and where sizes suit and nobody needs dx, one kernel spreads dy over the map between
-    as it forms dw, with the same bits, and that map is never in memory. Raises Expected as they do."""
+    as it forms dw, with the same bits but for the order of wgmma's sums, and that map is never in memory. Raises Expected as
+    they do."""
     if not runs_kernels(dy):
         return conv2d_backward(maxpool_backward(dy, of_pool), of_conv, need_dx)
+    if not need_dx and gradient_takes_wgmma(of_conv, of_pool):
+        return None, *launch_wgmma_gradient(dy, of_conv, of_pool)
     db = launch_bias_gradient(dy) if of_conv.biased else None
     if not need_dx and gradient_fits(of_conv, of_pool):
         return None, launch_filter_gradient(dy, of_conv, of_pool), db
@@ -87,11 +96,39 @@ def gradient_fits(of_conv, of_pool):
             and of_pool.pooling.K <= 2*of_pool.pooling.S)
 
 
+def gradient_takes_wgmma(of_conv, of_pool):
+    """Return whether `launch_wgmma_gradient` takes these sizes, and the GPU has wgmma."""
+    return (on_hopper(of_conv.x, of_conv.training) and of_conv.x.shape[-1] % IMAGES == 0
+            and gradient_fits_wgmma(of_conv.w.shape, of_conv.S, of_conv.groups, of_pool.pooling.K, of_pool.pooling.S))
+
+
+def gradient_fits_wgmma(shape, S, groups, K_pool, S_pool):
+    """Return whether it takes filters of that `shape` (C/groups,K,K,F)."""
+    maps, K, _, F = shape
+    below = (S_pool - 1)*S*maps                             # atoms from a window to that of the lowest output of a step
+    return (groups == 1 and F % 8 == 0 and K <= 8 and maps*K <= WINDOW_ATOMS and below + WINDOW_ATOMS <= STAGE_ATOMS
+            and S_pool <= 2 and K_pool <= 2*S_pool)
+
+
+def launch_wgmma_gradient(dy, of_conv, of_pool):
+    """(dw (C,K,K,F), db (F,) or None) in float32."""
+    x, w, (switches, ((_, Ho, Wo, N), K_pool, S_pool, P_pool), _) = of_conv.x, of_conv.w, of_pool
+    _check_signal(dy, x, switches)
+    (maps, K, _, F), (_, height, width, _) = w.shape, dy.shape
+    kernel = WGMMA_GRADIENT.variant(POOL=K_pool, STRIDE=S_pool)
+    tiles = blocks(F, kernel.defines["BN"])
+    slices = slices_of(Ho*Wo*N, tuning.current.wgmma_blocks//tiles, tuning.current.slice_terms)
+    partial = empty((slices, maps*K*K + 1, F), np.float32, like=x)
+    kernel((tiles, slices), TensorMap(x, (maps, 1, 8, 64)), dy, switches, partial,
+           Conv(*x.shape, F, K, of_conv.S, of_conv.P, Ho, Wo, groups=1), height, width, P_pool)
+    total = sum_slices(partial)
+    return total[:-1].reshape(w.shape), total[-1] if of_conv.biased else None
+
+
 def launch_filter_gradient(dy, of_conv, of_pool):
     """dw (C,K,K,F) in float32."""
     x, w, (switches, ((_, Ho, Wo, N), K_pool, S_pool, P_pool), _) = of_conv.x, of_conv.w, of_pool
-    check.shape("conv2d_maxpool_backward dy", dy, switches.shape)
-    check.dtype("conv2d_maxpool_backward dy", dy, x.dtype)
+    _check_signal(dy, x, switches)
     (maps, K, _, F), (_, height, width, _) = w.shape, dy.shape
     [kernel] = GRADIENT_KERNELS[of_conv.precision]
     kernel = kernel.variant(POOL=K_pool, STRIDE=S_pool)
@@ -101,3 +138,8 @@ def launch_filter_gradient(dy, of_conv, of_pool):
     kernel((tiles, slices, 1), x, dy, switches, partial,
            Conv(*x.shape, F, K, of_conv.S, of_conv.P, Ho, Wo, groups=1), height, width, P_pool)
     return sum_slices(partial)
+
+
+def _check_signal(dy, x, switches):
+    check.shape("conv2d_maxpool_backward dy", dy, switches.shape)
+    check.dtype("conv2d_maxpool_backward dy", dy, x.dtype)

@@ -61,6 +61,11 @@ def precision(kernel):
     return "wgmma" if kernel.arch else kernel.defines.get("PRECISION", "FP32").lower()
 
 
+def in_pairs(kernel):
+    """Return whether its blocks are clusters of two: those on wgmma whose tiles come by TMA alone."""
+    return bool(kernel.arch) and "BM" not in kernel.defines
+
+
 def sizes(kernel):
     """(rows, columns, terms of the sum) of its tiles."""
     tile = kernel.defines
@@ -88,7 +93,7 @@ def tiles(kernel, M, columns):
     """Count of tiles for M rows by so many columns, on wgmma with those that fill up a pair."""
     rows, across, _ = sizes(kernel)
     m, n = blocks(M, rows), blocks(columns, across)
-    return 2*pairs(m, n) if kernel.arch else m*n
+    return 2*pairs(m, n) if in_pairs(kernel) else m*n
 
 
 def tile_bytes(kernel, M, columns):
@@ -97,7 +102,7 @@ def tile_bytes(kernel, M, columns):
     rows, across, terms = sizes(kernel)
     m, n = blocks(M, rows), blocks(columns, across)
     numbers = M/m + columns/n
-    if kernel.arch:
+    if in_pairs(kernel):
         high, wide = extents(M, rows), extents(columns, across)
         numbers = sum(high[row] for pair in dealt(m, n) for row in {row for row, _ in pair})
         numbers += sum(wide[column] for pair in dealt(m, n) for column in {column for _, column in pair})
@@ -112,10 +117,17 @@ def extents(total, size):
 
 def products(kernel):
     """Products that a warp forms in a step: FFMA, or mma of 16 x 8 results over 16 terms in bf16 and 8 else, of which fp32x3
-    takes three."""
+    takes three. On wgmma, what a warp that fills a tile writes: 16 bytes a lane."""
+    if kernel.arch:
+        return kernel.defines["BN"]*sizes(kernel)[2]//8//filling(kernel)
     of_warp = kernel.defines["TM"]*kernel.defines["TN"]*sizes(kernel)[2]
     limbs = 3 if precision(kernel) == "fp32x3" else 1
     return limbs*of_warp//{"fp32": 1, "fp32x3": 4*8, "tf32": 4*8, "bf16": 4*16}[precision(kernel)]
+
+
+def filling(kernel):
+    """Count of threads that fill its tiles: on wgmma all but the warpgroup that multiplies."""
+    return kernel.block - 128 if kernel.arch else kernel.block
 
 
 def cycles(kernel, moved, tuning):
@@ -125,9 +137,9 @@ def cycles(kernel, moved, tuning):
     l2 = moved*a_cycle/(1e9*tuning.l2_gb_s)
     math = 2*rows*columns*terms*a_cycle/(1e12*tuning.tflop_s(precision(kernel)))
     # a thread asks for tiles, and for products that take hundreds of cycles
-    if kernel.arch:
+    if in_pairs(kernel):
         return Cycles(0, math, 0, l2)
-    loop, warps = loops()[words(kernel)], kernel.block/32
+    loop, warps = loops()[words(kernel)], filling(kernel)/32
     return Cycles(warps*loop.instructions/loop.steps/SCHEDULERS, math, warps*loop.wavefronts/loop.steps, l2)
 
 
