@@ -79,17 +79,14 @@ def test_tiles_of_a_convolution_on_wgmma_leave_out_taps_in_the_padding(launches,
     assert of_tiles(*forward) == moved
 
 
-def test_tiles_of_a_filter_gradient_on_wgmma_are_what_its_pairs_walk_through(launches, monkeypatch):
-    monkeypatch.setitem(backend.ARCHITECTURES, traffic.Ghost, lambda: "sm_90a")
+def test_tiles_of_a_filter_gradient_on_wgmma_are_what_its_pairs_walk_through(launches):
     C, H, W, N, F, K, S, P, Ho, Wo = 48, 5, 9, 72, 264, 5, 2, 2, 3, 5
-    x, w = ghost(C, H, W, N, dtype=BF16), ghost(C, K, K, F, dtype=BF16)
-    _, cache = conv2d(x, w, ghost(F), S, P, precision="bf16", training=True)
-    conv2d_backward(ghost(F, Ho, Wo, N, dtype=BF16), cache)
-    gradient = next(launch for launch in launches if launch[0].name == "conv2d_wgmma_gradient")
-    slices = dict(zip((one.name for one in gradient[0].arguments), gradient[2]))["slices"]
-    boxes, moved = [(tap, maps) for tap in range(K*K) for maps in (32, 16)], 0
+    conv2d_kernels.launch_wgmma_filter_gradient(
+        ghost(C, H, W, N, dtype=BF16), ghost(F, Ho, Wo, N, dtype=BF16), (C, K, K, F), S, P, 1, slices := 2,
+        conv2d_kernels.WGMMA_FILTER_GRADIENT[1])
+    gradient, boxes, moved = launches[0], [(tap, maps) for tap in range(K*K) for maps in (32, 16)], 0
     tiles = [boxes[first:first + 4] for first in range(0, len(boxes), 4)]
-    assert (len(tiles), slices, gradient[0].defines["BN"]) == (13, 2, 192)  # 264 filters: tiles of 192 and 72
+    assert (len(tiles), gradient[0].defines["BN"]) == (13, 192)             # 264 filters: tiles of 192 and 72
 
     def steps(tile):
         """(pixel, images) at which one of its taps meets the map."""
@@ -115,21 +112,23 @@ def test_tiles_of_a_filter_gradient_on_wgmma_are_what_its_pairs_walk_through(lau
     assert of_tiles(*gradient) == moved
 
 
-def test_tiles_of_a_transposed_convolution_on_wgmma_are_those_of_its_phases(launches, monkeypatch):
-    monkeypatch.setitem(backend.ARCHITECTURES, traffic.Ghost, lambda: "sm_90a")
-    conv2d_transpose(ghost(32, 3, 4, 40, dtype=BF16), ghost(40, 3, 3, 32, dtype=BF16), 2, 1, 5, 7, precision="bf16",
-                     training=True)
-    [(kernel, grid, arguments)], moved = launches, 0
-    for h0, w0 in ((1, 1), (1, 0), (0, 1), (0, 0)):                          # the first pixel of a phase
-        pixels = [(h, w) for h in range(h0, 5, 2) for w in range(w0, 7, 2)]
-        for first in range(0, len(pixels), 2*kernel.defines["BN"]//64):      # of two tiles of columns, which share the filters
-            tile = pixels[first:first + 2*kernel.defines["BN"]//64]
-            rows = {h for h, _ in tile}
-            columns = {w for _, w in tile} if len(rows) == 1 else range(w0, 7, 2)
-            taps = [sum(any((at + 1 - r) % 2 == 0 and 0 <= (at + 1 - r)//2 < size for at in of) for r in range(3))
-                    for of, size in ((rows, 3), (columns, 4))]
-            moved += 2*32*taps[0]*taps[1]*(40 + 40*len(tile))
+def test_tiles_of_a_transposed_convolution_on_wgmma_are_of_several_phases(launches):
+    """Two tiles of rows: of the phases (0,0), (0,1), (1,0), and of (1,1), each of 40 maps in two boxes. Two of columns, which
+    share the filters, have half of the pixels."""
+    dy, w, dx = ghost(32, 3, 4, 40, dtype=BF16), ghost(40, 3, 3, 32, dtype=BF16), ghost(40, 5, 7, 40, dtype=BF16)
+    conv2d_kernels.launch_wgmma_transpose(dy, w, dx, 2, 1, 1, kernel=conv2d_kernels.WGMMA_TRANSPOSE["uint16"][-1])
+    [(kernel, grid, arguments)], moved, multiplied = launches, 0, 0
+    pixels = [(h, v) for h in range(3) for v in range(4)]                    # pixel (2*h - 1 + r, 2*v - 1 + s) in phase (r,s)
+    for phases in [(0, 0), (0, 1), (1, 0)], [(1, 1)]:
+        for tile in (pixels[:6], pixels[6:]):
+            for r, s in [(0, 0), (0, 1), (1, 0), (1, 1)] if len(phases) == 3 else [(0, 0)]:
+                if any(0 <= h - r < 3 for h, _ in tile):                     # and all columns are seen
+                    having = [(a, b) for a, b in phases if a + 2*r < 3 and b + 2*s < 3]
+                    moved += 2*32*(40*len(having) + 40*6)
+                    multiplied += 2*len(having)                              # two tiles, 64 rows a phase
     assert of_tiles(kernel, grid, arguments) == moved
+    count, steps, of_step = prediction.of_tiles(kernel, grid, arguments)
+    assert (count, steps) == (8, multiplied/3/8) and count*steps*of_step == pytest.approx(moved)
 
 
 def test_tiles_of_the_gradient_under_a_pool_on_wgmma_are_windows_and_what_outputs_see(launches, monkeypatch):

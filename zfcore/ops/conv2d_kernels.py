@@ -81,17 +81,18 @@ FILTER_GRADIENT_PLAIN = Kernel("conv2d_plain.cu", "conv2d_filter_gradient_plain"
 HOPPER = "sm_90a"
 WGMMA_TILES = [dict(BN=256, STAGES=4), dict(BN=192, STAGES=5), dict(BN=128, STAGES=6)]
 WGMMA_FORTY_EIGHT = [dict(BN=256, CHUNK=48, STAGES=6), dict(BN=192, CHUNK=48, STAGES=7), dict(BN=128, CHUNK=48, STAGES=8)]
-BOX_MAPS = 32                                                         # of a tap, side by side in the rows of a filter gradient
+WGMMA_HIGH = [dict(BN=192, STAGES=4, CONSUMERS=3)]                    # 192 rows: two phases of 96 maps, on the way down
+BOX_MAPS = 32                                                         # of a tap, or a phase, side by side in the rows of a tile
 OUTPUTS = {"float32": "float", "uint16": "unsigned short"}            # dtype of the maps out -> its name in the source
 
 
 def on_wgmma(file, name, signature, tiles=WGMMA_TILES, **macros):
     """[a Kernel per tile], each with the shared memory that its ring takes: bf16 boxes of CHUNK rows, two barriers a stage."""
     def shared(tile):
-        return tile["STAGES"]*(2*tile.get("CHUNK", 64)*(128 + tile["BN"]) + 16)
+        return tile["STAGES"]*(2*tile.get("CHUNK", 64)*(model.wgmma_rows(tile) + tile["BN"]) + 16)
 
-    return [Kernel(file, name, signature, tile | macros | dict(SHARED=shared(tile)), 384, shared(tile), HOPPER)
-            for tile in tiles]
+    return [Kernel(file, name, signature, tile | macros | dict(SHARED=shared(tile)), 128*(tile.get("CONSUMERS", 2) + 1),
+                   shared(tile), HOPPER) for tile in tiles]
 
 
 WGMMA_FORWARD = {dtype: on_wgmma("conv2d_wgmma.cu", "conv2d_wgmma_forward",
@@ -101,11 +102,11 @@ WGMMA_FORWARD = {dtype: on_wgmma("conv2d_wgmma.cu", "conv2d_wgmma_forward",
                  for dtype, output in OUTPUTS.items()}
 WGMMA_TRANSPOSE = {dtype: on_wgmma("conv2d_wgmma_transpose.cu", "conv2d_wgmma_transpose",
                                    "const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap w, OUTPUT *dx, "
-                                   "Conv conv, int tiles_m, int tiles_n, int slices", OUTPUT=output)
+                                   "Conv conv, int tiles_m, int tiles_n, int slices", WGMMA_TILES + WGMMA_HIGH, OUTPUT=output)
                    for dtype, output in OUTPUTS.items()}
 WGMMA_FILTER_GRADIENT = on_wgmma("conv2d_wgmma_gradient.cu", "conv2d_wgmma_gradient",
                                  "const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap dy, float *partial, "
-                                 "Conv conv, int tiles_m, int tiles_n, int slices")
+                                 "Conv conv, int tiles_m, int tiles_n, int slices", WGMMA_TILES + WGMMA_HIGH)
 
 
 def sizes(x, w, y, S, P, groups):
@@ -271,25 +272,36 @@ def launch_wgmma_forward(x, w, b, y, S, P, groups, relu, sliced=False, kernel=No
 def launch_wgmma_transpose(dy, w, dx, S, P, groups, sliced=False, kernel=None):
     """dx (C,H,W,N), uint16 or float32, = the transposed convolution of bf16 maps dy and bf16 filters w, both uint16."""
     (maps, K, _, F), out = w.shape, _of_eights(dx)
-    columns = 64*blocks(dx.shape[1], S)*blocks(dx.shape[2], S)*blocks(dx.shape[3], 64)                    # of the largest phase
+    M, columns = rows_of_phases(maps, S), 64*columns_of_phases(*dx.shape[1:3], S, P)*blocks(dx.shape[3], 64)
     slices = _wgmma_slices(F//groups*K*K, maps*groups) if sliced else 1
     sums = out if slices == 1 else empty((slices, *out.shape), np.float32, like=dx)
-    kernel = kernel or _quickest_wgmma(WGMMA_TRANSPOSE[sums.dtype.name], maps, columns, groups*S*S*slices, F//groups)
-    m, n, dy = blocks(maps, 128), blocks(columns, kernel.defines["BN"]), _in_eights(dy)
-    kernel(_persistent(groups*S*S*slices*model.pairs(m, n)), _boxes(dy, groups), _filter_boxes(w, groups), sums,
+    kernel = kernel or _quickest_wgmma(WGMMA_TRANSPOSE[sums.dtype.name], M, columns, groups*slices, F//groups, S)
+    m, n, dy = blocks(M, model.sizes(kernel)[0]), blocks(columns, kernel.defines["BN"]), _in_eights(dy)
+    kernel(_persistent(groups*slices*model.pairs(m, n, S)), _boxes(dy, groups), _filter_boxes(w, groups, BOX_MAPS), sums,
            sizes(out, w, dy, S, P, groups), m, n, slices)
     if slices > 1:
         sum_slices(sums, out)
     _images(out, dx)
 
 
+def rows_of_phases(maps, S):
+    """Count of rows of the tiles of a transposed convolution of stride S to so many maps: of each phase the maps in boxes."""
+    return S*S*BOX_MAPS*blocks(maps, BOX_MAPS)
+
+
+def columns_of_phases(H, W, S, P):
+    """Count of pixels in a phase of maps H x W, as many in each: with those that some lack."""
+    return ((H - 1 + P)//S - P//S + 1)*((W - 1 + P)//S - P//S + 1)
+
+
 def launch_wgmma_filter_gradient(x, dy, shape, S, P, groups, slices=None, kernel=None):
     """dw of that `shape` (C/groups,K,K,F), in float32, of bf16 maps x and gradients dy, both uint16."""
     (maps, K, _, F), (_, Ho, Wo, N) = shape, dy.shape
-    kernel = kernel or min(WGMMA_FILTER_GRADIENT, key=lambda one: blocks(F//groups, one.defines["BN"])*one.defines["BN"])
-    m, n = blocks(K*K*blocks(maps, BOX_MAPS), 128//BOX_MAPS), blocks(F//groups, kernel.defines["BN"])
-    tiles = m*n*groups
-    slices = slices or slices_of(Ho*Wo*N, tuning.current.wgmma_blocks//tiles, tuning.current.slice_terms)
+    M, length = K*K*BOX_MAPS*blocks(maps, BOX_MAPS), Ho*Wo*N
+    kernel = kernel or _cheapest_wgmma(WGMMA_FILTER_GRADIENT, M, F//groups, groups, length)
+    high, wide, _ = model.sizes(kernel)
+    m, n = blocks(M, high), blocks(F//groups, wide)
+    slices = slices or _slices_of_gradient(m*n*groups, length)
     partial, x, dy = empty((slices, *shape), "float32", like=x), _in_eights(x), _in_eights(dy)
     kernel(_persistent(groups*slices*model.pairs(m, n)), _boxes(x, groups, BOX_MAPS), _boxes(dy, groups), partial,
            sizes(x, partial[0], dy, S, P, groups), m, n, slices)
@@ -338,16 +350,31 @@ def _persistent(pairs):
     return 2*min(pairs, max(tuning.current.multiprocessors//2, 1))
 
 
+def _slices_of_gradient(tiles, length):
+    """Count of slices into which a filter gradient's sums of that length are cut, of which there are so many tiles."""
+    return slices_of(length, tuning.current.wgmma_blocks//tiles, tuning.current.slice_terms)
+
+
+def _cheapest_wgmma(kernels, M, columns, groups, length):
+    """The kernel whose tiles of M rows by `columns` of a filter gradient take the least time by what is shipped, as its slices
+    decide about bits: the same on every GPU."""
+    def cost(kernel):
+        high, wide, terms = model.sizes(kernel)
+        slices = _slices_of_gradient(groups*blocks(M, high)*blocks(columns, wide), length)
+        return model.seconds(kernel, groups*slices*model.tiles(kernel, M, columns), length/terms/slices,
+                             model.tile_bytes(kernel, M, columns), tuning.SHIPPED)
+
+    return min(kernels, key=cost)
+
+
 def _chunk(kernel):
     """Count of terms of a sum in a step of `kernel`."""
     return kernel.defines.get("CHUNK", 64)
 
 
-def _quickest_wgmma(kernels, M, columns, times, terms):
-    """The kernel whose tiles of `times` M rows by `columns` take the least time, one a multiprocessor at once, for sums of so
-    many terms a tap."""
-    def cost(kernel):
-        rounds = blocks(times*model.tiles(kernel, M, columns), tuning.current.multiprocessors)
-        return kernel.defines["BN"]*rounds*_chunk(kernel)*blocks(terms, _chunk(kernel))
-
-    return min(kernels, key=cost)
+def _quickest_wgmma(kernels, M, columns, times, terms, S=1):
+    """The kernel whose tiles of `times` M rows by `columns`, of S*S phases, take the least time, for sums of so many terms a
+    tap."""
+    return min(kernels, key=lambda kernel: model.seconds(
+        kernel, times*model.tiles(kernel, M, columns, S), blocks(terms, _chunk(kernel)),
+        model.tile_bytes(kernel, M, columns, S), tuning.current))

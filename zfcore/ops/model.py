@@ -19,7 +19,6 @@ from zfcore.kernel import blocks
 
 FORM = table({"nvrtc": text(), "arch": text(), "loops": mapping(listed(whole(), 4, 4), text())})
 TERMS = {"fp32": 8, "fp32x3": 16, "tf32": 16, "bf16": 32, "wgmma": 64}       # of the sum in a tile, BK in kernels/device
-WGMMA_ROWS = 128                                          # of a tile on wgmma
 SCHEDULERS = 4                                            # of a multiprocessor
 UNHIDDEN = 0.1                                            # part of what is shorter than the longest; predicted
 
@@ -69,18 +68,29 @@ def in_pairs(kernel):
 def sizes(kernel):
     """(rows, columns, terms of the sum) of its tiles."""
     tile = kernel.defines
-    return tile.get("BM", WGMMA_ROWS), tile["BN"], tile.get("CHUNK", TERMS[precision(kernel)])
+    return tile.get("BM", wgmma_rows(tile)), tile["BN"], tile.get("CHUNK", TERMS[precision(kernel)])
 
 
-def pairs(m, n):
-    """Count of the pairs in which m by n tiles are dealt to clusters of two blocks (kernels/device/wgmma_ring.cuh)."""
+def wgmma_rows(tile):
+    """Rows of a tile on wgmma with these macros: as many times 64 as consumers multiply."""
+    return 64*tile.get("CONSUMERS", 2)
+
+
+def pairs(m, n, S=1):
+    """Count of the pairs in which m by n tiles are dealt to clusters of two blocks (kernels/device/wgmma_ring.cuh); S as in
+    `dealt`."""
+    m, n = (m, n) if S == 1 else (n, m)
     return n//2*m + n % 2*blocks(m, 2)
 
 
-def dealt(m, n):
+def dealt(m, n, S=1):
     """Pairs of m by n tiles as these are dealt, of each the places of both, ((row, column), (row, column)). They share a
     column, but for the last tiles of two neighbouring columns, which share a row where m is odd. Where n is odd too, the last
-    is there with a tile (m, n-1) that there is not."""
+    is there with a tile (m, n-1) that there is not. With a stride S of a transposed convolution, whose rows are of several
+    phases, rows and columns change their parts."""
+    if S > 1:
+        yield from (tuple((row, column) for column, row in pair) for pair in dealt(n, m))
+        return
     for first in range(0, n, 2):
         couple = [first, first + 1] if first + 1 < n else [first]
         for column in couple:
@@ -89,14 +99,14 @@ def dealt(m, n):
             yield (m - 1, first), (m - 1, first + 1)
 
 
-def tiles(kernel, M, columns):
+def tiles(kernel, M, columns, S=1):
     """Count of tiles for M rows by so many columns, on wgmma with those that fill up a pair."""
     rows, across, _ = sizes(kernel)
     m, n = blocks(M, rows), blocks(columns, across)
-    return 2*pairs(m, n) if in_pairs(kernel) else m*n
+    return 2*pairs(m, n, S) if in_pairs(kernel) else m*n
 
 
-def tile_bytes(kernel, M, columns):
+def tile_bytes(kernel, M, columns, S=1):
     """Bytes of both operands of a step that a block fetches, on average over those for M rows by so many columns: what lies
     beyond is not fetched, and on wgmma what a pair shares by one of its two blocks."""
     rows, across, terms = sizes(kernel)
@@ -104,9 +114,9 @@ def tile_bytes(kernel, M, columns):
     numbers = M/m + columns/n
     if in_pairs(kernel):
         high, wide = extents(M, rows), extents(columns, across)
-        numbers = sum(high[row] for pair in dealt(m, n) for row in {row for row, _ in pair})
-        numbers += sum(wide[column] for pair in dealt(m, n) for column in {column for _, column in pair})
-        numbers /= tiles(kernel, M, columns)
+        numbers = sum(high[row] for pair in dealt(m, n, S) for row in {row for row, _ in pair})
+        numbers += sum(wide[column] for pair in dealt(m, n, S) for column in {column for _, column in pair})
+        numbers /= tiles(kernel, M, columns, S)
     return numbers*terms*(2 if precision(kernel) in ("bf16", "wgmma") else 4)
 
 
