@@ -42,6 +42,8 @@ def of_tiles(kernel, grid, arguments):
     given = dict(zip((argument.name for argument in kernel.arguments), arguments))
     if kernel.name == "conv2d_wgmma_transpose":
         return of_transpose(kernel, given)
+    if kernel.name == "conv2d_wgmma_maxpool":
+        return of_pool(kernel, grid, given, moved)
     M, columns, times = outputs(kernel, given)
     count = times*model.tiles(kernel, M, columns) if kernel.arch else int(np.prod(grid, dtype=np.int64))
     of_step = model.tile_bytes(kernel, M, columns)
@@ -62,6 +64,14 @@ def of_transpose(kernel, given):
         int(given[name]) for name in ("tiles_m", "tiles_n")), int(given["conv"]["S"]))
     moved, steps = traffic.of_transpose(kernel, given)
     return count, steps/count, moved/steps
+
+
+def of_pool(kernel, grid, given, moved):
+    """The same of conv2d_wgmma_maxpool: an output of each consumer, of 64 images, is a step; all blocks have as many as one of
+    them has."""
+    columns = [columns for _, columns in traffic.columns_of_pool(kernel, grid, given)]
+    steps = max(columns)*kernel.defines["POOL"]
+    return int(np.prod(grid)), steps, moved/grid[0]/sum(columns)/kernel.defines["POOL"]
 
 
 def of_launch(kernel, grid, arguments):

@@ -94,6 +94,8 @@ def of_tiles(kernel, grid, arguments):
     given = dict(zip((argument.name for argument in kernel.arguments), arguments))
     if kernel.name == "conv2d_wgmma_maxpool_gradient":
         return of_spread(kernel, given)
+    if kernel.name == "conv2d_wgmma_maxpool":
+        return of_pool(kernel, grid, given)
     if kernel.name == "conv2d_wgmma_transpose":
         return of_transpose(kernel, given)[0]
     if kernel.arch == HOPPER:
@@ -226,6 +228,30 @@ def of_spread(kernel, given):
         columns = (j < width) + (at in firsts and 0 < j <= width)
         moved += min(64, N - 64*chunk)*(seen + 3*F*rows*columns)
     return moved
+
+
+def columns_of_pool(kernel, grid, given):
+    """[(images, columns of outputs)] of each block of conv2d_wgmma_maxpool, of a tile of filters; the images on average."""
+    width, (_, blocks_of_tile) = int(given["width"]), grid
+    strips = blocks(int(given["height"]), kernel.defines["BM"]//64)
+    N, found = int(given["images"]), []
+    total = blocks(N, 64)*strips*width
+    for block in range(blocks_of_tile):
+        runs, at, end = [], total*block//blocks_of_tile, total*(block + 1)//blocks_of_tile
+        while at < end:
+            many = min(end - at, width - at % width)
+            runs.append((min(64, N - at//width//strips*64), (many - 1)*kernel.defines["STRIDE"] + kernel.defines["POOL"]))
+            at += many
+        count = sum(columns for _, columns in runs)
+        found.append((sum(images*columns for images, columns in runs)/count, count))
+    return found
+
+
+def of_pool(kernel, grid, given):
+    """The same of conv2d_wgmma_maxpool: of each column of outputs what they see, in atoms of 8 pixels."""
+    C, *_, K, S, _, _, _, _ = map(int, given["conv"].item())
+    rows = K + S*(kernel.defines["STRIDE"]*(kernel.defines["BM"]//64 - 1) + kernel.defines["POOL"] - 1)
+    return grid[0]*2*8*C*rows*round(sum(images*columns for images, columns in columns_of_pool(kernel, grid, given)))
 
 
 def lines():

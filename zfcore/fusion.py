@@ -25,7 +25,7 @@ def conv_relu_pool(conv, relu, pool, x, step):
     for the memory that the map leaves for its gradient. The pool's output is told. The ReLU's cache is None, as the pool's
     tells the gradient where it was on."""
     w, b, S, P, groups, rounding = conv.arguments()
-    if step is None or runs_kernels(x) and not pool_fits(x, w, pool.arguments(), groups, True):
+    if step is None or runs_kernels(x) and not pool_fits(x, w, S, pool.arguments(), groups, True):
         return None
     cache, (y, of_pool) = conv2d_maxpool(x, w, b, S, P, pool.arguments(), groups, rounding, conv.precision, training=True)
     return [(y, cache), (y, None), (y, of_pool)]

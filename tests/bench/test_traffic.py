@@ -7,8 +7,8 @@ from bench.traffic import DEVICE, of_memory, of_tiles, step
 from zfcore import backend
 from zfcore.backend import BF16
 from zfcore.ops import conv2d_kernels, tuning
-from zfcore.ops.conv2d import ConvCache, conv2d, conv2d_backward, conv2d_transpose
-from zfcore.ops.conv2d_maxpool import conv2d_maxpool_backward
+from zfcore.ops.conv2d import ConvCache, conv2d, conv2d_transpose
+from zfcore.ops.conv2d_maxpool import conv2d_maxpool, conv2d_maxpool_backward
 from zfcore.ops.maxpool import MaxPoolCache, Pooling
 from zfcore.ops.relu import relu_backward
 from zfcore.ops.sgd_step import sgd_step
@@ -149,13 +149,26 @@ def test_tiles_of_the_gradient_under_a_pool_on_wgmma_are_windows_and_what_output
     assert (count, steps) == (2*5, 4*4) and moved == pytest.approx((2*seen + there)/(2*5*4*4))
 
 
+def test_tiles_of_a_convolution_under_its_pool_on_wgmma_are_what_columns_of_outputs_see(launches, monkeypatch):
+    monkeypatch.setitem(backend.ARCHITECTURES, traffic.Ghost, lambda: "sm_90a")
+    x, w = ghost(3, 13, 13, 72, dtype=BF16), ghost(3, 5, 5, 192, dtype=BF16)                       # 5 x 5 outputs, 3 rows of 2
+    with tuning.use(multiprocessors=2*2):
+        conv2d_maxpool(x, w, ghost(192), 2, 0, (3, 2, 1, "ceil"), precision="bf16", training=True)
+    (kernel, grid, arguments), rows = launches[-1], 5 + 2*(2 + 2)            # of x, for 2*2 + 1 outputs below each other
+    assert grid == (2, 2)                                                    # two tiles of filters, each of 2*2*3 columns in two
+    seen = 2*rows*3*8*2*(64*7 + 8*7)                                         # blocks: a strip is 3 windows, 7 columns, for 64 and 8
+    assert of_tiles(kernel, grid, arguments) == 2*seen
+    count, steps, moved = prediction.of_tiles(kernel, grid, arguments)
+    assert (count, steps) == (4, 2*7*3) and moved == pytest.approx(2*seen/4/steps)
+
+
 def test_a_step_in_bf16_moves_less_than_half_the_tiles_of_tf32_and_little_more_than_half_of_what_is_no_parameter():
     found = {precision: traffic.traffic(step(precision)) for precision in ("tf32", "bf16")}
     tiles, memory = ({precision: sum(getattr(one, what) for one in by.values()) for precision, by in found.items()}
                      for what in ("tiles", "memory"))
     memory = {precision: total - found[precision]["sgd_step"].memory for precision, total in memory.items()}
     assert tiles["bf16"] < 0.4*tiles["tf32"]
-    for name in ("conv2d_maxpool", "maxpool_backward", "local_response_norm_backward", "relu_backward"):
+    for name in ("maxpool_backward", "local_response_norm_backward", "relu_backward"):
         assert found["bf16"][name].memory < 0.6*found["tf32"][name].memory
     assert memory["bf16"] < 0.66*memory["tf32"] and found["bf16"]["sgd_step"].memory > found["tf32"]["sgd_step"].memory
     filters = conv2d_kernels.TRANSPOSE_FILTERS.name                         # wgmma reads them as they are

@@ -231,7 +231,7 @@ def test_a_fully_connected_layer_in_training_is_wgmmas_with_its_sums_in_slices(m
 @pytest.mark.parametrize("N", [8, 5])
 def test_a_convolution_that_wgmma_takes_leaves_its_pool_apart_in_any_batch(hopper, N):
     x, w = executor.array(np.zeros((32, 7, 7, N), np.uint16)), executor.array(np.zeros((32, 3, 3, 96), np.uint16))
-    fits = [pool_fits(x, w, (3, 2, 0, "ceil"), 1, training) for training in (True, False)]
+    fits = [pool_fits(x, w, 1, (3, 2, 0, "ceil"), 1, training) for training in (True, False)]
     assert fits == [False, N == 8]
 
 

@@ -260,7 +260,7 @@ def launch_wgmma_forward(x, w, b, y, S, P, groups, relu, sliced=False, kernel=No
     M, units, slices = F//groups, y.shape[1]*y.shape[2]*blocks(y.shape[3], 64), _wgmma_slices(maps*K*K, F) if sliced else 1
     sums = out if slices == 1 else empty((slices, *out.shape), np.float32, like=y)
     kernel = kernel or _quickest_wgmma(WGMMA_FORWARD[sums.dtype.name], M, 64*units, groups*slices, maps)
-    m, n, x, chunk = blocks(M, 128), blocks(64*units, kernel.defines["BN"]), _in_eights(x), _chunk(kernel)
+    m, n, x, chunk = blocks(M, 128), blocks(64*units, kernel.defines["BN"]), in_eights(x), _chunk(kernel)
     kernel(_persistent(groups*slices*model.pairs(m, n)), _boxes(x, groups, chunk), _filter_boxes(w, groups, chunk),
            unread(y) if b is None else b, sums, sizes(x, w, out, S, P, groups), m, n, slices,
            b is not None and slices == 1, relu and slices == 1)
@@ -276,7 +276,7 @@ def launch_wgmma_transpose(dy, w, dx, S, P, groups, sliced=False, kernel=None):
     slices = _wgmma_slices(F//groups*K*K, maps*groups) if sliced else 1
     sums = out if slices == 1 else empty((slices, *out.shape), np.float32, like=dx)
     kernel = kernel or _quickest_wgmma(WGMMA_TRANSPOSE[sums.dtype.name], M, columns, groups*slices, F//groups, S)
-    m, n, dy = blocks(M, model.sizes(kernel)[0]), blocks(columns, kernel.defines["BN"]), _in_eights(dy)
+    m, n, dy = blocks(M, model.sizes(kernel)[0]), blocks(columns, kernel.defines["BN"]), in_eights(dy)
     kernel(_persistent(groups*slices*model.pairs(m, n, S)), _boxes(dy, groups), _filter_boxes(w, groups, BOX_MAPS), sums,
            sizes(out, w, dy, S, P, groups), m, n, slices)
     if slices > 1:
@@ -302,7 +302,7 @@ def launch_wgmma_filter_gradient(x, dy, shape, S, P, groups, slices=None, kernel
     high, wide, _ = model.sizes(kernel)
     m, n = blocks(M, high), blocks(F//groups, wide)
     slices = slices or _slices_of_gradient(m*n*groups, length)
-    partial, x, dy = empty((slices, *shape), "float32", like=x), _in_eights(x), _in_eights(dy)
+    partial, x, dy = empty((slices, *shape), "float32", like=x), in_eights(x), in_eights(dy)
     kernel(_persistent(groups*slices*model.pairs(m, n)), _boxes(x, groups, BOX_MAPS), _boxes(dy, groups), partial,
            sizes(x, partial[0], dy, S, P, groups), m, n, slices)
     return sum_slices(partial)
@@ -319,7 +319,7 @@ def _of_eights(y):
     return y if N % 8 == 0 else empty((*y.shape[:-1], 8*blocks(N, 8)), y.dtype, like=y)
 
 
-def _in_eights(x):
+def in_eights(x):
     """x as TMA can fetch it: a copy where its images are no whole eights, or it lies across 16 bytes."""
     return x if x.shape[-1] % 8 == 0 == address(x) % 16 else _images(x, empty(
         (*x.shape[:-1], 8*blocks(x.shape[-1], 8)), x.dtype, like=x))

@@ -127,16 +127,22 @@ def extents(total, size):
 
 def products(kernel):
     """Products that a warp forms in a step: FFMA, or mma of 16 x 8 results over 16 terms in bf16 and 8 else, of which fp32x3
-    takes three. On wgmma, what a warp that fills a tile writes: 16 bytes a lane."""
+    takes three. On wgmma, where warps do more than that, wgmma over 16 terms or what a warp that fills a tile writes, 16 bytes
+    a lane."""
     if kernel.arch:
-        return kernel.defines["BN"]*sizes(kernel)[2]//8//filling(kernel)
+        return sizes(kernel)[2]//16 if counted(kernel) == ("HGMMA",) else kernel.defines["BN"]*sizes(kernel)[2]//8//busy(kernel)
     of_warp = kernel.defines["TM"]*kernel.defines["TN"]*sizes(kernel)[2]
     limbs = 3 if precision(kernel) == "fp32x3" else 1
     return limbs*of_warp//{"fp32": 1, "fp32x3": 4*8, "tf32": 4*8, "bf16": 4*16}[precision(kernel)]
 
 
-def filling(kernel):
-    """Count of threads that fill its tiles: on wgmma all but the warpgroup that multiplies."""
+def counted(kernel):
+    """Kinds of instructions (bench/sass.py) of which its main loop has most, the first that there is."""
+    return ("HMMA", "FFMA") if not kernel.arch else ("HGMMA",) if "CHUNK" in kernel.defines else ("STS",)
+
+
+def busy(kernel):
+    """Count of threads that go through its main loop: on wgmma all but a warpgroup, which fetches or multiplies."""
     return kernel.block - 128 if kernel.arch else kernel.block
 
 
@@ -149,7 +155,7 @@ def cycles(kernel, moved, tuning):
     # a thread asks for tiles, and for products that take hundreds of cycles
     if in_pairs(kernel):
         return Cycles(0, math, 0, l2)
-    loop, warps = loops()[words(kernel)], filling(kernel)/32
+    loop, warps = loops()[words(kernel)], busy(kernel)/32
     return Cycles(warps*loop.instructions/loop.steps/SCHEDULERS, math, warps*loop.wavefronts/loop.steps, l2)
 
 
