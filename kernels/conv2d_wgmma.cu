@@ -27,7 +27,7 @@ extern "C" __global__ void __cluster_dims__(PAIR, 1, 1) __launch_bounds__(THREAD
 {
     DYN_SHARED(raw);
     Gather work = {
-        .w = &w, .x = &x, .b = biased ? b : nullptr, .y = y,
+        .w = &w, .x = &x, .b = biased ? b : nullptr, .on = nullptr, .y = y,
         .conv = conv,
         .M = conv.filters(), .maps = conv.maps(),
         .relu = relu != 0, .transposed = false, .S = 1,

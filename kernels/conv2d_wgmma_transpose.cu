@@ -2,8 +2,9 @@
    by TMA and are multiplied by wgmma
 
    dx[c,h,v,n] = sum over f,r,s   w[c,r,s,f] * dy[f,p,q,n]       where p*S-P+r = h and q*S-P+s = v
+                 (and 0 where on[c,h,v,n] is not above 0, if rectified: the gradient below a ReLU that left `on`)
 
-   dy (F,Ho,Wo,N)   w (C/groups,K,K,F)   bf16, as its 16 bits     dx (C,H,W,N) bf16 or float32
+   dy (F,Ho,Wo,N)   w (C/groups,K,K,F)   bf16, as its 16 bits     dx (C,H,W,N) bf16 or float32; on like dx, of bf16 alone
 
    As conv2d_wgmma.cu, with maps and filters exchanged. The rows of a tile are taken from the S*S phases of dx (axis.cuh), one
    after the other, of each the maps in boxes of BOX: with neighbouring phases in one tile what they read of dy comes once, and
@@ -21,12 +22,12 @@ static_assert(CHUNK == 64, "a box of filters is one step along the sum");
 /* Pairs of tiles: slices * groups * those of tiles_m by tiles_n tiles, of maps of all phases and of columns of one. dy is seen
    as (groups,F/groups,Ho,Wo,N), w as (C/groups,K,K,groups,F/groups); dx (slices,C,H,W,N), of several slices float32 */
 extern "C" __global__ void __cluster_dims__(PAIR, 1, 1) __launch_bounds__(THREADS, 1) conv2d_wgmma_transpose(
-    const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap w, OUTPUT *dx,
-    Conv conv, int tiles_m, int tiles_n, int slices)
+    const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap w, const OUTPUT *on, OUTPUT *dx,
+    Conv conv, int tiles_m, int tiles_n, int slices, int rectified)
 {
     DYN_SHARED(raw);
     Gather work = {
-        .w = &w, .x = &dy, .b = nullptr, .y = dx,
+        .w = &w, .x = &dy, .b = nullptr, .on = rectified ? on : nullptr, .y = dx,
         .conv = conv,
         .M = conv.maps(), .maps = conv.filters(),
         .relu = false, .transposed = true, .S = conv.S,

@@ -39,9 +39,16 @@ __device__ __forceinline__ void transpose_of_four(unsigned (&w)[4])
         }
 }
 
+// Of two bf16, 16 bits each where the number is above 0.
+__device__ __forceinline__ unsigned above_zero(unsigned two)
+{
+    return (__uint_as_float(two << 16) > 0 ? 0xffffu : 0) | (__uint_as_float(two & 0xffff0000) > 0 ? 0xffff0000u : 0);
+}
+
 struct Gather {
     const TensorMap *w, *x;           // filters (maps,K,K,groups,filters) and maps (groups,maps,H,W,N) that are read
     const float *b;                   // (groups*M,), or nullptr
+    const OUTPUT *on;                 // like y, which stays 0 where this is not above 0; or nullptr
     OUTPUT *y;                        // (slices,groups*M,size,size,N)
     Conv conv;
     int M, maps;                      // a group's maps out and in
@@ -193,8 +200,13 @@ struct Gather {
                         }
                         transpose_of_four(four);
                         int n = (k + lane) * 8;
-                        if (mine && to.n + n < conv.N)
-                            *reinterpret_cast<uint4 *>(row + n) = make_uint4(four[0], four[1], four[2], four[3]);
+                        if (!mine || to.n + n >= conv.N) continue;
+                        if (on) {
+                            uint4 was = *reinterpret_cast<const uint4 *>(on + (row + n - y));
+                            four[0] &= above_zero(was.x), four[1] &= above_zero(was.y);
+                            four[2] &= above_zero(was.z), four[3] &= above_zero(was.w);
+                        }
+                        *reinterpret_cast<uint4 *>(row + n) = make_uint4(four[0], four[1], four[2], four[3]);
                     } else
 #pragma unroll
                         for (int t = 0; t < 4; t++) {

@@ -158,6 +158,16 @@ def test_relu_and_no_bias(machine):
     right(y, np.maximum(wanted - b, 0), magnitude, products)
 
 
+@few
+@pytest.mark.parametrize("name", ["stride 2, tails everywhere", "two groups", "96 maps, an odd batch"])
+def test_a_transposed_convolution_below_a_relu_is_zero_where_that_was_off(machine, name):
+    (x, w, _, dy), (S, P, groups) = there(machine, name)
+    [plain] = machine.results(lambda: [transposed(dy, w, x.shape, S, P, groups, "uint16", 3)])
+    dx = backend.empty(x.shape, "uint16", like=dy)
+    kernels.launch_wgmma_transpose(dy, w, dx, S, P, groups, kernel=kernels.WGMMA_TRANSPOSE["uint16"][3], on=x)
+    np.testing.assert_array_equal(from_bf16(machine.host(dx)), np.where(from_bf16(machine.host(x)) > 0, plain, 0))
+
+
 @pytest.mark.parametrize("C, F, groups, fits", [
     (384, 256, 1, True), (32, 32, 1, True), (128, 64, 2, True), (3, 96, 1, False), (384, 252, 1, False), (64, 31, 1, False),
     (62, 64, 2, False), (64, 48, 2, False)])

@@ -6,6 +6,7 @@ from zfcore.backend import BF16, address, architecture, empty, unread
 from zfcore.kernel import PRECISIONS, Kernel, TensorMap, blocks, struct
 from zfcore.ops import model, tuned, tuning
 from zfcore.ops.pad import KERNEL as PAD
+from zfcore.ops.relu import relu_backward
 
 Conv = struct("Conv", "int C, int H, int W, int N, int F, int K, int S, int P, int Ho, int Wo, int groups")
 FORWARD = "const stored *x, const stored *w, const float *b, result *y, Conv conv, int biased, int relu"
@@ -101,8 +102,9 @@ WGMMA_FORWARD = {dtype: on_wgmma("conv2d_wgmma.cu", "conv2d_wgmma_forward",
                                  WGMMA_TILES + WGMMA_FORTY_EIGHT*(dtype == "uint16"), OUTPUT=output)
                  for dtype, output in OUTPUTS.items()}
 WGMMA_TRANSPOSE = {dtype: on_wgmma("conv2d_wgmma_transpose.cu", "conv2d_wgmma_transpose",
-                                   "const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap w, OUTPUT *dx, "
-                                   "Conv conv, int tiles_m, int tiles_n, int slices", WGMMA_TILES + WGMMA_HIGH, OUTPUT=output)
+                                   "const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap w, "
+                                   "const OUTPUT *on, OUTPUT *dx, Conv conv, int tiles_m, int tiles_n, int slices, "
+                                   "int rectified", WGMMA_TILES + WGMMA_HIGH, OUTPUT=output)
                    for dtype, output in OUTPUTS.items()}
 WGMMA_FILTER_GRADIENT = on_wgmma("conv2d_wgmma_gradient.cu", "conv2d_wgmma_gradient",
                                  "const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap dy, float *partial, "
@@ -162,10 +164,11 @@ def launch_forward(x, w, b, y, S, P, groups, relu, precision, sliced=False, trai
         sum_slices(out, y, b, relu)
 
 
-def launch_transpose(dy, w, dx, S, P, groups, precision, training=False):
-    """dx = the transposed convolution."""
+def launch_transpose(dy, w, dx, S, P, groups, precision, training=False, on=None):
+    """dx = the transposed convolution, or what `relu_backward` makes of it where a ReLU left `on` -> dx."""
     if takes_wgmma(dy, w.shape, groups, training):
-        return launch_wgmma_transpose(dy, w, dx, S, P, groups)
+        launch_wgmma_transpose(dy, w, dx, S, P, groups, on=on)
+        return dx
     (M, *_), (_, H, W, N) = w.shape, dx.shape
     if M <= FEW["BM"] and precision != "bf16":
         precision = "fp32"                                  # tensor cores multiply 16 rows at once, used or not
@@ -174,6 +177,7 @@ def launch_transpose(dy, w, dx, S, P, groups, precision, training=False):
     kernel = _quickest(fitting(TRANSPOSE_KERNELS[precision], M, N), M, columns, len(dy)//groups*blocks(w.shape[1], S)**2,
                        groups*S*S)
     kernel((_tiles(kernel, M, columns), groups, S*S), dy, transposed, dx, sizes(dx, w, dy, S, P, groups))
+    return dx if on is None else relu_backward(dx, on)
 
 
 def transpose_filters(w):
@@ -269,16 +273,17 @@ def launch_wgmma_forward(x, w, b, y, S, P, groups, relu, sliced=False, kernel=No
     _images(out, y)
 
 
-def launch_wgmma_transpose(dy, w, dx, S, P, groups, sliced=False, kernel=None):
-    """dx (C,H,W,N), uint16 or float32, = the transposed convolution of bf16 maps dy and bf16 filters w, both uint16."""
+def launch_wgmma_transpose(dy, w, dx, S, P, groups, sliced=False, kernel=None, on=None):
+    """dx (C,H,W,N), uint16 or float32, = the transposed convolution of bf16 maps dy and bf16 filters w, both uint16. Where `on`
+    is given, as dx of uint16 is, 0 where it is not above 0."""
     (maps, K, _, F), out = w.shape, _of_eights(dx)
     M, columns = rows_of_phases(maps, S), 64*columns_of_phases(*dx.shape[1:3], S, P)*blocks(dx.shape[3], 64)
     slices = _wgmma_slices(F//groups*K*K, maps*groups) if sliced else 1
     sums = out if slices == 1 else empty((slices, *out.shape), np.float32, like=dx)
     kernel = kernel or _quickest_wgmma(WGMMA_TRANSPOSE[sums.dtype.name], M, columns, groups*slices, F//groups, S)
     m, n, dy = blocks(M, model.sizes(kernel)[0]), blocks(columns, kernel.defines["BN"]), in_eights(dy)
-    kernel(_persistent(groups*slices*model.pairs(m, n, S)), _boxes(dy, groups), _filter_boxes(w, groups, BOX_MAPS), sums,
-           sizes(out, w, dy, S, P, groups), m, n, slices)
+    kernel(_persistent(groups*slices*model.pairs(m, n, S)), _boxes(dy, groups), _filter_boxes(w, groups, BOX_MAPS),
+           sums if on is None else in_eights(on), sums, sizes(out, w, dy, S, P, groups), m, n, slices, on is not None)
     if slices > 1:
         sum_slices(sums, out)
     _images(out, dx)
