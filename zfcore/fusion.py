@@ -7,7 +7,7 @@ by itself, output and cache, a pass leaves too, to the bit; so that a layer need
                 parameters of the one that has some, {} of none)}
 """
 from zfcore.backend import runs_kernels
-from zfcore.layers import Conv, LocalResponseNorm, MaxPool, ReLU
+from zfcore.layers import Conv, Linear, LocalResponseNorm, MaxPool, ReLU
 from zfcore.ops.conv2d import conv2d, conv2d_backward
 from zfcore.ops.conv2d_maxpool import conv2d_maxpool, conv2d_maxpool_backward, pool_fits
 from zfcore.ops.local_response_norm import local_response_norm_backward, local_response_norm_of_maxpool
@@ -17,6 +17,11 @@ from zfcore.ops.maxpool import maxpool_backward
 def conv_relu(conv, relu, x, step):
     """The ReLU while the outputs are still in cache or registers. What is told as the convolution's output is the ReLU's."""
     y, cache = conv2d(x, *conv.arguments(), relu=True, precision=conv.precision, training=step is not None)
+    return [(y, cache), (y, y)]
+
+
+def linear_relu(linear_layer, relu, x, step):
+    y, cache = linear_layer.forward(x, step, relu=True)
     return [(y, cache), (y, y)]
 
 
@@ -36,7 +41,8 @@ def pool_norm(pool, norm, x, step):
 
 
 # longest first
-FORWARD = {(Conv, ReLU, MaxPool): conv_relu_pool, (Conv, ReLU): conv_relu, (MaxPool, LocalResponseNorm): pool_norm}
+FORWARD = {(Conv, ReLU, MaxPool): conv_relu_pool, (Conv, ReLU): conv_relu, (Linear, ReLU): linear_relu,
+           (MaxPool, LocalResponseNorm): pool_norm}
 
 
 def conv_pool_norm_backward(dy, caches, need_dx):

@@ -29,6 +29,7 @@ CASES = {        # C    H  W  N    F   K  S  P  groups
     "two tiles of maps, an odd batch":    (136, 2, 3, 5, 32, 2, 1, 1, 1),
     "three tiles of filters, odd columns": (40, 2, 2, 24, 264, 2, 1, 1, 1),
     "three tiles of maps, four phases":   (264, 5, 3, 8, 8, 3, 2, 1, 1),
+    "64 rows of unlike phases":           (24, 8, 10, 8, 16, 5, 3, 1, 1),
     "pairs of each kind":                 (72, 2, 3, 8, 136, 3, 1, 1, 1),
 }
 few = pytest.mark.parametrize("machine", ways("random", "gpu"), indirect=True)

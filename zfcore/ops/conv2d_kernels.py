@@ -314,8 +314,11 @@ def launch_wgmma_filter_gradient(x, dy, shape, S, P, groups, slices=None, kernel
 
 
 def _wgmma_slices(length, rows):
-    """Count of slices into which sums of `length` terms are cut, of so many rows of outputs."""
-    return slices_of(length, tuning.current.wgmma_blocks//blocks(rows, 128), tuning.current.slice_terms)
+    """Count of slices into which sums of `length` terms are cut, of so many rows of outputs: with which rounds of blocks do
+    least in all, up to as many as one round has, or a few where it has not two."""
+    tiles, blocks_of_round = blocks(rows, 128), tuning.current.wgmma_blocks
+    most = slices_of(length, max(blocks_of_round//tiles, 3), tuning.current.slice_terms)
+    return min(range(1, most + 1), key=lambda slices: blocks(tiles*slices, blocks_of_round)/slices)
 
 
 def _of_eights(y):

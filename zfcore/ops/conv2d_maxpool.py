@@ -97,7 +97,7 @@ def launch_maxpool(x, w, b, S, P, pool, size, precision):
 
 
 def launch_wgmma_maxpool(x, w, b, S, P, pool, size):
-    """What `launch_maxpool` returns, but a window's products are added up in another order."""
+    """Launch the kernel on wgmma -> (y, cache of the pool), of windows whose products are added up in another order."""
     (K_pool, S_pool, P_pool, rounding), (F, Ho, Wo, N), (maps, K, *_) = pool, size, w.shape
     height, width = output_size(Ho, K_pool, S_pool, P_pool, rounding), output_size(Wo, K_pool, S_pool, P_pool, rounding)
     y, switches = (empty((F, height, width, N), dtype, like=x) for dtype in (x.dtype, np.uint8))
