@@ -9,8 +9,8 @@ import numpy as np
 from zfcore.check import Expected
 from zfcore.ops.model import Loop
 
-CODES = {"FFMA": (0x223, 0x423, 0x623, 0x823), "HMMA": (0x23c,), "HGMMA": (0x9f0,), "LDS": (0x984,), "LDSM": (0x83b,), "LDGSTS": (0xfae,),
-         "STS": (0x388, 0x988), "BRA": (0x947,)}        # the lowest 12 bits of an instruction
+CODES = {"FFMA": (0x223, 0x423, 0x623, 0x823), "HMMA": (0x23c,), "HGMMA": (0x9f0,), "LDS": (0x984,), "LDSM": (0x83b,),
+         "LDGSTS": (0xfae,), "STS": (0x388, 0x988), "BRA": (0x947,)}        # the lowest 12 bits of an instruction
 NEVER = 15                        # a predicate that is false whatever happens
 # of a warp's access of 8 or 16 bytes a lane, else one
 WAVEFRONTS = {"LDS": {6: 2}, "STS": {5: 2, 6: 4}, "LDGSTS": {5: 2, 6: 4}}

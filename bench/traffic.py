@@ -120,8 +120,8 @@ def of_tiles(kernel, grid, arguments):
 
 
 def of_gather(kernel, given):
-    """The same of the forward convolution on wgmma: pair by pair of tiles the taps that meet the map, of each the filters and the
-    images of the tiles' units, once each."""
+    """The same of the forward convolution on wgmma: pair by pair of tiles the taps that meet the map, of each the filters and
+    the images of the tiles' units, once each."""
     C, H, W, N, F, K, S, P, Ho, Wo, groups = map(int, given["conv"].item())
     high, moved = model.extents(F//groups, model.sizes(kernel)[0]), 0
     rows, columns = (inside(*size, K, S, P) for size in ((H, Ho), (W, Wo)))

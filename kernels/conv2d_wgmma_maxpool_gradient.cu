@@ -1,20 +1,22 @@
-/* conv2d_wgmma_maxpool_gradient.cu - level 8 of the ladder in conv2d.cu: the filter gradient of a convolution of few maps under a
-   max pool, for a Hopper GPU; and that of its bias
+/* conv2d_wgmma_maxpool_gradient.cu - level 8 of the ladder in conv2d.cu: the filter gradient of a convolution of few maps under
+   a max pool, for a Hopper GPU; and that of its bias
 
    dw[c,r,s,f] = sum over p,q,n   x[c, p*S-P+r, q*S-P+s, n] * (sum of dy[f,i,j,n] over the windows whose switch names (p,q))
    db[f]       = sum over i,j,n   dy[f,i,j,n]
 
-   x (C,H,W,N)   dy (F,height,width,N), 0 where the ReLU was off   bf16, as their 16 bits   switches like dy, uint8, as maxpool.cu
-   has them   partial (slices, C*K*K + 1, F) float32: the rows of dw, and last db. Their sum over slices is the gradient.
+   x (C,H,W,N)   dy (F,height,width,N), 0 where the ReLU was off   bf16, as their 16 bits
+   switches      like dy, uint8, as maxpool.cu has them
+   partial       (slices, C*K*K + 1, F) float32: the rows of dw, and last db. Their sum over slices is the gradient
 
-   N and F are multiples of 8, K is 8 at most, and a window's pixels, 8 a row of a map, are 192 at most: the rows of the product.
+   N and F are multiples of 8, K is 8 at most, and a window's pixels, 8 a row of a map, are BM at most: the rows of the product.
 
    work      A step is STRIDE outputs below each other, of 64 images. Of x TMA brings what they see, row by row, of each map 8
              neighbours: 8 rows of the product, one atom of wgmma's. So the window of the next output begins whole atoms later.
              Of dy two warpgroups, the spreaders, read each window once for all outputs of a column, keep it for the column
              after, spread it over these and write what a map after the pool's way down would have there into shared memory.
              One warpgroup multiplies all rows by BN filters. Steps go along a row of the pool, so that windows are at hand
-   traffic   3*F*height*width*N + 2*C*H*W*N bytes; from the L2 cache each window twice, and 1024*C*(K + (STRIDE-1)*S) of x a step
+   traffic   3*F*height*width*N + 2*C*H*W*N bytes; from the L2 cache each window twice, and of x 1024*C*(K + (STRIDE-1)*S) a
+             step
    order     by columns, rows, images in sixty-fours; slices are cut by shapes alone. No atomics
    spec      zfcore/ops/conv2d_maxpool.py: conv2d_maxpool_backward
 
@@ -72,8 +74,8 @@ struct Work {
     }
 };
 
-// sum += what the window gives its pixel `place`. Of four bytes that are 0 where the switch is `place` each gets its highest bit
-// set there, and no other; of two of them come 16 bits each, which leave of two gradients those that are meant.
+// sum += what the window gives its pixel `place`. Of four bytes that are 0 where the switch is `place` each gets its highest
+// bit set there, and no other; of two of them come 16 bits each, which leave of two gradients those that are meant.
 __device__ __forceinline__ void spread(Pack &sum, const Window &window, unsigned place)
 {
 #pragma unroll
@@ -85,7 +87,7 @@ __device__ __forceinline__ void spread(Pack &sum, const Window &window, unsigned
     }
 }
 
-// Fills the stages, two warpgroups. Returns the sums of dy over what windows of this thread's were at (i,j).
+// Fills the stages, two warpgroups. `bias` gets the sums of dy over this thread's windows.
 __device__ __forceinline__ void fill(const Work &work, const TensorMap *x, Ring &ring, int first, int end, float (&bias)[PACKS])
 {
     const int thread = threadIdx.x - 128, image = thread % 8 * LANES, height_x = work.conv.K + (STRIDE - 1) * work.conv.S;

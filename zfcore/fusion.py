@@ -90,6 +90,7 @@ def backward_pass(layers, rules):
     down for takes part in none, and with rules no layer whose parameters a pass would have to tell of."""
     for kinds, together in BACKWARD.items():
         last = layers[-len(kinds):]
-        if tuple(map(type, last)) == kinds and (rules is None or not set(kinds) & set(rules) and not any(one.parameters for one in last)):
+        if tuple(map(type, last)) == kinds and (
+                rules is None or not set(kinds) & set(rules) and not any(one.parameters for one in last)):
             return len(kinds), together
     return 1, None

@@ -140,7 +140,7 @@ def test_tiles_of_the_gradient_under_a_pool_on_wgmma_are_windows_and_what_output
     with tuning.use(slice_terms=1, wgmma_blocks=2*5):
         conv2d_maxpool_backward(ghost(F, 2, 3, N, dtype=BF16), of_conv, of_pool, need_dx=False)
     columns = [(images, i, j) for images in (64, 8) for i in range(3) for j in range(3)]
-    seen = sum(2*2*8*C*(K + S)*images for images, *_ in columns)             # 8 pixels a row, for two outputs next to each other
+    seen = sum(2*2*8*C*(K + S)*images for images, *_ in columns)             # 8 pixels a row, for two outputs
     windows = [(images, i - a, j) for images, i, j in columns for a in (0, 1)]
     windows += [(images, i - a, j - 1) for k in range(5) for images, i, j in [columns[18*k//5]] for a in (0, 1)]
     there = sum(3*F*images for images, i, j in windows if 0 <= i < 2 and 0 <= j < 3)
@@ -155,8 +155,8 @@ def test_tiles_of_a_convolution_under_its_pool_on_wgmma_are_what_columns_of_outp
     with tuning.use(multiprocessors=2*2):
         conv2d_maxpool(x, w, ghost(192), 2, 0, (3, 2, 1, "ceil"), precision="bf16", training=True)
     (kernel, grid, arguments), rows = launches[-1], 5 + 2*(2 + 2)            # of x, for 2*2 + 1 outputs below each other
-    assert grid == (2, 2)                                                    # two tiles of filters, each of 2*2*3 columns in two
-    seen = 2*rows*3*8*2*(64*7 + 8*7)                                         # blocks: a strip is 3 windows, 7 columns, for 64 and 8
+    assert grid == (2, 2)                                                    # two tiles of filters, 2*2*3 windows in two blocks
+    seen = 2*rows*3*8*2*(64*7 + 8*7)                                         # 3 windows are 7 columns, of 64 images and of 8
     assert of_tiles(kernel, grid, arguments) == 2*seen
     count, steps, moved = prediction.of_tiles(kernel, grid, arguments)
     assert (count, steps) == (4, 2*7*3) and moved == pytest.approx(2*seen/4/steps)

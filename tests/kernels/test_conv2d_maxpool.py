@@ -189,7 +189,8 @@ def on_wgmma(machine, name):
     of_pool, dy = of_pool._replace(switches=machine.array(of_pool.switches)), machine.stored("bf16")(dy)
     with tuning.use(slice_terms=1, wgmma_blocks=slices*blocks(F, 96)):
         (dx, *got), tape = recorded(lambda dy: conv2d_maxpool_backward(dy, cache, of_pool, need_dx=False), [dy])
-    assert dx is None and [kernel.name for kernel, *_ in tape] == ["conv2d_wgmma_maxpool_gradient"] + ["conv2d_sum_slices"]*(slices > 1)
+    names = [kernel.name for kernel, *_ in tape]
+    assert dx is None and names == ["conv2d_wgmma_maxpool_gradient"] + ["conv2d_sum_slices"]*(slices > 1)
     return got, (wanted, from_bf16(machine.host(dy)).sum((1, 2, 3)))
 
 
@@ -245,7 +246,8 @@ def pooled(machine, name, multiprocessors=5):
     wanted = maxpool_reference(from_bf16(to_bf16(np.maximum(conv2d(x, w, b, S, P)[0], 0))), *pool)
     with tuning.use(multiprocessors=multiprocessors):
         x, w, b = *map(machine.stored("bf16"), (x, w)), machine.array(b)
-        (cache, (y, of_pool)), tape = recorded(lambda x: conv2d_maxpool(x, w, b, S, P, pool, precision="bf16", training=True), [x])
+        (cache, (y, of_pool)), tape = recorded(
+            lambda x: conv2d_maxpool(x, w, b, S, P, pool, precision="bf16", training=True), [x])
     assert tape[-1][0].name == "conv2d_wgmma_maxpool" and len(tape) == 1 + (N % 8 > 0)
     assert cache.training and of_pool.pooling == wanted[1].pooling
     return (y, of_pool.switches), wanted
@@ -278,8 +280,8 @@ def test_an_image_under_a_pool_on_wgmma_has_the_same_bits_in_any_batch(machine, 
     x, w, b = (rng.standard_normal(size, np.float32) for size in ((3, 9, 11, 75), (3, 5, 5, 96), (96,)))
 
     def some(*images):
-        of_conv, (y, of_pool) = conv2d_maxpool(machine.stored("bf16")(np.ascontiguousarray(x[..., slice(*images)])), *stored, 2, 1,
-                                               (3, 2, 1, "ceil"), precision="bf16", training=True)
+        part = machine.stored("bf16")(np.ascontiguousarray(x[..., slice(*images)]))
+        _, (y, of_pool) = conv2d_maxpool(part, *stored, 2, 1, (3, 2, 1, "ceil"), precision="bf16", training=True)
         return y, of_pool.switches
 
     stored = machine.stored("bf16")(w), machine.array(b)

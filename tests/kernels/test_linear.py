@@ -28,7 +28,8 @@ def test_linear_and_its_gradients_equal_the_reference(machine, rng, D, M, N):
 @pytest.mark.parametrize("D", [9, 1100])                                     # sums in one, and in slices
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_linear_ends_in_its_relu_with_the_same_bits(machine, rng, D, precision):
-    x, w, b = machine.stored(precision)(normal(rng, D, 5)), machine.stored(precision)(normal(rng, D, 8)), machine.array(normal(rng, 8))
+    x, w = map(machine.stored(precision), (normal(rng, D, 5), normal(rng, D, 8)))
+    b = machine.array(normal(rng, 8))
     y, rectified = machine.results(lambda: [linear(x, w, b, precision, relu=relu)[0] for relu in (False, True)])
     assert (y < 0).any() and (y > 0).any()
     np.testing.assert_array_equal(rectified, np.maximum(y, 0))

@@ -104,8 +104,8 @@ def launch_wgmma_maxpool(x, w, b, S, P, pool, size):
     kernel, whole = WGMMA.variant(POOL=K_pool, STRIDE=S_pool, CHUNK=16*blocks(8*maps*K, 16)), in_eights(x)
     tiles, columns = F//kernel.defines["BN"], blocks(N, 64)*blocks(height, kernel.defines["BM"]//64)*width
     kernel((tiles, min(columns, max(tuning.current.multiprocessors//tiles, 1))), TensorMap(whole, (maps, 1, 8, 64)), w,
-           unread(y) if b is None else b, y, switches, Conv(*whole.shape, F, K, S, P, Ho, Wo, groups=1), P_pool, height, width, N,
-           b is not None)
+           unread(y) if b is None else b, y, switches, Conv(*whole.shape, F, K, S, P, Ho, Wo, groups=1),
+           P_pool, height, width, N, b is not None)
     return y, MaxPoolCache(switches, Pooling(size, K_pool, S_pool, P_pool), y)
 
 
