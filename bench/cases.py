@@ -22,7 +22,7 @@ from zfcore.ops.avgpool import AvgPoolCache, avgpool, avgpool_backward
 from zfcore.ops.batch_norm import batch_norm, batch_norm_backward, batch_norm_transpose
 from zfcore.ops.clip_filter_rms import clip_filter_rms
 from zfcore.ops.conv2d import ConvCache, conv2d, conv2d_backward, conv2d_transpose
-from zfcore.ops.conv2d_maxpool import conv2d_maxpool, conv2d_maxpool_backward
+from zfcore.ops.conv2d_maxpool import conv2d_maxpool, conv2d_maxpool_backward, gradient_fits_wgmma, pool_fits_wgmma
 from zfcore.ops.convert import convert
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.dropout import dropout
@@ -333,18 +333,19 @@ def conv_pool_cases(conv, pool, shape, out, behind_relu):
         x = source.outputs(*shape, N) if behind_relu else source.normal(*shape, N, scale=64)
         return x, source.normal(*w_shape, scale=(2/taps)**0.5), source.normal(conv.F)
 
-    def by(precision):
+    def by(precision, training=False):
         def run(x, w, b):                                  # the switches hang on the last bit where maxima are close
             return conv2d_maxpool(x, w, b, conv.S, conv.P, pool.arguments(), conv.groups, conv.rounding,
-                                  on(x, precision))[1][0],
+                                  on(x, precision), training)[1][0],
 
         size = bytes_of(precision)
         return Case("conv2d_maxpool", conv.name, "forward with its pool", stored(draw, precision, 0, 1), run,
                     traffic=lambda N: size*elements(w_shape) + (size*elements(shape) + (size + 1)*elements(out))*N,
                     precision=precision, images=(0,), terms=lambda N: taps,
-                    flops=lambda N: 2*conv.multiply_adds(shape)*N, window=(*conv.window(), *shape[1:], *pool.window()))
+                    flops=lambda N: 2*conv.multiply_adds(shape)*N, window=(*conv.window(), *shape[1:], *pool.window()),
+                    wgmma=training)
 
-    def gradient(precision):
+    def gradient(precision, training=False):
         """Case of the gradients of filters and bias, as training asks them of the first layer, whose data gradient nobody
         needs."""
         def draw_gradient(source, N):
@@ -353,7 +354,7 @@ def conv_pool_cases(conv, pool, shape, out, behind_relu):
             return x, source.gradients(*out, N), w, switches
 
         def run(x, dy, w, switches):
-            of_conv = ConvCache(x, w, conv.S, conv.P, conv.groups, True, on(x, precision), True)
+            of_conv = ConvCache(x, w, conv.S, conv.P, conv.groups, True, on(x, precision), training)
             of_pool = MaxPoolCache(switches, Pooling((*conv.shape_out(shape), x.shape[-1]), *pool.window()), None)
             return conv2d_maxpool_backward(dy, of_conv, of_pool, need_dx=False)[1:]
 
@@ -362,9 +363,16 @@ def conv_pool_cases(conv, pool, shape, out, behind_relu):
                     run,
                     traffic=lambda N: 4*elements(w_shape) + (size*elements(shape) + (2*size + 1)*elements(out))*N,
                     precision=precision, terms=lambda N: elements(conv.shape_out(shape)[1:])*N,
-                    flops=lambda N: 2*conv.multiply_adds(shape)*N, window=(*conv.window(), *shape[1:], *pool.window()))
+                    flops=lambda N: 2*conv.multiply_adds(shape)*N, window=(*conv.window(), *shape[1:], *pool.window()),
+                    wgmma=training)
 
-    return [*map(by, PRECISIONS), *(gradient(precision) for precision in PRECISIONS[1:] if not behind_relu)]
+    forward, gradients = list(map(by, PRECISIONS)), [gradient(precision) for precision in PRECISIONS[1:]]
+    sizes = w_shape, conv.S, conv.groups, *pool.window()[:2]
+    if pool_fits_wgmma(*sizes):
+        forward.append(by("bf16", training=True))
+    if gradient_fits_wgmma(*sizes):
+        gradients.append(gradient("bf16", training=True))
+    return [*forward, *(gradients if not behind_relu else ())]
 
 
 def pool_norm_case(pool, norm, shape, out, precision):

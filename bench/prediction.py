@@ -37,10 +37,41 @@ def of_tiles(kernel, grid, arguments):
     counted once for each. None where there are none."""
     if not (moved := traffic.of_tiles(kernel, grid, arguments)):
         return None
-    M, columns, times = outputs(kernel, dict(zip((argument.name for argument in kernel.arguments), arguments)))
+    if kernel.name == "conv2d_wgmma_maxpool_gradient":
+        return of_spread(kernel, grid, arguments, moved)
+    given = dict(zip((argument.name for argument in kernel.arguments), arguments))
+    if kernel.name == "conv2d_wgmma_transpose":
+        return of_transpose(kernel, given)
+    if kernel.name == "conv2d_wgmma_maxpool":
+        return of_pool(kernel, grid, given, moved)
+    M, columns, times = outputs(kernel, given)
     count = times*model.tiles(kernel, M, columns) if kernel.arch else int(np.prod(grid, dtype=np.int64))
     of_step = model.tile_bytes(kernel, M, columns)
     return count, moved/of_step/count, of_step
+
+
+def of_spread(kernel, grid, arguments, moved):
+    """The same of conv2d_wgmma_maxpool_gradient: an output, of 64 images, is a step."""
+    *_, conv, _, _, pool_P = arguments
+    count, columns = int(np.prod(grid)), int(np.prod(traffic.columns_of_windows(kernel, conv, pool_P)))
+    steps = blocks(columns, grid[1])*kernel.defines["STRIDE"]**2
+    return count, steps, moved/count/steps
+
+
+def of_transpose(kernel, given):
+    """The same of conv2d_wgmma_transpose: a step has the products of a tile, whichever taps they are of."""
+    count = 2*int(given["conv"]["groups"])*int(given["slices"])*model.pairs(*(
+        int(given[name]) for name in ("tiles_m", "tiles_n")), int(given["conv"]["S"]))
+    moved, steps = traffic.of_transpose(kernel, given)
+    return count, steps/count, moved/steps
+
+
+def of_pool(kernel, grid, given, moved):
+    """The same of conv2d_wgmma_maxpool: an output of each consumer, of 64 images, is a step; all blocks have as many as one of
+    them has."""
+    columns = [columns for _, columns in traffic.columns_of_pool(kernel, grid, given)]
+    steps = max(columns)*kernel.defines["POOL"]
+    return int(np.prod(grid)), steps, moved/grid[0]/sum(columns)/kernel.defines["POOL"]
 
 
 def of_launch(kernel, grid, arguments):

@@ -85,7 +85,8 @@ def table():
 
 def loops():
     """The text of kernels/loops.json."""
-    found = {model.words(kernel): list(sass.main_loop(compiled(kernel)[0], kernel.name, model.products(kernel)))
+    found = {model.words(kernel): list(sass.main_loop(compiled(kernel)[0], kernel.name, model.products(kernel),
+                                                      model.counted(kernel)))
              for kernel in [*declared(), *(rung.kernel for rung in ladder.rungs())] if "BM" in kernel.defines}
     lines = [f"  {json.dumps(name)}: {json.dumps(counts)}" for name, counts in found.items()]
     return "\n".join(['{"nvrtc": "%d.%d", "arch": "%s", "loops": {' % (*nvrtc.version(), ARCH), ",\n".join(lines), "}}\n"])

@@ -9,19 +9,19 @@ import numpy as np
 from zfcore.check import Expected
 from zfcore.ops.model import Loop
 
-CODES = {"FFMA": (0x223, 0x423, 0x623, 0x823), "HMMA": (0x23c,), "LDS": (0x984,), "LDSM": (0x83b,), "LDGSTS": (0xfae,),
-         "STS": (0x388, 0x988), "BRA": (0x947,)}        # the lowest 12 bits of an instruction
+CODES = {"FFMA": (0x223, 0x423, 0x623, 0x823), "HMMA": (0x23c,), "HGMMA": (0x9f0,), "LDS": (0x984,), "LDSM": (0x83b,),
+         "LDGSTS": (0xfae,), "STS": (0x388, 0x988), "BRA": (0x947,)}        # the lowest 12 bits of an instruction
 NEVER = 15                        # a predicate that is false whatever happens
 # of a warp's access of 8 or 16 bytes a lane, else one
 WAVEFRONTS = {"LDS": {6: 2}, "STS": {5: 2, 6: 4}, "LDGSTS": {5: 2, 6: 4}}
 
 
-def main_loop(cubin, name, products):
+def main_loop(cubin, name, products, counted=("HMMA", "FFMA")):
     """The Loop of kernel `name`: of its innermost loops the one that multiplies most. `products` is how many a warp has to form
-    in a step, in instructions of any kind that multiplies. Raises Expected where no loop holds whole steps."""
+    in a step, in instructions of the first kind of `counted` that there is. Raises Expected where no loop holds whole steps."""
     code = instructions(cubin, name)
     kinds = kinds_of(code)
-    multiplies = kinds == ("HMMA" if (kinds == "HMMA").any() else "FFMA")
+    multiplies = kinds == next((kind for kind in counted if (kinds == kind).any()), "")
     ends = [(target, k) for k in np.flatnonzero(kinds == "BRA").tolist() if (target := _target(code, k)) <= k]
     loops = [(first, last) for first, last in ends if multiplies[first:last + 1].any()]
     inner = [one for one in loops if not any(other != one and one[0] <= other[0] and other[1] <= one[1] for other in loops)]

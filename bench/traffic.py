@@ -92,6 +92,12 @@ def of_tiles(kernel, grid, arguments):
     """Bytes that the blocks of a launch copy into tiles; 0 where it has none."""
     tile = kernel.defines
     given = dict(zip((argument.name for argument in kernel.arguments), arguments))
+    if kernel.name == "conv2d_wgmma_maxpool_gradient":
+        return of_spread(kernel, given)
+    if kernel.name == "conv2d_wgmma_maxpool":
+        return of_pool(kernel, grid, given)
+    if kernel.name == "conv2d_wgmma_transpose":
+        return of_transpose(kernel, given)[0]
     if kernel.arch == HOPPER:
         return (of_gradient if kernel.name == "conv2d_wgmma_gradient" else of_gather)(kernel, given)
     if "BM" not in tile:
@@ -114,47 +120,67 @@ def of_tiles(kernel, grid, arguments):
 
 
 def of_gather(kernel, given):
-    """The same of the forward or transposed convolution on wgmma: pair by pair of tiles the taps that meet the map, of each the
-    filters for the tiles' outputs and the images of their units, once each."""
-    conv, transposed = given["conv"], kernel.name == "conv2d_wgmma_transpose"
-    C, H, W, N, F, K, S, P, Ho, Wo, groups = map(int, conv.item())
-    M, maps = (C//groups, F//groups) if transposed else (F//groups, C//groups)
-    of_tile, per_pixel, moved = kernel.defines["BN"]//64, blocks(N, 64), 0
-    high = model.extents(M, model.WGMMA_ROWS)
-    axes = [[inside(*size, K, S, P, transposed, phase) for phase in range(S if transposed else 1)]
-            for size in ((H, Ho), (W, Wo))]
-    for rows, columns in product(*axes):
-        units = len(rows)*len(columns)*per_pixel
-        for pair in model.dealt(int(given["tiles_m"]), int(given["tiles_n"])):
-            (_, n), (_, to_n) = pair
-            first, last = n*of_tile, min((to_n + 1)*of_tile, units) - 1
-            if last < first:
-                continue
-            (p, q), (to_p, to_q) = (divmod(unit//per_pixel, len(columns)) for unit in (first, last))
-            taps = rows[p:to_p + 1].any(0).sum()*(columns[q:to_q + 1] if p == to_p else columns).any(0).sum()
-            images = sum(min(64, N - unit % per_pixel*64) for unit in range(first, last + 1))
-            moved += int(taps)*(sum(high[m] for m in {m for m, _ in pair}) + images)
-    return groups*2*maps*moved
+    """The same of the forward convolution on wgmma: pair by pair of tiles the taps that meet the map, of each the filters and
+    the images of the tiles' units, once each."""
+    C, H, W, N, F, K, S, P, Ho, Wo, groups = map(int, given["conv"].item())
+    high, moved = model.extents(F//groups, model.sizes(kernel)[0]), 0
+    rows, columns = (inside(*size, K, S, P) for size in ((H, Ho), (W, Wo)))
+    for pair in model.dealt(int(given["tiles_m"]), int(given["tiles_n"])):
+        r, s, images = seen(kernel, pair, rows, columns, N)
+        moved += len(r)*len(s)*(sum(high[m] for m in {m for m, _ in pair}) + images)
+    return 2*C*moved
 
 
-def inside(size, size_out, K, S, P, transposed, phase):
-    """bool (outputs,taps) along an axis: whether output i meets the map with tap t; transposed, of one phase of the outputs."""
-    if not transposed:
-        read = S*np.arange(size_out)[:, None] + np.arange(K) - P
-        return (read >= 0) & (read < size)
-    h = np.arange((phase - P) % S, size, S)[:, None]
-    read = (h + P - np.arange(phase, K, S))//S
-    return (read >= 0) & (read < size_out)
+def of_transpose(kernel, given):
+    """(the same of the transposed convolution on wgmma, steps of a tile that have as many products): pair by pair the taps of
+    the pair's first phase, of each the filters of the phases that have it; and a step for as many times 64 rows that are
+    multiplied as a tile has."""
+    C, H, W, N, F, K, S, P, Ho, Wo, groups = map(int, given["conv"].item())
+    high, maps, moved, multiplied = model.sizes(kernel)[0], F//groups, 0, 0
+    boxes = [(r, s, min(BOX_MAPS, C//groups - m)) for r, s in np.ndindex(S, S) for m in range(0, C//groups, BOX_MAPS)]
+    rows, columns = (np.arange(P//S, (size - 1 + P)//S + 1)[:, None] - np.arange(blocks(K, S)) for size in (H, W))     # of dy
+    rows, columns = (rows >= 0) & (rows < Ho), (columns >= 0) & (columns < Wo)
+    for pair in model.dealt(int(given["tiles_m"]), int(given["tiles_n"]), S):
+        there = sorted({m for m, _ in pair})
+        of_pair = boxes[there[0]*high//BOX_MAPS:(there[-1] + 1)*high//BOX_MAPS]
+        (low, s, _), (to, *_) = of_pair[0], of_pair[-1]
+        taps = [len(range(low, K, S)), len(range(s if low == to else 0, K, S))]
+        *met, images = seen(kernel, pair, rows[:, :taps[0]], columns[:, :taps[1]], N)
+        for r, s in product(*met):
+            used = [maps*(low + S*r < K and phase + S*s < K) for low, phase, maps in of_pair]
+            moved += sum(used) + images
+            multiplied += sum(map(any, zip(used[::2], [*used[1::2], 0])))*len({n for _, n in pair})
+    return groups*2*maps*moved, groups*blocks(maps, 64)*multiplied*64/high
+
+
+def seen(kernel, pair, rows, columns, N):
+    """(taps along rows, along columns, images of all units once) of a pair of tiles of a convolution on wgmma, of whose outputs
+    `rows` and `columns`, bool (outputs,taps), say which tap meets the map."""
+    of_tile, per_pixel = kernel.defines["BN"]//64, blocks(N, 64)
+    (_, n), (_, to_n) = pair
+    first, last = n*of_tile, min((to_n + 1)*of_tile, len(rows)*len(columns)*per_pixel) - 1
+    if last < first:
+        return [], [], 0
+    (p, q), (to_p, to_q) = (divmod(unit//per_pixel, len(columns)) for unit in (first, last))
+    images = sum(min(64, N - unit % per_pixel*64) for unit in range(first, last + 1))
+    of_columns = columns[q:to_q + 1] if p == to_p else columns
+    return np.flatnonzero(rows[p:to_p + 1].any(0)), np.flatnonzero(of_columns.any(0)), images
+
+
+def inside(size, size_out, K, S, P):
+    """bool (outputs,taps) along an axis: whether output i meets the map with tap t."""
+    read = S*np.arange(size_out)[:, None] + np.arange(K) - P
+    return (read >= 0) & (read < size)
 
 
 def of_gradient(kernel, given):
     """The same of the filter gradient on wgmma: pair by pair of tiles the steps from the first to the last that is for one of
     them, with the filters there; and of each tile of rows the steps that are its own, with its maps."""
     C, H, W, N, F, K, S, P, Ho, Wo, groups = map(int, given["conv"].item())
-    rows, columns = (inside(*size, K, S, P, False, 0) for size in ((H, Ho), (W, Wo)))
+    rows, columns = (inside(*size, K, S, P) for size in ((H, Ho), (W, Wo)))
     slices, tiles_m, tiles_n = (int(given[name]) for name in ("slices", "tiles_m", "tiles_n"))
     boxes = [(tap, min(BOX_MAPS, C//groups - c)) for tap in range(K*K) for c in range(0, C//groups, BOX_MAPS)]
-    of_tile, wide, moved = 128//BOX_MAPS, model.extents(F//groups, kernel.defines["BN"]), 0
+    of_tile, wide, moved = model.sizes(kernel)[0]//BOX_MAPS, model.extents(F//groups, kernel.defines["BN"]), 0
 
     def steps(m, to_m):
         """bool (Ho*Wo, steps of a pixel): those at which a tap of these tiles meets the map."""
@@ -180,6 +206,52 @@ def of_gradient(kernel, given):
             met = steps(there[0], pair[1][0]).ravel()[min(ends):max(ends) + 1]
             moved += int(images[min(ends):max(ends) + 1][met].sum())*sum(wide[n] for n in {n for _, n in pair})
     return groups*2*moved
+
+
+def columns_of_windows(kernel, conv, pool_P):
+    """(sixty-fours of images, rows, columns) of the columns of outputs that conv2d_wgmma_maxpool_gradient walks through."""
+    stride = kernel.defines["STRIDE"]
+    return blocks(int(conv["N"]), 64), *((int(conv[size]) - 1 + int(pool_P))//stride + 1 for size in ("Ho", "Wo"))
+
+
+def of_spread(kernel, given):
+    """The same of conv2d_wgmma_maxpool_gradient: of each column what its outputs see, in atoms of 8 pixels, and the windows of
+    the pool that begin there and a row above; at the first of a slice also those before."""
+    C, H, W, N, F, K, S, *_ = map(int, given["conv"].item())
+    shape = columns_of_windows(kernel, given["conv"], given["pool_P"])
+    slices, stride, count = len(given["partial"]), kernel.defines["STRIDE"], int(np.prod(shape))
+    height, width, firsts = int(given["height"]), int(given["width"]), {count*k//slices for k in range(slices)}
+    seen = 2*8*C*stride*(K + (stride - 1)*S)*blocks(F, kernel.defines["BN"])
+    moved = 0
+    for at, (chunk, i, j) in enumerate(np.ndindex(shape)):
+        rows = sum(0 <= i - a < height for a in range(blocks(kernel.defines["POOL"], stride)))
+        columns = (j < width) + (at in firsts and 0 < j <= width)
+        moved += min(64, N - 64*chunk)*(seen + 3*F*rows*columns)
+    return moved
+
+
+def columns_of_pool(kernel, grid, given):
+    """[(images, columns of outputs)] of each block of conv2d_wgmma_maxpool, of a tile of filters; the images on average."""
+    width, (_, blocks_of_tile) = int(given["width"]), grid
+    strips = blocks(int(given["height"]), kernel.defines["BM"]//64)
+    N, found = int(given["images"]), []
+    total = blocks(N, 64)*strips*width
+    for block in range(blocks_of_tile):
+        runs, at, end = [], total*block//blocks_of_tile, total*(block + 1)//blocks_of_tile
+        while at < end:
+            many = min(end - at, width - at % width)
+            runs.append((min(64, N - at//width//strips*64), (many - 1)*kernel.defines["STRIDE"] + kernel.defines["POOL"]))
+            at += many
+        count = sum(columns for _, columns in runs)
+        found.append((sum(images*columns for images, columns in runs)/count, count))
+    return found
+
+
+def of_pool(kernel, grid, given):
+    """The same of conv2d_wgmma_maxpool: of each column of outputs what they see, in atoms of 8 pixels."""
+    C, *_, K, S, _, _, _, _ = map(int, given["conv"].item())
+    rows = K + S*(kernel.defines["STRIDE"]*(kernel.defines["BM"]//64 - 1) + kernel.defines["POOL"] - 1)
+    return grid[0]*2*8*C*rows*round(sum(images*columns for images, columns in columns_of_pool(kernel, grid, given)))
 
 
 def lines():

@@ -35,8 +35,9 @@
      7  the max pool behind ReLU is folded out of the tiles, and on    conv2d_maxpool.cu,
         the way down into them                                         conv2d_maxpool_gradient.cu
      8  of bf16 in memory: a warp of its own has tiles fetched, whole  device/wgmma_ring.cuh, wgmma_windows.cuh: Gather,
-        warpgroups multiply them in shared memory, and two blocks      conv2d_wgmma.cu, _transpose.cu and _gradient.cu
-        share what both read; Hopper alone
+        warpgroups multiply them in shared memory, and two blocks      conv2d_wgmma.cu, _transpose.cu and _gradient.cu,
+        share what both read; Hopper alone                             and of level 7 conv2d_wgmma_maxpool.cu and
+                                                                       conv2d_wgmma_maxpool_gradient.cu
    The engine launches levels 5 to 8; level 1 is there to be read first and to hold them against. Around them conv2d_filters.cu
    turns the filters for the way down, and conv2d_sums.cu adds what was cut into slices. A file has one kernel at most that is
    made of tiles: all kernels of a file are compiled together, once for each size of the tiles.

@@ -27,10 +27,10 @@ extern "C" __global__ void __cluster_dims__(PAIR, 1, 1) __launch_bounds__(THREAD
 {
     DYN_SHARED(raw);
     Gather work = {
-        .w = &w, .x = &x, .b = biased ? b : nullptr, .y = y,
+        .w = &w, .x = &x, .b = biased ? b : nullptr, .on = nullptr, .y = y,
         .conv = conv,
         .M = conv.filters(), .maps = conv.maps(),
-        .relu = relu != 0, .transposed = false,
-        .tiles_m = tiles_m, .tiles_n = tiles_n, .phases = 1, .slices = slices};
-    walk<true, true>(work, slices * conv.groups * pairs_of(tiles_m, tiles_n), *reinterpret_cast<WgmmaRing *>(raw));
+        .relu = relu != 0, .transposed = false, .S = 1,
+        .tiles_m = tiles_m, .tiles_n = tiles_n, .slices = slices};
+    walk<true, true>(work, slices * conv.groups * work.pairs(), *reinterpret_cast<WgmmaRing *>(raw));
 }

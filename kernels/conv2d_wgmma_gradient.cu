@@ -125,6 +125,8 @@ struct Gradient {
         for (int j = 0; j < UNITS; j++) fetch(!shares_x, step + j, rank, stage.b[j], dy, bar, n, q, p, f0 + 64 * j, group);
     }
 
+    __device__ __forceinline__ bool used(int) const { return true; }
+
     __device__ __forceinline__ void store(const float (&d)[BN / 2]) const
     {
 #pragma unroll

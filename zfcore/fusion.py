@@ -4,11 +4,11 @@ by itself, output and cache, a pass leaves too, to the bit; so that a layer need
     FORWARD     {kinds of neighbouring layers, from below: function(*layers, x, step) -> [(output, cache)], one each, or None
                 where it does not pay}
     BACKWARD    {kinds of neighbouring layers, from below: function(dy, their caches, need_dx) -> (dx of all, gradients of the
-                lowest one's parameters, {} of none)}
+                parameters of the one that has some, {} of none)}
 """
 from zfcore.backend import runs_kernels
-from zfcore.layers import Conv, LocalResponseNorm, MaxPool, ReLU
-from zfcore.ops.conv2d import conv2d
+from zfcore.layers import Conv, Linear, LocalResponseNorm, MaxPool, ReLU
+from zfcore.ops.conv2d import conv2d, conv2d_backward
 from zfcore.ops.conv2d_maxpool import conv2d_maxpool, conv2d_maxpool_backward, pool_fits
 from zfcore.ops.local_response_norm import local_response_norm_backward, local_response_norm_of_maxpool
 from zfcore.ops.maxpool import maxpool_backward
@@ -20,12 +20,17 @@ def conv_relu(conv, relu, x, step):
     return [(y, cache), (y, y)]
 
 
+def linear_relu(linear_layer, relu, x, step):
+    y, cache = linear_layer.forward(x, step, relu=True)
+    return [(y, cache), (y, y)]
+
+
 def conv_relu_pool(conv, relu, pool, x, step):
     """Run the three as one in training, where nobody asks for the map between: a kernel where it gains by it, and on the CPU
     for the memory that the map leaves for its gradient. The pool's output is told. The ReLU's cache is None, as the pool's
     tells the gradient where it was on."""
     w, b, S, P, groups, rounding = conv.arguments()
-    if step is None or runs_kernels(x) and not pool_fits(x, w, pool.arguments(), groups, True):
+    if step is None or runs_kernels(x) and not pool_fits(x, w, S, pool.arguments(), groups, True):
         return None
     cache, (y, of_pool) = conv2d_maxpool(x, w, b, S, P, pool.arguments(), groups, rounding, conv.precision, training=True)
     return [(y, cache), (y, None), (y, of_pool)]
@@ -36,7 +41,8 @@ def pool_norm(pool, norm, x, step):
 
 
 # longest first
-FORWARD = {(Conv, ReLU, MaxPool): conv_relu_pool, (Conv, ReLU): conv_relu, (MaxPool, LocalResponseNorm): pool_norm}
+FORWARD = {(Conv, ReLU, MaxPool): conv_relu_pool, (Conv, ReLU): conv_relu, (Linear, ReLU): linear_relu,
+           (MaxPool, LocalResponseNorm): pool_norm}
 
 
 def conv_pool_norm_backward(dy, caches, need_dx):
@@ -47,10 +53,16 @@ def conv_pool_norm_backward(dy, caches, need_dx):
     return dx, {"w": dw, "b": db}
 
 
+def relu_conv_backward(dy, caches, need_dx):
+    dx, dw, db = conv2d_backward(dy, caches[1], need_dx, relu=True)
+    return dx, {"w": dw, "b": db}
+
+
 # The layer above has at hand what tells where the ReLU was on: the same gradient without reading and writing the maps again.
 BACKWARD = {(Conv, ReLU, MaxPool, LocalResponseNorm): conv_pool_norm_backward,                                   # longest first
             (ReLU, MaxPool, LocalResponseNorm): lambda dy, caches, _: (
                 maxpool_backward(local_response_norm_backward(dy, caches[2], relu=True), caches[1]), {}),
+            (ReLU, Conv): relu_conv_backward,
             (ReLU, MaxPool): lambda dy, caches, _: (maxpool_backward(dy, caches[1], relu=True), {}),
             (ReLU, LocalResponseNorm): lambda dy, caches, _: (local_response_norm_backward(dy, caches[1], relu=True), {})}
 
@@ -78,6 +90,7 @@ def backward_pass(layers, rules):
     down for takes part in none, and with rules no layer whose parameters a pass would have to tell of."""
     for kinds, together in BACKWARD.items():
         last = layers[-len(kinds):]
-        if tuple(map(type, last)) == kinds and (rules is None or not set(kinds) & set(rules) and not last[0].parameters):
+        if tuple(map(type, last)) == kinds and (
+                rules is None or not set(kinds) & set(rules) and not any(one.parameters for one in last)):
             return len(kinds), together
     return 1, None

@@ -552,8 +552,8 @@ class Linear(Weighted, Whole):
     def multiply_adds(self, shape: Shape) -> int:
         return shape[0]*self.M
 
-    def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
-        return linear(x, self.factors(), self.parameters["b"], self.precision, self.scores, step is not None)
+    def forward(self, x: Array, step: Step | None = None, relu: bool = False) -> tuple[Array, Any]:
+        return linear(x, self.factors(), self.parameters["b"], self.precision, self.scores, step is not None, relu)
 
     def net_weights(self, units: int) -> Array:
         return self.parameters["w"].reshape(units, -1, self.M).sum(axis=1)

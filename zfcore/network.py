@@ -88,7 +88,7 @@ class Network:
         while k >= 0:
             count, together = backward_pass(self.layers[:k + 1], rules)
             k -= count - 1                                 # of those that share a pass, to the lowest
-            layer = self.layers[k]
+            layer = next((one for one in self.layers[k:k + count] if one.parameters), self.layers[k])
             if together is not None:
                 dy, grads[layer.name] = together(dy, caches[k:k + count], k > 0 or to_pixels)
             elif rules is not None:

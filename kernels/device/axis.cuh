@@ -30,6 +30,17 @@ __device__ __forceinline__ Axis transpose_axis(int H, int Ho, int K, int S, int 
             .taps = (K - phase + S - 1) / S, .tap = phase, .tap_hop = S};
 }
 
+// All phases together: output i is row first + hop*i + phase, which for the first and the last i may not be there, and tap t
+// row phase + tap_hop*t of the filter, of which a later phase may have one less. What is read does not depend on the phase.
+__device__ __forceinline__ Axis transpose_axis(int H, int Ho, int K, int S, int P)
+{
+    int start = P / S;
+    return {.outputs = (H - 1 + P) / S - start + 1, .first = S * start - P, .hop = S,
+            .size = H,
+            .inputs = Ho, .start = start, .stride = 1, .way = -1,
+            .taps = (K + S - 1) / S, .tap = 0, .tap_hop = S};
+}
+
 // The taps that meet the map for at least one of the outputs lo..hi.
 __device__ __forceinline__ Span taps_inside(const Axis &axis, int lo, int hi)
 {

@@ -39,6 +39,14 @@ PTX_INLINE unsigned to_tf32(float x)                               // to nearest
     return r;
 }
 
+// The highest bit of bytes FIRST and FIRST + 1 of x, sixteen times each.
+template <int FIRST> PTX_INLINE unsigned signs_of_bytes(unsigned x)
+{
+    unsigned r;
+    asm("prmt.b32 %0, %1, 0, %2;" : "=r"(r) : "r"(x), "n"(0x9988 + 0x1111 * FIRST));
+    return r;
+}
+
 PTX_INLINE unsigned shared_address(const void *p) { return (unsigned)__cvta_generic_to_shared(p); }
 
 // ---------------------------------------------------------------------------------------------- asynchronous copies

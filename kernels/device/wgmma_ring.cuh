@@ -1,11 +1,11 @@
 /* wgmma_ring.cuh - level 8 of the ladder in conv2d.cu: tiles that a warp of its own fetches and whole warpgroups multiply
 
-   d (BM,BN) += a (BM,CHUNK) b (CHUNK,BN), bf16 in, float32 sums, for a Hopper GPU. A block has three warpgroups. One thread of
-   the last, the producer, asks the tensor memory accelerator for tiles, as far ahead as the ring of STAGES has room; the other
-   two, the consumers, each multiply 64 rows of a by all of b, straight from shared memory, and hold the sums in their
+   d (BM,BN) += a (BM,CHUNK) b (CHUNK,BN), bf16 in, float32 sums, for a Hopper GPU. A block has three warpgroups, or four. One
+   thread of the last, the producer, asks the tensor memory accelerator for tiles, as far ahead as the ring of STAGES has room;
+   the others, the CONSUMERS, each multiply 64 rows of a by all of b, straight from shared memory, and hold the sums in their
    registers, of which the producers give them theirs. Two barriers a stage hand it over: `full` counts the bytes that come,
-   `empty` the eight warps that have read it. While a product runs its warps ask for the next: the tensor cores never wait for
-   an instruction.
+   `empty` the warps that have read it. While a product runs its warps ask for the next: the tensor cores never wait for an
+   instruction.
 
    Every tile is made of boxes of 64 numbers (128 bytes) by up to 64 rows, as they lie in memory, with the swizzle that TMA
    writes and wgmma reads. Which way a box lies, its rows along k or its columns, is in the product's operands: A_MN, B_MN.
@@ -19,8 +19,8 @@
    blocks take a pair changes no bit of it.
 
    Work says what the tiles are: begin(pair, rank) -> the number of steps of its sum, the same for both ranks; load(step, stage,
-   bar) asks for a step's boxes, of sizeof(Stage) bytes in all with those that the other block asks for; store(d) takes the sums
-   of a consumer. */
+   bar) asks for a step's boxes, of sizeof(Stage) bytes in all with those that the other block asks for; used(step) says
+   whether the rows of this consumer are not all zeros there; store(d) takes the sums of a consumer. */
 #pragma once
 #include <ptx.cuh>
 #include <conv.cuh>
@@ -34,7 +34,9 @@
 #ifndef STAGES
 #define STAGES 4
 #endif
+#ifndef CONSUMERS
 #define CONSUMERS 2
+#endif
 #define BM (64 * CONSUMERS)
 #define UNITS (BN / 64)
 #define PAIR 2                        // blocks of a cluster: a pair of tiles
@@ -64,6 +66,13 @@ __device__ __forceinline__ Tile tile_of(int pair, int rank, int tiles_m, int til
     return {2 * (i % half) + rank, n + i / half, false};
 }
 
+// The same dealt out of neighbouring rows: for tiles that differ in their steps from row to row.
+__device__ __forceinline__ Tile tile_along(int pair, int rank, int tiles_m, int tiles_n)
+{
+    Tile turned = tile_of(pair, rank, tiles_n, tiles_m);
+    return {turned.n, turned.m, !turned.shares_a};
+}
+
 // Asks for a box, the i-th of its operand and step: for this block, or where both read it, in turn for both.
 template <class... Int>
 __device__ __forceinline__ void fetch(bool shared, int i, int rank, void *to, const TensorMap *map, Mbar *bar, Int... at)
@@ -86,9 +95,10 @@ __device__ __forceinline__ void release(Mbar &empty)
 
 // The sums of a consumer over `steps` stages. A stage is let go when the product after it has been asked for and its own is
 // done.
-template <bool A_MN, bool B_MN>
-__device__ __forceinline__ void consume(WgmmaRing &ring, Turn &turn, int consumer, int steps, float (&d)[BN / 2])
+template <bool A_MN, bool B_MN, class Work>
+__device__ __forceinline__ void consume(const Work &work, WgmmaRing &ring, Turn &turn, int steps, float (&d)[BN / 2])
 {
+    const int consumer = threadIdx.x / 128;
 #pragma unroll
     for (int i = 0; i < BN / 2; i++) d[i] = 0;
     int before = 0;
@@ -96,14 +106,15 @@ __device__ __forceinline__ void consume(WgmmaRing &ring, Turn &turn, int consume
         const Stage &stage = ring.stages[turn.stage];
         mbar_wait(&ring.full[turn.stage], turn.parity);
         wgmma_fence();
+        if (work.used(step))
 #pragma unroll
-        for (int k = 0; k < CHUNK; k += 16) {
-            Operand a = A_MN ? wgmma_mn_major(stage.a[consumer] + 128 * k, sizeof stage.a[0], 1024)
-                             : wgmma_k_major(stage.a[consumer] + 2 * k);
-            Operand b = B_MN ? wgmma_mn_major(stage.b[0] + 128 * k, sizeof stage.b[0], 1024)
-                             : wgmma_k_major(stage.b[0] + 2 * k);
-            wgmma_bf16<A_MN, B_MN>(d, a, b, true);
-        }
+            for (int k = 0; k < CHUNK; k += 16) {
+                Operand a = A_MN ? wgmma_mn_major(stage.a[consumer] + 128 * k, sizeof stage.a[0], 1024)
+                                 : wgmma_k_major(stage.a[consumer] + 2 * k);
+                Operand b = B_MN ? wgmma_mn_major(stage.b[0] + 128 * k, sizeof stage.b[0], 1024)
+                                 : wgmma_k_major(stage.b[0] + 2 * k);
+                wgmma_bf16<A_MN, B_MN>(d, a, b, true);
+            }
         wgmma_commit();
         wgmma_wait<1>();
         if (step > 0) release(ring.empty[before]);
@@ -126,7 +137,7 @@ __device__ __forceinline__ void walk(Work &work, int pairs, WgmmaRing &ring)
     int warpgroup = threadIdx.x / 128, rank = cluster_rank();
     Turn turn = {0, 0};
     if (warpgroup == CONSUMERS) {
-        registers_decrease<72>();
+        registers_decrease<CONSUMERS == 2 ? 72 : 80>();
         if (threadIdx.x % 128 == 0)
             for (int pair = blockIdx.x / PAIR; pair < pairs; pair += gridDim.x / PAIR) {
                 int steps = work.begin(pair, rank);
@@ -138,11 +149,11 @@ __device__ __forceinline__ void walk(Work &work, int pairs, WgmmaRing &ring)
                 }
             }
     } else {
-        registers_increase<216>();
+        registers_increase<CONSUMERS == 2 ? 216 : 144>();
         for (int pair = blockIdx.x / PAIR; pair < pairs; pair += gridDim.x / PAIR) {
             int steps = work.begin(pair, rank);
             float d[BN / 2];
-            consume<A_MN, B_MN>(ring, turn, warpgroup, steps, d);
+            consume<A_MN, B_MN>(work, ring, turn, steps, d);
             work.store(d);
         }
     }

@@ -2,12 +2,14 @@
 import numpy as np
 import pytest
 
-from bench import traffic
+from bench import prediction, traffic
 from bench.traffic import DEVICE, of_memory, of_tiles, step
 from zfcore import backend
 from zfcore.backend import BF16
-from zfcore.ops import conv2d_kernels
-from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_transpose
+from zfcore.ops import conv2d_kernels, tuning
+from zfcore.ops.conv2d import ConvCache, conv2d, conv2d_transpose
+from zfcore.ops.conv2d_maxpool import conv2d_maxpool, conv2d_maxpool_backward
+from zfcore.ops.maxpool import MaxPoolCache, Pooling
 from zfcore.ops.relu import relu_backward
 from zfcore.ops.sgd_step import sgd_step
 
@@ -77,17 +79,14 @@ def test_tiles_of_a_convolution_on_wgmma_leave_out_taps_in_the_padding(launches,
     assert of_tiles(*forward) == moved
 
 
-def test_tiles_of_a_filter_gradient_on_wgmma_are_what_its_pairs_walk_through(launches, monkeypatch):
-    monkeypatch.setitem(backend.ARCHITECTURES, traffic.Ghost, lambda: "sm_90a")
+def test_tiles_of_a_filter_gradient_on_wgmma_are_what_its_pairs_walk_through(launches):
     C, H, W, N, F, K, S, P, Ho, Wo = 48, 5, 9, 72, 264, 5, 2, 2, 3, 5
-    x, w = ghost(C, H, W, N, dtype=BF16), ghost(C, K, K, F, dtype=BF16)
-    _, cache = conv2d(x, w, ghost(F), S, P, precision="bf16", training=True)
-    conv2d_backward(ghost(F, Ho, Wo, N, dtype=BF16), cache)
-    gradient = next(launch for launch in launches if launch[0].name == "conv2d_wgmma_gradient")
-    slices = dict(zip((one.name for one in gradient[0].arguments), gradient[2]))["slices"]
-    boxes, moved = [(tap, maps) for tap in range(K*K) for maps in (32, 16)], 0
+    conv2d_kernels.launch_wgmma_filter_gradient(
+        ghost(C, H, W, N, dtype=BF16), ghost(F, Ho, Wo, N, dtype=BF16), (C, K, K, F), S, P, 1, slices := 2,
+        conv2d_kernels.WGMMA_FILTER_GRADIENT[1])
+    gradient, boxes, moved = launches[0], [(tap, maps) for tap in range(K*K) for maps in (32, 16)], 0
     tiles = [boxes[first:first + 4] for first in range(0, len(boxes), 4)]
-    assert (len(tiles), slices, gradient[0].defines["BN"]) == (13, 2, 192)  # 264 filters: tiles of 192 and 72
+    assert (len(tiles), gradient[0].defines["BN"]) == (13, 192)             # 264 filters: tiles of 192 and 72
 
     def steps(tile):
         """(pixel, images) at which one of its taps meets the map."""
@@ -113,21 +112,54 @@ def test_tiles_of_a_filter_gradient_on_wgmma_are_what_its_pairs_walk_through(lau
     assert of_tiles(*gradient) == moved
 
 
-def test_tiles_of_a_transposed_convolution_on_wgmma_are_those_of_its_phases(launches, monkeypatch):
-    monkeypatch.setitem(backend.ARCHITECTURES, traffic.Ghost, lambda: "sm_90a")
-    conv2d_transpose(ghost(32, 3, 4, 40, dtype=BF16), ghost(40, 3, 3, 32, dtype=BF16), 2, 1, 5, 7, precision="bf16",
-                     training=True)
-    [(kernel, grid, arguments)], moved = launches, 0
-    for h0, w0 in ((1, 1), (1, 0), (0, 1), (0, 0)):                          # the first pixel of a phase
-        pixels = [(h, w) for h in range(h0, 5, 2) for w in range(w0, 7, 2)]
-        for first in range(0, len(pixels), 2*kernel.defines["BN"]//64):      # of two tiles of columns, which share the filters
-            tile = pixels[first:first + 2*kernel.defines["BN"]//64]
-            rows = {h for h, _ in tile}
-            columns = {w for _, w in tile} if len(rows) == 1 else range(w0, 7, 2)
-            taps = [sum(any((at + 1 - r) % 2 == 0 and 0 <= (at + 1 - r)//2 < size for at in of) for r in range(3))
-                    for of, size in ((rows, 3), (columns, 4))]
-            moved += 2*32*taps[0]*taps[1]*(40 + 40*len(tile))
+def test_tiles_of_a_transposed_convolution_on_wgmma_are_of_several_phases(launches):
+    """Two tiles of rows: of the phases (0,0), (0,1), (1,0), and of (1,1), each of 40 maps in two boxes. Two of columns, which
+    share the filters, have half of the pixels."""
+    dy, w, dx = ghost(32, 3, 4, 40, dtype=BF16), ghost(40, 3, 3, 32, dtype=BF16), ghost(40, 5, 7, 40, dtype=BF16)
+    conv2d_kernels.launch_wgmma_transpose(dy, w, dx, 2, 1, 1, kernel=conv2d_kernels.WGMMA_TRANSPOSE["uint16"][-1])
+    [(kernel, grid, arguments)], moved, multiplied = launches, 0, 0
+    pixels = [(h, v) for h in range(3) for v in range(4)]                    # pixel (2*h - 1 + r, 2*v - 1 + s) in phase (r,s)
+    for phases in [(0, 0), (0, 1), (1, 0)], [(1, 1)]:
+        for tile in (pixels[:6], pixels[6:]):
+            for r, s in [(0, 0), (0, 1), (1, 0), (1, 1)] if len(phases) == 3 else [(0, 0)]:
+                if any(0 <= h - r < 3 for h, _ in tile):                     # and all columns are seen
+                    having = [(a, b) for a, b in phases if a + 2*r < 3 and b + 2*s < 3]
+                    moved += 2*32*(40*len(having) + 40*6)
+                    multiplied += 2*len(having)                              # two tiles, 64 rows a phase
     assert of_tiles(kernel, grid, arguments) == moved
+    count, steps, of_step = prediction.of_tiles(kernel, grid, arguments)
+    assert (count, steps) == (8, multiplied/3/8) and count*steps*of_step == pytest.approx(moved)
+
+
+def test_tiles_of_the_gradient_under_a_pool_on_wgmma_are_windows_and_what_outputs_see(launches, monkeypatch):
+    monkeypatch.setitem(backend.ARCHITECTURES, traffic.Ghost, lambda: "sm_90a")
+    C, K, S, F, N = 3, 4, 2, 104, 72
+    x, w = ghost(C, 11, 13, N, dtype=BF16), ghost(C, K, K, F, dtype=BF16)
+    of_conv, of_pool = ConvCache(x, w, S, 0, 1, True, "bf16", True), MaxPoolCache(
+        ghost(F, 2, 3, N, dtype=np.uint8), Pooling((F, 5, 6, N), 3, 2, 0), None)
+    with tuning.use(slice_terms=1, wgmma_blocks=2*5):
+        conv2d_maxpool_backward(ghost(F, 2, 3, N, dtype=BF16), of_conv, of_pool, need_dx=False)
+    columns = [(images, i, j) for images in (64, 8) for i in range(3) for j in range(3)]
+    seen = sum(2*2*8*C*(K + S)*images for images, *_ in columns)             # 8 pixels a row, for two outputs
+    windows = [(images, i - a, j) for images, i, j in columns for a in (0, 1)]
+    windows += [(images, i - a, j - 1) for k in range(5) for images, i, j in [columns[18*k//5]] for a in (0, 1)]
+    there = sum(3*F*images for images, i, j in windows if 0 <= i < 2 and 0 <= j < 3)
+    assert of_tiles(*launches[0]) == 2*seen + there                          # two tiles of filters
+    count, steps, moved = prediction.of_tiles(*launches[0])
+    assert (count, steps) == (2*5, 4*4) and moved == pytest.approx((2*seen + there)/(2*5*4*4))
+
+
+def test_tiles_of_a_convolution_under_its_pool_on_wgmma_are_what_columns_of_outputs_see(launches, monkeypatch):
+    monkeypatch.setitem(backend.ARCHITECTURES, traffic.Ghost, lambda: "sm_90a")
+    x, w = ghost(3, 13, 13, 72, dtype=BF16), ghost(3, 5, 5, 192, dtype=BF16)                       # 5 x 5 outputs, 3 rows of 2
+    with tuning.use(multiprocessors=2*2):
+        conv2d_maxpool(x, w, ghost(192), 2, 0, (3, 2, 1, "ceil"), precision="bf16", training=True)
+    (kernel, grid, arguments), rows = launches[-1], 5 + 2*(2 + 2)            # of x, for 2*2 + 1 outputs below each other
+    assert grid == (2, 2)                                                    # two tiles of filters, 2*2*3 windows in two blocks
+    seen = 2*rows*3*8*2*(64*7 + 8*7)                                         # 3 windows are 7 columns, of 64 images and of 8
+    assert of_tiles(kernel, grid, arguments) == 2*seen
+    count, steps, moved = prediction.of_tiles(kernel, grid, arguments)
+    assert (count, steps) == (4, 2*7*3) and moved == pytest.approx(2*seen/4/steps)
 
 
 def test_a_step_in_bf16_moves_less_than_half_the_tiles_of_tf32_and_little_more_than_half_of_what_is_no_parameter():
@@ -136,7 +168,7 @@ def test_a_step_in_bf16_moves_less_than_half_the_tiles_of_tf32_and_little_more_t
                      for what in ("tiles", "memory"))
     memory = {precision: total - found[precision]["sgd_step"].memory for precision, total in memory.items()}
     assert tiles["bf16"] < 0.4*tiles["tf32"]
-    for name in ("conv2d_maxpool", "maxpool_backward", "local_response_norm_backward", "relu_backward"):
+    for name in ("maxpool_backward", "local_response_norm_backward", "relu_backward"):
         assert found["bf16"][name].memory < 0.6*found["tf32"][name].memory
     assert memory["bf16"] < 0.66*memory["tf32"] and found["bf16"]["sgd_step"].memory > found["tf32"]["sgd_step"].memory
     filters = conv2d_kernels.TRANSPOSE_FILTERS.name                         # wgmma reads them as they are

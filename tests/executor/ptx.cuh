@@ -19,6 +19,11 @@ inline unsigned to_tf32(float x)                               // to nearest, ti
     unsigned u = __float_as_uint(x);
     return (u & 0x7f800000) == 0x7f800000 ? (x != x ? 0x7fffffff : u) : (u + 0xfff + (u >> 13 & 1)) & ~0x1fffu;
 }
+template <int FIRST> unsigned signs_of_bytes(unsigned x)
+{
+    static_assert(FIRST >= 0 && FIRST < 3, "");
+    return (x >> (8 * FIRST + 7) & 1) * 0xffff | (x >> (8 * FIRST + 15) & 1) * 0xffff0000;
+}
 
 // ---------------------------------------------------------------------------------------------- asynchronous copies
 inline void cp_async4(void *dst, const void *src, bool pred = true, EMU_HERE) { emu::cp_async(dst, src, 4, pred, here); }

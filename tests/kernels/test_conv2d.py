@@ -13,7 +13,7 @@ from zfcore.check import Expected
 from zfcore.cubin import kernels_folder
 from zfcore.device import select
 from zfcore.kernel import PRECISIONS, blocks
-from zfcore.ops import conv2d_kernels
+from zfcore.ops import conv2d_kernels, tuning
 from zfcore.ops.conv2d import conv2d, conv2d_backward, conv2d_backward_reference, conv2d_reference, conv2d_transpose
 from zfcore.ops.conv2d_kernels import (FILTER_GRADIENT_KERNELS, FILTER_GRADIENT_PLAIN, FORWARD_KERNELS, PLAIN,
                                        TRANSPOSE_KERNELS, TRANSPOSE_PLAIN)
@@ -303,8 +303,9 @@ def test_a_sliced_sum_has_bias_and_relu_as_an_unsliced_one(machine, monkeypatch,
 
 def test_bias_gradient_of_several_slices_equals_the_sum(machine, rng):
     dy = rng.standard_normal((3, 12, 11, 131), np.float32)
-    assert dy[0].size >= 2*8192
-    db, = machine.results(lambda: [conv2d_kernels.launch_bias_gradient(machine.array(dy))])
+    with tuning.use(bias_slice_terms=8192):
+        assert conv2d_kernels.slices_of(dy[0].size, 9, tuning.current.bias_slice_terms) == 2
+        db, = machine.results(lambda: [conv2d_kernels.launch_bias_gradient(machine.array(dy))])
     close(db, dy.sum((1, 2, 3), np.float64), dy[0].size*EPS/2*abs(dy).sum((1, 2, 3)))
 
 

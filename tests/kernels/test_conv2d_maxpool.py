@@ -2,14 +2,18 @@
 import numpy as np
 import pytest
 
+from bench.gpu import recorded
 from tests import executor
+from tests.kernels.conftest import Machine
 from zfcore.backend import BF16
-from zfcore.kernel import PRECISIONS
+from zfcore.device import select
+from zfcore.kernel import PRECISIONS, blocks
 from zfcore.ops import conv2d_kernels, tuning
-from zfcore.ops.conv2d import check_conv2d, conv2d, conv2d_backward, conv2d_reference
-from zfcore.ops.conv2d_maxpool import conv2d_maxpool, conv2d_maxpool_backward, gradient_fits, launch_maxpool, pool_fits
+from zfcore.ops.conv2d import check_conv2d, conv2d, conv2d_backward, conv2d_backward_reference, conv2d_reference
+from zfcore.ops.conv2d_maxpool import (conv2d_maxpool, conv2d_maxpool_backward, gradient_fits, gradient_fits_wgmma,
+                                       launch_maxpool, pool_fits, pool_fits_wgmma)
 from zfcore.ops.convert import from_bf16, to_bf16
-from zfcore.ops.maxpool import Pooling, maxpool, maxpool_backward, maxpool_reference
+from zfcore.ops.maxpool import Pooling, maxpool, maxpool_backward, maxpool_backward_reference, maxpool_reference
 
 CHAINS = {      # C  H   W  N   F   K  S  P   pool: K, S, P, rounding
     "three strips, the last short":        (3, 9, 40, 8, 104, 3, 1, 0, (3, 2, 0, "ceil")),
@@ -164,10 +168,140 @@ def test_gradients_stand_in_their_tile_before_it_is_multiplied_however_late_copi
         assert conv2d_maxpool_backward(dy, cache, of_pool, need_dx=False)[1].tobytes() == wanted.tobytes()
 
 
+ON_WGMMA = {    # C  H   W  N   F   K  S  P   pool: K, S, P, rounding; slices
+    "windows of 7, the second colour of images a tail": (3, 17, 19, 72, 16, 7, 2, 1, (3, 2, 1, "ceil"), 7),
+    "two tiles of filters":                             (2, 9, 11, 24, 104, 4, 2, 0, (3, 2, 0, "ceil"), 2),
+    "side by side, a row left over":                    (3, 6, 8, 8, 8, 3, 1, 1, (2, 2, 0, "floor"), 1),
+    "more slices than steps":                           (5, 6, 5, 8, 24, 2, 1, 0, (3, 2, 1, "ceil"), 19),
+}
+
+
+def on_wgmma(machine, name):
+    """([dw, db] of the way back from the pool there, the same in float64). Whole numbers, whose sums are exact in any order."""
+    C, H, W, N, F, K, S, P, pool, slices = ON_WGMMA[name]
+    rng = np.random.default_rng(8)
+    x, w, b = (rng.integers(-2, 3, size).astype(np.float32) for size in ((C, H, W, N), (C, K, K, F), (F,)))
+    between = np.maximum(conv2d(x, w, b, S, P)[0], 0)
+    y, of_pool = maxpool_reference(between, *pool)
+    dy = rng.integers(-3, 4, y.shape).astype(np.float32)*(y > 0)
+    wanted = conv2d_backward_reference(maxpool_backward_reference(dy, of_pool).astype(float), x.astype(float), w, S, P)[1]
+    _, cache = conv2d(*map(machine.stored("bf16"), (x, w)), machine.array(b), S, P, precision="bf16", training=True)
+    of_pool, dy = of_pool._replace(switches=machine.array(of_pool.switches)), machine.stored("bf16")(dy)
+    with tuning.use(slice_terms=1, wgmma_blocks=slices*blocks(F, 96)):
+        (dx, *got), tape = recorded(lambda dy: conv2d_maxpool_backward(dy, cache, of_pool, need_dx=False), [dy])
+    names = [kernel.name for kernel, *_ in tape]
+    assert dx is None and names == ["conv2d_wgmma_maxpool_gradient"] + ["conv2d_sum_slices"]*(slices > 1)
+    return got, (wanted, from_bf16(machine.host(dy)).sum((1, 2, 3)))
+
+
+def test_the_gradient_on_wgmma_and_the_biass_are_the_reference(machine, hopper):
+    wanted = {}
+
+    def work():
+        for name in machine.some(list(ON_WGMMA)):
+            got, wanted[name] = on_wgmma(machine, name)
+            yield from got
+
+    names = machine.some(list(ON_WGMMA))
+    found = machine.results(work, [(name, k) for name in names for k in range(2)])
+    for name, dw, db in zip(names, found[::2], found[1::2], strict=True):
+        np.testing.assert_array_equal(dw, wanted[name][0], name)
+        np.testing.assert_array_equal(db, wanted[name][1], name)
+
+
+@pytest.mark.parametrize("way", executor.ASYNC_WAYS)
+@executor.requires_executor
+def test_the_gradient_on_wgmma_waits_for_what_it_multiplies_however_late_that_comes(way, hopper):
+    with executor.settings(way):
+        (dw, db), wanted = on_wgmma(Machine("", select("executor"), way, again=False), "more slices than steps")
+    np.testing.assert_array_equal(executor.plain(dw), wanted[0])
+    np.testing.assert_array_equal(executor.plain(db), wanted[1])
+
+
+@pytest.mark.parametrize("shape, S, groups, pool, fits", [
+    ((3, 7, 7, 96), 2, 1, (3, 2), True), ((8, 3, 3, 8), 1, 1, (2, 1), True), ((3, 8, 8, 96), 2, 1, (4, 2), True),
+    ((3, 9, 9, 96), 2, 1, (3, 2), False), ((4, 7, 7, 96), 1, 1, (3, 2), False), ((3, 7, 7, 96), 3, 1, (3, 2), False),
+    ((3, 7, 7, 100), 2, 1, (3, 2), False), ((3, 7, 7, 96), 2, 2, (3, 2), False), ((3, 7, 7, 96), 1, 1, (3, 3), False),
+    ((3, 7, 7, 96), 2, 1, (5, 2), False)])
+def test_what_the_gradient_on_wgmma_takes(shape, S, groups, pool, fits):
+    assert gradient_fits_wgmma(shape, S, groups, *pool) == fits
+
+
+POOLED = {      # C  H   W  N   F   K  S  P   pool: K, S, P, rounding
+    "windows over every border, an odd batch":  (3, 15, 21, 75, 96, 7, 2, 1, (3, 2, 1, "ceil")),
+    "two tiles of filters, one image":          (2, 9, 12, 1, 192, 4, 2, 0, (3, 2, 0, "ceil")),
+    "a row left over":                          (4, 7, 8, 16, 96, 3, 1, 1, (3, 2, 0, "floor")),
+    "windows of two":                           (3, 6, 7, 8, 96, 2, 1, 0, (2, 1, 1, "ceil")),
+}
+
+
+def pooled(machine, name, multiprocessors=5):
+    """([y, switches] of convolution and pool there, the same of one behind the other in NumPy). Quarters, of which many are
+    equal, above all when they are rounded; one filter's are NaN."""
+    C, H, W, N, F, K, S, P, pool = POOLED[name]
+    rng = np.random.default_rng(8)
+    x, w, b = (rng.integers(-1, 2, size).astype(np.float32) for size in ((C, H, W, N), (C, K, K, F), (F,)))
+    b = (b - 2)/4
+    b[5] = np.nan
+    wanted = maxpool_reference(from_bf16(to_bf16(np.maximum(conv2d(x, w, b, S, P)[0], 0))), *pool)
+    with tuning.use(multiprocessors=multiprocessors):
+        x, w, b = *map(machine.stored("bf16"), (x, w)), machine.array(b)
+        (cache, (y, of_pool)), tape = recorded(
+            lambda x: conv2d_maxpool(x, w, b, S, P, pool, precision="bf16", training=True), [x])
+    assert tape[-1][0].name == "conv2d_wgmma_maxpool" and len(tape) == 1 + (N % 8 > 0)
+    assert cache.training and of_pool.pooling == wanted[1].pooling
+    return (y, of_pool.switches), wanted
+
+
+def test_convolution_and_pool_on_wgmma_are_the_reference_in_any_batch(machine, hopper):
+    names, wanted = machine.some(list(POOLED)), {}
+
+    def work():
+        for name in names:
+            got, wanted[name] = pooled(machine, name)
+            yield from got
+
+    found = machine.results(work, [(name, k) for name in names for k in range(2)])
+    for name, y, switches in zip(names, found[::2], found[1::2], strict=True):
+        np.testing.assert_array_equal(y, wanted[name][0], name)
+        np.testing.assert_array_equal(switches, wanted[name][1].switches, name)
+
+
+@pytest.mark.parametrize("way", executor.ASYNC_WAYS)
+@executor.requires_executor
+def test_the_pool_on_wgmma_waits_for_what_it_multiplies_however_late_that_comes(way, hopper):
+    with executor.settings(way):
+        (y, switches), wanted = pooled(Machine("", select("executor"), way, again=False), "a row left over", multiprocessors=1)
+    np.testing.assert_array_equal(from_bf16(executor.plain(y)), wanted[0])
+    np.testing.assert_array_equal(executor.plain(switches), wanted[1].switches)
+
+
+def test_an_image_under_a_pool_on_wgmma_has_the_same_bits_in_any_batch(machine, hopper, rng):
+    x, w, b = (rng.standard_normal(size, np.float32) for size in ((3, 9, 11, 75), (3, 5, 5, 96), (96,)))
+
+    def some(*images):
+        part = machine.stored("bf16")(np.ascontiguousarray(x[..., slice(*images)]))
+        _, (y, of_pool) = conv2d_maxpool(part, *stored, 2, 1, (3, 2, 1, "ceil"), precision="bf16", training=True)
+        return y, of_pool.switches
+
+    stored = machine.stored("bf16")(w), machine.array(b)
+    *whole, y, switches = machine.results(lambda: [*some(0, 75), *some(61, 70)])
+    np.testing.assert_array_equal(y, whole[0][..., 61:70])
+    np.testing.assert_array_equal(switches, whole[1][..., 61:70])
+
+
+@pytest.mark.parametrize("shape, S, groups, pool, fits", [
+    ((3, 7, 7, 96), 2, 1, (3, 2), True), ((8, 3, 3, 192), 1, 1, (2, 1), True), ((3, 8, 8, 96), 1, 1, (3, 2), True),
+    ((3, 9, 9, 96), 1, 1, (3, 2), False), ((4, 7, 7, 96), 1, 1, (3, 2), False), ((3, 7, 7, 96), 3, 1, (3, 2), False),
+    ((3, 7, 7, 104), 2, 1, (3, 2), False), ((3, 7, 7, 96), 2, 2, (3, 2), False), ((3, 7, 7, 96), 2, 1, (2, 2), False)])
+def test_what_the_pool_on_wgmma_takes(shape, S, groups, pool, fits):
+    assert pool_fits_wgmma(shape, S, groups, *pool) == fits
+
+
 def test_a_pool_is_taken_along_where_products_are_few_and_sizes_fit(machine):
     def fits(C=3, K=7, F=96, N=128, pool=(3, 2, 0, "ceil"), groups=1, array=machine.array):
         x, w = np.empty((C, 9, 9, N), np.float32), np.empty((C//groups, K, K, F), np.float32)
-        return pool_fits(array(x), w, pool, groups)
+        return pool_fits(array(x), w, 2, pool, groups)
 
     assert fits() and fits(N=8, F=192, pool=(2, 2, 1, "floor"))
     assert not any([fits(array=np.asarray), fits(N=12), fits(F=24), fits(C=96, K=5, F=384), fits(C=6, groups=2),

@@ -29,6 +29,7 @@ CASES = {        # C    H  W  N    F   K  S  P  groups
     "two tiles of maps, an odd batch":    (136, 2, 3, 5, 32, 2, 1, 1, 1),
     "three tiles of filters, odd columns": (40, 2, 2, 24, 264, 2, 1, 1, 1),
     "three tiles of maps, four phases":   (264, 5, 3, 8, 8, 3, 2, 1, 1),
+    "64 rows of unlike phases":           (24, 8, 10, 8, 16, 5, 3, 1, 1),
     "pairs of each kind":                 (72, 2, 3, 8, 136, 3, 1, 1, 1),
 }
 few = pytest.mark.parametrize("machine", ways("random", "gpu"), indirect=True)
@@ -158,6 +159,16 @@ def test_relu_and_no_bias(machine):
     right(y, np.maximum(wanted - b, 0), magnitude, products)
 
 
+@few
+@pytest.mark.parametrize("name", ["stride 2, tails everywhere", "two groups", "96 maps, an odd batch"])
+def test_a_transposed_convolution_below_a_relu_is_zero_where_that_was_off(machine, name):
+    (x, w, _, dy), (S, P, groups) = there(machine, name)
+    [plain] = machine.results(lambda: [transposed(dy, w, x.shape, S, P, groups, "uint16", 3)])
+    dx = backend.empty(x.shape, "uint16", like=dy)
+    kernels.launch_wgmma_transpose(dy, w, dx, S, P, groups, kernel=kernels.WGMMA_TRANSPOSE["uint16"][3], on=x)
+    np.testing.assert_array_equal(from_bf16(machine.host(dx)), np.where(from_bf16(machine.host(x)) > 0, plain, 0))
+
+
 @pytest.mark.parametrize("C, F, groups, fits", [
     (384, 256, 1, True), (32, 32, 1, True), (128, 64, 2, True), (3, 96, 1, False), (384, 252, 1, False), (64, 31, 1, False),
     (62, 64, 2, False), (64, 48, 2, False)])
@@ -231,7 +242,7 @@ def test_a_fully_connected_layer_in_training_is_wgmmas_with_its_sums_in_slices(m
 @pytest.mark.parametrize("N", [8, 5])
 def test_a_convolution_that_wgmma_takes_leaves_its_pool_apart_in_any_batch(hopper, N):
     x, w = executor.array(np.zeros((32, 7, 7, N), np.uint16)), executor.array(np.zeros((32, 3, 3, 96), np.uint16))
-    fits = [pool_fits(x, w, (3, 2, 0, "ceil"), 1, training) for training in (True, False)]
+    fits = [pool_fits(x, w, 1, (3, 2, 0, "ceil"), 1, training) for training in (True, False)]
     assert fits == [False, N == 8]
 
 

@@ -25,6 +25,16 @@ def test_linear_and_its_gradients_equal_the_reference(machine, rng, D, M, N):
         close(got, wanted, terms*EPS*size)
 
 
+@pytest.mark.parametrize("D", [9, 1100])                                     # sums in one, and in slices
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_linear_ends_in_its_relu_with_the_same_bits(machine, rng, D, precision):
+    x, w = map(machine.stored(precision), (normal(rng, D, 5), normal(rng, D, 8)))
+    b = machine.array(normal(rng, 8))
+    y, rectified = machine.results(lambda: [linear(x, w, b, precision, relu=relu)[0] for relu in (False, True)])
+    assert (y < 0).any() and (y > 0).any()
+    np.testing.assert_array_equal(rectified, np.maximum(y, 0))
+
+
 def test_the_data_gradient_is_left_out_on_request(machine, rng):
     x, w, b, dy = normal(rng, 5, 3), normal(rng, 5, 7), normal(rng, 7), normal(rng, 7, 3)
     dx, dw, db = linear_backward(machine.array(dy), linear(*map(machine.array, (x, w, b)))[1], need_dx=False)

@@ -71,6 +71,11 @@ def test_wgmma_is_bound_by_its_products_and_the_cache():
     assert found.math == pytest.approx(2*128*256*64*132*1.83e9/790e12)
 
 
+def test_tiles_of_several_phases_are_dealt_along_their_rows():
+    assert list(model.dealt(2, 3, 2)) == [((0, 0), (0, 1)), ((1, 0), (1, 1)), ((0, 2), (1, 2))] and model.pairs(2, 3, 2) == 3
+    assert model.pairs(1, 3, 2) == len(list(model.dealt(1, 3, 2))) == 2
+
+
 @pytest.mark.parametrize("m", range(1, 6))
 @pytest.mark.parametrize("n", range(1, 6))
 def test_every_tile_is_dealt_once_and_in_a_pair_with_one_that_reads_the_same(m, n):

@@ -17,7 +17,7 @@ from zfcore.device import select
 from zfcore.kernel import PRECISIONS
 from zfcore.layers import Conv, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU, Step
 from zfcore.network import Network
-from zfcore.ops.convert import from_bf16, to_bf16
+from zfcore.ops.convert import from_bf16, in_float, to_bf16
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
 from zfcore.optim import SGD
 from zfcore.trained import Trained
@@ -86,6 +86,27 @@ def test_layers_that_share_a_pass_down_leave_the_gradients_of_layers_by_themselv
             close(to_host(grads[layer.name][key]), to_host(wanted), **dict(rtol=1e-5, atol=1e-7) if key == "b" else {})
     assert rules is None or grads == {}
     np.testing.assert_array_equal(to_host(dx), to_host(dy))
+
+
+@in_any_order
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_convolution_hands_down_what_comes_out_below_the_relu_under_it(machine, hopper, precision):
+    """Of few maps, which wgmma leaves to others, and of many; parameters' gradients bear the convolution's name."""
+    network = Network("two", (3, 6, 5), [Conv("conv1", 32, K=3), ReLU("relu1"), Conv("conv2", 40, K=3, P=1), ReLU("relu2"),
+                                         Conv("conv3", 8, K=2), Flatten("flatten"), Linear("fc4", 5)]).init(3, "he")
+    on_device, rng = moved(network, machine).use(precision), np.random.default_rng(1)
+    y, caches = on_device.forward(machine.array(rng.standard_normal((3, 6, 5, 7), np.float32)), step=4)
+    dy = softmax_loss_backward(softmax_loss(y, np.arange(7) % 5)[1])
+    (dx, grads), tape = recorded(lambda dy: on_device.backward(dy, caches), [dy])
+    names = [kernel.name for kernel, *_ in tape]
+    assert names.count("relu_backward") == (2 if precision == "fp32" else 1)
+    assert list(grads) == ["fc4", "conv3", "conv2", "conv1"]
+    dy = on_device.stored(dy)
+    for layer, cache in reversed(list(zip(on_device.layers, caches, strict=True))):
+        dy, alone = layer.backward(dy, cache)
+        for key, wanted in alone.items():
+            np.testing.assert_array_equal(to_host(grads[layer.name][key]), to_host(wanted))
+    np.testing.assert_array_equal(to_host(dx), to_host(in_float(dy)))
 
 
 def arrays_of(cache):

@@ -14,7 +14,7 @@ from tests.kernels.conftest import normal
 from zfcore import backend
 from zfcore.ops import tuning
 from zfcore.ops.conv2d import conv2d, conv2d_backward
-from zfcore.ops.conv2d_kernels import launch_wgmma_filter_gradient
+from zfcore.ops.conv2d_kernels import launch_bias_gradient, launch_wgmma_filter_gradient
 from zfcore.ops.conv2d_maxpool import conv2d_maxpool
 from zfcore.ops.linear import linear, linear_backward
 
@@ -49,6 +49,7 @@ def choices(monkeypatch):
                        precision=precision)
         maps, dy = ghost(96, 27, 27, 128, dtype=backend.BF16), ghost(256, 12, 12, 128, dtype=backend.BF16)
         launch_wgmma_filter_gradient(maps, dy, (96, 5, 5, 256), 2, 0, 1)
+        launch_bias_gradient(ghost(96, 55, 55, 128))
 
     return lambda: [(kernel.name, tuple(kernel.defines.items()), grid) for kernel, grid, _ in
                     # what bench predicts by

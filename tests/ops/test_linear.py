@@ -46,6 +46,12 @@ def test_linear_and_its_gradients_equal_the_reference_in_the_dtype_of_their_inpu
         np.testing.assert_allclose(got, wanted, rtol=0, atol=rtol*max(1, abs(wanted).max()))
 
 
+def test_linear_ends_in_its_relu(blocks):
+    rng = np.random.default_rng(4)
+    x, w, b = rng.standard_normal((5, 7)), rng.standard_normal((5, 9)), rng.standard_normal(9)
+    np.testing.assert_array_equal(linear(x, w, b, relu=True)[0], np.maximum(linear(x, w, b)[0], 0))
+
+
 def test_the_data_gradient_is_left_out_where_nobody_reads_it():
     x, w, b, dy = case(*SHAPES[0])
     _, cache = linear(x, w, b)

@@ -28,6 +28,7 @@ from zfcore.backend import BF16, check_maps, empty, runs_kernels
 from zfcore.cpu import parallel
 from zfcore.kernel import PRECISIONS
 from zfcore.ops import conv2d_blocks, conv2d_kernels
+from zfcore.ops.relu import relu_backward
 from zfcore.ops.window import output_size
 
 
@@ -93,8 +94,9 @@ def conv2d(x, w, b, S, P, groups=1, rounding="ceil", relu=False, precision="fp32
     return y, cache
 
 
-def conv2d_transpose(dy, w, S, P, H, W, groups=1, precision="fp32", training=False):
-    """dy (F,Ho,Wo,N), w (C/groups,K,K,F) -> dx (C,H,W,N): the data gradient of conv2d on maps of H x W.
+def conv2d_transpose(dy, w, S, P, H, W, groups=1, precision="fp32", training=False, on=None):
+    """dy (F,Ho,Wo,N), w (C/groups,K,K,F) -> dx (C,H,W,N): the data gradient of conv2d on maps of H x W, or below the ReLU that
+    left these, `on`, its gradient.
 
     This is the transposed convolution, the filtering of the deconvnet: each filter flipped and applied to the maps above
     (paper, section 2.1). Raises Expected where shapes do not fit, dy's size to H and W among them."""
@@ -109,20 +111,20 @@ def conv2d_transpose(dy, w, S, P, H, W, groups=1, precision="fp32", training=Fal
     _check_size("conv2d_transpose dy", dy, H, W, K, S, P)
     dx = empty((C, H, W, N), dy.dtype, like=dy)
     if runs_kernels(dy):
-        conv2d_kernels.launch_transpose(dy, w, dx, S, P, groups, precision, training)
-    else:
-        conv2d_blocks.transpose(dy, w, dx, S, P, groups)
-    return dx
+        return conv2d_kernels.launch_transpose(dy, w, dx, S, P, groups, precision, training, on)
+    conv2d_blocks.transpose(dy, w, dx, S, P, groups)
+    return dx if on is None else relu_backward(dx, on)
 
 
-def conv2d_backward(dy, cache, need_dx=True):
-    """dy (F,Ho,Wo,N) -> (dx or None, dw, db); db is None where the convolution had no bias."""
+def conv2d_backward(dy, cache, need_dx=True, relu=False):
+    """dy (F,Ho,Wo,N) -> (dx or None, dw, db); db is None where the convolution had no bias. relu=True where a ReLU is below:
+    dx is what comes out under it, to the bit."""
     x, w, S, P, groups, biased, precision, training = cache
     (_, H, W, N), (_, K, _, F) = x.shape, w.shape
     check.shape("conv2d_backward dy", dy, (F, None, None, N))
     check.dtype("conv2d_backward dy", dy, x.dtype)
     _check_size("conv2d_backward dy", dy, H, W, K, S, P)
-    dx = conv2d_transpose(dy, w, S, P, H, W, groups, precision, training) if need_dx else None
+    dx = conv2d_transpose(dy, w, S, P, H, W, groups, precision, training, x if relu else None) if need_dx else None
     if runs_kernels(x):
         dw = conv2d_kernels.launch_filter_gradient(x, dy, w.shape, S, P, groups, precision, training=training)
         return dx, dw, conv2d_kernels.launch_bias_gradient(dy) if biased else None

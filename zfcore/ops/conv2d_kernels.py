@@ -6,6 +6,7 @@ from zfcore.backend import BF16, address, architecture, empty, unread
 from zfcore.kernel import PRECISIONS, Kernel, TensorMap, blocks, struct
 from zfcore.ops import model, tuned, tuning
 from zfcore.ops.pad import KERNEL as PAD
+from zfcore.ops.relu import relu_backward
 
 Conv = struct("Conv", "int C, int H, int W, int N, int F, int K, int S, int P, int Ho, int Wo, int groups")
 FORWARD = "const stored *x, const stored *w, const float *b, result *y, Conv conv, int biased, int relu"
@@ -81,17 +82,18 @@ FILTER_GRADIENT_PLAIN = Kernel("conv2d_plain.cu", "conv2d_filter_gradient_plain"
 HOPPER = "sm_90a"
 WGMMA_TILES = [dict(BN=256, STAGES=4), dict(BN=192, STAGES=5), dict(BN=128, STAGES=6)]
 WGMMA_FORTY_EIGHT = [dict(BN=256, CHUNK=48, STAGES=6), dict(BN=192, CHUNK=48, STAGES=7), dict(BN=128, CHUNK=48, STAGES=8)]
-BOX_MAPS = 32                                                         # of a tap, side by side in the rows of a filter gradient
+WGMMA_HIGH = [dict(BN=192, STAGES=4, CONSUMERS=3)]                    # 192 rows: two phases of 96 maps, on the way down
+BOX_MAPS = 32                                                         # of a tap, or a phase, side by side in the rows of a tile
 OUTPUTS = {"float32": "float", "uint16": "unsigned short"}            # dtype of the maps out -> its name in the source
 
 
 def on_wgmma(file, name, signature, tiles=WGMMA_TILES, **macros):
     """[a Kernel per tile], each with the shared memory that its ring takes: bf16 boxes of CHUNK rows, two barriers a stage."""
     def shared(tile):
-        return tile["STAGES"]*(2*tile.get("CHUNK", 64)*(128 + tile["BN"]) + 16)
+        return tile["STAGES"]*(2*tile.get("CHUNK", 64)*(model.wgmma_rows(tile) + tile["BN"]) + 16)
 
-    return [Kernel(file, name, signature, tile | macros | dict(SHARED=shared(tile)), 384, shared(tile), HOPPER)
-            for tile in tiles]
+    return [Kernel(file, name, signature, tile | macros | dict(SHARED=shared(tile)), 128*(tile.get("CONSUMERS", 2) + 1),
+                   shared(tile), HOPPER) for tile in tiles]
 
 
 WGMMA_FORWARD = {dtype: on_wgmma("conv2d_wgmma.cu", "conv2d_wgmma_forward",
@@ -100,12 +102,13 @@ WGMMA_FORWARD = {dtype: on_wgmma("conv2d_wgmma.cu", "conv2d_wgmma_forward",
                                  WGMMA_TILES + WGMMA_FORTY_EIGHT*(dtype == "uint16"), OUTPUT=output)
                  for dtype, output in OUTPUTS.items()}
 WGMMA_TRANSPOSE = {dtype: on_wgmma("conv2d_wgmma_transpose.cu", "conv2d_wgmma_transpose",
-                                   "const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap w, OUTPUT *dx, "
-                                   "Conv conv, int tiles_m, int tiles_n, int slices", OUTPUT=output)
+                                   "const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap w, "
+                                   "const OUTPUT *on, OUTPUT *dx, Conv conv, int tiles_m, int tiles_n, int slices, "
+                                   "int rectified", WGMMA_TILES + WGMMA_HIGH, OUTPUT=output)
                    for dtype, output in OUTPUTS.items()}
 WGMMA_FILTER_GRADIENT = on_wgmma("conv2d_wgmma_gradient.cu", "conv2d_wgmma_gradient",
                                  "const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap dy, float *partial, "
-                                 "Conv conv, int tiles_m, int tiles_n, int slices")
+                                 "Conv conv, int tiles_m, int tiles_n, int slices", WGMMA_TILES + WGMMA_HIGH)
 
 
 def sizes(x, w, y, S, P, groups):
@@ -161,10 +164,11 @@ def launch_forward(x, w, b, y, S, P, groups, relu, precision, sliced=False, trai
         sum_slices(out, y, b, relu)
 
 
-def launch_transpose(dy, w, dx, S, P, groups, precision, training=False):
-    """dx = the transposed convolution."""
+def launch_transpose(dy, w, dx, S, P, groups, precision, training=False, on=None):
+    """dx = the transposed convolution, or what `relu_backward` makes of it where a ReLU left `on` -> dx."""
     if takes_wgmma(dy, w.shape, groups, training):
-        return launch_wgmma_transpose(dy, w, dx, S, P, groups)
+        launch_wgmma_transpose(dy, w, dx, S, P, groups, on=on)
+        return dx
     (M, *_), (_, H, W, N) = w.shape, dx.shape
     if M <= FEW["BM"] and precision != "bf16":
         precision = "fp32"                                  # tensor cores multiply 16 rows at once, used or not
@@ -173,6 +177,7 @@ def launch_transpose(dy, w, dx, S, P, groups, precision, training=False):
     kernel = _quickest(fitting(TRANSPOSE_KERNELS[precision], M, N), M, columns, len(dy)//groups*blocks(w.shape[1], S)**2,
                        groups*S*S)
     kernel((_tiles(kernel, M, columns), groups, S*S), dy, transposed, dx, sizes(dx, w, dy, S, P, groups))
+    return dx if on is None else relu_backward(dx, on)
 
 
 def transpose_filters(w):
@@ -238,7 +243,12 @@ def sum_slices(partial, total=None, b=None, relu=False):
 def takes_wgmma(x, shape, groups, training):
     """Return whether a pass over maps, or gradients, like x with filters of that `shape` (C/groups,K,K,F) is for the kernels on
     wgmma: a training step's, of bf16, on a GPU that has it. Where a sum or the outputs are short they multiply mostly zeros."""
-    return training and x.dtype == BF16 and architecture(x) == HOPPER and fits_wgmma(shape, groups)
+    return on_hopper(x, training) and fits_wgmma(shape, groups)
+
+
+def on_hopper(x, training):
+    """Return whether this is a training step's pass over bf16 on a GPU that has wgmma."""
+    return training and x.dtype == BF16 and architecture(x) == HOPPER
 
 
 def fits_wgmma(shape, groups):
@@ -254,7 +264,7 @@ def launch_wgmma_forward(x, w, b, y, S, P, groups, relu, sliced=False, kernel=No
     M, units, slices = F//groups, y.shape[1]*y.shape[2]*blocks(y.shape[3], 64), _wgmma_slices(maps*K*K, F) if sliced else 1
     sums = out if slices == 1 else empty((slices, *out.shape), np.float32, like=y)
     kernel = kernel or _quickest_wgmma(WGMMA_FORWARD[sums.dtype.name], M, 64*units, groups*slices, maps)
-    m, n, x, chunk = blocks(M, 128), blocks(64*units, kernel.defines["BN"]), _in_eights(x), _chunk(kernel)
+    m, n, x, chunk = blocks(M, 128), blocks(64*units, kernel.defines["BN"]), in_eights(x), _chunk(kernel)
     kernel(_persistent(groups*slices*model.pairs(m, n)), _boxes(x, groups, chunk), _filter_boxes(w, groups, chunk),
            unread(y) if b is None else b, sums, sizes(x, w, out, S, P, groups), m, n, slices,
            b is not None and slices == 1, relu and slices == 1)
@@ -263,37 +273,52 @@ def launch_wgmma_forward(x, w, b, y, S, P, groups, relu, sliced=False, kernel=No
     _images(out, y)
 
 
-def launch_wgmma_transpose(dy, w, dx, S, P, groups, sliced=False, kernel=None):
-    """dx (C,H,W,N), uint16 or float32, = the transposed convolution of bf16 maps dy and bf16 filters w, both uint16."""
+def launch_wgmma_transpose(dy, w, dx, S, P, groups, sliced=False, kernel=None, on=None):
+    """dx (C,H,W,N), uint16 or float32, = the transposed convolution of bf16 maps dy and bf16 filters w, both uint16. Where `on`
+    is given, as dx of uint16 is, 0 where it is not above 0."""
     (maps, K, _, F), out = w.shape, _of_eights(dx)
-    columns = 64*blocks(dx.shape[1], S)*blocks(dx.shape[2], S)*blocks(dx.shape[3], 64)                    # of the largest phase
+    M, columns = rows_of_phases(maps, S), 64*columns_of_phases(*dx.shape[1:3], S, P)*blocks(dx.shape[3], 64)
     slices = _wgmma_slices(F//groups*K*K, maps*groups) if sliced else 1
     sums = out if slices == 1 else empty((slices, *out.shape), np.float32, like=dx)
-    kernel = kernel or _quickest_wgmma(WGMMA_TRANSPOSE[sums.dtype.name], maps, columns, groups*S*S*slices, F//groups)
-    m, n, dy = blocks(maps, 128), blocks(columns, kernel.defines["BN"]), _in_eights(dy)
-    kernel(_persistent(groups*S*S*slices*model.pairs(m, n)), _boxes(dy, groups), _filter_boxes(w, groups), sums,
-           sizes(out, w, dy, S, P, groups), m, n, slices)
+    kernel = kernel or _quickest_wgmma(WGMMA_TRANSPOSE[sums.dtype.name], M, columns, groups*slices, F//groups, S)
+    m, n, dy = blocks(M, model.sizes(kernel)[0]), blocks(columns, kernel.defines["BN"]), in_eights(dy)
+    kernel(_persistent(groups*slices*model.pairs(m, n, S)), _boxes(dy, groups), _filter_boxes(w, groups, BOX_MAPS),
+           sums if on is None else in_eights(on), sums, sizes(out, w, dy, S, P, groups), m, n, slices, on is not None)
     if slices > 1:
         sum_slices(sums, out)
     _images(out, dx)
 
 
+def rows_of_phases(maps, S):
+    """Count of rows of the tiles of a transposed convolution of stride S to so many maps: of each phase the maps in boxes."""
+    return S*S*BOX_MAPS*blocks(maps, BOX_MAPS)
+
+
+def columns_of_phases(H, W, S, P):
+    """Count of pixels in a phase of maps H x W, as many in each: with those that some lack."""
+    return ((H - 1 + P)//S - P//S + 1)*((W - 1 + P)//S - P//S + 1)
+
+
 def launch_wgmma_filter_gradient(x, dy, shape, S, P, groups, slices=None, kernel=None):
     """dw of that `shape` (C/groups,K,K,F), in float32, of bf16 maps x and gradients dy, both uint16."""
     (maps, K, _, F), (_, Ho, Wo, N) = shape, dy.shape
-    kernel = kernel or min(WGMMA_FILTER_GRADIENT, key=lambda one: blocks(F//groups, one.defines["BN"])*one.defines["BN"])
-    m, n = blocks(K*K*blocks(maps, BOX_MAPS), 128//BOX_MAPS), blocks(F//groups, kernel.defines["BN"])
-    tiles = m*n*groups
-    slices = slices or slices_of(Ho*Wo*N, tuning.current.wgmma_blocks//tiles, tuning.current.slice_terms)
-    partial, x, dy = empty((slices, *shape), "float32", like=x), _in_eights(x), _in_eights(dy)
+    M, length = K*K*BOX_MAPS*blocks(maps, BOX_MAPS), Ho*Wo*N
+    kernel = kernel or _cheapest_wgmma(WGMMA_FILTER_GRADIENT, M, F//groups, groups, length)
+    high, wide, _ = model.sizes(kernel)
+    m, n = blocks(M, high), blocks(F//groups, wide)
+    slices = slices or _slices_of_gradient(m*n*groups, length)
+    partial, x, dy = empty((slices, *shape), "float32", like=x), in_eights(x), in_eights(dy)
     kernel(_persistent(groups*slices*model.pairs(m, n)), _boxes(x, groups, BOX_MAPS), _boxes(dy, groups), partial,
            sizes(x, partial[0], dy, S, P, groups), m, n, slices)
     return sum_slices(partial)
 
 
 def _wgmma_slices(length, rows):
-    """Count of slices into which sums of `length` terms are cut, of so many rows of outputs."""
-    return slices_of(length, tuning.current.wgmma_blocks//blocks(rows, 128), tuning.current.slice_terms)
+    """Count of slices into which sums of `length` terms are cut, of so many rows of outputs: with which rounds of blocks do
+    least in all, up to as many as one round has, or a few where it has not two."""
+    tiles, blocks_of_round = blocks(rows, 128), tuning.current.wgmma_blocks
+    most = slices_of(length, max(blocks_of_round//tiles, 3), tuning.current.slice_terms)
+    return min(range(1, most + 1), key=lambda slices: blocks(tiles*slices, blocks_of_round)/slices)
 
 
 def _of_eights(y):
@@ -302,7 +327,7 @@ def _of_eights(y):
     return y if N % 8 == 0 else empty((*y.shape[:-1], 8*blocks(N, 8)), y.dtype, like=y)
 
 
-def _in_eights(x):
+def in_eights(x):
     """x as TMA can fetch it: a copy where its images are no whole eights, or it lies across 16 bytes."""
     return x if x.shape[-1] % 8 == 0 == address(x) % 16 else _images(x, empty(
         (*x.shape[:-1], 8*blocks(x.shape[-1], 8)), x.dtype, like=x))
@@ -333,16 +358,31 @@ def _persistent(pairs):
     return 2*min(pairs, max(tuning.current.multiprocessors//2, 1))
 
 
+def _slices_of_gradient(tiles, length):
+    """Count of slices into which a filter gradient's sums of that length are cut, of which there are so many tiles."""
+    return slices_of(length, tuning.current.wgmma_blocks//tiles, tuning.current.slice_terms)
+
+
+def _cheapest_wgmma(kernels, M, columns, groups, length):
+    """The kernel whose tiles of M rows by `columns` of a filter gradient take the least time by what is shipped, as its slices
+    decide about bits: the same on every GPU."""
+    def cost(kernel):
+        high, wide, terms = model.sizes(kernel)
+        slices = _slices_of_gradient(groups*blocks(M, high)*blocks(columns, wide), length)
+        return model.seconds(kernel, groups*slices*model.tiles(kernel, M, columns), length/terms/slices,
+                             model.tile_bytes(kernel, M, columns), tuning.SHIPPED)
+
+    return min(kernels, key=cost)
+
+
 def _chunk(kernel):
     """Count of terms of a sum in a step of `kernel`."""
     return kernel.defines.get("CHUNK", 64)
 
 
-def _quickest_wgmma(kernels, M, columns, times, terms):
-    """The kernel whose tiles of `times` M rows by `columns` take the least time, one a multiprocessor at once, for sums of so
-    many terms a tap."""
-    def cost(kernel):
-        rounds = blocks(times*model.tiles(kernel, M, columns), tuning.current.multiprocessors)
-        return kernel.defines["BN"]*rounds*_chunk(kernel)*blocks(terms, _chunk(kernel))
-
-    return min(kernels, key=cost)
+def _quickest_wgmma(kernels, M, columns, times, terms, S=1):
+    """The kernel whose tiles of `times` M rows by `columns`, of S*S phases, take the least time, for sums of so many terms a
+    tap."""
+    return min(kernels, key=lambda kernel: model.seconds(
+        kernel, times*model.tiles(kernel, M, columns, S), blocks(terms, _chunk(kernel)),
+        model.tile_bytes(kernel, M, columns, S), tuning.current))

@@ -50,10 +50,10 @@ def linear_backward_reference(dy, x, w):
     return dx, dw, dy.sum(axis=1, dtype=np.float64)
 
 
-def linear(x, w, b, precision="fp32", scores=False, training=False):
+def linear(x, w, b, precision="fp32", scores=False, training=False, relu=False):
     """x (D,N), w (D,M), b (M,), all float32 or all float64 -> (y (M,N), cache). The gradients form their products in the
     same `precision`; in bf16 x, w and y are BF16, but y is float32 if they are `scores`, for a loss. training: it is a step's,
-    see conv2d.py. Raises Expected where shapes, dtypes or the precision do not fit."""
+    see conv2d.py. relu=True ends in max(y, 0). Raises Expected where shapes, dtypes or the precision do not fit."""
     check.shape("linear x", x, (None, None))
     check_precision("linear precision", x, precision)
     check_maps("linear x", x)
@@ -65,11 +65,13 @@ def linear(x, w, b, precision="fp32", scores=False, training=False):
     y = empty((w.shape[1], x.shape[1]), b.dtype if scores else x.dtype, like=x)
     cache = LinearCache(x, w, precision, training)
     if runs_kernels(x):
-        launch_forward(_pixel(x), _pixel(w), b, _pixel(y), 1, 0, 1, False, precision, sliced=True, training=training)
+        launch_forward(_pixel(x), _pixel(w), b, _pixel(y), 1, 0, 1, relu, precision, sliced=True, training=training)
         return y, cache
 
     def job(m):
         np.add(np.matmul(x.T, w[:, m]).T, b[m, None], out=y[m])     # BLAS is quicker with the few images as rows, same bits
+        if relu:
+            np.maximum(y[m], 0, out=y[m])
 
     M, N = y.shape
     parallel(job, pieces(M, BLOCK if N > 1 else max(BLOCK, min(LONG, M//2))))

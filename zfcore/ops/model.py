@@ -19,7 +19,6 @@ from zfcore.kernel import blocks
 
 FORM = table({"nvrtc": text(), "arch": text(), "loops": mapping(listed(whole(), 4, 4), text())})
 TERMS = {"fp32": 8, "fp32x3": 16, "tf32": 16, "bf16": 32, "wgmma": 64}       # of the sum in a tile, BK in kernels/device
-WGMMA_ROWS = 128                                          # of a tile on wgmma
 SCHEDULERS = 4                                            # of a multiprocessor
 UNHIDDEN = 0.1                                            # part of what is shorter than the longest; predicted
 
@@ -61,21 +60,37 @@ def precision(kernel):
     return "wgmma" if kernel.arch else kernel.defines.get("PRECISION", "FP32").lower()
 
 
+def in_pairs(kernel):
+    """Return whether its blocks are clusters of two: those on wgmma whose tiles come by TMA alone."""
+    return bool(kernel.arch) and "BM" not in kernel.defines
+
+
 def sizes(kernel):
     """(rows, columns, terms of the sum) of its tiles."""
     tile = kernel.defines
-    return tile.get("BM", WGMMA_ROWS), tile["BN"], tile.get("CHUNK", TERMS[precision(kernel)])
+    return tile.get("BM", wgmma_rows(tile)), tile["BN"], tile.get("CHUNK", TERMS[precision(kernel)])
 
 
-def pairs(m, n):
-    """Count of the pairs in which m by n tiles are dealt to clusters of two blocks (kernels/device/wgmma_ring.cuh)."""
+def wgmma_rows(tile):
+    """Rows of a tile on wgmma with these macros: as many times 64 as consumers multiply."""
+    return 64*tile.get("CONSUMERS", 2)
+
+
+def pairs(m, n, S=1):
+    """Count of the pairs in which m by n tiles are dealt to clusters of two blocks (kernels/device/wgmma_ring.cuh); S as in
+    `dealt`."""
+    m, n = (m, n) if S == 1 else (n, m)
     return n//2*m + n % 2*blocks(m, 2)
 
 
-def dealt(m, n):
+def dealt(m, n, S=1):
     """Pairs of m by n tiles as these are dealt, of each the places of both, ((row, column), (row, column)). They share a
     column, but for the last tiles of two neighbouring columns, which share a row where m is odd. Where n is odd too, the last
-    is there with a tile (m, n-1) that there is not."""
+    is there with a tile (m, n-1) that there is not. With a stride S of a transposed convolution, whose rows are of several
+    phases, rows and columns change their parts."""
+    if S > 1:
+        yield from (tuple((row, column) for column, row in pair) for pair in dealt(n, m))
+        return
     for first in range(0, n, 2):
         couple = [first, first + 1] if first + 1 < n else [first]
         for column in couple:
@@ -84,24 +99,24 @@ def dealt(m, n):
             yield (m - 1, first), (m - 1, first + 1)
 
 
-def tiles(kernel, M, columns):
+def tiles(kernel, M, columns, S=1):
     """Count of tiles for M rows by so many columns, on wgmma with those that fill up a pair."""
     rows, across, _ = sizes(kernel)
     m, n = blocks(M, rows), blocks(columns, across)
-    return 2*pairs(m, n) if kernel.arch else m*n
+    return 2*pairs(m, n, S) if in_pairs(kernel) else m*n
 
 
-def tile_bytes(kernel, M, columns):
+def tile_bytes(kernel, M, columns, S=1):
     """Bytes of both operands of a step that a block fetches, on average over those for M rows by so many columns: what lies
     beyond is not fetched, and on wgmma what a pair shares by one of its two blocks."""
     rows, across, terms = sizes(kernel)
     m, n = blocks(M, rows), blocks(columns, across)
     numbers = M/m + columns/n
-    if kernel.arch:
+    if in_pairs(kernel):
         high, wide = extents(M, rows), extents(columns, across)
-        numbers = sum(high[row] for pair in dealt(m, n) for row in {row for row, _ in pair})
-        numbers += sum(wide[column] for pair in dealt(m, n) for column in {column for _, column in pair})
-        numbers /= tiles(kernel, M, columns)
+        numbers = sum(high[row] for pair in dealt(m, n, S) for row in {row for row, _ in pair})
+        numbers += sum(wide[column] for pair in dealt(m, n, S) for column in {column for _, column in pair})
+        numbers /= tiles(kernel, M, columns, S)
     return numbers*terms*(2 if precision(kernel) in ("bf16", "wgmma") else 4)
 
 
@@ -112,10 +127,23 @@ def extents(total, size):
 
 def products(kernel):
     """Products that a warp forms in a step: FFMA, or mma of 16 x 8 results over 16 terms in bf16 and 8 else, of which fp32x3
-    takes three."""
+    takes three. On wgmma, where warps do more than that, wgmma over 16 terms or what a warp that fills a tile writes, 16 bytes
+    a lane."""
+    if kernel.arch:
+        return sizes(kernel)[2]//16 if counted(kernel) == ("HGMMA",) else kernel.defines["BN"]*sizes(kernel)[2]//8//busy(kernel)
     of_warp = kernel.defines["TM"]*kernel.defines["TN"]*sizes(kernel)[2]
     limbs = 3 if precision(kernel) == "fp32x3" else 1
     return limbs*of_warp//{"fp32": 1, "fp32x3": 4*8, "tf32": 4*8, "bf16": 4*16}[precision(kernel)]
+
+
+def counted(kernel):
+    """Kinds of instructions (bench/sass.py) of which its main loop has most, the first that there is."""
+    return ("HMMA", "FFMA") if not kernel.arch else ("HGMMA",) if "CHUNK" in kernel.defines else ("STS",)
+
+
+def busy(kernel):
+    """Count of threads that go through its main loop: on wgmma all but a warpgroup, which fetches or multiplies."""
+    return kernel.block - 128 if kernel.arch else kernel.block
 
 
 def cycles(kernel, moved, tuning):
@@ -125,9 +153,9 @@ def cycles(kernel, moved, tuning):
     l2 = moved*a_cycle/(1e9*tuning.l2_gb_s)
     math = 2*rows*columns*terms*a_cycle/(1e12*tuning.tflop_s(precision(kernel)))
     # a thread asks for tiles, and for products that take hundreds of cycles
-    if kernel.arch:
+    if in_pairs(kernel):
         return Cycles(0, math, 0, l2)
-    loop, warps = loops()[words(kernel)], kernel.block/32
+    loop, warps = loops()[words(kernel)], busy(kernel)/32
     return Cycles(warps*loop.instructions/loop.steps/SCHEDULERS, math, warps*loop.wavefronts/loop.steps, l2)
 
 

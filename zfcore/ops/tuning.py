@@ -47,7 +47,7 @@ class Tuning:
     wgmma_blocks: int = 132
     bias_blocks: int = 8*132
     slice_terms: int = 512
-    bias_slice_terms: int = 8192
+    bias_slice_terms: int = 32768
 
     def tflop_s(self, precision):
         """10^12 FLOPs a second of products in this precision, three of which in tf32 make one of fp32x3."""
