@@ -9,11 +9,12 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from numbers import Integral, Real
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from zfcore.hints import Array
 from zfcore.terminal import Unheard, at_work, printable, refusal, status_of, warn
@@ -31,10 +32,19 @@ class Expected(ValueError):
 
 def shape(what: object, array: Array, expected: Sequence[int | None]) -> None:
     """Raise unless `array.shape == expected`; an entry None in `expected` matches any size."""
-    fits = len(array.shape) == len(expected) and all(e is None or e == n for e, n in zip(expected, array.shape))
-    if not fits:
-        wanted = "(" + ", ".join("any" if e is None else str(e) for e in expected) + (",)" if len(expected) == 1 else ")")
-        raise Expected(what, f"shape {wanted}", tuple(array.shape))
+    if not hasattr(array, "shape"):
+        raise Expected(what, f"an array {_sizes(expected)}", "None" if array is None else type(array).__name__)
+    if not _fits(array, expected):
+        raise Expected(what, f"shape {_sizes(expected)}", tuple(array.shape))
+
+
+def _fits(array, expected):
+    return len(array.shape) == len(expected) and all(e is None or e == n for e, n in zip(expected, array.shape))
+
+
+def _sizes(expected):
+    """A shape in words, "any" for None."""
+    return "(" + ", ".join("any" if e is None else str(e) for e in expected) + (",)" if len(expected) == 1 else ")")
 
 
 def dtype(what: object, array: Array, *expected: DTypeLike) -> None:
@@ -56,9 +66,96 @@ def positive(what: object, value: float) -> None:
         raise Expected(what, "a number above 0", value)
 
 
+def instance(what: object, value: object, kinds: type | tuple[type, ...], advice: str = "") -> None:
+    """Raise unless `value` is of one of these kinds."""
+    if not isinstance(value, kinds):
+        expected = " or ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
+        raise Expected(what, expected, "None" if value is None else type(value).__name__, advice)
+
+
+def each(what: object, values: object, kind: type) -> None:
+    """Raise unless `values` are one or more of this kind in a list."""
+    row = values if isinstance(values, Sequence) and not isinstance(values, str) else None
+    if not row or not all(isinstance(value, kind) for value in row):
+        strange = next((value for value in row or () if not isinstance(value, kind)), None)
+        got = type(values).__name__ if row is None else f"{type(strange).__name__} in it" if row else "none in it"
+        raise Expected(what, f"a list of {kind.__name__}", got, "one alone is a list too: [it]" if row is None else "")
+
+
+def number(what: object, value: object) -> None:
+    """Raise unless `value` is one real number, Python's or NumPy's, and finite."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not np.isfinite(float(value)):
+        raise Expected(what, "a finite number", value if isinstance(value, (str, Real)) else type(value).__name__)
+
+
+def whole(what: object, value: Any, low: int = 1, high: int | None = None) -> None:
+    """Raise unless `value` is one whole number, Python's or NumPy's, from `low` to `high` (None: without end)."""
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_whole or not low <= int(value) <= (int(value) if high is None else high):
+        raise Expected(what, f"a whole number {f'of {low} or more' if high is None else f'from {low} to {high}'}",
+                       value if is_whole else repr(value)[:60])
+
+
+def numbers(what: object, values: Any, kinds: str = "iuf", words: str = "numbers") -> NDArray[Any]:
+    """`values`, in lists or an array, as an array. Raise unless its dtype is of these `kinds`, which are `words`."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise Expected(what, words, "lists of different lengths") from None
+    if array.dtype.kind not in kinds and (array.size or array.ndim == 0):
+        raise Expected(what, words, "None" if values is None else array.dtype)
+    return array
+
+
+def whole_numbers(what: object, values: Any) -> NDArray[np.int64]:
+    """`values`, in lists or an array, as int64. Raise unless their dtype is one of whole numbers."""
+    return numbers(what, values, "iu", "whole numbers").astype(np.int64)
+
+
+def names(what: object, values: Any) -> list[str]:
+    """`values` as a list. Raise unless they are one or more texts in a row."""
+    row = None if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
+    if not row or not all(isinstance(value, str) for value in row):
+        raise Expected(what, "one or more names in a list", repr(values)[:60])
+    return row
+
+
+def pictures(what: object, images: Any, expected: Sequence[int | None]) -> Array:
+    """`images` as an array. Raise, saying what to do, unless they are as anybody has pictures: uint8, red, green and blue last, of
+    the shape `expected`, see `shape`."""
+    try:
+        array = images if hasattr(images, "dtype") else np.asarray(images)
+    except ValueError:
+        raise Expected(what, f"shape {_sizes(expected)}", "pictures of different sizes") from None
+    advice = _to_pictures(array, len(expected))
+    if array.dtype != np.uint8:
+        raise Expected(what, "uint8", array.dtype, advice)
+    if not _fits(array, expected):
+        raise Expected(what, f"shape {_sizes(expected)}", tuple(array.shape), advice)
+    return array
+
+
+def _to_pictures(array, axes):
+    """Advice on how such an array becomes pictures of so many axes."""
+    sizes, last = array.shape, array.shape[-1] if array.ndim else 0
+    if array.dtype.kind == "f":
+        return "(255*pictures).round().astype(np.uint8) where they go from 0 to 1"
+    if array.dtype != np.uint8:
+        return "pictures.astype(np.uint8) where they go from 0 to 255" if array.dtype.kind in "iu" else ""
+    if len(sizes) == axes and last == 4:
+        return "pictures[..., :3] leaves out how transparent they are"
+    if len(sizes) == axes and sizes[-3] == 3 and last != 3:
+        return "np.moveaxis(pictures, -3, -1) puts the colours last"
+    if len(sizes) == axes - 1 and last == 3:
+        return "pictures[None] where it is one"
+    if len(sizes) == axes and last == 1 or len(sizes) == axes - 1:
+        return "np.stack([grey]*3, axis=-1) of grey ones, without an axis for colours"
+    return ""
+
+
 def one_of(what: object, value: object, choices: Collection[Any]) -> None:
     """Raise unless `value` is among `choices`, which the sentence lists."""
-    if value not in choices:
+    if not isinstance(value, Hashable) or value not in choices:
         raise Expected(what, "one of " + ", ".join(map(str, choices)), repr(value))
 
 

@@ -14,7 +14,7 @@ A unit of a layer is one of its maps, or one of the M outputs of a fully connect
 maps after their ReLU, which is where the paper takes its activations; so does "relu1". A layer that no ReLU follows,
 such as the classes of fc8, is taken as it is. Every other name ("pool1", "norm2") is that layer's output.
 """
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from zfcore import check
 from zfcore.backend import array_module, to_device, to_host, zeros
 from zfcore.hints import Array, Ints, Points
 from zfcore.layers import Layer, LocalResponseNorm, ReLU
-from zfcore.network import Network, Rules, rule_of
+from zfcore.network import Network, Rules, check_rules, rule_of
 from zfcore.ops.convert import in_float
 from zfcore.ops.relu import relu, relu_backward
 from zfcore.ops.window import Regions, cut, lay
@@ -76,11 +76,16 @@ def project(network: Network, x: Array, layer: str, units: Ints, places: Points 
                 so that its strongest activation is that number). The way down is positively homogeneous, so from a
                 positive activation this only scales the picture.
 
-    Raises Expected for a layer, a unit or a place that there is not."""
-    y, caches = network.forward(x, until=network.layers[feature_layer(network, layer)].name)
+    Raises Expected for a layer, a unit or a place that there is not, for rules that are none, and for activations that are not
+    finite."""
+    check.instance("network", network, Network, "of a trained one: model.network")
     units = check_units(network, layer, units)
+    if start is not None:
+        check.number("start", start)
+    y, caches = network.forward(x, until=network.layers[feature_layer(network, layer)].name)
     check.shape("units", units, (x.shape[-1],))
     places, values = find_places(y, units, places)
+    check.finite(f"{layer}: activations", values)
     dy = start_signal(y, units, places, values, whole_map, start)
     pixels = descend(network, dy, caches, rules, None if whole_map else places)
     return Projection(pixels, values, places)
@@ -97,18 +102,27 @@ def feature_layer(network: Network, name: str) -> int:
     return behind if followed and network.layers[k].has_weights else k
 
 
+def check_layers(network: Network, layers: Iterable[str]) -> list[str]:
+    """`layers` as a list. Raises Expected unless they are one or more names of layers that the network has."""
+    found = check.names("layers", layers)
+    for name in found:
+        network.index(name)
+    return found
+
+
 def unit_count(network: Network, layer: str) -> int:
     """Number of units of a layer: maps, or outputs of a fully connected one. Raises Expected for a layer that there is not."""
     return network.shapes[network.index(layer) + 1][0]
 
 
 def check_units(network: Network, layer: str, units: Ints) -> NDArray[np.int64]:
-    """`units` as an array. Raises Expected for one that the layer does not have."""
-    units, count = np.asarray(units, np.int64), unit_count(network, layer)
+    """`units` as an array (n,). Raises Expected for one that the layer does not have, and for what is no row of numbers."""
+    units, count = check.whole_numbers("units", units), unit_count(network, layer)
+    check.shape("units", units, (None,))
     wrong = units[(units < 0) | (units >= count)]
     if wrong.size:
-        raise check.Expected(f"unit of {layer}", f"0 to {count - 1}", wrong.flat[0])
-    return units                                           # type: ignore[return-value]
+        raise check.Expected(f"unit of {layer}", f"0 to {count - 1}", wrong[0])
+    return units
 
 
 def find_places(y: Array, units: NDArray[np.int64], places: Points | None = None) -> tuple[NDArray[np.int64], Array]:
@@ -118,7 +132,7 @@ def find_places(y: Array, units: NDArray[np.int64], places: Points | None = None
     if places is None:
         strongest = to_host(maps[units, :, :, np.arange(N)].reshape(N, Ho*Wo).argmax(axis=1))
         places = np.stack(np.divmod(strongest.astype(np.int64), Wo), axis=1)
-    places = np.asarray(places, np.int64)
+    places = check.whole_numbers("places", places)
     check.shape("places", places, (N, 2))
     wrong = places[((places < 0) | (places >= (Ho, Wo))).any(axis=1)]
     if wrong.size:
@@ -148,6 +162,7 @@ def descend(network: Network, dy: Array, caches: Sequence[Any], rules: Rules = D
     `places` (N,2) tells that dy is zero except there, one place a picture. Then only the cone of that place is computed:
     in each layer the square region that it sees, which is 1 pixel wide at the top and doubles at every stride on the way.
     For layer 2 of ZFNet that is 27 of 224 pixels, for layer 5 139. Where a region outgrows its map, the rest is dense."""
+    check_rules(rules)
     if places is None or dy.ndim == 2:
         return network.backward(dy, caches, rules)[0]
     region = Regions(places[:, 0], places[:, 1], size=1)

@@ -84,6 +84,8 @@ class Network:
                     gradient; then, with {} too, grads are not computed. None: the gradient of everything
         to_pixels   False in training: the first layer's data gradient, which nobody reads, is not computed (dx None)
         take        is handed (layer name, its gradients) as soon as a layer with some has them; grads is then empty"""
+        if rules is not None:
+            check_rules(rules)
         grads, k, dy = {}, len(caches) - 1, self.stored(dy)
         while k >= 0:
             count, together = backward_pass(self.layers[:k + 1], rules)
@@ -106,7 +108,7 @@ class Network:
         """{name: output of that layer} for pictures x, in evaluation."""
         wanted = {self.index(name) for name in names}
         out, x = {}, self.stored(x)
-        for k, layer in enumerate(self.layers[:max(wanted) + 1]):
+        for k, layer in enumerate(self.layers[:max(wanted, default=-1) + 1]):
             x, _ = layer.forward(x)
             if k in wanted:
                 out[layer.name] = in_float(x)
@@ -245,6 +247,16 @@ class Network:
                         f"{_thousands(count):>13}{_thousands(work):>15}{'%d/%d' % seen[:2] if seen else 'all':>12}")
         rows.append(f"{'sum':10}{'':18}{'':>15}{_thousands(self.parameter_count()):>13}{_thousands(total):>15}")
         return "\n".join(rows)
+
+
+def check_rules(rules: Rules) -> None:
+    """Raise Expected unless it is a table of functions for kinds of layer."""
+    check.instance("rules", rules, Mapping, "zfcore.GRADIENT, with no rules, is the gradient")
+    for kind, rule in rules.items():
+        if not (isinstance(kind, type) and issubclass(kind, Layer)):
+            raise check.Expected("rules", "kinds of layer, such as zfcore.layers.ReLU itself, as keys", repr(kind))
+        if not callable(rule):
+            raise check.Expected(f"rules: {kind.__name__}", "a function (layer, dy, cache) -> dx", repr(rule))
 
 
 def rule_of(layer: Layer, rules: Rules) -> Rule:
