@@ -1,4 +1,5 @@
 """The checkpoint is whole or refused: written at once, checked when read, described by itself."""
+import errno
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from zfcore import checkpoint as module
 from zfcore.check import Expected
-from zfcore.checkpoint import Checkpoint, Unwritable, atomic, load, save
+from zfcore.checkpoint import Checkpoint, Unwritable, atomic, load, new_hdf5, save
 from zfcore.models import build, from_checkpoint
 from zfcore.optim import SGD
 
@@ -182,3 +183,12 @@ def test_an_error_inside_the_block_leaves_nothing_and_is_passed_on(tmp_path):
             temporary.write_text("half")
             1/0
     assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_cannot_even_be_cleaned_is_one_sentence(tmp_path, monkeypatch):
+    """As one that is mounted read-only, on which removing what is not there fails too."""
+    def unlink(path, missing_ok=False):
+        raise OSError(errno.EROFS, "Read-only file system")
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(Expected, match="writing .*got No such file or directory"), new_hdf5(tmp_path/"no"/"a.h5"):
+        pass

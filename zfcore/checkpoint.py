@@ -220,7 +220,10 @@ class atomic:
     writing the same file, it is this process's own: whoever is last wins, with a whole file."""
 
     def __init__(self, path: FilePath, shared: bool = False) -> None:
+        check.instance("path", path, (str, os.PathLike))
         self.path = Path(path)
+        if not self.path.name:
+            raise check.Expected("path", "a file", f"{path}, a folder")
         self.temporary = self.path.with_name(f".{self.path.name}{f'-{os.getpid()}' if shared else ''}.part")
 
     def __enter__(self) -> Path:
@@ -240,7 +243,8 @@ class atomic:
                 return False
             except OSError as refused:
                 error = refused
-        self.temporary.unlink(missing_ok=True)
+        with suppress(OSError):                  # a disk that cannot be written cannot be cleaned either
+            self.temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise Unwritable(f"writing {self.path}", "a disk with room that may be written", error.strerror or short(error),
                              "; ".join(filter(None, ("what was in the file before is untouched" if self.path.exists() else "",

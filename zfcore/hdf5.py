@@ -134,7 +134,8 @@ class Reader:
 
     def _check_type(self, where, found, dtype, shape):
         type_found, sizes = found.dtype, found.shape
-        wanted = () if dtype in (None, str, ANY) else dtype if isinstance(dtype, tuple) else (np.dtype(dtype),)
+        # `is`: to NumPy np.dtype(float64) == None
+        wanted = () if dtype is None or dtype is str or dtype is ANY else dtype if isinstance(dtype, tuple) else (np.dtype(dtype),)
         is_text = type_found.kind == "S"
         is_number = type_found.isnative and type_found.kind in "biuf" and (not wanted or type_found in wanted)
         fits = {str: is_text, ANY: is_text or is_number}.get(dtype, is_number)

@@ -29,7 +29,7 @@ import math
 import os
 import re
 from contextlib import contextmanager
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,9 +54,9 @@ MOST_TEXT, LARGEST = 2**26, 2**20         # bytes of an array of texts; the larg
 
 
 def save(path: FilePath, result: Result) -> None:
-    """Write the dataclass `result` to `path`. Raises Expected where the disk refuses."""
-    values = {field.name: value for field in fields(result) if (value := getattr(result, field.name)) is not None}
-    values = {name: _on_host(value) for name, value in values.items()}
+    """Write the dataclass `result` to `path`. Raises Expected where the disk refuses, and for what `load` would refuse."""
+    values = _values_of(result)
+    _read_all(_Unsaved(path, values), type(result))
     about = {"format": FORMAT, "version": VERSION, "kind": type(result).__name__, "digest": digest(values)}
     with new_hdf5(path) as file:
         for name, value in {**about, **values}.items():
@@ -66,8 +66,7 @@ def save(path: FilePath, result: Result) -> None:
 def keep(path: FilePath, result: Result) -> tuple[Path, int]:
     """Save the result so that no other one is lost: as `path`, or where that holds another result as path_2, path_3, ..., the
     first that is free or holds this one. Returns (the file, its number). Raises Expected where the disk refuses."""
-    values = {field.name: _on_host(value) for field in fields(result) if (value := getattr(result, field.name)) is not None}
-    own = digest(values)
+    own = digest(_values_of(result))
     file, number = next((file, number) for number in itertools.count(1)
                         if not (file := files.numbered(Path(path), number)).exists() or _digest_of(file) == own)
     save(file, result)
@@ -85,19 +84,26 @@ def _digest_of(file):
 
 def load(path: FilePath, kind: type[Kind]) -> Kind:
     """The dataclass of class `kind` that `save` wrote to `path`. Raises Expected for whatever is wrong with the file."""
+    if not (isinstance(kind, type) and is_dataclass(kind)):
+        raise check.Expected("kind", "a dataclass, such as zfcore.Occlusion", repr(kind)[:60])
     with _opened(path, kind.__name__) as file:
         if (found := _kind(file)) != kind.__name__:
             raise check.Expected(path, f"a result of kind {kind.__name__}", found)
-        there = {*file.names(), *file.attributes()}
-        wanted = [field.name for field in fields(kind)
-                  if field.name in there or field.default is MISSING and field.default_factory is MISSING]
-        if missing := [name for name in wanted if name not in there]:
-            raise check.Expected(path, f"every part of a {kind.__name__}", f"none called {', '.join(missing)}")
-        form = getattr(kind, "FORM", None)
-        values = {name: _any(file, name) for name in wanted} if form is None else _formed(file, wanted, form)
+        values = _read_all(file, kind)
         if (told := file.attribute("digest", files.text(64), "")) and told != digest(values):
             raise check.Expected(path, "arrays that fit their checksum", "others", file.advice)
     return kind(**values)
+
+
+def _read_all(file, kind):
+    """{field: value} of the dataclass `kind` in a file, each in the form that it must have."""
+    there = {*file.names(), *file.attributes()}
+    wanted = [field.name for field in fields(kind)
+              if field.name in there or field.default is MISSING and field.default_factory is MISSING]
+    if missing := [name for name in wanted if name not in there]:
+        raise check.Expected(file.path, f"every part of a {kind.__name__}", f"none called {', '.join(missing)}")
+    form = getattr(kind, "FORM", None)
+    return {name: _any(file, name) for name in wanted} if form is None else _formed(file, wanted, form)
 
 
 def kind_of(path: FilePath) -> str:
@@ -127,6 +133,7 @@ def digest(values: dict[str, Any]) -> str:
 @contextmanager
 def _opened(path, what):
     """The `hdf5.Reader` of a file that `save` wrote."""
+    check.instance("path", path, (str, os.PathLike))
     if not os.path.isfile(path):
         raise check.Expected(what, "a file", f"{path}, which {'is none' if os.path.lexists(path) else 'does not exist'}")
     try:
@@ -138,6 +145,60 @@ def _opened(path, what):
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
+def _values_of(result):
+    """{field: value} of a dataclass, on the host, without those that are None."""
+    if not is_dataclass(result) or isinstance(result, type):
+        raise check.Expected("result", "what an analysis gives, a dataclass", type(result).__name__)
+    return {field.name: _on_host(value) for field in fields(result) if (value := getattr(result, field.name)) is not None}
+
+
+class _Unsaved:
+    """Result that is to be saved, asked as a `hdf5.Reader` is."""
+    advice = ""
+
+    def __init__(self, path, values):
+        self.path, self.values = path, values
+
+    def place(self, name=""):
+        return f"{self.path}: {name}" if name else f"{self.path}"
+
+    def names(self):
+        return [name for name, value in self.values.items() if isinstance(value, (dict, np.ndarray))]
+
+    def attributes(self):
+        return [name for name, value in self.values.items() if isinstance(value, SCALARS)]
+
+    def __contains__(self, name):
+        return name in self.names()
+
+    def is_group(self, name):
+        return isinstance(self.values[name], dict)
+
+    def group(self, name):
+        check.instance(self.place(name), self.values[name], dict)
+        return _Unsaved(self.place(name), self.values[name])
+
+    def attribute(self, name, form):
+        check.instance(self.place(name), self.values.get(name), SCALARS)
+        return form(self.place(name), self.values[name])
+
+    def dataset(self, name, dtype, shape=None, unread=True):
+        array = self.values[name]
+        check.instance(self.place(name), array, np.ndarray)
+        if dtype is not ANY and (array.dtype.kind != "U" if dtype is str else dtype and array.dtype != dtype):
+            raise check.Expected(self.place(name), "texts" if dtype is str else np.dtype(dtype), array.dtype)
+        if shape is not None:
+            check.shape(self.place(name), array, shape)
+        return array
+
+    array = dataset
+
+    def texts(self, name, shape=None, most=MOST_TEXT):
+        texts = np.char.encode(self.dataset(name, str, shape), "utf-8", "surrogateescape")
+        check.whole(f"{self.place(name)}: bytes of texts", texts.nbytes, 0, most)
+        return texts
+
+
 def _on_host(value):
     """`value` with its arrays on the host, numbers as Python's, so that its digest is that of what is read again."""
     if isinstance(value, dict):
