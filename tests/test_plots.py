@@ -11,6 +11,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from zfcore import plots
+from zfcore.check import Expected
 from zfcore.analysis.correspondence import Correspondence
 from zfcore.analysis.diagnostics import EDGES, Diagnosis
 from zfcore.analysis.evolution import Evolution
@@ -18,6 +19,7 @@ from zfcore.analysis.invariance import Invariance
 from zfcore.analysis.occlusion import Occlusion
 from zfcore.analysis.sanity_checks import SanityChecks
 from zfcore.analysis.top_activations import UnitViews
+from zfcore.deconvnet import Projection
 from zfcore.plots import LARGE, Sheet
 
 
@@ -127,6 +129,10 @@ def unit_views(f=9, layer="conv5"):
                      np.zeros((3, 4, 4), int), np.full((3, 4), "a.png"), projections, bytes_of(3, 4, f, f, 3))
 
 
+def a_projection(n):
+    return Projection(signed_of(3, 21, 13, n), floats_of(n).astype(np.float32)*1e9, np.zeros((n, 2), np.int64))
+
+
 def an_evolution(layers=("conv1", LONG, "conv3")):
     """Two units of each layer over four epochs; the second of each fires at the last three alone."""
     pictures = {layer: np.array([[0, 1, 2, 3], [-1, 1, 2, 3]]) for layer in layers}
@@ -192,6 +198,7 @@ DRAWN = {
     "lr_test": [([(k, 10.0**(k - 6), 2.3, 2.4) for k in range(6)], 0.01, LONG + " " + "the loss falls fastest there; "*9)],
     "step_times": [({1: 0.3, 2: 0.2}, {f"{LONG}, {k} GB/s": {1: 0.3, 1024: 0.01} for k in (1, 9)}, "a step of ZFNet; "*15)],
     "filters": [(signed_of(3, 7, 7, 1),), (signed_of(3, 7, 7, 24),), (signed_of(3, 11, 11, 96),)],
+    "projections": [(a_projection(1),), (a_projection(17),)],
     "unit_blocks": [(unit_views(),), (unit_views(90),), (unit_views(3, LONG),)],
     "occlusion": [(an_occlusion(),)],
     "invariance": [(an_invariance(),)],
@@ -238,6 +245,31 @@ def test_every_text_lies_within_its_figure(name, number, monkeypatch):
     beyond = [(text, box.round().tolist()) for text, box in boxes
               if min(box[:2]) < -1 or box[2] > figure.bbox.width + 1 or box[3] > figure.bbox.height + 1]
     assert not beyond, figure.bbox.size
+
+
+def test_projections_stand_each_to_its_own_scale_below_their_activations():
+    found = a_projection(3)
+    found.pixels[..., 1] *= 1000
+    sheet = plots.projections(found)
+    assert words(sheet) == [f"{value:.3g}" for value in found.values]
+    for n, (_, _, picture) in enumerate(sheet.pictures):
+        alone = np.clip(np.rint(255*plots.signed_tiles(found.pixels[..., n].transpose(1, 2, 0)[None])[0]), 0, 255)
+        np.testing.assert_array_equal(np.asarray(picture)[2::5, 2::5], alone)            # each pixel is a square of 5
+
+
+@pytest.mark.parametrize("name", [name for name, of in vars(plots).items() if inspect.isfunction(of) and name[0] != "_"
+                                  and any(kind in str(of.__annotations__) for kind in ("UnitViews", "analysis", "Projection"))])
+def test_what_is_no_result_is_refused_by_the_plot_that_would_draw_it(name):
+    for wrong in (None, np.zeros((2, 3)), "found.h5", [], [None], 3, page(9, 9)):
+        with pytest.raises(Expected, match="^(found|views): expected "):
+            getattr(plots, name)(wrong)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((3, 4, 3)), None, Image.new("RGB", (3, 3))])
+def test_what_is_no_drawing_is_not_saved(tmp_path, wrong):
+    with pytest.raises(Expected, match="^drawn: expected Figure or Sheet, got "):
+        plots.save(wrong, tmp_path/"a.png")
+    assert not list(tmp_path.iterdir())
 
 
 def words(sheet):

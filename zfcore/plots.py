@@ -3,6 +3,7 @@
 Each function returns a Figure of matplotlib, or a Sheet, which a notebook shows and `save` writes, as PNG or as SVG or PDF,
 whose texts and lines are vectors around the same pixels. The same arrays give the same bytes."""
 import io
+import os
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,7 +31,9 @@ from zfcore.analysis.invariance import Invariance
 from zfcore.analysis.occlusion import Occlusion
 from zfcore.analysis.sanity_checks import SanityChecks
 from zfcore.analysis.top_activations import UnitViews
+from zfcore.backend import to_host
 from zfcore.checkpoint import atomic
+from zfcore.deconvnet import Projection
 from zfcore.hints import FilePath
 from zfcore.results import FIGURES
 from zfcore.terminal import plural, printable
@@ -63,6 +66,8 @@ styled = matplotlib.rc_context(STYLE)        # a decorator: within the function,
 def save(drawn: "Figure | Sheet", path: FilePath) -> None:
     """Write a Figure of matplotlib or a Sheet, which is what the functions below return, in the format that `path` ends with:
     .png, or .svg and .pdf. All or nothing. Raises Expected for another ending, and where the disk refuses."""
+    check.instance("drawn", drawn, (Figure, Sheet), "plots.as_image(pixels).save(path) writes pixels in 0..1")
+    check.instance("path", path, (str, os.PathLike))
     kind = Path(path).suffix[1:]
     check.one_of(f"{path}: format", kind, FORMATS)
     if isinstance(drawn, Sheet) and kind != "png":
@@ -171,6 +176,15 @@ def filter_tiles(w: Pixels, per_filter: bool = False) -> Pixels:
     return tiles.transpose(3, 1, 2, 0)
 
 
+def projections(found: Projection) -> "Sheet":
+    """Projections side by side, each to its own scale with mid-grey for 0, below the activation that it comes from.
+    Small ones are enlarged, each pixel to a square."""
+    check.instance("found", found, Projection)
+    tiles, values = to_host(found.pixels).transpose(3, 1, 2, 0), to_host(found.values)
+    return _beside([_titled(_enlarged(signed_tiles(tile[None]), 96)[0], f"{value:.3g}")
+                    for tile, value in zip(tiles, values)], WIDEST)
+
+
 def unit_blocks(views: UnitViews) -> "Sheet":
     """Figure 2 of an `analysis.top_activations.UnitViews`: for each unit that fires a block of its strongest projections (0 is
     mid-grey, one scale a block) beside the block of the picture patches they come from. All projections of a unit of the
@@ -178,6 +192,7 @@ def unit_blocks(views: UnitViews) -> "Sheet":
     Units that never fire are counted in a line below.
 
     A tile of few pixels is enlarged, each pixel to a square, to about 64."""
+    check.instance("views", views, UnitViews)
     fires, k, f = views.pictures[:, 0] >= 0, *views.projections.shape[1:3]
     zoom, side = max(1, round(64/f)), int(np.ceil(np.sqrt(k)))
     block = side*(f*zoom + 1) - 1
@@ -242,6 +257,7 @@ def occlusion(found: Occlusion) -> "Sheet":
     reaches at least to 0.1, so that a fall of nothing looks like nothing   (e) the most probable class
 
     A red stroke on a colour bar: the clean picture's value."""
+    check.instance("found", found, Occlusion)
     side = found.pictures.shape[2]*max(1, round(192/found.pictures.shape[2]))                # of a panel
     lefts, row = [MARGIN + k*(side + 72) for k in range(3)], side + 30
     down = LABEL + 2*row + MARGIN
@@ -376,6 +392,7 @@ def _class_legend(sheet, left, top, found, i):
 def invariance(found: Invariance) -> Figure:
     """Figure 5 of an `analysis.invariance.Invariance`: a row a series, with some of its pictures, the relative distance at each
     layer, and P of the class. The first pictures in colours, as the bars beside them say; black is the mean over all."""
+    check.instance("found", found, Invariance)
     n, layers = len(found.labels), found.layers.tolist()
     few = min(n, len(PICTURES))
     figure, rows = _subplots(len(found.steps), 2 + len(layers), figsize=(3.6 + 2.5*(len(layers) + 1), 2.3*len(found.steps)),
@@ -422,6 +439,7 @@ def _thumbnails(axes, pictures):
 def correspondence(found: Sequence[Correspondence], most_random: int = 3) -> "Sheet":
     """Figure 8 of `analysis.correspondence.Correspondence`s: the first five pictures of the first, each as it is, with each
     part masked, with the places of another picture's parts masked, with some of its random squares; above, the mean scores."""
+    check.each("found", found, Correspondence)
     first = found[0]
     parts, random, n = first.parts.tolist(), min(most_random, first.random.shape[1]), min(len(PICTURES), len(first.pictures))
     own, lent = first.corners[:n, :len(parts)], first.corners[first.lenders[0, :n], :len(parts)]
@@ -455,6 +473,7 @@ def evolution(found: Evolution) -> "Sheet":
     its own: in the first epochs a projection is weak, and to one scale with the last it would be grey. How strong it is
     the bar below it says, the activation beside the unit's largest; where the unit does not fire, the place says so. Units that
     never do are counted behind the layer's name. Below, the two numbers of each step."""
+    check.instance("found", found, Evolution)
     sheet = _beside([_strips(found, layer) for layer in found.projections], WIDEST)
     return sheet if len(found.epochs) < 2 else _above(sheet, _steps(found))
 
@@ -509,6 +528,7 @@ def _steps(found):
 def diagnostics(found: Sequence[Diagnosis]) -> "Sheet":
     """Figure 6 of one or more `analysis.diagnostics.Diagnosis`, a row each: layer 1's filters to one scale and each to its
     own, the strongest projections of those units of layer 2 that fire; below, the numbers of all of them."""
+    check.each("found", found, Diagnosis)
     page = Sheet(0, 8)
     for one in found:
         name = _titled(np.ones((1, 1, 3)), one.name, LARGE)
@@ -581,6 +601,7 @@ def sanity_checks(found: SanityChecks, most: int = 4) -> "Sheet":
     """An `analysis.sanity_checks.SanityChecks`: for up to `most` units the strongest picture, its projection as trained and
     under each control, each tile to its own scale; above each column the means over all projections. The title has the share
     of the area that the box has, and of the box its parts: what a projection that is nowhere in particular has in them."""
+    check.instance("found", found, SanityChecks)
     rows = np.unique(found.units, return_index=True)[1][:most]
     patches, made = found.patches[rows]/np.float32(255), found.projections[rows]               # (R,f,f,3), (R,J,f,f,3)
     tiles = np.concatenate([patches[:, None], [[signed_tiles(tile[None])[0] for tile in row] for row in made]], axis=1)
