@@ -109,27 +109,29 @@ class Trained:
 
     def inputs(self, images: NDArray[np.uint8]) -> Array:
         """uint8 (N,size,size,3) -> the centre crops less the mean, float32 (3,H,W,N) on the device."""
-        return self._seen(self._there(images), *centre_crops(len(images), self.size, self.crop))
+        images = self._there(images)
+        return self._seen(images, *centre_crops(len(images), self.size, self.crop))
 
     def probabilities(self, images: NDArray[np.uint8], crops: Literal["centre", "ten"] = "centre") -> NDArray[np.float32]:
         """P (classes,N) float32 on the host of uint8 images (N,size,size,3): the softmax of the scores, of the centre crop or
         the mean over the paper's ten ("ten", section 3)."""
         check.one_of("crops", crops, ("centre", "ten"))
-        if not len(images):
+        images = self._there(images)
+        if not (n := len(images)):
             raise check.Expected("pictures", "one or more", "none")
-        images, n, each = self._there(images), len(images), []
+        each = []
         views = zip(*(ten_crops(self.size, self.crop) if crops == "ten" else centre_crops(1, self.size, self.crop)))
         for view in views:                                 # (top, left, mirrored), the same for every picture
             y, _ = self.network.forward(self._seen(images, *(np.full(n, value) for value in view)))
             each.append(to_host(softmax(y)))
-        return np.mean(each, axis=0)
+        check.finite(f"{self.name}: probabilities", p := np.mean(each, axis=0))      # NaN would win every comparison by losing it
+        return p
 
     def _there(self, images):
         """Images on the device; those that a loader has sent there already are left as they are. Raises Expected for another
-        size."""
-        images = images if runs_kernels(images) else to_device(np.asarray(images), like=self.mean)
-        check.shape("pictures", images, (None, *self.mean.shape[1:], 3))
-        return images
+        size, and for what is no pictures."""
+        images = check.pictures("pictures", images, (None, *self.mean.shape[1:], 3))
+        return images if runs_kernels(images) else to_device(images, like=self.mean)
 
     def _seen(self, images, tops, lefts, flips):
         _, H, W = self.network.input_shape
@@ -190,6 +192,26 @@ class Trained:
             layer.parameters, layer.buffers = ({key: array[..., order] for key, array in arrays.items()}
                                                for arrays in (layer.parameters, layer.buffers))
         return replace(self, network=network, classes=list(classes))
+
+
+def check_model(model: Trained) -> None:
+    """Raise Expected unless it is a Trained, which analyses take, not its network."""
+    check.instance("model", model, Trained, "zfcore.open gives one")
+
+
+def check_pictures(pictures: Pictures) -> None:
+    """Raise Expected unless they are Pictures, not a data set, an array or a path."""
+    check.instance("pictures", pictures, Pictures, "model.pictures() gives them, model.prepared(dataset) those of a data set")
+
+
+def check_pass_of(model: Trained, pictures: Pictures, batch_size: int) -> None:
+    """Raise Expected unless it is a Trained and Pictures, which can go up in batches of this size."""
+    check_model(model)
+    check_pictures(pictures)
+    check.whole("batch size", batch_size)
+    if model.mean.shape[1:] != (pictures.size, pictures.size):
+        raise check.Expected("pictures", "shape (any, {}, {}, 3)".format(*model.mean.shape[1:]),
+                             (len(pictures), pictures.size, pictures.size, 3), "model.prepared(dataset) makes them so")
 
 
 def open(path: FilePath, device: Literal["auto", "cpu", "gpu"] = "auto", precision: Precision = "fp32") -> Trained:

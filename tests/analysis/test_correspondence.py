@@ -303,7 +303,7 @@ def test_the_parts_are_those_that_all_pictures_have():
 
 
 @pytest.mark.parametrize("change, sentence", [
-    ({"layers": ["conv9"]}, "one of conv1"), ({"side": 31}, "side of the square: expected 1 to 30"), ({"grey": 256}, "grey"),
+    ({"layers": ["conv9"]}, "one of conv1"), ({"side": 31}, "side of the square: expected a whole number from 1 to 30"), ({"grey": 256}, "grey"),
     ({"random": 0}, "random squares"), ({"permutations": 0}, "permutations"), ({"parts": []}, "parts")])
 def test_what_cannot_be_is_refused(change, sentence):
     pictures, places = toys(3)
@@ -450,7 +450,7 @@ def test_another_drawn_set_is_looked_at_when_it_is_named(place, tmp_path, monkey
     (["--images", "0.png"], "either --images FILES --landmarks"),
     (["--synthetic", "2", "--landmarks", "marks.json"], "got both"),
     (["--synthetic", "2", "--layers", "conv7"], "one of conv1.*'conv7'"),
-    (["--synthetic", "2", "--square", "40"], "side of the square: expected 1 to 30")])
+    (["--synthetic", "2", "--square", "40"], "side of the square: expected a whole number from 1 to 30")])
 def test_bad_input_is_one_sentence_and_leaves_nothing_behind(place, tmp_path, capsys, more, sentence, monkeypatch):
     monkeypatch.chdir(place)
     with pytest.raises(SystemExit) as left:

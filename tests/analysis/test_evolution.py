@@ -10,7 +10,7 @@ from tests.analysis.test_top_activations import COUNT, MEAN, SIZE, Noise, Stoppi
 from zfcore import plots, results
 from zfcore.__main__ import main
 from zfcore.analysis.evolution import Evolution, cosine, evolution, kept_epochs, length
-from zfcore.analysis.top_activations import top_activations, unit_views
+from zfcore.analysis.top_activations import top_activations, unit_views, views_of
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, save
 from zfcore.deconvnet import project, unit_count
@@ -81,7 +81,7 @@ def test_one_filter_that_changes_counts_as_one_unit_of_its_layer():
     before, after = small(), changed(turn_filter_3)
     found = grown(before, after)
     top = top_activations(Trained(after, MEAN), pictures_of(Noise()), ["conv1"], 1, batch_size=8)
-    one, other = (unit_views(Trained(net, MEAN), pictures_of(Noise()), top, "conv1", [3]).projections
+    one, other = (views_of(Trained(net, MEAN), pictures_of(Noise()), top, "conv1", [3]).projections
                   for net in (before, after))
     distance = 1 - (one*other).sum()/np.sqrt((one**2).sum()*(other**2).sum())
     assert distance > 0.1 and found.change["conv1"][0] == pytest.approx(distance/6, rel=1e-4)

@@ -216,9 +216,9 @@ def test_a_result_comes_back_from_its_file(tmp_path):
 
 
 @pytest.mark.parametrize("options, sentence", [
-    ({"size": 68}, "size of the square: expected 1 to 67 pixels, the side of the network's input, got 68"),
+    ({"size": 68}, "size of the square, in an input of .*: expected a whole number from 1 to 67, got 68"),
     ({"size": 0}, "size of the square"), ({"stride": 0}, "stride of the square"), ({"batch_size": 0}, "batch size"),
-    ({"grey": 256}, "grey: expected a pixel value from 0 to 255, got 256"), ({"grey": -1}, "grey"),
+    ({"grey": 256}, "grey: expected a whole number from 0 to 255, got 256"), ({"grey": -1}, "grey"),
     ({"layer": "fc6"}, "layer: expected one of maps, got fc6"), ({"layer": "conv9"}, "conv9"),
     ({"criterion": "mean"}, "criterion: expected one of sum, max"),
     ({"labels": [1, 5]}, "labels: expected classes 0 to 4, got 5"), ({"labels": [1]}, "labels: expected shape")])
@@ -480,7 +480,7 @@ def test_of_the_synthetic_set_the_boxes_are_known_in_the_crop(place, tmp_path, c
 
 @pytest.mark.parametrize("more, sentence", [
     (["--images", "small.png"], r"small.png: expected a shorter side of at least 27 pixels.*got 20x20.*--upscale"),
-    (["--images", "one.png", "--square", "28"], "size of the square: expected 1 to 27 pixels.*got 28"),
+    (["--images", "one.png", "--square", "28"], "expected a whole number from 1 to 27, got 28"),
     (["--images", "one.png", "--label", "clok"], "--label: expected one of the 10 classes, e.g. clock.*got 'clok'"),
     (["--images", "one.png", "--label", "clock", "car"], "--label: expected one name, or one for each of 1 picture"),
     (["--images", "one.png", "--layer", "fc8"], "layer: expected one of maps, got fc8"),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.analysis.test_top_activations import MEAN, Noise, pictures_of, small
 from tests.train.conftest import write_set
 from train.__main__ import main as train
 from train.evaluate import FILES, main, whole_folder, write_worst
@@ -19,6 +20,7 @@ from zfcore import plots
 from zfcore.backend import CPU
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, load, save
+from zfcore.data.loader import Pictures
 from zfcore.data.transforms import CorruptImage
 from zfcore.models import build
 from zfcore.trained import Trained
@@ -33,7 +35,7 @@ def undrawn(request, monkeypatch):
         monkeypatch.setattr(plots, "save", lambda drawn, path, save=plots.save: save(drawn, path) if drawn else path.touch())
 
 
-class Known:
+class Known(Pictures):
     """Stands for a Pictures set, in batches of three; with the networks below their answers are known."""
     def __init__(self, labels, classes="abcdefghij"):
         self.labels, self.damaged, self.dataset, self.classes = np.array(labels), {}, self, list(classes)
@@ -44,12 +46,10 @@ class Known:
             yield n, self.labels[n], n
 
 
-class Answering:
+class Answering(Trained):
     """Stands for a model whose probabilities are rows of p (N,classes), and which knows no names of them."""
-    device, classes = CPU, ()
-
     def __init__(self, p):
-        self.p = p
+        vars(self).update(p=p, device=CPU, classes=())
 
     def probabilities(self, n, crops):
         return np.array(self.p, np.float32)[n].T
@@ -79,8 +79,11 @@ def test_a_probability_of_zero_gives_a_finite_loss():
 
 
 def test_a_nan_is_refused_in_one_sentence():
-    with pytest.raises(Expected, match="finite"):
-        score_of([[0.5, 0.5], [math.nan, 0.5]], [0, 1])
+    """It would win every comparison by losing it."""
+    network = small()
+    network["fc8"].parameters["w"][0, 1] = math.nan
+    with pytest.raises(Expected, match="^small: probabilities: expected finite values"):
+        evaluate([Trained(network, MEAN)], pictures_of(Noise()))
 
 
 def test_no_pictures_or_no_members_are_refused():
@@ -88,6 +91,17 @@ def test_no_pictures_or_no_members_are_refused():
         evaluate([Answering(None)], Known([]))
     with pytest.raises(Expected, match="members"):
         evaluate([], Known([0]))
+
+
+@pytest.mark.parametrize("of", [evaluate, predict])
+def test_what_is_no_list_of_networks_and_what_is_no_pictures_are_refused(of):
+    one, pictures = Answering(np.eye(10)), Known([0])
+    for models, got in ((one, "Answering"), ([one, None], "NoneType in it"), ([small()], "Network in it"), ("drawn", "str")):
+        with pytest.raises(Expected, match=f"members of the ensemble: expected a list of Trained, got {got}"):
+            of(models, pictures)
+    for wrong in (None, np.zeros((2, 9, 9, 3), np.uint8), "folder", Noise()):
+        with pytest.raises(Expected, match="pictures: expected Pictures, got .*model.pictures"):
+            of([one], wrong)
 
 
 def test_crops_other_than_centre_and_ten_are_refused():

@@ -33,9 +33,9 @@ from zfcore.analysis.invariance import default_layers, look, subtract
 from zfcore.analysis.top_activations import MID_GREY
 from zfcore.backend import to_host
 from zfcore.cpu import parallel, pieces
-from zfcore.deconvnet import feature_layer
+from zfcore.deconvnet import check_layers
 from zfcore.hints import Bar
-from zfcore.trained import Trained
+from zfcore.trained import Trained, check_model
 
 SIDE = 29/101                     # of the input's side; 64 pixels of 224
 MOVED = 1e-5                      # of the largest feature
@@ -119,26 +119,24 @@ def correspondence(model: Trained, pictures: NDArray[np.uint8], places: NDArray[
     bar            moved on by one a picture shown to the network, `length` in all
 
     Raises Expected for fewer than two pictures, a part outside the crop, a layer or a side that there cannot be."""
-    network, crop, n, P = model.network, model.crop, len(pictures), len(parts)
-    names = [f"picture {i}" for i in range(n)] if names is None else names
-    for what, value in (("parts", P), ("random squares", random), ("permutations", permutations), ("batch size", batch_size)):
-        check.positive(what, value)
-    if n < 2:
+    check_model(model)
+    network, crop, P = model.network, model.crop, len(parts := check.names("parts", parts))
+    pictures = check.pictures("pictures", pictures, (None, crop, crop, 3))
+    if (n := len(pictures)) < 2:
         raise check.Expected("pictures", "at least two, to compare", n)
-    if not 0 <= grey <= 255:
-        raise check.Expected("grey", "a pixel value from 0 to 255", grey)
+    names = [f"picture {i}" for i in range(n)] if names is None else check.names("names", names)
+    for what, value in (("random squares", random), ("permutations", permutations), ("batch size", batch_size)):
+        check.whole(what, value)
+    check.whole("grey", grey, 0, 255)
     side = default_side(crop) if side is None else side
-    if not 0 < side <= crop:
-        raise check.Expected("side of the square", f"1 to {crop} pixels, the side of the network's input", side)
-    places = np.asarray(places, float)
+    check.whole("side of the square", side, 1, crop)
+    check.whole("seed", seed, 0)
+    places = check.numbers("places", places).astype(float)
     check.shape("places", places, (n, P, 2))
-    check.shape("pictures", pictures, (n, crop, crop, 3))
     for i, k in np.argwhere(~((places >= 0) & (places < crop)).all(axis=2)):
         raise check.Expected(f"{parts[k]} in {names[i]}", "a place in the centre crop that the network sees", "one outside it",
                              "leave the picture out, or the part")
-    layers = default_layers(network, first=False) if layers is None else list(layers)
-    for layer in layers:
-        feature_layer(network, layer)
+    layers = default_layers(network, first=False) if layers is None else check_layers(network, layers)
     corners, groups = _corners(places, crop, side, random, seed), groups_of(n, seed)
     borrowed = corners[lenders_of(groups)[:, 1:], :P].reshape(n, -1, 2)                         # of the next in the group, ...
     signs = _signs(model, pictures, np.concatenate([corners, borrowed], axis=1), side, grey, layers, batch_size, bar)

@@ -31,13 +31,13 @@ from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.analysis.sanity_checks import sanity_checks, shares_of_start
-from zfcore.analysis.top_activations import top_activations, unit_views
+from zfcore.analysis.top_activations import top_activations, views_of
 from zfcore.backend import to_host
 from zfcore.data.loader import Pictures, shuffled
 from zfcore.deconvnet import feature_layer
 from zfcore.hints import Bar, FilePath, Ints
 from zfcore.ops.clip_filter_rms import rms
-from zfcore.trained import Trained
+from zfcore.trained import Trained, check_pass_of
 
 EDGES = np.arange(16)/20                                # of the spectrum's bands, in cycles a pixel; the highest has 0.71
 LOW, HIGH = 0.1, 0.25                                   # periods of 10 pixels, as wide as AlexNet's filters, and of 4
@@ -97,6 +97,8 @@ def diagnose(model: Trained, pictures: Pictures, units: Ints, *, name: str | Non
     picture and one a projection (`length`).
 
     Raises Expected for a network that does not begin with two convolutions, or an empty data set."""
+    check_pass_of(model, pictures, batch_size)
+    check.instance("name", name := model.name if name is None else name, str)
     network, start = model.network, model.start
     first, second = first_two(network)
     w = to_host(network[first].parameters["w"])
@@ -104,14 +106,14 @@ def diagnose(model: Trained, pictures: Pictures, units: Ints, *, name: str | Non
     top = top_activations(model, pictures, looked_at(network), k, batch_size=batch_size, file=file, bar=bar)
     power, measured = 0, 0
     for unit in range(network[second].F):                                       # k projections in memory at a time
-        views = unit_views(model, pictures, top, second, [unit], bar=bar)
+        views = views_of(model, pictures, top, second, [unit], bar=bar)
         shown = views.projections[views.pictures >= 0]
         power = power + power_spectrum(shown, network[first].S)
         measured += bool(len(shown))
         if bar is not None:
             bar.update(k - len(shown))
-    kept = unit_views(model, pictures, top, second, units)
-    return Diagnosis(name or model.name, w, network[first].S, rms(w), dominance(w),
+    kept = views_of(model, pictures, top, second, units)
+    return Diagnosis(name, w, network[first].S, rms(w), dominance(w),
                      radial_shares(w), EDGES, {layer: top.dead(layer) for layer in layers}, top.total,
                      second, kept.units, kept.projections, kept.patches,
                      aliasing(power, network[first].S, kept.projections.shape[2]), measured,

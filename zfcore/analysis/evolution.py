@@ -23,15 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zfcore import check
-from zfcore.analysis.top_activations import top_activations, unit_views
+from zfcore.analysis.top_activations import top_activations, views_of
 from zfcore.data.loader import Pictures
-from zfcore.deconvnet import check_units, unit_count
+from zfcore.deconvnet import check_layers, check_units, unit_count
 from zfcore.files import inside
 from zfcore.hints import Bar, FilePath, Ints
 from zfcore.network import Network
 from zfcore.networks import names
 from zfcore.terminal import command
-from zfcore.trained import Trained
+from zfcore.trained import Trained, check_pass_of
 
 PIECE = 32                        # units whose projections are in memory at a time
 
@@ -101,17 +101,23 @@ def evolution(models: Iterable[Trained], pictures: Pictures, layers: Sequence[st
     bar          moved on, `length` in all
 
     Raises Expected for a layer or a unit that there is not, an empty data set, and where there are no models."""
+    check.instance("models", models, Iterable, "a list, of one network too: [model]")
+    check.instance("units", units, Mapping, "{layer: units}")
+    for layer in (layers := check.names("layers", layers)):
+        check.one_of("layers", layer, units)
     strips, epochs = {layer: [] for layer in layers}, []
     moved, changes, dead = ({layer: [] for layer in layers} for _ in range(3))
     model = top = None
     for now in models:
+        check_pass_of(now, pictures, batch_size)
+        check_layers(now.network, layers)
         earlier, before, model = model, top, now
         epochs.append(model.epoch)
         units = {layer: check_units(model.network, layer, units[layer]) for layer in layers}
         file = file_of(model) if file_of else None
         top = top_activations(model, pictures, layers, 1, batch_size=batch_size, file=file, bar=bar)
         for layer in layers:
-            strips[layer].append(unit_views(model, pictures, top, layer, units[layer]))
+            strips[layer].append(views_of(model, pictures, top, layer, units[layer]))
             dead[layer].append(top.dead(layer).mean())
             if earlier is not None:
                 moved[layer].append(_moved(before, top, layer))
@@ -141,7 +147,7 @@ def _changes(earlier, model, pictures, top, layer, bar):
     fires, distances = np.flatnonzero(~dead), np.full(len(dead), np.nan)
     for at in range(0, len(fires), PIECE):
         units = fires[at:at + PIECE]
-        one, other = (unit_views(of, pictures, top, layer, units, bar=bar).projections[:, 0] for of in (earlier, model))
+        one, other = (views_of(of, pictures, top, layer, units, bar=bar).projections[:, 0] for of in (earlier, model))
         distances[units] = 1 - cosine(one, other)
     if bar is not None:
         bar.update(2*int(dead.sum()))
@@ -158,7 +164,7 @@ def _between_units(model, pictures, top, layer, bar):
     """Mean of 1 - cosine between the strongest projections of the units that fire and those of the next of them: what `_change`
     would be if a unit had become another one. NaN for fewer than two."""
     fires = np.flatnonzero(~top.dead(layer))
-    shown = [unit_views(model, pictures, top, layer, fires[at:at + PIECE], bar=bar).projections[:, 0]
+    shown = [views_of(model, pictures, top, layer, fires[at:at + PIECE], bar=bar).projections[:, 0]
              for at in range(0, len(fires), PIECE)]
     if bar is not None:
         bar.update(int(top.dead(layer).sum()))

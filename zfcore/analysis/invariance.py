@@ -36,12 +36,12 @@ from zfcore import check
 from zfcore.backend import array_module, to_device, to_host
 from zfcore.cpu import parallel, pieces
 from zfcore.data.transforms import check_crop
-from zfcore.deconvnet import feature_layer
+from zfcore.deconvnet import check_layers, feature_layer
 from zfcore.hints import Bar, Ints
 from zfcore.ops import loops
 from zfcore.ops.convert import in_float
 from zfcore.ops.softmax_loss import class_labels, softmax
-from zfcore.trained import Trained
+from zfcore.trained import Trained, check_model
 
 LARGEST_SHIFT, STEPS = 63/224, 128           # of the input's side; of a series from end to end
 LARGEST_ZOOM = 2
@@ -121,13 +121,18 @@ def invariance(model: Trained, pictures: Sequence[NDArray[np.uint8]], labels: In
     batch_size   steps computed at once
     bar          moved on by one a step
 
-    Raises Expected for a class or a layer that there is not, and for a network without class scores."""
+    Raises Expected for a class or a layer that there is not, for a network without class scores, and where these are not finite."""
+    check_model(model)
+    check.whole("batch size", batch_size)
+    check.instance("pictures", pictures, (Sequence, np.ndarray), "a list of arrays (h,w,3)")
     check.positive("pictures", len(pictures))
-    check.positive("batch size", batch_size)
     network = model.network
     series = paper_series(model.size, model.crop) if series is None else series
-    layers = default_layers(network) if layers is None else list(layers)
-    squares = [centre_square(picture, model.size) for picture in pictures]
+    check.instance("series", series, Mapping, "{name: Series}")
+    check.positive("series", len(series))
+    layers = default_layers(network) if layers is None else check_layers(network, layers)
+    squares = [centre_square(check.pictures(f"picture {i}", picture, (None, None, 3)), model.size)
+               for i, picture in enumerate(pictures)]
     if labels is None:
         labels = np.concatenate([_most_probable(model, square) for square in squares])
     labels = class_labels("labels", labels, network.shapes[-1][0], len(pictures))
@@ -158,7 +163,8 @@ def look(network, x, layers):
     for layer, y, _ in network.steps(x):
         if layer.name in wanted.values():
             outputs[layer.name] = in_float(y).reshape(-1, x.shape[-1])
-    return {name: outputs[wanted[name]] for name in layers}, in_float(y)
+    check.finite(f"{network.name}: outputs", y := in_float(y))
+    return {name: outputs[wanted[name]] for name in layers}, y
 
 
 def _most_probable(model, square):

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from zfcore import check
 from zfcore.analysis.top_activations import decoded
 from zfcore.backend import to_host
 from zfcore.check import Expected
 from zfcore.data.loader import Pictures
-from zfcore.deconvnet import feature_layer
+from zfcore.deconvnet import check_layers, feature_layer
 from zfcore.hints import Bar
-from zfcore.trained import Trained
+from zfcore.trained import Trained, check_pass_of
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,9 @@ def matching(model: Trained, pictures: Pictures, other: Trained, others: Picture
     """Match the units of `model` with those of `other`, in one pass over the same data set, which each sees as its own pictures
     were prepared. `bar` moves on by one a picture. Raises Expected for different data sets, and for a layer that one of them
     does not have."""
+    check_pass_of(model, pictures, batch_size)
+    check_pass_of(other, others, batch_size)
+    layers = check_layers(model.network, layers)
     if len(pictures) != len(others):
         raise Expected("pictures", "the same for both networks", f"{len(pictures)} and {len(others)}")
     count = lambda of, layer: of.network.shapes[feature_layer(of.network, layer) + 1][0]
@@ -92,7 +96,10 @@ def answers(model, batch, layers):
     """{layer: (units,N)}: the strongest activation of each map for each picture."""
     names = {layer: model.network.layers[feature_layer(model.network, layer)].name for layer in layers}
     maps = model.network.activations(model.inputs(batch), names.values())
-    return {layer: to_host(maps[name].reshape(len(maps[name]), -1, len(batch)).max(axis=1)) for layer, name in names.items()}
+    found = {layer: to_host(maps[name].reshape(len(maps[name]), -1, len(batch)).max(axis=1)) for layer, name in names.items()}
+    for layer, values in found.items():
+        check.finite(f"{layer}: activations", values)
+    return found
 
 
 def best(correlations):

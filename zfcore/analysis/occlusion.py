@@ -33,7 +33,7 @@ from zfcore.hints import Bar, Ints
 from zfcore.ops.convert import in_float, to_bf16
 from zfcore.ops.softmax_loss import class_labels, softmax
 from zfcore.ops.window import Regions, cut
-from zfcore.trained import Trained
+from zfcore.trained import Trained, check_model
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Occlusion:
     What the caller knows besides, or None:
     names (n,), classes (M,) texts       boxes (n,4) float64: top, left, bottom, right of the object, NaN where unknown
     others           (n,m,f,f,3)         views of the same map from other pictures: the rest of panel (c)"""
-    FORM = {"layer": "text", "criterion": "text", "size": "int 1..H", "stride": "int 1..H", "grey": "int 0..255",
+    FORM = {"layer": "text", "criterion": "text", "size": "int 1..H", "stride": "int 1..", "grey": "int 0..255",
             "tops": "int64 R 0..H-1", "lefts": "int64 Q 0..W-1", "pictures": "uint8 n H W 3", "labels": "int64 n 0..M-1",
             "units": "int64 n 0..", "clean_sums": "float64 n finite", "clean_probabilities": "float64 n 0..1",
             "clean_classes": "int64 n 0..M-1", "sums": "float64 n R Q finite", "probabilities": "float64 n R Q 0..1",
@@ -105,11 +105,15 @@ def occlusion(model: Trained, pictures: NDArray[np.uint8], labels: Ints | None =
     incremental    False: every layer is computed as a whole at every place, to compare with
     bar            moved on by one a place
 
-    Raises Expected for a square, class, layer or criterion that there cannot be, and for a network without class scores."""
+    Raises Expected for a square, class, layer or criterion that there cannot be, for a network without class scores, and where
+    these are not finite."""
+    check_model(model)
     network = model.network
     _, H, W = network.input_shape
     layer, size, stride, grey, tops, lefts = check_square(network, layer, size, stride, grey)
     check.one_of("criterion", criterion, CRITERIA)
+    check.whole("batch size", batch_size)
+    pictures = check.pictures("pictures", pictures, (None, *model.mean.shape[1:], 3))
     check.positive("pictures", len(pictures))
     if labels is not None:
         class_labels("labels", labels, network.shapes[-1][0], len(pictures))
@@ -142,16 +146,14 @@ def check_square(network, layer=None, size=None, stride=None, grey=MID_GREY):
     convolutions = [each.name for each in network.convolutions]
     if not convolutions or len(network.shapes[-1]) != 1:
         raise check.Expected(network.name, "a network of convolutions that ends in scores of classes", "another one")
-    layer = layer or convolutions[-1]
+    layer = convolutions[-1] if layer is None else layer
     if len(network.shapes[feature_layer(network, layer) + 1]) != 3:
         raise check.Expected("layer", "one of maps", f"{layer}, which is fully connected")
     _, H, W = network.input_shape
     size, stride = (max(1, round(paper*H/224)) if given is None else given for given, paper in ((size, 50), (stride, 6)))
-    check.positive("stride of the square", stride)
-    if not 0 < size <= min(H, W):
-        raise check.Expected("size of the square", f"1 to {min(H, W)} pixels, the side of the network's input", size)
-    if not 0 <= grey <= 255:
-        raise check.Expected("grey", "a pixel value from 0 to 255", grey)
+    check.whole("stride of the square", stride)
+    check.whole(f"size of the square, in an input of {H}x{W} pixels", size, 1, min(H, W))
+    check.whole("grey", grey, 0, 255)
     tops, lefts = (np.arange(0, side - size + 1, stride) for side in (H, W))                  # always wholly inside
     return Square(layer, size, stride, grey, tops, lefts)
 
@@ -246,7 +248,8 @@ def _look(network, x, feature):
         else:
             stages.append(Stage(number, [layer], _pad(maps, layer, y.shape[1:3]), y.shape[1:3]))
         maps = y
-    return Clean(x, stages, features, maps, in_float(y))
+    check.finite(f"{network.name}: outputs", y := in_float(y))
+    return Clean(x, stages, features, maps, y)
 
 
 def _pad(maps, layer, out):
@@ -343,7 +346,6 @@ def _pixels_of(picture, region):
 
 def _groups(network, tops, lefts, size, most):
     """(rows, columns): numbers of tops and lefts, whose product is a batch of at most `most` places."""
-    check.positive("batch size", most)
     for rows in _alike(network, tops, size, 0, isqrt(most)):
         for columns in _alike(network, lefts, size, 1, most//len(rows)):
             yield rows, columns

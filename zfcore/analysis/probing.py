@@ -33,7 +33,7 @@ from zfcore.cpu import parallel, pieces
 from zfcore.data.loader import shuffled
 from zfcore.network import Network
 from zfcore.ops.hinge_loss import hinge_loss, hinge_loss_backward
-from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
+from zfcore.ops.softmax_loss import class_labels, softmax_loss, softmax_loss_backward
 
 GRID = {"svm": (0.1, 0.3, 1, 3, 10), "softmax": (1, 3, 10, 30, 100)}      # of C, the middle one where nothing is held out
 COLUMNS, ROWS = 2048, 256               # features in memory at a time; rows or columns of a product that one core forms
@@ -64,6 +64,7 @@ def feature_layers(network: Network) -> dict[int, str]:
     """{number of a layer with weights: name of what hands its features on}: {1: "norm1", 2: "norm2", 3: "relu3", 4: "relu4",
     5: "pool5", 6: "relu6", 7: "relu7"} for the paper's network, without the last, which holds the classes. A layer's number is
     the one at the end of its name where these rise, as in a network with layers left out; else they are counted."""
+    check.instance("network", network, Network, "of a trained one: model.network")
     names = [layer.name for layer in network.weighted]
     numbers = [int(end[0]) for name in names if (end := re.search(r"\d+$", name))]
     if numbers != sorted(set(numbers)) or len(numbers) < len(names):
@@ -84,13 +85,29 @@ def probe(kind: Literal["svm", "softmax"], features: Any, train: NDArray[np.int6
     held     (n,)    which training pictures are held out while C is chosen, such as `held_out` gives
     measure  of scores (M,k), labels (k,), rows (k,) of held-out pictures: the higher the better
 
-    Raises Expected for another kind."""
+    Raises Expected for another kind, for numbers and a mask that do not fit, and for features that are not finite."""
     check.one_of("probe", kind, GRID)
+    check.shape("features", features, (None, None))
+    check.whole("classes", M)
+    check.instance("measure", measure, Callable)
+    train, test = _rows("train", train, features), _rows("test", test, features)
+    labels, held = class_labels("labels", labels, M, len(train)), np.asarray(held)
+    check.dtype("held", held, bool)
+    check.shape("held", held, (len(train),))
     gram, scale = gram_matrix(features, train)
     C, reached = choose(kind, gram, labels, M, held, lambda scores: measure(scores, labels[held], train[held]))
     u = fit(kind, gram, labels, M, C)
     return Probe(kind, C, np.array(GRID[kind], float), reached, u[:, :-1], u[:, -1],
                  scores_of(u, features, train, test, scale))
+
+
+def _rows(what, rows, features):
+    """`rows` as an array. Raises Expected unless they are one or more rows of the features."""
+    rows, N = check.whole_numbers(what, rows), features.shape[0]
+    check.shape(what, rows, (None,))
+    if not len(rows) or not 0 <= rows.min() <= rows.max() < N:
+        raise check.Expected(what, f"one or more rows from 0 to {N - 1}", f"{rows.min()} to {rows.max()}" if len(rows) else "none")
+    return rows
 
 
 def held_out(labels: NDArray[np.int64], seed: int = 0) -> NDArray[np.bool_]:

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from zfcore import check
 from zfcore.analysis.evolution import cosine
-from zfcore.analysis.top_activations import TopActivations, crops, decoded, field_regions, patches_of
+from zfcore.analysis.top_activations import TopActivations, check_top, crops, decoded, field_regions, patches_of
 from zfcore.backend import to_device, to_host
 from zfcore.data.loader import Pictures, shuffled
 from zfcore.deconvnet import DECONVNET, check_units, feature_layer, project, unit_count
@@ -89,8 +89,10 @@ def sanity_checks(model: Trained, pictures: Pictures, top: TopActivations, layer
     """Sanity checks of the projections of `units` of `layer` from the strongest pictures that the pass `top` found for them.
 
     `only` names the `conditions` that are wanted, None for all. `bar` moves on by one a projection (`length` says how many).
-    Raises Expected where a control is impossible: a network or layer without pooling below it has no switches, a layer with one
-    unit no other unit, one picture no other picture."""
+    Raises Expected for the pass of another network or over other pictures, and where a control is impossible: a network or layer
+    without max pooling below it has no switches, a layer with one unit no other unit, one picture no other picture."""
+    check_top(top, model, pictures, layer, batch_size)
+    check.whole("seed", seed, 0)
     network, start = model.network, model.start
     units = check_units(network, layer, units)
     check_possible(network, layer)
@@ -102,7 +104,13 @@ def sanity_checks(model: Trained, pictures: Pictures, top: TopActivations, layer
     drawn = np.random.Philox(key=[seed, network.index(layer)]).random_raw((2, len(units)))
     other_units = _another(units, np.arange(unit_count(network, layer)), drawn[0])
     other_pictures = _another(shown, found_pictures(top, layer), drawn[1])
-    asked = [condition for condition in conditions(network, layer, start).tolist() if only is None or condition in only]
+    asked = conditions(network, layer, start).tolist()
+    if only is not None:
+        only = check.names("only", only)
+        for name in only:
+            check.one_of("only", name, conditions(network, layer, network).tolist())          # those that the start would add too
+        asked = [condition for condition in asked if condition in only]
+        check.positive("conditions that are possible", len(asked))
     ways = {"as trained": (network, shown, units, DECONVNET),
             **{in_words(names): (randomised(network, names, seed), shown, units, DECONVNET)
                for names in cascade(network, layer) if in_words(names) in asked},
@@ -138,7 +146,7 @@ def sanity_checks(model: Trained, pictures: Pictures, top: TopActivations, layer
 def check_possible(network, layer):
     below = network.layers[:feature_layer(network, layer) + 1]
     if not any(one.has_switches for one in below):
-        raise check.Expected(layer, "a layer above a pool, whose switches another picture can replace", "one below all pools")
+        raise check.Expected(layer, "a layer above a max pool, whose switches another picture can replace", "one with none below it")
     if unit_count(network, layer) < 2:
         raise check.Expected(layer, "two units or more, to compare one with another", unit_count(network, layer))
 
@@ -309,6 +317,8 @@ def last_convolution(network):
 def shares_of_start(network: Network, start: Network) -> dict[str, float]:
     """{layer: share}, 0..1: of the energy of its weights what lies in the direction of those in `start`, the same network as
     its training began. 1 at the beginning; of unrelated weights about 1/(their number)."""
+    for what, of in (("network", network), ("start", start)):
+        check.instance(what, of, Network, "of a trained one: model.network")
     shares = {}
     for layer, begun in zip(network.weighted, start.weighted):
         w, w0 = (to_host(of.parameters["w"]).ravel().astype(np.float64) for of in (layer, begun))

@@ -23,14 +23,15 @@ from zfcore import check, results
 from zfcore.backend import to_device, to_host
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import CorruptImage
-from zfcore.deconvnet import DECONVNET, check_units, feature_layer, project
+from zfcore.deconvnet import DECONVNET, check_layers, check_units, feature_layer, project
 from zfcore.files import numbered
 from zfcore.hints import Bar, FilePath, Ints
 from zfcore.network import Rules
+from zfcore.ops.convert import in_float
 from zfcore.ops.strongest import Lists, strongest
 from zfcore.ops.window import Regions, cut
 from zfcore.terminal import plural
-from zfcore.trained import Trained
+from zfcore.trained import Trained, check_pass_of
 
 MID_GREY = 128
 
@@ -47,7 +48,8 @@ class TopActivations:
                                                 input, bottom and right exclusive; it may lie over the border
     ranges        (m,2) int64                   the pictures that were looked at, first and last + 1
     total         pictures in the data set
-    fingerprint   of network, data and settings: what may be merged or continued"""
+    fingerprint   of network, data and settings: what may be merged or continued. Its first word is that of network and data
+                  alone, whose pictures and places these are"""
     FORM = {"values": "{layer} float32 U k finite", "pictures": "{layer} int64 U k -1..total-1",
             "places": "{layer} int64 U k 2 -1..", "boxes": "{layer} int64 U k 4", "ranges": "int64 r? 2 0..total",
             "total": "int 1..", "fingerprint": "text"}
@@ -85,10 +87,12 @@ def top_activations(model: Trained, pictures: Pictures, layers: Sequence[str], k
     bar     moved on by one a picture
 
     Shards are cut between batches, so the merged shards are the single pass to the bit.
-    Raises Expected for a layer that there is not, an empty data set, or a file of another network, data set or setting."""
-    for what, value in (("k", k), ("batch size", batch_size), ("pictures", len(pictures)), ("layers", len(layers))):
-        check.positive(what, value)
+    Raises Expected for a layer that there is not, an empty data set, activations that are not finite, or a file of another
+    network, data set or setting."""
+    check_pass_of(model, pictures, batch_size)
+    check.whole("k", k)
     network, (first, stop) = model.network, shard_range(shard, len(pictures), batch_size)
+    layers = check_layers(network, layers)
     found = _start(model, pictures, layers, k, batch_size, first)
     if file is not None and Path(file).exists():
         found = _continued(results.load(file, TopActivations), found, file, network)
@@ -103,7 +107,7 @@ def top_activations(model: Trained, pictures: Pictures, layers: Sequence[str], k
     for name in best:
         wanted.setdefault(network.layers[feature_layer(network, name)].name, []).append(name)
     until = max(wanted, key=network.index)
-    saved = time.monotonic()
+    saved, strange = time.monotonic(), 0                 # activations of the highest layer that are not finite
     for batch, _, indices in pictures.batches(batch_size, 0, 0, shuffle=False, start=start//batch_size):
         if not len(indices):                             # all damaged
             continue
@@ -112,22 +116,33 @@ def top_activations(model: Trained, pictures: Pictures, layers: Sequence[str], k
         for layer, y, _ in network.steps(model.inputs(batch), until=until):
             for name in wanted.get(layer.name, ()):
                 strongest(best[name], y, indices)
+        strange = strange + (~np.isfinite(in_float(y))).sum()            # on a device: nothing waits for it
         done = min((indices[-1]//batch_size + 1)*batch_size, stop)
         if bar is not None:
             bar.update(done - start)
         start = done
         if file is not None and time.monotonic() - saved >= every and done < stop:
+            check_none_strange(until, strange)
             results.save(file, _from_lists(best, found, network, done))
             saved = time.monotonic()
+    check_none_strange(until, strange)
     found = _from_lists(best, found, network, stop)
     if file is not None:
         results.save(file, found)
     return found
 
 
+def check_none_strange(layer, strange):
+    """Raise Expected where activations were not finite: no list would tell, as NaN enters none."""
+    if count := int(strange):
+        raise check.Expected(f"{layer}: activations", "finite values", f"{count} NaN or infinite")
+
+
 def shard_range(shard, count, batch_size):
     """(first, last + 1) of the pictures in shard i of n: whole batches, but for the last of all."""
-    i, n = shard
+    shard = check.whole_numbers("shard", shard)
+    check.shape("shard", shard, (2,))
+    i, n = shard.tolist()
     if not 1 <= i <= n:
         raise check.Expected("--shard", "i/n with i from 1 to n", f"{i}/{n}")
     batches = -(-count//batch_size)
@@ -152,11 +167,16 @@ def _start(model, pictures, layers, k, batch_size, first):
 
 
 def fingerprint(model, pictures, k, batch_size):
-    """A digest of all that the bits of a pass depend on, but for the layers and the shard."""
+    """All that the bits of a pass depend on, but for the layers and the shard, in words."""
+    return f"{seen(model, pictures)} k {k} batch {batch_size}"
+
+
+def seen(model, pictures):
+    """A digest of a network and the pictures that it sees."""
     dataset = pictures.dataset
     known = dataset.fingerprint() if hasattr(dataset, "fingerprint") else [type(dataset).__name__, *map(str, dataset.names)]
-    digest = hashlib.sha256(json.dumps([model.network.input_shape, model.network.table(), known, len(pictures), pictures.size,
-                                        k, batch_size]).encode())
+    digest = hashlib.sha256(json.dumps([model.network.input_shape, model.network.table(), known, len(pictures),
+                                        pictures.size]).encode())
     for array in arrays_of(model):
         digest.update(array)
     return digest.hexdigest()
@@ -188,6 +208,16 @@ def check_pass(found, model, pictures, layers, k, batch_size, what):
     _continued(found, _start(model, pictures, layers, k, batch_size, first=0), what, model.network)
     if not found.complete:
         raise check.Expected(what, f"all of {plural(found.total, 'picture')}", f"the pictures {_spoken(found.ranges)}")
+
+
+def check_top(top, model, pictures, layer, batch_size):
+    """Raise Expected unless `top` is of a pass of this network over these pictures, in whatever batches, and has the layer."""
+    check_pass_of(model, pictures, batch_size)
+    check.instance("top", top, TopActivations, "top_activations makes one")
+    if top.fingerprint.split(" ")[0] != seen(model, pictures):
+        raise check.Expected("top", "the pass of this network over these pictures", "one of another network or data set",
+                             "make it anew with top_activations")
+    check.one_of("layer", layer, top.values)
 
 
 def _continued(kept, wanted, file, network):
@@ -322,7 +352,13 @@ def unit_views(model: Trained, pictures: Pictures, top: TopActivations, layer: s
                rules: Rules = DECONVNET, bar: Bar | None = None) -> UnitViews:
     """Views of `units` of `layer`: each of the strongest pictures that `top` names is shown to the network again, and
     that one activation projected back. `batch_size` projections at a time; `bar` moves on by one a projection.
-    Raises Expected for a unit that the layer does not have."""
+    Raises Expected for a unit that the layer does not have, and for the pass of another network or over other pictures."""
+    check_top(top, model, pictures, layer, batch_size)
+    return views_of(model, pictures, top, layer, units, batch_size, rules, bar)
+
+
+def views_of(model, pictures, top, layer, units, batch_size=32, rules=DECONVNET, bar=None):
+    """`unit_views` of a pass that the caller made, perhaps with another network, such as this one at an earlier epoch."""
     network = model.network
     units = check_units(network, layer, units)
     _, H, W = network.input_shape

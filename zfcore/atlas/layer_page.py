@@ -5,7 +5,7 @@ from zfcore import plots
 from zfcore.analysis.portraits import (arranged, class_counts, descriptor, mean_projection, most_alike, net_weights,
                                        selectivity, strongest_weights, weighted_below)
 from zfcore.analysis.sanity_checks import check_possible, conditions, found_pictures, sanity_checks
-from zfcore.analysis.top_activations import field_regions, sees_all, unit_views
+from zfcore.analysis.top_activations import field_regions, sees_all, views_of
 from zfcore.atlas.sheets import LOSSLESS, fitted, plain, shown_side
 from zfcore.check import Expected
 from zfcore.deconvnet import unit_count
@@ -180,7 +180,7 @@ def evolution(folder, source, layer, called, units, bar):
         return None
     sheets, values = [], []
     for number, of_sheet in sheets_of(units):
-        views = [unit_views(model, source.pictures, top.first(1, layer), layer, of_sheet, bar=bar)
+        views = [views_of(model, source.pictures, top.first(1, layer), layer, of_sheet, bar=bar)
                  for model, top in source.epochs.values()]
         strips = np.stack([one.projections[:, 0] for one in views], axis=1)                  # (rows,E,f,f,3)
         sheets.append(sheet(folder, f"{called}-evolution-{number}", each_signed(strips)))

@@ -74,7 +74,7 @@ def look(model: Trained, picture: NDArray[np.uint8], layers: Sequence[str], labe
     most            units of a layer
 
     Raises Expected for a picture of another size, a layer that there is not, and outputs that are not finite."""
-    check.shape("picture", picture, (model.size, None, 3))
+    picture = check.pictures("picture", picture, (*model.mean.shape[1:], 3))
     network = model.network
     features = [feature_layer(network, layer) for layer in layers]
     x, caches, outputs = model.inputs(np.stack([picture]*most)), [], {}
@@ -113,7 +113,7 @@ def _projected(network, layer, caches, y, units, rules=DECONVNET):
 def projected(model: Trained, picture: NDArray[np.uint8], layer: str, unit: int, rules: Rules = DECONVNET) -> Strongest:
     """Project one unit of any layer back to a picture (s,s,3), by any rule: a Strongest of this unit alone, even where it is 0.
     Raises Expected for a layer or a unit that there is not, and an activation that is not finite."""
-    network = model.network
+    network, picture = model.network, check.pictures("picture", picture, (*model.mean.shape[1:], 3))
     units = check_units(network, layer, [unit])
     y, caches = network.forward(model.inputs(picture[None]), until=network.layers[feature_layer(network, layer)].name)
     check.finite(f"{layer}: activations", y[units])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from zfcore import results
-from zfcore.analysis.top_activations import TopActivations, UnitViews, arrays_of, field_regions, unit_views
+from zfcore.analysis.top_activations import TopActivations, UnitViews, arrays_of, field_regions, views_of
 from zfcore.data.loader import Pictures
 from zfcore.deconvnet import feature_layer, unit_count
 from zfcore.files import inside
@@ -51,7 +51,7 @@ class Looked:
 
     def views(self, top, layer, units, bar=None):
         """Views of these units with the pictures of the pass `top`."""
-        return unit_views(self.model, self.pictures, top, layer, units, batch_size=BATCH, bar=bar)
+        return views_of(self.model, self.pictures, top, layer, units, batch_size=BATCH, bar=bar)
 
     def name_of(self, number):
         return self.pictures.dataset.names[number]

@@ -66,7 +66,7 @@ def strongest_others(args, model, layer, folder):
         found = top.top_activations(model, pictures, [layer], OTHERS + 1, batch_size=args.batch_size, file=file, bar=moving)
 
     def views(units, own):
-        all_views = top.unit_views(model, pictures, found, layer, units)
+        all_views = top.views_of(model, pictures, found, layer, units)
         other = [np.flatnonzero(of_unit != i)[:count] if same_set else np.arange(count)
                  for of_unit, i in zip(all_views.pictures, own)]
         return np.take_along_axis(all_views.projections, np.array(other)[..., None, None, None], axis=1)

@@ -60,7 +60,7 @@ def run(args):
         for layer, called in zip(layers, file_names(layers)):
             for number, at in enumerate(range(0, len(units[layer]), PAGE), 1):
                 of_page = units[layer][at:at + PAGE]
-                views = replace(top.unit_views(model, pictures, found, layer, of_page, bar=moving),
+                views = replace(top.views_of(model, pictures, found, layer, of_page, bar=moving),
                                 classes=classes_of(model, layer, of_page))
                 yield folder/(f"{called}.h5" if len(units[layer]) <= PAGE else f"{called}_{number:02}.h5"), views
                 if args.folders:

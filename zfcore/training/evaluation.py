@@ -25,7 +25,7 @@ from zfcore.data.loader import Pictures
 from zfcore.hints import Bar
 from zfcore.ranks import ALONE, Ranks
 from zfcore.terminal import plural
-from zfcore.trained import Trained
+from zfcore.trained import Trained, check_pictures
 
 
 class Predictions(NamedTuple):
@@ -87,7 +87,6 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 # ------------------------------------------------------------------------------------------------------ probabilities
 def batches_of_probabilities(models, pictures, batch_size, crops, bar):
     """Yield (P of each model (models,classes,n) float32, labels, indices) for the batches of `pictures`, in order."""
-    check.positive("members of the ensemble", len(models))
     check.one_of("--crops", crops, ("centre", "ten"))
     if any(list(model.classes) != list(models[0].classes) for model in models):
         raise check.Expected("members of the ensemble", "the same classes in the same order", "others",
@@ -104,6 +103,12 @@ def batches_of_probabilities(models, pictures, batch_size, crops, bar):
         raise none_left(pictures)
 
 
+def check_ensemble(models, pictures):
+    """Raise Expected unless the models are a list of Trained, and the pictures Pictures."""
+    check.each("members of the ensemble", models, Trained)
+    check_pictures(pictures)
+
+
 def none_left(pictures):
     """Expected, for a `Pictures` set of which nothing can be used."""
     left = len(pictures.damaged)
@@ -112,9 +117,7 @@ def none_left(pictures):
 
 def probabilities(models, batch, crops):
     """P of each model (models,classes,n) float32 for a batch of pictures."""
-    each = np.stack([model.probabilities(batch, crops) for model in models])
-    check.finite("the network's probabilities", each)      # a NaN would win every comparison by losing it
-    return each
+    return np.stack([model.probabilities(batch, crops) for model in models])
 
 
 def predict(models: Sequence[Trained], pictures: Pictures, batch_size: int = 128, crops: Literal["centre", "ten"] = "centre",
@@ -123,6 +126,7 @@ def predict(models: Sequence[Trained], pictures: Pictures, batch_size: int = 128
     the mean over the models of their softmaxes, each the mean over the crops. `bar` is a bar to move on, if any.
 
     One pass over the pictures: all models take them at the size of this set, whatever the crops they cut from it."""
+    check_ensemble(models, pictures)
     ps, labels, indices = zip(*((each.mean(axis=0), labels, indices) for each, labels, indices
                                 in batches_of_probabilities(models, pictures, batch_size, crops, bar)))
     return Predictions(np.concatenate(ps, axis=1), np.concatenate(labels), np.concatenate(indices))
@@ -188,6 +192,7 @@ def evaluate(models: Sequence[Trained], pictures: Pictures, batch_size: int = 12
     """The Score of the ensemble of `models` on a `Pictures` set; the arguments are those of `predict`, and `of` the words
     for the set in its text. Several `ranks` share the pictures, and each has the Score that one alone would have. Raises
     Expected unless all know the classes of the pictures, in whatever order."""
+    check_ensemble(models, pictures)
     models = in_order_of(pictures.dataset.classes, models)
     if ranks.size == 1:
         found, _ = answers(models, pictures, batch_size, crops, bar)

@@ -1,0 +1,335 @@
+"""What is no argument of an analysis is refused by `Expected`, whichever analysis and whichever argument; what says the same in
+other words is taken and gives the same numbers."""
+import inspect
+from dataclasses import fields, is_dataclass, replace
+
+import numpy as np
+import pytest
+
+import zfcore
+from tests.analysis.test_top_activations import MEAN, SIZE, Noise, pictures_of, small
+from zfcore.analysis.invariance import Series
+from zfcore.atlas.look import look, projected
+from zfcore.check import Expected
+from zfcore.data.transforms import decode, square
+from zfcore.layers import AvgPool, Conv, Layer, ReLU
+from zfcore.network import Network
+from zfcore.trained import Trained
+
+CROP, N = 33, 4
+
+
+def scales():
+    return {"scale": Series(np.array([1, 1.5]), np.zeros(2), np.array([1, 1.5]), np.zeros(2), 0, np.array([0, 1]))}
+
+
+def arguments():
+    """{name: arguments that are right} of every analysis that is public."""
+    model, pictures = Trained(small(), MEAN, begun=lambda: small(1)), pictures_of(Noise(12 + 20))
+    images = np.stack([pictures.picture(i) for i in range(N)])
+    top = zfcore.top_activations(model, pictures, ["conv2", "fc6"], 2, batch_size=8)
+    rows, of = np.arange(9), {"model": model, "pictures": pictures}
+    return {
+        "top_activations": {**of, "layers": ["conv1", "fc6"], "k": 2, "batch_size": 8, "shard": (1, 1), "every": 60.0},
+        "unit_views": {**of, "top": top, "layer": "conv2", "units": [0, 3], "batch_size": 4, "rules": zfcore.GUIDED},
+        "sanity_checks": {**of, "top": top, "layer": "conv2", "units": [0], "seed": 1, "batch_size": 4, "only": ["another unit"]},
+        "evolution": {"models": [model], "pictures": pictures, "layers": ["conv1"], "units": {"conv1": [0]}, "batch_size": 8},
+        "diagnose": {**of, "units": [0], "k": 1, "batch_size": 16, "name": "small"},
+        "matching": {**of, "other": model, "others": pictures, "layers": ["conv1"], "batch_size": 8},
+        "invariance": {"model": model, "pictures": images[:2], "labels": [0, 1], "layers": ["conv1"], "series": scales(),
+                       "batch_size": 2},
+        "occlusion": {"model": model, "pictures": images[:1], "labels": [0], "layer": "conv2", "size": 9, "stride": 12, "grey": 90,
+                      "criterion": "max", "batch_size": 5, "incremental": True},
+        "correspondence": {"model": model, "pictures": images[:, 3:-3, 3:-3], "places": np.full((N, 2, 2), 12), "parts": ["a", "b"],
+                           "layers": ["conv1"], "random": 2, "permutations": 9, "grey": 90, "side": 9, "seed": 1, "batch_size": 8,
+                           "names": ["1", "2", "3", "4"]},
+        "project": {"network": model.network, "x": model.inputs(images), "layer": "conv2", "units": [0, 1, 3, 4],
+                    "places": [[1, 2], [0, 0], [3, 1], [2, 2]], "whole_map": False, "rules": zfcore.DECONVNET, "start": 2.0},
+        "probe": {"kind": "svm", "features": np.random.default_rng(0).random((9, 5)), "train": rows[:6], "labels": rows[:6] % 3,
+                  "test": rows[6:], "M": 3, "held": rows[:6] % 3 == 0, "measure": lambda scores, labels, rows: 0.0},
+        "feature_layers": {"network": model.network},
+        "shares_of_start": {"network": model.network, "start": small(1)}}
+
+
+RIGHT = arguments()
+ANY = {"whole_map", "incremental", "every"}                # are yes or no by Python's rules; a time
+ALLOWED = {("unit_views", "units"): [[]], ("diagnose", "units"): [[]], ("diagnose", "name"): ["x"], ("project", "start"): [1.5, -1],
+           ("unit_views", "rules"): [{}], ("project", "rules"): [{}]}
+ODD = None, "x", 1.5, -1, True, object(), [], [None], np.zeros(3), {}, np.nan
+
+
+def test_every_public_analysis_is_swept():
+    public = {name: getattr(zfcore, name) for name in zfcore.__all__}
+    analyses = {name for name, of in public.items() if inspect.isfunction(of)
+                and of.__module__.startswith(("zfcore.analysis", "zfcore.deconvnet"))}
+    assert set(RIGHT) == analyses
+    for name, given in RIGHT.items():
+        assert set(inspect.signature(public[name]).parameters) - {"bar", "file", "file_of"} == set(given), name
+
+
+@pytest.mark.parametrize("name, word", [(name, word) for name, given in RIGHT.items() for word in given if word not in ANY])
+def test_an_odd_argument_is_refused_or_one_that_the_signature_allows(name, word):
+    default = inspect.signature(getattr(zfcore, name)).parameters[word].default
+    allowed = ALLOWED.get((name, word), []) + [None]*(default is None)
+    for odd in ODD:
+        if any(type(odd) is type(one) and odd == one for one in allowed):
+            getattr(zfcore, name)(**{**RIGHT[name], word: odd})
+            continue
+        try:
+            getattr(zfcore, name)(**{**RIGHT[name], word: odd})
+        except Expected:
+            continue
+        pytest.fail(f"{name}({word}={odd!r}) is taken")
+
+
+def same(one, other):
+    if is_dataclass(one):
+        return all(same(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    return np.array_equal(one, other, equal_nan=np.asarray(one).dtype.kind == "f")
+
+
+def in_numpy(value):
+    if isinstance(value, bool) or isinstance(value, str):
+        return value
+    return np.int16(value) if isinstance(value, int) else np.array(value) if isinstance(value, list) else value
+
+
+def in_python(value):
+    return value.tolist() if isinstance(value, np.ndarray) and value.ndim < 4 and value.dtype != bool else value
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_lists_arrays_and_numbers_of_numpy_say_the_same(name):
+    given, plain = RIGHT[name], getattr(zfcore, name)(**RIGHT[name])
+    for dress in (in_numpy, in_python):
+        dressed = {word: value if word in ("models", "features") else dress(value) for word, value in given.items()}
+        assert same(getattr(zfcore, name)(**dressed), plain)
+
+
+# --------------------------------------------------------------------------------------------------------------- pictures
+def callers():
+    """{name: function(images (n,SIZE,SIZE,3))} of all that takes pictures as arrays."""
+    model, of = RIGHT["occlusion"]["model"], lambda name, **more: lambda images: getattr(zfcore, name)(
+        **{**RIGHT[name], "pictures": images, "labels": None, **more})
+    marked = {word: value for word, value in RIGHT["correspondence"].items() if word != "pictures"}
+    return {"occlusion": of("occlusion"), "invariance": of("invariance"),
+            "correspondence": lambda images: zfcore.correspondence(pictures=images, **marked),
+            "inputs": model.inputs, "probabilities": model.probabilities,
+            "look": lambda images: look(model, images[0], ["conv2"], hide=False),
+            "projected": lambda images: projected(model, images[0], "conv2", 1)}
+
+
+CALLERS = callers()
+WRONG = {"floats from 0 to 1": (lambda images: images/255, r"uint8, got float64; \(255\*pictures"),
+         "other whole numbers": (lambda images: images.astype(int) + 1000, "uint8, got int64; pictures.astype"),
+         "truths": (lambda images: images > 100, "uint8, got bool"),
+         "grey": (lambda images: images[..., 0], "shape .* of grey ones"),
+         "grey with an axis": (lambda images: images[..., :1], "shape .* of grey ones"),
+         "transparent": (lambda images: np.concatenate([images, images[..., :1]], axis=-1), r"shape .*pictures\[..., :3\]"),
+         "colours first": (lambda images: np.moveaxis(images, -1, -3), "shape .*np.moveaxis"),
+         "one": (lambda images: images[0], "shape .*pictures.None."),
+         "texts": (lambda images: images.astype(str), "uint8, got <U"),
+         "nothing": (lambda images: [None], "(uint8|shape)")}
+
+
+def test_all_that_takes_pictures_is_swept():
+    public = {**vars(zfcore.Trained), **{name: getattr(zfcore, name) for name in zfcore.__all__}, "look": look,
+              "projected": projected}
+    assert set(CALLERS) == {name for name, of in public.items() if inspect.isfunction(of) and any(
+        "np.uint8" in str(one.annotation) or "numpy.uint8" in str(one.annotation)
+        for one in inspect.signature(of).parameters.values())}
+
+
+@pytest.mark.parametrize("name", CALLERS)
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_no_pictures_is_refused_with_what_to_do_by_all_that_takes_pictures(name, kind):
+    images = RIGHT["correspondence" if name == "correspondence" else "occlusion"]["pictures"]
+    images = np.repeat(images, N//len(images), axis=0)
+    CALLERS[name](images)
+    (change, sentence), what = WRONG[kind], {"invariance": "picture 0", "look": "picture", "projected": "picture"}.get(name, "pictures")
+    with pytest.raises(Expected, match=f"^{what}: expected {sentence}"):
+        CALLERS[name](change(images))
+
+
+def test_what_a_picture_becomes_by_pil_and_from_its_file_is_taken(tmp_path):
+    picture = Noise().picture(5)
+    picture.save(tmp_path/"a.png")
+    model = RIGHT["occlusion"]["model"]
+    own, of_file = (square(one, SIZE, CROP)[None] for one in (picture, decode("a.png", (tmp_path/"a.png").read_bytes())))
+    np.testing.assert_array_equal(own[0], pictures_of(Noise()).picture(5))
+    np.testing.assert_array_equal(model.probabilities(own), model.probabilities(of_file))
+
+
+# ------------------------------------------------------------------------------------------------------- what fits together
+@pytest.mark.parametrize("name", ["unit_views", "sanity_checks"])
+@pytest.mark.parametrize("other", [{"pictures": pictures_of(Noise(12 + 20, seed=1))}, {"pictures": pictures_of(Noise(33))},
+                                   {"model": Trained(small(2), MEAN)}, {"model": Trained(small(), MEAN + 1)},
+                                   {"model": RIGHT["unit_views"]["model"].untrained()}])
+def test_the_strongest_of_other_pictures_or_another_network_are_refused(name, other):
+    if "pictures" in other:
+        other["pictures"].dataset.names[0] = f"other/{len(other['pictures'])}"
+    with pytest.raises(Expected, match="^top: expected the pass of this network over these pictures, got one of another"):
+        getattr(zfcore, name)(**{**RIGHT[name], **other})
+
+
+@pytest.mark.parametrize("name", ["unit_views", "sanity_checks"])
+def test_a_layer_that_the_pass_lacks_is_told_with_those_that_it_has(name):
+    with pytest.raises(Expected, match="^layer: expected one of conv2, fc6, got 'conv1'"):
+        getattr(zfcore, name)(**{**RIGHT[name], "layer": "conv1"})
+
+
+def test_in_what_batches_a_pass_was_made_and_how_many_it_keeps_does_not_matter():
+    given = RIGHT["unit_views"]
+    other = zfcore.top_activations(given["model"], given["pictures"], ["conv2"], 3, batch_size=5).first(2, "conv2")
+    assert same(zfcore.unit_views(**{**given, "top": other}), zfcore.unit_views(**given))
+
+
+# -------------------------------------------------------------------------------------------------------------------- rules
+@pytest.mark.parametrize("way", ["project", "dense", "backward"])
+@pytest.mark.parametrize("rules, sentence", [
+    ({"ReLU": lambda layer, dy, cache: dy}, "expected kinds of layer, such as zfcore.layers.ReLU itself, as keys, got 'ReLU'"),
+    ({int: lambda layer, dy, cache: dy}, "as keys, got <class 'int'>"), ({ReLU: None}, "ReLU: expected a function"),
+    ([ReLU], "expected Mapping, got list")])
+def test_rules_for_what_is_no_layer_and_what_is_no_rule_are_refused(way, rules, sentence):
+    given = RIGHT["project"]
+    y, caches = given["network"].forward(given["x"])
+    with pytest.raises(Expected, match=f"^rules: .*{sentence}"):
+        if way == "backward":
+            given["network"].backward(y, caches, rules)
+        else:
+            zfcore.project(**{**given, "rules": rules, "whole_map": way == "dense"})
+
+
+def test_a_rule_for_all_layers_and_one_for_a_kind_of_ones_own_are_rules():
+    class Own(ReLU):
+        pass
+    given = RIGHT["project"]
+    for rules in ({Own: lambda layer, dy, cache: dy}, {Layer: lambda layer, dy, cache: layer.data_gradient(dy, cache)}):
+        assert same(zfcore.project(**{**given, "rules": rules}), zfcore.project(**{**given, "rules": zfcore.GRADIENT}))
+
+
+# --------------------------------------------------------------------------------------------------------- what is not finite
+LOOKING = [name for name in RIGHT if name not in ("probe", "feature_layers", "shares_of_start")]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("name", LOOKING)
+@pytest.mark.parametrize("layer, value", [("conv1", np.nan), ("conv1", np.inf), ("conv2", np.nan)])
+def test_a_network_that_is_not_finite_is_told_by_whatever_looks_through_it(name, layer, value):
+    broken = small()
+    broken[layer].parameters["w"][..., 0] = value
+    model, given = Trained(broken, MEAN), dict(RIGHT[name])
+    given.update({word: {"model": model, "models": [model], "other": model, "network": broken}[word]
+                  for word in given if word in ("model", "models", "other", "network")})
+    if "top" in given:                                     # what a pass would have been refused already
+        seen = zfcore.analysis.top_activations.seen(model, given["pictures"])
+        given["top"] = replace(given["top"], fingerprint=seen)
+    if name in ("top_activations", "matching", "evolution"):
+        given.update({"layers": [layer], "units": {layer: [0]}} if name == "evolution" else {"layers": [layer]})
+    if name == "sanity_checks":
+        given["only"] = None
+    with pytest.raises(Expected, match="expected finite values, got [0-9]+ .*NaN or infinite"):
+        getattr(zfcore, name)(**given)
+
+
+@pytest.mark.parametrize("name", ["occlusion", "invariance", "correspondence"])
+def test_scores_that_are_not_finite_are_told_where_the_layers_looked_at_are(name):
+    broken = small()
+    broken["fc8"].parameters["b"][1] = np.nan
+    with pytest.raises(Expected, match="^small: outputs: expected finite values"):
+        getattr(zfcore, name)(**{**RIGHT[name], "model": Trained(broken, MEAN)})
+
+
+def test_pixels_that_are_not_finite_are_told():
+    given = RIGHT["project"]
+    x = given["x"].copy()
+    x[0, 16, 16, 1] = np.nan
+    with pytest.raises(Expected, match="conv2: activations: expected finite values, got 1 of 4"):
+        zfcore.project(**{**given, "x": x, "places": None})
+    with pytest.raises(Expected, match="features: expected finite"):
+        zfcore.probe(**{**RIGHT["probe"], "features": np.full((9, 5), np.nan)})
+
+
+# ------------------------------------------------------------------------------------------------------------ saved and loaded
+def results():
+    return {name: getattr(zfcore, name)(**given) for name, given in RIGHT.items()
+            if name not in ("project", "probe", "feature_layers", "shares_of_start", "evolution", "diagnose")}
+
+
+@pytest.mark.parametrize("stride", [12, 33, 1000])
+def test_every_occlusion_that_is_made_can_be_saved_and_loaded(tmp_path, stride):
+    found = zfcore.occlusion(**{**RIGHT["occlusion"], "stride": stride})
+    zfcore.save_result(tmp_path/"a.h5", found)
+    assert same(zfcore.load_result(tmp_path/"a.h5", zfcore.Occlusion), found)
+    if stride >= CROP:
+        assert found.tops.tolist() == found.lefts.tolist() == [0]
+
+
+def spoiled(found):
+    """(word, result) with one field after another as no analysis leaves it."""
+    for field in fields(found):
+        value, word = getattr(found, field.name), field.name
+        if value is None:
+            continue
+        one = next(iter(value.values())) if isinstance(value, dict) else value
+        of_array = lambda: [one[None], one[:0], np.zeros(one.shape, np.float16)]
+        for odd in of_array() if isinstance(one, np.ndarray) else [3, None, np.zeros(2)] if isinstance(one, str) else \
+                [0.5, True, None, b"x"]:
+            yield word, replace(found, **{word: {key: odd for key in value} if isinstance(value, dict) else odd})
+        if isinstance(value, dict):
+            yield word, replace(found, **{word: one})
+        elif isinstance(one, np.ndarray):
+            yield word, replace(found, **{word: {"a": one}})
+
+
+@pytest.mark.parametrize("name", results())
+def test_save_refuses_what_load_would_refuse_and_nothing_else(tmp_path, name, monkeypatch):
+    """The oracle is `load`, asked of a file that was written without asking."""
+    found, path, unasked = getattr(zfcore, name)(**RIGHT[name]), tmp_path/"a.h5", zfcore.results._read_all
+    refused = 0
+    for _, odd in spoiled(found):
+        with monkeypatch.context() as patch:
+            patch.setattr(zfcore.results, "_read_all", lambda file, kind: None if isinstance(file, zfcore.results._Unsaved)
+                          else unasked(file, kind))
+            try:
+                zfcore.save_result(path, odd)
+                zfcore.load_result(path, type(found))
+                sound = True
+            except (Expected, TypeError):                  # TypeError: what no HDF5 file can hold
+                sound = False
+        path.unlink(missing_ok=True)
+        if sound:
+            zfcore.save_result(path, odd)
+        else:
+            refused += 1
+            with pytest.raises(Expected, match="^" + str(path)):
+                zfcore.save_result(path, odd)
+            assert not path.exists()
+    assert refused > 10
+    zfcore.save_result(path, found)
+    assert same(zfcore.load_result(path, type(found)), found)
+
+
+@pytest.mark.parametrize("path", [".", "..", "/", None, 3, ""])
+def test_a_path_that_is_no_file_s_is_refused(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Expected, match="path|writing"):
+        zfcore.save_result(path, RIGHT["unit_views"]["top"])
+    with pytest.raises(Expected, match="path|TopActivations"):
+        zfcore.load_result(path, zfcore.TopActivations)
+
+
+# -------------------------------------------------------------------------------------------------------------- other sentences
+def test_a_layer_above_average_pools_alone_has_no_switches():
+    network = Network("averaged", (3, CROP, CROP), [Conv("conv1", 4, K=5, S=2), ReLU("relu1"), AvgPool("pool1", K=3, S=2),
+                                                    Conv("conv2", 5, K=3), ReLU("relu2")]).init(0, "he")
+    model, pictures = Trained(network, MEAN), pictures_of(Noise())
+    top = zfcore.top_activations(model, pictures, ["conv2"], 1)
+    with pytest.raises(Expected, match="conv2: expected a layer above a max pool, .*, got one with none below it"):
+        zfcore.sanity_checks(model, pictures, top, "conv2", [0])
+
+
+def test_no_layers_have_no_activations():
+    assert small().activations(RIGHT["project"]["x"], []) == {}
