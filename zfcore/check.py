@@ -5,6 +5,7 @@ A wrong input is answered with one sentence: what was expected, what was found, 
 something that is theirs to mend. A traceback always means a mistake in zfcore.
 """
 import argparse
+import copyreg
 import functools
 import os
 import re
@@ -28,6 +29,11 @@ class Expected(ValueError):
     def __init__(self, what: object, expected: object, got: object, advice: str = "") -> None:
         self.what, self.expected, self.got, self.advice = what, expected, got, advice
         super().__init__(printable(f"{what}: expected {expected}, got {got}" + (f"; {advice}" if advice else "")))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What makes it again in another process, of whatever subclass: without its `__init__`, which takes other arguments than
+        an exception keeps."""
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)         # type: ignore[attr-defined]
 
 
 def shape(what: object, array: Array, expected: Sequence[int | None]) -> None:

@@ -1,4 +1,5 @@
 """Floor 4: a device by its name. What lies below is given its device and chooses none."""
+import copyreg
 from typing import Literal
 
 from zfcore import gpu
@@ -28,3 +29,6 @@ def select(name: Literal["auto", "cpu", "gpu"] = "auto") -> Device:
     if name not in DEVICES:
         raise Expected("--device", "auto, " + ", ".join(DEVICES), repr(name))
     return DEVICES[name]()
+
+
+copyreg.pickle(Device, lambda device: (select, (device.name,)))          # type: ignore[arg-type]   # another process has its own

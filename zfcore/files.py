@@ -2,6 +2,7 @@
 
     open(path, "rb", opener=opener)      a regular file or OSError: no FIFO, device or socket, where it would wait
     read_bytes(path, most)               its bytes, of a file no larger than `most`
+    OpenFile(path)                       one of which any thread reads, at any time
     read_json(path, form)                what it says, in the form that is expected; else one sentence that names the place
     unfolded(path, most)                 a compressed file to read from, up to `most` bytes of what it unfolds to
     file_names(names)                    names of layers, classes, pictures as names that files can have on any system
@@ -22,13 +23,14 @@ import os
 import re
 import stat
 import unicodedata
+import weakref
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from zfcore.check import Expected
-from zfcore.system import BINARY, NO_LINK, NO_WAITING
+from zfcore.system import BINARY, NO_LINK, NO_WAITING, read_at
 
 KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket",
          stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
@@ -66,6 +68,22 @@ def refuse_others(status, path):
 
 class NotRegular(OSError):
     """File that is not a regular one."""
+
+
+class OpenFile:
+    """A regular file, open until nobody has it any more, of which any number of threads read. A copy, and what another process is
+    sent of it, opens it anew. Raises OSError."""
+
+    def __init__(self, path):
+        self.path, self.descriptor = path, opener(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.descriptor)
+
+    def __reduce__(self):
+        return OpenFile, (self.path,)
+
+    def read(self, size, offset):
+        """Read up to `size` bytes from byte `offset` on."""
+        return read_at(self.descriptor, size, offset)
 
 
 def read_bytes(path, most):

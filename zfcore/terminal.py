@@ -48,7 +48,7 @@ class Ended(KeyboardInterrupt):
     """A signal that ends the program, as Ctrl-C does; `number` is its number."""
 
     def __init__(self, number: int) -> None:
-        super().__init__()
+        super().__init__(number)
         self.number = number
 
 

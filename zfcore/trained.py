@@ -26,7 +26,7 @@ from zfcore.data.transforms import centre_crops, ten_crops
 from zfcore.device import select
 from zfcore.hints import Array, FilePath, Precision
 from zfcore.interchange import SUFFIXES, import_network
-from zfcore.models import checkpoint_file, from_checkpoint, start_of
+from zfcore.models import begun_by, checkpoint_file, from_checkpoint
 from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import softmax
@@ -229,7 +229,7 @@ def open(path: FilePath, device: Literal["auto", "cpu", "gpu"] = "auto", precisi
     if data == "" and (checkpoint_file(path).parent/PICTURES).is_file():       # an older run on data sets of somebody's own,
         data = None                                                            # since drawn pictures are not listed
     return Trained(network, device.array(checkpoint.mean_image), checkpoint.classes, checkpoint.epoch, data, Path(path),
-                   (lambda: start_of(checkpoint, device, precision)) if checkpoint.state.get("init") else None, device,
+                   begun_by(checkpoint, device, precision), device,
                    checkpoint.state.get("val_fraction", VAL_FRACTION), checkpoint.history)
 
 

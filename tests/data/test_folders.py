@@ -216,7 +216,7 @@ def test_many_threads_read_one_tar_at_once(root, tmp_path):
 def test_a_tar_is_closed_with_its_last_part(root, tmp_path):
     path = one_tar(root, tmp_path / "packed")
     train, val = open_folders(path)
-    descriptor = train._source._file
+    descriptor = train._source._file.descriptor
     os.fstat(descriptor)
     del train
     val.read(0)

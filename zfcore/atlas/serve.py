@@ -60,7 +60,7 @@ class Refusal(Exception):
 
     def __init__(self, status: HTTPStatus, sentence: str) -> None:
         self.status, self.sentence = status, sentence
-        super().__init__(sentence)
+        super().__init__(status, sentence)
 
 
 # ------------------------------------------------------------------------------------------------------------ the network

@@ -783,4 +783,9 @@ class Drawings(NamedTuple):
     draw: object
 
 
-OBJECTS = Drawings("synthetic", 0, list(DRAW), lambda pen, name: DRAW[name](pen))
+def draw_object(pen, name):
+    """Draw one of the class `name` of the ten objects."""
+    DRAW[name](pen)
+
+
+OBJECTS = Drawings("synthetic", 0, list(DRAW), draw_object)

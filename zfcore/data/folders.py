@@ -22,7 +22,6 @@ import posixpath
 import re
 import tarfile
 import unicodedata
-import weakref
 from collections import Counter
 from pathlib import Path
 
@@ -31,8 +30,7 @@ import numpy as np
 from zfcore.check import Expected
 from zfcore.data.split import split
 from zfcore.data.transforms import HAS_HEIF, HEIF, MOST_BYTES, SUFFIXES, CorruptImage, decode
-from zfcore.files import Bounded, inside, opener, read_bytes, read_text
-from zfcore.system import read_at
+from zfcore.files import Bounded, OpenFile, inside, opener, read_bytes, read_text
 from zfcore.terminal import plural, printable, warn
 
 PARTS = ("train", "val")
@@ -498,8 +496,7 @@ class Tar:
         self.directories = set()
         with open(path, "rb", opener=opener) as file:
             self._index(file)
-        self._file = opener(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._file)
+        self._file = OpenFile(path)
 
     def _index(self, file):
         for member in members_of(self.path, file):
@@ -547,7 +544,7 @@ class Tar:
         offset, size, _ = self.members[path]
         if size > MOST_BYTES:
             raise OSError(f"{size} bytes, more than the {MOST_BYTES} that such a file may have")
-        data = read_at(self._file, size, offset)
+        data = self._file.read(size, offset)
         if len(data) < size:
             raise OSError("the tar ends inside it")
         return data

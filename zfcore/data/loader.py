@@ -115,12 +115,18 @@ class Pictures:
         if shorter_side not in (None, size):
             raise Expected("size", f"{shorter_side}, as the data set was opened with", size)
         self.dataset, self.size, self.crop, self.upscale, self.workers = dataset, size, crop, upscale, workers
+        self.memory = memory
         self.damaged: dict[int, str] = {}
         self.may_be_damaged: float | None = None  # so many; None: `most_damaged`
         self.all_were_readable = True             # no file has failed to open so far: the damage found will last
         fits = len(dataset)*size*size*3 <= memory
         self._kept: Any = np.empty((len(dataset), size, size, 3), np.uint8) if fits else None
         self._is_kept = np.zeros(len(dataset), bool)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What they are made of and which are damaged; what is in memory is not sent to other processes, nor copied."""
+        known = {"damaged": dict(self.damaged), "may_be_damaged": self.may_be_damaged, "all_were_readable": self.all_were_readable}
+        return type(self), (self.dataset, self.size, self.crop, self.upscale, self.workers, self.memory), known
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -17,7 +17,6 @@ lock would let only one thread read at a time, and without its chunk cache, whic
 """
 import hashlib
 import os
-import weakref
 import zlib
 from pathlib import Path
 
@@ -29,9 +28,8 @@ from zfcore.check import Expected
 from zfcore.checkpoint import LIBVER, check_format
 from zfcore.data.folders import PARTS
 from zfcore.data.transforms import MOST_BYTES, CorruptImage, decode
-from zfcore.files import opener, text, whole
+from zfcore.files import OpenFile, opener, text, whole
 from zfcore.hdf5 import MOST_UNFOLDED, Missing, open_h5, short
-from zfcore.system import read_at
 from zfcore.terminal import plural
 
 FORMAT, VERSION = "zfcore pictures", 1
@@ -69,7 +67,7 @@ def open_packed(path, limit_per_class=0, size=None):
         if fault := index.fault(path.stat().st_size, len(classes), size_inside**2*3 if encoding == "raw" else None):
             raise Expected(f"{path}: {part}", "as many pictures, labels, names and checksums, all inside the file", fault,
                            "copy it or pack it again")
-    file = _File(path)
+    file = OpenFile(path)
     return tuple(Packed(file, parts[part], classes, size_inside, encoding, None if limit_per_class else mean_image,
                         limit_per_class, size) for part in PARTS)
 
@@ -94,7 +92,7 @@ class Packed:
     def read(self, i):
         """The bytes of picture i, which fit their checksum: a JPEG file, or pixels (S,S,3). Raises CorruptImage."""
         try:
-            data = read_at(self._file.descriptor, self._lengths[i], self._begins[i])
+            data = self._file.read(self._lengths[i], self._begins[i])
         except OSError as error:
             raise CorruptImage(self.names[i], error.strerror, lasting=False) from None
         if zlib.crc32(data) != self._checksums[i]:
@@ -115,14 +113,6 @@ class Packed:
             digest.update(facts.tobytes())
         digest.update("\0".join(self.names).encode(errors="surrogateescape"))
         return digest.hexdigest()
-
-
-class _File:
-    """A descriptor that is closed with the last data set that reads from it."""
-
-    def __init__(self, path):
-        self.descriptor = opener(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self.descriptor)
 
 
 def _first_of_each_class(labels, limit):

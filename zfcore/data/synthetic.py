@@ -427,6 +427,9 @@ class Synthetic:
         """A str that changes when a picture may have changed."""
         return hashlib.sha256(json.dumps([*self._facts(), len(self)]).encode()).hexdigest()
 
+    def __reduce__(self):                         # a copy, or another process's, calls helpers of its own
+        return Synthetic, (self.split, len(self), self.size, self.seed, self.drawings, self._kept is not None, self.mean_image)
+
     def __len__(self):
         return len(self.labels)
 

@@ -41,7 +41,10 @@ class CorruptImage(Exception):
 
     def __init__(self, name: str, reason: str, lasting: bool = True) -> None:
         self.name, self.reason, self.lasting = name, reason, lasting
-        super().__init__(f"{name}: {reason}")
+        super().__init__(name, reason, lasting)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
 
 
 class TooSmall(Expected):

@@ -7,13 +7,14 @@
 """
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from zfcore import check
 from zfcore.backend import CPU, Device
 from zfcore.checkpoint import Checkpoint, load
 from zfcore.files import inside
-from zfcore.hints import FilePath, Precision, Row
+from zfcore.hints import FilePath, Law, Precision, Row
 from zfcore.layers import from_fields
 from zfcore.models import alexnet as of_alexnet
 from zfcore.models import zfnet as of_zfnet
@@ -56,14 +57,24 @@ def from_checkpoint(path: FilePath, device: Device = CPU, precision: Precision =
     return network.load(checkpoint.parameters, device, checkpoint.buffers).use(precision), checkpoint
 
 
+def drawn(name: str, input_shape: Sequence[int], rows: Iterable[Row], seed: int, law: Law, device: Device = CPU,
+          precision: Precision = "fp32") -> Network:
+    """The network of `from_table` with weights that are drawn from a seed by a law, as `Network.init` does."""
+    return from_table(name, input_shape, rows).init(seed, law, device).use(precision)
+
+
 def start_of(checkpoint: Checkpoint, device: Device = CPU, precision: Precision = "fp32") -> Network | None:
     """The network of a checkpoint with the weights that its training began with, drawn anew from the seed and the law that
     the checkpoint names; None where it began with other weights than drawn ones, or does not say."""
+    begun = begun_by(checkpoint, device, precision)
+    return begun() if begun else None
+
+
+def begun_by(checkpoint: Checkpoint, device: Device = CPU, precision: Precision = "fp32") -> Callable[[], Network] | None:
+    """Function that makes what `start_of` returns, without keeping the checkpoint's arrays; None where that is None."""
     law = checkpoint.state.get("init")
-    if not law:
-        return None
-    network = from_table(checkpoint.model, checkpoint.input_shape, checkpoint.layers)
-    return network.init(checkpoint.state["seed"], law, device).use(precision)
+    return partial(drawn, checkpoint.model, checkpoint.input_shape, checkpoint.layers, checkpoint.state["seed"], law, device,
+                   precision) if law else None
 
 
 def checkpoint_file(path: FilePath) -> Path:

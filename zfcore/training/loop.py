@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -29,7 +30,7 @@ from zfcore.device import select
 from zfcore.files import inside, said
 from zfcore.hints import Array, Arrays, FilePath
 from zfcore.layers import KINDS
-from zfcore.models import MODELS, build, from_table
+from zfcore.models import MODELS, build, drawn, from_table
 from zfcore.network import Network
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import class_labels, softmax_loss_backward, softmax_loss_onto
@@ -241,7 +242,9 @@ class Training:
     @property
     def trained(self) -> Trained:
         """The Trained of the network as it is now, after the last step; zfcore.open(folder) gives that of the best epoch."""
-        begun = (lambda: self.start(self.device).use(self.config.precision)) if self.seed_and_law else None
+        network = self.network
+        begun = partial(drawn, network.name, network.input_shape, network.table(), *self.seed_and_law, self.device,
+                        self.config.precision) if self.seed_and_law else None
         return Trained(self.network, self.device_mean, self.classes, self.epoch, self.config.data, self.folder, begun,
                        self.device, self.config.val_fraction)
 
@@ -250,7 +253,7 @@ class Training:
         if self.seed_and_law is None:
             raise check.Expected(self.folder, "a run whose weights were drawn at random as it began", "another")
         network = self.network
-        return from_table(network.name, network.input_shape, network.table()).init(*self.seed_and_law, device)
+        return drawn(network.name, network.input_shape, network.table(), *self.seed_and_law, device)
 
     # ------------------------------------------------------------------------------------------------------ running
     def run(self, say: Callable[[str], object] | None = None) -> None:

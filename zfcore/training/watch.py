@@ -13,7 +13,7 @@ class Stop(Exception):
     """The user asked to stop, by the signal `number`; everything is saved. `status` is what a command ends with."""
 
     def __init__(self, number: int = signal.SIGINT) -> None:
-        super().__init__()
+        super().__init__(number)
         self.number = number
 
     @property
