@@ -2,6 +2,7 @@
 
 A kind of layer is held to all of it by one row in LAYERS."""
 import json
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from zfcore.backend import CPU
 from zfcore.check import Expected
 from zfcore.checkpoint import Checkpoint, load, save
 from zfcore.deconvnet import DECONVNET, GRADIENT, GUIDED, descend, feature_layer
-from zfcore.layers import (KINDS, AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm,
-                           LocalResponseNormWithin, MaxPool, Pad, Pixelwise, ReLU, Step)
+from zfcore.layers import (FORMS, KINDS, AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm,
+                           LocalResponseNormWithin, MaxPool, Pad, Pixelwise, ReLU, Step, from_fields)
 from zfcore.models import from_checkpoint, from_table
 from zfcore.network import Network
 from zfcore.ops.window import Regions
@@ -274,11 +275,32 @@ def test_what_a_training_step_drew_or_took_is_not_cut_to_a_window(layer):
     layer.cut_cache(layer.forward(x)[1], regions, regions)
 
 
-@pytest.mark.parametrize("options, sentence", [
-    ({"eps": 0}, "bn: eps: expected a number above 0, got 0"), ({"eps": float("nan")}, "bn: eps"),
-    ({"momentum": 1.5}, "bn: momentum: expected 0 <= "),
-    ({"momentum": -0.1}, "bn: momentum"), ({"momentum": float("nan")}, "bn: momentum")])
-def test_a_batch_norm_that_cannot_be_is_refused_when_it_is_made(options, sentence):
-    with pytest.raises(Expected, match=sentence):
-        BatchNorm("bn", **options)
-    assert BatchNorm("bn", momentum=0).momentum == 0 and BatchNorm("bn", momentum=1).parameters == {}
+ODD = {"name": (3, None, "", "a/b", "a"*101), "borders": ("x", 1), "rounding": ("up", None), "convention": ("max",),
+       **dict.fromkeys(("F", "K", "S", "M", "groups", "n"), (0, -4, 4.0, "4", (3, 3), True, 2**30, np.array([3]))),
+       **dict.fromkeys(("P", "seed", "number"), (-1, 1.0, None)), **dict.fromkeys(("top", "left"), (0.5, -2**30, None)),
+       **dict.fromkeys(("alpha", "beta", "k"), (-1, np.nan, np.inf, "1", None)), "eps": (0, -1, np.nan, None),
+       "momentum": (-0.1, 1.5, np.nan, True), "keep_prob": (0, 1.5, np.nan, "half")}
+
+
+@pytest.mark.parametrize("layer", [next(one for one in LAYERS if type(one) is kind) for kind in KINDS.values()],
+                         ids=lambda layer: type(layer).__name__)
+def test_what_no_layer_has_is_refused_alike_in_python_and_in_a_table(layer):
+    row = layer.fields()
+    for key, values in ODD.items():
+        for value in values if key in row else ():
+            odd, whose = {**row, key: value}, row["kind"] if key == "name" else "layer"
+            for made in (lambda: from_fields(odd), lambda: type(layer)(**{k: v for k, v in odd.items() if k != "kind"})):
+                with pytest.raises(Expected, match=f"^{whose}: {key}: expected "):
+                    made()
+
+
+def test_numbers_of_numpy_are_taken_and_are_pythons_from_then_on():
+    layer = Conv(np.str_("conv1"), np.int64(8), np.uint8(3), groups=np.int32(2))
+    norm = LocalResponseNorm("norm1", alpha=np.float32(0.5), k=np.float64(1))
+    assert layer == Conv("conv1", 8, 3, groups=2) and norm == LocalResponseNorm("norm1", alpha=0.5, k=1)
+    assert json.loads(json.dumps([layer.fields(), norm.fields()])) == [layer.fields(), norm.fields()]
+    assert Network("n", np.array([4, 9, 8]), [layer]).shapes == [(4, 9, 8), (8, 7, 6)]
+
+
+def test_every_field_has_a_form():
+    assert {one.name for kind in KINDS.values() for one in fields(kind)} == set(FORMS)

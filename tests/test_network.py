@@ -5,11 +5,14 @@ import numpy as np
 import pytest
 
 from zfcore.check import Expected
-from zfcore.layers import AvgPool, Conv, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool, ReLU, Step
+from zfcore.deconvnet import descend, project, skip
+from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool, Pixelwise, ReLU,
+                           Step)
 from zfcore.models import build
 from zfcore.network import Network
 from zfcore.ops.relu import relu_backward
 from zfcore.ops.softmax_loss import softmax_loss, softmax_loss_backward
+from zfcore.trained import Trained
 
 
 def small(keep_prob=0.7):
@@ -238,6 +241,56 @@ def test_wrong_inputs_are_answered_in_one_sentence():
         Network("flat", (3, 8, 8), [Linear("fc6", 4)])
     with pytest.raises(Expected, match="2 groups"):
         Network("odd", (3, 8, 8), [Conv("conv1", 4, 3, groups=2)])
+
+
+@pytest.mark.parametrize("runs", [
+    lambda network, x: network.forward(x), lambda network, x: network.forward(x, until="relu1"), lambda network, x: network.use("fp32"),
+    lambda network, x: list(network.steps(x)), lambda network, x: network.activations(x, ["fc8"]),
+    lambda network, x: project(network, x, "conv1", [0, 0]),
+    lambda network, x: Trained(network, np.zeros((3, 32, 32), np.float32)).probabilities(np.zeros((1, 32, 32, 3), np.uint8))])
+def test_a_network_without_weights_says_how_it_gets_them(runs):
+    network, x = build("tiny", 10, 32), np.zeros((3, 32, 32, 2), np.float32)
+    with pytest.raises(Expected, match=r"^tiny: conv1: expected weights, got none yet; init\(seed\) draws .* load\("):
+        runs(network, x)
+    runs(network.init(0), x)
+    network["fc8"].parameters = {}
+    with pytest.raises(Expected, match="^tiny: fc8: expected weights"):
+        runs(network, x)
+
+
+@pytest.mark.parametrize("shape, layers, sentence", [
+    ((3, 9, 9), [ReLU], "network odd: expected layers, got the class ReLU; ReLU\\(...\\) makes a layer"),
+    ((3, 9, 9), ["relu"], "network odd: expected layers, got 'relu'; zfcore.layers has"),
+    ((3, 9, 9), [None], "network odd: expected layers, got None"),
+    ((3, 30.5, 9), [ReLU("relu")], r"network odd: input\[1\]: expected a whole number .*, got 30.5"),
+    ((3, 0, 9), [ReLU("relu")], r"network odd: input\[1\]: expected a whole number from 1"),
+    ((3, 9), [ReLU("relu")], "network odd: input: expected a list of 3"), (9, [ReLU("relu")], "network odd: input: expected a list")])
+def test_what_is_no_network_is_refused_when_it_is_made(shape, layers, sentence):
+    with pytest.raises(Expected, match=sentence):
+        Network("odd", shape, layers)
+
+
+def another_class(name):
+    """A kind of layer of the same name as one of zfcore's, as a module that is loaded again has."""
+    return type(name, (Pixelwise,), {})
+
+
+@pytest.mark.parametrize("rules", [{another_class("ReLU"): skip}, {another_class("Conv"): skip}])
+@pytest.mark.parametrize("top", ["relu", "pool"])
+def test_rules_for_another_class_of_the_same_name_are_no_gradient_without_a_word(rules, top):
+    """Of a pool too, whose gradient brings the ReLU's with it."""
+    layers = [Conv("conv", 4, K=3), ReLU("relu"), MaxPool("pool", K=3, S=2)]
+    network, x = Network("n", (3, 9, 9), layers).init(0, "he"), np.ones((3, 9, 9, 2), np.float32)
+    y, caches = network.forward(x, until=top)
+    with pytest.raises(Expected, match="rules: (ReLU|Conv): expected the class that layer (relu|conv) is of, got "):
+        network.backward(y, caches, rules)
+    with pytest.raises(Expected, match="rules: (ReLU|Conv): "):
+        descend(network, y, caches, rules, np.zeros((2, 2), int))
+    network.backward(y, caches, {BatchNorm: skip})           # which it has not: no harm
+
+
+def test_a_network_tells_what_it_is():
+    assert repr(build("tiny", 10)) == "<Network tiny: 3x96x96 pictures, 23 layers, 369,962 parameters>"
 
 
 def test_load_refuses_other_layers_other_shapes_and_nan():

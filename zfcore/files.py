@@ -27,6 +27,7 @@ import weakref
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import contextmanager, suppress
+from numbers import Integral, Real
 from pathlib import Path
 
 from zfcore.check import Expected
@@ -271,27 +272,30 @@ def name(where, value):
 
 
 def whole(low=0, high=2**63 - 1, or_none=False):
-    """A whole number from `low` to `high`, or None."""
+    """A whole number from `low` to `high`, Python's or NumPy's, or None."""
     def form(where, value):
-        if not (or_none and value is None or type(value) is int and low <= value <= high):
+        if or_none and value is None:
+            return None
+        if not (isinstance(value, Integral) and not isinstance(value, bool) and low <= value <= high):
             raise Expected(where, f"a whole number from {low} to {high}", said(value))
-        return value
+        return int(value)
     return form
 
 
 def real(low=-math.inf, high=math.inf, above=-math.inf, infinite=False, nan=False):
-    """A number from `low` to `high`, larger than `above`; `infinite` or `nan` only where that is asked for."""
+    """A number from `low` to `high`, larger than `above`, Python's or NumPy's; `infinite` or `nan` only where that is asked
+    for."""
     words = "a number" + (f" above {above:g}" if above > -math.inf else f" from {low:g}" if low > -math.inf else "")
     words += f" to {high:g}" if high < math.inf else ""
 
     def form(where, value):
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
         fits = is_number and low <= value <= high and (above < value or above == -math.inf)
         if is_number and math.isnan(value):
             fits = nan
         if not fits or abs(value) == math.inf and not infinite:
             raise Expected(where, words, said(value))
-        return value
+        return value if type(value) in (int, float) else float(value)
     return form
 
 

@@ -42,7 +42,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import MISSING, dataclass, fields
-from functools import cache
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -82,6 +81,11 @@ class Layer(ABC):
     border = 0.0
 
     def __post_init__(self) -> None:
+        for one in fields(self):                   # the layer's own __post_init__ asks what FORMS does not
+            value, form = getattr(self, one.name), FORMS.get(one.name, files.anything)
+            whose = type(self).__name__ if one.name == "name" else self.name
+            if value is not None or one.default is not None:
+                setattr(self, one.name, form(f"{whose}: {one.name}", value))
         self.parameters: dict[str, Array] = {}
         self.buffers: dict[str, Array] = {}
 
@@ -475,13 +479,6 @@ class BatchNorm(Pixelwise):
     momentum: float = 0.1
     keeps_units = True
 
-    def __post_init__(self):
-        super().__post_init__()
-        check.positive(f"{self.name}: eps", self.eps)
-        if not 0 <= self.momentum <= 1:
-            raise check.Expected(f"{self.name}: momentum", "0 <= momentum <= 1, the share of a step in the running statistics",
-                                 self.momentum)
-
     def parameter_shapes(self, shape: Shape) -> dict[str, Shape]:
         return {"gamma": shape[:1], "beta": shape[:1]}
 
@@ -595,8 +592,8 @@ KINDS = {kind.__name__: kind for kind in (Conv, MaxPool, AvgPool, Pad, ReLU, Loc
 FORMER = {"ContrastNorm": LocalResponseNorm.__name__}            # kinds by the names they have in older checkpoints
 
 
-# The form of the fields that layers have, whatever their kind; of other fields their own kind must ask. What fits together is
-# asked by `shape_out`.
+# The form of the fields that layers have, whatever their kind: of other fields their own kind must ask, in __post_init__. What fits
+# together is asked by `shape_out`.
 FORMS = {"name": files.name, **{size: files.whole(1, 2**24) for size in ("F", "M", "K", "S", "groups", "n")},
          "P": files.whole(0, 2**24), **{rim: files.whole(-2**14, 2**14) for rim in ("top", "bottom", "left", "right")},
          "rounding": files.choice("ceil", "floor"), "borders": files.choice("inside", "padded", "clipped"),
@@ -615,19 +612,12 @@ def from_fields(row: Mapping[str, Any]) -> Layer:
     """The layer whose `fields()` gave `row`. Raises Expected for a kind or field that there is not, or a value that is none."""
     kind: Any = row.get("kind") if isinstance(row, dict) else row
     if not isinstance(kind, str) or kind not in KINDS:
-        check.one_of("layer table: kind", files.said(kind), KINDS)
-    form, unset = _form_of(kind)
-    given = {key: value for key, value in row.items() if key != "kind" and not (value is None and key in unset)}
-    return KINDS[kind](**form(f"layer table: fields of {kind} {files.said(row.get('name'))}", given))
-
-
-@cache
-def _form_of(kind):
-    """(the form of the fields of a kind, the names of those that may be None)."""
-    of_kind = fields(KINDS[kind])
-    needed, optional = ({f.name: FORMS.get(f.name, files.anything) for f in of_kind if (f.default is MISSING) == is_needed}
+        raise check.Expected("layer table: kind", f"one of {', '.join(KINDS)}", files.said(kind),
+                             "a kind of your own is entered in zfcore.layers.KINDS")
+    given = {key: value for key, value in row.items() if key != "kind"}
+    needed, optional = ({one.name: files.anything for one in fields(KINDS[kind]) if (one.default is MISSING) == is_needed}
                         for is_needed in (True, False))
-    return files.table(needed, optional), [f.name for f in of_kind if f.default is None]
+    return KINDS[kind](**files.table(needed, optional)(f"layer table: fields of {kind} {files.said(row.get('name'))}", given))
 
 
 def _without_padding(layer):

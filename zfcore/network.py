@@ -15,13 +15,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from zfcore import check
+from zfcore import check, files
 from zfcore.backend import BF16, CPU, Device, to_host
 from zfcore.fusion import backward_pass, walk
 from zfcore.hints import Array, Arrays, Law, Precision, Row, Shape
 from zfcore.layers import Layer, Step
 from zfcore.ops.conv2d import check_precision
 from zfcore.ops.convert import convert, in_float
+from zfcore.terminal import plural
 
 Rule: TypeAlias = Callable[[Any, Array, Any], Array]            # (layer, dy, cache) -> dx
 Rules: TypeAlias = Mapping[type[Layer], Rule]                   # of some kinds of layer
@@ -32,12 +33,12 @@ class Network:
     layers, which share their arrays: what it tells them, of their place and seed, it tells no other network's."""
 
     def __init__(self, name: str, input_shape: Sequence[int], layers: Iterable[Layer]) -> None:
-        layers = [_copied(layer) for layer in layers]
+        self.name, self.input_shape = files.name("network", name), _shape_of(f"network {name}: input", input_shape)
+        self.layers = layers = [_copied(_layer_of(name, layer)) for layer in layers]
         names = [layer.name for layer in layers]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise check.Expected(name, "layers of different names", f"{twice[0]} twice")
-        self.name, self.input_shape, self.layers = name, tuple(input_shape), layers
         self.drawn: tuple[int, Law] | None = None          # seed and law that `init` drew weights by, whatever became of them
         self.shapes = [self.input_shape]                   # shapes[k] enters layers[k], shapes[k+1] leaves it
         for number, layer in enumerate(self.layers):
@@ -62,9 +63,20 @@ class Network:
               piece: tuple[int, int] | None = None) -> Iterator[tuple[Layer, Array, Any]]:
         """`forward` step by step: yields (layer, output, cache), and keeps nothing of it. Of layers that are computed together
         those below the last may yield its output as theirs."""
-        check.shape(f"{self.name}: pictures", x, (*self.input_shape, None))
+        self._check_ready(x)
         layers = self.layers if until is None else self.layers[:self.index(until) + 1]
         return walk(layers, self.stored(x), None if step is None else Step(step, piece))
+
+    def _check_ready(self, x):
+        """Raise Expected unless all layers have what they learn, and x may enter."""
+        self._check_parameters()
+        check.shape(f"{self.name}: pictures", x, (*self.input_shape, None))
+
+    def _check_parameters(self):
+        for layer, shape in zip(self.layers, self.shapes):
+            if not layer.parameters and layer.parameter_shapes(shape):
+                raise check.Expected(f"{self.name}: {layer.name}", "weights", "none yet", "init(seed) draws the network's, "
+                                     "load(parameters) takes those there are, zfcore.open(...) opens a trained one")
 
     def stored(self, maps: Array) -> Array:
         """`maps` as the layers take them and leave them: in precision bf16 as BF16."""
@@ -86,6 +98,7 @@ class Network:
         take        is handed (layer name, its gradients) as soon as a layer with some has them; grads is then empty"""
         if rules is not None:
             check_rules(rules)
+        ways = [] if rules is None else [rule_of(layer, rules) for layer in self.layers[:len(caches)]]
         grads, k, dy = {}, len(caches) - 1, self.stored(dy)
         while k >= 0:
             count, together = backward_pass(self.layers[:k + 1], rules)
@@ -94,7 +107,7 @@ class Network:
             if together is not None:
                 dy, grads[layer.name] = together(dy, caches[k:k + count], k > 0 or to_pixels)
             elif rules is not None:
-                dy = rule_of(layer, rules)(layer, dy, caches[k])
+                dy = ways[k](layer, dy, caches[k])
             elif k == 0 and not to_pixels:
                 dy, grads[layer.name] = None, layer.parameter_gradients(dy, caches[k])
             else:
@@ -106,6 +119,7 @@ class Network:
 
     def activations(self, x: Array, names: Iterable[str]) -> dict[str, Array]:
         """{name: output of that layer} for pictures x, in evaluation."""
+        self._check_ready(x)
         wanted = {self.index(name) for name in names}
         out, x = {}, self.stored(x)
         for k, layer in enumerate(self.layers[:max(wanted, default=-1) + 1]):
@@ -115,7 +129,9 @@ class Network:
         return out
 
     def copy(self) -> "Network":
-        """The same network with layers of its own, which share the arrays, so that those of one may be replaced."""
+        """The same network with layers of its own. The arrays they share: `layer.parameters["w"] = other` replaces one's own
+        alone, but what is written into an array, as by `w[...] = 0` or training, is written into that of both. `copy.deepcopy`
+        shares nothing."""
         twin = Network(self.name, self.input_shape, self.layers)
         twin.drawn = self.drawn
         return twin
@@ -126,6 +142,10 @@ class Network:
         names = [layer.name for layer in self.layers]
         check.one_of("layer", name, names)
         return names.index(name)
+
+    def __repr__(self) -> str:
+        return (f"<{type(self).__name__} {self.name}: {'x'.join(map(str, self.input_shape))} pictures, "
+                f"{plural(len(self.layers), 'layer')}, {_thousands(self.parameter_count())} parameters>")
 
     def __getitem__(self, name: str) -> Any:                  # a Layer of whatever kind
         return self.layers[self.index(name)]
@@ -199,6 +219,7 @@ class Network:
         """Let all layers with weights form their products in this one of PRECISIONS from now on, and in bf16 maps be stored so.
         It is a way to compute, not a part of the network: parameters stay float32, and no checkpoint keeps it. Raises Expected
         where the device of the parameters does not have it."""
+        self._check_parameters()
         for layer in self.weighted:
             check_precision("precision", layer.parameters["w"], precision)
             layer.precision, layer.scores = precision, layer is self.layers[-1]
@@ -261,15 +282,37 @@ def check_rules(rules: Rules) -> None:
 
 def rule_of(layer: Layer, rules: Rules) -> Rule:
     """The function (layer, dy, cache) -> dx that `rules` has for the layer's kind, or the kind that it descends from; the
-    layer's own gradient where they have none."""
-    kind = type(layer)
-    return next((rules[one] for one in kind.__mro__ if one in rules), kind.data_gradient)
+    layer's own gradient where they have none. Raises Expected for rules of a kind of the same name that is another class: one
+    that was loaded or defined again."""
+    kinds = type(layer).__mro__
+    for kind in kinds:
+        if kind in rules:
+            return rules[kind]
+    names = {kind.__name__ for kind in kinds}
+    if stale := [kind.__name__ for kind in rules if kind.__name__ in names]:
+        raise check.Expected(f"rules: {stale[0]}", f"the class that layer {layer.name} is of", f"another one called {stale[0]}",
+                             "a module loaded again has other classes: make network and rules by the same ones")
+    return type(layer).data_gradient
 
 
 def _copied(layer):
     twin = copy(layer)
     twin.parameters, twin.buffers = dict(layer.parameters), dict(layer.buffers)
     return twin
+
+
+def _layer_of(name, layer):
+    """The layer, of the network called `name`. Raises Expected for what is none."""
+    if not isinstance(layer, Layer):
+        is_kind = isinstance(layer, type) and issubclass(layer, Layer)
+        raise check.Expected(f"network {name}", "layers", f"the class {layer.__name__}" if is_kind else files.said(layer),
+                             f"{layer.__name__}(...) makes a layer" if is_kind else "zfcore.layers has their kinds")
+    return layer
+
+
+def _shape_of(where, shape):
+    """(C,H,W) of pictures."""
+    return tuple(files.listed(files.whole(1, 2**14), 3, 3)(where, list(shape) if np.iterable(shape) else shape))
 
 
 def _listed(names):

@@ -160,3 +160,13 @@ def test_a_layer_table_with_unknown_kind_or_field_is_refused():
         from_table("x", (3, 8, 8), [{"kind": "Attention", "name": "a"}])
     with pytest.raises(Expected, match="fields of ReLU"):
         from_table("x", (3, 8, 8), [{"kind": "ReLU", "name": "a", "slope": 1}])
+
+
+@pytest.mark.parametrize("asked, sentence", [
+    (("tiny", 10, 30.5), "size: expected a whole number from 1 to 16384, got 30.5"), (("tiny", 10, 0), "size: expected"),
+    (("tiny", 10.0), "classes: expected a whole number from 2"), (("tiny", 1), "classes: expected a whole number from 2"),
+    (("tiny", 10, 96, 1.5), "keep_prob: expected a number above 0 to 1, got 1.5"),
+    ((["tiny"], 10), r"expected one of tiny, .*, got \['tiny'\]")])
+def test_what_no_model_has_is_refused(asked, sentence):
+    with pytest.raises(Expected, match=sentence):
+        build(*asked)

@@ -13,7 +13,7 @@ from pathlib import Path
 from zfcore import check
 from zfcore.backend import CPU, Device
 from zfcore.checkpoint import Checkpoint, load
-from zfcore.files import inside
+from zfcore.files import inside, whole
 from zfcore.hints import FilePath, Law, Precision, Row
 from zfcore.layers import from_fields
 from zfcore.models import alexnet as of_alexnet
@@ -38,9 +38,8 @@ def build(name: str, classes: int, size: int | None = None, keep_prob: float = 0
     """The model called `name` for so many classes and square pictures of `size` pixels (its native size if None), which
     has no parameters until `init` or `load`. Raises Expected for another name, and for fewer than two classes."""
     check.one_of("--model", name, MODELS)
-    if classes < 2:
-        raise check.Expected("classes", "2 or more", classes)
-    return MODELS[name](classes=classes, size=size or NATIVE_SIZE.get(name, 224), keep_prob=keep_prob)
+    size = NATIVE_SIZE.get(name, 224) if size is None else whole(1, 2**14)("size", size)
+    return MODELS[name](classes=whole(2, 2**24)("classes", classes), size=size, keep_prob=keep_prob)
 
 
 def from_table(name: str, input_shape: Sequence[int], rows: Iterable[Row]) -> Network:
