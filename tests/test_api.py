@@ -1,4 +1,5 @@
 """`import zfcore` is the library: what it promises is there, is explained, and costs nothing before it is asked for."""
+import dataclasses
 import inspect
 import re
 import subprocess
@@ -20,6 +21,13 @@ def test_every_public_name_is_there_and_explains_itself(name):
     assert thing is getattr(zfcore, name) and name in dir(zfcore)
     if callable(thing):
         assert inspect.getdoc(thing) and inspect.getdoc(thing) != inspect.getdoc(type(thing)), name
+
+
+@pytest.mark.parametrize("name", [name for name in zfcore.__all__ if dataclasses.is_dataclass(getattr(zfcore, name))])
+def test_what_holds_arrays_is_equal_to_itself_alone_and_may_be_a_key(name):
+    """Of arrays == has many answers."""
+    kind = getattr(zfcore, name)
+    assert kind.__eq__ is object.__eq__ and kind.__hash__ is object.__hash__
 
 
 def test_what_is_not_there_is_said_with_what_is():

@@ -92,8 +92,8 @@ def test_text_is_wrapped_into_the_width_and_no_word_is_lost():
 def test_filters_are_large_in_six_or_eight_columns_each_to_its_own_scale(count, columns, tmp_path):
     w = np.random.default_rng(0).standard_normal((3, 7, 7, count)).astype(np.float32)
     w[..., 1] /= 1000
-    plots.save(plots.filters(w), tmp_path/"filters.png")
-    sheet, side, rim = np.asarray(Image.open(tmp_path/"filters.png")), 672//columns, plots.MARGIN
+    plots.save(plots.filters(w), tmp_path/"filters.PNG")
+    sheet, side, rim = np.asarray(Image.open(tmp_path/"filters.PNG")), 672//columns, plots.MARGIN
     assert sheet.shape[:2] == (plots.LABEL + -(-count//columns)*(side + 3) - 3 + 2*rim, columns*(side + 3) - 3 + 2*rim)
     assert sheet[rim:rim + plots.LABEL].min() < 128          # a title
     zoom, left = side//7, rim + side + 3

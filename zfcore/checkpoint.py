@@ -54,7 +54,7 @@ STATE = {"data": text(10_000), "imported": text(60_000), "val_fraction": real(0,
          "init": choice("", "gaussian", "he"), **GOES_ON}
 
 
-@dataclass
+@dataclass(eq=False)
 class Checkpoint:
     """Contents of a checkpoint file. Arrays are NumPy float32; `layers` is the layer table (`Network.table()`)."""
     model: str

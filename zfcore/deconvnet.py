@@ -54,7 +54,7 @@ BLIND = rectify, skip                        # rules that do not look at what wa
 
 
 # ------------------------------------------------------------------------------------------------ units, projections
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Projection:
     """One projection a picture; arrays on the network's device, `places` on the host.
 

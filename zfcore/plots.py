@@ -68,7 +68,7 @@ def save(drawn: "Figure | Sheet", path: FilePath) -> None:
     .png, or .svg and .pdf. All or nothing. Raises Expected for another ending, and where the disk refuses."""
     check.instance("drawn", drawn, (Figure, Sheet), "plots.as_image(pixels).save(path) writes pixels in 0..1")
     check.instance("path", path, (str, os.PathLike))
-    kind = Path(path).suffix[1:]
+    kind = Path(path).suffix[1:].lower()
     check.one_of(f"{path}: format", kind, FORMATS)
     if isinstance(drawn, Sheet) and kind != "png":
         drawn = drawn.figure()

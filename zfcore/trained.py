@@ -35,7 +35,7 @@ from zfcore.terminal import plural, printable, warn
 FOREIGN = {suffix for suffix in SUFFIXES if suffix not in (".h5", ".hdf5")}        # these are zfcore's own too
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trained:
     """A network that was trained, and how it sees.
 

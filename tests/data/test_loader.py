@@ -19,6 +19,7 @@ from zfcore.check import Expected
 from zfcore.data import loader as module
 from zfcore.data.folders import open_folders
 from zfcore.data.loader import Pictures, cache_folder, shuffled
+from zfcore.data.synthetic import Synthetic
 from zfcore.data.transforms import CorruptImage
 
 SIZE = 6
@@ -701,3 +702,7 @@ def test_real_pictures_arrive_the_same_with_and_without_threads():
     one, other = Pictures(val, 73, 64, workers=0, memory=0), Pictures(val, 73, 64, workers=3)
     assert same(one.batches(16, 1, 0), other.batches(16, 1, 0))
     assert np.array_equal(one.prepare(progress=False), other.prepare(progress=False))
+
+
+def test_pictures_tell_what_they_are():
+    assert repr(Pictures(Synthetic("val", 20, 24), 24, 20)) == "<Pictures of Synthetic: 20 pictures of 10 classes, 24x24 pixels>"

@@ -43,7 +43,7 @@ GROUP = 10                        # pictures, or up to nearly twice as many, tha
 PARTS = "right eye", "left eye", "nose"                    # the paper's, as the synthetic faces call them
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Correspondence:
     """n pictures, m = n*(n-1)/2 pairs of them in the order of np.triu_indices(n, 1), P parts, R random squares a picture, L
     layers.

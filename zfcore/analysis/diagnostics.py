@@ -44,7 +44,7 @@ LOW, HIGH = 0.1, 0.25                                   # periods of 10 pixels, 
 FREQUENCIES = 128                                       # of the transform, along each side
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Diagnosis:
     """Diagnosis of one network's filters and maps.
 

@@ -36,7 +36,7 @@ from zfcore.trained import Trained, check_pass_of
 PIECE = 32                        # units whose projections are in memory at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evolution:
     """Strips of U units of each layer over E epochs, and the numbers of all its units over the E - 1 steps between.
 

@@ -49,7 +49,7 @@ SHOWN = 8                                    # pictures of a series in the figur
 ROWS, COLUMNS = 512, 32                      # of features, whose squares are added at once
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Invariance:
     """Invariance of n pictures, L layers and, in dicts by the name of the series, S steps.
 

@@ -21,7 +21,7 @@ from zfcore.hints import Bar
 from zfcore.trained import Trained, check_pass_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Matching:
     """Match of each unit of a network's layers in the layers of the same names of another.
 

@@ -36,7 +36,7 @@ from zfcore.ops.window import Regions, cut
 from zfcore.trained import Trained, check_model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Occlusion:
     """n pictures (H,W), R x Q places of the square, which is the pixels tops[i] .. tops[i]+size-1, columns alike.
 

@@ -40,7 +40,7 @@ COLUMNS, ROWS = 2048, 256               # features in memory at a time; rows or 
 TOLERANCE, MOST_STEPS = 1e-5, 100       # of the gradient, relative to the one at w = 0; Newton steps
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Probe:
     """A classifier of M classes on n training pictures, and what it says of t test pictures.
 

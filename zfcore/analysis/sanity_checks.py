@@ -48,7 +48,7 @@ from zfcore.ops.window import Regions
 from zfcore.trained import Trained
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SanityChecks:
     """n projections from one layer, and each under J - 1 controls.
 

@@ -36,7 +36,7 @@ from zfcore.trained import Trained, check_pass_of
 MID_GREY = 128
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TopActivations:
     """The k pictures that excite each unit most, strongest first; a tie goes to the earlier picture.
 
@@ -319,7 +319,7 @@ def merge(shards):
 
 
 # ------------------------------------------------------------------------------------- projections and patches
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class UnitViews:
     """Views of U units of one layer: of each its k strongest pictures, cropped to the receptive field of f pixels. What of a
     field lies beyond the picture's border is mid-grey in the patch and 0 in the projection. Where the field is wider than the

@@ -131,6 +131,10 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def __repr__(self) -> str:
+        return (f"<{type(self).__name__} of {type(self.dataset).__name__}: {plural(len(self), 'picture')} of "
+                f"{plural(len(self.dataset.classes), 'class')}, {self.size}x{self.size} pixels>")
+
     @property
     def sound(self) -> int:
         """Number of the pictures that are not damaged, as far as they have been looked at."""
