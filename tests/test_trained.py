@@ -10,6 +10,7 @@ from zfcore.data.synthetic import Synthetic
 from zfcore.layers import BatchNorm, Flatten, Linear, ReLU
 from zfcore.network import Network
 from zfcore.trained import Trained
+from zfcore.trained import open as open_trained
 
 NAMES = ["ant", "bee", "cow"]
 MEAN = np.full((3, 9, 7), 100, np.float32)
@@ -52,6 +53,12 @@ def test_names_that_are_not_one_for_each_output_are_refused(classes):
 def test_a_mean_image_has_the_pictures_shape_and_the_same_rim_everywhere(shape, sentence):
     with pytest.raises(Expected, match=sentence):
         Trained(network(), np.zeros(shape, np.float32), NAMES)
+
+
+@pytest.mark.parametrize("path", [3, None, b"drawn", ["drawn"], ""])
+def test_what_is_no_path_is_one_sentence(path):
+    with pytest.raises(Expected, match="expected a run's folder, a checkpoint file or one of drawn"):
+        open_trained(path)
 
 
 # --------------------------------------------------------------------------------------------- pictures of another size

@@ -9,6 +9,7 @@
 What there is, from the outside in (zfcore/README.md walks through it):
 
     open, Trained, networks         a trained network; those that come along
+    import_network                  one of ONNX, Caffe, PyTorch, safetensors or Keras
     top_activations, unit_views     figure 2            evolution       figure 4            invariance      figure 5
     diagnose                        figure 6            occlusion       figure 7            correspondence  figure 8, table 1
     sanity_checks                   what projections owe to what was learned                probe           table 7
@@ -38,7 +39,7 @@ if _is_command and signal.getsignal(signal.SIGINT) == signal.default_int_handler
 __version__ = "0.1.0"
 
 _PLACES = {                       # {module: what of it is public here}
-    "zfcore.trained": ("open", "Trained"),
+    "zfcore.trained": ("open", "import_network", "Trained"),
     "zfcore.analysis.top_activations": ("top_activations", "unit_views", "TopActivations", "UnitViews"),
     "zfcore.analysis.evolution": ("evolution", "Evolution"),
     "zfcore.analysis.invariance": ("invariance", "Invariance"),

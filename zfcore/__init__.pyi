@@ -42,6 +42,7 @@ from zfcore.models import MODELS as MODELS
 from zfcore.models import build as build
 from zfcore.network import Network as Network
 from zfcore.trained import Trained as Trained
+from zfcore.trained import import_network as import_network
 from zfcore.trained import open as open
 
 load_result = results.load

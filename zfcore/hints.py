@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 Array: TypeAlias = Any
 Arrays: TypeAlias = Mapping[str, Mapping[str, Array]]                    # {layer name: {"w": array, "b": array}}
 Ints: TypeAlias = Sequence[int] | NDArray[np.integer[Any]]               # whole numbers in a row: units, labels
+Floats: TypeAlias = float | Sequence[float] | NDArray[np.floating[Any]]  # one number, or several in a row or an array
 Points: TypeAlias = Sequence[Sequence[float]] | NDArray[Any]                # (n,2)
 Shape: TypeAlias = tuple[int, ...]                                       # of one picture: (C,H,W), or (D,) behind a Flatten
 Row: TypeAlias = dict[str, Any]                                          # of the layer table, see `Layer.fields`

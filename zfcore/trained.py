@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from zfcore import check
+from zfcore import check, interchange
 from zfcore.backend import CPU, Device, runs_kernels, to_device, to_host
 from zfcore.data import OBJECTS, check_there, data_in_words, open_data, said_place, same_place
 from zfcore.data.folders import VAL_FRACTION
@@ -24,15 +24,15 @@ from zfcore.data.known import PICTURES, listed_pictures, listed_places, places
 from zfcore.data.loader import DataSet, Pictures
 from zfcore.data.transforms import centre_crops, ten_crops
 from zfcore.device import select
-from zfcore.hints import Array, FilePath, Precision
-from zfcore.interchange import SUFFIXES, import_network
+from zfcore.hints import Array, FilePath, Floats, Precision
 from zfcore.models import begun_by, checkpoint_file, from_checkpoint
 from zfcore.network import Network
+from zfcore.networks import place
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import softmax
 from zfcore.terminal import plural, printable, warn
 
-FOREIGN = {suffix for suffix in SUFFIXES if suffix not in (".h5", ".hdf5")}        # these are zfcore's own too
+FOREIGN = {suffix for suffix in interchange.SUFFIXES if suffix not in (".h5", ".hdf5")}        # these are zfcore's own too
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -217,26 +217,51 @@ def check_pass_of(model: Trained, pictures: Pictures, batch_size: int) -> None:
 def open(path: FilePath, device: Literal["auto", "cpu", "gpu"] = "auto", precision: Precision = "fp32") -> Trained:
     """The trained network of a run's folder (its best.h5), a checkpoint file, one that comes with zfcore ("drawn"), or a file
     of another engine that says how its layers lie (alexnet.onnx, a .caffemodel beside its .prototxt), on `device`, its products
-    formed in that `precision`. What is assumed of such a file is told; `python -m zfcore import` takes more. Raises Expected
-    for what is none of these, or has no mean image."""
+    formed in that `precision`. What is assumed of such a file is told; `import_network` takes what else is known of it. Raises
+    Expected for what is none of these, or has no mean image."""
+    path = place(path)
+    if path.suffix.lower() in FOREIGN and path.is_file():
+        return import_network(path, device=device, precision=precision)
     device = select(device)
-    if Path(path).suffix.lower() in FOREIGN and Path(path).is_file():
-        return _from_elsewhere(Path(path), device, precision)
     network, checkpoint = from_checkpoint(path, device, precision)
     if checkpoint.mean_image is None:
         raise check.Expected(path, "a checkpoint with a mean image", "one without")
     data = checkpoint.state.get("data")
     if data == "" and (checkpoint_file(path).parent/PICTURES).is_file():       # an older run on data sets of somebody's own,
         data = None                                                            # since drawn pictures are not listed
-    return Trained(network, device.array(checkpoint.mean_image), checkpoint.classes, checkpoint.epoch, data, Path(path),
+    return Trained(network, device.array(checkpoint.mean_image), checkpoint.classes, checkpoint.epoch, data, path,
                    begun_by(checkpoint, device, precision), device,
                    checkpoint.state.get("val_fraction", VAL_FRACTION), checkpoint.history)
 
 
-def _from_elsewhere(path, device, precision):
-    found = import_network(path)
+def import_network(path: FilePath, graph: FilePath | None = None, model: FilePath | None = None,
+                   labels: Sequence[str] | None = None, device: Literal["auto", "cpu", "gpu"] = "auto",
+                   precision: Precision = "fp32", *, channels: Literal["rgb", "bgr", "grey"] | None = None,
+                   mean: Floats | None = None, std: Floats | None = None, scale: float | None = None,
+                   picture_size: int | None = None) -> Trained:
+    """The trained network in a file of another engine (ONNX, Caffe, PyTorch, safetensors, Keras), as `python -m zfcore import`
+    makes it, held against the file's own engine where that is installed:
+
+        names = open("words.txt").read().splitlines()
+        model = zfcore.import_network("alexnet.pt", model="alexnet", labels=names, mean=(0.485, 0.456, 0.406),
+                                      std=(0.229, 0.224, 0.225))
+
+    graph         Caffe's prototxt; None: the one beside the file
+    model         of a file that holds weights alone: the name of one of zfcore's models, or a JSON file with a layer table
+    labels        names of the classes; None: what the file says, or numbers
+    channels      the order in which the network has the colours; None: what the file says, or R,G,B
+    mean, std     what is subtracted from pixels, and what they are then divided by: one number or one a channel, in R,G,B, of
+                  pixels 0 to 1 if all are at most 1, else of 0 to 255; `mean` may be a picture (C,S,S) in the network's order
+    scale         what they are multiplied by, in place of `std`
+    picture_size  side of the squares that pictures are brought to, of which the network sees the middle
+
+    What is assumed is told on standard error. Raises Expected for what is no such file or does not fit, and where the scores are
+    not those of the file's own engine."""
+    device = select(device)
+    found = interchange.import_network(path, graph, None if model is None else str(model), labels, channels=channels,
+                                       mean=mean, std=std, scale=scale, size=picture_size)
     for line in found.notes:
         warn(f"{printable(path)}: {line}")
     lowered = found.lowered
     network = lowered.network.load(lowered.network.parameters(), device, lowered.network.buffers()).use(precision)
-    return Trained(network, device.array(lowered.mean), found.classes, data=None, path=path, device=device)
+    return Trained(network, device.array(lowered.mean), found.classes, data=None, path=Path(path), device=device)

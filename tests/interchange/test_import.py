@@ -208,6 +208,30 @@ def test_opening_a_file_says_what_was_assumed_and_gives_the_same_network(written
     assert model.network.forward(x)[0].tobytes() == network.forward(x)[0].tobytes()
 
 
+def test_a_function_makes_of_a_file_what_the_command_makes(written, tmp_path, capsys):
+    path, _ = written
+    (tmp_path/"words.txt").write_text("ant\nbee\ncow\n")
+    main(["import", str(path), "--output", str(tmp_path/"run"), "--labels", str(tmp_path/"words.txt"), "--channels", "bgr", "--mean",
+          "0.4,0.5,0.6", "--std", "0.25", "--picture-size", "36"])
+    by_command = zfcore.open(tmp_path/"run", "cpu")
+    model = zfcore.import_network(path, labels=["ant", "bee", "cow"], device="cpu", channels="bgr", mean=[0.4, 0.5, 0.6], std=0.25,
+                                  picture_size=np.int64(36))
+    assert (model.size, model.classes, model.network.table()) == (36, by_command.classes, by_command.network.table())
+    assert model.mean.tobytes() == by_command.mean.tobytes()
+    for name, of_layer in model.network.parameters().items():
+        for key, array in of_layer.items():
+            assert array.tobytes() == by_command.network[name].parameters[key].tobytes()
+
+
+@pytest.mark.parametrize("how, sentence", [
+    ({"mean": "grey"}, "mean: expected a number, or one for each"), ({"std": [[1], 2]}, "std: expected a number, or one for each"),
+    ({"scale": "1"}, "scale: expected a number"), ({"picture_size": 36.5}, "picture-size: expected a whole number"),
+    ({"channels": "RGB"}, "rgb or bgr for a network of three|one of rgb"), ({"labels": ["ant"]}, "3 names"), ({"path": 3}, "a path, got 3")])
+def test_what_the_function_cannot_use_is_one_sentence(written, how, sentence):
+    with pytest.raises(zfcore.Expected, match=sentence):
+        zfcore.import_network(**{"path": written[0], **how})
+
+
 @pytest.mark.parametrize("more, sentence", [
     (["--labels", "two.txt"], "3 names, one for each output, got 2"),
     (["--labels", "none.txt"], "--labels: expected a text file"),

@@ -11,6 +11,7 @@ Each has `read(path, graph, model)`. A file is not believed: nothing in it is ex
 folder, and what is there is looked at before memory is taken for it.
 """
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -40,6 +41,8 @@ def read(path: FilePath, graph: FilePath | None = None, model: str | None = None
 
     Raises Expected for what is no such file, is damaged, or asks for more than such a file may; Unsupported, naming the node,
     for what zfcore has no layer for; and where a package that reads the format is not installed, a sentence that names it."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise check.Expected("file of another engine", "a path", repr(path))
     path = Path(path)
     if (name := SUFFIXES.get(path.suffix.lower())) is None:
         raise check.Expected(path, f"a file whose name ends in one of {', '.join(SUFFIXES)}", path.suffix or "no ending")
@@ -77,7 +80,7 @@ def import_network(path: FilePath, graph: FilePath | None = None, model: str | N
                    **how: Any) -> Imported:
     """The network in a file of another engine as one of zfcore's: read, brought into zfcore's layers, and held against its own
     engine where that is installed. `labels` name its classes, `how` says how it sees pictures, as `preprocessing.seen_by` takes
-    it. Raises Expected as `read` does, and where the scores are not those of the file's own engine."""
+    it; `zfcore.import_network` is for everybody. Raises Expected as `read` does, and where the scores are not those of the file's own engine."""
     foreign = read(path, graph, model)
     seen = seen_by(foreign, **how)
     lowered = to_network(foreign, seen, _name_of(foreign.path))

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zfcore import check
+from zfcore.files import real, said, whole
+from zfcore.hints import Floats
 from zfcore.interchange.foreign import Foreign, part_of
 
 SMALLEST = 1e-6                   # factor of pixels
@@ -100,18 +102,21 @@ class Preprocessing:
                 "crop_pct": crop/self.size, "interpolation": "bicubic", "channels": self.channels}
 
 
-def seen_by(foreign: Foreign, channels: str | None = None, mean: NDArray[np.float64] | None = None,
-            std: NDArray[np.float64] | None = None, scale: float | None = None, size: int | None = None) -> Preprocessing:
+def seen_by(foreign: Foreign, channels: str | None = None, mean: Floats | None = None, std: Floats | None = None,
+            scale: float | None = None, size: int | None = None) -> Preprocessing:
     """The Preprocessing of a Foreign: what is given here, else what its file says, else what is usual, with lines in
     `assumed`.
 
-    mean     (C,) in R,G,B, or a picture (C,S,S) in the network's own order        std   (C,), what pixels less the mean are
-             divided by
+    mean     a number or (C,) in R,G,B, or a picture (C,S,S) in the network's own order        std   a number or (C,), what
+             pixels less the mean are divided by
     scale    what they are multiplied by, in place of `std`                        size  of pictures; the mean picture's own by
              default
 
     mean and std that are all at most 1 are those of pixels 0 to 1, as torchvision and timm have them. Raises Expected for what
     does not fit the network."""
+    mean, std = _numbers("--mean", mean), _numbers("--std", std)
+    scale = None if scale is None else real()("--scale", scale)
+    size = None if size is None else whole(1, 4096)("--picture-size", size)
     given = {"channels": channels, "mean": mean, "scale": std if scale is None else scale}
     said, assumed = foreign.preprocessing, [line for key, line in foreign.told.items() if given.get(key) is None]
     C, H, W = foreign.input_shape
@@ -144,6 +149,16 @@ def seen_by(foreign: Foreign, channels: str | None = None, mean: NDArray[np.floa
         raise check.Expected("--picture-size", f"at least the {H} pixels that enter", size)
     with part_of(foreign.path):
         return Preprocessing(order, subtracted, factors, size, tuple(assumed))      # type: ignore[arg-type]
+
+
+def _numbers(what, given):
+    """`given` as float64 (C,) or a picture, None as it is."""
+    if given is None:
+        return None
+    try:
+        return np.atleast_1d(np.asarray(given, np.float64))
+    except (TypeError, ValueError):
+        raise check.Expected(what, "a number, or one for each channel", said(given)) from None
 
 
 def _are_shares(mean, std):
