@@ -31,7 +31,7 @@ class Expected(ValueError):
         super().__init__(printable(f"{what}: expected {expected}, got {got}" + (f"; {advice}" if advice else "")))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """What makes it again in another process, of whatever subclass: without its `__init__`, which takes other arguments than
+        """Copy, or send to another process, one of whatever subclass: without its `__init__`, which takes other arguments than
         an exception keeps."""
         return copyreg.__newobj__, (type(self), *self.args), vars(self)         # type: ignore[attr-defined]
 

@@ -18,7 +18,7 @@ from train.__main__ import main as train
 from zfcore import interchange
 from zfcore.__main__ import main
 from zfcore.checkpoint import load
-from zfcore.interchange import certificate
+from zfcore.interchange import certificate, onnx_writer, pytorch, safetensors
 from zfcore.interchange.foreign import Affine, Convolution, Dense, Flattening, Foreign, MaxPooling, Probabilities, Rectifier, Window
 from zfcore.interchange.lower import to_network
 from zfcore.interchange.preprocessing import GREY, seen_by
@@ -230,6 +230,24 @@ def test_a_function_makes_of_a_file_what_the_command_makes(written, tmp_path, ca
 def test_what_the_function_cannot_use_is_one_sentence(written, how, sentence):
     with pytest.raises(zfcore.Expected, match=sentence):
         zfcore.import_network(**{"path": written[0], **how})
+
+
+def test_a_kind_of_somebodys_own_is_no_other_formats(tmp_path, monkeypatch):
+    class Mine(ReLU):
+        """Ours is another class."""
+    monkeypatch.setitem(KINDS, "Mine", Mine)
+    network = Network("own", (3, 9, 9), [Conv("conv1", 2, K=3), Mine("mine1"), Flatten("flat"), Linear("fc2", 3)]).init()
+    mean = np.zeros((3, 9, 9), np.float32)
+    for write in (onnx_writer.write, safetensors.write, pytorch.write):
+        with pytest.raises(zfcore.Expected, match="mine1: expected a layer of Conv, .*, got Mine"):
+            write(network, tmp_path/"own", mean, ["a", "b", "c"])
+    with pytest.raises(zfcore.Expected, match="own in torch.nn: mine1: "):
+        pytorch.sequential(network)
+    plain = Network("own", (3, 9, 9), [ReLU(layer.name) if type(layer) is Mine else layer for layer in network.layers])
+    safetensors.write(plain, tmp_path/"own.safetensors", None, ["a", "b", "c"])
+    (tmp_path/"own.json").write_text(json.dumps({"input": [3, 9, 9], "layers": network.table()}))
+    with pytest.raises(zfcore.Expected, match="own.safetensors: mine1: expected a layer of"):
+        zfcore.import_network(tmp_path/"own.safetensors", model=tmp_path/"own.json")
 
 
 @pytest.mark.parametrize("more, sentence", [

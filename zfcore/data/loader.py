@@ -124,7 +124,7 @@ class Pictures:
         self._is_kept = np.zeros(len(dataset), bool)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """What they are made of and which are damaged; what is in memory is not sent to other processes, nor copied."""
+        """Copy, or send to another process, what they are made of and which are damaged, without those in memory."""
         known = {"damaged": dict(self.damaged), "may_be_damaged": self.may_be_damaged, "all_were_readable": self.all_were_readable}
         return type(self), (self.dataset, self.size, self.crop, self.upscale, self.workers, self.memory), known
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zfcore import check
+from zfcore.layers import Layer
 
 MOST_NODES = 1000                 # as many layers as a checkpoint may have
 Pads = tuple[tuple[int, int], tuple[int, int]]                  # (before, after) of rows, of columns
@@ -202,6 +203,13 @@ class Unsupported(check.Expected):
 def unsupported(where: object, node: str, expected: str, got: object, needed: str = "") -> Unsupported:
     """The sentence about the node called `node` of the file `where`; `needed`: what zfcore would have to learn."""
     return Unsupported(f"{where}: {node}", expected, got, needed and f"zfcore would need {needed}")
+
+
+def for_kind(table: Mapping[Any, Any], layer: Layer, where: object) -> Any:
+    """The entry of `table` for the layer's kind. Raises Expected for a kind that it has not, as one of somebody's own."""
+    if type(layer) not in table:
+        raise check.Expected(f"{where}: {layer.name}", f"a layer of {', '.join(kind.__name__ for kind in table)}", type(layer).__name__)
+    return table[type(layer)]
 
 
 def in_a_row(where: object, nodes: Iterable[Node], first: str, last: str | None = None) -> list[Node]:

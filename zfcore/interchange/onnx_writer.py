@@ -12,6 +12,7 @@ from zfcore.backend import to_host
 from zfcore.checkpoint import atomic
 from zfcore.files import opener
 from zfcore.hints import Array, FilePath
+from zfcore.interchange.foreign import for_kind
 from zfcore.interchange.onnx_metadata import KEY, to_metadata
 from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, LocalResponseNorm, LocalResponseNormWithin,
                            MaxPool, Pad, ReLU)
@@ -40,7 +41,7 @@ def write(network: Network, path: FilePath, mean: Array | None = None, classes: 
     work = _Writer(onnx, network)
     work.see(None if not preprocessing else _centre(network, mean))
     for layer, shape, out in zip(network.layers, network.shapes, network.shapes[1:]):
-        _NODES[type(layer)](work, layer, shape, out)
+        for_kind(_NODES, layer, path)(work, layer, shape, out)
     model = work.model(network.shapes[-1], softmax)
     onnx.helper.set_model_props(model, {KEY: to_metadata(classes, mean)})
     if model.ByteSize() >= 2**31:

@@ -25,7 +25,7 @@ from zfcore.files import opener, said
 from zfcore.hints import FilePath
 from zfcore.interchange import state_dict
 from zfcore.interchange.archive import Archive
-from zfcore.interchange.foreign import Foreign
+from zfcore.interchange.foreign import Foreign, for_kind
 from zfcore.interchange.state_dict import Weights
 from zfcore.layers import AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm, MaxPool, Pad, ReLU
 from zfcore.network import Network
@@ -286,10 +286,8 @@ def sequential(network: Network) -> str:
     module for."""
     names, lines = state_dict.module_names(network), []
     for layer, (shape, out) in zip(network.layers, pairwise(network.shapes)):
-        if type(layer) not in _MODULES:
-            raise Expected(f"{network.name}: {layer.name}", "layers that torch.nn has modules for", type(layer).__name__)
         lines += [f'    ("{names[layer.name]}{suffix}", nn.{module}),'
-                  for suffix, module in _MODULES[type(layer)](layer, shape, out)]
+                  for suffix, module in for_kind(_MODULES, layer, f"{network.name} in torch.nn")(layer, shape, out)]
     return "\n".join(["from collections import OrderedDict", "", "from torch import nn", "",
                       "network = nn.Sequential(OrderedDict([", *lines, "])).eval()", ""])
 

@@ -20,7 +20,7 @@ from zfcore.backend import to_host
 from zfcore.files import anything, choice, listed, mapping, parsed, read_json, said, table, text, whole
 from zfcore.hints import Shape
 from zfcore.interchange import foreign as to
-from zfcore.interchange.foreign import Foreign, Window, part_of
+from zfcore.interchange.foreign import Foreign, Window, for_kind, part_of
 from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Layer, Linear, LocalResponseNorm,
                            LocalResponseNormWithin, MaxPool, Pad, ReLU)
 from zfcore.models import MODELS, NATIVE_SIZE, build, from_table
@@ -75,7 +75,7 @@ def foreign(form: str, path: Path, weights: Weights, model: str | None) -> Forei
     nodes, at = [], "input"
     for layer in network.layers:
         of_layer = {key: numbers(name) for key, name in owners.get(layer.name, {}).items()}
-        nodes.append(_NODES[type(layer)](layer, (layer.name, at, layer.name), of_layer))
+        nodes.append(for_kind(_NODES, layer, path)(layer, (layer.name, at, layer.name), of_layer))
         at = layer.name
     by_name = ordered or _names_of(network, groups) is not None
     notes = [] if by_name else ["tensors: matched to layers by shape, and by the order of their names"]
@@ -106,9 +106,11 @@ def module_names(network: Network) -> dict[str, str]:
 
 
 def tensors(network: Network) -> dict[str, NDArray[np.float32]]:
-    """{"conv1.weight": (F,C/groups,K,K), "fc6.weight": (M,D), ...}: the parameters as PyTorch names and turns them."""
+    """{"conv1.weight": (F,C/groups,K,K), "fc6.weight": (M,D), ...}: the parameters as PyTorch names and turns them. Raises
+    Expected for a kind of layer that is not read again."""
     found, names = {}, module_names(network)
     for layer in network.layers:
+        for_kind(_NODES, layer, network.name)
         ours = {"weight": "w", "bias": "b"} if layer.has_weights else {"weight": "gamma", "bias": "beta",
                                                                        "running_mean": "mean", "running_var": "var"}
         arrays = {**layer.parameters, **layer.buffers}
