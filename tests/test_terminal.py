@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import zfcore
 from tests.train.conftest import write_set
 from train.__main__ import main as train
 from train.predict import main as predict
@@ -21,6 +22,7 @@ from zfcore import check, plots, terminal
 from zfcore.__main__ import main as look
 from zfcore.check import Expected
 from zfcore.checkpoint import load
+from zfcore.training import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
@@ -398,3 +400,21 @@ def test_what_the_system_refuses_is_a_sentence(capsys):
         def mistake():
             raise RuntimeError("a mistake of zfcore's own keeps its traceback")
         mistake()
+
+
+# --------------------------------------------------------------------------------------------------- options and arguments
+@pytest.mark.parametrize("asked, argument, option", [
+    (lambda: TrainConfig(val_fraction=2), "^val_fraction: expected a share", "^--val-fraction: expected a share"),
+    (lambda: TrainConfig(start_left=0.0, weight_decay=None), "^weight_decay: .* or start_left above 0",
+     "^--weight-decay: .* or --start-left above 0"),
+    (lambda: zfcore.open("mine"), "^run: expected .* python -m train --output mine trains one$", "^--run: expected .* --output mine"),
+    (lambda: zfcore.open("a.onnx"), "^run: .* got a.onnx, which does not exist$", "^--run: .* got a.onnx, which does not exist$"),
+    (lambda: zfcore.select("--tpu"), "^device: .* got '--tpu'", "^--device: .* got '--tpu'")])
+def test_a_function_is_told_its_arguments_and_a_command_its_options(asked, argument, option, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(zfcore.Expected, match=argument):
+        asked()
+    with terminal.at_work(), pytest.raises(zfcore.Expected, match=option):
+        asked()
+    with pytest.raises(zfcore.Expected, match=argument):
+        asked()

@@ -18,17 +18,19 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from zfcore.hints import Array
-from zfcore.terminal import Unheard, at_work, printable, refusal, status_of, warn
+from zfcore.terminal import Unheard, as_called, at_work, printable, refusal, status_of, warn
 
 
 class Expected(ValueError):
     """`Expected("conv1.w", "shape (3, 7, 7, 96)", "(96, 3, 7, 7)", "swap the axes")` reads
-    "conv1.w: expected shape (3, 7, 7, 96), got (96, 3, 7, 7); swap the axes"."""
+    "conv1.w: expected shape (3, 7, 7, 96), got (96, 3, 7, 7); swap the axes". It names options, "--data", which a program that
+    calls functions is told as arguments, "data" (`terminal.as_called`)."""
     status = 2                    # of a command that it ends
 
     def __init__(self, what: object, expected: object, got: object, advice: str = "") -> None:
         self.what, self.expected, self.got, self.advice = what, expected, got, advice
-        super().__init__(printable(f"{what}: expected {expected}, got {got}" + (f"; {advice}" if advice else "")))
+        told = f"{as_called(f'{what}: expected {expected}')}, got {got}" + (f"; {as_called(advice)}" if advice else "")
+        super().__init__(printable(told))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy, or send to another process, one of whatever subclass: without its `__init__`, which takes other arguments than

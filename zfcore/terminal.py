@@ -5,6 +5,7 @@
     plural(n, "picture")                  "1 picture", "2 pictures"
     printable(name)                       a name, whatever is in it, as something that can be printed and drawn
     command("python", "-m", "train", ...) a command that can be copied into a shell
+    as_called(text)                       a text about options, as the caller of a function names them
     Bar(total, unit, what)                a progress bar; where there is no terminal, a line at least every 30 seconds
     at_work()                             what every command runs in: its streams take any text, its signals are heard
 """
@@ -30,6 +31,7 @@ from tqdm import tqdm
 COLUMNS, NARROWEST = 100, 40     # of a line
 WORD = r"""(?:\$'(?:\\.|[^'\\])*'|'[^']*'|"[^"]*"|[^\s'"])+"""       # as a shell has them
 COMMAND = rf"(?:python -m|pip install) {WORD}(?:(?<![,;:)]) {WORD})*"
+OPTION = re.compile(rf"({COMMAND})|(?<![\w/.-])--([a-z][a-z0-9-]*)")
 COPIED = re.compile(COMMAND + r"""|(?<![^\s(\[])(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")(?!\w)""")
 GLUE = "\0"                      # in place of a space at which no line may end
 TELL_EVERY = 20                  # seconds between two lines about progress, where there is no terminal
@@ -63,6 +65,12 @@ def printable(name: object) -> str:
     return "".join(c if c.isprintable() or c in JOINERS or unicodedata.category(c) == "Zs"
                    else c.encode("unicode_escape").decode()
                    for c in str(name))
+
+
+def as_called(text: str) -> str:
+    """`text` about options, "--val-fraction", for whoever reads it: a command line as it is, and a program that calls functions
+    by the names of their arguments, "val_fraction"; but for commands in it."""
+    return text if _Output.of_command else OPTION.sub(lambda found: found[1] or found[2].replace("-", "_"), text)
 
 
 def plural(n: int, noun: str) -> str:
@@ -101,9 +109,10 @@ def _encodable(text):
 # ------------------------------------------------------------------------------------------------------------------ lines
 class _Output:
     """Fate of standard output: the first `refusal` of a disk that is full, say. A command goes on without it. `quiet`: nothing
-    is told. `kept`: lists in which warnings are kept besides."""
+    is told. `kept`: lists in which warnings are kept besides. `of_command`: a command is at work, not a program that calls
+    functions."""
     refusal: OSError | None = None
-    quiet = False
+    quiet = of_command = False
     kept: list[list[str]] = []
 
 
@@ -261,6 +270,7 @@ def at_work() -> Iterator[None]:
         if isinstance(stream, io.TextIOWrapper):           # else somebody else's, or none at all
             stream.reconfigure(errors="backslashreplace")
     before, _Output.refusal = _hear(), None
+    outer, _Output.of_command = _Output.of_command, True
     try:
         yield
     except Unheard:
@@ -269,6 +279,7 @@ def at_work() -> Iterator[None]:
         _printed(failed=end.code not in (None, 0))
         raise
     finally:
+        _Output.of_command = outer
         for number, handler in before.items():
             signal.signal(number, handler)
     _printed()

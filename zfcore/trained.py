@@ -30,7 +30,7 @@ from zfcore.network import Network
 from zfcore.networks import place
 from zfcore.ops.crop_flip import crop_flip
 from zfcore.ops.softmax_loss import softmax
-from zfcore.terminal import plural, printable, warn
+from zfcore.terminal import as_called, plural, printable, warn
 
 FOREIGN = {suffix for suffix in interchange.SUFFIXES if suffix not in (".h5", ".hdf5")}        # these are zfcore's own too
 
@@ -261,7 +261,7 @@ def import_network(path: FilePath, graph: FilePath | None = None, model: FilePat
     found = interchange.import_network(path, graph, None if model is None else str(model), labels, channels=channels,
                                        mean=mean, std=std, scale=scale, size=picture_size)
     for line in found.notes:
-        warn(f"{printable(path)}: {line}")
+        warn(f"{printable(path)}: {as_called(line)}")
     lowered = found.lowered
     network = lowered.network.load(lowered.network.parameters(), device, lowered.network.buffers()).use(precision)
     return Trained(network, device.array(lowered.mean), found.classes, data=None, path=Path(path), device=device)

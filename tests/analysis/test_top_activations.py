@@ -222,7 +222,7 @@ def test_shards_that_overlap_or_are_of_different_passes_are_refused_and_missing_
     with pytest.raises(Expected, match="shards of one pass"):
         merge([first, other])
     assert merge([first, second]).ranges.tolist() == [[0, 32]] and not merge([first, second]).complete
-    with pytest.raises(Expected, match="--shard: expected i/n.*got 4/3"):
+    with pytest.raises(Expected, match="shard: expected i/n.*got 4/3"):
         scan(network, shard=(4, 3))
 
 

@@ -364,7 +364,7 @@ def test_a_mistake_of_its_own_is_told_in_a_line_and_not_sent(server, monkeypatch
 
 
 def test_a_port_that_is_taken_is_told(server, folder, model):
-    with pytest.raises(Expected, match=rf"--port: expected one that is free, got {server.server_port} \(another program"):
+    with pytest.raises(Expected, match=rf"port: expected one that is free, got {server.server_port} \(another program"):
         Server(folder, model, LAYERS, server.server_port)
 
 

@@ -221,7 +221,7 @@ def test_pictures_are_enlarged_a_little_for_an_input_of_their_own_size(ten):
     train, _ = open_cifar(ten)
     pictures = Pictures(train, size=37, crop=32, workers=0)                # what --image-size 32 asks for
     assert pictures.picture(3).shape == (37, 37, 3)
-    with pytest.raises(Expected, match="a shorter side of at least 48 pixels.*--upscale"):
+    with pytest.raises(Expected, match="a shorter side of at least 48 pixels.*upscale"):
         Pictures(train, size=55, crop=48, workers=0).picture(3)
 
 
@@ -353,7 +353,7 @@ def test_a_tar_cut_short_is_refused(ten, tmp_path):
 def test_several_sets_in_a_folder_none_and_coarse_classes_of_cifar_10_are_refused(ten, tmp_path):
     with pytest.raises(Expected, match="expected CIFAR-100, which has coarse classes, got cifar-10-batches-py"):
         open_cifar(ten, coarse=True)
-    with pytest.raises(Expected, match="--limit-per-class: expected 0"):
+    with pytest.raises(Expected, match="limit_per_class: expected 0"):
         open_cifar(ten, limit_per_class=-1)
     write_binary_100(tmp_path)
     with pytest.raises(Expected, match="expected one CIFAR set, got .*cifar-10-batches-py and .*cifar-100-binary"):

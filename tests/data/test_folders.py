@@ -394,7 +394,7 @@ def test_a_tar_with_a_damaged_header_in_the_middle_is_refused(root, tmp_path):
 
 
 def test_a_negative_limit_is_refused(root):
-    with pytest.raises(Expected, match="--limit-per-class: expected 0"):
+    with pytest.raises(Expected, match="limit_per_class: expected 0"):
         open_folders(root, limit_per_class=-1)
 
 

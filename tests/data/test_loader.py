@@ -687,8 +687,8 @@ def test_a_set_opened_for_another_size_is_refused(root):
 @pytest.mark.parametrize("make, sentence", [
     (lambda: pictures(Drawn(0)), "pictures: expected one or more in each part"),
     (lambda: pictures(Drawn(9), crop=SIZE + 1), "crop: expected 1 to 6 pixels"),
-    (lambda: pictures(Drawn(9), workers=-1), "--workers: expected 0 or more"),
-    (lambda: pictures(Drawn(9)).batches(0, 1, 0), "--batch-size: expected a number above 0"),
+    (lambda: pictures(Drawn(9), workers=-1), "workers: expected 0 or more"),
+    (lambda: pictures(Drawn(9)).batches(0, 1, 0), "batch_size: expected a number above 0"),
     (lambda: pictures(Drawn(9)).batches(3, 1, 0, start=-1), "start: expected 0 or more"),
 ], ids=["no pictures", "crop", "workers", "batch size", "start"])
 def test_a_wrong_argument_is_refused_at_once(make, sentence):

@@ -101,7 +101,7 @@ def test_what_is_lacking_where_pictures_are_split_is_said(tmp_path, below, lacks
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, float("nan")])
 def test_a_fraction_that_is_none_is_refused(tmp_path, fraction):
-    with pytest.raises(Expected, match="--val-fraction"):
+    with pytest.raises(Expected, match="val_fraction"):
         open_folders(kind(tmp_path/"photos", "a", "b", count=2), val_fraction=fraction)
 
 

@@ -229,12 +229,12 @@ def test_a_file_cut_short_is_refused_wherever_it_is_cut(path):
 
 
 def missing(path):
-    return path.with_name("nowhere.h5"), "--data: expected a packed data set, got .*nowhere.h5, which is not a file"
+    return path.with_name("nowhere.h5"), "data: expected a packed data set, got .*nowhere.h5, which is not a file"
 
 
 def a_folder(path):
     (path.parent/"x.h5").mkdir()
-    return path.parent/"x.h5", "--data: expected a packed data set, got .*x.h5, which is not a file"
+    return path.parent/"x.h5", "data: expected a packed data set, got .*x.h5, which is not a file"
 
 
 def no_hdf5(path):
@@ -340,7 +340,7 @@ def test_a_wrong_file_is_answered_with_one_sentence(tmp_path, spoil):
 
 
 def test_a_negative_limit_is_refused(path):
-    with pytest.raises(Expected, match="--limit-per-class: expected 0"):
+    with pytest.raises(Expected, match="limit_per_class: expected 0"):
         open_packed(path, limit_per_class=-1)
 
 

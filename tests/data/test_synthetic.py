@@ -333,7 +333,7 @@ def test_the_empty_name_is_that_of_the_ten_objects():
 
 @pytest.mark.parametrize("data", ("drawn:", "drawn:dogs", "drawn:Unseen"))
 def test_an_unknown_name_is_refused_with_those_there_are(data):
-    with pytest.raises(Expected, match=f"--data: expected one of drawn:objects, .*combinations, drawn:unseen, got '{data}'"):
+    with pytest.raises(Expected, match=f"data: expected one of drawn:objects, .*combinations, drawn:unseen, got '{data}'"):
         open_data(data, SIZE)
 
 

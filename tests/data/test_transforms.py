@@ -243,7 +243,7 @@ def test_reduction_is_antialiased():
 
 def test_a_picture_smaller_than_the_crop_is_refused_by_name_unless_upscale():
     picture = Image.fromarray(noise(15, 40))
-    with pytest.raises(Expected, match=r"train/cat/1.png: expected .* at least 16 pixels.* got 40x15.*--upscale"):
+    with pytest.raises(Expected, match=r"train/cat/1.png: expected .* at least 16 pixels.* got 40x15.*upscale"):
         square(picture, 20, 16, name="train/cat/1.png")
     assert square(picture, 20, 16, upscale=True).shape == (20, 20, 3)
     assert square(picture, 20, 15).shape == (20, 20, 3)             # above the crop the paper's 256 is reached silently

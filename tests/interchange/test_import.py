@@ -88,7 +88,7 @@ def test_pixels_give_the_scores_that_the_network_has_for_what_it_sees(tmp_path, 
 
 @pytest.mark.parametrize("C, how, sentence", [
     (3, {"channels": "grey"}, "rgb or bgr for a network of three"), (1, {"channels": "bgr"}, "grey for a network of one"),
-    (3, {"std": np.ones(3), "scale": 1.0}, "either --std or --scale"), (3, {"std": np.array([1., 0, 1])}, "numbers above 0"),
+    (3, {"std": np.ones(3), "scale": 1.0}, "either std or scale"), (3, {"std": np.array([1., 0, 1])}, "numbers above 0"),
     (3, {"mean": np.ones(2)}, "one number or 3"), (3, {"size": CROP - 1}, f"at least the {CROP} pixels"),
     (3, {"scale": 0.0}, "other than 0"),
     (2, {}, "one channel or three"), (3, {"mean": np.ones((3, 9, 9)), "size": 12}, "a picture (3, 12, 12)")])
@@ -225,7 +225,7 @@ def test_a_function_makes_of_a_file_what_the_command_makes(written, tmp_path, ca
 
 @pytest.mark.parametrize("how, sentence", [
     ({"mean": "grey"}, "mean: expected a number, or one for each"), ({"std": [[1], 2]}, "std: expected a number, or one for each"),
-    ({"scale": "1"}, "scale: expected a number"), ({"picture_size": 36.5}, "picture-size: expected a whole number"),
+    ({"scale": "1"}, "scale: expected a number"), ({"picture_size": 36.5}, "picture_size: expected a whole number"),
     ({"channels": "RGB"}, "rgb or bgr for a network of three|one of rgb"), ({"labels": ["ant"]}, "3 names"), ({"path": 3}, "a path, got 3")])
 def test_what_the_function_cannot_use_is_one_sentence(written, how, sentence):
     with pytest.raises(zfcore.Expected, match=sentence):

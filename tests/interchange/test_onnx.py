@@ -533,7 +533,7 @@ def test_every_kind_of_layer_is_written_or_refused_by_its_name(tmp_path):
     for layer in (LocalResponseNormWithin("norm1", 3), LocalResponseNorm("norm1", 4)):
         with pytest.raises(Expected, match="^norm1: "):
             write(Network("refused", (3, 9, 9), [layer]), tmp_path/"a.onnx")
-    with pytest.raises(Expected, match="with-preprocessing"):
+    with pytest.raises(Expected, match="with_preprocessing"):
         write(build("tiny", 3, 96).init(), tmp_path/"a.onnx", preprocessing=True)
     assert not list(tmp_path.iterdir())
 
@@ -541,14 +541,14 @@ def test_every_kind_of_layer_is_written_or_refused_by_its_name(tmp_path):
 WINDOW = {"K": st.integers(1, 4), "S": st.integers(1, 3), "P": st.integers(0, 2),
           "rounding": st.sampled_from(["ceil", "floor"])}
 LAYERS = st.lists(st.one_of(
-    st.builds(Conv, st.just(""), st.integers(1, 3).map(lambda n: 2*n), **WINDOW, groups=st.sampled_from([1, 1, 2])),
-    st.builds(MaxPool, st.just(""), **WINDOW),
-    st.builds(AvgPool, st.just(""), **WINDOW, borders=st.sampled_from(["inside", "padded", "clipped"])),
-    st.builds(AvgPool, st.just("")),
-    st.builds(LocalResponseNorm, st.just(""), st.sampled_from([1, 3, 5]), st.sampled_from([1e-4, 0.3]),
+    st.builds(Conv, st.just("layer"), st.integers(1, 3).map(lambda n: 2*n), **WINDOW, groups=st.sampled_from([1, 1, 2])),
+    st.builds(MaxPool, st.just("layer"), **WINDOW),
+    st.builds(AvgPool, st.just("layer"), **WINDOW, borders=st.sampled_from(["inside", "padded", "clipped"])),
+    st.builds(AvgPool, st.just("layer")),
+    st.builds(LocalResponseNorm, st.just("layer"), st.sampled_from([1, 3, 5]), st.sampled_from([1e-4, 0.3]),
               st.sampled_from([0.5, 0.75]), st.sampled_from([1.0, 2.0]), st.sampled_from(["mean", "sum"])),
-    st.builds(Pad, st.just(""), *[st.integers(-1, 3)]*4), st.builds(BatchNorm, st.just("")), st.builds(ReLU, st.just("")),
-    st.builds(Dropout, st.just(""), st.sampled_from([0.5, 0.7]))), min_size=1, max_size=7)
+    st.builds(Pad, st.just("layer"), *[st.integers(-1, 3)]*4), st.builds(BatchNorm, st.just("layer")), st.builds(ReLU, st.just("layer")),
+    st.builds(Dropout, st.just("layer"), st.sampled_from([0.5, 0.7]))), min_size=1, max_size=7)
 
 
 def check_chain(layers, size, classes, folder):

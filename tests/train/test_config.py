@@ -7,8 +7,16 @@ import pytest
 from train.__main__ import main, start_in_words
 from train.options import parser
 from zfcore.check import Expected
+from zfcore.terminal import at_work
 from zfcore.training import PRESETS, TrainConfig, resolve
 from zfcore.training.config import MOST_DECAY, resumed
+
+
+@pytest.fixture(autouse=True)
+def of_a_command():
+    """Sentences name options, as on a command line."""
+    with at_work():
+        yield
 
 
 def typed(*words):

@@ -129,7 +129,7 @@ def test_a_damaged_file_is_named_in_a_sentence(dataset, tmp_path, spoil):
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(dataset, tmp_path):
     (tmp_path/"file").write_text("")
-    with pytest.raises(Expected, match="--features: expected a place where a folder can be made"):
+    with pytest.raises(Expected, match="features: expected a place where a folder can be made"):
         features_of(Trained(made(), MEAN), prepared(dataset), ["relu7"], tmp_path/"file"/"f")
 
 

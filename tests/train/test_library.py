@@ -118,21 +118,21 @@ def test_what_is_wrong_is_an_expected_and_leaves_no_folder(config, whole, tmp_pa
         with pytest.raises(Expected, match=sentence):
             door(*arguments, **more)
     refused("which does not exist", Training.begin, replace(config, data="nowhere"), tmp_path/"new")
-    refused("--upscale", Training.begin, replace(config, image_size=64), tmp_path/"new")
+    refused("upscale", Training.begin, replace(config, image_size=64), tmp_path/"new")
     train, val = open_data(config.data, config.picture_size)
     other = open_data("", config.picture_size, 1)[1]
     refused("the 3 classes of the training pictures, got other classes: 3 missing .*, 10 new", Training.begin, config, tmp_path/"new", (train, other))
     others = [Pictures(part, config.picture_size, config.image_size + 2) for part in (train, val)]
     refused("pictures: expected squares of 37 pixels for crops of 32, as the options say, got 37 for 34", Training.begin,
             config, tmp_path/"new", others)
-    refused("--init-from: expected a network whose next layer", Training.begin,
+    refused("init_from: expected a network whose next layer", Training.begin,
             replace(config, init_from=str(whole), model="tiny-alexnet"), tmp_path/"new")
     assert not (tmp_path/"new").exists()
     refused("which holds something", Training.begin, config, whole)
     refused("a run's folder with a latest.h5", Training.resume, tmp_path/"new")
-    refused("--lr: expected the run's own value 0.003, got 1", Training.resume, whole, lr=1.0)
+    refused("lr: expected the run's own value 0.003, got 1", Training.resume, whole, lr=1.0)
     refused("option: expected one of preset.*got 'epoch'", Training.resume, whole, epoch=3)
-    refused("--workers: expected 0 or more", Training.resume, whole, workers=-1)
+    refused("workers: expected 0 or more", Training.resume, whole, workers=-1)
     assert capsys.readouterr() == ("", "")
 
 

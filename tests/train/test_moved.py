@@ -84,7 +84,7 @@ def test_a_run_that_stored_a_relative_place_goes_on_opening_where_that_is(run, p
     monkeypatch.chdir(tmp_path/"elsewhere")
     for said in (refused(capsys, "--resume", run), refused(capsys, "--resume", run, "--eval-only")):
         assert "'pictures', which does not exist; --data NEW names where they are now" in said
-    with pytest.raises(Expected, match="which does not exist; --data NEW"):
+    with pytest.raises(Expected, match="which does not exist; data NEW"):
         zfcore.open(run).pictures()
     monkeypatch.chdir(tmp_path)
     assert len(zfcore.open(run).pictures()) == 12

@@ -159,7 +159,7 @@ def test_a_run_that_failed_says_why_until_it_is_finished(tmp_path):
     content = json.loads((run.folder/"config.json").read_text())
     content["options"].update(workers=7, momentum=0.5)     # the one is free
     (run.folder/"config.json").write_text(json.dumps(content))
-    with pytest.raises(Expected, match="--momentum: expected 0.5, with which .*tiny-seed3 was started, got 0.9; leave it out"):
+    with pytest.raises(Expected, match="momentum: expected 0.5, with which .*tiny-seed3 was started, got 0.9; leave it out"):
         run.check_options()
 
 

@@ -43,7 +43,7 @@ def file_of(path: FilePath) -> Path:
     if not os.path.exists(path):
         alike = difflib.get_close_matches(str(path), names(), 1)
         raise check.Expected("--run", f"a run's folder, a checkpoint file or one of {', '.join(names())}",
-                             f"{path}, which does not exist", f"{alike[0]}?" if alike else
+                             f"{path}, which does not exist", f"{alike[0]}?" if alike else "" if path.suffix else
                              f"{command('python', '-m', 'train', '--output', path)} trains one")
     return path
 
