@@ -176,8 +176,11 @@ def test_no_more_than_ten_classes_are_told(picture):
 
 
 def test_layers_of_any_names_have_files_of_their_own():
-    convolutions = [Conv(name, 2, K=3) for name in ("map", "a/b", "A/B")]
-    model, names = trained(Network("named", (3, 9, 9), [*convolutions, Flatten("f"), Linear("..", 2)]), size=9), []
+    convolutions = [Conv(name, 2, K=3) for name in ("map", "a", "A")]
+    network, names = Network("named", (3, 9, 9), [*convolutions, Flatten("f"), Linear("fc", 2)]), []
+    for layer, name in zip(network.weighted, ("map", "a/b", "A/B", "..")):
+        layer.name = name                                  # as none may be made
+    model = trained(network, size=9)
     seen = look(model, np.full((9, 9, 3), 9, np.uint8), ["map", "a/b", "A/B", ".."])
     encoded(seen, "", -1, 5, lambda file, name: names.append(name) or name)
     assert len({name.casefold() for name in names}) == len(names) == 6 and not any("/" in name for name in names)
