@@ -184,7 +184,7 @@ def test_a_file_becomes_a_run_that_commands_and_training_take(written, tmp_path,
           "cpu"])
     picture = next((data/"val").rglob("*.png"))
     main(["occlusion", "--run", str(tmp_path/"run"), "--images", str(picture), "--stride", "16", "--device", "cpu"])
-    assert "--data: expected pictures to look at" in refused(capsys, "top-activations", "--run", tmp_path/"run", "--device",
+    assert "--data: expected the pictures, " in refused(capsys, "top-activations", "--run", tmp_path/"run", "--device",
                                                              "cpu")
     options = ["--init-from", str(tmp_path/"run"), "--data", str(data), "--batch-size", "8", "--lr", "1e-4", "--workers", "0",
                "--device", "cpu"]

@@ -78,7 +78,7 @@ def test_a_run_on_given_pictures_does_not_take_others_for_its_own(tmp_path, caps
         with pytest.raises(zfcore.Expected, match="that this network was trained on are not known.*`prepared` a data set"):
             model.pictures()
         assert evaluate([model], model.prepared(DATA[1])).count == 12
-    with pytest.raises(zfcore.Expected, match=r"--data: .* not known.*data=\(train, val\)"):
+    with pytest.raises(zfcore.Expected, match=r"^data: .* not known.*data=\(train, val\)"):
         Training.resume(tmp_path/"run", epochs=3)
     for command in (lambda: evaluate_command(["--run", str(tmp_path/"run")]), lambda: train(["--resume", str(tmp_path/"run")])):
         with pytest.raises(SystemExit, match="2"):

@@ -48,7 +48,7 @@ class Answers(NamedTuple):
 ANSWER = np.dtype([(name, np.float32 if name.startswith("p_") else np.int64) for name in Answers._fields])     # to one picture
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Score:
     """Errors in [0, 1] over `count` pictures and the protocol behind them. `loss` is the mean of -log P(true class)."""
     loss: float
