@@ -275,7 +275,8 @@ def check_rules(rules: Rules) -> None:
     check.instance("rules", rules, Mapping, "zfcore.GRADIENT, with no rules, is the gradient")
     for kind, rule in rules.items():
         if not (isinstance(kind, type) and issubclass(kind, Layer)):
-            raise check.Expected("rules", "kinds of layer, such as zfcore.layers.ReLU itself, as keys", repr(kind))
+            raise check.Expected("rules", "kinds of layer, such as zfcore.layers.ReLU itself, as keys", repr(kind),
+                                 _if_again(kind))
         if not callable(rule):
             raise check.Expected(f"rules: {kind.__name__}", "a function (layer, dy, cache) -> dx", repr(rule))
 
@@ -303,11 +304,17 @@ def _copied(layer):
 
 def _layer_of(name, layer):
     """The layer, of the network called `name`. Raises Expected for what is none."""
+    if isinstance(layer, type) and issubclass(layer, Layer):
+        raise check.Expected(f"network {name}", "layers", f"the class {layer.__name__}", f"{layer.__name__}(...) makes a layer")
     if not isinstance(layer, Layer):
-        is_kind = isinstance(layer, type) and issubclass(layer, Layer)
-        raise check.Expected(f"network {name}", "layers", f"the class {layer.__name__}" if is_kind else files.said(layer),
-                             f"{layer.__name__}(...) makes a layer" if is_kind else "zfcore.layers has their kinds")
+        raise check.Expected(f"network {name}", "layers, whose kinds zfcore.layers has", files.said(layer), _if_again(type(layer)))
     return layer
+
+
+def _if_again(kind):
+    """Advice where a class would be a kind of layer, were the module not loaded a second time."""
+    again = isinstance(kind, type) and any(one.__name__ == Layer.__name__ for one in kind.__mro__)
+    return "zfcore.layers was loaded a second time, whose classes are others: start Python anew" if again else ""
 
 
 def _shape_of(where, shape):
