@@ -117,9 +117,8 @@ def lines():
         tape = traffic.step(precision)
         parts, found = shares(tape), issued(tape)
         yield f"{precision:8}{1e3*sum(part.seconds for part in parts.values()):6.2f} ms" + (
-            f"; main loops on mma.sync: {found[0]:.3f} products an issue slot, {found[1]:.2f} issue slots in a cycle that the "
-            f"products "
-            "take" if found else "")
+            f"; main loops on mma.sync: {found[0]:.3f} products an issue slot, {found[1]:.2f} issue slots in a cycle that "
+            "the products take" if found else "")
         for name, part in list(parts.items())[:MOST]:
             longest = sorted(part.bounds.items(), key=lambda one: -one[1])
             bounds = ", ".join(f"{bound} {time/part.seconds:.0%}" for bound, time in longest)

@@ -37,6 +37,9 @@ class Drawn:
     def __len__(self):
         return len(self.labels)
 
+    def picture(self, i):
+        raise NotImplementedError
+
 
 def measured(device, clock, args):
     """Yield a row for each precision: {"precision", "launches" of a step, "kernels": {name: microseconds in a step},

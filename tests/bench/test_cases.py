@@ -7,6 +7,7 @@ from bench.gpu import recorded
 from bench.resources import declared
 from bench.traffic import Ghost
 from zfcore import backend
+from zfcore.models.alexnet import alexnet
 from zfcore.models.zfnet import tiny, zfnet
 from zfcore.ops.conv2d_kernels import HOPPER
 
@@ -75,11 +76,12 @@ def test_every_kernel_function_is_launched_at_the_papers_shapes(launched):
     assert kernels == {kernel.name for kernel in declared()}
 
 
-def test_every_declared_tile_of_conv2d_is_launched_by_zfnet_or_by_the_small_network_at_some_batch(launched):
+def test_every_declared_tile_of_conv2d_is_launched_by_zfnet_alexnet_or_the_small_network_at_some_batch(launched):
     def tile(kernel):
         return kernel.name, tuple(kernel.defines.items())
 
-    convolutions = [case for case in SMALLER + cases(tiny()) if case.noun.startswith(("conv2d", "linear"))]
+    networks = SMALLER + cases(tiny()) + cases(alexnet(16, groups=2))
+    convolutions = [case for case in networks if case.noun.startswith(("conv2d", "linear"))]
     # whose sums are cut
     convolutions += [case for case in PAPER.values() if case.noun == "linear" and case.precision == "bf16"]
     used = {tile(kernel) for case in convolutions for N in (1, 127, 128, 192, 256) for kernel in launched(case, N)}

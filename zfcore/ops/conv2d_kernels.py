@@ -104,7 +104,7 @@ WGMMA_FORWARD = {dtype: on_wgmma("conv2d_wgmma.cu", "conv2d_wgmma_forward",
 WGMMA_TRANSPOSE = {dtype: on_wgmma("conv2d_wgmma_transpose.cu", "conv2d_wgmma_transpose",
                                    "const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap w, "
                                    "const OUTPUT *on, OUTPUT *dx, Conv conv, int tiles_m, int tiles_n, int slices, "
-                                   "int rectified", WGMMA_TILES + WGMMA_HIGH, OUTPUT=output)
+                                   "int rectified", WGMMA_TILES + WGMMA_HIGH*(dtype == "uint16"), OUTPUT=output)
                    for dtype, output in OUTPUTS.items()}
 WGMMA_FILTER_GRADIENT = on_wgmma("conv2d_wgmma_gradient.cu", "conv2d_wgmma_gradient",
                                  "const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap dy, float *partial, "
