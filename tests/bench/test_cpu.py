@@ -11,7 +11,7 @@ from zfcore.check import Expected
 
 def test_an_output_that_is_a_file_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(cpu, "forecast", None)             # the first measurement
-    with pytest.raises(Expected, match="--output: expected a folder, got .*, a file"):
+    with pytest.raises(Expected, match="output: expected a folder, got .*, a file"):
         cpu.say_forecast(SimpleNamespace(output=Path(__file__)))
 
 

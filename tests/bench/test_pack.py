@@ -82,5 +82,5 @@ def test_shares_of_decoding_are_taken_within_a_round_and_among_as_many_threads()
 
 @pytest.mark.parametrize("typed", [("--data", "nowhere")])
 def test_bad_options_are_one_sentence(typed):
-    with pytest.raises(Expected, match=typed[0]):
+    with pytest.raises(Expected, match="data: expected"):
         main(parsed(*typed))

@@ -99,7 +99,7 @@ def test_a_curve_ends_where_leaves_do_and_a_verdict_names_the_fastest():
 
 
 @pytest.mark.parametrize("typed, sentence", [
-    (["--devices", "9"], "ranks: expected at most 8"), (["--network", "0", "1"], "--network: expected a number above 0")])
+    (["--devices", "9"], "ranks: expected at most 8"), (["--network", "0", "1"], "network: expected a number above 0")])
 def test_bad_options_are_one_sentence_before_anything_is_measured(typed, sentence, monkeypatch):
     monkeypatch.setattr(ranks, "of_ranks", lambda *_: pytest.fail("measured"))
     with pytest.raises(Expected, match=sentence):

@@ -232,14 +232,14 @@ def test_no_device_is_told_with_its_reason(monkeypatch, driver, built, got):
     runtime = SimpleNamespace(getDeviceCount=count, CUDARuntimeError=RuntimeAPIError,
                               driverGetVersion=lambda: driver, runtimeGetVersion=lambda: built)
     monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)))
-    with pytest.raises(Expected, match="--device gpu: expected a CUDA device and an NVIDIA driver " + got):
+    with pytest.raises(Expected, match="device gpu: expected a CUDA device and an NVIDIA driver " + got):
         select("gpu")
     assert select("auto") is backend.CPU
 
 
 def test_cupy_missing_is_told_with_the_way_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(Expected, match=r"--device gpu: expected CuPy, got no module named cupy; pip install -e "):
+    with pytest.raises(Expected, match=r"device gpu: expected CuPy, got no module named cupy; pip install -e "):
         select("gpu")
 
 

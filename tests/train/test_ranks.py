@@ -161,8 +161,8 @@ def test_only_the_first_rank_writes_and_speaks(options, tmp_path, monkeypatch):
     assert Training.resume(tmp_path/"run").config.micro_batch == 1
 
 
-@pytest.mark.parametrize("more, what", [(["--lr", "0.02"], "--lr 1e-05, as rank 0 (here) has, got 0.02"),
-                                        (["--limit-per-class", "7"], "--limit-per-class 0, as"), (["--workers", "2"], None)])
+@pytest.mark.parametrize("more, what", [(["--lr", "0.02"], "lr 1e-05, as rank 0 (here) has, got 0.02"),
+                                        (["--limit-per-class", "7"], "limit_per_class 0, as"), (["--workers", "2"], None)])
 def test_ranks_with_other_options_are_refused_by_name_and_field(more, what, options, tmp_path):
     other = lambda ranks: Training.begin(config(options, *(more if ranks.rank == 1 else [])), tmp_path/"run", ranks=ranks)
     if what is None:

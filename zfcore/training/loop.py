@@ -253,7 +253,7 @@ class Training:
         if self.seed_and_law is None:
             raise check.Expected(self.folder, "a run whose weights were drawn at random as it began", "another")
         network = self.network
-        return drawn(network.name, network.input_shape, network.table(), *self.seed_and_law, device)
+        return from_table(network.name, network.input_shape, network.table()).init(*self.seed_and_law, device)
 
     # ------------------------------------------------------------------------------------------------------ running
     def run(self, say: Callable[[str], object] | None = None) -> None:
