@@ -3,9 +3,11 @@ tests a run is made of: `-m "not slow"` leaves out what takes long, and only `--
 import gc
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from tests.slow import marked, of_a_file
 
@@ -23,6 +25,13 @@ def _cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZFCORE_CACHE", str(root/"cache"))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _bars():
+    """The lock of all bars is one of this process: a fork that is killed while it draws would keep for ever the one that tqdm
+    has for several."""
+    tqdm.set_lock(threading.RLock())
 
 
 @pytest.fixture(scope="session", autouse=True)
