@@ -8,6 +8,7 @@ Both take turns, round after round; printed is the median over the rounds of the
 Results go to projections.json in the folder --output.
 """
 import numpy as np
+from PIL import Image
 
 from bench.cpu import compare
 from bench.record import Record
@@ -37,6 +38,9 @@ class Noise:
 
     def __len__(self):
         return len(self.pixels)
+
+    def picture(self, i):
+        return Image.fromarray(self.pixels[i])
 
 
 class Decoded(Pictures):

@@ -3,8 +3,12 @@ import sys
 import threading
 
 import numpy as np
+import pytest
 
 from bench import shares
+from bench.projections import Noise
+from bench.step import Drawn
+from zfcore.data.loader import check_data_set
 from zfcore.layers import Conv, LocalResponseNorm
 from zfcore.network import Network
 
@@ -35,3 +39,8 @@ def test_who_waits_and_who_is_not_ours_is_not_counted():
     end.set()
     thread.join()
     assert shares.where(sys._getframe()) is None
+
+
+@pytest.mark.parametrize("dataset", [Noise(3), Drawn(3, 48)])
+def test_data_sets_of_the_bench_are_some(dataset):
+    check_data_set(dataset)

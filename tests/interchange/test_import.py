@@ -233,7 +233,8 @@ def test_what_the_function_cannot_use_is_one_sentence(written, how, sentence):
 
 
 def test_a_kind_of_somebodys_own_is_no_other_formats(tmp_path, monkeypatch):
-    pytest.importorskip("safetensors")
+    for package in ("onnx", "safetensors"):
+        pytest.importorskip(package)
 
     class Mine(ReLU):
         """Ours is another class."""
