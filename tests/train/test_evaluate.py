@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import zfcore
 from tests.analysis.test_top_activations import MEAN, Noise, pictures_of, small
 from tests.train.conftest import write_set
 from train.__main__ import main as train
@@ -24,7 +25,7 @@ from zfcore.data.loader import Pictures
 from zfcore.data.transforms import CorruptImage
 from zfcore.models import build
 from zfcore.trained import Trained
-from zfcore.training.evaluation import answers, confused_pairs, confusion, evaluate, judge, per_class, predict, score, wilson
+from zfcore.training.evaluation import answers, confused_pairs, confusion, evaluate, judge, open_part, per_class, predict, score, wilson
 
 
 @pytest.fixture(autouse=True)
@@ -529,3 +530,9 @@ def test_a_part_without_pictures_is_refused(trained, tmp_path, capsys, monkeypat
     monkeypatch.setattr("zfcore.trained.open_data", lambda *_: (Known([], "ab"), Known([], ("amber", "jade", "plum"))))
     monkeypatch.setattr(Known, "__len__", lambda self: len(self.labels), raising=False)
     assert "pictures in the val part" in refused(capsys, "--run", runs[0], "--output", tmp_path/"new")
+
+
+def test_a_network_of_the_drawn_objects_is_judged_on_them_where_no_other_pictures_are_named():
+    model = zfcore.open("drawn")
+    pictures, of = open_part([model], None, "val", False, 0)
+    assert model.data == "" and pictures.dataset.names[0] == "synthetic/val/000000" and "synthetic" in of

@@ -284,7 +284,7 @@ def open_part(models, data, part, upscale, workers):
     if data is None:
         check_there(data := trained_on.pop())
     owner = next((model for model in models if same_place(data, model.data)), models[0])
-    dataset = owner.dataset(data, part)
+    dataset = owner.dataset(data or None, part)             # the stored name of the drawn objects is ""
     if not dataset.classes:
         raise check.Expected("--data", "class folders, whose names tell what is right", f"{data}, pictures without classes",
                              "python -m train.predict says what they are taken for")
