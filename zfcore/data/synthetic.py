@@ -395,9 +395,9 @@ class Synthetic:
 
     def __init__(self, split, count, size, seed=0, drawings=OBJECTS, keep=False, mean_image=None, before=None):
         check.one_of("synthetic set: split", split, SPLITS)
-        _whole("synthetic set: number of pictures", count, 1, MOST//2)
-        _whole("synthetic set: picture size", size, SMALLEST, LARGEST)
-        _whole("synthetic set: seed", seed, 0, 2**64 - 1)
+        check.whole("synthetic set: number of pictures", count, 1, MOST//2)
+        check.whole("synthetic set: picture size", size, SMALLEST, LARGEST)
+        check.whole("synthetic set: seed", seed, 0, 2**64 - 1)
         self.split, self.size, self.seed, self.drawings, self.classes = split, int(size), int(seed), drawings, drawings.classes
         self.labels = np.arange(count, dtype=np.int64) % len(self.classes)
         self.names = [f"{drawings.name}/{split}/{i:06d}" for i in range(count)]
@@ -439,14 +439,14 @@ class Synthetic:
 
     def _which(self, i):
         """Arguments of the functions `scene` and `truth`."""
-        _whole(f"{self.drawings.name}/{self.split}: picture", i, 0, len(self) - 1)
+        check.whole(f"{self.drawings.name}/{self.split}: picture", i, 0, len(self) - 1)
         return self.drawings, self.seed, self.split, int(i), int(self.labels[i])
 
     def picture(self, i):
         """Picture i, PIL RGB."""
         if self._kept is None:
             return render(self.scene(i), self.size)
-        _whole(f"{self.drawings.name}/{self.split}: picture", i, 0, len(self) - 1)
+        check.whole(f"{self.drawings.name}/{self.split}: picture", i, 0, len(self) - 1)
         pixels = self._kept.read(i) or self._helpers.picture(self._number, i)
         if pixels is None:
             with _DRAWING:
@@ -478,12 +478,6 @@ class Synthetic:
         unit = truth(*self._which(i))
         return Truth(unit.label, tuple(v*self.size for v in unit.box),
                      {name: (x*self.size, y*self.size) for name, (x, y) in unit.parts.items()}, unit.visible)
-
-
-def _whole(what, value, low, high):
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not (whole and low <= value <= high):
-        raise check.Expected(what, f"a whole number from {low} to {high}", repr(value))
 
 
 # ---------------------------------------------------------------------------------------------------------- helpers
@@ -597,7 +591,7 @@ def contact_sheet(size=96, columns=10, seed=0, drawings=OBJECTS, rows=24):
     """Pictures of `size` pixels, a class a row with its name at the left, `columns` examples each; PIL RGB. Of more classes
     than `rows` that many, as evenly spread as can be."""
     for what, value in (("columns", columns), ("rows", rows)):
-        _whole(f"contact sheet: {what}", value, 1, 1000)
+        check.whole(f"contact sheet: {what}", value, 1, 1000)
     classes = drawings.classes
     data = Synthetic("train", columns*len(classes), size, seed, drawings)
     shown = np.unique(np.linspace(0, len(classes) - 1, min(rows, len(classes))).round().astype(int)).tolist()
