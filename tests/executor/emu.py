@@ -25,7 +25,8 @@ from zfcore.cubin import kernels_folder
 
 HERE = Path(__file__).parent
 RUNTIME = ("emu_rt.cpp", "emu_ptx.cpp", "emu_race.cpp")
-HEADERS = ("emu.h", "emu_rt.h", "cuda_emu.h", "ptx.cuh")
+HEADERS = ("emu.h", "cuda_emu.h", "ptx.cuh")         # that a kernel includes
+SONAME = "zfcore-executor.so"                        # what a compiled kernel asks for is the runtime that is loaded, whichever
 GXX = shutil.which(os.environ.get("CXX", "g++"))
 # DWARF 4, because addr2line of binutils 2.40 mistakes the files of DWARF 5; stack-clash protection touches every page of
 # a large frame, so that it cannot jump over the guard page below a stack.
@@ -97,9 +98,9 @@ def run_compiler(*arguments):
 
 
 @cache
-def sources():
-    """What every compiled file depends on: the compiler, and the executor itself."""
-    return [*compiler(), platform.machine(), *((HERE/name).read_text() for name in RUNTIME + HEADERS)]
+def sources(*more):
+    """What every compiled file depends on: the compiler, and what the executor and kernels have in common."""
+    return [*compiler(), platform.machine(), *((HERE/name).read_text() for name in (*HEADERS, *more))]
 
 
 def where():
@@ -110,8 +111,9 @@ def where():
 
 @cache
 def runtime():
-    how = [*compiler()[1], "-O3", *where(), "-shared", "-Wl,-Bsymbolic", *(HERE/name for name in RUNTIME), "-ldl"]
-    return built("runtime", sources(), lambda path: run_compiler(*how, "-o", path))
+    flags = ["-O3", "-shared", "-Wl,-Bsymbolic", f"-Wl,-soname,{SONAME}"]
+    how = [*compiler()[1], *flags, *where(), *(HERE/name for name in RUNTIME), "-ldl"]
+    return built("runtime", [flags, *sources("emu_rt.h", *RUNTIME)], lambda path: run_compiler(*how, "-o", path))
 
 
 @cache
@@ -256,10 +258,10 @@ class Library:
 
     def __init__(self, path, name, label, cluster=1):
         self.path, self.name, self.label, self.cluster = path, name, label, cluster          # blocks that run together
+        self.run = ctypes.CDLL(str(runtime())).emu_launch                                    # before who asks for it
         self.dll = ctypes.CDLL(str(path))
         self.dll.emu_types.restype = ctypes.c_char_p
         self.types = self.dll.emu_types().decode()
-        self.run = ctypes.CDLL(str(runtime())).emu_launch
 
     def launch(self, grid, block, shared, values, names, writable, settings=Settings()):
         """`values`: arrays for pointers, `TensorMap`s, NumPy scalars; tuples of arrays or of scalars for structs that hold

@@ -11,13 +11,13 @@ tolerances of tests on a GPU cannot be taken from here. What is not known for ce
 
 namespace emu {
 
-static void check_shared(const void *address, size_t bytes, size_t alignment, const char *what, Site here)
+static void check_shared(const void *address, size_t bytes, size_t alignment, const char *what, Site here)   // a power of two
 {
     const char *p = (const char *)address;
     auto within = [&](const char *start, size_t size) { return p >= start && p + bytes <= start + size; };
     if (!within(arena, launch->shared) && !(launch->cluster == 1 && within(statics, statics_bytes)))
         fail(here, "%s: %zu bytes that do not lie in shared memory", what, bytes);
-    if ((uintptr_t)p % alignment) fail(here, "%s: the shared address is not a multiple of %zu", what, alignment);
+    if ((uintptr_t)p & (alignment - 1)) fail(here, "%s: the shared address is not a multiple of %zu", what, alignment);
 }
 
 // -------------------------------------------------------------------------------------------------------- cp.async
@@ -33,12 +33,11 @@ void cp_async(void *dst, const void *src, unsigned bytes, bool pred, Site here)
 {
     Fiber &f = enter("cp_async", here);
     check_shared(dst, bytes, bytes, "cp_async", here);
-    if ((uintptr_t)src % bytes) fail(here, "cp_async: the global address is not a multiple of %u", bytes);
-    Copy copy = {(char *)dst, (const char *)src, bytes, pred, f.group, here};
-    if (launch->eager_copies) return perform(copy);
+    if ((uintptr_t)src & (bytes - 1)) fail(here, "cp_async: the global address is not a multiple of %u", bytes);
+    if (launch->eager_copies) return perform({(char *)dst, (const char *)src, bytes, pred, f.group, here});
     race::access(dst, bytes, race::WRITE, here);
     memset(dst, 0xff, bytes);
-    f.copies.push_back(copy);
+    f.copies.emplace_back((char *)dst, (const char *)src, bytes, pred, f.group, here);
 }
 void cp_async_commit(Site here) { enter("cp_async_commit", here).group++; }
 void cp_async_wait(unsigned pending, Site here)
@@ -79,19 +78,15 @@ static float as_float(unsigned bits) { float x; memcpy(&x, &bits, 4); return x; 
 static float tf32(unsigned bits) { return as_float(bits & ~0x1fffu); }                 // the low 13 bits are not read
 static float bf16(unsigned pair, int half) { return as_float((half ? pair >> 16 : pair & 0xffff) << 16); }
 
-// sums[j] += by * row[j]: many sums at once, where one after the other would wait for each addition
-static void add_multiple(double *sums, double by, const double *row, int n)
-{
-    for (int j = 0; j < n; j++) sums[j] += by * row[j];
-}
-
+typedef double Eight __attribute__((vector_size(64)));
 struct Mma { float *d; const unsigned *a, *b; bool tf32; };
 
 static void mma_all(void **lanes, unsigned)                    // d (16,8) += a (16,K) b (K,8); a row of 4 lanes per 8x8
 {
     bool is_tf32 = ((Mma *)lanes[0])->tf32;
     int K = is_tf32 ? 8 : 16;
-    double a[16][16], b[16][8];
+    double a[16][16];
+    Eight b[16];                                                // many sums at once: none waits for the addition before it
     for (int lane = 0; lane < 32; lane++) {
         const Mma &mine = *(Mma *)lanes[lane];
         int g = lane / 4, t = lane % 4;
@@ -106,10 +101,10 @@ static void mma_all(void **lanes, unsigned)                    // d (16,8) += a 
     }
     for (int lane = 0; lane < 32; lane += 4)                    // the four lanes that hold a row, and the row 8 below it
         for (int below = 0; below < 2; below++) {
-            double sums[8];
+            Eight sums;
             auto of = [&](int column) -> float & { return ((Mma *)lanes[lane + column / 2])->d[2 * below + column % 2]; };
             for (int column = 0; column < 8; column++) sums[column] = of(column);
-            for (int k = 0; k < K; k++) add_multiple(sums, a[lane / 4 + 8 * below][k], b[k], 8);
+            for (int k = 0; k < K; k++) sums += a[lane / 4 + 8 * below][k] * b[k];
             for (int column = 0; column < 8; column++) of(column) = sums[column];
         }
 }
@@ -339,14 +334,11 @@ static Operand decode(uint64_t d, bool tf32, bool mn_major, Site here)
 // The 16 bytes that the swizzle leaves together, as numbers: from element (mn, k) on along the major axis.
 static void read_together(const Product &p, const Operand &o, int mn, int k, double *numbers)
 {
-    unsigned address = o.at(mn, k);
-    for (unsigned i = 0; i < 16 / o.item; i++) {
-        unsigned bits = 0, byte = address + i * o.item;
-        if (byte + o.item > launch->shared)
-            fail(p.here, "wgmma reads byte %u of %u in dynamic shared memory", byte, launch->shared);
-        memcpy(&bits, arena + byte, o.item);
-        numbers[i] = o.item == 4 ? tf32(bits) : bf16(bits, 0);
-    }
+    unsigned address = o.at(mn, k), words[4];
+    if (address + 16 > launch->shared)
+        fail(p.here, "wgmma reads byte %u of %u in dynamic shared memory", std::max(address, launch->shared), launch->shared);
+    memcpy(words, arena + address, 16);
+    for (unsigned i = 0; i < 16 / o.item; i++) numbers[i] = o.item == 4 ? tf32(words[i]) : bf16(words[i / 2], i % 2);
     if (launch->race) race::access(p.first, arena + address, 16, race::by_proxy(race::READ), where_of(p.here));
 }
 static void read_operand(const Product &p, const Operand &o, int first, int many, int K, double *numbers)    // (K,many)
@@ -366,6 +358,11 @@ static void read_operands(const Product &p)
     Operand a = decode(p.a, p.tf32, p.a_mn, p.here), b = decode(p.b, p.tf32, p.b_mn, p.here);
     read_operand(p, a, p.first / 32 % 4 * 16, 16, p.tf32 ? 8 : 16, left);
     read_operand(p, b, 0, p.n, p.tf32 ? 8 : 16, right);
+}
+// sums[j] += by * row[j]
+static void add_multiple(double *sums, double by, const double *row, int n)
+{
+    for (int j = 0; j < n; j++) sums[j] += by * row[j];
 }
 static void perform(Product &p)
 {

@@ -142,7 +142,7 @@ static int choose()                                  // the next thread to run, 
         return ready[here] ? highest(here, ready[here]) : -1;
     }
     for (int k = 0, first = launch->schedule == RANDOM ? roll() % warps : 0; k < warps; k++) {
-        int w = launch->schedule == RANDOM ? (first + k) % warps : priority[k];
+        int w = launch->schedule == RANDOM ? first + k - (first + k < warps ? 0 : warps) : priority[k];
         if (!ready[w]) continue;
         int turn = launch->schedule == RANDOM ? roll() % 32 : w == here ? lane + 1 : 0;
         uint32_t later = ready[w] & ~(uint32_t)((1ull << turn) - 1);

@@ -25,7 +25,8 @@ extern int current;                                  // the running one
 extern int threads;                                  // how many of them there are
 extern const Launch *launch;
 extern char *arenas[MAX_CLUSTER], *arena;            // dynamic shared memory of each block, and of the running thread's
-inline int rank_of(int fiber) { return fiber / (int)launch->block; }             // the number of its block in the cluster
+inline int rank_of(int fiber)                        // the number of its block in the cluster
+{ return launch->cluster == 1 ? 0 : fiber / (int)launch->block; }                // a division takes longer than all else of a turn
 inline int first_of(int rank) { return rank * (int)launch->block; }              // its first fiber
 bool has_left(int rank);                             // all threads of that block have returned
 bool in_arena(const char *p, int rank);

@@ -14,6 +14,31 @@ extern "C" __global__ void conversions(const float *x, unsigned *y, int total)
     }
 }
 
+extern "C" __global__ void bytes(const unsigned *x, unsigned *y)
+{
+    unsigned v = x[threadIdx.x];
+    unsigned of[4] = {signs_of_bytes<0>(v), signs_of_bytes<1>(v), signs_of_bytes<2>(v), __float_as_uint(infinity())};
+    for (int k = 0; k < 4; k++) y[k * 32 + threadIdx.x] = of[k] ^ v;
+}
+
+/* A warp writes, another reads, `rounds` times, and neither is ahead of the other: y is x, one further along in each round, with
+   the lanes turned about. */
+extern "C" __global__ void __launch_bounds__(64) by_named_barriers(const unsigned *x, unsigned *y, int rounds)
+{
+    __shared__ unsigned s[32];
+    int lane = threadIdx.x % 32;
+    for (int k = 0; k < rounds; k++)
+        if (threadIdx.x < 32) {
+            if (k) named_barrier_sync(2, 64);
+            s[lane] = x[lane + k];
+            named_barrier_arrive(1, 64);
+        } else {
+            named_barrier_sync(1, 64);
+            y[k * 32 + lane] = s[31 - lane];
+            if (k + 1 < rounds) named_barrier_arrive(2, 64);
+        }
+}
+
 extern "C" __global__ void shuffles(const unsigned *x, unsigned *y)
 {
     int lane = threadIdx.x;
@@ -102,6 +127,29 @@ extern "C" __global__ void tile(const __grid_constant__ TensorMap map, unsigned 
     __syncthreads();
     mbar_wait(bar, 0);
     for (int k = threadIdx.x; k < words; k += blockDim.x) y[k] = reinterpret_cast<unsigned *>(raw)[k];
+}
+
+/* The same, each lane arriving at an mbarrier. */
+extern "C" __global__ void __launch_bounds__(64) by_mbarriers(const unsigned *x, unsigned *y, int rounds)
+{
+    __shared__ unsigned s[32];
+    __shared__ Mbar full, empty;
+    int lane = threadIdx.x % 32;
+    if (threadIdx.x == 0) {
+        mbar_init(&full, 32), mbar_init(&empty, 32);
+        mbar_fence_init();
+    }
+    __syncthreads();
+    for (int k = 0; k < rounds; k++)
+        if (threadIdx.x < 32) {
+            mbar_wait(&empty, k % 2 ^ 1);                                   // at once in the first round
+            s[lane] = x[lane + k];
+            mbar_arrive(&full);
+        } else {
+            mbar_wait(&full, k % 2);
+            y[k * 32 + lane] = s[31 - lane];
+            mbar_arrive(&empty);
+        }
 }
 
 /* Two blocks of a cluster load half a box each, into its place in those blocks whose bits are set in the loader's mask; then

@@ -101,6 +101,9 @@ def probes():
     words = rng.integers(1, 2**32, (5, 3, 6, 7, 8), np.uint32)
     return {
         "conversions": Probe("conversions", [x, x.size], (4*x.size,)),
+        "signs of bytes": Probe("bytes", [rng.integers(0, 2**32, 32, np.uint32)], (4*32,)),
+        "named barriers": Probe("by_named_barriers", [np.arange(100, 140, dtype=np.uint32), 9], (9*32,), block=64),
+        "mbarriers": Probe("by_mbarriers", [np.arange(200, 240, dtype=np.uint32), 9], (9*32,), block=64, hopper=True),
         "shuffles": Probe("shuffles", [rng.integers(0, 2**32, 32, np.uint32)], (6*32,)),
         "cp.async": Probe("copies", [rng.integers(1, 2**32, 224, np.uint32)], (224,)),
         "ldmatrix": Probe("fragments", [rng.integers(0, 2**32, 128, np.uint32)], (14*32,)),
@@ -163,10 +166,15 @@ def encoded(tensor_map, address):
     return raw.view("V128")
 
 
-def run_on_gpu(probe, cupy, arch):
+def translation(probe, arch):
+    """(source in one piece, options) of NVRTC."""
     header = (kernels_folder()/"device"/"ptx.cuh").read_text().replace("#pragma once", "")
-    source = header + SOURCE.read_text().replace("#include <ptx.cuh>", "")
-    options = (f"-arch={arch}", *(f"-D{key}={value}" for key, value in probe.all_defines().items()))
+    return (header + SOURCE.read_text().replace("#include <ptx.cuh>", ""),
+            (f"-arch={arch}", *(f"-D{key}={value}" for key, value in probe.all_defines().items())))
+
+
+def run_on_gpu(probe, cupy, arch):
+    source, options = translation(probe, arch)
     kernel = cupy.RawModule(code=source, options=options).get_function(probe.kernel)
     kernel.max_dynamic_shared_size_bytes = max(probe.shared, 1024)
     keep, values = [], []

@@ -1,13 +1,16 @@
 """What the executor's primitives compute, held to formulas written anew from the text of the PTX ISA, and to the answers of
 a GPU where tests/executor/hardware.npz holds them."""
+import re
+
 import numpy as np
 import pytest
 
 from tests.executor import KernelError, emu, requires_executor
-from tests.executor.probe import HARDWARE, probes, run_here
+from tests.executor.probe import HARDWARE, SOURCE, probes, run_here
+from zfcore.cubin import kernels_folder
 
 pytestmark = requires_executor
-PROBES = probes()
+PROBES, PRIMITIVES = probes(), kernels_folder()/"device"/"ptx.cuh"
 LANES = np.arange(32)
 
 
@@ -29,6 +32,15 @@ def nearest(x, low_bits, ties_to_even):
 def conversions(x, total):
     bf16, truncated = nearest(x, 16, True) >> 16, x.view(np.uint32) >> 16
     return np.concatenate([bf16, bf16 | np.roll(bf16, -1) << 16, nearest(x, 13, True), truncated << 16])
+
+
+def signs_of_bytes(x):
+    signs = np.where(x.view(np.int8).reshape(32, 4) < 0, 0xffff, 0).astype(np.uint32)              # the lowest byte first
+    return np.concatenate([x ^ pair for pair in (*(signs[:, k] | signs[:, k + 1] << 16 for k in range(3)), 0x7f800000)])
+
+
+def handed_on(x, rounds):
+    return np.concatenate([x[k:k + 32][::-1] for k in range(rounds)])
 
 
 def shuffles(x):
@@ -167,6 +179,7 @@ def registers(x):
 
 
 FORMULAS = {"multicast": multicast, "rewritten": rewritten, "registers": registers, "conversions": conversions,
+            "bytes": signs_of_bytes, "by_named_barriers": handed_on, "by_mbarriers": handed_on,
             "shuffles": shuffles, "copies": copies, "fragments": ldmatrix, "tile": tile,
             "product_tf32": lambda x: mma(x, False), "product_bf16": lambda x: mma(x, True)}
 
@@ -180,6 +193,13 @@ def test_primitive_equals_the_formula(name):
     if name == "conversions":                                    # the one bf16 NaN is 0x7fff, as PTX says of cvt
         assert np.isnan(probe.values[0]).sum() == 1
     np.testing.assert_array_equal(got.view(np.uint32), expected.view(np.uint32))
+
+
+def test_each_primitive_has_a_probe():
+    primitives = re.findall(r"^(?:template <.*> )?PTX_INLINE [\w ]*?(\w+)\(", PRIMITIVES.read_text(), re.MULTILINE)
+    assert len(primitives) > 30
+    probed = SOURCE.read_text() + "shared_address"                                  # which the others are made of
+    assert [name for name in primitives if not re.search(rf"\b{name}\b", probed)] == []
 
 
 def test_the_probes_can_tell_layouts_apart():

@@ -11,6 +11,7 @@ import pytest
 from bench import resources
 from bench.__main__ import main
 from tests.executor import emu
+from tests.executor.probe import SOURCE, probes, translation
 from zfcore import nvrtc
 from zfcore.check import Expected
 from zfcore.cpu import CORES
@@ -83,6 +84,16 @@ def test_kernel_compiles_without_spills_or_complaints(compiling, kernel, arch):
     assert resources.resources(kernel, arch).spills == 0, log
     complaints = [line for line in log.splitlines() if re.search(r"warning|serialized|injected|C75\d\d", line)]
     assert not complaints
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+def test_what_asks_a_gpu_for_its_answers_compiles(arch):
+    """The probes of tests/executor, each once with its macros."""
+    asked = {translation(probe, arch): name for name, probe in probes().items() if arch == "sm_90a" or not probe.hopper}
+    for (source, options), name in asked.items():
+        cubin, log = kept(source, SOURCE.name, (*options, "--ptxas-options=-v"), {})
+        assert cubin[:4] == b"\x7fELF" and " 0 bytes spill stores" in log and "warning" not in log, name
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=NAMES)
