@@ -64,6 +64,11 @@ def architecture(x):
     return ARCHITECTURES.get(type(x), str)()
 
 
+def check_device(device: Device) -> None:
+    """Raise Expected unless it is a Device, not the name of one."""
+    check.instance("device", device, Device, 'zfcore.select("cpu") gives one')
+
+
 def check_maps(what, x):
     """Raise Expected unless x holds float32 or float64, or BF16 on a device."""
     check.dtype(what, x, np.float32, BF16 if runs_kernels(x) else np.float64)

@@ -7,6 +7,7 @@ something that is theirs to mend. A traceback always means a mistake in zfcore.
 import argparse
 import copyreg
 import functools
+import math
 import os
 import re
 import sys
@@ -19,6 +20,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from zfcore.hints import Array
 from zfcore.terminal import Unheard, as_called, at_work, printable, refusal, status_of, warn
+
+LARGEST_SEED = 2**63 - 1          # above, NumPy takes the two words of a key for floats, and one seed draws what another does
 
 
 class Expected(ValueError):
@@ -55,10 +58,10 @@ def _sizes(expected):
     return "(" + ", ".join("any" if e is None else str(e) for e in expected) + (",)" if len(expected) == 1 else ")")
 
 
-def dtype(what: object, array: Array, *expected: DTypeLike) -> None:
+def dtype(what: object, array: Array, *expected: DTypeLike, advice: str = "") -> None:
     """Raise unless the array's dtype is one of `expected`."""
     if array.dtype not in [np.dtype(e) for e in expected]:
-        raise Expected(what, " or ".join(str(np.dtype(e)) for e in expected), array.dtype)
+        raise Expected(what, " or ".join(str(np.dtype(e)) for e in expected), array.dtype, advice)
 
 
 def finite(what: object, array: Array) -> None:
@@ -92,7 +95,11 @@ def each(what: object, values: object, kind: type) -> None:
 
 def number(what: object, value: object) -> None:
     """Raise unless `value` is one real number, Python's or NumPy's, and finite."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not np.isfinite(float(value)):
+    try:
+        fits = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:                                  # a whole number beyond all floats
+        fits = False
+    if not fits:
         raise Expected(what, "a finite number", value if isinstance(value, (str, Real)) else type(value).__name__)
 
 
@@ -102,6 +109,12 @@ def whole(what: object, value: Any, low: int = 1, high: int | None = None) -> No
     if not is_whole or not low <= int(value) <= (int(value) if high is None else high):
         raise Expected(what, f"a whole number {f'of {low} or more' if high is None else f'from {low} to {high}'}",
                        value if is_whole else repr(value)[:60])
+
+
+def seed(what: object, value: Any) -> int:
+    """`value` as an int. Raise unless draws can be keyed by it, as by a seed or an epoch."""
+    whole(what, value, 0, LARGEST_SEED)
+    return int(value)
 
 
 def numbers(what: object, values: Any, kinds: str = "iuf", words: str = "numbers") -> NDArray[Any]:
@@ -120,11 +133,11 @@ def whole_numbers(what: object, values: Any) -> NDArray[np.int64]:
     return numbers(what, values, "iu", "whole numbers").astype(np.int64)
 
 
-def names(what: object, values: Any) -> list[str]:
-    """`values` as a list. Raise unless they are one or more texts in a row."""
+def names(what: object, values: Any, least: int = 1) -> list[str]:
+    """`values` as a list. Raise unless they are texts in a row, at least one or, for `least` 0, perhaps none."""
     row = None if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
-    if not row or not all(isinstance(value, str) for value in row):
-        raise Expected(what, "one or more names in a list", repr(values)[:60])
+    if row is None or len(row) < least or not all(isinstance(value, str) for value in row):
+        raise Expected(what, f"{'one or more '*least}names in a list", repr(values)[:60])
     return row
 
 
@@ -182,7 +195,7 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
 
 
 # Whole numbers that several command lines take.
-SEED, BATCH, THREADS = whole_number(0, 2**63 - 1), whole_number(1, 2**20), whole_number(0, 1024)
+SEED, BATCH, THREADS = whole_number(0, LARGEST_SEED), whole_number(1, 2**20), whole_number(0, 1024)
 
 
 class Parser(argparse.ArgumentParser):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.real_data import REAL_DATA, needs
 from zfcore.check import Expected
+from zfcore.data import open_data
 from zfcore.data.folders import open_folders
 from zfcore.data.transforms import CorruptImage
 
@@ -393,9 +394,19 @@ def test_a_tar_with_a_damaged_header_in_the_middle_is_refused(root, tmp_path):
         open_folders(path)
 
 
-def test_a_negative_limit_is_refused(root):
-    with pytest.raises(Expected, match="limit_per_class: expected 0"):
-        open_folders(root, limit_per_class=-1)
+@pytest.mark.parametrize("word, odd", [
+    *(("size", odd) for odd in (-5, 0, "37", 37., None)), *(("limit_per_class", odd) for odd in (-1, "3", 1.5, None)),
+    *(("val_fraction", odd) for odd in (0, 1, -0.1, "0.1", float("nan"), [0.1]))])
+def test_a_number_that_is_none_is_refused_whatever_the_set(root, tmp_path, word, odd):
+    for data in (root, tmp_path/"packed.h5", "", "drawn:unseen"):
+        with pytest.raises(Expected, match=f"^{word}: expected a"):
+            open_data(data, **{"size": 37, word: odd})
+
+
+def test_small_numbers_of_numpy_are_the_numbers_that_they_are(root):
+    for data in (root, "drawn:objects"):
+        plain, dressed = open_data(data, 100, 30), open_data(data, np.int8(100), np.uint8(30))
+        assert [part.names for part in dressed] == [part.names for part in plain]
 
 
 # ---------------------------------------------------------------------------------------------------- fingerprint

@@ -687,13 +687,25 @@ def test_a_set_opened_for_another_size_is_refused(root):
 @pytest.mark.parametrize("make, sentence", [
     (lambda: pictures(Drawn(0)), "pictures: expected one or more in each part"),
     (lambda: pictures(Drawn(9), crop=SIZE + 1), "crop: expected 1 to 6 pixels"),
-    (lambda: pictures(Drawn(9), workers=-1), "workers: expected 0 or more"),
-    (lambda: pictures(Drawn(9)).batches(0, 1, 0), "batch_size: expected a number above 0"),
-    (lambda: pictures(Drawn(9)).batches(3, 1, 0, start=-1), "start: expected 0 or more"),
-], ids=["no pictures", "crop", "workers", "batch size", "start"])
+    (lambda: pictures(Drawn(9), workers=-1), "workers: expected a whole number of 0 or more"),
+    (lambda: pictures(Drawn(9)).batches(0, 1, 0), "batch_size: expected a whole number of 1 or more"),
+    (lambda: pictures(Drawn(9)).picture(9), "picture: expected a whole number from 0 to 8, got 9"),
+    (lambda: pictures(Drawn(9)).picture(-1), "picture: expected a whole number from 0 to 8, got -1"),
+    (lambda: pictures(Drawn(9)).batches(3, 1, 0, device="gpu"), "device: expected Device, got str; zfcore.select"),
+    (lambda: pictures(Drawn(9)).batches(3, 1, 0, start=-1), "start: expected a whole number of 0 or more"),
+], ids=["no pictures", "crop", "workers", "batch size", "picture", "-1", "device", "start"])
 def test_a_wrong_argument_is_refused_at_once(make, sentence):
     with pytest.raises(Expected, match=sentence):
         make()
+
+
+def test_small_numbers_of_numpy_are_the_numbers_that_they_are():
+    """And do not overflow where sizes are multiplied."""
+    plain = pictures(Drawn(40), size=100, crop=90, upscale=True)
+    dressed = pictures(Drawn(40), np.uint8(2), np.int32(2**20), np.uint8(100), np.int8(90), upscale=True)
+    assert (plain._kept is None) == (dressed._kept is None)
+    for start in (0, 2):
+        assert same(plain.batches(100, 1, 2, start=start), dressed.batches(np.int8(100), np.uint64(1), np.int8(2), start=np.int8(start)))
 
 
 @needs("imagenette160")

@@ -99,12 +99,6 @@ def test_what_is_lacking_where_pictures_are_split_is_said(tmp_path, below, lacks
     assert f"photos: no {lacks}, so for validation" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("fraction", [0, 1, -0.1, float("nan")])
-def test_a_fraction_that_is_none_is_refused(tmp_path, fraction):
-    with pytest.raises(Expected, match="val_fraction"):
-        open_folders(kind(tmp_path/"photos", "a", "b", count=2), val_fraction=fraction)
-
-
 @pytest.mark.parametrize("seed", range(40))
 def test_what_is_added_to_a_class_moves_nothing_but_what_had_to_change_over(seed):
     """Pictures of three classes, few of each, some in groups: then others are added, which are like none that was there."""

@@ -339,11 +339,6 @@ def test_a_wrong_file_is_answered_with_one_sentence(tmp_path, spoil):
     assert "\n" not in str(caught.value)
 
 
-def test_a_negative_limit_is_refused(path):
-    with pytest.raises(Expected, match="limit_per_class: expected 0"):
-        open_packed(path, limit_per_class=-1)
-
-
 # ---------------------------------------------------------------------------------------------------------- fingerprint
 def test_a_copy_has_the_same_fingerprint_and_other_pictures_another(path, tmp_path, encoding):
     copy = tmp_path/"copy.h5"

@@ -307,9 +307,10 @@ def test_a_crop_as_large_as_the_picture_has_one_place():
     assert not tops.any() and not lefts.any()
 
 
-@pytest.mark.parametrize("crop", [0, 28])
-def test_a_crop_that_does_not_fit_is_refused(crop):
+@pytest.mark.parametrize("crop, sentence", [(28, "1 to 27 pixels"), (0, "a whole number of 1"), ("5", "a whole number"),
+                                            (5., "a whole number")])
+def test_a_crop_that_does_not_fit_is_refused(crop, sentence):
     for make in (lambda: transforms.ten_crops(27, crop), lambda: transforms.centre_crops(2, 27, crop),
                  lambda: transforms.random_crops(np.arange(3), 0, 0, 27, crop)):
-        with pytest.raises(Expected, match="crop: expected 1 to 27 pixels"):
+        with pytest.raises(Expected, match=f"crop: expected {sentence}"):
             make()

@@ -68,7 +68,7 @@ def test_a_bad_config_file_is_named_with_what_is_wrong(tmp_path, content, senten
 
 @pytest.mark.parametrize("words, sentence", [
     (["--lr", "0"], "--lr: expected a number above 0, got 0.0"), (["--epochs", "-1"], "--epochs"),
-    (["--seed", str(2**63)], "--seed: expected a number below"),
+    (["--seed", str(2**63)], "--seed: expected a whole number from 0 to"),
     (["--batch-size", "0"], "--batch-size"), (["--keep-prob", "0"], "--keep-prob: expected 0 < keep_prob <= 1"),
     (["--momentum", "1"], "--momentum"), (["--workers", "-1"], "--workers"), (["--model", "vgg"], "got 'vgg'"),
     (["--init", "xavier"], "one of gaussian, he"), (["--crops", "all"], "one of ten, random"),

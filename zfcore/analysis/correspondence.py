@@ -130,7 +130,7 @@ def correspondence(model: Trained, pictures: NDArray[np.uint8], places: NDArray[
     check.whole("grey", grey, 0, 255)
     side = default_side(crop) if side is None else side
     check.whole("side of the square", side, 1, crop)
-    check.whole("seed", seed, 0)
+    seed = check.seed("seed", seed)
     places = check.numbers("places", places).astype(float)
     check.shape("places", places, (n, P, 2))
     for i, k in np.argwhere(~((places >= 0) & (places < crop)).all(axis=2)):

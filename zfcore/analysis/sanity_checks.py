@@ -92,7 +92,7 @@ def sanity_checks(model: Trained, pictures: Pictures, top: TopActivations, layer
     Raises Expected for the pass of another network or over other pictures, and where a control is impossible: a network or layer
     without max pooling below it has no switches, a layer with one unit no other unit, one picture no other picture."""
     check_top(top, model, pictures, layer, batch_size)
-    check.whole("seed", seed, 0)
+    seed = check.seed("seed", seed)
     network, start = model.network, model.start
     units = check_units(network, layer, units)
     check_possible(network, layer)

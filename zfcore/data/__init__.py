@@ -2,13 +2,14 @@
 import os
 from pathlib import Path
 
-from zfcore import networks
+from zfcore import check, networks
 from zfcore.check import Expected
 from zfcore.data.cifar import is_cifar, open_cifar
 from zfcore.data.folders import VAL_FRACTION, open_folders
 from zfcore.data.imagenet import looks_like_imagenet, open_imagenet
 from zfcore.data.loader import DataSet
 from zfcore.data.packed import SUFFIXES, open_packed
+from zfcore.data.split import check_fraction
 from zfcore.data.synthetic import SETS, VERSION, Synthetic
 from zfcore.files import said
 from zfcore.hints import FilePath
@@ -27,6 +28,11 @@ def open_data(data: FilePath, size: int, limit_per_class: int = 0,
     without parts `val_fraction` is for validation; None: all of them, train being empty, and pictures without classes will do.
     Raises Expected, one sentence, for whatever is missing, damaged or inconsistent there."""
     data = said_place(data)
+    check.whole("--size", size)
+    check.whole("--limit-per-class", limit_per_class, 0)
+    if val_fraction is not None:
+        check_fraction("--val-fraction", val_fraction)
+    size, limit_per_class = int(size), int(limit_per_class)
     if is_drawn(data):
         return _open_drawn(data, size, limit_per_class)
     try:

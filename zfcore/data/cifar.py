@@ -71,8 +71,6 @@ def open_cifar(root, limit_per_class=0, coarse=False):
     one takes three seconds and three times as much.
     Raises Expected for whatever is missing, cut short or inconsistent, and for a pickle that holds more than data."""
     root = Path(root)
-    if limit_per_class < 0:
-        raise Expected("--limit-per-class", "0 (all) or more", limit_per_class)
     try:
         found = _find(root)
         if len(found) != 1:

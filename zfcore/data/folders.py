@@ -56,8 +56,6 @@ def open_folders(root, limit_per_class=0, shorter_side=None, val_fraction=VAL_FR
     that part, and pictures without class folders will do: train is empty then. Raises Expected, one sentence, for whatever is
     missing, empty or inconsistent."""
     root = Path(root)
-    if limit_per_class < 0:
-        raise Expected("--limit-per-class", "0 (all) or more", limit_per_class)
     try:
         places = _find_parts(root)
         listings = {part: source.classes(prefix) for part, (source, prefix) in places.items()}
@@ -158,8 +156,6 @@ def how_to_read(suffixes):
 def data_sets(root, places, listings, names, limit_per_class, shorter_side):
     """(train, val) out of places {part: (source, prefix)} and what they hold, listings {part: {class folder: paths}}, with
     names {class folder: readable name} for as many classes as have one. Raises Expected where the listings do not fit."""
-    if limit_per_class < 0:
-        raise Expected("--limit-per-class", "0 (all) or more", limit_per_class)
     suffixes = [suffix for source, _ in places.values() for suffix in source.left_out]
     listings = {part: checked(f"{root}: {part}", listings[part], suffixes) for part in PARTS}
     folders = sorted(listings["train"])

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zfcore import check
-from zfcore.backend import CPU, Device
+from zfcore.backend import CPU, Device, check_device
 from zfcore.check import Expected
 from zfcore.checkpoint import new_hdf5
 from zfcore.data.transforms import CorruptImage, TooSmall, check_crop, check_large_enough, square, to_rgb
@@ -109,13 +109,14 @@ class Pictures:
             raise Expected("pictures", "one or more in each part, training and validation", "none",
                            "a class of two or more has some in both; or put them into folders train and val")
         check_crop(size, crop)
-        if workers < 0:
-            raise Expected("--workers", "0 or more", workers)
+        check.whole("--workers", workers, 0)
+        check.whole("memory", memory, 0)
         shorter_side = getattr(dataset, "shorter_side", None)
         if shorter_side not in (None, size):
             raise Expected("size", f"{shorter_side}, as the data set was opened with", size)
-        self.dataset, self.size, self.crop, self.upscale, self.workers = dataset, size, crop, upscale, workers
-        self.memory = memory
+        size, crop, workers, memory = map(int, (size, crop, workers, memory))     # NumPy's smaller ones overflow when multiplied
+        self.dataset, self.size, self.crop, self.upscale = dataset, size, crop, upscale
+        self.workers, self.memory = workers, memory
         self.damaged: dict[int, str] = {}
         self.may_be_damaged: float | None = None  # so many; None: `most_damaged`
         self.all_were_readable = True             # no file has failed to open so far: the damage found will last
@@ -147,6 +148,7 @@ class Pictures:
 
     def picture(self, i: int) -> NDArray[np.uint8]:
         """Picture i prepared: (size,size,3), read-only. Raises CorruptImage."""
+        check.whole("picture", i, 0, len(self) - 1)
         if self._is_kept[i]:
             kept = self._kept[i]
             kept.flags.writeable = False          # of this view
@@ -182,9 +184,9 @@ class Pictures:
 
     def drawn(self, batch_size: int, seed: int, epoch: int, shuffle: bool = True, start: int = 0) -> list[NDArray[np.int64]]:
         """The indices that the batches of `batches` are made of, those of damaged pictures among them."""
-        check.positive("--batch-size", batch_size)
-        if start < 0:
-            raise Expected("start", "0 or more batches", start)
+        check.whole("--batch-size", batch_size)
+        check.whole("start", start, 0)
+        seed, epoch, batch_size, start = check.seed("--seed", seed), check.seed("epoch", epoch), int(batch_size), int(start)
         order = shuffled(len(self), seed, epoch) if shuffle else np.arange(len(self))
         return [order[k:k + batch_size] for k in range(start*batch_size, len(self), batch_size)]
 
@@ -193,6 +195,7 @@ class Pictures:
               ) -> Iterator[tuple[Array, NDArray[np.int64], NDArray[np.int64]]]:
         """Yield batches like those of `batches`, of these indices. `leave_out` is handed {index: reason} of damaged pictures
         that are found, instead of the method of this name: several ranks leave out together what one of them finds."""
+        check_device(device)
         ahead = max(2, 2*PIECE*self.workers//max(len(drawn[0]), 1)) if drawn else 2
         return device.prefetch(self._ahead(drawn, ahead, device.pinned, leave_out or self.leave_out))
 

@@ -45,8 +45,6 @@ def open_packed(path, limit_per_class=0, size=None):
     They have a `mean_image`, float32 (3,S,S), unless there is a limit: then it is None, being that of all pictures.
     Raises Expected, one sentence, for another file, another version, one cut short or damaged or inconsistent."""
     path = Path(path)
-    if limit_per_class < 0:
-        raise Expected("--limit-per-class", "0 (all) or more", limit_per_class)
     if not path.is_file():
         raise Expected("--data", "a packed data set", f"{path}, which is not a file")
     try:

@@ -16,7 +16,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-from zfcore.check import Expected
+from zfcore import check
 from zfcore.checkpoint import new_hdf5
 from zfcore.cpu import CORES
 from zfcore.data.alike import SIDE, near_duplicates, thumbnails
@@ -32,11 +32,16 @@ STEPS = 2**11                     # of a thumbnail's values: their products then
 KEY = 16                          # bytes of a digest of a picture's name, size and time
 
 
+def check_fraction(what, value):
+    """Raise Expected unless `value` is the share of a set that is for validation."""
+    check.number(what, value)
+    if not 0 < value < 1:
+        raise check.Expected(what, "a share of the pictures, 0 < share < 1", value)
+
+
 def split(root, dataset, fraction, say, lacks="parts train and val"):
     """bool (n,), True for pictures of validation, of the data set of files `dataset` at `root`, which `lacks` that. `say` is
     told what is chosen."""
-    if not 0 < fraction < 1:
-        raise Expected("--val-fraction", "a share of the pictures, 0 < share < 1", fraction)
     labels, n = dataset.labels, len(dataset)
     leaders = np.arange(n)                                 # of each picture, the first by name of those that are like it
     if n <= MOST:
@@ -133,7 +138,7 @@ def _read(path):
             thumbs = file.array("thumbnails", np.float16, (len(keys), SIDE*SIDE), finite=True)
             whole = file.attribute("digest", text()) == _digest(keys, thumbs)
         return dict(zip(map(bytes, keys), thumbs)) if whole else {}
-    except (OSError, Expected):
+    except (OSError, check.Expected):
         return {}
 
 
@@ -144,7 +149,7 @@ def _write(path, keys, thumbs):
         with new_hdf5(path, shared=True) as file:
             file["keys"], file["thumbnails"] = keys, thumbs
             file.attrs.update(format="zfcore thumbnails", digest=_digest(keys, thumbs))
-    except (OSError, Expected) as error:
+    except (OSError, check.Expected) as error:
         warn(f"the thumbnails are not kept for the next run: {printable(error)}")
 
 

@@ -397,8 +397,8 @@ class Synthetic:
         check.one_of("synthetic set: split", split, SPLITS)
         check.whole("synthetic set: number of pictures", count, 1, MOST//2)
         check.whole("synthetic set: picture size", size, SMALLEST, LARGEST)
-        check.whole("synthetic set: seed", seed, 0, 2**64 - 1)
-        self.split, self.size, self.seed, self.drawings, self.classes = split, int(size), int(seed), drawings, drawings.classes
+        self.split, self.size, self.seed = split, int(size), check.seed("synthetic set: seed", seed)
+        self.drawings, self.classes = drawings, drawings.classes
         self.labels = np.arange(count, dtype=np.int64) % len(self.classes)
         self.names = [f"{drawings.name}/{split}/{i:06d}" for i in range(count)]
         name = f"drawn-{drawings.name}-{split}-{self.size}"

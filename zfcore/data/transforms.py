@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError, features
 
+from zfcore import check
 from zfcore.check import Expected
 
 HAS_HEIF, HAS_AVIF = find_spec("pillow_heif") is not None, "avif" in features.modules and features.check_module("avif")
@@ -278,5 +279,7 @@ def _words(indices, seed, epoch):
 
 def check_crop(size: int, crop: int) -> None:
     """Raise Expected unless a crop of side `crop` can be taken out of a square of side `size`."""
-    if not 0 < crop <= size:
+    check.whole("size", size)
+    check.whole("crop", crop)
+    if crop > size:
         raise Expected("crop", f"1 to {size} pixels, the side of the prepared pictures", crop)

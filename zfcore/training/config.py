@@ -10,6 +10,7 @@ from zfcore import check
 from zfcore.data import is_drawn, open_data, said_place
 from zfcore.data.folders import VAL_FRACTION
 from zfcore.data.loader import DataSet
+from zfcore.data.split import check_fraction
 from zfcore.data.synthetic import LARGEST, SMALLEST
 from zfcore.device import DEVICES
 from zfcore.files import read_json, said
@@ -65,17 +66,15 @@ class TrainConfig:
             of_the_kind(flag(name), name, getattr(self, name))
         for name in ("image_size", "epochs", "batch_size", "lr", "patience"):
             check.positive(flag(name), getattr(self, name))
-        for name in ("micro_batch", "weight_decay", "rms_max", "workers", "limit_per_class", "seed"):
+        for name in ("micro_batch", "weight_decay", "rms_max", "workers", "limit_per_class"):
             value = getattr(self, name)
             if not (name == "weight_decay" and value is None or 0 <= value < math.inf):       # a decay of None is chosen later
                 raise check.Expected(flag(name), "0 or more", value)
         for name, most in MOST.items():
             if getattr(self, name) > most:
                 raise check.Expected(flag(name), f"at most {most}", said(getattr(self, name)))
-        if not 0 < self.val_fraction < 1:
-            raise check.Expected("--val-fraction", "a share of the pictures, 0 < share < 1", self.val_fraction)
-        if self.seed >= 2**63:
-            raise check.Expected("--seed", "a number below 2^63", self.seed)
+        check_fraction("--val-fraction", self.val_fraction)
+        check.seed("--seed", self.seed)
         if not 0 <= self.momentum < 1:
             raise check.Expected("--momentum", "0 <= momentum < 1", self.momentum)
         if not 0 < self.keep_prob <= 1:
