@@ -244,10 +244,47 @@ def test_wrong_inputs_are_answered_in_one_sentence():
         Network("odd", (3, 8, 8), [Conv("conv1", 4, 3, groups=2)])
 
 
+UP = [lambda network, x: network.forward(x), lambda network, x: network.forward(x, until="relu1"),
+      lambda network, x: list(network.steps(x)), lambda network, x: network.activations(x, ["fc8"]),
+      lambda network, x: project(network, x, "conv1", [0, 0])]
+
+
+@pytest.mark.parametrize("runs", UP)
+def test_no_pictures_and_pictures_of_another_dtype_are_told(runs):
+    network, x = build("tiny", 10, 32).init(0), np.zeros((3, 32, 32, 2), np.float32)
+    with pytest.raises(Expected, match="^tiny: pictures: expected one or more, got none"):
+        runs(network, x[..., :0])
+    for strange in (np.float64, np.float16, np.uint8):
+        with pytest.raises(Expected, match=rf"^tiny: pictures: expected float32, got {np.dtype(strange)}; .*astype\(np.float32\)"):
+            runs(network, x.astype(strange))
+    for layer in network.weighted:
+        layer.parameters = {key: array.astype(np.float64) for key, array in layer.parameters.items()}
+    runs(network, x.astype(np.float64))
+    with pytest.raises(Expected, match="^tiny: pictures: expected float64, got float32"):
+        runs(network, x)
+
+
+def test_caches_of_another_network_and_a_signal_of_another_shape_are_told():
+    network, x, _ = small()
+    y, caches = network.forward(x)
+    for other in (small()[0].copy(), small()[0]):            # these are alike
+        other.backward(y, caches)
+    others = (Network(name, (3, 13, 11), [one if layer.name == one.name else layer for layer in network.layers]) for name, one in
+              (("wider", Conv("conv1", 8, K=3, S=2)), ("smoother", AvgPool("pool1", K=3, S=2))))
+    for other in others:
+        for down in (other.backward, lambda dy, caches: descend(other, dy, caches)):
+            with pytest.raises(Expected, match=f"^caches: expected those of this network, {other.name}, got those of another, small"):
+                down(y, caches)
+    for odd, sentence in ((None, "list or tuple, got None"), (3, "list or tuple, got int"), ([*caches, None], "one for each of 12 layers, got 13")):
+        with pytest.raises(Expected, match=f"^caches: expected {sentence}"):
+            network.backward(y, odd)
+    for dy, of in ((y[:3], caches), (y, caches[:-1]), (y, []), (None, caches)):
+        with pytest.raises(Expected, match="^small: dy: expected"):
+            network.backward(dy, of)
+
+
 @pytest.mark.parametrize("runs", [
-    lambda network, x: network.forward(x), lambda network, x: network.forward(x, until="relu1"), lambda network, x: network.use("fp32"),
-    lambda network, x: list(network.steps(x)), lambda network, x: network.activations(x, ["fc8"]),
-    lambda network, x: project(network, x, "conv1", [0, 0]),
+    *UP, lambda network, x: network.use("fp32"),
     lambda network, x: Trained(network, np.zeros((3, 32, 32), np.float32)).probabilities(np.zeros((1, 32, 32, 3), np.uint8))])
 def test_a_network_without_weights_says_how_it_gets_them(runs):
     network, x = build("tiny", 10, 32), np.zeros((3, 32, 32, 2), np.float32)

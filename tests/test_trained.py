@@ -55,6 +55,11 @@ def test_a_mean_image_has_the_pictures_shape_and_the_same_rim_everywhere(shape, 
         Trained(network(), np.zeros(shape, np.float32), NAMES)
 
 
+def test_a_mean_image_is_of_the_dtype_that_the_network_computes_in():
+    with pytest.raises(Expected, match=r"^made: mean image: expected float32, got float64; .*astype\(np.float32\)"):
+        Trained(network(), MEAN.astype(float))
+
+
 @pytest.mark.parametrize("path", [3, None, b"drawn", ["drawn"], ""])
 def test_what_is_no_path_is_one_sentence(path):
     with pytest.raises(Expected, match="expected a run's folder, a checkpoint file or one of drawn"):

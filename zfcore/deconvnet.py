@@ -50,6 +50,7 @@ def skip(layer: Layer, dy: Array, cache: Any) -> Array:
 GRADIENT: Rules = {}
 DECONVNET: Rules = {ReLU: rectify, LocalResponseNorm: skip}
 GUIDED: Rules = {ReLU: rectify_where_on}
+MOST_START = 1e30                            # of a signal: float32 ends at 3e38, and on the way down weights multiply it
 BLIND = rectify, skip                        # rules that do not look at what was on the way up
 
 
@@ -76,18 +77,21 @@ def project(network: Network, x: Array, layer: str, units: Ints, places: Points 
                 so that its strongest activation is that number). The way down is positively homogeneous, so from a
                 positive activation this only scales the picture.
 
-    Raises Expected for a layer, a unit or a place that there is not, for rules that are none, and for activations that are not
-    finite."""
+    Raises Expected for a layer, a unit or a place that there is not, for rules that are none, and for activations or
+    pixels that are not finite."""
     check.instance("network", network, Network, "of a trained one: model.network")
     units = check_units(network, layer, units)
     if start is not None:
         check.number("start", start)
+        if abs(float(start)) > MOST_START:
+            raise check.Expected("start", f"a number from {-MOST_START:g} to {MOST_START:g}", start)
     y, caches = network.forward(x, until=network.layers[feature_layer(network, layer)].name)
     check.shape("units", units, (x.shape[-1],))
     places, values = find_places(y, units, places)
     check.finite(f"{layer}: activations", values)
     dy = start_signal(y, units, places, values, whole_map, start)
     pixels = descend(network, dy, caches, rules, None if whole_map else places)
+    check.finite(f"{layer}: projections", pixels)
     return Projection(pixels, values, places)
 
 
@@ -162,6 +166,7 @@ def descend(network: Network, dy: Array, caches: Sequence[Any], rules: Rules = D
     `places` (N,2) tells that dy is zero except there, one place a picture. Then only the cone of that place is computed:
     in each layer the square region that it sees, which is 1 pixel wide at the top and doubles at every stride on the way.
     For layer 2 of ZFNet that is 27 of 224 pixels, for layer 5 139. Where a region outgrows its map, the rest is dense."""
+    network.check_caches(dy, caches)
     check_rules(rules)
     if places is None or dy.ndim == 2:
         return network.backward(dy, caches, rules)[0]

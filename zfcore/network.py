@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from zfcore import check, files
-from zfcore.backend import BF16, CPU, Device, to_host
+from zfcore.backend import BF16, CPU, Device, check_device, to_host
 from zfcore.fusion import backward_pass, walk
 from zfcore.hints import Array, Arrays, Law, Precision, Row, Shape
 from zfcore.layers import Layer, Step
@@ -26,6 +26,14 @@ from zfcore.terminal import plural
 
 Rule: TypeAlias = Callable[[Any, Array, Any], Array]            # (layer, dy, cache) -> dx
 Rules: TypeAlias = Mapping[type[Layer], Rule]                   # of some kinds of layer
+
+
+class Caches(list[Any]):
+    """Caches of the layers from the pixels up, as `forward` leaves them, which know of which network they are."""
+
+    def __init__(self, network: "Network") -> None:
+        super().__init__()
+        self.network = network
 
 
 class Network:
@@ -54,7 +62,7 @@ class Network:
         `piece` (first, N) says that x is the pictures from number `first` on of a batch of N that comes in pieces: each
         picture then meets the dropout mask that it would meet in the whole batch.
         Layers that share a pass over memory are computed together (zfcore/fusion.py); what comes of each is the same."""
-        caches = []
+        caches = Caches(self)
         for _, x, cache in self.steps(x, step, until, piece):
             caches.append(cache)
         return in_float(x), caches
@@ -64,13 +72,33 @@ class Network:
         """`forward` step by step: yields (layer, output, cache), and keeps nothing of it. Of layers that are computed together
         those below the last may yield its output as theirs."""
         self._check_ready(x)
+        _check_step(step, piece)
         layers = self.layers if until is None else self.layers[:self.index(until) + 1]
         return walk(layers, self.stored(x), None if step is None else Step(step, piece))
 
     def _check_ready(self, x):
         """Raise Expected unless all layers have what they learn, and x may enter."""
+        what = f"{self.name}: pictures"
         self._check_parameters()
-        check.shape(f"{self.name}: pictures", x, (*self.input_shape, None))
+        check.shape(what, x, (*self.input_shape, None))
+        if not x.shape[-1]:
+            raise check.Expected(what, "one or more", "none")
+        self.check_dtype(what, x)
+
+    def check_dtype(self, what: str, array: Array) -> None:
+        """Raise Expected unless the array, of pixels, has the dtype of the parameters; in precision bf16 it may be stored."""
+        own = next((one.dtype for layer in self.layers for one in layer.parameters.values()), array.dtype)
+        check.dtype(what, array, own, *[BF16]*self.in_bf16, advice=f"this network computes in {own}: astype(np.{own})")
+
+    def check_caches(self, dy: Array, caches: Sequence[Any]) -> None:
+        """Raise Expected unless the caches are of this network, or of layers alike, and dy of the output of the last of them."""
+        check.instance("caches", caches, (list, tuple), "forward returns them behind its output")
+        of = caches.network if isinstance(caches, Caches) else self
+        if of is not self and (of.input_shape, of.table()) != (self.input_shape, self.table()):
+            raise check.Expected("caches", f"those of this network, {self.name}", f"those of another, {of.name}")
+        if len(caches) > len(self.layers):
+            raise check.Expected("caches", f"one for each of {plural(len(self.layers), 'layer')}", len(caches))
+        check.shape(f"{self.name}: dy", dy, (*self.shapes[len(caches)], None))
 
     def _check_parameters(self):
         for layer, shape in zip(self.layers, self.shapes):
@@ -96,6 +124,7 @@ class Network:
                     gradient; then, with {} too, grads are not computed. None: the gradient of everything
         to_pixels   False in training: the first layer's data gradient, which nobody reads, is not computed (dx None)
         take        is handed (layer name, its gradients) as soon as a layer with some has them; grads is then empty"""
+        self.check_caches(dy, caches)
         if rules is not None:
             check_rules(rules)
         ways = [] if rules is None else [rule_of(layer, rules) for layer in self.layers[:len(caches)]]
@@ -120,7 +149,7 @@ class Network:
     def activations(self, x: Array, names: Iterable[str]) -> dict[str, Array]:
         """{name: output of that layer} for pictures x, in evaluation."""
         self._check_ready(x)
-        wanted = {self.index(name) for name in names}
+        wanted = {self.index(name) for name in check.names("names", names, least=0)}
         out, x = {}, self.stored(x)
         for k, layer in enumerate(self.layers[:max(wanted, default=-1) + 1]):
             x, _ = layer.forward(x)
@@ -188,6 +217,8 @@ class Network:
                      scores below 1, and a step moves the scores about as much through layer 1, where the pixels make
                      gradients large, as through the layers above it"""
         check.one_of("init", law, ("gaussian", "he"))
+        check_device(device)
+        seed = check.seed("seed", seed)
         self.drawn = seed, law
         first, last = (self.weighted or [None])[0], (self.weighted or [None])[-1]
         for layer, shape in zip(self.layers, self.shapes):
@@ -199,11 +230,15 @@ class Network:
     def load(self, parameters: Arrays, device: Device = CPU, buffers: Arrays | None = None) -> "Network":
         """Take over {layer name: {"w": array, "b": array}}, and {layer name: {...}} of the layers with buffers. Raises
         Expected, before anything is taken over, for other names or shapes, and for values that are not finite."""
-        given = {"parameters": (self.parameter_shapes(), parameters), "buffers": (self.buffer_shapes(), buffers or {})}
+        given = {"parameters": (self.parameter_shapes(), parameters),
+                 "buffers": (self.buffer_shapes(), {} if buffers is None else buffers)}
+        check_device(device)
         for what, (shapes, arrays) in given.items():
+            check.instance(f"{self.name}: {what}", arrays, Mapping)
             if set(arrays) != set(shapes):
                 raise check.Expected(f"{self.name}: {what}", f"the layers {_listed(shapes)}", _listed(arrays))
             for name, of_layer in shapes.items():
+                check.instance(f"{self.name}: {what} of {name}", arrays[name], Mapping)
                 if set(arrays[name]) != set(of_layer):
                     raise check.Expected(f"{self.name}: {what} of {name}", _listed(of_layer), _listed(arrays[name]))
                 for key, shape in of_layer.items():
@@ -268,6 +303,14 @@ class Network:
                         f"{_thousands(count):>13}{_thousands(work):>15}{'%d/%d' % seen[:2] if seen else 'all':>12}")
         rows.append(f"{'sum':10}{'':18}{'':>15}{_thousands(self.parameter_count()):>13}{_thousands(total):>15}")
         return "\n".join(rows)
+
+
+def _check_step(step, piece):
+    """Raise Expected for what is no number of a step, on whatever device, and no piece (first, N) of a batch."""
+    if step is not None and not (getattr(step, "shape", None) == () and step.dtype == np.uint64):
+        check.whole("step", step, 0, 2**64 - 1)
+    if piece is not None:
+        check.shape("piece", check.whole_numbers("piece", piece), (2,))
 
 
 def check_rules(rules: Rules) -> None:

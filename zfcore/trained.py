@@ -67,6 +67,7 @@ class Trained:
     def __post_init__(self):
         outputs, (_, H, W) = self.network.shapes[-1], self.network.input_shape
         check.shape(f"{self.name}: mean image", self.mean, (3, None, None))
+        self.network.check_dtype(f"{self.name}: mean image", self.mean)
         rims = self.mean.shape[1] - H, self.mean.shape[2] - W
         if rims[0] != rims[1] or rims[0] < 0:
             raise check.Expected(f"{self.name}: mean image", f"the same rim on all sides of {H}x{W} pixels",
@@ -116,13 +117,10 @@ class Trained:
         """P (classes,N) float32 on the host of uint8 images (N,size,size,3): the softmax of the scores, of the centre crop or
         the mean over the paper's ten ("ten", section 3)."""
         check.one_of("crops", crops, ("centre", "ten"))
-        images = self._there(images)
-        if not (n := len(images)):
-            raise check.Expected("pictures", "one or more", "none")
-        each = []
+        images, each = self._there(images), []
         views = zip(*(ten_crops(self.size, self.crop) if crops == "ten" else centre_crops(1, self.size, self.crop)))
         for view in views:                                 # (top, left, mirrored), the same for every picture
-            y, _ = self.network.forward(self._seen(images, *(np.full(n, value) for value in view)))
+            y, _ = self.network.forward(self._seen(images, *(np.full(len(images), value) for value in view)))
             each.append(to_host(softmax(y)))
         check.finite(f"{self.name}: probabilities", p := np.mean(each, axis=0))      # NaN would win every comparison by losing it
         return p

@@ -8,13 +8,16 @@ import pytest
 
 import zfcore
 from tests.analysis.test_top_activations import MEAN, SIZE, Noise, pictures_of, small
+from zfcore import check
 from zfcore.analysis.invariance import Series
 from zfcore.atlas.look import look, projected
+from zfcore.backend import CPU
 from zfcore.check import Expected
 from zfcore.data.transforms import decode, square
 from zfcore.layers import AvgPool, Conv, Layer, ReLU
 from zfcore.network import Network
 from zfcore.trained import Trained
+from zfcore.training import evaluation
 
 CROP, N = 33, 4
 
@@ -51,10 +54,35 @@ def arguments():
         "shares_of_start": {"network": model.network, "start": small(1)}}
 
 
+def engine():
+    """{name: (function, arguments that are right)} of what analyses and their callers are made of."""
+    (model, pictures), of = (RIGHT["diagnose"][word] for word in ("model", "pictures")), RIGHT["project"]
+    network, x, judged = of["network"], of["x"], {"models": [model], "pictures": pictures, "batch_size": 8}
+    y, caches = network.forward(x)
+    drawn = {"data": "drawn:combinations", "part": "val", "limit_per_class": 1}
+    return {
+        "forward": (network.forward, {"x": x, "step": 3, "until": "conv2", "piece": (0, N)}),
+        "backward": (network.backward, {"dy": y, "caches": caches, "rules": zfcore.GUIDED, "to_pixels": True}),
+        "activations": (network.activations, {"x": x, "names": ["conv2"]}),
+        "init": (small().init, {"seed": 1, "law": "he", "device": CPU}),
+        "load": (small().load, {"parameters": network.parameters(), "device": CPU, "buffers": {}}),
+        "Pictures": (zfcore.Pictures, {"dataset": Noise(), "size": SIZE, "crop": CROP, "upscale": True, "workers": 1, "memory": 0}),
+        "picture": (pictures.picture, {"i": 3}),
+        "batches": (pictures.batches, {"batch_size": 8, "seed": 1, "epoch": 2, "shuffle": True, "start": 1, "device": CPU}),
+        "open_data": (zfcore.open_data, {"data": drawn["data"], "size": 32, "limit_per_class": 1, "val_fraction": 0.3}),
+        "Trained.dataset": (model.dataset, drawn),
+        "Trained.pictures": (model.pictures, {**drawn, "upscale": False, "workers": 0}),
+        "evaluate": (evaluation.evaluate, {**judged, "crops": "ten"}),
+        "predict": (evaluation.predict, {**judged, "crops": "centre"})}
+
+
 RIGHT = arguments()
-ANY = {"whole_map", "incremental", "every"}                # are yes or no by Python's rules; a time
+CALLS = {**{name: (getattr(zfcore, name), given) for name, given in RIGHT.items()}, **engine()}
+ANY = {"whole_map", "incremental", "every", "to_pixels", "upscale", "shuffle"}   # are yes or no by Python's rules; a time
+UNASKED = {"bar", "file", "file_of", "take", "of", "ranks"}      # what is called back; words; what only training has
 ALLOWED = {("unit_views", "units"): [[]], ("diagnose", "units"): [[]], ("diagnose", "name"): ["x"], ("project", "start"): [1.5, -1],
-           ("unit_views", "rules"): [{}], ("project", "rules"): [{}]}
+           ("unit_views", "rules"): [{}], ("project", "rules"): [{}], ("backward", "rules"): [{}],
+           ("activations", "names"): [[], {}], ("load", "buffers"): [{}], ("open_data", "val_fraction"): [None]}
 ODD = None, "x", 1.5, -1, True, object(), [], [None], np.zeros(3), {}, np.nan
 
 
@@ -63,23 +91,35 @@ def test_every_public_analysis_is_swept():
     analyses = {name for name, of in public.items() if inspect.isfunction(of)
                 and of.__module__.startswith(("zfcore.analysis", "zfcore.deconvnet"))}
     assert set(RIGHT) == analyses
-    for name, given in RIGHT.items():
-        assert set(inspect.signature(public[name]).parameters) - {"bar", "file", "file_of"} == set(given), name
+    for name, (call, given) in CALLS.items():
+        assert set(inspect.signature(call).parameters) - UNASKED == set(given), name
+        call(**given)
 
 
-@pytest.mark.parametrize("name, word", [(name, word) for name, given in RIGHT.items() for word in given if word not in ANY])
+@pytest.mark.parametrize("name, word", [(name, word) for name, (_, given) in CALLS.items() for word in given if word not in ANY])
 def test_an_odd_argument_is_refused_or_one_that_the_signature_allows(name, word):
-    default = inspect.signature(getattr(zfcore, name)).parameters[word].default
+    call, given = CALLS[name]
+    default = inspect.signature(call).parameters[word].default
     allowed = ALLOWED.get((name, word), []) + [None]*(default is None)
     for odd in ODD:
         if any(type(odd) is type(one) and odd == one for one in allowed):
-            getattr(zfcore, name)(**{**RIGHT[name], word: odd})
+            call(**{**given, word: odd})
             continue
         try:
-            getattr(zfcore, name)(**{**RIGHT[name], word: odd})
+            call(**{**given, word: odd})
         except Expected:
             continue
         pytest.fail(f"{name}({word}={odd!r}) is taken")
+
+
+@pytest.mark.parametrize("name, word", [(name, word) for name, (_, given) in CALLS.items() for word in given
+                                        if word in ("seed", "epoch")])
+def test_every_seed_has_the_same_range(name, word):
+    call, given = CALLS[name]
+    call(**{**given, word: check.LARGEST_SEED})
+    for beyond in (check.LARGEST_SEED + 1, 2**70, np.uint64(2**63)):
+        with pytest.raises(Expected, match=f"{word}: expected a whole number from 0 to {check.LARGEST_SEED}, got {beyond}"):
+            call(**{**given, word: beyond})
 
 
 def same(one, other):
@@ -250,6 +290,24 @@ def test_pixels_that_are_not_finite_are_told():
         zfcore.project(**{**given, "x": x, "places": None})
     with pytest.raises(Expected, match="features: expected finite"):
         zfcore.probe(**{**RIGHT["probe"], "features": np.full((9, 5), np.nan)})
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("whole_map", [False, True])
+def test_a_signal_starts_as_no_number_that_outgrows_its_floats(whole_map):
+    given = {**RIGHT["project"], "places": None, "whole_map": whole_map}
+    for start in (1e39, -1e39, 2e30, np.float32(1e38), 10**400):
+        with pytest.raises(Expected, match="^start: expected a"):
+            zfcore.project(**{**given, "start": start})
+    assert np.isfinite(zfcore.project(**{**given, "start": 10**30}).pixels).all()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_projections_that_outgrow_their_floats_are_told():
+    given, faint = RIGHT["project"], small()
+    faint["conv2"].parameters = {"w": faint["conv2"].parameters["w"]*np.float32(1e-20), "b": np.zeros(7, np.float32)}
+    with pytest.raises(Expected, match="^conv2: projections: expected finite values"):
+        zfcore.project(**{**given, "network": faint, "places": None, "whole_map": True, "start": 1e30})
 
 
 # ------------------------------------------------------------------------------------------------------------ saved and loaded
