@@ -254,8 +254,8 @@ def test_no_pictures_and_pictures_of_another_dtype_are_told(runs):
     network, x = build("tiny", 10, 32).init(0), np.zeros((3, 32, 32, 2), np.float32)
     with pytest.raises(Expected, match="^tiny: pictures: expected one or more, got none"):
         runs(network, x[..., :0])
-    for strange in (np.float64, np.float16, np.uint8):
-        with pytest.raises(Expected, match=rf"^tiny: pictures: expected float32, got {np.dtype(strange)}; .*astype\(np.float32\)"):
+    for strange in ("float64", "float16", "uint8"):
+        with pytest.raises(Expected, match=rf"^tiny: pictures: expected float32, got {strange}; .*astype\(np.float32\)"):
             runs(network, x.astype(strange))
     for layer in network.weighted:
         layer.parameters = {key: array.astype(np.float64) for key, array in layer.parameters.items()}
@@ -269,13 +269,13 @@ def test_caches_of_another_network_and_a_signal_of_another_shape_are_told():
     y, caches = network.forward(x)
     for other in (small()[0].copy(), small()[0]):            # these are alike
         other.backward(y, caches)
-    others = (Network(name, (3, 13, 11), [one if layer.name == one.name else layer for layer in network.layers]) for name, one in
-              (("wider", Conv("conv1", 8, K=3, S=2)), ("smoother", AvgPool("pool1", K=3, S=2))))
-    for other in others:
+    for instead in (Conv("conv1", 8, K=3, S=2), AvgPool("pool1", K=3, S=2)):
+        other = Network("other", (3, 13, 11), [instead if layer.name == instead.name else layer for layer in network.layers])
         for down in (other.backward, lambda dy, caches: descend(other, dy, caches)):
-            with pytest.raises(Expected, match=f"^caches: expected those of this network, {other.name}, got those of another, small"):
+            with pytest.raises(Expected, match="^caches: expected those of this network, other, got those of another, small"):
                 down(y, caches)
-    for odd, sentence in ((None, "list or tuple, got None"), (3, "list or tuple, got int"), ([*caches, None], "one for each of 12 layers, got 13")):
+    for odd, sentence in ((None, "list or tuple, got None"), (3, "list or tuple, got int"),
+                          ([*caches, None], "one for each of 12 layers, got 13")):
         with pytest.raises(Expected, match=f"^caches: expected {sentence}"):
             network.backward(y, odd)
     for dy, of in ((y[:3], caches), (y, caches[:-1]), (y, []), (None, caches)):

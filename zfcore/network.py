@@ -91,7 +91,7 @@ class Network:
         check.dtype(what, array, own, *[BF16]*self.in_bf16, advice=f"this network computes in {own}: astype(np.{own})")
 
     def check_caches(self, dy: Array, caches: Sequence[Any]) -> None:
-        """Raise Expected unless the caches are of this network, or of layers alike, and dy of the output of the last of them."""
+        """Raise Expected unless the caches are of this network, or of one alike, and dy of the output of their last layer."""
         check.instance("caches", caches, (list, tuple), "forward returns them behind its output")
         of = caches.network if isinstance(caches, Caches) else self
         if of is not self and (of.input_shape, of.table()) != (self.input_shape, self.table()):

@@ -66,7 +66,8 @@ def engine():
         "activations": (network.activations, {"x": x, "names": ["conv2"]}),
         "init": (small().init, {"seed": 1, "law": "he", "device": CPU}),
         "load": (small().load, {"parameters": network.parameters(), "device": CPU, "buffers": {}}),
-        "Pictures": (zfcore.Pictures, {"dataset": Noise(), "size": SIZE, "crop": CROP, "upscale": True, "workers": 1, "memory": 0}),
+        "Pictures": (zfcore.Pictures, {"dataset": Noise(), "size": SIZE, "crop": CROP, "upscale": True,
+                                       "workers": 1, "memory": 0}),
         "picture": (pictures.picture, {"i": 3}),
         "batches": (pictures.batches, {"batch_size": 8, "seed": 1, "epoch": 2, "shuffle": True, "start": 1, "device": CPU}),
         "open_data": (zfcore.open_data, {"data": drawn["data"], "size": 32, "limit_per_class": 1, "val_fraction": 0.3}),
@@ -96,7 +97,8 @@ def test_every_public_analysis_is_swept():
         call(**given)
 
 
-@pytest.mark.parametrize("name, word", [(name, word) for name, (_, given) in CALLS.items() for word in given if word not in ANY])
+@pytest.mark.parametrize("name, word", [(name, word) for name, (_, given) in CALLS.items() for word in given
+                                        if word not in ANY])
 def test_an_odd_argument_is_refused_or_one_that_the_signature_allows(name, word):
     call, given = CALLS[name]
     default = inspect.signature(call).parameters[word].default

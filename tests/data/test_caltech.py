@@ -249,7 +249,7 @@ def test_leaving_a_class_out_does_not_change_what_is_drawn_of_the_others():
 
 @pytest.mark.parametrize("options, sentence",
                          [(dict(train_per_class=0), "training pictures per class: expected a whole number of 1"),
-                                               (dict(train_per_class=1, test_most=-1), "test pictures per class: expected a whole number of 0"),
+                                               (dict(train_per_class=1, test_most=-1), "test pictures per class: expected a whole"),
                                                (dict(train_per_class=1, fold=-1), "fold: expected a whole number from 0"),
                                                (dict(train_per_class=1, seed=-1), "seed: expected a whole number from 0"),
                                                (dict(train_per_class=1, without=range(4)), "classes: expected at least one")])

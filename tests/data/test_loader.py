@@ -705,7 +705,8 @@ def test_small_numbers_of_numpy_are_the_numbers_that_they_are():
     dressed = pictures(Drawn(40), np.uint8(2), np.int32(2**20), np.uint8(100), np.int8(90), upscale=True)
     assert (plain._kept is None) == (dressed._kept is None)
     for start in (0, 2):
-        assert same(plain.batches(100, 1, 2, start=start), dressed.batches(np.int8(100), np.uint64(1), np.int8(2), start=np.int8(start)))
+        assert same(plain.batches(100, 1, 2, start=start),
+                    dressed.batches(np.int8(100), np.uint64(1), np.int8(2), start=np.int8(start)))
 
 
 @needs("imagenette160")

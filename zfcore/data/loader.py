@@ -114,7 +114,7 @@ class Pictures:
         shorter_side = getattr(dataset, "shorter_side", None)
         if shorter_side not in (None, size):
             raise Expected("size", f"{shorter_side}, as the data set was opened with", size)
-        size, crop, workers, memory = map(int, (size, crop, workers, memory))     # NumPy's smaller ones overflow when multiplied
+        size, crop, workers, memory = map(int, (size, crop, workers, memory))     # NumPy's small ones overflow in products
         self.dataset, self.size, self.crop, self.upscale = dataset, size, crop, upscale
         self.workers, self.memory = workers, memory
         self.damaged: dict[int, str] = {}
