@@ -223,6 +223,15 @@ def test_init_is_gaussian_with_std_a_hundredth_and_zero_biases_or_he_on_request(
     assert not any(of_layer["b"].any() for of_layer in paper.parameters().values())
 
 
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.5, 1.0, "1", True, None, [1], np.float32(1)])
+def test_a_seed_is_a_whole_number(seed):
+    network = build("tiny", 10)
+    with pytest.raises(Expected, match="^seed: expected a whole number from 0 to"):
+        network.init(seed)
+    assert network.drawn is None and not network.parameters()
+    assert network.init(np.int64(3)).drawn == (3, "gaussian") and type(network.drawn[0]) is int
+
+
 def test_init_depends_on_the_seed_and_on_the_layers_own_name_only():
     a, b, c = build("tiny", 10).init(1), build("tiny", 7).init(1), build("tiny", 10).init(2)
     np.testing.assert_array_equal(a["conv4"].parameters["w"], b["conv4"].parameters["w"])

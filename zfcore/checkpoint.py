@@ -74,9 +74,7 @@ class Checkpoint:
 def save(path: FilePath, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to `path`, all or nothing. Raises Unwritable where the disk refuses (full, read-only)."""
     with new_hdf5(path) as file:
-        _describe(file, format=FORMAT, version=VERSION, model=checkpoint.model, epoch=checkpoint.epoch,
-                  step=checkpoint.step, input_shape=checkpoint.input_shape,
-                  layers=json.dumps(checkpoint.layers), classes=json.dumps(checkpoint.classes))
+        _describe(file, **_attributes(checkpoint))
         for group, arrays in (("parameters", checkpoint.parameters), ("optimizer", checkpoint.velocity),
                               ("buffers", checkpoint.buffers)):
             file.create_group(group)
@@ -100,12 +98,9 @@ def load(path: FilePath) -> Checkpoint:
     try:
         with open_h5(path, "use another checkpoint of the run") as file:
             check_format(file, path, FORMAT, "a zfcore checkpoint")
-            model = file.attribute("model", name)
-            layers = [renamed(row) for row in _json(file, "layers", listed(mapping(anything), MOST_LAYERS, 1))]
-            input_shape = tuple(file.attribute("input_shape", listed(whole(1, 2**14), 3, 3)))
-            network = _network(path, model, input_shape, layers)
+            network, layers, classes = _head(file)
             return Checkpoint(
-                model, input_shape, layers, _json(file, "classes", listed(text(), MOST_CLASSES)),
+                network.name, network.input_shape, layers, classes,
                 parameters=_arrays(file, "parameters", network.parameter_shapes()),
                 velocity=_arrays(file, "optimizer", network.parameter_shapes()) if file.group("optimizer").names() else {},
                 buffers=_arrays(file, "buffers", network.buffer_shapes())
@@ -116,6 +111,39 @@ def load(path: FilePath) -> Checkpoint:
                 state=_state(file.group("state")), history=_history(file.group("history")) if "history" in file else {})
     except OSError as error:
         raise check.Expected(path, "a file that can be read", error.strerror or short(error)) from None
+
+
+def check_readable(checkpoint: Checkpoint) -> None:
+    """Raise Expected where `load` would refuse what the `checkpoint` says beside its arrays: what is trained can be opened."""
+    try:
+        attributes = _attributes(checkpoint)
+    except TypeError as error:
+        raise check.Expected(f"{checkpoint.model}: layers", "fields that JSON has", error) from None
+    _head(_Unwritten(attributes))
+    _state(_Unwritten(checkpoint.state))
+
+
+@dataclass
+class _Unwritten:
+    """Attributes that are to be written, asked as a `hdf5.Reader` is."""
+    values: dict[str, Any]
+    path = "checkpoint"
+
+    def attributes(self):
+        return [*self.values]
+
+    def attribute(self, key, form):
+        try:
+            _described(self.values[key])
+        except UnicodeEncodeError:
+            raise check.Expected(f"{self.path}: {key}", "a text that UTF-8 has", said(self.values[key])) from None
+        return form(f"{self.path}: {key}", self.values[key])
+
+
+def _attributes(checkpoint):
+    return {"format": FORMAT, "version": VERSION, "model": checkpoint.model, "epoch": checkpoint.epoch, "step": checkpoint.step,
+            "input_shape": list(checkpoint.input_shape), "layers": json.dumps(checkpoint.layers),
+            "classes": json.dumps(checkpoint.classes)}
 
 
 def check_format(file: Reader, path: FilePath, expected: str, what: str, advice: str = "") -> None:
@@ -131,12 +159,17 @@ def _json(file, key, form):
     return parsed(f"{file.path}: {key}", file.attribute(key, text(2**24)), form)
 
 
-def _network(path, model, input_shape, layers):
-    """The Network of a layer table, without arrays: it knows the shapes of those that must be there."""
+def _head(file):
+    """(network, layer table, classes) of a file. The Network is without arrays: it knows the shapes of those that must be
+    there."""
+    model = file.attribute("model", name)
+    layers = [renamed(row) for row in _json(file, "layers", listed(mapping(anything), MOST_LAYERS, 1))]
+    input_shape = file.attribute("input_shape", listed(whole(1, 2**14), 3, 3))
     try:
-        return Network(model, input_shape, [from_fields(row) for row in layers])
+        network = Network(model, input_shape, [from_fields(row) for row in layers])
     except check.Expected as error:
-        raise check.Expected(f"{path}: {error.what}", error.expected, error.got, error.advice) from None
+        raise check.Expected(f"{file.path}: {error.what}", error.expected, error.got, error.advice) from None
+    return network, layers, _json(file, "classes", listed(text(), MOST_CLASSES))
 
 
 def _arrays(file, key, shapes):
@@ -193,8 +226,11 @@ def check_resumable(what: str, found: Checkpoint, network: Network, size: int) -
 
 def _describe(group, **attributes):
     """Texts go in with a fixed length: then they lie in the object's header, which has a checksum, not in HDF5's heap."""
-    group.attrs.update({key: np.bytes_(value.encode(errors="surrogateescape")) if isinstance(value, str) else value
-                        for key, value in attributes.items()})
+    group.attrs.update({key: _described(value) for key, value in attributes.items()})
+
+
+def _described(value):
+    return np.bytes_(value.encode(errors="surrogateescape")) if isinstance(value, str) else value
 
 
 def _write(file, name, array):

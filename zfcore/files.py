@@ -149,14 +149,14 @@ def _alike(called):
 
 
 @contextmanager
-def folder_made(path):
+def folder_made(path, what="--output"):
     """`with folder_made(path):` the folder is there, with those above it. Of what was made for that, what is still empty
-    vanishes when the block fails. Raises Expected where it cannot be made."""
+    vanishes when the block fails. Raises Expected, calling it `what`, where it cannot be made."""
     missing = [folder for folder in (Path(path), *Path(path).parents) if not folder.exists()]
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Expected("--output", "a place where a folder can be made", f"{path} ({error.strerror})") from None
+        raise Expected(what, "a place where a folder can be made", f"{path} ({error.strerror})") from None
     try:
         yield Path(path)
     except BaseException:

@@ -215,7 +215,9 @@ class Network:
         "he"         std = sqrt(2/fan_in), which keeps the signal's size from layer to layer; the first layer's is divided
                      by 8 and the last one's by 64. Pixels have a spread of about 64: so the maps start near 8 and the
                      scores below 1, and a step moves the scores about as much through layer 1, where the pixels make
-                     gradients large, as through the layers above it"""
+                     gradients large, as through the layers above it
+
+        Raises Expected for another law, and for a seed that is no whole number from 0 to 2^63 - 1."""
         check.one_of("init", law, ("gaussian", "he"))
         check_device(device)
         seed = check.seed("seed", seed)

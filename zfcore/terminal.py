@@ -6,6 +6,7 @@
     printable(name)                       a name, whatever is in it, as something that can be printed and drawn
     command("python", "-m", "train", ...) a command that can be copied into a shell
     as_called(text)                       a text about options, as the caller of a function names them
+    called(option, argument)              one of them, where the function's has another name
     Bar(total, unit, what)                a progress bar; where there is no terminal, a line at least every 30 seconds
     at_work()                             what every command runs in: its streams take any text, its signals are heard
 """
@@ -71,6 +72,11 @@ def as_called(text: str) -> str:
     """`text` about options, "--val-fraction", for whoever reads it: a command line as it is, and a program that calls functions
     by the names of their arguments, "val_fraction"; but for commands in it."""
     return text if _Output.of_command else OPTION.sub(lambda found: found[1] or found[2].replace("-", "_"), text)
+
+
+def called(option: str, argument: str) -> str:
+    """Name of what a command line calls `option`, and a function, otherwise than by the same name, its `argument`."""
+    return option if _Output.of_command else argument
 
 
 def plural(n: int, noun: str) -> str:

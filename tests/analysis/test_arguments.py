@@ -210,8 +210,6 @@ def test_what_a_picture_becomes_by_pil_and_from_its_file_is_taken(tmp_path):
                                    {"model": Trained(small(2), MEAN)}, {"model": Trained(small(), MEAN + 1)},
                                    {"model": RIGHT["unit_views"]["model"].untrained()}])
 def test_the_strongest_of_other_pictures_or_another_network_are_refused(name, other):
-    if "pictures" in other:
-        other["pictures"].dataset.names[0] = f"other/{len(other['pictures'])}"
     with pytest.raises(Expected, match="^top: expected the pass of this network over these pictures, got one of another"):
         getattr(zfcore, name)(**{**RIGHT[name], **other})
 

@@ -1,5 +1,6 @@
 """Options: the paper's by default, a preset, a file and the command line over it, every bad value named."""
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from train.options import parser
 from zfcore.check import Expected
 from zfcore.terminal import at_work
 from zfcore.training import PRESETS, TrainConfig, resolve
-from zfcore.training.config import MOST_DECAY, resumed
+from zfcore.training.config import MOST_DECAY, flag, resumed
 
 
 @pytest.fixture(autouse=True)
@@ -195,6 +196,21 @@ def test_an_option_of_another_type_is_answered_when_the_config_is_made(options, 
     with pytest.raises(Expected, match=sentence):
         TrainConfig(**options)
     assert TrainConfig(lr=1, momentum=np.float64(0.5)).lr == 1
+
+
+@pytest.mark.parametrize("name", TrainConfig.__dataclass_fields__)
+def test_whatever_an_option_is_given_resolve_takes_it_or_says_in_a_sentence_which_it_is(name):
+    for odd in (None, "3", "", 3, -1, 1.5, True, [], [1], [None], {}, object(), np.zeros(3), np.nan, b"x"):
+        try:
+            assert isinstance(resolve({name: odd}), TrainConfig)
+        except Expected as sentence:
+            assert re.match(f"{flag(name)}: |options: ", str(sentence)), sentence
+
+
+@pytest.mark.parametrize("odd", [None, "tiny", ["epochs"], 3, TrainConfig(), {"config": None}, {"config": 3}, {3: 4}])
+def test_what_is_no_table_of_options_is_told(odd):
+    with pytest.raises(Expected, match="^(options|--config|option): expected"):
+        resolve(odd)
 
 
 def test_an_option_that_does_not_exist_is_refused():

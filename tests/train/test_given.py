@@ -1,7 +1,9 @@
 """Training on data sets and networks that are given in Python: what a run knows of them, what it says it does not, what is
 refused, and when."""
 import csv
+import errno
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,9 +15,10 @@ import zfcore
 from tests.train.test_loop import assert_same_bits
 from train.__main__ import main as train
 from train.evaluate import main as evaluate_command
-from zfcore.analysis.sanity_checks import shares_of_start
+from zfcore.analysis.sanity_checks import last_convolution, shares_of_start
+from zfcore import checkpoint
 from zfcore.checkpoint import load, save
-from zfcore.layers import Conv, Dropout, Flatten, Linear, MaxPool, Pixelwise, ReLU
+from zfcore.layers import AvgPool, Conv, Dropout, Flatten, Linear, MaxPool, Pixelwise, ReLU
 from zfcore.training import Training, evaluate, resolve
 
 CONFIG = resolve({"preset": "tiny", "image_size": 32, "epochs": 2, "batch_size": 10, "workers": 0, "device": "cpu"})
@@ -100,9 +103,9 @@ def test_a_place_that_the_options_name_and_the_drawn_set_are_remembered(tmp_path
 def test_an_older_run_on_given_pictures_which_said_drawn_ones_opens_and_mends_itself(tmp_path):
     ran(begun(tmp_path/"run"))
     for file in tmp_path.glob("run/*.h5"):
-        checkpoint = load(file)
-        checkpoint.state["data"] = ""
-        save(file, checkpoint)
+        older = load(file)
+        older.state["data"] = ""
+        save(file, older)
     config = tmp_path/"run"/"config.json"
     config.write_text(config.read_text().replace('"data": null', '"data": ""'))
     assert zfcore.open(tmp_path/"run").data is None
@@ -179,7 +182,65 @@ def test_a_table_of_ones_own_is_drawn_as_the_options_say_and_resumed_to_the_same
     assert (start["fc2"].parameters["w"] == drawn["fc2"].parameters["w"]).all()
 
 
+def changed(network):
+    network.init(0, "he")["conv1"].parameters["w"][0, 0, 0, 0] += 1
+    return network
+
+
+ONE = replace(CONFIG, epochs=1)
+STARTS = {"drawn by the options": lambda network: network, "drawn": lambda network: network.init(7, "gaussian"), "changed": changed}
+
+
+@pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
+@pytest.mark.parametrize("name", ["mine", "tiny"])                 # of zfcore's networks, one has the second
+def test_a_run_that_was_begun_and_never_run_goes_on_with_the_network_that_it_was_given(tmp_path, name, start):
+    given = lambda: start(zfcore.Network(name, (3, 32, 32), table().layers))
+    ran(begun(tmp_path/"whole", config=ONE, network=given()))
+    begun(tmp_path/"part", config=ONE, network=given())
+    ran(Training.resume(tmp_path/"part", DATA))
+    assert_same_bits(tmp_path/"whole"/"latest.h5", tmp_path/"part"/"latest.h5")
+
+
+def test_a_run_that_was_begun_and_never_run_has_the_weights_that_another_had_then(tmp_path):
+    ran(begun(tmp_path/"source", config=ONE))
+    config = replace(ONE, init_from=str(tmp_path/"source"/"latest.h5"))
+    ran(begun(tmp_path/"whole", config=config))
+    begun(tmp_path/"part", config=config)
+    ran(Training.resume(tmp_path/"source", DATA, epochs=2))
+    ran(Training.resume(tmp_path/"part", DATA))
+    assert_same_bits(tmp_path/"whole"/"latest.h5", tmp_path/"part"/"latest.h5")
+    origin = json.loads((tmp_path/"part"/"config.json").read_text())["init_from"]
+    assert origin["epoch"] == 1 and origin["path"] == config.init_from
+
+
+@pytest.mark.parametrize("file", ["pictures.csv", "latest.h5", "config.json"])
+def test_a_disk_that_refuses_a_file_as_a_run_begins_leaves_no_folder(tmp_path, monkeypatch, file):
+    def refuse(path, flush=checkpoint.flush):
+        if path.name == f".{file}.part":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(path)
+    monkeypatch.setattr(checkpoint, "flush", refuse)
+    with pytest.raises(zfcore.Expected, match=f"{file}: expected a disk with room"):
+        begun(tmp_path/"run", network=table())
+    assert not (tmp_path/"run").exists()
+
+
+def test_a_network_without_a_convolution_trains_and_is_resumed(tmp_path):
+    flat = lambda: zfcore.Network("flat", (3, 32, 32), [Flatten("flatten"), Linear("fc1", 3)])
+    lines, data = [], zfcore.open_data("", CONFIG.picture_size, 1)         # drawn ones, whose objects' boxes are known
+    data[0].classes = data[1].classes = data[0].classes[:3]
+    for part in data:
+        part.labels = part.labels % 3
+    begun(tmp_path/"run", config=ONE, data=data, network=flat()).run(say=lines.append)
+    more = ran(Training.resume(tmp_path/"run", data, epochs=2))
+    assert "start's energy" in lines[0] and "in box" not in lines[0] and np.isnan(more.history["in_box"]).all()
+    with pytest.raises(zfcore.Expected, match="^flat: expected a network with a convolution"):
+        last_convolution(zfcore.open(tmp_path/"run").network)
+
+
 @pytest.mark.parametrize("network, sentence", [
+    (lambda: zfcore.Network("none", (3, 32, 32), [AvgPool("pool", K=32, S=32), Flatten("flatten")]), "none: expected a network with weights"),
+    (lambda: table(*(ReLU(f"more{k}") for k in range(1000))), "checkpoint: layers: expected a list of 1 to 1000"),
     (lambda: table(Halved("half")), r"mine: half: expected a kind of layer .* got Halved; zfcore.layers.KINDS\['Halved'\]"),
     (lambda: table(classes=4), r"mine: expected a network from \(3, 32, 32\), .* to \(3,\), .* to \(4,\)"),
     (lambda: table(size=34), r"from \(3, 32, 32\), .* got one from \(3, 34, 34\)")])
@@ -189,7 +250,85 @@ def test_a_network_that_cannot_be_trained_is_refused_before_anything_is_written(
     assert not (tmp_path/"run").exists()
 
 
+# --------------------------------------------------------------------------------------------------------------- arguments
+ODD = None, "x", 3, 1.5, True, object(), [], [None], {}, np.zeros(3), zfcore.Network, b"x", "a\0b", "\ud800", "x"*5000, ""
+
+
+@pytest.mark.parametrize("door, word", [*(("begin", word) for word in ("config", "folder", "data", "ranks", "network")),
+                                        *(("resume", word) for word in ("folder", "data", "ranks", "epochs", "workers", "device"))])
+def test_an_odd_argument_of_a_door_is_told_in_a_sentence_that_names_it(tmp_path, monkeypatch, door, word):
+    monkeypatch.chdir(tmp_path)
+    given = {"begin": {"config": CONFIG, "folder": tmp_path/"new", "data": DATA}, "resume": {"folder": tmp_path/"run", "data": DATA}}[door]
+    if door == "resume":
+        begun(tmp_path/"run")
+    fine = {("begin", "folder"): ("x", None), ("begin", "network"): (None,), ("resume", "epochs"): (3,), ("resume", "workers"): (3,)}
+    for odd in ODD:
+        if any(odd is one for one in fine.get((door, word), ())) or word == "data" and odd is None:
+            continue
+        with pytest.raises(zfcore.Expected, match=f"^({word}|data set|resume):"):
+            getattr(Training, door)(**{**given, word: odd})
+    assert {path.name for path in tmp_path.iterdir()} <= {"run"}
+
+
+def test_a_full_folder_and_one_without_a_run_are_told_by_the_name_of_the_argument(tmp_path):
+    begun(tmp_path/"run")
+    for of in (tmp_path/"run", tmp_path/"run"/"config.json", tmp_path/"run"/"config.json"/"below"):
+        with pytest.raises(zfcore.Expected, match="^folder: expected a (new or empty folder|place where a folder can be made)"):
+            begun(of)
+    with pytest.raises(zfcore.Expected, match="^folder: expected a run's folder"):
+        Training.resume(tmp_path/"none")
+
+
 # ----------------------------------------------------------------------------------------------------------- a data set
+@pytest.mark.parametrize("more", [dict(seed=7), dict(picture=lambda i: Image.new("L", (40, 40), 5*i))])
+@pytest.mark.parametrize("is_run", [False, True])
+def test_other_pixels_under_the_same_names_are_refused_by_resume(tmp_path, more, is_run):
+    training = begun(tmp_path/"run", config=ONE)
+    if is_run:
+        training.run()
+    with pytest.raises(zfcore.Expected, match="^data: expected the pictures that the run began with, got others, whose mean image"):
+        Training.resume(tmp_path/"run", (Squares(names=DATA[0].names, **more), DATA[1]), epochs=2)
+    with pytest.raises(zfcore.Expected, match=r"20 missing .* begin another run .*: Training.begin\(TrainConfig\(init_from='.*data=\(train"):
+        Training.resume(tmp_path/"run", (Squares(20, 7), DATA[1]))
+
+
+@pytest.mark.parametrize("more", [dict(seed=7), dict(picture=lambda i: DATA[0].picture(min(i, 18))), dict(labels=2 - DATA[0].labels),
+                                  dict(classes=["top", "middle", "else"]), dict(names=[f"other {i}" for i in range(20)])])
+def test_a_set_without_a_fingerprint_is_known_by_all_that_it_says_and_some_of_its_pixels(more):
+    of = lambda dataset, **how: zfcore.Pictures(dataset, 40, 32, workers=0, **how).fingerprint()
+    own = of(Squares())
+    assert own == of(Squares(labels=DATA[0].labels.astype(np.uint8)), memory=0) != of(Squares(**{"names": DATA[0].names, **more}))
+    assert of(Squares(fingerprint=lambda: "its own", **more)) == "its own"
+
+
+NAMES = "", "a"*1000, "a"*1001, "a"*10001, "\ud800", "\udcff", '../a,"b\n\0\r\u2028', None, 3, b"a", "middle"
+
+
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: repr(name)[:9])
+@pytest.mark.parametrize("what", ["classes", "names"])
+def test_whatever_a_class_or_picture_is_called_begin_refuses_it_or_the_run_can_be_opened_and_resumed(tmp_path, what, name):
+    called = lambda n, seed: Squares(n, seed, **{what: [name, *getattr(Squares(n, seed), what)[1:]]})
+    data = called(20, 0), called(12, 1)
+    try:
+        training = begun(tmp_path/"run", config=ONE, data=data)
+    except zfcore.Expected:
+        assert not (tmp_path/"run").exists()
+        return
+    ran(training)
+    assert zfcore.open(tmp_path/"run").classes == data[0].classes
+    assert Training.resume(tmp_path/"run", data, epochs=2).epoch == 1
+
+
+@pytest.mark.parametrize("labels", [np.eye(3, dtype=int)[DATA[0].labels], DATA[0].labels[:, None], np.ma.array(DATA[0].labels)])
+def test_labels_of_several_classes_and_masked_ones_are_refused_by_training_and_evaluation(tmp_path, labels):
+    model = begun(tmp_path/"run").trained
+    for use in (lambda of: begun(tmp_path/"new", data=(of, DATA[1])), lambda of: begun(tmp_path/"new", data=(DATA[0], of)),
+                lambda of: evaluate([model], model.prepared(of))):
+        with pytest.raises(zfcore.Expected, match=r"^data set: labels: expected (shape \(20,\)|an array of whole numbers, one a picture)"):
+            use(Squares(labels=labels))
+    assert not (tmp_path/"new").exists()
+
+
 THREE = np.arange(20) % 3
 
 

@@ -310,8 +310,10 @@ def legibility(model, pictures):
 
 
 def last_convolution(network):
-    """Name of the last convolution."""
-    return [layer.name for layer in network.convolutions][-1]
+    """Name of the last convolution. Raises Expected where there is none."""
+    if not network.convolutions:
+        raise check.Expected(network.name, "a network with a convolution", "one without")
+    return network.convolutions[-1].name
 
 
 def shares_of_start(network: Network, start: Network) -> dict[str, float]:

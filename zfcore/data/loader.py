@@ -8,7 +8,7 @@ import json
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -37,6 +37,8 @@ MOST_DAMAGED = 0.01       # more than this share of a set is no accident any mor
 FEW_DAMAGED = 5           # no more than so many, and at most a tenth of the set, or one of a few
 MEMORY = 2**30            # bytes in which a set is kept if it fits: 5461 pictures of 256x256, 29 000 of 110x110
 NAMED = 5                 # pictures that a sentence names
+MOST_NAME = 10_000        # bytes of a class's or picture's name
+SEEN = 16                 # pictures that tell a set without a fingerprint of its own from others
 RETRY = 1.0               # seconds after which a file that could not be read is tried again
 
 
@@ -47,7 +49,7 @@ class Lost(Expected):
 class DataSet(Protocol):
     """Pictures with labels, as `zfcore.open_data` gives them and whoever has others may write them: any object with these five.
     Where its mean image is worth keeping on the disk, it also has `fingerprint()`, a str that changes when a picture may have
-    changed."""
+    changed. One without is known by its classes, labels and names and by the pixels of SEEN pictures, spread evenly over it."""
 
     @property
     def classes(self) -> Sequence[str]:
@@ -55,7 +57,8 @@ class DataSet(Protocol):
 
     @property
     def labels(self) -> NDArray[Any]:
-        """Numbers into `classes`, an array (n,) of whole numbers; of VOC, whose pictures show several, (n,20)."""
+        """Numbers into `classes`, an array (n,) of whole numbers; of VOC, whose pictures show several, (n,20), which
+        training and errors do not take."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -75,18 +78,46 @@ def check_data_set(dataset: DataSet) -> None:
         raise Expected("data set", "an object with classes, labels, names, len() and picture(i), as zfcore.DataSet says",
                        f"{said(dataset)} without {missing[0].strip('_')}", "zfcore.open_data opens folders and files")
     classes, labels, n = dataset.classes, dataset.labels, len(dataset)
-    if not isinstance(classes, (list, tuple)) or not all(isinstance(name, str) for name in classes):
+    if not isinstance(classes, (list, tuple)):
         raise Expected("data set: classes", "a list of names", said(classes))
-    if not isinstance(labels, np.ndarray) or labels.ndim not in (1, 2) or labels.ndim == 1 and labels.dtype.kind not in "iu":
+    check_names("data set: classes", classes)
+    is_array = isinstance(labels, np.ndarray) and not isinstance(labels, np.ma.MaskedArray)
+    if not is_array or labels.ndim not in (1, 2) or labels.ndim == 1 and labels.dtype.kind not in "iu":
         raise Expected("data set: labels", "an array of whole numbers, one a picture",
-                       f"{labels.dtype} {labels.shape}" if isinstance(labels, np.ndarray) else said(labels),
+                       f"{labels.dtype} {labels.shape}" if is_array else said(labels),
                        "numpy.array(labels) makes one of a list")
     for what, found in (("labels", len(labels)), ("names", len(dataset.names))):
         if found != n:
             raise Expected(f"data set: {what}", f"{n}, one a picture", found)
+    if labels.ndim == 2 and labels.shape[1] != len(classes):
+        raise Expected("data set: labels", f"shape ({n},), or ({n}, {len(classes)}) where pictures show several classes",
+                       labels.shape, "labels.ravel() where there is one a picture" if labels.size == n else "")
+    check_names("data set: names", dataset.names)
     if labels.ndim == 1 and classes and n and not 0 <= labels.min() <= labels.max() < len(classes):
         raise Expected("data set: labels", f"0 to {len(classes) - 1}, numbers into its {plural(len(classes), 'class')}",
                        f"{labels.min()} to {labels.max()}")
+
+
+def check_names(what: str, names: Iterable[object]) -> None:
+    """Raise Expected unless all of these are texts that a file of names can hold."""
+    for k, name in enumerate(names):
+        if not _is_name(name):
+            raise Expected(what, f"a list of names, texts that UTF-8 has, of at most {MOST_NAME} bytes",
+                           f"{said(name)}, number {k}")
+
+
+def _is_name(name):
+    try:
+        return isinstance(name, str) and len(name.encode(errors="surrogateescape")) <= MOST_NAME
+    except UnicodeEncodeError:
+        return False
+
+
+def check_one_class(dataset: DataSet) -> None:
+    """Raise Expected unless each picture of the data set is of one class, as training and errors need it."""
+    if dataset.labels.ndim != 1:
+        raise Expected("data set: labels", f"shape ({len(dataset)},), one class a picture", dataset.labels.shape,
+                       "labels.argmax(axis=1) takes the first class of each")
 
 
 class Pictures:
@@ -140,6 +171,23 @@ class Pictures:
     def sound(self) -> int:
         """Number of the pictures that are not damaged, as far as they have been looked at."""
         return len(self) - len(self.damaged)
+
+    def fingerprint(self) -> str:
+        """Mark of the data set that changes when its pictures may have changed: its own, or where it has none a digest of its
+        classes, labels and names and of SEEN of its pictures as they are prepared."""
+        dataset = self.dataset
+        if hasattr(dataset, "fingerprint"):
+            return dataset.fingerprint()
+        digest = hashlib.sha256(json.dumps([type(dataset).__name__, dataset.classes, [*dataset.names], dataset.labels.tolist()])
+                                .encode())
+        for i in np.unique(np.linspace(0, len(self) - 1, SEEN).astype(int)).tolist():
+            try:
+                digest.update(self._patiently(i, threading.Event()).tobytes())
+            except CorruptImage:
+                digest.update(b"damaged")
+            except TooSmall as first:
+                self._refuse_small(first)
+        return digest.hexdigest()
 
     def of_classes(self) -> NDArray[np.int64]:
         """Number of each class's pictures that are not damaged, (classes,)."""

@@ -59,11 +59,8 @@ class TrainConfig:
     keep_epochs: tuple[int, ...] = PAPER_EPOCHS  # these epochs' checkpoints stay as epoch_NNNN.h5
 
     def __post_init__(self):
-        for name in ("data", "init_from"):
-            if isinstance(path := getattr(self, name), os.PathLike):
-                object.__setattr__(self, name, os.fsdecode(path))
         for name in NAMES:
-            of_the_kind(flag(name), name, getattr(self, name))
+            object.__setattr__(self, name, of_the_kind(flag(name), name, getattr(self, name)))
         for name in ("image_size", "epochs", "batch_size", "lr", "patience"):
             check.positive(flag(name), getattr(self, name))
         for name in ("micro_batch", "weight_decay", "rms_max", "workers", "limit_per_class"):
@@ -156,10 +153,12 @@ def flag(name):
 def resolve(typed: Mapping[str, Any]) -> TrainConfig:
     """{option: value} as typed, "config" (a file of options) among them -> TrainConfig. Later wins: preset, model and size of
     the network that --init-from names, config file, typed options."""
-    typed = dict(typed)
+    check.instance("options", typed, Mapping, 'resolve({"preset": "tiny", "epochs": 3}) names two')
+    typed = {name: tuple(value) if isinstance(value, list) else value for name, value in typed.items()}
     from_file = read_options(typed.pop("config")) if "config" in typed else {}
-    for name in typed:
+    for name, value in typed.items():
         check.one_of("option", name, NAMES)
+        typed[name] = of_the_kind(flag(name), name, value)
     asked = {**from_file, **typed}
     if asked.get("init_from"):
         network = _source(asked["init_from"])
@@ -171,7 +170,6 @@ def resolve(typed: Mapping[str, Any]) -> TrainConfig:
     values = {**PRESETS[preset], **_decay(typed, asked), **_drops(typed, from_file, PRESETS[preset]), "preset": preset}
     epochs = values.get("epochs", TrainConfig.epochs)
     values = {name: value(epochs) if callable(value) else value for name, value in values.items()}
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     if "image_size" not in values and model:
         values["image_size"] = NATIVE_SIZE.get(model, 224)
     return TrainConfig(**values)
@@ -222,7 +220,7 @@ def resumed(stored, changes):
     by name."""
     for name, value in changes.items():
         check.one_of("option", name, NAMES)
-        if value != getattr(stored, name) and name not in MAY_CHANGE:
+        if of_the_kind(flag(name), name, value) != getattr(stored, name) and name not in MAY_CHANGE:
             raise check.Expected(f"--resume with {flag(name)}", f"the run's own value {getattr(stored, name)!r}",
                                  repr(value),
                                  f"leave it out, or start a new run; {', '.join(map(flag, MAY_CHANGE))} may change")
@@ -231,6 +229,7 @@ def resumed(stored, changes):
 
 def read_options(path):
     """The options in a JSON file, checked by name and type. A run's config.json is one ("options" holds them)."""
+    check.instance("--config", path, (str, os.PathLike))
     path = Path(path)
     try:
         content = read_json(path)
@@ -249,9 +248,11 @@ def read_options(path):
 
 
 def of_the_kind(what, name, value):
-    """Raise unless `value` is of the type of the option `name`; a whole number does for a float, a tuple holds whole ones,
-    0 or more."""
+    """`value`, a path as a text. Raise unless it is of the type of the option `name`; a whole number does for a float, a tuple
+    holds whole ones, 0 or more."""
     kind = type(DEFAULTS[name])
+    if name in ("data", "init_from") and isinstance(value, os.PathLike):
+        return os.fsdecode(value)
     if kind is tuple:
         fits = isinstance(value, tuple) and all(type(n) is int and n >= 0 for n in value)
     else:
@@ -259,7 +260,8 @@ def of_the_kind(what, name, value):
         fits = fits or value is None and name in ("data", "weight_decay")
     if not fits:
         of = " of whole numbers" if kind is tuple else ""
-        raise check.Expected(what, f"a value of type {kind.__name__}{of}", repr(value))
+        raise check.Expected(what, f"a value of type {kind.__name__}{of}", repr(value)[:60])
+    return value
 
 
 DEFAULTS = {f.name: f.default for f in fields(TrainConfig)}

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from zfcore import check, trained
 from zfcore.data import check_there, data_in_words, same_place
-from zfcore.data.loader import Pictures
+from zfcore.data.loader import Pictures, check_one_class
 from zfcore.hints import Bar
 from zfcore.ranks import ALONE, Ranks
 from zfcore.terminal import plural
@@ -193,6 +193,7 @@ def evaluate(models: Sequence[Trained], pictures: Pictures, batch_size: int = 12
     for the set in its text. Several `ranks` share the pictures, and each has the Score that one alone would have. Raises
     Expected unless all know the classes of the pictures, in whatever order."""
     check_ensemble(models, pictures)
+    check_one_class(pictures.dataset)
     models = in_order_of(pictures.dataset.classes, models)
     if ranks.size == 1:
         found, _ = answers(models, pictures, batch_size, crops, bar)

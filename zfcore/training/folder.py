@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -19,10 +20,10 @@ from zfcore.data.folders import PARTS, some
 from zfcore.data.known import PICTURES, listed_pictures, listed_places, places
 from zfcore.data.synthetic import Synthetic
 from zfcore.device import select
-from zfcore.files import anything, folder_made, inside, opener, read_json, table, text
+from zfcore.files import anything, folder_made, inside, opener, read_json, said, table, text
 from zfcore.networks import names
 from zfcore.system import lock
-from zfcore.terminal import command, plural, printable, warn
+from zfcore.terminal import called, command, plural, printable, warn
 from zfcore.training.config import TrainConfig, read_options
 from zfcore.training.deviations import deviations, open_questions
 
@@ -63,18 +64,39 @@ class Lock:
             os.close(self.descriptor)
 
 
-def new_folder(config, output=None, origin=None, counts=None):
-    """Make the folder of a new run, runs/<date>-<time>-<model> if `output` is None, and write config.json into it. Of two runs
-    that do so at the same moment one is refused."""
+OUTPUT, RESUME = (partial(called, option, "folder") for option in ("--output", "--resume"))      # as the doors of Training
+
+
+def check_path(what, folder):
+    """Raise Expected, calling it `what`, unless it is a path that a folder can have."""
+    check.instance(what, folder, (str, os.PathLike))
+    try:
+        os.stat(folder)
+        return
+    except (FileNotFoundError, NotADirectoryError):        # told by whoever makes it or looks for it
+        reason = "" if os.fspath(folder) else "an empty name"
+    except (OSError, ValueError) as error:                 # too long, with a zero byte, or where one may not look
+        reason = f"{said(folder)} ({getattr(error, 'strerror', None) or error})"
+    if reason:
+        raise check.Expected(what, "a path that a folder can have", reason)
+
+
+def new_folder(config, output=None, origin=None, counts=None, before=None):
+    """Make the folder of a new run, runs/<date>-<time>-<model> if `output` is None, and write config.json into it, which makes
+    it one; `before` is called with the folder to write what must be there by then. Of two runs that do so at the same moment one
+    is refused."""
     with empty_folder(output, config.model) as folder, Lock(folder):
         if (folder/"config.json").exists():                # since it was looked at
-            raise check.Expected("--output", "a new or empty folder", f"{folder}, in which another run has just begun",
+            raise check.Expected(OUTPUT(), "a new or empty folder", f"{folder}, in which another run has just begun",
                                  "name another")
         try:
+            if before:
+                before(folder)
             write_config(folder, config, origin, counts)
         except BaseException:
-            with suppress(OSError):
-                (folder/".lock").unlink()                  # nothing is left then, and the folder vanishes
+            for name in (PICTURES, "latest.h5", ".lock"):  # nothing is left then, and the folder vanishes
+                with suppress(OSError):
+                    (folder/name).unlink()
             raise
     return folder
 
@@ -89,7 +111,7 @@ def empty_folder(output, name):
     """`with empty_folder(output, name) as folder:` make the folder `output`, or runs/<date>-<time>-<name>, which vanishes if it
     stays empty and the block fails. A folder that holds something is refused."""
     folder = checked_empty(Path(output) if output else dated(name))
-    with folder_made(folder):
+    with folder_made(folder, OUTPUT()):
         yield folder
 
 
@@ -97,10 +119,10 @@ def checked_empty(folder):
     """The folder, which is not there or holds nothing but what a run leaves that was killed as it began. Raises Expected for
     another."""
     if folder.exists() and not folder.is_dir():
-        raise check.Expected("--output", "a new or empty folder", f"{folder}, a file", "name another")
+        raise check.Expected(OUTPUT(), "a new or empty folder", f"{folder}, a file", "name another")
     if folder.exists() and any(path.suffix != ".part" and path.name != ".lock" for path in folder.iterdir()):
         go_on = f"go on with it by {command('python', '-m', 'train', '--resume', folder)}, or "
-        raise check.Expected("--output", "a new or empty folder", f"{folder}, which holds something",
+        raise check.Expected(OUTPUT(), "a new or empty folder", f"{folder}, which holds something",
                              f"{go_on if (folder/'config.json').is_file() else ''}name another")
     return folder
 
@@ -128,7 +150,7 @@ def stored_config(folder):
     begun = any(inside(folder, path.name) for path in folder.glob("*.h5"))
     if not (folder/("latest.h5" if begun else "config.json")).is_file():
         from_weights = folder.is_file() or str(folder) in names()
-        raise check.Expected("--resume", "a run's folder with a latest.h5", folder,
+        raise check.Expected(RESUME(), "a run's folder with a latest.h5", folder,
                              f"{command('python', '-m', 'train', '--init-from', folder)} begins a run with its weights"
                              if from_weights else "")
     return TrainConfig(**read_options(inside(folder, "config.json")))
@@ -167,10 +189,11 @@ def check_pictures(folder, train, val, data, aloud=True):
             gone.append(row)
         elif "" not in (sizes := (row[3], there[at].pop(0)[3])) and sizes[0] != sizes[1]:
             changed.append(row[2])
+    another = (f"Training.begin(TrainConfig(init_from={str(folder)!r}, ...), data=(train, val))" if data is None else
+               command("python", "-m", "train", "--data", data or "FOLDER", "--init-from", folder))
     if faults := _faults(gone, [row for rows in there.values() for row in rows]):
         raise check.Expected(f"--resume {folder}", f"the {plural(len(listed), 'picture')} that the run began with", faults,
-                             f"put them back as they were, or begin another run with these and its weights: "
-                             f"{command('python', '-m', 'train', '--data', data or 'FOLDER', '--init-from', folder)}")
+                             f"put them back as they were, or begin another run with these and its weights: {another}")
     if changed and aloud:
         warn(printable(f"{folder}: of {plural(len(listed), 'picture')} {len(changed)} changed since the run began, which goes "
                        f"on with what there is now: {some(changed)}"))

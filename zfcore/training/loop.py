@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zfcore import check, plots
-from zfcore.analysis.sanity_checks import last_convolution, legibility, shares_of_start
+from zfcore.analysis.sanity_checks import legibility, shares_of_start
 from zfcore.backend import BF16, CPU, Device, runs_kernels, to_host, zeros
-from zfcore.checkpoint import Checkpoint, Unwritable, atomic, check_resumable, load, save, write_csv
+from zfcore.checkpoint import Checkpoint, Unwritable, atomic, check_readable, check_resumable, load, save, write_csv
 from zfcore.data import check_there, known_place, lasting, said_place, same_place
 from zfcore.data.folders import some
-from zfcore.data.loader import DataSet, Lost, Pictures
+from zfcore.data.loader import DataSet, Lost, Pictures, check_one_class
 from zfcore.data.transforms import one_of_ten, random_crops
 from zfcore.device import select
 from zfcore.files import inside, said
@@ -38,12 +38,12 @@ from zfcore.optim import SGD, Plateau
 from zfcore.ranks import ALONE, Ranks
 from zfcore.reduce import Cut, GradientSum, leaves, micro_batch, share
 from zfcore.terminal import Bar, command, plural, printable, warn, warnings_kept
-from zfcore.trained import Trained
+from zfcore.trained import Trained, check_model
 from zfcore.training.accord import any_asked, check_same, check_weights, facts, tell_once
 from zfcore.training.config import TrainConfig, resumed
 from zfcore.training.evaluation import Score, evaluate
-from zfcore.training.folder import (Lock, check_pictures, move, new_folder, place_in_state, stored_config, write_config,
-                                    write_pictures)
+from zfcore.training.folder import (OUTPUT, RESUME, Lock, check_path, check_pictures, move, new_folder, place_in_state,
+                                    stored_config, write_config, write_pictures)
 from zfcore.training.start import Origin, like_source, start_from
 from zfcore.training.watch import Interrupt, StallGuard, Stop, Sums, Watched, told_by_the_loss
 
@@ -115,12 +115,15 @@ class Training:
             self.go_on_from(checkpoint)
         elif self.seed_and_law and not all(share > STILL for share in shares_of_start(network, self.start()).values()):
             self.seed_and_law = None           # others since
+        check_readable(self.checkpoint())
+        check_model(self.trained)              # its classes have different names
 
     # -------------------------------------------------------------------------------------------------------- doors
     @classmethod
     def begin(cls, config: TrainConfig, folder: FilePath | None = None, data: Parts | None = None,
               ranks: Ranks = ALONE, network: Network | None = None) -> "Training":
         """A new run of the TrainConfig `config` in `folder`, which is made, or must be empty; None: runs/<date>-<time>-<model>.
+        What was given and what is another run's is written there at once, so that it can be resumed before its first step.
 
         `data` (train, val) are data sets, or Pictures, to use instead of what `config.data` names; where it names nothing, the
         run does not know where they are to be found again. Every picture is looked at once, those to train on for the mean
@@ -129,10 +132,22 @@ class Training:
         one without weights is drawn as the options say.
         Each of several `ranks` calls this with the same options, and sees the same pictures. Raises Expected for a folder,
         pictures or weights that cannot be used, and for ranks that differ or are more than the pieces of a batch."""
+        check.instance("config", config, TrainConfig, 'resolve({"preset": "tiny"}) makes one')
+        if folder is not None:
+            check_path(OUTPUT(), folder)
         new = cls("", *cls.materials(config, data, ranks=ranks, network=network), ranks=ranks)
-        made = new_folder(new.config, folder, new.origin, counts(new.train)) if ranks.is_first else ""
+        is_said = data is None and network is None and not config.init_from
+        before = None if is_said else new.keep_start
+        made = new_folder(new.config, folder, new.origin, counts(new.train), before) if ranks.is_first else ""
         new.folder = Path(os.fsdecode(ranks.gather(os.fsencode(made))[0]))
         return new
+
+    def keep_start(self, folder: Path) -> None:
+        """Write into the `folder` of a new run what its options do not say: the pictures, weights and layers that were given, or
+        are another run's, which may have others when this one is resumed."""
+        self.folder = folder
+        write_pictures(folder, self.train.dataset, self.val.dataset)
+        self.save("latest.h5")
 
     @classmethod
     def resume(cls, folder: FilePath, data: Parts | FilePath | None = None, ranks: Ranks = ALONE, **changes: Any) -> "Training":
@@ -141,6 +156,7 @@ class Training:
         now; `changes` are options that may have other values from here on (config.MAY_CHANGE). `ranks` as for `begin`, as many
         as there are now: the bits are the same. The network is that of the checkpoint. Raises Expected for a folder without a
         run, for other changes, and where pictures or classes are missing or new."""
+        check_path(RESUME(), folder)
         if isinstance(data, (str, os.PathLike)):
             changes, data = {**changes, "data": said_place(data)}, None
         config, latest = resumed(stored_config(folder), changes), Path(folder)/"latest.h5"
@@ -154,6 +170,10 @@ class Training:
                   folder: Path | None = None, ranks: Ranks = ALONE, network: Network | None = None) -> Materials:
         """The Materials of a run, which is to go on from `checkpoint`, that of the run in `folder`, if there is one, or to
         train the `network` that it is given. Nothing is written."""
+        check.instance("ranks", ranks, Ranks, "zfcore.ranks.environment.open gives those that a launcher has started")
+        if network is not None:
+            check.instance("network", network, Network, "zfcore.Network(name, (3, size, size), layers) makes one of layers, "
+                           "zfcore.build(name, classes) one of zfcore's, and `network` is a trained model's")
         device = select(config.device)
         if data is not None and (isinstance(data, str) or not isinstance(data, Sequence) or len(data) != 2):
             raise check.Expected("data", "(train, val), two data sets or Pictures", said(data),
@@ -162,6 +182,8 @@ class Training:
             parts = data or config.parts()
         how = config.picture_size, config.image_size, config.upscale, config.workers
         train, val = (part if isinstance(part, Pictures) else Pictures(part, *how) for part in parts)
+        for part in train, val:
+            check_one_class(part.dataset)
         classes = list(train.dataset.classes)
         if list(val.dataset.classes) != classes:
             raise check.Expected("validation pictures", f"the {plural(len(classes), 'class')} of the training pictures",
@@ -203,8 +225,10 @@ class Training:
         for line in lacking(train, val) if ranks.is_first else ():
             warn(printable(line))
         if checkpoint is not None and checkpoint.mean_image is not None:
-            if not is_known and not same_place(config.data, checkpoint.state.get("data")):
-                check_mean(mean, checkpoint.mean_image)    # a run from before there was a list
+            # a list says nothing of the pixels in sets of somebody's own; a run from before there was one has none
+            is_own = not hasattr(train.dataset, "fingerprint")
+            if is_own or not is_known and not same_place(config.data, checkpoint.state.get("data")):
+                check_mean(mean, checkpoint.mean_image)
             mean = checkpoint.mean_image
         return Materials(config, train, val, network, mean, origin, checkpoint)
 
@@ -479,7 +503,8 @@ class Training:
         for column, value in zip(self.columns, row):
             self.history[column].append(value)
         best = score.top1 == min(self.history["val_error"]) and self.history["val_error"].count(score.top1) == 1
-        lines = [epoch_lines(self.history, self.config.epochs, last_convolution(self.network), len(self.classes), best)]
+        watched = (self.network.convolutions or self.network.weighted)[-1].name
+        lines = [epoch_lines(self.history, self.config.epochs, watched, len(self.classes), best)]
         if self.config.drop_after:
             if self.epoch + 1 in self.config.drop_after:
                 self.plateau.lr /= 10
@@ -509,27 +534,31 @@ class Training:
 
     def legibility(self) -> tuple[float, float]:
         """(share of the projected energy inside the objects' boxes, the boxes' share of the area) of the last convolution on
-        some validation pictures, see `sanity_checks.legibility`; no numbers where nobody knows the boxes, and on a rank that
-        writes no log."""
-        if not (hasattr(self.val.dataset, "truth") and self.ranks.is_first):
+        some validation pictures, see `sanity_checks.legibility`; no numbers where there is no convolution or nobody knows the
+        boxes, and on a rank that writes no log."""
+        if not (hasattr(self.val.dataset, "truth") and self.network.convolutions and self.ranks.is_first):
             return math.nan, math.nan
         return legibility(self.trained, self.val)
 
     # ------------------------------------------------------------------------------------------------ on the disk
-    def save(self, *names: str) -> None:
-        """One checkpoint under each name, "latest.h5" last: a run resumes from it and then writes the others again.
-        This and what follows is the first rank's alone."""
-        if not self.ranks.is_first:
-            return
-        first = self.folder/names[0]
-        save(first, Checkpoint(
+    def checkpoint(self) -> Checkpoint:
+        """The Checkpoint of the run as it is now; its arrays are the run's own."""
+        return Checkpoint(
             model=self.network.name, input_shape=self.network.input_shape, layers=self.network.table(),
             classes=self.classes, parameters=self.network.parameters(), velocity=self.optimizer.velocity,
             buffers=self.network.buffers(), mean_image=self.mean, epoch=self.epoch, step=self.step, history=self.history,
             state={**place_in_state(self.config.data), "val_fraction": self.config.val_fraction,
                    **dict(zip(("seed", "init"), self.seed_and_law or (self.config.seed, ""))),
                    **{f"plateau_{k}": v for k, v in vars(self.plateau).items()},
-                   **{f"sums_{k}": v for k, v in vars(self.sums).items()}}))
+                   **{f"sums_{k}": v for k, v in vars(self.sums).items()}})
+
+    def save(self, *names: str) -> None:
+        """One checkpoint under each name, "latest.h5" last: a run resumes from it and then writes the others again.
+        This and what follows is the first rank's alone."""
+        if not self.ranks.is_first:
+            return
+        first = self.folder/names[0]
+        save(first, self.checkpoint())
         for name in names[1:]:
             with atomic(self.folder/name) as temporary:
                 shutil.copyfile(first, temporary)
@@ -551,7 +580,9 @@ class Training:
 
 
 def check_fits(network, size, classes):
-    """Raise Expected unless the network takes pictures of that size and tells so many classes apart."""
+    """Raise Expected unless the network has weights, takes pictures of that size and tells so many classes apart."""
+    if not network.weighted:
+        raise check.Expected(network.name, "a network with weights, which training moves", "one without")
     if (network.input_shape, network.shapes[-1]) != ((3, size, size), (classes,)):
         raise check.Expected(network.name, f"a network from (3, {size}, {size}), as --image-size says, to ({classes},), a "
                              "score for each class", f"one from {network.input_shape} to {network.shapes[-1]}")
