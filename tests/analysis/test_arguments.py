@@ -253,9 +253,13 @@ def test_pixels_that_are_not_finite_are_told():
 
 
 # ------------------------------------------------------------------------------------------------------------ saved and loaded
-def results():
-    return {name: getattr(zfcore, name)(**given) for name, given in RIGHT.items()
-            if name not in ("project", "probe", "feature_layers", "shares_of_start", "evolution", "diagnose")}
+FOUND = {name: inspect.signature(getattr(zfcore, name)).return_annotation for name in RIGHT}
+RESULTS = {name: kind for name, kind in FOUND.items() if is_dataclass(kind)}
+
+
+def test_every_kind_of_result_is_some_analysis_s():
+    assert set(RESULTS.values()) == {kind for kind in map(zfcore.__getattr__, zfcore.__all__) if is_dataclass(kind)
+                                     and kind.__module__.startswith(("zfcore.analysis", "zfcore.deconvnet"))}
 
 
 @pytest.mark.parametrize("stride", [12, 33, 1000])
@@ -271,7 +275,7 @@ def spoiled(found):
     """(word, result) with one field after another as no analysis leaves it."""
     for field in fields(found):
         value, word = getattr(found, field.name), field.name
-        if value is None:
+        if value is None or isinstance(value, dict) and not value:
             continue
         one = next(iter(value.values())) if isinstance(value, dict) else value
         of_array = lambda: [one[None], one[:0], np.zeros(one.shape, np.float16)]
@@ -284,7 +288,7 @@ def spoiled(found):
             yield word, replace(found, **{word: {"a": one}})
 
 
-@pytest.mark.parametrize("name", results())
+@pytest.mark.parametrize("name", RESULTS)
 def test_save_refuses_what_load_would_refuse_and_nothing_else(tmp_path, name, monkeypatch):
     """The oracle is `load`, asked of a file that was written without asking."""
     found, path, unasked = getattr(zfcore, name)(**RIGHT[name]), tmp_path/"a.h5", zfcore.results._read_all
@@ -307,7 +311,7 @@ def test_save_refuses_what_load_would_refuse_and_nothing_else(tmp_path, name, mo
             with pytest.raises(Expected, match="^" + str(path)):
                 zfcore.save_result(path, odd)
             assert not path.exists()
-    assert refused > 10
+    assert refused > 10 or not hasattr(found, "FORM")
     zfcore.save_result(path, found)
     assert same(zfcore.load_result(path, type(found)), found)
 

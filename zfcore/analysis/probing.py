@@ -51,6 +51,8 @@ class Probe:
     bias          (M,) float64
     scores        (M,t) float64    w'x + b of the test pictures
     """
+    FORM = {"kind": "text", "C": "float", "grid": "float64 G finite", "held_out": "float64 G", "coefficients": "float64 M n finite",
+            "bias": "float64 M finite", "scores": "float64 M t finite"}
     kind: str
     C: float
     grid: NDArray[np.float64]
