@@ -99,7 +99,7 @@ def load(path: FilePath, kind: type[Kind]) -> Kind:
 
 
 def _stored(name):
-    """What a field is called in the file, where no name of the file's own can be: those of fields have no spaces."""
+    """Name of a field in the file, never one of the file's own, as no field has spaces in its name."""
     return f"{name} of the result" if name in OWN else name
 
 

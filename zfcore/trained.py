@@ -75,7 +75,7 @@ class Trained:
         check.number("val_fraction", self.val_fraction)
         outputs, (_, H, W) = self.network.shapes[-1], self.network.input_shape
         check.shape(f"{self.name}: mean image", self.mean, (3, None, None))
-        check.dtype(f"{self.name}: mean image", self.mean, np.float32)
+        check.dtype(f"{self.name}: mean image", self.mean, np.float32, np.float64)
         rims = self.mean.shape[1] - H, self.mean.shape[2] - W
         if rims[0] != rims[1] or rims[0] < 0:
             raise check.Expected(f"{self.name}: mean image", f"the same rim on all sides of {H}x{W} pixels",
