@@ -23,7 +23,7 @@ from zfcore import crew, results
 from zfcore.__main__ import main
 from zfcore.analysis.top_activations import TopActivations, UnitViews
 from zfcore.checkpoint import Checkpoint, load, save
-from zfcore.commands import top_activations
+from zfcore.commands import COMMANDS, TOOLS, top_activations
 from zfcore.layers import Conv, Flatten, Linear, MaxPool, ReLU
 from zfcore.network import Network
 from zfcore.plots import LABEL, LINE, MARGIN, Sheet
@@ -126,6 +126,18 @@ def test_a_shard_that_cannot_be_made_is_named_and_more_devices_than_batches_are_
     said = " ".join(capsys.readouterr().err.split())                     # in lines, after perhaps one about progress
     assert left.value.code == 2 and "error: process 2, at shard 2/2: " in said and "top_activations_2_of_2.h5" in said
     assert not (tmp_path/"top_activations.h5").exists()
+
+
+@pytest.mark.parametrize("name", [name for name, module in {**COMMANDS, **TOOLS}.items()
+                                  if "--layers" in [flag for flags, _ in module.OPTIONS for flag in flags]])
+def test_a_layer_that_is_named_twice_is_refused_before_anything_is_written(name, place, tmp_path, capsys):
+    of_run, two = shutil.copytree(place/"run", tmp_path/"run"), [place/"data"/"val"/"bee"/f"{i:02}.png" for i in range(2)]
+    shutil.copy(of_run/"best.h5", of_run/"epoch_0000.h5")
+    (tmp_path/"marks.json").write_text(json.dumps({picture.name: {"eye": [15, 15]} for picture in two}))
+    more = {"invariance": ["--pictures", "0"], "correspondence": ["--images", *two, "--landmarks", tmp_path/"marks.json"]}
+    said = refused(capsys, name, "--run", of_run, "--output", tmp_path/"out", "--device", "cpu", *more.get(name, ()),
+                   "--layers", "conv2", "fc8", "conv2")
+    assert said == "error: --layers: expected different names, got 'conv2' 2 times" and not (tmp_path/"out").exists()
 
 
 def test_top_activations_leaves_arrays_and_a_figure_of_each_layer(place, tmp_path):

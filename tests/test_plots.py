@@ -289,6 +289,13 @@ def test_a_control_says_what_is_done_to_its_layers_and_the_title_what_a_share_is
     assert "box: 60 % of the area" in said and "in box 90 %" in said and "parts" not in said
 
 
+@pytest.mark.parametrize("odd", [None, [], {}, dict.fromkeys(history(2), ()), *(
+    {**history(2), column: value} for column in ("epoch", "lr", "train_loss", "val_error") for value in (None, [], [0.1], 3, ["a", "b"]))])
+def test_curves_without_epochs_or_with_gaps_are_one_sentence(odd):
+    with pytest.raises(Expected, match="^history(: [a-z_]+)?: expected "):
+        plots.learning_curves(odd)
+
+
 @pytest.mark.parametrize("epochs", [1, 2, 3, 90])
 def test_epochs_are_whole_lie_inside_and_a_fall_of_the_rate_is_named_once(epochs):
     for axes in plots.learning_curves(history(epochs)).axes:

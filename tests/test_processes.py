@@ -74,6 +74,16 @@ def run(tmp_path_factory):
     return training
 
 
+@pytest.mark.parametrize("through", [sent, copy.copy, copy.deepcopy])
+def test_a_training_arrives_and_takes_the_same_steps(through, run):
+    one, other = copy.deepcopy(run), through(copy.deepcopy(run))
+    for each in (one, other):
+        each.one_step(*next(run.train.batches(10, 0, 0)))
+    assert other.captured.__self__ is other and other.trained.history == run.trained.history and run.trained.history
+    for mine, its in zip(arrays(one.network), arrays(other.network), strict=True):
+        np.testing.assert_array_equal(mine, its)
+
+
 def arrays(network):
     return [array for of in (network.parameters(), network.buffers()) for layer in of.values() for array in layer.values()]
 

@@ -1,12 +1,12 @@
 """The result of an analysis comes back from its file as it was, or is refused in one sentence."""
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, make_dataclass
 
 import h5py
 import numpy as np
 import pytest
 
 from zfcore.check import Expected
-from zfcore.results import load, save
+from zfcore.results import keep, kind_of, load, save
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,19 @@ def test_what_is_read_is_what_was_written_arrays_texts_dicts_in_order_and_number
     noted = Found(**{**vars(found), "note": ""})
     save(tmp_path/"found.h5", noted)
     same(noted, load(tmp_path/"found.h5", Found))
+
+
+@pytest.mark.parametrize("form", [False, True])
+@pytest.mark.parametrize("value, line", [("svm", "text"), (7, "int 0..8"), (0.5, "float"), (np.arange(3), "int64 n 0..2"),
+                                         ({"a": np.arange(2)}, "{a} int64 n"), ({"a": 1}, "{a} int"), (None, "text")])
+def test_no_field_is_lost_to_what_the_file_says_of_itself(tmp_path, value, line, form):
+    own = "format", "version", "kind", "digest"
+    Odd = make_dataclass("Odd", [("size", int), *((name, object, None) for name in own)])
+    if form:
+        Odd.FORM = {"size": "int", **dict.fromkeys(own, line)}
+    save(tmp_path/"odd.h5", odd := Odd(3, *[value]*4))
+    same(odd, load(tmp_path/"odd.h5", Odd))
+    assert kind_of(tmp_path/"odd.h5") == "Odd" and keep(tmp_path/"odd.h5", odd) == (tmp_path/"odd.h5", 1)
 
 
 def test_the_file_explains_itself_and_every_dataset_has_a_checksum(tmp_path, found):

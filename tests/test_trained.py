@@ -1,5 +1,6 @@
 """A trained network fits its mean image and its names, and its outputs can be put in another order."""
 import inspect
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -46,6 +47,24 @@ def test_names_that_are_not_one_for_each_output_are_refused(classes):
     with pytest.raises(Expected, match="made: classes: expected 3 different names"):
         Trained(network(), MEAN, classes)
     assert Trained(network(), MEAN).classes == ()                        # none are none
+
+
+ODD = None, 3, -1, 1.5, "x", object(), [], [None], {}, np.nan, np.zeros((3, 9, 7), int), lambda: None
+TAKEN = {"classes": [[]], "epoch": [3], "data": [None, "x"], "path": [None, "x"], "begun": [None, ODD[-1]], "history": [{}],
+         "val_fraction": [3, -1, 1.5]}
+
+
+@pytest.mark.parametrize("word", [field.name for field in fields(Trained)])
+def test_what_no_trained_network_is_made_of_is_refused(word):
+    for odd in ODD:
+        if any(odd is one or type(odd) is type(one) and odd == one for one in TAKEN.get(word, ())):
+            Trained(**{"network": network(), "mean": MEAN, word: odd})
+        else:
+            with pytest.raises(Expected, match=f"^({word}|made: (mean image|classes)): expected "):
+                Trained(**{"network": network(), "mean": MEAN, word: odd})
+    for odd in ODD:
+        with pytest.raises(Expected, match="^made: classes: expected "):
+            Trained(network(), MEAN, NAMES).with_classes(odd)
 
 
 @pytest.mark.parametrize("shape, sentence", [((3, 9, 8), "the same rim"), ((3, 5, 3), "the same rim"),

@@ -141,6 +141,14 @@ def names(what: object, values: Any, least: int = 1) -> list[str]:
     return row
 
 
+def different_names(what: object, values: Any) -> list[str]:
+    """`values` as a list. Raise unless they are one or more texts in a row, none of them twice."""
+    row = names(what, values)
+    if again := [name for number, name in enumerate(row) if name in row[:number]]:
+        raise Expected(what, "different names", f"{again[0]!r} {row.count(again[0])} times")
+    return row
+
+
 def pictures(what: object, images: Any, expected: Sequence[int | None]) -> Array:
     """`images` as an array. Raise, saying what to do, unless they are as anybody has pictures: uint8, red, green and blue last, of
     the shape `expected`, see `shape`."""
@@ -153,6 +161,8 @@ def pictures(what: object, images: Any, expected: Sequence[int | None]) -> Array
         raise Expected(what, "uint8", array.dtype, advice)
     if not _fits(array, expected):
         raise Expected(what, f"shape {_sizes(expected)}", tuple(array.shape), advice)
+    if 0 in array.shape[-3:]:
+        raise Expected(what, "one pixel or more", f"none, shape {tuple(array.shape)}")
     return array
 
 

@@ -107,8 +107,8 @@ def feature_layer(network: Network, name: str) -> int:
 
 
 def check_layers(network: Network, layers: Iterable[str]) -> list[str]:
-    """`layers` as a list. Raises Expected unless they are one or more names of layers that the network has."""
-    found = check.names("layers", layers)
+    """`layers` as a list. Raises Expected unless they are one or more names of layers that the network has, each once."""
+    found = check.different_names("--layers", layers)
     for name in found:
         network.index(name)
     return found

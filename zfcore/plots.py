@@ -84,12 +84,20 @@ def save(drawn: "Figure | Sheet", path: FilePath) -> None:
 @styled
 def learning_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     """Loss and error in % over the epochs, training and validation; thin lines where the learning rate fell, as the legend
-    says."""
+    says. Raises Expected for a history without these columns or epochs."""
+    check.instance("history", history, Mapping)
+    history = {column: check.numbers(f"history: {column}", history.get(column, ()))
+               for column in ("epoch", "lr", "train_loss", "train_error", "val_loss", "val_error")}
     epochs = history["epoch"]
+    if not epochs.size:
+        raise check.Expected("history", "a row for each epoch", "none", "a run that has trained for one has them: "
+                             "zfcore.open(folder).history; a network that comes with zfcore, or from elsewhere, has none")
+    for column, values in history.items():
+        check.shape(f"history: {column}", values, (epochs.size,))
     figure, (left, right) = _subplots(1, 2, figsize=(8, 3))
     for axes, name, factor, title in ((left, "loss", 1, "loss (cross-entropy)"), (right, "error", 100, "top-1 error, %")):
         for part, colour, word in (("train", TRAIN, "training"), ("val", VAL, "validation")):
-            values = factor*np.array(history[f"{part}_{name}"])
+            values = factor*history[f"{part}_{name}"]
             axes.plot(epochs, values, color=colour, marker="o", ms=2.5, lw=1.5, label=f"{word} ({values[-1]:.3g})",
                       clip_on=False)
         falls = [epoch for before, after, epoch in zip(history["lr"], history["lr"][1:], epochs[1:]) if after < before]

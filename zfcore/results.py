@@ -8,7 +8,8 @@ A result is a frozen dataclass; each of its fields becomes what HDF5 calls it:
     None                           nothing
 
 and the file's attributes also say format="zfcore result", version, `kind`, the dataclass, and `digest`, the SHA-256 of all of
-it (files from before there was one are read without). `load` gives back an equal dataclass, every array with its dtype. Written
+it (files from before there was one are read without). A field that is called as one of these four has the name "FIELD of the
+result". `load` gives back an equal dataclass, every array with its dtype. Written
 beside its final name and renamed (`checkpoint.new_hdf5`): whole or not at all.
 
 A dataclass that anybody's file may claim to be says in its attribute FORM what its fields hold, {field: a line such as these}:
@@ -48,6 +49,7 @@ FORMAT, VERSION = "zfcore result", 1
 SCALARS = str, bool, int, float, np.generic
 FORMS = {"int": files.whole(-2**63), "float": files.real(infinite=True, nan=True), "text": files.text(2**16),
          "bool": files.flag}
+OWN = "format", "version", "kind", "digest"                # the file's attributes that are no fields
 FORMER = {"Controls": "SanityChecks"}      # kinds by the names they have in older files
 FIGURES = "png", "svg", "pdf"              # formats of a result's figures
 MOST_TEXT, LARGEST = 2**26, 2**20         # bytes of an array of texts; the largest size of an axis
@@ -56,10 +58,11 @@ MOST_TEXT, LARGEST = 2**26, 2**20         # bytes of an array of texts; the larg
 def save(path: FilePath, result: Result) -> None:
     """Write the dataclass `result` to `path`. Raises Expected where the disk refuses, and for what `load` would refuse."""
     values = _values_of(result)
-    _read_all(_Unsaved(path, values), type(result))
-    about = {"format": FORMAT, "version": VERSION, "kind": type(result).__name__, "digest": digest(values)}
+    stored = {_stored(name): value for name, value in values.items()}
+    _read_all(_Unsaved(path, stored), type(result))
+    about = dict(zip(OWN, (FORMAT, VERSION, type(result).__name__, digest(values))))
     with new_hdf5(path) as file:
-        for name, value in {**about, **values}.items():
+        for name, value in {**about, **stored}.items():
             _write(file, name, value)
 
 
@@ -95,15 +98,20 @@ def load(path: FilePath, kind: type[Kind]) -> Kind:
     return kind(**values)
 
 
+def _stored(name):
+    """Name of a field in the file, never one of the file's own, as no field has spaces in its name."""
+    return f"{name} of the result" if name in OWN else name
+
+
 def _read_all(file, kind):
     """{field: value} of the dataclass `kind` in a file, each in the form that it must have."""
     there = {*file.names(), *file.attributes()}
     wanted = [field.name for field in fields(kind)
-              if field.name in there or field.default is MISSING and field.default_factory is MISSING]
-    if missing := [name for name in wanted if name not in there]:
+              if _stored(field.name) in there or field.default is MISSING and field.default_factory is MISSING]
+    if missing := [name for name in wanted if _stored(name) not in there]:
         raise check.Expected(file.path, f"every part of a {kind.__name__}", f"none called {', '.join(missing)}")
     form = getattr(kind, "FORM", None)
-    return {name: _any(file, name) for name in wanted} if form is None else _formed(file, wanted, form)
+    return {name: _any(file, _stored(name)) for name in wanted} if form is None else _formed(file, wanted, form)
 
 
 def kind_of(path: FilePath) -> str:
@@ -298,17 +306,17 @@ def _formed(file, names, form):
     for name in sorted(names, key=lambda name: (bool(lines[name].each), not lines[name].is_scalar)):     # first what all share
         line = lines[name]
         if line.each:
-            inner = file.group(name)
+            inner = file.group(_stored(name))
             keys = inner.attributes() if line.is_scalar else inner.names()
             if set(keys) != (wanted := alike.setdefault(line.each, set(keys))) or not keys and not line.each.endswith("?"):
                 raise check.Expected(inner.place(), f"an array for each of {', '.join(sorted(wanted)) or 'some names'}",
                                      f"those for {', '.join(keys) or 'none'}", file.advice)
             values[name] = {key: _read(inner, key, line, sizes, key) for key in keys}
         else:
-            values[name] = _read(file, name, line, sizes, "")
+            values[name] = _read(file, _stored(name), line, sizes, "")
     for name in names:
         for key, value in values[name].items() if lines[name].each else [("", values[name])]:
-            _check_range(f"{file.place(name)}{key and f'/{key}'}", value, lines[name].range, sizes, key)
+            _check_range(f"{file.place(_stored(name))}{key and f'/{key}'}", value, lines[name].range, sizes, key)
     return {name: values[name] for name in names}
 
 

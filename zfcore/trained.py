@@ -7,6 +7,7 @@
 
 Every analysis takes one as its first argument; an ensemble is a list of them.
 """
+import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -52,7 +53,7 @@ class Trained:
     history    {column: values, a row an epoch}, what `plots.learning_curves` draws; {} where it is not known
     device     where the arrays are
 
-    Raises Expected where mean image, class names and network do not fit."""
+    Raises Expected for what is none of these, and where mean image, class names and network do not fit."""
     network: Network
     mean: Array
     classes: Sequence[str] = ()
@@ -65,6 +66,13 @@ class Trained:
     history: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def __post_init__(self):
+        for what, kinds in (("network", Network), ("history", Mapping), ("device", Device)):
+            check.instance(what, getattr(self, what), kinds)
+        for what, kinds in (("data", str), ("path", (str, os.PathLike)), ("begun", Callable)):
+            if getattr(self, what) is not None:
+                check.instance(what, getattr(self, what), kinds)
+        check.whole("epoch", self.epoch, 0)
+        check.number("val_fraction", self.val_fraction)
         outputs, (_, H, W) = self.network.shapes[-1], self.network.input_shape
         check.shape(f"{self.name}: mean image", self.mean, (3, None, None))
         self.network.check_dtype(f"{self.name}: mean image", self.mean)
@@ -72,7 +80,7 @@ class Trained:
         if rims[0] != rims[1] or rims[0] < 0:
             raise check.Expected(f"{self.name}: mean image", f"the same rim on all sides of {H}x{W} pixels",
                                  f"{self.mean.shape[1]}x{self.mean.shape[2]}")
-        named, different = len(self.classes), len(set(self.classes))
+        named, different = len(names := _names(f"{self.name}: classes", self.classes)), len(set(names))
         if named and len(outputs) == 1 and not named == different == outputs[0]:
             raise check.Expected(f"{self.name}: classes", f"{outputs[0]} different names, one for each output",
                                  f"{named}, {different} of them different")
@@ -179,7 +187,7 @@ class Trained:
     def with_classes(self, classes: Sequence[str]) -> "Trained":
         """Model with this one's outputs in the order of `classes`, which must be its own: with them the last axis of its last
         weights and of all that lies behind these. Raises Expected for others."""
-        if sorted(classes) != sorted(self.classes):
+        if sorted(_names(f"{self.name}: classes", classes)) != sorted(self.classes):
             raise check.Expected(f"{self.name}: classes", f"its own {len(self.classes)} in another order",
                                  f"{len(classes)}, others among them")
         order, network = [self.classes.index(name) for name in classes], self.network.copy()
@@ -190,6 +198,11 @@ class Trained:
             layer.parameters, layer.buffers = ({key: array[..., order] for key, array in arrays.items()}
                                                for arrays in (layer.parameters, layer.buffers))
         return replace(self, network=network, classes=list(classes))
+
+
+def _names(what, classes):
+    """`classes` as a list. Raises Expected for what is no names; none are, where nobody knows them."""
+    return [] if isinstance(classes, (list, tuple)) and not classes else check.names(what, classes)
 
 
 def check_model(model: Trained) -> None:

@@ -2,9 +2,12 @@
 import numpy as np
 import pytest
 
-from tests.analysis.test_top_activations import COUNT, SIZE, Noise, pictures_of, small
+from tests.analysis.test_top_activations import COUNT, CROP, SIZE, Noise, pictures_of, small
 from zfcore.analysis import matching as of
 from zfcore.check import Expected
+from zfcore.data.combinations import COMBINATIONS
+from zfcore.data.loader import Pictures
+from zfcore.data.synthetic import OBJECTS, Synthetic
 from zfcore.trained import Trained
 
 LAYERS = ["conv1", "conv2", "fc8"]
@@ -44,9 +47,19 @@ def test_a_network_matches_itself_in_another_order_far_better_than_by_chance():
     assert np.isnan(found.r["conv2"][2]) and np.isnan(found.by_chance["conv2"][2])
 
 
-def test_different_sets_are_refused():
-    with pytest.raises(Expected, match="the same for both"):
-        of.matching(model(small()), pictures_of(Noise()), model(small()), pictures_of(Noise(40)), LAYERS)
+def drawn(split="val", count=10, size=SIZE, seed=0, drawings=OBJECTS, **given):
+    dataset = Synthetic(split, count, size, seed, drawings)
+    vars(dataset).update(given)
+    return Pictures(dataset, size, CROP)
+
+
+@pytest.mark.parametrize("others", [{"count": 11}, {"split": "train"}, {"seed": 1}, {"drawings": COMBINATIONS},
+                                    {"classes": OBJECTS.classes[::-1]}, {"labels": np.zeros(10, np.int64)}])
+def test_different_sets_are_refused_and_the_same_that_is_opened_again_is_not(others):
+    with pytest.raises(Expected, match="^others: expected the same as pictures, for both networks, got "):
+        of.matching(model(small()), drawn(), model(small()), drawn(**others), LAYERS)
+    of.check_same(drawn(), drawn())
+    of.check_same(drawn(), drawn(size=SIZE + 1))
 
 
 def test_a_damaged_picture_is_left_out_for_both():

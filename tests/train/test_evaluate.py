@@ -187,6 +187,11 @@ def test_the_text_of_a_score_is_its_protocol():
                       "(centre crop, mean of 2 networks, 4 validation pictures of X)")
 
 
+def test_a_loss_of_nothing_has_no_sign():
+    s = evaluate([Answering(np.eye(3))], Known([0, 1, 2], "abc"))
+    assert math.copysign(1, s.loss) == 1 and s.loss == 0 and " loss 0.000 " in str(s)
+
+
 def test_a_top5_error_among_five_classes_is_not_meaningful():
     assert "top-5" not in str(evaluate([Answering(np.eye(5))], Known([0], "abcde")))
 

@@ -42,6 +42,8 @@ def test_a_few_lines_train_print_nothing_and_give_what_open_gives(config, tmp_pa
     for name, of_layer in opened.start.parameters().items():
         np.testing.assert_array_equal(model.start.parameters()[name]["w"], of_layer["w"])
     assert (model.start["conv1"].parameters["w"] != model.network["conv1"].parameters["w"]).any()
+    assert list(model.history) == list(mine.columns) and all(
+        np.array_equal(model.history[column], values, equal_nan=True) for column, values in opened.history.items())
 
 
 def test_the_lines_that_are_told_and_the_weights_are_those_of_the_command(config, options, tmp_path, capsys):
@@ -63,7 +65,7 @@ def test_every_attribute_is_there_when_it_is_made_and_every_method_works(config,
     assert new.validate().count == 12 and new.added_up() == [0, 0, 0]
     new.look(), new.draw(), new.write_log(), new.rescue()
     assert load(tmp_path/"run"/"latest.h5").step == 0 and new.legibility()[0] != new.legibility()[0]        # no numbers
-    assert all(share == 1 for share in new.shares_of_start().values()) and new.trained.epoch == 0
+    assert all(share == 1 for share in new.shares_of_start().values()) and (new.trained.epoch, new.trained.history) == (0, {})
     new.run()
     assert set(vars(new)) == attributes
     assert_same_bits(whole/"latest.h5", tmp_path/"run"/"latest.h5")

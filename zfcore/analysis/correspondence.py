@@ -120,11 +120,13 @@ def correspondence(model: Trained, pictures: NDArray[np.uint8], places: NDArray[
 
     Raises Expected for fewer than two pictures, a part outside the crop, a layer or a side that there cannot be."""
     check_model(model)
-    network, crop, P = model.network, model.crop, len(parts := check.names("parts", parts))
+    network, crop, P = model.network, model.crop, len(parts := check.different_names("--parts", parts))
     pictures = check.pictures("pictures", pictures, (None, crop, crop, 3))
     if (n := len(pictures)) < 2:
         raise check.Expected("pictures", "at least two, to compare", n)
     names = [f"picture {i}" for i in range(n)] if names is None else check.names("names", names)
+    if len(names) != n:
+        raise check.Expected("names", f"{n}, one a picture", len(names))
     for what, value in (("random squares", random), ("permutations", permutations), ("batch size", batch_size)):
         check.whole(what, value)
     check.whole("grey", grey, 0, 255)

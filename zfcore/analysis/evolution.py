@@ -103,8 +103,11 @@ def evolution(models: Iterable[Trained], pictures: Pictures, layers: Sequence[st
     Raises Expected for a layer or a unit that there is not, an empty data set, and where there are no models."""
     check.instance("models", models, Iterable, "a list, of one network too: [model]")
     check.instance("units", units, Mapping, "{layer: units}")
-    for layer in (layers := check.names("layers", layers)):
-        check.one_of("layers", layer, units)
+    if file_of is not None:
+        check.instance("file_of", file_of, Callable)
+    for layer in (layers := check.different_names("--layers", layers)):
+        if layer not in units:
+            raise check.Expected("units", f"those of {layer} too", f"those of {', '.join(map(str, units)) or 'no layer'}")
     strips, epochs = {layer: [] for layer in layers}, []
     moved, changes, dead = ({layer: [] for layer in layers} for _ in range(3))
     model = top = None

@@ -127,9 +127,7 @@ def invariance(model: Trained, pictures: Sequence[NDArray[np.uint8]], labels: In
     check.instance("pictures", pictures, (Sequence, np.ndarray), "a list of arrays (h,w,3)")
     check.positive("pictures", len(pictures))
     network = model.network
-    series = paper_series(model.size, model.crop) if series is None else series
-    check.instance("series", series, Mapping, "{name: Series}")
-    check.positive("series", len(series))
+    series = checked_series(paper_series(model.size, model.crop) if series is None else series)
     layers = default_layers(network) if layers is None else check_layers(network, layers)
     squares = [centre_square(check.pictures(f"picture {i}", picture, (None, None, 3)), model.size)
                for i, picture in enumerate(pictures)]
@@ -142,6 +140,27 @@ def invariance(model: Trained, pictures: Sequence[NDArray[np.uint8]], labels: In
                                                    for part in ("steps", "clean", "shown")},
                       **{part: {name: np.stack([each[part] for each in found[name]]) for name in series}
                          for part in ("distances", "relative", "unit", "probabilities", "most_probable", "pictures")})
+
+
+def checked_series(series):
+    """{name: Series}, with arrays in them. Raises Expected for what is none, and unless there are as many shifts, zooms and
+    degrees as steps."""
+    check.instance("series", series, Mapping, "{name: Series}")
+    return {name: _checked(f"series {name}", series[name]) for name in check.names("series", series)}
+
+
+def _checked(what, one):
+    check.instance(what, one, Series, "paper_series makes those of the paper")
+    steps, shifts, zooms, degrees = arrays = [check.numbers(f"{what}: {name}", array) for name, array in zip(one._fields, one[:4])]
+    check.positive(f"{what}: steps", steps.size)
+    for name, array in zip(one._fields, arrays):
+        check.shape(f"{what}: {name}", array, (steps.size,))
+        check.finite(f"{what}: {name}", array)
+    check.positive(f"{what}: zooms", zooms.min())
+    check.shape(f"{what}: shown", shown := check.whole_numbers(f"{what}: shown", one.shown), (None,))
+    for step in (one.clean, *shown):
+        check.whole(f"{what}: clean or shown", step, 0, steps.size - 1)
+    return Series(steps.astype(np.float64), shifts, zooms, degrees, int(one.clean), shown)
 
 
 def default_layers(network, first=True):

@@ -73,8 +73,7 @@ def matching(model: Trained, pictures: Pictures, other: Trained, others: Picture
     check_pass_of(model, pictures, batch_size)
     check_pass_of(other, others, batch_size)
     layers = check_layers(model.network, layers)
-    if len(pictures) != len(others):
-        raise Expected("pictures", "the same for both networks", f"{len(pictures)} and {len(others)}")
+    check_same(pictures, others)
     count = lambda of, layer: of.network.shapes[feature_layer(of.network, layer) + 1][0]
     sums = {layer: Sums(count(model, layer), count(other, layer)) for layer in layers}
     for batch, _, indices in pictures.batches(batch_size, 0, 0, shuffle=False):
@@ -90,6 +89,19 @@ def matching(model: Trained, pictures: Pictures, other: Trained, others: Picture
         units[layer], r[layer] = best(of_layer.correlations(of_layer.ab))
         _, chance[layer] = best(of_layer.correlations(of_layer.chance))
     return Matching(units, r, chance, len(pictures))
+
+
+def check_same(pictures, others):
+    """Raise Expected unless both are the pictures of one data set, which may have been opened once for each."""
+    one, other = pictures.dataset, others.dataset
+    if len(one) != len(other):
+        raise Expected("others", "the same as pictures, for both networks", f"{len(other)}, not {len(one)}")
+    for what in "names", "classes", "labels":
+        if not np.array_equal(getattr(one, what), getattr(other, what)):
+            raise Expected("others", "the same as pictures, for both networks", f"some with other {what}")
+    alike = type(one) is type(other) and pictures.size == others.size and hasattr(one, "fingerprint")
+    if alike and one.fingerprint() != other.fingerprint():          # of another size they may be decoded in another way
+        raise Expected("others", "the same as pictures, for both networks", "others of the same names")
 
 
 def answers(model, batch, layers):

@@ -51,6 +51,8 @@ class Probe:
     bias          (M,) float64
     scores        (M,t) float64    w'x + b of the test pictures
     """
+    FORM = {"kind": "text", "C": "float", "grid": "float64 G finite", "held_out": "float64 G", "coefficients": "float64 M n finite",
+            "bias": "float64 M finite", "scores": "float64 M t finite"}
     kind: str
     C: float
     grid: NDArray[np.float64]
@@ -85,7 +87,8 @@ def probe(kind: Literal["svm", "softmax"], features: Any, train: NDArray[np.int6
     held     (n,)    which training pictures are held out while C is chosen, such as `held_out` gives
     measure  of scores (M,k), labels (k,), rows (k,) of held-out pictures: the higher the better
 
-    Raises Expected for another kind, for numbers and a mask that do not fit, and for features that are not finite."""
+    Raises Expected for another kind, for numbers and a mask that do not fit or leave nothing to train on, for a measure that
+    says no number, and for features that are not finite."""
     check.one_of("probe", kind, GRID)
     check.shape("features", features, (None, None))
     check.whole("classes", M)
@@ -94,6 +97,8 @@ def probe(kind: Literal["svm", "softmax"], features: Any, train: NDArray[np.int6
     labels, held = class_labels("labels", labels, M, len(train)), np.asarray(held)
     check.dtype("held", held, bool)
     check.shape("held", held, (len(train),))
+    if held.all():
+        raise check.Expected("held", "some training pictures that are not held out", f"all {len(held)} held out")
     gram, scale = gram_matrix(features, train)
     C, reached = choose(kind, gram, labels, M, held, lambda scores: measure(scores, labels[held], train[held]))
     u = fit(kind, gram, labels, M, C)
@@ -130,6 +135,7 @@ def choose(kind, gram, labels, M, held, measure):
     for C in grid:
         u = fit(kind, kept, labels[~held], M, C, u)
         reached.append(measure(product(u[:, :-1], between) + u[:, -1:]))
+        check.number("measure", reached[-1])
     return float(grid[int(np.argmax(reached))]), np.array(reached, float)
 
 
@@ -146,7 +152,7 @@ def random_projection(features: Any, D: int, seed: int = 0) -> NDArray[np.float3
     check.positive("random projection: features", D)
     draws, projected = np.random.Generator(np.random.Philox(seed)), np.zeros((features.shape[0], D), np.float32)
     for columns in pieces(features.shape[1], COLUMNS):
-        x = np.asarray(features[:, columns], np.float32)
+        x = block_of(features, columns).astype(np.float32, copy=False)
         projected += x @ draws.standard_normal((x.shape[1], D), np.float32)
     return projected/np.float32(np.sqrt(D))        # type: ignore[return-value]   # float32, whatever NumPy's types say
 
@@ -170,9 +176,14 @@ def gram_matrix(features, train):
     return G, scale
 
 
+def block_of(features, columns):
+    """A block of columns of the features. Raises Expected for what is no numbers."""
+    return check.numbers("features", features[:, columns], "biuf")
+
+
 def centred(features, columns, train, test=()):
     """A block of columns of the training and the test pictures, float64, minus their mean over the training pictures."""
-    block = np.asarray(features[:, columns])
+    block = block_of(features, columns)
     mean = block[train].mean(axis=0, dtype=np.float64)
     return block[train] - mean, block[test] - mean if len(test) else None
 

@@ -318,9 +318,11 @@ def last_convolution(network):
 
 def shares_of_start(network: Network, start: Network) -> dict[str, float]:
     """{layer: share}, 0..1: of the energy of its weights what lies in the direction of those in `start`, the same network as
-    its training began. 1 at the beginning; of unrelated weights about 1/(their number)."""
+    its training began. 1 at the beginning; of unrelated weights about 1/(their number). Raises Expected for another network."""
     for what, of in (("network", network), ("start", start)):
         check.instance(what, of, Network, "of a trained one: model.network")
+    if network.parameter_shapes() != start.parameter_shapes():
+        raise check.Expected("start", f"{network.name} as its training began", f"{start.name}, of other layers")
     shares = {}
     for layer, begun in zip(network.weighted, start.weighted):
         w, w0 = (to_host(of.parameters["w"]).ravel().astype(np.float64) for of in (layer, begun))

@@ -11,6 +11,7 @@ lies is looked up for the few pictures that enter a unit's list, so the pass cos
 import hashlib
 import itertools
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -91,6 +92,9 @@ def top_activations(model: Trained, pictures: Pictures, layers: Sequence[str], k
     network, data set or setting."""
     check_pass_of(model, pictures, batch_size)
     check.whole("k", k)
+    check.number("every", every)
+    if file is not None:
+        check.instance("file", file, (str, os.PathLike))
     network, (first, stop) = model.network, shard_range(shard, len(pictures), batch_size)
     layers = check_layers(network, layers)
     found = _start(model, pictures, layers, k, batch_size, first)

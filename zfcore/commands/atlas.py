@@ -10,7 +10,7 @@ from zfcore.analysis.matching import matching
 from zfcore.atlas.layer_page import K
 from zfcore.atlas.serve import Server, serve
 from zfcore.atlas.source import Looked, kept_source
-from zfcore.commands.common import FORMAT, SHARED, UNITS, chosen_of_data, chosen_units, open_model, open_pictures, option
+from zfcore.commands.common import FORMAT, SHARED, UNITS, chosen_layers, chosen_of_data, chosen_units, open_model, open_pictures, option
 from zfcore.data import OBJECTS
 from zfcore.files import inside
 from zfcore.networks import home_of
@@ -41,7 +41,7 @@ def work(args):
     """Run the command."""
     model = open_model(args)
     weighted = [layer.name for layer in model.network.weighted]
-    layers = args.layers or weighted
+    layers = chosen_layers(args, model.network, weighted)
     for layer in layers:
         check.one_of("--layers", layer, weighted)
     units = {layer: chosen_units(args.units, model.network, layer, args.seed) for layer in layers}

@@ -21,7 +21,7 @@ from zfcore import check, results, trained
 from zfcore.data.folders import Files
 from zfcore.data.loader import shuffled
 from zfcore.data.transforms import CorruptImage, check_large_enough
-from zfcore.deconvnet import check_units, feature_layer, unit_count
+from zfcore.deconvnet import check_layers, check_units, feature_layer, unit_count
 from zfcore.files import anything, folder_made, inside, mapping, read_json, table
 from zfcore.kernel import PRECISIONS
 from zfcore.networks import home_of, recipe_of
@@ -193,6 +193,11 @@ def options_of(run):
         return {key: value for key, value in told.items() if key not in ("preset", "device", "workers", "keep_epochs")}
     except (OSError, check.Expected):
         return {}
+
+
+def chosen_layers(args, network, default):
+    """Names of the layers of --layers, or those of `default`."""
+    return default if args.layers is None else check_layers(network, args.layers)
 
 
 def chosen_units(text, network, layer, seed=0):

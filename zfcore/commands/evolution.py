@@ -4,8 +4,8 @@ from dataclasses import replace
 from zfcore import check, plots, trained
 from zfcore.analysis import evolution as growing
 from zfcore.analysis import top_activations as top
-from zfcore.commands.common import (LAYERS, LIMIT, UNITS, chosen_units, classes_of, open_model, open_pictures, option,
-                                    output_folder)
+from zfcore.commands.common import (LAYERS, LIMIT, UNITS, chosen_layers, chosen_units, classes_of, open_model, open_pictures,
+                                    option, output_folder)
 from zfcore.terminal import Bar, plural, printable
 
 HELP = "figure 4: how the strongest projection of a unit comes about over a run's kept epochs"
@@ -21,7 +21,7 @@ RESULT, TOGETHER = growing.Evolution, None
 def run(args):
     files = growing.kept_epochs(args.run, args.epochs) if args.run is not None else {}        # else the next line has a word
     model = open_model(args)
-    layers = args.layers or [layer.name for layer in model.network.convolutions]
+    layers = chosen_layers(args, model.network, [layer.name for layer in model.network.convolutions])
     units = {layer: chosen_units(args.units, model.network, layer, args.seed) for layer in layers}
     pictures = open_pictures(args, model)
     folder = output_folder(args)

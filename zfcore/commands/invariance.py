@@ -6,7 +6,7 @@ import numpy as np
 from zfcore import plots
 from zfcore.analysis import invariance as moved
 from zfcore.checkpoint import write_csv
-from zfcore.commands.common import LABEL, asked_for, labels_of, open_model, option, originals, output_folder
+from zfcore.commands.common import LABEL, asked_for, chosen_layers, labels_of, open_model, option, originals, output_folder
 from zfcore.data.synthetic import Synthetic
 from zfcore.terminal import Bar, printable
 
@@ -29,8 +29,7 @@ def run(args):
         models["against"] = model.untrained() if args.against == "untrained" else open_model(args, args.against)
     ready = {name: (model, *moving_pictures(args, model)) for name, model in models.items()}
     for of, *_ in ready.values():
-        for layer in args.layers or ():
-            of.network.index(layer)                        # before the work begins
+        chosen_layers(args, of.network, None)              # before the work begins
     folder = output_folder(args)
     for name, (model, pictures, labels, names) in ready.items():
         series = moved.paper_series(model.size, model.crop)

@@ -6,7 +6,8 @@ import numpy as np
 from zfcore import plots
 from zfcore.analysis import sanity_checks
 from zfcore.analysis import top_activations as top
-from zfcore.commands.common import K, LIMIT, UNITS, chosen_units, classes_of, open_model, open_pictures, option, output_folder
+from zfcore.commands.common import (K, LIMIT, UNITS, chosen_layers, chosen_units, classes_of, open_model, open_pictures, option,
+                                    output_folder)
 from zfcore.files import file_names
 from zfcore.terminal import Bar, printable
 
@@ -20,7 +21,8 @@ RESULT, TOGETHER = sanity_checks.SanityChecks, None
 
 def run(args):
     model = open_model(args)
-    layers = args.layers or [sanity_checks.last_convolution(model.network), model.network.layers[-1].name]
+    last = dict.fromkeys([sanity_checks.last_convolution(model.network), model.network.layers[-1].name])
+    layers = chosen_layers(args, model.network, [*last])
     units = {layer: chosen_units(args.units, model.network, layer, args.seed) for layer in layers}
     for layer in layers:
         sanity_checks.check_possible(model.network, layer)

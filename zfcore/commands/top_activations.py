@@ -7,7 +7,8 @@ from pathlib import Path
 from zfcore import check, crew, plots, results
 from zfcore.analysis import top_activations as top
 from zfcore.checkpoint import atomic
-from zfcore.commands.common import K, LAYERS, UNITS, chosen_units, classes_of, open_model, open_pictures, option, output_folder
+from zfcore.commands.common import (K, LAYERS, UNITS, chosen_layers, chosen_units, classes_of, open_model, open_pictures, option,
+                                    output_folder)
 from zfcore.files import file_names, inside
 from zfcore.terminal import Bar, plural, printable, say
 
@@ -28,7 +29,7 @@ PAGE = 64                         # units of a layer that share a file and a she
 
 def run(args):
     model = open_model(args)
-    layers = args.layers or [layer.name for layer in model.network.convolutions]
+    layers = chosen_layers(args, model.network, [layer.name for layer in model.network.convolutions])
     units = {layer: chosen_units(args.units, model.network, layer, args.seed) for layer in layers}
     shard = parse_shard(args.shard)
     if args.merge and shard != (1, 1):

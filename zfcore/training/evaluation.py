@@ -156,7 +156,7 @@ def answers(models, pictures, batch_size=128, crops="centre", bar=None):
 
 def score(found, crops, networks, classes=1000, of="pictures", left_out=0):
     """The Score of Answers."""
-    loss = -np.log(np.maximum(found.p_true, np.finfo(np.float32).tiny), dtype=np.float64).mean()
+    loss = 0 - np.log(np.maximum(found.p_true, np.finfo(np.float32).tiny), dtype=np.float64).mean()      # 0, not -0, where all are 1
     return Score(float(loss), float((found.rank >= 1).mean()), float((found.rank >= 5).mean()), len(found.labels),
                  crops, networks, classes, of, left_out)
 

@@ -107,9 +107,8 @@ class Training:
         self.interrupt, self.guard = Interrupt(aloud=ranks.is_first), StallGuard(len(self.classes))
         self.moved_from = config.data          # where the pictures lay when the checkpoint was written
         self.drawn = -math.inf                 # when the curves and filters were drawn last
-        self.say: Callable[[str], object] = lambda line: None          # whom the lines of the log are told
-        self.shapes, self.beside = network.parameter_shapes(), self.device.beside()
-        self.captured = self.device.capture(self.learn)
+        self.shapes = network.parameter_shapes()
+        self.settle()
         self.seed_and_law = network.drawn      # seed and law of the weights that training began with; None: not known
         if checkpoint is not None:
             self.go_on_from(checkpoint)
@@ -117,6 +116,20 @@ class Training:
             self.seed_and_law = None           # others since
         check_readable(self.checkpoint())
         check_model(self.trained)              # its classes have different names
+
+    def settle(self) -> None:
+        """Make what belongs to this process and this Training alone."""
+        self.say: Callable[[str], object] = lambda line: None          # whom the lines of the log are told
+        self.beside, self.captured = self.device.beside(), self.device.capture(self.learn)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All else, for a copy or another process."""
+        return {name: value for name, value in vars(self).items() if name not in ("say", "beside", "captured")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take that, and settle anew."""
+        vars(self).update(state)
+        self.settle()
 
     # -------------------------------------------------------------------------------------------------------- doors
     @classmethod
@@ -270,7 +283,8 @@ class Training:
         begun = partial(drawn, network.name, network.input_shape, network.table(), *self.seed_and_law, self.device,
                         self.config.precision) if self.seed_and_law else None
         return Trained(self.network, self.device_mean, self.classes, self.epoch, self.config.data, self.folder, begun,
-                       self.device, self.config.val_fraction)
+                       self.device, self.config.val_fraction,
+                       {column: list(values) for column, values in self.history.items() if values})
 
     def start(self, device: Device = CPU) -> Network:
         """The network with the weights that were drawn for it, on `device`. Raises Expected where that is not known."""
