@@ -73,10 +73,11 @@ class Checkpoint:
 
 def save(path: FilePath, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to `path`, all or nothing. Raises Unwritable where the disk refuses (full, read-only)."""
+    classes = check.names("classes", checkpoint.classes, none=True)
     with new_hdf5(path) as file:
         _describe(file, format=FORMAT, version=VERSION, model=checkpoint.model, epoch=checkpoint.epoch,
                   step=checkpoint.step, input_shape=checkpoint.input_shape,
-                  layers=json.dumps(checkpoint.layers), classes=json.dumps(checkpoint.classes))
+                  layers=json.dumps(checkpoint.layers), classes=json.dumps(classes))
         for group, arrays in (("parameters", checkpoint.parameters), ("optimizer", checkpoint.velocity),
                               ("buffers", checkpoint.buffers)):
             file.create_group(group)
