@@ -358,4 +358,5 @@ def test_numbers_of_pixels_out_of_their_range_name_the_file(tmp_path, how):
 def test_an_export_that_cannot_be_is_one_sentence(tmp_path, capsys, monkeypatch, words, sentence):
     monkeypatch.chdir(tmp_path)
     assert sentence in refused(capsys, "export", "drawn", *words)
+    assert "RUN: expected a run's folder" in refused(capsys, "export", "drown", "--format", "onnx", "--output", "a.onnx")
     assert not list(tmp_path.iterdir())
