@@ -280,8 +280,8 @@ def test_shards_are_merged_into_the_pass_and_drawn(place, tmp_path, capsys):
 
 @pytest.mark.parametrize("more, sentence", [
     (["--layers", "conv7"], "one of conv1, relu1, pool1, conv2.*got 'conv7'"),
-    (["--layers", "conv1", "--units", "0:16"], "unit of conv1: expected 0 to 5, got 6"),
-    (["--layers", "fc8", "--units", "some"], "all, random:N, FIRST:LAST.*got 'some'; fc8 has the units 0 to 1"),
+    (["--layers", "conv1", "--units", "0:16"], "--units: expected 0 to 5, the units of conv1, got 6"),
+    (["--layers", "fc8", "--units", "some"], "all, random:N, FIRST:LAST.*got 'some'; the units of fc8 are 0 to 1"),
     (["--units", "random:0"], "all, random:N"),
     (["--units", "3:3"], "all, random:N"),
     (["--shard", "3/2"], "i/n with i from 1 to n, got 3/2"),

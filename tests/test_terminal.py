@@ -90,6 +90,14 @@ def test_lines_fit_and_lose_no_word(text):
     assert " ".join(lines).split() == text.split()
 
 
+@given(names)
+def test_no_line_moves_the_cursor_and_no_cell_ends_its_row(name):
+    assert terminal.fitted(name) == terminal.fitted(terminal.printable(name))
+    assert all(line.isprintable() or terminal.printable(line) == line for line in terminal.fitted(f"epoch 1: {name}"))
+    row = terminal.in_table(name, name)
+    assert row.count("|") == 3 and len(row.splitlines()) == 1
+
+
 def test_a_number_and_its_percent_sign_stay_on_one_line():
     for shift in range(20):
         lines = terminal.fitted("x"*(terminal.COLUMNS - 20 + shift) + " owl 0.6 %, (12 %)")

@@ -54,7 +54,8 @@ def write_worst(path, found, pictures, protocol, most=30):
             tiles.append(pictures.picture(i))
         except CorruptImage:                                    # its file is gone since
             continue
-        captions.append((f"{p:.3f} {classes[true]}", f"{q:.3f} → {classes[taken]}" if rank else "right"))
+        captions.append((f"{p:.3f} {plots.named(classes[true], true)}",
+                         f"{q:.3f} → {plots.named(classes[taken], taken)}" if rank else "right"))
         right.append(rank == 0)
     plots.save(plots.captioned(tiles, captions, right, f"The {plural(len(tiles), 'picture')} whose true class was given the "
                                                        f"least probability: P "
@@ -89,6 +90,8 @@ def whole_folder(path, files=FILES, what="an evaluation"):
     that holds other answers, which stay, path_2, path_3, ...; `place()` tells which. It vanishes when not. A folder that holds
     anything else is refused."""
     path, places = Path(path).resolve(), []
+    if path.exists() and not path.is_dir():
+        raise check.Expected("--output", f"a new folder, or one with {what} and nothing else", f"{path}, a file")
     if strange := strangers(path, files):
         raise check.Expected("--output", f"a new folder, or one with {what} and nothing else",
                              f"{path}, which holds {', '.join(strange[:3])}")

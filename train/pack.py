@@ -379,7 +379,8 @@ def main(arguments=None):
     if not args.output.parent.is_dir():
         raise check.Expected("OUTPUT", "a name in a folder that exists", args.output)
     started = time.monotonic()
-    packing = Packing(**vars(args))
+    with check.told_of("SOURCE", "--data"):
+        packing = Packing(**vars(args))
     say(printable(f"{data_in_words(args.source)}: {len(packing.sets['train'])} training and "
                   f"{plural(len(packing.sets['val']), 'validation picture')} of "
                   f"{plural(len(packing.sets['train'].classes), 'class')}"))

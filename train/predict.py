@@ -13,6 +13,7 @@ it holds other predictions these stay, and the new ones go into a folder of the 
 import os
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from train.evaluate import add_options, default_output, whole_folder, written
@@ -21,7 +22,8 @@ from zfcore.checkpoint import write_csv
 from zfcore.data.folders import Files, is_picture
 from zfcore.data.loader import Pictures
 from zfcore.data.transforms import CorruptImage, TooSmall, check_large_enough
-from zfcore.terminal import Bar, plural, printable, say
+from zfcore.interchange import SUFFIXES
+from zfcore.terminal import Bar, command, plural, printable, say
 from zfcore.training.evaluation import open_runs, predict
 
 FILES = ("predictions.csv", "probabilities.csv", "predictions.png")
@@ -77,7 +79,7 @@ def write_sheet(path, pictures, found, order, classes):
             tiles.append(pictures.picture(i))
         except CorruptImage:                                    # its file is gone since
             continue
-        captions.append(tuple(f"{found.p[k, n]:.3f} {classes[k]}" for k in order[:2, n]))
+        captions.append(tuple(f"{found.p[k, n]:.3f} {plots.named(classes[k], k)}" for k in order[:2, n]))
     title = f"{len(tiles)} of {plural(len(found.indices), 'picture')}: P and name of the likeliest class; below, of the second"
     plots.save(plots.captioned(tiles, captions, [True]*len(tiles), title), path)
 
@@ -85,7 +87,7 @@ def write_sheet(path, pictures, found, order, classes):
 def in_words(names, order, p, classes):
     """The lines that are printed: each of the first pictures with its likeliest classes."""
     for name, likeliest, of_one in [*zip(names, order.T, p.T)][:LINES]:
-        yield f"{printable(name)}: " + ", ".join(f"{classes[k]} {100*of_one[k]:.1f} %" for k in likeliest)
+        yield f"{printable(name)}: " + ", ".join(f"{printable(classes[k])} {100*of_one[k]:.1f} %" for k in likeliest)
     if len(names) > LINES:
         yield f"and {len(names) - LINES} more"
 
@@ -102,11 +104,16 @@ def parser():
 def divided(runs, paths):
     """(runs, paths of pictures) of the words behind --run and of the others: `--run RUN photo.jpg` names one of each."""
     first, *others = runs
-    pictures = [word for word in others if is_picture(Path(word).name) or Path(word).is_dir()
-                and not any(Path(word).glob("*.h5"))]
+    pictures = [word for word in others if is_picture(Path(word).name) or Path(word).exists() and not is_network(Path(word))]
     if not (paths := [*paths, *pictures]):
-        raise check.Expected("FILE_OR_FOLDER", "pictures, or folders of pictures", "none")
+        raise check.Expected("FILE_OR_FOLDER", "pictures, or folders of pictures",
+                             f"none beside {command('--run', *runs)}", "the first word behind --run is always a run")
     return [first, *(word for word in others if word not in pictures)], paths
+
+
+def is_network(path):
+    """Return whether something that there is may be a run's folder or a file with a network, rather than pictures."""
+    return any(path.glob("*.h5")) if path.is_dir() else path.suffix.lower() in SUFFIXES or path.is_file() and h5py.is_hdf5(path)
 
 
 @check.exit_with_message

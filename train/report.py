@@ -2,6 +2,7 @@
 from train.claims import LITTLE, MOST_PAIRS, confidence_of
 from zfcore import plots
 from zfcore.checkpoint import atomic, write_csv
+from zfcore.terminal import in_table
 
 
 def mean_spread(pair):
@@ -25,7 +26,7 @@ def csv_of(pair):
 def table(head, rows, text=(0,)):
     """A Markdown table; the columns with the numbers `text` hold text, the others numbers."""
     lines = [head, ["---" if k in text else "--:" for k in range(len(head))], *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "/") for cell in line) + " |" for line in lines)
+    return "\n".join(in_table(*line) for line in lines)
 
 
 def claims_table(judgements, of):

@@ -23,10 +23,11 @@ REDRAW = "draw figures again from saved arrays, of any command; needs no network
 def main(arguments=None):
     args = parser().parse_args(arguments)
     try:
-        if args.command in TOOLS:
-            TOOLS[args.command].work(args)
-        else:
-            redraw(args) if args.command == "redraw" else work(COMMANDS[args.command], args)
+        with check.told_of("--layers" if "layers" in args else "--layer", "layer"):
+            if args.command in TOOLS:
+                TOOLS[args.command].work(args)
+            else:
+                redraw(args) if args.command == "redraw" else work(COMMANDS[args.command], args)
     except (KeyboardInterrupt, Stop) as stop:              # here, or at one of the processes of --devices
         goes_on = args.command not in TOOLS or TOOLS[args.command].GOES_ON
         warn("\nstopped; what is on the disk is whole, and the same command goes on with a pass over pictures" if goes_on

@@ -11,7 +11,8 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, NoReturn
 
@@ -39,6 +40,17 @@ class Expected(ValueError):
         """Copy, or send to another process, one of whatever subclass: without its `__init__`, which takes other arguments than
         an exception keeps."""
         return copyreg.__newobj__, (type(self), *self.args), vars(self)         # type: ignore[attr-defined]
+
+
+@contextmanager
+def told_of(option: str, what: str) -> Iterator[None]:
+    """`with told_of("--against", "--run"):` a sentence about "--run" is one about "--against", which was asked."""
+    try:
+        yield
+    except Expected as sentence:
+        if sentence.what != what:
+            raise
+        raise Expected(option, sentence.expected, sentence.got, sentence.advice) from None
 
 
 def shape(what: object, array: Array, expected: Sequence[int | None]) -> None:
@@ -133,11 +145,12 @@ def whole_numbers(what: object, values: Any) -> NDArray[np.int64]:
     return numbers(what, values, "iu", "whole numbers").astype(np.int64)
 
 
-def names(what: object, values: Any, least: int = 1) -> list[str]:
-    """`values` as a list. Raise unless they are texts in a row, at least one or, for `least` 0, perhaps none."""
+def names(what: object, values: Any, none: bool = False) -> list[str]:
+    """`values` as a list. Raise unless they are texts in a row, which a text itself is not: one or more, or, where `none` may do,
+    any number."""
     row = None if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
-    if row is None or len(row) < least or not all(isinstance(value, str) for value in row):
-        raise Expected(what, f"{'one or more '*least}names in a list", repr(values)[:60])
+    if row is None or not (row or none) or not all(isinstance(value, str) for value in row):
+        raise Expected(what, "names in a list" if none else "one or more names in a list", repr(values)[:60])
     return row
 
 

@@ -73,8 +73,9 @@ class Checkpoint:
 
 def save(path: FilePath, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to `path`, all or nothing. Raises Unwritable where the disk refuses (full, read-only)."""
+    attributes = _attributes(checkpoint)
     with new_hdf5(path) as file:
-        _describe(file, **_attributes(checkpoint))
+        _describe(file, **attributes)
         for group, arrays in (("parameters", checkpoint.parameters), ("optimizer", checkpoint.velocity),
                               ("buffers", checkpoint.buffers)):
             file.create_group(group)
@@ -143,7 +144,7 @@ class _Unwritten:
 def _attributes(checkpoint):
     return {"format": FORMAT, "version": VERSION, "model": checkpoint.model, "epoch": checkpoint.epoch, "step": checkpoint.step,
             "input_shape": list(checkpoint.input_shape), "layers": json.dumps(checkpoint.layers),
-            "classes": json.dumps(checkpoint.classes)}
+            "classes": json.dumps(check.names("classes", checkpoint.classes, none=True))}
 
 
 def check_format(file: Reader, path: FilePath, expected: str, what: str, advice: str = "") -> None:

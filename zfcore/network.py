@@ -149,7 +149,7 @@ class Network:
     def activations(self, x: Array, names: Iterable[str]) -> dict[str, Array]:
         """{name: output of that layer} for pictures x, in evaluation."""
         self._check_ready(x)
-        wanted = {self.index(name) for name in check.names("names", names, least=0)}
+        wanted = {self.index(name) for name in check.names("names", names, none=True)}
         out, x = {}, self.stored(x)
         for k, layer in enumerate(self.layers[:max(wanted, default=-1) + 1]):
             x, _ = layer.forward(x)

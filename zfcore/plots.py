@@ -238,7 +238,7 @@ def _say_why(sheet, left, top, there, projected, side, tile):
 
 def _unit(views, u):
     """Name of a unit behind its layer's name: by its class where it has one."""
-    return f"unit {views.units[u]}" if views.classes is None else _named(views.classes[u], views.units[u])
+    return f"unit {views.units[u]}" if views.classes is None else named(views.classes[u], views.units[u])
 
 
 def _silent(layer, names, count):
@@ -271,7 +271,7 @@ def occlusion(found: Occlusion) -> "Sheet":
     down = LABEL + 2*row + MARGIN
     sheet = Sheet(lefts[-1] + side + 172, len(found.pictures)*down + 12)
     for i, label in enumerate(found.labels.tolist()):
-        name = str(label) if found.classes is None else _named(found.classes[label], label)
+        name = str(label) if found.classes is None else named(found.classes[label], label)
         fall = np.nanmax(np.abs(found.drops[i]))
         panels = [
             ("(a) hidden where P falls most", _occluded),
@@ -386,7 +386,7 @@ def _class_legend(sheet, left, top, found, i):
     """A square in the colour of each class, its name and its share of the places."""
     classes, counts = _winners(found, i)
     few = len(CLASSES) - 1
-    entries = [(str(k) if found.classes is None else _named(found.classes[k], k), count)
+    entries = [(str(k) if found.classes is None else named(found.classes[k], k), count)
                for k, count in zip(classes[:few], counts)]
     if len(classes) > few:
         entries.append((f"{len(classes) - few} others", counts[few:].sum()))
@@ -498,7 +498,7 @@ def _strips(found, layer):
                        for e in range(len(found.epochs))] for u in np.flatnonzero(fires)])
     heads = [[f"epoch {epoch}"] for epoch in found.epochs.tolist()]
     classes = (found.classes or {}).get(layer)
-    names = [["unit", str(units[u])] if classes is None else _named(classes[u], units[u]).split()
+    names = [["unit", str(units[u])] if classes is None else named(classes[u], units[u]).split()
              for u in np.flatnonzero(fires)]
     return _table(tiles, title, heads, names, ~there[fires], "does not fire")
 
@@ -625,7 +625,7 @@ def sanity_checks(found: SanityChecks, most: int = 4) -> "Sheet":
             heads[0].append("")
             for head, share in zip(heads[1:], np.nanmean(shares, axis=0)):
                 head.append(f"in {word} {100*share:.0f} %")
-    names = [["unit", str(found.units[k])] if found.classes is None else _named(found.classes[k], found.units[k]).split()
+    names = [["unit", str(found.units[k])] if found.classes is None else named(found.classes[k], found.units[k]).split()
              for k in rows]
     return _table(tiles, ", ".join(title), heads, [[found.layer, *name] for name in names], np.zeros(tiles.shape[:2], bool), "")
 
@@ -646,10 +646,10 @@ def confusion(counts: NDArray[np.integer[Any]], classes: Sequence[str], pairs: S
     have their counts in the cells, up to 60 their names at the sides; of a thousand, each is a pixel wide. A name in letters
     that the font lacks is replaced by the class's number."""
     M = len(counts)
-    names = {name: _short(_named(name, number)) for number, name in enumerate(classes)}
+    names = {name: _short(named(name, number)) for number, name in enumerate(classes)}
     cell = max(1, min(60, 960//M))                                        # pixels; whole ones, so that no class is lost
-    side, named, margin = cell*M, M <= 60, 30
-    if named:
+    side, has_names, margin = cell*M, M <= 60, 30
+    if has_names:
         margin += int(max(map(_length, names.values())))
     left, panel = max(margin, 60), max(side, 180)                         # the right panel is as high as the matrix, or higher
     lines = ["most confused:", *(_fitted(f"{count} of {of}   {names[true]} → {names[taken]}", 340)
@@ -681,10 +681,10 @@ def confusion(counts: NDArray[np.integer[Any]], classes: Sequence[str], pairs: S
     if cell >= 30:
         for i, j in zip(*counts.nonzero()):
             axes.text(j, i, counts[i, j], ha="center", va="center", fontsize=8, color=PAPER if shares[i, j] > 0.5 else "black")
-    ticks = range(M) if named else range(0, M, 100 if M > 400 else 20)
-    for axis, word, turn in ((axes.xaxis, "predicted", 90 if named else 0), (axes.yaxis, "true", 0)):
-        axis.set_ticks(ticks, [names[classes[k]] if named else k for k in ticks], fontsize=7, rotation=turn)
-        axis.set_label_text(f"{word} class" + ("" if named else ", by number"), color=INK)
+    ticks = range(M) if has_names else range(0, M, 100 if M > 400 else 20)
+    for axis, word, turn in ((axes.xaxis, "predicted", 90 if has_names else 0), (axes.yaxis, "true", 0)):
+        axis.set_ticks(ticks, [names[classes[k]] if has_names else k for k in ticks], fontsize=7, rotation=turn)
+        axis.set_label_text(f"{word} class" + ("" if has_names else ", by number"), color=INK)
     axes.tick_params(length=2, colors=INK)
     axes.spines[:].set(visible=True, linewidth=0.5)
     figure.text(10/width, 1 - 10/height, "\n".join(title), va="top", color=INK)
@@ -1008,8 +1008,8 @@ def _font(size):
     return ImageFont.truetype(findfont("DejaVu Sans"), size)
 
 
-def _named(name, number):
-    """A class's name, or, as the font has a box for a letter that it lacks, its number."""
+def named(name: str, number: int) -> str:
+    """Name of a class, or, as the font has a box for a letter that it lacks, its number."""
     return str(name) if all(ord(letter) in _letters() for letter in printable(name)) else f"class {number}"
 
 
@@ -1024,13 +1024,19 @@ def _length(text, size=SMALL):
 
 
 def _fitted(text, width, size=SMALL):
-    """`text`, printable and cut where it is wider than `width` pixels, with an ellipsis, between words if there are several."""
+    """`text`, printable and cut where it is wider than `width` pixels, with an ellipsis: between words, unless these
+    fill less than a quarter of it."""
     text = printable(text)
     if _length(text, size) <= width:
         return text
-    while text and _length(text + "…", size) > width:
-        text = text.rsplit(" ", 1)[0] if " " in text else text[:-1]
-    return text + "…"
+
+    def cut(shorter):
+        left = text
+        while left and _length(left + "…", size) > width:
+            left = shorter(left)
+        return left
+    words = cut(lambda left: left.rpartition(" ")[0])
+    return (words if _length(words, size) > width/4 else cut(lambda left: left[:-1]).rstrip()) + "…"
 
 
 def _wrapped(text, width, size=SMALL):

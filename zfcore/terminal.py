@@ -4,6 +4,7 @@
     warn(text, *names)                    lines on standard error, for which nothing fails
     plural(n, "picture")                  "1 picture", "2 pictures"
     printable(name)                       a name, whatever is in it, as something that can be printed and drawn
+    in_table("conv1", 0.5)                a row of a table of Markdown
     command("python", "-m", "train", ...) a command that can be copied into a shell
     as_called(text)                       a text about options, as the caller of a function names them
     called(option, argument)              one of them, where the function's has another name
@@ -77,6 +78,11 @@ def as_called(text: str) -> str:
 def called(option: str, argument: str) -> str:
     """Name of what a command line calls `option`, and a function, otherwise than by the same name, its `argument`."""
     return option if _Output.of_command else argument
+
+
+def in_table(*cells: object) -> str:
+    """A row of a table of Markdown: the cells as texts, none of which ends its cell or the row."""
+    return "| " + " | ".join(printable(cell).replace("|", "/") for cell in cells) + " |"
 
 
 def plural(n: int, noun: str) -> str:
@@ -177,7 +183,8 @@ def _width():
 def fitted(line: str, columns: int = COLUMNS, *names: object) -> list[str]:
     """The line in lines of at most so many columns, the further ones indented. What is to be copied stays whole, however long:
     commands, what stands in quotes, the `names`, the words of the command line and the folder it was given in; so do rows of a
-    table and of commands, and a number and its %."""
+    table and of commands, and a number and its %. What moves the cursor, in a name say, is an escape."""
+    line = printable(line)
     if len(line) <= columns or line.startswith("|") or "  python -m " in line:
         return [line]
     indent = " "*(len(line) - len(line.lstrip()) + 2)

@@ -80,7 +80,7 @@ class Trained:
         if rims[0] != rims[1] or rims[0] < 0:
             raise check.Expected(f"{self.name}: mean image", f"the same rim on all sides of {H}x{W} pixels",
                                  f"{self.mean.shape[1]}x{self.mean.shape[2]}")
-        named, different = len(names := _names(f"{self.name}: classes", self.classes)), len(set(names))
+        named, different = len(check.names(f"{self.name}: classes", self.classes, none=True)), len(set(self.classes))
         if named and len(outputs) == 1 and not named == different == outputs[0]:
             raise check.Expected(f"{self.name}: classes", f"{outputs[0]} different names, one for each output",
                                  f"{named}, {different} of them different")
@@ -187,7 +187,7 @@ class Trained:
     def with_classes(self, classes: Sequence[str]) -> "Trained":
         """Model with this one's outputs in the order of `classes`, which must be its own: with them the last axis of its last
         weights and of all that lies behind these. Raises Expected for others."""
-        if sorted(_names(f"{self.name}: classes", classes)) != sorted(self.classes):
+        if sorted(classes := check.names("classes", classes, none=True)) != sorted(self.classes):
             raise check.Expected(f"{self.name}: classes", f"its own {len(self.classes)} in another order",
                                  f"{len(classes)}, others among them")
         order, network = [self.classes.index(name) for name in classes], self.network.copy()
@@ -197,12 +197,7 @@ class Trained:
         for layer in network.layers[network.index(network.weighted[-1].name):] if network.weighted else ():
             layer.parameters, layer.buffers = ({key: array[..., order] for key, array in arrays.items()}
                                                for arrays in (layer.parameters, layer.buffers))
-        return replace(self, network=network, classes=list(classes))
-
-
-def _names(what, classes):
-    """`classes` as a list. Raises Expected for what is no names; none are, where nobody knows them."""
-    return [] if isinstance(classes, (list, tuple)) and not classes else check.names(what, classes)
+        return replace(self, network=network, classes=classes)
 
 
 def check_model(model: Trained) -> None:

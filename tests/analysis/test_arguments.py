@@ -1,6 +1,7 @@
 """What is no argument of an analysis is refused by `Expected`, whichever analysis and whichever argument; what says the same in
 other words is taken and gives the same numbers."""
 import inspect
+import re
 from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from zfcore.atlas.look import look, projected
 from zfcore.backend import CPU
 from zfcore.check import Expected
 from zfcore.data.transforms import decode, square
+from zfcore.data.voc import write_results
 from zfcore.layers import AvgPool, Conv, Layer, ReLU
 from zfcore.network import Network
 from zfcore.trained import Trained
@@ -271,6 +273,33 @@ def test_what_a_picture_becomes_by_pil_and_from_its_file_is_taken(tmp_path):
     own, of_file = (square(one, SIZE, CROP)[None] for one in (picture, decode("a.png", (tmp_path/"a.png").read_bytes())))
     np.testing.assert_array_equal(own[0], pictures_of(Noise()).picture(5))
     np.testing.assert_array_equal(model.probabilities(own), model.probabilities(of_file))
+
+
+# ------------------------------------------------------------------------------------------------------------------ names
+def takers():
+    """{name: function(names)} of what takes names, beside the analyses, which are swept above."""
+    model, path = RIGHT["occlusion"]["model"], "nowhere/a.h5"
+    return {"Trained.__init__": lambda names: replace(model, classes=names), "Trained.with_classes": model.with_classes,
+            "Network.activations": lambda names: model.network.activations(RIGHT["project"]["x"], names),
+            "Checkpoint.__init__": lambda names: zfcore.checkpoint.save(path, zfcore.Checkpoint("a", (3, 9, 9), [], names, {})),
+            "import_network": lambda names: zfcore.import_network(path, labels=names),
+            "write_results": lambda names: write_results(path, names, np.zeros((len(names), 20)))}
+
+
+def test_all_that_takes_names_is_swept():
+    public = {name: getattr(zfcore, name) for name in zfcore.__all__ if name not in RIGHT}
+    of_classes = {f"{name}.{word}": of for name, kind in public.items() if inspect.isclass(kind)
+                  for word, of in vars(kind).items() if inspect.isfunction(of)}
+    names = re.compile(r"(Sequence|Iterable|Collection)\[str\]")
+    assert set(takers()) - {"write_results"} == {name for name, of in {**public, **of_classes}.items() if inspect.isfunction(of) and any(
+        names.match(str(one.annotation).removeprefix("collections.abc.")) for one in inspect.signature(of).parameters.values())}
+
+
+@pytest.mark.parametrize("odd", ["abcde", b"abcde", range(5), [None]*5])
+@pytest.mark.parametrize("name", takers())
+def test_a_text_is_no_row_of_names(name, odd):
+    with pytest.raises(Expected, match="(names|classes|labels): expected (one or more )?names in a list, got "):
+        takers()[name](odd)
 
 
 # ------------------------------------------------------------------------------------------------------- what fits together

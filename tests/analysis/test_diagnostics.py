@@ -233,6 +233,10 @@ def test_networks_are_called_by_model_and_two_of_one_model_by_what_tells_them_ap
     assert called((one, "drawn", 3), (one, second, 3))[0] == "small, model tiny, lr 0.003"          # as its card tells
     assert called((one, first, 3), (one, first/"epoch_0009.h5", 9)) == ["small, epoch 3", "small, epoch 9"]
     assert called((one, first, 3), (one, run, 3)) == ["small, the first", "small, the second"]             # no config.json
+    for folder, told in ((first, {"data": "", "init_from": ""}), (second, {"data": "a\nb", "init_from": "c"})):
+        (folder/"config.json").write_text(json.dumps({"options": told}))
+    assert called((one, first, 3), (one, second, 3)) == ["small, data drawn:objects, init-from none",
+                                                         r"small, data a\nb, init-from c"]
     (second/"config.json").write_text("[1")
     assert called((one, first, 3), (one, second, 9)) == ["small, epoch 3", "small, epoch 9"]
 
@@ -251,7 +255,7 @@ def test_two_runs_are_set_side_by_side_in_the_order_given(run, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("more, sentence", [
-    (["--units", "0:99"], "unit of conv2: expected 0 to 6"),
+    (["--units", "0:99"], "--units: expected 0 to 6, the units of conv2"),
     (["--run", "no/such"], "which does not exist"), (["--data", "nowhere"], "nowhere"),
     (["--output", __file__], "--output: expected a place where a folder can be made")])
 def test_bad_input_is_one_sentence_and_leaves_nothing_behind(run, tmp_path, capsys, more, sentence):

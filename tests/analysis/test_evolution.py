@@ -288,7 +288,7 @@ def test_only_some_pictures_of_each_class_are_looked_at_when_that_is_asked(run, 
 
 @pytest.mark.parametrize("more, sentence", [
     (["--epochs", 1, 2, 3], "--epochs: expected some of the kept ones, 1, 4, 30, got 2, 3, not kept"),
-    (["--layers", "conv7"], "one of conv1"), (["--units", "3:99"], "unit of conv1: expected 0 to 5"),
+    (["--layers", "conv7"], "--layers: expected one of conv1"), (["--units", "3:99"], "--units: expected 0 to 5, the units of conv1"),
     (["--data", "nowhere"], "nowhere")])
 def test_bad_input_is_one_sentence_and_leaves_nothing_behind(run, tmp_path, capsys, more, sentence):
     assert sentence in refused(capsys, "evolution", "--run", run, "--output", tmp_path/"out", *more)

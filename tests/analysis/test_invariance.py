@@ -302,7 +302,7 @@ def test_the_command_leaves_arrays_figure_and_numbers_and_draws_the_figure_again
     (["--images", "one.png", "--layers", "conv7"], "one of conv1, relu1.*'conv7'"),
     (["--images", "nowhere.png"], "nowhere.png"),
     ([], "--images FILES"),
-    (["--images", "one.png", "--against", "nothing.h5"], "nothing.h5")])
+    (["--images", "one.png", "--against", "nothing.h5"], "^error: --against: expected .*nothing.h5")])
 def test_bad_input_is_one_sentence_and_leaves_nothing_behind(place, tmp_path, capsys, more, sentence, monkeypatch):
     monkeypatch.chdir(place)
     said = refused(capsys, "--run", "run.h5", "--output", tmp_path/"out", *more)

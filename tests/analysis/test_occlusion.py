@@ -1,5 +1,6 @@
 """A grey square over a picture: the cone alone gives what the whole network gives, and the numbers find planted truth."""
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -478,15 +479,24 @@ def test_of_the_synthetic_set_the_boxes_are_known_in_the_crop(place, tmp_path, c
     assert wanted in capsys.readouterr().out
 
 
+def test_of_a_folder_all_pictures_are_looked_at(place, tmp_path):
+    (tmp_path/"pictures").mkdir()
+    for name in "ab":
+        shutil.copy(place/"one.png", tmp_path/"pictures"/f"{name}.png")
+    command(place, "--images", tmp_path/"pictures", "--others", "--output", tmp_path)
+    assert len(results.load(tmp_path/"occlusion.h5", Occlusion).pictures) == 2
+
+
 @pytest.mark.parametrize("more, sentence", [
     (["--images", "small.png"], r"small.png: expected a shorter side of at least 27 pixels.*got 20x20.*--upscale"),
     (["--images", "one.png", "--square", "28"], "expected a whole number from 1 to 27, got 28"),
     (["--images", "one.png", "--label", "clok"], "--label: expected one of the 10 classes, e.g. clock.*got 'clok'"),
     (["--images", "one.png", "--label", "clock", "car"], "--label: expected one name, or one for each of 1 picture"),
+    (["--images", "one.png", "--layer", "conv9"], "^error: --layer: expected one of conv1"),
     (["--images", "one.png", "--layer", "fc8"], "layer: expected one of maps, got fc8"),
     (["--images", "broken.png"], "broken.png"), (["--images", "none.png"], "none.png.*nothing of that name"),
     (["--images", "one.png", "--others", "broken.png"], "broken.png"),
-    (["--pictures", "12"], "--pictures: expected 0 to 11, got 12"),
+    (["--pictures", "12"], "--pictures: expected 0 to 11, the pictures, got 12"),
     (["--pictures", "some"], "--pictures: expected all, random:N"),
     ([], "either --images FILES or --pictures NUMBERS, got neither"),
     (["--images", "one.png", "--pictures", "1"], "either --images FILES or --pictures NUMBERS, got both")])

@@ -344,7 +344,7 @@ def test_the_command_shows_the_last_convolution_and_the_classes_and_draws_again_
 
 @pytest.mark.parametrize("more, sentence", [
     (["--layers", "conv1"], "conv1: expected a layer above a max pool"), (["--layers", "conv9"], "one of conv1"),
-    (["--units", "0:99"], "unit of conv2: expected 0 to 6"),
+    (["--units", "0:99"], "--units: expected 0 to 6, the units of conv2"),
     (["--layers", "conv2", "--units", 2], "units of conv2 that some picture makes fire"), (["--data", "nowhere"], "nowhere"),
     (["--output", __file__], "--output: expected a place where a folder can be made")])
 def test_bad_input_is_one_sentence_and_leaves_no_figure(run, tmp_path, capsys, more, sentence):

@@ -100,7 +100,8 @@ def test_sheets_of_a_comparison_are_those_of_no_layer(tmp_path):
 
 @pytest.mark.parametrize("options, word", [
     (["--layers", "relu1"], "--layers"), (["--layers", "flatten"], "--layers"), (["--pictures", "99"], "--pictures"),
-    (["--pictures", "-1"], "--pictures"), (["--units", "11"], "unit of conv1"), (["--units", "2:2"], "--units")])
+    (["--pictures", "-1"], "--pictures"), (["--units", "11"], "--units"), (["--units", "2:2"], "--units"),
+    (["--beside", "nothing.h5"], "--beside: expected a run")])
 def test_what_there_is_not_is_refused_before_anything_is_made(run, tmp_path, capsys, options, word):
     assert word in refused(capsys, run, tmp_path/"atlas", *options) and not (tmp_path/"atlas").exists()
 

@@ -214,7 +214,7 @@ def test_a_function_makes_of_a_file_what_the_command_makes(written, tmp_path, ca
     main(["import", str(path), "--output", str(tmp_path/"run"), "--labels", str(tmp_path/"words.txt"), "--channels", "bgr", "--mean",
           "0.4,0.5,0.6", "--std", "0.25", "--picture-size", "36"])
     by_command = zfcore.open(tmp_path/"run", "cpu")
-    model = zfcore.import_network(path, labels=["ant", "bee", "cow"], device="cpu", channels="bgr", mean=[0.4, 0.5, 0.6], std=0.25,
+    model = zfcore.import_network(path, labels=np.array(["ant", "bee", "cow"]), device="cpu", channels="bgr", mean=[0.4, 0.5, 0.6], std=0.25,
                                   picture_size=np.int64(36))
     assert (model.size, model.classes, model.network.table()) == (36, by_command.classes, by_command.network.table())
     assert model.mean.tobytes() == by_command.mean.tobytes()
@@ -226,7 +226,8 @@ def test_a_function_makes_of_a_file_what_the_command_makes(written, tmp_path, ca
 @pytest.mark.parametrize("how, sentence", [
     ({"mean": "grey"}, "mean: expected a number, or one for each"), ({"std": [[1], 2]}, "std: expected a number, or one for each"),
     ({"scale": "1"}, "scale: expected a number"), ({"picture_size": 36.5}, "picture_size: expected a whole number"),
-    ({"channels": "RGB"}, "rgb or bgr for a network of three|one of rgb"), ({"labels": ["ant"]}, "3 names"), ({"path": 3}, "a path, got 3")])
+    ({"channels": "RGB"}, "rgb or bgr for a network of three|one of rgb"), ({"labels": ["ant"]}, "3 names"), *[
+        ({"labels": labels}, "labels: expected one or more names in a list") for labels in ("abc", range(3), [], b"abc", 3)], ({"path": 3}, "a path, got 3")])
 def test_what_the_function_cannot_use_is_one_sentence(written, how, sentence):
     with pytest.raises(zfcore.Expected, match=sentence):
         zfcore.import_network(**{"path": written[0], **how})
@@ -256,6 +257,7 @@ def test_a_kind_of_somebodys_own_is_no_other_formats(tmp_path, monkeypatch):
 @pytest.mark.parametrize("more, sentence", [
     (["--labels", "two.txt"], "3 names, one for each output, got 2"),
     (["--labels", "none.txt"], "--labels: expected a text file"),
+    (["--labels", "empty.txt"], "--labels: expected a text file, one name a line, got empty.txt, which holds none"),
     (["--mean", "a,b"], "--mean: expected numbers"), (["--mean", "nan"], "finite"), (["--mean", "none.npy"], "none.npy"),
     (["--graph", "x.prototxt"], "--graph"), (["--check", "wrong.npz"], "answers: expected what the file's own engine computes"),
     (["--check", "two.txt"], "two.txt"), (["--channels", "grey"], "rgb or bgr"),
@@ -263,6 +265,7 @@ def test_a_kind_of_somebodys_own_is_no_other_formats(tmp_path, monkeypatch):
 def test_bad_input_is_one_sentence_and_leaves_nothing_behind(written, tmp_path, capsys, monkeypatch, more, sentence):
     monkeypatch.chdir(tmp_path)
     (tmp_path/"two.txt").write_text("a\nb\n")
+    (tmp_path/"empty.txt").write_text(" \n\n")
     (tmp_path/"full").mkdir()
     (tmp_path/"full"/"mine.txt").write_text("mine")
     np.savez(tmp_path/"wrong.npz", x=np.zeros((1, 3, 32, 32), np.float32), y=np.ones((1, 3)))
@@ -355,4 +358,5 @@ def test_numbers_of_pixels_out_of_their_range_name_the_file(tmp_path, how):
 def test_an_export_that_cannot_be_is_one_sentence(tmp_path, capsys, monkeypatch, words, sentence):
     monkeypatch.chdir(tmp_path)
     assert sentence in refused(capsys, "export", "drawn", *words)
+    assert "RUN: expected a run's folder" in refused(capsys, "export", "drown", "--format", "onnx", "--output", "a.onnx")
     assert not list(tmp_path.iterdir())

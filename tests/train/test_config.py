@@ -55,7 +55,8 @@ def test_a_runs_config_json_is_a_config_file(tmp_path):
 
 
 @pytest.mark.parametrize("content, sentence", [
-    ("{", "a JSON object"), ("[1]", "a JSON object of options, got list"), ('{"learning_rate": 1}', "got 'learning_rate'"),
+    ("{", "a JSON object of options, got Expecting"), ("7", "options, got int"),
+    ("[1]", "a JSON object of options, got list"), ('{"learning_rate": 1}', "got 'learning_rate'"),
     ('{"weight_decay": null, "start_left": 0}', "--weight-decay: expected a number, or --start-left"),
     ('{"lr": "fast"}', "lr: expected a value of type float, got 'fast'"), ('{"epochs": 2.5}', "type int"),
     ('{"keep_epochs": 3}', "keep_epochs"), ('{"keep_epochs": [true]}', "keep_epochs"),

@@ -193,7 +193,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(op
     (["--data", "nowhere"], "nowhere, which does not exist"),
     (["--image-size", "64"], "--upscale"),
     (["--model", "resnet"], "one of tiny, small, zfnet"),
-    (["--resume", "nowhere"], "--resume: expected a run's folder with a latest.h5, got nowhere\n"),
+    (["--resume", "nowhere"], "--resume: expected a run's folder with a latest.h5, got nowhere, which does not exist\n"),
     (["--resume", "drawn"], "got drawn; python -m train --init-from drawn begins a run with its weights"),
     (["--init-from", "drawm"], "--init-from: expected a run's folder, a checkpoint file or one of drawn, drawn-wide, got "
                                "drawm, which does not exist; drawn?"),

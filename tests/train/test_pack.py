@@ -331,7 +331,7 @@ def test_two_packings_of_one_output_are_refused_and_a_kill_leaves_no_lock(pictur
 @pytest.mark.parametrize("arguments, sentence", [
     (["{set}", "{out}.tar"], "OUTPUT: expected a name that ends in .h5 or .hdf5"),
     (["{set}", "{out}/nowhere/p.h5"], "OUTPUT: expected a name in a folder that exists, got"),
-    (["{set}/nowhere", "{out}.h5"], "--data: expected a folder or a tar, got"),
+    (["{set}/nowhere", "{out}.h5"], "SOURCE: expected a folder or a tar, got"),
     (["{set}", "{out}.h5", "--quality", "101"], "--quality: expected 1 to 100, got 101"),
     (["{set}", "{out}.h5", "--size", "0"], "--size: expected 8 to 4096, got 0"),
     (["{set}", "{out}.h5", "--workers", "-1"], "--workers: expected 0"),

@@ -3,6 +3,7 @@ folders, and says what it takes pictures without classes for."""
 import csv
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import zfcore
 from tests.train.conftest import write_set
 from train.__main__ import main as train
 from train.evaluate import main as evaluate
-from train.predict import FILES, main
+from train.predict import FILES, in_words, main, write_sheet
+from zfcore import plots
 from zfcore.data.folders import Files, open_folders
 from zfcore.data.loader import Pictures
 from zfcore.training import predict
@@ -126,6 +128,30 @@ def test_pictures_may_stand_before_or_behind_the_runs_and_damaged_ones_are_left_
         assert capsys.readouterr().err.count("picture left out: ") == 6
     assert tables[0] == tables[1] and len(tables[0]) == 1 + 4
     assert "FILE_OR_FOLDER: expected pictures" in refused(capsys, main, "--run", first)
+
+
+def test_a_file_behind_the_runs_that_is_no_network_is_looked_at_as_a_picture(made, tmp_path, capsys):
+    data, (first, second) = made
+    (tmp_path/"own.py").write_text("pass")
+    shutil.copy(second/"best.h5", tmp_path/"second.bak")
+    assert "got 1 that cannot" in refused(capsys, main, "--run", first, tmp_path/"own.py")
+    run("--run", first, tmp_path/"second.bak", tmp_path/"own.py", data/"plum"/"03.png", "--output", tmp_path/"out")
+    assert "own.py: not a picture" in capsys.readouterr().err and len(rows(tmp_path/"out"/"predictions.csv")) == 1 + 1
+    assert "none beside --run" in refused(capsys, main, "--run", data/"plum"/"03.png")
+    assert "--output: expected a new folder" in refused(capsys, main, "--run", first, data/"plum", "--output", tmp_path/"own.py")
+
+
+def test_any_class_is_one_line_on_the_terminal_and_to_be_seen_on_the_sheet(monkeypatch):
+    classes, p, order = ["b\nnew\x1b[31mline", "犬", "a " + "x"*60], np.full((3, 1), 1/3), np.arange(3)[:, None]
+    (line,) = in_words(["a.png"], order, p, classes)
+    assert line.isprintable()
+    sheets = []
+    monkeypatch.setattr(plots, "save", lambda sheet, path: sheets.append(sheet))
+    pictures, found = SimpleNamespace(picture=lambda i: np.zeros((8, 8, 3), np.uint8)), SimpleNamespace(p=p, indices=np.arange(1))
+    for likeliest in (order, order[::-1]):
+        write_sheet("a.png", pictures, found, likeliest, classes)
+    said = [line for sheet in sheets for _, _, line, *_ in sheet.texts[-2:]]
+    assert said[0].startswith(r"0.333 b\nnew") and said[1] == said[3] == "0.333 class 1" and said[2] == "0.333 a…"
 
 
 def test_a_folder_may_hold_what_was_predicted_of_it_before_and_small_pictures(made, tmp_path, capsys):

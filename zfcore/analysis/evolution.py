@@ -79,7 +79,7 @@ def kept_epochs(run: FilePath, wanted: Collection[int] | None = None) -> dict[in
     if not Path(run).is_dir():
         raise check.Expected("--run", "a run's folder with kept epochs", run,
                              command(*("python", "-m", "train.reference", run) if str(run) in names() else
-                                     ("python", "-m", "train", "--output", run, "--keep-epochs", 1, 2, 5)) + " trains one")
+                                     ("python", "-m", "train", "--output", Path(run), "--keep-epochs", 1, 2, 5)) + " trains one")
     names_found = [path.name for path in Path(run).iterdir() if re.fullmatch(r"epoch_\d+\.h5", path.name)]
     files = {int(name[6:-3]): inside(run, name) for name in names_found}
     kept = dict(sorted(files.items()))

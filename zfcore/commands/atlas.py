@@ -95,7 +95,7 @@ def opened_beside(args, model, layers):
     layers."""
     if args.beside is None:
         return None
-    other = trained.open(args.beside, args.device, args.precision)
+    other = open_model(args, args.beside, "--beside")
     if not shared_layers(layers, other):
         raise check.Expected("--beside", f"a network with some of the layers {', '.join(layers)}",
                              ", ".join(each.name for each in other.network.weighted))

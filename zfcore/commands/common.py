@@ -18,14 +18,15 @@ from pathlib import Path
 import numpy as np
 
 from zfcore import check, results, trained
+from zfcore.data import OBJECTS
 from zfcore.data.folders import Files
 from zfcore.data.loader import shuffled
 from zfcore.data.transforms import CorruptImage, check_large_enough
-from zfcore.deconvnet import check_layers, check_units, feature_layer, unit_count
+from zfcore.deconvnet import check_layers, feature_layer, unit_count
 from zfcore.files import anything, folder_made, inside, mapping, read_json, table
 from zfcore.kernel import PRECISIONS
 from zfcore.networks import home_of, recipe_of
-from zfcore.terminal import plural
+from zfcore.terminal import plural, printable
 
 
 def option(*flags, **keywords):
@@ -58,13 +59,14 @@ LABEL = option("--label", nargs="+", metavar="NAME", help="class whose probabili
 
 
 # --------------------------------------------------------------------------------------------------- what is opened
-def open_model(args, path=None):
-    """The Trained of --run, or at another `path`."""
+def open_model(args, path=None, option="--run"):
+    """The Trained of --run, or at another `path`, that of another `option`."""
     path = path or args.run
     if path is None:
         raise check.Expected("--run", "a run's folder or a checkpoint file", "none")
     check.positive("--batch-size", args.batch_size)
-    return trained.open(path, args.device, args.precision)
+    with check.told_of(option, "--run"):
+        return trained.open(path, args.device, args.precision)
 
 
 def open_pictures(args, model, data=None):
@@ -85,17 +87,15 @@ def asked_for(args, model):
     if (args.images is None) == (args.pictures is None):
         raise check.Expected("pictures", "either --images FILES or --pictures NUMBERS", "both" if args.images else "neither")
     if args.images is not None:
-        return open_files(args.images, args, model), np.arange(len(args.images))
+        pictures = open_files(args.images, args, model)            # of a folder all that it holds
+        return pictures, np.arange(len(pictures))
     pictures = open_pictures(args, model)
     return pictures, chosen_of_data(args, pictures)
 
 
 def chosen_of_data(args, pictures):
     """int64 numbers of the pictures of the data that --pictures names."""
-    numbers = chosen("--pictures", args.pictures, len(pictures), f"there are 0 to {len(pictures) - 1}", args.seed, 0)
-    if (wrong := numbers[(numbers < 0) | (numbers >= len(pictures))]).size:
-        raise check.Expected("--pictures", f"0 to {len(pictures) - 1}", wrong[0])
-    return numbers
+    return chosen("--pictures", args.pictures, len(pictures), "pictures", args.seed, 0)
 
 
 def images_of(pictures, numbers):
@@ -176,12 +176,17 @@ def names_of(models, most=2):
     one, other = (options_of(model.path) for model in models)
     apart = [key for key in one if key in other and one[key] != other[key]][:most]
     if apart:
-        told = [", ".join(f"{key.replace('_', '-')} {options[key]}" for key in apart) for options in (one, other)]
+        told = [", ".join(f"{key.replace('_', '-')} {_said(key, options[key])}" for key in apart) for options in (one, other)]
     elif models[0].epoch != models[1].epoch:
         told = [f"epoch {model.epoch}" for model in models]
     else:
         told = ["the first", "the second"]
-    return [f"{name}, {words}" for name, words in zip(names, told)]
+    return [printable(f"{name}, {words}") for name, words in zip(names, told)]
+
+
+def _said(key, value):
+    """Value of an option in words: the empty one of --data is the drawn objects, any other's is none."""
+    return OBJECTS if key == "data" and value == "" else "none" if value in ("", None) else value
 
 
 def options_of(run):
@@ -203,12 +208,11 @@ def chosen_layers(args, network, default):
 def chosen_units(text, network, layer, seed=0):
     """int64 (U,): the units of `layer` that `text` names: all, random:N, FIRST:LAST+1 or 3,5,7."""
     count = unit_count(network, layer)
-    units = chosen("--units", text, count, f"{layer} has the units 0 to {count - 1}", seed, zlib.crc32(layer.encode()))
-    return check_units(network, layer, units)
+    return chosen("--units", text, count, f"units of {layer}", seed, zlib.crc32(layer.encode()))
 
 
-def chosen(flag, text, count, advice, *seeds):
-    """int64: the numbers of `count` things that `text` names: all, random:N, FIRST:LAST+1 or 3,5,7."""
+def chosen(flag, text, count, things, *seeds):
+    """int64: the numbers of those of `count` things that `text` names: all, random:N, FIRST:LAST+1 or 3,5,7."""
     kind, _, number = text.partition(":")
     try:
         if text == "all":
@@ -223,5 +227,8 @@ def chosen(flag, text, count, advice, *seeds):
             numbers = np.array([int(word) for word in text.split(",")], np.int64)
         check.positive(flag, len(numbers))
     except (ValueError, OverflowError):
-        raise check.Expected(flag, "all, random:N, FIRST:LAST+1 or numbers like 3,5,7", repr(text), advice) from None
+        raise check.Expected(flag, "all, random:N, FIRST:LAST+1 or numbers like 3,5,7", repr(text),
+                             f"the {things} are 0 to {count - 1}") from None
+    if (wrong := numbers[(numbers < 0) | (numbers >= count)]).size:
+        raise check.Expected(flag, f"0 to {count - 1}, the {things}", wrong[0])
     return numbers

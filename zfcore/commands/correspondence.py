@@ -11,7 +11,7 @@ from zfcore.commands.common import (GREY, PIXELS, class_numbers, images_of, open
                                     originals, output_folder)
 from zfcore.data import OBJECTS, is_drawn
 from zfcore.data.landmarks import read_landmarks
-from zfcore.terminal import Bar, plural, printable
+from zfcore.terminal import Bar, in_table, plural, printable
 
 HELP = "figure 8 and table 1: whether hiding the same part of different objects changes the features alike"
 OPTIONS = [
@@ -127,7 +127,7 @@ def draw(found, path):
         values = np.array([row for _, row in of])                                             # (number, layer, mean and spread)
         mean, spread = values[..., 0].mean(axis=0), values[..., 0].std(axis=0, ddof=1) if many else values[0, :, 1]
         table.append([of[0][0], *(f"{m:.3f} ± {s:.3f}" for m, s in zip(mean, spread))])
-    text = "\n".join(f"| {' | '.join(row)} |" for row in table)
+    text = "\n".join(in_table(*row) for row in table)
     over = (f"mean and standard deviation over {len(found)} repetitions (networks times seeds)" if many else
             "± standard deviation over the pairs")
     text += (f"\n\nMean sign change per feature and pair of {plural(len(found[0].pictures), 'picture')}, {over}; low: alike in "
@@ -160,7 +160,7 @@ def table_rows(number, found):
 def what_was_tested(found, level=0.05):
     """A table of the corrected p, and of each layer which parts are found: lower than both controls, after correction."""
     p = np.array([one.corrected for one in found])                                            # (number, layer, part, test)
-    layers, parts = found[0].layers.tolist(), found[0].parts.tolist()
+    layers, parts = found[0].layers.tolist(), [printable(part) for part in found[0].parts.tolist()]
     agree = (p < level).sum(axis=0)
     cell = lambda k, j, t: (f"{p[0, k, j, t]:.2g}" if len(found) == 1 else
                             f"{agree[k, j, t]} of {len(found)} (median {np.median(p[:, k, j, t]):.2g})")
@@ -176,6 +176,6 @@ def what_was_tested(found, level=0.05):
                                     "hiding the place of another picture's part" if told else
                                     "no part changes the signs more alike than both controls"))
     tests = p[0].size
-    return ("\n".join(f"| {' | '.join(row)} |" for row in table) +
+    return ("\n".join(in_table(*row) for row in table) +
             f"\n\np corrected for {tests} tests (Holm; {found[0].permutations} permutations each; the least possible is "
             f"{tests/(1 + found[0].permutations):.2g}), a part being found below {level:g}. {'; '.join(said)}.")

@@ -27,7 +27,9 @@ def work(args):
         raise check.Expected("--output", f"a file whose name ends in {' or '.join(suffixes)}", args.output)
     if args.with_preprocessing and args.format != "onnx":
         raise check.Expected("--with-preprocessing", "--format onnx, whose graph can do it", args.format)
-    model, writer = trained.open(args.run, "cpu"), import_module(f"zfcore.interchange.{module}")
+    with check.told_of("RUN", "--run"):
+        model = trained.open(args.run, "cpu")
+    writer = import_module(f"zfcore.interchange.{module}")
     how = {"preprocessing": True} if args.with_preprocessing else {}
     writer.write(model.network, args.output, to_host(model.mean), model.classes, **how)
     say(f"  {printable(args.output)}")

@@ -109,7 +109,10 @@ def labels_of(path):
     if path is None:
         return None
     try:
-        return [line.strip() for line in read_text(path, 2**24).splitlines() if line.strip()]
+        names = [line.strip() for line in read_text(path, 2**24).splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise check.Expected("--labels", "a text file, one name a line",
                              f"{path} ({getattr(error, 'strerror', error)})") from None
+    if not names:
+        raise check.Expected("--labels", "a text file, one name a line", f"{path}, which holds none")
+    return names

@@ -26,7 +26,7 @@ def run(args):
     model = open_model(args)
     models = {"invariance": model}
     if args.against:
-        models["against"] = model.untrained() if args.against == "untrained" else open_model(args, args.against)
+        models["against"] = model.untrained() if args.against == "untrained" else open_model(args, args.against, "--against")
     ready = {name: (model, *moving_pictures(args, model)) for name, model in models.items()}
     for of, *_ in ready.values():
         chosen_layers(args, of.network, None)              # before the work begins
@@ -65,7 +65,7 @@ def draw(found, path):
 def closing(args, found):
     """Findings in words, of two networks with their names before them."""
     runs = [args.run, args.against] if args.against else [""]
-    return "\n".join(f"{run}: {in_words(one)}" if run else in_words(one) for run, one in zip(runs, found))
+    return "\n".join(f"{printable(run)}: {in_words(one)}" if run else in_words(one) for run, one in zip(runs, found))
 
 
 def in_words(found):

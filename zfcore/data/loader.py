@@ -86,6 +86,8 @@ def check_data_set(dataset: DataSet) -> None:
         raise Expected("data set: labels", "an array of whole numbers, one a picture",
                        f"{labels.dtype} {labels.shape}" if is_array else said(labels),
                        "numpy.array(labels) makes one of a list")
+    if isinstance(dataset.names, str):
+        raise Expected("data set: names", "a list of names, one a picture", said(dataset.names))
     for what, found in (("labels", len(labels)), ("names", len(dataset.names))):
         if found != n:
             raise Expected(f"data set: {what}", f"{n}, one a picture", found)

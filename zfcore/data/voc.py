@@ -328,7 +328,8 @@ def write_results(folder: FilePath, names: Sequence[str], scores: NDArray[np.flo
     competition  "comp1": trained on VOC's own pictures only. "comp2": on any, such as ImageNet's
 
     To submit, pack the folder `results`. Raises Expected."""
-    scores, names = np.asarray(scores), [PurePosixPath(name).stem for name in names]
+    scores, names = np.asarray(scores), [PurePosixPath(name).stem for name in check.names("names", names, none=True)]
+    classes = check.names("classes", classes)
     check.one_of("competition", competition, ("comp1", "comp2"))
     check.shape("scores", scores, (len(names), len(classes)))
     check.finite("scores", scores)

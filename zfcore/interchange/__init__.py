@@ -81,6 +81,7 @@ def import_network(path: FilePath, graph: FilePath | None = None, model: str | N
     """The network in a file of another engine as one of zfcore's: read, brought into zfcore's layers, and held against its own
     engine where that is installed. `labels` name its classes, `how` says how it sees pictures, as `preprocessing.seen_by` takes
     it; `zfcore.import_network` is for everybody. Raises Expected as `read` does, and where the scores are not those of the file's own engine."""
+    labels = None if labels is None else check.names("--labels", labels)
     foreign = read(path, graph, model)
     seen = seen_by(foreign, **how)
     lowered = to_network(foreign, seen, _name_of(foreign.path))

@@ -177,11 +177,8 @@ def resolve(typed: Mapping[str, Any]) -> TrainConfig:
 
 def _source(path):
     """The network that --init-from names."""
-    try:
+    with check.told_of("--init-from", "--run"):
         return from_checkpoint(path)[0]
-    except check.Expected as sentence:
-        what = "--init-from" if sentence.what == "--run" else sentence.what
-        raise check.Expected(what, sentence.expected, sentence.got, sentence.advice) from None
 
 
 def _decay(typed, asked):
@@ -233,11 +230,11 @@ def read_options(path):
     path = Path(path)
     try:
         content = read_json(path)
-        options = content["options"] if "options" in content else content
     except OSError as error:
         raise check.Expected("--config", "a file that can be read", f"{path} ({error.strerror})") from None
-    except (ValueError, TypeError) as error:
-        raise check.Expected(path, "a JSON object of options", str(error)) from None
+    except check.Expected as sentence:
+        raise check.Expected(path, "a JSON object of options", sentence.got) from None
+    options = content.get("options", content) if isinstance(content, dict) else content
     if not isinstance(options, dict):
         raise check.Expected(path, "a JSON object of options", type(options).__name__)
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
@@ -259,7 +256,7 @@ def of_the_kind(what, name, value):
         fits = type(value) is kind or kind is float and (type(value) is int or isinstance(value, float))
         fits = fits or value is None and name in ("data", "weight_decay")
     if not fits:
-        of = " of whole numbers" if kind is tuple else ""
+        of = " of whole numbers, 0 or more" if kind is tuple else ""
         raise check.Expected(what, f"a value of type {kind.__name__}{of}", repr(value)[:60])
     return value
 

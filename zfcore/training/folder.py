@@ -150,7 +150,8 @@ def stored_config(folder):
     begun = any(inside(folder, path.name) for path in folder.glob("*.h5"))
     if not (folder/("latest.h5" if begun else "config.json")).is_file():
         from_weights = folder.is_file() or str(folder) in names()
-        raise check.Expected(RESUME(), "a run's folder with a latest.h5", folder,
+        raise check.Expected(RESUME(), "a run's folder with a latest.h5", folder if from_weights or folder.exists() else
+                             f"{folder}, which does not exist",
                              f"{command('python', '-m', 'train', '--init-from', folder)} begins a run with its weights"
                              if from_weights else "")
     return TrainConfig(**read_options(inside(folder, "config.json")))
