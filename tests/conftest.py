@@ -14,6 +14,10 @@ from tests.slow import marked, of_a_file
 # Read when NumPy and PyTorch are imported, here and in what tests start: for the small products of tests the threads of BLAS
 # cost more than they bring, a third of a training.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# So do those of zfcore, where several workers share the cores: a twelfth of all that is not the executor's. Each operation's
+# own tests give it several.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("ZFCORE_CORES", "1")
 STARTED = str(Path(__file__).with_name("started"))
 
 

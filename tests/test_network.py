@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from zfcore import cpu
 from zfcore.check import Expected
 from zfcore.deconvnet import descend, project, skip
 from zfcore.layers import (AvgPool, BatchNorm, Conv, Dropout, Flatten, Linear, LocalResponseNorm, MaxPool, Pixelwise, ReLU,
@@ -186,6 +187,18 @@ def test_training_leaves_out_the_gradient_of_the_pixels_and_changes_no_other():
     assert dx is not None and none is None
     for name in all_of:
         np.testing.assert_array_equal(all_of[name]["w"], rest[name]["w"])
+
+
+def test_gradients_and_projections_have_the_same_bits_on_any_number_of_cores(monkeypatch):
+    network, x = build("tiny", 3), np.random.default_rng(0).standard_normal((3, 96, 96, 5), np.float32)
+    network.init(0)
+    found = []
+    for cores in (1, 2, 5):
+        monkeypatch.setattr(cpu, "CORES", cores)
+        dw = gradients(network, x, np.array([0, 2, 1, 1, 0]))[1]
+        found.append([array.tobytes() for of_layer in dw.values() for array in of_layer.values()]
+                     + [project(network, x, layer.name, np.arange(5)).pixels.tobytes() for layer in network.convolutions])
+    assert found[0] == found[1] == found[2]
 
 
 def test_a_copy_computes_alike_in_the_same_precision_and_its_arrays_may_be_replaced():

@@ -56,7 +56,8 @@ def test_too_little_memory_is_one_sentence(tmp_path, more):
     data = write_set(tmp_path/"set", (1, 3), (110, 120))
     done = subprocess.run([sys.executable, "-c", NARROW, str(more), *WORK, data, "--output", tmp_path/"out"], capture_output=True,
                           text=True, cwd=tmp_path, timeout=120,
-                          env={**os.environ, "PYTHONPATH": str(ROOT), "MPLCONFIGDIR": str(tmp_path), "OPENBLAS_NUM_THREADS": "1"})
+                          env={**os.environ, "PYTHONPATH": str(ROOT), "MPLCONFIGDIR": str(tmp_path), "OPENBLAS_NUM_THREADS": "1",
+                               "ZFCORE_CORES": "2"})
     status, said = done.returncode, done.stderr.strip().splitlines()
     assert "Traceback" not in "".join(said)
     # it ends the process itself, by exit or by a fault, when its own buffer is the one too many

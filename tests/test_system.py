@@ -31,6 +31,7 @@ def test_a_file_is_read_at_a_place_by_many_threads_without_pread(tmp_path, monke
 
 
 def test_cores_are_counted_without_affinity(monkeypatch):
+    monkeypatch.delenv("ZFCORE_CORES", raising=False)
     assert 1 <= system.cores() <= os.cpu_count()
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert system.cores() == os.cpu_count()

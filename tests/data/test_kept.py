@@ -26,6 +26,7 @@ RECORD = CHECKSUM.size + 3*SIZE*SIZE
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    monkeypatch.delenv("ZFCORE_CORES", raising=False)                       # with one there are no helpers
     return tmp_path/"cache"
 
 
