@@ -50,7 +50,7 @@ def test_names_that_are_not_one_for_each_output_are_refused(classes):
 
 
 ODD = None, 3, -1, 1.5, "x", object(), [], [None], {}, np.nan, np.zeros((3, 9, 7), int), lambda: None
-TAKEN = {"classes": [[]], "epoch": [3], "data": [None, "x"], "path": [None, "x"], "begun": [None, ODD[-1]], "history": [{}],
+TAKEN = {"classes": [[], {}], "epoch": [3], "data": [None, "x"], "path": [None, "x"], "begun": [None, ODD[-1]], "history": [{}],
          "val_fraction": [3, -1, 1.5]}
 
 

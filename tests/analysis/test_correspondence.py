@@ -347,7 +347,7 @@ def run(place, output, *more):
 @pytest.mark.figures
 def test_the_command_leaves_arrays_table_and_figure_and_draws_them_again(place, tmp_path, capsys):
     files = [place/f"{i}.png" for i in range(3)]
-    run(place, tmp_path, "--images", *files, "--landmarks", place/"marks.json", "--layers", "fc6", "conv1", "fc6")
+    run(place, tmp_path, "--images", *files, "--landmarks", place/"marks.json", "--layers", "fc6", "conv1")
     assert {p.name for p in tmp_path.iterdir()} == {f"correspondence.{end}" for end in ("h5", "png", "csv", "md")}
     found = results.load(tmp_path/"correspondence.h5", Correspondence)
     np.testing.assert_array_equal(found.corners[:, :2],

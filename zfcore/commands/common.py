@@ -65,8 +65,13 @@ def open_model(args, path=None, option="--run"):
     if path is None:
         raise check.Expected("--run", "a run's folder or a checkpoint file", "none")
     check.positive("--batch-size", args.batch_size)
+    return open_run(path, option, args.device, args.precision)
+
+
+def open_run(path, option, *how):
+    """The Trained at `path`, which was given as `option`."""
     with check.told_of(option, "--run"):
-        return trained.open(path, args.device, args.precision)
+        return trained.open(path, *how)
 
 
 def open_pictures(args, model, data=None):

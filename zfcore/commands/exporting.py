@@ -2,9 +2,9 @@
 from importlib import import_module
 from pathlib import Path
 
-from zfcore import check, trained
+from zfcore import check
 from zfcore.backend import to_host
-from zfcore.commands.common import option
+from zfcore.commands.common import open_run, option
 from zfcore.terminal import printable, say
 
 HELP = "a trained network as a file of ONNX, safetensors or PyTorch"
@@ -27,9 +27,7 @@ def work(args):
         raise check.Expected("--output", f"a file whose name ends in {' or '.join(suffixes)}", args.output)
     if args.with_preprocessing and args.format != "onnx":
         raise check.Expected("--with-preprocessing", "--format onnx, whose graph can do it", args.format)
-    with check.told_of("RUN", "--run"):
-        model = trained.open(args.run, "cpu")
-    writer = import_module(f"zfcore.interchange.{module}")
+    model, writer = open_run(args.run, "RUN", "cpu"), import_module(f"zfcore.interchange.{module}")
     how = {"preprocessing": True} if args.with_preprocessing else {}
     writer.write(model.network, args.output, to_host(model.mean), model.classes, **how)
     say(f"  {printable(args.output)}")
