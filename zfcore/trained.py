@@ -187,7 +187,7 @@ class Trained:
     def with_classes(self, classes: Sequence[str]) -> "Trained":
         """Model with this one's outputs in the order of `classes`, which must be its own: with them the last axis of its last
         weights and of all that lies behind these. Raises Expected for others."""
-        if sorted(classes := check.names(f"{self.name}: classes", classes, none=True)) != sorted(self.classes):
+        if sorted(classes := check.names(f"{self.name}: classes", classes)) != sorted(self.classes):
             raise check.Expected(f"{self.name}: classes", f"its own {len(self.classes)} in another order",
                                  f"{len(classes)}, others among them")
         order, network = [self.classes.index(name) for name in classes], self.network.copy()
