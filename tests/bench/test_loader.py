@@ -83,9 +83,10 @@ def counted(root, monkeypatch):
 def test_each_contestant_reads_and_decodes_what_it_says_it_does(root, monkeypatch, key, decodes, reads):
     dataset, decoded, read = counted(root, monkeypatch)
     run = contestants(parsed(), backend.CPU, dataset, 32, (37, 32, False))[key]
-    before, read[:] = dict(decoded), []
-    run(), run(), run()                                             # the second epoch of whatever might be kept, and more
-    assert all((decoded[i] > before[i] + 1) == decodes for i in decoded)
+    before, read[:] = sum(decoded.values()), []
+    for _ in range(5):                                              # two batches or more each, on however busy a machine
+        run()
+    assert (sum(decoded.values()) - before > len(decoded)) == decodes             # the second epoch of whatever might be kept
     assert bool(read) == reads
 
 

@@ -191,7 +191,7 @@ def test_a_worker_that_dies_ends_the_run_with_its_cause_and_the_steps_before_are
     monkeypatch.setattr(loader, "square", square)
     before_step(5, monkeypatch, lambda: dead.append(True))
     assert "no room for a picture" in refused(capsys, *options, "--workers", workers, "--output", tmp_path/"run")
-    assert load(tmp_path/"run"/"latest.h5").step == (8 if workers == "2" else 5)       # two have made the whole epoch ahead
+    assert load(tmp_path/"run"/"latest.h5").step in (range(5, 9) if workers == "2" else [5])     # two have made up to 3 steps ahead
     dead.clear()
     main(["--resume", str(tmp_path/"run")])
     assert_same_bits(whole/"latest.h5", tmp_path/"run"/"latest.h5")
