@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from zfcore.check import Expected
-from zfcore.hdf5 import open_h5
+from zfcore.hdf5 import CHUNK, open_h5, write_array
 
 
 def test_a_name_with_folders_in_it_leads_nowhere(tmp_path):
@@ -32,3 +32,25 @@ def test_a_file_that_is_no_hdf5_is_not_called_a_damaged_one(tmp_path):
         (tmp_path/"file.h5").write_bytes(data)
         with pytest.raises(Expected, match=words), open_h5(tmp_path/"file.h5"):
             pass
+
+
+@pytest.mark.parametrize("compressed", (False, True))
+@pytest.mark.parametrize("array", (np.arange(5.0), np.ones((3, 0, 2)), np.zeros(0, np.int64), np.ones((1, 2, 3), np.float32),
+                                   np.arange(CHUNK/4 + 3), np.ones((3, CHUNK//4 + 1), np.float32), np.arange(7e5).reshape(7, -1),
+                                   np.array([b"a", b"bc"]), np.arange(200)[::2]),
+                         ids=lambda array: "x".join(map(str, array.shape)))
+def test_an_array_that_is_written_is_read_again_takes_little_more_room_and_has_a_checksum(array, compressed, tmp_path):
+    with h5py.File(tmp_path/"file.h5", "w") as file:
+        write_array(file, "group/array", array, compressed)
+        written = file["group/array"]
+        assert written.fletcher32 == (array.size > 0)
+        row = array.nbytes//max(len(array), 1)
+        if array.size:
+            assert np.prod(written.chunks)*array.itemsize < CHUNK + row
+            if not compressed:                    # the last chunk lacks less than a row for each of the others
+                chunks = written.id.get_num_chunks()
+                assert written.id.get_storage_size() <= array.nbytes + chunks*(row + 4)
+    with open_h5(tmp_path/"file.h5") as file:
+        found = file.group("group").array("array", str if array.dtype.kind == "S" else array.dtype, (None,)*array.ndim,
+                                          array.nbytes)
+    assert found.dtype == array.dtype and np.array_equal(found, array)

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.backend import to_host
 from zfcore.files import anything, choice, listed, mapping, name, opener, parsed, real, said, text, whole
-from zfcore.hdf5 import Reader, open_h5, short
+from zfcore.hdf5 import Reader, open_h5, short, write_array
 from zfcore.hints import Arrays, FilePath, Row, Shape
 from zfcore.layers import from_fields, renamed
 from zfcore.network import Network
@@ -81,11 +81,11 @@ def save(path: FilePath, checkpoint: Checkpoint) -> None:
             file.create_group(group)
             for layer, of_layer in arrays.items():
                 for key, array in of_layer.items():
-                    _write(file, f"{group}/{layer}/{key}", to_host(array))
+                    write_array(file, f"{group}/{layer}/{key}", to_host(array))
         if checkpoint.mean_image is not None:
-            _write(file, "preprocessing/mean_image", to_host(checkpoint.mean_image))
+            write_array(file, "preprocessing/mean_image", to_host(checkpoint.mean_image))
         for column, values in checkpoint.history.items():
-            _write(file, f"history/{column}", np.asarray(values, np.float64))
+            write_array(file, f"history/{column}", np.asarray(values, np.float64))
         _describe(file.create_group("state"), **checkpoint.state)
 
 
@@ -232,10 +232,6 @@ def _describe(group, **attributes):
 
 def _described(value):
     return np.bytes_(value.encode(errors="surrogateescape")) if isinstance(value, str) else value
-
-
-def _write(file, name, array):
-    file.create_dataset(name, data=array, fletcher32=array.size > 0)
 
 
 # ------------------------------------------------------------------------------------------- files, whole or not at all

@@ -40,7 +40,7 @@ import numpy as np
 from zfcore import check, files
 from zfcore.backend import to_host
 from zfcore.checkpoint import check_format, new_hdf5
-from zfcore.hdf5 import ANY, open_h5, short
+from zfcore.hdf5 import ANY, open_h5, short, write_array
 from zfcore.hints import FilePath, Result
 
 Kind = TypeVar("Kind", bound=Result)
@@ -230,7 +230,7 @@ def _write(group, name, value):
         if value.dtype.kind == "U":
             texts = np.char.encode(value, "utf-8", "surrogateescape")
             value = texts.astype(h5py.string_dtype("utf-8", max(texts.dtype.itemsize, 1)))
-        group.create_dataset(name, data=value, fletcher32=value.size > 0)
+        write_array(group, name, value)
 
 
 # ------------------------------------------------------------------------------------------- reading what has no form

@@ -76,7 +76,7 @@ def test_tap_spans_say_for_every_tap_which_outputs_it_serves_and_where_it_lies()
 
 
 def test_away_from_the_border_all_taps_are_one_span():
-    assert tap_spans(3, 20, 2, 4, 2, 1) == [(slice(0, 3), slice(0, 4), 3)]
+    assert tap_spans(3, 20, 2, 4, 2, 1) == ((slice(0, 3), slice(0, 4), 3),)
 
 
 def test_pixels_are_the_same_memory_with_one_element_a_pixel():

@@ -29,7 +29,7 @@ from zfcore.checkpoint import LIBVER, check_format
 from zfcore.data.folders import PARTS
 from zfcore.data.transforms import MOST_BYTES, CorruptImage, decode
 from zfcore.files import OpenFile, opener, text, whole
-from zfcore.hdf5 import MOST_UNFOLDED, Missing, open_h5, short
+from zfcore.hdf5 import MOST_UNFOLDED, Missing, open_h5, short, write_array
 from zfcore.terminal import plural
 
 FORMAT, VERSION = "zfcore pictures", 1
@@ -167,12 +167,12 @@ def create(path, about, classes, mean_image, parts):
         file.attrs.update({key: np.bytes_(value.encode(errors="surrogateescape")) if isinstance(value, str) else value
                            for key, value in {"format": FORMAT, "version": VERSION, **about}.items()})
         _write_texts(file, "classes", classes)
-        _write(file, "mean_image", mean_image)
+        write_array(file, "mean_image", mean_image)
         for part, facts in parts.items():
             group, lengths = file.create_group(part), np.asarray(facts["lengths"], np.int64)
-            _write(group, "offsets", np.concatenate([[0], lengths.cumsum()]))
-            _write(group, "checksums", np.asarray(facts["checksums"], np.uint32))
-            _write(group, "labels", np.asarray(facts["labels"], np.int64))
+            write_array(group, "offsets", np.concatenate([[0], lengths.cumsum()]))
+            write_array(group, "checksums", np.asarray(facts["checksums"], np.uint32))
+            write_array(group, "labels", np.asarray(facts["labels"], np.int64))
             _write_texts(group, "names", facts["names"])
             _write_texts(group, "left_out", facts["left_out"])
             raw = (len(lengths), about["size"], about["size"], 3)
@@ -233,13 +233,9 @@ def _make_room(group, shape):
     return group.create_dataset("pictures", shape, np.uint8, dcpl=how).id.get_offset()
 
 
-def _write(group, name, array):
-    group.create_dataset(name, data=array, fletcher32=array.size > 0)
-
-
 def _write_texts(group, name, texts):
     """Strings of a fixed width lie in the dataset, where its checksum covers them; compression undoes the padding."""
     encoded = [text.encode(errors="surrogateescape") for text in texts]
     width = max(map(len, encoded), default=1) or 1
     array = np.array(encoded, h5py.string_dtype("utf-8", width))
-    group.create_dataset(name, data=array, fletcher32=len(texts) > 0, compression="gzip" if texts else None)
+    write_array(group, name, array, compressed=True)

@@ -1,5 +1,6 @@
 """The size rule that convolution and pooling share, the taps of a window that meet the map, and squares cut out of maps, one
 a picture."""
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +45,7 @@ def tap_pixels(tap, size, out, S, P):
     return (slice(lo, hi), slice(lo*S - P + tap, hi*S - P + tap, S)) if lo < hi else (slice(0, 0), slice(0, 0))
 
 
+@lru_cache(1024)              # a small convolution takes no longer than finding them anew for each of its blocks
 def tap_spans(K, size, first, out, S, P):
     """Neighbouring taps that lie inside the map for the same ones of the outputs first:first+out, as (taps, outputs,
     start): two slices, `outputs` counted from `first`, and the place in the map of the first tap of the first output.
@@ -56,7 +58,7 @@ def tap_spans(K, size, first, out, S, P):
             spans.append((slice(taps.start, tap + 1), outputs, start))
         else:
             spans.append((slice(tap, tap + 1), slice(lo, hi), (first + lo)*S - P + tap))
-    return spans
+    return tuple(spans)
 
 
 # ------------------------------------------------------------------------------------------------ whole pixels
