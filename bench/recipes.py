@@ -104,7 +104,7 @@ def config_of(recipe):
 
 def measure(file):
     """Row of the run whose last checkpoint is `file`. Of the layers the last convolution and the classes are judged."""
-    model, checkpoint = trained.open(file), load(file)
+    model, checkpoint = trained.open(file), load(file, velocity=False)
     if model.start is None:
         raise check.Expected(file, "a checkpoint that tells its start", "one without")
     pictures = model.pictures(OBJECTS)

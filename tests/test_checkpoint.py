@@ -92,6 +92,17 @@ def test_a_flipped_byte_in_the_weights_is_found_and_the_dataset_named(stored):
         load(path)
 
 
+def test_what_is_opened_to_look_at_is_read_without_what_training_goes_on_from(stored):
+    path, made = stored
+    with h5py.File(path, "r+") as file:
+        file["optimizer/fc6/w"][0] = np.nan
+    network, checkpoint = from_checkpoint(path)
+    np.testing.assert_array_equal(network["fc6"].parameters["w"], made.parameters["fc6"]["w"])
+    assert made.velocity and checkpoint.velocity == {}
+    with pytest.raises(Expected, match="/optimizer/fc6/w"):
+        load(path)
+
+
 def test_a_damaged_byte_anywhere_is_refused_or_harmless(stored):
     """Headers, attributes and data have checksums; what lies outside them is empty space."""
     path, made = stored

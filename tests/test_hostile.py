@@ -103,7 +103,7 @@ def frame(top, bottom):
      "/preprocessing/mean_image: expected at most"),
     (lambda f: (f.__delitem__("parameters/conv1/w"), f.__setitem__("parameters/conv1/w", np.zeros((3, 7), np.int8))),
      r"/parameters/conv1/w: expected float32 or float16 \(3, 3, 3, 4\), got int8 \(3, 7\)"),
-    (lambda f: renew(f, "optimizer/conv1/w", compression="lzf"), "filter number 32000"),
+    (lambda f: renew(f, "parameters/conv1/w", compression="lzf"), "filter number 32000"),
     (lambda f: f.__setitem__("parameters/conv1/more", np.zeros(3, np.float32)), "/parameters/conv1: expected w, b, got"),
     (lambda f: f["state"].attrs.update(plateau_update=1), "'plateau_update'"),
     (lambda f: f["state"].attrs.update(seed=np.bytes_(b"foo")), "state: seed: expected a whole number"),

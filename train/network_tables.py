@@ -99,7 +99,7 @@ def result_of(run, pictures, crops):
             return Result(**{**content, "errors": Errors(**content["errors"])})
     except (OSError, ValueError, KeyError, TypeError):     # none yet, or of another version: measured anew
         pass
-    model, history = opened(run), load(run.folder/"latest.h5").history
+    model, history = opened(run), load(run.folder/"latest.h5", velocity=False).history
     train, val = (errors([model], part, run, crops) for part in pictures)
     w = to_host(model.network.convolutions[0].parameters["w"])   # of layer 1
     result = Result(Errors(train.top1, val.top1, val.top5), model.network.parameter_count(), sum(history["seconds"]),

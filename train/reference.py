@@ -73,7 +73,7 @@ def train_to_the_end(config, run, kind=Training):
 def write(name, run):
     """Write the network of a finished run as zfcore's network `name`, with its card, both or neither. Returns what was written,
     in words."""
-    checkpoint = load(checkpoint_file(run))
+    checkpoint = load(checkpoint_file(run), velocity=False)
     rounded = {layer: {key: array.astype(np.float16) for key, array in of_layer.items()}
                for layer, of_layer in checkpoint.parameters.items()}
     file, limit = networks.FOLDER/f"{name}.h5", resolve(RECIPES[name]).limit_per_class

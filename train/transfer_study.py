@@ -94,7 +94,7 @@ class TransferStudy:
     def start(self):
         """(seed, law) that `Network.init` draws the untrained network with: RUN's own, as its checkpoint or its recipe says;
         (0, "he") where neither does."""
-        state = load(self.checkpoint_file).state
+        state = load(self.checkpoint_file, velocity=False).state
         if state.get("init"):
             return state["seed"], state["init"]
         if not self.has_recipe:

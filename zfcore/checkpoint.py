@@ -89,9 +89,10 @@ def save(path: FilePath, checkpoint: Checkpoint) -> None:
         _describe(file.create_group("state"), **checkpoint.state)
 
 
-def load(path: FilePath) -> Checkpoint:
-    """Read and check a file written by `save`. Whatever is wrong is one sentence that names the file and the dataset:
-    not a checkpoint, another version, cut short, a failed checksum, a missing or misshapen dataset, a NaN."""
+def load(path: FilePath, velocity: bool = True) -> Checkpoint:
+    """Read and check a file written by `save`; without its velocities, half of it, where training does not go on from it. Whatever
+    is wrong is one sentence that names the file and the dataset: not a checkpoint, another version, cut short, a failed
+    checksum, a missing or misshapen dataset, a NaN."""
     path = Path(path)
     if not os.path.isfile(path):
         raise check.Expected("checkpoint", "a file",
@@ -100,10 +101,11 @@ def load(path: FilePath) -> Checkpoint:
         with open_h5(path, "use another checkpoint of the run") as file:
             check_format(file, path, FORMAT, "a zfcore checkpoint")
             network, layers, classes = _head(file)
+            velocity = velocity and file.group("optimizer").names()
             return Checkpoint(
                 network.name, network.input_shape, layers, classes,
                 parameters=_arrays(file, "parameters", network.parameter_shapes()),
-                velocity=_arrays(file, "optimizer", network.parameter_shapes()) if file.group("optimizer").names() else {},
+                velocity=_arrays(file, "optimizer", network.parameter_shapes()) if velocity else {},
                 buffers=_arrays(file, "buffers", network.buffer_shapes())
                 if "buffers" in file or network.buffer_shapes() else {},
                 mean_image=file.group("preprocessing").array("mean_image", np.float32, (3, None, None), finite=True)

@@ -48,10 +48,10 @@ def from_table(name: str, input_shape: Sequence[int], rows: Iterable[Row]) -> Ne
 
 
 def from_checkpoint(path: FilePath, device: Device = CPU, precision: Precision = "fp32") -> tuple[Network, Checkpoint]:
-    """(network, checkpoint) of a checkpoint file, of a run's folder (its best.h5, or latest.h5 before there is one), or of a
-    network that comes with zfcore, by its name. The network forms its products in that `precision`. Raises Expected for a path
-    that leads to none."""
-    checkpoint = load(checkpoint_file(path))
+    """(network, checkpoint without velocities) of a checkpoint file, of a run's folder (its best.h5, or latest.h5 before there is
+    one), or of a network that comes with zfcore, by its name. The network forms its products in that `precision`. Raises
+    Expected for a path that leads to none."""
+    checkpoint = load(checkpoint_file(path), velocity=False)
     network = from_table(checkpoint.model, checkpoint.input_shape, checkpoint.layers)
     return network.load(checkpoint.parameters, device, checkpoint.buffers).use(precision), checkpoint
 
