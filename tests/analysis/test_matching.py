@@ -6,7 +6,7 @@ from tests.analysis.test_top_activations import COUNT, CROP, SIZE, Noise, pictur
 from zfcore.analysis import matching as of
 from zfcore.check import Expected
 from zfcore.data.combinations import COMBINATIONS
-from zfcore.data.loader import Pictures
+from zfcore.data.loader import Pictures, shuffled
 from zfcore.data.synthetic import OBJECTS, Synthetic
 from zfcore.trained import Trained
 
@@ -34,6 +34,24 @@ def test_correlations_are_pearson_s_however_pictures_come_in_batches(batch_size)
         alive = a.std(axis=1) > 0
         np.testing.assert_allclose(found.r[layer][alive], r.max(axis=1)[alive], atol=1e-9)
         assert found.units[layer].tolist() == np.where(alive, r.argmax(axis=1), -1).tolist()
+
+
+@pytest.mark.parametrize("damaged", [(), (0, 5, 46)])
+def test_chance_is_the_correlation_with_the_answers_permuted_whatever_the_batches(damaged):
+    """By NumPy: the pictures in one drawn order, each with the one before it."""
+    one, other = model(small()), model(small(1))
+    order = np.array([i for i in shuffled(COUNT, 0, 0) if i not in damaged])
+    assert (order != np.roll(order, 1)).all()
+    a, b = all_answers(one, Noise(), "conv2")[:, order], all_answers(other, Noise(), "conv2")[:, np.roll(order, 1)]
+    with np.errstate(invalid="ignore"):
+        expected = np.nan_to_num(np.corrcoef(a, b)[:len(a), len(a):], nan=-np.inf).max(axis=1)
+    for batch_size in (1, 10, COUNT):
+        pictures, others = (pictures_of(Noise(damaged=damaged)) for _ in range(2))
+        pictures.may_be_damaged = len(damaged)
+        found = of.matching(one, pictures, other, others, ["conv2"], batch_size=batch_size)
+        fires = found.units["conv2"] >= 0
+        np.testing.assert_allclose(found.by_chance["conv2"][fires], expected[fires], atol=1e-9)
+        assert found.total == COUNT - len(damaged)
 
 
 def test_a_network_matches_itself_in_another_order_far_better_than_by_chance():

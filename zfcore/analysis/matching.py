@@ -3,7 +3,9 @@
 Of each unit the answer to a picture is the strongest activation in its map. Two units are as like as these answers are
 correlated over a data set (Pearson's r; as Li, Yosinski, Clune, Lipson and Hopcroft 2015 compare networks). The best of many
 units is somewhat correlated with anything, so beside each match stands what the best would be by chance: the same with the
-answers of the other network to other pictures.
+answers of the other network permuted, the usual control of a correlation. The pictures go up in one order that is drawn once,
+and each is paired with the one before it there, the first with the last: no picture with itself, and the same pairs in whatever
+batches.
 """
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,8 +31,8 @@ class Matching:
                always
                                             answers the same
     r          {layer: (units,) float64}    the correlation, NaN where there is no match
-    by_chance  {layer: (units,) float64}    what the best correlation is with answers to other pictures
-    total      pictures"""
+    by_chance  {layer: (units,) float64}    what the best correlation is with answers to other pictures, the same permuted
+    total      pictures that both were asked of, without damaged ones"""
     FORM = {"units": "{layer} int64 U -1..", "r": "{layer} float64 U", "by_chance": "{layer} float64 U", "total": "int 1.."}
     units: dict[str, NDArray[np.int64]]
     r: dict[str, NDArray[np.float64]]
@@ -42,19 +44,22 @@ class Sums:
     """Sums over pictures from which the correlations of two layers' units follow."""
     def __init__(self, one, other):
         self.count, self.a, self.b, self.aa, self.bb = 0, np.zeros(one), np.zeros(other), np.zeros(one), np.zeros(other)
-        self.ab, self.chance = np.zeros((one, other)), np.zeros((one, other))
+        self.ab, self.chance = np.zeros((one, other)), np.zeros((one, other))         # of one picture; of one and that before
+        self.first, self.last = np.zeros((one, 1)), np.zeros((other, 1))              # answers that meet when all are there
 
     def add(self, a, b):
-        """Add the answers (units,N) of both to N pictures."""
+        """Add the answers (units,N) of both to the N pictures that come next."""
         a, b = a.astype(np.float64), b.astype(np.float64)
+        self.chance += a @ np.concatenate([self.last, b[:, :-1]], axis=1).T
+        self.first, self.last = self.first if self.count else a[:, :1], b[:, -1:]
         self.count += a.shape[1]
         self.a, self.aa = self.a + a.sum(axis=1), self.aa + np.square(a).sum(axis=1)
         self.b, self.bb = self.b + b.sum(axis=1), self.bb + np.square(b).sum(axis=1)
         self.ab += a @ b.T
-        self.chance += a @ np.roll(b, b.shape[1]//2, axis=1).T                   # each with an answer to another picture
 
-    def correlations(self, products):
+    def correlations(self, by_chance=False):
         """(units,units) float64 of Pearson's r, NaN where an answer never changes."""
+        products = self.chance + self.first @ self.last.T if by_chance else self.ab
         n = max(self.count, 1)
         scale = np.sqrt(np.outer(varying(self.aa/n - (self.a/n)**2, self.aa/n), varying(self.bb/n - (self.b/n)**2, self.bb/n)))
         return np.divide(products/n - np.outer(self.a/n, self.b/n), scale, where=scale > 0, out=np.full(scale.shape, np.nan))
@@ -76,7 +81,7 @@ def matching(model: Trained, pictures: Pictures, other: Trained, others: Picture
     check_same(pictures, others)
     count = lambda of, layer: of.network.shapes[feature_layer(of.network, layer) + 1][0]
     sums = {layer: Sums(count(model, layer), count(other, layer)) for layer in layers}
-    for batch, _, indices in pictures.batches(batch_size, 0, 0, shuffle=False):
+    for batch, _, indices in pictures.batches(batch_size, seed=0, epoch=0):          # shuffled: a neighbour is any picture
         if not len(indices):                               # all damaged
             continue
         ours, theirs = answers(model, batch, layers), answers(other, decoded(others, indices), layers)
@@ -86,9 +91,9 @@ def matching(model: Trained, pictures: Pictures, other: Trained, others: Picture
             bar.update(len(indices))
     units, r, chance = {}, {}, {}
     for layer, of_layer in sums.items():
-        units[layer], r[layer] = best(of_layer.correlations(of_layer.ab))
-        _, chance[layer] = best(of_layer.correlations(of_layer.chance))
-    return Matching(units, r, chance, len(pictures))
+        units[layer], r[layer] = best(of_layer.correlations())
+        _, chance[layer] = best(of_layer.correlations(by_chance=True))
+    return Matching(units, r, chance, pictures.sound)
 
 
 def check_same(pictures, others):
