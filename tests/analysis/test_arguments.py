@@ -219,6 +219,21 @@ def test_lists_arrays_and_numbers_of_numpy_say_the_same(name):
         assert same(getattr(zfcore, name)(**dressed), plain)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint64])
+def test_labels_may_be_whole_numbers_of_any_type(tmp_path, dtype):
+    for name in ("invariance", "occlusion", "probe"):
+        call, given = CALLS[name]
+        found = call(**{**given, "labels": np.array(given["labels"], dtype)})
+        zfcore.save_result(tmp_path/"a.h5", found)
+        assert same(found, call(**given))
+    evaluate, given = CALLS["evaluate"]
+    dataset = Noise(12 + 20)
+    dataset.labels = dataset.labels.astype(dtype)
+    pictures = pictures_of(dataset)
+    assert evaluate(**{**given, "pictures": pictures}) == evaluate(**given)
+    assert pictures.of_classes().tolist() == given["pictures"].of_classes().tolist()
+
+
 # --------------------------------------------------------------------------------------------------------------- pictures
 def callers():
     """{name: function(images (n,SIZE,SIZE,3))} of all that takes pictures as arrays."""

@@ -116,7 +116,7 @@ def occlusion(model: Trained, pictures: NDArray[np.uint8], labels: Ints | None =
     pictures = check.pictures("pictures", pictures, (None, *model.mean.shape[1:], 3))
     check.positive("pictures", len(pictures))
     if labels is not None:
-        class_labels("labels", labels, network.shapes[-1][0], len(pictures))
+        labels = class_labels("labels", labels, network.shapes[-1][0], len(pictures))
     inputs = [network.stored(model.inputs(batch)) for batch in (pictures, np.full_like(pictures[:1], grey))]   # (3,H,W,n or 1)
     square = partial(_slide, network, inputs[1], layer, tops, lefts, size, criterion, batch_size, incremental, bar)
     each = [square(inputs[0][..., n:n + 1].copy(), None if labels is None else int(labels[n]))

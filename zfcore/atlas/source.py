@@ -35,8 +35,7 @@ class Looked:
     @cached_property
     def labels(self) -> Any:
         """int64 (pictures,), numbers among `classes`; None where the pictures have none, or several each."""
-        dataset = self.pictures.dataset
-        labels = np.asarray(dataset.labels)
+        dataset, labels = self.pictures.dataset, self.pictures.labels
         if not len(dataset.classes) or labels.ndim != 1:
             return None
         return np.array([self.classes.index(name) for name in dataset.classes])[labels]

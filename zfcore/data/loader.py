@@ -174,6 +174,11 @@ class Pictures:
         """Number of the pictures that are not damaged, as far as they have been looked at."""
         return len(self) - len(self.damaged)
 
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Labels of the data set, whichever whole numbers it has them in."""
+        return self.dataset.labels.astype(np.int64, copy=False)
+
     def fingerprint(self) -> str:
         """Mark of the data set that changes when its pictures may have changed: its own, or where it has none a digest of its
         classes, labels and names and of SEEN of its pictures as they are prepared."""
@@ -193,7 +198,7 @@ class Pictures:
 
     def of_classes(self) -> NDArray[np.int64]:
         """Number of each class's pictures that are not damaged, (classes,)."""
-        labels = np.delete(self.dataset.labels, list(self.damaged))
+        labels = np.delete(self.labels, list(self.damaged))
         return np.bincount(labels, minlength=len(self.dataset.classes))
 
     def picture(self, i: int) -> NDArray[np.uint8]:
@@ -351,7 +356,7 @@ class Pictures:
             leave_out(damaged)
             sound = ~np.isin(indices, list(damaged))
             pictures, indices = pictures[sound], indices[sound]
-        return pictures, self.dataset.labels[indices], indices
+        return pictures, self.labels[indices], indices
 
     def _refuse_small(self, first):
         """Raise Expected, which counts all pictures that are too small, for the set in which `first`, a TooSmall, was found."""

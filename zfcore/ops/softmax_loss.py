@@ -106,7 +106,7 @@ def softmax_loss_backward(cache):
 
 
 def class_labels(what, labels, M, N):
-    """`labels` as an array, after a check that they are N whole numbers from 0 to M-1."""
+    """`labels` as int64, after a check that they are N whole numbers from 0 to M-1."""
     labels = np.asarray(labels)
     shape(what, labels, (N,))
     if labels.dtype.kind not in "iu":
@@ -116,7 +116,7 @@ def class_labels(what, labels, M, N):
     wrong = labels[(labels < 0) | (labels >= M)]
     if wrong.size:
         raise Expected(what, f"classes 0 to {M - 1}", f"{wrong[0]}")
-    return labels
+    return labels.astype(np.int64, copy=False)
 
 
 def _exponentials(logits):
