@@ -401,8 +401,16 @@ def test_pixels_that_are_not_finite_are_told():
     x[0, 16, 16, 1] = np.nan
     with pytest.raises(Expected, match="conv2: activations: expected finite values, got 1 of 4"):
         zfcore.project(**{**given, "x": x, "places": None})
-    with pytest.raises(Expected, match="features: expected finite"):
-        zfcore.probe(**{**RIGHT["probe"], "features": np.full((9, 5), np.nan)})
+
+
+@pytest.mark.parametrize("row", [0, 8])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_told_in_rows_to_train_on_and_to_classify(row, value):
+    given = RIGHT["probe"]
+    features = given["features"].copy()
+    features[row, 2] = value
+    with pytest.raises(Expected, match="^features: expected finite"):
+        zfcore.probe(**{**given, "features": features})
 
 
 @pytest.mark.filterwarnings("error")

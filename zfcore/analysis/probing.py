@@ -177,8 +177,10 @@ def gram_matrix(features, train):
 
 
 def block_of(features, columns):
-    """A block of columns of the features. Raises Expected for what is no numbers."""
-    return check.numbers("features", features[:, columns], "biuf")
+    """A block of columns of the features. Raises Expected for what is no numbers, and where they are not finite."""
+    block = check.numbers("features", features[:, columns], "biuf")
+    check.finite("features", block)
+    return block
 
 
 def centred(features, columns, train, test=()):
