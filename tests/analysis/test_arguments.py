@@ -504,6 +504,30 @@ def test_a_path_that_is_no_file_s_is_refused(path, tmp_path, monkeypatch):
         zfcore.load_result(path, zfcore.TopActivations)
 
 
+def widened(network):
+    """A network that computes in float64."""
+    for layer in network.layers:
+        layer.parameters = {key: array.astype(np.float64) for key, array in layer.parameters.items()}
+    return network
+
+
+def in_float64():
+    """{word: argument} of a network that computes in float64, with its pass."""
+    network, start = widened(small()), widened(small(1))
+    model, images = Trained(network, MEAN.astype(np.float64), begun=lambda: start), RIGHT["occlusion"]["pictures"]
+    top = zfcore.top_activations(model, RIGHT["diagnose"]["pictures"], ["conv1", "conv2", "fc6"], 2, batch_size=8)
+    return {"model": model, "models": [model], "other": model, "network": network, "top": top,
+            "x": model.inputs(np.repeat(images, N, axis=0))}
+
+
+@pytest.mark.parametrize("name, more", [*((name, {}) for name in RESULTS if name != "probe"), ("unit_views", {"layer": "conv1"})])
+def test_a_network_in_float64_is_looked_through_and_what_comes_of_it_saved(tmp_path, name, more):
+    wide = {word: argument for word, argument in in_float64().items() if word in RIGHT[name]}
+    found = getattr(zfcore, name)(**{**RIGHT[name], **wide, **more})
+    zfcore.save_result(tmp_path/"a.h5", found)
+    assert same(zfcore.load_result(tmp_path/"a.h5", type(found)), found)
+
+
 # -------------------------------------------------------------------------------------------------------------- other sentences
 def test_a_layer_above_average_pools_alone_has_no_switches():
     network = Network("averaged", (3, CROP, CROP), [Conv("conv1", 4, K=5, S=2), ReLU("relu1"), AvgPool("pool1", K=3, S=2),

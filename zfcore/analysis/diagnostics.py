@@ -113,7 +113,7 @@ def diagnose(model: Trained, pictures: Pictures, units: Ints, *, name: str | Non
         if bar is not None:
             bar.update(k - len(shown))
     kept = views_of(model, pictures, top, second, units)
-    return Diagnosis(name, w, network[first].S, rms(w), dominance(w),
+    return Diagnosis(name, w.astype(np.float32, copy=False), network[first].S, rms(w), dominance(w),
                      radial_shares(w), EDGES, {layer: top.dead(layer) for layer in layers}, top.total,
                      second, kept.units, kept.projections, kept.patches,
                      aliasing(power, network[first].S, kept.projections.shape[2]), measured,

@@ -130,7 +130,7 @@ def sanity_checks(model: Trained, pictures: Pictures, top: TopActivations, layer
             if bar is not None:
                 bar.update(len(of_batch[-1]))
         projections.append(np.stack(of_batch, axis=1))                                       # (batch,J,f,f,3)
-    projections = np.concatenate(projections)
+    projections = np.concatenate(projections).astype(np.float32, copy=False)
     names = np.array([pictures.dataset.names[i] for i in shown], dtype=str)
     found = SanityChecks(layer, np.array(asked), units, shown, names, np.concatenate(patches), projections,
                          *similarities(network, projections, field_regions(network, layer, boxes)))

@@ -389,7 +389,7 @@ def _filters(network, units, size):
     first = network.layers[0]
     if not first.has_filters or first.K != size:
         return None
-    return np.ascontiguousarray(to_host(first.parameters["w"])[..., units].transpose(3, 1, 2, 0))
+    return np.ascontiguousarray(to_host(first.parameters["w"])[..., units].transpose(3, 1, 2, 0), np.float32)
 
 
 def field_regions(network, layer, boxes):

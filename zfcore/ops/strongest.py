@@ -26,7 +26,7 @@ def strongest_reference(lists, y, pictures):
     k, entered = lists.values.shape[1], [[] for _ in y]
     for unit, maps in enumerate(y.reshape(len(y), -1, len(pictures))):
         known = list(zip(*(array[unit] for array in lists)))
-        new = [(maps[:, n].max(), picture, maps[:, n].argmax()) for n, picture in enumerate(pictures)]
+        new = [(lists.values.dtype.type(maps[:, n].max()), picture, maps[:, n].argmax()) for n, picture in enumerate(pictures)]
         entered[unit] = sorted(known + [one for one in new if one[0] == one[0]], key=lambda one: -one[0])[:k]
     return Lists(*(np.array(column, array.dtype) for column, array in zip(np.moveaxis(np.array(entered), 2, 0), lists)))
 
@@ -36,9 +36,12 @@ def strongest(lists, y, pictures):
     and the first place that has it. A tie goes to the entry that was there before, then to the earlier picture; no NaN is
     entered.
 
-    y (units,Ho,Wo,N) or (units,N), of the dtype of the values or stored as BF16; pictures: N whole numbers on the host, which
-    rise. On a device nothing waits and nothing is copied there: the kernel is told where a run of neighbours begins."""
-    if y.dtype != BF16 or not runs_kernels(y):
+    y (units,Ho,Wo,N) or (units,N), float32 or float64, which is compared in the dtype of the values; on a device of that dtype or
+    stored as BF16. pictures: N whole numbers on the host, which rise. On a device nothing waits and nothing is copied there: the
+    kernel is told where a run of neighbours begins."""
+    if not runs_kernels(y):
+        dtype("strongest: y", y, np.float32, np.float64)
+    elif y.dtype != BF16:
         dtype("strongest: y", y, lists.values.dtype)
     shape("strongest: values", lists.values, (len(y), None))
     if runs_kernels(y):
@@ -54,7 +57,7 @@ def strongest(lists, y, pictures):
 def _entered(lists, y, pictures):
     """The new lists, by NumPy."""
     k, maps = lists.values.shape[1], y.reshape(len(y), -1, len(pictures))            # (units,Ho*Wo,N)
-    values = np.concatenate([lists.values, _highest(maps)], axis=1)                  # (units,k+N)
+    values = np.concatenate([lists.values, _highest(maps).astype(lists.values.dtype, copy=False)], axis=1)     # (units,k+N)
     order = np.argsort(-values, axis=1, kind="stable")[:, :k]
     units, ranks = np.nonzero(order >= k)                                            # what is new in the lists
     columns = order[units, ranks] - k
