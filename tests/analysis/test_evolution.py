@@ -138,6 +138,13 @@ def test_a_layer_that_never_fires_has_no_number_and_grey_strips():
     assert (found.pictures["conv2"][:, 1] == -1).all() and (found.values["conv2"][:, 1] == 0).all()
 
 
+@pytest.mark.parametrize("one, other", [(1, 0), (1, 1)])
+def test_epochs_rise(one, other):
+    models = [Trained(small(), MEAN, epoch=epoch) for epoch in (one, other)]
+    with pytest.raises(Expected, match=f"^models: expected each of a later epoch than the one before, got epoch {other} after {one}"):
+        evolution(models, pictures_of(Noise(32)), ["conv1"], {"conv1": [0]})
+
+
 def test_one_epoch_has_strips_and_no_steps():
     found = grown(small())
     assert found.projections["conv2"].shape == (2, 1, 17, 17, 3) and found.change["conv2"].shape == (0,)

@@ -122,7 +122,7 @@ def beside(model):
 
 
 def grown(model):
-    return evolution([model, beside(model)], pictures(), ["conv1", "conv2"], {"conv1": [0, 4], "conv2": [6]}, batch_size=8)
+    return evolution([model, dataclasses.replace(beside(model), epoch=1)], pictures(), ["conv1", "conv2"], {"conv1": [0, 4], "conv2": [6]}, batch_size=8)
 
 
 def checked(model):

@@ -52,7 +52,8 @@ class Diagnosis:
     rms          (F,) float64          root mean square of each over its weights
     dominance    max/median of these
     spectrum     (F,B) float64         share of each filter's energy in the bands between `edges`, NaN for a filter of 0
-    dead         {layer: (units,) bool}  over `total` pictures; of the layers that a ReLU ends
+    dead         {layer: (units,) bool}  that no picture makes fire; of the layers that a ReLU ends
+    total        pictures in the data set, damaged ones among them
     units (U,), projections (U,k,f,f,3), patches (U,k,f,f,3)    of some of layer 2's units, as in `top_activations.UnitViews`
     aliasing     of the projections of `measured` units of layer 2; NaN where it has no meaning: stride 1, or a field of fewer
                  than 8 strides, in which lines cannot be told apart

@@ -95,12 +95,13 @@ def evolution(models: Iterable[Trained], pictures: Pictures, layers: Sequence[st
               batch_size: int = 64, file_of: Callable[[Trained], FilePath] | None = None, bar: Bar | None = None) -> Evolution:
     """One pass over `pictures` with each of `models`, then the projections.
 
-    models       one at the end of each epoch in order; of an iterator two are in memory at a time
+    models       one at the end of each epoch, later and later ones; of an iterator two are in memory at a time
     units        {layer: the units whose strips are kept}
     file_of      says where a model's pass is kept: a stopped one goes on, a finished one is read
     bar          moved on, `length` in all
 
-    Raises Expected for a layer or a unit that there is not, an empty data set, and where there are no models."""
+    Raises Expected for a layer or a unit that there is not, an empty data set, where there are no models, and unless each is of a
+    later epoch than the one before."""
     check.instance("models", models, Iterable, "a list, of one network too: [model]")
     check.instance("units", units, Mapping, "{layer: units}")
     if file_of is not None:
@@ -114,6 +115,8 @@ def evolution(models: Iterable[Trained], pictures: Pictures, layers: Sequence[st
     for now in models:
         check_pass_of(now, pictures, batch_size)
         check_layers(now.network, layers)
+        if epochs and now.epoch <= epochs[-1]:
+            raise check.Expected("models", "each of a later epoch than the one before", f"epoch {now.epoch} after {epochs[-1]}")
         earlier, before, model = model, top, now
         epochs.append(model.epoch)
         units = {layer: check_units(model.network, layer, units[layer]) for layer in layers}
