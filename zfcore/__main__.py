@@ -4,6 +4,7 @@ it.
     python -m zfcore redraw FILE.h5 ...      draws figures again from what was saved, of any command; it needs no network
     python -m zfcore import FILE ...         a network of another engine becomes a run; export RUN ... is the way back
 """
+import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -81,6 +82,7 @@ def redraw(args):
     """The figures of saved results, each as its command draws it; those that share a figure are drawn together. All files are
     looked at before the first is drawn: where one cannot be, none is."""
     kinds = {command.RESULT.__name__: command for command in COMMANDS.values()}
+    check.different("FILE.h5", map(os.path.realpath, args.files), "files")
     for file in args.files:
         if file.suffix.lower() in WRITTEN:
             raise check.Expected(file, "a result's .h5", f"{file.suffix}, the ending of what is drawn and written beside one",

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -156,10 +157,15 @@ def names(what: object, values: Any, none: bool = False) -> list[str]:
 
 def different_names(what: object, values: Any) -> list[str]:
     """`values` as a list. Raise unless they are one or more texts in a row, none of them twice."""
-    row = names(what, values)
-    if again := [name for number, name in enumerate(row) if name in row[:number]]:
-        raise Expected(what, "different names", f"{again[0]!r} {row.count(again[0])} times")
+    different(what, row := names(what, values), "names")
     return row
+
+
+def different(what: object, row: Iterable[Hashable], things: str) -> None:
+    """Raise if one of a row of things is there twice."""
+    for thing, times in Counter(row).most_common(1):
+        if times > 1:
+            raise Expected(what, f"different {things}", f"{thing!r} {times} times")
 
 
 def pictures(what: object, images: Any, expected: Sequence[int | None]) -> Array:

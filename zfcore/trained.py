@@ -9,10 +9,11 @@ Every analysis takes one as its first argument; an ensemble is a list of them.
 """
 import os
 from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,6 +199,20 @@ class Trained:
             layer.parameters, layer.buffers = ({key: array[..., order] for key, array in arrays.items()}
                                                for arrays in (layer.parameters, layer.buffers))
         return replace(self, network=network, classes=classes)
+
+
+def arrays_of(model: Trained) -> Iterator[NDArray[Any]]:
+    """All arrays that a model computes with, one after the other, on the host."""
+    yield np.ascontiguousarray(to_host(model.mean))
+    for of_layer in (*model.network.parameters().values(), *model.network.buffers().values()):
+        yield from (np.ascontiguousarray(to_host(array)) for array in of_layer.values())
+
+
+def check_different(what: str, models: Iterable[Trained]) -> None:
+    """Raise Expected where two of the networks are one and the same, wherever they were opened: what it says would count twice."""
+    for one, other in combinations(models, 2):
+        if all(map(np.array_equal, arrays_of(one), arrays_of(other))) and one.network.table() == other.network.table():
+            raise check.Expected(what, "different networks", f"{other.path or other.name}, which is there already")
 
 
 def check_model(model: Trained) -> None:

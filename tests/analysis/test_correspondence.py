@@ -323,10 +323,12 @@ def test_one_picture_and_a_part_outside_the_crop_are_refused():
 # -------------------------------------------------------------------------------------------------- the command line
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A run on 30 of 34 pixels, three pictures of 68 and where their red spot is."""
+    """A run on 30 of 34 pixels, another with other scores, three pictures of 68 and where their red spot is."""
     place, network, marks = tmp_path_factory.mktemp("place"), colour_finder(), {}
-    save(place/"run.h5", Checkpoint("colours", network.input_shape, network.table(), CLASSES, network.parameters(),
+    for name in "run.h5", "other.h5":
+        save(place/name, Checkpoint("colours", network.input_shape, network.table(), CLASSES, network.parameters(),
                                     mean_image=MEAN, state={"data": ""}))
+        network["fc8"].parameters["b"][0] += 1
     for i, (pixels, at) in enumerate(zip(*toys(3))):
         whole = np.pad(pixels, ((2, 2), (2, 2), (0, 0)), mode="edge").repeat(2, axis=0).repeat(2, axis=1)
         Image.fromarray(whole).save(place/f"{i}.png")
@@ -370,9 +372,9 @@ def test_the_command_leaves_arrays_table_and_figure_and_draws_them_again(place, 
 
 
 def test_several_networks_and_seeds_share_a_table_that_counts_who_agrees(place, tmp_path, capsys):
-    run(place, tmp_path, "--synthetic", 12, "--layers", "fc6", "--run", place/"run.h5", "--seeds", 2, "--permutations", 999)
+    run(place, tmp_path, "--synthetic", 12, "--layers", "fc6", "--run", place/"other.h5", "--seeds", 2, "--permutations", 999)
     found = [results.load(tmp_path/f"correspondence_{k}.h5", Correspondence) for k in range(1, 5)]
-    for a, b in ((0, 2), (1, 3)):                                             # the same network again, the same seeds
+    for a, b in ((0, 2), (1, 3)):                                             # up to fc6 the same network, the same seeds
         np.testing.assert_equal(vars(found[a]), vars(found[b]))
     assert (found[0].corners[:, 3:] != found[1].corners[:, 3:]).any() and (found[0].scores == found[1].scores).all()
     text = (tmp_path/"correspondence.md").read_text()
@@ -432,9 +434,9 @@ def test_another_drawn_set_is_looked_at_when_it_is_named(place, tmp_path, monkey
 
 
 @pytest.mark.parametrize("more, sentence", [
-    (["--images", "0.png", "--landmarks", "marks.json"], "two different pictures or more, to compare, got 1 among 1"),
-    (["--images", "0.png", "0.png", "--landmarks", "marks.json"], "two different pictures or more"),
-    (["--images", "0.png", "1.png", "0.png", "--landmarks", "marks.json"], "got 2 among 3"),
+    (["--images", "0.png", "--landmarks", "marks.json"], "two pictures or more, to compare, got one"),
+    (["--images", "0.png", "1.png", "0.png", "--landmarks", "marks.json"], "--images: expected different files, got '.*0.png' 2 times"),
+    (["--run", "run.h5", "--synthetic", "2"], "--run: expected different networks, got run.h5, which is there already"),
     (["--synthetic", "900"], "--synthetic: expected at most"),
     (["--synthetic", "3", "--label", "dragon"], "--label.*'dragon'"),
     (["--synthetic", "3", "--label", "clock"], "parts of a clock: expected one of"),

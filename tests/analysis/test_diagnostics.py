@@ -256,6 +256,7 @@ def test_two_runs_are_set_side_by_side_in_the_order_given(run, tmp_path, capsys)
 
 @pytest.mark.parametrize("more, sentence", [
     (["--units", "0:99"], "--units: expected 0 to 6, the units of conv2"),
+    (["--units", "3,0,3"], "--units: expected different numbers, got '3' 2 times"),
     (["--run", "no/such"], "which does not exist"), (["--data", "nowhere"], "nowhere"),
     (["--output", __file__], "--output: expected a place where a folder can be made")])
 def test_bad_input_is_one_sentence_and_leaves_nothing_behind(run, tmp_path, capsys, more, sentence):
@@ -266,6 +267,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(run, tmp_path, caps
 def test_no_run_three_runs_a_network_with_one_convolution_and_an_empty_set_are_one_sentence(run, tmp_path, capsys):
     assert "--run: expected" in refused(capsys, "diagnostics")
     assert "one run, or two to compare, got 3" in refused(capsys, "diagnostics", *["--run", run]*3)
+    assert "--run: expected different networks, got" in refused(capsys, "diagnostics", "--run", run, "--run", run/"best.h5")
     flat = Network("flat", (3, CROP, CROP), [Conv("conv1", 4, K=5), ReLU("relu1"), Flatten("flatten"), Linear("fc8", 2)])
     lone = planted_run(tmp_path/"flat", network=flat.init(0, "he"), pictures=1)
     assert "layers 1 and 2 are convolutions" in refused(capsys, "diagnostics", "--run", lone)

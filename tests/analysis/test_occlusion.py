@@ -498,6 +498,9 @@ def test_of_a_folder_all_pictures_are_looked_at(place, tmp_path):
     (["--images", "one.png", "--others", "broken.png"], "broken.png"),
     (["--pictures", "12"], "--pictures: expected 0 to 11, the pictures, got 12"),
     (["--pictures", "some"], "--pictures: expected all, random:N"),
+    (["--pictures", "1,3,1"], "--pictures: expected different numbers, got '1' 2 times"),
+    (["--images", "one.png", "./one.png"], "--images: expected different files, got '/.*one.png' 2 times"),
+    (["--images", "one.png", "--others", "two.png", "two.png"], "--others: expected different files, got '/.*two.png' 2 times"),
     ([], "either --images FILES or --pictures NUMBERS, got neither"),
     (["--images", "one.png", "--pictures", "1"], "either --images FILES or --pictures NUMBERS, got both")])
 def test_bad_input_is_one_sentence_and_leaves_nothing_behind(place, tmp_path, capsys, monkeypatch, more, sentence):

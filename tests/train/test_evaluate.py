@@ -7,6 +7,7 @@ import re
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def undrawn(request, monkeypatch):
 class Known(Pictures):
     """Stands for a Pictures set, in batches of three; with the networks below their answers are known."""
     def __init__(self, labels, classes="abcdefghij"):
-        self.labels, self.damaged, self.dataset, self.classes = np.array(labels), {}, self, list(classes)
+        self.damaged, self.dataset = {}, SimpleNamespace(labels=np.array(labels), classes=list(classes))
 
     def batches(self, size, seed, epoch, shuffle, device):
         for k in range(0, len(self.labels), 3):
@@ -50,7 +51,7 @@ class Known(Pictures):
 class Answering(Trained):
     """Stands for a model whose probabilities are rows of p (N,classes), and which knows no names of them."""
     def __init__(self, p):
-        vars(self).update(p=p, device=CPU, classes=())
+        vars(self).update(p=p, mean=np.array(p), device=CPU, classes=())
 
     def probabilities(self, n, crops):
         return np.array(self.p, np.float32)[n].T
@@ -484,7 +485,11 @@ def test_a_missing_run_is_refused(tmp_path, capsys):
 
 def test_one_run_twice_is_no_ensemble(trained, capsys):
     _, runs = trained
-    assert "different runs" in refused(capsys, "--run", runs[0], runs[1], runs[0].parent/"run1"/".."/"run0")
+    for again in (runs[0].parent/"run1"/".."/"run0", runs[0]/"best.h5"):
+        assert f"--run: expected different networks, got {again}" in refused(capsys, "--run", runs[0], runs[1], again)
+    one, other = map(zfcore.open, runs[:2])
+    with pytest.raises(Expected, match="^members of the ensemble: expected different networks"):
+        evaluate([one, other, one], one.pictures())
 
 
 def altered(run, path, **changes):

@@ -32,7 +32,7 @@ from zfcore.ops.convert import in_float
 from zfcore.ops.strongest import Lists, strongest
 from zfcore.ops.window import Regions, cut
 from zfcore.terminal import plural
-from zfcore.trained import Trained, check_pass_of
+from zfcore.trained import Trained, arrays_of, check_pass_of
 
 MID_GREY = 128
 
@@ -182,13 +182,6 @@ def seen(model, pictures):
     for array in arrays_of(model):
         digest.update(array)
     return digest.hexdigest()
-
-
-def arrays_of(model):
-    """All arrays that a model computes with, on the host."""
-    of_layers = *model.network.parameters().values(), *model.network.buffers().values()
-    return [np.ascontiguousarray(to_host(array))
-            for array in [model.mean, *(array for of_layer in of_layers for array in of_layer.values())]]
 
 
 def pass_file(path, model, pictures, layers, k=9, batch_size=64):

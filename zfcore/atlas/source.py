@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from zfcore import results
-from zfcore.analysis.top_activations import TopActivations, UnitViews, arrays_of, field_regions, views_of
+from zfcore.analysis.top_activations import TopActivations, UnitViews, field_regions, views_of
 from zfcore.data.loader import Pictures
 from zfcore.deconvnet import feature_layer, unit_count
 from zfcore.files import inside
-from zfcore.trained import Trained
+from zfcore.trained import Trained, arrays_of
 
 BATCH = 36                        # projections at once
 

@@ -11,6 +11,7 @@ A command is a module whose name is the command's, with - for _:
                          drawn
 """
 import difflib
+import os
 import tempfile
 import zlib
 from pathlib import Path
@@ -82,9 +83,11 @@ def open_pictures(args, model, data=None):
     return model.pictures(args.data if data is None else data, args.part, args.upscale, args.workers, limit)
 
 
-def open_files(paths, args, model):
-    """The `Pictures` of single files, prepared as the model's own were."""
-    return model.prepared(Files(paths), args.upscale, workers=0)
+def open_files(paths, args, model, option="--images"):
+    """The `Pictures` of single files, which an option names, prepared as the model's own were."""
+    pictures = model.prepared(Files(paths), args.upscale, workers=0)
+    check.different(option, map(os.path.realpath, pictures.dataset.names), "files")
+    return pictures
 
 
 def asked_for(args, model):
@@ -236,4 +239,5 @@ def chosen(flag, text, count, things, *seeds):
                              f"the {things} are 0 to {count - 1}") from None
     if (wrong := numbers[(numbers < 0) | (numbers >= count)]).size:
         raise check.Expected(flag, f"0 to {count - 1}, the {things}", wrong[0])
+    check.different(flag, map(str, numbers), "numbers")
     return numbers

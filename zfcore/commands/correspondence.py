@@ -12,6 +12,7 @@ from zfcore.commands.common import (GREY, PIXELS, class_numbers, images_of, open
 from zfcore.data import OBJECTS, is_drawn
 from zfcore.data.landmarks import read_landmarks
 from zfcore.terminal import Bar, in_table, plural, printable
+from zfcore.trained import check_different
 
 HELP = "figure 8 and table 1: whether hiding the same part of different objects changes the features alike"
 OPTIONS = [
@@ -42,6 +43,7 @@ def run(args):
                              "neither" if args.landmarks is None else "both")
     check.positive("--seeds", args.seeds)
     opened = [masked_by(args, path) for path in args.run or [None]]
+    check_different("--run", [model for model, *_ in opened])
     folder, number, count = output_folder(args), 0, len(opened)*args.seeds
     for model, shown, places, parts, names in opened:
         for seed in range(args.seed, args.seed + args.seeds):
@@ -74,9 +76,8 @@ def landmarked_files(args, model):
         if Path(name).name not in marks:
             raise check.Expected("--landmarks", f"the parts of {Path(name).name}", f"those of {', '.join(list(marks)[:5])}")
     of_pictures = {name: marks[Path(name).name] for name in args.images}
-    if len(of_pictures) < max(2, len(args.images)):
-        raise check.Expected("--images", "two different pictures or more, to compare",
-                             f"{len(of_pictures)} among {len(args.images)}")
+    if len(args.images) < 2:
+        raise check.Expected("--images", "two pictures or more, to compare", "one")
     parts = args.parts or alike.common_parts(of_pictures)
     places = np.empty((len(of_pictures), len(parts), 2))
     for i, (name, marked) in enumerate(of_pictures.items()):

@@ -6,6 +6,7 @@ from zfcore.analysis import diagnostics as measured
 from zfcore.analysis import top_activations as top
 from zfcore.commands.common import K, LIMIT, chosen_units, names_of, open_model, open_pictures, option, output_folder
 from zfcore.terminal import Bar, plural, printable
+from zfcore.trained import check_different
 
 HELP = "figure 6: what is wrong with the first layers, of one run or of two side by side"
 OPTIONS = [
@@ -23,6 +24,7 @@ def run(args):
         model = open_model(args, path)
         units = chosen_units(args.units, model.network, measured.first_two(model.network)[1], args.seed)
         opened.append((model, open_pictures(args, model), units))
+    check_different("--run", [model for model, *_ in opened])
     folder, names = output_folder(args), names_of([model for model, *_ in opened])
     for number, (name, (model, pictures, units)) in enumerate(zip(names, opened), 1):
         ending = "" if len(opened) == 1 else f"_{number}"

@@ -59,7 +59,7 @@ def strongest_others(args, model, layer, folder):
         pictures = open_pictures(args, model)
         file = top.pass_file(folder/f"strongest_{layer}.h5", model, pictures, [layer], OTHERS + 1, args.batch_size)
     else:
-        pictures, file = open_files(args.others, args, model), None
+        pictures, file = open_files(args.others, args, model, "--others"), None
         images_of(pictures, range(len(pictures)))
     same_set, count = of_data and args.pictures is not None, min(OTHERS, len(pictures))
     with Bar(len(pictures), "picture", "strongest pictures") as moving:

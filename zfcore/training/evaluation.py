@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -25,7 +24,7 @@ from zfcore.data.loader import Pictures, check_one_class
 from zfcore.hints import Bar
 from zfcore.ranks import ALONE, Ranks
 from zfcore.terminal import plural
-from zfcore.trained import Trained, check_pictures
+from zfcore.trained import Trained, check_different, check_pictures
 
 
 class Predictions(NamedTuple):
@@ -104,9 +103,10 @@ def batches_of_probabilities(models, pictures, batch_size, crops, bar):
 
 
 def check_ensemble(models, pictures):
-    """Raise Expected unless the models are a list of Trained, and the pictures Pictures."""
+    """Raise Expected unless the models are a list of Trained, all of them different, and the pictures Pictures."""
     check.each("members of the ensemble", models, Trained)
     check_pictures(pictures)
+    check_different("members of the ensemble", models)
 
 
 def none_left(pictures):
@@ -230,9 +230,8 @@ def per_class(found, counts, classes):
 def open_runs(runs, device, precision):
     """[Trained]. Raises Expected for runs that cannot be an ensemble: all must know the same classes, in whatever order, and
     see the same pictures, so of one size; what crop a network takes of it is its own matter."""
-    if len({Path(run).resolve() for run in runs}) < len(runs):
-        raise check.Expected("--run", "different runs", "one of them twice")
     models = [trained.open(run, device, precision) for run in runs]
+    check_different("--run", models)
     for run, model in zip(runs, models):
         same_classes(run, model.classes, runs[0], models[0].classes)
         if model.size != models[0].size:
