@@ -73,13 +73,24 @@ def test_drawing_leaves_matplotlibs_settings_and_figures_alone(tmp_path):
     assert Image.open(tmp_path/"curves.png").size == (880, 330)
 
 
-def test_a_title_is_cut_between_words_and_a_long_word_anywhere():
-    words = "the sum of the strongest map"
-    for width in range(40, 200, 7):
-        cut = plots._fitted(words, width)
-        assert plots._length(cut) <= width or " " not in cut
-        assert cut == words or words.split()[:len(cut.split())] == cut.rstrip("…").split()
-    assert plots._fitted("n02123045_1234.JPEG", 60).endswith("…") and plots._fitted("short", 60) == "short"
+@pytest.mark.parametrize("text", ["the sum of the strongest map", "0.577 → cassette_player_recorder", "n02123045_1234.JPEG", "short"])
+def test_a_text_is_cut_to_as_many_letters_as_there_is_room_for(text):
+    for width in range(20, 260, 7):
+        cut = plots._fitted(text, width)
+        kept = cut.removesuffix("…")
+        assert plots._length(cut) <= width and text.startswith(kept)
+        assert cut == text or plots._length(text[:len(kept) + 2].rstrip() + "…") > width
+
+
+def test_both_names_of_a_confused_pair_are_begun_however_long_they_are():
+    names = ["W"*24, "cassette_player_recorder", "x"*60, "a tv"]
+    pairs = [(one, other, 1, 100) for one in names for other in names if one != other]
+    figure = plots.confusion(np.ones((4, 4), int), names, pairs, "title")
+    lines = next(text.get_text() for text in figure.texts if "most confused" in text.get_text()).split("\n")[1:]
+    assert len(lines) >= 9
+    for line, (one, other, *_) in zip(lines, pairs):
+        _, _, said = line.partition("   ")
+        assert all(name.startswith(begun[:4]) for name, begun in zip((one, other), said.split(" → "), strict=True))
 
 
 def test_text_is_wrapped_into_the_width_and_no_word_is_lost():

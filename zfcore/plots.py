@@ -652,7 +652,7 @@ def confusion(counts: NDArray[np.integer[Any]], classes: Sequence[str], pairs: S
     if has_names:
         margin += int(max(map(_length, names.values())))
     left, panel = max(margin, 60), max(side, 180)                         # the right panel is as high as the matrix, or higher
-    lines = ["most confused:", *(_fitted(f"{count} of {of}   {names[true]} → {names[taken]}", 340)
+    lines = ["most confused:", *(f"{count} of {of}   {_fitted(names[true], 170)} → {_fitted(names[taken], 170)}"
                                  for true, taken, count, of in pairs[:min(40, panel//17 - 1)])]
     listed = left + side + 110                                            # where they begin
     width = int(listed + 1.05*max(map(_length, lines))) + MARGIN          # matplotlib's letters are a little wider than PIL's
@@ -1024,19 +1024,14 @@ def _length(text, size=SMALL):
 
 
 def _fitted(text, width, size=SMALL):
-    """`text`, printable and cut where it is wider than `width` pixels, with an ellipsis: between words, unless these
-    fill less than a quarter of it."""
-    text = printable(text)
+    """`text`, printable and cut where it is wider than `width` pixels, with an ellipsis: at any letter, so that of a name, which
+    may be its last word, there is as much as fits."""
+    left = text = printable(text)
     if _length(text, size) <= width:
         return text
-
-    def cut(shorter):
-        left = text
-        while left and _length(left + "…", size) > width:
-            left = shorter(left)
-        return left
-    words = cut(lambda left: left.rpartition(" ")[0])
-    return (words if _length(words, size) > width/4 else cut(lambda left: left[:-1]).rstrip()) + "…"
+    while left and _length(left + "…", size) > width:
+        left = left[:-1]
+    return left.rstrip() + "…"
 
 
 def _wrapped(text, width, size=SMALL):
