@@ -303,6 +303,8 @@ def test_a_missing_run_an_output_that_is_a_file_and_a_wrong_file_to_redraw_are_o
     assert "--run: expected" in refused(capsys, "top-activations")
     assert "an HDF5 file, got an empty file" in refused(capsys, "redraw", tmp_path/"file")
     assert "which does not exist" in refused(capsys, "redraw", tmp_path/"none.h5")
+    twice = tmp_path/"file", tmp_path/".."/tmp_path.name/"file"
+    assert "FILE.h5: expected different files, got" in refused(capsys, "redraw", *twice)
 
 
 @pytest.mark.parametrize("name", ["views.png", "views.PNG", "views.md", "views.csv"])
