@@ -96,7 +96,7 @@ def test_a_kind_that_leaves_a_question_open_is_refused_at_once():
         """Has a window, and does not say what padding around its input means."""
         shape_out = window = forward = backward = cut_cache = lambda self, *_: (3, 1, 1)
 
-    with pytest.raises(TypeError, match="Shifting does not say"):
+    with pytest.raises(Expected, match=r"shifting: expected a layer that answers inside\(outputs\), got Shifting, .*incremental=False"):
         Shifting("shifting").inside(None)
 
 
