@@ -1,16 +1,20 @@
 """Kinds of layer that zfcore does not know: what it takes from them is looked at where it is taken, and what it does not know of
 them it asks, or says."""
+import re
+import runpy
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
+from zfcore import checkpoint
 from zfcore.analysis.occlusion import occlusion
 from zfcore.analysis.portraits import net_weights
 from zfcore.analysis.sanity_checks import with_weights_of
 from zfcore.check import Expected
+from zfcore.checkpoint import Checkpoint
 from zfcore.deconvnet import DECONVNET, descend
-from zfcore.layers import BatchNorm, Conv, Flatten, Layer, Linear, LocalResponseNorm, MaxPool, Pixelwise, ReLU
+from zfcore.layers import KINDS, BatchNorm, Conv, Flatten, Layer, Linear, LocalResponseNorm, MaxPool, Pixelwise, ReLU
 from zfcore.network import Network
 from zfcore.ops.window import cut
 from zfcore.trained import Trained
@@ -128,6 +132,22 @@ def test_activations_are_looked_at_as_what_goes_up():
     of = network(type("Odd", (Gain,), {"forward": lambda self, x, step=None: (x[1:], x)})).init(1)
     with pytest.raises(Expected, match="^gain: what forward returns: expected shape"):
         of.activations(X, ["gain"])
+
+
+@pytest.mark.parametrize("command", ["zfcore.__main__", "train.evaluate"])
+def test_a_script_that_enters_a_kind_and_calls_a_command_opens_networks_with_it(tmp_path, monkeypatch, capsys, command):
+    of, file, script = network().init(1), tmp_path/"own.h5", tmp_path/"look.py"
+    checkpoint.save(file, Checkpoint("own", of.input_shape, of.table(), NAMES, of.parameters(), mean_image=MEAN))
+    words = {"zfcore.__main__": ["occlusion", "--run", str(file)], "train.evaluate": ["--run", str(file), "--data", str(tmp_path/"none")]}
+    monkeypatch.setattr("sys.argv", ["look.py", *words[command]])
+    monkeypatch.setattr("zfcore.layers.KINDS", {**KINDS})
+    enters = "from tests.test_own_layers import Gain; from zfcore import layers; layers.KINDS['Gain'] = Gain\n"
+    for first, sentence in (("", "then calls the command's main"), (enters, "--images|--data")):
+        script.write_text(f"{first}from {command} import main\nmain()\n")
+        with pytest.raises(SystemExit):
+            runpy.run_path(str(script))
+        told = " ".join(capsys.readouterr().err.split())
+        assert re.search(sentence, told) and ("KINDS" in told) == (not first)
 
 
 # ---------------------------------------------------------------------------------------------------- what it is asked
