@@ -204,6 +204,19 @@ def test_what_it_says_of_its_outputs_is_so(layer):
 
 
 @every
+def test_its_outputs_in_another_order_are_the_same_outputs(layer):
+    layer, x = alone(layer)
+    x = x[:, :1, :1] if isinstance(layer, Flatten) else x                     # whose places are units otherwise
+    order = np.random.default_rng(4).permutation(len(y := layer.forward(x)[0]))
+    if type(layer) is LocalResponseNorm or getattr(layer, "groups", 1) > 1:
+        with pytest.raises(Expected, match="^layer: expected "):
+            layer.reordered(order)
+    else:
+        found, _ = layer.reordered(order).forward(x[order] if layer.by_units else x)
+        np.testing.assert_allclose(found, y[order], rtol=1e-9, atol=1e-12)
+
+
+@every
 def test_it_begins_alike_from_one_seed_and_otherwise_from_another(layer):
     shape = (12,) if layer in FLAT else MAPS
     for law in ("gaussian", "he"):

@@ -220,7 +220,7 @@ class Weighted(ABC):
         return self.parameters["w"] if copy is None else copy
 
     def reordered(self, order: Sequence[int]) -> Any:
-        return _permuted(self, order)
+        return _permuted(self, order)              # an output is a column of w
 
     def reweighted(self, cache: Any) -> Any:
         return cache._replace(w=self.factors())
@@ -283,6 +283,11 @@ class Conv(Weighted, Layer):
     def data_gradient(self, dy: Array, cache: Any) -> Array:
         _, H, W, _ = cache.x.shape
         return conv2d_transpose(dy, cache.w, cache.S, cache.P, H, W, cache.groups, cache.precision)
+
+    def reordered(self, order: Sequence[int]) -> "Layer":
+        if self.groups > 1:
+            raise check.Expected(self.name, "one group, whose maps may come in any order", self.groups)
+        return super().reordered(order)
 
     def inside(self, outputs: Any) -> "Layer":
         return _without_padding(self)
