@@ -128,6 +128,15 @@ def test_weights_are_called_w():
         network(type("Odd", (Gain,), {"parameter_shapes": lambda self, shape: {"g": shape[:1]}}))
 
 
+@pytest.mark.parametrize("places", [None, np.array([[1, 0], [3, 2]])], ids=["dense", "cone"])
+def test_what_a_rule_hands_down_is_looked_at_on_every_way(places):
+    of = network().init(1)
+    y, caches = of.forward(X, until="relu1")
+    for odd, got in ((None, "None"), (y[1:, :1, :1], r"\(3, 1, 1, 2\)"), (y[:, :1, :1].astype(float), "float64|shape")):
+        with pytest.raises(Expected, match=f"^relu1: what its rule returns: expected .*({got})"):
+            descend(of, y, caches, {ReLU: lambda layer, dy, cache: odd}, places)
+
+
 def test_activations_are_looked_at_as_what_goes_up():
     of = network(type("Odd", (Gain,), {"forward": lambda self, x, step=None: (x[1:], x)})).init(1)
     with pytest.raises(Expected, match="^gain: what forward returns: expected shape"):
