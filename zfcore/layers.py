@@ -5,7 +5,7 @@ Whoever needs to know something of a layer asks the layer; nobody asks what kind
 
     shape_out(shape)             shape of one picture's output, e.g. (96, 110, 110), for an input (3, 224, 224)
     window()                     (K, S, P) of the pixels that one output sees, 0 <= P < K; (1, 1, 0): its own; None: all of them
-    forward(x, step=None)        (y, cache), the cache a named tuple. `step` is the training's `Step`; None: evaluation
+    forward(x, step=None)        (y, cache), the cache what the way down needs. `step` is the training's `Step`; None: evaluation
     backward(dy, cache)          (dx, {"w": dw, "b": db}), of the parameters there are, by their names
     cut_cache(cache, outputs, inputs)   the cache that the layer would have had from the `Regions` inputs of its maps alone,
                                  around which lies what counts as padding: it would have given the `Regions` outputs

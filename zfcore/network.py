@@ -224,7 +224,8 @@ class Network:
                      scores below 1, and a step moves the scores about as much through layer 1, where the pixels make
                      gradients large, as through the layers above it
 
-        Raises Expected for another law, and for a seed that is no whole number from 0 to 2^63 - 1."""
+        Raises Expected for another law, for a seed that is no whole number from 0 to 2^63 - 1, and, before anything is taken over,
+        for a layer that draws other arrays than it told."""
         check.one_of("init", law, ("gaussian", "he"))
         check_device(device)
         seed = check.seed("seed", seed)
@@ -317,7 +318,7 @@ def check_arrays(what: str, prefix: str, arrays: Any, shapes: Mapping[str, Shape
     shapes, and these dtypes; None: any."""
     check.instance(what, arrays, Mapping)
     if arrays.keys() != shapes.keys():
-        raise check.Expected(what, _listed(shapes), _listed(map(str, arrays)))
+        raise check.Expected(what, _listed(shapes), _listed(arrays))
     for key, shape in shapes.items():
         check.shape(f"{prefix}{key}", arrays[key], shape)
         if dtypes is not None:
@@ -415,7 +416,7 @@ def _shape_of(where, shape):
 
 
 def _listed(names):
-    return ", ".join(names) or "none"
+    return ", ".join(map(str, names)) or "none"
 
 
 def _thousands(count):
