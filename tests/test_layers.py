@@ -96,7 +96,7 @@ def test_a_kind_that_leaves_a_question_open_is_refused_at_once():
         """Has a window, and does not say what padding around its input means."""
         shape_out = window = forward = backward = cut_cache = lambda self, *_: (3, 1, 1)
 
-    with pytest.raises(TypeError, match="Shifting does not say"):
+    with pytest.raises(Expected, match=r"shifting: expected a layer that answers inside\(outputs\), got Shifting, .*incremental=False"):
         Shifting("shifting").inside(None)
 
 
@@ -201,6 +201,19 @@ def test_what_it_says_of_its_outputs_is_so(layer):
     assert not layer.keeps_positive or (positive >= 0).all()
     assert not layer.hands_on or (layer.forward(x)[0].ravel() == x.ravel()).all()
     assert layer.has_weights == ("w" in layer.parameters) and (not layer.has_filters or layer.parameters["w"].ndim == 4)
+
+
+@every
+def test_its_outputs_in_another_order_are_the_same_outputs(layer):
+    layer, x = alone(layer)
+    x = x[:, :1, :1] if isinstance(layer, Flatten) else x                     # whose places are units otherwise
+    order = np.random.default_rng(4).permutation(len(y := layer.forward(x)[0]))
+    if type(layer) is LocalResponseNorm or getattr(layer, "groups", 1) > 1:
+        with pytest.raises(Expected, match="^layer: expected "):
+            layer.reordered(order)
+    else:
+        found, _ = layer.reordered(order).forward(x[order] if layer.by_units else x)
+        np.testing.assert_allclose(found, y[order], rtol=1e-9, atol=1e-12)
 
 
 @every

@@ -1,8 +1,12 @@
 """The step is the paper's; the plateau rule is what a person watching the validation error would do."""
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
+from zfcore.layers import Pixelwise
 from zfcore.models import build
+from zfcore.network import Network
 from zfcore.ops.clip_filter_rms import rms
 from zfcore.optim import SGD, Plateau, decay_that_leaves, start_left
 
@@ -31,6 +35,23 @@ def test_weight_decay_shrinks_weights_and_leaves_biases_alone():
     SGD(network, weight_decay=0.5).step(network, grads, lr=0.1)
     np.testing.assert_allclose(network["fc6"].parameters["w"], w*0.95, rtol=1e-5)
     assert (network["fc6"].parameters["b"] == 1).all()
+
+
+def test_weight_decay_falls_on_no_other_layer_s_w():
+    """A parameter may have any name: what makes it a weight is that its layer has some."""
+    @dataclass
+    class Scale(Pixelwise):
+        def parameter_shapes(self, shape):
+            return {"w": (1,)}
+
+        def init(self, shape, seed, law, factor):
+            return {"w": np.ones(1, np.float32)}, {}
+
+        forward = backward = cut_cache = None
+
+    network = Network("scaled", (1, 2, 2), [Scale("scale")]).init()
+    SGD(network, weight_decay=0.5).step(network, {"scale": {"w": np.zeros(1, np.float32)}}, lr=0.1)
+    assert network["scale"].parameters["w"] == 1
 
 
 def test_convolution_filters_are_kept_at_the_rms_limit_and_counted_and_linear_layers_are_not():

@@ -5,6 +5,7 @@ import h5py
 import numpy as np
 import pytest
 
+from zfcore import results
 from zfcore.check import Expected
 from zfcore.results import keep, kind_of, load, save
 
@@ -67,6 +68,30 @@ def test_no_field_is_lost_to_what_the_file_says_of_itself(tmp_path, value, line,
     assert kind_of(tmp_path/"odd.h5") == "Odd" and keep(tmp_path/"odd.h5", odd) == (tmp_path/"odd.h5", 1)
 
 
+ODD = {"names": [{key: value} for key in ("", ".", "..", "a/b", "x\0", "a\n", 5, "\ud800", "a"*70_000) for value in (1, np.arange(3))],
+       "arrays": [np.array(3.0), np.array("one"), np.array([1j]), np.zeros(2, [("a", int)]), np.array([object()]), 1j, {1, 2}, b"x",
+                  np.arange(3, dtype=">f4"), np.array(["2020"], "M8[Y]"), {"a": {"b": np.arange(2)}}, {"a": None}],
+       "numbers and texts": [2**64, -2**63 - 1, {"a": 2**64}, "\ud800", np.array(["\ud800"]), "a"*(2**24 + 1)]}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_what_could_not_be_read_again_is_refused_before_it_is_written(tmp_path, odd):
+    for value in ODD[odd]:
+        for write in (save, keep):
+            with pytest.raises(Expected, match=f"^{tmp_path/'odd.h5'}: pixels"):
+                write(tmp_path/"odd.h5", Other(value))
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_dict_of_any_order_and_any_names_that_can_be_printed_comes_back_equal(tmp_path):
+    for entries in ({"b": 1, "a": np.arange(3), "c": "text", "é ü": np.arange(2)}, {"z": 2**64 - 1, "y": -2**63, "x"*2**15: 0.5},
+                    {**{f"k{-k}": k for k in range(20)}, **{f"l{-k}": np.arange(k) for k in range(20)}}):
+        save(tmp_path/"found.h5", Other(entries))
+        found = load(tmp_path/"found.h5", Other).pixels
+        assert found.keys() == entries.keys() and all(np.array_equal(found[key], entries[key]) for key in entries)
+        assert keep(tmp_path/"found.h5", Other(entries))[1] == 1
+
+
 def test_the_file_explains_itself_and_every_dataset_has_a_checksum(tmp_path, found):
     save(tmp_path/"found.h5", found)
     with h5py.File(tmp_path/"found.h5") as file:
@@ -108,12 +133,13 @@ def test_another_kind_another_file_and_no_file_are_told_apart(tmp_path, found):
         load(tmp_path/"found.h5", Found)
 
 
-def test_a_write_that_fails_leaves_the_file_that_was_there(tmp_path, found):
+def test_a_write_that_fails_leaves_the_file_that_was_there(tmp_path, found, monkeypatch):
     path = tmp_path/"found.h5"
     save(path, found)
     before = path.read_bytes()
-    with pytest.raises(TypeError):
-        save(path, Found(**{**vars(found), "names": np.array([object()])}))
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(results, "write_array", lambda *_: 1/0)
+        save(path, found)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["found.h5"]
     with pytest.raises(Expected, match="writing"):
         save(tmp_path/"no"/"folder"/"found.h5", found)

@@ -49,8 +49,14 @@ def test_names_that_are_not_one_for_each_output_are_refused(classes):
     assert Trained(network(), MEAN).classes == ()                        # none are none
 
 
+def test_names_that_can_be_asked_once_only_or_that_numpy_holds_are_a_list():
+    for given in (iter(NAMES), np.array(NAMES)):
+        model = Trained(network(), MEAN, given)
+        assert model.classes == NAMES and model.with_classes(iter(NAMES[::-1])).classes == NAMES[::-1]
+
+
 ODD = None, 3, -1, 1.5, "x", object(), [], [None], {}, np.nan, np.zeros((3, 9, 7), int), lambda: None
-TAKEN = {"classes": [[], {}], "epoch": [3], "data": [None, "x"], "path": [None, "x"], "begun": [None, ODD[-1]], "history": [{}],
+TAKEN = {"classes": [[]], "epoch": [3], "data": [None, "x"], "path": [None, "x"], "begun": [None, ODD[-1]], "history": [{}],
          "val_fraction": [3, -1, 1.5]}
 
 

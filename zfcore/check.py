@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, NoReturn
@@ -54,8 +54,15 @@ def told_of(option: str, what: str) -> Iterator[None]:
         raise Expected(option, sentence.expected, sentence.got, sentence.advice) from None
 
 
+def unmasked(what: object, array: Any) -> None:
+    """Raise where numbers of an array are marked as none, which nobody asks."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise Expected(what, "an array without a mask", "a masked one", "filled(value) of it has a value for what is masked")
+
+
 def shape(what: object, array: Array, expected: Sequence[int | None]) -> None:
     """Raise unless `array.shape == expected`; an entry None in `expected` matches any size."""
+    unmasked(what, array)
     if not hasattr(array, "shape"):
         raise Expected(what, f"an array {_sizes(expected)}", "None" if array is None else type(array).__name__)
     if not _fits(array, expected):
@@ -132,6 +139,7 @@ def seed(what: object, value: Any) -> int:
 
 def numbers(what: object, values: Any, kinds: str = "iuf", words: str = "numbers") -> NDArray[Any]:
     """`values`, in lists or an array, as an array. Raise unless its dtype is of these `kinds`, which are `words`."""
+    unmasked(what, values)
     try:
         array = np.asarray(values)
     except ValueError:
@@ -147,9 +155,9 @@ def whole_numbers(what: object, values: Any) -> NDArray[np.int64]:
 
 
 def names(what: object, values: Any, none: bool = False) -> list[str]:
-    """`values` as a list. Raise unless they are texts in a row, which a text itself is not: one or more, or, where `none` may do,
-    any number."""
-    row = None if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
+    """`values` as a list. Raise unless they are texts in a row, which a text itself is not, nor what has no order or is looked up:
+    one or more, or, where `none` may do, any number."""
+    row = None if isinstance(values, (str, set, frozenset, Mapping)) or not isinstance(values, Iterable) else list(values)
     if row is None or not (row or none) or not all(isinstance(value, str) for value in row):
         raise Expected(what, "names in a list" if none else "one or more names in a list", repr(values)[:60])
     return row
@@ -171,6 +179,7 @@ def different(what: object, row: Iterable[Hashable], things: str) -> None:
 def pictures(what: object, images: Any, expected: Sequence[int | None]) -> Array:
     """`images` as an array. Raise, saying what to do, unless they are as anybody has pictures: uint8, red, green and blue last, of
     the shape `expected`, see `shape`."""
+    unmasked(what, images)
     try:
         array = images if hasattr(images, "dtype") else np.asarray(images)
     except ValueError:

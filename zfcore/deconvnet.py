@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from zfcore import check
 from zfcore.backend import array_module, to_device, to_host, zeros
 from zfcore.hints import Array, Ints, Points
-from zfcore.layers import Layer, LocalResponseNorm, ReLU
+from zfcore.layers import Layer, LocalResponseNorm, ReLU, check_maps
 from zfcore.network import Network, Rules, check_rules, rule_of
 from zfcore.ops.convert import in_float
 from zfcore.ops.relu import relu, relu_backward
@@ -173,14 +173,15 @@ def descend(network: Network, dy: Array, caches: Sequence[Any], rules: Rules = D
     region = Regions(places[:, 0], places[:, 1], size=1)
     dy = cut(network.stored(dy), region)                                                                # (F,1,1,N)
     for k in reversed(range(len(caches))):
-        layer, (_, H, W) = network.layers[k], network.shapes[k]
+        layer, (C, H, W) = network.layers[k], network.shapes[k]
         rule = rule_of(layer, rules)
         if rule is skip:                                     # dy as it is is dy where it is, however wide the layer's window
             continue
         below = region.below(*layer.window())                # type: ignore[misc]   # maps: it has one
         if below.size > min(H, W):
             return network.backward(lay(dy, region, network.shapes[k + 1]), caches[:k + 1], rules)[0]
-        dy = rule(layer, dy, None if rule in BLIND else layer.cut_cache(caches[k], region, below))
+        found = rule(layer, dy, None if rule in BLIND else layer.cut_cache(caches[k], region, below))
+        dy = check_maps(layer, "its rule", found, dy, (C, below.size, below.size))
         if not layer.pixelwise:                              # it filled the region to its edge: beyond the map is nothing
             _, inside = below.pixels(H, W)
             if not inside.all():

@@ -7,7 +7,7 @@ by itself, output and cache, a pass leaves too, to the bit; so that a layer need
                 parameters of the one that has some, {} of none)}
 """
 from zfcore.backend import runs_kernels
-from zfcore.layers import Conv, Linear, LocalResponseNorm, MaxPool, ReLU
+from zfcore.layers import Conv, Linear, LocalResponseNorm, MaxPool, ReLU, check_maps, pair
 from zfcore.ops.conv2d import conv2d, conv2d_backward
 from zfcore.ops.conv2d_maxpool import conv2d_maxpool, conv2d_maxpool_backward, pool_fits
 from zfcore.ops.local_response_norm import local_response_norm_backward, local_response_norm_of_maxpool
@@ -67,22 +67,24 @@ BACKWARD = {(Conv, ReLU, MaxPool, LocalResponseNorm): conv_pool_norm_backward,  
             (ReLU, LocalResponseNorm): lambda dy, caches, _: (local_response_norm_backward(dy, caches[1], relu=True), {})}
 
 
-def walk(layers, x, step=None):
-    """x through `layers`: yields (layer, output, cache) of each, and keeps nothing of it."""
+def walk(layers, x, step=None, leaving=None):
+    """x through `layers`: yields (layer, output, cache) of each, and keeps nothing of it. `leaving` has the shapes of what leaves
+    them, to which those that are computed alone are held; None: none are."""
     k = 0
     while k < len(layers):
-        for output, cache in first_pass(layers[k:], x, step):
+        for output, cache in first_pass(layers[k:], x, step, leaving and leaving[k]):
             yield layers[k], output, cache
             x, k = output, k + 1
 
 
-def first_pass(layers, x, step):
+def first_pass(layers, x, step, leaving):
     """[(output, cache)] of the first of `layers`, and of those behind it that one pass computes with it."""
     kinds = tuple(map(type, layers))
     for fused, together in FORWARD.items():
         if kinds[:len(fused)] == fused and (done := together(*layers[:len(fused)], x, step)) is not None:
             return done
-    return [layers[0].forward(x, step)]
+    y, cache = pair(layers[0], "forward", layers[0].forward(x, step))
+    return [(y if leaving is None else check_maps(layers[0], "forward", y, x, leaving), cache)]
 
 
 def backward_pass(layers, rules):

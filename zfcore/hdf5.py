@@ -24,6 +24,7 @@ from zfcore.files import opener, said
 ANY = "any"                                          # numbers or texts
 FILTERS = {h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE}
 MOST_NAMES, MOST_ATTRIBUTE = 100_000, 2**24          # in a group; bytes
+MOST_NAME = 2**15                                    # bytes of a name; HDF5 has none of 2**16 for an attribute
 MOST_UNFOLDED = 2**28                                # bytes of a compressed dataset
 DEFLATE = 1032                                       # the most bytes that one of deflate can unfold to
 ONE_CHUNK = 2**22                                    # bytes that a chunk may have beyond those of its dataset
@@ -80,9 +81,7 @@ class Reader:
         if len(self._group) > MOST_NAMES:
             raise Expected(self.place(), f"at most {MOST_NAMES} entries", len(self._group), self.advice)
         names = list(self._group)
-        if strange := [name for name in names if not isinstance(name, str) or not name.isprintable() or "/" in name
-                       or name in (".", "..")]:
-            raise Expected(self.place(), "names that can be printed", said(strange[0]), self.advice)
+        check_names(self.place(), names, self.advice)
         return names
 
     def __contains__(self, name):
@@ -218,6 +217,13 @@ class Reader:
         value = self._group.attrs[name]
         value = value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
         return form(where, value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value)
+
+
+def check_names(where, names, advice=""):
+    """Raise Expected unless what lies in a group may have these names, and is found again by them."""
+    if strange := [name for name in names if not isinstance(name, str) or not name.isprintable() or "/" in name
+                   or name in ("", ".", "..") or len(name.encode()) > MOST_NAME]:
+        raise Expected(where, f"names that can be printed, without \"/\", of up to {MOST_NAME} bytes", said(strange[0]), advice)
 
 
 def write_array(group, name, array, compressed=False):

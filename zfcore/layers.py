@@ -5,7 +5,7 @@ Whoever needs to know something of a layer asks the layer; nobody asks what kind
 
     shape_out(shape)             shape of one picture's output, e.g. (96, 110, 110), for an input (3, 224, 224)
     window()                     (K, S, P) of the pixels that one output sees, 0 <= P < K; (1, 1, 0): its own; None: all of them
-    forward(x, step=None)        (y, cache), the cache a named tuple. `step` is the training's `Step`; None: evaluation
+    forward(x, step=None)        (y, cache), the cache what the way down needs. `step` is the training's `Step`; None: evaluation
     backward(dy, cache)          (dx, {"w": dw, "b": db}), of the parameters there are, by their names
     cut_cache(cache, outputs, inputs)   the cache that the layer would have had from the `Regions` inputs of its maps alone,
                                  around which lies what counts as padding: it would have given the `Regions` outputs
@@ -18,14 +18,18 @@ and what it answers otherwise only where the answer is another one:
     place(number, shape)         told by the network: which of its layers this is, and the shape of one picture that enters it
     check_whole(count, N)        refuses to learn from count pictures of a batch of N, where the layer takes no less than all
     inside(outputs)              this layer for inputs around which the padding already lies, which give the outputs at
-                                 `outputs`
+                                 `outputs`: a layer whose window is not (1, 1, 0) is asked for it by occlusion
+    reordered(order)             this layer with its outputs in another order, and its inputs too where it goes `by_units`
     multiply_adds(shape)         for one picture
     pixelwise                    each output sees its own pixel, and outputs lie where pixels lie: the window is (1, 1, 0)
     has_weights                  its "w" are weights, drawn at random at the start: weight decay, precision, the rest of the
-                                 start, and net_weights(units), what each output takes from each unit below
+                                 start. It is then asked also for net_weights(units), what each output takes from each unit
+                                 below, and reweighted(cache), the cache with the weights that it has now
     has_filters                  these are filters KxK, which may be looked at and whose RMS is limited
     rectifies                    its outputs are never negative, and 0 where a unit is off: features are read behind it
     keeps_positive               of inputs that are never negative neither are its outputs
+    by_units                     each of its units comes of the unit below of the same number alone, and by arrays whose last axis,
+                                 if it has some, are the units
     keeps_units                  output and input have the same units, each by itself scaled or moved: BatchNorm, Pad
     has_switches                 it chooses among its inputs, and its cache says which
     hands_on                     in evaluation the output is the input, in another shape perhaps
@@ -39,7 +43,7 @@ and changed in place by SGD alone, which changes the copy too.
 """
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -61,6 +65,7 @@ from zfcore.ops.maxpool import Pooling, maxpool, maxpool_backward
 from zfcore.ops.pad import Frame, pad, pad_backward
 from zfcore.ops.relu import relu, relu_backward
 from zfcore.ops.window import Regions, cut, output_size
+from zfcore.terminal import called
 
 
 MOST_PADDED = 2**28               # numbers of a picture's maps behind a Pad: a stranger's file does not make them larger
@@ -77,8 +82,10 @@ class Step(NamedTuple):
 class Layer(ABC):
     """A layer called `name`; the head of this file says what each kind must answer and what it may."""
     name: str
-    has_weights = has_filters = rectifies = keeps_positive = keeps_units = has_switches = hands_on = False
+    has_weights = has_filters = rectifies = keeps_positive = by_units = keeps_units = has_switches = hands_on = False
     border = 0.0
+    precision: ClassVar[Precision] = "fp32"        # of its products
+    scores: ClassVar[bool] = False                 # its outputs are those of the network: float32 whatever is stored
 
     def __post_init__(self) -> None:
         for one in fields(self):                   # the layer's own __post_init__ asks what FORMS does not
@@ -131,10 +138,10 @@ class Layer(ABC):
         return None
 
     def data_gradient(self, dy: Array, cache: Any) -> Array:
-        return self.backward(dy, cache)[0]
+        return pair(self, "backward", self.backward(dy, cache))[0]
 
     def parameter_gradients(self, dy: Array, cache: Any) -> dict[str, Array]:
-        return self.backward(dy, cache)[1]
+        return pair(self, "backward", self.backward(dy, cache))[1]
 
     @property
     def pixelwise(self) -> bool:
@@ -142,8 +149,23 @@ class Layer(ABC):
 
     def inside(self, outputs: Any) -> "Layer":
         if not self.pixelwise:
-            raise TypeError(f"{type(self).__name__} does not say what it does with padding that lies around its input")
+            raise self._unanswered("inside(outputs)", f", or have whole maps computed, by {called('--whole', 'incremental=False')}")
         return self
+
+    def reordered(self, order: Sequence[int]) -> "Layer":
+        if not self.by_units:
+            raise self._unanswered("reordered(order), or by_units = True")
+        return _permuted(self, order)
+
+    def net_weights(self, units: int) -> Array:
+        raise self._unanswered("net_weights(units)")
+
+    def reweighted(self, cache: Any) -> Any:
+        raise self._unanswered("reweighted(cache)")
+
+    def _unanswered(self, question, otherwise=""):
+        return check.Expected(self.name, f"a layer that answers {question}", f"{type(self).__name__}, which does not",
+                              f"define it as the head of zfcore/layers.py says{otherwise}")
 
     def multiply_adds(self, shape: Shape) -> int:
         return 0
@@ -171,7 +193,7 @@ class Weighted(ABC):
     """Base of Conv and Linear: weights "w" (..., outputs), biases "b" (outputs,)."""
     has_weights = True
     precision: Precision = "fp32"
-    scores = False                               # its outputs are those of the network: float32 whatever is stored
+    scores = False
     copied: Any = (None, None)                   # the array of weights that there is a copy of, and that copy
     parameters: dict[str, Array]
     gradients: ClassVar[Callable[..., Any]]      # function(dy, cache, need_dx=True) -> (dx or None, dw, db), the operation's
@@ -196,6 +218,12 @@ class Weighted(ABC):
         """The weights as products take them."""
         copy = self.copy_of("w")
         return self.parameters["w"] if copy is None else copy
+
+    def reordered(self, order: Sequence[int]) -> Any:
+        return _permuted(self, order)              # an output is a column of w
+
+    def reweighted(self, cache: Any) -> Any:
+        return cache._replace(w=self.factors())
 
     @abstractmethod
     def net_weights(self, units: int) -> Array:
@@ -256,6 +284,11 @@ class Conv(Weighted, Layer):
         _, H, W, _ = cache.x.shape
         return conv2d_transpose(dy, cache.w, cache.S, cache.P, H, W, cache.groups, cache.precision)
 
+    def reordered(self, order: Sequence[int]) -> "Layer":
+        if self.groups > 1:
+            raise check.Expected(self.name, "one group, whose maps may come in any order", self.groups)
+        return super().reordered(order)
+
     def inside(self, outputs: Any) -> "Layer":
         return _without_padding(self)
 
@@ -271,7 +304,7 @@ class MaxPool(Layer):
     S: int
     P: int = 0
     rounding: Literal["ceil", "floor"] = "ceil"
-    has_switches = keeps_positive = True
+    has_switches = keeps_positive = by_units = True
     border = -np.inf
 
     def shape_out(self, shape: Shape) -> Shape:
@@ -310,7 +343,7 @@ class AvgPool(Layer):
     P: int = 0
     rounding: Literal["ceil", "floor"] = "ceil"
     borders: Literal["inside", "padded", "clipped"] = "inside"
-    keeps_positive = True
+    keeps_positive = by_units = True
     size = 0, 0                                    # (H,W) of the maps that enter, once the network has said it
 
     def place(self, number: int, shape: Shape) -> None:
@@ -361,7 +394,7 @@ class Pad(Layer):
     bottom: int
     left: int
     right: int
-    keeps_positive = keeps_units = True
+    keeps_positive = by_units = keeps_units = True
     pixelwise = False                              # where nothing is moved either: an output may lie beyond the map
 
     def shape_out(self, shape: Shape) -> Shape:
@@ -404,7 +437,7 @@ class Pad(Layer):
 @dataclass
 class ReLU(Pixelwise):
     """max(x, 0); the cache is the output."""
-    rectifies = True
+    rectifies = by_units = True
 
     def forward(self, x: Array, step: Step | None = None) -> tuple[Array, Any]:
         return relu(x)
@@ -446,6 +479,7 @@ class LocalResponseNormWithin(LocalResponseNorm):
     """Local response normalisation within each map: over the n x n pixels around, n odd, y = x / (k + alpha/n^2 * sum of
     squares)^beta. Caffe's region WITHIN_CHANNEL, whose k is always 1."""
     k: float = 1.0
+    by_units = True
     P = None                                       # zeros around the maps; None: so many that each pixel has an output
 
     def shape_out(self, shape: Shape) -> Shape:
@@ -477,7 +511,7 @@ class BatchNorm(Pixelwise):
     evaluation it scales and moves each map: the layer with weights below could do it as well (zfcore/models/folded.py)."""
     eps: float = 1e-5
     momentum: float = 0.1
-    keeps_units = True
+    by_units = keeps_units = True
 
     def parameter_shapes(self, shape: Shape) -> dict[str, Shape]:
         return {"gamma": shape[:1], "beta": shape[:1]}
@@ -520,7 +554,7 @@ class BatchNorm(Pixelwise):
 @dataclass
 class Flatten(Whole):
     """(C,H,W,N) -> (C*H*W,N), the maps of one picture as one column; the cache is x's shape."""
-    hands_on = keeps_positive = True
+    hands_on = keeps_positive = by_units = True    # one place a map: the network sees to that
 
     def shape_out(self, shape: Shape) -> Shape:
         return (int(np.prod(shape)),)
@@ -566,7 +600,7 @@ class Dropout(Pixelwise):
     keep_prob: float = 0.5
     seed: int = 0
     number: int = 0
-    hands_on = keeps_positive = True
+    hands_on = keeps_positive = by_units = True
 
     def place(self, number: int, shape: Shape) -> None:
         self.number = number
@@ -602,6 +636,23 @@ FORMS = {"name": files.name, **{size: files.whole(1, 2**24) for size in ("F", "M
          "seed": files.whole(), "number": files.whole()}
 
 
+def pair(layer: Layer, method: str, given: Any) -> tuple[Any, Any]:
+    """Return the two things that a layer's `method` has given. Raises Expected for anything else."""
+    if not isinstance(given, tuple) or len(given) != 2:
+        raise check.Expected(f"{layer.name}: {method}", "two things returned, as the head of zfcore/layers.py says", files.said(given))
+    return given
+
+
+def check_maps(layer: Layer, method: str, maps: Array, like: Array, shape: Shape) -> Array:
+    """The `maps` that a layer's `method` has made of `like`. Raises Expected unless they are of this shape, with as many pictures,
+    and of its type; where it is float32 they may be stored."""
+    what = f"{layer.name}: what {method} returns"
+    check.shape(what, maps, (*shape, like.shape[-1]))
+    if like.dtype.kind == "f" and maps.dtype not in (like.dtype, BF16):
+        raise check.Expected(what, like.dtype, maps.dtype, f"astype(np.{like.dtype})")
+    return maps
+
+
 def renamed(row: Row) -> Row:
     """A row of a layer table, of whatever age, with the kind's name of today."""
     kind = row.get("kind")
@@ -613,11 +664,20 @@ def from_fields(row: Mapping[str, Any]) -> Layer:
     kind: Any = row.get("kind") if isinstance(row, dict) else row
     if not isinstance(kind, str) or kind not in KINDS:
         raise check.Expected("layer table: kind", f"one of {', '.join(KINDS)}", files.said(kind),
-                             "a kind of your own is entered in zfcore.layers.KINDS")
+                             "a kind of your own is entered in zfcore.layers.KINDS first: for a command by a script that enters it and "
+                             "then calls the command's main, such as zfcore.__main__.main()")
     given = {key: value for key, value in row.items() if key != "kind"}
     needed, optional = ({one.name: files.anything for one in fields(KINDS[kind]) if (one.default is MISSING) == is_needed}
                         for is_needed in (True, False))
     return KINDS[kind](**files.table(needed, optional)(f"layer table: fields of {kind} {files.said(row.get('name'))}", given))
+
+
+def _permuted(layer, order):
+    """The layer with the last axis of its arrays in another order."""
+    twin = copy(layer)
+    twin.parameters, twin.buffers = ({key: array[..., order] for key, array in arrays.items()}
+                                     for arrays in (layer.parameters, layer.buffers))
+    return twin
 
 
 def _without_padding(layer):

@@ -11,15 +11,17 @@ network is given may be float32, and what it returns otherwise always is: scores
 """
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from inspect import signature
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from zfcore import check, files
 from zfcore.backend import BF16, CPU, Device, check_device, to_host
 from zfcore.fusion import backward_pass, walk
 from zfcore.hints import Array, Arrays, Law, Precision, Row, Shape
-from zfcore.layers import Layer, Step
+from zfcore.layers import Layer, Step, check_maps, pair
 from zfcore.ops.conv2d import check_precision
 from zfcore.ops.convert import convert, in_float
 from zfcore.terminal import plural
@@ -52,6 +54,9 @@ class Network:
         for number, layer in enumerate(self.layers):
             self.shapes.append(layer.shape_out(self.shapes[-1]))
             layer.place(number, self.shapes[number])
+            learned = layer.parameter_shapes(self.shapes[number])
+            if layer.has_weights and "w" not in learned:
+                raise check.Expected(f"{name}: {layer.name}", "weights called w, as it says has_weights", _listed(learned))
 
     # ------------------------------------------------------------------------------------------ forward, backward
     def forward(self, x: Array, step: int | None = None, until: str | None = None,
@@ -74,7 +79,7 @@ class Network:
         self._check_ready(x)
         _check_step(step, piece)
         layers = self.layers if until is None else self.layers[:self.index(until) + 1]
-        return walk(layers, self.stored(x), None if step is None else Step(step, piece))
+        return walk(layers, self.stored(x), None if step is None else Step(step, piece), self.shapes[1:])
 
     def _check_ready(self, x):
         """Raise Expected unless all layers have what they learn, and x may enter."""
@@ -102,9 +107,10 @@ class Network:
 
     def _check_parameters(self):
         for layer, shape in zip(self.layers, self.shapes):
-            if not layer.parameters and layer.parameter_shapes(shape):
+            if (wanted := layer.parameter_shapes(shape)) and not layer.parameters:
                 raise check.Expected(f"{self.name}: {layer.name}", "weights", "none yet", "init(seed) draws the network's, "
                                      "load(parameters) takes those there are, zfcore.open(...) opens a trained one")
+            check_arrays(f"{self.name}: parameters of {layer.name}", f"{layer.name}.", layer.parameters, wanted)
 
     def stored(self, maps: Array) -> Array:
         """`maps` as the layers take them and leave them: in precision bf16 as BF16."""
@@ -136,11 +142,12 @@ class Network:
             if together is not None:
                 dy, grads[layer.name] = together(dy, caches[k:k + count], k > 0 or to_pixels)
             elif rules is not None:
-                dy = ways[k](layer, dy, caches[k])
+                dy = check_maps(layer, "its rule", ways[k](layer, dy, caches[k]), dy, self.shapes[k])
             elif k == 0 and not to_pixels:
-                dy, grads[layer.name] = None, layer.parameter_gradients(dy, caches[k])
+                dy, grads[layer.name] = None, _gradients(layer, layer.parameter_gradients(dy, caches[k]))
             else:
-                dy, grads[layer.name] = layer.backward(dy, caches[k])
+                dx, of_layer = pair(layer, "backward", layer.backward(dy, caches[k]))
+                dy, grads[layer.name] = check_maps(layer, "backward", dx, dy, self.shapes[k]), _gradients(layer, of_layer)
             if take is not None and (of_layer := grads.pop(layer.name, None)):
                 take(layer.name, of_layer)
             k -= 1
@@ -152,7 +159,7 @@ class Network:
         wanted = {self.index(name) for name in check.names("names", names, none=True)}
         out, x = {}, self.stored(x)
         for k, layer in enumerate(self.layers[:max(wanted, default=-1) + 1]):
-            x, _ = layer.forward(x)
+            [(_, x, _)] = walk([layer], x, leaving=[self.shapes[k + 1]])               # by itself: its own output is asked for
             if k in wanted:
                 out[layer.name] = in_float(x)
         return out
@@ -217,16 +224,17 @@ class Network:
                      scores below 1, and a step moves the scores about as much through layer 1, where the pixels make
                      gradients large, as through the layers above it
 
-        Raises Expected for another law, and for a seed that is no whole number from 0 to 2^63 - 1."""
+        Raises Expected for another law, for a seed that is no whole number from 0 to 2^63 - 1, and, before anything is taken over,
+        for a layer that draws other arrays than it told."""
         check.one_of("init", law, ("gaussian", "he"))
         check_device(device)
         seed = check.seed("seed", seed)
-        self.drawn = seed, law
         first, last = (self.weighted or [None])[0], (self.weighted or [None])[-1]
-        for layer, shape in zip(self.layers, self.shapes):
-            factor = 1/8 if layer is first else 1/64 if layer is last else 1
-            layer.parameters, layer.buffers = ({key: device.array(array) for key, array in arrays.items()}
-                                               for arrays in layer.init(shape, seed, law, factor))
+        drawn = [_drawn(layer, shape, seed, law, 1/8 if layer is first else 1/64 if layer is last else 1)
+                 for layer, shape in zip(self.layers, self.shapes)]
+        for layer, of_layer in zip(self.layers, drawn):
+            layer.parameters, layer.buffers = ({key: device.array(array) for key, array in arrays.items()} for arrays in of_layer)
+        self.drawn = seed, law
         return self._copied()
 
     def load(self, parameters: Arrays, device: Device = CPU, buffers: Arrays | None = None) -> "Network":
@@ -240,11 +248,8 @@ class Network:
             if set(arrays) != set(shapes):
                 raise check.Expected(f"{self.name}: {what}", f"the layers {_listed(shapes)}", _listed(arrays))
             for name, of_layer in shapes.items():
-                check.instance(f"{self.name}: {what} of {name}", arrays[name], Mapping)
-                if set(arrays[name]) != set(of_layer):
-                    raise check.Expected(f"{self.name}: {what} of {name}", _listed(of_layer), _listed(arrays[name]))
-                for key, shape in of_layer.items():
-                    check.shape(f"{name}.{key}", arrays[name][key], shape)
+                check_arrays(f"{self.name}: {what} of {name}", f"{name}.", arrays[name], of_layer)
+                for key in of_layer:
                     check.finite(f"{name}.{key}", arrays[name][key])
         for what, (shapes, arrays) in given.items():
             for name, of_layer in shapes.items():
@@ -307,6 +312,38 @@ class Network:
         return "\n".join(rows)
 
 
+def check_arrays(what: str, prefix: str, arrays: Any, shapes: Mapping[str, Shape],
+                 dtypes: Mapping[str, DTypeLike] | None = None) -> None:
+    """Raise Expected unless `arrays`, which are called `what`, and each by its name behind the `prefix`, have these names and
+    shapes, and these dtypes; None: any."""
+    check.instance(what, arrays, Mapping)
+    if arrays.keys() != shapes.keys():
+        raise check.Expected(what, _listed(shapes), _listed(arrays))
+    for key, shape in shapes.items():
+        check.shape(f"{prefix}{key}", arrays[key], shape)
+        if dtypes is not None:
+            check.dtype(f"{prefix}{key}", arrays[key], dtypes[key])
+
+
+def _drawn(layer, shape, *how):
+    """({name: array} of parameters, the same of buffers) that the layer begins with."""
+    found = pair(layer, "init", layer.init(shape, *how))
+    for what, arrays, shapes in zip(("parameters", "buffers"), found, (layer.parameter_shapes(shape), layer.buffer_shapes(shape))):
+        check_arrays(f"{layer.name}: {what} that init returns", f"{layer.name}: init: ", arrays, shapes,
+                     dict.fromkeys(shapes, np.float32))
+        for key, array in arrays.items():
+            check.finite(f"{layer.name}: init: {key}", array)
+    return found
+
+
+def _gradients(layer, grads):
+    """The gradients that the layer has for its parameters."""
+    check_arrays(f"{layer.name}: gradients that backward returns", f"{layer.name}: gradient of ", grads,
+                 {key: array.shape for key, array in layer.parameters.items()},
+                 {key: array.dtype for key, array in layer.parameters.items()})
+    return grads
+
+
 def _check_step(step, piece):
     """Raise Expected for what is no number of a step, on whatever device, and no piece (first, N) of a batch."""
     if step is not None and not (getattr(step, "shape", None) == () and step.dtype == np.uint64):
@@ -322,8 +359,19 @@ def check_rules(rules: Rules) -> None:
         if not (isinstance(kind, type) and issubclass(kind, Layer)):
             raise check.Expected("rules", "kinds of layer, such as zfcore.layers.ReLU itself, as keys", repr(kind),
                                  _if_again(kind))
-        if not callable(rule):
+        if not _takes_three(rule):
             raise check.Expected(f"rules: {kind.__name__}", "a function (layer, dy, cache) -> dx", repr(rule))
+
+
+def _takes_three(rule):
+    """Return whether it is a function of three arguments, or one that does not tell of how many."""
+    try:
+        signature(rule).bind(None, None, None)
+    except TypeError:
+        return False
+    except ValueError:
+        pass
+    return True
 
 
 def rule_of(layer: Layer, rules: Rules) -> Rule:
@@ -368,7 +416,7 @@ def _shape_of(where, shape):
 
 
 def _listed(names):
-    return ", ".join(names) or "none"
+    return ", ".join(map(str, names)) or "none"
 
 
 def _thousands(count):

@@ -16,8 +16,8 @@ class SGD:
 
         v = momentum*v - lr*(dw + weight_decay*w);   w = w + v
 
-    Weight decay acts on weights, not on biases, nor on what scales a normalised map. The paper states none; it is our choice,
-    see zfcore/training/config.py."""
+    Weight decay acts on weights, "w" of the layers that have some, not on biases, nor on what scales a map. The paper states none;
+    it is our choice, see zfcore/training/config.py."""
 
     def __init__(self, network, momentum=0.9, weight_decay=0.0, rms_max=0.1):
         self.momentum, self.weight_decay, self.rms_max = momentum, weight_decay, rms_max
@@ -35,8 +35,8 @@ class SGD:
             part = [one for one in moved if (one[0].copy_of(one[1]) is not None) == has_copy]
             if part:
                 sgd_step([(layer.parameters[key], gradient, self.velocity[layer.name][key],
-                           self.weight_decay if key == "w" else 0.0) for layer, key, gradient in part], lr, self.momentum, loss,
-                         [layer.copy_of(key) for layer, key, _ in part] if has_copy else None)
+                           self.weight_decay if key == "w" and layer.has_weights else 0.0) for layer, key, gradient in part],
+                         lr, self.momentum, loss, [layer.copy_of(key) for layer, key, _ in part] if has_copy else None)
         filters = [network[name] for name in grads if network[name].has_filters]
         if filters and self.rms_max is not None:
             w, copies = [layer.parameters["w"] for layer in filters], [layer.copy_of("w") for layer in filters]

@@ -3,7 +3,7 @@
 A result is a frozen dataclass; each of its fields becomes what HDF5 calls it:
 
     array of numbers or texts      dataset /field, with Fletcher32 checksums (texts as UTF-8)
-    dict {name: array or number}   group /field, the arrays in the dict's order
+    dict {name: array or number}   group /field, the arrays in the dict's order, behind them the numbers
     text, number, bool             attribute `field` of the file
     None                           nothing
 
@@ -40,15 +40,16 @@ import numpy as np
 from zfcore import check, files
 from zfcore.backend import to_host
 from zfcore.checkpoint import check_format, new_hdf5
-from zfcore.hdf5 import ANY, open_h5, short, write_array
+from zfcore.hdf5 import ANY, MOST_ATTRIBUTE, MOST_NAMES, check_names, open_h5, short, write_array
 from zfcore.hints import FilePath, Result
 
 Kind = TypeVar("Kind", bound=Result)
 
 FORMAT, VERSION = "zfcore result", 1
-SCALARS = str, bool, int, float, np.generic
+SCALARS = str, bool, int, float
 FORMS = {"int": files.whole(-2**63), "float": files.real(infinite=True, nan=True), "text": files.text(2**16),
          "bool": files.flag}
+WHOLE = files.whole(-2**63, 2**64 - 1)                    # as HDF5 has whole numbers
 OWN = "format", "version", "kind", "digest"                # the file's attributes that are no fields
 FORMER = {"Controls": "SanityChecks"}      # kinds by the names they have in older files
 FIGURES = "png", "svg", "pdf"              # formats of a result's figures
@@ -57,22 +58,16 @@ MOST_TEXT, LARGEST = 2**26, 2**20         # bytes of an array of texts; the larg
 
 def save(path: FilePath, result: Result) -> None:
     """Write the dataclass `result` to `path`. Raises Expected where the disk refuses, and for what `load` would refuse."""
-    values = _values_of(result)
-    stored = {_stored(name): value for name, value in values.items()}
-    _read_all(_Unsaved(path, stored), type(result))
-    about = dict(zip(OWN, (FORMAT, VERSION, type(result).__name__, digest(values))))
-    with new_hdf5(path) as file:
-        for name, value in {**about, **stored}.items():
-            _write(file, name, value)
+    _write_all(path, result, _values_of(path, result))
 
 
 def keep(path: FilePath, result: Result) -> tuple[Path, int]:
     """Save the result so that no other one is lost: as `path`, or where that holds another result as path_2, path_3, ..., the
     first that is free or holds this one. Returns (the file, its number). Raises Expected where the disk refuses."""
-    own = digest(_values_of(result))
+    own = digest(values := _values_of(path, result))
     file, number = next((file, number) for number in itertools.count(1)
                         if not (file := files.numbered(Path(path), number)).exists() or _digest_of(file) == own)
-    save(file, result)
+    _write_all(file, result, values)
     return file, number
 
 
@@ -101,6 +96,10 @@ def load(path: FilePath, kind: type[Kind]) -> Kind:
 def _stored(name):
     """Name of a field in the file, never one of the file's own, as no field has spaces in its name."""
     return f"{name} of the result" if name in OWN else name
+
+
+def _all_stored(values):
+    return {_stored(name): value for name, value in values.items()}
 
 
 def _read_all(file, kind):
@@ -153,11 +152,14 @@ def _opened(path, what):
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
-def _values_of(result):
-    """{field: value} of a dataclass, on the host, without those that are None."""
+def _values_of(path, result):
+    """{field: value} of a dataclass, on the host, without those that are None. Raises Expected for what could not be read again
+    at `path`."""
     if not is_dataclass(result) or isinstance(result, type):
         raise check.Expected("result", "what an analysis gives, a dataclass", type(result).__name__)
-    return {field.name: _on_host(value) for field in fields(result) if (value := getattr(result, field.name)) is not None}
+    values = {field.name: _on_host(value) for field in fields(result) if (value := getattr(result, field.name)) is not None}
+    _read_all(_Unsaved(path, _all_stored(values)), type(result))
+    return values
 
 
 class _Unsaved:
@@ -183,18 +185,26 @@ class _Unsaved:
         return isinstance(self.values[name], dict)
 
     def group(self, name):
-        check.instance(self.place(name), self.values[name], dict)
-        return _Unsaved(self.place(name), self.values[name])
+        check.instance(self.place(name), entries := self.values[name], dict)
+        check_names(self.place(name), entries)
+        check.whole(f"{self.place(name)}: number of entries", len(entries), 0, MOST_NAMES)
+        return _Unsaved(self.place(name), entries)
 
     def attribute(self, name, form):
-        check.instance(self.place(name), self.values.get(name), SCALARS)
-        return form(self.place(name), self.values[name])
+        check.instance(self.place(name), value := self.values.get(name), SCALARS)
+        if isinstance(value, str):
+            self._encoded(name, value, MOST_ATTRIBUTE)
+        return form(self.place(name), value)
 
     def dataset(self, name, dtype, shape=None, unread=True):
         array = self.values[name]
         check.instance(self.place(name), array, np.ndarray)
-        if dtype is not ANY and (array.dtype.kind != "U" if dtype is str else dtype and array.dtype != dtype):
-            raise check.Expected(self.place(name), "texts" if dtype is str else np.dtype(dtype), array.dtype)
+        is_text, is_number = array.dtype.kind == "U", array.dtype.kind in "biuf" and array.dtype.isnative
+        if not {str: is_text, ANY: is_text or is_number}.get(dtype, is_number and (dtype is None or dtype == array.dtype)):
+            words = {None: "numbers", str: "texts", ANY: "numbers or texts"}
+            raise check.Expected(self.place(name), words.get(dtype) or np.dtype(dtype), array.dtype)
+        if not array.ndim:
+            raise check.Expected(self.place(name), "an array with an axis or more", "one without", "array.item() is its number")
         if shape is not None:
             check.shape(self.place(name), array, shape)
         return array
@@ -202,18 +212,31 @@ class _Unsaved:
     array = dataset
 
     def texts(self, name, shape=None, most=MOST_TEXT):
-        texts = np.char.encode(self.dataset(name, str, shape), "utf-8", "surrogateescape")
+        return self._encoded(name, self.dataset(name, str, shape), most)
+
+    def _encoded(self, name, texts, most):
+        try:
+            texts = np.char.encode(texts, "utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise check.Expected(self.place(name), "texts that UTF-8 has", files.said(error.object)) from None
         check.whole(f"{self.place(name)}: bytes of texts", texts.nbytes, 0, most)
         return texts
 
 
 def _on_host(value):
     """`value` with its arrays on the host, numbers as Python's, so that its digest is that of what is read again."""
-    if isinstance(value, dict):
-        return {key: _on_host(item) for key, item in value.items()}
-    if isinstance(value, SCALARS):
-        return value.item() if isinstance(value, np.generic) else value
-    return to_host(value)
+    if isinstance(value, dict):                             # the numbers last, as they are read
+        entries = {key: _on_host(item) for key, item in value.items()}
+        return dict(sorted(entries.items(), key=lambda entry: isinstance(entry[1], SCALARS)))
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if isinstance(value, SCALARS) else to_host(value)
+
+
+def _write_all(path, result, values):
+    about = dict(zip(OWN, (FORMAT, VERSION, type(result).__name__, digest(values))))
+    with new_hdf5(path) as file:
+        for name, value in {**about, **_all_stored(values)}.items():
+            _write(file, name, value)
 
 
 def _write(group, name, value):
@@ -246,14 +269,14 @@ def _any(file, name):
 
 
 def _scalar(where, value):
-    if not isinstance(value, (str, bool, int, float)):
+    if not isinstance(value, SCALARS):
         raise check.Expected(where, "a text or number", files.said(value))
-    return value
+    return WHOLE(where, value) if type(value) is int else value
 
 
 def _array(file, name, dtype=None, shape=None):
     """An array of numbers or, where it holds texts or is to, of texts."""
-    if dtype is str or dtype is None and file.dataset(name, ANY, unread=True).dtype.kind == "S":
+    if dtype is str or dtype is None and file.dataset(name, ANY, unread=True).dtype.kind in "SU":
         found = file.texts(name, shape, MOST_TEXT)
         return np.char.decode(found, "utf-8", "surrogateescape").astype(str).reshape(found.shape)
     return file.array(name, dtype, shape)

@@ -81,10 +81,12 @@ class Trained:
         if rims[0] != rims[1] or rims[0] < 0:
             raise check.Expected(f"{self.name}: mean image", f"the same rim on all sides of {H}x{W} pixels",
                                  f"{self.mean.shape[1]}x{self.mean.shape[2]}")
-        named, different = len(check.names(f"{self.name}: classes", self.classes, none=True)), len(set(self.classes))
-        if named and len(outputs) == 1 and not named == different == outputs[0]:
+        names = check.names(f"{self.name}: classes", self.classes, none=True)
+        if names and len(outputs) == 1 and not len(names) == len(set(names)) == outputs[0]:
             raise check.Expected(f"{self.name}: classes", f"{outputs[0]} different names, one for each output",
-                                 f"{named}, {different} of them different")
+                                 f"{len(names)}, {len(set(names))} of them different")
+        if not isinstance(self.classes, (list, tuple)):            # what gives its names once only, or has no `index`
+            object.__setattr__(self, "classes", names)
 
     def __repr__(self):
         from_where = f"{self.path}: " if self.path else ""
@@ -186,19 +188,21 @@ class Trained:
         return Pictures(dataset, self.size, self.crop, upscale, workers)
 
     def with_classes(self, classes: Sequence[str]) -> "Trained":
-        """Model with this one's outputs in the order of `classes`, which must be its own: with them the last axis of its last
-        weights and of all that lies behind these. Raises Expected for others."""
+        """Model with this one's outputs in the order of `classes`, which must be its own: with them those of the layer that makes
+        the scores, and of all that lies behind it. Raises Expected for others, and where no layer is known to make them."""
         if sorted(classes := check.names(f"{self.name}: classes", classes)) != sorted(self.classes):
             raise check.Expected(f"{self.name}: classes", f"its own {len(self.classes)} in another order",
                                  f"{len(classes)}, others among them")
         order, network = [self.classes.index(name) for name in classes], self.network.copy()
-        if not network.weighted and order != sorted(order):
-            raise check.Expected(f"{self.name}: classes", "a network with weights, which can be put into another order",
-                                 "one without")
-        for layer in network.layers[network.index(network.weighted[-1].name):] if network.weighted else ():
-            layer.parameters, layer.buffers = ({key: array[..., order] for key, array in arrays.items()}
-                                               for arrays in (layer.parameters, layer.buffers))
-        return replace(self, network=network, classes=classes)
+        if order == sorted(order):
+            return replace(self, network=network, classes=classes)
+        for k, shape in reversed([*enumerate(network.shapes[:-1])]):
+            network.layers[k] = layer = network.layers[k].reordered(order)
+            if not layer.by_units:
+                return replace(self, network=network, classes=classes)
+            if shape[0] != len(order):
+                raise check.Expected(f"{self.name}: {layer.name}", f"{len(order)} units below, one for each class", shape[0])
+        raise check.Expected(f"{self.name}: classes", "a layer that makes the scores, whose order can be another", "none")
 
 
 def arrays_of(model: Trained) -> Iterator[NDArray[Any]]:

@@ -85,7 +85,7 @@ ANY = {"whole_map", "incremental", "to_pixels", "upscale", "shuffle"}           
 UNASKED = {"bar", "file", "file_of", "take", "of", "ranks"}      # what is called back; words; what only training has
 ALLOWED = {("unit_views", "units"): [[]], ("diagnose", "units"): [[]], ("diagnose", "name"): ["x"], ("project", "start"): [1.5, -1],
            ("unit_views", "rules"): [{}], ("project", "rules"): [{}], ("backward", "rules"): [{}],
-           ("activations", "names"): [[], {}], ("load", "buffers"): [{}], ("open_data", "val_fraction"): [None],
+           ("activations", "names"): [[]], ("load", "buffers"): [{}], ("open_data", "val_fraction"): [None],
            ("top_activations", "every"): [1.5, -1]}
 ODD = None, "x", 1.5, -1, True, object(), [], [None], np.zeros(3), {}, np.nan
 
@@ -133,6 +133,14 @@ def test_what_is_no_file_is_refused(name, word):
     for odd in (odd for odd in ODD if odd is not None and not isinstance(odd, str)):
         with pytest.raises(Expected, match=f"^{word}: expected "):
             getattr(zfcore, name)(**RIGHT[name], **{word: odd})
+
+
+@pytest.mark.parametrize("name, word", [(name, word) for name, (_, given) in CALLS.items() for word, value in given.items()
+                                        if isinstance(value, np.ndarray)])
+def test_an_array_some_of_whose_numbers_are_none_is_refused(name, word):
+    call, given = CALLS[name]
+    with pytest.raises(Expected, match="^[a-z0-9: ]+: expected an array without a mask, got a masked one"):
+        call(**{**given, word: np.ma.masked_array(given[word], given[word] > np.median(given[word]))})
 
 
 NAMED = [(name, word) for name, given in RIGHT.items() for word in given if word in ("layers", "parts")]
@@ -310,7 +318,7 @@ def test_all_that_takes_names_is_swept():
         names.match(str(one.annotation).removeprefix("collections.abc.")) for one in inspect.signature(of).parameters.values())}
 
 
-@pytest.mark.parametrize("odd", ["abcde", b"abcde", range(5), [None]*5])
+@pytest.mark.parametrize("odd", ["abcde", b"abcde", range(5), [None]*5, {*"abcde"}, frozenset("abcde"), dict.fromkeys("abcde")])
 @pytest.mark.parametrize("name", takers())
 def test_a_text_is_no_row_of_names(name, odd):
     with pytest.raises(Expected, match="(names|classes|labels): expected (one or more )?names in a list, got "):
@@ -344,6 +352,7 @@ def test_in_what_batches_a_pass_was_made_and_how_many_it_keeps_does_not_matter()
 @pytest.mark.parametrize("rules, sentence", [
     ({"ReLU": lambda layer, dy, cache: dy}, "expected kinds of layer, such as zfcore.layers.ReLU itself, as keys, got 'ReLU'"),
     ({int: lambda layer, dy, cache: dy}, "as keys, got <class 'int'>"), ({ReLU: None}, "ReLU: expected a function"),
+    ({ReLU: lambda layer, dy: dy}, r"ReLU: expected a function \(layer, dy, cache\) -> dx"),
     ([ReLU], "expected Mapping, got list")])
 def test_rules_for_what_is_no_layer_and_what_is_no_rule_are_refused(way, rules, sentence):
     given = RIGHT["project"]

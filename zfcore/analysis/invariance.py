@@ -146,7 +146,7 @@ def checked_series(series):
     """{name: Series}, with arrays in them. Raises Expected for what is none, and unless there are as many shifts, zooms and
     degrees as steps."""
     check.instance("series", series, Mapping, "{name: Series}")
-    return {name: _checked(f"series {name}", series[name]) for name in check.names("series", series)}
+    return {name: _checked(f"series {name}", series[name]) for name in check.names("series", [*series])}
 
 
 def _checked(what, one):

@@ -94,8 +94,7 @@ def probe(kind: Literal["svm", "softmax"], features: Any, train: NDArray[np.int6
     check.whole("classes", M)
     check.instance("measure", measure, Callable)
     train, test = _rows("train", train, features), _rows("test", test, features)
-    labels, held = class_labels("labels", labels, M, len(train)), np.asarray(held)
-    check.dtype("held", held, bool)
+    labels, held = class_labels("labels", labels, M, len(train)), check.numbers("held", held, "b", "bool")
     check.shape("held", held, (len(train),))
     if held.all():
         raise check.Expected("held", "some training pictures that are not held out", f"all {len(held)} held out")

@@ -42,7 +42,6 @@ from zfcore.backend import to_device, to_host
 from zfcore.data.loader import Pictures, shuffled
 from zfcore.deconvnet import DECONVNET, check_units, feature_layer, project, unit_count
 from zfcore.hints import Bar, Ints
-from zfcore.layers import KINDS
 from zfcore.network import Network
 from zfcore.ops.window import Regions
 from zfcore.trained import Trained
@@ -176,9 +175,9 @@ def length(network: Network, layer: str, count: int, start: Network | None = Non
 def with_weights_of(other):
     """DECONVNET, but the weights on the way down are those of the network `other`."""
     def of_the_other(layer, dy, cache):
-        return layer.data_gradient(dy, cache._replace(w=other[layer.name].factors()))
+        return (own := other[layer.name]).data_gradient(dy, own.reweighted(cache))
 
-    return {**DECONVNET, **{kind: of_the_other for kind in KINDS.values() if kind.has_weights}}
+    return {**DECONVNET, **{type(layer): of_the_other for layer in other.weighted}}
 
 
 def randomised(network, names, seed=0):

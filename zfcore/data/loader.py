@@ -8,7 +8,7 @@ import json
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -86,7 +86,7 @@ def check_data_set(dataset: DataSet) -> None:
         raise Expected("data set: labels", "an array of whole numbers, one a picture",
                        f"{labels.dtype} {labels.shape}" if is_array else said(labels),
                        "numpy.array(labels) makes one of a list")
-    if isinstance(dataset.names, str):
+    if isinstance(dataset.names, (str, Mapping)) or not hasattr(dataset.names, "__getitem__"):
         raise Expected("data set: names", "a list of names, one a picture", said(dataset.names))
     for what, found in (("labels", len(labels)), ("names", len(dataset.names))):
         if found != n:

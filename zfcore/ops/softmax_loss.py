@@ -2,7 +2,7 @@
 import numpy as np
 
 from zfcore.backend import empty, runs_kernels, to_device, to_host
-from zfcore.check import Expected, dtype, shape
+from zfcore.check import Expected, dtype, shape, unmasked
 from zfcore.kernel import Kernel, blocks
 
 IMAGES = 8                        # that one block of softmax and softmax_loss works on
@@ -107,6 +107,7 @@ def softmax_loss_backward(cache):
 
 def class_labels(what, labels, M, N):
     """`labels` as int64, after a check that they are N whole numbers from 0 to M-1."""
+    unmasked(what, labels)
     labels = np.asarray(labels)
     shape(what, labels, (N,))
     if labels.dtype.kind not in "iu":

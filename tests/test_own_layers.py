@@ -1,0 +1,215 @@
+"""Kinds of layer that zfcore does not know: what it takes from them is looked at where it is taken, and what it does not know of
+them it asks, or says."""
+import re
+import runpy
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from zfcore import checkpoint
+from zfcore.analysis.occlusion import occlusion
+from zfcore.analysis.portraits import net_weights
+from zfcore.analysis.sanity_checks import with_weights_of
+from zfcore.check import Expected
+from zfcore.checkpoint import Checkpoint
+from zfcore.deconvnet import DECONVNET, descend
+from zfcore.layers import KINDS, BatchNorm, Conv, Flatten, Layer, Linear, LocalResponseNorm, MaxPool, Pixelwise, ReLU
+from zfcore.network import Network
+from zfcore.ops.window import cut
+from zfcore.trained import Trained
+
+MEAN, NAMES = np.full((3, 9, 9), 100, np.float32), ["ant", "bee", "cow"]
+
+
+@dataclass
+class Gain(Pixelwise):
+    """Each unit by a factor of its own. Its cache, the input, holds no weights."""
+    has_weights = by_units = True
+
+    def parameter_shapes(self, shape):
+        return {"w": shape[:1], "b": shape[:1]}
+
+    def init(self, shape, seed, law, factor):
+        return {"w": np.linspace(0.5, 2, shape[0], dtype=np.float32), "b": np.linspace(-1, 1, shape[0], dtype=np.float32)}, {}
+
+    def of(self, key, maps):
+        return self.parameters[key].reshape(-1, *[1]*(maps.ndim - 1))
+
+    def forward(self, x, step=None):
+        return x*self.of("w", x) + self.of("b", x), x
+
+    def backward(self, dy, x):
+        others = tuple(range(1, x.ndim))
+        return dy*self.of("w", x), {"w": (dy*x).sum(axis=others), "b": dy.sum(axis=others)}
+
+    def cut_cache(self, x, outputs, inputs):
+        return cut(x, outputs)
+
+    def reweighted(self, x):
+        return x
+
+
+class Silent(Gain):
+    """Does not answer what layers with weights are asked."""
+    by_units, reweighted = False, Layer.reweighted
+
+
+def network(gain=Gain, *behind):
+    return Network("own", (3, 9, 9), [Conv("conv1", 4, K=3, S=2), ReLU("relu1"), gain("gain"), MaxPool("pool1", 2, 2),
+                                      Flatten("flat"), Linear("fc2", 3), *behind])
+
+
+def pictures(n=2):
+    return np.random.default_rng(0).integers(0, 256, (n, 9, 9, 3), dtype=np.uint8)
+
+
+X = pictures().transpose(3, 1, 2, 0) - MEAN[..., None]
+
+
+# -------------------------------------------------------------------------------------------------- what is taken from it
+def with_more(self, dy, x):
+    dx, grads = Gain.backward(self, dy, x)
+    return dx, {**grads, "c": grads["b"]}
+
+
+WRONG = [
+    ("init", lambda *_: ({}, {}), "gain: parameters that init returns: expected w, b, got none"),
+    ("init", Layer.init, "gain: parameters that init returns: expected w, b, got none"),
+    ("init", lambda *_: None, "gain: init: expected two things returned, .*, got None"),
+    ("init", lambda *_: ({"w": np.ones(4, np.float32), "b": np.ones(5, np.float32)}, {}), r"gain: init: b: expected shape \(4,\), got \(5,\)"),
+    ("init", lambda *_: ({"w": np.ones(4), "b": np.ones(4)}, {}), "gain: init: w: expected float32, got float64"),
+    ("init", lambda *_: ({"w": np.full(4, np.inf, np.float32), "b": np.ones(4, np.float32)}, {}), "gain: init: w: expected finite values"),
+    ("init", lambda *_: ({"w": [1.0]*4, "b": [1.0]*4}, {}), r"gain: init: w: expected an array \(4,\), got list"),
+    ("buffer_shapes", lambda *_: {"mean": (4,)}, "gain: buffers that init returns: expected mean, got none"),
+    ("forward", lambda self, x, step=None: x, "gain: forward: expected two things returned"),
+    ("forward", lambda self, x, step=None: None, "gain: forward: expected two things returned, .*, got None"),
+    ("forward", lambda self, x, step=None: (x[1:], x), r"gain: what forward returns: expected shape \(4, 4, 4, 2\), got \(3, 4, 4, 2\)"),
+    ("forward", lambda self, x, step=None: (x*1j, x), "gain: what forward returns: expected float32, got complex64"),
+    ("forward", lambda self, x, step=None: (x.astype(float), x), "gain: what forward returns: expected float32, got float64"),
+    ("backward", lambda self, dy, x: None, "gain: backward: expected two things returned, .*, got None"),
+    ("backward", lambda self, dy, x: (None, Gain.backward(self, dy, x)[1]), "gain: what backward returns: expected an array .*, got None"),
+    ("backward", lambda self, dy, x: (dy[1:], Gain.backward(self, dy, x)[1]), "gain: what backward returns: expected shape"),
+    ("backward", lambda self, dy, x: (dy, {}), "gain: gradients that backward returns: expected w, b, got none"),
+    ("backward", with_more, "gain: gradients that backward returns: expected w, b, got w, b, c"),
+    ("backward", lambda self, dy, x: (dy, {"w": dy, "b": dy}), r"gain: gradient of w: expected shape \(4,\)"),
+    ("backward", lambda self, dy, x: (dy, {"w": np.ones(4), "b": np.ones(4)}), "gain: gradient of w: expected float32, got float64")]
+
+
+@pytest.mark.parametrize("method, odd, sentence", WRONG)
+def test_what_a_layer_gives_otherwise_than_it_told_is_said_of_it(method, odd, sentence):
+    of = network(type("Odd", (Gain,), {method: odd}))
+    with pytest.raises(Expected, match=f"^{sentence}"):
+        y, caches = of.init(1).forward(X, 0)
+        of.backward(np.ones_like(y), caches, to_pixels=False)
+    if method not in ("backward", "forward"):
+        assert of.drawn is None and not of.parameters()                # what is refused leaves the network as it was
+
+
+def test_a_first_layer_s_gradients_are_looked_at_as_all_others():
+    odd = type("Odd", (Gain,), {"backward": lambda self, dy, x: (dy, {"w": dy, "b": dy})})
+    of = Network("first", (3, 9, 9), [odd("gain")]).init(1)
+    y, caches = of.forward(X, 0)
+    for to_pixels in (False, True):
+        with pytest.raises(Expected, match="^gain: gradient of w: expected shape"):
+            of.backward(y, caches, to_pixels=to_pixels)
+
+
+def test_a_layer_that_lacks_a_parameter_is_told_with_those_that_it_has():
+    of = network().init(1)
+    del of["gain"].parameters["b"]
+    for ask in (lambda: of.forward(X), lambda: of.activations(X, ["relu1"]), lambda: of.use("fp32")):
+        with pytest.raises(Expected, match="^own: parameters of gain: expected w, b, got w$"):
+            ask()
+
+
+def test_weights_are_called_w():
+    with pytest.raises(Expected, match="^own: gain: expected weights called w, as it says has_weights, got g$"):
+        network(type("Odd", (Gain,), {"parameter_shapes": lambda self, shape: {"g": shape[:1]}}))
+
+
+@pytest.mark.parametrize("places", [None, np.array([[1, 0], [3, 2]])], ids=["dense", "cone"])
+def test_what_a_rule_hands_down_is_looked_at_on_every_way(places):
+    of = network().init(1)
+    y, caches = of.forward(X, until="relu1")
+    for odd, got in ((None, "None"), (y[1:, :1, :1], r"\(3, 1, 1, 2\)"), (y[:, :1, :1].astype(float), "float64|shape")):
+        with pytest.raises(Expected, match=f"^relu1: what its rule returns: expected .*({got})"):
+            descend(of, y, caches, {ReLU: lambda layer, dy, cache: odd}, places)
+
+
+def test_activations_are_looked_at_as_what_goes_up():
+    of = network(type("Odd", (Gain,), {"forward": lambda self, x, step=None: (x[1:], x)})).init(1)
+    with pytest.raises(Expected, match="^gain: what forward returns: expected shape"):
+        of.activations(X, ["gain"])
+
+
+@pytest.mark.parametrize("command", ["zfcore.__main__", "train.evaluate"])
+def test_a_script_that_enters_a_kind_and_calls_a_command_opens_networks_with_it(tmp_path, monkeypatch, capsys, command):
+    of, file, script = network().init(1), tmp_path/"own.h5", tmp_path/"look.py"
+    checkpoint.save(file, Checkpoint("own", of.input_shape, of.table(), NAMES, of.parameters(), mean_image=MEAN))
+    words = {"zfcore.__main__": ["occlusion", "--run", str(file)], "train.evaluate": ["--run", str(file), "--data", str(tmp_path/"none")]}
+    monkeypatch.setattr("sys.argv", ["look.py", *words[command]])
+    monkeypatch.setattr("zfcore.layers.KINDS", {**KINDS})
+    enters = "from tests.test_own_layers import Gain; from zfcore import layers; layers.KINDS['Gain'] = Gain\n"
+    for first, sentence in (("", "then calls the command's main"), (enters, "--images|--data")):
+        script.write_text(f"{first}from {command} import main\nmain()\n")
+        with pytest.raises(SystemExit):
+            runpy.run_path(str(script))
+        told = " ".join(capsys.readouterr().err.split())
+        assert re.search(sentence, told) and ("KINDS" in told) == (not first)
+
+
+# ---------------------------------------------------------------------------------------------------- what it is asked
+def test_weights_of_the_start_are_asked_of_the_layer():
+    of, start = network().init(1, "he"), network().init(1, "he")
+    start["gain"].parameters["w"] = 2*start["gain"].parameters["w"]
+    y, caches = of.forward(X)
+    np.testing.assert_allclose(descend(of, y, caches, with_weights_of(start)), 2*descend(of, y, caches, DECONVNET), rtol=1e-5)
+    np.testing.assert_array_equal(descend(of, y, caches, with_weights_of(of)), descend(of, y, caches, DECONVNET))
+
+
+def test_what_a_layer_with_weights_does_not_answer_is_said():
+    of = network(Silent).init(1, "he")
+    y, caches = of.forward(X)
+    for ask, question in ((lambda: descend(of, y, caches, with_weights_of(of)), "reweighted"), (lambda: net_weights(of, "gain"), "net_weights")):
+        with pytest.raises(Expected, match=rf"^gain: expected a layer that answers {question}\(.*\), got Silent, which does not; define it"):
+            ask()
+
+
+def test_a_window_of_ones_own_that_knows_no_padding_is_occluded_by_whole_maps_alone():
+    class Largest(MaxPool):
+        inside = Layer.inside
+
+    made = Network("own", (3, 9, 9), [Conv("conv1", 4, K=3), Largest("largest", 2, 2), Flatten("flat"), Linear("fc2", 3)]).init(1, "he")
+    with pytest.raises(Expected, match=r"^largest: expected a layer that answers inside\(outputs\), .* or .* by incremental=False$"):
+        occlusion(Trained(made, MEAN), pictures(1), [0], size=4, stride=4)
+    assert occlusion(Trained(made, MEAN), pictures(1), [0], size=4, stride=4, incremental=False).probabilities.size
+
+
+@pytest.mark.parametrize("behind", [[], [Gain("scores")], [BatchNorm("bn"), ReLU("relu"), Gain("scores")], [Linear("fc3", 3)]])
+def test_the_order_of_classes_is_that_of_the_layer_that_makes_the_scores(behind):
+    model, order = Trained(network(Gain, *behind).init(1, "he"), MEAN, NAMES), [2, 0, 1]
+    x = np.random.default_rng(1).standard_normal((3, 9, 9, 5)).astype(np.float32)
+    turned = model.with_classes([NAMES[k] for k in order])
+    np.testing.assert_array_equal(turned.network.forward(x)[0], model.network.forward(x)[0][order])
+    assert len({*model.network.forward(x)[0][:, 0].tolist()}) == 3
+
+
+@pytest.mark.parametrize("behind, sentence", [
+    ([Silent("scores")], r"scores: expected a layer that answers reordered\(order\), or by_units = True, got Silent"),
+    ([LocalResponseNorm("norm")], r"norm: expected a layer that answers reordered\(order\)")])
+def test_an_order_that_nobody_knows_how_to_change_is_refused(behind, sentence):
+    model = Trained(network(Gain, *behind).init(1, "he"), MEAN, NAMES)
+    with pytest.raises(Expected, match=f"^{sentence}"):
+        model.with_classes(NAMES[::-1])
+    assert model.with_classes(NAMES).classes == NAMES                  # none need be changed
+
+
+@pytest.mark.parametrize("layers, sentence", [
+    ([Conv("conv1", 1, K=7), MaxPool("pool", K=1, S=1), Flatten("flat")], "flat: expected 9 units below, one for each class, got 1"),
+    ([MaxPool("pool", 9, 9), Flatten("flat")], "classes: expected a layer that makes the scores, .*, got none")])
+def test_scores_that_no_layer_makes_have_no_other_order(layers, sentence):
+    made = Network("own", (3, 9, 9), layers).init(1)
+    names = [str(k) for k in range(made.shapes[-1][0])]
+    with pytest.raises(Expected, match=f"^own: {sentence}"):
+        Trained(made, MEAN, names).with_classes(names[::-1])
