@@ -52,6 +52,9 @@ class Network:
         for number, layer in enumerate(self.layers):
             self.shapes.append(layer.shape_out(self.shapes[-1]))
             layer.place(number, self.shapes[number])
+            for shapes in layer.parameter_shapes(self.shapes[number]), layer.buffer_shapes(self.shapes[number]):
+                for key in shapes:                         # a file has them by their names, as it has the layers
+                    files.name(f"{name}: {layer.name}: name of an array", key)
 
     # ------------------------------------------------------------------------------------------ forward, backward
     def forward(self, x: Array, step: int | None = None, until: str | None = None,
@@ -217,17 +220,18 @@ class Network:
                      scores below 1, and a step moves the scores about as much through layer 1, where the pixels make
                      gradients large, as through the layers above it
 
-        Raises Expected for another law, and for a seed that is no whole number from 0 to 2^63 - 1."""
+        Raises Expected for another law, for a seed that is no whole number from 0 to 2^63 - 1, and, as `load` does, for a
+        layer that draws other arrays than it says it has."""
         check.one_of("init", law, ("gaussian", "he"))
         check_device(device)
         seed = check.seed("seed", seed)
-        self.drawn = seed, law
         first, last = (self.weighted or [None])[0], (self.weighted or [None])[-1]
-        for layer, shape in zip(self.layers, self.shapes):
-            factor = 1/8 if layer is first else 1/64 if layer is last else 1
-            layer.parameters, layer.buffers = ({key: device.array(array) for key, array in arrays.items()}
-                                               for arrays in layer.init(shape, seed, law, factor))
-        return self._copied()
+        drawn = {layer.name: layer.init(shape, seed, law, 1/8 if layer is first else 1/64 if layer is last else 1)
+                 for layer, shape in zip(self.layers, self.shapes)}
+        parameters, buffers = ({name: arrays[k] for name, arrays in drawn.items() if arrays[k]} for k in range(2))
+        self.load(parameters, device, buffers)
+        self.drawn = seed, law
+        return self
 
     def load(self, parameters: Arrays, device: Device = CPU, buffers: Arrays | None = None) -> "Network":
         """Take over {layer name: {"w": array, "b": array}}, and {layer name: {...}} of the layers with buffers. Raises

@@ -18,7 +18,7 @@ from train.evaluate import main as evaluate_command
 from zfcore.analysis.sanity_checks import last_convolution, shares_of_start
 from zfcore import checkpoint
 from zfcore.checkpoint import load, save
-from zfcore.layers import AvgPool, Conv, Dropout, Flatten, Linear, MaxPool, Pixelwise, ReLU
+from zfcore.layers import KINDS, AvgPool, Conv, Dropout, Flatten, Linear, MaxPool, Pixelwise, ReLU
 from zfcore.training import Training, evaluate, resolve
 
 CONFIG = resolve({"preset": "tiny", "image_size": 32, "epochs": 2, "batch_size": 10, "workers": 0, "device": "cpu"})
@@ -53,6 +53,30 @@ class Halved(Pixelwise):
 
     def cut_cache(self, cache, outputs, inputs):
         return None
+
+
+@dataclass
+class Scaled(Pixelwise):
+    """A kind of layer of somebody's own, with a parameter and a buffer."""
+    called, drawn = ("g", "m"), ({"g": np.ones(1, np.float32)}, {"m": np.ones(1, np.float32)})
+
+    def parameter_shapes(self, shape):
+        return {self.called[0]: (1,)}
+
+    def buffer_shapes(self, shape):
+        return {self.called[1]: (1,)}
+
+    def init(self, shape, seed, law, factor):
+        return self.drawn
+
+    def forward(self, x, step=None):
+        return x*self.parameters[self.called[0]][0], x
+
+    def backward(self, dy, x):
+        return dy*self.parameters[self.called[0]][0], {self.called[0]: (dy*x).sum(keepdims=True).reshape(1)}
+
+    def cut_cache(self, x, outputs, inputs):
+        return x
 
 
 def table(*more, classes=3, size=32):
@@ -250,6 +274,28 @@ def test_a_network_that_cannot_be_trained_is_refused_before_anything_is_written(
     assert not (tmp_path/"run").exists()
 
 
+ONES = np.ones(1, np.float32)
+DRAWN = [({"g": ONES}, {}), ({}, {"m": ONES}), ({"g": ONES}, {"m": ONES, "n": ONES}), ({"g": ONES}, {"m": np.ones(2)}),
+         ({"g": np.ones(1)}, {"m": np.ones(1)}), ({"g": ONES*np.inf}, {"m": ONES}), ({"g": ONES}, {"m": [1.0]})]
+CALLED = "a/b", "x\0", "a\n", "\u202e", 5, ".", "", "\ud800", "nul", "\u00e9 g"
+
+
+@pytest.mark.parametrize("of", [*({"called": (name, "m")} for name in CALLED), *({"called": ("g", name)} for name in CALLED[:3]),
+                                *({"drawn": drawn} for drawn in DRAWN)], ids=ascii)
+def test_whatever_arrays_a_layer_of_ones_own_has_it_is_refused_or_the_run_can_be_opened_and_resumed(tmp_path, monkeypatch, of):
+    if called := of.get("called"):
+        of = {"called": called, "drawn": ({called[0]: ONES}, {called[1]: ONES})}
+    monkeypatch.setitem(KINDS, "Scaled", type("Scaled", (Scaled,), of))
+    try:
+        training = begun(tmp_path/"run", config=ONE, network=table(KINDS["Scaled"]("odd")))
+    except zfcore.Expected as sentence:
+        assert "odd" in str(sentence) and not (tmp_path/"run").exists()
+        return
+    ran(training)
+    assert zfcore.open(tmp_path/"run").network.buffers().keys() == {"odd"}
+    assert Training.resume(tmp_path/"run", DATA, epochs=2).epoch == 1
+
+
 # --------------------------------------------------------------------------------------------------------------- arguments
 ODD = None, "x", 3, 1.5, True, object(), [], [None], {}, np.zeros(3), zfcore.Network, b"x", "a\0b", "\ud800", "x"*5000, ""
 
@@ -299,6 +345,17 @@ def test_a_set_without_a_fingerprint_is_known_by_all_that_it_says_and_some_of_it
     own = of(Squares())
     assert own == of(Squares(labels=DATA[0].labels.astype(np.uint8)), memory=0) != of(Squares(**{"names": DATA[0].names, **more}))
     assert of(Squares(fingerprint=lambda: "its own", **more)) == "its own"
+
+
+@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize("mark", [None, 5, [1], np.nan, b"a", "no method"], ids=ascii)
+def test_a_fingerprint_that_is_no_text_is_refused(tmp_path, monkeypatch, part, mark):
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    data = [*DATA]
+    data[part] = Squares([20, 12][part], part, fingerprint=mark if mark == "no method" else lambda: mark)
+    with pytest.raises(zfcore.Expected, match="^data set: fingerprint: expected a method that returns a text, got"):
+        begun(tmp_path/"run", data=data)
+    assert not any(tmp_path.iterdir())
 
 
 NAMES = "", "a"*1000, "a"*1001, "a"*10001, "\ud800", "\udcff", '../a,"b\n\0\r\u2028', None, 3, b"a", "middle"
