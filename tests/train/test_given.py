@@ -274,6 +274,44 @@ def test_a_network_that_cannot_be_trained_is_refused_before_anything_is_written(
     assert not (tmp_path/"run").exists()
 
 
+def some_weights(network):
+    network["conv1"].parameters = table().init(3)["conv1"].parameters
+    return network
+
+
+@pytest.mark.parametrize("start, more", [(some_weights, {}), *((start, {"folder": "full"}) for start in (*STARTS.values(), some_weights)),
+                                         (changed, {"data": (DATA[0], Squares(12, classes=["top", "middle", "else"]))}),
+                                         (changed, {"config": replace(CONFIG, image_size=48)})])
+def test_a_network_that_begin_refuses_is_as_it_was(tmp_path, start, more):
+    (tmp_path/"full").mkdir()
+    (tmp_path/"full"/"file").touch()
+    network = start(table())
+    before = [dict(vars(part)) for part in (network, *network.layers)]
+    numbers = {name: {key: array.copy() for key, array in of.items()} for name, of in network.parameters().items()}
+    with pytest.raises(zfcore.Expected):
+        begun(tmp_path/more.get("folder", "run"), **{"network": network, **{key: of for key, of in more.items() if key != "folder"}})
+    assert [vars(part) for part in (network, *network.layers)] == before and not (tmp_path/"run").exists()
+    assert all((network[name].parameters[key] == array).all() for name, of in numbers.items() for key, array in of.items())
+
+
+def test_a_network_with_weights_in_some_layers_alone_is_refused(tmp_path):
+    with pytest.raises(zfcore.Expected, match=r"^mine: fc2: expected weights, .* got none yet; init\(seed\) draws .*, init_from takes"):
+        begun(tmp_path/"run", network=some_weights(table()))
+
+
+def test_a_network_goes_on_from_its_own_weights_whatever_the_seed_and_the_log_says_so_once(tmp_path):
+    network, lines, resumed = table(), [], []
+    for seed in (0, 1):
+        mine, own = begun(tmp_path/str(seed), config=replace(ONE, seed=seed), network=network), network["conv1"].parameters["w"].copy()
+        assert (load(tmp_path/str(seed)/"latest.h5").parameters["conv1"]["w"] == own).all()
+        lines.append([])
+        mine.run(say=lines[seed].append)
+    assert "given" not in " ".join(lines[0]) and lines[1][0].startswith("weights of the network mine that was given")
+    assert json.loads((tmp_path/"1"/"config.json").read_text())["init_from"] == {"network": "mine"}
+    Training.resume(tmp_path/"1", DATA, epochs=2).run(say=resumed.append)
+    assert "given" not in " ".join(resumed)
+
+
 ONES = np.ones(1, np.float32)
 DRAWN = [({"g": ONES}, {}), ({}, {"m": ONES}), ({"g": ONES}, {"m": ONES, "n": ONES}), ({"g": ONES}, {"m": np.ones(2)}),
          ({"g": np.ones(1)}, {"m": np.ones(1)}), ({"g": ONES*np.inf}, {"m": ONES}), ({"g": ONES}, {"m": [1.0]})]

@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -141,18 +141,23 @@ class Training:
         `data` (train, val) are data sets, or Pictures, to use instead of what `config.data` names; where it names nothing, the
         run does not know where they are to be found again. Every picture is looked at once, those to train on for the mean
         image, before the folder is made: from then on a run fails only for new reasons. Only sets that bring their mean image,
-        packed or drawn ones, are not. `network` is one to train instead of what `config.model` names, itself and not a copy;
-        one without weights is drawn as the options say.
+        packed or drawn ones, are not. `network` is one to train instead of what `config.model` names, itself and not a copy. The
+        weights that it has are where training begins, whatever the seed, so that a second run with it goes on from those that
+        the first one left; one without weights is drawn as the options say. A begin that is refused leaves it as it was.
         Each of several `ranks` calls this with the same options, and sees the same pictures. Raises Expected for a folder,
         pictures or weights that cannot be used, and for ranks that differ or are more than the pieces of a batch."""
         check.instance("config", config, TrainConfig, 'resolve({"preset": "tiny"}) makes one')
         if folder is not None:
             check_path(OUTPUT(), folder)
-        new = cls("", *cls.materials(config, data, ranks=ranks, network=network), ranks=ranks)
-        is_said = data is None and network is None and not config.init_from
-        before = None if is_said else new.keep_start
-        made = new_folder(new.config, folder, new.origin, counts(new.train), before) if ranks.is_first else ""
-        new.folder = Path(os.fsdecode(ranks.gather(os.fsencode(made))[0]))
+        if network is not None:
+            check.instance("network", network, Network, "zfcore.Network(name, (3, size, size), layers) makes one of layers, "
+                           "zfcore.build(name, classes) one of zfcore's, and `network` is a trained model's")
+        with unchanged_if_refused(network):
+            new = cls("", *cls.materials(config, data, ranks=ranks, network=network), ranks=ranks)
+            is_said = data is None and network is None and not config.init_from
+            before = None if is_said else new.keep_start
+            made = new_folder(new.config, folder, new.origin, counts(new.train), before) if ranks.is_first else ""
+            new.folder = Path(os.fsdecode(ranks.gather(os.fsencode(made))[0]))
         return new
 
     def keep_start(self, folder: Path) -> None:
@@ -184,9 +189,6 @@ class Training:
         """The Materials of a run, which is to go on from `checkpoint`, that of the run in `folder`, if there is one, or to
         train the `network` that it is given. Nothing is written."""
         check.instance("ranks", ranks, Ranks, "zfcore.ranks.environment.open gives those that a launcher has started")
-        if network is not None:
-            check.instance("network", network, Network, "zfcore.Network(name, (3, size, size), layers) makes one of layers, "
-                           "zfcore.build(name, classes) one of zfcore's, and `network` is a trained model's")
         device = select(config.device)
         if data is not None and (isinstance(data, str) or not isinstance(data, Sequence) or len(data) != 2):
             raise check.Expected("data", "(train, val), two data sets or Pictures", said(data),
@@ -206,15 +208,13 @@ class Training:
                                  f"{train.size} for {train.crop} and {val.size} for {val.crop}")
         config = replace(config.decided(len(train)), data=lasting(config.data),
                          micro_batch=micro_batch(config.batch_size, config.micro_batch, ranks.size))
+        origin = None
         if checkpoint is not None:
             network = from_table(checkpoint.model, checkpoint.input_shape, checkpoint.layers)
         elif network is None:
             network = cls.drawn_network(config, classes)
-        elif set(network.parameters()) == set(network.parameter_shapes()):
-            network.load(network.parameters(), device, network.buffers()).use(config.precision)
         else:
-            network.init(config.seed, config.init, device).use(config.precision)
-        origin = None
+            origin = made_ready(network, config, device)
         for layer in network.layers:
             layer.check_whole(config.micro_batch or config.batch_size, config.batch_size)
         if checkpoint is not None:
@@ -309,6 +309,8 @@ class Training:
                     self.write_beginning()
                 self.save("latest.h5")         # so that whatever happens next, there is something to resume
                 self.write_log()
+                if self.origin and not self.step:
+                    self.say(self.origin.sentence)
                 if self.ranks.size > 1:
                     pieces = plural(len(leaves(self.config.batch_size, self.config.micro_batch)), "piece")
                     self.say(f"{self.ranks.size} ranks share each batch: {self.config.batch_size} pictures in {pieces} of "
@@ -591,6 +593,37 @@ class Training:
             first = self.network.layers[0]
             if first.has_filters:
                 plots.save(plots.filters(to_host(first.parameters["w"])), self.folder/"figures"/"filters.png")
+
+
+@contextmanager
+def unchanged_if_refused(network):
+    """`with unchanged_if_refused(network):` where the block fails, the network, if there is one, is again as it was; arrays are
+    only replaced meanwhile."""
+    parts = [] if network is None else [network, *network.layers]
+    before = [dict(vars(part)) for part in parts]
+    try:
+        yield
+    except BaseException:
+        for part, of_part in zip(parts, before):
+            vars(part).clear()
+            vars(part).update(of_part)
+        raise
+
+
+def made_ready(network, config, device):
+    """Bring a given network to the device, and draw its weights if it has none; one that has some is refused. Returns the Origin of
+    weights that it has."""
+    own, layers = network.parameters(), network.parameter_shapes()
+    if not own:
+        network.init(config.seed, config.init, device).use(config.precision)
+        return None
+    if lacking := [name for name in layers if name not in own]:
+        raise check.Expected(f"{network.name}: {lacking[0]}", "weights, as other layers have some", "none yet",
+                             "init(seed) draws those of all layers, --init-from takes another run's, but for a last layer of "
+                             "other classes")
+    network.load(own, device, network.buffers()).use(config.precision)
+    return Origin({"network": network.name}, f"weights of the network {network.name} that was given, which is trained further "
+                  f"itself; seed {config.seed} draws the order of the pictures, crops and dropout, not these")
 
 
 def check_fits(network, size, classes):
