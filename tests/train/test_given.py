@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 import zfcore
+from tests.train.conftest import write_set
 from tests.train.test_loop import assert_same_bits
 from train.__main__ import main as train
 from train.evaluate import main as evaluate_command
@@ -374,6 +376,49 @@ def test_other_pixels_under_the_same_names_are_refused_by_resume(tmp_path, more,
         Training.resume(tmp_path/"run", (Squares(names=DATA[0].names, **more), DATA[1]), epochs=2)
     with pytest.raises(zfcore.Expected, match=r"20 missing .* begin another run .*: Training.begin\(TrainConfig\(init_from='.*data=\(train"):
         Training.resume(tmp_path/"run", (Squares(20, 7), DATA[1]))
+
+
+MARKED = [{}, {"fingerprint": lambda: "a"}, {"fingerprint": lambda: "b"}]
+
+
+@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize("before, now", [(0, 1), (1, 0), (1, 2), (0, 0), (1, 1)])
+def test_a_resumed_run_is_given_the_sets_that_it_began_with_or_refuses_them(tmp_path, monkeypatch, part, before, now):
+    def given(mark, other=False):
+        """Both parts, one of them with this fingerprint and, without one of its own, with `other` pixels."""
+        sets = [dict(n=20, seed=0), dict(n=12, seed=1)]
+        pixels = {"picture": lambda i: Squares(seed=9).picture(i)} if other else {}
+        return [Squares(**of, **(MARKED[mark] if k == part else {}), **(pixels if k == part else {})) for k, of in enumerate(sets)]
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    begun(tmp_path/"run", config=ONE, data=given(before))
+    if before == now:
+        ran(Training.resume(tmp_path/"run", given(now, other=now > 0)))             # whose own fingerprint says that they are the same
+        assert Training.resume(tmp_path/"run", given(now), epochs=2).epoch == 1
+    if before != now or now == 0:
+        with pytest.raises(zfcore.Expected, match="^data: expected the pictures that the run began with, got .*(fingerprint|mean image)"):
+            Training.resume(tmp_path/"run", given(now, other=True))
+
+
+def test_a_run_of_before_that_knows_no_fingerprints_goes_on_and_knows_them_then(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZFCORE_CACHE", str(tmp_path/"cache"))
+    ran(begun(tmp_path/"run", config=ONE))
+    older = load(tmp_path/"run"/"latest.h5")
+    save(tmp_path/"run"/"latest.h5", replace(older, state={key: of for key, of in older.state.items() if "fingerprint" not in key}))
+    ran(Training.resume(tmp_path/"run", [Squares(fingerprint=lambda: "a"), DATA[1]], epochs=2))
+    with pytest.raises(zfcore.Expected, match="got training pictures with another fingerprint; bring these back, or .* init_from"):
+        Training.resume(tmp_path/"run", [Squares(fingerprint=lambda: "b"), DATA[1]], epochs=3)
+
+
+def test_opened_folders_that_are_given_and_were_copied_since_are_the_same_pictures(tmp_path):
+    write_set(tmp_path/"set", per_class=(3, 2))
+    given = lambda place: zfcore.open_data(tmp_path/place, CONFIG.picture_size)
+    begun(tmp_path/"run", config=ONE, data=given("set"))
+    shutil.copytree(tmp_path/"set", tmp_path/"copy", copy_function=shutil.copyfile)
+    for path in (tmp_path/"copy").rglob("*.png"):
+        os.utime(path, (1, 1))
+    assert given("copy")[0].fingerprint() != given("set")[0].fingerprint()
+    ran(Training.resume(tmp_path/"run", given("copy")))
+    assert Training.resume(tmp_path/"run", tmp_path/"copy", epochs=2).epoch == 1
 
 
 @pytest.mark.parametrize("more", [dict(seed=7), dict(picture=lambda i: DATA[0].picture(min(i, 18))), dict(labels=2 - DATA[0].labels),

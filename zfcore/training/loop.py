@@ -39,7 +39,7 @@ from zfcore.ranks import ALONE, Ranks
 from zfcore.reduce import Cut, GradientSum, leaves, micro_batch, share
 from zfcore.terminal import Bar, command, plural, printable, warn, warnings_kept
 from zfcore.trained import Trained, check_model
-from zfcore.training.accord import any_asked, check_same, check_weights, facts, tell_once
+from zfcore.training.accord import any_asked, check_same, check_weights, digest, facts, tell_once
 from zfcore.training.config import TrainConfig, resumed
 from zfcore.training.evaluation import Score, evaluate
 from zfcore.training.folder import (OUTPUT, RESUME, Lock, check_path, check_pictures, move, new_folder, place_in_state,
@@ -67,6 +67,7 @@ class Materials(NamedTuple):
     mean: NDArray[np.float32]     # the mean image, (3,size,size) float32 on the host
     origin: Origin | None = None  # of those weights; None: drawn at random, or the run's own
     checkpoint: Checkpoint | None = None          # to go on from; None: a new run
+    marks: dict[str, str] | None = None           # by which data sets that were given are known again, see `marks_of`
 
 
 class Training:
@@ -84,7 +85,7 @@ class Training:
 
     def __init__(self, folder: FilePath, config: TrainConfig, train: Pictures, val: Pictures, network: Network,
                  mean: NDArray[np.float32], origin: Origin | None = None, checkpoint: Checkpoint | None = None,
-                 ranks: Ranks = ALONE) -> None:
+                 marks: dict[str, str] | None = None, ranks: Ranks = ALONE) -> None:
         """The arguments behind `folder` are those of Materials; `folder` is where `run` writes, and must be there by then."""
         for layer in network.layers:
             if KINDS.get(kind := type(layer).__name__) is not type(layer):
@@ -93,7 +94,7 @@ class Training:
         # a network and pictures that were given, and not named, are what the run is
         self.config = config = replace(config, model=network.name, data=known_place(config.data, train.dataset))
         self.folder, self.origin, self.ranks = Path(folder), origin, ranks
-        self.train, self.val, self.network = train, val, network
+        self.train, self.val, self.marks, self.network = train, val, marks or {}, network
         self.device, self.classes = select(config.device), list(train.dataset.classes)
         self.mean, self.device_mean = mean, self.device.array(mean)
         self.optimizer = SGD(network, config.momentum, config.weight_decay, config.rms_max or None)
@@ -170,10 +171,11 @@ class Training:
     @classmethod
     def resume(cls, folder: FilePath, data: Parts | FilePath | None = None, ranks: Ranks = ALONE, **changes: Any) -> "Training":
         """The run in `folder` as it was when its latest checkpoint was written, or from its beginning where it was stopped
-        before the first; it ends with the bits of one that was never stopped. `data` as for `begin`, or where the pictures lie
-        now; `changes` are options that may have other values from here on (config.MAY_CHANGE). `ranks` as for `begin`, as many
-        as there are now: the bits are the same. The network is that of the checkpoint. Raises Expected for a folder without a
-        run, for other changes, and where pictures or classes are missing or new."""
+        before the first; it ends with the bits of one that was never stopped. `data` as for `begin`, of the fingerprints that
+        the run began with, or where the pictures lie now; `changes` are options that may have other values from here on
+        (config.MAY_CHANGE). `ranks` as for `begin`, as many as there are now: the bits are the same. The network is that of the
+        checkpoint. Raises Expected for a folder without a run, for other changes, and where pictures or classes are missing,
+        new or others."""
         check_path(RESUME(), folder)
         if isinstance(data, (str, os.PathLike)):
             changes, data = {**changes, "data": said_place(data)}, None
@@ -237,13 +239,16 @@ class Training:
         val.prepare(what="validation pictures", ranks=ranks)
         for line in lacking(train, val) if ranks.is_first else ():
             warn(printable(line))
+        marks = marks_of(train, val) if data is not None else {}
         if checkpoint is not None and checkpoint.mean_image is not None:
+            before = {key: checkpoint.state[key] for key in MARKS if key in checkpoint.state}
             # a list says nothing of the pixels in sets of somebody's own; a run from before there was one has none
-            is_own = not hasattr(train.dataset, "fingerprint")
+            is_own = not hasattr(train.dataset, "fingerprint") or before.keys() != marks.keys()
             if is_own or not is_known and not same_place(config.data, checkpoint.state.get("data")):
                 check_mean(mean, checkpoint.mean_image)
-            mean = checkpoint.mean_image
-        return Materials(config, train, val, network, mean, origin, checkpoint)
+            check_marks(before, marks)
+            mean, marks = checkpoint.mean_image, {**before, **marks}
+        return Materials(config, train, val, network, mean, origin, checkpoint, marks)
 
     @staticmethod
     def drawn_network(config: TrainConfig, classes: Sequence[str]) -> Network:
@@ -563,7 +568,7 @@ class Training:
             model=self.network.name, input_shape=self.network.input_shape, layers=self.network.table(),
             classes=self.classes, parameters=self.network.parameters(), velocity=self.optimizer.velocity,
             buffers=self.network.buffers(), mean_image=self.mean, epoch=self.epoch, step=self.step, history=self.history,
-            state={**place_in_state(self.config.data), "val_fraction": self.config.val_fraction,
+            state={**place_in_state(self.config.data), **self.marks, "val_fraction": self.config.val_fraction,
                    **dict(zip(("seed", "init"), self.seed_and_law or (self.config.seed, ""))),
                    **{f"plateau_{k}": v for k, v in vars(self.plateau).items()},
                    **{f"sums_{k}": v for k, v in vars(self.sums).items()}})
@@ -665,6 +670,24 @@ def check_mean(found, expected):
     """Raise Expected unless two mean images are of the same pictures, as far as can be seen."""
     if np.abs(found - expected).max() > MOST_APART:
         raise check.Expected("--data", "the pictures that the run began with", "others, whose mean image is not the same")
+
+
+MARKS = {"train_fingerprint": "training", "val_fingerprint": "validation"}         # in a checkpoint's state
+
+
+def marks_of(train, val):
+    """Entries of a checkpoint's state by which Pictures of data sets that were given are known again: digests of their
+    fingerprints. Files of pictures have none, as these may be copied, and their fingerprint has times in it."""
+    return {key: digest(of.fingerprint().encode(errors="surrogatepass")) for key, of in zip(MARKS, (train, val))
+            if not hasattr(of.dataset, "stamp")}
+
+
+def check_marks(before, now):
+    """Raise Expected where one of these `marks_of` a run's pictures is another now."""
+    for key in before.keys() & now.keys():
+        if before[key] != now[key]:
+            raise check.Expected("--data", "the pictures that the run began with", f"{MARKS[key]} pictures with another "
+                                 "fingerprint", "bring these back, or begin a new run with --init-from")
 
 
 def pictures_of(cut):
