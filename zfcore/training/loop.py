@@ -43,7 +43,7 @@ from zfcore.training.accord import any_asked, check_same, check_weights, digest,
 from zfcore.training.config import TrainConfig, resumed
 from zfcore.training.evaluation import Score, evaluate
 from zfcore.training.folder import (OUTPUT, RESUME, Lock, check_path, check_pictures, move, new_folder, place_in_state,
-                                    stored_config, write_config, write_pictures)
+                                    stored_config, tell_unusable, write_config, write_pictures)
 from zfcore.training.start import Origin, like_source, start_from
 from zfcore.training.watch import Interrupt, StallGuard, Stop, Sums, Watched, told_by_the_loss
 
@@ -335,6 +335,7 @@ class Training:
         """Write what stands in the folder before the first checkpoint."""
         if self.moved_from != self.config.data:
             move(self.folder, self.config.data)
+        tell_unusable(self.folder/"best.h5")   # of a resumed run, which may never write it again
         write_config(self.folder, self.config, self.origin, counts(self.train))
         write_pictures(self.folder, self.train.dataset, self.val.dataset)
         inside(self.folder, "figures").mkdir(exist_ok=True)
