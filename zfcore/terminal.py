@@ -223,7 +223,7 @@ class Bar(tqdm):
     stays    whether the bar stays on the screen when it is full"""
     # when a line was printed last, and when the last bar ended: many short ones are told like one long
     told = seen = -float("inf")
-    full: threading.Event | None = None                    # closed; None: interrupted before it was made, and closed all the same
+    full: threading.Event | None = None                    # set when it is closed; None: an interrupt came as it was made
 
     def __init__(self, total: int | None, unit: str, what: str, done: int = 0, stays: bool = True,
                  hidden: bool = False) -> None:

@@ -11,8 +11,8 @@
 Parts may also be called `training`, and `valid`, `validation`, `test` or `testing` (the first of these that is there), in small
 letters or not, and lie one folder deeper. Hidden files and folders, and those of systems (SYSTEM), count neither as pictures
 nor as classes. Linked folders are followed, each once within a class. Class folders whose names differ in their Unicode form
-alone are one, which is said. What is understood, followed or left out is said, a line each, on standard error. A picture is called by its path
-below ROOT, where a person finds it; in a tar with parts, which nobody opens there, <part>/<class>/<name>.
+alone are one. What is understood, followed, taken for one or left out is said, a line each, on standard error. A picture is
+called by its path below ROOT, where a person finds it; in a tar with parts, which nobody opens there, <part>/<class>/<name>.
 
 What they are opened as is a data set as `zfcore.data.loader.DataSet` says.
 """

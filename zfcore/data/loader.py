@@ -48,8 +48,9 @@ class Lost(Expected):
 
 class DataSet(Protocol):
     """Pictures with labels, as `zfcore.open_data` gives them and whoever has others may write them: any object with these five.
-    Where its mean image is worth keeping on the disk, it also has a method `fingerprint()`, a str that changes when a picture may have
-    changed. One without is known by its classes, labels and names and by the pixels of SEEN pictures, spread evenly over it."""
+    Where its mean image is worth keeping on the disk, it also has `fingerprint()`, a str that changes when a picture may have
+    changed, and only then, as a run knows the set again by it, too. One without is known by its classes, labels and names and by
+    the pixels of SEEN pictures, spread evenly over it."""
 
     @property
     def classes(self) -> Sequence[str]:

@@ -242,9 +242,11 @@ class Training:
         marks = marks_of(train, val) if data is not None else {}
         if checkpoint is not None and checkpoint.mean_image is not None:
             before = {key: checkpoint.state[key] for key in MARKS if key in checkpoint.state}
-            # a list says nothing of the pixels in sets of somebody's own; a run from before there was one has none
-            is_own = not hasattr(train.dataset, "fingerprint") or before.keys() != marks.keys()
-            if is_own or not is_known and not same_place(config.data, checkpoint.state.get("data")):
+            # a list says nothing of the pixels in sets of somebody's own, nor does a fingerprint that only one side has; a run
+            # from before there was a list has none
+            is_own = not hasattr(train.dataset, "fingerprint")
+            is_there = is_known or same_place(config.data, checkpoint.state.get("data"))
+            if is_own or before.keys() != marks.keys() or not is_there:
                 check_mean(mean, checkpoint.mean_image)
             check_marks(before, marks)
             mean, marks = checkpoint.mean_image, {**before, **marks}
@@ -617,8 +619,8 @@ def unchanged_if_refused(network):
 
 
 def made_ready(network, config, device):
-    """Bring a given network to the device, and draw its weights if it has none; one that has some is refused. Returns the Origin of
-    weights that it has."""
+    """Bring a network that was given to the device, and draw its weights if it has none; returns the Origin of those that it
+    has. Raises Expected where some layers have weights and others none."""
     own, layers = network.parameters(), network.parameter_shapes()
     if not own:
         network.init(config.seed, config.init, device).use(config.precision)
